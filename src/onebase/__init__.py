@@ -1,0 +1,39 @@
+"""onebase: one base, every task, known origins.
+
+The public face, loaded on first use so that `import onebase` is quick: `load`, `pretrain`, `evaluate`, `Base`, `Adapter`, `Label`.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from onebase.api.base import Adapter, Base, Label
+    from onebase.api.evaluating import evaluate
+    from onebase.api.loading import load, pretrain
+    from onebase.errors import UserError
+
+__version__ = "0.1.0"
+__all__ = ["Adapter", "Base", "Label", "UserError", "__version__", "evaluate", "load", "pretrain"]
+
+_WHERE = {
+    "Adapter": "onebase.api.base",
+    "Base": "onebase.api.base",
+    "Label": "onebase.api.base",
+    "UserError": "onebase.errors",
+    "evaluate": "onebase.api.evaluating",
+    "load": "onebase.api.loading",
+    "pretrain": "onebase.api.loading",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'onebase' has no attribute {name!r}")
+    import importlib
+
+    value = getattr(importlib.import_module(_WHERE[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,39 @@
+"""What an adapter is, as config: its method, its task, and which base it was made for."""
+
+from typing import Literal
+
+from onebase.adapt.head import HeadConfig
+from onebase.adapt.lora import LoraConfig
+from onebase.config import config
+
+Method = Literal["prompt", "head", "lora", "full"]
+Task = Literal["classify", "complete", "chat"]
+
+
+@config
+class PromptConfig:
+    """Classify without labels: `template` holds {text}; `answers` gives each label the text whose probability is compared."""
+
+    template: str
+    answers: dict[str, str]
+
+
+@config
+class BoundTo:
+    """Hashes of the base that the adapter was made for. Weights and tokenizer must match; the template only for chat."""
+
+    fingerprint: str
+    tokenizer: str
+    template: str
+
+
+@config
+class AdapterConfig:
+    """`head` for classification by a head, `lora` for low-rank deltas, `prompt` for prompting alone."""
+
+    method: Method
+    task: Task
+    base: BoundTo
+    lora: LoraConfig | None = None
+    head: HeadConfig | None = None
+    prompt: PromptConfig | None = None

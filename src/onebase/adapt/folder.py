@@ -1,0 +1,158 @@
+"""An adapter on disk (adapter.json, adapter.safetensors, record.json, manifest.json) and on a base."""
+
+import copy
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from onebase.adapt import lora
+from onebase.adapt.config import AdapterConfig, BoundTo
+from onebase.adapt.head import Head
+from onebase.artifact.files import ArtifactWriter, check_fast, read_manifest
+from onebase.artifact.record import Record
+from onebase.artifact.tensors import fingerprint, load_tensors, save_tensors
+from onebase.base.folder import LoadedBase, base_fingerprint, base_tensors
+from onebase.config import from_dict, to_dict
+from onebase.errors import ArtifactError, UserError
+from onebase.model.proj import Active
+
+WEIGHTS = "adapter.safetensors"
+
+
+@dataclass
+class AdapterParts:
+    """An adapter in memory: config, its own tensors (never the base's), record, and where it was read from."""
+
+    config: AdapterConfig
+    tensors: dict[str, Tensor]
+    record: Record
+    path: Path | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """Content hash of the adapter's tensors and config."""
+        return fingerprint(self.tensors, to_dict(self.config))
+
+
+@dataclass(frozen=True)
+class Attached:
+    """An adapter on a base under a name. `base` is the given one, or for method full a sibling with its weights replaced."""
+
+    name: str
+    config: AdapterConfig
+    base: LoadedBase
+    active: Active | None
+
+    @property
+    def method(self) -> str:
+        return self.config.method
+
+    @property
+    def task(self) -> str:
+        return self.config.task
+
+
+def bound_to(base: LoadedBase) -> BoundTo:
+    """The hashes of a base as an adapter keeps them."""
+    return BoundTo(**base.hashes)
+
+
+def save_adapter(path: Path, parts: AdapterParts, *, overwrite: bool = False) -> None:
+    """Write the folder, whole or not at all."""
+    parts.record.hashes["fingerprint"] = parts.fingerprint
+    with ArtifactWriter(
+        path, kind="adapter", facts={"fingerprint": parts.fingerprint}, overwrite=overwrite
+    ) as w:
+        tree = {"schema": 1, "config": to_dict(parts.config)}
+        w.path("adapter.json").write_text(json.dumps(tree, indent=1), encoding="utf-8")
+        save_tensors(w.path(WEIGHTS), parts.tensors, {"base": parts.config.base.fingerprint})
+        parts.record.save(w.path("record.json"))
+    parts.path = path
+
+
+def load_adapter(path: Path) -> AdapterParts:
+    """Read and check an adapter folder. Raises ArtifactError naming what is missing, damaged or of another kind."""
+    manifest = read_manifest(path)
+    if manifest["kind"] != "adapter":
+        raise ArtifactError(
+            f"{path} is of kind {manifest['kind']!r}, not an adapter", "give a folder made by onebase adapt"
+        )
+    check_fast(path)
+    tree = json.loads((path / "adapter.json").read_text(encoding="utf-8"))
+    cfg = from_dict(AdapterConfig, tree["config"], str(path / "adapter.json"))
+    return AdapterParts(cfg, load_tensors(path / WEIGHTS), Record.load(path / "record.json"), path)
+
+
+def check_base(cfg: AdapterConfig, base: LoadedBase, name: str, *, reread: bool = False) -> None:
+    """Refuse a base that is not the adapter's own. With `reread` the weights in memory are hashed anew."""
+    found = base.hashes
+    if reread:
+        found["fingerprint"] = base_fingerprint(base.model)
+    needs = {"fingerprint": cfg.base.fingerprint, "tokenizer": cfg.base.tokenizer}
+    if cfg.task == "chat":
+        needs["template"] = cfg.base.template
+    for key, wanted in needs.items():
+        if found[key] != wanted:
+            what = "weights" if key == "fingerprint" else key
+            raise ArtifactError(
+                f"adapter {name!r} was made for a base with other {what} ({wanted[:16]}..., this one is {found[key][:16]}...)",
+                "load the base named in the adapter's record (onebase show), or adapt this base again",
+            )
+
+
+def attach(base: LoadedBase, adapter: Path | AdapterParts, name: str) -> Attached:
+    """Put an adapter on a base under `name`. The base alone answers as before, bitwise. Raises ArtifactError for another base."""
+    parts = adapter if isinstance(adapter, AdapterParts) else load_adapter(adapter)
+    if not name or "." in name:
+        raise UserError(f"adapter name {name!r}", "give a name without dots")
+    # Weights that were changed in memory after loading would slip through the folder's fingerprint: hash what is there.
+    check_base(parts.config, base, name, reread=True)
+    device = base.model.device
+    tensors = {k: t.to(device) for k, t in parts.tensors.items()}
+    if parts.config.method == "full":
+        return Attached(name, parts.config, _replaced(base, tensors), None)
+    if parts.config.lora is not None:
+        found = {k: t for k, t in tensors.items() if not k.startswith("head.")}
+        lora.put(base.model, name, parts.config.lora, found)
+    if parts.config.head is not None:
+        weight = tensors["head.weight"]
+        head = Head(weight.shape[1], weight.shape[0]).to(device)
+        with torch.no_grad():
+            head.weight_CP.copy_(weight)
+            head.bias_C.copy_(tensors["head.bias"])
+        base.model.heads[name] = head
+    for p in base.model.parameters():
+        p.requires_grad_(False)
+    return Attached(name, parts.config, base, Active.all_rows(name) if parts.config.lora else None)
+
+
+def detach(base: LoadedBase, name: str) -> None:
+    """Take an adapter off."""
+    lora.remove(base.model, name)
+    if name in base.model.heads:
+        del base.model.heads[name]
+
+
+def adapter_tensors(base: LoadedBase, name: str) -> dict[str, Tensor]:
+    """The tensors of the adapter `name` on this base, copied to the CPU."""
+    out = lora.tensors(base.model, name)
+    if name in base.model.heads:
+        head = base.model.heads[name]
+        assert isinstance(head, Head)
+        out |= {"head.weight": head.weight_CP.detach(), "head.bias": head.bias_C.detach()}
+    return {k: t.cpu().clone() for k, t in out.items()}
+
+
+def _replaced(base: LoadedBase, tensors: dict[str, Tensor]) -> LoadedBase:
+    own = base_tensors(base.model)
+    unknown = sorted(tensors.keys() - own.keys())
+    if unknown:
+        raise ArtifactError(
+            f"adapter tensor {unknown[0]!r} is not in this base", "use the base the adapter was made for"
+        )
+    model = copy.deepcopy(base.model)
+    model.load_state_dict(tensors, strict=False)
+    return replace(base, model=model, origin=None)

@@ -1,0 +1,129 @@
+"""LoRA by injection (Hu et al., 2106.09685): a low-rank delta at chosen sites. R rank."""
+
+import math
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from onebase.base.model import BaseModel
+from onebase.config import config
+from onebase.errors import ConfigError
+from onebase.model.proj import Proj
+
+
+@config
+class LoraConfig:
+    """`sites` are the last words of site names (`q` means every attention's q), every projection when empty; scaling is
+    alpha / rank."""
+
+    rank: int = 8
+    alpha: float = 16.0
+    sites: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise ConfigError(f"LoRA rank is {self.rank}", "give at least 1")
+
+
+class Lora(nn.Module):
+    """x -> scaling * x A^T B^T. B starts at zero, so a fresh adapter changes nothing."""
+
+    def __init__(self, d_in: int, d_out: int, cfg: LoraConfig, device: torch.device | None = None) -> None:
+        super().__init__()
+        self.a_RI = nn.Parameter(torch.empty(cfg.rank, d_in, device=device))
+        self.b_OR = nn.Parameter(torch.zeros(d_out, cfg.rank, device=device))
+        self.scaling = cfg.alpha / cfg.rank
+
+    def reset(self, generator: torch.Generator) -> None:
+        """A as PEFT starts it: uniform with bound 1/sqrt(d_in) (Kaiming, a = sqrt 5)."""
+        bound = 1 / math.sqrt(self.a_RI.shape[1])
+        with torch.no_grad():
+            self.a_RI.copy_(torch.empty(self.a_RI.shape).uniform_(-bound, bound, generator=generator))
+            self.b_OR.zero_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(F.linear(x, self.a_RI.to(x.dtype)), self.b_OR.to(x.dtype)) * self.scaling
+
+    def delta_OI(self) -> Tensor:
+        """The full matrix that this adapter adds to the projection's weight."""
+        return self.scaling * (self.b_OR @ self.a_RI)
+
+
+def chosen_sites(model: BaseModel, cfg: LoraConfig) -> dict[str, Proj]:
+    """The projections a config names. Raises ConfigError for a word that names none."""
+    sites = model.sites()
+    for word in cfg.sites:
+        if not any(_named(site, word) for site in sites):
+            known = sorted({s.rsplit(".", 1)[-1] for s in sites})
+            raise ConfigError(
+                f"LoRA site {word!r} is not in this base", f"known: {', '.join(known)}, or a whole site name"
+            )
+    return {s: p for s, p in sites.items() if not cfg.sites or any(_named(s, w) for w in cfg.sites)}
+
+
+def _named(site: str, word: str) -> bool:
+    return site == word or site.endswith("." + word)
+
+
+def inject(model: BaseModel, name: str, cfg: LoraConfig, seed: int = 0) -> list[nn.Parameter]:
+    """Attach a fresh LoRA called `name` at every chosen site; returns its parameters."""
+    generator = torch.Generator().manual_seed(seed)
+    out: list[nn.Parameter] = []
+    for proj in chosen_sites(model, cfg).values():
+        lora = Lora(proj.d_in, proj.d_out, cfg, proj.weight.device)
+        lora.reset(generator)
+        proj.deltas[name] = lora
+        out += list(lora.parameters())
+    return out
+
+
+def remove(model: BaseModel, name: str) -> None:
+    """Take the adapter off every site; the base is then bitwise what it was."""
+    for proj in model.sites().values():
+        if name in proj.deltas:
+            del proj.deltas[name]
+
+
+@torch.no_grad()
+def merge(model: BaseModel, name: str) -> None:
+    """Add the adapter into the weights and take it off. The base is then another base, with another fingerprint."""
+    for proj in model.sites().values():
+        if name in proj.deltas:
+            lora = proj.deltas[name]
+            assert isinstance(lora, Lora)
+            proj.weight += lora.delta_OI().to(proj.weight.dtype)
+            del proj.deltas[name]
+
+
+def tensors(model: BaseModel, name: str) -> dict[str, Tensor]:
+    """The adapter's tensors by `site.a` and `site.b`."""
+    out: dict[str, Tensor] = {}
+    for site, proj in model.sites().items():
+        if name in proj.deltas:
+            lora = proj.deltas[name]
+            assert isinstance(lora, Lora)
+            out[f"{site}.a"], out[f"{site}.b"] = lora.a_RI.detach(), lora.b_OR.detach()
+    return out
+
+
+@torch.no_grad()
+def put(model: BaseModel, name: str, cfg: LoraConfig, found: dict[str, Tensor]) -> None:
+    """Attach saved tensors; all sites of the config must be there, and no others. Raises ConfigError naming the site."""
+    inject(model, name, cfg)
+    wanted = tensors(model, name)
+    odd = sorted(wanted.keys() ^ found.keys())
+    if odd or any(wanted[k].shape != found[k].shape for k in wanted):
+        bad = odd[0] if odd else next(k for k in wanted if wanted[k].shape != found[k].shape)
+        remove(model, name)
+        raise ConfigError(
+            f"LoRA tensor {bad!r} does not fit this base", "use the base the adapter was made for"
+        )
+    for key, t in wanted.items():
+        t.copy_(found[key])
+
+
+def count(model: BaseModel, names: Iterable[str]) -> int:
+    """Learned numbers of the named adapters."""
+    return sum(t.numel() for n in names for t in tensors(model, n).values())

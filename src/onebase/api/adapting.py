@@ -1,0 +1,344 @@
+"""Adapting a base: one function for each task and method, all through the one loop and the one adapter folder."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from onebase.adapt import lora
+from onebase.adapt.config import AdapterConfig, PromptConfig
+from onebase.adapt.folder import AdapterParts, adapter_tensors, bound_to, detach
+from onebase.adapt.head import Head, HeadConfig, fit_head
+from onebase.adapt.lora import LoraConfig
+from onebase.api.options import AdaptOptions
+from onebase.artifact.files import canonical_json, sha256_bytes
+from onebase.artifact.record import Record, machine_facts, version_facts
+from onebase.base.config import base_flops
+from onebase.base.folder import LoadedBase, base_tensors
+from onebase.base.model import BaseModel
+from onebase.codec.text.codec import check_tokens, ledger, render_ledger
+from onebase.codec.text.sample import Tokens, chat_sample, completion_sample
+from onebase.config import to_dict
+from onebase.data import RowPlan, TokenSet, read_rows
+from onebase.data.singles import SinglesPlan
+from onebase.errors import DataError, UserError
+from onebase.model.proj import Active
+from onebase.objective.base import Objective
+from onebase.objective.label import Label, Pooling, pool, text_batch
+from onebase.objective.next_token import NextToken
+from onebase.train.config import AdamWConfig, ScheduleConfig, TrainConfig
+from onebase.train.listen import Listener
+from onebase.train.loop import Job, Rows, run
+
+Data = str | Path | Sequence[dict[str, Any]]
+SCRATCH = "__adapting"
+
+
+def adapt(
+    base: LoadedBase,
+    data: Data,
+    *,
+    task: str,
+    method: str,
+    options: AdaptOptions,
+    listeners: Sequence[Listener] = (),
+    tell: Any = None,
+) -> AdapterParts:
+    """Make an adapter of `base` from `data`; the base is left as it was. Raises UserError for what does not fit."""
+    makers = {
+        ("classify", "prompt"): _prompt,
+        ("classify", "head"): _head,
+        ("classify", "lora"): _lora_label,
+        ("complete", "lora"): _text,
+        ("complete", "full"): _text,
+        ("chat", "lora"): _text,
+        ("chat", "full"): _text,
+    }
+    if (task, method) not in makers:
+        tasks = sorted({t for t, _ in makers})
+        fitting = sorted(m for t, m in makers if t == task)
+        what = f"methods for {task}: {', '.join(fitting)}" if fitting else f"tasks: {', '.join(tasks)}"
+        raise UserError(f"task {task!r} with method {method!r} is not known", what)
+    job = _Adapting(base, data, task, method, options, tuple(listeners), tell or (lambda _: None))
+    return makers[task, method](job)
+
+
+class _Adapting:
+    """What the makers share: the request, the clock and the record."""
+
+    def __init__(
+        self,
+        base: LoadedBase,
+        data: Data,
+        task: str,
+        method: str,
+        options: AdaptOptions,
+        listeners: tuple[Listener, ...],
+        tell: Any,
+    ) -> None:
+        self.base, self.data, self.task, self.method = base, data, task, method
+        self.options, self.listeners, self.tell = options, listeners, tell
+        self.began = time.perf_counter()
+
+    def labelled(self) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+        """Rows with text and label, and the labels in order."""
+        rows = read_rows(self.data, ("text", "label"))
+        labels = tuple(sorted({str(r["label"]) for r in rows}))
+        if len(labels) < 2:
+            raise DataError(
+                f"all {len(rows)} rows have the label {labels[0]!r}", "give rows of at least two labels"
+            )
+        return rows, labels
+
+    def parts(
+        self, config: AdapterConfig, tensors: dict[str, Tensor], facts: dict[str, tuple[Any, str]]
+    ) -> AdapterParts:
+        """The adapter with its record."""
+        record = Record("adapter")
+        record.add_parent(
+            "base", self.base.fingerprint, self.base.path.name if self.base.path else "", **self.base.hashes
+        )
+        record.add("task", self.task, "stated by the user")
+        record.add("method", self.method, "stated by the user")
+        record.add("config.adapter", to_dict(config), "stated by the user")
+        record.add("config.options", to_dict(self.options), "stated by the user")
+        for name, (value, origin) in facts.items():
+            record.add(name, value, origin)
+        record.add("seconds", round(time.perf_counter() - self.began, 3), "measured")
+        record.add("parameters", sum(t.numel() for t in tensors.values()), "counted")
+        record.add("machine", machine_facts(), "read from the system")
+        record.add("versions", version_facts(), "read from the packages")
+        return AdapterParts(config, tensors, record)
+
+
+def text_tokens(base: LoadedBase, texts: Sequence[str], limit: int | None = None) -> list[Tokens]:
+    """One Tokens a text (BOS and the text), ids by number; a text longer than the limit (the context) is refused by number."""
+    limit = limit or base.model.cfg.text.context
+    tok = base.codec.tokenizer
+    out = []
+    for i, ids in enumerate(tok.encode_batch(list(texts))):
+        if len(ids) + 1 > limit:
+            raise DataError(
+                f"row {i + 1} has {len(ids) + 1} tokens, the limit is {limit}",
+                "shorten it, or raise max_length",
+            )
+        out.append(
+            Tokens(
+                np.asarray([tok.bos, *ids], np.int32), np.zeros(len(ids) + 1, np.bool_), str(i), "labelled"
+            )
+        )
+    return out
+
+
+def _data_facts(rows: Sequence[Any], labels: Sequence[str] = ()) -> dict[str, tuple[Any, str]]:
+    facts: dict[str, tuple[Any, str]] = {
+        "data.fingerprint": (sha256_bytes(canonical_json([dict(r) for r in rows]).encode()), "hashed"),
+        "data.rows": (len(rows), "counted"),
+    }
+    if labels:
+        facts["data.labels"] = (list(labels), "counted")
+    return facts
+
+
+def _prompt(job: _Adapting) -> AdapterParts:
+    """No training: the template and the answers are the adapter."""
+    if not job.options.answers or len(job.options.answers) < 2:
+        raise UserError(
+            "the prompt method needs `answers`", 'give for example answers={"yes": " yes", "no": " no"}'
+        )
+    if "{text}" not in job.options.prompt:
+        raise UserError(
+            f"prompt {job.options.prompt!r} does not say where the text goes", "write {text} in it"
+        )
+    prompt = PromptConfig(template=job.options.prompt, answers=job.options.answers)
+    cfg = AdapterConfig(method="prompt", task="classify", base=bound_to(job.base), prompt=prompt)
+    return job.parts(cfg, {}, {"data.rows": (0, "a prompt learns from no labels")})
+
+
+@torch.no_grad()
+def features(
+    base: LoadedBase, texts: Sequence[Tokens], pooling: Pooling, active: Active | None, batch: int = 64
+) -> Tensor:
+    """Pooled hidden states, fp32 [N, P] on the CPU, in the order given. Texts of like length share a batch."""
+    order = sorted(range(len(texts)), key=lambda i: len(texts[i].ids))
+    out: list[Tensor | None] = [None] * len(texts)
+    for i in range(0, len(order), batch):
+        part = order[i : i + batch]
+        read = text_batch([texts[j] for j in part])
+        cols = read.cols.to(base.model.device)
+        h = base.model.hidden(read.ids_BT.to(base.model.device), cols, active=active).hidden
+        for j, row in zip(part, pool(h, cols.doc, pooling).cpu(), strict=True):
+            out[j] = row
+    return torch.stack([r for r in out if r is not None])
+
+
+def _head(job: _Adapting) -> AdapterParts:
+    rows, labels = job.labelled()
+    x = features(
+        job.base,
+        text_tokens(job.base, [r["text"] for r in rows], job.options.max_length),
+        job.options.pooling,
+        None,
+    )
+    y = torch.tensor([labels.index(str(r["label"])) for r in rows])
+    head, strength = fit_head(x, y, len(labels), job.options.seed)
+    cfg = AdapterConfig(
+        method="head",
+        task="classify",
+        base=bound_to(job.base),
+        head=HeadConfig(labels=labels, pooling=job.options.pooling),
+    )
+    tensors = {"head.weight": head.weight_CP.detach(), "head.bias": head.bias_C.detach()}
+    return job.parts(
+        cfg, tensors, _data_facts(rows, labels) | {"head.l2": (strength, "chosen by cross-validation")}
+    )
+
+
+def _lora_label(job: _Adapting) -> AdapterParts:
+    """Low-rank deltas and a head together; the head starts from the exact fit on the frozen base."""
+    rows, labels = job.labelled()
+    o, base = job.options, job.base
+    texts = text_tokens(base, [r["text"] for r in rows], o.max_length)
+    y = [labels.index(str(r["label"])) for r in rows]
+    head, _ = fit_head(features(base, texts, o.pooling, None), torch.tensor(y), len(labels), o.seed)
+    lcfg = LoraConfig(rank=o.rank, alpha=o.alpha, sites=o.sites)
+    objective = Label(
+        SCRATCH, {t.id: c for t, c in zip(texts, y, strict=True)}, o.pooling, Active.all_rows(SCRATCH)
+    )
+    steps = max(1, o.epochs * len(rows) // min(o.rows, len(rows)))
+    train = _train_config(o, steps, min(o.rows, len(rows)), base.model.cfg.text.context, default_lr=1e-3)
+    try:
+        lora.inject(base.model, SCRATCH, lcfg, o.seed)
+        base.model.heads[SCRATCH] = head.to(base.model.device)
+        state = _learn(job, objective, SinglesPlan(texts, train.rows, o.seed), train)
+        tensors = adapter_tensors(base, SCRATCH)
+    finally:
+        detach(base, SCRATCH)
+    cfg = AdapterConfig(
+        method="lora",
+        task="classify",
+        base=bound_to(base),
+        lora=lcfg,
+        head=HeadConfig(labels=labels, pooling=o.pooling),
+    )
+    return job.parts(cfg, tensors, _data_facts(rows, labels) | state)
+
+
+def _text(job: _Adapting) -> AdapterParts:
+    """Supervised fine-tuning on completions or chats, by LoRA or on all weights."""
+    o, base = job.options, job.base
+    key = ("prompt", "completion") if job.task == "complete" else ("messages",)
+    rows = read_rows(job.data, key)
+    samples = [
+        chat_sample(r["messages"], id=str(i + 1), source="sft")
+        if job.task == "chat"
+        else completion_sample(r["prompt"], r["completion"], id=str(i + 1), source="sft")
+        for i, r in enumerate(rows)
+    ]
+    tokens = [base.codec.tokens(s) for s in samples]
+    check_tokens(tokens, base.codec.tokenizer)
+    job.tell("what will be learnt, between « »:\n" + render_ledger(ledger(tokens, base.codec.tokenizer)))
+    length = o.max_length or base.model.cfg.text.context
+    used = sum(len(t.ids) for t in tokens)
+    per_step = max(1, min(o.rows, used // length // 4))
+    plan = RowPlan(TokenSet.from_tokens(tokens), length, per_step, o.seed, long="refuse")
+    steps = max(1, round(o.epochs * plan.rows_per_epoch / per_step))
+    facts = _data_facts(rows) | {"data.tokens": (used, "counted")}
+    if job.method == "lora":
+        lcfg = LoraConfig(rank=o.rank, alpha=o.alpha, sites=o.sites)
+        train = _train_config(o, steps, per_step, length, default_lr=2e-3)
+        try:
+            lora.inject(base.model, SCRATCH, lcfg, o.seed)
+            facts |= _learn(job, NextToken(length, Active.all_rows(SCRATCH)), plan, train)
+            tensors = adapter_tensors(base, SCRATCH)
+        finally:
+            detach(base, SCRATCH)
+        cfg = AdapterConfig(method="lora", task=job.task, base=bound_to(base), lora=lcfg)  # type: ignore[arg-type]
+        return job.parts(cfg, tensors, facts)
+    train = _train_config(o, steps, per_step, length, default_lr=3e-4)
+    before = {k: t.cpu().clone() for k, t in base_tensors(base.model).items()}
+    own = list(base.model.named_parameters())
+    try:
+        for _, p in own:
+            p.requires_grad_(True)
+        facts |= _learn(job, NextToken(length), plan, train)
+        after = base_tensors(base.model)
+        tensors = {k: t.cpu().clone() for k, t in after.items() if not torch.equal(t.cpu(), before[k])}
+    finally:
+        base.model.load_state_dict(before, strict=False)
+        for _, p in own:
+            p.requires_grad_(False)
+    cfg = AdapterConfig(method="full", task=job.task, base=bound_to(base))  # type: ignore[arg-type]
+    return job.parts(cfg, tensors, facts)
+
+
+def _train_config(o: AdaptOptions, steps: int, rows: int, length: int, *, default_lr: float) -> TrainConfig:
+    lr = o.lr or default_lr
+    return TrainConfig(
+        steps=steps,
+        rows=rows,
+        length=length,
+        seed=o.seed,
+        muon=None,
+        adamw=AdamWConfig(matrix=lr, embed=lr, head=lr, other=lr, betas=(0.9, 0.99)),
+        schedule=ScheduleConfig(warmup=min(10, steps // 4), warmdown=0.7, final=0.0),
+    )
+
+
+def _learn(
+    job: _Adapting, objective: Objective, rows: Rows, train: TrainConfig
+) -> dict[str, tuple[Any, str]]:
+    """Run the loop on what is trainable, in the number format that the base runs in; returns facts for the record."""
+    base = job.base
+    model: BaseModel = base.model
+    kept = model.compute_dtype
+    train = replace(train, dtype="bf16" if kept == torch.bfloat16 else "fp32")
+    try:
+        result = run(Job(model, objective, rows, train, listeners=job.listeners))
+    finally:
+        model.compute_dtype = kept
+    state = result.state
+    per_token = base_flops(model.cfg, train.length)
+    return {
+        "train.steps": (state.step, "counted by the loop"),
+        "tokens.read": (state.tokens, "counted by the loop"),
+        "tokens.supervised": (state.supervised, "counted by the loop"),
+        "flops.formula": (per_token * state.tokens, "formula of the config x tokens, full backward assumed"),
+        "train.final_loss": (result.losses[-1], "measured on the last batch"),
+    }
+
+
+def classify_scores(
+    base: LoadedBase, cfg: AdapterConfig, name: str, texts: Sequence[str], active: Active | None
+) -> tuple[tuple[str, ...], Tensor]:
+    """(labels, log-probabilities [N, C]) of texts under an adapter that classifies."""
+    if cfg.prompt is not None:
+        return tuple(cfg.prompt.answers), _answer_scores(base, cfg.prompt, texts)
+    assert cfg.head is not None
+    x = features(base, text_tokens(base, texts), cfg.head.pooling, active)
+    head = base.model.heads[name]
+    assert isinstance(head, Head)
+    with torch.no_grad():
+        z = head(x.to(head.weight_CP.device)).cpu()
+    return cfg.head.labels, z.log_softmax(-1)
+
+
+def _answer_scores(base: LoadedBase, prompt: PromptConfig, texts: Sequence[str]) -> Tensor:
+    """log P(answer | prompt) for each label, normalised over the labels, [N, C]."""
+    from onebase.generate.score import score
+
+    tok = base.codec.tokenizer
+    rows, spans = [], []
+    for text in texts:
+        head = tok.encode(prompt.template.replace("{text}", text), bos=True)
+        for answer in prompt.answers.values():
+            tail = tok.encode(answer)
+            rows.append([*head, *tail])
+            spans.append(len(tail))
+    sums = [float(torch.as_tensor(logp)[-n:].sum()) for n, logp in zip(spans, score(base, rows), strict=True)]
+    return torch.tensor(sums).view(len(texts), len(prompt.answers)).log_softmax(-1)

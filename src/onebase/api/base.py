@@ -1,0 +1,252 @@
+"""`Base`: what a user holds. It generates, chats, scores, embeds, adapts and classifies; an adapter changes none of its weights."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from onebase.adapt.folder import AdapterParts, Attached, attach, load_adapter, save_adapter
+from onebase.api.adapting import Data, adapt, classify_scores, features, text_tokens
+from onebase.api.options import read_options
+from onebase.artifact.record import Record
+from onebase.base.config import BaseConfig
+from onebase.base.folder import LoadedBase, save_base
+from onebase.codec.text.tokenizer import Tokenizer
+from onebase.errors import UserError
+from onebase.generate.engine import generate, stream
+from onebase.generate.sampler import Sampling
+from onebase.objective.label import Pooling
+from onebase.train.listen import Listener
+
+Message = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Label:
+    """The class of a text: `label` is the likeliest, `scores` the probability of each."""
+
+    label: str
+    scores: dict[str, float]
+
+
+@dataclass
+class Adapter:
+    """What `Base.adapt` gives: an adapter in memory. `save` writes only the adapter, never the base."""
+
+    parts: AdapterParts = field(repr=False)
+
+    @property
+    def method(self) -> str:
+        return self.parts.config.method
+
+    @property
+    def task(self) -> str:
+        return self.parts.config.task
+
+    @property
+    def fingerprint(self) -> str:
+        """Content hash of the adapter's tensors and config."""
+        return self.parts.fingerprint
+
+    @property
+    def record(self) -> Record:
+        return self.parts.record
+
+    @property
+    def bytes(self) -> int:
+        """Size of the adapter's tensors."""
+        return sum(t.numel() * t.element_size() for t in self.parts.tensors.values())
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the adapter folder."""
+        save_adapter(Path(path), self.parts, overwrite=overwrite)
+        return Path(path)
+
+    @staticmethod
+    def load(path: str | Path) -> "Adapter":
+        """Read an adapter folder. Raises ArtifactError."""
+        return Adapter(load_adapter(Path(path)))
+
+
+class Base:
+    """A base, perhaps with an adapter on it. Made by `onebase.load`, `onebase.pretrain` or `with_adapter`."""
+
+    def __init__(self, loaded: LoadedBase, attached: Attached | None = None) -> None:
+        self._loaded = loaded
+        self._attached = attached
+
+    def __repr__(self) -> str:
+        with_ = f", adapter={self._attached.name!r}" if self._attached else ""
+        return f"Base({self.name!r}, {self.fingerprint[:16]}...{with_})"
+
+    @property
+    def loaded(self) -> LoadedBase:
+        """The parts: module, codec, record. For extensions; most users need only the methods."""
+        return self._attached.base if self._attached else self._loaded
+
+    @property
+    def name(self) -> str:
+        """What the base calls itself: stated in its recipe, or its folder."""
+        stated = self._loaded.record.get("name")
+        return str(stated) if stated else self._loaded.path.name if self._loaded.path else "base"
+
+    @property
+    def fingerprint(self) -> str:
+        """Content hash of the base's weights and config."""
+        return self._loaded.fingerprint
+
+    @property
+    def record(self) -> Record:
+        """The facts of this base."""
+        return self._loaded.record
+
+    @property
+    def config(self) -> BaseConfig:
+        return self._loaded.model.cfg
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """`encode(text) -> list[int]`, `decode(ids) -> str`."""
+        return self._loaded.codec.tokenizer
+
+    @property
+    def _active(self) -> Any:
+        return self._attached.active if self._attached else None
+
+    def generate(
+        self,
+        prompt: str,
+        *,
+        max_tokens: int = 128,
+        temperature: float = 0.0,
+        stop: Sequence[str] = (),
+        top_p: float = 1.0,
+        seed: int | None = None,
+    ) -> str:
+        """Continue `prompt`; greedy at temperature 0. Raises UserError when the prompt is longer than the context."""
+        sampling = _sampling(max_tokens, temperature, stop, top_p, seed)
+        return generate(self.loaded, [self._prompt_ids(prompt)], sampling, self._active)[0].text
+
+    def chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        max_tokens: int = 128,
+        temperature: float = 0.0,
+        stop: Sequence[str] = (),
+        top_p: float = 1.0,
+        seed: int | None = None,
+    ) -> str:
+        """The assistant's answer to `messages` ({"role", "content"} each), by the base's chat template."""
+        ids = self.loaded.codec.chat_ids(messages)
+        sampling = _sampling(max_tokens, temperature, stop, top_p, seed)
+        return generate(self.loaded, [ids], sampling, self._active)[0].text
+
+    def stream(
+        self,
+        prompt: str | Sequence[Message],
+        *,
+        max_tokens: int = 128,
+        temperature: float = 0.0,
+        stop: Sequence[str] = (),
+        top_p: float = 1.0,
+        seed: int | None = None,
+    ) -> Iterator[str]:
+        """The text of `generate` (for a str) or `chat` (for messages), piece by piece as it comes."""
+        ids = self._prompt_ids(prompt) if isinstance(prompt, str) else self.loaded.codec.chat_ids(prompt)
+        sampling = _sampling(max_tokens, temperature, stop, top_p, seed)
+        for pieces in stream(self.loaded, [ids], sampling, self._active):
+            for piece in pieces:
+                if piece.text:
+                    yield piece.text
+
+    @torch.no_grad()
+    def logits(self, ids: Sequence[int]) -> Tensor:
+        """Next-token logits after each of `ids`, float32 [T, V]."""
+        return self._model.logits(self._ids_BT(ids), self._active)[0].cpu()
+
+    @torch.no_grad()
+    def hidden(self, ids: Sequence[int]) -> Tensor:
+        """Last hidden states, float32 [T, D]."""
+        return self._model.hidden(self._ids_BT(ids), active=self._active).hidden[0].float().cpu()
+
+    def embed(self, texts: Sequence[str], *, pooling: Pooling = "mean") -> Tensor:
+        """One vector a text, float32 [N, D]: the mean (or last, or both) of its hidden states."""
+        return features(self.loaded, text_tokens(self.loaded, list(texts)), pooling, self._active)
+
+    def adapt(
+        self,
+        data: Data,
+        *,
+        task: str,
+        method: str,
+        listeners: Sequence[Listener] = (),
+        tell: Any = None,
+        **options: object,
+    ) -> Adapter:
+        """Learn an adapter from `data` (a file, or rows).
+
+        task: classify (rows with text, label), complete (prompt, completion) or chat (messages); method: prompt, head, lora or
+        full. Options are those of `AdaptOptions`. The base does not change. Raises UserError.
+        """
+        found = read_options(dict(options))
+        if self._attached is not None:
+            raise UserError(
+                "this base has an adapter on it", "adapt the plain base: onebase.load(ref).adapt(...)"
+            )
+        parts = adapt(
+            self._loaded, data, task=task, method=method, options=found, listeners=listeners, tell=tell
+        )
+        return Adapter(parts)
+
+    def with_adapter(self, adapter: Adapter | str | Path, name: str = "adapter") -> "Base":
+        """This base with an adapter on it; the original goes on without. Raises ArtifactError for an adapter of another base."""
+        parts = adapter.parts if isinstance(adapter, Adapter) else load_adapter(Path(adapter))
+        # A name of its own for each set of tensors: several adapters may sit on one base at a time.
+        attached = attach(self._loaded, parts, f"{name}-{parts.fingerprint[4:16]}")
+        return Base(self._loaded, attached)
+
+    def classify(self, texts: Sequence[str]) -> list[Label]:
+        """The class of each text. Raises UserError without a classifying adapter."""
+        if self._attached is None or self._attached.task != "classify":
+            raise UserError(
+                "this base has no adapter that classifies",
+                "make one with base.adapt(data, task='classify', method='head') and use base.with_adapter(it)",
+            )
+        labels, logp = classify_scores(
+            self.loaded, self._attached.config, self._attached.name, list(texts), self._active
+        )
+        return [
+            Label(labels[int(row.argmax())], dict(zip(labels, row.exp().tolist(), strict=True)))
+            for row in logp
+        ]
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> str:
+        """Write the base (never the adapter) as a folder; returns its fingerprint."""
+        return save_base(Path(path), self._loaded, overwrite=overwrite)
+
+    @property
+    def _model(self) -> Any:
+        return self.loaded.model
+
+    def _prompt_ids(self, prompt: str) -> list[int]:
+        return self.tokenizer.encode(prompt, bos=True)
+
+    def _ids_BT(self, ids: Sequence[int]) -> Tensor:
+        context, vocab = self.config.text.context, self.config.text.vocab_size
+        if not 0 < len(ids) <= context:
+            raise UserError(f"{len(ids)} token ids were given", f"give 1 to {context}, the base's context")
+        bad = next((i for i in ids if not 0 <= int(i) < vocab), None)
+        if bad is not None:
+            raise UserError(f"token id {bad} is not in the vocabulary", f"ids go from 0 to {vocab - 1}")
+        return torch.tensor([list(ids)], device=self._model.device)
+
+
+def _sampling(
+    max_tokens: int, temperature: float, stop: Sequence[str], top_p: float, seed: int | None
+) -> Sampling:
+    stops = (stop,) if isinstance(stop, str) else tuple(stop)
+    return Sampling(max_tokens=max_tokens, temperature=temperature, stop=stops, top_p=top_p, seed=seed)

@@ -1,0 +1,61 @@
+"""`onebase.load` and `onebase.pretrain`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from onebase.api.base import Base
+from onebase.api.pretraining import Tell, run_recipe
+from onebase.api.recipe import Recipe
+from onebase.artifact.files import MANIFEST
+from onebase.base.folder import load_base
+from onebase.errors import UserError
+from onebase.govern.store import Store
+from onebase.model.device import compute_dtype, pick_device
+from onebase.train.listen import Listener
+
+
+def load(ref: str | Path, *, device: str = "cpu", dtype: str = "fp32") -> Base:
+    """Open a base: an existing path (a base folder, or a run folder that holds `base/`), then a name in the store.
+
+    device: cpu, cuda, mps or auto; dtype of activations: fp32, bf16 or auto. Raises UserError naming what is known.
+    """
+    path = find_base(ref)
+    return Base(load_base(path, device=pick_device(device), dtype=lambda d: compute_dtype(dtype, d)))
+
+
+def find_base(ref: str | Path) -> Path:
+    """The base folder that `ref` means."""
+    path = find_artifact(ref)
+    inner = path / "base"
+    return inner if not (path / MANIFEST).is_file() and (inner / MANIFEST).is_file() else path
+
+
+def find_artifact(ref: str | Path) -> Path:
+    """The folder that `ref` means: an existing path, then a name in the store. Raises UserError with names that are near."""
+    return Store().resolve(str(ref))
+
+
+def pretrain(
+    recipe: Recipe | str | Path,
+    *,
+    out: str | Path | None = None,
+    listeners: Sequence[Listener] = (),
+    tell: Tell | None = None,
+    **overrides: object,
+) -> Base:
+    """Pretrain a base from a recipe (a file or a `Recipe`) in the folder `out` (`runs/<name>` when not given).
+
+    Overrides are recipe keys with `__` for the dot: `train__steps=100`. The same call goes on where an interrupted one stopped.
+    Raises UserError; `Stopped` when a signal asked the run to end (it is saved).
+    """
+    from onebase.api.recipe import read_recipe
+
+    recipe = read_recipe(recipe, dict(overrides))
+    finished = run_recipe(recipe, out or Path("runs") / recipe.name, listeners=listeners, tell=tell)
+    if finished.base is None:
+        raise Stopped(f"stopped and saved in {finished.out}", "run the same command to go on")
+    return Base(finished.base)
+
+
+class Stopped(UserError):
+    """The run was asked to stop and has saved; the same call goes on."""

@@ -1,0 +1,34 @@
+"""Options of adaptation: one flat, strict set for Python and the command line."""
+
+from onebase.config import config, from_dict
+from onebase.objective.label import Pooling
+from onebase.train.config import Device
+
+
+@config
+class AdaptOptions:
+    """What `Base.adapt` takes beside data, task and method.
+
+    epochs, rows, lr: passes over the data, samples a step, AdamW's peak rate (head: not used; it is solved exactly).
+    rank, alpha, sites: LoRA (sites: last words of site names, all when empty). pooling: which hidden states a head reads. prompt, answers: prompt method (`{text}` in prompt;
+    answers map a label to the text compared). max_length: longest sample in tokens (the base's context when null).
+    """
+
+    epochs: int = 3
+    rows: int = 16
+    lr: float | None = None
+    rank: int = 8
+    alpha: float = 16.0
+    sites: tuple[str, ...] = ()
+    pooling: Pooling = "both"
+    prompt: str = "{text}"
+    answers: dict[str, str] | None = None
+    max_length: int | None = None
+    seed: int = 0
+    device: Device = "auto"
+
+
+def read_options(options: dict[str, object]) -> AdaptOptions:
+    """Strict: an unknown option names the nearest valid one."""
+    plain = {k: list(v) if isinstance(v, tuple) else v for k, v in options.items()}
+    return from_dict(AdaptOptions, plain, "adapt options")

@@ -1,0 +1,81 @@
+"""`onebase plan`: what a recipe will cost, from its config alone."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from onebase.api.recipe import Recipe
+from onebase.base.config import base_flops, base_parameters, text_base
+from onebase.model import count
+from onebase.model.device import has_bf16, pick_device
+from onebase.train.loop import micro_rows
+from onebase.train.memory import GIB, available, training_memory
+from onebase.train.parallel import Parallel
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`facts` for programs, `text` for people."""
+
+    facts: dict[str, Any]
+    text: str
+
+
+def plan_recipe(recipe: Recipe) -> Plan:
+    """Parameters, FLOPs, memory, and the time that the measured matrix speed of this machine allows."""
+    device = pick_device(recipe.train.device)
+    cfg, train = text_base(recipe.model), recipe.train
+    micro = micro_rows(train, Parallel(0, 1, device))
+    memory = training_memory(cfg, train, micro, bf16=has_bf16(device))
+    free = available(device)
+    per_token = base_flops(cfg, train.length)
+    tokens = train.tokens or (train.steps or 0) * train.rows * train.length or None
+    speed = matmul_speed(device)
+    facts: dict[str, Any] = {
+        "parameters": base_parameters(cfg),
+        "flops_per_token": per_token,
+        "tokens": tokens,
+        "flops": per_token * tokens if tokens else None,
+        "memory_bytes": vars(memory) | {"total": memory.total},
+        "free_bytes": free,
+        "fits": memory.total <= free,
+        "micro": micro,
+        "cache_bytes_per_token": count.cache_bytes(cfg.trunks["text"], 1),
+        "device": str(device),
+        "matmul_flops_per_second": speed,
+        "seconds_at_40_percent": per_token * tokens / (0.4 * speed) if tokens else None,
+    }
+    lines = [
+        f"{recipe.name} on {device}",
+        f"parameters    {facts['parameters']:,}",
+        f"training      {per_token / 1e6:,.1f} MFLOPs a token"
+        + (
+            f", {tokens / 1e6:,.1f}M tokens, {per_token * tokens:.2e} FLOPs"
+            if tokens
+            else f", {train.minutes:g} minutes"
+        ),
+        f"memory        {memory.total / GIB:.2f} GiB with micro-batches of {micro} rows: "
+        + ", ".join(f"{k} {v / GIB:.2f}" for k, v in vars(memory).items())
+        + f"; {free / GIB:.1f} GiB free: {'fits' if facts['fits'] else 'DOES NOT FIT'}",
+        f"cache         {facts['cache_bytes_per_token']:,} bytes a token when generating in bf16",
+        f"speed         {speed / 1e12:.2f} TFLOP/s measured on a large matrix product here",
+    ]
+    if tokens:
+        seconds = facts["seconds_at_40_percent"]
+        lines.append(f"time          about {seconds / 60:,.1f} minutes if 40% of that is reached")
+    return Plan(facts, "\n".join(lines))
+
+
+def matmul_speed(device: torch.device, size: int = 2048) -> float:
+    """FLOP/s of one square matrix product in the training format, the best of three."""
+    import time
+
+    dtype = torch.bfloat16 if has_bf16(device) else torch.float32
+    a = torch.randn(size, size, device=device, dtype=dtype)
+    best = float("inf")
+    for _ in range(4):
+        began = time.perf_counter()
+        (a @ a).sum().item()
+        best = min(best, time.perf_counter() - began)
+    return 2 * size**3 / best

@@ -1,0 +1,274 @@
+"""Pretraining from a recipe: data, tokenizer, loop, scores, record, and the finished base."""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+from onebase import config as configs
+from onebase.api.recipe import Recipe, read_recipe
+from onebase.artifact.files import MANIFEST, write_atomic
+from onebase.artifact.record import Record, machine_facts, version_facts
+from onebase.base.config import BaseConfig, base_flops, base_parameters, text_base
+from onebase.base.folder import LoadedBase, load_base, save_base
+from onebase.base.model import BaseModel
+from onebase.codec.text.codec import TextCodec, ledger, render_ledger
+from onebase.codec.text.tokenizer import Tokenizer
+from onebase.data import Dataset, RowPlan, TokenSet, prepare, read_source
+from onebase.errors import ArtifactError, ConfigError
+from onebase.evaluate.likelihood import by_source, document_nats
+from onebase.model.device import pick_device
+from onebase.objective.base import Objective
+from onebase.objective.infill import Infill, InfillMarks
+from onebase.objective.next_token import NextToken
+from onebase.train.flops import counted_flops
+from onebase.train.listen import JsonLog, Listener, TensorBoard, WandB
+from onebase.train.loop import Job, Result, micro_rows, run
+from onebase.train.memory import check_memory
+from onebase.train.parallel import Parallel, load_whole_state, whole_state
+
+T = TypeVar("T")
+Tell = Callable[[str], None]
+EVAL_TOKENS = 100_000
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A pretraining run: the base (None when a signal stopped it first) and how the loop ended."""
+
+    base: LoadedBase | None
+    result: Result | None
+    out: Path
+
+
+def run_recipe(
+    recipe: Recipe | str | Path,
+    out: str | Path,
+    *,
+    listeners: Sequence[Listener] = (),
+    tell: Tell | None = None,
+    **overrides: object,
+) -> Finished:
+    """Do what a recipe says, in the folder `out`: data/, tokenizer.json, log.jsonl, checkpoints/, and base/ at the end.
+
+    The same call goes on where an interrupted one stopped. `tell` hears lines for the user. Raises UserError.
+    """
+    recipe, out = read_recipe(recipe, overrides), Path(out)
+    par = Parallel.start(pick_device(recipe.train.device))
+    tell = tell if tell is not None and par.main else lambda _: None
+    _claim(out, recipe, par)
+    if (out / "base" / MANIFEST).is_file():
+        tell(f"{out / 'base'} is finished already")
+        return Finished(load_base(out / "base", device=par.device), None, out)
+    dataset = _once(par, lambda: _dataset(recipe, out, tell))
+    tokenizer = _once(par, lambda: _tokenizer(recipe, out, dataset, tell))
+    codec = TextCodec(tokenizer)
+    tokens = _once(par, lambda: TokenSet.build(dataset, "train", tokenizer, out / "tokens"))
+    shape = configs.override(recipe.model, [f"vocab_size={tokenizer.vocab_size}"])
+    cfg = text_base(shape)
+    objective = _objective(recipe, tokenizer)
+    plan = RowPlan(
+        tokens, recipe.train.length, recipe.train.rows, recipe.train.seed, reserve=objective.reserve
+    )
+    micro = micro_rows(recipe.train, par)
+    check_memory(cfg, recipe.train, micro, par.device, par.world)
+    tell(describe(cfg, recipe, plan))
+    tell("what will be learnt, between « »:\n" + render_ledger(ledger(tokens, tokenizer)))
+
+    model = BaseModel(cfg)
+    model.reset(recipe.train.seed)
+    model.to(par.device)
+    first = objective.batch(plan.rows(0)[:1], 0)
+    counted = counted_flops(model, objective, first) / first.inputs["text"].ids_BT.numel()
+    loaded = LoadedBase(model, codec)
+    heldout = list(islice(dataset.documents("holdout"), 2000)) if dataset.count("holdout") else []
+
+    def scores(_: BaseModel) -> dict[str, float]:
+        found = by_source(
+            document_nats(loaded, heldout, length=recipe.train.length, max_tokens=EVAL_TOKENS // 4)
+        )
+        return {f"heldout_bits_per_byte/{k}": s.value for k, s in found.items()}
+
+    job = Job(
+        model=model,
+        objective=objective,
+        rows=plan,
+        train=recipe.train,
+        out=out,
+        listeners=[*_loggers(recipe, out, par), *listeners],
+        evaluate=scores if heldout else None,
+        parallel=par,
+        identity={"tokenizer": tokenizer.digest},
+    )
+    result = run(job)
+    if result.stopped:
+        tell(f"stopped at step {result.state.step} and saved; run the same command to go on")
+        return Finished(None, result, out)
+    whole = loaded if par.world == 1 else _gather(model, loaded)
+    if par.main:
+        _record(whole, recipe, dataset, result, counted, par)
+        found = by_source(document_nats(whole, heldout, length=recipe.train.length, max_tokens=EVAL_TOKENS))
+        for source, s in found.items():
+            value = {"value": s.value, "low": s.low, "high": s.high, "n": s.n}
+            whole.record.add(
+                f"scores.heldout_bits_per_byte.{source}", value, "measured on held-out documents"
+            )
+            tell(f"held-out bits per byte, {source}: {s.value:.3f} ({s.low:.3f} to {s.high:.3f})")
+        save_base(out / "base", whole)
+        whole = load_base(out / "base", device=par.device)
+        whole.model.compute_dtype = model.compute_dtype
+    par.barrier()
+    return Finished(whole, result, out)
+
+
+def describe(cfg: BaseConfig, recipe: Recipe, plan: RowPlan) -> str:
+    """One paragraph: parameters, data and budget of the run."""
+    train = recipe.train
+    rows = f"{train.rows} x {train.length} tokens a step"
+    budget = (
+        f"{train.minutes:g} minutes"
+        if train.minutes
+        else f"{train.steps or -(-(train.tokens or 0) // (train.rows * train.length)):,} steps"
+    )
+    return (
+        f"{recipe.name}: {base_parameters(cfg) / 1e6:.2f}M parameters, {base_flops(cfg, train.length) / 1e6:.1f} MFLOPs a token; "
+        f"{plan.tokens_per_epoch / 1e6:.2f}M tokens an epoch, {plan.waste():.1%} padding; {rows}, {budget}"
+    )
+
+
+def _claim(out: Path, recipe: Recipe, par: Parallel) -> None:
+    """Keep the recipe beside the run, and refuse to mix two recipes in one folder."""
+    path = out / "recipe.json"
+    mine = configs.to_dict(recipe)
+    if path.is_file():
+        theirs = json.loads(path.read_text(encoding="utf-8"))
+        for tree in (theirs, mine):
+            tree["train"].pop("device", None)
+            tree.pop("log", None)
+        if theirs != mine:
+            key = next(k for k in sorted(mine) if theirs.get(k) != mine[k])
+            raise ArtifactError(
+                f"{out} holds a run of another recipe (they differ in '{key}')",
+                "give another --out, or the same recipe",
+            )
+    elif par.main:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as e:
+            raise ArtifactError(f"{out} cannot be written: {e.strerror}", "give another --out") from None
+        write_atomic(path, json.dumps(mine, indent=1).encode())
+    par.barrier()
+
+
+def _once(par: Parallel, make: Callable[[], T]) -> T:
+    """Rank 0 makes it, the others find it made: what `make` gives is cached on disk."""
+    if par.main:
+        made = make()
+    par.barrier()
+    return made if par.main else make()
+
+
+def _dataset(recipe: Recipe, out: Path, tell: Tell) -> Dataset:
+    if recipe.data.dataset:
+        return Dataset.open(recipe.data.dataset)
+    path = out / "data"
+    if not (path / MANIFEST).is_file():
+        documents = (d for s in recipe.data.sources for d in read_source(s))
+        prepare(documents, path, holdout=recipe.data.holdout, seed=recipe.train.seed)
+    dataset = Dataset.open(path)
+    for name, s in dataset.stats.items():
+        tell(
+            f"{name}: {s['documents']:,} documents, {s['bytes'] / 1e6:.2f} MB, {s['duplicates_removed']:,} duplicates removed, "
+            f"licence {s['licence']}"
+        )
+    return dataset
+
+
+def _tokenizer(recipe: Recipe, out: Path, dataset: Dataset, tell: Tell) -> Tokenizer:
+    if recipe.tokenizer.path:
+        found = Tokenizer.from_file(recipe.tokenizer.path)
+        if found.vocab_size != recipe.model.vocab_size:
+            raise ConfigError(
+                f"{recipe.tokenizer.path} has {found.vocab_size} tokens, model.vocab_size is {recipe.model.vocab_size}",
+                f"set model.vocab_size={found.vocab_size}",
+            )
+        return found
+    path = out / "tokenizer.json"
+    if not path.is_file():
+        began = time.perf_counter()
+        made = Tokenizer.train(_sample(dataset, recipe.tokenizer.train_bytes), recipe.model.vocab_size)
+        made.save(path)
+        tell(f"tokenizer: {made.vocab_size} tokens, trained in {time.perf_counter() - began:.1f} s")
+    return Tokenizer.from_file(path)
+
+
+def _sample(dataset: Dataset, budget: int) -> Iterator[str]:
+    """Texts spread evenly over the documents, `budget` bytes at most."""
+    total = sum(int(s["bytes"]) for s in dataset.stats.values())
+    every = max(1, -(-total // budget))
+    return (d.text for i, d in enumerate(dataset.documents("train")) if i % every == 0)
+
+
+def _objective(recipe: Recipe, tokenizer: Tokenizer) -> Objective:
+    if recipe.objective.kind == "next_token":
+        return NextToken(recipe.train.length)
+    marks = InfillMarks(*(tokenizer.id_of(f"<|fim_{k}|>") for k in ("prefix", "middle", "suffix")))
+    return Infill(
+        recipe.train.length, marks, recipe.objective.rate, recipe.objective.sources, recipe.train.seed
+    )
+
+
+def _loggers(recipe: Recipe, out: Path, par: Parallel) -> list[Listener]:
+    if not par.main:
+        return []
+    found: list[Listener] = [JsonLog(out / "log.jsonl")]
+    if recipe.log.tensorboard:
+        found.append(TensorBoard(out / "tensorboard"))
+    if recipe.log.wandb:
+        found.append(WandB(out, recipe.name))
+    return found
+
+
+def _gather(model: BaseModel, loaded: LoadedBase) -> LoadedBase:
+    """A whole copy of a sharded base on this rank."""
+    tensors = whole_state(model)
+    whole = BaseModel(model.cfg)
+    load_whole_state(whole, tensors)
+    whole.compute_dtype = model.compute_dtype
+    return LoadedBase(whole, loaded.codec)
+
+
+def _record(
+    base: LoadedBase, recipe: Recipe, dataset: Dataset, result: Result, counted: float, par: Parallel
+) -> None:
+    state, cfg, r = result.state, base.model.cfg, base.record
+    r.kind = "base"
+    r.parents = []
+    r.add("name", recipe.name, "stated in the recipe")
+    r.add("config.recipe", configs.to_dict(recipe), "stated in the recipe")
+    r.add("config.parameters", base_parameters(cfg), "counted from the config")
+    r.add_parent("dataset", dataset.fingerprint, dataset.dir.name)
+    r.add("data.fingerprint", dataset.fingerprint, "hashed")
+    r.add("data.sources", dataset.stats, "counted while preparing")
+    r.add("tokens.by_source", dict(state.sources), "counted by the loop")
+    r.add("tokens.read", state.tokens, "counted by the loop")
+    r.add("tokens.supervised", state.supervised, "counted by the loop")
+    r.add("train.steps", state.step, "counted by the loop")
+    r.add("train.skipped_steps", state.bad_steps, "counted by the loop")
+    slots = state.step * recipe.train.rows * recipe.train.length
+    r.add(
+        "flops.formula", base_flops(cfg, recipe.train.length) * slots, "formula of the config x token slots"
+    )
+    r.add("flops.counted", counted * slots, "operations of one row counted by torch x token slots")
+    r.add("seconds.training", round(state.seconds, 3), "measured")
+    r.add(
+        "train.final_loss",
+        result.losses[-1] if result.losses else None,
+        "measured, nats per token of the last batch",
+    )
+    r.add("train.ranks", par.world, "measured")
+    r.add("machine", machine_facts(), "read from the system")
+    r.add("versions", version_facts(), "read from the packages")

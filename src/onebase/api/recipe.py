@@ -1,0 +1,81 @@
+"""A recipe: everything that decides a pretraining run, as one YAML file."""
+
+from pathlib import Path
+from typing import Literal
+
+from onebase import config as configs
+from onebase.base.config import TextShape
+from onebase.config import config
+from onebase.data.sources import SourceConfig
+from onebase.errors import ConfigError
+from onebase.train.config import TrainConfig
+
+
+@config
+class DataConfig:
+    """Either `dataset`, a prepared folder, or `sources` to prepare from."""
+
+    sources: tuple[SourceConfig, ...] = ()
+    dataset: str | None = None
+    holdout: float = 0.02
+
+    def __post_init__(self) -> None:
+        if bool(self.sources) == bool(self.dataset):
+            raise ConfigError(
+                "data needs sources or a dataset, one of the two", "list data.sources, or name data.dataset"
+            )
+
+
+@config
+class TokenizerConfig:
+    """Trained on the first `train_bytes` of text (a sample spread over the documents), or read from `path`."""
+
+    path: str | None = None
+    train_bytes: int = 50_000_000
+
+
+@config
+class ObjectiveConfig:
+    """`infill` turns a share `rate` of the pieces of `sources` (all when empty) to fill-in-the-middle form."""
+
+    kind: Literal["next_token", "infill"] = "next_token"
+    rate: float = 0.5
+    sources: tuple[str, ...] = ()
+
+
+@config
+class LogConfig:
+    """`log.jsonl` is always written; the others when asked for and installed."""
+
+    tensorboard: bool = False
+    wandb: bool = False
+
+
+@config
+class Recipe:
+    """One pretraining run of a text base. The vocabulary size is `model.vocab_size`."""
+
+    name: str
+    data: DataConfig
+    model: TextShape
+    train: TrainConfig
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    log: LogConfig = LogConfig()
+
+    def __post_init__(self) -> None:
+        if self.train.length > self.model.context:
+            raise ConfigError(
+                f"train.length {self.train.length} is more than model.context {self.model.context}",
+                "lower train.length or raise model.context",
+            )
+
+
+def read_recipe(recipe: "Recipe | str | Path", overrides: dict[str, object]) -> Recipe:
+    """A recipe from a file or as given, with overrides: `{"train.steps": 10}` or `{"train__steps": 10}`."""
+    import json
+
+    texts = [f"{k.replace('__', '.')}={json.dumps(v)}" for k, v in overrides.items()]
+    if isinstance(recipe, Recipe):
+        return configs.override(recipe, texts)
+    return configs.load(Recipe, recipe, texts)

@@ -1,0 +1,182 @@
+"""The disk: where things are kept, durable writes, what it refuses (said as cause and remedy), locks that die with us."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from onebase.errors import ArtifactError
+
+_FULL = {
+    errno.ENOSPC: (
+        "the disk is full",
+        "free some space or choose another path; what was there before is untouched",
+    ),
+    errno.EDQUOT: ("the disk quota is used up", "free some space or choose another path"),
+    errno.EFBIG: (
+        "the file is larger than allowed here",
+        "raise the file size limit (ulimit -f) or choose another disk",
+    ),
+    errno.EROFS: ("the file system is read-only", "choose a path that can be written"),
+}
+_PLACE = {
+    errno.EACCES: ("permission denied", "choose a path that you may write"),
+    errno.EPERM: ("permission denied", "choose a path that you may write"),
+    errno.ENOTDIR: ("a part of the path is a file, not a folder", "choose another path"),
+    errno.EISDIR: ("a folder is in the way", "choose another path"),
+    errno.EEXIST: ("something of that name is in the way", "choose another path"),
+    errno.ENOTEMPTY: ("something of that name is in the way", "choose another path"),
+    errno.ENOENT: ("it cannot be created there", "choose another path"),
+    errno.ENAMETOOLONG: ("the name is too long", "choose a shorter path"),
+}
+
+
+def user_error(error: BaseException, path: Path, only_full: bool = False) -> ArtifactError | None:
+    """The ArtifactError for a failed write at `path`, or None when the error is of another sort.
+
+    `only_full` maps only what a disk says of itself (full, read-only): for errors from code that may do other things too.
+    Libraries in Rust raise their own exceptions; there the number is read from the text ("os error 28").
+    """
+    number = error.errno if isinstance(error, OSError) else None
+    if number is None and (found := re.search(r"\b(?:os error|errno) (\d+)\b", str(error), re.IGNORECASE)):
+        number = int(found[1])
+    if number is None or isinstance(error, ArtifactError):
+        return None
+    table = _FULL if only_full else _FULL | _PLACE
+    if number not in table:
+        return None
+    cause, remedy = table[number]
+    blocking = next((p for p in path.parents if p.is_file()), None)
+    if blocking is not None:  # the system says "exists" or "not a directory", by the call
+        cause = f"{blocking} is a file, not a folder"
+    return ArtifactError(f"cannot write {path}: {cause}", remedy)
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn the OSErrors of a write at `path` into ArtifactError; others pass."""
+    try:
+        yield
+    except OSError as e:
+        mapped = user_error(e, path)
+        if mapped is None:
+            raise
+        raise mapped from e
+
+
+def try_lock(folder: Path) -> int | None:
+    """Lock a folder for this process: an open descriptor, or None when another holds it or locks do not work here.
+
+    The kernel drops the lock when the process ends, however it ends, so a killed writer never blocks the next one.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return None
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        return None
+    return fd
+
+
+def home() -> Path:
+    """Where onebase keeps its store and caches: `$ONEBASE_HOME`, else `~/.onebase`. Not created here."""
+    return Path(os.environ.get("ONEBASE_HOME") or "~/.onebase").expanduser()
+
+
+def cache_dir() -> Path:
+    """Where caches live; all of it can be deleted at any time."""
+    return home() / "cache"
+
+
+def sha256_bytes(data: bytes) -> str:
+    """SHA-256 of `data` as 64 hex digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: str | Path) -> str:
+    """SHA-256 of a file's bytes as 64 hex digits, read as a stream."""
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def write(path: Path, data: bytes) -> None:
+    """Write a file and wait until it is on the disk."""
+    with open(path, "wb") as f:
+        f.write(data)
+        f.flush()
+        os.fsync(f.fileno())
+
+
+def fsync(path: Path) -> None:
+    """Wait until a file's content, or a folder's list of names, is on the disk."""
+    if os.name == "nt" and path.is_dir():
+        return  # Windows cannot open a folder; its renames are journalled
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_atomic(path: str | Path, data: bytes) -> None:
+    """Write `data` so that `path` holds either its old content or all of the new. Raises ArtifactError on disk trouble."""
+    path = Path(path)
+    with disk_errors(path):
+        temp = path.with_name(f".{path.name}.tmp-{secrets.token_hex(4)}")
+        try:
+            write(temp, data)
+            os.replace(temp, path)
+        except BaseException:
+            temp.unlink(missing_ok=True)
+            raise
+        fsync(path.parent)
+
+
+def siblings(final: Path, what: str) -> list[Path]:
+    """The `.<name>.<what>-*` beside `final`: what writers of it use or left."""
+    prefix = f".{final.name}.{what}-"
+    if not final.parent.is_dir():
+        return []
+    return sorted(p for p in final.parent.iterdir() if p.name.startswith(prefix))
+
+
+def recover(final: Path) -> None:
+    """Finish what a killed `overwrite` left: put the old folder back if the new one is not there, else drop the old."""
+    asides = siblings(final, "old")
+    if not asides or any(in_use(p) for p in siblings(final, "tmp")):
+        return  # nothing to do, or a live writer is between its two renames
+    if not final.exists():
+        os.rename(asides.pop(), final)
+    for old in asides:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def in_use(folder: Path) -> bool:
+    """Whether a living writer holds the folder."""
+    try:
+        lock = try_lock(folder)
+    except FileNotFoundError:
+        return False
+    if lock is None:
+        return True
+    os.close(lock)
+    return False
+
+
+def remove_if_abandoned(folder: Path) -> None:
+    """Remove what a killed writer left."""
+    if not folder.is_dir():
+        folder.unlink(missing_ok=True)
+    elif not in_use(folder):
+        shutil.rmtree(folder, ignore_errors=True)

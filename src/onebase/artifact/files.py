@@ -1,0 +1,179 @@
+"""Artifact folders: written whole or not at all, and checked byte for byte.
+
+A folder is filled under a temporary name beside its target, hashed, closed by `manifest.json` and renamed. A process
+killed at any instant leaves either the old state or the new one; what it left half done is named `.<name>.tmp-*` (or,
+while replacing, `.<name>.old-*`) and the next writer of that target clears it or puts it back.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import secrets
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from onebase.artifact.disk import (
+    cache_dir,
+    disk_errors,
+    fsync,
+    home,
+    recover,
+    remove_if_abandoned,
+    sha256_bytes,
+    sha256_file,
+    siblings,
+    try_lock,
+    user_error,
+    write,
+    write_atomic,
+)
+from onebase.artifact.manifest import (
+    MANIFEST,
+    SCHEMA,
+    check_fast,
+    good_name,
+    manifest_bytes,
+    read_manifest,
+    verify,
+    walk,
+)
+from onebase.config import canonical_json
+from onebase.errors import ArtifactError
+
+__all__ = [
+    "MANIFEST",
+    "ArtifactWriter",
+    "cache_dir",
+    "canonical_json",
+    "check_fast",
+    "home",
+    "plain",
+    "read_manifest",
+    "sha256_bytes",
+    "sha256_file",
+    "verify",
+    "write_atomic",
+]
+
+
+def plain(value: Any) -> Any:
+    """`value` as strict JSON data: tuples become lists, paths text, numpy scalars numbers, and nan or inf text."""
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else str(float(value))
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(v) for v in (sorted(value, key=str) if isinstance(value, (set, frozenset)) else value)]
+    if hasattr(value, "tolist"):  # numpy and torch values
+        return plain(value.tolist())
+    return str(value)
+
+
+class ArtifactWriter:
+    """Write an artifact folder so that it appears only whole.
+
+        with ArtifactWriter("runs/base", kind="base", facts={"fingerprint": "ob1-..."}) as w:
+            w.path("base.json").write_text(...)
+
+    `w.path(name)` is a path in a temporary sibling folder (sub-folders are made); `w.facts` may be filled until the end.
+    When the body raises, the temporary folder goes and the target is as it was. With `overwrite`, an artifact at the
+    target is replaced; a folder that is not an artifact of ours is never replaced.
+    Raises ArtifactError when the target exists, cannot be written, or the disk is full.
+    """
+
+    def __init__(
+        self, final: str | Path, kind: str, facts: Mapping[str, Any] | None = None, overwrite: bool = False
+    ) -> None:
+        # A link to a folder is replaced at its end, so that the link goes on to work.
+        self.final = Path(os.path.realpath(final))
+        self.kind = kind
+        self.facts: dict[str, Any] = dict(facts or {})
+        self.overwrite = overwrite
+        self.dir = self.final.with_name(f".{self.final.name}.tmp-{secrets.token_hex(4)}")
+        self._lock: int | None = None
+
+    def path(self, name: str) -> Path:
+        """Where to write the file `name` (relative, `/` between folders)."""
+        if not good_name(name):
+            raise ArtifactError(
+                f"'{name}' cannot be a file of an artifact", "use a relative name without '..'"
+            )
+        path = self.dir / name
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def __enter__(self) -> Self:
+        with disk_errors(self.final):
+            self.final.parent.mkdir(parents=True, exist_ok=True)
+            recover(self.final)
+            self._check_target()
+            for stale in siblings(self.final, "tmp"):
+                remove_if_abandoned(stale)
+            self.dir.mkdir()
+            # Held while we live: no other writer takes this folder for a stale one.
+            self._lock = try_lock(self.dir)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                with disk_errors(self.final):
+                    self._commit()
+        except BaseException:
+            shutil.rmtree(self.dir, ignore_errors=True)
+            raise
+        finally:
+            if error is not None:
+                shutil.rmtree(self.dir, ignore_errors=True)
+            if self._lock is not None:
+                os.close(self._lock)
+        if isinstance(error, Exception) and (mapped := user_error(error, self.final, only_full=True)):
+            raise mapped from error
+
+    def _check_target(self) -> None:
+        if not self.final.exists() or (self.final.is_dir() and not any(self.final.iterdir())):
+            return
+        if not self.overwrite:
+            raise ArtifactError(f"{self.final} already exists", "choose another path, or say overwrite")
+        if not (self.final / MANIFEST).is_file():
+            raise ArtifactError(
+                f"{self.final} is not an artifact of onebase, so it is not overwritten", "choose another path"
+            )
+
+    def _commit(self) -> None:
+        files: dict[str, dict[str, Any]] = {}
+        for name, path in walk(self.dir):
+            if name == MANIFEST:
+                raise ArtifactError(
+                    f"'{MANIFEST}' is written by the artifact writer itself", "use another name"
+                )
+            fsync(path)
+            files[name] = {"sha256": sha256_file(path), "bytes": path.stat().st_size}
+        for folder, _, _ in os.walk(self.dir, topdown=False):
+            fsync(Path(folder))
+        manifest = {"schema": SCHEMA, "kind": self.kind, "files": files, "facts": plain(self.facts)}
+        write(self.dir / MANIFEST, manifest_bytes(manifest))
+        fsync(self.dir)
+        self._check_target()
+        old: Path | None = None
+        if self.final.exists() and any(self.final.iterdir()):
+            old = self.final.with_name(f".{self.final.name}.old-{secrets.token_hex(4)}")
+            os.rename(self.final, old)
+        try:
+            os.rename(self.dir, self.final)
+        except BaseException:
+            if old is not None:
+                os.rename(old, self.final)
+            raise
+        fsync(self.final.parent)
+        if old is not None:
+            shutil.rmtree(old, ignore_errors=True)  # what stays, the next writer clears

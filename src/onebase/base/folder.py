@@ -1,0 +1,130 @@
+"""A base on disk: base.json, model safetensors, codecs/text/, template.jinja, record.json, manifest.json."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from onebase.artifact.files import ArtifactWriter, check_fast, read_manifest
+from onebase.artifact.record import Record
+from onebase.artifact.tensors import fingerprint, load_tensors, save_tensors
+from onebase.base.config import BaseConfig
+from onebase.base.model import BaseModel
+from onebase.codec.text.codec import TextCodec
+from onebase.codec.text.template import ChatTemplate
+from onebase.codec.text.tokenizer import Tokenizer
+from onebase.config import from_dict, to_dict
+from onebase.errors import ArtifactError
+
+WEIGHTS = "model-00001.safetensors"
+TOKENIZER = "codecs/text/tokenizer.json"
+TEMPLATE = "template.jinja"
+
+
+@dataclass
+class LoadedBase:
+    """A base in memory: the module, the codec that makes its ids, its record, and where it came from.
+
+    `origin` is the fingerprint of the folder it was read from; a base made in memory computes its own.
+    """
+
+    model: BaseModel
+    codec: TextCodec
+    record: Record = field(default_factory=lambda: Record("base"))
+    path: Path | None = None
+    origin: str | None = None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Content hash of weights and config; what adapters are bound to."""
+        return self.origin or base_fingerprint(self.model)
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """The three things an adapter may rely on."""
+        return {
+            "fingerprint": self.fingerprint,
+            "tokenizer": self.codec.tokenizer.digest,
+            "template": self.codec.template.digest,
+        }
+
+
+def base_tensors(model: BaseModel) -> dict[str, torch.Tensor]:
+    """The base's own parameters: no adapter's deltas, no heads."""
+    return {
+        name: p.detach()
+        for name, p in model.named_parameters()
+        if ".deltas." not in name and not name.startswith("heads.")
+    }
+
+
+def base_fingerprint(model: BaseModel) -> str:
+    """`ob1-` + hash of all own tensors and the canonical config."""
+    return fingerprint(base_tensors(model), to_dict(model.cfg))
+
+
+def save_base(path: Path, base: LoadedBase, *, overwrite: bool = False) -> str:
+    """Write the folder, whole or not at all; returns the fingerprint."""
+    found = base_fingerprint(base.model)
+    base.record.hashes.update(base.hashes | {"fingerprint": found})
+    with ArtifactWriter(path, kind="base", facts={"fingerprint": found}, overwrite=overwrite) as w:
+        tree = {"schema": 1, "config": to_dict(base.model.cfg)}
+        w.path("base.json").write_text(json.dumps(tree, indent=1), encoding="utf-8")
+        save_tensors(w.path(WEIGHTS), base_tensors(base.model), {"fingerprint": found})
+        base.codec.tokenizer.save(w.path(TOKENIZER))
+        w.path(TEMPLATE).write_text(base.codec.template.source, encoding="utf-8")
+        base.record.save(w.path("record.json"))
+    return found
+
+
+def load_base(
+    path: Path,
+    *,
+    device: torch.device | None = None,
+    dtype: Callable[[torch.device], torch.dtype] | None = None,
+) -> LoadedBase:
+    """Read a base folder. Files are checked against the manifest (hashes cached by path, size and mtime).
+
+    `dtype` maps the device to the number format activations run in (fp32 when not given); weights stay as stored.
+    Raises ArtifactError naming what is missing, damaged or of another kind.
+    """
+    manifest = read_manifest(path)
+    if manifest["kind"] != "base":
+        remedy = (
+            "give a base; an adapter goes to --adapter NAME=DIR"
+            if manifest["kind"] == "adapter"
+            else "give a base"
+        )
+        raise ArtifactError(f"{path} is of kind {manifest['kind']!r}, not a base", remedy)
+    check_fast(path)
+    device = device or torch.device("cpu")
+    tree = json.loads((path / "base.json").read_text(encoding="utf-8"))
+    cfg = from_dict(BaseConfig, tree["config"], str(path / "base.json"))
+    with torch.device("meta"):
+        model = BaseModel(cfg)
+    put_tensors(model, load_tensors(path / WEIGHTS, str(device)), path)
+    model.compute_dtype = dtype(device) if dtype else torch.float32
+    codec = TextCodec(Tokenizer.from_file(path / TOKENIZER), ChatTemplate.from_file(path / TEMPLATE))
+    return LoadedBase(
+        model.eval(), codec, Record.load(path / "record.json"), path, str(manifest["facts"]["fingerprint"])
+    )
+
+
+def put_tensors(model: BaseModel, tensors: dict[str, torch.Tensor], path: Path) -> None:
+    """Give the parameters of a model made on `meta` their tensors; every name and shape must fit."""
+    wanted = {n: p.shape for n, p in model.named_parameters()}
+    for name in sorted(wanted.keys() ^ tensors.keys()):
+        how = "is missing" if name in wanted else "is not known to the config"
+        raise ArtifactError(
+            f"{path}: tensor {name!r} {how}", "the folder is not one of ours, or base.json was changed"
+        )
+    for name, shape in wanted.items():
+        if tensors[name].shape != shape:
+            raise ArtifactError(
+                f"{path}: tensor {name!r} has shape {tuple(tensors[name].shape)}, base.json says {tuple(shape)}",
+                "the folder is not one of ours, or base.json was changed",
+            )
+    model.load_state_dict(tensors, strict=True, assign=True)

@@ -1,0 +1,82 @@
+"""A sample is a list of spans, whatever the task; a tokenised sample is ids and what is supervised."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Message = Mapping[str, Any]
+
+BOS, EOS, PAD, END = "<|bos|>", "<|eos|>", "<|pad|>", "<|end|>"
+SPECIALS = (
+    BOS,
+    EOS,
+    PAD,
+    "<|system|>",
+    "<|user|>",
+    "<|assistant|>",
+    END,
+    "<|fim_prefix|>",
+    "<|fim_middle|>",
+    "<|fim_suffix|>",
+)
+
+
+@dataclass(frozen=True)
+class Span:
+    """A stretch of one kind of data.
+
+    Text kinds: `text` (data is str, never read as special tokens), `special` (data is the name of one special
+    token), `chat` (data is a list of messages; the codec's template turns it into the other two). `loss`: the
+    span is to be learnt.
+    """
+
+    kind: str
+    data: Any
+    loss: bool = False
+    noise: float | None = None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One example of any task, before it is tokenised."""
+
+    spans: tuple[Span, ...]
+    id: str = ""
+    source: str = ""
+    target: Any = None
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A tokenised sample: `ids` int32 [T]; `loss` bool [T], true where token t is a target that is learnt."""
+
+    ids: NDArray[np.int32]
+    loss: NDArray[np.bool_]
+    id: str = ""
+    source: str = ""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def document_sample(text: str, *, id: str = "", source: str = "") -> Sample:
+    """A document to pretrain on: all of its text and its end are learnt."""
+    return Sample((Span("text", text, loss=True), Span("special", EOS, loss=True)), id, source)
+
+
+def completion_sample(prompt: str, completion: str, *, id: str = "", source: str = "") -> Sample:
+    """A prompt that is given and a completion that is learnt, with its end."""
+    spans = (Span("text", prompt), Span("text", completion, loss=True), Span("special", EOS, loss=True))
+    return Sample(spans, id, source, completion)
+
+
+def chat_sample(messages: Sequence[Message], *, id: str = "", source: str = "") -> Sample:
+    """A conversation of `{"role", "content"}` messages; the template says what of it is learnt (the
+    assistant's turns).
+    """
+    return Sample((Span("chat", list(messages), loss=True),), id, source)

@@ -1,0 +1,217 @@
+"""Chat templates: sandboxed Jinja in, spans out.
+
+The template's own text may hold special tokens and what is in a message may not: everything that could start
+a special token in a message is hidden behind noncharacters while Jinja runs, and put back as plain text
+afterwards. What is learnt is said by `{% generation %}...{% endgeneration %}` (the form that transformers
+reads too); a template without it is asked what each assistant turn adds to its own generation prompt.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from jinja2 import nodes
+from jinja2.ext import Extension
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from onebase.artifact.files import sha256_bytes
+from onebase.codec.text.sample import BOS, EOS, SPECIALS, Message, Span
+from onebase.errors import ConfigError, DataError
+
+DEFAULT = """\
+{%- for message in messages -%}
+  {%- if message.role == 'assistant' -%}
+<|assistant|>{% generation %}{{ message.content }}<|end|>{% endgeneration %}
+  {%- elif message.role == 'user' or (message.role == 'system' and loop.first) -%}
+{{ '<|' + message.role + '|>' }}{{ message.content }}<|end|>
+  {%- elif message.role == 'system' -%}
+{{ raise_exception('a system message must come first') }}
+  {%- else -%}
+{{ raise_exception('unknown role "' + message.role + '"; roles are system, user, assistant') }}
+  {%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}<|assistant|>{%- endif -%}
+"""
+
+# Noncharacters of Unicode: never assigned, so no text needs them; a message that has them anyway is escaped
+# like the rest.
+_OPEN, _CLOSE, _ON, _OFF = "\ufdd0", "\ufdd1", "\ufdd2", "\ufdd3"
+_ESCAPED = re.compile(f"{_OPEN}([0-9a-f]+){_CLOSE}")
+
+
+class _Undefined(jinja2.Undefined):
+    """False when tested, an error when printed: `{% if message.tools %}` works, a misspelt `{{ message.contnt
+    }}` does not.
+    """
+
+    def __str__(self) -> str:
+        raise jinja2.UndefinedError(self._undefined_message)
+
+
+class _Generation(Extension):
+    tags = {"generation"}  # noqa: RUF012  declared so by jinja2
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.CallBlock(self.call_method("mark"), [], [], body).set_lineno(line)
+
+    def mark(self, caller: Any) -> str:
+        return f"{_ON}{caller()}{_OFF}"
+
+
+def _raise(message: str) -> None:
+    raise jinja2.TemplateError(message)
+
+
+class ChatTemplate:
+    """A template over `messages`, `add_generation_prompt`, `bos_token` and `eos_token`."""
+
+    def __init__(
+        self, source: str = DEFAULT, specials: Sequence[str] = SPECIALS, where: str = "chat template"
+    ) -> None:
+        self.source = source
+        self._where = where
+        self._specials = tuple(specials)
+        self._pattern = re.compile(
+            "|".join(re.escape(s) for s in sorted(specials, key=len, reverse=True)) or "(?!)"
+        )
+        # Hide the first letter of a special where its second letter follows, or where the text ends and the
+        # template goes on.
+        starts = {(re.escape(s[0]), re.escape(s[1:2])) for s in specials}
+        hide = [f"{a}(?={b}|$)" for a, b in sorted(starts)] + [f"[{_OPEN}-{_OFF}]"]
+        self._hide = re.compile("|".join(hide).replace("$", r"\Z"), re.IGNORECASE)
+        env = ImmutableSandboxedEnvironment(
+            trim_blocks=True,
+            lstrip_blocks=True,
+            undefined=_Undefined,
+            extensions=[_Generation, "jinja2.ext.loopcontrols"],
+        )
+        env.globals["raise_exception"] = _raise
+        env.filters["tojson"] = lambda x, **kw: json.dumps(x, ensure_ascii=False, **kw)
+        try:
+            self._template = env.from_string(source)
+            self._tagged = next(env.parse(source).find_all(nodes.CallBlock), None) is not None
+        except jinja2.TemplateSyntaxError as e:
+            raise ConfigError(f"{where}:{e.lineno}: {e.message}", "mend the Jinja template") from None
+
+    @classmethod
+    def default(cls) -> ChatTemplate:
+        """The template of our own bases: <|system|> <|user|> <|assistant|>, each turn closed by <|end|>."""
+        return cls()
+
+    @classmethod
+    def from_file(cls, path: str | Path, specials: Sequence[str] = SPECIALS) -> ChatTemplate:
+        """Read a `template.jinja`. Raises ConfigError when it is missing or not a template."""
+        try:
+            source = Path(path).read_bytes().decode("utf-8")
+        except (OSError, UnicodeDecodeError) as e:
+            raise ConfigError(
+                f"no chat template at {path}: {e}", "give the path of a template.jinja"
+            ) from None
+        return cls(source, specials, str(path))
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the source."""
+        return sha256_bytes(self.source.encode())
+
+    def spans(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> tuple[Span, ...]:
+        """The conversation as `text` and `special` spans, with `loss` on what the assistant said and its
+        closing token.
+
+        Raises DataError for messages that are malformed or that the template refuses.
+        """
+        _check(messages)
+        text = self._render(messages, add_generation_prompt)
+        if not self._tagged:
+            text = self._tag(messages, text)
+        spans: list[Span] = []
+        for i, part in enumerate(re.split(f"{_ON}|{_OFF}", text)):
+            spans += self._cut(part, loss=i % 2 == 1)
+        return tuple(spans)
+
+    def _cut(self, text: str, loss: bool) -> list[Span]:
+        spans, at = [], 0
+        for found in self._pattern.finditer(text):
+            spans += [Span("text", text[at : found.start()], loss), Span("special", found.group(), loss)]
+            at = found.end()
+        spans.append(Span("text", text[at:], loss))
+        return [Span(s.kind, _show(s.data), loss) for s in spans if s.data]
+
+    def _render(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
+        try:
+            return self._template.render(
+                messages=self._guard(messages),
+                add_generation_prompt=add_generation_prompt,
+                bos_token=BOS,
+                eos_token=EOS,
+            )
+        except jinja2.TemplateError as e:
+            raise DataError(
+                f"{self._where}: {_show(str(e.message))}", "give messages that the template accepts"
+            ) from None
+        except Exception as e:  # noqa: BLE001  the template's own code: a sum of text and number, a missing index ...
+            raise DataError(
+                f"{self._where}: {type(e).__name__}: {e}", "mend the template or the messages"
+            ) from None
+
+    def _guard(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return self._hide.sub(lambda m: f"{_OPEN}{ord(m.group()):x}{_CLOSE}", value)
+        if isinstance(value, Mapping):
+            return {k: self._guard(v) for k, v in value.items()}
+        return [self._guard(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+    def _tag(self, messages: Sequence[Message], full: str) -> str:
+        """Mark the assistant's turns of a template without the tag: what a turn adds to the generation prompt
+        before it.
+        """
+        out, at = "", 0
+        for i, message in enumerate(messages):
+            if message["role"] != "assistant":
+                continue
+            prompt, whole = self._render(messages[:i], True), self._render(messages[: i + 1], False)
+            if not (whole.startswith(prompt) and full.startswith(whole)):
+                raise DataError(
+                    f"{self._where}: cannot tell what message {i + 1} adds to the prompt before it",
+                    "put {% generation %}...{% endgeneration %} around the assistant's text in the template",
+                )
+            said = whole[len(prompt) :]
+            ends = [m.end() for m in self._pattern.finditer(said)]
+            stop = len(prompt) + (
+                ends[-1] if ends else len(said)
+            )  # not the blank line after the closing token
+            out += full[at : len(prompt)] + _ON + full[len(prompt) : stop] + _OFF
+            at = stop
+        return out + full[at:]
+
+
+def _show(text: str) -> str:
+    return _ESCAPED.sub(lambda m: chr(int(m.group(1), 16)), text)
+
+
+def _check(messages: Sequence[Message]) -> None:
+    if isinstance(messages, (str, bytes)) or not isinstance(messages, Sequence) or not messages:
+        raise DataError(
+            "messages must be a list with at least one message",
+            'for example [{"role": "user", "content": "Hi"}]',
+        )
+    for i, message in enumerate(messages, 1):
+        if not isinstance(message, Mapping):
+            raise DataError(
+                f"message {i} is {type(message).__name__}", 'each is {"role": text, "content": text}'
+            )
+        for key in ("role", "content"):
+            if not isinstance(message.get(key), str):
+                given = type(message[key]).__name__ if key in message else "missing"
+                raise DataError(
+                    f"message {i}: '{key}' is {given}", 'each message is {"role": text, "content": text}'
+                )

@@ -1,0 +1,426 @@
+"""Strict typed configs: frozen dataclasses in, YAML in and out, `a.b=value` overrides, one canonical hash.
+
+Validation is pydantic's (strict, no unknown keys); what is ours is the message: file, line, the nearest valid key and the
+accepted type. Tuples are written as YAML lists.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import hashlib
+import json
+import re
+import types
+import typing
+from collections.abc import Hashable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar, dataclass_transform
+
+from onebase.errors import ConfigError
+
+if typing.TYPE_CHECKING:
+    import yaml
+    from pydantic import TypeAdapter
+
+T = TypeVar("T")
+Path_ = tuple[str | int, ...]
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+def config(cls: type[T]) -> type[T]:
+    """Make `cls` a frozen, keyword-only dataclass that refuses unknown keys and wrong types when read."""
+    made = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+    made.__pydantic_config__ = {"extra": "forbid", "strict": True}  # type: ignore[attr-defined]
+    return made
+
+
+def to_dict(cfg: Any) -> dict[str, Any]:
+    """The config as JSON-able data, every field present."""
+    tree = _plain(cfg)
+    assert isinstance(tree, dict)
+    return tree
+
+
+def from_dict(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:
+    """Build `cls` from plain data; `where` names the source in errors. Raises ConfigError."""
+    return _build(cls, data, where, {})
+
+
+def load(cls: type[T], path: str | Path, overrides: Iterable[str] = ()) -> T:
+    """Read a YAML file as `cls`, after `key.sub=value` overrides (values are YAML). Raises ConfigError with file and line."""
+    import yaml
+
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(
+            f"no recipe at {path}", "give the path of a YAML file; recipes/ has some to start from"
+        ) from None
+    except (OSError, UnicodeDecodeError) as e:
+        raise ConfigError(
+            f"{path} cannot be read as UTF-8 text: {e}", "give the path of a YAML file"
+        ) from None
+    lines: dict[Path_, int] = {}
+    try:
+        _lines(yaml.compose(text, Loader=_loader()), (), lines)
+        data = yaml.load(text, Loader=_loader())  # our loader is a SafeLoader
+    except RecursionError:
+        raise ConfigError(
+            f"{path}: nested too deep, or an alias inside itself", "write the recipe flat"
+        ) from None
+    except yaml.YAMLError as e:
+        mark = getattr(e, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise ConfigError(
+            f"{path}{line}: not valid YAML: {getattr(e, 'problem', e)}", "check indentation and quotes"
+        ) from None
+    if not isinstance(data, dict):
+        raise ConfigError(
+            f"{path}: a recipe is a mapping of keys, this is {_kind(data)}", "start with one of recipes/"
+        )
+    for text_override in overrides:
+        key = _override(data, text_override)
+        lines[key] = -1  # an override has no line
+    return _build(cls, data, str(path), lines)
+
+
+def override(cfg: T, overrides: Iterable[str]) -> T:
+    """A copy of `cfg` with `key.sub=value` overrides applied."""
+    data = to_dict(cfg)
+    lines: dict[Path_, int] = {}
+    for text in overrides:
+        lines[_override(data, text)] = -1
+    return _build(type(cfg), data, "", lines)
+
+
+def parse_pairs(texts: Iterable[str]) -> dict[str, Any]:
+    """`key=value` pairs with YAML values as a mapping. Raises ConfigError for what is not a pair."""
+    data: dict[str, Any] = {}
+    for text in texts:
+        _override(data, text)
+    return data
+
+
+def dumps(cfg: Any) -> str:
+    """The config as YAML that `load` reads back equal."""
+    import yaml
+
+    tree = to_dict(cfg)
+    # PyYAML writes these three line breaks bare and then folds them to a space when it reads.
+    breaks = re.search("[\x85\u2028\u2029]", json.dumps(tree, ensure_ascii=False))
+    return str(yaml.dump(tree, Dumper=_dumper(), sort_keys=False, allow_unicode=breaks is None))
+
+
+def digest(cfg: Any) -> str:
+    """SHA-256 of the canonical JSON of the config: equal configs, equal digests."""
+    return hashlib.sha256(canonical_json(_plain(cfg)).encode()).hexdigest()
+
+
+def canonical_json(value: Any) -> str:
+    """The one JSON text of plain data: keys sorted, no spaces, ASCII, and equal numbers written alike (1.0 as 1)."""
+    return json.dumps(_whole(value), sort_keys=True, separators=(",", ":"))
+
+
+# ---------------------------------------------------------------------------------------------------------------------------
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    return value
+
+
+def _whole(value: Any) -> Any:
+    # A float field may hold 1 (set in Python) or 1.0 (read from a file): equal configs must have equal digests.
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, Mapping):
+        return {k: _whole(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_whole(v) for v in value]
+    return value
+
+
+@functools.cache
+def _adapter(cls: Any) -> TypeAdapter[Any]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(cls)
+
+
+def _build(cls: type[T], data: Mapping[str, Any], where: str, lines: dict[Path_, int]) -> T:
+    from pydantic import ValidationError
+
+    try:
+        # Through JSON because pydantic's strict mode takes lists for tuples only there.
+        text = json.dumps(data)
+        data = json.loads(text)  # what pydantic sees: keys are text
+    except (TypeError, ValueError, RecursionError) as e:
+        raise ConfigError(
+            f"{where or cls.__name__}: a value is not plain data: {e}", "use text, numbers, lists, maps"
+        ) from None
+    try:
+        return typing.cast(T, _adapter(typing.cast(Hashable, cls)).validate_json(text))
+    except ValidationError as e:
+        errors = [dict(error) for error in e.errors(include_url=False)]
+        # Each branch of a union complains; a key that another branch knows is not the mistake.
+        error = next((one for one in errors if not _known_elsewhere(cls, data, one)), errors[0])
+        raise _explain(cls, data, where, lines, error) from None
+    except ConfigError as e:  # raised by a __post_init__ check
+        raise ConfigError(f"{where}: {e.cause}" if where else e.cause, e.remedy) from None
+
+
+def _explain(cls: type, data: Any, where: str, lines: dict[Path_, int], error: dict[str, Any]) -> ConfigError:
+    loc = tuple(p for p in error["loc"])
+    path, holder, annotation = _walk(cls, data, loc)
+    dotted = ".".join(str(p) for p in path)
+    line = next((lines[path[:i]] for i in range(len(path), 0, -1) if path[:i] in lines), 0)
+    if any(at == -1 and key[: len(path)] == path for key, at in lines.items()):
+        line = -1
+    place = (
+        f"{where}:{line}: "
+        if where and line > 0
+        else "override: "
+        if line == -1
+        else f"{where}: "
+        if where
+        else ""
+    )
+    kind = error["type"]
+    if kind in _UNKNOWN:
+        holders = _holders(cls, data, loc) or [holder]
+        owners = {f.name: h for h in reversed(holders) for f in dataclasses.fields(h)}
+        fields = list(dict.fromkeys(f.name for h in holders for f in dataclasses.fields(h)))
+        near = difflib.get_close_matches(str(path[-1]), fields, 1, 0.4)
+        hint = f"did you mean '{near[0]}'" + _accepts(owners[near[0]], near[0]) + "?" if near else ""
+        return ConfigError(
+            f"{place}unknown key '{dotted}'", f"{hint} valid keys here: {', '.join(fields)}".strip()
+        )
+    if kind in ("missing_argument", "missing"):
+        return ConfigError(f"{place}key '{dotted}' is missing", f"add it{_accepts(holder, str(path[-1]))}")
+    if kind == "value_error" and isinstance(error.get("ctx", {}).get("error"), ValueError):
+        return ConfigError(
+            f"{place}'{dotted}': {error['ctx']['error']}" if dotted else f"{place}{error['ctx']['error']}"
+        )
+    given = error.get("input")
+    accepted = type_name(annotation) if annotation is not None else error["msg"]
+    return ConfigError(f"{place}'{dotted}' is {given!r} ({_kind(given)})", f"accepted: {accepted}")
+
+
+_UNKNOWN = ("unexpected_keyword_argument", "extra_forbidden")
+
+
+def _known_elsewhere(cls: type, data: Any, error: dict[str, Any]) -> bool:
+    loc = error["loc"]
+    return error["type"] in _UNKNOWN and any(_has(h, loc[-1]) for h in _holders(cls, data, loc))
+
+
+def _holders(cls: type, data: Any, loc: tuple[str | int, ...]) -> list[Any]:
+    """The configs that the map around the last part of `loc` may be: one, or the branches of a union."""
+    path: list[str | int] = []
+    for part in loc[:-1]:
+        if isinstance(data, Mapping) and part in data or isinstance(data, list) and isinstance(part, int):
+            data = data[part]  # type: ignore[index]
+            path.append(part)
+    annotation = _annotation(cls, path)
+    return [a for a in _options(annotation) if dataclasses.is_dataclass(a)]
+
+
+def _annotation(annotation: Any, path: list[str | int]) -> Any:
+    for part in path:
+        holder = next(
+            (a for a in _options(annotation) if dataclasses.is_dataclass(a) and _has(a, part)), None
+        )
+        if holder is not None:
+            annotation = typing.get_type_hints(holder)[str(part)]
+        else:
+            args = [a for o in _options(annotation) for a in typing.get_args(o) if a is not Ellipsis]
+            annotation = args[-1] if args else None
+    return annotation
+
+
+def _walk(cls: Any, data: Any, loc: tuple[str | int, ...]) -> tuple[Path_, Any, Any]:
+    """Follow pydantic's location through our types: the real path, the innermost dataclass, the last field's annotation."""
+    path: list[str | int] = []
+    holder: Any = cls if dataclasses.is_dataclass(cls) else None
+    annotation: Any = cls
+    for part in loc:
+        here = next((a for a in _options(annotation) if dataclasses.is_dataclass(a) and _has(a, part)), None)
+        if here is None:
+            here = next((a for a in _options(annotation) if dataclasses.is_dataclass(a)), None)
+        if (
+            isinstance(data, Mapping)
+            and part in data
+            or isinstance(data, list)
+            and isinstance(part, int)
+            and part < len(data)
+        ):
+            data = data[part]  # type: ignore[index]
+        elif here is None or not (_has(here, part) or part == loc[-1]):
+            continue  # a union branch's name, not a key
+        path.append(part)
+        if here is not None:
+            holder = here
+            annotation = typing.get_type_hints(here).get(str(part), None)
+        else:
+            args = [a for o in _options(annotation) for a in typing.get_args(o) if a is not Ellipsis]
+            annotation = args[-1] if args else None
+            holder = annotation if dataclasses.is_dataclass(annotation) else holder
+    return tuple(path), holder, annotation
+
+
+def _has(cls: Any, name: Any) -> bool:
+    return any(f.name == name for f in dataclasses.fields(cls))
+
+
+def _options(annotation: Any) -> tuple[Any, ...]:
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return typing.get_args(annotation)
+    return (annotation,)
+
+
+def _accepts(holder: Any, name: str) -> str:
+    hint = typing.get_type_hints(holder).get(name) if holder else None
+    return f" ({type_name(hint)})" if hint is not None else ""
+
+
+def type_name(annotation: Any) -> str:
+    """A type as a user would say it: `int`, `one of a, b`, `list of str`."""
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return type_name(args[0])
+    if origin is typing.Literal:
+        return "one of " + ", ".join(str(a) for a in args)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join("nothing (null)" if a is type(None) else type_name(a) for a in args)
+    if origin in (list, tuple):
+        return "list of " + type_name(args[0])
+    if origin in (dict, Mapping) or (origin and issubclass(origin, Mapping)):
+        return f"map of name to {type_name(args[1])}"
+    if dataclasses.is_dataclass(annotation):
+        return "map with keys " + ", ".join(f.name for f in dataclasses.fields(annotation))
+    return {"bool": "true or false", "float": "number", "int": "whole number", "str": "text"}.get(
+        getattr(annotation, "__name__", ""), str(annotation)
+    )
+
+
+def _kind(value: Any) -> str:
+    names = {
+        bool: "true/false",
+        int: "whole number",
+        float: "number",
+        str: "text",
+        list: "list",
+        dict: "map",
+        type(None): "nothing",
+    }
+    return names.get(type(value), type(value).__name__)
+
+
+def _override(data: dict[str, Any], text: str) -> Path_:
+    import yaml
+
+    key, sign, value = text.partition("=")
+    if not sign or not key.strip():
+        raise ConfigError(f"override {text!r} is not key=value", "write for example train.steps=100")
+    try:
+        parsed = yaml.load(value, Loader=_loader())
+    except yaml.YAMLError:
+        raise ConfigError(
+            f"override {text!r}: the value is not valid YAML", "quote it, for example name='a: b'"
+        ) from None
+    parts: list[str | int] = []
+    here: Any = data
+    keys = key.strip().split(".")
+    for i, part in enumerate(keys):
+        at: str | int = int(part) if isinstance(here, list) and part.isdigit() else part
+        if isinstance(here, list) and (not isinstance(at, int) or at >= len(here)):
+            raise ConfigError(
+                f"override {text!r}: '{'.'.join(keys[:i])}' is a list of {len(here)}",
+                "give an index, for example blocks.0",
+            )
+        parts.append(at)
+        if i == len(keys) - 1:
+            here[at] = parsed
+        elif isinstance(here, list):
+            here = here[at]  # type: ignore[index]  # a list has whole-number places only
+        else:
+            if not isinstance(here.get(at), (dict, list)):
+                here[at] = {}
+            here = here[at]
+    return tuple(parts)
+
+
+def _lines(node: yaml.Node | None, path: Path_, out: dict[Path_, int]) -> None:
+    import yaml
+
+    if isinstance(node, yaml.MappingNode):
+        for k, v in node.value:
+            if not isinstance(k.value, str):
+                continue  # refused by the loader
+            at = (*path, k.value)
+            out[at] = k.start_mark.line + 1
+            _lines(v, at, out)
+    elif isinstance(node, yaml.SequenceNode):
+        for i, v in enumerate(node.value):
+            out[(*path, i)] = v.start_mark.line + 1
+            _lines(v, (*path, i), out)
+
+
+_NUMBER = re.compile(r"^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9_]+)[eE][-+]?[0-9]+$")
+_WHOLE = re.compile(r"^(?:[-+]?(?:0|[1-9][0-9_]*)|0x[0-9a-fA-F_]+)$")
+_DECIMAL = re.compile(
+    r"^(?:[-+]?(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
+)
+
+
+@functools.cache
+def _loader() -> Any:
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """YAML 1.2 numbers and no silent repeat of a key.
+
+        PyYAML's are 1.1: `1e-3` is text, `010` is 8, `1:30` is 90 and `2024-01-01` a date. Here the first is a number, the
+        others text.
+        """
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            seen: set[str] = set()
+            for k, _ in node.value:
+                if not isinstance(k.value, str):
+                    raise yaml.constructor.ConstructorError(None, None, "a key must be text", k.start_mark)
+                if k.value in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"key '{k.value}' is given twice", k.start_mark
+                    )
+                seen.add(k.value)
+            return super().construct_mapping(node, deep)
+
+    replaced = {f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "timestamp")}
+    Loader.yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in known if tag not in replaced]
+        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    Loader.add_implicit_resolver("tag:yaml.org,2002:int", _WHOLE, list("-+0123456789"))
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", _DECIMAL, list("-+0123456789."))
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+0123456789."))
+    return Loader
+
+
+@functools.cache
+def _dumper() -> Any:
+    import yaml
+
+    class Dumper(yaml.SafeDumper):
+        """Quotes text that YAML 1.1 or our loader would take for something else."""
+
+    Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+0123456789."))
+    return Dumper

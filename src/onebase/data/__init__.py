@@ -1,0 +1,26 @@
+"""Data: sources of documents, prepared datasets, token sets, and the order in which training reads them."""
+
+from onebase.data.dataset import Dataset
+from onebase.data.labelled import check_labels, deduplicate, read_rows
+from onebase.data.order import Row, RowPlan, split
+from onebase.data.packing import cut, pack
+from onebase.data.prepare import prepare
+from onebase.data.sources import Document, SourceConfig, read_source
+from onebase.data.tokens import TokenSet
+
+__all__ = [
+    "Dataset",
+    "Document",
+    "Row",
+    "RowPlan",
+    "SourceConfig",
+    "TokenSet",
+    "check_labels",
+    "cut",
+    "deduplicate",
+    "pack",
+    "prepare",
+    "read_rows",
+    "read_source",
+    "split",
+]

@@ -1,0 +1,102 @@
+"""A dataset folder: Parquet shards, `dataset.json`, `record.json`, `manifest.json`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from onebase.artifact.files import check_fast, read_manifest
+from onebase.artifact.record import Record
+from onebase.data.sources import HOLDOUT, TRAIN, Document
+from onebase.errors import ArtifactError, DataError
+
+KIND = "dataset"
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """An opened dataset. `fingerprint` is the hash of the set of (document, split), whatever their order or
+    shards.
+    """
+
+    dir: Path
+    fingerprint: str
+    shards: tuple[str, ...]
+    stats: dict[str, dict[str, Any]]
+    """per source: documents, bytes, holdout_documents, holdout_bytes, duplicates_removed, empty_removed,
+    licence
+    """
+    seed: int
+    holdout: float
+
+    @classmethod
+    def open(cls, dir: str | Path) -> Dataset:
+        """Open a folder that `prepare` wrote. Raises ArtifactError when it is none, damaged, or of a newer
+        schema.
+        """
+        dir = Path(dir)
+        kind = read_manifest(dir)["kind"]
+        if kind != KIND:
+            raise ArtifactError(f"{dir} is a {kind}, not a dataset", "give a folder made by data preparation")
+        check_fast(dir)
+        facts = json.loads((dir / "dataset.json").read_text(encoding="utf-8"))
+        if facts.get("schema") != SCHEMA:
+            raise ArtifactError(
+                f"{dir}: dataset schema {facts.get('schema')!r} is unknown",
+                "prepare it again, or update onebase",
+            )
+        return cls(
+            dir,
+            facts["fingerprint"],
+            tuple(facts["shards"]),
+            facts["sources"],
+            facts["seed"],
+            facts["holdout"],
+        )
+
+    @property
+    def record(self) -> Record:
+        """The dataset's record."""
+        return Record.load(self.dir / "record.json")
+
+    def count(self, split: str) -> int:
+        """Number of documents in a split."""
+        key = "holdout_documents" if self._checked(split) == HOLDOUT else "documents"
+        total = sum(int(s[key]) for s in self.stats.values())
+        return total if split == HOLDOUT else total - self.count(HOLDOUT)
+
+    def documents(self, split: str, source: str | None = None) -> Iterator[Document]:
+        """Stream the documents of `split` ("train" or "holdout"), of one source where named. `meta` has hash
+        and split.
+        """
+        if source is not None and source not in self.stats:
+            raise DataError(f"the dataset has no source '{source}'", f"it has: {', '.join(self.stats)}")
+        for shard in self.shards:
+            for row in self.rows(shard, split):
+                if source is None or row["source"] == source:
+                    meta = {"hash": row["hash"], "split": row["split"]}
+                    yield Document(row["text"], row["source"], row["licence"], row["id"], meta)
+
+    def rows(self, shard: str, split: str) -> Iterator[dict[str, Any]]:
+        """Stream the rows of one shard that belong to `split`."""
+        self._checked(split)
+        try:
+            with pq.ParquetFile(self.dir / shard) as file:
+                for batch in file.iter_batches(batch_size=512):
+                    yield from (row for row in batch.to_pylist() if row["split"] == split)
+        except (pa.ArrowException, OSError) as e:
+            raise ArtifactError(
+                f"{self.dir / shard} cannot be read: {e}", "prepare the dataset again"
+            ) from None
+
+    def _checked(self, split: str) -> str:
+        if split not in (TRAIN, HOLDOUT):
+            raise DataError(f"a dataset has no split '{split}'", f"it has: {TRAIN}, {HOLDOUT}")
+        return split

@@ -1,0 +1,238 @@
+"""Documents to a dataset: exact duplicates out, split by document, zstd Parquet shards, fingerprint, record.
+
+Streams: memory holds one row group of text, and a hash and a flag per distinct document. What comes out
+depends on the set of documents and the seed alone: order and shard size change neither split nor fingerprint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from onebase.artifact.files import ArtifactWriter, write_atomic
+from onebase.artifact.record import Record
+from onebase.data.dataset import KIND, SCHEMA, Dataset
+from onebase.data.sources import HOLDOUT, SPLITS, TRAIN, Document
+from onebase.errors import ConfigError, DataError
+
+COLUMNS = pa.schema(
+    [
+        ("hash", pa.string()),
+        ("text", pa.string()),
+        ("source", pa.string()),
+        ("licence", pa.string()),
+        ("split", pa.string()),
+        ("bytes", pa.int64()),
+        ("id", pa.string()),
+    ]
+)
+GROUP_BYTES = 4 << 20
+Progress = Callable[[int, int], None]
+
+
+@dataclass
+class _Source:
+    """Running counts of one source."""
+
+    licences: set[str] = field(default_factory=set)
+    documents: int = 0
+    bytes: int = 0
+    holdout_documents: int = 0
+    holdout_bytes: int = 0
+    duplicates_removed: int = 0
+    empty_removed: int = 0
+
+    def public(self) -> dict[str, Any]:
+        facts = {k: v for k, v in vars(self).items() if k != "licences"}
+        return facts | {"licence": ", ".join(sorted(self.licences)) or "unknown"}
+
+
+def prepare(
+    documents: Iterable[Document],
+    out: str | Path,
+    *,
+    holdout: float = 0.02,
+    seed: int = 0,
+    shard_bytes: int = 64 << 20,
+    progress: Progress | None = None,
+    overwrite: bool = False,
+) -> Dataset:
+    """Write `documents` as a dataset folder and open it.
+
+    holdout: share of documents kept from training, chosen by hash of (seed, text); a document's own
+    `meta["split"]` overrules it, and where copies of a text disagree it is held out. shard_bytes: text bytes
+    per shard. progress(documents, bytes) is called as documents are read. Raises DataError for documents that
+    cannot be stored, ArtifactError for a folder that cannot be written; either leaves nothing behind.
+    """
+    if not 0 <= holdout < 1:
+        raise ConfigError(f"holdout is {holdout}", "give a share from 0 to below 1, for example 0.02")
+    if shard_bytes < 1:
+        raise ConfigError(f"shard_bytes is {shard_bytes}", "give at least 1")
+    stats: dict[str, _Source] = {}
+    held: dict[bytes, bool] = {}  # document hash -> is held out
+    moved: set[str] = set()  # stored as train before a copy turned up that says holdout
+    with ArtifactWriter(Path(out), kind=KIND, overwrite=overwrite) as writer:
+        shards = _Shards(writer, shard_bytes)
+        seen = size = 0
+        for document in documents:
+            raw = _encode(document)
+            seen, size = seen + 1, size + len(raw)
+            source = stats.setdefault(document.source, _Source())
+            source.licences.add(document.licence)
+            if progress is not None and seen % 256 == 0:
+                progress(seen, size)
+            if not document.text.strip():
+                source.empty_removed += 1
+                continue
+            digest = hashlib.sha256(raw).digest()
+            is_held = _is_held(document, digest, holdout, seed)
+            if digest in held:
+                source.duplicates_removed += 1
+                if is_held and not held[digest]:
+                    held[digest] = True
+                    moved.add(digest.hex())
+                continue
+            held[digest] = is_held
+            shards.add(document, digest.hex(), len(raw), HOLDOUT if is_held else TRAIN)
+        if not held:
+            raise DataError("no document has any text", "check the sources' paths and text columns")
+        files = shards.close()
+        if progress is not None:
+            progress(seen, size)
+        _move(writer, files, moved)
+        _count(writer, files, stats)
+        fingerprint = _fingerprint(held)
+        facts = {
+            "schema": SCHEMA,
+            "fingerprint": fingerprint,
+            "seed": seed,
+            "holdout": holdout,
+            "shards": files,
+            "sources": {name: stats[name].public() for name in sorted(stats)},
+        }
+        write_atomic(writer.path("dataset.json"), json.dumps(facts, indent=2, ensure_ascii=False).encode())
+        _record(facts).save(writer.path("record.json"))
+    return Dataset.open(out)
+
+
+def _encode(document: Document) -> bytes:
+    if not isinstance(document.text, str):
+        raise DataError(
+            f"document {document.id!r} of '{document.source}' is no text", "give Document(text=...) a str"
+        )
+    try:
+        return document.text.encode()
+    except UnicodeEncodeError as e:
+        raise DataError(
+            f"document {document.id!r} of '{document.source}': "
+            f"a lone surrogate at character {e.start} is no valid Unicode",
+            "mend or remove the document",
+        ) from None
+
+
+def _is_held(document: Document, digest: bytes, holdout: float, seed: int) -> bool:
+    own = document.meta.get("split")
+    if own is not None:
+        if own not in SPLITS:
+            raise DataError(
+                f"document {document.id!r} of '{document.source}': split {own!r}",
+                f"accepted: {', '.join(SPLITS)}",
+            )
+        return SPLITS[own] == HOLDOUT
+    mixed = hashlib.sha256(b"split:%d:" % seed + digest).digest()
+    return float(struct.unpack(">Q", mixed[:8])[0]) < holdout * 2.0**64
+
+
+def _fingerprint(held: Mapping[bytes, bool]) -> str:
+    total = hashlib.sha256()
+    for digest in sorted(held):
+        total.update(digest + (b"h" if held[digest] else b"t"))
+    return f"ds1-{total.hexdigest()}"
+
+
+class _Shards:
+    """Writes rows as Parquet: a row group per GROUP_BYTES of text, a new file per `limit` bytes."""
+
+    def __init__(self, writer: ArtifactWriter, limit: int) -> None:
+        self._writer, self._limit = writer, limit
+        self._files: list[str] = []
+        self._open: pq.ParquetWriter | None = None
+        self._rows: list[tuple[Any, ...]] = []
+        self._pending = self._filled = 0
+
+    def add(self, document: Document, digest: str, size: int, split: str) -> None:
+        self._rows.append(
+            (digest, document.text, document.source, document.licence, split, size, document.id)
+        )
+        self._pending += size
+        if self._pending >= min(GROUP_BYTES, self._limit) or self._filled + self._pending >= self._limit:
+            self._flush()
+        if self._filled >= self._limit:
+            self._end()
+
+    def close(self) -> list[str]:
+        self._flush()
+        self._end()
+        return self._files
+
+    def _flush(self) -> None:
+        if not self._rows:
+            return
+        if self._open is None:
+            self._files.append(f"shard-{len(self._files):05d}.parquet")
+            self._open = pq.ParquetWriter(self._writer.path(self._files[-1]), COLUMNS, compression="zstd")
+        columns = zip(*self._rows, strict=True)
+        self._open.write_table(
+            pa.table([pa.array(c, f.type) for c, f in zip(columns, COLUMNS, strict=True)], schema=COLUMNS)
+        )
+        self._filled += self._pending
+        self._rows, self._pending = [], 0
+
+    def _end(self) -> None:
+        if self._open is not None:
+            self._open.close()
+        self._open, self._filled = None, 0
+
+
+def _move(writer: ArtifactWriter, files: list[str], moved: set[str]) -> None:
+    """Rewrite the split of documents whose copies disagreed (rare)."""
+    for name in files if moved else []:
+        table = pq.read_table(writer.path(name))
+        hit = pc.is_in(table["hash"], value_set=pa.array(sorted(moved)))
+        if pc.any(hit).as_py():
+            split = pc.if_else(hit, HOLDOUT, table["split"])
+            table = table.set_column(table.schema.get_field_index("split"), "split", split)
+            pq.write_table(table, writer.path(name), compression="zstd")
+
+
+def _count(writer: ArtifactWriter, files: list[str], stats: dict[str, _Source]) -> None:
+    """Count what was stored from what was stored."""
+    for name in files:
+        table = pq.read_table(writer.path(name), columns=["source", "split", "bytes"])
+        grouped = table.group_by(["source", "split"]).aggregate([("bytes", "sum"), ("bytes", "count")])
+        for row in grouped.to_pylist():
+            source = stats[row["source"]]
+            source.documents += row["bytes_count"]
+            source.bytes += row["bytes_sum"]
+            if row["split"] == HOLDOUT:
+                source.holdout_documents += row["bytes_count"]
+                source.holdout_bytes += row["bytes_sum"]
+
+
+def _record(facts: Mapping[str, Any]) -> Record:
+    record = Record(kind=KIND, hashes={"fingerprint": facts["fingerprint"]}, parents=[], events=[])
+    for key in ("seed", "holdout"):
+        record.add(key, facts[key], "data.prepare")
+    for name, source in facts["sources"].items():
+        for key, value in source.items():
+            record.add(f"sources.{name}.{key}", value, "data.prepare")
+    return record

@@ -1,0 +1,126 @@
+"""Sources of documents: jsonl, csv, parquet, text files and folders of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from onebase.config import config
+from onebase.data.files import FORMATS, check_file, read_text, rows
+from onebase.errors import DataError
+
+TRAIN, HOLDOUT = "train", "holdout"
+#: what a source's own split column may say
+SPLITS = {
+    TRAIN: TRAIN,
+    HOLDOUT: HOLDOUT,
+    "validation": HOLDOUT,
+    "valid": HOLDOUT,
+    "val": HOLDOUT,
+    "dev": HOLDOUT,
+    "test": HOLDOUT,
+}
+
+
+@dataclass(frozen=True)
+class Document:
+    """One document. `meta["split"]`, where given, overrules the split by hash."""
+
+    text: str
+    source: str
+    licence: str = "unknown"
+    id: str = ""
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+@config
+class SourceConfig:
+    """Where documents come from.
+
+    `path` is a file, or a folder whose files match `glob`. jsonl, csv and parquet give a document per record,
+    from the column `text_column`; text and folder give a document per file, or with `separator` one per part
+    between lines that equal it. `split_column` (records only) names a column that says train or holdout
+    (validation, valid, val, dev, test).
+    """
+
+    name: str
+    kind: Literal["jsonl", "csv", "parquet", "text", "folder"]
+    path: str
+    text_column: str = "text"
+    licence: str = "unknown"
+    glob: str = "**/*"
+    separator: str = ""
+    split_column: str | None = None
+
+
+def read_source(cfg: SourceConfig) -> Iterator[Document]:
+    """Stream the documents of a source, in a fixed order. Raises DataError with file and line for what cannot
+    be read.
+    """
+    root = Path(cfg.path)
+    for path in _files(cfg, root):
+        name = path.relative_to(root).as_posix() if root.is_dir() else path.name
+        if cfg.kind in ("text", "folder"):
+            yield from _texts(cfg, path, name)
+        else:
+            yield from _records(cfg, path, name)
+
+
+def _files(cfg: SourceConfig, root: Path) -> list[Path]:
+    if not root.is_dir():
+        if cfg.kind == "folder" and root.exists():
+            raise DataError(
+                f"source '{cfg.name}': {root} is a file", "use kind 'text', 'jsonl', 'csv' or 'parquet'"
+            )
+        check_file(root)
+        return [root]
+    found = []
+    for path in root.glob(cfg.glob):
+        inside = path.relative_to(root)
+        hidden = any(part.startswith(".") for part in inside.parts)  # .git and the like
+        fits = cfg.kind in ("text", "folder") or FORMATS.get(path.suffix.lower()) == cfg.kind
+        if path.is_file() and fits and not hidden:
+            found.append(path)
+    if not found:
+        raise DataError(
+            f"source '{cfg.name}': no file in {root} matches {cfg.glob!r}", "check path, kind and glob"
+        )
+    return sorted(found, key=lambda p: p.relative_to(root).as_posix())
+
+
+def _texts(cfg: SourceConfig, path: Path, name: str) -> Iterator[Document]:
+    text = read_text(path)
+    if not cfg.separator:
+        yield Document(text, cfg.name, cfg.licence, name)
+        return
+    part: list[str] = []
+    count = 0
+    for line in [*text.splitlines(keepends=True), cfg.separator]:
+        if line.rstrip("\r\n") != cfg.separator:
+            part.append(line)
+        elif part:
+            count += 1
+            yield Document("".join(part), cfg.name, cfg.licence, f"{name}#{count}")
+            part = []
+
+
+def _records(cfg: SourceConfig, path: Path, name: str) -> Iterator[Document]:
+    columns = [cfg.text_column] + ([cfg.split_column] if cfg.split_column else [])
+    for number, (where, row) in enumerate(rows(path, cfg.kind, columns), 1):
+        text = row[cfg.text_column]
+        if not isinstance(text, str):
+            kind = "null" if text is None else type(text).__name__
+            raise DataError(
+                f"{where}: column '{cfg.text_column}' is {kind}, text is expected",
+                "mend or remove the record",
+            )
+        meta = {"split": _split(where, cfg.split_column, row[cfg.split_column])} if cfg.split_column else {}
+        yield Document(text, cfg.name, cfg.licence, f"{name}#{number}", meta)
+
+
+def _split(where: str, column: str, value: object) -> str:
+    if not isinstance(value, str) or value.lower() not in SPLITS:
+        raise DataError(f"{where}: column '{column}' says {value!r}", f"accepted: {', '.join(SPLITS)}")
+    return SPLITS[value.lower()]

@@ -1,0 +1,246 @@
+"""Token sets: a dataset's split as memory-mapped ids, or tokenised samples with their loss in memory."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onebase.artifact.files import (
+    ArtifactWriter,
+    canonical_json,
+    check_fast,
+    read_manifest,
+    sha256_bytes,
+    write_atomic,
+)
+from onebase.codec.text import TextCodec, Tokenizer, Tokens
+from onebase.data.dataset import Dataset
+from onebase.errors import ArtifactError, DataError
+
+KIND = "tokens"
+SCHEMA = 1
+CHUNK_BYTES = 2 << 20
+#: one per document: which array, where in it, how many tokens (BOS and EOS among them), index into `sources`
+PLACE = np.dtype([("shard", "<u4"), ("start", "<u8"), ("length", "<u8"), ("source", "<u4")])
+log = logging.getLogger(__name__)
+
+
+class TokenSet:
+    """Documents as tokens, in an order that is a function of their content (sorted by hash) or the order
+    given.
+
+    `tokens(i)` is document i with its BOS, everything but BOS supervised unless the samples say otherwise.
+    """
+
+    def __init__(
+        self,
+        ids: Sequence[NDArray[Any]],
+        loss: Sequence[NDArray[np.bool_]] | None,
+        places: NDArray[Any],
+        names: Sequence[str] | NDArray[np.uint8],
+        sources: Sequence[str],
+        bos: int,
+        fingerprint: str,
+        path: Path | None = None,
+    ) -> None:
+        self._ids, self._loss, self._places, self._names = ids, loss, places, names
+        self.sources = tuple(sources)
+        self.bos = bos
+        self.fingerprint = fingerprint
+        self.path = path
+
+    @classmethod
+    def build(
+        cls, dataset: Dataset, split: str, tokenizer: Tokenizer | TextCodec, out: str | Path | None = None
+    ) -> TokenSet:
+        """Tokenise a split shard by shard, or open the result of an earlier call.
+
+        out: folder for such results, one sub-folder each (default: `<dataset>.tokens` beside the dataset,
+        because nothing may be added to an artifact). Raises DataError for an empty split, ArtifactError when
+        it cannot be written.
+        """
+        if isinstance(tokenizer, TextCodec):
+            tokenizer = tokenizer.tokenizer
+        if dataset.count(split) == 0:
+            raise DataError(
+                f"the split '{split}' of {dataset.dir} has no documents",
+                "raise `holdout` or give more documents" if split == "holdout" else "lower `holdout`",
+            )
+        facts = {
+            "schema": SCHEMA,
+            "dataset": dataset.fingerprint,
+            "tokenizer": tokenizer.digest,
+            "split": split,
+        }
+        fingerprint = "tk1-" + sha256_bytes(canonical_json(facts).encode())
+        # Copies of a dataset may name their sources differently under one fingerprint: the shards' hashes
+        # tell them apart.
+        key = sha256_bytes(
+            canonical_json(
+                [facts, read_manifest(dataset.dir)["files"]["dataset.json"], _shards(dataset)]
+            ).encode()
+        )
+        root = Path(out) if out is not None else dataset.dir.with_name(f"{dataset.dir.name}.tokens")
+        final = root / key[:24]
+        if (found := _reopen(final)) is not None:
+            return found
+        try:
+            with ArtifactWriter(final, kind=KIND, facts=facts, overwrite=True) as writer:
+                _write(writer, dataset, split, tokenizer, fingerprint)
+        except ArtifactError:
+            if (found := _reopen(final)) is not None:  # another process was quicker
+                return found
+            raise
+        return cls.open(final)
+
+    @classmethod
+    def open(cls, path: str | Path) -> TokenSet:
+        """Open a folder that `build` wrote. Raises ArtifactError when it is damaged or none."""
+        path = Path(path)
+        if (kind := read_manifest(path)["kind"]) != KIND:
+            raise ArtifactError(f"{path} is a {kind}, not a token set", "tokenise the dataset again")
+        check_fast(path)
+        facts = json.loads((path / "tokens.json").read_text(encoding="utf-8"))
+        ids = [np.load(path / name, mmap_mode="r", allow_pickle=False) for name in facts["shards"]]
+        places = np.load(path / "places.npy", allow_pickle=False)
+        names = np.load(path / "names.npy", mmap_mode="r", allow_pickle=False)
+        return cls(ids, None, places, names, facts["sources"], facts["bos"], facts["fingerprint"], path)
+
+    @classmethod
+    def from_tokens(cls, tokens: Sequence[Tokens]) -> TokenSet:
+        """Keep tokenised samples in memory, in the order given. Raises DataError when there are none or they
+        lack BOS.
+        """
+        if not tokens:
+            raise DataError("there are no samples", "give at least one")
+        if any(not len(t) or t.ids[0] != tokens[0].ids[0] for t in tokens):
+            raise DataError("not every sample begins with the same BOS", "make them with TextCodec.tokens")
+        sources = sorted({t.source for t in tokens})
+        places = np.zeros(len(tokens), PLACE)
+        places["length"] = [len(t) for t in tokens]
+        places["start"] = np.cumsum(places["length"]) - places["length"]
+        places["source"] = [sources.index(t.source) for t in tokens]
+        ids = np.concatenate([t.ids for t in tokens]).astype(np.int32)
+        loss = np.concatenate([t.loss for t in tokens]).astype(np.bool_)
+        content = [places["length"].tobytes(), ids.astype("<i4").tobytes(), loss.tobytes()]
+        fingerprint = "tk1-" + sha256_bytes(b"".join(content))
+        return cls([ids], [loss], places, [t.id for t in tokens], sources, int(tokens[0].ids[0]), fingerprint)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __iter__(self) -> Iterator[Tokens]:
+        return (self.tokens(i) for i in range(len(self)))
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each document, int64 [N]."""
+        lengths: NDArray[np.int64] = self._places["length"].astype(np.int64)
+        return lengths
+
+    def counts(self) -> dict[str, int]:
+        """Tokens per source."""
+        total = np.zeros(len(self.sources), np.int64)
+        np.add.at(total, self._places["source"], self.lengths)
+        return dict(zip(self.sources, total.tolist(), strict=True))
+
+    def name(self, i: int) -> str:
+        """The sample's own id, or the first 16 hex digits of the document's hash."""
+        name = self._names[i]
+        return name if isinstance(name, str) else bytes(name).hex()
+
+    def tokens(self, i: int) -> Tokens:
+        """Document i. Raises IndexError."""
+        return self.part(i, 0, int(self._places[i]["length"]))
+
+    def part(self, i: int, start: int, stop: int) -> Tokens:
+        """Tokens `start` to `stop` of document i; a part that does not begin the document gets a BOS of its
+        own before it.
+        """
+        place = self._places[i]
+        at = int(place["start"])
+        shard = int(place["shard"])
+        ids = self._ids[shard][at + start : at + stop].astype(np.int32)
+        if self._loss is not None:
+            loss = self._loss[shard][at + start : at + stop].copy()
+        else:
+            loss = np.ones(len(ids), np.bool_)
+            loss[: start == 0] = False  # BOS is given, never learnt
+        if start > 0:
+            ids, loss = np.append(np.int32(self.bos), ids), np.append(False, loss)
+        return Tokens(ids, loss, self.name(i), self.sources[int(place["source"])])
+
+
+def _shards(dataset: Dataset) -> list[str]:
+    files = read_manifest(dataset.dir)["files"]
+    return [files[name]["sha256"] for name in dataset.shards]
+
+
+def _reopen(path: Path) -> TokenSet | None:
+    if not path.exists():
+        return None
+    try:
+        return TokenSet.open(path)
+    except ArtifactError as e:
+        log.warning("%s: tokenising again", e.cause)
+        return None
+
+
+def _write(
+    writer: ArtifactWriter, dataset: Dataset, split: str, tokenizer: Tokenizer, fingerprint: str
+) -> None:
+    sources = sorted(dataset.stats)
+    dtype = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
+    shards: list[str] = []
+    hashes: list[bytes] = []
+    places: list[NDArray[Any]] = []
+    for shard in dataset.shards:
+        parts: list[NDArray[Any]] = []
+        lengths: list[int] = []
+        owners: list[int] = []
+        for rows in _chunks(dataset.rows(shard, split)):
+            for row, ids in zip(rows, tokenizer.encode_batch([r["text"] for r in rows]), strict=True):
+                parts.append(np.asarray([tokenizer.bos, *ids, tokenizer.eos], dtype))
+                lengths.append(len(ids) + 2)
+                owners.append(sources.index(row["source"]))
+                hashes.append(bytes.fromhex(row["hash"]))
+        if not parts:
+            continue
+        place = np.zeros(len(parts), PLACE)
+        place["shard"], place["length"], place["source"] = len(shards), lengths, owners
+        place["start"] = np.cumsum(place["length"]) - place["length"]
+        places.append(place)
+        shards.append(f"ids-{len(shards):05d}.npy")
+        np.save(writer.path(shards[-1]), np.concatenate(parts), allow_pickle=False)
+    names = np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, 32)
+    # By hash, so that the order of samples does not depend on the order in which documents came.
+    order = np.lexsort(names[:, ::-1].T)
+    np.save(writer.path("places.npy"), np.concatenate(places)[order], allow_pickle=False)
+    np.save(writer.path("names.npy"), names[order][:, :8], allow_pickle=False)
+    facts = {
+        "schema": SCHEMA,
+        "fingerprint": fingerprint,
+        "shards": shards,
+        "sources": sources,
+        "bos": tokenizer.bos,
+    }
+    write_atomic(writer.path("tokens.json"), canonical_json(facts).encode())
+
+
+def _chunks(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    chunk: list[dict[str, Any]] = []
+    size = 0
+    for row in rows:
+        chunk.append(row)
+        size += row["bytes"]
+        if size >= CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk

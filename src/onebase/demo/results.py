@@ -1,0 +1,48 @@
+"""What the demo found, as plain facts that the report shows."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from onebase.evaluate.bootstrap import Score
+from onebase.evaluate.gate import System, Verdict
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: a task under one adaptation, its rivals, and the gate's verdict."""
+
+    task: str
+    setting: str
+    metric: str
+    base: System
+    untrained: System
+    classical: tuple[System, ...]
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Something the base wrote, shown as it is."""
+
+    what: str
+    prompt: str
+    text: str
+    truth: str = ""
+
+
+@dataclass
+class DemoResult:
+    """Everything the report needs. `curve` are the lines of log.jsonl; `heldout` maps a source to systems' bits per byte."""
+
+    out: str
+    minutes: float
+    recipe: dict[str, Any]
+    sources: dict[str, dict[str, Any]]
+    facts: dict[str, Any]
+    curve: list[dict[str, Any]]
+    ledger: str
+    heldout: dict[str, dict[str, Score]] = field(default_factory=dict)
+    rows: list[Row] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
+    stages: dict[str, float] = field(default_factory=dict)
+    adapters: dict[str, str] = field(default_factory=dict)

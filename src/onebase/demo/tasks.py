@@ -1,0 +1,308 @@
+"""The demo's corpus and its three tasks, split so that nothing a task tests on was read in pretraining.
+
+Every split is a function of (seed, name of the chat, module or exchange), so it does not depend on the order of files. The
+chats of `question` and the modules of `docstring`'s test set are left out of the corpus; the exchanges of `topic` never enter it.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from onebase.data.sources import Document
+from onebase.demo.library import Function, functions_of, modules, reference
+from onebase.demo.sources import Chat, chats, dialogue, exchanges, lines, share
+from onebase.errors import UserError
+
+SEEDS = 5
+QUESTION_SIZES = (10, 50, 200)
+TOPIC_SIZES = (5, 20)
+MARKS = {"question": "?", "statement": "."}  # label -> the mark whose probability the prompt method compares
+
+_TEST_CHATS, _POOL_CHATS = (
+    0.06,
+    0.12,
+)  # shares of the chats: below the first test, below the second labels for training
+_TEST_PER_CLASS = 600
+_CONTEXT_CHARS = 300
+_TOPIC_MIN, _TOPIC_POOL, _TOPIC_TEST = 19, 0.6, 60
+_DOCSTRING_TRAIN, _DOCSTRING_TEST, _TEST_TOP_MAX = 2500, 400, 70
+_HELD_OUT_CHARS = {"dialogue": 150_000, "code": 100_000, "prose": 50_000}
+_NOT_WORD = re.compile(r"[\W_]+")
+_ENDS = re.compile(r"(?P<text>.*\w\W?)\s?(?P<mark>[?.])", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Example:
+    """One labelled example. `prompt` is the text after which an untrained user of the base would ask it for the answer."""
+
+    id: str
+    text: str
+    target: str
+    prompt: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """Labelled data with fixed splits.
+
+    `sizes` are the labels a class that can be trained on, each under `seeds` draws; a task of kind "text" has one draw,
+    of all its training data. `labels` is empty for kind "text".
+    """
+
+    name: str
+    kind: Literal["label", "text"]
+    says: str
+    labels: tuple[str, ...]
+    sizes: tuple[int, ...]
+    seeds: int
+    draws: Mapping[tuple[int, int], tuple[Example, ...]]
+    test: tuple[Example, ...]
+
+    def train(self, size: int | None = None, seed: int = 0) -> tuple[Example, ...]:
+        """The training examples with `size` labels a class (default: the most) of draw `seed` (0 .. seeds-1)."""
+        key = (self.sizes[-1] if size is None else size, seed)
+        if key not in self.draws:
+            raise UserError(
+                f"task {self.name} has no draw of size {key[0]} and seed {key[1]}",
+                f"sizes: {', '.join(map(str, self.sizes))}; seeds: 0 to {self.seeds - 1}",
+            )
+        return self.draws[key]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """What is read in pretraining, and a sample of what is not: chats and modules held out for the tasks.
+
+    Each document's meta["split"] is "train" or "holdout", which `onebase.data.prepare` obeys.
+    """
+
+    pretrain: tuple[Document, ...]
+    held_out: tuple[Document, ...]
+
+    def documents(self) -> tuple[Document, ...]:
+        """Both parts, for `prepare`."""
+        return self.pretrain + self.held_out
+
+
+def corpus(
+    seed: int = 0,
+    *,
+    dialogue_chars: int = 9_000_000,
+    code_chars: int = 5_000_000,
+    prose_chars: int = 1_500_000,
+) -> Corpus:
+    """The pretraining documents, at most so many characters of each source, in an order that depends on the seed alone.
+
+    Raises UserError when the demo's packages are not installed.
+    """
+    tests = _test_tops(seed)
+    by_source = {
+        "dialogue": ([dialogue(c) for c in chats() if _side(seed, c) == "pretrain"], dialogue_chars),
+        "code": ([d for m in modules() if m.top not in tests for d in m.code], code_chars),
+        "prose": (
+            [d for m in modules() if m.top not in tests for d in m.prose] + list(reference()),
+            prose_chars,
+        ),
+    }
+    held = {
+        "dialogue": [dialogue(c) for c in chats() if _side(seed, c) == "test"],
+        "code": [d for m in modules() if m.top in tests for d in m.code],
+        "prose": [d for m in modules() if m.top in tests for d in m.prose],
+    }
+    pretrain = [
+        d for documents, budget in by_source.values() for d in _take(seed, documents, budget, "train")
+    ]
+    held_out = [
+        d
+        for name, documents in held.items()
+        for d in _take(seed, documents, _HELD_OUT_CHARS[name], "holdout")
+    ]
+    return Corpus(tuple(pretrain), tuple(held_out))
+
+
+def tasks(seed: int = 0) -> dict[str, Task]:
+    """The three tasks by name: question, docstring, topic."""
+    return {"question": question(seed), "docstring": docstring(seed), "topic": topic(seed)}
+
+
+@functools.lru_cache(maxsize=4)
+def question(seed: int = 0) -> Task:
+    """Is this message a question? Its final mark is taken off; "?" and "." are equally common.
+
+    Messages come from chats held out of the corpus (test and training from different ones); each text occurs once, and none
+    of them is also a message of the corpus. `prompt` is the end of the chat's transcript up to where the mark stood, so the
+    next token of the text is the mark: compare P("?") with P("."), see MARKS.
+    """
+    known = {_key(m) for c in chats() if _side(seed, c) == "pretrain" for turn in c.turns for m in turn}
+    found: dict[str, dict[str, list[Example]]] = {s: {label: [] for label in MARKS} for s in ("test", "pool")}
+    for chat in sorted(chats(), key=lambda c: share(seed, "chat order " + c.id)):
+        side = _side(seed, chat)
+        if side != "pretrain":
+            for example in _marked(chat):
+                if _key(example.text) not in known:
+                    known.add(_key(example.text))
+                    found[side][example.target].append(example)
+    shuffled = {side: {k: _shuffle(seed, v) for k, v in classes.items()} for side, classes in found.items()}
+    count = min(_TEST_PER_CLASS, *(len(v) for v in shuffled["test"].values()))
+    return Task(
+        name="question",
+        kind="label",
+        says="is this message a question? (its last mark taken off)",
+        labels=tuple(MARKS),
+        sizes=QUESTION_SIZES,
+        seeds=SEEDS,
+        draws=_draws(seed, shuffled["pool"], QUESTION_SIZES),
+        test=tuple(_shuffle(seed, [e for v in shuffled["test"].values() for e in v[:count]])),
+    )
+
+
+@functools.lru_cache(maxsize=4)
+def docstring(seed: int = 0) -> Task:
+    """Write the first sentence of a function's docstring from its source.
+
+    Split by top-level module. The test modules are held out of the corpus, and a test function whose sentence or source also
+    occurs anywhere else in the library is left out. The training functions stand in modules that the corpus may hold too.
+    """
+    tests = _test_tops(seed)
+    every = functions_of(modules())
+    train = _once([f for f in every if f.top not in tests])
+    # As text, for the corpus; as sources without docstring, for the training functions.
+    read = _key("\n".join(d.text for m in modules() if m.top not in tests for d in m.code))
+    bodies = {_key(f.source) for f in train}
+    test = [
+        f
+        for f in _once([f for f in every if f.top in tests])
+        if _key(f.source) not in bodies and _key(f.source) not in read and _key(f.summary) not in read
+    ]
+    chosen = _shuffle(seed, [_function(f) for f in train])[:_DOCSTRING_TRAIN]
+    return Task(
+        name="docstring",
+        kind="text",
+        says="the first sentence of a function's docstring, from its source",
+        labels=(),
+        sizes=(len(chosen),),
+        seeds=1,
+        draws={(len(chosen), 0): tuple(chosen)},
+        test=tuple(_shuffle(seed, [_function(f) for f in test])),
+    )
+
+
+@functools.lru_cache(maxsize=4)
+def topic(seed: int = 0) -> Task:
+    """Which of 15 topics is this exchange filed under?
+
+    Exchanges with the same question stay on one side. Of each topic 60% may be drawn for training (so the smallest topics give
+    about 11 labels where 20 are asked for) and at most 60 of the rest are tested, lest trivia outweigh all others.
+    """
+    groups: dict[str, dict[str, list[Example]]] = defaultdict(lambda: defaultdict(list))
+    for e in exchanges():
+        text = f"{e.question}\n{e.answer}"
+        example = Example(f"{e.topic}/{text}", text, e.topic, f"{text}\nTopic:")
+        groups[e.topic][_key(e.question)].append(example)
+    kept = {name: g for name, g in sorted(groups.items()) if sum(map(len, g.values())) >= _TOPIC_MIN}
+    pool: dict[str, list[Example]] = {}
+    test: list[Example] = []
+    for name, by_question in kept.items():
+        order = sorted(by_question, key=lambda q: share(seed, f"topic {name} {q}"))
+        ranked = [e for q in order for e in by_question[q]]
+        cut = round(_TOPIC_POOL * len(ranked))
+        while _key(ranked[cut - 1].text.split("\n")[0]) == _key(ranked[cut].text.split("\n")[0]):
+            cut += 1  # a question's answers are not parted
+        pool[name] = ranked[:cut]
+        test += ranked[cut:][:_TOPIC_TEST]
+    return Task(
+        name="topic",
+        kind="label",
+        says=f"which of {len(kept)} topics is this exchange filed under?",
+        labels=tuple(kept),
+        sizes=TOPIC_SIZES,
+        seeds=SEEDS,
+        draws=_draws(seed, pool, TOPIC_SIZES),
+        test=tuple(_shuffle(seed, test)),
+    )
+
+
+@functools.lru_cache(maxsize=4)
+def _test_tops(seed: int) -> frozenset[str]:
+    """Top-level modules held out for the docstring test: drawn until they hold 400 functions, none with more than 70."""
+    count: dict[str, int] = defaultdict(int)
+    for m in modules():
+        count[m.top] += len(m.functions)
+    chosen: set[str] = set()
+    for top in sorted(count, key=lambda t: share(seed, "top " + t)):
+        if sum(count[t] for t in chosen) >= _DOCSTRING_TEST:
+            break
+        if 0 < count[top] <= _TEST_TOP_MAX:
+            chosen.add(top)
+    return frozenset(chosen)
+
+
+def _side(seed: int, chat: Chat) -> Literal["test", "pool", "pretrain"]:
+    at = share(seed, "chat " + chat.id)
+    return "test" if at < _TEST_CHATS else "pool" if at < _POOL_CHATS else "pretrain"
+
+
+def _marked(chat: Chat) -> Iterable[Example]:
+    """The chat's messages of two words or more that end in one "?" or ".", with the transcript before the mark."""
+    labels = {mark: label for label, mark in MARKS.items()}
+    before: list[str] = []
+    for i, (line, message) in enumerate(lines(chat.turns)):
+        found = _ENDS.fullmatch(message)
+        if found and " " in found["text"] and found["text"][-1] not in ".?!":
+            context = ""
+            for earlier in reversed(before):
+                if len(context) + len(earlier) >= _CONTEXT_CHARS:
+                    break
+                context = earlier + "\n" + context
+            start = line[: len(line) - len(message)]
+            yield Example(
+                f"{chat.id}/{i}", found["text"], labels[found["mark"]], context + start + found["text"]
+            )
+        before.append(line)
+
+
+def _function(f: Function) -> Example:
+    return Example(f.id, f.source, f.summary, f'{f.source}\n"""')
+
+
+def _once(functions: list[Function]) -> list[Function]:
+    return list({(_key(f.source), _key(f.summary)): f for f in functions}.values())
+
+
+def _key(text: str) -> str:
+    """What counts as the same text: letters and digits in order, whatever the case, spaces and marks."""
+    return _NOT_WORD.sub("", text.lower())
+
+
+def _shuffle(seed: int, examples: list[Example]) -> list[Example]:
+    return sorted(examples, key=lambda e: share(seed, f"order {e.id} {e.text}"))
+
+
+def _draws(
+    seed: int, pool: Mapping[str, list[Example]], sizes: tuple[int, ...]
+) -> dict[tuple[int, int], tuple[Example, ...]]:
+    """For every size and draw, up to `size` examples a class; a larger draw holds the smaller one of the same seed."""
+    out = {}
+    for draw in range(SEEDS):
+        ranked = {
+            k: sorted(v, key=lambda e, d=draw: share(seed, f"draw {d} {e.id}"))  # type: ignore[misc]
+            for k, v in pool.items()
+        }
+        for size in sizes:
+            out[size, draw] = tuple(_shuffle(draw, [e for v in ranked.values() for e in v[:size]]))
+    return out
+
+
+def _take(seed: int, documents: Iterable[Document], budget: int, split: str) -> list[Document]:
+    """Documents in the order of their shares until `budget` characters; the one that would pass it is skipped."""
+    out, used = [], 0
+    for d in sorted(documents, key=lambda d: share(seed, "document " + d.id)):
+        if used + len(d.text) <= budget:
+            used += len(d.text)
+            out.append(replace(d, meta={**d.meta, "split": split}))
+    return out

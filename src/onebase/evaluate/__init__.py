@@ -1,0 +1,17 @@
+"""Metrics with intervals, classical baselines and the gate that asks whether a base is needed at all."""
+
+from onebase.evaluate.bootstrap import Score, bootstrap, paired_difference
+from onebase.evaluate.gate import System, Verdict, gate
+from onebase.evaluate.metrics import LOWER_IS_BETTER, METRICS, metric
+
+__all__ = [
+    "LOWER_IS_BETTER",
+    "METRICS",
+    "Score",
+    "System",
+    "Verdict",
+    "bootstrap",
+    "gate",
+    "metric",
+    "paired_difference",
+]

@@ -1,0 +1,76 @@
+"""How well a base predicts text it has not seen: nats of each document, bits per byte of each source."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from onebase.base.folder import LoadedBase
+from onebase.codec.text.sample import Tokens
+from onebase.data.packing import cut
+from onebase.data.sources import Document
+from onebase.evaluate.bootstrap import Score
+from onebase.evaluate.metrics import bits_per_byte
+from onebase.generate.score import score
+from onebase.model.proj import Active
+
+
+@dataclass(frozen=True)
+class DocumentNats:
+    """One document: negative log-probability in nats (its EOS included), bytes of text, predicted tokens."""
+
+    source: str
+    nats: float
+    bytes: int
+    tokens: int
+
+
+def document_nats(
+    base: LoadedBase,
+    documents: Iterable[Document],
+    *,
+    length: int | None = None,
+    max_tokens: int | None = None,
+) -> list[DocumentNats]:
+    """Score documents in pieces of `length` tokens (the base's context when not given), each piece after a BOS of its own, as in
+    training. Stops after `max_tokens`."""
+    length = length or base.model.cfg.text.context
+    tok = base.codec.tokenizer
+    pieces: list[list[int]] = []
+    owner: list[int] = []
+    found: list[list[float | str]] = []
+    total = 0
+    for doc in documents:
+        ids = np.asarray(tok.encode(doc.text, bos=True, eos=True))
+        _, starts, stops = cut(np.asarray([len(ids)]), length)
+        for a, b in zip(starts, stops, strict=True):
+            part = ids[a:b].tolist()
+            pieces.append(part if a == 0 else [tok.bos, *part])
+            owner.append(len(found))
+        found.append([doc.source, 0.0, len(doc.text.encode()), len(ids) - 1])
+        total += len(ids)
+        if max_tokens is not None and total >= max_tokens:
+            break
+    for i, logp in zip(owner, score(base, pieces), strict=True):
+        found[i][1] -= float(np.sum(np.asarray(logp)))  # type: ignore[operator]
+    return [DocumentNats(str(s), float(n), int(b), int(t)) for s, n, b, t in found]
+
+
+def by_source(documents: Sequence[DocumentNats], *, seed: int = 0) -> dict[str, Score]:
+    """Bits per byte of each source, with intervals over documents."""
+    out = {}
+    for source in sorted({d.source for d in documents}):
+        mine = [d for d in documents if d.source == source]
+        out[source] = bits_per_byte([d.nats for d in mine], [d.bytes for d in mine], seed=seed)
+    return out
+
+
+def completion_nats(base: LoadedBase, samples: Sequence[Tokens], active: Active | None = None) -> np.ndarray:
+    """[N, 2]: nats of the supervised tokens of each sample, and how many they are."""
+    out = np.zeros((len(samples), 2))
+    for i, (sample, logp) in enumerate(
+        zip(samples, score(base, [s.ids.tolist() for s in samples], active), strict=True)
+    ):
+        mask = sample.loss[1:]
+        out[i] = -float(np.asarray(logp)[mask].sum()), int(mask.sum())
+    return out

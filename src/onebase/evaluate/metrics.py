@@ -1,0 +1,175 @@
+"""Metrics, each with a bootstrap interval. `METRICS` names them; `metric(name)` finds one.
+
+Label metrics take (targets, predictions); AUROC takes (targets 0/1, scores); the likelihoods take sums per document.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from onebase.errors import DataError, UserError
+from onebase.evaluate.bootstrap import Array, Score, as_array, bootstrap, mean_score, ratio_score
+
+Label = str | int
+
+
+def accuracy(targets: Sequence[Label], predictions: Sequence[Label], *, seed: int = 0) -> Score:
+    """Share of predictions that equal the target, 0 to 1."""
+    return mean_score("accuracy", correct(targets, predictions), seed=seed)
+
+
+def correct(targets: Sequence[Label], predictions: Sequence[Label]) -> Array:
+    """1.0 where the prediction equals the target, else 0.0: float64 [n], for paired comparison."""
+    _same_length(targets, predictions)
+    return np.array([t == p for t, p in zip(targets, predictions, strict=True)], dtype=np.float64)
+
+
+def macro_f1(targets: Sequence[Label], predictions: Sequence[Label], *, seed: int = 0) -> Score:
+    """F1 averaged over the classes, each counting the same, 0 to 1.
+
+    The classes are those among the targets or predictions; a resample that lost one of them averages over the rest, and a
+    class that is predicted but never a target counts 0 (as in scikit-learn with zero_division=0).
+    """
+    _same_length(targets, predictions)
+    names = {label: i for i, label in enumerate(sorted({*targets, *predictions}, key=str))}
+    is_target, is_predicted = _one_hot(targets, names), _one_hot(predictions, names)
+    hit = is_target * is_predicted
+
+    def statistic(w: Array) -> Array:
+        support = w @ is_target + w @ is_predicted  # 2 tp + fp + fn per class
+        f1 = np.divide(2 * (w @ hit), support, out=np.zeros_like(support), where=support > 0)
+        return np.asarray(f1.sum(1) / (support > 0).sum(1))
+
+    return bootstrap("macro_f1", statistic, len(targets), seed=seed)
+
+
+def exact_match(targets: Sequence[str], predictions: Sequence[str], *, seed: int = 0) -> Score:
+    """Share of texts that equal the target but for surrounding white space, 0 to 1."""
+    return mean_score("exact_match", exact(targets, predictions), seed=seed)
+
+
+def exact(targets: Sequence[str], predictions: Sequence[str]) -> Array:
+    """1.0 where the stripped texts are equal, else 0.0: float64 [n]."""
+    return correct([t.strip() for t in targets], [p.strip() for p in predictions])
+
+
+def auroc(targets: Sequence[int] | Sequence[bool], scores: ArrayLike, *, seed: int = 0) -> Score:
+    """Chance that a positive gets a higher score than a negative, ties counting half, 0 to 1.
+
+    targets: 1/0 or True/False [n]; scores: float [n], higher = more positive. Raises DataError when one class is missing.
+    """
+    s = as_array(scores, "auroc")
+    _same_length(targets, s)
+    odd = {t for t in targets} - {0, 1}
+    if odd:
+        raise DataError(
+            f"auroc: targets {sorted(map(str, odd))[:3]}", "give 1 for positive and 0 for negative"
+        )
+    y = np.array([float(t) for t in targets])
+    if not 0 < y.sum() < len(y):
+        raise DataError("auroc: the targets have one class only", "give test examples of both classes")
+    order = np.argsort(s, kind="stable")
+    y = y[order]
+    starts = np.flatnonzero(np.r_[True, np.diff(s[order]) != 0])  # first place of each run of equal scores
+
+    def statistic(w: Array) -> Array:
+        w = w[:, order]
+        pos = np.add.reduceat(w * y, starts, axis=1)
+        neg = np.add.reduceat(w * (1 - y), starts, axis=1)
+        below = np.cumsum(neg, axis=1) - neg
+        pairs = pos.sum(1) * neg.sum(1)
+        won = (pos * (below + 0.5 * neg)).sum(1)
+        return np.asarray(np.divide(won, pairs, out=np.full_like(won, np.nan), where=pairs > 0))
+
+    return bootstrap("auroc", statistic, len(y), seed=seed)
+
+
+def bits_per_byte(nll_nats_per_doc: ArrayLike, bytes_per_doc: ArrayLike, *, seed: int = 0) -> Score:
+    """Bits the model needs per UTF-8 byte of text: sum(nll) / (ln 2 * sum(bytes)). Comparable across tokenizers.
+
+    nll_nats_per_doc: float [n documents], summed over the document's tokens; bytes_per_doc: int [n documents].
+    """
+    return ratio_score("bits_per_byte", nll_nats_per_doc, bytes_per_doc, scale=1 / math.log(2), seed=seed)
+
+
+def nats_per_token(nll_nats_per_doc: ArrayLike, tokens_per_doc: ArrayLike, *, seed: int = 0) -> Score:
+    """Mean negative log-likelihood per supervised token, in nats. Comparable for one and the same tokenizer only."""
+    return ratio_score("nats_per_token", nll_nats_per_doc, tokens_per_doc, seed=seed)
+
+
+def rouge_l(targets: Sequence[str], predictions: Sequence[str], *, seed: int = 0) -> Score:
+    """Mean ROUGE-L F-measure over the texts, 0 to 1 (papers print it times 100)."""
+    return mean_score("rouge_l", rouge_l_each(targets, predictions), seed=seed)
+
+
+def rouge_l_each(targets: Sequence[str], predictions: Sequence[str]) -> Array:
+    """ROUGE-L F-measure of each text: float64 [n].
+
+    Lin (2004), "ROUGE", with beta = 1; words are lower-case runs of letters and digits, unstemmed.
+    """
+    _same_length(targets, predictions)
+    return np.array([_rouge_l(_words(t), _words(p)) for t, p in zip(targets, predictions, strict=True)])
+
+
+METRICS: Mapping[str, Callable[..., Score]] = {
+    "accuracy": accuracy,
+    "macro_f1": macro_f1,
+    "exact_match": exact_match,
+    "auroc": auroc,
+    "bits_per_byte": bits_per_byte,
+    "nats_per_token": nats_per_token,
+    "rouge_l": rouge_l,
+}
+LOWER_IS_BETTER = frozenset({"bits_per_byte", "nats_per_token"})
+# One value per example, for paired comparison; the likelihoods pass their sums and weights themselves.
+PER_EXAMPLE: Mapping[str, Callable[[Sequence[Any], Sequence[Any]], Array]] = {
+    "accuracy": correct,
+    "exact_match": exact,
+    "rouge_l": rouge_l_each,
+}
+
+
+def metric(name: str) -> Callable[..., Score]:
+    """The metric of that name. Raises UserError that names the nearest."""
+    if name in METRICS:
+        return METRICS[name]
+    near = difflib.get_close_matches(name, METRICS, n=1)
+    raise UserError(
+        f"there is no metric {name!r}",
+        f"did you mean {near[0]!r}?" if near else f"the metrics are: {', '.join(METRICS)}",
+    )
+
+
+def _same_length(targets: Sequence[Any], predictions: Sequence[Any] | Array) -> None:
+    if len(targets) != len(predictions):
+        raise DataError(
+            f"{len(targets)} targets and {len(predictions)} predictions", "give one prediction per target"
+        )
+
+
+def _one_hot(labels: Sequence[Label], names: Mapping[Label, int]) -> Array:
+    out = np.zeros((len(labels), len(names)))
+    out[np.arange(len(labels)), [names[x] for x in labels]] = 1.0
+    return out
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"[^\W_]+", text.lower())
+
+
+def _rouge_l(target: list[str], prediction: list[str]) -> float:
+    if not target or not prediction:
+        return 0.0
+    row = [0] * (len(prediction) + 1)  # longest common subsequence, one row at a time
+    for t in target:
+        diagonal = 0
+        for j, p in enumerate(prediction, 1):
+            diagonal, row[j] = row[j], (diagonal + 1 if t == p else max(row[j], row[j - 1]))
+    return 2 * row[-1] / (len(target) + len(prediction))

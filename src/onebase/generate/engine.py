@@ -1,0 +1,315 @@
+"""The decode engine: prompts in, text out, token by token. B rows, T time, D width, V vocabulary.
+
+Prompts of different lengths are padded on the left with columns of document -1, which no mask sees: every row's newest token
+is then the last one, and a row gives the same log-probabilities alone and in a batch, with the cache and without.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from onebase.base.folder import LoadedBase
+from onebase.codec.text.sample import END, EOS
+from onebase.errors import UserError
+from onebase.generate.sampler import Sampler, Sampling
+from onebase.generate.text import TextStream
+from onebase.model.mask import Cols
+from onebase.model.proj import Active
+
+Finish = Literal["stop", "length"]
+Top = tuple[tuple[int, float], ...]
+"""The likeliest tokens at one place: (id, log-probability in nats), likeliest first."""
+
+
+class PromptTooLong(UserError):
+    """A prompt that leaves no room for an answer in the base's context."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What one step added to one answer.
+
+    `row` is the prompt's number. `text` may be empty (held back) or hold text of earlier steps. `ids` are the tokens chosen,
+    the closing one included; `logprobs` (nats, of the model itself: before temperature and cuts) and `top` go with them when
+    asked for. `finish` is set on the row's last piece.
+    """
+
+    row: int
+    text: str
+    ids: tuple[int, ...]
+    logprobs: tuple[float, ...] = ()
+    top: tuple[Top, ...] = ()
+    finish: Finish | None = None
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A whole answer. `ids` include the closing token, `text` does not show it. `finish`: "stop" or "length"."""
+
+    text: str
+    ids: tuple[int, ...]
+    finish: Finish
+    logprobs: tuple[float, ...] = ()
+    prompt_tokens: int = 0
+    top: tuple[Top, ...] = ()
+
+
+def check_prompts(base: LoadedBase, prompts: Sequence[Sequence[int]], *, room: int = 1) -> None:
+    """Refuse prompts that cannot be continued: empty, of unknown ids, or without `room` free tokens in the context.
+
+    Raises PromptTooLong or UserError, naming the prompt by number when there are several.
+    """
+    cfg = base.model.cfg.text
+    if base.model.trunk.cfg.direction != "causal":
+        raise UserError("this base reads in both directions and predicts no next token", "use a causal base")
+    for n, prompt in enumerate(prompts, 1):
+        name = f"prompt {n} of {len(prompts)}" if len(prompts) > 1 else "the prompt"
+        if not len(prompt):
+            raise UserError(
+                f"{name} has no token", "give at least <|bos|>, as Tokenizer.encode(text, bos=True) does"
+            )
+        if min(prompt) < 0 or max(prompt) >= cfg.vocab_size:
+            raise UserError(
+                f"{name} has a token id outside 0 .. {cfg.vocab_size - 1}",
+                "encode it with this base's tokenizer",
+            )
+        if len(prompt) + room > cfg.context:
+            answer = ", and the answer needs at least one of them" if room else ""
+            over = len(prompt) + room - cfg.context
+            raise PromptTooLong(
+                f"{name} has {len(prompt)} tokens; the context of this base is {cfg.context} tokens{answer}",
+                f"shorten the prompt by {over} token{'s' * (over > 1)} or more, or use a base with a longer context",
+            )
+
+
+@dataclass
+class _Row:
+    """One answer under way."""
+
+    number: int
+    sampling: Sampling
+    left: int
+    text: TextStream
+    done: bool = False
+
+
+class Decoder:
+    """Answers to a batch of prompts under way. `step` until `live` is False; the caller may stop at any time.
+
+    A request's max_tokens is cut to what fits in the context. Raises as `check_prompts`.
+    """
+
+    def __init__(
+        self,
+        base: LoadedBase,
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling | Sequence[Sampling] | None = None,
+        active: Active | None = None,
+    ) -> None:
+        check_prompts(base, prompts)
+        each = (
+            [sampling or Sampling()] * len(prompts)
+            if sampling is None or isinstance(sampling, Sampling)
+            else list(sampling)
+        )
+        if len(each) != len(prompts):
+            raise UserError(
+                f"{len(prompts)} prompts with {len(each)} samplings", "give one for all, or one for each"
+            )
+        tokenizer, cfg = base.codec.tokenizer, base.model.cfg.text
+        self._model, self._active = base.model, active
+        self._device = base.model.device
+        self._names = min(
+            tokenizer.vocab_size, cfg.vocab_size
+        )  # a padded vocabulary has ids that mean nothing
+        self._closing = frozenset(tokenizer.specials[n] for n in (EOS, END) if n in tokenizer.specials)
+        self._rows = [
+            _Row(i, s, min(s.max_tokens, cfg.context - len(p)), TextStream(tokenizer, s.stop))
+            for i, (p, s) in enumerate(zip(prompts, each, strict=True))
+        ]
+        self._sampler = Sampler(each, self._device)
+        self._next, self._cols = _left_padded(prompts, tokenizer.pad, self._device)
+        longest = self._next.shape[1] if prompts else 0
+        self._pos = torch.tensor([[len(p)] for p in prompts], device=self._device)
+        self._doc = torch.zeros_like(self._pos)
+        slots = longest + max((r.left for r in self._rows), default=0)
+        self._cache = base.model.new_cache(len(prompts), slots)
+
+    @property
+    def live(self) -> bool:
+        """Is any answer still open?"""
+        return any(not r.done for r in self._rows)
+
+    @torch.inference_mode()
+    def step(self) -> list[Piece]:
+        """One token for every open row: a piece for each of them."""
+        empty = [Piece(r.number, "", (), finish="length") for r in self._rows if not r.done and r.left <= 0]
+        for row in self._rows:
+            row.done = row.done or row.left <= 0
+        if not self.live:
+            return empty
+        self._drop()
+        logits_BV = self._logits()
+        ids_B = self._sampler(logits_BV[:, : self._names])
+        ids = ids_B.tolist()
+        said = self._logprobs(logits_BV, ids_B)
+        self._next, self._cols = ids_B[:, None], Cols(self._pos, self._doc)
+        self._pos = self._pos + 1
+        return empty + [
+            self._piece(row, ids[i], *said.get(i, ((), ())))
+            for i, row in enumerate(self._rows)
+            if not row.done
+        ]
+
+    def _logits(self) -> Tensor:
+        """fp32 [B, V] after the newest token of each row."""
+        x_BTD = self._model.text.stem(self._next, self._model.compute_dtype)
+        # Always SDPA: what suits training (compiled per shape) would be made anew for every length of the cache.
+        out = self._model.trunk(x_BTD, self._cols, cache=self._cache, active=self._active, impl="sdpa")
+        return self._model.text.logits(out.hidden[:, -1])
+
+    def _piece(self, row: _Row, id: int, logprobs: tuple[float, ...], top: tuple[Top, ...]) -> Piece:
+        row.left -= 1
+        finish: Finish | None = None
+        text = ""
+        if id in self._closing:
+            finish = "stop"
+        else:
+            text = row.text.push(id)
+            if row.text.stopped:
+                finish = "stop"
+            elif row.left == 0:
+                finish = "length"
+        if finish is not None:
+            row.done = True
+            text += row.text.flush()
+        return Piece(row.number, text, (id,), logprobs, top, finish)
+
+    def _logprobs(
+        self, logits_BV: Tensor, ids_B: Tensor
+    ) -> dict[int, tuple[tuple[float, ...], tuple[Top, ...]]]:
+        """By slot: the chosen token's log-probability and the likeliest tokens, for the rows that ask."""
+        asked = [i for i, r in enumerate(self._rows) if not r.done and r.sampling.logprobs is not None]
+        if not asked:
+            return {}
+        index = torch.tensor(asked, device=self._device)
+        logp_RV = logits_BV[index].log_softmax(-1)
+        chosen = logp_RV.gather(-1, ids_B[index, None]).squeeze(-1).tolist()
+        most = min(max(self._rows[i].sampling.logprobs or 0 for i in asked), logp_RV.shape[-1])
+        best, which = (t.tolist() for t in logp_RV.topk(most, dim=-1))
+        out: dict[int, tuple[tuple[float, ...], tuple[Top, ...]]] = {}
+        for n, i in enumerate(asked):
+            wanted = self._rows[i].sampling.logprobs or 0
+            pairs = tuple(zip(which[n][:wanted], best[n][:wanted], strict=True))
+            out[i] = (chosen[n],), ((pairs,) if wanted else ())
+        return out
+
+    def _drop(self) -> None:
+        """Take finished rows out of the batch once they are half of it: fewer copies of the cache than one a row."""
+        keep = [i for i, r in enumerate(self._rows) if not r.done]
+        if 2 * len(keep) > len(self._rows):
+            return
+        index = torch.tensor(keep, device=self._device)
+        for layer in self._cache.layers:
+            layer.k, layer.v = layer.k[index], layer.v[index]
+        if self._cache.cols is not None:
+            self._cache.cols = self._cache.cols.rows(index)
+        self._cache.batch = len(keep)
+        self._next, self._cols = self._next[index], self._cols.rows(index)
+        self._pos, self._doc = self._pos[index], self._doc[index]
+        self._active = rows_of(self._active, keep)
+        self._sampler = self._sampler.rows(keep)
+        self._rows = [self._rows[i] for i in keep]
+
+
+def rows_of(active: Active | None, index: Sequence[int]) -> Active | None:
+    """Which adapters act on a batch made of rows `index` of the batch that `active` is for."""
+    if active is None:
+        return None
+    groups = []
+    for name, rows in active.groups:
+        here = None if rows is None else tuple(i for i, old in enumerate(index) if old in rows)
+        if here is None or here:
+            groups.append((name, here))
+    return Active(tuple(groups))
+
+
+def _left_padded(prompts: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[Tensor, Cols]:
+    """ids [B, T] and their columns, T the longest prompt's length."""
+    lengths = [len(p) for p in prompts]
+    T = max(lengths, default=0)
+    ids_BT = torch.tensor(
+        [[pad] * (T - len(p)) + list(p) for p in prompts], dtype=torch.long, device=device
+    ).view(-1, T)
+    if all(n == T for n in lengths):
+        return ids_BT, Cols.simple(len(prompts), T, device)
+    pos_BT = torch.arange(T, device=device) - torch.tensor([[T - n] for n in lengths], device=device)
+    doc_BT = torch.where(pos_BT < 0, -1, 0)
+    return ids_BT, Cols(pos_BT.clamp(min=0), doc_BT)
+
+
+def stream(
+    base: LoadedBase,
+    prompts: Sequence[Sequence[int]],
+    sampling: Sampling | Sequence[Sampling] | None = None,
+    active: Active | None = None,
+) -> Iterator[list[Piece]]:
+    """Continue a batch of prompts (token ids, each beginning with BOS); yields the pieces of each step.
+
+    sampling: one for all or one for each prompt (greedy, 128 tokens when not given). Joined, the texts of a row's pieces are
+    the text that `generate` gives. Raises PromptTooLong or UserError at once, before the first step.
+    """
+    return _run(Decoder(base, prompts, sampling, active))
+
+
+def _run(decoder: Decoder) -> Iterator[list[Piece]]:
+    while decoder.live:
+        yield decoder.step()
+
+
+@dataclass
+class _Sum:
+    text: list[str] = field(default_factory=list)
+    ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    top: list[Top] = field(default_factory=list)
+    finish: Finish = "length"
+
+
+def generate(
+    base: LoadedBase,
+    prompts: Sequence[Sequence[int]],
+    sampling: Sampling | Sequence[Sampling] | None = None,
+    active: Active | None = None,
+    *,
+    batch: int = 32,
+) -> list[Completion]:
+    """Whole answers to prompts (token ids), in their order; at most `batch` are decoded at once, like lengths together.
+
+    Raises PromptTooLong or UserError before any work is done.
+    """
+    check_prompts(base, prompts)
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    done: dict[int, Completion] = {}
+    for start in range(0, len(order), batch):
+        index = order[start : start + batch]
+        each = (
+            sampling if sampling is None or isinstance(sampling, Sampling) else [sampling[i] for i in index]
+        )
+        sums = [_Sum() for _ in index]
+        for pieces in stream(base, [prompts[i] for i in index], each, rows_of(active, index)):
+            for piece in pieces:
+                s = sums[piece.row]
+                s.text.append(piece.text)
+                s.ids += piece.ids
+                s.logprobs += piece.logprobs
+                s.top += piece.top
+                s.finish = piece.finish or s.finish
+        for i, s in zip(index, sums, strict=True):
+            done[i] = Completion(
+                "".join(s.text), tuple(s.ids), s.finish, tuple(s.logprobs), len(prompts[i]), tuple(s.top)
+            )
+    return [done[i] for i in range(len(prompts))]

@@ -1,0 +1,57 @@
+"""Tokens to text while they come: letters that span tokens, stop strings that span tokens, special tokens unseen."""
+
+import codecs
+from collections.abc import Sequence
+
+from onebase.codec.text.tokenizer import Tokenizer
+
+
+class TextStream:
+    """The text of one answer, token by token.
+
+    Text that may still turn out to be the start of a stop string, and bytes that are no whole letter yet, are held back.
+    What `push` and `flush` returned, joined, is the text of the answer, however the text was cut into tokens.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:
+        self._tokenizer, self._stop = tokenizer, tuple(stop)
+        self._special = frozenset(tokenizer.specials.values())
+        self._bytes = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._held = ""
+        self.stopped = False
+        """A stop string was found; nothing comes after it."""
+
+    def push(self, id: int) -> str:
+        """Add a token; returns the text that is now certain. Special tokens have none."""
+        if id in self._special or self.stopped:
+            return ""
+        return self._take(self._bytes.decode(self._tokenizer.bytes_of(id)))
+
+    def flush(self) -> str:
+        """The answer ended: what was held back. A letter that is not whole becomes U+FFFD."""
+        if self.stopped:
+            return ""
+        out = self._take(self._bytes.decode(b"", final=True))
+        if self.stopped:
+            return out
+        held, self._held = self._held, ""
+        return out + held
+
+    def _take(self, text: str) -> str:
+        if not self._stop:
+            return text
+        self._held += text
+        # The stop string that is whole first; of those the longest. It is the same one however the text is cut.
+        found = [(at + len(s), at) for s in self._stop if (at := self._held.find(s)) >= 0]
+        if found:
+            out, self._held, self.stopped = self._held[: min(found)[1]], "", True
+            return out
+        keep = max(self._begun(s) for s in self._stop)
+        cut = len(self._held) - keep
+        out, self._held = self._held[:cut], self._held[cut:]
+        return out
+
+    def _begun(self, stop: str) -> int:
+        """How many letters at the end of the held text may be the start of `stop`."""
+        most = min(len(stop) - 1, len(self._held))
+        return next((n for n in range(most, 0, -1) if self._held.endswith(stop[:n])), 0)

@@ -1,0 +1,133 @@
+"""The record of an artifact for people and programs: every value with its origin, unknown printed as unknown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from onebase.artifact.files import read_manifest
+from onebase.artifact.record import RECORD, Record
+from onebase.govern.store import read_entry
+
+UNKNOWN = "unknown"
+# What a reader asks first. A field counts as known when an event is named so, or begins so ("flops.counted").
+EXPECTED = {
+    "base": ("config", "data", "tokens", "flops", "energy", "seconds", "machine", "versions", "scores"),
+    "adapter": ("task", "method", "data", "parameters", "seconds", "machine", "versions", "scores"),
+    "dataset": ("sources", "seed", "holdout"),
+    "run": ("config", "seconds", "machine", "versions"),
+}
+
+
+def describe(folder: str | Path) -> dict[str, Any]:
+    """The artifact as JSON data, for `onebase show REF --json`. Unknown values are null. Raises ArtifactError.
+
+    "facts" lists {"field", "value", "origin", "time", "times"}: the latest value of each field, and how often it was noted.
+    """
+    folder = Path(folder)
+    manifest, entry = read_manifest(folder), read_entry(folder)
+    record = Record.load(folder) if (folder / RECORD).is_file() else Record(entry.kind)
+    facts = []
+    for name in dict.fromkeys(e.field for e in record.events):
+        events = [e for e in record.events if e.field == name]
+        last = events[-1]
+        row = {
+            "field": name,
+            "value": last.value,
+            "origin": last.origin,
+            "time": last.time,
+            "times": len(events),
+        }
+        facts.append(row)
+    for name in EXPECTED.get(entry.kind, ()):
+        if not any(f["field"] == name or f["field"].startswith((name + ".", name + "_")) for f in facts):
+            facts.append({"field": name, "value": None, "origin": "not recorded", "time": None, "times": 0})
+    return {
+        "path": str(folder),
+        "kind": entry.kind,
+        "fingerprint": entry.fingerprint or None,
+        "created": entry.created,
+        "bytes": sum(f["bytes"] for f in manifest["files"].values()),
+        "files": {name: f["bytes"] for name, f in manifest["files"].items()},
+        "hashes": record.hashes,
+        "parents": record.parents,
+        "facts": facts,
+        "manifest": manifest["facts"],
+    }
+
+
+def lines(folder: str | Path) -> list[str]:
+    """The artifact as plain text: `field  value  [origin]`, one a line. Raises ArtifactError."""
+    rows = list(_rows(describe(folder)))
+    wide = max(len(field) for field, _, _ in rows)
+    return [
+        f"{field:<{wide}}  {value}" + (f"  [{origin}]" if origin else "") for field, value, origin in rows
+    ]
+
+
+def show(folder: str | Path, console: Console | None = None) -> None:
+    """Print the artifact as a table. Raises ArtifactError."""
+    table = Table("field", "value", "origin", title=clean(Path(folder).name), title_justify="left")
+    for row in _rows(describe(folder)):
+        table.add_row(
+            *(Text(cell, style="dim" if cell == UNKNOWN else "") for cell in row)
+        )  # Text: no markup is read
+    (console or Console()).print(table)
+
+
+def clean(text: str) -> str:
+    """`text` with control characters shown, not obeyed: a record from elsewhere must not drive the terminal."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def _rows(data: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    for name, origin in (
+        ("kind", "manifest"),
+        ("fingerprint", "manifest"),
+        ("created", "record"),
+        ("bytes", "manifest"),
+    ):
+        yield name, _value(data[name]), origin
+    for name, value in data["hashes"].items():
+        if name != "fingerprint":
+            yield clean(f"hash of {name}"), _value(value), "record"
+    for parent in data["parents"]:
+        text = f"{parent['kind']} {parent['name'] or '(no name)'} {parent['fingerprint'] or UNKNOWN}"
+        yield "parent", clean(text), "record"
+    if not data["parents"]:
+        yield "parent", "none recorded", "record"
+    for fact in data["facts"]:
+        again = f" (latest of {fact['times']})" if fact["times"] > 1 else ""
+        for field, value in _leaves(fact["field"], fact["value"]):
+            yield clean(field), _value(value), clean(fact["origin"]) + again
+
+
+def _leaves(field: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        for key, part in value.items():
+            yield from _leaves(f"{field}.{key}", part)
+    elif isinstance(value, list) and any(isinstance(part, dict) for part in value):
+        for i, part in enumerate(value):
+            yield from _leaves(f"{field}.{i}", part)
+    else:
+        yield field, value
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return UNKNOWN
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, (list, dict)):
+        items = value if isinstance(value, list) else list(value)
+        return ", ".join(_value(part) for part in items) if items else "none"
+    return clean(str(value))

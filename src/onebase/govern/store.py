@@ -1,0 +1,238 @@
+"""The store: a folder of bases, adapters, datasets and runs, with an SQLite index that the folders alone can rebuild."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import json
+import os
+import re
+import secrets
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from onebase.artifact.disk import disk_errors
+from onebase.artifact.files import MANIFEST, home, read_manifest
+from onebase.artifact.record import RECORD, Record
+from onebase.errors import ArtifactError, UserError
+
+FOLDERS = {"base": "bases", "adapter": "adapters", "dataset": "datasets", "run": "runs", "checkpoint": "runs"}
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_LAYOUT = 1  # raised when the table changes: an index of another layout is made anew
+_TABLE = """CREATE TABLE artifact (name TEXT PRIMARY KEY, kind TEXT NOT NULL, path TEXT NOT NULL,
+    fingerprint TEXT NOT NULL, created TEXT NOT NULL, parents TEXT NOT NULL, stamp TEXT NOT NULL)"""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One artifact: its name in the store ("" outside it), kind, folder, fingerprint ("" = unknown), creation time
+    (ISO 8601, UTC) and parents ({"kind", "fingerprint", "name"} each)."""
+
+    name: str
+    kind: str
+    path: Path
+    fingerprint: str
+    created: str
+    parents: tuple[dict[str, Any], ...]
+
+
+def read_entry(folder: str | Path, name: str = "") -> Entry:
+    """What the index holds of an artifact, read from its manifest and record. Raises ArtifactError."""
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    record = Record.load(folder) if (folder / RECORD).is_file() else Record(manifest["kind"])
+    found = manifest["facts"].get("fingerprint") or record.hashes.get("fingerprint") or ""
+    written = datetime.fromtimestamp((folder / MANIFEST).stat().st_mtime, UTC).isoformat(timespec="seconds")
+    created = record.events[0].time if record.events else written
+    return Entry(name, manifest["kind"], folder.resolve(), str(found), created, tuple(record.parents))
+
+
+class Store:
+    """Names for artifacts. `<root>/<kind>s/<name>` is a folder (copied in) or a link to one (registered).
+
+    The folders are the truth and `index.sqlite` a cache of them: rows of folders that changed are read again when listed,
+    `reindex()` rebuilds all, and the file can be deleted.
+    """
+
+    def __init__(self, root: str | Path | None = None) -> None:
+        self.root = Path(root) if root is not None else home() / "store"
+        self.index = self.root / "index.sqlite"
+
+    def add(self, path: str | Path, name: str, copy: bool = False) -> Entry:
+        """Register the artifact at `path` under `name`, by reference or, with `copy`, as a copy of its own.
+
+        Adding the same folder under the same name again refreshes its row. Raises UserError for a bad or taken name,
+        ArtifactError for a folder that is no artifact or a store that cannot be written.
+        """
+        if not _NAME.fullmatch(name):
+            raise UserError(
+                f"'{name}' cannot be a store name",
+                "use letters, digits, '.', '_' and '-', a letter or digit first",
+            )
+        entry = read_entry(path, name)
+        if entry.kind not in FOLDERS:
+            raise ArtifactError(f"{path} is of kind '{entry.kind}'", f"the store holds: {', '.join(FOLDERS)}")
+        place = self.root / FOLDERS[entry.kind] / name
+        taken = self._places().get(name)
+        if taken is not None and (taken != place or copy or taken.resolve() != entry.path):
+            raise UserError(
+                f"the store has another '{name}' ({taken.resolve()})",
+                "choose another name or remove that one first",
+            )
+        with disk_errors(place):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if taken is None and copy:
+                _copy(entry.path, place)
+            elif taken is None:
+                place.symlink_to(entry.path, target_is_directory=True)
+        with self._db() as db:
+            self._refresh(db)
+        return read_entry(place, name)
+
+    def resolve(self, ref: str | Path) -> Path:
+        """The folder that `ref` means: an existing path first, then a store name.
+
+        Raises UserError naming near store names, or the folder a name pointed to when that has gone.
+        """
+        if Path(ref).exists():
+            return Path(ref)
+        places = self._places()
+        place = places.get(str(ref))
+        if place is None:
+            near = difflib.get_close_matches(str(ref), places, 3, 0.5)
+            hint = (
+                f"did you mean {' or '.join(near)}?"
+                if near
+                else f"names in the store: {_some(sorted(places))}"
+            )
+            raise UserError(f"'{ref}' is neither a path nor a name in the store ({self.root})", hint)
+        if not place.exists():
+            raise UserError(
+                f"'{ref}' is registered at {os.readlink(place)}, which is gone", "remove it and add it anew"
+            )
+        return place.resolve()
+
+    def list(self, kind: str | None = None) -> tuple[Entry, ...]:
+        """All entries, or those of one kind, by name. Names whose artifact is gone or damaged are left out."""
+        if not self.root.is_dir():
+            return ()
+        with self._db() as db:
+            self._refresh(db)
+            rows = db.execute("SELECT * FROM artifact ORDER BY name").fetchall()
+        entries = (Entry(n, k, Path(path), f, c, tuple(json.loads(up))) for n, k, path, f, c, up, _ in rows)
+        return tuple(e for e in entries if kind in (None, e.kind))
+
+    def remove(self, name: str) -> None:
+        """Forget a name: a link goes and its artifact stays where it is; a copy made by the store is deleted."""
+        place = self._places().get(name)
+        if place is None:
+            self.resolve(name)  # says which names are near
+            raise UserError(
+                f"'{name}' is a path, not a name in the store", "delete the folder yourself if you mean it"
+            )
+        with disk_errors(place):
+            if place.is_symlink():
+                place.unlink()
+            else:
+                gone = place.with_name(
+                    f".{name}.gone-{secrets.token_hex(4)}"
+                )  # a half-deleted folder has no name
+                os.rename(place, gone)
+                shutil.rmtree(gone)
+        with self._db() as db:
+            self._refresh(db)
+
+    def reindex(self) -> tuple[str, ...]:
+        """Rebuild the index from the folders alone; returns a line for each name whose folder could not be read."""
+        with self._db() as db:
+            db.execute("DELETE FROM artifact")
+            return self._refresh(db)
+
+    def _refresh(self, db: sqlite3.Connection) -> tuple[str, ...]:
+        """Make the rows agree with the folders; only changed ones are read."""
+        problems = []
+        stamps = dict(db.execute("SELECT name, stamp FROM artifact").fetchall())
+        places = self._places()
+        for name, place in sorted(places.items()):
+            try:
+                info = (place / MANIFEST).stat()
+                stamp = f"{place.resolve()} {info.st_size} {info.st_mtime_ns} {info.st_ino}"
+                if stamps.get(name) != stamp:
+                    e = read_entry(place, name)
+                    row = (name, e.kind, str(e.path), e.fingerprint, e.created, json.dumps(e.parents), stamp)
+                    db.execute("INSERT OR REPLACE INTO artifact VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+            except (ArtifactError, OSError) as error:
+                problems.append(f"{name}: {error.cause if isinstance(error, ArtifactError) else error}")
+                db.execute("DELETE FROM artifact WHERE name = ?", (name,))
+        for name in stamps.keys() - places.keys():
+            db.execute("DELETE FROM artifact WHERE name = ?", (name,))
+        return tuple(problems)
+
+    def _places(self) -> dict[str, Path]:
+        found = {}
+        for folder in dict.fromkeys(FOLDERS.values()):
+            if (self.root / folder).is_dir():
+                found.update({p.name: p for p in (self.root / folder).iterdir() if _NAME.fullmatch(p.name)})
+        return found
+
+    @contextlib.contextmanager
+    def _db(self) -> Iterator[sqlite3.Connection]:
+        """A transaction. A damaged index is thrown away: the folders hold all of it."""
+        with disk_errors(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+        try:
+            db = self._open()
+        except sqlite3.DatabaseError as e:
+            if isinstance(e, sqlite3.OperationalError):  # locked, or the disk: not the index's content
+                raise self._trouble(e) from e
+            for path in self.root.glob("index.sqlite*"):
+                path.unlink()
+            db = self._open()
+        try:
+            with db:
+                yield db
+        except sqlite3.OperationalError as e:
+            raise self._trouble(e) from e
+        finally:
+            db.close()
+
+    def _open(self) -> sqlite3.Connection:
+        db = sqlite3.connect(self.index, timeout=30)
+        try:
+            db.execute("PRAGMA journal_mode=WAL")
+            if db.execute("PRAGMA user_version").fetchone()[0] != _LAYOUT:
+                with db:
+                    db.execute("BEGIN IMMEDIATE")  # one of several openers does it, the others find it done
+                    if db.execute("PRAGMA user_version").fetchone()[0] != _LAYOUT:
+                        db.execute("DROP TABLE IF EXISTS artifact")
+                        db.execute(_TABLE)
+                        db.execute(f"PRAGMA user_version = {_LAYOUT}")
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def _trouble(self, error: Exception) -> ArtifactError:
+        return ArtifactError(
+            f"the store's index {self.index} cannot be used: {error}",
+            "free some space, or set ONEBASE_HOME to a folder that can be written",
+        )
+
+
+def _copy(source: Path, place: Path) -> None:
+    temp = place.with_name(f".{place.name}.tmp-{secrets.token_hex(4)}")
+    try:
+        shutil.copytree(source, temp)
+        os.rename(temp, place)
+    except BaseException:
+        shutil.rmtree(temp, ignore_errors=True)
+        raise
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:8]) + (" ..." if len(names) > 8 else "") if names else "none yet"

@@ -1,0 +1,120 @@
+"""Verification: every byte reread, the fingerprint computed anew, record and manifest compared."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from onebase.artifact.files import MANIFEST, read_manifest, verify
+from onebase.artifact.record import RECORD, Record
+from onebase.artifact.tensors import fingerprint, load_tensors
+from onebase.errors import ArtifactError
+
+Recompute = Callable[[Path], str]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was checked of one artifact; there is a report only when all of it held. `seconds` is wall-clock."""
+
+    path: Path
+    kind: str
+    files: int
+    bytes: int
+    fingerprint: str
+    checks: tuple[str, ...]
+    seconds: float
+
+    def line(self) -> str:
+        """One line for people."""
+        size, found = f"{self.files} files, {self.bytes:,} bytes", self.fingerprint or "no fingerprint"
+        return (
+            f"ok  {self.path}  {self.kind}  {found}  {size}, {self.seconds:.1f} s: {'; '.join(self.checks)}"
+        )
+
+
+def base_fingerprint(folder: Path) -> str:
+    """The fingerprint of a base folder from its bytes: base.json's "config" and the tensors of model*.safetensors."""
+    try:
+        config = json.loads((folder / "base.json").read_text(encoding="utf-8"))["config"]
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise ArtifactError(
+            f"{folder / 'base.json'} holds no config: {e}", "take an intact copy of the folder"
+        ) from None
+    tensors: dict[str, torch.Tensor] = {}
+    for path in sorted(folder.glob("model*.safetensors")):
+        shard = load_tensors(path)
+        for name in sorted(shard.keys() & tensors.keys()):
+            raise ArtifactError(
+                f"{path}: tensor '{name}' is in two files", "take an intact copy of the folder"
+            )
+        tensors |= shard
+    return fingerprint(tensors, config)
+
+
+RECOMPUTE: Mapping[str, Recompute] = {"base": base_fingerprint}
+
+
+def verify_artifact(folder: str | Path, recompute: Mapping[str, Recompute] | None = None) -> Report:
+    """Check one artifact whole. `recompute` gives, by kind, how a fingerprint follows from a folder (default: a base's).
+
+    Raises ArtifactError naming the file or the hash that does not hold.
+    """
+    folder, start = Path(folder), time.perf_counter()
+    manifest = read_manifest(folder)
+    verify(folder)
+    checks = ["every byte reread"]
+    facts, files = manifest["facts"], manifest["files"]
+    record = Record.load(folder / RECORD) if RECORD in files else None
+    if record is not None:
+        if record.kind != manifest["kind"]:
+            raise _differ(folder, "kind", record.kind, manifest["kind"])
+        for name, value in record.hashes.items():
+            stated = facts.get(name, files[name]["sha256"] if name in files else value)
+            if value != stated:
+                raise _differ(folder, name, value, str(stated))
+        checks.append("record agrees with the manifest")
+    stated = str(facts.get("fingerprint") or (record.hashes.get("fingerprint") if record else None) or "")
+    how = (RECOMPUTE if recompute is None else recompute).get(manifest["kind"])
+    if how is not None:
+        found = how(folder)
+        if found != stated:
+            raise ArtifactError(
+                f"{folder}: the fingerprint computed from its files is {found}, its manifest states {stated or 'none'}",
+                "do not use it: weights or config are not those it was recorded with",
+            )
+        checks.append("fingerprint computed anew")
+    size = sum(entry["bytes"] for entry in files.values())
+    return Report(
+        folder, manifest["kind"], len(files), size, stated, tuple(checks), time.perf_counter() - start
+    )
+
+
+def verify_tree(folder: str | Path, recompute: Mapping[str, Recompute] | None = None) -> list[Report]:
+    """Check an artifact, or every artifact below a folder (a run with its checkpoints and adapters). Raises ArtifactError."""
+    folder = Path(folder)
+    if (folder / MANIFEST).is_file() or not folder.is_dir():
+        return [verify_artifact(folder, recompute)]
+    # Names with a leading dot are what a killed writer left: not artifacts.
+    found = sorted(
+        p.parent
+        for p in folder.rglob(MANIFEST)
+        if not any(n.startswith(".") for n in p.relative_to(folder).parts)
+    )
+    if not found:
+        raise ArtifactError(
+            f"there is no artifact in {folder}", "give a base, adapter, dataset or run folder"
+        )
+    return [verify_artifact(path, recompute) for path in found]
+
+
+def _differ(folder: Path, name: str, record: str, manifest: str) -> ArtifactError:
+    return ArtifactError(
+        f"{folder / RECORD} says {name} {record}, {MANIFEST} says {manifest}",
+        "do not use it: the two were not written together",
+    )

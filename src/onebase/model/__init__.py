@@ -1,0 +1,1 @@
+"""The transformer room: one `Trunk`, configured. No modality, no loss, no task."""

@@ -1,0 +1,195 @@
+"""Masks lowered to kernels, and attention by them. B batch, N query heads, G key heads, Q and K lengths, H head features.
+
+`lower` runs once per distinct mask and forward; its result, a value, is shared by the layers. Four kernels, one meaning:
+  plain    the reference: all scores at once, softmax in fp32
+  sdpa     torch's scaled_dot_product_attention: inference on CPU, simple masks on GPU
+  blocked  training on CPU: blocks of queries, each only against the keys that it can see
+  flex     torch's flex_attention: structured masks on GPU (it has no backward on CPU)
+A query that sees nothing (padding) gets zeros, never NaN.
+"""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from onebase.model.blocked import blocked_attention
+from onebase.model.mask import Causal, Cols, Everything, Mask
+
+Kind = Literal["plain", "sdpa", "blocked", "flex"]
+KINDS: tuple[Kind, ...] = ("plain", "sdpa", "blocked", "flex")
+
+
+@dataclass(frozen=True, eq=False)
+class Lowered:
+    """A mask made ready for a kernel.
+
+    seen: bool [B, 1, Q, K]; None: all keys that `causal` allows. Rows that see nothing are opened in it, for finite numbers.
+    live: bool [B, 1, Q, 1], false where a query sees nothing and its output is zero; None: all live.
+    causal: no query sees a key behind it; the last query stands at the last key.
+    reach: no query sees a key further than this many indices away; None: no limit.
+    """
+
+    kind: Kind
+    seen: Tensor | None = None
+    live: Tensor | None = None
+    causal: bool = False
+    reach: int | None = None
+    flex: Any = None
+
+
+def lower(
+    mask: Mask, q: Cols, k: Cols, *, softcap: float | None = None, device: torch.device | str, impl: str = "auto"
+) -> Lowered:
+    """Make `mask` between queries q [B, Q] and keys k [B, K] ready for the best kernel (or for the one named by `impl`).
+
+    With a cache the queries are the last Q of the keys.
+    """
+    assert impl == "auto" or impl in KINDS, impl
+    device = torch.device(device)
+    single = q.single and k.single and q.shape == k.shape
+    alone = mask.alone() if single else None
+    easy = alone in (Everything(), Causal())
+    kind = cast(Kind, impl) if impl != "auto" else _choose(device, easy, softcap)
+    if easy:
+        return Lowered(kind, causal=alone == Causal(), flex=_flex_mask(mask, q, k, device) if kind == "flex" else None)
+    if kind == "flex":
+        return Lowered(kind, flex=_flex_mask(mask, q, k, device))
+    seen = mask.dense(q, k)
+    if kind == "sdpa" and device.type == "cpu" and bool(seen.all()):  # decoding: no mask is quicker than one
+        return Lowered(kind)
+    live = seen.any(-1, keepdim=True)
+    seen = seen | ~live
+    if kind != "blocked":
+        return Lowered(kind, seen, live)
+    causal, reach = _bounds(mask, q, k)
+    return Lowered(kind, seen, live, causal, reach)
+
+
+def attend(
+    q_BNQH: Tensor, k_BGKH: Tensor, v_BGKH: Tensor, lowered: Lowered, *, scale: float, softcap: float | None = None
+) -> Tensor:
+    """softmax(scale * q k^T, capped to +-softcap by tanh if given, over the keys seen) v -> [B, N, Q, H].
+
+    N is a multiple of G: heads n * N / G ... share key head n.
+    """
+    kind = lowered.kind
+    if kind == "sdpa" and softcap is None:
+        out = _sdpa(q_BNQH, k_BGKH, v_BGKH, lowered, scale)
+    elif kind == "blocked":
+        out = blocked_attention(
+            q_BNQH, k_BGKH, v_BGKH, lowered.seen, lowered.causal, lowered.reach, scale=scale, softcap=softcap
+        )
+    elif kind == "flex":
+        return _flex(q_BNQH, k_BGKH, v_BGKH, lowered, scale, softcap)
+    else:
+        out = _plain(q_BNQH, k_BGKH, v_BGKH, lowered, scale, softcap)
+    return out if lowered.live is None else out.masked_fill(~lowered.live, 0.0)
+
+
+def _choose(device: torch.device, easy: bool, softcap: float | None) -> Kind:
+    if device.type == "cuda":
+        return "sdpa" if easy and softcap is None else "flex"
+    if torch.is_grad_enabled() or softcap is not None:
+        return "blocked"
+    return "sdpa"
+
+
+def _bounds(mask: Mask, q: Cols, k: Cols) -> tuple[bool, int | None]:
+    """(causal, reach) by index, when the order of the keys is the order of their positions; else (False, None)."""
+    Q = q.shape[1]
+    reach = mask.reach()
+    if (mask.ahead() and reach is None) or k.shape[1] < Q:
+        return False, None
+    if not (torch.equal(q.pos, k.pos[:, -Q:]) and torch.equal(q.doc, k.doc[:, -Q:])):
+        return False, None
+    valid = k.doc >= 0
+    # Where documents stand apart their order counts first and positions may start again.
+    order = k.pos.long() + (k.doc.long() * (int(k.pos.max()) + 1) if mask.apart() else 0)
+    top = torch.where(valid, order, -1).cummax(dim=1).values
+    if bool((valid[:, 1:] & (order[:, 1:] <= top[:, :-1])).any()):
+        return False, None
+    if reach is not None and bool((valid[:, 1:] & ~valid[:, :-1]).any()):
+        reach = None  # padding between keys: further in indices than in positions
+    return not mask.ahead(), reach
+
+
+def _triangle(Q: int, K: int, device: torch.device) -> Tensor:
+    return torch.ones(Q, K, dtype=torch.bool, device=device).tril(K - Q)
+
+
+def _full(lowered: Lowered, Q: int, K: int, device: torch.device) -> Tensor | None:
+    """The dense mask of a lowering, None if all is seen."""
+    if lowered.seen is None and lowered.causal:
+        return _triangle(Q, K, device)
+    return lowered.seen
+
+
+def _plain(
+    q_BNQH: Tensor, k_BGKH: Tensor, v_BGKH: Tensor, lowered: Lowered, scale: float, softcap: float | None
+) -> Tensor:
+    B, N, Q, H = q_BNQH.shape
+    G, K = k_BGKH.shape[1], k_BGKH.shape[2]
+    exact = torch.promote_types(q_BNQH.dtype, torch.float32)
+    q = q_BNQH.reshape(B, G, N // G, Q, H).to(exact) * scale
+    scores = q @ k_BGKH.to(exact).unsqueeze(2).transpose(-1, -2)
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
+    seen = _full(lowered, Q, K, q.device)
+    if seen is not None:
+        scores = scores.masked_fill(~seen if seen.dim() == 2 else ~seen.unsqueeze(2), float("-inf"))
+    out = scores.softmax(-1) @ v_BGKH.to(exact).unsqueeze(2)
+    return out.reshape(B, N, Q, H).to(q_BNQH.dtype)
+
+
+def _sdpa(q_BNQH: Tensor, k_BGKH: Tensor, v_BGKH: Tensor, lowered: Lowered, scale: float) -> Tensor:
+    Q, K = q_BNQH.shape[2], k_BGKH.shape[2]
+    grouped = q_BNQH.shape[1] != k_BGKH.shape[1]
+    square = lowered.causal and lowered.seen is None and Q == K
+    seen = None if square else _full(lowered, Q, K, q_BNQH.device)
+    return F.scaled_dot_product_attention(
+        q_BNQH, k_BGKH, v_BGKH, attn_mask=seen, is_causal=square, scale=scale, enable_gqa=grouped
+    )
+
+
+@functools.cache
+def _flex_kernels(device_type: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+    if device_type == "cuda":
+        return torch.compile(flex_attention, dynamic=False), torch.compile(create_block_mask)
+    return flex_attention, create_block_mask
+
+
+def _flex_mask(mask: Mask, q: Cols, k: Cols, device: torch.device) -> Any:
+    def seen(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        qc = Cols(q.pos[b, i], q.doc[b, i], None if q.block is None else q.block[b, i])
+        kc = Cols(k.pos[b, j], k.doc[b, j], None if k.block is None else k.block[b, j])
+        return mask.sees(qc, kc) & (kc.doc >= 0) & (qc.doc >= 0)
+
+    (B, Q), K = q.shape, k.shape[1]
+    return _flex_kernels(device.type)[1](seen, B, None, Q, K, device=str(device))
+
+
+def _flex(
+    q_BNQH: Tensor, k_BGKH: Tensor, v_BGKH: Tensor, lowered: Lowered, scale: float, softcap: float | None
+) -> Tensor:
+    def cap(score: Tensor, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        assert softcap is not None
+        return softcap * torch.tanh(score / softcap)
+
+    grouped = q_BNQH.shape[1] != k_BGKH.shape[1]
+    out: Tensor = _flex_kernels(q_BNQH.device.type)[0](
+        q_BNQH,
+        k_BGKH,
+        v_BGKH,
+        score_mod=None if softcap is None else cap,
+        block_mask=lowered.flex,
+        scale=scale,
+        enable_gqa=grouped,
+    )
+    return out

@@ -1,0 +1,115 @@
+"""The config tree of a trunk: small typed parts, no family names. Widths count features, not bytes."""
+
+from typing import Literal
+
+from onebase.config import config
+from onebase.errors import ConfigError
+
+Activation = Literal["swiglu", "geglu", "relu2", "gelu", "relu"]
+GATED = ("swiglu", "geglu")
+
+
+@config
+class NormConfig:
+    """RMS or layer norm. `offset` is added to the weight (Gemma stores w of 1 + w); `affine=False` has no weight."""
+
+    kind: Literal["rms", "layer"] = "rms"
+    eps: float = 1e-6
+    affine: bool = True
+    offset: float = 0.0
+
+
+@config
+class RopeConfig:
+    """Rotary positions (Su et al., 2104.09864), half-split layout; `dim` features of each head turn (all when null)."""
+
+    base: float = 10000.0
+    dim: int | None = None
+
+
+@config
+class AttnConfig:
+    """Grouped-query attention. `window` keys back at most, itself included; `softcap` c bounds scores to c*tanh(s/c)."""
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    rope: RopeConfig | None = RopeConfig()
+    window: int | None = None
+    softcap: float | None = None
+    scale: float | None = None
+    qk_norm: NormConfig | None = None
+    bias: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("heads", "kv_heads", "head_dim"):
+            if getattr(self, name) < 1:
+                raise ConfigError(
+                    f"attention {name} is {getattr(self, name)}", "give a whole number of at least 1"
+                )
+        if self.heads % self.kv_heads:
+            raise ConfigError(
+                f"{self.heads} query heads cannot share {self.kv_heads} key heads",
+                "let kv_heads divide heads",
+            )
+        if self.rope and (self.rope.dim or self.head_dim) % 2:
+            raise ConfigError(
+                f"rotary positions need an even head_dim, given {self.head_dim}", "use 32, 64 or 128"
+            )
+        if self.window is not None and self.window < 1:
+            raise ConfigError(f"attention window is {self.window}", "give at least 1, or null for none")
+
+
+@config
+class FFConfig:
+    """Feed-forward of `hidden` features; gated activations have a third matrix."""
+
+    hidden: int
+    activation: Activation = "swiglu"
+    bias: bool = False
+
+
+@config
+class Norms:
+    """Which norm and where it stands: before each part, after the residual sum, or on both sides of the part."""
+
+    norm: NormConfig = NormConfig()
+    where: Literal["pre", "post", "sandwich"] = "pre"
+
+
+@config
+class BlockConfig:
+    attn: AttnConfig
+    ff: FFConfig
+    norms: Norms = Norms()
+
+
+@config
+class InitConfig:
+    """Normal(0, std) matrices; `zero_out` starts every block as the identity (output projections at zero)."""
+
+    std: float = 0.02
+    zero_out: bool = False
+
+
+@config
+class TrunkConfig:
+    """A transformer: vectors in, vectors out.
+
+    `input_norm` acts on the stem's output. `lambdas` gives every block two learned numbers (a, b) and the input
+    a*x + b*x_0, with x_0 the stem's output (modded-nanogpt).
+    """
+
+    width: int
+    blocks: tuple[BlockConfig, ...]
+    final_norm: NormConfig | None = NormConfig()
+    input_norm: NormConfig | None = None
+    lambdas: bool = False
+    direction: Literal["causal", "both"] = "causal"
+    init: InitConfig = InitConfig()
+
+    def __post_init__(self) -> None:
+        if self.width < 1 or not self.blocks:
+            raise ConfigError(
+                f"a trunk of width {self.width} with {len(self.blocks)} blocks", "give both at least 1"
+            )

@@ -1,0 +1,90 @@
+"""Parameters, FLOPs and memory of a trunk from its config alone, before anything is allocated."""
+
+from onebase.model.config import GATED, AttnConfig, BlockConfig, NormConfig, TrunkConfig
+
+
+def norm_parameters(cfg: NormConfig | None, width: int) -> int:
+    """Learned numbers of one norm."""
+    if cfg is None or not cfg.affine:
+        return 0
+    return width * (2 if cfg.kind == "layer" else 1)
+
+
+def _linear(d_in: int, d_out: int, bias: bool) -> int:
+    return d_in * d_out + (d_out if bias else 0)
+
+
+def attention_parameters(cfg: AttnConfig, width: int) -> int:
+    """q, k, v, o and the QK-norms."""
+    q, kv = cfg.heads * cfg.head_dim, cfg.kv_heads * cfg.head_dim
+    return (
+        _linear(width, q, cfg.bias)
+        + 2 * _linear(width, kv, cfg.bias)
+        + _linear(q, width, cfg.bias)
+        + 2 * norm_parameters(cfg.qk_norm, cfg.head_dim)
+    )
+
+
+def block_parameters(cfg: BlockConfig, width: int) -> int:
+    """One block: attention, feed-forward, norms."""
+    ups = 2 if cfg.ff.activation in GATED else 1
+    ff = ups * _linear(width, cfg.ff.hidden, cfg.ff.bias) + _linear(cfg.ff.hidden, width, cfg.ff.bias)
+    norms = (4 if cfg.norms.where == "sandwich" else 2) * norm_parameters(cfg.norms.norm, width)
+    return attention_parameters(cfg.attn, width) + ff + norms
+
+
+def parameters(cfg: TrunkConfig) -> int:
+    """All learned numbers of a trunk."""
+    ends = norm_parameters(cfg.input_norm, cfg.width) + norm_parameters(cfg.final_norm, cfg.width)
+    return (
+        sum(block_parameters(b, cfg.width) for b in cfg.blocks)
+        + ends
+        + (2 * len(cfg.blocks) if cfg.lambdas else 0)
+    )
+
+
+def matrix_parameters(cfg: TrunkConfig) -> int:
+    """Weights that are multiplied with every token: the projections, without biases and norms."""
+    total = 0
+    for b in cfg.blocks:
+        heads = (2 * b.attn.heads + 2 * b.attn.kv_heads) * b.attn.head_dim
+        total += cfg.width * (heads + (3 if b.ff.activation in GATED else 2) * b.ff.hidden)
+    return total
+
+
+def seen_keys(attn: AttnConfig, length: int, causal: bool) -> float:
+    """Mean number of keys that a query sees in a row of `length` tokens of one document."""
+    if not causal:
+        return float(length)
+    window = min(attn.window or length, length)
+    return (window * (window + 1) / 2 + (length - window) * window) / length
+
+
+def forward_flops(cfg: TrunkConfig, length: int) -> float:
+    """Multiply-adds times two, per token, forward: projections, and scores and values of the keys that are seen."""
+    flops = 2.0 * matrix_parameters(cfg)
+    for b in cfg.blocks:
+        flops += 4.0 * b.attn.heads * b.attn.head_dim * seen_keys(b.attn, length, cfg.direction == "causal")
+    return flops
+
+
+def cache_bytes(cfg: TrunkConfig, tokens: int, bytes_per_number: int = 2) -> int:
+    """Key-value cache of one row of `tokens` tokens."""
+    per_token = sum(2 * b.attn.kv_heads * b.attn.head_dim for b in cfg.blocks)
+    return per_token * tokens * bytes_per_number
+
+
+def activation_bytes(cfg: TrunkConfig, tokens: int, length: int, bytes_per_number: int = 2) -> int:
+    """What a backward pass keeps for `tokens` tokens in rows of `length`: an estimate from the tensors that autograd saves.
+
+    Counts inputs of projections, norms (with their fp32 copy), rotary and gate products, and attention weights of the keys
+    seen (kept by the plain and blocked lowerings).
+    """
+    total = 0.0
+    for b in cfg.blocks:
+        q, kv = b.attn.heads * b.attn.head_dim, b.attn.kv_heads * b.attn.head_dim
+        ups = 2 if b.ff.activation in GATED else 1
+        numbers = 4 * cfg.width + 3 * q + 4 * kv + (2 * ups + 1) * b.ff.hidden
+        scores = 2 * b.attn.heads * seen_keys(b.attn, length, cfg.direction == "causal")
+        total += tokens * ((numbers + scores) * bytes_per_number + 4 * cfg.width * 4 / 2)
+    return int(total)

@@ -1,0 +1,42 @@
+"""Which device and number format to use, from what a user asked for."""
+
+import torch
+
+from onebase.errors import UserError
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto`: an NVIDIA GPU when there is one, else Apple's, else the CPU. Raises UserError when the one named is absent."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    kind = name.split(":")[0]
+    if kind not in present:
+        raise UserError(f"device {name!r} is not known", "use auto, cpu, cuda or mps")
+    if not present[kind]:
+        here = ", ".join(k for k, v in present.items() if v)
+        raise UserError(f"there is no {kind} device on this machine", f"use one of: {here}")
+    return torch.device(name)
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether bf16 arithmetic is native: on CPUs by AVX-512 BF16 or AMX, else it is emulated and slow."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        cpu = torch.backends.cpu.get_cpu_capability()
+        flags = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        return cpu == "AVX512" and bool(flags)
+    return False
+
+
+def compute_dtype(name: str, device: torch.device) -> torch.dtype:
+    """`auto`: bf16 where the chip has it, else fp32."""
+    if name == "auto":
+        return torch.bfloat16 if has_bf16(device) else torch.float32
+    known = {"bf16": torch.bfloat16, "fp32": torch.float32}
+    if name not in known:
+        raise UserError(f"dtype {name!r} is not known", "use auto, bf16 or fp32")
+    return known[name]

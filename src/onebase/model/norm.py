@@ -1,0 +1,36 @@
+"""Normalisation. Statistics are taken in fp32 whatever the dtype of the input."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from onebase.model.config import NormConfig
+
+
+class Norm(nn.Module):
+    """RMS (1910.07467) or layer norm over the last axis, as its config says."""
+
+    def __init__(self, cfg: NormConfig, width: int) -> None:
+        super().__init__()
+        self.cfg, self.width = cfg, width
+        self.weight = nn.Parameter(torch.empty(width)) if cfg.affine else None
+        self.bias = nn.Parameter(torch.empty(width)) if cfg.affine and cfg.kind == "layer" else None
+        self.reset()
+
+    def reset(self) -> None:
+        """Start as plain normalisation."""
+        if self.weight is not None:
+            nn.init.constant_(self.weight, 1.0 - self.cfg.offset)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x32 = x.float()
+        weight = None if self.weight is None else self.weight.float() + self.cfg.offset
+        if self.cfg.kind == "rms":
+            y = x32 * torch.rsqrt(x32.square().mean(-1, keepdim=True) + self.cfg.eps)
+            y = y if weight is None else y * weight
+        else:
+            bias = None if self.bias is None else self.bias.float()
+            y = F.layer_norm(x32, (self.width,), weight, bias, self.cfg.eps)
+        return y.to(x.dtype)

@@ -1,0 +1,77 @@
+"""What an objective is: rows of tokens in, a batch; a batch in, named losses. B rows, T time."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from onebase.base.model import BaseModel
+from onebase.codec.text.sample import Tokens
+from onebase.model.mask import Cols, Mask
+
+Row = Sequence[Tokens]
+Losses = dict[str, tuple[Tensor, int]]
+
+IGNORE = -100
+"""Target of a position that is not supervised."""
+
+
+@dataclass(frozen=True)
+class TrunkInput:
+    """What one trunk reads: ids [B, T], their columns, and a mask (None: the trunk's own)."""
+
+    ids_BT: Tensor
+    cols: Cols
+    mask: Mask | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Inputs by trunk, targets and supervised counts by loss name, and how many tokens each source gave."""
+
+    inputs: dict[str, TrunkInput]
+    targets: dict[str, Tensor]
+    counts: dict[str, int]
+    ids: tuple[str, ...] = ()
+    sources: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens read, padding not counted."""
+        return sum(self.sources.values())
+
+    def to(self, device: torch.device) -> "Batch":
+        if device.type == "cpu":
+            return self
+        inputs = {
+            k: TrunkInput(v.ids_BT.to(device, non_blocking=True), v.cols.to(device), v.mask)
+            for k, v in self.inputs.items()
+        }
+        targets = {k: v.to(device, non_blocking=True) for k, v in self.targets.items()}
+        return Batch(inputs, targets, self.counts, self.ids, self.sources)
+
+
+class Objective(Protocol):
+    """One way to learn. Losses are (sum, count): the loop divides by the count of the global batch."""
+
+    reserve: int
+    """Tokens that `batch` may add to a piece; packing leaves room for them."""
+
+    def batch(self, rows: Sequence[Row], first: int) -> Batch:
+        """Make a batch of packed rows; `first` is the global number of the first row, the only source of randomness."""
+        ...
+
+    def losses(self, base: BaseModel, batch: Batch) -> Losses:
+        """Sum and count of each loss. The sum carries the gradient."""
+        ...
+
+
+def count_sources(rows: Sequence[Row]) -> dict[str, int]:
+    """Tokens by source name."""
+    found: dict[str, int] = {}
+    for row in rows:
+        for piece in row:
+            found[piece.source] = found.get(piece.source, 0) + len(piece.ids)
+    return found

@@ -1,0 +1,162 @@
+"""The head's matrix product and cross-entropy in one, a chunk of tokens at a time: all logits are never held.
+
+T tokens, V vocabulary, D width. Where gradients are wanted they are made in the forward pass, while a chunk's logits are at
+hand, so backward only scales them. Same idea as Liger's fused linear cross-entropy (arXiv 2410.10989).
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+IGNORE = -100
+CHUNK = 1024  # tokens at a time
+
+
+def _exact(dtype: torch.dtype) -> torch.dtype:
+    """What sums are made in: fp32, or fp64 where the inputs have it."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def _logp(h_cD: Tensor, weight_VD: Tensor, bias_V: Tensor | None, softcap: float | None) -> tuple[Tensor, Tensor | None]:
+    """One chunk: log-probabilities [c, V] and, with a cap, tanh of the capped logits; exact."""
+    logits = F.linear(h_cD, weight_VD, bias_V).to(_exact(h_cD.dtype))
+    if softcap is None:
+        return torch.log_softmax(logits, dim=-1), None
+    tanh = torch.tanh(logits / softcap)
+    return torch.log_softmax(tanh * softcap, dim=-1), tanh
+
+
+def _pick(logp_cV: Tensor, targets_c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """nll [c] (0 where ignored), the column of each target [c, 1] (0 where ignored), and which are used, bool [c, 1]."""
+    used = (targets_c != IGNORE).unsqueeze(-1)
+    index = torch.where(used, targets_c.unsqueeze(-1), 0)
+    return torch.where(used, -logp_cV.gather(-1, index), 0.0).squeeze(-1), index, used
+
+
+def _chunk(
+    h_cD: Tensor, weight_VD: Tensor, bias_V: Tensor | None, targets_c: Tensor, softcap: float | None
+) -> tuple[Tensor, Tensor]:
+    """One chunk: summed nll and its gradient by the logits before the cap [c, V], in h's dtype. In place: for speed."""
+    logp, tanh = _logp(h_cD, weight_VD, bias_V, softcap)
+    nll, index, used = _pick(logp, targets_c)
+    d = logp.exp_()
+    d.scatter_add_(-1, index, torch.full_like(index, -1, dtype=d.dtype))
+    if tanh is not None:
+        d.mul_(tanh.square_().neg_().add_(1))
+    return nll.sum(), d.mul_(used).to(h_cD.dtype)
+
+
+def _chunk_fusable(
+    h_cD: Tensor, weight_VD: Tensor, bias_V: Tensor | None, targets_c: Tensor, softcap: float | None
+) -> tuple[Tensor, Tensor]:
+    """The same without scatter, which the compiler cannot fuse: two passes over the logits once compiled."""
+    logits = F.linear(h_cD, weight_VD, bias_V).to(_exact(h_cD.dtype))
+    capped = logits if softcap is None else softcap * torch.tanh(logits / softcap)
+    top = capped.amax(-1, keepdim=True)
+    lse = top + (capped - top).exp().sum(-1, keepdim=True).log()
+    used = (targets_c != IGNORE).unsqueeze(-1)
+    index = torch.where(used, targets_c.unsqueeze(-1), 0)
+    nll = torch.where(used, lse - capped.gather(-1, index), 0.0)
+    hit = torch.arange(capped.shape[-1], device=capped.device) == index
+    d = ((capped - lse).exp() - hit.to(capped.dtype)) * used
+    if softcap is not None:
+        d = d * (1 - (capped / softcap).square())
+    return nll.sum(), d.to(h_cD.dtype)
+
+
+@functools.cache
+def _compiled() -> Callable[..., tuple[Tensor, Tensor]]:
+    return torch.compile(_chunk_fusable, dynamic=False)
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, h: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, softcap: float | None, chunk: int, fast: bool
+    ) -> Tensor:
+        need_h, need_w, need_b = ctx.needs_input_grad[:3]
+        grads = need_h or need_w or need_b
+        w = weight.to(h.dtype)
+        b = None if bias is None else bias.to(h.dtype)
+        exact = _exact(h.dtype)
+        loss = torch.zeros((), dtype=exact, device=h.device)
+        dh = torch.empty_like(h) if need_h else None
+        dw = torch.zeros_like(weight, dtype=exact) if need_w else None
+        db = torch.zeros_like(bias, dtype=exact) if need_b and bias is not None else None
+        for start in range(0, h.shape[0], chunk):
+            part = h[start : start + chunk]
+            wanted = targets[start : start + chunk]
+            if not grads:
+                loss = loss + _pick(_logp(part, w, b, softcap)[0], wanted)[0].sum()
+                continue
+            # A last, shorter chunk is not worth a compilation of its own.
+            work = _compiled() if fast and len(part) == chunk else _chunk
+            nll, d = work(part, w, b, wanted, softcap)
+            loss = loss + nll
+            if dh is not None:
+                dh[start : start + chunk] = d @ w
+            if dw is not None:
+                dw += d.t() @ part
+            if db is not None:
+                db += d.sum(0, dtype=exact)
+        ctx.save_for_backward(dh, dw, db)
+        ctx.dtypes = (weight.dtype, None if bias is None else bias.dtype)
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> Any:
+        (g,) = upstream
+        dh, dw, db = ctx.saved_tensors
+        wd, bd = ctx.dtypes
+        return (
+            None if dh is None else dh * g.to(dh.dtype),
+            None if dw is None else (dw * g).to(wd),
+            None if db is None else (db * g).to(bd),
+            None,
+            None,
+            None,
+            None,
+        )
+
+
+def linear_cross_entropy(
+    h_TD: Tensor,
+    weight_VD: Tensor,
+    targets_T: Tensor,
+    *,
+    softcap: float | None = None,
+    chunk: int = CHUNK,
+    bias: Tensor | None = None,
+    fast: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of softcap * tanh((h weight^T + bias) / softcap) at `targets_T`, summed over tokens.
+
+    targets: int [T], -100 = not supervised. weight and bias are cast to h's dtype for the product. Returns the sum in nats
+    (fp32 scalar) and the number of supervised tokens (int64 scalar). Differentiable once in h, weight and bias. `fast`
+    compiles the chunk's work (torch.compile; seconds at the first call of a shape).
+    """
+    loss: Tensor = _LinearCrossEntropy.apply(h_TD, weight_VD, bias, targets_T, softcap, chunk, fast)  # type: ignore[no-untyped-call]
+    return loss, (targets_T != IGNORE).sum()
+
+
+@torch.no_grad()
+def per_token_nll(
+    h_TD: Tensor,
+    weight_VD: Tensor,
+    targets_T: Tensor,
+    softcap: float | None = None,
+    chunk: int = CHUNK,
+    bias: Tensor | None = None,
+) -> Tensor:
+    """-log p(target) of each token in nats, fp32 [T]; 0 where the target is -100. No gradient."""
+    w = weight_VD.to(h_TD.dtype)
+    b = None if bias is None else bias.to(h_TD.dtype)
+    parts = [
+        _pick(_logp(h_TD[s : s + chunk], w, b, softcap)[0], targets_T[s : s + chunk])[0]
+        for s in range(0, h_TD.shape[0], chunk)
+    ]
+    return torch.cat(parts) if parts else h_TD.new_zeros(0, dtype=_exact(h_TD.dtype))

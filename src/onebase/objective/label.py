@@ -1,0 +1,68 @@
+"""Classify a text by a head on its pooled hidden state. B texts, T time, D width, P pooled features, C classes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from onebase.base.model import BaseModel
+from onebase.codec.text.sample import Tokens
+from onebase.model.mask import Cols
+from onebase.model.proj import Active
+from onebase.objective.base import Batch, Losses, Row, TrunkInput, count_sources
+
+Pooling = Literal["last", "mean", "both"]
+
+
+def pool(h_BTD: Tensor, doc_BT: Tensor, how: Pooling) -> Tensor:
+    """One fp32 vector a text, [B, P]: its last token's state, the mean over its tokens, or the two beside each other."""
+    valid_BT1 = (doc_BT >= 0)[..., None]
+    h_BTD = h_BTD.float()
+    last_B = valid_BT1[..., 0].sum(1) - 1
+    last_BD = h_BTD[torch.arange(len(last_B), device=h_BTD.device), last_B]
+    if how == "last":
+        return last_BD
+    mean_BD = (h_BTD * valid_BT1).sum(1) / valid_BT1.sum(1).clamp(min=1)
+    return mean_BD if how == "mean" else torch.cat((last_BD, mean_BD), -1)
+
+
+def text_batch(texts: Sequence[Tokens]) -> TrunkInput:
+    """Texts as rows of one document each, padded on the right."""
+    lengths = torch.tensor([len(t.ids) for t in texts])
+    length = int(lengths.max())
+    ids_BT = torch.zeros(len(texts), length, dtype=torch.long)
+    for b, t in enumerate(texts):
+        ids_BT[b, : len(t.ids)] = torch.from_numpy(t.ids.astype("int64"))
+    return TrunkInput(ids_BT, Cols.padded(lengths, length))
+
+
+@dataclass(frozen=True)
+class Label:
+    """Cross-entropy of the label. A row is one text; `targets` gives the class number of each text id."""
+
+    head: str
+    targets: dict[str, int]
+    pooling: Pooling = "last"
+    active: Active | None = None
+    reserve: int = 0
+
+    def batch(self, rows: Sequence[Row], first: int) -> Batch:
+        texts = [row[0] for row in rows]
+        return Batch(
+            inputs={"text": text_batch(texts)},
+            targets={"label": torch.tensor([self.targets[t.id] for t in texts])},
+            counts={"label": len(texts)},
+            ids=tuple(t.id for t in texts),
+            sources=count_sources(rows),
+        )
+
+    def losses(self, base: BaseModel, batch: Batch) -> Losses:
+        read = batch.inputs["text"]
+        h_BTD = base.hidden(read.ids_BT, read.cols, active=self.active).hidden
+        z_BC = base.heads[self.head](pool(h_BTD, read.cols.doc, self.pooling))
+        return {
+            "label": (F.cross_entropy(z_BC, batch.targets["label"], reduction="sum"), batch.counts["label"])
+        }

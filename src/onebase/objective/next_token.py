@@ -1,0 +1,75 @@
+"""Next-token prediction over packed rows. B rows, T time, D width, V vocabulary."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from onebase.base.model import BaseModel
+from onebase.errors import DataError
+from onebase.model.mask import Cols
+from onebase.model.proj import Active
+from onebase.objective.base import IGNORE, Batch, Losses, Row, TrunkInput, count_sources
+from onebase.objective.cross_entropy import linear_cross_entropy
+
+
+def pack_rows(rows: Sequence[Row], length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """ids, targets, positions and documents, each int64 [B, length].
+
+    Every piece predicts its own next tokens only; a token whose `loss` is False is read but never a target.
+    """
+    B = len(rows)
+    ids, targets = np.zeros((B, length), np.int64), np.full((B, length), IGNORE, np.int64)
+    pos, doc = np.zeros((B, length), np.int64), np.full((B, length), -1, np.int64)
+    for b, row in enumerate(rows):
+        at = 0
+        for d, piece in enumerate(row):
+            n = len(piece.ids)
+            if at + n > length:
+                raise DataError(f"a row of {at + n} tokens does not fit in {length}", "pack at this length")
+            ids[b, at : at + n] = piece.ids
+            targets[b, at : at + n - 1] = np.where(piece.loss[1:], piece.ids[1:], IGNORE)
+            pos[b, at : at + n], doc[b, at : at + n] = np.arange(n), d
+            at += n
+    return ids, targets, pos, doc
+
+
+def packed_batch(name: str, rows: Sequence[Row], length: int) -> Batch:
+    """The batch of rows for the text trunk under the loss name `name`."""
+    ids, targets, pos, doc = pack_rows(rows, length)
+    single = bool((doc == 0).all())
+    cols = Cols(torch.from_numpy(pos), torch.from_numpy(doc), single=single)
+    return Batch(
+        inputs={"text": TrunkInput(torch.from_numpy(ids), cols)},
+        targets={name: torch.from_numpy(targets)},
+        counts={name: int((targets != IGNORE).sum())},
+        ids=tuple(piece.id for row in rows for piece in row),
+        sources=count_sources(rows),
+    )
+
+
+@dataclass(frozen=True)
+class NextToken:
+    """Cross-entropy of each supervised token given those before it in its document."""
+
+    length: int
+    active: Active | None = None
+    reserve: int = 0
+
+    def batch(self, rows: Sequence[Row], first: int) -> Batch:
+        return packed_batch("next_token", rows, self.length)
+
+    def losses(self, base: BaseModel, batch: Batch) -> Losses:
+        return {"next_token": text_loss(base, batch, "next_token", self.active)}
+
+
+def text_loss(base: BaseModel, batch: Batch, name: str, active: Active | None) -> tuple[torch.Tensor, int]:
+    """Sum of the negative log-probabilities (nats) of the targets `name`, and their count."""
+    read = batch.inputs["text"]
+    h_BTD = base.hidden(read.ids_BT, read.cols, read.mask, active=active).hidden
+    ends = base.text
+    total, _ = linear_cross_entropy(
+        h_BTD.flatten(0, 1), ends.head_weight_VD, batch.targets[name].flatten(), softcap=ends.cfg.softcap
+    )
+    return total, batch.counts[name]

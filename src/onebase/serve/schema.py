@@ -1,0 +1,177 @@
+"""What requests may say: OpenAI's shapes. Fields that ask for what this server cannot do are refused, others are ignored."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from onebase.errors import UserError
+from onebase.generate.sampler import Sampling
+
+STOPS, STOP_LETTERS, PROMPTS, MESSAGES, TOP = 16, 256, 16, 1024, 20
+"""Limits: stop strings and letters in one, prompts, messages, and the likeliest tokens shown, in one request."""
+
+# Fields that would change the answer, with the values that ask for nothing.
+_UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
+    "n": (None, 1),
+    "best_of": (None, 1),
+    "suffix": (None, ""),
+    "presence_penalty": (None, 0),
+    "frequency_penalty": (None, 0),
+    "logit_bias": (None, {}),
+    "tools": (None, []),
+    "tool_choice": (None, "none", "auto"),
+    "functions": (None, []),
+    "function_call": (None, "none", "auto"),
+    "response_format": (None, {"type": "text"}),
+    "modalities": (None, ["text"]),
+    "audio": (None,),
+    "prediction": (None,),
+    "web_search_options": (None,),
+    "chat_template": (None,),
+    "chat_template_kwargs": (None, {}),
+}
+
+
+class StreamOptions(BaseModel):
+    include_usage: bool = False
+
+
+class _Request(BaseModel):
+    """What both ways to ask share."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    model: str
+    stream: bool | None = False
+    stream_options: StreamOptions | None = None
+    max_tokens: Annotated[StrictInt, Field(ge=0)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[StrictInt, Field(ge=-1)] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    seed: StrictInt | None = None
+    stop: str | list[str] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _only_what_we_do(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            for name, neutral in _UNSUPPORTED.items():
+                if name in data and data[name] not in neutral:
+                    raise ValueError(f"'{name}' is not supported by this server; leave it out")
+        return data
+
+    @field_validator("stop")
+    @classmethod
+    def _few_stops(cls, stop: str | list[str] | None) -> str | list[str] | None:
+        each = [stop] if isinstance(stop, str) else stop or []
+        if len(each) > STOPS or any(not 1 <= len(s) <= STOP_LETTERS for s in each):
+            raise ValueError(f"at most {STOPS} stop strings of 1 to {STOP_LETTERS} letters")
+        return stop
+
+    @property
+    def wants_usage(self) -> bool:
+        return self.stream_options is not None and self.stream_options.include_usage
+
+    def _sampling(self, most: int, logprobs: int | None) -> Sampling:
+        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+        return Sampling(
+            max_tokens=most,
+            temperature=1.0 if self.temperature is None else self.temperature,
+            top_p=1.0 if self.top_p is None else self.top_p,
+            top_k=max(self.top_k or 0, 0),
+            min_p=self.min_p or 0.0,
+            seed=self.seed,
+            stop=stop,
+            logprobs=logprobs,
+        )
+
+
+class TextPart(BaseModel):
+    type: Literal["text"]
+    text: str
+
+
+class ChatMessage(BaseModel):
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    role: str
+    content: str | list[TextPart]
+
+    def plain(self) -> dict[str, str]:
+        """What the chat template reads."""
+        text = self.content if isinstance(self.content, str) else "".join(p.text for p in self.content)
+        return {"role": self.role, "content": text}
+
+
+class ChatRequest(_Request):
+    """POST /v1/chat/completions."""
+
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MESSAGES)]
+    max_completion_tokens: Annotated[StrictInt, Field(ge=1)] | None = None
+    logprobs: bool | None = False
+    top_logprobs: Annotated[StrictInt, Field(ge=0, le=TOP)] | None = None
+
+    def sampling(self, context: int) -> Sampling:
+        """Without a limit an answer may fill the context."""
+        most = self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
+        return self._sampling(
+            context if most is None else most, (self.top_logprobs or 0) if self.logprobs else None
+        )
+
+
+class TextRequest(_Request):
+    """POST /v1/completions."""
+
+    prompt: str | list[str] | list[StrictInt] | list[list[StrictInt]]
+    logprobs: Annotated[StrictInt, Field(ge=0, le=TOP)] | None = None
+    echo: bool | None = False
+
+    @field_validator("prompt")
+    @classmethod
+    def _some_prompts(cls, prompt: Any) -> Any:
+        if isinstance(prompt, list) and not prompt:
+            raise ValueError("the list of prompts is empty")
+        if isinstance(prompt, list) and not isinstance(prompt[0], int) and len(prompt) > PROMPTS:
+            raise ValueError(f"at most {PROMPTS} prompts in one request, given {len(prompt)}")
+        return prompt
+
+    def prompts(self) -> list[str] | list[list[int]]:
+        """The prompts, as texts or as ids."""
+        if isinstance(self.prompt, str):
+            return [self.prompt]
+        if isinstance(self.prompt[0], int):
+            return [[int(i) for i in self.prompt]]
+        return self.prompt
+
+    def sampling(self) -> Sampling:
+        """Without a limit 16 tokens, as OpenAI does."""
+        return self._sampling(16 if self.max_tokens is None else self.max_tokens, self.logprobs)
+
+
+def explain(error: ValidationError) -> tuple[str, str | None]:
+    """The first thing wrong with a request, in one line, and the field it is in."""
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    # The path of a field that may be of several types also names the type that was tried.
+    where = ".".join(str(p) for p in first["loc"] if isinstance(p, int) or (p.isidentifier() and p != "str"))
+    text = first["msg"].removeprefix("Value error, ")
+    return (f"{where}: {text}" if where else text), (str(first["loc"][0]) if first["loc"] else None)
+
+
+class RequestError(UserError):
+    """A request this server refuses: the HTTP status and OpenAI's `code` and `param`."""
+
+    def __init__(
+        self, status: int, cause: str, remedy: str = "", *, code: str | None = None, param: str | None = None
+    ) -> None:
+        super().__init__(cause, remedy)
+        self.status, self.code, self.param = status, code, param

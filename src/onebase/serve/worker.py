@@ -1,0 +1,130 @@
+"""One thread that uses the model, one request after another; the event loop only hands over and receives."""
+
+import asyncio
+import queue
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+WAITING = 64
+"""Requests that may wait for their turn; one more is refused."""
+
+
+class Busy(Exception):
+    """Too many requests wait already."""
+
+
+class Stopped(Exception):
+    """The worker was closed before this request's end."""
+
+
+class Ticket(Generic[T]):
+    """One request's place in the line. Iterate over it for what the work yields; `cancel` when nobody wants it any more."""
+
+    def __init__(self, work: Callable[[], Iterator[T]]) -> None:
+        self._work = work
+        self._loop = asyncio.get_running_loop()
+        self._out: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
+        self._cancelled = threading.Event()
+
+    def cancel(self) -> None:
+        """Stop before the next step (or never start)."""
+        self._cancelled.set()
+
+    async def __aiter__(self) -> AsyncIterator[T]:
+        try:
+            while True:
+                kind, value = await self._out.get()
+                if kind == "item":
+                    yield value
+                elif kind == "error":
+                    raise value
+                else:
+                    return
+        finally:
+            self.cancel()
+
+    def refuse(self) -> None:
+        """Tell whoever may still wait that nothing more comes."""
+        self.cancel()
+        self._send("error", Stopped())
+
+    def run(self) -> None:
+        """In the worker's thread: do the work and send what it yields."""
+        try:
+            if not self._cancelled.is_set():
+                for item in self._work():
+                    if self._cancelled.is_set():
+                        break
+                    self._send("item", item)
+                else:
+                    self._send("end", None)
+                    return
+            self.refuse()
+        except Exception as e:  # whatever a request does, it ends that request and never the worker
+            self._send("error", e)
+
+    def _send(self, kind: str, value: object) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._out.put_nowait, (kind, value))
+        except RuntimeError:  # the event loop is gone, and with it who asked
+            self._cancelled.set()
+
+
+class Worker:
+    """The line of requests and the thread that serves it."""
+
+    def __init__(self, waiting: int = WAITING) -> None:
+        self._line: queue.Queue[Ticket[Any] | None] = queue.Queue(waiting)
+        self._now: Ticket[Any] | None = None
+        self._closed = False
+        self._thread = threading.Thread(target=self._serve, name="onebase-model", daemon=True)
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive() and not self._closed
+
+    @property
+    def running(self) -> int:
+        """Requests being served now: 0 or 1."""
+        return int(self._now is not None)
+
+    @property
+    def waiting(self) -> int:
+        return self._line.qsize()
+
+    def submit(self, work: Callable[[], Iterator[T]]) -> Ticket[T]:
+        """Join the line; `work` is called in the worker's thread. Raises Busy when the line is full or closed."""
+        if not self.alive:
+            raise Busy
+        ticket = Ticket(work)
+        try:
+            self._line.put_nowait(ticket)
+        except queue.Full:
+            raise Busy from None
+        return ticket
+
+    def close(self, timeout: float = 5.0) -> None:
+        """End the request under way after its step, drop the others and wait for the thread."""
+        self._closed = True
+        if (now := self._now) is not None:
+            now.cancel()
+        try:
+            while True:
+                left = self._line.get_nowait()
+                if left is not None:
+                    left.refuse()
+        except queue.Empty:
+            self._line.put(None)
+        self._thread.join(timeout)
+
+    def _serve(self) -> None:
+        while (ticket := self._line.get()) is not None:
+            self._now = ticket
+            if self._closed:
+                ticket.cancel()
+            ticket.run()
+            self._now = ticket = None  # the cache of a request must not outlive it

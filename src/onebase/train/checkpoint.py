@@ -1,0 +1,84 @@
+"""Checkpoints: step_N/ with model and optimizer tensors in safetensors, everything else in state.json, manifest last.
+
+A checkpoint appears by rename, so it is whole or absent; the newest valid one is found by looking, not by a pointer.
+"""
+
+import json
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from onebase.artifact.files import ArtifactWriter, verify
+from onebase.artifact.tensors import load_tensors, save_tensors
+from onebase.errors import ArtifactError
+
+PREFIX = "step_"
+
+
+@dataclass
+class RunState:
+    """Everything but tensors that the next step needs, and the running totals that enter the record."""
+
+    step: int = 0
+    total: int | None = None
+    tokens: int = 0
+    supervised: int = 0
+    seconds: float = 0.0
+    sources: dict[str, int] = field(default_factory=dict)
+    bad_steps: int = 0
+    bad_in_a_row: int = 0
+    identity: dict[str, str] = field(default_factory=dict)
+
+
+def save_checkpoint(
+    folder: Path, state: RunState, model: dict[str, Tensor], optim: dict[str, Tensor], keep: int
+) -> Path:
+    """Write checkpoints/step_N whole or not at all, then remove all but the newest `keep`."""
+    path = folder / f"{PREFIX}{state.step:08d}"
+    if path.exists():
+        return path
+    stamp = {"step": str(state.step), "identity": json.dumps(state.identity, sort_keys=True)}
+    with ArtifactWriter(path, kind="checkpoint", facts={"step": state.step, "identity": state.identity}) as w:
+        save_tensors(w.path("model-00001.safetensors"), model, stamp)
+        save_tensors(w.path("optim-00001.safetensors"), optim, stamp)
+        facts: dict[str, Any] = asdict(state) | {"rng": torch.get_rng_state().numpy().tobytes().hex()}
+        w.path("state.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
+    for old in list_checkpoints(folder)[: -max(1, keep)]:
+        shutil.rmtree(old, ignore_errors=True)
+    return path
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Complete checkpoints, oldest first. Those without a manifest do not count."""
+    if not folder.is_dir():
+        return []
+    return sorted(
+        p for p in folder.iterdir() if p.name.startswith(PREFIX) and (p / "manifest.json").is_file()
+    )
+
+
+def load_checkpoint(path: Path) -> tuple[RunState, dict[str, Tensor], dict[str, Tensor]]:
+    """State, model tensors and optimizer tensors; every byte is checked first. Raises ArtifactError naming a bad file."""
+    verify(path)
+    facts = json.loads((path / "state.json").read_text(encoding="utf-8"))
+    rng = bytes.fromhex(facts.pop("rng"))
+    torch.set_rng_state(torch.frombuffer(bytearray(rng), dtype=torch.uint8))
+    return (
+        RunState(**facts),
+        load_tensors(path / "model-00001.safetensors"),
+        load_tensors(path / "optim-00001.safetensors"),
+    )
+
+
+def check_identity(path: Path, found: dict[str, str], wanted: dict[str, str]) -> None:
+    """Refuse to go on with other data, another recipe or another base than the checkpoint's."""
+    for key, value in wanted.items():
+        if found.get(key) != value:
+            raise ArtifactError(
+                f"{path} was made with another {key} ({str(found.get(key))[:20]}, now {value[:20]})",
+                f"give the same {key}, or start afresh in another --out folder",
+            )

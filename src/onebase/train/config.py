@@ -1,0 +1,98 @@
+"""How to train: budget, batch, optimizers, schedule, numerics, checkpoints."""
+
+from typing import Literal
+
+from onebase.config import config
+from onebase.errors import ConfigError
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+DType = Literal["auto", "bf16", "fp32"]
+
+
+@config
+class MuonConfig:
+    """Momentum orthogonalised by Newton-Schulz (Jordan 2024), for the trunk's matrices. torch.optim.Muon."""
+
+    lr: float = 0.02
+    momentum: float = 0.95
+    weight_decay: float = 0.0
+    ns_steps: int = 5
+
+
+@config
+class AdamWConfig:
+    """Learning rates by kind of parameter; `matrix` is used only where Muon is not."""
+
+    matrix: float = 3e-3
+    embed: float = 3e-3
+    head: float = 3e-3
+    other: float = 3e-3
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+
+
+@config
+class ScheduleConfig:
+    """Linear warm-up over `warmup` steps, flat, then linear warm-down over the last `warmdown` share to `final` x the rate."""
+
+    warmup: int = 20
+    warmdown: float = 0.5
+    final: float = 0.05
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.warmdown <= 1 or self.warmup < 0 or self.final < 0:
+            raise ConfigError(
+                f"schedule warmup {self.warmup}, warmdown {self.warmdown}, final {self.final}",
+                "warmup counts steps, warmdown is a share from 0 to 1, final is at least 0",
+            )
+
+
+@config
+class CheckpointConfig:
+    """Save each `every` steps (0: only at the end and on a signal); keep the newest `keep`."""
+
+    every: int = 0
+    keep: int = 2
+
+
+@config
+class TrainConfig:
+    """The budget is exactly one of steps, tokens and minutes.
+
+    A global batch is `rows` rows of `length` tokens, in micro-batches of `micro` rows (0: chosen). With `minutes` the first
+    steps are timed and the number of steps is fixed from them, once.
+    """
+
+    steps: int | None = None
+    tokens: int | None = None
+    minutes: float | None = None
+    rows: int = 32
+    length: int = 256
+    micro: int = 0
+    seed: int = 0
+    muon: MuonConfig | None = MuonConfig()
+    adamw: AdamWConfig = AdamWConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    clip: float | None = 1.0
+    device: Device = "auto"
+    dtype: DType = "auto"
+    compile: bool = False
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    eval_every: int = 0
+    max_bad_steps: int = 10
+
+    def __post_init__(self) -> None:
+        given = [n for n in ("steps", "tokens", "minutes") if getattr(self, n) is not None]
+        if len(given) != 1:
+            raise ConfigError(
+                f"the budget is given by {' and '.join(given) or 'nothing'}",
+                "give exactly one of steps, tokens, minutes",
+            )
+        if getattr(self, given[0]) <= 0:
+            raise ConfigError(f"{given[0]} is {getattr(self, given[0])}", "give a number above 0")
+        if self.rows < 1 or self.length < 2 or self.micro < 0 or (self.micro and self.rows % self.micro):
+            raise ConfigError(
+                f"rows {self.rows}, micro {self.micro}, length {self.length}",
+                "give rows of at least 1, length of at least 2, and a micro that divides rows (0 lets us choose)",
+            )

@@ -1,0 +1,172 @@
+"""Who hears of a run as it goes: JSONL log, progress bar, TensorBoard, Weights & Biases. The loop knows only `Listener`."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from onebase.errors import UserError
+
+
+@dataclass(frozen=True)
+class StepInfo:
+    """Facts of one finished step. Loss in nats per supervised token; `seconds` since the run began, over all its resumes."""
+
+    step: int
+    total: int
+    loss: float
+    grad_norm: float
+    factor: float
+    tokens: int
+    tokens_per_second: float
+    seconds: float
+    skipped: bool = False
+    scores: dict[str, float] = field(default_factory=dict)
+
+
+class Listener(Protocol):
+    def start(self, step: int, total: int) -> None:
+        """The run begins, or goes on at `step`."""
+
+    def step(self, info: StepInfo) -> None:
+        """A step is done."""
+
+    def close(self) -> None:
+        """The run is over, well or not."""
+
+
+class Quiet:
+    """Hears everything, does nothing; a parent for listeners that need only some events."""
+
+    def start(self, step: int, total: int) -> None:
+        return
+
+    def step(self, info: StepInfo) -> None:
+        return
+
+    def close(self) -> None:
+        return
+
+
+class JsonLog(Quiet):
+    """One JSON object a step in `log.jsonl`; a resumed run drops the lines of steps that it will do again."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def start(self, step: int, total: int) -> None:
+        kept = [line for line in read_log(self.path) if line["step"] < step]
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.file = self.path.open("w", encoding="utf-8")
+        for line in kept:
+            self.file.write(json.dumps(line) + "\n")
+
+    def step(self, info: StepInfo) -> None:
+        line = {k: v for k, v in vars(info).items() if k != "scores"} | info.scores
+        self.file.write(json.dumps(line) + "\n")
+        self.file.flush()
+
+    def close(self) -> None:
+        self.file.close()
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a log; a torn last line (a kill) is left out."""
+    if not path.exists():
+        return []
+    out = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            out.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return out
+
+
+class Progress(Quiet):
+    """A live bar: step, loss, tokens a second, time left. On a file or pipe: a line each tenth of the run."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+
+    def start(self, step: int, total: int) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        self.live = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]}  {task.fields[speed]} tokens/s  left"),
+            TimeRemainingColumn(),
+        )
+        self.terminal = self.live.console.is_terminal
+        if self.terminal:
+            self.live.start()
+        self.task = self.live.add_task(self.title, total=total, completed=step, loss="...", speed="...")
+        self.smooth: float | None = None
+
+    def step(self, info: StepInfo) -> None:
+        if not info.skipped:
+            self.smooth = info.loss if self.smooth is None else 0.9 * self.smooth + 0.1 * info.loss
+        shown = "..." if self.smooth is None else f"{self.smooth:.3f}"
+        speed = f"{info.tokens_per_second:,.0f}"
+        self.live.update(self.task, completed=info.step + 1, total=info.total, loss=shown, speed=speed)
+        tenth = max(1, info.total // 10)
+        if not self.terminal and ((info.step + 1) % tenth == 0 or info.step + 1 == info.total):
+            left = info.seconds / (info.step + 1) * (info.total - info.step - 1)
+            print(
+                f"{self.title} {info.step + 1}/{info.total}  loss {shown}  {speed} tokens/s  {left:.0f} s left",
+                flush=True,
+            )
+
+    def close(self) -> None:
+        if self.terminal:
+            self.live.stop()
+
+
+class TensorBoard(Quiet):
+    """Scalars for TensorBoard (extra `track`)."""
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise UserError("TensorBoard is not installed", 'run: pip install "onebase[track]"') from None
+        self.writer = SummaryWriter(str(folder))
+
+    def step(self, info: StepInfo) -> None:
+        for name, value in _scalars(info).items():
+            self.writer.add_scalar(name, value, info.step)
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+class WandB(Quiet):
+    """Scalars for Weights & Biases (extra `track`); offline unless the user has logged in."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        try:
+            import wandb
+        except ImportError:
+            raise UserError(
+                "Weights & Biases is not installed", 'run: pip install "onebase[track]"'
+            ) from None
+        folder.mkdir(parents=True, exist_ok=True)
+        self.run = wandb.init(project="onebase", name=name, dir=str(folder), resume="allow")
+
+    def step(self, info: StepInfo) -> None:
+        self.run.log(_scalars(info), step=info.step)
+
+    def close(self) -> None:
+        self.run.finish()
+
+
+def _scalars(info: StepInfo) -> dict[str, float]:
+    return {
+        "loss": info.loss,
+        "grad_norm": info.grad_norm,
+        "rate_factor": info.factor,
+        "tokens_per_second": info.tokens_per_second,
+    } | info.scores

@@ -1,0 +1,264 @@
+"""The one training loop: every objective, one process or many, exact resume."""
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch.distributed.tensor import DTensor
+
+from onebase.base.model import BaseModel
+from onebase.config import digest, to_dict
+from onebase.data.order import split
+from onebase.errors import UserError
+from onebase.objective.base import Batch, Objective, Row, count_sources
+from onebase.model.device import compute_dtype
+from onebase.train.compiling import compile_blocks
+from onebase.train.checkpoint import (
+    RunState,
+    check_identity,
+    list_checkpoints,
+    load_checkpoint,
+    save_checkpoint,
+)
+from onebase.train.config import TrainConfig
+from onebase.train.listen import Listener, StepInfo
+from onebase.train.optim import Optimizers
+from onebase.train.parallel import Parallel, load_whole_state, whole_state
+from onebase.train.schedule import factor
+from onebase.train.signals import StopSignals
+
+CALIBRATE = 12
+"""Steps timed before a budget in minutes becomes a number of steps; the first third is warm-up and not counted."""
+
+
+MICRO_TOKENS = 2048
+"""Size of a micro-batch when the recipe leaves it to us: on CPUs larger ones fall out of the cache (bench/train_throughput)."""
+
+Made = tuple[list[Batch], dict[str, int]]
+"""This rank's micro-batches, and the tokens of the whole global batch by source."""
+
+
+class Rows(Protocol):
+    """Where rows come from: the global batch of a step is a pure function of the step."""
+
+    @property
+    def digest(self) -> str:
+        """Hash of all that the order depends on."""
+        ...
+
+    def rows(self, step: int) -> list[list[Row]]: ...
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a run is: what learns, from which rows, how, and who listens. `out` is where checkpoints go (None: nowhere)."""
+
+    model: BaseModel
+    objective: Objective
+    rows: Rows
+    train: TrainConfig
+    out: Path | None = None
+    listeners: Sequence[Listener] = ()
+    evaluate: Callable[[BaseModel], dict[str, float]] | None = None
+    parallel: Parallel | None = None
+    identity: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a run ended. `stopped`: a signal asked for it; the same command goes on from the last checkpoint."""
+
+    state: RunState
+    losses: list[float]
+    stopped: bool
+
+
+def micro_rows(cfg: TrainConfig, par: Parallel) -> int:
+    """Rows of a micro-batch on each rank: as the recipe says, or about MICRO_TOKENS tokens."""
+    mine = -(-cfg.rows // par.world)
+    return min(mine, cfg.micro or max(1, MICRO_TOKENS // cfg.length))
+
+
+def run(job: Job) -> Result:
+    """Train `job.model` in place. Resumes from the newest checkpoint under `job.out` when there is one."""
+    cfg = job.train
+    par = job.parallel or Parallel(0, 1, job.model.device)
+    identity = job.identity | {
+        "data": job.rows.digest,
+        "recipe": _recipe_digest(cfg),
+        "base": digest(job.model.cfg),
+    }
+    job.model.compute_dtype = compute_dtype(cfg.dtype, par.device)
+    if cfg.compile:
+        compile_blocks(job.model)
+    par.shard(job.model)
+    optim = Optimizers(job.model, cfg.muon, cfg.adamw)
+    state = _resume(job, optim, identity)
+    losses: list[float] = []
+    if cfg.steps or cfg.tokens:
+        state.total = cfg.steps or math.ceil((cfg.tokens or 0) / (cfg.rows * cfg.length))
+    heard = [x for x in job.listeners if par.main]
+    pace: list[float] = []
+    for x in heard:
+        x.start(state.step, state.total or CALIBRATE)
+    try:
+        with StopSignals() as signals, _Ahead(job, par) as ahead:
+            stop = False
+            while not stop and (state.total is None or state.step < state.total):
+                began = time.perf_counter()
+                info = _step(job, par, optim, state, ahead)
+                pace.append(time.perf_counter() - began)
+                if state.total is None and len(pace) >= CALIBRATE:
+                    state.total = _fix_total(cfg, state, pace, par)
+                losses.append(info.loss)
+                if (
+                    job.evaluate
+                    and cfg.eval_every
+                    and (state.step % cfg.eval_every == 0 or state.step == state.total)
+                ):
+                    scores = job.model(job.evaluate)
+                    info = StepInfo(**{**vars(info), "scores": scores})
+                info = StepInfo(**{**vars(info), "total": state.total or CALIBRATE})
+                for x in heard:
+                    x.step(info)
+                if state.bad_in_a_row >= cfg.max_bad_steps:
+                    raise UserError(
+                        f"{state.bad_in_a_row} steps in a row had a loss or gradient that is not a number",
+                        "lower the learning rates (train.muon.lr, train.adamw.*) or train in fp32 (train.dtype=fp32)",
+                    )
+                stop = par.any(signals.asked)
+                due = cfg.checkpoint.every and state.step % cfg.checkpoint.every == 0
+                if job.out and (stop or due or state.step == state.total):
+                    _save(job, par, optim, state)
+    finally:
+        for x in heard:
+            x.close()
+    return Result(state, losses, stop and state.step < (state.total or 0))
+
+
+def _step(job: Job, par: Parallel, optim: Optimizers, state: RunState, ahead: "_Ahead") -> StepInfo:
+    """One optimizer step over the global batch. A loss or gradient that is not finite changes no weight on any rank."""
+    cfg, began = job.train, time.perf_counter()
+    batches, sources = ahead.get(state.step)
+    counts = {k: 0 for k in batches[0].counts}
+    for b in batches:
+        for k, n in b.counts.items():
+            counts[k] += n
+    names = list(counts)
+    totals = dict(zip(names, par.sum([counts[k] for k in names]), strict=True))
+    loss = torch.zeros((), dtype=torch.float64, device=job.model.device)
+    for i, batch in enumerate(batches):
+        batch = batch.to(job.model.device)
+        par.sync_gradients(job.model, i == len(batches) - 1)
+        parts = job.model(lambda m, b=batch: job.objective.losses(m, b))
+        # Every loss is a sum; dividing by the global count makes accumulation and ranks add up to one mean. Sharded
+        # training averages gradients over ranks, hence the factor.
+        part = sum(s / max(1.0, totals[k]) for k, (s, _) in parts.items())
+        (part * par.world).backward()
+        loss += part.detach()
+    total_loss = par.sum([float(loss)])[0]
+    params = [p for p in optim.parameters() if p.grad is not None]
+    norm_t = torch.nn.utils.get_total_norm([p.grad for p in params if p.grad is not None])
+    norm = float(norm_t.full_tensor() if isinstance(norm_t, DTensor) else norm_t)
+    good = math.isfinite(total_loss) and math.isfinite(norm)
+    rate = factor(cfg.schedule, state.step, state.total or 10**9)
+    if good:
+        if cfg.clip is not None and norm > cfg.clip:
+            torch.nn.utils.clip_grads_with_norm_(
+                params, cfg.clip, torch.tensor(norm, device=job.model.device)
+            )
+        optim.set_factor(rate)
+        optim.step()
+    optim.zero_grad()
+    seconds = time.perf_counter() - began
+    tokens = sum(sources.values())
+    state.step += 1
+    state.seconds += seconds
+    state.bad_steps += not good
+    state.bad_in_a_row = 0 if good else state.bad_in_a_row + 1
+    if good:
+        state.tokens += tokens
+        state.supervised += int(sum(totals.values()))
+        for k, n in sources.items():
+            state.sources[k] = state.sources.get(k, 0) + n
+    return StepInfo(
+        step=state.step - 1,
+        total=state.total or CALIBRATE,
+        loss=total_loss,
+        grad_norm=norm,
+        factor=rate,
+        tokens=state.tokens,
+        tokens_per_second=tokens / seconds,
+        seconds=state.seconds,
+        skipped=not good,
+    )
+
+
+class _Ahead:
+    """Makes the next step's batches in a thread while this one computes. Batches depend on the step alone, so this changes
+    nothing but time."""
+
+    def __init__(self, job: Job, par: Parallel) -> None:
+        self.job, self.par = job, par
+        self.pool = ThreadPoolExecutor(1)
+        self.next: tuple[int, Future[Made]] | None = None
+
+    def _make(self, step: int) -> Made:
+        cfg = self.job.train
+        rows = self.job.rows.rows(step)
+        mine = split(rows, self.par.rank, self.par.world)
+        first = step * cfg.rows + len(rows) * self.par.rank // self.par.world
+        size = micro_rows(cfg, self.par)
+        batches = [self.job.objective.batch(mine[i : i + size], first + i) for i in range(0, len(mine), size)]
+        return batches, count_sources(rows)
+
+    def get(self, step: int) -> Made:
+        ready = self.next[1] if self.next and self.next[0] == step else self.pool.submit(self._make, step)
+        made = ready.result()
+        self.next = (step + 1, self.pool.submit(self._make, step + 1))
+        return made
+
+    def __enter__(self) -> "_Ahead":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _fix_total(cfg: TrainConfig, state: RunState, pace: list[float], par: Parallel) -> int:
+    typical = statistics.median(pace[CALIBRATE // 3 :])
+    slowest = par.sum([typical])[0] / par.world
+    left = (cfg.minutes or 0) * 60 - state.seconds
+    return state.step + max(1, int(left / slowest))
+
+
+def _recipe_digest(cfg: TrainConfig) -> str:
+    """Hash of what decides the weights: the device and how often to save do not."""
+    tree = to_dict(cfg)
+    for key in ("device", "checkpoint", "eval_every"):
+        tree.pop(key)
+    return digest(tree)
+
+
+def _resume(job: Job, optim: Optimizers, identity: dict[str, str]) -> RunState:
+    found = list_checkpoints(job.out / "checkpoints") if job.out else []
+    if not found:
+        return RunState(identity=identity)
+    state, model, optimizer = load_checkpoint(found[-1])
+    check_identity(found[-1], state.identity, identity)
+    load_whole_state(job.model, model)
+    optim.load_state_tensors(optimizer)
+    return state
+
+
+def _save(job: Job, par: Parallel, optim: Optimizers, state: RunState) -> None:
+    model, optimizer = whole_state(job.model), optim.state_tensors()
+    if par.main and job.out:
+        save_checkpoint(job.out / "checkpoints", state, model, optimizer, job.train.checkpoint.keep)
+    par.barrier()

@@ -1,0 +1,82 @@
+"""Memory of a training run from its configs, and the refusal of one that cannot fit."""
+
+import os
+from dataclasses import dataclass
+
+import torch
+
+from onebase.base.config import BaseConfig, base_parameters
+from onebase.errors import UserError
+from onebase.model import count
+from onebase.objective.cross_entropy import CHUNK
+from onebase.train.config import TrainConfig
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of one rank, by what they hold. An estimate: the allocator and libraries add to it."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    logits: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.gradients + self.optimizer + self.activations + self.logits
+
+
+def training_memory(
+    cfg: BaseConfig, train: TrainConfig, micro: int, world: int = 1, bf16: bool = True
+) -> Memory:
+    """What training holds at its peak: fp32 weights and gradients, optimizer moments, one micro-batch of `micro` rows."""
+    total = base_parameters(cfg)
+    trunk, codec = cfg.trunks["text"], cfg.text
+    matrices = count.matrix_parameters(trunk)
+    moments = 2 * total - (matrices if train.muon else 0)  # Muon keeps one moment, AdamW two
+    width = 2 if bf16 else 4
+    tokens = micro * train.length
+    return Memory(
+        weights=4 * total // world,
+        gradients=4 * total // world + 4 * total // max(1, len(trunk.blocks)) // world,
+        optimizer=4 * moments // world,
+        activations=count.activation_bytes(trunk, tokens, train.length, width),
+        logits=min(tokens, CHUNK) * codec.vocab_size * (4 + 2 * width) + 2 * tokens * trunk.width * width,
+    )
+
+
+def available(device: torch.device) -> int:
+    """Free bytes on a device, what the system can give without swapping for CPUs."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        with open("/proc/meminfo", encoding="ascii") as f:
+            for line in f:
+                if line.startswith("MemAvailable"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def check_memory(
+    cfg: BaseConfig, train: TrainConfig, micro: int, device: torch.device, world: int = 1
+) -> Memory:
+    """The memory of the run. Raises UserError when it exceeds what is free, with the setting that would fit."""
+    need = training_memory(cfg, train, micro, world)
+    free = available(device)
+    if need.total <= free:
+        return need
+    fits = next((m for m in range(micro, 0, -1) if training_memory(cfg, train, m, world).total <= free), 0)
+    fits = next((m for m in range(fits, 0, -1) if train.rows % m == 0), 0)
+    remedy = (
+        f"set train.micro={fits}"
+        if fits
+        else "even one row at a time does not fit: lower model.width or model.depth, or use more ranks (torchrun)"
+    )
+    raise UserError(
+        f"this run needs about {need.total / GIB:.1f} GiB on {device}, {free / GIB:.1f} GiB are free", remedy
+    )

@@ -1,0 +1,94 @@
+"""Optimizers by kind of parameter, from torch.optim, seen as one: step, rates, and state as named tensors."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from onebase.base.model import BaseModel
+from onebase.errors import ArtifactError
+from onebase.train.config import AdamWConfig, MuonConfig
+
+
+class Optimizers:
+    """Muon for the trunk's matrices (when given), AdamW for the rest, both over trainable parameters only."""
+
+    def __init__(self, model: BaseModel, muon: MuonConfig | None, adamw: AdamWConfig) -> None:
+        groups = model.groups()
+        self.names: dict[nn.Parameter, str] = {p: n for g in groups.values() for n, p in g}
+        self.parts: dict[str, torch.optim.Optimizer] = {}
+        rest = dict(groups)
+        if muon is not None and groups["matrix"]:
+            rest.pop("matrix")
+            self.parts["muon"] = torch.optim.Muon(
+                [p for _, p in groups["matrix"]],
+                lr=muon.lr,
+                momentum=muon.momentum,
+                weight_decay=muon.weight_decay,
+                ns_steps=muon.ns_steps,
+            )
+        rates = {"matrix": adamw.matrix, "embed": adamw.embed, "head": adamw.head, "other": adamw.other}
+        adam = [{"params": [p for _, p in g], "lr": rates[k]} for k, g in rest.items() if g]
+        if adam:
+            fused = all(p.device.type in ("cpu", "cuda") for g in adam for p in g["params"])  # type: ignore[attr-defined]
+            self.parts["adamw"] = torch.optim.AdamW(
+                adam, betas=adamw.betas, eps=adamw.eps, weight_decay=adamw.weight_decay, fused=fused
+            )
+        self.base_rates = {k: [g["lr"] for g in o.param_groups] for k, o in self.parts.items()}
+
+    def parameters(self) -> list[nn.Parameter]:
+        """All trainable parameters."""
+        return list(self.names)
+
+    def set_factor(self, factor: float) -> None:
+        """Scale every group's rate."""
+        for k, o in self.parts.items():
+            for group, rate in zip(o.param_groups, self.base_rates[k], strict=True):
+                group["lr"] = rate * factor
+
+    def step(self) -> None:
+        for o in self.parts.values():
+            o.step()
+
+    def zero_grad(self) -> None:
+        for o in self.parts.values():
+            o.zero_grad(set_to_none=True)
+
+    def _states(self) -> Iterator[tuple[str, nn.Parameter, dict[str, Tensor]]]:
+        for k, o in self.parts.items():
+            for p, state in o.state.items():
+                yield f"{k}/{self.names[p]}", p, state
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """Whole tensors named `optimizer/parameter/key`. A collective: every rank must call it."""
+        out: dict[str, Tensor] = {}
+        for prefix, _, state in self._states():
+            for key, value in state.items():
+                whole = value.full_tensor() if isinstance(value, DTensor) else value
+                out[f"{prefix}/{key}"] = whole.detach().cpu()
+        return out
+
+    def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Put back what `state_tensors` gave, onto this run's devices and shards."""
+        left = dict(tensors)
+        for k, o in self.parts.items():
+            for group in o.param_groups:
+                for p in group["params"]:
+                    prefix = f"{k}/{self.names[p]}/"
+                    found = {n[len(prefix) :]: left.pop(n) for n in list(left) if n.startswith(prefix)}
+                    if found:
+                        o.state[p] = {key: _place(t, p) for key, t in found.items()}
+        if left:
+            raise ArtifactError(
+                f"the checkpoint holds optimizer state of {next(iter(left))!r}, which this run does not train",
+                "resume with the recipe that the checkpoint was made with",
+            )
+
+
+def _place(tensor: Tensor, like: nn.Parameter) -> Tensor:
+    if tensor.shape != like.shape:  # step counters stay plain tensors
+        return tensor.clone()
+    if isinstance(like, DTensor):
+        return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements)
+    return tensor.to(like.device, copy=True)

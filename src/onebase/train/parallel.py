@@ -1,0 +1,112 @@
+"""One process or many: ranks, sums over ranks, and FSDP2 applied from outside the model.
+
+Started by `torchrun`, which sets the environment that is read here; without it everything below is a no-op.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from onebase.base.model import BaseModel
+from onebase.errors import ArtifactError
+
+
+@dataclass(frozen=True)
+class Parallel:
+    """This process among all: `rank` of `world`, on `device`."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @staticmethod
+    def start(device: torch.device) -> "Parallel":
+        """Join the group that torchrun describes, or be alone. gloo on CPUs, nccl on GPUs."""
+        world = int(os.environ.get("WORLD_SIZE", "1"))
+        if world == 1:
+            return Parallel(0, 1, device)
+        if device.type == "cuda":
+            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+            torch.cuda.set_device(device)
+        if not dist.is_initialized():
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        return Parallel(dist.get_rank(), dist.get_world_size(), device)
+
+    @property
+    def main(self) -> bool:
+        """Whether this rank writes files and prints."""
+        return self.rank == 0
+
+    def shard(self, model: BaseModel) -> None:
+        """Split parameters, gradients and optimizer state over the ranks (FSDP2): each block a unit, the rest one more."""
+        if self.world == 1:
+            return
+        from torch.distributed.fsdp import fully_shard
+
+        mesh = dist.init_device_mesh(self.device.type, (self.world,))
+        for name in model.trunks:
+            for block in model.trunks[name].blocks:  # type: ignore[union-attr]
+                fully_shard(block, mesh=mesh)
+        fully_shard(model, mesh=mesh)
+
+    def sync_gradients(self, model: nn.Module, on: bool) -> None:
+        """Whether the next backward reduces gradients over ranks: only the last micro-batch of a step needs it."""
+        if self.world > 1:
+            model.set_requires_gradient_sync(on)  # type: ignore[operator]
+
+    def sum(self, values: list[float]) -> list[float]:
+        """Sum each number over the ranks, in fp64."""
+        if self.world == 1:
+            return values
+        t = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.all_reduce(t)
+        return [float(v) for v in t.tolist()]
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set on any rank."""
+        return self.sum([float(flag)])[0] > 0
+
+    def barrier(self) -> None:
+        if self.world > 1:
+            dist.barrier()
+
+    def stop(self) -> None:
+        """Leave the group."""
+        if self.world > 1 and dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def whole_state(model: nn.Module) -> dict[str, Tensor]:
+    """All parameters as whole CPU tensors. A collective: every rank must call it."""
+    out: dict[str, Tensor] = {}
+    for name, p in model.named_parameters():
+        t = p.full_tensor() if isinstance(p, DTensor) else p
+        out[name] = t.detach().cpu()
+    return out
+
+
+@torch.no_grad()
+def load_whole_state(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Copy whole tensors into the parameters (their shards). Raises ArtifactError that names what does not fit."""
+    params = dict(model.named_parameters())
+    for name in sorted(params.keys() ^ tensors.keys()):
+        side = "lacks" if name in params else "has an unknown"
+        raise ArtifactError(
+            f"the checkpoint {side} tensor {name!r}", "resume with the recipe that it was made with"
+        )
+    for name, p in params.items():
+        t = tensors[name]
+        if t.shape != p.shape:
+            raise ArtifactError(
+                f"tensor {name!r} has shape {tuple(t.shape)}, this model needs {tuple(p.shape)}",
+                "resume with the recipe that the checkpoint was made with",
+            )
+        if isinstance(p, DTensor):
+            p.copy_(distribute_tensor(t.to(p.device), p.device_mesh, p.placements))
+        else:
+            p.copy_(t)

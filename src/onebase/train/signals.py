@@ -1,0 +1,34 @@
+"""A polite end: the first SIGTERM or SIGINT lets the step finish and the run save; the second ends at once."""
+
+import os
+import signal
+import threading
+from types import FrameType, TracebackType
+
+EXIT_STOPPED = 75
+"""Exit status of a run that was asked to stop and saved: EX_TEMPFAIL, start the same command again to go on."""
+
+
+class StopSignals:
+    """While entered, `asked` tells whether the process was asked to stop. Only the main thread can listen to signals."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._old: dict[int, object] = {}
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            os._exit(128 + number)
+        self.asked = True
+
+    def __enter__(self) -> "StopSignals":
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._old[number] = signal.signal(number, self._ask)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._old.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]

@@ -1,0 +1,118 @@
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from onebase.errors import DataError
+from onebase.evaluate.bootstrap import mean_score
+from onebase.evaluate.gate import System, gate
+
+
+def system(name: str, each: Sequence[float] | np.ndarray, seconds: float = 1.0, size: int = 1000) -> System:
+    return System(name, mean_score("accuracy", each), np.asarray(each, dtype=float), seconds, size)
+
+
+def right(share: float, n: int = 400) -> np.ndarray:
+    """A share of right answers, spread evenly: two shares overlap as independent systems roughly do."""
+    return (np.random.default_rng(int(share * 1000)).permutation(n) < share * n).astype(float)
+
+
+def base(share: float) -> System:
+    return system("base", right(share), seconds=50, size=300_000)
+
+
+def test_yes_needs_both() -> None:
+    v = gate("accuracy", base(0.85), system("untrained", right(0.6)), system("TF-IDF", right(0.7)))
+    assert v.needs_base and v.over_classical.low > 0 and v.over_untrained.low > 0
+    assert re.match(
+        r"Yes: pretraining adds 0\.15 accuracy \(0\.\d\d to 0\.\d\d\) over TF-IDF and 0\.25 ", v.line
+    )
+    assert "1/50 of the time and 1/300 of the bytes" in v.line
+
+
+def test_no_difference_says_ship_the_classical() -> None:
+    v = gate("accuracy", base(0.82), system("untrained", right(0.6)), system("TF-IDF", right(0.81)))
+    assert not v.needs_base
+    assert re.match(
+        r"No: TF-IDF does as well \(difference 0\.01, -0\.\d\d to 0\.\d\d accuracy\) at 1/50 of the time",
+        v.line,
+    )
+    assert v.line.endswith("ship that.")
+
+
+def test_worse_says_by_how_much() -> None:
+    v = gate("accuracy", base(0.6), system("untrained", right(0.6)), system("TF-IDF", right(0.8)))
+    assert not v.needs_base and v.line.startswith("No: TF-IDF is better by 0.20 accuracy (0.")
+
+
+def test_a_twin_as_good_means_that_pretraining_is_not_what_helps() -> None:
+    v = gate("accuracy", base(0.85), system("untrained", right(0.845)), system("TF-IDF", right(0.7)))
+    assert not v.needs_base and v.line.startswith("No: the base adds 0.15 accuracy")
+    assert "untrained base does as well" in v.line and v.line.endswith("pretraining is not what helps.")
+    better = gate("accuracy", base(0.8), system("untrained", right(0.95)), system("TF-IDF", right(0.6)))
+    assert "untrained base does better" in better.line
+
+
+def test_lower_is_better_with_tokens_as_weights() -> None:
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(5, 30, 200)
+    noise = rng.normal(0, 1, 200)
+    ours = System("base", mean_score("x", [4.7]), 4.7 * tokens + noise, 9, 9)
+    theirs = System("4-gram", mean_score("x", [4.9]), 4.9 * tokens - noise, 1, 1)
+    twin = System("untrained", mean_score("x", [6.2]), 6.2 * tokens, 9, 9)
+    yes = gate("nats_per_token", ours, twin, theirs, weights=tokens)
+    assert yes.needs_base and re.match(r"Yes: pretraining saves 0\.\d\d nats per token", yes.line)
+    assert yes.over_classical.value == pytest.approx(0.2, abs=0.05)
+    assert not gate("nats_per_token", theirs, twin, ours, weights=tokens).needs_base
+
+
+def test_the_best_classical_system_is_the_rival() -> None:
+    rivals = [
+        system("majority class", right(0.5)),
+        system("TF-IDF", right(0.84)),
+        system("neighbour", right(0.7)),
+    ]
+    assert gate("accuracy", base(0.85), system("untrained", right(0.5)), rivals).classical == "TF-IDF"
+    with pytest.raises(DataError):
+        gate("accuracy", base(0.85), system("untrained", right(0.5)), [])
+
+
+def test_a_dearer_classical_system_is_not_recommended() -> None:
+    v = gate(
+        "accuracy", base(0.8), system("untrained", right(0.5)), system("ensemble", right(0.8), 500, 10**7)
+    )
+    assert not v.needs_base and "ship that" not in v.line and "10 times the time" in v.line
+
+
+def test_few_examples_never_say_yes() -> None:
+    v = gate(
+        "accuracy", system("base", [1.0] * 10), system("untrained", [0.0] * 10), system("TF-IDF", [0.0] * 10)
+    )
+    assert not v.needs_base and "10 test examples are too few" in v.line
+
+
+def test_other_examples_are_refused() -> None:
+    with pytest.raises(DataError, match="paired comparison"):
+        gate("accuracy", base(0.8), system("untrained", right(0.5, 100)), system("TF-IDF", right(0.5)))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_verdict_is_monotone_in_the_base(data: st.DataObject) -> None:
+    n = data.draw(st.integers(20, 40))
+    bits = st.lists(st.sampled_from([0.0, 1.0]), min_size=n, max_size=n)
+    ours, twin, rival = data.draw(bits), data.draw(bits), data.draw(bits)
+    better = [max(x, y) for x, y in zip(ours, data.draw(bits), strict=True)]
+    before = gate("accuracy", system("base", ours), system("u", twin), system("c", rival))
+    after = gate("accuracy", system("base", better), system("u", twin), system("c", rival))
+    assert after.needs_base >= before.needs_base
+    assert before.needs_base == before.line.startswith("Yes") and before.line.count(".\n") == 0
+
+
+def test_a_system_never_beats_itself() -> None:
+    same = right(0.7)
+    v = gate("accuracy", system("base", same), system("u", same), system("c", same))
+    assert not v.needs_base and v.over_classical.value == 0 and "-0.00" not in v.line

@@ -1,0 +1,74 @@
+"""What several rooms' tests share: a tiny base with weights that say something, and a real server in a thread."""
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from onebase.adapt.lora import Lora, LoraConfig, inject
+from onebase.base.config import TextShape, text_base
+from onebase.base.folder import LoadedBase
+from onebase.base.model import BaseModel
+from onebase.codec.text.codec import TextCodec
+from onebase.codec.text.tokenizer import Tokenizer
+
+LINES = (
+    "The quick brown fox jumps over the lazy dog.\n",
+    "def add(a, b):\n    return a + b\n",
+    "Is this a question? Yes, it is. And this? No.\n",
+    "Grüße aus Köln, naïve café, 中文 and 😀.\n",
+)
+
+
+def tiny_base(seed: int = 0, *, std: float = 0.2, **shape: Any) -> LoadedBase:
+    """A random base in memory: width 32, depth 2, context 64, a vocabulary of about 300; keywords are TextShape's.
+
+    All matrices are drawn from normal(0, std): the recipe's zero output projections and tiny head would hide mistakes.
+    """
+    tokenizer = Tokenizer.train(LINES * 4, 300)
+    sizes = {
+        "width": 32,
+        "depth": 2,
+        "head_dim": 16,
+        "context": 64,
+        "vocab_size": tokenizer.vocab_size,
+    } | shape
+    model = BaseModel(text_base(TextShape(**sizes)))
+    model.reset(seed)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for _, p in sorted(model.named_parameters()):
+            if p.ndim == 2:
+                p.copy_(torch.randn(p.shape, generator=generator) * std)
+    return LoadedBase(model.eval(), TextCodec(tokenizer))
+
+
+def add_lora(base: LoadedBase, name: str, seed: int = 1, std: float = 0.3) -> None:
+    """Attach a LoRA with random weights, so that it changes what the base says."""
+    inject(base.model, name, LoraConfig(rank=4), seed)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for proj in base.model.sites().values():
+            lora = proj.deltas[name]
+            assert isinstance(lora, Lora)
+            lora.b_OR.copy_(torch.randn(lora.b_OR.shape, generator=generator) * std)
+
+
+@contextlib.contextmanager
+def serving(app: Any) -> Iterator[str]:
+    """Run an ASGI app by uvicorn on a free loopback port; gives its URL without the last slash."""
+    import uvicorn
+
+    sock = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="on"))
+    thread = threading.Thread(target=server.run, args=([sock],), daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{sock.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(10)
+        sock.close()

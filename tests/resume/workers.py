@@ -1,0 +1,101 @@
+"""A small real run for the kill tests, in a process of its own that can be told where to die."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from onebase.base.config import TextShape, text_base
+from onebase.base.model import BaseModel
+from onebase.codec.text.sample import Tokens
+from onebase.data.order import RowPlan
+from onebase.data.tokens import TokenSet
+from onebase.objective.infill import Infill, InfillMarks
+from onebase.train.config import CheckpointConfig, MuonConfig, ScheduleConfig, TrainConfig
+from onebase.train.listen import JsonLog
+from onebase.train.loop import Job, Result, run
+
+STEPS = 9
+VOCAB = 64
+
+
+def token_set(seed: int = 0, documents: int = 60) -> TokenSet:
+    """Random documents of 5 to 60 tokens, two sources."""
+    rng = np.random.default_rng(seed)
+    out = []
+    for i in range(documents):
+        ids = np.concatenate([[0], rng.integers(5, VOCAB, rng.integers(4, 60)), [1]]).astype(np.int32)
+        loss = np.ones(len(ids), bool)
+        loss[0] = False
+        out.append(Tokens(ids, loss, str(i), "ab"[i % 2]))
+    return TokenSet.from_tokens(out)
+
+
+def small_job(out: Path | None, *, steps: int = STEPS, dtype: str = "bf16", **train: Any) -> Job:
+    """Width 32, depth 2, Muon and AdamW, three micro-batches a step, infill (randomness in the batch)."""
+    model = BaseModel(text_base(TextShape(width=32, depth=2, head_dim=16, context=32, vocab_size=VOCAB)))
+    model.reset(1)
+    cfg = TrainConfig(
+        **{
+            "steps": steps,
+            "rows": 6,
+            "length": 32,
+            "micro": 2,
+            "muon": MuonConfig(lr=0.02),
+            "schedule": ScheduleConfig(warmup=2),
+            "dtype": dtype,
+            "device": "cpu",
+            "checkpoint": CheckpointConfig(every=2, keep=2),
+        }
+        | train
+    )
+    objective = Infill(32, InfillMarks(2, 3, 4), 0.5)
+    plan = RowPlan(token_set(), 32, cfg.rows, 0, reserve=objective.reserve)
+    listeners = [JsonLog(out / "log.jsonl")] if out else []
+    return Job(model, objective, plan, cfg, out=out, listeners=listeners)
+
+
+def run_job(job: Job) -> Result:
+    torch.set_num_threads(1)
+    return run(job)
+
+
+def die_at(out: str, where: str, count: int) -> None:
+    """Run until the `count`th call of a function on the way, and be killed there by SIGKILL, as a machine dies.
+
+    where: losses (mid-accumulation), optimizer (before the step), fsync (mid-save: files written, no manifest or no rename),
+    rename (the instant before a checkpoint appears), log (after a step, before its checkpoint).
+    """
+    calls = 0
+
+    def dying(inner: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == count:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return inner(*args, **kwargs)
+
+        return call
+
+    from onebase.train import optim
+
+    if where == "losses":
+        Infill.losses = dying(Infill.losses)  # type: ignore[method-assign]
+    elif where == "optimizer":
+        optim.Optimizers.step = dying(optim.Optimizers.step)  # type: ignore[method-assign]
+    elif where == "fsync":
+        os.fsync = dying(os.fsync)
+    elif where == "rename":
+        os.rename = dying(os.rename)
+    elif where == "log":
+        JsonLog.step = dying(JsonLog.step)  # type: ignore[method-assign]
+    run_job(small_job(Path(out)))
+
+
+def finish(out: str) -> None:
+    """Run, or go on, to the end."""
+    run_job(small_job(Path(out)))
