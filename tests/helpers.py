@@ -72,3 +72,11 @@ def serving(app: Any) -> Iterator[str]:
         server.should_exit = True
         thread.join(10)
         sock.close()
+
+
+def client_of(url: str, **options: Any) -> Any:
+    """The real `openai` client for a server of ours; no proxy stands between."""
+    import openai
+
+    http = openai.DefaultHttpxClient(trust_env=False)
+    return openai.OpenAI(base_url=f"{url}/v1", api_key="none", http_client=http, max_retries=0, timeout=30, **options)

@@ -57,7 +57,7 @@ def demo(
 def pretrain(
     recipe: Annotated[Path, typer.Argument(help="A recipe (YAML).")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Recipe keys to change.")
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Recipe keys to change.")
     ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Run folder; runs/NAME when not given.")
@@ -89,8 +89,8 @@ def pretrain(
 
 @app.command(
     epilog=example(
-        "onebase adapt runs/demo/base --data train.jsonl --task classify --method lora --out runs/mood",
-        "onebase adapt runs/demo/base --data chats.jsonl --task chat --method lora -o epochs=2 -o rank=16 --out runs/chat",
+        "onebase adapt runs/demo/pretrain --data examples/opinions/train.jsonl --task classify --method head --out runs/opinions",
+        "onebase adapt runs/demo/pretrain --data examples/chats.jsonl --task chat --method lora -o epochs=20 -o rank=16 --out runs/chat",
     )
 )
 def adapt(
@@ -126,7 +126,7 @@ def adapt(
     _say(f"adapter: {out} ({adapter.bytes / 1024:.1f} KiB, {method}, for {base.fingerprint[:16]}...)")
 
 
-@app.command("eval", epilog=example("onebase eval runs/demo/base --adapter runs/mood --data test.jsonl"))
+@app.command("eval", epilog=example("onebase eval runs/demo/pretrain --adapter runs/opinions --data examples/opinions/test.jsonl"))
 def eval_(
     ref: Ref,
     data: Annotated[Path, typer.Option(metavar="FILE", help="Labelled rows, completions, chats, or text.")],
@@ -161,7 +161,7 @@ def eval_(
         _say(verdict.line)
 
 
-@app.command(epilog=example('onebase generate runs/demo/base "def main(" --max-tokens 40'))
+@app.command(epilog=example('onebase generate runs/demo/pretrain "def main(" --max-tokens 40'))
 def generate(
     ref: Ref,
     prompt: Annotated[str, typer.Argument(help="Text to continue; - reads it from standard input.")],
@@ -192,7 +192,7 @@ def generate(
     sys.stdout.write("\n")
 
 
-@app.command(epilog=example("onebase chat runs/demo/base --adapter runs/chat"))
+@app.command(epilog=example("onebase chat runs/demo/pretrain --adapter runs/chat"))
 def chat(
     ref: Ref,
     adapter: AdapterDir = None,
@@ -227,7 +227,7 @@ def chat(
 
 @app.command(
     epilog=example(
-        "onebase serve runs/demo/base --adapter chat=runs/chat --port 8000",
+        "onebase serve runs/demo/pretrain --adapter chat=runs/chat --port 8000",
         "curl http://127.0.0.1:8000/v1/models",
     )
 )
@@ -252,23 +252,23 @@ def serve(
     )
 
 
-@app.command(epilog=example("onebase show runs/demo/base", "onebase show runs/demo/base --json"))
+@app.command(epilog=example("onebase show runs/demo/pretrain", "onebase show runs/demo/pretrain --json"))
 def show(
     ref: Ref,
     json: Annotated[bool, typer.Option("--json", help="Print the record as JSON.")] = False,
 ) -> None:
     """What an artifact is made of: its record, every number with its origin."""
-    from onebase.api.loading import find_artifact
+    from onebase.api.loading import find_base
     from onebase.govern.show import describe, lines
 
-    path = find_artifact(ref)
+    path = find_base(ref)
     if json:
         _print_json(describe(path))
     else:
         _say("\n".join(lines(path)))
 
 
-@app.command(epilog=example("onebase verify runs/demo/base"))
+@app.command(epilog=example("onebase verify runs/demo/pretrain"))
 def verify(ref: Ref) -> None:
     """Reread every byte of an artifact and check it against its manifest, fingerprint and record."""
     from onebase.api.loading import find_artifact
@@ -281,7 +281,7 @@ def verify(ref: Ref) -> None:
 def plan(
     recipe: Annotated[Path, typer.Argument(help="A recipe (YAML).")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Recipe keys to change.")
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Recipe keys to change.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:

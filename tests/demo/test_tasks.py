@@ -102,7 +102,7 @@ def test_question_is_balanced_and_asks_for_the_mark() -> None:
     for size in task.sizes:
         for seed in range(task.seeds):
             draw = task.train(size, seed)
-            assert Counter(e.target for e in draw) == {label: size for label in task.labels}
+            assert Counter(e.target for e in draw) == dict.fromkeys(task.labels, size)
     assert set(task.train(10, 0)) <= set(task.train(50, 0))
     with pytest.raises(UserError, match="no draw of size 7"):
         task.train(7)
@@ -112,7 +112,7 @@ def test_docstring_and_topic_have_the_promised_sizes() -> None:
     doc, top = tasks.docstring(), tasks.topic()
     assert len(doc.test) >= 300 and 2000 <= len(doc.train()) <= 2500
     assert len(top.labels) == 15 and {e.target for e in top.test} == set(top.labels) and len(top.test) > 200
-    assert Counter(e.target for e in top.train(5, 3)) == {label: 5 for label in top.labels}
+    assert Counter(e.target for e in top.train(5, 3)) == dict.fromkeys(top.labels, 5)
     assert max(Counter(e.target for e in top.train(20)).values()) == 20
 
 

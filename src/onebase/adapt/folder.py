@@ -45,6 +45,7 @@ class Attached:
     config: AdapterConfig
     base: LoadedBase
     active: Active | None
+    fingerprint: str
 
     @property
     def method(self) -> str:
@@ -113,7 +114,7 @@ def attach(base: LoadedBase, adapter: Path | AdapterParts, name: str) -> Attache
     device = base.model.device
     tensors = {k: t.to(device) for k, t in parts.tensors.items()}
     if parts.config.method == "full":
-        return Attached(name, parts.config, _replaced(base, tensors), None)
+        return Attached(name, parts.config, _replaced(base, tensors), None, parts.fingerprint)
     if parts.config.lora is not None:
         found = {k: t for k, t in tensors.items() if not k.startswith("head.")}
         lora.put(base.model, name, parts.config.lora, found)
@@ -126,7 +127,8 @@ def attach(base: LoadedBase, adapter: Path | AdapterParts, name: str) -> Attache
         base.model.heads[name] = head
     for p in base.model.parameters():
         p.requires_grad_(False)
-    return Attached(name, parts.config, base, Active.all_rows(name) if parts.config.lora else None)
+    active = Active.all_rows(name) if parts.config.lora else None
+    return Attached(name, parts.config, base, active, parts.fingerprint)
 
 
 def detach(base: LoadedBase, name: str) -> None:

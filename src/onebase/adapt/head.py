@@ -8,8 +8,10 @@ from torch import Tensor, nn
 from onebase.config import config
 from onebase.objective.label import Pooling
 
-STRENGTHS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
-"""L2 strengths tried by cross-validation, on standardised features."""
+STRENGTHS = (3.0, 1.0, 0.3, 0.1, 0.03, 0.01)
+"""L2 strengths tried by cross-validation, on standardised features; from strong to weak, each starts from the one before."""
+
+FOLDS = 3
 
 
 @config
@@ -32,15 +34,20 @@ class Head(nn.Module):
         return F.linear(x_BP.float(), self.weight_CP, self.bias_C)
 
 
-def _solve(x_NP: Tensor, y_N: Tensor, classes: int, strength: float) -> tuple[Tensor, Tensor]:
-    """Multinomial logistic regression with an L2 penalty on the weights, to convergence by L-BFGS in fp64."""
-    w = torch.zeros(classes, x_NP.shape[1], dtype=torch.float64, requires_grad=True)
-    b = torch.zeros(classes, dtype=torch.float64, requires_grad=True)
-    opt = torch.optim.LBFGS([w, b], max_iter=100, tolerance_grad=1e-6, line_search_fn="strong_wolfe")
+def _solve(
+    x_NR: Tensor, y_N: Tensor, classes: int, strength: float, start: tuple[Tensor, Tensor] | None = None, exact: bool = True
+) -> tuple[Tensor, Tensor]:
+    """Multinomial logistic regression with an L2 penalty on the weights, by L-BFGS in fp64 from `start`."""
+    w = torch.zeros(classes, x_NR.shape[1], dtype=torch.float64) if start is None else start[0].clone()
+    b = torch.zeros(classes, dtype=torch.float64) if start is None else start[1].clone()
+    w.requires_grad_(), b.requires_grad_()
+    opt = torch.optim.LBFGS(
+        [w, b], max_iter=200 if exact else 30, tolerance_grad=1e-6 if exact else 1e-3, line_search_fn="strong_wolfe"
+    )
 
     def closure() -> Tensor:
         opt.zero_grad()
-        loss = F.cross_entropy(F.linear(x_NP, w, b), y_N) + 0.5 * strength * w.square().sum() / classes
+        loss = F.cross_entropy(F.linear(x_NR, w, b), y_N) + 0.5 * strength * w.square().sum() / classes
         loss.backward()
         return loss
 
@@ -54,12 +61,12 @@ def _folds(y_N: np.ndarray, seed: int) -> np.ndarray:
     fold = np.zeros(len(y_N), int)
     for c in np.unique(y_N):
         index = rng.permutation(np.flatnonzero(y_N == c))
-        fold[index] = np.arange(len(index)) % 5
+        fold[index] = np.arange(len(index)) % FOLDS
     return fold
 
 
 def fit_head(x_NP: Tensor, y_N: Tensor, classes: int, seed: int = 0) -> tuple[Head, float]:
-    """The fitted head and the L2 strength that cross-validation chose (the middle one with under 5 labels in a class).
+    """The fitted head and the L2 strength that cross-validation chose (a middle one with under 3 labels in a class).
 
     Runs with gradients on whatever the caller's mode is. Features are standardised for the fit; the standardisation is folded
     into the head, so it reads raw features.
@@ -68,21 +75,23 @@ def fit_head(x_NP: Tensor, y_N: Tensor, classes: int, seed: int = 0) -> tuple[He
         x = x_NP.detach().double().cpu().clone()
         y = y_N.cpu().clone()
         mean, std = x.mean(0), x.std(0, correction=0).clamp(min=1e-6)
-        x = (x - mean) / std
+        # The penalised solution lies in the span of the examples: solve there, in at most N dimensions instead of P.
+        _, scale, basis_RP = torch.linalg.svd((x - mean) / std, full_matrices=False)
+        basis_RP = basis_RP[scale > 1e-9 * scale.max().clamp(min=1e-30)]
+        z = ((x - mean) / std) @ basis_RP.T
         strength = STRENGTHS[len(STRENGTHS) // 2]
-        if int(torch.bincount(y, minlength=classes).min()) >= 5:
+        if int(torch.bincount(y, minlength=classes).min()) >= FOLDS:
             fold = torch.from_numpy(_folds(y.numpy(), seed))
-            scores = []
-            for s in STRENGTHS:
-                loss = 0.0
-                for k in range(5):
-                    w, b = _solve(x[fold != k], y[fold != k], classes, s)
-                    loss += float(
-                        F.cross_entropy(F.linear(x[fold == k], w, b), y[fold == k], reduction="sum")
-                    )
-                scores.append(loss)
+            scores = np.zeros(len(STRENGTHS))
+            for k in range(FOLDS):
+                start = None
+                for i, s in enumerate(STRENGTHS):
+                    start = _solve(z[fold != k], y[fold != k], classes, s, start, exact=False)
+                    held = F.linear(z[fold == k], *start)
+                    scores[i] += float(F.cross_entropy(held, y[fold == k], reduction="sum"))
             strength = STRENGTHS[int(np.argmin(scores))]
-        w, b = _solve(x, y, classes, strength)
+        w, b = _solve(z, y, classes, strength)
+        w = w @ basis_RP
     head = Head(x.shape[1], classes)
     with torch.no_grad():
         head.weight_CP.copy_(w / std)

@@ -100,8 +100,9 @@ class _Adapting:
     ) -> AdapterParts:
         """The adapter with its record."""
         record = Record("adapter")
+        relied = {k: v for k, v in self.base.hashes.items() if k != "fingerprint"}
         record.add_parent(
-            "base", self.base.fingerprint, self.base.path.name if self.base.path else "", **self.base.hashes
+            "base", self.base.fingerprint, self.base.path.name if self.base.path else "", **relied
         )
         record.add("task", self.task, "stated by the user")
         record.add("method", self.method, "stated by the user")
@@ -133,6 +134,18 @@ def text_tokens(base: LoadedBase, texts: Sequence[str], limit: int | None = None
             )
         )
     return out
+
+
+def completion_rows(base: LoadedBase, rows: Sequence[dict[str, Any]]) -> list[Tokens]:
+    """Rows with prompt and completion as tokens, the completion supervised."""
+    samples = (completion_sample(r["prompt"], r["completion"], id=str(i), source="sft") for i, r in enumerate(rows, 1))
+    return [base.codec.tokens(s) for s in samples]
+
+
+def chat_rows(base: LoadedBase, rows: Sequence[dict[str, Any]]) -> list[Tokens]:
+    """Rows with messages as tokens, the assistant's parts supervised."""
+    samples = (chat_sample(r["messages"], id=str(i), source="sft") for i, r in enumerate(rows, 1))
+    return [base.codec.tokens(s) for s in samples]
 
 
 def _data_facts(rows: Sequence[Any], labels: Sequence[str] = ()) -> dict[str, tuple[Any, str]]:
@@ -213,9 +226,10 @@ def _lora_label(job: _Adapting) -> AdapterParts:
     steps = max(1, o.epochs * len(rows) // min(o.rows, len(rows)))
     train = _train_config(o, steps, min(o.rows, len(rows)), base.model.cfg.text.context, default_lr=1e-3)
     try:
-        lora.inject(base.model, SCRATCH, lcfg, o.seed)
+        deltas = lora.inject(base.model, SCRATCH, lcfg, o.seed)
         base.model.heads[SCRATCH] = head.to(base.model.device)
-        state = _learn(job, objective, SinglesPlan(texts, train.rows, o.seed), train)
+        plan = SinglesPlan(texts, train.rows, o.seed)
+        state = _learn(job, objective, plan, train, [*deltas, *head.parameters()])
         tensors = adapter_tensors(base, SCRATCH)
     finally:
         detach(base, SCRATCH)
@@ -232,15 +246,8 @@ def _lora_label(job: _Adapting) -> AdapterParts:
 def _text(job: _Adapting) -> AdapterParts:
     """Supervised fine-tuning on completions or chats, by LoRA or on all weights."""
     o, base = job.options, job.base
-    key = ("prompt", "completion") if job.task == "complete" else ("messages",)
-    rows = read_rows(job.data, key)
-    samples = [
-        chat_sample(r["messages"], id=str(i + 1), source="sft")
-        if job.task == "chat"
-        else completion_sample(r["prompt"], r["completion"], id=str(i + 1), source="sft")
-        for i, r in enumerate(rows)
-    ]
-    tokens = [base.codec.tokens(s) for s in samples]
+    rows = read_rows(job.data, ("prompt", "completion") if job.task == "complete" else ("messages",))
+    tokens = completion_rows(base, rows) if job.task == "complete" else chat_rows(base, rows)
     check_tokens(tokens, base.codec.tokenizer)
     job.tell("what will be learnt, between « »:\n" + render_ledger(ledger(tokens, base.codec.tokenizer)))
     length = o.max_length or base.model.cfg.text.context
@@ -253,26 +260,23 @@ def _text(job: _Adapting) -> AdapterParts:
         lcfg = LoraConfig(rank=o.rank, alpha=o.alpha, sites=o.sites)
         train = _train_config(o, steps, per_step, length, default_lr=2e-3)
         try:
-            lora.inject(base.model, SCRATCH, lcfg, o.seed)
-            facts |= _learn(job, NextToken(length, Active.all_rows(SCRATCH)), plan, train)
+            deltas = lora.inject(base.model, SCRATCH, lcfg, o.seed)
+            facts |= _learn(job, NextToken(length, Active.all_rows(SCRATCH)), plan, train, deltas)
             tensors = adapter_tensors(base, SCRATCH)
         finally:
             detach(base, SCRATCH)
         cfg = AdapterConfig(method="lora", task=job.task, base=bound_to(base), lora=lcfg)  # type: ignore[arg-type]
         return job.parts(cfg, tensors, facts)
     train = _train_config(o, steps, per_step, length, default_lr=3e-4)
-    before = {k: t.cpu().clone() for k, t in base_tensors(base.model).items()}
-    own = list(base.model.named_parameters())
+    own = base_tensors(base.model)  # views of the parameters: what is learnt shows in them
+    before = {k: t.clone() for k, t in own.items()}
     try:
-        for _, p in own:
-            p.requires_grad_(True)
-        facts |= _learn(job, NextToken(length), plan, train)
-        after = base_tensors(base.model)
-        tensors = {k: t.cpu().clone() for k, t in after.items() if not torch.equal(t.cpu(), before[k])}
+        facts |= _learn(job, NextToken(length), plan, train, list(base.model.parameters()))
+        tensors = {k: t.cpu().clone() for k, t in own.items() if not torch.equal(t, before[k])}
     finally:
-        base.model.load_state_dict(before, strict=False)
-        for _, p in own:
-            p.requires_grad_(False)
+        with torch.no_grad():
+            for k, t in own.items():
+                t.copy_(before[k])
     cfg = AdapterConfig(method="full", task=job.task, base=bound_to(base))  # type: ignore[arg-type]
     return job.parts(cfg, tensors, facts)
 
@@ -291,17 +295,23 @@ def _train_config(o: AdaptOptions, steps: int, rows: int, length: int, *, defaul
 
 
 def _learn(
-    job: _Adapting, objective: Objective, rows: Rows, train: TrainConfig
+    job: _Adapting, objective: Objective, rows: Rows, train: TrainConfig, learnt: Sequence[torch.nn.Parameter]
 ) -> dict[str, tuple[Any, str]]:
-    """Run the loop on what is trainable, in the number format that the base runs in; returns facts for the record."""
+    """Run the loop on the parameters `learnt` and no others, in the number format that the base runs in; returns facts."""
     base = job.base
     model: BaseModel = base.model
     kept = model.compute_dtype
     train = replace(train, dtype="bf16" if kept == torch.bfloat16 else "fp32")
+    for p in model.parameters():
+        p.requires_grad_(False)
+    for p in learnt:
+        p.requires_grad_(True)
     try:
         result = run(Job(model, objective, rows, train, listeners=job.listeners))
     finally:
         model.compute_dtype = kept
+        for p in learnt:
+            p.requires_grad_(False)
     state = result.state
     per_token = base_flops(model.cfg, train.length)
     return {

@@ -1,5 +1,6 @@
 """`Base`: what a user holds. It generates, chats, scores, embeds, adapts and classifies; an adapter changes none of its weights."""
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from onebase.adapt import lora
 from onebase.adapt.folder import AdapterParts, Attached, attach, load_adapter, save_adapter
 from onebase.api.adapting import Data, adapt, classify_scores, features, text_tokens
 from onebase.api.options import read_options
@@ -208,6 +210,24 @@ class Base:
         # A name of its own for each set of tensors: several adapters may sit on one base at a time.
         attached = attach(self._loaded, parts, f"{name}-{parts.fingerprint[4:16]}")
         return Base(self._loaded, attached)
+
+    def merged(self) -> "Base":
+        """A base of its own with the adapter's deltas (or replaced weights) in its weights, and both as parents in its record.
+
+        A head or a prompt is not a change of weights and stays behind. Raises UserError without an adapter that has any.
+        """
+        if self._attached is None or self._attached.method not in ("lora", "full"):
+            raise UserError("there is no adapter with weights to merge", "merge a lora or full adapter")
+        model = copy.deepcopy(self._model)
+        lora.merge(model, self._attached.name)
+        for other in {n for p in model.sites().values() for n in p.deltas}:
+            lora.remove(model, other)
+        model.heads.clear()
+        record = Record("base")
+        record.add("name", f"{self.name}-merged", "made from a base and an adapter")
+        record.add_parent("base", self.fingerprint, self.name)
+        record.add_parent("adapter", self._attached.fingerprint, self._attached.name)
+        return Base(LoadedBase(model, self._loaded.codec, record))
 
     def classify(self, texts: Sequence[str]) -> list[Label]:
         """The class of each text. Raises UserError without a classifying adapter."""

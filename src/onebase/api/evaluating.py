@@ -1,17 +1,20 @@
 """`onebase.evaluate`: a base (with or without an adapter) on data, every score with its interval."""
 
-from collections.abc import Sequence
-from typing import Any
+import time
 
 from onebase.adapt.folder import Attached
-from onebase.api.adapting import Data
+from onebase.api.adapting import Data, chat_rows, completion_rows
 from onebase.api.base import Base
-from onebase.codec.text.sample import Tokens, chat_sample, completion_sample
-from onebase.data import Document, read_rows
+from onebase.base.folder import LoadedBase
+from onebase.base.model import BaseModel
+from onebase.codec.text.sample import Tokens
+from onebase.data import Document, check_labels, read_rows
 from onebase.errors import DataError, UserError
-from onebase.evaluate.bootstrap import Score
+from onebase.evaluate.baselines import NearestNeighbour, TfidfLogistic
+from onebase.evaluate.bootstrap import Score, mean_score
+from onebase.evaluate.gate import System, Verdict, gate
 from onebase.evaluate.likelihood import by_source, completion_nats, document_nats
-from onebase.evaluate.metrics import accuracy, exact_match, macro_f1, nats_per_token, rouge_l
+from onebase.evaluate.metrics import accuracy, correct, exact_match, macro_f1, nats_per_token, rouge_l
 from onebase.generate.engine import generate
 from onebase.generate.sampler import Sampling
 
@@ -41,7 +44,8 @@ def evaluate(
     nats = completion_nats(base.loaded, samples, base._active)
     context = base.config.text.context
     room = [min(max_tokens, context - len(p)) for p in prompts]
-    outs = [g.text.strip() for g in _generate(base, prompts, room)]
+    each = [Sampling(max_tokens=max(1, n)) for n in room]
+    outs = [g.text.strip() for g in generate(base.loaded, prompts, each, base._active)]
     return {
         "nats_per_token": nats_per_token(nats[:, 0], nats[:, 1], seed=seed),
         "exact_match": exact_match(answers, outs, seed=seed),
@@ -67,36 +71,69 @@ def _classify(base: Base, attached: Attached | None, data: Data, seed: int) -> d
 
 def _samples(base: Base, data: Data, task: str) -> tuple[list[Tokens], list[list[int]], list[str]]:
     codec = base.loaded.codec
-    rows = read_rows(data, ("messages",) if task == "chat" else ("prompt", "completion"))
-    samples, prompts, answers = [], [], []
-    for i, r in enumerate(rows):
-        if task == "chat":
-            sample = chat_sample(r["messages"], id=str(i + 1))
-            prompts.append(codec.chat_ids(r["messages"][:-1]))
-            answers.append(str(r["messages"][-1]["content"]).strip())
-        else:
-            sample = completion_sample(r["prompt"], r["completion"], id=str(i + 1))
-            prompts.append(base.tokenizer.encode(r["prompt"], bos=True))
-            answers.append(str(r["completion"]).strip())
-        tokens = codec.tokens(sample)
-        if len(tokens.ids) > base.config.text.context:
-            raise DataError(
-                f"row {i + 1} has {len(tokens.ids)} tokens, the base reads {base.config.text.context}",
-                "shorten or drop it",
-            )
-        samples.append(tokens)
+    if task == "chat":
+        rows = read_rows(data, ("messages",))
+        samples = chat_rows(base.loaded, rows)
+        prompts = [codec.chat_ids(r["messages"][:-1]) for r in rows]
+        answers = [str(r["messages"][-1]["content"]).strip() for r in rows]
+    else:
+        rows = read_rows(data, ("prompt", "completion"))
+        samples = completion_rows(base.loaded, rows)
+        prompts = [base.tokenizer.encode(r["prompt"], bos=True) for r in rows]
+        answers = [str(r["completion"]).strip() for r in rows]
+    context = base.config.text.context
+    for i, sample in enumerate(samples, 1):
+        if len(sample.ids) > context:
+            raise DataError(f"row {i} has {len(sample.ids)} tokens, the base reads {context}", "shorten or drop it")
     return samples, prompts, answers
 
 
-def _generate(base: Base, prompts: Sequence[list[int]], room: Sequence[int], batch: int = 32) -> list[Any]:
-    """Greedy generations in the order given; prompts of like length share a batch."""
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    out: list[Any] = [None] * len(prompts)
-    for i in range(0, len(order), batch):
-        part = order[i : i + batch]
-        each = [Sampling(max_tokens=max(1, room[j])) for j in part]
-        for j, g in zip(
-            part, generate(base.loaded, [prompts[j] for j in part], each, base._active), strict=True
-        ):
-            out[j] = g
+def against_classical(base: Base, train: Data, test: Data, *, seed: int = 0) -> Verdict:
+    """The gate for a classifying adapter: beside TF-IDF + logistic regression and nearest neighbour on the same labels, and beside
+    the same method on an untrained twin of the base. Raises UserError."""
+    attached = base._attached
+    if attached is None or attached.task != "classify":
+        raise UserError("the gate needs an adapter that classifies", "give --adapter DIR of a classifying adapter")
+    known, rows = read_rows(train, ("text", "label")), read_rows(test, ("text", "label"))
+    check_labels(known, rows)
+    texts, truth = [str(r["text"]) for r in rows], [str(r["label"]) for r in rows]
+    options = _options(attached)
+    systems = []
+    twin = Base(untrained_twin(base.loaded, seed))
+    for name, b in ((f"the base with {attached.method}", base), ("untrained", twin)):
+        began = time.perf_counter()
+        size = 0
+        if b is twin:
+            adapter = twin.adapt(known, task="classify", method=attached.method, **options)
+            b, size = twin.with_adapter(adapter), adapter.bytes
+        each = correct(truth, [x.label for x in b.classify(texts)])
+        systems.append(System(name, mean_score("accuracy", each, seed=seed), each, time.perf_counter() - began, size))
+    rivals = []
+    for make in (TfidfLogistic, NearestNeighbour):
+        model = make().fit([str(r["text"]) for r in known], [str(r["label"]) for r in known])
+        each = correct(truth, model.predict(texts))
+        rivals.append(System(model.name, mean_score("accuracy", each, seed=seed), each, model.seconds, model.size))
+    return gate("accuracy", *systems, rivals, seed=seed)
+
+
+def _options(attached: Attached) -> dict[str, object]:
+    """The options that make the same kind of adapter again."""
+    cfg = attached.config
+    out: dict[str, object] = {}
+    if cfg.head is not None:
+        out["pooling"] = cfg.head.pooling
+    if cfg.lora is not None:
+        out |= {"rank": cfg.lora.rank, "alpha": cfg.lora.alpha, "sites": cfg.lora.sites}
+    if cfg.prompt is not None:
+        out |= {"prompt": cfg.prompt.template, "answers": cfg.prompt.answers}
     return out
+
+
+def untrained_twin(base: LoadedBase, seed: int) -> LoadedBase:
+    """The same architecture and tokenizer with starting weights: what pretraining is compared with."""
+    model = BaseModel(base.model.cfg)
+    model.reset(seed)
+    for p in model.parameters():
+        p.requires_grad_(False)
+    model.compute_dtype = base.model.compute_dtype
+    return LoadedBase(model.to(base.model.device).eval(), base.codec)

@@ -128,3 +128,4 @@ def put_tensors(model: BaseModel, tensors: dict[str, torch.Tensor], path: Path) 
                 "the folder is not one of ours, or base.json was changed",
             )
     model.load_state_dict(tensors, strict=True, assign=True)
+    model.requires_grad_(False)  # a loaded base is for use; whoever trains says what is learnt

@@ -78,7 +78,7 @@ class Task:
 class Corpus:
     """What is read in pretraining, and a sample of what is not: chats and modules held out for the tasks.
 
-    Each document's meta["split"] is "train" or "holdout", which `onebase.data.prepare` obeys.
+    meta["split"] of each document is "train" or "holdout", which `onebase.data.prepare` obeys.
     """
 
     pretrain: tuple[Document, ...]
@@ -125,11 +125,6 @@ def corpus(
     return Corpus(tuple(pretrain), tuple(held_out))
 
 
-def tasks(seed: int = 0) -> dict[str, Task]:
-    """The three tasks by name: question, docstring, topic."""
-    return {"question": question(seed), "docstring": docstring(seed), "topic": topic(seed)}
-
-
 @functools.lru_cache(maxsize=4)
 def question(seed: int = 0) -> Task:
     """Is this message a question? Its final mark is taken off; "?" and "." are equally common.
@@ -171,15 +166,12 @@ def docstring(seed: int = 0) -> Task:
     tests = _test_tops(seed)
     every = functions_of(modules())
     train = _once([f for f in every if f.top not in tests])
-    # As text, for the corpus; as sources without docstring, for the training functions.
     read = _key("\n".join(d.text for m in modules() if m.top not in tests for d in m.code))
-    bodies = {_key(f.source) for f in train}
-    test = [
-        f
-        for f in _once([f for f in every if f.top in tests])
-        if _key(f.source) not in bodies and _key(f.source) not in read and _key(f.summary) not in read
-    ]
-    chosen = _shuffle(seed, [_function(f) for f in train])[:_DOCSTRING_TRAIN]
+    bodies = {_key(e.text) for e in train}
+    test = _once(
+        [f for f in every if f.top in tests and _key(f.source) not in read and _key(f.summary) not in read]
+    )
+    chosen = _shuffle(seed, train)[:_DOCSTRING_TRAIN]
     return Task(
         name="docstring",
         kind="text",
@@ -188,7 +180,7 @@ def docstring(seed: int = 0) -> Task:
         sizes=(len(chosen),),
         seeds=1,
         draws={(len(chosen), 0): tuple(chosen)},
-        test=tuple(_shuffle(seed, [_function(f) for f in test])),
+        test=tuple(_shuffle(seed, [e for e in test if _key(e.text) not in bodies])),
     )
 
 
@@ -196,14 +188,14 @@ def docstring(seed: int = 0) -> Task:
 def topic(seed: int = 0) -> Task:
     """Which of 15 topics is this exchange filed under?
 
-    Exchanges with the same question stay on one side. Of each topic 60% may be drawn for training (so the smallest topics give
-    about 11 labels where 20 are asked for) and at most 60 of the rest are tested, lest trivia outweigh all others.
+    Exchanges with the same question stay on one side. Of each topic 60% may be drawn for training (the smallest topics give
+    11 labels where 20 are asked for) and at most 60 of the rest are tested, lest trivia outweigh all others.
     """
     groups: dict[str, dict[str, list[Example]]] = defaultdict(lambda: defaultdict(list))
     for e in exchanges():
         text = f"{e.question}\n{e.answer}"
         example = Example(f"{e.topic}/{text}", text, e.topic, f"{text}\nTopic:")
-        groups[e.topic][_key(e.question)].append(example)
+        groups[e.topic][_key(e.question.split("\n")[0])].append(example)
     kept = {name: g for name, g in sorted(groups.items()) if sum(map(len, g.values())) >= _TOPIC_MIN}
     pool: dict[str, list[Example]] = {}
     test: list[Example] = []
@@ -211,7 +203,7 @@ def topic(seed: int = 0) -> Task:
         order = sorted(by_question, key=lambda q: share(seed, f"topic {name} {q}"))
         ranked = [e for q in order for e in by_question[q]]
         cut = round(_TOPIC_POOL * len(ranked))
-        while _key(ranked[cut - 1].text.split("\n")[0]) == _key(ranked[cut].text.split("\n")[0]):
+        while cut < len(ranked) and ranked[cut] in by_question[_key(ranked[cut - 1].text.split("\n")[0])]:
             cut += 1  # a question's answers are not parted
         pool[name] = ranked[:cut]
         test += ranked[cut:][:_TOPIC_TEST]
@@ -225,6 +217,11 @@ def topic(seed: int = 0) -> Task:
         draws=_draws(seed, pool, TOPIC_SIZES),
         test=tuple(_shuffle(seed, test)),
     )
+
+
+def tasks(seed: int = 0) -> dict[str, Task]:
+    """The three tasks by name."""
+    return {task.name: task for task in (question(seed), docstring(seed), topic(seed))}
 
 
 @functools.lru_cache(maxsize=4)
@@ -259,19 +256,15 @@ def _marked(chat: Chat) -> Iterable[Example]:
                 if len(context) + len(earlier) >= _CONTEXT_CHARS:
                     break
                 context = earlier + "\n" + context
-            start = line[: len(line) - len(message)]
-            yield Example(
-                f"{chat.id}/{i}", found["text"], labels[found["mark"]], context + start + found["text"]
-            )
+            prompt = context + line[: len(line) - len(message)] + found["text"]
+            yield Example(f"{chat.id}/{i}", found["text"], labels[found["mark"]], prompt)
         before.append(line)
 
 
-def _function(f: Function) -> Example:
-    return Example(f.id, f.source, f.summary, f'{f.source}\n"""')
-
-
-def _once(functions: list[Function]) -> list[Function]:
-    return list({(_key(f.source), _key(f.summary)): f for f in functions}.values())
+def _once(functions: list[Function]) -> list[Example]:
+    return list(
+        {_key(f.source): Example(f.id, f.source, f.summary, f'{f.source}\n"""') for f in functions}.values()
+    )
 
 
 def _key(text: str) -> str:
@@ -283,18 +276,17 @@ def _shuffle(seed: int, examples: list[Example]) -> list[Example]:
     return sorted(examples, key=lambda e: share(seed, f"order {e.id} {e.text}"))
 
 
-def _draws(
-    seed: int, pool: Mapping[str, list[Example]], sizes: tuple[int, ...]
-) -> dict[tuple[int, int], tuple[Example, ...]]:
+Draws = dict[tuple[int, int], tuple[Example, ...]]
+
+
+def _draws(seed: int, pool: Mapping[str, list[Example]], sizes: tuple[int, ...]) -> Draws:
     """For every size and draw, up to `size` examples a class; a larger draw holds the smaller one of the same seed."""
-    out = {}
+    out: Draws = {}
     for draw in range(SEEDS):
-        ranked = {
-            k: sorted(v, key=lambda e, d=draw: share(seed, f"draw {d} {e.id}"))  # type: ignore[misc]
-            for k, v in pool.items()
-        }
+        mixed = seed * SEEDS + draw
+        ranked = [sorted(v, key=lambda e: share(mixed, f"draw {e.id}")) for v in pool.values()]
         for size in sizes:
-            out[size, draw] = tuple(_shuffle(draw, [e for v in ranked.values() for e in v[:size]]))
+            out[size, draw] = tuple(_shuffle(draw, [e for v in ranked for e in v[:size]]))
     return out
 
 

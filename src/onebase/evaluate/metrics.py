@@ -67,7 +67,7 @@ def auroc(targets: Sequence[int] | Sequence[bool], scores: ArrayLike, *, seed: i
     """
     s = as_array(scores, "auroc")
     _same_length(targets, s)
-    odd = {t for t in targets} - {0, 1}
+    odd = set(targets) - {0, 1}
     if odd:
         raise DataError(
             f"auroc: targets {sorted(map(str, odd))[:3]}", "give 1 for positive and 0 for negative"

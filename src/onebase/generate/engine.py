@@ -6,7 +6,6 @@ is then the last one, and a row gives the same log-probabilities alone and in a 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,75 +13,11 @@ from torch import Tensor
 from onebase.base.folder import LoadedBase
 from onebase.codec.text.sample import END, EOS
 from onebase.errors import UserError
+from onebase.generate.request import Completion, Finish, Piece, Top, check_prompts
 from onebase.generate.sampler import Sampler, Sampling
 from onebase.generate.text import TextStream
 from onebase.model.mask import Cols
 from onebase.model.proj import Active
-
-Finish = Literal["stop", "length"]
-Top = tuple[tuple[int, float], ...]
-"""The likeliest tokens at one place: (id, log-probability in nats), likeliest first."""
-
-
-class PromptTooLong(UserError):
-    """A prompt that leaves no room for an answer in the base's context."""
-
-
-@dataclass(frozen=True)
-class Piece:
-    """What one step added to one answer.
-
-    `row` is the prompt's number. `text` may be empty (held back) or hold text of earlier steps. `ids` are the tokens chosen,
-    the closing one included; `logprobs` (nats, of the model itself: before temperature and cuts) and `top` go with them when
-    asked for. `finish` is set on the row's last piece.
-    """
-
-    row: int
-    text: str
-    ids: tuple[int, ...]
-    logprobs: tuple[float, ...] = ()
-    top: tuple[Top, ...] = ()
-    finish: Finish | None = None
-
-
-@dataclass(frozen=True)
-class Completion:
-    """A whole answer. `ids` include the closing token, `text` does not show it. `finish`: "stop" or "length"."""
-
-    text: str
-    ids: tuple[int, ...]
-    finish: Finish
-    logprobs: tuple[float, ...] = ()
-    prompt_tokens: int = 0
-    top: tuple[Top, ...] = ()
-
-
-def check_prompts(base: LoadedBase, prompts: Sequence[Sequence[int]], *, room: int = 1) -> None:
-    """Refuse prompts that cannot be continued: empty, of unknown ids, or without `room` free tokens in the context.
-
-    Raises PromptTooLong or UserError, naming the prompt by number when there are several.
-    """
-    cfg = base.model.cfg.text
-    if base.model.trunk.cfg.direction != "causal":
-        raise UserError("this base reads in both directions and predicts no next token", "use a causal base")
-    for n, prompt in enumerate(prompts, 1):
-        name = f"prompt {n} of {len(prompts)}" if len(prompts) > 1 else "the prompt"
-        if not len(prompt):
-            raise UserError(
-                f"{name} has no token", "give at least <|bos|>, as Tokenizer.encode(text, bos=True) does"
-            )
-        if min(prompt) < 0 or max(prompt) >= cfg.vocab_size:
-            raise UserError(
-                f"{name} has a token id outside 0 .. {cfg.vocab_size - 1}",
-                "encode it with this base's tokenizer",
-            )
-        if len(prompt) + room > cfg.context:
-            answer = ", and the answer needs at least one of them" if room else ""
-            over = len(prompt) + room - cfg.context
-            raise PromptTooLong(
-                f"{name} has {len(prompt)} tokens; the context of this base is {cfg.context} tokens{answer}",
-                f"shorten the prompt by {over} token{'s' * (over > 1)} or more, or use a base with a longer context",
-            )
 
 
 @dataclass

@@ -91,7 +91,7 @@ class Sampler:
         chosen = [samplings[i] for i in warm]
         self._cuts = any(s.cuts for s in chosen)
         self._temperature = self._column([max(s.temperature, _COLDEST) for s in chosen])
-        self._top_p = self._column([s.top_p for s in chosen])
+        self._top_p = self._column([s.top_p if s.top_p < 1.0 else math.inf for s in chosen])
         self._top_k = self._column([float(s.top_k) if s.top_k else math.inf for s in chosen])
         self._min_p = self._column([s.min_p for s in chosen])
 
@@ -117,21 +117,20 @@ class Sampler:
         return drawn_R if self._all else ids_B.index_copy(0, self._index, drawn_R)
 
     def _draw(self, z_RV: Tensor) -> Tensor:
-        order_RV = None
-        if self._cuts:
-            z_RV, order_RV = z_RV.sort(dim=-1, descending=True, stable=True)
-            rank_V = torch.arange(z_RV.shape[-1], device=z_RV.device)
-            p_RV = z_RV.masked_fill(rank_V >= self._top_k, -math.inf).softmax(-1)
-            before_RV = p_RV.cumsum(-1) - p_RV  # the likeliest token is always kept: nothing stands before it
-            p_RV = p_RV * ((before_RV < self._top_p) & (p_RV >= self._min_p * p_RV[:, :1]))
-        else:
-            p_RV = z_RV.softmax(-1)
+        p_RV = self._cut(z_RV) if self._cuts else z_RV.softmax(-1)
         sums_RV = p_RV.double().cumsum(-1)
         total_R1 = sums_RV[:, -1:].contiguous()
-        u_R1 = torch.tensor(
-            [[self._draws[i].random()] for i in self._warm], dtype=torch.float64, device=z_RV.device
-        )
+        draws = [[self._draws[i].random()] for i in self._warm]
+        u_R1 = torch.tensor(draws, dtype=torch.float64, device=z_RV.device)
         # Below the total even after rounding, so that the token found has a probability above 0.
         at_R1 = torch.minimum(u_R1 * total_R1, torch.nextafter(total_R1, torch.zeros_like(total_R1)))
-        found_R1 = torch.searchsorted(sums_RV, at_R1, right=True)
-        return (found_R1 if order_RV is None else order_RV.gather(-1, found_R1)).squeeze(-1)
+        return torch.searchsorted(sums_RV, at_R1, right=True).squeeze(-1)
+
+    def _cut(self, z_RV: Tensor) -> Tensor:
+        """Probabilities, zero where cut away, in the order of ids: rows without cuts draw as they would alone."""
+        z_RV, order_RV = z_RV.sort(dim=-1, descending=True, stable=True)
+        rank_V = torch.arange(z_RV.shape[-1], device=z_RV.device)
+        p_RV = z_RV.masked_fill(rank_V >= self._top_k, -math.inf).softmax(-1)
+        before_RV = p_RV.cumsum(-1) - p_RV  # the likeliest token is always kept: nothing stands before it
+        p_RV = p_RV * ((before_RV < self._top_p) & (p_RV >= self._min_p * p_RV[:, :1]))
+        return torch.zeros_like(p_RV).scatter(-1, order_RV, p_RV)

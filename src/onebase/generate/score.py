@@ -7,7 +7,8 @@ import torch
 from numpy.typing import NDArray
 
 from onebase.base.folder import LoadedBase
-from onebase.generate.engine import check_prompts, rows_of
+from onebase.generate.engine import rows_of
+from onebase.generate.request import check_prompts
 from onebase.model.mask import Cols
 from onebase.model.proj import Active
 from onebase.objective.cross_entropy import per_token_nll

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 IGNORE = -100
-CHUNK = 1024  # tokens at a time
+CHUNK = 512  # tokens at a time
 
 
 def _exact(dtype: torch.dtype) -> torch.dtype:

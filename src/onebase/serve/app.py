@@ -2,13 +2,11 @@
 
 import asyncio
 import json
-import logging
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -19,19 +17,17 @@ from starlette.types import Receive, Scope, Send
 
 from onebase.base.folder import LoadedBase
 from onebase.errors import DataError, UserError
-from onebase.generate.engine import Completion, Piece, PromptTooLong, check_prompts, stream
+from onebase.generate.engine import stream
+from onebase.generate.request import Completion, Piece, check_prompts
 from onebase.generate.sampler import Sampling
 from onebase.generate.score import score
 from onebase.model.proj import Active
 from onebase.serve.answer import Answer, Kind
-from onebase.serve.schema import ChatRequest, RequestError, TextRequest, explain
+from onebase.serve.errors import answer_error, on_error, on_http, on_leave, read_request
+from onebase.serve.schema import ChatRequest, RequestError, TextRequest
 from onebase.serve.worker import Busy, Stopped, Ticket, Worker
 
-BODY = 2 << 20
-"""Bytes of a request's body at most."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_log = logging.getLogger("onebase.serve")
-R = TypeVar("R", bound=BaseModel)
 
 
 def create_app(base: LoadedBase, name: str, adapters: Mapping[str, Active | None] | None = None) -> Starlette:
@@ -58,12 +54,12 @@ def create_app(base: LoadedBase, name: str, adapters: Mapping[str, Active | None
         Route("/v1/completions", server.text, methods=["POST"]),
     ]
     handlers: Any = {
-        UserError: _handle,
-        Busy: _handle,
-        Stopped: _handle,
-        HTTPException: _on_http,
-        ClientDisconnect: _on_leave,
-        Exception: _handle,
+        UserError: on_error,
+        Busy: on_error,
+        Stopped: on_error,
+        HTTPException: on_http,
+        ClientDisconnect: on_leave,
+        Exception: on_error,
     }
     return Starlette(routes=routes, exception_handlers=handlers, lifespan=server.lifespan)
 
@@ -121,7 +117,7 @@ class _Server:
         return self.known[name]
 
     async def chat(self, request: Request) -> Response:
-        asked = await _read(request, ChatRequest)
+        asked = await read_request(request, ChatRequest)
         active = self._active(asked.model)
         messages = [m.plain() for m in asked.messages]
         try:
@@ -133,7 +129,7 @@ class _Server:
         return await self._answer(request, "chat", asked, [ids], sampling, active)
 
     async def text(self, request: Request) -> Response:
-        asked = await _read(request, TextRequest)
+        asked = await read_request(request, TextRequest)
         active = self._active(asked.model)
         prompts = await run_in_threadpool(lambda: [self._ids(p) for p in asked.prompts()])
         return await self._answer(request, "text", asked, prompts, asked.sampling(), active)
@@ -214,24 +210,6 @@ def _joined(pieces: list[Piece]) -> Completion:
     )
 
 
-async def _read(request: Request, shape: type[R]) -> R:
-    """The request's body as `shape`, or the error that says what is wrong with it."""
-    body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > BODY:
-            raise RequestError(413, f"the request is larger than {BODY >> 20} MB", "send less")
-    try:
-        data = json.loads(body)
-    except (ValueError, RecursionError):
-        raise RequestError(400, "the body is not valid JSON", 'send JSON like {"model": ..., ...}') from None
-    try:
-        return shape.model_validate(data)
-    except ValidationError as e:
-        text, param = explain(e)
-        raise RequestError(400, text, param=param) from None
-
-
 async def _unless_gone(request: Request, ticket: Ticket[Any]) -> Any:
     """The last thing that the work yields; None, and no more work, when the client leaves first."""
 
@@ -286,55 +264,8 @@ async def _events(
             yield _event(answer.closing())
         yield b"data: [DONE]\n\n"
     except Exception as e:  # the status line is gone already: the error is an event
-        yield _event(json.loads(bytes(_on_any(e).body)))
+        yield _event(json.loads(bytes(answer_error(e).body)))
 
 
 def _event(data: dict[str, Any]) -> bytes:
     return b"data: " + json.dumps(data, ensure_ascii=False, allow_nan=False).encode() + b"\n\n"
-
-
-def _error(
-    status: int, message: str, code: str | None = None, param: str | None = None, **headers: str
-) -> JSONResponse:
-    kind = {404: "not_found_error", 429: "rate_limit_error"}.get(status, "invalid_request_error")
-    kind = "server_error" if status >= 500 else kind
-    clean = message.encode(
-        "utf-8", "replace"
-    ).decode()  # a lone surrogate of the request would break the answer
-    body = {"error": {"message": clean, "type": kind, "param": param, "code": code}}
-    return JSONResponse(body, status, {k.replace("_", "-"): v for k, v in headers.items()})
-
-
-def _on_any(e: Exception) -> JSONResponse:
-    if isinstance(e, RequestError):
-        return _error(e.status, _line(e), e.code, e.param)
-    if isinstance(e, PromptTooLong):
-        return _error(400, _line(e), "context_length_exceeded")
-    if isinstance(e, UserError):
-        return _error(400, _line(e))
-    if isinstance(e, Busy):
-        return _error(429, "too many requests wait already; try again later", "overloaded", Retry_After="2")
-    if isinstance(e, Stopped):
-        return _error(503, "the server is stopping", "stopping")
-    _log.error("a request failed", exc_info=e)
-    return _error(500, "the server failed on this request; its log says more")
-
-
-def _line(e: UserError) -> str:
-    return f"{e.cause}; {e.remedy}" if e.remedy else e.cause
-
-
-async def _handle(request: Request, e: Exception) -> Response:
-    return _on_any(e)
-
-
-async def _on_http(request: Request, e: Exception) -> Response:
-    assert isinstance(e, HTTPException)
-    say = {404: "there is no such path", 405: "this path does not take this method"}.get(
-        e.status_code, e.detail
-    )
-    return _error(e.status_code, f"{say}: {request.method} {request.url.path[:80]}")
-
-
-async def _on_leave(request: Request, e: Exception) -> Response:
-    return Response(status_code=499)  # the client left while it was asking: nobody reads this

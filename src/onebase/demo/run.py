@@ -1,0 +1,147 @@
+"""The demo: one base from pretraining to a report, on data that pip alone brings."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from onebase.api.base import Base
+from onebase.api.evaluating import untrained_twin
+from onebase.api.pretraining import run_recipe
+from onebase.api.recipe import DataConfig, ObjectiveConfig, Recipe
+from onebase.artifact.files import MANIFEST
+from onebase.base.config import TextShape
+from onebase.codec.text.codec import ledger, render_ledger
+from onebase.config import to_dict
+from onebase.data import Dataset, TokenSet, prepare
+from onebase.demo import measure
+from onebase.demo.report import write_report
+from onebase.demo.results import DemoResult, Sample
+from onebase.demo.tasks import corpus, tasks
+from onebase.errors import UserError
+from onebase.train.config import AdamWConfig, CheckpointConfig, MuonConfig, ScheduleConfig, TrainConfig
+from onebase.train.listen import Progress, read_log
+
+Tell = Callable[[str], None]
+
+
+def demo_recipe(minutes: float, dataset: Path, quick: bool) -> Recipe:
+    """The base of the demo: about 3M parameters for the default budget, about 20M from half an hour on."""
+    large = minutes >= 30
+    shape = TextShape(
+        width=384 if large else 192,
+        depth=8 if large else 4,
+        head_dim=64,
+        context=256,
+        vocab_size=1024 if quick else 8192 if large else 4096,
+    )
+    train = TrainConfig(
+        steps=20 if quick else None,
+        minutes=None if quick else minutes,
+        rows=16 if quick else 64 if large else 32,
+        length=256,
+        muon=MuonConfig(lr=0.02),
+        adamw=AdamWConfig(embed=0.02, head=0.004, other=0.02, betas=(0.9, 0.95)),
+        schedule=ScheduleConfig(warmup=10, warmdown=0.6, final=0.02),
+        checkpoint=CheckpointConfig(every=500 if large else 0, keep=1),
+        eval_every=0,
+    )
+    objective = ObjectiveConfig(kind="infill", rate=0.1, sources=("code",)) if large else ObjectiveConfig()
+    return Recipe(
+        name="demo", data=DataConfig(dataset=str(dataset)), model=shape, train=train, objective=objective
+    )
+
+
+def run_demo(
+    out: str | Path, *, minutes: float = 2.75, quick: bool = False, tell: Tell = print, seed: int = 0
+) -> DemoResult:
+    """Run the whole demo in the folder `out` and write `out/report.html`. Raises UserError."""
+    out = Path(out)
+    if minutes <= 0:
+        raise UserError(f"--minutes is {minutes}", "give a number above 0")
+    began = time.perf_counter()
+    stages: dict[str, float] = {}
+
+    @contextmanager
+    def stage(name: str) -> Iterator[None]:
+        tell(f"\n== {name}")
+        at = time.perf_counter()
+        yield
+        stages[name] = time.perf_counter() - at
+
+    with stage("prepare the corpus"):
+        dataset = _prepare(out, seed, quick, tell)
+    with stage("pretrain one base"):
+        recipe = demo_recipe(minutes, out / "corpus", quick)
+        finished = run_recipe(recipe, out / "pretrain", listeners=[Progress("pretrain")], tell=tell)
+        if finished.base is None:
+            raise UserError("the demo was stopped; the base so far is saved", "run the same command to go on")
+    base = Base(finished.base)
+    untrained = Base(untrained_twin(finished.base, seed=recipe.train.seed + 1))
+    tokens = TokenSet.build(dataset, "train", base.tokenizer, out / "pretrain" / "tokens")
+    result = DemoResult(
+        out=str(out),
+        minutes=minutes,
+        recipe=to_dict(recipe),
+        sources=dataset.stats,
+        facts={e.field: base.record.get(e.field) for e in base.record.events}
+        | {"fingerprint": base.fingerprint},
+        curve=read_log(out / "pretrain" / "log.jsonl"),
+        ledger=render_ledger(ledger(tokens, base.tokenizer)),
+        stages=stages,
+    )
+    found = tasks(seed)
+    size = measure.Size.quick() if quick else measure.Size()
+    with stage("predict held-out text, beside a 5-gram"):
+        result.heldout = measure.heldout(base, untrained, dataset, tokens, size, tell)
+    with stage("task: is it a question? by prompt alone, by a head, by LoRA"):
+        result.rows += measure.question(base, untrained, found["question"], out, result, size, tell)
+    with stage("task: write the docstring, by supervised fine-tuning"):
+        result.rows += measure.docstring(base, untrained, found["docstring"], out, result, size, tell)
+    with stage("task: topic of an exchange, by a head"):
+        result.rows += measure.topic(base, untrained, found["topic"], size, tell)
+    with stage("sample and report"):
+        result.samples += _samples(base)
+        stages["everything"] = time.perf_counter() - began
+        write_report(result, out / "report.html")
+        (out / "results.json").write_text(json.dumps(measure.as_json(result), indent=1), encoding="utf-8")
+    tell(f"\nreport: {out / 'report.html'}   ({time.perf_counter() - began:.0f} s in all)")
+    tell(f"chat with it:   onebase chat {out / 'pretrain'}")
+    adapters = " ".join(f"--adapter {name}={path}" for name, path in result.adapters.items())
+    tell(f"serve it:       onebase serve {out / 'pretrain'} {adapters}")
+    tell(f"what is in it:  onebase show {out / 'pretrain' / 'base'}")
+    return result
+
+
+def _prepare(out: Path, seed: int, quick: bool, tell: Tell) -> Dataset:
+    path = out / "corpus"
+    if not (path / MANIFEST).is_file():
+        part = 20 if quick else 1
+        found = corpus(
+            seed,
+            dialogue_chars=9_000_000 // part,
+            code_chars=5_000_000 // part,
+            prose_chars=1_500_000 // part,
+        )
+        prepare(found.documents(), path, holdout=0.0, seed=seed)
+    dataset = Dataset.open(path)
+    for name, s in dataset.stats.items():
+        tell(
+            f"{name}: {s['documents']:,} documents, {s['bytes'] / 1e6:.2f} MB, {s['holdout_documents']:,} held out, "
+            f"{s['duplicates_removed']:,} duplicates removed, licence {s['licence']}"
+        )
+    tell(f"fingerprint {dataset.fingerprint[:24]}...")
+    return dataset
+
+
+def _samples(base: Base) -> list[Sample]:
+    prompts = {
+        "dialogue": "- Hi! How are you?\n- ",
+        "code": "def read_lines(path):\n    ",
+        "prose": "Return the",
+    }
+    return [
+        Sample(f"free text, {kind}", p, base.generate(p, max_tokens=48, temperature=0.7, top_p=0.9, seed=1))
+        for kind, p in prompts.items()
+    ]

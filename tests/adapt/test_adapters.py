@@ -1,0 +1,138 @@
+"""One conformance suite for every method: only the adapter is saved, the base is untouched, another base is refused."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from onebase.adapt import lora
+from onebase.api.base import Adapter, Base
+from onebase.base.folder import base_tensors, load_base, save_base
+from onebase.errors import ArtifactError, ConfigError, DataError, UserError
+from tests.helpers import tiny_base
+
+LABELLED = [{"text": t, "label": k} for t, k in [("Is it so", "ask"), ("It is so", "tell"), ("What is it", "ask"), ("Go on", "tell")] * 3]
+PAIRS = [{"prompt": "def add", "completion": "(a, b)"}, {"prompt": "The quick", "completion": " brown fox"}] * 4
+CHATS = [{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes."}]}] * 6
+
+CASES: dict[str, dict[str, Any]] = {
+    "classify-prompt": {"data": [], "task": "classify", "method": "prompt", "answers": {"ask": "?", "tell": "."}},
+    "classify-head": {"data": LABELLED, "task": "classify", "method": "head"},
+    "classify-lora": {"data": LABELLED, "task": "classify", "method": "lora"},
+    "complete-lora": {"data": PAIRS, "task": "complete", "method": "lora", "rank": 2},
+    "complete-full": {"data": PAIRS, "task": "complete", "method": "full"},
+    "chat-lora": {"data": CHATS, "task": "chat", "method": "lora", "sites": ["q", "v"]},
+    "chat-full": {"data": CHATS, "task": "chat", "method": "full"},
+}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("bases") / "base"
+    save_base(path, tiny_base())
+    return path
+
+
+def answer(base: Base) -> Any:
+    """What an adapter is for: classes, or logits of text."""
+    if base._attached is not None and base._attached.task == "classify":
+        return [tuple(x.scores.items()) for x in base.classify(["Is it", "Yes it is"])]
+    return base.logits(base.tokenizer.encode("def add(a, b)", bos=True))
+
+
+def same(a: Any, b: Any) -> bool:
+    return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_conformance(case: str, saved: Path, tmp_path: Path) -> None:
+    options = dict(CASES[case])
+    base = Base(load_base(saved))
+    plain = base.logits([1, 2, 3])
+    adapter = base.adapt(options.pop("data"), **options)
+    assert torch.equal(base.logits([1, 2, 3]), plain), "adapting left a trace in the base"
+    assert not base.loaded.model.heads
+
+    adapted = base.with_adapter(adapter)
+    before = answer(adapted)
+    assert torch.equal(base.logits([1, 2, 3]), plain), "an attached adapter changed the plain base"
+    folder = adapter.save(tmp_path / "adapter")
+    names = sorted(p.name for p in folder.iterdir())
+    assert names == ["adapter.json", "adapter.safetensors", "manifest.json", "record.json"]
+    again = Base(load_base(saved)).with_adapter(folder)
+    assert same(answer(again), before), "saved and loaded answers differently"
+    assert Adapter.load(folder).fingerprint == adapter.fingerprint
+    parent = adapter.record.parents[0]
+    assert parent["fingerprint"] == base.fingerprint
+    if options["method"] == "lora":
+        assert adapter.bytes < sum(t.numel() * 4 for t in base_tensors(base.loaded.model).values()) / 2
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_another_base_is_refused(case: str, saved: Path) -> None:
+    """One flipped bit in one weight, on disk or in memory, and the adapter does not fit."""
+    options = dict(CASES[case])
+    base = Base(load_base(saved))
+    adapter = base.adapt(options.pop("data"), **options)
+    other = load_base(saved)
+    with torch.no_grad():
+        other.model.trunk.blocks[1].ff.up.weight[0, 0] += 1e-6
+    with pytest.raises(ArtifactError, match="other weights"):
+        Base(other).with_adapter(adapter)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_merged_is_unmerged(saved: Path, dtype: torch.dtype) -> None:
+    base = Base(load_base(saved))
+    adapter = base.adapt(PAIRS, task="complete", method="lora", rank=3, epochs=5)
+    on, ids = base.with_adapter(adapter), base.tokenizer.encode("def add", bos=True)
+    merged = on.merged()
+    assert merged.fingerprint != base.fingerprint
+    assert {p["kind"] for p in merged.record.parents} == {"base", "adapter"}
+    torch.testing.assert_close(merged.logits(ids), on.logits(ids), atol=1e-5, rtol=1e-5)
+    assert not torch.equal(on.logits(ids), base.logits(ids))
+    if dtype == torch.float64:  # a merge is exact up to rounding: in fp64 the two agree far closer
+        model = copy.deepcopy(on.loaded.model).double()
+        model.compute_dtype = dtype
+        one = model.logits(torch.tensor([ids]), on._active)
+        lora.merge(model, on._attached.name)  # type: ignore[union-attr]
+        torch.testing.assert_close(model.logits(torch.tensor([ids])), one, atol=1e-12, rtol=1e-12)
+
+
+def test_adapters_act_on_their_rows_only(saved: Path) -> None:
+    from onebase.model.proj import Active
+
+    base = Base(load_base(saved))
+    a = base.with_adapter(base.adapt(PAIRS, task="complete", method="lora", seed=1), "a")
+    b = base.with_adapter(base.adapt(PAIRS, task="complete", method="lora", seed=2, epochs=9), "b")
+    ids = base.tokenizer.encode("The quick", bos=True)
+    names = [a._attached.name, None, b._attached.name]  # type: ignore[union-attr]
+    with torch.no_grad():
+        mixed = base.loaded.model.logits(torch.tensor([ids] * 3), Active.per_row(names))
+    for row, one in zip(mixed, (a, base, b), strict=True):
+        torch.testing.assert_close(row, one.logits(ids), atol=1e-5, rtol=1e-5)
+
+
+def test_user_mistakes(saved: Path) -> None:
+    base = Base(load_base(saved))
+    for wrong, error, says in [
+        ({"task": "classify", "method": "magic"}, UserError, "head, lora, prompt"),
+        ({"task": "sing", "method": "lora"}, UserError, "classify"),
+        ({"task": "classify", "method": "lora", "rnak": 3}, ConfigError, "rank"),
+        ({"task": "classify", "method": "lora", "sites": ["gate"]}, ConfigError, "gate"),
+        ({"task": "complete", "method": "lora"}, DataError, "prompt"),
+        ({"task": "classify", "method": "prompt"}, UserError, "answers"),
+    ]:
+        with pytest.raises(error) as e:
+            base.adapt(LABELLED, **wrong)  # type: ignore[arg-type]
+        assert says in str(e.value)
+    with pytest.raises(DataError, match="all 3 rows have the label 'a'"):
+        base.adapt([{"text": "x", "label": "a"}] * 3, task="classify", method="head")
+    with pytest.raises(DataError, match="row 2 has"):
+        base.adapt([{"text": "x", "label": "a"}, {"text": "x y " * 100, "label": "b"}], task="classify", method="head")
+    with pytest.raises(DataError, match="too long"):
+        base.adapt([{"prompt": "x y " * 100, "completion": "b"}], task="complete", method="lora")
+    with pytest.raises(UserError, match="no adapter that classifies"):
+        base.classify(["x"])

@@ -1,0 +1,58 @@
+"""One rank of a small run, started by torchrun: `program.py OUT OPTIMIZER DTYPE`."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from onebase.objective.base import Batch, Losses
+from onebase.objective.infill import Infill
+from onebase.train.config import MuonConfig
+from onebase.train.listen import JsonLog
+from onebase.train.loop import run
+from onebase.train.parallel import Parallel
+from tests.resume.workers import small_job
+
+
+class BadOnOneRank(Infill):
+    """The loss of one rank is not a number at the fourth step."""
+
+    calls = 0
+
+    def losses(self, base: object, batch: Batch) -> Losses:
+        found = super().losses(base, batch)  # type: ignore[arg-type]
+        type(self).calls += 1
+        if torch.distributed.is_initialized() and torch.distributed.get_rank() == 1 and self.calls == 4:
+            total, n = found["next_token"]
+            return {"next_token": (total * float("nan"), n)}
+        return found
+
+
+def main() -> None:
+    out, optimizer, dtype = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+    torch.set_num_threads(1)
+    par = Parallel.start(torch.device("cpu"))
+    steps = 6 if "--stop" in sys.argv else 12
+    muon = MuonConfig() if optimizer == "muon" else None
+    job = small_job(None, steps=12, dtype=dtype, micro=3, muon=muon)
+    if "--bad" in sys.argv:
+        old = job.objective
+        assert isinstance(old, Infill)
+        job = replace(job, objective=BadOnOneRank(old.length, old.marks, old.rate))
+
+    class Stops(JsonLog):
+        def step(self, info) -> None:  # type: ignore[no-untyped-def]
+            super().step(info)
+            if info.step + 1 == steps:
+                import os
+                import signal
+
+                os.kill(os.getpid(), signal.SIGTERM)  # rank 0 alone is asked; all ranks must agree
+
+    listener = Stops(out / "log.jsonl") if steps < 12 else JsonLog(out / "log.jsonl")
+    run(replace(job, out=out, listeners=[listener], parallel=par))
+    par.stop()
+
+
+main()

@@ -1,0 +1,42 @@
+"""Every example runs as a user would run it, in a process of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.pretrained import tiny_run
+
+ROOT = Path(__file__).parents[1]
+# (name, whether a base is given, what it must say)
+EXAMPLES = {
+    "pretrain_tiny": (False, "held-out bits per byte"),
+    "adapt_classify": (True, "accuracy"),
+    "adapt_chat_lora": (True, "with the adapter: 'It is food.'"),
+    "generate_and_stream": (True, "one vector for each text: (2, 64)"),
+    "serve_and_ask": (True, "chat, streamed:"),
+    "own_objective": (False, "nats a token over 15 steps"),
+}
+
+
+def test_every_example_is_run() -> None:
+    assert {p.stem for p in (ROOT / "examples").glob("*.py")} == set(EXAMPLES)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_example(name: str) -> None:
+    given, said = EXAMPLES[name]
+    words = [str(tiny_run())] if given else []
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / f"{name}.py"), *words],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert said in done.stdout
+    assert "Traceback" not in done.stderr

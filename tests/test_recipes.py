@@ -1,0 +1,82 @@
+"""Every recipe in recipes/ is read as it stands, and trained for one step at small sizes, end to end."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import onebase
+from onebase import config
+from onebase.api.recipe import Recipe
+from onebase.base.config import base_parameters, text_base
+from onebase.train.listen import read_log
+
+ROOT = Path(__file__).parents[1]
+RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+NAMES = [p.stem for p in RECIPES]
+
+
+def test_all_recipes_are_here() -> None:
+    assert {"tiny", "infill", "portable", "small-cpu", "124m"} <= set(NAMES)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=NAMES)
+def test_a_recipe_says_what_it_is_for(path: Path) -> None:
+    recipe = config.load(Recipe, path)
+    assert recipe.name == path.stem
+    comments = re.findall(r"^# (.+)", path.read_text(encoding="utf-8"), re.M)
+    assert len(comments) >= 3
+    assert any(f"onebase pretrain recipes/{path.name}" in c for c in comments)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=NAMES)
+def test_a_recipe_that_reads_the_clone_finds_its_files(path: Path) -> None:
+    """Sources in docs, src and tests must be there in a fresh clone; data/ and runs/ are the user's."""
+    for source in config.load(Recipe, path).data.sources:
+        if source.path in ("docs", "src", "tests"):
+            found = list((ROOT / source.path).glob(source.glob))
+            assert found
+            assert all(p.stat().st_size for p in found), "an empty file is an error"
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "high"), [("tiny", 0.5e6, 2e6), ("small-cpu", 15e6, 25e6), ("124m", 120e6, 140e6)]
+)
+def test_sizes_are_what_the_names_promise(name: str, low: float, high: float) -> None:
+    recipe = config.load(Recipe, ROOT / "recipes" / f"{name}.yaml")
+    assert low < base_parameters(text_base(recipe.model)) < high
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=NAMES)
+def test_one_step_end_to_end(path: Path, tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    for i in range(40):
+        (tmp_path / "texts" / f"{i}.txt").write_text(f"Text {i} says: {i * 7919} and no more.\n" * 3)
+    listed = ("code", "tests", "docs")  # names that infill asks for
+    sources = [{"name": n, "kind": "folder", "path": str(tmp_path / "texts")} for n in listed]
+    base = onebase.pretrain(
+        path,
+        out=tmp_path / "run",
+        data__dataset=None,
+        data__sources=sources,
+        data__holdout=0.1,
+        model__width=32,
+        model__depth=2,
+        model__head_dim=16,
+        model__kv_heads=None,
+        model__context=64,
+        model__vocab_size=300,
+        train__minutes=None,
+        train__tokens=None,
+        train__steps=1,
+        train__rows=2,
+        train__length=64,
+        train__micro=0,
+        train__device="cpu",
+        train__compile=False,
+    )
+    assert base.record.get("train.steps") == 1
+    assert base.name == path.stem
+    assert len(read_log(tmp_path / "run" / "log.jsonl")) == 1
+    assert onebase.load(tmp_path / "run").fingerprint == base.fingerprint
+    assert base.generate("Text", max_tokens=2) is not None
