@@ -4,11 +4,14 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from onebase.errors import UserError
+
+if TYPE_CHECKING:
+    import onebase
 
 app = typer.Typer(
     name="onebase",
@@ -23,7 +26,9 @@ Ref = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 DType = Annotated[str, typer.Option(help="Number format of activations: auto, bf16 or fp32.")]
-AdapterDir = Annotated[Path | None, typer.Option(metavar="DIR", help="An adapter folder to put on the base.")]
+AdapterDir = Annotated[
+    str | None, typer.Option(metavar="REF", help="An adapter to put on the base: a folder or a store name.")
+]
 Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder to write.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of a failure.")]
 
@@ -95,13 +100,14 @@ def pretrain(
 )
 def adapt(
     ref: Ref,
-    data: Annotated[
-        Path,
-        typer.Option(
-            metavar="FILE", help="jsonl, csv or parquet: text+label, prompt+completion, or messages."
-        ),
-    ],
     out: Out,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="jsonl, csv or parquet: text+label, prompt+completion, or messages. Not for method prompt.",
+        ),
+    ] = None,
     task: Annotated[str, typer.Option(help="classify, complete or chat.")] = "classify",
     method: Annotated[str, typer.Option(help="prompt, head, lora or full.")] = "lora",
     option: Annotated[
@@ -116,11 +122,13 @@ def adapt(
     from onebase.config import parse_pairs
     from onebase.train.listen import Progress
 
+    if data is None and method != "prompt":
+        raise UserError(f"method {method} learns from data", "give --data FILE")
     _refuse_existing(out)
     base = onebase.load(ref, device=device, dtype=dtype)
     options = parse_pairs(option or [])
     adapter = base.adapt(
-        data, task=task, method=method, listeners=[Progress(f"{method} {task}")], tell=_say, **options
+        data or [], task=task, method=method, listeners=[Progress(f"{method} {task}")], tell=_say, **options
     )
     adapter.save(out)
     _say(f"adapter: {out} ({adapter.bytes / 1024:.1f} KiB, {method}, for {base.fingerprint[:16]}...)")
@@ -148,8 +156,7 @@ def eval_(
     import onebase
     from onebase.api.evaluating import against_classical
 
-    base = onebase.load(ref, device=device, dtype=dtype)
-    base = base.with_adapter(adapter) if adapter else base
+    base = _load(ref, adapter, device, dtype)
     scores = onebase.evaluate(base, data, task=task)
     verdict = against_classical(base, train, data) if train else None
     if json:
@@ -179,10 +186,7 @@ def generate(
     dtype: DType = "fp32",
 ) -> None:
     """Continue a text, printed as it comes."""
-    import onebase
-
-    base = onebase.load(ref, device=device, dtype=dtype)
-    base = base.with_adapter(adapter) if adapter else base
+    base = _load(ref, adapter, device, dtype)
     text = sys.stdin.read() if prompt == "-" else prompt
     for piece in base.stream(
         text, max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed, stop=tuple(stop or ())
@@ -203,10 +207,7 @@ def chat(
     dtype: DType = "fp32",
 ) -> None:
     """Talk to a base in the terminal; an empty line or end of input leaves."""
-    import onebase
-
-    base = onebase.load(ref, device=device, dtype=dtype)
-    base = base.with_adapter(adapter) if adapter else base
+    base = _load(ref, adapter, device, dtype)
     messages = [{"role": "system", "content": system}] if system else []
     while True:
         try:
@@ -297,6 +298,15 @@ def plan(
         _say(found.text)
 
 
+def _load(ref: str, adapter: str | None, device: str, dtype: str) -> "onebase.Base":
+    import onebase
+    from onebase.api.loading import find_artifact
+
+    found = find_artifact(adapter) if adapter else None  # say that it is not there before the base is read
+    base = onebase.load(ref, device=device, dtype=dtype)
+    return base.with_adapter(found) if found else base
+
+
 def _say(line: str) -> None:
     print(line, flush=True)
 
@@ -309,7 +319,7 @@ def _print_json(value: Any) -> None:
 
 def _refuse_existing(out: Path) -> None:
     """Say that the folder is taken before the work, not after it."""
-    if (out / "manifest.json").exists():
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} already exists", "choose another --out")
 
 

@@ -10,8 +10,8 @@ from onebase.demo import sources, tasks
 from onebase.demo.library import functions_of, modules, reference
 from onebase.demo.sources import chats, exchanges, share
 from onebase.errors import UserError
-from onebase.evaluate.baselines import MajorityClass, TfidfLogistic
-from onebase.evaluate.metrics import accuracy
+from onebase.evaluation.baselines import MajorityClass, TfidfLogistic
+from onebase.evaluation.metrics import accuracy
 
 
 def squeeze(text: str) -> str:

@@ -144,8 +144,13 @@ def completion_rows(base: LoadedBase, rows: Sequence[dict[str, Any]]) -> list[To
 
 def chat_rows(base: LoadedBase, rows: Sequence[dict[str, Any]]) -> list[Tokens]:
     """Rows with messages as tokens, the assistant's parts supervised."""
-    samples = (chat_sample(r["messages"], id=str(i), source="sft") for i, r in enumerate(rows, 1))
-    return [base.codec.tokens(s) for s in samples]
+    out = []
+    for i, r in enumerate(rows, 1):
+        try:
+            out.append(base.codec.tokens(chat_sample(r["messages"], id=str(i), source="sft")))
+        except DataError as e:  # the template knows the message, not the row
+            raise DataError(f"row {i}: {e.cause}", e.remedy) from None
+    return out
 
 
 def _data_facts(rows: Sequence[Any], labels: Sequence[str] = ()) -> dict[str, tuple[Any, str]]:

@@ -10,11 +10,11 @@ from onebase.base.model import BaseModel
 from onebase.codec.text.sample import Tokens
 from onebase.data import Document, check_labels, read_rows
 from onebase.errors import DataError, UserError
-from onebase.evaluate.baselines import NearestNeighbour, TfidfLogistic
-from onebase.evaluate.bootstrap import Score, mean_score
-from onebase.evaluate.gate import System, Verdict, gate
-from onebase.evaluate.likelihood import by_source, completion_nats, document_nats
-from onebase.evaluate.metrics import accuracy, correct, exact_match, macro_f1, nats_per_token, rouge_l
+from onebase.evaluation.baselines import NearestNeighbour, TfidfLogistic
+from onebase.evaluation.bootstrap import Score, mean_score
+from onebase.evaluation.gate import System, Verdict, gate
+from onebase.evaluation.likelihood import by_source, completion_nats, document_nats
+from onebase.evaluation.metrics import accuracy, correct, exact_match, macro_f1, nats_per_token, rouge_l
 from onebase.generate.engine import generate
 from onebase.generate.sampler import Sampling
 

@@ -1,8 +1,8 @@
 """Options of adaptation: one flat, strict set for Python and the command line."""
 
 from onebase.config import config, from_dict
+from onebase.errors import ConfigError
 from onebase.objective.label import Pooling
-from onebase.train.config import Device
 
 
 @config
@@ -10,8 +10,9 @@ class AdaptOptions:
     """What `Base.adapt` takes beside data, task and method.
 
     epochs, rows, lr: passes over the data, samples a step, AdamW's peak rate (head: not used; it is solved exactly).
-    rank, alpha, sites: LoRA (sites: last words of site names, all when empty). pooling: which hidden states a head reads. prompt, answers: prompt method (`{text}` in prompt;
-    answers map a label to the text compared). max_length: longest sample in tokens (the base's context when null).
+    rank, alpha, sites: LoRA (sites: last words of site names, all when empty). pooling: which hidden states a head reads.
+    prompt, answers: prompt method (`{text}` in prompt; answers map a label to the text compared). max_length: longest sample in
+    tokens (the base's context when null).
     """
 
     epochs: int = 3
@@ -25,7 +26,14 @@ class AdaptOptions:
     answers: dict[str, str] | None = None
     max_length: int | None = None
     seed: int = 0
-    device: Device = "auto"
+
+    def __post_init__(self) -> None:
+        for name, least in (("epochs", 1), ("rows", 1), ("max_length", 2)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ConfigError(f"'{name}' is {value}", f"give at least {least}")
+        if self.lr is not None and not 0 < self.lr < float("inf"):
+            raise ConfigError(f"'lr' is {self.lr}", "give a number above 0")
 
 
 def read_options(options: dict[str, object]) -> AdaptOptions:

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from onebase import config as configs
 from onebase.api.recipe import Recipe, read_recipe
 from onebase.artifact.files import MANIFEST, write_atomic
-from onebase.artifact.record import Record, machine_facts, version_facts
+from onebase.artifact.record import machine_facts, version_facts
 from onebase.base.config import BaseConfig, base_flops, base_parameters, text_base
 from onebase.base.folder import LoadedBase, load_base, save_base
 from onebase.base.model import BaseModel
@@ -19,11 +19,12 @@ from onebase.codec.text.codec import TextCodec, ledger, render_ledger
 from onebase.codec.text.tokenizer import Tokenizer
 from onebase.data import Dataset, RowPlan, TokenSet, prepare, read_source
 from onebase.errors import ArtifactError, ConfigError
-from onebase.evaluate.likelihood import by_source, document_nats
+from onebase.evaluation.likelihood import by_source, document_nats
 from onebase.model.device import pick_device
 from onebase.objective.base import Objective
 from onebase.objective.infill import Infill, InfillMarks
 from onebase.objective.next_token import NextToken
+from onebase.train.checkpoint import list_checkpoints
 from onebase.train.flops import counted_flops
 from onebase.train.listen import JsonLog, Listener, TensorBoard, WandB
 from onebase.train.loop import Job, Result, micro_rows, run
@@ -69,7 +70,7 @@ def run_recipe(
     tokens = _once(par, lambda: TokenSet.build(dataset, "train", tokenizer, out / "tokens"))
     shape = configs.override(recipe.model, [f"vocab_size={tokenizer.vocab_size}"])
     cfg = text_base(shape)
-    objective = _objective(recipe, tokenizer)
+    objective = _objective(recipe, tokenizer, dataset)
     plan = RowPlan(
         tokens, recipe.train.length, recipe.train.rows, recipe.train.seed, reserve=objective.reserve
     )
@@ -140,27 +141,41 @@ def describe(cfg: BaseConfig, recipe: Recipe, plan: RowPlan) -> str:
 
 
 def _claim(out: Path, recipe: Recipe, par: Parallel) -> None:
-    """Keep the recipe beside the run, and refuse to mix two recipes in one folder."""
+    """Keep the recipe beside the run, and refuse to mix two recipes in one folder.
+
+    Before the first checkpoint only what the prepared data and the tokenizer depend on must stay: a run that was refused (for
+    its memory, say) goes on in the same folder with the setting that fits.
+    """
     path = out / "recipe.json"
     mine = configs.to_dict(recipe)
-    if path.is_file():
-        theirs = json.loads(path.read_text(encoding="utf-8"))
-        for tree in (theirs, mine):
-            tree["train"].pop("device", None)
-            tree.pop("log", None)
-        if theirs != mine:
-            key = next(k for k in sorted(mine) if theirs.get(k) != mine[k])
+    begun = bool(list_checkpoints(out / "checkpoints")) or (out / "base" / MANIFEST).is_file()
+    made = begun or (out / "data" / MANIFEST).is_file() or (out / "tokenizer.json").is_file()
+    if made and path.is_file():
+        theirs = _decides(json.loads(path.read_text(encoding="utf-8")), begun)
+        wanted = _decides(mine, begun)
+        if theirs != wanted:
+            key = next(k for k in sorted(wanted) if theirs.get(k) != wanted[k])
             raise ArtifactError(
                 f"{out} holds a run of another recipe (they differ in '{key}')",
                 "give another --out, or the same recipe",
             )
-    elif par.main:
+    par.barrier()  # every rank has read before one writes
+    if par.main and not begun:
         try:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as e:
             raise ArtifactError(f"{out} cannot be written: {e.strerror}", "give another --out") from None
         write_atomic(path, json.dumps(mine, indent=1).encode())
     par.barrier()
+
+
+def _decides(recipe: dict[str, Any], begun: bool) -> dict[str, Any]:
+    """The parts of a recipe that a run folder is bound to."""
+    train = {k: v for k, v in recipe["train"].items() if k != "device"}
+    if begun:
+        return {k: v for k, v in recipe.items() if k != "log"} | {"train": train}
+    kept = {"data": recipe["data"], "tokenizer": recipe["tokenizer"]}
+    return kept | {"model.vocab_size": recipe["model"]["vocab_size"], "train.seed": train["seed"]}
 
 
 def _once(par: Parallel, make: Callable[[], T]) -> T:
@@ -212,7 +227,12 @@ def _sample(dataset: Dataset, budget: int) -> Iterator[str]:
     return (d.text for i, d in enumerate(dataset.documents("train")) if i % every == 0)
 
 
-def _objective(recipe: Recipe, tokenizer: Tokenizer) -> Objective:
+def _objective(recipe: Recipe, tokenizer: Tokenizer, dataset: Dataset) -> Objective:
+    if unknown := sorted(set(recipe.objective.sources) - set(dataset.stats)):
+        raise ConfigError(
+            f"objective.sources names {unknown[0]!r}, which the data does not have",
+            f"its sources: {', '.join(sorted(dataset.stats))}",
+        )
     if recipe.objective.kind == "next_token":
         return NextToken(recipe.train.length)
     marks = InfillMarks(*(tokenizer.id_of(f"<|fim_{k}|>") for k in ("prefix", "middle", "suffix")))

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 from onebase import config as configs
-from onebase.base.config import TextShape
+from onebase.base.config import TextShape, text_base
 from onebase.config import config
 from onebase.data.sources import SourceConfig
 from onebase.errors import ConfigError
@@ -69,6 +69,7 @@ class Recipe:
                 f"train.length {self.train.length} is more than model.context {self.model.context}",
                 "lower train.length or raise model.context",
             )
+        text_base(self.model)  # sizes that do not fit are refused before the data is prepared
 
 
 def read_recipe(recipe: "Recipe | str | Path", overrides: dict[str, object]) -> Recipe:

@@ -24,6 +24,7 @@ class BaseModel(nn.Module):
         super().__init__()
         self.cfg = cfg
         self.compute_dtype = torch.float32
+        self.compiled = False  # set by train.compiling: the loss may then compile its part too
         self.trunks = nn.ModuleDict({name: Trunk(name, t) for name, t in cfg.trunks.items()})
         self.codecs = nn.ModuleDict(
             {name: TextEnds(c, cfg.trunks[name].width) for name, c in cfg.codecs.items()}

@@ -15,6 +15,8 @@ from onebase.data.files import FORMATS, missing_column, rows
 from onebase.errors import DataError
 
 Rows = list[dict[str, Any]]
+# What the columns that tasks read must hold; a label may be anything.
+KINDS: dict[str, type] = {"text": str, "prompt": str, "completion": str, "messages": list}
 
 
 def read_rows(
@@ -95,6 +97,10 @@ def _check_value(where: str, key: str, value: object) -> None:
     )
     if empty or (isinstance(value, (list, tuple, dict)) and not value):
         raise DataError(f"{where}: '{key}' is empty", "fill it or remove the row")
+    kind = KINDS.get(key)
+    if kind is not None and not isinstance(value, kind):
+        wanted = "text" if kind is str else "a list"
+        raise DataError(f"{where}: '{key}' is {type(value).__name__}, {wanted} is expected", "mend the row")
     if isinstance(value, str):
         try:
             value.encode()

@@ -12,7 +12,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from onebase.evaluate.bootstrap import Score
+from onebase.evaluation.bootstrap import Score
 
 WIDTH = 900  # user units; the page scales the chart, and scrolls it on narrow screens
 POINTS = 700  # of a line at most: a long run draws every k-th step

@@ -15,12 +15,12 @@ from onebase.codec.text.sample import completion_sample
 from onebase.data import Dataset, TokenSet
 from onebase.demo.results import DemoResult, Row, Sample
 from onebase.demo.tasks import MARKS, Example, Task
-from onebase.evaluate.baselines import NameWords, NearestNeighbour, TfidfLogistic
-from onebase.evaluate.bootstrap import Score, mean_score, ratio_score
-from onebase.evaluate.gate import System, gate
-from onebase.evaluate.likelihood import by_source, completion_nats, document_nats
-from onebase.evaluate.metrics import auroc, bits_per_byte, correct, rouge_l_each
-from onebase.evaluate.ngram import NGram
+from onebase.evaluation.baselines import NameWords, NearestNeighbour, TfidfLogistic
+from onebase.evaluation.bootstrap import Score, mean_score, ratio_score
+from onebase.evaluation.gate import System, gate
+from onebase.evaluation.likelihood import by_source, completion_nats, document_nats
+from onebase.evaluation.metrics import auroc, bits_per_byte, correct, rouge_l_each
+from onebase.evaluation.ngram import NGram
 from onebase.train.listen import Progress
 
 Tell = Callable[[str], None]

@@ -17,9 +17,9 @@ from markupsafe import Markup, escape
 from onebase.artifact.files import write_atomic
 from onebase.demo.charts import Dot, Panel, curve_chart, finite, interval_chart, smooth
 from onebase.demo.results import DemoResult, Row
-from onebase.evaluate.bootstrap import Score
-from onebase.evaluate.gate import System
-from onebase.evaluate.metrics import LOWER_IS_BETTER
+from onebase.evaluation.bootstrap import Score
+from onebase.evaluation.gate import System
+from onebase.evaluation.metrics import LOWER_IS_BETTER
 
 TEMPLATE = "report.html.jinja"
 UNKNOWN = "unknown"
@@ -35,7 +35,7 @@ _METRICS = {
     "bits_per_byte": "bits per byte",
 }
 _DIGITS = {"rouge_l": 1}
-_PRINT = "printf 'def add(a, b):\\n    return a + b\\n\"\"\"'"  # a function as the docstring task shows it
+_PRINT = 'printf \'def add(a, b):\\n    return a + b\\n"""\''  # a function as the docstring task shows it
 _HELDOUT = (("base", "base"), ("untrained base", "untrained"), ("5-gram", "classical"))
 
 
@@ -118,7 +118,7 @@ def seconds(value: Any) -> str:
     if not finite(value) or value < 0:
         return UNKNOWN
     if value >= 120:
-        return f"{int(round(value)) // 60} min {int(round(value)) % 60} s"
+        return f"{round(value) // 60} min {round(value) % 60} s"
     return "<0.01 s" if 0 < value < 0.005 else f"{value:.2f} s" if value < 10 else f"{value:.0f} s"
 
 
@@ -285,7 +285,10 @@ def _commands(result: DemoResult) -> list[tuple[str, str]]:
             )
         )
     found += [
-        ("Serve it and its adapters, behind an OpenAI-shaped API on this computer only", f"onebase serve {run}{served}"),
+        (
+            "Serve it and its adapters, behind an OpenAI-shaped API on this computer only",
+            f"onebase serve {run}{served}",
+        ),
         ("Ask the server what it serves", "curl 127.0.0.1:8000/v1/models"),
         ("Show what it is made of, each number with its origin", f"onebase show {base}"),
         ("Reread every byte and check it against manifest and fingerprint", f"onebase verify {base}"),

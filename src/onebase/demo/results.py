@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from onebase.evaluate.bootstrap import Score
-from onebase.evaluate.gate import System, Verdict
+from onebase.evaluation.bootstrap import Score
+from onebase.evaluation.gate import System, Verdict
 
 
 @dataclass(frozen=True)

@@ -8,3 +8,4 @@ def compile_blocks(model: BaseModel) -> None:
     for name in model.trunks:
         for block in model.trunks[name].blocks:  # type: ignore[union-attr]
             block.compile(dynamic=False)
+    model.compiled = True

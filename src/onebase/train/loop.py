@@ -18,6 +18,7 @@ from onebase.data.order import split
 from onebase.errors import UserError
 from onebase.objective.base import Batch, Objective, Row, count_sources
 from onebase.model.device import compute_dtype
+from onebase.model.memory import keep_freed_memory
 from onebase.train.compiling import compile_blocks
 from onebase.train.checkpoint import (
     RunState,
@@ -95,6 +96,8 @@ def run(job: Job) -> Result:
         "base": digest(job.model.cfg),
     }
     job.model.compute_dtype = compute_dtype(cfg.dtype, par.device)
+    if par.device.type == "cpu":
+        keep_freed_memory()
     if cfg.compile:
         compile_blocks(job.model)
     par.shard(job.model)

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onebase.errors import DataError
-from onebase.evaluate.ngram import NGram
+from onebase.evaluation.ngram import NGram
 
 V = 6
 documents = st.lists(st.lists(st.integers(0, V - 1), max_size=12), min_size=1, max_size=12).filter(any)

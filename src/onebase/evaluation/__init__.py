@@ -1,8 +1,8 @@
 """Metrics with intervals, classical baselines and the gate that asks whether a base is needed at all."""
 
-from onebase.evaluate.bootstrap import Score, bootstrap, paired_difference
-from onebase.evaluate.gate import System, Verdict, gate
-from onebase.evaluate.metrics import LOWER_IS_BETTER, METRICS, metric
+from onebase.evaluation.bootstrap import Score, bootstrap, paired_difference
+from onebase.evaluation.gate import System, Verdict, gate
+from onebase.evaluation.metrics import LOWER_IS_BETTER, METRICS, metric
 
 __all__ = [
     "LOWER_IS_BETTER",

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onebase.errors import DataError, UserError
-from onebase.evaluate.metrics import rouge_l_each
-from onebase.evaluate.ngram import NGram
+from onebase.evaluation.metrics import rouge_l_each
+from onebase.evaluation.ngram import NGram
 
 __all__ = ["Baseline", "MajorityClass", "NGram", "NameWords", "NearestNeighbour", "TfidfLogistic", "sklearn"]
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
 from onebase.errors import DataError, UserError
-from onebase.evaluate import LOWER_IS_BETTER, METRICS, metric
-from onebase.evaluate.metrics import (
+from onebase.evaluation import LOWER_IS_BETTER, METRICS, metric
+from onebase.evaluation.metrics import (
     accuracy,
     auroc,
     bits_per_byte,

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from onebase.errors import DataError, UserError
-from onebase.evaluate.bootstrap import Array, Score, as_array, bootstrap, mean_score, ratio_score
+from onebase.evaluation.bootstrap import Array, Score, as_array, bootstrap, mean_score, ratio_score
 
 Label = str | int
 

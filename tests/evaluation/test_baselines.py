@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from onebase.errors import DataError, UserError
-from onebase.evaluate import baselines
-from onebase.evaluate.baselines import MajorityClass, NameWords, NearestNeighbour, TfidfLogistic
+from onebase.evaluation import baselines
+from onebase.evaluation.baselines import MajorityClass, NameWords, NearestNeighbour, TfidfLogistic
 
 TEXTS = [f"{w} {i}" for i in range(12) for w in ("the red apple", "a blue car", "one green tree")]
 LABELS = ["fruit", "machine", "plant"] * 12

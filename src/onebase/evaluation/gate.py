@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from onebase.errors import DataError
-from onebase.evaluate.bootstrap import Array, Score, paired_difference
-from onebase.evaluate.metrics import LOWER_IS_BETTER
+from onebase.evaluation.bootstrap import Array, Score, paired_difference
+from onebase.evaluation.metrics import LOWER_IS_BETTER
 
 MIN_EXAMPLES = 20  # below this a bootstrap interval says little: the gate then never says yes
 

@@ -9,8 +9,8 @@ from onebase.base.folder import LoadedBase
 from onebase.codec.text.sample import Tokens
 from onebase.data.packing import cut
 from onebase.data.sources import Document
-from onebase.evaluate.bootstrap import Score
-from onebase.evaluate.metrics import bits_per_byte
+from onebase.evaluation.bootstrap import Score
+from onebase.evaluation.metrics import bits_per_byte
 from onebase.generate.score import score
 from onebase.model.proj import Active
 

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onebase.errors import DataError
-from onebase.evaluate.bootstrap import bootstrap, mean_score, paired_difference, ratio_score
+from onebase.evaluation.bootstrap import bootstrap, mean_score, paired_difference, ratio_score
 
 numbers = st.lists(st.floats(-100, 100), min_size=1, max_size=40)
 

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onebase.errors import DataError
-from onebase.evaluate.bootstrap import mean_score
-from onebase.evaluate.gate import System, gate
+from onebase.evaluation.bootstrap import mean_score
+from onebase.evaluation.gate import System, gate
 
 
 def system(name: str, each: Sequence[float] | np.ndarray, seconds: float = 1.0, size: int = 1000) -> System:
