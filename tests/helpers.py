@@ -23,10 +23,11 @@ LINES = (
 )
 
 
-def tiny_base(seed: int = 0, *, std: float = 0.2, **shape: Any) -> LoadedBase:
+def tiny_base(seed: int = 0, *, std: float = 0.2, endless: bool = False, **shape: Any) -> LoadedBase:
     """A random base in memory: width 32, depth 2, context 64, a vocabulary of about 300; keywords are TextShape's.
 
     All matrices are drawn from normal(0, std): the recipe's zero output projections and tiny head would hide mistakes.
+    endless: greedy decoding never chooses a closing token.
     """
     tokenizer = Tokenizer.train(LINES * 4, 300)
     sizes = {
@@ -43,6 +44,8 @@ def tiny_base(seed: int = 0, *, std: float = 0.2, **shape: Any) -> LoadedBase:
         for _, p in sorted(model.named_parameters()):
             if p.ndim == 2:
                 p.copy_(torch.randn(p.shape, generator=generator) * std)
+        if endless:  # a logit of 0 is never the largest
+            model.text.head_weight_VD[[tokenizer.eos, tokenizer.id_of("<|end|>")]] = 0.0
     return LoadedBase(model.eval(), TextCodec(tokenizer))
 
 
@@ -79,4 +82,6 @@ def client_of(url: str, **options: Any) -> Any:
     import openai
 
     http = openai.DefaultHttpxClient(trust_env=False)
-    return openai.OpenAI(base_url=f"{url}/v1", api_key="none", http_client=http, max_retries=0, timeout=30, **options)
+    return openai.OpenAI(
+        base_url=f"{url}/v1", api_key="none", http_client=http, max_retries=0, timeout=30, **options
+    )

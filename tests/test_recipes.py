@@ -1,6 +1,9 @@
 """Every recipe in recipes/ is read as it stands, and trained for one step at small sizes, end to end."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -80,3 +83,35 @@ def test_one_step_end_to_end(path: Path, tmp_path: Path) -> None:
     assert len(read_log(tmp_path / "run" / "log.jsonl")) == 1
     assert onebase.load(tmp_path / "run").fingerprint == base.fingerprint
     assert base.generate("Text", max_tokens=2) is not None
+
+
+def test_two_processes_train_a_recipe_end_to_end(tmp_path: Path) -> None:
+    """torchrun with scores and checkpoints on the way gives the curve of one process, and one base."""
+    (tmp_path / "texts").mkdir()
+    for i in range(40):
+        (tmp_path / "texts" / f"{i}.txt").write_text(f"Text {i} says: {i * 7919} and no more.\n" * 3)
+    overrides = [
+        f"data.sources=[{{name: a, kind: folder, path: {tmp_path / 'texts'}}}]",
+        "data.holdout=0.3",
+        "model={width: 32, depth: 2, head_dim: 16, context: 64, vocab_size: 300}",
+        "train={steps: 4, rows: 4, length: 64, device: cpu, dtype: fp32, eval_every: 2, checkpoint: {every: 2}}",
+    ]
+    logs = []
+    for ranks in (1, 2):
+        out = tmp_path / f"ranks-{ranks}"
+        done = subprocess.run(
+            [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+            + ["-m", "onebase.cli", "pretrain", str(ROOT / "recipes" / "tiny.yaml"), *overrides, "--out", str(out)],
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=180,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert done.stdout.count("base: ") == 1, "one process speaks for all"
+        logs.append(read_log(out / "log.jsonl"))
+    one, two = logs
+    assert [line["loss"] for line in two] == pytest.approx([line["loss"] for line in one], abs=2e-3)
+    name = "heldout_bits_per_byte/a"
+    assert [line[name] for line in two if name in line] == pytest.approx([line[name] for line in one if name in line], abs=5e-3)
+    assert sum(name in line for line in one) == 2

@@ -271,11 +271,12 @@ def show(
 
 @app.command(epilog=example("onebase verify runs/demo/pretrain"))
 def verify(ref: Ref) -> None:
-    """Reread every byte of an artifact and check it against its manifest, fingerprint and record."""
+    """Reread every byte of an artifact (of a run folder: of all in it); check manifest, fingerprint and record."""
     from onebase.api.loading import find_artifact
-    from onebase.govern.verify import verify_artifact
+    from onebase.govern.verify import verify_tree
 
-    _say(verify_artifact(find_artifact(ref)).line())
+    for report in verify_tree(find_artifact(ref)):
+        _say(report.line())
 
 
 @app.command(epilog=example("onebase plan recipes/124m.yaml", "onebase plan recipes/124m.yaml train.micro=8"))
@@ -308,7 +309,8 @@ def _load(ref: str, adapter: str | None, device: str, dtype: str) -> "onebase.Ba
 
 
 def _say(line: str) -> None:
-    print(line, flush=True)
+    if os.environ.get("RANK", "0") == "0":  # under torchrun one process speaks for all
+        print(line, flush=True)
 
 
 def _print_json(value: Any) -> None:
@@ -325,7 +327,7 @@ def _refuse_existing(out: Path) -> None:
 
 def main() -> None:
     """Entry point. A UserError becomes two lines on standard error and status 1."""
-    _guard(app)
+    _guard(lambda: app(prog_name="onebase"))
 
 
 def _guard(work: Callable[[], Any]) -> None:

@@ -139,6 +139,15 @@ def test_the_closing_tokens_end_and_are_not_shown(monkeypatch: pytest.MonkeyPatc
         assert (got.text, got.finish, got.ids) == ("Yes", "stop", (*t.encode("Yes"), t.id_of(name)))
 
 
+def test_what_was_held_back_is_shown_at_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    t = base().codec.tokenizer
+    ids = t.encode("and so\nUs")
+    held = Sampling(max_tokens=len(ids), stop=("\nUser:",))
+    assert spoken(ids, held, monkeypatch).text == "and so\nUs"
+    half = next(i for i in range(t.vocab_size) if t.bytes_of(i) == b"\xe4")
+    assert spoken([*ids, half], Sampling(max_tokens=len(ids) + 1), monkeypatch).text == "and so\nUs\ufffd"
+
+
 def test_other_special_tokens_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     t = base().codec.tokenizer
     got = spoken([*t.encode("Y"), t.pad, *t.encode("o")], Sampling(max_tokens=3), monkeypatch)
@@ -192,7 +201,9 @@ def test_no_gradient_mode_leaks_out_of_a_stream() -> None:
 
 
 def test_finished_rows_leave_the_batch() -> None:
-    decoder = Decoder(base(), [prompt(5)] * 4, [Sampling(max_tokens=m, temperature=5.0, seed=m) for m in (1, 1, 1, 30)])
+    decoder = Decoder(
+        base(), [prompt(5)] * 4, [Sampling(max_tokens=m, temperature=5.0, seed=m) for m in (1, 1, 1, 30)]
+    )
     decoder.step()
     decoder.step()
     assert decoder._cache.layers[0].k.shape[0] == 1

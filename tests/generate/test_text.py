@@ -16,7 +16,9 @@ def tokenizer() -> Tokenizer:
 
 def spell(tokenizer: Tokenizer, text: str) -> list[int]:
     """One token a byte: the finest cut there is."""
-    single = {tokenizer.bytes_of(i): i for i in range(tokenizer.vocab_size) if len(tokenizer.bytes_of(i)) == 1}
+    single = {
+        tokenizer.bytes_of(i): i for i in range(tokenizer.vocab_size) if len(tokenizer.bytes_of(i)) == 1
+    }
     return [single[bytes([b])] for b in text.encode()]
 
 

@@ -23,7 +23,7 @@ CONTEXT = 20_000  # long enough that an answer that fills it takes many seconds
 
 @pytest.fixture(scope="module")
 def base() -> LoadedBase:
-    made = tiny_base(context=CONTEXT, width=32, depth=1)
+    made = tiny_base(context=CONTEXT, depth=1, endless=True)
     add_lora(made, "one", 1)
     add_lora(made, "two", 2)
     return made
@@ -42,7 +42,9 @@ def client(url: str) -> Iterator[openai.OpenAI]:
         yield made
 
 
-def raw(url: str, method: str, path: str, body: bytes = b"", **headers: str) -> tuple[int, dict[str, Any], Any]:
+def raw(
+    url: str, method: str, path: str, body: bytes = b"", **headers: str
+) -> tuple[int, dict[str, Any], Any]:
     """A request as bytes: status, JSON, headers."""
     connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=30)
     connection.request(method, path, body, headers)
@@ -65,8 +67,12 @@ def test_models(client: openai.OpenAI, base: LoadedBase) -> None:
     assert (card["parent"], card["fingerprint"]) == ("tiny", base.fingerprint)
 
 
-@pytest.mark.parametrize(("model", "adapter"), [("tiny", None), ("first", "one"), ("second", "two"), ("plain", None)])
-def test_completions_are_the_engines(client: openai.OpenAI, base: LoadedBase, model: str, adapter: str | None) -> None:
+@pytest.mark.parametrize(
+    ("model", "adapter"), [("tiny", None), ("first", "one"), ("second", "two"), ("plain", None)]
+)
+def test_completions_are_the_engines(
+    client: openai.OpenAI, base: LoadedBase, model: str, adapter: str | None
+) -> None:
     prompt = base.codec.tokenizer.encode("The quick", bos=True)
     active = Active.all_rows(adapter) if adapter else None
     want = generate(base, [prompt], Sampling(max_tokens=12), active)[0]
@@ -109,7 +115,10 @@ def test_streams_joined_are_the_whole(client: openai.OpenAI) -> None:
         )
     )
     assert chunks[0].choices[0].delta.role == "assistant"
-    assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == whole.choices[0].message.content
+    assert (
+        "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+        == whole.choices[0].message.content
+    )
     assert [c.choices[0].finish_reason for c in chunks if c.choices][-1] == whole.choices[0].finish_reason
     assert chunks[-1].usage == whole.usage
     assert all(c.usage is None for c in chunks[:-1])
@@ -134,7 +143,9 @@ def test_a_stream_ends_with_done_and_has_its_type(url: str) -> None:
 def test_logprobs(client: openai.OpenAI, base: LoadedBase) -> None:
     prompt = base.codec.tokenizer.encode("The", bos=True)
     want = generate(base, [prompt], Sampling(max_tokens=5, logprobs=2))[0]
-    got = client.completions.create(model="tiny", prompt=prompt, max_tokens=5, temperature=0, logprobs=2).choices[0]
+    got = client.completions.create(
+        model="tiny", prompt=prompt, max_tokens=5, temperature=0, logprobs=2
+    ).choices[0]
     assert got.logprobs is not None
     assert got.logprobs.token_logprobs == pytest.approx(want.logprobs)
     assert [len(t) for t in got.logprobs.top_logprobs or []] == [2] * 5
@@ -145,8 +156,12 @@ def test_logprobs(client: openai.OpenAI, base: LoadedBase) -> None:
     assert chat.logprobs is not None
     for token in chat.logprobs.content or []:
         assert token.logprob == token.top_logprobs[0].logprob  # greedy
-    stream = client.completions.create(model="tiny", prompt="The", max_tokens=5, temperature=0, logprobs=0, stream=True)
-    streamed = [p for c in stream if c.choices[0].logprobs for p in c.choices[0].logprobs.token_logprobs or []]
+    stream = client.completions.create(
+        model="tiny", prompt="The", max_tokens=5, temperature=0, logprobs=0, stream=True
+    )
+    streamed = [
+        p for c in stream if c.choices[0].logprobs for p in c.choices[0].logprobs.token_logprobs or []
+    ]
     assert streamed == pytest.approx(want.logprobs)
 
 
@@ -208,7 +223,14 @@ def test_what_cannot_be_done_is_refused_by_name(url: str, change: dict[str, Any]
 
 def test_neutral_and_unknown_fields_are_ignored(client: openai.OpenAI) -> None:
     got = client.chat.completions.create(
-        model="tiny", messages=TALK, max_tokens=1, n=1, user="me", tools=[], presence_penalty=0, extra_body={"x": 1}
+        model="tiny",
+        messages=TALK,
+        max_tokens=1,
+        n=1,
+        user="me",
+        tools=[],
+        presence_penalty=0,
+        extra_body={"x": 1},
     )
     assert len(got.choices) == 1
 
@@ -231,7 +253,9 @@ def test_neutral_and_unknown_fields_are_ignored(client: openai.OpenAI) -> None:
         ("GET", "/v1/models/nothing", b"", 404),
     ],
 )
-def test_bad_requests_get_openais_error_shape(url: str, method: str, path: str, body: bytes, status: int) -> None:
+def test_bad_requests_get_openais_error_shape(
+    url: str, method: str, path: str, body: bytes, status: int
+) -> None:
     got, answer, _ = raw(url, method, path, body)
     assert got == status
     assert set(answer["error"]) == {"message", "type", "param", "code"}
@@ -240,7 +264,7 @@ def test_bad_requests_get_openais_error_shape(url: str, method: str, path: str, 
 
 
 def test_a_client_that_leaves_stops_its_stream(client: openai.OpenAI, url: str) -> None:
-    stream = client.chat.completions.create(model="tiny", messages=TALK, stream=True, temperature=2.0, seed=1)
+    stream = client.chat.completions.create(model="tiny", messages=TALK, stream=True, temperature=0)
     for n, _ in enumerate(stream):
         if n == 3:
             break
@@ -250,7 +274,7 @@ def test_a_client_that_leaves_stops_its_stream(client: openai.OpenAI, url: str) 
 
 
 def test_a_client_that_leaves_stops_an_answer_that_does_not_stream(url: str) -> None:
-    body = json.dumps({"model": "tiny", "messages": TALK, "temperature": 2.0, "seed": 1}).encode()
+    body = json.dumps({"model": "tiny", "messages": TALK, "temperature": 0}).encode()
     connections = []
     for _ in range(3):  # one runs and two wait
         connections.append(http.client.HTTPConnection(url.removeprefix("http://"), timeout=30))

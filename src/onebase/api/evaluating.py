@@ -73,6 +73,11 @@ def _samples(base: Base, data: Data, task: str) -> tuple[list[Tokens], list[list
     codec = base.loaded.codec
     if task == "chat":
         rows = read_rows(data, ("messages",))
+        for i, r in enumerate(rows, 1):
+            if len(r["messages"]) < 2 or r["messages"][-1].get("role") != "assistant":
+                raise DataError(
+                    f"row {i} does not end in an answer of the assistant", "let it be the last message: it is compared"
+                )
         samples = chat_rows(base.loaded, rows)
         prompts = [codec.chat_ids(r["messages"][:-1]) for r in rows]
         answers = [str(r["messages"][-1]["content"]).strip() for r in rows]

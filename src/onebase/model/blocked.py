@@ -1,23 +1,25 @@
 """Attention in blocks of queries, each against only the keys in its reach; the training path on CPU.
 
-Written as one autograd function: the probabilities of each block are kept in the compute dtype, the rest is recomputed.
-Scores and probabilities are in the compute dtype; the sums of the softmax are in fp32 inside torch's kernels.
+An operator of its own with a backward of its own, opaque to torch.compile: torch's batched matmul and softmax kernels are
+quicker here than what the compiler makes of the same steps. Scores and probabilities are in the compute dtype, the sums of
+the softmax in fp32 inside torch's kernel. Z = B * G key heads of the batch, R query heads share each.
 """
-
-from typing import Any
 
 import torch
 from torch import Tensor
 
-BLOCK = 128  # queries a block; measured best of 64, 128, 256 at 512 tokens
+BLOCK = 128  # queries a block
+KEEP_BYTES = 64 << 20  # probabilities of one call up to this size are kept for backward, larger ones are made again
+
+Range = tuple[int, int, int, int]
 
 
-def _ranges(Q: int, K: int, causal: bool, reach: int | None, size: int) -> list[tuple[int, int, int, int]]:
+def _ranges(Q: int, K: int, causal: bool, reach: int | None) -> list[Range]:
     """(first query, end, first key, end) of each block. The last query stands at the last key."""
     behind = K - Q
     ranges = []
-    for start in range(0, Q, size):
-        stop = min(start + size, Q)
+    for start in range(0, Q, BLOCK):
+        stop = min(start + BLOCK, Q)
         low, high = 0, K
         if causal:
             high = behind + stop
@@ -29,84 +31,168 @@ def _ranges(Q: int, K: int, causal: bool, reach: int | None, size: int) -> list[
     return ranges
 
 
-def _hidden(
-    seen: Tensor | None, causal: bool, range_: tuple[int, int, int, int], behind: int, like: Tensor
-) -> Tensor | None:
-    """bool, true where a block must not look, broadcasting over scores [B, G, R, q, k]; None: it sees all of its range."""
+def _kept(q: Tensor, k: Tensor, causal: bool, reach: int | None, softcap: float | None) -> int:
+    """How many numbers forward keeps for backward: the probabilities (and the capped scores' tanh), or none."""
+    B, N, Q, _ = q.shape
+    cells = B * N * sum((b - a) * (d - c) for a, b, c, d in _ranges(Q, k.shape[2], causal, reach))
+    cells *= 1 if softcap is None else 2
+    return cells if cells * q.element_size() <= KEEP_BYTES else 0
+
+
+def _probabilities(
+    rows: Tensor,
+    k: Tensor,
+    seen: Tensor | None,
+    causal: bool,
+    range_: Range,
+    softcap: float | None,
+    room: tuple[Tensor, Tensor | None],
+    shape: tuple[int, int, int],
+) -> None:
+    """Fill `room` with the block's probabilities [Z, R * n, keys] and, with a cap, the tanh of its scores.
+
+    rows: scaled queries [Z, R * n, H]. shape: (B, G, R).
+    """
     start, stop, low, high = range_
+    p, tanh = room
+    s = torch.bmm(rows, k[:, low:high].transpose(1, 2))
+    if softcap is not None:
+        assert tanh is not None
+        tanh.copy_(s.div_(softcap).tanh_())
+        s.mul_(softcap)
+    B, G, R = shape
+    n = stop - start
+    s5 = s.view(B, G, R, n, high - low)
     if seen is not None:
-        return ~seen[:, :, None, start:stop, low:high]
-    if not causal:
-        return None
-    i = torch.arange(start + behind, stop + behind, device=like.device)
-    return torch.arange(low, high, device=like.device) > i[:, None]
+        s5.masked_fill_(~seen[:, :, None, start:stop, low:high], float("-inf"))
+    elif causal:  # only the last n keys hold a corner that is not seen
+        later = torch.ones(n, n, dtype=torch.bool, device=s.device).triu_(1)
+        s5[..., -n:].masked_fill_(later, float("-inf"))
+    torch.softmax(s, dim=-1, out=p)
 
 
-class _Blocked(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        seen: Tensor | None,
-        causal: bool,
-        reach: int | None,
-        scale: float,
-        softcap: float | None,
-        size: int,
-    ) -> Tensor:
-        B, N, Q, H = q.shape
-        G, K = k.shape[1], k.shape[2]
-        R = N // G
-        q = (q * scale).view(B, G, R, Q, H)
-        k, v = k.contiguous().view(B * G, K, H), v.contiguous().view(B * G, K, H)
-        kept: list[Tensor] = []
-        outs: list[Tensor] = []
-        for range_ in _ranges(Q, K, causal, reach, size):
-            start, stop, low, high = range_
-            n = stop - start
-            rows = q[:, :, :, start:stop].reshape(B * G, R * n, H)
-            s = torch.bmm(rows, k[:, low:high].transpose(1, 2)).view(B, G, R, n, high - low)
-            if softcap is not None:
-                t = torch.tanh(s / softcap)
-                kept.append(t)
-                s = t * softcap
-            hidden = _hidden(seen, causal, range_, K - Q, s)
-            if hidden is not None:
-                s = s.masked_fill(hidden, float("-inf"))
-            p = torch.softmax(s, dim=-1).view(B * G, R * n, high - low)
-            kept.append(p)
-            outs.append(torch.bmm(p, v[:, low:high]).view(B, G, R, n, H))
-        ctx.save_for_backward(q, k, v, *kept)
-        ctx.how = (causal, reach, scale, softcap, size)
-        return torch.cat(outs, dim=3).view(B, N, Q, H)
+def _room(kept: Tensor, at: int, Z: int, n: int, width: int, softcap: float | None) -> tuple[Tensor, Tensor | None, int]:
+    """Where a block's probabilities and tanh lie in `kept`, or fresh room if nothing is kept; and the next offset."""
+    size = Z * n * width
+    if kept.numel() == 0:
+        kept, at = kept.new_empty(size * (1 if softcap is None else 2)), 0
+    p = kept[at : at + size].view(Z, n, width)
+    if softcap is None:
+        return p, None, at + size
+    return p, kept[at + size : at + 2 * size].view(Z, n, width), at + 2 * size
 
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        q, k, v, *kept = ctx.saved_tensors
-        causal, reach, scale, softcap, size = ctx.how
-        B, G, R, Q, H = q.shape
-        K = k.shape[1]
-        g = grads[0].reshape(B, G, R, Q, H)
-        dk, dv = torch.zeros_like(k), torch.zeros_like(v)
-        dqs = []
-        step = 1 if softcap is None else 2
-        for i, (start, stop, low, high) in enumerate(_ranges(Q, K, causal, reach, size)):
-            n = stop - start
-            rows = q[:, :, :, start:stop].reshape(B * G, R * n, H)
-            grad = g[:, :, :, start:stop].reshape(B * G, R * n, H)
-            p = kept[i * step + step - 1]
-            dv[:, low:high] += torch.bmm(p.transpose(1, 2), grad)
-            dp = torch.bmm(grad, v[:, low:high].transpose(1, 2))
-            ds = torch._softmax_backward_data(dp, p, -1, p.dtype)
-            if softcap is not None:
-                t = kept[i * step].view_as(ds)
-                ds = ds * (1 - t * t)
-            dqs.append((torch.bmm(ds, k[:, low:high]) * scale).view(B, G, R, n, H))
-            dk[:, low:high] += torch.bmm(ds.transpose(1, 2), rows)
-        dq = torch.cat(dqs, dim=3).view(B, G * R, Q, H)
-        return dq, dk.view(B, G, K, H), dv.view(B, G, K, H), None, None, None, None, None, None
+
+@torch.library.custom_op("onebase::blocked_attention", mutates_args=())
+def _forward(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    seen: Tensor | None,
+    causal: bool,
+    reach: int | None,
+    scale: float,
+    softcap: float | None,
+) -> tuple[Tensor, Tensor]:
+    """q [B, N, Q, H], k and v [B, G, K, H], contiguous -> output like q, and what is kept for backward (flat)."""
+    B, N, Q, H = q.shape
+    G, K = k.shape[1], k.shape[2]
+    Z, R = B * G, N // G
+    kept = q.new_empty(_kept(q, k, causal, reach, softcap))
+    scaled = (q * scale).view(Z, R, Q, H)
+    k3, v3 = k.view(Z, K, H), v.view(Z, K, H)
+    out = torch.empty_like(q)
+    out4, at = out.view(Z, R, Q, H), 0
+    for range_ in _ranges(Q, K, causal, reach):
+        start, stop, low, high = range_
+        n = stop - start
+        p, tanh, at = _room(kept, at, Z, R * n, high - low, softcap)
+        rows = scaled[:, :, start:stop].reshape(Z, R * n, H)
+        _probabilities(rows, k3, seen, causal, range_, softcap, (p, tanh), (B, G, R))
+        out4[:, :, start:stop] = torch.bmm(p, v3[:, low:high]).view(Z, R, n, H)
+    return out, kept
+
+
+@_forward.register_fake
+def _(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    seen: Tensor | None,
+    causal: bool,
+    reach: int | None,
+    scale: float,
+    softcap: float | None,
+) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(q), q.new_empty(_kept(q, k, causal, reach, softcap))
+
+
+@torch.library.custom_op("onebase::blocked_attention_backward", mutates_args=())
+def _backward(
+    grad: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    kept: Tensor,
+    seen: Tensor | None,
+    causal: bool,
+    reach: int | None,
+    scale: float,
+    softcap: float | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of q, k and v, each of its own shape."""
+    B, N, Q, H = q.shape
+    G, K = k.shape[1], k.shape[2]
+    Z, R = B * G, N // G
+    scaled, grad4 = (q * scale).view(Z, R, Q, H), grad.contiguous().view(Z, R, Q, H)
+    k3, v3 = k.view(Z, K, H), v.view(Z, K, H)
+    dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+    dq4, dk3, dv3, at = dq.view(Z, R, Q, H), dk.view(Z, K, H), dv.view(Z, K, H), 0
+    for range_ in _ranges(Q, K, causal, reach):
+        start, stop, low, high = range_
+        n = stop - start
+        rows = scaled[:, :, start:stop].reshape(Z, R * n, H)
+        g = grad4[:, :, start:stop].reshape(Z, R * n, H)
+        p, tanh, at = _room(kept, at, Z, R * n, high - low, softcap)
+        if kept.numel() == 0:
+            _probabilities(rows, k3, seen, causal, range_, softcap, (p, tanh), (B, G, R))
+        dv3[:, low:high] += torch.bmm(p.transpose(1, 2), g)
+        ds = torch.bmm(g, v3[:, low:high].transpose(1, 2))
+        ds = torch._softmax_backward_data(ds, p, -1, p.dtype)
+        if tanh is not None:
+            ds.mul_(1 - tanh.square())
+        dq4[:, :, start:stop] = torch.bmm(ds, k3[:, low:high]).view(Z, R, n, H)
+        dk3[:, low:high] += torch.bmm(ds.transpose(1, 2), rows)
+    return dq.mul_(scale), dk, dv
+
+
+@_backward.register_fake
+def _(
+    grad: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    kept: Tensor,
+    seen: Tensor | None,
+    causal: bool,
+    reach: int | None,
+    scale: float,
+    softcap: float | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+
+
+def _save(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+    q, k, v, seen, *how = inputs
+    ctx.save_for_backward(q, k, v, output[1], seen)
+    ctx.how = how
+
+
+def _grads(ctx, grad, _):  # type: ignore[no-untyped-def]
+    q, k, v, kept, seen = ctx.saved_tensors
+    return (*_backward(grad, q, k, v, kept, seen, *ctx.how), None, None, None, None, None)
+
+
+_forward.register_autograd(_grads, setup_context=_save)
 
 
 def blocked_attention(
@@ -119,12 +205,13 @@ def blocked_attention(
     *,
     scale: float,
     softcap: float | None = None,
-    size: int = BLOCK,
 ) -> Tensor:
     """softmax(scale * q k^T) v -> [B, N, Q, H], without scores outside the reach.
 
-    seen: bool [B, 1, Q, K], at least one true in every row; None: all that `causal` allows. causal, reach: bounds on the
-    distance by index, the last query standing at the last key; they must hold for `seen`.
+    seen: bool [B, 1, Q, K], at least one true in every row; None: all that `causal` allows (and no reach). causal, reach:
+    bounds on the distance by index, the last query standing at the last key; they must hold for `seen`.
     """
-    out: Tensor = _Blocked.apply(q_BNQH, k_BGKH, v_BGKH, seen, causal, reach, scale, softcap, size)  # type: ignore[no-untyped-call]
+    out: Tensor = _forward(
+        q_BNQH.contiguous(), k_BGKH.contiguous(), v_BGKH.contiguous(), seen, causal, reach, scale, softcap
+    )[0]
     return out

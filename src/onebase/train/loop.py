@@ -126,6 +126,7 @@ def run(job: Job) -> Result:
                     and (state.step % cfg.eval_every == 0 or state.step == state.total)
                 ):
                     scores = job.model(job.evaluate)
+                    par.reshard(job.model)
                     info = StepInfo(**{**vars(info), "scores": scores})
                 info = StepInfo(**{**vars(info), "total": state.total or CALIBRATE})
                 for x in heard:

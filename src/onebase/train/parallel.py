@@ -59,6 +59,11 @@ class Parallel:
         if self.world > 1:
             model.set_requires_gradient_sync(on)  # type: ignore[operator]
 
+    def reshard(self, model: nn.Module) -> None:
+        """Give back what a forward without a backward has gathered (scores on the way): it is not the run's state."""
+        if self.world > 1:
+            model.reshard()  # type: ignore[operator]
+
     def sum(self, values: list[float]) -> list[float]:
         """Sum each number over the ranks, in fp64."""
         if self.world == 1:
