@@ -52,14 +52,24 @@ class Forgiving:
 
 base = tiny_base(steps=20)
 codec = base.loaded.codec
-texts = [f"On {day} there is {weather}." for day in ("Monday", "Friday") for weather in ("fog", "rain", "snow", "sun")]
-tokens: list[Tokens] = [codec.tokens(document_sample(text, id=str(i), source="more")) for i, text in enumerate(texts * 20)]
+texts = [
+    f"On {day} there is {weather}."
+    for day in ("Monday", "Friday")
+    for weather in ("fog", "rain", "snow", "sun")
+]
+tokens: list[Tokens] = [
+    codec.tokens(document_sample(text, id=str(i), source="more")) for i, text in enumerate(texts * 20)
+]
 
 model = base.loaded.model
 for p in model.parameters():
     p.requires_grad_(True)  # a loaded base is frozen
-train = TrainConfig(steps=15, rows=8, length=64, schedule=ScheduleConfig(warmup=3), device="cpu", dtype="fp32")
+train = TrainConfig(
+    steps=15, rows=8, length=64, schedule=ScheduleConfig(warmup=3), device="cpu", dtype="fp32"
+)
 plan = RowPlan(TokenSet.from_tokens(tokens), train.length, train.rows, seed=0)
 result = run(Job(model, Forgiving(train.length, codec.tokenizer.vocab_size), plan, train))
 print(f"loss {result.losses[0]:.3f} -> {result.losses[-1]:.3f} nats a token over {result.state.step} steps")
-print(f"{result.state.tokens} tokens read, {result.state.supervised} learnt, by source: {result.state.sources}")
+print(
+    f"{result.state.tokens} tokens read, {result.state.supervised} learnt, by source: {result.state.sources}"
+)

@@ -19,7 +19,19 @@ else:
     tiny_base().save(ref)
 
 # Port 0 takes a free one; the address is on standard error.
-command = [sys.executable, "-m", "onebase.cli", "serve", ref, "--port", "0", "--name", "tiny", "--device", "cpu"]
+command = [
+    sys.executable,
+    "-m",
+    "onebase.cli",
+    "serve",
+    ref,
+    "--port",
+    "0",
+    "--name",
+    "tiny",
+    "--device",
+    "cpu",
+]
 server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 try:
     assert server.stderr is not None

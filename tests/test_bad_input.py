@@ -79,8 +79,13 @@ def test_a_recipe_that_cannot_be(words: tuple[str, ...], parts: tuple[str, ...])
 
 
 def test_after_a_mistake_the_same_folder_takes_the_mended_recipe() -> None:
-    refused(onebase("pretrain", "recipe.yaml", "data.sources.0.path=missing.jsonl", "--out", "run"), "missing.jsonl")
-    refused(onebase("pretrain", "recipe.yaml", "objective={kind: infill, sources: [b]}", "--out", "run"), "'b'")
+    refused(
+        onebase("pretrain", "recipe.yaml", "data.sources.0.path=missing.jsonl", "--out", "run"),
+        "missing.jsonl",
+    )
+    refused(
+        onebase("pretrain", "recipe.yaml", "objective={kind: infill, sources: [b]}", "--out", "run"), "'b'"
+    )
     assert onebase("pretrain", "recipe.yaml", "--out", "run").status == 0
     said = onebase("pretrain", "recipe.yaml", "train.rows=4", "--out", "run")
     refused(said, "run holds a run of another recipe", "'train'", "--out")
@@ -88,7 +93,9 @@ def test_after_a_mistake_the_same_folder_takes_the_mended_recipe() -> None:
 
 
 def test_prepared_data_binds_the_folder_to_its_sources() -> None:
-    refused(onebase("pretrain", "recipe.yaml", "objective={kind: infill, sources: [b]}", "--out", "run"), "'b'")
+    refused(
+        onebase("pretrain", "recipe.yaml", "objective={kind: infill, sources: [b]}", "--out", "run"), "'b'"
+    )
     Path("other.jsonl").write_text(GOOD.replace("good", "bad"))
     said = onebase("pretrain", "recipe.yaml", "data.sources.0.path=other.jsonl", "--out", "run")
     refused(said, "another recipe", "'data'")
@@ -132,7 +139,11 @@ def test_a_file_that_cannot_be_read(name: str, command: str, here: Path) -> None
         ("classify", {"text": LONG, "label": "a"}, ("row 13 has", "the limit is 128")),
         ("complete", {"prompt": LONG, "completion": "x"}, ("sample 13 has", "a row holds 128")),
         ("complete", {"prompt": "x", "completion": "  "}, ("'completion' is empty",)),
-        ("chat", {"messages": [{"role": "user", "content": LONG}, {"role": "assistant", "content": "x"}]}, ("sample 13",)),
+        (
+            "chat",
+            {"messages": [{"role": "user", "content": LONG}, {"role": "assistant", "content": "x"}]},
+            ("sample 13",),
+        ),
         ("chat", {"messages": [{"role": "user", "content": "x"}]}, ("sample 13", "no token is learnt")),
         ("chat", {"messages": [{"role": "usr", "content": "x"}]}, ("row 13", 'unknown role "usr"')),
         ("chat", {"messages": "x"}, (":13: 'messages' is str",)),
@@ -145,7 +156,9 @@ def test_a_row_that_cannot_be_learnt(task: str, row: dict[str, object], parts: t
         "chat": {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]},
     }
     Path("rows.jsonl").write_text(lines_of(*[fine[task]] * 12, row))
-    said = onebase("adapt", tiny_run(), "--data", "rows.jsonl", "--task", task, "-o", "epochs=1", "--out", "out")
+    said = onebase(
+        "adapt", tiny_run(), "--data", "rows.jsonl", "--task", task, "-o", "epochs=1", "--out", "out"
+    )
     refused(said, *parts)
     assert not Path("out").exists()
 
@@ -154,7 +167,10 @@ def test_a_label_seen_only_in_the_test_rows() -> None:
     assert onebase("adapt", tiny_run(), "--data", "data.jsonl", "--method", "head", "--out", "ad").status == 0
     Path("test.jsonl").write_text(lines_of({"text": "x", "label": "a"}, {"text": "y", "label": "zebra"}))
     refused(onebase("eval", tiny_run(), "--adapter", "ad", "--data", "test.jsonl"), "'zebra'", "a, b")
-    refused(onebase("eval", tiny_run(), "--adapter", "ad", "--data", "test.jsonl", "--train", "data.jsonl"), "'zebra'")
+    refused(
+        onebase("eval", tiny_run(), "--adapter", "ad", "--data", "test.jsonl", "--train", "data.jsonl"),
+        "'zebra'",
+    )
 
 
 @pytest.mark.parametrize(
@@ -194,7 +210,9 @@ def test_an_unknown_adapter_name(command: tuple[str, ...]) -> None:
 
 def test_serving_an_adapter_that_is_not_there() -> None:
     refused(onebase("serve", tiny_run(), "--adapter", "nonsense"), "'nonsense' is not NAME=DIR")
-    refused(onebase("serve", tiny_run(), "--adapter", "a=nonsense"), "'nonsense' is neither a path nor a name")
+    refused(
+        onebase("serve", tiny_run(), "--adapter", "a=nonsense"), "'nonsense' is neither a path nor a name"
+    )
 
 
 @pytest.mark.parametrize("command", ["generate", "show", "verify", "adapt", "serve"])
@@ -232,7 +250,11 @@ def test_a_changed_byte_is_named() -> None:
 def test_output_that_is_taken_is_said_before_the_work() -> None:
     Path("taken").mkdir()
     Path("taken/notes.txt").write_text("mine")
-    refused(onebase("adapt", tiny_run(), "--data", "data.jsonl", "--out", "taken"), "taken already exists", "--out")
+    refused(
+        onebase("adapt", tiny_run(), "--data", "data.jsonl", "--out", "taken"),
+        "taken already exists",
+        "--out",
+    )
     assert Path("taken/notes.txt").read_text() == "mine"
 
 
@@ -247,7 +269,10 @@ def test_read_only_output() -> None:
 
 def test_a_file_where_the_output_folder_should_be() -> None:
     refused(onebase("pretrain", "recipe.yaml", "--out", "data.jsonl"), "data.jsonl")
-    refused(onebase("adapt", tiny_run(), "--data", "data.jsonl", "--out", "data.jsonl"), "data.jsonl already exists")
+    refused(
+        onebase("adapt", tiny_run(), "--data", "data.jsonl", "--out", "data.jsonl"),
+        "data.jsonl already exists",
+    )
     assert Path("data.jsonl").read_text() == GOOD
 
 

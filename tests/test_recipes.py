@@ -85,6 +85,7 @@ def test_one_step_end_to_end(path: Path, tmp_path: Path) -> None:
     assert base.generate("Text", max_tokens=2) is not None
 
 
+@pytest.mark.slow
 def test_two_processes_train_a_recipe_end_to_end(tmp_path: Path) -> None:
     """torchrun with scores and checkpoints on the way gives the curve of one process, and one base."""
     (tmp_path / "texts").mkdir()
@@ -101,7 +102,15 @@ def test_two_processes_train_a_recipe_end_to_end(tmp_path: Path) -> None:
         out = tmp_path / f"ranks-{ranks}"
         done = subprocess.run(
             [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
-            + ["-m", "onebase.cli", "pretrain", str(ROOT / "recipes" / "tiny.yaml"), *overrides, "--out", str(out)],
+            + [
+                "-m",
+                "onebase.cli",
+                "pretrain",
+                str(ROOT / "recipes" / "tiny.yaml"),
+                *overrides,
+                "--out",
+                str(out),
+            ],
             env=os.environ | {"OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,
@@ -113,5 +122,7 @@ def test_two_processes_train_a_recipe_end_to_end(tmp_path: Path) -> None:
     one, two = logs
     assert [line["loss"] for line in two] == pytest.approx([line["loss"] for line in one], abs=2e-3)
     name = "heldout_bits_per_byte/a"
-    assert [line[name] for line in two if name in line] == pytest.approx([line[name] for line in one if name in line], abs=5e-3)
+    assert [line[name] for line in two if name in line] == pytest.approx(
+        [line[name] for line in one if name in line], abs=5e-3
+    )
     assert sum(name in line for line in one) == 2

@@ -134,7 +134,12 @@ def adapt(
     _say(f"adapter: {out} ({adapter.bytes / 1024:.1f} KiB, {method}, for {base.fingerprint[:16]}...)")
 
 
-@app.command("eval", epilog=example("onebase eval runs/demo/pretrain --adapter runs/opinions --data examples/opinions/test.jsonl"))
+@app.command(
+    "eval",
+    epilog=example(
+        "onebase eval runs/demo/pretrain --adapter runs/opinions --data examples/opinions/test.jsonl"
+    ),
+)
 def eval_(
     ref: Ref,
     data: Annotated[Path, typer.Option(metavar="FILE", help="Labelled rows, completions, chats, or text.")],

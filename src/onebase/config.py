@@ -226,7 +226,7 @@ def _holders(cls: type, data: Any, loc: tuple[str | int, ...]) -> list[Any]:
     """The configs that the map around the last part of `loc` may be: one, or the branches of a union."""
     path: list[str | int] = []
     for part in loc[:-1]:
-        if isinstance(data, Mapping) and part in data or isinstance(data, list) and isinstance(part, int):
+        if (isinstance(data, Mapping) and part in data) or (isinstance(data, list) and isinstance(part, int)):
             data = data[part]  # type: ignore[index]
             path.append(part)
     annotation = _annotation(cls, path)
@@ -256,11 +256,11 @@ def _walk(cls: Any, data: Any, loc: tuple[str | int, ...]) -> tuple[Path_, Any, 
         if here is None:
             here = next((a for a in _options(annotation) if dataclasses.is_dataclass(a)), None)
         if (
-            isinstance(data, Mapping)
-            and part in data
-            or isinstance(data, list)
+            (isinstance(data, Mapping)
+            and part in data)
+            or (isinstance(data, list)
             and isinstance(part, int)
-            and part < len(data)
+            and part < len(data))
         ):
             data = data[part]  # type: ignore[index]
         elif here is None or not (_has(here, part) or part == loc[-1]):

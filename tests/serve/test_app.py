@@ -29,10 +29,14 @@ def base() -> LoadedBase:
     return made
 
 
+def sort(texts: list[str]) -> list[dict[str, float]]:
+    return [{"short": 1 / len(t), "long": 1 - 1 / len(t)} for t in texts]
+
+
 @pytest.fixture(scope="module")
 def url(base: LoadedBase) -> Iterator[str]:
     adapters = {"first": Active.all_rows("one"), "second": Active.all_rows("two"), "plain": None}
-    with serving(create_app(base, "tiny", adapters)) as found:
+    with serving(create_app(base, "tiny", adapters, {"sorter": sort})) as found:
         yield found
 
 
@@ -62,7 +66,7 @@ def wait_idle(url: str, seconds: float = 5.0) -> None:
 
 
 def test_models(client: openai.OpenAI, base: LoadedBase) -> None:
-    assert [m.id for m in client.models.list()] == ["tiny", "first", "second", "plain"]
+    assert [m.id for m in client.models.list()] == ["tiny", "first", "second", "plain", "sorter"]
     card = client.models.retrieve("first").model_dump()
     assert (card["parent"], card["fingerprint"]) == ("tiny", base.fingerprint)
 
@@ -179,6 +183,25 @@ def test_an_unknown_model_is_404_and_names_the_known(client: openai.OpenAI) -> N
     assert "tiny, first, second, plain" in e.value.message
 
 
+def test_classifiers_answer_at_their_own_path_only(url: str, client: openai.OpenAI) -> None:
+    def ask(**body: Any) -> tuple[int, dict[str, Any], Any]:
+        return raw(url, "POST", "/v1/classify", json.dumps(body).encode())
+
+    status, found, _ = ask(model="sorter", input=["a", "abcd"])
+    assert status == 200
+    assert [d["label"] for d in found["data"]] == ["short", "long"]
+    assert found["data"][1]["scores"] == {"short": 0.25, "long": 0.75}
+    assert ask(model="sorter", input="a")[1]["data"][0]["label"] == "short"
+    for wrong in ({"input": []}, {"input": [3]}, {"input": ["a"] * 257}, {}):
+        assert ask(model="sorter", **wrong)[0] == 400
+    status, found, _ = ask(model="tiny", input="a")
+    assert status == 400
+    assert "/v1/completions" in found["error"]["message"]
+    assert ask(model="nothing", input="a")[0] == 404
+    with pytest.raises(openai.BadRequestError, match="/v1/classify"):
+        client.completions.create(model="sorter", prompt="a")
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_prompt_too_long_is_400_before_anything_is_sent(client: openai.OpenAI, stream: bool) -> None:
     with pytest.raises(openai.BadRequestError) as e:
@@ -292,8 +315,9 @@ def test_names_must_be_plain_and_differ(base: LoadedBase) -> None:
     for name in ("", "../x", "a/b", "-a", "a" * 65, "ä"):
         with pytest.raises(UserError, match="model's name"):
             create_app(base, "tiny", {name: None})
-    with pytest.raises(UserError, match="both called"):
-        create_app(base, "tiny", {"tiny": None})
+    for clash in ({"adapters": {"tiny": None}}, {"adapters": {"a": None}, "classifiers": {"a": sort}}):
+        with pytest.raises(UserError, match="two models are called"):
+            create_app(base, "tiny", **clash)
 
 
 def test_a_failing_request_is_500_and_the_next_is_served(

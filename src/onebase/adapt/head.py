@@ -48,10 +48,10 @@ def _solve(
     def closure() -> Tensor:
         opt.zero_grad()
         loss = F.cross_entropy(F.linear(x_NR, w, b), y_N) + 0.5 * strength * w.square().sum() / classes
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
-    opt.step(closure)
+    opt.step(closure)  # type: ignore[no-untyped-call]
     return w.detach(), b.detach()
 
 

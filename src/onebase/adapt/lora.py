@@ -93,7 +93,7 @@ def merge(model: BaseModel, name: str) -> None:
         if name in proj.deltas:
             lora = proj.deltas[name]
             assert isinstance(lora, Lora)
-            proj.weight += lora.delta_OI().to(proj.weight.dtype)
+            proj.weight.add_(lora.delta_OI().to(proj.weight.dtype))
             del proj.deltas[name]
 
 

@@ -1,6 +1,7 @@
 """`onebase.evaluate`: a base (with or without an adapter) on data, every score with its interval."""
 
 import time
+from typing import Any
 
 from onebase.adapt.folder import Attached
 from onebase.api.adapting import Data, chat_rows, completion_rows
@@ -76,7 +77,8 @@ def _samples(base: Base, data: Data, task: str) -> tuple[list[Tokens], list[list
         for i, r in enumerate(rows, 1):
             if len(r["messages"]) < 2 or r["messages"][-1].get("role") != "assistant":
                 raise DataError(
-                    f"row {i} does not end in an answer of the assistant", "let it be the last message: it is compared"
+                    f"row {i} does not end in an answer of the assistant",
+                    "let it be the last message: it is compared",
                 )
         samples = chat_rows(base.loaded, rows)
         prompts = [codec.chat_ids(r["messages"][:-1]) for r in rows]
@@ -89,7 +91,9 @@ def _samples(base: Base, data: Data, task: str) -> tuple[list[Tokens], list[list
     context = base.config.text.context
     for i, sample in enumerate(samples, 1):
         if len(sample.ids) > context:
-            raise DataError(f"row {i} has {len(sample.ids)} tokens, the base reads {context}", "shorten or drop it")
+            raise DataError(
+                f"row {i} has {len(sample.ids)} tokens, the base reads {context}", "shorten or drop it"
+            )
     return samples, prompts, answers
 
 
@@ -98,7 +102,9 @@ def against_classical(base: Base, train: Data, test: Data, *, seed: int = 0) -> 
     the same method on an untrained twin of the base. Raises UserError."""
     attached = base._attached
     if attached is None or attached.task != "classify":
-        raise UserError("the gate needs an adapter that classifies", "give --adapter DIR of a classifying adapter")
+        raise UserError(
+            "the gate needs an adapter that classifies", "give --adapter DIR of a classifying adapter"
+        )
     known, rows = read_rows(train, ("text", "label")), read_rows(test, ("text", "label"))
     check_labels(known, rows)
     texts, truth = [str(r["text"]) for r in rows], [str(r["label"]) for r in rows]
@@ -112,19 +118,23 @@ def against_classical(base: Base, train: Data, test: Data, *, seed: int = 0) -> 
             adapter = twin.adapt(known, task="classify", method=attached.method, **options)
             b, size = twin.with_adapter(adapter), adapter.bytes
         each = correct(truth, [x.label for x in b.classify(texts)])
-        systems.append(System(name, mean_score("accuracy", each, seed=seed), each, time.perf_counter() - began, size))
+        systems.append(
+            System(name, mean_score("accuracy", each, seed=seed), each, time.perf_counter() - began, size)
+        )
     rivals = []
     for make in (TfidfLogistic, NearestNeighbour):
         model = make().fit([str(r["text"]) for r in known], [str(r["label"]) for r in known])
         each = correct(truth, model.predict(texts))
-        rivals.append(System(model.name, mean_score("accuracy", each, seed=seed), each, model.seconds, model.size))
-    return gate("accuracy", *systems, rivals, seed=seed)
+        rivals.append(
+            System(model.name, mean_score("accuracy", each, seed=seed), each, model.seconds, model.size)
+        )
+    return gate("accuracy", systems[0], systems[1], rivals, seed=seed)
 
 
-def _options(attached: Attached) -> dict[str, object]:
+def _options(attached: Attached) -> dict[str, Any]:
     """The options that make the same kind of adapter again."""
     cfg = attached.config
-    out: dict[str, object] = {}
+    out: dict[str, Any] = {}
     if cfg.head is not None:
         out["pooling"] = cfg.head.pooling
     if cfg.lora is not None:

@@ -81,7 +81,7 @@ class BaseModel(nn.Module):
     ) -> Out:
         """Hidden states of text; without columns every row is one document from position 0."""
         if cols is None:
-            cols = Cols.simple(*ids_BT.shape, device=ids_BT.device)
+            cols = Cols.simple(ids_BT.shape[0], ids_BT.shape[1], ids_BT.device)
         x_BTD = self.text.stem(ids_BT, self.compute_dtype)
         out: Out = self.trunk(x_BTD, cols, mask, cache=cache, active=active, taps=taps)
         return out

@@ -61,7 +61,7 @@ def heldout(
                 break
     ngram, order, read = NGram(base.config.text.vocab_size, 5), [], 0
     for i in np.random.default_rng(0).permutation(len(tokens)):
-        order.append(tokens.tokens(int(i)).ids[1:])
+        order.append(tokens.tokens(int(i)).ids[1:].astype(np.int64))
         read += len(order[-1])
         if read > size.ngram_tokens:
             break
@@ -161,13 +161,13 @@ def docstring(
     )
     verdict = gate("nats_per_token", likely[0], likely[1], rival, weights=counts)
     tell(f"docstring, likelihood: {verdict.line}")
-    found = [Row(task.name, "SFT, likelihood of the true text", "nats_per_token", *likely, (rival,), verdict)]
+    found = [Row(task.name, "SFT, likelihood of the true text", "nats_per_token", likely[0], likely[1], (rival,), verdict)]
     words = NameWords().fit([e.text for e in train], [e.target for e in train])
     guess = 100 * rouge_l_each([e.target for e in test[: size.written]], words.predict([e.text for e in test[: size.written]]))
     rival = System("the words of its name", mean_score("rouge_l", guess), guess, words.seconds, words.size)
     verdict = gate("rouge_l", written[0], written[1], rival)
     tell(f"docstring, written text: {verdict.line}")
-    return [*found, Row(task.name, "SFT, written text", "rouge_l", *written, (rival,), verdict)]
+    return [*found, Row(task.name, "SFT, written text", "rouge_l", written[0], written[1], (rival,), verdict)]
 
 
 def completion_sample_ids(base: Base, text: str) -> list[int]:
@@ -227,7 +227,7 @@ def _classified(
     """Mean correctness of each test example over the draws of training labels."""
     began, each, shipped = time.perf_counter(), [], 0
     for draw in range(draws or size.draws):
-        more = {"epochs": size.lora_epochs} if method == "lora" else {}
+        more: dict[str, Any] = {"epochs": size.lora_epochs} if method == "lora" else {}
         adapter = b.adapt(_labelled(task, labels, draw), task="classify", method=method, **more)
         found = b.with_adapter(adapter).classify([e.text for e in test])
         each.append(correct([e.target for e in test], [x.label for x in found]))

@@ -66,8 +66,8 @@ def _probabilities(
     if seen is not None:
         s5.masked_fill_(~seen[:, :, None, start:stop, low:high], float("-inf"))
     elif causal:  # only the last n keys hold a corner that is not seen
-        later = torch.ones(n, n, dtype=torch.bool, device=s.device).triu_(1)
-        s5[..., -n:].masked_fill_(later, float("-inf"))
+        later = torch.full((n, n), float("-inf"), dtype=s.dtype, device=s.device).triu_(1)
+        s5[..., -n:].add_(later)
     torch.softmax(s, dim=-1, out=p)
 
 
@@ -155,13 +155,13 @@ def _backward(
         p, tanh, at = _room(kept, at, Z, R * n, high - low, softcap)
         if kept.numel() == 0:
             _probabilities(rows, k3, seen, causal, range_, softcap, (p, tanh), (B, G, R))
-        dv3[:, low:high] += torch.bmm(p.transpose(1, 2), g)
+        dv3[:, low:high].add_(torch.bmm(p.transpose(1, 2), g))
         ds = torch.bmm(g, v3[:, low:high].transpose(1, 2))
         ds = torch._softmax_backward_data(ds, p, -1, p.dtype)
         if tanh is not None:
             ds.mul_(1 - tanh.square())
         dq4[:, :, start:stop] = torch.bmm(ds, k3[:, low:high]).view(Z, R, n, H)
-        dk3[:, low:high] += torch.bmm(ds.transpose(1, 2), rows)
+        dk3[:, low:high].add_(torch.bmm(ds.transpose(1, 2), rows))
     return dq.mul_(scale), dk, dv
 
 

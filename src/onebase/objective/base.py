@@ -56,8 +56,10 @@ class Batch:
 class Objective(Protocol):
     """One way to learn. Losses are (sum, count): the loop divides by the count of the global batch."""
 
-    reserve: int
-    """Tokens that `batch` may add to a piece; packing leaves room for them."""
+    @property
+    def reserve(self) -> int:
+        """Tokens that `batch` may add to a piece; packing leaves room for them."""
+        ...
 
     def batch(self, rows: Sequence[Row], first: int) -> Batch:
         """Make a batch of packed rows; `first` is the global number of the first row, the only source of randomness."""

@@ -1,6 +1,6 @@
 """The server. Its libraries are an extra, so they are imported when it is used."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from onebase.errors import UserError
@@ -16,13 +16,16 @@ __all__ = ["create_app", "serve"]
 
 
 def create_app(
-    base: "LoadedBase", name: str, adapters: "Mapping[str, Active | None] | None" = None
+    base: "LoadedBase",
+    name: str,
+    adapters: "Mapping[str, Active | None] | None" = None,
+    classifiers: "Mapping[str, Callable[[list[str]], list[dict[str, float]]]] | None" = None,
 ) -> "Starlette":
     """The ASGI app of `serve.app.create_app`. Raises UserError when the extra `serve` is not installed."""
     _need()
     from onebase.serve.app import create_app as make
 
-    return make(base, name, adapters)
+    return make(base, name, adapters, classifiers)
 
 
 def serve(app: "ASGIApp", host: str = "127.0.0.1", port: int = 8000) -> None:

@@ -1,19 +1,16 @@
 """The HTTP API: OpenAI's chat and completions over one base and its adapters."""
 
-import asyncio
-import json
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
 
 from onebase.base.folder import LoadedBase
 from onebase.errors import DataError, UserError
@@ -23,35 +20,48 @@ from onebase.generate.sampler import Sampling
 from onebase.generate.score import score
 from onebase.model.proj import Active
 from onebase.serve.answer import Answer, Kind
-from onebase.serve.errors import answer_error, on_error, on_http, on_leave, read_request
-from onebase.serve.schema import ChatRequest, RequestError, TextRequest
-from onebase.serve.worker import Busy, Stopped, Ticket, Worker
+from onebase.serve.delivery import EventStream, events, unless_gone
+from onebase.serve.errors import on_error, on_http, on_leave, read_request
+from onebase.serve.schema import ChatRequest, ClassifyRequest, RequestError, TextRequest
+from onebase.serve.worker import Busy, Stopped, Worker
 
+T = TypeVar("T")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
-def create_app(base: LoadedBase, name: str, adapters: Mapping[str, Active | None] | None = None) -> Starlette:
+Classifier = Callable[[list[str]], list[dict[str, float]]]
+"""Texts to the probability of each label."""
+
+
+def create_app(
+    base: LoadedBase,
+    name: str,
+    adapters: Mapping[str, Active | None] | None = None,
+    classifiers: Mapping[str, Classifier] | None = None,
+) -> Starlette:
     """An ASGI app that serves `base` as the model `name`, and each attached adapter as a model of its own name.
 
-    Raises UserError for a name that is no plain word, or that stands for two things.
+    `adapters` write text, `classifiers` answer at /v1/classify. Raises UserError for a name that is no plain word, or that
+    stands for two things.
     """
-    adapters = dict(adapters or {})
-    for known in (name, *adapters):
+    adapters, classifiers = dict(adapters or {}), dict(classifiers or {})
+    names = (name, *adapters, *classifiers)
+    for known in names:
         if not _NAME.fullmatch(known):
             raise UserError(
-                f"{known!r} cannot be a model's name", "use letters, digits, '.', '_' and '-', at most 64"
+                f"{known!r} cannot be a model's name",
+                "use at most 64 letters, digits, '.', '_' and '-' (--name, or NAME in NAME=DIR)",
             )
-    if name in adapters:
-        raise UserError(
-            f"base and adapter are both called {name!r}", "give the adapter another NAME in NAME=DIR"
-        )
-    server = _Server(base, name, adapters)
+        if names.count(known) > 1:
+            raise UserError(f"two models are called {known!r}", "give the adapter another NAME in NAME=DIR")
+    server = _Server(base, name, adapters, classifiers)
     routes = [
         Route("/health", server.health),
         Route("/v1/models", server.models),
         Route("/v1/models/{name}", server.model),
         Route("/v1/chat/completions", server.chat, methods=["POST"]),
         Route("/v1/completions", server.text, methods=["POST"]),
+        Route("/v1/classify", server.classify, methods=["POST"]),
     ]
     handlers: Any = {
         UserError: on_error,
@@ -65,9 +75,16 @@ def create_app(base: LoadedBase, name: str, adapters: Mapping[str, Active | None
 
 
 class _Server:
-    def __init__(self, base: LoadedBase, name: str, adapters: dict[str, Active | None]) -> None:
+    def __init__(
+        self,
+        base: LoadedBase,
+        name: str,
+        adapters: dict[str, Active | None],
+        classifiers: dict[str, Classifier],
+    ) -> None:
         self.base, self.name = base, name
-        self.known: dict[str, Active | None] = {name: None, **adapters}
+        self.speakers: dict[str, Active | None] = {name: None, **adapters}
+        self.classifiers = classifiers
         self.fingerprint = base.fingerprint
         self.context = base.model.cfg.text.context
         self.created = Answer("text", name, "", base.codec.tokenizer).created
@@ -98,23 +115,44 @@ class _Server:
         return about | {"parent": parent, "fingerprint": self.fingerprint, "max_model_len": self.context}
 
     async def models(self, request: Request) -> Response:
-        return JSONResponse({"object": "list", "data": [self._card(n) for n in self.known]})
+        cards = [self._card(n) for n in (*self.speakers, *self.classifiers)]
+        return JSONResponse({"object": "list", "data": cards})
 
     async def model(self, request: Request) -> Response:
-        self._active(request.path_params["name"])
-        return JSONResponse(self._card(request.path_params["name"]))
+        name = request.path_params["name"]
+        self._find(name, {**self.speakers, **self.classifiers}, "")
+        return JSONResponse(self._card(name))
+
+    def _find(self, name: str, known: Mapping[str, T], where: str) -> T:
+        if name in known:
+            return known[name]
+        known_here = f"known{where}: {', '.join(known) or 'none'}"
+        if name in self.speakers or name in self.classifiers:
+            other = "/v1/classify" if name in self.classifiers else "/v1/completions and /v1/chat/completions"
+            raise RequestError(400, f"the model {name!r} answers at {other}", known_here, param="model")
+        raise RequestError(
+            404,
+            f"the model {name[:80]!r} does not exist",
+            known_here,
+            code="model_not_found",
+            param="model",
+        )
 
     def _active(self, name: str) -> Active | None:
-        if name not in self.known:
-            known = ", ".join(self.known)
-            raise RequestError(
-                404,
-                f"the model {name[:80]!r} does not exist",
-                f"known: {known}",
-                code="model_not_found",
-                param="model",
-            )
-        return self.known[name]
+        return self._find(name, self.speakers, "")
+
+    async def classify(self, request: Request) -> Response:
+        asked = await read_request(request, ClassifyRequest)
+        work = self._find(asked.model, self.classifiers, " here")
+        texts = [asked.input] if isinstance(asked.input, str) else asked.input
+        found = await unless_gone(request, self.worker.submit(lambda: iter([work(texts)])))
+        if found is None:
+            return Response(status_code=499)  # nobody reads it
+        data = [
+            {"index": i, "label": max(scores, key=lambda k: scores[k]), "scores": scores}
+            for i, scores in enumerate(found)
+        ]
+        return JSONResponse({"object": "list", "model": asked.model, "data": data})
 
     async def chat(self, request: Request) -> Response:
         asked = await read_request(request, ChatRequest)
@@ -158,9 +196,9 @@ class _Server:
                     400, "echo does not stream", "leave out one of 'echo' and 'stream'", param="echo"
                 )
             ticket = self.worker.submit(lambda: stream(self.base, prompts, sampling, active))
-            body = _events(ticket, answer, logprobs, asked.wants_usage)
-            return _Stream(body, ticket)
-        done = await _unless_gone(
+            body = events(ticket, answer, logprobs, asked.wants_usage)
+            return EventStream(body, ticket)
+        done = await unless_gone(
             request, self.worker.submit(lambda: self._complete(prompts, sampling, active, echo))
         )
         if done is None:
@@ -208,64 +246,3 @@ def _joined(pieces: list[Piece]) -> Completion:
         tuple(x for p in pieces for x in p.logprobs),
         top=tuple(t for p in pieces for t in p.top),
     )
-
-
-async def _unless_gone(request: Request, ticket: Ticket[Any]) -> Any:
-    """The last thing that the work yields; None, and no more work, when the client leaves first."""
-
-    async def last() -> Any:
-        found = None
-        async for item in ticket:
-            found = item
-        return found
-
-    async def gone() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-
-    work, watch = asyncio.create_task(last()), asyncio.create_task(gone())
-    try:
-        await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)
-        return work.result() if work.done() else None
-    finally:
-        ticket.cancel()
-        work.cancel()
-        watch.cancel()
-
-
-class _Stream(StreamingResponse):
-    """Server-sent events; when the response ends, however it ends, so does the work."""
-
-    def __init__(self, body: AsyncIterator[bytes], ticket: Ticket[Any]) -> None:
-        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-        super().__init__(body, media_type="text/event-stream", headers=headers)
-        self._ticket = ticket
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self._ticket.cancel()
-
-
-async def _events(
-    ticket: Ticket[list[Piece]], answer: Answer, logprobs: bool, usage: bool
-) -> AsyncIterator[bytes]:
-    """The events of one answer."""
-    try:
-        if answer.kind == "chat":
-            yield _event(answer.opening())
-        async for pieces in ticket:
-            for piece in pieces:
-                answer.completion_tokens += len(piece.ids)
-                if piece.text or piece.finish or logprobs:
-                    yield _event(answer.chunk(piece, logprobs))
-        if usage:
-            yield _event(answer.closing())
-        yield b"data: [DONE]\n\n"
-    except Exception as e:  # the status line is gone already: the error is an event
-        yield _event(json.loads(bytes(answer_error(e).body)))
-
-
-def _event(data: dict[str, Any]) -> bytes:
-    return b"data: " + json.dumps(data, ensure_ascii=False, allow_nan=False).encode() + b"\n\n"

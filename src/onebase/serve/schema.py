@@ -16,8 +16,8 @@ from pydantic import (
 from onebase.errors import UserError
 from onebase.generate.sampler import Sampling
 
-STOPS, STOP_LETTERS, PROMPTS, MESSAGES, TOP = 16, 256, 16, 1024, 20
-"""Limits: stop strings and letters in one, prompts, messages, and the likeliest tokens shown, in one request."""
+STOPS, STOP_LETTERS, PROMPTS, MESSAGES, TOP, TEXTS = 16, 256, 16, 1024, 20, 256
+"""Limits of a request: stop strings and letters in one, prompts, messages, likeliest tokens shown, texts to classify."""
 
 # Fields that would change the answer, with the values that ask for nothing.
 _UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
@@ -156,6 +156,15 @@ class TextRequest(_Request):
     def sampling(self) -> Sampling:
         """Without a limit 16 tokens, as OpenAI does."""
         return self._sampling(16 if self.max_tokens is None else self.max_tokens, self.logprobs)
+
+
+class ClassifyRequest(BaseModel):
+    """POST /v1/classify: one text or several."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    model: str
+    input: str | Annotated[list[str], Field(min_length=1, max_length=TEXTS)]
 
 
 def explain(error: ValidationError) -> tuple[str, str | None]:

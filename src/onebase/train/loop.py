@@ -16,10 +16,9 @@ from onebase.base.model import BaseModel
 from onebase.config import digest, to_dict
 from onebase.data.order import split
 from onebase.errors import UserError
-from onebase.objective.base import Batch, Objective, Row, count_sources
 from onebase.model.device import compute_dtype
 from onebase.model.memory import keep_freed_memory
-from onebase.train.compiling import compile_blocks
+from onebase.objective.base import Batch, Objective, Row, count_sources
 from onebase.train.checkpoint import (
     RunState,
     check_identity,
@@ -27,6 +26,7 @@ from onebase.train.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
+from onebase.train.compiling import compile_blocks
 from onebase.train.config import TrainConfig
 from onebase.train.listen import Listener, StepInfo
 from onebase.train.optim import Optimizers
@@ -53,7 +53,9 @@ class Rows(Protocol):
         """Hash of all that the order depends on."""
         ...
 
-    def rows(self, step: int) -> list[list[Row]]: ...
+    def rows(self, step: int) -> Sequence[Row]:
+        """The rows of the global batch."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,7 @@ def _step(job: Job, par: Parallel, optim: Optimizers, state: RunState, ahead: "_
     """One optimizer step over the global batch. A loss or gradient that is not finite changes no weight on any rank."""
     cfg, began = job.train, time.perf_counter()
     batches, sources = ahead.get(state.step)
-    counts = {k: 0 for k in batches[0].counts}
+    counts = dict.fromkeys(batches[0].counts, 0)
     for b in batches:
         for k, n in b.counts.items():
             counts[k] += n

@@ -57,8 +57,9 @@ class Optimizers:
 
     def _states(self) -> Iterator[tuple[str, nn.Parameter, dict[str, Tensor]]]:
         for k, o in self.parts.items():
-            for p, state in o.state.items():
-                yield f"{k}/{self.names[p]}", p, state
+            for p, name in self.names.items():
+                if p in o.state:
+                    yield f"{k}/{name}", p, o.state[p]
 
     def state_tensors(self) -> dict[str, Tensor]:
         """Whole tensors named `optimizer/parameter/key`. A collective: every rank must call it."""

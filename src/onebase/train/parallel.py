@@ -46,9 +46,10 @@ class Parallel:
         """Split parameters, gradients and optimizer state over the ranks (FSDP2): each block a unit, the rest one more."""
         if self.world == 1:
             return
+        from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard
 
-        mesh = dist.init_device_mesh(self.device.type, (self.world,))
+        mesh = init_device_mesh(self.device.type, (self.world,))
         for name in model.trunks:
             for block in model.trunks[name].blocks:  # type: ignore[union-attr]
                 fully_shard(block, mesh=mesh)

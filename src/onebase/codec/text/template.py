@@ -158,7 +158,7 @@ class ChatTemplate:
             raise DataError(
                 f"{self._where}: {_show(str(e.message))}", "give messages that the template accepts"
             ) from None
-        except Exception as e:  # noqa: BLE001  the template's own code: a sum of text and number, a missing index ...
+        except Exception as e:
             raise DataError(
                 f"{self._where}: {type(e).__name__}: {e}", "mend the template or the messages"
             ) from None

@@ -90,7 +90,7 @@ class Tokenizer:
             inner = tokenizers.Tokenizer.from_str(Path(path).read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise ArtifactError(f"no tokenizer at {path}", "give the path of a tokenizer.json") from None
-        except Exception as e:  # noqa: BLE001  the library raises plain Exception
+        except Exception as e:
             raise ArtifactError(
                 f"{path} is not a tokenizer file: {e}", "give the path of a tokenizer.json"
             ) from None

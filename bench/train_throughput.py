@@ -1,0 +1,218 @@
+"""Training throughput on this machine beside the Hugging Face Trainer: one Llama-shaped model, whole training steps.
+
+Vocabulary 8192, width 256, depth 6, 4 heads, feed-forward 688, 16 rows of 512 tokens a step, AdamW, gradients clipped. Every
+side runs in fresh processes, in turns, so that a change of the machine's speed meets all alike; the median step counts. The first
+step holds the compilation: cold with an empty cache of the compiler, warm in the later rounds.
+
+    python bench/train_throughput.py [--quick] [--sides ours trainer_bf16 ...]
+"""
+
+import argparse
+import contextlib
+import itertools
+import json
+import os
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from common import child, need, report
+
+VOCAB, WIDTH, DEPTH, HEADS, HIDDEN, ROWS, LENGTH = 8192, 256, 6, 4, 688, 16, 512
+TRAINERS = ("trainer_bf16", "trainer_bf16_compiled", "trainer_fp32")
+OURS = ("ours", "ours_muon", "ours_eager")
+SKIPPED = 2  # first steps: compilation, and memory and caches that fill
+
+
+def token_rows(steps: int) -> Any:
+    """int64 [steps * ROWS, LENGTH]: the same random tokens for every side."""
+    import numpy as np
+
+    return np.random.default_rng(0).integers(0, VOCAB, (steps * ROWS, LENGTH))
+
+
+def trainer(side: str, steps: int) -> tuple[list[float], list[float], int]:
+    """Seconds of each step, losses and parameters of the Trainer."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerCallback, TrainingArguments
+
+    marks: list[float] = []
+    losses: list[float] = []
+
+    class Clock(TrainerCallback):  # type: ignore[misc]
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
+            marks.append(time.perf_counter())
+
+        def on_log(self, *_: Any, logs: dict[str, float], **__: Any) -> None:
+            if "loss" in logs:
+                losses.append(float(logs["loss"]))
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=VOCAB,
+        hidden_size=WIDTH,
+        num_hidden_layers=DEPTH,
+        num_attention_heads=HEADS,
+        intermediate_size=HIDDEN,
+        max_position_embeddings=LENGTH,
+    )
+    model = LlamaForCausalLM(config)
+    ids = torch.from_numpy(token_rows(steps + 1))
+    data = [{"input_ids": row, "labels": row} for row in ids]
+    with tempfile.TemporaryDirectory() as out, contextlib.redirect_stdout(sys.stderr):
+        options = TrainingArguments(
+            output_dir=out,
+            per_device_train_batch_size=ROWS,
+            max_steps=steps + 1,
+            bf16=side != "trainer_fp32",
+            torch_compile=side == "trainer_bf16_compiled",
+            use_cpu=True,
+            report_to=[],
+            save_strategy="no",
+            logging_steps=1,
+            learning_rate=3e-4,
+            disable_tqdm=True,
+        )
+        Trainer(model=model, args=options, train_dataset=data, callbacks=[Clock()]).train()
+    # From one step's begin to the next one's: data, forward, backward, clipping, optimizer, log.
+    return [b - a for a, b in itertools.pairwise(marks)], losses, sum(p.numel() for p in model.parameters())
+
+
+def ours(side: str, steps: int) -> tuple[list[float], list[float], int]:
+    """The same of onebase's own loop."""
+    import numpy as np
+
+    from onebase.base.config import TextShape, text_base
+    from onebase.base.model import BaseModel
+    from onebase.codec.text import Tokens
+    from onebase.objective.next_token import NextToken
+    from onebase.train.config import AdamWConfig, MuonConfig, TrainConfig
+    from onebase.train.listen import Quiet, StepInfo
+    from onebase.train.loop import Job, run
+
+    ids = token_rows(steps + 1).astype(np.int32)
+
+    class Rows:
+        digest = "bench"
+
+        def rows(self, step: int) -> list[list[Tokens]]:
+            loss = np.ones(LENGTH, np.bool_)
+            at = step % (steps + 1) * ROWS
+            return [[Tokens(row, loss, str(i), "bench")] for i, row in enumerate(ids[at : at + ROWS])]
+
+    marks: list[float] = []
+
+    class Clock(Quiet):
+        def start(self, step: int, total: int) -> None:
+            marks.append(time.perf_counter())
+
+        def step(self, info: StepInfo) -> None:
+            marks.append(time.perf_counter())
+
+    shape = TextShape(
+        width=WIDTH,
+        depth=DEPTH,
+        head_dim=WIDTH // HEADS,
+        ff_hidden=HIDDEN,
+        context=LENGTH,
+        vocab_size=VOCAB,
+        tied=False,
+        portable=True,
+    )
+    model = BaseModel(text_base(shape))
+    model.reset(0)
+    train = TrainConfig(
+        steps=steps,
+        rows=ROWS,
+        length=LENGTH,
+        muon=MuonConfig() if side == "ours_muon" else None,
+        adamw=AdamWConfig(matrix=3e-4, embed=3e-4, head=3e-4, other=3e-4),
+        dtype="bf16",
+        device="cpu",
+        compile=side != "ours_eager",
+    )
+    result = run(Job(model, NextToken(LENGTH), Rows(), train, listeners=(Clock(),)))
+    return (
+        [b - a for a, b in itertools.pairwise(marks)],
+        result.losses,
+        sum(p.numel() for p in model.parameters()),
+    )
+
+
+def worker(side: str, steps: int) -> None:
+    """One fresh process: measure and print JSON."""
+    seconds, losses, parameters = (ours if side in OURS else trainer)(side, steps)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(
+        json.dumps(
+            {
+                "seconds": seconds,
+                "first_loss": losses[0],
+                "parameters": parameters,
+                "peak_rss_mb": peak / (1024 if sys.platform == "linux" else 2**20),
+            }
+        )
+    )
+
+
+def measure(sides: list[str], rounds: int, steps: int) -> dict[str, Any]:
+    """All sides in turns, `rounds` times."""
+    runs: dict[str, list[dict[str, Any]]] = {s: [] for s in sides}
+    with tempfile.TemporaryDirectory() as folder:
+        for i in range(rounds):
+            for side in sides:
+                env = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(Path(folder) / side)}
+                runs[side].append(
+                    child([sys.executable, __file__, "--worker", side, "--steps", str(steps)], env)
+                )
+                step = statistics.median(runs[side][-1]["seconds"][SKIPPED:])
+                print(f"round {i + 1} {side}: {ROWS * LENGTH / step:.0f} tokens/s", file=sys.stderr)
+    return {side: summary(found) for side, found in runs.items()}
+
+
+def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """The median step of all rounds, and what the first step took longer than it: cold, and warm if seen."""
+    step = statistics.median(s for run in runs for s in run["seconds"][SKIPPED:])
+    first = [run["seconds"][0] - step for run in runs]
+    return {
+        "tokens_per_second": ROWS * LENGTH / step,
+        "step_seconds": step,
+        "first_step_extra_seconds_cold": first[0],
+        "first_step_extra_seconds_warm": statistics.median(first[1:]) if len(first) > 1 else None,
+        "peak_rss_mb": max(run["peak_rss_mb"] for run in runs),
+        "parameters": runs[0]["parameters"],
+        "first_loss": runs[0]["first_loss"],
+        "rounds": [ROWS * LENGTH / statistics.median(run["seconds"][SKIPPED:]) for run in runs],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="one round of few steps: shows that it runs")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, help="steps a round (10; quick: 4)")
+    parser.add_argument(
+        "--sides", nargs="+", choices=OURS + TRAINERS, default=["ours", *TRAINERS, "ours_muon"]
+    )
+    parser.add_argument("--worker", choices=OURS + TRAINERS, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    steps = args.steps or (4 if args.quick else 10)
+    if args.worker:
+        worker(args.worker, steps)
+        return
+    if any(s in TRAINERS for s in args.sides):
+        need("transformers", "accelerate")
+    results = measure(args.sides, 1 if args.quick else args.rounds, steps)
+    speed = {s: r["tokens_per_second"] for s, r in results.items()}
+    ratios = {s: speed["ours"] / speed[s] for s in args.sides if s in TRAINERS and "ours" in speed}
+    report("train_throughput", results, ratios, quick=args.quick)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""From the worker to the client: whole or as server-sent events, and no work for a client that left."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from onebase.generate.request import Piece
+from onebase.serve.answer import Answer
+from onebase.serve.errors import answer_error
+from onebase.serve.worker import Ticket
+
+
+async def unless_gone(request: Request, ticket: Ticket[Any]) -> Any:
+    """The last thing that the work yields; None, and no more work, when the client leaves first."""
+
+    async def last() -> Any:
+        found = None
+        async for item in ticket:
+            found = item
+        return found
+
+    async def gone() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    work, watch = asyncio.create_task(last()), asyncio.create_task(gone())
+    try:
+        await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)
+        return work.result() if work.done() else None
+    finally:
+        ticket.cancel()
+        work.cancel()
+        watch.cancel()
+
+
+class EventStream(StreamingResponse):
+    """Server-sent events; when the response ends, however it ends, so does the work."""
+
+    def __init__(self, body: AsyncIterator[bytes], ticket: Ticket[Any]) -> None:
+        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+        super().__init__(body, media_type="text/event-stream", headers=headers)
+        self._ticket = ticket
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._ticket.cancel()
+
+
+async def events(
+    ticket: Ticket[list[Piece]], answer: Answer, logprobs: bool, usage: bool
+) -> AsyncIterator[bytes]:
+    """The events of one answer."""
+    try:
+        if answer.kind == "chat":
+            yield _event(answer.opening())
+        async for pieces in ticket:
+            for piece in pieces:
+                answer.completion_tokens += len(piece.ids)
+                if piece.text or piece.finish or logprobs:
+                    yield _event(answer.chunk(piece, logprobs))
+        if usage:
+            yield _event(answer.closing())
+        yield b"data: [DONE]\n\n"
+    except Exception as e:  # the status line is gone already: the error is an event
+        yield _event(json.loads(bytes(answer_error(e).body)))
+
+
+def _event(data: dict[str, Any]) -> bytes:
+    return b"data: " + json.dumps(data, ensure_ascii=False, allow_nan=False).encode() + b"\n\n"

@@ -1,0 +1,192 @@
+"""What the README and docs/commands.md show is run as it stands, on a tiny base in place of the demo's."""
+
+import dataclasses
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import pytest
+import yaml
+
+from onebase.api.options import AdaptOptions
+from onebase.api.recipe import Recipe
+from onebase.cli import app
+from tests.pretrained import onebase, tiny_run
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+NAMES = ["demo", "pretrain", "adapt", "eval", "generate", "chat", "serve", "show", "verify", "plan"]
+# What makes a recipe small enough to train here.
+SMALL = "train.steps=2 train.rows=2 train.length=64 model.context=64 model.width=32 model.depth=1 model.head_dim=16 model.vocab_size=300"
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """The fenced blocks of one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.M | re.S)
+
+
+def lines(text: str) -> list[list[str]]:
+    """The command lines of a text's shell blocks, as words; continued lines joined."""
+    joined = "\n".join(blocks(text, "sh")).replace("\\\n", " ")
+    return [words for line in joined.splitlines() if (words := shlex.split(line, comments=True))]
+
+
+@pytest.fixture
+def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of what a clone has and the commands read, with a tiny base where the demo puts its own."""
+    for name in ("recipes", "examples", "docs"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    shutil.copytree(ROOT / "src" / "onebase" / "train", tmp_path / "src" / "onebase" / "train")
+    shutil.copytree(tiny_run(), tmp_path / "runs" / "demo" / "pretrain")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run_line(words: list[str]) -> None:
+    """One `onebase` line of a document, made small where it would take long."""
+    command = words[1]
+    if command == "pretrain":
+        words = [*words, *SMALL.split(), "--device", "cpu"]
+    if command == "adapt":
+        words = [*words, "-o", "epochs=1"]
+    said = onebase(*words[1:], stdin="Hello\n\n")
+    assert said.status == 0, (words, said.err)
+    assert said.out.strip()
+
+
+def serve_line(words: list[str]) -> None:
+    """A `serve` line as a process on a free port, asked for its models."""
+    at = words.index("--port")
+    words = [*words[: at + 1], "0", *words[at + 2 :]]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "onebase.cli", *words[1:]],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stderr is not None
+        said = ""
+        while not (found := re.search(r"Serving on (\S+)", said)):
+            line = process.stderr.readline()
+            assert line, said
+            said += line
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(f"{found[1]}/models", timeout=30) as answer:
+            assert b'"chat"' in answer.read()
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+    assert process.returncode == 0
+
+
+def test_the_two_commands_stand_at_the_top_and_exist() -> None:
+    assert blocks(README, "sh")[0].startswith("make demo")
+    for target in ("demo", "test", "install"):
+        done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+    assert (
+        "onebase demo --out"
+        in subprocess.run(
+            ["make", "-n", "demo", "MINUTES=60"], cwd=ROOT, capture_output=True, text=True, timeout=60
+        ).stdout
+    )
+
+
+def test_the_commands_of_the_readme(clone: Path) -> None:
+    found = [words for words in lines(README) if words[0] == "onebase"]
+    assert {words[1] for words in found} >= set(NAMES) - {"demo"}  # the demo is run by .ci/run
+    for words in found:
+        (serve_line if words[1] == "serve" else run_line)(words)
+    others = {words[0] for words in lines(README)} - {"onebase"}
+    assert others == {"make", "curl"}
+    assert any(words[0] == "curl" and words[-1].endswith("/v1/models") for words in lines(README))
+
+
+def test_the_commands_of_the_manual(clone: Path) -> None:
+    found = [words for words in lines(COMMANDS) if words[0] == "onebase"]
+    assert {words[1] for words in found} >= set(NAMES)
+    (clone / "data").mkdir()
+    (clone / "data" / "a.jsonl").write_text('{"text": "one"}\n')
+    onebase(
+        "adapt",
+        "runs/demo/pretrain",
+        "--data",
+        "examples/opinions/train.jsonl",
+        "--method",
+        "head",
+        "--out",
+        "runs/opinions",
+    )
+    onebase(
+        *("adapt", "runs/demo/pretrain", "--data", "examples/chats.jsonl", "--task", "chat"),
+        *("-o", "epochs=1", "--out", "runs/chat"),
+    )
+    for words in found:
+        if words[1] in ("demo", "serve"):
+            continue
+        if "--out" in words and Path(words[words.index("--out") + 1]).exists():
+            words = [*words, "--out", words[words.index("--out") + 1] + "-again"]
+        run_line(words)
+
+
+def test_the_python_of_the_readme(clone: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (code,) = blocks(README, "python")
+    assert 10 <= len([line for line in code.splitlines() if line.strip()]) <= 20
+    exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
+    said = capsys.readouterr().out
+    assert "accuracy" in said
+    assert said.strip().endswith("True")
+
+
+def test_the_links_of_the_readme_lead_somewhere() -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
+        if target != "docs/report.png":  # a picture of the demo's report
+            assert (ROOT / target).is_file(), target
+
+
+def test_every_command_has_help_with_an_example() -> None:
+    assert [c.name or c.callback.__name__ for c in app.registered_commands if c.callback] == NAMES
+    said = onebase("--help")
+    assert said.status == 0
+    for name in NAMES:
+        assert re.search(rf"^\W*{name} ", said.out, re.M), name
+        page = onebase(name, "--help")
+        assert page.status == 0
+        assert "Example:" in page.out
+        assert f"onebase {name} " in page.out
+
+
+def keys(cls: Any, prefix: str = "") -> dict[str, Any]:
+    """Every key of a config, dotted, with its default (None when it must be given or is not set)."""
+    out: dict[str, Any] = {}
+    hints = get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        kinds = [k for k in (hints[field.name], *get_args(hints[field.name])) if dataclasses.is_dataclass(k)]
+        given = None if field.default is dataclasses.MISSING else field.default
+        if kinds and field.name != "sources":
+            out |= keys(kinds[0], f"{prefix}{field.name}.")
+        else:
+            out[prefix + field.name] = list(given) if isinstance(given, tuple) else given
+    return out
+
+
+@pytest.mark.parametrize(("cls", "document"), [(Recipe, "training"), (AdaptOptions, "adaptation")])
+def test_the_manuals_list_every_key_with_its_default(cls: type, document: str) -> None:
+    text = (ROOT / "docs" / f"{document}.md").read_text(encoding="utf-8")
+    shown = dict(re.findall(r"^\| `([\w.]+)` \| ([^|]+) \|", text, re.M))
+    shown.pop("train.muon", None)  # its keys stand below it
+    wanted = keys(cls)
+    if cls is AdaptOptions:
+        shown = {k: v for k, v in shown.items() if k in wanted}
+    assert set(shown) == set(wanted)
+    for key, default in wanted.items():
+        said = shown[key]
+        assert said == str(default) or (None if said == "-" else yaml.safe_load(said)) == default, key
