@@ -57,7 +57,9 @@ def opened(folder: Path) -> tuple[Any, Any, Any]:
 
     tokenizer = Tokenizer.from_file(folder / "tokenizer.json")
     dataset = Dataset.open(folder / "corpus")
-    return tokenizer, *(TokenSet.build(dataset, s, tokenizer, folder / "tokens") for s in ("train", "holdout"))
+    return tokenizer, *(
+        TokenSet.build(dataset, s, tokenizer, folder / "tokens") for s in ("train", "holdout")
+    )
 
 
 def held_out(tokens: Any, limit: int = 100_000) -> list[list[int]]:
@@ -223,7 +225,9 @@ def main() -> None:
         runs: dict[str, list[dict[str, Any]]] = {}
         for share in SHARES:
             count = math.floor(share * steps)
-            first = [ours_tuned[best_ours]] if share == SHARES[0] else [one("ours", folder, best_ours, 0, count)]
+            first = (
+                [ours_tuned[best_ours]] if share == SHARES[0] else [one("ours", folder, best_ours, 0, count)]
+            )
             runs[str(share)] = first + [one("ours", folder, best_ours, s, count) for s in seeds[1:]]
     mean = {share: sum(r["loss"] for r in rs) / len(rs) for share, rs in runs.items()}
     reached = [float(s) for s, loss in mean.items() if loss <= target]

@@ -21,7 +21,7 @@ def tiny_run() -> Path:
     """The run folder of a tiny base (context 128), with base/ in it. Tests only read it."""
     folder = tempfile.TemporaryDirectory(prefix="onebase-tiny-")
     _kept.append(folder)
-    tiny_base(Path(folder.name), steps=30)
+    tiny_base(Path(folder.name))
     return Path(folder.name) / "run"
 
 

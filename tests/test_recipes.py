@@ -101,15 +101,17 @@ def test_two_processes_train_a_recipe_end_to_end(tmp_path: Path) -> None:
     for ranks in (1, 2):
         out = tmp_path / f"ranks-{ranks}"
         done = subprocess.run(
-            [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
-            + [
-                "-m",
-                "onebase.cli",
-                "pretrain",
-                str(ROOT / "recipes" / "tiny.yaml"),
-                *overrides,
-                "--out",
-                str(out),
+            [
+                *(sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"),
+                *(
+                    "-m",
+                    "onebase.cli",
+                    "pretrain",
+                    str(ROOT / "recipes" / "tiny.yaml"),
+                    *overrides,
+                    "--out",
+                    str(out),
+                ),
             ],
             env=os.environ | {"OMP_NUM_THREADS": "1"},
             capture_output=True,

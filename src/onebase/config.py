@@ -255,12 +255,8 @@ def _walk(cls: Any, data: Any, loc: tuple[str | int, ...]) -> tuple[Path_, Any, 
         here = next((a for a in _options(annotation) if dataclasses.is_dataclass(a) and _has(a, part)), None)
         if here is None:
             here = next((a for a in _options(annotation) if dataclasses.is_dataclass(a)), None)
-        if (
-            (isinstance(data, Mapping)
-            and part in data)
-            or (isinstance(data, list)
-            and isinstance(part, int)
-            and part < len(data))
+        if (isinstance(data, Mapping) and part in data) or (
+            isinstance(data, list) and isinstance(part, int) and part < len(data)
         ):
             data = data[part]  # type: ignore[index]
         elif here is None or not (_has(here, part) or part == loc[-1]):

@@ -13,12 +13,23 @@ from onebase.base.folder import base_tensors, load_base, save_base
 from onebase.errors import ArtifactError, ConfigError, DataError, UserError
 from tests.helpers import tiny_base
 
-LABELLED = [{"text": t, "label": k} for t, k in [("Is it so", "ask"), ("It is so", "tell"), ("What is it", "ask"), ("Go on", "tell")] * 3]
-PAIRS = [{"prompt": "def add", "completion": "(a, b)"}, {"prompt": "The quick", "completion": " brown fox"}] * 4
+LABELLED = [
+    {"text": t, "label": k}
+    for t, k in [("Is it so", "ask"), ("It is so", "tell"), ("What is it", "ask"), ("Go on", "tell")] * 3
+]
+PAIRS = [
+    {"prompt": "def add", "completion": "(a, b)"},
+    {"prompt": "The quick", "completion": " brown fox"},
+] * 4
 CHATS = [{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes."}]}] * 6
 
 CASES: dict[str, dict[str, Any]] = {
-    "classify-prompt": {"data": [], "task": "classify", "method": "prompt", "answers": {"ask": "?", "tell": "."}},
+    "classify-prompt": {
+        "data": [],
+        "task": "classify",
+        "method": "prompt",
+        "answers": {"ask": "?", "tell": "."},
+    },
     "classify-head": {"data": LABELLED, "task": "classify", "method": "head"},
     "classify-lora": {"data": LABELLED, "task": "classify", "method": "lora"},
     "complete-lora": {"data": PAIRS, "task": "complete", "method": "lora", "rank": 2},
@@ -131,7 +142,11 @@ def test_user_mistakes(saved: Path) -> None:
     with pytest.raises(DataError, match="all 3 rows have the label 'a'"):
         base.adapt([{"text": "x", "label": "a"}] * 3, task="classify", method="head")
     with pytest.raises(DataError, match="row 2 has"):
-        base.adapt([{"text": "x", "label": "a"}, {"text": "x y " * 100, "label": "b"}], task="classify", method="head")
+        base.adapt(
+            [{"text": "x", "label": "a"}, {"text": "x y " * 100, "label": "b"}],
+            task="classify",
+            method="head",
+        )
     with pytest.raises(DataError, match="too long"):
         base.adapt([{"prompt": "x y " * 100, "completion": "b"}], task="complete", method="lora")
     with pytest.raises(UserError, match="no adapter that classifies"):

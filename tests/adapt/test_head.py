@@ -7,7 +7,9 @@ from sklearn.linear_model import LogisticRegression
 from onebase.adapt.head import _solve, fit_head
 
 
-def blobs(n: int, features: int, classes: int, seed: int, spread: float = 1.5) -> tuple[torch.Tensor, torch.Tensor]:
+def blobs(
+    n: int, features: int, classes: int, seed: int, spread: float = 1.5
+) -> tuple[torch.Tensor, torch.Tensor]:
     g = torch.Generator().manual_seed(seed)
     y = torch.arange(n) % classes
     centres = torch.randn(classes, features, generator=torch.Generator().manual_seed(99))

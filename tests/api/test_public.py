@@ -25,7 +25,10 @@ train: {{steps: 6, rows: 4, length: 64, checkpoint: {{every: 2}}, eval_every: 3,
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("recipe")
-    lines = [{"text": f"The number {i} comes after {i - 1}, and {i * 7} is seven times it. " * 3} for i in range(60)]
+    lines = [
+        {"text": f"The number {i} comes after {i - 1}, and {i * 7} is seven times it. " * 3}
+        for i in range(60)
+    ]
     (folder / "data.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
     (folder / "recipe.yaml").write_text(RECIPE.format(data=folder / "data.jsonl"))
     return folder / "recipe.yaml"

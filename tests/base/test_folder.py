@@ -41,7 +41,9 @@ def test_layout_is_the_documented_one(folder: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("name", ["base.json", "model-00001.safetensors", "codecs/text/tokenizer.json", "template.jinja"])
+@pytest.mark.parametrize(
+    "name", ["base.json", "model-00001.safetensors", "codecs/text/tokenizer.json", "template.jinja"]
+)
 def test_a_flipped_byte_is_refused(folder: Path, name: str) -> None:
     data = bytearray((folder / name).read_bytes())
     data[len(data) // 2] ^= 1

@@ -281,6 +281,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
 def test_formats() -> None:
     assert score(Score("accuracy", 0.842, 0.821, 0.862, 9)) == "0.842 (0.821–0.862)"
     assert score(Score("rouge_l", 14.23, 13.1, 15.25, 9)) == "14.2 (13.1–15.2)"
+    assert score(Score("bits_per_byte", 2.7821, 2.7821, 2.7821, 1)) == "2.782 (no interval)"
     assert score(Score("accuracy", float("nan"), 0, 0, 1)) == score(None) == "unknown"
     assert [seconds(x) for x in (0.001, 0.43, 12.4, 400, None)] == [
         "<0.01 s",

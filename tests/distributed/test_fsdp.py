@@ -19,15 +19,20 @@ def train(out: Path, ranks: int, optimizer: str, dtype: str, *flags: str) -> lis
     program = [str(ROOT / "tests/distributed/program.py"), str(out), optimizer, dtype, *flags]
     run = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
     env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, *run, *program], env=env, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, *run, *program], env=env, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "dtype", "tolerance"), [("adamw", "fp32", 1e-4), ("muon", "fp32", 2e-3), ("muon", "bf16", 5e-3)]
+    ("optimizer", "dtype", "tolerance"),
+    [("adamw", "fp32", 1e-4), ("muon", "fp32", 2e-3), ("muon", "bf16", 5e-3)],
 )
-def test_two_ranks_give_the_curve_of_one(tmp_path: Path, optimizer: str, dtype: str, tolerance: float) -> None:
+def test_two_ranks_give_the_curve_of_one(
+    tmp_path: Path, optimizer: str, dtype: str, tolerance: float
+) -> None:
     one = train(tmp_path / "one", 1, optimizer, dtype)
     two = train(tmp_path / "two", 2, optimizer, dtype)
     assert [line["tokens"] for line in one] == [line["tokens"] for line in two]
@@ -41,4 +46,6 @@ def test_a_bad_rank_changes_no_weight_and_another_layout_resumes(tmp_path: Path)
     rest = train(tmp_path / "run", 1, "adamw", "fp32")
     assert len(rest) == 12
     straight = train(tmp_path / "straight", 2, "adamw", "fp32", "--bad")
-    assert [line["loss"] for line in rest[4:]] == pytest.approx([line["loss"] for line in straight[4:]], abs=1e-4)
+    assert [line["loss"] for line in rest[4:]] == pytest.approx(
+        [line["loss"] for line in straight[4:]], abs=1e-4
+    )

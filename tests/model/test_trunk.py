@@ -14,29 +14,31 @@ from onebase.model.mask import Causal, Cols, SameBlock, SameDocument
 from onebase.model.trunk import Trunk
 
 configs = st.builds(
-    lambda heads, share, window, softcap, qk, bias, act, where, kind, affine, ends, lambdas, direction, rope: TrunkConfig(
-        width=24,
-        blocks=tuple(
-            BlockConfig(
-                attn=AttnConfig(
-                    heads=heads * share,
-                    kv_heads=heads,
-                    head_dim=8,
-                    rope=rope,
-                    window=window if i == 0 else None,
-                    softcap=softcap,
-                    qk_norm=NormConfig(affine=affine) if qk else None,
-                    bias=bias,
-                ),
-                ff=FFConfig(hidden=20, activation=act, bias=bias),
-                norms=Norms(norm=NormConfig(kind=kind, affine=affine), where=where),
-            )
-            for i in range(2)
-        ),
-        final_norm=NormConfig(kind=kind) if ends else None,
-        input_norm=NormConfig(affine=False) if ends else None,
-        lambdas=lambdas,
-        direction=direction,
+    lambda heads, share, window, softcap, qk, bias, act, where, kind, affine, ends, lambdas, direction, rope: (
+        TrunkConfig(
+            width=24,
+            blocks=tuple(
+                BlockConfig(
+                    attn=AttnConfig(
+                        heads=heads * share,
+                        kv_heads=heads,
+                        head_dim=8,
+                        rope=rope,
+                        window=window if i == 0 else None,
+                        softcap=softcap,
+                        qk_norm=NormConfig(affine=affine) if qk else None,
+                        bias=bias,
+                    ),
+                    ff=FFConfig(hidden=20, activation=act, bias=bias),
+                    norms=Norms(norm=NormConfig(kind=kind, affine=affine), where=where),
+                )
+                for i in range(2)
+            ),
+            final_norm=NormConfig(kind=kind) if ends else None,
+            input_norm=NormConfig(affine=False) if ends else None,
+            lambdas=lambdas,
+            direction=direction,
+        )
     ),
     st.integers(1, 2),
     st.integers(1, 3),
@@ -142,7 +144,12 @@ def test_prefix_mask_is_a_union() -> None:
 
 
 def test_padding_gives_finite_numbers() -> None:
-    trunk = made(TrunkConfig(width=24, blocks=(BlockConfig(attn=AttnConfig(heads=2, kv_heads=1, head_dim=8), ff=FFConfig(hidden=20)),)))
+    trunk = made(
+        TrunkConfig(
+            width=24,
+            blocks=(BlockConfig(attn=AttnConfig(heads=2, kv_heads=1, head_dim=8), ff=FFConfig(hidden=20)),),
+        )
+    )
     out = trunk(torch.randn(2, 5, 24), Cols.padded(torch.tensor([5, 2]), 5)).hidden
     assert torch.isfinite(out).all()
 
@@ -164,11 +171,20 @@ def test_zero_out_starts_as_the_identity() -> None:
 
 
 def test_sites_are_stable_names() -> None:
-    trunk = made(TrunkConfig(width=24, blocks=(BlockConfig(attn=AttnConfig(heads=2, kv_heads=1, head_dim=8), ff=FFConfig(hidden=20)),)))
-    assert sorted(trunk.sites()) == [f"text.0.{s}" for s in ("attn.k", "attn.o", "attn.q", "attn.v", "ff.down", "ff.gate", "ff.up")]
+    trunk = made(
+        TrunkConfig(
+            width=24,
+            blocks=(BlockConfig(attn=AttnConfig(heads=2, kv_heads=1, head_dim=8), ff=FFConfig(hidden=20)),),
+        )
+    )
+    assert sorted(trunk.sites()) == [
+        f"text.0.{s}" for s in ("attn.k", "attn.o", "attn.q", "attn.v", "ff.down", "ff.gate", "ff.up")
+    ]
 
 
-@pytest.mark.parametrize("wrong", [{"heads": 3, "kv_heads": 2}, {"heads": 0, "kv_heads": 1}, {"head_dim": 7}, {"window": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"heads": 3, "kv_heads": 2}, {"heads": 0, "kv_heads": 1}, {"head_dim": 7}, {"window": 0}]
+)
 def test_wrong_attention(wrong: dict[str, int]) -> None:
     from onebase.errors import ConfigError
 

@@ -51,7 +51,11 @@ def test_loss_is_the_plain_cross_entropy() -> None:
     batch = NextToken(12).batch(rows, 0)
     total, n = NextToken(12).losses(base.model, batch)["next_token"]
     plain = sum(
-        F.cross_entropy(base.model.logits(torch.tensor([p.ids.tolist()]))[0, :-1], torch.tensor(p.ids[1:]).long(), reduction="sum")
+        F.cross_entropy(
+            base.model.logits(torch.tensor([p.ids.tolist()]))[0, :-1],
+            torch.tensor(p.ids[1:]).long(),
+            reduction="sum",
+        )
         for row in rows
         for p in row
     )

@@ -35,14 +35,22 @@ class Head(nn.Module):
 
 
 def _solve(
-    x_NR: Tensor, y_N: Tensor, classes: int, strength: float, start: tuple[Tensor, Tensor] | None = None, exact: bool = True
+    x_NR: Tensor,
+    y_N: Tensor,
+    classes: int,
+    strength: float,
+    start: tuple[Tensor, Tensor] | None = None,
+    exact: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Multinomial logistic regression with an L2 penalty on the weights, by L-BFGS in fp64 from `start`."""
     w = torch.zeros(classes, x_NR.shape[1], dtype=torch.float64) if start is None else start[0].clone()
     b = torch.zeros(classes, dtype=torch.float64) if start is None else start[1].clone()
     w.requires_grad_(), b.requires_grad_()
     opt = torch.optim.LBFGS(
-        [w, b], max_iter=200 if exact else 30, tolerance_grad=1e-6 if exact else 1e-3, line_search_fn="strong_wolfe"
+        [w, b],
+        max_iter=200 if exact else 30,
+        tolerance_grad=1e-6 if exact else 1e-3,
+        line_search_fn="strong_wolfe",
     )
 
     def closure() -> Tensor:

@@ -138,7 +138,10 @@ def text_tokens(base: LoadedBase, texts: Sequence[str], limit: int | None = None
 
 def completion_rows(base: LoadedBase, rows: Sequence[dict[str, Any]]) -> list[Tokens]:
     """Rows with prompt and completion as tokens, the completion supervised."""
-    samples = (completion_sample(r["prompt"], r["completion"], id=str(i), source="sft") for i, r in enumerate(rows, 1))
+    samples = (
+        completion_sample(r["prompt"], r["completion"], id=str(i), source="sft")
+        for i, r in enumerate(rows, 1)
+    )
     return [base.codec.tokens(s) for s in samples]
 
 

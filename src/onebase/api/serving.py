@@ -16,7 +16,9 @@ def named_adapters(texts: Sequence[str]) -> dict[str, Path]:
     for text in texts:
         name, sign, folder = text.partition("=")
         if not sign or not name or not folder:
-            raise UserError(f"--adapter {text!r} is not NAME=DIR", "write for example --adapter chat=runs/chat")
+            raise UserError(
+                f"--adapter {text!r} is not NAME=DIR", "write for example --adapter chat=runs/chat"
+            )
         if name in out:
             raise UserError(f"two adapters are called {name!r}", "give each --adapter a name of its own")
         out[name] = find_artifact(folder)
@@ -57,7 +59,10 @@ def serve_base(
     shown = name or base.name
     speaking = {n: a.active for n, a in attached.items() if a.task != "classify"}
     sorting = {n: classifier(a) for n, a in attached.items() if a.task == "classify"}
-    tell(f"models: {', '.join([shown, *speaking])}" + (f"; classifiers: {', '.join(sorting)}" if sorting else ""))
+    tell(
+        f"models: {', '.join([shown, *speaking])}"
+        + (f"; classifiers: {', '.join(sorting)}" if sorting else "")
+    )
     serve(create_app(base.loaded, shown, speaking, sorting), host, port)
 
 

@@ -124,7 +124,7 @@ def interval_chart(panels: Iterable[Panel], title: str) -> Markup | None:
     """Dots with their 95% intervals, a lane a system, a panel with its own axis for each metric. None without a score."""
     parts: list[Markup] = []
     says, y = [], 0.0
-    left, right = 240, WIDTH - 66
+    left, right = 340, WIDTH - 66
     for panel in panels:
         found = [d.score for _, dots in panel.rows for d in dots if finite(d.score.value)]
         if not found:
@@ -161,7 +161,7 @@ def _dot(dot: Dot, x_at: _scale, y: float, left: float, digits: int) -> list[Mar
         dot.kind,
         Markup('<path d="M{:.1f} {:.1f}l5 5l-5 5l-5 -5z"/>').format(x, y - 5),
     )
-    name = dot.name if len(dot.name) <= 34 else dot.name[:33] + "…"
+    name = dot.name if len(dot.name) <= 52 else dot.name[:51] + "…"
     return [
         _text("system", left - 12, y + 4, name, "end"),
         Markup('<g class="dot {}">{}{}</g>').format(

@@ -69,7 +69,8 @@ def heldout(
     nats = ngram.totals([base.tokenizer.encode(d.text, eos=True) for d in documents])
     found: dict[str, dict[str, Score]] = {}
     ours = by_source(document_nats(base.loaded, documents))
-    start = by_source(document_nats(untrained.loaded, documents[:40]))
+    few = [d for s in dataset.stats for d in [d for d in documents if d.source == s][:8]]
+    start = by_source(document_nats(untrained.loaded, few))
     for source, score in ours.items():
         mine = [i for i, d in enumerate(documents) if d.source == source]
         rival = bits_per_byte([nats[i] for i in mine], [len(documents[i].text.encode()) for i in mine])
@@ -85,22 +86,26 @@ def question(
 ) -> list[Row]:
     """By prompt alone, by a head with few labels, by LoRA with the most."""
     test = task.test[: size.test]
-    rows = [_prompted(base, untrained, task, test, out, result, tell)]
+    rows = [_prompted(base, untrained, task, test, out, result, size, tell)]
     for labels in task.sizes:
         method = "head"
         systems = [
             _classified(b, task, test, labels, method, size, name)
             for b, name in ((base, "base + head"), (untrained, "untrained + head"))
         ]
-        rows.append(_row(task, f"head, {labels} labels a class", systems, _tfidf(task, test, labels, size), tell))
+        rows.append(
+            _row(task, f"head, {labels} labels a class", systems, _tfidf(task, test, labels, size), tell)
+        )
     most = task.sizes[-1]
     systems = []
     for b, name in ((base, "base + LoRA"), (untrained, "untrained + LoRA")):
         systems.append(_classified(b, task, test, most, "lora", size, name, draws=1))
-    keep = _labelled(task, most, 0)
+    keep = _labelled(base, task, most, 0)
     adapter = base.adapt(keep, task="classify", method="head")
     result.adapters["question"] = str(adapter.save(out / "adapters" / "question", overwrite=True))
-    rows.append(_row(task, f"LoRA, {most} labels a class", systems, _tfidf(task, test, most, size, draws=1), tell))
+    rows.append(
+        _row(task, f"LoRA, {most} labels a class", systems, _tfidf(task, test, most, size, draws=1), tell)
+    )
     return rows
 
 
@@ -113,7 +118,9 @@ def topic(base: Base, untrained: Base, task: Task, size: Size, tell: Tell) -> li
             _classified(b, task, test, labels, "head", size, name)
             for b, name in ((base, "base + head"), (untrained, "untrained + head"))
         ]
-        rows.append(_row(task, f"head, {labels} labels a class", systems, _tfidf(task, test, labels, size), tell))
+        rows.append(
+            _row(task, f"head, {labels} labels a class", systems, _tfidf(task, test, labels, size), tell)
+        )
     return rows
 
 
@@ -157,13 +164,29 @@ def docstring(
     )
     total = np.asarray(grams.totals([completion_sample_ids(base, e.target) for e in test]))
     rival = System(
-        "a 4-gram", ratio_score("nats_per_token", total, counts), total, time.perf_counter() - began, grams.size
+        "a 4-gram",
+        ratio_score("nats_per_token", total, counts),
+        total,
+        time.perf_counter() - began,
+        grams.size,
     )
     verdict = gate("nats_per_token", likely[0], likely[1], rival, weights=counts)
     tell(f"docstring, likelihood: {verdict.line}")
-    found = [Row(task.name, "SFT, likelihood of the true text", "nats_per_token", likely[0], likely[1], (rival,), verdict)]
+    found = [
+        Row(
+            task.name,
+            "SFT, likelihood of the true text",
+            "nats_per_token",
+            likely[0],
+            likely[1],
+            (rival,),
+            verdict,
+        )
+    ]
     words = NameWords().fit([e.text for e in train], [e.target for e in train])
-    guess = 100 * rouge_l_each([e.target for e in test[: size.written]], words.predict([e.text for e in test[: size.written]]))
+    guess = 100 * rouge_l_each(
+        [e.target for e in test[: size.written]], words.predict([e.text for e in test[: size.written]])
+    )
     rival = System("the words of its name", mean_score("rouge_l", guess), guess, words.seconds, words.size)
     verdict = gate("rouge_l", written[0], written[1], rival)
     tell(f"docstring, written text: {verdict.line}")
@@ -181,7 +204,9 @@ def _fit_to(base: Base, examples: Sequence[Example], size: Size) -> list[Example
     out = []
     tok = base.tokenizer
     for e, ids in zip(examples, tok.encode_batch([e.text for e in examples]), strict=True):
-        head = tok.decode(ids[: size.docstring_tokens - 48]) if len(ids) > size.docstring_tokens - 48 else e.text
+        head = (
+            tok.decode(ids[: size.docstring_tokens - 48]) if len(ids) > size.docstring_tokens - 48 else e.text
+        )
         out.append(Example(e.id, e.text, e.target, f'{head}\n"""'))
     return [e for e in out if len(tok.encode(e.target)) <= 40]
 
@@ -198,7 +223,14 @@ def _write(base: Base, examples: Sequence[Example]) -> list[str]:
 
 
 def _prompted(
-    base: Base, untrained: Base, task: Task, test: Sequence[Example], out: Path, result: DemoResult, tell: Tell
+    base: Base,
+    untrained: Base,
+    task: Task,
+    test: Sequence[Example],
+    out: Path,
+    result: DemoResult,
+    size: Size,
+    tell: Tell,
 ) -> Row:
     """No labels: P("?") against P(".") after the message, in its dialogue."""
     systems, areas = [], []
@@ -214,22 +246,38 @@ def _prompted(
     tell(f"question, no label: AUROC {areas[0].value:.3f}, untrained {areas[1].value:.3f}")
     # The fair rival reads no labels either: how often words of the message end in each mark is knowledge that a classical system
     # can only get from labels, so it is given the fewest.
-    return _row(task, "prompt alone, no label", systems, _tfidf(task, test, task.sizes[0], Size()), tell)
+    return _row(task, "prompt alone, no label", systems, _tfidf(task, test, task.sizes[0], size), tell)
 
 
-def _labelled(task: Task, labels: int, draw: int) -> list[dict[str, Any]]:
-    return [{"text": e.text, "label": e.target} for e in task.train(labels, draw)]
+def _labelled(base: Base, task: Task, labels: int, draw: int) -> list[dict[str, Any]]:
+    return [{"text": _short(base, e.text), "label": e.target} for e in task.train(labels, draw)]
+
+
+def _short(base: Base, text: str) -> str:
+    """The text, or what of it fits in the context of so small a base."""
+    room = base.config.text.context - 8
+    if len(text.encode()) <= room:  # a token holds at least one byte
+        return text
+    ids = base.tokenizer.encode(text)
+    return text if len(ids) <= room else base.tokenizer.decode(ids[:room])
 
 
 def _classified(
-    b: Base, task: Task, test: Sequence[Example], labels: int, method: str, size: Size, name: str, draws: int | None = None
+    b: Base,
+    task: Task,
+    test: Sequence[Example],
+    labels: int,
+    method: str,
+    size: Size,
+    name: str,
+    draws: int | None = None,
 ) -> System:
     """Mean correctness of each test example over the draws of training labels."""
     began, each, shipped = time.perf_counter(), [], 0
     for draw in range(draws or size.draws):
         more: dict[str, Any] = {"epochs": size.lora_epochs} if method == "lora" else {}
-        adapter = b.adapt(_labelled(task, labels, draw), task="classify", method=method, **more)
-        found = b.with_adapter(adapter).classify([e.text for e in test])
+        adapter = b.adapt(_labelled(b, task, labels, draw), task="classify", method=method, **more)
+        found = b.with_adapter(adapter).classify([_short(b, e.text) for e in test])
         each.append(correct([e.target for e in test], [x.label for x in found]))
         shipped = adapter.bytes
     mean = np.mean(each, axis=0)
@@ -237,7 +285,9 @@ def _classified(
     return System(name, mean_score("accuracy", mean), mean, seconds, shipped)
 
 
-def _tfidf(task: Task, test: Sequence[Example], labels: int, size: Size, draws: int | None = None) -> list[System]:
+def _tfidf(
+    task: Task, test: Sequence[Example], labels: int, size: Size, draws: int | None = None
+) -> list[System]:
     out = []
     for make in (TfidfLogistic, NearestNeighbour):
         each: list[Array] = []
@@ -278,4 +328,9 @@ def as_json(result: DemoResult) -> dict[str, Any]:
         for r in result.rows
     ]
     held = {k: {n: asdict(s) for n, s in v.items()} for k, v in result.heldout.items()}
-    return {"rows": rows, "heldout_bits_per_byte": held, "stages_seconds": result.stages, "facts": result.facts}
+    return {
+        "rows": rows,
+        "heldout_bits_per_byte": held,
+        "stages_seconds": result.stages,
+        "facts": result.facts,
+    }

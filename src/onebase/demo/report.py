@@ -106,10 +106,12 @@ def millions(value: Any) -> str:
 
 
 def score(value: Score | None, metric: str = "") -> str:
-    """ "0.842 (0.821–0.862)"."""
+    """ "0.842 (0.821–0.862)". A single example has no interval: resampling it draws nothing else."""
     if value is None or not finite(value.value):
         return UNKNOWN
     d = _DIGITS.get(metric or value.name, 3)
+    if value.n < 2:
+        return f"{value.value:.{d}f} (no interval)"
     return f"{value.value:.{d}f} ({value.low:.{d}f}–{value.high:.{d}f})"
 
 
@@ -236,7 +238,7 @@ def _panels(result: DemoResult) -> list[Panel]:
     out = []
     for metric in dict.fromkeys(row.metric for row in result.rows):
         rows = tuple(
-            (f"{_asks(r)} {r.setting}", tuple(Dot(s.name, kind, s.score) for kind, s in _systems(r)))
+            (f"{_asks(r)} · {r.setting}", tuple(Dot(s.name, kind, s.score) for kind, s in _systems(r)))
             for r in result.rows
             if r.metric == metric
         )

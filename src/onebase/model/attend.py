@@ -43,7 +43,13 @@ class Lowered:
 
 
 def lower(
-    mask: Mask, q: Cols, k: Cols, *, softcap: float | None = None, device: torch.device | str, impl: str = "auto"
+    mask: Mask,
+    q: Cols,
+    k: Cols,
+    *,
+    softcap: float | None = None,
+    device: torch.device | str,
+    impl: str = "auto",
 ) -> Lowered:
     """Make `mask` between queries q [B, Q] and keys k [B, K] ready for the best kernel (or for the one named by `impl`).
 
@@ -56,7 +62,9 @@ def lower(
     easy = alone in (Everything(), Causal())
     kind = cast(Kind, impl) if impl != "auto" else _choose(device, easy, softcap)
     if easy:
-        return Lowered(kind, causal=alone == Causal(), flex=_flex_mask(mask, q, k, device) if kind == "flex" else None)
+        return Lowered(
+            kind, causal=alone == Causal(), flex=_flex_mask(mask, q, k, device) if kind == "flex" else None
+        )
     if kind == "flex":
         return Lowered(kind, flex=_flex_mask(mask, q, k, device))
     seen = mask.dense(q, k)
@@ -71,7 +79,13 @@ def lower(
 
 
 def attend(
-    q_BNQH: Tensor, k_BGKH: Tensor, v_BGKH: Tensor, lowered: Lowered, *, scale: float, softcap: float | None = None
+    q_BNQH: Tensor,
+    k_BGKH: Tensor,
+    v_BGKH: Tensor,
+    lowered: Lowered,
+    *,
+    scale: float,
+    softcap: float | None = None,
 ) -> Tensor:
     """softmax(scale * q k^T, capped to +-softcap by tanh if given, over the keys seen) v -> [B, N, Q, H].
 

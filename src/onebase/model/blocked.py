@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 BLOCK = 128  # queries a block
-KEEP_BYTES = 64 << 20  # probabilities of one call up to this size are kept for backward, larger ones are made again
+KEEP_BYTES = (
+    64 << 20
+)  # probabilities of one call up to this size are kept for backward, larger ones are made again
 
 Range = tuple[int, int, int, int]
 
@@ -71,7 +73,9 @@ def _probabilities(
     torch.softmax(s, dim=-1, out=p)
 
 
-def _room(kept: Tensor, at: int, Z: int, n: int, width: int, softcap: float | None) -> tuple[Tensor, Tensor | None, int]:
+def _room(
+    kept: Tensor, at: int, Z: int, n: int, width: int, softcap: float | None
+) -> tuple[Tensor, Tensor | None, int]:
     """Where a block's probabilities and tanh lie in `kept`, or fresh room if nothing is kept; and the next offset."""
     size = Z * n * width
     if kept.numel() == 0:

@@ -42,15 +42,23 @@ class Cols:
     @staticmethod
     def cat(parts: "Sequence[Cols]") -> "Cols":
         """Rows put one behind the other along T."""
+        if len(parts) == 1:
+            return parts[0]
         block = None
         if any(part.block is not None for part in parts):
             block = torch.cat([part.blocks() for part in parts], dim=1)
-        return Cols(torch.cat([part.pos for part in parts], dim=1), torch.cat([part.doc for part in parts], dim=1), block)
+        return Cols(
+            torch.cat([part.pos for part in parts], dim=1),
+            torch.cat([part.doc for part in parts], dim=1),
+            block,
+        )
 
     def cut(self, start: int, stop: int) -> "Cols":
         """Columns start .. stop - 1 of every row."""
         block = None if self.block is None else self.block[:, start:stop]
-        return Cols(self.pos[:, start:stop], self.doc[:, start:stop], block, single=self.single and start == 0)
+        return Cols(
+            self.pos[:, start:stop], self.doc[:, start:stop], block, single=self.single and start == 0
+        )
 
     def rows(self, index: Tensor | slice) -> "Cols":
         """The rows chosen by `index` (a slice, or int/bool [n])."""

@@ -21,7 +21,9 @@ def _exact(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def _logp(h_cD: Tensor, weight_VD: Tensor, bias_V: Tensor | None, softcap: float | None) -> tuple[Tensor, Tensor | None]:
+def _logp(
+    h_cD: Tensor, weight_VD: Tensor, bias_V: Tensor | None, softcap: float | None
+) -> tuple[Tensor, Tensor | None]:
     """One chunk: log-probabilities [c, V] and, with a cap, tanh of the capped logits; exact."""
     logits = F.linear(h_cD, weight_VD, bias_V).to(_exact(h_cD.dtype))
     if softcap is None:
@@ -76,7 +78,14 @@ def _compiled() -> Callable[..., tuple[Tensor, Tensor]]:
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, h: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, softcap: float | None, chunk: int, fast: bool
+        ctx: Any,
+        h: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        softcap: float | None,
+        chunk: int,
+        fast: bool,
     ) -> Tensor:
         need_h, need_w, need_b = ctx.needs_input_grad[:3]
         grads = need_h or need_w or need_b

@@ -69,7 +69,9 @@ def text_loss(base: BaseModel, batch: Batch, name: str, active: Active | None) -
     read = batch.inputs["text"]
     h_ND = base.hidden(read.ids_BT, read.cols, read.mask, active=active).hidden.flatten(0, 1)
     targets_N = batch.targets[name].flatten()
-    if 2 * batch.counts[name] < len(targets_N):  # mostly prompt or padding: make logits of the supervised tokens only
+    if 2 * batch.counts[name] < len(
+        targets_N
+    ):  # mostly prompt or padding: make logits of the supervised tokens only
         kept = (targets_N != IGNORE).nonzero()[:, 0]
         h_ND, targets_N = h_ND[kept], targets_N[kept]
     ends = base.text
