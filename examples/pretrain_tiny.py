@@ -53,8 +53,7 @@ def tiny_base(out: Path | None = None, steps: int = 60) -> onebase.Base:
     recipe = Recipe(
         name="example",
         data=DataConfig(sources=(SourceConfig(name="made up", kind="jsonl", path=str(corpus)),), holdout=0.1),
-        # head_std: tokens that pretraining never sees (a chat's own) keep the head they start with; large enough to be told apart.
-        model=TextShape(width=64, depth=2, head_dim=32, context=128, vocab_size=384, head_std=0.1),
+        model=TextShape(width=64, depth=2, head_dim=32, context=128, vocab_size=384),
         train=TrainConfig(
             steps=steps,
             rows=8,

@@ -50,14 +50,16 @@ def tiny_base(seed: int = 0, *, std: float = 0.2, endless: bool = False, **shape
 
 
 def add_lora(base: LoadedBase, name: str, seed: int = 1, std: float = 0.3) -> None:
-    """Attach a LoRA with random weights, so that it changes what the base says."""
-    inject(base.model, name, LoraConfig(rank=4), seed)
+    """Attach a LoRA with random weights and random rows of three tokens, so that it changes what the base says."""
+    inject(base.model, name, LoraConfig(rank=4, tokens=(40, 4, 100 + seed)), seed)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for proj in base.model.sites().values():
             lora = proj.deltas[name]
             assert isinstance(lora, Lora)
             lora.b_OR.copy_(torch.randn(lora.b_OR.shape, generator=generator) * std)
+        for p in base.model.text.deltas[name].parameters():
+            p.copy_(torch.randn(p.shape, generator=generator) * std)
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from onebase.adapt import lora
 from onebase.api.base import Adapter, Base
 from onebase.base.folder import base_tensors, load_base, save_base
 from onebase.errors import ArtifactError, ConfigError, DataError, UserError
+from onebase.model.proj import Active
 from tests.helpers import tiny_base
 
 LABELLED = [
@@ -94,16 +95,21 @@ def test_another_base_is_refused(case: str, saved: Path) -> None:
         Base(other).with_adapter(adapter)
 
 
+@pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_merged_is_unmerged(saved: Path, dtype: torch.dtype) -> None:
-    base = Base(load_base(saved))
-    adapter = base.adapt(PAIRS, task="complete", method="lora", rank=3, epochs=5)
-    on, ids = base.with_adapter(adapter), base.tokenizer.encode("def add", bos=True)
+def test_merged_is_unmerged(dtype: torch.dtype, tied: bool) -> None:
+    base = Base(tiny_base(tied=tied))
+    adapter = base.adapt(CHATS, task="chat", method="lora", rank=3, epochs=5)
+    on, ids = base.with_adapter(adapter), base.loaded.codec.chat_ids(CHATS[0]["messages"])
+    plain = base.logits(ids)
+    assert not torch.equal(plain, on.logits(ids))
     merged = on.merged()
     assert merged.fingerprint != base.fingerprint
     assert {p["kind"] for p in merged.record.parents} == {"base", "adapter"}
     torch.testing.assert_close(merged.logits(ids), on.logits(ids), atol=1e-5, rtol=1e-5)
-    assert not torch.equal(on.logits(ids), base.logits(ids))
+    assert torch.equal(base.logits(ids), plain), "merging changed the base"
+    assert not merged.config.text.tied, "one matrix cannot hold the rows of both ends"
+    assert base.config.text.tied == tied == bool(merged.record.get("untied"))
     if dtype == torch.float64:  # a merge is exact up to rounding: in fp64 the two agree far closer
         model = copy.deepcopy(on.loaded.model).double()
         model.compute_dtype = dtype
@@ -113,17 +119,47 @@ def test_merged_is_unmerged(saved: Path, dtype: torch.dtype) -> None:
 
 
 def test_adapters_act_on_their_rows_only(saved: Path) -> None:
-    from onebase.model.proj import Active
-
     base = Base(load_base(saved))
-    a = base.with_adapter(base.adapt(PAIRS, task="complete", method="lora", seed=1), "a")
+    a = base.with_adapter(base.adapt(CHATS, task="chat", method="lora", seed=1), "a")
     b = base.with_adapter(base.adapt(PAIRS, task="complete", method="lora", seed=2, epochs=9), "b")
-    ids = base.tokenizer.encode("The quick", bos=True)
+    ids = base.loaded.codec.chat_ids(CHATS[0]["messages"])
     names = [a._attached.name, None, b._attached.name]  # type: ignore[union-attr]
     with torch.no_grad():
         mixed = base.loaded.model.logits(torch.tensor([ids] * 3), Active.per_row(names))
     for row, one in zip(mixed, (a, base, b), strict=True):
         torch.testing.assert_close(row, one.logits(ids), atol=1e-5, rtol=1e-5)
+
+
+def test_rows_of_tokens_are_those_of_the_data(saved: Path) -> None:
+    base = Base(load_base(saved))
+    names = base.tokenizer.specials
+    for case, wanted in [
+        ("chat-lora", {"<|user|>", "<|assistant|>", "<|end|>"}),
+        ("complete-lora", {"<|eos|>"}),
+        ("classify-lora", set()),
+    ]:
+        options = dict(CASES[case])
+        parts = base.adapt(options.pop("data"), **options).parts
+        assert parts.config.lora is not None
+        assert set(parts.config.lora.tokens) == {names[n] for n in wanted}
+        rows = parts.tensors.get("text.head.rows")
+        assert (rows is None) == (not wanted)
+        assert rows is None or (len(rows) == len(wanted) and (rows != 0).any(1).all())
+
+
+def test_tokens_that_do_not_fit_are_refused(saved: Path) -> None:
+    base = load_base(saved)
+    with pytest.raises(ConfigError, match="different ids"):
+        lora.LoraConfig(tokens=(3, 3))
+    with pytest.raises(ConfigError, match="token 999 is not in this base"):
+        lora.inject(base.model, "x", lora.LoraConfig(tokens=(999,)))
+    cfg = lora.LoraConfig(tokens=(3, 4))
+    lora.inject(base.model, "x", cfg)
+    found = lora.tensors(base.model, "x")
+    lora.remove(base.model, "x")
+    with pytest.raises(ConfigError, match=r"text\.head\.rows"):
+        lora.put(base.model, "x", cfg, {k: t for k, t in found.items() if k != "text.head.rows"})
+    assert not base.model.text.deltas, "a refused adapter left its rows behind"
 
 
 def test_user_mistakes(saved: Path) -> None:

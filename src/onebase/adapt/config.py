@@ -12,10 +12,15 @@ Task = Literal["classify", "complete", "chat"]
 
 @config
 class PromptConfig:
-    """Classify without labels: `template` holds {text}; `answers` gives each label the text whose probability is compared."""
+    """Classify without labels: `template` holds {text}; `answers` gives each label the text whose probability is compared.
+
+    `bias` is taken from each label's log-probability: its mean over unlabelled texts, which takes out what the base says whatever
+    the text (batch calibration, 2309.17249). It supposes that the labels are about equally common.
+    """
 
     template: str
     answers: dict[str, str]
+    bias: dict[str, float] | None = None
 
 
 @config

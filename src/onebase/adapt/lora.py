@@ -1,4 +1,4 @@
-"""LoRA by injection (Hu et al., 2106.09685): a low-rank delta at chosen sites. R rank."""
+"""LoRA by injection (Hu et al., 2106.09685): a low-rank delta at chosen sites, and the rows of chosen tokens. R rank."""
 
 import math
 from collections.abc import Iterable
@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from onebase.base.model import BaseModel
+from onebase.codec.text.rows import TokenRows
 from onebase.config import config
 from onebase.errors import ConfigError
 from onebase.model.proj import Proj
@@ -16,15 +17,18 @@ from onebase.model.proj import Proj
 @config
 class LoraConfig:
     """`sites` are the last words of site names (`q` means every attention's q), every projection when empty; scaling is
-    alpha / rank."""
+    alpha / rank. `tokens` are ids whose rows in the text codec's ends are learnt too: a base may never have seen them."""
 
     rank: int = 8
     alpha: float = 16.0
     sites: tuple[str, ...] = ()
+    tokens: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.rank < 1:
             raise ConfigError(f"LoRA rank is {self.rank}", "give at least 1")
+        if len(set(self.tokens)) < len(self.tokens) or any(i < 0 for i in self.tokens):
+            raise ConfigError(f"LoRA tokens are {list(self.tokens)}", "give different ids, from 0 on")
 
 
 class Lora(nn.Module):
@@ -68,7 +72,12 @@ def _named(site: str, word: str) -> bool:
 
 
 def inject(model: BaseModel, name: str, cfg: LoraConfig, seed: int = 0) -> list[nn.Parameter]:
-    """Attach a fresh LoRA called `name` at every chosen site; returns its parameters."""
+    """Attach a fresh LoRA called `name` at every chosen site, and at the chosen tokens' rows; returns its parameters."""
+    vocab = model.cfg.text.vocab_size
+    if cfg.tokens and max(cfg.tokens) >= vocab:
+        raise ConfigError(
+            f"LoRA token {max(cfg.tokens)} is not in this base", f"ids go from 0 to {vocab - 1}"
+        )
     generator = torch.Generator().manual_seed(seed)
     out: list[nn.Parameter] = []
     for proj in chosen_sites(model, cfg).values():
@@ -76,35 +85,51 @@ def inject(model: BaseModel, name: str, cfg: LoraConfig, seed: int = 0) -> list[
         lora.reset(generator)
         proj.deltas[name] = lora
         out += list(lora.parameters())
+    if cfg.tokens:
+        rows = TokenRows(cfg.tokens, model.text.width, model.device)
+        model.text.deltas[name] = rows
+        out += list(rows.parameters())
     return out
 
 
 def remove(model: BaseModel, name: str) -> None:
-    """Take the adapter off every site; the base is then bitwise what it was."""
+    """Take the adapter off everywhere; the base is then bitwise what it was."""
     for proj in model.sites().values():
         if name in proj.deltas:
             del proj.deltas[name]
+    if name in model.text.deltas:
+        del model.text.deltas[name]
 
 
 @torch.no_grad()
 def merge(model: BaseModel, name: str) -> None:
-    """Add the adapter into the weights and take it off. The base is then another base, with another fingerprint."""
+    """Add the adapter into the weights and take it off. The base is then another base, with another fingerprint.
+
+    Tied ends are untied first where the adapter has rows of tokens: one matrix cannot hold two deltas.
+    """
     for proj in model.sites().values():
         if name in proj.deltas:
             lora = proj.deltas[name]
             assert isinstance(lora, Lora)
             proj.weight.add_(lora.delta_OI().to(proj.weight.dtype))
             del proj.deltas[name]
+    if name in model.text.deltas:
+        model.untie()
+        model.text.merge(name)
 
 
 def tensors(model: BaseModel, name: str) -> dict[str, Tensor]:
-    """The adapter's tensors by `site.a` and `site.b`."""
+    """The adapter's tensors: `site.a` and `site.b`, and of tokens `text.stem.rows` and `text.head.rows` (in the config's order)."""
     out: dict[str, Tensor] = {}
     for site, proj in model.sites().items():
         if name in proj.deltas:
             lora = proj.deltas[name]
             assert isinstance(lora, Lora)
             out[f"{site}.a"], out[f"{site}.b"] = lora.a_RI.detach(), lora.b_OR.detach()
+    if name in model.text.deltas:
+        rows = model.text.deltas[name]
+        assert isinstance(rows, TokenRows)
+        out["text.stem.rows"], out["text.head.rows"] = rows.stem_KD.detach(), rows.head_KD.detach()
     return out
 
 

@@ -214,7 +214,9 @@ class Base:
     def merged(self) -> "Base":
         """A base of its own with the adapter's deltas (or replaced weights) in its weights, and both as parents in its record.
 
-        A head or a prompt is not a change of weights and stays behind. Raises UserError without an adapter that has any.
+        A head or a prompt is not a change of weights and stays behind. Where the base shares one matrix between its ends and the
+        adapter has rows of tokens, which differ for the two, the merged base has two. Raises UserError without an adapter that
+        has any weights.
         """
         if self._attached is None or self._attached.method not in ("lora", "full"):
             raise UserError("there is no adapter with weights to merge", "merge a lora or full adapter")
@@ -227,6 +229,10 @@ class Base:
         record.add("name", f"{self.name}-merged", "made from a base and an adapter")
         record.add_parent("base", self.fingerprint, self.name)
         record.add_parent("adapter", self._attached.fingerprint, self._attached.name)
+        if model.cfg != self.config:
+            record.add(
+                "untied", True, "the adapter adds different rows to the two ends, which shared a matrix"
+            )
         return Base(LoadedBase(model, self._loaded.codec, record))
 
     def classify(self, texts: Sequence[str]) -> list[Label]:

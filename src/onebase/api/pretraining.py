@@ -57,9 +57,17 @@ def run_recipe(
 
     The same call goes on where an interrupted one stopped. `tell` hears lines for the user. Raises UserError.
     """
-    recipe, out = read_recipe(recipe, overrides), Path(out)
+    recipe = read_recipe(recipe, overrides)
     par = Parallel.start(pick_device(recipe.train.device))
-    tell = tell if tell is not None and par.main else lambda _: None
+    try:
+        return _run(
+            recipe, Path(out), par, listeners, tell if tell is not None and par.main else lambda _: None
+        )
+    finally:
+        par.stop()
+
+
+def _run(recipe: Recipe, out: Path, par: Parallel, listeners: Sequence[Listener], tell: Tell) -> Finished:
     _claim(out, recipe, par)
     if (out / "base" / MANIFEST).is_file():
         tell(f"{out / 'base'} is finished already")

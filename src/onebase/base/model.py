@@ -1,6 +1,7 @@
 """A base as a module: trunks and codec ends composed as its config says. B batch, T time, D width, V vocabulary."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import torch
@@ -65,6 +66,11 @@ class BaseModel(nn.Module):
         """Every projection of every trunk by site name."""
         return {m.site: m for m in self.modules() if isinstance(m, Proj)}
 
+    def untie(self) -> None:
+        """Give the text head a matrix of its own, equal to the stem's (nothing to do when it has one): another config."""
+        self.text.untie()
+        self.cfg = replace(self.cfg, codecs=self.cfg.codecs | {"text": self.text.cfg})
+
     def new_cache(self, batch: int, slots: int) -> Cache:
         """An empty key-value cache for the text trunk."""
         return Cache(self.trunk.cfg, batch, slots, self.device, self.compute_dtype)
@@ -82,13 +88,13 @@ class BaseModel(nn.Module):
         """Hidden states of text; without columns every row is one document from position 0."""
         if cols is None:
             cols = Cols.simple(ids_BT.shape[0], ids_BT.shape[1], ids_BT.device)
-        x_BTD = self.text.stem(ids_BT, self.compute_dtype)
+        x_BTD = self.text.embed(ids_BT, self.compute_dtype, active)
         out: Out = self.trunk(x_BTD, cols, mask, cache=cache, active=active, taps=taps)
         return out
 
     def logits(self, ids_BT: Tensor, active: Active | None = None) -> Tensor:
         """fp32 logits [B, T, V] of whole rows."""
-        return self.text.logits(self.hidden(ids_BT, active=active).hidden)
+        return self.text.logits(self.hidden(ids_BT, active=active).hidden, active)
 
     def forward(self, work: Callable[["BaseModel"], R]) -> R:
         """Run `work` on this model from inside a module call.
@@ -99,7 +105,10 @@ class BaseModel(nn.Module):
         return work(self)
 
     def groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
-        """Trainable parameters by the kind that decides their optimizer: matrix, embed, head, other."""
+        """Trainable parameters by the kind that decides their optimizer: matrix, embed, head, other.
+
+        An adapter's rows of tokens go with the end they belong to.
+        """
         found: dict[str, list[tuple[str, nn.Parameter]]] = {
             "matrix": [],
             "embed": [],
@@ -109,9 +118,9 @@ class BaseModel(nn.Module):
         for name, p in self.named_parameters():
             if not p.requires_grad:
                 continue
-            if name.endswith(".stem.weight"):
+            if name.endswith((".stem.weight", ".stem_KD")):
                 found["embed"].append((name, p))
-            elif name.endswith(".head.weight"):
+            elif name.endswith((".head.weight", ".head_KD")):
                 found["head"].append((name, p))
             elif (
                 p.ndim == 2

@@ -39,10 +39,10 @@ def demo_recipe(minutes: float, dataset: Path, quick: bool) -> Recipe:
     train = TrainConfig(
         steps=20 if quick else None,
         minutes=None if quick else minutes,
-        rows=16 if quick else 64 if large else 32,
+        rows=64 if large else 16,
         length=256,
-        muon=MuonConfig(lr=0.02),
-        adamw=AdamWConfig(embed=0.02, head=0.004, other=0.02, betas=(0.9, 0.95)),
+        muon=MuonConfig(lr=0.04),
+        adamw=AdamWConfig(embed=0.04, head=0.008, other=0.02, betas=(0.9, 0.95)),
         schedule=ScheduleConfig(warmup=10, warmdown=0.6, final=0.02),
         checkpoint=CheckpointConfig(every=500 if large else 0, keep=1),
         eval_every=0,

@@ -42,11 +42,13 @@ def score(
             targets_BT[b, : len(row) - 1] = row[1:]
         # Padding stands behind the last token of its row, where no causal mask looks, so no row needs one of its own.
         cols = Cols.simple(len(index), T, model.device)
-        h_BTD = model.hidden(ids_BT.to(model.device), cols, active=rows_of(active, index)).hidden
-        nll_N = per_token_nll(
-            h_BTD.flatten(0, 1), ends.head_weight_VD, targets_BT.to(model.device).flatten(), ends.cfg.softcap
-        )
-        logp_BT = -nll_N.view(len(index), T).float().cpu().numpy()
+        here = rows_of(active, index)
+        h_BTD = model.hidden(ids_BT.to(model.device), cols, active=here).hidden
+        logp_BT = np.zeros((len(index), T), np.float32)
+        for rows, weight_VD in ends.head_weights(here, len(index)):
+            wanted_N = targets_BT[rows].to(model.device).flatten()
+            nll_N = per_token_nll(h_BTD[rows].flatten(0, 1), weight_VD, wanted_N, ends.cfg.softcap)
+            logp_BT[rows] = -nll_N.view(-1, T).float().cpu().numpy()
         for b, i in enumerate(index):
             out[i] = logp_BT[b, : len(ids_list[i]) - 1].copy()
     return out

@@ -73,6 +73,12 @@ def _probabilities(
     torch.softmax(s, dim=-1, out=p)
 
 
+def _rows(q4: Tensor, start: int, stop: int, scale: float) -> Tensor:
+    """The block's queries, scaled: [Z, R * n, H] of q [Z, R, Q, H]."""
+    Z, R, _, H = q4.shape
+    return (q4[:, :, start:stop] * scale).reshape(Z, R * (stop - start), H)
+
+
 def _room(
     kept: Tensor, at: int, Z: int, n: int, width: int, softcap: float | None
 ) -> tuple[Tensor, Tensor | None, int]:
@@ -102,15 +108,14 @@ def _forward(
     G, K = k.shape[1], k.shape[2]
     Z, R = B * G, N // G
     kept = q.new_empty(_kept(q, k, causal, reach, softcap))
-    scaled = (q * scale).view(Z, R, Q, H)
-    k3, v3 = k.view(Z, K, H), v.view(Z, K, H)
+    q4, k3, v3 = q.view(Z, R, Q, H), k.view(Z, K, H), v.view(Z, K, H)
     out = torch.empty_like(q)
     out4, at = out.view(Z, R, Q, H), 0
     for range_ in _ranges(Q, K, causal, reach):
         start, stop, low, high = range_
         n = stop - start
         p, tanh, at = _room(kept, at, Z, R * n, high - low, softcap)
-        rows = scaled[:, :, start:stop].reshape(Z, R * n, H)
+        rows = _rows(q4, start, stop, scale)
         _probabilities(rows, k3, seen, causal, range_, softcap, (p, tanh), (B, G, R))
         out4[:, :, start:stop] = torch.bmm(p, v3[:, low:high]).view(Z, R, n, H)
     return out, kept
@@ -147,26 +152,40 @@ def _backward(
     B, N, Q, H = q.shape
     G, K = k.shape[1], k.shape[2]
     Z, R = B * G, N // G
-    scaled, grad4 = (q * scale).view(Z, R, Q, H), grad.contiguous().view(Z, R, Q, H)
+    q4, grad4 = q.view(Z, R, Q, H), grad.contiguous().view(Z, R, Q, H)
     k3, v3 = k.view(Z, K, H), v.view(Z, K, H)
-    dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+    dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
     dq4, dk3, dv3, at = dq.view(Z, R, Q, H), dk.view(Z, K, H), dv.view(Z, K, H), 0
+    blocks = []
     for range_ in _ranges(Q, K, causal, reach):
+        p, tanh, at = _room(kept, at, Z, R * (range_[1] - range_[0]), range_[3] - range_[2], softcap)
+        blocks.append((range_, p, tanh))
+    fresh = True
+    for range_, p, tanh in reversed(
+        blocks
+    ):  # the last block mostly sees all keys: what it writes needs no zeros before
         start, stop, low, high = range_
         n = stop - start
-        rows = scaled[:, :, start:stop].reshape(Z, R * n, H)
+        rows = _rows(q4, start, stop, scale)
         g = grad4[:, :, start:stop].reshape(Z, R * n, H)
-        p, tanh, at = _room(kept, at, Z, R * n, high - low, softcap)
         if kept.numel() == 0:
             _probabilities(rows, k3, seen, causal, range_, softcap, (p, tanh), (B, G, R))
-        dv3[:, low:high].add_(torch.bmm(p.transpose(1, 2), g))
         ds = torch.bmm(g, v3[:, low:high].transpose(1, 2))
         ds = torch._softmax_backward_data(ds, p, -1, p.dtype)
         if tanh is not None:
             ds.mul_(1 - tanh.square())
-        dq4[:, :, start:stop] = torch.bmm(ds, k3[:, low:high]).view(Z, R, n, H)
-        dk3[:, low:high].add_(torch.bmm(ds.transpose(1, 2), rows))
-    return dq.mul_(scale), dk, dv
+        if fresh and high - low == K:
+            torch.bmm(p.transpose(1, 2), g, out=dv3)
+            torch.bmm(ds.transpose(1, 2), rows, out=dk3)
+        else:
+            if fresh:
+                dv3.zero_()
+                dk3.zero_()
+            dv3[:, low:high].baddbmm_(p.transpose(1, 2), g)
+            dk3[:, low:high].baddbmm_(ds.transpose(1, 2), rows)
+        fresh = False
+        dq4[:, :, start:stop] = torch.bmm(ds, k3[:, low:high]).mul_(scale).view(Z, R, n, H)
+    return dq, dk, dv
 
 
 @_backward.register_fake

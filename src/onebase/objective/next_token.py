@@ -67,15 +67,17 @@ class NextToken:
 def text_loss(base: BaseModel, batch: Batch, name: str, active: Active | None) -> tuple[torch.Tensor, int]:
     """Sum of the negative log-probabilities (nats) of the targets `name`, and their count."""
     read = batch.inputs["text"]
-    h_ND = base.hidden(read.ids_BT, read.cols, read.mask, active=active).hidden.flatten(0, 1)
-    targets_N = batch.targets[name].flatten()
-    if 2 * batch.counts[name] < len(
-        targets_N
-    ):  # mostly prompt or padding: make logits of the supervised tokens only
-        kept = (targets_N != IGNORE).nonzero()[:, 0]
-        h_ND, targets_N = h_ND[kept], targets_N[kept]
-    ends = base.text
-    total, _ = linear_cross_entropy(
-        h_ND, ends.head_weight_VD, targets_N, softcap=ends.cfg.softcap, fast=base.compiled
-    )
-    return total, batch.counts[name]
+    h_BTD = base.hidden(read.ids_BT, read.cols, read.mask, active=active).hidden
+    targets_BT = batch.targets[name]
+    totals = []
+    for rows, weight_VD in base.text.head_weights(active, len(h_BTD)):
+        h_ND, targets_N = h_BTD[rows].flatten(0, 1), targets_BT[rows].flatten()
+        if (
+            2 * batch.counts[name] < targets_BT.numel()
+        ):  # mostly prompt or padding: logits of the supervised only
+            kept = (targets_N != IGNORE).nonzero()[:, 0]
+            h_ND, targets_N = h_ND[kept], targets_N[kept]
+        softcap = base.text.cfg.softcap
+        total, _ = linear_cross_entropy(h_ND, weight_VD, targets_N, softcap=softcap, fast=base.compiled)
+        totals.append(total)
+    return torch.stack(totals).sum(), batch.counts[name]

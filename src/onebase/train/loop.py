@@ -37,9 +37,8 @@ from onebase.train.signals import StopSignals
 CALIBRATE = 12
 """Steps timed before a budget in minutes becomes a number of steps; the first third is warm-up and not counted."""
 
-
-MICRO_TOKENS = 2048
-"""Size of a micro-batch when the recipe leaves it to us: on CPUs larger ones fall out of the cache (bench/train_throughput)."""
+MICRO_TOKENS = {"cpu": 2048, "mps": 8192, "cuda": 32768}
+"""Tokens of a micro-batch when the recipe leaves it to us: on CPUs larger ones fall out of the cache (bench/train_throughput)."""
 
 Made = tuple[list[Batch], dict[str, int]]
 """This rank's micro-batches, and the tokens of the whole global batch by source."""
@@ -83,15 +82,23 @@ class Result:
 
 
 def micro_rows(cfg: TrainConfig, par: Parallel) -> int:
-    """Rows of a micro-batch on each rank: as the recipe says, or about MICRO_TOKENS tokens."""
-    mine = -(-cfg.rows // par.world)
-    return min(mine, cfg.micro or max(1, MICRO_TOKENS // cfg.length))
+    """Rows of a micro-batch on each rank: as the recipe says, or about MICRO_TOKENS tokens.
+
+    Raises UserError when the ranks cannot share the rows evenly: one that runs fewer micro-batches would hang the others.
+    """
+    if cfg.rows % par.world:
+        raise UserError(
+            f"{cfg.rows} rows a step cannot be shared evenly by {par.world} processes",
+            f"set train.rows to a multiple of {par.world}",
+        )
+    return min(cfg.rows // par.world, cfg.micro or max(1, MICRO_TOKENS[par.device.type] // cfg.length))
 
 
 def run(job: Job) -> Result:
     """Train `job.model` in place. Resumes from the newest checkpoint under `job.out` when there is one."""
     cfg = job.train
     par = job.parallel or Parallel(0, 1, job.model.device)
+    micro_rows(cfg, par)  # refuses what cannot be shared, before anything is done
     identity = job.identity | {
         "data": job.rows.digest,
         "recipe": _recipe_digest(cfg),

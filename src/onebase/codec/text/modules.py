@@ -1,11 +1,16 @@
 """The learned ends of the text codec: ids to vectors, vectors to logits. V vocabulary, D width."""
 
+from collections.abc import Iterator
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from onebase.codec.text.rows import TokenRows
 from onebase.config import config
 from onebase.errors import ConfigError
+from onebase.model.proj import Active
 
 
 @config
@@ -31,41 +36,106 @@ class TextStem(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(cfg.vocab_size, width))
 
-    def forward(self, ids_BT: Tensor, dtype: torch.dtype) -> Tensor:
-        return F.embedding(ids_BT, self.weight).to(dtype)
+    def forward(self, ids_BT: Tensor) -> Tensor:
+        return F.embedding(ids_BT, self.weight)
 
 
 class TextHead(nn.Module):
-    """Hidden states [..., D] to logits [..., V] in fp32; holds no weight when tied to the stem."""
+    """The head's own matrix; none when tied to the stem."""
 
     def __init__(self, cfg: TextCodecConfig, width: int) -> None:
         super().__init__()
-        self.softcap = cfg.softcap
         self.weight = None if cfg.tied else nn.Parameter(torch.empty(cfg.vocab_size, width))
-
-    def forward(self, h: Tensor, weight_VD: Tensor) -> Tensor:
-        z = F.linear(h, weight_VD.to(h.dtype)).float()
-        return z if self.softcap is None else self.softcap * torch.tanh(z / self.softcap)
 
 
 class TextEnds(nn.Module):
-    """Stem and head of one text codec."""
+    """Stem and head of one text codec. `deltas` are what adapters add to rows of them, by adapter name.
+
+    Whatever reads or makes tokens goes through `embed` and through `logits` or `head_weights`, which know the adapters.
+    """
 
     def __init__(self, cfg: TextCodecConfig, width: int) -> None:
         super().__init__()
-        self.cfg = cfg
+        self.cfg, self.width = cfg, width
         self.stem = TextStem(cfg, width)
         self.head = TextHead(cfg, width)
+        self.deltas = nn.ModuleDict()
 
     @property
     def head_weight_VD(self) -> nn.Parameter:
-        """The matrix that makes logits: the head's own, or the stem's when tied."""
+        """The base's matrix that makes logits: the head's own, or the stem's when tied."""
         return self.stem.weight if self.head.weight is None else self.head.weight
 
-    def logits(self, h: Tensor) -> Tensor:
-        """fp32 logits [..., V]."""
-        out: Tensor = self.head(h, self.head_weight_VD)
+    def embed(self, ids_BT: Tensor, dtype: torch.dtype, active: Active | None = None) -> Tensor:
+        """Token ids [B, T] to vectors [B, T, D]."""
+        x_BTD: Tensor = self.stem(ids_BT)
+        for delta, rows in self._acting(active):
+            if rows is None:
+                x_BTD = x_BTD + delta.stem(ids_BT)
+            else:
+                index = torch.tensor(rows, device=ids_BT.device)
+                x_BTD = x_BTD.index_add(0, index, delta.stem(ids_BT[index]).to(x_BTD.dtype))
+        return x_BTD.to(dtype)
+
+    def logits(self, h: Tensor, active: Active | None = None) -> Tensor:
+        """fp32 logits [B, ..., V] of hidden states [B, ..., D]."""
+        z = F.linear(h, self.head_weight_VD.to(h.dtype))
+        z = z.to(torch.promote_types(z.dtype, torch.float32))
+        for delta, rows in self._acting(active):
+            if rows is None:
+                z = z.index_add(-1, delta.ids_K, delta.head(h).to(z.dtype))
+            else:
+                index = torch.tensor(rows, device=h.device)
+                added = z.new_zeros(*z.shape[:-1], len(delta.ids_K))
+                added = added.index_copy(0, index, delta.head(h[index]).to(z.dtype))
+                z = z.index_add(-1, delta.ids_K, added)
+        z, cap = z.float(), self.cfg.softcap
+        return z if cap is None else cap * torch.tanh(z / cap)
+
+    def head_weights(self, active: Active | None, batch: int) -> list[tuple[list[int] | slice, Tensor]]:
+        """The head's matrix [V, D] with its adapter in it, for each set of rows of a batch that shares one.
+
+        For a loss that takes a matrix instead of logits. Rows are all (a slice) unless adapters differ among them.
+        """
+        acting = list(self._acting(active))
+        by: dict[tuple[int, ...], list[int]] = {}
+        for b in range(batch):
+            here = tuple(i for i, (_, rows) in enumerate(acting) if rows is None or b in rows)
+            by.setdefault(here, []).append(b)
+        out: list[tuple[list[int] | slice, Tensor]] = []
+        for here, index in by.items():
+            weight_VD: Tensor = self.head_weight_VD
+            for i in here:
+                weight_VD = acting[i][0].head_added(weight_VD)
+            out.append((slice(None) if len(by) == 1 else index, weight_VD))
         return out
+
+    def _acting(self, active: Active | None) -> Iterator[tuple[TokenRows, tuple[int, ...] | None]]:
+        """The active adapters that have rows here, and the rows of the batch that each acts on (None: all)."""
+        for name, rows in active.groups if active is not None and self.deltas else ():
+            if name in self.deltas:
+                delta = self.deltas[name]
+                assert isinstance(delta, TokenRows)
+                yield delta, rows
+
+    @torch.no_grad()
+    def merge(self, name: str) -> None:
+        """Add the adapter's rows into the matrices and take it off. The ends must not be tied (`untie`)."""
+        if name not in self.deltas:
+            return
+        assert self.head.weight is not None
+        delta = self.deltas[name]
+        assert isinstance(delta, TokenRows)
+        self.stem.weight.copy_(delta.stem_added(self.stem.weight))
+        self.head.weight.copy_(delta.head_added(self.head.weight))
+        del self.deltas[name]
+
+    @torch.no_grad()
+    def untie(self) -> None:
+        """Give the head a matrix of its own, equal to the stem's: what is said stays the same."""
+        if self.head.weight is None:
+            self.head.weight = nn.Parameter(self.stem.weight.clone(), self.stem.weight.requires_grad)
+            self.cfg = replace(self.cfg, tied=False)
 
     @torch.no_grad()
     def reset(self, generator: torch.Generator) -> None:

@@ -1,0 +1,42 @@
+"""What an adapter may change of a codec's ends: the rows of a few tokens. K tokens, V vocabulary, D width, T tokens read."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class TokenRows(nn.Module):
+    """Deltas on the rows of the tokens `ids` in the stem's and in the head's matrix; both start at zero, so they change nothing.
+
+    With tied ends the two stay apart: the base has one matrix, the adapter says for each end what it adds there.
+    """
+
+    ids_K: Tensor
+
+    def __init__(self, ids: Sequence[int], width: int, device: torch.device | None = None) -> None:
+        super().__init__()
+        self.register_buffer("ids_K", torch.tensor(ids, dtype=torch.long, device=device), persistent=False)
+        self.stem_KD = nn.Parameter(torch.zeros(len(ids), width, device=device))
+        self.head_KD = nn.Parameter(torch.zeros(len(ids), width, device=device))
+
+    def stem(self, ids_BT: Tensor) -> Tensor:
+        """What is added to the vectors of ids [B, T]: [B, T, D], zero for all other tokens."""
+        found_BTK = ids_BT[..., None] == self.ids_K
+        slot_BT = torch.where(found_BTK.any(-1), found_BTK.int().argmax(-1), len(self.ids_K))
+        return F.embedding(
+            slot_BT, torch.cat((self.stem_KD, self.stem_KD.new_zeros(1, self.stem_KD.shape[1])))
+        )
+
+    def head(self, h: Tensor) -> Tensor:
+        """What is added to the logits of `ids_K` after hidden states [..., D]: [..., K]."""
+        return F.linear(h, self.head_KD.to(h.dtype))
+
+    def stem_added(self, weight_VD: Tensor) -> Tensor:
+        """A stem's matrix with the deltas in it, a new tensor."""
+        return weight_VD.index_add(0, self.ids_K, self.stem_KD.to(weight_VD.dtype))
+
+    def head_added(self, weight_VD: Tensor) -> Tensor:
+        """A head's matrix with the deltas in it, a new tensor; gradients reach the deltas."""
+        return weight_VD.index_add(0, self.ids_K, self.head_KD.to(weight_VD.dtype))

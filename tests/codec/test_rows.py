@@ -1,0 +1,93 @@
+"""Rows of tokens at the codec's ends: for every way in and out, the same as a matrix with the deltas in it."""
+
+import pytest
+import torch
+
+from onebase.codec.text.modules import TextCodecConfig, TextEnds
+from onebase.codec.text.rows import TokenRows
+from onebase.model.proj import Active
+from onebase.objective.cross_entropy import linear_cross_entropy
+
+V, D = 11, 6
+IDS = torch.tensor([[3, 0, 7], [5, 3, 3], [7, 9, 5]])
+H = torch.randn(3, 2, D, generator=torch.Generator().manual_seed(5))
+
+
+def ends(tied: bool, softcap: float | None = 15.0) -> TextEnds:
+    """Ends with adapters `a` (tokens 7, 3) and `b` (tokens 5, 3) on them, all weights random."""
+    made = TextEnds(TextCodecConfig(vocab_size=V, context=8, tied=tied, softcap=softcap), D)
+    made.deltas["a"], made.deltas["b"] = TokenRows((7, 3), D), TokenRows((5, 3), D)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for p in made.parameters():
+            p.copy_(torch.randn(p.shape, generator=generator))
+    return made
+
+
+def merged(name: str | None, tied: bool, softcap: float | None = 15.0) -> TextEnds:
+    made = ends(tied, softcap)
+    if name:
+        made.untie()
+        made.merge(name)
+    return made
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("softcap", [None, 15.0])
+@pytest.mark.parametrize("names", [["a", "a", "a"], ["a", None, "b"], [None] * 3])
+@torch.no_grad()
+def test_each_row_is_as_if_its_adapter_were_merged(
+    names: list[str | None], softcap: float | None, tied: bool
+) -> None:
+    made, active = ends(tied, softcap), Active.per_row(names)
+    x, z = made.embed(IDS, torch.float32, active), made.logits(H, active)
+    last = made.logits(H[:, -1], active)  # one hidden state a row, as in decoding
+    for b, name in enumerate(names):
+        alone = merged(name, tied, softcap)
+        torch.testing.assert_close(x[b], alone.embed(IDS[b], torch.float32))
+        torch.testing.assert_close(z[b], alone.logits(H[b]))
+        torch.testing.assert_close(last[b], z[b, -1])
+    seen = []
+    for rows, weight_VD in made.head_weights(active, 3):
+        for b in range(3)[rows] if isinstance(rows, slice) else rows:
+            seen.append(b)
+            assert torch.equal(weight_VD, merged(names[b], tied, softcap).head_weight_VD)
+    assert sorted(seen) == [0, 1, 2]
+
+
+def test_no_active_adapter_is_the_base_bitwise() -> None:
+    made = ends(tied=False)
+    bare = ends(tied=False)
+    bare.deltas.clear()
+    for active in (None, Active(()), Active.all_rows("another")):
+        assert torch.equal(made.embed(IDS, torch.float32, active), bare.embed(IDS, torch.float32))
+        assert torch.equal(made.logits(H, active), bare.logits(H))
+        assert made.head_weights(active, 3)[0][1] is made.head_weight_VD
+    fresh = TokenRows((1, 2), D)
+    made.deltas["fresh"] = fresh
+    assert torch.equal(made.logits(H, Active.all_rows("fresh")), bare.logits(H))
+
+
+def test_gradients_reach_the_rows_and_nothing_else() -> None:
+    """The loss by the head's matrix and the loss by logits teach the same; the base's matrices get no gradient."""
+    made, active, targets = ends(tied=False), Active.all_rows("a"), torch.tensor([7, 0, 3, 3, 9, 7])
+    for p in (made.stem.weight, made.head_weight_VD):
+        p.requires_grad_(False)
+    ((_, weight_VD),) = made.head_weights(active, 3)
+    total, _ = linear_cross_entropy(H.flatten(0, 1), weight_VD, targets, softcap=15.0)
+    (got,) = torch.autograd.grad(total, made.deltas["a"].head_KD)
+    loss = torch.nn.functional.cross_entropy(made.logits(H, active).flatten(0, 1), targets, reduction="sum")
+    (want,) = torch.autograd.grad(loss, made.deltas["a"].head_KD)
+    torch.testing.assert_close(got, want)
+    made.embed(IDS, torch.float32, active).sum().backward()
+    grad = made.deltas["a"].stem_KD.grad
+    assert grad[:, 0].tolist() == [2.0, 3.0], "7 is read twice, 3 three times"
+    assert made.stem.weight.grad is None
+
+
+def test_untied_ends_say_the_same() -> None:
+    one, two = ends(tied=True), ends(tied=True)
+    two.untie()
+    assert torch.equal(one.logits(H), two.logits(H))
+    assert not two.cfg.tied
+    assert two.head.weight is not two.stem.weight
