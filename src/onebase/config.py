@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any, TypeVar, dataclass_transform
 
 from onebase.errors import ConfigError
+from onebase.yamls import Path_, dumper, loader
+from onebase.yamls import lines as lines_of
 
 if typing.TYPE_CHECKING:
-    import yaml
     from pydantic import TypeAdapter
 
 T = TypeVar("T")
-Path_ = tuple[str | int, ...]
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)
@@ -65,8 +65,8 @@ def load(cls: type[T], path: str | Path, overrides: Iterable[str] = ()) -> T:
         ) from None
     lines: dict[Path_, int] = {}
     try:
-        _lines(yaml.compose(text, Loader=_loader()), (), lines)
-        data = yaml.load(text, Loader=_loader())  # our loader is a SafeLoader
+        lines_of(yaml.compose(text, Loader=loader()), (), lines)
+        data = yaml.load(text, Loader=loader())  # our loader is a SafeLoader
     except RecursionError:
         raise ConfigError(
             f"{path}: nested too deep, or an alias inside itself", "write the recipe flat"
@@ -111,7 +111,7 @@ def dumps(cfg: Any) -> str:
     tree = to_dict(cfg)
     # PyYAML writes these three line breaks bare and then folds them to a space when it reads.
     breaks = re.search("[\x85\u2028\u2029]", json.dumps(tree, ensure_ascii=False))
-    return str(yaml.dump(tree, Dumper=_dumper(), sort_keys=False, allow_unicode=breaks is None))
+    return str(yaml.dump(tree, Dumper=dumper(), sort_keys=False, allow_unicode=breaks is None))
 
 
 def digest(cfg: Any) -> str:
@@ -327,7 +327,7 @@ def _override(data: dict[str, Any], text: str) -> Path_:
     if not sign or not key.strip():
         raise ConfigError(f"override {text!r} is not key=value", "write for example train.steps=100")
     try:
-        parsed = yaml.load(value, Loader=_loader())
+        parsed = yaml.load(value, Loader=loader())
     except yaml.YAMLError:
         raise ConfigError(
             f"override {text!r}: the value is not valid YAML", "quote it, for example name='a: b'"
@@ -352,71 +352,3 @@ def _override(data: dict[str, Any], text: str) -> Path_:
                 here[at] = {}
             here = here[at]
     return tuple(parts)
-
-
-def _lines(node: yaml.Node | None, path: Path_, out: dict[Path_, int]) -> None:
-    import yaml
-
-    if isinstance(node, yaml.MappingNode):
-        for k, v in node.value:
-            if not isinstance(k.value, str):
-                continue  # refused by the loader
-            at = (*path, k.value)
-            out[at] = k.start_mark.line + 1
-            _lines(v, at, out)
-    elif isinstance(node, yaml.SequenceNode):
-        for i, v in enumerate(node.value):
-            out[(*path, i)] = v.start_mark.line + 1
-            _lines(v, (*path, i), out)
-
-
-_NUMBER = re.compile(r"^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9_]+)[eE][-+]?[0-9]+$")
-_WHOLE = re.compile(r"^(?:[-+]?(?:0|[1-9][0-9_]*)|0x[0-9a-fA-F_]+)$")
-_DECIMAL = re.compile(
-    r"^(?:[-+]?(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
-)
-
-
-@functools.cache
-def _loader() -> Any:
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        """YAML 1.2 numbers and no silent repeat of a key.
-
-        PyYAML's are 1.1: `1e-3` is text, `010` is 8, `1:30` is 90 and `2024-01-01` a date. Here the first is a number, the
-        others text.
-        """
-
-        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-            seen: set[str] = set()
-            for k, _ in node.value:
-                if not isinstance(k.value, str):
-                    raise yaml.constructor.ConstructorError(None, None, "a key must be text", k.start_mark)
-                if k.value in seen:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"key '{k.value}' is given twice", k.start_mark
-                    )
-                seen.add(k.value)
-            return super().construct_mapping(node, deep)
-
-    replaced = {f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "timestamp")}
-    Loader.yaml_implicit_resolvers = {
-        first: [(tag, pattern) for tag, pattern in known if tag not in replaced]
-        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-    Loader.add_implicit_resolver("tag:yaml.org,2002:int", _WHOLE, list("-+0123456789"))
-    Loader.add_implicit_resolver("tag:yaml.org,2002:float", _DECIMAL, list("-+0123456789."))
-    Loader.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+0123456789."))
-    return Loader
-
-
-@functools.cache
-def _dumper() -> Any:
-    import yaml
-
-    class Dumper(yaml.SafeDumper):
-        """Quotes text that YAML 1.1 or our loader would take for something else."""
-
-    Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+0123456789."))
-    return Dumper

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import onebase
-from onebase.api.adapting import chat_rows
 from onebase.api.base import Base
+from onebase.api.texts import chat_rows
 from onebase.base.config import TextShape
 from onebase.generate import Completion, Sampling, generate, score
 from tests.pretrained import tiny_run

@@ -13,25 +13,25 @@ from torch import Tensor
 from onebase.adapt import lora
 from onebase.adapt.config import AdapterConfig, PromptConfig
 from onebase.adapt.folder import AdapterParts, adapter_tensors, bound_to, detach
-from onebase.adapt.head import Head, HeadConfig, fit_head
+from onebase.adapt.head import HeadConfig, fit_head
 from onebase.adapt.lora import LoraConfig
 from onebase.api.options import AdaptOptions
+from onebase.api.texts import answer_scores, chat_rows, completion_rows, features, text_tokens
 from onebase.artifact.files import canonical_json, sha256_bytes
 from onebase.artifact.record import Record, machine_facts, version_facts
 from onebase.base.config import base_flops
 from onebase.base.folder import LoadedBase, base_tensors
 from onebase.base.model import BaseModel
 from onebase.codec.text.codec import check_tokens, ledger, render_ledger
-from onebase.codec.text.sample import Tokens, chat_sample, completion_sample
+from onebase.codec.text.sample import Tokens
 from onebase.codec.text.tokenizer import Tokenizer
 from onebase.config import to_dict
 from onebase.data import RowPlan, TokenSet, read_rows
 from onebase.data.singles import SinglesPlan
 from onebase.errors import DataError, UserError
-from onebase.generate.score import score
 from onebase.model.proj import Active
 from onebase.objective.base import Objective
-from onebase.objective.label import Label, Pooling, pool, text_batch
+from onebase.objective.label import Label
 from onebase.objective.next_token import NextToken
 from onebase.train.config import AdamWConfig, ScheduleConfig, TrainConfig
 from onebase.train.listen import Listener
@@ -122,45 +122,6 @@ class _Adapting:
         return AdapterParts(config, tensors, record)
 
 
-def text_tokens(base: LoadedBase, texts: Sequence[str], limit: int | None = None) -> list[Tokens]:
-    """One Tokens a text (BOS and the text), ids by number; a text longer than the limit (the context) is refused by number."""
-    limit = limit or base.model.cfg.text.context
-    tok = base.codec.tokenizer
-    out = []
-    for i, ids in enumerate(tok.encode_batch(list(texts))):
-        if len(ids) + 1 > limit:
-            raise DataError(
-                f"row {i + 1} has {len(ids) + 1} tokens, the limit is {limit}",
-                "shorten it, or raise max_length",
-            )
-        out.append(
-            Tokens(
-                np.asarray([tok.bos, *ids], np.int32), np.zeros(len(ids) + 1, np.bool_), str(i), "labelled"
-            )
-        )
-    return out
-
-
-def completion_rows(base: LoadedBase, rows: Sequence[dict[str, Any]]) -> list[Tokens]:
-    """Rows with prompt and completion as tokens, the completion supervised."""
-    samples = (
-        completion_sample(r["prompt"], r["completion"], id=str(i), source="sft")
-        for i, r in enumerate(rows, 1)
-    )
-    return [base.codec.tokens(s) for s in samples]
-
-
-def chat_rows(base: LoadedBase, rows: Sequence[dict[str, Any]]) -> list[Tokens]:
-    """Rows with messages as tokens, the assistant's parts supervised."""
-    out = []
-    for i, r in enumerate(rows, 1):
-        try:
-            out.append(base.codec.tokens(chat_sample(r["messages"], id=str(i), source="sft")))
-        except DataError as e:  # the template knows the message, not the row
-            raise DataError(f"row {i}: {e.cause}", e.remedy) from None
-    return out
-
-
 def _data_facts(rows: Sequence[Any], labels: Sequence[str] = ()) -> dict[str, tuple[Any, str]]:
     facts: dict[str, tuple[Any, str]] = {
         "data.fingerprint": (sha256_bytes(canonical_json([dict(r) for r in rows]).encode()), "hashed"),
@@ -185,28 +146,11 @@ def _prompt(job: _Adapting) -> AdapterParts:
     facts: dict[str, tuple[Any, str]] = {"data.rows": (0, "a prompt learns from no labels")}
     if isinstance(job.data, (str, Path)) or len(job.data):
         rows = read_rows(job.data, ("text",))
-        mean = _answer_scores(job.base, prompt, [str(r["text"]) for r in rows]).mean(0)
+        mean = answer_scores(job.base, prompt, [str(r["text"]) for r in rows]).mean(0)
         prompt = replace(prompt, bias=dict(zip(prompt.answers, mean.tolist(), strict=True)))
         facts = _data_facts(rows)
     cfg = AdapterConfig(method="prompt", task="classify", base=bound_to(job.base), prompt=prompt)
     return job.parts(cfg, {}, facts)
-
-
-@torch.no_grad()
-def features(
-    base: LoadedBase, texts: Sequence[Tokens], pooling: Pooling, active: Active | None, batch: int = 64
-) -> Tensor:
-    """Pooled hidden states, fp32 [N, P] on the CPU, in the order given. Texts of like length share a batch."""
-    order = sorted(range(len(texts)), key=lambda i: len(texts[i].ids))
-    out: list[Tensor | None] = [None] * len(texts)
-    for i in range(0, len(order), batch):
-        part = order[i : i + batch]
-        read = text_batch([texts[j] for j in part])
-        cols = read.cols.to(base.model.device)
-        h = base.model.hidden(read.ids_BT.to(base.model.device), cols, active=active).hidden
-        for j, row in zip(part, pool(h, cols.doc, pooling).cpu(), strict=True):
-            out[j] = row
-    return torch.stack([r for r in out if r is not None])
 
 
 def _head(job: _Adapting) -> AdapterParts:
@@ -351,48 +295,3 @@ def _learn(
         "flops.formula": (per_token * state.tokens, "formula of the config x tokens, full backward assumed"),
         "train.final_loss": (result.losses[-1], "measured on the last batch"),
     }
-
-
-def classify_scores(
-    base: LoadedBase, cfg: AdapterConfig, name: str, texts: Sequence[str], active: Active | None
-) -> tuple[tuple[str, ...], Tensor]:
-    """(labels, log-probabilities [N, C]) of texts under an adapter that classifies."""
-    if cfg.prompt is not None:
-        return tuple(cfg.prompt.answers), _answer_scores(base, cfg.prompt, texts)
-    assert cfg.head is not None
-    x = features(base, text_tokens(base, texts), cfg.head.pooling, active)
-    head = base.model.heads[name]
-    assert isinstance(head, Head)
-    with torch.no_grad():
-        z = head(x.to(head.weight_CP.device)).cpu()
-    return cfg.head.labels, z.log_softmax(-1)
-
-
-def _answer_scores(base: LoadedBase, prompt: PromptConfig, texts: Sequence[str]) -> Tensor:
-    """log P(answer | prompt) for each label less its bias, normalised over the labels, [N, C]."""
-    tok = base.codec.tokenizer
-    heads = tok.encode_batch([prompt.template.replace("{text}", t) for t in texts])
-    tails = tok.encode_batch(list(prompt.answers.values()))
-    context = base.model.cfg.text.context
-    for i, head in enumerate(heads, 1):
-        if len(head) + 1 + max(map(len, tails)) > context:
-            raise DataError(
-                f"row {i} has {len(head) + 1} tokens with its prompt, no answer fits in {context}",
-                "shorten it",
-            )
-    if all(len(t) == 1 for t in tails):  # one forward of the prompt serves all answers
-        rows = [
-            Tokens(np.asarray([tok.bos, *h], np.int32), np.zeros(len(h) + 1, np.bool_), str(i), "labelled")
-            for i, h in enumerate(heads)
-        ]
-        h_ND = features(base, rows, "last", None).to(base.model.device, base.model.compute_dtype)
-        with torch.no_grad():
-            logp_NC = base.model.text.logits(h_ND).log_softmax(-1)[:, [t[0] for t in tails]].cpu()
-    else:
-        whole = [[tok.bos, *h, *t] for h in heads for t in tails]
-        ends = [len(t) for _ in heads for t in tails]
-        sums = [float(torch.as_tensor(x)[-n:].sum()) for n, x in zip(ends, score(base, whole), strict=True)]
-        logp_NC = torch.tensor(sums).view(len(texts), len(tails))
-    if prompt.bias is not None:
-        logp_NC = logp_NC - torch.tensor([prompt.bias[label] for label in prompt.answers])
-    return logp_NC.log_softmax(-1)

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from onebase.adapt import lora
 from onebase.adapt.folder import AdapterParts, Attached, attach, load_adapter, save_adapter
-from onebase.api.adapting import Data, adapt, classify_scores, features, text_tokens
+from onebase.api.adapting import Data, adapt
 from onebase.api.options import read_options
+from onebase.api.texts import classify_scores, features, text_tokens
 from onebase.artifact.record import Record
 from onebase.base.config import BaseConfig
 from onebase.base.folder import LoadedBase, save_base

@@ -4,8 +4,9 @@ import time
 from typing import Any
 
 from onebase.adapt.folder import Attached
-from onebase.api.adapting import Data, chat_rows, completion_rows
+from onebase.api.adapting import Data
 from onebase.api.base import Base
+from onebase.api.texts import chat_rows, completion_rows
 from onebase.base.folder import LoadedBase
 from onebase.base.model import BaseModel
 from onebase.codec.text.sample import Tokens

@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from onebase.adapt.folder import Attached, attach
-from onebase.api.adapting import classify_scores
 from onebase.api.base import Base
 from onebase.api.loading import find_artifact, load
+from onebase.api.texts import classify_scores
 from onebase.errors import UserError
 
 

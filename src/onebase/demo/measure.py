@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onebase.api.adapting import completion_rows
 from onebase.api.base import Adapter, Base
+from onebase.api.texts import completion_rows
 from onebase.codec.text.sample import completion_sample
 from onebase.data import Dataset, TokenSet
 from onebase.demo.results import DemoResult, Row, Sample

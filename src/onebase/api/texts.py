@@ -1,0 +1,118 @@
+"""Texts under a base: as tokens, as pooled features, and as classes by a head or by the probability of answers."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from onebase.adapt.config import AdapterConfig, PromptConfig
+from onebase.adapt.head import Head
+from onebase.base.folder import LoadedBase
+from onebase.codec.text.sample import Tokens, chat_sample, completion_sample
+from onebase.errors import DataError
+from onebase.generate.score import score
+from onebase.model.proj import Active
+from onebase.objective.label import Pooling, pool, text_batch
+
+
+def text_tokens(base: LoadedBase, texts: Sequence[str], limit: int | None = None) -> list[Tokens]:
+    """One Tokens a text (BOS and the text), ids by number; a text longer than the limit (the context) is refused by number."""
+    limit = limit or base.model.cfg.text.context
+    tok = base.codec.tokenizer
+    out = []
+    for i, ids in enumerate(tok.encode_batch(list(texts))):
+        if len(ids) + 1 > limit:
+            raise DataError(
+                f"row {i + 1} has {len(ids) + 1} tokens, the limit is {limit}",
+                "shorten it, or raise max_length",
+            )
+        out.append(
+            Tokens(
+                np.asarray([tok.bos, *ids], np.int32), np.zeros(len(ids) + 1, np.bool_), str(i), "labelled"
+            )
+        )
+    return out
+
+
+def completion_rows(base: LoadedBase, rows: Sequence[dict[str, Any]]) -> list[Tokens]:
+    """Rows with prompt and completion as tokens, the completion supervised."""
+    samples = (
+        completion_sample(r["prompt"], r["completion"], id=str(i), source="sft")
+        for i, r in enumerate(rows, 1)
+    )
+    return [base.codec.tokens(s) for s in samples]
+
+
+def chat_rows(base: LoadedBase, rows: Sequence[dict[str, Any]]) -> list[Tokens]:
+    """Rows with messages as tokens, the assistant's parts supervised."""
+    out = []
+    for i, r in enumerate(rows, 1):
+        try:
+            out.append(base.codec.tokens(chat_sample(r["messages"], id=str(i), source="sft")))
+        except DataError as e:  # the template knows the message, not the row
+            raise DataError(f"row {i}: {e.cause}", e.remedy) from None
+    return out
+
+
+@torch.no_grad()
+def features(
+    base: LoadedBase, texts: Sequence[Tokens], pooling: Pooling, active: Active | None, batch: int = 64
+) -> Tensor:
+    """Pooled hidden states, fp32 [N, P] on the CPU, in the order given. Texts of like length share a batch."""
+    order = sorted(range(len(texts)), key=lambda i: len(texts[i].ids))
+    out: list[Tensor | None] = [None] * len(texts)
+    for i in range(0, len(order), batch):
+        part = order[i : i + batch]
+        read = text_batch([texts[j] for j in part])
+        cols = read.cols.to(base.model.device)
+        h = base.model.hidden(read.ids_BT.to(base.model.device), cols, active=active).hidden
+        for j, row in zip(part, pool(h, cols.doc, pooling).cpu(), strict=True):
+            out[j] = row
+    return torch.stack([r for r in out if r is not None])
+
+
+def classify_scores(
+    base: LoadedBase, cfg: AdapterConfig, name: str, texts: Sequence[str], active: Active | None
+) -> tuple[tuple[str, ...], Tensor]:
+    """(labels, log-probabilities [N, C]) of texts under an adapter that classifies."""
+    if cfg.prompt is not None:
+        return tuple(cfg.prompt.answers), answer_scores(base, cfg.prompt, texts)
+    assert cfg.head is not None
+    x = features(base, text_tokens(base, texts), cfg.head.pooling, active)
+    head = base.model.heads[name]
+    assert isinstance(head, Head)
+    with torch.no_grad():
+        z = head(x.to(head.weight_CP.device)).cpu()
+    return cfg.head.labels, z.log_softmax(-1)
+
+
+def answer_scores(base: LoadedBase, prompt: PromptConfig, texts: Sequence[str]) -> Tensor:
+    """log P(answer | prompt) for each label less its bias, normalised over the labels, [N, C]."""
+    tok = base.codec.tokenizer
+    heads = tok.encode_batch([prompt.template.replace("{text}", t) for t in texts])
+    tails = tok.encode_batch(list(prompt.answers.values()))
+    context = base.model.cfg.text.context
+    for i, head in enumerate(heads, 1):
+        if len(head) + 1 + max(map(len, tails)) > context:
+            raise DataError(
+                f"row {i} has {len(head) + 1} tokens with its prompt, no answer fits in {context}",
+                "shorten it",
+            )
+    if all(len(t) == 1 for t in tails):  # one forward of the prompt serves all answers
+        rows = [
+            Tokens(np.asarray([tok.bos, *h], np.int32), np.zeros(len(h) + 1, np.bool_), str(i), "labelled")
+            for i, h in enumerate(heads)
+        ]
+        h_ND = features(base, rows, "last", None).to(base.model.device, base.model.compute_dtype)
+        with torch.no_grad():
+            logp_NC = base.model.text.logits(h_ND).log_softmax(-1)[:, [t[0] for t in tails]].cpu()
+    else:
+        whole = [[tok.bos, *h, *t] for h in heads for t in tails]
+        ends = [len(t) for _ in heads for t in tails]
+        sums = [float(torch.as_tensor(x)[-n:].sum()) for n, x in zip(ends, score(base, whole), strict=True)]
+        logp_NC = torch.tensor(sums).view(len(texts), len(tails))
+    if prompt.bias is not None:
+        logp_NC = logp_NC - torch.tensor([prompt.bias[label] for label in prompt.answers])
+    return logp_NC.log_softmax(-1)
