@@ -1,7 +1,7 @@
 """Attention in blocks of queries, each against only the keys in its reach; the training path on CPU.
 
 An operator of its own with a backward of its own, opaque to torch.compile: torch's batched matmul and softmax kernels are
-quicker here than what the compiler makes of the same steps. Scores and probabilities are in the compute dtype, the sums of
+as quick here as what the compiler makes of the same steps, and there is less to compile. Scores and probabilities are in the compute dtype, the sums of
 the softmax in fp32 inside torch's kernel. Z = B * G key heads of the batch, R query heads share each.
 """
 

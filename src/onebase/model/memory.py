@@ -13,7 +13,7 @@ def keep_freed_memory() -> bool:
     """Let glibc reuse large blocks instead of giving them back to the system; true if it took the setting.
 
     Training on CPU frees and asks for the same large tensors at every step. By default glibc maps each one above 32 MB anew and
-    the system zeroes every page of it again: a quarter of a step's time or more (bench/train_throughput). The process keeps its
+    the system zeroes every page of it again: about a fifth of an eager step's time where it was measured. The process keeps its
     peak memory until it ends. Elsewhere than on glibc it does nothing.
     """
     if not sys.platform.startswith("linux"):

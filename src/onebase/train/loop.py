@@ -38,7 +38,7 @@ CALIBRATE = 12
 """Steps timed before a budget in minutes becomes a number of steps; the first third is warm-up and not counted."""
 
 MICRO_TOKENS = {"cpu": 2048, "mps": 8192, "cuda": 32768}
-"""Tokens of a micro-batch when the recipe leaves it to us: on CPUs larger ones fall out of the cache (bench/train_throughput)."""
+"""Tokens of a micro-batch when the recipe leaves it to us: on CPUs larger ones need more memory and gain no speed."""
 
 Made = tuple[list[Batch], dict[str, int]]
 """This rank's micro-batches, and the tokens of the whole global batch by source."""
