@@ -345,9 +345,16 @@ def _guard(work: Callable[[], Any]) -> None:
         if e.remedy:
             print(f"  {e.remedy}", file=sys.stderr)
         raise SystemExit(1) from None
-    except BrokenPipeError:
-        sys.stderr.close()
-        raise SystemExit(0) from None
+    except OSError as e:
+        # What a room did not foresee: still a cause and a remedy. A closed pipe (`| head`) is no failure.
+        if isinstance(e, BrokenPipeError):
+            sys.stderr.close()
+            raise SystemExit(0) from None
+        if os.environ.get("ONEBASE_DEBUG"):
+            raise
+        print(f"error: {e}", file=sys.stderr)
+        print("  check the disk, the path and its permissions (--debug shows where)", file=sys.stderr)
+        raise SystemExit(1) from None
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from tests.resume import workers
 fork = multiprocessing.get_context("forkserver")
 fork.set_forkserver_preload(["tests.resume.workers"])
 
-# How often each place is passed in an undisturbed run is measured in test_places_are_passed.
+# How often each place is passed, at least, in an undisturbed run: a count beyond it would not kill, and the test would say so.
 PLACES = {"losses": 27, "optimizer": 9, "log": 9, "fsync": 20, "rename": 5}
 
 

@@ -130,6 +130,18 @@ def test_sigterm_saves_and_stops_and_the_run_goes_on(tmp_path: Path) -> None:
     assert result.losses + rest.losses == straight.losses
 
 
+def test_sigterm_before_the_number_of_steps_is_known(tmp_path: Path) -> None:
+    class Kills(Quiet):
+        def step(self, info: StepInfo) -> None:
+            if info.step == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    result = run(replace(small_job(tmp_path, steps=None, minutes=0.05), listeners=[Kills()]))
+    assert result.stopped
+    assert result.state.step == 3
+    assert not run(small_job(tmp_path, steps=None, minutes=0.05)).stopped
+
+
 def test_minutes_become_steps_once() -> None:
     hears = Hears()
     job = small_job(None, steps=None, minutes=0.03)

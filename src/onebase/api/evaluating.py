@@ -39,7 +39,11 @@ def evaluate(
     if task == "text":
         rows = read_rows(data, ("text",))
         documents = (Document(str(r["text"]), "text") for r in rows)
-        return {"bits_per_byte": by_source(document_nats(base.loaded, documents), seed=seed)["text"]}
+        return {
+            "bits_per_byte": by_source(document_nats(base.loaded, documents, active=base._active), seed=seed)[
+                "text"
+            ]
+        }
     if task == "classify":
         return _classify(base, attached, data, seed)
     samples, prompts, answers = _samples(base, data, task)

@@ -19,6 +19,7 @@ from onebase.codec.text.codec import TextCodec, ledger, render_ledger
 from onebase.codec.text.tokenizer import Tokenizer
 from onebase.data import Dataset, RowPlan, TokenSet, prepare, read_source
 from onebase.errors import ArtifactError, ConfigError
+from onebase.evaluation.bootstrap import Score
 from onebase.evaluation.likelihood import by_source, document_nats
 from onebase.model.device import pick_device
 from onebase.objective.base import Objective
@@ -93,12 +94,18 @@ def _run(recipe: Recipe, out: Path, par: Parallel, listeners: Sequence[Listener]
     first = objective.batch(plan.rows(0)[:1], 0)
     counted = counted_flops(model, objective, first) / first.inputs["text"].ids_BT.numel()
     loaded = LoadedBase(model, codec)
-    heldout = list(islice(dataset.documents("holdout"), 2000)) if dataset.count("holdout") else []
+    heldout = [list(islice(dataset.documents("holdout", s), 1000)) for s in dataset.stats]
+
+    def measured(base: LoadedBase, tokens: int) -> dict[str, Score]:
+        """Bits per byte of each source, `tokens` in all, shared evenly by the sources."""
+        each = tokens // len(heldout)
+        parts = [
+            document_nats(base, docs, length=recipe.train.length, max_tokens=each) for docs in heldout if docs
+        ]
+        return by_source([d for part in parts for d in part])
 
     def scores(_: BaseModel) -> dict[str, float]:
-        found = by_source(
-            document_nats(loaded, heldout, length=recipe.train.length, max_tokens=EVAL_TOKENS // 4)
-        )
+        found = measured(loaded, EVAL_TOKENS // 4)
         return {f"heldout_bits_per_byte/{k}": s.value for k, s in found.items()}
 
     job = Job(
@@ -108,7 +115,7 @@ def _run(recipe: Recipe, out: Path, par: Parallel, listeners: Sequence[Listener]
         train=recipe.train,
         out=out,
         listeners=[*_loggers(recipe, out, par), *listeners],
-        evaluate=scores if heldout else None,
+        evaluate=scores if any(heldout) else None,
         parallel=par,
         identity={"tokenizer": tokenizer.digest},
     )
@@ -119,7 +126,7 @@ def _run(recipe: Recipe, out: Path, par: Parallel, listeners: Sequence[Listener]
     whole = loaded if par.world == 1 else _gather(model, loaded)
     if par.main:
         _record(whole, recipe, dataset, result, counted, par)
-        found = by_source(document_nats(whole, heldout, length=recipe.train.length, max_tokens=EVAL_TOKENS))
+        found = measured(whole, EVAL_TOKENS)
         for source, s in found.items():
             value = {"value": s.value, "low": s.low, "high": s.high, "n": s.n}
             whole.record.add(
@@ -179,7 +186,8 @@ def _claim(out: Path, recipe: Recipe, par: Parallel) -> None:
 
 def _decides(recipe: dict[str, Any], begun: bool) -> dict[str, Any]:
     """The parts of a recipe that a run folder is bound to."""
-    train = {k: v for k, v in recipe["train"].items() if k != "device"}
+    free = ("device", "checkpoint", "eval_every")  # decide no weight
+    train = {k: v for k, v in recipe["train"].items() if k not in free}
     if begun:
         return {k: v for k, v in recipe.items() if k != "log"} | {"train": train}
     kept = {"data": recipe["data"], "tokenizer": recipe["tokenizer"]}

@@ -122,7 +122,7 @@ def machine_facts() -> dict[str, Any]:
         "cpu": _cpu(),
         "cores": cores,
         "memory_bytes": _memory(),
-        "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "platform": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "accelerators": accelerators,
     }

@@ -234,7 +234,8 @@ def _prompted(
 ) -> Row:
     """No labels: P("?") against P(".") after the message, in its dialogue, each beside its mean over unlabelled messages."""
     systems, areas = [], []
-    # Two hundred messages without their labels tell which mark the base prefers whatever the message.
+    # A hundred messages without their labels, as many questions as statements, tell which mark the base prefers whatever the
+    # message: the balance is known, the labels are not.
     unlabelled = [{"text": e.prompt} for e in task.train(task.sizes[1], 0)][:200]
     for b, name in ((base, "base, prompt alone"), (untrained, "untrained, prompt alone")):
         began = time.perf_counter()

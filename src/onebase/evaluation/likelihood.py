@@ -31,6 +31,7 @@ def document_nats(
     *,
     length: int | None = None,
     max_tokens: int | None = None,
+    active: Active | None = None,
 ) -> list[DocumentNats]:
     """Score documents in pieces of `length` tokens (the base's context when not given), each piece after a BOS of its own, as in
     training. Stops after `max_tokens`."""
@@ -51,7 +52,7 @@ def document_nats(
         total += len(ids)
         if max_tokens is not None and total >= max_tokens:
             break
-    for i, logp in zip(owner, score(base, pieces), strict=True):
+    for i, logp in zip(owner, score(base, pieces, active), strict=True):
         found[i][1] -= float(np.sum(np.asarray(logp)))  # type: ignore[operator]
     return [DocumentNats(str(s), float(n), int(b), int(t)) for s, n, b, t in found]
 

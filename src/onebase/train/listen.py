@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from onebase.artifact.files import write_atomic
 from onebase.errors import UserError
 
 
@@ -57,9 +58,8 @@ class JsonLog(Quiet):
     def start(self, step: int, total: int) -> None:
         kept = [line for line in read_log(self.path) if line["step"] < step]
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = self.path.open("w", encoding="utf-8")
-        for line in kept:
-            self.file.write(json.dumps(line) + "\n")
+        write_atomic(self.path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+        self.file = self.path.open("a", encoding="utf-8")
 
     def step(self, info: StepInfo) -> None:
         line = {k: v for k, v in vars(info).items() if k != "scores"} | info.scores

@@ -152,7 +152,7 @@ def run(job: Job) -> Result:
     finally:
         for x in heard:
             x.close()
-    return Result(state, losses, stop and state.step < (state.total or 0))
+    return Result(state, losses, stop and (state.total is None or state.step < state.total))
 
 
 def _step(job: Job, par: Parallel, optim: Optimizers, state: RunState, ahead: "_Ahead") -> StepInfo:
@@ -245,10 +245,10 @@ class _Ahead:
 
 
 def _fix_total(cfg: TrainConfig, state: RunState, pace: list[float], par: Parallel) -> int:
-    typical = statistics.median(pace[CALIBRATE // 3 :])
-    slowest = par.sum([typical])[0] / par.world
     left = (cfg.minutes or 0) * 60 - state.seconds
-    return state.step + max(1, int(left / slowest))
+    total = state.step + max(1, int(left / statistics.median(pace[CALIBRATE // 3 :])))
+    # Rank 0's clock decides for all: ranks that disagreed by a step would wait for each other for ever.
+    return int(par.sum([float(total) if par.main else 0.0])[0])
 
 
 def _recipe_digest(cfg: TrainConfig) -> str:

@@ -89,7 +89,7 @@ class Optimizers:
 
 def _place(tensor: Tensor, like: nn.Parameter) -> Tensor:
     if tensor.shape != like.shape:  # step counters stay plain tensors
-        return tensor.clone()
+        return tensor.to(like.device, copy=True)  # beside the parameter, where fused kernels look for it
     if isinstance(like, DTensor):
         return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements)
     return tensor.to(like.device, copy=True)
