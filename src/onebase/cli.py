@@ -344,7 +344,7 @@ def _guard(work: Callable[[], Any]) -> None:
         print(f"error: {e.cause}", file=sys.stderr)
         if e.remedy:
             print(f"  {e.remedy}", file=sys.stderr)
-        raise SystemExit(1) from None
+        raise SystemExit(e.exit_status) from None
     except OSError as e:
         # What a room did not foresee: still a cause and a remedy. A closed pipe (`| head`) is no failure.
         if isinstance(e, BrokenPipeError):

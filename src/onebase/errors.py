@@ -8,6 +8,8 @@ class UserError(Exception):
     traceback (unless `--debug`).
     """
 
+    exit_status = 1
+
     def __init__(self, cause: str, remedy: str = "") -> None:
         super().__init__(cause, remedy)
         self.cause = cause

@@ -12,6 +12,7 @@ from onebase.errors import UserError
 from onebase.govern.store import Store
 from onebase.model.device import compute_dtype, pick_device
 from onebase.train.listen import Listener
+from onebase.train.signals import EXIT_STOPPED
 
 
 def load(ref: str | Path, *, device: str = "cpu", dtype: str = "fp32") -> Base:
@@ -59,3 +60,5 @@ def pretrain(
 
 class Stopped(UserError):
     """The run was asked to stop and has saved; the same call goes on."""
+
+    exit_status = EXIT_STOPPED

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from onebase.api.base import Base
 from onebase.api.evaluating import untrained_twin
+from onebase.api.loading import Stopped
 from onebase.api.pretraining import run_recipe
 from onebase.api.recipe import DataConfig, ObjectiveConfig, Recipe
 from onebase.artifact.files import MANIFEST
@@ -76,7 +77,7 @@ def run_demo(
         recipe = demo_recipe(minutes, out / "corpus", quick)
         finished = run_recipe(recipe, out / "pretrain", listeners=[Progress("pretrain")], tell=tell)
         if finished.base is None:
-            raise UserError("the demo was stopped; the base so far is saved", "run the same command to go on")
+            raise Stopped("the demo was stopped; the base so far is saved", "run the same command to go on")
     base = Base(finished.base)
     untrained = Base(untrained_twin(finished.base, seed=recipe.train.seed + 1))
     tokens = TokenSet.build(dataset, "train", base.tokenizer, out / "pretrain" / "tokens")
