@@ -150,7 +150,8 @@ def eval_(
     train: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Labelled rows for the classical baseline and the gate (classify)."
+            metavar="FILE",
+            help="The rows the adapter learnt from, for the gate: classical rivals and an untrained twin (classify).",
         ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from onebase.adapt.head import _solve, fit_head
+from onebase.adapt.head import _solve, fit_head, fit_pooled
 
 
 def blobs(
@@ -29,7 +29,8 @@ def test_solution_is_the_convex_optimum() -> None:
 
 def test_more_features_than_examples() -> None:
     x, y = blobs(24, 200, 2, 1)
-    head, strength = fit_head(x, y, 2)
+    fitted = fit_head(x, y, 2)
+    head, strength = fitted.head, fitted.strength
     test_x, test_y = blobs(400, 200, 2, 2)
     assert strength > 0
     assert (head(test_x).argmax(-1) == test_y).float().mean() > 0.95
@@ -38,13 +39,29 @@ def test_more_features_than_examples() -> None:
 def test_scale_and_shift_of_features_do_not_matter() -> None:
     x, y = blobs(40, 10, 4, 3)
     scale, shift = torch.logspace(-3, 3, 10), torch.linspace(-50, 50, 10)
-    one, _ = fit_head(x, y, 4)
-    two, _ = fit_head(x * scale + shift, y, 4)
+    one = fit_head(x, y, 4).head
+    two = fit_head(x * scale + shift, y, 4).head
     assert torch.allclose(one(x).softmax(-1), two(x * scale + shift).softmax(-1), atol=1e-2)
 
 
 def test_constant_feature_and_one_example_a_class() -> None:
     x = torch.tensor([[1.0, 5.0], [2.0, 5.0]])
-    head, _ = fit_head(x, torch.tensor([0, 1]), 2)
+    head = fit_head(x, torch.tensor([0, 1]), 2).head
     assert head(x).argmax(-1).tolist() == [0, 1]
     assert torch.isfinite(head.weight_CP).all()
+
+
+def test_pooling_is_chosen_by_what_predicts_held_out_labels() -> None:
+    """The third part of the features decides in one case and is noise in the other."""
+    telling, y = blobs(60, 16, 2, 4, spread=3.0)
+    noise = 3 * torch.randn(60, 16, generator=torch.Generator().manual_seed(5))
+    assert fit_pooled(torch.cat((noise, noise, telling), 1), y, 2, "auto")[1] == "all"
+    fitted, how = fit_pooled(torch.cat((telling, noise, 10 * noise.flip(0)), 1), y, 2, "auto")
+    assert how == "both" and fitted.head.weight_CP.shape == (2, 32)
+    assert fit_pooled(telling, y, 2, "mean")[1] == "mean"
+
+
+def test_too_few_labels_to_choose_keep_the_smaller_pooling() -> None:
+    x, y = blobs(4, 12, 2, 6)
+    fitted, how = fit_pooled(x, y, 2, "auto")
+    assert how == "both" and fitted.held_out is None

@@ -87,6 +87,73 @@ def test_a_dearer_classical_system_is_not_recommended() -> None:
     assert not v.needs_base and "ship that" not in v.line and "10 times the time" in v.line
 
 
+def adapted(share: float, seconds: float = 50, size: int = 2_000, shared: int = 900_000) -> System:
+    """An adapter on a base that other tasks share."""
+    each = right(share)
+    return System("base", mean_score("accuracy", each), each, seconds, size, shared)
+
+
+def test_an_adapter_is_counted_alone_and_with_its_base() -> None:
+    """24 kB are more than the adapter's 2 kB, and far less than what the base takes: the line says both."""
+    ours, rival = adapted(0.85), system("TF-IDF", right(0.7), size=24_000)
+    yes = gate("accuracy", ours, system("untrained", right(0.6)), rival)
+    cost = (
+        "1/50 of the time to adapt and predict, 12 times the bytes of the adapter alone and 1/38 of the bytes of the adapter "
+        "with its base (900.0 kB, shared by all its tasks)"
+    )
+    assert yes.needs_base and yes.line.endswith(f"; TF-IDF would take {cost}.")
+    no = gate(
+        "accuracy",
+        adapted(0.7),
+        system("untrained", right(0.6)),
+        system("TF-IDF", right(0.7), size=24_000),
+    )
+    assert not no.needs_base and no.line.endswith(f" at {cost}; ship that.")
+    assert ours.whole == 902_000 and rival.whole == 24_000
+
+
+def test_like_bytes_and_an_adapter_without_any() -> None:
+    twin, rival = system("untrained", right(0.6)), system("TF-IDF", right(0.7), size=2_100)
+    assert (
+        "about the same bytes as the adapter alone and 1/430 of"
+        in gate("accuracy", adapted(0.85), twin, rival).line
+    )
+    line = gate("accuracy", adapted(0.85, size=0, shared=999), twin, rival).line
+    assert "predict and 2 times the bytes of the adapter with its base (999 bytes, shared" in line
+    assert "alone" not in line
+
+
+@pytest.mark.parametrize(
+    ("size", "end"),
+    [
+        (1_500, "; ship that."),
+        (24_000, "; ship that, unless other tasks need the base anyway."),
+        (10**7, ": pretraining gains nothing that can be shown here."),
+    ],
+)
+def test_the_advice_on_a_slower_rival_counts_the_base(size: int, end: str) -> None:
+    rival = system("ensemble", right(0.8), 500, size)
+    v = gate("accuracy", adapted(0.8), system("untrained", right(0.5)), rival)
+    assert not v.needs_base and v.line.endswith(end)
+    better = gate("accuracy", adapted(0.6), system("untrained", right(0.5)), rival)
+    assert "ensemble is better" in better.line and "unless" not in better.line
+
+
+def test_a_cost_that_was_not_measured_is_not_compared() -> None:
+    """Without the base's seconds the bytes decide alone; without its bytes too, nothing is said of cost."""
+    twin = system("untrained", right(0.5))
+    for rival, end in [
+        (system("TF-IDF", right(0.8), 500, 24_000), "; ship that, unless other tasks need the base anyway."),
+        (system("TF-IDF", right(0.8), 500, 10**7), ": pretraining gains nothing that can be shown here."),
+    ]:
+        line = gate("accuracy", adapted(0.8, seconds=0), twin, rival).line
+        assert "adapt and predict" not in line and line.endswith(end)
+    line = gate(
+        "accuracy", adapted(0.8, seconds=0, size=0, shared=0), twin, system("TF-IDF", right(0.8))
+    ).line
+    assert line.endswith(" accuracy); ship that.")
+
+
 def test_few_examples_never_say_yes() -> None:
     v = gate(
         "accuracy", system("base", [1.0] * 10), system("untrained", [0.0] * 10), system("TF-IDF", [0.0] * 10)

@@ -1,5 +1,7 @@
 """Objectives: the right targets, the right sums, randomness from the row's number alone."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,7 @@ from onebase.codec.text.sample import Tokens
 from onebase.errors import DataError
 from onebase.objective.base import IGNORE
 from onebase.objective.infill import Infill, InfillMarks, infill
-from onebase.objective.label import Label, pool
+from onebase.objective.label import Label, Pooling, narrowed, pool
 from onebase.objective.next_token import NextToken
 from tests.helpers import tiny_base
 
@@ -133,3 +135,7 @@ def test_pooling_ignores_padding() -> None:
     assert pool(h, doc, "last").tolist() == [[3.0]]
     assert pool(h, doc, "mean").tolist() == [[2.0]]
     assert pool(h, doc, "both").tolist() == [[3.0, 2.0]]
+    every = pool(h - 10, doc, "all")
+    assert every.tolist() == [[-7.0, -8.0, -7.0]]
+    for how in get_args(Pooling):
+        assert torch.equal(narrowed(every, how), pool(h - 10, doc, how))

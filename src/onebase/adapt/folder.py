@@ -11,7 +11,7 @@ from torch import Tensor
 from onebase.adapt import lora
 from onebase.adapt.config import AdapterConfig, BoundTo
 from onebase.adapt.head import Head
-from onebase.artifact.files import ArtifactWriter, check_fast, read_manifest
+from onebase.artifact.files import ArtifactWriter, canonical_json, check_fast, read_manifest
 from onebase.artifact.record import Record
 from onebase.artifact.tensors import fingerprint, load_tensors, save_tensors
 from onebase.base.folder import LoadedBase, base_fingerprint, base_tensors
@@ -36,16 +36,27 @@ class AdapterParts:
         """Content hash of the adapter's tensors and config."""
         return fingerprint(self.tensors, to_dict(self.config))
 
+    @property
+    def shipped(self) -> int:
+        """Bytes to use it where the base is: its tensors, and its config (a prompt is nothing else; a head's labels)."""
+        numbers = sum(t.numel() * t.element_size() for t in self.tensors.values())
+        return numbers + len(canonical_json(to_dict(self.config)).encode())
+
 
 @dataclass(frozen=True)
 class Attached:
-    """An adapter on a base under a name. `base` is the given one, or for method full a sibling with its weights replaced."""
+    """An adapter on a base under a name. `base` is the given one, or for method full a sibling with its weights replaced.
+
+    record, shipped: the adapter's own, as in `AdapterParts`: how it was made, and its bytes without the base's.
+    """
 
     name: str
     config: AdapterConfig
     base: LoadedBase
     active: Active | None
     fingerprint: str
+    record: Record
+    shipped: int
 
     @property
     def method(self) -> str:
@@ -114,7 +125,7 @@ def attach(base: LoadedBase, adapter: Path | AdapterParts, name: str) -> Attache
     device = base.model.device
     tensors = {k: t.to(device) for k, t in parts.tensors.items()}
     if parts.config.method == "full":
-        return Attached(name, parts.config, _replaced(base, tensors), None, parts.fingerprint)
+        return _attached(name, parts, _replaced(base, tensors), None)
     if parts.config.lora is not None:
         found = {k: t for k, t in tensors.items() if not k.startswith("head.")}
         lora.put(base.model, name, parts.config.lora, found)
@@ -128,7 +139,7 @@ def attach(base: LoadedBase, adapter: Path | AdapterParts, name: str) -> Attache
     for p in base.model.parameters():
         p.requires_grad_(False)
     active = Active.all_rows(name) if parts.config.lora else None
-    return Attached(name, parts.config, base, active, parts.fingerprint)
+    return _attached(name, parts, base, active)
 
 
 def detach(base: LoadedBase, name: str) -> None:
@@ -146,6 +157,10 @@ def adapter_tensors(base: LoadedBase, name: str) -> dict[str, Tensor]:
         assert isinstance(head, Head)
         out |= {"head.weight": head.weight_CP.detach(), "head.bias": head.bias_C.detach()}
     return {k: t.cpu().clone() for k, t in out.items()}
+
+
+def _attached(name: str, parts: AdapterParts, base: LoadedBase, active: Active | None) -> Attached:
+    return Attached(name, parts.config, base, active, parts.fingerprint, parts.record, parts.shipped)
 
 
 def _replaced(base: LoadedBase, tensors: dict[str, Tensor]) -> LoadedBase:

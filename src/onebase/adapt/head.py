@@ -1,17 +1,26 @@
 """A linear head on pooled hidden states, fitted exactly. N texts, P features, C classes."""
 
+from dataclasses import dataclass
+from typing import Literal
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from onebase.config import config
-from onebase.objective.label import Pooling
+from onebase.objective.label import Pooling, narrowed
 
 STRENGTHS = (3.0, 1.0, 0.3, 0.1, 0.03, 0.01)
 """L2 strengths tried by cross-validation, on standardised features; from strong to weak, each starts from the one before."""
 
 FOLDS = 3
+
+Chosen = Pooling | Literal["auto"]
+"""A pooling, or the better of CANDIDATES under cross-validation."""
+
+CANDIDATES: tuple[Pooling, ...] = ("both", "all")
+"""The largest value of a channel shows that a word is there at all, which helps where words decide; elsewhere it is noise."""
 
 
 @config
@@ -73,8 +82,35 @@ def _folds(y_N: np.ndarray, seed: int) -> np.ndarray:
     return fold
 
 
-def fit_head(x_NP: Tensor, y_N: Tensor, classes: int, seed: int = 0) -> tuple[Head, float]:
-    """The fitted head and the L2 strength that cross-validation chose (a middle one with under 3 labels in a class).
+@dataclass(frozen=True)
+class Fitted:
+    """A head, the L2 strength that cross-validation chose (a middle one with under 3 labels in a class), and the loss of the held-out
+    folds in nats an example (None without them)."""
+
+    head: Head
+    strength: float
+    held_out: float | None
+
+
+def fit_pooled(
+    x_NP: Tensor, y_N: Tensor, classes: int, pooling: Chosen, seed: int = 0
+) -> tuple[Fitted, Pooling]:
+    """`fit_head` on features pooled as `pooled_as(pooling)`; the pooling is chosen by held-out loss where it is "auto"."""
+    if pooling != "auto":
+        return fit_head(x_NP, y_N, classes, seed), pooling
+    found = [(fit_head(narrowed(x_NP, how), y_N, classes, seed), how) for how in CANDIDATES]
+    return min(
+        found, key=lambda f: 0.0 if f[0].held_out is None else f[0].held_out
+    )  # without folds: the first
+
+
+def pooled_as(pooling: Chosen) -> Pooling:
+    """What to pool so that every candidate can be had from it."""
+    return "all" if pooling == "auto" else pooling
+
+
+def fit_head(x_NP: Tensor, y_N: Tensor, classes: int, seed: int = 0) -> Fitted:
+    """The head fitted by L2-penalised logistic regression, its strength by cross-validation.
 
     Runs with gradients on whatever the caller's mode is. Features are standardised for the fit; the standardisation is folded
     into the head, so it reads raw features.
@@ -87,7 +123,7 @@ def fit_head(x_NP: Tensor, y_N: Tensor, classes: int, seed: int = 0) -> tuple[He
         _, scale, basis_RP = torch.linalg.svd((x - mean) / std, full_matrices=False)
         basis_RP = basis_RP[scale > 1e-9 * scale.max().clamp(min=1e-30)]
         z = ((x - mean) / std) @ basis_RP.T
-        strength = STRENGTHS[len(STRENGTHS) // 2]
+        strength, held_out = STRENGTHS[len(STRENGTHS) // 2], None
         if int(torch.bincount(y, minlength=classes).min()) >= FOLDS:
             fold = torch.from_numpy(_folds(y.numpy(), seed))
             scores = np.zeros(len(STRENGTHS))
@@ -97,11 +133,11 @@ def fit_head(x_NP: Tensor, y_N: Tensor, classes: int, seed: int = 0) -> tuple[He
                     start = _solve(z[fold != k], y[fold != k], classes, s, start, exact=False)
                     held = F.linear(z[fold == k], *start)
                     scores[i] += float(F.cross_entropy(held, y[fold == k], reduction="sum"))
-            strength = STRENGTHS[int(np.argmin(scores))]
+            strength, held_out = STRENGTHS[int(np.argmin(scores))], float(scores.min()) / len(y)
         w, b = _solve(z, y, classes, strength)
         w = w @ basis_RP
     head = Head(x.shape[1], classes)
     with torch.no_grad():
         head.weight_CP.copy_(w / std)
         head.bias_C.copy_(b - (w / std) @ mean)
-    return head, strength
+    return Fitted(head, strength, held_out)

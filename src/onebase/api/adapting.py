@@ -13,7 +13,7 @@ from torch import Tensor
 from onebase.adapt import lora
 from onebase.adapt.config import AdapterConfig, PromptConfig
 from onebase.adapt.folder import AdapterParts, adapter_tensors, bound_to, detach
-from onebase.adapt.head import HeadConfig, fit_head
+from onebase.adapt.head import HeadConfig, fit_pooled, pooled_as
 from onebase.adapt.lora import LoraConfig
 from onebase.api.options import AdaptOptions
 from onebase.api.texts import answer_scores, chat_rows, completion_rows, features, text_tokens
@@ -122,9 +122,14 @@ class _Adapting:
         return AdapterParts(config, tensors, record)
 
 
+def rows_hash(rows: Sequence[Any]) -> str:
+    """Hash of rows and their order: what a record keeps of the data that an adapter learnt from."""
+    return sha256_bytes(canonical_json([dict(r) for r in rows]).encode())
+
+
 def _data_facts(rows: Sequence[Any], labels: Sequence[str] = ()) -> dict[str, tuple[Any, str]]:
     facts: dict[str, tuple[Any, str]] = {
-        "data.fingerprint": (sha256_bytes(canonical_json([dict(r) for r in rows]).encode()), "hashed"),
+        "data.fingerprint": (rows_hash(rows), "hashed"),
         "data.rows": (len(rows), "counted"),
     }
     if labels:
@@ -158,20 +163,21 @@ def _head(job: _Adapting) -> AdapterParts:
     x = features(
         job.base,
         text_tokens(job.base, [r["text"] for r in rows], job.options.max_length),
-        job.options.pooling,
+        pooled_as(job.options.pooling),
         None,
     )
     y = torch.tensor([labels.index(str(r["label"])) for r in rows])
-    head, strength = fit_head(x, y, len(labels), job.options.seed)
+    fitted, pooling = fit_pooled(x, y, len(labels), job.options.pooling, job.options.seed)
+    head = fitted.head
     cfg = AdapterConfig(
         method="head",
         task="classify",
         base=bound_to(job.base),
-        head=HeadConfig(labels=labels, pooling=job.options.pooling),
+        head=HeadConfig(labels=labels, pooling=pooling),
     )
     tensors = {"head.weight": head.weight_CP.detach(), "head.bias": head.bias_C.detach()}
     return job.parts(
-        cfg, tensors, _data_facts(rows, labels) | {"head.l2": (strength, "chosen by cross-validation")}
+        cfg, tensors, _data_facts(rows, labels) | {"head.l2": (fitted.strength, "chosen by cross-validation")}
     )
 
 
@@ -181,10 +187,12 @@ def _lora_label(job: _Adapting) -> AdapterParts:
     o, base = job.options, job.base
     texts = text_tokens(base, [r["text"] for r in rows], o.max_length)
     y = [labels.index(str(r["label"])) for r in rows]
-    head, _ = fit_head(features(base, texts, o.pooling, None), torch.tensor(y), len(labels), o.seed)
+    x = features(base, texts, pooled_as(o.pooling), None)
+    fitted, pooling = fit_pooled(x, torch.tensor(y), len(labels), o.pooling, o.seed)
+    head = fitted.head
     lcfg = LoraConfig(rank=o.rank, alpha=o.alpha, sites=o.sites)
     objective = Label(
-        SCRATCH, {t.id: c for t, c in zip(texts, y, strict=True)}, o.pooling, Active.all_rows(SCRATCH)
+        SCRATCH, {t.id: c for t, c in zip(texts, y, strict=True)}, pooling, Active.all_rows(SCRATCH)
     )
     steps = max(1, o.epochs * len(rows) // min(o.rows, len(rows)))
     train = _train_config(o, steps, min(o.rows, len(rows)), base.model.cfg.text.context, default_lr=1e-3)
@@ -201,7 +209,7 @@ def _lora_label(job: _Adapting) -> AdapterParts:
         task="classify",
         base=bound_to(base),
         lora=lcfg,
-        head=HeadConfig(labels=labels, pooling=o.pooling),
+        head=HeadConfig(labels=labels, pooling=pooling),
     )
     return job.parts(cfg, tensors, _data_facts(rows, labels) | state)
 

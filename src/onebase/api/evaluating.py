@@ -1,13 +1,14 @@
 """`onebase.evaluate`: a base (with or without an adapter) on data, every score with its interval."""
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from onebase.adapt.folder import Attached
-from onebase.api.adapting import Data
+from onebase.api.adapting import Data, rows_hash
 from onebase.api.base import Base
 from onebase.api.texts import chat_rows, completion_rows
-from onebase.base.folder import LoadedBase
+from onebase.base.folder import LoadedBase, base_tensors
 from onebase.base.model import BaseModel
 from onebase.codec.text.sample import Tokens
 from onebase.data import Document, check_labels, read_rows
@@ -104,7 +105,19 @@ def _samples(base: Base, data: Data, task: str) -> tuple[list[Tokens], list[list
 
 def against_classical(base: Base, train: Data, test: Data, *, seed: int = 0) -> Verdict:
     """The gate for a classifying adapter: beside TF-IDF + logistic regression and nearest neighbour on the same labels, and beside
-    the same method on an untrained twin of the base. Raises UserError."""
+    the same method on an untrained twin of the base. `train` are the rows that the adapter learnt from. Raises UserError."""
+    ours, twin, rivals = contenders(base, train, test, seed=seed)
+    return gate("accuracy", ours, twin, rivals, seed=seed)
+
+
+def contenders(
+    base: Base, train: Data, test: Data, *, seed: int = 0
+) -> tuple[System, System, tuple[System, ...]]:
+    """What the gate compares: the base with its adapter, the untrained twin with one made alike, the classical rivals.
+
+    All predict the same test texts, and all count alike: seconds to fit (the adapter's as its record has them) and to predict, and
+    bytes to ship. The base's own bytes stand apart, in `System.shared`. Raises UserError.
+    """
     attached = base._attached
     if attached is None or attached.task != "classify":
         raise UserError(
@@ -112,20 +125,15 @@ def against_classical(base: Base, train: Data, test: Data, *, seed: int = 0) -> 
         )
     known, rows = read_rows(train, ("text", "label")), read_rows(test, ("text", "label"))
     check_labels(known, rows)
-    texts, truth = [str(r["text"]) for r in rows], [str(r["label"]) for r in rows]
-    options = _options(attached)
-    systems = []
-    twin = Base(untrained_twin(base.loaded, seed))
-    for name, b in ((f"the base with {attached.method}", base), ("untrained", twin)):
-        began = time.perf_counter()
-        size = 0
-        if b is twin:
-            adapter = twin.adapt(known, task="classify", method=attached.method, **options)
-            b, size = twin.with_adapter(adapter), adapter.bytes
-        each = correct(truth, [x.label for x in b.classify(texts)])
-        systems.append(
-            System(name, mean_score("accuracy", each, seed=seed), each, time.perf_counter() - began, size)
+    learnt = attached.record.get("data.fingerprint")
+    if attached.config.prompt is None and learnt not in (None, rows_hash(known)):
+        raise DataError(
+            f"these {len(known)} rows are not those that the adapter learnt from",
+            "give the same data: all systems must learn from the same labels",
         )
+    texts, truth = [str(r["text"]) for r in rows], [str(r["label"]) for r in rows]
+    ours = _measured(f"the base with {attached.method}", base, texts, truth, seed)
+    twin = _measured("untrained", adapted_twin(base, known, seed), texts, truth, seed)
     rivals = []
     for make in (TfidfLogistic, NearestNeighbour):
         model = make().fit([str(r["text"]) for r in known], [str(r["label"]) for r in known])
@@ -133,11 +141,53 @@ def against_classical(base: Base, train: Data, test: Data, *, seed: int = 0) -> 
         rivals.append(
             System(model.name, mean_score("accuracy", each, seed=seed), each, model.seconds, model.size)
         )
-    return gate("accuracy", systems[0], systems[1], rivals, seed=seed)
+    return ours, twin, tuple(rivals)
+
+
+def adapted_twin(base: Base, known: Sequence[dict[str, Any]], seed: int) -> Base:
+    """The untrained twin of a base, with an adapter made as the base's own was: same task, method and options, from `known`."""
+    attached = base._attached
+    assert attached is not None
+    # A prompt without bias saw no texts, and neither does its twin's. One with a bias saw some that nobody kept: `known` is what
+    # is at hand to calibrate the twin with.
+    plain = attached.config.prompt is not None and attached.config.prompt.bias is None
+    twin = Base(untrained_twin(base.loaded, seed))
+    adapter = twin.adapt(
+        [] if plain else known, task=attached.task, method=attached.method, **_options(attached)
+    )
+    return twin.with_adapter(adapter)
+
+
+def shipped_bytes(base: Base) -> tuple[int, int]:
+    """(bytes of the adapter on this base, 0 without one; bytes of the base itself: weights, tokenizer, template)."""
+    attached, loaded = base._attached, base.loaded
+    weights = sum(t.numel() * t.element_size() for t in base_tensors(loaded.model).values())
+    # The tokenizer as its file holds it: a classical system's vocabulary is counted too.
+    words = loaded.codec.tokenizer.as_json + loaded.codec.template.source
+    return attached.shipped if attached else 0, weights + len(words.encode())
+
+
+def _measured(name: str, base: Base, texts: Sequence[str], truth: Sequence[str], seed: int) -> System:
+    """A base with a classifying adapter on the test texts."""
+    attached = base._attached
+    assert attached is not None
+    began = time.perf_counter()
+    found = base.classify(texts)
+    predicting = time.perf_counter() - began
+    fitting = attached.record.get("seconds")
+    # Without the time of fitting, that of predicting would pass for the whole: better none.
+    seconds = 0.0 if fitting is None else float(fitting) + predicting
+    each = correct(truth, [x.label for x in found])
+    size, shared = shipped_bytes(base)
+    return System(name, mean_score("accuracy", each, seed=seed), each, seconds, size, shared)
 
 
 def _options(attached: Attached) -> dict[str, Any]:
-    """The options that make the same kind of adapter again."""
+    """The options that the adapter was made with, all of them, from its record."""
+    recorded = attached.record.get("config.options")
+    if recorded is not None:
+        return dict(recorded)
+    # An adapter from before options were recorded: what its config tells. Epochs, rate, rows and length are then the defaults.
     cfg = attached.config
     out: dict[str, Any] = {}
     if cfg.head is not None:

@@ -1,8 +1,8 @@
 """Options of adaptation: one flat, strict set for Python and the command line."""
 
+from onebase.adapt.head import Chosen
 from onebase.config import config, from_dict
 from onebase.errors import ConfigError
-from onebase.objective.label import Pooling
 
 
 @config
@@ -10,7 +10,8 @@ class AdaptOptions:
     """What `Base.adapt` takes beside data, task and method.
 
     epochs, rows, lr: passes over the data, samples a step, AdamW's peak rate (head: not used; it is solved exactly).
-    rank, alpha, sites: LoRA (sites: last words of site names, all when empty). pooling: which hidden states a head reads.
+    rank, alpha, sites: LoRA (sites: last words of site names, all when empty). pooling: which hidden states a head reads
+    ("auto": as cross-validation says).
     prompt, answers: prompt method (`{text}` in prompt; answers map a label to the text compared). max_length: longest sample in
     tokens (the base's context when null).
     """
@@ -21,7 +22,7 @@ class AdaptOptions:
     rank: int = 8
     alpha: float = 16.0
     sites: tuple[str, ...] = ()
-    pooling: Pooling = "both"
+    pooling: Chosen = "auto"
     prompt: str = "{text}"
     answers: dict[str, str] | None = None
     max_length: int | None = None

@@ -32,7 +32,9 @@ class System:
     """One system's result on a task.
 
     each: float [n], one value per test example in the common order (1/0 correct, ROUGE-L, or the summed nats of a
-    document when `weights` are given to `gate`); seconds: to fit and to predict; size: bytes that must be shipped.
+    document when `weights` are given to `gate`); seconds: to fit and to predict, on the same examples for all systems.
+    size: bytes that must be shipped for this task alone (an adapter, a classical model); shared: bytes of the base that it
+    needs beside them, which other tasks share (0: it needs none). A cost that was not measured is 0, and nothing is said of it.
     """
 
     name: str
@@ -40,6 +42,12 @@ class System:
     each: Array = field(repr=False, compare=False)
     seconds: float = 0.0
     size: int = 0
+    shared: int = 0
+
+    @property
+    def whole(self) -> int:
+        """Bytes of everything this task needs, as if it were the only one."""
+        return self.size + self.shared
 
 
 @dataclass(frozen=True)
@@ -104,39 +112,73 @@ def gate(
             "difference", -over_classical.value, -over_classical.high, -over_classical.low, over_classical.n
         )
         line = f"No: {rival.name} is better by {_size(flipped)} {unit} {_range(flipped)}" + _advice(
-            cost, rival, base
+            cost, rival, base, better=True
         )
     else:
         line = f"No: {rival.name} does as well (difference {_signed(over_classical)} {unit})" + _advice(
-            cost, rival, base
+            cost, rival, base, better=False
         )
     return Verdict(needs, line + ".", over_classical, over_untrained, rival.name)
 
 
-def _advice(cost: str, rival: System, base: System) -> str:
-    """Ship the rival unless it costs more on both counts."""
-    dearer = rival.seconds > base.seconds and rival.size > base.size
-    if dearer:
+def _advice(cost: str, rival: System, base: System, *, better: bool) -> str:
+    """Ship the rival unless it costs more on every count. Whether this task needs a base is asked, so the base's bytes count.
+
+    Where they decide between equals, the advice says so: a base that other tasks need costs this one nothing.
+    """
+    if _dearer(rival, base, base.whole):
         return f", though it takes {cost}: pretraining gains nothing that can be shown here"
-    return (f" at {cost}" if cost else "") + "; ship that"
+    ship = "; ship that"
+    if not better and base.shared and _dearer(rival, base, base.size):
+        ship += ", unless other tasks need the base anyway"
+    return (f" at {cost}" if cost else "") + ship
+
+
+def _dearer(rival: System, base: System, size: int) -> bool:
+    """Whether the rival costs more on every count that was measured for both, when `size` are the base's bytes."""
+    pairs = ((rival.seconds, base.seconds), (rival.whole, size))
+    measured = [r > b for r, b in pairs if r > 0 and b > 0]
+    return bool(measured) and all(measured)
 
 
 def _cost(rival: System, base: System) -> str:
-    parts = [
-        _times(rival.seconds, base.seconds, "time"),
-        _times(rival.size, base.size, "bytes"),
-    ]
-    return " and ".join(p for p in parts if p)
+    """What the rival takes, as shares of what the base takes; an adapter is counted both alone and with its base."""
+    if not base.shared:
+        parts = [
+            _times(rival.seconds, base.seconds, "time"),
+            _times(rival.whole, base.size, "bytes"),
+        ]
+    else:
+        both = _times(rival.whole, base.whole, "bytes", "the adapter with its base")
+        parts = [
+            # Pretraining took time too, once for all tasks: name the time that is meant.
+            _times(rival.seconds, base.seconds, "time to adapt and predict"),
+            _times(rival.whole, base.size, "bytes", "the adapter alone"),
+            both and f"{both} ({_amount(base.shared)}, shared by all its tasks)",
+        ]
+    found = [p for p in parts if p]
+    return " and ".join([", ".join(found[:-1]), found[-1]] if len(found) > 1 else found)
 
 
-def _times(rival: float, base: float, what: str) -> str:
-    """ "1/50 of the time", "3 times the bytes", or nothing where one was not measured."""
+def _times(rival: float, base: float, what: str, whose: str = "") -> str:
+    """ "1/50 of the time", "3 times the bytes of X", or nothing where one was not measured."""
     if rival <= 0 or base <= 0:
         return ""
     ratio = base / rival
+    of = f" of {whose}" if whose else ""
     if ratio >= 1.5:
-        return f"1/{ratio:,.0f} of the {what}"
-    return f"about the same {what}" if ratio > 1 / 1.5 else f"{1 / ratio:,.0f} times the {what}"
+        return f"1/{ratio:,.0f} of the {what}{of}"
+    if ratio > 1 / 1.5:
+        return f"about the same {what}" + (f" as {whose}" if whose else "")
+    return f"{1 / ratio:,.0f} times the {what}{of}"
+
+
+def _amount(size: int) -> str:
+    """Bytes as people read them: "950 bytes", "4.9 MB"; units are powers of 1000."""
+    power = min((len(str(size)) - 1) // 3, 3)
+    if power == 0:
+        return f"{size} bytes"
+    return f"{size / 1000**power:,.1f} {('kB', 'MB', 'GB')[power - 1]}"
 
 
 def _size(s: Score) -> str:

@@ -14,11 +14,12 @@ from onebase.model.mask import Cols
 from onebase.model.proj import Active
 from onebase.objective.base import Batch, Losses, Row, TrunkInput, count_sources
 
-Pooling = Literal["last", "mean", "both"]
+Pooling = Literal["last", "mean", "both", "all"]
 
 
 def pool(h_BTD: Tensor, doc_BT: Tensor, how: Pooling) -> Tensor:
-    """One fp32 vector a text, [B, P]: its last token's state, the mean over its tokens, or the two beside each other."""
+    """One fp32 vector a text, [B, P]: its last token's state, the mean over its tokens, the two beside each other, or those and
+    the largest value of each channel over its tokens."""
     valid_BT1 = (doc_BT >= 0)[..., None]
     h_BTD = h_BTD.float()
     last_B = valid_BT1[..., 0].sum(1) - 1
@@ -26,7 +27,24 @@ def pool(h_BTD: Tensor, doc_BT: Tensor, how: Pooling) -> Tensor:
     if how == "last":
         return last_BD
     mean_BD = (h_BTD * valid_BT1).sum(1) / valid_BT1.sum(1).clamp(min=1)
-    return mean_BD if how == "mean" else torch.cat((last_BD, mean_BD), -1)
+    if how == "mean":
+        return mean_BD
+    if how == "both":
+        return torch.cat((last_BD, mean_BD), -1)
+    most_BD = h_BTD.masked_fill(~valid_BT1, -torch.inf).amax(1)
+    return torch.cat((last_BD, mean_BD, most_BD), -1)
+
+
+def narrowed(x_NP: Tensor, how: Pooling) -> Tensor:
+    """What `pool` would have given with `how`, from what it gave with "all"."""
+    width = x_NP.shape[1] // 3
+    kept = {
+        "last": slice(0, width),
+        "mean": slice(width, 2 * width),
+        "both": slice(0, 2 * width),
+        "all": slice(None),
+    }
+    return x_NP[:, kept[how]]
 
 
 def text_batch(texts: Sequence[Tokens]) -> TrunkInput:

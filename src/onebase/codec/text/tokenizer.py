@@ -103,16 +103,17 @@ class Tokenizer:
 
     def save(self, path: str | Path) -> None:
         """Write `tokenizer.json`; `from_file` reads an equal tokenizer back."""
-        write_atomic(Path(path), self._canonical.encode())
+        write_atomic(Path(path), self.as_json.encode())
 
     @cached_property
-    def _canonical(self) -> str:
+    def as_json(self) -> str:
+        """The tokenizer whole, as `tokenizer.json` holds it, in one canonical form."""
         return canonical_json(json.loads(self._inner.to_str()))
 
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the tokenizer's canonical JSON."""
-        return sha256_bytes(self._canonical.encode())
+        return sha256_bytes(self.as_json.encode())
 
     @cached_property
     def vocab_size(self) -> int:

@@ -1,0 +1,177 @@
+"""The gate of `onebase eval --train`: both sides are counted alike, and the twin's adapter is made as the adapter was."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from onebase.adapt.folder import Attached, load_adapter
+from onebase.api.base import Adapter, Base
+from onebase.api.evaluating import adapted_twin, against_classical, contenders, shipped_bytes
+from onebase.base.folder import load_base, save_base
+from onebase.errors import DataError, UserError
+from tests.helpers import tiny_base
+
+Put = Callable[[str], Base]
+ROWS = [
+    {"text": f"{start} {i}", "label": label}
+    for i in range(6)
+    for start, label in (("Is it so", "ask"), ("It is so", "tell"), ("What is", "ask"), ("Go on", "tell"))
+]
+ANSWERS = {"ask": "?", "tell": "."}
+LORA: dict[str, Any] = {
+    "method": "lora",
+    "epochs": 2,
+    "lr": 0.02,
+    "rows": 5,
+    "max_length": 40,
+    "rank": 3,
+    "alpha": 5.0,
+    "sites": ["q", "v"],
+    "pooling": "mean",
+    "seed": 7,
+}
+METHODS: dict[str, dict[str, Any]] = {
+    "prompt": {"data": [], "method": "prompt", "prompt": "{text} so", "answers": ANSWERS},
+    "calibrated": {"data": ROWS[:8], "method": "prompt", "prompt": "{text} so", "answers": ANSWERS},
+    "head": {"data": ROWS, "method": "head", "pooling": "last", "seed": 3},
+    "lora": {"data": ROWS, **LORA},
+}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("bases") / "base"
+    save_base(path, tiny_base())
+    return path
+
+
+@pytest.fixture(scope="module")
+def adapters(saved: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Adapter]:
+    """An adapter of each method, in memory and saved: `parts.path` is its folder."""
+    base, out = Base(load_base(saved)), {}
+    for name, options in METHODS.items():
+        more = {k: v for k, v in options.items() if k != "data"}
+        out[name] = base.adapt(options["data"], task="classify", **more)
+        out[name].save(tmp_path_factory.mktemp("adapters") / name)
+    return out
+
+
+@pytest.fixture(params=["memory", "folder"])
+def put(request: pytest.FixtureRequest, saved: Path, adapters: dict[str, Adapter]) -> Put:
+    """The base with the adapter of a method on it: as it was made, or as its folder holds it."""
+
+    def on_base(method: str) -> Base:
+        adapter = adapters[method]
+        return Base(load_base(saved)).with_adapter(
+            adapter if request.param == "memory" else folder_of(adapter)
+        )
+
+    return on_base
+
+
+def folder_of(adapter: Adapter) -> Path:
+    assert adapter.parts.path is not None
+    return adapter.parts.path
+
+
+def attached_to(base: Base) -> Attached:
+    assert base._attached is not None
+    return base._attached
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_twin_is_made_with_exactly_the_options_of_the_adapter(method: str, put: Put) -> None:
+    base = put(method)
+    twin = adapted_twin(base, ROWS, 0)
+    ours, theirs = attached_to(base), attached_to(twin)
+    options = ours.record.get("config.options")
+    assert (
+        options.items() >= {k: v for k, v in METHODS[method].items() if k not in ("data", "method")}.items()
+    )
+    assert theirs.record.get("config.options") == options
+    assert theirs.record.get("train.steps") == ours.record.get("train.steps")  # epochs and rows at work
+    assert (theirs.config.lora, theirs.config.head) == (ours.config.lora, ours.config.head)
+    assert twin.fingerprint != base.fingerprint
+    assert theirs.fingerprint != ours.fingerprint
+
+
+def test_a_longest_sample_holds_for_the_twin_too(put: Put) -> None:
+    long = {"text": "zq" * 22, "label": "ask"}
+    with pytest.raises(UserError, match="the limit is 40"):
+        adapted_twin(put("lora"), [*ROWS, long], 0)
+
+
+def test_a_twin_of_a_prompt_is_calibrated_only_if_the_prompt_is(put: Put) -> None:
+    for method, rows in (("prompt", 0), ("calibrated", len(ROWS))):
+        twin = attached_to(adapted_twin(put(method), ROWS, 0))
+        assert twin.config.prompt is not None
+        assert (twin.config.prompt.bias is not None) == (method == "calibrated")
+        assert twin.record.get("data.rows") == rows
+
+
+def test_an_adapter_without_recorded_options_falls_back_to_its_config(
+    saved: Path, adapters: dict[str, Adapter]
+) -> None:
+    parts = load_adapter(folder_of(adapters["lora"]))
+    parts.record.events = [e for e in parts.record.events if e.field not in ("config.options", "seconds")]
+    base = Base(load_base(saved)).with_adapter(Adapter(parts))
+    twin = attached_to(adapted_twin(base, ROWS, 0))
+    assert (twin.config.lora, twin.config.head) == (parts.config.lora, parts.config.head)
+    ours, _, _ = contenders(base, ROWS, ROWS)
+    assert ours.seconds == 0, "predicting alone would pass for fitting and predicting"
+    assert "of the time" not in against_classical(base, ROWS, ROWS).line
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_all_count_fitting_predicting_and_what_must_be_shipped(method: str, put: Put) -> None:
+    base = put(method)
+    record = attached_to(base).record
+    before = record.get("seconds")
+    record.add("seconds", before + 100.0, "made larger by the test")
+    ours, twin, rivals = contenders(base, ROWS, ROWS[:20])
+    record.add("seconds", before, "measured")
+    assert before + 100 < ours.seconds < before + 160, "the record's seconds, and those of predicting"
+    assert 0 < twin.seconds < 100
+    for s in (ours, twin, *rivals):
+        assert s.seconds > 0
+        assert s.size > 0
+        assert len(s.each) == 20
+    assert len(rivals) == 2
+    assert [s.shared for s in rivals] == [0, 0]
+    assert ours.shared == twin.shared > 0
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_bytes_are_those_of_the_files_but_for_their_headers(
+    method: str, put: Put, saved: Path, adapters: dict[str, Adapter]
+) -> None:
+    def on_disk(folder: Path, *names: str) -> int:
+        return sum((folder / n).stat().st_size for n in names)
+
+    size, shared = shipped_bytes(put(method))
+    whole = on_disk(saved, "model-00001.safetensors", "codecs/text/tokenizer.json", "template.jinja")
+    assert 0.9 * whole < shared <= whole, "an adapter that is on the base is no part of it"
+    folder = folder_of(adapters[method])
+    assert adapters[method].bytes < size <= on_disk(folder, "adapter.safetensors", "adapter.json")
+    assert shipped_bytes(Base(load_base(saved))) == (0, shared)
+
+
+def test_the_gate_says_what_the_bytes_are(put: Put) -> None:
+    line = against_classical(put("head"), ROWS, ROWS).line
+    assert "the adapter alone and " in line
+    assert "the adapter with its base (" in line
+    assert "shared by all its tasks)" in line
+
+
+def test_only_for_an_adapter_that_classifies(saved: Path) -> None:
+    with pytest.raises(UserError, match="an adapter that classifies"):
+        against_classical(Base(load_base(saved)), ROWS, ROWS)
+
+
+def test_all_systems_learn_from_the_same_rows(put: Put) -> None:
+    for method in ("head", "lora"):
+        with pytest.raises(DataError, match="these 23 rows are not those that the adapter learnt from"):
+            contenders(put(method), ROWS[1:], ROWS)
+    contenders(put("prompt"), ROWS[:20], ROWS)  # it learnt from none
