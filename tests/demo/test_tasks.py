@@ -104,6 +104,10 @@ def test_question_is_balanced_and_asks_for_the_mark() -> None:
             draw = task.train(size, seed)
             assert Counter(e.target for e in draw) == dict.fromkeys(task.labels, size)
     assert set(task.train(10, 0)) <= set(task.train(50, 0))
+    assert len(set(task.unlabelled)) == 200 and not set(task.unlabelled) & {e.prompt for e in task.test}
+    label = {e.prompt: e.target for k in task.draws for e in task.draws[k]}
+    found = Counter(label[p] for p in task.unlabelled if p in label)
+    assert found["question"] != found["statement"]  # drawn whatever their label, not balanced by it
     with pytest.raises(UserError, match="no draw of size 7"):
         task.train(7)
 

@@ -1,6 +1,6 @@
 """What the demo found, as plain facts that the report shows."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from onebase.evaluation.bootstrap import Score
@@ -46,3 +46,30 @@ class DemoResult:
     samples: list[Sample] = field(default_factory=list)
     stages: dict[str, float] = field(default_factory=dict)
     adapters: dict[str, str] = field(default_factory=dict)
+
+
+def as_json(result: DemoResult) -> dict[str, Any]:
+    """The result as plain data: everything but the values of single examples."""
+
+    def system(s: System) -> dict[str, Any]:
+        costs = {"seconds": s.seconds, "bytes": s.size, "base_bytes": s.shared}
+        return {"name": s.name, "score": asdict(s.score)} | costs
+
+    rows = [
+        {
+            "task": r.task,
+            "setting": r.setting,
+            "metric": r.metric,
+            "systems": [system(s) for s in (r.base, r.untrained, *r.classical)],
+            "verdict": r.verdict.line,
+            "needs_base": r.verdict.needs_base,
+        }
+        for r in result.rows
+    ]
+    held = {k: {n: asdict(s) for n, s in v.items()} for k, v in result.heldout.items()}
+    return {
+        "rows": rows,
+        "heldout_bits_per_byte": held,
+        "stages_seconds": result.stages,
+        "facts": result.facts,
+    }

@@ -17,8 +17,11 @@ from onebase.codec.text.codec import ledger, render_ledger
 from onebase.config import to_dict
 from onebase.data import Dataset, TokenSet, prepare
 from onebase.demo import measure
+from onebase.demo.docstrings import docstring
+from onebase.demo.heldout import fit_ngram, heldout
 from onebase.demo.report import write_report
-from onebase.demo.results import DemoResult, Sample
+from onebase.demo.results import DemoResult, Sample, as_json
+from onebase.demo.size import Size
 from onebase.demo.tasks import corpus, tasks
 from onebase.errors import UserError
 from onebase.train.config import AdamWConfig, CheckpointConfig, MuonConfig, ScheduleConfig, TrainConfig
@@ -93,20 +96,21 @@ def run_demo(
         stages=stages,
     )
     found = tasks(seed)
-    size = measure.Size.quick() if quick else measure.Size()
+    size = Size.quick() if quick else Size()
     with stage("predict held-out text, beside a 5-gram"):
-        result.heldout = measure.heldout(base, untrained, dataset, tokens, size, tell)
+        ngram = fit_ngram(base, tokens, size)
+        result.heldout = heldout(base, untrained, ngram, dataset, size, tell)
     with stage("task: is it a question? by prompt alone, by a head, by LoRA"):
-        result.rows += measure.question(base, untrained, found["question"], out, result, size, tell)
+        result.rows += measure.question(base, untrained, ngram, found["question"], out, result, size, tell)
     with stage("task: write the docstring, by supervised fine-tuning"):
-        result.rows += measure.docstring(base, untrained, found["docstring"], out, result, size, tell)
+        result.rows += docstring(base, untrained, found["docstring"], out, result, size, tell)
     with stage("task: topic of an exchange, by a head"):
         result.rows += measure.topic(base, untrained, found["topic"], size, tell)
     with stage("sample and report"):
         result.samples += _samples(base)
         stages["everything"] = time.perf_counter() - began
         write_report(result, out / "report.html")
-        (out / "results.json").write_text(json.dumps(measure.as_json(result), indent=1), encoding="utf-8")
+        (out / "results.json").write_text(json.dumps(as_json(result), indent=1), encoding="utf-8")
     tell(f"\nreport: {out / 'report.html'}   ({time.perf_counter() - began:.0f} s in all)")
     tell(f"chat with it:   onebase chat {out / 'pretrain'}")
     adapters = " ".join(f"--adapter {name}={path}" for name, path in result.adapters.items())

@@ -19,6 +19,7 @@ from onebase.demo.sources import Chat, chats, dialogue, exchanges, lines, share
 from onebase.errors import UserError
 
 SEEDS = 5
+UNLABELLED = 200
 QUESTION_SIZES = (10, 50, 200)
 TOPIC_SIZES = (5, 20)
 MARKS = {"question": "?", "statement": "."}  # label -> the mark whose probability the prompt method compares
@@ -51,7 +52,8 @@ class Task:
     """Labelled data with fixed splits.
 
     `sizes` are the labels a class that can be trained on, each under `seeds` draws; a task of kind "text" has one draw,
-    of all its training data. `labels` is empty for kind "text".
+    of all its training data. `labels` is empty for kind "text". `unlabelled` are prompts of the pool that labels are drawn from,
+    drawn whatever their label: what someone has who has labelled nothing.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Task:
     seeds: int
     draws: Mapping[tuple[int, int], tuple[Example, ...]]
     test: tuple[Example, ...]
+    unlabelled: tuple[str, ...] = ()
 
     def train(self, size: int | None = None, seed: int = 0) -> tuple[Example, ...]:
         """The training examples with `size` labels a class (default: the most) of draw `seed` (0 .. seeds-1)."""
@@ -143,6 +146,9 @@ def question(seed: int = 0) -> Task:
                     known.add(_key(example.text))
                     found[side][example.target].append(example)
     shuffled = {side: {k: _shuffle(seed, v) for k, v in classes.items()} for side, classes in found.items()}
+    every = sorted(
+        (e for v in found["pool"].values() for e in v), key=lambda e: share(seed, f"unlabelled {e.id}")
+    )
     count = min(_TEST_PER_CLASS, *(len(v) for v in shuffled["test"].values()))
     return Task(
         name="question",
@@ -153,6 +159,7 @@ def question(seed: int = 0) -> Task:
         seeds=SEEDS,
         draws=_draws(seed, shuffled["pool"], QUESTION_SIZES),
         test=tuple(_shuffle(seed, [e for v in shuffled["test"].values() for e in v[:count]])),
+        unlabelled=tuple(e.prompt for e in every[:UNLABELLED]),
     )
 
 

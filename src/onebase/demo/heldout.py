@@ -1,0 +1,48 @@
+"""The demo's first measurement: how well held-out text is predicted, beside what counting alone predicts."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from onebase.api.base import Base
+from onebase.data import Dataset, TokenSet
+from onebase.demo.size import Size
+from onebase.evaluation.bootstrap import Score
+from onebase.evaluation.likelihood import by_source, document_nats
+from onebase.evaluation.metrics import bits_per_byte
+from onebase.evaluation.ngram import NGram
+
+
+def fit_ngram(base: Base, tokens: TokenSet, size: Size) -> NGram:
+    """A Kneser-Ney 5-gram over the base's own tokens, on documents of its corpus drawn at random."""
+    order, read = [], 0
+    for i in np.random.default_rng(0).permutation(len(tokens)):
+        order.append(tokens.tokens(int(i)).ids[1:].astype(np.int64))
+        read += len(order[-1])
+        if read > size.ngram_tokens:
+            break
+    return NGram(base.config.text.vocab_size, 5).fit(order)
+
+
+def heldout(
+    base: Base, untrained: Base, ngram: NGram, dataset: Dataset, size: Size, tell: Callable[[str], None]
+) -> dict[str, dict[str, Score]]:
+    """Bits per byte of held-out text by source and system: the base, its untrained twin, the n-gram."""
+    documents = []
+    for source in dataset.stats:
+        used = 0
+        for d in dataset.documents("holdout", source):
+            used += len(base.tokenizer.encode(d.text))
+            documents.append(d)
+            if used > size.heldout_tokens // len(dataset.stats):
+                break
+    nats = ngram.totals([base.tokenizer.encode(d.text, eos=True) for d in documents])
+    ours = by_source(document_nats(base.loaded, documents))
+    start = by_source(document_nats(untrained.loaded, documents))
+    found: dict[str, dict[str, Score]] = {}
+    for source, score in ours.items():
+        mine = [i for i, d in enumerate(documents) if d.source == source]
+        rival = bits_per_byte([nats[i] for i in mine], [len(documents[i].text.encode()) for i in mine])
+        found[source] = {"base": score, "5-gram": rival, "untrained base": start[source]}
+        tell(f"{source}: {score.value:.3f} bits per byte, 5-gram {rival.value:.3f}")
+    return found
