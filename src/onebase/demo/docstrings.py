@@ -45,8 +45,9 @@ def docstring(
             method="lora",
             epochs=size.docstring_epochs,
             rows=16,
-            rank=16,
-            lr=4e-3,
+            rank=32,
+            alpha=32.0,
+            lr=8e-3,
             max_length=base.config.text.context,
             listeners=[Progress(name)],
         )

@@ -125,8 +125,8 @@ def _prepare(out: Path, seed: int, quick: bool, tell: Tell) -> Dataset:
         part = 20 if quick else 1
         found = corpus(
             seed,
-            dialogue_chars=9_000_000 // part,
-            code_chars=5_000_000 // part,
+            dialogue_chars=7_000_000 // part,
+            code_chars=7_000_000 // part,
             prose_chars=1_500_000 // part,
         )
         prepare(found.documents(), path, holdout=0.0, seed=seed)

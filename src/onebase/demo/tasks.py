@@ -95,8 +95,8 @@ class Corpus:
 def corpus(
     seed: int = 0,
     *,
-    dialogue_chars: int = 9_000_000,
-    code_chars: int = 5_000_000,
+    dialogue_chars: int = 7_000_000,
+    code_chars: int = 7_000_000,
     prose_chars: int = 1_500_000,
 ) -> Corpus:
     """The pretraining documents, at most so many characters of each source, in an order that depends on the seed alone.
