@@ -1,7 +1,7 @@
 """Tokens to a loss: what Hugging Face's Trainer with AdamW reaches after N tokens, and with how many tokens we reach it.
 
 Both sides: the same tokenizer, documents, context, batch, held-out text and (within 2%) parameters; width 128; each tunes its
-learning rate over three values on seed 0, then runs three seeds. The Trainer runs a Llama with linear decay after warm-up on
+learning rate over five values on seed 0, then runs three seeds. The Trainer runs a Llama with linear decay after warm-up on
 documents joined by end tokens and cut to the context, as its examples do. Both are scored on the same held-out pieces.
 Ours runs once for each share of N that is claimed, because a schedule ends where its budget ends.
 
@@ -23,9 +23,9 @@ from typing import Any
 from common import child, need, report
 
 VOCAB, WIDTH, DEPTH, HEAD, LENGTH, ROWS = 4096, 128, 4, 32, 256, 16
-LR_TRAINER = (2e-3, 4e-3, 8e-3)
-LR_OURS = (0.02, 0.04, 0.08)
-SHARES = (0.65, 0.5)
+LR_TRAINER = (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)
+LR_OURS = (0.01, 0.02, 0.04, 0.08, 0.16)
+SHARES = (0.65, 0.5, 0.35)
 SEEDS = (0, 1, 2)
 
 
