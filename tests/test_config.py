@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from onebase.config import config, digest, dumps, from_dict, load, override, to_dict
+from onebase.config import config, digest, dumps, from_dict, load, override, to_dict, to_lean
 from onebase.errors import ConfigError
 
 
@@ -239,3 +239,16 @@ def test_not_plain_data() -> None:
         from_dict(Recipe, {"width": {1, 2}}, "here")
     with pytest.raises(ConfigError, match="heads"):
         from_dict(Recipe, {"width": 1, "maybe": {"heds": 1}})
+
+
+def test_a_lean_config_has_what_differs_from_the_defaults() -> None:
+    full = Recipe(width=3, rate=0, blocks=(Block(heads=3), Block()), maybe=Block(), on=True)
+    lean = to_lean(full)
+    assert lean == {"width": 3, "blocks": [{"heads": 3}, {}], "maybe": {}, "on": True}
+    assert from_dict(Recipe, lean) == full
+
+
+@given(recipes)
+def test_a_lean_config_means_the_same(recipe: Recipe) -> None:
+    recipe = dataclasses.replace(recipe, either=None)  # a map without keys does not say which of two configs it is
+    assert from_dict(Recipe, to_lean(recipe)) == recipe

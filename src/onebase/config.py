@@ -43,6 +43,14 @@ def to_dict(cfg: Any) -> dict[str, Any]:
     return tree
 
 
+def to_lean(cfg: Any) -> dict[str, Any]:
+    """The config without the fields that have their default. Hashes of what lasts are taken from it: a field that a later version
+    adds then changes none of them. (So a default, once published, must keep its meaning.)"""
+    tree = _lean(cfg)
+    assert isinstance(tree, dict)
+    return tree
+
+
 def from_dict(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:
     """Build `cls` from plain data; `where` names the source in errors. Raises ConfigError."""
     return _build(cls, data, where, {})
@@ -135,6 +143,20 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(v) for v in value]
     return value
+
+
+def _lean(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        found = {}
+        for f in dataclasses.fields(value):
+            default = f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
+            own = getattr(value, f.name)
+            if own != default or isinstance(own, bool) != isinstance(default, bool):  # True == 1
+                found[f.name] = _lean(own)
+        return found
+    if isinstance(value, Mapping):
+        return {str(k): _lean(v) for k, v in value.items()}
+    return [_lean(v) for v in value] if isinstance(value, (list, tuple)) else value
 
 
 def _whole(value: Any) -> Any:

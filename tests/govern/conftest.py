@@ -3,7 +3,6 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -11,15 +10,18 @@ import torch
 from onebase.artifact.files import ArtifactWriter
 from onebase.artifact.record import Record
 from onebase.artifact.tensors import fingerprint, save_tensors
+from onebase.base.config import TextShape, text_base
+from onebase.config import to_dict, to_lean
 from onebase.govern.store import Store
+
+CONFIG = text_base(TextShape(width=32, depth=1, head_dim=16, vocab_size=300))
 
 
 def make_base(
     folder: Path, *parents: tuple[str, str, str], value: float = 0.0, overwrite: bool = False
 ) -> str:
-    config: dict[str, Any] = {"width": 2, "rate": 1.0}
     tensors = {"a": torch.full((2, 2), value), "b": torch.ones(3, dtype=torch.bfloat16)}
-    mark = fingerprint(tensors, config)
+    mark = fingerprint(tensors, to_lean(CONFIG))
     record = Record("base", {"fingerprint": mark, "tokenizer": "t" * 8})
     for parent in parents:
         record.add_parent(*parent)
@@ -27,7 +29,7 @@ def make_base(
     record.add("loss", 3.25, "measured")
     record.add("loss", 2.125, "measured")
     with ArtifactWriter(folder, "base", {"fingerprint": mark}, overwrite) as w:
-        w.path("base.json").write_text(json.dumps({"schema": 1, "config": config}))
+        w.path("base.json").write_text(json.dumps({"schema": 1, "config": to_dict(CONFIG)}))
         save_tensors(w.path("model-00001.safetensors"), {"a": tensors["a"]})
         save_tensors(w.path("model-00002.safetensors"), {"b": tensors["b"]})
         record.save(w.path("record.json"))

@@ -8,6 +8,8 @@ import torch
 from onebase.artifact.files import ArtifactWriter, verify
 from onebase.artifact.record import Record
 from onebase.artifact.tensors import save_tensors
+from onebase.base.config import TextShape, text_base
+from onebase.config import to_dict
 from onebase.errors import ArtifactError
 from onebase.govern.verify import verify_artifact, verify_tree
 from tests.govern.conftest import Family, make_base, make_other
@@ -51,7 +53,7 @@ def test_good(family: Family) -> None:
         {"tensors": {"b": torch.ones(3, dtype=torch.bfloat16) * 2}},
         {"tensors": {"b": torch.ones(3)}},
         {"tensors": {"c": torch.ones(3, dtype=torch.bfloat16)}},
-        {"config": {"width": 3, "rate": 1.0}},
+        {"config": to_dict(text_base(TextShape(width=32, depth=1, head_dim=16, vocab_size=301)))},
     ],
 )
 def test_weights_that_are_not_those_recorded(family: Family, changed: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from onebase.artifact.files import ArtifactWriter, canonical_json, check_fast, r
 from onebase.artifact.record import Record
 from onebase.artifact.tensors import fingerprint, load_tensors, save_tensors
 from onebase.base.folder import LoadedBase, base_fingerprint, base_tensors
-from onebase.config import from_dict, to_dict
+from onebase.config import from_dict, to_dict, to_lean
 from onebase.errors import ArtifactError, UserError
 from onebase.model.proj import Active
 
@@ -34,7 +34,7 @@ class AdapterParts:
     @property
     def fingerprint(self) -> str:
         """Content hash of the adapter's tensors and config."""
-        return fingerprint(self.tensors, to_dict(self.config))
+        return fingerprint(self.tensors, to_lean(self.config))
 
     @property
     def shipped(self) -> int:

@@ -16,7 +16,7 @@ from onebase.base.model import BaseModel
 from onebase.codec.text.codec import TextCodec
 from onebase.codec.text.template import ChatTemplate
 from onebase.codec.text.tokenizer import Tokenizer
-from onebase.config import from_dict, to_dict
+from onebase.config import from_dict, to_dict, to_lean
 from onebase.errors import ArtifactError
 
 WEIGHTS = "model-00001.safetensors"
@@ -63,7 +63,7 @@ def base_tensors(model: BaseModel) -> dict[str, torch.Tensor]:
 
 def base_fingerprint(model: BaseModel) -> str:
     """`ob1-` + hash of all own tensors and the canonical config."""
-    return fingerprint(base_tensors(model), to_dict(model.cfg))
+    return fingerprint(base_tensors(model), to_lean(model.cfg))
 
 
 def save_base(path: Path, base: LoadedBase, *, overwrite: bool = False) -> str:

@@ -13,6 +13,8 @@ import torch
 from onebase.artifact.files import MANIFEST, read_manifest, verify
 from onebase.artifact.record import RECORD, Record
 from onebase.artifact.tensors import fingerprint, load_tensors
+from onebase.base.config import BaseConfig
+from onebase.config import from_dict, to_lean
 from onebase.errors import ArtifactError
 
 Recompute = Callable[[Path], str]
@@ -54,7 +56,7 @@ def base_fingerprint(folder: Path) -> str:
                 f"{path}: tensor '{name}' is in two files", "take an intact copy of the folder"
             )
         tensors |= shard
-    return fingerprint(tensors, config)
+    return fingerprint(tensors, to_lean(from_dict(BaseConfig, config, str(folder / "base.json"))))
 
 
 RECOMPUTE: Mapping[str, Recompute] = {"base": base_fingerprint}
