@@ -88,7 +88,7 @@ def test_after_a_mistake_the_same_folder_takes_the_mended_recipe() -> None:
     )
     assert onebase("pretrain", "recipe.yaml", "--out", "run").status == 0
     said = onebase("pretrain", "recipe.yaml", "train.rows=4", "--out", "run")
-    refused(said, "run holds a run of another recipe", "'train'", "--out")
+    refused(said, "run holds a run of another recipe: 'train.rows' is 4, there 2\n", "--out")
     assert onebase("verify", "run").status == 0
 
 
@@ -98,7 +98,7 @@ def test_prepared_data_binds_the_folder_to_its_sources() -> None:
     )
     Path("other.jsonl").write_text(GOOD.replace("good", "bad"))
     said = onebase("pretrain", "recipe.yaml", "data.sources.0.path=other.jsonl", "--out", "run")
-    refused(said, "another recipe", "'data'")
+    refused(said, """'data.sources.0.path' is "other.jsonl", there "data.jsonl"\n""")
 
 
 # --- data ------------------------------------------------------------------------------------------------------------------

@@ -1,6 +1,12 @@
-"""One rank of a small run, started by torchrun: `program.py OUT OPTIMIZER DTYPE`."""
+"""One rank of a small run, started by torchrun: `program.py OUT OPTIMIZER DTYPE [--bad] [--stop] [--minutes]`.
 
+--bad: the loss of one rank is not a number once. --stop: rank 0 is asked to stop half way. --minutes: the budget is time, and the
+ranks' clocks disagree.
+"""
+
+import json
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,7 +41,11 @@ def main() -> None:
     par = Parallel.start(torch.device("cpu"))
     steps = 6 if "--stop" in sys.argv else 12
     muon = MuonConfig() if optimizer == "muon" else None
-    job = small_job(None, steps=12, dtype=dtype, micro=3, muon=muon)
+    budget = {"steps": None, "minutes": 0.05} if "--minutes" in sys.argv else {"steps": 12}
+    job = small_job(None, dtype=dtype, micro=3, muon=muon, **budget)
+    if "--minutes" in sys.argv and par.rank == 1:  # this rank alone would plan about a third of the steps
+        true = time.perf_counter
+        time.perf_counter = lambda: 3 * true()
     if "--bad" in sys.argv:
         old = job.objective
         assert isinstance(old, Infill)
@@ -51,7 +61,8 @@ def main() -> None:
                 os.kill(os.getpid(), signal.SIGTERM)  # rank 0 alone is asked; all ranks must agree
 
     listener = Stops(out / "log.jsonl") if steps < 12 else JsonLog(out / "log.jsonl")
-    run(replace(job, out=out, listeners=[listener], parallel=par))
+    state = run(replace(job, out=out, listeners=[listener], parallel=par)).state
+    (out / f"rank-{par.rank}.json").write_text(json.dumps({"step": state.step, "total": state.total}))
     par.stop()
 
 

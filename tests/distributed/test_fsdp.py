@@ -49,3 +49,12 @@ def test_a_bad_rank_changes_no_weight_and_another_layout_resumes(tmp_path: Path)
     assert [line["loss"] for line in rest[4:]] == pytest.approx(
         [line["loss"] for line in straight[4:]], abs=1e-4
     )
+
+
+def test_a_budget_in_minutes_is_one_number_of_steps_for_all_ranks(tmp_path: Path) -> None:
+    """Rank 1's clock runs three times as fast: by it the steps are longer and the time is sooner over. Rank 0's clock decides."""
+    log = train(tmp_path, 2, "adamw", "fp32", "--minutes")
+    ranks = [json.loads((tmp_path / f"rank-{r}.json").read_text()) for r in (0, 1)]
+    assert ranks[0] == ranks[1]
+    assert len(log) == ranks[0]["step"] == ranks[0]["total"] == log[-1]["total"] > 12
+    assert (tmp_path / f"checkpoints/step_{len(log):08d}/manifest.json").is_file()

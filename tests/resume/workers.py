@@ -1,7 +1,10 @@
-"""A small real run for the kill tests, in a process of its own that can be told where to die."""
+"""A small real run for the tests of kills and full disks, in a process of its own that can be told where to fail."""
 
+import contextlib
 import os
+import resource
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +16,10 @@ from onebase.base.model import BaseModel
 from onebase.codec.text.sample import Tokens
 from onebase.data.order import RowPlan
 from onebase.data.tokens import TokenSet
+from onebase.errors import UserError
 from onebase.objective.infill import Infill, InfillMarks
 from onebase.train.config import CheckpointConfig, MuonConfig, ScheduleConfig, TrainConfig
-from onebase.train.listen import JsonLog
+from onebase.train.listen import JsonLog, Quiet, StepInfo
 from onebase.train.loop import Job, Result, run
 
 STEPS = 9
@@ -94,6 +98,37 @@ def die_at(out: str, where: str, count: int) -> None:
     elif where == "log":
         JsonLog.step = dying(JsonLog.step)  # type: ignore[method-assign]
     run_job(small_job(Path(out)))
+
+
+class Fills(Quiet):
+    """After a step nothing more can be written: by a limit on the size of files, or because the disk is full."""
+
+    def __init__(self, out: Path, how: str, at: int) -> None:
+        self.out, self.how, self.at = out, how, at
+
+    def step(self, info: StepInfo) -> None:
+        if info.step != self.at:
+            return
+        if self.how == "limit":
+            size = (self.out / "log.jsonl").stat().st_size + 20  # half a line
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+            return
+        with (self.out / "filler").open("wb", buffering=0) as f, contextlib.suppress(OSError):
+            while True:
+                f.write(bytes(1 << 12))
+
+
+def fill_at(out: str, how: str, step: int, said: str) -> None:
+    """Run until nothing more can be written after `step`; what the run says of it goes to the file `said`."""
+    job = small_job(Path(out), eval_every=1)
+    # On a full disk a short line might still fit into the last page of the log.
+    scores = {f"score/{i}": 0.0 for i in range(500 if how == "disk" else 1)}
+    listeners = [*job.listeners, Fills(Path(out), how, step)]
+    try:
+        run_job(replace(job, listeners=listeners, evaluate=lambda _: scores))
+    except UserError as e:
+        Path(said).write_text(str(e))
+        raise SystemExit(1) from None
 
 
 def finish(out: str) -> None:

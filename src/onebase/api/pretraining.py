@@ -26,11 +26,13 @@ from onebase.objective.base import Objective
 from onebase.objective.infill import Infill, InfillMarks
 from onebase.objective.next_token import NextToken
 from onebase.train.checkpoint import list_checkpoints
+from onebase.train.config import FREE
 from onebase.train.flops import counted_flops
-from onebase.train.listen import JsonLog, Listener, TensorBoard, WandB
+from onebase.train.listen import JsonLog, Listener
 from onebase.train.loop import Job, Result, micro_rows, run
 from onebase.train.memory import check_memory
 from onebase.train.parallel import Parallel, load_whole_state, whole_state
+from onebase.train.track import TensorBoard, WandB
 
 T = TypeVar("T")
 Tell = Callable[[str], None]
@@ -168,10 +170,10 @@ def _claim(out: Path, recipe: Recipe, par: Parallel) -> None:
     if made and path.is_file():
         theirs = _decides(json.loads(path.read_text(encoding="utf-8")), begun)
         wanted = _decides(mine, begun)
-        if theirs != wanted:
-            key = next(k for k in sorted(wanted) if theirs.get(k) != wanted[k])
+        if differ := list(_differences(theirs, wanted)):
+            more = f", and {len(differ) - 3} more" if len(differ) > 3 else ""
             raise ArtifactError(
-                f"{out} holds a run of another recipe (they differ in '{key}')",
+                f"{out} holds a run of another recipe: {', '.join(differ[:3])}{more}",
                 "give another --out, or the same recipe",
             )
     par.barrier()  # every rank has read before one writes
@@ -186,12 +188,23 @@ def _claim(out: Path, recipe: Recipe, par: Parallel) -> None:
 
 def _decides(recipe: dict[str, Any], begun: bool) -> dict[str, Any]:
     """The parts of a recipe that a run folder is bound to."""
-    free = ("device", "checkpoint", "eval_every")  # decide no weight
-    train = {k: v for k, v in recipe["train"].items() if k not in free}
+    train = {k: v for k, v in recipe["train"].items() if k not in FREE}
     if begun:
         return {k: v for k, v in recipe.items() if k != "log"} | {"train": train}
     kept = {"data": recipe["data"], "tokenizer": recipe["tokenizer"]}
     return kept | {"model.vocab_size": recipe["model"]["vocab_size"], "train.seed": train["seed"]}
+
+
+def _differences(theirs: Any, mine: Any, key: str = "") -> Iterator[str]:
+    """Where two trees differ: each key as one writes it on the command line, with both values."""
+    if isinstance(theirs, dict) and isinstance(mine, dict):
+        for k in sorted(theirs.keys() | mine.keys()):
+            yield from _differences(theirs.get(k), mine.get(k), f"{key}.{k}" if key else k)
+    elif isinstance(theirs, list) and isinstance(mine, list) and len(theirs) == len(mine):
+        for i, (a, b) in enumerate(zip(theirs, mine, strict=True)):
+            yield from _differences(a, b, f"{key}.{i}")
+    elif theirs != mine:
+        yield f"'{key}' is {json.dumps(mine)}, there {json.dumps(theirs)}"
 
 
 def _once(par: Parallel, make: Callable[[], T]) -> T:

@@ -2,8 +2,12 @@
 
 An operator of its own with a backward of its own, opaque to torch.compile: torch's batched matmul and softmax kernels are
 as quick here as what the compiler makes of the same steps, and there is less to compile. Scores and probabilities are in the compute dtype, the sums of
-the softmax in fp32 inside torch's kernel. Z = B * G key heads of the batch, R query heads share each.
+the softmax in fp32 inside torch's kernel. B batch, N query heads, G key heads, Q queries, K keys, H features of a head;
+Z = B * G, R = N / G query heads share each key head, r rows of a block (R times its queries), w keys in its reach.
 """
+
+from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,63 +37,70 @@ def _ranges(Q: int, K: int, causal: bool, reach: int | None) -> list[Range]:
     return ranges
 
 
-def _kept(q: Tensor, k: Tensor, causal: bool, reach: int | None, softcap: float | None) -> int:
-    """How many numbers forward keeps for backward: the probabilities (and the capped scores' tanh), or none."""
-    B, N, Q, _ = q.shape
-    cells = B * N * sum((b - a) * (d - c) for a, b, c, d in _ranges(Q, k.shape[2], causal, reach))
-    cells *= 1 if softcap is None else 2
-    return cells if cells * q.element_size() <= KEEP_BYTES else 0
+class _Call:
+    """One call's arguments, with heads as [Z, R], and its blocks."""
 
+    def __init__(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        seen: Tensor | None,
+        causal: bool,
+        reach: int | None,
+        scale: float,
+        softcap: float | None,
+    ) -> None:
+        B, N, Q, H = q.shape
+        G, K = k.shape[1], k.shape[2]
+        self.heads = (B, G, N // G)
+        self.Z, self.R = B * G, N // G
+        self.q, self.k_ZKH, self.v_ZKH = q, k.view(self.Z, K, H), v.view(self.Z, K, H)
+        self.seen, self.causal, self.scale, self.softcap = seen, causal, scale, softcap
+        self.ranges = _ranges(Q, K, causal, reach)
+        self.parts = 1 if softcap is None else 2  # probabilities, and the capped scores' tanh
+        sizes = (self.parts * B * N * (b - a) * (d - c) for a, b, c, d in self.ranges)
+        self.offsets = list(accumulate(sizes, initial=0))
 
-def _probabilities(
-    rows: Tensor,
-    k: Tensor,
-    seen: Tensor | None,
-    causal: bool,
-    range_: Range,
-    softcap: float | None,
-    room: tuple[Tensor, Tensor | None],
-    shape: tuple[int, int, int],
-) -> None:
-    """Fill `room` with the block's probabilities [Z, R * n, keys] and, with a cap, the tanh of its scores.
+    @property
+    def keeps(self) -> int:
+        """How many numbers forward keeps for backward: all blocks' rooms, or none."""
+        size = self.offsets[-1]
+        return size if size * self.q.element_size() <= KEEP_BYTES else 0
 
-    rows: scaled queries [Z, R * n, H]. shape: (B, G, R).
-    """
-    start, stop, low, high = range_
-    p, tanh = room
-    s = torch.bmm(rows, k[:, low:high].transpose(1, 2))
-    if softcap is not None:
-        assert tanh is not None
-        tanh.copy_(s.div_(softcap).tanh_())
-        s.mul_(softcap)
-    B, G, R = shape
-    n = stop - start
-    s5 = s.view(B, G, R, n, high - low)
-    if seen is not None:
-        s5.masked_fill_(~seen[:, :, None, start:stop, low:high], float("-inf"))
-    elif causal:  # only the last n keys hold a corner that is not seen
-        later = torch.full((n, n), float("-inf"), dtype=s.dtype, device=s.device).triu_(1)
-        s5[..., -n:].add_(later)
-    torch.softmax(s, dim=-1, out=p)
+    def room(self, i: int, kept: Tensor) -> Tensor:
+        """[parts, Z, r, w]: where block `i` lies in what is kept, or fresh room if nothing is."""
+        start, stop, low, high = self.ranges[i]
+        shape = (self.parts, self.Z, self.R * (stop - start), high - low)
+        if kept.numel() == 0:
+            return kept.new_empty(shape)
+        return kept[self.offsets[i] : self.offsets[i + 1]].view(shape)
 
+    def split(self, x: Tensor) -> Tensor:
+        """[Z, R, Q, H] of [B, N, Q, H]."""
+        return x.view(self.Z, self.R, *x.shape[2:])
 
-def _rows(q4: Tensor, start: int, stop: int, scale: float) -> Tensor:
-    """The block's queries, scaled: [Z, R * n, H] of q [Z, R, Q, H]."""
-    Z, R, _, H = q4.shape
-    return (q4[:, :, start:stop] * scale).reshape(Z, R * (stop - start), H)
+    def rows(self, i: int) -> Tensor:
+        """The block's queries, scaled: [Z, r, H]."""
+        start, stop = self.ranges[i][:2]
+        return (self.split(self.q)[:, :, start:stop] * self.scale).flatten(1, 2)
 
-
-def _room(
-    kept: Tensor, at: int, Z: int, n: int, width: int, softcap: float | None
-) -> tuple[Tensor, Tensor | None, int]:
-    """Where a block's probabilities and tanh lie in `kept`, or fresh room if nothing is kept; and the next offset."""
-    size = Z * n * width
-    if kept.numel() == 0:
-        kept, at = kept.new_empty(size * (1 if softcap is None else 2)), 0
-    p = kept[at : at + size].view(Z, n, width)
-    if softcap is None:
-        return p, None, at + size
-    return p, kept[at + size : at + 2 * size].view(Z, n, width), at + 2 * size
+    def fill(self, i: int, rows: Tensor, room: Tensor) -> None:
+        """The block's probabilities and, with a cap, the tanh of its scores, into its room."""
+        start, stop, low, high = self.ranges[i]
+        n = stop - start
+        s = torch.bmm(rows, self.k_ZKH[:, low:high].transpose(1, 2))
+        if self.softcap is not None:
+            room[1].copy_(s.div_(self.softcap).tanh_())
+            s.mul_(self.softcap)
+        s_BGRQK = s.view(*self.heads, n, high - low)
+        if self.seen is not None:
+            unseen = ~self.seen[:, :, None, start:stop, low:high]
+            s_BGRQK.masked_fill_(unseen, float("-inf"))
+        elif self.causal:  # only the last n keys hold a corner that is not seen
+            later = torch.full((n, n), float("-inf"), dtype=s.dtype, device=s.device).triu_(1)
+            s_BGRQK[..., -n:].add_(later)
+        torch.softmax(s, dim=-1, out=room[0])
 
 
 @torch.library.custom_op("onebase::blocked_attention", mutates_args=())
@@ -104,35 +115,20 @@ def _forward(
     softcap: float | None,
 ) -> tuple[Tensor, Tensor]:
     """q [B, N, Q, H], k and v [B, G, K, H], contiguous -> output like q, and what is kept for backward (flat)."""
-    B, N, Q, H = q.shape
-    G, K = k.shape[1], k.shape[2]
-    Z, R = B * G, N // G
-    kept = q.new_empty(_kept(q, k, causal, reach, softcap))
-    q4, k3, v3 = q.view(Z, R, Q, H), k.view(Z, K, H), v.view(Z, K, H)
-    out = torch.empty_like(q)
-    out4, at = out.view(Z, R, Q, H), 0
-    for range_ in _ranges(Q, K, causal, reach):
-        start, stop, low, high = range_
-        n = stop - start
-        p, tanh, at = _room(kept, at, Z, R * n, high - low, softcap)
-        rows = _rows(q4, start, stop, scale)
-        _probabilities(rows, k3, seen, causal, range_, softcap, (p, tanh), (B, G, R))
-        out4[:, :, start:stop] = torch.bmm(p, v3[:, low:high]).view(Z, R, n, H)
+    call = _Call(q, k, v, seen, causal, reach, scale, softcap)
+    kept, out = q.new_empty(call.keeps), torch.empty_like(q)
+    out_ZRQH = call.split(out)
+    for i, (start, stop, low, high) in enumerate(call.ranges):
+        room = call.room(i, kept)
+        call.fill(i, call.rows(i), room)
+        block = torch.bmm(room[0], call.v_ZKH[:, low:high])
+        out_ZRQH[:, :, start:stop] = block.view(call.Z, call.R, stop - start, -1)
     return out, kept
 
 
 @_forward.register_fake
-def _(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    seen: Tensor | None,
-    causal: bool,
-    reach: int | None,
-    scale: float,
-    softcap: float | None,
-) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(q), q.new_empty(_kept(q, k, causal, reach, softcap))
+def _(q: Tensor, k: Tensor, v: Tensor, *how: Any) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(q), q.new_empty(_Call(q, k, v, *how).keeps)
 
 
 @torch.library.custom_op("onebase::blocked_attention_backward", mutates_args=())
@@ -149,58 +145,33 @@ def _backward(
     softcap: float | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of q, k and v, each of its own shape."""
-    B, N, Q, H = q.shape
-    G, K = k.shape[1], k.shape[2]
-    Z, R = B * G, N // G
-    q4, grad4 = q.view(Z, R, Q, H), grad.contiguous().view(Z, R, Q, H)
-    k3, v3 = k.view(Z, K, H), v.view(Z, K, H)
-    dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-    dq4, dk3, dv3, at = dq.view(Z, R, Q, H), dk.view(Z, K, H), dv.view(Z, K, H), 0
-    blocks = []
-    for range_ in _ranges(Q, K, causal, reach):
-        p, tanh, at = _room(kept, at, Z, R * (range_[1] - range_[0]), range_[3] - range_[2], softcap)
-        blocks.append((range_, p, tanh))
-    fresh = True
-    for range_, p, tanh in reversed(
-        blocks
-    ):  # the last block mostly sees all keys: what it writes needs no zeros before
-        start, stop, low, high = range_
-        n = stop - start
-        rows = _rows(q4, start, stop, scale)
-        g = grad4[:, :, start:stop].reshape(Z, R * n, H)
+    call = _Call(q, k, v, seen, causal, reach, scale, softcap)
+    grad_ZRQH = call.split(grad.contiguous())
+    # The last block goes first: it mostly sees all keys, and what it writes needs no zeros before.
+    last = len(call.ranges) - 1
+    whole = call.ranges[last][2:] == (0, k.shape[2])
+    dq, dk, dv = torch.empty_like(q), *(torch.empty_like(t) if whole else torch.zeros_like(t) for t in (k, v))
+    dq_ZRQH, dk_ZKH, dv_ZKH = call.split(dq), dk.view_as(call.k_ZKH), dv.view_as(call.v_ZKH)
+    for i in range(last, -1, -1):
+        start, stop, low, high = call.ranges[i]
+        rows, room = call.rows(i), call.room(i, kept)
         if kept.numel() == 0:
-            _probabilities(rows, k3, seen, causal, range_, softcap, (p, tanh), (B, G, R))
-        ds = torch.bmm(g, v3[:, low:high].transpose(1, 2))
+            call.fill(i, rows, room)
+        p, g = room[0], grad_ZRQH[:, :, start:stop].flatten(1, 2)
+        ds = torch.bmm(g, call.v_ZKH[:, low:high].transpose(1, 2))
         ds = torch._softmax_backward_data(ds, p, -1, p.dtype)
-        if tanh is not None:
-            ds.mul_(1 - tanh.square())
-        if fresh and high - low == K:
-            torch.bmm(p.transpose(1, 2), g, out=dv3)
-            torch.bmm(ds.transpose(1, 2), rows, out=dk3)
-        else:
-            if fresh:
-                dv3.zero_()
-                dk3.zero_()
-            dv3[:, low:high].baddbmm_(p.transpose(1, 2), g)
-            dk3[:, low:high].baddbmm_(ds.transpose(1, 2), rows)
-        fresh = False
-        dq4[:, :, start:stop] = torch.bmm(ds, k3[:, low:high]).mul_(scale).view(Z, R, n, H)
+        if softcap is not None:
+            ds.mul_(1 - room[1].square())
+        add = 0 if whole and i == last else 1
+        dv_ZKH[:, low:high].baddbmm_(p.transpose(1, 2), g, beta=add)
+        dk_ZKH[:, low:high].baddbmm_(ds.transpose(1, 2), rows, beta=add)
+        dq_block = torch.bmm(ds, call.k_ZKH[:, low:high]).mul_(scale)
+        dq_ZRQH[:, :, start:stop] = dq_block.view(call.Z, call.R, stop - start, -1)
     return dq, dk, dv
 
 
 @_backward.register_fake
-def _(
-    grad: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    kept: Tensor,
-    seen: Tensor | None,
-    causal: bool,
-    reach: int | None,
-    scale: float,
-    softcap: float | None,
-) -> tuple[Tensor, Tensor, Tensor]:
+def _(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
     return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
 
 

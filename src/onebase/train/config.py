@@ -8,6 +8,9 @@ from onebase.errors import ConfigError
 Device = Literal["auto", "cpu", "cuda", "mps"]
 DType = Literal["auto", "bf16", "fp32"]
 
+FREE = ("device", "checkpoint", "eval_every")
+"""Keys of TrainConfig that decide no weight: a run may be resumed with other values of them."""
+
 
 @config
 class MuonConfig:
@@ -61,7 +64,8 @@ class TrainConfig:
     """The budget is exactly one of steps, tokens and minutes.
 
     A global batch is `rows` rows of `length` tokens, in micro-batches of `micro` rows (0: chosen). With `minutes` the first
-    steps are timed and the number of steps is fixed from them, once.
+    steps are timed and the number of steps is fixed from them, once; it counts the time of steps, not of scores on the way and
+    checkpoints.
     """
 
     steps: int | None = None

@@ -1,12 +1,13 @@
-"""Who hears of a run as it goes: JSONL log, progress bar, TensorBoard, Weights & Biases. The loop knows only `Listener`."""
+"""Who hears of a run as it goes: the JSONL log, the progress bar, and in `track` the trackers. The loop knows only `Listener`."""
 
+import contextlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from onebase.artifact.disk import disk_errors
 from onebase.artifact.files import write_atomic
-from onebase.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,14 @@ class StepInfo:
     scores: dict[str, float] = field(default_factory=dict)
 
 
+def as_line(info: StepInfo) -> dict[str, Any]:
+    """A step as `log.jsonl` has it: its facts, then its scores by their own names."""
+    return {k: v for k, v in vars(info).items() if k != "scores"} | info.scores
+
+
 class Listener(Protocol):
+    """What the loop tells of a run. `close` is called when `start` came to its end, and then always."""
+
     def start(self, step: int, total: int) -> None:
         """The run begins, or goes on at `step`."""
 
@@ -50,24 +58,30 @@ class Quiet:
 
 
 class JsonLog(Quiet):
-    """One JSON object a step in `log.jsonl`; a resumed run drops the lines of steps that it will do again."""
+    """One JSON object a step in `log.jsonl`; a resumed run drops the lines of steps that it will do again.
+
+    Raises ArtifactError when the disk is full: a run whose log has holes would look like one that did not happen.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def start(self, step: int, total: int) -> None:
         kept = [line for line in read_log(self.path) if line["step"] < step]
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(self.path, "".join(json.dumps(line) + "\n" for line in kept).encode())
-        self.file = self.path.open("a", encoding="utf-8")
+        with disk_errors(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(self.path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+            self.file = self.path.open("a", encoding="utf-8")
 
     def step(self, info: StepInfo) -> None:
-        line = {k: v for k, v in vars(info).items() if k != "scores"} | info.scores
-        self.file.write(json.dumps(line) + "\n")
-        self.file.flush()
+        with disk_errors(self.path):
+            self.file.write(json.dumps(as_line(info)) + "\n")
+            self.file.flush()
 
     def close(self) -> None:
-        self.file.close()
+        # Every step was flushed. What is left is the line that a full disk refused, and `step` has said so.
+        with contextlib.suppress(OSError):
+            self.file.close()
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
@@ -123,50 +137,3 @@ class Progress(Quiet):
     def close(self) -> None:
         if self.terminal:
             self.live.stop()
-
-
-class TensorBoard(Quiet):
-    """Scalars for TensorBoard (extra `track`)."""
-
-    def __init__(self, folder: Path) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            raise UserError("TensorBoard is not installed", 'run: pip install "onebase[track]"') from None
-        self.writer = SummaryWriter(str(folder))
-
-    def step(self, info: StepInfo) -> None:
-        for name, value in _scalars(info).items():
-            self.writer.add_scalar(name, value, info.step)
-
-    def close(self) -> None:
-        self.writer.close()
-
-
-class WandB(Quiet):
-    """Scalars for Weights & Biases (extra `track`); offline unless the user has logged in."""
-
-    def __init__(self, folder: Path, name: str) -> None:
-        try:
-            import wandb
-        except ImportError:
-            raise UserError(
-                "Weights & Biases is not installed", 'run: pip install "onebase[track]"'
-            ) from None
-        folder.mkdir(parents=True, exist_ok=True)
-        self.run = wandb.init(project="onebase", name=name, dir=str(folder), resume="allow")
-
-    def step(self, info: StepInfo) -> None:
-        self.run.log(_scalars(info), step=info.step)
-
-    def close(self) -> None:
-        self.run.finish()
-
-
-def _scalars(info: StepInfo) -> dict[str, float]:
-    return {
-        "loss": info.loss,
-        "grad_norm": info.grad_norm,
-        "rate_factor": info.factor,
-        "tokens_per_second": info.tokens_per_second,
-    } | info.scores

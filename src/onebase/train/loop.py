@@ -5,6 +5,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -27,7 +28,7 @@ from onebase.train.checkpoint import (
     save_checkpoint,
 )
 from onebase.train.compiling import compile_blocks
-from onebase.train.config import TrainConfig
+from onebase.train.config import FREE, TrainConfig
 from onebase.train.listen import Listener, StepInfo
 from onebase.train.optim import Optimizers
 from onebase.train.parallel import Parallel, load_whole_state, whole_state
@@ -117,41 +118,39 @@ def run(job: Job) -> Result:
         state.total = cfg.steps or math.ceil((cfg.tokens or 0) / (cfg.rows * cfg.length))
     heard = [x for x in job.listeners if par.main]
     pace: list[float] = []
-    for x in heard:
-        x.start(state.step, state.total or CALIBRATE)
-    try:
-        with StopSignals() as signals, _Ahead(job, par) as ahead:
-            stop = False
-            while not stop and (state.total is None or state.step < state.total):
-                began = time.perf_counter()
-                info = _step(job, par, optim, state, ahead)
-                pace.append(time.perf_counter() - began)
-                if state.total is None and len(pace) >= CALIBRATE:
-                    state.total = _fix_total(cfg, state, pace, par)
-                losses.append(info.loss)
-                if (
-                    job.evaluate
-                    and cfg.eval_every
-                    and (state.step % cfg.eval_every == 0 or state.step == state.total)
-                ):
-                    scores = job.model(job.evaluate)
-                    par.reshard(job.model)
-                    info = StepInfo(**{**vars(info), "scores": scores})
-                info = StepInfo(**{**vars(info), "total": state.total or CALIBRATE})
-                for x in heard:
-                    x.step(info)
-                if state.bad_in_a_row >= cfg.max_bad_steps:
-                    raise UserError(
-                        f"{state.bad_in_a_row} steps in a row had a loss or gradient that is not a number",
-                        "lower the learning rates (train.muon.lr, train.adamw.*) or train in fp32 (train.dtype=fp32)",
-                    )
-                stop = par.any(signals.asked)
-                due = cfg.checkpoint.every and state.step % cfg.checkpoint.every == 0
-                if job.out and (stop or due or state.step == state.total):
-                    _save(job, par, optim, state)
-    finally:
+    stop = False
+    with ExitStack() as stack:
         for x in heard:
-            x.close()
+            x.start(state.step, state.total or CALIBRATE)
+            stack.callback(x.close)
+        signals, ahead = stack.enter_context(StopSignals()), stack.enter_context(_Ahead(job, par))
+        while not stop and (state.total is None or state.step < state.total):
+            began = time.perf_counter()
+            info = _step(job, par, optim, state, ahead)
+            pace.append(time.perf_counter() - began)
+            if state.total is None and len(pace) >= CALIBRATE:
+                state.total = _fix_total(cfg, state, pace, par)
+            losses.append(info.loss)
+            if (
+                job.evaluate
+                and cfg.eval_every
+                and (state.step % cfg.eval_every == 0 or state.step == state.total)
+            ):
+                scores = job.model(job.evaluate)
+                par.reshard(job.model)
+                info = StepInfo(**{**vars(info), "scores": scores})
+            info = StepInfo(**{**vars(info), "total": state.total or CALIBRATE})
+            for x in heard:
+                x.step(info)
+            if state.bad_in_a_row >= cfg.max_bad_steps:
+                raise UserError(
+                    f"{state.bad_in_a_row} steps in a row had a loss or gradient that is not a number",
+                    "lower the learning rates (train.muon.lr, train.adamw.*) or train in fp32 (train.dtype=fp32)",
+                )
+            stop = par.any(signals.asked)
+            due = cfg.checkpoint.every and state.step % cfg.checkpoint.every == 0
+            if job.out and (stop or due or state.step == state.total):
+                _save(job, par, optim, state)
     return Result(state, losses, stop and (state.total is None or state.step < state.total))
 
 
@@ -245,6 +244,12 @@ class _Ahead:
 
 
 def _fix_total(cfg: TrainConfig, state: RunState, pace: list[float], par: Parallel) -> int:
+    """How many steps fill the budget in minutes, by the pace of the first ones.
+
+    Fixed once, however the pace changes: the learning rates depend on the number, and a resumed run must do what the undisturbed
+    one would have done. It counts the time of steps, over all resumes. Scores on the way and checkpoints come on top: what they
+    take is not known yet when the number must be.
+    """
     left = (cfg.minutes or 0) * 60 - state.seconds
     total = state.step + max(1, int(left / statistics.median(pace[CALIBRATE // 3 :])))
     # Rank 0's clock decides for all: ranks that disagreed by a step would wait for each other for ever.
@@ -252,11 +257,8 @@ def _fix_total(cfg: TrainConfig, state: RunState, pace: list[float], par: Parall
 
 
 def _recipe_digest(cfg: TrainConfig) -> str:
-    """Hash of what decides the weights: the device and how often to save do not."""
-    tree = to_dict(cfg)
-    for key in ("device", "checkpoint", "eval_every"):
-        tree.pop(key)
-    return digest(tree)
+    """Hash of what decides the weights."""
+    return digest({k: v for k, v in to_dict(cfg).items() if k not in FREE})
 
 
 def _resume(job: Job, optim: Optimizers, identity: dict[str, str]) -> RunState:
