@@ -250,5 +250,7 @@ def test_a_lean_config_has_what_differs_from_the_defaults() -> None:
 
 @given(recipes)
 def test_a_lean_config_means_the_same(recipe: Recipe) -> None:
-    recipe = dataclasses.replace(recipe, either=None)  # a map without keys does not say which of two configs it is
+    recipe = dataclasses.replace(
+        recipe, either=None
+    )  # a map without keys does not say which of two configs it is
     assert from_dict(Recipe, to_lean(recipe)) == recipe

@@ -40,11 +40,11 @@ def test_each_row_is_as_if_its_adapter_were_merged(
     names: list[str | None], softcap: float | None, tied: bool
 ) -> None:
     made, active = ends(tied, softcap), Active.per_row(names)
-    x, z = made.embed(IDS, torch.float32, active), made.logits(H, active)
+    x, z = made.embed(IDS, IDS, torch.float32, active), made.logits(H, active)
     last = made.logits(H[:, -1], active)  # one hidden state a row, as in decoding
     for b, name in enumerate(names):
         alone = merged(name, tied, softcap)
-        torch.testing.assert_close(x[b], alone.embed(IDS[b], torch.float32))
+        torch.testing.assert_close(x[b], alone.embed(IDS[b], IDS[b], torch.float32))
         torch.testing.assert_close(z[b], alone.logits(H[b]))
         torch.testing.assert_close(last[b], z[b, -1])
     seen = []
@@ -60,7 +60,7 @@ def test_no_active_adapter_is_the_base_bitwise() -> None:
     bare = ends(tied=False)
     bare.deltas.clear()
     for active in (None, Active(()), Active.all_rows("another")):
-        assert torch.equal(made.embed(IDS, torch.float32, active), bare.embed(IDS, torch.float32))
+        assert torch.equal(made.embed(IDS, IDS, torch.float32, active), bare.embed(IDS, IDS, torch.float32))
         assert torch.equal(made.logits(H, active), bare.logits(H))
         assert made.head_weights(active, 3)[0][1] is made.head_weight_VD
     fresh = TokenRows((1, 2), D)
@@ -79,7 +79,7 @@ def test_gradients_reach_the_rows_and_nothing_else() -> None:
     loss = torch.nn.functional.cross_entropy(made.logits(H, active).flatten(0, 1), targets, reduction="sum")
     (want,) = torch.autograd.grad(loss, made.deltas["a"].head_KD)
     torch.testing.assert_close(got, want)
-    made.embed(IDS, torch.float32, active).sum().backward()
+    made.embed(IDS, IDS, torch.float32, active).sum().backward()
     grad = made.deltas["a"].stem_KD.grad
     assert grad[:, 0].tolist() == [2.0, 3.0], "7 is read twice, 3 three times"
     assert made.stem.weight.grad is None

@@ -1,6 +1,7 @@
 """The trunk: every config value does what it says, packed documents never meet, a cache changes nothing."""
 
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 import torch
@@ -8,10 +9,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onebase.model import count
-from onebase.model.config import AttnConfig, BlockConfig, FFConfig, NormConfig, Norms, RopeConfig, TrunkConfig
+from onebase.model.config import (
+    Activation,
+    AttnConfig,
+    BlockConfig,
+    FFConfig,
+    NormConfig,
+    Norms,
+    RopeConfig,
+    RopeScaling,
+    TrunkConfig,
+)
 from onebase.model.init import init_trunk
 from onebase.model.mask import Causal, Cols, SameBlock, SameDocument
 from onebase.model.trunk import Trunk
+
+LLAMA3 = RopeScaling(kind="llama3", factor=8.0, original=16)
 
 configs = st.builds(
     lambda heads, share, window, softcap, qk, bias, act, where, kind, affine, ends, lambdas, direction, rope: (
@@ -27,10 +40,12 @@ configs = st.builds(
                         window=window if i == 0 else None,
                         softcap=softcap,
                         qk_norm=NormConfig(affine=affine) if qk else None,
-                        bias=bias,
+                        bias=("q", "v", "o") if bias else (),
                     ),
                     ff=FFConfig(hidden=20, activation=act, bias=bias),
-                    norms=Norms(norm=NormConfig(kind=kind, affine=affine), where=where),
+                    norms=Norms(
+                        norm=NormConfig(kind=kind, affine=affine, bias=bias), where=where, attn=i > 0
+                    ),
                 )
                 for i in range(2)
             ),
@@ -46,14 +61,14 @@ configs = st.builds(
     st.sampled_from([None, 5.0]),
     st.booleans(),
     st.booleans(),
-    st.sampled_from(["swiglu", "geglu", "relu2", "gelu", "relu"]),
+    st.sampled_from(get_args(Activation)),
     st.sampled_from(["pre", "post", "sandwich"]),
     st.sampled_from(["rms", "layer"]),
     st.booleans(),
     st.booleans(),
     st.booleans(),
     st.sampled_from(["causal", "both"]),
-    st.sampled_from([None, RopeConfig(), RopeConfig(dim=4)]),
+    st.sampled_from([None, RopeConfig(), RopeConfig(dim=4), RopeConfig(scaling=LLAMA3)]),
 )
 
 

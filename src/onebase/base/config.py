@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from onebase.codec.text.modules import TextCodecConfig
+from onebase.codec.text.modules import TextCodecConfig, codec_parameters
 from onebase.config import config
 from onebase.errors import ConfigError
 from onebase.model import count
@@ -126,7 +126,7 @@ def base_parameters(cfg: BaseConfig) -> int:
     """All learned numbers of a base."""
     total = sum(count.parameters(t) for t in cfg.trunks.values())
     for name, codec in cfg.codecs.items():
-        total += (1 if codec.tied else 2) * codec.vocab_size * cfg.trunks[name].width
+        total += codec_parameters(codec, cfg.trunks[name].width)
     return total
 
 

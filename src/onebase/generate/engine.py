@@ -101,7 +101,7 @@ class Decoder:
 
     def _logits(self) -> Tensor:
         """fp32 [B, V] after the newest token of each row."""
-        x_BTD = self._model.text.embed(self._next, self._model.compute_dtype, self._active)
+        x_BTD = self._model.text.embed(self._next, self._cols.pos, self._model.compute_dtype, self._active)
         # Always SDPA: what suits training (compiled per shape) would be made anew for every length of the cache.
         out = self._model.trunk(x_BTD, self._cols, cache=self._cache, active=self._active, impl="sdpa")
         return self._model.text.logits(out.hidden[:, -1], self._active)

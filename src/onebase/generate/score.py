@@ -47,7 +47,8 @@ def score(
         logp_BT = np.zeros((len(index), T), np.float32)
         for rows, weight_VD in ends.head_weights(here, len(index)):
             wanted_N = targets_BT[rows].to(model.device).flatten()
-            nll_N = per_token_nll(h_BTD[rows].flatten(0, 1), weight_VD, wanted_N, ends.cfg.softcap)
+            h_ND = ends.ready(h_BTD[rows].flatten(0, 1))
+            nll_N = per_token_nll(h_ND, weight_VD, wanted_N, ends.cfg.softcap, bias=ends.head.bias)
             logp_BT[rows] = -nll_N.view(-1, T).float().cpu().numpy()
         for b, i in enumerate(index):
             out[i] = logp_BT[b, : len(ids_list[i]) - 1].copy()

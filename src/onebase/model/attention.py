@@ -16,10 +16,10 @@ class Attention(nn.Module):
     def __init__(self, site: str, cfg: AttnConfig, width: int) -> None:
         super().__init__()
         self.cfg = cfg
-        self.q = Proj(f"{site}.q", width, cfg.heads * cfg.head_dim, cfg.bias)
-        self.k = Proj(f"{site}.k", width, cfg.kv_heads * cfg.head_dim, cfg.bias)
-        self.v = Proj(f"{site}.v", width, cfg.kv_heads * cfg.head_dim, cfg.bias)
-        self.o = Proj(f"{site}.o", cfg.heads * cfg.head_dim, width, cfg.bias)
+        self.q = Proj(f"{site}.q", width, cfg.heads * cfg.head_dim, "q" in cfg.bias)
+        self.k = Proj(f"{site}.k", width, cfg.kv_heads * cfg.head_dim, "k" in cfg.bias)
+        self.v = Proj(f"{site}.v", width, cfg.kv_heads * cfg.head_dim, "v" in cfg.bias)
+        self.o = Proj(f"{site}.o", cfg.heads * cfg.head_dim, width, "o" in cfg.bias)
         self.q_norm = Norm(cfg.qk_norm, cfg.head_dim) if cfg.qk_norm else None
         self.k_norm = Norm(cfg.qk_norm, cfg.head_dim) if cfg.qk_norm else None
         self.scale = cfg.scale if cfg.scale is not None else cfg.head_dim**-0.5

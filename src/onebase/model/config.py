@@ -5,18 +5,43 @@ from typing import Literal
 from onebase.config import config
 from onebase.errors import ConfigError
 
-Activation = Literal["swiglu", "geglu", "relu2", "gelu", "relu"]
-GATED = ("swiglu", "geglu")
+Activation = Literal[
+    "swiglu", "geglu", "geglu_tanh", "gelu", "gelu_tanh", "gelu_sigmoid", "relu2", "relu", "silu"
+]
+"""`_tanh` is GELU's usual approximation; `gelu_sigmoid` is x * sigmoid(1.702 x) (CLIP)."""
+GATED = ("swiglu", "geglu", "geglu_tanh")
+Part = Literal["q", "k", "v", "o"]
 
 
 @config
 class NormConfig:
-    """RMS or layer norm. `offset` is added to the weight (Gemma stores w of 1 + w); `affine=False` has no weight."""
+    """RMS or layer norm. `offset` is added to the weight (Gemma stores w of 1 + w); `affine=False` has no weight, `bias=False`
+    leaves a layer norm without its bias."""
 
     kind: Literal["rms", "layer"] = "rms"
     eps: float = 1e-6
     affine: bool = True
     offset: float = 0.0
+    bias: bool = True
+
+
+@config
+class RopeScaling:
+    """How rotary positions were stretched to a longer context than the one first trained on (`original` tokens).
+
+    linear: positions are divided by `factor`. llama3: slow angles are, quick ones are not, between wavelengths of original / `high` and
+    original / `low` a mixture (Llama 3.1). longrope: each angle has a divisor of its own, from `short` up to `original` tokens and
+    from `long` beyond (2402.13753), and cos and sin are multiplied by `attention`.
+    """
+
+    kind: Literal["linear", "llama3", "longrope"]
+    factor: float = 1.0
+    low: float = 1.0
+    high: float = 4.0
+    original: int = 8192
+    short: tuple[float, ...] = ()
+    long: tuple[float, ...] = ()
+    attention: float = 1.0
 
 
 @config
@@ -25,11 +50,13 @@ class RopeConfig:
 
     base: float = 10000.0
     dim: int | None = None
+    scaling: RopeScaling | None = None
 
 
 @config
 class AttnConfig:
-    """Grouped-query attention. `window` keys back at most, itself included; `softcap` c bounds scores to c*tanh(s/c)."""
+    """Grouped-query attention. `window` keys back at most, itself included (and as many ahead where the mask allows); `softcap` c
+    bounds scores to c*tanh(s/c); `bias` names the projections that have one."""
 
     heads: int
     kv_heads: int
@@ -39,7 +66,7 @@ class AttnConfig:
     softcap: float | None = None
     scale: float | None = None
     qk_norm: NormConfig | None = None
-    bias: bool = False
+    bias: tuple[Part, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("heads", "kv_heads", "head_dim"):
@@ -71,10 +98,12 @@ class FFConfig:
 
 @config
 class Norms:
-    """Which norm and where it stands: before each part, after the residual sum, or on both sides of the part."""
+    """Which norm and where it stands: before each part, after the residual sum, or on both sides of the part. `attn=False`: none before
+    attention (ModernBERT's first block, whose input is normed already)."""
 
     norm: NormConfig = NormConfig()
     where: Literal["pre", "post", "sandwich"] = "pre"
+    attn: bool = True
 
 
 @config

@@ -7,7 +7,7 @@ def norm_parameters(cfg: NormConfig | None, width: int) -> int:
     """Learned numbers of one norm."""
     if cfg is None or not cfg.affine:
         return 0
-    return width * (2 if cfg.kind == "layer" else 1)
+    return width * (2 if cfg.kind == "layer" and cfg.bias else 1)
 
 
 def _linear(d_in: int, d_out: int, bias: bool) -> int:
@@ -18,9 +18,10 @@ def attention_parameters(cfg: AttnConfig, width: int) -> int:
     """q, k, v, o and the QK-norms."""
     q, kv = cfg.heads * cfg.head_dim, cfg.kv_heads * cfg.head_dim
     return (
-        _linear(width, q, cfg.bias)
-        + 2 * _linear(width, kv, cfg.bias)
-        + _linear(q, width, cfg.bias)
+        _linear(width, q, "q" in cfg.bias)
+        + _linear(width, kv, "k" in cfg.bias)
+        + _linear(width, kv, "v" in cfg.bias)
+        + _linear(q, width, "o" in cfg.bias)
         + 2 * norm_parameters(cfg.qk_norm, cfg.head_dim)
     )
 
@@ -29,8 +30,8 @@ def block_parameters(cfg: BlockConfig, width: int) -> int:
     """One block: attention, feed-forward, norms."""
     ups = 2 if cfg.ff.activation in GATED else 1
     ff = ups * _linear(width, cfg.ff.hidden, cfg.ff.bias) + _linear(cfg.ff.hidden, width, cfg.ff.bias)
-    norms = (4 if cfg.norms.where == "sandwich" else 2) * norm_parameters(cfg.norms.norm, width)
-    return attention_parameters(cfg.attn, width) + ff + norms
+    norms = (4 if cfg.norms.where == "sandwich" else 2) - (not cfg.norms.attn)
+    return attention_parameters(cfg.attn, width) + ff + norms * norm_parameters(cfg.norms.norm, width)
 
 
 def parameters(cfg: TrunkConfig) -> int:

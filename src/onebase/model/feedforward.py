@@ -1,10 +1,30 @@
 """Feed-forward parts. F hidden features."""
 
+from collections.abc import Callable, Mapping
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from onebase.model.config import GATED, FFConfig
+from onebase.model.config import GATED, Activation, FFConfig
 from onebase.model.proj import Active, Proj
+
+
+def _gelu_tanh(x: Tensor) -> Tensor:
+    return F.gelu(x, approximate="tanh")
+
+
+ACTIVATIONS: Mapping[Activation, Callable[[Tensor], Tensor]] = {
+    "swiglu": F.silu,
+    "geglu": F.gelu,
+    "geglu_tanh": _gelu_tanh,
+    "gelu": F.gelu,
+    "gelu_tanh": _gelu_tanh,
+    "gelu_sigmoid": lambda x: x * torch.sigmoid(1.702 * x),
+    "relu2": lambda x: F.relu(x).square(),
+    "relu": F.relu,
+    "silu": F.silu,
+}
 
 
 class FeedForward(nn.Module):
@@ -19,12 +39,7 @@ class FeedForward(nn.Module):
 
     def forward(self, x_BTD: Tensor, active: Active | None = None) -> Tensor:
         h_BTF = self.up(x_BTD, active)
-        if self.gate is not None:
-            act = F.silu if self.cfg.activation == "swiglu" else F.gelu
-            h_BTF = act(self.gate(x_BTD, active)) * h_BTF
-        elif self.cfg.activation == "relu2":
-            h_BTF = F.relu(h_BTF).square()
-        else:
-            h_BTF = F.gelu(h_BTF) if self.cfg.activation == "gelu" else F.relu(h_BTF)
+        act = ACTIVATIONS[self.cfg.activation]
+        h_BTF = act(h_BTF) if self.gate is None else act(self.gate(x_BTD, active)) * h_BTF
         out: Tensor = self.down(h_BTF, active)
         return out

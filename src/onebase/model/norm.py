@@ -14,7 +14,9 @@ class Norm(nn.Module):
         super().__init__()
         self.cfg, self.width = cfg, width
         self.weight = nn.Parameter(torch.empty(width)) if cfg.affine else None
-        self.bias = nn.Parameter(torch.empty(width)) if cfg.affine and cfg.kind == "layer" else None
+        self.bias = (
+            nn.Parameter(torch.empty(width)) if cfg.affine and cfg.bias and cfg.kind == "layer" else None
+        )
         self.reset()
 
     def reset(self) -> None:

@@ -33,7 +33,8 @@ class Block(nn.Module):
         self.where = cfg.norms.where
         self.attn = Attention(f"{site}.attn", cfg.attn, width)
         self.ff = FeedForward(f"{site}.ff", cfg.ff, width)
-        self.attn_norm, self.ff_norm = Norm(cfg.norms.norm, width), Norm(cfg.norms.norm, width)
+        self.attn_norm = Norm(cfg.norms.norm, width) if cfg.norms.attn else nn.Identity()
+        self.ff_norm = Norm(cfg.norms.norm, width)
         sandwich = self.where == "sandwich"
         self.attn_out_norm = Norm(cfg.norms.norm, width) if sandwich else None
         self.ff_out_norm = Norm(cfg.norms.norm, width) if sandwich else None

@@ -67,7 +67,7 @@ class NextToken:
 def text_loss(base: BaseModel, batch: Batch, name: str, active: Active | None) -> tuple[torch.Tensor, int]:
     """Sum of the negative log-probabilities (nats) of the targets `name`, and their count."""
     read = batch.inputs["text"]
-    h_BTD = base.hidden(read.ids_BT, read.cols, read.mask, active=active).hidden
+    h_BTD = base.text.ready(base.hidden(read.ids_BT, read.cols, read.mask, active=active).hidden)
     targets_BT = batch.targets[name]
     totals = []
     for rows, weight_VD in base.text.head_weights(active, len(h_BTD)):
@@ -77,7 +77,13 @@ def text_loss(base: BaseModel, batch: Batch, name: str, active: Active | None) -
         ):  # mostly prompt or padding: logits of the supervised only
             kept = (targets_N != IGNORE).nonzero()[:, 0]
             h_ND, targets_N = h_ND[kept], targets_N[kept]
-        softcap = base.text.cfg.softcap
-        total, _ = linear_cross_entropy(h_ND, weight_VD, targets_N, softcap=softcap, fast=base.compiled)
+        total, _ = linear_cross_entropy(
+            h_ND,
+            weight_VD,
+            targets_N,
+            softcap=base.text.cfg.softcap,
+            bias=base.text.head.bias,
+            fast=base.compiled,
+        )
         totals.append(total)
     return torch.stack(totals).sum(), batch.counts[name]

@@ -9,13 +9,31 @@ from torch import Tensor, nn
 
 from onebase.codec.text.rows import TokenRows
 from onebase.config import config
-from onebase.errors import ConfigError
+from onebase.errors import ConfigError, UserError
+from onebase.model.config import Activation, NormConfig
+from onebase.model.count import norm_parameters
+from onebase.model.feedforward import ACTIVATIONS
+from onebase.model.norm import Norm
 from onebase.model.proj import Active
 
 
 @config
+class TransformConfig:
+    """What stands between the trunk and the logits of a masked language model: a dense layer, its activation, a norm (BERT)."""
+
+    activation: Activation = "gelu"
+    norm: NormConfig = NormConfig(kind="layer", eps=1e-12)
+    bias: bool = True
+
+
+@config
 class TextCodecConfig:
-    """`tied` shares one matrix between both ends; `softcap` c bounds logits to c*tanh(z/c); `std` are starting deviations."""
+    """`tied` shares one matrix between both ends; `softcap` c bounds logits to c*tanh(z/c); `std` are starting deviations.
+
+    The stem multiplies a token's vector by `scale` and adds learned vectors of its position (a table of `positions` rows, the first
+    text position being row `first_position`) and of its type (`types` rows; a text is of the first). `head=False`: the base gives
+    hidden states and predicts no tokens.
+    """
 
     vocab_size: int
     context: int
@@ -23,29 +41,80 @@ class TextCodecConfig:
     softcap: float | None = None
     embed_std: float = 0.02
     head_std: float = 0.02
+    scale: float | None = None
+    positions: int | None = None
+    first_position: int = 0
+    types: int = 0
+    head: bool = True
+    head_bias: bool = False
+    transform: TransformConfig | None = None
 
     def __post_init__(self) -> None:
         if self.vocab_size < 2 or self.context < 2:
             raise ConfigError(f"vocab_size {self.vocab_size}, context {self.context}", "give both at least 2")
+        if self.positions is not None and self.positions < self.context + self.first_position:
+            raise ConfigError(
+                f"a table of {self.positions} positions is too short for a context of {self.context}"
+                + (f" that starts at row {self.first_position}" if self.first_position else ""),
+                "shorten the context",
+            )
+        if not self.head and (self.tied or self.head_bias or self.transform):
+            raise ConfigError("a codec without a head has tied, head_bias or transform set", "set head: true")
+
+
+def codec_parameters(cfg: TextCodecConfig, width: int) -> int:
+    """All learned numbers of both ends."""
+    rows = cfg.vocab_size * (1 + (cfg.head and not cfg.tied)) + (cfg.positions or 0) + cfg.types
+    total = rows * width + (cfg.vocab_size if cfg.head_bias else 0)
+    if cfg.transform is not None:
+        total += width * (width + cfg.transform.bias) + norm_parameters(cfg.transform.norm, width)
+    return total
 
 
 class TextStem(nn.Module):
-    """Token ids [B, T] to vectors [B, T, D]."""
+    """Token ids and positions [B, T] to vectors [B, T, D]."""
 
     def __init__(self, cfg: TextCodecConfig, width: int) -> None:
         super().__init__()
+        self.cfg = cfg
         self.weight = nn.Parameter(torch.empty(cfg.vocab_size, width))
+        self.positions = nn.Parameter(torch.empty(cfg.positions, width)) if cfg.positions else None
+        self.types = nn.Parameter(torch.empty(cfg.types, width)) if cfg.types else None
 
-    def forward(self, ids_BT: Tensor) -> Tensor:
-        return F.embedding(ids_BT, self.weight)
+    def forward(self, ids_BT: Tensor, pos_BT: Tensor) -> Tensor:
+        x_BTD = F.embedding(ids_BT, self.weight)
+        if self.cfg.scale is not None:
+            x_BTD = x_BTD * self.cfg.scale
+        if self.positions is not None:
+            x_BTD = x_BTD + F.embedding(pos_BT + self.cfg.first_position, self.positions)
+        return x_BTD if self.types is None else x_BTD + self.types[0]
+
+
+class Transform(nn.Module):
+    """norm(act(dense(h))), see TransformConfig."""
+
+    def __init__(self, cfg: TransformConfig, width: int) -> None:
+        super().__init__()
+        self.cfg = cfg
+        self.weight = nn.Parameter(torch.empty(width, width))
+        self.bias = nn.Parameter(torch.zeros(width)) if cfg.bias else None
+        self.norm = Norm(cfg.norm, width)
+
+    def forward(self, h: Tensor) -> Tensor:
+        bias = None if self.bias is None else self.bias.to(h.dtype)
+        out: Tensor = self.norm(ACTIVATIONS[self.cfg.activation](F.linear(h, self.weight.to(h.dtype), bias)))
+        return out
 
 
 class TextHead(nn.Module):
-    """The head's own matrix; none when tied to the stem."""
+    """The head's own matrix (none when tied to the stem), bias and transform."""
 
     def __init__(self, cfg: TextCodecConfig, width: int) -> None:
         super().__init__()
-        self.weight = None if cfg.tied else nn.Parameter(torch.empty(cfg.vocab_size, width))
+        own = cfg.head and not cfg.tied
+        self.weight = nn.Parameter(torch.empty(cfg.vocab_size, width)) if own else None
+        self.bias = nn.Parameter(torch.zeros(cfg.vocab_size)) if cfg.head_bias else None
+        self.transform = Transform(cfg.transform, width) if cfg.transform else None
 
 
 class TextEnds(nn.Module):
@@ -63,12 +132,19 @@ class TextEnds(nn.Module):
 
     @property
     def head_weight_VD(self) -> nn.Parameter:
-        """The base's matrix that makes logits: the head's own, or the stem's when tied."""
+        """The base's matrix that makes logits: the head's own, or the stem's when tied. Raises UserError when there is none."""
+        if not self.cfg.head:
+            raise UserError(
+                "this base gives hidden states and predicts no tokens",
+                "use embed, hidden, or a head or LoRA that classifies",
+            )
         return self.stem.weight if self.head.weight is None else self.head.weight
 
-    def embed(self, ids_BT: Tensor, dtype: torch.dtype, active: Active | None = None) -> Tensor:
-        """Token ids [B, T] to vectors [B, T, D]."""
-        x_BTD: Tensor = self.stem(ids_BT)
+    def embed(
+        self, ids_BT: Tensor, pos_BT: Tensor, dtype: torch.dtype, active: Active | None = None
+    ) -> Tensor:
+        """Token ids and their positions in their documents [B, T] to vectors [B, T, D]."""
+        x_BTD: Tensor = self.stem(ids_BT, pos_BT)
         for delta, rows in self._acting(active):
             if rows is None:
                 x_BTD = x_BTD + delta.stem(ids_BT)
@@ -77,9 +153,15 @@ class TextEnds(nn.Module):
                 x_BTD = x_BTD.index_add(0, index, delta.stem(ids_BT[index]).to(x_BTD.dtype))
         return x_BTD.to(dtype)
 
+    def ready(self, h: Tensor) -> Tensor:
+        """Hidden states as the head's matrix reads them: through its transform, where it has one."""
+        return h if self.head.transform is None else self.head.transform(h)
+
     def logits(self, h: Tensor, active: Active | None = None) -> Tensor:
         """fp32 logits [B, ..., V] of hidden states [B, ..., D]."""
-        z = F.linear(h, self.head_weight_VD.to(h.dtype))
+        h = self.ready(h)
+        bias = None if self.head.bias is None else self.head.bias.to(h.dtype)
+        z = F.linear(h, self.head_weight_VD.to(h.dtype), bias)
         z = z.to(torch.promote_types(z.dtype, torch.float32))
         for delta, rows in self._acting(active):
             if rows is None:
@@ -93,7 +175,7 @@ class TextEnds(nn.Module):
         return z if cap is None else cap * torch.tanh(z / cap)
 
     def head_weights(self, active: Active | None, batch: int) -> list[tuple[list[int] | slice, Tensor]]:
-        """The head's matrix [V, D] with its adapter in it, for each set of rows of a batch that shares one.
+        """The head's matrix [V, D] with its adapter in it, for each set of rows of a batch that shares one; it reads `ready` states.
 
         For a loss that takes a matrix instead of logits. Rows are all (a slice) unless adapters differ among them.
         """
@@ -141,5 +223,10 @@ class TextEnds(nn.Module):
     def reset(self, generator: torch.Generator) -> None:
         """Draw starting weights."""
         nn.init.normal_(self.stem.weight, 0.0, self.cfg.embed_std, generator)
+        for table in (self.stem.positions, self.stem.types):
+            if table is not None:
+                nn.init.normal_(table, 0.0, self.cfg.embed_std, generator)
+        if self.head.transform is not None:
+            nn.init.normal_(self.head.transform.weight, 0.0, self.width**-0.5, generator)
         if self.head.weight is not None:
             nn.init.normal_(self.head.weight, 0.0, self.cfg.head_std, generator)
