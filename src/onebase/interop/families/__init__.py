@@ -1,0 +1,16 @@
+"""The families we know, by `model_type`: one file each."""
+
+from onebase.errors import ConfigError
+from onebase.interop.families import llama, mistral
+from onebase.interop.family import Family
+
+FAMILIES: tuple[Family, ...] = (llama.FAMILY, mistral.FAMILY)
+
+
+def family_of(model_type: object, where: str) -> Family:
+    """The family that reads this `model_type`. Raises ConfigError naming those that are known."""
+    for family in FAMILIES:
+        if model_type in family.model_types:
+            return family
+    known = ", ".join(sorted(t for f in FAMILIES for t in f.model_types))
+    raise ConfigError(f"{where}: model_type {model_type!r} is of no family that is known", f"known: {known}")

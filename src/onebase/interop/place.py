@@ -1,0 +1,103 @@
+"""Tensors of a foreign checkpoint put in place in a model, by a plan: memory-mapped, in parallel, each read once."""
+
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from onebase.base.config import BaseConfig
+from onebase.base.model import BaseModel
+from onebase.errors import ArtifactError
+from onebase.interop.family import Family
+from onebase.interop.rules import Ignore, Plan, Rule, Rules, Shape, Tie, plan
+
+
+class Source(Protocol):
+    """Tensors somewhere on disk. Reading is safe from several threads."""
+
+    where: str
+
+    def shapes(self) -> Mapping[str, Shape]:
+        """Every tensor by name, from headers alone."""
+
+    def read(self, name: str) -> Tensor:
+        """One tensor, whole; a view of mapped memory where it can be."""
+
+
+def own_shapes(model: BaseModel) -> dict[str, Shape]:
+    """The model's parameters by name."""
+    return {name: tuple(p.shape) for name, p in model.named_parameters()}
+
+
+def place(cfg: BaseConfig, family: Family, source: Source, *, dtype: torch.dtype | None = None) -> BaseModel:
+    """A frozen model of `cfg` on the CPU with the checkpoint's weights. Raises ArtifactError, before reading, for what does not fit.
+
+    Weights keep their stored number format (or take `dtype`): a model in bf16 needs two bytes a weight here too.
+    """
+    with torch.device("meta"):
+        model = BaseModel(cfg)
+    theirs = source.shapes()
+    rules = shortened(family.rules(cfg), family.prefix, theirs)
+    found = plan(rules, theirs, own_shapes(model), source.where)
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        made = dict(
+            pair for part in pool.map(lambda r: _moved(r, source, dtype), found.rules) for pair in part
+        )
+    model.load_state_dict(made, strict=True, assign=True)
+    _look(found, source, made)
+    return model.requires_grad_(False).eval()
+
+
+def shortened(rules: Rules, prefix: str, theirs: Mapping[str, Shape]) -> Rules:
+    """The rules for a checkpoint whose trunk was saved alone, without `prefix` before its names."""
+    if not prefix or any(name.startswith(prefix) for name in theirs):
+        return rules
+
+    def cut(name: str) -> str:
+        return name.removeprefix(prefix)
+
+    out: list[Rule | Tie | Ignore] = []
+    for r in rules:
+        if isinstance(r, Rule):
+            out.append(Rule(tuple(cut(n) for n in r.theirs), r.ours, r.steps))
+        else:
+            out.append(Tie(cut(r.theirs), r.ours) if isinstance(r, Tie) else r)
+    return out
+
+
+def _moved(rule: Rule, source: Source, dtype: torch.dtype | None) -> list[tuple[str, Tensor]]:
+    xs = rule.there([source.read(name) for name in rule.theirs])
+    # A copy of its own: a view would keep the whole file mapped, and parts of one tensor in one storage.
+    return [
+        (name, x.to(dtype or x.dtype, memory_format=torch.contiguous_format, copy=True))
+        for name, x in zip(rule.ours, xs, strict=True)
+    ]
+
+
+def _look(found: Plan, source: Source, made: Mapping[str, Tensor]) -> None:
+    for tie in found.ties:
+        if not torch.equal(source.read(tie.theirs).to(made[tie.ours].dtype), made[tie.ours]):
+            raise ArtifactError(
+                f"{source.where}: the config ties {tie.theirs!r} to another tensor, but the two differ",
+                "set tie_word_embeddings to false in its config.json if they are meant to differ",
+            )
+    for name, ignore in found.ignored:
+        if ignore.check is not None and not ignore.check(source.read(name)):
+            raise ArtifactError(
+                f"{source.where}: tensor {name!r} was to be left out ({ignore.why}), but it says something else",
+                "this checkpoint is not what its config.json says",
+            )
+
+
+def given_back(model: BaseModel, rules: Rules) -> dict[str, Tensor]:
+    """The model's weights under their names: the rules run backwards. Ties are left out, as their savers do."""
+    own = {name: p.detach() for name, p in model.named_parameters()}
+    out: dict[str, Tensor] = {}
+    for rule in rules:
+        if isinstance(rule, Rule):
+            xs = rule.back([own[name] for name in rule.ours])
+            out |= {name: x.contiguous() for name, x in zip(rule.theirs, xs, strict=True)}
+    return out

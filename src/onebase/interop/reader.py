@@ -1,0 +1,78 @@
+"""A foreign config read strictly: every value is asked for by name and type, and what was never asked for is known."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from onebase.errors import ConfigError
+
+T = TypeVar("T")
+_NAMES = {
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    bool: "true or false",
+    dict: "a map",
+    list: "a list",
+}
+
+
+class Reader:
+    """The keys of one `config.json`. `where` names the file in errors; `tensors` are the names in the checkpoint."""
+
+    def __init__(self, data: Mapping[str, Any], where: str, tensors: frozenset[str] = frozenset()) -> None:
+        self.data, self.where, self.tensors = data, where, tensors
+        self.asked: set[str] = set()
+
+    def has(self, key: str) -> bool:
+        """Whether the key is there and not null."""
+        self.asked.add(key)
+        return self.data.get(key) is not None
+
+    def get(self, key: str, kind: type[T], default: T | None = None) -> T:
+        """The value of `key`; `default` where it is missing or null. Raises ConfigError for another type, or without a default."""
+        if not self.has(key):
+            if default is None:
+                raise ConfigError(
+                    f"{self.where}: key '{key}' is missing",
+                    f"it is {_NAMES[kind]}; take an intact config.json",
+                )
+            return default
+        value = self.data[key]
+        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise self.refuse(key, _NAMES[kind])
+        return value
+
+    def one_of(self, key: str, table: Mapping[str, T], default: str | None = None) -> T:
+        """The entry of `table` under the text at `key`."""
+        value = self.get(key, str, default)
+        if value not in table:
+            raise self.refuse(key, "one of " + ", ".join(table))
+        return table[value]
+
+    def must(self, key: str, wanted: Any, default: Any, why: str) -> None:
+        """Refuse a value that switches on what the trunk does not have."""
+        value = self.data.get(key) if self.has(key) else default
+        if value != wanted:
+            raise ConfigError(f"{self.where}: '{key}' is {value!r}: {why}", f"only {wanted!r} is supported")
+
+    def part(self, key: str) -> "Reader":
+        """The config inside the map at `key`."""
+        return Reader(self.get(key, dict), f"{self.where}: {key}", self.tensors)
+
+    def refuse(self, key: str, accepted: str) -> ConfigError:
+        """An error about the value of `key`."""
+        return ConfigError(f"{self.where}: '{key}' is {self.data.get(key)!r}", f"accepted: {accepted}")
+
+    def checked(self, make: Callable[[], T]) -> T:
+        """`make()`, its ConfigErrors told with the name of the file."""
+        try:
+            return make()
+        except ConfigError as e:
+            raise e if self.where in e.cause else ConfigError(f"{self.where}: {e.cause}", e.remedy) from None
+
+    @property
+    def unread(self) -> list[str]:
+        """Keys that nobody asked for: the record names them."""
+        return sorted(self.data.keys() - self.asked)

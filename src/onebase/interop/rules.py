@@ -1,0 +1,202 @@
+"""How a foreign checkpoint's tensors become ours and back: rules, each with its inverse.
+
+A rule says which of their tensors make which of ours, and by what steps. A step works on a list of tensors and knows its way
+back; steps only move numbers, so import after export is bitwise. Every foreign key belongs to exactly one rule, every tensor of ours
+is made by exactly one: `plan` checks it, by names and shapes, before any data is read.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from onebase.errors import ArtifactError
+
+
+class Step(Protocol):
+    """A reversible rearrangement of tensors."""
+
+    def there(self, xs: list[Tensor]) -> list[Tensor]:
+        """Theirs to ours."""
+
+    def back(self, xs: list[Tensor]) -> list[Tensor]:
+        """Ours to theirs."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """One tensor of theirs holds several of ours, `sizes` long, one behind the other along `dim`."""
+
+    sizes: tuple[int, ...]
+    dim: int = 0
+
+    def there(self, xs: list[Tensor]) -> list[Tensor]:
+        (x,) = xs
+        return list(torch.split(x, list(self.sizes), self.dim))
+
+    def back(self, xs: list[Tensor]) -> list[Tensor]:
+        return [torch.cat(xs, self.dim)]
+
+
+@dataclass(frozen=True)
+class Transpose:
+    """They keep matrices the other way round (GPT-2)."""
+
+    def there(self, xs: list[Tensor]) -> list[Tensor]:
+        return [x.T for x in xs]
+
+    back = there
+
+
+@dataclass(frozen=True)
+class Rotary:
+    """They pair neighbouring features of a head for rotation, we pair its halves: rows [heads * H, ...] are put in our order."""
+
+    heads: int
+
+    def there(self, xs: list[Tensor]) -> list[Tensor]:
+        return [x.view(self.heads, -1, 2, *x.shape[1:]).transpose(1, 2).reshape(x.shape) for x in xs]
+
+    def back(self, xs: list[Tensor]) -> list[Tensor]:
+        return [x.view(self.heads, 2, -1, *x.shape[1:]).transpose(1, 2).reshape(x.shape) for x in xs]
+
+
+@dataclass(frozen=True)
+class Reshape:
+    """The same numbers under another shape (a patch convolution is a matrix)."""
+
+    theirs: tuple[int, ...]
+    ours: tuple[int, ...]
+
+    def there(self, xs: list[Tensor]) -> list[Tensor]:
+        return [x.reshape(self.ours) for x in xs]
+
+    def back(self, xs: list[Tensor]) -> list[Tensor]:
+        return [x.reshape(self.theirs) for x in xs]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """`theirs` become `ours` by `steps`, in order; without steps one tensor gets another name."""
+
+    theirs: tuple[str, ...]
+    ours: tuple[str, ...]
+    steps: tuple[Step, ...] = ()
+
+    def there(self, xs: list[Tensor]) -> list[Tensor]:
+        """Their tensors, in the order of `theirs`, as ours."""
+        for step in self.steps:
+            xs = step.there(xs)
+        return xs
+
+    def back(self, xs: list[Tensor]) -> list[Tensor]:
+        """Our tensors as theirs."""
+        for step in reversed(self.steps):
+            xs = step.back(xs)
+        return xs
+
+
+def rename(theirs: str, ours: str, *steps: Step) -> Rule:
+    """One tensor of theirs is one of ours."""
+    return Rule((theirs,), (ours,), steps)
+
+
+def split(theirs: str, ours: Sequence[str], sizes: Sequence[int], dim: int = 0, *before: Step) -> Rule:
+    """One tensor of theirs holds several of ours."""
+    return Rule((theirs,), tuple(ours), (*before, Split(tuple(sizes), dim)))
+
+
+@dataclass(frozen=True)
+class Tie:
+    """A second name of a tensor of ours. It may be missing; where it is there it must be equal. Export leaves it out."""
+
+    theirs: str
+    ours: str
+
+
+@dataclass(frozen=True)
+class Ignore:
+    """Keys that say nothing the config does not say (a regular expression on the whole key), for the reason `why`.
+
+    `check`, where given, must hold of the tensor: what is thrown away is looked at first.
+    """
+
+    pattern: str
+    why: str
+    check: Callable[[Tensor], bool] | None = field(default=None, compare=False)
+
+
+Rules = Sequence[Rule | Tie | Ignore]
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Rules that fit a checkpoint: what to place, what to compare, what to look at and leave."""
+
+    rules: tuple[Rule, ...]
+    ties: tuple[Tie, ...]
+    ignored: tuple[tuple[str, Ignore], ...]
+
+
+def plan(rules: Rules, theirs: Mapping[str, Shape], ours: Mapping[str, Shape], where: str) -> Plan:
+    """Match rules with the keys of a checkpoint and the parameters of a model, by name and shape alone.
+
+    Raises ArtifactError that names a key no rule uses, a key a rule does not find, or a shape that does not fit.
+    """
+    moves = [r for r in rules if isinstance(r, Rule)]
+    made = _once((name for r in moves for name in r.ours), "makes")
+    assert made == ours.keys(), (
+        f"rules and model differ: {sorted(made ^ ours.keys())[:5]}"
+    )  # our bug, not the file's
+    used = _once((name for r in moves for name in r.theirs), "reads")
+    for name in sorted(used - theirs.keys()):
+        raise ArtifactError(
+            f"{where}: tensor {name!r} is missing, which its config asks for"
+            + _nearest(name, theirs.keys() - used),
+            "the checkpoint is incomplete, or its config.json is of another model",
+        )
+    ties = [t for t in rules if isinstance(t, Tie) and t.theirs in theirs]
+    left = theirs.keys() - used - {t.theirs for t in ties}
+    ignored = []
+    for name in sorted(left):
+        found = next((i for i in rules if isinstance(i, Ignore) and re.fullmatch(i.pattern, name)), None)
+        if found is None:
+            raise ArtifactError(
+                f"{where}: no rule reads tensor {name!r} {list(theirs[name])}"
+                + _nearest(name, used - theirs.keys()),
+                "this checkpoint has a part that the family does not know: it would be lost",
+            )
+        ignored.append((name, found))
+    for r in moves:
+        for name, wanted in zip(r.theirs, their_shapes(r, ours), strict=True):
+            if theirs[name] != wanted:
+                raise ArtifactError(
+                    f"{where}: tensor {name!r} has shape {list(theirs[name])}, its config says {list(wanted)}",
+                    "the checkpoint and its config.json do not belong together",
+                )
+    return Plan(tuple(moves), tuple(ties), tuple(ignored))
+
+
+def their_shapes(rule: Rule, ours: Mapping[str, Shape]) -> list[Shape]:
+    """The shapes of `rule.theirs` that give ours: the rule run backwards on tensors without data."""
+    made = rule.back([torch.empty(ours[name], device="meta") for name in rule.ours])
+    return [tuple(x.shape) for x in made]
+
+
+def _once(names: Iterable[str], what: str) -> set[str]:
+    seen: set[str] = set()
+    for name in names:
+        assert name not in seen, f"two rules {what} {name}"
+        seen.add(name)
+    return seen
+
+
+def _nearest(name: str, others: Iterable[str]) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(name, sorted(others), 1, 0.8)
+    return f" (is {near[0]!r} it?)" if near else ""

@@ -1,0 +1,94 @@
+"""Parity with transformers for any family: a tiny random model there, imported here, says the same; and back."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from onebase.base.model import BaseModel
+from onebase.interop.families import family_of
+from onebase.interop.family import Family, written
+from onebase.interop.folder import HFFolder, save_folder
+from onebase.interop.place import given_back, place
+from onebase.interop.reader import Reader
+from onebase.model.mask import Cols
+
+TOLERANCE = 1e-5
+
+
+def shaken(model: torch.nn.Module, seed: int = 0) -> Any:
+    """All weights drawn anew: starting values (zero biases, unit norms) would hide mistakes."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.copy_(torch.randn(p.shape, generator=generator) * (0.2 if p.ndim > 1 else 0.5) + (p.ndim == 1))
+    return model.eval()
+
+
+def imported(folder: Path) -> tuple[Family, BaseModel]:
+    """A folder as a model of ours."""
+    source = HFFolder(folder)
+    reader = Reader(source.config, str(folder / "config.json"), frozenset(source.shapes()))
+    family = family_of(source.config.get("model_type"), reader.where)
+    return family, place(family.read(reader), family, source)
+
+
+def exported(folder: Path, family: Family, model: BaseModel) -> None:
+    """A model of ours as a folder that transformers opens."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_folder(folder, written(family, model.cfg), given_back(model, family.rules(model.cfg)))
+
+
+def close(a: Tensor, b: Tensor) -> None:
+    torch.testing.assert_close(a, b, atol=TOLERANCE * max(1.0, float(b.abs().max())), rtol=0)
+
+
+def grads(loss: Tensor, model: torch.nn.Module) -> Mapping[str, Tensor]:
+    """Gradients by name."""
+    model.zero_grad()
+    loss.backward()
+    return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+def check_decoder(theirs: Any, tmp_path: Path, length: int = 12) -> BaseModel:
+    """Logits with padding and with a cache, gradients, and the way back. `theirs` is a tiny causal model of transformers."""
+    shaken(theirs)
+    theirs.save_pretrained(tmp_path / "theirs")
+    family, model = imported(tmp_path / "theirs")
+    ids = torch.randint(
+        3, theirs.config.get_text_config().vocab_size, (2, length), generator=torch.Generator().manual_seed(1)
+    )
+    with torch.no_grad():
+        want = theirs(input_ids=ids).logits
+        close(model.logits(ids), want)
+        lengths = torch.tensor([length, length - 5])
+        cols = Cols.padded(lengths, length)
+        mask = (cols.doc >= 0).long()
+        padded = theirs(input_ids=ids, attention_mask=mask).logits
+        found = model.text.logits(model.hidden(ids, cols).hidden)
+        close(found[1, : length - 5], padded[1, : length - 5])
+        cache = model.new_cache(2, length)
+        parts = [
+            model.text.logits(model.hidden(ids[:, a:b], Cols.simple(2, b - a, start=a), cache=cache).hidden)
+            for a, b in ((0, 5), (5, 6), (6, length))
+        ]
+        close(torch.cat(parts, 1), want)
+    model.requires_grad_(True)
+    weights = torch.randn(want.shape, generator=torch.Generator().manual_seed(2))
+    ours = grads((model.logits(ids) * weights).sum(), model)
+    peers = grads((theirs(input_ids=ids).logits * weights).sum(), theirs)
+    for rule in family.rules(model.cfg):
+        if hasattr(rule, "steps"):
+            for name, made in zip(rule.theirs, rule.back([ours[n] for n in rule.ours]), strict=True):
+                close(made, peers[name])
+    exported(tmp_path / "back", family, model)
+    again = type(theirs).from_pretrained(tmp_path / "back").eval()
+    with torch.no_grad():
+        close(again(input_ids=ids).logits, want)
+    _, third = imported(tmp_path / "back")
+    assert third.cfg == model.cfg
+    for (name, a), (_, b) in zip(model.named_parameters(), third.named_parameters(), strict=True):
+        assert torch.equal(a, b), name
+    return model
