@@ -1,16 +1,16 @@
 """Pretraining from a recipe: data, tokenizer, loop, scores, record, and the finished base."""
 
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from onebase import config as configs
+from onebase.api.claim import claim
 from onebase.api.recipe import Recipe, read_recipe
-from onebase.artifact.files import MANIFEST, write_atomic
+from onebase.artifact.files import MANIFEST
 from onebase.artifact.record import machine_facts, version_facts
 from onebase.base.config import BaseConfig, base_flops, base_parameters, text_base
 from onebase.base.folder import LoadedBase, load_base, save_base
@@ -18,15 +18,13 @@ from onebase.base.model import BaseModel
 from onebase.codec.text.codec import TextCodec, ledger, render_ledger
 from onebase.codec.text.tokenizer import Tokenizer
 from onebase.data import Dataset, RowPlan, TokenSet, prepare, read_source
-from onebase.errors import ArtifactError, ConfigError
+from onebase.errors import ConfigError
 from onebase.evaluation.bootstrap import Score
 from onebase.evaluation.likelihood import by_source, document_nats
 from onebase.model.device import pick_device
 from onebase.objective.base import Objective
 from onebase.objective.infill import Infill, InfillMarks
 from onebase.objective.next_token import NextToken
-from onebase.train.checkpoint import list_checkpoints
-from onebase.train.config import FREE
 from onebase.train.flops import counted_flops
 from onebase.train.listen import JsonLog, Listener
 from onebase.train.loop import Job, Result, micro_rows, run
@@ -71,7 +69,7 @@ def run_recipe(
 
 
 def _run(recipe: Recipe, out: Path, par: Parallel, listeners: Sequence[Listener], tell: Tell) -> Finished:
-    _claim(out, recipe, par)
+    claim(out, recipe, par)
     if (out / "base" / MANIFEST).is_file():
         tell(f"{out / 'base'} is finished already")
         return Finished(load_base(out / "base", device=par.device), None, out)
@@ -155,56 +153,6 @@ def describe(cfg: BaseConfig, recipe: Recipe, plan: RowPlan) -> str:
         f"{recipe.name}: {base_parameters(cfg) / 1e6:.2f}M parameters, {base_flops(cfg, train.length) / 1e6:.1f} MFLOPs a token; "
         f"{plan.tokens_per_epoch / 1e6:.2f}M tokens an epoch, {plan.waste():.1%} padding; {rows}, {budget}"
     )
-
-
-def _claim(out: Path, recipe: Recipe, par: Parallel) -> None:
-    """Keep the recipe beside the run, and refuse to mix two recipes in one folder.
-
-    Before the first checkpoint only what the prepared data and the tokenizer depend on must stay: a run that was refused (for
-    its memory, say) goes on in the same folder with the setting that fits.
-    """
-    path = out / "recipe.json"
-    mine = configs.to_dict(recipe)
-    begun = bool(list_checkpoints(out / "checkpoints")) or (out / "base" / MANIFEST).is_file()
-    made = begun or (out / "data" / MANIFEST).is_file() or (out / "tokenizer.json").is_file()
-    if made and path.is_file():
-        theirs = _decides(json.loads(path.read_text(encoding="utf-8")), begun)
-        wanted = _decides(mine, begun)
-        if differ := list(_differences(theirs, wanted)):
-            more = f", and {len(differ) - 3} more" if len(differ) > 3 else ""
-            raise ArtifactError(
-                f"{out} holds a run of another recipe: {', '.join(differ[:3])}{more}",
-                "give another --out, or the same recipe",
-            )
-    par.barrier()  # every rank has read before one writes
-    if par.main and not begun:
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as e:
-            raise ArtifactError(f"{out} cannot be written: {e.strerror}", "give another --out") from None
-        write_atomic(path, json.dumps(mine, indent=1).encode())
-    par.barrier()
-
-
-def _decides(recipe: dict[str, Any], begun: bool) -> dict[str, Any]:
-    """The parts of a recipe that a run folder is bound to."""
-    train = {k: v for k, v in recipe["train"].items() if k not in FREE}
-    if begun:
-        return {k: v for k, v in recipe.items() if k != "log"} | {"train": train}
-    kept = {"data": recipe["data"], "tokenizer": recipe["tokenizer"]}
-    return kept | {"model.vocab_size": recipe["model"]["vocab_size"], "train.seed": train["seed"]}
-
-
-def _differences(theirs: Any, mine: Any, key: str = "") -> Iterator[str]:
-    """Where two trees differ: each key as one writes it on the command line, with both values."""
-    if isinstance(theirs, dict) and isinstance(mine, dict):
-        for k in sorted(theirs.keys() | mine.keys()):
-            yield from _differences(theirs.get(k), mine.get(k), f"{key}.{k}" if key else k)
-    elif isinstance(theirs, list) and isinstance(mine, list) and len(theirs) == len(mine):
-        for i, (a, b) in enumerate(zip(theirs, mine, strict=True)):
-            yield from _differences(a, b, f"{key}.{i}")
-    elif theirs != mine:
-        yield f"'{key}' is {json.dumps(mine)}, there {json.dumps(theirs)}"
 
 
 def _once(par: Parallel, make: Callable[[], T]) -> T:

@@ -68,11 +68,12 @@ def gate(
     classical: System | Sequence[System],
     *,
     weights: Sequence[float] | Array | None = None,
+    twin: str = "the same adapter on an untrained base",
     seed: int = 0,
 ) -> Verdict:
     """Judge `base` against its untrained twin and the best of the classical systems.
 
-    metric: a name of METRICS (it says whether lower is better) or any other name (higher is better); weights: tokens or
+    twin: what `untrained` is, as the sentence says it. metric: a name of METRICS (it says whether lower is better) or any other name (higher is better); weights: tokens or
     bytes per document when `each` holds sums of nats. Raises DataError when the systems were scored on different examples.
     """
     sign = -1.0 if metric in LOWER_IS_BETTER else 1.0
@@ -98,14 +99,14 @@ def gate(
     elif needs:
         line = (
             f"Yes: pretraining {verb} {_size(over_classical)} {unit} {_range(over_classical)} over {rival.name} and "
-            f"{_size(over_untrained)} {_range(over_untrained)} over the same adapter on an untrained base"
+            f"{_size(over_untrained)} {_range(over_untrained)} over {twin}"
             + (f"; {rival.name} would take {cost}" if cost else "")
         )
     elif won:
-        twin = "does better" if over_untrained.high < 0 else "does as well"
+        does = "does better" if over_untrained.high < 0 else "does as well"
         line = (
-            f"No: the base {verb} {_size(over_classical)} {unit} {_range(over_classical)} over {rival.name}, but the same "
-            f"adapter on an untrained base {twin} (difference {_signed(over_untrained)}): pretraining is not what helps"
+            f"No: the base {verb} {_size(over_classical)} {unit} {_range(over_classical)} over {rival.name}, but {twin} "
+            f"{does} (difference {_signed(over_untrained)}): pretraining is not what helps"
         )
     elif over_classical.high < 0:
         flipped = Score(
