@@ -159,9 +159,12 @@ def adapted_twin(base: Base, known: Sequence[dict[str, Any]], seed: int) -> Base
 
 
 def shipped_bytes(base: Base) -> tuple[int, int]:
-    """(bytes of the adapter on this base, 0 without one; bytes of the base itself: weights, tokenizer, template)."""
+    """(bytes of the adapter on this base, 0 without one; bytes of the base itself: weights, tokenizer, template). An adapter of all
+    weights needs no others."""
     attached, loaded = base._attached, base.loaded
-    weights = sum(t.numel() * t.element_size() for t in base_tensors(loaded.model).values())
+    weights = 0
+    if attached is None or attached.method != "full":
+        weights = sum(t.numel() * t.element_size() for t in base_tensors(loaded.model).values())
     # The tokenizer as its file holds it: a classical system's vocabulary is counted too.
     words = loaded.codec.tokenizer.as_json + loaded.codec.template.source
     return attached.shipped if attached else 0, weights + len(words.encode())

@@ -25,11 +25,16 @@ from onebase.generate.engine import generate
 from onebase.generate.sampler import Sampling
 from onebase.train.listen import Progress
 
+LORA: dict[str, Any] = {"method": "lora", "rank": 32, "alpha": 32.0, "lr": 8e-3}
+FULL: dict[str, Any] = {"method": "full", "lr": 4e-3}
+TWIN = "an untrained base with all its weights trained on the same"
+"""LoRA on frozen random weights would be a straw man: its head says nothing whatever it learns (7.8 nats per token against 5.2)."""
+
 
 def docstring(
     base: Base, untrained: Base, task: Task, out: Path, result: DemoResult, size: Size, tell: Tell
 ) -> list[Row]:
-    """SFT by LoRA: nats per token of the true docstring, and ROUGE-L of what is written."""
+    """SFT by LoRA: nats per token of the true docstring, and ROUGE-L of what is written. The untrained twin learns with all weights."""
     train = _fit_to(base, task.train()[: size.docstring_train], size)
     test = _fit_to(base, task.test, size)[: size.docstring_test]
     rows = [_pair(e) for e in train]
@@ -37,19 +42,16 @@ def docstring(
     counts = np.array([s.loss.sum() for s in samples], float)
     truth = [e.target for e in test[: size.written]]
     likely, written = [], []
-    for b, name in ((base, "base + SFT"), (untrained, "untrained + SFT")):
+    for b, name, options in ((base, "base + SFT", LORA), (untrained, "untrained, all weights trained", FULL)):
         began = time.perf_counter()
         adapter = b.adapt(
             rows,
             task="complete",
-            method="lora",
             epochs=size.docstring_epochs,
             rows=16,
-            rank=32,
-            alpha=32.0,
-            lr=8e-3,
             max_length=base.config.text.context,
             listeners=[Progress(name)],
+            **options,
         )
         adapted = b.with_adapter(adapter)
         fitted = time.perf_counter()
@@ -68,14 +70,14 @@ def docstring(
             for e, text in list(zip(test, texts, strict=False))[:4]:
                 result.samples.append(Sample("docstring after SFT", e.prompt, text, e.target))
     counted = _counted(base, train, test, counts)
-    verdict = gate("nats_per_token", likely[0], likely[1], counted, weights=counts)
+    verdict = gate("nats_per_token", likely[0], likely[1], counted, weights=counts, twin=TWIN)
     tell(f"docstring, likelihood: {verdict.line}")
     setting = "SFT, likelihood of the true text"
     found = [Row(task.name, setting, "nats_per_token", likely[0], likely[1], (counted,), verdict)]
     words = NameWords().fit([e.text for e in train], [e.target for e in train])
     guess = 100 * rouge_l_each(truth, words.predict([e.text for e in test[: size.written]]))
     named = System("the words of its name", mean_score("rouge_l", guess), guess, words.seconds, words.size)
-    verdict = gate("rouge_l", written[0], written[1], named)
+    verdict = gate("rouge_l", written[0], written[1], named, twin=TWIN)
     tell(f"docstring, written text: {verdict.line}")
     return [*found, Row(task.name, "SFT, written text", "rouge_l", written[0], written[1], (named,), verdict)]
 
