@@ -107,7 +107,7 @@ def ours(side: str, steps: int) -> tuple[list[float], list[float], int]:
     marks: list[float] = []
 
     class Clock(Quiet):
-        def start(self, step: int, total: int) -> None:
+        def start(self, step: int, total: int | None) -> None:
             marks.append(time.perf_counter())
 
         def step(self, info: StepInfo) -> None:

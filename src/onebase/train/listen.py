@@ -12,10 +12,11 @@ from onebase.artifact.files import write_atomic
 
 @dataclass(frozen=True)
 class StepInfo:
-    """Facts of one finished step. Loss in nats per supervised token; `seconds` since the run began, over all its resumes."""
+    """Facts of one finished step. Loss in nats per supervised token; `seconds` since the run began, over all its resumes; `total` steps,
+    None as long as a budget of minutes has not become a number of steps."""
 
     step: int
-    total: int
+    total: int | None
     loss: float
     grad_norm: float
     factor: float
@@ -34,7 +35,7 @@ def as_line(info: StepInfo) -> dict[str, Any]:
 class Listener(Protocol):
     """What the loop tells of a run. `close` is called when `start` came to its end, and then always."""
 
-    def start(self, step: int, total: int) -> None:
+    def start(self, step: int, total: int | None) -> None:
         """The run begins, or goes on at `step`."""
 
     def step(self, info: StepInfo) -> None:
@@ -47,7 +48,7 @@ class Listener(Protocol):
 class Quiet:
     """Hears everything, does nothing; a parent for listeners that need only some events."""
 
-    def start(self, step: int, total: int) -> None:
+    def start(self, step: int, total: int | None) -> None:
         return
 
     def step(self, info: StepInfo) -> None:
@@ -66,7 +67,7 @@ class JsonLog(Quiet):
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def start(self, step: int, total: int) -> None:
+    def start(self, step: int, total: int | None) -> None:
         kept = [line for line in read_log(self.path) if line["step"] < step]
         with disk_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -103,7 +104,7 @@ class Progress(Quiet):
     def __init__(self, title: str) -> None:
         self.title = title
 
-    def start(self, step: int, total: int) -> None:
+    def start(self, step: int, total: int | None) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
 
@@ -126,6 +127,10 @@ class Progress(Quiet):
         shown = "..." if self.smooth is None else f"{self.smooth:.3f}"
         speed = f"{info.tokens_per_second:,.0f}"
         self.live.update(self.task, completed=info.step + 1, total=info.total, loss=shown, speed=speed)
+        if info.total is None:
+            if not self.terminal and info.step == 0:
+                print(f"{self.title}  loss {shown}  {speed} tokens/s  timing the first steps", flush=True)
+            return
         tenth = max(1, info.total // 10)
         if not self.terminal and ((info.step + 1) % tenth == 0 or info.step + 1 == info.total):
             left = info.seconds / (info.step + 1) * (info.total - info.step - 1)

@@ -121,7 +121,7 @@ def run(job: Job) -> Result:
     stop = False
     with ExitStack() as stack:
         for x in heard:
-            x.start(state.step, state.total or CALIBRATE)
+            x.start(state.step, state.total)
             stack.callback(x.close)
         signals, ahead = stack.enter_context(StopSignals()), stack.enter_context(_Ahead(job, par))
         while not stop and (state.total is None or state.step < state.total):
@@ -139,7 +139,7 @@ def run(job: Job) -> Result:
                 scores = job.model(job.evaluate)
                 par.reshard(job.model)
                 info = StepInfo(**{**vars(info), "scores": scores})
-            info = StepInfo(**{**vars(info), "total": state.total or CALIBRATE})
+            info = StepInfo(**{**vars(info), "total": state.total})
             for x in heard:
                 x.step(info)
             if state.bad_in_a_row >= cfg.max_bad_steps:
@@ -201,7 +201,7 @@ def _step(job: Job, par: Parallel, optim: Optimizers, state: RunState, ahead: "_
             state.sources[k] = state.sources.get(k, 0) + n
     return StepInfo(
         step=state.step - 1,
-        total=state.total or CALIBRATE,
+        total=state.total,
         loss=total_loss,
         grad_norm=norm,
         factor=rate,

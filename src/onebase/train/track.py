@@ -36,7 +36,7 @@ class TensorBoard(Quiet):
             raise UserError("TensorBoard is not installed", 'run: pip install "onebase[track]"') from None
         self.folder = folder
 
-    def start(self, step: int, total: int) -> None:
+    def start(self, step: int, total: int | None) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         with disk_errors(self.folder):
@@ -73,7 +73,7 @@ class WandB(Quiet):
             ) from None
         self.out, self.name = out, name
 
-    def start(self, step: int, total: int) -> None:
+    def start(self, step: int, total: int | None) -> None:
         path = self.out / "wandb" / "id"
         with disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
