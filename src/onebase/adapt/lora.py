@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from onebase.base.model import BaseModel
 from onebase.codec.text.rows import TokenRows
 from onebase.config import config
-from onebase.errors import ConfigError
+from onebase.errors import ConfigError, UserError
 from onebase.model.proj import Proj
 
 
@@ -81,7 +81,7 @@ def inject(model: BaseModel, name: str, cfg: LoraConfig, seed: int = 0) -> list[
     generator = torch.Generator().manual_seed(seed)
     out: list[nn.Parameter] = []
     for proj in chosen_sites(model, cfg).values():
-        lora = Lora(proj.d_in, proj.d_out, cfg, proj.weight.device)
+        lora = Lora(proj.d_in, proj.d_out, cfg, proj.device)
         lora.reset(generator)
         proj.deltas[name] = lora
         out += list(lora.parameters())
@@ -105,12 +105,19 @@ def remove(model: BaseModel, name: str) -> None:
 def merge(model: BaseModel, name: str) -> None:
     """Add the adapter into the weights and take it off. The base is then another base, with another fingerprint.
 
-    Tied ends are untied first where the adapter has rows of tokens: one matrix cannot hold two deltas.
+    Tied ends are untied first where the adapter has rows of tokens: one matrix cannot hold two deltas. Raises UserError for a base in
+    few bits.
     """
+    if (storage := model.cfg.storage) is not None:
+        raise UserError(
+            f"the base is kept in {storage.bits} bits: what the adapter adds would be rounded away",
+            "serve the adapter beside the base, or merge first and quantize the result",
+        )
     for proj in model.sites().values():
         if name in proj.deltas:
             lora = proj.deltas[name]
             assert isinstance(lora, Lora)
+            assert proj.weight is not None
             proj.weight.add_(lora.delta_OI().to(proj.weight.dtype))
             del proj.deltas[name]
     if name in model.text.deltas:

@@ -14,16 +14,18 @@ from onebase.model.config import (
     NormConfig,
     Norms,
     RopeConfig,
+    StorageConfig,
     TrunkConfig,
 )
 
 
 @config
 class BaseConfig:
-    """Trunks and codecs by name; a text base has one of each, both called `text`."""
+    """Trunks and codecs by name; a text base has one of each, both called `text`. `storage`: how its matrices are kept, if in few bits."""
 
     trunks: dict[str, TrunkConfig]
     codecs: dict[str, TextCodecConfig]
+    storage: StorageConfig | None = None
 
     def __post_init__(self) -> None:
         missing = [n for n in self.codecs if n not in self.trunks]

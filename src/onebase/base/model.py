@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from onebase.base.config import BaseConfig
 from onebase.codec.text.modules import TextEnds
+from onebase.errors import ConfigError
 from onebase.model.cache import Cache
+from onebase.model.config import StorageConfig
 from onebase.model.init import init_trunk
 from onebase.model.mask import Cols, Mask
 from onebase.model.proj import Active, Proj
@@ -30,6 +32,8 @@ class BaseModel(nn.Module):
         self.codecs = nn.ModuleDict(
             {name: TextEnds(c, cfg.trunks[name].width) for name, c in cfg.codecs.items()}
         )
+        if cfg.storage is not None:
+            self._keep_in(cfg.storage, take=False)
         self.heads = nn.ModuleDict()  # what adaptation puts on the hidden states; empty in a plain base
 
     @property
@@ -48,10 +52,11 @@ class BaseModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return self.text.stem.weight.device
+        return next(self.parameters()).device
 
     def reset(self, seed: int) -> None:
         """Draw all starting weights from `seed` (on the CPU, so that a seed means the same on every device)."""
+        assert self.cfg.storage is None, "a quantised base has no starting weights"
         generator = torch.Generator().manual_seed(seed)
         for name in sorted(self.trunks):
             trunk = self.trunks[name]
@@ -70,6 +75,23 @@ class BaseModel(nn.Module):
         """Give the text head a matrix of its own, equal to the stem's (nothing to do when it has one): another config."""
         self.text.untie()
         self.cfg = replace(self.cfg, codecs=self.cfg.codecs | {"text": self.text.cfg})
+
+    def quantise(self, storage: StorageConfig) -> None:
+        """Round the matrices of all projections, and of the head, into few bits: another config, other weights.
+
+        Raises ConfigError when this was done before, or when a matrix does not divide into groups.
+        """
+        if self.cfg.storage is not None:
+            raise ConfigError(
+                f"this base is kept in {self.cfg.storage.bits} bits", "start from the one it was made of"
+            )
+        self._keep_in(storage, take=True)
+        self.cfg = replace(self.cfg, storage=storage)
+
+    def _keep_in(self, storage: StorageConfig, *, take: bool) -> None:
+        for proj in self.sites().values():
+            proj.keep_in(storage, take=take)
+        self.text.keep_in(storage, take=take)
 
     def new_cache(self, batch: int, slots: int) -> Cache:
         """An empty key-value cache for the text trunk."""

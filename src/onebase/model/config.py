@@ -114,6 +114,18 @@ class BlockConfig:
 
 
 @config
+class StorageConfig:
+    """How a base keeps its projections in few bits: 8 with a scale a row, 4 with a scale and a lowest value for every `group` inputs.
+
+    head: bits of the matrix that makes logits (and of the embedding it is tied to); null leaves it as it is.
+    """
+
+    bits: Literal[4, 8]
+    group: int = 32
+    head: Literal[4, 8] | None = 8
+
+
+@config
 class InitConfig:
     """Normal(0, std) matrices; `zero_out` starts every block as the identity (output projections at zero)."""
 

@@ -15,6 +15,7 @@ def init_trunk(trunk: Trunk, generator: torch.Generator) -> None:
         if isinstance(module, Norm):
             module.reset()
         elif isinstance(module, Proj):
+            assert module.weight is not None
             last = name.rsplit(".", 1)[-1]
             if trunk.cfg.init.zero_out and last in ("o", "down"):
                 nn.init.zeros_(module.weight)

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from onebase.codec.text.rows import TokenRows
 from onebase.config import config
 from onebase.errors import ConfigError, UserError
-from onebase.model.config import Activation, NormConfig
+from onebase.model.config import Activation, NormConfig, StorageConfig
 from onebase.model.count import norm_parameters
 from onebase.model.feedforward import ACTIVATIONS
 from onebase.model.norm import Norm
 from onebase.model.proj import Active
+from onebase.model.store import Stored, stored
 
 
 @config
@@ -77,12 +78,17 @@ class TextStem(nn.Module):
     def __init__(self, cfg: TextCodecConfig, width: int) -> None:
         super().__init__()
         self.cfg = cfg
-        self.weight = nn.Parameter(torch.empty(cfg.vocab_size, width))
+        self.weight: nn.Parameter | None = nn.Parameter(torch.empty(cfg.vocab_size, width))
+        self.store: Stored | None = None
         self.positions = nn.Parameter(torch.empty(cfg.positions, width)) if cfg.positions else None
         self.types = nn.Parameter(torch.empty(cfg.types, width)) if cfg.types else None
 
     def forward(self, ids_BT: Tensor, pos_BT: Tensor) -> Tensor:
-        x_BTD = F.embedding(ids_BT, self.weight)
+        if self.weight is None:
+            assert self.store is not None
+            x_BTD = self.store.rows(ids_BT, torch.float32)
+        else:
+            x_BTD = F.embedding(ids_BT, self.weight)
         if self.cfg.scale is not None:
             x_BTD = x_BTD * self.cfg.scale
         if self.positions is not None:
@@ -113,6 +119,7 @@ class TextHead(nn.Module):
         super().__init__()
         own = cfg.head and not cfg.tied
         self.weight = nn.Parameter(torch.empty(cfg.vocab_size, width)) if own else None
+        self.store: Stored | None = None
         self.bias = nn.Parameter(torch.zeros(cfg.vocab_size)) if cfg.head_bias else None
         self.transform = Transform(cfg.transform, width) if cfg.transform else None
 
@@ -131,14 +138,32 @@ class TextEnds(nn.Module):
         self.deltas = nn.ModuleDict()
 
     @property
-    def head_weight_VD(self) -> nn.Parameter:
+    def head_weight_VD(self) -> Tensor:
         """The base's matrix that makes logits: the head's own, or the stem's when tied. Raises UserError when there is none."""
         if not self.cfg.head:
             raise UserError(
                 "this base gives hidden states and predicts no tokens",
                 "use embed, hidden, or a head or LoRA that classifies",
             )
-        return self.stem.weight if self.head.weight is None else self.head.weight
+        if (store := self._head_store) is not None:
+            return store.dense(torch.float32)
+        weight = self.stem.weight if self.head.weight is None else self.head.weight
+        assert weight is not None
+        return weight
+
+    @property
+    def _head_store(self) -> Stored | None:
+        return self.stem.store if self.cfg.tied else self.head.store
+
+    def keep_in(self, cfg: StorageConfig, *, take: bool) -> None:
+        """Put a store in the place of the matrix that makes logits (see `Proj.keep_in`); tied, the embedding reads it too."""
+        end = self.stem if self.cfg.tied else self.head
+        if cfg.head is None or end.weight is None:
+            return
+        made = stored(cfg.head, cfg.group, self.width, self.cfg.vocab_size).to(end.weight.device)
+        if take:
+            made.take(end.weight)
+        end.weight, end.store = None, made
 
     def embed(
         self, ids_BT: Tensor, pos_BT: Tensor, dtype: torch.dtype, active: Active | None = None
@@ -161,7 +186,11 @@ class TextEnds(nn.Module):
         """fp32 logits [B, ..., V] of hidden states [B, ..., D]."""
         h = self.ready(h)
         bias = None if self.head.bias is None else self.head.bias.to(h.dtype)
-        z = F.linear(h, self.head_weight_VD.to(h.dtype), bias)
+        if (store := self._head_store) is not None:
+            z: Tensor = store(h)
+            z = z if bias is None else z + bias
+        else:
+            z = F.linear(h, self.head_weight_VD.to(h.dtype), bias)
         z = z.to(torch.promote_types(z.dtype, torch.float32))
         for delta, rows in self._acting(active):
             if rows is None:
@@ -205,7 +234,7 @@ class TextEnds(nn.Module):
         """Add the adapter's rows into the matrices and take it off. The ends must not be tied (`untie`)."""
         if name not in self.deltas:
             return
-        assert self.head.weight is not None
+        assert self.stem.weight is not None and self.head.weight is not None
         delta = self.deltas[name]
         assert isinstance(delta, TokenRows)
         self.stem.weight.copy_(delta.stem_added(self.stem.weight))
@@ -216,12 +245,14 @@ class TextEnds(nn.Module):
     def untie(self) -> None:
         """Give the head a matrix of its own, equal to the stem's: what is said stays the same."""
         if self.head.weight is None:
+            assert self.stem.weight is not None
             self.head.weight = nn.Parameter(self.stem.weight.clone(), self.stem.weight.requires_grad)
             self.cfg = replace(self.cfg, tied=False)
 
     @torch.no_grad()
     def reset(self, generator: torch.Generator) -> None:
         """Draw starting weights."""
+        assert self.stem.weight is not None
         nn.init.normal_(self.stem.weight, 0.0, self.cfg.embed_std, generator)
         for table in (self.stem.positions, self.stem.types):
             if table is not None:

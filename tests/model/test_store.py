@@ -1,0 +1,98 @@
+"""Few bits: what is stored comes back, kernels and dense products agree, adapters learn over it and the matrix does not."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from onebase.errors import ConfigError
+from onebase.model.config import StorageConfig
+from onebase.model.proj import Proj
+from onebase.model.store import FEW_ROWS, Int4, Int8, storage_bytes, stored
+
+OUT, IN = 48, 64
+
+
+def weight(seed: int = 0) -> torch.Tensor:
+    return (
+        torch.randn(OUT, IN, generator=torch.Generator().manual_seed(seed))
+        * torch.logspace(-3, 1, OUT)[:, None]
+    )
+
+
+@given(st.sampled_from([8, 4]), st.integers(0, 50))
+@settings(max_examples=20)
+def test_rounding_is_to_the_nearest_that_can_be_kept(bits: int, seed: int) -> None:
+    w, made = weight(seed), stored(bits, 32, IN, OUT)
+    made.take(w)
+    parts = w.view(OUT, -1, 32) if bits == 4 else w[:, None]
+    step = (parts.amax(-1) - parts.amin(-1)) / 15 if bits == 4 else parts.abs().amax(-1) / 127
+    error = (made.dense(torch.float32) - w).view(parts.shape).abs()
+    # fp16 scales and least values are off by a part in 2,048 themselves, codes up to 15 times that.
+    slack = 0.0 if bits == 8 else 16 * parts.abs().amax(-1) / 2048
+    assert bool((error <= (step * 0.5001 + slack)[..., None]).all())
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_what_was_rounded_once_is_kept(bits: int) -> None:
+    one, two = stored(bits, 32, IN, OUT), stored(bits, 32, IN, OUT)
+    one.take(weight())
+    two.take(one.dense(torch.float32))
+    torch.testing.assert_close(one.dense(torch.float32), two.dense(torch.float32), rtol=2e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("made", [Int8(IN, OUT), Int4(IN, OUT, 32)])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_kernels_agree_with_the_dense_product(made: Int8 | Int4, dtype: torch.dtype) -> None:
+    made.take(weight())
+    dense = made.dense(torch.float32)
+    for rows in (1, 3, FEW_ROWS, FEW_ROWS + 1):
+        x = torch.randn(rows, IN, generator=torch.Generator().manual_seed(rows)).to(dtype)
+        want = F.linear(x.float(), dense)
+        size = float((x.float().abs() @ dense.abs().T).max())
+        torch.testing.assert_close(
+            made(x).float(), want, atol=size * (8e-3 if dtype == torch.bfloat16 else 1e-6), rtol=0
+        )
+        torch.testing.assert_close(made(x[None])[0], made(x))
+    few = made.few(torch.zeros(1, IN, dtype=torch.bfloat16))
+    assert few is not None  # the kernel was really there
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_rows_are_those_of_the_dense_matrix(bits: int) -> None:
+    made = stored(bits, 32, IN, OUT)
+    made.take(weight())
+    index = torch.tensor([[3, 0], [47, 3]])
+    assert torch.equal(made.rows(index, torch.float32), made.dense(torch.float32)[index])
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_gradients_reach_the_input_and_not_the_matrix(bits: int) -> None:
+    proj = Proj("s", IN, OUT, bias=True)
+    with torch.no_grad():
+        assert proj.weight is not None and proj.bias is not None
+        proj.weight.copy_(weight())
+        proj.bias.normal_()
+    proj.keep_in(StorageConfig(bits=bits), take=True)  # type: ignore[arg-type]
+    assert proj.store is not None
+    for rows in (2, 20):
+        x = torch.randn(rows, IN, requires_grad=True)
+        proj(x).square().sum().backward()
+        again = x.detach().clone().requires_grad_()
+        F.linear(again, proj.store.dense(torch.float32), proj.bias).square().sum().backward()
+        assert x.grad is not None and again.grad is not None
+        torch.testing.assert_close(x.grad, again.grad, rtol=1e-4, atol=1e-4)
+    assert all(p.grad is None for p in proj.store.parameters())
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_bytes_are_counted_from_the_config(bits: int) -> None:
+    made = stored(bits, 32, IN, OUT)
+    held = sum(p.numel() * p.element_size() for p in made.parameters())
+    assert held == storage_bytes(StorageConfig(bits=bits), IN, OUT)  # type: ignore[arg-type]
+
+
+def test_a_group_must_divide_the_inputs() -> None:
+    with pytest.raises(ConfigError, match="50 inputs cannot be cut into groups of 32"):
+        Int4(50, 8, 32)
