@@ -1,6 +1,6 @@
 """onebase: one base, every task, known origins.
 
-The public face, loaded on first use so that `import onebase` is quick: `load`, `pretrain`, `evaluate`, `Base`, `Adapter`, `Label`.
+The public face, loaded on first use so that `import onebase` is quick: `load`, `pretrain`, `import_base`, `evaluate`, `Base`, `Adapter`, `Label`.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -8,11 +8,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from onebase.api.base import Adapter, Base, Label
     from onebase.api.evaluating import evaluate
-    from onebase.api.loading import load, pretrain
+    from onebase.api.loading import import_base, load, pretrain
     from onebase.errors import UserError
 
 __version__ = "0.1.0"
-__all__ = ["Adapter", "Base", "Label", "UserError", "__version__", "evaluate", "load", "pretrain"]
+__all__ = [
+    "Adapter",
+    "Base",
+    "Label",
+    "UserError",
+    "__version__",
+    "evaluate",
+    "import_base",
+    "load",
+    "pretrain",
+]
 
 _WHERE = {
     "Adapter": "onebase.api.base",
@@ -20,6 +30,7 @@ _WHERE = {
     "Label": "onebase.api.base",
     "UserError": "onebase.errors",
     "evaluate": "onebase.api.evaluating",
+    "import_base": "onebase.api.loading",
     "load": "onebase.api.loading",
     "pretrain": "onebase.api.loading",
 }

@@ -265,10 +265,12 @@ def show(
     json: Annotated[bool, typer.Option("--json", help="Print the record as JSON.")] = False,
 ) -> None:
     """What an artifact is made of: its record, every number with its origin."""
+    from onebase.api.exchange import refuse_foreign
     from onebase.api.loading import find_base
     from onebase.govern.show import describe, lines
 
     path = find_base(ref)
+    refuse_foreign(path)
     if json:
         _print_json(describe(path))
     else:
@@ -278,11 +280,62 @@ def show(
 @app.command(epilog=example("onebase verify runs/demo/pretrain"))
 def verify(ref: Ref) -> None:
     """Reread every byte of an artifact (of a run folder: of all in it); check manifest, fingerprint and record."""
+    from onebase.api.exchange import refuse_foreign
     from onebase.api.loading import find_artifact
     from onebase.govern.verify import verify_tree
 
-    for report in verify_tree(find_artifact(ref)):
+    path = find_artifact(ref)
+    refuse_foreign(path)
+    for report in verify_tree(path):
         _say(report.line())
+
+
+@app.command(
+    "import",
+    epilog=example(
+        "onebase import models/SmolLM2-135M-Instruct --out bases/smollm2",
+        "onebase import models/peft-adapter --base bases/smollm2 --out runs/adapter",
+    ),
+)
+def import_(
+    src: Annotated[str, typer.Argument(metavar="SRC", help="An open model, or an adapter (docs/bases.md).")],
+    out: Out,
+    base: Annotated[str | None, typer.Option(metavar="REF", help="The base of an adapter of PEFT.")] = None,
+) -> None:
+    """Take an open model into a base folder, its record saying where from. (Other commands also take SRC as it is.)"""
+    import onebase
+
+    _refuse_existing(out)
+    if base is not None:
+        from onebase.api.exchange import read_adapter
+        from onebase.api.loading import find_artifact
+
+        loaded = onebase.load(base).loaded
+        onebase.Adapter(read_adapter(loaded, find_artifact(src))).save(out)
+        _say(f"adapter: {out} (for {loaded.fingerprint[:16]}...)")
+        return
+    found = onebase.import_base(src, out)
+    _say(f"base: {out} ({found.fingerprint[:16]}...)")
+
+
+@app.command(epilog=example("onebase export runs/demo/pretrain --format hf --out exported"))
+def export(
+    ref: Ref,
+    out: Out,
+    format: Annotated[str, typer.Option(help="hf, or another format of docs/bases.md.")] = "hf",
+    adapter: AdapterDir = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("-o", "--option", metavar="KEY=VALUE", help="An option of the format, as YAML."),
+    ] = None,
+) -> None:
+    """Write a base for other programs; with --adapter its weights are merged in."""
+    from onebase.api.exchange import export as write
+    from onebase.config import parse_pairs
+
+    _refuse_existing(out)
+    write(_load(ref, adapter, "cpu", "fp32"), out, format, parse_pairs(option or []))
+    _say(f"{format}: {out}")
 
 
 @app.command(epilog=example("onebase plan recipes/124m.yaml", "onebase plan recipes/124m.yaml train.micro=8"))

@@ -1,13 +1,18 @@
 """Parity with transformers for any family: a tiny random model there, imported here, says the same; and back."""
 
+import json
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from onebase.artifact.tensors import load_tensors
+from onebase.base.config import BaseConfig, base_parameters
 from onebase.base.model import BaseModel
+from onebase.config import from_dict, to_dict
 from onebase.interop.families import family_of
 from onebase.interop.family import Family, written
 from onebase.interop.folder import HFFolder, save_folder
@@ -19,18 +24,20 @@ TOLERANCE = 1e-5
 
 
 def shaken(model: torch.nn.Module, seed: int = 0) -> Any:
-    """All weights drawn anew: starting values (zero biases, unit norms) would hide mistakes."""
+    """All weights drawn anew: starting values (zero biases, unit norms) would hide mistakes. Vectors are drawn around their start:
+    norms that count from 1 (Gemma) would else double what they see, and rounding would show."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for p in model.parameters():
-            p.copy_(torch.randn(p.shape, generator=generator) * (0.2 if p.ndim > 1 else 0.5) + (p.ndim == 1))
+            noise = torch.randn(p.shape, generator=generator)
+            p.copy_(noise * 0.2 if p.ndim > 1 else noise * 0.5 + p)
     return model.eval()
 
 
 def imported(folder: Path) -> tuple[Family, BaseModel]:
     """A folder as a model of ours."""
     source = HFFolder(folder)
-    reader = Reader(source.config, str(folder / "config.json"), frozenset(source.shapes()))
+    reader = Reader(source.config, str(folder / "config.json"), frozenset(source.shapes()), source.read)
     family = family_of(source.config.get("model_type"), reader.where)
     return family, place(family.read(reader), family, source)
 
@@ -41,8 +48,13 @@ def exported(folder: Path, family: Family, model: BaseModel) -> None:
     save_folder(folder, written(family, model.cfg), given_back(model, family.rules(model.cfg)))
 
 
+def weights_of(folder: Path) -> dict[str, Tensor]:
+    """The tensors of a folder with one file, in memory of their own: the file may be written anew."""
+    return {name: x.clone() for name, x in load_tensors(folder / "model.safetensors").items()}
+
+
 def close(a: Tensor, b: Tensor) -> None:
-    torch.testing.assert_close(a, b, atol=TOLERANCE * max(1.0, float(b.abs().max())), rtol=0)
+    torch.testing.assert_close(a, b, atol=TOLERANCE * max(1.0, float(b.detach().abs().max())), rtol=0)
 
 
 def grads(loss: Tensor, model: torch.nn.Module) -> Mapping[str, Tensor]:
@@ -52,11 +64,14 @@ def grads(loss: Tensor, model: torch.nn.Module) -> Mapping[str, Tensor]:
     return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
 
-def check_decoder(theirs: Any, tmp_path: Path, length: int = 12) -> BaseModel:
-    """Logits with padding and with a cache, gradients, and the way back. `theirs` is a tiny causal model of transformers."""
+def check_decoder(theirs: Any, tmp_path: Path, length: int = 12, cuts: tuple[int, ...] = (5, 6)) -> BaseModel:
+    """Logits with padding and with a cache (filled in parts that end at `cuts` and at the end), gradients, and the way back.
+    `theirs` is a tiny causal model of transformers."""
     shaken(theirs)
     theirs.save_pretrained(tmp_path / "theirs")
     family, model = imported(tmp_path / "theirs")
+    assert from_dict(BaseConfig, json.loads(json.dumps(to_dict(model.cfg)))) == model.cfg
+    assert base_parameters(model.cfg) == sum(p.numel() for p in model.parameters())
     ids = torch.randint(
         3, theirs.config.get_text_config().vocab_size, (2, length), generator=torch.Generator().manual_seed(1)
     )
@@ -72,7 +87,7 @@ def check_decoder(theirs: Any, tmp_path: Path, length: int = 12) -> BaseModel:
         cache = model.new_cache(2, length)
         parts = [
             model.text.logits(model.hidden(ids[:, a:b], Cols.simple(2, b - a, start=a), cache=cache).hidden)
-            for a, b in ((0, 5), (5, 6), (6, length))
+            for a, b in pairwise((0, *cuts, length))
         ]
         close(torch.cat(parts, 1), want)
     model.requires_grad_(True)

@@ -224,7 +224,8 @@ def _text(job: _Adapting) -> AdapterParts:
     length = o.max_length or base.model.cfg.text.context
     used = sum(len(t.ids) for t in tokens)
     per_step = max(1, min(o.rows, used // length // 4))
-    plan = RowPlan(TokenSet.from_tokens(tokens), length, per_step, o.seed, long="refuse")
+    tokenset = TokenSet.from_tokens(tokens, alike=base.codec.tokenizer.roles.chat_framed)
+    plan = RowPlan(tokenset, length, per_step, o.seed, long="refuse")
     steps = max(1, round(o.epochs * plan.rows_per_epoch / per_step))
     facts = _data_facts(rows) | {"data.tokens": (used, "counted")}
     if job.method == "lora":

@@ -12,8 +12,9 @@ from torch import Tensor
 from onebase.adapt import lora
 from onebase.adapt.folder import AdapterParts, Attached, attach, load_adapter, save_adapter
 from onebase.api.adapting import Data, adapt
+from onebase.api.exchange import export, read_adapter
 from onebase.api.options import read_options
-from onebase.api.texts import classify_scores, features, text_tokens
+from onebase.api.texts import classify_scores, embeddings, features, text_tokens
 from onebase.artifact.record import Record
 from onebase.base.config import BaseConfig
 from onebase.base.folder import LoadedBase, save_base
@@ -116,6 +117,11 @@ class Base:
         return self._loaded.codec.tokenizer
 
     @property
+    def attached(self) -> Attached | None:
+        """The adapter on it, if there is one. For extensions."""
+        return self._attached
+
+    @property
     def _active(self) -> Any:
         return self._attached.active if self._attached else None
 
@@ -176,8 +182,14 @@ class Base:
         """Last hidden states, float32 [T, D]."""
         return self._model.hidden(self._ids_BT(ids), active=self._active).hidden[0].float().cpu()
 
-    def embed(self, texts: Sequence[str], *, pooling: Pooling = "mean") -> Tensor:
-        """One vector a text, float32 [N, D]: the mean (or last, or both) of its hidden states."""
+    def embed(self, texts: Sequence[str], *, pooling: Pooling | None = None) -> Tensor:
+        """One vector a text, float32 [N, D]: as the base was made to give them (sentence-transformers), else the mean of its hidden
+        states; `pooling` asks for the mean, last or both of them. Raises DataError for a text beyond the context (a base that was
+        made for it cuts long texts)."""
+        made = self._loaded.embedding
+        if pooling is None and made is not None:
+            return embeddings(self.loaded, list(texts), made, self._active)
+        pooling = pooling or "mean"
         return features(self.loaded, text_tokens(self.loaded, list(texts)), pooling, self._active)
 
     def adapt(
@@ -206,8 +218,8 @@ class Base:
         return Adapter(parts)
 
     def with_adapter(self, adapter: Adapter | str | Path, name: str = "adapter") -> "Base":
-        """This base with an adapter on it; the original goes on without. Raises ArtifactError for an adapter of another base."""
-        parts = adapter.parts if isinstance(adapter, Adapter) else load_adapter(Path(adapter))
+        """This base with an adapter on it (of ours, or a folder of PEFT); the original goes on without. Raises ArtifactError for an adapter of another base."""
+        parts = adapter.parts if isinstance(adapter, Adapter) else read_adapter(self._loaded, Path(adapter))
         # A name of its own for each set of tensors: several adapters may sit on one base at a time.
         attached = attach(self._loaded, parts, f"{name}-{parts.fingerprint[4:16]}")
         return Base(self._loaded, attached)
@@ -234,7 +246,7 @@ class Base:
             record.add(
                 "untied", True, "the adapter adds different rows to the two ends, which shared a matrix"
             )
-        return Base(LoadedBase(model, self._loaded.codec, record))
+        return Base(LoadedBase(model, self._loaded.codec, record, embedding=self._loaded.embedding))
 
     def classify(self, texts: Sequence[str]) -> list[Label]:
         """The class of each text. Raises UserError without a classifying adapter."""
@@ -254,6 +266,13 @@ class Base:
     def save(self, path: str | Path, *, overwrite: bool = False) -> str:
         """Write the base (never the adapter) as a folder; returns its fingerprint."""
         return save_base(Path(path), self._loaded, overwrite=overwrite)
+
+    def export(self, out: str | Path, *, format: str = "hf", **options: object) -> Path:
+        """Write this base for other programs: `hf` (a folder that transformers opens), or another format of docs/bases.md.
+
+        With an adapter on it, its weights are merged into those of the copy. Raises UserError naming what the format cannot express.
+        """
+        return export(self, Path(out), format, options)
 
     @property
     def _model(self) -> Any:

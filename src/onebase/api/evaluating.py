@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from onebase.adapt.folder import Attached
@@ -204,7 +205,7 @@ def _options(attached: Attached) -> dict[str, Any]:
 
 def untrained_twin(base: LoadedBase, seed: int) -> LoadedBase:
     """The same architecture and tokenizer with starting weights: what pretraining is compared with."""
-    model = BaseModel(base.model.cfg)
+    model = BaseModel(replace(base.model.cfg, storage=None))
     model.reset(seed)
     for p in model.parameters():
         p.requires_grad_(False)

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from onebase.api.base import Base
+from onebase.api.exchange import FORMATS_IN, open_foreign
 from onebase.api.pretraining import Tell, run_recipe
 from onebase.api.recipe import Recipe
 from onebase.artifact.files import MANIFEST
-from onebase.base.folder import load_base
+from onebase.base.folder import load_base, save_base
 from onebase.errors import UserError
 from onebase.govern.store import Store
 from onebase.model.device import compute_dtype, pick_device
@@ -16,12 +17,29 @@ from onebase.train.signals import EXIT_STOPPED
 
 
 def load(ref: str | Path, *, device: str = "cpu", dtype: str = "fp32") -> Base:
-    """Open a base: an existing path (a base folder, or a run folder that holds `base/`), then a name in the store.
+    """Open a base: an existing path (a base folder, a run folder that holds `base/`, or an open model: docs/bases.md), then a name
+    in the store.
 
     device: cpu, cuda, mps or auto; dtype of activations: fp32, bf16 or auto. Raises UserError naming what is known.
     """
-    path = find_base(ref)
-    return Base(load_base(path, device=pick_device(device), dtype=lambda d: compute_dtype(dtype, d)))
+    path, where = find_base(ref), pick_device(device)
+    found = open_foreign(path)
+    if found is None:
+        return Base(load_base(path, device=where, dtype=lambda d: compute_dtype(dtype, d)))
+    found.model.to(where)
+    found.model.compute_dtype = compute_dtype(dtype, where)
+    return Base(found)
+
+
+def import_base(src: str | Path, out: str | Path, *, overwrite: bool = False) -> Base:
+    """Take an open model into a base folder of ours: the same weights, and a record that says where from, with the hash of every
+    file. Raises UserError for what cannot be read."""
+    path = find_artifact(src)
+    found = open_foreign(path, hashes=True)
+    if found is None:
+        raise UserError(f"{path} is no model in a format that is known", f"accepted: {', '.join(FORMATS_IN)}")
+    save_base(Path(out), found, overwrite=overwrite)
+    return load(out)
 
 
 def find_base(ref: str | Path) -> Path:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from onebase.adapt.folder import Attached, attach
 from onebase.api.base import Base
+from onebase.api.exchange import read_adapter
 from onebase.api.loading import find_artifact, load
 from onebase.api.texts import classify_scores
 from onebase.errors import UserError
@@ -27,7 +28,9 @@ def named_adapters(texts: Sequence[str]) -> dict[str, Path]:
 
 def attach_all(base: Base, adapters: dict[str, Path]) -> dict[str, Attached]:
     """Put adapters on a base for serving. Raises UserError for one that replaces weights, and so cannot share the base."""
-    found = {name: attach(base.loaded, path, name) for name, path in adapters.items()}
+    found = {
+        name: attach(base.loaded, read_adapter(base.loaded, path), name) for name, path in adapters.items()
+    }
     for name, attached in found.items():
         if attached.method == "full":
             raise UserError(

@@ -10,6 +10,7 @@ from torch import Tensor
 from onebase.adapt.config import AdapterConfig, PromptConfig
 from onebase.adapt.head import Head
 from onebase.base.folder import LoadedBase
+from onebase.codec.text.pooling import EmbeddingConfig, pooled
 from onebase.codec.text.sample import Tokens, chat_sample, completion_sample
 from onebase.errors import DataError
 from onebase.generate.score import score
@@ -18,22 +19,25 @@ from onebase.objective.label import Pooling, pool, text_batch
 
 
 def text_tokens(base: LoadedBase, texts: Sequence[str], limit: int | None = None) -> list[Tokens]:
-    """One Tokens a text (BOS and the text), ids by number; a text longer than the limit (the context) is refused by number."""
+    """One Tokens a text, framed as the base reads a whole text, ids by number; one longer than the limit (the context) is refused."""
     limit = limit or base.model.cfg.text.context
     tok = base.codec.tokenizer
     out = []
-    for i, ids in enumerate(tok.encode_batch(list(texts))):
-        if len(ids) + 1 > limit:
+    for i, ids in enumerate(map(tok.framed, tok.encode_batch(list(texts)))):
+        if not ids:
+            raise DataError(f"row {i + 1} has no token", "give a text that is not empty")
+        if len(ids) > limit:
             raise DataError(
-                f"row {i + 1} has {len(ids) + 1} tokens, the limit is {limit}",
+                f"row {i + 1} has {len(ids)} tokens, the limit is {limit}",
                 "shorten it, or raise max_length",
             )
-        out.append(
-            Tokens(
-                np.asarray([tok.bos, *ids], np.int32), np.zeros(len(ids) + 1, np.bool_), str(i), "labelled"
-            )
-        )
+        out.append(_given(ids, i))
     return out
+
+
+def _given(ids: Sequence[int], number: int) -> Tokens:
+    """Tokens of which nothing is learnt."""
+    return Tokens(np.asarray(ids, np.int32), np.zeros(len(ids), np.bool_), str(number), "labelled")
 
 
 def completion_rows(base: LoadedBase, rows: Sequence[dict[str, Any]]) -> list[Tokens]:
@@ -73,6 +77,29 @@ def features(
     return torch.stack([r for r in out if r is not None])
 
 
+@torch.no_grad()
+def embeddings(
+    base: LoadedBase, texts: Sequence[str], cfg: EmbeddingConfig, active: Active | None, batch: int = 64
+) -> Tensor:
+    """Vectors of texts as a base that was made for it gives them, fp32 [N, D] on the CPU; long texts are cut to its limit."""
+    tok = base.codec.tokenizer
+    limit = min(cfg.limit or base.model.cfg.text.context, base.model.cfg.text.context)
+    room = max(0, limit - len(tok.framed([])))
+    read = [_given(tok.framed(ids[:room]), i) for i, ids in enumerate(tok.encode_batch(list(texts)))]
+    if any(not len(t) for t in read):
+        raise DataError("a text has no token", "give texts that are not empty")
+    order = sorted(range(len(read)), key=lambda i: len(read[i]))
+    out: list[Tensor] = [torch.empty(0)] * len(read)
+    for i in range(0, len(order), batch):
+        part = order[i : i + batch]
+        rows = text_batch([read[j] for j in part])
+        cols = rows.cols.to(base.model.device)
+        h_BTD = base.model.hidden(rows.ids_BT.to(base.model.device), cols, active=active).hidden
+        for j, row in zip(part, pooled(h_BTD, cols.doc >= 0, cfg).cpu(), strict=True):
+            out[j] = row
+    return torch.stack(out) if out else torch.empty(0, base.model.trunk.cfg.width)
+
+
 def classify_scores(
     base: LoadedBase, cfg: AdapterConfig, name: str, texts: Sequence[str], active: Active | None
 ) -> tuple[tuple[str, ...], Tensor]:
@@ -91,25 +118,24 @@ def classify_scores(
 def answer_scores(base: LoadedBase, prompt: PromptConfig, texts: Sequence[str]) -> Tensor:
     """log P(answer | prompt) for each label less its bias, normalised over the labels, [N, C]."""
     tok = base.codec.tokenizer
-    heads = tok.encode_batch([prompt.template.replace("{text}", t) for t in texts])
-    tails = tok.encode_batch(list(prompt.answers.values()))
+    heads = [tok.begun(h) for h in tok.encode_batch([prompt.template.replace("{text}", t) for t in texts])]
+    tails = tok.encode_batch(list(prompt.answers.values()), follows="text")
     context = base.model.cfg.text.context
     for i, head in enumerate(heads, 1):
-        if len(head) + 1 + max(map(len, tails)) > context:
+        if not head:
+            raise DataError(f"row {i} has no token", "give a text or a prompt that is not empty")
+        if len(head) + max(map(len, tails)) > context:
             raise DataError(
-                f"row {i} has {len(head) + 1} tokens with its prompt, no answer fits in {context}",
+                f"row {i} has {len(head)} tokens with its prompt, no answer fits in {context}",
                 "shorten it",
             )
     if all(len(t) == 1 for t in tails):  # one forward of the prompt serves all answers
-        rows = [
-            Tokens(np.asarray([tok.bos, *h], np.int32), np.zeros(len(h) + 1, np.bool_), str(i), "labelled")
-            for i, h in enumerate(heads)
-        ]
+        rows = [_given(h, i) for i, h in enumerate(heads)]
         h_ND = features(base, rows, "last", None).to(base.model.device, base.model.compute_dtype)
         with torch.no_grad():
             logp_NC = base.model.text.logits(h_ND).log_softmax(-1)[:, [t[0] for t in tails]].cpu()
     else:
-        whole = [[tok.bos, *h, *t] for h in heads for t in tails]
+        whole = [[*h, *t] for h in heads for t in tails]
         ends = [len(t) for _ in heads for t in tails]
         sums = [float(torch.as_tensor(x)[-n:].sum()) for n, x in zip(ends, score(base, whole), strict=True)]
         logp_NC = torch.tensor(sums).view(len(texts), len(tails))

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -14,6 +15,8 @@ from onebase.artifact.tensors import fingerprint, load_tensors, save_tensors
 from onebase.base.config import BaseConfig
 from onebase.base.model import BaseModel
 from onebase.codec.text.codec import TextCodec
+from onebase.codec.text.pooling import EmbeddingConfig
+from onebase.codec.text.roles import Roles
 from onebase.codec.text.template import ChatTemplate
 from onebase.codec.text.tokenizer import Tokenizer
 from onebase.config import from_dict, to_dict, to_lean
@@ -21,14 +24,18 @@ from onebase.errors import ArtifactError
 
 WEIGHTS = "model-00001.safetensors"
 TOKENIZER = "codecs/text/tokenizer.json"
+ROLES = "codecs/text/roles.json"
+EMBEDDING = "codecs/text/embedding.json"
 TEMPLATE = "template.jinja"
+C = TypeVar("C")
 
 
 @dataclass
 class LoadedBase:
     """A base in memory: the module, the codec that makes its ids, its record, and where it came from.
 
-    `origin` is the fingerprint of the folder it was read from; a base made in memory computes its own.
+    `origin` is the fingerprint of the folder it was read from; a base made in memory computes its own. `embedding`: how a text
+    becomes one vector, where the base was made for that.
     """
 
     model: BaseModel
@@ -36,6 +43,7 @@ class LoadedBase:
     record: Record = field(default_factory=lambda: Record("base"))
     path: Path | None = None
     origin: str | None = None
+    embedding: EmbeddingConfig | None = None
 
     @cached_property
     def fingerprint(self) -> str:
@@ -75,6 +83,12 @@ def save_base(path: Path, base: LoadedBase, *, overwrite: bool = False) -> str:
         w.path("base.json").write_text(json.dumps(tree, indent=1), encoding="utf-8")
         save_tensors(w.path(WEIGHTS), base_tensors(base.model), {"fingerprint": found})
         base.codec.tokenizer.save(w.path(TOKENIZER))
+        if base.codec.tokenizer.roles != Roles.own():
+            roles = {"schema": 1, "roles": to_dict(base.codec.tokenizer.roles)}
+            w.path(ROLES).write_text(json.dumps(roles, indent=1), encoding="utf-8")
+        if base.embedding is not None:
+            embedding = {"schema": 1, "embedding": to_dict(base.embedding)}
+            w.path(EMBEDDING).write_text(json.dumps(embedding, indent=1), encoding="utf-8")
         w.path(TEMPLATE).write_text(base.codec.template.source, encoding="utf-8")
         base.record.save(w.path("record.json"))
     return found
@@ -107,10 +121,29 @@ def load_base(
         model = BaseModel(cfg)
     put_tensors(model, load_tensors(path / WEIGHTS, str(device)), path)
     model.compute_dtype = dtype(device) if dtype else torch.float32
-    codec = TextCodec(Tokenizer.from_file(path / TOKENIZER), ChatTemplate.from_file(path / TEMPLATE))
     return LoadedBase(
-        model.eval(), codec, Record.load(path / "record.json"), path, str(manifest["facts"]["fingerprint"])
+        model.eval(),
+        _codec(path),
+        Record.load(path / "record.json"),
+        path,
+        str(manifest["facts"]["fingerprint"]),
+        _part(path / EMBEDDING, EmbeddingConfig, "embedding"),
     )
+
+
+def _codec(path: Path) -> TextCodec:
+    """Tokenizer and template; without a file of roles the tokenizer is one of our own."""
+    roles = _part(path / ROLES, Roles, "roles")
+    tokenizer = Tokenizer.from_file(path / TOKENIZER, roles)
+    template = ChatTemplate.from_file(path / TEMPLATE, tuple(tokenizer.specials), roles)
+    return TextCodec(tokenizer, template)
+
+
+def _part(file: Path, kind: type[C], key: str) -> C | None:
+    """A config in a file of its own; None where a base has none."""
+    if not file.is_file():
+        return None
+    return from_dict(kind, json.loads(file.read_text(encoding="utf-8"))[key], str(file))
 
 
 def put_tensors(model: BaseModel, tensors: dict[str, torch.Tensor], path: Path) -> None:

@@ -110,7 +110,7 @@ class BaseModel(nn.Module):
         """Hidden states of text; without columns every row is one document from position 0."""
         if cols is None:
             cols = Cols.simple(ids_BT.shape[0], ids_BT.shape[1], ids_BT.device)
-        x_BTD = self.text.embed(ids_BT, cols.pos, self.compute_dtype, active)
+        x_BTD = self.text.embed(ids_BT, cols.pos, self.compute_dtype, active, cols.doc)
         out: Out = self.trunk(x_BTD, cols, mask, cache=cache, active=active, taps=taps)
         return out
 

@@ -45,7 +45,7 @@ class TokenSet:
         places: NDArray[Any],
         names: Sequence[str] | NDArray[np.uint8],
         sources: Sequence[str],
-        bos: int,
+        bos: int | None,
         fingerprint: str,
         path: Path | None = None,
     ) -> None:
@@ -113,13 +113,13 @@ class TokenSet:
         return cls(ids, None, places, names, facts["sources"], facts["bos"], facts["fingerprint"], path)
 
     @classmethod
-    def from_tokens(cls, tokens: Sequence[Tokens]) -> TokenSet:
-        """Keep tokenised samples in memory, in the order given. Raises DataError when there are none or they
-        lack BOS.
+    def from_tokens(cls, tokens: Sequence[Tokens], *, alike: bool = True) -> TokenSet:
+        """Keep tokenised samples in memory, in the order given. alike: all begin with one token, BOS, which the later parts
+        of long ones get too. Raises DataError when there are none or they lack BOS.
         """
         if not tokens:
             raise DataError("there are no samples", "give at least one")
-        if any(not len(t) or t.ids[0] != tokens[0].ids[0] for t in tokens):
+        if any(not len(t) or (alike and t.ids[0] != tokens[0].ids[0]) for t in tokens):
             raise DataError("not every sample begins with the same BOS", "make them with TextCodec.tokens")
         sources = sorted({t.source for t in tokens})
         places = np.zeros(len(tokens), PLACE)
@@ -130,7 +130,8 @@ class TokenSet:
         loss = np.concatenate([t.loss for t in tokens]).astype(np.bool_)
         content = [places["length"].tobytes(), ids.astype("<i4").tobytes(), loss.tobytes()]
         fingerprint = "tk1-" + sha256_bytes(b"".join(content))
-        return cls([ids], [loss], places, [t.id for t in tokens], sources, int(tokens[0].ids[0]), fingerprint)
+        bos = int(tokens[0].ids[0]) if alike else None
+        return cls([ids], [loss], places, [t.id for t in tokens], sources, bos, fingerprint)
 
     def __len__(self) -> int:
         return len(self._places)
@@ -161,7 +162,7 @@ class TokenSet:
 
     def part(self, i: int, start: int, stop: int) -> Tokens:
         """Tokens `start` to `stop` of document i; a part that does not begin the document gets a BOS of its
-        own before it.
+        own before it (without BOS: the token that stands there), which is given and not learnt.
         """
         place = self._places[i]
         at = int(place["start"])
@@ -173,7 +174,8 @@ class TokenSet:
             loss = np.ones(len(ids), np.bool_)
             loss[: start == 0] = False  # BOS is given, never learnt
         if start > 0:
-            ids, loss = np.append(np.int32(self.bos), ids), np.append(False, loss)
+            first = self._ids[shard][at + start - 1] if self.bos is None else self.bos
+            ids, loss = np.append(np.int32(first), ids), np.append(False, loss)
         return Tokens(ids, loss, self.name(i), self.sources[int(place["source"])])
 
 
@@ -196,6 +198,8 @@ def _write(
     writer: ArtifactWriter, dataset: Dataset, split: str, tokenizer: Tokenizer, fingerprint: str
 ) -> None:
     sources = sorted(dataset.stats)
+    first = tokenizer.begun([])
+    end = [] if tokenizer.eos is None else [tokenizer.eos]
     dtype = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
     shards: list[str] = []
     hashes: list[bytes] = []
@@ -206,8 +210,9 @@ def _write(
         owners: list[int] = []
         for rows in _chunks(dataset.rows(shard, split)):
             for row, ids in zip(rows, tokenizer.encode_batch([r["text"] for r in rows]), strict=True):
-                parts.append(np.asarray([tokenizer.bos, *ids, tokenizer.eos], dtype))
-                lengths.append(len(ids) + 2)
+                whole = [*tokenizer.begun(ids), *end]
+                parts.append(np.asarray(whole, dtype))
+                lengths.append(len(whole))
                 owners.append(sources.index(row["source"]))
                 hashes.append(bytes.fromhex(row["hash"]))
         if not parts:
@@ -228,7 +233,7 @@ def _write(
         "fingerprint": fingerprint,
         "shards": shards,
         "sources": sources,
-        "bos": tokenizer.bos,
+        "bos": first[0] if first else None,
     }
     write_atomic(writer.path("tokens.json"), canonical_json(facts).encode())
 

@@ -34,7 +34,8 @@ def document_nats(
     active: Active | None = None,
 ) -> list[DocumentNats]:
     """Score documents in pieces of `length` tokens (the base's context when not given), each piece after a BOS of its own, as in
-    training. Stops after `max_tokens`."""
+    training. Where the base has no BOS, a piece stands after the last token of the one before it, and a document's first token is
+    given, not predicted. Stops after `max_tokens`."""
     length = length or base.model.cfg.text.context
     tok = base.codec.tokenizer
     pieces: list[list[int]] = []
@@ -44,11 +45,12 @@ def document_nats(
     for doc in documents:
         ids = np.asarray(tok.encode(doc.text, bos=True, eos=True))
         _, starts, stops = cut(np.asarray([len(ids)]), length)
+        first = tok.begun([])
         for a, b in zip(starts, stops, strict=True):
             part = ids[a:b].tolist()
-            pieces.append(part if a == 0 else [tok.bos, *part])
+            pieces.append(part if a == 0 else [*(first or [int(ids[a - 1])]), *part])
             owner.append(len(found))
-        found.append([doc.source, 0.0, len(doc.text.encode()), len(ids) - 1])
+        found.append([doc.source, 0.0, len(doc.text.encode()), len(ids) - max(1, len(first))])
         total += len(ids)
         if max_tokens is not None and total >= max_tokens:
             break

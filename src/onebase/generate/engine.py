@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from onebase.base.folder import LoadedBase
-from onebase.codec.text.sample import END, EOS
 from onebase.errors import UserError
 from onebase.generate.request import Completion, Finish, Piece, Top, check_prompts
 from onebase.generate.sampler import Sampler, Sampling
@@ -60,13 +59,19 @@ class Decoder:
         self._names = min(
             tokenizer.vocab_size, cfg.vocab_size
         )  # a padded vocabulary has ids that mean nothing
-        self._closing = frozenset(tokenizer.specials[n] for n in (EOS, END) if n in tokenizer.specials)
+        self._closing = tokenizer.closing
         self._rows = [
-            _Row(i, s, min(s.max_tokens, cfg.context - len(p)), TextStream(tokenizer, s.stop))
+            _Row(
+                i,
+                s,
+                min(s.max_tokens, cfg.context - len(p)),
+                # An answer to a prompt that ends in text goes on with that text.
+                TextStream(tokenizer, s.stop, start=p[-1] in tokenizer.hidden),
+            )
             for i, (p, s) in enumerate(zip(prompts, each, strict=True))
         ]
         self._sampler = Sampler(each, self._device)
-        self._next, self._cols = _left_padded(prompts, tokenizer.pad, self._device)
+        self._next, self._cols = _left_padded(prompts, self._device)
         longest = self._next.shape[1] if prompts else 0
         self._pos = torch.tensor([[len(p)] for p in prompts], device=self._device)
         self._doc = torch.zeros_like(self._pos)
@@ -172,12 +177,12 @@ def rows_of(active: Active | None, index: Sequence[int]) -> Active | None:
     return Active(tuple(groups))
 
 
-def _left_padded(prompts: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[Tensor, Cols]:
-    """ids [B, T] and their columns, T the longest prompt's length."""
+def _left_padded(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Cols]:
+    """ids [B, T] and their columns, T the longest prompt's length. Padding is id 0: no mask sees it, and not all have a token for it."""
     lengths = [len(p) for p in prompts]
     T = max(lengths, default=0)
     ids_BT = torch.tensor(
-        [[pad] * (T - len(p)) + list(p) for p in prompts], dtype=torch.long, device=device
+        [[0] * (T - len(p)) + list(p) for p in prompts], dtype=torch.long, device=device
     ).view(-1, T)
     if all(n == T for n in lengths):
         return ids_BT, Cols.simple(len(prompts), T, device)
@@ -192,7 +197,7 @@ def stream(
     sampling: Sampling | Sequence[Sampling] | None = None,
     active: Active | None = None,
 ) -> Iterator[list[Piece]]:
-    """Continue a batch of prompts (token ids, each beginning with BOS); yields the pieces of each step.
+    """Continue a batch of prompts (token ids, each as Tokenizer.encode(text, bos=True) gives them); yields the pieces of each step.
 
     sampling: one for all or one for each prompt (greedy, 128 tokens when not given). Joined, the texts of a row's pieces are
     the text that `generate` gives. Raises PromptTooLong or UserError at once, before the first step.

@@ -56,8 +56,12 @@ def check_prompts(base: LoadedBase, prompts: Sequence[Sequence[int]], *, room: i
     for n, prompt in enumerate(prompts, 1):
         name = f"prompt {n} of {len(prompts)}" if len(prompts) > 1 else "the prompt"
         if not len(prompt):
+            begins = base.codec.tokenizer.begun([])
             raise UserError(
-                f"{name} has no token", "give at least <|bos|>, as Tokenizer.encode(text, bos=True) does"
+                f"{name} has no token",
+                "give at least what begins a text, as Tokenizer.encode(text, bos=True) does"
+                if begins
+                else "give some text: this base has no token that begins one",
             )
         if min(prompt) < 0 or max(prompt) >= cfg.vocab_size:
             raise UserError(

@@ -10,12 +10,17 @@ class TextStream:
     """The text of one answer, token by token.
 
     Text that may still turn out to be the start of a stop string, and bytes that are no whole letter yet, are held back.
-    What `push` and `flush` returned, joined, is the text of the answer, however the text was cut into tokens.
+    What `push` and `flush` returned, joined, is the text of the answer, however the text was cut into tokens. start: the answer
+    begins a text (as `Tokenizer.decode` has it), it does not go on with one.
     """
 
-    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:
+    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = (), *, start: bool = True) -> None:
         self._tokenizer, self._stop = tokenizer, tuple(stop)
-        self._special = frozenset(tokenizer.specials.values())
+        self._special = tokenizer.hidden
+        self._start = start
+        # Tokens without bytes of their own (WordPiece) are decoded from the first on, each time.
+        self._whole: list[int] | None = [] if tokenizer.pieces is None else None
+        self._said = 0
         self._bytes = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._held = ""
         self.stopped = False
@@ -25,17 +30,30 @@ class TextStream:
         """Add a token; returns the text that is now certain. Special tokens have none."""
         if id in self._special or self.stopped:
             return ""
-        return self._take(self._bytes.decode(self._tokenizer.bytes_of(id)))
+        if self._whole is not None:
+            self._whole.append(id)
+            return self._take(self._more())
+        found = self._tokenizer.bytes_of(id)
+        if self._start:
+            found, self._start = self._tokenizer.begins(found), False
+        return self._take(self._bytes.decode(found))
 
     def flush(self) -> str:
         """The answer ended: what was held back. A letter that is not whole becomes U+FFFD."""
         if self.stopped:
             return ""
-        out = self._take(self._bytes.decode(b"", final=True))
+        out = self._take(self._more(final=True) if self._whole else self._bytes.decode(b"", final=True))
         if self.stopped:
             return out
         held, self._held = self._held, ""
         return out + held
+
+    def _more(self, final: bool = False) -> str:
+        """What decoding all tokens shows beyond what was shown. The last word waits, for the next token may change it."""
+        text = self._tokenizer.decode(self._whole or ())
+        end = len(text) if final else max(self._said, text.rfind(" "))
+        out, self._said = text[self._said : end], end
+        return out
 
     def _take(self, text: str) -> str:
         if not self._stop:

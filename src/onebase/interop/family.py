@@ -8,7 +8,7 @@ from onebase.base.config import BaseConfig
 from onebase.config import to_dict
 from onebase.errors import ConfigError
 from onebase.interop.reader import Reader
-from onebase.interop.rules import Rules
+from onebase.interop.rules import Rule, Rules
 from onebase.model.config import InitConfig
 
 Tree = dict[str, Any]
@@ -18,13 +18,15 @@ Tree = dict[str, Any]
 class Family:
     """read: their config as ours (raises ConfigError for what we lack). write: ours as theirs, as well as the format can say it;
     `written` finds what it could not say. rules: between their tensors and ours, by the names of a model with its head.
-    prefix: what the trunk's tensors begin with there; a trunk saved without its head lacks it."""
+    prefix: what the trunk's tensors begin with there; a trunk saved without its head lacks it. spellings: (theirs, that of the
+    rules), how names begin in checkpoints of other savers."""
 
     model_types: tuple[str, ...]
     read: Callable[[Reader], BaseConfig]
     write: Callable[[BaseConfig], Tree]
     rules: Callable[[BaseConfig], Rules]
     prefix: str = ""
+    spellings: tuple[tuple[str, str], ...] = ()
 
 
 def plain(cfg: BaseConfig) -> BaseConfig:
@@ -36,15 +38,18 @@ def plain(cfg: BaseConfig) -> BaseConfig:
 
 def written(family: Family, cfg: BaseConfig) -> Tree:
     """The foreign config of a base, proved by reading it back. Raises ConfigError naming what the format cannot express."""
+    what = f"the {family.model_types[0]} layout cannot express"
+    remedy = "export a base without it (recipes with `portable: true` make such), or to another format"
     tree = family.write(cfg)
-    found = family.read(Reader(tree, "the exported config"))
+    names = frozenset(n for r in family.rules(cfg) if isinstance(r, Rule) for n in r.theirs)
+    try:
+        found = family.read(Reader(tree, "the exported config", names))
+    except ConfigError as e:
+        raise ConfigError(f"{what} this base: {e.cause}", remedy) from None
     wanted = plain(cfg)
     if plain(found) != wanted:
         name, ours, theirs = _first_difference(to_dict(wanted), to_dict(plain(found)))
-        raise ConfigError(
-            f"the {family.model_types[0]} layout cannot express {name} = {ours!r} (there it means {theirs!r})",
-            "export a base without it (recipes with `portable: true` make such), or to another format",
-        )
+        raise ConfigError(f"{what} {name} = {ours!r} (there it means {theirs!r})", remedy)
     return tree
 
 

@@ -1,7 +1,6 @@
 """Hugging Face folders: config.json and safetensors, whole or in shards. Opened strictly: the folder may come from anywhere."""
 
 import json
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -39,10 +38,11 @@ def read_json(path: Path) -> dict[str, Any]:
 class HFFolder:
     """The tensors of a folder, memory-mapped. Raises ArtifactError for what is missing, damaged, or would leave the folder."""
 
+    fresh = False
+
     def __init__(self, path: Path) -> None:
         self.path, self.where = path, str(path)
         self.config = read_json(path / CONFIG)
-        self._mine = threading.local()  # handles of the library are not shared between threads
         self._file: dict[str, Path] = {}
         self._shape: dict[str, Shape] = {}
         for file in self._files():
@@ -58,11 +58,9 @@ class HFFolder:
         return self._shape
 
     def read(self, name: str) -> Tensor:
-        handles = self._mine.__dict__
-        file = str(self._file[name])
-        if file not in handles:
-            handles[file] = safe_open(file, framework="pt")
-        tensor: Tensor = handles[file].get_tensor(name)
+        # Opened for each tensor: a handle that stays open keeps every page that was read, twice the weights in the end.
+        with safe_open(str(self._file[name]), framework="pt") as f:
+            tensor: Tensor = f.get_tensor(name)
         return tensor
 
     def _files(self) -> list[Path]:

@@ -12,13 +12,14 @@ from onebase.base.config import BaseConfig
 from onebase.base.model import BaseModel
 from onebase.errors import ArtifactError
 from onebase.interop.family import Family
-from onebase.interop.rules import Ignore, Plan, Rule, Rules, Shape, Tie, plan
+from onebase.interop.rules import Ignore, Plan, Rule, Rules, Shape, Tie, complete, plan
 
 
 class Source(Protocol):
-    """Tensors somewhere on disk. Reading is safe from several threads."""
+    """Tensors somewhere on disk. Reading is safe from several threads. fresh: what is read is in memory of its own, not of the file."""
 
     where: str
+    fresh: bool
 
     def shapes(self) -> Mapping[str, Shape]:
         """Every tensor by name, from headers alone."""
@@ -37,10 +38,11 @@ def place(cfg: BaseConfig, family: Family, source: Source, *, dtype: torch.dtype
 
     Weights keep their stored number format (or take `dtype`): a model in bf16 needs two bytes a weight here too.
     """
+    theirs = source.shapes()
+    rules = spelled(family.rules(cfg), family, theirs)
+    complete(rules, theirs, source.where)  # before a model is made, which takes long where a config says so
     with torch.device("meta"):
         model = BaseModel(cfg)
-    theirs = source.shapes()
-    rules = shortened(family.rules(cfg), family.prefix, theirs)
     found = plan(rules, theirs, own_shapes(model), source.where)
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         made = dict(
@@ -51,30 +53,56 @@ def place(cfg: BaseConfig, family: Family, source: Source, *, dtype: torch.dtype
     return model.requires_grad_(False).eval()
 
 
+def spelled(rules: Rules, family: Family, theirs: Mapping[str, Shape]) -> Rules:
+    """The rules by the names that this checkpoint uses: as its saver spells them, or of a trunk saved alone."""
+    for begin, ours in family.spellings:
+        if any(name.startswith(begin) for name in theirs):
+            return _renamed(rules, ours, begin)
+    return shortened(rules, family.prefix, theirs)
+
+
 def shortened(rules: Rules, prefix: str, theirs: Mapping[str, Shape]) -> Rules:
     """The rules for a checkpoint whose trunk was saved alone, without `prefix` before its names."""
     if not prefix or any(name.startswith(prefix) for name in theirs):
         return rules
+    return _renamed(rules, prefix, "")
 
-    def cut(name: str) -> str:
-        return name.removeprefix(prefix)
+
+def _renamed(rules: Rules, before: str, after: str) -> Rules:
+    """The rules with `after` where their names began with `before`."""
+
+    def named(name: str) -> str:
+        return after + name.removeprefix(before) if name.startswith(before) else name
 
     out: list[Rule | Tie | Ignore] = []
     for r in rules:
         if isinstance(r, Rule):
-            out.append(Rule(tuple(cut(n) for n in r.theirs), r.ours, r.steps))
+            out.append(Rule(tuple(named(n) for n in r.theirs), r.ours, r.steps))
         else:
-            out.append(Tie(cut(r.theirs), r.ours) if isinstance(r, Tie) else r)
+            out.append(Tie(named(r.theirs), r.ours) if isinstance(r, Tie) else r)
     return out
 
 
 def _moved(rule: Rule, source: Source, dtype: torch.dtype | None) -> list[tuple[str, Tensor]]:
-    xs = rule.there([source.read(name) for name in rule.theirs])
-    # A copy of its own: a view would keep the whole file mapped, and parts of one tensor in one storage.
-    return [
-        (name, x.to(dtype or x.dtype, memory_format=torch.contiguous_format, copy=True))
-        for name, x in zip(rule.ours, xs, strict=True)
-    ]
+    xs = rule.there([_weight(source, name) for name in rule.theirs])
+    return [(name, _own(x, dtype, source.fresh)) for name, x in zip(rule.ours, xs, strict=True)]
+
+
+def _own(x: Tensor, dtype: torch.dtype | None, fresh: bool) -> Tensor:
+    """`x` alone in its memory: a view would keep the whole file mapped, or the other parts of one tensor."""
+    alone = fresh and x.is_contiguous() and x.untyped_storage().nbytes() == x.nbytes
+    return x.to(dtype or x.dtype, memory_format=torch.contiguous_format, copy=not alone)
+
+
+def _weight(source: Source, name: str) -> Tensor:
+    """A tensor of floating-point numbers. Those of one byte become bf16, which holds them all: few kernels read them."""
+    x = source.read(name)
+    if not x.is_floating_point():
+        raise ArtifactError(
+            f"{source.where}: tensor {name!r} holds {str(x.dtype).removeprefix('torch.')}, which are no weights",
+            "give the checkpoint from before it was quantised",
+        )
+    return x if x.element_size() > 1 else x.to(torch.bfloat16)
 
 
 def _look(found: Plan, source: Source, made: Mapping[str, Tensor]) -> None:

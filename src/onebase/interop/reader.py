@@ -1,7 +1,10 @@
 """A foreign config read strictly: every value is asked for by name and type, and what was never asked for is known."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
+
+from torch import Tensor
 
 from onebase.errors import ConfigError
 
@@ -16,11 +19,22 @@ _NAMES = {
 }
 
 
-class Reader:
-    """The keys of one `config.json`. `where` names the file in errors; `tensors` are the names in the checkpoint."""
+MAX_SIZE = 2**20
+"""Widths, heads, layers beyond it are no model but a trap: what follows from them would fill the memory."""
 
-    def __init__(self, data: Mapping[str, Any], where: str, tensors: frozenset[str] = frozenset()) -> None:
-        self.data, self.where, self.tensors = data, where, tensors
+
+class Reader:
+    """The keys of one `config.json`. `where` names the file in errors; `tensors` are the names in the checkpoint, and `look` reads one of
+    them, for what no key says."""
+
+    def __init__(
+        self,
+        data: Mapping[str, Any],
+        where: str,
+        tensors: frozenset[str] = frozenset(),
+        look: Callable[[str], Tensor] | None = None,
+    ) -> None:
+        self.data, self.where, self.tensors, self.look = data, where, tensors, look
         self.asked: set[str] = set()
 
     def has(self, key: str) -> bool:
@@ -29,7 +43,10 @@ class Reader:
         return self.data.get(key) is not None
 
     def get(self, key: str, kind: type[T], default: T | None = None) -> T:
-        """The value of `key`; `default` where it is missing or null. Raises ConfigError for another type, or without a default."""
+        """The value of `key`; `default` where it is missing or null. Raises ConfigError for another type, or without a default.
+
+        Numbers are finite.
+        """
         if not self.has(key):
             if default is None:
                 raise ConfigError(
@@ -39,10 +56,34 @@ class Reader:
             return default
         value = self.data[key]
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
+            value = float(value) if abs(value) < 2**63 else math.inf
+        if isinstance(value, float) and not math.isfinite(value):
+            raise self.refuse(key, "a finite number")
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
             raise self.refuse(key, _NAMES[kind])
         return value
+
+    def size(self, key: str, default: int | None = None, most: int = MAX_SIZE) -> int:
+        """A whole number from 1 to `most`."""
+        value = self.get(key, int, default)
+        if not 1 <= value <= most:
+            raise self.refuse(key, f"a whole number from 1 to {most:,}")
+        return value
+
+    def positive(self, key: str, default: float | None = None) -> float:
+        """A number above 0."""
+        value = self.get(key, float, default)
+        if value <= 0:
+            raise self.refuse(key, "a number above 0")
+        return value
+
+    def size_or_none(self, key: str, default: int | None) -> int | None:
+        """Like `size`: a null means none, a missing key `default`."""
+        return self.size(key) if self.has(key) else None if key in self.data else default
+
+    def positive_or_none(self, key: str, default: float | None) -> float | None:
+        """Like `positive`: a null means none, a missing key `default`."""
+        return self.positive(key) if self.has(key) else None if key in self.data else default
 
     def one_of(self, key: str, table: Mapping[str, T], default: str | None = None) -> T:
         """The entry of `table` under the text at `key`."""

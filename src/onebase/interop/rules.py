@@ -147,18 +147,12 @@ def plan(rules: Rules, theirs: Mapping[str, Shape], ours: Mapping[str, Shape], w
 
     Raises ArtifactError that names a key no rule uses, a key a rule does not find, or a shape that does not fit.
     """
-    moves = [r for r in rules if isinstance(r, Rule)]
+    moves = complete(rules, theirs, where)
     made = _once((name for r in moves for name in r.ours), "makes")
     assert made == ours.keys(), (
         f"rules and model differ: {sorted(made ^ ours.keys())[:5]}"
     )  # our bug, not the file's
-    used = _once((name for r in moves for name in r.theirs), "reads")
-    for name in sorted(used - theirs.keys()):
-        raise ArtifactError(
-            f"{where}: tensor {name!r} is missing, which its config asks for"
-            + _nearest(name, theirs.keys() - used),
-            "the checkpoint is incomplete, or its config.json is of another model",
-        )
+    used = {name for r in moves for name in r.theirs}
     ties = [t for t in rules if isinstance(t, Tie) and t.theirs in theirs]
     left = theirs.keys() - used - {t.theirs for t in ties}
     ignored = []
@@ -181,6 +175,27 @@ def plan(rules: Rules, theirs: Mapping[str, Shape], ours: Mapping[str, Shape], w
     return Plan(tuple(moves), tuple(ties), tuple(ignored))
 
 
+def complete(rules: Rules, theirs: Mapping[str, Shape], where: str) -> list[Rule]:
+    """The rules that move tensors, by the names that the checkpoint has. Raises ArtifactError naming one that it lacks."""
+    # Of two equal tensors some savers keep the one that we would leave out.
+    twins = {t.ours: t.theirs for t in rules if isinstance(t, Tie) and t.theirs in theirs}
+    moves = [
+        Rule((twins[r.ours[0]],), r.ours)
+        if len(r.theirs) == 1 and not r.steps and r.theirs[0] not in theirs and r.ours[0] in twins
+        else r
+        for r in rules
+        if isinstance(r, Rule)
+    ]
+    used = _once((name for r in moves for name in r.theirs), "reads")
+    for name in sorted(used - theirs.keys()):
+        raise ArtifactError(
+            f"{where}: tensor {name!r} is missing, which its config asks for"
+            + _nearest(name, theirs.keys() - used),
+            "the checkpoint is incomplete, or its config.json is of another model",
+        )
+    return moves
+
+
 def their_shapes(rule: Rule, ours: Mapping[str, Shape]) -> list[Shape]:
     """The shapes of `rule.theirs` that give ours: the rule run backwards on tensors without data."""
     made = rule.back([torch.empty(ours[name], device="meta") for name in rule.ours])
@@ -197,6 +212,9 @@ def _once(names: Iterable[str], what: str) -> set[str]:
 
 def _nearest(name: str, others: Iterable[str]) -> str:
     import difflib
+    from itertools import islice
 
-    near = difflib.get_close_matches(name, sorted(others), 1, 0.8)
+    # Few and short ones: a file can hold so many names that comparing them would take for ever.
+    short = sorted(islice((x for x in others if len(x) <= 200), 1000))
+    near = difflib.get_close_matches(name, short, 1, 0.8)
     return f" (is {near[0]!r} it?)" if near else ""

@@ -46,11 +46,13 @@ class RopeScaling:
 
 @config
 class RopeConfig:
-    """Rotary positions (Su et al., 2104.09864), half-split layout; `dim` features of each head turn (all when null)."""
+    """Rotary positions (Su et al., 2104.09864), half-split layout; `dim` features of each head turn (all when null). `half`: the angles
+    per position are rounded to fp16 (the published ESM-2 weights were trained and are used with such)."""
 
     base: float = 10000.0
     dim: int | None = None
     scaling: RopeScaling | None = None
+    half: bool = False
 
 
 @config

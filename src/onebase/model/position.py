@@ -11,25 +11,28 @@ from onebase.model.config import RopeConfig, RopeScaling
 def rotary_table(cfg: RopeConfig, head_dim: int, pos_BT: Tensor) -> tuple[Tensor, Tensor]:
     """cos and sin, fp32 [B, 1, T, R/2], for the R rotated features of each head."""
     dim = cfg.dim or head_dim
-    inv = cfg.base ** (-torch.arange(0, dim, 2, device=pos_BT.device, dtype=torch.float32) / dim)
-    size = 1.0
+    # In this order of operations, which is that of the models read here: far from the start one bit of an angle shows.
+    period = cfg.base ** (torch.arange(0, dim, 2, device=pos_BT.device, dtype=torch.float32) / dim)
+    inv, size = 1.0 / period, 1.0
+    inv = inv.half().float() if cfg.half else inv
     if cfg.scaling is not None:
-        inv, size = _scaled(inv, cfg.scaling, pos_BT), cfg.scaling.attention
+        inv, size = _scaled(period, cfg.scaling, pos_BT), cfg.scaling.attention
     angle_BTR = pos_BT.float()[..., None] * inv
     return angle_BTR.cos()[:, None] * size, angle_BTR.sin()[:, None] * size
 
 
-def _scaled(inv: Tensor, cfg: RopeScaling, pos_BT: Tensor) -> Tensor:
-    """The angles per position after stretching, see RopeScaling."""
+def _scaled(period: Tensor, cfg: RopeScaling, pos_BT: Tensor) -> Tensor:
+    """The angles per position after stretching, see RopeScaling; `period` is 1 / angle before."""
+    inv = 1.0 / period
     if cfg.kind == "linear":
         return inv / cfg.factor
     if cfg.kind == "longrope":
         # Which divisors hold depends on the longest text seen, as in the models trained so.
         divisors = cfg.long if int(pos_BT.max()) >= cfg.original else cfg.short
-        return inv / torch.tensor(divisors, device=inv.device)
-    turns = cfg.original * inv / (2 * math.pi)  # of each angle over the original context
+        return 1.0 / (torch.tensor(divisors, device=period.device) * period)
+    turns = cfg.original / (2 * math.pi / inv)  # of each angle over the original context
     kept = ((turns - cfg.low) / (cfg.high - cfg.low)).clamp(0, 1)
-    return inv * (kept + (1 - kept) / cfg.factor)
+    return (1 - kept) * inv / cfg.factor + kept * inv
 
 
 def rotate(x_BNTH: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Text: tokenizer, chat template, samples."""
 
 from onebase.codec.text.codec import LedgerRow, TextCodec, check_tokens, ledger, render_ledger
+from onebase.codec.text.roles import Roles
 from onebase.codec.text.sample import (
     BOS,
     END,
@@ -27,6 +28,7 @@ __all__ = [
     "ChatTemplate",
     "LedgerRow",
     "Message",
+    "Roles",
     "Sample",
     "Span",
     "TextCodec",

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onebase.codec.text.sample import BOS, END, EOS, Message, Sample, Span, Tokens
+from onebase.codec.text.pieces import Follows
+from onebase.codec.text.sample import Message, Sample, Span, Tokens
 from onebase.codec.text.template import ChatTemplate
 from onebase.codec.text.tokenizer import Tokenizer
 from onebase.errors import DataError
@@ -26,41 +27,74 @@ class TextCodec:
         self.template = template or ChatTemplate.default()
 
     def tokens(self, sample: Sample) -> Tokens:
-        """BOS, then the spans. Neighbouring `text` spans with equal loss are encoded as one; a change of loss
-        is always a token boundary, because it is where a prompt ends and generation starts.
+        """What begins a text (BOS, where there is one), then the spans. Neighbouring `text` spans with equal loss are encoded as one;
+        a change of loss is always a token boundary, because it is where a prompt ends and generation starts.
 
         Raises DataError for a span kind that is not text, or a special token that the tokenizer lacks.
         """
-        ids, loss = [self.tokenizer.bos], [False]
-        for i, span in enumerate(_joined(self._expand(sample.spans))):
-            if span.kind == "special":
-                part = [self.tokenizer.id_of(span.data)]
-                if i == 0 and span.data == BOS:
-                    continue  # a template that writes BOS itself
-            else:
-                part = self.tokenizer.encode(span.data)
-            ids += part
-            loss += [span.loss] * len(part)
+        chat = any(span.kind == "chat" for span in sample.spans)
+        ids, loss = self._read(self._expand(sample.spans), chat)
         return Tokens(np.asarray(ids, np.int32), np.asarray(loss, np.bool_), sample.id, sample.source)
 
     def chat_ids(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> list[int]:
-        """The ids that generation continues: BOS, the conversation and the assistant's opening token."""
-        spans = self.template.spans(messages, add_generation_prompt=add_generation_prompt)
-        return [int(i) for i in self.tokens(Sample(spans)).ids]
+        """The ids that generation continues: what begins a text, the conversation and the assistant's opening token."""
+        own = self.tokenizer.roles.chat_framed
+        # A foreign template need not say which part the assistant said before, and may have no way to.
+        spans = self.template.spans(messages, add_generation_prompt=add_generation_prompt, tagged=own)
+        return self._read(spans, chat=True)[0]
+
+    def _read(self, spans: Iterable[Span], chat: bool) -> tuple[list[int], list[bool]]:
+        tok = self.tokenizer
+        ids = tok.begun([]) if tok.roles.chat_framed or not chat else []
+        loss = [False] * len(ids)
+        follows: Follows = "nothing"
+        swallow = False  # the special token before takes the white space behind it
+        joined = _joined(spans)
+        for i, span in enumerate(joined):
+            if span.kind == "special":
+                part = [tok.id_of(span.data)]
+                follows, swallow = "special", span.data in tok.strips[1]
+                if i == 0 and ids == part:
+                    continue  # a template that writes BOS itself
+            else:
+                text = span.data.lstrip() if swallow else span.data
+                after = joined[i + 1] if i + 1 < len(joined) else span
+                text = text.rstrip() if after.kind == "special" and after.data in tok.strips[0] else text
+                part = tok.encode(text, follows=follows)
+                if text:
+                    follows, swallow = "text", False
+            ids += part
+            loss += [span.loss] * len(part)
+        return ids, [
+            False,
+            *loss[1:],
+        ] if loss else []  # nothing stands before the first token to predict it from
 
     def _expand(self, spans: Iterable[Span]) -> list[Span]:
         out: list[Span] = []
         for span in spans:
             if span.kind == "chat":
                 out += self.template.spans(span.data)
+            elif span.kind == "end":
+                out.append(Span("special", self._end(), span.loss))
             elif span.kind in ("text", "special"):
                 out.append(span)
             else:
                 raise DataError(
                     f"a text base has no codec for spans of kind {span.kind!r}",
-                    "it reads: text, special, chat",
+                    "it reads: text, special, end, chat",
                 )
         return out
+
+    def _end(self) -> str:
+        """The name of the token that ends a text."""
+        name = self.tokenizer.roles.eos
+        if name is None:
+            raise DataError(
+                "this base's tokenizer has no token that ends a text",
+                "say which one does: eos_token in its tokenizer_config.json",
+            )
+        return name
 
 
 def _joined(spans: Iterable[Span]) -> list[Span]:
@@ -125,10 +159,14 @@ def check_tokens(tokens: Tokens | Iterable[Tokens], tokenizer: Tokenizer) -> Non
     """Refuse samples that would teach nonsense: nothing learnt, BOS twice, BOS as a target, or a learnt
     stretch without its end.
 
-    Every learnt stretch must end in the closing token (`<|eos|>` or `<|end|>`), else the model never learns
+    Every learnt stretch must end in a closing token (`<|eos|>` or `<|end|>` in our own), else the model never learns
     to stop. Works on whole samples, before long ones are cut. Raises DataError that names the sample.
     """
-    closing = {tokenizer.specials[n] for n in (EOS, END) if n in tokenizer.specials}
+    roles, bos = tokenizer.roles, tokenizer.bos
+    closing = tokenizer.closing | ({tokenizer.eos} if tokenizer.eos is not None else set())
+    # Where a chat template says what begins a conversation, not every sample begins alike; and some models have one token
+    # for both ends of a text, which is learnt as an end.
+    begins = roles.chat_framed and bos is not None
     for n, item in enumerate([tokens] if isinstance(tokens, Tokens) else tokens, 1):
         name = f"sample {item.id or n}" + (f" of {item.source}" if item.source else "")
         if not item.loss.any():
@@ -136,17 +174,19 @@ def check_tokens(tokens: Tokens | Iterable[Tokens], tokenizer: Tokenizer) -> Non
                 f"{name}: no token is learnt, all {len(item)} are masked",
                 "give a completion or an assistant message",
             )
-        if len(item) > 1 and item.ids[0] == item.ids[1] == tokenizer.bos:
+        if len(item) > 1 and item.ids[0] == item.ids[1] == bos:
             raise DataError(
-                f"{name}: starts with {BOS} twice", "let either the template or the codec write it, not both"
+                f"{name}: starts with {roles.bos} twice",
+                "let either the template or the codec write it, not both",
             )
-        if item.ids[0] != tokenizer.bos:
-            raise DataError(f"{name}: does not start with {BOS}", "make tokens with TextCodec.tokens")
-        if bool(item.loss[item.ids == tokenizer.bos].any()):
-            raise DataError(f"{name}: {BOS} is marked to be learnt", "mark only what follows it")
+        if begins and item.ids[0] != bos:
+            raise DataError(f"{name}: does not start with {roles.bos}", "make tokens with TextCodec.tokens")
+        if bos not in closing and bool(item.loss[item.ids == bos].any()):
+            raise DataError(f"{name}: {roles.bos} is marked to be learnt", "mark only what follows it")
         ends = np.flatnonzero(item.loss & ~np.append(item.loss[1:], False))
         if not set(item.ids[ends].tolist()) <= closing:
+            names = " or ".join(dict.fromkeys([n for n in (roles.eos, *roles.closing) if n])) or "any token"
             raise DataError(
-                f"{name}: a learnt stretch does not end in {EOS} or {END}, so stopping is not learnt",
+                f"{name}: a learnt stretch does not end in {names}, so stopping is not learnt",
                 "mark the closing token as learnt too ({% generation %} around it in the template)",
             )

@@ -33,7 +33,8 @@ class TextCodecConfig:
 
     The stem multiplies a token's vector by `scale` and adds learned vectors of its position (a table of `positions` rows, the first
     text position being row `first_position`) and of its type (`types` rows; a text is of the first). `head=False`: the base gives
-    hidden states and predicts no tokens.
+    hidden states and predicts no tokens. Token `dropped` has a vector of zeros, and the others of its text are divided by their share of
+    it, as behind dropout (ESM's mask).
     """
 
     vocab_size: int
@@ -49,6 +50,7 @@ class TextCodecConfig:
     head: bool = True
     head_bias: bool = False
     transform: TransformConfig | None = None
+    dropped: int | None = None
 
     def __post_init__(self) -> None:
         if self.vocab_size < 2 or self.context < 2:
@@ -83,7 +85,7 @@ class TextStem(nn.Module):
         self.positions = nn.Parameter(torch.empty(cfg.positions, width)) if cfg.positions else None
         self.types = nn.Parameter(torch.empty(cfg.types, width)) if cfg.types else None
 
-    def forward(self, ids_BT: Tensor, pos_BT: Tensor) -> Tensor:
+    def forward(self, ids_BT: Tensor, pos_BT: Tensor, doc_BT: Tensor | None = None) -> Tensor:
         if self.weight is None:
             assert self.store is not None
             x_BTD = self.store.rows(ids_BT, torch.float32)
@@ -91,9 +93,19 @@ class TextStem(nn.Module):
             x_BTD = F.embedding(ids_BT, self.weight)
         if self.cfg.scale is not None:
             x_BTD = x_BTD * self.cfg.scale
+        if self.cfg.dropped is not None:
+            x_BTD = x_BTD * _shared(ids_BT == self.cfg.dropped, doc_BT)[..., None]
         if self.positions is not None:
             x_BTD = x_BTD + F.embedding(pos_BT + self.cfg.first_position, self.positions)
         return x_BTD if self.types is None else x_BTD + self.types[0]
+
+
+def _shared(gone_BT: Tensor, doc_BT: Tensor | None) -> Tensor:
+    """0 where a token is gone, else tokens of its text / those of them that are there. Without `doc` a row is one text."""
+    doc_BT = torch.zeros_like(gone_BT, dtype=torch.long) if doc_BT is None else doc_BT
+    same_BTT = doc_BT[:, :, None] == doc_BT[:, None, :]
+    there_BT = (same_BTT & ~gone_BT[:, None, :]).sum(-1)
+    return (same_BTT.sum(-1) / there_BT.clamp(min=1)).masked_fill(gone_BT, 0.0)
 
 
 class Transform(nn.Module):
@@ -166,10 +178,15 @@ class TextEnds(nn.Module):
         end.weight, end.store = None, made
 
     def embed(
-        self, ids_BT: Tensor, pos_BT: Tensor, dtype: torch.dtype, active: Active | None = None
+        self,
+        ids_BT: Tensor,
+        pos_BT: Tensor,
+        dtype: torch.dtype,
+        active: Active | None = None,
+        doc_BT: Tensor | None = None,
     ) -> Tensor:
-        """Token ids and their positions in their documents [B, T] to vectors [B, T, D]."""
-        x_BTD: Tensor = self.stem(ids_BT, pos_BT)
+        """Token ids, their positions in their documents and which documents these are [B, T] to vectors [B, T, D]."""
+        x_BTD: Tensor = self.stem(ids_BT, pos_BT, doc_BT)
         for delta, rows in self._acting(active):
             if rows is None:
                 x_BTD = x_BTD + delta.stem(ids_BT)

@@ -31,8 +31,8 @@ class Span:
     """A stretch of one kind of data.
 
     Text kinds: `text` (data is str, never read as special tokens), `special` (data is the name of one special
-    token), `chat` (data is a list of messages; the codec's template turns it into the other two). `loss`: the
-    span is to be learnt.
+    token), `end` (no data: the token that ends a text), `chat` (data is a list of messages; the codec's template turns it
+    into the first two). `loss`: the span is to be learnt.
     """
 
     kind: str
@@ -66,12 +66,12 @@ class Tokens:
 
 def document_sample(text: str, *, id: str = "", source: str = "") -> Sample:
     """A document to pretrain on: all of its text and its end are learnt."""
-    return Sample((Span("text", text, loss=True), Span("special", EOS, loss=True)), id, source)
+    return Sample((Span("text", text, loss=True), Span("end", None, loss=True)), id, source)
 
 
 def completion_sample(prompt: str, completion: str, *, id: str = "", source: str = "") -> Sample:
     """A prompt that is given and a completion that is learnt, with its end."""
-    spans = (Span("text", prompt), Span("text", completion, loss=True), Span("special", EOS, loss=True))
+    spans = (Span("text", prompt), Span("text", completion, loss=True), Span("end", None, loss=True))
     return Sample(spans, id, source, completion)
 
 

@@ -1,4 +1,4 @@
-"""Chat templates: sandboxed Jinja in, spans out.
+"""Chat templates: sandboxed and metered Jinja in, spans out.
 
 The template's own text may hold special tokens and what is in a message may not: everything that could start
 a special token in a message is hidden behind noncharacters while Jinja runs, and put back as plain text
@@ -8,9 +8,9 @@ reads too); a template without it is asked what each assistant turn adds to its 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,12 @@ import jinja2
 from jinja2 import nodes
 from jinja2.ext import Extension
 from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from onebase.artifact.files import sha256_bytes
-from onebase.codec.text.sample import BOS, EOS, SPECIALS, Message, Span
+from onebase.codec.text.meter import metered
+from onebase.codec.text.metered import Metered
+from onebase.codec.text.roles import Roles
+from onebase.codec.text.sample import SPECIALS, Message, Span
 from onebase.errors import ConfigError, DataError
 
 DEFAULT = """\
@@ -68,17 +70,38 @@ class _Generation(Extension):
 
 
 def _raise(message: str) -> None:
-    raise jinja2.TemplateError(message)
+    raise jinja2.TemplateError(str(message)[:1000])
+
+
+def _now(form: str) -> str:
+    """Today's date, as foreign templates ask for it."""
+    return datetime.now().strftime(str(form)[:100])
 
 
 class ChatTemplate:
-    """A template over `messages`, `add_generation_prompt`, `bos_token` and `eos_token`."""
+    """A template over `messages`, `add_generation_prompt`, `bos_token` and `eos_token`.
+
+    roles: whose tokens those two are. A foreign template may print what is not there, as templates do where it comes from; our own
+    may not. An empty source is no template: the base does not chat.
+    """
 
     def __init__(
-        self, source: str = DEFAULT, specials: Sequence[str] = SPECIALS, where: str = "chat template"
+        self,
+        source: str = DEFAULT,
+        specials: Sequence[str] = SPECIALS,
+        where: str = "chat template",
+        roles: Roles | None = None,
     ) -> None:
         self.source = source
         self._where = where
+        roles = roles or Roles.own()
+        names = {
+            "bos_token": roles.bos,
+            "eos_token": roles.eos,
+            "pad_token": roles.pad,
+            "unk_token": roles.unk,
+        }
+        self._names = {k: v for k, v in names.items() if v is not None}
         self._specials = tuple(specials)
         self._pattern = re.compile(
             "|".join(re.escape(s) for s in sorted(specials, key=len, reverse=True)) or "(?!)"
@@ -86,21 +109,22 @@ class ChatTemplate:
         # Hide the first letter of a special where its second letter follows, or where the text ends and the
         # template goes on.
         starts = {(re.escape(s[0]), re.escape(s[1:2])) for s in specials}
-        hide = [f"{a}(?={b}|$)" for a, b in sorted(starts)] + [f"[{_OPEN}-{_OFF}]"]
-        self._hide = re.compile("|".join(hide).replace("$", r"\Z"), re.IGNORECASE)
-        env = ImmutableSandboxedEnvironment(
-            trim_blocks=True,
-            lstrip_blocks=True,
-            undefined=_Undefined,
-            extensions=[_Generation, "jinja2.ext.loopcontrols"],
-        )
-        env.globals["raise_exception"] = _raise
-        env.filters["tojson"] = lambda x, **kw: json.dumps(x, ensure_ascii=False, **kw)
+        hide = [f"{a}(?={b}|\\Z)" for a, b in sorted(starts)] + [f"[{_OPEN}-{_OFF}]"]
+        self._hide = re.compile("|".join(hide), re.IGNORECASE)
+        undefined = _Undefined if roles.chat_framed else jinja2.Undefined
+        env = Metered(_Generation, undefined=undefined)
+        env.globals |= {"raise_exception": _raise, "strftime_now": _now}
+        self._broken: ConfigError | None = None
         try:
             self._template = env.from_string(source)
-            self._tagged = next(env.parse(source).find_all(nodes.CallBlock), None) is not None
+            blocks = env.parse(source).find_all(nodes.CallBlock)
+            self._tagged = any(isinstance(b.call.node, nodes.ExtensionAttribute) for b in blocks)
         except jinja2.TemplateSyntaxError as e:
-            raise ConfigError(f"{where}:{e.lineno}: {e.message}", "mend the Jinja template") from None
+            self._broken = ConfigError(f"{where}:{e.lineno}: {e.message}", "mend the Jinja template")
+        except Exception as e:  # nested too deep, a number too large: what Python says when it compiles
+            self._broken = ConfigError(f"{where}: {type(e).__name__}: {e}", "mend the Jinja template")
+        if self._broken and roles.chat_framed:
+            raise self._broken  # a foreign base is of use without its template: it says so when it is to chat
 
     @classmethod
     def default(cls) -> ChatTemplate:
@@ -108,7 +132,14 @@ class ChatTemplate:
         return cls()
 
     @classmethod
-    def from_file(cls, path: str | Path, specials: Sequence[str] = SPECIALS) -> ChatTemplate:
+    def none(cls) -> ChatTemplate:
+        """Of a base that has no chat template."""
+        return cls("")
+
+    @classmethod
+    def from_file(
+        cls, path: str | Path, specials: Sequence[str] = SPECIALS, roles: Roles | None = None
+    ) -> ChatTemplate:
         """Read a `template.jinja`. Raises ConfigError when it is missing or not a template."""
         try:
             source = Path(path).read_bytes().decode("utf-8")
@@ -116,21 +147,32 @@ class ChatTemplate:
             raise ConfigError(
                 f"no chat template at {path}: {e}", "give the path of a template.jinja"
             ) from None
-        return cls(source, specials, str(path))
+        return cls(source, specials, str(path), roles)
 
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the source."""
         return sha256_bytes(self.source.encode())
 
-    def spans(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> tuple[Span, ...]:
+    def spans(
+        self, messages: Sequence[Message], *, add_generation_prompt: bool = False, tagged: bool = True
+    ) -> tuple[Span, ...]:
         """The conversation as `text` and `special` spans, with `loss` on what the assistant said and its
-        closing token.
+        closing token. tagged=False: it is read only, so nobody asks which part the assistant said.
 
-        Raises DataError for messages that are malformed or that the template refuses.
+        Raises DataError for messages that are malformed or that the template refuses, and where there is no template.
         """
+        if not self.source.strip():
+            raise DataError(
+                "this base has no chat template",
+                "use a base that was made for chat, or generate from a plain prompt",
+            )
+        if self._broken:
+            raise self._broken
         _check(messages)
         text = self._render(messages, add_generation_prompt)
+        if not tagged:
+            return tuple(self._cut(re.sub(f"{_ON}|{_OFF}", "", text), loss=False))
         if not self._tagged:
             text = self._tag(messages, text)
         spans: list[Span] = []
@@ -147,20 +189,24 @@ class ChatTemplate:
         return [Span(s.kind, _show(s.data), loss) for s in spans if s.data]
 
     def _render(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
+        guarded = self._guard(messages)
         try:
-            return self._template.render(
-                messages=self._guard(messages),
-                add_generation_prompt=add_generation_prompt,
-                bos_token=BOS,
-                eos_token=EOS,
-            )
+            with metered(guarded):
+                return self._template.render(
+                    messages=guarded,
+                    add_generation_prompt=add_generation_prompt,
+                    tools=None,
+                    documents=None,
+                    **self._names,
+                )
         except jinja2.TemplateError as e:
             raise DataError(
-                f"{self._where}: {_show(str(e.message))}", "give messages that the template accepts"
+                f"{self._where}: {_show(str(e.message)[:1000])}", "give messages that the template accepts"
             ) from None
         except Exception as e:
             raise DataError(
-                f"{self._where}: {type(e).__name__}: {e}", "mend the template or the messages"
+                f"{self._where}: {type(e).__name__}: {_show(str(e)[:1000])}",
+                "mend the template or the messages",
             ) from None
 
     def _guard(self, value: Any) -> Any:

@@ -1,13 +1,15 @@
-"""Byte-level BPE over the `tokenizers` library.
+"""Text to ids and back, over the `tokenizers` library: our own byte-level BPE, and the tokenizers of open models.
 
-Two promises: `decode(encode(x)) == x` for every text, and no text a user writes ever becomes a special token:
-the name `<|eos|>` in a document is seven letters, not the end of the document.
+No text a user writes ever becomes a special token: the name `<|eos|>` in a document is seven letters, not the end of the document. For
+our own tokenizers `decode(encode(x)) == x` holds as well; others may change what they read (a lower-case WordPiece does).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -15,7 +17,11 @@ import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
 
 from onebase.artifact.files import canonical_json, sha256_bytes, write_atomic
-from onebase.codec.text.sample import BOS, EOS, PAD, SPECIALS
+from onebase.codec.text.pieces import Follows, Pieces, following, pieces
+from onebase.codec.text.roles import Roles
+from onebase.codec.text.sample import SPECIALS
+from onebase.codec.text.valid import checked, is_unicode, not_text
+from onebase.config import to_dict
 from onebase.errors import ArtifactError, ConfigError, DataError
 
 # GPT-4's pre-tokenisation with numbers cut into one or two digits (three waste a small vocabulary; nanochat
@@ -26,33 +32,44 @@ PATTERN = (
 )
 
 
-def _byte_letters() -> dict[str, int]:
-    """GPT-2's alphabet: the printable letter that stands for each byte, inverted."""
-    shown = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    hidden = [b for b in range(256) if b not in set(shown)]
-    return {chr(b): b for b in shown} | {chr(256 + i): b for i, b in enumerate(hidden)}
-
-
-_LETTERS = _byte_letters()
-
-
 class Tokenizer:
-    """A trained byte-level BPE. Immutable; safe to share between threads."""
+    """A tokenizer and the roles of its special tokens. Immutable; safe to share between threads.
 
-    def __init__(self, inner: tokenizers.Tokenizer) -> None:
+    Raises ArtifactError when a role names a token that is not a special token of the vocabulary.
+    """
+
+    def __init__(self, inner: tokenizers.Tokenizer, roles: Roles | None = None) -> None:
         # Text from outside never becomes a special token. The flag is not part of the library's file, so set
         # it here.
         inner.encode_special_tokens = True
+        # What some files also say about lengths (cut to 512, pad to a batch) is for who makes batches to decide.
+        inner.no_truncation()
+        inner.no_padding()
         self._inner = inner
+        self.roles = Roles.own() if roles is None else roles
         added = inner.get_added_tokens_decoder()
         #: special tokens by name
         self.specials: dict[str, int] = {t.content: i for i, t in sorted(added.items()) if t.special}
-        missing = [name for name in (BOS, EOS, PAD) if name not in self.specials]
+        #: special tokens that swallow white space on their left, on their right
+        self.strips = (
+            frozenset(t.content for t in added.values() if t.special and t.lstrip),
+            frozenset(t.content for t in added.values() if t.special and t.rstrip),
+        )
+        missing = [name for name in self.roles.names if name not in self.specials]
         if missing:
             raise ArtifactError(
-                f"the tokenizer has no special token {', '.join(missing)}", "train it with Tokenizer.train"
+                f"the tokenizer has no special token {', '.join(missing)}",
+                "train it with Tokenizer.train, or say which tokens have these roles",
             )
-        self.bos, self.eos, self.pad = self.specials[BOS], self.specials[EOS], self.specials[PAD]
+        self.bos, self.eos, self.pad = (
+            None if name is None else self.specials[name]
+            for name in (self.roles.bos, self.roles.eos, self.roles.pad)
+        )
+        #: ids that end a generation
+        self.closing = frozenset(self.specials[n] for n in self.roles.closing)
+        self._before, self._after = (
+            [self.specials[n] for n in names] for names in (self.roles.before, self.roles.after)
+        )
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int, specials: Sequence[str] = SPECIALS) -> Tokenizer:
@@ -80,12 +97,14 @@ class Tokenizer:
             min_frequency=2,
             show_progress=False,
         )
-        inner.train_from_iterator(_checked(texts), trainer)
+        inner.train_from_iterator(checked(texts), trainer)
         return cls(inner)
 
     @classmethod
-    def from_file(cls, path: str | Path) -> Tokenizer:
-        """Read a `tokenizer.json`. Raises ArtifactError when it is missing or no byte-level BPE of ours."""
+    def from_file(cls, path: str | Path, roles: Roles | None = None) -> Tokenizer:
+        """Read a `tokenizer.json`. Raises ArtifactError when it is missing, no tokenizer, or (without `roles`, which only
+        foreign ones have) no byte-level BPE of ours.
+        """
         try:
             inner = tokenizers.Tokenizer.from_str(Path(path).read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -94,8 +113,8 @@ class Tokenizer:
             raise ArtifactError(
                 f"{path} is not a tokenizer file: {e}", "give the path of a tokenizer.json"
             ) from None
-        made = cls(inner)
-        if not made._lossless():
+        made = cls(inner, roles)
+        if roles is None and not made._lossless():
             raise ArtifactError(
                 f"{path} is not a byte-level tokenizer: text would not survive it", "use a byte-level BPE"
             )
@@ -112,33 +131,132 @@ class Tokenizer:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the tokenizer's canonical JSON."""
-        return sha256_bytes(self.as_json.encode())
+        """SHA-256 of the tokenizer's canonical JSON, and of its roles where they are not our own."""
+        if self.roles == Roles.own():
+            return sha256_bytes(self.as_json.encode())
+        return sha256_bytes(canonical_json([json.loads(self.as_json), to_dict(self.roles)]).encode())
 
     @cached_property
     def vocab_size(self) -> int:
         """One more than the largest id."""
         return 1 + max(self._inner.get_vocab(with_added_tokens=True).values())
 
-    def encode(self, text: str, *, bos: bool = False, eos: bool = False) -> list[int]:
-        """Ids of `text`. Raises DataError on text that is no Unicode (a lone surrogate)."""
-        try:
-            ids: list[int] = self._inner.encode(text, add_special_tokens=False).ids
-        except TypeError:
-            raise _not_text(text) from None
-        return [self.bos] * bos + ids + [self.eos] * eos
+    @property
+    def inner(self) -> tokenizers.Tokenizer:
+        """The library's object, for those who write it in another format. Not to be changed."""
+        return self._inner
 
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+    def closing_with(self, name: str) -> Tokenizer:
+        """The same tokenizer, with one more token that ends a generation."""
+        return Tokenizer(self._inner, replace(self.roles, closing=(*self.roles.closing, name)))
+
+    def framed(self, ids: Sequence[int]) -> list[int]:
+        """A text's ids as the base reads a whole text: what begins it, the ids, what ends it (nothing, for a decoder)."""
+        return [*self._before, *ids, *self._after]
+
+    def begun(self, ids: Sequence[int]) -> list[int]:
+        """A text's ids as the base reads a text that goes on: what begins it (BOS, or nothing), and the ids."""
+        return [*self._before, *ids]
+
+    def encode(
+        self, text: str, *, bos: bool = False, eos: bool = False, follows: Follows = "nothing"
+    ) -> list[int]:
+        """Ids of `text`. bos: what begins a text before them; eos: the token that ends one after them (each where there is one).
+
+        follows: what stands before this text, where it is a part of a longer one: some tokenizers put a space before a text.
+        Raises DataError on text that is no Unicode (a lone surrogate).
+        """
+        ids = self._plain(text, follows)
+        ids = self.begun(ids) if bos else ids
+        return [*ids, self.eos] if eos and self.eos is not None else ids
+
+    def encode_batch(self, texts: Sequence[str], *, follows: Follows = "nothing") -> list[list[int]]:
         """`encode` of each text, on all cores."""
+        inner = self._following(follows)
         try:
-            return [e.ids for e in self._inner.encode_batch_fast(list(texts), add_special_tokens=False)]
+            found = [e.ids for e in inner.encode_batch_fast(list(texts), add_special_tokens=False)]
         except TypeError:
-            raise next((_not_text(t) for t in texts if not _is_unicode(t)), _not_text(texts)) from None
+            raise next((not_text(t) for t in texts if not is_unicode(t)), not_text(texts)) from None
+        return [
+            ids if self._reserved.isdisjoint(ids) else self._plain(text, follows)
+            for text, ids in zip(texts, found, strict=True)
+        ]
 
-    def decode(self, ids: Iterable[int], *, skip_special: bool = True) -> str:
-        """Text of `ids`; bytes that are no UTF-8 (a sequence cut inside a letter) become U+FFFD."""
-        hidden = set(self.specials.values()) if skip_special else set()
-        return b"".join(self.bytes_of(i) for i in ids if i not in hidden).decode("utf-8", errors="replace")
+    def _plain(self, text: str, follows: Follows) -> list[int]:
+        ids = self._raw(text, follows)
+        if self._reserved.isdisjoint(ids):
+            return ids
+        # Some models (Unigram) take the name of a special token for the token itself: cut every name behind its first letter.
+        cuts = [m.start() + 1 for m in self._names.finditer(text)]
+        parts = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+        ids = [i for n, part in enumerate(parts) for i in self._raw(part, "text" if n else follows)]
+        bad = sorted(self._reserved & set(ids))
+        if bad:
+            raise DataError(
+                f"the text would become the special token {self._inner.id_to_token(bad[0])!r}",
+                "this vocabulary has no other way to write it; leave it out",
+            )
+        return ids
+
+    def _raw(self, text: str, follows: Follows) -> list[int]:
+        try:
+            ids: list[int] = self._following(follows).encode(text, add_special_tokens=False).ids
+        except TypeError:
+            raise not_text(text) from None
+        return ids
+
+    def _following(self, follows: Follows) -> tokenizers.Tokenizer:
+        if follows == "nothing":
+            return self._inner
+        return self._after_special if follows == "special" else self._after_text
+
+    @cached_property
+    def _after_special(self) -> tokenizers.Tokenizer:
+        return following(self._inner, "special")
+
+    @cached_property
+    def _after_text(self) -> tokenizers.Tokenizer:
+        return following(self._inner, "text")
+
+    @cached_property
+    def _reserved(self) -> frozenset[int]:
+        """Ids that no text may become."""
+        return frozenset(i for name, i in self.specials.items() if name != self.roles.unk)
+
+    @cached_property
+    def _names(self) -> re.Pattern[str]:
+        return re.compile("|".join(re.escape(n) for n in self.specials) or "(?!)")
+
+    def decode(self, ids: Iterable[int], *, skip_special: bool = True, start: bool = True) -> str:
+        """Text of `ids`; bytes that are no UTF-8 (a sequence cut inside a letter) become U+FFFD.
+
+        start: the ids begin a text, so that the space goes which some tokenizers put before one.
+        """
+        hidden = self.hidden if skip_special else frozenset()
+        shown = [int(i) for i in ids if i not in hidden]
+        if self.pieces is None:
+            return str(self._inner.decode(shown, skip_special_tokens=False))
+        parts = [self.bytes_of(i) for i in shown]
+        if start and parts:
+            parts[0] = self.begins(parts[0])
+        return b"".join(parts).decode("utf-8", errors="replace")
+
+    def begins(self, first: bytes) -> bytes:
+        """The bytes of a text's first token, less the space that the tokenizer put there."""
+        strip = self.pieces.strip if self.pieces else ""
+        if strip == "token":
+            return first.replace(b" ", b"")
+        return first.removeprefix(b" ") if strip == "one" else first
+
+    @cached_property
+    def hidden(self) -> frozenset[int]:
+        """Ids that are no text: the special tokens."""
+        return frozenset(self.specials.values())
+
+    @cached_property
+    def pieces(self) -> Pieces | None:
+        """How tokens become bytes; None where only whole texts can be decoded (WordPiece)."""
+        return pieces(self._inner)
 
     def bytes_of(self, id: int) -> bytes:
         """The exact bytes a token stands for; a special token stands for its name. Raises DataError for an
@@ -162,45 +280,12 @@ class Tokenizer:
 
     @cached_property
     def _bytes(self) -> dict[int, bytes]:
-        by_name = {i: name for name, i in self.specials.items()}
-        table = {}
-        for token, i in self._inner.get_vocab(with_added_tokens=True).items():
-            table[i] = by_name[i].encode() if i in by_name else _raw(token)
-        return table
+        of = self.pieces.bytes if self.pieces else str.encode
+        table = {i: of(token) for token, i in self._inner.get_vocab(with_added_tokens=True).items()}
+        table |= {i: name.encode() for name, i in self.specials.items()}
+        # Foreign vocabularies may have holes. A model can still choose such an id; it says nothing.
+        return dict.fromkeys(range(self.vocab_size), b"") | table
 
     def _lossless(self) -> bool:
         probe = " a\u00e9\u4e2d\U0001f600\n\t12345 <|eos|>"
         return self.decode(self.encode(probe)) == probe
-
-
-def _raw(token: str) -> bytes:
-    if all(c in _LETTERS for c in token):
-        return bytes(_LETTERS[c] for c in token)
-    return token.encode()  # a token that a foreign file added as plain text
-
-
-def _checked(texts: Iterable[str]) -> Iterator[str]:
-    for text in texts:
-        if not _is_unicode(text):
-            raise _not_text(text)
-        yield text
-
-
-def _is_unicode(text: object) -> bool:
-    if not isinstance(text, str):
-        return False
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _not_text(text: object) -> DataError:
-    if isinstance(text, str):
-        at = next(i for i, c in enumerate(text) if 0xD800 <= ord(c) <= 0xDFFF)
-        return DataError(
-            f"the text has a lone surrogate at character {at}, so it is no valid Unicode",
-            "repair how it was read",
-        )
-    return DataError(f"a text is expected, this is {type(text).__name__}", "give str values")

@@ -1,10 +1,42 @@
 """The families we know, by `model_type`: one file each."""
 
 from onebase.errors import ConfigError
-from onebase.interop.families import llama, mistral
+from onebase.interop.families import (
+    bert,
+    distilbert,
+    esm,
+    gemma2,
+    gemma3,
+    gpt2,
+    llama,
+    mistral,
+    modernbert,
+    phi3,
+    qwen2,
+    qwen3,
+    roberta,
+    smollm3,
+)
 from onebase.interop.family import Family
 
-FAMILIES: tuple[Family, ...] = (llama.FAMILY, mistral.FAMILY)
+FAMILIES: tuple[Family, ...] = (
+    llama.FAMILY,
+    mistral.FAMILY,
+    gpt2.FAMILY,
+    qwen2.FAMILY,
+    qwen3.FAMILY,
+    gemma2.FAMILY,
+    gemma3.FAMILY,
+    phi3.FAMILY,
+    smollm3.FAMILY,
+    # Encoders.
+    bert.FAMILY,
+    roberta.FAMILY,
+    roberta.XLM,
+    distilbert.FAMILY,
+    modernbert.FAMILY,
+    esm.FAMILY,
+)
 
 
 def family_of(model_type: object, where: str) -> Family:

@@ -1,0 +1,44 @@
+"""One vector for a whole text, from the hidden states of its tokens. B texts, T tokens, D width."""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from onebase.config import config
+from onebase.errors import ConfigError
+
+Pooling = Literal["mean", "cls", "last", "max"]
+
+
+@config
+class EmbeddingConfig:
+    """How a text becomes a vector: the mean or the largest value over its tokens (those around it count), the first token's or the last's
+    hidden state; `normalise` then gives it length 1. Texts are cut to `limit` tokens, the ones around them included (null: to the context)."""
+
+    pooling: Pooling = "mean"
+    normalise: bool = False
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise ConfigError(f"embedding limit is {self.limit}", "give at least 1, or null for the context")
+
+
+def pooled(hidden_BTD: Tensor, live_BT: Tensor, cfg: EmbeddingConfig) -> Tensor:
+    """fp32 vectors [B, D] of hidden states [B, T, D]. live: bool [B, T], false for padding, true somewhere in every row."""
+    h_BTD = hidden_BTD.float()
+    T = h_BTD.shape[1]
+    if cfg.pooling == "mean":
+        kept_BTD = h_BTD.masked_fill(~live_BT[..., None], 0.0)
+        v_BD = kept_BTD.sum(1) / live_BT.sum(1, keepdim=True)
+    elif cfg.pooling == "max":
+        v_BD = h_BTD.masked_fill(~live_BT[..., None], float("-inf")).amax(1)
+    else:
+        # The first or last that is there: padding may stand on either side.
+        first = live_BT.int().argmax(1)
+        last = T - 1 - live_BT.flip(1).int().argmax(1)
+        at_B = first if cfg.pooling == "cls" else last
+        v_BD = h_BTD[torch.arange(len(h_BTD), device=h_BTD.device), at_B]
+    return F.normalize(v_BD, dim=-1) if cfg.normalise else v_BD

@@ -1,0 +1,37 @@
+"""What counts as text: Unicode that UTF-8 can write."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from onebase.errors import DataError
+
+
+def checked(texts: Iterable[str]) -> Iterator[str]:
+    """The texts. Raises DataError at the first that is none."""
+    for text in texts:
+        if not is_unicode(text):
+            raise not_text(text)
+        yield text
+
+
+def is_unicode(text: object) -> bool:
+    """Is it text that can be written?"""
+    if not isinstance(text, str):
+        return False
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def not_text(text: object) -> DataError:
+    """The error about what is no text."""
+    if isinstance(text, str):
+        at = next(i for i, c in enumerate(text) if 0xD800 <= ord(c) <= 0xDFFF)
+        return DataError(
+            f"the text has a lone surrogate at character {at}, so it is no valid Unicode",
+            "repair how it was read",
+        )
+    return DataError(f"a text is expected, this is {type(text).__name__}", "give str values")

@@ -1,0 +1,87 @@
+"""A tokenizer as GGUF's metadata: the inverse of vocab.py, for byte-level BPE and for BPE with byte fallback."""
+
+import json
+from typing import Any
+
+import numpy as np
+import tokenizers
+
+from onebase.codec.text.roles import Roles
+from onebase.errors import ConfigError
+from onebase.interop.gguf.vocab import BYTE, CONTROL, SPLITTERS, UNKNOWN, UNUSED, USER, splitter
+
+_LEAST = -1e6
+"""The score of what no merge makes."""
+
+
+def vocabulary(
+    inner: tokenizers.Tokenizer, roles: Roles, template: str | None, rows: int, pre: str | None = None
+) -> dict[str, Any]:
+    """Keys and values of a tokenizer for `rows` rows of embeddings; rows without a token get a name that no text has.
+
+    Raises ConfigError for a tokenizer that llama.cpp has no name for.
+    """
+    tree = json.loads(inner.to_str())
+    model = tree["model"]
+    if model.get("type") != "BPE":
+        raise ConfigError(f"a tokenizer of kind {model.get('type')} is not written as GGUF", "only BPE is")
+    ids = inner.get_vocab(with_added_tokens=True)
+    if max(ids.values()) >= rows:
+        raise ConfigError(
+            f"the tokenizer has ids up to {max(ids.values())}, the base {rows} rows", "give its own"
+        )
+    tokens = [f"[PAD{i}]" for i in range(rows)]
+    kinds = np.full(rows, UNUSED, np.int32)
+    for token, i in ids.items():
+        kinds[i] = UNUSED if token == tokens[i] else 1  # a filler that was read comes back as one
+        tokens[i] = token
+    for i, added in inner.get_added_tokens_decoder().items():
+        kinds[i] = CONTROL if added.special else USER
+    merges = [tuple(m.split(" ")) if isinstance(m, str) else tuple(m) for m in model["merges"]]
+    out: dict[str, Any] = {"tokenizer.ggml.tokens": tokens, "tokenizer.ggml.token_type": kinds}
+    if model.get("byte_fallback"):
+        out = {"tokenizer.ggml.model": "llama", "tokenizer.ggml.pre": "default"} | out
+        scores = np.full(rows, _LEAST, np.float32)
+        for rank, pair in reversed(list(enumerate(merges))):
+            scores[ids["".join(pair)]] = -rank
+        out["tokenizer.ggml.scores"] = scores
+        out["tokenizer.ggml.add_space_prefix"] = "Prepend" in json.dumps(tree.get("normalizer"))
+        for b in range(256):
+            kinds[ids[f"<0x{b:02X}>"]] = BYTE
+        if model.get("unk_token") in ids:
+            kinds[ids[model["unk_token"]]] = UNKNOWN
+            out["tokenizer.ggml.unknown_token_id"] = ids[model["unk_token"]]
+    else:
+        out = {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": pre or _name(tree)} | out
+        out["tokenizer.ggml.merges"] = [" ".join(m) for m in merges]
+    for key, role in (("bos", roles.bos), ("eos", roles.eos), ("padding", roles.pad)):
+        if role is not None:
+            out[f"tokenizer.ggml.{key}_token_id"] = ids[role]
+    others = [t for t in roles.closing if t != roles.eos]
+    if others:
+        out["tokenizer.ggml.eot_token_id"] = ids[others[0]]
+    if len(others) > 1:
+        out["tokenizer.ggml.eom_token_id"] = ids[others[1]]
+    out["tokenizer.ggml.add_bos_token"] = roles.bos is not None and roles.before == (roles.bos,)
+    out["tokenizer.ggml.add_eos_token"] = roles.eos is not None and roles.after == (roles.eos,)
+    return out | ({"tokenizer.chat_template": template} if template else {})
+
+
+def _name(tree: dict[str, Any]) -> str:
+    """The name that llama.cpp has for how this tokenizer splits a text."""
+    for name in SPLITTERS:
+        found = splitter(name)
+        assert found is not None
+        probe = tokenizers.Tokenizer(tokenizers.models.BPE())
+        probe.pre_tokenizer = found[1]
+        if found[0] is not None:
+            probe.normalizer = found[0]
+        wanted = json.loads(probe.to_str())
+        if all(wanted[k] == tree.get(k) for k in ("normalizer", "pre_tokenizer")):
+            return name
+    raise ConfigError(
+        "llama.cpp has no name for how this tokenizer splits a text, and GGUF keeps only the name",
+        "take a tokenizer of one of these: "
+        + ", ".join(SPLITTERS)
+        + "; or name the nearest, and have some texts split otherwise there",
+    )

@@ -1,0 +1,180 @@
+"""A base from a Hugging Face folder, and a folder that transformers opens from a base."""
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from onebase.artifact.files import sha256_file
+from onebase.artifact.record import Record
+from onebase.base.folder import LoadedBase
+from onebase.codec.text.codec import TextCodec
+from onebase.codec.text.roles import Roles
+from onebase.codec.text.tokenizer import Tokenizer
+from onebase.errors import ArtifactError, ConfigError
+from onebase.interop.families import FAMILIES, family_of
+from onebase.interop.family import Family, Tree, written
+from onebase.interop.folder import CONFIG, HFFolder, save_folder
+from onebase.interop.place import given_back, place
+from onebase.interop.reader import Reader
+from onebase.interop.sentence import read_sentence, write_sentence
+from onebase.interop.words import GENERATION, TEMPLATE, TOKENIZER, TOKENIZER_CONFIG, read_codec
+
+FAMILY = "imported.model_type"
+"""The field of a record that says which family a base came from, and goes back to."""
+
+
+def is_folder(path: Path) -> bool:
+    """Is this a folder of a saved model (and none of ours)?"""
+    return path.is_dir() and (path / CONFIG).is_file() and not (path / "manifest.json").is_file()
+
+
+def open_folder(path: Path, *, dtype: torch.dtype | None = None, hashes: bool = False) -> LoadedBase:
+    """Read a folder. Weights become `dtype`, or stay as stored. hashes: note the hash of every file, not only its size.
+
+    Raises ArtifactError for what is missing or damaged, ConfigError for what the config switches on and we lack.
+    """
+    sentence = read_sentence(path)
+    folder = sentence.model if sentence else path
+    source = HFFolder(folder)
+    reader = Reader(source.config, str(folder / CONFIG), frozenset(source.shapes()), source.read)
+    family = family_of(source.config.get("model_type"), reader.where)
+    cfg = reader.checked(lambda: family.read(reader))
+    codec = read_codec(folder, cfg.text.vocab_size)  # before the weights: it is quick to say no
+    model = place(cfg, family, source, dtype=dtype)
+    files = [p for p in path.rglob("*") if p.suffix in (".json", ".safetensors", ".jinja")]
+    record = imported(path, "hf", source.config["model_type"], reader.unread, files, hashes)
+    return LoadedBase(model, codec, record, path, embedding=sentence.embedding if sentence else None)
+
+
+def imported(
+    path: Path, format: str, model_type: str, unread: Sequence[str], files: Sequence[Path], hashes: bool
+) -> Record:
+    """The record of a base that came in another format: what is known of it, and that the rest is not."""
+    name = path.resolve().name
+    record = Record("base")
+    record.add("name", name, "name of the source")
+    record.add("imported.from", name, "name of the source")
+    record.add("imported.format", format, "read from the source")
+    record.add(FAMILY, model_type, "read from the source")
+    record.add("imported.unread", list(unread), "keys of its config that no rule asked for")
+    found = {
+        str(p.relative_to(path) if path.is_dir() else p.name): {"bytes": p.stat().st_size}
+        | ({"sha256": sha256_file(p)} if hashes else {})
+        for p in sorted(files)
+        if p.is_file()
+    }
+    record.add("imported.files", found, "hashed" if hashes else "read from the disk")
+    record.add("data", None, "not known: the source does not say what the weights learnt from")
+    return record
+
+
+def save_hf(base: LoadedBase, out: Path) -> None:
+    """Write a folder that transformers opens: config, weights, tokenizer, chat template. It appears whole or not at all.
+
+    Raises ConfigError naming what no layout can express, ArtifactError when `out` exists.
+    """
+    family, config = layout_of(base)
+    roles, tokenizer = base.codec.tokenizer.roles, base.codec.tokenizer
+    ids = {
+        f"{k}_token_id": i
+        for k, i in (("bos", tokenizer.bos), ("eos", tokenizer.eos), ("pad", tokenizer.pad))
+    }
+    generation = ids | {"eos_token_id": sorted(tokenizer.closing) or None}
+
+    def write(folder: Path) -> None:
+        save_folder(folder, config | ids, given_back(base.model, family.rules(base.model.cfg)))
+        _dump(folder / GENERATION, {k: v for k, v in generation.items() if v is not None})
+        (folder / TOKENIZER).write_text(framed_json(tokenizer), encoding="utf-8")
+        _dump(folder / TOKENIZER_CONFIG, _tokenizer_config(roles, base.model.cfg.text.context))
+        if source := whole_template(base.codec):
+            (folder / TEMPLATE).write_text(source, encoding="utf-8")
+        if base.embedding is not None:
+            write_sentence(folder, base.embedding, base.model.trunk.cfg.width)
+        base.record.save(folder / "onebase_record.json")
+
+    appear(out, write)
+
+
+def whole_template(codec: TextCodec) -> str | None:
+    """The chat template as others use it: our own leave it to the codec to begin a conversation, others to the template."""
+    if not codec.template.source.strip():
+        return None
+    return ("{{- bos_token -}}\n" if codec.tokenizer.roles.chat_framed else "") + codec.template.source
+
+
+def layout_of(base: LoadedBase) -> tuple[Family, Tree]:
+    """The family that can express this base, and the config in its words: the one it came from, else the first that can."""
+    came = base.record.get(FAMILY)
+    known = [f for f in FAMILIES if came in f.model_types]
+    refused: ConfigError | None = None
+    for family in known or FAMILIES:
+        try:
+            return family, written(family, base.model.cfg)
+        except ConfigError as e:
+            refused = refused or e
+        except (KeyError, AttributeError, AssertionError):  # a family of another shape altogether
+            continue
+    raise refused or ConfigError(
+        "no layout that we know can express this base", "export it to another format"
+    )
+
+
+def framed_json(tokenizer: Tokenizer) -> str:
+    """`tokenizer.json` whose post-processor frames a text as our codec does."""
+    tree: Tree = json.loads(tokenizer.as_json)
+    roles = tokenizer.roles
+    if roles == Roles.own() or (tree.get("post_processor") is None and (roles.before or roles.after)):
+        names = dict.fromkeys([*roles.before, *roles.after])
+        tree["post_processor"] = {
+            "type": "TemplateProcessing",
+            "single": _pieces(roles, "A"),
+            "pair": [*_pieces(roles, "A"), *_pieces(roles, "B")],
+            "special_tokens": {n: {"id": n, "ids": [tokenizer.id_of(n)], "tokens": [n]} for n in names},
+        }
+    return json.dumps(tree, ensure_ascii=False)
+
+
+def _pieces(roles: Roles, part: str) -> list[Tree]:
+    def special(names: Sequence[str]) -> list[Tree]:
+        return [{"SpecialToken": {"id": n, "type_id": 0}} for n in names]
+
+    return [*special(roles.before), {"Sequence": {"id": part, "type_id": 0}}, *special(roles.after)]
+
+
+def _tokenizer_config(roles: Roles, context: int) -> Tree:
+    named = {"bos_token": roles.bos, "eos_token": roles.eos, "pad_token": roles.pad, "unk_token": roles.unk}
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": context,
+        "clean_up_tokenization_spaces": False,
+    } | {k: v for k, v in named.items() if v is not None}
+
+
+def _dump(path: Path, tree: Any) -> None:
+    path.write_text(json.dumps(tree, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def appear(out: Path, write: Callable[[Path], None]) -> None:
+    """Fill a foreign folder (no artifact of ours: it has no manifest) beside its place and rename it. Raises ArtifactError."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ArtifactError(f"{out} already exists", "choose another --out")
+    draft = out.with_name(f".{out.name}.tmp-{secrets.token_hex(4)}")
+    try:
+        draft.mkdir(parents=True)
+        write(draft)
+        if out.exists():
+            out.rmdir()
+        os.rename(draft, out)
+    except BaseException as e:
+        shutil.rmtree(draft, ignore_errors=True)
+        if isinstance(e, OSError):
+            raise ArtifactError(
+                f"{out} cannot be written: {e.strerror}", "check the disk and the path"
+            ) from None
+        raise
