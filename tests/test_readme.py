@@ -25,16 +25,17 @@ COMMANDS = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
 NAMES = [
     "demo",
     "pretrain",
+    "plan",
     "adapt",
     "eval",
     "generate",
     "chat",
     "serve",
-    "show",
-    "verify",
     "import",
     "export",
-    "plan",
+    "quantize",
+    "show",
+    "verify",
 ]
 # What makes a recipe small enough to train here.
 SMALL = "train.steps=2 train.rows=2 train.length=64 model.context=64 model.width=32 model.depth=1 model.head_dim=16 model.vocab_size=300"
@@ -117,8 +118,9 @@ def test_the_commands_of_the_readme(clone: Path) -> None:
     found = [words for words in lines(README) if words[0] == "onebase"]
     assert {words[1] for words in found} >= set(NAMES) - {
         "demo",  # run by .ci/run
-        "import",  # these two are in the manual, on a base that can be exported
+        "import",  # these three are in the manual, on a base that can be exported
         "export",
+        "quantize",
     }
     for words in found:
         (serve_line if words[1] == "serve" else run_line)(words)

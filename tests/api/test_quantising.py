@@ -115,3 +115,13 @@ def test_refusals() -> None:
 def test_every_python_brings_text_to_measure_on() -> None:
     found = list(reference())
     assert len(found) > 50 and sum(len(d.text) for d in found) > 100_000
+
+
+def test_by_the_python_face(tmp_path: Path) -> None:
+    base = Base(untied())
+    text = tmp_path / "text.txt"
+    text.write_text("".join(LINES) * 3, encoding="utf-8")
+    small = base.quantize(4, data=text)
+    assert small.config.storage == STORAGES[1] and "perplexity" in small.record.get("quantised.line")
+    with pytest.raises(ConfigError, match="bits"):
+        base.quantize(5)

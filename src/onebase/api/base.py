@@ -14,6 +14,7 @@ from onebase.adapt.folder import AdapterParts, Attached, attach, load_adapter, s
 from onebase.api.adapting import Data, adapt
 from onebase.api.exchange import export, read_adapter
 from onebase.api.options import read_options
+from onebase.api.quantising import quantised
 from onebase.api.texts import classify_scores, embeddings, features, text_tokens
 from onebase.artifact.record import Record
 from onebase.base.config import BaseConfig
@@ -273,6 +274,16 @@ class Base:
         With an adapter on it, its weights are merged into those of the copy. Raises UserError naming what the format cannot express.
         """
         return export(self, Path(out), format, options)
+
+    def quantize(
+        self, bits: int, *, group: int = 32, head: int | None = 8, data: str | Path | None = None
+    ) -> "Base":
+        """A smaller copy of this base with its matrices in `bits` (8 or 4), its record saying what that cost in perplexity.
+
+        group: inputs that share a scale (4 bits); head: bits of the matrix that makes logits, None leaves it as it is; data: a text file
+        that the cost is measured on (the Python language reference when not given). Raises UserError.
+        """
+        return Base(quantised(self.loaded, bits, group, head, data))
 
     @property
     def _model(self) -> Any:

@@ -6,19 +6,20 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from onebase.artifact.record import Record, machine_facts, version_facts
 from onebase.base.folder import LoadedBase, base_tensors
-from onebase.config import to_dict
-from onebase.data import Document
+from onebase.config import from_dict, to_dict
+from onebase.data import Document, SourceConfig, read_source
 from onebase.errors import DataError, UserError
 from onebase.evaluation.likelihood import document_nats
 from onebase.model.config import StorageConfig
 
-MEASURED_TOKENS = 20_000
+MEASURED_TOKENS = 6_000
 COMPARED_TOKENS = 2_000
 
 
@@ -87,6 +88,19 @@ def quantise(
     r.add("machine", machine_facts(), "read from the system")
     r.add("versions", version_facts(), "read from the packages")
     return made, cost
+
+
+def quantised(
+    base: LoadedBase, bits: int, group: int, head: int | None, data: str | Path | None
+) -> LoadedBase:
+    """`quantise` from plain values. Raises ConfigError for a number of bits that is not 4 or 8."""
+    storage = from_dict(StorageConfig, {"bits": bits, "group": group, "head": head}, "quantize")
+    documents = None
+    if data is not None:
+        documents = read_source(SourceConfig(name="text", kind="text", path=str(data)))
+    made, cost = quantise(base, storage, documents)
+    made.record.add("quantised.line", cost.line, "written from the numbers above")
+    return made
 
 
 def measured(before: LoadedBase, after: LoadedBase, documents: Sequence[Document], tokens: int) -> Cost:

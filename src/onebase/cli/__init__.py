@@ -1,0 +1,64 @@
+"""The command line: thin over the Python face, imports on use, failures as one line of cause and one of remedy."""
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from onebase.cli import exchange, learn, records, use
+from onebase.cli.app import app
+from onebase.errors import UserError
+
+__all__ = ["app", "exchange", "learn", "main", "records", "use"]
+ORDER = [
+    "demo",
+    "pretrain",
+    "plan",
+    "adapt",
+    "eval",
+    "generate",
+    "chat",
+    "serve",
+    "import",
+    "export",
+    "quantize",
+    "show",
+    "verify",
+]
+app.registered_commands.sort(key=lambda c: ORDER.index(c.name or c.callback.__name__))  # type: ignore[union-attr]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of a failure.")]
+
+
+@app.callback()
+def _all(debug: Debug = False) -> None:
+    if debug:
+        os.environ["ONEBASE_DEBUG"] = "1"
+
+
+def main() -> None:
+    """Entry point. A UserError becomes two lines on standard error and status 1."""
+    _guard(lambda: app(prog_name="onebase"))
+
+
+def _guard(work: Callable[[], Any]) -> None:
+    try:
+        work()
+    except UserError as e:
+        if os.environ.get("ONEBASE_DEBUG"):
+            raise
+        print(f"error: {e.cause}", file=sys.stderr)
+        if e.remedy:
+            print(f"  {e.remedy}", file=sys.stderr)
+        raise SystemExit(e.exit_status) from None
+    except OSError as e:
+        # What a room did not foresee: still a cause and a remedy. A closed pipe (`| head`) is no failure.
+        if isinstance(e, BrokenPipeError):
+            sys.stderr.close()
+            raise SystemExit(0) from None
+        if os.environ.get("ONEBASE_DEBUG"):
+            raise
+        print(f"error: {e}", file=sys.stderr)
+        print("  check the disk, the path and its permissions (--debug shows where)", file=sys.stderr)
+        raise SystemExit(1) from None

@@ -1,0 +1,3 @@
+from onebase.cli import main
+
+main()

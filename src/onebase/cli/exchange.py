@@ -1,0 +1,83 @@
+"""Commands that turn a base into another form."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from onebase.cli.app import AdapterDir, Out, Ref, app, example, load_base, refuse_existing, say
+
+
+@app.command(
+    "import",
+    epilog=example(
+        "onebase import models/SmolLM2-135M-Instruct --out bases/smollm2",
+        "onebase import models/peft-adapter --base bases/smollm2 --out runs/adapter",
+    ),
+)
+def import_(
+    src: Annotated[str, typer.Argument(metavar="SRC", help="An open model, or an adapter (docs/bases.md).")],
+    out: Out,
+    base: Annotated[str | None, typer.Option(metavar="REF", help="The base of an adapter of PEFT.")] = None,
+) -> None:
+    """Take an open model into a base folder, its record saying where from. (Other commands also take SRC as it is.)"""
+    import onebase
+
+    refuse_existing(out)
+    if base is not None:
+        from onebase.api.exchange import read_adapter
+        from onebase.api.loading import find_artifact
+
+        loaded = onebase.load(base).loaded
+        onebase.Adapter(read_adapter(loaded, find_artifact(src))).save(out)
+        say(f"adapter: {out} (for {loaded.fingerprint[:16]}...)")
+        return
+    found = onebase.import_base(src, out)
+    say(f"base: {out} ({found.fingerprint[:16]}...)")
+
+
+@app.command(epilog=example("onebase export runs/demo/pretrain --format hf --out exported"))
+def export(
+    ref: Ref,
+    out: Out,
+    format: Annotated[str, typer.Option(help="hf, or another format of docs/bases.md.")] = "hf",
+    adapter: AdapterDir = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("-o", "--option", metavar="KEY=VALUE", help="An option of the format, as YAML."),
+    ] = None,
+) -> None:
+    """Write a base for other programs; with --adapter its weights are merged in."""
+    from onebase.api.exchange import export as write
+    from onebase.config import parse_pairs
+
+    refuse_existing(out)
+    write(load_base(ref, adapter, "cpu", "fp32"), out, format, parse_pairs(option or []))
+    say(f"{format}: {out}")
+
+
+@app.command(
+    epilog=example(
+        "onebase quantize bases/smollm2 --bits 4 --out bases/smollm2-4bit",
+        "onebase quantize bases/mine --bits 8 --data held-out.txt --out bases/mine-8bit",
+    )
+)
+def quantize(
+    ref: Ref,
+    out: Out,
+    bits: Annotated[int, typer.Option(help="8 or 4.")],
+    group: Annotated[int, typer.Option(help="Inputs that share a scale (4 bits).")] = 32,
+    head: Annotated[
+        int, typer.Option(help="Bits of the matrix that makes logits: 8, 4, or 0 to leave it as it is.")
+    ] = 8,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="A text file that the cost is measured on (default: Python's own reference)."),
+    ] = None,
+) -> None:
+    """Make a smaller base; its record says what that cost in perplexity."""
+    refuse_existing(out)
+    small = load_base(ref, None, "cpu", "fp32").quantize(bits, group=group, head=head or None, data=data)
+    small.save(out)
+    say(f"base: {out} ({small.fingerprint[:16]}...)")
+    say(str(small.record.get("quantised.line")))
