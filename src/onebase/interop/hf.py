@@ -22,7 +22,7 @@ from onebase.interop.family import Family, Tree, written
 from onebase.interop.folder import CONFIG, HFFolder, save_folder
 from onebase.interop.place import given_back, place
 from onebase.interop.reader import Reader
-from onebase.interop.sentence import read_sentence, write_sentence
+from onebase.interop.sentence import MODULES, read_sentence, write_sentence
 from onebase.interop.words import GENERATION, TEMPLATE, TOKENIZER, TOKENIZER_CONFIG, read_codec
 
 FAMILY = "imported.model_type"
@@ -31,7 +31,9 @@ FAMILY = "imported.model_type"
 
 def is_folder(path: Path) -> bool:
     """Is this a folder of a saved model (and none of ours)?"""
-    return path.is_dir() and (path / CONFIG).is_file() and not (path / "manifest.json").is_file()
+    if not path.is_dir() or (path / "manifest.json").is_file():
+        return False
+    return (path / CONFIG).is_file() or (path / MODULES).is_file()
 
 
 def open_folder(path: Path, *, dtype: torch.dtype | None = None, hashes: bool = False) -> LoadedBase:
@@ -88,7 +90,9 @@ def save_hf(base: LoadedBase, out: Path) -> None:
     generation = ids | {"eos_token_id": sorted(tokenizer.closing) or None}
 
     def write(folder: Path) -> None:
-        save_folder(folder, config | ids, given_back(base.model, family.rules(base.model.cfg)))
+        # What the family wrote wins: the row of the padding token says where RoBERTa's positions begin.
+        known = {k: i for k, i in ids.items() if config.get(k) is None}
+        save_folder(folder, config | known, given_back(base.model, family.rules(base.model.cfg)))
         _dump(folder / GENERATION, {k: v for k, v in generation.items() if v is not None})
         (folder / TOKENIZER).write_text(framed_json(tokenizer), encoding="utf-8")
         _dump(folder / TOKENIZER_CONFIG, _tokenizer_config(roles, base.model.cfg.text.context))
