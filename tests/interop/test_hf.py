@@ -279,6 +279,38 @@ def test_how_a_text_becomes_a_vector_is_kept(tmp_path: Path) -> None:
     close(onebase.load(tmp_path / "back").embed(["The quick brown"])[0], found[1])
 
 
+def test_a_model_one_level_down_is_found(tmp_path: Path) -> None:
+    """Older sentence-transformers folders keep the model in `0_Transformer`."""
+    test_an_encoder_gives_vectors(tmp_path / "0_Transformer")
+    (tmp_path / "1_Pooling").mkdir()
+    pooling = {"word_embedding_dimension": 32, "pooling_mode_mean_tokens": True}
+    (tmp_path / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+    (tmp_path / "0_Transformer" / "sentence_bert_config.json").write_text('{"max_seq_length": 16}')
+    kinds = {"0_Transformer": "Transformer", "1_Pooling": "Pooling"}
+    modules = [
+        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for i, (path, kind) in enumerate(kinds.items())
+    ]
+    (tmp_path / "modules.json").write_text(json.dumps(modules))
+    found = onebase.load(tmp_path).embed(["questions"])
+    close(found, onebase.load(tmp_path / "0_Transformer").embed(["questions"]))
+
+
+def test_the_padding_row_of_positions_is_exported(tmp_path: Path) -> None:
+    inner = write_words(tmp_path / "model", "bert")
+    cfg = transformers.RobertaConfig(
+        vocab_size=inner.get_vocab_size(), hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=40, max_position_embeddings=66, pad_token_id=3,
+    )  # fmt: skip
+    theirs = shaken(transformers.RobertaModel(cfg, add_pooling_layer=False))
+    theirs.save_pretrained(tmp_path / "model")
+    onebase.load(tmp_path / "model").export(tmp_path / "back")
+    again = transformers.RobertaModel.from_pretrained(tmp_path / "back", add_pooling_layer=False).eval()
+    ids = torch.tensor([[5, 6, 7, 8]])
+    with torch.no_grad():
+        close(again(input_ids=ids).last_hidden_state, theirs(input_ids=ids).last_hidden_state)
+
+
 def test_what_has_no_record_is_told_how_to_get_one(tmp_path: Path) -> None:
     make(tmp_path, "qwen")
     for name in ("show", "verify"):
