@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= runs/demo
-MINUTES ?= 2.75
+MINUTES ?= 2.6
 WORKERS ?= 2
 
 .PHONY: install demo test lint types contract unit slow format clean

@@ -14,7 +14,7 @@ def demo(
     out: Out = Path("runs/demo"),
     minutes: Annotated[
         float, typer.Option(help="Minutes of pretraining; more also trains a larger base.")
-    ] = 2.75,
+    ] = 2.6,
     quick: Annotated[bool, typer.Option(help="A few steps of everything, to see that it runs.")] = False,
 ) -> None:
     """The whole life of a base on data that pip alone brings: pretrain, adapt, measure, report."""

@@ -58,7 +58,7 @@ def demo_recipe(minutes: float, dataset: Path, quick: bool) -> Recipe:
 
 
 def run_demo(
-    out: str | Path, *, minutes: float = 2.75, quick: bool = False, tell: Tell = print, seed: int = 0
+    out: str | Path, *, minutes: float = 2.6, quick: bool = False, tell: Tell = print, seed: int = 0
 ) -> DemoResult:
     """Run the whole demo in the folder `out` and write `out/report.html`. Raises UserError."""
     out = Path(out)

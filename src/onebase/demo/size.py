@@ -15,9 +15,9 @@ class Size:
     docstring_train: int = 2500
     docstring_test: int = 300
     docstring_tokens: int = 128
-    docstring_epochs: int = 3
+    docstring_epochs: int = 2
     written: int = 100
-    lora_epochs: int = 4
+    lora_epochs: int = 3
 
     @staticmethod
     def quick() -> "Size":
