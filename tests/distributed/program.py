@@ -15,6 +15,7 @@ import torch
 from onebase.objective.base import Batch, Losses
 from onebase.objective.infill import Infill
 from onebase.train.config import MuonConfig
+from onebase.train.leave import leave
 from onebase.train.listen import JsonLog
 from onebase.train.loop import run
 from onebase.train.parallel import Parallel
@@ -64,6 +65,7 @@ def main() -> None:
     state = run(replace(job, out=out, listeners=[listener], parallel=par)).state
     (out / f"rank-{par.rank}.json").write_text(json.dumps({"step": state.step, "total": state.total}))
     par.stop()
+    leave()
 
 
 main()

@@ -39,7 +39,15 @@ def _all(debug: Debug = False) -> None:
 
 def main() -> None:
     """Entry point. A UserError becomes two lines on standard error and status 1."""
-    _guard(lambda: app(prog_name="onebase"))
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        _guard(lambda: app(prog_name="onebase"))
+        return
+    from onebase.train.leave import leave
+
+    try:
+        _guard(lambda: app(prog_name="onebase"))
+    except SystemExit as e:
+        leave(e.code if isinstance(e.code, int) else int(e.code is not None))
 
 
 def _guard(work: Callable[[], Any]) -> None:
