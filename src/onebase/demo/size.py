@@ -17,7 +17,7 @@ class Size:
     docstring_tokens: int = 128
     docstring_epochs: int = 2
     written: int = 100
-    lora_epochs: int = 3
+    lora_epochs: int = 4
 
     @staticmethod
     def quick() -> "Size":
