@@ -1,8 +1,12 @@
-"""What a base is made of: named trunks, codecs and (later) links; and short functions that write such trees."""
+"""What a base is made of: named trunks, codecs and links; and short functions that write such trees."""
 
 from typing import Literal
 
-from onebase.codec.text.modules import TextCodecConfig, codec_parameters
+from onebase.base.links import Link, link_parameters
+from onebase.codec.audio.config import AudioCodecConfig
+from onebase.codec.image.config import ImageCodecConfig
+from onebase.codec.kinds import KINDS, CodecConfig
+from onebase.codec.text.modules import TextCodecConfig
 from onebase.config import config
 from onebase.errors import ConfigError
 from onebase.model import count
@@ -21,11 +25,13 @@ from onebase.model.config import (
 
 @config
 class BaseConfig:
-    """Trunks and codecs by name; a text base has one of each, both called `text`. `storage`: how its matrices are kept, if in few bits."""
+    """Trunks and codecs by name, and how the trunks meet. A codec's name is its kind: `text`, `image`, `audio`; a text base has one trunk
+    and one codec. `storage`: how its matrices are kept, if in few bits."""
 
     trunks: dict[str, TrunkConfig]
-    codecs: dict[str, TextCodecConfig]
+    codecs: dict[str, CodecConfig]
     storage: StorageConfig | None = None
+    links: tuple[Link, ...] = ()
 
     def __post_init__(self) -> None:
         missing = [n for n in self.codecs if n not in self.trunks]
@@ -34,15 +40,47 @@ class BaseConfig:
                 f"codecs {sorted(self.codecs)} and trunks {sorted(self.trunks)} do not match",
                 "give every codec a trunk of the same name",
             )
+        for name, codec in self.codecs.items():
+            if codec.kind != name:
+                raise ConfigError(f"the codec {name!r} is of kind {codec.kind}", f"call it {codec.kind}")
+        for link in self.links:
+            if lost := {link.src, link.dst} - self.trunks.keys():
+                raise ConfigError(
+                    f"link {link.src} -> {link.dst} names {min(lost)!r}",
+                    f"its trunks: {', '.join(sorted(self.trunks))}",
+                )
 
     @property
     def text(self) -> TextCodecConfig:
         """The text codec. Raises ConfigError when this base has none."""
-        if "text" not in self.codecs:
-            raise ConfigError(
-                f"this base has no text codec, only {sorted(self.codecs)}", "use a base with text"
-            )
-        return self.codecs["text"]
+        found = self.codecs.get("text")
+        if not isinstance(found, TextCodecConfig):
+            raise ConfigError(f"this base reads no text, only {_kinds(self)}", "use a base with text")
+        return found
+
+    @property
+    def image(self) -> ImageCodecConfig:
+        """The image codec. Raises ConfigError when this base has none."""
+        found = self.codecs.get("image")
+        if not isinstance(found, ImageCodecConfig):
+            raise ConfigError(f"this base sees no images, only {_kinds(self)}", "use a base with images")
+        return found
+
+    @property
+    def audio(self) -> AudioCodecConfig:
+        """The audio codec. Raises ConfigError when this base has none."""
+        found = self.codecs.get("audio")
+        if not isinstance(found, AudioCodecConfig):
+            raise ConfigError(f"this base hears no sound, only {_kinds(self)}", "use a base with audio")
+        return found
+
+    def link(self, how: str) -> Link | None:
+        """The link of a sort; None where there is none."""
+        return next((x for x in self.links if x.how == how), None)
+
+
+def _kinds(cfg: BaseConfig) -> str:
+    return ", ".join(sorted(cfg.codecs))
 
 
 @config
@@ -128,8 +166,10 @@ def base_parameters(cfg: BaseConfig) -> int:
     """All learned numbers of a base."""
     total = sum(count.parameters(t) for t in cfg.trunks.values())
     for name, codec in cfg.codecs.items():
-        total += codec_parameters(codec, cfg.trunks[name].width)
-    return total
+        total += KINDS[codec.kind].parameters(codec, cfg.trunks[name].width)
+    return total + sum(
+        link_parameters(x, cfg.trunks[x.src].width, cfg.trunks[x.dst].width) for x in cfg.links
+    )
 
 
 def base_flops(cfg: BaseConfig, length: int) -> float:

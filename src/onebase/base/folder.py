@@ -32,14 +32,14 @@ C = TypeVar("C")
 
 @dataclass
 class LoadedBase:
-    """A base in memory: the module, the codec that makes its ids, its record, and where it came from.
+    """A base in memory: the module, the codec that makes its ids (`words`; None where it reads no text), its record, and where it came from.
 
     `origin` is the fingerprint of the folder it was read from; a base made in memory computes its own. `embedding`: how a text
     becomes one vector, where the base was made for that.
     """
 
     model: BaseModel
-    codec: TextCodec
+    words: TextCodec | None
     record: Record = field(default_factory=lambda: Record("base"))
     path: Path | None = None
     origin: str | None = None
@@ -51,13 +51,22 @@ class LoadedBase:
         return self.origin or base_fingerprint(self.model)
 
     @property
+    def codec(self) -> TextCodec:
+        """What makes its ids. Raises ArtifactError for a base that reads no text."""
+        if self.words is None:
+            raise ArtifactError(
+                f"this base has no tokenizer: it reads {', '.join(sorted(self.model.cfg.codecs))}",
+                "use a base that reads text",
+            )
+        return self.words
+
+    @property
     def hashes(self) -> dict[str, str]:
-        """The three things an adapter may rely on."""
-        return {
-            "fingerprint": self.fingerprint,
-            "tokenizer": self.codec.tokenizer.digest,
-            "template": self.codec.template.digest,
-        }
+        """What an adapter may rely on: weights, tokenizer and template."""
+        found = {"fingerprint": self.fingerprint}
+        if self.words is not None:
+            found |= {"tokenizer": self.words.tokenizer.digest, "template": self.words.template.digest}
+        return found
 
 
 def base_tensors(model: BaseModel) -> dict[str, torch.Tensor]:
@@ -82,16 +91,21 @@ def save_base(path: Path, base: LoadedBase, *, overwrite: bool = False) -> str:
         tree = {"schema": 1, "config": to_dict(base.model.cfg)}
         w.path("base.json").write_text(json.dumps(tree, indent=1), encoding="utf-8")
         save_tensors(w.path(WEIGHTS), base_tensors(base.model), {"fingerprint": found})
-        base.codec.tokenizer.save(w.path(TOKENIZER))
-        if base.codec.tokenizer.roles != Roles.own():
-            roles = {"schema": 1, "roles": to_dict(base.codec.tokenizer.roles)}
-            w.path(ROLES).write_text(json.dumps(roles, indent=1), encoding="utf-8")
+        if base.words is not None:
+            _save_words(w, base.words)
         if base.embedding is not None:
             embedding = {"schema": 1, "embedding": to_dict(base.embedding)}
             w.path(EMBEDDING).write_text(json.dumps(embedding, indent=1), encoding="utf-8")
-        w.path(TEMPLATE).write_text(base.codec.template.source, encoding="utf-8")
         base.record.save(w.path("record.json"))
     return found
+
+
+def _save_words(w: ArtifactWriter, codec: TextCodec) -> None:
+    codec.tokenizer.save(w.path(TOKENIZER))
+    if codec.tokenizer.roles != Roles.own():
+        roles = {"schema": 1, "roles": to_dict(codec.tokenizer.roles)}
+        w.path(ROLES).write_text(json.dumps(roles, indent=1), encoding="utf-8")
+    w.path(TEMPLATE).write_text(codec.template.source, encoding="utf-8")
 
 
 def load_base(
@@ -123,7 +137,7 @@ def load_base(
     model.compute_dtype = dtype(device) if dtype else torch.float32
     return LoadedBase(
         model.eval(),
-        _codec(path),
+        _codec(path) if "text" in cfg.codecs else None,
         Record.load(path / "record.json"),
         path,
         str(manifest["facts"]["fingerprint"]),

@@ -2,16 +2,21 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from onebase.base.config import BaseConfig
+from onebase.base.links import link_module
+from onebase.codec.audio.modules import AudioEnds
+from onebase.codec.image.modules import ImageEnds
+from onebase.codec.kinds import KINDS, Ends
 from onebase.codec.text.modules import TextEnds
-from onebase.errors import ConfigError
+from onebase.errors import ConfigError, UserError
 from onebase.model.cache import Cache
 from onebase.model.config import StorageConfig
+from onebase.model.cross import Memory
 from onebase.model.init import init_trunk
 from onebase.model.mask import Cols, Mask
 from onebase.model.proj import Active, Proj
@@ -30,8 +35,10 @@ class BaseModel(nn.Module):
         self.compiled = False  # set by train.compiling: the loss may then compile its part too
         self.trunks = nn.ModuleDict({name: Trunk(name, t) for name, t in cfg.trunks.items()})
         self.codecs = nn.ModuleDict(
-            {name: TextEnds(c, cfg.trunks[name].width) for name, c in cfg.codecs.items()}
+            {name: KINDS[c.kind].ends(c, cfg.trunks[name].width) for name, c in cfg.codecs.items()}
         )
+        made = {x.name: link_module(x, cfg.trunks[x.src].width, cfg.trunks[x.dst].width) for x in cfg.links}
+        self.links = nn.ModuleDict({name: m for name, m in made.items() if m is not None})
         if cfg.storage is not None:
             self._keep_in(cfg.storage, take=False)
         self.heads = nn.ModuleDict()  # what adaptation puts on the hidden states; empty in a plain base
@@ -45,9 +52,23 @@ class BaseModel(nn.Module):
 
     @property
     def text(self) -> TextEnds:
-        """The learned ends of the text codec."""
-        ends = self.codecs["text"]
+        """The learned ends of the text codec. Raises ConfigError when this base reads no text."""
+        ends = self.codecs[self.cfg.text.kind]
         assert isinstance(ends, TextEnds)
+        return ends
+
+    @property
+    def image(self) -> ImageEnds:
+        """The learned ends of the image codec. Raises ConfigError when this base sees no images."""
+        ends = self.codecs[self.cfg.image.kind]
+        assert isinstance(ends, ImageEnds)
+        return ends
+
+    @property
+    def audio(self) -> AudioEnds:
+        """The learned end of the audio codec. Raises ConfigError when this base hears nothing."""
+        ends = self.codecs[self.cfg.audio.kind]
+        assert isinstance(ends, AudioEnds)
         return ends
 
     @property
@@ -64,8 +85,14 @@ class BaseModel(nn.Module):
             init_trunk(trunk, generator)
         for name in sorted(self.codecs):
             ends = self.codecs[name]
-            assert isinstance(ends, TextEnds)
+            assert isinstance(ends, Ends)
             ends.reset(generator)
+        for name in sorted(self.links):
+            for p in self.links[name].parameters():
+                if p.ndim == 2:
+                    nn.init.normal_(p, 0.0, 0.02, generator)
+                else:
+                    nn.init.zeros_(p)
 
     def sites(self) -> dict[str, Proj]:
         """Every projection of every trunk by site name."""
@@ -91,7 +118,9 @@ class BaseModel(nn.Module):
     def _keep_in(self, storage: StorageConfig, *, take: bool) -> None:
         for proj in self.sites().values():
             proj.keep_in(storage, take=take)
-        self.text.keep_in(storage, take=take)
+        for ends in self.codecs.values():
+            assert isinstance(ends, Ends)
+            ends.keep_in(storage, take=take)
 
     def new_cache(self, batch: int, slots: int) -> Cache:
         """An empty key-value cache for the text trunk."""
@@ -105,14 +134,55 @@ class BaseModel(nn.Module):
         *,
         cache: Cache | None = None,
         active: Active | None = None,
+        memory: Memory | None = None,
+        inserts: Tensor | None = None,
         taps: Sequence[int] = (),
     ) -> Out:
-        """Hidden states of text; without columns every row is one document from position 0."""
+        """Hidden states of text; without columns every row is one document from position 0.
+
+        memory: what its cross-attention reads. inserts [N, D]: vectors that take the places of the connector's token, in order.
+        """
         if cols is None:
             cols = Cols.simple(ids_BT.shape[0], ids_BT.shape[1], ids_BT.device)
         x_BTD = self.text.embed(ids_BT, cols.pos, self.compute_dtype, active, cols.doc)
-        out: Out = self.trunk(x_BTD, cols, mask, cache=cache, active=active, taps=taps)
+        if inserts is not None:
+            x_BTD = self.inserted(x_BTD, ids_BT, inserts)
+        out: Out = self.trunk(x_BTD, cols, mask, cache=cache, active=active, memory=memory, taps=taps)
         return out
+
+    def inserted(self, x_BTD: Tensor, ids_BT: Tensor, inserts_ND: Tensor) -> Tensor:
+        """`x` with the vectors in the places of the connector's token. Raises UserError when there are not as many of both."""
+        link = self.cfg.link("embed")
+        assert link is not None and link.connector is not None
+        places_BT = ids_BT == link.connector.token
+        if int(places_BT.sum()) != len(inserts_ND):
+            raise UserError(
+                f"{len(inserts_ND)} vectors of {link.src} for {int(places_BT.sum())} places in the text",
+                "let the text have one place (or the codec's expansion of it) for each image that is given",
+            )
+        return x_BTD.masked_scatter(places_BT[..., None], inserts_ND.to(x_BTD.dtype))
+
+    def states(
+        self,
+        kind: Literal["image", "audio"],
+        data: Tensor,
+        *,
+        active: Active | None = None,
+        taps: Sequence[int] = (),
+    ) -> Out:
+        """Hidden states of images (pixels [B, C, H, W]) or of sound (log-mel frames [B, M, F])."""
+        ends = self.image if kind == "image" else self.audio
+        x_BTD, cols = ends.embed(data, self.compute_dtype)
+        out: Out = self.trunks[kind](x_BTD, cols, active=active, taps=taps)
+        return out
+
+    def link(self, how: Literal["embed", "pair"]) -> nn.Module:
+        """The learned part of the link of a sort. Raises UserError where this base has none."""
+        found = self.cfg.link(how)
+        if found is None:
+            what = "takes no images into its text" if how == "embed" else "has no common space of two kinds"
+            raise UserError(f"this base {what}", "use one that does (docs/bases.md)")
+        return self.links[found.name]
 
     def logits(self, ids_BT: Tensor, active: Active | None = None) -> Tensor:
         """fp32 logits [B, T, V] of whole rows."""

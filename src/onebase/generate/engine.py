@@ -153,11 +153,7 @@ class Decoder:
         if 2 * len(keep) > len(self._rows):
             return
         index = torch.tensor(keep, device=self._device)
-        for layer in self._cache.layers:
-            layer.k, layer.v = layer.k[index], layer.v[index]
-        if self._cache.cols is not None:
-            self._cache.cols = self._cache.cols.rows(index)
-        self._cache.batch = len(keep)
+        self._cache.keep(index)
         self._next, self._cols = self._next[index], self._cols.rows(index)
         self._pos, self._doc = self._pos[index], self._doc[index]
         self._active = rows_of(self._active, keep)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from onebase.base.config import BaseConfig
+from onebase.codec.text.modules import TextCodecConfig
 from onebase.config import to_dict
 from onebase.errors import ConfigError
 from onebase.interop.reader import Reader
@@ -32,7 +33,10 @@ class Family:
 def plain(cfg: BaseConfig) -> BaseConfig:
     """The config without how its weights once started: that is not in a foreign checkpoint."""
     trunks = {name: replace(t, init=InitConfig()) for name, t in cfg.trunks.items()}
-    codecs = {name: replace(c, embed_std=0.02, head_std=0.02) for name, c in cfg.codecs.items()}
+    codecs = {
+        name: replace(c, embed_std=0.02, head_std=0.02) if isinstance(c, TextCodecConfig) else c
+        for name, c in cfg.codecs.items()
+    }
     return replace(cfg, trunks=trunks, codecs=codecs)
 
 

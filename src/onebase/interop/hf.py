@@ -47,11 +47,12 @@ def open_folder(path: Path, *, dtype: torch.dtype | None = None, hashes: bool = 
     reader = Reader(source.config, str(folder / CONFIG), frozenset(source.shapes()), source.read)
     family = family_of(source.config.get("model_type"), reader.where)
     cfg = reader.checked(lambda: family.read(reader))
-    codec = read_codec(folder, cfg.text.vocab_size)  # before the weights: it is quick to say no
+    # Before the weights: it is quick to say no.
+    words = read_codec(folder, cfg.text.vocab_size) if "text" in cfg.codecs else None
     model = place(cfg, family, source, dtype=dtype)
     files = [p for p in path.rglob("*") if p.suffix in (".json", ".safetensors", ".jinja")]
     record = imported(path, "hf", source.config["model_type"], reader.unread, files, hashes)
-    return LoadedBase(model, codec, record, path, embedding=sentence.embedding if sentence else None)
+    return LoadedBase(model, words, record, path, embedding=sentence.embedding if sentence else None)
 
 
 def imported(

@@ -21,6 +21,8 @@ class LayerCache:
         self.k = torch.zeros(batch, heads, slots, head_dim, device=device, dtype=dtype)
         self.v = torch.zeros_like(self.k)
         self.used = 0
+        self.memory: tuple[Tensor, Tensor] | None = None
+        """K and V of what cross-attention reads, once they are made: [B, G, M, H]."""
 
     def append(self, k_BGTH: Tensor, v_BGTH: Tensor) -> tuple[Tensor, Tensor]:
         """Store new keys and values; returns all that is held, views of [B, G, used, H]."""
@@ -43,6 +45,7 @@ class Cache:
             LayerCache(batch, b.attn.kv_heads, slots, b.attn.head_dim, device, dtype) for b in cfg.blocks
         ]
         self.cols: Cols | None = None
+        self.memory_cols: Cols | None = None
 
     @property
     def used(self) -> int:
@@ -57,3 +60,15 @@ class Cache:
             )
         self.cols = cols if self.cols is None else Cols.cat((self.cols, cols))
         return self.cols
+
+    def keep(self, index: Tensor) -> None:
+        """Keep these rows of the batch (int [R]), in this order; a row may be kept more than once."""
+        for layer in self.layers:
+            layer.k, layer.v = layer.k[index], layer.v[index]
+            if layer.memory is not None:
+                layer.memory = layer.memory[0][index], layer.memory[1][index]
+        if self.cols is not None:
+            self.cols = self.cols.rows(index)
+        if self.memory_cols is not None:
+            self.memory_cols = self.memory_cols.rows(index)
+        self.batch = len(index)

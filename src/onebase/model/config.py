@@ -110,9 +110,21 @@ class Norms:
 
 @config
 class BlockConfig:
+    """One block. `cross`: attention to the trunk's memory, between the other two parts. `layer_scale`: each part's output is multiplied
+    by a learned vector before it is added to the stream (2103.17239)."""
+
     attn: AttnConfig
     ff: FFConfig
     norms: Norms = Norms()
+    cross: AttnConfig | None = None
+    layer_scale: bool = False
+
+    def __post_init__(self) -> None:
+        if self.cross is not None and (self.cross.rope is not None or self.cross.window is not None):
+            raise ConfigError(
+                "cross-attention has rope or a window, but a memory's states hold their own positions",
+                "set cross.rope and cross.window to null",
+            )
 
 
 @config
@@ -140,7 +152,8 @@ class TrunkConfig:
     """A transformer: vectors in, vectors out.
 
     `input_norm` acts on the stem's output. `lambdas` gives every block two learned numbers (a, b) and the input
-    a*x + b*x_0, with x_0 the stem's output (modded-nanogpt).
+    a*x + b*x_0, with x_0 the stem's output (modded-nanogpt). `memory`: features of the states that cross-attention reads (its own
+    width when null).
     """
 
     width: int
@@ -150,6 +163,7 @@ class TrunkConfig:
     lambdas: bool = False
     direction: Literal["causal", "both"] = "causal"
     init: InitConfig = InitConfig()
+    memory: int | None = None
 
     def __post_init__(self) -> None:
         if self.width < 1 or not self.blocks:

@@ -14,42 +14,49 @@ def _linear(d_in: int, d_out: int, bias: bool) -> int:
     return d_in * d_out + (d_out if bias else 0)
 
 
-def attention_parameters(cfg: AttnConfig, width: int) -> int:
-    """q, k, v, o and the QK-norms."""
+def attention_parameters(cfg: AttnConfig, width: int, memory: int | None = None) -> int:
+    """q, k, v, o and the QK-norms; keys and values of `memory` features (of `width` when null)."""
     q, kv = cfg.heads * cfg.head_dim, cfg.kv_heads * cfg.head_dim
     return (
         _linear(width, q, "q" in cfg.bias)
-        + _linear(width, kv, "k" in cfg.bias)
-        + _linear(width, kv, "v" in cfg.bias)
+        + _linear(memory or width, kv, "k" in cfg.bias)
+        + _linear(memory or width, kv, "v" in cfg.bias)
         + _linear(q, width, "o" in cfg.bias)
         + 2 * norm_parameters(cfg.qk_norm, cfg.head_dim)
     )
 
 
-def block_parameters(cfg: BlockConfig, width: int) -> int:
-    """One block: attention, feed-forward, norms."""
+def block_parameters(cfg: BlockConfig, width: int, memory: int | None = None) -> int:
+    """One block: attention, cross-attention to a memory of `memory` features, feed-forward, norms, scales."""
     ups = 2 if cfg.ff.activation in GATED else 1
     ff = ups * _linear(width, cfg.ff.hidden, cfg.ff.bias) + _linear(cfg.ff.hidden, width, cfg.ff.bias)
-    norms = (4 if cfg.norms.where == "sandwich" else 2) - (not cfg.norms.attn)
-    return attention_parameters(cfg.attn, width) + ff + norms * norm_parameters(cfg.norms.norm, width)
+    parts = 2 + (cfg.cross is not None)
+    norms = parts * (2 if cfg.norms.where == "sandwich" else 1) - (not cfg.norms.attn)
+    total = attention_parameters(cfg.attn, width) + ff + norms * norm_parameters(cfg.norms.norm, width)
+    if cfg.cross is not None:
+        total += attention_parameters(cfg.cross, width, memory)
+    return total + (parts * width if cfg.layer_scale else 0)
 
 
 def parameters(cfg: TrunkConfig) -> int:
     """All learned numbers of a trunk."""
     ends = norm_parameters(cfg.input_norm, cfg.width) + norm_parameters(cfg.final_norm, cfg.width)
     return (
-        sum(block_parameters(b, cfg.width) for b in cfg.blocks)
+        sum(block_parameters(b, cfg.width, cfg.memory) for b in cfg.blocks)
         + ends
         + (2 * len(cfg.blocks) if cfg.lambdas else 0)
     )
 
 
 def matrix_parameters(cfg: TrunkConfig) -> int:
-    """Weights that are multiplied with every token: the projections, without biases and norms."""
+    """Weights that are multiplied with every token: the projections, without biases and norms. What reads a memory is not: its keys
+    and values are made once for a memory, however many tokens look at it."""
     total = 0
     for b in cfg.blocks:
         heads = (2 * b.attn.heads + 2 * b.attn.kv_heads) * b.attn.head_dim
         total += cfg.width * (heads + (3 if b.ff.activation in GATED else 2) * b.ff.hidden)
+        if b.cross is not None:
+            total += 2 * cfg.width * b.cross.heads * b.cross.head_dim
     return total
 
 

@@ -5,7 +5,7 @@ from torch import nn
 
 from onebase.model.norm import Norm
 from onebase.model.proj import Proj
-from onebase.model.trunk import Trunk
+from onebase.model.trunk import Scale, Trunk
 
 
 @torch.no_grad()
@@ -23,5 +23,7 @@ def init_trunk(trunk: Trunk, generator: torch.Generator) -> None:
                 nn.init.normal_(module.weight, 0.0, trunk.cfg.init.std, generator)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+        elif isinstance(module, Scale):
+            nn.init.ones_(module.weight)
     if trunk.lambdas is not None:
         trunk.lambdas.copy_(torch.tensor([1.0, 0.0]).expand_as(trunk.lambdas))

@@ -10,6 +10,7 @@ from onebase.model.attend import Lowered, lower
 from onebase.model.attention import Attention
 from onebase.model.cache import Cache, LayerCache
 from onebase.model.config import BlockConfig, TrunkConfig
+from onebase.model.cross import CrossAttention, KeysValues, Memory
 from onebase.model.feedforward import FeedForward
 from onebase.model.mask import Causal, Cols, Everything, Mask, SameDocument, Window
 from onebase.model.norm import Norm
@@ -26,9 +27,10 @@ class Out:
 
 
 class Block(nn.Module):
-    """Attention and feed-forward, each with its residual; norms stand where the config says."""
+    """Attention, attention to a memory where the config has it, and feed-forward, each with its residual; norms stand where the config
+    says."""
 
-    def __init__(self, site: str, cfg: BlockConfig, width: int) -> None:
+    def __init__(self, site: str, cfg: BlockConfig, width: int, memory: int | None = None) -> None:
         super().__init__()
         self.where = cfg.norms.where
         self.attn = Attention(f"{site}.attn", cfg.attn, width)
@@ -38,6 +40,12 @@ class Block(nn.Module):
         sandwich = self.where == "sandwich"
         self.attn_out_norm = Norm(cfg.norms.norm, width) if sandwich else None
         self.ff_out_norm = Norm(cfg.norms.norm, width) if sandwich else None
+        self.cross = CrossAttention(f"{site}.cross", cfg.cross, width, memory or width) if cfg.cross else None
+        self.cross_norm = Norm(cfg.norms.norm, width) if cfg.cross else None
+        self.cross_out_norm = Norm(cfg.norms.norm, width) if cfg.cross and sandwich else None
+        self.attn_scale = Scale(width) if cfg.layer_scale else None
+        self.cross_scale = Scale(width) if cfg.layer_scale and cfg.cross else None
+        self.ff_scale = Scale(width) if cfg.layer_scale else None
 
     def forward(
         self,
@@ -46,15 +54,36 @@ class Block(nn.Module):
         lowered: Lowered,
         cache: LayerCache | None = None,
         active: Active | None = None,
+        memory: tuple[KeysValues, Lowered] | None = None,
     ) -> Tensor:
         if self.where == "post":
-            x_BTD = self.attn_norm(x_BTD + self.attn(x_BTD, rope, lowered, cache, active))
-            out: Tensor = self.ff_norm(x_BTD + self.ff(x_BTD, active))
+            x_BTD = self.attn_norm(
+                x_BTD + _scaled(self.attn(x_BTD, rope, lowered, cache, active), self.attn_scale)
+            )
+            if self.cross is not None and self.cross_norm is not None and memory is not None:
+                c_BTD = self.cross(x_BTD, *memory, active)
+                x_BTD = self.cross_norm(x_BTD + _scaled(c_BTD, self.cross_scale))
+            out: Tensor = self.ff_norm(x_BTD + _scaled(self.ff(x_BTD, active), self.ff_scale))
             return out
-        a_BTD = self.attn(self.attn_norm(x_BTD), rope, lowered, cache, active)
+        a_BTD = _scaled(self.attn(self.attn_norm(x_BTD), rope, lowered, cache, active), self.attn_scale)
         x_BTD = x_BTD + (a_BTD if self.attn_out_norm is None else self.attn_out_norm(a_BTD))
-        f_BTD = self.ff(self.ff_norm(x_BTD), active)
+        if self.cross is not None and self.cross_norm is not None and memory is not None:
+            c_BTD = _scaled(self.cross(self.cross_norm(x_BTD), *memory, active), self.cross_scale)
+            x_BTD = x_BTD + (c_BTD if self.cross_out_norm is None else self.cross_out_norm(c_BTD))
+        f_BTD = _scaled(self.ff(self.ff_norm(x_BTD), active), self.ff_scale)
         return x_BTD + (f_BTD if self.ff_out_norm is None else self.ff_out_norm(f_BTD))
+
+
+def _scaled(x_BTD: Tensor, scale: "Scale | None") -> Tensor:
+    return x_BTD if scale is None else x_BTD * scale.weight.to(x_BTD.dtype)
+
+
+class Scale(nn.Module):
+    """A learned factor for each feature."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(width))
 
 
 class Trunk(nn.Module):
@@ -64,10 +93,13 @@ class Trunk(nn.Module):
         super().__init__()
         self.name, self.cfg = name, cfg
         self.input_norm = Norm(cfg.input_norm, cfg.width) if cfg.input_norm else None
-        self.blocks = nn.ModuleList(Block(f"{name}.{i}", b, cfg.width) for i, b in enumerate(cfg.blocks))
+        self.blocks = nn.ModuleList(
+            Block(f"{name}.{i}", b, cfg.width, cfg.memory) for i, b in enumerate(cfg.blocks)
+        )
         self.final_norm = Norm(cfg.final_norm, cfg.width) if cfg.final_norm else None
         # One pair a block: the weight of the stream, the weight of the trunk's input.
         self.lambdas = nn.Parameter(torch.empty(len(cfg.blocks), 2)) if cfg.lambdas else None
+        self.reads_memory = any(b.cross for b in cfg.blocks)
 
     def default_mask(self) -> Mask:
         """What this trunk was made for: causal or both ways, never across documents."""
@@ -85,16 +117,22 @@ class Trunk(nn.Module):
         *,
         cache: Cache | None = None,
         active: Active | None = None,
+        memory: Memory | None = None,
         taps: Sequence[int] = (),
         impl: str = "auto",
     ) -> Out:
-        """Run the blocks on x [B, T, D]; with a cache, T are the new tokens only and keys reach back to the old ones."""
+        """Run the blocks on x [B, T, D]; with a cache, T are the new tokens only and keys reach back to the old ones.
+
+        memory: what cross-attention reads, the document of a token reading the same document of the memory. A cache keeps its keys
+        and values: later calls with that cache need give none.
+        """
         mask = self.default_mask() if mask is None else mask
         keys = cache.extend(cols) if cache is not None else cols
         lowered: dict[tuple[int | None, float | None], Lowered] = {}
         tables: dict[str, tuple[Tensor, Tensor] | None] = {}
         x_BTD = x_BTD if self.input_norm is None else self.input_norm(x_BTD)
         x0_BTD, kept = x_BTD, {}
+        looks = self._lowered_memory(memory, cols, cache, x_BTD.device, impl)
         for i, block in enumerate(self.blocks):
             attn = self.cfg.blocks[i].attn
             how = (attn.window, attn.softcap)
@@ -108,7 +146,39 @@ class Trunk(nn.Module):
                 a, b = self.lambdas[i].to(x_BTD.dtype)
                 x_BTD = a * x_BTD + b * x0_BTD
             layer = cache.layers[i] if cache is not None else None
-            x_BTD = block(x_BTD, tables[key], lowered[how], layer, active)
+            seen = (
+                None
+                if looks is None or block.cross is None
+                else (_memory_keys(block, memory, layer, active), looks)
+            )
+            x_BTD = block(x_BTD, tables[key], lowered[how], layer, active, seen)
             if i in taps:
                 kept[i] = x_BTD
         return Out(x_BTD if self.final_norm is None else self.final_norm(x_BTD), kept)
+
+    def _lowered_memory(
+        self, memory: Memory | None, cols: Cols, cache: Cache | None, device: torch.device, impl: str
+    ) -> Lowered | None:
+        """Which memory each token sees, ready for a kernel; None for a trunk that reads none."""
+        if not self.reads_memory:
+            assert memory is None, "this trunk reads no memory"
+            return None
+        if cache is not None and memory is not None:
+            cache.memory_cols = memory.cols
+        keys = memory.cols if memory is not None else cache.memory_cols if cache is not None else None
+        assert keys is not None, "this trunk reads a memory: give it"
+        return lower(SameDocument(), cols, keys, device=device, impl=impl)
+
+
+def _memory_keys(
+    block: nn.Module, memory: Memory | None, layer: LayerCache | None, active: Active | None
+) -> KeysValues:
+    """K and V of the memory for one block: those in its cache, or made anew (and kept there)."""
+    assert isinstance(block, Block) and block.cross is not None
+    if layer is not None and layer.memory is not None and memory is None:
+        return layer.memory
+    assert memory is not None
+    made = block.cross.keys(memory.states_BME, active)
+    if layer is not None:
+        layer.memory = made
+    return made

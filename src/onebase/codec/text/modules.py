@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -51,6 +52,7 @@ class TextCodecConfig:
     head_bias: bool = False
     transform: TransformConfig | None = None
     dropped: int | None = None
+    kind: Literal["text"] = "text"
 
     def __post_init__(self) -> None:
         if self.vocab_size < 2 or self.context < 2:

@@ -1,0 +1,166 @@
+"""How the trunks of one base meet. B batch, T vectors of the source, D its width, N vectors given on, E the target's width."""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from onebase.config import config
+from onebase.errors import ConfigError
+from onebase.model.config import Activation, NormConfig
+from onebase.model.count import norm_parameters
+from onebase.model.feedforward import ACTIVATIONS
+from onebase.model.norm import Norm
+from onebase.model.trunk import Out
+
+
+@config
+class ConnectorConfig:
+    """What stands between a trunk's states and another trunk's sequence.
+
+    block: whose output is read, counted from the last (0); null: the states after the final norm. skip: vectors at the front that are
+    left out (class token, registers). shuffle: so many neighbouring patches of each direction become one long vector (pixel shuffle).
+    norm acts on what is read; hidden: features between the two matrices (one matrix when null). token: the id in the text whose places
+    the vectors take.
+    """
+
+    token: int
+    block: int | None = None
+    skip: int = 0
+    shuffle: int = 1
+    norm: NormConfig | None = None
+    hidden: int | None = None
+    activation: Activation = "gelu"
+    bias: bool = True
+
+    def __post_init__(self) -> None:
+        if self.shuffle < 1 or self.skip < 0 or (self.block is not None and self.block < 0):
+            raise ConfigError(
+                f"a connector with shuffle {self.shuffle}, skip {self.skip}, block {self.block}",
+                "give shuffle at least 1, skip and block at least 0",
+            )
+
+
+@config
+class PairConfig:
+    """One space for two trunks: pooled states of each through a matrix into `width` features (null: as they are). Scores are cosines times
+    exp(scale), plus a learned number where `shift` (SigLIP)."""
+
+    width: int | None = None
+    src_bias: bool = False
+    dst_bias: bool = False
+    project_src: bool = True
+    project_dst: bool = True
+    shift: bool = False
+
+
+@config
+class Link:
+    """`src` and `dst` are trunks. memory: dst's cross-attention reads src's states; embed: src's states go through a connector into dst's
+    sequence; pair: both in one space."""
+
+    src: str
+    dst: str
+    how: Literal["memory", "embed", "pair"]
+    connector: ConnectorConfig | None = None
+    pair: PairConfig | None = None
+
+    def __post_init__(self) -> None:
+        if (self.how == "embed") != (self.connector is not None) or (self.how == "pair") != (
+            self.pair is not None
+        ):
+            raise ConfigError(
+                f"link {self.src} -> {self.dst} ({self.how}) with connector {self.connector} and pair {self.pair}",
+                "embed has a connector, pair has pair, memory has neither",
+            )
+
+    @property
+    def name(self) -> str:
+        """The link's name among a base's modules."""
+        return f"{self.src}_{self.dst}"
+
+
+class Connector(nn.Module):
+    """States of one trunk as vectors for the sequence of another, see ConnectorConfig."""
+
+    def __init__(self, cfg: ConnectorConfig, src: int, dst: int) -> None:
+        super().__init__()
+        self.cfg = cfg
+        wide = src * cfg.shuffle**2
+        self.norm = Norm(cfg.norm, wide) if cfg.norm else None
+        self.first = nn.Linear(wide, cfg.hidden or dst, bias=cfg.bias)
+        self.second = nn.Linear(cfg.hidden, dst, bias=cfg.bias) if cfg.hidden else None
+
+    def taps(self, depth: int) -> tuple[int, ...]:
+        """Which blocks of a trunk of `depth` blocks it reads."""
+        return () if self.cfg.block is None else (depth - 1 - self.cfg.block,)
+
+    def forward(self, out: Out) -> Tensor:
+        """[B, N, E] of the source's states."""
+        x_BTD = out.hidden if self.cfg.block is None else next(iter(out.taps.values()))
+        x_BTD = x_BTD[:, self.cfg.skip :]
+        x_BTD = shuffled(x_BTD, self.cfg.shuffle)
+        x_BTD = x_BTD if self.norm is None else self.norm(x_BTD)
+        x_BNE = _linear(self.first, x_BTD)
+        return x_BNE if self.second is None else _linear(self.second, ACTIVATIONS[self.cfg.activation](x_BNE))
+
+
+def shuffled(x_BTD: Tensor, by: int) -> Tensor:
+    """Squares of `by` x `by` neighbouring patches as one vector each, [B, T / by^2, D * by^2]; patches stand row by row in a square."""
+    if by == 1:
+        return x_BTD
+    B, T, D = x_BTD.shape
+    side = round(T**0.5)
+    assert side * side == T and side % by == 0, (T, by)
+    x = x_BTD.view(B, side // by, by, side // by, by, D).permute(0, 1, 3, 2, 4, 5)
+    return x.reshape(B, T // by**2, D * by**2)
+
+
+class Pair(nn.Module):
+    """Two trunks' pooled states in one space, see PairConfig."""
+
+    def __init__(self, cfg: PairConfig, src: int, dst: int) -> None:
+        super().__init__()
+        self.cfg = cfg
+        width = cfg.width or src
+        self.src = nn.Linear(src, width, bias=cfg.src_bias) if cfg.project_src else None
+        self.dst = nn.Linear(dst, width, bias=cfg.dst_bias) if cfg.project_dst else None
+        self.scale = nn.Parameter(torch.zeros(()))
+        self.shift = nn.Parameter(torch.zeros(())) if cfg.shift else None
+
+    def placed(self, pooled_BD: Tensor, side: Literal["src", "dst"]) -> Tensor:
+        """fp32 unit vectors in the common space."""
+        matrix = self.src if side == "src" else self.dst
+        v_BE = pooled_BD if matrix is None else _linear(matrix, pooled_BD)
+        return F.normalize(v_BE.float(), dim=-1)
+
+    def scores(self, src_BE: Tensor, dst_CE: Tensor) -> Tensor:
+        """Scores of every source with every target [B, C]."""
+        z_BC = src_BE @ dst_CE.T * self.scale.float().exp()
+        return z_BC if self.shift is None else z_BC + self.shift.float()
+
+
+def _linear(m: nn.Linear, x: Tensor) -> Tensor:
+    return F.linear(x, m.weight.to(x.dtype), None if m.bias is None else m.bias.to(x.dtype))
+
+
+def link_module(link: Link, src: int, dst: int) -> nn.Module | None:
+    """The learned part of a link between trunks of these widths; None where it has none."""
+    if link.connector is not None:
+        return Connector(link.connector, src, dst)
+    return Pair(link.pair, src, dst) if link.pair is not None else None
+
+
+def link_parameters(link: Link, src: int, dst: int) -> int:
+    """All learned numbers of a link."""
+    if (c := link.connector) is not None:
+        wide, out = src * c.shuffle**2, c.hidden or dst
+        total = norm_parameters(c.norm, wide) + out * (wide + c.bias)
+        return total + (dst * (c.hidden + c.bias) if c.hidden else 0)
+    if (p := link.pair) is None:
+        return 0
+    width = p.width or src
+    total = width * (src + p.src_bias) if p.project_src else 0
+    total += width * (dst + p.dst_bias) if p.project_dst else 0
+    return total + 1 + p.shift

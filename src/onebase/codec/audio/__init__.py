@@ -1,0 +1,1 @@
+"""Sound: samples to log-mel frames, frames to vectors."""

@@ -1,0 +1,1 @@
+"""Images: pixels to patches, patches to vectors, and one vector or classes of an image."""

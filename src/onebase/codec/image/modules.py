@@ -1,0 +1,115 @@
+"""The learned ends of the image codec. B batch, C channels, T vectors of an image, D width, L classes."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from onebase.codec.image.config import ImageCodecConfig, PoolConfig
+from onebase.errors import UserError
+from onebase.model.attend import lower
+from onebase.model.config import AttnConfig, StorageConfig
+from onebase.model.cross import CrossAttention
+from onebase.model.feedforward import FeedForward
+from onebase.model.mask import Cols, Everything
+from onebase.model.norm import Norm
+
+
+class ImageEnds(nn.Module):
+    """Pixels to vectors; states to one vector of the image, and to the scores of its classes."""
+
+    def __init__(self, cfg: ImageCodecConfig, width: int) -> None:
+        super().__init__()
+        self.cfg, self.width = cfg, width
+        self.patch = nn.Parameter(torch.empty(width, cfg.channels * cfg.patch**2))
+        self.bias = nn.Parameter(torch.zeros(width)) if cfg.bias else None
+        self.class_token = nn.Parameter(torch.empty(width)) if cfg.class_token else None
+        self.registers = nn.Parameter(torch.empty(cfg.registers, width)) if cfg.registers else None
+        self.positions = nn.Parameter(torch.empty(cfg.places, width))
+        self.pool = AttentionPool(cfg.pool, width) if cfg.pool.kind == "attention" else None
+        pooled = width * (2 if cfg.pool.kind == "both" else 1)
+        self.head = nn.Parameter(torch.empty(len(cfg.classes), pooled)) if cfg.classes else None
+        self.head_bias = nn.Parameter(torch.zeros(len(cfg.classes))) if cfg.classes else None
+
+    def embed(self, pixels_BCHW: Tensor, dtype: torch.dtype) -> tuple[Tensor, Cols]:
+        """Pixels [B, C, size, size] to vectors [B, T, D] and their columns: class token, registers, patches row by row."""
+        p = self.cfg.patch
+        B, C, H, W = pixels_BCHW.shape
+        patches = (
+            pixels_BCHW.view(B, C, H // p, p, W // p, p).permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+        )
+        bias = None if self.bias is None else self.bias.to(dtype)
+        x_BTD = F.linear(patches.to(dtype), self.patch.to(dtype), bias)
+        places = self.positions.to(dtype)
+        if self.class_token is None:
+            x_BTD = x_BTD + places
+        else:
+            first_D = self.class_token.to(dtype)
+            if self.cfg.place_class:
+                first_D, places = first_D + places[0], places[1:]
+            front = [first_D.expand(B, 1, -1)]
+            if self.registers is not None:
+                front.append(self.registers.to(dtype).expand(B, -1, -1))
+            x_BTD = torch.cat((*front, x_BTD + places), 1)
+        return x_BTD, Cols.simple(B, x_BTD.shape[1], x_BTD.device)
+
+    @property
+    def front(self) -> int:
+        """Vectors before the patches: class token and registers."""
+        return int(self.class_token is not None) + self.cfg.registers
+
+    def pooled(self, hidden_BTD: Tensor) -> Tensor:
+        """One vector of each image from the trunk's states, [B, D] (2 D for `both`)."""
+        kind = self.cfg.pool.kind
+        if self.pool is not None:
+            out: Tensor = self.pool(hidden_BTD)
+            return out
+        patches = hidden_BTD[:, self.front :].mean(1) if kind != "first" else hidden_BTD[:, 0]
+        return torch.cat((hidden_BTD[:, 0], patches), -1) if kind == "both" else patches
+
+    def scores(self, pooled_BD: Tensor) -> Tensor:
+        """fp32 logits of the classes [B, L]. Raises UserError when the base classifies no images."""
+        if self.head is None or self.head_bias is None:
+            raise UserError("this base has no classes of images", "use embed_images, or adapt it with a head")
+        return F.linear(pooled_BD.float(), self.head.float(), self.head_bias.float())
+
+    @torch.no_grad()
+    def reset(self, generator: torch.Generator) -> None:
+        """Starting weights: normal with deviation 0.02, biases zero."""
+        for name, p in self.named_parameters():
+            if name.endswith("norm.weight"):
+                nn.init.ones_(p)
+            elif p.ndim == 1 and name != "class_token":
+                nn.init.zeros_(p)
+            else:
+                nn.init.normal_(p, 0.0, 0.02, generator)
+
+    def keep_in(self, cfg: StorageConfig, *, take: bool) -> None:
+        """The stem and the head stay as they are; the projections of the pooling are sites of their own."""
+
+
+class AttentionPool(nn.Module):
+    """A learned query looks at all states; then its own feed-forward (the MAP head of 2106.04560)."""
+
+    def __init__(self, cfg: PoolConfig, width: int) -> None:
+        super().__init__()
+        assert cfg.ff is not None and cfg.norm is not None
+        attn = AttnConfig(
+            heads=cfg.heads,
+            kv_heads=cfg.heads,
+            head_dim=width // cfg.heads,
+            rope=None,
+            bias=("q", "k", "v", "o"),
+        )
+        self.probe = nn.Parameter(torch.empty(width))
+        self.attn = CrossAttention("image.pool.attn", attn, width, width)
+        self.norm = Norm(cfg.norm, width)
+        self.ff = FeedForward("image.pool.ff", cfg.ff, width)
+
+    def forward(self, hidden_BTD: Tensor) -> Tensor:
+        B, T, _ = hidden_BTD.shape
+        device = hidden_BTD.device
+        lowered = lower(Everything(), Cols.simple(B, 1, device), Cols.simple(B, T, device), device=device)
+        probe_B1D = self.probe.to(hidden_BTD.dtype).expand(B, 1, -1)
+        x_B1D = self.attn(probe_B1D, self.attn.keys(hidden_BTD), lowered)
+        out: Tensor = (x_B1D + self.ff(self.norm(x_B1D)))[:, 0]
+        return out
