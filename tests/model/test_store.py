@@ -1,4 +1,4 @@
-"""Few bits: what is stored comes back, kernels and dense products agree, adapters learn over it and the matrix does not."""
+"""Few bits: what is stored comes back, products are those of the dense matrix, adapters learn over it and the matrix does not."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from onebase.errors import ConfigError
 from onebase.model.config import StorageConfig
 from onebase.model.proj import Proj
-from onebase.model.store import FEW_ROWS, Int4, Int8, storage_bytes, stored
+from onebase.model.store import Int4, Int8, storage_bytes, stored
 
 OUT, IN = 48, 64
 
@@ -44,19 +44,18 @@ def test_what_was_rounded_once_is_kept(bits: int) -> None:
 
 @pytest.mark.parametrize("made", [Int8(IN, OUT), Int4(IN, OUT, 32)])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
-def test_kernels_agree_with_the_dense_product(made: Int8 | Int4, dtype: torch.dtype) -> None:
+def test_products_are_those_of_the_dense_matrix(made: Int8 | Int4, dtype: torch.dtype) -> None:
     made.take(weight())
     dense = made.dense(torch.float32)
-    for rows in (1, 3, FEW_ROWS, FEW_ROWS + 1):
-        x = torch.randn(rows, IN, generator=torch.Generator().manual_seed(rows)).to(dtype)
-        want = F.linear(x.float(), dense)
-        size = float((x.float().abs() @ dense.abs().T).max())
-        torch.testing.assert_close(
-            made(x).float(), want, atol=size * (8e-3 if dtype == torch.bfloat16 else 1e-6), rtol=0
-        )
-        torch.testing.assert_close(made(x[None])[0], made(x))
-    few = made.few(torch.zeros(1, IN, dtype=torch.bfloat16))
-    assert few is not None  # the kernel was really there
+    x = torch.randn(3, IN, generator=torch.Generator().manual_seed(0)).to(dtype)
+    size = float((x.float().abs() @ dense.abs().T).max())
+    torch.testing.assert_close(
+        made(x).float(),
+        F.linear(x.float(), dense),
+        atol=size * (8e-3 if dtype == torch.bfloat16 else 1e-6),
+        rtol=0,
+    )
+    torch.testing.assert_close(made(x[None])[0], made(x))
 
 
 @pytest.mark.parametrize("bits", [8, 4])

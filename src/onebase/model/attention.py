@@ -7,7 +7,7 @@ from onebase.model.cache import LayerCache
 from onebase.model.config import AttnConfig
 from onebase.model.norm import Norm
 from onebase.model.position import rotate
-from onebase.model.proj import Active, Proj
+from onebase.model.proj import Active, Proj, Projs
 
 
 class Attention(nn.Module):
@@ -20,6 +20,7 @@ class Attention(nn.Module):
         self.k = Proj(f"{site}.k", width, cfg.kv_heads * cfg.head_dim, "k" in cfg.bias)
         self.v = Proj(f"{site}.v", width, cfg.kv_heads * cfg.head_dim, "v" in cfg.bias)
         self.o = Proj(f"{site}.o", cfg.heads * cfg.head_dim, width, "o" in cfg.bias)
+        self._qkv = Projs(self.q, self.k, self.v)
         self.q_norm = Norm(cfg.qk_norm, cfg.head_dim) if cfg.qk_norm else None
         self.k_norm = Norm(cfg.qk_norm, cfg.head_dim) if cfg.qk_norm else None
         self.scale = cfg.scale if cfg.scale is not None else cfg.head_dim**-0.5
@@ -33,17 +34,35 @@ class Attention(nn.Module):
         active: Active | None = None,
     ) -> Tensor:
         B, T, _ = x_BTD.shape
-        H = self.cfg.head_dim
-        q_BTNH = self.q(x_BTD, active).view(B, T, self.cfg.heads, H)
-        k_BTGH = self.k(x_BTD, active).view(B, T, self.cfg.kv_heads, H)
-        v_BTGH = self.v(x_BTD, active).view(B, T, self.cfg.kv_heads, H)
-        if self.q_norm is not None and self.k_norm is not None:
-            q_BTNH, k_BTGH = self.q_norm(q_BTNH), self.k_norm(k_BTGH)
-        q_BNTH, k_BGTH, v_BGTH = (t.transpose(1, 2) for t in (q_BTNH, k_BTGH, v_BTGH))
-        if rope is not None:
-            q_BNTH, k_BGTH = rotate(q_BNTH, *rope), rotate(k_BGTH, *rope)
+        q_BTNH, k_BTGH, v_BTGH = self._read(x_BTD, rope, active)
+        q_BNTH, k_BGTH, v_BGTH = q_BTNH.transpose(1, 2), k_BTGH.transpose(1, 2), v_BTGH.transpose(1, 2)
         if cache is not None:
             k_BGTH, v_BGTH = cache.append(k_BGTH, v_BGTH)
         o_BNTH = attend(q_BNTH, k_BGTH, v_BGTH, lowered, scale=self.scale, softcap=self.cfg.softcap)
         out: Tensor = self.o(o_BNTH.transpose(1, 2).reshape(B, T, -1), active)
         return out
+
+    def _read(
+        self, x_BTD: Tensor, rope: tuple[Tensor, Tensor] | None, active: Active | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries [B, T, N, H], keys and values [B, T, G, H], normed and turned."""
+        B, T, _ = x_BTD.shape
+        N, G, H = self.cfg.heads, self.cfg.kv_heads, self.cfg.head_dim
+        joined = self._qkv.joined(x_BTD, active)
+        if (
+            joined is not None and self.q_norm is None
+        ):  # queries and keys turn as one: operations count when tokens do not
+            qk_BTXH, v_BTGH = joined.view(B, T, N + 2 * G, H).split_with_sizes((N + G, G), 2)
+            q_BTNH, k_BTGH = (qk_BTXH if rope is None else rotate(qk_BTXH, *rope)).split_with_sizes((N, G), 2)
+            return q_BTNH, k_BTGH, v_BTGH
+        q, k, v = (
+            (p(x_BTD, active) for p in (self.q, self.k, self.v))
+            if joined is None
+            else joined.split_with_sizes((N * H, G * H, G * H), -1)
+        )
+        q_BTNH, k_BTGH, v_BTGH = q.view(B, T, N, H), k.view(B, T, G, H), v.view(B, T, G, H)
+        if self.q_norm is not None and self.k_norm is not None:
+            q_BTNH, k_BTGH = self.q_norm(q_BTNH), self.k_norm(k_BTGH)
+        if rope is not None:
+            q_BTNH, k_BTGH = rotate(q_BTNH, *rope), rotate(k_BTGH, *rope)
+        return q_BTNH, k_BTGH, v_BTGH

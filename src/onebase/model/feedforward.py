@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from onebase.model.config import GATED, Activation, FFConfig
-from onebase.model.proj import Active, Proj
+from onebase.model.proj import Active, Proj, Projs
 
 
 def _gelu_tanh(x: Tensor) -> Tensor:
@@ -36,10 +36,14 @@ class FeedForward(nn.Module):
         self.gate = Proj(f"{site}.gate", width, cfg.hidden, cfg.bias) if cfg.activation in GATED else None
         self.up = Proj(f"{site}.up", width, cfg.hidden, cfg.bias)
         self.down = Proj(f"{site}.down", cfg.hidden, width, cfg.bias)
+        self._both = Projs(self.gate, self.up) if self.gate is not None else None
 
     def forward(self, x_BTD: Tensor, active: Active | None = None) -> Tensor:
-        h_BTF = self.up(x_BTD, active)
         act = ACTIVATIONS[self.cfg.activation]
-        h_BTF = act(h_BTF) if self.gate is None else act(self.gate(x_BTD, active)) * h_BTF
+        if self._both is None:
+            h_BTF = act(self.up(x_BTD, active))
+        else:
+            gate_BTF, h_BTF = self._both(x_BTD, active)
+            h_BTF = act(gate_BTF) * h_BTF
         out: Tensor = self.down(h_BTF, active)
         return out

@@ -35,9 +35,15 @@ def _scaled(period: Tensor, cfg: RopeScaling, pos_BT: Tensor) -> Tensor:
     return (1 - kept) * inv / cfg.factor + kept * inv
 
 
-def rotate(x_BNTH: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn the first R features of each head by their positions' angles (halves layout), in fp32."""
-    dim = cos.shape[-1] * 2
-    a, b = x_BNTH[..., :dim].float().chunk(2, -1)
-    turned = torch.cat((a * cos - b * sin, b * cos + a * sin), -1).to(x_BNTH.dtype)
-    return turned if dim == x_BNTH.shape[-1] else torch.cat((turned, x_BNTH[..., dim:]), -1)
+def turns(cos_B1TR: Tensor, sin_B1TR: Tensor) -> tuple[Tensor, Tensor]:
+    """The table as `rotate` reads it, fp32 [B, T, 1, R]: what each feature is multiplied by, and what its partner, half of R away, is."""
+    cos, sin = cos_B1TR.transpose(1, 2), sin_B1TR.transpose(1, 2)
+    return torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)
+
+
+def rotate(x_BTNH: Tensor, own_BT1R: Tensor, other_BT1R: Tensor) -> Tensor:
+    """Turn the first R features of each head by their positions' angles (halves layout), in fp32. The tables are those of `turns`."""
+    dim = own_BT1R.shape[-1]
+    x = x_BTNH[..., :dim].float()
+    turned = torch.addcmul(x * own_BT1R, x.roll(dim // 2, -1), other_BT1R).to(x_BTNH.dtype)
+    return turned if dim == x_BTNH.shape[-1] else torch.cat((turned, x_BTNH[..., dim:]), -1)

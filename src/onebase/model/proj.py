@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from onebase.model.config import StorageConfig
+from onebase.model.joint import Joint, Part, places_of
 from onebase.model.store import Stored, stored
 
 
@@ -44,6 +45,14 @@ class Proj(nn.Module):
         self.store: Stored | None = None
         self.bias = nn.Parameter(torch.zeros(d_out)) if bias else None
         self.deltas = nn.ModuleDict()
+        self._alone = Joint(self)
+
+    @property
+    def part(self) -> Part:
+        """The matrix as it is kept, and its bias."""
+        matrix = self.store if self.weight is None else self.weight
+        assert matrix is not None
+        return Part(matrix, self.bias, places_of(self, self.store))
 
     @property
     def device(self) -> torch.device:
@@ -58,13 +67,19 @@ class Proj(nn.Module):
         self.weight, self.store = None, made
 
     def forward(self, x: Tensor, active: Active | None = None) -> Tensor:
+        y = self._alone(x)
+        return self.changed(self._dense(x) if y is None else y, x, active)
+
+    def _dense(self, x: Tensor) -> Tensor:
         bias = None if self.bias is None else self.bias.to(x.dtype)
-        if self.weight is None:
-            assert self.store is not None
-            y: Tensor = self.store(x)
-            y = y if bias is None else y + bias
-        else:
-            y = F.linear(x, self.weight.to(x.dtype), bias)
+        if self.weight is not None:
+            return F.linear(x, self.weight.to(x.dtype), bias)
+        assert self.store is not None
+        y: Tensor = self.store(x)
+        return y if bias is None else y + bias
+
+    def changed(self, y: Tensor, x: Tensor, active: Active | None) -> Tensor:
+        """`y`, which is this projection of x, with what the active adapters add."""
         if active is None or not self.deltas:
             return y
         for name, rows in active.groups:
@@ -77,3 +92,25 @@ class Proj(nn.Module):
                 index = torch.tensor(rows, device=x.device)
                 y = y.index_add(0, index, delta(x[index]))
         return y
+
+
+class Projs:
+    """Projections that read the same input, as one product where there is a kernel for it. The modules stay apart: sites, adapters and
+    what is stored know nothing of it."""
+
+    def __init__(self, *parts: Proj) -> None:
+        self._parts, self._joint = parts, Joint(*parts)
+        self._sizes = [p.d_out for p in parts]
+
+    def __call__(self, x: Tensor, active: Active | None = None) -> tuple[Tensor, ...]:
+        """Each projection of x [..., I], in order."""
+        y = self.joined(x, active)
+        return tuple(p(x, active) for p in self._parts) if y is None else torch.split(y, self._sizes, -1)
+
+    def joined(self, x: Tensor, active: Active | None = None) -> Tensor | None:
+        """The projections of x [..., I] side by side in one tensor [..., sum of O]; None where no kernel makes them as one."""
+        y = self._joint(x)
+        if y is None or active is None or not active.groups:
+            return y
+        parts = zip(self._parts, torch.split(y, self._sizes, -1), strict=True)
+        return torch.cat([p.changed(part, x, active) for p, part in parts], -1)

@@ -1,7 +1,7 @@
 """Quantised storage of a matrix: whole numbers of 8 or 4 bits and their scales. O outputs, I inputs, g inputs share a scale.
 
-What is stored is exact and the same on every device; what a kernel wants is a cache made at run time. Few rows of x go through the
-kernels that PyTorch has for CPUs, many through a dense copy, and so does every backward pass: the matrix itself never learns.
+What is stored is exact and the same on every device; what a kernel wants is a cache made at run time (`joint`). Here the product is that of
+the dense matrix, made anew each time, also for the backward pass: the matrix itself never learns.
 """
 
 from typing import Any
@@ -13,12 +13,9 @@ from torch import Tensor, nn
 from onebase.errors import ConfigError
 from onebase.model.config import StorageConfig
 
-FEW_ROWS = 8
-"""Up to here the kernels that read few bits win over a dense product (2 cores with AMX; at 16 rows they lose)."""
-
 
 class Stored(nn.Module):
-    """A matrix [O, I] kept in few bits. `dense` and `rows` give its numbers back, `forward` multiplies by it."""
+    """A matrix [O, I] kept in few bits. `dense` and `rows` give its numbers back, `forward` multiplies by them."""
 
     d_in: int
     d_out: int
@@ -31,22 +28,11 @@ class Stored(nn.Module):
         """Rows of the matrix, [*index.shape, I]; all for None."""
         raise NotImplementedError
 
-    def few(self, x_MI: Tensor) -> Tensor | None:
-        """x W^T [M, O] by a kernel that reads the few bits; None where there is none for this device or number format."""
-        raise NotImplementedError
-
     def forward(self, x: Tensor) -> Tensor:
         """x W^T, [..., O]."""
         if torch.is_grad_enabled() and x.requires_grad:
             out: Tensor = _Product.apply(x, self)  # type: ignore[no-untyped-call]
             return out
-        return self._product(x)
-
-    def _product(self, x: Tensor) -> Tensor:
-        if x.numel() <= FEW_ROWS * self.d_in:
-            y_MO = self.few(x.reshape(-1, self.d_in))
-            if y_MO is not None:
-                return y_MO.view(*x.shape[:-1], self.d_out)
         return F.linear(x, self.dense(x.dtype))
 
 
@@ -56,7 +42,7 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, stored: Stored) -> Tensor:
         ctx.stored = stored
-        return stored._product(x)
+        return F.linear(x, stored.dense(x.dtype))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
@@ -85,12 +71,6 @@ class Int8(Stored):
         )
         return (codes * scale[..., None]).to(dtype)
 
-    def few(self, x_MI: Tensor) -> Tensor | None:
-        if x_MI.device.type != "cpu":
-            return None
-        out: Tensor = torch.ops.aten._weight_int8pack_mm(x_MI, self.codes_OI, self.scale_O.to(x_MI.dtype))
-        return out
-
 
 class Int4(Stored):
     """Asymmetric, a scale and a lowest value for every g inputs: w = code * scale + low, code 0 .. 15, two to a byte."""
@@ -106,7 +86,6 @@ class Int4(Stored):
         shape = (d_out, d_in // group)
         self.scale_OG = nn.Parameter(torch.ones(shape, dtype=torch.float16), requires_grad=False)
         self.low_OG = nn.Parameter(torch.zeros(shape, dtype=torch.float16), requires_grad=False)
-        self._kernel: tuple[Tensor, Tensor] | None = None
 
     def take(self, weight_OI: Tensor) -> None:
         """Round a matrix to the nearest that can be kept, each group between its least and its greatest value."""
@@ -119,28 +98,12 @@ class Int4(Stored):
         codes_OI = codes.to(torch.uint8).view(self.d_out, self.d_in)
         self.scale_OG.data, self.low_OG.data = scale, low
         self.codes_OJ.data = codes_OI[:, ::2] | (codes_OI[:, 1::2] << 4)
-        self._kernel = None
 
     def rows(self, index: Tensor | None, dtype: torch.dtype) -> Tensor:
         parts = (self.codes_OJ, self.scale_OG, self.low_OG)
         pairs, scale, low = parts if index is None else (p[index] for p in parts)
         codes = torch.stack((pairs & 15, pairs >> 4), -1).flatten(-2).unflatten(-1, (-1, self.group))  # type: ignore[no-untyped-call]
         return (codes * scale.float()[..., None] + low.float()[..., None]).flatten(-2).to(dtype)
-
-    def few(self, x_MI: Tensor) -> Tensor | None:
-        # In fp32 the kernel is thirty times slower than a dense product; its scales are in x's format.
-        if x_MI.device.type != "cpu" or x_MI.dtype != torch.bfloat16 or self.d_out % 16 or self.group % 32:
-            return None
-        if self._kernel is None:
-            codes_OI = torch.stack((self.codes_OJ & 15, self.codes_OJ >> 4), -1).flatten(-2).int()
-            packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes_OI, 1)
-            scale, low = self.scale_OG.float(), self.low_OG.float()  # the kernel's codes stand around 8
-            scales_GO2 = torch.stack((scale, low + 8 * scale), -1).transpose(0, 1).contiguous()
-            self._kernel = packed, scales_GO2.to(torch.bfloat16)
-        out: Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(
-            x_MI, self._kernel[0], self.group, self._kernel[1]
-        )
-        return out
 
 
 def stored(bits: int, group: int, d_in: int, d_out: int) -> Int8 | Int4:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from onebase.errors import UserError
 from onebase.model.attend import Lowered, lower
 from onebase.model.attention import Attention
 from onebase.model.cache import Cache, LayerCache
@@ -14,7 +15,7 @@ from onebase.model.cross import CrossAttention, KeysValues, Memory
 from onebase.model.feedforward import FeedForward
 from onebase.model.mask import Causal, Cols, Everything, Mask, SameDocument, Window
 from onebase.model.norm import Norm
-from onebase.model.position import rotary_table
+from onebase.model.position import rotary_table, turns
 from onebase.model.proj import Active, Proj
 
 
@@ -141,7 +142,7 @@ class Trunk(nn.Module):
                 lowered[how] = lower(m, cols, keys, softcap=attn.softcap, device=x_BTD.device, impl=impl)
             key = repr((attn.rope, attn.head_dim))
             if key not in tables:
-                tables[key] = rotary_table(attn.rope, attn.head_dim, cols.pos) if attn.rope else None
+                tables[key] = turns(*rotary_table(attn.rope, attn.head_dim, cols.pos)) if attn.rope else None
             if self.lambdas is not None:
                 a, b = self.lambdas[i].to(x_BTD.dtype)
                 x_BTD = a * x_BTD + b * x0_BTD
@@ -166,7 +167,11 @@ class Trunk(nn.Module):
         if cache is not None and memory is not None:
             cache.memory_cols = memory.cols
         keys = memory.cols if memory is not None else cache.memory_cols if cache is not None else None
-        assert keys is not None, "this trunk reads a memory: give it"
+        if keys is None:
+            raise UserError(
+                "this trunk looks at a memory (a sound, say) and there is none",
+                "a base that writes down speech is used by transcribe",
+            )
         return lower(SameDocument(), cols, keys, device=device, impl=impl)
 
 

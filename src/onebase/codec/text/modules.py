@@ -13,7 +13,9 @@ from onebase.config import config
 from onebase.errors import ConfigError, UserError
 from onebase.model.config import Activation, NormConfig, StorageConfig
 from onebase.model.count import norm_parameters
+from onebase.model.derived import place
 from onebase.model.feedforward import ACTIVATIONS
+from onebase.model.joint import Joint, Part, places_of
 from onebase.model.norm import Norm
 from onebase.model.proj import Active
 from onebase.model.store import Stored, stored
@@ -93,6 +95,8 @@ class TextStem(nn.Module):
             x_BTD = self.store.rows(ids_BT, torch.float32)
         else:
             x_BTD = F.embedding(ids_BT, self.weight)
+            # What is added must not be rounded to the format that the matrix is stored in.
+            x_BTD = x_BTD.to(torch.promote_types(x_BTD.dtype, torch.float32))
         if self.cfg.scale is not None:
             x_BTD = x_BTD * self.cfg.scale
         if self.cfg.dropped is not None:
@@ -150,6 +154,7 @@ class TextEnds(nn.Module):
         self.stem = TextStem(cfg, width)
         self.head = TextHead(cfg, width)
         self.deltas = nn.ModuleDict()
+        self._joint = Joint(self)
 
     @property
     def head_weight_VD(self) -> Tensor:
@@ -164,6 +169,14 @@ class TextEnds(nn.Module):
         weight = self.stem.weight if self.head.weight is None else self.head.weight
         assert weight is not None
         return weight
+
+    @property
+    def part(self) -> Part:
+        """The matrix that makes logits, as it is kept, and its bias."""
+        store = self._head_store
+        end = self.stem if self.cfg.tied else self.head
+        places = (*places_of(end, store), place(self.head, "bias"))
+        return Part(self.head_weight_VD if store is None else store, self.head.bias, places)
 
     @property
     def _head_store(self) -> Stored | None:
@@ -204,12 +217,8 @@ class TextEnds(nn.Module):
     def logits(self, h: Tensor, active: Active | None = None) -> Tensor:
         """fp32 logits [B, ..., V] of hidden states [B, ..., D]."""
         h = self.ready(h)
-        bias = None if self.head.bias is None else self.head.bias.to(h.dtype)
-        if (store := self._head_store) is not None:
-            z: Tensor = store(h)
-            z = z if bias is None else z + bias
-        else:
-            z = F.linear(h, self.head_weight_VD.to(h.dtype), bias)
+        fast = self._joint(h)
+        z = self._dense_logits(h) if fast is None else fast
         z = z.to(torch.promote_types(z.dtype, torch.float32))
         for delta, rows in self._acting(active):
             if rows is None:
@@ -221,6 +230,13 @@ class TextEnds(nn.Module):
                 z = z.index_add(-1, delta.ids_K, added)
         z, cap = z.float(), self.cfg.softcap
         return z if cap is None else cap * torch.tanh(z / cap)
+
+    def _dense_logits(self, h: Tensor) -> Tensor:
+        bias = None if self.head.bias is None else self.head.bias.to(h.dtype)
+        if (store := self._head_store) is None:
+            return F.linear(h, self.head_weight_VD.to(h.dtype), bias)
+        z: Tensor = store(h)
+        return z if bias is None else z + bias
 
     def head_weights(self, active: Active | None, batch: int) -> list[tuple[list[int] | slice, Tensor]]:
         """The head's matrix [V, D] with its adapter in it, for each set of rows of a batch that shares one; it reads `ready` states.
