@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from torch.distributed.tensor import DTensor
 
 from onebase.base.model import BaseModel
 from onebase.config import digest, to_dict
@@ -33,6 +32,7 @@ from onebase.train.listen import Listener, StepInfo
 from onebase.train.optim import Optimizers
 from onebase.train.parallel import Parallel, load_whole_state, whole_state
 from onebase.train.schedule import factor
+from onebase.train.shards import whole
 from onebase.train.signals import StopSignals
 
 CALIBRATE = 12
@@ -177,7 +177,7 @@ def _step(job: Job, par: Parallel, optim: Optimizers, state: RunState, ahead: "_
     total_loss = par.sum([float(loss)])[0]
     params = [p for p in optim.parameters() if p.grad is not None]
     norm_t = torch.nn.utils.get_total_norm([p.grad for p in params if p.grad is not None])
-    norm = float(norm_t.full_tensor() if isinstance(norm_t, DTensor) else norm_t)
+    norm = float(whole(norm_t))
     good = math.isfinite(total_loss) and math.isfinite(norm)
     rate = factor(cfg.schedule, state.step, state.total or 10**9)
     if good:

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from onebase.base.model import BaseModel
 from onebase.errors import ArtifactError
 from onebase.train.config import AdamWConfig, MuonConfig
+from onebase.train.shards import is_split, split_like, whole
 
 
 class Optimizers:
@@ -66,8 +66,7 @@ class Optimizers:
         out: dict[str, Tensor] = {}
         for prefix, _, state in self._states():
             for key, value in state.items():
-                whole = value.full_tensor() if isinstance(value, DTensor) else value
-                out[f"{prefix}/{key}"] = whole.detach().cpu()
+                out[f"{prefix}/{key}"] = whole(value).detach().cpu()
         return out
 
     def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
@@ -90,6 +89,6 @@ class Optimizers:
 def _place(tensor: Tensor, like: nn.Parameter) -> Tensor:
     if tensor.shape != like.shape:  # step counters stay plain tensors
         return tensor.to(like.device, copy=True)  # beside the parameter, where fused kernels look for it
-    if isinstance(like, DTensor):
-        return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements)
+    if is_split(like):
+        return split_like(tensor, like)
     return tensor.to(like.device, copy=True)

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from onebase.base.model import BaseModel
 from onebase.errors import ArtifactError
+from onebase.train.shards import split_like, whole
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,7 @@ def whole_state(model: nn.Module) -> dict[str, Tensor]:
     """All parameters as whole CPU tensors. A collective: every rank must call it."""
     out: dict[str, Tensor] = {}
     for name, p in model.named_parameters():
-        t = p.full_tensor() if isinstance(p, DTensor) else p
-        out[name] = t.detach().cpu()
+        out[name] = whole(p).detach().cpu()
     return out
 
 
@@ -112,7 +111,4 @@ def load_whole_state(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
                 f"tensor {name!r} has shape {tuple(t.shape)}, this model needs {tuple(p.shape)}",
                 "resume with the recipe that the checkpoint was made with",
             )
-        if isinstance(p, DTensor):
-            p.copy_(distribute_tensor(t.to(p.device), p.device_mesh, p.placements))
-        else:
-            p.copy_(t)
+        p.copy_(split_like(t, p))

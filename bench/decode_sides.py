@@ -1,0 +1,167 @@
+"""The sides of bench/decode.py, each run in a process of its own: ours, transformers, llama.cpp. Prints one JSON object.
+
+    python bench/decode_sides.py SIDE FORM MODEL [--load] [--threads N] [--tokens N]
+
+FORM: fp32, bf16, 8, 4, 4h4 (a head of 4 bits) for ours; bf16 for transformers; file for llama.cpp (as the GGUF file has it).
+--load: from the file to the first token alone, the clock starting when torch is imported.
+"""
+
+import argparse
+import json
+import resource
+import time
+from pathlib import Path
+from typing import Any
+
+PROMPT = "The history of the city begins with the river on which it stands. Long before the first bridge was built,"
+LONG = 1024
+
+
+def text_of(length: int) -> str:
+    """English prose that comes with Python, some `length` letters of it."""
+    import pydoc_data.topics
+
+    topics: dict[str, str] = pydoc_data.topics.topics
+    return " ".join(topics[k] for k in sorted(topics))[:length]
+
+
+class Ours:
+    """Base.load and the decode engine, as every user of the package has them."""
+
+    def __init__(self, model: str, form: str) -> None:
+        import onebase
+
+        self.base = onebase.load(model, dtype="fp32" if form == "fp32" else "bf16")
+        if form[0] in "84":
+            from onebase.model.config import StorageConfig
+
+            storage = StorageConfig(bits=8 if form == "8" else 4, head=4 if form == "4h4" else 8)
+            self.base.loaded.model.quantise(storage)
+
+    def ids(self, text: str) -> list[int]:
+        return self.base.tokenizer.encode(text, bos=True)
+
+    def run(self, ids: list[int], streams: int, tokens: int) -> tuple[float, int]:
+        """Seconds, and tokens of the longest answer."""
+        from onebase.generate.engine import Decoder
+        from onebase.generate.sampler import Sampling
+
+        began = time.perf_counter()
+        decoder = Decoder(self.base.loaded, [ids] * streams, Sampling(max_tokens=tokens))
+        made = 0
+        while decoder.live:
+            made += bool(decoder.step())
+        return time.perf_counter() - began, made
+
+
+class Transformers:
+    """AutoModelForCausalLM.generate with its usual cache, greedy."""
+
+    def __init__(self, model: str, form: str) -> None:
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        assert form == "bf16"
+        path = Path(model)
+        where, more = (str(path.parent), {"gguf_file": path.name}) if path.suffix == ".gguf" else (model, {})
+        self.tokenizer = AutoTokenizer.from_pretrained(where, **more)
+        self.model = AutoModelForCausalLM.from_pretrained(where, dtype=torch.bfloat16, **more).eval()
+        self.model.generation_config.eos_token_id = None  # so many tokens, whatever they are
+        self.model.generation_config.pad_token_id = 0
+
+    def ids(self, text: str) -> list[int]:
+        found: list[int] = self.tokenizer(text)["input_ids"]
+        return found
+
+    def run(self, ids: list[int], streams: int, tokens: int) -> tuple[float, int]:
+        import torch
+
+        began = time.perf_counter()
+        out = self.model.generate(
+            torch.tensor([ids] * streams), max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False
+        )
+        return time.perf_counter() - began, out.shape[1] - len(ids)
+
+
+class LlamaCpp:
+    """llama.cpp through xllamacpp: its own clock of prompt and answer."""
+
+    def __init__(self, model: str, form: str, threads: int) -> None:
+        import xllamacpp
+
+        p = xllamacpp.CommonParams()
+        p.model.path, p.n_ctx, p.n_parallel, p.warmup = model, 2048, 1, True
+        p.cpuparams.n_threads = p.cpuparams_batch.n_threads = threads
+        self.server = xllamacpp.Server(p)
+
+    def ids(self, text: str) -> list[int]:
+        raise NotImplementedError  # it reads text
+
+    def timings(self, prompt: str | list[int], tokens: int) -> dict[str, Any]:
+        asked = {
+            "prompt": prompt,
+            "n_predict": tokens,
+            "temperature": 0.0,
+            "ignore_eos": True,
+            "cache_prompt": False,
+        }
+        found: dict[str, Any] = self.server.handle_completions(asked)["timings"]
+        return found
+
+
+def measured(side: Ours | Transformers, streams: int, tokens: int) -> dict[str, float]:
+    """Tokens a second: of answers after their first token, in all streams together; and of a long prompt."""
+    ids = side.ids(PROMPT)
+    side.run(ids, streams, 4)
+    first, _ = side.run(ids, streams, 1)
+    whole, made = side.run(ids, streams, tokens)
+    long = side.ids(text_of(12 * LONG))[:LONG]
+    prompt = min(side.run(long, 1, 1)[0] for _ in range(2)) if streams == 1 else float("nan")
+    return {"decode": streams * (made - 1) / (whole - first), "prompt": LONG / prompt}
+
+
+def loaded(side: str, model: str, form: str, threads: int) -> dict[str, float]:
+    """Seconds from a file to the first token."""
+    if side == "llama.cpp":
+        began = time.perf_counter()
+        LlamaCpp(model, form, threads).timings(PROMPT, 1)
+        return {"first_token": time.perf_counter() - began}
+    import torch
+
+    torch.set_num_threads(threads)
+    began = time.perf_counter()
+    made: Ours | Transformers = Ours(model, form) if side == "ours" else Transformers(model, form)
+    made.run(made.ids(PROMPT), 1, 1)
+    return {"first_token": time.perf_counter() - began}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("side", choices=["ours", "transformers", "llama.cpp"])
+    parser.add_argument("form")
+    parser.add_argument("model")
+    parser.add_argument("--load", action="store_true")
+    parser.add_argument("--streams", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--tokens", type=int, default=128)
+    args = parser.parse_args()
+    if args.load:
+        found = loaded(args.side, args.model, args.form, args.threads)
+    elif args.side == "llama.cpp":
+        peer = LlamaCpp(args.model, args.form, args.threads)
+        peer.timings(PROMPT, 4)
+        said, long = peer.timings(PROMPT, args.tokens), peer.timings(text_of(4 * LONG), 1)
+        found = {"decode": said["predicted_per_second"], "prompt": long["prompt_per_second"]}
+        found["prompt_tokens"] = long["prompt_n"]
+    else:
+        import torch
+
+        torch.set_num_threads(args.threads)
+        side = Ours(args.model, args.form) if args.side == "ours" else Transformers(args.model, args.form)
+        found = measured(side, args.streams, args.tokens)
+    found["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
