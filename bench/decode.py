@@ -22,6 +22,7 @@ from decode_sides import text_of
 
 SIDES = str(Path(__file__).with_name("decode_sides.py"))
 SCORED = 1500  # tokens
+FORMS = ("fp32", "bf16", "8", "4", "4h4")
 
 
 def main() -> None:
@@ -96,7 +97,7 @@ def quality(gguf: Path, tokens: int) -> dict[str, dict[str, float]]:
 
     found: dict[str, dict[str, float]] = {}
     best: torch.Tensor | None = None
-    for form in ("fp32", "bf16", "8", "4", "4h4"):
+    for form in FORMS:
         side = Ours(str(gguf), form)
         model = side.base.loaded.model
         ids = side.ids(text_of(8 * tokens))[: tokens + 1]

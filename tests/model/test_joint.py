@@ -52,7 +52,7 @@ def test_joined_products_are_those_of_the_matrices(bits: int | None, rows: int) 
         want = F.linear(x.float(), dense(proj), proj.bias)
         size = float((x.float().abs() @ dense(proj).abs().T).max())
         torch.testing.assert_close(y.float(), want, atol=8e-3 * size, rtol=0)
-    if bits != 4 or rows <= FEW_ROWS:
+    if bits is None or rows <= FEW_ROWS:
         assert Joint(*parts)(x) is not None  # the kernel was really there
 
 

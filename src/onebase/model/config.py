@@ -30,11 +30,13 @@ class RopeScaling:
     """How rotary positions were stretched to a longer context than the one first trained on (`original` tokens).
 
     linear: positions are divided by `factor`. llama3: slow angles are, quick ones are not, between wavelengths of original / `high` and
-    original / `low` a mixture (Llama 3.1). longrope: each angle has a divisor of its own, from `short` up to `original` tokens and
-    from `long` beyond (2402.13753), and cos and sin are multiplied by `attention`.
+    original / `low` a mixture (Llama 3.1). yarn: a mixture in the number of the angle, between those that turn `high` and `low` times over
+    the original context, in whole numbers where `truncate` says so (2309.00071). longrope: each angle has a divisor of its own, from
+    `short` up to `original` tokens and from `long` beyond (2402.13753). In the last two cos and sin are multiplied by `attention`.
+    dynamic: nothing changes up to `original` tokens; what would beyond depends on how a text was read, so more are refused.
     """
 
-    kind: Literal["linear", "llama3", "longrope"]
+    kind: Literal["linear", "llama3", "yarn", "longrope", "dynamic"]
     factor: float = 1.0
     low: float = 1.0
     high: float = 4.0
@@ -42,6 +44,7 @@ class RopeScaling:
     short: tuple[float, ...] = ()
     long: tuple[float, ...] = ()
     attention: float = 1.0
+    truncate: bool = True
 
 
 @config

@@ -12,7 +12,7 @@ from onebase.model.kernels import Product, dense_product, has_onednn, int4_produ
 from onebase.model.store import Int4, Int8, Stored
 
 FEW_ROWS = 8
-"""Up to here the kernel of 4 bits wins over a dense product (2 cores with AMX; at 16 rows it loses)."""
+"""Up to here the kernel of few bits wins over a dense product (2 cores with AMX; at 16 rows it loses)."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,9 @@ def _packed(parts: Sequence[Part]) -> _Made:
     elif len(dense) == len(parts):
         product = dense_product(dense, biases) if plain else None
     elif len(int8) == len(parts):
-        product = int8_product([m.codes_OI for m in int8], [m.scale_O for m in int8], biases)
+        if all(m.d_out % 16 == 0 and m.d_in % 32 == 0 for m in int8):
+            product = int8_product([m.codes_OI for m in int8], [m.scale_O for m in int8], biases)
+            most = FEW_ROWS * int8[0].d_in
     elif len(int4) == len(parts):
         outputs, group = sum(m.d_out for m in int4), int4[0].group
         if outputs % 16 == 0 and group % 32 == 0 and all(m.group == group for m in int4):

@@ -5,7 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from onebase.model.config import RopeConfig, RopeScaling
+from onebase.errors import UserError
+from onebase.model.config import RopeConfig, RopeScaling, TrunkConfig
 
 
 def rotary_table(cfg: RopeConfig, head_dim: int, pos_BT: Tensor) -> tuple[Tensor, Tensor]:
@@ -16,23 +17,75 @@ def rotary_table(cfg: RopeConfig, head_dim: int, pos_BT: Tensor) -> tuple[Tensor
     inv, size = 1.0 / period, 1.0
     inv = inv.half().float() if cfg.half else inv
     if cfg.scaling is not None:
-        inv, size = _scaled(period, cfg.scaling, pos_BT), cfg.scaling.attention
+        inv, size = _scaled(period, cfg, pos_BT), cfg.scaling.attention
     angle_BTR = pos_BT.float()[..., None] * inv
     return angle_BTR.cos()[:, None] * size, angle_BTR.sin()[:, None] * size
 
 
-def _scaled(period: Tensor, cfg: RopeScaling, pos_BT: Tensor) -> Tensor:
-    """The angles per position after stretching, see RopeScaling; `period` is 1 / angle before."""
-    inv = 1.0 / period
+def _scaled(period_R: Tensor, rope: RopeConfig, pos_BT: Tensor) -> Tensor:
+    """The angles per position after stretching, [R/2] or [B, 1, R/2], see RopeScaling; `period` is 1 / angle before."""
+    cfg, inv_R = rope.scaling, 1.0 / period_R
+    assert cfg is not None
     if cfg.kind == "linear":
-        return inv / cfg.factor
+        return inv_R / cfg.factor
+    if cfg.kind == "dynamic":
+        if int(pos_BT.max()) >= cfg.original:
+            raise UserError(
+                f"this base reads at most {cfg.original:,} tokens here: beyond them its positions turn by how a text was read",
+                "shorten the text",
+            )
+        return inv_R
     if cfg.kind == "longrope":
-        # Which divisors hold depends on the longest text seen, as in the models trained so.
-        divisors = cfg.long if int(pos_BT.max()) >= cfg.original else cfg.short
-        return 1.0 / (torch.tensor(divisors, device=period.device) * period)
-    turns = cfg.original / (2 * math.pi / inv)  # of each angle over the original context
-    kept = ((turns - cfg.low) / (cfg.high - cfg.low)).clamp(0, 1)
-    return (1 - kept) * inv / cfg.factor + kept * inv
+        # Which divisors hold depends on the longest text seen, as in the models trained so: of each row by itself.
+        far_B11 = (pos_BT.amax(-1) >= cfg.original)[:, None, None]
+        long, short = (torch.tensor(x, device=period_R.device) for x in (cfg.long, cfg.short))
+        return 1.0 / (torch.where(far_B11, long, short) * period_R)
+    if cfg.kind == "yarn":
+        ramp_R = _ramp(cfg, rope.base, len(period_R)).to(period_R.device)
+        kept_R = 1 - ramp_R
+        return 1.0 / (cfg.factor * period_R) * (1 - kept_R) + inv_R * kept_R
+    turns_R = cfg.original / (2 * math.pi / inv_R)  # of each angle over the original context
+    kept_R = ((turns_R - cfg.low) / (cfg.high - cfg.low)).clamp(0, 1)
+    return (1 - kept_R) * inv_R / cfg.factor + kept_R * inv_R
+
+
+def _ramp(cfg: RopeScaling, base: float, count: int) -> Tensor:
+    """YaRN: 0 for angles that stay, 1 for those that are divided by `factor`, fp32 [count]."""
+
+    def number(turns: float) -> float:
+        """Which angle turns so often over the original context; a number with a fraction."""
+        return 2 * count * math.log(cfg.original / (turns * 2 * math.pi)) / (2 * math.log(base))
+
+    low, high = number(cfg.high), number(cfg.low)
+    if cfg.truncate:
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, 2 * count - 1)
+    high += 0.001 if low == high else 0
+    return ((torch.arange(count, dtype=torch.float32) - low) / (high - low)).clamp(0, 1)
+
+
+def room(cfg: TrunkConfig, context: int, prompt: int) -> int:
+    """How far a text that begins with `prompt` tokens may go on from a cache: to the end of the context, or to where positions begin to
+    turn otherwise (longrope), for then the cached keys would have to be made anew."""
+    turns = [b.attn.rope.scaling for b in cfg.blocks if b.attn.rope and b.attn.rope.scaling]
+    ends = [
+        s.original for s in turns if s.kind == "dynamic" or (s.kind == "longrope" and prompt <= s.original)
+    ]
+    return min([context, *ends])
+
+
+def refuse_crossing(cfg: TrunkConfig, held_BS: Tensor, pos_BT: Tensor) -> None:
+    """Raises UserError where tokens come beyond `original` of longrope while the cached ones (at `held`) were turned as those before it."""
+    for end in {
+        b.attn.rope.scaling.original
+        for b in cfg.blocks
+        if b.attn.rope and b.attn.rope.scaling and b.attn.rope.scaling.kind == "longrope"
+    }:
+        if bool(((held_BS.amax(-1) < end) & (pos_BT.amax(-1) >= end)).any()):
+            raise UserError(
+                f"from token {end + 1:,} on this base turns all positions otherwise: a cache that ends before cannot go on beyond",
+                "give the longer text whole",
+            )
 
 
 def turns(cos_B1TR: Tensor, sin_B1TR: Tensor) -> tuple[Tensor, Tensor]:

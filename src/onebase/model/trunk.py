@@ -15,7 +15,7 @@ from onebase.model.cross import CrossAttention, KeysValues, Memory
 from onebase.model.feedforward import FeedForward
 from onebase.model.mask import Causal, Cols, Everything, Mask, SameDocument, Window
 from onebase.model.norm import Norm
-from onebase.model.position import rotary_table, turns
+from onebase.model.position import refuse_crossing, rotary_table, turns
 from onebase.model.proj import Active, Proj
 
 
@@ -128,6 +128,8 @@ class Trunk(nn.Module):
         and values: later calls with that cache need give none.
         """
         mask = self.default_mask() if mask is None else mask
+        if cache is not None and cache.cols is not None:
+            refuse_crossing(self.cfg, cache.cols.pos, cols.pos)
         keys = cache.extend(cols) if cache is not None else cols
         lowered: dict[tuple[int | None, float | None], Lowered] = {}
         tables: dict[str, tuple[Tensor, Tensor] | None] = {}
