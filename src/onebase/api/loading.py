@@ -11,14 +11,15 @@ from onebase.artifact.files import MANIFEST
 from onebase.base.folder import load_base, save_base
 from onebase.errors import UserError
 from onebase.govern.store import Store
+from onebase.interop import hub
 from onebase.model.device import compute_dtype, pick_device
 from onebase.train.listen import Listener
-from onebase.train.signals import EXIT_STOPPED
+from onebase.train.signals import Stopped
 
 
 def load(ref: str | Path, *, device: str = "cpu", dtype: str = "fp32") -> Base:
     """Open a base: an existing path (a base folder, a run folder that holds `base/`, or an open model: docs/bases.md), then a name
-    in the store.
+    in the store, then `hf:org/name[@revision]` or `hf:org/name/file.gguf` on the Hugging Face Hub.
 
     device: cpu, cuda, mps or auto; dtype of activations: fp32, bf16 or auto. Raises UserError naming what is known.
     """
@@ -50,8 +51,16 @@ def find_base(ref: str | Path) -> Path:
 
 
 def find_artifact(ref: str | Path) -> Path:
-    """The folder that `ref` means: an existing path, then a name in the store. Raises UserError with names that are near."""
-    return Store().resolve(str(ref))
+    """The folder that `ref` means: an existing path, then a name in the store, then `hf:org/name` (a name on the Hugging Face Hub, which is
+    fetched). Raises UserError with names that are near."""
+    if hub.is_name(ref):
+        return hub.fetch(ref)
+    try:
+        return Store().resolve(str(ref))
+    except UserError as e:
+        if hub.looks_like_one(ref):
+            raise UserError(e.cause, f"{e.remedy}; on the Hugging Face Hub it would be hf:{ref}") from None
+        raise
 
 
 def pretrain(
@@ -74,9 +83,3 @@ def pretrain(
     if finished.base is None:
         raise Stopped(f"stopped and saved in {finished.out}", "run the same command to go on")
     return Base(finished.base)
-
-
-class Stopped(UserError):
-    """The run was asked to stop and has saved; the same call goes on."""
-
-    exit_status = EXIT_STOPPED

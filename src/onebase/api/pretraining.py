@@ -191,7 +191,8 @@ def _tokenizer(recipe: Recipe, out: Path, dataset: Dataset, tell: Tell) -> Token
     path = out / "tokenizer.json"
     if not path.is_file():
         began = time.perf_counter()
-        made = Tokenizer.train(_sample(dataset, recipe.tokenizer.train_bytes), recipe.model.vocab_size)
+        texts, model = _sample(dataset, recipe.tokenizer.train_bytes), recipe.model
+        made = Tokenizer.train(texts, model.vocab_size, portable=model.portable)
         made.save(path)
         tell(f"tokenizer: {made.vocab_size} tokens, trained in {time.perf_counter() - began:.1f} s")
     return Tokenizer.from_file(path)

@@ -22,7 +22,7 @@ from onebase.artifact.disk import disk_errors
 from onebase.artifact.files import canonical_json
 from onebase.errors import ArtifactError
 
-_DTYPES = {
+DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
     "F16": torch.float16,
@@ -39,7 +39,8 @@ _DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
-_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+"""Number formats as the file calls them."""
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 def save_tensors(
@@ -82,7 +83,7 @@ def read_header(path: str | Path) -> tuple[dict[str, str], dict[str, tuple[torch
     try:
         with safe_open(path, framework="pt") as f:
             parts = {name: f.get_slice(name) for name in f.keys()}  # noqa: SIM118 (not a dict)
-            shapes = {n: (_DTYPES[s.get_dtype()], tuple(s.get_shape())) for n, s in parts.items()}
+            shapes = {n: (DTYPES[s.get_dtype()], tuple(s.get_shape())) for n, s in parts.items()}
             return dict(f.metadata() or {}), shapes
     except (SafetensorError, OSError) as e:
         raise _unreadable(path, e) from None

@@ -5,12 +5,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from onebase.base.config import BaseConfig
+from onebase.base.links import Link
+from onebase.codec.image.config import ImageCodecConfig, PixelsConfig
+from onebase.codec.kinds import CodecConfig
+from onebase.codec.text.codec import TextCodec
 from onebase.codec.text.modules import TextCodecConfig
 from onebase.config import to_dict
 from onebase.errors import ConfigError
 from onebase.interop.reader import Reader
 from onebase.interop.rules import Rule, Rules
 from onebase.model.config import InitConfig
+from onebase.trees import differences
 
 Tree = dict[str, Any]
 
@@ -20,7 +25,8 @@ class Family:
     """read: their config as ours (raises ConfigError for what we lack). write: ours as theirs, as well as the format can say it;
     `written` finds what it could not say. rules: between their tensors and ours, by the names of a model with its head.
     prefix: what the trunk's tensors begin with there; a trunk saved without its head lacks it. spellings: (theirs, that of the
-    rules), how names begin in checkpoints of other savers."""
+    rules), how names begin in checkpoints of other savers; of a model with several parts each may have its own. told: the config with what
+    only the tokenizer says. beside: other files of JSON that belong to an exported base."""
 
     model_types: tuple[str, ...]
     read: Callable[[Reader], BaseConfig]
@@ -28,16 +34,34 @@ class Family:
     rules: Callable[[BaseConfig], Rules]
     prefix: str = ""
     spellings: tuple[tuple[str, str], ...] = ()
+    told: Callable[[BaseConfig, TextCodec], BaseConfig] | None = None
+    beside: Callable[[BaseConfig], Mapping[str, Tree]] | None = None
 
 
 def plain(cfg: BaseConfig) -> BaseConfig:
-    """The config without how its weights once started: that is not in a foreign checkpoint."""
+    """The config without what stands elsewhere: how its weights once started, which is not in a foreign checkpoint, and how pictures are
+    prepared, which has a file of its own there."""
     trunks = {name: replace(t, init=InitConfig()) for name, t in cfg.trunks.items()}
-    codecs = {
-        name: replace(c, embed_std=0.02, head_std=0.02) if isinstance(c, TextCodecConfig) else c
-        for name, c in cfg.codecs.items()
-    }
-    return replace(cfg, trunks=trunks, codecs=codecs)
+    return replace(cfg, trunks=trunks, codecs={name: _plain_codec(c) for name, c in cfg.codecs.items()})
+
+
+def untold(cfg: BaseConfig) -> BaseConfig:
+    """The config without what only a tokenizer says."""
+    return replace(cfg, links=tuple(_untold_link(x) for x in cfg.links))
+
+
+def _untold_link(link: Link) -> Link:
+    if link.connector is None:
+        return link
+    return replace(link, connector=replace(link.connector, before=(), after=()))
+
+
+def _plain_codec(codec: CodecConfig) -> CodecConfig:
+    if isinstance(codec, TextCodecConfig):
+        return replace(codec, embed_std=0.02, head_std=0.02)
+    if isinstance(codec, ImageCodecConfig):
+        return replace(codec, pixels=PixelsConfig())
+    return codec
 
 
 def written(family: Family, cfg: BaseConfig) -> Tree:
@@ -50,20 +74,12 @@ def written(family: Family, cfg: BaseConfig) -> Tree:
         found = family.read(Reader(tree, "the exported config", names))
     except ConfigError as e:
         raise ConfigError(f"{what} this base: {e.cause}", remedy) from None
-    wanted = plain(cfg)
+    wanted = plain(untold(cfg) if family.told else cfg)
     if plain(found) != wanted:
-        name, ours, theirs = _first_difference(to_dict(wanted), to_dict(plain(found)))
-        raise ConfigError(f"{what} {name} = {ours!r} (there it means {theirs!r})", remedy)
+        name, ours, theirs = next(differences(to_dict(wanted), to_dict(plain(found))))
+        raise ConfigError(f"{what} {name} = {_short(ours)} (there it means {_short(theirs)})", remedy)
     return tree
 
 
-def _first_difference(a: Any, b: Any, name: str = "") -> tuple[str, Any, Any]:
-    if isinstance(a, Mapping) and isinstance(b, Mapping):
-        for key in sorted(a.keys() | b.keys()):
-            if a.get(key) != b.get(key):
-                return _first_difference(a.get(key), b.get(key), f"{name}.{key}".lstrip("."))
-    if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
-        for i, (x, y) in enumerate(zip(a, b, strict=True)):
-            if x != y:
-                return _first_difference(x, y, f"{name}.{i}")
-    return name, a, b
+def _short(value: Any) -> str:
+    return value if len(value := repr(value)) <= 100 else value[:100] + " ..."

@@ -1,14 +1,19 @@
 """Hugging Face folders: config.json and safetensors, whole or in shards. Opened strictly: the folder may come from anywhere."""
 
 import json
+import struct
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from onebase.artifact.tensors import DTYPES
 from onebase.errors import ArtifactError
+from onebase.interop.bytes_in import read_tensor
 from onebase.interop.rules import Shape
 
 CONFIG = "config.json"
@@ -36,32 +41,34 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 class HFFolder:
-    """The tensors of a folder, memory-mapped. Raises ArtifactError for what is missing, damaged, or would leave the folder."""
+    """The tensors of a folder. Raises ArtifactError for what is missing, damaged, or would leave the folder."""
 
-    fresh = False
+    fresh = True
 
     def __init__(self, path: Path) -> None:
         self.path, self.where = path, str(path)
         self.config = read_json(path / CONFIG)
-        self._file: dict[str, Path] = {}
-        self._shape: dict[str, Shape] = {}
+        self._at: dict[str, Entry] = {}
         for file in self._files():
-            for name, shape in _header(file).items():
-                if name in self._file:
+            for name, entry in read_entries(file).items():
+                if name in self._at:
                     raise ArtifactError(
-                        f"{file}: tensor {name!r} is in {self._file[name].name} too",
+                        f"{file}: tensor {name!r} is in {self._at[name].file.name} too",
                         "take an intact copy of the folder",
                     )
-                self._file[name], self._shape[name] = file, shape
+                self._at[name] = entry
 
     def shapes(self) -> Mapping[str, Shape]:
-        return self._shape
+        return {name: entry.shape for name, entry in self._at.items()}
 
     def read(self, name: str) -> Tensor:
-        # Opened for each tensor: a handle that stays open keeps every page that was read, twice the weights in the end.
-        with safe_open(str(self._file[name]), framework="pt") as f:
-            tensor: Tensor = f.get_tensor(name)
-        return tensor
+        entry = self._at[name]
+        if entry.dtype is None:
+            raise ArtifactError(
+                f"{entry.file}: tensor {name!r} is of type {entry.kind}, which PyTorch does not have here",
+                "give the checkpoint in another number format",
+            )
+        return read_tensor(entry.file, entry.start, entry.shape, entry.dtype)
 
     def _files(self) -> list[Path]:
         if not (self.path / INDEX).is_file():
@@ -74,9 +81,9 @@ class HFFolder:
             raise ArtifactError(f"{self.path / INDEX} has no weight_map", "take an intact copy of the folder")
         files = []
         for name in sorted({str(x) for x in table.values()}):
-            if Path(name).name != name or not name.endswith(".safetensors"):
+            if Path(name).name != name or not name.endswith(".safetensors") or len(name) > 255:
                 raise ArtifactError(
-                    f"{self.path / INDEX} names the shard {name!r}",
+                    f"{self.path / INDEX} names the shard {name[:300]!r}",
                     "a shard is a .safetensors file in the same folder",
                 )
             file = self.path / name
@@ -84,7 +91,7 @@ class HFFolder:
                 raise ArtifactError(f"shard {file} is missing", "take an intact copy of the folder")
             files.append(file)
         listed = set(table)
-        held = {name for file in files for name in _header(file)}
+        held = {name for file in files for name in read_entries(file)}
         for name in sorted(listed ^ held):
             what = "is in no shard" if name in listed else "is not in the index"
             raise ArtifactError(f"{self.path}: tensor {name!r} {what}", "take an intact copy of the folder")
@@ -104,12 +111,32 @@ class HFFolder:
         )
 
 
-def _header(file: Path) -> dict[str, Shape]:
-    """Names and shapes. The library refuses headers that are too large and offsets that overlap or leave the file."""
+@dataclass(frozen=True)
+class Entry:
+    """One tensor: its type as the format calls it and as PyTorch has it (None where it does not), and where its bytes begin."""
+
+    file: Path
+    kind: str
+    dtype: torch.dtype | None
+    shape: Shape
+    start: int
+
+
+def read_entries(file: Path) -> dict[str, Entry]:
+    """What a file holds. The library refuses headers that are too large and offsets that overlap or leave the file; they are read
+    from the header after it has found nothing wrong."""
     try:
         with safe_open(str(file), framework="pt") as f:
-            return {name: tuple(f.get_slice(name).get_shape()) for name in f.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError, OverflowError) as e:
+            known = {name: f.get_slice(name) for name in f.keys()}  # noqa: SIM118
+            found = {name: (x.get_dtype(), tuple(x.get_shape())) for name, x in known.items()}
+        with open(file, "rb") as f:
+            (size,) = struct.unpack("<Q", f.read(8))
+            header = json.loads(f.read(size))
+        return {
+            name: Entry(file, kind, DTYPES.get(kind), shape, 8 + size + int(header[name]["data_offsets"][0]))
+            for name, (kind, shape) in found.items()
+        }
+    except (SafetensorError, OSError, ValueError, OverflowError, RecursionError) as e:
         raise ArtifactError(
             f"{file} is not a whole safetensors file: {e}", "take an intact copy of it"
         ) from None

@@ -55,10 +55,10 @@ def place(cfg: BaseConfig, family: Family, source: Source, *, dtype: torch.dtype
 
 def spelled(rules: Rules, family: Family, theirs: Mapping[str, Shape]) -> Rules:
     """The rules by the names that this checkpoint uses: as its saver spells them, or of a trunk saved alone."""
-    for begin, ours in family.spellings:
-        if any(name.startswith(begin) for name in theirs):
-            return _renamed(rules, ours, begin)
-    return shortened(rules, family.prefix, theirs)
+    found = [(begin, ours) for begin, ours in family.spellings if any(n.startswith(begin) for n in theirs)]
+    for begin, ours in found:  # of a model with several parts each may begin in a way of its own
+        rules = _renamed(rules, ours, begin)
+    return rules if found else shortened(rules, family.prefix, theirs)
 
 
 def shortened(rules: Rules, prefix: str, theirs: Mapping[str, Shape]) -> Rules:

@@ -18,6 +18,7 @@ from onebase.codec.text.template import ChatTemplate
 from onebase.codec.text.tokenizer import Tokenizer
 from onebase.errors import ArtifactError, ConfigError, DataError
 from onebase.interop.folder import CONFIG, read_json
+from onebase.interop.vocab_json import read_merges, with_word_ends
 from onebase.interop.vocab_txt import read_vocab
 
 TOKENIZER = "tokenizer.json"
@@ -25,6 +26,8 @@ TOKENIZER_CONFIG = "tokenizer_config.json"
 SPECIALS = "special_tokens_map.json"
 GENERATION = "generation_config.json"
 TEMPLATE = "chat_template.jinja"
+OLD_TEMPLATE = "chat_template.json"
+"""Where models of images and text had theirs before 2025."""
 SLOW = (
     "tokenizer.model",
     "spiece.model",
@@ -35,6 +38,8 @@ SLOW = (
 )
 """Tokenizers in other formats: what a folder may have instead."""
 MAX_TEMPLATE = 1 << 18
+MAX_ID = 2**23
+"""A vocabulary of a million tokens is a large one; memory is taken up to the largest id."""
 Tree = dict[str, Any]
 
 
@@ -56,6 +61,10 @@ def read_codec(folder: Path, rows: int) -> TextCodec:
 def check_rows(tokenizer: Tokenizer, rows: int, where: str) -> None:
     """Refuse a tokenizer with more tokens than rows of embeddings. A padded matrix has more rows than tokens: that is well; so are
     special tokens without a row (of pictures, say) that no text and no role can ever mean. Raises ArtifactError."""
+    if tokenizer.vocab_size > MAX_ID:
+        raise ArtifactError(
+            f"{where} has a token with id {tokenizer.vocab_size - 1:,}", "no vocabulary is so large"
+        )
     beyond = set(range(rows, tokenizer.vocab_size))
     unused = {i for name, i in tokenizer.specials.items() if name not in tokenizer.roles.names}
     if beyond - unused:
@@ -67,9 +76,11 @@ def check_rows(tokenizer: Tokenizer, rows: int, where: str) -> None:
 
 def _tokenizer(folder: Path, said: Tree) -> tuple[Tree, Tree]:
     if (folder / TOKENIZER).is_file():
-        return read_json(folder / TOKENIZER), said
+        return with_word_ends(read_json(folder / TOKENIZER)), said
     if (found := read_vocab(folder, said)) is not None:
         return found
+    if (found := read_merges(folder, said)) is not None:
+        return with_word_ends(found[0]), found[1]
     other = next((n for n in SLOW if (folder / n).is_file()), None)
     raise ArtifactError(
         f"{folder} has its tokenizer as {other} and not as {TOKENIZER}"
@@ -87,7 +98,9 @@ def _optional(file: Path) -> Tree:
 def _inner(folder: Path, tree: Tree) -> tokenizers.Tokenizer:
     try:
         return tokenizers.Tokenizer.from_str(json.dumps(tree))
-    except Exception as e:  # the library raises bare Exception
+    except BaseException as e:  # the library raises bare Exception, or a panic, which is none
+        if not isinstance(e, Exception) and type(e).__name__ != "PanicException":
+            raise
         raise ArtifactError(
             f"{folder / TOKENIZER} is not a tokenizer file: {str(e)[:300]}",
             "take an intact copy of the folder",
@@ -100,7 +113,7 @@ def _roles(folder: Path, tree: Tree, said: Tree, names: Tree) -> Roles:
     vocab = _vocab(tree, where)
     added = tree.setdefault("added_tokens", []) or []
     tree["added_tokens"] = added
-    if not isinstance(added, list) or not all(isinstance(t, dict) and "content" in t for t in added):
+    if not isinstance(added, list) or not all(_is_token(t) for t in added):
         raise ArtifactError(f"{where}: 'added_tokens' is no list of tokens", "take an intact copy of it")
     ids = vocab | {str(t["content"]): t.get("id") for t in added}
     by_id = {i: name for name, i in ids.items()}
@@ -142,12 +155,26 @@ def _roles(folder: Path, tree: Tree, said: Tree, names: Tree) -> Roles:
     return roles
 
 
+def _is_pair(entry: Any) -> bool:
+    """Is this a piece of a Unigram vocabulary: a text, and its score?"""
+    return isinstance(entry, list) and bool(entry) and isinstance(entry[0], str)
+
+
+def _is_token(entry: Any) -> bool:
+    """Is this an added token: a text, and an id if it has one?"""
+    return (
+        isinstance(entry, dict)
+        and isinstance(entry.get("content"), str)
+        and isinstance(entry.get("id"), int | None)
+    )
+
+
 def _vocab(tree: Tree, where: str) -> dict[str, int]:
     model = tree.get("model")
     vocab = model.get("vocab") if isinstance(model, dict) else None
     if isinstance(vocab, list):  # Unigram: pairs of a piece and its score
-        vocab = {pair[0]: i for i, pair in enumerate(vocab) if isinstance(pair, list) and pair}
-    if not isinstance(vocab, dict) or not vocab:
+        vocab = {pair[0]: i for i, pair in enumerate(vocab) if _is_pair(pair)}
+    if not isinstance(vocab, dict) or not vocab or not all(isinstance(i, int) for i in vocab.values()):
         raise ArtifactError(f"{where} has no vocabulary", "take an intact copy of it")
     return vocab
 
@@ -232,6 +259,9 @@ def _template(folder: Path, said: Tree, tokenizer: Tokenizer) -> ChatTemplate:
         if file.stat().st_size > 4 * MAX_TEMPLATE:
             raise ArtifactError(f"{file} has {file.stat().st_size:,} bytes", "no chat template is so long")
         source: Any = file.read_text(encoding="utf-8", errors="replace")
+    elif (folder / OLD_TEMPLATE).is_file():
+        where = str(folder / OLD_TEMPLATE)
+        source = read_json(folder / OLD_TEMPLATE).get("chat_template")
     else:
         where = f"{folder / TOKENIZER_CONFIG}: chat_template"
         source = said.get("chat_template")

@@ -5,8 +5,16 @@ import signal
 import threading
 from types import FrameType, TracebackType
 
+from onebase.errors import UserError
+
 EXIT_STOPPED = 75
 """Exit status of a run that was asked to stop and saved: EX_TEMPFAIL, start the same command again to go on."""
+
+
+class Stopped(UserError):
+    """The work was asked to stop. A run has saved, and the same call goes on; shorter work begins anew."""
+
+    exit_status = EXIT_STOPPED
 
 
 class StopSignals:

@@ -30,6 +30,11 @@ PATTERN = (
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}"
     r"| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
 )
+# Llama 3's: llama.cpp knows patterns by name alone, and none of those it knows cuts numbers as ours does.
+PORTABLE = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 
 
 class Tokenizer:
@@ -72,12 +77,13 @@ class Tokenizer:
         )
 
     @classmethod
-    def train(cls, texts: Iterable[str], vocab_size: int, specials: Sequence[str] = SPECIALS) -> Tokenizer:
+    def train(
+        cls, texts: Iterable[str], vocab_size: int, specials: Sequence[str] = SPECIALS, portable: bool = False
+    ) -> Tokenizer:
         """Learn merges from `texts` (streamed). The same texts in any order give the same tokenizer.
 
-        The vocabulary is smaller than `vocab_size` when the texts have too few repeats to fill it.
-        Raises ConfigError when `vocab_size` cannot hold the 256 bytes and the specials.
-        """
+        portable: cut text as Llama 3 does, which every other program can say. The vocabulary is smaller than `vocab_size` when the texts have too few repeats to fill it.
+        Raises ConfigError when `vocab_size` cannot hold the 256 bytes and the specials."""
         least = 256 + len(specials)
         if vocab_size < least:
             raise ConfigError(
@@ -85,7 +91,7 @@ class Tokenizer:
                 f"use at least {least}",
             )
         inner = tokenizers.Tokenizer(models.BPE())
-        split = pre_tokenizers.Split(Regex(PATTERN), "isolated")
+        split = pre_tokenizers.Split(Regex(PORTABLE if portable else PATTERN), "isolated")
         inner.pre_tokenizer = pre_tokenizers.Sequence(
             [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
         )
@@ -98,6 +104,8 @@ class Tokenizer:
             show_progress=False,
         )
         inner.train_from_iterator(checked(texts), trainer)
+        if portable:  # as Llama 3's again: a word that is a token is that token
+            inner.model.ignore_merges = True
         return cls(inner)
 
     @classmethod

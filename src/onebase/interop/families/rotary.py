@@ -20,6 +20,7 @@ KNOWN = {
     *("rope_theta", "rope_type", "type", "factor", "partial_rotary_factor", "attention_factor"),
     *("short_factor", "long_factor", "low_freq_factor", "high_freq_factor", ORIGINAL),
 }
+YARN = {"beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"}
 
 
 def rope(
@@ -37,7 +38,7 @@ def one_rope(
     r: Reader, s: Reader, theta: float, head_dim: int, *, original: int | None = None, partial: bool = False
 ) -> RopeConfig:
     """Rotary positions by the map `s` of the config `r`. Every key of it changes the angles, so an unknown one is refused."""
-    for key in sorted(s.data.keys() - KNOWN):
+    for key in sorted(s.data.keys() - (KNOWN | YARN if _kind(s) == "yarn" else KNOWN)):
         s.must(key, None, None, "what it does to rotary positions is not known")
     part = s.positive("partial_rotary_factor", r.positive("partial_rotary_factor", 1.0))
     dim = int(head_dim * part)
@@ -52,15 +53,23 @@ def one_rope(
     )
 
 
+def _kind(s: Reader) -> str:
+    return s.get("rope_type", str, s.get("type", str, "default"))
+
+
 def _scaling(r: Reader, s: Reader, dim: int, original: int | None) -> RopeScaling | None:
-    kind = s.get("rope_type", str, s.get("type", str, "default"))
+    kind = _kind(s)
     if kind == "default":
         return None
     if kind == "linear":
         return RopeScaling(kind="linear", factor=s.positive("factor"))
     # A key of the config itself wins over one in the map, as it does there.
     context = r.size("max_position_embeddings", 2048, 2**40)
+    if kind == "dynamic":
+        return RopeScaling(kind="dynamic", factor=s.positive("factor"), original=context)
     first = r.size(ORIGINAL, original or s.size(ORIGINAL, context, 2**40), 2**40)
+    if kind == "yarn":
+        return _yarn(s, context, first)
     if kind == "llama3":
         low, high = s.positive("low_freq_factor"), s.positive("high_freq_factor")
         if high <= low:
@@ -76,7 +85,34 @@ def _scaling(r: Reader, s: Reader, dim: int, original: int | None) -> RopeScalin
             long=_divisors(s, "long_factor", dim // 2),
             attention=s.positive("attention_factor", size),
         )
-    raise s.refuse("rope_type" if s.has("rope_type") else "type", "default, linear, llama3, longrope")
+    accepted = "default, linear, dynamic, llama3, yarn, longrope"
+    raise s.refuse("rope_type" if s.has("rope_type") else "type", accepted)
+
+
+def _yarn(s: Reader, context: int, first: int) -> RopeScaling:
+    """YaRN (2309.00071). How much cos and sin grow follows from the factor, or from two shares of its logarithm (DeepSeek)."""
+
+    def growth(share: float) -> float:
+        return 1.0 if factor <= 1 else 0.1 * share * math.log(factor) + 1.0
+
+    factor = s.positive("factor", context / first)
+    shares = [s.get(key, float, 0.0) for key in ("mscale", "mscale_all_dim")]
+    size = growth(shares[0]) / growth(shares[1]) if all(shares) else growth(1.0)
+    # A 0 there is the default.
+    quick, slow = (
+        s.get(key, float, 0.0) or usual for key, usual in (("beta_fast", 32.0), ("beta_slow", 1.0))
+    )
+    if not 0 < slow < quick:
+        raise s.refuse("beta_fast", f"a number above beta_slow ({slow})")
+    return RopeScaling(
+        kind="yarn",
+        factor=factor,
+        low=slow,
+        high=quick,
+        original=first,
+        attention=s.positive("attention_factor", size),
+        truncate=s.get("truncate", bool, True),
+    )
 
 
 def _divisors(s: Reader, key: str, count: int) -> tuple[float, ...]:
@@ -100,8 +136,16 @@ def rope_map(cfg: RopeConfig, head_dim: int) -> Tree:
     if s is None:
         return tree
     tree["rope_type"] = s.kind
-    if s.kind in ("linear", "llama3"):
+    if s.kind in ("linear", "llama3", "yarn", "dynamic"):
         tree["factor"] = s.factor
+    if s.kind == "yarn":
+        tree |= {
+            "beta_fast": s.high,
+            "beta_slow": s.low,
+            "attention_factor": s.attention,
+            ORIGINAL: s.original,
+        }
+        tree |= {} if s.truncate else {"truncate": False}
     if s.kind == "llama3":
         tree |= {"low_freq_factor": s.low, "high_freq_factor": s.high, ORIGINAL: s.original}
     if s.kind == "longrope":

@@ -4,6 +4,7 @@ Source: ggml docs/gguf.md for keys, the tables in `gguf.constants` for tensor na
 an output matrix, stretched rotary angles) the tensors say it: by their names, and small tables by their numbers under their own name.
 """
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -107,9 +108,26 @@ def _scaling(r: Reader, a: str, base: float, dim: int) -> RopeScaling | None:
     if r.has(TABLES[0]):
         r.must(f"{a}.rope.scaling.factor", 1.0, 1.0, "the angles are stretched by rope_freqs.weight already")
         return _divided(tuple(r.get(TABLES[0], list)), base, dim, original or 8192, context)
+    if kind == "yarn":
+        return _yarn(r, a, factor, original or context)
     if kind not in ("none", "linear"):
-        raise r.refuse(f"{a}.rope.scaling.type", "none, linear, longrope with its two tables")
+        raise r.refuse(f"{a}.rope.scaling.type", "none, linear, yarn, longrope with its two tables")
     return None if factor == 1.0 or kind == "none" else RopeScaling(kind="linear", factor=factor)
+
+
+def _yarn(r: Reader, a: str, factor: float, original: int) -> RopeScaling:
+    """YaRN as llama.cpp has it: cos and sin grow with the logarithm of the factor."""
+    for key in ("yarn_ext_factor", "yarn_attn_factor"):
+        r.must(f"{a}.rope.scaling.{key}", 1.0, 1.0, "what it changes is not known")
+    r.must(f"{a}.rope.scaling.yarn_log_multiplier", 0.0, 0.0, "what it changes is not known")
+    return RopeScaling(
+        kind="yarn",
+        factor=factor,
+        high=r.positive(f"{a}.rope.scaling.yarn_beta_fast", 32.0),
+        low=r.positive(f"{a}.rope.scaling.yarn_beta_slow", 1.0),
+        original=original,
+        attention=1.0 if factor <= 1 else 0.1 * math.log(factor) + 1.0,
+    )
 
 
 def _divided(table: tuple[float, ...], base: float, dim: int, original: int, context: int) -> RopeScaling:

@@ -34,6 +34,14 @@ def llama_tree(cfg: BaseConfig) -> Tree:
     scaling = attn.rope.scaling
     if scaling is not None and scaling.kind == "linear":
         tree |= {"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": single(scaling.factor)}
+    elif scaling is not None and scaling.kind == "yarn":
+        head = "llama.rope.scaling"
+        tree |= {f"{head}.type": "yarn", f"{head}.factor": single(scaling.factor)}
+        tree |= {f"{head}.original_context_length": scaling.original}
+        tree |= {
+            f"{head}.yarn_beta_fast": single(scaling.high),
+            f"{head}.yarn_beta_slow": single(scaling.low),
+        }
     elif scaling is not None:
         # llama.cpp has no formula for these: the divisors stand in a tensor.
         tree[TABLES[0]] = divisors(scaling, attn.rope.base, attn.head_dim)

@@ -1,6 +1,5 @@
-"""Tensors of a GGUF file, or of one split over several, memory-mapped and decoded when they are read."""
+"""Tensors of a GGUF file, or of one split over several, read and decoded when they are asked for."""
 
-import mmap
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from onebase.errors import ArtifactError, UserError
+from onebase.interop.bytes_in import opened, read_into, read_tensor
 from onebase.interop.gguf.header import Entry, Header, open_file, read_header
 from onebase.interop.rules import Shape
 
@@ -33,14 +33,14 @@ class GGUFFile:
         self.path, self.where = path, str(path)
         first = self._open(path)
         self.metadata: dict[str, Any] = first[1].metadata
-        self._at: dict[str, tuple[mmap.mmap, Entry]] = {}
+        self._at: dict[str, tuple[Path, Entry]] = {}
         parts = [first, *self._others()]
-        self.files = tuple(Path(header.where) for _, header in parts)
-        for data, header in parts:
+        self.files = tuple(file for file, _ in parts)
+        for file, header in parts:
             for name, entry in header.tensors.items():
                 if name in self._at:
                     raise ArtifactError(f"{header.where}: tensor {name!r} is in another part too", _WHOLE)
-                self._at[name] = data, entry
+                self._at[name] = file, entry
         total = self.metadata.get("split.tensors.count", len(self._at))
         if total != len(self._at):
             raise ArtifactError(
@@ -55,22 +55,15 @@ class GGUFFile:
         return {name: entry.kind.name for name, (_, entry) in self._at.items()}
 
     def read(self, name: str) -> Tensor:
-        data, entry = self._at[name]
+        file, entry = self._at[name]
         if entry.kind.name in _PLAIN:
-            flat = torch.frombuffer(
-                data,
-                dtype=_PLAIN[entry.kind.name],
-                count=entry.size // entry.kind.size,
-                offset=entry.start,
-            )
-            return flat.view(entry.shape).clone()
-        return _decoded(np.frombuffer(data, np.uint8, entry.size, entry.start), entry)
+            return read_tensor(file, entry.start, entry.shape, _PLAIN[entry.kind.name])
+        return _decoded(file, entry)
 
-    def _open(self, path: Path) -> tuple[mmap.mmap, Header]:
-        data = open_file(path)
-        return data, read_header(data, str(path))
+    def _open(self, path: Path) -> tuple[Path, Header]:
+        return path, read_header(open_file(path), str(path))  # mapped for its header alone
 
-    def _others(self) -> list[tuple[mmap.mmap, Header]]:
+    def _others(self) -> list[tuple[Path, Header]]:
         """The parts after the first. Their names follow from the first's, never from what a file says."""
         count = self.metadata.get("split.count", 1)
         if count in (0, 1):
@@ -95,17 +88,20 @@ class GGUFFile:
 _WHOLE = "take all parts of the file anew, in one folder"
 
 
-def _decoded(raw: np.ndarray[Any, Any], entry: Entry) -> Tensor:
+def _decoded(file: Path, entry: Entry) -> Tensor:
     """Float32 numbers of quantised blocks, by the classes of the `gguf` package."""
     kind = entry.kind
     decode = getattr(library(), kind.name).dequantize_blocks
-    blocks = raw.reshape(-1, kind.size)
-    out = np.empty((len(blocks), kind.block), np.float32)
+    count = entry.size // kind.size
+    out = np.empty((count, kind.block), np.float32)
     step = CHUNK // kind.block
+    raw = np.empty((min(step, count), kind.size), np.uint8)
     # Scales that are infinite or no number are the file's own: they arrive as such.
-    with np.errstate(all="ignore"):
-        for i in range(0, len(blocks), step):
-            out[i : i + step] = decode(blocks[i : i + step])
+    with opened(file) as f, np.errstate(all="ignore"):
+        for i in range(0, count, step):
+            blocks = raw[: count - i]
+            read_into(f, entry.start + i * kind.size, blocks.reshape(-1))
+            out[i : i + step] = decode(blocks)
     return torch.from_numpy(out).view(entry.shape)
 
 

@@ -34,7 +34,7 @@ def splitter(name: str) -> tuple[Any, Any] | None:
         return None, gpt2
     if name == "smollm":
         return None, pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), gpt2])
-    if name in ("llama-bpe", "llama3", "llama-v3"):
+    if name in WHOLE_WORDS:
         return None, _split(_GPT4 % "{1,3}")
     if name == "qwen2":
         return normalizers.NFC(), _split(_GPT4 % "")
@@ -42,6 +42,8 @@ def splitter(name: str) -> tuple[Any, Any] | None:
 
 
 SPLITTERS = ("gpt-2", "smollm", "llama-bpe", "qwen2")
+WHOLE_WORDS = ("llama-bpe", "llama3", "llama-v3")
+"""Under these names a word that is a token is that token, whatever the merges say."""
 
 
 def read_tokenizer(r: Reader) -> tuple[tokenizers.Tokenizer, Roles]:
@@ -80,10 +82,7 @@ def _byte_level(r: Reader, vocab: dict[str, int]) -> tokenizers.Tokenizer:
     merges = [tuple(m.split(" ")) for m in r.get("tokenizer.ggml.merges", list)]
     if any(len(m) != 2 for m in merges):
         raise ArtifactError(f"{r.where}: a merge is not of two tokens", "take another file")
-    # Llama 3 takes a word that is a token as that token, whatever the merges say.
-    inner = tokenizers.Tokenizer(
-        models.BPE(vocab, merges, ignore_merges=name in ("llama-bpe", "llama3", "llama-v3"))
-    )
+    inner = tokenizers.Tokenizer(models.BPE(vocab, merges, ignore_merges=name in WHOLE_WORDS))
     if found[0] is not None:
         inner.normalizer = found[0]
     inner.pre_tokenizer = found[1]

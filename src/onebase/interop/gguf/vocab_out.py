@@ -8,7 +8,7 @@ import tokenizers
 
 from onebase.codec.text.roles import Roles
 from onebase.errors import ConfigError
-from onebase.interop.gguf.vocab import BYTE, CONTROL, SPLITTERS, UNKNOWN, UNUSED, USER, splitter
+from onebase.interop.gguf.vocab import BYTE, CONTROL, SPLITTERS, UNKNOWN, UNUSED, USER, WHOLE_WORDS, splitter
 
 _LEAST = -1e6
 """The score of what no merge makes."""
@@ -52,7 +52,7 @@ def vocabulary(
             kinds[ids[model["unk_token"]]] = UNKNOWN
             out["tokenizer.ggml.unknown_token_id"] = ids[model["unk_token"]]
     else:
-        out = {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": pre or _name(tree)} | out
+        out = {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": pre or _name(inner, tree)} | out
         out["tokenizer.ggml.merges"] = [" ".join(m) for m in merges]
     for key, role in (("bos", roles.bos), ("eos", roles.eos), ("padding", roles.pad)):
         if role is not None:
@@ -67,8 +67,9 @@ def vocabulary(
     return out | ({"tokenizer.chat_template": template} if template else {})
 
 
-def _name(tree: dict[str, Any]) -> str:
+def _name(inner: tokenizers.Tokenizer, tree: dict[str, Any]) -> str:
     """The name that llama.cpp has for how this tokenizer splits a text."""
+    mine = _splits(tree)
     for name in SPLITTERS:
         found = splitter(name)
         assert found is not None
@@ -76,12 +77,52 @@ def _name(tree: dict[str, Any]) -> str:
         probe.pre_tokenizer = found[1]
         if found[0] is not None:
             probe.normalizer = found[0]
-        wanted = json.loads(probe.to_str())
-        if all(wanted[k] == tree.get(k) for k in ("normalizer", "pre_tokenizer")):
+        if _splits(json.loads(probe.to_str())) == mine:
+            _merges_or_words(inner, tree["model"], name)
             return name
     raise ConfigError(
         "llama.cpp has no name for how this tokenizer splits a text, and GGUF keeps only the name",
         "take a tokenizer of one of these: "
         + ", ".join(SPLITTERS)
-        + "; or name the nearest, and have some texts split otherwise there",
+        + " (recipes with `portable: true` do); or name the nearest, and have some texts split otherwise there",
     )
+
+
+def _splits(tree: dict[str, Any]) -> tuple[Any, str]:
+    """What the steps before merging do to a text, in one spelling: what no id depends on is left out, and so are ways to write the
+    same pattern."""
+    steps = tree.get("pre_tokenizer")
+    parts = steps["pretokenizers"] if steps and steps["type"] == "Sequence" else [steps]
+    plain = [{k: v for k, v in (part or {}).items() if k != "trim_offsets"} for part in parts]
+    text = json.dumps(plain, sort_keys=True)
+    for spelt, same in _SPELLINGS.items():
+        text = text.replace(json.dumps(spelt)[1:-1], json.dumps(same)[1:-1])
+    return tree.get("normalizer"), text
+
+
+_SPELLINGS = {
+    # Contractions in capitals too, which are written in three ways.
+    "(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])": "(?i:'s|'t|'re|'ve|'m|'ll|'d)",
+    "'(?i:[sdmt]|ll|ve|re)": "(?i:'s|'t|'re|'ve|'m|'ll|'d)",
+    # What follows these classes is not in them, so it does not matter whether they would give back what they took.
+    r"[^\r\n\p{L}\p{N}]?+": r"[^\r\n\p{L}\p{N}]?",
+    r"[^\s\p{L}\p{N}]++": r"[^\s\p{L}\p{N}]+",
+    # White space up to the last line break in it, either way.
+    r"\s*[\r\n]+": r"\s*[\r\n]",
+}
+
+
+def _merges_or_words(inner: tokenizers.Tokenizer, model: dict[str, Any], name: str) -> None:
+    """Under some names a word that is a token is taken as that token, under others merges alone decide. Where the tokenizer has it the
+    other way, both must come to the same. Raises ConfigError naming the token that does not."""
+    if bool(model.get("ignore_merges")) == (name in WHOLE_WORDS):
+        return
+    merges = [(a, b) for a, b in (m.split(" ") if isinstance(m, str) else m for m in model["merges"])]
+    bare = tokenizers.models.BPE(model["vocab"], merges, ignore_merges=False)
+    added = {t.content for t in inner.get_added_tokens_decoder().values()}
+    odd = next((t for t in model["vocab"] if t not in added and len(bare.tokenize(t)) != 1), None)
+    if odd is not None:
+        raise ConfigError(
+            f"llama.cpp splits texts as this tokenizer does under the name {name!r}, but merges {odd!r} otherwise",
+            "export to hf",
+        )

@@ -1,0 +1,216 @@
+"""GGUF out, in llama.cpp itself: the same ids for the same texts, and the same probabilities. Needs the package xllamacpp."""
+
+import gc
+import json
+import random
+import urllib.request
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+xllamacpp = pytest.importorskip("xllamacpp")
+pytest.importorskip("gguf")
+
+import onebase  # noqa: E402
+from onebase.base.folder import LoadedBase  # noqa: E402
+from onebase.base.model import BaseModel  # noqa: E402
+from onebase.codec.text.codec import TextCodec  # noqa: E402
+from onebase.codec.text.roles import Roles  # noqa: E402
+from onebase.codec.text.tokenizer import Tokenizer  # noqa: E402
+from onebase.interop.gguf.vocab import SPLITTERS  # noqa: E402
+from tests.interop.parity import shaken  # noqa: E402
+from tests.interop.test_gguf_write import (  # noqa: E402
+    ROLES,
+    YARN,
+    attention,
+    byte_level,
+    changed,
+    config,
+    sentence_piece,
+)
+from tests.pretrained import onebase as command  # noqa: E402
+
+pytestmark = pytest.mark.slow
+CORPUS = (
+    "hello there, hello world: this is the text of 12345, 1234, 123 and 12.\n\n  def add(a, b):\n    return a\n"
+    "Don't they'll we've I'm naïve café Grüße 中文 中文 😀 2026-11-22 3.14159 1,000,000\r\n"
+)
+TEXTS = [
+    "",
+    " ",
+    "hello 1 12 123 1234 12345 123456789",
+    "a1b22c333d4444 ½ ² Ⅷ ١٢٣٤",
+    "don't DON'T they'LL 'Ve 'x ''s",
+    "a\n\n\n b\r\n\r\n\tc  \n d   ",
+    "    return a + b  # done\n\n\n\n",
+    "Grüße, naïve 中文 😀👍🏽 e\u0301 \u00a0x",
+    "!!!\n\n??? --- ... \n",
+    "<|eos|> </s> <s> [INST]",
+]
+
+
+def own() -> Tokenizer:
+    """What a recipe with `portable: true` trains."""
+    return Tokenizer.train([CORPUS] * 8, 420, portable=True)
+
+
+def named(pre: str) -> Callable[[], Tokenizer]:
+    return lambda: Tokenizer(byte_level(pre), ROLES)
+
+
+KINDS: dict[str, Callable[[], Tokenizer]] = {"own": own}
+KINDS |= {pre: named(pre) for pre in SPLITTERS if pre != "qwen2"}
+KINDS |= {
+    "SentencePiece": lambda: Tokenizer(sentence_piece(True), ROLES),
+    "SentencePiece without a first space": lambda: Tokenizer(sentence_piece(False), ROLES),
+}
+
+
+def base_of(tokenizer: Tokenizer) -> onebase.Base:
+    cfg = config()
+    codec = replace(cfg.codecs["text"], vocab_size=tokenizer.vocab_size + 3)
+    model = shaken(BaseModel(replace(cfg, codecs={"text": codec}))).requires_grad_(False).eval()
+    return onebase.Base(LoadedBase(model, TextCodec(tokenizer)))
+
+
+class LlamaCpp:
+    """A file open in llama.cpp, asked over its server."""
+
+    def __init__(self, file: Path) -> None:
+        p = xllamacpp.CommonParams()
+        p.model.path, p.n_ctx, p.n_parallel, p.warmup, p.port = str(file), 128, 1, False, 0
+        p.cache_type_k = p.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+        p.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        p.fit_params, p.verbosity, p.n_threads_http = False, -1, 1
+        p.cpuparams.n_threads = p.cpuparams_batch.n_threads = 1
+        self.server = xllamacpp.Server(p)
+        self.open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
+
+    def ask(self, what: str, **body: Any) -> Any:
+        head = {"Content-Type": "application/json"}
+        where = f"{self.server.listening_address}/{what}"
+        return json.load(
+            self.open(urllib.request.Request(where, json.dumps(body).encode(), head), timeout=60)
+        )
+
+    def ids(self, text: str) -> list[int]:
+        found: list[int] = self.ask("tokenize", content=text, add_special=False, parse_special=False)[
+            "tokens"
+        ]
+        return found
+
+
+def some_texts() -> list[str]:
+    """Texts made of what splitting turns on: digits, spaces, line breaks, quotes, letters of several scripts."""
+    rng = random.Random(1)
+    parts = [
+        *"0123456789 '\n\t.,-ab",
+        "  ",
+        "\r\n",
+        "'s",
+        "'LL",
+        "é",
+        "中",
+        "😀",
+        "12",
+        "hello",
+        "ß",
+        "½",
+        "(",
+        "_",
+    ]
+    return ["".join(rng.choices(parts, k=rng.randint(1, 40))) for _ in range(300)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_texts_become_the_same_ids_with_no_option_given(kind: str, tmp_path: Path) -> None:
+    base = base_of(KINDS[kind]())
+    base.export(tmp_path / "a.gguf", format="gguf")
+    there = LlamaCpp(tmp_path / "a.gguf")
+    again = onebase.load(tmp_path / "a.gguf")
+    for text in [*TEXTS, *some_texts()]:
+        ids = base.tokenizer.encode(text)
+        assert there.ids(text) == ids, text
+        assert again.tokenizer.encode(text) == ids, text
+    del there
+    gc.collect()
+
+
+@pytest.mark.parametrize(
+    ("kind", "close"), [("F32", 1e-4), ("F16", 2e-2), ("BF16", 1e-1), ("Q8_0", 2e-1), ("Q4_1", 2e-1)]
+)
+def test_every_kind_of_weights_opens_and_says_the_same(kind: str, close: float, tmp_path: Path) -> None:
+    """close: of log-probabilities, with what llama.cpp rounds on the way: activations too, to the type of the weights (to Q8 where those are Q4)."""
+    base = base_of(own())
+    base.export(tmp_path / "a.gguf", format="gguf", kind=kind)
+    there = LlamaCpp(tmp_path / "a.gguf")
+    ids = base.tokenizer.encode("hello there, 123 world", bos=True)
+    found = there.ask(
+        "completion", prompt=ids, n_predict=1, temperature=0.0, n_probs=20, post_sampling_probs=False
+    )
+    tops = found["completion_probabilities"][0]["top_logprobs"]
+    ours = onebase.load(tmp_path / "a.gguf").logits(ids)[-1].float().log_softmax(-1)
+    assert len(tops) == 20
+    assert max(abs(ours[t["id"]].item() - t["logprob"]) for t in tops) < close
+    assert tops[0]["id"] == int(ours.argmax())
+    del there
+    gc.collect()
+
+
+def test_stretched_positions_turn_as_there(tmp_path: Path) -> None:
+    """YaRN, beyond the context that it was stretched from."""
+    base = base_of(own())
+    cfg = changed(base.config, attention(rope=YARN))
+    model = BaseModel(cfg)
+    model.load_state_dict(base.loaded.model.state_dict())
+    onebase.Base(LoadedBase(model.eval(), base.loaded.codec)).export(
+        tmp_path / "a.gguf", format="gguf", kind="F32"
+    )
+    there = LlamaCpp(tmp_path / "a.gguf")
+    ids = base.tokenizer.encode("hello there, 123 world " * 6, bos=True)
+    assert len(ids) > 30
+    found = there.ask(
+        "completion", prompt=ids, n_predict=1, temperature=0.0, n_probs=20, post_sampling_probs=False
+    )
+    tops = found["completion_probabilities"][0]["top_logprobs"]
+    for loaded, same in ((onebase.load(tmp_path / "a.gguf"), True), (base, False)):
+        ours = loaded.logits(ids)[-1].float().log_softmax(-1)
+        assert (max(abs(ours[t["id"]].item() - t["logprob"]) for t in tops) < 1e-4) == same
+    del there
+    gc.collect()
+
+
+def test_a_base_from_a_portable_recipe_goes_all_the_way(tmp_path: Path) -> None:
+    """By the commands alone: pretrain, export, and llama.cpp continues a prompt as we do."""
+    (tmp_path / "text.txt").write_text(CORPUS * 40, encoding="utf-8")
+    recipe = f"""\
+name: p
+data:
+  sources: [{{name: a, kind: folder, path: {tmp_path}, glob: "*.txt"}}]
+model: {{width: 64, depth: 2, head_dim: 16, context: 128, vocab_size: 400, portable: true}}
+train: {{steps: 8, rows: 2, length: 64, device: cpu}}
+"""
+    (tmp_path / "recipe.yaml").write_text(recipe)
+    for words in (
+        ["pretrain", tmp_path / "recipe.yaml", "--out", tmp_path / "run"],
+        ["export", tmp_path / "run", "--format", "gguf", "-o", "kind=F32", "--out", tmp_path / "a.gguf"],
+    ):
+        said = command(*words)
+        assert said.status == 0, said.err
+    base = onebase.load(tmp_path / "run")
+    there = LlamaCpp(tmp_path / "a.gguf")
+    prompt = "hello there, 1234"
+    assert there.ids(prompt) == base.tokenizer.encode(prompt)
+    found = there.ask("completion", prompt=prompt, n_predict=12, temperature=0.0, return_tokens=True)
+    with torch.no_grad():
+        ids = base.tokenizer.encode(prompt, bos=True)
+        for _ in range(12):
+            ids.append(int(base.logits(ids)[-1].argmax()))
+    assert found["tokens"] == ids[-12:]
+    assert Roles.own() == base.tokenizer.roles
+    del there
+    gc.collect()
