@@ -25,11 +25,12 @@ class PromptConfig:
 
 @config
 class BoundTo:
-    """Hashes of the base that the adapter was made for. Weights and tokenizer must match; the template only for chat."""
+    """Hashes of the base that the adapter was made for. Weights and tokenizer must match; the template only for chat. A base that reads
+    no text has the first alone."""
 
     fingerprint: str
-    tokenizer: str
-    template: str
+    tokenizer: str = ""
+    template: str = ""
 
 
 @config

@@ -14,7 +14,7 @@ from onebase.adapt.head import Head
 from onebase.artifact.files import ArtifactWriter, canonical_json, check_fast, read_manifest
 from onebase.artifact.record import Record
 from onebase.artifact.tensors import fingerprint, load_tensors, save_tensors
-from onebase.base.folder import LoadedBase, base_fingerprint, base_tensors
+from onebase.base.folder import LoadedBase, base_tensors
 from onebase.config import from_dict, to_dict, to_lean
 from onebase.errors import ArtifactError, UserError
 from onebase.model.proj import Active
@@ -102,15 +102,15 @@ def check_base(cfg: AdapterConfig, base: LoadedBase, name: str, *, reread: bool 
     """Refuse a base that is not the adapter's own. With `reread` the weights in memory are hashed anew."""
     found = base.hashes
     if reread:
-        found["fingerprint"] = base_fingerprint(base.model)
+        found["fingerprint"] = base.reread()
     needs = {"fingerprint": cfg.base.fingerprint, "tokenizer": cfg.base.tokenizer}
     if cfg.task == "chat":
         needs["template"] = cfg.base.template
     for key, wanted in needs.items():
-        if found[key] != wanted:
+        if found.get(key, "") != wanted:
             what = "weights" if key == "fingerprint" else key
             raise ArtifactError(
-                f"adapter {name!r} was made for a base with other {what} ({wanted[:16]}..., this one is {found[key][:16]}...)",
+                f"adapter {name!r} was made for a base with other {what} ({wanted[:16]}..., this one is {found.get(key, '')[:16]}...)",
                 "load the base named in the adapter's record (onebase show), or adapt this base again",
             )
 

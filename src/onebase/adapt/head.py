@@ -25,10 +25,11 @@ CANDIDATES: tuple[Pooling, ...] = ("both", "all")
 
 @config
 class HeadConfig:
-    """`labels` in the order of the head's outputs."""
+    """`labels` in the order of the head's outputs. `reads`: texts, or images (whose pooling api.images.features explains)."""
 
     labels: tuple[str, ...]
     pooling: Pooling = "both"
+    reads: Literal["text", "image"] = "text"
 
 
 class Head(nn.Module):
@@ -51,25 +52,37 @@ def _solve(
     start: tuple[Tensor, Tensor] | None = None,
     exact: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """Multinomial logistic regression with an L2 penalty on the weights, by L-BFGS in fp64 from `start`."""
-    w = torch.zeros(classes, x_NR.shape[1], dtype=torch.float64) if start is None else start[0].clone()
-    b = torch.zeros(classes, dtype=torch.float64) if start is None else start[1].clone()
-    w.requires_grad_(), b.requires_grad_()
+    """Multinomial logistic regression with an L2 penalty on the weights, by L-BFGS in fp64 from `start`.
+
+    Solved in coordinates v = w / d in which every direction bends about alike (where all classes are as likely the curvature of
+    w_r is (mean x_r^2 + strength) / classes): a third of the steps, the same optimum.
+    """
+    N = len(y_N)
+    d_R = (x_NR.square().mean(0) + strength).rsqrt()
+    x_NR = x_NR * d_R
+    v_CR = torch.zeros(classes, x_NR.shape[1], dtype=torch.float64) if start is None else start[0] / d_R
+    b_C = torch.zeros(classes, dtype=torch.float64) if start is None else start[1].clone()
+    shrink_R = strength * d_R.square() / classes
+    at_N = torch.arange(N)
     opt = torch.optim.LBFGS(
-        [w, b],
-        max_iter=200 if exact else 30,
-        tolerance_grad=1e-6 if exact else 1e-3,
+        [v_CR, b_C],
+        max_iter=200 if exact else 100,
+        tolerance_grad=1e-6 if exact else 1e-4,  # 1e-3 chooses too weak strengths
         line_search_fn="strong_wolfe",
     )
 
     def closure() -> Tensor:
-        opt.zero_grad()
-        loss = F.cross_entropy(F.linear(x_NR, w, b), y_N) + 0.5 * strength * w.square().sum() / classes
-        loss.backward()  # type: ignore[no-untyped-call]
+        logp_NC = torch.addmm(b_C, x_NR, v_CR.T).log_softmax(-1)
+        pull_CR = shrink_R * v_CR
+        loss = -logp_NC[at_N, y_N].mean() + 0.5 * (pull_CR * v_CR).sum()
+        slope_NC = logp_NC.exp()
+        slope_NC[at_N, y_N] -= 1.0
+        slope_NC /= N
+        v_CR.grad, b_C.grad = slope_NC.T @ x_NR + pull_CR, slope_NC.sum(0)
         return loss
 
     opt.step(closure)  # type: ignore[no-untyped-call]
-    return w.detach(), b.detach()
+    return v_CR * d_R, b_C
 
 
 def _folds(y_N: np.ndarray, seed: int) -> np.ndarray:

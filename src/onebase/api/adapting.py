@@ -15,6 +15,7 @@ from onebase.adapt.config import AdapterConfig, PromptConfig
 from onebase.adapt.folder import AdapterParts, adapter_tensors, bound_to, detach
 from onebase.adapt.head import HeadConfig, fit_pooled, pooled_as
 from onebase.adapt.lora import LoraConfig
+from onebase.api import images
 from onebase.api.options import AdaptOptions
 from onebase.api.texts import answer_scores, chat_rows, completion_rows, features, text_tokens
 from onebase.artifact.files import canonical_json, sha256_bytes
@@ -36,6 +37,7 @@ from onebase.objective.next_token import NextToken
 from onebase.train.config import AdamWConfig, ScheduleConfig, TrainConfig
 from onebase.train.listen import Listener
 from onebase.train.loop import Job, Rows, run
+from onebase.train.signals import Stopped
 
 Data = str | Path | Sequence[dict[str, Any]]
 SCRATCH = "__adapting"
@@ -69,6 +71,11 @@ def adapt(
         fitting = sorted(m for t, m in makers if t == task)
         what = f"methods for {task}: {', '.join(fitting)}" if fitting else f"tasks: {', '.join(tasks)}"
         raise UserError(f"task {task!r} with method {method!r} is not known", what)
+    if base.words is None and (task, method) != ("classify", "head"):
+        raise UserError(
+            f"this base reads no text, only {', '.join(sorted(base.model.cfg.codecs))}",
+            "images are learnt from by task classify with method head",
+        )
     job = _Adapting(base, data, task, method, options, tuple(listeners), tell or (lambda _: None))
     return makers[task, method](job)
 
@@ -90,9 +97,9 @@ class _Adapting:
         self.options, self.listeners, self.tell = options, listeners, tell
         self.began = time.perf_counter()
 
-    def labelled(self) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
-        """Rows with text and label, and the labels in order."""
-        rows = read_rows(self.data, ("text", "label"))
+    def labelled(self, column: str = "text") -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+        """Rows with text (or another column) and label, and the labels in order."""
+        rows = read_rows(self.data, (column, "label"))
         labels = tuple(sorted({str(r["label"]) for r in rows}))
         if len(labels) < 2:
             raise DataError(
@@ -159,13 +166,17 @@ def _prompt(job: _Adapting) -> AdapterParts:
 
 
 def _head(job: _Adapting) -> AdapterParts:
-    rows, labels = job.labelled()
-    x = features(
-        job.base,
-        text_tokens(job.base, [r["text"] for r in rows], job.options.max_length),
-        pooled_as(job.options.pooling),
-        None,
-    )
+    sees = images.sees_images(job.base, read_rows(job.data, ()))
+    rows, labels = job.labelled("image" if sees else "text")
+    wide = pooled_as(job.options.pooling)
+    learnt: Sequence[Any] = rows
+    if sees:
+        paths = images.image_paths(rows, job.data)
+        x = images.features(job.base, paths, wide, None)
+        learnt = images.hashed(paths, rows)
+    else:
+        texts = text_tokens(job.base, [r["text"] for r in rows], job.options.max_length)
+        x = features(job.base, texts, wide, None)
     y = torch.tensor([labels.index(str(r["label"])) for r in rows])
     fitted, pooling = fit_pooled(x, y, len(labels), job.options.pooling, job.options.seed)
     head = fitted.head
@@ -173,11 +184,13 @@ def _head(job: _Adapting) -> AdapterParts:
         method="head",
         task="classify",
         base=bound_to(job.base),
-        head=HeadConfig(labels=labels, pooling=pooling),
+        head=HeadConfig(labels=labels, pooling=pooling, reads="image" if sees else "text"),
     )
     tensors = {"head.weight": head.weight_CP.detach(), "head.bias": head.bias_C.detach()}
     return job.parts(
-        cfg, tensors, _data_facts(rows, labels) | {"head.l2": (fitted.strength, "chosen by cross-validation")}
+        cfg,
+        tensors,
+        _data_facts(learnt, labels) | {"head.l2": (fitted.strength, "chosen by cross-validation")},
     )
 
 
@@ -195,7 +208,8 @@ def _lora_label(job: _Adapting) -> AdapterParts:
         SCRATCH, {t.id: c for t, c in zip(texts, y, strict=True)}, pooling, Active.all_rows(SCRATCH)
     )
     steps = max(1, o.epochs * len(rows) // min(o.rows, len(rows)))
-    train = _train_config(o, steps, min(o.rows, len(rows)), base.model.cfg.text.context, default_lr=1e-3)
+    longest = max(2, *(len(t) for t in texts))  # not the context: it decides how many rows make a micro-batch
+    train = _train_config(o, steps, min(o.rows, len(rows)), longest, default_lr=1e-3)
     try:
         deltas = lora.inject(base.model, SCRATCH, lcfg, o.seed)
         base.model.heads[SCRATCH] = head.to(base.model.device)
@@ -296,6 +310,11 @@ def _learn(
         for p in learnt:
             p.requires_grad_(False)
     state = result.state
+    if result.stopped:
+        raise Stopped(
+            f"stopped after step {state.step} of {state.total}; half an adapter is not kept",
+            "run the same command again: it begins anew",
+        )
     per_token = base_flops(model.cfg, train.length)
     return {
         "train.steps": (state.step, "counted by the loop"),

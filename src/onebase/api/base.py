@@ -1,7 +1,8 @@
 """`Base`: what a user holds. It generates, chats, scores, embeds, adapts and classifies; an adapter changes none of its weights."""
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,14 @@ from torch import Tensor
 
 from onebase.adapt import lora
 from onebase.adapt.folder import AdapterParts, Attached, attach, load_adapter, save_adapter
+from onebase.api import images, seeing
 from onebase.api.adapting import Data, adapt
 from onebase.api.exchange import export, read_adapter
 from onebase.api.options import read_options
 from onebase.api.quantising import quantised
-from onebase.api.texts import classify_scores, embeddings, features, text_tokens
+from onebase.api.search import TEMPLATE, Found, chances, find, text_vectors
+from onebase.api.texts import classify_scores, embeddings, features, remembering, text_tokens
+from onebase.api.transcribing import Transcript, transcribe
 from onebase.artifact.record import Record
 from onebase.base.config import BaseConfig
 from onebase.base.folder import LoadedBase, save_base
@@ -23,15 +27,16 @@ from onebase.codec.text.tokenizer import Tokenizer
 from onebase.errors import UserError
 from onebase.generate.engine import generate, stream
 from onebase.generate.sampler import Sampling
+from onebase.generate.speech import Transcriber
 from onebase.objective.label import Pooling
 from onebase.train.listen import Listener
 
-Message = dict[str, str]
+Message = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Label:
-    """The class of a text: `label` is the likeliest, `scores` the probability of each."""
+    """The class of a text or an image: `label` is the likeliest, `scores` the probability of each."""
 
     label: str
     scores: dict[str, float]
@@ -82,6 +87,7 @@ class Base:
     def __init__(self, loaded: LoadedBase, attached: Attached | None = None) -> None:
         self._loaded = loaded
         self._attached = attached
+        self._ears: Transcriber | None = None
 
     def __repr__(self) -> str:
         with_ = f", adapter={self._attached.name!r}" if self._attached else ""
@@ -135,10 +141,13 @@ class Base:
         stop: Sequence[str] = (),
         top_p: float = 1.0,
         seed: int | None = None,
+        images: Sequence[str | Path] = (),
     ) -> str:
-        """Continue `prompt`; greedy at temperature 0. Raises UserError when the prompt is longer than the context."""
+        """Continue `prompt`; greedy at temperature 0. images: files, one for each place in the prompt that the base's image token marks
+        (docs/images_and_text.md). Raises UserError when the prompt is longer than the context."""
         sampling = _sampling(max_tokens, temperature, stop, top_p, seed)
-        return generate(self.loaded, [self._prompt_ids(prompt)], sampling, self._active)[0].text
+        read = self._read(prompt, images)
+        return generate(self.loaded, [read.ids], sampling, self._active, inserts=[read.inserts])[0].text
 
     def chat(
         self,
@@ -150,10 +159,11 @@ class Base:
         top_p: float = 1.0,
         seed: int | None = None,
     ) -> str:
-        """The assistant's answer to `messages` ({"role", "content"} each), by the base's chat template."""
-        ids = self.loaded.codec.chat_ids(messages)
+        """The assistant's answer to `messages` ({"role", "content"} each), by the base's chat template. A content is text, or a list of
+        {"type": "text", "text": ...} and, for a base that sees them, {"type": "image", "image": path}."""
         sampling = _sampling(max_tokens, temperature, stop, top_p, seed)
-        return generate(self.loaded, [ids], sampling, self._active)[0].text
+        read = seeing.told_prompt(self.loaded, messages, self._active)
+        return generate(self.loaded, [read.ids], sampling, self._active, inserts=[read.inserts])[0].text
 
     def stream(
         self,
@@ -164,11 +174,12 @@ class Base:
         stop: Sequence[str] = (),
         top_p: float = 1.0,
         seed: int | None = None,
+        images: Sequence[str | Path] = (),
     ) -> Iterator[str]:
         """The text of `generate` (for a str) or `chat` (for messages), piece by piece as it comes."""
-        ids = self._prompt_ids(prompt) if isinstance(prompt, str) else self.loaded.codec.chat_ids(prompt)
         sampling = _sampling(max_tokens, temperature, stop, top_p, seed)
-        for pieces in stream(self.loaded, [ids], sampling, self._active):
+        read = self._read(prompt, images)
+        for pieces in stream(self.loaded, [read.ids], sampling, self._active, [read.inserts]):
             for piece in pieces:
                 if piece.text:
                     yield piece.text
@@ -184,14 +195,22 @@ class Base:
         return self._model.hidden(self._ids_BT(ids), active=self._active).hidden[0].float().cpu()
 
     def embed(self, texts: Sequence[str], *, pooling: Pooling | None = None) -> Tensor:
-        """One vector a text, float32 [N, D]: as the base was made to give them (sentence-transformers), else the mean of its hidden
-        states; `pooling` asks for the mean, last or both of them. Raises DataError for a text beyond the context (a base that was
-        made for it cuts long texts)."""
+        """One vector a text, float32 [N, D]: as the base was made to give them (sentence-transformers; CLIP and SigLIP, where images are in
+        the same space), else the mean of its hidden states; `pooling` asks for the mean, last or both of them. Raises DataError for a
+        text beyond the context (a base that was made for it cuts long texts)."""
+        if pooling is None and self.config.link("pair") is not None:
+            return text_vectors(self.loaded, list(texts), self._active)
         made = self._loaded.embedding
         if pooling is None and made is not None:
             return embeddings(self.loaded, list(texts), made, self._active)
         pooling = pooling or "mean"
         return features(self.loaded, text_tokens(self.loaded, list(texts)), pooling, self._active)
+
+    def remembering(self) -> AbstractContextManager[None]:
+        """Inside `with base.remembering():` a text is read once, so that many heads on the same texts cost little more than one.
+
+        It takes three vectors of memory a text. Raises UserError at the end of the block if the base's weights changed in it."""
+        return remembering(self._loaded)
 
     def adapt(
         self,
@@ -205,7 +224,7 @@ class Base:
     ) -> Adapter:
         """Learn an adapter from `data` (a file, or rows).
 
-        task: classify (rows with text, label), complete (prompt, completion) or chat (messages); method: prompt, head, lora or
+        task: classify (rows with text, label; or image, label for a head), complete (prompt, completion) or chat (messages); method: prompt, head, lora or
         full. Options are those of `AdaptOptions`. The base does not change. Raises UserError.
         """
         found = read_options(dict(options))
@@ -247,7 +266,8 @@ class Base:
             record.add(
                 "untied", True, "the adapter adds different rows to the two ends, which shared a matrix"
             )
-        return Base(LoadedBase(model, self._loaded.codec, record, embedding=self._loaded.embedding))
+        of = self._loaded
+        return Base(LoadedBase(model, of.words, record, embedding=of.embedding, speech=of.speech))
 
     def classify(self, texts: Sequence[str]) -> list[Label]:
         """The class of each text. Raises UserError without a classifying adapter."""
@@ -259,10 +279,60 @@ class Base:
         labels, logp = classify_scores(
             self.loaded, self._attached.config, self._attached.name, list(texts), self._active
         )
-        return [
-            Label(labels[int(row.argmax())], dict(zip(labels, row.exp().tolist(), strict=True)))
-            for row in logp
-        ]
+        return _labelled(labels, logp.exp())
+
+    def embed_images(self, paths: images.Paths) -> Tensor:
+        """One vector an image file, float32 [N, D], as the base pools them (docs/images.md). Raises DataError naming a file that cannot be
+        read, ConfigError for a base that sees no images."""
+        return images.vectors(self.loaded, paths, self._active)
+
+    def classify_images(
+        self, paths: images.Paths, labels: Sequence[str] | None = None, *, template: str = TEMPLATE
+    ) -> list[Label]:
+        """The class of each image file, by the adapter on the base or by the base's own classes.
+
+        labels: names to choose from instead, for a base that has one space for images and texts; each is put into `template`. Raises
+        DataError naming a file that cannot be read, UserError where nothing classifies images."""
+        on = self._attached
+        if labels is not None:
+            return _labelled(labels, chances(self.loaded, paths, labels, template, self._active))
+        names, logp_NL = images.scores(
+            self.loaded, on.config if on else None, on.name if on else "", paths, self._active
+        )
+        return _labelled(names, logp_NL.exp())
+
+    def search(self, query: str, paths: images.Paths, *, top: int | None = None) -> list[Found]:
+        """Image files by how near they are to a text, the nearest first (`path`, `score`: the cosine). Raises DataError naming a file
+        that cannot be read, UserError for a base without one space for images and texts."""
+        return find(self.loaded, query, paths, top, self._active)
+
+    def transcribe(
+        self,
+        path: str | Path,
+        *,
+        language: str | None = None,
+        task: str | None = None,
+        timestamps: bool = False,
+        temperatures: Sequence[float] | None = None,
+        condition: bool = True,
+    ) -> Transcript:
+        """Write down a sound file: WAV, or FLAC, OGG and MP3 with the extra `audio`.
+
+        language: a code, detected when not given. task: transcribe, or translate (into English). timestamps: let the base say when
+        each piece was said (a sound longer than its window always has them). temperatures: tried in turn while the text is not
+        believed, (0.0,) is greedy alone; condition: show it the text before (docs/speech.md). Raises UserError.
+        """
+        if self._ears is None:
+            self._ears = Transcriber(self.loaded, self._active)
+        return transcribe(
+            self._ears,
+            path,
+            language=language,
+            task=task,
+            timestamps=timestamps,
+            temperatures=temperatures,
+            condition=condition,
+        )
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> str:
         """Write the base (never the adapter) as a folder; returns its fingerprint."""
@@ -289,8 +359,15 @@ class Base:
     def _model(self) -> Any:
         return self.loaded.model
 
-    def _prompt_ids(self, prompt: str) -> list[int]:
-        return self.tokenizer.encode(prompt, bos=True)
+    def _read(self, prompt: str | Sequence[Message], images: Sequence[str | Path] = ()) -> seeing.Prompt:
+        """The ids of a prompt or a conversation, and the vectors of its images."""
+        if not isinstance(prompt, str):
+            if images:
+                raise UserError("images beside messages", 'put them in: {"type": "image", "image": path}')
+            return seeing.told_prompt(self.loaded, prompt, self._active)
+        if images:
+            return seeing.written_prompt(self.loaded, prompt, images, self._active)
+        return seeing.Prompt(self.tokenizer.encode(prompt, bos=True), None)
 
     def _ids_BT(self, ids: Sequence[int]) -> Tensor:
         context, vocab = self.config.text.context, self.config.text.vocab_size
@@ -300,6 +377,12 @@ class Base:
         if bad is not None:
             raise UserError(f"token id {bad} is not in the vocabulary", f"ids go from 0 to {vocab - 1}")
         return torch.tensor([list(ids)], device=self._model.device)
+
+
+def _labelled(labels: Sequence[str], chances_NL: Tensor) -> list[Label]:
+    return [
+        Label(labels[int(row.argmax())], dict(zip(labels, row.tolist(), strict=True))) for row in chances_NL
+    ]
 
 
 def _sampling(

@@ -8,6 +8,7 @@ from typing import Any
 from onebase.adapt.folder import Attached
 from onebase.api.adapting import Data, rows_hash
 from onebase.api.base import Base
+from onebase.api.images import classifies_images, image_paths
 from onebase.api.texts import chat_rows, completion_rows
 from onebase.base.folder import LoadedBase, base_tensors
 from onebase.base.model import BaseModel
@@ -62,9 +63,12 @@ def evaluate(
 
 
 def _classify(base: Base, attached: Attached | None, data: Data, seed: int) -> dict[str, Score]:
-    rows = read_rows(data, ("text", "label"))
-    found = base.classify([str(r["text"]) for r in rows])
-    assert attached is not None
+    if classifies_images(base.loaded, attached.config if attached else None):
+        rows = read_rows(data, ("image", "label"))
+        found = base.classify_images(image_paths(rows, data))
+    else:
+        rows = read_rows(data, ("text", "label"))
+        found = base.classify([str(r["text"]) for r in rows])
     known = set(found[0].scores)
     truth = [str(r["label"]) for r in rows]
     for i, label in enumerate(truth):

@@ -12,8 +12,11 @@ from onebase.artifact.record import Record
 from onebase.base.folder import LoadedBase
 from onebase.codec.text.codec import TextCodec
 from onebase.errors import UserError
+from onebase.interop.ct2_whisper import open_ctranslate2
+from onebase.interop.ctranslate2 import is_ctranslate2
 from onebase.interop.gguf import WeightKind, is_gguf, open_base, write_base
 from onebase.interop.hf import appear, is_folder, layout_of, open_folder, save_hf
+from onebase.interop.hub import fetch, is_name, origin
 from onebase.interop.peft import LowRank, is_peft, load_peft, save_peft
 from onebase.interop.words import with_turns
 
@@ -25,14 +28,19 @@ def _open_hf(path: Path, hashes: bool) -> LoadedBase:
     return open_folder(path, hashes=hashes)
 
 
+def _open_ctranslate2(path: Path, hashes: bool) -> LoadedBase:
+    return open_ctranslate2(path, hashes=hashes)
+
+
 def _open_gguf(path: Path, hashes: bool) -> LoadedBase:
     found = open_base(path, hashes=hashes)
     codec = found.codec
-    return replace(found, codec=TextCodec(with_turns(codec.tokenizer, codec.template), codec.template))
+    return replace(found, words=TextCodec(with_turns(codec.tokenizer, codec.template), codec.template))
 
 
 #: name: whether a path is of this format, and what opens it (the flag: hash every file for the record)
 FORMATS_IN: dict[str, tuple[Callable[[Path], bool], Callable[[Path, bool], LoadedBase]]] = {
+    "a CTranslate2 folder of a Whisper (model.bin, tokenizer.json)": (is_ctranslate2, _open_ctranslate2),
     "a Hugging Face folder (config.json and safetensors)": (is_folder, _open_hf),
     "a .gguf file": (is_gguf, _open_gguf),
 }
@@ -42,8 +50,20 @@ def open_foreign(path: Path, *, hashes: bool = False) -> LoadedBase | None:
     """The model at `path`, or None where it is in no foreign format (an artifact of ours, say)."""
     for fits, opener in FORMATS_IN.values():
         if fits(path):
-            return opener(path, hashes)
+            found = opener(path, hashes)
+            _note_hub(found.record, path)
+            return found
     return None
+
+
+def _note_hub(record: Record, path: Path) -> None:
+    """Say in the record which repo and commit of the Hub it was, where the Hub's cache holds the source."""
+    if (came := origin(path)) is None:
+        return
+    repo, commit = came
+    if path.is_dir():  # its name is the commit's there
+        record.add("name", repo.rsplit("/", 1)[-1], "name of the repo on the Hub")
+    record.add("imported.hub", {"repo": repo, "revision": commit}, "the Hub's cache")
 
 
 def refuse_foreign(path: Path) -> None:
@@ -94,7 +114,8 @@ FORMATS_OUT: dict[str, Callable[["Base", Path, Mapping[str, Any]], None]] = {
 
 
 def read_adapter(base: LoadedBase, path: Path) -> AdapterParts:
-    """An adapter folder of ours, or one that PEFT saved for this base. Raises ArtifactError or ConfigError."""
+    """An adapter folder of ours, or one that PEFT saved for this base (perhaps on the Hub). Raises ArtifactError or ConfigError."""
+    path = fetch(path) if is_name(path) else path
     if not is_peft(path):
         return load_adapter(path)
     low = load_peft(path, base.model, layout_of(base)[0])
@@ -105,6 +126,7 @@ def read_adapter(base: LoadedBase, path: Path) -> AdapterParts:
     record.add_parent("base", base.fingerprint, base.path.name if base.path else "", **relied)
     record.add("imported.from", path.resolve().name, "name of the source")
     record.add("imported.format", "peft", "read from the source")
+    _note_hub(record, path)
     record.add("base", base.fingerprint, "stated by the user, who put it on this base")
     record.add("data", None, "not known: the source does not say what the adapter learnt from")
     cfg = AdapterConfig(method="lora", task="complete", base=bound_to(base), lora=lora)

@@ -14,6 +14,7 @@ from onebase.artifact.record import Record
 from onebase.artifact.tensors import fingerprint, load_tensors, save_tensors
 from onebase.base.config import BaseConfig
 from onebase.base.model import BaseModel
+from onebase.codec.audio.speech import SpeechConfig
 from onebase.codec.text.codec import TextCodec
 from onebase.codec.text.pooling import EmbeddingConfig
 from onebase.codec.text.roles import Roles
@@ -26,8 +27,18 @@ WEIGHTS = "model-00001.safetensors"
 TOKENIZER = "codecs/text/tokenizer.json"
 ROLES = "codecs/text/roles.json"
 EMBEDDING = "codecs/text/embedding.json"
+SPEECH = "codecs/audio/speech.json"
 TEMPLATE = "template.jinja"
 C = TypeVar("C")
+
+
+@dataclass
+class Memory:
+    """What a base keeps of itself while someone asked for it (`Base.remembering`): pooled states of texts by their ids, and the hash of
+    its weights once it was taken."""
+
+    texts: dict[bytes, torch.Tensor] = field(default_factory=dict)
+    weights: str | None = None
 
 
 @dataclass
@@ -35,7 +46,8 @@ class LoadedBase:
     """A base in memory: the module, the codec that makes its ids (`words`; None where it reads no text), its record, and where it came from.
 
     `origin` is the fingerprint of the folder it was read from; a base made in memory computes its own. `embedding`: how a text
-    becomes one vector, where the base was made for that.
+    becomes one vector, where the base was made for that; `speech`: what its special tokens mean when it writes what it hears. A copy
+    begins without `memory`.
     """
 
     model: BaseModel
@@ -44,11 +56,21 @@ class LoadedBase:
     path: Path | None = None
     origin: str | None = None
     embedding: EmbeddingConfig | None = None
+    speech: SpeechConfig | None = None
+    memory: Memory | None = field(default=None, init=False, repr=False, compare=False)
 
     @cached_property
     def fingerprint(self) -> str:
         """Content hash of weights and config; what adapters are bound to."""
         return self.origin or base_fingerprint(self.model)
+
+    def reread(self) -> str:
+        """The fingerprint of the weights in memory as they are now (while they are remembered: as they were at the first asking)."""
+        if self.memory is None:
+            return base_fingerprint(self.model)
+        if self.memory.weights is None:
+            self.memory.weights = base_fingerprint(self.model)
+        return self.memory.weights
 
     @property
     def codec(self) -> TextCodec:
@@ -96,6 +118,9 @@ def save_base(path: Path, base: LoadedBase, *, overwrite: bool = False) -> str:
         if base.embedding is not None:
             embedding = {"schema": 1, "embedding": to_dict(base.embedding)}
             w.path(EMBEDDING).write_text(json.dumps(embedding, indent=1), encoding="utf-8")
+        if base.speech is not None:
+            speech = {"schema": 1, "speech": to_dict(base.speech)}
+            w.path(SPEECH).write_text(json.dumps(speech, indent=1), encoding="utf-8")
         base.record.save(w.path("record.json"))
     return found
 
@@ -142,6 +167,7 @@ def load_base(
         path,
         str(manifest["facts"]["fingerprint"]),
         _part(path / EMBEDDING, EmbeddingConfig, "embedding"),
+        _part(path / SPEECH, SpeechConfig, "speech"),
     )
 
 

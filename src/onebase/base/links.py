@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from onebase.codec.image.config import ImageCodecConfig
+from onebase.codec.text.pooling import EmbeddingConfig, pooled
 from onebase.config import config
 from onebase.errors import ConfigError
 from onebase.model.config import Activation, NormConfig
@@ -22,7 +24,7 @@ class ConnectorConfig:
     block: whose output is read, counted from the last (0); null: the states after the final norm. skip: vectors at the front that are
     left out (class token, registers). shuffle: so many neighbouring patches of each direction become one long vector (pixel shuffle).
     norm acts on what is read; hidden: features between the two matrices (one matrix when null). token: the id in the text whose places
-    the vectors take.
+    the vectors take; before, after: ids that stand around the places of one image.
     """
 
     token: int
@@ -33,6 +35,8 @@ class ConnectorConfig:
     hidden: int | None = None
     activation: Activation = "gelu"
     bias: bool = True
+    before: tuple[int, ...] = ()
+    after: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.shuffle < 1 or self.skip < 0 or (self.block is not None and self.block < 0):
@@ -44,10 +48,12 @@ class ConnectorConfig:
 
 @config
 class PairConfig:
-    """One space for two trunks: pooled states of each through a matrix into `width` features (null: as they are). Scores are cosines times
-    exp(scale), plus a learned number where `shift` (SigLIP)."""
+    """One space for a trunk (the source: its codec pools it) and one of text, whose states become a vector as `pool` says. Each goes through
+    a matrix into `width` features (null: as many as the source has), or stays as it is. Scores are cosines times exp(scale); where `shift`,
+    a learned number is added, and the score of a pair stands for itself (SigLIP) instead of beside those of others (CLIP)."""
 
     width: int | None = None
+    pool: EmbeddingConfig = EmbeddingConfig(pooling="last")
     src_bias: bool = False
     dst_bias: bool = False
     project_src: bool = True
@@ -106,6 +112,18 @@ class Connector(nn.Module):
         return x_BNE if self.second is None else _linear(self.second, ACTIVATIONS[self.cfg.activation](x_BNE))
 
 
+def connector_places(cfg: ConnectorConfig, codec: ImageCodecConfig) -> int:
+    """How many vectors one image gives. Raises ConfigError where its patches make no whole squares."""
+    left = codec.patches + codec.class_token + codec.registers - cfg.skip
+    side = round(max(left, 0) ** 0.5)
+    if left < 1 or (cfg.shuffle > 1 and (side * side != left or side % cfg.shuffle)):
+        raise ConfigError(
+            f"a connector with skip {cfg.skip} and shuffle {cfg.shuffle} for {codec.patches} patches",
+            "skip what stands before the patches, and let shuffle divide a side",
+        )
+    return left // cfg.shuffle**2
+
+
 def shuffled(x_BTD: Tensor, by: int) -> Tensor:
     """Squares of `by` x `by` neighbouring patches as one vector each, [B, T / by^2, D * by^2]; patches stand row by row in a square."""
     if by == 1:
@@ -123,11 +141,15 @@ class Pair(nn.Module):
     def __init__(self, cfg: PairConfig, src: int, dst: int) -> None:
         super().__init__()
         self.cfg = cfg
-        width = cfg.width or src
+        self.width = width = cfg.width or src
         self.src = nn.Linear(src, width, bias=cfg.src_bias) if cfg.project_src else None
         self.dst = nn.Linear(dst, width, bias=cfg.dst_bias) if cfg.project_dst else None
         self.scale = nn.Parameter(torch.zeros(()))
         self.shift = nn.Parameter(torch.zeros(())) if cfg.shift else None
+
+    def texts(self, hidden_BTD: Tensor, live_BT: Tensor) -> Tensor:
+        """fp32 unit vectors of texts from their states. live: false for padding, true somewhere in every row."""
+        return self.placed(pooled(hidden_BTD, live_BT, self.cfg.pool), "dst")
 
     def placed(self, pooled_BD: Tensor, side: Literal["src", "dst"]) -> Tensor:
         """fp32 unit vectors in the common space."""
@@ -139,6 +161,10 @@ class Pair(nn.Module):
         """Scores of every source with every target [B, C]."""
         z_BC = src_BE @ dst_CE.T * self.scale.float().exp()
         return z_BC if self.shift is None else z_BC + self.shift.float()
+
+    def chances(self, scores_BC: Tensor) -> Tensor:
+        """Probabilities of scores: of each pair by itself where it has a shift, else of one of the row's targets."""
+        return scores_BC.softmax(-1) if self.shift is None else scores_BC.sigmoid()
 
 
 def _linear(m: nn.Linear, x: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from onebase.base.config import BaseConfig
-from onebase.base.links import link_module
+from onebase.base.links import Connector, link_module
 from onebase.codec.audio.modules import AudioEnds
 from onebase.codec.image.modules import ImageEnds
 from onebase.codec.kinds import KINDS, Ends
@@ -181,8 +181,17 @@ class BaseModel(nn.Module):
         found = self.cfg.link(how)
         if found is None:
             what = "takes no images into its text" if how == "embed" else "has no common space of two kinds"
-            raise UserError(f"this base {what}", "use one that does (docs/bases.md)")
+            raise UserError(f"this base {what}", "use one that does (docs/images_and_text.md)")
         return self.links[found.name]
+
+    def seen(self, pixels_BCHW: Tensor, active: Active | None = None) -> Tensor:
+        """What `hidden` takes as inserts for these images, [N, E] with as many vectors for each image. Raises UserError where this base
+        takes no images into its text."""
+        connector = self.link("embed")
+        assert isinstance(connector, Connector)
+        taps = connector.taps(len(self.cfg.trunks["image"].blocks))
+        out: Tensor = connector(self.states("image", pixels_BCHW, active=active, taps=taps))
+        return out.flatten(0, 1)
 
     def logits(self, ids_BT: Tensor, active: Active | None = None) -> Tensor:
         """fp32 logits [B, T, V] of whole rows."""

@@ -7,11 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from onebase.cli import exchange, learn, records, use
+from onebase.cli import exchange, images, learn, records, speech, use
 from onebase.cli.app import app
 from onebase.errors import UserError
 
-__all__ = ["app", "exchange", "learn", "main", "records", "use"]
+__all__ = ["app", "exchange", "images", "learn", "main", "records", "speech", "use"]
 ORDER = [
     "demo",
     "pretrain",
@@ -20,6 +20,8 @@ ORDER = [
     "eval",
     "generate",
     "chat",
+    "images",
+    "transcribe",
     "serve",
     "import",
     "export",

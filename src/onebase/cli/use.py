@@ -49,7 +49,12 @@ def eval_(
         say(verdict.line)
 
 
-@app.command(epilog=example('onebase generate runs/demo/pretrain "def main(" --max-tokens 40'))
+@app.command(
+    epilog=example(
+        'onebase generate runs/demo/pretrain "def main(" --max-tokens 40',
+        'onebase generate bases/llava "USER: <image> What is it? ASSISTANT:" --image photos/a.png',
+    )
+)
 def generate(
     ref: Ref,
     prompt: Annotated[str, typer.Argument(help="Text to continue; - reads it from standard input.")],
@@ -63,6 +68,13 @@ def generate(
     stop: Annotated[
         list[str] | None, typer.Option(help="Text to stop before; may be given more than once.")
     ] = None,
+    image: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="A picture for a base that sees them, one for each place in the prompt, in order.",
+        ),
+    ] = None,
     device: Device = "auto",
     dtype: DType = "fp32",
 ) -> None:
@@ -70,7 +82,13 @@ def generate(
     base = load_base(ref, adapter, device, dtype)
     text = sys.stdin.read() if prompt == "-" else prompt
     for piece in base.stream(
-        text, max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed, stop=tuple(stop or ())
+        text,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        seed=seed,
+        stop=tuple(stop or ()),
+        images=image or (),
     ):
         sys.stdout.write(piece)
         sys.stdout.flush()

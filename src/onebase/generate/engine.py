@@ -16,6 +16,7 @@ from onebase.generate.request import Completion, Finish, Piece, Top, check_promp
 from onebase.generate.sampler import Sampler, Sampling
 from onebase.generate.text import TextStream
 from onebase.model.mask import Cols
+from onebase.model.position import room
 from onebase.model.proj import Active
 
 
@@ -33,7 +34,8 @@ class _Row:
 class Decoder:
     """Answers to a batch of prompts under way. `step` until `live` is False; the caller may stop at any time.
 
-    A request's max_tokens is cut to what fits in the context. Raises as `check_prompts`.
+    A request's max_tokens is cut to what fits in the context. inserts: for each prompt the vectors [N, D] that take the places of the
+    connector's token in it, or None. Raises as `check_prompts`.
     """
 
     def __init__(
@@ -42,8 +44,10 @@ class Decoder:
         prompts: Sequence[Sequence[int]],
         sampling: Sampling | Sequence[Sampling] | None = None,
         active: Active | None = None,
+        inserts: Sequence[Tensor | None] | None = None,
     ) -> None:
         check_prompts(base, prompts)
+        self._inserts = list(inserts or ())
         each = (
             [sampling or Sampling()] * len(prompts)
             if sampling is None or isinstance(sampling, Sampling)
@@ -64,7 +68,7 @@ class Decoder:
             _Row(
                 i,
                 s,
-                min(s.max_tokens, cfg.context - len(p)),
+                min(s.max_tokens, room(base.model.trunk.cfg, cfg.context, len(p)) - len(p)),
                 # An answer to a prompt that ends in text goes on with that text.
                 TextStream(tokenizer, s.stop, start=p[-1] in tokenizer.hidden),
             )
@@ -107,6 +111,9 @@ class Decoder:
     def _logits(self) -> Tensor:
         """fp32 [B, V] after the newest token of each row."""
         x_BTD = self._model.text.embed(self._next, self._cols.pos, self._model.compute_dtype, self._active)
+        if given := [x for x in self._inserts if x is not None]:  # row by row, as they are put in
+            x_BTD = self._model.inserted(x_BTD, self._next, torch.cat(given))
+        self._inserts = []  # they are of the prompts, not of what follows
         # Always SDPA: what suits training (compiled per shape) would be made anew for every length of the cache.
         out = self._model.trunk(x_BTD, self._cols, cache=self._cache, active=self._active, impl="sdpa")
         return self._model.text.logits(out.hidden[:, -1], self._active)
@@ -158,6 +165,7 @@ class Decoder:
         self._pos, self._doc = self._pos[index], self._doc[index]
         self._active = rows_of(self._active, keep)
         self._sampler = self._sampler.rows(keep)
+        self._inserts = [self._inserts[i] for i in keep] if self._inserts else []
         self._rows = [self._rows[i] for i in keep]
 
 
@@ -192,13 +200,14 @@ def stream(
     prompts: Sequence[Sequence[int]],
     sampling: Sampling | Sequence[Sampling] | None = None,
     active: Active | None = None,
+    inserts: Sequence[Tensor | None] | None = None,
 ) -> Iterator[list[Piece]]:
     """Continue a batch of prompts (token ids, each as Tokenizer.encode(text, bos=True) gives them); yields the pieces of each step.
 
     sampling: one for all or one for each prompt (greedy, 128 tokens when not given). Joined, the texts of a row's pieces are
     the text that `generate` gives. Raises PromptTooLong or UserError at once, before the first step.
     """
-    return _run(Decoder(base, prompts, sampling, active))
+    return _run(Decoder(base, prompts, sampling, active, inserts))
 
 
 def _run(decoder: Decoder) -> Iterator[list[Piece]]:
@@ -222,6 +231,7 @@ def generate(
     active: Active | None = None,
     *,
     batch: int = 32,
+    inserts: Sequence[Tensor | None] | None = None,
 ) -> list[Completion]:
     """Whole answers to prompts (token ids), in their order; at most `batch` are decoded at once, like lengths together.
 
@@ -236,7 +246,8 @@ def generate(
             sampling if sampling is None or isinstance(sampling, Sampling) else [sampling[i] for i in index]
         )
         sums = [_Sum() for _ in index]
-        for pieces in stream(base, [prompts[i] for i in index], each, rows_of(active, index)):
+        put = None if inserts is None else [inserts[i] for i in index]
+        for pieces in stream(base, [prompts[i] for i in index], each, rows_of(active, index), put):
             for piece in pieces:
                 s = sums[piece.row]
                 s.text.append(piece.text)

@@ -32,7 +32,7 @@ def score(
     check_prompts(base, ids_list, room=0)
     model, ends = base.model, base.model.text
     out: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(ids_list)
-    for index in _batches([len(ids) for ids in ids_list], batch_tokens):
+    for index in batches([len(ids) for ids in ids_list], batch_tokens):
         T = max(len(ids_list[i]) for i in index)
         ids_BT = torch.zeros(len(index), T, dtype=torch.long)
         targets_BT = torch.full((len(index), T), -100)
@@ -55,7 +55,7 @@ def score(
     return out
 
 
-def _batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
+def batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
     """Rows of like lengths together, `tokens` at most with padding (a longer row stands alone)."""
     batch: list[int] = []
     for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):

@@ -5,6 +5,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 
 from onebase.artifact.files import sha256_file
 from onebase.artifact.record import Record
+from onebase.base.config import BaseConfig
 from onebase.base.folder import LoadedBase
 from onebase.codec.text.codec import TextCodec
 from onebase.codec.text.roles import Roles
@@ -20,9 +22,11 @@ from onebase.errors import ArtifactError, ConfigError
 from onebase.interop.families import FAMILIES, family_of
 from onebase.interop.family import Family, Tree, written
 from onebase.interop.folder import CONFIG, HFFolder, save_folder
+from onebase.interop.pictures import PREPROCESSOR, processor, processor_tree, read_pixels
 from onebase.interop.place import given_back, place
 from onebase.interop.reader import Reader
 from onebase.interop.sentence import MODULES, read_sentence, write_sentence
+from onebase.interop.speech import read_speech, write_speech
 from onebase.interop.words import GENERATION, TEMPLATE, TOKENIZER, TOKENIZER_CONFIG, read_codec
 
 FAMILY = "imported.model_type"
@@ -47,12 +51,37 @@ def open_folder(path: Path, *, dtype: torch.dtype | None = None, hashes: bool = 
     reader = Reader(source.config, str(folder / CONFIG), frozenset(source.shapes()), source.read)
     family = family_of(source.config.get("model_type"), reader.where)
     cfg = reader.checked(lambda: family.read(reader))
+    cfg, pictures = with_pictures(cfg, folder)
     # Before the weights: it is quick to say no.
     words = read_codec(folder, cfg.text.vocab_size) if "text" in cfg.codecs else None
+    if family.told is not None and words is not None:
+        cfg = family.told(cfg, words)
+    speech = (
+        read_speech(folder, words.tokenizer, cfg.audio, cfg.text.vocab_size)
+        if words is not None and "audio" in cfg.codecs
+        else None
+    )
     model = place(cfg, family, source, dtype=dtype)
     files = [p for p in path.rglob("*") if p.suffix in (".json", ".safetensors", ".jinja")]
-    record = imported(path, "hf", source.config["model_type"], reader.unread, files, hashes)
-    return LoadedBase(model, words, record, path, embedding=sentence.embedding if sentence else None)
+    unread = [*reader.unread, *pictures]
+    record = imported(path, "hf", source.config["model_type"], unread, files, hashes)
+    embedding = sentence.embedding if sentence else None
+    return LoadedBase(model, words, record, path, embedding=embedding, speech=speech)
+
+
+def with_pictures(cfg: BaseConfig, folder: Path) -> tuple[BaseConfig, list[str]]:
+    """A config whose pictures are prepared as the folder says, and the keys that this did not ask for. A base that sees none stays as it
+    is; without a file the family's own way holds. Raises ConfigError for a step that we lack."""
+    if "image" not in cfg.codecs:
+        return cfg, []
+    r = processor(folder)
+    codec = cfg.image
+    if r is None:
+        codec = replace(codec, pixels=read_pixels(None, codec))
+    else:
+        codec = r.checked(lambda: replace(cfg.image, pixels=read_pixels(r, cfg.image)))
+    unread = [f"{PREPROCESSOR}: {key}" for key in r.unread] if r else []
+    return replace(cfg, codecs=cfg.codecs | {"image": codec}), unread
 
 
 def imported(
@@ -78,32 +107,51 @@ def imported(
 
 
 def save_hf(base: LoadedBase, out: Path) -> None:
-    """Write a folder that transformers opens: config, weights, tokenizer, chat template. It appears whole or not at all.
+    """Write a folder that transformers opens: config, weights, and what its codecs have: tokenizer, chat template, how pictures are
+    prepared. It appears whole or not at all.
 
     Raises ConfigError naming what no layout can express, ArtifactError when `out` exists.
     """
     family, config = layout_of(base)
-    roles, tokenizer = base.codec.tokenizer.roles, base.codec.tokenizer
-    ids = {
-        f"{k}_token_id": i
-        for k, i in (("bos", tokenizer.bos), ("eos", tokenizer.eos), ("pad", tokenizer.pad))
-    }
-    generation = ids | {"eos_token_id": sorted(tokenizer.closing) or None}
+    cfg = base.model.cfg
 
     def write(folder: Path) -> None:
         # What the family wrote wins: the row of the padding token says where RoBERTa's positions begin.
-        known = {k: i for k, i in ids.items() if config.get(k) is None}
-        save_folder(folder, config | known, given_back(base.model, family.rules(base.model.cfg)))
-        _dump(folder / GENERATION, {k: v for k, v in generation.items() if v is not None})
-        (folder / TOKENIZER).write_text(framed_json(tokenizer), encoding="utf-8")
-        _dump(folder / TOKENIZER_CONFIG, _tokenizer_config(roles, base.model.cfg.text.context))
-        if source := whole_template(base.codec):
-            (folder / TEMPLATE).write_text(source, encoding="utf-8")
+        known = {k: i for k, i in _role_ids(base).items() if config.get(k) is None}
+        save_folder(folder, config | known, given_back(base.model, family.rules(cfg)))
+        if base.words is not None:
+            _write_words(folder, base.words, cfg.text.context, _role_ids(base))
+        if "image" in cfg.codecs:
+            _dump(folder / PREPROCESSOR, processor_tree(cfg.image))
+        for name, tree in (family.beside(cfg) if family.beside else {}).items():
+            _dump(folder / name, tree)
+        if base.speech is not None:
+            write_speech(folder, base.speech, cfg.audio, cfg.text.context)
         if base.embedding is not None:
             write_sentence(folder, base.embedding, base.model.trunk.cfg.width)
         base.record.save(folder / "onebase_record.json")
 
     appear(out, write)
+
+
+def _role_ids(base: LoadedBase) -> Tree:
+    """`bos_token_id` and its like; none for a base without text."""
+    if base.words is None:
+        return {}
+    tokenizer = base.words.tokenizer
+    roles = [("bos", tokenizer.bos), ("eos", tokenizer.eos), ("pad", tokenizer.pad)]
+    roles += [("decoder_start", base.speech.start)] if base.speech else []
+    return {f"{k}_token_id": i for k, i in roles}
+
+
+def _write_words(folder: Path, codec: TextCodec, context: int, ids: Tree) -> None:
+    tokenizer = codec.tokenizer
+    generation = ids | {"eos_token_id": sorted(tokenizer.closing) or None}
+    _dump(folder / GENERATION, {k: v for k, v in generation.items() if v is not None})
+    (folder / TOKENIZER).write_text(framed_json(tokenizer), encoding="utf-8")
+    _dump(folder / TOKENIZER_CONFIG, _tokenizer_config(tokenizer.roles, context))
+    if source := whole_template(codec):
+        (folder / TEMPLATE).write_text(source, encoding="utf-8")
 
 
 def whole_template(codec: TextCodec) -> str | None:

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from onebase.codec.audio.config import AudioCodecConfig
+from onebase.errors import UserError
 from onebase.model.config import StorageConfig
 from onebase.model.feedforward import ACTIVATIONS
 from onebase.model.mask import Cols
@@ -21,7 +22,12 @@ class AudioEnds(nn.Module):
         self.positions = nn.Parameter(torch.empty(cfg.places, width))
 
     def embed(self, mel_BMF: Tensor, dtype: torch.dtype) -> tuple[Tensor, Cols]:
-        """Log-mel frames to vectors [B, T, D] and their columns; T as many as the table of positions at most."""
+        """Log-mel frames to vectors [B, T, D] and their columns. Raises UserError for more frames than the table has positions for."""
+        if mel_BMF.shape[1] != self.cfg.mels or mel_BMF.shape[2] > self.cfg.context:
+            raise UserError(
+                f"{mel_BMF.shape[2]} frames of {mel_BMF.shape[1]} bands were given",
+                f"give at most {self.cfg.context} frames of {self.cfg.mels} bands",
+            )
         act = ACTIVATIONS[self.cfg.activation]
         x_BDF = act(_convolved(self.first, mel_BMF.to(dtype)))
         x_BDT = act(_convolved(self.second, x_BDF))

@@ -7,20 +7,36 @@ from onebase.errors import ConfigError
 from onebase.model.config import FFConfig, NormConfig
 from onebase.model.count import norm_parameters
 
+Filter = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
+"""How values between pixels are found."""
+
 
 @config
 class PixelsConfig:
-    """How a picture becomes the pixels that the stem reads.
+    """How a picture becomes the `size` x `size` pixels that the stem reads (the codec's size when null).
 
-    resize: the whole picture to `size` x `size` (`stretch`), or its shorter side to `edge` and then the middle `size` x `size` of it
-    (`crop`). A value 0 .. 1 of a channel becomes (value - mean) / std.
+    resize: the whole picture to `edge` x `edge` (`stretch`), or its shorter side to `edge` and the other in proportion (`crop`); `edge` is
+    `size` when null. Of what comes out the middle is taken, with black around it where it is smaller. A value 0 .. 1 of a channel
+    becomes (value - mean) / std; one number of either is for all channels. long: before all that the longer side is made so long, the other
+    in proportion and even (Idefics3).
     """
 
     resize: Literal["stretch", "crop"] = "stretch"
     edge: int | None = None
-    filter: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bicubic"
-    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
-    std: tuple[float, ...] = (0.5, 0.5, 0.5)
+    filter: Filter = "bicubic"
+    mean: tuple[float, ...] = (0.5,)
+    std: tuple[float, ...] = (0.5,)
+    size: int | None = None
+    long: int | None = None
+
+    def __post_init__(self) -> None:
+        if 0 in self.std or not self.mean or not self.std:
+            raise ConfigError(
+                f"pixels with mean {self.mean} and deviation {self.std}", "give numbers, no deviation of 0"
+            )
+        for name in ("edge", "size", "long"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ConfigError(f"pixels.{name} is {value}", "give at least 1, or null")
 
 
 @config
@@ -49,8 +65,9 @@ class ImageCodecConfig:
     """`size` x `size` pixels of `channels` values cut into patches of `patch` x `patch`, each a vector by one matrix.
 
     class_token: a learned vector stands before the patches, and `registers` more behind it (2309.16588). A table of positions is added to
-    class token and patches (`place_class`: to the class token too), not to registers. classes: names of what the head predicts from the
-    pooled vector; none: no head.
+    class token and patches (`place_class`: to the class token too), not to registers. The table is made for `size` pixels; `places_fit`
+    says how it is stretched to others (`smooth`: bicubic with antialiasing; `fixed`: other sizes are refused).
+    classes: names of what the head predicts from the pooled vector; none: no head.
     """
 
     kind: Literal["image"]
@@ -64,22 +81,33 @@ class ImageCodecConfig:
     pixels: PixelsConfig = PixelsConfig()
     pool: PoolConfig = PoolConfig()
     classes: tuple[str, ...] = ()
+    places_fit: Literal["fixed", "bicubic", "smooth"] = "fixed"
 
     def __post_init__(self) -> None:
-        if self.patch < 1 or self.size < self.patch or self.size % self.patch:
+        if self.patch < 1 or self.size < self.patch:  # what no patch fills at an edge is not read
             raise ConfigError(
                 f"images of {self.size} pixels cannot be cut into patches of {self.patch}",
-                "let patch divide size",
+                "let patch be at most size",
             )
-        if len(self.pixels.mean) != self.channels or len(self.pixels.std) != self.channels:
+        if not {len(self.pixels.mean), len(self.pixels.std)} <= {1, self.channels}:
             raise ConfigError(
                 f"{self.channels} channels with {len(self.pixels.mean)} means and {len(self.pixels.std)} deviations",
-                "give one of each for each channel",
+                "give one of each for each channel, or one for all",
+            )
+        if self.places_fit == "fixed" and self.side != self.size:
+            raise ConfigError(
+                f"pictures become {self.side} pixels wide, the positions are for {self.size}",
+                "let pixels.size be null, or places_fit stretch them",
             )
 
     @property
+    def side(self) -> int:
+        """Pixels of a side that the stem is given."""
+        return self.pixels.size or self.size
+
+    @property
     def patches(self) -> int:
-        """How many patches an image has."""
+        """How many patches an image of `size` has."""
         return (self.size // self.patch) ** 2
 
     @property

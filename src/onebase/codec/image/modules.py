@@ -31,15 +31,17 @@ class ImageEnds(nn.Module):
         self.head_bias = nn.Parameter(torch.zeros(len(cfg.classes))) if cfg.classes else None
 
     def embed(self, pixels_BCHW: Tensor, dtype: torch.dtype) -> tuple[Tensor, Cols]:
-        """Pixels [B, C, size, size] to vectors [B, T, D] and their columns: class token, registers, patches row by row."""
+        """Pixels [B, C, H, W] to vectors [B, T, D] and their columns: class token, registers, patches row by row. What is left over at the
+        right and at the bottom of whole patches is not read. Raises UserError for a size that the positions are not for."""
         p = self.cfg.patch
         B, C, H, W = pixels_BCHW.shape
-        patches = (
-            pixels_BCHW.view(B, C, H // p, p, W // p, p).permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
-        )
+        h, w = H // p, W // p
+        self._check(C, H, W)
+        whole = pixels_BCHW[:, :, : h * p, : w * p]
+        patches = whole.reshape(B, C, h, p, w, p).permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
         bias = None if self.bias is None else self.bias.to(dtype)
         x_BTD = F.linear(patches.to(dtype), self.patch.to(dtype), bias)
-        places = self.positions.to(dtype)
+        places = self.places(H, W).to(dtype)
         if self.class_token is None:
             x_BTD = x_BTD + places
         else:
@@ -51,6 +53,33 @@ class ImageEnds(nn.Module):
                 front.append(self.registers.to(dtype).expand(B, -1, -1))
             x_BTD = torch.cat((*front, x_BTD + places), 1)
         return x_BTD, Cols.simple(B, x_BTD.shape[1], x_BTD.device)
+
+    def _check(self, channels: int, height: int, width: int) -> None:
+        cfg = self.cfg
+        if channels != cfg.channels:
+            raise UserError(f"pixels of {channels} channels", f"this base reads {cfg.channels}")
+        if cfg.places_fit == "fixed" and (height, width) != (cfg.size, cfg.size):
+            raise UserError(
+                f"an image of {height} x {width} pixels", f"this base reads {cfg.size} x {cfg.size}"
+            )
+        if min(height, width) < cfg.patch:
+            raise UserError(
+                f"an image of {height} x {width} pixels",
+                f"give at least {cfg.patch} x {cfg.patch}, one patch",
+            )
+
+    def places(self, height: int, width: int) -> Tensor:
+        """The table of positions for an image of so many pixels: as it is, or its grid stretched."""
+        cfg = self.cfg
+        h, w = height // cfg.patch, width // cfg.patch
+        if (h * w == cfg.patches and height == width) or cfg.places_fit == "fixed":
+            return self.positions
+        ahead = cfg.places - cfg.patches
+        grid_1Dss = self.positions[ahead:].T.float().reshape(1, self.width, *[cfg.size // cfg.patch] * 2)
+        smooth = cfg.places_fit == "smooth"
+        made_1Dhw = F.interpolate(grid_1Dss, (h, w), mode="bicubic", align_corners=False, antialias=smooth)
+        made = made_1Dhw.flatten(2)[0].T.to(self.positions.dtype)
+        return torch.cat((self.positions[:ahead], made))
 
     @property
     def front(self) -> int:
@@ -78,7 +107,7 @@ class ImageEnds(nn.Module):
         for name, p in self.named_parameters():
             if name.endswith("norm.weight"):
                 nn.init.ones_(p)
-            elif p.ndim == 1 and name != "class_token":
+            elif p.ndim == 1 and name not in ("class_token", "pool.probe"):
                 nn.init.zeros_(p)
             else:
                 nn.init.normal_(p, 0.0, 0.02, generator)

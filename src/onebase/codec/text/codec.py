@@ -36,11 +36,16 @@ class TextCodec:
         ids, loss = self._read(self._expand(sample.spans), chat)
         return Tokens(np.asarray(ids, np.int32), np.asarray(loss, np.bool_), sample.id, sample.source)
 
-    def chat_ids(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> list[int]:
-        """The ids that generation continues: what begins a text, the conversation and the assistant's opening token."""
+    def chat_ids(
+        self, messages: Sequence[Message], *, add_generation_prompt: bool = True, parts: bool = False
+    ) -> list[int]:
+        """The ids that generation continues: what begins a text, the conversation and the assistant's opening token. parts: contents may
+        be lists, see ChatTemplate.spans."""
         own = self.tokenizer.roles.chat_framed
         # A foreign template need not say which part the assistant said before, and may have no way to.
-        spans = self.template.spans(messages, add_generation_prompt=add_generation_prompt, tagged=own)
+        spans = self.template.spans(
+            messages, add_generation_prompt=add_generation_prompt, tagged=own, parts=parts
+        )
         return self._read(spans, chat=True)[0]
 
     def _read(self, spans: Iterable[Span], chat: bool) -> tuple[list[int], list[bool]]:

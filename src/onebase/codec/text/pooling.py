@@ -15,11 +15,17 @@ Pooling = Literal["mean", "cls", "last", "max"]
 @config
 class EmbeddingConfig:
     """How a text becomes a vector: the mean or the largest value over its tokens (those around it count), the first token's or the last's
-    hidden state; `normalise` then gives it length 1. Texts are cut to `limit` tokens, the ones around them included (null: to the context)."""
+    hidden state; `normalise` then gives it length 1. Texts are cut to `limit` tokens, the ones around them included (null: to the context).
+
+    filled: shorter texts are filled up to the limit with the padding token, which then counts like any other (SigLIP). ends: the token that
+    must end a text, where it is known (CLIP).
+    """
 
     pooling: Pooling = "mean"
     normalise: bool = False
     limit: int | None = None
+    filled: bool = False
+    ends: int | None = None
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:

@@ -23,6 +23,7 @@ from jinja2.parser import Parser
 from onebase.artifact.files import sha256_bytes
 from onebase.codec.text.meter import metered
 from onebase.codec.text.metered import Metered
+from onebase.codec.text.parts import PROBE, in_parts, is_part
 from onebase.codec.text.roles import Roles
 from onebase.codec.text.sample import SPECIALS, Message, Span
 from onebase.errors import ConfigError, DataError
@@ -150,15 +151,37 @@ class ChatTemplate:
         return cls(source, specials, str(path), roles)
 
     @cached_property
+    def takes_parts(self) -> bool:
+        """Whether it writes the text of a content that is a list (and not the list itself)."""
+        text = self._probed([{"type": "text", "text": PROBE}])
+        return PROBE in text and "'text'" not in text
+
+    @cached_property
+    def _drops_plain(self) -> bool:
+        return PROBE not in self._probed(PROBE) and self.takes_parts
+
+    def _probed(self, content: Any) -> str:
+        try:
+            return _show(self._render([{"role": "user", "content": content}], True))
+        except DataError:
+            return ""
+
+    @cached_property
     def digest(self) -> str:
         """SHA-256 of the source."""
         return sha256_bytes(self.source.encode())
 
     def spans(
-        self, messages: Sequence[Message], *, add_generation_prompt: bool = False, tagged: bool = True
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool = False,
+        tagged: bool = True,
+        parts: bool = False,
     ) -> tuple[Span, ...]:
         """The conversation as `text` and `special` spans, with `loss` on what the assistant said and its
-        closing token. tagged=False: it is read only, so nobody asks which part the assistant said.
+        closing token. tagged=False: it is read only, so nobody asks which part the assistant said. parts: contents may be lists
+        (codec/text/parts.py), which the template must know. A template that drops plain contents is given lists.
 
         Raises DataError for messages that are malformed or that the template refuses, and where there is no template.
         """
@@ -169,7 +192,8 @@ class ChatTemplate:
             )
         if self._broken:
             raise self._broken
-        _check(messages)
+        _check(messages, parts)
+        messages = [in_parts(m) for m in messages] if self._drops_plain else messages
         text = self._render(messages, add_generation_prompt)
         if not tagged:
             return tuple(self._cut(re.sub(f"{_ON}|{_OFF}", "", text), loss=False))
@@ -244,7 +268,7 @@ def _show(text: str) -> str:
     return _ESCAPED.sub(lambda m: chr(int(m.group(1), 16)), text)
 
 
-def _check(messages: Sequence[Message]) -> None:
+def _check(messages: Sequence[Message], parts: bool = False) -> None:
     if isinstance(messages, (str, bytes)) or not isinstance(messages, Sequence) or not messages:
         raise DataError(
             "messages must be a list with at least one message",
@@ -256,7 +280,10 @@ def _check(messages: Sequence[Message]) -> None:
                 f"message {i} is {type(message).__name__}", 'each is {"role": text, "content": text}'
             )
         for key in ("role", "content"):
-            if not isinstance(message.get(key), str):
+            value = message.get(key)
+            if parts and key == "content" and isinstance(value, list) and all(map(is_part, value)):
+                continue
+            if not isinstance(value, str):
                 given = type(message[key]).__name__ if key in message else "missing"
                 raise DataError(
                     f"message {i}: '{key}' is {given}", 'each message is {"role": text, "content": text}'

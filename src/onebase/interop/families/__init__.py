@@ -3,19 +3,26 @@
 from onebase.errors import ConfigError
 from onebase.interop.families import (
     bert,
+    clip,
+    dinov2,
     distilbert,
     esm,
     gemma2,
     gemma3,
     gpt2,
+    idefics3,
     llama,
+    llava,
     mistral,
     modernbert,
     phi3,
     qwen2,
     qwen3,
     roberta,
+    siglip,
     smollm3,
+    vit,
+    whisper,
 )
 from onebase.interop.family import Family
 
@@ -36,6 +43,20 @@ FAMILIES: tuple[Family, ...] = (
     distilbert.FAMILY,
     modernbert.FAMILY,
     esm.FAMILY,
+    # Vision.
+    vit.FAMILY,
+    dinov2.FAMILY,
+    dinov2.REGISTERS,
+    clip.VISION_FAMILY,
+    siglip.VISION_FAMILY,
+    # Images and text.
+    clip.FAMILY,
+    siglip.FAMILY,
+    llava.FAMILY,
+    idefics3.FAMILY,
+    idefics3.SMOLVLM,
+    # Speech.
+    whisper.FAMILY,
 )
 
 

@@ -120,14 +120,29 @@ def layer_norm(theirs: str, ours: str) -> list[Rule | Tie]:
     return [*both(theirs, ours), *(Tie(f"{theirs}.{a}", f"{ours}.{b}") for a, b in old)]
 
 
-def block_rules(cfg: BaseConfig, theirs: str, parts: Mapping[str, str]) -> list[Rule | Tie]:
-    """Every block's weights with their biases. `theirs` is the name of a block, `{i}` its number; parts: our name to theirs."""
+def block_rules(
+    cfg: BaseConfig, theirs: str, parts: Mapping[str, str], trunk: str = "text"
+) -> list[Rule | Tie]:
+    """Every block's weights, with the biases that its config has. `theirs` is the name of a block, `{i}` its number; parts: our name to
+    theirs; trunk: the trunk's name."""
     rules: list[Rule | Tie] = []
-    for i in range(len(cfg.trunks["text"].blocks)):
+    for i, block in enumerate(cfg.trunks[trunk].blocks):
         for ours, name in parts.items():
-            made = layer_norm if ours.endswith("norm") else both
-            rules += made(f"{theirs.format(i=i)}.{name}", f"{TRUNK}.blocks.{i}.{ours}")
+            a, b = f"{theirs.format(i=i)}.{name}", f"trunks.{trunk}.blocks.{i}.{ours}"
+            if ours.endswith("norm"):
+                rules += layer_norm(a, b)
+            else:
+                rules += both(a, b) if _has_bias(block, ours) else [rename(f"{a}.weight", f"{b}.weight")]
     return rules
+
+
+def _has_bias(block: BlockConfig, part: str) -> bool:
+    """Whether the projection `part` ("attn.q", "cross.k", "ff.up") of a block has a bias."""
+    where, name = part.split(".")
+    if where == "ff":
+        return block.ff.bias
+    attn = block.cross if where == "cross" else block.attn
+    return attn is not None and name in attn.bias
 
 
 def head_rules(

@@ -1,0 +1,145 @@
+"""Pictures in the prompt of a base whose text takes them: a place in the text becomes as many tokens as a picture has vectors."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from onebase.base.folder import LoadedBase
+from onebase.base.links import ConnectorConfig, connector_places
+from onebase.codec.image.pixels import pixels
+from onebase.codec.text.parts import in_parts, joined
+from onebase.codec.text.sample import Message, Sample, Span
+from onebase.errors import ArtifactError, DataError, UserError
+from onebase.model.proj import Active
+
+BATCH = 8
+"""Pictures in one forward."""
+
+
+class Prompt(NamedTuple):
+    """Ids, and the vectors that stand in the places of pictures (None without pictures)."""
+
+    ids: list[int]
+    inserts: Tensor | None
+
+
+def sees(base: LoadedBase) -> bool:
+    """Whether pictures can stand in this base's text."""
+    return base.model.cfg.link("embed") is not None
+
+
+def written_prompt(
+    base: LoadedBase, text: str, paths: Sequence[str | Path], active: Active | None = None
+) -> Prompt:
+    """A text to be continued, the name of the picture's token in it wherever a picture stands. Raises UserError for another number of
+    places than pictures, DataError naming a file that is no picture."""
+    name = image_name(base)
+    spans: list[Span] = []
+    for i, part in enumerate(text.split(name)):
+        spans += ([Span("special", name)] if i else []) + ([Span("text", part)] if part else [])
+    ids = base.codec.tokens(Sample(tuple(spans))).ids.tolist()
+    return _with_pictures(base, ids, paths, active)
+
+
+def told_prompt(base: LoadedBase, messages: Sequence[Message], active: Active | None = None) -> Prompt:
+    """A conversation whose contents may be lists of parts, {"type": "image", "image": path} and {"type": "text", "text": ...}.
+
+    Raises UserError for a base that sees no pictures or whose template has no place for them, DataError for malformed messages.
+    """
+    if not _are_maps(messages):
+        return Prompt(base.codec.chat_ids(messages), None)  # which says what is wrong with them
+    plain, paths = taken_apart(messages)
+    if paths and not sees(base):
+        raise _sees_none()
+    if paths and not base.codec.template.takes_parts:
+        raise UserError(
+            "this base's chat template has no place for images",
+            f"use generate, with {image_name(base)} in the prompt",
+        )
+    if not sees(base) or not base.codec.template.takes_parts:  # parts of text alone are one text
+        return Prompt(base.codec.chat_ids([joined(m) for m in plain]), None)
+    ids = base.codec.chat_ids([in_parts(m) for m in plain], parts=True)
+    # Templates of such models may leave it to whoever reads the text to begin it.
+    begun = base.codec.tokenizer.begun(ids)
+    ids = ids if ids[:1] == begun[:1] else begun
+    return _with_pictures(base, ids, paths, active)
+
+
+def taken_apart(messages: Sequence[Message]) -> tuple[list[Message], list[str | Path]]:
+    """The messages without the paths of their pictures, and these in order. Raises DataError for a part that is neither."""
+    plain: list[Message] = []
+    paths: list[str | Path] = []
+    for n, message in enumerate(messages, 1):
+        content = message.get("content")
+        if isinstance(content, list | tuple):
+            plain.append({**message, "content": [_part(part, n, paths) for part in content]})
+        else:
+            plain.append(message)
+    return plain, paths
+
+
+def _are_maps(messages: Any) -> bool:
+    listed = isinstance(messages, Sequence) and not isinstance(messages, str | bytes)
+    return listed and all(isinstance(m, Mapping) for m in messages)
+
+
+def _part(part: Any, number: int, paths: list[str | Path]) -> dict[str, Any]:
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    if kind == "text" and isinstance(part.get("text"), str):
+        return {"type": "text", "text": part["text"]}
+    if kind == "image" and isinstance(part.get("image"), str | Path):
+        paths.append(part["image"])
+        return {"type": "image"}
+    raise DataError(
+        f"message {number}: a part of its content is {str(part)[:200]}",
+        'give {"type": "image", "image": path} or {"type": "text", "text": text}',
+    )
+
+
+def image_name(base: LoadedBase) -> str:
+    """The token that holds a picture's place, as one writes it in a prompt. Raises UserError where no pictures can stand in its text."""
+    token = _connector(base).token
+    name = next((n for n, i in base.codec.tokenizer.specials.items() if i == token), None)
+    if name is None:
+        raise ArtifactError(
+            f"token {token} holds an image's place, but it is no special token of the tokenizer",
+            "take the tokenizer that belongs to the model",
+        )
+    return name
+
+
+def _connector(base: LoadedBase) -> ConnectorConfig:
+    link = base.model.cfg.link("embed")
+    if link is None or link.connector is None:
+        raise _sees_none()
+    return link.connector
+
+
+def _sees_none() -> UserError:
+    return UserError(
+        "this base sees no images", "use one that takes images into its text (docs/images_and_text.md)"
+    )
+
+
+@torch.no_grad()
+def _with_pictures(
+    base: LoadedBase, ids: list[int], paths: Sequence[str | Path], active: Active | None
+) -> Prompt:
+    model, connector = base.model, _connector(base)
+    places = ids.count(connector.token)
+    if places != len(paths):
+        raise UserError(
+            f"{len(paths)} images for {places} places in the prompt",
+            f"write {image_name(base)} once where each image stands",
+        )
+    each = connector_places(connector, model.cfg.image)
+    place = [*connector.before, *[connector.token] * each, *connector.after]
+    wide = [j for i in ids for j in (place if i == connector.token else [i])]
+    made = []
+    for start in range(0, len(paths), BATCH):
+        seen = pixels(paths[start : start + BATCH], model.cfg.image).to(model.device)
+        made.append(model.seen(seen, active))
+    return Prompt(wide, torch.cat(made) if made else None)

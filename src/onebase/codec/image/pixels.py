@@ -1,0 +1,153 @@
+"""A picture on disk as the pixels that a stem reads. C channels, H rows, W columns.
+
+Files come from anywhere: what is broken, far too large or of another kind is one clear error that names the file. The arithmetic is that
+of transformers' image processors on Pillow (`PilBackend`), which published models were made with.
+"""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from onebase.codec.image.config import ImageCodecConfig, PixelsConfig
+from onebase.errors import DataError, UserError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+MAX_PIXELS = 89_478_485
+"""Of a picture, and of what it becomes on the way (256 MB in three channels; Pillow's own limit). A small file can announce any size."""
+DEEP = ("I;16", "I;16L", "I;16B", "I;16N")
+"""Modes of 16 bits a pixel."""
+
+
+def pixels(paths: Sequence[str | Path], cfg: ImageCodecConfig) -> Tensor:
+    """Pictures of any sizes as float32 [N, C, side, side]. Raises DataError naming the file that cannot be read."""
+    made = [prepared(read_picture(path), cfg, str(path)) for path in paths]
+    return torch.stack(made) if made else torch.empty(0, cfg.channels, cfg.side, cfg.side)
+
+
+def read_picture(path: str | Path) -> "Image":
+    """A file as a picture of 8 bits in red, green and blue, upright (EXIF), what is transparent on white; of several frames the first.
+
+    16 bits become 8 by scaling. Raises DataError naming the file; UserError without Pillow.
+    """
+    library = pillow()
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: there is no such file", "give files of pictures")
+    with _refusing(path), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what a decoder could still read is read
+        warnings.simplefilter("error", library.DecompressionBombWarning)
+        with library.open(path, formats=FORMATS) as found:
+            width, height = found.size
+            _check_size(width, height, path)
+            found.load()
+            return _plain(found)
+
+
+def _plain(found: "Image") -> "Image":
+    from PIL import Image, ImageOps
+
+    image = ImageOps.exif_transpose(found)
+    if image.mode in DEEP:
+        deep = np.asarray(image).astype(np.uint32)
+        return Image.fromarray(((deep + 128) // 257).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise ValueError(f"pixels of mode {image.mode} have no brightest value")
+    if image.has_transparency_data:
+        seen = image.convert("RGBA")
+        white = Image.new("RGBA", seen.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, seen).convert("RGB")
+    return image.convert("RGB")
+
+
+def prepared(image: "Image", cfg: ImageCodecConfig, name: str = "the picture") -> Tensor:
+    """A picture (RGB or grey, 8 bits) as float32 [C, side, side]. Raises DataError for one too narrow to be resized."""
+    assert cfg.channels in (1, 3), cfg.channels
+    how = cfg.pixels
+    image = image.convert("RGB" if cfg.channels == 3 else "L")
+    if how.long is not None:
+        image = image.resize(lengthened(image.size, how.long), _filter(how.filter))
+    width, height = resized(image.size, how, cfg.side)
+    _check_size(max(width, cfg.side), max(height, cfg.side), name)
+    image = image.resize((width, height), _filter(how.filter))
+    values_HWC = middle(np.asarray(image).reshape(height, width, cfg.channels), cfg.side)
+    mean, std = np.asarray(how.mean, np.float32), np.asarray(how.std, np.float32)
+    made_HWC = (values_HWC.astype(np.float32) / np.float32(255) - mean) / std
+    return torch.from_numpy(np.ascontiguousarray(made_HWC.transpose(2, 0, 1)))
+
+
+def lengthened(size: tuple[int, int], long: int) -> tuple[int, int]:
+    """Width and height of a picture whose longer side is made so long; the other is rounded down, then up to an even number."""
+    shape = size[0] / size[1]
+    short = int(long / shape) if shape >= 1 else int(long * shape)
+    short = max(short + short % 2, 1)
+    return (long, short) if shape >= 1 else (short, long)
+
+
+def resized(size: tuple[int, int], how: PixelsConfig, side: int) -> tuple[int, int]:
+    """Width and height of a picture after resizing, before its middle is taken."""
+    edge = how.edge or side
+    if how.resize == "stretch":
+        return edge, edge
+    short, long = min(size), max(size)
+    other = int(edge * long / short)
+    return (edge, other) if size[0] <= size[1] else (other, edge)
+
+
+def middle(values_HWC: np.ndarray, side: int) -> np.ndarray:
+    """The middle `side` x `side`; black around it where there is less."""
+    for axis in (0, 1):
+        have = values_HWC.shape[axis]
+        if have >= side:
+            start = (have - side) // 2
+            values_HWC = values_HWC.take(np.arange(start, start + side), axis)
+        else:
+            before = -((have - side) // 2)
+            pad = [(0, 0), (0, 0), (0, 0)]
+            pad[axis] = (before, side - have - before)
+            values_HWC = np.pad(values_HWC, pad)
+    return values_HWC
+
+
+def pillow() -> Any:
+    """The `Image` module of Pillow. Raises UserError where it is not installed."""
+    try:
+        from PIL import Image
+    except ModuleNotFoundError:
+        raise UserError("reading pictures needs Pillow", 'run: pip install "onebase[vision]"') from None
+    return Image
+
+
+def _filter(name: str) -> Any:
+    return pillow().Resampling[name.upper()]
+
+
+def _check_size(width: int, height: int, name: str | Path) -> None:
+    if width * height > MAX_PIXELS:
+        raise DataError(
+            f"{name}: {width:,} x {height:,} pixels are too many", f"give a picture of at most {MAX_PIXELS:,}"
+        )
+
+
+@contextmanager
+def _refusing(path: Path) -> Iterator[None]:
+    """Turn whatever a decoder says of a broken file into one error that names it."""
+    try:
+        yield
+    except UserError:
+        raise
+    # Decoders fail in many ways on broken files (OSError, SyntaxError, ValueError, struct.error, EOFError, IndexError, ...); all of them say
+    # that this file cannot be read.
+    except Exception as e:
+        said = str(e).replace(str(path), "the file") or type(e).__name__
+        raise DataError(
+            f"{path} cannot be read as a picture: {said}", f"give an intact file: {', '.join(FORMATS)}"
+        ) from None

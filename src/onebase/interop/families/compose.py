@@ -1,0 +1,136 @@
+"""A text decoder and a tower of images inside one config: each read, written and named by the family of its own."""
+
+from collections.abc import Iterator, Mapping
+from typing import Literal
+
+from onebase.base.config import BaseConfig
+from onebase.base.links import ConnectorConfig
+from onebase.errors import ConfigError
+from onebase.interop.families.towers import half, moved
+from onebase.interop.family import Family, Tree, written
+from onebase.interop.reader import Reader
+from onebase.interop.rules import Rules
+
+FIRST: Mapping[str, Tree] = {
+    "llama": {
+        "hidden_size": 4096,
+        "intermediate_size": 11008,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "vocab_size": 32000,
+    },
+    "mistral": {
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "vocab_size": 32000,
+    },
+    "qwen2": {
+        "hidden_size": 4096,
+        "intermediate_size": 22016,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "vocab_size": 151936,
+    },
+}
+"""Sizes that the config of a part may leave out, because they are the defaults of its class there."""
+
+
+def read_text(r: Reader, begins: Mapping[str, str], *, own_tie: bool) -> BaseConfig:
+    """The decoder in `text_config`. begins: how the names of its tensors begin in the whole, and alone; own_tie: its own
+    `tie_word_embeddings` counts beside that of the whole. Raises ConfigError for a decoder whose input is more than vectors of tokens:
+    what would be done to those of images is not known."""
+    from onebase.interop.families import family_of  # they import this
+
+    data, where = r.get("text_config", dict), f"{r.where}: text_config"
+    if "text_config" in data:
+        raise ConfigError(f"{where} has a 'text_config' of its own", "a decoder of text alone is read there")
+    family = family_of(data.get("model_type", "llama"), where)
+    whole = FIRST.get(family.model_types[0], {}) | data
+    tied = r.get("tie_word_embeddings", bool, False)
+    if tied or not own_tie:
+        whole["tie_word_embeddings"] = tied
+    reader = Reader(whole, where, frozenset(_alone(r.tensors, begins)))
+    text = reader.checked(lambda: family.read(reader))
+    codec = text.codecs.get("text")
+    plain = codec is not None and text.text.scale is None and text.text.dropped is None
+    if not plain or text.text.positions or text.text.types or text.trunks["text"].direction != "causal":
+        raise reader.refuse("model_type", "a decoder whose input is nothing but the vectors of tokens")
+    if not text.text.head:
+        raise ConfigError(f"{where}: the checkpoint has no lm_head", "take one that predicts tokens")
+    _same_names(text, family, reader)
+    return text
+
+
+def _alone(names: frozenset[str], begins: Mapping[str, str]) -> Iterator[str]:
+    for name in names:
+        begin = next((b for b in begins if name.startswith(b)), None)
+        yield name if begin is None else begins[begin] + name.removeprefix(begin)
+
+
+def _same_names(part: BaseConfig, family: Family, r: Reader) -> None:
+    """Refuse a family whose tensors are called otherwise than those of the family that would write this part."""
+    if list(family.rules(part)) != list(layout(part).rules(part)):
+        raise r.refuse("model_type", f"here it is written as {layout(part).model_types[0]}")
+
+
+def read_image(r: Reader, default: str) -> BaseConfig:
+    """The tower in `vision_config`, by its `model_type`."""
+    from onebase.interop.families import family_of
+
+    data = r.get("vision_config", dict)
+    where = f"{r.where}: vision_config"
+    family, reader = family_of(data.get("model_type", default), where), Reader(data, where)
+    image = reader.checked(lambda: family.read(reader))
+    if set(image.codecs) != {"image"}:
+        raise reader.refuse("model_type", "that of a tower of images")
+    _same_names(image, family, reader)
+    return image
+
+
+def layout(part: BaseConfig) -> Family:
+    """The first family that can express a part. Raises ConfigError where none can."""
+    from onebase.interop.families import FAMILIES
+
+    refused: ConfigError | None = None
+    for family in FAMILIES:
+        try:
+            written(family, part)
+        except ConfigError as e:
+            refused = refused or e
+        except (KeyError, AttributeError, AssertionError):  # a family of another shape altogether
+            continue
+        else:
+            return family
+    raise refused or ConfigError("no layout can express a part of this base", "export it to another format")
+
+
+def part_tree(cfg: BaseConfig, kind: Literal["text", "image"]) -> Tree:
+    """The config of a part of a base."""
+    part = half(cfg, kind)
+    return written(layout(part), part)
+
+
+def part_rules(cfg: BaseConfig, kind: Literal["text", "image"]) -> Rules:
+    """The rules of a part: of the decoder with its head, of the tower alone."""
+    part = half(cfg, kind)
+    family = layout(part)
+    rules = family.rules(part)
+    return moved(rules, {family.prefix: ""}) if kind == "image" and family.prefix else rules
+
+
+def the_connector(cfg: BaseConfig) -> ConnectorConfig:
+    """The one link's. Raises ConfigError where there is none."""
+    connector = cfg.links[0].connector if len(cfg.links) == 1 else None
+    if connector is None:
+        raise ConfigError("this base takes no images into its text", "this layout is of such bases")
+    return connector
+
+
+def image_token(r: Reader, key: str, default: int, vocabulary: int) -> int:
+    """The token in whose places the vectors of images stand."""
+    token = r.get(key, int, default)
+    if not 0 <= token < vocabulary:
+        raise r.refuse(key, f"a token of the vocabulary, 0 to {vocabulary - 1}")
+    return token
