@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from onebase.demo.report import marked, render, score, seconds, size, visible, write_report
-from onebase.demo.results import DemoResult, Row, Sample
+from onebase.demo.results import Beside, DemoResult, Row, Sample
 from onebase.errors import ArtifactError
 from onebase.evaluation.bootstrap import Score, mean_score, ratio_score
 from onebase.evaluation.gate import System, gate
@@ -244,6 +244,42 @@ def test_missing_facts_are_unknown() -> None:
         and "No samples were taken." in flat
     )
     assert "None" not in flat and "nan" not in flat
+
+
+def test_open_bases_stand_in_the_same_table_with_verdicts_of_their_own() -> None:
+    result = full()
+    plain = render(result)
+    assert "open base" not in " ".join(Page(plain).text.split()) and 'key open"' not in plain
+    first = result.rows[-1]
+    rng = np.random.default_rng(7)
+    for name, mean in (("Big & <b>", 0.97), ("Poor", 0.3)):
+        each = (rng.random(len(first.base.each)) < mean).astype(float)
+        system = System(f"{name} + head", mean_score("accuracy", each), each, 3.0, 69_000, 98_362_432)
+        verdict = gate(
+            "accuracy", system, first.base, first.classical, twin="the base trained here", who=name
+        )
+        first = replace(first, beside=(*first.beside, Beside(system, verdict)))
+    result.rows[-1] = first
+    result.opened = [
+        {
+            "name": n,
+            "package": f"{n} 1",
+            "licence": "MIT",
+            "bytes": 98_362_432,
+            "parameters": 134_515_008,
+            "prompted": True,
+        }
+        for n in ("Big & <b>", "Poor")
+    ]
+    text = render(result)
+    page = Page(text)
+    assert "b" not in page.tags and page.loads == []
+    flat = " ".join(page.text.split())
+    assert "Big & <b> + head: Big & <b> adds" in flat and "+ base 98.36 MB" in flat
+    assert "Poor + head: TF-IDF + logistic regression is better by" in flat
+    assert text.count('<span class="pill yes small">Yes</span>') == 2
+    assert text.count('<span class="pill no small">No</span>') == 2
+    assert text.count('<g class="dot open">') == 2 and "134.5 million parameters, 98.36 MB on disk" in flat
 
 
 def test_a_quick_run_says_so() -> None:

@@ -56,6 +56,18 @@ def test_a_twin_as_good_means_that_pretraining_is_not_what_helps() -> None:
     assert "untrained base does better" in better.line
 
 
+def test_a_base_from_elsewhere_is_named_and_held_against_the_small_one() -> None:
+    def line(big: float, small: float, classical: float) -> str:
+        rivals = system("TF-IDF", right(classical))
+        twin = system("small", right(small))
+        return gate("accuracy", base(big), twin, rivals, twin="the small base", who="Big").line
+
+    assert line(0.9, 0.8, 0.7).startswith("Yes: Big adds 0.20 accuracy (")
+    assert "over the small base; TF-IDF would take" in line(0.9, 0.8, 0.7)
+    assert line(0.85, 0.845, 0.7).endswith(": Big is not needed.")
+    assert all("pretraining" not in line(*x) for x in ((0.9, 0.8, 0.7), (0.85, 0.845, 0.7), (0.7, 0.6, 0.8)))
+
+
 def test_lower_is_better_with_tokens_as_weights() -> None:
     rng = np.random.default_rng(0)
     tokens = rng.integers(5, 30, 200)

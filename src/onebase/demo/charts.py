@@ -22,7 +22,7 @@ _LANE, _HEAD, _GAP = 17, 22, 8  # of the interval chart: a system's lane, a row'
 
 @dataclass(frozen=True)
 class Dot:
-    """One score in a chart: `kind` is "base", "untrained" or "classical" and gives its shape and colour."""
+    """One score in a chart: `kind` is "base", "untrained", "open" or "classical" and gives its shape and colour."""
 
     name: str
     kind: str
@@ -157,6 +157,7 @@ def _dot(dot: Dot, x_at: _scale, y: float, left: float, digits: int) -> list[Mar
     shape = {
         "base": Markup('<circle cx="{:.1f}" cy="{:.1f}" r="5"/>').format(x, y),
         "untrained": Markup('<circle cx="{:.1f}" cy="{:.1f}" r="4.2"/>').format(x, y),
+        "open": Markup('<rect x="{:.1f}" y="{:.1f}" width="9" height="9"/>').format(x - 4.5, y - 4.5),
     }.get(
         dot.kind,
         Markup('<path d="M{:.1f} {:.1f}l5 5l-5 5l-5 -5z"/>').format(x, y - 5),

@@ -1,7 +1,8 @@
-"""The demo's labelled tasks under each adaptation, beside the same on an untrained base and classical rivals."""
+"""The demo's labelled tasks under each adaptation, beside the same on an untrained base, open bases, and classical rivals."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ from numpy.typing import NDArray
 
 from onebase.api.base import Base
 from onebase.api.evaluating import shipped_bytes
-from onebase.demo.results import DemoResult, Row
+from onebase.demo.opened import Reader, rows
+from onebase.demo.results import Beside, DemoResult, Row
 from onebase.demo.size import Size
 from onebase.demo.tasks import MARKS, Example, Task
 from onebase.evaluation.baselines import NearestNeighbour, TfidfLogistic
@@ -21,11 +23,14 @@ from onebase.evaluation.ngram import NGram
 
 Tell = Callable[[str], None]
 Array = NDArray[np.float64]
+Systems = tuple[System, System, list[tuple[Reader, System]]]
+"""Of a row: the base, its untrained twin, and open bases."""
 
 
 def question(
     base: Base,
     untrained: Base,
+    opened: Sequence[Reader],
     ngram: NGram,
     task: Task,
     out: Path,
@@ -35,86 +40,162 @@ def question(
 ) -> list[Row]:
     """By prompt alone, by a head with few labels, by LoRA with the most. The adapters of `base` are saved under `out`."""
     test = task.test[: size.test]
-    rows = [_prompted(base, untrained, ngram, task, test, out, result, size, tell)]
-    rows += [_by_head(base, untrained, task, test, labels, size, tell) for labels in task.sizes]
+    rivals = _Rivals(task, test)
     most = task.sizes[-1]
-    systems = [
-        _classified(b, task, test, most, "lora", size, name, draws=1)
-        for b, name in ((base, "base + LoRA"), (untrained, "untrained + LoRA"))
-    ]
-    keep = _labelled(base, task, most, 0)
-    adapter = base.adapt(keep, task="classify", method="head")
-    result.adapters["question"] = str(adapter.save(out / "adapters" / "question", overwrite=True))
-    rivals = _tfidf(task, test, most, size, draws=1)
-    rows.append(_row(task, f"LoRA, {most} labels a class", systems, rivals, tell))
-    return rows
+    with _readers(base, untrained, opened, task, size, tell) as readers:
+        found = [_prompted(readers, ngram, task, test, rivals, out, result, size, tell)]
+        found += [_by_head(readers, task, test, labels, rivals, size, tell) for labels in task.sizes]
+        adapter = base.adapt(rows(readers[0], task.train(most), chat=True), task="classify", method="head")
+        result.adapters["question"] = str(adapter.save(out / "adapters" / "question", overwrite=True))
+        ours, twin = (_by_lora(r, task, test, most, size) for r in readers[:2])
+    setting = f"LoRA, {most} labels a class"
+    found.append(_row(task, setting, (ours, twin, []), rivals.systems(most, 1), tell))
+    return found
 
 
-def topic(base: Base, untrained: Base, task: Task, size: Size, tell: Tell) -> list[Row]:
+def topic(
+    base: Base, untrained: Base, opened: Sequence[Reader], task: Task, size: Size, tell: Tell
+) -> list[Row]:
     """By a head with few labels."""
     test = task.test[: size.test]
-    return [_by_head(base, untrained, task, test, labels, size, tell) for labels in task.sizes]
+    rivals = _Rivals(task, test)
+    with _readers(base, untrained, opened, task, size, tell) as readers:
+        return [_by_head(readers, task, test, labels, rivals, size, tell) for labels in task.sizes]
+
+
+@contextmanager
+def _readers(
+    base: Base, untrained: Base, opened: Sequence[Reader], task: Task, size: Size, tell: Tell
+) -> Iterator[list[Reader]]:
+    """All bases, ours first. Each has read the task's texts, once and together: batches of few texts cost most."""
+    readers = [Reader(base, "base"), Reader(untrained, "untrained"), *opened]
+    chat = task.name == "question"
+    with ExitStack() as stack:
+        for r in readers:
+            stack.enter_context(r.reading())
+            most = max(n for n in task.sizes if n <= size.opened or r not in opened)
+            known = [e for draw in range(size.draws) for e in task.train(most, draw)]
+            texts = [x["text"] for x in rows(r, (*task.test[: size.test], *known), chat=chat)]
+            if r.prompted and chat:
+                texts += [r.said(_message(t)) for t in task.unlabelled[: size.test]]
+            seconds = r.read(list(dict.fromkeys(texts)))
+            if r in opened:
+                tell(f"{r.name} has read {len(set(texts)):,} texts in {seconds:.0f} s")
+        yield readers
 
 
 def _by_head(
-    base: Base, untrained: Base, task: Task, test: Sequence[Example], labels: int, size: Size, tell: Tell
+    readers: Sequence[Reader],
+    task: Task,
+    test: Sequence[Example],
+    labels: int,
+    rivals: "_Rivals",
+    size: Size,
+    tell: Tell,
 ) -> Row:
-    systems = [
-        _classified(b, task, test, labels, "head", size, name)
-        for b, name in ((base, "base + head"), (untrained, "untrained + head"))
-    ]
-    return _row(task, f"head, {labels} labels a class", systems, _tfidf(task, test, labels, size), tell)
+    asked = readers if labels <= size.opened else readers[:2]
+    ours, twin, *beside = (_headed(r, task, test, labels, size) for r in asked)
+    systems = (ours, twin, list(zip(asked[2:], beside, strict=True)))
+    return _row(task, f"head, {labels} labels a class", systems, rivals.systems(labels, size.draws), tell)
+
+
+def _headed(reader: Reader, task: Task, test: Sequence[Example], labels: int, size: Size) -> System:
+    """Mean correctness of each test example over the draws of training labels, each by a head of its own."""
+    base, chat = reader.base, task.name == "question"
+    asked = [r["text"] for r in rows(reader, tuple(test), chat=chat)]
+    each, seconds, shipped = [], 0.0, (0, 0)
+    for draw in range(size.draws):
+        known = rows(reader, task.train(labels, draw), chat=chat)
+        seconds += reader.read([r["text"] for r in known] + asked)
+        began = time.perf_counter()
+        adapted = base.with_adapter(base.adapt(known, task="classify", method="head"))
+        found = adapted.classify(asked)
+        seconds += time.perf_counter() - began
+        each.append(correct([e.target for e in test], [x.label for x in found]))
+        shipped = _bytes(reader, adapted)
+    mean = np.mean(each, axis=0)
+    return System(f"{reader.name} + head", mean_score("accuracy", mean), mean, seconds / len(each), *shipped)
+
+
+def _by_lora(reader: Reader, task: Task, test: Sequence[Example], labels: int, size: Size) -> System:
+    """The first draw alone: LoRA trains for seconds where a head takes milliseconds."""
+    base, known = reader.base, rows(reader, task.train(labels), chat=True)
+    seconds, began = reader.read([r["text"] for r in known]), time.perf_counter()
+    adapter = base.adapt(known, task="classify", method="lora", epochs=size.lora_epochs)
+    adapted = base.with_adapter(adapter)
+    found = adapted.classify([reader.said(e.text) for e in test])
+    seconds += time.perf_counter() - began
+    each = correct([e.target for e in test], [x.label for x in found])
+    name = f"{reader.name} + LoRA"
+    return System(name, mean_score("accuracy", each), each, seconds, *_bytes(reader, adapted))
+
+
+def _bytes(reader: Reader, adapted: Base) -> tuple[int, int]:
+    """Of the adapter, and of the base beside it: for an open base what its files take."""
+    adapter, shared = shipped_bytes(adapted)
+    return adapter, reader.size or shared
 
 
 def _prompted(
-    base: Base,
-    untrained: Base,
+    readers: Sequence[Reader],
     ngram: NGram,
     task: Task,
     test: Sequence[Example],
+    rivals: "_Rivals",
     out: Path,
     result: DemoResult,
     size: Size,
     tell: Tell,
 ) -> Row:
-    """No labels: P("?") against P(".") after the message, in its dialogue, each beside its mean over unlabelled messages.
+    """No labels: P("?") against P(".") after the message, each beside its mean over unlabelled messages.
 
     The mean tells which mark a system prefers whatever the message; the messages it is taken over are drawn whatever their label.
-    The rivals are the same question put to an n-gram, and systems that learn words from the fewest labels of the task.
+    Our bases read the message in its dialogue, an open base the message alone. The rivals are the same question put to an n-gram, and
+    systems that learn words from the fewest labels of the task.
     """
     systems, areas = [], []
     truth = [e.target for e in test]
     prompts = [e.prompt for e in test]
-    for b, name in ((base, "base, prompt alone"), (untrained, "untrained, prompt alone")):
+    for r in (*readers[:2], *(r for r in readers[2:] if r.prompted)):
+        known, asked, seconds = list(task.unlabelled[: size.test]), prompts, 0.0
+        if r.prompted:
+            known, asked = [r.said(_message(t)) for t in known], [r.said(e.text) for e in test]
+            seconds += r.read(known + asked)
         began = time.perf_counter()
-        adapter = b.adapt(
-            [{"text": t} for t in task.unlabelled],
+        adapter = r.base.adapt(
+            [{"text": t} for t in known],
             task="classify",
             method="prompt",
             prompt="{text}",
             answers=dict(MARKS),
         )
-        adapted = b.with_adapter(adapter)
-        labels = adapted.classify(prompts)
-        seconds = time.perf_counter() - began
+        adapted = r.base.with_adapter(adapter)
+        labels = adapted.classify(asked)
+        seconds += time.perf_counter() - began
         each = correct(truth, [x.label for x in labels])
-        systems.append(System(name, mean_score("accuracy", each), each, seconds, *shipped_bytes(adapted)))
+        name = f"{r.name}, prompt alone"
+        systems.append(System(name, mean_score("accuracy", each), each, seconds, *_bytes(r, adapted)))
         areas.append(auroc([t == "question" for t in truth], [x.scores["question"] for x in labels]))
-        if b is base:
+        if r is readers[0]:
             result.adapters["mark"] = str(adapter.save(out / "adapters" / "mark", overwrite=True))
-    tell(f"question, no label: AUROC {areas[0].value:.3f}, untrained {areas[1].value:.3f}")
-    began = time.perf_counter() - ngram.seconds
-    odds = mark_odds(base, ngram, prompts) - mark_odds(base, ngram, task.unlabelled).mean()
-    each = correct(truth, ["question" if x > 0 else "statement" for x in odds])
-    counted = System(
-        f"a {ngram.name}, no label",
-        mean_score("accuracy", each),
-        each,
-        time.perf_counter() - began,
-        ngram.size,
+    tell(
+        "question, no label, AUROC: "
+        + ", ".join(f"{s.name} {a.value:.3f}" for s, a in zip(systems, areas, strict=True))
     )
-    rivals = [counted, *_tfidf(task, test, task.sizes[0], size)]
-    return _row(task, "prompt alone, no label", systems, rivals, tell)
+    began = time.perf_counter() - ngram.seconds
+    odds = mark_odds(readers[0].base, ngram, prompts)
+    odds -= mark_odds(readers[0].base, ngram, task.unlabelled).mean()
+    each = correct(truth, ["question" if x > 0 else "statement" for x in odds])
+    seconds = time.perf_counter() - began
+    counted = System(f"a {ngram.name}, no label", mean_score("accuracy", each), each, seconds, ngram.size)
+    beside = list(zip((r for r in readers[2:] if r.prompted), systems[2:], strict=True))
+    learnt = rivals.systems(task.sizes[0], size.draws)
+    return _row(task, "prompt alone, no label", (systems[0], systems[1], beside), [counted, *learnt], tell)
+
+
+def _message(prompt: str) -> str:
+    """The message that a transcript ends with."""
+    return prompt.rsplit("\n", 1)[-1][2:]
 
 
 def mark_odds(base: Base, ngram: NGram, prompts: Sequence[str]) -> Array:
@@ -126,63 +207,42 @@ def mark_odds(base: Base, ngram: NGram, prompts: Sequence[str]) -> Array:
     return np.asarray(nats[1] - nats[0])
 
 
-def _labelled(base: Base, task: Task, labels: int, draw: int) -> list[dict[str, Any]]:
-    return [{"text": _short(base, e.text), "label": e.target} for e in task.train(labels, draw)]
+class _Rivals:
+    """The classical systems of a task, each fitted once for a draw of labels."""
 
+    def __init__(self, task: Task, test: Sequence[Example]) -> None:
+        self.task, self.test = task, test
+        self._kept: dict[tuple[Any, int, int], tuple[Array, float, int]] = {}
 
-def _short(base: Base, text: str) -> str:
-    """The text, or what of it fits in the context of so small a base."""
-    room = base.config.text.context - 8
-    if len(text.encode()) <= room:  # a token holds at least one byte
-        return text
-    ids = base.tokenizer.encode(text)
-    return text if len(ids) <= room else base.tokenizer.decode(ids[:room])
+    def systems(self, labels: int, draws: int) -> list[System]:
+        out = []
+        for make in (TfidfLogistic, NearestNeighbour):
+            each, seconds, sizes = zip(*(self._fitted(make, labels, d) for d in range(draws)), strict=True)
+            mean = np.mean(each, axis=0)
+            name = make.name + (f" with {labels} labels a class" if self.task.name == "question" else "")
+            cost = sum(seconds) / draws
+            out.append(System(name, mean_score("accuracy", mean), mean, cost, sizes[-1]))
+        return out
 
-
-def _classified(
-    b: Base,
-    task: Task,
-    test: Sequence[Example],
-    labels: int,
-    method: str,
-    size: Size,
-    name: str,
-    draws: int | None = None,
-) -> System:
-    """Mean correctness of each test example over the draws of training labels."""
-    began, each, shipped = time.perf_counter(), [], (0, 0)
-    for draw in range(draws or size.draws):
-        more: dict[str, Any] = {"epochs": size.lora_epochs} if method == "lora" else {}
-        adapter = b.adapt(_labelled(b, task, labels, draw), task="classify", method=method, **more)
-        adapted = b.with_adapter(adapter)
-        found = adapted.classify([_short(b, e.text) for e in test])
-        each.append(correct([e.target for e in test], [x.label for x in found]))
-        shipped = shipped_bytes(adapted)
-    mean = np.mean(each, axis=0)
-    seconds = (time.perf_counter() - began) / len(each)
-    return System(name, mean_score("accuracy", mean), mean, seconds, *shipped)
-
-
-def _tfidf(
-    task: Task, test: Sequence[Example], labels: int, size: Size, draws: int | None = None
-) -> list[System]:
-    out = []
-    for make in (TfidfLogistic, NearestNeighbour):
-        each: list[Array] = []
-        seconds, shipped = 0.0, 0
-        for draw in range(draws or size.draws):
-            train = task.train(labels, draw)
+    def _fitted(self, make: Any, labels: int, draw: int) -> tuple[Array, float, int]:
+        key = (make, labels, draw)
+        if key not in self._kept:
+            train = self.task.train(labels, draw)
             model = make().fit([e.text for e in train], [e.target for e in train])
-            each.append(correct([e.target for e in test], model.predict([e.text for e in test])))
-            seconds, shipped = seconds + model.seconds, model.size
-        mean = np.mean(each, axis=0)
-        name = make.name + (f" with {labels} labels a class" if task.name == "question" else "")
-        out.append(System(name, mean_score("accuracy", mean), mean, seconds / len(each), shipped))
-    return out
+            right = correct([e.target for e in self.test], model.predict([e.text for e in self.test]))
+            self._kept[key] = (right, model.seconds, model.size)
+        return self._kept[key]
 
 
-def _row(task: Task, setting: str, systems: list[System], rivals: list[System], tell: Tell) -> Row:
-    verdict = gate("accuracy", systems[0], systems[1], rivals)
-    scores = ", ".join(f"{s.name} {s.score.value:.3f}" for s in (*systems, *rivals))
-    tell(f"{task.name}, {setting}: {scores}\n  {verdict.line}")
-    return Row(task.name, setting, "accuracy", systems[0], systems[1], tuple(rivals), verdict)
+def _row(task: Task, setting: str, systems: Systems, rivals: list[System], tell: Tell) -> Row:
+    ours, twin, beside = systems
+    verdict = gate("accuracy", ours, twin, rivals)
+    found = tuple(
+        Beside(s, gate("accuracy", s, ours, rivals, twin="the base trained here", who=r.name))
+        for r, s in beside
+    )
+    every = (ours, twin, *(b.system for b in found), *rivals)
+    scores = ", ".join(f"{s.name} {s.score.value:.3f}" for s in every)
+    lines = [verdict.line, *(b.verdict.line for b in found)]
+    tell(f"{task.name}, {setting}: {scores}\n  " + "\n  ".join(lines))
+    return Row(task.name, setting, "accuracy", ours, twin, tuple(rivals), verdict, found)

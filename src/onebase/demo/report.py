@@ -18,7 +18,7 @@ from onebase.artifact.files import write_atomic
 from onebase.demo.charts import Dot, Panel, curve_chart, finite, interval_chart, smooth
 from onebase.demo.results import DemoResult, Row
 from onebase.evaluation.bootstrap import Score
-from onebase.evaluation.gate import System
+from onebase.evaluation.gate import System, Verdict
 from onebase.evaluation.metrics import LOWER_IS_BETTER
 
 TEMPLATE = "report.html.jinja"
@@ -164,14 +164,27 @@ def _better(metric: str) -> str:
 
 
 def _answer(row: Row) -> dict[str, Any]:
-    """The verdict as a marker and the sentence without its first word."""
-    line = re.sub(r"^(Yes|No): ", "", row.verdict.line)
+    """The verdicts, on our base and on open ones, as markers and sentences without their first word."""
     return {
         "yes": row.verdict.needs_base,
         "task": _asks(row),
         "setting": row.setting,
-        "line": line[:1].upper() + line[1:],
+        "line": _line(row.verdict),
+        "beside": [
+            {
+                "name": b.system.name,
+                "yes": b.verdict.needs_base,
+                "line": _line(b.verdict),
+                "short": b.short,
+            }
+            for b in row.beside
+        ],
     }
+
+
+def _line(verdict: Verdict) -> str:
+    line = re.sub(r"^(Yes|No): ", "", verdict.line)
+    return line[:1].upper() + line[1:]
 
 
 def _total(sources: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -212,6 +225,8 @@ def _heldout_panel(result: DemoResult) -> list[Panel]:
 def _systems(row: Row) -> Iterator[tuple[str, System]]:
     yield "base", row.base
     yield "untrained", row.untrained
+    for b in row.beside:
+        yield "open", b.system
     for s in row.classical:
         yield "classical", s
 

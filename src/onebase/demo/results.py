@@ -8,8 +8,23 @@ from onebase.evaluation.gate import System, Verdict
 
 
 @dataclass(frozen=True)
+class Beside:
+    """An open base in a row, and the gate's verdict on it: beside the classical rivals and the base trained here."""
+
+    system: System
+    verdict: Verdict
+
+    @property
+    def short(self) -> str:
+        """Both differences, in its favour when above zero."""
+        v = self.verdict
+        rivals = ((v.over_classical, v.classical), (v.over_untrained, "the base trained here"))
+        return ", ".join(f"{d.value:+.3f} ({d.low:+.3f} to {d.high:+.3f}) beside {who}" for d, who in rivals)
+
+
+@dataclass(frozen=True)
 class Row:
-    """One line of the table: a task under one adaptation, its rivals, and the gate's verdict."""
+    """One line of the table: a task under one adaptation, its rivals, and the gate's verdict on the base trained here."""
 
     task: str
     setting: str
@@ -18,6 +33,7 @@ class Row:
     untrained: System
     classical: tuple[System, ...]
     verdict: Verdict
+    beside: tuple[Beside, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -32,7 +48,8 @@ class Sample:
 
 @dataclass
 class DemoResult:
-    """Everything the report needs. `curve` are the lines of log.jsonl; `heldout` maps a source to systems' bits per byte."""
+    """Everything the report needs. `curve` are the lines of log.jsonl; `heldout` maps a source to systems' bits per byte; `opened`
+    are facts of the open bases beside ours."""
 
     out: str
     minutes: float
@@ -46,6 +63,7 @@ class DemoResult:
     samples: list[Sample] = field(default_factory=list)
     stages: dict[str, float] = field(default_factory=dict)
     adapters: dict[str, str] = field(default_factory=dict)
+    opened: list[dict[str, Any]] = field(default_factory=list)
 
 
 def as_json(result: DemoResult) -> dict[str, Any]:
@@ -60,9 +78,15 @@ def as_json(result: DemoResult) -> dict[str, Any]:
             "task": r.task,
             "setting": r.setting,
             "metric": r.metric,
-            "systems": [system(s) for s in (r.base, r.untrained, *r.classical)],
+            "systems": [
+                system(s) for s in (r.base, r.untrained, *(b.system for b in r.beside), *r.classical)
+            ],
             "verdict": r.verdict.line,
             "needs_base": r.verdict.needs_base,
+            "beside": [
+                {"name": b.system.name, "verdict": b.verdict.line, "needs_base": b.verdict.needs_base}
+                for b in r.beside
+            ],
         }
         for r in result.rows
     ]
@@ -72,4 +96,5 @@ def as_json(result: DemoResult) -> dict[str, Any]:
         "heldout_bits_per_byte": held,
         "stages_seconds": result.stages,
         "facts": result.facts,
+        "open_bases": result.opened,
     }

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from onebase.api.base import Base
 from onebase.api.evaluating import untrained_twin
-from onebase.api.loading import Stopped
 from onebase.api.pretraining import run_recipe
 from onebase.api.recipe import DataConfig, ObjectiveConfig, Recipe
 from onebase.artifact.files import MANIFEST
@@ -19,6 +18,7 @@ from onebase.data import Dataset, TokenSet, prepare
 from onebase.demo import measure
 from onebase.demo.docstrings import docstring
 from onebase.demo.heldout import fit_ngram, heldout
+from onebase.demo.opened import open_bases
 from onebase.demo.report import write_report
 from onebase.demo.results import DemoResult, Sample, as_json
 from onebase.demo.size import Size
@@ -26,6 +26,7 @@ from onebase.demo.tasks import corpus, tasks
 from onebase.errors import UserError
 from onebase.train.config import AdamWConfig, CheckpointConfig, MuonConfig, ScheduleConfig, TrainConfig
 from onebase.train.listen import Progress, read_log
+from onebase.train.signals import Stopped
 
 Tell = Callable[[str], None]
 
@@ -100,12 +101,17 @@ def run_demo(
     with stage("predict held-out text, beside a 5-gram"):
         ngram = fit_ngram(base, tokens, size)
         result.heldout = heldout(base, untrained, ngram, dataset, size, tell)
+    with stage("open two bases that others trained"):
+        opened = open_bases(tell)
+        result.opened += [r.facts for r in opened]
     with stage("task: is it a question? by prompt alone, by a head, by LoRA"):
-        result.rows += measure.question(base, untrained, ngram, found["question"], out, result, size, tell)
+        result.rows += measure.question(
+            base, untrained, opened, ngram, found["question"], out, result, size, tell
+        )
     with stage("task: write the docstring, by supervised fine-tuning"):
         result.rows += docstring(base, untrained, found["docstring"], out, result, size, tell)
     with stage("task: topic of an exchange, by a head"):
-        result.rows += measure.topic(base, untrained, found["topic"], size, tell)
+        result.rows += measure.topic(base, untrained, opened, found["topic"], size, tell)
     with stage("sample and report"):
         result.samples += _samples(base)
         stages["everything"] = time.perf_counter() - began

@@ -69,11 +69,13 @@ def gate(
     *,
     weights: Sequence[float] | Array | None = None,
     twin: str = "the same adapter on an untrained base",
+    who: str | None = None,
     seed: int = 0,
 ) -> Verdict:
     """Judge `base` against its untrained twin and the best of the classical systems.
 
-    twin: what `untrained` is, as the sentence says it. metric: a name of METRICS (it says whether lower is better) or any other name (higher is better); weights: tokens or
+    twin: what `untrained` is, as the sentence says it; who: a base that was not pretrained here, by its name: its `untrained` is then a
+    smaller base. metric: a name of METRICS (it says whether lower is better) or any other name (higher is better); weights: tokens or
     bytes per document when `each` holds sums of nats. Raises DataError when the systems were scored on different examples.
     """
     sign = -1.0 if metric in LOWER_IS_BETTER else 1.0
@@ -98,37 +100,38 @@ def gate(
         line = f"No: {over_classical.n} test examples are too few to show that the base helps; give at least {MIN_EXAMPLES}"
     elif needs:
         line = (
-            f"Yes: pretraining {verb} {_size(over_classical)} {unit} {_range(over_classical)} over {rival.name} and "
+            f"Yes: {who or 'pretraining'} {verb} {_size(over_classical)} {unit} {_range(over_classical)} over {rival.name} and "
             f"{_size(over_untrained)} {_range(over_untrained)} over {twin}"
             + (f"; {rival.name} would take {cost}" if cost else "")
         )
     elif won:
         does = "does better" if over_untrained.high < 0 else "does as well"
         line = (
-            f"No: the base {verb} {_size(over_classical)} {unit} {_range(over_classical)} over {rival.name}, but {twin} "
-            f"{does} (difference {_signed(over_untrained)}): pretraining is not what helps"
+            f"No: {who or 'the base'} {verb} {_size(over_classical)} {unit} {_range(over_classical)} over {rival.name}, but {twin} "
+            f"{does} (difference {_signed(over_untrained)}): "
+            + (f"{who} is not needed" if who else "pretraining is not what helps")
         )
     elif over_classical.high < 0:
         flipped = Score(
             "difference", -over_classical.value, -over_classical.high, -over_classical.low, over_classical.n
         )
         line = f"No: {rival.name} is better by {_size(flipped)} {unit} {_range(flipped)}" + _advice(
-            cost, rival, base, better=True
+            cost, rival, base, who, better=True
         )
     else:
         line = f"No: {rival.name} does as well (difference {_signed(over_classical)} {unit})" + _advice(
-            cost, rival, base, better=False
+            cost, rival, base, who, better=False
         )
     return Verdict(needs, line + ".", over_classical, over_untrained, rival.name)
 
 
-def _advice(cost: str, rival: System, base: System, *, better: bool) -> str:
+def _advice(cost: str, rival: System, base: System, who: str | None, *, better: bool) -> str:
     """Ship the rival unless it costs more on every count. Whether this task needs a base is asked, so the base's bytes count.
 
     Where they decide between equals, the advice says so: a base that other tasks need costs this one nothing.
     """
     if _dearer(rival, base, base.whole):
-        return f", though it takes {cost}: pretraining gains nothing that can be shown here"
+        return f", though it takes {cost}: {who or 'pretraining'} gains nothing that can be shown here"
     ship = "; ship that"
     if not better and base.shared and _dearer(rival, base, base.size):
         ship += ", unless other tasks need the base anyway"
