@@ -7,15 +7,21 @@ from pathlib import Path
 
 import pytest
 
+from tests.api.pictures import paired
+from tests.pictures import sighted
 from tests.pretrained import tiny_run
+from tests.spoken import hearing
 
 ROOT = Path(__file__).parents[1]
-# (name, whether a base is given, what it must say)
-EXAMPLES = {
+# (name, whether a base is given, or one that sees or hears, what it must say)
+EXAMPLES: dict[str, tuple[bool | str, str]] = {
     "pretrain_tiny": (False, "held-out bits per byte"),
     "adapt_classify": (True, "accuracy"),
     "adapt_chat_lora": (True, "with the adapter: 'It is food.'"),
     "generate_and_stream": (True, "one vector for each text: (2, 64)"),
+    "classify_images": ("sees", "accuracy"),
+    "find_pictures": ("pairs", "of 6 found first"),
+    "transcribe": ("hears", "2.0 seconds of sound"),
     "serve_and_ask": (True, "chat, streamed:"),
     "own_objective": (False, "nats a token over 15 steps"),
 }
@@ -26,9 +32,10 @@ def test_every_example_is_run() -> None:
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_example(name: str) -> None:
+def test_example(name: str, tmp_path: Path) -> None:
     given, said = EXAMPLES[name]
-    words = [str(tiny_run())] if given else []
+    made = {"sees": sighted, "hears": hearing, "pairs": paired}.get(str(given))
+    words = [str(made(tmp_path / "base") if made else tiny_run())] if given else []
     done = subprocess.run(
         [sys.executable, str(ROOT / "examples" / f"{name}.py"), *words],
         cwd=ROOT,

@@ -17,7 +17,9 @@ import yaml
 from onebase.api.options import AdaptOptions
 from onebase.api.recipe import Recipe
 from onebase.cli import app
+from tests.pictures import photos, sighted
 from tests.pretrained import onebase, tiny_run
+from tests.spoken import hearing, noise
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -30,6 +32,8 @@ NAMES = [
     "eval",
     "generate",
     "chat",
+    "images",
+    "transcribe",
     "serve",
     "import",
     "export",
@@ -70,6 +74,8 @@ def run_line(words: list[str]) -> None:
         words = [*words, *SMALL.split(), "--device", "cpu"]
     if command == "adapt":
         words = [*words, "-o", "epochs=1"]
+    if command == "chat":
+        words = [*words, "--temperature", "0"]  # a tiny base may draw an answer without a word
     said = onebase(*words[1:], stdin="Hello\n\n")
     assert said.status == 0, (words, said.err)
     assert said.out.strip()
@@ -118,6 +124,8 @@ def test_the_commands_of_the_readme(clone: Path) -> None:
     found = [words for words in lines(README) if words[0] == "onebase"]
     assert {words[1] for words in found} >= set(NAMES) - {
         "demo",  # run by .ci/run
+        "images",  # in the manual, on a base that sees
+        "transcribe",  # in the manual, on a base that listens
         "import",  # these three are in the manual, on a base that can be exported
         "export",
         "quantize",
@@ -148,6 +156,9 @@ def test_the_commands_of_the_manual(clone: Path) -> None:
         *("adapt", "runs/demo/pretrain", "--data", "examples/chats.jsonl", "--task", "chat"),
         *("-o", "epochs=1", "--out", "runs/chat"),
     )
+    sighted(clone / "bases" / "dinov2")
+    photos(clone / "photos", "a", "b")
+    noise(hearing(clone / "bases" / "whisper").parents[1] / "interview.wav")
     for words in found:
         if words[1] in ("demo", "serve"):
             continue

@@ -1,0 +1,78 @@
+"""Whisper beside faster-whisper: processor seconds a clip, greedy, with timestamps, one thread, and how many texts are equal.
+
+Needs faster-whisper, the packages of real Whispers, and recordings (tests/spoken.py says which).
+
+    OMP_NUM_THREADS=1 python bench/speech.py [--quick]
+"""
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from common import report
+
+import onebase
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from tests.spoken import base_multilingual, recordings, tiny_en
+
+# One thread on a machine that others use: processor time says what wall-clock time would on a quiet one.
+RUN = Callable[[Path], str]
+
+
+def sides(folder: Path) -> dict[str, RUN]:
+    """What writes a file down, by name."""
+    from faster_whisper import WhisperModel
+
+    there: Any = WhisperModel(str(folder), device="cpu", compute_type="float32", cpu_threads=1)
+    fp32, bf16 = onebase.load(folder), onebase.load(folder, dtype="bf16")
+
+    def peer(file: Path) -> str:
+        found, _ = there.transcribe(str(file), language="en", beam_size=1, temperature=0.0)
+        return "".join(s.text for s in found).strip()
+
+    def ours(base: onebase.Base) -> RUN:
+        return lambda file: base.transcribe(file, language="en", timestamps=True, temperatures=(0.0,)).text
+
+    return {"onebase fp32": ours(fp32), "onebase bf16": ours(bf16), "faster-whisper fp32": peer}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer files")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    files = recordings(30)[:: 10 if args.quick else 3]
+    found: dict[str, Any] = {}
+    ratios: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as made:
+        for name, folder in (("tiny.en", tiny_en()), ("base", base_multilingual(Path(made) / "base"))):
+            times: dict[str, list[float]] = {}
+            texts: dict[str, list[str]] = {}
+            for side, run in sides(folder).items():
+                run(files[0])
+                for file in files:
+                    began = time.process_time()
+                    texts.setdefault(side, []).append(run(file))
+                    times.setdefault(side, []).append(time.process_time() - began)
+            want = texts["faster-whisper fp32"]
+            for side, each in times.items():
+                equal = sum(a == b for a, b in zip(texts[side], want, strict=True))
+                found[f"{name}, {side}"] = {
+                    "seconds_a_clip": round(statistics.mean(each), 3),
+                    "texts_equal": f"{equal} of {len(files)}",
+                }
+            theirs = statistics.mean(times["faster-whisper fp32"])
+            for side in ("onebase fp32", "onebase bf16"):
+                ratios[f"{name}: {side} over faster-whisper"] = statistics.mean(times[side]) / theirs
+    report("speech", found, ratios, quick=args.quick)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,332 @@
+"""Sound: files of every kind to samples, samples to another rate, samples to the frames that Whisper was trained on."""
+
+import struct
+import sys
+import wave
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from onebase.codec.audio import read as read_module
+from onebase.codec.audio.config import AudioCodecConfig
+from onebase.codec.audio.mel import log_mel, mel_filters
+from onebase.codec.audio.modules import AudioEnds
+from onebase.codec.audio.read import read_audio
+from onebase.codec.audio.resample import resampled
+from onebase.codec.audio.speech import SpeechConfig
+from onebase.codec.audio.wav import read_wav
+from onebase.errors import ConfigError, DataError, UserError
+
+WHISPER = AudioCodecConfig(kind="audio")
+Array = npt.NDArray[Any]
+
+
+def tone(seconds: float, rate: int = 16000, hertz: float = 440.0) -> Tensor:
+    return 0.5 * torch.sin(2 * torch.pi * hertz * torch.arange(round(seconds * rate)) / rate)
+
+
+def speechlike(seconds: float) -> Tensor:
+    """Tones that come and go over a little noise."""
+    t = torch.arange(round(seconds * 16000)) / 16000
+    x = sum(
+        torch.sin(2 * torch.pi * f * t) * torch.sin(3 * f / 200 * t).clamp(min=0) for f in (180, 720, 2400)
+    )
+    noise = torch.randn(len(t), generator=torch.Generator().manual_seed(0))
+    return 0.2 * torch.as_tensor(x) + 0.003 * noise
+
+
+# --- frames ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mels", [80, 128])
+def test_frames_are_those_of_transformers(mels: int) -> None:
+    transformers = pytest.importorskip("transformers")
+    cfg = AudioCodecConfig(kind="audio", mels=mels)
+    theirs = transformers.WhisperFeatureExtractor(feature_size=mels)
+    np.testing.assert_allclose(mel_filters(cfg), theirs.mel_filters.T, atol=1e-8)
+    sound = speechlike(7.3)
+    want = theirs(sound.numpy(), sampling_rate=16000, return_tensors="pt").input_features[0]
+    padded = torch.nn.functional.pad(sound, (0, 480_000 - len(sound)))
+    found = log_mel(padded, cfg)
+    assert found.shape == (mels, 3000)
+    torch.testing.assert_close(found, want, atol=1e-5, rtol=0)
+
+
+@pytest.mark.slow
+def test_frames_are_those_of_faster_whisper() -> None:
+    there = pytest.importorskip("faster_whisper.feature_extractor")
+    for sound in (speechlike(4.11), tone(1.0), torch.zeros(5000), speechlike(40.0)):
+        want = torch.from_numpy(there.FeatureExtractor()(sound.numpy()))
+        found = log_mel(torch.nn.functional.pad(sound, (0, 160)), WHISPER)
+        assert found.shape == want.shape
+        # Theirs takes the spectrum in fp64 and rounds it; where a band is near silence the rounding shows.
+        torch.testing.assert_close(found, want, atol=1e-4, rtol=0)
+
+
+def test_frames_by_a_transform_written_out() -> None:
+    """One frame in the middle, by the definition of the Fourier transform."""
+    sound, f = speechlike(0.5), 20
+    n = torch.arange(400, dtype=torch.float64)
+    shape = 0.5 - 0.5 * torch.cos(2 * torch.pi * n / 400)
+    part = sound[f * 160 - 200 : f * 160 + 200].double() * shape
+    k = torch.arange(201, dtype=torch.float64)[:, None]
+    power = (part * torch.cos(2 * torch.pi * k * n / 400)).sum(1) ** 2
+    power += (part * torch.sin(2 * torch.pi * k * n / 400)).sum(1) ** 2
+    want = (mel_filters(WHISPER).double() @ power).clamp(min=1e-10).log10()
+    found = log_mel(sound, WHISPER).double()
+    unscaled = found * 4 - 4
+    loud = want > float(unscaled.max()) - 8
+    torch.testing.assert_close(unscaled[loud, f], want[loud], atol=1e-4, rtol=0)
+
+
+def test_long_sounds_are_framed_in_runs_that_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    from onebase.codec.audio import mel
+
+    sound = speechlike(3.0)
+    whole = log_mel(sound, WHISPER)
+    monkeypatch.setattr(mel, "RUN", 7)
+    torch.testing.assert_close(log_mel(sound, WHISPER), whole, atol=1e-6, rtol=0)
+
+
+def test_the_shortest_sounds() -> None:
+    assert log_mel(torch.zeros(0), WHISPER).shape == (80, 0)
+    assert log_mel(torch.zeros(159), WHISPER).shape == (80, 0)
+    assert log_mel(torch.zeros(160), WHISPER).shape == (80, 1)
+    assert bool(log_mel(torch.randn(200), WHISPER).isfinite().all())
+
+
+def test_silence_is_the_floor() -> None:
+    assert log_mel(torch.zeros(16000), WHISPER).unique().tolist() == [-1.5]
+
+
+def test_codec_ends_are_reset_and_counted() -> None:
+    from onebase.codec.audio.config import audio_parameters
+
+    cfg = AudioCodecConfig(kind="audio", mels=8, context=20)
+    ends = AudioEnds(cfg, 16)
+    ends.reset(torch.Generator().manual_seed(0))
+    assert audio_parameters(cfg, 16) == sum(p.numel() for p in ends.parameters())
+    x, cols = ends.embed(torch.randn(2, 8, 12), torch.float32)
+    assert x.shape == (2, 6, 16) and cols.shape == (2, 6)
+    with pytest.raises(UserError, match="22 frames"):
+        ends.embed(torch.randn(2, 8, 22), torch.float32)
+
+
+# --- rates -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rate", [8000, 11025, 22050, 32000, 44100, 48000, 44101])
+def test_a_tone_stays_the_tone_at_another_rate(rate: int) -> None:
+    for hertz in (100.0, 997.0, 0.4 * min(rate, 16000)):
+        found = resampled(tone(0.5, rate, hertz), rate, 16000)
+        assert len(found) == -(-round(0.5 * rate) * 16000 // rate)
+        want = tone(0.6, 16000, hertz)[: len(found)]
+        middle = slice(400, -400)  # at its ends a tone begins and ends, which is no tone
+        torch.testing.assert_close(found[middle], want[middle], atol=2e-3, rtol=0)
+
+
+def test_what_the_lower_rate_cannot_hold_is_gone() -> None:
+    found = resampled(tone(0.5, 48000, 10_000.0), 48000, 16000)
+    assert float(found[400:-400].abs().max()) < 1e-3
+
+
+def test_a_constant_stays_and_nothing_stays_nothing() -> None:
+    torch.testing.assert_close(
+        resampled(torch.ones(3000), 11025, 16000)[100:-100], torch.ones(4154), atol=1e-6, rtol=0
+    )
+    assert len(resampled(torch.zeros(0), 8000, 16000)) == 0
+    sound = torch.randn(10)
+    assert resampled(sound, 16000, 16000).equal(sound)
+
+
+def test_weights_made_on_the_way_are_those_of_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    from onebase.codec.audio import resample
+
+    sound = speechlike(0.3)
+    table = resampled(sound, 44100, 16000)
+    monkeypatch.setattr(resample, "MOST", 0)
+    assert resampled(sound, 44100, 16000).equal(table)
+
+
+@pytest.mark.slow
+def test_another_rate_as_ffmpeg_has_it() -> None:
+    """swresample (through PyAV), which faster-whisper uses: to a few steps of 16 bits."""
+    av = pytest.importorskip("av")
+    sound = speechlike(1.0)[:8000]
+    frame = av.AudioFrame.from_ndarray((sound * 32768).short().numpy()[None], format="s16", layout="mono")
+    frame.sample_rate = 8000
+    resampler = av.AudioResampler(format="s16", layout="mono", rate=16000)
+    parts = [f.to_ndarray()[0] for f in (*resampler.resample(frame), *resampler.resample(None))]
+    want = torch.from_numpy(np.concatenate(parts)).float() / 32768
+    found = resampled((sound * 32768).short().float() / 32768, 8000, 16000)
+    length = min(len(found), len(want))
+    torch.testing.assert_close(found[:length][100:-100], want[:length][100:-100], atol=3e-4, rtol=0)
+
+
+# --- files -----------------------------------------------------------------------------------------------------------------
+
+
+def wav(
+    data: bytes, *, kind: int = 1, channels: int = 1, rate: int = 16000, bits: int = 16, extra: bytes = b""
+) -> bytes:
+    block = channels * bits // 8
+    fmt = struct.pack("<HHIIHH", kind, channels, rate, rate * block, block, bits) + extra
+    body = b"WAVE" + b"fmt " + struct.pack("<I", len(fmt)) + fmt + b"LIST\3\0\0\0abc\0"
+    body += b"data" + struct.pack("<I", len(data)) + data
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+def stored(x: Array, bits: int, floats: bool = False) -> bytes:
+    if floats:
+        return x.astype(f"<f{bits // 8}").tobytes()
+    whole = np.round(x * 2.0 ** (bits - 1)).astype(np.int64)
+    if bits == 8:
+        return (whole + 128).astype(np.uint8).tobytes()
+    if bits == 24:
+        return b"".join(int(v).to_bytes(3, "little", signed=True) for v in whole.ravel())
+    return whole.astype(f"<i{bits // 8}").tobytes()
+
+
+@pytest.mark.parametrize(
+    ("bits", "floats"), [(8, False), (16, False), (24, False), (32, False), (32, True), (64, True)]
+)
+@pytest.mark.parametrize("extensible", [False, True])
+@pytest.mark.parametrize("channels", [1, 2, 5])
+def test_every_kind_of_wav(bits: int, floats: bool, extensible: bool, channels: int, tmp_path: Path) -> None:
+    x = np.random.default_rng(0).uniform(-0.9, 0.9, (50, channels))
+    kind = 3 if floats else 1
+    extra = struct.pack("<HHIH14s", 22, bits, 0, kind, b"") if extensible else b""
+    raw = wav(
+        stored(x, bits, floats),
+        kind=0xFFFE if extensible else kind,
+        channels=channels,
+        bits=bits,
+        extra=extra,
+    )
+    (tmp_path / "a.wav").write_bytes(raw)
+    found, rate = read_wav(tmp_path / "a.wav")
+    assert rate == 16000
+    np.testing.assert_allclose(found, x, atol=2.0 ** -(min(bits, 24) - 1))
+    mono = read_audio(tmp_path / "a.wav", 16000)
+    np.testing.assert_allclose(mono.numpy(), x.mean(1), atol=2.0 ** -(min(bits, 24) - 1))
+
+
+def test_what_the_standard_library_writes_is_read(tmp_path: Path) -> None:
+    with wave.open(str(tmp_path / "a.wav"), "wb") as f:
+        f.setnchannels(2)
+        f.setsampwidth(2)
+        f.setframerate(8000)
+        f.writeframes(struct.pack("<4h", 16384, 0, -32768, 0))
+    found, rate = read_wav(tmp_path / "a.wav")
+    assert rate == 8000 and found.tolist() == [[0.5, 0.0], [-1.0, 0.0]]
+    assert len(read_audio(tmp_path / "a.wav", 16000)) == 4
+
+
+def test_a_streamed_file_goes_to_its_end(tmp_path: Path) -> None:
+    raw = wav(stored(np.zeros(100), 16)).replace(b"data\xc8\0\0\0", b"data\xff\xff\xff\xff")
+    (tmp_path / "a.wav").write_bytes(raw)
+    assert len(read_audio(tmp_path / "a.wav", 16000)) == 100
+
+
+def test_no_sound_is_no_samples(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(wav(b""))
+    assert len(read_audio(tmp_path / "a.wav", 16000)) == 0
+
+
+WHOLE = wav(stored(np.zeros(100), 16))
+
+
+@pytest.mark.parametrize(
+    ("raw", "says"),
+    [
+        (b"", "is empty"),
+        (WHOLE[:-20], "cut off: 180 of 200"),
+        (WHOLE[:60], "chunk|cut off|no data"),
+        (WHOLE[:40], "no data"),
+        (WHOLE[:12], "no data"),
+        (wav(b"ab", channels=0), "0 channels"),
+        (wav(b"ab", rate=0), "0 samples"),
+        (wav(b"ab", rate=999), "999 samples"),
+        (wav(b"ab", bits=12), "12 bits"),
+        (wav(b"ab", kind=6, bits=8), "kind 6"),
+        (wav(np.array([np.nan], "<f4").tobytes(), kind=3, bits=32), "no numbers"),
+        (wav(np.array([np.inf], "<f4").tobytes(), kind=3, bits=32), "no numbers"),
+        (wav(np.array([1e30], "<f8").tobytes(), kind=3, bits=64), "no numbers"),
+        (b"RIFF\4\0\0\0WAVEdata\4\0\0\0abcd", "before its format"),
+        (b"RIFF\4\0\0\0WAVEfmt \4\0\0\0abcd", "4 bytes"),
+        (b"RIFF\4\0\0\0WAVEjunk\xff\xff\xff\x7fabcd", "2,147,483,647 bytes"),
+    ],
+)
+def test_a_bad_file_is_one_clear_error(raw: bytes, says: str, tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(raw)
+    with pytest.raises(DataError, match=says):
+        read_audio(tmp_path / "a.wav", 16000)
+
+
+def test_what_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there is no file"):
+        read_audio(tmp_path / "none.wav", 16000)
+    with pytest.raises(UserError, match="cannot be read"):
+        read_audio(tmp_path, 16000)
+
+
+@settings(max_examples=200)
+@given(
+    at=st.integers(0, len(WHOLE) - 1), new=st.binary(min_size=1, max_size=6), end=st.integers(0, len(WHOLE))
+)
+def test_damage_gives_an_error_or_sound(at: int, new: bytes, end: int, tmp_path_factory: Any) -> None:
+    raw = bytearray(WHOLE)
+    raw[at : at + len(new)] = new
+    path = tmp_path_factory.mktemp("fuzz") / "a.wav"
+    path.write_bytes(bytes(raw[: max(end, 1)]) if end % 3 == 0 else bytes(raw))
+    try:
+        if path.read_bytes()[:4] == b"RIFF" and path.read_bytes()[8:12] == b"WAVE":
+            sound, rate = read_wav(path)
+            assert rate > 0 and len(sound) <= len(WHOLE)
+    except UserError:
+        pass
+
+
+@pytest.mark.parametrize("kind", ["FLAC", "OGG", "MP3"])
+def test_other_formats_by_the_extra(kind: str, tmp_path: Path) -> None:
+    soundfile = pytest.importorskip("soundfile")
+    file = tmp_path / f"a.{kind.lower()}"
+    soundfile.write(str(file), tone(1.0, 44100).numpy(), 44100, format=kind)
+    found = read_audio(file, 16000)
+    assert abs(len(found) - 16000) <= 1200
+    a, b = found[4000:12000], tone(1.0)[4000:12000]
+    assert float(a.abs().max()) == pytest.approx(0.5, abs=0.02)
+    if kind == "FLAC":
+        torch.testing.assert_close(a, b, atol=2e-3, rtol=0)
+
+
+def test_other_formats_without_it_say_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.flac").write_bytes(b"fLaC" + bytes(100))
+    monkeypatch.setitem(sys.modules, "soundfile", None)
+    with pytest.raises(UserError, match=r"onebase\[audio\]"):
+        read_audio(tmp_path / "a.flac", 16000)
+    assert read_module.RATES == (1_000, 768_000)
+
+
+def test_a_file_that_is_no_sound(tmp_path: Path) -> None:
+    pytest.importorskip("soundfile")
+    (tmp_path / "a.mp3").write_bytes(b"this is a text, not a sound" * 20)
+    with pytest.raises(DataError, match=r"a\.mp3 cannot be read as sound"):
+        read_audio(tmp_path / "a.mp3", 16000)
+
+
+def test_special_tokens_that_do_not_go_together_are_refused() -> None:
+    good = {"start": 10, "end": 9, "no_timestamps": 20}
+    assert SpeechConfig(**good).seconds(SpeechConfig(**good).first + 50) == pytest.approx(1.0)
+    for bad in ({"start": 30}, {"end": -1}, {"languages": {"en": 25}}, {"language": "de"}, {"step": 0.0}):
+        with pytest.raises(ConfigError):
+            SpeechConfig(**good | bad)  # type: ignore[arg-type]
