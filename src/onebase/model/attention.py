@@ -20,7 +20,7 @@ class Attention(nn.Module):
         self.k = Proj(f"{site}.k", width, cfg.kv_heads * cfg.head_dim, "k" in cfg.bias)
         self.v = Proj(f"{site}.v", width, cfg.kv_heads * cfg.head_dim, "v" in cfg.bias)
         self.o = Proj(f"{site}.o", cfg.heads * cfg.head_dim, width, "o" in cfg.bias)
-        self._qkv = Projs(self.q, self.k, self.v)
+        self.qkv = Projs(self.q, self.k, self.v)
         self.q_norm = Norm(cfg.qk_norm, cfg.head_dim) if cfg.qk_norm else None
         self.k_norm = Norm(cfg.qk_norm, cfg.head_dim) if cfg.qk_norm else None
         self.scale = cfg.scale if cfg.scale is not None else cfg.head_dim**-0.5
@@ -48,7 +48,7 @@ class Attention(nn.Module):
         """Queries [B, T, N, H], keys and values [B, T, G, H], normed and turned."""
         B, T, _ = x_BTD.shape
         N, G, H = self.cfg.heads, self.cfg.kv_heads, self.cfg.head_dim
-        joined = self._qkv.joined(x_BTD, active)
+        joined = self.qkv.joined(x_BTD, active)
         if (
             joined is not None and self.q_norm is None
         ):  # queries and keys turn as one: operations count when tokens do not

@@ -36,14 +36,14 @@ class FeedForward(nn.Module):
         self.gate = Proj(f"{site}.gate", width, cfg.hidden, cfg.bias) if cfg.activation in GATED else None
         self.up = Proj(f"{site}.up", width, cfg.hidden, cfg.bias)
         self.down = Proj(f"{site}.down", cfg.hidden, width, cfg.bias)
-        self._both = Projs(self.gate, self.up) if self.gate is not None else None
+        self.gate_up = Projs(self.gate, self.up) if self.gate is not None else None
 
     def forward(self, x_BTD: Tensor, active: Active | None = None) -> Tensor:
         act = ACTIVATIONS[self.cfg.activation]
-        if self._both is None:
+        if self.gate_up is None:
             h_BTF = act(self.up(x_BTD, active))
         else:
-            gate_BTF, h_BTF = self._both(x_BTD, active)
+            gate_BTF, h_BTF = self.gate_up(x_BTD, active)
             h_BTF = act(gate_BTF) * h_BTF
         out: Tensor = self.down(h_BTF, active)
         return out

@@ -32,9 +32,11 @@ class HasPart(Protocol):
 
 
 @dataclass(frozen=True)
-class _Made:
+class Packed:
+    """The product of packed parts, for at most so many numbers of x; None where there is no kernel for them."""
+
     product: Product | None
-    most: int  # numbers of x at most
+    most: int
 
 
 class Joint:
@@ -46,7 +48,7 @@ class Joint:
 
     def __init__(self, *owners: HasPart) -> None:
         self._owners = owners
-        self._made: Derived[_Made] = Derived()
+        self._made: Derived[Packed] = Derived()
 
     def __call__(self, x: Tensor) -> Tensor | None:
         """x [..., I] to [..., sum of O], the parts' outputs side by side; None where there is no kernel for it."""
@@ -54,20 +56,24 @@ class Joint:
             return None
         if torch.compiler.is_compiling():
             return None
-        made = self._made.current() or self._pack()
+        made = self.packed()
         if made.product is None or x.numel() > made.most:
             return None
         shape = x.shape
         return made.product(x.reshape(-1, shape[-1])).view(*shape[:-1], -1)
 
-    def _pack(self) -> _Made:
-        parts = [owner.part for owner in self._owners]
-        places = [place for p in parts for place in p.places]
-        return self._made.make(places, lambda: _packed(parts))
+    def packed(self) -> Packed:
+        """The parts as they are packed now."""
+        made = self._made.current()
+        if made is not None:
+            return made
+        places = [place for owner in self._owners for place in owner.part.places]
+        return self._made.make(places, lambda: pack(self._owners))
 
 
-def _packed(parts: Sequence[Part]) -> _Made:
-    """The parts packed for the kernel of their kind. There is none for what may still learn, or where the parts are of several kinds."""
+def pack(owners: Sequence[HasPart]) -> Packed:
+    """Parts packed for the kernel of their kind. There is none for what may still learn, or where the parts are of several kinds."""
+    parts = [owner.part for owner in owners]
     biases = [p.bias for p in parts]
     int8 = [p.matrix for p in parts if isinstance(p.matrix, Int8)]
     int4 = [p.matrix for p in parts if isinstance(p.matrix, Int4)]
@@ -89,7 +95,7 @@ def _packed(parts: Sequence[Part]) -> _Made:
         if outputs % 16 == 0 and group % 32 == 0 and all(m.group == group for m in int4):
             codes, scales, lows = zip(*((m.codes_OJ, m.scale_OG, m.low_OG) for m in int4), strict=True)
             product, most = int4_product(codes, scales, lows, biases, group), FEW_ROWS * int4[0].d_in
-    return _Made(product, most)
+    return Packed(product, most)
 
 
 def places_of(owner: nn.Module, matrix: Stored | None) -> tuple[Place, ...]:

@@ -19,8 +19,8 @@ class Norm(nn.Module):
             nn.Parameter(torch.empty(width)) if cfg.affine and cfg.bias and cfg.kind == "layer" else None
         )
         self._gain: Derived[Tensor] = Derived()
-        # sqrt(D * eps) and, without weights, the gain: no parameters, they follow from the config.
-        self._floor = torch.tensor((width * cfg.eps) ** 0.5, device="cpu")
+        # sqrt(D * eps): no parameter, it follows from the config.
+        self.floor = torch.tensor((width * cfg.eps) ** 0.5, device="cpu")
         self.reset()
 
     def reset(self) -> None:
@@ -46,15 +46,16 @@ class Norm(nn.Module):
     def _rms(self, x: Tensor) -> Tensor:
         """RMS norm in the fewest operations, where nothing is learnt: x / hypot(|x|, sqrt(D eps)) * sqrt(D) w is the same number."""
         length = torch.linalg.vector_norm(x, 2, -1, True, dtype=torch.promote_types(x.dtype, torch.float32))
-        if self.weight is None:
-            gain: Tensor | float = self.width**0.5
-        else:
-            weight = self.weight
-            kept = self._gain.current() if not weight.requires_grad else None
-            gain = self._make_gain(weight) if kept is None else kept
-        return (x / torch.hypot(length, self._floor) * gain).to(x.dtype)
+        return (x / torch.hypot(length, self.floor) * self.gain()).to(x.dtype)
 
-    def _make_gain(self, weight: Tensor) -> Tensor:
+    def gain(self) -> Tensor | float:
+        """sqrt(D) times the weight, as the few operations want it; kept while the weight stays."""
+        weight = self.weight
+        if weight is None:
+            return self.width**0.5
+        kept = None if weight.requires_grad else self._gain.current()
+        if kept is not None:
+            return kept
         return self._gain.make(
             [place(self, "weight")], lambda: (weight.float() + self.cfg.offset) * self.width**0.5
         )

@@ -45,7 +45,7 @@ class Proj(nn.Module):
         self.store: Stored | None = None
         self.bias = nn.Parameter(torch.zeros(d_out)) if bias else None
         self.deltas = nn.ModuleDict()
-        self._alone = Joint(self)
+        self.joint = Joint(self)
 
     @property
     def part(self) -> Part:
@@ -67,7 +67,7 @@ class Proj(nn.Module):
         self.weight, self.store = None, made
 
     def forward(self, x: Tensor, active: Active | None = None) -> Tensor:
-        y = self._alone(x)
+        y = self.joint(x)
         return self.changed(self._dense(x) if y is None else y, x, active)
 
     def _dense(self, x: Tensor) -> Tensor:
@@ -99,7 +99,7 @@ class Projs:
     what is stored know nothing of it."""
 
     def __init__(self, *parts: Proj) -> None:
-        self._parts, self._joint = parts, Joint(*parts)
+        self._parts, self.joint = parts, Joint(*parts)
         self._sizes = [p.d_out for p in parts]
 
     def __call__(self, x: Tensor, active: Active | None = None) -> tuple[Tensor, ...]:
@@ -109,7 +109,7 @@ class Projs:
 
     def joined(self, x: Tensor, active: Active | None = None) -> Tensor | None:
         """The projections of x [..., I] side by side in one tensor [..., sum of O]; None where no kernel makes them as one."""
-        y = self._joint(x)
+        y = self.joint(x)
         if y is None or active is None or not active.groups:
             return y
         parts = zip(self._parts, torch.split(y, self._sizes, -1), strict=True)

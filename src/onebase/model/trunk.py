@@ -12,7 +12,16 @@ from onebase.model.attention import Attention
 from onebase.model.cache import Cache, LayerCache
 from onebase.model.config import BlockConfig, TrunkConfig
 from onebase.model.cross import CrossAttention, KeysValues, Memory
+from onebase.model.derived import Derived
 from onebase.model.feedforward import FeedForward
+from onebase.model.lean import (
+    Step,
+    lean_attention,
+    lean_block,
+    lean_feedforward,
+    lean_norm,
+    places_in,
+)
 from onebase.model.mask import Causal, Cols, Everything, Mask, SameDocument, Window
 from onebase.model.norm import Norm
 from onebase.model.position import refuse_crossing, rotary_table, turns
@@ -74,6 +83,17 @@ class Block(nn.Module):
         f_BTD = _scaled(self.ff(self.ff_norm(x_BTD), active), self.ff_scale)
         return x_BTD + (f_BTD if self.ff_out_norm is None else self.ff_out_norm(f_BTD))
 
+    def lean(self, dtype: torch.dtype) -> Step | None:
+        """This block as one function for decoding in `dtype`; None where it has parts that those functions lack."""
+        ff_norm = lean_norm(self.ff_norm)
+        if self.cross is not None or self.attn_scale is not None or ff_norm is None:
+            return None
+        if self._forward_hooks or self._forward_pre_hooks:
+            return None  # somebody wants to be called
+        outs = lean_norm(self.attn_out_norm), lean_norm(self.ff_out_norm)
+        attn, ff = lean_attention(self.attn, dtype), lean_feedforward(self.ff, dtype)
+        return lean_block(self.where, attn, ff, lean_norm(self.attn_norm), ff_norm, outs)
+
 
 def _scaled(x_BTD: Tensor, scale: "Scale | None") -> Tensor:
     return x_BTD if scale is None else x_BTD * scale.weight.to(x_BTD.dtype)
@@ -101,6 +121,8 @@ class Trunk(nn.Module):
         # One pair a block: the weight of the stream, the weight of the trunk's input.
         self.lambdas = nn.Parameter(torch.empty(len(cfg.blocks), 2)) if cfg.lambdas else None
         self.reads_memory = any(b.cross for b in cfg.blocks)
+        self._turning = [repr((b.attn.rope, b.attn.head_dim)) for b in cfg.blocks]
+        self._lean: Derived[tuple[torch.dtype, list[Step | None]]] = Derived()
 
     def default_mask(self) -> Mask:
         """What this trunk was made for: causal or both ways, never across documents."""
@@ -135,6 +157,9 @@ class Trunk(nn.Module):
         tables: dict[str, tuple[Tensor, Tensor] | None] = {}
         x_BTD = x_BTD if self.input_norm is None else self.input_norm(x_BTD)
         x0_BTD, kept = x_BTD, {}
+        steps = (
+            self._steps(x_BTD.dtype) if cache is not None and (active is None or not active.groups) else None
+        )
         looks = self._lowered_memory(memory, cols, cache, x_BTD.device, impl)
         for i, block in enumerate(self.blocks):
             attn = self.cfg.blocks[i].attn
@@ -142,13 +167,18 @@ class Trunk(nn.Module):
             if how not in lowered:  # once per distinct mask and forward, shared by the blocks
                 m = mask & Window(attn.window) if attn.window else mask
                 lowered[how] = lower(m, cols, keys, softcap=attn.softcap, device=x_BTD.device, impl=impl)
-            key = repr((attn.rope, attn.head_dim))
+            key = self._turning[i]
             if key not in tables:
                 tables[key] = turns(*rotary_table(attn.rope, attn.head_dim, cols.pos)) if attn.rope else None
             if self.lambdas is not None:
                 a, b = self.lambdas[i].to(x_BTD.dtype)
                 x_BTD = a * x_BTD + b * x0_BTD
             layer = cache.layers[i] if cache is not None else None
+            if steps is not None and layer is not None and (step := steps[i]) is not None:
+                x_BTD = step(x_BTD, tables[key], lowered[how], layer)
+                if i in taps:
+                    kept[i] = x_BTD
+                continue
             seen = (
                 None
                 if looks is None or block.cross is None
@@ -158,6 +188,16 @@ class Trunk(nn.Module):
             if i in taps:
                 kept[i] = x_BTD
         return Out(x_BTD if self.final_norm is None else self.final_norm(x_BTD), kept)
+
+    def _steps(self, dtype: torch.dtype) -> list[Step | None] | None:
+        """The blocks made ready for decoding, anew when a weight has changed; None where something is learnt or compiled."""
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return None
+        made = self._lean.current()
+        if made is None or made[0] != dtype:
+            blocks = [b for b in self.blocks if isinstance(b, Block)]
+            made = self._lean.make(places_in(self.blocks), lambda: (dtype, [b.lean(dtype) for b in blocks]))
+        return made[1]
 
     def _lowered_memory(
         self, memory: Memory | None, cols: Cols, cache: Cache | None, device: torch.device, impl: str

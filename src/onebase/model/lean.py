@@ -1,0 +1,149 @@
+"""Blocks made ready for decoding: what does not change from token to token is bound in advance, and a block is one plain function.
+
+A token of a small base is a thousand small operations; finding modules, parameters and kernels anew for each costs as much as they do.
+The functions here say what the modules' `forward` says, in the same order of operations, and hold only while no weight changes
+(`Trunk` sees to it). B batch, T time, D width, N query heads, G key heads, H head features.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from onebase.model.attend import Lowered, attend
+from onebase.model.attention import Attention
+from onebase.model.cache import LayerCache
+from onebase.model.derived import Place, place
+from onebase.model.feedforward import ACTIVATIONS, FeedForward
+from onebase.model.joint import Joint
+from onebase.model.norm import Norm
+from onebase.model.position import rotate
+from onebase.model.proj import Proj
+
+Turns = tuple[Tensor, Tensor] | None
+Fn = Callable[[Tensor], Tensor]
+Step = Callable[[Tensor, Turns, Lowered, LayerCache], Tensor]
+"""x [B, T, D], the table of `turns`, the mask and the cache of this block: its output [B, T, D]."""
+
+
+def lean_product(dtype: torch.dtype, joint: Joint, *parts: Proj) -> Fn:
+    """x [B, T, I] in `dtype` to the parts' outputs side by side, [B, T, sum of O]; `joint` is where the parts are packed."""
+    dense = _dense(dtype, parts)
+    made = joint.packed() if dtype == torch.bfloat16 and parts[0].device.type == "cpu" else None
+    if made is None or made.product is None:
+        return dense
+    product, most = made.product, made.most
+
+    def run(x: Tensor) -> Tensor:
+        B, T, width = x.shape
+        return product(x.view(-1, width)).view(B, T, -1) if B * T * width <= most else dense(x)
+
+    return run
+
+
+def _dense(dtype: torch.dtype, parts: Sequence[Proj]) -> Fn:
+    """The product of the matrices themselves. Weights stored in another number format are cast at each use, as `Proj` does."""
+    if len(parts) > 1:
+        each = [_dense(dtype, (p,)) for p in parts]
+        return lambda x: torch.cat([f(x) for f in each], -1)
+    weight, store, bias = parts[0].weight, parts[0].store, parts[0].bias
+    cast = None if bias is None else bias.to(dtype)
+    if weight is not None:
+        return lambda x: F.linear(x, weight.to(dtype), cast)
+    assert store is not None
+    return lambda x: store(x) if cast is None else store(x) + cast
+
+
+def lean_norm(norm: nn.Module | None) -> Fn | None:
+    """A norm with its gain made; None for none."""
+    if not isinstance(norm, Norm):
+        return None
+    if norm.cfg.kind != "rms":
+        return norm
+    gain, floor, exact = norm.gain(), norm.floor, torch.float32
+    vector_norm, hypot = torch.linalg.vector_norm, torch.hypot
+
+    def run(x: Tensor) -> Tensor:
+        wide = exact if x.dtype == torch.bfloat16 else torch.promote_types(x.dtype, exact)
+        return (x / hypot(vector_norm(x, 2, -1, True, dtype=wide), floor) * gain).to(x.dtype)
+
+    return run
+
+
+def lean_attention(attn: Attention, dtype: torch.dtype) -> Step:
+    """`Attention.forward` with a cache and without adapters."""
+    cfg = attn.cfg
+    N, G, H, scale, softcap = cfg.heads, cfg.kv_heads, cfg.head_dim, attn.scale, cfg.softcap
+    qkv = lean_product(dtype, attn.qkv.joint, attn.q, attn.k, attn.v)
+    out = lean_product(dtype, attn.o.joint, attn.o)
+    q_norm, k_norm = lean_norm(attn.q_norm), lean_norm(attn.k_norm)
+
+    def run(x_BTD: Tensor, turns: Turns, lowered: Lowered, cache: LayerCache) -> Tensor:
+        B, T, _ = x_BTD.shape
+        qkv_BTXH = qkv(x_BTD).view(B, T, N + 2 * G, H)
+        if q_norm is None or k_norm is None:
+            qk_BTXH = qkv_BTXH.narrow(2, 0, N + G)
+            if turns is not None:
+                qk_BTXH = rotate(qk_BTXH, *turns)  # queries and keys turn as one
+            q_BTNH, k_BTGH = qk_BTXH.narrow(2, 0, N), qk_BTXH.narrow(2, N, G)
+        else:
+            q_BTNH, k_BTGH = q_norm(qkv_BTXH.narrow(2, 0, N)), k_norm(qkv_BTXH.narrow(2, N, G))
+            if turns is not None:
+                q_BTNH, k_BTGH = rotate(q_BTNH, *turns), rotate(k_BTGH, *turns)
+        v_BTGH = qkv_BTXH.narrow(2, N + G, G)
+        k_BGSH, v_BGSH = cache.append(k_BTGH.transpose(1, 2), v_BTGH.transpose(1, 2))
+        o_BNTH = attend(q_BTNH.transpose(1, 2), k_BGSH, v_BGSH, lowered, scale=scale, softcap=softcap)
+        return out(o_BNTH.transpose(1, 2).reshape(B, T, N * H))
+
+    return run
+
+
+def lean_feedforward(ff: FeedForward, dtype: torch.dtype) -> Fn:
+    """`FeedForward.forward` without adapters."""
+    act, hidden = ACTIVATIONS[ff.cfg.activation], ff.cfg.hidden
+    down = lean_product(dtype, ff.down.joint, ff.down)
+    if ff.gate is None or ff.gate_up is None:
+        up = lean_product(dtype, ff.up.joint, ff.up)
+        return lambda x: down(act(up(x)))
+    both = lean_product(dtype, ff.gate_up.joint, ff.gate, ff.up)
+
+    def run(x_BTD: Tensor) -> Tensor:
+        gu_BTF = both(x_BTD)
+        return down(act(gu_BTF.narrow(-1, 0, hidden)) * gu_BTF.narrow(-1, hidden, hidden))
+
+    return run
+
+
+def lean_block(
+    where: str, attn: Step, ff: Fn, attn_norm: Fn | None, ff_norm: Fn, outs: tuple[Fn | None, Fn | None]
+) -> Step:
+    """`Block.forward` of parts that are ready. outs: the norms behind the parts, where they have such."""
+    attn_out, ff_out = outs
+    if where == "post":
+
+        def post(x_BTD: Tensor, turns: Turns, lowered: Lowered, cache: LayerCache) -> Tensor:
+            x_BTD = x_BTD + attn(x_BTD, turns, lowered, cache)
+            x_BTD = x_BTD if attn_norm is None else attn_norm(x_BTD)
+            return ff_norm(x_BTD + ff(x_BTD))
+
+        return post
+
+    def run(x_BTD: Tensor, turns: Turns, lowered: Lowered, cache: LayerCache) -> Tensor:
+        a_BTD = attn(x_BTD if attn_norm is None else attn_norm(x_BTD), turns, lowered, cache)
+        x_BTD = x_BTD + (a_BTD if attn_out is None else attn_out(a_BTD))
+        f_BTD = ff(ff_norm(x_BTD))
+        return x_BTD + (f_BTD if ff_out is None else ff_out(f_BTD))
+
+    return run
+
+
+def places_in(module: nn.Module) -> list[Place]:
+    """Where the weights of all projections and norms of a module stand."""
+    found: list[Place] = []
+    for part in module.modules():
+        if isinstance(part, Proj):
+            found += part.part.places
+        elif isinstance(part, Norm):
+            found += [place(part, "weight"), place(part, "bias")]
+    return found
