@@ -8,7 +8,6 @@ FORM: fp32, bf16, 8, 4, 4h4 (a head of 4 bits) for ours; bf16 for transformers; 
 
 import argparse
 import json
-import resource
 import time
 from pathlib import Path
 from typing import Any
@@ -135,6 +134,12 @@ def loaded(side: str, model: str, form: str, threads: int) -> dict[str, float]:
     return {"first_token": time.perf_counter() - began}
 
 
+def peak_mb() -> float:
+    """Peak memory of this process. (What getrusage says begins with the parent's.)"""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("side", choices=["ours", "transformers", "llama.cpp"])
@@ -159,7 +164,7 @@ def main() -> None:
         torch.set_num_threads(args.threads)
         side = Ours(args.model, args.form) if args.side == "ours" else Transformers(args.model, args.form)
         found = measured(side, args.streams, args.tokens)
-    found["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    found["peak_mb"] = peak_mb()
     print(json.dumps(found))
 
 

@@ -17,7 +17,7 @@ from onebase.model.cache import LayerCache
 from onebase.model.derived import Place, place
 from onebase.model.feedforward import ACTIVATIONS, FeedForward
 from onebase.model.joint import Joint
-from onebase.model.norm import Norm
+from onebase.model.norm import Norm, lean_rms
 from onebase.model.position import rotate
 from onebase.model.proj import Proj
 
@@ -61,14 +61,8 @@ def lean_norm(norm: nn.Module | None) -> Fn | None:
         return None
     if norm.cfg.kind != "rms":
         return norm
-    gain, floor, exact = norm.gain(), norm.floor, torch.float32
-    vector_norm, hypot = torch.linalg.vector_norm, torch.hypot
-
-    def run(x: Tensor) -> Tensor:
-        wide = exact if x.dtype == torch.bfloat16 else torch.promote_types(x.dtype, exact)
-        return (x / hypot(vector_norm(x, 2, -1, True, dtype=wide), floor) * gain).to(x.dtype)
-
-    return run
+    gain, floor = norm.gain(), norm.floor
+    return lambda x: lean_rms(x, floor, gain)
 
 
 def lean_attention(attn: Attention, dtype: torch.dtype) -> Step:
@@ -110,7 +104,7 @@ def lean_feedforward(ff: FeedForward, dtype: torch.dtype) -> Fn:
 
     def run(x_BTD: Tensor) -> Tensor:
         gu_BTF = both(x_BTD)
-        return down(act(gu_BTF.narrow(-1, 0, hidden)) * gu_BTF.narrow(-1, hidden, hidden))
+        return down(act(gu_BTF.narrow(-1, 0, hidden)).mul_(gu_BTF.narrow(-1, hidden, hidden)))
 
     return run
 

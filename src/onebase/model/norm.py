@@ -45,8 +45,7 @@ class Norm(nn.Module):
 
     def _rms(self, x: Tensor) -> Tensor:
         """RMS norm in the fewest operations, where nothing is learnt: x / hypot(|x|, sqrt(D eps)) * sqrt(D) w is the same number."""
-        length = torch.linalg.vector_norm(x, 2, -1, True, dtype=torch.promote_types(x.dtype, torch.float32))
-        return (x / torch.hypot(length, self.floor) * self.gain()).to(x.dtype)
+        return lean_rms(x, self.floor, self.gain())
 
     def gain(self) -> Tensor | float:
         """sqrt(D) times the weight, as the few operations want it; kept while the weight stays."""
@@ -59,3 +58,10 @@ class Norm(nn.Module):
         return self._gain.make(
             [place(self, "weight")], lambda: (weight.float() + self.cfg.offset) * self.width**0.5
         )
+
+
+def lean_rms(x: Tensor, floor: Tensor, gain: Tensor | float) -> Tensor:
+    """x / hypot(|x|, floor) * gain over the last axis, in fp32 and in the memory of one copy: fresh memory costs more than the sums."""
+    wide = x.float()  # itself, if it is fp32
+    size = torch.linalg.vector_norm(wide, 2, -1, True).hypot_(floor)
+    return wide.div(size).mul_(gain) if wide is x else wide.div_(size).mul_(gain).to(x.dtype)
