@@ -1,20 +1,19 @@
 """`Base`: what a user holds. It generates, chats, scores, embeds, adapts and classifies; an adapter changes none of its weights."""
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from onebase.adapt import lora
-from onebase.adapt.folder import AdapterParts, Attached, attach, load_adapter, save_adapter
+from onebase.adapt.folder import Attached, attach
 from onebase.api import images, seeing
 from onebase.api.adapting import Data, adapt
 from onebase.api.exchange import export, read_adapter
+from onebase.api.held import Adapter, Label, labelled
+from onebase.api.merging import merged
 from onebase.api.options import read_options
 from onebase.api.quantising import quantised
 from onebase.api.search import TEMPLATE, Found, chances, find, text_vectors
@@ -31,54 +30,8 @@ from onebase.generate.speech import Transcriber
 from onebase.objective.label import Pooling
 from onebase.train.listen import Listener
 
+__all__ = ["Adapter", "Base", "Label"]
 Message = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Label:
-    """The class of a text or an image: `label` is the likeliest, `scores` the probability of each."""
-
-    label: str
-    scores: dict[str, float]
-
-
-@dataclass
-class Adapter:
-    """What `Base.adapt` gives: an adapter in memory. `save` writes only the adapter, never the base."""
-
-    parts: AdapterParts = field(repr=False)
-
-    @property
-    def method(self) -> str:
-        return self.parts.config.method
-
-    @property
-    def task(self) -> str:
-        return self.parts.config.task
-
-    @property
-    def fingerprint(self) -> str:
-        """Content hash of the adapter's tensors and config."""
-        return self.parts.fingerprint
-
-    @property
-    def record(self) -> Record:
-        return self.parts.record
-
-    @property
-    def bytes(self) -> int:
-        """Size of the adapter's tensors."""
-        return sum(t.numel() * t.element_size() for t in self.parts.tensors.values())
-
-    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
-        """Write the adapter folder."""
-        save_adapter(Path(path), self.parts, overwrite=overwrite)
-        return Path(path)
-
-    @staticmethod
-    def load(path: str | Path) -> "Adapter":
-        """Read an adapter folder. Raises ArtifactError."""
-        return Adapter(load_adapter(Path(path)))
 
 
 class Base:
@@ -253,21 +206,7 @@ class Base:
         """
         if self._attached is None or self._attached.method not in ("lora", "full"):
             raise UserError("there is no adapter with weights to merge", "merge a lora or full adapter")
-        model = copy.deepcopy(self._model)
-        lora.merge(model, self._attached.name)
-        for other in {n for p in model.sites().values() for n in p.deltas}:
-            lora.remove(model, other)
-        model.heads.clear()
-        record = Record("base")
-        record.add("name", f"{self.name}-merged", "made from a base and an adapter")
-        record.add_parent("base", self.fingerprint, self.name)
-        record.add_parent("adapter", self._attached.fingerprint, self._attached.name)
-        if model.cfg != self.config:
-            record.add(
-                "untied", True, "the adapter adds different rows to the two ends, which shared a matrix"
-            )
-        of = self._loaded
-        return Base(LoadedBase(model, of.words, record, embedding=of.embedding, speech=of.speech))
+        return Base(merged(self._loaded, self._attached, self.name))
 
     def classify(self, texts: Sequence[str]) -> list[Label]:
         """The class of each text. Raises UserError without a classifying adapter."""
@@ -279,7 +218,7 @@ class Base:
         labels, logp = classify_scores(
             self.loaded, self._attached.config, self._attached.name, list(texts), self._active
         )
-        return _labelled(labels, logp.exp())
+        return labelled(labels, logp.exp())
 
     def embed_images(self, paths: images.Paths) -> Tensor:
         """One vector an image file, float32 [N, D], as the base pools them (docs/images.md). Raises DataError naming a file that cannot be
@@ -295,11 +234,11 @@ class Base:
         DataError naming a file that cannot be read, UserError where nothing classifies images."""
         on = self._attached
         if labels is not None:
-            return _labelled(labels, chances(self.loaded, paths, labels, template, self._active))
+            return labelled(labels, chances(self.loaded, paths, labels, template, self._active))
         names, logp_NL = images.scores(
             self.loaded, on.config if on else None, on.name if on else "", paths, self._active
         )
-        return _labelled(names, logp_NL.exp())
+        return labelled(names, logp_NL.exp())
 
     def search(self, query: str, paths: images.Paths, *, top: int | None = None) -> list[Found]:
         """Image files by how near they are to a text, the nearest first (`path`, `score`: the cosine). Raises DataError naming a file
@@ -377,12 +316,6 @@ class Base:
         if bad is not None:
             raise UserError(f"token id {bad} is not in the vocabulary", f"ids go from 0 to {vocab - 1}")
         return torch.tensor([list(ids)], device=self._model.device)
-
-
-def _labelled(labels: Sequence[str], chances_NL: Tensor) -> list[Label]:
-    return [
-        Label(labels[int(row.argmax())], dict(zip(labels, row.tolist(), strict=True))) for row in chances_NL
-    ]
 
 
 def _sampling(

@@ -165,6 +165,12 @@ def _sdpa(q_BNQH: Tensor, k_BGKH: Tensor, v_BGKH: Tensor, lowered: Lowered, scal
     grouped = q_BNQH.shape[1] != k_BGKH.shape[1]
     square = lowered.causal and lowered.seen is None and Q == K
     seen = None if square else _full(lowered, Q, K, q_BNQH.device)
+    if grouped and Q == 1 and (seen is None or seen.dim() == 4):
+        # One query a head: the heads that share keys are as well queries of one head, and keys need not be repeated for them.
+        B, N, _, H = q_BNQH.shape
+        rows_BGRH = q_BNQH.reshape(B, k_BGKH.shape[1], -1, H)
+        out = F.scaled_dot_product_attention(rows_BGRH, k_BGKH, v_BGKH, attn_mask=seen, scale=scale)
+        return out.reshape(B, N, 1, H)
     return F.scaled_dot_product_attention(
         q_BNQH, k_BGKH, v_BGKH, attn_mask=seen, is_causal=square, scale=scale, enable_gqa=grouped
     )

@@ -1,0 +1,64 @@
+"""What the methods of `Base` give: an adapter in memory, and the class of a text or an image. N rows, L labels."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import Tensor
+
+from onebase.adapt.folder import AdapterParts, load_adapter, save_adapter
+from onebase.artifact.record import Record
+
+
+@dataclass(frozen=True)
+class Label:
+    """The class of a text or an image: `label` is the likeliest, `scores` the probability of each."""
+
+    label: str
+    scores: dict[str, float]
+
+
+@dataclass
+class Adapter:
+    """What `Base.adapt` gives: an adapter in memory. `save` writes only the adapter, never the base."""
+
+    parts: AdapterParts = field(repr=False)
+
+    @property
+    def method(self) -> str:
+        return self.parts.config.method
+
+    @property
+    def task(self) -> str:
+        return self.parts.config.task
+
+    @property
+    def fingerprint(self) -> str:
+        """Content hash of the adapter's tensors and config."""
+        return self.parts.fingerprint
+
+    @property
+    def record(self) -> Record:
+        return self.parts.record
+
+    @property
+    def bytes(self) -> int:
+        """Size of the adapter's tensors."""
+        return sum(t.numel() * t.element_size() for t in self.parts.tensors.values())
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the adapter folder."""
+        save_adapter(Path(path), self.parts, overwrite=overwrite)
+        return Path(path)
+
+    @staticmethod
+    def load(path: str | Path) -> "Adapter":
+        """Read an adapter folder. Raises ArtifactError."""
+        return Adapter(load_adapter(Path(path)))
+
+
+def labelled(labels: Sequence[str], chances_NL: Tensor) -> list[Label]:
+    """A label for each row of probabilities [N, L]."""
+    return [
+        Label(labels[int(row.argmax())], dict(zip(labels, row.tolist(), strict=True))) for row in chances_NL
+    ]
