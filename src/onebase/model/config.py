@@ -11,6 +11,7 @@ Activation = Literal[
 """`_tanh` is GELU's usual approximation; `gelu_sigmoid` is x * sigmoid(1.702 x) (CLIP)."""
 GATED = ("swiglu", "geglu", "geglu_tanh")
 Part = Literal["q", "k", "v", "o"]
+ALL: tuple[Part, ...] = ("q", "k", "v", "o")
 
 
 @config

@@ -11,6 +11,7 @@ from onebase.interop.family import Tree
 from onebase.interop.reader import Reader
 from onebase.interop.rules import Ignore, Rule, Tie, rename
 from onebase.model.config import (
+    ALL,
     Activation,
     AttnConfig,
     BlockConfig,
@@ -30,7 +31,6 @@ GATED: dict[str, Activation] = {
     "gelu_new": "geglu_tanh",
 }
 THEIRS = {"swiglu": "silu", "geglu": "gelu", "geglu_tanh": "gelu_pytorch_tanh"}
-ALL: tuple[Part, ...] = ("q", "k", "v", "o")
 NO_TOKENS = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
 """Special tokens are the tokenizer's. A key that is missing would mean those of the first model of a family."""
 SLIDING, FULL = "sliding_attention", "full_attention"

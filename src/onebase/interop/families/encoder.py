@@ -11,18 +11,17 @@ from onebase.codec.text.modules import TextCodecConfig
 from onebase.interop.reader import Reader
 from onebase.interop.rules import Ignore, Rule, Tie, rename
 from onebase.model.config import (
+    ALL,
     Activation,
     AttnConfig,
     BlockConfig,
     FFConfig,
     NormConfig,
     Norms,
-    Part,
     RopeConfig,
     TrunkConfig,
 )
 
-ALL: tuple[Part, ...] = ("q", "k", "v", "o")
 PLAIN: dict[str, Activation] = {
     "gelu": "gelu",
     "gelu_new": "gelu_tanh",

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 
 from onebase.base.config import BaseConfig
 from onebase.interop.families.decoder import (
-    ALL,
     FULL,
     GATED,
     SLIDING,
@@ -27,7 +26,7 @@ from onebase.interop.families.rotary import rope
 from onebase.interop.family import Family, Tree
 from onebase.interop.reader import Reader
 from onebase.interop.rules import Ignore, Rule, Tie
-from onebase.model.config import NormConfig, Norms, RopeConfig
+from onebase.model.config import ALL, NormConfig, Norms, RopeConfig
 
 SANDWICH = (
     ("input_layernorm", "attn_norm"),

@@ -8,11 +8,12 @@ from torch import Tensor
 
 from onebase.base.config import BaseConfig
 from onebase.codec.text.modules import TextCodecConfig
-from onebase.interop.families.decoder import ALL, NO_TOKENS, architecture, head_rules, text_trunk
+from onebase.interop.families.decoder import NO_TOKENS, architecture, head_rules, text_trunk
 from onebase.interop.family import Family, Tree
 from onebase.interop.reader import Reader
 from onebase.interop.rules import Ignore, Rule, Tie, Transpose, rename, split
 from onebase.model.config import (
+    ALL,
     Activation,
     AttnConfig,
     BlockConfig,

@@ -5,7 +5,6 @@ Source: transformers `models/llama/configuration_llama.py`, read for names and d
 
 from onebase.base.config import BaseConfig
 from onebase.interop.families.decoder import (
-    ALL,
     attention,
     common_tree,
     decoder_rules,
@@ -17,7 +16,7 @@ from onebase.interop.families.decoder import (
 from onebase.interop.families.rotary import rope
 from onebase.interop.family import Family, Tree
 from onebase.interop.reader import Reader
-from onebase.model.config import NormConfig, Norms
+from onebase.model.config import ALL, NormConfig, Norms
 
 
 def read(r: Reader) -> BaseConfig:

@@ -10,7 +10,6 @@ from onebase.codec.text.modules import TextCodecConfig, TransformConfig
 from onebase.interop.families.decoder import GATED
 from onebase.interop.families.decoder import THEIRS as THEIRS_GATED
 from onebase.interop.families.encoder import (
-    ALL,
     HEAD,
     MAX_DEPTH,
     MAX_VOCABULARY,
@@ -27,6 +26,7 @@ from onebase.interop.family import Family, Tree
 from onebase.interop.reader import Reader
 from onebase.interop.rules import Rule, Rules, Tie, rename, split
 from onebase.model.config import (
+    ALL,
     AttnConfig,
     BlockConfig,
     FFConfig,
