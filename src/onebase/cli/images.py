@@ -61,6 +61,7 @@ def images(
             f"--out {out} exists, or does not end in .npy", "give a new file, for example vectors.npy"
         )
     base = load_base(ref, adapter, device, dtype)
+    _ = base.config.image  # says it where the base sees no images, before anything else is found wanting
     if out is not None:
         _save(out, base.embed_images(files))
         say(f"vectors: {out} ({len(files)} pictures)")
