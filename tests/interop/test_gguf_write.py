@@ -189,6 +189,7 @@ def test_a_tokenizer_with_byte_fallback_comes_back(prefix: bool, tmp_path: Path)
 
 def test_transformers_reads_the_file(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
+    pytest.importorskip("accelerate")  # without which it reads no GGUF
     model, _ = round_trip(config(), tmp_path / "a.gguf", kind="F32")
     theirs = transformers.AutoModelForCausalLM.from_pretrained(
         tmp_path, gguf_file="a.gguf", dtype=torch.float32
