@@ -40,7 +40,7 @@ def dense(proj: Proj) -> Tensor:
 
 @needs_kernels
 @pytest.mark.parametrize("bits", [None, 8, 4])
-@pytest.mark.parametrize("rows", [1, 3, FEW_ROWS, 40])
+@pytest.mark.parametrize("rows", [1, 3, 16, 64, 80])
 @torch.no_grad()
 def test_joined_products_are_those_of_the_matrices(bits: int | None, rows: int) -> None:
     """Within 8e-3 of the sum of what is added up: inputs, scales or outputs are rounded to 8 bits of precision."""
@@ -52,7 +52,7 @@ def test_joined_products_are_those_of_the_matrices(bits: int | None, rows: int) 
         want = F.linear(x.float(), dense(proj), proj.bias)
         size = float((x.float().abs() @ dense(proj).abs().T).max())
         torch.testing.assert_close(y.float(), want, atol=8e-3 * size, rtol=0)
-    if bits is None or rows <= FEW_ROWS:
+    if bits is None or rows <= FEW_ROWS[bits]:
         assert Joint(*parts)(x) is not None  # the kernel was really there
 
 

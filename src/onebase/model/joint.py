@@ -11,8 +11,8 @@ from onebase.model.derived import Derived, Place, place
 from onebase.model.kernels import Product, dense_product, has_onednn, int4_product, int8_product
 from onebase.model.store import Int4, Int8, Stored
 
-FEW_ROWS = 8
-"""Up to here the kernel of few bits wins over a dense product (2 cores with AMX; at 16 rows it loses)."""
+FEW_ROWS = {8: 16, 4: 64}
+"""By bits: up to here their kernel wins over making the matrix dense and multiplying by that (a core with AMX, 1536 x 576)."""
 
 
 @dataclass(frozen=True)
@@ -89,12 +89,12 @@ def pack(owners: Sequence[HasPart]) -> Packed:
     elif len(int8) == len(parts):
         if all(m.d_out % 16 == 0 and m.d_in % 32 == 0 for m in int8):
             product = int8_product([m.codes_OI for m in int8], [m.scale_O for m in int8], biases)
-            most = FEW_ROWS * int8[0].d_in
+            most = FEW_ROWS[8] * int8[0].d_in
     elif len(int4) == len(parts):
         outputs, group = sum(m.d_out for m in int4), int4[0].group
         if outputs % 16 == 0 and group % 32 == 0 and all(m.group == group for m in int4):
             codes, scales, lows = zip(*((m.codes_OJ, m.scale_OG, m.low_OG) for m in int4), strict=True)
-            product, most = int4_product(codes, scales, lows, biases, group), FEW_ROWS * int4[0].d_in
+            product, most = int4_product(codes, scales, lows, biases, group), FEW_ROWS[4] * int4[0].d_in
     return Packed(product, most)
 
 
