@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import onebase
+from onebase.api.evaluating import shipped_bytes
 from onebase.errors import ArtifactError, UserError
 from onebase.govern.verify import verify_tree
 from tests.helpers import tiny_base
@@ -154,6 +155,7 @@ def test_a_gguf_file_out_and_in(tmp_path: Path) -> None:
     with torch.no_grad():
         close(base.logits(ids), theirs(input_ids=torch.tensor([ids])).logits[0])
     assert base.loaded.codec.chat_ids(TALK) == onebase.load(tmp_path / "model").loaded.codec.chat_ids(TALK)
+    assert shipped_bytes(base) == (0, (tmp_path / "a.gguf").stat().st_size)
     run("import", str(tmp_path / "a.gguf"), "--out", str(tmp_path / "base"))
     assert onebase.load(tmp_path / "base").chat(TALK, max_tokens=5) == base.chat(TALK, max_tokens=5)
     with pytest.raises(UserError, match="no option 'bits'"):

@@ -167,12 +167,17 @@ def shipped_bytes(base: Base) -> tuple[int, int]:
     """(bytes of the adapter on this base, 0 without one; bytes of the base itself: weights, tokenizer, template). An adapter of all
     weights needs no others."""
     attached, loaded = base._attached, base.loaded
-    weights = 0
-    if attached is None or attached.method != "full":
-        weights = sum(t.numel() * t.element_size() for t in base_tensors(loaded.model).values())
+    adapter = attached.shipped if attached else 0
+    whole = attached is None or attached.method != "full"
+    if whole and loaded.path is not None and loaded.path.is_file():
+        return (
+            adapter,
+            loaded.path.stat().st_size,
+        )  # one file holds all, in fewer bits than it takes in memory
+    weights = sum(t.numel() * t.element_size() for t in base_tensors(loaded.model).values()) if whole else 0
     # The tokenizer as its file holds it: a classical system's vocabulary is counted too.
-    words = loaded.codec.tokenizer.as_json + loaded.codec.template.source
-    return attached.shipped if attached else 0, weights + len(words.encode())
+    words = "" if loaded.words is None else loaded.words.tokenizer.as_json + loaded.words.template.source
+    return adapter, weights + len(words.encode())
 
 
 def _measured(name: str, base: Base, texts: Sequence[str], truth: Sequence[str], seed: int) -> System:
