@@ -98,10 +98,12 @@ def rotate(x_BTNH: Tensor, own_BT1R: Tensor, other_BT1R: Tensor) -> Tensor:
     """Turn the first R features of each head by their positions' angles (halves layout), in fp32. The tables are those of `turns`."""
     dim = own_BT1R.shape[-1]
     x = x_BTNH[..., :dim].float()
-    partner = x.roll(dim // 2, -1)
-    if torch.is_grad_enabled():
-        turned = torch.addcmul(x * own_BT1R, partner, other_BT1R).to(x_BTNH.dtype)
+    if torch.is_grad_enabled():  # in halves: rolling, and its backward, is twice as slow once compiled
+        cos, sin = own_BT1R[..., : dim // 2], other_BT1R[..., dim // 2 :]
+        a, b = x.chunk(2, -1)
+        turned = torch.cat((a * cos - b * sin, b * cos + a * sin), -1).to(x_BTNH.dtype)
     else:  # in place where it is a copy: fresh memory costs more than the sums
+        partner = x.roll(dim // 2, -1)
         own = x * own_BT1R if x.dtype == x_BTNH.dtype else x.mul_(own_BT1R)
         turned = own.addcmul_(partner, other_BT1R).to(x_BTNH.dtype)
     return turned if dim == x_BTNH.shape[-1] else torch.cat((turned, x_BTNH[..., dim:]), -1)
