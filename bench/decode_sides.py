@@ -93,10 +93,7 @@ class LlamaCpp:
         p.cpuparams.n_threads = p.cpuparams_batch.n_threads = threads
         self.server = xllamacpp.Server(p)
 
-    def ids(self, text: str) -> list[int]:
-        raise NotImplementedError  # it reads text
-
-    def timings(self, prompt: str | list[int], tokens: int) -> dict[str, Any]:
+    def timings(self, prompt: str, tokens: int) -> dict[str, Any]:
         asked = {
             "prompt": prompt,
             "n_predict": tokens,

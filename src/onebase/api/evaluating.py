@@ -219,4 +219,4 @@ def untrained_twin(base: LoadedBase, seed: int) -> LoadedBase:
     for p in model.parameters():
         p.requires_grad_(False)
     model.compute_dtype = base.model.compute_dtype
-    return LoadedBase(model.to(base.model.device).eval(), base.codec)
+    return LoadedBase(model.to(base.model.device).eval(), base.words)

@@ -224,7 +224,7 @@ def appear(out: Path, write: Callable[[Path], None]) -> None:
         if out.exists():
             out.rmdir()
         os.rename(draft, out)
-    except BaseException as e:
+    except BaseException as e:  # Ctrl-C too: a draft is never left behind
         shutil.rmtree(draft, ignore_errors=True)
         if isinstance(e, OSError):
             raise ArtifactError(

@@ -13,7 +13,10 @@ decoder asks some hundred times a token."""
 
 class Derived(Generic[T]):
     """A cache of one value. It is made anew when another object stands in one of its places, or a tensor there has moved or changed; a
-    copy of a model begins with none."""
+    copy of a model begins with none.
+
+    What may learn is never kept: fused optimizers change weights without a new version (`Optimizers.step` sees to that, others do not).
+    """
 
     def __init__(self) -> None:
         self._seen: list[tuple[Mapping[str, Any], str, Any, int, int]] = []
@@ -24,7 +27,12 @@ class Derived(Generic[T]):
         for place, name, found, pointer, version in self._seen:
             now = place.get(name)
             if now is not found or (
-                pointer and (now.data_ptr() != pointer or (version >= 0 and now._version != version))
+                pointer
+                and (
+                    now.data_ptr() != pointer
+                    or (version >= 0 and now._version != version)
+                    or now.requires_grad
+                )
             ):
                 self._value = None
                 break

@@ -99,8 +99,8 @@ def pack(owners: Sequence[HasPart]) -> Packed:
 
 
 def places_of(owner: nn.Module, matrix: Stored | None) -> tuple[Place, ...]:
-    """Where an owner's `weight`, `store` and `bias` stand, and the codes in its store."""
+    """Where an owner's `weight`, `store` and `bias` stand, and what is in its store."""
     found = [place(owner, name) for name in ("weight", "bias", "store")]
     if matrix is not None:
-        found.append(place(matrix, "codes_OI" if isinstance(matrix, Int8) else "codes_OJ"))
+        found += [place(matrix, name) for name in matrix._parameters]
     return tuple(found)

@@ -52,7 +52,7 @@ class Norm(nn.Module):
         weight = self.weight
         if weight is None:
             return self.width**0.5
-        kept = None if weight.requires_grad else self._gain.current()
+        kept = self._gain.current()
         if kept is not None:
             return kept
         return self._gain.make(

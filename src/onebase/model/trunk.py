@@ -88,8 +88,6 @@ class Block(nn.Module):
         ff_norm = lean_norm(self.ff_norm)
         if self.cross is not None or self.attn_scale is not None or ff_norm is None:
             return None
-        if self._forward_hooks or self._forward_pre_hooks:
-            return None  # somebody wants to be called
         outs = lean_norm(self.attn_out_norm), lean_norm(self.ff_out_norm)
         attn, ff = lean_attention(self.attn, dtype), lean_feedforward(self.ff, dtype)
         return lean_block(self.where, attn, ff, lean_norm(self.attn_norm), ff_norm, outs)
@@ -122,6 +120,8 @@ class Trunk(nn.Module):
         self.lambdas = nn.Parameter(torch.empty(len(cfg.blocks), 2)) if cfg.lambdas else None
         self.reads_memory = any(b.cross for b in cfg.blocks)
         self._turning = [repr((b.attn.rope, b.attn.head_dim)) for b in cfg.blocks]
+        modules = [m for block in self.blocks for m in block.modules()]
+        self._hooks = [h for m in modules for h in (m._forward_hooks, m._forward_pre_hooks)]
         self._lean: Derived[tuple[torch.dtype, list[Step | None]]] = Derived()
 
     def default_mask(self) -> Mask:
@@ -190,11 +190,14 @@ class Trunk(nn.Module):
         return Out(x_BTD if self.final_norm is None else self.final_norm(x_BTD), kept)
 
     def _steps(self, dtype: torch.dtype) -> list[Step | None] | None:
-        """The blocks made ready for decoding, anew when a weight has changed; None where something is learnt or compiled."""
-        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        """The blocks made ready for decoding, anew when a weight has changed; None where something may learn, is compiled, or has hooks
+        that want to be called."""
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or any(self._hooks):
             return None
         made = self._lean.current()
         if made is None or made[0] != dtype:
+            if any(p.requires_grad for p in self.blocks.parameters()):
+                return None
             blocks = [b for b in self.blocks if isinstance(b, Block)]
             made = self._lean.make(places_in(self.blocks), lambda: (dtype, [b.lean(dtype) for b in blocks]))
         return made[1]

@@ -50,6 +50,8 @@ class Optimizers:
     def step(self) -> None:
         for o in self.parts.values():
             o.step()
+            # Fused steps change weights and do not say so; what is derived from weights (`model.derived`) goes by their versions.
+            torch.autograd.graph.increment_version(p for g in o.param_groups for p in g["params"])
 
     def zero_grad(self) -> None:
         for o in self.parts.values():

@@ -227,7 +227,7 @@ class ChatTemplate:
             raise DataError(
                 f"{self._where}: {_show(str(e.message)[:1000])}", "give messages that the template accepts"
             ) from None
-        except Exception as e:
+        except Exception as e:  # a template is a program from elsewhere: it may fail in any way
             raise DataError(
                 f"{self._where}: {type(e).__name__}: {_show(str(e)[:1000])}",
                 "mend the template or the messages",

@@ -117,7 +117,7 @@ class Tokenizer:
             inner = tokenizers.Tokenizer.from_str(Path(path).read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise ArtifactError(f"no tokenizer at {path}", "give the path of a tokenizer.json") from None
-        except Exception as e:
+        except Exception as e:  # the library raises bare Exception
             raise ArtifactError(
                 f"{path} is not a tokenizer file: {e}", "give the path of a tokenizer.json"
             ) from None

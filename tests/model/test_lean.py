@@ -1,0 +1,117 @@
+"""Blocks bound in advance for decoding: they follow the weights, whatever changes them, and stand back where somebody looks on."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from onebase.base.config import TextShape, text_base
+from onebase.base.model import BaseModel
+from onebase.model.config import StorageConfig
+from onebase.model.mask import Cols
+from onebase.model.norm import Norm
+from onebase.train.config import AdamWConfig
+from onebase.train.optim import Optimizers
+
+IDS = torch.tensor([[3, 1, 4, 1, 5]])
+
+
+def made(dtype: torch.dtype = torch.float32) -> BaseModel:
+    cfg = text_base(
+        TextShape(width=64, depth=2, head_dim=32, vocab_size=64, context=32, portable=True, zero_out=False)
+    )
+    model = BaseModel(cfg)
+    model.reset(0)
+    model.compute_dtype = dtype
+    return model.requires_grad_(False).eval()
+
+
+@torch.no_grad()
+def decoded(model: BaseModel) -> Tensor:
+    """States of the tokens one by one, with a cache: the blocks bound in advance."""
+    cache = model.new_cache(1, IDS.shape[1])
+    parts = [
+        model.hidden(IDS[:, t : t + 1], Cols.simple(1, 1, start=t), cache=cache).hidden
+        for t in range(IDS.shape[1])
+    ]
+    return torch.cat(parts, 1)
+
+
+@torch.no_grad()
+def follows(model: BaseModel) -> bool:
+    """Does decoding say what the weights say? They are asked in the plain way: no cache, and as for gradients, where nothing is kept."""
+    bound = model.trunk._steps(model.compute_dtype) is not None
+    tolerance = 1e-5 if model.compute_dtype == torch.float32 else 0.05
+    with torch.enable_grad():
+        plain = model.hidden(IDS).hidden
+    return bound and torch.allclose(decoded(model), plain, atol=tolerance, rtol=tolerance)
+
+
+def in_place(model: BaseModel) -> None:
+    for p in model.trunks.parameters():
+        p.add_(0.3 * torch.randn(p.shape, generator=torch.Generator().manual_seed(1)))
+
+
+def replaced(model: BaseModel) -> None:
+    for m in model.trunks.modules():
+        if isinstance(m, Norm) and m.weight is not None:
+            m.weight = torch.nn.Parameter(m.weight * 1.5, requires_grad=False)
+
+
+def loaded(model: BaseModel) -> None:
+    model.load_state_dict({k: v * 1.3 for k, v in model.state_dict().items()}, assign=True)
+
+
+def quantised(model: BaseModel) -> None:
+    model.quantise(StorageConfig(bits=8))
+
+
+def trained(model: BaseModel) -> None:
+    """A step of the loop's own optimizers; AdamW's is fused, which changes weights and not their version."""
+    model.requires_grad_(True)
+    optim = Optimizers(model, None, AdamWConfig(matrix=0.1, embed=0.1, head=0.1, other=0.1))
+    with torch.enable_grad():
+        model.logits(IDS).square().sum().backward()
+    optim.step()
+    optim.zero_grad()
+    model.requires_grad_(False)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("change", [in_place, replaced, loaded, quantised, trained])
+def test_decoding_follows_the_weights(change: Callable[[BaseModel], None], dtype: torch.dtype) -> None:
+    model = made(dtype)
+    before = decoded(model)
+    assert follows(model)
+    with torch.no_grad():
+        change(model)
+    assert follows(model)
+    assert not torch.equal(decoded(model), before)
+
+
+def test_what_may_learn_is_not_bound() -> None:
+    """Another's fused step changes no version: while weights may learn, the modules themselves are asked."""
+    model = made()
+    assert follows(model)
+    model.requires_grad_(True)
+    assert model.trunk._steps(torch.float32) is None
+    optim = torch.optim.AdamW(model.parameters(), lr=0.1, fused=True)
+    for _ in range(2):
+        model.logits(IDS).square().sum().backward()
+        optim.step()
+        optim.zero_grad()
+        torch.testing.assert_close(decoded(model), model.hidden(IDS).hidden, atol=1e-5, rtol=1e-5)
+
+
+def test_hooks_are_called() -> None:
+    model = made()
+    decoded(model)
+    seen: list[int] = []
+    block = model.trunk.blocks[0]
+    handle = block.get_submodule("ff.down").register_forward_hook(lambda *_: seen.append(1))
+    decoded(model)
+    assert len(seen) == IDS.shape[1]
+    handle.remove()
+    decoded(model)
+    assert len(seen) == IDS.shape[1] and follows(model)
