@@ -1,6 +1,7 @@
 """Blocks bound in advance for decoding: they follow the weights, whatever changes them, and stand back where somebody looks on."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from onebase.base.config import TextShape, text_base
 from onebase.base.model import BaseModel
-from onebase.model.config import StorageConfig
+from onebase.model.config import BlockConfig, NormConfig, Norms, RopeConfig, StorageConfig
 from onebase.model.mask import Cols
 from onebase.model.norm import Norm
 from onebase.train.config import AdamWConfig
@@ -17,10 +18,16 @@ from onebase.train.optim import Optimizers
 IDS = torch.tensor([[3, 1, 4, 1, 5]])
 
 
-def made(dtype: torch.dtype = torch.float32) -> BaseModel:
+Change = Callable[[BlockConfig], BlockConfig]
+
+
+def made(dtype: torch.dtype = torch.float32, change: Change | None = None) -> BaseModel:
     cfg = text_base(
         TextShape(width=64, depth=2, head_dim=32, vocab_size=64, context=32, portable=True, zero_out=False)
     )
+    if change is not None:
+        trunk = cfg.trunks["text"]
+        cfg = replace(cfg, trunks={"text": replace(trunk, blocks=tuple(change(b) for b in trunk.blocks))})
     model = BaseModel(cfg)
     model.reset(0)
     model.compute_dtype = dtype
@@ -41,7 +48,7 @@ def decoded(model: BaseModel) -> Tensor:
 @torch.no_grad()
 def follows(model: BaseModel) -> bool:
     """Does decoding say what the weights say? They are asked in the plain way: no cache, and as for gradients, where nothing is kept."""
-    bound = model.trunk._steps(model.compute_dtype) is not None
+    bound = model.trunk._steps(model.compute_dtype, True) is not None
     tolerance = 1e-5 if model.compute_dtype == torch.float32 else 0.05
     with torch.enable_grad():
         plain = model.hidden(IDS).hidden
@@ -95,7 +102,7 @@ def test_what_may_learn_is_not_bound() -> None:
     model = made()
     assert follows(model)
     model.requires_grad_(True)
-    assert model.trunk._steps(torch.float32) is None
+    assert model.trunk._steps(torch.float32, True) is None
     optim = torch.optim.AdamW(model.parameters(), lr=0.1, fused=True)
     for _ in range(2):
         model.logits(IDS).square().sum().backward()
@@ -115,3 +122,48 @@ def test_hooks_are_called() -> None:
     handle.remove()
     decoded(model)
     assert len(seen) == IDS.shape[1] and follows(model)
+
+
+BLOCKS: dict[str, Change] = {
+    "plain": lambda b: b,
+    "one_key_head": lambda b: replace(b, attn=replace(b.attn, kv_heads=1)),
+    "no_rope": lambda b: replace(b, attn=replace(b.attn, rope=None)),
+    "some_turn": lambda b: replace(b, attn=replace(b.attn, rope=RopeConfig(dim=8))),
+    "window": lambda b: replace(b, attn=replace(b.attn, window=3)),
+    "softcap": lambda b: replace(b, attn=replace(b.attn, softcap=0.5, scale=1.0)),
+    "qk_norm": lambda b: replace(b, attn=replace(b.attn, qk_norm=NormConfig(offset=1.0))),
+    "bare_qk_norm": lambda b: replace(b, attn=replace(b.attn, qk_norm=NormConfig(affine=False))),
+    "layer_qk_norm": lambda b: replace(b, attn=replace(b.attn, qk_norm=NormConfig(kind="layer"))),
+    "biases": lambda b: replace(
+        b, attn=replace(b.attn, bias=("q", "k", "v", "o")), ff=replace(b.ff, bias=True)
+    ),
+    "gelu": lambda b: replace(b, ff=replace(b.ff, activation="geglu_tanh")),
+    "exact_gelu": lambda b: replace(b, ff=replace(b.ff, activation="geglu")),
+    "no_gate": lambda b: replace(b, ff=replace(b.ff, activation="relu2")),
+    "sandwich": lambda b: replace(b, norms=Norms(where="sandwich")),
+    "post": lambda b: replace(b, norms=Norms(where="post")),
+    "layer_norm": lambda b: replace(b, norms=Norms(norm=NormConfig(kind="layer", bias=True))),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", BLOCKS)
+def test_bound_blocks_say_what_modules_say(name: str, dtype: torch.dtype) -> None:
+    """Two rows, one of them padded on the left: token by token with a cache, against all at once."""
+    model = made(dtype, BLOCKS[name])
+    for p in model.parameters():
+        p.data += 0.05 * torch.randn(p.shape, generator=torch.Generator().manual_seed(len(p)))
+    ids = torch.tensor([[3, 1, 4, 1, 5, 9, 2], [0, 0, 6, 5, 3, 5, 8]])
+    doc = torch.tensor([[0] * 7, [-1, -1] + [0] * 5])
+    pos = torch.tensor([[*range(7)], [0, 0, *range(5)]])
+    cache = model.new_cache(2, 7)
+    with torch.no_grad():
+        parts = [
+            model.hidden(ids[:, t : t + 1], Cols(pos[:, t : t + 1], doc[:, t : t + 1]), cache=cache).hidden
+            for t in range(7)
+        ]
+        assert None not in (model.trunk._steps(dtype, True) or [None])
+    plain = model.hidden(ids, Cols(pos, doc)).hidden
+    own = doc >= 0
+    tolerance = 1e-5 if dtype == torch.float32 else 0.05
+    torch.testing.assert_close(torch.cat(parts, 1)[own], plain[own], atol=tolerance, rtol=tolerance)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from onebase.errors import UserError
 
+_CHUNK = 128
 _COLDEST = (
     1e-6  # below this a temperature is no number to divide by in fp32; the choice is then greedy anyway
 )
@@ -104,7 +105,7 @@ class Sampler:
 
     def __call__(self, logits_BV: Tensor) -> Tensor:
         """int64 [B]: one token for each row of fp32 logits. Raises UserError when the logits are no numbers."""
-        best_B, ids_B = logits_BV.max(-1)
+        best_B, ids_B = _likeliest(logits_BV)
         if not bool(best_B.isfinite().all()):
             raise UserError(
                 "the base gave logits that are not finite",
@@ -134,3 +135,18 @@ class Sampler:
         before_RV = p_RV.cumsum(-1) - p_RV  # the likeliest token is always kept: nothing stands before it
         p_RV = p_RV * ((before_RV < self._top_p) & (p_RV >= self._min_p * p_RV[:, :1]))
         return torch.zeros_like(p_RV).scatter(-1, order_RV, p_RV)
+
+
+def _likeliest(logits_BV: Tensor) -> tuple[Tensor, Tensor]:
+    """The highest number of each row and where it stands first, [B] each; NaN counts as highest.
+
+    In two steps where it can be: the kernel that finds a place is many times slower than the one that finds a number.
+    """
+    B, V = logits_BV.shape
+    if V % _CHUNK or not logits_BV.is_contiguous():
+        best_B, ids_B = logits_BV.max(-1)
+        return best_B, ids_B
+    chunks_BCK = logits_BV.view(B, -1, _CHUNK)
+    best_B, chunk_B = chunks_BCK.amax(-1).max(-1)
+    place_B = chunks_BCK[torch.arange(B, device=logits_BV.device), chunk_B].max(-1).indices
+    return best_B, chunk_B * _CHUNK + place_B

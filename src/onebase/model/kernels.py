@@ -21,6 +21,26 @@ def has_onednn() -> bool:
     return bool(torch._C._has_mkldnn and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
+@functools.cache
+def _loops() -> Any:
+    try:
+        # Loops in threads want those of OpenMP, which torch has started: another library's would get in their way.
+        import numba.np.ufunc.omppool  # noqa: F401
+
+        from onebase.model import fused
+    except ImportError:
+        return None
+    return fused
+
+
+def loops_for(dtype: torch.dtype, device: torch.device) -> Any:
+    """The module `fused`, where numba is installed and numbers are bf16 on a CPU; else None, and torch's operations do it.
+
+    It takes most of a second to come (and once, to be compiled, eight), so it is asked for when a second token is.
+    """
+    return _loops() if dtype == torch.bfloat16 and device.type == "cpu" else None
+
+
 def dense_product(weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> Product:
     """Matrices [O_i, I] side by side, in bf16, packed by oneDNN."""
     # Packed for one row: what reads the weights best serves 16 rows too (up to 1.6 times quicker than packed for any number).

@@ -6,6 +6,7 @@ The functions here say what the modules' `forward` says, in the same order of op
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +24,8 @@ from onebase.model.proj import Proj
 
 Turns = tuple[Tensor, Tensor] | None
 Fn = Callable[[Tensor], Tensor]
+Fused = Any
+"""The module `fused` (`kernels.loops_for`), for one token a row; None where torch's operations do it, for any number."""
 Step = Callable[[Tensor, Turns, Lowered, LayerCache], Tensor]
 """x [B, T, D], the table of `turns`, the mask and the cache of this block: its output [B, T, D]."""
 
@@ -55,23 +58,36 @@ def _dense(dtype: torch.dtype, parts: Sequence[Proj]) -> Fn:
     return lambda x: store(x) if cast is None else store(x) + cast
 
 
-def lean_norm(norm: nn.Module | None) -> Fn | None:
+def lean_norm(norm: nn.Module | None, fused: Fused) -> Fn | None:
     """A norm with its gain made; None for none."""
     if not isinstance(norm, Norm):
         return None
     if norm.cfg.kind != "rms":
         return norm
     gain, floor = norm.gain(), norm.floor
+    if fused is not None:
+        gain_D, least = _gain(norm), float(floor)
+        return lambda x: fused.rms(x, gain_D, least)
     return lambda x: lean_rms(x, floor, gain)
 
 
-def lean_attention(attn: Attention, dtype: torch.dtype) -> Step:
+def _gain(norm: Norm) -> Tensor:
+    """The gain of a norm, fp32 [D], also where it is one number."""
+    gain = norm.gain()
+    return gain if isinstance(gain, Tensor) else torch.full((norm.width,), gain)
+
+
+def lean_attention(attn: Attention, dtype: torch.dtype, fused: Fused) -> Step:
     """`Attention.forward` with a cache and without adapters."""
     cfg = attn.cfg
     N, G, H, scale, softcap = cfg.heads, cfg.kv_heads, cfg.head_dim, attn.scale, cfg.softcap
     qkv = lean_product(dtype, attn.qkv.joint, attn.q, attn.k, attn.v)
     out = lean_product(dtype, attn.o.joint, attn.o)
-    q_norm, k_norm = lean_norm(attn.q_norm), lean_norm(attn.k_norm)
+    q_norm, k_norm = lean_norm(attn.q_norm, fused), lean_norm(attn.k_norm, fused)
+    look = None if fused is None else _lean_look(attn, fused)
+    if look is not None:
+        one = look
+        return lambda x_B1D, *seen: out(one(qkv(x_B1D), *seen))
 
     def run(x_BTD: Tensor, turns: Turns, lowered: Lowered, cache: LayerCache) -> Tensor:
         B, T, _ = x_BTD.shape
@@ -93,7 +109,24 @@ def lean_attention(attn: Attention, dtype: torch.dtype) -> Step:
     return run
 
 
-def lean_feedforward(ff: FeedForward, dtype: torch.dtype) -> Fn:
+def _lean_look(attn: Attention, fused: Fused) -> Step | None:
+    """From the projections of one token a row [B, 1, X H] to what attention says, [B, 1, N H]; None where there is no loop for it."""
+    cfg, scale = attn.cfg, attn.scale
+    norms = [n for n in (attn.q_norm, attn.k_norm) if n is not None]
+    if any(n.cfg.kind != "rms" for n in norms):
+        return None
+    heads, softcap = (cfg.heads, cfg.kv_heads, cfg.head_dim), cfg.softcap
+    gains = (_gain(norms[0]), _gain(norms[1]), float(norms[0].floor)) if norms else None
+
+    def run(qkv_B1F: Tensor, turns: Turns, lowered: Lowered, cache: LayerCache) -> Tensor:
+        q_BNH = fused.turned(qkv_B1F, heads, turns, gains, cache)
+        o_B1F: Tensor = fused.looked(q_BNH, cache, lowered.seen, scale, softcap).unsqueeze(1)
+        return o_B1F if lowered.live is None else o_B1F.masked_fill(~lowered.live[:, 0], 0.0)
+
+    return run
+
+
+def lean_feedforward(ff: FeedForward, dtype: torch.dtype, fused: Fused) -> Fn:
     """`FeedForward.forward` without adapters."""
     act, hidden = ACTIVATIONS[ff.cfg.activation], ff.cfg.hidden
     down = lean_product(dtype, ff.down.joint, ff.down)
@@ -101,6 +134,9 @@ def lean_feedforward(ff: FeedForward, dtype: torch.dtype) -> Fn:
         up = lean_product(dtype, ff.up.joint, ff.up)
         return lambda x: down(act(up(x)))
     both = lean_product(dtype, ff.gate_up.joint, ff.gate, ff.up)
+    if fused is not None and ff.cfg.activation in fused.CURVES:
+        slope, bend = fused.CURVES[ff.cfg.activation]
+        return lambda x: down(fused.gated(both(x), slope, bend))
 
     def run(x_BTD: Tensor) -> Tensor:
         gu_BTF = both(x_BTD)
@@ -133,11 +169,12 @@ def lean_block(
 
 
 def places_in(module: nn.Module) -> list[Place]:
-    """Where the weights of all projections and norms of a module stand."""
+    """Where the weights of all projections and norms of a module stand. Empty places are left out: none is filled but by what leaves
+    another, and all are looked at for every token."""
     found: list[Place] = []
     for part in module.modules():
         if isinstance(part, Proj):
             found += part.part.places
         elif isinstance(part, Norm):
             found += [place(part, "weight"), place(part, "bias")]
-    return found
+    return [(held, name) for held, name in found if held.get(name) is not None]

@@ -14,6 +14,7 @@ from onebase.model.config import BlockConfig, TrunkConfig
 from onebase.model.cross import CrossAttention, KeysValues, Memory
 from onebase.model.derived import Derived
 from onebase.model.feedforward import FeedForward
+from onebase.model.kernels import loops_for
 from onebase.model.lean import (
     Step,
     lean_attention,
@@ -83,14 +84,16 @@ class Block(nn.Module):
         f_BTD = _scaled(self.ff(self.ff_norm(x_BTD), active), self.ff_scale)
         return x_BTD + (f_BTD if self.ff_out_norm is None else self.ff_out_norm(f_BTD))
 
-    def lean(self, dtype: torch.dtype) -> Step | None:
-        """This block as one function for decoding in `dtype`; None where it has parts that those functions lack."""
-        ff_norm = lean_norm(self.ff_norm)
+    def lean(self, dtype: torch.dtype, one: bool) -> Step | None:
+        """This block as one function for decoding in `dtype`, of `one` token a row or any number; None where it has parts that those
+        functions lack."""
+        fused = loops_for(dtype, self.attn.q.device) if one else None
+        ff_norm = lean_norm(self.ff_norm, fused)
         if self.cross is not None or self.attn_scale is not None or ff_norm is None:
             return None
-        outs = lean_norm(self.attn_out_norm), lean_norm(self.ff_out_norm)
-        attn, ff = lean_attention(self.attn, dtype), lean_feedforward(self.ff, dtype)
-        return lean_block(self.where, attn, ff, lean_norm(self.attn_norm), ff_norm, outs)
+        outs = lean_norm(self.attn_out_norm, fused), lean_norm(self.ff_out_norm, fused)
+        attn, ff = lean_attention(self.attn, dtype, fused), lean_feedforward(self.ff, dtype, fused)
+        return lean_block(self.where, attn, ff, lean_norm(self.attn_norm, fused), ff_norm, outs)
 
 
 def _scaled(x_BTD: Tensor, scale: "Scale | None") -> Tensor:
@@ -122,7 +125,7 @@ class Trunk(nn.Module):
         self._turning = [repr((b.attn.rope, b.attn.head_dim)) for b in cfg.blocks]
         modules = [m for block in self.blocks for m in block.modules()]
         self._hooks = [h for m in modules for h in (m._forward_hooks, m._forward_pre_hooks)]
-        self._lean: Derived[tuple[torch.dtype, list[Step | None]]] = Derived()
+        self._lean: Derived[dict[tuple[torch.dtype, bool], list[Step | None]]] = Derived()
 
     def default_mask(self) -> Mask:
         """What this trunk was made for: causal or both ways, never across documents."""
@@ -158,7 +161,9 @@ class Trunk(nn.Module):
         x_BTD = x_BTD if self.input_norm is None else self.input_norm(x_BTD)
         x0_BTD, kept = x_BTD, {}
         steps = (
-            self._steps(x_BTD.dtype) if cache is not None and (active is None or not active.groups) else None
+            self._steps(x_BTD.dtype, x_BTD.shape[1] == 1)
+            if cache is not None and (active is None or not active.groups)
+            else None
         )
         looks = self._lowered_memory(memory, cols, cache, x_BTD.device, impl)
         for i, block in enumerate(self.blocks):
@@ -189,18 +194,19 @@ class Trunk(nn.Module):
                 kept[i] = x_BTD
         return Out(x_BTD if self.final_norm is None else self.final_norm(x_BTD), kept)
 
-    def _steps(self, dtype: torch.dtype) -> list[Step | None] | None:
+    def _steps(self, dtype: torch.dtype, one: bool) -> list[Step | None] | None:
         """The blocks made ready for decoding, anew when a weight has changed; None where something may learn, is compiled, or has hooks
         that want to be called."""
         if torch.is_grad_enabled() or torch.compiler.is_compiling() or any(self._hooks):
             return None
         made = self._lean.current()
-        if made is None or made[0] != dtype:
+        if made is None:
             if any(p.requires_grad for p in self.blocks.parameters()):
                 return None
-            blocks = [b for b in self.blocks if isinstance(b, Block)]
-            made = self._lean.make(places_in(self.blocks), lambda: (dtype, [b.lean(dtype) for b in blocks]))
-        return made[1]
+            made = self._lean.make(places_in(self.blocks), dict)
+        if (dtype, one) not in made:
+            made[dtype, one] = [b.lean(dtype, one) for b in self.blocks if isinstance(b, Block)]
+        return made[dtype, one]
 
     def _lowered_memory(
         self, memory: Memory | None, cols: Cols, cache: Cache | None, device: torch.device, impl: str
