@@ -33,6 +33,7 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "classify-head": {"data": LABELLED, "task": "classify", "method": "head"},
     "classify-lora": {"data": LABELLED, "task": "classify", "method": "lora"},
+    "classify-full": {"data": LABELLED, "task": "classify", "method": "full"},
     "complete-lora": {"data": PAIRS, "task": "complete", "method": "lora", "rank": 2},
     "complete-full": {"data": PAIRS, "task": "complete", "method": "full"},
     "chat-lora": {"data": CHATS, "task": "chat", "method": "lora", "sites": ["q", "v"]},
@@ -165,7 +166,8 @@ def test_tokens_that_do_not_fit_are_refused(saved: Path) -> None:
 def test_user_mistakes(saved: Path) -> None:
     base = Base(load_base(saved))
     for wrong, error, says in [
-        ({"task": "classify", "method": "magic"}, UserError, "head, lora, prompt"),
+        ({"task": "classify", "method": "magic"}, UserError, "prompt, head, lora, full"),
+        ({"task": "complete", "method": "head"}, UserError, "it writes no text"),
         ({"task": "sing", "method": "lora"}, UserError, "classify"),
         ({"task": "classify", "method": "lora", "rnak": 3}, ConfigError, "rank"),
         ({"task": "classify", "method": "lora", "sites": ["gate"]}, ConfigError, "gate"),

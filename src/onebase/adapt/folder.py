@@ -5,12 +5,10 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
-from onebase.adapt import lora
 from onebase.adapt.config import AdapterConfig, BoundTo
-from onebase.adapt.head import Head
+from onebase.adapt.parts import PARTS
 from onebase.artifact.files import ArtifactWriter, canonical_json, check_fast, read_manifest
 from onebase.artifact.record import Record
 from onebase.artifact.tensors import fingerprint, load_tensors, save_tensors
@@ -122,20 +120,20 @@ def attach(base: LoadedBase, adapter: Path | AdapterParts, name: str) -> Attache
         raise UserError(f"adapter name {name!r}", "give a name without dots")
     # Weights that were changed in memory after loading would slip through the folder's fingerprint: hash what is there.
     check_base(parts.config, base, name, reread=True)
-    device = base.model.device
-    tensors = {k: t.to(device) for k, t in parts.tensors.items()}
+    tensors = {k: t.to(base.model.device) for k, t in parts.tensors.items()}
+    has = {kind: part for kind, part in PARTS.items() if getattr(parts.config, kind) is not None}
+    rest = {k: t for k, t in tensors.items() if not any(p.owns(k) for p in has.values())}
     if parts.config.method == "full":
-        return _attached(name, parts, _replaced(base, tensors), None)
-    if parts.config.lora is not None:
-        found = {k: t for k, t in tensors.items() if not k.startswith("head.")}
-        lora.put(base.model, name, parts.config.lora, found)
-    if parts.config.head is not None:
-        weight = tensors["head.weight"]
-        head = Head(weight.shape[1], weight.shape[0]).to(device)
-        with torch.no_grad():
-            head.weight_CP.copy_(weight)
-            head.bias_C.copy_(tensors["head.bias"])
-        base.model.heads[name] = head
+        base = _replaced(base, rest)
+    elif rest:
+        raise ArtifactError(
+            f"adapter {name!r} has a tensor {min(rest)!r} that its config does not speak of",
+            "use the adapter as it was saved",
+        )
+    for kind, part in has.items():
+        part.put(
+            base.model, name, getattr(parts.config, kind), {k: t for k, t in tensors.items() if part.owns(k)}
+        )
     for p in base.model.parameters():
         p.requires_grad_(False)
     active = Active.all_rows(name) if parts.config.lora else None
@@ -144,19 +142,14 @@ def attach(base: LoadedBase, adapter: Path | AdapterParts, name: str) -> Attache
 
 def detach(base: LoadedBase, name: str) -> None:
     """Take an adapter off."""
-    lora.remove(base.model, name)
-    if name in base.model.heads:
-        del base.model.heads[name]
+    for part in PARTS.values():
+        part.remove(base.model, name)
 
 
 def adapter_tensors(base: LoadedBase, name: str) -> dict[str, Tensor]:
     """The tensors of the adapter `name` on this base, copied to the CPU."""
-    out = lora.tensors(base.model, name)
-    if name in base.model.heads:
-        head = base.model.heads[name]
-        assert isinstance(head, Head)
-        out |= {"head.weight": head.weight_CP.detach(), "head.bias": head.bias_C.detach()}
-    return {k: t.cpu().clone() for k, t in out.items()}
+    found = {k: t for part in PARTS.values() for k, t in part.tensors(base.model, name).items()}
+    return {k: t.cpu().clone() for k, t in found.items()}
 
 
 def _attached(name: str, parts: AdapterParts, base: LoadedBase, active: Active | None) -> Attached:

@@ -8,7 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from onebase.base.model import BaseModel
 from onebase.config import config
+from onebase.errors import ConfigError
 from onebase.objective.label import Pooling, narrowed
 
 STRENGTHS = (3.0, 1.0, 0.3, 0.1, 0.03, 0.01)
@@ -154,3 +156,44 @@ def fit_head(x_NP: Tensor, y_N: Tensor, classes: int, seed: int = 0) -> Fitted:
         head.weight_CP.copy_(w / std)
         head.bias_C.copy_(b - (w / std) @ mean)
     return Fitted(head, strength, held_out)
+
+
+def owns(key: str) -> bool:
+    """See `tensors`."""
+    return key in ("head.weight", "head.bias")
+
+
+def tensors(model: BaseModel, name: str) -> dict[str, Tensor]:
+    """`head.weight` [C, P] and `head.bias` [C]."""
+    if name not in model.heads:
+        return {}
+    head = model.heads[name]
+    assert isinstance(head, Head)
+    return {"head.weight": head.weight_CP.detach(), "head.bias": head.bias_C.detach()}
+
+
+def put(model: BaseModel, name: str, cfg: HeadConfig, found: dict[str, Tensor]) -> None:
+    """Attach a saved head. Raises ConfigError where its tensors are not those of a head of these labels."""
+    weight, bias = found.get("head.weight"), found.get("head.bias")
+    classes = len(cfg.labels)
+    if (
+        weight is None
+        or bias is None
+        or weight.ndim != 2
+        or len(weight) != classes
+        or bias.shape != (classes,)
+    ):
+        raise ConfigError(
+            f"the tensors of the head are not those of {classes} labels", "use the adapter as it was saved"
+        )
+    head = Head(weight.shape[1], classes).to(model.device)
+    with torch.no_grad():
+        head.weight_CP.copy_(weight)
+        head.bias_C.copy_(bias)
+    model.heads[name] = head
+
+
+def remove(model: BaseModel, name: str) -> None:
+    """Take the head off."""
+    if name in model.heads:
+        del model.heads[name]

@@ -125,6 +125,11 @@ def merge(model: BaseModel, name: str) -> None:
         model.text.merge(name)
 
 
+def owns(key: str) -> bool:
+    """See `tensors`."""
+    return key.endswith((".a", ".b", ".rows"))
+
+
 def tensors(model: BaseModel, name: str) -> dict[str, Tensor]:
     """The adapter's tensors: `site.a` and `site.b`, and of tokens `text.stem.rows` and `text.head.rows` (in the config's order)."""
     out: dict[str, Tensor] = {}

@@ -1,0 +1,85 @@
+"""What the makers of adapters share: the request, the clock and the record."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from onebase.adapt.config import AdapterConfig
+from onebase.adapt.folder import AdapterParts
+from onebase.api.options import AdaptOptions
+from onebase.artifact.files import canonical_json, sha256_bytes
+from onebase.artifact.record import Record, machine_facts, version_facts
+from onebase.base.folder import LoadedBase
+from onebase.config import to_dict
+from onebase.data import read_rows
+from onebase.errors import DataError
+from onebase.train.listen import Listener
+
+Data = str | Path | Sequence[dict[str, Any]]
+Facts = dict[str, tuple[Any, str]]
+"""What goes into the record: by name, the value and where it is from."""
+
+
+class Adapting:
+    """What the makers share: the request, the clock and the record."""
+
+    def __init__(
+        self,
+        base: LoadedBase,
+        data: Data,
+        task: str,
+        method: str,
+        options: AdaptOptions,
+        listeners: tuple[Listener, ...],
+        tell: Any,
+    ) -> None:
+        self.base, self.data, self.task, self.method = base, data, task, method
+        self.options, self.listeners, self.tell = options, listeners, tell
+        self.began = time.perf_counter()
+
+    def labelled(self, column: str = "text") -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+        """Rows with text (or another column) and label, and the labels in order."""
+        rows = read_rows(self.data, (column, "label"))
+        labels = tuple(sorted({str(r["label"]) for r in rows}))
+        if len(labels) < 2:
+            raise DataError(
+                f"all {len(rows)} rows have the label {labels[0]!r}", "give rows of at least two labels"
+            )
+        return rows, labels
+
+    def parts(self, config: AdapterConfig, tensors: dict[str, Tensor], facts: Facts) -> AdapterParts:
+        """The adapter with its record."""
+        record = Record("adapter")
+        relied = {k: v for k, v in self.base.hashes.items() if k != "fingerprint"}
+        record.add_parent(
+            "base", self.base.fingerprint, self.base.path.name if self.base.path else "", **relied
+        )
+        record.add("task", self.task, "stated by the user")
+        record.add("method", self.method, "stated by the user")
+        record.add("config.adapter", to_dict(config), "stated by the user")
+        record.add("config.options", to_dict(self.options), "stated by the user")
+        for name, (value, origin) in facts.items():
+            record.add(name, value, origin)
+        record.add("seconds", round(time.perf_counter() - self.began, 3), "measured")
+        record.add("parameters", sum(t.numel() for t in tensors.values()), "counted")
+        record.add("machine", machine_facts(), "read from the system")
+        record.add("versions", version_facts(), "read from the packages")
+        return AdapterParts(config, tensors, record)
+
+
+def rows_hash(rows: Sequence[Any]) -> str:
+    """Hash of rows and their order: what a record keeps of the data that an adapter learnt from."""
+    return sha256_bytes(canonical_json([dict(r) for r in rows]).encode())
+
+
+def data_facts(rows: Sequence[Any], labels: Sequence[str] = ()) -> Facts:
+    facts: Facts = {
+        "data.fingerprint": (rows_hash(rows), "hashed"),
+        "data.rows": (len(rows), "counted"),
+    }
+    if labels:
+        facts["data.labels"] = (list(labels), "counted")
+    return facts
