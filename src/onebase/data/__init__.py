@@ -1,5 +1,6 @@
 """Data: sources of documents, prepared datasets, token sets, and the order in which training reads them."""
 
+from onebase.data.bad_rows import BadRows, Rows
 from onebase.data.dataset import Dataset
 from onebase.data.labelled import check_labels, deduplicate, read_rows
 from onebase.data.order import Row, RowPlan, split
@@ -9,10 +10,12 @@ from onebase.data.sources import Document, SourceConfig, read_source
 from onebase.data.tokens import TokenSet
 
 __all__ = [
+    "BadRows",
     "Dataset",
     "Document",
     "Row",
     "RowPlan",
+    "Rows",
     "SourceConfig",
     "TokenSet",
     "check_labels",

@@ -4,47 +4,134 @@ from them.
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from onebase.data.files import FORMATS, missing_column, rows
+from onebase.data.bad_rows import Bad, BadRows, Rows, places_of
+from onebase.data.files import FORMATS, all_records
+from onebase.data.row_files import Flaw, missing_column, no_column
 from onebase.errors import DataError
+from onebase.interop import hub, hub_data
 
-Rows = list[dict[str, Any]]
 # What the columns that tasks read must hold; a label may be anything.
-KINDS: dict[str, type] = {"text": str, "prompt": str, "completion": str, "messages": list}
+KINDS: dict[str, type] = {
+    "text": str,
+    "prompt": str,
+    "completion": str,
+    "messages": list,
+    "anchor": str,
+    "positive": str,
+    "negative": str,
+}
 
 
 def read_rows(
-    data: str | Path | Sequence[Mapping[str, Any]], required: Sequence[str] = ("text", "label")
+    data: str | Path | Sequence[Mapping[str, Any]],
+    required: Sequence[str] = ("text", "label"),
+    *,
+    columns: Mapping[str, str] | None = None,
+    check: Callable[[Rows], object] | None = None,
 ) -> Rows:
-    """Rows of a .jsonl, .csv or .parquet file, or the rows of a list, each with a value for every key of
-    `required`.
+    """Rows of a .jsonl, .json (a list), .csv, .tsv or .parquet file, of a dataset on the Hub (`hf:org/name`, `hf:org/name:split`), or of a
+    list, each with a value for every key of `required`.
 
-    Raises DataError, with file and line: unknown ending, empty, binary, no UTF-8, broken line, missing
-    column, empty value.
+    columns: what the file calls a column, by what it shall be called, {"text": "body"}. check: a further look at rows that are right so
+    far, raising BadRows; it is called only where others are bad, so that one error has them all: call it on what comes back.
+
+    Rows that it gave are taken again, and keep their places. Raises DataError for what is wrong with the whole (unknown ending, empty, binary, a column that no row has), and BadRows with all bad
+    rows and their places (broken line, no UTF-8, missing column, wrong type, empty value).
     """
-    if isinstance(data, (str, Path)):
-        path = Path(data)
-        kind = FORMATS.get(path.suffix.lower())
-        if kind is None:
-            raise DataError(f"{path}: the ending says no known format", f"accepted: {', '.join(FORMATS)}")
-        # Not only `required`: tasks carry further columns.
-        found = [(where, row) for where, row in rows(path, kind)]
-    else:
-        found = [(f"row {i}", _row(i, row)) for i, row in enumerate(data, 1)]
+    found, folder, source = _found(data)
+    before = data.columns if isinstance(data, Rows) else {}
+    total = len(found)
+    mapped, bad = _mapped(found, required, dict(columns or {}))
+    good = []
+    for at, where, row in mapped:
+        flaw = _flaw(row, required, columns or {})
+        if flaw is None:
+            good.append((at, where, row))
+        else:
+            bad.append(Bad(at, where, *flaw))
+    rows = Rows(
+        [r for _, _, r in good], [w for _, w, _ in good], folder, before | dict(columns or {}), source
+    )
+    if bad:
+        if check is not None and rows:
+            try:
+                check(rows)
+            except BadRows as e:
+                bad += [Bad(good[b.at][0], b.where, b.what, b.remedy) for b in e.bad]
+        raise BadRows(bad, total, rows)
+    return rows
+
+
+Found = list[tuple[int, str, "dict[str, Any] | Flaw"]]
+
+
+def _found(data: str | Path | Sequence[Mapping[str, Any]]) -> tuple[Found, Path, Mapping[str, Any]]:
+    """Number, place and content of every record; the folder that paths in them begin at."""
+    if not isinstance(data, (str, Path)):
+        found: Found = [
+            (i, where, _row(row)) for i, (where, row) in enumerate(zip(places_of(data), data, strict=True))
+        ]
         if not found:
             raise DataError("no rows were given", "give at least one")
-    for where, row in found:
-        if lacking := [key for key in required if key not in row]:
-            raise missing_column(where, lacking, list(row))
-        for key in required:
-            _check_value(where, key, row[key])
-    return [row for _, row in found]
+        return (found, data.folder, data.source) if isinstance(data, Rows) else (found, Path(), {})
+    source: Mapping[str, Any] = {}
+    paths = [Path(data)]
+    if hub.is_name(data):
+        paths, source = hub_data.fetch(data)
+    out: Found = []
+    for path in paths:
+        kind = FORMATS.get(path.suffix.lower())
+        if kind is None:
+            raise DataError(
+                f"{path}: the ending says no known format", f"accepted: {', '.join(FORMATS)}, or hf:org/name"
+            )
+        # Not only `required`: tasks carry further columns.
+        out += [(len(out) + i, where, row) for i, (where, row) in enumerate(all_records(path, kind))]
+    return out, paths[0].parent, source
+
+
+def _mapped(
+    found: Found, required: Sequence[str], columns: dict[str, str]
+) -> tuple[list[tuple[int, str, dict[str, Any]]], list[Bad]]:
+    """Rows with their columns named anew, and what is no row. Raises DataError for a column that no row has."""
+    bad = [Bad(at, where, *row) for at, where, row in found if isinstance(row, Flaw)]
+    rows = [(at, where, row) for at, where, row in found if not isinstance(row, Flaw)]
+    there = list(dict.fromkeys(k for _, _, row in rows for k in row))
+    if rows:
+        _check_columns(rows[0][1], there, required, columns)
+    if not columns:
+        return rows, bad
+    moved = set(columns.values()) - columns.keys()
+    out = []
+    for at, where, row in rows:
+        named = {k: row[v] for k, v in columns.items() if v in row}
+        rest = {k: v for k, v in row.items() if k not in columns and k not in moved}
+        out.append((at, where, named | rest))
+    return out, bad
+
+
+def _check_columns(
+    where: str, there: Sequence[str], required: Sequence[str], columns: dict[str, str]
+) -> None:
+    """Raise DataError for a column that no row has, with the nearest of those there are."""
+    wanted = columns | {k: k for k in required if k not in columns}
+    lacking = {task: name for task, name in wanted.items() if name not in there}
+    if not lacking:
+        return
+    flaw = no_column(list(lacking.values()), there)
+    task, name = next(iter(lacking.items()))
+    near = difflib.get_close_matches(name, there, 1, 0.5)
+    raise DataError(
+        f"{where}: {flaw.what}", f"{flaw.remedy}; map it: --column {task}={near[0] if near else 'NAME'}"
+    )
 
 
 def check_labels(
@@ -64,7 +151,7 @@ def check_labels(
         )
 
 
-def deduplicate(rows: Sequence[Mapping[str, Any]], keys: Sequence[str] = ("text",)) -> Rows:
+def deduplicate(rows: Sequence[Mapping[str, Any]], keys: Sequence[str] = ("text",)) -> list[dict[str, Any]]:
     """The first of the rows that agree in all `keys`, in the given order. Do it before splitting, so that no
     row leaks.
     """
@@ -80,31 +167,38 @@ def deduplicate(rows: Sequence[Mapping[str, Any]], keys: Sequence[str] = ("text"
     return out
 
 
-def _row(i: int, row: object) -> dict[str, Any]:
+def _row(row: object) -> dict[str, Any] | Flaw:
     if not isinstance(row, Mapping):
-        raise DataError(
-            f"row {i} is {type(row).__name__}, a dict is expected",
-            'for example {"text": "...", "label": "..."}',
+        return Flaw(
+            f"is {type(row).__name__}, a dict is expected", 'for example {"text": "...", "label": "..."}'
         )
     return dict(row)
 
 
-def _check_value(where: str, key: str, value: object) -> None:
+def _flaw(row: Mapping[str, Any], required: Sequence[str], columns: Mapping[str, str]) -> Flaw | None:
+    """What is wrong with a row, the first thing in the order of `required`."""
+    if lacking := [columns.get(key, key) for key in required if key not in row]:
+        return no_column(lacking, list(row))
+    for key in required:
+        name = f"'{key}'" if columns.get(key, key) == key else f"'{columns[key]}' (as {key})"
+        if found := _value_flaw(name, KINDS.get(key), row[key]):
+            return found
+    return None
+
+
+def _value_flaw(name: str, kind: type | None, value: object) -> Flaw | None:
     empty = (
         value is None
         or (isinstance(value, str) and not value.strip())
         or (isinstance(value, float) and math.isnan(value))
     )
     if empty or (isinstance(value, (list, tuple, dict)) and not value):
-        raise DataError(f"{where}: '{key}' is empty", "fill it or remove the row")
-    kind = KINDS.get(key)
+        return Flaw(f"{name} is empty", "fill it or remove the row")
     if kind is not None and not isinstance(value, kind):
         wanted = "text" if kind is str else "a list"
-        raise DataError(f"{where}: '{key}' is {type(value).__name__}, {wanted} is expected", "mend the row")
-    if isinstance(value, str):
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            raise DataError(
-                f"{where}: '{key}' holds a lone surrogate, which is no valid Unicode", "mend the text"
-            ) from None
+        return Flaw(f"{name} is {type(value).__name__}, {wanted} is expected", "mend the row")
+    try:
+        json.dumps(value, ensure_ascii=False, default=str).encode()
+    except UnicodeEncodeError:
+        return Flaw(f"{name} holds a lone surrogate, which is no valid Unicode", "mend the text")
+    return None

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from onebase.artifact.disk import user_error
 from onebase.errors import ArtifactError, UserError
@@ -194,7 +194,7 @@ def _cached(name: HubName) -> Path | None:
 
 
 @contextmanager
-def _told(name: HubName) -> Iterator[None]:
+def _told(name: HubName, kind: Literal["model", "dataset"] = "model") -> Iterator[None]:
     """What the client raises, as cause and remedy."""
     from huggingface_hub import errors
 
@@ -206,11 +206,11 @@ def _told(name: HubName) -> Iterator[None]:
     except errors.GatedRepoError:
         raise UserError(
             f"{name} is gated: its owner says who may fetch it",
-            f"ask for access at {end}/{name.repo}, then set HF_TOKEN (or run: hf auth login)",
+            f"ask for access at {end}/{'datasets/' if kind == 'dataset' else ''}{name.repo}, then set HF_TOKEN (or run: hf auth login)",
         ) from None
     except errors.RepositoryNotFoundError:
         raise UserError(
-            f"{end} has no model {name.repo!r}, or not for you",
+            f"{end} has no {kind} {name.repo!r}, or not for you",
             "check the name; a private one needs HF_TOKEN (or: hf auth login)",
         ) from None
     except errors.RevisionNotFoundError:

@@ -1,0 +1,242 @@
+"""Records out of jsonl, json, csv, tsv and parquet files: each with the place where it begins, those that cannot be read among them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from onebase.errors import DataError
+
+#: format by file ending
+FORMATS = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "json",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".parquet": "parquet",
+}
+
+
+class Flaw(NamedTuple):
+    """What is wrong with one record, and what to do."""
+
+    what: str
+    remedy: str
+
+
+Record = tuple[str, "dict[str, Any] | Flaw"]
+
+
+def records(path: Path, kind: str, columns: Sequence[str] = ()) -> Iterator[Record]:
+    """(where, record or what is wrong with it). `where` is `file:line`, the line on which the record begins (for Parquet `file: row n`).
+
+    Blank lines are passed over. What is wrong with the file as a whole raises DataError: a column that a header lacks, a NUL byte, a
+    damaged Parquet file.
+    """
+    return READERS[kind](path, columns)
+
+
+def lines(path: Path) -> Iterator[tuple[int, str, Flaw | None]]:
+    """Number, text and flaw of each line; a line that is no UTF-8 keeps its bytes as surrogates. Raises DataError for a NUL byte."""
+    at = 0
+    with path.open("rb") as f:
+        for number, raw in enumerate(f, 1):
+            if b"\0" in raw:
+                raise DataError(
+                    f"{path}:{number}: a binary file (NUL at byte {at + raw.index(0)})",
+                    "give text in UTF-8; leave binary files out (glob)",
+                )
+            flaw = None
+            try:
+                line = raw.decode("utf-8")
+            except UnicodeDecodeError as e:
+                line = raw.decode("utf-8", "surrogateescape")
+                flaw = Flaw(
+                    f"not UTF-8 (byte 0x{raw[e.start]:02x} at offset {at + e.start})",
+                    "convert it, for example: iconv -f latin1 -t utf-8",
+                )
+            yield number, line.removeprefix("\ufeff") if number == 1 else line, flaw
+            at += len(raw)
+
+
+def no_column(columns: Sequence[str], there: Sequence[str]) -> Flaw:
+    """What is wrong where columns are not there."""
+    names = ", ".join(f"'{c}'" for c in columns)
+    return Flaw(f"no column {names}", f"the columns there are: {', '.join(there) or 'none'}")
+
+
+def missing_column(where: str, columns: Sequence[str], there: Sequence[str]) -> DataError:
+    """The error for columns that are not there."""
+    flaw = no_column(columns, there)
+    return DataError(f"{where}: {flaw.what}", flaw.remedy)
+
+
+def _jsonl(path: Path, columns: Sequence[str]) -> Iterator[Record]:
+    for number, line, flaw in lines(path):
+        if line.strip():
+            yield f"{path}:{number}", flaw or _json_line(line, columns)
+
+
+def _json_line(line: str, columns: Sequence[str]) -> dict[str, Any] | Flaw:
+    try:
+        return _object(json.loads(line.rstrip("\r\n")), columns)
+    except (ValueError, RecursionError) as e:
+        return _not_json(e, "each line holds one JSON object")
+
+
+def _json(path: Path, columns: Sequence[str]) -> Iterator[Record]:
+    """A list of objects; a .json file that does not begin with `[` is read as jsonl."""
+    found = list(lines(path))
+    text = "".join(line for _, line, _ in found)
+    if not text.lstrip().startswith("["):
+        yield from _jsonl(path, columns)
+        return
+    if flawed := next(((n, flaw) for n, _, flaw in found if flaw), None):
+        raise DataError(f"{path}:{flawed[0]}: {flawed[1].what}", flawed[1].remedy)
+    decoder = json.JSONDecoder()
+    at = _blank(text, 0) + 1
+    line = 1 + text.count("\n", 0, at)
+    first = True
+    while True:
+        before, at = at, _blank(text, at)
+        closes = text[at : at + 1] == "]"
+        if not first and not closes:
+            if text[at : at + 1] != ",":
+                line += text.count("\n", before, at)
+                yield (
+                    f"{path}:{line}",
+                    Flaw("not valid JSON: a comma or ] is expected", "the file is one JSON list"),
+                )
+                return
+            at = _blank(text, at + 1)
+        line += text.count("\n", before, at)
+        where = f"{path}:{line}"
+        if closes:
+            if text[at + 1 :].strip():
+                yield where, Flaw("not valid JSON: more stands behind the list", "the file is one JSON list")
+            return
+        try:
+            value, end = decoder.raw_decode(text, at)
+        except (ValueError, RecursionError) as e:  # what follows cannot be told apart any more
+            yield where, _not_json(e, "the file is one JSON list of objects")
+            return
+        yield where, _object(value, columns)
+        line += text.count("\n", at, end)
+        at, first = end, False
+
+
+def _blank(text: str, at: int) -> int:
+    """Where the next character is that is no white space of JSON."""
+    while text[at : at + 1] in (" ", "\t", "\r", "\n"):
+        at += 1
+    return at
+
+
+def _object(value: object, columns: Sequence[str]) -> dict[str, Any] | Flaw:
+    if not isinstance(value, dict):
+        return Flaw(f"a JSON {_json_kind(value)}, an object is expected", 'a row is like {"text": "..."}')
+    if lacking := [c for c in columns if c not in value]:
+        return no_column(lacking, list(value))
+    return value
+
+
+def _not_json(e: Exception, remedy: str) -> Flaw:
+    why = f"{e.msg} at column {e.colno}" if isinstance(e, json.JSONDecodeError) else str(e)
+    return Flaw(f"not valid JSON: {why}", remedy)
+
+
+def _json_kind(value: object) -> str:
+    names = {list: "list", str: "string", bool: "true/false", type(None): "null"}
+    return names.get(type(value), "number")
+
+
+def _csv(path: Path, columns: Sequence[str]) -> Iterator[Record]:
+    yield from _separated(path, columns, ",", 'quote text that has commas: "a, b"')
+
+
+def _tsv(path: Path, columns: Sequence[str]) -> Iterator[Record]:
+    yield from _separated(path, columns, "\t", 'quote text that has tabs or quotes: "say ""a"""')
+
+
+def _separated(path: Path, columns: Sequence[str], separator: str, remedy: str) -> Iterator[Record]:
+    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # documents are longer than the library's 128 KiB
+    flawed: dict[int, Flaw] = {}
+
+    def texts() -> Iterator[str]:
+        for number, line, flaw in lines(path):
+            if flaw:
+                flawed[number] = flaw
+            yield line
+
+    reader = csv.reader(texts(), delimiter=separator, strict=True)
+    names: list[str] | None = None
+    while True:
+        begins = reader.line_num + 1
+        where = f"{path}:{begins}"
+        flaw: Flaw | None = None
+        try:
+            fields = next(reader, None)
+        except csv.Error as e:
+            fields, flaw = [], Flaw(f"not valid CSV: {e}", "check quotes and line ends")
+        flaw = next((flawed[n] for n in range(begins, reader.line_num + 1) if n in flawed), flaw)
+        if fields is None:
+            return
+        if names is None:
+            if flaw:
+                raise DataError(f"{where}: {flaw.what}", flaw.remedy)
+            if fields:
+                names = _header(where, fields, columns)
+        elif flaw:
+            yield where, flaw
+        elif fields and len(fields) != len(names):
+            yield where, Flaw(f"{len(fields)} fields, the header has {len(names)}", remedy)
+        elif fields:
+            yield where, dict(zip(names, fields, strict=True))
+
+
+def _header(where: str, names: list[str], columns: Sequence[str]) -> list[str]:
+    if len(set(names)) < len(names):
+        raise DataError(
+            f"{where}: a column name is there twice: {', '.join(names)}", "give each column its own name"
+        )
+    if lacking := [c for c in columns if c not in names]:
+        raise missing_column(where, lacking, names)
+    return names
+
+
+def _parquet(path: Path, columns: Sequence[str]) -> Iterator[Record]:
+    try:
+        file = pq.ParquetFile(path, page_checksum_verification=True)
+    except (pa.ArrowException, OSError) as e:
+        raise DataError(
+            f"{path}: not a Parquet file: {e}", "give a .parquet file, or name its kind"
+        ) from None
+    with file:
+        there = file.schema_arrow.names
+        if lacking := [c for c in columns if c not in there]:
+            raise missing_column(str(path), lacking, there)
+        number = 0
+        try:
+            for batch in file.iter_batches(batch_size=1024, columns=list(columns) or None):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield f"{path}: row {number}", row
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as e:
+            raise DataError(f"{path}: damaged after row {number}: {e}", "make the file again") from None
+
+
+READERS: dict[str, Callable[[Path, Sequence[str]], Iterator[Record]]] = {
+    "jsonl": _jsonl,
+    "json": _json,
+    "csv": _csv,
+    "tsv": _tsv,
+    "parquet": _parquet,
+}
