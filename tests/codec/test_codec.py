@@ -17,8 +17,8 @@ from onebase.codec.text import (
     check_tokens,
     completion_sample,
     document_sample,
-    ledger,
-    render_ledger,
+    ledger_rows,
+    render_rows,
 )
 from onebase.errors import DataError
 
@@ -58,22 +58,24 @@ def test_neighbouring_text_is_encoded_as_one(codec: TextCodec) -> None:
 
 
 def test_a_chat_and_the_ledger_of_it(codec: TextCodec) -> None:
-    row = ledger([codec.tokens(chat_sample(TALK, id="7", source="chat"))], codec.tokenizer)[0]
+    row = ledger_rows([codec.tokens(chat_sample(TALK, id="7", source="chat"))], codec.tokenizer)[0]
     assert row.segments == (("<|bos|><|user|>Hi<|end|><|assistant|>", False), ("Hello.<|end|>", True))
     assert (row.id, row.source, row.supervised) == (
         "7",
         "chat",
         row.tokens - 4 - len(codec.tokenizer.encode("Hi")),
     )
-    text = render_ledger([row])
+    text = render_rows([row])
     assert text.splitlines()[1].strip() == "<|bos|><|user|>Hi<|end|><|assistant|>«Hello.<|end|>»"
     assert f"{row.supervised} of {row.tokens} tokens learnt" in text
 
 
 def test_the_ledger_is_short_and_shows_ends(codec: TextCodec) -> None:
-    rows = ledger((codec.tokens(document_sample("a\nb " * 500)) for _ in range(9)), codec.tokenizer, rows=2)
+    rows = ledger_rows(
+        (codec.tokens(document_sample("a\nb " * 500)) for _ in range(9)), codec.tokenizer, rows=2
+    )
     assert len(rows) == 2
-    text = render_ledger(rows, width=40)
+    text = render_rows(rows, width=40)
     assert len(text) < 400
     assert "a\\nb" in text
     assert text.endswith("<|eos|>»")

@@ -1,6 +1,7 @@
 """Text: tokenizer, chat template, samples."""
 
-from onebase.codec.text.codec import LedgerRow, TextCodec, check_tokens, ledger, render_ledger
+from onebase.codec.text.codec import TextCodec
+from onebase.codec.text.ledger import Finding, Ledger, check_tokens, label_ledger, token_ledger
 from onebase.codec.text.roles import Roles
 from onebase.codec.text.sample import (
     BOS,
@@ -16,6 +17,7 @@ from onebase.codec.text.sample import (
     completion_sample,
     document_sample,
 )
+from onebase.codec.text.shown import LedgerRow, ledger_rows, render_rows
 from onebase.codec.text.template import ChatTemplate
 from onebase.codec.text.tokenizer import Tokenizer
 
@@ -26,6 +28,8 @@ __all__ = [
     "PAD",
     "SPECIALS",
     "ChatTemplate",
+    "Finding",
+    "Ledger",
     "LedgerRow",
     "Message",
     "Roles",
@@ -38,6 +42,8 @@ __all__ = [
     "check_tokens",
     "completion_sample",
     "document_sample",
-    "ledger",
-    "render_ledger",
+    "label_ledger",
+    "ledger_rows",
+    "render_rows",
+    "token_ledger",
 ]

@@ -1,12 +1,8 @@
-"""The text codec's tokenising half: samples to ids with their loss, the token ledger and the checks before
-training.
-"""
+"""The text codec's tokenising half: samples to ids with their loss. What they would teach is said by the token ledger."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -110,88 +106,3 @@ def _joined(spans: Iterable[Span]) -> list[Span]:
         else:
             out.append(span)
     return out
-
-
-@dataclass(frozen=True)
-class LedgerRow:
-    """One sample as the trainer sees it: `segments` of (decoded text, supervised) and the counts."""
-
-    id: str
-    source: str
-    segments: tuple[tuple[str, bool], ...]
-    tokens: int
-    supervised: int
-
-
-def ledger(tokens: Iterable[Tokens], tokenizer: Tokenizer, rows: int = 3) -> list[LedgerRow]:
-    """What will be learnt from the first `rows` samples, special tokens shown by name."""
-    out: list[LedgerRow] = []
-    for item in tokens:
-        if len(out) == rows:
-            break
-        cuts = [0, *(np.flatnonzero(np.diff(item.loss.astype(np.int8))) + 1).tolist(), len(item)]
-        segments = tuple(
-            (tokenizer.decode(item.ids[a:b].tolist(), skip_special=False), bool(item.loss[a]))
-            for a, b in itertools.pairwise(cuts)
-            if b > a
-        )
-        out.append(LedgerRow(item.id, item.source, segments, len(item), int(item.loss.sum())))
-    return out
-
-
-def render_ledger(rows: Iterable[LedgerRow], width: int = 300) -> str:
-    """The ledger as plain text: what is learnt stands in « ». Long segments lose their middle, never their
-    end.
-    """
-    lines = []
-    for row in rows:
-        name = " ".join(x for x in (row.source, row.id) if x) or "sample"
-        lines.append(f"{name}: {row.supervised} of {row.tokens} tokens learnt")
-        lines.append(
-            "  " + "".join(f"«{_short(t, width)}»" if s else _short(t, width) for t, s in row.segments)
-        )
-    return "\n".join(lines)
-
-
-def _short(text: str, width: int) -> str:
-    if len(text) > width:
-        half = max(1, width // 2)
-        text = f"{text[:half]} ... {text[-half:]}"
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def check_tokens(tokens: Tokens | Iterable[Tokens], tokenizer: Tokenizer) -> None:
-    """Refuse samples that would teach nonsense: nothing learnt, BOS twice, BOS as a target, or a learnt
-    stretch without its end.
-
-    Every learnt stretch must end in a closing token (`<|eos|>` or `<|end|>` in our own), else the model never learns
-    to stop. Works on whole samples, before long ones are cut. Raises DataError that names the sample.
-    """
-    roles, bos = tokenizer.roles, tokenizer.bos
-    closing = tokenizer.closing | ({tokenizer.eos} if tokenizer.eos is not None else set())
-    # Where a chat template says what begins a conversation, not every sample begins alike; and some models have one token
-    # for both ends of a text, which is learnt as an end.
-    begins = roles.chat_framed and bos is not None
-    for n, item in enumerate([tokens] if isinstance(tokens, Tokens) else tokens, 1):
-        name = f"sample {item.id or n}" + (f" of {item.source}" if item.source else "")
-        if not item.loss.any():
-            raise DataError(
-                f"{name}: no token is learnt, all {len(item)} are masked",
-                "give a completion or an assistant message",
-            )
-        if len(item) > 1 and item.ids[0] == item.ids[1] == bos:
-            raise DataError(
-                f"{name}: starts with {roles.bos} twice",
-                "let either the template or the codec write it, not both",
-            )
-        if begins and item.ids[0] != bos:
-            raise DataError(f"{name}: does not start with {roles.bos}", "make tokens with TextCodec.tokens")
-        if bos not in closing and bool(item.loss[item.ids == bos].any()):
-            raise DataError(f"{name}: {roles.bos} is marked to be learnt", "mark only what follows it")
-        ends = np.flatnonzero(item.loss & ~np.append(item.loss[1:], False))
-        if not set(item.ids[ends].tolist()) <= closing:
-            names = " or ".join(dict.fromkeys([n for n in (roles.eos, *roles.closing) if n])) or "any token"
-            raise DataError(
-                f"{name}: a learnt stretch does not end in {names}, so stopping is not learnt",
-                "mark the closing token as learnt too ({% generation %} around it in the template)",
-            )

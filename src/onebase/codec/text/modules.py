@@ -90,6 +90,13 @@ class TextStem(nn.Module):
         self.types = nn.Parameter(torch.empty(cfg.types, width)) if cfg.types else None
 
     def forward(self, ids_BT: Tensor, pos_BT: Tensor, doc_BT: Tensor | None = None) -> Tensor:
+        x_BTD = self.tokens(ids_BT)
+        if self.cfg.dropped is not None:
+            x_BTD = x_BTD * _shared(ids_BT == self.cfg.dropped, doc_BT)[..., None]
+        return self.placed(x_BTD, pos_BT)
+
+    def tokens(self, ids_BT: Tensor) -> Tensor:
+        """Vectors of tokens, scaled, wherever they stand."""
         if self.weight is None:
             assert self.store is not None
             x_BTD = self.store.rows(ids_BT, torch.float32)
@@ -97,10 +104,10 @@ class TextStem(nn.Module):
             x_BTD = F.embedding(ids_BT, self.weight)
             # What is added must not be rounded to the format that the matrix is stored in.
             x_BTD = x_BTD.to(torch.promote_types(x_BTD.dtype, torch.float32))
-        if self.cfg.scale is not None:
-            x_BTD = x_BTD * self.cfg.scale
-        if self.cfg.dropped is not None:
-            x_BTD = x_BTD * _shared(ids_BT == self.cfg.dropped, doc_BT)[..., None]
+        return x_BTD if self.cfg.scale is None else x_BTD * self.cfg.scale
+
+    def placed(self, x_BTD: Tensor, pos_BT: Tensor) -> Tensor:
+        """Vectors of tokens with those of their positions and their type."""
         if self.positions is not None:
             x_BTD = x_BTD + F.embedding(pos_BT + self.cfg.first_position, self.positions)
         return x_BTD if self.types is None else x_BTD + self.types[0]

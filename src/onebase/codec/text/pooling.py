@@ -33,8 +33,8 @@ class EmbeddingConfig:
 
 
 def pooled(hidden_BTD: Tensor, live_BT: Tensor, cfg: EmbeddingConfig) -> Tensor:
-    """fp32 vectors [B, D] of hidden states [B, T, D]. live: bool [B, T], false for padding, true somewhere in every row."""
-    h_BTD = hidden_BTD.float()
+    """fp32 vectors (fp64 of fp64) [B, D] of hidden states [B, T, D]. live: bool [B, T], false for padding, true somewhere in every row."""
+    h_BTD = hidden_BTD.to(torch.promote_types(hidden_BTD.dtype, torch.float32))
     T = h_BTD.shape[1]
     if cfg.pooling == "mean":
         kept_BTD = h_BTD.masked_fill(~live_BT[..., None], 0.0)

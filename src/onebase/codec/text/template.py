@@ -240,6 +240,15 @@ class ChatTemplate:
             return {k: self._guard(v) for k, v in value.items()}
         return [self._guard(v) for v in value] if isinstance(value, (list, tuple)) else value
 
+    def _less_end(self, whole: str, full: str) -> str:
+        """The beginning of a conversation, less the tokens that only its very end has (Phi 3 ends a conversation with one of its own)."""
+        while not full.startswith(whole):
+            last = [m for m in self._pattern.finditer(whole) if not whole[m.end() :].strip()]
+            if not last:
+                return whole
+            whole = whole[: last[-1].start()]
+        return whole
+
     def _tag(self, messages: Sequence[Message], full: str) -> str:
         """Mark the assistant's turns of a template without the tag: what a turn adds to the generation prompt
         before it.
@@ -249,6 +258,7 @@ class ChatTemplate:
             if message["role"] != "assistant":
                 continue
             prompt, whole = self._render(messages[:i], True), self._render(messages[: i + 1], False)
+            whole = self._less_end(whole, full)
             if not (whole.startswith(prompt) and full.startswith(whole)):
                 raise DataError(
                     f"{self._where}: cannot tell what message {i + 1} adds to the prompt before it",

@@ -1,0 +1,249 @@
+"""The token ledger: what samples would teach, counted before step 1, and what speaks against learning from them.
+
+A finding has a code, the sample it was first seen in, and a remedy. `Ledger.refuse` stops at findings that were not allowed by code.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from onebase.codec.text.faults import closing_ids, faults, name_of
+from onebase.codec.text.repeats import Seen, text_key
+from onebase.codec.text.sample import Tokens
+from onebase.codec.text.shown import LedgerRow, ledger_rows, marked, render_rows
+from onebase.codec.text.tokenizer import Tokenizer
+from onebase.errors import ConfigError, DataError
+
+REMEDIES = {
+    "all-masked": "give every sample a completion or an assistant message",
+    "doubled-bos": "let either the template or the codec write it, not both",
+    "no-bos": "make tokens with TextCodec.tokens",
+    "bos-learnt": "mark only what follows it",
+    "no-eos": "mark the closing token as learnt too ({% generation %} around it in the template)",
+    "pad-is-eos": "mask by position, not by id, or give padding a token of its own: the end must be learnt",
+    "template-differs": "use the base's own template, or save the base with this one first and adapt that base",
+    "test-in-train": "take these samples out of the training rows or of the test rows",
+}
+"""What to do about a finding, by its code: all the codes there are."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What speaks against learning. code: one of REMEDIES. samples: how many have it. found: which sample was the first, and what is
+    wrong with it. shown: that sample decoded, what is learnt between « ». remedy: what to do."""
+
+    code: str
+    samples: int
+    found: str
+    shown: str = ""
+
+    @property
+    def remedy(self) -> str:
+        return REMEDIES[self.code]
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """Numbers of the training samples, and the findings.
+
+    samples, tokens, supervised: counts. begun: samples that begin with BOS. bos, ends, ends_learnt: tokens in all that are BOS, that end
+    a generation, and those of the latter that are learnt. over_length: samples longer than the limit, which are refused later, never
+    cut. repeats: samples that are an earlier one again. test, test_in_train: test samples, and those found among the training
+    samples (None where no test was given). specials: how often each special token occurs. labels: rows by label, for classify.
+    rows: the first samples, decoded.
+    """
+
+    samples: int
+    tokens: int = 0
+    supervised: int = 0
+    begun: int = 0
+    bos: int = 0
+    ends: int = 0
+    ends_learnt: int = 0
+    over_length: int = 0
+    repeats: int = 0
+    test: int | None = None
+    test_in_train: int | None = None
+    specials: dict[str, int] = field(default_factory=dict)
+    labels: dict[str, int] = field(default_factory=dict)
+    rows: tuple[LedgerRow, ...] = ()
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def share(self) -> float:
+        """Supervised tokens as a share of all, 0 to 1."""
+        return self.supervised / self.tokens if self.tokens else 0.0
+
+    def numbers(self) -> dict[str, Any]:
+        """JSON data: the counts, and the findings as samples by code."""
+        names = ["samples", "repeats", "test", "test_in_train"]
+        if self.tokens:
+            names += [
+                "tokens",
+                "supervised",
+                "begun",
+                "bos",
+                "ends",
+                "ends_learnt",
+                "over_length",
+                "specials",
+            ]
+        if self.labels:
+            names.append("labels")
+        found = {name: getattr(self, name) for name in names}
+        return found | {"findings": {f.code: f.samples for f in self.findings}}
+
+    def text(self) -> str:
+        """What people read before step 1."""
+        lines = []
+        if self.rows:
+            lines += ["what will be learnt, between « »:", render_rows(self.rows)]
+        head = f"token ledger: {_many(self.samples, 'sample')}"
+        if self.tokens:
+            head += f", {self.tokens:,} tokens, {self.supervised:,} learnt ({self.share:.1%})"
+        lines.append(head)
+        if self.tokens:
+            lines.append(
+                f"  begin with BOS: {self.begun:,}; BOS in all: {self.bos:,}; ends: {self.ends:,}, learnt: "
+                f"{self.ends_learnt:,}; longer than the limit: {self.over_length:,}"
+            )
+        for name, counts in (("special tokens", self.specials), ("labels", self.labels)):
+            if counts:
+                shown = [f"{k} {n:,}" for k, n in counts.items()]
+                lines.append(f"  {name}: " + ", ".join(shown[:20] + ["..."] * (len(shown) > 20)))
+        tested = "no test rows given" if self.test is None else f"{self.test_in_train:,} of {self.test:,}"
+        lines.append(f"  repeated samples: {self.repeats:,}; test samples in train: {tested}")
+        for f in self.findings:
+            lines.append(f"  {f.code}, {_many(f.samples, 'sample')}: {f.found}")
+            if f.shown:
+                lines.append(f"    {f.shown}")
+        return "\n".join(lines)
+
+    def refuse(self, allow: Sequence[str] = ()) -> None:
+        """Raise DataError for the findings whose code is not in `allow`; it names the first, and the codes of the others."""
+        check_codes(allow)
+        bad = [f for f in self.findings if f.code not in allow]
+        if not bad:
+            return
+        first = bad[0]
+        more = "".join(f"; also {f.code} ({_many(f.samples, 'sample')})" for f in bad[1:])
+        shown = f": {first.shown}" if first.shown else ""
+        codes = " ".join(f"--allow {f.code}" for f in bad)
+        raise DataError(
+            f"{first.code}: {first.found}{shown} ({_many(first.samples, 'sample')}){more}",
+            f"{first.remedy}; to learn all the same: {codes} (in Python: allow={[f.code for f in bad]})",
+        )
+
+
+def check_codes(codes: Iterable[str]) -> None:
+    """Raise ConfigError for a code that is none of the ledger's; it names the nearest."""
+    for code in codes:
+        if code not in REMEDIES:
+            near = difflib.get_close_matches(str(code), REMEDIES, 1, 0.4)
+            hint = f"did you mean '{near[0]}'? " if near else ""
+            raise ConfigError(
+                f"allow: the token ledger has no code {code!r}", f"{hint}codes: {', '.join(REMEDIES)}"
+            )
+
+
+def token_ledger(
+    tokens: Sequence[Tokens],
+    tokenizer: Tokenizer,
+    *,
+    limit: int | None = None,
+    test: Sequence[Tokens] | None = None,
+    templates: tuple[str, str] | None = None,
+    rows: int = 3,
+) -> Ledger:
+    """The ledger of samples for a generating task.
+
+    limit: tokens that a sample may have. test: samples that must not be among `tokens`. templates: hash of the chat template
+    that made the samples, and of the base's own; None where no template was used.
+    """
+    ids = np.concatenate([t.ids for t in tokens]) if tokens else np.zeros(0, np.int32)
+    loss = np.concatenate([t.loss for t in tokens]) if tokens else np.zeros(0, np.bool_)
+    counts = np.bincount(ids, minlength=tokenizer.vocab_size)
+    ends = np.isin(ids, sorted(closing_ids(tokenizer)))
+    seen = Seen(tokenizer)
+    repeats = sum(seen.add(t) for t in tokens)
+    leaks = None if test is None else [t for t in test if seen.holds(t)]
+    findings = list(_findings(tokens, tokenizer))
+    if templates is not None and templates[0] != templates[1]:
+        found = f"the samples are written by the template {templates[0][:12]}..., the base's is {templates[1][:12]}..."
+        findings.append(Finding("template-differs", len(tokens), found))
+    if leaks:
+        row = ledger_rows(leaks, tokenizer, 1)[0]
+        found = f"test {name_of(leaks[0], 1)} is in the training samples"
+        findings.append(Finding("test-in-train", len(leaks), found, marked(row, 120)))
+    return Ledger(
+        samples=len(tokens),
+        tokens=len(ids),
+        supervised=int(loss.sum()),
+        begun=sum(bool(len(t)) and int(t.ids[0]) == tokenizer.bos for t in tokens),
+        bos=0 if tokenizer.bos is None else int(counts[tokenizer.bos]),
+        ends=int(ends.sum()),
+        ends_learnt=int((ends & loss).sum()),
+        over_length=0 if limit is None else sum(len(t) > limit for t in tokens),
+        repeats=repeats,
+        test=None if test is None else len(test),
+        test_in_train=None if leaks is None else len(leaks),
+        specials={name: int(counts[i]) for name, i in tokenizer.specials.items() if counts[i]},
+        rows=tuple(ledger_rows(tokens, tokenizer, rows)),
+        findings=tuple(findings),
+    )
+
+
+def label_ledger(items: Sequence[str], labels: Sequence[str], test: Sequence[str] | None = None) -> Ledger:
+    """The ledger of labelled items: texts, or hashes of what is no text. A test item with another label is in train all the same."""
+    known: set[str] = set()
+    repeats = 0
+    for key in map(text_key, items):
+        repeats += key in known
+        known.add(key)
+    leaks = None if test is None else [(n, t) for n, t in enumerate(test, 1) if text_key(t) in known]
+    findings: tuple[Finding, ...] = ()
+    if leaks:
+        number, item = leaks[0]
+        shown = item if len(item) <= 120 else f"{item[:117]}..."
+        found = f"test sample {number} is in the training samples"
+        findings = (Finding("test-in-train", len(leaks), found, repr(shown)),)
+    return Ledger(
+        samples=len(items),
+        repeats=repeats,
+        test=None if test is None else len(test),
+        test_in_train=None if leaks is None else len(leaks),
+        labels=dict(sorted(Counter(labels).items())),
+        findings=findings,
+    )
+
+
+def check_tokens(tokens: Tokens | Iterable[Tokens], tokenizer: Tokenizer) -> None:
+    """Refuse samples that would teach nonsense: nothing learnt, BOS twice, BOS as a target, or a learnt stretch without its end.
+
+    The checks of the ledger on each sample by itself, none of them allowed. Works on whole samples, before long ones are cut.
+    Raises DataError that names the first bad sample.
+    """
+    for n, item in enumerate([tokens] if isinstance(tokens, Tokens) else tokens, 1):
+        for code, cause in faults(item, tokenizer):
+            raise DataError(f"{name_of(item, n)}: {cause}", REMEDIES[code])
+
+
+def _findings(tokens: Iterable[Tokens], tokenizer: Tokenizer) -> Iterator[Finding]:
+    first: dict[str, tuple[str, Tokens]] = {}
+    counts: Counter[str] = Counter()
+    for n, item in enumerate(tokens, 1):
+        for code, cause in faults(item, tokenizer):
+            first.setdefault(code, (f"{name_of(item, n)}: {cause}", item))
+            counts[code] += 1
+    for code, (found, item) in first.items():
+        yield Finding(code, counts[code], found, marked(ledger_rows([item], tokenizer)[0], 120))
+
+
+def _many(n: int, what: str) -> str:
+    return f"{n:,} {what}" + ("" if n == 1 else "s")

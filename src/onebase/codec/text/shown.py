@@ -1,0 +1,61 @@
+"""Samples as people read them: decoded, special tokens by name, and what is learnt between « »."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from onebase.codec.text.sample import Tokens
+from onebase.codec.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class LedgerRow:
+    """One sample as the trainer sees it: `segments` of (decoded text, supervised) and the counts."""
+
+    id: str
+    source: str
+    segments: tuple[tuple[str, bool], ...]
+    tokens: int
+    supervised: int
+
+
+def ledger_rows(tokens: Iterable[Tokens], tokenizer: Tokenizer, rows: int = 3) -> list[LedgerRow]:
+    """What will be learnt from the first `rows` samples, special tokens shown by name."""
+    out: list[LedgerRow] = []
+    for item in itertools.islice(tokens, rows):
+        cuts = [0, *(np.flatnonzero(np.diff(item.loss.astype(np.int8))) + 1).tolist(), len(item)]
+        segments = tuple(
+            (tokenizer.decode(item.ids[a:b].tolist(), skip_special=False), bool(item.loss[a]))
+            for a, b in itertools.pairwise(cuts)
+            if b > a
+        )
+        out.append(LedgerRow(item.id, item.source, segments, len(item), int(item.loss.sum())))
+    return out
+
+
+def render_rows(rows: Iterable[LedgerRow], width: int = 300) -> str:
+    """The rows as plain text: what is learnt stands in « ». Long segments lose their middle, never their
+    end.
+    """
+    lines = []
+    for row in rows:
+        name = " ".join(x for x in (row.source, row.id) if x) or "sample"
+        lines.append(f"{name}: {row.supervised} of {row.tokens} tokens learnt")
+        lines.append("  " + marked(row, width))
+    return "\n".join(lines)
+
+
+def marked(row: LedgerRow, width: int) -> str:
+    """One sample on one line, what is learnt between « »."""
+    return "".join(f"«{_short(t, width)}»" if s else _short(t, width) for t, s in row.segments)
+
+
+def _short(text: str, width: int) -> str:
+    if len(text) > width:
+        half = max(1, width // 2)
+        text = f"{text[:half]} ... {text[-half:]}"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
