@@ -47,7 +47,7 @@ def based(kind: str, path: Path) -> tuple[Any, Family, BaseModel]:
 
 def answers(model: BaseModel, low: LowRank) -> torch.Tensor:
     """Logits with the adapter on."""
-    lora.put(model, "x", LoraConfig(rank=low.rank, alpha=low.alpha, sites=low.sites), low.tensors)
+    lora.put(model, "x", LoraConfig(**low.settings), low.tensors)
     with torch.no_grad():
         out: torch.Tensor = model.logits(IDS, Active.all_rows("x"))
     return out
@@ -60,7 +60,7 @@ def trained(theirs: Any, path: Path, **how: Any) -> torch.Tensor:
     with torch.no_grad():
         for n, p in adapted.named_parameters():
             if "lora_" in n:
-                p.copy_(torch.randn(p.shape, generator=generator) * 0.2)
+                p.copy_(torch.randn(p.shape, generator=generator) * 0.2 + ("magnitude" in n))
         out: torch.Tensor = adapted(input_ids=IDS).logits
     adapted.save_pretrained(path)
     return out
@@ -81,6 +81,19 @@ def trained(theirs: Any, path: Path, **how: Any) -> torch.Tensor:
                 "alpha_pattern": {"layers.0.self_attn.o_proj": 30},
             },
         ),
+        (
+            "llama",
+            {
+                "r": 4,
+                "lora_alpha": 9,
+                "target_modules": "all-linear",
+                "use_rslora": True,
+                "rank_pattern": {"q_proj": 2, "layers.1.mlp.up_proj": 7},
+            },
+        ),
+        ("llama", {"r": 4, "target_modules": "all-linear", "use_dora": True, "use_rslora": True}),
+        ("gpt2", {"r": 3, "target_modules": ["c_attn", "c_proj"], "fan_in_fan_out": True, "use_dora": True}),
+        ("phi3", {"r": 4, "target_modules": ["qkv_proj", "gate_up_proj"], "use_dora": True}),
         ("phi3", {"r": 4, "target_modules": ["qkv_proj", "gate_up_proj"]}),
         ("gpt2", {"r": 4, "target_modules": ["c_attn", "c_fc"], "fan_in_fan_out": True}),
     ],
@@ -99,19 +112,30 @@ def test_an_adapter_of_peft_answers_the_same_and_goes_back(
     with torch.no_grad():
         close(peft.PeftModel.from_pretrained(theirs, tmp_path / "back").eval()(input_ids=IDS).logits, wanted)
     again = load_peft(tmp_path / "back", model, family)
-    assert (again.rank, again.alpha, again.sites) == (low.rank, low.alpha, low.sites)
+    assert again.settings == low.settings
     assert all(torch.equal(again.tensors[k], x) for k, x in low.tensors.items())
 
 
 @pytest.mark.parametrize("kind", ["llama", "phi3", "gpt2"])
-@pytest.mark.parametrize("sites", [(), ("q", "v"), ("text.1.attn.k", "text.0.ff.down")])
-def test_an_adapter_of_ours_answers_the_same_there(kind: str, sites: tuple[str, ...], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "how",
+    [
+        {},
+        {"sites": ("q", "v")},
+        {"sites": ("text.1.attn.k", "text.0.ff.down")},
+        {"dora": True, "sites": ("q", "v", "text.0.ff.*")},
+        {"rslora": True, "ranks": {"q": 2, "text.1.*": 5}, "alphas": {"v": 11.0}},
+        {"rslora": True, "dora": True, "ranks": {"text.1.attn.q": 6}},
+    ],
+)
+def test_an_adapter_of_ours_answers_the_same_there(kind: str, how: dict[str, Any], tmp_path: Path) -> None:
     _, family, model = based(kind, tmp_path)
-    cfg = LoraConfig(rank=3, alpha=5.0, sites=sites)
+    cfg = LoraConfig(rank=3, alpha=5.0, **how)
     generator = torch.Generator().manual_seed(5)
     for p in lora.inject(model, "y", cfg):
-        p.data.copy_(torch.randn(p.shape, generator=generator) * 0.2)
-    low = LowRank(3, 5.0, sites, {k: t.clone() for k, t in lora.tensors(model, "y").items()})
+        p.data.copy_(torch.randn(p.shape, generator=generator) * 0.2 + (p.ndim == 1))
+    more = (cfg.ranks, cfg.alphas, cfg.rslora, cfg.dora)
+    low = LowRank(3, 5.0, cfg.sites, {k: t.clone() for k, t in lora.tensors(model, "y").items()}, *more)
     (tmp_path / "out").mkdir()
     save_peft(tmp_path / "out", low, model, family, base="tiny")
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "base")
@@ -131,7 +155,7 @@ def saved(path: Path, **change: Any) -> tuple[BaseModel, Family]:
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"use_dora": True}, "use_dora"),
+        ({"use_dora": True}, "has no magnitude"),
         ({"peft_type": "LOHA"}, "peft_type"),
         ({"bias": "all"}, "bias"),
         ({"init_lora_weights": "pissa"}, "init_lora_weights"),

@@ -11,7 +11,7 @@ from torch import Tensor
 from onebase.model.config import StorageConfig
 from onebase.model.joint import FEW_ROWS, Joint
 from onebase.model.kernels import has_onednn
-from onebase.model.proj import Active, Proj, Projs
+from onebase.model.proj import Active, Delta, Proj, Projs
 
 IN, OUTS = 64, (48, 16, 16)
 needs_kernels = pytest.mark.skipif(not has_onednn(), reason="this chip multiplies no bf16 by oneDNN")
@@ -103,12 +103,25 @@ def test_where_something_is_learnt_the_matrix_itself_multiplies() -> None:
         assert Joint(proj.requires_grad_(True))(x) is None  # it may change at any step
 
 
+class Added(Delta):
+    """A delta that is a whole matrix."""
+
+    def __init__(self, d_out: int) -> None:
+        super().__init__()
+        self.matrix = torch.nn.Linear(IN, d_out, bias=False, dtype=torch.bfloat16)
+
+    def forward(self, x: Tensor, y: Tensor, proj: Proj) -> Tensor:
+        assert y.shape == (*x.shape[:-1], proj.d_out)
+        out: Tensor = self.matrix(x)
+        return out
+
+
 @needs_kernels
 @torch.no_grad()
 def test_adapters_act_beside_it() -> None:
     parts = projs(None)
     for p in parts[:2]:
-        p.deltas["a"] = torch.nn.Linear(IN, p.d_out, bias=False, dtype=torch.bfloat16)
+        p.deltas["a"] = Added(p.d_out)
     x = torch.randn(3, 2, IN)
     for active in (Active.all_rows("a"), Active.per_row([None, "a", None])):
         for proj, y in zip(parts, Projs(*parts)(x.bfloat16(), active), strict=True):
@@ -116,5 +129,5 @@ def test_adapters_act_beside_it() -> None:
             want = F.linear(x.bfloat16().float(), dense(proj), proj.bias)
             if delta is not None:
                 rows = torch.tensor([True] * 3 if active == Active.all_rows("a") else [False, True, False])
-                want = want + delta(x.bfloat16()).float() * rows[:, None, None]
+                want = want + delta.matrix(x.bfloat16()).float() * rows[:, None, None]
             torch.testing.assert_close(y.float(), want, atol=0.3, rtol=0)

@@ -4,71 +4,83 @@ import math
 from collections.abc import Iterable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from onebase.adapt.lowrank import Dora, Lora
 from onebase.base.model import BaseModel
 from onebase.codec.text.rows import TokenRows
 from onebase.config import config
 from onebase.errors import ConfigError, UserError
 from onebase.model.proj import Proj
+from onebase.model.sites import fits, value_at
+from onebase.model.store import Int4, Int8
+
+__all__ = [
+    "Lora",
+    "LoraConfig",
+    "chosen_sites",
+    "count",
+    "inject",
+    "merge",
+    "owns",
+    "put",
+    "remove",
+    "tensors",
+]
 
 
 @config
 class LoraConfig:
-    """`sites` are the last words of site names (`q` means every attention's q), every projection when empty; scaling is
-    alpha / rank. `tokens` are ids whose rows in the text codec's ends are learnt too: a base may never have seen them."""
+    """`sites` are patterns of `model.sites` (`q` means every attention's q, `text.[0-3].*` the first four blocks), every projection when
+    empty. Scaling is alpha / rank, with `rslora` alpha / sqrt(rank) (2312.03732). `ranks` and `alphas` give some of the sites another
+    rank or alpha, by pattern, the longest that fits. `dora` learns the length of every row beside the direction (2402.09353).
+    `tokens` are ids whose rows in the text codec's ends are learnt too: a base may never have seen them.
+    """
 
     rank: int = 8
     alpha: float = 16.0
     sites: tuple[str, ...] = ()
     tokens: tuple[int, ...] = ()
+    ranks: dict[str, int] | None = None
+    alphas: dict[str, float] | None = None
+    rslora: bool = False
+    dora: bool = False
 
     def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise ConfigError(f"LoRA rank is {self.rank}", "give at least 1")
+        for rank in (self.rank, *(self.ranks or {}).values()):
+            if rank < 1:
+                raise ConfigError(f"LoRA rank is {rank}", "give at least 1")
         if len(set(self.tokens)) < len(self.tokens) or any(i < 0 for i in self.tokens):
             raise ConfigError(f"LoRA tokens are {list(self.tokens)}", "give different ids, from 0 on")
 
+    def rank_at(self, site: str) -> int:
+        return value_at(self.ranks, site, self.rank)
 
-class Lora(nn.Module):
-    """x -> scaling * x A^T B^T. B starts at zero, so a fresh adapter changes nothing."""
-
-    def __init__(self, d_in: int, d_out: int, cfg: LoraConfig, device: torch.device | None = None) -> None:
-        super().__init__()
-        self.a_RI = nn.Parameter(torch.empty(cfg.rank, d_in, device=device))
-        self.b_OR = nn.Parameter(torch.zeros(d_out, cfg.rank, device=device))
-        self.scaling = cfg.alpha / cfg.rank
-
-    def reset(self, generator: torch.Generator) -> None:
-        """A as PEFT starts it: uniform with bound 1/sqrt(d_in) (Kaiming, a = sqrt 5)."""
-        bound = 1 / math.sqrt(self.a_RI.shape[1])
-        with torch.no_grad():
-            self.a_RI.copy_(torch.empty(self.a_RI.shape).uniform_(-bound, bound, generator=generator))
-            self.b_OR.zero_()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(F.linear(x, self.a_RI.to(x.dtype)), self.b_OR.to(x.dtype)) * self.scaling
-
-    def delta_OI(self) -> Tensor:
-        """The full matrix that this adapter adds to the projection's weight."""
-        return self.scaling * (self.b_OR @ self.a_RI)
+    def scaling_at(self, site: str) -> float:
+        """What the low-rank product is multiplied by at a site."""
+        rank = self.rank_at(site)
+        return value_at(self.alphas, site, self.alpha) / (math.sqrt(rank) if self.rslora else rank)
 
 
 def chosen_sites(model: BaseModel, cfg: LoraConfig) -> dict[str, Proj]:
-    """The projections a config names. Raises ConfigError for a word that names none."""
-    sites = model.sites()
-    for word in cfg.sites:
-        if not any(_named(site, word) for site in sites):
-            known = sorted({s.rsplit(".", 1)[-1] for s in sites})
-            raise ConfigError(
-                f"LoRA site {word!r} is not in this base", f"known: {', '.join(known)}, or a whole site name"
-            )
-    return {s: p for s, p in sites.items() if not cfg.sites or any(_named(s, w) for w in cfg.sites)}
+    """The projections a config names. Raises ConfigError for a pattern that means none (of `ranks` and `alphas`: none of the chosen)."""
+    known = model.sites()
+    chosen = {s: p for s, p in known.items() if not cfg.sites or any(fits(s, w) for w in cfg.sites)}
+    for pattern in cfg.sites:
+        _meant(pattern, "site", list(known), "is not in this base")
+    for kind, table in (("ranks", cfg.ranks), ("alphas", cfg.alphas)):
+        for pattern in table or ():
+            _meant(pattern, kind, list(chosen), "means no site that LoRA is put on")
+    return chosen
 
 
-def _named(site: str, word: str) -> bool:
-    return site == word or site.endswith("." + word)
+def _meant(pattern: str, kind: str, sites: list[str], fault: str) -> None:
+    if not any(fits(site, pattern) for site in sites):
+        words = sorted({s.rsplit(".", 1)[-1] for s in sites})
+        raise ConfigError(
+            f"LoRA {kind} {pattern!r} {fault}",
+            f"known: {', '.join(words)}, a whole site name ({sites[0]}), or a glob of it (text.[0-3].*)",
+        )
 
 
 def inject(model: BaseModel, name: str, cfg: LoraConfig, seed: int = 0) -> list[nn.Parameter]:
@@ -80,9 +92,10 @@ def inject(model: BaseModel, name: str, cfg: LoraConfig, seed: int = 0) -> list[
         )
     generator = torch.Generator().manual_seed(seed)
     out: list[nn.Parameter] = []
-    for proj in chosen_sites(model, cfg).values():
-        lora = Lora(proj.d_in, proj.d_out, cfg, proj.device)
-        lora.reset(generator)
+    for site, proj in chosen_sites(model, cfg).items():
+        kind = Dora if cfg.dora else Lora
+        lora = kind(proj.d_in, proj.d_out, cfg.rank_at(site), cfg.scaling_at(site), proj.device)
+        lora.reset(generator, proj)
         proj.deltas[name] = lora
         out += list(lora.parameters())
     if cfg.tokens:
@@ -105,20 +118,26 @@ def remove(model: BaseModel, name: str) -> None:
 def merge(model: BaseModel, name: str) -> None:
     """Add the adapter into the weights and take it off. The base is then another base, with another fingerprint.
 
-    Tied ends are untied first where the adapter has rows of tokens: one matrix cannot hold two deltas. Raises UserError for a base in
-    few bits.
+    Tied ends are untied first where the adapter has rows of tokens: one matrix cannot hold two deltas. A projection in few bits is rounded
+    anew: measure what that does (`api.merging` does). Raises UserError for rows of tokens where the matrix that makes logits is
+    kept in few bits.
     """
-    if (storage := model.cfg.storage) is not None:
+    storage = model.cfg.storage
+    if storage is not None and storage.head is not None and name in model.text.deltas:
         raise UserError(
-            f"the base is kept in {storage.bits} bits: what the adapter adds would be rounded away",
+            f"the base keeps the matrix that makes logits in {storage.head} bits: the adapter's rows of tokens would be rounded away",
             "serve the adapter beside the base, or merge first and quantize the result",
         )
     for proj in model.sites().values():
         if name in proj.deltas:
             lora = proj.deltas[name]
             assert isinstance(lora, Lora)
-            assert proj.weight is not None
-            proj.weight.add_(lora.delta_OI().to(proj.weight.dtype))
+            whole_OI = lora.merged_OI(proj)
+            if proj.weight is None:
+                assert isinstance(proj.store, Int8 | Int4)
+                proj.store.take(whole_OI)
+            else:
+                proj.weight.copy_(whole_OI)
             del proj.deltas[name]
     if name in model.text.deltas:
         model.untie()
@@ -127,17 +146,19 @@ def merge(model: BaseModel, name: str) -> None:
 
 def owns(key: str) -> bool:
     """See `tensors`."""
-    return key.endswith((".a", ".b", ".rows"))
+    return key.endswith((".a", ".b", ".magnitude", ".rows"))
 
 
 def tensors(model: BaseModel, name: str) -> dict[str, Tensor]:
-    """The adapter's tensors: `site.a` and `site.b`, and of tokens `text.stem.rows` and `text.head.rows` (in the config's order)."""
+    """The adapter's tensors: `site.a`, `site.b` and for DoRA `site.magnitude`, and of tokens `text.stem.rows` and `text.head.rows` (in the config's order)."""
     out: dict[str, Tensor] = {}
     for site, proj in model.sites().items():
         if name in proj.deltas:
             lora = proj.deltas[name]
             assert isinstance(lora, Lora)
             out[f"{site}.a"], out[f"{site}.b"] = lora.a_RI.detach(), lora.b_OR.detach()
+            if isinstance(lora, Dora):
+                out[f"{site}.magnitude"] = lora.m_O.detach()
     if name in model.text.deltas:
         rows = model.text.deltas[name]
         assert isinstance(rows, TokenRows)

@@ -1,15 +1,15 @@
 """LoRA adapters of PEFT in and out: adapter_config.json and adapter_model.safetensors, by the rules of a family.
 
 Source: peft `tuners/lora/config.py` and `tuners/lora/layer.py`, read for names and meaning. A delta is scaling * B A with A [rank, in] and
-B [out, rank] there and here. Where their module holds several of our projections (a fused q, k, v), A serves each of them and B is cut as
+B [out, rank] there and here; a magnitude of DoRA is a number a row of the weight. Where their module holds several of our projections (a fused q, k, v), A serves each of them and B is cut as
 the weight's rows are.
 """
 
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,41 +21,45 @@ from onebase.base.model import BaseModel
 from onebase.errors import ArtifactError, ConfigError
 from onebase.interop.family import Family
 from onebase.interop.folder import read_json
+from onebase.interop.peft_config import MAX_RANK, by_name, said
 from onebase.interop.reader import Reader
 from onebase.interop.rules import Rule, Step, Transpose
 from onebase.model.proj import Proj
+from onebase.model.sites import exceptions, value_at, worded
 
 CONFIG, WEIGHTS, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
-MAX_RANK = 65536
-_NAME = re.compile(r"\^?[\w.]+\$?")
-_KEY = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
-# Said elsewhere (which modules, by the tensors), of training alone, or of no weight without a switch that is refused.
-_IDLE = (
-    "auto_mapping",
-    "base_model_name_or_path",
-    "exclude_modules",
-    "fan_in_fan_out",
-    "inference_mode",
-    "layers_pattern",
-    "layers_to_transform",
-    "lora_dropout",
-    "megatron_core",
-    "peft_version",
-    "qalora_group_size",
-    "revision",
-    "target_modules",
-    "task_type",
-)
+_KEY = re.compile(r"base_model\.model\.(.+)\.lora_(?:([AB])\.weight|(magnitude_vector)(?:\.weight)?)")
 
 
 @dataclass(frozen=True)
 class LowRank:
-    """What a LoRA is, without the base: `sites` as `LoraConfig` has them, `tensors` by `site.a` [R, in] and `site.b` [out, R]."""
+    """What a LoRA is, without the base: `tensors` by `site.a` [R, in], `site.b` [out, R] and for DoRA `site.magnitude` [out]; all else as
+    `LoraConfig` has it."""
 
     rank: int
     alpha: float
     sites: tuple[str, ...]
     tensors: dict[str, Tensor]
+    ranks: dict[str, int] | None = None
+    alphas: dict[str, float] | None = None
+    rslora: bool = False
+    dora: bool = False
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All but the tensors, by the names of `LoraConfig`."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "tensors"}
+
+    def alpha_at(self, site: str) -> float:
+        return value_at(self.alphas, site, self.alpha)
+
+    def scaling_at(self, site: str) -> float:
+        return scaling(self.alpha_at(site), self.tensors[f"{site}.a"].shape[0], self.rslora)
+
+
+def scaling(alpha: float, rank: int, rslora: bool) -> float:
+    """What multiplies B A."""
+    return alpha / (math.sqrt(rank) if rslora else rank)
 
 
 def is_peft(path: Path) -> bool:
@@ -64,27 +68,29 @@ def is_peft(path: Path) -> bool:
 
 
 def load_peft(path: Path, model: BaseModel, family: Family) -> LowRank:
-    """Read an adapter for `model`, whose tensors `family` names. Different ranks are filled up with zeros to the largest.
+    """Read an adapter for `model`, whose tensors `family` names.
 
     Raises ArtifactError for what is missing or does not fit, ConfigError for what LoRA here cannot express.
     """
     r = Reader(read_json(path / CONFIG), str(path / CONFIG))
-    scaling = _scalings(r)
+    cfg = said(r)
     if not (path / WEIGHTS).is_file() and (path / PICKLE).is_file():
         raise ArtifactError(
             f"{path} has its weights as a pickle ({PICKLE}), which can run any code when opened",
             "ask for safetensors, or convert in a place where nothing can be harmed",
         )
-    found = _pairs(load_tensors(path / WEIGHTS), str(path / WEIGHTS))
+    found = _modules_of(load_tensors(path / WEIGHTS), str(path / WEIGHTS), cfg.dora)
     modules = {m.removeprefix(family.prefix): made for m, made in _modules(model, family)}
-    ours: dict[str, tuple[Tensor, Tensor, float]] = {}
-    for module, (a, b) in found.items():
+    tensors: dict[str, Tensor] = {}
+    ranks, alphas = {}, {}
+    for module, parts in found.items():
         made = modules.get(module.removeprefix(family.prefix))
         if made is None:
             raise ArtifactError(
                 f"{path / WEIGHTS}: {module!r} is adapted, which is no projection of this base's trunk",
                 "give an adapter of this base that adapts its attention and feed-forward alone",
             )
+        a, b = parts["A"], parts["B"]
         rank, projs = a.shape[0], [p for p, _ in made.parts]
         sizes = sum(p.d_out for p in projs)
         if a.shape != (rank, projs[0].d_in) or b.shape != (sizes, rank) or not 0 < rank <= MAX_RANK:
@@ -93,10 +99,33 @@ def load_peft(path: Path, model: BaseModel, family: Family) -> LowRank:
                 f"[rank, {projs[0].d_in}] and [{sizes}, rank]",
                 "give an adapter of this base",
             )
-        factor = scaling(module, rank, f"{path / CONFIG}")
+        if rank != (wanted := by_name(cfg.ranks, module, cfg.rank)):
+            raise ArtifactError(
+                f"{path / CONFIG}: {module!r} has rank {rank}, the config says {wanted}",
+                "take an intact copy",
+            )
         for proj, part in zip(projs, made.there(b), strict=True):
-            ours[proj.site] = a, part, factor
-    return _evened(ours, model)
+            tensors[f"{proj.site}.a"], tensors[f"{proj.site}.b"] = a.float().clone(), part.float().clone()
+            ranks[proj.site], alphas[proj.site] = rank, float(by_name(cfg.alphas, module, cfg.alpha))
+        if cfg.dora:
+            m = parts["magnitude_vector"]
+            if m.numel() != sizes:
+                raise ArtifactError(
+                    f"{path / WEIGHTS}: {module!r} has {m.numel()} magnitudes, the base needs {sizes}",
+                    "give an adapter of this base",
+                )
+            for proj, part in zip(projs, made.there(m.reshape(-1, 1)), strict=True):
+                tensors[f"{proj.site}.magnitude"] = part.flatten().float().clone()
+    return LowRank(
+        cfg.rank,
+        cfg.alpha,
+        worded(list(ranks), list(model.sites())),
+        tensors,
+        exceptions(ranks, cfg.rank),
+        exceptions(alphas, cfg.alpha),
+        cfg.rslora,
+        cfg.dora,
+    )
 
 
 def save_peft(
@@ -106,10 +135,10 @@ def save_peft(
 
     Raises ConfigError for tensors that PEFT's LoRA has no place for (rows of tokens, say).
     """
-    odd = sorted(k for k in low.tensors if not k.endswith((".a", ".b")))
+    odd = sorted(k for k in low.tensors if not k.endswith((".a", ".b", ".magnitude")))
     if odd:
         raise ConfigError(f"PEFT's LoRA has no place for {odd[0]!r}", "export the merged base instead")
-    sites = {k[:-2] for k in low.tensors}
+    sites = {k.removesuffix(".a") for k in low.tensors if k.endswith(".a")}
     out: dict[str, Tensor] = {}
     ranks, alphas = {}, {}
     adapted, others = [], []
@@ -119,13 +148,16 @@ def save_peft(
             others.append(module)
             continue
         adapted.append(module)
-        a, b = _joined(made, low)
+        a, b, alpha = _joined(made, low)
         sites -= set(here)
         out[f"base_model.model.{module}.lora_A.weight"] = a.contiguous()
         out[f"base_model.model.{module}.lora_B.weight"] = b.contiguous()
-        if a.shape[0] != low.rank:  # the scaling, alpha / rank, stays
+        if low.dora:
+            out[f"base_model.model.{module}.lora_magnitude_vector"] = _lengths(made, low).contiguous()
+        if a.shape[0] != low.rank:
             ranks[module] = a.shape[0]
-            alphas[module] = low.alpha * a.shape[0] / low.rank
+        if alpha != low.alpha:
+            alphas[module] = alpha
     if sites:
         raise ConfigError(
             f"the {family.model_types[0]} layout has no place for a delta at {sorted(sites)[0]!r}",
@@ -143,6 +175,8 @@ def save_peft(
         "fan_in_fan_out": any(made.turned for m, made in _modules(model, family) if m in adapted),
         "rank_pattern": ranks,
         "alpha_pattern": alphas,
+        "use_rslora": low.rslora,
+        "use_dora": low.dora,
         "lora_dropout": 0.0,
         "bias": "none",
         "init_lora_weights": True,
@@ -184,112 +218,56 @@ def _modules(model: BaseModel, family: Family) -> Iterator[tuple[str, _Module]]:
             yield rule.theirs[0].removesuffix(".weight"), _Module(parts, steps, len(steps) < len(rule.steps))
 
 
-def _pairs(tensors: Mapping[str, Tensor], where: str) -> dict[str, tuple[Tensor, Tensor]]:
-    halves: dict[str, dict[str, Tensor]] = {}
+def _modules_of(tensors: Mapping[str, Tensor], where: str, dora: bool) -> dict[str, dict[str, Tensor]]:
+    """A, B and for DoRA magnitude_vector of each module."""
+    found: dict[str, dict[str, Tensor]] = {}
     for key, x in tensors.items():
         match = _KEY.fullmatch(key)
-        if match is None or x.ndim != 2 or not x.is_floating_point():
+        half = match and (match[2] or match[3])
+        if not match or not x.is_floating_point() or x.ndim != (1 if match[3] else 2):
             raise ArtifactError(
                 f"{where}: {key!r} {list(x.shape)} is no matrix of a LoRA on a linear layer",
                 "give an adapter that is LoRA alone",
             )
-        halves.setdefault(match[1], {})[match[2]] = x
-    for module, pair in halves.items():
-        if pair.keys() != {"A", "B"}:
+        found.setdefault(match[1], {})[str(half)] = x
+    for module, parts in found.items():
+        if not {"A", "B"} <= parts.keys():
             raise ArtifactError(f"{where}: {module!r} has only one of A and B", "take an intact copy")
-    if not halves:
-        raise ArtifactError(f"{where} holds no tensors", "take an intact copy")
-    return {m: (pair["A"], pair["B"]) for m, pair in halves.items()}
-
-
-def _scalings(r: Reader) -> Any:
-    """What multiplies B A at a module, by the config; refuses all that is more than LoRA."""
-    r.must("peft_type", "LORA", None, "it is another method")
-    r.must("bias", "none", "none", "biases are learnt too")
-    if r.data.get("init_lora_weights", True) not in (True, False, "gaussian", "eva", "orthogonal"):
-        raise r.refuse(
-            "init_lora_weights", "true, false, gaussian, eva, orthogonal: others change the base's weights"
-        )
-    rank, alpha, rs = r.size("r", most=MAX_RANK), r.get("lora_alpha", float), r.get("use_rslora", bool, False)
-    ranks, alphas = _named(r, "rank_pattern"), _named(r, "alpha_pattern")
-    for key in (*_IDLE, "init_lora_weights"):
-        r.has(key)
-    odd = next((k for k in r.unread if r.data[k] not in (None, False, [], {}, "")), None)
-    if odd is not None:
-        raise ConfigError(
-            f"{r.where}: '{odd}' is {r.data[odd]!r}: nothing here reads it",
-            "give an adapter that is LoRA alone",
-        )
-
-    def scaling(module: str, found: int, where: str) -> float:
-        wanted = _by_name(ranks, module, rank)
-        if found != wanted:
+        if dora != ("magnitude_vector" in parts):
             raise ArtifactError(
-                f"{where}: {module!r} has rank {found}, the config says {wanted}", "take an intact copy"
+                f"{where}: {module!r} has {'no' if dora else 'a'} magnitude, the config says use_dora: {dora}",
+                "take an intact copy",
             )
-        top = _by_name(alphas, module, alpha)
-        return float(top) / (math.sqrt(found) if rs else found)
-
-    return scaling
-
-
-def _named(r: Reader, key: str) -> dict[str, float]:
-    """`rank_pattern` or `alpha_pattern`: ends of names. PEFT takes regular expressions too, which may be made to run for ever."""
-    table = {}
-    for name, value in r.get(key, dict, {}).items():
-        plain = name.replace("\\.", ".")
-        if not _NAME.fullmatch(plain):
-            raise ConfigError(
-                f"{r.where}: '{key}' has the pattern {name!r}", "names of modules are accepted, or their ends"
-            )
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
-            raise ConfigError(f"{r.where}: '{key}' has {value!r} at {name!r}", "it is a number above 0")
-        table[plain.removesuffix("$")] = value
-    return table
+    if not found:
+        raise ArtifactError(f"{where} holds no tensors", "take an intact copy")
+    return found
 
 
-def _by_name(table: Mapping[str, float], module: str, default: float) -> float:
-    """The first entry that `module` ends with, or, where the entry begins with ^, is."""
-    for name, value in table.items():
-        if module == name.removeprefix("^") or module.endswith("." + name):
-            return value
-    return default
-
-
-def _evened(ours: Mapping[str, tuple[Tensor, Tensor, float]], model: BaseModel) -> LowRank:
-    """One rank and one scaling for all: filled up with zeros, and what a site's scaling differs put into its B."""
-    rank = max(a.shape[0] for a, _, _ in ours.values())
-    scaling = next(f for a, _, f in ours.values() if a.shape[0] == rank)
-    tensors: dict[str, Tensor] = {}
-    for site, (a, b, factor) in ours.items():
-        more = rank - a.shape[0]
-        a, b = a.float(), b.float()
-        tensors[f"{site}.a"] = torch.nn.functional.pad(a, (0, 0, 0, more)) if more else a.clone()
-        b = b if factor == scaling else b * (factor / scaling)
-        tensors[f"{site}.b"] = torch.nn.functional.pad(b, (0, more)) if more else b.clone()
-    return LowRank(rank, scaling * rank, _words(list(ours), list(model.sites())), tensors)
-
-
-def _words(chosen: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
-    """The shortest way to name the chosen sites: none for all, last words where they mean no others, else whole names."""
-    if set(chosen) == set(known):
-        return ()
-    words = sorted({s.rsplit(".", 1)[-1] for s in chosen})
-    meant = {s for s in known if s.rsplit(".", 1)[-1] in words}
-    return tuple(words) if meant == set(chosen) else tuple(sorted(chosen))
-
-
-def _joined(made: _Module, low: LowRank) -> tuple[Tensor, Tensor]:
-    """A and B of one module: where our projections in it share an A it is kept, else each has its part of a larger rank."""
-    have = [(p, p.site) for p, _ in made.parts if f"{p.site}.a" in low.tensors]
-    tops = [low.tensors[f"{site}.a"] for _, site in have]
+def _joined(made: _Module, low: LowRank) -> tuple[Tensor, Tensor, float]:
+    """A, B and alpha of one module: where our projections in it share an A it is kept, else each has its part of a larger rank. What the
+    scaling of one differs from the first's goes into its B."""
+    have = [p.site for p, _ in made.parts if f"{p.site}.a" in low.tensors]
+    tops = [low.tensors[f"{site}.a"] for site in have]
     shared = len(have) == len(made.parts) and all(torch.equal(a, tops[0]) for a in tops)
-    rank = low.rank if shared else low.rank * len(have)
+    rank = tops[0].shape[0] if shared else sum(a.shape[0] for a in tops)
+    first = low.scaling_at(have[0])
     bs, at = [], 0
     for proj, _ in made.parts:
         b = tops[0].new_zeros(proj.d_out, rank)
-        if f"{proj.site}.b" in low.tensors:
-            b[:, at : at + low.rank] = low.tensors[f"{proj.site}.b"]
-            at += 0 if shared else low.rank
+        if proj.site in have:
+            part, own = low.tensors[f"{proj.site}.b"], low.scaling_at(proj.site)
+            b[:, at : at + part.shape[1]] = part if own == first else part * (own / first)
+            at += 0 if shared else part.shape[1]
         bs.append(b)
-    return (tops[0] if shared else torch.cat(tops)), made.back(bs)
+    same = rank == tops[0].shape[0]
+    alpha = low.alpha_at(have[0]) if same else first * (math.sqrt(rank) if low.rslora else rank)
+    return (tops[0] if shared else torch.cat(tops)), made.back(bs), alpha
+
+
+def _lengths(made: _Module, low: LowRank) -> Tensor:
+    """The magnitudes of one module; a projection in it that has none keeps the lengths of its rows."""
+    ms = []
+    for proj, _ in made.parts:
+        m = low.tensors.get(f"{proj.site}.magnitude")
+        ms.append(torch.linalg.vector_norm(proj.matrix_OI(torch.float32), dim=1) if m is None else m)
+    return made.back([m.detach()[:, None] for m in ms]).flatten()

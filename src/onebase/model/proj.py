@@ -30,8 +30,16 @@ class Active:
         return Active(tuple((n, tuple(i for i, m in enumerate(names) if m == n)) for n in found))
 
 
+class Delta(nn.Module):
+    """What an adapter adds at a projection: `forward(x, y, proj)` for inputs x [..., I] and the projection's own outputs y [..., O] of
+    them, bias included. What `proj` is made of may be read, never changed."""
+
+    def forward(self, x: Tensor, y: Tensor, proj: "Proj") -> Tensor:
+        raise NotImplementedError
+
+
 class Proj(nn.Module):
-    """y = x W^T + b, and for each active adapter attached here y += delta(x).
+    """y = x W^T + b, and to that is added what each active adapter attached here makes of x and y.
 
     `site` is the projection's stable name (`text.3.attn.q`). The weight is kept as stored and cast to the input's dtype at
     use: fp32 weights trained in bf16 need no second copy, and their gradient arrives in fp32. A quantised projection has a `store`
@@ -66,6 +74,13 @@ class Proj(nn.Module):
             made.take(self.weight)
         self.weight, self.store = None, made
 
+    def matrix_OI(self, dtype: torch.dtype) -> Tensor:
+        """The matrix as numbers, however it is kept."""
+        if self.weight is not None:
+            return self.weight.to(dtype)
+        assert self.store is not None
+        return self.store.dense(dtype)
+
     def forward(self, x: Tensor, active: Active | None = None) -> Tensor:
         y = self.joint(x)
         return self.changed(self._dense(x) if y is None else y, x, active)
@@ -82,15 +97,16 @@ class Proj(nn.Module):
         """`y`, which is this projection of x, with what the active adapters add."""
         if active is None or not self.deltas:
             return y
+        own = y  # each adapter sees what the base says, not what another added
         for name, rows in active.groups:
             if name not in self.deltas:
                 continue
             delta = self.deltas[name]
             if rows is None:
-                y = y + delta(x)
+                y = y + delta(x, own, self)
             else:
                 index = torch.tensor(rows, device=x.device)
-                y = y.index_add(0, index, delta(x[index]))
+                y = y.index_add(0, index, delta(x[index], own[index], self))
         return y
 
 

@@ -1,0 +1,86 @@
+"""The adapter_config.json of PEFT's LoRA: what it says of ranks and scalings; all that is more than LoRA is refused by name."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from onebase.errors import ConfigError
+from onebase.interop.reader import Reader
+
+MAX_RANK = 65536
+_NAME = re.compile(r"\^?[\w.]+\$?")
+# Said elsewhere (which modules, by the tensors), of training alone, or of no weight without a switch that is refused.
+_IDLE = (
+    "auto_mapping",
+    "base_model_name_or_path",
+    "exclude_modules",
+    "fan_in_fan_out",
+    "inference_mode",
+    "layers_pattern",
+    "layers_to_transform",
+    "lora_dropout",
+    "megatron_core",
+    "peft_version",
+    "qalora_group_size",
+    "revision",
+    "target_modules",
+    "task_type",
+)
+
+
+@dataclass(frozen=True)
+class Said:
+    """What the config says; `ranks` and `alphas` by ends of module names."""
+
+    rank: int
+    alpha: float
+    ranks: Mapping[str, float]
+    alphas: Mapping[str, float]
+    rslora: bool
+    dora: bool
+
+
+def said(r: Reader) -> Said:
+    """The config, which is refused where it is more than LoRA."""
+    r.must("peft_type", "LORA", None, "it is another method")
+    r.must("bias", "none", "none", "biases are learnt too")
+    if r.data.get("init_lora_weights", True) not in (True, False, "gaussian", "eva", "orthogonal"):
+        raise r.refuse(
+            "init_lora_weights", "true, false, gaussian, eva, orthogonal: others change the base's weights"
+        )
+    rank, alpha = r.size("r", most=MAX_RANK), r.get("lora_alpha", float)
+    rslora, dora = r.get("use_rslora", bool, False), r.get("use_dora", bool, False)
+    ranks, alphas = _named(r, "rank_pattern"), _named(r, "alpha_pattern")
+    for key in (*_IDLE, "init_lora_weights"):
+        r.has(key)
+    odd = next((k for k in r.unread if r.data[k] not in (None, False, [], {}, "")), None)
+    if odd is not None:
+        raise ConfigError(
+            f"{r.where}: '{odd}' is {r.data[odd]!r}: nothing here reads it",
+            "give an adapter that is LoRA alone",
+        )
+
+    return Said(rank, float(alpha), ranks, alphas, rslora, dora)
+
+
+def _named(r: Reader, key: str) -> dict[str, float]:
+    """`rank_pattern` or `alpha_pattern`: ends of names. PEFT takes regular expressions too, which may be made to run for ever."""
+    table = {}
+    for name, value in r.get(key, dict, {}).items():
+        plain = name.replace("\\.", ".")
+        if not _NAME.fullmatch(plain):
+            raise ConfigError(
+                f"{r.where}: '{key}' has the pattern {name!r}", "names of modules are accepted, or their ends"
+            )
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
+            raise ConfigError(f"{r.where}: '{key}' has {value!r} at {name!r}", "it is a number above 0")
+        table[plain.removesuffix("$")] = value
+    return table
+
+
+def by_name(table: Mapping[str, float], module: str, default: float) -> float:
+    """The first entry that `module` ends with, or, where the entry begins with ^, is."""
+    for name, value in table.items():
+        if module == name.removeprefix("^") or module.endswith("." + name):
+            return value
+    return default
