@@ -136,16 +136,16 @@ def test_a_file_that_cannot_be_read(name: str, command: str, here: Path) -> None
 @pytest.mark.parametrize(
     ("task", "row", "parts"),
     [
-        ("classify", {"text": LONG, "label": "a"}, ("row 13 has", "the limit is 128")),
-        ("complete", {"prompt": LONG, "completion": "x"}, ("sample 13 has", "a row holds 128")),
+        ("classify", {"text": LONG, "label": "a"}, ("rows.jsonl:13 has", "the limit is 128")),
+        ("complete", {"prompt": LONG, "completion": "x"}, ("rows.jsonl:13 has", "the limit is 128")),
         ("complete", {"prompt": "x", "completion": "  "}, ("'completion' is empty",)),
         (
             "chat",
             {"messages": [{"role": "user", "content": LONG}, {"role": "assistant", "content": "x"}]},
-            ("sample 13",),
+            ("rows.jsonl:13 has", "the limit is 128"),
         ),
         ("chat", {"messages": [{"role": "user", "content": "x"}]}, ("sample 13", "no token is learnt")),
-        ("chat", {"messages": [{"role": "usr", "content": "x"}]}, ("row 13", 'unknown role "usr"')),
+        ("chat", {"messages": [{"role": "usr", "content": "x"}]}, ("rows.jsonl:13", 'unknown role "usr"')),
         ("chat", {"messages": "x"}, (":13: 'messages' is str",)),
     ],
 )
@@ -180,8 +180,8 @@ def test_a_label_seen_only_in_the_test_rows() -> None:
         (("-o", "epochs=0"), ("'epochs' is 0", "at least 1")),
         (("-o", "lr=-1"), ("'lr' is -1",)),
         (("-o", "sites=[zz]"), ("LoRA site 'zz'", "known: ")),
-        (("--method", "haed"), ("'haed' is not known", "head, lora, prompt")),
-        (("--task", "sort"), ("'sort'", "chat, classify, complete")),
+        (("--method", "haed"), ("'haed' is not known", "prompt, head, lora")),
+        (("--task", "sort"), ("'sort'", "classify")),
         (("--method", "prompt"), ("needs `answers`",)),
     ],
 )

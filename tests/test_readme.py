@@ -29,7 +29,9 @@ NAMES = [
     "pretrain",
     "plan",
     "adapt",
+    "combine",
     "eval",
+    "apply",
     "generate",
     "chat",
     "images",
@@ -124,6 +126,7 @@ def test_the_commands_of_the_readme(clone: Path) -> None:
     found = [words for words in lines(README) if words[0] == "onebase"]
     assert {words[1] for words in found} >= set(NAMES) - {
         "demo",  # run by .ci/run
+        "combine",  # in the manual
         "images",  # in the manual, on a base that sees
         "transcribe",  # in the manual, on a base that listens
         "import",  # these three are in the manual, on a base that can be exported

@@ -1,12 +1,13 @@
 """onebase: one base, every task, known origins.
 
-The public face, loaded on first use so that `import onebase` is quick: `load`, `pretrain`, `import_base`, `evaluate`, `Base`, `Adapter`, `Label`.
+The public face, loaded on first use so that `import onebase` is quick: `load`, `pretrain`, `import_base`, `combine`, `evaluate`, `Base`, `Adapter`, `Label`, `Span`.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from onebase.api.base import Adapter, Base, Label
+    from onebase.api.base import Adapter, Base, Label, Span
+    from onebase.api.combining import combine
     from onebase.api.evaluating import evaluate
     from onebase.api.loading import import_base, load, pretrain
     from onebase.errors import UserError
@@ -16,8 +17,10 @@ __all__ = [
     "Adapter",
     "Base",
     "Label",
+    "Span",
     "UserError",
     "__version__",
+    "combine",
     "evaluate",
     "import_base",
     "load",
@@ -28,7 +31,9 @@ _WHERE = {
     "Adapter": "onebase.api.base",
     "Base": "onebase.api.base",
     "Label": "onebase.api.base",
+    "Span": "onebase.api.base",
     "UserError": "onebase.errors",
+    "combine": "onebase.api.combining",
     "evaluate": "onebase.api.evaluating",
     "import_base": "onebase.api.loading",
     "load": "onebase.api.loading",

@@ -24,6 +24,14 @@ PAIRS = [
 ] * 4
 CHATS = [{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes."}]}] * 6
 
+TEXT_PAIRS = [
+    {"anchor": f"Is it {w}?", "positive": f"Yes, it is {w}."} for w in ("so", "a dog", "brown", "add")
+]
+
+MANY = [{"text": r["text"], "labels": [r["label"], "any"][: 1 + i % 2]} for i, r in enumerate(LABELLED)]
+VALUES = [{"text": r["text"], "value": i} for i, r in enumerate(LABELLED)]
+SPANS = [{"text": r["text"], "spans": [{"start": 0, "end": 2, "label": r["label"]}]} for r in LABELLED]
+
 CASES: dict[str, dict[str, Any]] = {
     "classify-prompt": {
         "data": [],
@@ -34,10 +42,33 @@ CASES: dict[str, dict[str, Any]] = {
     "classify-head": {"data": LABELLED, "task": "classify", "method": "head"},
     "classify-lora": {"data": LABELLED, "task": "classify", "method": "lora"},
     "classify-full": {"data": LABELLED, "task": "classify", "method": "full"},
+    **{f"many-{m}": {"data": MANY, "task": "classify", "method": m} for m in ("head", "lora", "full")},
+    **{f"regress-{m}": {"data": VALUES, "task": "regress", "method": m} for m in ("head", "lora", "full")},
+    **{f"tag-{m}": {"data": SPANS, "task": "tag", "method": m} for m in ("head", "lora", "full")},
+    "regress-soft": {"data": VALUES, "task": "regress", "method": "soft", "virtual": 4},
+    "tag-prefix": {"data": SPANS, "task": "tag", "method": "prefix", "virtual": 4},
     "complete-lora": {"data": PAIRS, "task": "complete", "method": "lora", "rank": 2},
+    "complete-dora": {"data": PAIRS, "task": "complete", "method": "lora", "rank": 2, "dora": True},
+    "chat-ranks": {
+        "data": CHATS,
+        "task": "chat",
+        "method": "lora",
+        "rslora": True,
+        "ranks": {"text.1.*": 3, "q": 1},
+    },
     "complete-full": {"data": PAIRS, "task": "complete", "method": "full"},
     "chat-lora": {"data": CHATS, "task": "chat", "method": "lora", "sites": ["q", "v"]},
+    "classify-soft": {"data": LABELLED, "task": "classify", "method": "soft", "virtual": 4},
+    "complete-soft": {"data": PAIRS, "task": "complete", "method": "soft", "virtual": 5},
+    "chat-soft": {"data": CHATS, "task": "chat", "method": "soft", "virtual": 3, "soft_text": "Yes."},
+    "classify-prefix": {"data": LABELLED, "task": "classify", "method": "prefix", "virtual": 4},
+    "complete-prefix": {"data": PAIRS, "task": "complete", "method": "prefix", "virtual": 5},
+    "chat-prefix": {"data": CHATS, "task": "chat", "method": "prefix", "virtual": 3, "soft_text": "Yes."},
     "chat-full": {"data": CHATS, "task": "chat", "method": "full"},
+    "embed-lora": {"data": TEXT_PAIRS, "task": "embed", "method": "lora"},
+    "embed-soft": {"data": TEXT_PAIRS, "task": "embed", "method": "soft", "virtual": 4},
+    "embed-prefix": {"data": TEXT_PAIRS, "task": "embed", "method": "prefix", "virtual": 4},
+    "embed-full": {"data": TEXT_PAIRS, "task": "embed", "method": "full"},
 }
 
 
@@ -49,9 +80,20 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def answer(base: Base) -> Any:
-    """What an adapter is for: classes, or logits of text."""
+    """What an adapter is for: classes, vectors, or logits of text."""
     if base._attached is not None and base._attached.task == "classify":
         return [tuple(x.scores.items()) for x in base.classify(["Is it", "Yes it is"])]
+    if base._attached is not None and base._attached.task == "regress":
+        return base.predict(["Is it", "Yes it is"])
+    if base._attached is not None and base._attached.task == "tag":
+        head = base.loaded.model.heads[base._attached.name]
+        ids = torch.tensor([base.tokenizer.encode("Is it so", bos=True)])
+        states = base.loaded.model.hidden(ids, active=base._attached.active).hidden
+        return base.tag(["Is it", "Yes it is"]), head(
+            states
+        ).tolist()  # spans alone would hide small differences
+    if base._attached is not None and base._attached.task == "embed":
+        return base.embed(["Is it", "Yes it is"])
     return base.logits(base.tokenizer.encode("def add(a, b)", bos=True))
 
 
@@ -166,7 +208,7 @@ def test_tokens_that_do_not_fit_are_refused(saved: Path) -> None:
 def test_user_mistakes(saved: Path) -> None:
     base = Base(load_base(saved))
     for wrong, error, says in [
-        ({"task": "classify", "method": "magic"}, UserError, "prompt, head, lora, full"),
+        ({"task": "classify", "method": "magic"}, UserError, "prompt, head, lora"),
         ({"task": "complete", "method": "head"}, UserError, "it writes no text"),
         ({"task": "sing", "method": "lora"}, UserError, "classify"),
         ({"task": "classify", "method": "lora", "rnak": 3}, ConfigError, "rank"),
@@ -185,7 +227,7 @@ def test_user_mistakes(saved: Path) -> None:
             task="classify",
             method="head",
         )
-    with pytest.raises(DataError, match="too long"):
+    with pytest.raises(DataError, match="the limit is"):
         base.adapt([{"prompt": "x y " * 100, "completion": "b"}], task="complete", method="lora")
     with pytest.raises(UserError, match="no adapter that classifies"):
         base.classify(["x"])

@@ -51,7 +51,7 @@ def test_auroc_is_that_of_sklearn_with_ties(pairs: list[tuple[bool, int]]) -> No
 def test_likelihoods_are_ratios_of_sums() -> None:
     assert bits_per_byte([8 * math.log(2), 0.0], [4, 4]).value == pytest.approx(1.0)
     assert nats_per_token([6.0, 2.0], [2, 2]).value == pytest.approx(2.0)
-    assert {"bits_per_byte", "nats_per_token"} == LOWER_IS_BETTER
+    assert {"bits_per_byte", "nats_per_token", "ece", "mae"} == LOWER_IS_BETTER
 
 
 def test_exact_match_ignores_surrounding_space_only() -> None:

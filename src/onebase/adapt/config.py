@@ -4,10 +4,13 @@ from typing import Literal
 
 from onebase.adapt.head import HeadConfig
 from onebase.adapt.lora import LoraConfig
+from onebase.adapt.prefix import PrefixConfig
+from onebase.adapt.soft import SoftConfig
+from onebase.codec.text.pooling import EmbeddingConfig
 from onebase.config import config
 
-Method = Literal["prompt", "head", "lora", "full"]
-Task = Literal["classify", "complete", "chat"]
+Method = Literal["prompt", "head", "lora", "soft", "prefix", "full"]
+Task = Literal["classify", "regress", "tag", "complete", "chat", "embed"]
 
 
 @config
@@ -35,7 +38,8 @@ class BoundTo:
 
 @config
 class AdapterConfig:
-    """`head` for classification by a head, `lora` for low-rank deltas, `prompt` for prompting alone."""
+    """`head` for classification by a head, `lora` for low-rank deltas, `prompt` for prompting alone, `soft` and `prefix` for what is learnt
+    before a text, `embedding` how a text becomes a vector with it."""
 
     method: Method
     task: Task
@@ -43,3 +47,6 @@ class AdapterConfig:
     lora: LoraConfig | None = None
     head: HeadConfig | None = None
     prompt: PromptConfig | None = None
+    soft: SoftConfig | None = None
+    prefix: PrefixConfig | None = None
+    embedding: EmbeddingConfig | None = None

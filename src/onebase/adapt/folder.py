@@ -136,7 +136,7 @@ def attach(base: LoadedBase, adapter: Path | AdapterParts, name: str) -> Attache
         )
     for p in base.model.parameters():
         p.requires_grad_(False)
-    active = Active.all_rows(name) if parts.config.lora else None
+    active = Active.all_rows(name) if has.keys() - {"head"} else None
     return _attached(name, parts, base, active)
 
 

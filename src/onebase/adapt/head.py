@@ -1,5 +1,7 @@
-"""A linear head on pooled hidden states, fitted exactly. N texts, P features, C classes."""
+"""A linear head on hidden states (of a text, or of each of its tokens), fitted exactly. N examples, P features, C outputs."""
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,11 +29,34 @@ CANDIDATES: tuple[Pooling, ...] = ("both", "all")
 
 @config
 class HeadConfig:
-    """`labels` in the order of the head's outputs. `reads`: texts, or images (whose pooling api.images.features explains)."""
+    """`labels` in the order of the head's outputs. `reads`: texts, or images (whose pooling api.images.features explains).
 
-    labels: tuple[str, ...]
+    gives: "one" of the labels, "many" (each by a probability of its own), a "value" (no labels; it is mean + scale * output, in the
+    units of the data), or "spans" (outputs for each token: outside of all spans, then begin and inside of each label; no pooling).
+    """
+
+    labels: tuple[str, ...] = ()
     pooling: Pooling = "both"
     reads: Literal["text", "image"] = "text"
+    gives: Literal["one", "many", "value", "spans"] = "one"
+    mean: float = 0.0
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.labels and self.gives != "value":
+            raise ConfigError("a head without labels", "name them in `labels`")
+        if not (math.isfinite(self.mean) and 0 < self.scale < math.inf):
+            raise ConfigError(
+                f"a head with mean {self.mean} and scale {self.scale}",
+                "give finite numbers, the scale above 0",
+            )
+
+    @property
+    def outputs(self) -> int:
+        """Numbers that the head gives for a text, or for a token."""
+        if self.gives == "value":
+            return 1
+        return 1 + 2 * len(self.labels) if self.gives == "spans" else len(self.labels)
 
 
 class Head(nn.Module):
@@ -54,17 +79,18 @@ def _solve(
     start: tuple[Tensor, Tensor] | None = None,
     exact: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """Multinomial logistic regression with an L2 penalty on the weights, by L-BFGS in fp64 from `start`.
+    """Logistic regression with an L2 penalty on the weights, by L-BFGS in fp64 from `start`: multinomial for class numbers y [N], one
+    for each label for marks y [N, C] (1 where the example has it).
 
     Solved in coordinates v = w / d in which every direction bends about alike (where all classes are as likely the curvature of
-    w_r is (mean x_r^2 + strength) / classes): a third of the steps, the same optimum.
+    w_r is (mean x_r^2 + strength) / classes, and / 4 for a label alone): a third of the steps, the same optimum.
     """
-    N = len(y_N)
+    N, many = len(y_N), y_N.ndim == 2
     d_R = (x_NR.square().mean(0) + strength).rsqrt()
     x_NR = x_NR * d_R
     v_CR = torch.zeros(classes, x_NR.shape[1], dtype=torch.float64) if start is None else start[0] / d_R
     b_C = torch.zeros(classes, dtype=torch.float64) if start is None else start[1].clone()
-    shrink_R = strength * d_R.square() / classes
+    shrink_R = strength * d_R.square() / (4 if many else classes)
     at_N = torch.arange(N)
     opt = torch.optim.LBFGS(
         [v_CR, b_C],
@@ -74,8 +100,14 @@ def _solve(
     )
 
     def closure() -> Tensor:
-        logp_NC = torch.addmm(b_C, x_NR, v_CR.T).log_softmax(-1)
+        z_NC = torch.addmm(b_C, x_NR, v_CR.T)
         pull_CR = shrink_R * v_CR
+        if many:
+            loss = _marks_loss(z_NC, y_N) / N + 0.5 * (pull_CR * v_CR).sum()
+            slope_NC = (z_NC.sigmoid() - y_N) / N
+            v_CR.grad, b_C.grad = slope_NC.T @ x_NR + pull_CR, slope_NC.sum(0)
+            return loss
+        logp_NC = z_NC.log_softmax(-1)
         loss = -logp_NC[at_N, y_N].mean() + 0.5 * (pull_CR * v_CR).sum()
         slope_NC = logp_NC.exp()
         slope_NC[at_N, y_N] -= 1.0
@@ -85,6 +117,28 @@ def _solve(
 
     opt.step(closure)  # type: ignore[no-untyped-call]
     return v_CR * d_R, b_C
+
+
+def _marks_loss(z_NC: Tensor, y_NC: Tensor) -> Tensor:
+    return F.binary_cross_entropy_with_logits(z_NC, y_NC, reduction="sum")
+
+
+def _held_loss(z_NC: Tensor, y_N: Tensor) -> float:
+    if y_N.ndim == 2:
+        return float(_marks_loss(z_NC, y_N))
+    return float(F.cross_entropy(z_NC, y_N, reduction="sum"))
+
+
+def spread(n: int, seed: int) -> np.ndarray:
+    """A fold number for each of n examples, whatever their classes."""
+    return np.random.default_rng(seed).permutation(np.arange(n) % FOLDS)
+
+
+def _foldable(y_N: Tensor, classes: int) -> bool:
+    """Is there enough to choose by? Of classes three examples each; with labels that stand alone, which are often rare, ten texts."""
+    if y_N.ndim == 2:
+        return len(y_N) >= 10
+    return int(torch.bincount(y_N, minlength=classes).min()) >= FOLDS
 
 
 def _folds(y_N: np.ndarray, seed: int) -> np.ndarray:
@@ -111,9 +165,14 @@ def fit_pooled(
     x_NP: Tensor, y_N: Tensor, classes: int, pooling: Chosen, seed: int = 0
 ) -> tuple[Fitted, Pooling]:
     """`fit_head` on features pooled as `pooled_as(pooling)`; the pooling is chosen by held-out loss where it is "auto"."""
+    return best_pooled(lambda x: fit_head(x, y_N, classes, seed), x_NP, pooling)
+
+
+def best_pooled(fit: Callable[[Tensor], Fitted], x_NP: Tensor, pooling: Chosen) -> tuple[Fitted, Pooling]:
+    """`fit` of features pooled as `pooled_as(pooling)`, by the pooling with the least held-out loss where it is "auto"."""
     if pooling != "auto":
-        return fit_head(x_NP, y_N, classes, seed), pooling
-    found = [(fit_head(narrowed(x_NP, how), y_N, classes, seed), how) for how in CANDIDATES]
+        return fit(x_NP), pooling
+    found = [(fit(narrowed(x_NP, how)), how) for how in CANDIDATES]
     return min(
         found, key=lambda f: 0.0 if f[0].held_out is None else f[0].held_out
     )  # without folds: the first
@@ -124,30 +183,35 @@ def pooled_as(pooling: Chosen) -> Pooling:
     return "all" if pooling == "auto" else pooling
 
 
-def fit_head(x_NP: Tensor, y_N: Tensor, classes: int, seed: int = 0) -> Fitted:
-    """The head fitted by L2-penalised logistic regression, its strength by cross-validation.
+def fit_head(
+    x_NP: Tensor, y_N: Tensor, classes: int, seed: int = 0, fold_N: np.ndarray | None = None
+) -> Fitted:
+    """The head fitted by L2-penalised logistic regression, its strength by cross-validation. y: class numbers [N], or marks [N, C].
+    fold: the fold of each example, where examples that lean on each other must stay together.
 
     Runs with gradients on whatever the caller's mode is. Features are standardised for the fit; the standardisation is folded
     into the head, so it reads raw features.
     """
     with torch.inference_mode(False), torch.enable_grad():
         x = x_NP.detach().double().cpu().clone()
-        y = y_N.cpu().clone()
+        y = y_N.double().cpu().clone() if y_N.ndim == 2 else y_N.cpu().clone()
         mean, std = x.mean(0), x.std(0, correction=0).clamp(min=1e-6)
         # The penalised solution lies in the span of the examples: solve there, in at most N dimensions instead of P.
         _, scale, basis_RP = torch.linalg.svd((x - mean) / std, full_matrices=False)
         basis_RP = basis_RP[scale > 1e-9 * scale.max().clamp(min=1e-30)]
         z = ((x - mean) / std) @ basis_RP.T
         strength, held_out = STRENGTHS[len(STRENGTHS) // 2], None
-        if int(torch.bincount(y, minlength=classes).min()) >= FOLDS:
-            fold = torch.from_numpy(_folds(y.numpy(), seed))
+        if fold_N is None and _foldable(y, classes):
+            fold_N = spread(len(y), seed) if y.ndim == 2 else _folds(y.numpy(), seed)
+        if fold_N is not None:
+            fold = torch.from_numpy(fold_N)
             scores = np.zeros(len(STRENGTHS))
             for k in range(FOLDS):
                 start = None
                 for i, s in enumerate(STRENGTHS):
                     start = _solve(z[fold != k], y[fold != k], classes, s, start, exact=False)
                     held = F.linear(z[fold == k], *start)
-                    scores[i] += float(F.cross_entropy(held, y[fold == k], reduction="sum"))
+                    scores[i] += _held_loss(held, y[fold == k])
             strength, held_out = STRENGTHS[int(np.argmin(scores))], float(scores.min()) / len(y)
         w, b = _solve(z, y, classes, strength)
         w = w @ basis_RP
@@ -175,7 +239,7 @@ def tensors(model: BaseModel, name: str) -> dict[str, Tensor]:
 def put(model: BaseModel, name: str, cfg: HeadConfig, found: dict[str, Tensor]) -> None:
     """Attach a saved head. Raises ConfigError where its tensors are not those of a head of these labels."""
     weight, bias = found.get("head.weight"), found.get("head.bias")
-    classes = len(cfg.labels)
+    classes = cfg.outputs
     if (
         weight is None
         or bias is None
@@ -184,7 +248,7 @@ def put(model: BaseModel, name: str, cfg: HeadConfig, found: dict[str, Tensor]) 
         or bias.shape != (classes,)
     ):
         raise ConfigError(
-            f"the tensors of the head are not those of {classes} labels", "use the adapter as it was saved"
+            f"the tensors of the head are not those of {classes} outputs", "use the adapter as it was saved"
         )
     head = Head(weight.shape[1], classes).to(model.device)
     with torch.no_grad():

@@ -11,10 +11,14 @@ from torch import Tensor
 from onebase.adapt.folder import Attached, attach
 from onebase.api import images, seeing
 from onebase.api.adapting import Data, adapt
+from onebase.api.adapting.dry import plan_adapt
 from onebase.api.exchange import export, read_adapter
-from onebase.api.held import Adapter, Label, labelled
+from onebase.api.heads import spans, values
+from onebase.api.held import Adapter, Label, Span, labelled
 from onebase.api.merging import merged
 from onebase.api.options import read_options
+from onebase.api.pairs import Near, nearest
+from onebase.api.planning import Plan
 from onebase.api.quantising import quantised
 from onebase.api.search import TEMPLATE, Found, chances, find, text_vectors
 from onebase.api.texts import classify_scores, embeddings, features, remembering, text_tokens
@@ -30,7 +34,7 @@ from onebase.generate.speech import Transcriber
 from onebase.objective.label import Pooling
 from onebase.train.listen import Listener
 
-__all__ = ["Adapter", "Base", "Label"]
+__all__ = ["Adapter", "Base", "Label", "Span"]
 Message = Mapping[str, Any]
 
 
@@ -149,15 +153,22 @@ class Base:
 
     def embed(self, texts: Sequence[str], *, pooling: Pooling | None = None) -> Tensor:
         """One vector a text, float32 [N, D]: as the base was made to give them (sentence-transformers; CLIP and SigLIP, where images are in
-        the same space), else the mean of its hidden states; `pooling` asks for the mean, last or both of them. Raises DataError for a
+        the same space) or as an adapter of task embed makes them, else the mean of its hidden states; `pooling` asks for the mean, last or both of them. Raises DataError for a
         text beyond the context (a base that was made for it cuts long texts)."""
         if pooling is None and self.config.link("pair") is not None:
             return text_vectors(self.loaded, list(texts), self._active)
-        made = self._loaded.embedding
+        learnt = self._attached.config.embedding if self._attached else None
+        made = learnt or self._loaded.embedding
         if pooling is None and made is not None:
             return embeddings(self.loaded, list(texts), made, self._active)
         pooling = pooling or "mean"
-        return features(self.loaded, text_tokens(self.loaded, list(texts)), pooling, self._active)
+        before = self._model.leading(self._active, 1)[0]
+        read = text_tokens(self.loaded, list(texts), before=before)
+        return features(self.loaded, read, pooling, self._active)
+
+    def nearest(self, query: str, texts: Sequence[str], *, top: int | None = None) -> list[Near]:
+        """Texts by how near they are to another, the nearest first (`text`, `score`: the cosine of what `embed` gives). Raises UserError."""
+        return nearest(self.embed, query, texts, top)
 
     def remembering(self) -> AbstractContextManager[None]:
         """Inside `with base.remembering():` a text is read once, so that many heads on the same texts cost little more than one.
@@ -173,12 +184,18 @@ class Base:
         method: str,
         listeners: Sequence[Listener] = (),
         tell: Any = None,
+        test: Data | None = None,
+        columns: Mapping[str, str] | None = None,
         **options: object,
     ) -> Adapter:
         """Learn an adapter from `data` (a file, or rows).
 
-        task: classify (rows with text, label; or image, label for a head), complete (prompt, completion) or chat (messages); method: prompt, head, lora or
+        task: classify (rows with text, label; or image, label for a head), complete (prompt, completion) or chat (messages); method: prompt, head, lora, soft, prefix or
         full. Options are those of `AdaptOptions`. The base does not change. Raises UserError.
+
+        Before anything is learnt the token ledger is told to `tell`, and stops what should not be learnt (docs/adaptation.md); `allow`
+        names the codes that do not stop it. test: rows (or a file) that must not be among `data`; nothing else is done with them.
+        columns: what the data calls a column, by what the task calls it, {"text": "body"}.
         """
         found = read_options(dict(options))
         if self._attached is not None:
@@ -186,9 +203,36 @@ class Base:
                 "this base has an adapter on it", "adapt the plain base: onebase.load(ref).adapt(...)"
             )
         parts = adapt(
-            self._loaded, data, task=task, method=method, options=found, listeners=listeners, tell=tell
+            self._loaded,
+            data,
+            task=task,
+            method=method,
+            options=found,
+            listeners=listeners,
+            tell=tell,
+            test=test,
+            columns=columns,
         )
         return Adapter(parts)
+
+    def plan_adapt(
+        self,
+        data: Data,
+        *,
+        task: str,
+        method: str,
+        test: Data | None = None,
+        columns: Mapping[str, str] | None = None,
+        **options: object,
+    ) -> Plan:
+        """All that `adapt` does before its first step, and what the rest would take: `facts` and `text`, with rows, labels, the token
+        ledger, steps, tokens, memory and time. Nothing is learnt, the base does not change. Raises UserError as `adapt` does."""
+        if self._attached is not None:
+            raise UserError("this base has an adapter on it", "plan on the plain base: onebase.load(ref)")
+        found = read_options(dict(options))
+        return plan_adapt(
+            self._loaded, data, task=task, method=method, options=found, columns=columns, test=test
+        )
 
     def with_adapter(self, adapter: Adapter | str | Path, name: str = "adapter") -> "Base":
         """This base with an adapter on it (of ours, or a folder of PEFT); the original goes on without. Raises ArtifactError for an adapter of another base."""
@@ -204,6 +248,11 @@ class Base:
         adapter has rows of tokens, which differ for the two, the merged base has two. Raises UserError without an adapter that
         has any weights.
         """
+        if self._attached is not None and self._attached.method in ("soft", "prefix"):
+            raise UserError(
+                f"a {self._attached.method} adapter stands before the text: it has nothing that could go into the base's weights",
+                "use the adapter beside the base (with_adapter, onebase serve), or make a lora or full one",
+            )
         if self._attached is None or self._attached.method not in ("lora", "full"):
             raise UserError("there is no adapter with weights to merge", "merge a lora or full adapter")
         return Base(merged(self._loaded, self._attached, self.name))
@@ -218,7 +267,26 @@ class Base:
         labels, logp = classify_scores(
             self.loaded, self._attached.config, self._attached.name, list(texts), self._active
         )
-        return labelled(labels, logp.exp())
+        head = self._attached.config.head
+        return labelled(labels, logp.exp(), many=head is not None and head.gives == "many")
+
+    def predict(self, texts: Sequence[str]) -> list[float]:
+        """The number of each text, in the units of the data that the adapter learnt from. Raises UserError without an adapter of task
+        regress, DataError for a text beyond the context."""
+        return values(self._of_task("regress", "gives numbers"), list(texts))
+
+    def tag(self, texts: Sequence[str]) -> list[list[Span]]:
+        """The labelled spans in each text (`start`, `end`, `label`: characters, end exclusive), in its order. Raises UserError without an
+        adapter of task tag, DataError for a text beyond the context."""
+        return spans(self._of_task("tag", "tags"), list(texts))
+
+    def _of_task(self, task: str, does: str) -> Attached:
+        if self._attached is None or self._attached.task != task:
+            raise UserError(
+                f"this base has no adapter that {does}",
+                f"make one with base.adapt(data, task='{task}', method='head') and use base.with_adapter(it)",
+            )
+        return self._attached
 
     def embed_images(self, paths: images.Paths) -> Tensor:
         """One vector an image file, float32 [N, D], as the base pools them (docs/images.md). Raises DataError naming a file that cannot be

@@ -8,7 +8,8 @@ from typing import Any
 from onebase.adapt.folder import Attached
 from onebase.api.adapting import Data, rows_hash
 from onebase.api.base import Base
-from onebase.api.images import classifies_images, image_paths
+from onebase.api.pairs import pair_scores
+from onebase.api.scoring import class_scores, tag_scores, value_scores
 from onebase.api.texts import chat_rows, completion_rows
 from onebase.base.folder import LoadedBase, base_tensors
 from onebase.base.model import BaseModel
@@ -19,11 +20,11 @@ from onebase.evaluation.baselines import NearestNeighbour, TfidfLogistic
 from onebase.evaluation.bootstrap import Score, mean_score
 from onebase.evaluation.gate import System, Verdict, gate
 from onebase.evaluation.likelihood import by_source, completion_nats, document_nats
-from onebase.evaluation.metrics import accuracy, correct, exact_match, macro_f1, nats_per_token, rouge_l
+from onebase.evaluation.metrics import correct, exact_match, nats_per_token, rouge_l
 from onebase.generate.engine import generate
 from onebase.generate.sampler import Sampling
 
-TASKS = ("classify", "complete", "chat", "text")
+TASKS = ("classify", "regress", "tag", "complete", "chat", "embed", "text")
 
 
 def evaluate(
@@ -31,8 +32,10 @@ def evaluate(
 ) -> dict[str, Score]:
     """Scores by name.
 
-    classify (text, label): accuracy and macro_f1. complete (prompt, completion) and chat (messages, the last one the answer):
-    nats_per_token of the answers, exact_match and rouge_l of greedy generations. text (text): bits_per_byte.
+    classify (text, label): accuracy, macro_f1, auroc and ece; (text, labels): micro_f1, macro_f1 and auroc. regress (text, value): mae and
+    spearman. tag (text, spans): span_precision, span_recall and span_f1. complete (prompt, completion) and chat (messages, the last one the answer):
+    nats_per_token of the answers, exact_match and rouge_l of greedy generations. embed (anchor, positive, perhaps negative): recall@1,
+    @5, @10 and ndcg@10; with a score from 0 to 1: spearman of the cosine. text (text): bits_per_byte.
     `task` defaults to the adapter's, or to text. Raises UserError.
     """
     attached = base._attached
@@ -47,8 +50,14 @@ def evaluate(
                 "text"
             ]
         }
+    if task == "embed":
+        return pair_scores(base.embed, data, seed=seed)
     if task == "classify":
-        return _classify(base, attached, data, seed)
+        return class_scores(base, attached, data, seed)
+    if task == "regress":
+        return value_scores(base, data, seed)
+    if task == "tag":
+        return tag_scores(base, data, seed)
     samples, prompts, answers = _samples(base, data, task)
     nats = completion_nats(base.loaded, samples, base._active)
     context = base.config.text.context
@@ -60,25 +69,6 @@ def evaluate(
         "exact_match": exact_match(answers, outs, seed=seed),
         "rouge_l": rouge_l(answers, outs, seed=seed),
     }
-
-
-def _classify(base: Base, attached: Attached | None, data: Data, seed: int) -> dict[str, Score]:
-    if classifies_images(base.loaded, attached.config if attached else None):
-        rows = read_rows(data, ("image", "label"))
-        found = base.classify_images(image_paths(rows, data))
-    else:
-        rows = read_rows(data, ("text", "label"))
-        found = base.classify([str(r["text"]) for r in rows])
-    known = set(found[0].scores)
-    truth = [str(r["label"]) for r in rows]
-    for i, label in enumerate(truth):
-        if label not in known:
-            raise DataError(
-                f"row {i + 1} has the label {label!r}, which the adapter never saw",
-                f"its labels: {', '.join(sorted(known))}",
-            )
-    guess = [f.label for f in found]
-    return {"accuracy": accuracy(truth, guess, seed=seed), "macro_f1": macro_f1(truth, guess, seed=seed)}
 
 
 def _samples(base: Base, data: Data, task: str) -> tuple[list[Tokens], list[list[int]], list[str]]:
@@ -127,6 +117,12 @@ def contenders(
     if attached is None or attached.task != "classify":
         raise UserError(
             "the gate needs an adapter that classifies", "give --adapter DIR of a classifying adapter"
+        )
+    head = attached.config.head
+    if head is not None and head.gives == "many":
+        raise UserError(
+            "the gate compares systems that give one label a text, this adapter gives many",
+            "leave --train out: its scores have no classical rival here",
         )
     known, rows = read_rows(train, ("text", "label")), read_rows(test, ("text", "label"))
     check_labels(known, rows)
@@ -207,6 +203,7 @@ def _options(attached: Attached) -> dict[str, Any]:
         out["pooling"] = cfg.head.pooling
     if cfg.lora is not None:
         out |= {"rank": cfg.lora.rank, "alpha": cfg.lora.alpha, "sites": cfg.lora.sites}
+        out |= {k: getattr(cfg.lora, k) for k in ("ranks", "alphas", "rslora", "dora")}
     if cfg.prompt is not None:
         out |= {"prompt": cfg.prompt.template, "answers": cfg.prompt.answers}
     return out

@@ -5,9 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from onebase.adapt import soft
 from onebase.adapt.config import AdapterConfig
 from onebase.adapt.folder import AdapterParts, adapter_tensors, bound_to, load_adapter
 from onebase.adapt.lora import LoraConfig
+from onebase.adapt.soft import SoftConfig
 from onebase.artifact.record import Record
 from onebase.base.folder import LoadedBase
 from onebase.codec.text.codec import TextCodec
@@ -18,6 +20,7 @@ from onebase.interop.gguf import WeightKind, is_gguf, open_base, write_base
 from onebase.interop.hf import appear, is_folder, layout_of, open_folder, save_hf
 from onebase.interop.hub import fetch, is_name, origin
 from onebase.interop.peft import LowRank, is_peft, load_peft, save_peft
+from onebase.interop.prompts import is_soft, load_soft, save_soft
 from onebase.interop.words import with_turns
 
 if TYPE_CHECKING:
@@ -95,12 +98,28 @@ def _write_peft(base: "Base", out: Path, options: Mapping[str, Any]) -> None:
     """The adapter that is on the base, for PEFT on the same base there."""
     _known("peft", options)
     attached = base.attached
-    if attached is None or attached.config.lora is None:
-        raise UserError("there is no LoRA adapter on the base", "give --adapter REF (with_adapter in Python)")
+    if attached is None or not (attached.config.lora or attached.config.soft):
+        raise UserError(
+            "there is no LoRA adapter and no soft prompt on the base",
+            "give --adapter REF (with_adapter in Python)",
+        )
     if attached.config.head is not None:
-        raise UserError("the adapter has a head, which PEFT's LoRA has no place for", "export the base alone")
+        raise UserError("the adapter has a head, which PEFT has no place for", "export the base alone")
+    if attached.config.lora is None:
+        (vectors_PD,) = adapter_tensors(attached.base, attached.name).values()
+        appear(out, lambda folder: save_soft(folder, vectors_PD, attached.base.model, base=base.name))
+        return
     lora, model = attached.config.lora, attached.base.model
-    low = LowRank(lora.rank, lora.alpha, lora.sites, adapter_tensors(attached.base, attached.name))
+    low = LowRank(
+        lora.rank,
+        lora.alpha,
+        lora.sites,
+        adapter_tensors(attached.base, attached.name),
+        lora.ranks,
+        lora.alphas,
+        lora.rslora,
+        lora.dora,
+    )
     family = layout_of(attached.base)[0]
     appear(out, lambda folder: save_peft(folder, low, model, family, base=base.name))
 
@@ -118,8 +137,12 @@ def read_adapter(base: LoadedBase, path: Path) -> AdapterParts:
     path = fetch(path) if is_name(path) else path
     if not is_peft(path):
         return load_adapter(path)
-    low = load_peft(path, base.model, layout_of(base)[0])
-    lora = LoraConfig(rank=low.rank, alpha=low.alpha, sites=low.sites)
+    if is_soft(path):
+        tensors = {soft.KEY: load_soft(path, base.model)}
+        made: dict[str, Any] = {"method": "soft", "soft": SoftConfig(virtual=len(tensors[soft.KEY]))}
+    else:
+        low = load_peft(path, base.model, layout_of(base)[0])
+        tensors, made = low.tensors, {"method": "lora", "lora": LoraConfig(**low.settings)}
     record = Record("adapter")
     relied = {k: v for k, v in base.hashes.items() if k != "fingerprint"}
     # PEFT does not say which weights an adapter was made on: that it belongs to this base is the user's word.
@@ -129,8 +152,8 @@ def read_adapter(base: LoadedBase, path: Path) -> AdapterParts:
     _note_hub(record, path)
     record.add("base", base.fingerprint, "stated by the user, who put it on this base")
     record.add("data", None, "not known: the source does not say what the adapter learnt from")
-    cfg = AdapterConfig(method="lora", task="complete", base=bound_to(base), lora=lora)
-    return AdapterParts(cfg, low.tensors, record, path)
+    cfg = AdapterConfig(task="complete", base=bound_to(base), **made)
+    return AdapterParts(cfg, tensors, record, path)
 
 
 def export(base: "Base", out: Path, format: str, options: Mapping[str, Any]) -> Path:

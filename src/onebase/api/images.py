@@ -94,7 +94,7 @@ def sees_images(base: LoadedBase, rows: Sequence[dict[str, Any]]) -> bool:
 
 def image_paths(rows: Sequence[dict[str, Any]], data: object) -> list[Path]:
     """The column `image`; what is relative in a file of rows begins at that file's folder. Raises DataError for what is no path."""
-    folder = Path(data).parent if isinstance(data, (str, Path)) else Path()
+    folder = Path(data).parent if isinstance(data, (str, Path)) else getattr(data, "folder", Path())
     for i, row in enumerate(rows, 1):
         if not isinstance(row["image"], (str, Path)):
             raise DataError(
@@ -106,9 +106,16 @@ def image_paths(rows: Sequence[dict[str, Any]], data: object) -> list[Path]:
 def hashed(paths: Sequence[Path], rows: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
     """What a record keeps of the rows: the content of each picture and its label, wherever the file lies."""
     return [
-        {"image": sha256_file(path), "label": str(row["label"])}
-        for path, row in zip(paths, rows, strict=True)
+        {"image": file_hash(path), "label": str(row["label"])} for path, row in zip(paths, rows, strict=True)
     ]
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a picture's file. Raises DataError where it cannot be read."""
+    try:
+        return sha256_file(path)
+    except OSError as e:
+        raise DataError(f"{path} cannot be read: {e.strerror}", "check the path") from None
 
 
 def nearest(vectors_ND: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,7 @@
 """Options of adaptation: one flat, strict set for Python and the command line."""
 
 from onebase.adapt.head import Chosen
+from onebase.codec.text.ledger import check_codes
 from onebase.config import config, from_dict
 from onebase.errors import ConfigError
 
@@ -10,10 +11,13 @@ class AdaptOptions:
     """What `Base.adapt` takes beside data, task and method.
 
     epochs, rows, lr: passes over the data, samples a step, AdamW's peak rate (head: not used; it is solved exactly).
-    rank, alpha, sites: LoRA (sites: last words of site names, all when empty). pooling: which hidden states a head reads
+    rank, alpha, sites, ranks, alphas, rslora, dora: LoRA, as `LoraConfig` has them (sites: last words, names or globs; all when empty).
+    pooling: which hidden states a head reads
     ("auto": as cross-validation says).
+    virtual, soft_text: soft and prefix (how many virtual tokens; a text whose tokens they start from, random ones when null).
+    temperature, symmetric: embed (cosines are divided by it; whether positives must find their anchors too).
     prompt, answers: prompt method (`{text}` in prompt; answers map a label to the text compared). max_length: longest sample in
-    tokens (the base's context when null).
+    tokens (the base's context when null). allow: codes of the token ledger's findings that do not stop it.
     """
 
     epochs: int = 3
@@ -22,19 +26,31 @@ class AdaptOptions:
     rank: int = 8
     alpha: float = 16.0
     sites: tuple[str, ...] = ()
+    ranks: dict[str, int] | None = None
+    alphas: dict[str, float] | None = None
+    rslora: bool = False
+    dora: bool = False
+    virtual: int = 16
+    soft_text: str | None = None
     pooling: Chosen = "auto"
     prompt: str = "{text}"
     answers: dict[str, str] | None = None
+    temperature: float = 0.05
+    symmetric: bool = False
     max_length: int | None = None
+    allow: tuple[str, ...] = ()
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("epochs", 1), ("rows", 1), ("max_length", 2)):
+        for name, least in (("epochs", 1), ("rows", 1), ("virtual", 1), ("max_length", 2)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ConfigError(f"'{name}' is {value}", f"give at least {least}")
+        if not 0 < self.temperature < float("inf"):
+            raise ConfigError(f"'temperature' is {self.temperature}", "give a number above 0")
         if self.lr is not None and not 0 < self.lr < float("inf"):
             raise ConfigError(f"'lr' is {self.lr}", "give a number above 0")
+        check_codes(self.allow)
 
 
 def read_options(options: dict[str, object]) -> AdaptOptions:

@@ -15,7 +15,8 @@ from onebase.artifact.record import machine_facts, version_facts
 from onebase.base.config import BaseConfig, base_flops, base_parameters, text_base
 from onebase.base.folder import LoadedBase, load_base, save_base
 from onebase.base.model import BaseModel
-from onebase.codec.text.codec import TextCodec, ledger, render_ledger
+from onebase.codec.text.codec import TextCodec
+from onebase.codec.text.shown import ledger_rows, render_rows
 from onebase.codec.text.tokenizer import Tokenizer
 from onebase.data import Dataset, RowPlan, TokenSet, prepare, read_source
 from onebase.errors import ConfigError
@@ -86,7 +87,7 @@ def _run(recipe: Recipe, out: Path, par: Parallel, listeners: Sequence[Listener]
     micro = micro_rows(recipe.train, par)
     check_memory(cfg, recipe.train, micro, par.device, par.world)
     tell(describe(cfg, recipe, plan))
-    tell("what will be learnt, between « »:\n" + render_ledger(ledger(tokens, tokenizer)))
+    tell("what will be learnt, between « »:\n" + render_rows(ledger_rows(tokens, tokenizer)))
 
     model = BaseModel(cfg)
     model.reset(recipe.train.seed)

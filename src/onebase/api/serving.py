@@ -32,6 +32,11 @@ def attach_all(base: Base, adapters: dict[str, Path]) -> dict[str, Attached]:
         name: attach(base.loaded, read_adapter(base.loaded, path), name) for name, path in adapters.items()
     }
     for name, attached in found.items():
+        if attached.task in ("regress", "tag"):
+            raise UserError(
+                f"adapter {name!r} is for task {attached.task}, which the server has no answer for",
+                "use onebase apply, or base.predict and base.tag in Python",
+            )
         if attached.method == "full":
             raise UserError(
                 f"adapter {name!r} replaces the base's weights (method full), so it cannot share the base with others",

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from onebase.adapt.config import AdapterConfig, PromptConfig
@@ -19,9 +20,15 @@ from onebase.model.proj import Active
 from onebase.objective.label import Pooling, narrowed, pool, text_batch
 
 
-def text_tokens(base: LoadedBase, texts: Sequence[str], limit: int | None = None) -> list[Tokens]:
-    """One Tokens a text, framed as the base reads a whole text, ids by number; one longer than the limit (the context) is refused."""
-    limit = limit or base.model.cfg.text.context
+def text_tokens(
+    base: LoadedBase, texts: Sequence[str], limit: int | None = None, before: int = 0
+) -> list[Tokens]:
+    """One Tokens a text, framed as the base reads a whole text, ids by number; one longer than the limit (the context) is refused.
+
+    before: places of the context that an adapter takes.
+    """
+    context = base.model.cfg.text.context - before
+    limit = min(limit or context, context) if before else limit or context
     tok = base.codec.tokenizer
     out = []
     for i, ids in enumerate(map(tok.framed, tok.encode_batch(list(texts)))):
@@ -29,7 +36,8 @@ def text_tokens(base: LoadedBase, texts: Sequence[str], limit: int | None = None
             raise DataError(f"row {i + 1} has no token", "give a text that is not empty")
         if len(ids) > limit:
             raise DataError(
-                f"row {i + 1} has {len(ids)} tokens, the limit is {limit}",
+                f"row {i + 1} has {len(ids)} tokens, the limit is {limit}"
+                + (f" behind the {before} of the adapter" if before else ""),
                 "shorten it, or raise max_length",
             )
         out.append(_given(ids, i))
@@ -112,14 +120,7 @@ def batch_tokens(device: torch.device) -> int:
 @torch.no_grad()
 def embeddings(base: LoadedBase, texts: Sequence[str], cfg: EmbeddingConfig, active: Active | None) -> Tensor:
     """Vectors of texts as a base that was made for it gives them, fp32 [N, D] on the CPU; long texts are cut to its limit."""
-    tok = base.codec.tokenizer
-    limit = min(cfg.limit or base.model.cfg.text.context, base.model.cfg.text.context)
-    room = max(0, limit - len(tok.framed([])))
-    read = [_given(tok.framed(ids[:room]), i) for i, ids in enumerate(tok.encode_batch(list(texts)))]
-    if any(not len(t) for t in read):
-        raise DataError("a text has no token", "give texts that are not empty")
-    if cfg.filled:
-        read = [_given(filled_up(base, t.ids.tolist(), limit), i) for i, t in enumerate(read)]
+    read = embedding_tokens(base, texts, cfg, base.model.leading(active, 1)[0])
     out: list[Tensor] = [torch.empty(0)] * len(read)
     for part in batches([len(t) for t in read], batch_tokens(base.model.device)):
         rows = text_batch([read[j] for j in part])
@@ -128,6 +129,23 @@ def embeddings(base: LoadedBase, texts: Sequence[str], cfg: EmbeddingConfig, act
         for j, row in zip(part, pooled(h_BTD, cols.doc >= 0, cfg).cpu(), strict=True):
             out[j] = row
     return torch.stack(out) if out else torch.empty(0, base.model.trunk.cfg.width)
+
+
+def embedding_tokens(
+    base: LoadedBase, texts: Sequence[str], cfg: EmbeddingConfig, before: int = 0
+) -> list[Tokens]:
+    """One Tokens a text, as it is read for a vector: framed, long ones cut to the limit, short ones filled up where the config says so; ids
+    by number from 0. before: places of the context that an adapter takes. Raises DataError for a text without a token."""
+    tok = base.codec.tokenizer
+    context = base.model.cfg.text.context - before
+    limit = min(cfg.limit or context, context)
+    room = max(0, limit - len(tok.framed([])))
+    read = [_given(tok.framed(ids[:room]), i) for i, ids in enumerate(tok.encode_batch(list(texts)))]
+    if any(not len(t) for t in read):
+        raise DataError("a text has no token", "give texts that are not empty")
+    if cfg.filled:
+        read = [_given(filled_up(base, t.ids.tolist(), limit), i) for i, t in enumerate(read)]
+    return read
 
 
 def filled_up(base: LoadedBase, ids: list[int], limit: int) -> list[int]:
@@ -144,18 +162,19 @@ def filled_up(base: LoadedBase, ids: list[int], limit: int) -> list[int]:
 def classify_scores(
     base: LoadedBase, cfg: AdapterConfig, name: str, texts: Sequence[str], active: Active | None
 ) -> tuple[tuple[str, ...], Tensor]:
-    """(labels, log-probabilities [N, C]) of texts under an adapter that classifies."""
+    """(labels, log-probabilities [N, C]) of texts under an adapter that classifies; of many labels each by itself."""
     if cfg.prompt is not None:
         return tuple(cfg.prompt.answers), answer_scores(base, cfg.prompt, texts)
     assert cfg.head is not None
     if cfg.head.reads != "text":
         raise UserError("the adapter classifies images", "give it files: base.classify_images([...])")
-    x = features(base, text_tokens(base, texts), cfg.head.pooling, active)
+    read = text_tokens(base, texts, before=base.model.leading(active, 1)[0])
+    x = features(base, read, cfg.head.pooling, active)
     head = base.model.heads[name]
     assert isinstance(head, Head)
     with torch.no_grad():
         z = head(x.to(head.weight_CP.device)).cpu()
-    return cfg.head.labels, z.log_softmax(-1)
+    return cfg.head.labels, F.logsigmoid(z) if cfg.head.gives == "many" else z.log_softmax(-1)
 
 
 def answer_scores(base: LoadedBase, prompt: PromptConfig, texts: Sequence[str]) -> Tensor:

@@ -92,11 +92,11 @@ class LoadedBase:
 
 
 def base_tensors(model: BaseModel) -> dict[str, torch.Tensor]:
-    """The base's own parameters: no adapter's deltas, no heads."""
+    """The base's own parameters: no adapter's deltas, no heads, nothing that leads."""
     return {
         name: p.detach()
         for name, p in model.named_parameters()
-        if ".deltas." not in name and not name.startswith("heads.")
+        if ".deltas." not in name and not name.startswith(("heads.", "leads."))
     }
 
 

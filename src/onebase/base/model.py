@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from onebase.base.config import BaseConfig
+from onebase.base.leads import Front, Prefix, SoftPrompt, fill
 from onebase.base.links import Connector, link_module
 from onebase.codec.audio.modules import AudioEnds
 from onebase.codec.image.modules import ImageEnds
@@ -42,6 +43,7 @@ class BaseModel(nn.Module):
         if cfg.storage is not None:
             self._keep_in(cfg.storage, take=False)
         self.heads = nn.ModuleDict()  # what adaptation puts on the hidden states; empty in a plain base
+        self.leads = nn.ModuleDict()  # what it puts before the first token; empty too
 
     @property
     def trunk(self) -> Trunk:
@@ -122,8 +124,9 @@ class BaseModel(nn.Module):
             assert isinstance(ends, Ends)
             ends.keep_in(storage, take=take)
 
-    def new_cache(self, batch: int, slots: int) -> Cache:
-        """An empty key-value cache for the text trunk."""
+    def new_cache(self, batch: int, slots: int, active: Active | None = None) -> Cache:
+        """An empty key-value cache for the text trunk, with room for `slots` tokens a row and what leads them."""
+        slots += sum(max(front.places_B, default=0) for front in self._fronts(active, batch))
         return Cache(self.trunk.cfg, batch, slots, self.device, self.compute_dtype)
 
     def hidden(
@@ -137,18 +140,70 @@ class BaseModel(nn.Module):
         memory: Memory | None = None,
         inserts: Tensor | None = None,
         taps: Sequence[int] = (),
+        impl: str = "auto",
     ) -> Out:
         """Hidden states of text; without columns every row is one document from position 0.
 
-        memory: what its cross-attention reads. inserts [N, D]: vectors that take the places of the connector's token, in order.
+        memory: what its cross-attention reads. inserts [N, D]: vectors that take the places of the connector's token, in order. Where an
+        active adapter leads (`leading`), it stands before the first token, the positions of the row's tokens begin behind it, and a
+        cache needs that many more slots; a row is then one document. Raises UserError where both do not fit in the context.
         """
         if cols is None:
             cols = Cols.simple(ids_BT.shape[0], ids_BT.shape[1], ids_BT.device)
+        before_B = self.leading(active, len(ids_BT))
+        first = cache is None or cache.cols is None
+        if led := any(before_B):
+            cols = self._behind(cols, before_B, first)
         x_BTD = self.text.embed(ids_BT, cols.pos, self.compute_dtype, active, cols.doc)
         if inserts is not None:
             x_BTD = self.inserted(x_BTD, ids_BT, inserts)
-        out: Out = self.trunk(x_BTD, cols, mask, cache=cache, active=active, memory=memory, taps=taps)
-        return out
+        if led and first:
+            x_BTD, cols, cache = self._led(x_BTD, cols, cache, active)
+        out: Out = self.trunk(
+            x_BTD, cols, mask, cache=cache, active=active, memory=memory, taps=taps, impl=impl
+        )
+        if (over := x_BTD.shape[1] - ids_BT.shape[1]) == 0:
+            return out
+        return Out(out.hidden[:, over:], {i: t_BTD[:, over:] for i, t_BTD in out.taps.items()})
+
+    def leading(self, active: Active | None, batch: int) -> list[int]:
+        """How many places active adapters take before the first token of each row of a batch (soft prompts, prefixes)."""
+        prefixes, softs = self._fronts(active, batch)
+        return [a + b for a, b in zip(prefixes.places_B, softs.places_B, strict=True)]
+
+    def _fronts(self, active: Active | None, batch: int) -> tuple[Front, Front]:
+        return Front(self.leads, Prefix, active, batch), Front(self.leads, SoftPrompt, active, batch)
+
+    def _behind(self, cols: Cols, before_B: Sequence[int], first: bool) -> Cols:
+        """The columns of tokens that stand behind what leads their rows."""
+        pos_BT = cols.pos + torch.tensor(before_B, device=cols.pos.device)[:, None]
+        pos_BT = torch.where(cols.doc >= 0, pos_BT, 0)
+        if first:
+            assert int(cols.doc.max()) <= 0, "what leads stands before one document a row"
+            if (longest := int(pos_BT.max()) + 1) > self.cfg.text.context:
+                raise UserError(
+                    f"{longest} tokens with the {max(before_B)} that the adapter puts first, the context is {self.cfg.text.context}",
+                    "shorten the text",
+                )
+        return Cols(pos_BT, cols.doc, cols.block)
+
+    def _led(
+        self, x_BTD: Tensor, cols: Cols, cache: Cache | None, active: Active | None
+    ) -> tuple[Tensor, Cols, Cache | None]:
+        """The input and columns of a trunk with the soft prompts in front, and the cache with the prefixes in it (a new one where none is
+        given and some act)."""
+        B = len(x_BTD)
+        prefixes, softs = self._fronts(active, B)
+        if softs.found:
+            front = softs.cols(prefixes.places_B, x_BTD.device)
+            made = softs.rows([s.vectors_PD for s in softs.found if isinstance(s, SoftPrompt)])
+            x_BTD = torch.cat((self.text.stem.placed(made, front.pos).to(x_BTD.dtype), x_BTD), 1)
+            cols = Cols.cat((front, cols))
+        if prefixes.found:
+            if cache is None:
+                cache = self.new_cache(B, x_BTD.shape[1], active)
+            fill(cache, prefixes, x_BTD.dtype, x_BTD.device)
+        return x_BTD, cols, cache
 
     def inserted(self, x_BTD: Tensor, ids_BT: Tensor, inserts_ND: Tensor) -> Tensor:
         """`x` with the vectors in the places of the connector's token. Raises UserError when there are not as many of both."""
@@ -208,7 +263,7 @@ class BaseModel(nn.Module):
     def groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
         """Trainable parameters by the kind that decides their optimizer: matrix, embed, head, other.
 
-        An adapter's rows of tokens go with the end they belong to.
+        An adapter's rows of tokens go with the end they belong to, and what leads a text with the embeddings.
         """
         found: dict[str, list[tuple[str, nn.Parameter]]] = {
             "matrix": [],
@@ -219,7 +274,7 @@ class BaseModel(nn.Module):
         for name, p in self.named_parameters():
             if not p.requires_grad:
                 continue
-            if name.endswith((".stem.weight", ".stem_KD")):
+            if name.endswith((".stem.weight", ".stem_KD")) or name.startswith("leads."):
                 found["embed"].append((name, p))
             elif name.endswith((".head.weight", ".head_KD")):
                 found["head"].append((name, p))

@@ -7,17 +7,19 @@ from typing import Annotated, Any
 
 import typer
 
-from onebase.cli import exchange, images, learn, records, speech, use
+from onebase.cli import apply, combine, exchange, images, learn, records, speech, use
 from onebase.cli.app import app
 from onebase.errors import UserError
 
-__all__ = ["app", "exchange", "images", "learn", "main", "records", "speech", "use"]
+__all__ = ["app", "apply", "combine", "exchange", "images", "learn", "main", "records", "speech", "use"]
 ORDER = [
     "demo",
     "pretrain",
     "plan",
     "adapt",
+    "combine",
     "eval",
+    "apply",
     "generate",
     "chat",
     "images",

@@ -61,23 +61,48 @@ def pretrain(
     epilog=example(
         "onebase adapt runs/demo/pretrain --data examples/opinions/train.jsonl --task classify --method head --out runs/opinions",
         "onebase adapt runs/demo/pretrain --data examples/chats.jsonl --task chat --method lora -o epochs=20 -o rank=16 --out runs/chat",
+        "onebase adapt runs/demo/pretrain --data reviews.tsv --column text=body --column label=stars --method head --dry-run",
     )
 )
 def adapt(
     ref: Ref,
-    out: Out,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder to write; not needed with --dry-run.")
+    ] = None,
     data: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             metavar="FILE",
-            help="jsonl, csv or parquet: text+label, prompt+completion, or messages. Not for method prompt.",
+            help="jsonl, json, csv, tsv, parquet or hf:org/name[:split], with the columns of the task. Not for method prompt.",
         ),
     ] = None,
-    task: Annotated[str, typer.Option(help="classify, complete or chat.")] = "classify",
-    method: Annotated[str, typer.Option(help="prompt, head, lora or full.")] = "lora",
+    column: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TASK=FILE",
+            help="What the task calls a column, and what the file calls it: text=body (repeatable).",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Do all that comes before step 1, show the ledger, memory and time, and stop. Writes nothing.",
+        ),
+    ] = False,
+    task: Annotated[str, typer.Option(help="classify, regress, tag, complete, chat or embed.")] = "classify",
+    method: Annotated[str, typer.Option(help="prompt, head, lora, soft, prefix or full.")] = "lora",
     option: Annotated[
         list[str] | None,
         typer.Option("-o", "--option", metavar="KEY=VALUE", help="Any option of Base.adapt, as YAML."),
+    ] = None,
+    test: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Test rows: refused when some are among the rows of --data."),
+    ] = None,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CODE", help="A finding of the token ledger to go on with (repeatable)."),
     ] = None,
     device: Device = "auto",
     dtype: DType = "auto",
@@ -89,14 +114,47 @@ def adapt(
 
     if data is None and method != "prompt":
         raise UserError(f"method {method} learns from data", "give --data FILE")
-    refuse_existing(out)
-    base = onebase.load(ref, device=device, dtype=dtype)
+    if out is None and not dry_run:
+        raise UserError(
+            "nothing says where the adapter goes", "give --out DIR, or --dry-run for a plan alone"
+        )
+    if out is not None:
+        refuse_existing(out)
+    columns = named_columns(column or [])
     options = parse_pairs(option or [])
+    if allow:
+        options["allow"] = [*options.get("allow", []), *allow]
+    base = onebase.load(ref, device=device, dtype=dtype)
+    if out is None or dry_run:
+        found = base.plan_adapt(data or [], task=task, method=method, test=test, columns=columns, **options)
+        say(found.text)
+        return
     adapter = base.adapt(
-        data or [], task=task, method=method, listeners=[Progress(f"{method} {task}")], tell=say, **options
+        data or [],
+        task=task,
+        method=method,
+        listeners=[Progress(f"{method} {task}")],
+        tell=say,
+        test=test,
+        columns=columns,
+        **options,
     )
     adapter.save(out)
     say(f"adapter: {out} ({adapter.bytes / 1024:.1f} KiB, {method}, for {base.fingerprint[:16]}...)")
+
+
+def named_columns(pairs: list[str]) -> dict[str, str]:
+    """`text=body` as what the task calls a column, and what the file calls it. Raises UserError."""
+    out: dict[str, str] = {}
+    for pair in pairs:
+        task, equals, name = pair.partition("=")
+        if not equals or not task.strip() or not name.strip() or task.strip() in out:
+            raise UserError(
+                f"--column {pair!r} " + ("names a column again" if equals else "is no TASK=FILE"),
+                "write for example --column text=body --column label=topic, each column once",
+            )
+        out[task.strip()] = name.strip()
+    return out
 
 
 @app.command(epilog=example("onebase plan recipes/124m.yaml", "onebase plan recipes/124m.yaml train.micro=8"))

@@ -20,7 +20,10 @@ def eval_(
     data: Annotated[Path, typer.Option(metavar="FILE", help="Labelled rows, completions, chats, or text.")],
     adapter: AdapterDir = None,
     task: Annotated[
-        str | None, typer.Option(help="classify, complete, chat or text (default: the adapter's, or text).")
+        str | None,
+        typer.Option(
+            help="classify, regress, tag, complete, chat, embed or text (default: the adapter's, or text)."
+        ),
     ] = None,
     train: Annotated[
         Path | None,

@@ -12,7 +12,7 @@ from onebase.api.pretraining import run_recipe
 from onebase.api.recipe import DataConfig, ObjectiveConfig, Recipe
 from onebase.artifact.files import MANIFEST
 from onebase.base.config import TextShape
-from onebase.codec.text.codec import ledger, render_ledger
+from onebase.codec.text.shown import ledger_rows, render_rows
 from onebase.config import to_dict
 from onebase.data import Dataset, TokenSet, prepare
 from onebase.demo import measure
@@ -93,7 +93,7 @@ def run_demo(
         facts={e.field: base.record.get(e.field) for e in base.record.events}
         | {"fingerprint": base.fingerprint},
         curve=read_log(out / "pretrain" / "log.jsonl"),
-        ledger=render_ledger(ledger(tokens, base.tokenizer)),
+        ledger=render_rows(ledger_rows(tokens, base.tokenizer)),
         stages=stages,
     )
     found = tasks(seed)

@@ -7,8 +7,9 @@ Percentile intervals after Efron and Tibshirani, "An Introduction to the Bootstr
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -117,6 +118,14 @@ def as_array(values: ArrayLike, name: str) -> Array:
             f"{name}: {int((~np.isfinite(v)).sum())} values are not finite", "look at the system's outputs"
         )
     return v
+
+
+def same_length(targets: Sequence[Any] | Array, predictions: Sequence[Any] | Array) -> None:
+    """Raise DataError unless there is one prediction for each target."""
+    if len(targets) != len(predictions):
+        raise DataError(
+            f"{len(targets)} targets and {len(predictions)} predictions", "give one prediction per target"
+        )
 
 
 def _draw(rng: np.random.Generator, rows: int, n: int) -> Array:

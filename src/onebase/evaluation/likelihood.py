@@ -36,7 +36,7 @@ def document_nats(
     """Score documents in pieces of `length` tokens (the base's context when not given), each piece after a BOS of its own, as in
     training. Where the base has no BOS, a piece stands after the last token of the one before it, and a document's first token is
     given, not predicted. Stops after `max_tokens`."""
-    length = length or base.model.cfg.text.context
+    length = length or base.model.cfg.text.context - base.model.leading(active, 1)[0]
     tok = base.codec.tokenizer
     pieces: list[list[int]] = []
     owner: list[int] = []

@@ -1,6 +1,7 @@
 """Metrics, each with a bootstrap interval. `METRICS` names them; `metric(name)` finds one.
 
-Label metrics take (targets, predictions); AUROC takes (targets 0/1, scores); the likelihoods take sums per document.
+Label metrics take (targets, predictions); AUROC and ECE take (targets 0/1, scores); the likelihoods take sums per document. Those of
+probabilities are in `chances`, of numbers in `values`, of spans in `spans`.
 """
 
 from __future__ import annotations
@@ -14,8 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from onebase.errors import DataError, UserError
-from onebase.evaluation.bootstrap import Array, Score, as_array, bootstrap, mean_score, ratio_score
+from onebase.errors import UserError
+from onebase.evaluation.bootstrap import Array, Score, bootstrap, mean_score, ratio_score, same_length
+from onebase.evaluation.chances import auroc as auroc
+from onebase.evaluation.chances import ece, macro_auroc, micro_f1
+from onebase.evaluation.spans import span_f1
+from onebase.evaluation.values import mae, spearman
 
 Label = str | int
 
@@ -27,7 +32,7 @@ def accuracy(targets: Sequence[Label], predictions: Sequence[Label], *, seed: in
 
 def correct(targets: Sequence[Label], predictions: Sequence[Label]) -> Array:
     """1.0 where the prediction equals the target, else 0.0: float64 [n], for paired comparison."""
-    _same_length(targets, predictions)
+    same_length(targets, predictions)
     return np.array([t == p for t, p in zip(targets, predictions, strict=True)], dtype=np.float64)
 
 
@@ -37,7 +42,7 @@ def macro_f1(targets: Sequence[Label], predictions: Sequence[Label], *, seed: in
     The classes are those among the targets or predictions; a resample that lost one of them averages over the rest, and a
     class that is predicted but never a target counts 0 (as in scikit-learn with zero_division=0).
     """
-    _same_length(targets, predictions)
+    same_length(targets, predictions)
     names = {label: i for i, label in enumerate(sorted({*targets, *predictions}, key=str))}
     is_target, is_predicted = _one_hot(targets, names), _one_hot(predictions, names)
     hit = is_target * is_predicted
@@ -58,37 +63,6 @@ def exact_match(targets: Sequence[str], predictions: Sequence[str], *, seed: int
 def exact(targets: Sequence[str], predictions: Sequence[str]) -> Array:
     """1.0 where the stripped texts are equal, else 0.0: float64 [n]."""
     return correct([t.strip() for t in targets], [p.strip() for p in predictions])
-
-
-def auroc(targets: Sequence[int] | Sequence[bool], scores: ArrayLike, *, seed: int = 0) -> Score:
-    """Chance that a positive gets a higher score than a negative, ties counting half, 0 to 1.
-
-    targets: 1/0 or True/False [n]; scores: float [n], higher = more positive. Raises DataError when one class is missing.
-    """
-    s = as_array(scores, "auroc")
-    _same_length(targets, s)
-    odd = set(targets) - {0, 1}
-    if odd:
-        raise DataError(
-            f"auroc: targets {sorted(map(str, odd))[:3]}", "give 1 for positive and 0 for negative"
-        )
-    y = np.array([float(t) for t in targets])
-    if not 0 < y.sum() < len(y):
-        raise DataError("auroc: the targets have one class only", "give test examples of both classes")
-    order = np.argsort(s, kind="stable")
-    y = y[order]
-    starts = np.flatnonzero(np.r_[True, np.diff(s[order]) != 0])  # first place of each run of equal scores
-
-    def statistic(w: Array) -> Array:
-        w = w[:, order]
-        pos = np.add.reduceat(w * y, starts, axis=1)
-        neg = np.add.reduceat(w * (1 - y), starts, axis=1)
-        below = np.cumsum(neg, axis=1) - neg
-        pairs = pos.sum(1) * neg.sum(1)
-        won = (pos * (below + 0.5 * neg)).sum(1)
-        return np.asarray(np.divide(won, pairs, out=np.full_like(won, np.nan), where=pairs > 0))
-
-    return bootstrap("auroc", statistic, len(y), seed=seed)
 
 
 def bits_per_byte(nll_nats_per_doc: ArrayLike, bytes_per_doc: ArrayLike, *, seed: int = 0) -> Score:
@@ -114,7 +88,7 @@ def rouge_l_each(targets: Sequence[str], predictions: Sequence[str]) -> Array:
 
     Lin (2004), "ROUGE", with beta = 1; words are lower-case runs of letters and digits, unstemmed.
     """
-    _same_length(targets, predictions)
+    same_length(targets, predictions)
     return np.array([_rouge_l(_words(t), _words(p)) for t, p in zip(targets, predictions, strict=True)])
 
 
@@ -122,12 +96,18 @@ METRICS: Mapping[str, Callable[..., Score]] = {
     "accuracy": accuracy,
     "macro_f1": macro_f1,
     "exact_match": exact_match,
+    "micro_f1": micro_f1,
     "auroc": auroc,
+    "macro_auroc": macro_auroc,
+    "ece": ece,
+    "mae": mae,
+    "spearman": spearman,
+    "span_f1": span_f1,
     "bits_per_byte": bits_per_byte,
     "nats_per_token": nats_per_token,
     "rouge_l": rouge_l,
 }
-LOWER_IS_BETTER = frozenset({"bits_per_byte", "nats_per_token"})
+LOWER_IS_BETTER = frozenset({"bits_per_byte", "nats_per_token", "ece", "mae"})
 # One value per example, for paired comparison; the likelihoods pass their sums and weights themselves.
 PER_EXAMPLE: Mapping[str, Callable[[Sequence[Any], Sequence[Any]], Array]] = {
     "accuracy": correct,
@@ -145,13 +125,6 @@ def metric(name: str) -> Callable[..., Score]:
         f"there is no metric {name!r}",
         f"did you mean {near[0]!r}?" if near else f"the metrics are: {', '.join(METRICS)}",
     )
-
-
-def _same_length(targets: Sequence[Any], predictions: Sequence[Any] | Array) -> None:
-    if len(targets) != len(predictions):
-        raise DataError(
-            f"{len(targets)} targets and {len(predictions)} predictions", "give one prediction per target"
-        )
 
 
 def _one_hot(labels: Sequence[Label], names: Mapping[Label, int]) -> Array:

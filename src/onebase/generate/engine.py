@@ -46,7 +46,7 @@ class Decoder:
         active: Active | None = None,
         inserts: Sequence[Tensor | None] | None = None,
     ) -> None:
-        check_prompts(base, prompts)
+        check_prompts(base, prompts, active=active)
         self._inserts = list(inserts or ())
         each = (
             [sampling or Sampling()] * len(prompts)
@@ -64,15 +64,17 @@ class Decoder:
             tokenizer.vocab_size, cfg.vocab_size
         )  # a padded vocabulary has ids that mean nothing
         self._closing = tokenizer.closing
+        before = base.model.leading(active, len(prompts))
+        taken = [len(p) + n for p, n in zip(prompts, before, strict=True)]
         self._rows = [
             _Row(
                 i,
                 s,
-                min(s.max_tokens, room(base.model.trunk.cfg, cfg.context, len(p)) - len(p)),
+                min(s.max_tokens, room(base.model.trunk.cfg, cfg.context, n) - n),
                 # An answer to a prompt that ends in text goes on with that text.
                 TextStream(tokenizer, s.stop, start=p[-1] in tokenizer.hidden),
             )
-            for i, (p, s) in enumerate(zip(prompts, each, strict=True))
+            for i, (p, n, s) in enumerate(zip(prompts, taken, each, strict=True))
         ]
         self._sampler = Sampler(each, self._device)
         self._next, self._cols = _left_padded(prompts, self._device)
@@ -80,7 +82,7 @@ class Decoder:
         self._pos = torch.tensor([[len(p)] for p in prompts], device=self._device)
         self._doc = torch.zeros_like(self._pos)
         slots = longest + max((r.left for r in self._rows), default=0)
-        self._cache = base.model.new_cache(len(prompts), slots)
+        self._cache = base.model.new_cache(len(prompts), slots, active)
 
     @property
     def live(self) -> bool:
@@ -110,12 +112,17 @@ class Decoder:
 
     def _logits(self) -> Tensor:
         """fp32 [B, V] after the newest token of each row."""
-        x_BTD = self._model.text.embed(self._next, self._cols.pos, self._model.compute_dtype, self._active)
-        if given := [x for x in self._inserts if x is not None]:  # row by row, as they are put in
-            x_BTD = self._model.inserted(x_BTD, self._next, torch.cat(given))
+        given = [x for x in self._inserts if x is not None]  # row by row, as they are put in
         self._inserts = []  # they are of the prompts, not of what follows
         # Always SDPA: what suits training (compiled per shape) would be made anew for every length of the cache.
-        out = self._model.trunk(x_BTD, self._cols, cache=self._cache, active=self._active, impl="sdpa")
+        out = self._model.hidden(
+            self._next,
+            self._cols,
+            cache=self._cache,
+            active=self._active,
+            inserts=torch.cat(given) if given else None,
+            impl="sdpa",
+        )
         return self._model.text.logits(out.hidden[:, -1], self._active)
 
     def _piece(self, row: _Row, id: int, logprobs: tuple[float, ...], top: tuple[Top, ...]) -> Piece:
@@ -237,7 +244,7 @@ def generate(
 
     Raises PromptTooLong or UserError before any work is done.
     """
-    check_prompts(base, prompts)
+    check_prompts(base, prompts, active=active)
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     done: dict[int, Completion] = {}
     for start in range(0, len(order), batch):

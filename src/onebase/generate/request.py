@@ -6,6 +6,7 @@ from typing import Literal
 
 from onebase.base.folder import LoadedBase
 from onebase.errors import UserError
+from onebase.model.proj import Active
 
 Finish = Literal["stop", "length"]
 Top = tuple[tuple[int, float], ...]
@@ -45,14 +46,17 @@ class Completion:
     top: tuple[Top, ...] = ()
 
 
-def check_prompts(base: LoadedBase, prompts: Sequence[Sequence[int]], *, room: int = 1) -> None:
+def check_prompts(
+    base: LoadedBase, prompts: Sequence[Sequence[int]], *, room: int = 1, active: Active | None = None
+) -> None:
     """Refuse prompts that cannot be continued: empty, of unknown ids, or without `room` free tokens in the context.
 
-    Raises PromptTooLong or UserError, naming the prompt by number when there are several.
+    What an active adapter puts before a prompt counts. Raises PromptTooLong or UserError, naming the prompt by number when there are several.
     """
     cfg = base.model.cfg.text
     if base.model.trunk.cfg.direction != "causal":
         raise UserError("this base reads in both directions and predicts no next token", "use a causal base")
+    before = base.model.leading(active, len(prompts))
     for n, prompt in enumerate(prompts, 1):
         name = f"prompt {n} of {len(prompts)}" if len(prompts) > 1 else "the prompt"
         if not len(prompt):
@@ -68,10 +72,12 @@ def check_prompts(base: LoadedBase, prompts: Sequence[Sequence[int]], *, room: i
                 f"{name} has a token id outside 0 .. {cfg.vocab_size - 1}",
                 "encode it with this base's tokenizer",
             )
-        if len(prompt) + room > cfg.context:
+        taken = len(prompt) + before[n - 1]
+        if taken + room > cfg.context:
             answer = ", and the answer needs at least one of them" if room else ""
-            over = len(prompt) + room - cfg.context
+            over = taken + room - cfg.context
+            adapter = f", the adapter puts {before[n - 1]} before it" if before[n - 1] else ""
             raise PromptTooLong(
-                f"{name} has {len(prompt)} tokens; the context of this base is {cfg.context} tokens{answer}",
+                f"{name} has {len(prompt)} tokens{adapter}; the context of this base is {cfg.context} tokens{answer}",
                 f"shorten the prompt by {over} token{'s' * (over > 1)} or more, or use a base with a longer context",
             )

@@ -29,7 +29,7 @@ def score(
     The same numbers as training's loss and the engine's `logprobs`; all logits are never held. Raises PromptTooLong for ids
     beyond the context, UserError for none or unknown ones.
     """
-    check_prompts(base, ids_list, room=0)
+    check_prompts(base, ids_list, room=0, active=active)
     model, ends = base.model, base.model.text
     out: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(ids_list)
     for index in batches([len(ids) for ids in ids_list], batch_tokens):
@@ -43,6 +43,9 @@ def score(
         # Padding stands behind the last token of its row, where no causal mask looks, so no row needs one of its own.
         cols = Cols.simple(len(index), T, model.device)
         here = rows_of(active, index)
+        if any(model.leading(here, len(index))):  # whose positions must not run beyond the context
+            lengths = torch.tensor([len(ids_list[i]) for i in index], device=model.device)
+            cols = Cols.padded(lengths, T)
         h_BTD = model.hidden(ids_BT.to(model.device), cols, active=here).hidden
         logp_BT = np.zeros((len(index), T), np.float32)
         for rows, weight_VD in ends.head_weights(here, len(index)):

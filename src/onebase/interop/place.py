@@ -124,7 +124,7 @@ def _equal(theirs: Tensor, ours: Tensor, rows: int = 1024) -> bool:
     """Are the numbers the same once in our number format? Some rows at a time: a matrix of embeddings may be most of a model."""
     if theirs.shape != ours.shape:
         return False
-    parts = zip(theirs.split(rows), ours.split(rows), strict=True)
+    parts = zip(torch.split(theirs, rows), torch.split(ours, rows), strict=True)
     return all(torch.equal(a.to(b.dtype), b) for a, b in parts)
 
 

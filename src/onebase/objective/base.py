@@ -70,6 +70,12 @@ class Objective(Protocol):
         ...
 
 
+def takes_whole_step(objective: Objective) -> bool:
+    """Whether the loss is no sum over rows, so that all rows of a step must be one batch: an objective says so by an attribute
+    `whole_step`, and saves memory by itself (`objective.contrastive`)."""
+    return bool(getattr(objective, "whole_step", False))
+
+
 def count_sources(rows: Sequence[Row]) -> dict[str, int]:
     """Tokens by source name."""
     found: dict[str, int] = {}

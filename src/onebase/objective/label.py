@@ -84,3 +84,41 @@ class Label:
         return {
             "label": (F.cross_entropy(z_BC, batch.targets["label"], reduction="sum"), batch.counts["label"])
         }
+
+
+@dataclass(frozen=True)
+class ManyLabels:
+    """Binary cross-entropy of each label by itself, the mean over texts and labels. A row is one text; `targets` gives the numbers of the
+    labels that each text id has, of `labels` in all."""
+
+    head: str
+    targets: dict[str, tuple[int, ...]]
+    labels: int
+    pooling: Pooling = "last"
+    active: Active | None = None
+    reserve: int = 0
+
+    def batch(self, rows: Sequence[Row], first: int) -> Batch:
+        texts = [row[0] for row in rows]
+        return Batch(
+            inputs={"text": text_batch(texts)},
+            targets={"labels": marks([self.targets[t.id] for t in texts], self.labels)},
+            counts={"labels": len(texts) * self.labels},
+            ids=tuple(t.id for t in texts),
+            sources=count_sources(rows),
+        )
+
+    def losses(self, base: BaseModel, batch: Batch) -> Losses:
+        read = batch.inputs["text"]
+        h_BTD = base.hidden(read.ids_BT, read.cols, active=self.active).hidden
+        z_BC = base.heads[self.head](pool(h_BTD, read.cols.doc, self.pooling))
+        loss = F.binary_cross_entropy_with_logits(z_BC, batch.targets["labels"], reduction="sum")
+        return {"labels": (loss, batch.counts["labels"])}
+
+
+def marks(has: Sequence[Sequence[int]], labels: int) -> Tensor:
+    """1 where a text has a label, fp32 [B, C]; `has`: the label numbers of each text."""
+    out_BC = torch.zeros(len(has), labels)
+    for b, numbers in enumerate(has):
+        out_BC[b, list(numbers)] = 1.0
+    return out_BC

@@ -184,7 +184,7 @@ class _Server:
         sampling: Sampling,
         active: Active | None,
     ) -> Response:
-        check_prompts(self.base, prompts, room=min(1, sampling.max_tokens))
+        check_prompts(self.base, prompts, room=min(1, sampling.max_tokens), active=active)
         answer = Answer(
             kind, asked.model, self.fingerprint, self.base.codec.tokenizer, sum(map(len, prompts))
         )

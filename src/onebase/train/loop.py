@@ -18,7 +18,7 @@ from onebase.data.order import split
 from onebase.errors import UserError
 from onebase.model.device import compute_dtype
 from onebase.model.memory import keep_freed_memory
-from onebase.objective.base import Batch, Objective, Row, count_sources
+from onebase.objective.base import Batch, Objective, Row, count_sources, takes_whole_step
 from onebase.train.checkpoint import (
     RunState,
     check_identity,
@@ -100,6 +100,11 @@ def run(job: Job) -> Result:
     cfg = job.train
     par = job.parallel or Parallel(0, 1, job.model.device)
     micro_rows(cfg, par)  # refuses what cannot be shared, before anything is done
+    if par.world > 1 and takes_whole_step(job.objective):
+        raise UserError(
+            f"this objective compares all rows of a step, and {par.world} processes share them",
+            "run it in one process",
+        )
     identity = job.identity | {
         "data": job.rows.digest,
         "recipe": _recipe_digest(cfg),
@@ -226,7 +231,7 @@ class _Ahead:
         rows = self.job.rows.rows(step)
         mine = split(rows, self.par.rank, self.par.world)
         first = step * cfg.rows + len(rows) * self.par.rank // self.par.world
-        size = micro_rows(cfg, self.par)
+        size = len(mine) if takes_whole_step(self.job.objective) else micro_rows(cfg, self.par)
         batches = [self.job.objective.batch(mine[i : i + size], first + i) for i in range(0, len(mine), size)]
         return batches, count_sources(rows)
 

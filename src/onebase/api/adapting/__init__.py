@@ -5,16 +5,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from onebase.adapt.folder import AdapterParts
-from onebase.api.adapting import classify, generate
+from onebase.api.adapting import classify, embed, generate, reading, regress, tag
 from onebase.api.adapting.job import Adapting, Data, rows_hash
 from onebase.api.options import AdaptOptions
 from onebase.base.folder import LoadedBase
+from onebase.data import read_rows
 from onebase.errors import UserError
 from onebase.train.listen import Listener
 
-__all__ = ["METHODS", "TASKS", "Data", "adapt", "rows_hash"]
+__all__ = ["METHODS", "TASKS", "Data", "adapt", "prepared", "rows_hash"]
 
-METHODS = ("prompt", "head", "lora", "full")
+METHODS = ("prompt", "head", "lora", "soft", "prefix", "full")
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Task:
 
 
 _WRITES = Task(
-    {"lora": generate.by_steps, "full": generate.by_steps},
+    dict.fromkeys(("lora", "soft", "prefix", "full"), generate.by_steps),
     {
         "prompt": "a prompt alone learns nothing of a text: put the instruction into the prompt itself (onebase generate, onebase chat)",
         "head": "a head says which of some labels, it writes no text",
@@ -40,13 +41,27 @@ TASKS: dict[str, Task] = {
         {
             "prompt": classify.by_prompt,
             "head": classify.by_head,
-            "lora": classify.by_steps,
-            "full": classify.by_steps,
+            **dict.fromkeys(("lora", "soft", "prefix", "full"), classify.by_steps),
         },
         images=("head",),
     ),
+    "regress": Task(
+        {"head": regress.by_head, **dict.fromkeys(("lora", "soft", "prefix", "full"), regress.by_steps)},
+        {"prompt": "a prompt gives each of some answers a probability, no number"},
+    ),
+    "tag": Task(
+        {"head": tag.by_head, **dict.fromkeys(("lora", "soft", "prefix", "full"), tag.by_steps)},
+        {"prompt": "a prompt gives each of some answers a probability, no places in a text"},
+    ),
     "complete": _WRITES,
     "chat": _WRITES,
+    "embed": Task(
+        dict.fromkeys(("lora", "soft", "prefix", "full"), embed.by_steps),
+        {
+            "prompt": "a prompt gives each of some answers a probability, no vectors",
+            "head": "a head says which of some labels, it gives no vectors",
+        },
+    ),
 }
 
 
@@ -59,8 +74,39 @@ def adapt(
     options: AdaptOptions,
     listeners: Sequence[Listener] = (),
     tell: Any = None,
+    test: Data | None = None,
+    columns: Mapping[str, str] | None = None,
 ) -> AdapterParts:
     """Make an adapter of `base` from `data`; the base is left as it was. Raises UserError for what does not fit."""
+    job, maker = prepared(
+        base,
+        data,
+        task=task,
+        method=method,
+        options=options,
+        listeners=listeners,
+        tell=tell,
+        test=test,
+        columns=columns,
+    )
+    return maker(job)
+
+
+def prepared(
+    base: LoadedBase,
+    data: Data,
+    *,
+    task: str,
+    method: str,
+    options: AdaptOptions,
+    listeners: Sequence[Listener] = (),
+    tell: Any = None,
+    test: Data | None = None,
+    columns: Mapping[str, str] | None = None,
+) -> tuple[Adapting, Callable[[Adapting], AdapterParts]]:
+    """The job with its rows read, and what makes its adapter. Raises UserError for what does not fit.
+
+    columns: what the data (and the test rows) call a column, by what the task calls it."""
     if task not in TASKS:
         raise UserError(f"task {task!r} is not known", f"tasks: {', '.join(TASKS)}")
     if method not in METHODS:
@@ -76,5 +122,7 @@ def adapt(
             f"this base reads no text, only {', '.join(sorted(base.model.cfg.codecs))}",
             "images are learnt from by task classify with method head",
         )
-    job = Adapting(base, data, task, method, options, tuple(listeners), tell or (lambda _: None))
-    return chosen.makers[method](job)
+    rows = reading.read(base, data, task, method, options, columns)
+    test = read_rows(test, (), columns=columns) if test is not None and columns else test
+    job = Adapting(base, rows, task, method, options, tuple(listeners), tell or (lambda _: None), test)
+    return job, chosen.makers[method]

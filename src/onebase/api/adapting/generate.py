@@ -7,39 +7,58 @@ import numpy as np
 from onebase.adapt.config import AdapterConfig
 from onebase.adapt.folder import AdapterParts, bound_to
 from onebase.api.adapting.job import Adapting, data_facts
-from onebase.api.adapting.learning import ROWS_RATE, learn, learner, train_config
-from onebase.api.texts import chat_rows, completion_rows
-from onebase.codec.text.codec import check_tokens, ledger, render_ledger
+from onebase.api.adapting.learning import learn, learner, train_config
+from onebase.api.adapting.ledgers import COLUMNS, check_written, written
 from onebase.codec.text.sample import Tokens
 from onebase.codec.text.tokenizer import Tokenizer
 from onebase.data import RowPlan, TokenSet, read_rows
+from onebase.data.singles import SinglesPlan
 from onebase.objective.next_token import NextToken
 
-RATES = {"lora": 2e-3, "full": 3e-4}
+RATES = {"lora": 2e-3, "soft": 1e-3, "prefix": 1e-3, "full": 3e-4}
 """AdamW's peak rate by method, where none is given."""
 
 
 def by_steps(job: Adapting) -> AdapterParts:
     """Next-token prediction on the supervised tokens alone."""
     o, base = job.options, job.base
-    rows = read_rows(job.data, ("prompt", "completion") if job.task == "complete" else ("messages",))
-    tokens = completion_rows(base, rows) if job.task == "complete" else chat_rows(base, rows)
-    check_tokens(tokens, base.codec.tokenizer)
-    job.tell("what will be learnt, between « »:\n" + render_ledger(ledger(tokens, base.codec.tokenizer)))
-    length = o.max_length or base.model.cfg.text.context
-    used = sum(len(t.ids) for t in tokens)
-    per_step = max(1, min(o.rows, used // length // 4))
-    tokenset = TokenSet.from_tokens(tokens, alike=base.codec.tokenizer.roles.chat_framed)
-    plan = RowPlan(tokenset, length, per_step, o.seed, long="refuse")
-    steps = max(1, round(o.epochs * plan.rows_per_epoch / per_step))
-    facts = data_facts(rows) | {"data.tokens": (used, "counted")}
-    rate = ROWS_RATE if job.method != "full" else 1.0
-    train = train_config(o, steps, per_step, length, default_lr=RATES[job.method], rows_rate=rate)
+    rows = read_rows(job.data, COLUMNS[job.task])
+    tokens = written(job, rows)
+    facts = (
+        data_facts(rows)
+        | check_written(job, tokens)
+        | {"data.tokens": (sum(len(t.ids) for t in tokens), "counted")}
+    )
     with learner(job, _specials(tokens, base.codec.tokenizer)) as found:
+        plan, length, steps = _plan(job, tokens, found.before)
+        train = train_config(
+            o,
+            steps,
+            plan.rows_per_step,
+            found.before + length,
+            default_lr=RATES[job.method],
+            rows_rate=found.rate,
+        )
         facts |= learn(job, NextToken(length, found.active), plan, train, found.params)
         tensors = found.tensors()
     cfg = AdapterConfig(method=job.method, task=job.task, base=bound_to(base), **found.fields)  # type: ignore[arg-type]
     return job.parts(cfg, tensors, facts)
+
+
+def _plan(job: Adapting, tokens: Sequence[Tokens], before: int) -> tuple[RowPlan | SinglesPlan, int, int]:
+    """The rows, their length and the number of steps. Samples are packed, but where something stands before each: then one is a row."""
+    o, base = job.options, job.base
+    length = o.max_length or base.model.cfg.text.context
+    tokenset = TokenSet.from_tokens(tokens, alike=base.codec.tokenizer.roles.chat_framed)
+    if before:
+        length = min(length, base.model.cfg.text.context - before)
+        RowPlan(tokenset, length, 1, o.seed, long="refuse")  # says which samples are too long
+        per_step = max(1, min(o.rows, len(tokens) // 4))
+        singles = SinglesPlan(tokens, per_step, o.seed)
+        return singles, max(len(t.ids) for t in tokens), max(1, round(o.epochs * len(tokens) / per_step))
+    per_step = max(1, min(o.rows, sum(len(t.ids) for t in tokens) // length // 4))
+    plan = RowPlan(tokenset, length, per_step, o.seed, long="refuse")
+    return plan, length, max(1, round(o.epochs * plan.rows_per_epoch / per_step))
 
 
 def _specials(tokens: Sequence[Tokens], tokenizer: Tokenizer) -> tuple[int, ...]:

@@ -1,7 +1,7 @@
 """What the makers of adapters share: the request, the clock and the record."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,10 @@ from onebase.artifact.files import canonical_json, sha256_bytes
 from onebase.artifact.record import Record, machine_facts, version_facts
 from onebase.base.folder import LoadedBase
 from onebase.config import to_dict
-from onebase.data import read_rows
+from onebase.data import Rows, read_rows
 from onebase.errors import DataError
 from onebase.train.listen import Listener
+from onebase.train.loop import Job, Result, run
 
 Data = str | Path | Sequence[dict[str, Any]]
 Facts = dict[str, tuple[Any, str]]
@@ -35,9 +36,12 @@ class Adapting:
         options: AdaptOptions,
         listeners: tuple[Listener, ...],
         tell: Any,
+        test: Data | None = None,
     ) -> None:
         self.base, self.data, self.task, self.method = base, data, task, method
         self.options, self.listeners, self.tell = options, listeners, tell
+        self.test = test
+        self.run: Callable[[Job], Result] = run
         self.began = time.perf_counter()
 
     def labelled(self, column: str = "text") -> tuple[list[dict[str, Any]], tuple[str, ...]]:
@@ -61,6 +65,10 @@ class Adapting:
         record.add("method", self.method, "stated by the user")
         record.add("config.adapter", to_dict(config), "stated by the user")
         record.add("config.options", to_dict(self.options), "stated by the user")
+        if isinstance(self.data, Rows) and self.data.columns:
+            record.add("data.columns", dict(self.data.columns), "stated by the user")
+        if isinstance(self.data, Rows) and self.data.source:
+            record.add("data.source", dict(self.data.source), "as the Hub says")
         for name, (value, origin) in facts.items():
             record.add(name, value, origin)
         record.add("seconds", round(time.perf_counter() - self.began, 3), "measured")

@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from onebase.adapt import lora
+from onebase.adapt import lora, prefix, soft
 from onebase.adapt.folder import adapter_tensors, detach
 from onebase.adapt.lora import LoraConfig
+from onebase.adapt.prefix import PrefixConfig
+from onebase.adapt.soft import SoftConfig
 from onebase.api.adapting.job import Adapting, Facts
 from onebase.api.options import AdaptOptions
 from onebase.base.config import base_flops
@@ -20,7 +22,7 @@ from onebase.errors import UserError
 from onebase.model.proj import Active
 from onebase.objective.base import Objective
 from onebase.train.config import AdamWConfig, ScheduleConfig, TrainConfig
-from onebase.train.loop import Job, Rows, run
+from onebase.train.loop import Job, Rows
 from onebase.train.signals import Stopped
 
 SCRATCH = "__adapting"
@@ -29,19 +31,27 @@ ROWS_RATE = 3.0
 """Rate of the rows of tokens as a multiple of LoRA's: about the head's rate in pretraining, for they start as untaught. At LoRA's own
 rate a base of width 64 needs 120 steps to learn to end an answer, at this one 60; widths 384 and 768 learn it in 18."""
 
+SOFT_RATE, PREFIX_RATE = 300.0, 100.0
+"""Rate of soft prompts and prefixes as a multiple of all else's, times the root mean square of what they start from, as Adafactor's rate (0.3
+in the paper on soft prompts) is: embeddings are near 0.02 in one base and near 1 in another."""
+
 
 @dataclass(frozen=True)
 class Learner:
     """What a method has put on the base under SCRATCH.
 
     params: what learns. active: how it acts in a forward. fields: the fields of AdapterConfig that say what it is. tensors: those of the
-    adapter as they are now, a head's among them where there is one.
+    adapter as they are now, a head's among them where there is one. before: places that it takes before the first token of a row, which is
+    then one sample. rate: that of what learns at the codec's ends, or before the text, as a
+    multiple of all else's.
     """
 
     params: list[nn.Parameter]
     active: Active | None
     fields: dict[str, Any]
     tensors: Callable[[], dict[str, Tensor]]
+    before: int = 0
+    rate: float = 1.0
 
 
 @contextmanager
@@ -58,9 +68,54 @@ def learner(job: Adapting, tokens: tuple[int, ...] = ()) -> Iterator[Learner]:
 @contextmanager
 def _lora(job: Adapting, tokens: tuple[int, ...]) -> Iterator[Learner]:
     o = job.options
-    cfg = LoraConfig(rank=o.rank, alpha=o.alpha, sites=o.sites, tokens=tokens)
+    more = {k: getattr(o, k) for k in ("ranks", "alphas", "rslora", "dora")}
+    cfg = LoraConfig(rank=o.rank, alpha=o.alpha, sites=o.sites, tokens=tokens, **more)
     params = lora.inject(job.base.model, SCRATCH, cfg, o.seed)
-    yield Learner(params, Active.all_rows(SCRATCH), {"lora": cfg}, lambda: adapter_tensors(job.base, SCRATCH))
+    active = Active.all_rows(SCRATCH)
+    yield Learner(params, active, {"lora": cfg}, lambda: adapter_tensors(job.base, SCRATCH), rate=ROWS_RATE)
+
+
+@contextmanager
+def _soft(job: Adapting, tokens: tuple[int, ...]) -> Iterator[Learner]:
+    cfg = SoftConfig(virtual=job.options.virtual)
+    params = soft.inject(job.base.model, SCRATCH, _started(job))
+    yield _leading(job, params, {"soft": cfg}, SOFT_RATE)
+
+
+@contextmanager
+def _prefix(job: Adapting, tokens: tuple[int, ...]) -> Iterator[Learner]:
+    cfg = PrefixConfig(virtual=job.options.virtual)
+    params = prefix.inject(job.base.model, SCRATCH, _started(job))
+    yield _leading(job, params, {"prefix": cfg}, PREFIX_RATE)
+
+
+def _leading(job: Adapting, params: list[nn.Parameter], fields: dict[str, Any], rate: float) -> Learner:
+    size = torch.cat([p.detach().flatten() for p in params]).square().mean().sqrt()
+    return Learner(
+        params,
+        Active.all_rows(SCRATCH),
+        fields,
+        lambda: adapter_tensors(job.base, SCRATCH),
+        before=job.options.virtual,
+        rate=rate * float(size.clamp(min=1e-6)),
+    )
+
+
+def _started(job: Adapting) -> Tensor:
+    """The tokens [P] that virtual ones start from: of the given text (again and again, or its first), or drawn by seed."""
+    o, tokenizer = job.options, job.base.codec.tokenizer
+    context = job.base.model.cfg.text.context
+    if o.virtual > context - 2:
+        raise UserError(
+            f"{o.virtual} virtual tokens leave no room in a context of {context}", "give fewer: -o virtual=N"
+        )
+    if o.soft_text is None:
+        names = min(tokenizer.vocab_size, job.base.model.cfg.text.vocab_size)
+        return torch.randint(names, (o.virtual,), generator=torch.Generator().manual_seed(o.seed))
+    ids = tokenizer.encode(o.soft_text)
+    if not ids:
+        raise UserError("'soft_text' has no token", "give some text, or leave it out")
+    return torch.tensor([ids[i % len(ids)] for i in range(o.virtual)])
 
 
 @contextmanager
@@ -88,6 +143,8 @@ def _full(job: Adapting, tokens: tuple[int, ...]) -> Iterator[Learner]:
 
 LEARNERS: dict[str, Callable[[Adapting, tuple[int, ...]], AbstractContextManager[Learner]]] = {
     "lora": _lora,
+    "soft": _soft,
+    "prefix": _prefix,
     "full": _full,
 }
 """By method: what learns by steps."""
@@ -123,7 +180,7 @@ def learn(
     for p in learnt:
         p.requires_grad_(True)
     try:
-        result = run(Job(model, objective, rows, train, listeners=job.listeners))
+        result = job.run(Job(model, objective, rows, train, listeners=job.listeners))
     finally:
         model.compute_dtype = kept
         for p in learnt:

@@ -1,0 +1,74 @@
+"""Prefix tuning (Li and Liang, 2101.00190): keys and values learnt in the place of a prompt's, in every block. P virtual tokens, G key
+heads, H head features.
+
+The paper learns them through a small network, for keys drawn at random learn unsteadily. Here they start as those that the base itself
+makes of tokens (its section 7.3), which needs no such network.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from onebase.adapt.soft import check_virtual
+from onebase.base.leads import Prefix
+from onebase.base.model import BaseModel
+from onebase.config import config
+from onebase.errors import ConfigError
+
+
+@config
+class PrefixConfig:
+    """`virtual`: how many keys and values stand before a text in each block; they count against the base's context."""
+
+    virtual: int = 16
+
+    def __post_init__(self) -> None:
+        check_virtual(self.virtual)
+
+
+@torch.no_grad()
+def inject(model: BaseModel, name: str, ids: Tensor) -> list[nn.Parameter]:
+    """Attach a prefix that starts as the keys and values that the base makes of the tokens `ids` [P]; returns its parameters."""
+    cache = model.new_cache(1, len(ids))
+    model.hidden(ids.to(model.device)[None], cache=cache)
+    lead = Prefix(
+        [layer.k[0].transpose(0, 1).float().clone() for layer in cache.layers],
+        [layer.v[0].transpose(0, 1).float().clone() for layer in cache.layers],
+    )
+    model.leads[name] = lead
+    return list(lead.parameters())
+
+
+def owns(key: str) -> bool:
+    """See `tensors`."""
+    return key.startswith("prefix.")
+
+
+def tensors(model: BaseModel, name: str) -> dict[str, Tensor]:
+    """`prefix.N.k` and `prefix.N.v` [P, G, H] of block N; keys as they are in the cache, turned to positions 0 .. P - 1."""
+    if name not in model.leads or not isinstance(lead := model.leads[name], Prefix):
+        return {}
+    made = (("k", lead.keys), ("v", lead.values))
+    return {f"prefix.{i}.{kind}": t.detach() for kind, each in made for i, t in enumerate(each)}
+
+
+def put(model: BaseModel, name: str, cfg: PrefixConfig, found: dict[str, Tensor]) -> None:
+    """Attach saved keys and values. Raises ConfigError naming one that does not fit the base or the config."""
+    shapes = [(cfg.virtual, b.attn.kv_heads, b.attn.head_dim) for b in model.trunk.cfg.blocks]
+    wanted = {f"prefix.{i}.{kind}": shape for i, shape in enumerate(shapes) for kind in "kv"}
+    bad = [
+        k for k in sorted(wanted.keys() | found.keys()) if k not in found or found[k].shape != wanted.get(k)
+    ]
+    if bad:
+        raise ConfigError(
+            f"prefix tensor {bad[0]!r} does not fit this base", "use the base the adapter was made for"
+        )
+    n = range(len(shapes))
+    model.leads[name] = Prefix(
+        [found[f"prefix.{i}.k"].clone() for i in n], [found[f"prefix.{i}.v"].clone() for i in n]
+    )
+
+
+def remove(model: BaseModel, name: str) -> None:
+    """Take it off."""
+    if name in model.leads and isinstance(model.leads[name], Prefix):
+        del model.leads[name]

@@ -1,0 +1,82 @@
+"""Spans of a text as tags of its tokens and back. T tokens.
+
+Tags are BIO (Ramshaw and Marcus, cmp-lg/9505040): 0 is outside, 1 + 2 i begins a span of label i, 2 + 2 i goes on in one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from onebase.codec.text.tokenizer import Tokenizer
+from onebase.errors import DataError
+
+
+@dataclass(frozen=True, order=True)
+class Span:
+    """A part of a text: characters `start` to `end` (exclusive), and what it is."""
+
+    start: int
+    end: int
+    label: str
+
+
+Place = tuple[int, int]
+
+
+def token_places(tokenizer: Tokenizer, text: str) -> list[Place]:
+    """Start and end (exclusive) in characters of each token that `tokenizer.encode(text)` gives. Tokens that are parts of one character
+    all have its place. Raises DataError where the name of a special token is in the text and the vocabulary has to write it apart."""
+    ids = tokenizer.encode(text)  # refuses what is no text
+    found = tokenizer.inner.encode(text, add_special_tokens=False)
+    if found.ids != ids:
+        raise DataError(
+            "the text has the name of a special token in it, and this vocabulary cannot say where its tokens stand",
+            "leave the name out",
+        )
+    return list(found.offsets)
+
+
+def trimmed(text: str, span: Span) -> Span | None:
+    """The span without white space at its ends; None where nothing else is in it."""
+    part = text[span.start : span.end]
+    if not part.strip():
+        return None
+    start = span.start + len(part) - len(part.lstrip())
+    return Span(start, start + len(part.strip()), span.label)
+
+
+def tags_of(
+    spans: Sequence[Span], places: Sequence[Place], labels: Sequence[str], text: str
+) -> tuple[list[int], str | None]:
+    """The tag of each token [T], and what is wrong if two spans would need one token or a span has none. A token that is partly in a span
+    belongs to it; white space at the ends of a span does not count."""
+    tags = [0] * len(places)
+    for span in sorted(spans):
+        inner = trimmed(text, span)
+        assert inner is not None, "spans of white space alone were to be refused before"
+        at = [i for i, (a, b) in enumerate(places) if a < inner.end and b > inner.start]
+        said = f"the span {span.start} to {span.end} ({text[span.start : span.end]!r})"
+        if not at:
+            return tags, f"{said} has no token"
+        if any(tags[i] for i in at):
+            return tags, f"{said} shares a token with another"
+        first = 1 + 2 * labels.index(span.label)
+        for i in at:
+            tags[i] = first if i == at[0] else first + 1
+    return tags, None
+
+
+def spans_of(tags: Sequence[int], places: Sequence[Place], labels: Sequence[str], text: str) -> list[Span]:
+    """The spans that tags of tokens say, in the order of the text. A tag that goes on in a span of another label, or in none, begins one.
+    White space at the ends of a span is not part of it."""
+    found: list[tuple[int, int, int]] = []
+    before = 0
+    for tag, (start, end) in zip(tags, places, strict=True):
+        if tag:
+            label = (tag - 1) // 2
+            if tag % 2 == 0 and before and (before - 1) // 2 == label:
+                found[-1] = (found[-1][0], max(end, found[-1][1]), label)
+            else:
+                found.append((start, end, label))
+        before = tag
+    spans = (trimmed(text, Span(a, b, labels[i])) for a, b, i in found)
+    return [s for s in spans if s is not None]

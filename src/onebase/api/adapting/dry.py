@@ -1,0 +1,277 @@
+"""A job up to its first step, and what the rest would take: rows, ledger, steps, tokens, memory, time. Nothing is learnt or written.
+
+B rows, T time.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+
+from onebase.api import images
+from onebase.api.adapting import prepared
+from onebase.api.adapting.job import Adapting, Data
+from onebase.api.adapting.ledgers import check_labelled
+from onebase.api.options import AdaptOptions
+from onebase.api.planning import Plan
+from onebase.api.texts import batch_tokens, features, text_tokens
+from onebase.base.config import base_flops
+from onebase.base.folder import LoadedBase
+from onebase.data import Rows
+from onebase.model import count
+from onebase.model.device import compute_dtype
+from onebase.objective.base import Batch, takes_whole_step
+from onebase.objective.cross_entropy import CHUNK
+from onebase.objective.next_token import NextToken
+from onebase.train.loop import Job, micro_rows
+from onebase.train.memory import Memory, available
+from onebase.train.parallel import Parallel
+
+STEPS, TIMED = 4, 2
+"""Steps whose batches are looked at, and times that one micro-batch goes forward and back on the clock, after once to warm up."""
+PICTURES = 8
+MIB = 2**20
+BY_STEPS = "one micro-batch forward and back on this base, {} times after one to warm up; AdamW's own time is not in it"
+BY_READING = "a part of the rows read by this base, after one batch to warm up; fitting the head is not in it"
+
+
+class _Planned(Exception):
+    """What the first step and those after it would take: it ends the job where the loop would begin."""
+
+    def __init__(self, facts: dict[str, Any]) -> None:
+        super().__init__()
+        self.facts = facts
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """The batches of the first steps: how much one step holds, on average."""
+
+    positions: float
+    tokens: float
+    supervised: float
+
+
+def plan_adapt(
+    base: LoadedBase,
+    data: Data,
+    *,
+    task: str,
+    method: str,
+    options: AdaptOptions,
+    columns: Mapping[str, str] | None = None,
+    test: Data | None = None,
+) -> Plan:
+    """Do all that `adapt` does before step 1, then say what the rest would take. The base stays as it is. Raises what `adapt` raises."""
+    told: list[str] = []
+    job, maker = prepared(
+        base, data, task=task, method=method, options=options, tell=told.append, columns=columns, test=test
+    )
+    began = time.perf_counter()
+    state = torch.get_rng_state()
+    try:
+        found = _by_reading(job, maker) if method in ("head", "prompt") else _by_steps(job, maker)
+    finally:
+        torch.set_rng_state(state)
+    rows = job.data if isinstance(job.data, Rows) else Rows([])
+    facts: dict[str, Any] = {
+        "task": task,
+        "method": method,
+        "rows": len(rows),
+        "columns": list(dict.fromkeys(k for r in rows for k in r)),
+    }
+    if task == "classify" and rows and "label" in rows[0]:
+        facts["labels"] = dict(Counter(str(r["label"]) for r in rows).most_common())
+    facts |= found
+    facts["seconds"]["before"] = round(
+        max(0.0, time.perf_counter() - began - facts["seconds"].pop("probe")), 3
+    )
+    return Plan(facts, _text(facts, told))
+
+
+def _by_steps(job: Adapting, maker: Callable[[Adapting], object]) -> dict[str, Any]:
+    """The job itself, up to where the loop would begin."""
+    job.run = lambda loop: _probe(job, loop)
+    try:
+        maker(job)
+    except _Planned as e:
+        return e.facts
+    raise AssertionError(f"method {job.method} learns without the loop")
+
+
+def _probe(job: Adapting, loop: Job) -> NoReturn:
+    """In the place of the loop: with the adapter on the base as it would learn, count the first steps and time one micro-batch."""
+    began = time.perf_counter()
+    cfg, model, objective = loop.train, loop.model, loop.objective
+    steps, device = cfg.steps or 1, model.device
+    model.compute_dtype = compute_dtype(cfg.dtype, device)  # as the loop sets it; who called sets it back
+    made = [_batches(loop, step) for step in range(min(STEPS, steps))]
+    seen = _Seen(
+        *(
+            sum(sum(measure(b) for b in batches) for batches in made) / len(made)
+            for measure in (_positions, lambda b: b.tokens, lambda b: sum(b.counts.values()))
+        )
+    )
+    batch = max(made[0], key=_positions)
+    on_device = batch.to(device)
+    taken = []
+    for _ in range(1 + TIMED):
+        start = time.perf_counter()
+        parts = model(lambda m: objective.losses(m, on_device))
+        sum(s / max(1, n) for s, n in parts.values()).backward()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        taken.append(time.perf_counter() - start)
+        learnt = [p for p in model.parameters() if p.requires_grad]
+        for p in learnt:
+            p.grad = None
+    a_position = sum(taken[1:]) / TIMED / _positions(batch)
+    memory = _memory(loop, learnt, _positions(batch), copied=job.method == "full")
+    free = available(device)
+    tokens = round(seen.tokens * steps)
+    raise _Planned(
+        {
+            "steps": steps,
+            "rows_per_step": cfg.rows,
+            "length": cfg.length,
+            "micro": len(batch.inputs["text"].ids_BT) if "text" in batch.inputs else cfg.rows,
+            "parameters_learnt": sum(p.numel() for p in learnt),
+            "tokens": tokens,
+            "tokens_supervised": round(seen.supervised * steps),
+            "flops": base_flops(model.cfg, cfg.length) * tokens,
+            "memory_bytes": vars(memory) | {"total": memory.total},
+            "free_bytes": free,
+            "fits": memory.total - memory.weights <= free,  # weights are there already
+            "seconds": {
+                "step": a_position * seen.positions,
+                "steps": a_position * seen.positions * steps,
+                "how": BY_STEPS.format(TIMED),
+                "probe": time.perf_counter() - began,
+            },
+        }
+    )
+
+
+def _batches(loop: Job, step: int) -> list[Batch]:
+    """The micro-batches of a step, as the loop makes them in one process."""
+    rows = loop.rows.rows(step)
+    whole = takes_whole_step(loop.objective)
+    size = len(rows) if whole else micro_rows(loop.train, Parallel(0, 1, loop.model.device))
+    first = step * loop.train.rows
+    return [loop.objective.batch(rows[i : i + size], first + i) for i in range(0, len(rows), size)]
+
+
+def _positions(batch: Batch) -> int:
+    """Places of a batch, padding among them."""
+    return sum(x.ids_BT.numel() for x in batch.inputs.values())
+
+
+def _memory(loop: Job, learnt: Sequence[torch.Tensor], positions: int, copied: bool) -> Memory:
+    """Bytes at the peak of a step: weights as they are held, gradients and moments of what learns, activations of a micro-batch."""
+    model = loop.model
+    trunk, width = model.cfg.trunks["text"], 2 if model.compute_dtype == torch.bfloat16 else 4
+    held = sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
+    own = sum(p.numel() * p.element_size() for p in learnt)
+    logits = 0
+    if isinstance(loop.objective, NextToken):
+        vocab = model.cfg.text.vocab_size
+        logits = min(positions, CHUNK) * vocab * (4 + 2 * width) + 2 * positions * trunk.width * width
+    return Memory(
+        weights=held * (2 if copied else 1),
+        gradients=own,
+        optimizer=2 * own,
+        activations=count.activation_bytes(trunk, positions, loop.train.length, width),
+        logits=logits,
+    )
+
+
+def _by_reading(job: Adapting, maker: Callable[[Adapting], object]) -> dict[str, Any]:
+    """A head or a prompt takes the time of reading the rows: some of them are read."""
+    rows = job.data
+    if job.method == "prompt":  # without rows to calibrate on it only checks what was given
+        job.data = []
+        maker(job)
+        job.data = rows
+    facts: dict[str, Any] = {"seconds": {"reading": 0.0, "how": BY_READING, "probe": 0.0}}
+    if isinstance(rows, (str, Path)) or not rows:
+        return facts
+    base = job.base
+    if job.method == "head" and images.sees_images(base, list(rows)):
+        labelled, _ = job.labelled("image")
+        paths = images.image_paths(labelled, job.data)
+        check_labelled(job, images.hashed(paths, labelled), "image")
+        part, tokens = paths[:PICTURES], 0
+        seconds = _timed(lambda: images.features(base, part, "mean", None)) * len(paths) / len(part)
+    else:
+        labelled = job.labelled()[0] if job.method == "head" else list(rows)
+        check_labelled(job, labelled)
+        forms = [
+            job.options.prompt.replace("{text}", r["text"]) if job.method == "prompt" else r["text"]
+            for r in labelled
+        ]
+        texts = text_tokens(base, forms, job.options.max_length if job.method == "head" else None)
+        tokens = sum(len(t) for t in texts)
+        every = max(1, tokens // (2 * batch_tokens(base.model.device)))
+        some = texts[::every]
+        kept, base.memory = base.memory, None  # what is remembered would take no time
+        try:
+            seconds = _timed(lambda: features(base, some, "mean", None)) * tokens / sum(len(t) for t in some)
+        finally:
+            base.memory = kept
+    if job.method == "prompt":
+        answers = job.options.answers or {}
+        tails = base.codec.tokenizer.encode_batch(list(answers.values()), follows="text")
+        seconds *= 1 if all(len(t) == 1 for t in tails) else len(tails)
+    model = base.model
+    held = sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
+    facts |= {
+        "tokens": tokens,
+        "memory_bytes": {"weights": held, "total": held},
+        "free_bytes": available(model.device),
+        "fits": True,  # the part that was read is as large as any
+    }
+    facts["seconds"]["reading"] = seconds
+    return facts
+
+
+def _timed(work: Callable[[], object]) -> float:
+    work()
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def _text(facts: dict[str, Any], told: Sequence[str]) -> str:
+    seconds = facts["seconds"]
+    lines = [
+        f"{facts['task']} by {facts['method']}: a plan, nothing is learnt and nothing written",
+        f"rows          {facts['rows']:,}"
+        + (f", columns {', '.join(facts['columns'])}" if facts["columns"] else ""),
+    ]
+    if labels := facts.get("labels"):
+        shown = ", ".join(f"{k} {n:,}" for k, n in list(labels.items())[:20])
+        lines.append(f"labels        {len(labels)}: {shown}{', ...' if len(labels) > 20 else ''}")
+    lines += told
+    if "steps" in facts:
+        lines += [
+            f"steps         {facts['steps']:,} of {facts['rows_per_step']} rows of at most {facts['length']:,} tokens, micro-batches of {facts['micro']} rows",
+            f"tokens        about {facts['tokens']:,} read, {facts['tokens_supervised']:,} learnt from; at most {facts['flops']:.2e} FLOPs",
+            f"learnt        {facts['parameters_learnt']:,} parameters",
+        ]
+    elif facts.get("tokens"):
+        lines.append(f"tokens        {facts['tokens']:,}")
+    if memory := facts.get("memory_bytes"):
+        parts = ", ".join(f"{k} {v / MIB:,.1f}" for k, v in memory.items() if k != "total")
+        lines.append(
+            f"memory        about {memory['total'] / MIB:,.1f} MiB: {parts}; {facts['free_bytes'] / MIB:,.0f} MiB free beside the weights: "
+            + ("fits" if facts["fits"] else "DOES NOT FIT")
+        )
+    whole = seconds.get("steps", seconds.get("reading", 0.0))
+    lines.append(
+        f"time          about {whole:,.{0 if whole >= 10 else 2}f} s, and {seconds['before']:,.2f} s before it; measured: {seconds['how']}"
+    )
+    return "\n".join(lines)

@@ -1,0 +1,76 @@
+"""What tasks with a head share: a head fitted on the frozen base, and one that learns together with what the method learns."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from onebase.adapt.config import AdapterConfig
+from onebase.adapt.folder import AdapterParts, bound_to
+from onebase.adapt.head import Head, HeadConfig, pooled_as
+from onebase.api.adapting.job import Adapting, Facts
+from onebase.api.adapting.learning import SCRATCH, learn, learner, train_config
+from onebase.api.adapting.ledgers import check_labelled
+from onebase.api.texts import features, text_tokens
+from onebase.codec.text.sample import Tokens
+from onebase.data.singles import SinglesPlan
+from onebase.model.proj import Active
+from onebase.objective.base import Objective
+
+RATES = {"lora": 1e-3, "soft": 1e-3, "prefix": 1e-3, "full": 1e-4}
+"""AdamW's peak rate by method, where none is given."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A head fitted exactly, and how it goes on from there: `objective` of what is active, for the head under SCRATCH."""
+
+    head: Head
+    config: HeadConfig
+    objective: Callable[[Active | None], Objective]
+    facts: Facts = field(default_factory=dict)
+
+
+Fitter = Callable[[Sequence[Tokens], Active | None], Fit]
+"""Fits a head on texts as the base reads them, behind what an adapter puts before them."""
+
+
+def by_head(job: Adapting, rows: Sequence[dict[str, Any]], fit: Fitter, facts: Facts) -> AdapterParts:
+    """The fitted head, and nothing else."""
+    facts = facts | check_labelled(job, rows)
+    made = fit(text_tokens(job.base, [r["text"] for r in rows], job.options.max_length), None)
+    cfg = AdapterConfig(method="head", task=job.task, base=bound_to(job.base), head=made.config)  # type: ignore[arg-type]
+    tensors = {"head.weight": made.head.weight_CP.detach(), "head.bias": made.head.bias_C.detach()}
+    return job.parts(cfg, tensors, facts | made.facts)
+
+
+def by_steps(job: Adapting, rows: Sequence[dict[str, Any]], fit: Fitter, facts: Facts) -> AdapterParts:
+    """The head and what the method learns, together, from the fitted head on."""
+    o, base = job.options, job.base
+    facts = facts | check_labelled(job, rows)
+    per_step = min(o.rows, len(rows))
+    steps = max(1, o.epochs * len(rows) // per_step)
+    with learner(job) as found:
+        texts = text_tokens(base, [r["text"] for r in rows], o.max_length, found.before)
+        # Not the context: it decides how many rows make a micro-batch.
+        longest = max(2, *(found.before + len(t) for t in texts))
+        train = train_config(o, steps, per_step, longest, default_lr=RATES[job.method], rows_rate=found.rate)
+        made = fit(texts, found.active if found.before else None)
+        base.model.heads[SCRATCH] = head = made.head.to(base.model.device)
+        plan = SinglesPlan(texts, per_step, o.seed)
+        state = learn(job, made.objective(found.active), plan, train, [*found.params, *head.parameters()])
+        tensors = found.tensors()
+    cfg = AdapterConfig(
+        method=job.method,  # type: ignore[arg-type]
+        task=job.task,  # type: ignore[arg-type]
+        base=bound_to(base),
+        head=made.config,
+        **found.fields,
+    )
+    return job.parts(cfg, tensors, facts | made.facts | state)
+
+
+def wide_features(job: Adapting, texts: Sequence[Tokens], active: Active | None) -> Tensor:
+    """Pooled states [N, P] of which every pooling that the options allow can be had."""
+    return features(job.base, texts, pooled_as(job.options.pooling), active)

@@ -1,0 +1,76 @@
+"""Task classify with any number of labels for a text: each label is decided by itself."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from onebase.adapt.folder import AdapterParts
+from onebase.adapt.head import HeadConfig, best_pooled, fit_head
+from onebase.api.adapting import heads
+from onebase.api.adapting.heads import Fit, wide_features
+from onebase.api.adapting.job import Adapting, Data, Facts, data_facts
+from onebase.api.adapting.learning import SCRATCH
+from onebase.codec.text.sample import Tokens
+from onebase.data import read_rows
+from onebase.data.bad_rows import places_of, refuse_bad
+from onebase.errors import DataError
+from onebase.model.proj import Active
+from onebase.objective.label import ManyLabels, marks
+
+
+def has_many(rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Have the rows a column `labels`, and none `label`?"""
+    return any("labels" in r for r in rows) and not any("label" in r for r in rows)
+
+
+def by_head(job: Adapting) -> AdapterParts:
+    """A logistic regression for each label, all of one strength."""
+    rows, fitter, facts = _prepared(job)
+    return heads.by_head(job, rows, fitter, facts)
+
+
+def by_steps(job: Adapting) -> AdapterParts:
+    """Binary cross-entropy of each label, from the logistic regressions on."""
+    rows, fitter, facts = _prepared(job)
+    return heads.by_steps(job, rows, fitter, facts)
+
+
+def many_rows(data: Data) -> tuple[list[dict[str, Any]], list[set[str]]]:
+    """Rows with text and labels, and the labels of each. Raises DataError with all bad rows."""
+    rows = read_rows(data, ("text", "labels"), check=_check)
+    _check(rows)
+    return rows, [set(r["labels"]) for r in rows]
+
+
+def _check(rows: Sequence[Mapping[str, Any]]) -> None:
+    bad = {}
+    for i, row in enumerate(rows):
+        given = row["labels"]
+        if not isinstance(given, (list, tuple)) or not all(isinstance(x, str) and x.strip() for x in given):
+            bad[i] = (f"'labels' is {given!r}, a list of texts is expected", 'for example ["red", "round"]')
+    refuse_bad(bad, places_of(rows))
+
+
+def _prepared(job: Adapting) -> tuple[list[dict[str, Any]], heads.Fitter, Facts]:
+    rows, has = many_rows(job.data)
+    labels = tuple(sorted(set().union(*has)))
+    for label in labels:
+        if all(label in x for x in has):
+            raise DataError(
+                f"all {len(rows)} rows have the label {label!r}", "give rows without it too, or leave it out"
+            )
+    numbers = [tuple(sorted(labels.index(x) for x in given)) for given in has]
+    y_NC = marks(numbers, len(labels))
+    o = job.options
+
+    def fit(texts: Sequence[Tokens], active: Active | None) -> Fit:
+        x_NP = wide_features(job, texts, active)
+        fitted, pooling = best_pooled(lambda x: fit_head(x, y_NC, len(labels), o.seed), x_NP, o.pooling)
+        targets = {t.id: x for t, x in zip(texts, numbers, strict=True)}
+        return Fit(
+            fitted.head,
+            HeadConfig(labels=labels, pooling=pooling, gives="many"),
+            lambda on: ManyLabels(SCRATCH, targets, len(labels), pooling, on),
+            {"head.l2": (fitted.strength, "chosen by cross-validation")},
+        )
+
+    return rows, fit, data_facts(rows, labels)

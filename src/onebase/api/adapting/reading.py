@@ -1,0 +1,111 @@
+"""The rows of a job, read once before anything else: columns named as the task calls them, and one error for all rows that are bad."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from onebase.api import images
+from onebase.api.adapting.job import Data
+from onebase.api.adapting.many import has_many
+from onebase.api.options import AdaptOptions
+from onebase.api.texts import chat_rows, completion_rows
+from onebase.base.folder import LoadedBase
+from onebase.data import BadRows, Rows, read_rows
+from onebase.data.bad_rows import places_of, refuse_bad
+from onebase.errors import DataError
+
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "classify": ("text", "label"),
+    "regress": ("text", "value"),
+    "tag": ("text",),
+    "complete": ("prompt", "completion"),
+    "chat": ("messages",),
+    "embed": ("anchor", "positive"),
+}
+"""What a row of a task has; of a task that is not here only the form of the file is checked."""
+
+
+def read(
+    base: LoadedBase,
+    data: Data,
+    task: str,
+    method: str,
+    options: AdaptOptions,
+    columns: Mapping[str, str] | None = None,
+) -> Rows:
+    """The rows that a task learns from. Raises BadRows with all that are bad: unreadable, without a column, empty, of a wrong type, longer
+    than the limit (with their lengths); DataError for what is wrong with the whole."""
+    if method == "prompt" and isinstance(data, Sequence) and not data:
+        return Rows([])
+    required = ("text",) if method == "prompt" else COLUMNS.get(task, ())
+    if task == "classify" and "image" in base.model.cfg.codecs:
+        rows = read_rows(data, (), columns=columns)
+        required = ("image", "label") if images.sees_images(base, rows) else required
+        return read_rows(
+            rows, required, check=_no_check if "image" in required else _checks(base, task, method, options)
+        )
+    if task == "classify" and method != "prompt" and _has_many(data, columns):
+        required = ("text", "labels")
+    check = _checks(base, task, method, options)
+    rows = read_rows(data, required, columns=columns, check=check)
+    check(rows)
+    return rows
+
+
+def _has_many(data: Data, columns: Mapping[str, str] | None) -> bool:
+    """Do the rows have the labels of a text as a list?"""
+    try:
+        return has_many(read_rows(data, (), columns=columns))
+    except BadRows as e:
+        return has_many(e.good)
+    except DataError:  # what is wrong is said by those who read the rows to learn from them
+        return False
+
+
+def _no_check(rows: Rows) -> None:
+    """For rows of which no tokens are made."""
+
+
+def _checks(base: LoadedBase, task: str, method: str, o: AdaptOptions) -> Callable[[Rows], object]:
+    """Raises BadRows for rows that no sample can be made of, or a longer one than the base reads."""
+    limit = o.max_length or base.model.cfg.text.context if base.words is not None else 0
+    if base.words is None or method == "prompt":
+        return _no_check  # the length of a prompt hangs on its answers
+    if task in ("classify", "regress", "tag"):
+        return lambda rows: _check_texts(base, rows, limit)
+    if task in ("complete", "chat"):
+        return lambda rows: _check_samples(base, task, rows, limit)
+    return _no_check
+
+
+def _check_texts(base: LoadedBase, rows: Rows, limit: int) -> None:
+    tok = base.codec.tokenizer
+    found = {}
+    for i, ids in enumerate(map(tok.framed, tok.encode_batch([r["text"] for r in rows]))):
+        if not ids:
+            found[i] = ("has no token", "give a text that is not empty")
+        elif len(ids) > limit:
+            found[i] = _long(len(ids), limit)
+    refuse_bad(found, places_of(rows))
+
+
+def _check_samples(base: LoadedBase, task: str, rows: Sequence[dict[str, Any]], limit: int) -> None:
+    make = completion_rows if task == "complete" else chat_rows
+    found = {}
+    for i, row in enumerate(rows):
+        try:
+            size = len(make(base, [row])[0])
+        except (
+            DataError
+        ) as e:  # what a template does not take; it knows no row, and `make` says row 1 of the one it has
+            found[i] = (e.cause.removeprefix("row 1: "), e.remedy)
+            continue
+        if size > limit:
+            found[i] = _long(size, limit)
+    refuse_bad(found, places_of(rows))
+
+
+def _long(size: int, limit: int) -> tuple[str, str]:
+    return (
+        f"has {size} tokens, the limit is {limit}",
+        "shorten it, leave it out or raise max_length: samples are never cut",
+    )

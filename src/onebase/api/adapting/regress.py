@@ -1,0 +1,89 @@
+"""Task regress: a number for each text, by ridge regression on pooled states, or by a head and what the method learns, together."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from onebase.adapt.folder import AdapterParts
+from onebase.adapt.head import HeadConfig, best_pooled
+from onebase.adapt.ridge import fit_ridge
+from onebase.api.adapting import heads
+from onebase.api.adapting.heads import Fit, wide_features
+from onebase.api.adapting.job import Adapting, Data, Facts, data_facts
+from onebase.api.adapting.learning import SCRATCH
+from onebase.codec.text.sample import Tokens
+from onebase.data import read_rows
+from onebase.data.bad_rows import places_of, refuse_bad
+from onebase.errors import DataError
+from onebase.model.proj import Active
+from onebase.objective.regress import Value
+
+
+def by_head(job: Adapting) -> AdapterParts:
+    """Ridge regression."""
+    rows, fitter, facts = _prepared(job)
+    return heads.by_head(job, rows, fitter, facts)
+
+
+def by_steps(job: Adapting) -> AdapterParts:
+    """Huber loss, from the ridge regression on."""
+    rows, fitter, facts = _prepared(job)
+    return heads.by_steps(job, rows, fitter, facts)
+
+
+def value_rows(data: Data) -> tuple[list[dict[str, Any]], list[float]]:
+    """Rows with text and value, and the values as numbers (a file of csv has them as text). Raises DataError with all bad rows."""
+    rows = read_rows(data, ("text", "value"), check=_check)
+    _check(rows)
+    return rows, [float(r["value"]) for r in rows]
+
+
+def _check(rows: Sequence[Mapping[str, Any]]) -> None:
+    bad = {}
+    for i, row in enumerate(rows):
+        if (number := _number(row["value"])) is None or not math.isfinite(number):
+            bad[i] = (
+                f"'value' is {row['value']!r}, a number is expected",
+                "give a finite number, as 3 or 2.5",
+            )
+    refuse_bad(bad, places_of(rows))
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        return float(value)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _prepared(job: Adapting) -> tuple[list[dict[str, Any]], heads.Fitter, Facts]:
+    rows, values = value_rows(job.data)
+    y_N = torch.tensor(values, dtype=torch.float64)
+    mean, scale = float(y_N.mean()), float(y_N.std(correction=0))
+    if not 0 < scale < math.inf or len(set(values)) < 2:
+        raise DataError(
+            f"all {len(rows)} rows have the value {values[0]}"
+            if len(set(values)) < 2
+            else "the values are too large to be told apart",
+            "give rows of at least two values, of a size that numbers hold",
+        )
+    y_N = (y_N - mean) / scale
+    o = job.options
+
+    def fit(texts: Sequence[Tokens], active: Active | None) -> Fit:
+        x_NP = wide_features(job, texts, active)
+        fitted, pooling = best_pooled(lambda x: fit_ridge(x, y_N, o.seed), x_NP, o.pooling)
+        targets = {t.id: y for t, y in zip(texts, y_N.tolist(), strict=True)}
+        return Fit(
+            fitted.head,
+            HeadConfig(gives="value", pooling=pooling, mean=mean, scale=scale),
+            lambda on: Value(SCRATCH, targets, pooling, on),
+            {"head.l2": (fitted.strength, "chosen by cross-validation")},
+        )
+
+    facts = data_facts(rows) | {"data.mean": (mean, "computed"), "data.deviation": (scale, "computed")}
+    return rows, fit, facts

@@ -1,0 +1,115 @@
+"""Task tag: labelled spans of a text, by a head on the state of each token, alone or with what the method learns."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from onebase.adapt.folder import AdapterParts
+from onebase.adapt.head import FOLDS, HeadConfig, fit_head, spread
+from onebase.adapt.spans import Span, tags_of, token_places, trimmed
+from onebase.api.adapting import heads
+from onebase.api.adapting.heads import Fit
+from onebase.api.adapting.job import Adapting, Data, Facts, data_facts
+from onebase.api.adapting.learning import SCRATCH
+from onebase.api.heads import token_states
+from onebase.codec.text.sample import Tokens
+from onebase.data import read_rows
+from onebase.data.bad_rows import places_of, refuse_bad
+from onebase.errors import DataError
+from onebase.model.proj import Active
+from onebase.objective.base import IGNORE
+from onebase.objective.tag import Tag
+
+MEND = "mend the spans: characters from 0, end exclusive, none over another"
+
+
+def by_head(job: Adapting) -> AdapterParts:
+    """Multinomial logistic regression on the states of all tokens."""
+    rows, fitter, facts = _prepared(job)
+    return heads.by_head(job, rows, fitter, facts)
+
+
+def by_steps(job: Adapting) -> AdapterParts:
+    """Cross-entropy of each token's tag, from the logistic regression on."""
+    rows, fitter, facts = _prepared(job)
+    return heads.by_steps(job, rows, fitter, facts)
+
+
+def span_rows(data: Data) -> tuple[list[dict[str, Any]], list[list[Span]]]:
+    """Rows with text and spans, and the spans (without white space at their ends). Raises DataError with all bad rows."""
+    rows = read_rows(data, ("text",), check=_check)
+    _check(rows)
+    found = []
+    for row in rows:
+        cut = (trimmed(row["text"], Span(s["start"], s["end"], s["label"])) for s in row["spans"])
+        found.append([s for s in cut if s is not None])
+    return rows, found
+
+
+def _check(rows: Sequence[Mapping[str, Any]]) -> None:
+    bad = {i: said for i, row in enumerate(rows) if (said := _flaw(row)) is not None}
+    refuse_bad(bad, places_of(rows))
+
+
+def _flaw(row: Mapping[str, Any]) -> tuple[str, str] | None:
+    text, given = row["text"], row.get("spans")
+    if not isinstance(given, (list, tuple)):
+        said = "is missing" if given is None else f"is {type(given).__name__}"
+        return f"'spans' {said}, a list is expected", 'give [{"start": 0, "end": 4, "label": "name"}], or []'
+    last = 0
+    for s in given:
+        if (
+            not isinstance(s, Mapping)
+            or not all(type(s.get(k)) is int for k in ("start", "end"))
+            or not isinstance(s.get("label"), str)
+            or not s["label"].strip()
+        ):
+            return f"the span {s!r} is none", 'a span is {"start": 0, "end": 4, "label": "name"}'
+    for s in sorted(given, key=lambda s: (s["start"], s["end"])):
+        said = f"the span {s['start']} to {s['end']}"
+        if not 0 <= s["start"] < s["end"] <= len(text):
+            return f"{said} is not in the text of {len(text)} characters", MEND
+        if not text[s["start"] : s["end"]].strip():
+            return f"{said} is white space alone", MEND
+        if s["start"] < last:
+            return f"{said} lies over the one before it", MEND
+        last = s["end"]
+    return None
+
+
+def _prepared(job: Adapting) -> tuple[list[dict[str, Any]], heads.Fitter, Facts]:
+    rows, spans = span_rows(job.data)
+    labels = tuple(sorted({s.label for each in spans for s in each}))
+    if not labels:
+        raise DataError(f"none of the {len(rows)} rows has a span", "give rows of which some have spans")
+    tags, bad = [], {}
+    for i, (row, each) in enumerate(zip(rows, spans, strict=True)):
+        found, flaw = tags_of(each, token_places(job.base.codec.tokenizer, row["text"]), labels, row["text"])
+        tags.append(found)
+        if flaw is not None:
+            bad[i] = (flaw, "a token has one label at most: make one span of them, or drop one")
+    refuse_bad(bad, places_of(rows))
+    tokenizer = job.base.codec.tokenizer
+    before = len(tokenizer.begun([]))
+    after = len(tokenizer.framed([])) - before
+    framed = [(*[IGNORE] * before, *t, *[IGNORE] * after) for t in tags]
+
+    def fit(texts: Sequence[Tokens], active: Active | None) -> Fit:
+        states = token_states(job.base, texts, active)
+        x_ND = torch.cat([h_TD[before : before + len(t)] for h_TD, t in zip(states, tags, strict=True)])
+        y_N = torch.tensor([tag for t in tags for tag in t])
+        # Tokens of one text lean on each other: they are held out together.
+        folds = np.repeat(spread(len(tags), job.options.seed), [len(t) for t in tags])
+        cfg = HeadConfig(labels=labels, gives="spans")
+        fitted = fit_head(x_ND, y_N, cfg.outputs, job.options.seed, folds if len(tags) >= FOLDS else None)
+        targets = {t.id: x for t, x in zip(texts, framed, strict=True)}
+        facts: Facts = {"head.l2": (fitted.strength, "chosen by cross-validation")}
+        return Fit(fitted.head, cfg, lambda on: Tag(SCRATCH, targets, on), facts)
+
+    facts = data_facts(rows, labels) | {
+        "data.spans": (sum(map(len, spans)), "counted"),
+        "data.tokens": (sum(map(len, tags)), "counted"),
+    }
+    return rows, fit, facts

@@ -1,0 +1,91 @@
+"""Texts that belong together: rows of pairs, how well a base's vectors find them, and the texts nearest to a query."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from onebase.data import read_rows
+from onebase.errors import DataError, UserError
+from onebase.evaluation.bootstrap import Score
+from onebase.evaluation.retrieval import retrieval_scores
+from onebase.evaluation.values import spearman
+
+Embed = Callable[[Sequence[str]], Tensor]
+"""Texts to vectors [N, D]."""
+
+
+@dataclass(frozen=True)
+class Near:
+    """A text and how near it is to what was looked for: the cosine, at most 1."""
+
+    text: str
+    score: float
+
+
+def pair_rows(data: str | Path | Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of anchor and positive, all or none of them with a negative, or with a score. Raises DataError."""
+    rows = read_rows(data, ("anchor", "positive"))
+    for further in ("negative", "score"):
+        if any(further in r for r in rows):
+            rows = read_rows(rows, (further,))
+    return rows
+
+
+def scored(rows: Sequence[dict[str, Any]]) -> list[float]:
+    """How alike the texts of each pair are, as the rows say. Raises DataError for what is no number from 0 to 1."""
+    out = []
+    for i, row in enumerate(rows, 1):
+        try:
+            value = float(row["score"])
+        except (TypeError, ValueError):
+            value = math.nan
+        if not 0 <= value <= 1:
+            raise DataError(
+                f"row {i} has the score {row['score']!r}",
+                "give a number from 0 (nothing in common) to 1 (the same)",
+            )
+        out.append(value)
+    return out
+
+
+def pair_scores(
+    embed: Embed, data: str | Path | Sequence[dict[str, Any]], *, seed: int = 0
+) -> dict[str, Score]:
+    """Of pairs with a score: spearman of the cosines. Else recall@k and ndcg@10 of finding the positives of each anchor among all
+    positives and negatives of the data. Raises DataError."""
+    rows = pair_rows(data)
+    if "score" in rows[0]:
+        wanted = scored(rows)
+        a_ND, b_ND = (F.normalize(embed([r[side] for r in rows]), dim=-1) for side in ("anchor", "positive"))
+        return {"spearman": spearman(wanted, (a_ND * b_ND).sum(-1).double().numpy(), seed=seed)}
+    found = [r["positive"] for r in rows] + [r["negative"] for r in rows if "negative" in r]
+    candidates = {text: i for i, text in enumerate(dict.fromkeys(found))}
+    if len(candidates) < 2:
+        raise DataError("there is one candidate only: nothing to find it among", "give pairs of other texts")
+    relevant: dict[str, list[int]] = {}
+    for r in rows:
+        mine, at = relevant.setdefault(r["anchor"], []), candidates[r["positive"]]
+        if at not in mine:
+            mine.append(at)
+    a_QD, c_CD = (F.normalize(embed(list(texts)), dim=-1).double() for texts in (relevant, candidates))
+    own = [[candidates[text]] if text in candidates else [] for text in relevant]
+    return retrieval_scores((a_QD @ c_CD.T).numpy(), list(relevant.values()), own, seed=seed)
+
+
+def nearest(embed: Embed, query: str, texts: Sequence[str], top: int | None = None) -> list[Near]:
+    """The texts, nearest to the query first; the `top` nearest alone where it is given. Raises UserError."""
+    if not isinstance(query, str) or not query.strip():
+        raise UserError(f"the query is {query!r}", "say what to look for")
+    if isinstance(texts, str) or not texts:
+        raise UserError(f"the texts are {texts!r}", "give a list of texts to look in")
+    if top is not None and top < 1:
+        raise UserError(f"top is {top}", "give at least 1, or none for all")
+    v_ND = F.normalize(embed([query, *texts]), dim=-1)
+    score_N = v_ND[1:] @ v_ND[0]
+    order = score_N.argsort(descending=True, stable=True).tolist()
+    return [Near(texts[i], float(score_N[i])) for i in order[:top]]

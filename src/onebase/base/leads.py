@@ -1,0 +1,87 @@
+"""What an adapter puts before the first token of a row: a soft prompt (vectors at the stem) or a prefix (keys and values in the cache).
+
+Whoever makes ids knows nothing of it: `BaseModel.hidden` puts it there and takes its places out of what it gives back. B batch, T time,
+P virtual tokens, D width, G key heads, H head features.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from onebase.model.cache import Cache
+from onebase.model.mask import Cols
+from onebase.model.proj import Active
+
+
+class SoftPrompt(nn.Module):
+    """Vectors [P, D] that stand where the embeddings of P tokens would (Lester et al., 2104.08691)."""
+
+    def __init__(self, vectors_PD: Tensor) -> None:
+        super().__init__()
+        self.vectors_PD = nn.Parameter(vectors_PD)
+
+    @property
+    def places(self) -> int:
+        return len(self.vectors_PD)
+
+
+class Prefix(nn.Module):
+    """Keys and values [P, G, H] of each block, as P tokens would have left them in the cache (Li and Liang, 2101.00190)."""
+
+    def __init__(self, keys: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+        super().__init__()
+        self.keys, self.values = nn.ParameterList(keys), nn.ParameterList(values)
+
+    @property
+    def places(self) -> int:
+        return len(self.keys[0])
+
+
+Lead = SoftPrompt | Prefix
+
+
+class Front:
+    """The leads of one kind that act on a batch: which one each row has, if any."""
+
+    def __init__(self, leads: nn.ModuleDict, kind: type[Lead], active: Active | None, batch: int) -> None:
+        self.found: list[Lead] = []
+        self.which_B = [-1] * batch
+        for name, rows in active.groups if active is not None else ():
+            if name not in leads or not isinstance(lead := leads[name], kind):
+                continue
+            for b in range(batch) if rows is None else rows:
+                assert self.which_B[b] < 0, "one soft prompt and one prefix act on a row at most"
+                self.which_B[b] = len(self.found)
+            self.found.append(lead)
+
+    @property
+    def places_B(self) -> list[int]:
+        """How many places it takes before each row."""
+        return [self.found[i].places if i >= 0 else 0 for i in self.which_B]
+
+    def rows(self, parts: Sequence[Tensor]) -> Tensor:
+        """[B, P, ...]: of the tensors [p, ...], one for each lead found, the one of each row; zeros behind it and where there is none."""
+        P = max(map(len, parts))
+        wide = [torch.cat((t, t.new_zeros(P - len(t), *t.shape[1:]))) for t in parts]
+        wide.append(torch.zeros_like(wide[0]))  # what -1 points at
+        return torch.stack(wide)[self.which_B]
+
+    def cols(self, start_B: Sequence[int], device: torch.device) -> Cols:
+        """Its columns [B, P], positions from `start` on. What a row lacks is padding."""
+        places_B1 = torch.tensor(self.places_B, device=device)[:, None]
+        step_P = torch.arange(int(max(self.places_B)), device=device)
+        here_BP = step_P < places_B1
+        pos_BP = torch.where(here_BP, step_P + torch.tensor(start_B, device=device)[:, None], 0)
+        return Cols(pos_BP, torch.where(here_BP, 0, -1))
+
+
+def fill(cache: Cache, front: Front, dtype: torch.dtype, device: torch.device) -> None:
+    """Put the prefixes into an empty cache; gradients reach them."""
+    prefixes = [p for p in front.found if isinstance(p, Prefix)]
+    cache.extend(front.cols([0] * len(front.which_B), device))
+    for i, layer in enumerate(cache.layers):
+        k_BPGH, v_BPGH = (
+            front.rows(list(made)).to(dtype) for made in zip(*((p.keys[i], p.values[i]) for p in prefixes))
+        )
+        layer.append(k_BPGH.transpose(1, 2), v_BPGH.transpose(1, 2))

@@ -1,0 +1,120 @@
+"""Draw the vectors of texts that belong together to each other, and push the others of the step away.
+
+B pairs, C candidates, U different texts, T time, D width. InfoNCE (van den Oord et al., 1807.03748) over cosines with the other pairs
+of the step as negatives. Such a loss is no sum over rows, so it does not add up over micro-batches: `whole_step` asks the loop for all
+rows of a step at once. Here they are embedded chunk by chunk without keeping what a gradient needs, the loss is taken over all
+vectors, and each chunk is read once more for its gradient (GradCache, Gao et al., 2101.06983): the memory of one chunk, the gradient
+of the whole.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from onebase.base.model import BaseModel
+from onebase.codec.text.pooling import EmbeddingConfig, pooled
+from onebase.codec.text.sample import Tokens
+from onebase.errors import ConfigError
+from onebase.model.proj import Active
+from onebase.objective.base import Batch, Losses, Row, TrunkInput, count_sources
+from onebase.objective.label import text_batch
+
+
+@dataclass(frozen=True)
+class Contrastive:
+    """Each anchor must find its positive among all positives and negatives of the step. A row is [anchor, positive, negative ...].
+
+    embedding: how a text becomes a vector. temperature: cosines are divided by it. symmetric: each positive must find its anchor too,
+    the mean of both losses. chunk: texts embedded at a time. Raises ConfigError for a temperature or a chunk that cannot be.
+    """
+
+    embedding: EmbeddingConfig
+    temperature: float = 0.05
+    symmetric: bool = False
+    active: Active | None = None
+    chunk: int = 32
+    reserve: int = 0
+    whole_step: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 < self.temperature < float("inf"):
+            raise ConfigError(f"temperature is {self.temperature}", "give a number above 0, such as 0.05")
+        if self.chunk < 1:
+            raise ConfigError(f"chunk is {self.chunk}", "give at least 1 text at a time")
+
+    def batch(self, rows: Sequence[Row], first: int) -> Batch:
+        """Equal texts are read once; texts of like length share a chunk. Targets are numbers of texts: [B] anchors, [C] candidates, the
+        first B of which are the positives in the order of the rows."""
+        different: dict[bytes, Tokens] = {}
+        for row in rows:
+            for text in row:
+                different.setdefault(text.ids.tobytes(), text)
+        ordered = sorted(different.items(), key=lambda item: len(item[1].ids))
+        number = {key: i for i, (key, _) in enumerate(ordered)}
+        texts = [text for _, text in ordered]
+        candidates = [row[1] for row in rows] + [text for row in rows for text in row[2:]]
+        starts = range(0, len(texts), self.chunk)
+        return Batch(
+            inputs={f"chunk {i}": text_batch(texts[i : i + self.chunk]) for i in starts},
+            targets={
+                "anchor": torch.tensor([number[row[0].ids.tobytes()] for row in rows]),
+                "candidate": torch.tensor([number[text.ids.tobytes()] for text in candidates]),
+            },
+            counts={"contrastive": len(rows)},
+            ids=tuple(row[0].id for row in rows),
+            sources=count_sources(rows),
+        )
+
+    def losses(self, base: BaseModel, batch: Batch) -> Losses:
+        chunks = list(batch.inputs.values())
+        # With one chunk there is nothing to save by reading it twice.
+        v_UD = torch.cat(
+            [
+                self._vectors(base, chunk)
+                if len(chunks) == 1
+                else checkpoint(self._vectors, base, chunk, use_reentrant=False, preserve_rng_state=False)
+                for chunk in chunks
+            ]
+        )
+        nats = info_nce(
+            v_UD, batch.targets["anchor"], batch.targets["candidate"], self.temperature, self.symmetric
+        )
+        return {"contrastive": (nats, batch.counts["contrastive"])}
+
+    def _vectors(self, base: BaseModel, chunk: TrunkInput) -> Tensor:
+        h_BTD = base.hidden(chunk.ids_BT, chunk.cols, active=self.active).hidden
+        return pooled(h_BTD, chunk.cols.doc >= 0, self.embedding)
+
+
+def info_nce(
+    v_UD: Tensor, anchor_B: Tensor, candidate_C: Tensor, temperature: float, symmetric: bool = False
+) -> Tensor:
+    """Summed over the anchors: -log softmax of cosine(anchor, candidate) / temperature at the anchor's own positive, in nats.
+
+    v: vectors of the different texts. anchor, candidate: which text each is; the first B candidates are the anchors' positives.
+    symmetric: the mean of that and of the same with anchors and positives exchanged. What is known to belong to the anchor
+    (`related`) is no negative of it.
+    """
+    B = len(anchor_B)
+    unit_UD = F.normalize(v_UD, dim=-1)
+    z_BC = unit_UD[anchor_B] @ unit_UD[candidate_C].T / temperature
+    z_BC = z_BC.masked_fill(related(anchor_B, candidate_C), -torch.inf)
+    own_B = torch.arange(B, device=z_BC.device)
+    nats = F.cross_entropy(z_BC, own_B, reduction="sum")
+    if not symmetric:
+        return nats
+    return (nats + F.cross_entropy(z_BC[:, :B].T, own_B, reduction="sum")) / 2
+
+
+def related(anchor_B: Tensor, candidate_C: Tensor) -> Tensor:
+    """Bool [B, C]: the candidate is no negative of the anchor. It is the anchor's own text, or that of its positive, or the positive of
+    an anchor with the same text. Never true for the positive that the row itself gives."""
+    B = len(anchor_B)
+    out_BC = candidate_C[None, :] == candidate_C[:B, None]
+    out_BC |= candidate_C[None, :] == anchor_B[:, None]
+    out_BC[:, :B] |= anchor_B[None, :] == anchor_B[:, None]
+    return out_BC.fill_diagonal_(False)

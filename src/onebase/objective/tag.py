@@ -1,0 +1,47 @@
+"""Tag the tokens of a text, by a head on the state of each. B texts, T time, D width, C tags."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from onebase.base.model import BaseModel
+from onebase.model.proj import Active
+from onebase.objective.base import IGNORE, Batch, Losses, Row, count_sources
+from onebase.objective.label import text_batch
+
+
+@dataclass(frozen=True)
+class Tag:
+    """Cross-entropy of the tag of each token. A row is one text; `targets` gives a tag for each token of a text id, IGNORE where a
+    token is none of the text's (what the base puts around it)."""
+
+    head: str
+    targets: dict[str, tuple[int, ...]]
+    active: Active | None = None
+    reserve: int = 0
+
+    def batch(self, rows: Sequence[Row], first: int) -> Batch:
+        texts = [row[0] for row in rows]
+        read = text_batch(texts)
+        tags_BT = torch.full(read.ids_BT.shape, IGNORE)
+        for b, t in enumerate(texts):
+            tags = self.targets[t.id]
+            assert len(tags) == len(t.ids)
+            tags_BT[b, : len(tags)] = torch.tensor(tags)
+        return Batch(
+            inputs={"text": read},
+            targets={"tag": tags_BT},
+            counts={"tag": int((tags_BT != IGNORE).sum())},
+            ids=tuple(t.id for t in texts),
+            sources=count_sources(rows),
+        )
+
+    def losses(self, base: BaseModel, batch: Batch) -> Losses:
+        read = batch.inputs["text"]
+        h_BTD = base.hidden(read.ids_BT, read.cols, active=self.active).hidden
+        z_BTC = base.heads[self.head](h_BTD)
+        wanted_N = batch.targets["tag"].flatten()
+        loss = F.cross_entropy(z_BTC.flatten(0, 1), wanted_N, ignore_index=IGNORE, reduction="sum")
+        return {"tag": (loss, batch.counts["tag"])}
