@@ -19,6 +19,10 @@ RATES = {"lora": 2e-3, "soft": 1e-3, "prefix": 1e-3, "full": 3e-4}
 """AdamW's peak rate by method, where none is given."""
 
 
+PACKED = 512
+"""Tokens of a packed row at least, where the context has room for them."""
+
+
 def by_steps(job: Adapting) -> AdapterParts:
     """Next-token prediction on the supervised tokens alone."""
     o, base = job.options, job.base
@@ -48,7 +52,9 @@ def by_steps(job: Adapting) -> AdapterParts:
 def _plan(job: Adapting, tokens: Sequence[Tokens], before: int) -> tuple[RowPlan | SinglesPlan, int, int]:
     """The rows, their length and the number of steps. Samples are packed, but where something stands before each: then one is a row."""
     o, base = job.options, job.base
-    length = o.max_length or base.model.cfg.text.context
+    # Rows of the whole context would cost the memory of the whole context, however short the samples are.
+    longest = max(len(t.ids) for t in tokens)
+    length = o.max_length or min(base.model.cfg.text.context, max(longest, PACKED))
     tokenset = TokenSet.from_tokens(tokens, alike=base.codec.tokenizer.roles.chat_framed)
     if before:
         length = min(length, base.model.cfg.text.context - before)
