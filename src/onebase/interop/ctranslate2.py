@@ -9,7 +9,7 @@ the variable it means. A string is a u16 length, bytes, NUL, the NUL counted. Ma
 import math
 import mmap
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,6 +111,10 @@ class CT2File:
                 REMEDY,
             )
         return x.float() / by.reshape(-1, *([1] * (x.ndim - 1)))
+
+    def parts(self, name: str) -> Iterator[Tensor]:
+        """Whole: what this format names twice is not read twice."""
+        yield self.read(name)
 
     def _scale(self, name: str) -> Variable | None:
         name = self.contents.second.get(name, name)  # a second name means its variable, and that one's scale

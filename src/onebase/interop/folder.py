@@ -1,8 +1,9 @@
 """Hugging Face folders: config.json and safetensors, whole or in shards. Opened strictly: the folder may come from anywhere."""
 
 import json
+import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 MAX_JSON = 64 * 2**20
 """A config or an index is some kilobytes; what is far larger is not read."""
+
+PART = 16 * 2**20
+"""Bytes of a tensor at a time, where it is not read whole."""
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -62,13 +66,25 @@ class HFFolder:
         return {name: entry.shape for name, entry in self._at.items()}
 
     def read(self, name: str) -> Tensor:
+        entry, dtype = self._typed(name)
+        return read_tensor(entry.file, entry.start, entry.shape, dtype)
+
+    def parts(self, name: str) -> Iterator[Tensor]:
+        entry, dtype = self._typed(name)
+        length, *rest = entry.shape or (1,)
+        size = math.prod(rest) * dtype.itemsize
+        step = max(1, PART // max(1, size))
+        for at in range(0, length, step):
+            yield read_tensor(entry.file, entry.start + at * size, (min(step, length - at), *rest), dtype)
+
+    def _typed(self, name: str) -> tuple["Entry", torch.dtype]:
         entry = self._at[name]
         if entry.dtype is None:
             raise ArtifactError(
                 f"{entry.file}: tensor {name!r} is of type {entry.kind}, which PyTorch does not have here",
                 "give the checkpoint in another number format",
             )
-        return read_tensor(entry.file, entry.start, entry.shape, entry.dtype)
+        return entry, entry.dtype
 
     def _files(self) -> list[Path]:
         if not (self.path / INDEX).is_file():

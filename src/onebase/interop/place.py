@@ -1,7 +1,7 @@
 """Tensors of a foreign checkpoint put in place in a model, by a plan: memory-mapped, in parallel, each read once."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
@@ -26,6 +26,9 @@ class Source(Protocol):
 
     def read(self, name: str) -> Tensor:
         """One tensor, whole; a view of mapped memory where it can be."""
+
+    def parts(self, name: str) -> Iterator[Tensor]:
+        """The same tensor in order, some of its first axis at a time: for what is looked at and not kept."""
 
 
 def own_shapes(model: BaseModel) -> dict[str, Shape]:
@@ -107,7 +110,7 @@ def _weight(source: Source, name: str) -> Tensor:
 
 def _look(found: Plan, source: Source, made: Mapping[str, Tensor]) -> None:
     for tie in found.ties:
-        if not _equal(source.read(tie.theirs), made[tie.ours]):
+        if not _equal(source.parts(tie.theirs), made[tie.ours]):
             raise ArtifactError(
                 f"{source.where}: the config ties {tie.theirs!r} to another tensor, but the two differ",
                 "set tie_word_embeddings to false in its config.json if they are meant to differ",
@@ -120,12 +123,15 @@ def _look(found: Plan, source: Source, made: Mapping[str, Tensor]) -> None:
             )
 
 
-def _equal(theirs: Tensor, ours: Tensor, rows: int = 1024) -> bool:
-    """Are the numbers the same once in our number format? Some rows at a time: a matrix of embeddings may be most of a model."""
-    if theirs.shape != ours.shape:
-        return False
-    parts = zip(torch.split(theirs, rows), torch.split(ours, rows), strict=True)
-    return all(torch.equal(a.to(b.dtype), b) for a, b in parts)
+def _equal(parts: Iterable[Tensor], whole: Tensor) -> bool:
+    """Do the parts, in order, hold the numbers of `whole` once they are in its number format?"""
+    at = 0
+    for part in parts:
+        here = whole[at : at + len(part)]
+        if part.shape != here.shape or not torch.equal(part.to(whole.dtype), here):
+            return False
+        at += len(part)
+    return at == len(whole)
 
 
 def given_back(model: BaseModel, rules: Rules) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """Tensors of a GGUF file, or of one split over several, read and decoded when they are asked for."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,10 @@ class GGUFFile:
         if entry.kind.name in _PLAIN:
             return read_tensor(file, entry.start, entry.shape, _PLAIN[entry.kind.name])
         return _decoded(file, entry)
+
+    def parts(self, name: str) -> Iterator[Tensor]:
+        """Whole: what this format names twice is not read twice."""
+        yield self.read(name)
 
     def _open(self, path: Path) -> tuple[Path, Header]:
         return path, read_header(open_file(path), str(path))  # mapped for its header alone
