@@ -81,18 +81,18 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def answer(base: Base) -> Any:
     """What an adapter is for: classes, vectors, or logits of text."""
-    if base._attached is not None and base._attached.task == "classify":
+    if base.attached is not None and base.attached.task == "classify":
         return [tuple(x.scores.items()) for x in base.classify(["Is it", "Yes it is"])]
-    if base._attached is not None and base._attached.task == "regress":
+    if base.attached is not None and base.attached.task == "regress":
         return base.predict(["Is it", "Yes it is"])
-    if base._attached is not None and base._attached.task == "tag":
-        head = base.loaded.model.heads[base._attached.name]
+    if base.attached is not None and base.attached.task == "tag":
+        head = base.loaded.model.heads[base.attached.name]
         ids = torch.tensor([base.tokenizer.encode("Is it so", bos=True)])
-        states = base.loaded.model.hidden(ids, active=base._attached.active).hidden
+        states = base.loaded.model.hidden(ids, active=base.attached.active).hidden
         return base.tag(["Is it", "Yes it is"]), head(
             states
         ).tolist()  # spans alone would hide small differences
-    if base._attached is not None and base._attached.task == "embed":
+    if base.attached is not None and base.attached.task == "embed":
         return base.embed(["Is it", "Yes it is"])
     return base.logits(base.tokenizer.encode("def add(a, b)", bos=True))
 
@@ -156,7 +156,7 @@ def test_merged_is_unmerged(dtype: torch.dtype, tied: bool) -> None:
     if dtype == torch.float64:  # a merge is exact up to rounding: in fp64 the two agree far closer
         model = copy.deepcopy(on.loaded.model).double()
         model.compute_dtype = dtype
-        one = model.logits(torch.tensor([ids]), on._active)
+        one = model.logits(torch.tensor([ids]), on.active)
         lora.merge(model, on._attached.name)  # type: ignore[union-attr]
         torch.testing.assert_close(model.logits(torch.tensor([ids])), one, atol=1e-12, rtol=1e-12)
 

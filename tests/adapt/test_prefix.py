@@ -62,10 +62,10 @@ def test_bases_that_hold_less(how: Callable[[LoadedBase], None], method: str) ->
     base = Base(loaded)
     on = base.with_adapter(base.adapt(PAIRS, task="complete", method=method, virtual=4, epochs=30))
     ids = base.tokenizer.encode("def add(a, b)", bos=True)
-    nats = [-float(score(loaded, [ids], active)[0][3:].sum()) for active in (None, on._active)]
+    nats = [-float(score(loaded, [ids], active)[0][3:].sum()) for active in (None, on.active)]
     assert nats[1] < nats[0]
-    (one,) = generate(loaded, [ids], Sampling(max_tokens=5, logprobs=0), on._active)
-    whole = score(loaded, [[*ids, *one.ids]], on._active)[0][len(ids) - 1 :]
+    (one,) = generate(loaded, [ids], Sampling(max_tokens=5, logprobs=0), on.active)
+    whole = score(loaded, [[*ids, *one.ids]], on.active)[0][len(ids) - 1 :]
     close = 0.1 if how is bf16 else 1e-4
     torch.testing.assert_close(torch.tensor(one.logprobs), torch.tensor(whole), atol=close, rtol=close)
 

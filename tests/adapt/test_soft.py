@@ -174,7 +174,7 @@ def test_all_doors_use_it(method: str) -> None:
     hand = by_hand(on.loaded, f"{method}-same", ids)
     torch.testing.assert_close(on.logits(ids), hand, atol=TOLERANCE, rtol=TOLERANCE)
     sampling = Sampling(max_tokens=5)
-    said = generate(on.loaded, [ids], sampling, on._active)[0]
+    said = generate(on.loaded, [ids], sampling, on.active)[0]
     assert said.ids[0] == int(hand[-1].argmax())
     assert on.chat(CHATS[0]["messages"][:1], max_tokens=5) == said.text
     assert on.generate("The", max_tokens=5) == "".join(on.stream("The", max_tokens=5))

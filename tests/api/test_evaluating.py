@@ -8,7 +8,7 @@ import pytest
 
 from onebase.adapt.folder import Attached, load_adapter
 from onebase.api.base import Adapter, Base
-from onebase.api.evaluating import adapted_twin, against_classical, contenders, shipped_bytes
+from onebase.api.gating import adapted_twin, against_classical, contenders, shipped_bytes
 from onebase.base.folder import load_base, save_base
 from onebase.errors import DataError, UserError
 from tests.helpers import tiny_base
@@ -77,8 +77,8 @@ def folder_of(adapter: Adapter) -> Path:
 
 
 def attached_to(base: Base) -> Attached:
-    assert base._attached is not None
-    return base._attached
+    assert base.attached is not None
+    return base.attached
 
 
 @pytest.mark.parametrize("method", METHODS)

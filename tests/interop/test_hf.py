@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import onebase
-from onebase.api.evaluating import shipped_bytes
+from onebase.api.gating import shipped_bytes
 from onebase.errors import ArtifactError, UserError
 from onebase.govern.verify import verify_tree
 from tests.helpers import tiny_base

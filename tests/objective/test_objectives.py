@@ -14,8 +14,9 @@ from onebase.codec.text.sample import Tokens
 from onebase.errors import DataError
 from onebase.objective.base import IGNORE
 from onebase.objective.infill import Infill, InfillMarks, infill
-from onebase.objective.label import Label, Pooling, narrowed, pool
+from onebase.objective.label import Label
 from onebase.objective.next_token import NextToken
+from onebase.objective.pooled import Pooling, narrowed, pool
 from tests.helpers import tiny_base
 
 MARKS = InfillMarks(101, 102, 103)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from onebase.base.model import BaseModel
 from onebase.config import config
 from onebase.errors import ConfigError
-from onebase.objective.label import Pooling, narrowed
+from onebase.objective.pooled import Pooling, narrowed
 
 STRENGTHS = (3.0, 1.0, 0.3, 0.1, 0.03, 0.01)
 """L2 strengths tried by cross-validation, on standardised features; from strong to weak, each starts from the one before."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from onebase.adapt.folder import Attached, attach
 from onebase.api import images, seeing
-from onebase.api.adapting import Data, adapt
+from onebase.api.adapting import Data, prepared
 from onebase.api.adapting.dry import plan_adapt
 from onebase.api.exchange import export, read_adapter
 from onebase.api.heads import spans, values
@@ -31,7 +31,8 @@ from onebase.errors import UserError
 from onebase.generate.engine import generate, stream
 from onebase.generate.sampler import Sampling
 from onebase.generate.speech import Transcriber
-from onebase.objective.label import Pooling
+from onebase.model.proj import Active
+from onebase.objective.pooled import Pooling
 from onebase.train.listen import Listener
 
 __all__ = ["Adapter", "Base", "Label", "Span"]
@@ -86,7 +87,8 @@ class Base:
         return self._attached
 
     @property
-    def _active(self) -> Any:
+    def active(self) -> Active | None:
+        """How its adapter acts in a forward. For extensions."""
         return self._attached.active if self._attached else None
 
     def generate(
@@ -104,7 +106,7 @@ class Base:
         (docs/images_and_text.md). Raises UserError when the prompt is longer than the context."""
         sampling = _sampling(max_tokens, temperature, stop, top_p, seed)
         read = self._read(prompt, images)
-        return generate(self.loaded, [read.ids], sampling, self._active, inserts=[read.inserts])[0].text
+        return generate(self.loaded, [read.ids], sampling, self.active, inserts=[read.inserts])[0].text
 
     def chat(
         self,
@@ -119,8 +121,8 @@ class Base:
         """The assistant's answer to `messages` ({"role", "content"} each), by the base's chat template. A content is text, or a list of
         {"type": "text", "text": ...} and, for a base that sees them, {"type": "image", "image": path}."""
         sampling = _sampling(max_tokens, temperature, stop, top_p, seed)
-        read = seeing.told_prompt(self.loaded, messages, self._active)
-        return generate(self.loaded, [read.ids], sampling, self._active, inserts=[read.inserts])[0].text
+        read = seeing.told_prompt(self.loaded, messages, self.active)
+        return generate(self.loaded, [read.ids], sampling, self.active, inserts=[read.inserts])[0].text
 
     def stream(
         self,
@@ -136,7 +138,7 @@ class Base:
         """The text of `generate` (for a str) or `chat` (for messages), piece by piece as it comes."""
         sampling = _sampling(max_tokens, temperature, stop, top_p, seed)
         read = self._read(prompt, images)
-        for pieces in stream(self.loaded, [read.ids], sampling, self._active, [read.inserts]):
+        for pieces in stream(self.loaded, [read.ids], sampling, self.active, [read.inserts]):
             for piece in pieces:
                 if piece.text:
                     yield piece.text
@@ -144,27 +146,27 @@ class Base:
     @torch.no_grad()
     def logits(self, ids: Sequence[int]) -> Tensor:
         """Next-token logits after each of `ids`, float32 [T, V]."""
-        return self._model.logits(self._ids_BT(ids), self._active)[0].cpu()
+        return self._model.logits(self._ids_BT(ids), self.active)[0].cpu()
 
     @torch.no_grad()
     def hidden(self, ids: Sequence[int]) -> Tensor:
         """Last hidden states, float32 [T, D]."""
-        return self._model.hidden(self._ids_BT(ids), active=self._active).hidden[0].float().cpu()
+        return self._model.hidden(self._ids_BT(ids), active=self.active).hidden[0].float().cpu()
 
     def embed(self, texts: Sequence[str], *, pooling: Pooling | None = None) -> Tensor:
         """One vector a text, float32 [N, D]: as the base was made to give them (sentence-transformers; CLIP and SigLIP, where images are in
         the same space) or as an adapter of task embed makes them, else the mean of its hidden states; `pooling` asks for the mean, last or both of them. Raises DataError for a
         text beyond the context (a base that was made for it cuts long texts)."""
         if pooling is None and self.config.link("pair") is not None:
-            return text_vectors(self.loaded, list(texts), self._active)
+            return text_vectors(self.loaded, list(texts), self.active)
         learnt = self._attached.config.embedding if self._attached else None
         made = learnt or self._loaded.embedding
         if pooling is None and made is not None:
-            return embeddings(self.loaded, list(texts), made, self._active)
+            return embeddings(self.loaded, list(texts), made, self.active)
         pooling = pooling or "mean"
-        before = self._model.leading(self._active, 1)[0]
+        before = self._model.leading(self.active, 1)[0]
         read = text_tokens(self.loaded, list(texts), before=before)
-        return features(self.loaded, read, pooling, self._active)
+        return features(self.loaded, read, pooling, self.active)
 
     def nearest(self, query: str, texts: Sequence[str], *, top: int | None = None) -> list[Near]:
         """Texts by how near they are to another, the nearest first (`text`, `score`: the cosine of what `embed` gives). Raises UserError."""
@@ -202,7 +204,7 @@ class Base:
             raise UserError(
                 "this base has an adapter on it", "adapt the plain base: onebase.load(ref).adapt(...)"
             )
-        parts = adapt(
+        job, maker = prepared(
             self._loaded,
             data,
             task=task,
@@ -213,7 +215,7 @@ class Base:
             test=test,
             columns=columns,
         )
-        return Adapter(parts)
+        return Adapter(maker(job))
 
     def plan_adapt(
         self,
@@ -265,7 +267,7 @@ class Base:
                 "make one with base.adapt(data, task='classify', method='head') and use base.with_adapter(it)",
             )
         labels, logp = classify_scores(
-            self.loaded, self._attached.config, self._attached.name, list(texts), self._active
+            self.loaded, self._attached.config, self._attached.name, list(texts), self.active
         )
         head = self._attached.config.head
         return labelled(labels, logp.exp(), many=head is not None and head.gives == "many")
@@ -291,7 +293,7 @@ class Base:
     def embed_images(self, paths: images.Paths) -> Tensor:
         """One vector an image file, float32 [N, D], as the base pools them (docs/images.md). Raises DataError naming a file that cannot be
         read, ConfigError for a base that sees no images."""
-        return images.vectors(self.loaded, paths, self._active)
+        return images.vectors(self.loaded, paths, self.active)
 
     def classify_images(
         self, paths: images.Paths, labels: Sequence[str] | None = None, *, template: str = TEMPLATE
@@ -302,16 +304,16 @@ class Base:
         DataError naming a file that cannot be read, UserError where nothing classifies images."""
         on = self._attached
         if labels is not None:
-            return labelled(labels, chances(self.loaded, paths, labels, template, self._active))
+            return labelled(labels, chances(self.loaded, paths, labels, template, self.active))
         names, logp_NL = images.scores(
-            self.loaded, on.config if on else None, on.name if on else "", paths, self._active
+            self.loaded, on.config if on else None, on.name if on else "", paths, self.active
         )
         return labelled(names, logp_NL.exp())
 
     def search(self, query: str, paths: images.Paths, *, top: int | None = None) -> list[Found]:
         """Image files by how near they are to a text, the nearest first (`path`, `score`: the cosine). Raises DataError naming a file
         that cannot be read, UserError for a base without one space for images and texts."""
-        return find(self.loaded, query, paths, top, self._active)
+        return find(self.loaded, query, paths, top, self.active)
 
     def transcribe(
         self,
@@ -330,7 +332,7 @@ class Base:
         believed, (0.0,) is greedy alone; condition: show it the text before (docs/speech.md). Raises UserError.
         """
         if self._ears is None:
-            self._ears = Transcriber(self.loaded, self._active)
+            self._ears = Transcriber(self.loaded, self.active)
         return transcribe(
             self._ears,
             path,
@@ -371,9 +373,9 @@ class Base:
         if not isinstance(prompt, str):
             if images:
                 raise UserError("images beside messages", 'put them in: {"type": "image", "image": path}')
-            return seeing.told_prompt(self.loaded, prompt, self._active)
+            return seeing.told_prompt(self.loaded, prompt, self.active)
         if images:
-            return seeing.written_prompt(self.loaded, prompt, images, self._active)
+            return seeing.written_prompt(self.loaded, prompt, images, self.active)
         return seeing.Prompt(self.tokenizer.encode(prompt, bos=True), None)
 
     def _ids_BT(self, ids: Sequence[int]) -> Tensor:

@@ -13,7 +13,7 @@ from onebase.base.folder import LoadedBase
 from onebase.codec.text.sample import Tokens
 from onebase.generate.score import batches
 from onebase.model.proj import Active
-from onebase.objective.label import text_batch
+from onebase.objective.pooled import text_batch
 
 
 def token_states(base: LoadedBase, texts: Sequence[Tokens], active: Active | None) -> list[Tensor]:

@@ -19,7 +19,7 @@ from onebase.base.links import Pair
 from onebase.codec.image.pixels import pixels
 from onebase.errors import DataError, UserError
 from onebase.model.proj import Active
-from onebase.objective.label import Pooling, narrowed
+from onebase.objective.pooled import Pooling, narrowed
 
 Paths = str | Path | Sequence[str | Path]
 

@@ -17,7 +17,7 @@ from onebase.codec.text.sample import Tokens, chat_sample, completion_sample
 from onebase.errors import ArtifactError, DataError, UserError
 from onebase.generate.score import batches, score
 from onebase.model.proj import Active
-from onebase.objective.label import Pooling, narrowed, pool, text_batch
+from onebase.objective.pooled import Pooling, narrowed, pool, text_batch
 
 
 def text_tokens(

@@ -38,7 +38,7 @@ def eval_(
 ) -> None:
     """Score a base or an adapter, each number with its 95% interval; with --train, ask whether a base is needed at all."""
     import onebase
-    from onebase.api.evaluating import against_classical
+    from onebase.api.gating import against_classical
 
     base = load_base(ref, adapter, device, dtype)
     scores = onebase.evaluate(base, data, task=task)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from onebase.api.base import Base
-from onebase.api.evaluating import shipped_bytes
+from onebase.api.gating import shipped_bytes
 from onebase.api.texts import completion_rows
 from onebase.codec.text.sample import completion_sample
 from onebase.demo.measure import Tell
@@ -55,7 +55,7 @@ def docstring(
         )
         adapted = b.with_adapter(adapter)
         fitted = time.perf_counter()
-        nats = completion_nats(adapted.loaded, samples, adapted._active)[:, 0]
+        nats = completion_nats(adapted.loaded, samples, adapted.active)[:, 0]
         scored = time.perf_counter()
         texts = _write(adapted, test[: size.written])
         wrote = time.perf_counter()
@@ -116,5 +116,5 @@ def _write(base: Base, examples: Sequence[Example]) -> list[str]:
     ids = [base.tokenizer.encode(e.prompt, bos=True) for e in examples]
     out = []
     for i in range(0, len(ids), 50):
-        out += generate(base.loaded, ids[i : i + 50], Sampling(max_tokens=32, stop=("\n",)), base._active)
+        out += generate(base.loaded, ids[i : i + 50], Sampling(max_tokens=32, stop=("\n",)), base.active)
     return [g.text.strip() for g in out]

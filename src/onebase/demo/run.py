@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from onebase.api.base import Base
-from onebase.api.evaluating import untrained_twin
+from onebase.api.gating import untrained_twin
 from onebase.api.pretraining import run_recipe
 from onebase.api.recipe import DataConfig, ObjectiveConfig, Recipe
 from onebase.artifact.files import MANIFEST

@@ -21,7 +21,7 @@ from onebase.codec.text.sample import Tokens
 from onebase.errors import ConfigError
 from onebase.model.proj import Active
 from onebase.objective.base import Batch, Losses, Row, TrunkInput, count_sources
-from onebase.objective.label import text_batch
+from onebase.objective.pooled import text_batch
 
 
 @dataclass(frozen=True)

@@ -1,60 +1,16 @@
-"""Classify a text by a head on its pooled hidden state. B texts, T time, D width, P pooled features, C classes."""
+"""Classify a text by a head on its pooled hidden state. B texts, C classes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from onebase.base.model import BaseModel
-from onebase.codec.text.sample import Tokens
-from onebase.model.mask import Cols
 from onebase.model.proj import Active
-from onebase.objective.base import Batch, Losses, Row, TrunkInput, count_sources
-
-Pooling = Literal["last", "mean", "both", "all"]
-
-
-def pool(h_BTD: Tensor, doc_BT: Tensor, how: Pooling) -> Tensor:
-    """One fp32 vector a text, [B, P]: its last token's state, the mean over its tokens, the two beside each other, or those and
-    the largest value of each channel over its tokens."""
-    valid_BT1 = (doc_BT >= 0)[..., None]
-    h_BTD = h_BTD.float()
-    last_B = valid_BT1[..., 0].sum(1) - 1
-    last_BD = h_BTD[torch.arange(len(last_B), device=h_BTD.device), last_B]
-    if how == "last":
-        return last_BD
-    mean_BD = (h_BTD * valid_BT1).sum(1) / valid_BT1.sum(1).clamp(min=1)
-    if how == "mean":
-        return mean_BD
-    if how == "both":
-        return torch.cat((last_BD, mean_BD), -1)
-    most_BD = h_BTD.masked_fill(~valid_BT1, -torch.inf).amax(1)
-    return torch.cat((last_BD, mean_BD, most_BD), -1)
-
-
-def narrowed(x_NP: Tensor, how: Pooling) -> Tensor:
-    """What `pool` would have given with `how`, from what it gave with "all"."""
-    width = x_NP.shape[1] // 3
-    kept = {
-        "last": slice(0, width),
-        "mean": slice(width, 2 * width),
-        "both": slice(0, 2 * width),
-        "all": slice(None),
-    }
-    return x_NP[:, kept[how]]
-
-
-def text_batch(texts: Sequence[Tokens]) -> TrunkInput:
-    """Texts as rows of one document each, padded on the right."""
-    lengths = torch.tensor([len(t.ids) for t in texts])
-    length = int(lengths.max())
-    ids_BT = torch.zeros(len(texts), length, dtype=torch.long)
-    for b, t in enumerate(texts):
-        ids_BT[b, : len(t.ids)] = torch.from_numpy(t.ids.astype("int64"))
-    return TrunkInput(ids_BT, Cols.padded(lengths, length))
+from onebase.objective.base import Batch, Losses, Row
+from onebase.objective.pooled import Pooling, one_text_batch, outputs
 
 
 @dataclass(frozen=True)
@@ -68,22 +24,13 @@ class Label:
     reserve: int = 0
 
     def batch(self, rows: Sequence[Row], first: int) -> Batch:
-        texts = [row[0] for row in rows]
-        return Batch(
-            inputs={"text": text_batch(texts)},
-            targets={"label": torch.tensor([self.targets[t.id] for t in texts])},
-            counts={"label": len(texts)},
-            ids=tuple(t.id for t in texts),
-            sources=count_sources(rows),
-        )
+        targets = torch.tensor([self.targets[row[0].id] for row in rows])
+        return one_text_batch(rows, "label", targets, len(rows))
 
     def losses(self, base: BaseModel, batch: Batch) -> Losses:
-        read = batch.inputs["text"]
-        h_BTD = base.hidden(read.ids_BT, read.cols, active=self.active).hidden
-        z_BC = base.heads[self.head](pool(h_BTD, read.cols.doc, self.pooling))
-        return {
-            "label": (F.cross_entropy(z_BC, batch.targets["label"], reduction="sum"), batch.counts["label"])
-        }
+        z_BC = outputs(base, batch, self.head, self.pooling, self.active)
+        loss = F.cross_entropy(z_BC, batch.targets["label"], reduction="sum")
+        return {"label": (loss, batch.counts["label"])}
 
 
 @dataclass(frozen=True)
@@ -99,19 +46,11 @@ class ManyLabels:
     reserve: int = 0
 
     def batch(self, rows: Sequence[Row], first: int) -> Batch:
-        texts = [row[0] for row in rows]
-        return Batch(
-            inputs={"text": text_batch(texts)},
-            targets={"labels": marks([self.targets[t.id] for t in texts], self.labels)},
-            counts={"labels": len(texts) * self.labels},
-            ids=tuple(t.id for t in texts),
-            sources=count_sources(rows),
-        )
+        targets = marks([self.targets[row[0].id] for row in rows], self.labels)
+        return one_text_batch(rows, "labels", targets, len(rows) * self.labels)
 
     def losses(self, base: BaseModel, batch: Batch) -> Losses:
-        read = batch.inputs["text"]
-        h_BTD = base.hidden(read.ids_BT, read.cols, active=self.active).hidden
-        z_BC = base.heads[self.head](pool(h_BTD, read.cols.doc, self.pooling))
+        z_BC = outputs(base, batch, self.head, self.pooling, self.active)
         loss = F.binary_cross_entropy_with_logits(z_BC, batch.targets["labels"], reduction="sum")
         return {"labels": (loss, batch.counts["labels"])}
 

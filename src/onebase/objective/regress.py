@@ -1,4 +1,4 @@
-"""Predict a number from a text, by a head on its pooled hidden state. B texts, T time, D width."""
+"""Predict a number from a text, by a head on its pooled hidden state. B texts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,8 +8,8 @@ import torch.nn.functional as F
 
 from onebase.base.model import BaseModel
 from onebase.model.proj import Active
-from onebase.objective.base import Batch, Losses, Row, count_sources
-from onebase.objective.label import Pooling, pool, text_batch
+from onebase.objective.base import Batch, Losses, Row
+from onebase.objective.pooled import Pooling, one_text_batch, outputs
 
 
 @dataclass(frozen=True)
@@ -24,17 +24,9 @@ class Value:
     reserve: int = 0
 
     def batch(self, rows: Sequence[Row], first: int) -> Batch:
-        texts = [row[0] for row in rows]
-        return Batch(
-            inputs={"text": text_batch(texts)},
-            targets={"value": torch.tensor([self.targets[t.id] for t in texts], dtype=torch.float32)},
-            counts={"value": len(texts)},
-            ids=tuple(t.id for t in texts),
-            sources=count_sources(rows),
-        )
+        targets = torch.tensor([self.targets[row[0].id] for row in rows], dtype=torch.float32)
+        return one_text_batch(rows, "value", targets, len(rows))
 
     def losses(self, base: BaseModel, batch: Batch) -> Losses:
-        read = batch.inputs["text"]
-        h_BTD = base.hidden(read.ids_BT, read.cols, active=self.active).hidden
-        z_B = base.heads[self.head](pool(h_BTD, read.cols.doc, self.pooling))[:, 0]
+        z_B = outputs(base, batch, self.head, self.pooling, self.active)[:, 0]
         return {"value": (F.huber_loss(z_B, batch.targets["value"], reduction="sum"), batch.counts["value"])}

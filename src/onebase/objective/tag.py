@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from onebase.base.model import BaseModel
 from onebase.model.proj import Active
 from onebase.objective.base import IGNORE, Batch, Losses, Row, count_sources
-from onebase.objective.label import text_batch
+from onebase.objective.pooled import text_batch
 
 
 @dataclass(frozen=True)

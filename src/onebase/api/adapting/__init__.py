@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast, get_args
 
+from onebase.adapt.config import Method
+from onebase.adapt.config import Task as TaskName
 from onebase.adapt.folder import AdapterParts
-from onebase.api.adapting import classify, embed, generate, reading, regress, tag
+from onebase.api.adapting import classify, embed, generate, heads, reading, regress, tag
 from onebase.api.adapting.job import Adapting, Data, rows_hash
 from onebase.api.options import AdaptOptions
 from onebase.base.folder import LoadedBase
@@ -13,9 +15,11 @@ from onebase.data import read_rows
 from onebase.errors import UserError
 from onebase.train.listen import Listener
 
-__all__ = ["METHODS", "TASKS", "Data", "adapt", "prepared", "rows_hash"]
+__all__ = ["METHODS", "TASKS", "Data", "prepared", "rows_hash"]
 
-METHODS = ("prompt", "head", "lora", "soft", "prefix", "full")
+METHODS: tuple[Method, ...] = get_args(Method)
+BY_STEPS: tuple[Method, ...] = ("lora", "soft", "prefix", "full")
+"""Methods that learn by the loop."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ class Task:
 
 
 _WRITES = Task(
-    dict.fromkeys(("lora", "soft", "prefix", "full"), generate.by_steps),
+    dict.fromkeys(BY_STEPS, generate.by_steps),
     {
         "prompt": "a prompt alone learns nothing of a text: put the instruction into the prompt itself (onebase generate, onebase chat)",
         "head": "a head says which of some labels, it writes no text",
@@ -41,55 +45,28 @@ TASKS: dict[str, Task] = {
         {
             "prompt": classify.by_prompt,
             "head": classify.by_head,
-            **dict.fromkeys(("lora", "soft", "prefix", "full"), classify.by_steps),
+            **dict.fromkeys(BY_STEPS, classify.by_steps),
         },
         images=("head",),
     ),
     "regress": Task(
-        {"head": regress.by_head, **dict.fromkeys(("lora", "soft", "prefix", "full"), regress.by_steps)},
+        heads.makers(regress.prepare, BY_STEPS),
         {"prompt": "a prompt gives each of some answers a probability, no number"},
     ),
     "tag": Task(
-        {"head": tag.by_head, **dict.fromkeys(("lora", "soft", "prefix", "full"), tag.by_steps)},
+        heads.makers(tag.prepare, BY_STEPS),
         {"prompt": "a prompt gives each of some answers a probability, no places in a text"},
     ),
     "complete": _WRITES,
     "chat": _WRITES,
     "embed": Task(
-        dict.fromkeys(("lora", "soft", "prefix", "full"), embed.by_steps),
+        dict.fromkeys(BY_STEPS, embed.by_steps),
         {
             "prompt": "a prompt gives each of some answers a probability, no vectors",
             "head": "a head says which of some labels, it gives no vectors",
         },
     ),
 }
-
-
-def adapt(
-    base: LoadedBase,
-    data: Data,
-    *,
-    task: str,
-    method: str,
-    options: AdaptOptions,
-    listeners: Sequence[Listener] = (),
-    tell: Any = None,
-    test: Data | None = None,
-    columns: Mapping[str, str] | None = None,
-) -> AdapterParts:
-    """Make an adapter of `base` from `data`; the base is left as it was. Raises UserError for what does not fit."""
-    job, maker = prepared(
-        base,
-        data,
-        task=task,
-        method=method,
-        options=options,
-        listeners=listeners,
-        tell=tell,
-        test=test,
-        columns=columns,
-    )
-    return maker(job)
 
 
 def prepared(
@@ -124,5 +101,6 @@ def prepared(
         )
     rows = reading.read(base, data, task, method, options, columns)
     test = read_rows(test, (), columns=columns) if test is not None and columns else test
-    job = Adapting(base, rows, task, method, options, tuple(listeners), tell or (lambda _: None), test)
+    named = cast(TaskName, task)  # it is in the table
+    job = Adapting(base, rows, named, method, options, tuple(listeners), tell or (lambda _: None), test)
     return job, chosen.makers[method]

@@ -12,7 +12,7 @@ from onebase.adapt.config import AdapterConfig, PromptConfig
 from onebase.adapt.folder import AdapterParts, bound_to
 from onebase.adapt.head import HeadConfig, fit_pooled, pooled_as
 from onebase.api import images
-from onebase.api.adapting import many
+from onebase.api.adapting import heads, many
 from onebase.api.adapting.job import Adapting, Facts, data_facts
 from onebase.api.adapting.learning import SCRATCH, learn, learner, train_config
 from onebase.api.adapting.ledgers import check_labelled
@@ -54,7 +54,7 @@ def by_head(job: Adapting) -> AdapterParts:
     if many.has_many(given):
         if sees:
             raise UserError("images with many labels each", "give one label an image: the column `label`")
-        return many.by_head(job)
+        return heads.by_head(job, many.prepare(job))
     rows, labels = job.labelled("image" if sees else "text")
     wide = pooled_as(job.options.pooling)
     learnt: Sequence[Any] = rows
@@ -88,7 +88,7 @@ def by_steps(job: Adapting) -> AdapterParts:
     """A head and what the method learns, together; the head starts from the exact fit on the frozen base (behind what the method puts
     before the text)."""
     if many.has_many(read_rows(job.data, ())):
-        return many.by_steps(job)
+        return heads.by_steps(job, many.prepare(job))
     rows, labels = job.labelled()
     facts = data_facts(rows, labels) | check_labelled(job, rows)
     o, base = job.options, job.base
@@ -111,7 +111,7 @@ def by_steps(job: Adapting) -> AdapterParts:
         state = learn(job, objective, plan, train, [*found.params, *head.parameters()])
         tensors = found.tensors()
     cfg = AdapterConfig(
-        method=job.method,  # type: ignore[arg-type]
+        method=job.method,
         task="classify",
         base=bound_to(base),
         head=HeadConfig(labels=labels, pooling=pooling),

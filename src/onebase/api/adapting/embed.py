@@ -79,7 +79,7 @@ def by_steps(job: Adapting) -> AdapterParts:
         facts |= learn(job, objective, GroupsPlan(groups, per_step, o.seed), train, found.params)
         tensors = found.tensors()
     cfg = AdapterConfig(
-        method=job.method,  # type: ignore[arg-type]
+        method=job.method,
         task="embed",
         base=bound_to(base),
         embedding=made,

@@ -45,7 +45,7 @@ def by_steps(job: Adapting) -> AdapterParts:
         )
         facts |= learn(job, NextToken(length, found.active), plan, train, found.params)
         tensors = found.tensors()
-    cfg = AdapterConfig(method=job.method, task=job.task, base=bound_to(base), **found.fields)  # type: ignore[arg-type]
+    cfg = AdapterConfig(method=job.method, task=job.task, base=bound_to(base), **found.fields)
     return job.parts(cfg, tensors, facts)
 
 

@@ -36,19 +36,38 @@ Fitter = Callable[[Sequence[Tokens], Active | None], Fit]
 """Fits a head on texts as the base reads them, behind what an adapter puts before them."""
 
 
-def by_head(job: Adapting, rows: Sequence[dict[str, Any]], fit: Fitter, facts: Facts) -> AdapterParts:
+@dataclass(frozen=True)
+class Prepared:
+    """A task with a head, ready: its rows, what fits the head, and facts of the data."""
+
+    rows: Sequence[dict[str, Any]]
+    fit: Fitter
+    facts: Facts
+
+
+def makers(
+    prepare: Callable[[Adapting], Prepared], methods: Sequence[str]
+) -> dict[str, Callable[[Adapting], AdapterParts]]:
+    """What makes the adapters of a task with a head, by method: the head alone, or together with what the others learn."""
+    steps = dict.fromkeys(methods, lambda job: by_steps(job, prepare(job)))
+    return {"head": lambda job: by_head(job, prepare(job)), **steps}
+
+
+def by_head(job: Adapting, task: Prepared) -> AdapterParts:
     """The fitted head, and nothing else."""
-    facts = facts | check_labelled(job, rows)
+    rows, fit = task.rows, task.fit
+    facts = task.facts | check_labelled(job, rows)
     made = fit(text_tokens(job.base, [r["text"] for r in rows], job.options.max_length), None)
-    cfg = AdapterConfig(method="head", task=job.task, base=bound_to(job.base), head=made.config)  # type: ignore[arg-type]
+    cfg = AdapterConfig(method="head", task=job.task, base=bound_to(job.base), head=made.config)
     tensors = {"head.weight": made.head.weight_CP.detach(), "head.bias": made.head.bias_C.detach()}
     return job.parts(cfg, tensors, facts | made.facts)
 
 
-def by_steps(job: Adapting, rows: Sequence[dict[str, Any]], fit: Fitter, facts: Facts) -> AdapterParts:
+def by_steps(job: Adapting, task: Prepared) -> AdapterParts:
     """The head and what the method learns, together, from the fitted head on."""
     o, base = job.options, job.base
-    facts = facts | check_labelled(job, rows)
+    rows, fit = task.rows, task.fit
+    facts = task.facts | check_labelled(job, rows)
     per_step = min(o.rows, len(rows))
     steps = max(1, o.epochs * len(rows) // per_step)
     with learner(job) as found:
@@ -62,8 +81,8 @@ def by_steps(job: Adapting, rows: Sequence[dict[str, Any]], fit: Fitter, facts: 
         state = learn(job, made.objective(found.active), plan, train, [*found.params, *head.parameters()])
         tensors = found.tensors()
     cfg = AdapterConfig(
-        method=job.method,  # type: ignore[arg-type]
-        task=job.task,  # type: ignore[arg-type]
+        method=job.method,
+        task=job.task,
         base=bound_to(base),
         head=made.config,
         **found.fields,

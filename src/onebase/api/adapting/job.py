@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from onebase.adapt.config import AdapterConfig
+from onebase.adapt.config import AdapterConfig, Method, Task
 from onebase.adapt.folder import AdapterParts
 from onebase.api.options import AdaptOptions
 from onebase.artifact.files import canonical_json, sha256_bytes
@@ -31,8 +31,8 @@ class Adapting:
         self,
         base: LoadedBase,
         data: Data,
-        task: str,
-        method: str,
+        task: Task,
+        method: Method,
         options: AdaptOptions,
         listeners: tuple[Listener, ...],
         tell: Any,

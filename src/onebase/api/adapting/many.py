@@ -3,11 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from onebase.adapt.folder import AdapterParts
 from onebase.adapt.head import HeadConfig, best_pooled, fit_head
-from onebase.api.adapting import heads
-from onebase.api.adapting.heads import Fit, wide_features
-from onebase.api.adapting.job import Adapting, Data, Facts, data_facts
+from onebase.api.adapting.heads import Fit, Prepared, wide_features
+from onebase.api.adapting.job import Adapting, Data, data_facts
 from onebase.api.adapting.learning import SCRATCH
 from onebase.codec.text.sample import Tokens
 from onebase.data import read_rows
@@ -20,18 +18,6 @@ from onebase.objective.label import ManyLabels, marks
 def has_many(rows: Sequence[Mapping[str, Any]]) -> bool:
     """Have the rows a column `labels`, and none `label`?"""
     return any("labels" in r for r in rows) and not any("label" in r for r in rows)
-
-
-def by_head(job: Adapting) -> AdapterParts:
-    """A logistic regression for each label, all of one strength."""
-    rows, fitter, facts = _prepared(job)
-    return heads.by_head(job, rows, fitter, facts)
-
-
-def by_steps(job: Adapting) -> AdapterParts:
-    """Binary cross-entropy of each label, from the logistic regressions on."""
-    rows, fitter, facts = _prepared(job)
-    return heads.by_steps(job, rows, fitter, facts)
 
 
 def many_rows(data: Data) -> tuple[list[dict[str, Any]], list[set[str]]]:
@@ -50,7 +36,7 @@ def _check(rows: Sequence[Mapping[str, Any]]) -> None:
     refuse_bad(bad, places_of(rows))
 
 
-def _prepared(job: Adapting) -> tuple[list[dict[str, Any]], heads.Fitter, Facts]:
+def prepare(job: Adapting) -> Prepared:
     rows, has = many_rows(job.data)
     labels = tuple(sorted(set().union(*has)))
     for label in labels:
@@ -73,4 +59,4 @@ def _prepared(job: Adapting) -> tuple[list[dict[str, Any]], heads.Fitter, Facts]
             {"head.l2": (fitted.strength, "chosen by cross-validation")},
         )
 
-    return rows, fit, data_facts(rows, labels)
+    return Prepared(rows, fit, data_facts(rows, labels))

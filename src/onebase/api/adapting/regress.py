@@ -6,12 +6,10 @@ from typing import Any
 
 import torch
 
-from onebase.adapt.folder import AdapterParts
 from onebase.adapt.head import HeadConfig, best_pooled
 from onebase.adapt.ridge import fit_ridge
-from onebase.api.adapting import heads
-from onebase.api.adapting.heads import Fit, wide_features
-from onebase.api.adapting.job import Adapting, Data, Facts, data_facts
+from onebase.api.adapting.heads import Fit, Prepared, wide_features
+from onebase.api.adapting.job import Adapting, Data, data_facts
 from onebase.api.adapting.learning import SCRATCH
 from onebase.codec.text.sample import Tokens
 from onebase.data import read_rows
@@ -19,18 +17,6 @@ from onebase.data.bad_rows import places_of, refuse_bad
 from onebase.errors import DataError
 from onebase.model.proj import Active
 from onebase.objective.regress import Value
-
-
-def by_head(job: Adapting) -> AdapterParts:
-    """Ridge regression."""
-    rows, fitter, facts = _prepared(job)
-    return heads.by_head(job, rows, fitter, facts)
-
-
-def by_steps(job: Adapting) -> AdapterParts:
-    """Huber loss, from the ridge regression on."""
-    rows, fitter, facts = _prepared(job)
-    return heads.by_steps(job, rows, fitter, facts)
 
 
 def value_rows(data: Data) -> tuple[list[dict[str, Any]], list[float]]:
@@ -60,7 +46,7 @@ def _number(value: object) -> float | None:
         return None
 
 
-def _prepared(job: Adapting) -> tuple[list[dict[str, Any]], heads.Fitter, Facts]:
+def prepare(job: Adapting) -> Prepared:
     rows, values = value_rows(job.data)
     y_N = torch.tensor(values, dtype=torch.float64)
     mean, scale = float(y_N.mean()), float(y_N.std(correction=0))
@@ -86,4 +72,4 @@ def _prepared(job: Adapting) -> tuple[list[dict[str, Any]], heads.Fitter, Facts]
         )
 
     facts = data_facts(rows) | {"data.mean": (mean, "computed"), "data.deviation": (scale, "computed")}
-    return rows, fit, facts
+    return Prepared(rows, fit, facts)

@@ -6,11 +6,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from onebase.adapt.folder import AdapterParts
 from onebase.adapt.head import FOLDS, HeadConfig, fit_head, spread
 from onebase.adapt.spans import Span, tags_of, token_places, trimmed
-from onebase.api.adapting import heads
-from onebase.api.adapting.heads import Fit
+from onebase.api.adapting.heads import Fit, Prepared
 from onebase.api.adapting.job import Adapting, Data, Facts, data_facts
 from onebase.api.adapting.learning import SCRATCH
 from onebase.api.heads import token_states
@@ -23,18 +21,6 @@ from onebase.objective.base import IGNORE
 from onebase.objective.tag import Tag
 
 MEND = "mend the spans: characters from 0, end exclusive, none over another"
-
-
-def by_head(job: Adapting) -> AdapterParts:
-    """Multinomial logistic regression on the states of all tokens."""
-    rows, fitter, facts = _prepared(job)
-    return heads.by_head(job, rows, fitter, facts)
-
-
-def by_steps(job: Adapting) -> AdapterParts:
-    """Cross-entropy of each token's tag, from the logistic regression on."""
-    rows, fitter, facts = _prepared(job)
-    return heads.by_steps(job, rows, fitter, facts)
 
 
 def span_rows(data: Data) -> tuple[list[dict[str, Any]], list[list[Span]]]:
@@ -79,7 +65,7 @@ def _flaw(row: Mapping[str, Any]) -> tuple[str, str] | None:
     return None
 
 
-def _prepared(job: Adapting) -> tuple[list[dict[str, Any]], heads.Fitter, Facts]:
+def prepare(job: Adapting) -> Prepared:
     rows, spans = span_rows(job.data)
     labels = tuple(sorted({s.label for each in spans for s in each}))
     if not labels:
@@ -112,4 +98,4 @@ def _prepared(job: Adapting) -> tuple[list[dict[str, Any]], heads.Fitter, Facts]
         "data.spans": (sum(map(len, spans)), "counted"),
         "data.tokens": (sum(map(len, tags)), "counted"),
     }
-    return rows, fit, facts
+    return Prepared(rows, fit, facts)

@@ -4,14 +4,12 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from onebase.adapt.folder import Attached
-from onebase.api.adapting import Data
 from onebase.api.adapting.many import has_many, many_rows
 from onebase.api.adapting.regress import value_rows
 from onebase.api.adapting.tag import span_rows
-from onebase.api.base import Base
 from onebase.api.held import Label, Span
 from onebase.api.images import classifies_images, image_paths
+from onebase.api.scoring.asked import Asked
 from onebase.data import read_rows
 from onebase.errors import DataError, UserError
 from onebase.evaluation.bootstrap import Array, Score
@@ -21,12 +19,14 @@ from onebase.evaluation.spans import span_scores
 from onebase.evaluation.values import mae, spearman
 
 
-def class_scores(base: Base, attached: Attached | None, data: Data, seed: int) -> dict[str, Score]:
+def class_scores(asked: Asked) -> dict[str, Score]:
     """accuracy, macro_f1, auroc (each label against the rest, the mean) and ece of single labels; micro_f1, macro_f1 and auroc of many.
     No auroc where all rows have the same label."""
+    base, data, seed = asked.base, asked.data, asked.seed
+    attached = base.attached
     head = attached.config.head if attached else None
     if head is not None and head.gives == "many":
-        return _many(base, data, seed)
+        return _many(asked)
     if classifies_images(base.loaded, attached.config if attached else None):
         rows = read_rows(data, ("image", "label"))
         found = base.classify_images(image_paths(rows, data))
@@ -46,8 +46,9 @@ def class_scores(base: Base, attached: Attached | None, data: Data, seed: int) -
     return out | {"ece": ece([int(x) for x in right], p_NL.max(1), seed=seed)}
 
 
-def _many(base: Base, data: Data, seed: int) -> dict[str, Score]:
-    rows, truth = many_rows(data)
+def _many(asked: Asked) -> dict[str, Score]:
+    base, seed = asked.base, asked.seed
+    rows, truth = many_rows(asked.data)
     found = base.classify([r["text"] for r in rows])
     y_NL, p_NL = _tables(truth, found)
     names = list(found[0].scores)
@@ -75,20 +76,19 @@ def _tables(truth: Sequence[Iterable[str]], found: Sequence[Label]) -> tuple[Arr
     return y_NL, np.array([list(f.scores.values()) for f in found])
 
 
-def value_scores(base: Base, data: Data, seed: int) -> dict[str, Score]:
+def value_scores(asked: Asked) -> dict[str, Score]:
     """mae in the data's units, and spearman (not where all rows have one value)."""
-    rows, truth = value_rows(data)
-    found = base.predict([r["text"] for r in rows])
-    out = {"mae": mae(truth, found, seed=seed)}
-    return out | ({"spearman": spearman(truth, found, seed=seed)} if len(set(truth)) > 1 else {})
+    rows, truth = value_rows(asked.data)
+    found = asked.base.predict([r["text"] for r in rows])
+    out = {"mae": mae(truth, found, seed=asked.seed)}
+    return out | ({"spearman": spearman(truth, found, seed=asked.seed)} if len(set(truth)) > 1 else {})
 
 
-def tag_scores(base: Base, data: Data, seed: int) -> dict[str, Score]:
+def tag_scores(asked: Asked) -> dict[str, Score]:
     """span_precision, span_recall and span_f1."""
-    rows, truth = span_rows(data)
-    found = base.tag([r["text"] for r in rows])
-
-    return span_scores([_places(s) for s in truth], [_places(s) for s in found], seed=seed)
+    rows, truth = span_rows(asked.data)
+    found = asked.base.tag([r["text"] for r in rows])
+    return span_scores([_places(s) for s in truth], [_places(s) for s in found], seed=asked.seed)
 
 
 def _places(spans: Iterable[Span]) -> list[tuple[int, int, str]]:

@@ -1,0 +1,139 @@
+"""The gate for a base with a classifying adapter: what it is beside small classical systems and an untrained twin, and what each costs."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from onebase.adapt.folder import Attached
+from onebase.api.adapting import Data, rows_hash
+from onebase.api.base import Base
+from onebase.base.folder import LoadedBase, base_tensors
+from onebase.base.model import BaseModel
+from onebase.data import check_labels, read_rows
+from onebase.errors import DataError, UserError
+from onebase.evaluation.baselines import NearestNeighbour, TfidfLogistic
+from onebase.evaluation.bootstrap import mean_score
+from onebase.evaluation.gate import System, Verdict, gate
+from onebase.evaluation.metrics import correct
+
+
+def against_classical(base: Base, train: Data, test: Data, *, seed: int = 0) -> Verdict:
+    """The gate for a classifying adapter: beside TF-IDF + logistic regression and nearest neighbour on the same labels, and beside
+    the same method on an untrained twin of the base. `train` are the rows that the adapter learnt from. Raises UserError."""
+    ours, twin, rivals = contenders(base, train, test, seed=seed)
+    return gate("accuracy", ours, twin, rivals, seed=seed)
+
+
+def contenders(
+    base: Base, train: Data, test: Data, *, seed: int = 0
+) -> tuple[System, System, tuple[System, ...]]:
+    """What the gate compares: the base with its adapter, the untrained twin with one made alike, the classical rivals.
+
+    All predict the same test texts, and all count alike: seconds to fit (the adapter's as its record has them) and to predict, and
+    bytes to ship. The base's own bytes stand apart, in `System.shared`. Raises UserError.
+    """
+    attached = base.attached
+    if attached is None or attached.task != "classify":
+        raise UserError(
+            "the gate needs an adapter that classifies", "give --adapter DIR of a classifying adapter"
+        )
+    head = attached.config.head
+    if head is not None and head.gives == "many":
+        raise UserError(
+            "the gate compares systems that give one label a text, this adapter gives many",
+            "leave --train out: its scores have no classical rival here",
+        )
+    known, rows = read_rows(train, ("text", "label")), read_rows(test, ("text", "label"))
+    check_labels(known, rows)
+    learnt = attached.record.get("data.fingerprint")
+    if attached.config.prompt is None and learnt not in (None, rows_hash(known)):
+        raise DataError(
+            f"these {len(known)} rows are not those that the adapter learnt from",
+            "give the same data: all systems must learn from the same labels",
+        )
+    texts, truth = [str(r["text"]) for r in rows], [str(r["label"]) for r in rows]
+    ours = _measured(f"the base with {attached.method}", base, texts, truth, seed)
+    twin = _measured("untrained", adapted_twin(base, known, seed), texts, truth, seed)
+    rivals = []
+    for make in (TfidfLogistic, NearestNeighbour):
+        model = make().fit([str(r["text"]) for r in known], [str(r["label"]) for r in known])
+        each = correct(truth, model.predict(texts))
+        rivals.append(
+            System(model.name, mean_score("accuracy", each, seed=seed), each, model.seconds, model.size)
+        )
+    return ours, twin, tuple(rivals)
+
+
+def adapted_twin(base: Base, known: Sequence[dict[str, Any]], seed: int) -> Base:
+    """The untrained twin of a base, with an adapter made as the base's own was: same task, method and options, from `known`."""
+    attached = base.attached
+    assert attached is not None
+    # A prompt without bias saw no texts, and neither does its twin's. One with a bias saw some that nobody kept: `known` is what
+    # is at hand to calibrate the twin with.
+    plain = attached.config.prompt is not None and attached.config.prompt.bias is None
+    twin = Base(untrained_twin(base.loaded, seed))
+    adapter = twin.adapt(
+        [] if plain else known, task=attached.task, method=attached.method, **_options(attached)
+    )
+    return twin.with_adapter(adapter)
+
+
+def shipped_bytes(base: Base) -> tuple[int, int]:
+    """(bytes of the adapter on this base, 0 without one; bytes of the base itself: weights, tokenizer, template). An adapter of all
+    weights needs no others."""
+    attached, loaded = base.attached, base.loaded
+    adapter = attached.shipped if attached else 0
+    whole = attached is None or attached.method != "full"
+    if whole and loaded.path is not None and loaded.path.is_file():
+        return (
+            adapter,
+            loaded.path.stat().st_size,
+        )  # one file holds all, in fewer bits than it takes in memory
+    weights = sum(t.numel() * t.element_size() for t in base_tensors(loaded.model).values()) if whole else 0
+    # The tokenizer as its file holds it: a classical system's vocabulary is counted too.
+    words = "" if loaded.words is None else loaded.words.tokenizer.as_json + loaded.words.template.source
+    return adapter, weights + len(words.encode())
+
+
+def _measured(name: str, base: Base, texts: Sequence[str], truth: Sequence[str], seed: int) -> System:
+    """A base with a classifying adapter on the test texts."""
+    attached = base.attached
+    assert attached is not None
+    began = time.perf_counter()
+    found = base.classify(texts)
+    predicting = time.perf_counter() - began
+    fitting = attached.record.get("seconds")
+    # Without the time of fitting, that of predicting would pass for the whole: better none.
+    seconds = 0.0 if fitting is None else float(fitting) + predicting
+    each = correct(truth, [x.label for x in found])
+    size, shared = shipped_bytes(base)
+    return System(name, mean_score("accuracy", each, seed=seed), each, seconds, size, shared)
+
+
+def _options(attached: Attached) -> dict[str, Any]:
+    """The options that the adapter was made with, all of them, from its record."""
+    recorded = attached.record.get("config.options")
+    if recorded is not None:
+        return dict(recorded)
+    # An adapter from before options were recorded: what its config tells. Epochs, rate, rows and length are then the defaults.
+    cfg = attached.config
+    out: dict[str, Any] = {}
+    if cfg.head is not None:
+        out["pooling"] = cfg.head.pooling
+    if cfg.lora is not None:
+        out |= {"rank": cfg.lora.rank, "alpha": cfg.lora.alpha, "sites": cfg.lora.sites}
+        out |= {k: getattr(cfg.lora, k) for k in ("ranks", "alphas", "rslora", "dora")}
+    if cfg.prompt is not None:
+        out |= {"prompt": cfg.prompt.template, "answers": cfg.prompt.answers}
+    return out
+
+
+def untrained_twin(base: LoadedBase, seed: int) -> LoadedBase:
+    """The same architecture and tokenizer with starting weights: what pretraining is compared with."""
+    model = BaseModel(replace(base.model.cfg, storage=None))
+    model.reset(seed)
+    for p in model.parameters():
+        p.requires_grad_(False)
+    model.compute_dtype = base.model.compute_dtype
+    return LoadedBase(model.to(base.model.device).eval(), base.words)

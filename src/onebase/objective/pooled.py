@@ -1,0 +1,78 @@
+"""What objectives with a head on texts share: a batch of one text a row, and the head's outputs on pooled hidden states.
+
+B texts, T time, D width, P pooled features, C outputs.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from onebase.base.model import BaseModel
+from onebase.codec.text.sample import Tokens
+from onebase.model.mask import Cols
+from onebase.model.proj import Active
+from onebase.objective.base import Batch, Row, TrunkInput, count_sources
+
+Pooling = Literal["last", "mean", "both", "all"]
+
+
+def pool(h_BTD: Tensor, doc_BT: Tensor, how: Pooling) -> Tensor:
+    """One fp32 vector a text, [B, P]: its last token's state, the mean over its tokens, the two beside each other, or those and
+    the largest value of each channel over its tokens."""
+    valid_BT1 = (doc_BT >= 0)[..., None]
+    h_BTD = h_BTD.float()
+    last_B = valid_BT1[..., 0].sum(1) - 1
+    last_BD = h_BTD[torch.arange(len(last_B), device=h_BTD.device), last_B]
+    if how == "last":
+        return last_BD
+    mean_BD = (h_BTD * valid_BT1).sum(1) / valid_BT1.sum(1).clamp(min=1)
+    if how == "mean":
+        return mean_BD
+    if how == "both":
+        return torch.cat((last_BD, mean_BD), -1)
+    most_BD = h_BTD.masked_fill(~valid_BT1, -torch.inf).amax(1)
+    return torch.cat((last_BD, mean_BD, most_BD), -1)
+
+
+def narrowed(x_NP: Tensor, how: Pooling) -> Tensor:
+    """What `pool` would have given with `how`, from what it gave with "all"."""
+    width = x_NP.shape[1] // 3
+    kept = {
+        "last": slice(0, width),
+        "mean": slice(width, 2 * width),
+        "both": slice(0, 2 * width),
+        "all": slice(None),
+    }
+    return x_NP[:, kept[how]]
+
+
+def text_batch(texts: Sequence[Tokens]) -> TrunkInput:
+    """Texts as rows of one document each, padded on the right."""
+    lengths = torch.tensor([len(t.ids) for t in texts])
+    length = int(lengths.max())
+    ids_BT = torch.zeros(len(texts), length, dtype=torch.long)
+    for b, t in enumerate(texts):
+        ids_BT[b, : len(t.ids)] = torch.from_numpy(t.ids.astype("int64"))
+    return TrunkInput(ids_BT, Cols.padded(lengths, length))
+
+
+def one_text_batch(rows: Sequence[Row], name: str, targets: Tensor, count: int) -> Batch:
+    """Rows of one text each, with the targets of the loss `name`."""
+    texts = [row[0] for row in rows]
+    return Batch(
+        inputs={"text": text_batch(texts)},
+        targets={name: targets},
+        counts={name: count},
+        ids=tuple(t.id for t in texts),
+        sources=count_sources(rows),
+    )
+
+
+def outputs(base: BaseModel, batch: Batch, head: str, pooling: Pooling, active: Active | None) -> Tensor:
+    """What the head says of each text, [B, C]."""
+    read = batch.inputs["text"]
+    h_BTD = base.hidden(read.ids_BT, read.cols, active=active).hidden
+    z_BC: Tensor = base.heads[head](pool(h_BTD, read.cols.doc, pooling))
+    return z_BC
