@@ -42,6 +42,29 @@ def projection(dora: bool, bias: bool = True) -> tuple[Proj, Lora]:
 
 
 @pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_lora_as_one_function_is_lora(dtype: torch.dtype, bias: bool) -> None:
+    """The same value and gradients as step by step, within one rounding of the number format."""
+    proj, made = projection(False, bias)
+    shaken(list(made.parameters()))
+    assert proj.weight is not None
+    found = []
+    for alone in (True, False):
+        proj.requires_grad_(not alone)  # where the matrix learns too it goes step by step
+        made.requires_grad_(True)
+        x = torch.randn(2, 3, 6, generator=torch.Generator().manual_seed(1)).to(dtype).requires_grad_()
+        assert (made.whole(x, proj) is not None) == alone
+        y = proj(x, Active.all_rows("x"))
+        made.zero_grad()
+        y.square().sum().backward()
+        found.append([y.detach(), x.grad, made.a_RI.grad, made.b_OR.grad])
+    close = 1e-5 if dtype == torch.float32 else 2e-2
+    for a, b in zip(*found, strict=True):
+        assert a is not None and b is not None
+        torch.testing.assert_close(a, b, rtol=close, atol=close * float(b.abs().max()))
+
+
+@pytest.mark.parametrize("bias", [False, True])
 def test_dora_is_a_length_and_a_direction(bias: bool) -> None:
     torch.manual_seed(0)
     proj, dora = projection(True, bias)

@@ -4,6 +4,7 @@ I inputs, O outputs, R rank.
 """
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -36,7 +37,24 @@ class Lora(Delta):
 
     def low(self, x: Tensor) -> Tensor:
         """The low-rank product of x [..., I]: [..., O]."""
-        return F.linear(F.linear(x, self.a_RI.to(x.dtype)), self.b_OR.to(x.dtype)) * self.scaling
+        return F.linear(F.linear(x, self.a_RI.to(x.dtype)) * self.scaling, self.b_OR.to(x.dtype))
+
+    def whole(self, x: Tensor, proj: Proj) -> Tensor | None:
+        """As one function where it learns on a matrix that does not: of its steps only x and the few numbers between A and B are kept."""
+        weight = proj.weight
+        if (
+            weight is None
+            or weight.requires_grad
+            or not torch.is_grad_enabled()
+            or torch.compiler.is_compiling()
+        ):
+            return None
+        dtype = x.dtype
+        bias = None if proj.bias is None else proj.bias.to(dtype)
+        y: Tensor = _LowRank.apply(  # type: ignore[no-untyped-call]
+            x, weight.to(dtype), bias, self.a_RI.to(dtype), self.b_OR.to(dtype), self.scaling
+        )
+        return y
 
     def delta_OI(self) -> Tensor:
         """The full matrix of the low-rank product."""
@@ -46,6 +64,31 @@ class Lora(Delta):
         """The projection's matrix with the adapter in it, a new tensor in fp32 or the weight's own if that is finer."""
         delta = self.delta_OI()
         return proj.matrix_OI(_exact(proj)) + delta.to(_exact(proj))
+
+
+class _LowRank(torch.autograd.Function):
+    """y = x W^T + bias + scaling * x A^T B^T, each product added to the one before it; W and the bias have no gradient. N rows."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, w_OI: Tensor, bias: Tensor | None, a_RI: Tensor, b_OR: Tensor, scaling: float
+    ) -> Tensor:
+        x_NI = x.flatten(0, -2)
+        low_NR = (x_NI @ a_RI.T).mul_(scaling)
+        y_NO = F.linear(x_NI, w_OI, bias).addmm_(low_NR, b_OR.T)
+        ctx.save_for_backward(x, w_OI, a_RI, b_OR, low_NR)
+        ctx.scaling = scaling
+        return y_NO.view(*x.shape[:-1], len(w_OI))
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> Any:
+        x, w_OI, a_RI, b_OR, low_NR = ctx.saved_tensors
+        g_NO = upstream[0].flatten(0, -2)
+        low_NR_grad = (g_NO @ b_OR).mul_(ctx.scaling)
+        dx = None
+        if ctx.needs_input_grad[0]:
+            dx = (g_NO @ w_OI).addmm_(low_NR_grad, a_RI).view_as(x)
+        return dx, None, None, low_NR_grad.T @ x.flatten(0, -2), g_NO.T @ low_NR, None
 
 
 class Dora(Lora):
@@ -65,6 +108,9 @@ class Dora(Lora):
     def reset(self, generator: torch.Generator, proj: Proj) -> None:
         super().reset(generator, proj)
         self.m_O.copy_(row_norms(proj.matrix_OI(_exact(proj))))
+
+    def whole(self, x: Tensor, proj: Proj) -> Tensor | None:
+        return None
 
     def forward(self, x: Tensor, y: Tensor, proj: Proj) -> Tensor:
         gain_O = self.gain_O(proj)

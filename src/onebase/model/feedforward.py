@@ -1,6 +1,7 @@
 """Feed-forward parts. F hidden features."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +28,21 @@ ACTIVATIONS: Mapping[Activation, Callable[[Tensor], Tensor]] = {
 }
 
 
+class _SwiGlu(torch.autograd.Function):
+    """silu(gate) * up that keeps its two inputs alone; silu is made again for the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
+        ctx.save_for_backward(gate, up)
+        return F.silu(gate).mul_(up)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> Any:
+        (g,) = upstream
+        gate, up = ctx.saved_tensors
+        return torch.ops.aten.silu_backward(g * up, gate), F.silu(gate).mul_(g)
+
+
 class FeedForward(nn.Module):
     """down(act(up x)), or down(act(gate x) * up x) for gated activations (GLU variants, 2002.05202; ReLU^2, 2109.08668)."""
 
@@ -44,6 +60,13 @@ class FeedForward(nn.Module):
             h_BTF = act(self.up(x_BTD, active))
         else:
             gate_BTF, h_BTF = self.gate_up(x_BTD, active)
-            h_BTF = act(gate_BTF) * h_BTF
+            if (
+                self.cfg.activation == "swiglu"
+                and torch.is_grad_enabled()
+                and not torch.compiler.is_compiling()
+            ):
+                h_BTF = _SwiGlu.apply(gate_BTF, h_BTF)  # type: ignore[no-untyped-call]
+            else:
+                h_BTF = act(gate_BTF) * h_BTF
         out: Tensor = self.down(h_BTF, active)
         return out

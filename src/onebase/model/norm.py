@@ -1,5 +1,7 @@
 """Normalisation. Statistics are taken in fp32 whatever the dtype of the input."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -31,7 +33,7 @@ class Norm(nn.Module):
             nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.cfg.kind == "rms" and not torch.is_grad_enabled():
+        if self.cfg.kind == "rms" and not torch.compiler.is_compiling():
             return self._rms(x)
         x32 = x.float()
         weight = None if self.weight is None else self.weight.float() + self.cfg.offset
@@ -44,8 +46,15 @@ class Norm(nn.Module):
         return y.to(x.dtype)
 
     def _rms(self, x: Tensor) -> Tensor:
-        """RMS norm in the fewest operations, where nothing is learnt: x / hypot(|x|, sqrt(D eps)) * sqrt(D) w is the same number."""
-        return lean_rms(x, self.floor, self.gain())
+        """RMS norm in the fewest operations: x / hypot(|x|, sqrt(D eps)) * sqrt(D) w is the same number. What is learnt comes out as what is
+        used, bit for bit."""
+        if not torch.is_grad_enabled():
+            return lean_rms(x, self.floor, self.gain())
+        learns = self.weight is not None and self.weight.requires_grad
+        gain = self._gain_now() if learns else self.gain()
+        wide = gain if isinstance(gain, Tensor) else torch.tensor(gain, device=x.device)
+        y: Tensor = _Rms.apply(x, wide, self.floor)  # type: ignore[no-untyped-call]
+        return y
 
     def gain(self) -> Tensor | float:
         """sqrt(D) times the weight, as the few operations want it; kept while the weight stays."""
@@ -55,13 +64,48 @@ class Norm(nn.Module):
         kept = self._gain.current()
         if kept is not None:
             return kept
-        return self._gain.make(
-            [place(self, "weight")], lambda: (weight.float() + self.cfg.offset) * self.width**0.5
-        )
+        # Made while decoding, it may be wanted again where something learns.
+        with torch.inference_mode(False), torch.no_grad():
+            return self._gain.make([place(self, "weight")], self._gain_now)
+
+    def _gain_now(self) -> Tensor:
+        assert self.weight is not None
+        return (self.weight.float() + self.cfg.offset) * self.width**0.5
 
 
 def lean_rms(x: Tensor, floor: Tensor, gain: Tensor | float) -> Tensor:
     """x / hypot(|x|, floor) * gain over the last axis, in fp32 and in the memory of one copy: fresh memory costs more than the sums."""
     wide = x.float()  # itself, if it is fp32
-    size = torch.linalg.vector_norm(wide, 2, -1, True).hypot_(floor)
-    return wide.div(size).mul_(gain) if wide is x else wide.div_(size).mul_(gain).to(x.dtype)
+    return _over(wide, _size(wide, floor), x).mul_(gain).to(x.dtype)
+
+
+def _size(wide: Tensor, floor: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(wide, 2, -1, True).hypot_(floor)
+
+
+def _over(wide: Tensor, size: Tensor, x: Tensor) -> Tensor:
+    return wide.div(size) if wide is x else wide.div_(size)
+
+
+class _Rms(torch.autograd.Function):
+    """`lean_rms` with a gradient; it keeps its input as it came and one number a row, and no copies in fp32."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, gain: Tensor, floor: Tensor) -> Tensor:
+        wide = x.float()
+        size = _size(wide, floor)
+        ctx.save_for_backward(x, gain, size)
+        return _over(wide, size, x).mul_(gain).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> Any:
+        x, gain, size = ctx.saved_tensors
+        wide, g = x.float(), upstream[0].float()
+        dgain = None
+        if ctx.needs_input_grad[1]:
+            dgain = (g * wide).div_(size).flatten(0, -2).sum(0)
+        if not ctx.needs_input_grad[0]:
+            return None, dgain, None
+        g = g * gain
+        along = (g * wide).sum(-1, keepdim=True).div_(size.pow(3))
+        return g.div_(size).addcmul_(wide, along, value=-1).to(x.dtype), dgain, None

@@ -1,6 +1,7 @@
 """Rotary positions. B batch, T time, N heads, H head features."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -97,13 +98,35 @@ def turns(cos_B1TR: Tensor, sin_B1TR: Tensor) -> tuple[Tensor, Tensor]:
 def rotate(x_BTNH: Tensor, own_BT1R: Tensor, other_BT1R: Tensor) -> Tensor:
     """Turn the first R features of each head by their positions' angles (halves layout), in fp32. The tables are those of `turns`."""
     dim = own_BT1R.shape[-1]
-    x = x_BTNH[..., :dim].float()
-    if torch.is_grad_enabled():  # in halves: rolling, and its backward, is twice as slow once compiled
+    x = x_BTNH[..., :dim]
+    if torch.compiler.is_compiling():  # in halves: rolling, and its backward, is twice as slow once compiled
         cos, sin = own_BT1R[..., : dim // 2], other_BT1R[..., dim // 2 :]
-        a, b = x.chunk(2, -1)
-        turned = torch.cat((a * cos - b * sin, b * cos + a * sin), -1).to(x_BTNH.dtype)
-    else:  # in place where it is a copy: fresh memory costs more than the sums
-        partner = x.roll(dim // 2, -1)
-        own = x * own_BT1R if x.dtype == x_BTNH.dtype else x.mul_(own_BT1R)
-        turned = own.addcmul_(partner, other_BT1R).to(x_BTNH.dtype)
+        a, b = x.float().chunk(2, -1)
+        turned = torch.cat((a * cos - b * sin, b * cos + a * sin), -1).to(x.dtype)
+    elif torch.is_grad_enabled() and x.requires_grad:
+        turned = _Turn.apply(x, own_BT1R, other_BT1R)  # type: ignore[no-untyped-call]
+    else:
+        turned = _turned(x, own_BT1R, other_BT1R)
     return turned if dim == x_BTNH.shape[-1] else torch.cat((turned, x_BTNH[..., dim:]), -1)
+
+
+def _turned(x_BTNR: Tensor, own_BT1R: Tensor, other_BT1R: Tensor) -> Tensor:
+    """In place where it is a copy: fresh memory costs more than the sums."""
+    x = x_BTNR.float()
+    partner = x.roll(x.shape[-1] // 2, -1)
+    own = x * own_BT1R if x.dtype == x_BTNR.dtype else x.mul_(own_BT1R)
+    return own.addcmul_(partner, other_BT1R).to(x_BTNR.dtype)
+
+
+class _Turn(torch.autograd.Function):
+    """Its gradient is turned back by the same angles, and nothing but these is kept."""
+
+    @staticmethod
+    def forward(ctx: Any, x_BTNR: Tensor, own_BT1R: Tensor, other_BT1R: Tensor) -> Tensor:
+        ctx.save_for_backward(own_BT1R, other_BT1R)
+        return _turned(x_BTNR, own_BT1R, other_BT1R)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> Any:
+        own_BT1R, other_BT1R = ctx.saved_tensors
+        return _turned(upstream[0], own_BT1R, -other_BT1R), None, None

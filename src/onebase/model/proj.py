@@ -37,6 +37,10 @@ class Delta(nn.Module):
     def forward(self, x: Tensor, y: Tensor, proj: "Proj") -> Tensor:
         raise NotImplementedError
 
+    def whole(self, x: Tensor, proj: "Proj") -> Tensor | None:
+        """The projection of x with this delta in it, where that is shorter than one after the other; None where it is not."""
+        return None
+
 
 class Proj(nn.Module):
     """y = x W^T + b, and to that is added what each active adapter attached here makes of x and y.
@@ -82,8 +86,19 @@ class Proj(nn.Module):
         return self.store.dense(dtype)
 
     def forward(self, x: Tensor, active: Active | None = None) -> Tensor:
+        if (delta := self._alone(active)) is not None and (whole := delta.whole(x, self)) is not None:
+            return whole
         y = self.joint(x)
         return self.changed(self._dense(x) if y is None else y, x, active)
+
+    def _alone(self, active: Active | None) -> Delta | None:
+        """The one delta that acts here, on all rows."""
+        if active is None or len(active.groups) != 1:
+            return None
+        name, rows = active.groups[0]
+        delta = self.deltas[name] if rows is None and name in self.deltas else None
+        assert delta is None or isinstance(delta, Delta)
+        return delta
 
     def _dense(self, x: Tensor) -> Tensor:
         bias = None if self.bias is None else self.bias.to(x.dtype)
