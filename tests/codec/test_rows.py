@@ -6,7 +6,7 @@ import torch
 from onebase.codec.text.modules import TextCodecConfig, TextEnds
 from onebase.codec.text.rows import TokenRows
 from onebase.model.proj import Active
-from onebase.objective.cross_entropy import linear_cross_entropy
+from onebase.objective.cross_entropy import linear_cross_entropy, token_nll
 
 V, D = 11, 6
 IDS = torch.tensor([[3, 0, 7], [5, 3, 3], [7, 9, 5]])
@@ -48,10 +48,10 @@ def test_each_row_is_as_if_its_adapter_were_merged(
         torch.testing.assert_close(z[b], alone.logits(H[b]))
         torch.testing.assert_close(last[b], z[b, -1])
     seen = []
-    for rows, weight_VD in made.head_weights(active, 3):
+    for rows, head in made.head_weights(active, 3):
         for b in range(3)[rows] if isinstance(rows, slice) else rows:
             seen.append(b)
-            assert torch.equal(weight_VD, merged(names[b], tied, softcap).head_weight_VD)
+            assert torch.equal(head.weight_VD, merged(names[b], tied, softcap).head_weight_VD)
     assert sorted(seen) == [0, 1, 2]
 
 
@@ -62,7 +62,7 @@ def test_no_active_adapter_is_the_base_bitwise() -> None:
     for active in (None, Active(()), Active.all_rows("another")):
         assert torch.equal(made.embed(IDS, IDS, torch.float32, active), bare.embed(IDS, IDS, torch.float32))
         assert torch.equal(made.logits(H, active), bare.logits(H))
-        assert made.head_weights(active, 3)[0][1] is made.head_weight_VD
+        assert made.head_weights(active, 3)[0][1].weight_VD is made.head_weight_VD
     fresh = TokenRows((1, 2), D)
     made.deltas["fresh"] = fresh
     assert torch.equal(made.logits(H, Active.all_rows("fresh")), bare.logits(H))
@@ -73,11 +73,14 @@ def test_gradients_reach_the_rows_and_nothing_else() -> None:
     made, active, targets = ends(tied=False), Active.all_rows("a"), torch.tensor([7, 0, 3, 3, 9, 7])
     for p in (made.stem.weight, made.head_weight_VD):
         p.requires_grad_(False)
-    ((_, weight_VD),) = made.head_weights(active, 3)
-    total, _ = linear_cross_entropy(H.flatten(0, 1), weight_VD, targets, softcap=15.0)
+    ((_, head),) = made.head_weights(active, 3)
+    total, _ = linear_cross_entropy(H.flatten(0, 1), head, targets, softcap=15.0)
     (got,) = torch.autograd.grad(total, made.deltas["a"].head_KD)
     loss = torch.nn.functional.cross_entropy(made.logits(H, active).flatten(0, 1), targets, reduction="sum")
     (want,) = torch.autograd.grad(loss, made.deltas["a"].head_KD)
+    torch.testing.assert_close(got, want)
+    each = token_nll(H.flatten(0, 1), head, targets, softcap=15.0, chunk=4)
+    (got,) = torch.autograd.grad(each.sum(), made.deltas["a"].head_KD)
     torch.testing.assert_close(got, want)
     made.embed(IDS, IDS, torch.float32, active).sum().backward()
     grad = made.deltas["a"].stem_KD.grad

@@ -17,6 +17,7 @@ from onebase.model.mask import (
     Or,
     SameBlock,
     SameDocument,
+    Unblocked,
     Window,
     prefix,
 )
@@ -42,6 +43,8 @@ def reference(mask: Mask, q: Token, k: Token) -> bool:
             return q.doc == k.doc
         case SameBlock():
             return q.block >= 0 and q.block == k.block
+        case Unblocked():
+            return k.block < 0
         case And(left, right):
             return reference(left, q, k) and reference(right, q, k)
         case Or(left, right):
@@ -55,6 +58,7 @@ leaves = st.one_of(
     st.builds(Window, st.integers(1, 6)),
     st.just(SameDocument()),
     st.just(SameBlock()),
+    st.just(Unblocked()),
 )
 masks: st.SearchStrategy[Mask] = st.recursive(
     leaves, lambda inner: st.one_of(st.builds(And, inner, inner), st.builds(Or, inner, inner)), max_leaves=5

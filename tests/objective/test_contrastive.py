@@ -11,7 +11,7 @@ from onebase.base.folder import LoadedBase
 from onebase.codec.text.pooling import EmbeddingConfig
 from onebase.codec.text.sample import Tokens
 from onebase.errors import ConfigError, UserError
-from onebase.objective.contrastive import Contrastive, info_nce, related
+from onebase.objective.contrastive import Contrastive, chunk_vectors, info_nce, related
 from onebase.train.config import ScheduleConfig, TrainConfig
 from onebase.train.loop import Job, run
 from onebase.train.parallel import Parallel
@@ -98,7 +98,9 @@ def test_equal_texts_change_nothing() -> None:
     one = float(objective.losses(base.model, objective.batch(once, 0))["contrastive"][0])
     twice = float(objective.losses(base.model, objective.batch(once + once, 0))["contrastive"][0])
     # Each other pair now stands in the sum twice, the own one once.
-    v = torch.stack([objective._vectors(base.model, objective.batch([r], 0).inputs["chunk 0"]) for r in once])
+    v = torch.stack(
+        [chunk_vectors(base.model, [objective.batch([r], 0).inputs["chunk 0"]], MEAN, None) for r in once]
+    )
     assert v.shape == (3, 2, 32)
     u = torch.nn.functional.normalize(v, dim=-1)
     order = [0 if len(r[0].ids) <= len(r[1].ids) else 1 for r in once]

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from onebase.objective.cross_entropy import IGNORE, linear_cross_entropy, per_token_nll
+from onebase.objective.cross_entropy import IGNORE, linear_cross_entropy, per_token_nll, token_nll
 
 
 def example(
@@ -57,6 +57,24 @@ def test_value_and_gradients_are_the_plain_ones(
     got = torch.autograd.grad(loss * upstream, wanted)
     for a, r in zip(got, torch.autograd.grad(want.sum() * upstream, wanted)):
         torch.testing.assert_close(a, r, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("learns", [(True, True, True), (True, False, False), (False, True, False)])
+@pytest.mark.parametrize("softcap", [None, 1.5])
+def test_each_token_by_itself_is_the_plain_one(softcap: float | None, learns: tuple[bool, ...]) -> None:
+    """Values, and gradients where every token's is multiplied by another number (and once by a sum of squares, known in backward alone)."""
+    *given, targets = example(20, 5, 9, dtype=torch.float64)
+    h, w, b = (x.detach().requires_grad_(n) for x, n in zip(given, learns, strict=True))
+    wanted = [x for x in (h, w, b) if x.requires_grad]
+    want, got = naive(h, w, b, targets, softcap), token_nll(h, w, targets, softcap=softcap, chunk=7, bias=b)
+    torch.testing.assert_close(got, want, atol=1e-12, rtol=0)
+    factor = torch.linspace(-2, 3, 20, dtype=torch.float64)
+    for of in (lambda nll: (nll * factor).sum(), lambda nll: nll[:9].sum().square() - nll[9:].sum()):
+        for a, r in zip(
+            torch.autograd.grad(of(got), wanted, retain_graph=True),
+            torch.autograd.grad(of(want), wanted, retain_graph=True),
+        ):
+            torch.testing.assert_close(a, r, atol=1e-10, rtol=0)
 
 
 @pytest.mark.parametrize("softcap", [None, 2.0])

@@ -191,6 +191,18 @@ class SameBlock(Mask):
 
 
 @dataclass(frozen=True)
+class Unblocked(Mask):
+    """Keys in no block: what all blocks of a document share."""
+
+    def sees(self, q: Cols, k: Cols) -> Tensor:
+        free = torch.ones_like(q.pos == k.pos)
+        return free if k.block is None else free & (k.block < 0)
+
+    def ahead(self) -> bool:
+        return True
+
+
+@dataclass(frozen=True)
 class And(Mask):
     """Seen by both."""
 
@@ -247,3 +259,8 @@ class Or(Mask):
 def prefix() -> Mask:
     """Causal, and within a block (the prefix) in both directions."""
     return Causal() | SameBlock()
+
+
+def branches() -> Mask:
+    """Causal within a document that begins once and goes on in several ways: each block sees what is in no block, and itself."""
+    return Causal() & SameDocument() & (Unblocked() | SameBlock())

@@ -46,14 +46,11 @@ class Norm(nn.Module):
         return y.to(x.dtype)
 
     def _rms(self, x: Tensor) -> Tensor:
-        """RMS norm in the fewest operations: x / hypot(|x|, sqrt(D eps)) * sqrt(D) w is the same number. What is learnt comes out as what is
-        used, bit for bit."""
+        """RMS norm in the fewest operations: x / hypot(|x|, sqrt(D eps)) * sqrt(D) w is the same number where nothing is learnt."""
         if not torch.is_grad_enabled():
             return lean_rms(x, self.floor, self.gain())
-        learns = self.weight is not None and self.weight.requires_grad
-        gain = self._gain_now() if learns else self.gain()
-        wide = gain if isinstance(gain, Tensor) else torch.tensor(gain, device=x.device)
-        y: Tensor = _Rms.apply(x, wide, self.floor)  # type: ignore[no-untyped-call]
+        weight = None if self.weight is None else self.weight.float() + self.cfg.offset
+        y: Tensor = _Rms.apply(x, weight, self.cfg.eps)  # type: ignore[no-untyped-call]
         return y
 
     def gain(self) -> Tensor | float:
@@ -64,48 +61,41 @@ class Norm(nn.Module):
         kept = self._gain.current()
         if kept is not None:
             return kept
-        # Made while decoding, it may be wanted again where something learns.
-        with torch.inference_mode(False), torch.no_grad():
-            return self._gain.make([place(self, "weight")], self._gain_now)
-
-    def _gain_now(self) -> Tensor:
-        assert self.weight is not None
-        return (self.weight.float() + self.cfg.offset) * self.width**0.5
+        return self._gain.make(
+            [place(self, "weight")], lambda: (weight.float() + self.cfg.offset) * self.width**0.5
+        )
 
 
 def lean_rms(x: Tensor, floor: Tensor, gain: Tensor | float) -> Tensor:
     """x / hypot(|x|, floor) * gain over the last axis, in fp32 and in the memory of one copy: fresh memory costs more than the sums."""
     wide = x.float()  # itself, if it is fp32
-    return _over(wide, _size(wide, floor), x).mul_(gain).to(x.dtype)
-
-
-def _size(wide: Tensor, floor: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(wide, 2, -1, True).hypot_(floor)
-
-
-def _over(wide: Tensor, size: Tensor, x: Tensor) -> Tensor:
-    return wide.div(size) if wide is x else wide.div_(size)
+    size = torch.linalg.vector_norm(wide, 2, -1, True).hypot_(floor)
+    return wide.div(size).mul_(gain) if wide is x else wide.div_(size).mul_(gain).to(x.dtype)
 
 
 class _Rms(torch.autograd.Function):
-    """`lean_rms` with a gradient; it keeps its input as it came and one number a row, and no copies in fp32."""
+    """x / sqrt(mean of squares + eps) * weight that keeps its input as it came and one number a row, and no copies in fp32."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, gain: Tensor, floor: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
         wide = x.float()
-        size = _size(wide, floor)
-        ctx.save_for_backward(x, gain, size)
-        return _over(wide, size, x).mul_(gain).to(x.dtype)
+        inverse = wide.square().mean(-1, keepdim=True).add_(eps).rsqrt_()
+        ctx.save_for_backward(x, weight, inverse)
+        y = _scaled(wide, inverse, x)
+        return (y if weight is None else y.mul_(weight)).to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> Any:
-        x, gain, size = ctx.saved_tensors
-        wide, g = x.float(), upstream[0].float()
-        dgain = None
-        if ctx.needs_input_grad[1]:
-            dgain = (g * wide).div_(size).flatten(0, -2).sum(0)
+        x, weight, inverse = ctx.saved_tensors
+        g, y = upstream[0].float(), _scaled(x.float(), inverse, x)
+        dw = (g * y).flatten(0, -2).sum(0) if ctx.needs_input_grad[1] else None
         if not ctx.needs_input_grad[0]:
-            return None, dgain, None
-        g = g * gain
-        along = (g * wide).sum(-1, keepdim=True).div_(size.pow(3))
-        return g.div_(size).addcmul_(wide, along, value=-1).to(x.dtype), dgain, None
+            return None, dw, None
+        g = g * inverse if weight is None else (g * weight).mul_(inverse)
+        along = (g * y).mean(-1, keepdim=True)
+        return g.addcmul_(y, along, value=-1).to(x.dtype), dw, None
+
+
+def _scaled(wide: Tensor, inverse: Tensor, x: Tensor) -> Tensor:
+    """In place where `wide` is a copy of x."""
+    return wide * inverse if wide is x else wide.mul_(inverse)

@@ -70,24 +70,26 @@ class Contrastive:
         )
 
     def losses(self, base: BaseModel, batch: Batch) -> Losses:
-        chunks = list(batch.inputs.values())
-        # With one chunk there is nothing to save by reading it twice.
-        v_UD = torch.cat(
-            [
-                self._vectors(base, chunk)
-                if len(chunks) == 1
-                else checkpoint(self._vectors, base, chunk, use_reentrant=False, preserve_rng_state=False)
-                for chunk in chunks
-            ]
-        )
+        v_UD = chunk_vectors(base, list(batch.inputs.values()), self.embedding, self.active)
         nats = info_nce(
             v_UD, batch.targets["anchor"], batch.targets["candidate"], self.temperature, self.symmetric
         )
         return {"contrastive": (nats, batch.counts["contrastive"])}
 
-    def _vectors(self, base: BaseModel, chunk: TrunkInput) -> Tensor:
-        h_BTD = base.hidden(chunk.ids_BT, chunk.cols, active=self.active).hidden
-        return pooled(h_BTD, chunk.cols.doc >= 0, self.embedding)
+
+def chunk_vectors(
+    base: BaseModel, chunks: Sequence[TrunkInput], embedding: EmbeddingConfig, active: Active | None
+) -> Tensor:
+    """The vectors of the texts of all chunks, [U, D], with the memory of one chunk."""
+
+    def vectors(chunk: TrunkInput) -> Tensor:
+        h_BTD = base.hidden(chunk.ids_BT, chunk.cols, active=active).hidden
+        return pooled(h_BTD, chunk.cols.doc >= 0, embedding)
+
+    if len(chunks) == 1:  # there is nothing to save by reading it twice
+        return vectors(chunks[0])
+    kept = [checkpoint(vectors, c, use_reentrant=False, preserve_rng_state=False) for c in chunks]
+    return torch.cat(kept)
 
 
 def info_nce(

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from onebase.codec.text.rows import HeadMatrix
+
 IGNORE = -100
 CHUNK = 512  # tokens at a time
 
@@ -39,23 +41,31 @@ def _pick(logp_cV: Tensor, targets_c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return torch.where(used, -logp_cV.gather(-1, index), 0.0).squeeze(-1), index, used
 
 
-def _chunk(
+def _each(
     h_cD: Tensor, weight_VD: Tensor, bias_V: Tensor | None, targets_c: Tensor, softcap: float | None
 ) -> tuple[Tensor, Tensor]:
-    """One chunk: summed nll and its gradient by the logits before the cap [c, V], in h's dtype. In place: for speed."""
+    """One chunk: nll [c] and its gradient by the logits before the cap [c, V], in h's dtype. In place: for speed."""
     logp, tanh = _logp(h_cD, weight_VD, bias_V, softcap)
     nll, index, used = _pick(logp, targets_c)
     d = logp.exp_()
     d.scatter_add_(-1, index, torch.full_like(index, -1, dtype=d.dtype))
     if tanh is not None:
         d.mul_(tanh.square_().neg_().add_(1))
-    return nll.sum(), d.mul_(used).to(h_cD.dtype)
+    return nll, d.mul_(used).to(h_cD.dtype)
+
+
+def _chunk(
+    h_cD: Tensor, weight_VD: Tensor, bias_V: Tensor | None, targets_c: Tensor, softcap: float | None
+) -> tuple[Tensor, Tensor]:
+    """The same with the sum of nll."""
+    nll, d = _each(h_cD, weight_VD, bias_V, targets_c, softcap)
+    return nll.sum(), d
 
 
 def _chunk_fusable(
     h_cD: Tensor, weight_VD: Tensor, bias_V: Tensor | None, targets_c: Tensor, softcap: float | None
 ) -> tuple[Tensor, Tensor]:
-    """The same without scatter, which the compiler cannot fuse: two passes over the logits once compiled."""
+    """`_chunk` without scatter, which the compiler cannot fuse: two passes over the logits once compiled."""
     logits = F.linear(h_cD, weight_VD, bias_V).to(_exact(h_cD.dtype))
     capped = logits if softcap is None else softcap * torch.tanh(logits / softcap)
     top = capped.amax(-1, keepdim=True)
@@ -75,20 +85,25 @@ def _compiled() -> Callable[..., tuple[Tensor, Tensor]]:
     return torch.compile(_chunk_fusable, dynamic=False)
 
 
-class _LinearCrossEntropy(torch.autograd.Function):
+Work = Callable[[slice, Tensor, Tensor, Tensor | None, bool], tuple[Tensor, Tensor | None]]
+"""Which tokens, their states [c, D], and matrix and bias in the states' dtype: the loss summed over them, and where the flag asks for it
+its gradient by the logits before the cap [c, V]."""
+
+
+class _LinearLoss(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
         h: Tensor,
         weight: Tensor,
         bias: Tensor | None,
-        targets: Tensor,
-        softcap: float | None,
+        work: Work,
         chunk: int,
-        fast: bool,
+        ids: tuple[Tensor, ...],
+        *deltas: Tensor,
     ) -> Tensor:
         need_h, need_w, need_b = ctx.needs_input_grad[:3]
-        grads = need_h or need_w or need_b
+        grads = any(ctx.needs_input_grad)
         w = weight.to(h.dtype)
         b = None if bias is None else bias.to(h.dtype)
         exact = _exact(h.dtype)
@@ -96,31 +111,31 @@ class _LinearCrossEntropy(torch.autograd.Function):
         dh = torch.empty_like(h) if need_h else None
         dw = torch.zeros_like(weight, dtype=exact) if need_w else None
         db = torch.zeros_like(bias, dtype=exact) if need_b and bias is not None else None
+        dr = [torch.zeros_like(x, dtype=exact) for x in deltas]  # they are a few rows: not worth a question
         for start in range(0, h.shape[0], chunk):
-            part = h[start : start + chunk]
-            wanted = targets[start : start + chunk]
-            if not grads:
-                loss = loss + _pick(_logp(part, w, b, softcap)[0], wanted)[0].sum()
-                continue
-            # A last, shorter chunk is not worth a compilation of its own.
-            work = _compiled() if fast and len(part) == chunk else _chunk
-            nll, d = work(part, w, b, wanted, softcap)
+            here = slice(start, min(start + chunk, h.shape[0]))
+            part = h[here]
+            nll, d = work(here, part, w, b, grads)
             loss = loss + nll
+            if d is None:
+                continue
             if dh is not None:
-                dh[start : start + chunk] = d @ w
+                dh[here] = d @ w
             if dw is not None:
                 dw += d.t() @ part
             if db is not None:
                 db += d.sum(0, dtype=exact)
-        ctx.save_for_backward(dh, dw, db)
-        ctx.dtypes = (weight.dtype, None if bias is None else bias.dtype)
+            for ids_K, each in zip(ids, dr, strict=True):
+                each += d[:, ids_K].t() @ part
+        ctx.save_for_backward(dh, dw, db, *dr)
+        ctx.dtypes = (weight.dtype, None if bias is None else bias.dtype, *(x.dtype for x in deltas))
         return loss
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> Any:
         (g,) = upstream
-        dh, dw, db = ctx.saved_tensors
-        wd, bd = ctx.dtypes
+        dh, dw, db, *dr = ctx.saved_tensors
+        wd, bd, *rd = ctx.dtypes
         return (
             None if dh is None else dh * g.to(dh.dtype),
             None if dw is None else (dw * g).to(wd),
@@ -128,13 +143,30 @@ class _LinearCrossEntropy(torch.autograd.Function):
             None,
             None,
             None,
-            None,
+            *((x * g).to(dtype) for x, dtype in zip(dr, rd, strict=True)),
         )
+
+
+def linear_loss(
+    h_TD: Tensor, head: Tensor | HeadMatrix, bias_V: Tensor | None, work: Work, chunk: int = CHUNK
+) -> Tensor:
+    """The sum of a loss of logits, `chunk` tokens at a time: `work` says what a chunk's is, and its gradient while its logits are at
+    hand. Differentiable once in h, the head's matrix and deltas, and bias."""
+    weight_VD, ids, deltas = _parts(head)
+    loss: Tensor = _LinearLoss.apply(h_TD, weight_VD, bias_V, work, chunk, ids, *deltas)  # type: ignore[no-untyped-call]
+    return loss
+
+
+def _parts(head: Tensor | HeadMatrix) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """The matrix, and the ids and numbers of the deltas in it."""
+    if isinstance(head, Tensor):
+        return head, (), ()
+    return head.weight_VD, tuple(r.ids_K for r in head.rows), tuple(r.head_KD for r in head.rows)
 
 
 def linear_cross_entropy(
     h_TD: Tensor,
-    weight_VD: Tensor,
+    head: Tensor | HeadMatrix,
     targets_T: Tensor,
     *,
     softcap: float | None = None,
@@ -144,11 +176,22 @@ def linear_cross_entropy(
 ) -> tuple[Tensor, Tensor]:
     """Cross-entropy of softcap * tanh((h weight^T + bias) / softcap) at `targets_T`, summed over tokens.
 
-    targets: int [T], -100 = not supervised. weight and bias are cast to h's dtype for the product. Returns the sum in nats
+    targets: int [T], -100 = not supervised. head: the weight [V, D]. weight and bias are cast to h's dtype for the product. Returns the sum in nats
     (fp32 scalar) and the number of supervised tokens (int64 scalar). Differentiable once in h, weight and bias. `fast`
     compiles the chunk's work (torch.compile; seconds at the first call of a shape).
     """
-    loss: Tensor = _LinearCrossEntropy.apply(h_TD, weight_VD, bias, targets_T, softcap, chunk, fast)  # type: ignore[no-untyped-call]
+
+    def work(
+        here: slice, part: Tensor, w: Tensor, b: Tensor | None, grads: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        wanted = targets_T[here]
+        if not grads:
+            return _pick(_logp(part, w, b, softcap)[0], wanted)[0].sum(), None
+        # A last, shorter chunk is not worth a compilation of its own.
+        made = _compiled() if fast and len(part) == chunk else _chunk
+        return made(part, w, b, wanted, softcap)
+
+    loss = linear_loss(h_TD, head, bias, work, chunk)
     return loss, (targets_T != IGNORE).sum()
 
 
@@ -169,3 +212,62 @@ def per_token_nll(
         for s in range(0, h_TD.shape[0], chunk)
     ]
     return torch.cat(parts) if parts else h_TD.new_zeros(0, dtype=_exact(h_TD.dtype))
+
+
+class _TokenNll(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        h: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        softcap: float | None,
+        chunk: int,
+        ids: tuple[Tensor, ...],
+        *deltas: Tensor,
+    ) -> Tensor:
+        ctx.save_for_backward(targets, h, weight, bias, *deltas)
+        ctx.settings = softcap, chunk, ids
+        return per_token_nll(h, weight, targets, softcap, chunk, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> Any:
+        (g_T,) = upstream
+        targets, *given = ctx.saved_tensors
+        softcap, chunk, ids = ctx.settings
+
+        def work(
+            here: slice, part: Tensor, w: Tensor, b: Tensor | None, grads: bool
+        ) -> tuple[Tensor, Tensor | None]:
+            nll, d = _each(part, w, b, targets[here], softcap)
+            return nll.sum(), d.mul_(g_T[here, None].to(d.dtype))
+
+        first, rest = ctx.needs_input_grad[:3], ctx.needs_input_grad[7:]
+        needs = (*first, *rest)
+        with torch.enable_grad():
+            given = [
+                None if x is None else x.detach().requires_grad_(n) for x, n in zip(given, needs, strict=True)
+            ]
+            h, weight, bias, *deltas = given
+            again: Tensor = _LinearLoss.apply(h, weight, bias, work, chunk, ids, *deltas)  # type: ignore[no-untyped-call]
+            found = iter(torch.autograd.grad(again, [x for x, n in zip(given, needs, strict=True) if n]))
+        made = [next(found) if n else None for n in needs]
+        return (*made[:3], None, None, None, None, *made[3:])
+
+
+def token_nll(
+    h_TD: Tensor,
+    head: Tensor | HeadMatrix,
+    targets_T: Tensor,
+    *,
+    softcap: float | None = None,
+    chunk: int = CHUNK,
+    bias: Tensor | None = None,
+) -> Tensor:
+    """What `linear_cross_entropy` sums, for each token by itself: nats, fp32 [T], 0 where the target is -100. For losses that are no sum
+    over tokens: what a token's is multiplied by is known in backward only, where each chunk's logits are made once more.
+    Differentiable once in h, the head's matrix and deltas, and bias."""
+    weight_VD, ids, deltas = _parts(head)
+    nll_T: Tensor = _TokenNll.apply(h_TD, weight_VD, bias, targets_T, softcap, chunk, ids, *deltas)  # type: ignore[no-untyped-call]
+    return nll_T

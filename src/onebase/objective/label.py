@@ -10,7 +10,7 @@ from torch import Tensor
 from onebase.base.model import BaseModel
 from onebase.model.proj import Active
 from onebase.objective.base import Batch, Losses, Row
-from onebase.objective.pooled import Pooling, one_text_batch, outputs
+from onebase.objective.pooled import How, one_text_batch, outputs
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Label:
 
     head: str
     targets: dict[str, int]
-    pooling: Pooling = "last"
+    pooling: How = "last"
     active: Active | None = None
     reserve: int = 0
 
@@ -41,7 +41,7 @@ class ManyLabels:
     head: str
     targets: dict[str, tuple[int, ...]]
     labels: int
-    pooling: Pooling = "last"
+    pooling: How = "last"
     active: Active | None = None
     reserve: int = 0
 

@@ -70,7 +70,7 @@ def text_loss(base: BaseModel, batch: Batch, name: str, active: Active | None) -
     h_BTD = base.text.ready(base.hidden(read.ids_BT, read.cols, read.mask, active=active).hidden)
     targets_BT = batch.targets[name]
     totals = []
-    for rows, weight_VD in base.text.head_weights(active, len(h_BTD)):
+    for rows, head in base.text.head_weights(active, len(h_BTD)):
         h_ND, targets_N = h_BTD[rows].flatten(0, 1), targets_BT[rows].flatten()
         if (
             2 * batch.counts[name] < targets_BT.numel()
@@ -79,7 +79,7 @@ def text_loss(base: BaseModel, batch: Batch, name: str, active: Active | None) -
             h_ND, targets_N = h_ND[kept], targets_N[kept]
         total, _ = linear_cross_entropy(
             h_ND,
-            weight_VD,
+            head,
             targets_N,
             softcap=base.text.cfg.softcap,
             bias=base.text.head.bias,

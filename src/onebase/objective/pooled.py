@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from onebase.base.model import BaseModel
+from onebase.codec.text.pooling import EmbeddingConfig, pooled
 from onebase.codec.text.sample import Tokens
 from onebase.model.mask import Cols
 from onebase.model.proj import Active
@@ -17,10 +18,18 @@ from onebase.objective.base import Batch, Row, TrunkInput, count_sources
 
 Pooling = Literal["last", "mean", "both", "all"]
 
+Read = Pooling | Literal["vector"]
+"""What a head reads of a text: a pooling, or the vector that the base makes of it, with length 1 (`api.texts.vector_of`)."""
 
-def pool(h_BTD: Tensor, doc_BT: Tensor, how: Pooling) -> Tensor:
+How = Pooling | EmbeddingConfig
+"""A pooling, or how a vector is made of a text."""
+
+
+def pool(h_BTD: Tensor, doc_BT: Tensor, how: How) -> Tensor:
     """One fp32 vector a text, [B, P]: its last token's state, the mean over its tokens, the two beside each other, or those and
-    the largest value of each channel over its tokens."""
+    the largest value of each channel over its tokens; or the vector that the base makes of it."""
+    if isinstance(how, EmbeddingConfig):
+        return pooled(h_BTD, doc_BT >= 0, how)
     valid_BT1 = (doc_BT >= 0)[..., None]
     h_BTD = h_BTD.float()
     last_B = valid_BT1[..., 0].sum(1) - 1
@@ -70,7 +79,7 @@ def one_text_batch(rows: Sequence[Row], name: str, targets: Tensor, count: int) 
     )
 
 
-def outputs(base: BaseModel, batch: Batch, head: str, pooling: Pooling, active: Active | None) -> Tensor:
+def outputs(base: BaseModel, batch: Batch, head: str, pooling: How, active: Active | None) -> Tensor:
     """What the head says of each text, [B, C]."""
     read = batch.inputs["text"]
     h_BTD = base.hidden(read.ids_BT, read.cols, active=active).hidden

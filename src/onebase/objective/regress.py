@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from onebase.base.model import BaseModel
 from onebase.model.proj import Active
 from onebase.objective.base import Batch, Losses, Row
-from onebase.objective.pooled import Pooling, one_text_batch, outputs
+from onebase.objective.pooled import How, one_text_batch, outputs
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Value:
 
     head: str
     targets: dict[str, float]
-    pooling: Pooling = "both"
+    pooling: How = "both"
     active: Active | None = None
     reserve: int = 0
 

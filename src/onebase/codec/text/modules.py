@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from onebase.codec.text.rows import TokenRows
+from onebase.codec.text.rows import HeadMatrix, TokenRows
 from onebase.config import config
 from onebase.errors import ConfigError, UserError
 from onebase.model.config import Activation, NormConfig, StorageConfig
@@ -245,7 +245,7 @@ class TextEnds(nn.Module):
         z: Tensor = store(h)
         return z if bias is None else z + bias
 
-    def head_weights(self, active: Active | None, batch: int) -> list[tuple[list[int] | slice, Tensor]]:
+    def head_weights(self, active: Active | None, batch: int) -> list[tuple[list[int] | slice, HeadMatrix]]:
         """The head's matrix [V, D] with its adapter in it, for each set of rows of a batch that shares one; it reads `ready` states.
 
         For a loss that takes a matrix instead of logits. Rows are all (a slice) unless adapters differ among them.
@@ -255,12 +255,12 @@ class TextEnds(nn.Module):
         for b in range(batch):
             here = tuple(i for i, (_, rows) in enumerate(acting) if rows is None or b in rows)
             by.setdefault(here, []).append(b)
-        out: list[tuple[list[int] | slice, Tensor]] = []
+        out: list[tuple[list[int] | slice, HeadMatrix]] = []
         for here, index in by.items():
-            weight_VD: Tensor = self.head_weight_VD
-            for i in here:
-                weight_VD = acting[i][0].head_added(weight_VD)
-            out.append((slice(None) if len(by) == 1 else index, weight_VD))
+            weight_VD, deltas = self.head_weight_VD, tuple(acting[i][0] for i in here)
+            for delta in deltas:
+                weight_VD = delta.head_added(weight_VD)
+            out.append((slice(None) if len(by) == 1 else index, HeadMatrix(weight_VD, deltas)))
         return out
 
     def _acting(self, active: Active | None) -> Iterator[tuple[TokenRows, tuple[int, ...] | None]]:

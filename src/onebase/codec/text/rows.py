@@ -1,6 +1,7 @@
 """What an adapter may change of a codec's ends: the rows of a few tokens. K tokens, V vocabulary, D width, T tokens read."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -38,5 +39,18 @@ class TokenRows(nn.Module):
         return weight_VD.index_add(0, self.ids_K, self.stem_KD.to(weight_VD.dtype))
 
     def head_added(self, weight_VD: Tensor) -> Tensor:
-        """A head's matrix with the deltas in it, a new tensor; gradients reach the deltas."""
-        return weight_VD.index_add(0, self.ids_K, self.head_KD.to(weight_VD.dtype))
+        """A head's matrix with the deltas in it, a new tensor; no gradient reaches them through it (see `HeadMatrix`)."""
+        return weight_VD.index_add(0, self.ids_K, self.head_KD.detach().to(weight_VD.dtype))
+
+
+@dataclass(frozen=True)
+class HeadMatrix:
+    """The matrix that makes logits, and the deltas that are in it already. What learns from logits looks after the gradient of these itself: it
+    needs the columns of a few tokens, where that of the whole matrix would cost as much as the logits."""
+
+    weight_VD: Tensor
+    rows: tuple[TokenRows, ...] = ()
+
+    def first(self, vocab: int) -> "HeadMatrix":
+        """For the first `vocab` tokens, those of the deltas among them."""
+        return HeadMatrix(self.weight_VD[:vocab], self.rows)

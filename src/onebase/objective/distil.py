@@ -1,0 +1,220 @@
+"""Learn what a teacher says: its distribution over the next token, or over the classes of a text.
+
+N tokens, T time, D width, V vocabulary, B texts, C classes. Distributions at a temperature, the loss times its square so that gradients
+keep their size (Hinton et al., 1503.02531). The teacher's logits are made chunk by chunk, beside the student's, and never kept.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from onebase.base.model import BaseModel
+from onebase.codec.text.rows import HeadMatrix
+from onebase.config import config
+from onebase.errors import ConfigError
+from onebase.model.proj import Active
+from onebase.objective.base import IGNORE, Batch, Losses, Row, TrunkInput
+from onebase.objective.cross_entropy import CHUNK, linear_cross_entropy, linear_loss
+from onebase.objective.next_token import packed_batch
+from onebase.objective.pooled import How, one_text_batch, pool
+
+Direction = Literal["forward", "reverse"]
+
+
+@config
+class DistilConfig:
+    """What is learnt from whom.
+
+    teacher: a base (a folder, a store name, hf:...); adapter: one on it. level: `token` learns the teacher's distributions, `sequence` what
+    the teacher writes (1606.07947). temperature: both distributions are softened by it. direction: `forward` KL(teacher || student)
+    covers all that the teacher says, `reverse` KL(student || teacher) keeps to what it finds likely. hard: share of the loss that is
+    cross-entropy on the rows themselves. hidden: weight of 1 - cosine between the mean states of a text (a teacher that classifies).
+    max_tokens, sample: of what a teacher writes, tokens at most and the temperature (0 is greedy).
+    """
+
+    teacher: str | None = None
+    adapter: str | None = None
+    level: Literal["token", "sequence"] = "token"
+    temperature: float = 1.0
+    direction: Direction = "forward"
+    hard: float = 0.0
+    hidden: float = 0.0
+    max_tokens: int = 64
+    sample: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.temperature < float("inf"):
+            raise ConfigError(f"'distil.temperature' is {self.temperature}", "give a number above 0")
+        if not 0 <= self.hard <= 1:
+            raise ConfigError(f"'distil.hard' is {self.hard}", "give a share from 0 to 1")
+        for name in ("hidden", "sample"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ConfigError(f"'distil.{name}' is {getattr(self, name)}", "give a number of at least 0")
+        if self.max_tokens < 1:
+            raise ConfigError(f"'distil.max_tokens' is {self.max_tokens}", "give at least 1")
+
+
+def kl(teacher_NV: Tensor, student_NV: Tensor, direction: Direction) -> Tensor:
+    """KL of each row of log-probabilities, [N], in nats."""
+    p_NV, q_NV = (teacher_NV, student_NV) if direction == "forward" else (student_NV, teacher_NV)
+    return (p_NV.exp() * (p_NV - q_NV)).sum(-1)
+
+
+def kl_slope(teacher_NV: Tensor, student_NV: Tensor, direction: Direction) -> Tensor:
+    """Its gradient by the student's logits, [N, V]; exactly zero where both are equal."""
+    if direction == "forward":
+        return student_NV.exp() - teacher_NV.exp()
+    gap_NV = student_NV - teacher_NV
+    p_NV = student_NV.exp()
+    return p_NV * (gap_NV - (p_NV * gap_NV).sum(-1, keepdim=True))
+
+
+@dataclass(frozen=True)
+class Said:
+    """A base, with its adapter, that gives distributions over tokens."""
+
+    model: BaseModel
+    active: Active | None = None
+
+    def states(self, read: TrunkInput) -> Tensor:
+        """Hidden states as the head's matrix reads them, [B, T, D]."""
+        h_BTD = self.model.hidden(read.ids_BT, read.cols, read.mask, active=self.active).hidden
+        return self.model.text.ready(h_BTD)
+
+    def head(self, batch: int, vocab: int) -> tuple[HeadMatrix, Tensor | None]:
+        """Matrix [V, D] and bias [V] that make logits of the first `vocab` tokens."""
+        ((_, head),) = self.model.text.head_weights(self.active, batch)
+        bias_V = self.model.text.head.bias
+        return head.first(vocab), None if bias_V is None else bias_V[:vocab]
+
+    @property
+    def softcap(self) -> float | None:
+        return self.model.text.cfg.softcap
+
+
+def token_kl(
+    h_ND: Tensor,
+    student: Said,
+    teacher: Said,
+    read: TrunkInput,
+    used_BT: Tensor,
+    how: DistilConfig,
+    chunk: int = CHUNK,
+) -> Tensor:
+    """KL between what both say at the places `used` (bool), summed, in nats times temperature squared. The gradient is the student's alone.
+
+    h: the student's `states` at these places. Where one vocabulary is padded to more rows than the other, both are read without the rest.
+    """
+    B, T = len(read.ids_BT), how.temperature
+    vocab = min(s.model.cfg.text.vocab_size for s in (student, teacher))
+    with torch.no_grad():
+        known_ND = teacher.states(read)[used_BT]
+        other, other_V = teacher.head(B, vocab)
+        other_VD = other.weight_VD.to(known_ND.dtype)
+        other_V = None if other_V is None else other_V.to(known_ND.dtype)
+    head, bias_V = student.head(B, vocab)
+
+    def work(
+        here: slice, h_cD: Tensor, w_VD: Tensor, b_V: Tensor | None, grads: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        z_cV, slope_cV = _capped(F.linear(h_cD, w_VD, b_V), student.softcap)
+        t_cV, _ = _capped(F.linear(known_ND[here], other_VD, other_V), teacher.softcap)
+        t_cV, z_cV = (t_cV / T).log_softmax(-1), (z_cV / T).log_softmax(-1)
+        nats = kl(t_cV, z_cV, how.direction).sum() * T**2
+        if not grads:
+            return nats, None
+        d_cV = kl_slope(t_cV, z_cV, how.direction) * T
+        return nats, (d_cV if slope_cV is None else d_cV * slope_cV).to(h_cD.dtype)
+
+    return linear_loss(h_ND, head, bias_V, work, chunk)
+
+
+def _capped(z: Tensor, cap: float | None) -> tuple[Tensor, Tensor | None]:
+    """Logits as they are compared, exact, and the slope of their cap where they have one."""
+    z = z.to(torch.promote_types(z.dtype, torch.float32))
+    if cap is None:
+        return z, None
+    tanh = torch.tanh(z / cap)
+    return cap * tanh, 1 - tanh.square()
+
+
+@dataclass(frozen=True)
+class TokenDistil:
+    """KL to the teacher at each supervised token, mixed with cross-entropy on the tokens themselves by the share `hard`."""
+
+    length: int
+    teacher: Said
+    how: DistilConfig
+    active: Active | None = None
+    reserve: int = 0
+
+    def batch(self, rows: Sequence[Row], first: int) -> Batch:
+        return packed_batch("distil", rows, self.length)
+
+    def losses(self, base: BaseModel, batch: Batch) -> Losses:
+        read, targets_BT = batch.inputs["text"], batch.targets["distil"]
+        student, used_BT, how = Said(base, self.active), targets_BT != IGNORE, self.how
+        h_ND = student.states(read)[used_BT]
+        total = torch.zeros((), device=h_ND.device)
+        if how.hard < 1:
+            total = total + (1 - how.hard) * token_kl(h_ND, student, self.teacher, read, used_BT, how)
+        if how.hard > 0:
+            weight_VD, bias_V = student.head(len(targets_BT), base.cfg.text.vocab_size)
+            nll, _ = linear_cross_entropy(
+                h_ND, weight_VD, targets_BT[used_BT], softcap=student.softcap, bias=bias_V
+            )
+            total = total + how.hard * nll
+        return {"distil": (total, batch.counts["distil"])}
+
+
+@dataclass(frozen=True)
+class Taught:
+    """What a teacher says of one text: its log-probabilities [C] and the mean of its states [D], and the number of the row's own label
+    where it has one (IGNORE where not)."""
+
+    logp_C: Tensor
+    mean_D: Tensor | None = None
+    label: int = IGNORE
+
+
+@dataclass(frozen=True)
+class SoftLabel:
+    """KL to the classes that a teacher gives a text, mixed with cross-entropy on the row's own label, where it has one, by the share `hard`;
+    and `hidden` times 1 - cosine of the mean states. A row is one text; `taught` has what was said of each text id."""
+
+    head: str
+    taught: Mapping[str, Taught]
+    how: DistilConfig
+    pooling: How = "last"
+    active: Active | None = None
+    reserve: int = 0
+
+    def batch(self, rows: Sequence[Row], first: int) -> Batch:
+        said = [self.taught[row[0].id] for row in rows]
+        made = one_text_batch(rows, "distil", torch.stack([s.logp_C for s in said]), len(rows))
+        made.targets["label"] = torch.tensor([s.label for s in said])
+        means = [s.mean_D for s in said if s.mean_D is not None]
+        if means:
+            made.targets["mean"] = torch.stack(means)
+        return made
+
+    def losses(self, base: BaseModel, batch: Batch) -> Losses:
+        read, T = batch.inputs["text"], self.how.temperature
+        h_BTD = base.hidden(read.ids_BT, read.cols, active=self.active).hidden
+        z_BC = base.heads[self.head](pool(h_BTD, read.cols.doc, self.pooling))
+        label_B = batch.targets["label"]
+        # A row without a label of its own learns from the teacher alone.
+        hard_B = torch.where(label_B == IGNORE, 0.0, self.how.hard)
+        wanted_BC = (batch.targets["distil"] / T).log_softmax(-1)
+        kl_B = kl(wanted_BC, (z_BC / T).log_softmax(-1), self.how.direction) * T**2
+        nll_B = F.cross_entropy(z_BC, label_B, ignore_index=IGNORE, reduction="none")
+        total = ((1 - hard_B) * kl_B + hard_B * nll_B).sum()
+        if "mean" in batch.targets:
+            mean_BD = pool(h_BTD, read.cols.doc, "mean")
+            far_B = 1 - F.cosine_similarity(mean_BD, batch.targets["mean"], dim=-1)
+            total = total + self.how.hidden * far_B.sum()
+        return {"distil": (total, batch.counts["distil"])}

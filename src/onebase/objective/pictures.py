@@ -1,0 +1,59 @@
+"""Classify a picture by a head on its pooled hidden state. B pictures, T vectors of a picture, D width, P pooled features, C classes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from onebase.base.model import BaseModel
+from onebase.codec.image.config import ImageCodecConfig
+from onebase.codec.image.modules import ImageEnds
+from onebase.codec.image.pixels import pixels
+from onebase.errors import UserError
+from onebase.model.mask import Cols
+from onebase.model.proj import Active
+from onebase.objective.base import Batch, Losses, Row, TrunkInput, count_sources
+from onebase.objective.pooled import Read, narrowed
+
+
+@dataclass(frozen=True)
+class PictureLabel:
+    """Cross-entropy of the label. A row stands for one picture: as many tokens as its vectors, and an id that `files` (its file) and `targets`
+    (its class number) know. Pictures are read when a batch is made, never all at once."""
+
+    head: str
+    files: dict[str, Path]
+    targets: dict[str, int]
+    codec: ImageCodecConfig
+    pooling: Read = "last"
+    active: Active | None = None
+    reserve: int = 0
+
+    def batch(self, rows: Sequence[Row], first: int) -> Batch:
+        ids = tuple(row[0].id for row in rows)
+        read = TrunkInput(
+            pixels([self.files[i] for i in ids], self.codec), Cols.simple(len(rows), len(rows[0][0]))
+        )
+        targets = {"label": torch.tensor([self.targets[i] for i in ids])}
+        return Batch({"image": read}, targets, {"label": len(rows)}, ids, count_sources(rows))
+
+    def losses(self, base: BaseModel, batch: Batch) -> Losses:
+        hidden_BTD = base.states("image", batch.inputs["image"].ids_BT, active=self.active).hidden
+        z_BC = base.heads[self.head](picture_features(base.image, hidden_BTD, self.pooling))
+        loss = F.cross_entropy(z_BC, batch.targets["label"], reduction="sum")
+        return {"label": (loss, batch.counts["label"])}
+
+
+def picture_features(ends: ImageEnds, hidden_BTD: Tensor, pooling: Read) -> Tensor:
+    """What a head reads of pictures, fp32 [B, P]: "last" is the picture's own state (its class token, or what the codec's attention pools), "mean"
+    the mean over its patches, "both" the two, "all" those and the largest value of each channel over its patches. Raises UserError for "vector"."""
+    if pooling == "vector":
+        raise UserError("pooling 'vector' is read of texts", "for pictures: last, mean, both, all or auto")
+    patches_BTD = hidden_BTD[:, ends.front :].float()
+    mean_BD = patches_BTD.mean(1)
+    own_BD = mean_BD if ends.class_token is None else hidden_BTD[:, 0]
+    own_BD = own_BD if ends.pool is None else ends.pooled(hidden_BTD)
+    return narrowed(torch.cat((own_BD.float(), mean_BD, patches_BTD.amax(1)), -1), pooling)

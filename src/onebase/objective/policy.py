@@ -1,0 +1,218 @@
+"""Learn from rewards: make completions that did better than others likelier. GRPO and PPO.
+
+B rows, T time, D width, V vocabulary, N learnt tokens, P prompts, G completions of a prompt. A row is one prompt and one completion; what
+sampling found out about it (`Rollout`) is looked up by its id.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from onebase.base.model import BaseModel
+from onebase.config import config
+from onebase.errors import ConfigError
+from onebase.model.proj import Active
+from onebase.objective.base import Batch, Losses, Row, count_sources
+from onebase.objective.cross_entropy import token_nll
+from onebase.objective.pooled import text_batch
+
+SMALL = 1e-4
+"""Added to deviations that advantages are divided by."""
+
+
+@config
+class ReinforceConfig:
+    """Options of task reinforce.
+
+    how: "grpo" (a group's mean is what a completion is compared with, 2402.03300) or "ppo" (a value head says what was to be expected,
+    1707.06347). reward: `exact`, `number`, `format:REGEX`, `code`, `FILE.py:function`, or the folder of an adapter of task reward.
+    group: completions of a prompt. max_tokens, stop: where a completion ends at the latest. passes, parts: how often the completions are learnt from
+    before new ones are written, and steps of a pass. clip: how far the ratio of probabilities may move (0.2: from 0.8 to 1.2). kl: weight
+    of the divergence from the plain base.
+
+    advantages: "std" (less the mean, divided by the deviation: of the group in GRPO, of all tokens in PPO) or "mean" (not divided). length: what a token
+    weighs; "sequence" (each completion weighs the same), "token" (each token the same, 2503.14476) or "constant" (as 1 / max_tokens, so that a long
+    wrong completion is not cheaper a token). "mean" with "constant" is Dr. GRPO (2503.20783).
+    gamma, lam, value: PPO's discount, GAE's lambda (1506.02438), and the weight of the value head's loss. success: a completion with at least
+    this reward counts as a success.
+    """
+
+    how: Literal["grpo", "ppo"] = "grpo"
+    reward: str = "exact"
+    group: int = 8
+    max_tokens: int = 64
+    stop: tuple[str, ...] = ()
+    passes: int = 1
+    parts: int = 1
+    clip: float = 0.2
+    kl: float = 0.04
+    advantages: Literal["std", "mean"] = "std"
+    length: Literal["sequence", "token", "constant"] = "sequence"
+    gamma: float = 1.0
+    lam: float = 0.95
+    value: float = 0.5
+    success: float = 1.0
+
+    def __post_init__(self) -> None:
+        least = {"group": 2 if self.how == "grpo" else 1, "max_tokens": 1, "passes": 1, "parts": 1}
+        for name, low in least.items():
+            if getattr(self, name) < low:
+                raise ConfigError(
+                    f"'reinforce.{name}' is {getattr(self, name)}",
+                    f"give at least {low}"
+                    + (": completions are compared with each other" if low == 2 else ""),
+                )
+        inf = float("inf")
+        for name in ("kl", "value"):
+            if not 0 <= getattr(self, name) < inf:
+                raise ConfigError(
+                    f"'reinforce.{name}' is {getattr(self, name)}", "give a number of at least 0"
+                )
+        for name, high in (("clip", inf), ("gamma", 1.0), ("lam", 1.0)):
+            value = getattr(self, name)
+            if not 0 <= value <= high or (name == "clip" and not 0 < value < inf):
+                raise ConfigError(
+                    f"'reinforce.{name}' is {value}",
+                    "give a number above 0" if name == "clip" else "give a number from 0 to 1",
+                )
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """What is known of a completion of n tokens when it was written, each fp32 [n]: log-probabilities (nats) under the weights that wrote it
+    (`old`) and under the plain base (`reference`, None without kl), how much better than expected each token was, and what PPO's value
+    head should have said (None in GRPO)."""
+
+    old: Tensor
+    reference: Tensor | None
+    advantage: Tensor
+    expected: Tensor | None = None
+
+
+@dataclass
+class Moved:
+    """How far the policy was from the one that wrote the completions, over the tokens since it was last emptied: `clipped` of `tokens` were
+    beyond the clip, the ratio was at most `most` away from 1, and the divergence from the base sums up to `kl` nats."""
+
+    tokens: int = 0
+    clipped: int = 0
+    most: float = 0.0
+    kl: float = 0.0
+
+    def empty(self) -> None:
+        self.tokens = self.clipped = 0
+        self.most = self.kl = 0.0
+
+
+@dataclass(frozen=True)
+class Policy:
+    """The clipped surrogate of PPO on given advantages, with the divergence from the base beside it (k3: exp(d) - d - 1, d being the
+    base's log-probability less the policy's; Schulman, 2020), and PPO's value loss. One loss, a weighted sum over tokens.
+
+    value_head: the head that reads the states, without a gradient into them.
+    """
+
+    cfg: ReinforceConfig
+    rollouts: Mapping[str, Rollout]
+    active: Active | None = None
+    value_head: str | None = None
+    reserve: int = 0
+    moved: Moved = field(default_factory=Moved)
+
+    def batch(self, rows: Sequence[Row], first: int) -> Batch:
+        texts = [row[0] for row in rows]
+        read = text_batch(texts)
+        shape = read.ids_BT.shape
+        learnt_BT = torch.zeros(shape, dtype=torch.bool)
+        names = ("weight", "old", "reference", "advantage", "expected")
+        columns = {name: torch.zeros(shape) for name in names}
+        for b, t in enumerate(texts):
+            at_T = torch.from_numpy(t.loss[1:]).nonzero()[:, 0]  # the place before each learnt token
+            learnt_BT[b, at_T] = True
+            columns["weight"][b, at_T] = self._weight(len(at_T))
+            known = self.rollouts[t.id]
+            for name in names[1:]:
+                value_n = getattr(known, name)
+                if value_n is not None:
+                    columns[name][b, at_T] = value_n
+        count = int(learnt_BT.sum()) if self.cfg.length == "token" else len(rows)
+        return Batch(
+            inputs={"text": read},
+            targets={"learnt": learnt_BT, **columns},
+            counts={"policy": count},
+            ids=tuple(t.id for t in texts),
+            sources=count_sources(rows),
+        )
+
+    def _weight(self, n: int) -> float:
+        return {"token": 1.0, "sequence": 1 / n, "constant": 1 / self.cfg.max_tokens}[self.cfg.length]
+
+    def losses(self, base: BaseModel, batch: Batch) -> Losses:
+        cfg, read = self.cfg, batch.inputs["text"]
+        learnt_BT = batch.targets["learnt"]
+        h_BTD = base.hidden(read.ids_BT, read.cols, active=self.active).hidden
+        logp_N = token_logps(base, h_BTD, read.ids_BT, learnt_BT, self.active)
+        of = {k: t[learnt_BT] for k, t in batch.targets.items() if k != "learnt"}
+        ratio_N = (logp_N - of["old"]).exp()
+        near_N = ratio_N.clamp(1 - cfg.clip, 1 + cfg.clip)
+        loss_N = -torch.minimum(ratio_N * of["advantage"], near_N * of["advantage"])
+        if cfg.kl:
+            kl_N = k3(logp_N, of["reference"])
+            self.moved.kl += float(kl_N.detach().sum())
+            loss_N = loss_N + cfg.kl * kl_N
+        if self.value_head is not None:
+            said_N = base.heads[self.value_head](h_BTD[learnt_BT].detach())[:, 0]
+            loss_N = loss_N + cfg.value * 0.5 * (said_N - of["expected"]).square()
+        away_N = (ratio_N.detach() - 1).abs()
+        self.moved.tokens += len(away_N)
+        self.moved.clipped += int((away_N > cfg.clip).sum())
+        self.moved.most = max(self.moved.most, float(away_N.max()))
+        return {"policy": ((of["weight"] * loss_N).sum(), batch.counts["policy"])}
+
+
+def k3(logp: Tensor, reference: Tensor) -> Tensor:
+    """An unbiased estimate of KL(policy, reference) from tokens of the policy, never below 0: exp(d) - d - 1, d = reference - logp."""
+    d = reference - logp
+    return d.exp() - d - 1
+
+
+def token_logps(
+    base: BaseModel, h_BTD: Tensor, ids_BT: Tensor, learnt_BT: Tensor, active: Active | None
+) -> Tensor:
+    """Log-probabilities (nats, fp32 [N]) of the tokens behind the places that are learnt, row by row, with a gradient where one is wanted."""
+    ends = base.text
+    ((_, head),) = ends.head_weights(active, len(h_BTD))  # one adapter on all rows, or none
+    next_N = ids_BT.roll(-1, 1)[learnt_BT]
+    h_ND = ends.ready(h_BTD)[learnt_BT]
+    return -token_nll(h_ND, head, next_N, softcap=ends.cfg.softcap, bias=ends.head.bias)
+
+
+def group_advantages(reward_PG: Tensor, how: str) -> Tensor:
+    """GRPO: rewards less their group's mean, [P, G]; with "std" divided by the group's deviation (n - 1). A group of equal rewards gives 0."""
+    less_PG = reward_PG - reward_PG.mean(1, keepdim=True)
+    if how == "mean":
+        return less_PG
+    return less_PG / (reward_PG.std(1, keepdim=True) + SMALL)
+
+
+def generalised_advantages(reward: float, value_n: Tensor, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
+    """PPO: advantages and what the values should have been, fp32 [n] each, of a completion whose last token has the reward and after which
+    nothing comes. value_n: what the head expected before each token. GAE (1506.02438)."""
+    out_n = torch.zeros_like(value_n)
+    later, after = 0.0, 0.0
+    for t in range(len(value_n) - 1, -1, -1):
+        now = float(value_n[t])
+        surprise = (reward if t == len(value_n) - 1 else 0.0) + gamma * after - now
+        later = surprise + gamma * lam * later
+        out_n[t], after = later, now
+    return out_n, out_n + value_n
+
+
+def normalised(advantages: Sequence[Tensor], how: str) -> list[Tensor]:
+    """PPO: advantages of all tokens of the completions less their mean, with "std" divided by their deviation."""
+    whole_N = torch.cat(list(advantages))
+    scale = float(whole_N.std(correction=0)) + SMALL if how == "std" else 1.0
+    return [(a_n - whole_N.mean()) / scale for a_n in advantages]
