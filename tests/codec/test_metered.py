@@ -157,7 +157,7 @@ def test_attacks_on_memory_together_take_little() -> None:
         [sys.executable, "-c", MEMORY],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         preexec_fn=limit,
         check=False,
     )

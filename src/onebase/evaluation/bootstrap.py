@@ -26,13 +26,15 @@ _CELLS = 4_000_000  # multiplicities held at once: 32 MB
 
 @dataclass(frozen=True)
 class Score:
-    """A value with its interval: `low <= value <= high`; `n` is the number of examples (documents for ratios)."""
+    """A value with its interval: `low <= value <= high`; `n` is the number of examples (documents for ratios); `how`: the settings of a
+    score that has many variants, in its library's words."""
 
     name: str
     value: float
     low: float
     high: float
     n: int
+    how: str = ""
 
     def __str__(self) -> str:
         return f"{self.name} {self.value:.3f} ({self.low:.3f} to {self.high:.3f}, n={self.n})"

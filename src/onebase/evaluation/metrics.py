@@ -1,7 +1,7 @@
 """Metrics, each with a bootstrap interval. `METRICS` names them; `metric(name)` finds one.
 
 Label metrics take (targets, predictions); AUROC and ECE take (targets 0/1, scores); the likelihoods take sums per document. Those of
-probabilities are in `chances`, of numbers in `values`, of spans in `spans`.
+probabilities are in `chances`, of numbers in `values`, of spans in `spans`, of written texts (sacrebleu's, JSON) in `written`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from onebase.evaluation.chances import auroc as auroc
 from onebase.evaluation.chances import ece, macro_auroc, micro_f1
 from onebase.evaluation.spans import span_f1
 from onebase.evaluation.values import mae, spearman
+from onebase.evaluation.written import bleu, chrf, json_match, json_match_each
 
 Label = str | int
 
@@ -106,6 +107,9 @@ METRICS: Mapping[str, Callable[..., Score]] = {
     "bits_per_byte": bits_per_byte,
     "nats_per_token": nats_per_token,
     "rouge_l": rouge_l,
+    "chrf": chrf,
+    "bleu": bleu,
+    "json_match": json_match,
 }
 LOWER_IS_BETTER = frozenset({"bits_per_byte", "nats_per_token", "ece", "mae"})
 # One value per example, for paired comparison; the likelihoods pass their sums and weights themselves.
@@ -113,6 +117,7 @@ PER_EXAMPLE: Mapping[str, Callable[[Sequence[Any], Sequence[Any]], Array]] = {
     "accuracy": correct,
     "exact_match": exact,
     "rouge_l": rouge_l_each,
+    "json_match": json_match_each,
 }
 
 

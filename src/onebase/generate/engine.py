@@ -12,6 +12,7 @@ from torch import Tensor
 
 from onebase.base.folder import LoadedBase
 from onebase.errors import UserError
+from onebase.generate.constrain import Guide, guides, masked
 from onebase.generate.request import Completion, Finish, Piece, Top, check_prompts
 from onebase.generate.sampler import Sampler, Sampling
 from onebase.generate.text import TextStream
@@ -28,6 +29,7 @@ class _Row:
     sampling: Sampling
     left: int
     text: TextStream
+    guide: Guide | None = None
     done: bool = False
 
 
@@ -35,7 +37,7 @@ class Decoder:
     """Answers to a batch of prompts under way. `step` until `live` is False; the caller may stop at any time.
 
     A request's max_tokens is cut to what fits in the context. inserts: for each prompt the vectors [N, D] that take the places of the
-    connector's token in it, or None. Raises as `check_prompts`.
+    connector's token in it, or None. Raises as `check_prompts`, and UserError for a constraint that cannot be followed.
     """
 
     def __init__(
@@ -71,10 +73,13 @@ class Decoder:
                 i,
                 s,
                 min(s.max_tokens, room(base.model.trunk.cfg, cfg.context, n) - n),
-                # An answer to a prompt that ends in text goes on with that text.
-                TextStream(tokenizer, s.stop, start=p[-1] in tokenizer.hidden),
+                # An answer to a prompt that ends in text goes on with that text. One with a form is what its tokens spell.
+                TextStream(tokenizer, s.stop, start=g is None and p[-1] in tokenizer.hidden),
+                g,
             )
-            for i, (p, n, s) in enumerate(zip(prompts, taken, each, strict=True))
+            for i, (p, n, s, g) in enumerate(
+                zip(prompts, taken, each, guides(base.codec, [s.constraint for s in each]), strict=True)
+            )
         ]
         self._sampler = Sampler(each, self._device)
         self._next, self._cols = _left_padded(prompts, self._device)
@@ -99,7 +104,9 @@ class Decoder:
             return empty
         self._drop()
         logits_BV = self._logits()
-        ids_B = self._sampler(logits_BV[:, : self._names])
+        ids_B = self._sampler(
+            masked(logits_BV[:, : self._names], [None if r.done else r.guide for r in self._rows])
+        )
         ids = ids_B.tolist()
         said = self._logprobs(logits_BV, ids_B)
         self._next, self._cols = ids_B[:, None], Cols(self._pos, self._doc)
@@ -133,7 +140,8 @@ class Decoder:
             finish = "stop"
         else:
             text = row.text.push(id)
-            if row.text.stopped:
+            complete = row.guide is not None and row.guide.push(id)
+            if row.text.stopped or complete:
                 finish = "stop"
             elif row.left == 0:
                 finish = "length"

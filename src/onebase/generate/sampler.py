@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from onebase.errors import UserError
+from onebase.generate.constrain import Constraint
 
 _CHUNK = 128
 _COLDEST = (
@@ -28,6 +29,7 @@ class Sampling:
     probability. top_k: the k likeliest (0: all). min_p: tokens at least this share of the likeliest one's probability.
     seed: makes sampling repeatable (None: another draw each time). stop: strings that end the text and are not part of it.
     logprobs: also give log-probabilities, of the chosen token and of this many likeliest ones (None: none).
+    constraint: the form that the text must have (not with stop, which would cut it).
     Cuts apply in the order top_k, top_p, min_p, after the temperature. Raises UserError for a value out of range.
     """
 
@@ -39,6 +41,7 @@ class Sampling:
     seed: int | None = None
     stop: tuple[str, ...] = ()
     logprobs: int | None = None
+    constraint: Constraint | None = None
 
     def __post_init__(self) -> None:
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
@@ -56,6 +59,11 @@ class Sampling:
             raise UserError("top_p is 0, which leaves no token", "give a share above 0, at most 1")
         if any(not isinstance(s, str) or not s for s in stop):
             raise UserError(f"stop is {stop!r}", "give strings of at least one letter")
+        if stop and self.constraint is not None:
+            raise UserError(
+                "stop strings would cut a constrained answer",
+                "leave out stop: a constrained answer ends by itself",
+            )
 
     @property
     def cuts(self) -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 
 import numpy as np
 
 from onebase.codec.text.pieces import Follows
 from onebase.codec.text.sample import Message, Sample, Span, Tokens
+from onebase.codec.text.spelled import Spelled, spelled
 from onebase.codec.text.template import ChatTemplate
 from onebase.codec.text.tokenizer import Tokenizer
 from onebase.errors import DataError
@@ -21,6 +23,11 @@ class TextCodec:
     def __init__(self, tokenizer: Tokenizer, template: ChatTemplate | None = None) -> None:
         self.tokenizer = tokenizer
         self.template = template or ChatTemplate.default()
+
+    @cached_property
+    def spelled(self) -> Spelled:
+        """The vocabulary for grammars, read once. Raises UserError as `spelled.spelled` does."""
+        return spelled(self.tokenizer)
 
     def tokens(self, sample: Sample) -> Tokens:
         """What begins a text (BOS, where there is one), then the spans. Neighbouring `text` spans with equal loss are encoded as one;

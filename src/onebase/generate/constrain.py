@@ -1,0 +1,219 @@
+"""Answers that must have a form: a JSON schema, a regular expression or a grammar. B rows, V vocabulary.
+
+Before each token llguidance says which tokens the form allows (Earley's parser over derivatives of regular expressions, one walk through
+the trie of the vocabulary); the others get no probability. So the text has the form by construction, whatever the weights are.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from onebase.codec.text.codec import TextCodec
+from onebase.codec.text.spelled import Spelled
+from onebase.codec.text.valid import is_unicode
+from onebase.errors import UserError
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher
+
+LETTERS = 1 << 16
+"""Letters in a constraint at most. Compiling takes time that grows faster than the text: about 3 s at worst here."""
+SYMBOLS = 20_000
+"""Symbols of the grammar that a constraint becomes, at most."""
+
+# White space between the parts of JSON: none, one space, or a new line and its indent. Without a bound a small base may write it for ever.
+# No \uXXXX in strings: a key written so would be another name for a property that the schema knows, and escape its rules.
+_JSON = {
+    "whitespace_pattern": r" |\n {0,20}",
+    "item_separator": ",",
+    "key_separator": ":",
+    "json_allowed_escapes": 'nrbtf\\"',
+    "json_allow_general_unicode_escapes": False,
+    "coerce_one_of": False,
+    "lenient": False,
+}
+_CONTROL = re.compile(r"[\x00-\x07\x0b\x0e-\x1f\x7f]")
+_CONTROL_ESCAPE = re.compile(r"(?<!\\)(?:\\\\)*\\(?:[xu]\{|x[01]|x7[fF]|u00[01]|u007[fF]|[avcU0])")
+_SUPPORTED = "docs/structured.md says what a constraint may be"
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """The form that an answer must have; one of the three.
+
+    schema: JSON that validates (JSON Schema 2020-12, as far as docs/structured.md says): a mapping, or JSON text. regex: the whole
+    answer, in the syntax of Rust's `regex` (no look-around, no back-references). grammar: Lark's syntax as llguidance reads it, from
+    `start`. Raises UserError; what only the compiled form shows (a keyword that is not supported) is raised before the first token.
+    """
+
+    schema: Any = None
+    regex: str | None = None
+    grammar: str | None = None
+
+    def __post_init__(self) -> None:
+        given = [k for k, v in vars(self).items() if v is not None]
+        if len(given) != 1:
+            raise UserError(
+                f"a constraint of {' and '.join(given) or 'nothing'}", "give one of schema, regex and grammar"
+            )
+        if self.schema is not None:
+            object.__setattr__(self, "schema", _json_text(self.schema))
+        text = self.text
+        if not isinstance(text, str) or not is_unicode(text):
+            raise UserError(f"the {self.kind} is no text", "give a str that is valid Unicode")
+        if len(text) > LETTERS:
+            raise UserError(f"the {self.kind} has {len(text)} letters", f"give at most {LETTERS}")
+
+    @property
+    def kind(self) -> str:
+        return "schema" if self.schema is not None else "regex" if self.regex is not None else "grammar"
+
+    @property
+    def text(self) -> str:
+        """As the library reads it."""
+        return str(self.schema) if self.schema is not None else self.regex or self.grammar or ""
+
+
+def _json_text(schema: Any) -> str:
+    """A schema as JSON, in its own order, which is the order of what is written. Raises UserError for what is no schema."""
+    try:
+        tree = json.loads(schema) if isinstance(schema, str) else schema
+        text = schema if isinstance(schema, str) else json.dumps(schema, allow_nan=False)
+    except (ValueError, TypeError, RecursionError) as e:
+        raise UserError(f"the schema is not JSON: {e}", 'give one like {"type": "object", ...}') from None
+    if not isinstance(tree, dict):
+        raise UserError(
+            f"the schema is {type(tree).__name__}, not an object", 'give one like {"type": "object", ...}'
+        )
+    _check(tree)
+    return text
+
+
+def _check(tree: Any) -> None:
+    """Refuse what the library would take and could not hold.
+
+    `minProperties` beyond what is required: free names may repeat, and who reads the JSON counts them once. Control characters, which only
+    \\uXXXX could write (see `_JSON`): the library would leave them out. Raises UserError.
+    """
+    stack = [tree]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, str):
+            _writable(node, _CONTROL)
+        elif isinstance(node, list):
+            stack += node
+        elif isinstance(node, dict):
+            _counted(node)
+            patterns = node.get("patternProperties")
+            for pattern in [node.get("pattern"), *(patterns if isinstance(patterns, dict) else ())]:
+                _writable(str(pattern), _CONTROL_ESCAPE)
+            stack += [*node, *node.values()]
+
+
+def _counted(node: dict[str, Any]) -> None:
+    least, required = node.get("minProperties"), node.get("required")
+    named = len({str(r) for r in required}) if isinstance(required, list) else 0
+    if isinstance(least, (int, float)) and least > max(1, named):
+        raise UserError(
+            f"the schema asks for minProperties {least}, but requires {named} by name: others may repeat",
+            "list the names in 'required', or leave minProperties out",
+        )
+
+
+def _writable(text: str, control: re.Pattern[str]) -> None:
+    if control.search(text):
+        raise UserError(
+            f"the schema has a control character in {text[:80]!r}, which constrained JSON cannot write",
+            r"leave it out; \b, \f, \n, \r and \t can be written",
+        )
+
+
+class Guide:
+    """What one answer may still say. Not for two answers: `fresh` gives another that starts at the beginning."""
+
+    def __init__(self, matcher: "LLMatcher", spelled: Spelled) -> None:
+        self._matcher, self._spelled = matcher, spelled
+
+    def fresh(self) -> "Guide":
+        """A guide of the same form, as far as this one is."""
+        return Guide(self._matcher.deep_copy(), self._spelled)
+
+    def allowed_V(self) -> NDArray[np.bool_]:
+        """Which tokens may come next, [V]: tokens of text that go on with the form, those that close where it may end here.
+
+        Raises UserError where no token can go on, or the form asks for too much work.
+        """
+        bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
+        usable_V = self._spelled.usable_V
+        out = np.unpackbits(bits, count=len(usable_V), bitorder="little").view(np.bool_) & usable_V
+        if self._matcher.is_error() or not out.any():
+            self._failed("no token of this vocabulary goes on with it")
+        return out
+
+    def push(self, id: int) -> bool:
+        """Take a token that was allowed; is the answer complete, so that nothing could follow?"""
+        taken = self._matcher.consume_token(id)
+        ended = self._matcher.is_stopped()
+        if not taken or (ended and not self._matcher.is_accepting()):
+            self._failed("nothing goes on with it")
+        return ended
+
+    def _failed(self, otherwise: str) -> None:
+        why = _line(self._matcher.get_error()) or otherwise
+        raise UserError(f"the constraint cannot be followed: {why}", _SUPPORTED)
+
+
+def guides(codec: TextCodec, constraints: Sequence[Constraint | None]) -> list[Guide | None]:
+    """A guide for each answer, None for a free one; equal constraints are compiled once. Raises UserError for what cannot be compiled or
+    begun, before any work on the answers."""
+    made = {c: _compiled(codec, c) for c in set(constraints) if c is not None}
+    return [None if c is None else made[c].fresh() for c in constraints]
+
+
+def _compiled(codec: TextCodec, constraint: Constraint) -> Guide:
+    spelled = codec.spelled
+    from llguidance import LLMatcher, LLParserLimits
+
+    limits = LLParserLimits(max_grammar_size=SYMBOLS, verbose_errors=False)
+    try:
+        match constraint.kind:
+            case "schema":
+                form = LLMatcher.grammar_from_json_schema(constraint.text, overrides=_JSON)  # type: ignore[arg-type]
+            case "regex":
+                form = LLMatcher.grammar_from_regex(constraint.text)
+            case _:
+                form = LLMatcher.grammar_from_lark(constraint.text)
+    except ValueError as e:  # JSON that Python reads and the library does not
+        raise UserError(f"the {constraint.kind} cannot be read: {_line(str(e))}", _SUPPORTED) from None
+    matcher = LLMatcher(spelled.inner, form, log_level=0, limits=limits)
+    if matcher.is_error():
+        raise UserError(
+            f"the {constraint.kind} cannot constrain an answer: {_line(matcher.get_error())}", _SUPPORTED
+        )
+    guide = Guide(matcher, spelled)
+    guide.allowed_V()
+    return guide
+
+
+def _line(text: str) -> str:
+    """The library's message in one short line."""
+    return " ".join(text.split())[:300]
+
+
+def masked(logits_BV: Tensor, rows: Sequence[Guide | None]) -> Tensor:
+    """Logits with -inf where a row's form does not go on; a row without a guide keeps its own. Raises UserError, see Guide.allowed_V."""
+    if all(g is None for g in rows):
+        return logits_BV
+    V = logits_BV.shape[1]
+    allowed_BV = np.ones((len(rows), V), np.bool_)
+    for i, guide in enumerate(rows):
+        if guide is not None:
+            allowed_BV[i] = guide.allowed_V()[:V]
+    return logits_BV.masked_fill(~torch.from_numpy(allowed_BV).to(logits_BV.device), -torch.inf)
