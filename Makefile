@@ -39,9 +39,9 @@ types:
 contract:
 	$(BIN)/lint-imports
 
-# One thread a worker: two workers with two threads each would wait for each other.
+# One thread a worker: two workers with two threads each would wait for each other. A file's tests stay together: they share what they make.
 unit:
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow"
 
 slow: install
 	$(BIN)/python -m pytest -m slow

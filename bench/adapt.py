@@ -45,7 +45,7 @@ def main() -> None:
         chats.write_text(json.dumps(conversations(gguf, hf)), encoding="utf-8")
         texts.write_text(json.dumps(topics(minilm)), encoding="utf-8")
         plan = [
-            ("lora", "bf16", {"ours": gguf, "trainer": hf}, chats, 40 if args.quick else CHATS),
+            ("lora", "bf16", {"ours": hf, "trainer": hf}, chats, 40 if args.quick else CHATS),
             ("full", "bf16", {"ours": minilm, "trainer": minilm}, texts, 96 if args.quick else TEXTS),
             ("full", "fp32", {"ours": minilm, "trainer": minilm}, texts, 96 if args.quick else TEXTS),
         ]
@@ -76,12 +76,18 @@ def ratios(m: dict[str, dict[str, float]]) -> dict[str, float]:
 
 def conversations(gguf: Path, hf: Path) -> dict[str, Any]:
     """Parts of chats of at most LENGTH tokens that end in an answer, as rows and as token ids; the base as a folder for transformers."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
     import onebase
     from onebase.api.texts import chat_rows
     from onebase.demo.sources import chats
 
     base = onebase.load(gguf)
     base.export(hf, format="hf")
+    # As SmolLM2 is published, for both sides: bf16. A GGUF file of 4 bits opens in fp32, which holds its numbers.
+    file = hf / "model.safetensors"
+    save_file({k: t.to(torch.bfloat16) for k, t in load_file(file).items()}, file, {"format": "pt"})
     rows, samples = [], []
     for chat in chats():
         turns = ["\n".join(turn) for turn in chat.turns][:8]

@@ -75,7 +75,7 @@ def serving(app: Any) -> Iterator[str]:
         yield f"http://127.0.0.1:{sock.getsockname()[1]}"
     finally:
         server.should_exit = True
-        thread.join(10)
+        thread.join(600)
         sock.close()
 
 
@@ -85,5 +85,5 @@ def client_of(url: str, **options: Any) -> Any:
 
     http = openai.DefaultHttpxClient(trust_env=False)
     return openai.OpenAI(
-        base_url=f"{url}/v1", api_key="none", http_client=http, max_retries=0, timeout=30, **options
+        base_url=f"{url}/v1", api_key="none", http_client=http, max_retries=0, timeout=600, **options
     )

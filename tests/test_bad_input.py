@@ -283,9 +283,9 @@ def test_the_program_shows_a_traceback_with_debug_only() -> None:
     env = {k: v for k, v in os.environ.items() if k != "ONEBASE_DEBUG"}
     command = [sys.executable, "-m", "onebase.cli"]
     words = ["plan", "nothing.yaml"]
-    plain = subprocess.run([*command, *words], env=env, capture_output=True, text=True, timeout=60)
+    plain = subprocess.run([*command, *words], env=env, capture_output=True, text=True, timeout=600)
     refused(Said(plain.returncode, plain.stdout, plain.stderr), "no recipe at nothing.yaml")
-    loud = subprocess.run([*command, "--debug", *words], env=env, capture_output=True, text=True, timeout=60)
+    loud = subprocess.run([*command, "--debug", *words], env=env, capture_output=True, text=True, timeout=600)
     assert loud.returncode == 1
     assert "Traceback" in loud.stderr
     assert "no recipe at nothing.yaml" in loud.stderr

@@ -17,12 +17,18 @@ ROOT = Path(__file__).parents[1]
 EXAMPLES: dict[str, tuple[bool | str, str]] = {
     "pretrain_tiny": (False, "held-out bits per byte"),
     "adapt_classify": (True, "accuracy"),
+    "saved_prompt": (True, "On Friday we cook soup ->"),
+    "adapt_continue": (True, "forgetting"),
+    "adapt_distil": (True, "student_accuracy"),
+    "adapt_prefer": (True, "reward_accuracy"),
+    "adapt_reinforce": (True, "greedy after: reward"),
     "adapt_chat_lora": (True, "with the adapter: 'It is food.'"),
     "generate_and_stream": (True, "one vector for each text: (2, 64)"),
     "classify_images": ("sees", "accuracy"),
     "find_pictures": ("pairs", "of 6 found first"),
     "transcribe": ("hears", "2.0 seconds of sound"),
     "serve_and_ask": (True, "chat, streamed:"),
+    "structured_output": (True, "dish and guests:"),
     "own_objective": (False, "nats a token over 15 steps"),
 }
 
@@ -42,7 +48,7 @@ def test_example(name: str, tmp_path: Path) -> None:
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert said in done.stdout

@@ -30,7 +30,9 @@ NAMES = [
     "plan",
     "adapt",
     "combine",
+    "merge",
     "eval",
+    "audit",
     "apply",
     "generate",
     "chat",
@@ -40,6 +42,7 @@ NAMES = [
     "import",
     "export",
     "quantize",
+    "student",
     "show",
     "verify",
 ]
@@ -79,7 +82,8 @@ def run_line(words: list[str]) -> None:
     if command == "chat":
         words = [*words, "--temperature", "0"]  # a tiny base may draw an answer without a word
     said = onebase(*words[1:], stdin="Hello\n\n")
-    assert said.status == 0, (words, said.err)
+    # The rows of the example are too few for the controls of an audit: its status says so.
+    assert said.status == (3 if command == "audit" else 0), (words, said.err)
     assert said.out.strip()
 
 
@@ -101,23 +105,23 @@ def serve_line(words: list[str]) -> None:
             assert line, said
             said += line
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(f"{found[1]}/models", timeout=30) as answer:
+        with opener.open(f"{found[1]}/models", timeout=600) as answer:
             assert b'"chat"' in answer.read()
     finally:
         process.terminate()
-        process.communicate(timeout=30)
+        process.communicate(timeout=600)
     assert process.returncode == 0
 
 
 def test_the_two_commands_stand_at_the_top_and_exist() -> None:
     assert blocks(README, "sh")[0].startswith("make demo")
     for target in ("demo", "test", "install"):
-        done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, done.stderr
     assert (
         "onebase demo --out"
         in subprocess.run(
-            ["make", "-n", "demo", "MINUTES=60"], cwd=ROOT, capture_output=True, text=True, timeout=60
+            ["make", "-n", "demo", "MINUTES=60"], cwd=ROOT, capture_output=True, text=True, timeout=600
         ).stdout
     )
 
@@ -127,6 +131,9 @@ def test_the_commands_of_the_readme(clone: Path) -> None:
     assert {words[1] for words in found} >= set(NAMES) - {
         "demo",  # run by .ci/run
         "combine",  # in the manual
+        "student",  # in the manual
+        "merge",  # in the manual
+        "audit",  # in the manual
         "images",  # in the manual, on a base that sees
         "transcribe",  # in the manual, on a base that listens
         "import",  # these three are in the manual, on a base that can be exported

@@ -116,7 +116,7 @@ def test_two_processes_train_a_recipe_end_to_end(tmp_path: Path) -> None:
             env=os.environ | {"OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,
-            timeout=180,
+            timeout=600,
         )
         assert done.returncode == 0, done.stderr[-3000:]
         assert done.stdout.count("base: ") == 1, "one process speaks for all"

@@ -1,28 +1,34 @@
 """onebase: one base, every task, known origins.
 
-The public face, loaded on first use so that `import onebase` is quick: `load`, `pretrain`, `import_base`, `combine`, `evaluate`, `Base`, `Adapter`, `Label`, `Span`.
+The public face, loaded on first use so that `import onebase` is quick: `load`, `pretrain`, `import_base`, `combine`, `evaluate`, `audit`, `lm_eval`, `Base`, `Adapter`, `Constraint`, `Label`, `Span`.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from onebase.api.auditing import audit
     from onebase.api.base import Adapter, Base, Label, Span
     from onebase.api.combining import combine
     from onebase.api.evaluating import evaluate
+    from onebase.api.harness import lm_eval
     from onebase.api.loading import import_base, load, pretrain
     from onebase.errors import UserError
+    from onebase.generate.constrain import Constraint
 
 __version__ = "0.1.0"
 __all__ = [
     "Adapter",
     "Base",
+    "Constraint",
     "Label",
     "Span",
     "UserError",
     "__version__",
+    "audit",
     "combine",
     "evaluate",
     "import_base",
+    "lm_eval",
     "load",
     "pretrain",
 ]
@@ -30,12 +36,15 @@ __all__ = [
 _WHERE = {
     "Adapter": "onebase.api.base",
     "Base": "onebase.api.base",
+    "Constraint": "onebase.generate.constrain",
     "Label": "onebase.api.base",
     "Span": "onebase.api.base",
     "UserError": "onebase.errors",
+    "audit": "onebase.api.auditing",
     "combine": "onebase.api.combining",
     "evaluate": "onebase.api.evaluating",
     "import_base": "onebase.api.loading",
+    "lm_eval": "onebase.api.harness",
     "load": "onebase.api.loading",
     "pretrain": "onebase.api.loading",
 }

@@ -1,17 +1,15 @@
-"""One conformance suite for every method: only the adapter is saved, the base is untouched, another base is refused."""
+"""Merging in exact numbers, the rows of tokens, and what is refused. What every method holds on every kind of base: `conformance`."""
 
 import copy
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from onebase.adapt import lora
-from onebase.api.base import Adapter, Base
-from onebase.base.folder import base_tensors, load_base, save_base
-from onebase.errors import ArtifactError, ConfigError, DataError, UserError
-from onebase.model.proj import Active
+from onebase.api.base import Base
+from onebase.base.folder import load_base, save_base
+from onebase.errors import ConfigError, DataError, UserError
 from tests.helpers import tiny_base
 
 LABELLED = [
@@ -24,118 +22,12 @@ PAIRS = [
 ] * 4
 CHATS = [{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes."}]}] * 6
 
-TEXT_PAIRS = [
-    {"anchor": f"Is it {w}?", "positive": f"Yes, it is {w}."} for w in ("so", "a dog", "brown", "add")
-]
-
-MANY = [{"text": r["text"], "labels": [r["label"], "any"][: 1 + i % 2]} for i, r in enumerate(LABELLED)]
-VALUES = [{"text": r["text"], "value": i} for i, r in enumerate(LABELLED)]
-SPANS = [{"text": r["text"], "spans": [{"start": 0, "end": 2, "label": r["label"]}]} for r in LABELLED]
-
-CASES: dict[str, dict[str, Any]] = {
-    "classify-prompt": {
-        "data": [],
-        "task": "classify",
-        "method": "prompt",
-        "answers": {"ask": "?", "tell": "."},
-    },
-    "classify-head": {"data": LABELLED, "task": "classify", "method": "head"},
-    "classify-lora": {"data": LABELLED, "task": "classify", "method": "lora"},
-    "classify-full": {"data": LABELLED, "task": "classify", "method": "full"},
-    **{f"many-{m}": {"data": MANY, "task": "classify", "method": m} for m in ("head", "lora", "full")},
-    **{f"regress-{m}": {"data": VALUES, "task": "regress", "method": m} for m in ("head", "lora", "full")},
-    **{f"tag-{m}": {"data": SPANS, "task": "tag", "method": m} for m in ("head", "lora", "full")},
-    "regress-soft": {"data": VALUES, "task": "regress", "method": "soft", "virtual": 4},
-    "tag-prefix": {"data": SPANS, "task": "tag", "method": "prefix", "virtual": 4},
-    "complete-lora": {"data": PAIRS, "task": "complete", "method": "lora", "rank": 2},
-    "complete-dora": {"data": PAIRS, "task": "complete", "method": "lora", "rank": 2, "dora": True},
-    "chat-ranks": {
-        "data": CHATS,
-        "task": "chat",
-        "method": "lora",
-        "rslora": True,
-        "ranks": {"text.1.*": 3, "q": 1},
-    },
-    "complete-full": {"data": PAIRS, "task": "complete", "method": "full"},
-    "chat-lora": {"data": CHATS, "task": "chat", "method": "lora", "sites": ["q", "v"]},
-    "classify-soft": {"data": LABELLED, "task": "classify", "method": "soft", "virtual": 4},
-    "complete-soft": {"data": PAIRS, "task": "complete", "method": "soft", "virtual": 5},
-    "chat-soft": {"data": CHATS, "task": "chat", "method": "soft", "virtual": 3, "soft_text": "Yes."},
-    "classify-prefix": {"data": LABELLED, "task": "classify", "method": "prefix", "virtual": 4},
-    "complete-prefix": {"data": PAIRS, "task": "complete", "method": "prefix", "virtual": 5},
-    "chat-prefix": {"data": CHATS, "task": "chat", "method": "prefix", "virtual": 3, "soft_text": "Yes."},
-    "chat-full": {"data": CHATS, "task": "chat", "method": "full"},
-    "embed-lora": {"data": TEXT_PAIRS, "task": "embed", "method": "lora"},
-    "embed-soft": {"data": TEXT_PAIRS, "task": "embed", "method": "soft", "virtual": 4},
-    "embed-prefix": {"data": TEXT_PAIRS, "task": "embed", "method": "prefix", "virtual": 4},
-    "embed-full": {"data": TEXT_PAIRS, "task": "embed", "method": "full"},
-}
-
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("bases") / "base"
     save_base(path, tiny_base())
     return path
-
-
-def answer(base: Base) -> Any:
-    """What an adapter is for: classes, vectors, or logits of text."""
-    if base.attached is not None and base.attached.task == "classify":
-        return [tuple(x.scores.items()) for x in base.classify(["Is it", "Yes it is"])]
-    if base.attached is not None and base.attached.task == "regress":
-        return base.predict(["Is it", "Yes it is"])
-    if base.attached is not None and base.attached.task == "tag":
-        head = base.loaded.model.heads[base.attached.name]
-        ids = torch.tensor([base.tokenizer.encode("Is it so", bos=True)])
-        states = base.loaded.model.hidden(ids, active=base.attached.active).hidden
-        return base.tag(["Is it", "Yes it is"]), head(
-            states
-        ).tolist()  # spans alone would hide small differences
-    if base.attached is not None and base.attached.task == "embed":
-        return base.embed(["Is it", "Yes it is"])
-    return base.logits(base.tokenizer.encode("def add(a, b)", bos=True))
-
-
-def same(a: Any, b: Any) -> bool:
-    return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_conformance(case: str, saved: Path, tmp_path: Path) -> None:
-    options = dict(CASES[case])
-    base = Base(load_base(saved))
-    plain = base.logits([1, 2, 3])
-    adapter = base.adapt(options.pop("data"), **options)
-    assert torch.equal(base.logits([1, 2, 3]), plain), "adapting left a trace in the base"
-    assert not base.loaded.model.heads
-
-    adapted = base.with_adapter(adapter)
-    before = answer(adapted)
-    assert torch.equal(base.logits([1, 2, 3]), plain), "an attached adapter changed the plain base"
-    folder = adapter.save(tmp_path / "adapter")
-    names = sorted(p.name for p in folder.iterdir())
-    assert names == ["adapter.json", "adapter.safetensors", "manifest.json", "record.json"]
-    again = Base(load_base(saved)).with_adapter(folder)
-    assert same(answer(again), before), "saved and loaded answers differently"
-    assert Adapter.load(folder).fingerprint == adapter.fingerprint
-    parent = adapter.record.parents[0]
-    assert parent["fingerprint"] == base.fingerprint
-    if options["method"] == "lora":
-        assert adapter.bytes < sum(t.numel() * 4 for t in base_tensors(base.loaded.model).values()) / 2
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_another_base_is_refused(case: str, saved: Path) -> None:
-    """One flipped bit in one weight, on disk or in memory, and the adapter does not fit."""
-    options = dict(CASES[case])
-    base = Base(load_base(saved))
-    adapter = base.adapt(options.pop("data"), **options)
-    other = load_base(saved)
-    with torch.no_grad():
-        other.model.trunk.blocks[1].ff.up.weight[0, 0] += 1e-6
-    with pytest.raises(ArtifactError, match="other weights"):
-        Base(other).with_adapter(adapter)
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -161,28 +53,15 @@ def test_merged_is_unmerged(dtype: torch.dtype, tied: bool) -> None:
         torch.testing.assert_close(model.logits(torch.tensor([ids])), one, atol=1e-12, rtol=1e-12)
 
 
-def test_adapters_act_on_their_rows_only(saved: Path) -> None:
-    base = Base(load_base(saved))
-    a = base.with_adapter(base.adapt(CHATS, task="chat", method="lora", seed=1), "a")
-    b = base.with_adapter(base.adapt(PAIRS, task="complete", method="lora", seed=2, epochs=9), "b")
-    ids = base.loaded.codec.chat_ids(CHATS[0]["messages"])
-    names = [a._attached.name, None, b._attached.name]  # type: ignore[union-attr]
-    with torch.no_grad():
-        mixed = base.loaded.model.logits(torch.tensor([ids] * 3), Active.per_row(names))
-    for row, one in zip(mixed, (a, base, b), strict=True):
-        torch.testing.assert_close(row, one.logits(ids), atol=1e-5, rtol=1e-5)
-
-
 def test_rows_of_tokens_are_those_of_the_data(saved: Path) -> None:
     base = Base(load_base(saved))
     names = base.tokenizer.specials
-    for case, wanted in [
-        ("chat-lora", {"<|user|>", "<|assistant|>", "<|end|>"}),
-        ("complete-lora", {"<|eos|>"}),
-        ("classify-lora", set()),
+    for task, data, wanted in [
+        ("chat", CHATS, {"<|user|>", "<|assistant|>", "<|end|>"}),
+        ("complete", PAIRS, {"<|eos|>"}),
+        ("classify", LABELLED, set()),
     ]:
-        options = dict(CASES[case])
-        parts = base.adapt(options.pop("data"), **options).parts
+        parts = base.adapt(data, task=task, method="lora", epochs=1).parts
         assert parts.config.lora is not None
         assert set(parts.config.lora.tokens) == {names[n] for n in wanted}
         rows = parts.tensors.get("text.head.rows")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import onebase
-from onebase.adapt.combine import Weighed, combine, nearest, ties
+from onebase.adapt.combine import Weighed, combine, nearest, smallest_kept, ties, trimmed
 from onebase.adapt.config import BoundTo
 from onebase.adapt.lora import LoraConfig
 from onebase.api.base import Adapter, Base
@@ -82,13 +82,18 @@ def test_a_stated_rank_is_the_nearest_and_the_error_what_it_leaves_out() -> None
     assert 0.05 < made.error < 1
 
 
+def by_ties(deltas: list[Any], weights: list[float], density: float) -> Any:
+    """All three steps, each delta being all that its adapter changes."""
+    return ties([trimmed(d, smallest_kept(lambda d=d: [d], density)) for d in deltas], weights)
+
+
 def test_ties_by_hand() -> None:
     one = torch.tensor([[4.0, -3.0, 2.0, 0.1]])
     two = torch.tensor([[1.0, 5.0, 0.2, -3.0]])
     # Half stays: [4, -3, 0, 0] and [0, 5, 0, -3]; signs +, +, none, -; means of those that agree.
-    assert ties([one, two], [1, 1], 0.5).tolist() == [[4.0, 5.0, 0.0, -3.0]]
+    assert by_ties([one, two], [1, 1], 0.5).tolist() == [[4.0, 5.0, 0.0, -3.0]]
     # All stay and agree in part: (3 x 4 + 1) / 4, -3 alone for 3 x -3 + 5 < 0, (3 x 2 + 0.2) / 4, -3 alone.
-    torch.testing.assert_close(ties([one, two], [3, 1], 1.0), torch.tensor([[3.25, -3.0, 1.55, -3.0]]))
+    torch.testing.assert_close(by_ties([one, two], [3, 1], 1.0), torch.tensor([[3.25, -3.0, 1.55, -3.0]]))
 
 
 def test_ties_is_that_of_peft() -> None:
@@ -97,13 +102,49 @@ def test_ties_is_that_of_peft() -> None:
     deltas = [torch.randn(30, 20, generator=g) for _ in range(3)]
     for density in (0.2, 0.55):
         wanted = theirs.ties(deltas, torch.ones(3), density)
-        torch.testing.assert_close(ties(deltas, [0.7] * 3, density), wanted, atol=1e-6, rtol=1e-6)
+        torch.testing.assert_close(by_ties(deltas, [0.7] * 3, density), wanted, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("density", [0.001, 0.2, 0.5, 0.99, 1.0])
+def test_the_smallest_that_is_kept(density: float) -> None:
+    """Over all matrices together, as sorting them says; numbers of one size and zeros among them."""
+    g = torch.Generator().manual_seed(3)
+    all_ = [
+        torch.randn(7, 5, generator=g) * 1e-3,
+        torch.randn(40, generator=g),
+        torch.tensor([2.0, -2.0, 0.0]),
+    ]
+    flat = torch.cat([d.abs().flatten() for d in all_]).sort(descending=True).values
+    wanted = flat[max(1, int(density * len(flat))) - 1]
+    assert smallest_kept(lambda: all_, density) == float(wanted)
+
+
+def test_ties_trims_all_that_an_adapter_changes_together() -> None:
+    """As in the paper, where a task's vector is all its parameters: a site whose delta is small keeps nothing."""
+    cfg = LoraConfig(rank=2, sites=("q", "v"))
+    tensors = drawn(1, cfg, SITES)
+    tensors["text.0.attn.v.b"] *= 1e-3
+    parts = [Weighed(cfg, tensors, 1.0), Weighed(cfg, drawn(2, cfg, SITES), 1.0)]
+    made = combine(parts, "ties", density=0.3, rank=8)
+    alone = [delta(cfg, dict(p.tensors), "text.0.attn.v") for p in parts]
+    found = delta(made.cfg, made.tensors, "text.0.attn.v")
+    kept = trimmed(
+        alone[1], smallest_kept(lambda: [delta(cfg, dict(parts[1].tensors), s) for s in SITES], 0.3)
+    )
+    torch.testing.assert_close(found, kept, atol=1e-5, rtol=1e-5)
+    assert (kept != 0).any()
 
 
 def test_ties_of_adapters_at_full_rank_is_exact() -> None:
     parts = [Weighed(p.cfg, p.tensors, 1.0) for p in some()]
     made = combine(parts, "ties", density=0.5, rank=8)
-    q = ties([delta(p.cfg, dict(p.tensors), "text.0.attn.q") for p in parts], [1, 1], 0.5)
+    kept = []
+    for p in parts:
+        whole = [delta(p.cfg, dict(p.tensors), s) for s in SITES if f"{s}.a" in p.tensors]
+        rows = [t for k, t in p.tensors.items() if k.endswith("rows")]
+        sizes = torch.cat([t.abs().flatten() for t in (*whole, *rows)])
+        kept.append(trimmed(whole[0], float(sizes.sort(descending=True).values[len(sizes) // 2 - 1])))
+    q = ties(kept, [1, 1])
     torch.testing.assert_close(delta(made.cfg, made.tensors, "text.0.attn.q"), q, atol=1e-5, rtol=1e-5)
     assert made.error is not None and made.error < 1e-5
     low = combine(parts, "ties", density=0.5)

@@ -5,6 +5,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from onebase.adapt.head import _solve, fit_head, fit_pooled
+from onebase.adapt.vector_head import VECTOR_C, WARMTHS, candidates, fit_vector, fit_views
 
 
 def blobs(
@@ -65,3 +66,37 @@ def test_too_few_labels_to_choose_keep_the_smaller_pooling() -> None:
     x, y = blobs(4, 12, 2, 6)
     fitted, how = fit_pooled(x, y, 2, "auto")
     assert how == "both" and fitted.held_out is None
+
+
+def test_on_vectors_it_is_scikit_learns_solution_made_surer() -> None:
+    """The prior is that of C = 10 on vectors of length 1, and all outputs are one multiple of that solution's."""
+    x, y = blobs(60, 8, 3, 0)
+    x = torch.nn.functional.normalize(x + 3.0, dim=-1)  # all near each other
+    fitted = fit_vector(x, y, 3)
+    sk = LogisticRegression(C=VECTOR_C, tol=1e-10, max_iter=5000).fit(x.double().numpy(), y.numpy())
+    theirs = torch.from_numpy(sk.decision_function(x.double().numpy()))
+    with torch.no_grad():
+        ours = fitted.head(x).double()
+    ours, theirs = (z - z.mean(1, keepdim=True) for z in (ours, theirs))
+    factor = float((ours * theirs).sum() / theirs.square().sum())
+    assert min(abs(factor / w - 1) for w in WARMTHS) < 1e-2 and factor > 1
+    assert torch.allclose(ours, factor * theirs, atol=2e-2)
+    assert fitted.held_out is not None and fitted.held_out < np.log(3)
+    one = fit_vector(x[:6], y[:6], 3)
+    assert one.held_out is None, "two examples of a class make no folds"
+
+
+def test_what_a_head_reads_is_chosen_among_all_that_is_given() -> None:
+    telling, y = blobs(60, 16, 2, 4, spread=3.0)
+    noise = torch.nn.functional.normalize(
+        torch.randn(60, 16, generator=torch.Generator().manual_seed(5)), dim=-1
+    )
+    assert fit_views({"vector": noise, "both": telling}, y, 2)[1] == "both"
+    unit = torch.nn.functional.normalize(telling, dim=-1)
+    assert fit_views({"vector": unit, "both": noise}, y, 2)[1] == "vector"
+    few = torch.tensor([0, 1, 2, 3])
+    assert fit_views({"vector": noise[few], "both": telling[few]}, y[few], 2)[1] == "vector", (
+        "no folds: the first"
+    )
+    assert candidates("auto", True)[0] == "vector" and "vector" not in candidates("auto", False)
+    assert candidates("mean", True) == ("mean",)

@@ -8,6 +8,7 @@ import torch
 from onebase.api import merging
 from onebase.api.base import Base
 from onebase.base.folder import load_base
+from onebase.cli import _guard, app
 from onebase.errors import UserError
 from tests.helpers import tiny_base
 
@@ -53,3 +54,23 @@ def test_too_much_drift_is_refused_and_changes_nothing() -> None:
     with pytest.raises(UserError, match="nats a token, where the adapter changes"):
         on.merged()
     assert torch.equal(on.logits(ids), before)
+    with pytest.raises(UserError, match=r"at most 1e-09 nats are accepted"):
+        on.merged(max_drift=1e-9)
+    made = on.merged(max_drift=1.0)
+    assert 0 < made.record.get("merged.drift") <= made.record.get("merged.max_drift") == 1.0
+    with pytest.raises(UserError, match="from 0 on"):
+        on.merged(max_drift=-1.0)
+
+
+def test_the_command_says_what_rounding_costs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Base(tiny_base()).quantize(8, head=None).save(tmp_path / "base")
+    small = Base(load_base(tmp_path / "base"))
+    small.adapt(CHATS, task="chat", method="lora", rank=2, epochs=20).save(tmp_path / "on")
+    line = ["merge", str(tmp_path / "base"), str(tmp_path / "on"), "--out", str(tmp_path / "made")]
+    with pytest.raises(SystemExit):
+        _guard(lambda: app([*line, "--max-drift", "1e-9"], standalone_mode=False))
+    assert "1e-09 nats are accepted" in capsys.readouterr().err
+    assert not (tmp_path / "made").exists()
+    app(line, standalone_mode=False)
+    assert "nats a token, where the adapter changes" in capsys.readouterr().out
+    assert Base(load_base(tmp_path / "made")).record.get("merged.drift") > 0

@@ -230,7 +230,7 @@ def test_user_mistakes(method: str) -> None:
         ({"virtual": 0}, ConfigError, "'virtual' is 0"),
         ({"virtual": 63}, UserError, "no room in a context of 64"),
         ({"soft_text": ""}, UserError, "'soft_text' has no token"),
-        ({"virtual": 60}, DataError, "too long"),
+        ({"virtual": 60}, DataError, "the limit is 4 behind the 60 of the adapter"),
     ]:
         with pytest.raises(error, match=says):
             base.adapt(PAIRS, task="complete", method=method, **options)  # type: ignore[arg-type]

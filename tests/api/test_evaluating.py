@@ -1,5 +1,7 @@
 """The gate of `onebase eval --train`: both sides are counted alike, and the twin's adapter is made as the adapter was."""
 
+import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,8 @@ from onebase.api.gating import adapted_twin, against_classical, contenders, ship
 from onebase.base.folder import load_base, save_base
 from onebase.errors import DataError, UserError
 from tests.helpers import tiny_base
+from tests.pretrained import onebase as command
+from tests.pretrained import tiny_run
 
 Put = Callable[[str], Base]
 ROWS = [
@@ -175,3 +179,45 @@ def test_all_systems_learn_from_the_same_rows(put: Put) -> None:
         with pytest.raises(DataError, match="these 23 rows are not those that the adapter learnt from"):
             contenders(put(method), ROWS[1:], ROWS)
     contenders(put("prompt"), ROWS[:20], ROWS)  # it learnt from none
+
+
+def bag_of_words(n: int, seed: int) -> list[dict[str, str]]:
+    """Six words in any order, one of them a colour or a metal: which of the two it is, is the label. The order says nothing."""
+    rng = random.Random(seed)
+    telling = {"colour": ("red", "blue", "green", "grey"), "metal": ("iron", "tin", "zinc", "lead")}
+    other = ("of", "and", "some", "near", "far", "old", "new", "here", "there", "one")
+    rows = []
+    for i in range(n):
+        label = ("colour", "metal")[i % 2]
+        words = [rng.choice(telling[label]), *rng.sample(other, 5)]
+        rng.shuffle(words)
+        rows.append({"text": " ".join(words), "label": label})
+    return rows
+
+
+@pytest.mark.parametrize("method", ["head", "lora"])
+def test_where_words_alone_decide_the_classical_system_is_recommended(method: str) -> None:
+    base = Base(load_base(tiny_run() / "base"))
+    known, test = bag_of_words(60, 0), bag_of_words(120, 1)
+    adapter = base.adapt(known, task="classify", method=method, epochs=2)
+    verdict = against_classical(base.with_adapter(adapter), known, test)
+    assert not verdict.needs_base and verdict.classical == "TF-IDF + logistic regression"
+    assert verdict.line.startswith("No: TF-IDF + logistic regression ") and "; ship that" in verdict.line
+    ours, *rivals = verdict.costs
+    assert all(c.ms_per_item and c.joules_per_item and c.how for c in verdict.costs)
+    assert ours.shared_bytes > 0 and all(c.shared_bytes == 0 for c in rivals)
+
+
+def test_the_command_shows_the_costs(saved: Path, adapters: dict[str, Adapter], tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps(r) + "\n" for r in ROWS))
+    words = ("eval", saved, "--adapter", folder_of(adapters["head"]), "--data", rows, "--train", rows)
+    told = command(*words)
+    assert (
+        told.status == 0 and "joules an item" in told.out and "ms and joules: all test items" in told.out
+    ), told.err
+    found = json.loads(command(*words, "--json").out)
+    assert found["gate"].startswith(("Yes", "No"))
+    assert {"name", "bytes", "shared_bytes", "ms_per_item", "joules_per_item", "how"} == set(
+        found["gate_costs"][0]
+    )

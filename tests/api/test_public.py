@@ -100,7 +100,13 @@ def test_evaluate(base: onebase.Base, tmp_path: Path) -> None:
     scores = onebase.evaluate(base, [{"text": "The number 3 comes after 2."}, {"text": "Seven."}])
     assert scores["bits_per_byte"].low <= scores["bits_per_byte"].value
     pairs = [{"prompt": "The number", "completion": " 5"}, {"prompt": "It", "completion": " is"}]
-    assert set(onebase.evaluate(base, pairs, task="complete")) == {"nats_per_token", "exact_match", "rouge_l"}
+    assert set(onebase.evaluate(base, pairs, task="complete")) == {
+        "nats_per_token",
+        "exact_match",
+        "rouge_l",
+        "chrf",
+        "bleu",
+    }
     rows = [{"text": f"number {i}", "label": "ab"[i % 2]} for i in range(12)]
     adapted = base.with_adapter(base.adapt(rows, task="classify", method="head"))
     assert onebase.evaluate(adapted, rows)["accuracy"].value > 0.9

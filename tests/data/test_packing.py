@@ -42,7 +42,7 @@ def test_quick_and_tight_on_a_realistic_mix() -> None:
     lengths = np.clip(np.random.default_rng(0).lognormal(5.5, 1.0, 50_000), 3, None).astype(np.int64)
     _, start, stop = cut(lengths, 512)
     sizes = stop - start + (start > 0)
-    began = time.perf_counter()
+    began = time.process_time()  # of this process alone: others may be busy
     _, count = pack(sizes, 512)
-    assert time.perf_counter() - began < 3  # 0.04 s when nothing else runs
+    assert time.process_time() - began < 3  # it takes 0.04 s
     assert 1 - sizes.sum() / (count * 512) < 0.01

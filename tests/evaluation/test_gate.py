@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from onebase.errors import DataError
 from onebase.evaluation.bootstrap import mean_score
+from onebase.evaluation.energy import Taken
 from onebase.evaluation.gate import System, gate
 
 
@@ -195,3 +196,37 @@ def test_a_system_never_beats_itself() -> None:
     same = right(0.7)
     v = gate("accuracy", system("base", same), system("u", same), system("c", same))
     assert not v.needs_base and v.over_classical.value == 0 and "-0.00" not in v.line
+
+
+def test_the_costs_of_each_choice_stand_in_a_table() -> None:
+    def costed(name: str, taken: Taken, size: int, shared: int = 0) -> System:
+        each = right(0.8)
+        return System(name, mean_score("accuracy", each), each, 1, size, shared, taken)
+
+    ours = costed("base", Taken(4.0, 40.0), 2_000, 900_000)
+    rivals = [costed("TF-IDF", Taken(0.4, 2.0, True), 24_000), costed("neighbour", Taken(), 70)]
+    v = gate("accuracy", ours, system("untrained", right(0.5)), rivals)
+    assert [c.name for c in v.costs] == ["base", "TF-IDF", "neighbour"]
+    assert (v.costs[0].ms_per_item, v.costs[0].joules_per_item) == (10.0, 0.1)  # of 400 examples
+    assert (v.costs[0].bytes, v.costs[0].shared_bytes) == (2_000, 900_000)
+    assert v.costs[1].how.startswith("measured") and v.costs[0].how.startswith("estimated")
+    assert v.costs[2].ms_per_item is None and v.costs[2].how == ""
+    head, *rows, note = v.table.split("\n")
+    assert head.split() == [
+        "choice",
+        "bytes",
+        "of",
+        "a",
+        "shared",
+        "base",
+        "ms",
+        "an",
+        "item",
+        "joules",
+        "an",
+        "item",
+    ]
+    assert rows[0].split() == ["base", "2,000", "900,000", "10", "0.1"]
+    assert rows[1].split() == ["TF-IDF", "24,000", "0", "1", "0.005"]
+    assert rows[2].split() == ["neighbour", "70", "0", "-", "-"]
+    assert "joules estimated: 10 W" in note and "measured: RAPL" in note

@@ -139,4 +139,4 @@ def hub_server(hub: Hub) -> Iterator[Hub]:
     finally:
         server.shutdown()
         server.server_close()
-        thread.join(10)
+        thread.join(600)

@@ -94,7 +94,7 @@ class LlamaCpp:
         head = {"Content-Type": "application/json"}
         where = f"{self.server.listening_address}/{what}"
         return json.load(
-            self.open(urllib.request.Request(where, json.dumps(body).encode(), head), timeout=60)
+            self.open(urllib.request.Request(where, json.dumps(body).encode(), head), timeout=600)
         )
 
     def ids(self, text: str) -> list[int]:

@@ -170,7 +170,7 @@ def test_the_peak_is_little_more_than_the_weights(
         (place / "config.json").write_text(json.dumps(cfg))
         (place / "tokenizer.json").write_bytes((tmp_path / "tiny" / "tokenizer.json").read_bytes())
     line = [sys.executable, "-c", PEAK, str(tmp_path / "tiny"), str(made)]
-    done = subprocess.run(line, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(line, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     peak, weights = map(float, done.stdout.split())
     assert weights > 2e8

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from onebase.adapt.config import PromptConfig
-from onebase.api.texts import answer_scores, text_tokens
+from onebase.api.prompting import answer_scores
+from onebase.api.texts import text_tokens
 from onebase.base.folder import LoadedBase
 from onebase.codec.text import TextCodec, Tokens, document_sample
 from onebase.data import Document, TokenSet, prepare

@@ -34,7 +34,7 @@ def tracked(out: Path, *words: str) -> subprocess.CompletedProcess[str]:
     env |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HOME": str(home)}
     program = [sys.executable, str(ROOT / "tests/train/tracked.py"), str(out), *words]
     return subprocess.run(
-        program, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120
+        program, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600
     )
 
 

@@ -5,25 +5,26 @@ from typing import Literal
 from onebase.adapt.head import HeadConfig
 from onebase.adapt.lora import LoraConfig
 from onebase.adapt.prefix import PrefixConfig
+from onebase.adapt.prompt import PromptConfig
 from onebase.adapt.soft import SoftConfig
 from onebase.codec.text.pooling import EmbeddingConfig
 from onebase.config import config
+from onebase.objective.preference import PreferConfig
 
 Method = Literal["prompt", "head", "lora", "soft", "prefix", "full"]
-Task = Literal["classify", "regress", "tag", "complete", "chat", "embed"]
-
-
-@config
-class PromptConfig:
-    """Classify without labels: `template` holds {text}; `answers` gives each label the text whose probability is compared.
-
-    `bias` is taken from each label's log-probability: its mean over unlabelled texts, which takes out what the base says whatever
-    the text (batch calibration, 2309.17249). It supposes that the labels are about equally common.
-    """
-
-    template: str
-    answers: dict[str, str]
-    bias: dict[str, float] | None = None
+Task = Literal[
+    "classify",
+    "regress",
+    "tag",
+    "complete",
+    "chat",
+    "embed",
+    "continue",
+    "distil",
+    "prefer",
+    "reward",
+    "reinforce",
+]
 
 
 @config
@@ -39,7 +40,8 @@ class BoundTo:
 @config
 class AdapterConfig:
     """`head` for classification by a head, `lora` for low-rank deltas, `prompt` for prompting alone, `soft` and `prefix` for what is learnt
-    before a text, `embedding` how a text becomes a vector with it."""
+    before a text, `embedding` how a text becomes a vector with it, `prefer` the loss that answers were compared by. `chats`: what it learnt from
+    went through the chat template (of task chat this is known)."""
 
     method: Method
     task: Task
@@ -50,3 +52,5 @@ class AdapterConfig:
     soft: SoftConfig | None = None
     prefix: PrefixConfig | None = None
     embedding: EmbeddingConfig | None = None
+    prefer: PreferConfig | None = None
+    chats: bool = False

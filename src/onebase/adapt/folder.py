@@ -45,7 +45,8 @@ class AdapterParts:
 class Attached:
     """An adapter on a base under a name. `base` is the given one, or for method full a sibling with its weights replaced.
 
-    record, shipped: the adapter's own, as in `AdapterParts`: how it was made, and its bytes without the base's.
+    record, shipped: the adapter's own, as in `AdapterParts`: how it was made, and its bytes without the base's. below: those that it is
+    stacked on; `active` is then that of the whole stack.
     """
 
     name: str
@@ -55,6 +56,12 @@ class Attached:
     fingerprint: str
     record: Record
     shipped: int
+    below: tuple["Attached", ...] = ()
+
+    @property
+    def stack(self) -> tuple["Attached", ...]:
+        """All adapters, this one last."""
+        return (*self.below, self)
 
     @property
     def method(self) -> str:
@@ -102,7 +109,7 @@ def check_base(cfg: AdapterConfig, base: LoadedBase, name: str, *, reread: bool 
     if reread:
         found["fingerprint"] = base.reread()
     needs = {"fingerprint": cfg.base.fingerprint, "tokenizer": cfg.base.tokenizer}
-    if cfg.task == "chat":
+    if cfg.task == "chat" or cfg.chats:
         needs["template"] = cfg.base.template
     for key, wanted in needs.items():
         if found.get(key, "") != wanted:
@@ -136,7 +143,7 @@ def attach(base: LoadedBase, adapter: Path | AdapterParts, name: str) -> Attache
         )
     for p in base.model.parameters():
         p.requires_grad_(False)
-    active = Active.all_rows(name) if has.keys() - {"head"} else None
+    active = Active.all_rows(name) if has.keys() - {"head", "prompt"} else None
     return _attached(name, parts, base, active)
 
 

@@ -13,15 +13,15 @@ from torch import Tensor, nn
 from onebase.base.model import BaseModel
 from onebase.config import config
 from onebase.errors import ConfigError
-from onebase.objective.pooled import Pooling, narrowed
+from onebase.objective.pooled import Pooling, Read, narrowed
 
 STRENGTHS = (3.0, 1.0, 0.3, 0.1, 0.03, 0.01)
 """L2 strengths tried by cross-validation, on standardised features; from strong to weak, each starts from the one before."""
 
 FOLDS = 3
 
-Chosen = Pooling | Literal["auto"]
-"""A pooling, or the better of CANDIDATES under cross-validation."""
+Chosen = Read | Literal["auto"]
+"""What a head reads, or the better of the candidates under cross-validation: CANDIDATES, and the vector of a base that was made to give one."""
 
 CANDIDATES: tuple[Pooling, ...] = ("both", "all")
 """The largest value of a channel shows that a word is there at all, which helps where words decide; elsewhere it is noise."""
@@ -29,14 +29,15 @@ CANDIDATES: tuple[Pooling, ...] = ("both", "all")
 
 @config
 class HeadConfig:
-    """`labels` in the order of the head's outputs. `reads`: texts, or images (whose pooling api.images.features explains).
+    """`labels` in the order of the head's outputs. `reads`: texts, or images (whose pooling api.images.features explains). `pooling`: of
+    the states, or "vector": what the base makes of a text, with length 1.
 
     gives: "one" of the labels, "many" (each by a probability of its own), a "value" (no labels; it is mean + scale * output, in the
     units of the data), or "spans" (outputs for each token: outside of all spans, then begin and inside of each label; no pooling).
     """
 
     labels: tuple[str, ...] = ()
-    pooling: Pooling = "both"
+    pooling: Read = "both"
     reads: Literal["text", "image"] = "text"
     gives: Literal["one", "many", "value", "spans"] = "one"
     mean: float = 0.0
@@ -163,12 +164,12 @@ class Fitted:
 
 def fit_pooled(
     x_NP: Tensor, y_N: Tensor, classes: int, pooling: Chosen, seed: int = 0
-) -> tuple[Fitted, Pooling]:
+) -> tuple[Fitted, Read]:
     """`fit_head` on features pooled as `pooled_as(pooling)`; the pooling is chosen by held-out loss where it is "auto"."""
     return best_pooled(lambda x: fit_head(x, y_N, classes, seed), x_NP, pooling)
 
 
-def best_pooled(fit: Callable[[Tensor], Fitted], x_NP: Tensor, pooling: Chosen) -> tuple[Fitted, Pooling]:
+def best_pooled(fit: Callable[[Tensor], Fitted], x_NP: Tensor, pooling: Chosen) -> tuple[Fitted, Read]:
     """`fit` of features pooled as `pooled_as(pooling)`, by the pooling with the least held-out loss where it is "auto"."""
     if pooling != "auto":
         return fit(x_NP), pooling
@@ -178,7 +179,7 @@ def best_pooled(fit: Callable[[Tensor], Fitted], x_NP: Tensor, pooling: Chosen) 
     )  # without folds: the first
 
 
-def pooled_as(pooling: Chosen) -> Pooling:
+def pooled_as(pooling: Chosen) -> Read:
     """What to pool so that every candidate can be had from it."""
     return "all" if pooling == "auto" else pooling
 

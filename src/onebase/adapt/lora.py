@@ -1,7 +1,7 @@
 """LoRA by injection (Hu et al., 2106.09685): a low-rank delta at chosen sites, and the rows of chosen tokens. R rank."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -85,8 +85,7 @@ def _meant(pattern: str, kind: str, sites: list[str], fault: str) -> None:
 
 def inject(model: BaseModel, name: str, cfg: LoraConfig, seed: int = 0) -> list[nn.Parameter]:
     """Attach a fresh LoRA called `name` at every chosen site, and at the chosen tokens' rows; returns its parameters."""
-    vocab = model.cfg.text.vocab_size
-    if cfg.tokens and max(cfg.tokens) >= vocab:
+    if cfg.tokens and max(cfg.tokens) >= (vocab := model.cfg.text.vocab_size):
         raise ConfigError(
             f"LoRA token {max(cfg.tokens)} is not in this base", f"ids go from 0 to {vocab - 1}"
         )
@@ -110,38 +109,53 @@ def remove(model: BaseModel, name: str) -> None:
     for proj in model.sites().values():
         if name in proj.deltas:
             del proj.deltas[name]
-    if name in model.text.deltas:
-        del model.text.deltas[name]
+    if name in (rows := _rows(model)):
+        del rows[name]
+
+
+def _rows(model: BaseModel) -> nn.ModuleDict:
+    """Rows of tokens by adapter; none on a base that reads no text."""
+    return model.text.deltas if "text" in model.cfg.codecs else nn.ModuleDict()
 
 
 @torch.no_grad()
-def merge(model: BaseModel, name: str) -> None:
-    """Add the adapter into the weights and take it off. The base is then another base, with another fingerprint.
+def merge(model: BaseModel, *names: str) -> None:
+    """Add adapters into the weights and take them off; each delta is that beside the base alone, so their order does not matter. The base is then another base, with another fingerprint.
 
     Tied ends are untied first where the adapter has rows of tokens: one matrix cannot hold two deltas. A projection in few bits is rounded
     anew: measure what that does (`api.merging` does). Raises UserError for rows of tokens where the matrix that makes logits is
     kept in few bits.
     """
     storage = model.cfg.storage
-    if storage is not None and storage.head is not None and name in model.text.deltas:
+    if storage is not None and storage.head is not None and any(n in _rows(model) for n in names):
         raise UserError(
             f"the base keeps the matrix that makes logits in {storage.head} bits: the adapter's rows of tokens would be rounded away",
             "serve the adapter beside the base, or merge first and quantize the result",
         )
     for proj in model.sites().values():
-        if name in proj.deltas:
-            lora = proj.deltas[name]
-            assert isinstance(lora, Lora)
-            whole_OI = lora.merged_OI(proj)
+        if here := [n for n in names if n in proj.deltas]:
+            whole_OI = _merged_OI(proj, here)
             if proj.weight is None:
                 assert isinstance(proj.store, Int8 | Int4)
                 proj.store.take(whole_OI)
             else:
                 proj.weight.copy_(whole_OI)
-            del proj.deltas[name]
-    if name in model.text.deltas:
-        model.untie()
-        model.text.merge(name)
+            for name in here:
+                del proj.deltas[name]
+    for name in names:
+        if name in _rows(model):
+            model.untie()
+            model.text.merge(name)
+
+
+def _merged_OI(proj: Proj, names: Sequence[str]) -> Tensor:
+    """The projection's matrix with these adapters in it."""
+    loras = [proj.deltas[name] for name in names]
+    wholes = [x.merged_OI(proj) for x in loras if isinstance(x, Lora)]
+    if len(wholes) == 1:
+        return wholes[0]
+    own_OI = proj.matrix_OI(wholes[0].dtype)
+    return own_OI + torch.stack([w - own_OI for w in wholes]).sum(0)
 
 
 def owns(key: str) -> bool:
@@ -159,8 +173,8 @@ def tensors(model: BaseModel, name: str) -> dict[str, Tensor]:
             out[f"{site}.a"], out[f"{site}.b"] = lora.a_RI.detach(), lora.b_OR.detach()
             if isinstance(lora, Dora):
                 out[f"{site}.magnitude"] = lora.m_O.detach()
-    if name in model.text.deltas:
-        rows = model.text.deltas[name]
+    if name in (ends := _rows(model)):
+        rows = ends[name]
         assert isinstance(rows, TokenRows)
         out["text.stem.rows"], out["text.head.rows"] = rows.stem_KD.detach(), rows.head_KD.detach()
     return out

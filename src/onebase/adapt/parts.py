@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from onebase.adapt import head, lora, prefix, soft
+from onebase.adapt import head, lora, prefix, prompt, soft
 from onebase.base.model import BaseModel
 
 
@@ -29,4 +29,4 @@ class Part(Protocol):
         ...
 
 
-PARTS: dict[str, Part] = {"lora": lora, "head": head, "soft": soft, "prefix": prefix}
+PARTS: dict[str, Part] = {"lora": lora, "head": head, "soft": soft, "prefix": prefix, "prompt": prompt}

@@ -30,12 +30,17 @@ def inject(model: BaseModel, name: str, ids: Tensor) -> list[nn.Parameter]:
     """Attach a prefix that starts as the keys and values that the base makes of the tokens `ids` [P]; returns its parameters."""
     cache = model.new_cache(1, len(ids))
     model.hidden(ids.to(model.device)[None], cache=cache)
+    # Laid out as a file holds them: the optimizer rounds numbers that lie otherwise in another way, and a resumed run must not.
     lead = Prefix(
-        [layer.k[0].transpose(0, 1).float().clone() for layer in cache.layers],
-        [layer.v[0].transpose(0, 1).float().clone() for layer in cache.layers],
+        *([_row(t) for t in each] for each in zip(*((x.k, x.v) for x in cache.layers), strict=True))
     )
     model.leads[name] = lead
     return list(lead.parameters())
+
+
+def _row(made_BGPH: Tensor) -> Tensor:
+    """The first row's keys or values [P, G, H], in memory of their own."""
+    return made_BGPH[0].transpose(0, 1).float().clone(memory_format=torch.contiguous_format)
 
 
 def owns(key: str) -> bool:

@@ -1,24 +1,45 @@
 """`onebase.evaluate`: a base (with or without an adapter) on data, every score with its interval."""
 
+from collections.abc import Mapping
+
 from onebase.api.adapting import Data
 from onebase.api.base import Base
 from onebase.api.scoring import SCORERS, Asked
+from onebase.config import from_dict
 from onebase.errors import UserError
 from onebase.evaluation.bootstrap import Score
+from onebase.generate.constrain import Constraint
+from onebase.objective.policy import ReinforceConfig
 
 
 def evaluate(
-    base: Base, data: Data, *, task: str | None = None, max_tokens: int = 64, seed: int = 0
+    base: Base,
+    data: Data,
+    *,
+    task: str | None = None,
+    max_tokens: int = 64,
+    seed: int = 0,
+    constraint: Constraint | None = None,
+    reinforce: Mapping[str, object] | None = None,
 ) -> dict[str, Score]:
     """Scores by name.
 
     classify (text, label): accuracy, macro_f1, auroc and ece; (text, labels): micro_f1, macro_f1 and auroc. regress (text, value): mae and
     spearman. tag (text, spans): span_precision, span_recall and span_f1. complete (prompt, completion) and chat (messages, the last one the answer):
-    nats_per_token of the answers, exact_match and rouge_l of greedy generations. embed (anchor, positive, perhaps negative): recall@1,
-    @5, @10 and ndcg@10; with a score from 0 to 1: spearman of the cosine. text (text): bits_per_byte.
+    nats_per_token of the answers, exact_match and rouge_l of greedy generations (of at most max_tokens, each of the form of `constraint`), chrf and
+    bleu where sacrebleu is installed, json_valid and json_match where all answers are JSON. embed (anchor, positive, perhaps negative): recall@1,
+    @5, @10 and ndcg@10; with a score from 0 to 1: spearman of the cosine. prefer and reward (prompt, chosen, rejected): see
+    docs/preferences.md. text (text): bits_per_byte. continue (text, perhaps source): the same of the domain and of general
+    text, before and after. reinforce (prompt,
+    and what the reward reads): reward and success of greedy completions; its options (reward, max_tokens, stop, success) are in `reinforce`.
     `task` defaults to the adapter's, or to text. Raises UserError.
     """
     task = task or (base.attached.task if base.attached else "text")
     if task not in SCORERS:
         raise UserError(f"task {task!r} is not known", f"tasks: {', '.join(SCORERS)}")
-    return SCORERS[task](Asked(base, data, seed, max_tokens))
+    if constraint is not None and task not in ("complete", "chat"):
+        raise UserError(
+            f"a constraint for task {task}, which writes nothing", "leave it out, or score complete or chat"
+        )
+    judged = from_dict(ReinforceConfig, dict(reinforce or {}), "options of reinforce")
+    return SCORERS[task](Asked(base, data, seed, max_tokens, constraint, judged))

@@ -10,6 +10,7 @@ from onebase.adapt.config import AdapterConfig
 from onebase.adapt.folder import AdapterParts, adapter_tensors, bound_to, load_adapter
 from onebase.adapt.lora import LoraConfig
 from onebase.adapt.soft import SoftConfig
+from onebase.api.stacking import alone
 from onebase.artifact.record import Record
 from onebase.base.folder import LoadedBase
 from onebase.codec.text.codec import TextCodec
@@ -103,6 +104,7 @@ def _write_peft(base: "Base", out: Path, options: Mapping[str, Any]) -> None:
             "there is no LoRA adapter and no soft prompt on the base",
             "give --adapter REF (with_adapter in Python)",
         )
+    alone(attached, "PEFT's format")
     if attached.config.head is not None:
         raise UserError("the adapter has a head, which PEFT has no place for", "export the base alone")
     if attached.config.lora is None:

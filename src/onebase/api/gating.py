@@ -1,6 +1,5 @@
 """The gate for a base with a classifying adapter: what it is beside small classical systems and an untrained twin, and what each costs."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -8,12 +7,15 @@ from typing import Any
 from onebase.adapt.folder import Attached
 from onebase.api.adapting import Data, rows_hash
 from onebase.api.base import Base
+from onebase.api.prompting import Given, columns, inputs
+from onebase.api.stacking import alone
 from onebase.base.folder import LoadedBase, base_tensors
 from onebase.base.model import BaseModel
 from onebase.data import check_labels, read_rows
 from onebase.errors import DataError, UserError
 from onebase.evaluation.baselines import NearestNeighbour, TfidfLogistic
 from onebase.evaluation.bootstrap import mean_score
+from onebase.evaluation.energy import watching
 from onebase.evaluation.gate import System, Verdict, gate
 from onebase.evaluation.metrics import correct
 
@@ -38,30 +40,36 @@ def contenders(
         raise UserError(
             "the gate needs an adapter that classifies", "give --adapter DIR of a classifying adapter"
         )
+    alone(attached, "the gate")
     head = attached.config.head
     if head is not None and head.gives == "many":
         raise UserError(
             "the gate compares systems that give one label a text, this adapter gives many",
             "leave --train out: its scores have no classical rival here",
         )
-    known, rows = read_rows(train, ("text", "label")), read_rows(test, ("text", "label"))
+    reads = columns(attached)
+    known, rows = read_rows(train, (*reads, "label")), read_rows(test, (*reads, "label"))
     check_labels(known, rows)
     learnt = attached.record.get("data.fingerprint")
-    if attached.config.prompt is None and learnt not in (None, rows_hash(known)):
+    saved = attached.config.prompt
+    if (saved is None or saved.examples) and learnt not in (None, rows_hash(known)):
         raise DataError(
             f"these {len(known)} rows are not those that the adapter learnt from",
             "give the same data: all systems must learn from the same labels",
         )
-    texts, truth = [str(r["text"]) for r in rows], [str(r["label"]) for r in rows]
-    ours = _measured(f"the base with {attached.method}", base, texts, truth, seed)
-    twin = _measured("untrained", adapted_twin(base, known, seed), texts, truth, seed)
+    given, truth = inputs(attached, rows), [str(r["label"]) for r in rows]
+    ours = _measured(f"the base with {attached.method}", base, given, truth, seed)
+    twin = _measured("untrained", adapted_twin(base, known, seed), given, truth, seed)
+    # A rival reads what the prompt's variables are given, one below the other.
+    seen, texts = (["\n".join(str(r[c]) for c in reads) for r in some] for some in (known, rows))
     rivals = []
     for make in (TfidfLogistic, NearestNeighbour):
-        model = make().fit([str(r["text"]) for r in known], [str(r["label"]) for r in known])
-        each = correct(truth, model.predict(texts))
-        rivals.append(
-            System(model.name, mean_score("accuracy", each, seed=seed), each, model.seconds, model.size)
-        )
+        model = make().fit(seen, [str(r["label"]) for r in known])
+        with watching() as watch:
+            said = model.predict(texts)
+        each = correct(truth, said)
+        score = mean_score("accuracy", each, seed=seed)
+        rivals.append(System(model.name, score, each, model.seconds, model.size, predicting=watch.taken))
     return ours, twin, tuple(rivals)
 
 
@@ -71,7 +79,8 @@ def adapted_twin(base: Base, known: Sequence[dict[str, Any]], seed: int) -> Base
     assert attached is not None
     # A prompt without bias saw no texts, and neither does its twin's. One with a bias saw some that nobody kept: `known` is what
     # is at hand to calibrate the twin with.
-    plain = attached.config.prompt is not None and attached.config.prompt.bias is None
+    saved = attached.config.prompt
+    plain = saved is not None and saved.bias is None and not saved.examples
     twin = Base(untrained_twin(base.loaded, seed))
     adapter = twin.adapt(
         [] if plain else known, task=attached.task, method=attached.method, **_options(attached)
@@ -83,8 +92,9 @@ def shipped_bytes(base: Base) -> tuple[int, int]:
     """(bytes of the adapter on this base, 0 without one; bytes of the base itself: weights, tokenizer, template). An adapter of all
     weights needs no others."""
     attached, loaded = base.attached, base.loaded
-    adapter = attached.shipped if attached else 0
-    whole = attached is None or attached.method != "full"
+    stack = attached.stack if attached else ()
+    adapter = sum(a.shipped for a in stack)
+    whole = all(a.method != "full" for a in stack)
     if whole and loaded.path is not None and loaded.path.is_file():
         return (
             adapter,
@@ -96,19 +106,18 @@ def shipped_bytes(base: Base) -> tuple[int, int]:
     return adapter, weights + len(words.encode())
 
 
-def _measured(name: str, base: Base, texts: Sequence[str], truth: Sequence[str], seed: int) -> System:
+def _measured(name: str, base: Base, texts: Sequence[Given], truth: Sequence[str], seed: int) -> System:
     """A base with a classifying adapter on the test texts."""
     attached = base.attached
     assert attached is not None
-    began = time.perf_counter()
-    found = base.classify(texts)
-    predicting = time.perf_counter() - began
+    with watching(accelerator=base.loaded.model.device.type != "cpu") as watch:
+        found = base.classify(texts)
     fitting = attached.record.get("seconds")
     # Without the time of fitting, that of predicting would pass for the whole: better none.
-    seconds = 0.0 if fitting is None else float(fitting) + predicting
+    seconds = 0.0 if fitting is None else float(fitting) + watch.taken.seconds
     each = correct(truth, [x.label for x in found])
     size, shared = shipped_bytes(base)
-    return System(name, mean_score("accuracy", each, seed=seed), each, seconds, size, shared)
+    return System(name, mean_score("accuracy", each, seed=seed), each, seconds, size, shared, watch.taken)
 
 
 def _options(attached: Attached) -> dict[str, Any]:
@@ -136,4 +145,4 @@ def untrained_twin(base: LoadedBase, seed: int) -> LoadedBase:
     for p in model.parameters():
         p.requires_grad_(False)
     model.compute_dtype = base.model.compute_dtype
-    return LoadedBase(model.to(base.model.device).eval(), base.words)
+    return LoadedBase(model.to(base.model.device).eval(), base.words, embedding=base.embedding)

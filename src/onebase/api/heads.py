@@ -1,19 +1,26 @@
-"""What heads say of texts: numbers, and spans. N texts, T tokens, D width, P pooled features, C outputs."""
+"""What an adapter says of texts: classes, numbers, and spans. N texts, T tokens, D width, P pooled features, C outputs."""
 
 from collections.abc import Callable, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from onebase.adapt.folder import Attached
 from onebase.adapt.head import Head
 from onebase.adapt.spans import Span, spans_of, token_places
+from onebase.api.preferences import Prompt, answer_tokens
+from onebase.api.prompting import Given, answer_scores, prompter
 from onebase.api.texts import batch_tokens, features, text_tokens
 from onebase.base.folder import LoadedBase
 from onebase.codec.text.sample import Tokens
+from onebase.errors import DataError, UserError
 from onebase.generate.score import batches
 from onebase.model.proj import Active
 from onebase.objective.pooled import text_batch
+
+Answer = str | tuple[Prompt, str]
+"""A prompt (a text, or messages) and an answer to it, or a text alone."""
 
 
 def token_states(base: LoadedBase, texts: Sequence[Tokens], active: Active | None) -> list[Tensor]:
@@ -43,13 +50,52 @@ def _head(on: Attached) -> Head:
 
 
 @torch.no_grad()
+def classes(on: Attached, texts: Sequence[Given]) -> tuple[tuple[str, ...], Tensor]:
+    """(labels, log-probabilities [N, C]) of texts under an adapter that classifies; of many labels each by itself. Rows in the place of texts
+    are for saved prompts with other variables."""
+    cfg, base = on.config, on.base
+    if cfg.prompt is not None:
+        found = answer_scores(base, cfg.prompt, texts, on.active, prompter(on).vectors_ED)
+        return tuple(cfg.prompt.answers), found
+    assert cfg.head is not None
+    if cfg.head.reads != "text":
+        raise UserError("the adapter classifies images", "give it files: base.classify_images([...])")
+    if not all(isinstance(t, str) for t in texts):
+        raise UserError("rows are for adapters of method prompt, this one reads texts", "give texts")
+    read = text_tokens(base, [str(t) for t in texts], before=base.model.leading(on.active, 1)[0])
+    x_NP = features(base, read, cfg.head.pooling, on.active)
+    head = _head(on)
+    z_NC = head(x_NP.to(head.weight_CP.device)).cpu()
+    return cfg.head.labels, F.logsigmoid(z_NC) if cfg.head.gives == "many" else z_NC.log_softmax(-1)
+
+
 def values(on: Attached, texts: Sequence[str]) -> list[float]:
     """The number of each text, in the units of the data that the adapter learnt from."""
+    return _numbers(on, text_tokens(on.base, texts, before=on.base.model.leading(on.active, 1)[0]))
+
+
+def rewards(on: Attached, answers: Sequence[Answer]) -> list[float]:
+    """How good each answer is, as the adapter learnt it from pairs; only differences mean something. Raises DataError for one beyond the
+    context."""
+    base = on.base
+    read = []
+    room = base.model.cfg.text.context - base.model.leading(on.active, 1)[0]
+    for i, item in enumerate(answers, 1):
+        prompt, answer = ("", item) if isinstance(item, str) else item
+        read.append(answer_tokens(base, prompt, answer, str(i)))
+        if len(read[-1]) > room:
+            raise DataError(
+                f"answer {i} has {len(read[-1])} tokens with its prompt, the base reads {room}", "shorten it"
+            )
+    return _numbers(on, read)
+
+
+@torch.no_grad()
+def _numbers(on: Attached, read: Sequence[Tokens]) -> list[float]:
     cfg, base = on.config.head, on.base
     assert cfg is not None
-    if not texts:
+    if not read:
         return []
-    read = text_tokens(base, texts, before=base.model.leading(on.active, 1)[0])
     head = _head(on)
     z_N1 = head(features(base, read, cfg.pooling, on.active).to(head.weight_CP.device))
     return (cfg.mean + cfg.scale * z_N1[:, 0].cpu().double()).tolist()

@@ -19,7 +19,8 @@ from onebase.base.links import Pair
 from onebase.codec.image.pixels import pixels
 from onebase.errors import DataError, UserError
 from onebase.model.proj import Active
-from onebase.objective.pooled import Pooling, narrowed
+from onebase.objective.pictures import picture_features
+from onebase.objective.pooled import Read
 
 Paths = str | Path | Sequence[str | Path]
 
@@ -70,19 +71,9 @@ def classifies_images(base: LoadedBase, adapter: AdapterConfig | None) -> bool:
     return "image" in base.model.cfg.codecs and bool(base.model.cfg.image.classes)
 
 
-def features(base: LoadedBase, paths: Paths, pooling: Pooling, active: Active | None) -> Tensor:
-    """What a head reads, fp32 [N, P]: "last" is the picture's own state (its class token, or what the codec's attention pools), "mean" the
-    mean over its patches, "both" the two, "all" those and the largest value of each channel over its patches."""
-    ends = base.model.image
-
-    def read(hidden_BTD: Tensor) -> Tensor:
-        patches_BTD = hidden_BTD[:, ends.front :].float()
-        mean_BD = patches_BTD.mean(1)
-        own_BD = mean_BD if ends.class_token is None else hidden_BTD[:, 0]
-        own_BD = own_BD if ends.pool is None else ends.pooled(hidden_BTD)
-        return narrowed(torch.cat((own_BD.float(), mean_BD, patches_BTD.amax(1)), -1), pooling)
-
-    return _over(base, paths, read, active)
+def features(base: LoadedBase, paths: Paths, pooling: Read, active: Active | None) -> Tensor:
+    """What a head reads, fp32 [N, P] on the CPU (see `picture_features`)."""
+    return _over(base, paths, lambda h_BTD: picture_features(base.model.image, h_BTD, pooling), active)
 
 
 def sees_images(base: LoadedBase, rows: Sequence[dict[str, Any]]) -> bool:

@@ -1,6 +1,7 @@
 """A base of its own from a base and the adapter on it, and what rounding does to it where the base is kept in few bits."""
 
 import copy
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -20,14 +21,17 @@ changes it by."""
 DRIFT_TOKENS = 1000
 
 
-def merged(base: LoadedBase, attached: Attached, name: str) -> LoadedBase:
+def merged(base: LoadedBase, attached: Attached, name: str, max_drift: float | None = None) -> LoadedBase:
     """The adapter's deltas, or replaced weights, in a copy of the base's weights, and both as parents in its record. `name` is the base's.
 
-    A base in few bits is rounded anew; the record says what that does (`Drift`). Raises UserError where it is more than MAX_DRIFT or MAX_SHARE,
-    or cannot be measured because the base predicts no tokens from text alone.
+    A base in few bits is rounded anew; the record says what that does (`Drift`). max_drift: nats a token that are accepted; when not given,
+    MAX_DRIFT and MAX_SHARE of what the adapter does. Raises UserError where it is more, or cannot be measured because the base predicts
+    no tokens from text alone.
     """
+    if max_drift is not None and not 0 <= max_drift < math.inf:
+        raise UserError(f"max_drift is {max_drift}", "give nats a token, from 0 on")
     model = copy.deepcopy(attached.base.model)
-    lora.merge(model, attached.name)
+    lora.merge(model, *(a.name for a in attached.stack))
     for other in {n for p in model.sites().values() for n in p.deltas}:
         lora.remove(model, other)
     model.heads.clear()
@@ -35,22 +39,26 @@ def merged(base: LoadedBase, attached: Attached, name: str) -> LoadedBase:
     drift = None
     if (storage := model.cfg.storage) is not None:
         drift = measured(attached, model)
-        if drift.mean > MAX_DRIFT or drift.mean > MAX_SHARE * drift.effect:
+        most = min(MAX_DRIFT, MAX_SHARE * drift.effect) if max_drift is None else max_drift
+        if drift.mean > most:
+            limit = f"{MAX_DRIFT} nats, and {MAX_SHARE:.0%} of what the adapter does, are"
             raise UserError(
                 f"the base is kept in {storage.bits} bits: rounded anew it says other things than with the adapter beside it ({drift.line}; "
-                f"at most {MAX_DRIFT} nats, and {MAX_SHARE:.0%} of what the adapter does, are accepted)",
-                "serve the adapter beside the base, or merge first and quantize the result",
+                f"at most {limit if max_drift is None else f'{max_drift} nats are'} accepted)",
+                "serve the adapter beside the base, merge first and quantize the result, or accept more (max_drift)",
             )
     record = Record("base")
     record.add("name", f"{name}-merged", "made from a base and an adapter")
     record.add_parent("base", base.fingerprint, name)
-    record.add_parent("adapter", attached.fingerprint, attached.name)
+    for each in attached.stack:
+        record.add_parent("adapter", each.fingerprint, each.name)
     if drift is not None:
         origin = f"measured on {drift.tokens} tokens of the Python language reference"
         record.add(
             "merged.drift", drift.mean, f"{origin}: mean KL, nats a token, from the adapter beside the base"
         )
         record.add("merged.drift_most", drift.most, f"{origin}: largest difference of a logit")
+        record.add("merged.max_drift", most, "the default" if max_drift is None else "stated by the user")
         record.add(
             "merged.effect", drift.effect, f"{origin}: mean KL from the adapter to the base without it"
         )

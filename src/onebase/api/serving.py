@@ -1,19 +1,25 @@
 """`onebase serve`: a base and its adapters, each under a name, behind the HTTP API."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from onebase.adapt.folder import Attached, attach
+from onebase.adapt.folder import Attached
 from onebase.api.base import Base
 from onebase.api.exchange import read_adapter
+from onebase.api.heads import classes
 from onebase.api.loading import find_artifact, load
-from onebase.api.texts import classify_scores
+from onebase.api.prompting import Given, prompted
+from onebase.api.stacking import stacked
 from onebase.errors import UserError
 
+if TYPE_CHECKING:  # serving is an extra
+    from onebase.serve.app import Classifier, Saved
 
-def named_adapters(texts: Sequence[str]) -> dict[str, Path]:
-    """`NAME=DIR` pairs, each name once. Raises UserError."""
-    out: dict[str, Path] = {}
+
+def named_adapters(texts: Sequence[str]) -> dict[str, list[Path]]:
+    """`NAME=DIR` pairs, each name once; `NAME=DIR+DIR` is a stack. Raises UserError."""
+    out: dict[str, list[Path]] = {}
     for text in texts:
         name, sign, folder = text.partition("=")
         if not sign or not name or not folder:
@@ -22,22 +28,24 @@ def named_adapters(texts: Sequence[str]) -> dict[str, Path]:
             )
         if name in out:
             raise UserError(f"two adapters are called {name!r}", "give each --adapter a name of its own")
-        out[name] = find_artifact(folder)
+        # A folder may have a + in its name.
+        out[name] = [find_artifact(f) for f in ([folder] if Path(folder).exists() else folder.split("+"))]
     return out
 
 
-def attach_all(base: Base, adapters: dict[str, Path]) -> dict[str, Attached]:
-    """Put adapters on a base for serving. Raises UserError for one that replaces weights, and so cannot share the base."""
-    found = {
-        name: attach(base.loaded, read_adapter(base.loaded, path), name) for name, path in adapters.items()
-    }
+def attach_all(base: Base, adapters: Mapping[str, Path | Sequence[Path]]) -> dict[str, Attached]:
+    """Put adapters, or stacks of them, on a base for serving. Raises UserError for one that replaces weights, and so cannot share the base."""
+    found = {}
+    for name, paths in adapters.items():
+        each = [paths] if isinstance(paths, Path) else paths
+        found[name] = stacked(base.loaded, [read_adapter(base.loaded, p) for p in each], name)
     for name, attached in found.items():
         if attached.task in ("regress", "tag"):
             raise UserError(
                 f"adapter {name!r} is for task {attached.task}, which the server has no answer for",
                 "use onebase apply, or base.predict and base.tag in Python",
             )
-        if attached.method == "full":
+        if any(a.method == "full" for a in attached.stack):
             raise UserError(
                 f"adapter {name!r} replaces the base's weights (method full), so it cannot share the base with others",
                 "serve it alone: onebase.load(base).with_adapter(dir).merged().save(out), then onebase serve out",
@@ -67,18 +75,24 @@ def serve_base(
     shown = name or base.name
     speaking = {n: a.active for n, a in attached.items() if a.task != "classify"}
     sorting = {n: classifier(a) for n, a in attached.items() if a.task == "classify"}
+    saved = {n: prompting(a) for n, a in attached.items() if n in speaking and a.config.prompt is not None}
     tell(
         f"models: {', '.join([shown, *speaking])}"
         + (f"; classifiers: {', '.join(sorting)}" if sorting else "")
     )
-    serve(create_app(base.loaded, shown, speaking, sorting), host, port)
+    serve(create_app(base.loaded, shown, speaking, sorting, saved), host, port)
 
 
-def classifier(attached: Attached) -> Callable[[list[str]], list[dict[str, float]]]:
-    """A function from texts to the probability of each label."""
+def prompting(attached: Attached) -> "Saved":
+    """A function from a text or messages, and variables, to what is read in their place."""
+    return lambda given, variables: prompted(attached, given, variables).read
 
-    def classify(texts: list[str]) -> list[dict[str, float]]:
-        labels, logp = classify_scores(attached.base, attached.config, attached.name, texts, attached.active)
+
+def classifier(attached: Attached) -> "Classifier":
+    """A function from texts (or rows of a saved prompt's variables) to the probability of each label."""
+
+    def classify(texts: Sequence[Given]) -> list[dict[str, float]]:
+        labels, logp = classes(attached, texts)
         return [dict(zip(labels, row.exp().tolist(), strict=True)) for row in logp]
 
     return classify

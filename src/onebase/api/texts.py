@@ -1,23 +1,21 @@
-"""Texts under a base: as tokens, as pooled features, and as classes by a head or by the probability of answers."""
+"""Texts under a base: as tokens, as pooled features, as vectors."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from onebase.adapt.config import AdapterConfig, PromptConfig
-from onebase.adapt.head import Head
 from onebase.base.folder import LoadedBase, Memory
 from onebase.codec.text.pooling import EmbeddingConfig, pooled
 from onebase.codec.text.sample import Tokens, chat_sample, completion_sample
 from onebase.errors import ArtifactError, DataError, UserError
-from onebase.generate.score import batches, score
+from onebase.generate.score import batches
 from onebase.model.proj import Active
-from onebase.objective.pooled import Pooling, narrowed, pool, text_batch
+from onebase.objective.pooled import How, Read, narrowed, pool, text_batch
 
 
 def text_tokens(
@@ -40,11 +38,11 @@ def text_tokens(
                 + (f" behind the {before} of the adapter" if before else ""),
                 "shorten it, or raise max_length",
             )
-        out.append(_given(ids, i))
+        out.append(given_tokens(ids, i))
     return out
 
 
-def _given(ids: Sequence[int], number: int) -> Tokens:
+def given_tokens(ids: Sequence[int], number: int) -> Tokens:
     """Tokens of which nothing is learnt."""
     return Tokens(np.asarray(ids, np.int32), np.zeros(len(ids), np.bool_), str(number), "labelled")
 
@@ -69,14 +67,36 @@ def chat_rows(base: LoadedBase, rows: Sequence[dict[str, Any]]) -> list[Tokens]:
     return out
 
 
-def features(base: LoadedBase, texts: Sequence[Tokens], pooling: Pooling, active: Active | None) -> Tensor:
+def vector_of(base: LoadedBase) -> EmbeddingConfig:
+    """How this base makes a vector of length 1 of a text that is read whole: as it was made to, or else by the mean of its states."""
+    return replace(base.embedding or EmbeddingConfig(), normalise=True, filled=False)
+
+
+def how_read(base: LoadedBase, read: Read) -> How:
+    """What `objective.pooled.pool` takes for what a head reads."""
+    return vector_of(base) if read == "vector" else read
+
+
+def features(base: LoadedBase, texts: Sequence[Tokens], read: Read, active: Active | None) -> Tensor:
     """Pooled hidden states, fp32 [N, P] on the CPU, in the order given. Texts of like length share a batch."""
+    return views(base, texts, (read,), active)[read]
+
+
+def views(
+    base: LoadedBase, texts: Sequence[Tokens], reads: Sequence[Read], active: Active | None
+) -> dict[Read, Tensor]:
+    """`features` for several things that a head may read, the texts being read once."""
     if base.memory is None or active is not None:
-        return torch.stack(_read(base, texts, pooling, active))
+        hows = tuple(how_read(base, r) for r in reads)
+        made = zip(*_read(base, texts, hows, active), strict=True)
+        return {r: torch.stack(x) for r, x in zip(reads, made, strict=True)}
     known, keys = base.memory.texts, [t.ids.tobytes() for t in texts]
     new = {k: t for k, t in zip(keys, texts, strict=True) if k not in known}
-    known.update(zip(new, _read(base, list(new.values()), "all", None), strict=True))
-    return narrowed(torch.stack([known[k] for k in keys]), pooling)
+    both = _read(base, list(new.values()), ("all", vector_of(base)), None)
+    known.update((k, torch.cat(x)) for k, x in zip(new, both, strict=True))
+    x_NP = torch.stack([known[k] for k in keys])
+    states = x_NP.shape[1] // 4 * 3
+    return {r: x_NP[:, states:] if r == "vector" else narrowed(x_NP[:, :states], r) for r in reads}
 
 
 @contextmanager
@@ -98,16 +118,19 @@ def remembering(base: LoadedBase) -> Iterator[None]:
 
 
 @torch.no_grad()
-def _read(base: LoadedBase, texts: Sequence[Tokens], pooling: Pooling, active: Active | None) -> list[Tensor]:
-    """Pooled hidden states of each text, fp32 [P] on the CPU."""
+def _read(
+    base: LoadedBase, texts: Sequence[Tokens], hows: Sequence[How], active: Active | None
+) -> list[tuple[Tensor, ...]]:
+    """Pooled hidden states of each text, in each of the ways, fp32 [P] on the CPU."""
     device = base.model.device
-    out: list[Tensor] = [torch.empty(0)] * len(texts)
+    out: list[tuple[Tensor, ...]] = [()] * len(texts)
     for part in batches([len(t) for t in texts], batch_tokens(device)):
         read = text_batch([texts[j] for j in part])
         cols = read.cols.to(device)
         h_BTD = base.model.hidden(read.ids_BT.to(device), cols, active=active).hidden
-        for j, row in zip(part, pool(h_BTD, cols.doc, pooling).cpu(), strict=True):
-            out[j] = row
+        made = [pool(h_BTD, cols.doc, how).cpu() for how in hows]
+        for j, *rows in zip(part, *made, strict=True):
+            out[j] = tuple(rows)
     return out
 
 
@@ -140,11 +163,11 @@ def embedding_tokens(
     context = base.model.cfg.text.context - before
     limit = min(cfg.limit or context, context)
     room = max(0, limit - len(tok.framed([])))
-    read = [_given(tok.framed(ids[:room]), i) for i, ids in enumerate(tok.encode_batch(list(texts)))]
+    read = [given_tokens(tok.framed(ids[:room]), i) for i, ids in enumerate(tok.encode_batch(list(texts)))]
     if any(not len(t) for t in read):
         raise DataError("a text has no token", "give texts that are not empty")
     if cfg.filled:
-        read = [_given(filled_up(base, t.ids.tolist(), limit), i) for i, t in enumerate(read)]
+        read = [given_tokens(filled_up(base, t.ids.tolist(), limit), i) for i, t in enumerate(read)]
     return read
 
 
@@ -157,50 +180,3 @@ def filled_up(base: LoadedBase, ids: list[int], limit: int) -> list[int]:
             "say which one it is: pad_token in its tokenizer_config.json",
         )
     return ids + [pad] * (limit - len(ids))
-
-
-def classify_scores(
-    base: LoadedBase, cfg: AdapterConfig, name: str, texts: Sequence[str], active: Active | None
-) -> tuple[tuple[str, ...], Tensor]:
-    """(labels, log-probabilities [N, C]) of texts under an adapter that classifies; of many labels each by itself."""
-    if cfg.prompt is not None:
-        return tuple(cfg.prompt.answers), answer_scores(base, cfg.prompt, texts)
-    assert cfg.head is not None
-    if cfg.head.reads != "text":
-        raise UserError("the adapter classifies images", "give it files: base.classify_images([...])")
-    read = text_tokens(base, texts, before=base.model.leading(active, 1)[0])
-    x = features(base, read, cfg.head.pooling, active)
-    head = base.model.heads[name]
-    assert isinstance(head, Head)
-    with torch.no_grad():
-        z = head(x.to(head.weight_CP.device)).cpu()
-    return cfg.head.labels, F.logsigmoid(z) if cfg.head.gives == "many" else z.log_softmax(-1)
-
-
-def answer_scores(base: LoadedBase, prompt: PromptConfig, texts: Sequence[str]) -> Tensor:
-    """log P(answer | prompt) for each label less its bias, normalised over the labels, [N, C]."""
-    tok = base.codec.tokenizer
-    heads = [tok.begun(h) for h in tok.encode_batch([prompt.template.replace("{text}", t) for t in texts])]
-    tails = tok.encode_batch(list(prompt.answers.values()), follows="text")
-    context = base.model.cfg.text.context
-    for i, head in enumerate(heads, 1):
-        if not head:
-            raise DataError(f"row {i} has no token", "give a text or a prompt that is not empty")
-        if len(head) + max(map(len, tails)) > context:
-            raise DataError(
-                f"row {i} has {len(head)} tokens with its prompt, no answer fits in {context}",
-                "shorten it",
-            )
-    if all(len(t) == 1 for t in tails):  # one forward of the prompt serves all answers
-        rows = [_given(h, i) for i, h in enumerate(heads)]
-        h_ND = features(base, rows, "last", None).to(base.model.device, base.model.compute_dtype)
-        with torch.no_grad():
-            logp_NC = base.model.text.logits(h_ND).log_softmax(-1)[:, [t[0] for t in tails]].cpu()
-    else:
-        whole = [[*h, *t] for h in heads for t in tails]
-        ends = [len(t) for _ in heads for t in tails]
-        sums = [float(torch.as_tensor(x)[-n:].sum()) for n, x in zip(ends, score(base, whole), strict=True)]
-        logp_NC = torch.tensor(sums).view(len(texts), len(tails))
-    if prompt.bias is not None:
-        logp_NC = logp_NC - torch.tensor([prompt.bias[label] for label in prompt.answers])
-    return logp_NC.log_softmax(-1)

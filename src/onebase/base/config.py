@@ -173,6 +173,9 @@ def base_parameters(cfg: BaseConfig) -> int:
 
 
 def base_flops(cfg: BaseConfig, length: int) -> float:
-    """Training FLOPs per token of a text base in rows of `length`: forward and backward (three forwards), head included."""
+    """Training FLOPs per token of a text base in rows of `length`: forward and backward (three forwards), head included. Of a base that reads
+    no text: per vector of a picture."""
+    if "text" not in cfg.codecs:
+        return 3.0 * count.forward_flops(cfg.trunks["image"], length)
     trunk = cfg.trunks["text"]
     return 3.0 * (count.forward_flops(trunk, length) + 2.0 * cfg.text.vocab_size * trunk.width)

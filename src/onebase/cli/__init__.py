@@ -7,18 +7,33 @@ from typing import Annotated, Any
 
 import typer
 
-from onebase.cli import apply, combine, exchange, images, learn, records, speech, use
+from onebase.cli import apply, audit, combine, exchange, images, learn, records, speech, students, use
 from onebase.cli.app import app
 from onebase.errors import UserError
 
-__all__ = ["app", "apply", "combine", "exchange", "images", "learn", "main", "records", "speech", "use"]
+__all__ = [
+    "app",
+    "apply",
+    "audit",
+    "combine",
+    "exchange",
+    "images",
+    "learn",
+    "main",
+    "records",
+    "speech",
+    "students",
+    "use",
+]
 ORDER = [
     "demo",
     "pretrain",
     "plan",
     "adapt",
     "combine",
+    "merge",
     "eval",
+    "audit",
     "apply",
     "generate",
     "chat",
@@ -28,6 +43,7 @@ ORDER = [
     "import",
     "export",
     "quantize",
+    "student",
     "show",
     "verify",
 ]

@@ -1,6 +1,7 @@
 """What the commands share: the app, common options, and how they speak and refuse."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,7 +26,29 @@ Ref = Annotated[
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 DType = Annotated[str, typer.Option(help="Number format of activations: auto, bf16 or fp32.")]
 AdapterDir = Annotated[
-    str | None, typer.Option(metavar="REF", help="An adapter to put on the base: a folder or a store name.")
+    list[str] | None,
+    typer.Option(
+        metavar="REF",
+        help="An adapter to put on the base: a folder or a store name. Given again, one more on top of it.",
+    ),
+]
+Vars = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--var", metavar="NAME=VALUE", help="A value for a variable of a saved prompt (repeatable)."
+    ),
+]
+Schema = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="A JSON schema that answers must fit (docs/structured.md)."),
+]
+Regex = Annotated[str | None, typer.Option(help="A regular expression that answers must match whole.")]
+Column = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="TASK=FILE",
+        help="What the task calls a column, and what the file calls it: text=body (repeatable).",
+    ),
 ]
 Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder to write.")]
 
@@ -35,13 +58,54 @@ def example(*lines: str) -> str:
     return "Example:\n\n" + "\n\n".join(lines)
 
 
-def load_base(ref: str, adapter: str | None, device: str, dtype: str) -> "onebase.Base":
+def load_base(ref: str, adapters: str | Sequence[str] | None, device: str, dtype: str) -> "onebase.Base":
+    """The base with the adapters on it, the last one on top."""
     import onebase
     from onebase.api.loading import find_artifact
 
-    found = find_artifact(adapter) if adapter else None  # say that it is not there before the base is read
+    each = [adapters] if isinstance(adapters, str) else list(adapters or [])
+    found = [find_artifact(a) for a in each]  # say that one is not there before the base is read
     base = onebase.load(ref, device=device, dtype=dtype)
     return base.with_adapter(found) if found else base
+
+
+def named_columns(pairs: list[str]) -> dict[str, str]:
+    """`text=body` as what the task calls a column, and what the file calls it. Raises UserError."""
+    out: dict[str, str] = {}
+    for pair in pairs:
+        task, equals, name = pair.partition("=")
+        if not equals or not task.strip() or not name.strip() or task.strip() in out:
+            raise UserError(
+                f"--column {pair!r} " + ("names a column again" if equals else "is no TASK=FILE"),
+                "write for example --column text=body --column label=topic, each column once",
+            )
+        out[task.strip()] = name.strip()
+    return out
+
+
+def constraint(schema: Path | None, regex: str | None = None) -> "onebase.Constraint | None":
+    """The form that --schema or --regex asks for."""
+    import onebase
+
+    if schema is None and regex is None:
+        return None
+    try:
+        text = None if schema is None else schema.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as e:
+        raise UserError(f"--schema {schema} cannot be read: {e}", "give a file with a JSON schema") from None
+    return onebase.Constraint(schema=text, regex=regex)
+
+
+def variables(pairs: Sequence[str] | None) -> dict[str, str] | None:
+    """`NAME=VALUE` pairs; None without any. Raises UserError."""
+    out: dict[str, str] = {}
+    for pair in pairs or ():
+        name, sign, value = pair.partition("=")
+        if not sign or not name or name in out:
+            what = "names a variable again" if name in out else "is no NAME=VALUE"
+            raise UserError(f"--var {pair!r} {what}", "write for example --var language=French, each once")
+        out[name] = value
+    return out or None
 
 
 def say(line: str) -> None:

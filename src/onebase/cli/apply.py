@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from onebase.cli.app import Device, DType, Ref, app, example, load_base, say
+from onebase.cli.app import Device, DType, Ref, Vars, app, example, load_base, say, variables
 from onebase.errors import UserError
 
 if TYPE_CHECKING:
     from onebase import Base
+    from onebase.api.prompting import Given
 
 
 @app.command(
@@ -22,14 +23,22 @@ if TYPE_CHECKING:
 def apply(
     ref: Ref,
     adapter: Annotated[
-        str, typer.Option(metavar="REF", help="The adapter to ask: a folder or a store name.")
+        list[str],
+        typer.Option(
+            metavar="REF",
+            help="The adapter to ask: a folder or a store name. Given again, one more on top of it.",
+        ),
     ],
     texts: Annotated[
         list[str] | None, typer.Argument(metavar="TEXT...", help="Texts; - reads one a line.")
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Rows with a column `text`, in their place.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Rows with a column `text` (or a prompt's variables), in their place."
+        ),
     ] = None,
+    var: Vars = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
     device: Device = "auto",
     dtype: DType = "fp32",
@@ -37,22 +46,37 @@ def apply(
     """Say what an adapter makes of texts: the class or labels (classify), a number (regress), or spans (tag)."""
     from json import dumps
 
+    from onebase.api.prompting import columns, inputs
     from onebase.data import read_rows
 
     if bool(texts) == (data is not None):
         raise UserError("no texts, or texts from two places", "give TEXT..., or --data FILE")
-    given = [str(r["text"]) for r in read_rows(data, ("text",))] if data else list(texts or [])
-    if given == ["-"]:
-        given = [line for line in sys.stdin.read().splitlines() if line.strip()]
-    base = load_base(ref, adapter, device, dtype)
-    for text, said, fields in zip(given, *_asked(base, given), strict=True):
-        say(dumps({"text": text, **fields}, ensure_ascii=False) if json else said)
+    lines = list(texts or [])
+    if lines == ["-"]:
+        lines = [line for line in sys.stdin.read().splitlines() if line.strip()]
+    base, values = load_base(ref, adapter, device, dtype), variables(var) or {}
+    reads = columns(base.attached)
+    if unknown := sorted(values.keys() - set(reads)):
+        raise UserError(
+            f"--var {unknown[0]}: the adapter has no such variable", f"it has: {', '.join(reads)}"
+        )
+    needed = [c for c in reads if c not in values]
+    found = read_rows(data, needed) if data else [{"text": line} for line in lines]
+    given = inputs(base.attached, [{**r, **values} for r in found])
+    shown = [x if isinstance(x, str) else {c: x.get(c) for c in reads} for x in given]
+    for text, said, fields in zip(shown, *_asked(base, given), strict=True):
+        own = {"text": text} if isinstance(text, str) else text
+        say(dumps({**own, **fields}, ensure_ascii=False) if json else said)
 
 
-def _asked(base: "Base", texts: list[str]) -> tuple[list[str], list[dict[str, Any]]]:
+def _asked(base: "Base", given: "list[Given]") -> tuple[list[str], list[dict[str, Any]]]:
     """What is said of each text, as a line and as fields."""
     on = base.attached
     assert on is not None
+    texts = [str(x) for x in given]
+    if on.task == "reward":
+        rated = base.reward(texts)
+        return [f"{x:.6g}" for x in rated], [{"reward": x} for x in rated]
     if on.task == "regress":
         numbers = base.predict(texts)
         return [f"{x:.6g}" for x in numbers], [{"value": x} for x in numbers]
@@ -64,7 +88,7 @@ def _asked(base: "Base", texts: list[str]) -> tuple[list[str], list[dict[str, An
         ]
         return lines, [{"spans": [vars(s) for s in spans]} for spans in found]
     if on.task == "classify":
-        labels = base.classify(texts)
+        labels = base.classify(given)
         many = on.config.head is not None and on.config.head.gives == "many"
         return (
             ["; ".join(f"{x} ({f.scores[x]:.3f})" for x in f.labels) or "-" for f in labels],
@@ -74,5 +98,6 @@ def _asked(base: "Base", texts: list[str]) -> tuple[list[str], list[dict[str, An
             ],
         )
     raise UserError(
-        f"this adapter is for task {on.task}", "apply asks adapters of classify, regress and tag about texts"
+        f"this adapter is for task {on.task}",
+        "apply asks adapters of classify, regress, tag and reward about texts",
     )

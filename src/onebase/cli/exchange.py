@@ -56,6 +56,26 @@ def export(
     say(f"{format}: {out}")
 
 
+@app.command(epilog=example("onebase merge runs/demo/pretrain runs/chat --out bases/merged"))
+def merge(
+    ref: Ref,
+    adapter: Annotated[str, typer.Argument(metavar="ADAPTER", help="Its adapter, lora or full.")],
+    out: Out,
+    max_drift: Annotated[
+        float | None,
+        typer.Option(help="Nats a token that rounding may cost on a base in few bits (docs/adaptation.md)."),
+    ] = None,
+) -> None:
+    """Make a base of its own from a base and an adapter."""
+    refuse_existing(out)
+    base = load_base(ref, adapter, "cpu", "fp32").merged(max_drift=max_drift)
+    base.save(out)
+    say(f"base: {out} ({base.fingerprint[:16]}...)")
+    if (drift := base.record.get("merged.drift")) is not None:
+        effect = base.record.get("merged.effect")
+        say(f"rounding: {drift:.4f} nats a token, where the adapter changes {effect:.4f}")
+
+
 @app.command(
     epilog=example(
         "onebase quantize bases/smollm2 --bits 4 --out bases/smollm2-4bit",

@@ -1,11 +1,24 @@
 """Commands that learn: the demo, pretraining, adapting, and the plan before."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from onebase.cli.app import Device, DType, Out, Ref, app, example, print_json, refuse_existing, say
+from onebase.cli.app import (
+    Column,
+    Device,
+    DType,
+    Out,
+    Ref,
+    app,
+    example,
+    named_columns,
+    print_json,
+    refuse_existing,
+    say,
+)
 from onebase.errors import UserError
 
 
@@ -76,13 +89,7 @@ def adapt(
             help="jsonl, json, csv, tsv, parquet or hf:org/name[:split], with the columns of the task. Not for method prompt.",
         ),
     ] = None,
-    column: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="TASK=FILE",
-            help="What the task calls a column, and what the file calls it: text=body (repeatable).",
-        ),
-    ] = None,
+    column: Column = None,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -90,7 +97,12 @@ def adapt(
             help="Do all that comes before step 1, show the ledger, memory and time, and stop. Writes nothing.",
         ),
     ] = False,
-    task: Annotated[str, typer.Option(help="classify, regress, tag, complete, chat or embed.")] = "classify",
+    task: Annotated[
+        str,
+        typer.Option(
+            help="classify, regress, tag, complete, chat, embed, prefer, reward, continue or distil."
+        ),
+    ] = "classify",
     method: Annotated[str, typer.Option(help="prompt, head, lora, soft, prefix or full.")] = "lora",
     option: Annotated[
         list[str] | None,
@@ -104,6 +116,20 @@ def adapt(
         list[str] | None,
         typer.Option(metavar="CODE", help="A finding of the token ledger to go on with (repeatable)."),
     ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Keep the state of learning there; the same command goes on from it.",
+        ),
+    ] = None,
+    tune: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            help="Try N learning rates and ranks first, judged on a part of the rows of --data (docs/tuning.md).",
+        ),
+    ] = 0,
     device: Device = "auto",
     dtype: DType = "auto",
 ) -> None:
@@ -126,10 +152,15 @@ def adapt(
         options["allow"] = [*options.get("allow", []), *allow]
     base = onebase.load(ref, device=device, dtype=dtype)
     if out is None or dry_run:
-        found = base.plan_adapt(data or [], task=task, method=method, test=test, columns=columns, **options)
+        found = base.plan_adapt(
+            data or [], task=task, method=method, test=test, columns=columns, trials=tune, **options
+        )
         say(found.text)
         return
-    adapter = base.adapt(
+    if tune and resume:
+        raise UserError("--tune beside --resume: trials keep no state", "give one of them")
+    learn = partial(base.tune, trials=tune) if tune else partial(base.adapt, resume=resume)
+    adapter = learn(
         data or [],
         task=task,
         method=method,
@@ -141,20 +172,6 @@ def adapt(
     )
     adapter.save(out)
     say(f"adapter: {out} ({adapter.bytes / 1024:.1f} KiB, {method}, for {base.fingerprint[:16]}...)")
-
-
-def named_columns(pairs: list[str]) -> dict[str, str]:
-    """`text=body` as what the task calls a column, and what the file calls it. Raises UserError."""
-    out: dict[str, str] = {}
-    for pair in pairs:
-        task, equals, name = pair.partition("=")
-        if not equals or not task.strip() or not name.strip() or task.strip() in out:
-            raise UserError(
-                f"--column {pair!r} " + ("names a column again" if equals else "is no TASK=FILE"),
-                "write for example --column text=body --column label=topic, each column once",
-            )
-        out[task.strip()] = name.strip()
-    return out
 
 
 @app.command(epilog=example("onebase plan recipes/124m.yaml", "onebase plan recipes/124m.yaml train.micro=8"))

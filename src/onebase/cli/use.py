@@ -2,27 +2,52 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from onebase.cli.app import AdapterDir, Device, DType, Ref, app, example, load_base, print_json, say
+from onebase.cli.app import (
+    AdapterDir,
+    Column,
+    Device,
+    DType,
+    Ref,
+    Regex,
+    Schema,
+    Vars,
+    app,
+    constraint,
+    example,
+    load_base,
+    named_columns,
+    print_json,
+    say,
+    variables,
+)
+from onebase.errors import UserError
+
+if TYPE_CHECKING:
+    from onebase.evaluation.bootstrap import Score
 
 
 @app.command(
     "eval",
     epilog=example(
-        "onebase eval runs/demo/pretrain --adapter runs/opinions --data examples/opinions/test.jsonl"
+        "onebase eval runs/demo/pretrain --adapter runs/opinions --data examples/opinions/test.jsonl",
+        "onebase eval runs/demo/pretrain --lm-eval examples/audit/choice.yaml",
     ),
 )
 def eval_(
     ref: Ref,
-    data: Annotated[Path, typer.Option(metavar="FILE", help="Labelled rows, completions, chats, or text.")],
+    data: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Labelled rows, completions, chats, or text.")
+    ] = None,
     adapter: AdapterDir = None,
+    column: Column = None,
     task: Annotated[
         str | None,
         typer.Option(
-            help="classify, regress, tag, complete, chat, embed or text (default: the adapter's, or text)."
+            help="classify, regress, tag, complete, chat, embed, prefer, reward, continue or text (default: the adapter's, or text)."
         ),
     ] = None,
     train: Annotated[
@@ -32,6 +57,27 @@ def eval_(
             help="The rows the adapter learnt from, for the gate: classical rivals and an untrained twin (classify).",
         ),
     ] = None,
+    schema: Schema = None,
+    max_tokens: Annotated[int, typer.Option(help="New tokens of a written answer, at most.")] = 64,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-o",
+            "--option",
+            metavar="KEY=VALUE",
+            help="For task reinforce: reward, max_tokens, stop or success.",
+        ),
+    ] = None,
+    lm_eval: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TASK",
+            help="In the place of --data: a task of lm-evaluation-harness, a file (.yaml) or a name (repeatable).",
+        ),
+    ] = None,
+    lm_eval_include: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A folder of task files, for names.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     device: Device = "auto",
     dtype: DType = "auto",
@@ -39,17 +85,51 @@ def eval_(
     """Score a base or an adapter, each number with its 95% interval; with --train, ask whether a base is needed at all."""
     import onebase
     from onebase.api.gating import against_classical
+    from onebase.config import parse_pairs
+    from onebase.data import read_rows
 
-    base = load_base(ref, adapter, device, dtype)
-    scores = onebase.evaluate(base, data, task=task)
-    verdict = against_classical(base, train, data) if train else None
-    if json:
-        print_json({k: vars(s) for k, s in scores.items()} | ({"gate": verdict.line} if verdict else {}))
+    if lm_eval:
+        if data or train or task or column:
+            raise UserError(
+                "--lm-eval beside --data, --train, --task or --column: two ways to score", "give one of them"
+            )
+        found = onebase.lm_eval(load_base(ref, adapter, device, dtype), lm_eval, include=lm_eval_include)
+        if json:
+            print_json(found.to_dict())
+            return
+        _say_scores(found.scores)
+        for name, numbers in found.results.items():
+            say(f"lm_eval {found.versions['lm_eval']}, {name}: {numbers}")
+        if found.cut:
+            say(f"{found.cut} contexts lost their beginning: they were longer than the base reads")
         return
-    for score in scores.values():
-        say(f"{score.name}: {score.value:.4f} (95%: {score.low:.4f} to {score.high:.4f}, n = {score.n})")
+    if data is None:
+        raise UserError("there is nothing to score on", "give --data FILE, or --lm-eval TASK")
+    form, columns, judged = constraint(schema), named_columns(column or []), parse_pairs(option or [])
+    base = load_base(ref, adapter, device, dtype)
+    rows = read_rows(data, (), columns=columns) if columns else data
+    scores = onebase.evaluate(base, rows, task=task, max_tokens=max_tokens, constraint=form, reinforce=judged)
+    verdict = None
+    if train:
+        verdict = against_classical(base, read_rows(train, (), columns=columns) if columns else train, rows)
+    if json:
+        gate = {"gate": verdict.line, "gate_costs": [vars(c) for c in verdict.costs]} if verdict else {}
+        print_json({k: _fields(s) for k, s in scores.items()} | gate)
+        return
+    _say_scores(scores)
     if verdict:
         say(verdict.line)
+        say(verdict.table)
+
+
+def _say_scores(scores: "dict[str, Score]") -> None:
+    for score in scores.values():
+        how = f"  {score.how}" if score.how else ""
+        say(f"{score.name}: {score.value:.4f} (95%: {score.low:.4f} to {score.high:.4f}, n = {score.n}){how}")
+
+
+def _fields(score: "Score") -> dict[str, Any]:
+    return {k: v for k, v in vars(score).items() if v != ""}
 
 
 @app.command(
@@ -60,8 +140,14 @@ def eval_(
 )
 def generate(
     ref: Ref,
-    prompt: Annotated[str, typer.Argument(help="Text to continue; - reads it from standard input.")],
+    prompt: Annotated[
+        str | None,
+        typer.Argument(
+            help="Text to continue; - reads it from standard input. Not for a saved prompt without {text}."
+        ),
+    ] = None,
     adapter: AdapterDir = None,
+    var: Vars = None,
     max_tokens: Annotated[int, typer.Option(help="New tokens at most.")] = 128,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
     top_p: Annotated[
@@ -78,12 +164,17 @@ def generate(
             help="A picture for a base that sees them, one for each place in the prompt, in order.",
         ),
     ] = None,
+    schema: Schema = None,
+    regex: Regex = None,
     device: Device = "auto",
     dtype: DType = "fp32",
 ) -> None:
     """Continue a text, printed as it comes."""
+    form = constraint(schema, regex)
     base = load_base(ref, adapter, device, dtype)
-    text = sys.stdin.read() if prompt == "-" else prompt
+    if prompt is None and not var:
+        raise UserError("there is no text to continue", "give PROMPT, or --var for a saved prompt")
+    text = sys.stdin.read() if prompt == "-" else prompt or ""
     for piece in base.stream(
         text,
         max_tokens=max_tokens,
@@ -92,6 +183,8 @@ def generate(
         seed=seed,
         stop=tuple(stop or ()),
         images=image or (),
+        variables=variables(var),
+        constraint=form,
     ):
         sys.stdout.write(piece)
         sys.stdout.flush()
@@ -103,13 +196,18 @@ def chat(
     ref: Ref,
     adapter: AdapterDir = None,
     system: Annotated[str | None, typer.Option(help="A system message.")] = None,
+    var: Vars = None,
     max_tokens: Annotated[int, typer.Option(help="New tokens of an answer, at most.")] = 128,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.7,
+    schema: Schema = None,
+    regex: Regex = None,
     device: Device = "auto",
     dtype: DType = "fp32",
 ) -> None:
     """Talk to a base in the terminal; an empty line or end of input leaves."""
+    form = constraint(schema, regex)
     base = load_base(ref, adapter, device, dtype)
+    given = variables(var)
     messages = [{"role": "system", "content": system}] if system else []
     while True:
         try:
@@ -120,7 +218,9 @@ def chat(
             return
         messages.append({"role": "user", "content": said})
         answer = ""
-        for piece in base.stream(messages, max_tokens=max_tokens, temperature=temperature):
+        for piece in base.stream(
+            messages, max_tokens=max_tokens, temperature=temperature, variables=given, constraint=form
+        ):
             answer += piece
             sys.stdout.write(piece)
             sys.stdout.flush()
@@ -137,7 +237,8 @@ def chat(
 def serve(
     ref: Ref,
     adapter: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=DIR", help="An adapter to serve as a model NAME.")
+        list[str] | None,
+        typer.Option(metavar="NAME=DIR", help="An adapter to serve as a model NAME; NAME=DIR+DIR stacks."),
     ] = None,
     host: Annotated[
         str, typer.Option(help="Address to listen on; the default is this machine alone.")

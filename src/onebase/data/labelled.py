@@ -27,6 +27,8 @@ KINDS: dict[str, type] = {
     "anchor": str,
     "positive": str,
     "negative": str,
+    "chosen": str,
+    "rejected": str,
 }
 
 

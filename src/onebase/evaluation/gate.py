@@ -13,6 +13,7 @@ import numpy as np
 
 from onebase.errors import DataError
 from onebase.evaluation.bootstrap import Array, Score, paired_difference
+from onebase.evaluation.energy import Taken
 from onebase.evaluation.metrics import LOWER_IS_BETTER
 
 MIN_EXAMPLES = 20  # below this a bootstrap interval says little: the gate then never says yes
@@ -34,7 +35,8 @@ class System:
     each: float [n], one value per test example in the common order (1/0 correct, ROUGE-L, or the summed nats of a
     document when `weights` are given to `gate`); seconds: to fit and to predict, on the same examples for all systems.
     size: bytes that must be shipped for this task alone (an adapter, a classical model); shared: bytes of the base that it
-    needs beside them, which other tasks share (0: it needs none). A cost that was not measured is 0, and nothing is said of it.
+    needs beside them, which other tasks share (0: it needs none). predicting: what all test examples took, in the one call that predicts
+    them. A cost that was not measured is 0, and nothing is said of it.
     """
 
     name: str
@@ -43,6 +45,7 @@ class System:
     seconds: float = 0.0
     size: int = 0
     shared: int = 0
+    predicting: Taken = field(default_factory=Taken)
 
     @property
     def whole(self) -> int:
@@ -51,14 +54,65 @@ class System:
 
 
 @dataclass(frozen=True)
+class Cost:
+    """What choosing a system costs: bytes to ship for this task, bytes of a base that other tasks share, and for one test example
+    milliseconds and joules (None: not measured); `how` says where the joules are from."""
+
+    name: str
+    bytes: int
+    shared_bytes: int
+    ms_per_item: float | None
+    joules_per_item: float | None
+    how: str
+
+
+@dataclass(frozen=True)
 class Verdict:
-    """The gate's answer: `line` is the sentence; the differences are in the base's favour when above zero."""
+    """The gate's answer: `line` is the sentence; the differences are in the base's favour when above zero; `costs` of each choice, the
+    base's first."""
 
     needs_base: bool
     line: str
     over_classical: Score
     over_untrained: Score
     classical: str
+    costs: tuple[Cost, ...] = ()
+
+    @property
+    def table(self) -> str:
+        """The costs as lines of text."""
+        rows = [("choice", "bytes", "of a shared base", "ms an item", "joules an item")]
+        rows += [
+            (
+                c.name,
+                f"{c.bytes:,}",
+                f"{c.shared_bytes:,}",
+                _figure(c.ms_per_item),
+                _figure(c.joules_per_item),
+            )
+            for c in self.costs
+        ]
+        wide = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [
+            "  ".join(
+                x.ljust(w) if i == 0 else x.rjust(w) for i, (x, w) in enumerate(zip(r, wide, strict=True))
+            )
+            for r in rows
+        ]
+        hows = dict.fromkeys(c.how for c in self.costs if c.joules_per_item is not None)
+        note = "ms and joules: all test items in one call, through one; joules " + "; ".join(hows)
+        return "\n".join([*lines, note] if hows else lines)
+
+
+def _figure(x: float | None) -> str:
+    return "-" if x is None else f"{x:.2g}"
+
+
+def _cost_of(s: System) -> Cost:
+    n, t = max(1, len(s.each)), s.predicting
+    if not t.seconds:
+        return Cost(s.name, s.size, s.shared, None, None, "")
+    return Cost(s.name, s.size, s.shared, 1000 * t.seconds / n, t.joules / n, t.how)
 
 
 def gate(
@@ -122,7 +176,8 @@ def gate(
         line = f"No: {rival.name} does as well (difference {_signed(over_classical)} {unit})" + _advice(
             cost, rival, base, who, better=False
         )
-    return Verdict(needs, line + ".", over_classical, over_untrained, rival.name)
+    costs = tuple(_cost_of(s) for s in (base, *rivals))
+    return Verdict(needs, line + ".", over_classical, over_untrained, rival.name, costs)
 
 
 def _advice(cost: str, rival: System, base: System, who: str | None, *, better: bool) -> str:

@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from onebase.base.folder import LoadedBase
 from onebase.errors import DataError, UserError
+from onebase.generate.constrain import guides
 from onebase.generate.engine import stream
 from onebase.generate.request import Completion, Piece, check_prompts
 from onebase.generate.sampler import Sampling
@@ -29,8 +30,10 @@ T = TypeVar("T")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
-Classifier = Callable[[list[str]], list[dict[str, float]]]
-"""Texts to the probability of each label."""
+Classifier = Callable[[list[Any]], list[dict[str, float]]]
+"""Texts, or rows of texts by name where variables were given, to the probability of each label."""
+Saved = Callable[[Any, Mapping[str, Any]], Any]
+"""A text or messages, and the request's variables, to what a saved prompt makes of them."""
 
 
 def create_app(
@@ -38,10 +41,11 @@ def create_app(
     name: str,
     adapters: Mapping[str, Active | None] | None = None,
     classifiers: Mapping[str, Classifier] | None = None,
+    prompts: Mapping[str, Saved] | None = None,
 ) -> Starlette:
     """An ASGI app that serves `base` as the model `name`, and each attached adapter as a model of its own name.
 
-    `adapters` write text, `classifiers` answer at /v1/classify. Raises UserError for a name that is no plain word, or that
+    `adapters` write text, `classifiers` answer at /v1/classify; `prompts` are the saved ones of adapters, by their names. Raises UserError for a name that is no plain word, or that
     stands for two things.
     """
     adapters, classifiers = dict(adapters or {}), dict(classifiers or {})
@@ -54,7 +58,7 @@ def create_app(
             )
         if names.count(known) > 1:
             raise UserError(f"two models are called {known!r}", "give the adapter another NAME in NAME=DIR")
-    server = _Server(base, name, adapters, classifiers)
+    server = _Server(base, name, adapters, classifiers, dict(prompts or {}))
     routes = [
         Route("/health", server.health),
         Route("/v1/models", server.models),
@@ -81,8 +85,10 @@ class _Server:
         name: str,
         adapters: dict[str, Active | None],
         classifiers: dict[str, Classifier],
+        prompts: dict[str, Saved],
     ) -> None:
         self.base, self.name = base, name
+        self.prompts = prompts
         self.speakers: dict[str, Active | None] = {name: None, **adapters}
         self.classifiers = classifiers
         self.fingerprint = base.fingerprint
@@ -144,7 +150,9 @@ class _Server:
     async def classify(self, request: Request) -> Response:
         asked = await read_request(request, ClassifyRequest)
         work = self._find(asked.model, self.classifiers, " here")
-        texts = [asked.input] if isinstance(asked.input, str) else asked.input
+        texts: list[Any] = [asked.input] if isinstance(asked.input, str) else asked.input
+        if asked.variables:
+            texts = [{"text": t, **asked.variables} for t in texts]
         found = await unless_gone(request, self.worker.submit(lambda: iter([work(texts)])))
         if found is None:
             return Response(status_code=499)  # nobody reads it
@@ -157,7 +165,9 @@ class _Server:
     async def chat(self, request: Request) -> Response:
         asked = await read_request(request, ChatRequest)
         active = self._active(asked.model)
-        messages = [m.plain() for m in asked.messages]
+        messages = await self._saved(request, asked, [m.plain() for m in asked.messages])
+        if messages is None:
+            return Response(status_code=499)  # nobody reads it
         try:
             ids = await run_in_threadpool(self.base.codec.chat_ids, messages)
         except DataError as e:  # the template's errors name its file, which is nobody's business
@@ -169,8 +179,26 @@ class _Server:
     async def text(self, request: Request) -> Response:
         asked = await read_request(request, TextRequest)
         active = self._active(asked.model)
-        prompts = await run_in_threadpool(lambda: [self._ids(p) for p in asked.prompts()])
+        given = [await self._saved(request, asked, p) for p in asked.prompts()]
+        if None in given:
+            return Response(status_code=499)  # nobody reads it
+        prompts = await run_in_threadpool(lambda: [self._ids(p) for p in given])
         return await self._answer(request, "text", asked, prompts, asked.sampling(), active)
+
+    async def _saved(self, request: Request, asked: ChatRequest | TextRequest, given: Any) -> Any:
+        """What the model's saved prompt makes of a text or messages, if it has one; None when the client has left."""
+        work = self.prompts.get(asked.model)
+        if work is None:
+            if asked.variables:
+                raise RequestError(
+                    400, "this model has no saved prompt", "leave 'variables' out", param="variables"
+                )
+            return given
+        if isinstance(given, list) and given and isinstance(given[0], int):
+            raise RequestError(400, "a saved prompt is put around a text", "send text", param="prompt")
+        # It may ask the base for vectors: one thread runs the model.
+        variables = asked.variables or {}
+        return await unless_gone(request, self.worker.submit(lambda: iter([work(given, variables)])))
 
     def _ids(self, prompt: str | list[int]) -> list[int]:
         return self.base.codec.tokenizer.encode(prompt, bos=True) if isinstance(prompt, str) else prompt
@@ -185,6 +213,8 @@ class _Server:
         active: Active | None,
     ) -> Response:
         check_prompts(self.base, prompts, room=min(1, sampling.max_tokens), active=active)
+        if sampling.constraint is not None:  # a form that cannot be followed is said before a stream begins
+            await run_in_threadpool(guides, self.base.codec, [sampling.constraint])
         answer = Answer(
             kind, asked.model, self.fingerprint, self.base.codec.tokenizer, sum(map(len, prompts))
         )

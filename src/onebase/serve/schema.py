@@ -14,6 +14,7 @@ from pydantic import (
 )
 
 from onebase.errors import UserError
+from onebase.generate.constrain import Constraint
 from onebase.generate.sampler import Sampling
 
 STOPS, STOP_LETTERS, PROMPTS, MESSAGES, TOP, TEXTS = 16, 256, 16, 1024, 20, 256
@@ -31,7 +32,12 @@ _UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
     "tool_choice": (None, "none", "auto"),
     "functions": (None, []),
     "function_call": (None, "none", "auto"),
-    "response_format": (None, {"type": "text"}),
+    "grammar": (None, ""),  # of other servers, in other grammars' syntax
+    "json_schema": (None,),
+    "guided_json": (None,),
+    "guided_regex": (None,),
+    "guided_choice": (None,),
+    "guided_grammar": (None,),
     "modalities": (None, ["text"]),
     "audio": (None,),
     "prediction": (None,),
@@ -41,8 +47,53 @@ _UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
 }
 
 
+Variables = Annotated[dict[str, str | int | float], Field(max_length=64)]
+"""Values for the variables of a saved prompt."""
+
+
 class StreamOptions(BaseModel):
     include_usage: bool = False
+
+
+class NamedSchema(BaseModel):
+    model_config = ConfigDict(extra="ignore", strict=True, protected_namespaces=())
+
+    schema_: dict[str, Any] = Field(alias="schema")
+
+
+class ResponseFormat(BaseModel):
+    """OpenAI's: free text, any JSON object, or JSON that fits a schema (always: `strict` makes no difference)."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: NamedSchema | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> "ResponseFormat":
+        if (self.type == "json_schema") != (self.json_schema is not None):
+            raise ValueError("give 'json_schema' with the type json_schema, and with no other")
+        return self
+
+    @property
+    def constraint(self) -> Constraint | None:
+        if self.json_schema is not None:
+            return Constraint(schema=self.json_schema.schema_)
+        return Constraint(schema={"type": "object"}) if self.type == "json_object" else None
+
+
+class StructuredOutputs(BaseModel):
+    """What vLLM calls it: one of a schema, a regular expression, a grammar (in Lark's syntax)."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    json_: dict[str, Any] | str | None = Field(default=None, alias="json")
+    regex: str | None = None
+    grammar: str | None = None
+
+    @property
+    def constraint(self) -> Constraint:
+        return Constraint(schema=self.json_, regex=self.regex, grammar=self.grammar)
 
 
 class _Request(BaseModel):
@@ -60,6 +111,9 @@ class _Request(BaseModel):
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     seed: StrictInt | None = None
     stop: str | list[str] | None = None
+    variables: Variables | None = None  # of a saved prompt; not one of OpenAI's fields
+    response_format: ResponseFormat | None = None
+    structured_outputs: StructuredOutputs | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -79,6 +133,23 @@ class _Request(BaseModel):
         return stop
 
     @property
+    def constraint(self) -> Constraint | None:
+        """The form that the answer must have. Raises RequestError."""
+        made = []
+        for field in ("response_format", "structured_outputs"):
+            asked = getattr(self, field)
+            try:
+                found = None if asked is None else asked.constraint
+            except UserError as e:
+                raise RequestError(400, e.cause, e.remedy, param=field) from None
+            made += [] if found is None else [found]
+        if len(made) > 1:
+            raise RequestError(
+                400, "two forms for one answer", "give one of response_format and structured_outputs"
+            )
+        return made[0] if made else None
+
+    @property
     def wants_usage(self) -> bool:
         return self.stream_options is not None and self.stream_options.include_usage
 
@@ -93,6 +164,7 @@ class _Request(BaseModel):
             seed=self.seed,
             stop=stop,
             logprobs=logprobs,
+            constraint=self.constraint,
         )
 
 
@@ -164,6 +236,7 @@ class ClassifyRequest(BaseModel):
     model_config = ConfigDict(extra="ignore", strict=True)
 
     model: str
+    variables: Variables | None = None
     input: str | Annotated[list[str], Field(min_length=1, max_length=TEXTS)]
 
 

@@ -46,7 +46,8 @@ Made = tuple[list[Batch], dict[str, int]]
 
 
 class Rows(Protocol):
-    """Where rows come from: the global batch of a step is a pure function of the step."""
+    """Where rows come from: the global batch of a step is a pure function of the step; or of the step and the weights, of a source that says
+    `ahead = False` and is then asked when the step begins, in the thread of the loop."""
 
     @property
     def digest(self) -> str:
@@ -218,11 +219,11 @@ def _step(job: Job, par: Parallel, optim: Optimizers, state: RunState, ahead: "_
 
 
 class _Ahead:
-    """Makes the next step's batches in a thread while this one computes. Batches depend on the step alone, so this changes
-    nothing but time."""
+    """Makes the next step's batches in a thread while this one computes, where they depend on the step alone: this changes nothing but time."""
 
     def __init__(self, job: Job, par: Parallel) -> None:
         self.job, self.par = job, par
+        self.ahead = bool(getattr(job.rows, "ahead", True))
         self.pool = ThreadPoolExecutor(1)
         self.next: tuple[int, Future[Made]] | None = None
 
@@ -236,6 +237,8 @@ class _Ahead:
         return batches, count_sources(rows)
 
     def get(self, step: int) -> Made:
+        if not self.ahead:
+            return self._make(step)
         ready = self.next[1] if self.next and self.next[0] == step else self.pool.submit(self._make, step)
         made = ready.result()
         self.next = (step + 1, self.pool.submit(self._make, step + 1))
@@ -272,13 +275,13 @@ def _resume(job: Job, optim: Optimizers, identity: dict[str, str]) -> RunState:
         return RunState(identity=identity)
     state, model, optimizer = load_checkpoint(found[-1])
     check_identity(found[-1], state.identity, identity)
-    load_whole_state(job.model, model)
+    load_whole_state(job.model, model, learnt=True)
     optim.load_state_tensors(optimizer)
     return state
 
 
 def _save(job: Job, par: Parallel, optim: Optimizers, state: RunState) -> None:
-    model, optimizer = whole_state(job.model), optim.state_tensors()
+    model, optimizer = whole_state(job.model, learnt=True), optim.state_tensors()
     if par.main and job.out:
         save_checkpoint(job.out / "checkpoints", state, model, optimizer, job.train.checkpoint.keep)
     par.barrier()

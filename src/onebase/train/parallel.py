@@ -87,18 +87,22 @@ class Parallel:
             dist.destroy_process_group()
 
 
-def whole_state(model: nn.Module) -> dict[str, Tensor]:
-    """All parameters as whole CPU tensors. A collective: every rank must call it."""
+def whole_state(model: nn.Module, *, learnt: bool = False) -> dict[str, Tensor]:
+    """All parameters (or those that learn alone) as whole CPU tensors. A collective: every rank must call it."""
     out: dict[str, Tensor] = {}
-    for name, p in model.named_parameters():
+    for name, p in _chosen(model, learnt):
         out[name] = whole(p).detach().cpu()
     return out
 
 
+def _chosen(model: nn.Module, learnt: bool) -> list[tuple[str, nn.Parameter]]:
+    return [(n, p) for n, p in model.named_parameters() if p.requires_grad or not learnt]
+
+
 @torch.no_grad()
-def load_whole_state(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Copy whole tensors into the parameters (their shards). Raises ArtifactError that names what does not fit."""
-    params = dict(model.named_parameters())
+def load_whole_state(model: nn.Module, tensors: Mapping[str, Tensor], *, learnt: bool = False) -> None:
+    """Copy whole tensors into the parameters (their shards), or into those that learn. Raises ArtifactError that names what does not fit."""
+    params = dict(_chosen(model, learnt))
     for name in sorted(params.keys() ^ tensors.keys()):
         side = "lacks" if name in params else "has an unknown"
         raise ArtifactError(

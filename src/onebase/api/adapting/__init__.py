@@ -2,12 +2,28 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast, get_args
 
 from onebase.adapt.config import Method
 from onebase.adapt.config import Task as TaskName
 from onebase.adapt.folder import AdapterParts
-from onebase.api.adapting import classify, embed, generate, heads, reading, regress, tag
+from onebase.api.adapting import (
+    classify,
+    continued,
+    distil,
+    embed,
+    generate,
+    heads,
+    prefer,
+    prompt,
+    reading,
+    regress,
+    reinforce,
+    reward,
+    tag,
+)
+from onebase.api.adapting.fitting import check_fits, check_room
 from onebase.api.adapting.job import Adapting, Data, rows_hash
 from onebase.api.options import AdaptOptions
 from onebase.base.folder import LoadedBase
@@ -30,24 +46,24 @@ class Task:
     refused: Mapping[str, str] = field(default_factory=dict)
     images: tuple[str, ...] = ()
     """Methods that also learn from images, on a base that reads no text."""
+    writes: bool = False
+    """It is learnt by predicting next tokens, which not every base does."""
 
 
 _WRITES = Task(
-    dict.fromkeys(BY_STEPS, generate.by_steps),
-    {
-        "prompt": "a prompt alone learns nothing of a text: put the instruction into the prompt itself (onebase generate, onebase chat)",
-        "head": "a head says which of some labels, it writes no text",
-    },
+    {"prompt": prompt.by_prompt, **dict.fromkeys(BY_STEPS, generate.by_steps)},
+    {"head": "a head says which of some labels, it writes no text"},
+    writes=True,
 )
 
 TASKS: dict[str, Task] = {
     "classify": Task(
         {
-            "prompt": classify.by_prompt,
+            "prompt": prompt.by_prompt,
             "head": classify.by_head,
             **dict.fromkeys(BY_STEPS, classify.by_steps),
         },
-        images=("head",),
+        images=("head", "lora", "full"),
     ),
     "regress": Task(
         heads.makers(regress.prepare, BY_STEPS),
@@ -66,6 +82,41 @@ TASKS: dict[str, Task] = {
             "head": "a head says which of some labels, it gives no vectors",
         },
     ),
+    "prefer": Task(
+        dict.fromkeys(BY_STEPS, prefer.by_steps),
+        {
+            "prompt": "a prompt learns nothing of answers: write into it what is wanted (onebase chat)",
+            "head": "a head writes no text: one that says how good an answer is, is task reward",
+        },
+        writes=True,
+    ),
+    "reward": Task(
+        {"head": reward.by_head, **dict.fromkeys(BY_STEPS, reward.by_steps)},
+        {"prompt": "a prompt gives each of some answers a probability, no number"},
+    ),
+    "reinforce": Task(
+        dict.fromkeys(BY_STEPS, reinforce.by_steps),
+        {
+            "prompt": "a prompt learns nothing from rewards: write into it what is wanted (onebase chat)",
+            "head": "a head writes no text: one that says how good an answer is, is task reward",
+        },
+        writes=True,
+    ),
+    "continue": Task(
+        dict.fromkeys(BY_STEPS, continued.by_steps),
+        {
+            "prompt": "a prompt learns nothing of a text",
+            "head": "a head says which of some labels, it writes no text",
+        },
+        writes=True,
+    ),
+    "distil": Task(
+        dict.fromkeys(BY_STEPS, distil.by_steps),
+        {
+            "prompt": "a prompt learns nothing from a teacher",
+            "head": "a head alone is fitted on labels: let the teacher give them (onebase apply), and learn task classify",
+        },
+    ),
 }
 
 
@@ -80,10 +131,11 @@ def prepared(
     tell: Any = None,
     test: Data | None = None,
     columns: Mapping[str, str] | None = None,
+    resume: str | Path | None = None,
 ) -> tuple[Adapting, Callable[[Adapting], AdapterParts]]:
     """The job with its rows read, and what makes its adapter. Raises UserError for what does not fit.
 
-    columns: what the data (and the test rows) call a column, by what the task calls it."""
+    columns: what the data (and the test rows) call a column, by what the task calls it. resume: the folder of its checkpoints."""
     if task not in TASKS:
         raise UserError(f"task {task!r} is not known", f"tasks: {', '.join(TASKS)}")
     if method not in METHODS:
@@ -94,13 +146,20 @@ def prepared(
             f"task {task!r} with method {method!r} does not go: {chosen.refused[method]}",
             f"methods for {task}: {', '.join(chosen.makers)}",
         )
-    if base.words is None and method not in chosen.images:
-        raise UserError(
-            f"this base reads no text, only {', '.join(sorted(base.model.cfg.codecs))}",
-            "images are learnt from by task classify with method head",
-        )
+    check_fits(base, task, method, chosen.writes, method in chosen.images)
+    check_room(base, method, options)
     rows = reading.read(base, data, task, method, options, columns)
     test = read_rows(test, (), columns=columns) if test is not None and columns else test
     named = cast(TaskName, task)  # it is in the table
-    job = Adapting(base, rows, named, method, options, tuple(listeners), tell or (lambda _: None), test)
+    job = Adapting(
+        base,
+        rows,
+        named,
+        method,
+        options,
+        tuple(listeners),
+        tell or (lambda _: None),
+        test,
+        None if resume is None else Path(resume),
+    )
     return job, chosen.makers[method]

@@ -13,9 +13,9 @@ from typing import Any, NoReturn
 import torch
 
 from onebase.api import images
-from onebase.api.adapting import prepared
+from onebase.api.adapting import prepared, prompt
 from onebase.api.adapting.job import Adapting, Data
-from onebase.api.adapting.ledgers import check_labelled
+from onebase.api.adapting.ledgers import check_labelled, check_written, written
 from onebase.api.options import AdaptOptions
 from onebase.api.planning import Plan
 from onebase.api.texts import batch_tokens, features, text_tokens
@@ -26,7 +26,10 @@ from onebase.model import count
 from onebase.model.device import compute_dtype
 from onebase.objective.base import Batch, takes_whole_step
 from onebase.objective.cross_entropy import CHUNK
+from onebase.objective.distil import TokenDistil
 from onebase.objective.next_token import NextToken
+from onebase.objective.pictures import PictureLabel
+from onebase.objective.preference import Preference
 from onebase.train.loop import Job, micro_rows
 from onebase.train.memory import Memory, available
 from onebase.train.parallel import Parallel
@@ -36,6 +39,7 @@ STEPS, TIMED = 4, 2
 PICTURES = 8
 MIB = 2**20
 BY_STEPS = "one micro-batch forward and back on this base, {} times after one to warm up; AdamW's own time is not in it"
+WRITING = "; the completions of the first steps were written once each"
 BY_READING = "a part of the rows read by this base, after one batch to warm up; fitting the head is not in it"
 
 
@@ -109,7 +113,10 @@ def _probe(job: Adapting, loop: Job) -> NoReturn:
     cfg, model, objective = loop.train, loop.model, loop.objective
     steps, device = cfg.steps or 1, model.device
     model.compute_dtype = compute_dtype(cfg.dtype, device)  # as the loop sets it; who called sets it back
+    start = time.perf_counter()
     made = [_batches(loop, step) for step in range(min(STEPS, steps))]
+    # What is written by the weights is written in the step; all else is made ahead.
+    writing = 0.0 if getattr(loop.rows, "ahead", True) else (time.perf_counter() - start) / len(made)
     seen = _Seen(
         *(
             sum(sum(measure(b) for b in batches) for batches in made) / len(made)
@@ -138,7 +145,7 @@ def _probe(job: Adapting, loop: Job) -> NoReturn:
             "steps": steps,
             "rows_per_step": cfg.rows,
             "length": cfg.length,
-            "micro": len(batch.inputs["text"].ids_BT) if "text" in batch.inputs else cfg.rows,
+            "micro": _rows_at_a_time(loop),
             "parameters_learnt": sum(p.numel() for p in learnt),
             "tokens": tokens,
             "tokens_supervised": round(seen.supervised * steps),
@@ -147,9 +154,9 @@ def _probe(job: Adapting, loop: Job) -> NoReturn:
             "free_bytes": free,
             "fits": memory.total - memory.weights <= free,  # weights are there already
             "seconds": {
-                "step": a_position * seen.positions,
-                "steps": a_position * seen.positions * steps,
-                "how": BY_STEPS.format(TIMED),
+                "step": a_position * seen.positions + writing,
+                "steps": (a_position * seen.positions + writing) * steps,
+                "how": BY_STEPS.format(TIMED) + (WRITING if writing else ""),
                 "probe": time.perf_counter() - began,
             },
         }
@@ -159,29 +166,39 @@ def _probe(job: Adapting, loop: Job) -> NoReturn:
 def _batches(loop: Job, step: int) -> list[Batch]:
     """The micro-batches of a step, as the loop makes them in one process."""
     rows = loop.rows.rows(step)
-    whole = takes_whole_step(loop.objective)
-    size = len(rows) if whole else micro_rows(loop.train, Parallel(0, 1, loop.model.device))
+    size = _rows_at_a_time(loop)
     first = step * loop.train.rows
     return [loop.objective.batch(rows[i : i + size], first + i) for i in range(0, len(rows), size)]
 
 
+def _rows_at_a_time(loop: Job) -> int:
+    """Rows of a micro-batch."""
+    if takes_whole_step(loop.objective):
+        return loop.train.rows
+    return micro_rows(loop.train, Parallel(0, 1, loop.model.device))
+
+
 def _positions(batch: Batch) -> int:
     """Places of a batch, padding among them."""
-    return sum(x.ids_BT.numel() for x in batch.inputs.values())
+    return sum(x.cols.pos.numel() for x in batch.inputs.values())
 
 
 def _memory(loop: Job, learnt: Sequence[torch.Tensor], positions: int, copied: bool) -> Memory:
     """Bytes at the peak of a step: weights as they are held, gradients and moments of what learns, activations of a micro-batch."""
     model = loop.model
-    trunk, width = model.cfg.trunks["text"], 2 if model.compute_dtype == torch.bfloat16 else 4
+    trunk = model.cfg.trunks["image" if isinstance(loop.objective, PictureLabel) else "text"]
+    width = 2 if model.compute_dtype == torch.bfloat16 else 4
     held = sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
     own = sum(p.numel() * p.element_size() for p in learnt)
     logits = 0
-    if isinstance(loop.objective, NextToken):
+    taught = 0
+    if isinstance(loop.objective, TokenDistil):
+        taught = sum(p.numel() * p.element_size() for p in loop.objective.teacher.model.parameters())
+    if isinstance(loop.objective, (NextToken, Preference, TokenDistil)):
         vocab = model.cfg.text.vocab_size
         logits = min(positions, CHUNK) * vocab * (4 + 2 * width) + 2 * positions * trunk.width * width
     return Memory(
-        weights=held * (2 if copied else 1),
+        weights=held * (2 if copied else 1) + taught,
         gradients=own,
         optimizer=2 * own,
         activations=count.activation_bytes(trunk, positions, loop.train.length, width),
@@ -192,12 +209,9 @@ def _memory(loop: Job, learnt: Sequence[torch.Tensor], positions: int, copied: b
 def _by_reading(job: Adapting, maker: Callable[[Adapting], object]) -> dict[str, Any]:
     """A head or a prompt takes the time of reading the rows: some of them are read."""
     rows = job.data
-    if job.method == "prompt":  # without rows to calibrate on it only checks what was given
-        job.data = []
-        maker(job)
-        job.data = rows
+    forms = prompt.forms(job) if job.method == "prompt" else []
     facts: dict[str, Any] = {"seconds": {"reading": 0.0, "how": BY_READING, "probe": 0.0}}
-    if isinstance(rows, (str, Path)) or not rows:
+    if isinstance(rows, (str, Path)) or not rows or (job.method == "prompt" and not forms):
         return facts
     base = job.base
     if job.method == "head" and images.sees_images(base, list(rows)):
@@ -207,13 +221,15 @@ def _by_reading(job: Adapting, maker: Callable[[Adapting], object]) -> dict[str,
         part, tokens = paths[:PICTURES], 0
         seconds = _timed(lambda: images.features(base, part, "mean", None)) * len(paths) / len(part)
     else:
-        labelled = job.labelled()[0] if job.method == "head" else list(rows)
-        check_labelled(job, labelled)
-        forms = [
-            job.options.prompt.replace("{text}", r["text"]) if job.method == "prompt" else r["text"]
-            for r in labelled
-        ]
-        texts = text_tokens(base, forms, job.options.max_length if job.method == "head" else None)
+        if job.method == "head" and job.task != "reward":
+            labelled = job.labelled()[0]
+            check_labelled(job, labelled)
+            forms = [r["text"] for r in labelled]
+        if job.task == "reward":
+            texts = written(job, list(rows))
+            check_written(job, texts)
+        else:
+            texts = text_tokens(base, forms, job.options.max_length if job.method == "head" else None)
         tokens = sum(len(t) for t in texts)
         every = max(1, tokens // (2 * batch_tokens(base.model.device)))
         some = texts[::every]
@@ -223,9 +239,9 @@ def _by_reading(job: Adapting, maker: Callable[[Adapting], object]) -> dict[str,
         finally:
             base.memory = kept
     if job.method == "prompt":
-        answers = job.options.answers or {}
+        answers = job.options.answers or {"": ""}  # of other tasks only examples are read, once
         tails = base.codec.tokenizer.encode_batch(list(answers.values()), follows="text")
-        seconds *= 1 if all(len(t) == 1 for t in tails) else len(tails)
+        seconds *= 1 if all(len(t) <= 1 for t in tails) else len(tails)
     model = base.model
     held = sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
     facts |= {

@@ -23,11 +23,13 @@ RATES = {"lora": 1e-3, "soft": 1e-3, "prefix": 1e-3, "full": 5e-5}
 
 @dataclass(frozen=True)
 class GroupsPlan:
-    """Rows of several texts, the id of the first being the row's number; in the order of `SinglesPlan`."""
+    """Rows of several texts, the first of each with an id of its own; in the order of `SinglesPlan`. alike: within a step those of like
+    lengths stand together, so that less of a micro-batch is padding."""
 
     groups: Sequence[Sequence[Tokens]]
     rows_per_step: int
     seed: int = 0
+    alike: bool = False
 
     @cached_property
     def digest(self) -> str:
@@ -38,9 +40,14 @@ class GroupsPlan:
     def _firsts(self) -> SinglesPlan:
         return SinglesPlan([g[0] for g in self.groups], self.rows_per_step, self.seed)
 
+    @cached_property
+    def _by_id(self) -> dict[str, Sequence[Tokens]]:
+        return {g[0].id: g for g in self.groups}
+
     def rows(self, step: int) -> list[Sequence[Tokens]]:
         """The global batch of a step; it may span two epochs."""
-        return [self.groups[int(row[0].id)] for row in self._firsts.rows(step)]
+        found = [self._by_id[row[0].id] for row in self._firsts.rows(step)]
+        return sorted(found, key=lambda g: sum(map(len, g))) if self.alike else found
 
 
 def by_steps(job: Adapting) -> AdapterParts:

@@ -19,7 +19,7 @@ RATES = {"lora": 2e-3, "soft": 1e-3, "prefix": 1e-3, "full": 3e-4}
 """AdamW's peak rate by method, where none is given."""
 
 
-PACKED = 512
+PACKED = 256
 """Tokens of a packed row at least, where the context has room for them."""
 
 
@@ -33,8 +33,8 @@ def by_steps(job: Adapting) -> AdapterParts:
         | check_written(job, tokens)
         | {"data.tokens": (sum(len(t.ids) for t in tokens), "counted")}
     )
-    with learner(job, _specials(tokens, base.codec.tokenizer)) as found:
-        plan, length, steps = _plan(job, tokens, found.before)
+    with learner(job, special_ids(tokens, base.codec.tokenizer)) as found:
+        plan, length, steps = sample_plan(job, tokens, found.before)
         train = train_config(
             o,
             steps,
@@ -49,7 +49,9 @@ def by_steps(job: Adapting) -> AdapterParts:
     return job.parts(cfg, tensors, facts)
 
 
-def _plan(job: Adapting, tokens: Sequence[Tokens], before: int) -> tuple[RowPlan | SinglesPlan, int, int]:
+def sample_plan(
+    job: Adapting, tokens: Sequence[Tokens], before: int
+) -> tuple[RowPlan | SinglesPlan, int, int]:
     """The rows, their length and the number of steps. Samples are packed, but where something stands before each: then one is a row."""
     o, base = job.options, job.base
     # Rows of the whole context would cost the memory of the whole context, however short the samples are.
@@ -67,7 +69,7 @@ def _plan(job: Adapting, tokens: Sequence[Tokens], before: int) -> tuple[RowPlan
     return plan, length, max(1, round(o.epochs * plan.rows_per_epoch / per_step))
 
 
-def _specials(tokens: Sequence[Tokens], tokenizer: Tokenizer) -> tuple[int, ...]:
+def special_ids(tokens: Sequence[Tokens], tokenizer: Tokenizer) -> tuple[int, ...]:
     """Ids of the special tokens in the samples, less BOS: LoRA learns their rows, for plain text may never have taught them."""
     used = np.unique(np.concatenate([t.ids for t in tokens]))
     return tuple(sorted(set(tokenizer.specials.values()) & set(used.tolist()) - {tokenizer.bos}))

@@ -1,6 +1,7 @@
 """What tasks with a head share: a head fitted on the frozen base, and one that learns together with what the method learns."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,7 @@ from onebase.api.adapting.job import Adapting, Facts
 from onebase.api.adapting.learning import SCRATCH, learn, learner, train_config
 from onebase.api.adapting.ledgers import check_labelled
 from onebase.api.texts import features, text_tokens
+from onebase.base.folder import LoadedBase
 from onebase.codec.text.sample import Tokens
 from onebase.data.singles import SinglesPlan
 from onebase.model.proj import Active
@@ -38,11 +40,13 @@ Fitter = Callable[[Sequence[Tokens], Active | None], Fit]
 
 @dataclass(frozen=True)
 class Prepared:
-    """A task with a head, ready: its rows, what fits the head, and facts of the data."""
+    """A task with a head, ready: its rows, what fits the head, and facts of the data. vectors: where the method learns vectors first, and
+    the head is fitted on them: what they are learnt by."""
 
     rows: Sequence[dict[str, Any]]
     fit: Fitter
     facts: Facts
+    vectors: Callable[[Sequence[Tokens], Active | None], Objective] | None = None
 
 
 def makers(
@@ -59,8 +63,12 @@ def by_head(job: Adapting, task: Prepared) -> AdapterParts:
     facts = task.facts | check_labelled(job, rows)
     made = fit(text_tokens(job.base, [r["text"] for r in rows], job.options.max_length), None)
     cfg = AdapterConfig(method="head", task=job.task, base=bound_to(job.base), head=made.config)
-    tensors = {"head.weight": made.head.weight_CP.detach(), "head.bias": made.head.bias_C.detach()}
-    return job.parts(cfg, tensors, facts | made.facts)
+    return job.parts(cfg, tensors(made.head), facts | made.facts)
+
+
+def tensors(head: Head) -> dict[str, Tensor]:
+    """A head alone as an adapter has it."""
+    return {"head.weight": head.weight_CP.detach(), "head.bias": head.bias_C.detach()}
 
 
 def by_steps(job: Adapting, task: Prepared) -> AdapterParts:
@@ -75,11 +83,17 @@ def by_steps(job: Adapting, task: Prepared) -> AdapterParts:
         # Not the context: it decides how many rows make a micro-batch.
         longest = max(2, *(found.before + len(t) for t in texts))
         train = train_config(o, steps, per_step, longest, default_lr=RATES[job.method], rows_rate=found.rate)
-        made = fit(texts, found.active if found.before else None)
-        base.model.heads[SCRATCH] = head = made.head.to(base.model.device)
         plan = SinglesPlan(texts, per_step, o.seed)
-        state = learn(job, made.objective(found.active), plan, train, [*found.params, *head.parameters()])
-        tensors = found.tensors()
+        if task.vectors is None:
+            made = fit(texts, found.active if found.before else None)
+            base.model.heads[SCRATCH] = head = made.head.to(base.model.device)
+            state = learn(job, made.objective(found.active), plan, train, [*found.params, *head.parameters()])
+        else:
+            state = learn(job, task.vectors(texts, found.active), plan, train, found.params)
+            with _forgetting(base):  # method full changed the weights by which texts were read
+                made = fit(texts, found.active)
+            base.model.heads[SCRATCH] = made.head.to(base.model.device)
+        learnt = found.tensors()
     cfg = AdapterConfig(
         method=job.method,
         task=job.task,
@@ -87,7 +101,16 @@ def by_steps(job: Adapting, task: Prepared) -> AdapterParts:
         head=made.config,
         **found.fields,
     )
-    return job.parts(cfg, tensors, facts | made.facts | state)
+    return job.parts(cfg, learnt, facts | made.facts | state)
+
+
+@contextmanager
+def _forgetting(base: LoadedBase) -> Iterator[None]:
+    kept, base.memory = base.memory, None
+    try:
+        yield
+    finally:
+        base.memory = kept
 
 
 def wide_features(job: Adapting, texts: Sequence[Tokens], active: Active | None) -> Tensor:

@@ -1,7 +1,7 @@
 """What the makers of adapters share: the request, the clock and the record."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from onebase.base.folder import LoadedBase
 from onebase.config import to_dict
 from onebase.data import Rows, read_rows
 from onebase.errors import DataError
+from onebase.evaluation.bootstrap import Score
 from onebase.train.listen import Listener
 from onebase.train.loop import Job, Result, run
 
@@ -37,10 +38,11 @@ class Adapting:
         listeners: tuple[Listener, ...],
         tell: Any,
         test: Data | None = None,
+        resume: Path | None = None,
     ) -> None:
         self.base, self.data, self.task, self.method = base, data, task, method
         self.options, self.listeners, self.tell = options, listeners, tell
-        self.test = test
+        self.test, self.resume = test, resume
         self.run: Callable[[Job], Result] = run
         self.began = time.perf_counter()
 
@@ -91,3 +93,14 @@ def data_facts(rows: Sequence[Any], labels: Sequence[str] = ()) -> Facts:
     if labels:
         facts["data.labels"] = (list(labels), "counted")
     return facts
+
+
+def score_facts(scores: Mapping[str, Score]) -> Facts:
+    """Scores on test rows, as a record keeps them."""
+    return {
+        f"scores.{name}": (
+            {k: getattr(s, k) for k in ("value", "low", "high", "n")},
+            "measured on the test rows",
+        )
+        for name, s in scores.items()
+    }

@@ -1,7 +1,7 @@
 """A method while it learns: what is put on the base, the loop over it, and what is taken off again."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,20 +13,23 @@ from onebase.adapt.folder import adapter_tensors, detach
 from onebase.adapt.lora import LoraConfig
 from onebase.adapt.prefix import PrefixConfig
 from onebase.adapt.soft import SoftConfig
-from onebase.api.adapting.job import Adapting, Facts
+from onebase.api.adapting.job import Adapting, Facts, rows_hash
 from onebase.api.options import AdaptOptions
 from onebase.base.config import base_flops
 from onebase.base.folder import base_tensors
 from onebase.base.model import BaseModel
+from onebase.config import digest, to_dict
 from onebase.errors import UserError
 from onebase.model.proj import Active
 from onebase.objective.base import Objective
-from onebase.train.config import AdamWConfig, ScheduleConfig, TrainConfig
+from onebase.train.config import AdamWConfig, CheckpointConfig, ScheduleConfig, TrainConfig
 from onebase.train.loop import Job, Rows
 from onebase.train.signals import Stopped
 
 SCRATCH = "__adapting"
 """The name under which an adapter is on its base while it learns."""
+KEEPS = 10
+"""Times that the state of learning is kept on the way, where the job has a folder to resume from."""
 ROWS_RATE = 3.0
 """Rate of the rows of tokens as a multiple of LoRA's: about the head's rate in pretraining, for they start as untaught. At LoRA's own
 rate a base of width 64 needs 120 steps to learn to end an answer, at this one 60; widths 384 and 768 learn it in 18."""
@@ -43,7 +46,7 @@ class Learner:
     params: what learns. active: how it acts in a forward. fields: the fields of AdapterConfig that say what it is. tensors: those of the
     adapter as they are now, a head's among them where there is one. before: places that it takes before the first token of a row, which is
     then one sample. rate: that of what learns at the codec's ends, or before the text, as a
-    multiple of all else's.
+    multiple of all else's. plain: inside `with plain():` a forward without `active` is the base's own, as before anything was learnt.
     """
 
     params: list[nn.Parameter]
@@ -52,6 +55,7 @@ class Learner:
     tensors: Callable[[], dict[str, Tensor]]
     before: int = 0
     rate: float = 1.0
+    plain: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
 @contextmanager
@@ -104,11 +108,6 @@ def _leading(job: Adapting, params: list[nn.Parameter], fields: dict[str, Any], 
 def _started(job: Adapting) -> Tensor:
     """The tokens [P] that virtual ones start from: of the given text (again and again, or its first), or drawn by seed."""
     o, tokenizer = job.options, job.base.codec.tokenizer
-    context = job.base.model.cfg.text.context
-    if o.virtual > context - 2:
-        raise UserError(
-            f"{o.virtual} virtual tokens leave no room in a context of {context}", "give fewer: -o virtual=N"
-        )
     if o.soft_text is None:
         names = min(tokenizer.vocab_size, job.base.model.cfg.text.vocab_size)
         return torch.randint(names, (o.virtual,), generator=torch.Generator().manual_seed(o.seed))
@@ -133,8 +132,23 @@ def _full(job: Adapting, tokens: tuple[int, ...]) -> Iterator[Learner]:
         changed = {k: t.cpu().clone() for k, t in own.items() if not torch.equal(t, before[k])}
         return changed | adapter_tensors(job.base, SCRATCH)
 
+    @torch.no_grad()
+    def swap() -> None:
+        for k, t in own.items():
+            kept = t.clone()
+            t.copy_(before[k])
+            before[k].copy_(kept)
+
+    @contextmanager
+    def plain() -> Iterator[None]:
+        swap()
+        try:
+            yield
+        finally:
+            swap()
+
     try:
-        yield Learner(list(model.parameters()), None, {}, tensors)
+        yield Learner(list(model.parameters()), None, {}, tensors, plain=plain)
     finally:
         with torch.no_grad():
             for k, t in own.items():
@@ -160,6 +174,7 @@ def train_config(
         steps=steps,
         rows=rows,
         length=length,
+        micro=next(m for m in range(min(o.micro, rows), 0, -1) if rows % m == 0) if o.micro else 0,
         seed=o.seed,
         muon=None,
         adamw=AdamWConfig(matrix=lr, embed=ends, head=ends, other=lr, betas=(0.9, 0.99)),
@@ -168,19 +183,40 @@ def train_config(
 
 
 def learn(
-    job: Adapting, objective: Objective, rows: Rows, train: TrainConfig, learnt: Sequence[torch.nn.Parameter]
+    job: Adapting,
+    objective: Objective,
+    rows: Rows,
+    train: TrainConfig,
+    learnt: Sequence[torch.nn.Parameter],
+    scores: Callable[[BaseModel], dict[str, float]] | None = None,
 ) -> Facts:
-    """Run the loop on the parameters `learnt` and no others, in the number format that the base runs in; returns facts."""
+    """Run the loop on the parameters `learnt` and no others, in the number format that the base runs in; returns facts. scores: what
+    listeners hear of each step beside the loss. Where the job has a folder to resume from, the state of learning is kept there."""
     base = job.base
     model: BaseModel = base.model
     kept = model.compute_dtype
-    train = replace(train, dtype="bf16" if kept == torch.bfloat16 else "fp32")
+    train = replace(
+        train, dtype="bf16" if kept == torch.bfloat16 else "fp32", eval_every=0 if scores is None else 1
+    )
+    if job.resume:
+        train = replace(train, checkpoint=CheckpointConfig(every=max(1, (train.steps or 0) // KEEPS)))
     for p in model.parameters():
         p.requires_grad_(False)
     for p in learnt:
         p.requires_grad_(True)
     try:
-        result = job.run(Job(model, objective, rows, train, listeners=job.listeners))
+        result = job.run(
+            Job(
+                model,
+                objective,
+                rows,
+                train,
+                out=job.resume,
+                listeners=job.listeners,
+                evaluate=scores,
+                identity=_identity(job) if job.resume else {},
+            )
+        )
     finally:
         model.compute_dtype = kept
         for p in learnt:
@@ -189,13 +225,24 @@ def learn(
     if result.stopped:
         raise Stopped(
             f"stopped after step {state.step} of {state.total}; half an adapter is not kept",
-            "run the same command again: it begins anew",
+            f"run the same command again: it goes on from {job.resume}"
+            if job.resume
+            else "run the same command again: it begins anew (--resume DIR keeps what was learnt)",
         )
     per_token = base_flops(model.cfg, train.length)
-    return {
+    by_source: Facts = {"tokens.by_source": (dict(state.sources), "counted by the loop")}
+    return (by_source if len(state.sources) > 1 else {}) | {
         "train.steps": (state.step, "counted by the loop"),
         "tokens.read": (state.tokens, "counted by the loop"),
         "tokens.supervised": (state.supervised, "counted by the loop"),
         "flops.formula": (per_token * state.tokens, "formula of the config x tokens, full backward assumed"),
-        "train.final_loss": (result.losses[-1], "measured on the last batch"),
+        # Of a run that was at its end already there is no batch to measure.
+        **({"train.final_loss": (result.losses[-1], "measured on the last batch")} if result.losses else {}),
     }
+
+
+def _identity(job: Adapting) -> dict[str, str]:
+    """What a checkpoint must agree with beside the loop's own: the weights that do not learn, the request, and the rows with their labels."""
+    asked = {"task": job.task, "method": job.method, "options": to_dict(job.options)}
+    rows = job.data if isinstance(job.data, Sequence) else []
+    return {"weights": job.base.fingerprint, "adapter": digest(asked), "rows": rows_hash(rows)}

@@ -7,6 +7,7 @@ from onebase.adapt.head import HeadConfig, best_pooled, fit_head
 from onebase.api.adapting.heads import Fit, Prepared, wide_features
 from onebase.api.adapting.job import Adapting, Data, data_facts
 from onebase.api.adapting.learning import SCRATCH
+from onebase.api.texts import how_read
 from onebase.codec.text.sample import Tokens
 from onebase.data import read_rows
 from onebase.data.bad_rows import places_of, refuse_bad
@@ -55,7 +56,7 @@ def prepare(job: Adapting) -> Prepared:
         return Fit(
             fitted.head,
             HeadConfig(labels=labels, pooling=pooling, gives="many"),
-            lambda on: ManyLabels(SCRATCH, targets, len(labels), pooling, on),
+            lambda on: ManyLabels(SCRATCH, targets, len(labels), how_read(job.base, pooling), on),
             {"head.l2": (fitted.strength, "chosen by cross-validation")},
         )
 

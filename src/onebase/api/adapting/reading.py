@@ -4,9 +4,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from onebase.api import images
+from onebase.api.adapting import prompt
+from onebase.api.adapting.continued import opened
+from onebase.api.adapting.fitting import before
 from onebase.api.adapting.job import Data
 from onebase.api.adapting.many import has_many
+from onebase.api.adapting.rollouts import check_questions
+from onebase.api.adapting.teachers import kind_of
 from onebase.api.options import AdaptOptions
+from onebase.api.preferences import SIDES, refuse_pairs
+from onebase.api.rewards import checked
 from onebase.api.texts import chat_rows, completion_rows
 from onebase.base.folder import LoadedBase
 from onebase.data import BadRows, Rows, read_rows
@@ -20,6 +27,9 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "complete": ("prompt", "completion"),
     "chat": ("messages",),
     "embed": ("anchor", "positive"),
+    "prefer": SIDES,
+    "reward": SIDES,
+    "continue": ("text",),
 }
 """What a row of a task has; of a task that is not here only the form of the file is checked."""
 
@@ -36,8 +46,11 @@ def read(
     than the limit (with their lengths); DataError for what is wrong with the whole."""
     if method == "prompt" and isinstance(data, Sequence) and not data:
         return Rows([])
-    required = ("text",) if method == "prompt" else COLUMNS.get(task, ())
-    if task == "classify" and "image" in base.model.cfg.codecs:
+    data = opened(data) if task in ("continue", "distil") else data
+    required = (
+        prompt.columns(task, options.prompt, options.shots) if method == "prompt" else COLUMNS.get(task, ())
+    )
+    if task == "classify" and method != "prompt" and "image" in base.model.cfg.codecs:
         rows = read_rows(data, (), columns=columns)
         required = ("image", "label") if images.sees_images(base, rows) else required
         return read_rows(
@@ -45,6 +58,10 @@ def read(
         )
     if task == "classify" and method != "prompt" and _has_many(data, columns):
         required = ("text", "labels")
+    if task == "reinforce":
+        required = checked(options.reinforce.reward).columns
+    if task == "distil":
+        required = (kind_of(_good(data, columns)),)
     check = _checks(base, task, method, options)
     rows = read_rows(data, required, columns=columns, check=check)
     check(rows)
@@ -53,12 +70,17 @@ def read(
 
 def _has_many(data: Data, columns: Mapping[str, str] | None) -> bool:
     """Do the rows have the labels of a text as a list?"""
+    return has_many(_good(data, columns))
+
+
+def _good(data: Data, columns: Mapping[str, str] | None) -> Rows:
+    """The rows that are right so far; what is wrong is said by those who read them to learn from them."""
     try:
-        return has_many(read_rows(data, (), columns=columns))
+        return read_rows(data, (), columns=columns)
     except BadRows as e:
-        return has_many(e.good)
-    except DataError:  # what is wrong is said by those who read the rows to learn from them
-        return False
+        return e.good
+    except DataError:
+        return Rows([])
 
 
 def _no_check(rows: Rows) -> None:
@@ -67,28 +89,35 @@ def _no_check(rows: Rows) -> None:
 
 def _checks(base: LoadedBase, task: str, method: str, o: AdaptOptions) -> Callable[[Rows], object]:
     """Raises BadRows for rows that no sample can be made of, or a longer one than the base reads."""
-    limit = o.max_length or base.model.cfg.text.context if base.words is not None else 0
+    taken, context = before(method, o), base.model.cfg.text.context if base.words is not None else 0
+    limit = min(o.max_length or context, context - taken) if taken else o.max_length or context
     if base.words is None or method == "prompt":
         return _no_check  # the length of a prompt hangs on its answers
     if task in ("classify", "regress", "tag"):
-        return lambda rows: _check_texts(base, rows, limit)
+        return lambda rows: check_texts(base, rows, limit, taken)
     if task in ("complete", "chat"):
-        return lambda rows: _check_samples(base, task, rows, limit)
+        return lambda rows: _check_samples(base, task, rows, limit, taken)
+    if task == "reinforce":
+        return lambda rows: check_questions(base, rows, o.reinforce, limit)
+    if task in ("prefer", "reward"):
+        return lambda rows: refuse_pairs(base, rows, limit, taken)
     return _no_check
 
 
-def _check_texts(base: LoadedBase, rows: Rows, limit: int) -> None:
+def check_texts(base: LoadedBase, rows: Rows, limit: int, taken: int) -> None:
     tok = base.codec.tokenizer
     found = {}
     for i, ids in enumerate(map(tok.framed, tok.encode_batch([r["text"] for r in rows]))):
         if not ids:
             found[i] = ("has no token", "give a text that is not empty")
         elif len(ids) > limit:
-            found[i] = _long(len(ids), limit)
+            found[i] = _long(len(ids), limit, taken)
     refuse_bad(found, places_of(rows))
 
 
-def _check_samples(base: LoadedBase, task: str, rows: Sequence[dict[str, Any]], limit: int) -> None:
+def _check_samples(
+    base: LoadedBase, task: str, rows: Sequence[dict[str, Any]], limit: int, taken: int
+) -> None:
     make = completion_rows if task == "complete" else chat_rows
     found = {}
     for i, row in enumerate(rows):
@@ -100,12 +129,13 @@ def _check_samples(base: LoadedBase, task: str, rows: Sequence[dict[str, Any]], 
             found[i] = (e.cause.removeprefix("row 1: "), e.remedy)
             continue
         if size > limit:
-            found[i] = _long(size, limit)
+            found[i] = _long(size, limit, taken)
     refuse_bad(found, places_of(rows))
 
 
-def _long(size: int, limit: int) -> tuple[str, str]:
+def _long(size: int, limit: int, taken: int) -> tuple[str, str]:
+    behind = f" behind the {taken} of the adapter" if taken else ""
     return (
-        f"has {size} tokens, the limit is {limit}",
+        f"has {size} tokens, the limit is {limit}{behind}",
         "shorten it, leave it out or raise max_length: samples are never cut",
     )

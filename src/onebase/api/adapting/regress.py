@@ -11,6 +11,7 @@ from onebase.adapt.ridge import fit_ridge
 from onebase.api.adapting.heads import Fit, Prepared, wide_features
 from onebase.api.adapting.job import Adapting, Data, data_facts
 from onebase.api.adapting.learning import SCRATCH
+from onebase.api.texts import how_read
 from onebase.codec.text.sample import Tokens
 from onebase.data import read_rows
 from onebase.data.bad_rows import places_of, refuse_bad
@@ -67,7 +68,7 @@ def prepare(job: Adapting) -> Prepared:
         return Fit(
             fitted.head,
             HeadConfig(gives="value", pooling=pooling, mean=mean, scale=scale),
-            lambda on: Value(SCRATCH, targets, pooling, on),
+            lambda on: Value(SCRATCH, targets, how_read(job.base, pooling), on),
             {"head.l2": (fitted.strength, "chosen by cross-validation")},
         )
 

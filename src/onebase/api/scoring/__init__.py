@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from onebase.api.scoring import labelled, paired, texts, written
+from onebase.api.scoring import forgetting, labelled, paired, preferred, rewarded, texts, written
 from onebase.api.scoring.asked import Asked
 from onebase.evaluation.bootstrap import Score
 
@@ -15,6 +15,10 @@ SCORERS: dict[str, Callable[[Asked], dict[str, Score]]] = {
     "complete": written.completion_scores,
     "chat": written.chat_scores,
     "embed": paired.embed_scores,
+    "continue": forgetting.continue_scores,
+    "prefer": preferred.prefer_scores,
+    "reward": preferred.reward_scores,
+    "reinforce": rewarded.reward_scores,
     "text": texts.text_scores,
 }
 """By task."""

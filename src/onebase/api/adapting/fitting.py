@@ -1,0 +1,53 @@
+"""Whether a base can learn a task by a method at all: what is refused before any row is read, and why."""
+
+from onebase.api.options import AdaptOptions
+from onebase.base.folder import LoadedBase
+from onebase.errors import UserError
+
+LEADING = ("soft", "prefix")
+"""Methods that stand before the text and count against the context."""
+
+
+def check_fits(base: LoadedBase, task: str, method: str, writes: bool, images: bool) -> None:
+    """Refuse what this base cannot do. writes: the task is learnt by predicting next tokens; images: this method of the task also learns
+    from images alone. Raises UserError with the reason."""
+    cfg = base.model.cfg
+    if base.words is None:
+        if not images:
+            raise UserError(
+                f"this base reads no text, only {', '.join(sorted(cfg.codecs))}",
+                "images are learnt from by task classify with method head, lora or full",
+            )
+        return
+    if "text" in cfg.trunks and base.model.trunk.reads_memory:
+        raise UserError(
+            "this base writes down what it hears: it reads text beside a sound alone, and the rows of adapt have none",
+            "adapt a base of text; a LoRA that PEFT made for this one is used as it is (with_adapter, docs/speech.md)",
+        )
+    if not writes and method != "prompt":
+        return
+    what = f"task {task!r} with method {method!r} predicts next tokens"
+    if base.model.trunk.cfg.direction != "causal":
+        raise UserError(
+            f"this base reads in both directions and predicts no next token: {what}",
+            "use a base that writes; this one learns classify, regress, tag and embed",
+        )
+    if not cfg.text.head:
+        raise UserError(
+            f"this base gives hidden states and predicts no tokens: {what}",
+            "use a base that writes; this one learns classify, regress, tag and embed",
+        )
+
+
+def before(method: str, options: AdaptOptions) -> int:
+    """Places that the method takes before the first token of a text."""
+    return options.virtual if method in LEADING else 0
+
+
+def check_room(base: LoadedBase, method: str, options: AdaptOptions) -> None:
+    """Raises UserError where what stands before a text leaves no room for it."""
+    context = base.model.cfg.text.context if base.words is not None else 0
+    if (taken := before(method, options)) > context - 2 and taken:
+        raise UserError(
+            f"{taken} virtual tokens leave no room in a context of {context}", "give fewer: -o virtual=N"
+        )

@@ -1,0 +1,75 @@
+"""Task classify on pictures: by a head fitted exactly, or by a head and what the method learns of the trunk that sees, together."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from onebase.adapt.config import AdapterConfig
+from onebase.adapt.folder import AdapterParts, bound_to
+from onebase.adapt.head import Fitted, HeadConfig, fit_pooled, pooled_as
+from onebase.api import images
+from onebase.api.adapting import heads
+from onebase.api.adapting.fitting import LEADING
+from onebase.api.adapting.job import Adapting, Facts, data_facts
+from onebase.api.adapting.learning import SCRATCH, learn, learner, train_config
+from onebase.api.adapting.ledgers import check_labelled
+from onebase.codec.text.sample import Tokens
+from onebase.data.singles import SinglesPlan
+from onebase.errors import UserError
+from onebase.objective.pictures import PictureLabel
+
+
+def by_head(job: Adapting) -> AdapterParts:
+    """Logistic regression on what a head reads of pictures."""
+    fitted, head, facts, _, _ = _fitted(job)
+    cfg = AdapterConfig(method="head", task="classify", base=bound_to(job.base), head=head)
+    return job.parts(cfg, heads.tensors(fitted.head), facts)
+
+
+def by_steps(job: Adapting) -> AdapterParts:
+    """The head and what the method learns, together, from the fitted head on. Raises UserError for what stands before a text."""
+    if job.method in LEADING:
+        raise UserError(
+            f"{job.method} stands before a text, and these rows are pictures",
+            "use head, lora or full for pictures",
+        )
+    o, base = job.options, job.base
+    codec, ends = base.model.cfg.image, base.model.image
+    fitted, cfg, facts, paths, hashes = _fitted(job)
+    places = (codec.side // codec.patch) ** 2 + ends.front
+    none = np.zeros(places, np.int32), np.zeros(places, np.bool_)
+    rows = [Tokens(*none, f"{i} {r['image']} {r['label']}", "pictures") for i, r in enumerate(hashes)]
+    per_step = min(o.rows, len(rows))
+    steps = max(1, o.epochs * len(rows) // per_step)
+    train = train_config(o, steps, per_step, places, default_lr=heads.RATES[job.method])
+    with learner(job) as found:
+        base.model.heads[SCRATCH] = head = fitted.head.to(base.model.device)
+        objective = PictureLabel(
+            SCRATCH,
+            {t.id: path for t, path in zip(rows, paths, strict=True)},
+            {t.id: cfg.labels.index(r["label"]) for t, r in zip(rows, hashes, strict=True)},
+            codec,
+            cfg.pooling,
+            found.active,
+        )
+        plan = SinglesPlan(rows, per_step, o.seed)
+        facts |= learn(job, objective, plan, train, [*found.params, *head.parameters()])
+        tensors = found.tensors()
+    made = AdapterConfig(method=job.method, task="classify", base=bound_to(base), head=cfg, **found.fields)
+    return job.parts(made, tensors, facts)
+
+
+def _fitted(job: Adapting) -> tuple[Fitted, HeadConfig, Facts, Sequence[Path], list[dict[str, Any]]]:
+    """The head on the frozen base, its config, facts, the files, and what a record keeps of the rows."""
+    rows, labels = job.labelled("image")
+    paths = images.image_paths(rows, job.data)
+    hashes = images.hashed(paths, rows)
+    facts = data_facts(hashes, labels) | check_labelled(job, hashes, "image")
+    x_NP = images.features(job.base, paths, pooled_as(job.options.pooling), None)
+    y_N = torch.tensor([labels.index(str(r["label"])) for r in rows])
+    fitted, pooling = fit_pooled(x_NP, y_N, len(labels), job.options.pooling, job.options.seed)
+    facts |= {"head.l2": (fitted.strength, "chosen by cross-validation")}
+    return fitted, HeadConfig(labels=labels, pooling=pooling, reads="image"), facts, paths, hashes

@@ -1,0 +1,30 @@
+"""What a reward is given."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A completion with the row that it answers: `prompt` as the row has it (a text, or messages), `where` the row's place."""
+
+    prompt: Any
+    completion: str
+    row: Mapping[str, Any]
+    where: str
+
+
+Flaw = tuple[str, str]
+"""What is wrong with a row, and what to do."""
+
+
+@dataclass(frozen=True)
+class Reward:
+    """A number for each answer. columns: what a row must have beside its prompt. check: what is wrong with a row, if anything. facts: what the
+    record keeps of it."""
+
+    scores: Callable[[Sequence[Answer]], list[float]]
+    columns: tuple[str, ...] = ()
+    check: Callable[[Mapping[str, Any]], Flaw | None] = lambda row: None
+    facts: Mapping[str, str] = field(default_factory=dict)

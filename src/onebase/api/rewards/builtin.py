@@ -1,0 +1,87 @@
+"""Rewards that need no one's judgement: 1.0 where a completion is right, else 0.0."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from onebase.api.rewards.answer import Answer, Flaw, Reward
+from onebase.api.rewards.sandbox import check_sandbox, runs
+from onebase.errors import UserError
+
+NUMBER = re.compile(r"[-+]?(?:\d[\d,]*)?\.?\d+(?:[eE][-+]?\d+)?")
+FENCED = re.compile(r"```[^\n]*\n(.*?)(?:```|\Z)", re.DOTALL)
+
+
+def exact() -> Reward:
+    """The completion is the text of `answer`, but for white space around it."""
+    return _each(lambda a: a.completion.strip() == str(a.row["answer"]).strip(), ("answer",))
+
+
+def number() -> Reward:
+    """The last number in the completion equals that of `answer`: 1,000 and 1e3 and 1000.0 are one number."""
+    return _each(_same_number, ("answer",), _no_number)
+
+
+def form(pattern: str) -> Reward:
+    """The whole completion matches a regular expression of Python (`.` is any letter, a new line too)."""
+    try:
+        wanted = re.compile(pattern, re.DOTALL)
+    except re.error as e:
+        raise UserError(
+            f"reward 'format:{pattern}' is no regular expression: {e}",
+            r"give one of Python's, for example format:\s*\d+",
+        ) from None
+    return _each(lambda a: wanted.fullmatch(a.completion) is not None)
+
+
+def code() -> Reward:
+    """The completion (or its first part between ```) and then the row's `tests`, both Python, come to their end in the sandbox. Raises
+    UserError where this machine has none."""
+    check_sandbox()
+    return _each(lambda a: runs(f"{_program(a.completion)}\n\n{a.row['tests']}\n"), ("tests",), _no_tests)
+
+
+def _each(
+    right: Callable[[Answer], bool],
+    columns: tuple[str, ...] = (),
+    check: Callable[[Mapping[str, Any]], Flaw | None] = lambda row: None,
+) -> Reward:
+    def scores(answers: Sequence[Answer]) -> list[float]:
+        return [float(right(a)) for a in answers]
+
+    return Reward(scores, columns, check)
+
+
+def _value(text: str) -> Decimal | None:
+    try:
+        found = Decimal(text.replace(",", ""))
+    except InvalidOperation:
+        return None
+    return found if found.is_finite() else None
+
+
+def _same_number(a: Answer) -> bool:
+    found = NUMBER.findall(a.completion)
+    return bool(found) and _value(found[-1]) == _value(str(a.row["answer"]).strip())
+
+
+def _no_number(row: Mapping[str, Any]) -> Flaw | None:
+    if isinstance(row["answer"], bool) or _value(str(row["answer"]).strip()) is None:
+        return f"'answer' is {row['answer']!r}, a number is expected", "give a number, or use reward exact"
+    return None
+
+
+def _no_tests(row: Mapping[str, Any]) -> Flaw | None:
+    if not isinstance(row["tests"], str):
+        return f"'tests' is {type(row['tests']).__name__}, Python is expected", "give it as text"
+    try:
+        compile(row["tests"], "tests", "exec")
+    except (SyntaxError, ValueError) as e:
+        return f"'tests' is no Python: {e}", "mend it: it stands behind the completion"
+    return None
+
+
+def _program(completion: str) -> str:
+    fenced = FENCED.search(completion)
+    return fenced.group(1) if fenced else completion

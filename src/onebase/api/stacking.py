@@ -1,0 +1,81 @@
+"""Several adapters on one base at a time: what each adds is added up, and the last one says what the stack is for."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from onebase.adapt.config import Method
+from onebase.adapt.folder import AdapterParts, Attached, attach
+from onebase.base.folder import LoadedBase
+from onebase.errors import UserError
+from onebase.model.proj import Active
+
+ONE_OF: tuple[Method, ...] = ("full", "soft", "prefix")
+"""Of these methods a stack has one at most."""
+
+
+def stacked(base: LoadedBase, parts: Sequence[AdapterParts], name: str) -> Attached:
+    """Adapters on a base as one, in the order given; task, head and prompt are the last one's. Raises UserError for what does not stack,
+    ArtifactError for an adapter of another base.
+
+    At each projection an adapter sees what the base says, never what another added, so the order of deltas does not matter. A `full` one replaces the
+    weights that the others then add to.
+    """
+    _check(parts)
+    # A name of its own for each set of tensors: several adapters may sit on one base at a time.
+    names = [f"{name}-{p.fingerprint[4:16]}" for p in parts]
+    # Replaced weights make a copy of the base with what is on it by then: they come last.
+    order = sorted(range(len(parts)), key=lambda i: parts[i].config.method == "full")
+    found = {i: attach(base, parts[i], names[i]) for i in order}
+    under = found[order[-1]].base
+    groups = [found[i].active for i in range(len(parts))]
+    active = Active(tuple(g for a in groups if a is not None for g in a.groups))
+    every = [replace(found[i], base=under) for i in range(len(parts))]
+    return replace(every[-1], active=active if active.groups else None, below=tuple(every[:-1]))
+
+
+def refuse_unmergeable(on: Attached | None) -> None:
+    """Raises UserError where an adapter, or a stack, has nothing to go into the weights, or something that cannot."""
+    methods = [] if on is None else [a.method for a in on.stack]
+    for method in ("soft", "prefix"):
+        if method in methods:
+            raise UserError(
+                f"a {method} adapter stands before the text: it has nothing that could go into the base's weights",
+                "use the adapter beside the base (with_adapter, onebase serve), or make a lora or full one",
+            )
+    if not {"lora", "full"} & set(methods):
+        raise UserError("there is no adapter with weights to merge", "merge a lora or full adapter")
+
+
+def alone(attached: Attached, what: str) -> None:
+    """Raises UserError for a stack, where only one adapter can be meant."""
+    if attached.below:
+        raise UserError(
+            f"{what} takes one adapter, {1 + len(attached.below)} are stacked",
+            "give one of them, or merge them",
+        )
+
+
+def _check(parts: Sequence[AdapterParts]) -> None:
+    if not parts:
+        raise UserError("no adapter was given", "give one, or several to stack them")
+    prints = [p.fingerprint for p in parts]
+    if len(set(prints)) < len(prints):
+        raise UserError(
+            "an adapter is in the stack twice", "give each once (onebase combine gives it a weight)"
+        )
+    methods = [p.config.method for p in parts]
+    for method in ONE_OF:
+        if methods.count(method) > 1:
+            what = "replace the weights" if method == "full" else "stand first"
+            raise UserError(
+                f"two adapters of method {method} cannot both {what}", "stack one of them at most"
+            )
+    if "prompt" in methods[:-1]:
+        raise UserError(
+            "a saved prompt is not the last of the stack", "give it last: it says what the others are for"
+        )
+    if "prompt" in methods and "full" in methods and parts[-1].tensors:
+        raise UserError(
+            "a saved prompt that chooses examples by the base's vectors cannot stand on replaced weights",
+            "make it with shots.select=random, or on the merged base",
+        )
