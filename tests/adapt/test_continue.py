@@ -188,3 +188,8 @@ def test_the_commands(tmp_path: Path, general: str) -> None:
         "domain_bits_per_byte",
         "domain_change",
     }
+
+
+def test_a_text_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"there is no .*notes\.md"):
+        Base(tiny_base()).adapt(tmp_path / "notes.md", task="continue", method="lora")

@@ -135,7 +135,9 @@ def test_programs_that_mean_harm_do_none(what: str, tmp_path: Path) -> None:
     began = time.perf_counter()
     program = HOSTILE[what].format(folder=tmp_path, parent=os.getpid())
     assert not runs(program, Limits(seconds=1, wall=1.5))
-    assert time.perf_counter() - began < 10
+    assert (
+        time.perf_counter() - began < 60
+    )  # the limits are 1.5 s; a busy machine may be slow to start a process
     assert kept.read_text() == "mine" and kept.stat().st_mode == mode
     assert [p.name for p in tmp_path.iterdir()] == ["kept"]
 

@@ -27,6 +27,7 @@ from onebase.cli.app import (
 from onebase.errors import UserError
 
 if TYPE_CHECKING:
+    from onebase.api.base import Base
     from onebase.evaluation.bootstrap import Score
 
 
@@ -93,15 +94,7 @@ def eval_(
             raise UserError(
                 "--lm-eval beside --data, --train, --task or --column: two ways to score", "give one of them"
             )
-        found = onebase.lm_eval(load_base(ref, adapter, device, dtype), lm_eval, include=lm_eval_include)
-        if json:
-            print_json(found.to_dict())
-            return
-        _say_scores(found.scores)
-        for name, numbers in found.results.items():
-            say(f"lm_eval {found.versions['lm_eval']}, {name}: {numbers}")
-        if found.cut:
-            say(f"{found.cut} contexts lost their beginning: they were longer than the base reads")
+        _by_harness(load_base(ref, adapter, device, dtype), lm_eval, lm_eval_include, json)
         return
     if data is None:
         raise UserError("there is nothing to score on", "give --data FILE, or --lm-eval TASK")
@@ -120,6 +113,21 @@ def eval_(
     if verdict:
         say(verdict.line)
         say(verdict.table)
+
+
+def _by_harness(base: "Base", tasks: list[str], include: Path | None, json: bool) -> None:
+    """Score by lm-evaluation-harness, and say what it found."""
+    import onebase
+
+    found = onebase.lm_eval(base, tasks, include=include)
+    if json:
+        print_json(found.to_dict())
+        return
+    _say_scores(found.scores)
+    for name, numbers in found.results.items():
+        say(f"lm_eval {found.versions['lm_eval']}, {name}: {numbers}")
+    if found.cut:
+        say(f"{found.cut} contexts lost their beginning: they were longer than the base reads")
 
 
 def _say_scores(scores: "dict[str, Score]") -> None:
