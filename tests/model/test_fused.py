@@ -1,6 +1,9 @@
 """The compiled loops say what torch's operations say, to the rounding of bf16."""
 
 import math
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -154,3 +157,23 @@ def test_damaged_numbers_stay_visible() -> None:
     cache, q_BNH = filled(0, 1, 1, 8, 4, 4), numbers(1, 1, 1, 8)
     cache.k[0, 0, 2, 1] = math.nan
     assert fused.looked(q_BNH, cache, None, 1.0, None).isnan().all()
+
+
+ALONE = """
+import math, torch
+from onebase.model.cache import LayerCache
+from onebase.model.kernels import loops_for
+fused = loops_for(torch.bfloat16, torch.device("cpu"))
+cache = LayerCache(1, 1, 4, 8, torch.device("cpu"), torch.bfloat16)
+cache.k.zero_(), cache.v.zero_()
+cache.used = 4
+fused.looked(torch.zeros(1, 1, 8).bfloat16(), cache, None, 1.0, None)
+print(torch.get_num_threads())
+"""
+
+
+def test_torch_keeps_its_number_of_threads() -> None:
+    """The start of numba's pool sets OpenMP's number: a process held to one thread would spin with two from then on."""
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    said = subprocess.run([sys.executable, "-c", ALONE], env=env, capture_output=True, text=True, check=True)
+    assert said.stdout.split() == ["1"]

@@ -23,6 +23,7 @@ def has_onednn() -> bool:
 
 @functools.cache
 def _loops() -> Any:
+    threads = torch.get_num_threads()
     try:
         # Loops in threads want those of OpenMP, which torch has started: another library's would get in their way.
         import numba.np.ufunc.omppool  # noqa: F401
@@ -30,6 +31,8 @@ def _loops() -> Any:
         from onebase.model import fused
     except ImportError:
         return None
+    # numba starts its threads as loops come, and sets OpenMP's number to that of the cores: torch's is what it was asked to be.
+    torch.set_num_threads(threads)
     return fused
 
 
