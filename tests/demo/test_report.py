@@ -2,63 +2,20 @@
 
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from onebase.demo.report import marked, render, score, seconds, size, visible, write_report
+from onebase.demo.report import marked, render, score, write_report
 from onebase.demo.results import Beside, DemoResult, Row, Sample
 from onebase.errors import ArtifactError
 from onebase.evaluation.bootstrap import Score, mean_score, ratio_score
 from onebase.evaluation.gate import System, gate
+from tests.pages import Page
 
 HOSTILE = "</pre><script>alert('x')</script> & <img src=http://evil.example/a.png> \x1b[31m \u202e"
-VOID = {"meta", "br", "img", "hr", "input", "link"}
-
-
-class Page(HTMLParser):
-    """Checks that elements nest, and collects what would be loaded, ids, anchors and tag counts."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.loads: list[str] = []
-        self.ids: list[str] = []
-        self.anchors: list[str] = []
-        self.tags: list[str] = []
-        self.text = ""
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        if tag not in VOID:
-            self.open.append(tag)
-        for name, value in attrs:
-            if name in ("src", "href", "xlink:href", "srcset", "data", "action") and not (
-                value or ""
-            ).startswith("#"):
-                self.loads.append(value or "")
-            if name == "id":
-                self.ids.append(value or "")
-            if name == "href":
-                self.anchors.append((value or "")[1:])
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-        if tag not in VOID:
-            self.open.pop()
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open and self.open.pop() == tag, f"</{tag}> closes nothing"
-
-    def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] not in ("style", "script"):
-            self.text += data
 
 
 def row(task: str, setting: str, metric: str, means: tuple[float, ...], n: int = 400) -> Row:
@@ -319,15 +276,6 @@ def test_formats() -> None:
     assert score(Score("rouge_l", 14.23, 13.1, 15.25, 9)) == "14.2 (13.1–15.2)"
     assert score(Score("bits_per_byte", 2.7821, 2.7821, 2.7821, 1)) == "2.782 (no interval)"
     assert score(Score("accuracy", float("nan"), 0, 0, 1)) == score(None) == "unknown"
-    assert [seconds(x) for x in (0.001, 0.43, 12.4, 400, None)] == [
-        "<0.01 s",
-        "0.43 s",
-        "12 s",
-        "6 min 40 s",
-        "unknown",
-    ]
-    assert [size(x) for x in (0, 1500, 2_500_000, None)] == ["0 B", "1.5 kB", "2.50 MB", "unknown"]
-    assert visible("a\tb\n\x00é😀") == "a\tb\n\\x00é😀"
 
 
 def test_the_ledger_marks_what_is_learnt() -> None:

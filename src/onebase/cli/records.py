@@ -1,5 +1,6 @@
 """Commands that read records."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -7,10 +8,16 @@ import typer
 from onebase.cli.app import Ref, app, example, print_json, say
 
 
-@app.command(epilog=example("onebase show runs/demo/pretrain", "onebase show runs/demo/pretrain --json"))
+@app.command(
+    epilog=example("onebase show runs/demo/pretrain --json", "onebase show runs/adds --html runs/adds.html")
+)
 def show(
     ref: Ref,
     json: Annotated[bool, typer.Option("--json", help="Print the record as JSON.")] = False,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write it as one page, with the curves of its training, instead."),
+    ] = None,
 ) -> None:
     """What an artifact is made of: its record, every number with its origin."""
     from onebase.api.exchange import refuse_foreign
@@ -19,8 +26,14 @@ def show(
 
     path = find_base(ref)
     refuse_foreign(path)
+    if html is not None:
+        from onebase.govern.page import write_page
+
+        write_page(path, html)
     if json:
         print_json(describe(path))
+    elif html is not None:
+        say(f"page: {html}")
     else:
         say("\n".join(lines(path)))
 

@@ -11,18 +11,18 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from onebase.artifact.files import write_atomic
-from onebase.demo.charts import Dot, Panel, curve_chart, finite, interval_chart, smooth
 from onebase.demo.results import DemoResult, Row
 from onebase.evaluation.bootstrap import Score
 from onebase.evaluation.gate import System, Verdict
 from onebase.evaluation.metrics import LOWER_IS_BETTER
+from onebase.govern.charts import Dot, Panel, finite, interval_chart
+from onebase.govern.pages import environment, learning, visible
+from onebase.govern.show import UNKNOWN
 
 TEMPLATE = "report.html.jinja"
-UNKNOWN = "unknown"
 _ASKS = {
     "question": "Is this message a question?",
     "docstring": "Write the first sentence of a docstring",
@@ -46,19 +46,11 @@ def write_report(result: DemoResult, path: Path) -> None:
 
 def render(result: DemoResult) -> str:
     """The page as text."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        known=known, whole=whole, score=score, seconds=seconds, size=size, visible=visible, marked=marked
-    )
+    templates = environment(Path(__file__).parent)
+    templates.filters.update(score=score, marked=marked)
     facts = result.facts
     train = _dict(result.recipe.get("train"))
-    return environment.get_template(TEMPLATE).render(
+    return templates.get_template(TEMPLATE).render(
         r=result,
         facts=facts,
         machine=_dict(facts.get("machine")),
@@ -70,8 +62,7 @@ def render(result: DemoResult) -> str:
         tokens=millions(facts.get("tokens.read")),
         answers=[_answer(row) for row in result.rows],
         total=_total(result.sources),
-        curve=_curve(result.curve),
-        curve_svg=curve_chart(result.curve),
+        **learning(result.curve),
         heldout=[(source, _heldout(scores)) for source, scores in result.heldout.items()],
         heldout_names=[name for name, _ in _HELDOUT],
         heldout_svg=interval_chart(_heldout_panel(result), "Held-out bits per byte by source"),
@@ -84,18 +75,6 @@ def render(result: DemoResult) -> str:
         by_source=_shares(facts.get("tokens.by_source")),
         commands=_commands(result),
     )
-
-
-def known(value: Any) -> str:
-    """Text of a value; "unknown" for what is missing."""
-    if value is None or value == "" or value == [] or value == {}:
-        return UNKNOWN
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
-
-
-def whole(value: Any) -> str:
-    """A count with its thousands marked."""
-    return f"{value:,.0f}" if finite(value) else UNKNOWN
 
 
 def millions(value: Any) -> str:
@@ -113,31 +92,6 @@ def score(value: Score | None, metric: str = "") -> str:
     if value.n < 2:
         return f"{value.value:.{d}f} (no interval)"
     return f"{value.value:.{d}f} ({value.low:.{d}f}–{value.high:.{d}f})"
-
-
-def seconds(value: Any) -> str:
-    """ "0.43 s", "12 s", "6 min 40 s"."""
-    if not finite(value) or value < 0:
-        return UNKNOWN
-    if value >= 120:
-        return f"{round(value) // 60} min {round(value) % 60} s"
-    return "<0.01 s" if 0 < value < 0.005 else f"{value:.2f} s" if value < 10 else f"{value:.0f} s"
-
-
-def size(value: Any) -> str:
-    """Bytes in kB or MB."""
-    if not finite(value):
-        return UNKNOWN
-    if value < 1000:
-        return f"{value:.0f} B"
-    return f"{value / 1e3:,.1f} kB" if value < 1e6 else f"{value / 1e6:,.2f} MB"
-
-
-def visible(text: Any) -> str:
-    """`text` as it is, but with control and direction characters shown as escapes."""
-    return "".join(
-        c if c.isprintable() or c in "\n\t\u200d" else c.encode("unicode_escape").decode() for c in str(text)
-    )
 
 
 def marked(ledger: str) -> Markup:
@@ -190,19 +144,6 @@ def _line(verdict: Verdict) -> str:
 def _total(sources: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     keys = ("documents", "bytes", "holdout_documents", "holdout_bytes", "duplicates_removed")
     return {k: sum(s[k] for s in sources.values() if finite(s.get(k))) for k in keys}
-
-
-def _curve(lines: list[dict[str, Any]]) -> dict[str, Any]:
-    """Plain facts of the log."""
-    good = [x for x in lines if finite(x.get("loss")) and not x.get("skipped")]
-    speeds = sorted(x["tokens_per_second"] for x in good if finite(x.get("tokens_per_second")))
-    return {
-        "steps": len(lines),
-        "left_out": len(lines) - len(good),
-        "first": f"{good[0]['loss']:.3f}" if good else UNKNOWN,
-        "last": f"{smooth([x['loss'] for x in good])[-1]:.3f}" if good else UNKNOWN,
-        "speed": whole(speeds[len(speeds) // 2]) if speeds else UNKNOWN,
-    }
 
 
 def _heldout(scores: Mapping[str, Score]) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from onebase.artifact.record import RECORD, Record
 from onebase.govern.store import read_entry
 
 UNKNOWN = "unknown"
+Row = tuple[str, str, str]
+"""(field, value, origin)"""
 # What a reader asks first. A field counts as known when an event is named so, or begins so ("flops.counted").
 EXPECTED = {
     "base": ("config", "data", "tokens", "flops", "energy", "seconds", "machine", "versions", "scores"),
@@ -85,26 +87,36 @@ def clean(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
-def _rows(data: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+def _rows(data: dict[str, Any]) -> Iterator[Row]:
+    yield from about(data)
+    yield from fact_rows(data["facts"])
+
+
+def about(data: dict[str, Any]) -> Iterator[Row]:
+    """What `describe` says beside the facts, as text."""
     for name, origin in (
         ("kind", "manifest"),
         ("fingerprint", "manifest"),
         ("created", "record"),
         ("bytes", "manifest"),
     ):
-        yield name, _value(data[name]), origin
+        yield name, as_text(data[name]), origin
     for name, value in data["hashes"].items():
         if name != "fingerprint":
-            yield clean(f"hash of {name}"), _value(value), "record"
+            yield clean(f"hash of {name}"), as_text(value), "record"
     for parent in data["parents"]:
         text = f"{parent['kind']} {parent['name'] or '(no name)'} {parent['fingerprint'] or UNKNOWN}"
         yield "parent", clean(text), "record"
     if not data["parents"]:
         yield "parent", "none recorded", "record"
-    for fact in data["facts"]:
+
+
+def fact_rows(facts: Iterable[dict[str, Any]]) -> Iterator[Row]:
+    """Facts of `describe`, a row for each value inside of them."""
+    for fact in facts:
         again = f" (latest of {fact['times']})" if fact["times"] > 1 else ""
         for field, value in _leaves(fact["field"], fact["value"]):
-            yield clean(field), _value(value), clean(fact["origin"]) + again
+            yield clean(field), as_text(value), clean(fact["origin"]) + again
 
 
 def _leaves(field: str, value: Any) -> Iterator[tuple[str, Any]]:
@@ -118,7 +130,8 @@ def _leaves(field: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield field, value
 
 
-def _value(value: Any) -> str:
+def as_text(value: Any) -> str:
+    """A value as `show` prints it."""
     if value is None:
         return UNKNOWN
     if isinstance(value, bool):
@@ -129,5 +142,5 @@ def _value(value: Any) -> str:
         return f"{value:.6g}"
     if isinstance(value, (list, dict)):
         items = value if isinstance(value, list) else list(value)
-        return ", ".join(_value(part) for part in items) if items else "none"
+        return ", ".join(as_text(part) for part in items) if items else "none"
     return clean(str(value))

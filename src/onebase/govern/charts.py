@@ -1,4 +1,4 @@
-"""The report's charts as plain SVG: no plotting library, sharp at any size, colours from the page's style sheet.
+"""The charts of our pages as plain SVG: no plotting library, sharp at any size, colours from the page's style sheet.
 
 Every chart is one <svg> with a title and a description for screen readers; all text in it is escaped.
 """
@@ -15,8 +15,10 @@ from markupsafe import Markup, escape
 from onebase.evaluation.bootstrap import Score
 
 WIDTH = 900  # user units; the page scales the chart, and scrolls it on narrow screens
+HALF = 440  # of a chart that stands beside another
 POINTS = 700  # of a line at most: a long run draws every k-th step
 _LEFT, _RIGHT = 62, 14
+_LEAST = 1e-100  # a span that can be divided by
 _LANE, _HEAD, _GAP = 17, 22, 8  # of the interval chart: a system's lane, a row's label, the space below a row
 
 
@@ -40,13 +42,13 @@ class Panel:
 
 
 def finite(value: Any) -> bool:
-    """Whether a value from a log is a usable number."""
-    return isinstance(value, (int, float)) and math.isfinite(value)
+    """Whether a value from a log or record is a number that can be drawn."""
+    return isinstance(value, (int, float)) and abs(value) <= 1e100  # not nan, not inf, no endless integer
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
     """About `count` round numbers that lie in [low, high]."""
-    if not high > low:
+    if not high - low > _LEAST:
         return [low]
     raw = (high - low) / count
     power = 10.0 ** math.floor(math.log10(raw))
@@ -96,8 +98,9 @@ def curve_chart(lines: Sequence[dict[str, Any]]) -> Markup | None:
     if start is not None:
         left = x_at(tokens[start - 1])
         parts.append(_rect("shade", left, top, WIDTH - _RIGHT - left, bottom - top))
-        parts.append(_text("note", left + 6, top + 14, "warm-down: the learning rate falls"))
     parts += _y_axis(y_at, ticks(low - pad, high + pad), _LEFT, WIDTH - _RIGHT)
+    if start is not None:
+        parts.append(_text("note", left + 6, top + 14, "warm-down: the learning rate falls"))
     parts.append(_text("axis-title", _LEFT, top - 4, "loss, nats per token (lower is better)"))
     parts.append(_line("raw", tokens, loss, x_at, y_at))
     parts.append(_line("smooth", tokens, mean, x_at, y_at))
@@ -118,6 +121,32 @@ def curve_chart(lines: Sequence[dict[str, Any]]) -> Markup | None:
         else f"The loss goes from {loss[0]:.2f} to {mean[-1]:.2f} nats per token"
     )
     return _svg(floor + 46, "Training loss and speed", says + ".", parts)
+
+
+def series_chart(
+    points: Iterable[tuple[float, float]], title: str, of: str, ends: Sequence[float] = ()
+) -> Markup | None:
+    """One number against another, as it is and smoothed; half as wide as the page.
+
+    of: what counts whole numbers along x. ends: values that the axis of y reaches in any case. None with fewer than two points.
+    """
+    used = [(float(x), float(y)) for x, y in points if finite(x) and finite(y)]
+    if len(used) < 2:
+        return None
+    xs, ys = [x for x, _ in used], [y for _, y in used]
+    low, high = min(*ys, *ends), max(*ys, *ends)
+    pad = max((high - low) * 0.06, abs(high) * 1e-3, 1e-12)
+    low, high = (v if v in ends else v + by for v, by in ((low, -pad), (high, pad)))
+    top, bottom = 30, 176
+    x_at, y_at = _scale(min(xs), max(xs), _LEFT, HALF - _RIGHT), _scale(low, high, bottom, top)
+    parts = [_text("panel", 0, 14, title), *_y_axis(y_at, ticks(low, high, 4), _LEFT, HALF - _RIGHT)]
+    for t in ticks(min(xs), max(xs), 6):
+        if t == round(t):
+            parts.append(_text("tick", x_at(t), bottom + 18, _number(t), "middle"))
+    parts.append(_text("axis-title", HALF - _RIGHT, bottom + 36, of, "end"))
+    parts += [_line("raw", xs, ys, x_at, y_at), _line("smooth", xs, smooth(ys), x_at, y_at)]
+    says = f"From {_number(ys[0])} to {_number(ys[-1])}, between {_number(min(ys))} and {_number(max(ys))}."
+    return _svg(bottom + 42, title, says, parts, HALF)
 
 
 def interval_chart(panels: Iterable[Panel], title: str) -> Markup | None:
@@ -177,7 +206,7 @@ class _scale:
 
     def __init__(self, low: float, high: float, start: float, end: float) -> None:
         self.low, self.start = low, start
-        self.by = (end - start) / ((high - low) or 1.0)
+        self.by = (end - start) / (high - low if abs(high - low) > _LEAST else 1.0)
 
     def __call__(self, value: float) -> float:
         return self.start + (value - self.low) * self.by
@@ -224,7 +253,7 @@ def _text(kind: str, x: float, y: float, text: str, anchor: str = "start") -> Ma
     )
 
 
-def _svg(height: float, title: str, says: str, parts: Sequence[Markup]) -> Markup:
+def _svg(height: float, title: str, says: str, parts: Sequence[Markup], width: int = WIDTH) -> Markup:
     return Markup('<svg role="img" viewBox="0 0 {} {:.0f}" aria-label="{}"><desc>{}</desc>{}</svg>').format(
-        WIDTH, height, title, says, Markup("").join(escape(p) for p in parts)
+        width, height, title, says, Markup("").join(escape(p) for p in parts)
     )

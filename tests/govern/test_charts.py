@@ -1,23 +1,25 @@
-"""The report's charts: well-formed SVG, true to the numbers, and calm about odd ones."""
+"""The charts of pages: well-formed SVG, true to the numbers, and calm about odd ones."""
 
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from onebase.demo.charts import (
+from onebase.evaluation.bootstrap import Score
+from onebase.govern.charts import (
+    HALF,
     POINTS,
     WIDTH,
     Dot,
     Panel,
     curve_chart,
     interval_chart,
+    series_chart,
     smooth,
     ticks,
     warmdown_start,
 )
-from onebase.evaluation.bootstrap import Score
 
 NUMBERS = st.floats(-1e6, 1e6)
 
@@ -73,6 +75,42 @@ def test_a_long_curve_is_thinned_and_a_short_one_left_out() -> None:
     assert points is not None and len(points.attrib["points"].split()) <= POINTS + 1
     assert curve_chart(log([5.0])) is None
     assert curve_chart([{"loss": float("nan"), "tokens": 1}, {"tokens": 2}]) is None
+
+
+ODD = st.one_of(NUMBERS, st.floats(), st.integers(), st.just(10**400))
+
+
+@given(st.lists(st.tuples(ODD, ODD), max_size=40), st.sampled_from([(), (0.0,), (0.0, 100.0)]))
+@example([(0.0, 1.0), (5e-324, 2.0)], ())
+@example([(0.0, 1e100), (1.0, -1e100)], (0.0,))
+def test_any_series_is_drawn_inside_the_frame(
+    points: list[tuple[float, float]], ends: tuple[float, ...]
+) -> None:
+    svg = series_chart(points, "<a> & b", "rollout", ends)
+    usable = [p for p in points if all(abs(v) <= 1e100 for v in p)]
+    assert (svg is None) == (len(usable) < 2)
+    if svg is None:
+        return
+    root = ElementTree.fromstring(svg)
+    height = float(root.attrib["viewBox"].split()[3])
+    assert root.attrib["aria-label"] == "<a> & b" and root.attrib["viewBox"].split()[2] == str(HALF)
+    assert [line.attrib["class"] for line in root.findall("polyline")] == ["raw", "smooth"]
+    for line in root.findall("polyline"):
+        assert len(line.attrib["points"].split()) == len(usable)
+        for point in line.attrib["points"].split():
+            x, y = map(float, point.split(","))
+            assert 0 <= x <= HALF and 0 <= y <= height
+
+
+def test_a_series_stands_where_its_axis_says() -> None:
+    """With ends of 0 and 100 the frame is 0 to 100: its lower edge is at y = 176, its upper at 30."""
+    svg = series_chart([(0, 0), (5, 50), (10, 100)], "t", "rollout", (0, 100))
+    assert svg is not None and 'points="62.0,176.0 244.0,103.0 426.0,30.0"' in svg
+    assert [t.text for t in ElementTree.fromstring(svg).iter("text") if t.attrib["class"] == "tick"][:3] == [
+        "0",
+        "50",
+        "100",
+    ]
 
 
 def test_dots_stand_in_the_order_of_their_scores() -> None:
