@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from onebase.codec.text.modules import TextCodecConfig, TextEnds
-from onebase.codec.text.rows import TokenRows
+from onebase.codec.text.rows import FewRows, TokenRows
 from onebase.model.proj import Active
 from onebase.objective.cross_entropy import linear_cross_entropy, token_nll
 
@@ -94,3 +94,39 @@ def test_untied_ends_say_the_same() -> None:
     assert torch.equal(one.logits(H), two.logits(H))
     assert not two.cfg.tied
     assert two.head.weight is not two.stem.weight
+
+
+def test_few_rows_learn_as_the_whole_matrix_does() -> None:
+    """Steps of AdamW on the rows that are read end where steps on all rows end, and the others have not moved."""
+    ids_BT = torch.tensor([[3, 7, 0], [9, 3, 0]])
+    wanted = torch.randn(2, 3, 8, generator=torch.Generator().manual_seed(1))
+    ends = []
+    for few in (False, True):
+        torch.manual_seed(0)
+        stem = TextEnds(TextCodecConfig(vocab_size=12, context=8), 8).stem
+        assert stem.weight is not None
+        torch.nn.init.normal_(stem.weight)
+        start = stem.weight.detach().clone()
+        if few:
+            stem.few = FewRows(stem.weight, [3, 7, 9])
+        optim = torch.optim.AdamW(
+            [stem.weight if stem.few is None else stem.few.rows_KD], lr=0.1, weight_decay=0.0
+        )
+        for _ in range(3):
+            optim.zero_grad()
+            ((stem.tokens(ids_BT) - wanted)[:, :2] ** 2).sum().backward()
+            optim.step()
+        if stem.few is not None:
+            stem.few.put_back(stem.weight)
+        moved = (stem.weight != start).any(1).nonzero().flatten().tolist()
+        assert moved == [3, 7, 9]
+        ends.append(stem.weight.detach())
+    torch.testing.assert_close(ends[1], ends[0], rtol=1e-6, atol=1e-7)
+
+
+def test_a_token_that_was_not_named_is_no_other_one() -> None:
+    stem = TextEnds(TextCodecConfig(vocab_size=12, context=8), 8).stem
+    assert stem.weight is not None
+    few = FewRows(stem.weight, [3])
+    with pytest.raises(IndexError):
+        few(torch.tensor([[5]]))

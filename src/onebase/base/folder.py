@@ -92,11 +92,11 @@ class LoadedBase:
 
 
 def base_tensors(model: BaseModel) -> dict[str, torch.Tensor]:
-    """The base's own parameters: no adapter's deltas, no heads, nothing that leads."""
+    """The base's own parameters: no adapter's deltas, no heads, nothing that leads, no rows that learn in the place of a matrix."""
     return {
         name: p.detach()
         for name, p in model.named_parameters()
-        if ".deltas." not in name and not name.startswith(("heads.", "leads."))
+        if ".deltas." not in name and ".few." not in name and not name.startswith(("heads.", "leads."))
     }
 
 

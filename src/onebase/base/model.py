@@ -274,7 +274,7 @@ class BaseModel(nn.Module):
         for name, p in self.named_parameters():
             if not p.requires_grad:
                 continue
-            if name.endswith((".stem.weight", ".stem_KD")) or name.startswith("leads."):
+            if name.endswith((".stem.weight", ".stem.few.rows_KD", ".stem_KD")) or name.startswith("leads."):
                 found["embed"].append((name, p))
             elif name.endswith((".head.weight", ".head_KD")):
                 found["head"].append((name, p))

@@ -21,6 +21,7 @@ from onebase.codec.text.sample import Tokens
 from onebase.errors import ConfigError
 from onebase.model.proj import Active
 from onebase.objective.base import Batch, Losses, Row, TrunkInput, count_sources
+from onebase.objective.padding import states
 from onebase.objective.pooled import text_batch
 
 
@@ -83,7 +84,7 @@ def chunk_vectors(
     """The vectors of the texts of all chunks, [U, D], with the memory of one chunk."""
 
     def vectors(chunk: TrunkInput) -> Tensor:
-        h_BTD = base.hidden(chunk.ids_BT, chunk.cols, active=active).hidden
+        h_BTD = states(base, chunk, active)
         return pooled(h_BTD, chunk.cols.doc >= 0, embedding)
 
     if len(chunks) == 1:  # there is nothing to save by reading it twice

@@ -20,6 +20,7 @@ from onebase.model.proj import Active
 from onebase.objective.base import IGNORE, Batch, Losses, Row, TrunkInput
 from onebase.objective.cross_entropy import CHUNK, linear_cross_entropy, linear_loss
 from onebase.objective.next_token import packed_batch
+from onebase.objective.padding import states
 from onebase.objective.pooled import How, one_text_batch, pool
 
 Direction = Literal["forward", "reverse"]
@@ -204,7 +205,7 @@ class SoftLabel:
 
     def losses(self, base: BaseModel, batch: Batch) -> Losses:
         read, T = batch.inputs["text"], self.how.temperature
-        h_BTD = base.hidden(read.ids_BT, read.cols, active=self.active).hidden
+        h_BTD = states(base, read, self.active)
         z_BC = base.heads[self.head](pool(h_BTD, read.cols.doc, self.pooling))
         label_B = batch.targets["label"]
         # A row without a label of its own learns from the teacher alone.

@@ -15,6 +15,7 @@ from onebase.codec.text.sample import Tokens
 from onebase.model.mask import Cols
 from onebase.model.proj import Active
 from onebase.objective.base import Batch, Row, TrunkInput, count_sources
+from onebase.objective.padding import states
 
 Pooling = Literal["last", "mean", "both", "all"]
 
@@ -82,6 +83,6 @@ def one_text_batch(rows: Sequence[Row], name: str, targets: Tensor, count: int) 
 def outputs(base: BaseModel, batch: Batch, head: str, pooling: How, active: Active | None) -> Tensor:
     """What the head says of each text, [B, C]."""
     read = batch.inputs["text"]
-    h_BTD = base.hidden(read.ids_BT, read.cols, active=active).hidden
+    h_BTD = states(base, read, active)
     z_BC: Tensor = base.heads[head](pool(h_BTD, read.cols.doc, pooling))
     return z_BC

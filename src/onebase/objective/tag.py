@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from onebase.base.model import BaseModel
 from onebase.model.proj import Active
 from onebase.objective.base import IGNORE, Batch, Losses, Row, count_sources
+from onebase.objective.padding import states
 from onebase.objective.pooled import text_batch
 
 
@@ -40,7 +41,7 @@ class Tag:
 
     def losses(self, base: BaseModel, batch: Batch) -> Losses:
         read = batch.inputs["text"]
-        h_BTD = base.hidden(read.ids_BT, read.cols, active=self.active).hidden
+        h_BTD = states(base, read, self.active)
         z_BTC = base.heads[self.head](h_BTD)
         wanted_N = batch.targets["tag"].flatten()
         loss = F.cross_entropy(z_BTC.flatten(0, 1), wanted_N, ignore_index=IGNORE, reduction="sum")

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from onebase.codec.text.rows import HeadMatrix, TokenRows
+from onebase.codec.text.rows import FewRows, HeadMatrix, TokenRows
 from onebase.config import config
 from onebase.errors import ConfigError, UserError
 from onebase.model.config import Activation, NormConfig, StorageConfig
@@ -86,6 +86,7 @@ class TextStem(nn.Module):
         self.cfg = cfg
         self.weight: nn.Parameter | None = nn.Parameter(torch.empty(cfg.vocab_size, width))
         self.store: Stored | None = None
+        self.few: FewRows | None = None
         self.positions = nn.Parameter(torch.empty(cfg.positions, width)) if cfg.positions else None
         self.types = nn.Parameter(torch.empty(cfg.types, width)) if cfg.types else None
 
@@ -101,7 +102,7 @@ class TextStem(nn.Module):
             assert self.store is not None
             x_BTD = self.store.rows(ids_BT, torch.float32)
         else:
-            x_BTD = F.embedding(ids_BT, self.weight)
+            x_BTD = F.embedding(ids_BT, self.weight) if self.few is None else self.few(ids_BT)
             # What is added must not be rounded to the format that the matrix is stored in.
             x_BTD = x_BTD.to(torch.promote_types(x_BTD.dtype, torch.float32))
         return x_BTD if self.cfg.scale is None else x_BTD * self.cfg.scale

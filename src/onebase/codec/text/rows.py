@@ -1,4 +1,5 @@
-"""What an adapter may change of a codec's ends: the rows of a few tokens. K tokens, V vocabulary, D width, T tokens read."""
+"""Rows of a few tokens: what an adapter may change of a codec's ends, and what learns of a stem's matrix while the rest is not read.
+K tokens, V vocabulary, D width, T tokens read."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,6 +42,33 @@ class TokenRows(nn.Module):
     def head_added(self, weight_VD: Tensor) -> Tensor:
         """A head's matrix with the deltas in it, a new tensor; no gradient reaches them through it (see `HeadMatrix`)."""
         return weight_VD.index_add(0, self.ids_K, self.head_KD.detach().to(weight_VD.dtype))
+
+
+class FewRows(nn.Module):
+    """The rows of the tokens `ids` of a stem's matrix, in its place while no other is read. The others would have no gradient, and AdamW
+    without decay leaves such rows as they are: it is the same learning, without zeros of the size of the matrix in every step."""
+
+    ids_K: Tensor
+    place_V: Tensor
+
+    def __init__(self, weight_VD: Tensor, ids: Sequence[int]) -> None:
+        super().__init__()
+        ids_K = torch.tensor(sorted({0, *ids}), dtype=torch.long, device=weight_VD.device)
+        # Padding is token 0. Any other token stands behind the last row: reading it is an error, and not another token's vector.
+        place_V = torch.full((len(weight_VD),), len(ids_K), device=weight_VD.device)
+        place_V[ids_K] = torch.arange(len(ids_K), device=weight_VD.device)
+        self.register_buffer("ids_K", ids_K, persistent=False)
+        self.register_buffer("place_V", place_V, persistent=False)
+        self.rows_KD = nn.Parameter(weight_VD.detach()[ids_K].clone())
+
+    def forward(self, ids_BT: Tensor) -> Tensor:
+        """Vectors of ids [B, T]: [B, T, D]."""
+        return F.embedding(self.place_V[ids_BT], self.rows_KD)
+
+    @torch.no_grad()
+    def put_back(self, weight_VD: Tensor) -> None:
+        """Write the rows into the matrix that they were taken from."""
+        weight_VD[self.ids_K] = self.rows_KD.to(weight_VD.dtype)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,64 @@
+"""The trunk over texts of unequal length, most of their padding left out. B texts, T the longest, R rows, D width."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from onebase.base.model import BaseModel
+from onebase.model.mask import Cols
+from onebase.model.proj import Active
+from onebase.objective.base import TrunkInput
+
+FULL = 0.85
+"""Rows that hold this share of texts are read as they are."""
+
+
+def states(base: BaseModel, read: TrunkInput, active: Active | None) -> Tensor:
+    """Hidden states [B, T, D] of rows of one text each, padded on the right; at padding there may be any number.
+
+    While the trunk reads them, several short texts share a row, as documents of a pack do: its mask lets none see another, and positions
+    are those in the text. It is the same to rounding, and half the work where texts are half as long as the longest.
+    """
+    lengths = (read.cols.doc >= 0).sum(1).tolist()
+    B, T = read.ids_BT.shape
+    rows = shared_rows(lengths, T)
+    if len(rows) > FULL * B or not _may_share(base, read, active):
+        return base.hidden(read.ids_BT, read.cols, read.mask, active=active).hidden
+    device = read.ids_BT.device
+    from_RT = torch.zeros(len(rows), T, dtype=torch.long)
+    doc_RT = torch.full((len(rows), T), -1)
+    back_BT = torch.zeros(B, T, dtype=torch.long)
+    for r, texts in enumerate(rows):
+        start = 0
+        for n, b in enumerate(texts):
+            end = start + lengths[b]
+            from_RT[r, start:end] = torch.arange(b * T, b * T + lengths[b])
+            doc_RT[r, start:end] = n
+            back_BT[b, : lengths[b]] = torch.arange(r * T + start, r * T + end)
+            start = end
+    from_RT, doc_RT, back_BT = from_RT.to(device), doc_RT.to(device), back_BT.to(device)
+    cols = Cols(read.cols.pos.flatten()[from_RT], doc_RT)
+    h_RTD = base.hidden(read.ids_BT.flatten()[from_RT], cols, active=active).hidden
+    return h_RTD.flatten(0, 1).index_select(0, back_BT.flatten()).view(B, T, -1)
+
+
+def shared_rows(lengths: Sequence[int], room: int) -> list[list[int]]:
+    """Texts by number in as few rows of `room` tokens as the longest-first rule finds: each goes into the first row that has room for it."""
+    rows: list[list[int]] = []
+    left: list[int] = []
+    for b in sorted(range(len(lengths)), key=lambda b: -lengths[b]):
+        r = next((r for r, free in enumerate(left) if free >= lengths[b]), len(rows))
+        if r == len(rows):
+            rows.append([])
+            left.append(room)
+        rows[r].append(b)
+        left[r] -= lengths[b]
+    return rows
+
+
+def _may_share(base: BaseModel, read: TrunkInput, active: Active | None) -> bool:
+    """Whether nothing is said of a row as a whole: what leads it, an adapter of its own, blocks, a mask of its own."""
+    whole = active is None or all(rows is None for _, rows in active.groups)
+    plain = read.mask is None and read.cols.block is None
+    return whole and plain and not any(base.leading(active, len(read.ids_BT)))
