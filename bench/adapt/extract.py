@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from common import need, report
 
 LORA: dict[str, Any] = {"method": "lora", "rank": 16, "alpha": 32.0, "rows": 4, "lr": 1e-3, "max_length": 384}
-HELD_OUT, LEAST, MOST, LETTERS, TOKENS, SHOTS = 0.2, 2, 4, 400, 192, 2
+HELD_OUT, LEAST, MOST, LETTERS, TOKENS, SHOTS = 0.2, 2, 4, 400, 400, 2
 ASK = (
     "List the parameters of this Python function as JSON: the function's name, and for each parameter its name and its default "
     'as text, or null. Leave out self and cls. Answer with JSON only, like {"function": "f", "parameters": [{"name": "x", '
