@@ -324,9 +324,13 @@ def type_name(annotation: Any) -> str:
         return f"map of name to {type_name(args[1])}"
     if dataclasses.is_dataclass(annotation):
         return "map with keys " + ", ".join(f.name for f in dataclasses.fields(annotation))
-    return {"bool": "true or false", "float": "number", "int": "whole number", "str": "text"}.get(
-        getattr(annotation, "__name__", ""), str(annotation)
-    )
+    return {
+        "bool": "true or false",
+        "float": "number",
+        "int": "whole number",
+        "str": "text",
+        "Any": "anything",
+    }.get(getattr(annotation, "__name__", ""), str(annotation))
 
 
 def _kind(value: Any) -> str:

@@ -64,6 +64,22 @@ def test_the_domain_becomes_likelier_and_the_record_says_what_it_cost(
     assert on.generate("The moon", max_tokens=4) != ""
 
 
+def test_rows_from_python_replay_as_their_file_does_and_the_record_has_their_hash(general: str) -> None:
+    options: dict[str, Any] = {"task": "continue", "method": "lora", "epochs": 1, "rows": 4, "test": TEST}
+    base = Base(tiny_base())
+    file = base.adapt(TRAIN, **options, replay={"data": general, "test": general})
+    rows = base.adapt(TRAIN, **options, replay={"data": GENERAL, "test": tuple(GENERAL)})
+    assert rows.fingerprint == file.fingerprint
+    for name in ("replay.data.fingerprint", "replay.data.rows", "scores.forgetting", "scores.general_text"):
+        assert rows.record.get(name) == file.record.get(name), name
+    kept = {"rows": len(GENERAL), "fingerprint": file.record.get("replay.data.fingerprint")}
+    said = rows.record.get("config.options")["replay"]
+    assert said == {"data": kept, "share": 0.1, "test": kept}
+    assert file.record.get("config.options")["replay"]["data"] == general
+    plan = base.plan_adapt(TRAIN, **options, replay={"data": GENERAL})
+    assert plan.facts["steps"] == rows.record.get("train.steps")
+
+
 def test_replay_keeps_what_was_known(general: str) -> None:
     """A base that knows its general text forgets less of it where it is replayed."""
     loaded = tiny_base()
@@ -158,6 +174,10 @@ def test_a_plan_and_a_merge(general: str) -> None:
         (TRAIN, {"replay": {"share": 1.0}}, UserError, "replay.share"),
         (TRAIN, {"replay": {"dta": "x"}}, UserError, "data"),
         (TRAIN, {"replay": {"data": "none.jsonl"}}, DataError, "no such file"),
+        (TRAIN, {"replay": {"data": 3}}, UserError, "replay.data"),
+        (TRAIN, {"replay": {"data": [{"text": "a"}, {"body": "b"}]}}, DataError, "replay.data row 2"),
+        (TRAIN, {"replay": {"data": []}}, DataError, "no rows"),
+        (TRAIN, {"replay": {"test": [{"text": 3}]}, "test": TEST}, DataError, "replay.test row 1"),
         (TRAIN, {"test": [TRAIN[3]]}, DataError, "test-in-train"),
     ],
 )

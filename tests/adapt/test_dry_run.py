@@ -8,10 +8,11 @@ import pytest
 import torch
 
 import onebase
+from onebase.api.adapting import TASKS
 from onebase.api.base import Base
 from onebase.base.folder import base_tensors
 from onebase.data import BadRows
-from onebase.errors import UserError
+from onebase.errors import DataError, UserError
 from tests.pretrained import onebase as command
 from tests.pretrained import tiny_run
 
@@ -96,6 +97,85 @@ def test_other_methods_and_tasks_are_planned_by_the_same_code(task: str, method:
     facts = base.plan_adapt(DATA[task], task=task, method=method, virtual=4).facts
     assert same(before, state(base))
     assert facts["steps"] > 0 and facts["seconds"]["steps"] > 0
+
+
+TEXTS = [r["text"] for r in LABELLED[:8]]
+MANY = [{"text": t, "labels": ["ab"[i % 2], "c"][: 1 + i % 3]} for i, t in enumerate(TEXTS)]
+ANSWERS = [{**r, "chosen": r["completion"], "rejected": " no"} for r in WRITTEN[:8]]
+EVERY: list[tuple[str, list[dict[str, Any]]]] = [
+    ("classify", LABELLED[:8]),
+    ("classify", MANY),
+    ("regress", [{"text": t, "value": i} for i, t in enumerate(TEXTS)]),
+    ("tag", [{"text": t, "spans": [{"start": 0, "end": 3, "label": "a"}]} for t in TEXTS]),
+    ("complete", WRITTEN[:8]),
+    ("chat", CHATS[:8]),
+    ("embed", [{**r, "negative": "none"} for r in PAIRS[:8]]),
+    ("prefer", ANSWERS),
+    ("reward", ANSWERS),
+    ("reinforce", [{"prompt": r["prompt"]} for r in WRITTEN[:8]]),
+    ("continue", [{"text": t} for t in TEXTS]),
+    ("distil", [{"text": t} for t in TEXTS]),
+    ("distil", WRITTEN[:8]),
+]
+PLANNED = [
+    (task, method, i)
+    for i, (task, rows) in enumerate(EVERY)
+    for method in TASKS[task].makers
+    if not (method == "prompt" and rows is MANY)
+]
+
+
+def test_every_task_has_rows_here() -> None:
+    assert {task for task, _ in EVERY} == set(TASKS)
+
+
+@pytest.mark.parametrize(("task", "method", "which"), PLANNED)
+def test_every_task_is_planned_by_every_method(task: str, method: str, which: int, base: Base) -> None:
+    rows = EVERY[which][1]
+    options: dict[str, Any] = {
+        "soft": {"virtual": 4},
+        "prefix": {"virtual": 4},
+        "prompt": {"shots": {"n": 2}},
+    }.get(method, {})
+    if method == "prompt" and task == "classify":
+        options["answers"] = {"a": " yes", "b": " no"}
+    if task == "distil":
+        options["distil"] = {"teacher": str(tiny_run() / "base")}
+    if task == "reinforce":
+        options["reinforce"] = {"reward": "format:[a-z ]*", "max_tokens": 2, "group": 2}
+    before = state(base)
+    plan = base.plan_adapt(rows, task=task, method=method, epochs=1, rows=4, **options)
+    facts = plan.facts
+    assert same(before, state(base))
+    assert facts["rows"] == len(rows) and facts["tokens"] > 0 and facts["memory_bytes"]["total"] > 0
+    if method in ("head", "prompt"):
+        assert "steps" not in facts and facts["seconds"]["reading"] > 0
+    else:
+        assert facts["steps"] > 0 and facts["tokens_supervised"] > 0 and facts["seconds"]["steps"] > 0
+    assert f"{task} by {method}: a plan" in plan.text and "token ledger" in plan.text
+    if rows is MANY:
+        assert facts["labels"] == {"c": 5, "a": 4, "b": 4}
+
+
+@pytest.mark.parametrize(
+    ("task", "rows", "says"),
+    [
+        ("classify", [{"text": t, "label": "a"} for t in TEXTS], "have the label 'a'"),
+        ("classify", [{"text": t, "labels": ["a"]} for t in TEXTS], "have the label 'a'"),
+        ("regress", [{"text": t, "value": 1} for t in TEXTS], "have the value 1"),
+        ("tag", [{"text": t, "spans": []} for t in TEXTS], "has a span"),
+        ("reward", [{**r, "rejected": r["chosen"]} for r in ANSWERS], "row"),
+    ],
+)
+def test_a_plan_of_a_head_refuses_what_the_head_refuses(
+    task: str, rows: list[dict[str, Any]], says: str, base: Base
+) -> None:
+    said = []
+    for go in (base.adapt, base.plan_adapt):
+        with pytest.raises(DataError, match=says) as e:
+            go(rows, task=task, method="head")
+        said.append(str(e.value))
+    assert said[0] == said[1]
 
 
 def test_a_head_and_a_prompt_are_planned_by_reading_a_part(base: Base) -> None:

@@ -57,7 +57,12 @@ def test_what_is_rewarded_becomes_likelier(
     assert torch.equal(base.logits([1, 5, 9]), before), "the plain base has changed"
     assert not base.loaded.model.heads and not any(p.requires_grad for p in base.loaded.model.parameters())
     on = base.with_adapter(adapter)
-    scores = onebase.evaluate(on, ROWS, reinforce={"reward": "format:[a-z ]*", "max_tokens": 1})
+    asked = {"reward": "format:[a-z ]*", "max_tokens": 1, "samples": 16}
+    scores = onebase.evaluate(on, ROWS, reinforce=asked)
+    sampled = scores["sampled_success"]  # as a rollout draws them, after the last step
+    assert abs(sampled.value - sum(success[-4:]) / 4) < 0.25 and sampled.n == 16
+    plain = onebase.evaluate(base, ROWS, task="reinforce", reinforce=asked)["sampled_success"]
+    assert plain.value + (0.2 if least > 0.5 else 0) < sampled.value and sampled.low <= sampled.value
     assert scores["success"].value >= least and scores["success"].n == 16
     assert scores["reward"].low <= scores["reward"].value <= scores["reward"].high
 
@@ -188,6 +193,9 @@ def test_a_reward_that_fails_stops_the_run_and_leaves_the_base(tmp_path: Path) -
     assert (base.fingerprint, base.loaded.reread()) == before and not base.loaded.model.heads
     with pytest.raises(DataError):
         onebase.evaluate(base, [], task="reinforce")
+    for wrong, says in (({"samples": -1}, "'samples' is -1"), ({"group": 4}, "unknown key 'group'")):
+        with pytest.raises(UserError, match=says):
+            onebase.evaluate(base, ROWS, task="reinforce", reinforce=wrong)
 
 
 def test_a_plan_writes_and_learns_nothing() -> None:

@@ -183,6 +183,29 @@ def test_what_has_no_room_is_dropped_whole_the_least_similar_first(base: Base) -
     assert recorded.record.get("shots.stored") == 6
 
 
+@pytest.mark.parametrize("select", ["similar", "first"])
+@pytest.mark.parametrize(("task", "context"), [("classify", 24), ("complete", 20), ("chat", 26)])
+def test_the_record_has_how_many_examples_find_no_room(task: str, context: int, select: str) -> None:
+    """Of every task: as many as asking the questions of the rows leaves out."""
+    data = {"classify": LABELLED, "complete": PAIRS, "chat": CHATS}[task]
+    options: dict[str, Any] = {"shots": {"n": 3, "select": select}}
+    if task == "classify":
+        options["compare"] = {"calibration": "none"}
+    if task == "chat":
+        options["prompt"] = [{"role": "system", "content": "{who}."}]
+    on = made(Base(tiny_base(context=context, endless=True)), data, task, **options)
+    if task == "classify":
+        asked = [read(on, row) for row in LABELLED]
+    elif task == "complete":
+        asked = [on.prompted(row["prompt"]) for row in PAIRS]
+    else:
+        asked = [on.prompted(row["messages"][:-1], variables={"who": "x"}) for row in CHATS]
+    assert on.attached is not None
+    assert on.attached.record.get("shots.dropped") == sum(p.dropped for p in asked) > 0
+    wide = made(Base(tiny_base(context=128, endless=True)), data, task, **options).attached
+    assert wide is not None and wide.record.get("shots.dropped") == 0
+
+
 def test_the_template_says_where_examples_go(base: Base) -> None:
     on = made(
         base,

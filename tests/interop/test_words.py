@@ -23,7 +23,7 @@ from onebase.errors import ArtifactError, ConfigError, DataError
 from onebase.generate.text import TextStream
 from onebase.interop.words import read_codec
 from tests.helpers import tiny_base
-from tests.interop.words import CHATS, KINDS, write_words
+from tests.interop.words import CHATS, KINDS, PHI3, write_words
 
 transformers = pytest.importorskip("transformers")
 TALK = [
@@ -183,6 +183,19 @@ def _with(folder: Path, name: str, **values: Any) -> None:
     file = folder / name
     tree = json.loads(file.read_text()) if file.exists() else {}
     file.write_text(json.dumps(tree | values))
+
+
+def test_a_turn_that_ends_a_conversation_otherwise_is_closed_by_its_own_token_too(tmp_path: Path) -> None:
+    """Phi 3 as published: its template puts <|endoftext|> behind the last turn, and where there is no generation_config.json nothing else
+    says that <|end|> closes one."""
+    write_words(tmp_path, "phi3")
+    source = PHI3.replace("{% endif %}", "{% else %}{{ eos_token }}{% endif %}")
+    assert source.count("eos_token") == 1
+    _with(tmp_path, "tokenizer_config.json", chat_template=source)
+    codec = read_codec(tmp_path, 1000)
+    end = codec.chat_ids(TALK[:2], add_generation_prompt=False)[-1]
+    assert codec.tokenizer.id_of("<|endoftext|>") == end
+    assert codec.tokenizer.roles.closing == ("<|endoftext|>", "<|end|>")
 
 
 def test_generation_ends_with_any_token_of_the_list(tmp_path: Path) -> None:

@@ -92,6 +92,13 @@ def save_adapter(path: Path, parts: AdapterParts, *, overwrite: bool = False) ->
 
 def load_adapter(path: Path) -> AdapterParts:
     """Read and check an adapter folder. Raises ArtifactError naming what is missing, damaged or of another kind."""
+    return AdapterParts(
+        load_config(path), load_tensors(path / WEIGHTS), Record.load(path / "record.json"), path
+    )
+
+
+def load_config(path: Path) -> AdapterConfig:
+    """What an adapter folder is for, without its tensors. Raises as `load_adapter` does."""
     manifest = read_manifest(path)
     if manifest["kind"] != "adapter":
         raise ArtifactError(
@@ -99,8 +106,7 @@ def load_adapter(path: Path) -> AdapterParts:
         )
     check_fast(path)
     tree = json.loads((path / "adapter.json").read_text(encoding="utf-8"))
-    cfg = from_dict(AdapterConfig, tree["config"], str(path / "adapter.json"))
-    return AdapterParts(cfg, load_tensors(path / WEIGHTS), Record.load(path / "record.json"), path)
+    return from_dict(AdapterConfig, tree["config"], str(path / "adapter.json"))
 
 
 def check_base(cfg: AdapterConfig, base: LoadedBase, name: str, *, reread: bool = False) -> None:

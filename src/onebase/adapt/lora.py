@@ -12,7 +12,7 @@ from onebase.codec.text.rows import TokenRows
 from onebase.config import config
 from onebase.errors import ConfigError, UserError
 from onebase.model.proj import Proj
-from onebase.model.sites import fits, value_at
+from onebase.model.sites import fits, value_at, worded
 from onebase.model.store import Int4, Int8
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "owns",
     "put",
     "remove",
+    "sites_of",
     "tensors",
 ]
 
@@ -72,6 +73,22 @@ def chosen_sites(model: BaseModel, cfg: LoraConfig) -> dict[str, Proj]:
         for pattern in table or ():
             _meant(pattern, kind, list(chosen), "means no site that LoRA is put on")
     return chosen
+
+
+def sites_of(model: BaseModel, patterns: Sequence[str], trunk: str) -> tuple[str, ...]:
+    """The patterns as they stand, or, where they mean sites of another trunk too, those that mean their sites in this one alone. Raises
+    ConfigError for one that means none in it."""
+    known = list(model.sites())
+    inside = [s for s in known if s.startswith(f"{trunk}.")]
+    for pattern in patterns:
+        _meant(pattern, "site", known, "is not in this base")
+        _meant(pattern, "site", inside, f"is not in its trunk {trunk!r}, and these rows go through no other")
+    if not patterns:
+        return () if inside == known else (f"{trunk}.*",)
+    chosen = [s for s in known if any(fits(s, p) for p in patterns)]
+    if set(chosen) <= set(inside):
+        return tuple(patterns)
+    return worded([s for s in chosen if s in inside], known)
 
 
 def _meant(pattern: str, kind: str, sites: list[str], fault: str) -> None:

@@ -4,12 +4,11 @@ from collections.abc import Mapping
 
 from onebase.api.adapting import Data
 from onebase.api.base import Base
-from onebase.api.scoring import SCORERS, Asked
+from onebase.api.scoring import SCORERS, Asked, JudgedConfig
 from onebase.config import from_dict
 from onebase.errors import UserError
 from onebase.evaluation.bootstrap import Score
 from onebase.generate.constrain import Constraint
-from onebase.objective.policy import ReinforceConfig
 
 
 def evaluate(
@@ -31,7 +30,8 @@ def evaluate(
     @5, @10 and ndcg@10; with a score from 0 to 1: spearman of the cosine. prefer and reward (prompt, chosen, rejected): see
     docs/preferences.md. text (text): bits_per_byte. continue (text, perhaps source): the same of the domain and of general
     text, before and after. reinforce (prompt,
-    and what the reward reads): reward and success of greedy completions; its options (reward, max_tokens, stop, success) are in `reinforce`.
+    and what the reward reads): reward and success of greedy completions, and with `samples` of so many at temperature 1; its options (reward,
+    max_tokens, stop, success, samples) are in `reinforce`.
     `task` defaults to the adapter's, or to text. Raises UserError.
     """
     task = task or (base.attached.task if base.attached else "text")
@@ -41,5 +41,5 @@ def evaluate(
         raise UserError(
             f"a constraint for task {task}, which writes nothing", "leave it out, or score complete or chat"
         )
-    judged = from_dict(ReinforceConfig, dict(reinforce or {}), "options of reinforce")
+    judged = from_dict(JudgedConfig, dict(reinforce or {}), "options of reinforce")
     return SCORERS[task](Asked(base, data, seed, max_tokens, constraint, judged))

@@ -66,7 +66,7 @@ def eval_(
             "-o",
             "--option",
             metavar="KEY=VALUE",
-            help="For task reinforce: reward, max_tokens, stop or success.",
+            help="For task reinforce: reward, max_tokens, stop, success or samples.",
         ),
     ] = None,
     lm_eval: Annotated[

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from onebase.artifact.files import canonical_json, sha256_bytes
 from onebase.codec.text.sample import Tokens
@@ -13,12 +13,12 @@ from onebase.errors import ConfigError
 
 @config
 class ReplayConfig:
-    """General text that is read on the side: `data`, rows of `text` or text files, as the task's own data; `share` of all tokens that it
-    gives; `test`, general text to score before and after (the Python language reference when null)."""
+    """General text that is read on the side: `data`, rows of `text` (a file, or from Python) or text files, as the task's own data; `share`
+    of all tokens that it gives; `test`, general text to score before and after (the Python language reference when null)."""
 
-    data: str | None = None
+    data: str | tuple[dict[str, Any], ...] | None = None
     share: float = 0.1
-    test: str | None = None
+    test: str | tuple[dict[str, Any], ...] | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.share < 1:

@@ -276,12 +276,14 @@ def _template(folder: Path, said: Tree, tokenizer: Tokenizer) -> ChatTemplate:
 
 
 def with_turns(tokenizer: Tokenizer, template: ChatTemplate) -> Tokenizer:
-    """The same, with the token that closes an assistant's turn among those that end a generation: some files forget it."""
-    talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-    try:
-        last = [s for s in template.spans(talk) if s.loss][-1:]
-    except (ConfigError, DataError):
-        return tokenizer
-    if not last or last[0].kind != "special" or last[0].data in tokenizer.roles.closing:
-        return tokenizer
-    return tokenizer.closing_with(last[0].data)
+    """The same, with the tokens that close an assistant's turn among those that end a generation: some files forget them. A turn in the
+    middle of a conversation may be closed by another token than its end (Phi 3)."""
+    asks, says = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
+    for talk in ([asks, says], [asks, says, asks]):
+        try:
+            last = [s for s in template.spans(talk) if s.loss][-1:]
+        except (ConfigError, DataError):
+            continue
+        if last and last[0].kind == "special" and last[0].data not in tokenizer.roles.closing:
+            tokenizer = tokenizer.closing_with(last[0].data)
+    return tokenizer

@@ -47,11 +47,16 @@ class PictureLabel:
         return {"label": (loss, batch.counts["label"])}
 
 
+def no_vector() -> UserError:
+    """What is said of pooling "vector", which a head reads of texts alone."""
+    return UserError("pooling 'vector' is read of texts", "for pictures: last, mean, both, all or auto")
+
+
 def picture_features(ends: ImageEnds, hidden_BTD: Tensor, pooling: Read) -> Tensor:
     """What a head reads of pictures, fp32 [B, P]: "last" is the picture's own state (its class token, or what the codec's attention pools), "mean"
     the mean over its patches, "both" the two, "all" those and the largest value of each channel over its patches. Raises UserError for "vector"."""
     if pooling == "vector":
-        raise UserError("pooling 'vector' is read of texts", "for pictures: last, mean, both, all or auto")
+        raise no_vector()
     patches_BTD = hidden_BTD[:, ends.front :].float()
     mean_BD = patches_BTD.mean(1)
     own_BD = mean_BD if ends.class_token is None else hidden_BTD[:, 0]

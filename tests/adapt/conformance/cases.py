@@ -1,5 +1,6 @@
 """What is learnt on which kind of base: each method with its variants, over the tasks there are."""
 
+from pathlib import Path
 from typing import Any
 
 ASKED = [
@@ -20,6 +21,17 @@ FOUND = [
     {"anchor": f"Is it {w}?", "positive": f"Yes, it is {w}."}
     for w in ["so", "a", "dog", "brown", "add", "fox", "lazy", "x"]
 ]
+
+WORDS = [{"prompt": f"say {w}:"} for w in ("so", "a", "dog", "fox", "add", "it", "x", "go")]
+JUDGED: dict[str, Any] = {
+    "task": "reinforce",
+    "data": WORDS,
+    "lr": 1e-2,
+    "reinforce": {"reward": f"{Path(__file__).parent / 'judge.py'}:vowels", "group": 4, "max_tokens": 3},
+}
+TEXTS = [{"text": t * 4} for t, _ in ASKED]
+WRITER, SORTER = {"teacher": "writer"}, {"teacher": "writer", "adapter": "sorter"}
+"""Of a teacher the names, in the place of its folders: see `made.teacher`."""
 
 LORA = {"method": "lora", "rank": 2}
 DORA = LORA | {"dora": True}
@@ -78,6 +90,12 @@ DECODER: dict[str, dict[str, Any]] = {
     "continue-lora": {"task": "continue", "data": [{"text": r["prompt"] * 20} for r in PAIRS], **LORA},
     "embed-soft": {"task": "embed", "data": FOUND, **SOFT},
     "embed-full": {"task": "embed", "data": FOUND, **FULL},
+    "reinforce-lora": {**JUDGED, **LORA},
+    "reinforce-prefix": {**JUDGED, **PREFIX},
+    "reinforce-full": {**JUDGED, **FULL, "lr": 1e-3},
+    "distil-lora": {"task": "distil", "data": TEXTS, "distil": WRITER, **LORA},
+    "distil-full": {"task": "distil", "data": PAIRS, "distil": WRITER, **FULL},
+    "distil-soft": {"task": "distil", "data": TEXTS, "distil": SORTER, **SOFT},
 }
 ENCODER: dict[str, dict[str, Any]] = {
     **CLASSIFY,
@@ -87,6 +105,7 @@ ENCODER: dict[str, dict[str, Any]] = {
     "tag-soft": {"task": "tag", "data": SPANS, **SOFT},
     "embed-lora": {"task": "embed", "data": FOUND, **LORA},
     "embed-prefix": {"task": "embed", "data": FOUND, **PREFIX},
+    "distil-lora": {"task": "distil", "data": TEXTS, "distil": SORTER, **LORA},
 }
 PICTURES = ["a", "b", "c", "d"] * 3
 """Names of files that `made` writes, see `pictures`."""
@@ -94,17 +113,24 @@ SEES: dict[str, dict[str, Any]] = {
     f"classify-{name}": {"task": "classify", "data": PICTURES, **method}
     for name, method in {"head": HEAD, "lora": LORA, "dora": DORA, "full": FULL}.items()
 }
+BOTH: dict[str, dict[str, Any]] = {
+    **{f"sees-{name}": case for name, case in SEES.items() if name != "classify-dora"},
+    **{f"reads-{k}": CLASSIFY[k] for k in ("classify-lora", "classify-full")},
+    "reads-some": CLASSIFY["classify-lora"] | {"sites": ["attn.q", "text.1.*"]},
+}
 
 CASES: dict[str, dict[str, Any]] = {
     **{f"decoder {name}": case for name, case in DECODER.items()},
     **{f"encoder {name}": case for name, case in ENCODER.items()},
     **{f"sees {name}": case for name, case in SEES.items()},
+    **{f"both {name}": case for name, case in BOTH.items()},
 }
 STEPS = {"rows": 4, "epochs": 2}
 """Few steps, but enough to be stopped between two."""
 STOPPED = [
     *(f"decoder complete-{m}" for m in ("lora", "dora", "soft", "prefix", "full")),
-    *(f"decoder {x}" for x in ("many-lora", "tag-prefix", "embed-soft")),
+    *(f"decoder {x}" for x in ("many-lora", "tag-prefix", "embed-soft", "distil-full", "distil-soft")),
+    *(f"decoder reinforce-{m}" for m in ("lora", "full")),
     *(f"encoder {x}" for x in ("classify-prefix", "regress-lora", "tag-soft", "embed-lora", "classify-full")),
     *(f"sees classify-{m}" for m in ("lora", "full")),
 ]

@@ -7,7 +7,7 @@ import torch
 
 from onebase.base.config import BaseConfig
 from onebase.base.folder import LoadedBase, load_base
-from onebase.base.links import Link
+from onebase.base.links import ConnectorConfig, Link
 from onebase.base.model import BaseModel
 from onebase.codec.audio.config import AudioCodecConfig
 from onebase.codec.text.codec import TextCodec
@@ -20,6 +20,8 @@ from tests.pictures import sighted
 
 BIASES: tuple[Part, ...] = ("q", "k", "v", "o")
 NORM = NormConfig(kind="layer", eps=1e-5)
+PLACE = 5
+"""The token in whose places the vectors of a picture stand."""
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -85,4 +87,15 @@ def sees(folder: Path) -> LoadedBase:
     return load_base(sighted(folder / "sees"))
 
 
-KINDS = {"decoder": decoder, "encoder": encoder, "speech": speech, "sees": sees}
+def both(folder: Path) -> LoadedBase:
+    """A decoder that takes pictures into its text, by the place of one token each vector: two trunks."""
+    text, image = tiny_base(), sees(folder)
+    cfg = BaseConfig(
+        trunks=text.model.cfg.trunks | image.model.cfg.trunks,
+        codecs=text.model.cfg.codecs | image.model.cfg.codecs,
+        links=(Link(src="image", dst="text", how="embed", connector=ConnectorConfig(token=PLACE)),),
+    )
+    return drawn(cfg, text.words)
+
+
+KINDS = {"decoder": decoder, "encoder": encoder, "speech": speech, "sees": sees, "both": both}

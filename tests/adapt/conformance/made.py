@@ -20,8 +20,9 @@ from onebase.model.proj import Active
 from onebase.train.listen import Quiet, StepInfo
 from onebase.train.loop import Job, Result, run
 from onebase.train.optim import Optimizers
-from tests.adapt.conformance.cases import CASES, PICTURES, STEPS
+from tests.adapt.conformance.cases import CASES, LABELLED, PICTURES, STEPS
 from tests.adapt.conformance.kinds import KINDS
+from tests.helpers import tiny_base
 from tests.pictures import photos
 
 TEXTS = ["Is it", "Yes it is"]
@@ -33,6 +34,15 @@ def folder(kind: str) -> Path:
     path = Path(tempfile.mkdtemp(prefix=f"onebase-{kind}-"))
     save_base(path / "base", KINDS[kind](path))
     return path / "base"
+
+
+@cache
+def teacher() -> dict[str, str]:
+    """Folders of a base of other weights than the decoder's, and of an adapter on it that sorts texts."""
+    path = Path(tempfile.mkdtemp(prefix="onebase-teacher-"))
+    save_base(path / "writer", tiny_base(5))
+    Base(load_base(path / "writer")).adapt(LABELLED, task="classify", method="head").save(path / "sorter")
+    return {name: str(path / name) for name in ("writer", "sorter")}
 
 
 @dataclass(frozen=True)
@@ -51,6 +61,10 @@ class Made:
     @property
     def method(self) -> str:
         return str(self.options["method"])
+
+    @property
+    def sees(self) -> bool:
+        return self.options["data"] is PICTURES
 
     @cached_property
     def on(self) -> Base:
@@ -78,6 +92,8 @@ def adapted(base: Base, options: dict[str, Any], **more: Any) -> Adapter:
     data = given.pop("data")
     if data is PICTURES:
         data = [{"image": str(pictures()[x]), "label": "odd" if x in "ac" else "even"} for x in data]
+    if "distil" in given:
+        given["distil"] = {k: teacher()[name] for k, name in given["distil"].items()}
     return base.adapt(data, **given, **STEPS, **more)
 
 
@@ -110,10 +126,11 @@ def made(case: str) -> Made:
 
 
 @torch.no_grad()
-def states(base: Base, active: Active | None, rows: int = 1) -> Tensor:
-    """Hidden states of rows of one text, and what the base predicts where it does, [B, T, D or V]."""
+def states(base: Base, active: Active | None, rows: int = 1, *, sees: bool = False) -> Tensor:
+    """Hidden states of rows of one text, and what the base predicts where it does, [B, T, D or V]; of a picture where asked (`sees`) or where
+    the base reads no text."""
     model = base.loaded.model
-    if "text" not in model.cfg.codecs:
+    if sees or "text" not in model.cfg.codecs:
         seen_BCHW = pixels([pictures()["a"]], model.cfg.image).expand(rows, -1, -1, -1)
         return model.states("image", seen_BCHW, active=active).hidden
     tokenizer = base.tokenizer
@@ -126,7 +143,7 @@ def answer(base: Base) -> Any:
     """What the adapter is for: classes, numbers, spans (and the scores behind them), vectors, or logits of text."""
     on = base.attached
     assert on is not None
-    if on.task == "classify" and "text" not in base.config.codecs:
+    if on.task == "classify" and on.config.head is not None and on.config.head.reads == "image":
         return [tuple(x.scores.items()) for x in base.classify_images(list(pictures().values()))]
     if on.task == "classify":
         return [tuple(x.scores.items()) for x in base.classify(TEXTS)]

@@ -1,33 +1,25 @@
 """Adapters where pictures are: what leads a text stands before its pictures too, and what leads a text learns no pictures."""
 
+from typing import Any
+
 import pytest
 import torch
 
 from onebase.adapt import prefix, soft
 from onebase.api.base import Base
-from onebase.base.config import BaseConfig
 from onebase.base.folder import LoadedBase, load_base
-from onebase.base.links import ConnectorConfig, Link
-from onebase.errors import UserError
+from onebase.errors import ConfigError, UserError
 from onebase.model.mask import Cols
 from onebase.model.proj import Active
-from tests.adapt.conformance.kinds import drawn
+from tests.adapt.conformance.cases import LABELLED
+from tests.adapt.conformance.kinds import PLACE
 from tests.adapt.conformance.made import folder, pictures
-from tests.helpers import tiny_base
 
 TOLERANCE = 1e-5
-TOKEN = 5
 
 
 def both() -> LoadedBase:
-    """A decoder that takes pictures into its text, by the place of one token each vector."""
-    text, sees = tiny_base(), load_base(folder("sees"))
-    cfg = BaseConfig(
-        trunks=text.model.cfg.trunks | sees.model.cfg.trunks,
-        codecs=text.model.cfg.codecs | sees.model.cfg.codecs,
-        links=(Link(src="image", dst="text", how="embed", connector=ConnectorConfig(token=TOKEN)),),
-    )
-    return drawn(cfg, text.words)
+    return load_base(folder("both"))
 
 
 def rows() -> list[dict[str, str]]:
@@ -40,7 +32,7 @@ def rows() -> list[dict[str, str]]:
 @torch.no_grad()
 def test_what_leads_a_text_stands_before_its_pictures(method: str) -> None:
     base = both()
-    model, P, ids = base.model, 3, torch.tensor([[1, TOKEN, TOKEN, 30, 40]])
+    model, P, ids = base.model, 3, torch.tensor([[1, PLACE, PLACE, 30, 40]])
     inserts = torch.randn(2, model.text.width, generator=torch.Generator().manual_seed(0))
     (soft if method == "soft" else prefix).inject(model, "led", torch.tensor([7, 8, 9]))
     lead = model.leads["led"]
@@ -64,6 +56,29 @@ def test_what_leads_a_text_learns_no_pictures(method: str) -> None:
         Base(both()).adapt(rows(), task="classify", method=method, virtual=3)
 
 
+@pytest.mark.parametrize(
+    ("data", "trunk", "other"), [("pictures", "image", "text"), ("text", "text", "image")]
+)
+def test_lora_is_put_on_the_trunk_that_rows_go_through_alone(data: str, trunk: str, other: str) -> None:
+    given = rows() if data == "pictures" else LABELLED
+    options: dict[str, Any] = {"task": "classify", "method": "lora", "rank": 2, "epochs": 1}
+    base = Base(both())
+    chosen: dict[tuple[str, ...], tuple[str, ...]] = {
+        (): (f"{trunk}.*",),
+        (f"{trunk}.0.*",): (f"{trunk}.0.*",),
+        ("attn.q",): (f"{trunk}.0.attn.q", f"{trunk}.1.attn.q"),
+    }
+    for asked, kept in chosen.items():
+        adapter = base.adapt(given, **options, sites=asked)
+        assert adapter.parts.config.lora is not None and adapter.parts.config.lora.sites == kept
+        on = {k for k in adapter.parts.tensors if not k.startswith("head.")}
+        assert on and all(k.startswith(f"{trunk}.") for k in on)
+    with pytest.raises(ConfigError, match=f"site '{other}.0.[*]' is not in its trunk '{trunk}'"):
+        base.adapt(given, **options, sites=["q", f"{other}.0.*"])
+    with pytest.raises(ConfigError, match="'qq' is not in this base"):
+        base.adapt(given, **options, sites=["qq"])
+
+
 @pytest.mark.parametrize("kind", ["alone", "with text"])
 def test_lora_learns_pictures_and_a_plan_says_what_it_takes(kind: str) -> None:
     """Pictures of noise are told apart by what the trunk that sees has learnt, from a head that cannot; on a base with text as well."""
@@ -79,6 +94,21 @@ def test_lora_learns_pictures_and_a_plan_says_what_it_takes(kind: str) -> None:
     assert [x.label for x in said] == ["odd", "even", "odd", "even"]
 
 
-def test_the_vector_of_a_text_is_none_of_a_picture() -> None:
-    with pytest.raises(UserError, match="pooling 'vector' is read of texts"):
-        Base(load_base(folder("sees"))).adapt(rows(), task="classify", method="lora", pooling="vector")
+@pytest.mark.parametrize("kind", ["sees", "both"])
+@pytest.mark.parametrize("method", ["head", "lora", "full"])
+def test_what_is_made_of_a_text_is_not_made_of_a_picture(method: str, kind: str) -> None:
+    """One error, before any picture is read, of a plan too: these are not there."""
+    base = Base(load_base(folder(kind)))
+    none = [{"image": f"{i}.png", "label": "ab"[i % 2]} for i in range(6)]
+    for go in (base.adapt, base.plan_adapt):
+        with pytest.raises(UserError, match="pooling 'vector' is read of texts"):
+            go(none, task="classify", method=method, pooling="vector")
+        with pytest.raises(UserError, match="contrast learns the vectors of texts, and these rows are pic"):
+            go(none, task="classify", method=method, contrast={"first": True})
+
+
+@pytest.mark.parametrize("kind", ["sees", "both"])
+def test_a_plan_of_a_head_reads_some_pictures(kind: str) -> None:
+    facts = Base(load_base(folder(kind))).plan_adapt(rows(), task="classify", method="head").facts
+    assert facts["rows"] == 12 and facts["labels"] == {"odd": 6, "even": 6}
+    assert facts["seconds"]["reading"] > 0

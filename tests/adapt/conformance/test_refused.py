@@ -17,14 +17,23 @@ from tests.adapt.conformance.cases import LABELLED
 from tests.adapt.conformance.made import folder
 
 TOLERANCE = 1e-5
+WRITING = ("complete", "chat", "prefer", "reinforce", "continue", "distil")
+OF_A_DECODER = {"distil": {"teacher": str(folder("decoder"))}}
 PAIRS = [(t, m) for t in TASKS for m in METHODS if m in TASKS[t].makers]
 
 
-@pytest.mark.parametrize(("task", "method"), [p for p in PAIRS if TASKS[p[0]].writes or p[1] == "prompt"])
+@pytest.mark.parametrize(("task", "method"), [p for p in PAIRS if p[0] in WRITING or p[1] == "prompt"])
 def test_an_encoder_writes_nothing(task: str, method: str) -> None:
+    """Said before the rows are read, which are not there; of a student of a base that writes too."""
     base = Base(load_base(folder("encoder")))
     with pytest.raises(UserError, match="reads in both directions and predicts no next token"):
-        base.adapt([], task=task, method=method)
+        base.adapt("none.jsonl", task=task, method=method, **OF_A_DECODER)
+
+
+@pytest.mark.parametrize("given", [{}, {"teacher": str(folder("decoder")), "adapter": "nowhere/at/all"}])
+def test_a_teacher_that_is_not_there_is_refused_before_rows_are_read(given: dict[str, str]) -> None:
+    with pytest.raises(UserError, match="no teacher to learn from|nowhere"):
+        Base(load_base(folder("encoder"))).adapt("none.jsonl", task="distil", method="lora", distil=given)
 
 
 def test_a_base_without_a_head_writes_nothing() -> None:

@@ -23,8 +23,9 @@ from onebase.api.adapting import (
     reward,
     tag,
 )
-from onebase.api.adapting.fitting import check_fits, check_room
+from onebase.api.adapting.fitting import check_reads, check_room, check_writes
 from onebase.api.adapting.job import Adapting, Data, rows_hash
+from onebase.api.adapting.teachers import teaches_writing
 from onebase.api.options import AdaptOptions
 from onebase.base.folder import LoadedBase
 from onebase.data import read_rows
@@ -46,14 +47,18 @@ class Task:
     refused: Mapping[str, str] = field(default_factory=dict)
     images: tuple[str, ...] = ()
     """Methods that also learn from images, on a base that reads no text."""
-    writes: bool = False
-    """It is learnt by predicting next tokens, which not every base does."""
+    writes: Callable[[AdaptOptions], bool] = lambda _: False
+    """Is it learnt by predicting next tokens, which not every base does? It may hang on the options."""
+
+
+def _always(options: AdaptOptions) -> bool:
+    return True
 
 
 _WRITES = Task(
     {"prompt": prompt.by_prompt, **dict.fromkeys(BY_STEPS, generate.by_steps)},
     {"head": "a head says which of some labels, it writes no text"},
-    writes=True,
+    writes=_always,
 )
 
 TASKS: dict[str, Task] = {
@@ -88,7 +93,7 @@ TASKS: dict[str, Task] = {
             "prompt": "a prompt learns nothing of answers: write into it what is wanted (onebase chat)",
             "head": "a head writes no text: one that says how good an answer is, is task reward",
         },
-        writes=True,
+        writes=_always,
     ),
     "reward": Task(
         {"head": reward.by_head, **dict.fromkeys(BY_STEPS, reward.by_steps)},
@@ -100,7 +105,7 @@ TASKS: dict[str, Task] = {
             "prompt": "a prompt learns nothing from rewards: write into it what is wanted (onebase chat)",
             "head": "a head writes no text: one that says how good an answer is, is task reward",
         },
-        writes=True,
+        writes=_always,
     ),
     "continue": Task(
         dict.fromkeys(BY_STEPS, continued.by_steps),
@@ -108,7 +113,7 @@ TASKS: dict[str, Task] = {
             "prompt": "a prompt learns nothing of a text",
             "head": "a head says which of some labels, it writes no text",
         },
-        writes=True,
+        writes=_always,
     ),
     "distil": Task(
         dict.fromkeys(BY_STEPS, distil.by_steps),
@@ -116,6 +121,7 @@ TASKS: dict[str, Task] = {
             "prompt": "a prompt learns nothing from a teacher",
             "head": "a head alone is fitted on labels: let the teacher give them (onebase apply), and learn task classify",
         },
+        writes=teaches_writing,
     ),
 }
 
@@ -146,7 +152,9 @@ def prepared(
             f"task {task!r} with method {method!r} does not go: {chosen.refused[method]}",
             f"methods for {task}: {', '.join(chosen.makers)}",
         )
-    check_fits(base, task, method, chosen.writes, method in chosen.images)
+    check_reads(base, method in chosen.images)
+    if method == "prompt" or chosen.writes(options):
+        check_writes(base, task, method)
     check_room(base, method, options)
     rows = reading.read(base, data, task, method, options, columns)
     test = read_rows(test, (), columns=columns) if test is not None and columns else test

@@ -52,6 +52,13 @@ def text_rows(data: Data) -> Rows:
     return read_rows(opened(data), ("text",))
 
 
+def _general(given: str | Sequence[dict[str, Any]], option: str) -> Rows:
+    """The rows of an option; those from Python are called by its name where they are bad."""
+    if not isinstance(given, str):
+        given = Rows(given, [f"{option} row {i}" for i in range(1, len(given) + 1)])
+    return text_rows(given)
+
+
 def document_tokens(base: LoadedBase, rows: Sequence[dict[str, Any]], source: str) -> list[Tokens]:
     """Each text as pretraining reads it: what begins it, the text, its end."""
     return [
@@ -72,7 +79,7 @@ def by_steps(job: Adapting) -> AdapterParts:
     facts["data.tokens"] = (sum(len(t.ids) for t in tokens), "counted")
     replay: list[Tokens] = []
     if o.replay.data is not None:
-        general = text_rows(o.replay.data)
+        general = _general(o.replay.data, "replay.data")
         replay = document_tokens(base, general, GENERAL)
         facts |= {f"replay.{k}": v for k, v in data_facts(general).items()}
         facts["replay.data.tokens"] = (sum(len(t.ids) for t in replay), "counted")
@@ -148,11 +155,15 @@ class _Scores:
         self.docs: dict[str, list[Document]] = {}
         given = job.options.replay.test
         self.general = (
-            "given by the user" if given else f"{REFERENCE_TOKENS} tokens of the Python language reference"
+            f"{REFERENCE_TOKENS} tokens of the Python language reference"
+            if given is None
+            else "given by the user"
         )
-        self.limits = {DOMAIN: None, GENERAL: None if given else REFERENCE_TOKENS}
+        self.limits = {DOMAIN: None, GENERAL: REFERENCE_TOKENS if given is None else None}
         if test is not None:
-            general = text_rows(given) if given else [{"text": d.text} for d in reference()]
+            general = (
+                [{"text": d.text} for d in reference()] if given is None else _general(given, "replay.test")
+            )
             for name, rows in ((DOMAIN, test), (GENERAL, general)):
                 self.docs[name] = [Document(str(r["text"]), name) for r in rows]
 

@@ -14,7 +14,7 @@ from onebase.adapt.config import AdapterConfig
 from onebase.adapt.folder import AdapterParts, bound_to
 from onebase.adapt.head import HeadConfig, fit_pooled, pooled_as
 from onebase.api.adapting import continued, generate, heads
-from onebase.api.adapting.fitting import check_fits
+from onebase.api.adapting.fitting import check_reads, check_writes
 from onebase.api.adapting.job import Adapting, Facts, data_facts, score_facts
 from onebase.api.adapting.learning import SCRATCH, learn, learner, train_config
 from onebase.api.adapting.ledgers import check_labelled, check_samples
@@ -26,7 +26,7 @@ from onebase.api.adapting.teachers import (
     class_chances,
     kind_of,
     load_teacher,
-    teaches_classes,
+    teaches_writing,
     token_agreement,
     with_answers,
 )
@@ -49,7 +49,7 @@ FITTED = 500
 def by_steps(job: Adapting) -> AdapterParts:
     """A student of the teacher that the options name. Its adapter is for what the teacher does."""
     teacher = load_teacher(job)
-    return _classes(job, teacher) if teaches_classes(teacher) else _writing(job, teacher)
+    return _writing(job, teacher) if teaches_writing(job.options) else _classes(job, teacher)
 
 
 def _finished(
@@ -82,6 +82,7 @@ def _classes(job: Adapting, teacher: "Base") -> AdapterParts:
     with learner(job) as found:
         check_texts(base, rows, *_limits(job, found.before))
         texts = text_tokens(base, said, o.max_length, found.before)
+        found.reads_only(texts)
         longest = max(2, *(found.before + len(t) for t in texts))
         per_step = min(o.rows, len(texts))
         steps = max(1, o.epochs * len(texts) // per_step)
@@ -169,8 +170,8 @@ def _taught(
 def _writing(job: Adapting, teacher: "Base") -> AdapterParts:
     """The distribution over the next token of the teacher, or what it writes."""
     o, base, how = job.options, job.base, job.options.distil
-    for each in (base, teacher.loaded):
-        check_fits(each, "distil", job.method, True, False)
+    check_reads(teacher.loaded, images=False)
+    check_writes(teacher.loaded, "distil", job.method)
     alike = teacher.tokenizer.digest == base.codec.tokenizer.digest
     if how.level == "token" and not alike:
         raise UserError(

@@ -7,18 +7,16 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 
-from onebase.api import images
-from onebase.api.adapting import prepared, prompt
+from onebase.api.adapting import prepared
+from onebase.api.adapting.dry_reading import by_reading
 from onebase.api.adapting.job import Adapting, Data
-from onebase.api.adapting.ledgers import check_labelled, check_written, written
+from onebase.api.adapting.many import has_many
 from onebase.api.options import AdaptOptions
 from onebase.api.planning import Plan
-from onebase.api.texts import batch_tokens, features, text_tokens
 from onebase.base.config import base_flops
 from onebase.base.folder import LoadedBase
 from onebase.data import Rows
@@ -36,11 +34,9 @@ from onebase.train.parallel import Parallel
 
 STEPS, TIMED = 4, 2
 """Steps whose batches are looked at, and times that one micro-batch goes forward and back on the clock, after once to warm up."""
-PICTURES = 8
 MIB = 2**20
 BY_STEPS = "one micro-batch forward and back on this base, {} times after one to warm up; AdamW's own time is not in it"
 WRITING = "; the completions of the first steps were written once each"
-BY_READING = "a part of the rows read by this base, after one batch to warm up; fitting the head is not in it"
 
 
 class _Planned(Exception):
@@ -78,7 +74,7 @@ def plan_adapt(
     began = time.perf_counter()
     state = torch.get_rng_state()
     try:
-        found = _by_reading(job, maker) if method in ("head", "prompt") else _by_steps(job, maker)
+        found = by_reading(job, maker) if method in ("head", "prompt") else _by_steps(job, maker)
     finally:
         torch.set_rng_state(state)
     rows = job.data if isinstance(job.data, Rows) else Rows([])
@@ -88,13 +84,20 @@ def plan_adapt(
         "rows": len(rows),
         "columns": list(dict.fromkeys(k for r in rows for k in r)),
     }
-    if task == "classify" and rows and "label" in rows[0]:
-        facts["labels"] = dict(Counter(str(r["label"]) for r in rows).most_common())
+    if task == "classify" and (counted := _labels(rows)):
+        facts["labels"] = counted
     facts |= found
     facts["seconds"]["before"] = round(
         max(0.0, time.perf_counter() - began - facts["seconds"].pop("probe")), 3
     )
     return Plan(facts, _text(facts, told))
+
+
+def _labels(rows: Rows) -> dict[str, int]:
+    """How many rows have each label, the most common first."""
+    many = has_many(rows)
+    each = (r.get("labels", ()) if many else [r["label"]] if "label" in r else () for r in rows)
+    return dict(Counter(x for labels in each for x in dict.fromkeys(map(str, labels))).most_common())
 
 
 def _by_steps(job: Adapting, maker: Callable[[Adapting], object]) -> dict[str, Any]:
@@ -204,61 +207,6 @@ def _memory(loop: Job, learnt: Sequence[torch.Tensor], positions: int, copied: b
         activations=count.activation_bytes(trunk, positions, loop.train.length, width),
         logits=logits,
     )
-
-
-def _by_reading(job: Adapting, maker: Callable[[Adapting], object]) -> dict[str, Any]:
-    """A head or a prompt takes the time of reading the rows: some of them are read."""
-    rows = job.data
-    forms = prompt.forms(job) if job.method == "prompt" else []
-    facts: dict[str, Any] = {"seconds": {"reading": 0.0, "how": BY_READING, "probe": 0.0}}
-    if isinstance(rows, (str, Path)) or not rows or (job.method == "prompt" and not forms):
-        return facts
-    base = job.base
-    if job.method == "head" and images.sees_images(base, list(rows)):
-        labelled, _ = job.labelled("image")
-        paths = images.image_paths(labelled, job.data)
-        check_labelled(job, images.hashed(paths, labelled), "image")
-        part, tokens = paths[:PICTURES], 0
-        seconds = _timed(lambda: images.features(base, part, "mean", None)) * len(paths) / len(part)
-    else:
-        if job.method == "head" and job.task != "reward":
-            labelled = job.labelled()[0]
-            check_labelled(job, labelled)
-            forms = [r["text"] for r in labelled]
-        if job.task == "reward":
-            texts = written(job, list(rows))
-            check_written(job, texts)
-        else:
-            texts = text_tokens(base, forms, job.options.max_length if job.method == "head" else None)
-        tokens = sum(len(t) for t in texts)
-        every = max(1, tokens // (2 * batch_tokens(base.model.device)))
-        some = texts[::every]
-        kept, base.memory = base.memory, None  # what is remembered would take no time
-        try:
-            seconds = _timed(lambda: features(base, some, "mean", None)) * tokens / sum(len(t) for t in some)
-        finally:
-            base.memory = kept
-    if job.method == "prompt":
-        answers = job.options.answers or {"": ""}  # of other tasks only examples are read, once
-        tails = base.codec.tokenizer.encode_batch(list(answers.values()), follows="text")
-        seconds *= 1 if all(len(t) <= 1 for t in tails) else len(tails)
-    model = base.model
-    held = sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
-    facts |= {
-        "tokens": tokens,
-        "memory_bytes": {"weights": held, "total": held},
-        "free_bytes": available(model.device),
-        "fits": True,  # the part that was read is as large as any
-    }
-    facts["seconds"]["reading"] = seconds
-    return facts
-
-
-def _timed(work: Callable[[], object]) -> float:
-    work()
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
 
 
 def _text(facts: dict[str, Any], told: Sequence[str]) -> str:

@@ -71,6 +71,7 @@ def by_steps(job: Adapting) -> AdapterParts:
     with learner(job) as found:
         columns = [embedding_tokens(base, [r[side] for r in rows], made, found.before) for side in sides]
         groups = list(zip(*columns, strict=True))
+        found.reads_only([t for column in columns for t in column])
         per_step = min(o.rows, len(groups))
         _check_negatives(groups, per_step)
         longest = found.before + max(2, *(len(t.ids) for g in groups for t in g))

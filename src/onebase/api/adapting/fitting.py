@@ -8,9 +8,9 @@ LEADING = ("soft", "prefix")
 """Methods that stand before the text and count against the context."""
 
 
-def check_fits(base: LoadedBase, task: str, method: str, writes: bool, images: bool) -> None:
-    """Refuse what this base cannot do. writes: the task is learnt by predicting next tokens; images: this method of the task also learns
-    from images alone. Raises UserError with the reason."""
+def check_reads(base: LoadedBase, images: bool) -> None:
+    """Refuse a base that cannot read the rows. images: this method of the task also learns from images alone. Raises UserError with the
+    reason."""
     cfg = base.model.cfg
     if base.words is None:
         if not images:
@@ -24,9 +24,12 @@ def check_fits(base: LoadedBase, task: str, method: str, writes: bool, images: b
             "this base writes down what it hears: it reads text beside a sound alone, and the rows of adapt have none",
             "adapt a base of text; a LoRA that PEFT made for this one is used as it is (with_adapter, docs/speech.md)",
         )
-    if not writes and method != "prompt":
-        return
+
+
+def check_writes(base: LoadedBase, task: str, method: str) -> None:
+    """Refuse a base that predicts no next tokens, for what is learnt (or said) by them. Raises UserError with the reason."""
     what = f"task {task!r} with method {method!r} predicts next tokens"
+    cfg = base.model.cfg
     if base.model.trunk.cfg.direction != "causal":
         raise UserError(
             f"this base reads in both directions and predicts no next token: {what}",

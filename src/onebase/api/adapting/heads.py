@@ -61,7 +61,8 @@ def by_head(job: Adapting, task: Prepared) -> AdapterParts:
     """The fitted head, and nothing else."""
     rows, fit = task.rows, task.fit
     facts = task.facts | check_labelled(job, rows)
-    made = fit(text_tokens(job.base, [r["text"] for r in rows], job.options.max_length), None)
+    job.reads(texts := text_tokens(job.base, [r["text"] for r in rows], job.options.max_length))
+    made = fit(texts, None)
     cfg = AdapterConfig(method="head", task=job.task, base=bound_to(job.base), head=made.config)
     return job.parts(cfg, tensors(made.head), facts | made.facts)
 
@@ -80,6 +81,7 @@ def by_steps(job: Adapting, task: Prepared) -> AdapterParts:
     steps = max(1, o.epochs * len(rows) // per_step)
     with learner(job) as found:
         texts = text_tokens(base, [r["text"] for r in rows], o.max_length, found.before)
+        found.reads_only(texts)
         # Not the context: it decides how many rows make a micro-batch.
         longest = max(2, *(found.before + len(t) for t in texts))
         train = train_config(o, steps, per_step, longest, default_lr=RATES[job.method], rows_rate=found.rate)

@@ -13,6 +13,7 @@ from onebase.api.options import AdaptOptions
 from onebase.artifact.files import canonical_json, sha256_bytes
 from onebase.artifact.record import Record, machine_facts, version_facts
 from onebase.base.folder import LoadedBase
+from onebase.codec.text.sample import Tokens
 from onebase.config import to_dict
 from onebase.data import Rows, read_rows
 from onebase.errors import DataError
@@ -43,7 +44,9 @@ class Adapting:
         self.base, self.data, self.task, self.method = base, data, task, method
         self.options, self.listeners, self.tell = options, listeners, tell
         self.test, self.resume = test, resume
+        # A plan takes the place of these: the loop, and what hears of the texts or pictures that a head is about to be fitted on.
         self.run: Callable[[Job], Result] = run
+        self.reads: Callable[[Sequence[Tokens] | Sequence[Path]], None] = lambda given: None
         self.began = time.perf_counter()
 
     def labelled(self, column: str = "text") -> tuple[list[dict[str, Any]], tuple[str, ...]]:
@@ -66,7 +69,7 @@ class Adapting:
         record.add("task", self.task, "stated by the user")
         record.add("method", self.method, "stated by the user")
         record.add("config.adapter", to_dict(config), "stated by the user")
-        record.add("config.options", to_dict(self.options), "stated by the user")
+        record.add("config.options", options_kept(self.options), "stated by the user")
         if isinstance(self.data, Rows) and self.data.columns:
             record.add("data.columns", dict(self.data.columns), "stated by the user")
         if isinstance(self.data, Rows) and self.data.source:
@@ -83,6 +86,17 @@ class Adapting:
 def rows_hash(rows: Sequence[Any]) -> str:
     """Hash of rows and their order: what a record keeps of the data that an adapter learnt from."""
     return sha256_bytes(canonical_json([dict(r) for r in rows]).encode())
+
+
+def options_kept(options: AdaptOptions) -> dict[str, Any]:
+    """The options as a record keeps them: of rows that stand in them their number and hash, as of the data itself."""
+    kept = to_dict(options)
+    kept["replay"] |= {
+        name: {"rows": len(given), "fingerprint": rows_hash(given)}
+        for name, given in kept["replay"].items()
+        if isinstance(given, list)
+    }
+    return kept
 
 
 def data_facts(rows: Sequence[Any], labels: Sequence[str] = ()) -> Facts:

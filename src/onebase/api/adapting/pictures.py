@@ -19,7 +19,7 @@ from onebase.api.adapting.ledgers import check_labelled
 from onebase.codec.text.sample import Tokens
 from onebase.data.singles import SinglesPlan
 from onebase.errors import UserError
-from onebase.objective.pictures import PictureLabel
+from onebase.objective.pictures import PictureLabel, no_vector
 
 
 def by_head(job: Adapting) -> AdapterParts:
@@ -45,7 +45,7 @@ def by_steps(job: Adapting) -> AdapterParts:
     per_step = min(o.rows, len(rows))
     steps = max(1, o.epochs * len(rows) // per_step)
     train = train_config(o, steps, per_step, places, default_lr=heads.RATES[job.method])
-    with learner(job) as found:
+    with learner(job, trunk="image") as found:
         base.model.heads[SCRATCH] = head = fitted.head.to(base.model.device)
         objective = PictureLabel(
             SCRATCH,
@@ -64,12 +64,20 @@ def by_steps(job: Adapting) -> AdapterParts:
 
 def _fitted(job: Adapting) -> tuple[Fitted, HeadConfig, Facts, Sequence[Path], list[dict[str, Any]]]:
     """The head on the frozen base, its config, facts, the files, and what a record keeps of the rows."""
+    o = job.options
+    if o.pooling == "vector":
+        raise no_vector()
+    if o.contrast.first:
+        raise UserError(
+            "contrast learns the vectors of texts, and these rows are pictures", "leave contrast.first out"
+        )
     rows, labels = job.labelled("image")
     paths = images.image_paths(rows, job.data)
     hashes = images.hashed(paths, rows)
     facts = data_facts(hashes, labels) | check_labelled(job, hashes, "image")
-    x_NP = images.features(job.base, paths, pooled_as(job.options.pooling), None)
+    job.reads(paths)
+    x_NP = images.features(job.base, paths, pooled_as(o.pooling), None)
     y_N = torch.tensor([labels.index(str(r["label"])) for r in rows])
-    fitted, pooling = fit_pooled(x_NP, y_N, len(labels), job.options.pooling, job.options.seed)
+    fitted, pooling = fit_pooled(x_NP, y_N, len(labels), o.pooling, o.seed)
     facts |= {"head.l2": (fitted.strength, "chosen by cross-validation")}
     return fitted, HeadConfig(labels=labels, pooling=pooling, reads="image"), facts, paths, hashes

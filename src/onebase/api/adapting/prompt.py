@@ -12,7 +12,7 @@ from onebase.adapt.folder import AdapterParts, bound_to
 from onebase.adapt.prompt import ANSWER, KEY, PromptConfig, ShotsConfig
 from onebase.api.adapting.job import Adapting, Facts, data_facts
 from onebase.api.adapting.ledgers import check_asked
-from onebase.api.prompting import Prompted, Prompter, asked, checked, scores_of, vectors
+from onebase.api.prompting import Prompter, asked, checked, scores_of, vectors
 from onebase.codec.text.sample import chat_sample
 from onebase.data import Rows, read_rows
 from onebase.data.bad_rows import places_of, refuse_bad
@@ -20,6 +20,8 @@ from onebase.errors import DataError, UserError
 
 CONTENT_FREE = ("N/A", "[MASK]", "")
 """Texts that say nothing (2102.09690, section 5); the last is left out where a base makes no token of it."""
+COUNTED = 100
+"""Rows at most on whose questions it is counted which examples the context has no room for."""
 ENDS = 2
 """Tokens that are left free beside those of the longest answer known: its end, and one more."""
 
@@ -52,13 +54,33 @@ def by_prompt(job: Adapting) -> AdapterParts:
         labels = sorted({str(r["label"]) for r in rows}) if all("label" in r for r in rows) else ()
         facts = data_facts(rows, labels) | check_asked(job, rows, _asks(job.task, cfg))
     if job.options.shots.n:
-        facts["shots.stored"] = (len(cfg.examples), "counted")
+        facts |= _shots_facts(job, made)
     if job.task == "classify":
         cfg, more = _calibrated(job, made)
         facts |= more
     tensors = {} if made.vectors_ED is None else {KEY: made.vectors_ED}
     config = AdapterConfig(method="prompt", task=job.task, base=bound_to(job.base), prompt=cfg)
     return job.parts(config, tensors, facts)
+
+
+def _shots_facts(job: Adapting, made: _Made) -> Facts:
+    """How many examples there are, and how many of those chosen the context has no room for, where the rows given are the questions."""
+    cfg, some = made.cfg, made.rows[:COUNTED]
+    prompter = Prompter(job.base, cfg, made.vectors_ED)
+    if job.task == "chat":
+        values = dict.fromkeys(cfg.variables, "x")
+        # Without the answer at the end, which every example has.
+        read = [prompter.talk(row["messages"][:-1], values) for row in some]
+    else:
+        own = {"text": "prompt"} if job.task == "complete" else {}
+        read = prompter.texts([checked(cfg, {**r, **{k: r.get(c) for k, c in own.items()}}) for r in some])
+    return {
+        "shots.stored": (len(cfg.examples), "counted"),
+        "shots.dropped": (
+            sum(p.dropped for p in read),
+            f"counted on the questions of {len(some)} rows: the context has no room for them",
+        ),
+    }
 
 
 def forms(job: Adapting) -> list[str]:
@@ -251,15 +273,4 @@ def _calibrated(job: Adapting, made: _Made) -> tuple[PromptConfig, Facts]:
     logp_NC = scores_of(base, cfg, [p.read for p in read])
     # The paper on batch calibration takes the mean of log-probabilities, that on content-free texts of probabilities.
     bias_C = logp_NC.mean(0) if how == "batch" else logp_NC.exp().mean(0).log()
-    if cfg.shots.n:
-        facts |= _dropped(read, "the texts that it was calibrated on")
     return replace(cfg, bias=dict(zip(cfg.answers, bias_C.tolist(), strict=True))), facts
-
-
-def _dropped(read: Sequence[Prompted], what: str) -> Facts:
-    return {
-        "shots.dropped": (
-            sum(p.dropped for p in read),
-            f"counted on {what}: the context had no room for them",
-        )
-    }

@@ -98,7 +98,7 @@ def _checks(base: LoadedBase, task: str, method: str, o: AdaptOptions) -> Callab
     if task in ("complete", "chat"):
         return lambda rows: _check_samples(base, task, rows, limit, taken)
     if task == "reinforce":
-        return lambda rows: check_questions(base, rows, o.reinforce, limit)
+        return lambda rows: check_questions(base, rows, o.reinforce.reward, o.reinforce.max_tokens, limit)
     if task in ("prefer", "reward"):
         return lambda rows: refuse_pairs(base, rows, limit, taken)
     return _no_check

@@ -25,6 +25,7 @@ from onebase.objective.reward import Reward
 def by_head(job: Adapting) -> AdapterParts:
     """The fitted head, and nothing else."""
     pairs, facts, chats = _read(job)
+    job.reads([t for pair in pairs for t in pair])
     fitted, pooling = _fitted(job, pairs, None)
     cfg = AdapterConfig(
         method="head", task=job.task, base=bound_to(job.base), head=_config(pooling), chats=chats
@@ -41,6 +42,7 @@ def by_steps(job: Adapting) -> AdapterParts:
     per_step = min(o.rows, len(pairs))
     steps = max(1, o.epochs * len(pairs) // per_step)
     with learner(job) as found:
+        found.reads_only([t for pair in pairs for t in pair])
         longest = max(2 * (found.before + max(map(len, pair))) for pair in pairs)
         train = train_config(o, steps, per_step, longest, default_lr=RATES[job.method], rows_rate=found.rate)
         fitted, pooling = _fitted(job, pairs, found.active if found.before else None)

@@ -68,29 +68,29 @@ def questions(base: LoadedBase, rows: Sequence[Mapping[str, Any]], places: Seque
 
 
 def check_questions(
-    base: LoadedBase, rows: Sequence[Mapping[str, Any]], cfg: ReinforceConfig, limit: int
+    base: LoadedBase, rows: Sequence[Mapping[str, Any]], reward: str, max_tokens: int, limit: int
 ) -> None:
     """Raises DataError where no row has a prompt, BadRows with all rows that cannot be asked: a prompt that is neither text nor messages, or
-    after which `reinforce.max_tokens` do not fit in `limit` tokens, and what the reward cannot judge."""
+    after which `max_tokens` of a completion do not fit in `limit` tokens, and what the reward cannot judge."""
     if not any("prompt" in row for row in rows):
         raise missing_column(places_of(rows)[0], ["prompt"], list(rows[0]))
-    check = checked(cfg.reward).check
-    found = {i: flaw for i, row in enumerate(rows) if (flaw := _flaw(base, row, cfg, limit) or check(row))}
+    check = checked(reward).check
+    found = {
+        i: flaw for i, row in enumerate(rows) if (flaw := _flaw(base, row, max_tokens, limit) or check(row))
+    }
     refuse_bad(found, places_of(rows))
 
 
-def _flaw(
-    base: LoadedBase, row: Mapping[str, Any], cfg: ReinforceConfig, limit: int
-) -> tuple[str, str] | None:
+def _flaw(base: LoadedBase, row: Mapping[str, Any], max_tokens: int, limit: int) -> tuple[str, str] | None:
     if (flaw := prompt_flaw(row)) is not None:
         return flaw
     try:
         size = len(prompt_ids(base, row["prompt"]))
     except DataError as e:  # what a chat template does not take
         return e.cause, e.remedy
-    if size + cfg.max_tokens > limit:
+    if size + max_tokens > limit:
         return (
-            f"has {size} tokens, and {cfg.max_tokens} of the completion do not fit behind them: the limit is {limit}",
+            f"has {size} tokens, and {max_tokens} of the completion do not fit behind them: the limit is {limit}",
             "shorten it, or lower reinforce.max_tokens",
         )
     return None

@@ -11,12 +11,15 @@ import torch
 from torch import Tensor
 
 from onebase.adapt.config import Task
+from onebase.adapt.folder import load_config
 from onebase.api.adapting.job import Adapting
+from onebase.api.options import AdaptOptions
 from onebase.codec.text.sample import Tokens
 from onebase.errors import DataError, UserError
 from onebase.evaluation.bootstrap import Score, mean_score, paired_difference, ratio_score
 from onebase.generate.engine import generate
 from onebase.generate.sampler import Sampling
+from onebase.interop.peft import is_peft
 from onebase.model.mask import Cols
 from onebase.objective.base import TrunkInput
 from onebase.objective.distil import Said, kl
@@ -43,11 +46,7 @@ def load_teacher(job: Adapting) -> "Base":
     from onebase.api.loading import find_artifact, load  # it holds what this room is a part of
 
     how, model = job.options.distil, job.base.model
-    if how.teacher is None:
-        raise UserError(
-            "no teacher to learn from",
-            "name a base: -o distil.teacher=REF (in Python distil={'teacher': ...}), perhaps with distil.adapter",
-        )
+    assert how.teacher is not None  # `teaches_writing` has refused it
     teacher = load(how.teacher, device=str(model.device))
     teacher.loaded.model.compute_dtype = model.compute_dtype
     if how.adapter is not None:
@@ -55,21 +54,32 @@ def load_teacher(job: Adapting) -> "Base":
     return teacher
 
 
-def teaches_classes(teacher: "Base") -> bool:
-    """Does it classify texts (or else write)? Raises UserError for one that does neither."""
-    on = teacher.attached
-    if on is None or on.task in TASKS.values():
-        return False
+def teaches_writing(options: AdaptOptions) -> bool:
+    """Does the teacher that the options name write (or else classify texts)? Its adapter's config says it, so that nothing else need be
+    read first. Raises UserError where none is named, and for one that does neither."""
+    from onebase.api.loading import find_artifact  # as above
+
+    how = options.distil
+    if how.teacher is None:
+        raise UserError(
+            "no teacher to learn from",
+            "name a base: -o distil.teacher=REF (in Python distil={'teacher': ...}), perhaps with distil.adapter",
+        )
+    if how.adapter is None or is_peft(path := find_artifact(how.adapter)):
+        return True
+    on = load_config(path)
+    if on.task in TASKS.values():
+        return True
     if on.task != "classify":
         raise UserError(
             f"the teacher's adapter is for {on.task}: students learn to classify or to write",
             "give a teacher that classifies texts, or writes",
         )
-    head = on.config.head
+    head = on.head
     if head is not None and (head.gives != "one" or head.reads != "text"):
         what = "classifies images" if head.reads != "text" else "gives a text many labels"
         raise UserError(f"the teacher {what}", "give one that gives a text one of its labels")
-    return True
+    return False
 
 
 def class_chances(teacher: "Base", texts: Sequence[str]) -> tuple[tuple[str, ...], Tensor]:

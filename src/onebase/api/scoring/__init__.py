@@ -3,10 +3,10 @@
 from collections.abc import Callable
 
 from onebase.api.scoring import forgetting, labelled, paired, preferred, rewarded, texts, written
-from onebase.api.scoring.asked import Asked
+from onebase.api.scoring.asked import Asked, JudgedConfig
 from onebase.evaluation.bootstrap import Score
 
-__all__ = ["SCORERS", "Asked"]
+__all__ = ["SCORERS", "Asked", "JudgedConfig"]
 
 SCORERS: dict[str, Callable[[Asked], dict[str, Score]]] = {
     "classify": labelled.class_scores,

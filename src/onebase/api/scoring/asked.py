@@ -4,8 +4,26 @@ from dataclasses import dataclass, field
 
 from onebase.api.adapting import Data
 from onebase.api.base import Base
+from onebase.config import config
+from onebase.errors import ConfigError
 from onebase.generate.constrain import Constraint
-from onebase.objective.policy import ReinforceConfig
+
+
+@config
+class JudgedConfig:
+    """How completions of task reinforce are judged: `reward`, `max_tokens`, `stop` and `success` as it learns by them
+    (`ReinforceConfig`). samples: completions of a prompt at temperature 1, beside the greedy one."""
+
+    reward: str = "exact"
+    max_tokens: int = 64
+    stop: tuple[str, ...] = ()
+    success: float = 1.0
+    samples: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("max_tokens", 1), ("samples", 0)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"'{name}' is {getattr(self, name)}", f"give at least {least}")
 
 
 @dataclass(frozen=True)
@@ -18,4 +36,4 @@ class Asked:
     seed: int = 0
     max_tokens: int = 64
     constraint: Constraint | None = None
-    reinforce: ReinforceConfig = field(default_factory=ReinforceConfig)
+    reinforce: JudgedConfig = field(default_factory=JudgedConfig)
