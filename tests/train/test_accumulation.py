@@ -1,4 +1,4 @@
-"""One gradient however a step is cut: sums of losses over the supervised tokens of the whole batch, in 1, 4 and 8 micro-batches."""
+"""One gradient however a step is cut: sums of losses over the supervised tokens of the whole batch, in 1, 3, 4 and 8 micro-batches."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -25,8 +25,8 @@ from tests.helpers import tiny_base
 TOLERANCE = 1e-6
 """Largest difference of a number of the gradient, as a share of the largest number in it (fp32)."""
 ROWS = 8
-CUTS = (8, 2, 1)
-"""Rows of a micro-batch: 1 x 8, 4 x 2 and 8 x 1."""
+CUTS = (8, 2, 1, 3)
+"""Rows of a micro-batch: 1 x 8, 4 x 2, 8 x 1, and 3 + 3 + 2."""
 
 WORDS = ["The", "quick", "brown", "fox", "jumps", "over", "the", "lazy", "dog"]
 TEXTS = [" ".join(WORDS[i % 9 :][: 1 + i % 5]) + " so" for i in range(4 * ROWS)]

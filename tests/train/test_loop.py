@@ -160,7 +160,7 @@ def test_minutes_become_steps_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{}, {"steps": 1, "tokens": 5}, {"steps": 0}, {"steps": 3, "rows": 6, "micro": 4}, {"minutes": -1}],
+    [{}, {"steps": 1, "tokens": 5}, {"steps": 0}, {"steps": 3, "rows": 6, "micro": -1}, {"minutes": -1}],
 )
 def test_wrong_budgets(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):

@@ -63,7 +63,7 @@ class CheckpointConfig:
 class TrainConfig:
     """The budget is exactly one of steps, tokens and minutes.
 
-    A global batch is `rows` rows of `length` tokens, in micro-batches of `micro` rows (0: chosen). With `minutes` the first
+    A global batch is `rows` rows of `length` tokens, in micro-batches of at most `micro` rows (0: chosen). With `minutes` the first
     steps are timed and the number of steps is fixed from them, once; it counts the time of steps, not of scores on the way and
     checkpoints.
     """
@@ -95,8 +95,8 @@ class TrainConfig:
             )
         if getattr(self, given[0]) <= 0:
             raise ConfigError(f"{given[0]} is {getattr(self, given[0])}", "give a number above 0")
-        if self.rows < 1 or self.length < 2 or self.micro < 0 or (self.micro and self.rows % self.micro):
+        if self.rows < 1 or self.length < 2 or self.micro < 0:
             raise ConfigError(
                 f"rows {self.rows}, micro {self.micro}, length {self.length}",
-                "give rows of at least 1, length of at least 2, and a micro that divides rows (0 lets us choose)",
+                "give rows of at least 1, length of at least 2, and a micro of at least 1 (0 lets us choose)",
             )
