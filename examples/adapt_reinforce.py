@@ -19,7 +19,7 @@ def digits(prompt: str, completion: str, row: dict[str, Any]) -> float:
 def main() -> None:
     base = given_or_made()
     how: dict[str, Any] = {"reward": f"{__file__}:digits", "max_tokens": 6}
-    before = onebase.evaluate(base, DATA, task="reinforce", reinforce=how)["reward"]
+    before = onebase.evaluate(base, DATA, task="reinforce", judged=how)["reward"]
     adapter = base.adapt(
         DATA,
         task="reinforce",
@@ -31,7 +31,7 @@ def main() -> None:
     )
     for point in adapter.record.get("reinforce.curve")[::6]:
         print(f"rollout {point['rollout']:.0f}: reward {point['reward']:.3f}, kl {point['kl']:.3f}")
-    after = onebase.evaluate(base.with_adapter(adapter), DATA, reinforce=how)["reward"]
+    after = onebase.evaluate(base.with_adapter(adapter), DATA, judged=how)["reward"]
     print(f"greedy before: {before}")
     print(f"greedy after: {after}")
 

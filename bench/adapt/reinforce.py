@@ -105,7 +105,7 @@ def learnt(base: Any, seed: int, args: argparse.Namespace) -> dict[str, Any]:
         test, train = test[:10], train[: 2 * args.prompts]
     how: dict[str, Any] = {"reward": f"{__file__}:worth", "max_tokens": TOKENS, "stop": ["\n"]}
     began = time.perf_counter()
-    before = onebase.evaluate(base, test, task="reinforce", reinforce=how)["success"]
+    before = onebase.evaluate(base, test, task="reinforce", judged=how)["success"]
     print(before, file=sys.stderr, flush=True)
     start = time.perf_counter()
     adapter = base.adapt(
@@ -121,7 +121,7 @@ def learnt(base: Any, seed: int, args: argparse.Namespace) -> dict[str, Any]:
         listeners=[Told()],
     )
     taken = time.perf_counter() - start
-    after = onebase.evaluate(base.with_adapter(adapter), test, reinforce=how)["success"]
+    after = onebase.evaluate(base.with_adapter(adapter), test, judged=how)["success"]
     print(after, file=sys.stderr, flush=True)
     if args.html and seed == 0:
         with tempfile.TemporaryDirectory() as folder:

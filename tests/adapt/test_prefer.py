@@ -273,3 +273,33 @@ def test_the_commands(tmp_path: Path) -> None:
     assert before.status == after.status == 0, before.err + after.err
     assert json.loads(before.out).keys() == {"preferred"}
     assert json.loads(after.out)["reward_accuracy"]["value"] >= 0.9
+
+
+JUDGE = "def worth(prompt, completion, row):\n    return len(set(completion.lower()) & set('aeiou'))\n"
+
+
+def test_what_is_written_wins_by_a_reward(tmp_path: Path) -> None:
+    """The share of prompts at which a reward likes the adapter's own answer better than the plain base's, ties counting half."""
+    (tmp_path / "judge.py").write_text(JUDGE)
+    how: dict[str, Any] = {"reward": f"{tmp_path / 'judge.py'}:worth", "max_tokens": 8}
+    base = Base(tiny_base())
+    on = base.with_adapter(base.adapt(TRAIN, task="prefer", method="lora", rows=8, epochs=2, lr=1e-2))
+    found = onebase.evaluate(on, TEST[:12], judged=how)
+    assert found.keys() == {"reward_accuracy", "margin", "preferred", "win_rate"}
+
+    def vowels(b: Base, prompt: str) -> int:
+        return len(set(b.generate(prompt, max_tokens=8, temperature=0).lower()) & set("aeiou"))
+
+    mine, plain = ([vowels(b, r["prompt"]) for r in TEST[:12]] for b in (on, base))
+    won = [1.0 if m > p else 0.5 if m == p else 0.0 for m, p in zip(mine, plain, strict=True)]
+    assert {0.5, 1.0} <= set(won) or {0.5, 0.0} <= set(won), "nothing is compared"
+    assert found["win_rate"].value == pytest.approx(sum(won) / 12) and found["win_rate"].n == 12
+    drawn = onebase.evaluate(on, TEST[:12], judged=how | {"samples": 4})["win_rate"].value
+    assert 0 < drawn < 1 and drawn * 12 * 16 * 2 == pytest.approx(round(drawn * 12 * 16 * 2))
+
+    with pytest.raises(UserError, match="against the base without it"):
+        onebase.evaluate(base, TEST, task="prefer", judged=how)
+    with pytest.raises(DataError, match="answer"):  # what this reward reads is not there
+        onebase.evaluate(on, TEST, judged={"reward": "exact", "max_tokens": 8})
+    with pytest.raises(UserError, match="judging completions for task text"):
+        onebase.evaluate(base, [{"text": "so"}], task="text", judged=how)

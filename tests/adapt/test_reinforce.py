@@ -58,10 +58,10 @@ def test_what_is_rewarded_becomes_likelier(
     assert not base.loaded.model.heads and not any(p.requires_grad for p in base.loaded.model.parameters())
     on = base.with_adapter(adapter)
     asked = {"reward": "format:[a-z ]*", "max_tokens": 1, "samples": 16}
-    scores = onebase.evaluate(on, ROWS, reinforce=asked)
+    scores = onebase.evaluate(on, ROWS, judged=asked)
     sampled = scores["sampled_success"]  # as a rollout draws them, after the last step
     assert abs(sampled.value - sum(success[-4:]) / 4) < 0.25 and sampled.n == 16
-    plain = onebase.evaluate(base, ROWS, task="reinforce", reinforce=asked)["sampled_success"]
+    plain = onebase.evaluate(base, ROWS, task="reinforce", judged=asked)["sampled_success"]
     assert plain.value + (0.2 if least > 0.5 else 0) < sampled.value and sampled.low <= sampled.value
     assert scores["success"].value >= least and scores["success"].n == 16
     assert scores["reward"].low <= scores["reward"].value <= scores["reward"].high
@@ -128,8 +128,8 @@ def test_a_reward_model_judges_beside_the_policy(tmp_path: Path) -> None:
         assert sum(reward[-2:]) > sum(reward[:2]), reward
         assert adapter.record.get("reinforce.reward.adapter") == model.fingerprint
         asked = {"reward": str(tmp_path / "model"), "max_tokens": 1}
-        better = onebase.evaluate(base.with_adapter(adapter), ROWS, reinforce=asked)["reward"].value
-        plain = onebase.evaluate(base, ROWS, task="reinforce", reinforce=asked)["reward"].value
+        better = onebase.evaluate(base.with_adapter(adapter), ROWS, judged=asked)["reward"].value
+        plain = onebase.evaluate(base, ROWS, task="reinforce", judged=asked)["reward"].value
         assert better > plain
         assert all(torch.equal(t, before[k]) for k, t in base_tensors(base.loaded.model).items())
     detach(base.loaded, SCRATCH)
@@ -195,7 +195,7 @@ def test_a_reward_that_fails_stops_the_run_and_leaves_the_base(tmp_path: Path) -
         onebase.evaluate(base, [], task="reinforce")
     for wrong, says in (({"samples": -1}, "'samples' is -1"), ({"group": 4}, "unknown key 'group'")):
         with pytest.raises(UserError, match=says):
-            onebase.evaluate(base, ROWS, task="reinforce", reinforce=wrong)
+            onebase.evaluate(base, ROWS, task="reinforce", judged=wrong)
 
 
 def test_a_plan_writes_and_learns_nothing() -> None:

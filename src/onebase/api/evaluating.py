@@ -19,7 +19,7 @@ def evaluate(
     max_tokens: int = 64,
     seed: int = 0,
     constraint: Constraint | None = None,
-    reinforce: Mapping[str, object] | None = None,
+    judged: Mapping[str, object] | None = None,
 ) -> dict[str, Score]:
     """Scores by name.
 
@@ -29,9 +29,9 @@ def evaluate(
     bleu where sacrebleu is installed, json_valid and json_match where all answers are JSON. embed (anchor, positive, perhaps negative): recall@1,
     @5, @10 and ndcg@10; with a score from 0 to 1: spearman of the cosine. prefer and reward (prompt, chosen, rejected): see
     docs/preferences.md. text (text): bits_per_byte. continue (text, perhaps source): the same of the domain and of general
-    text, before and after. reinforce (prompt,
-    and what the reward reads): reward and success of greedy completions, and with `samples` of so many at temperature 1; its options (reward,
-    max_tokens, stop, success, samples) are in `reinforce`.
+    text, before and after. reinforce (prompt, and what the reward reads): reward and success of greedy completions, and with `samples` of so
+    many at temperature 1. `judged` says how completions are judged (`JudgedConfig`: reward, max_tokens, stop, success, samples), for task
+    reinforce, and for prefer with an adapter, which then has a win_rate against the plain base.
     `task` defaults to the adapter's, or to text. Raises UserError.
     """
     task = task or (base.attached.task if base.attached else "text")
@@ -41,5 +41,9 @@ def evaluate(
         raise UserError(
             f"a constraint for task {task}, which writes nothing", "leave it out, or score complete or chat"
         )
-    judged = from_dict(JudgedConfig, dict(reinforce or {}), "options of reinforce")
-    return SCORERS[task](Asked(base, data, seed, max_tokens, constraint, judged))
+    if judged is not None and task not in ("reinforce", "prefer"):
+        raise UserError(
+            f"options of judging completions for task {task}", "leave them out, or score reinforce or prefer"
+        )
+    how = None if judged is None else from_dict(JudgedConfig, dict(judged), "options of judging")
+    return SCORERS[task](Asked(base, data, seed, max_tokens, constraint, how))

@@ -66,7 +66,7 @@ def eval_(
             "-o",
             "--option",
             metavar="KEY=VALUE",
-            help="For task reinforce: reward, max_tokens, stop, success or samples.",
+            help="How completions are judged (tasks reinforce, prefer): reward, max_tokens, stop, success, samples.",
         ),
     ] = None,
     lm_eval: Annotated[
@@ -98,10 +98,11 @@ def eval_(
         return
     if data is None:
         raise UserError("there is nothing to score on", "give --data FILE, or --lm-eval TASK")
-    form, columns, judged = constraint(schema), named_columns(column or []), parse_pairs(option or [])
+    form, columns = constraint(schema), named_columns(column or [])
+    judged = parse_pairs(option) if option else None
     base = load_base(ref, adapter, device, dtype)
     rows = read_rows(data, (), columns=columns) if columns else data
-    scores = onebase.evaluate(base, rows, task=task, max_tokens=max_tokens, constraint=form, reinforce=judged)
+    scores = onebase.evaluate(base, rows, task=task, max_tokens=max_tokens, constraint=form, judged=judged)
     verdict = None
     if train:
         verdict = against_classical(base, read_rows(train, (), columns=columns) if columns else train, rows)

@@ -91,7 +91,7 @@ def _flaw(base: LoadedBase, row: Mapping[str, Any], max_tokens: int, limit: int)
     if size + max_tokens > limit:
         return (
             f"has {size} tokens, and {max_tokens} of the completion do not fit behind them: the limit is {limit}",
-            "shorten it, or lower reinforce.max_tokens",
+            "shorten it, or lower max_tokens",
         )
     return None
 

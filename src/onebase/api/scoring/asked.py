@@ -1,6 +1,6 @@
 """What a scorer is asked."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from onebase.api.adapting import Data
 from onebase.api.base import Base
@@ -11,8 +11,8 @@ from onebase.generate.constrain import Constraint
 
 @config
 class JudgedConfig:
-    """How completions of task reinforce are judged: `reward`, `max_tokens`, `stop` and `success` as it learns by them
-    (`ReinforceConfig`). samples: completions of a prompt at temperature 1, beside the greedy one."""
+    """How completions are judged: `reward`, `max_tokens`, `stop` and `success` as task reinforce learns by them (`ReinforceConfig`).
+    samples: completions of a prompt at temperature 1, beside the greedy one."""
 
     reward: str = "exact"
     max_tokens: int = 64
@@ -29,11 +29,11 @@ class JudgedConfig:
 @dataclass(frozen=True)
 class Asked:
     """A base (with or without an adapter), rows to score it on, the seed of the intervals, the longest text that it may write, and
-    the form that it must have. reinforce: how completions are judged, for that task."""
+    the form that it must have. judged: how completions are judged, where they are."""
 
     base: Base
     data: Data
     seed: int = 0
     max_tokens: int = 64
     constraint: Constraint | None = None
-    reinforce: JudgedConfig = field(default_factory=JudgedConfig)
+    judged: JudgedConfig | None = None

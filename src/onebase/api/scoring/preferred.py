@@ -4,6 +4,7 @@ import numpy as np
 
 from onebase.api.preferences import SIDES, pair_tokens, preference_rows
 from onebase.api.scoring.asked import Asked
+from onebase.api.scoring.rewarded import win_rate
 from onebase.evaluation.bootstrap import Score
 from onebase.evaluation.likelihood import completion_nats
 from onebase.evaluation.preference import margin, wins
@@ -11,7 +12,8 @@ from onebase.evaluation.preference import margin, wins
 
 def prefer_scores(asked: Asked) -> dict[str, Score]:
     """preferred: the share of pairs whose chosen answer is likelier by the token. With an adapter of task prefer that had a reference also
-    reward_accuracy and margin: by beta times the log-ratio to the base without the adapter (a token, for ipo)."""
+    reward_accuracy and margin: by beta times the log-ratio to the base without the adapter (a token, for ipo). Where a reward judges, also
+    win_rate: of what is written with the adapter against what the base writes without (`rewarded.win_rate`)."""
     base, seed = asked.base, asked.seed
     room = base.config.text.context - base.loaded.model.leading(base.active, 1)[0]
     rows = preference_rows(base.loaded, asked.data, room, base.config.text.context - room)
@@ -19,6 +21,8 @@ def prefer_scores(asked: Asked) -> dict[str, Score]:
     found = completion_nats(base.loaded, texts, base.active)
     logp_n2, size_n2 = -found[:, 0].reshape(-1, 2), found[:, 1].reshape(-1, 2)
     out = {"preferred": wins("preferred", *(logp_n2 / size_n2).T, seed=seed)}
+    if asked.judged is not None:
+        out["win_rate"] = win_rate(asked, asked.judged)
     how = base.attached.config.prefer if base.attached else None
     if how is None or not how.referred:
         return out
