@@ -88,7 +88,7 @@ def _told(source: Rollouts, asked: list[Question]) -> Facts:
     written = len(curve) * source.prompts * source.cfg.group
     return {
         "reinforce.curve": (
-            [{k: round(v, 6) for k, v in c.items()} for c in curve],
+            [{k: float(f"{v:.6g}") for k, v in c.items()} for c in curve],
             "measured, one a rollout",
         ),
         "reinforce.completions": (written, "counted"),
