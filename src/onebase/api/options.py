@@ -17,7 +17,7 @@ class AdaptOptions:
     """What `Base.adapt` takes beside data, task and method.
 
     epochs, rows, lr: passes over the data, samples a step, AdamW's peak rate (head: not used; it is solved exactly).
-    micro: rows of a step that are read at a time, at most (as memory allows when null); what is learnt does not depend on it.
+    micro: rows of a step that are read at a time, at most (about 512 tokens on a CPU when null, 2,048 for full); what is learnt does not depend on it.
     rank, alpha, sites, ranks, alphas, rslora, dora: LoRA, as `LoraConfig` has them (sites: last words, names or globs; all when empty).
     pooling: which hidden states a head reads
     ("auto": as cross-validation says).

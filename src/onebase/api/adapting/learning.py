@@ -183,7 +183,7 @@ LEARNERS: dict[str, Callable[[Adapting, tuple[int, ...], str], AbstractContextMa
 
 MICRO_TOKENS = 512
 """Tokens of a micro-batch on a CPU where the base's own weights do not learn. Activations are most of the memory there: 768 tokens of
-SmolLM2 in one take 1.7 GB in all, in two 1.5, in three 1.3, but these a quarter more time: each packs the weights for its products anew."""
+SmolLM2 in one take 1.7 GB in all, in two 1.5, in three 1.3, but these a quarter more time."""
 
 
 def train_config(
