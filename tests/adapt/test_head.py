@@ -2,10 +2,19 @@
 
 import numpy as np
 import torch
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
 
 from onebase.adapt.head import _solve, fit_head, fit_pooled
-from onebase.adapt.vector_head import VECTOR_C, WARMTHS, candidates, fit_vector, fit_views
+from onebase.adapt.vector_head import (
+    SPREAD_PRIOR,
+    VECTOR_C,
+    WARMTHS,
+    candidates,
+    first_unless_better,
+    fit_vector,
+    fit_views,
+)
 
 
 def blobs(
@@ -68,22 +77,78 @@ def test_too_few_labels_to_choose_keep_the_smaller_pooling() -> None:
     assert how == "both" and fitted.held_out is None
 
 
-def test_on_vectors_it_is_scikit_learns_solution_made_surer() -> None:
-    """The prior is that of C = 10 on vectors of length 1, and all outputs are one multiple of that solution's."""
-    x, y = blobs(60, 8, 3, 0)
-    x = torch.nn.functional.normalize(x + 3.0, dim=-1)  # all near each other
+def near(count: int, classes: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Vectors of length 1, all near each other, and their classes."""
+    x, y = blobs(count, 8, classes, seed)
+    return torch.nn.functional.normalize(x + 3.0, dim=-1), y
+
+
+def same_up_to_a_factor(ours: torch.Tensor, theirs: np.ndarray) -> float:
+    """The factor between outputs that differ by it and by what all classes share."""
+    a, b = (z - z.mean(1, keepdim=True) for z in (ours.detach().double(), torch.from_numpy(theirs)))
+    factor = float((a * b).sum() / b.square().sum())
+    assert torch.allclose(a, factor * b, atol=2e-2)
+    return factor
+
+
+def test_of_few_vectors_it_is_scikit_learns_discriminant_with_a_prior() -> None:
+    """A shrunk covariance, each class as likely; all outputs are one multiple of that solution's."""
+    x, y = near(60, 3, 0)
     fitted = fit_vector(x, y, 3)
-    sk = LogisticRegression(C=VECTOR_C, tol=1e-10, max_iter=5000).fit(x.double().numpy(), y.numpy())
-    theirs = torch.from_numpy(sk.decision_function(x.double().numpy()))
-    with torch.no_grad():
-        ours = fitted.head(x).double()
-    ours, theirs = (z - z.mean(1, keepdim=True) for z in (ours, theirs))
-    factor = float((ours * theirs).sum() / theirs.square().sum())
-    assert min(abs(factor / w - 1) for w in WARMTHS) < 1e-2 and factor > 1
-    assert torch.allclose(ours, factor * theirs, atol=2e-2)
+    assert fitted.fit == "discriminant" and fitted.facts["head.fit"] == (
+        "discriminant",
+        "chosen by cross-validation",
+    )
+    known, prior = 60 - 3, SPREAD_PRIOR * 8
+    sk = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=prior / (known + prior), priors=[1 / 3] * 3)
+    theirs = sk.fit(x.double().numpy(), y.numpy()).decision_function(x.double().numpy())
+    assert same_up_to_a_factor(fitted.head(x), theirs) > 0
     assert fitted.held_out is not None and fitted.held_out < np.log(3)
+
+
+def test_of_many_vectors_it_is_scikit_learns_regression_where_that_is_better() -> None:
+    """Enough examples show that one class comes far more often than the others. The prior is that of C = 10, the outputs one multiple."""
+    x, y = near(3000, 3, 0)
+    kept = (y == 0) | (torch.arange(3000) < 300)
+    x, y = x[kept], y[kept]
+    fitted = fit_vector(x, y, 3)
+    assert fitted.fit == "logistic" and fitted.strength == VECTOR_C
+    sk = LogisticRegression(C=VECTOR_C, tol=1e-10, max_iter=5000).fit(x.double().numpy(), y.numpy())
+    factor = same_up_to_a_factor(fitted.head(x), sk.decision_function(x.double().numpy()))
+    assert min(abs(factor / w - 1) for w in WARMTHS) < 1e-2
+
+
+def test_too_few_vectors_for_folds_are_fitted_as_they_are() -> None:
+    x, y = near(60, 3, 0)
     one = fit_vector(x[:6], y[:6], 3)
-    assert one.held_out is None, "two examples of a class make no folds"
+    assert one.held_out is None and one.fit == "logistic", "two examples of a class make no folds"
+    assert one.facts["head.fit"] == ("logistic", "too few labels to choose")
+
+
+def test_vectors_that_are_all_the_same_tell_no_class() -> None:
+    x = torch.nn.functional.normalize(torch.ones(12, 8), dim=-1)
+    fitted = fit_vector(x, torch.arange(12) % 3, 3)
+    assert fitted.head(x).softmax(-1).sub(1 / 3).abs().max() < 1e-3
+
+
+def test_classes_of_copies_are_told_apart_and_stay_in_bounds() -> None:
+    x = torch.eye(8)[torch.arange(12) % 3]
+    fitted = fit_vector(x, torch.arange(12) % 3, 3)
+    z = fitted.head(x)
+    assert torch.equal(z.argmax(1), torch.arange(12) % 3) and z.abs().max() < 1e4
+    assert (z.softmax(-1).max(1).values > 0.9).all()
+
+
+def test_a_later_choice_must_be_better_by_more_than_noise() -> None:
+    g = torch.Generator().manual_seed(0)
+    first = torch.rand(100, generator=g).double()
+    noise = torch.randn(100, generator=g).double()
+    noise = (noise - noise.mean()) / noise.std()  # a standard error of 0.1
+    assert first_unless_better([first, first - 0.19 + noise]) == 0
+    assert first_unless_better([first, first - 0.21 + noise]) == 1
+    assert first_unless_better([first, first - 0.5, first - 0.5]) == 1, "the later of equals is not better"
+    assert first_unless_better([first, first + 0.1, first - 0.1]) == 2
+    assert first_unless_better([None, None]) == 0
 
 
 def test_what_a_head_reads_is_chosen_among_all_that_is_given() -> None:

@@ -124,10 +124,11 @@ def _marks_loss(z_NC: Tensor, y_NC: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(z_NC, y_NC, reduction="sum")
 
 
-def _held_loss(z_NC: Tensor, y_N: Tensor) -> float:
+def _held_losses(z_NC: Tensor, y_N: Tensor) -> Tensor:
+    """Of each example [N]."""
     if y_N.ndim == 2:
-        return float(_marks_loss(z_NC, y_N))
-    return float(F.cross_entropy(z_NC, y_N, reduction="sum"))
+        return F.binary_cross_entropy_with_logits(z_NC, y_N, reduction="none").sum(1)
+    return F.cross_entropy(z_NC, y_N, reduction="none")
 
 
 def spread(n: int, seed: int) -> np.ndarray:
@@ -154,12 +155,27 @@ def _folds(y_N: np.ndarray, seed: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A head, the L2 strength that cross-validation chose (a middle one with under 3 labels in a class), and the loss of the held-out
-    folds in nats an example (None without them)."""
+    """A head, the L2 strength that cross-validation chose (a middle one with under 3 labels in a class), and the loss of each example in
+    the fold that held it out, in nats (None without folds). `fit`: where the way of fitting was chosen instead, its name (vector_head),
+    and `strength` is that way's fixed prior."""
 
     head: Head
     strength: float
-    held_out: float | None
+    losses_N: Tensor | None
+    fit: str | None = None
+
+    @property
+    def held_out(self) -> float | None:
+        """The held-out loss in nats an example."""
+        return None if self.losses_N is None else float(self.losses_N.mean())
+
+    @property
+    def facts(self) -> dict[str, tuple[object, str]]:
+        """What the record says of it: values with their origins."""
+        origin = "too few labels to choose" if self.held_out is None else "chosen by cross-validation"
+        if self.fit is None:
+            return {"head.l2": (self.strength, origin)}
+        return {"head.fit": (self.fit, origin), "head.prior": (self.strength, "fixed")}
 
 
 def fit_pooled(
@@ -201,26 +217,27 @@ def fit_head(
         _, scale, basis_RP = torch.linalg.svd((x - mean) / std, full_matrices=False)
         basis_RP = basis_RP[scale > 1e-9 * scale.max().clamp(min=1e-30)]
         z = ((x - mean) / std) @ basis_RP.T
-        strength, held_out = STRENGTHS[len(STRENGTHS) // 2], None
+        strength, losses_N = STRENGTHS[len(STRENGTHS) // 2], None
         if fold_N is None and _foldable(y, classes):
             fold_N = spread(len(y), seed) if y.ndim == 2 else _folds(y.numpy(), seed)
         if fold_N is not None:
             fold = torch.from_numpy(fold_N)
-            scores = np.zeros(len(STRENGTHS))
+            losses_SN = torch.zeros(len(STRENGTHS), len(y), dtype=torch.float64)
             for k in range(FOLDS):
                 start = None
                 for i, s in enumerate(STRENGTHS):
                     start = _solve(z[fold != k], y[fold != k], classes, s, start, exact=False)
                     held = F.linear(z[fold == k], *start)
-                    scores[i] += _held_loss(held, y[fold == k])
-            strength, held_out = STRENGTHS[int(np.argmin(scores))], float(scores.min()) / len(y)
+                    losses_SN[i, fold == k] = _held_losses(held, y[fold == k])
+            best = int(losses_SN.mean(1).argmin())
+            strength, losses_N = STRENGTHS[best], losses_SN[best]
         w, b = _solve(z, y, classes, strength)
         w = w @ basis_RP
     head = Head(x.shape[1], classes)
     with torch.no_grad():
         head.weight_CP.copy_(w / std)
         head.bias_C.copy_(b - (w / std) @ mean)
-    return Fitted(head, strength, held_out)
+    return Fitted(head, strength, losses_N)
 
 
 def owns(key: str) -> bool:

@@ -1,6 +1,5 @@
 """A head of one number on pooled hidden states, fitted exactly: ridge regression. N texts, P features, R directions of the texts."""
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,26 +13,27 @@ def fit_ridge(x_NP: Tensor, y_N: Tensor, seed: int = 0) -> Fitted:
     """The head whose squared error with an L2 penalty on the weights is the least, in closed form (Hoerl and Kennard, 1970); its strength
     by cross-validation (a middle one with under 6 texts). Features are standardised for the fit, which is folded into the head.
 
-    y: standardised values, fp64 [N]. `held_out` of the result is the mean squared error of the held-out folds.
+    y: standardised values, fp64 [N]. The losses of the result are squared errors of held-out folds.
     """
     x, y = x_NP.detach().double().cpu(), y_N.detach().double().cpu()
     mean_P, std_P = x.mean(0), x.std(0, correction=0).clamp(min=1e-6)
     z = (x - mean_P) / std_P
-    strength, held_out = STRENGTHS[len(STRENGTHS) // 2], None
+    strength, losses_N = STRENGTHS[len(STRENGTHS) // 2], None
     if len(y) >= 2 * FOLDS:
         fold = torch.from_numpy(spread(len(y), seed))
-        lost = np.zeros(len(STRENGTHS))
+        lost_SN = torch.zeros(len(STRENGTHS), len(y), dtype=torch.float64)
         for k in range(FOLDS):
             w_SP, b_S = _solve(z[fold != k], y[fold != k], STRENGTHS)
             off_SN = w_SP @ z[fold == k].T + b_S[:, None] - y[fold == k]
-            lost += off_SN.square().sum(1).numpy()
-        strength, held_out = STRENGTHS[int(np.argmin(lost))], float(lost.min()) / len(y)
+            lost_SN[:, fold == k] = off_SN.square()
+        best = int(lost_SN.mean(1).argmin())
+        strength, losses_N = STRENGTHS[best], lost_SN[best]
     w_SP, b_S = _solve(z, y, (strength,))
     head = Head(x.shape[1], 1)
     with torch.no_grad():
         head.weight_CP.copy_(w_SP / std_P)
         head.bias_C.copy_(b_S - (w_SP / std_P) @ mean_P)
-    return Fitted(head, strength, held_out)
+    return Fitted(head, strength, losses_N)
 
 
 def _solve(z_NP: Tensor, y_N: Tensor, strengths: tuple[float, ...]) -> tuple[Tensor, Tensor]:

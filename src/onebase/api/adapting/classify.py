@@ -81,12 +81,7 @@ def prepare(job: Adapting) -> Prepared:
             fitted.head,
             HeadConfig(labels=labels, pooling=read),
             lambda on: Label(SCRATCH, targets, how_read(base, read), on),
-            {
-                "head.l2": (
-                    fitted.strength,
-                    "a fixed prior" if read == "vector" else "chosen by cross-validation",
-                )
-            },
+            fitted.facts,
         )
 
     def vectors(texts: Sequence[Tokens], active: Active | None) -> Objective:

@@ -57,7 +57,7 @@ def prepare(job: Adapting) -> Prepared:
             fitted.head,
             HeadConfig(labels=labels, pooling=pooling, gives="many"),
             lambda on: ManyLabels(SCRATCH, targets, len(labels), how_read(job.base, pooling), on),
-            {"head.l2": (fitted.strength, "chosen by cross-validation")},
+            fitted.facts,
         )
 
     return Prepared(rows, fit, data_facts(rows, labels))

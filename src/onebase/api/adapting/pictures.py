@@ -79,5 +79,5 @@ def _fitted(job: Adapting) -> tuple[Fitted, HeadConfig, Facts, Sequence[Path], l
     x_NP = images.features(job.base, paths, pooled_as(o.pooling), None)
     y_N = torch.tensor([labels.index(str(r["label"])) for r in rows])
     fitted, pooling = fit_pooled(x_NP, y_N, len(labels), o.pooling, o.seed)
-    facts |= {"head.l2": (fitted.strength, "chosen by cross-validation")}
+    facts |= fitted.facts
     return fitted, HeadConfig(labels=labels, pooling=pooling, reads="image"), facts, paths, hashes

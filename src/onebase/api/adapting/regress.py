@@ -69,7 +69,7 @@ def prepare(job: Adapting) -> Prepared:
             fitted.head,
             HeadConfig(gives="value", pooling=pooling, mean=mean, scale=scale),
             lambda on: Value(SCRATCH, targets, how_read(job.base, pooling), on),
-            {"head.l2": (fitted.strength, "chosen by cross-validation")},
+            fitted.facts,
         )
 
     facts = data_facts(rows) | {"data.mean": (mean, "computed"), "data.deviation": (scale, "computed")}

@@ -32,7 +32,7 @@ def by_head(job: Adapting) -> AdapterParts:
     )
     head = fitted.head
     tensors = {"head.weight": head.weight_CP.detach(), "head.bias": head.bias_C.detach()}
-    return job.parts(cfg, tensors, facts | {"head.l2": (fitted.strength, "chosen by cross-validation")})
+    return job.parts(cfg, tensors, facts | fitted.facts)
 
 
 def by_steps(job: Adapting) -> AdapterParts:

@@ -91,7 +91,7 @@ def prepare(job: Adapting) -> Prepared:
         cfg = HeadConfig(labels=labels, gives="spans")
         fitted = fit_head(x_ND, y_N, cfg.outputs, job.options.seed, folds if len(tags) >= FOLDS else None)
         targets = {t.id: x for t, x in zip(texts, framed, strict=True)}
-        facts: Facts = {"head.l2": (fitted.strength, "chosen by cross-validation")}
+        facts: Facts = fitted.facts
         return Fit(fitted.head, cfg, lambda on: Tag(SCRATCH, targets, on), facts)
 
     facts = data_facts(rows, labels) | {
