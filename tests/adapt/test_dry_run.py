@@ -277,3 +277,35 @@ def test_rows_with_many_labels_are_known_beside_bad_ones(base: Base, tmp_path: P
     )
     with pytest.raises(BadRows, match=r"a.jsonl:2: not valid JSON"):
         base.adapt(tmp_path / "a.jsonl", task="classify", method="head")
+
+
+@pytest.mark.parametrize("task", ["regress", "tag", "many"])
+def test_the_same_error_has_what_a_task_has_against_its_values(task: str, base: Base, tmp_path: Path) -> None:
+    """No number, spans over each other or of nothing, labels that are none: beside texts that are too long."""
+    text = "the cat is here"
+    good: dict[str, Any]
+    if task == "regress":
+        good, bad, says = {"value": 1}, [{"value": "many"}, {"value": None}], ["a number is expected"]
+    elif task == "tag":
+        good = {"spans": [{"start": 4, "end": 7, "label": "animal"}]}
+        over = {"start": 4, "end": 9, "label": "animal"}
+        bad = [{"spans": [*good["spans"], over]}, {"spans": [{"start": 3, "end": 4, "label": "x"}]}]
+        says = ["lies over the one before it", "is white space alone"]
+    else:
+        good, bad, says = (
+            {"labels": ["a"]},
+            [{"labels": [1]}, {"labels": "a"}],
+            ["a list of texts is expected"],
+        )
+    rows = [
+        {"text": text} | good,
+        *({"text": text} | b for b in bad),
+        {"text": text + " and there" * 300} | good,
+    ]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(BadRows) as e:
+        base.adapt(tmp_path / "a.jsonl", task="classify" if task == "many" else task, method="head")
+    said = e.value.cause.splitlines()
+    assert said[0].startswith("3 of 4 rows cannot be used")
+    assert [int(b.where.rsplit(":", 1)[1]) for b in e.value.bad] == [2, 3, 4]
+    assert all(x in e.value.cause for x in (*says, "tokens, the limit is"))

@@ -129,6 +129,8 @@ def test_mistakes(base: Base) -> None:
     with pytest.raises(DataError, match="shares a token with another"):
         bad = {"text": "Go quick", "spans": [{"start": i, "end": i + 1, "label": "x"} for i in (3, 4)]}
         base.adapt([*ROWS, bad], task="tag", method="head")
+    with pytest.raises(DataError, match="(?s)2 of .*'spans' is str.*shares a token with another"):
+        base.adapt([*ROWS, {"text": "x", "spans": "0-1"}, bad], task="tag", method="head")
     with pytest.raises(UserError, match="no places in a text"):
         base.adapt(ROWS, task="tag", method="prompt")
     with pytest.raises(UserError, match="no adapter that tags"):

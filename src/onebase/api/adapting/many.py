@@ -29,12 +29,15 @@ def many_rows(data: Data) -> tuple[list[dict[str, Any]], list[set[str]]]:
 
 
 def _check(rows: Sequence[Mapping[str, Any]]) -> None:
-    bad = {}
-    for i, row in enumerate(rows):
-        given = row["labels"]
-        if not isinstance(given, (list, tuple)) or not all(isinstance(x, str) and x.strip() for x in given):
-            bad[i] = (f"'labels' is {given!r}, a list of texts is expected", 'for example ["red", "round"]')
-    refuse_bad(bad, places_of(rows))
+    refuse_bad({i: said for i, row in enumerate(rows) if (said := flaw(row)) is not None}, places_of(rows))
+
+
+def flaw(row: Mapping[str, Any]) -> tuple[str, str] | None:
+    """What is wrong with the labels of a row, and what to do."""
+    given = row["labels"]
+    if isinstance(given, (list, tuple)) and all(isinstance(x, str) and x.strip() for x in given):
+        return None
+    return f"'labels' is {given!r}, a list of texts is expected", 'for example ["red", "round"]'
 
 
 def prepare(job: Adapting) -> Prepared:

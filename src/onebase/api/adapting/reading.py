@@ -4,11 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from onebase.api import images
-from onebase.api.adapting import prompt
+from onebase.api.adapting import many, prompt, regress, tag
 from onebase.api.adapting.continued import opened
 from onebase.api.adapting.fitting import before
 from onebase.api.adapting.job import Data
-from onebase.api.adapting.many import has_many
 from onebase.api.adapting.rollouts import check_questions
 from onebase.api.adapting.teachers import kind_of
 from onebase.api.options import AdaptOptions
@@ -32,6 +31,9 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "continue": ("text",),
 }
 """What a row of a task has; of a task that is not here only the form of the file is checked."""
+
+Flaws = Callable[[Mapping[str, Any]], tuple[str, str] | None]
+"""What is wrong with a row, and what to do; None where nothing is."""
 
 
 def read(
@@ -70,7 +72,7 @@ def read(
 
 def _has_many(data: Data, columns: Mapping[str, str] | None) -> bool:
     """Do the rows have the labels of a text as a list?"""
-    return has_many(_good(data, columns))
+    return many.has_many(_good(data, columns))
 
 
 def _good(data: Data, columns: Mapping[str, str] | None) -> Rows:
@@ -94,7 +96,8 @@ def _checks(base: LoadedBase, task: str, method: str, o: AdaptOptions) -> Callab
     if base.words is None or method == "prompt":
         return _no_check  # the length of a prompt hangs on its answers
     if task in ("classify", "regress", "tag"):
-        return lambda rows: check_texts(base, rows, limit, taken)
+        flaw = _flaws(base, task)
+        return lambda rows: check_texts(base, rows, limit, taken, flaw)
     if task in ("complete", "chat"):
         return lambda rows: _check_samples(base, task, rows, limit, taken)
     if task == "reinforce":
@@ -104,14 +107,28 @@ def _checks(base: LoadedBase, task: str, method: str, o: AdaptOptions) -> Callab
     return _no_check
 
 
-def check_texts(base: LoadedBase, rows: Rows, limit: int, taken: int) -> None:
+def _flaws(base: LoadedBase, task: str) -> Flaws:
+    """What a task has against a row beside its text."""
+    if task == "regress":
+        return regress.flaw
+    if task == "tag":
+        return lambda row: tag.flaw(row, base.codec.tokenizer)
+    return lambda row: many.flaw(row) if many.has_many([row]) else None
+
+
+def check_texts(base: LoadedBase, rows: Rows, limit: int, taken: int, flaw: Flaws = lambda row: None) -> None:
+    """Raises BadRows for rows in which `flaw` finds something, and for texts without a token or with more than `limit`."""
     tok = base.codec.tokenizer
     found = {}
-    for i, ids in enumerate(map(tok.framed, tok.encode_batch([r["text"] for r in rows]))):
+    for i, (row, ids) in enumerate(
+        zip(rows, map(tok.framed, tok.encode_batch([r["text"] for r in rows])), strict=True)
+    ):
         if not ids:
             found[i] = ("has no token", "give a text that is not empty")
         elif len(ids) > limit:
             found[i] = _long(len(ids), limit, taken)
+        elif (said := flaw(row)) is not None:
+            found[i] = said
     refuse_bad(found, places_of(rows))
 
 

@@ -28,14 +28,15 @@ def value_rows(data: Data) -> tuple[list[dict[str, Any]], list[float]]:
 
 
 def _check(rows: Sequence[Mapping[str, Any]]) -> None:
-    bad = {}
-    for i, row in enumerate(rows):
-        if (number := _number(row["value"])) is None or not math.isfinite(number):
-            bad[i] = (
-                f"'value' is {row['value']!r}, a number is expected",
-                "give a finite number, as 3 or 2.5",
-            )
-    refuse_bad(bad, places_of(rows))
+    refuse_bad({i: said for i, row in enumerate(rows) if (said := flaw(row)) is not None}, places_of(rows))
+
+
+def flaw(row: Mapping[str, Any]) -> tuple[str, str] | None:
+    """What is wrong with the value of a row, and what to do."""
+    number = _number(row["value"])
+    if number is not None and math.isfinite(number):
+        return None
+    return f"'value' is {row['value']!r}, a number is expected", "give a finite number, as 3 or 2.5"
 
 
 def _number(value: object) -> float | None:

@@ -13,6 +13,7 @@ from onebase.api.adapting.job import Adapting, Data, Facts, data_facts
 from onebase.api.adapting.learning import SCRATCH
 from onebase.api.heads import token_states
 from onebase.codec.text.sample import Tokens
+from onebase.codec.text.tokenizer import Tokenizer
 from onebase.data import read_rows
 from onebase.data.bad_rows import places_of, refuse_bad
 from onebase.errors import DataError
@@ -20,6 +21,7 @@ from onebase.model.proj import Active
 from onebase.objective.base import IGNORE
 from onebase.objective.tag import Tag
 
+MEND_TOKENS = "a token has one label at most: make one span of them, or drop one"
 MEND = "mend the spans: characters from 0, end exclusive, none over another"
 
 
@@ -35,8 +37,21 @@ def span_rows(data: Data) -> tuple[list[dict[str, Any]], list[list[Span]]]:
 
 
 def _check(rows: Sequence[Mapping[str, Any]]) -> None:
-    bad = {i: said for i, row in enumerate(rows) if (said := _flaw(row)) is not None}
-    refuse_bad(bad, places_of(rows))
+    refuse_bad({i: said for i, row in enumerate(rows) if (said := _flaw(row)) is not None}, places_of(rows))
+
+
+def flaw(row: Mapping[str, Any], tokenizer: Tokenizer) -> tuple[str, str] | None:
+    """What is wrong with the spans of a row, in characters or in tokens, and what to do."""
+    if (said := _flaw(row)) is not None:
+        return said
+    text = row["text"]
+    spans = [Span(s["start"], s["end"], s["label"]) for s in row["spans"]]
+    try:
+        places = token_places(tokenizer, text)
+    except DataError as e:
+        return e.cause, e.remedy
+    said_of_tokens = tags_of(spans, places, sorted({s.label for s in spans}), text)[1]
+    return None if said_of_tokens is None else (said_of_tokens, MEND_TOKENS)
 
 
 def _flaw(row: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -70,14 +85,12 @@ def prepare(job: Adapting) -> Prepared:
     labels = tuple(sorted({s.label for each in spans for s in each}))
     if not labels:
         raise DataError(f"none of the {len(rows)} rows has a span", "give rows of which some have spans")
-    tags, bad = [], {}
-    for i, (row, each) in enumerate(zip(rows, spans, strict=True)):
-        found, flaw = tags_of(each, token_places(job.base.codec.tokenizer, row["text"]), labels, row["text"])
-        tags.append(found)
-        if flaw is not None:
-            bad[i] = (flaw, "a token has one label at most: make one span of them, or drop one")
-    refuse_bad(bad, places_of(rows))
     tokenizer = job.base.codec.tokenizer
+    tags = []
+    for row, each in zip(rows, spans, strict=True):
+        found, said = tags_of(each, token_places(tokenizer, row["text"]), labels, row["text"])
+        assert said is None, "`flaw` was asked when the rows were read"
+        tags.append(found)
     before = len(tokenizer.begun([]))
     after = len(tokenizer.framed([])) - before
     framed = [(*[IGNORE] * before, *t, *[IGNORE] * after) for t in tags]
