@@ -152,6 +152,8 @@ def test_every_task_is_planned_by_every_method(task: str, method: str, which: in
         assert "steps" not in facts and facts["seconds"]["reading"] > 0
     else:
         assert facts["steps"] > 0 and facts["tokens_supervised"] > 0 and facts["seconds"]["steps"] > 0
+        writes = task not in ("classify", "regress", "tag", "embed", "reward")
+        assert (facts["memory_bytes"]["logits"] > 0) == writes
     assert f"{task} by {method}: a plan" in plan.text and "token ledger" in plan.text
     if rows is MANY:
         assert facts["labels"] == {"c": 5, "a": 4, "b": 4}

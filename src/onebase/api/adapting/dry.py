@@ -27,6 +27,7 @@ from onebase.objective.cross_entropy import CHUNK
 from onebase.objective.distil import TokenDistil
 from onebase.objective.next_token import NextToken
 from onebase.objective.pictures import PictureLabel
+from onebase.objective.policy import Policy
 from onebase.objective.preference import Preference
 from onebase.train.loop import Job, micro_rows
 from onebase.train.memory import Memory, available
@@ -197,7 +198,7 @@ def _memory(loop: Job, learnt: Sequence[torch.Tensor], positions: int, copied: b
     taught = 0
     if isinstance(loop.objective, TokenDistil):
         taught = sum(p.numel() * p.element_size() for p in loop.objective.teacher.model.parameters())
-    if isinstance(loop.objective, (NextToken, Preference, TokenDistil)):
+    if isinstance(loop.objective, (NextToken, Policy, Preference, TokenDistil)):
         vocab = model.cfg.text.vocab_size
         logits = min(positions, CHUNK) * vocab * (4 + 2 * width) + 2 * positions * trunk.width * width
     return Memory(
