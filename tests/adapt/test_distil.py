@@ -1,6 +1,7 @@
 """Task distil: what a teacher says is learnt, whoever it is; what cannot be taught is refused."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from onebase.api.base import Base
 from onebase.api.texts import completion_rows
 from onebase.base.folder import base_tensors, save_base
 from onebase.codec.text.codec import TextCodec
+from onebase.codec.text.pooling import EmbeddingConfig
 from onebase.codec.text.tokenizer import Tokenizer
 from onebase.errors import DataError, UserError
 from onebase.objective.distil import Said
@@ -92,6 +94,26 @@ def test_steps_bring_the_student_nearer_than_the_fit_that_it_starts_from(taught:
         ).record
         far[lr] = record.get("scores.kl")["value"]
     assert far[3e-3] < 0.7 * far[1e-9]
+
+
+def test_a_student_that_gives_vectors_reads_its_own(taught: dict[str, str]) -> None:
+    """By itself it starts from a head on the vector, learns through it, and classifies by it."""
+    student = Base(replace(tiny_base(1), embedding=EmbeddingConfig(pooling="mean", normalise=True)))
+    distil = {"teacher": taught["base"], "adapter": taught["sorts"]}
+    scores = {}
+    for lr in (1e-9, 1e-2):
+        adapter = student.adapt(
+            TEXTS, task="distil", method="full", lr=lr, epochs=8, distil=distil, test=LABELLED
+        )
+        head = adapter.parts.config.head
+        assert head is not None and head.pooling == "vector"
+        scores[lr] = adapter.record.get("scores.kl")["value"]
+        told = student.with_adapter(adapter).classify([r["text"] for r in LABELLED])
+        right = [t.label == r["label"] for t, r in zip(told, LABELLED, strict=True)]
+        assert adapter.record.get("scores.student_accuracy")["value"] == pytest.approx(
+            sum(right) / len(right)
+        )
+    assert scores[1e-2] < 0.9 * scores[1e-9]
 
 
 @pytest.mark.parametrize("level", ["token", "sequence"])

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from onebase.adapt.config import AdapterConfig
 from onebase.adapt.folder import AdapterParts, bound_to
-from onebase.adapt.head import HeadConfig, fit_pooled, pooled_as
+from onebase.adapt.head import HeadConfig
+from onebase.adapt.vector_head import candidates, fit_views
 from onebase.api.adapting import continued, generate, heads
 from onebase.api.adapting.fitting import check_reads, check_writes
 from onebase.api.adapting.job import Adapting, Facts, data_facts, score_facts
@@ -30,7 +31,7 @@ from onebase.api.adapting.teachers import (
     token_agreement,
     with_answers,
 )
-from onebase.api.texts import chat_rows, completion_rows, features, how_read, text_tokens
+from onebase.api.texts import chat_rows, completion_rows, features, how_read, text_tokens, views
 from onebase.codec.text.sample import Tokens
 from onebase.data import read_rows
 from onebase.data.singles import SinglesPlan
@@ -89,11 +90,14 @@ def _classes(job: Adapting, teacher: "Base") -> AdapterParts:
         lr = heads.RATES[job.method]
         train = train_config(o, steps, per_step, longest, default_lr=lr, rows_rate=found.rate)
         some = _started(taught)
-        x = features(
-            base, [texts[i] for i in some], pooled_as(o.pooling), found.active if found.before else None
+        x_by = views(
+            base,
+            [texts[i] for i in some],
+            candidates(o.pooling, base.embedding is not None),
+            found.active if found.before else None,
         )
         y = torch.tensor([t.label if t.label != IGNORE else int(t.logp_C.argmax()) for t in taught])
-        fitted, pooling = fit_pooled(x, y[some], len(labels), o.pooling, o.seed)
+        fitted, pooling = fit_views(x_by, y[some], len(labels), o.seed)
         base.model.heads[SCRATCH] = head = fitted.head.to(base.model.device)
         said_of = {t.id: s for t, s in zip(texts, taught, strict=True)}
         objective = SoftLabel(SCRATCH, said_of, how, how_read(base, pooling), found.active)
