@@ -159,6 +159,13 @@ def test_what_a_head_reads_is_chosen_among_all_that_is_given() -> None:
     assert fit_views({"vector": noise, "both": telling}, y, 2)[1] == "both"
     unit = torch.nn.functional.normalize(telling, dim=-1)
     assert fit_views({"vector": unit, "both": noise}, y, 2)[1] == "vector"
+    # A little better is enough among poolings, and not enough to leave the vector.
+    x = telling
+    worse = x + 1.2 * torch.randn(60, 16, generator=torch.Generator().manual_seed(7))
+    losses = [fit_head(z, y, 2).losses_N for z in (worse, x)]
+    assert losses[0] is not None and losses[1] is not None and losses[0].mean() > losses[1].mean()
+    assert first_unless_better(losses) == 0
+    assert fit_views({"both": worse, "all": x}, y, 2)[1] == "all"
     few = torch.tensor([0, 1, 2, 3])
     assert fit_views({"vector": noise[few], "both": telling[few]}, y[few], 2)[1] == "vector", (
         "no folds: the first"

@@ -45,12 +45,16 @@ def candidates(pooling: Chosen, vectors: bool) -> tuple[Read, ...]:
 
 
 def fit_views(x_by: Mapping[Read, Tensor], y_N: Tensor, classes: int, seed: int = 0) -> tuple[Fitted, Read]:
-    """The head that `first_unless_better` picks of those fitted on each of the things that one may read, in their order: `fit_vector` on
-    vectors, `fit_head` on all else."""
+    """The head on one of the things that may be read: `fit_vector` on the vector, `fit_head` on poolings of hidden states. Of poolings
+    that with the least held-out loss (the first, where there are too few labels for folds), and that in the place of the vector only
+    by `first_unless_better`."""
     found: list[tuple[Fitted, Read]] = [
         ((fit_vector if how == "vector" else fit_head)(x, y_N, classes, seed), how) for how, x in x_by.items()
     ]
-    return found[first_unless_better([f.losses_N for f, _ in found])]
+    best = [f for f in found if f[1] == "vector"]
+    if states := [f for f in found if f[1] != "vector"]:
+        best.append(min(states, key=lambda f: 0.0 if f[0].held_out is None else f[0].held_out))
+    return best[first_unless_better([f.losses_N for f, _ in best])]
 
 
 def first_unless_better(losses: Sequence[Tensor | None]) -> int:
