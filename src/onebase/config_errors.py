@@ -1,0 +1,165 @@
+"""What is wrong with a config, as a user would say it: the file and line, the nearest valid key, the accepted type."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from onebase.errors import ConfigError
+from onebase.yamls import Path_
+
+_UNKNOWN = ("unexpected_keyword_argument", "extra_forbidden")
+
+
+def explained(
+    cls: type, data: Any, where: str, lines: dict[Path_, int], errors: Sequence[dict[str, Any]]
+) -> ConfigError:
+    """The first real one of pydantic's `errors` about `data` as a `cls`. where: the source's name; lines: of each key, -1 for an override."""
+    # Each branch of a union complains; a key that another branch knows is not the mistake.
+    error = next((one for one in errors if not _known_elsewhere(cls, data, one)), errors[0])
+    loc = tuple(p for p in error["loc"])
+    path, holder, annotation = _walk(cls, data, loc)
+    dotted = ".".join(str(p) for p in path)
+    line = next((lines[path[:i]] for i in range(len(path), 0, -1) if path[:i] in lines), 0)
+    if any(at == -1 and key[: len(path)] == path for key, at in lines.items()):
+        line = -1
+    place = (
+        f"{where}:{line}: "
+        if where and line > 0
+        else "override: "
+        if line == -1
+        else f"{where}: "
+        if where
+        else ""
+    )
+    kind = error["type"]
+    if kind in _UNKNOWN:
+        holders = _holders(cls, data, loc) or [holder]
+        owners = {f.name: h for h in reversed(holders) for f in dataclasses.fields(h)}
+        fields = list(dict.fromkeys(f.name for h in holders for f in dataclasses.fields(h)))
+        near = difflib.get_close_matches(str(path[-1]), fields, 1, 0.4)
+        hint = f"did you mean '{near[0]}'" + _accepts(owners[near[0]], near[0]) + "?" if near else ""
+        return ConfigError(
+            f"{place}unknown key '{dotted}'", f"{hint} valid keys here: {', '.join(fields)}".strip()
+        )
+    if kind in ("missing_argument", "missing"):
+        return ConfigError(f"{place}key '{dotted}' is missing", f"add it{_accepts(holder, str(path[-1]))}")
+    if kind == "value_error" and isinstance(error.get("ctx", {}).get("error"), ValueError):
+        return ConfigError(
+            f"{place}'{dotted}': {error['ctx']['error']}" if dotted else f"{place}{error['ctx']['error']}"
+        )
+    given = error.get("input")
+    accepted = type_name(annotation) if annotation is not None else error["msg"]
+    return ConfigError(f"{place}'{dotted}' is {given!r} ({kind_of(given)})", f"accepted: {accepted}")
+
+
+def _known_elsewhere(cls: type, data: Any, error: dict[str, Any]) -> bool:
+    loc = error["loc"]
+    return error["type"] in _UNKNOWN and any(_has(h, loc[-1]) for h in _holders(cls, data, loc))
+
+
+def _holders(cls: type, data: Any, loc: tuple[str | int, ...]) -> list[Any]:
+    """The configs that the map around the last part of `loc` may be: one, or the branches of a union."""
+    path: list[str | int] = []
+    for part in loc[:-1]:
+        if (isinstance(data, Mapping) and part in data) or (isinstance(data, list) and isinstance(part, int)):
+            data = data[part]  # type: ignore[index]
+            path.append(part)
+    annotation = _annotation(cls, path)
+    return [a for a in _options(annotation) if dataclasses.is_dataclass(a)]
+
+
+def _annotation(annotation: Any, path: list[str | int]) -> Any:
+    for part in path:
+        holder = next(
+            (a for a in _options(annotation) if dataclasses.is_dataclass(a) and _has(a, part)), None
+        )
+        if holder is not None:
+            annotation = typing.get_type_hints(holder)[str(part)]
+        else:
+            args = [a for o in _options(annotation) for a in typing.get_args(o) if a is not Ellipsis]
+            annotation = args[-1] if args else None
+    return annotation
+
+
+def _walk(cls: Any, data: Any, loc: tuple[str | int, ...]) -> tuple[Path_, Any, Any]:
+    """Follow pydantic's location through our types: the real path, the innermost dataclass, the last field's annotation."""
+    path: list[str | int] = []
+    holder: Any = cls if dataclasses.is_dataclass(cls) else None
+    annotation: Any = cls
+    for part in loc:
+        here = next((a for a in _options(annotation) if dataclasses.is_dataclass(a) and _has(a, part)), None)
+        if here is None:
+            here = next((a for a in _options(annotation) if dataclasses.is_dataclass(a)), None)
+        if (isinstance(data, Mapping) and part in data) or (
+            isinstance(data, list) and isinstance(part, int) and part < len(data)
+        ):
+            data = data[part]  # type: ignore[index]
+        elif here is None or not (_has(here, part) or part == loc[-1]):
+            continue  # a union branch's name, not a key
+        path.append(part)
+        if here is not None:
+            holder = here
+            annotation = typing.get_type_hints(here).get(str(part), None)
+        else:
+            args = [a for o in _options(annotation) for a in typing.get_args(o) if a is not Ellipsis]
+            annotation = args[-1] if args else None
+            holder = annotation if dataclasses.is_dataclass(annotation) else holder
+    return tuple(path), holder, annotation
+
+
+def _has(cls: Any, name: Any) -> bool:
+    return any(f.name == name for f in dataclasses.fields(cls))
+
+
+def _options(annotation: Any) -> tuple[Any, ...]:
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return typing.get_args(annotation)
+    return (annotation,)
+
+
+def _accepts(holder: Any, name: str) -> str:
+    hint = typing.get_type_hints(holder).get(name) if holder else None
+    return f" ({type_name(hint)})" if hint is not None else ""
+
+
+def type_name(annotation: Any) -> str:
+    """A type as a user would say it: `int`, `one of a, b`, `list of str`."""
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return type_name(args[0])
+    if origin is typing.Literal:
+        return "one of " + ", ".join(str(a) for a in args)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join("nothing (null)" if a is type(None) else type_name(a) for a in args)
+    if origin in (list, tuple):
+        return "list of " + type_name(args[0])
+    if origin in (dict, Mapping) or (origin and issubclass(origin, Mapping)):
+        return f"map of name to {type_name(args[1])}"
+    if dataclasses.is_dataclass(annotation):
+        return "map with keys " + ", ".join(f.name for f in dataclasses.fields(annotation))
+    return {
+        "bool": "true or false",
+        "float": "number",
+        "int": "whole number",
+        "str": "text",
+        "Any": "anything",
+    }.get(getattr(annotation, "__name__", ""), str(annotation))
+
+
+def kind_of(value: Any) -> str:
+    """What a value is, as a user would say it."""
+    names = {
+        bool: "true/false",
+        int: "whole number",
+        float: "number",
+        str: "text",
+        list: "list",
+        dict: "map",
+        type(None): "nothing",
+    }
+    return names.get(type(value), type(value).__name__)
