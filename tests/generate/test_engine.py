@@ -1,6 +1,7 @@
 """The decode engine: the same numbers with a cache and without, alone and in a batch; streaming; limits."""
 
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
@@ -70,6 +71,43 @@ def test_alone_is_in_a_batch_of_seven(lengths: list[int], mixed: bool) -> None:
         assert got.ids == alone.ids
         assert got.logprobs == pytest.approx(alone.logprobs, abs=1e-5)
         assert (got.text, got.finish, got.prompt_tokens) == (alone.text, alone.finish, len(p))
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 2), st.sampled_from([None, "one", "two"]), st.sampled_from([0, 0, 1, 4])),
+        min_size=1,
+        max_size=9,
+    )
+)
+def test_what_is_asked_again_is_read_once_and_answered_as_alone(
+    asked: list[tuple[int, str | None, int]],
+) -> None:
+    """Rows of three prompts under three adapters, some of which ask for no token at all."""
+    prompts = [prompt(5 + 4 * i, i) for i, _, _ in asked]
+    names = [name for _, name, _ in asked]
+    each = [Sampling(max_tokens=n, temperature=1.0, seed=i, logprobs=2) for i, (_, _, n) in enumerate(asked)]
+    read: list[int] = []
+    hidden = base().model.hidden
+
+    def counted(ids_BT: torch.Tensor, *args: Any, **options: Any) -> Any:
+        read.append(len(ids_BT))
+        return hidden(ids_BT, *args, **options)
+
+    base().model.hidden = counted  # type: ignore[method-assign]
+    try:
+        together = generate(base(), prompts, each, Active.per_row(names), batch=len(asked))
+    finally:
+        del base().model.hidden
+    different = len({(i, name) for i, name, _ in asked})
+    assert not read or read[0] <= different
+    if all(n for _, _, n in asked):
+        assert read[0] == different
+    for p, s, name, got in zip(prompts, each, names, together):
+        alone = generate(base(), [p], s, Active.all_rows(name) if name else None)[0]
+        assert got.ids == alone.ids and got.finish == alone.finish
+        assert got.logprobs == pytest.approx(alone.logprobs, abs=1e-5)
 
 
 def test_batches_of_any_size_give_the_answers_in_order() -> None:

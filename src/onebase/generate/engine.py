@@ -1,7 +1,8 @@
 """The decode engine: prompts in, text out, token by token. B rows, T time, D width, V vocabulary.
 
 Prompts of different lengths are padded on the left with columns of document -1, which no mask sees: every row's newest token
-is then the last one, and a row gives the same log-probabilities alone and in a batch, with the cache and without.
+is then the last one, and a row gives the same log-probabilities alone and in a batch, with the cache and without. What is asked several
+times in a batch is read once.
 """
 
 from collections.abc import Iterator, Sequence
@@ -82,12 +83,15 @@ class Decoder:
             )
         ]
         self._sampler = Sampler(each, self._device)
-        self._next, self._cols = _left_padded(prompts, self._device)
+        first, self._copies = _once([] if self._inserts else prompts, active)
+        read = prompts if self._copies is None else [prompts[i] for i in first]
+        self._reading = active if self._copies is None else rows_of(active, first)
+        self._next, self._cols = _left_padded(read, self._device)
         longest = self._next.shape[1] if prompts else 0
         self._pos = torch.tensor([[len(p)] for p in prompts], device=self._device)
         self._doc = torch.zeros_like(self._pos)
         slots = longest + max((r.left for r in self._rows), default=0)
-        self._cache = base.model.new_cache(len(prompts), slots, active)
+        self._cache = base.model.new_cache(len(read), slots, self._reading)
 
     @property
     def live(self) -> bool:
@@ -126,11 +130,17 @@ class Decoder:
             self._next,
             self._cols,
             cache=self._cache,
-            active=self._active,
+            active=self._reading,
             inserts=torch.cat(given) if given else None,
             impl="sdpa",
         )
-        return self._model.text.logits(out.hidden[:, -1], self._active)
+        logits_BV = self._model.text.logits(out.hidden[:, -1], self._reading)
+        self._reading = self._active
+        if self._copies is None:
+            return logits_BV
+        index, self._copies = torch.tensor(self._copies, device=self._device), None
+        self._cache.keep(index)
+        return logits_BV[index]
 
     def _piece(self, row: _Row, id: int, logprobs: tuple[float, ...], top: tuple[Top, ...]) -> Piece:
         row.left -= 1
@@ -172,16 +182,32 @@ class Decoder:
     def _drop(self) -> None:
         """Take finished rows out of the batch once they are half of it: fewer copies of the cache than one a row."""
         keep = [i for i, r in enumerate(self._rows) if not r.done]
-        if 2 * len(keep) > len(self._rows):
+        if 2 * len(keep) > len(self._rows) or self._copies is not None:
             return
         index = torch.tensor(keep, device=self._device)
         self._cache.keep(index)
         self._next, self._cols = self._next[index], self._cols.rows(index)
         self._pos, self._doc = self._pos[index], self._doc[index]
-        self._active = rows_of(self._active, keep)
+        self._active = self._reading = rows_of(self._active, keep)
         self._sampler = self._sampler.rows(keep)
         self._inserts = [self._inserts[i] for i in keep] if self._inserts else []
         self._rows = [self._rows[i] for i in keep]
+
+
+def _once(prompts: Sequence[Sequence[int]], active: Active | None) -> tuple[list[int], list[int] | None]:
+    """Equal prompts under the same adapters, as of several answers to one question: (the rows to read, and for each row which of these it
+    is a copy of; None where all differ)."""
+    groups = () if active is None else active.groups
+    seen: dict[tuple[object, ...], int] = {}
+    first: list[int] = []
+    copies: list[int] = []
+    for i, prompt in enumerate(prompts):
+        key = (tuple(prompt), *(rows is None or i in rows for _, rows in groups))
+        if key not in seen:
+            seen[key] = len(first)
+            first.append(i)
+        copies.append(seen[key])
+    return first, copies if len(first) < len(copies) else None
 
 
 def rows_of(active: Active | None, index: Sequence[int]) -> Active | None:
