@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,6 +45,10 @@ class Bad(NamedTuple):
         return f"{self.where}{' ' if self.what.startswith(('has ', 'is ')) else ': '}{self.what}"
 
 
+FindsFlaw = Callable[[Mapping[str, Any]], tuple[str, str] | None]
+"""What is wrong with a row, and what to do; None where nothing is."""
+
+
 class BadRows(DataError):
     """All bad rows of some `total`, the first 20 in its text; `good` are those that were right. One alone is said in one line."""
 
@@ -72,3 +76,8 @@ def refuse_bad(found: Mapping[int, tuple[str, str]], places: Sequence[str]) -> N
     """Raise BadRows for rows of `places` by number from 0: what is wrong with each and what to do. Does nothing where there are none."""
     if found:
         raise BadRows([Bad(i, places[i], *said) for i, said in found.items()], len(places))
+
+
+def refuse_flawed(rows: Sequence[Any], flaw: FindsFlaw) -> None:
+    """`refuse_bad` for the rows in which `flaw` finds something."""
+    refuse_bad({i: said for i, row in enumerate(rows) if (said := flaw(row)) is not None}, places_of(rows))

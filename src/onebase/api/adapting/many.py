@@ -10,7 +10,7 @@ from onebase.api.adapting.learning import SCRATCH
 from onebase.api.texts import how_read
 from onebase.codec.text.sample import Tokens
 from onebase.data import read_rows
-from onebase.data.bad_rows import places_of, refuse_bad
+from onebase.data.bad_rows import refuse_flawed
 from onebase.errors import DataError
 from onebase.model.proj import Active
 from onebase.objective.label import ManyLabels, marks
@@ -23,13 +23,9 @@ def has_many(rows: Sequence[Mapping[str, Any]]) -> bool:
 
 def many_rows(data: Data) -> tuple[list[dict[str, Any]], list[set[str]]]:
     """Rows with text and labels, and the labels of each. Raises DataError with all bad rows."""
-    rows = read_rows(data, ("text", "labels"), check=_check)
-    _check(rows)
+    rows = read_rows(data, ("text", "labels"), check=lambda good: refuse_flawed(good, flaw))
+    refuse_flawed(rows, flaw)
     return rows, [set(r["labels"]) for r in rows]
-
-
-def _check(rows: Sequence[Mapping[str, Any]]) -> None:
-    refuse_bad({i: said for i, row in enumerate(rows) if (said := flaw(row)) is not None}, places_of(rows))
 
 
 def flaw(row: Mapping[str, Any]) -> tuple[str, str] | None:

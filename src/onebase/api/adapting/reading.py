@@ -16,7 +16,7 @@ from onebase.api.rewards import checked
 from onebase.api.texts import chat_rows, completion_rows
 from onebase.base.folder import LoadedBase
 from onebase.data import BadRows, Rows, read_rows
-from onebase.data.bad_rows import places_of, refuse_bad
+from onebase.data.bad_rows import FindsFlaw, places_of, refuse_bad
 from onebase.errors import DataError
 
 COLUMNS: dict[str, tuple[str, ...]] = {
@@ -31,9 +31,6 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "continue": ("text",),
 }
 """What a row of a task has; of a task that is not here only the form of the file is checked."""
-
-Flaws = Callable[[Mapping[str, Any]], tuple[str, str] | None]
-"""What is wrong with a row, and what to do; None where nothing is."""
 
 
 def read(
@@ -107,7 +104,7 @@ def _checks(base: LoadedBase, task: str, method: str, o: AdaptOptions) -> Callab
     return _no_check
 
 
-def _flaws(base: LoadedBase, task: str) -> Flaws:
+def _flaws(base: LoadedBase, task: str) -> FindsFlaw:
     """What a task has against a row beside its text."""
     if task == "regress":
         return regress.flaw
@@ -116,7 +113,9 @@ def _flaws(base: LoadedBase, task: str) -> Flaws:
     return lambda row: many.flaw(row) if many.has_many([row]) else None
 
 
-def check_texts(base: LoadedBase, rows: Rows, limit: int, taken: int, flaw: Flaws = lambda row: None) -> None:
+def check_texts(
+    base: LoadedBase, rows: Rows, limit: int, taken: int, flaw: FindsFlaw = lambda row: None
+) -> None:
     """Raises BadRows for rows in which `flaw` finds something, and for texts without a token or with more than `limit`."""
     tok = base.codec.tokenizer
     found = {}

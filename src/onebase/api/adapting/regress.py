@@ -14,7 +14,7 @@ from onebase.api.adapting.learning import SCRATCH
 from onebase.api.texts import how_read
 from onebase.codec.text.sample import Tokens
 from onebase.data import read_rows
-from onebase.data.bad_rows import places_of, refuse_bad
+from onebase.data.bad_rows import refuse_flawed
 from onebase.errors import DataError
 from onebase.model.proj import Active
 from onebase.objective.regress import Value
@@ -22,13 +22,9 @@ from onebase.objective.regress import Value
 
 def value_rows(data: Data) -> tuple[list[dict[str, Any]], list[float]]:
     """Rows with text and value, and the values as numbers (a file of csv has them as text). Raises DataError with all bad rows."""
-    rows = read_rows(data, ("text", "value"), check=_check)
-    _check(rows)
+    rows = read_rows(data, ("text", "value"), check=lambda good: refuse_flawed(good, flaw))
+    refuse_flawed(rows, flaw)
     return rows, [float(r["value"]) for r in rows]
-
-
-def _check(rows: Sequence[Mapping[str, Any]]) -> None:
-    refuse_bad({i: said for i, row in enumerate(rows) if (said := flaw(row)) is not None}, places_of(rows))
 
 
 def flaw(row: Mapping[str, Any]) -> tuple[str, str] | None:

@@ -15,7 +15,7 @@ from onebase.api.heads import token_states
 from onebase.codec.text.sample import Tokens
 from onebase.codec.text.tokenizer import Tokenizer
 from onebase.data import read_rows
-from onebase.data.bad_rows import places_of, refuse_bad
+from onebase.data.bad_rows import refuse_flawed
 from onebase.errors import DataError
 from onebase.model.proj import Active
 from onebase.objective.base import IGNORE
@@ -27,17 +27,13 @@ MEND = "mend the spans: characters from 0, end exclusive, none over another"
 
 def span_rows(data: Data) -> tuple[list[dict[str, Any]], list[list[Span]]]:
     """Rows with text and spans, and the spans (without white space at their ends). Raises DataError with all bad rows."""
-    rows = read_rows(data, ("text",), check=_check)
-    _check(rows)
+    rows = read_rows(data, ("text",), check=lambda good: refuse_flawed(good, _flaw))
+    refuse_flawed(rows, _flaw)
     found = []
     for row in rows:
         cut = (trimmed(row["text"], Span(s["start"], s["end"], s["label"])) for s in row["spans"])
         found.append([s for s in cut if s is not None])
     return rows, found
-
-
-def _check(rows: Sequence[Mapping[str, Any]]) -> None:
-    refuse_bad({i: said for i, row in enumerate(rows) if (said := _flaw(row)) is not None}, places_of(rows))
 
 
 def flaw(row: Mapping[str, Any], tokenizer: Tokenizer) -> tuple[str, str] | None:
