@@ -59,16 +59,15 @@ def fit_views(x_by: Mapping[Read, Tensor], y_N: Tensor, classes: int, seed: int 
 
 def first_unless_better(losses: Sequence[Tensor | None]) -> int:
     """Which to take of what is given in the order in which it is believed in, by the held-out losses [N] of each: the first, unless the
-    mean of a later one is lower by more than two standard errors of their difference over the N examples. Of few labels the least
-    held-out loss alone chooses little better than chance (after the rule of one standard error of Breiman et al., 1984, which was
-    measured and is too lax here: docs/log.md). Without folds: the first."""
+    mean of a later one is lower by more than two standard errors of their difference over the N examples. (Of few labels the least loss
+    alone chose worse than that, and so did one standard error, the rule of Breiman et al., 1984: docs/log.md.) Without folds: the first."""
     taken = 0
     for i, losses_N in enumerate(losses):
         best_N = losses[taken]
         if losses_N is None or best_N is None:
             continue
         gain_N = best_N - losses_N
-        if i and gain_N.mean() > 2 * gain_N.std() / len(gain_N) ** 0.5:
+        if gain_N.mean() > 2 * gain_N.std() / len(gain_N) ** 0.5:
             taken = i
     return taken
 

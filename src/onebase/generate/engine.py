@@ -83,15 +83,17 @@ class Decoder:
             )
         ]
         self._sampler = Sampler(each, self._device)
-        first, self._copies = _once([] if self._inserts else prompts, active)
-        read = prompts if self._copies is None else [prompts[i] for i in first]
-        self._reading = active if self._copies is None else rows_of(active, first)
+        self._once = None if self._inserts else _once(prompts, active)
+        read, reading = prompts, active
+        if self._once is not None:
+            first, _ = self._once
+            read, reading = [prompts[i] for i in first], rows_of(active, first)
         self._next, self._cols = _left_padded(read, self._device)
         longest = self._next.shape[1] if prompts else 0
         self._pos = torch.tensor([[len(p)] for p in prompts], device=self._device)
         self._doc = torch.zeros_like(self._pos)
         slots = longest + max((r.left for r in self._rows), default=0)
-        self._cache = base.model.new_cache(len(read), slots, self._reading)
+        self._cache = base.model.new_cache(len(read), slots, reading)
 
     @property
     def live(self) -> bool:
@@ -124,21 +126,23 @@ class Decoder:
     def _logits(self) -> Tensor:
         """fp32 [B, V] after the newest token of each row."""
         given = [x for x in self._inserts if x is not None]  # row by row, as they are put in
-        self._inserts = []  # they are of the prompts, not of what follows
+        once, active = self._once, self._active
+        if once is not None:
+            active = rows_of(active, once[0])
+        self._inserts, self._once = [], None  # they are of the prompts, not of what follows
         # Always SDPA: what suits training (compiled per shape) would be made anew for every length of the cache.
         out = self._model.hidden(
             self._next,
             self._cols,
             cache=self._cache,
-            active=self._reading,
+            active=active,
             inserts=torch.cat(given) if given else None,
             impl="sdpa",
         )
-        logits_BV = self._model.text.logits(out.hidden[:, -1], self._reading)
-        self._reading = self._active
-        if self._copies is None:
+        logits_BV = self._model.text.logits(out.hidden[:, -1], active)
+        if once is None:
             return logits_BV
-        index, self._copies = torch.tensor(self._copies, device=self._device), None
+        index = torch.tensor(once[1], device=self._device)
         self._cache.keep(index)
         return logits_BV[index]
 
@@ -182,21 +186,21 @@ class Decoder:
     def _drop(self) -> None:
         """Take finished rows out of the batch once they are half of it: fewer copies of the cache than one a row."""
         keep = [i for i, r in enumerate(self._rows) if not r.done]
-        if 2 * len(keep) > len(self._rows) or self._copies is not None:
+        if 2 * len(keep) > len(self._rows) or self._once is not None:
             return
         index = torch.tensor(keep, device=self._device)
         self._cache.keep(index)
         self._next, self._cols = self._next[index], self._cols.rows(index)
         self._pos, self._doc = self._pos[index], self._doc[index]
-        self._active = self._reading = rows_of(self._active, keep)
+        self._active = rows_of(self._active, keep)
         self._sampler = self._sampler.rows(keep)
         self._inserts = [self._inserts[i] for i in keep] if self._inserts else []
         self._rows = [self._rows[i] for i in keep]
 
 
-def _once(prompts: Sequence[Sequence[int]], active: Active | None) -> tuple[list[int], list[int] | None]:
+def _once(prompts: Sequence[Sequence[int]], active: Active | None) -> tuple[list[int], list[int]] | None:
     """Equal prompts under the same adapters, as of several answers to one question: (the rows to read, and for each row which of these it
-    is a copy of; None where all differ)."""
+    is a copy of). None where all differ."""
     groups = () if active is None else active.groups
     seen: dict[tuple[object, ...], int] = {}
     first: list[int] = []
@@ -207,7 +211,7 @@ def _once(prompts: Sequence[Sequence[int]], active: Active | None) -> tuple[list
             seen[key] = len(first)
             first.append(i)
         copies.append(seen[key])
-    return first, copies if len(first) < len(copies) else None
+    return (first, copies) if len(first) < len(copies) else None
 
 
 def rows_of(active: Active | None, index: Sequence[int]) -> Active | None:
