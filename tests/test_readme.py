@@ -8,14 +8,17 @@ import shutil
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import pytest
 import yaml
 
+from onebase.api.adapting import METHODS, TASKS
 from onebase.api.options import AdaptOptions
 from onebase.api.recipe import Recipe
+from onebase.api.scoring import SCORERS
 from onebase.cli import app
 from tests.pictures import photos, sighted
 from tests.pretrained import onebase, tiny_run
@@ -230,3 +233,17 @@ def test_the_manuals_list_every_key_with_its_default(cls: type, document: str) -
     for key, default in wanted.items():
         said = shown[key]
         assert said == str(default) or (None if said == "-" else yaml.safe_load(said)) == default, key
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "known"),
+    [("adapt", "task", TASKS), ("adapt", "method", METHODS), ("eval", "task", SCORERS)],
+)
+def test_the_help_names_every_task_and_method(command: str, option: str, known: Iterable[str]) -> None:
+    info = next(
+        c for c in app.registered_commands if command in (c.name, getattr(c.callback, "__name__", ""))
+    )
+    assert info.callback is not None
+    (about,) = get_type_hints(info.callback, include_extras=True)[option].__metadata__
+    said = re.split(r" \(|\.$", about.help)[0]
+    assert set(re.split(r", | or ", said)) == set(known)

@@ -47,7 +47,7 @@ ORDER = [
     "show",
     "verify",
 ]
-app.registered_commands.sort(key=lambda c: ORDER.index(c.name or c.callback.__name__))  # type: ignore[union-attr]
+app.registered_commands.sort(key=lambda c: ORDER.index(c.name or str(getattr(c.callback, "__name__", ""))))
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of a failure.")]
 
 

@@ -43,7 +43,7 @@ def apply(
     device: Device = "auto",
     dtype: DType = "fp32",
 ) -> None:
-    """Say what an adapter makes of texts: the class or labels (classify), a number (regress), or spans (tag)."""
+    """Say what an adapter makes of texts: the class or labels (classify), a number (regress, reward), or spans (tag)."""
     from json import dumps
 
     from onebase.api.prompting import columns, inputs
