@@ -51,6 +51,7 @@ class Decoder:
     ) -> None:
         check_prompts(base, prompts, active=active)
         self._inserts = list(inserts or ())
+        self._began = False
         each = (
             [sampling or Sampling()] * len(prompts)
             if sampling is None or isinstance(sampling, Sampling)
@@ -126,7 +127,8 @@ class Decoder:
     def _logits(self) -> Tensor:
         """fp32 [B, V] after the newest token of each row."""
         given = [x for x in self._inserts if x is not None]  # row by row, as they are put in
-        once, active = self._once, self._active
+        once, active, decoding = self._once, self._active, self._began
+        self._began = True
         if once is not None:
             active = rows_of(active, once[0])
         self._inserts, self._once = [], None  # they are of the prompts, not of what follows
@@ -139,7 +141,7 @@ class Decoder:
             inserts=torch.cat(given) if given else None,
             impl="sdpa",
         )
-        logits_BV = self._model.text.logits(out.hidden[:, -1], active)
+        logits_BV = self._model.text.logits(out.hidden[:, -1], active, decoding=decoding)
         if once is None:
             return logits_BV
         index = torch.tensor(once[1], device=self._device)

@@ -26,7 +26,9 @@ def rms(x: Tensor, gain_D: Tensor, floor: float) -> Tensor:
     x = x.contiguous()
     out = torch.empty_like(x)
     width = gain_D.numel()
-    loops.rms(x.data_ptr(), gain_D.data_ptr(), out.data_ptr(), x.numel() // width, width, floor * floor)
+    loops.rms(
+        x.dtype, x.data_ptr(), gain_D.data_ptr(), out.data_ptr(), x.numel() // width, width, floor * floor
+    )
     return out
 
 
@@ -35,7 +37,7 @@ def gated(gu: Tensor, slope: float, bend: float) -> Tensor:
     gu = gu.contiguous()
     hidden = gu.shape[-1] // 2
     out = gu.new_empty((*gu.shape[:-1], hidden))
-    loops.gated(gu.data_ptr(), out.data_ptr(), out.numel() // hidden, hidden, slope, bend)
+    loops.gated(gu.dtype, gu.data_ptr(), out.data_ptr(), out.numel() // hidden, hidden, slope, bend)
     return out
 
 
@@ -58,6 +60,7 @@ def turned(
     own, other = (t.contiguous() for t in turns) if turns is not None else (qkv, qkv)
     q_gain, k_gain, floor = gains if gains is not None else (None, None, 0.0)
     loops.turned(
+        qkv.dtype,
         qkv.data_ptr(),
         q_BNH.data_ptr(),
         own.data_ptr(),
@@ -93,6 +96,7 @@ def looked(
     if numba.get_num_threads() != threads:
         numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
     loops.looked(
+        q_BNH.dtype,
         q_BNH.data_ptr(),
         cache.k.data_ptr(),
         cache.v.data_ptr(),

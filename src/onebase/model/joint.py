@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from onebase.model.derived import Derived, Place, place
-from onebase.model.kernels import Product, dense_product, has_onednn, int4_product, int8_product
+from onebase.model.kernels import Product, dense_product, direct, has_onednn, int4_product, int8_product
+from onebase.model.quickest import most_rows
 from onebase.model.store import Int4, Int8, Stored
 
 FEW_ROWS = {8: 16, 4: 64}
-"""By bits: up to here their kernel wins over making the matrix dense and multiplying by that (a core with AMX, 1536 x 576)."""
+"""By bits, in bf16: up to here their kernel wins over making the matrix dense and multiplying by that (a core with AMX, 1536 x 576)."""
 
 
 @dataclass(frozen=True)
@@ -42,60 +43,117 @@ class Packed:
 class Joint:
     """Packs the parts when it is first asked to multiply, keeps what it packed, and packs anew when a part changes.
 
-    It works in bf16 on a CPU, on frozen matrices, where no gradient is wanted: decoding and scoring. Elsewhere each part multiplies for
-    itself, which is the reference.
+    It works on a CPU, on frozen matrices, where no gradient is wanted: decoding and scoring, in bf16 and, for matrices of few bits, in fp32.
+    Elsewhere each part multiplies for itself, which is the reference.
     """
 
     def __init__(self, *owners: HasPart) -> None:
         self._owners = owners
-        self._made: Derived[Packed] = Derived()
+        self._made: Derived[dict[tuple[torch.dtype, bool], Packed]] = Derived()
 
-    def __call__(self, x: Tensor) -> Tensor | None:
-        """x [..., I] to [..., sum of O], the parts' outputs side by side; None where there is no kernel for it."""
-        if x.dtype != torch.bfloat16 or torch.is_grad_enabled() or x.device.type != "cpu":
+    def __call__(self, x: Tensor, decoding: bool = False) -> Tensor | None:
+        """x [..., I] to [..., sum of O], the parts' outputs side by side; None where there is no kernel for it. decoding: see `packed`."""
+        if torch.is_grad_enabled() or x.device.type != "cpu" or torch.compiler.is_compiling():
             return None
-        if torch.compiler.is_compiling():
+        if x.dtype not in (torch.bfloat16, torch.float32):
             return None
-        made = self.packed()
+        made = self.packed(x.dtype, decoding)
         if made.product is None or x.numel() > made.most:
             return None
         shape = x.shape
         return made.product(x.reshape(-1, shape[-1])).view(*shape[:-1], -1)
 
-    def packed(self) -> Packed:
-        """The parts as they are packed now."""
+    def packed(self, dtype: torch.dtype, decoding: bool) -> Packed:
+        """The parts as they are packed now, for x in `dtype`. decoding: for the tokens of an answer, for which it is worth a second of
+        loading that matrices of fp32 are multiplied by our own loops, too."""
         made = self._made.current()
-        if made is not None:
-            return made
-        places = [place for owner in self._owners for place in owner.part.places]
-        return self._made.make(places, lambda: pack(self._owners))
+        if made is None:
+            places = [place for owner in self._owners for place in owner.part.places]
+            made = self._made.make(places, dict)
+        key = dtype, decoding
+        if key not in made:
+            made[key] = pack(self._owners, dtype, decoding)
+        return made[key]
 
 
-def pack(owners: Sequence[HasPart]) -> Packed:
-    """Parts packed for the kernel of their kind. There is none for what may still learn, or where the parts are of several kinds."""
+def pack(owners: Sequence[HasPart], dtype: torch.dtype, decoding: bool) -> Packed:
+    """Parts ready for the kernel of their kind. There is none for what may still learn, or where the parts are of several kinds."""
     parts = [owner.part for owner in owners]
+    if any(isinstance(t, Tensor) and t.requires_grad for p in parts for t in (p.matrix, p.bias)):
+        return Packed(None, 0)
+    kinds = {type(p.matrix) for p in parts}
+    native = dtype == torch.bfloat16 and has_onednn()
+    found = _packed_bf16(parts, kinds) if native else None
+    numbers = dtype == torch.float32 and decoding and kinds <= {Tensor, nn.Parameter}
+    if found is None and (numbers or kinds in ({Int8}, {Int4})):
+        found = _as_stored(parts, dtype)
+    return found or Packed(None, 0)
+
+
+def _packed_bf16(parts: Sequence[Part], kinds: set[type]) -> Packed | None:
+    """By oneDNN's kernel, or by that of 4 bits, where their shapes allow."""
     biases = [p.bias for p in parts]
+    if kinds <= {Tensor, nn.Parameter}:
+        dense = [p.matrix for p in parts if isinstance(p.matrix, Tensor)]
+        return (
+            Packed(dense_product(dense, biases), 2**62) if all(m.is_floating_point() for m in dense) else None
+        )
     int8 = [p.matrix for p in parts if isinstance(p.matrix, Int8)]
+    if len(int8) == len(parts):
+        if not all(m.d_out % 16 == 0 and m.d_in % 32 == 0 for m in int8):
+            return None
+        return Packed(
+            int8_product([m.codes_OI for m in int8], [m.scale_O for m in int8], biases),
+            FEW_ROWS[8] * int8[0].d_in,
+        )
     int4 = [p.matrix for p in parts if isinstance(p.matrix, Int4)]
-    dense = [p.matrix for p in parts if isinstance(p.matrix, Tensor)]
-    plain = all(type(m) in (Tensor, nn.Parameter) and m.is_floating_point() for m in dense)
-    learns = any(isinstance(t, Tensor) and t.requires_grad for p in parts for t in (p.matrix, p.bias))
-    product: Product | None = None
-    most = 2**62
-    if learns or not has_onednn():
-        pass
-    elif len(dense) == len(parts):
-        product = dense_product(dense, biases) if plain else None
-    elif len(int8) == len(parts):
-        if all(m.d_out % 16 == 0 and m.d_in % 32 == 0 for m in int8):
-            product = int8_product([m.codes_OI for m in int8], [m.scale_O for m in int8], biases)
-            most = FEW_ROWS[8] * int8[0].d_in
-    elif len(int4) == len(parts):
-        outputs, group = sum(m.d_out for m in int4), int4[0].group
-        if outputs % 16 == 0 and group % 32 == 0 and all(m.group == group for m in int4):
-            codes, scales, lows = zip(*((m.codes_OJ, m.scale_OG, m.low_OG) for m in int4), strict=True)
-            product, most = int4_product(codes, scales, lows, biases, group), FEW_ROWS[4] * int4[0].d_in
-    return Packed(product, most)
+    if len(int4) < len(parts):
+        return None
+    outputs, group = sum(m.d_out for m in int4), int4[0].group
+    if outputs % 16 or group % 32 or any(m.group != group for m in int4):
+        return None
+    codes, scales, lows = zip(*((m.codes_OJ, m.scale_OG, m.low_OG) for m in int4), strict=True)
+    return Packed(int4_product(codes, scales, lows, biases, group), FEW_ROWS[4] * int4[0].d_in)
+
+
+def _as_stored(parts: Sequence[Part], dtype: torch.dtype) -> Packed | None:
+    """By our own loops in fp32, on the weights where they are; a bf16 x is widened, for bf16 by emulation is slower than anything."""
+    module = direct()
+    if module is None:
+        return None
+    stored: list[tuple[Tensor, Tensor | None, Tensor | None]] = []
+    groups = {m.group for p in parts if isinstance(m := p.matrix, Int4)}
+    group = next(iter(groups)) if len(groups) == 1 else None
+    if len(groups) > 1 or (group is not None and group % 16):
+        return None
+    for p in parts:
+        m = p.matrix
+        if isinstance(m, Int4):
+            stored.append((m.codes_OJ, m.scale_OG, m.low_OG))
+        elif isinstance(m, Int8):
+            stored.append((m.codes_OI, m.scale_O, None))
+        elif isinstance(m, Tensor) and m.dtype == torch.float32:
+            stored.append((m, None, None))
+        else:
+            return None
+    if not all(t is None or t.is_contiguous() for s in stored for t in s):
+        return None
+    first = parts[0].matrix
+    inputs = first.d_in if isinstance(first, Stored) else first.shape[1]
+    biases = [p.bias for p in parts]
+    bias = None
+    if any(b is not None for b in biases):
+        each = [
+            torch.zeros(len(s[0])) if b is None else b.detach().float()
+            for s, b in zip(stored, biases, strict=True)
+        ]
+        bias = torch.cat(each)
+    run: Product = module.product(stored, inputs, bias, group)
+    kind = "4 bits" if group is not None else "8 bits" if isinstance(first, Stored) else "fp32"
+    most = most_rows(kind) * inputs
+    if dtype == torch.float32:
+        return Packed(run, most)
+    return Packed(lambda x: run(x.float()).to(dtype), most)
 
 
 def places_of(owner: nn.Module, matrix: Stored | None) -> tuple[Place, ...]:

@@ -30,10 +30,11 @@ Step = Callable[[Tensor, Turns, Lowered, LayerCache], Tensor]
 """x [B, T, D], the table of `turns`, the mask and the cache of this block: its output [B, T, D]."""
 
 
-def lean_product(dtype: torch.dtype, joint: Joint, *parts: Proj) -> Fn:
-    """x [B, T, I] in `dtype` to the parts' outputs side by side, [B, T, sum of O]; `joint` is where the parts are packed."""
+def lean_product(dtype: torch.dtype, decoding: bool, joint: Joint, *parts: Proj) -> Fn:
+    """x [B, T, I] in `dtype` to the parts' outputs side by side, [B, T, sum of O]; `joint` is where the parts are packed, decoding as it has it."""
     dense = _dense(dtype, parts)
-    made = joint.packed() if dtype == torch.bfloat16 and parts[0].device.type == "cpu" else None
+    on_cpu = parts[0].device.type == "cpu" and dtype in (torch.bfloat16, torch.float32)
+    made = joint.packed(dtype, decoding) if on_cpu else None
     if made is None or made.product is None:
         return dense
     product, most = made.product, made.most
@@ -81,8 +82,8 @@ def lean_attention(attn: Attention, dtype: torch.dtype, fused: Fused) -> Step:
     """`Attention.forward` with a cache and without adapters."""
     cfg = attn.cfg
     N, G, H, scale, softcap = cfg.heads, cfg.kv_heads, cfg.head_dim, attn.scale, cfg.softcap
-    qkv = lean_product(dtype, attn.qkv.joint, attn.q, attn.k, attn.v)
-    out = lean_product(dtype, attn.o.joint, attn.o)
+    qkv = lean_product(dtype, fused is not None, attn.qkv.joint, attn.q, attn.k, attn.v)
+    out = lean_product(dtype, fused is not None, attn.o.joint, attn.o)
     q_norm, k_norm = lean_norm(attn.q_norm, fused), lean_norm(attn.k_norm, fused)
     look = None if fused is None else _lean_look(attn, fused)
     if look is not None:
@@ -129,11 +130,11 @@ def _lean_look(attn: Attention, fused: Fused) -> Step | None:
 def lean_feedforward(ff: FeedForward, dtype: torch.dtype, fused: Fused) -> Fn:
     """`FeedForward.forward` without adapters."""
     act, hidden = ACTIVATIONS[ff.cfg.activation], ff.cfg.hidden
-    down = lean_product(dtype, ff.down.joint, ff.down)
+    down = lean_product(dtype, fused is not None, ff.down.joint, ff.down)
     if ff.gate is None or ff.gate_up is None:
-        up = lean_product(dtype, ff.up.joint, ff.up)
+        up = lean_product(dtype, fused is not None, ff.up.joint, ff.up)
         return lambda x: down(act(up(x)))
-    both = lean_product(dtype, ff.gate_up.joint, ff.gate, ff.up)
+    both = lean_product(dtype, fused is not None, ff.gate_up.joint, ff.gate, ff.up)
     if fused is not None and ff.cfg.activation in fused.CURVES:
         slope, bend = fused.CURVES[ff.cfg.activation]
         return lambda x: down(fused.gated(both(x), slope, bend))

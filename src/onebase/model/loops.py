@@ -1,13 +1,16 @@
-"""The loops of `fused`, compiled by numba and kept on disk: on addresses of contiguous arrays, bf16 if not said otherwise.
+"""The loops of `fused`, compiled by numba and kept on disk: on addresses of contiguous arrays in bf16 or fp32, sums in fp32.
 
 numba knows no bf16: its 16 bits are widened to fp32 and rounded back. All is in this file, for numba keeps what it compiled until the
 file of the function changes, whatever changes elsewhere. Loops are written for LLVM to make vectors of: no branch, no 64-bit integer, no call.
+Each loop is compiled for one number format when it is first asked for in it: the type of its last argument, `like`, says which.
 B rows, N query heads, G key heads, X = N + 2 G, H head features, R features that turn, S slots, D width, F hidden features.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 from llvmlite import ir
 from numba import carray, float32, njit, prange, types
 from numba.extending import intrinsic
@@ -18,32 +21,78 @@ LOOSE = {"contract", "reassoc", "nsz", "arcp"}
 _I16, _I32, _F32 = ir.IntType(16), ir.IntType(32), ir.FloatType()
 
 
-def kernel(*arguments: Any, parallel: bool = False) -> Any:
-    """Compile for these argument types, once on this machine; the lock of Python is let go meanwhile."""
-    how: dict[str, Any] = {"fastmath": LOOSE, "error_model": "numpy", "nogil": True, "parallel": parallel}
+_BF16, _FP32 = 0, 0.0
+LIKE: dict[torch.dtype, int | float] = {torch.bfloat16: _BF16, torch.float32: _FP32}
+"""What is given as `like`: an int stands for bf16, a float for fp32."""
 
-    def compiled(function: Any) -> Any:
+
+class Compiled:
+    """A function of addresses and numbers as machine code for these argument types: made at the first call, kept on disk where there is a
+    folder for it. The lock of Python is let go meanwhile."""
+
+    def __init__(
+        self, function: Callable[..., None], arguments: tuple[Any, ...], *, parallel: bool = False
+    ) -> None:
+        self._function, self._arguments, self._parallel = function, arguments, parallel
+        self._made: Any = None
+
+    def __call__(self, *arguments: int | float) -> None:
+        if self._made is None:
+            self._made = self._compile()
+        self._made(*arguments)
+
+    def _compile(self) -> Any:
+        how: dict[str, Any] = {
+            "fastmath": LOOSE,
+            "error_model": "numpy",
+            "nogil": True,
+            "parallel": self._parallel,
+        }
         try:
-            return njit(arguments, cache=True, **how)(function)
+            return njit(self._arguments, cache=True, **how)(self._function)
         except RuntimeError:  # no folder to keep it in: once in each process
-            return njit(arguments, **how)(function)
+            return njit(self._arguments, **how)(self._function)
 
-    return compiled
+
+class Loop:
+    """A function compiled for each number format that it is asked for in. arguments: the types of all but the last argument."""
+
+    def __init__(self, function: Callable[..., None], arguments: tuple[Any, ...], parallel: bool) -> None:
+        self._made = {
+            dtype: Compiled(
+                function,
+                (*arguments, types.int64 if isinstance(like, int) else types.float64),
+                parallel=parallel,
+            )
+            for dtype, like in LIKE.items()
+        }
+
+    def __call__(self, dtype: torch.dtype, *arguments: int | float) -> None:
+        self._made[dtype](*arguments, LIKE[dtype])
+
+
+def loop(*arguments: Any, parallel: bool = False) -> Callable[[Callable[..., None]], Loop]:
+    """Makes a `Loop` of a function."""
+    return lambda function: Loop(function, arguments, parallel)
 
 
 @intrinsic
 def wide(typing: Any, bits: Any) -> Any:
-    """The fp32 number of 16 bits of bf16."""
+    """The fp32 number of 16 bits of bf16; of an fp32 number itself."""
 
     def make(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        if bits == types.float32:
+            return args[0]
         return builder.bitcast(builder.shl(builder.zext(args[0], _I32), _I32(16)), _F32)
 
-    return types.float32(types.uint16), make
+    return types.float32(bits), make
 
 
 @intrinsic
-def narrow(typing: Any, number: Any) -> Any:
-    """The 16 bits of a number rounded to bf16, to even where it stands between two."""
+def narrow(typing: Any, number: Any, like: Any) -> Any:
+    """The 16 bits of a number rounded to bf16, to even where it stands between two; in fp32 itself."""
+    if like == types.float64:
+        return types.float32(types.float32, like), lambda context, builder, signature, args: args[0]
 
     def make(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         bits = builder.bitcast(args[0], _I32)
@@ -53,7 +102,7 @@ def narrow(typing: Any, number: Any) -> Any:
         none = builder.fcmp_unordered("uno", args[0], args[0])
         return builder.trunc(builder.lshr(builder.select(none, _I32(0x7FC00000), rounded), _I32(16)), _I16)
 
-    return types.uint16(types.float32), make
+    return types.uint16(types.float32, like), make
 
 
 @intrinsic
@@ -117,13 +166,23 @@ def _pointer(kind: Any) -> Any:
     return at
 
 
-_at16, _at32, _at8 = _pointer(types.uint16), _pointer(types.float32), _pointer(types.uint8)
+_at32, _at8 = _pointer(types.float32), _pointer(types.uint8)
+
+
+@intrinsic
+def _at(typing: Any, address: Any, like: Any) -> Any:
+    pointer = types.CPointer(types.float32 if like == types.float64 else types.uint16)
+
+    def make(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], context.get_value_type(pointer))
+
+    return pointer(types.int64, like), make
 
 
 @njit(inline="always")
-def halves(address: Any, shape: Any) -> Any:
-    """The contiguous array of bf16 at an address."""
-    return carray(_at16(address), shape)
+def numbers(address: Any, shape: Any, like: Any) -> Any:
+    """The contiguous array of bf16 or fp32 at an address."""
+    return carray(_at(address, like), shape)
 
 
 @njit(inline="always")
@@ -141,9 +200,9 @@ def truths(address: Any, shape: Any) -> Any:
 _INT, _FLOAT = types.int64, types.float32
 
 
-@kernel(_INT, _INT, _INT, _INT, _INT, _FLOAT)
-def rms(x_at: Any, gain_at: Any, out_at: Any, rows: Any, width: Any, floor: Any) -> None:
-    x, out = halves(x_at, (rows, width)), halves(out_at, (rows, width))
+@loop(_INT, _INT, _INT, _INT, _INT, _FLOAT)
+def rms(x_at: Any, gain_at: Any, out_at: Any, rows: Any, width: Any, floor: Any, like: Any) -> None:
+    x, out = numbers(x_at, (rows, width), like), numbers(out_at, (rows, width), like)
     gain = singles(gain_at, (width,))
     for r in range(rows):
         total = float32(0)
@@ -151,21 +210,21 @@ def rms(x_at: Any, gain_at: Any, out_at: Any, rows: Any, width: Any, floor: Any)
             total += wide(x[r, d]) * wide(x[r, d])
         by = float32(1) / np.sqrt(total + floor)
         for d in range(width):
-            out[r, d] = narrow(wide(x[r, d]) * by * gain[d])
+            out[r, d] = narrow(wide(x[r, d]) * by * gain[d], like)
 
 
-@kernel(_INT, _INT, _INT, _INT, _FLOAT, _FLOAT)
-def gated(gu_at: Any, out_at: Any, rows: Any, hidden: Any, slope: Any, bend: Any) -> None:
-    gu, out = halves(gu_at, (rows, 2 * hidden)), halves(out_at, (rows, hidden))
+@loop(_INT, _INT, _INT, _INT, _FLOAT, _FLOAT)
+def gated(gu_at: Any, out_at: Any, rows: Any, hidden: Any, slope: Any, bend: Any, like: Any) -> None:
+    gu, out = numbers(gu_at, (rows, 2 * hidden), like), numbers(out_at, (rows, hidden), like)
     for r in range(rows):
         gate, up, y = gu[r, :hidden], gu[r, hidden:], out[r]
         for d in range(hidden):
             g = wide(gate[d])
-            y[d] = narrow(g / (float32(1) + exp(-(slope + bend * g * g) * g)) * wide(up[d]))
+            y[d] = narrow(g / (float32(1) + exp(-(slope + bend * g * g) * g)) * wide(up[d]), like)
 
 
 @njit(inline="always", error_model="numpy")
-def _turn(x: Any, own: Any, other: Any, gain: Any, floor: Any, room: Any, y: Any) -> None:
+def _turn(x: Any, own: Any, other: Any, gain: Any, floor: Any, room: Any, y: Any, like: Any) -> None:
     """One head: normalised where it has a gain, its first features turned, the others as they are."""
     width, dim = len(x), len(own)
     for d in range(width):
@@ -176,17 +235,17 @@ def _turn(x: Any, own: Any, other: Any, gain: Any, floor: Any, room: Any, y: Any
             total += room[d] * room[d]
         by = float32(1) / np.sqrt(total + floor)
         for d in range(width):
-            room[d] = wide(narrow(room[d] * by * gain[d]))
+            room[d] = wide(narrow(room[d] * by * gain[d], like))
     half = dim // 2
     for d in range(half):
-        y[d] = narrow(room[d] * own[d] + room[d + half] * other[d])
+        y[d] = narrow(room[d] * own[d] + room[d + half] * other[d], like)
     for d in range(half, dim):
-        y[d] = narrow(room[d] * own[d] + room[d - half] * other[d])
+        y[d] = narrow(room[d] * own[d] + room[d - half] * other[d], like)
     for d in range(dim, width):
-        y[d] = narrow(room[d])
+        y[d] = narrow(room[d], like)
 
 
-@kernel(*[_INT] * 15, _FLOAT)
+@loop(*[_INT] * 15, _FLOAT)
 def turned(
     qkv_at: Any,
     q_at: Any,
@@ -204,18 +263,19 @@ def turned(
     slots: Any,
     slot: Any,
     floor: Any,
+    like: Any,
 ) -> None:
-    qkv, q = halves(qkv_at, (rows, N + 2 * G, H)), halves(q_at, (rows, N, H))
-    k, v = halves(k_at, (rows, G, slots, H)), halves(v_at, (rows, G, slots, H))
+    qkv, q = numbers(qkv_at, (rows, N + 2 * G, H), like), numbers(q_at, (rows, N, H), like)
+    k, v = numbers(k_at, (rows, G, slots, H), like), numbers(v_at, (rows, G, slots, H), like)
     own, other = singles(own_at, (rows, dim)), singles(other_at, (rows, dim))
     q_gain = singles(q_gain_at, (H if q_gain_at else 0,))
     k_gain = singles(k_gain_at, (H if k_gain_at else 0,))
     room = np.empty(H, np.float32)
     for r in range(rows):
         for n in range(N):
-            _turn(qkv[r, n], own[r], other[r], q_gain, floor, room, q[r, n])
+            _turn(qkv[r, n], own[r], other[r], q_gain, floor, room, q[r, n], like)
         for g in range(G):
-            _turn(qkv[r, N + g], own[r], other[r], k_gain, floor, room, k[r, g, slot])
+            _turn(qkv[r, N + g], own[r], other[r], k_gain, floor, room, k[r, g, slot], like)
             x, y = qkv[r, N + G + g], v[r, g, slot]
             for d in range(H):
                 y[d] = x[d]
@@ -273,7 +333,7 @@ def _sums(p: Any, v: Any, sums: Any) -> None:
             sums[d] += p0 * wide(v0[d])
 
 
-@kernel(*[_INT] * 11, _FLOAT, _FLOAT, parallel=True)
+@loop(*[_INT] * 11, _FLOAT, _FLOAT, parallel=True)
 def looked(
     q_at: Any,
     k_at: Any,
@@ -288,9 +348,10 @@ def looked(
     used: Any,
     scale: Any,
     softcap: Any,
+    like: Any,
 ) -> None:
-    q, out = halves(q_at, (rows, N, H)), halves(out_at, (rows, N, H))
-    k, v = halves(k_at, (rows, G, slots, H)), halves(v_at, (rows, G, slots, H))
+    q, out = numbers(q_at, (rows, N, H), like), numbers(out_at, (rows, N, H), like)
+    k, v = numbers(k_at, (rows, G, slots, H), like), numbers(v_at, (rows, G, slots, H), like)
     seen = truths(seen_at, (rows if seen_at else 0, used))
     share = N // G
     for task in prange(rows * G):
@@ -311,4 +372,4 @@ def looked(
             _shares(p)
             _sums(p, v[r, g], sums)
             for d in range(H):
-                y[d] = narrow(sums[d])
+                y[d] = narrow(sums[d], like)

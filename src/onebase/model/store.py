@@ -4,6 +4,7 @@ What is stored is exact and the same on every device; what a kernel wants is a c
 the dense matrix, made anew each time, also for the backward pass: the matrix itself never learns.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -12,6 +13,10 @@ from torch import Tensor, nn
 
 from onebase.errors import ConfigError
 from onebase.model.config import StorageConfig
+from onebase.model.kernels import loaded
+
+BLOCK = 2**20
+"""Numbers that are made dense at a time: 4 MB of fp32."""
 
 
 class Stored(nn.Module):
@@ -24,6 +29,17 @@ class Stored(nn.Module):
         """The matrix [O, I] as numbers."""
         return self.rows(None, dtype)
 
+    def blocks(self, dtype: torch.dtype) -> Iterator[tuple[int, int, Tensor]]:
+        """(start, end, rows start .. end of the matrix), so many rows at a time that they stay in the cache."""
+        step = max(1, BLOCK // self.d_in)
+        for start in range(0, self.d_out, step):
+            end = min(start + step, self.d_out)
+            yield start, end, self.some(start, end, dtype)
+
+    def some(self, start: int, end: int, dtype: torch.dtype) -> Tensor:
+        """Rows start .. end of the matrix: the numbers of `rows`, sooner where the compiled loops have come."""
+        raise NotImplementedError
+
     def rows(self, index: Tensor | None, dtype: torch.dtype) -> Tensor:
         """Rows of the matrix, [*index.shape, I]; all for None."""
         raise NotImplementedError
@@ -33,7 +49,12 @@ class Stored(nn.Module):
         if torch.is_grad_enabled() and x.requires_grad:
             out: Tensor = _Product.apply(x, self)  # type: ignore[no-untyped-call]
             return out
-        return F.linear(x, self.dense(x.dtype))
+        return self.times(x)
+
+    def times(self, x: Tensor) -> Tensor:
+        """x W^T without a gradient."""
+        parts = [F.linear(x, w) for _, _, w in self.blocks(x.dtype)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
 
 
 class _Product(torch.autograd.Function):
@@ -42,11 +63,12 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, stored: Stored) -> Tensor:
         ctx.stored = stored
-        return F.linear(x, stored.dense(x.dtype))
+        return stored.times(x)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return grad @ ctx.stored.dense(grad.dtype), None
+        parts = [grad[..., start:end] @ w for start, end, w in ctx.stored.blocks(grad.dtype)]
+        return (parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)), None
 
 
 class Int8(Stored):
@@ -70,6 +92,13 @@ class Int8(Stored):
             (self.codes_OI, self.scale_O) if index is None else (self.codes_OI[index], self.scale_O[index])
         )
         return (codes * scale[..., None]).to(dtype)
+
+    def some(self, start: int, end: int, dtype: torch.dtype) -> Tensor:
+        codes, scale, loops = self.codes_OI[start:end], self.scale_O[start:end], _loops(self.codes_OI)
+        if loops is None:
+            return (codes * scale[..., None]).to(dtype)
+        made: Tensor = loops.numbers(codes, scale, None, self.d_in)
+        return made.to(dtype)
 
 
 class Int4(Stored):
@@ -101,9 +130,25 @@ class Int4(Stored):
 
     def rows(self, index: Tensor | None, dtype: torch.dtype) -> Tensor:
         parts = (self.codes_OJ, self.scale_OG, self.low_OG)
-        pairs, scale, low = parts if index is None else (p[index] for p in parts)
+        return self._numbers(parts if index is None else tuple(p[index] for p in parts), dtype)
+
+    def some(self, start: int, end: int, dtype: torch.dtype) -> Tensor:
+        parts = self.codes_OJ[start:end], self.scale_OG[start:end], self.low_OG[start:end]
+        loops = _loops(self.codes_OJ) if self.group % 16 == 0 else None
+        if loops is None:
+            return self._numbers(parts, dtype)
+        made: Tensor = loops.numbers(*parts, self.d_in)
+        return made.to(dtype)
+
+    def _numbers(self, parts: tuple[Tensor, ...], dtype: torch.dtype) -> Tensor:
+        pairs, scale, low = parts
         codes = torch.stack((pairs & 15, pairs >> 4), -1).flatten(-2).unflatten(-1, (-1, self.group))  # type: ignore[no-untyped-call]
         return (codes * scale.float()[..., None] + low.float()[..., None]).flatten(-2).to(dtype)
+
+
+def _loops(codes: Tensor) -> Any:
+    """The compiled loops, where they are here and can read these codes."""
+    return loaded() if codes.device.type == "cpu" and not torch.compiler.is_compiling() else None
 
 
 def stored(bits: int, group: int, d_in: int, d_out: int) -> Int8 | Int4:

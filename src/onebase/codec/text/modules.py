@@ -222,10 +222,10 @@ class TextEnds(nn.Module):
         """Hidden states as the head's matrix reads them: through its transform, where it has one."""
         return h if self.head.transform is None else self.head.transform(h)
 
-    def logits(self, h: Tensor, active: Active | None = None) -> Tensor:
-        """fp32 logits [B, ..., V] of hidden states [B, ..., D]."""
+    def logits(self, h: Tensor, active: Active | None = None, *, decoding: bool = False) -> Tensor:
+        """fp32 logits [B, ..., V] of hidden states [B, ..., D]. decoding: of the tokens of an answer (`Joint.packed`)."""
         h = self.ready(h)
-        fast = self._joint(h)
+        fast = self._joint(h, decoding)
         z = self._dense_logits(h) if fast is None else fast
         z = z.to(torch.promote_types(z.dtype, torch.float32))
         for delta, rows in self._acting(active):
