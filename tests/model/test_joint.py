@@ -10,7 +10,7 @@ from torch import Tensor
 
 from onebase.model.config import StorageConfig
 from onebase.model.joint import FEW_ROWS, Joint
-from onebase.model.kernels import has_onednn
+from onebase.model.kernels import direct, has_onednn
 from onebase.model.proj import Active, Delta, Proj, Projs
 
 IN, OUTS = 64, (48, 16, 16)
@@ -38,12 +38,18 @@ def dense(proj: Proj) -> Tensor:
     return proj.store.dense(torch.float32)
 
 
-@needs_kernels
+def skip_without(bits: int | None) -> None:
+    """Few bits have a kernel wherever numba is, bf16 matrices where the chip multiplies bf16."""
+    if not has_onednn() and (bits is None or direct() is None):
+        pytest.skip("there is no kernel for this here")
+
+
 @pytest.mark.parametrize("bits", [None, 8, 4])
 @pytest.mark.parametrize("rows", [1, 3, 16, 64, 80])
 @torch.no_grad()
 def test_joined_products_are_those_of_the_matrices(bits: int | None, rows: int) -> None:
     """Within 8e-3 of the sum of what is added up: inputs, scales or outputs are rounded to 8 bits of precision."""
+    skip_without(bits)
     parts = projs(bits)
     x = torch.randn(1, rows, IN, generator=torch.Generator().manual_seed(rows)).bfloat16()
     joined = Projs(*parts)(x)
@@ -52,14 +58,41 @@ def test_joined_products_are_those_of_the_matrices(bits: int | None, rows: int) 
         want = F.linear(x.float(), dense(proj), proj.bias)
         size = float((x.float().abs() @ dense(proj).abs().T).max())
         torch.testing.assert_close(y.float(), want, atol=8e-3 * size, rtol=0)
-    if bits is None or rows <= FEW_ROWS[bits]:
+    if has_onednn() and (bits is None or rows <= FEW_ROWS[bits]):
         assert Joint(*parts)(x) is not None  # the kernel was really there
 
 
-@needs_kernels
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("rows", [1, 3, 16])
+@pytest.mark.skipif(direct() is None, reason="numba is not installed")
+@torch.no_grad()
+def test_few_bits_in_fp32_are_the_numbers_of_the_matrices(bits: int, rows: int) -> None:
+    parts = projs(bits)
+    x = torch.randn(1, rows, IN, generator=torch.Generator().manual_seed(rows))
+    assert Joint(*parts)(x) is not None
+    for proj, y in zip(parts, Projs(*parts)(x), strict=True):
+        want = F.linear(x.double(), dense(proj).double(), None if proj.bias is None else proj.bias.double())
+        torch.testing.assert_close(y.double(), want, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.skipif(direct() is None, reason="numba is not installed")
+@torch.no_grad()
+def test_fp32_matrices_are_multiplied_as_they_lie_when_an_answer_is_decoded() -> None:
+    parts = projs(None)
+    x = torch.randn(2, IN)
+    found = Joint(*parts)(x, decoding=True)
+    assert found is not None
+    torch.testing.assert_close(found, torch.cat([p(x) for p in parts], -1), atol=1e-5, rtol=1e-5)
+    assert parts[0].weight is not None
+    parts[0].weight.add_(1.0)  # no copy was made that could be old
+    again = Joint(*parts)(x, decoding=True)
+    assert again is not None and torch.allclose(again[:, :48], parts[0](x), atol=1e-4)
+
+
 @pytest.mark.parametrize("bits", [None, 8, 4])
 @torch.no_grad()
 def test_a_row_says_the_same_in_any_batch(bits: int | None) -> None:
+    skip_without(bits)
     both = Projs(*projs(bits))
     x = torch.randn(7, IN, generator=torch.Generator().manual_seed(1)).bfloat16()
     x[3] *= 100  # a loud neighbour
@@ -100,7 +133,8 @@ def test_where_something_is_learnt_the_matrix_itself_multiplies() -> None:
     assert Joint(proj)(x) is None  # gradients are on
     with torch.no_grad():
         assert Joint(proj)(x.float()) is None  # fp32 is the reference
-        assert Joint(proj.requires_grad_(True))(x) is None  # it may change at any step
+        proj.requires_grad_(True)  # it may change at any step
+        assert Joint(proj)(x) is None and Joint(proj)(x.float(), decoding=True) is None
 
 
 class Added(Delta):

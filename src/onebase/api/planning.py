@@ -1,4 +1,4 @@
-"""`onebase plan`: what a recipe will cost, from its config alone."""
+"""`onebase plan`: what a recipe will cost, from its config alone; and what was chosen for this machine."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -67,11 +67,51 @@ def plan_recipe(recipe: Recipe) -> Plan:
     return Plan(facts, "\n".join(lines))
 
 
-def matmul_speed(device: torch.device, size: int = 2048) -> float:
-    """FLOP/s of one square matrix product in the training format, the best of three."""
+def plan_machine() -> Plan:
+    """What this machine computes with, and which of several ways is the quickest here: measured at first use, kept (`onebase.machine`)."""
+    from onebase import machine
+    from onebase.model.quickest import KINDS, most_rows
+
+    device = pick_device("cpu")
+    native = has_bf16(device)
+    rows = {kind: most_rows(kind) for kind in KINDS}
+    speeds = {"fp32": matmul_speed(device, 1024, torch.float32)}
+    if native:
+        speeds["bf16"] = matmul_speed(device, 1024, torch.bfloat16)
+    facts: dict[str, Any] = machine.facts() | {
+        "cores": machine.cores(),
+        "bf16_native": native,
+        "number_format": "bf16" if native else "fp32",
+        "newton_schulz": "bf16" if native else "fp32",
+        "matmul_flops_per_second": speeds,
+        "rows_as_stored": rows,
+        "choices": [vars(c) for c in machine.known()],
+        "file": str(machine.path()),
+        "busy": machine.is_busy(),
+    }
+    lines = [
+        f"processor     {facts['cpu']}, {facts['cores']} cores, {facts['threads']} threads, instructions {facts['instructions']}",
+        f"numbers       {facts['number_format']} where auto is said: "
+        + ("this chip multiplies bf16" if native else "this chip has no bf16, which would be emulated"),
+        f"Muon          Newton-Schulz in {facts['newton_schulz']}",
+        "products      " + ", ".join(f"{k} {v / 1e9:,.0f} GFLOP/s" for k, v in speeds.items()),
+    ]
+    for kind, most in rows.items():
+        what = f"up to {most} rows at a time as it is stored" if most else "made dense"
+        lines.append(f"{kind:<13} a matrix is multiplied {what}")
+    for c in machine.known():
+        ways = ", ".join(f"{way} {1e3 * s:.3g} ms" for way, s in c.seconds.items())
+        lines.append(f"measured      {c.question}: {ways}" + (" (busy: not kept)" if c.busy else ""))
+    if not rows[KINDS[0]]:
+        lines.append("              without the extra `fast` (numba) there are no loops of our own to choose")
+    return Plan(facts, "\n".join([*lines, f"kept in       {facts['file']}"]))
+
+
+def matmul_speed(device: torch.device, size: int = 2048, dtype: torch.dtype | None = None) -> float:
+    """FLOP/s of one square matrix product, in the training format if none is given, the best of three."""
     import time
 
-    dtype = torch.bfloat16 if has_bf16(device) else torch.float32
+    dtype = dtype or (torch.bfloat16 if has_bf16(device) else torch.float32)
     a = torch.randn(size, size, device=device, dtype=dtype)
     best = float("inf")
     for _ in range(4):

@@ -174,20 +174,37 @@ def adapt(
     say(f"adapter: {out} ({adapter.bytes / 1024:.1f} KiB, {method}, for {base.fingerprint[:16]}...)")
 
 
-@app.command(epilog=example("onebase plan recipes/124m.yaml", "onebase plan recipes/124m.yaml train.micro=8"))
+@app.command(
+    epilog=example(
+        "onebase plan recipes/124m.yaml",
+        "onebase plan recipes/124m.yaml train.micro=8",
+        "onebase plan --machine",
+    )
+)
 def plan(
-    recipe: Annotated[Path, typer.Argument(help="A recipe (YAML).")],
+    recipe: Annotated[Path | None, typer.Argument(help="A recipe (YAML); none with --machine.")] = None,
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Recipe keys to change.")
     ] = None,
+    machine: Annotated[
+        bool,
+        typer.Option(
+            "--machine", help="What this machine computes with: formats, kernels, their measured speed."
+        ),
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Parameters, FLOPs, memory and time of a recipe, before anything is allocated."""
+    """Parameters, FLOPs, memory and time of a recipe, before anything is allocated; or what was chosen for this machine."""
     from onebase import config
-    from onebase.api.planning import plan_recipe
+    from onebase.api.planning import plan_machine, plan_recipe
     from onebase.api.recipe import Recipe
 
-    found = plan_recipe(config.load(Recipe, recipe, overrides or []))
+    if machine == (recipe is not None):
+        raise UserError(
+            "a recipe and --machine" if machine else "neither a recipe nor --machine",
+            "give one: onebase plan recipes/tiny.yaml, or onebase plan --machine",
+        )
+    found = plan_recipe(config.load(Recipe, recipe, overrides or [])) if recipe else plan_machine()
     if json:
         print_json(found.facts)
     else:

@@ -1,12 +1,25 @@
 """Which device and number format to use, from what a user asked for."""
 
+import functools
+import os
+
 import torch
 
 from onebase.errors import UserError
+from onebase.machine import cores
+
+
+@functools.cache
+def fit_threads() -> None:
+    """No more threads than this process may use cores, once, where nobody has said how many: in a container torch sees all cores of its host,
+    and threads that wait for their turn are many times slower than none."""
+    if not {"OMP_NUM_THREADS", "MKL_NUM_THREADS"} & os.environ.keys() and torch.get_num_threads() > cores():
+        torch.set_num_threads(cores())
 
 
 def pick_device(name: str) -> torch.device:
     """`auto`: an NVIDIA GPU when there is one, else Apple's, else the CPU. Raises UserError when the one named is absent."""
+    fit_threads()
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")

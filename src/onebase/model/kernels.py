@@ -37,7 +37,7 @@ def _compiled() -> Any:
     try:
         # Loops in threads want those of OpenMP, which torch has started: another library's would get in their way.
         import numba
-        import numba.np.ufunc.omppool  # noqa: F401
+        import numba.np.ufunc.omppool
 
         from onebase.model import direct, fused
     except ImportError:
