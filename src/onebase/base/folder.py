@@ -162,7 +162,7 @@ def load_base(
     model.compute_dtype = dtype(device) if dtype else torch.float32
     return LoadedBase(
         model.eval(),
-        _codec(path) if "text" in cfg.codecs else None,
+        _codec(path, cfg.text.vocab_size) if "text" in cfg.codecs else None,
         Record.load(path / "record.json"),
         path,
         str(manifest["facts"]["fingerprint"]),
@@ -171,12 +171,12 @@ def load_base(
     )
 
 
-def _codec(path: Path) -> TextCodec:
+def _codec(path: Path, rows: int) -> TextCodec:
     """Tokenizer and template; without a file of roles the tokenizer is one of our own."""
     roles = _part(path / ROLES, Roles, "roles")
     tokenizer = Tokenizer.from_file(path / TOKENIZER, roles)
     template = ChatTemplate.from_file(path / TEMPLATE, tuple(tokenizer.specials), roles)
-    return TextCodec(tokenizer, template)
+    return TextCodec(tokenizer, template, rows)
 
 
 def _part(file: Path, kind: type[C], key: str) -> C | None:

@@ -65,7 +65,7 @@ def _words(path: Path, rows: int) -> TextCodec:
     if END not in codec.tokenizer.specials:
         raise ArtifactError(f"{path / TOKENIZER} has no token {END}", "take the tokenizer of a Whisper")
     roles = replace(codec.tokenizer.roles, bos=END, eos=END, pad=END, unk=END, closing=(END,))
-    return TextCodec(Tokenizer(codec.tokenizer.inner, roles), codec.template)
+    return TextCodec(Tokenizer(codec.tokenizer.inner, roles), codec.template, rows)
 
 
 def _config(values: Reader, source: CT2File) -> dict[str, Any]:

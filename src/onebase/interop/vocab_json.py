@@ -13,10 +13,11 @@ from typing import Any
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from onebase.errors import ArtifactError
-from onebase.interop.folder import CONFIG, MAX_JSON, read_json
+from onebase.interop.folder import MAX_JSON, read_json
 from onebase.interop.reader import Reader
+from onebase.interop.tokenizer_keys import kind_of
 
-VOCAB, MERGES, ADDED = "vocab.json", "merges.txt", "added_tokens.json"
+VOCAB, MERGES = "vocab.json", "merges.txt"
 END = "</w>"
 """What CLIP's tokens have at the end of a word."""
 CLIP = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
@@ -36,10 +37,7 @@ def read_merges(folder: Path, said: Tree) -> tuple[Tree, Tree] | None:
     has no such pair, or one for another tokenizer. Raises ArtifactError for damaged files."""
     if not ((folder / VOCAB).is_file() and (folder / MERGES).is_file()):
         return None
-    kind = said.get("tokenizer_class")
-    if kind is None and (folder / CONFIG).is_file():
-        kind = _BY_MODEL.get(str(read_json(folder / CONFIG).get("model_type")))
-    found = KINDS.get(str(kind).removesuffix("Fast"))
+    found = KINDS.get(str(kind_of(folder, said)))
     if found is None:
         return None
     names, make = found
@@ -57,7 +55,6 @@ def read_merges(folder: Path, said: Tree) -> tuple[Tree, Tree] | None:
             f"{folder / MERGES} does not go with {VOCAB}: {e}", "take intact copies"
         ) from None
     tree: Tree = json.loads(inner.to_str())
-    tree["added_tokens"] = _added(folder, said, vocab)
     return tree, said
 
 
@@ -101,38 +98,6 @@ def _merges(file: Path) -> list[tuple[str, str]]:
             )
         out.append((first, second))
     return out
-
-
-def _added(folder: Path, said: Tree, vocab: dict[str, int]) -> list[Tree]:
-    """Tokens beside the vocabulary: in a file of their own, or in tokenizer_config.json, which also says more of each."""
-    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)
-    found: dict[int, Tree] = {}
-    if (folder / ADDED).is_file():
-        for name, i in read_json(folder / ADDED).items():
-            found[_id(i, folder / ADDED)] = flags | {"content": name}
-    table = said.get("added_tokens_decoder")
-    for key, token in table.items() if isinstance(table, dict) else ():
-        where = folder / "tokenizer_config.json"
-        if not isinstance(token, dict) or not isinstance(token.get("content"), str):
-            raise ArtifactError(f"{where}: added_tokens_decoder has {token!r}", "take an intact copy of it")
-        i = _id(int(key) if str(key).isdecimal() else key, where)
-        found[i] = flags | {"content": token["content"]} | {k: token[k] is True for k in flags if k in token}
-    after = len(vocab)
-    for i, token in sorted(found.items()):
-        # The library counts on from its vocabulary: another id could not be kept.
-        if i != vocab.get(token["content"], after):
-            raise ArtifactError(
-                f"{folder}: the added token {token['content']!r} has id {i}, not {vocab.get(token['content'], after)}",
-                "write tokenizer.json where transformers is installed (save_pretrained)",
-            )
-        after += token["content"] not in vocab
-    return [{"id": i} | token for i, token in sorted(found.items())]
-
-
-def _id(value: Any, where: Path) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**31:
-        raise ArtifactError(f"{where} has the id {value!r}", "take an intact copy of it")
-    return value
 
 
 def _name(r: Reader, key: str) -> str:
@@ -188,11 +153,4 @@ KINDS: dict[str, tuple[dict[str, str], Make]] = {
     "BartTokenizer": (_ROBERTA, _roberta),
     "CLIPTokenizer": (_CLIP, _clip),
     "Qwen2Tokenizer": (_QWEN2, _qwen2),
-}
-_BY_MODEL = {
-    "gpt2": "GPT2Tokenizer",
-    "whisper": "WhisperTokenizer",
-    "roberta": "RobertaTokenizer",
-    "clip": "CLIPTokenizer",
-    "qwen2": "Qwen2Tokenizer",
 }

@@ -1,6 +1,6 @@
 """Tokenizers that are a list of tokens, `vocab.txt`: BERT's words in pieces, and the letters of proteins (ESM). As a tokenizer.json.
 
-`tokenizer_class` says which of the two a list is meant for. Source: transformers `tokenization_bert.py` and `tokenization_esm.py`, read for names
+`tokenizer_class` says which of the two a list is meant for, or in older folders the kind of the model. Source: transformers `tokenization_bert.py` and `tokenization_esm.py`, read for names
 and defaults.
 """
 
@@ -11,12 +11,12 @@ from typing import Any
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-from onebase.errors import ArtifactError, UserError
+from onebase.errors import ArtifactError
 from onebase.interop.folder import MAX_JSON
 from onebase.interop.reader import Reader
+from onebase.interop.tokenizer_keys import BERT, kind_of
 
 VOCAB = "vocab.txt"
-BERT = ("BertTokenizer", "BertTokenizerFast", "DistilBertTokenizer", "DistilBertTokenizerFast")
 PROTEIN = ("EsmTokenizer",)
 Tree = dict[str, Any]
 
@@ -24,18 +24,18 @@ Tree = dict[str, Any]
 def read_vocab(folder: Path, said: Tree) -> tuple[Tree, Tree] | None:
     """The tree of a tokenizer.json, and `said` (tokenizer_config.json) with the names that are its defaults; None where the folder
     has no such list, or one for another tokenizer. Raises ArtifactError for a damaged list."""
-    kind = said.get("tokenizer_class")
-    if kind not in (*BERT, *PROTEIN) or not (folder / VOCAB).is_file():
+    kind = kind_of(folder, said)
+    if kind not in BERT.union(PROTEIN) or not (folder / VOCAB).is_file():
         return None
     vocab = _vocab(folder / VOCAB)
     said = (_BERT if kind in BERT else _PROTEIN) | {k: v for k, v in said.items() if v is not None}
     try:
         inner = _bert(vocab, said, folder) if kind in BERT else _protein(vocab, said)
-    except (KeyError, TypeError) as e:
+    except KeyError as e:
         raise ArtifactError(f"{folder / VOCAB} lacks the token {e}", "take an intact copy of it") from None
-    except UserError:
-        raise
     except Exception as e:  # the library raises bare Exception
+        if type(e) is not Exception:
+            raise
         raise ArtifactError(
             f"{folder / VOCAB} makes no tokenizer: {e}", "take an intact copy of it"
         ) from None

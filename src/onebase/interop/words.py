@@ -6,7 +6,8 @@
 """
 
 import json
-from collections.abc import Sequence
+import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,20 @@ from onebase.codec.text.roles import Roles
 from onebase.codec.text.template import ChatTemplate
 from onebase.codec.text.tokenizer import Tokenizer
 from onebase.errors import ArtifactError, ConfigError, DataError
+from onebase.interop.added import (
+    DECODER,
+    ROLES,
+    beyond,
+    check_ids,
+    make_special,
+    named,
+    text_of,
+    unknown_of,
+    vocab_of,
+    with_added,
+)
 from onebase.interop.folder import CONFIG, read_json
+from onebase.interop.tokenizer_keys import with_keys
 from onebase.interop.vocab_json import read_merges, with_word_ends
 from onebase.interop.vocab_txt import read_vocab
 
@@ -41,21 +55,54 @@ MAX_TEMPLATE = 1 << 18
 MAX_ID = 2**23
 """A vocabulary of a million tokens is a large one; memory is taken up to the largest id."""
 Tree = dict[str, Any]
+log = logging.getLogger(__name__)
 
 
 def read_codec(folder: Path, rows: int) -> TextCodec:
-    """Tokenizer and chat template of a folder. rows: how many tokens the model has embeddings for.
+    """Tokenizer and chat template of a folder. rows: how many tokens the model has embeddings for. What is passed over is warned of.
 
-    Raises ArtifactError for what is missing, damaged or does not fit.
+    Raises ArtifactError for what is missing, damaged or does not fit, ConfigError for a key that cannot be put in.
     """
-    said = _optional(folder / TOKENIZER_CONFIG)
-    tree, said = _tokenizer(folder, said)
+    said, notices = _settled(_optional(folder / TOKENIZER_CONFIG), _optional(folder / SPECIALS))
+    asked = {key for key in ROLES if text_of(said.get(key))}
     names = _optional(folder / SPECIALS)
-    roles = _roles(folder, tree, said, names)
-    tokenizer = Tokenizer(_inner(folder, tree), roles)
+    try:
+        tree, said, told = _tokenizer(folder, said)
+    except RecursionError:
+        raise ArtifactError(f"{folder / TOKENIZER} is nested too deep", "take an intact copy of it") from None
+    vocab = vocab_of(tree, str(folder / TOKENIZER))
+    notices += [*told, *with_added(folder, tree, said, names, vocab)]
+    roles = _roles(folder, tree, said, names, asked, vocab)
+    added = tree["added_tokens"]
+    ids = vocab | {t["content"]: t["id"] for t in added if isinstance(t.get("id"), int)}
+    if out := list(beyond(added, ids, rows)):
+        notices.append(f"{len(out)} added tokens have no embedding and are never made: {', '.join(out[:8])}")
+        if roles.pad in out:
+            notices.append(f"pad_token {roles.pad!r} is one of them: this base has no padding token")
+            roles = replace(roles, pad=None)
+    inner = _inner(folder, tree)
+    check_ids(folder, added, inner)
+    tokenizer = Tokenizer(inner, roles)
     check_rows(tokenizer, rows, str(folder / TOKENIZER))
     template = _template(folder, said, tokenizer)
-    return TextCodec(with_turns(tokenizer, template), template)
+    for notice in notices:
+        log.warning("%s: %s", folder, notice)
+    return TextCodec(with_turns(tokenizer, template), template, rows)
+
+
+def _settled(said: Tree, names: Tree) -> tuple[Tree, list[str]]:
+    """tokenizer_config.json with the roles of special_tokens_map.json, and notices where the two disagree. As in transformers (4 and 5)
+    the latter wins, unless the former lists the added tokens itself."""
+    roles = {k: v for k, v in names.items() if k in ROLES and v is not None}
+    odd = [k for k in sorted(roles.keys() & said.keys()) if text_of(said[k]) != text_of(roles[k])]
+    first, last = (roles, said) if DECODER in said else (said, roles)
+    whole = said | first | last
+    which = TOKENIZER_CONFIG if DECODER in said else SPECIALS
+    told = (text_of(said[k]) or "none" for k in odd)
+    return whole, [
+        f"{k} is {a} in {TOKENIZER_CONFIG} and {text_of(roles[k]) or 'none'} in {SPECIALS}: {which} counts"
+        for k, a in zip(odd, told, strict=True)
+    ]
 
 
 def check_rows(tokenizer: Tokenizer, rows: int, where: str) -> None:
@@ -65,22 +112,24 @@ def check_rows(tokenizer: Tokenizer, rows: int, where: str) -> None:
         raise ArtifactError(
             f"{where} has a token with id {tokenizer.vocab_size - 1:,}", "no vocabulary is so large"
         )
-    beyond = set(range(rows, tokenizer.vocab_size))
+    over = set(range(rows, tokenizer.vocab_size))
     unused = {i for name, i in tokenizer.specials.items() if name not in tokenizer.roles.names}
-    if beyond - unused:
+    if over - unused:
         raise ArtifactError(
             f"{where} has {tokenizer.vocab_size:,} tokens, the model has embeddings for {rows:,}",
             "take the tokenizer that belongs to the model",
         )
 
 
-def _tokenizer(folder: Path, said: Tree) -> tuple[Tree, Tree]:
+def _tokenizer(folder: Path, said: Tree) -> tuple[Tree, Tree, list[str]]:
+    """The tree of the folder's tokenizer.json, or of one made of its other files; `said` with its class's names; notices."""
     if (folder / TOKENIZER).is_file():
-        return with_word_ends(read_json(folder / TOKENIZER)), said
+        tree, notices = with_keys(folder, read_json(folder / TOKENIZER), said)
+        return with_word_ends(tree), said, notices
     if (found := read_vocab(folder, said)) is not None:
-        return found
+        return *found, []
     if (found := read_merges(folder, said)) is not None:
-        return with_word_ends(found[0]), found[1]
+        return with_word_ends(found[0]), found[1], []
     other = next((n for n in SLOW if (folder / n).is_file()), None)
     raise ArtifactError(
         f"{folder} has its tokenizer as {other} and not as {TOKENIZER}"
@@ -107,28 +156,34 @@ def _inner(folder: Path, tree: Tree) -> tokenizers.Tokenizer:
         ) from None
 
 
-def _roles(folder: Path, tree: Tree, said: Tree, names: Tree) -> Roles:
-    """The roles; their tokens, and those that the configs add, become special tokens in `tree`."""
+def _roles(
+    folder: Path, tree: Tree, said: Tree, names: Tree, asked: set[str], vocab: dict[str, int]
+) -> Roles:
+    """The roles; their tokens, and those that the configs name, become special tokens in `tree`. asked: the roles that a file names."""
     where = str(folder / TOKENIZER)
-    vocab = _vocab(tree, where)
-    added = tree.setdefault("added_tokens", []) or []
-    tree["added_tokens"] = added
-    if not isinstance(added, list) or not all(_is_token(t) for t in added):
-        raise ArtifactError(f"{where}: 'added_tokens' is no list of tokens", "take an intact copy of it")
-    ids = vocab | {str(t["content"]): t.get("id") for t in added}
+    added = tree["added_tokens"]
+    ids = vocab | {t["content"]: t.get("id") for t in added}
     by_id = {i: name for name, i in ids.items()}
 
     def role(key: str) -> str | None:
-        value = said[key] if key in said else names.get(key)
-        value = value.get("content") if isinstance(value, dict) else value
-        if value is not None and not isinstance(value, str):
+        name = text_of(said.get(key))
+        value = said.get(key)
+        if name is None and value not in (None, "", {"content": ""}):
             raise ArtifactError(f"{folder / TOKENIZER_CONFIG}: '{key}' is {value!r}", "it is a token's text")
-        return value if value in ids else None  # a role for a token that the vocabulary lacks says nothing
+        if name is not None and name not in ids:
+            if key in asked:
+                raise ArtifactError(
+                    f"{folder}: '{key}' is {name!r}, which is no token of the vocabulary",
+                    f"name a token that it has in {TOKENIZER_CONFIG} or {SPECIALS}, or take the file that adds this one",
+                )
+            return None  # only the class names it
+        return name
 
-    eos = role("eos_token")
+    single = {key: role(key) for key in ROLES}
+    bos, eos = single["bos_token"], single["eos_token"]
     before, after = _frame(tree.get("post_processor"), where)
     if tree.get("post_processor") is None:  # then the config decides, as it does for whoever writes the file
-        before = tuple(n for n in (role("bos_token"),) if n and said.get("add_bos_token") is True)
+        before = tuple(n for n in (bos,) if n and said.get("add_bos_token") is True)
         after = tuple(n for n in (eos,) if n and said.get("add_eos_token") is True)
     stops = _stops(folder)
     unknown = next((i for i in stops if i not in by_id), None)
@@ -138,10 +193,10 @@ def _roles(folder: Path, tree: Tree, said: Tree, names: Tree) -> Roles:
             "take the tokenizer that belongs to the model",
         )
     roles = Roles(
-        bos=role("bos_token"),
+        bos=bos,
         eos=eos,
-        pad=role("pad_token"),
-        unk=role("unk_token") or _unknown(tree),
+        pad=single["pad_token"],
+        unk=single["unk_token"] or unknown_of(tree),
         closing=tuple(dict.fromkeys([*([eos] if eos else []), *(by_id[i] for i in stops)])),
         before=before,
         after=after,
@@ -151,63 +206,8 @@ def _roles(folder: Path, tree: Tree, said: Tree, names: Tree) -> Roles:
         raise ArtifactError(
             f"{where} frames texts with {missing[0]!r}, which it lacks", "take an intact copy"
         )
-    _make_special(added, ids, [*roles.names, *_named(said), *_named(names)])
+    make_special(added, ids, [*roles.names, *named(said), *named(names)])
     return roles
-
-
-def _is_pair(entry: Any) -> bool:
-    """Is this a piece of a Unigram vocabulary: a text, and its score?"""
-    return isinstance(entry, list) and bool(entry) and isinstance(entry[0], str)
-
-
-def _is_token(entry: Any) -> bool:
-    """Is this an added token: a text, and an id if it has one?"""
-    return (
-        isinstance(entry, dict)
-        and isinstance(entry.get("content"), str)
-        and isinstance(entry.get("id"), int | None)
-    )
-
-
-def _vocab(tree: Tree, where: str) -> dict[str, int]:
-    model = tree.get("model")
-    vocab = model.get("vocab") if isinstance(model, dict) else None
-    if isinstance(vocab, list):  # Unigram: pairs of a piece and its score
-        vocab = {pair[0]: i for i, pair in enumerate(vocab) if _is_pair(pair)}
-    if not isinstance(vocab, dict) or not vocab or not all(isinstance(i, int) for i in vocab.values()):
-        raise ArtifactError(f"{where} has no vocabulary", "take an intact copy of it")
-    return vocab
-
-
-def _unknown(tree: Tree) -> str | None:
-    """The token that stands for what the vocabulary cannot write, as the model itself says."""
-    model = tree["model"]
-    if model.get("type") == "Unigram" and isinstance(model.get("unk_id"), int):
-        return str(model["vocab"][model["unk_id"]][0]) if 0 <= model["unk_id"] < len(model["vocab"]) else None
-    name = model.get("unk_token")
-    return name if isinstance(name, str) and name in model["vocab"] else None
-
-
-def _named(tree: Tree) -> list[str]:
-    """All special tokens that a config names."""
-    keys = ("bos", "eos", "pad", "unk", "cls", "sep", "mask")
-    values: list[Any] = [tree.get(f"{k}_token") for k in keys]
-    for key in ("additional_special_tokens", "extra_special_tokens"):
-        more = tree.get(key)
-        values += list(more.values()) if isinstance(more, dict) else more if isinstance(more, list) else []
-    found = [v.get("content") if isinstance(v, dict) else v for v in values]
-    return [v for v in found if isinstance(v, str)]
-
-
-def _make_special(added: list[Tree], ids: dict[str, int], names: Sequence[str]) -> None:
-    known = {t["content"]: t for t in added}
-    for name in dict.fromkeys(n for n in names if n in ids):
-        if name in known:
-            known[name]["special"] = True
-        else:
-            flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-            added.append({"id": ids[name], "content": name, **flags, "special": True})
-    added.sort(key=lambda t: t["id"] if isinstance(t.get("id"), int) else 0)
 
 
 def _frame(post: Any, where: str) -> tuple[tuple[str, ...], tuple[str, ...]]:

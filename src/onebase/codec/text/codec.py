@@ -20,8 +20,11 @@ class TextCodec:
     and serving.
     """
 
-    def __init__(self, tokenizer: Tokenizer, template: ChatTemplate | None = None) -> None:
-        self.tokenizer = tokenizer
+    def __init__(
+        self, tokenizer: Tokenizer, template: ChatTemplate | None = None, rows: int | None = None
+    ) -> None:
+        """rows: how many tokens the base has vectors for, where the tokenizer may have more: no other id is ever made."""
+        self.tokenizer, self.rows = tokenizer, rows
         self.template = template or ChatTemplate.default()
 
     @cached_property
@@ -33,7 +36,7 @@ class TextCodec:
         """What begins a text (BOS, where there is one), then the spans. Neighbouring `text` spans with equal loss are encoded as one;
         a change of loss is always a token boundary, because it is where a prompt ends and generation starts.
 
-        Raises DataError for a span kind that is not text, or a special token that the tokenizer lacks.
+        Raises DataError for a span kind that is not text, or a special token that the tokenizer or the base lacks.
         """
         chat = any(span.kind == "chat" for span in sample.spans)
         ids, loss = self._read(self._expand(sample.spans), chat)
@@ -60,7 +63,7 @@ class TextCodec:
         joined = _joined(spans)
         for i, span in enumerate(joined):
             if span.kind == "special":
-                part = [tok.id_of(span.data)]
+                part = [self._own(span.data)]
                 follows, swallow = "special", span.data in tok.strips[1]
                 if i == 0 and ids == part:
                     continue  # a template that writes BOS itself
@@ -93,6 +96,16 @@ class TextCodec:
                     "it reads: text, special, end, chat",
                 )
         return out
+
+    def _own(self, name: str) -> int:
+        """The id of a special token, for which the base must have a vector."""
+        id = self.tokenizer.id_of(name)
+        if self.rows is not None and id >= self.rows:
+            raise DataError(
+                f"the special token {name!r} has id {id}, the base has vectors for {self.rows:,} tokens",
+                "leave it out (a chat template may write it): it is a token of the tokenizer alone",
+            )
+        return id
 
     def _end(self) -> str:
         """The name of the token that ends a text."""
