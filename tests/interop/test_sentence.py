@@ -6,9 +6,12 @@ from typing import Any
 
 import pytest
 
+import onebase
 from onebase.codec.text.pooling import EmbeddingConfig
 from onebase.errors import ArtifactError, ConfigError
 from onebase.interop.sentence import read_sentence, write_sentence
+from tests.interop.parity import shaken
+from tests.interop.words import KINDS, write_words
 
 CLASS = "sentence_transformers.models."
 
@@ -117,7 +120,8 @@ def test_a_module_lies_in_the_folder(where: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "tree", "name"),
     [
-        ("sentence_bert_config", {"do_lower_case": True}, "do_lower_case"),
+        ("sentence_bert_config", {"do_lower_case": "yes"}, "do_lower_case"),
+        ("sentence_bert_config", {"processing_kwargs": {"text": {"padding": True}}}, "processing_kwargs"),
         ("sentence_bert_config", {"query_length": 32}, "query_length"),
         ("sentence_roberta_config", {"max_seq_length": -1}, "max_seq_length"),
         (
@@ -137,3 +141,48 @@ def test_damaged_lists_are_named(text: str, tmp_path: Path) -> None:
     (tmp_path / "modules.json").write_text(text)
     with pytest.raises(ArtifactError, match=r"modules\.json"):
         read_sentence(tmp_path)
+
+
+@pytest.mark.parametrize("lower", [True, False])
+@pytest.mark.parametrize(
+    "kind", ["bert", "cased", "gpt2", "llama2", "unigram", "Lowercase", "NFC, Lowercase"]
+)
+def test_lower_case_is_that_of_sentence_transformers(kind: str, lower: bool, tmp_path: Path) -> None:
+    """Whatever the tokenizer does itself: BGE's published card says it beside a tokenizer that lower-cases already."""
+    theirs = pytest.importorskip("sentence_transformers")
+    import torch
+    import transformers
+
+    own = {"Lowercase": [{"type": "Lowercase"}], "NFC, Lowercase": [{"type": "NFC"}, {"type": "Lowercase"}]}
+    inner = write_words(tmp_path, kind if kind in KINDS else "bert")
+    tree = json.loads((tmp_path / "tokenizer.json").read_text())
+    if kind in own:
+        tree["normalizer"] = {"type": "Sequence", "normalizers": own[kind]}
+    if kind == "cased":
+        tree["normalizer"]["lowercase"] = False
+    put(tmp_path / "tokenizer.json", tree)
+    said = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    pad = {} if said.get("pad_token") else {"pad_token": said.get("unk_token")}
+    put(tmp_path / "tokenizer_config.json", said | pad)
+    cfg = transformers.BertConfig(
+        vocab_size=inner.get_vocab_size(), hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=40, max_position_embeddings=64,
+    )  # fmt: skip
+    shaken(transformers.BertModel(cfg, add_pooling_layer=False)).save_pretrained(tmp_path)
+    card = {"max_seq_length": 32, "do_lower_case": lower}
+    pooling = {"word_embedding_dimension": 32, "pooling_mode_mean_tokens": True}
+    folder(tmp_path, pooling, "Normalize", sentence_bert_config=card)
+    texts = ["The QUICK brown fox", "Grüße aus KÖLN, İstanbul ẞ ΣΑΣ", "naïve CAFÉ", "abc 12"]
+    want = theirs.SentenceTransformer(str(tmp_path), device="cpu").encode(texts, batch_size=1)
+    base = onebase.load(tmp_path)
+    assert torch.allclose(base.embed(texts), torch.from_numpy(want), atol=1e-6, rtol=0)
+    if kind == "cased":
+        base.export(tmp_path / "back")
+        assert torch.equal(onebase.load(tmp_path / "back").embed(texts), base.embed(texts))
+        again = theirs.SentenceTransformer(str(tmp_path / "back"), device="cpu").encode(texts, batch_size=1)
+        assert torch.allclose(base.embed(texts), torch.from_numpy(again), atol=1e-6, rtol=0)
+
+
+def test_settings_that_say_nothing_are_no_settings(tmp_path: Path) -> None:
+    folder(tmp_path, {}, sentence_bert_config={"processing_kwargs": {}, "query_expansion": None})
+    assert found(tmp_path) == EmbeddingConfig()

@@ -53,7 +53,8 @@ def open_folder(path: Path, *, dtype: torch.dtype | None = None, hashes: bool = 
     cfg = reader.checked(lambda: family.read(reader))
     cfg, pictures = with_pictures(cfg, folder)
     # Before the weights: it is quick to say no.
-    words = read_codec(folder, cfg.text.vocab_size) if "text" in cfg.codecs else None
+    lower = sentence is not None and sentence.lower
+    words = read_codec(folder, cfg.text.vocab_size, lower=lower) if "text" in cfg.codecs else None
     if family.told is not None and words is not None:
         cfg = family.told(cfg, words)
     speech = (

@@ -35,10 +35,11 @@ PACKAGE = "sentence_transformers."
 
 @dataclass(frozen=True)
 class Sentence:
-    """`model` is the folder of the encoder and its tokenizer."""
+    """`model` is the folder of the encoder and its tokenizer. lower: texts are lower-cased before the tokenizer's own steps."""
 
     model: Path
     embedding: EmbeddingConfig
+    lower: bool = False
 
 
 def read_sentence(path: Path) -> Sentence | None:
@@ -60,10 +61,11 @@ def read_sentence(path: Path) -> Sentence | None:
     model = steps[0][1]
     if len(steps) > 2:
         _plain_normalize(steps[2][1])
+    limit, lower = _limit(model)
     embedding = EmbeddingConfig(
-        pooling=_pooling(steps[1][1] / "config.json"), normalise=len(steps) > 2, limit=_limit(model)
+        pooling=_pooling(steps[1][1] / "config.json"), normalise=len(steps) > 2, limit=limit
     )
-    return Sentence(model, embedding)
+    return Sentence(model, embedding, lower)
 
 
 def write_sentence(path: Path, embedding: EmbeddingConfig, width: int) -> None:
@@ -139,26 +141,29 @@ def _no_prompt(path: Path) -> None:
             r.must("default_prompt_name", None, None, "it puts a text before every other")
 
 
-def _limit(model: Path) -> int | None:
-    """Tokens that a text is cut to: as the folder says, else as its tokenizer says; None for the model's context."""
+def _limit(model: Path) -> tuple[int | None, bool]:
+    """Tokens that a text is cut to: as the folder says, else as its tokenizer says; None for the model's context. And whether texts are
+    lower-cased."""
+    lower = False
     for name in LIMITS:
         if (model / name).is_file():
             r = Reader(read_json(model / name), str(model / name))
-            r.must("do_lower_case", False, False, "the tokenizer's own steps say how a text is written")
+            lower = r.get("do_lower_case", bool, False)
             task = "feature-extraction"
             r.must("transformer_task", task, task, "vectors are made of hidden states")
             r.must("modality_config", TEXT, TEXT, "hidden states of plain text are read")
             for key in ("processing_kwargs", "query_length", "document_length", "query_expansion"):
-                r.must(key, None, None, "texts are read one way")
+                if r.data.get(key) != {}:  # which says as little as none
+                    r.must(key, None, None, "texts are read one way")
             if r.has("max_seq_length"):
-                return r.size("max_seq_length")
+                return r.size("max_seq_length"), lower
             break
     file = model / "tokenizer_config.json"
     if not file.is_file():
-        return None
+        return None, lower
     longest = read_json(file).get("model_max_length")
     # "No limit" is written as a huge number there.
-    return longest if isinstance(longest, int) and 0 < longest < 10**6 else None
+    return longest if isinstance(longest, int) and 0 < longest < 10**6 else None, lower
 
 
 def _dump(file: Path, tree: Any) -> None:

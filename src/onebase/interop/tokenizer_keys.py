@@ -84,6 +84,17 @@ def with_keys(folder: Path, tree: Tree, said: Tree) -> tuple[Tree, list[str]]:
     return tree, list(_idle(tree, r, kind))
 
 
+def lowered(tree: Tree) -> Tree:
+    """The tree of a tokenizer.json that lower-cases a text first, unless one of its steps does that and no more: as sentence-transformers
+    does where its own config says `do_lower_case` (`base/modules/transformer.py`)."""
+    normalizer = tree.get("normalizer")
+    inside = normalizer.get("normalizers") if isinstance(normalizer, dict) else None
+    steps = inside if isinstance(inside, list) else [] if normalizer is None else [normalizer]
+    if any(isinstance(s, dict) and s.get("type") == "Lowercase" for s in steps):
+        return tree
+    return tree | {"normalizer": {"type": "Sequence", "normalizers": [{"type": "Lowercase"}, *steps]}}
+
+
 def _bert(tree: Tree, r: Reader) -> Tree:
     flags = {
         "lowercase": r.get("do_lower_case", bool, True),

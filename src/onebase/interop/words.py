@@ -31,7 +31,7 @@ from onebase.interop.added import (
     with_added,
 )
 from onebase.interop.folder import CONFIG, read_json
-from onebase.interop.tokenizer_keys import with_keys
+from onebase.interop.tokenizer_keys import lowered, with_keys
 from onebase.interop.vocab_json import read_merges, with_word_ends
 from onebase.interop.vocab_txt import read_vocab
 
@@ -58,8 +58,9 @@ Tree = dict[str, Any]
 log = logging.getLogger(__name__)
 
 
-def read_codec(folder: Path, rows: int) -> TextCodec:
-    """Tokenizer and chat template of a folder. rows: how many tokens the model has embeddings for. What is passed over is warned of.
+def read_codec(folder: Path, rows: int, *, lower: bool = False) -> TextCodec:
+    """Tokenizer and chat template of a folder. rows: how many tokens the model has embeddings for; lower: put lower-casing before the
+    tokenizer's own steps. What is passed over is warned of.
 
     Raises ArtifactError for what is missing, damaged or does not fit, ConfigError for a key that cannot be put in.
     """
@@ -71,6 +72,7 @@ def read_codec(folder: Path, rows: int) -> TextCodec:
     except RecursionError:
         raise ArtifactError(f"{folder / TOKENIZER} is nested too deep", "take an intact copy of it") from None
     vocab = vocab_of(tree, str(folder / TOKENIZER))
+    tree = lowered(tree) if lower else tree
     notices += [*told, *with_added(folder, tree, said, names, vocab)]
     roles = _roles(folder, tree, said, names, asked, vocab)
     added = tree["added_tokens"]
