@@ -11,6 +11,7 @@ from onebase.adapt.folder import AdapterParts, adapter_tensors, bound_to, load_a
 from onebase.adapt.lora import LoraConfig
 from onebase.adapt.soft import SoftConfig
 from onebase.api.stacking import alone
+from onebase.artifact.files import MANIFEST
 from onebase.artifact.record import Record
 from onebase.base.folder import LoadedBase
 from onebase.codec.text.codec import TextCodec
@@ -22,6 +23,7 @@ from onebase.interop.hf import appear, is_folder, layout_of, open_folder, save_h
 from onebase.interop.hub import fetch, is_name, origin
 from onebase.interop.peft import LowRank, is_peft, load_peft, save_peft
 from onebase.interop.prompts import is_soft, load_soft, save_soft
+from onebase.interop.strange import what_it_is
 from onebase.interop.words import with_turns
 
 if TYPE_CHECKING:
@@ -51,12 +53,15 @@ FORMATS_IN: dict[str, tuple[Callable[[Path], bool], Callable[[Path, bool], Loade
 
 
 def open_foreign(path: Path, *, hashes: bool = False) -> LoadedBase | None:
-    """The model at `path`, or None where it is in no foreign format (an artifact of ours, say)."""
+    """The model at `path`, or None where it is in no foreign format (an artifact of ours, say). Raises UserError for one that cannot be read,
+    and for a form that is known and not read."""
     for fits, opener in FORMATS_IN.values():
         if fits(path):
             found = opener(path, hashes)
             _note_hub(found.record, path)
             return found
+    if not (path / MANIFEST).is_file() and (odd := what_it_is(path)) is not None:
+        raise odd
     return None
 
 

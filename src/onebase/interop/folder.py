@@ -16,6 +16,7 @@ from onebase.artifact.tensors import DTYPES
 from onebase.errors import ArtifactError
 from onebase.interop.bytes_in import read_tensor
 from onebase.interop.rules import Shape
+from onebase.interop.strange import no_weights, pointer
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -38,19 +39,27 @@ def read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise ArtifactError(f"{path} is missing", "take an intact copy of the folder") from None
     except (OSError, ValueError, RecursionError) as e:
-        raise ArtifactError(f"{path} is not JSON: {e}", "take an intact copy of the folder") from None
+        raise pointer(path) or ArtifactError(
+            f"{path} is not JSON: {e}", "take an intact copy of the folder"
+        ) from None
     if not isinstance(tree, dict):
         raise ArtifactError(f"{path} holds no map", "take an intact copy of the folder")
     return tree
 
 
 class HFFolder:
-    """The tensors of a folder. Raises ArtifactError for what is missing, damaged, or would leave the folder."""
+    """The tensors of a folder. Raises ArtifactError for what is missing, damaged, or would leave the folder.
+
+    listed: names that the index has and no shard; unlisted: the other way round (`Family` rules say whether they matter); notices: what
+    was passed over."""
 
     fresh = True
 
     def __init__(self, path: Path) -> None:
         self.path, self.where = path, str(path)
+        self.listed: frozenset[str] = frozenset()
+        self.unlisted: frozenset[str] = frozenset()
+        self.notices: list[str] = []
         self.config = read_json(path / CONFIG)
         self._at: dict[str, Entry] = {}
         for file in self._files():
@@ -87,44 +96,44 @@ class HFFolder:
         return entry, entry.dtype
 
     def _files(self) -> list[Path]:
+        """The files of weights: the one, or the shards of the index. Raises ArtifactError where there are both, as which count is not said
+        (transformers reads the one; programs that follow the index read the shards)."""
+        one = self.path / WEIGHTS
         if not (self.path / INDEX).is_file():
-            if not (self.path / WEIGHTS).is_file():
-                raise self._none()
-            return [self.path / WEIGHTS]
+            if not one.is_file():
+                raise no_weights(self.path, f"{WEIGHTS} nor {INDEX}")
+            return [one]
         index = read_json(self.path / INDEX)
         table = index.get("weight_map")
         if not isinstance(table, dict) or not table:
             raise ArtifactError(f"{self.path / INDEX} has no weight_map", "take an intact copy of the folder")
-        files = []
-        for name in sorted({str(x) for x in table.values()}):
+        names = sorted({str(x) for x in table.values()})
+        for name in names:
             if Path(name).name != name or not name.endswith(".safetensors") or len(name) > 255:
                 raise ArtifactError(
                     f"{self.path / INDEX} names the shard {name[:300]!r}",
                     "a shard is a .safetensors file in the same folder",
                 )
-            file = self.path / name
-            if not file.is_file():
-                raise ArtifactError(f"shard {file} is missing", "take an intact copy of the folder")
-            files.append(file)
-        listed = set(table)
-        held = {name for file in files for name in read_entries(file)}
-        for name in sorted(listed ^ held):
-            what = "is in no shard" if name in listed else "is not in the index"
-            raise ArtifactError(f"{self.path}: tensor {name!r} {what}", "take an intact copy of the folder")
-        return files
-
-    def _none(self) -> ArtifactError:
-        pickled = sorted(
-            p.name for p in self.path.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-        )
-        if pickled:
-            return ArtifactError(
-                f"{self.path} has its weights as a pickle ({pickled[0]}), which can run any code when opened",
-                "ask for safetensors: most models have them, or convert in a place where nothing can be harmed",
+        there = [name for name in names if (self.path / name).is_file()]
+        if one.is_file() and WEIGHTS not in names:
+            if there:
+                raise ArtifactError(
+                    f"{self.path} has two sets of weights: {WEIGHTS}, and {there[0]} by {INDEX}",
+                    "remove the one that is out of date (transformers reads the first)",
+                )
+            self.notices.append(
+                f"none of the shards of {INDEX} is there: {WEIGHTS} is read, as in transformers"
             )
-        return ArtifactError(
-            f"{self.path} has neither {WEIGHTS} nor {INDEX}", "give a folder of a saved model"
-        )
+            return [one]
+        if missing := [name for name in names if name not in there]:
+            raise ArtifactError(
+                f"shard {self.path / missing[0]} is missing", "take an intact copy of the folder"
+            )
+        files = [self.path / name for name in names]
+        held = {name for file in files for name in read_entries(file)}
+        self.listed = frozenset(map(str, table)) - held
+        self.unlisted = frozenset(held - set(table))
+        return files
 
 
 @dataclass(frozen=True)
@@ -153,7 +162,7 @@ def read_entries(file: Path) -> dict[str, Entry]:
             for name, (kind, shape) in found.items()
         }
     except (SafetensorError, OSError, ValueError, OverflowError, RecursionError) as e:
-        raise ArtifactError(
+        raise pointer(file) or ArtifactError(
             f"{file} is not a whole safetensors file: {e}", "take an intact copy of it"
         ) from None
 

@@ -1,6 +1,7 @@
 """A base from a Hugging Face folder, and a folder that transformers opens from a base."""
 
 import json
+import logging
 import os
 import secrets
 import shutil
@@ -22,13 +23,16 @@ from onebase.errors import ArtifactError, ConfigError
 from onebase.interop.families import FAMILIES, family_of
 from onebase.interop.family import Family, Tree, written
 from onebase.interop.folder import CONFIG, HFFolder, save_folder
+from onebase.interop.peft import CONFIG as ADAPTER
 from onebase.interop.pictures import PREPROCESSOR, processor, processor_tree, read_pixels
-from onebase.interop.place import given_back, place
+from onebase.interop.place import given_back, passed_over, place, spelled
 from onebase.interop.reader import Reader
 from onebase.interop.sentence import MODULES, read_sentence, write_sentence
 from onebase.interop.speech import read_speech, write_speech
+from onebase.interop.strange import no_model_type, packed
 from onebase.interop.words import GENERATION, TEMPLATE, TOKENIZER, TOKENIZER_CONFIG, read_codec
 
+log = logging.getLogger(__name__)
 FAMILY = "imported.model_type"
 """The field of a record that says which family a base came from, and goes back to."""
 
@@ -49,6 +53,10 @@ def open_folder(path: Path, *, dtype: torch.dtype | None = None, hashes: bool = 
     folder = sentence.model if sentence else path
     source = HFFolder(folder)
     reader = Reader(source.config, str(folder / CONFIG), frozenset(source.shapes()), source.read)
+    if "model_type" not in source.config and (odd := no_model_type(source.config, reader.where)):
+        raise odd
+    if (odd := packed(source.config, reader.where)) is not None:
+        raise odd
     family = family_of(source.config.get("model_type"), reader.where)
     cfg = reader.checked(lambda: family.read(reader))
     cfg, pictures = with_pictures(cfg, folder)
@@ -62,8 +70,16 @@ def open_folder(path: Path, *, dtype: torch.dtype | None = None, hashes: bool = 
         if words is not None and "audio" in cfg.codecs
         else None
     )
+    rules = spelled(family.rules(cfg), family, source.shapes())
+    notices = source.notices + passed_over(rules, source.listed, source.unlisted, str(folder))
     model = place(cfg, family, source, dtype=dtype)
     files = [p for p in path.rglob("*") if p.suffix in (".json", ".safetensors", ".jinja")]
+    if (folder / ADAPTER).is_file():
+        notices.append(
+            f"{ADAPTER} lies beside the weights: the adapter is not put on them (give it by --adapter)"
+        )
+    for notice in notices:
+        log.warning("%s: %s", folder, notice)
     unread = [*reader.unread, *pictures]
     record = imported(path, "hf", source.config["model_type"], unread, files, hashes)
     embedding = sentence.embedding if sentence else None

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from onebase.errors import ArtifactError
 from onebase.interop.folder import CONFIG, INDEX, WEIGHTS, read_json
+from onebase.interop.strange import by_names
 
 ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 SMALL = frozenset(
@@ -51,6 +52,7 @@ def weight_files(folder: Path, names: Sequence[str]) -> list[str]:
         return [ADAPTER_WEIGHTS]
     out: list[str] = []
     for place in places(names):
+        one = place + WEIGHTS in names
         if place + INDEX in names:
             file = folder / (place + INDEX)
             table = read_json(file).get("weight_map")
@@ -61,8 +63,15 @@ def weight_files(folder: Path, names: Sequence[str]) -> list[str]:
                     f"{file} names the shard {bad!r}" if shards else f"{file} has no weight_map",
                     "a shard is a .safetensors file in the same folder",
                 )
-            out += [place + n for n in shards]
-        elif place + WEIGHTS in names:
+            there = next((n for n in shards if place + n in names), None)
+            if one and WEIGHTS not in shards and there is not None:
+                raise ArtifactError(
+                    f"{file} lists shards ({there}), and {WEIGHTS} is there too: which of the two counts is not said",
+                    "fetch the folder (hf download REPO --local-dir DIR), remove the one that is out of date, and give DIR",
+                )
+            # Where the shards are gone the index is out of date: what is read is the one file, as in transformers.
+            out += [place + WEIGHTS] if one and there is None else [place + n for n in shards]
+        elif one:
             out.append(place + WEIGHTS)
     return out
 
@@ -99,4 +108,6 @@ def nothing_to_read(name: str, repo: str, names: Sequence[str]) -> ArtifactError
             f"{name} has its weights as a pickle ({pickled[0]}), which can run any code when opened",
             "ask for safetensors: most models have them, or a proposal for them (@refs/pr/N)",
         )
+    if (found := by_names(name, names)) is not None:
+        return found
     return ArtifactError(f"{name} has no weights as safetensors or GGUF", "give the repo of a model")

@@ -1,6 +1,7 @@
 """Tensors of a foreign checkpoint put in place in a model, by a plan: memory-mapped, in parallel, each read once."""
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
@@ -84,6 +85,21 @@ def _renamed(rules: Rules, before: str, after: str) -> Rules:
         else:
             out.append(Tie(named(r.theirs), r.ours) if isinstance(r, Tie) else r)
     return out
+
+
+def passed_over(rules: Rules, listed: Iterable[str], unlisted: Iterable[str], where: str) -> list[str]:
+    """Notices of names in which an index and its shards differ, where the model needs none of them: second names of a tensor, and what is left
+    out anyway. Raises ArtifactError for another: its weights are lost, or are of no one."""
+    notices = []
+    ties = {t.theirs for t in rules if isinstance(t, Tie)}
+    for what, names in (("is in no shard", listed), ("is not in the index", unlisted)):
+        for name in sorted(names):
+            if name not in ties and not any(
+                isinstance(i, Ignore) and re.fullmatch(i.pattern, name) for i in rules
+            ):
+                raise ArtifactError(f"{where}: tensor {name!r} {what}", "take an intact copy of the folder")
+            notices.append(f"tensor {name!r} {what}; nothing needs it")
+    return notices
 
 
 def _moved(rule: Rule, source: Source, dtype: torch.dtype | None) -> list[tuple[str, Tensor]]:
