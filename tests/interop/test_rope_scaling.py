@@ -1,6 +1,7 @@
 """Rotary positions stretched by YaRN, dynamically, and by LongRoPE behind a cache: what transformers says, or a refusal."""
 
 import json
+import logging
 import math
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+import onebase
 from onebase.base.folder import LoadedBase
 from onebase.codec.text.codec import TextCodec
 from onebase.errors import ConfigError, UserError
@@ -17,6 +19,7 @@ from onebase.model.mask import Cols
 from tests.helpers import tiny_base
 from tests.interop.parity import check_decoder, close, imported, shaken
 from tests.interop.sizes import SMALL
+from tests.interop.test_hf import make
 from tests.interop.test_phi3 import LONG, made
 
 transformers = pytest.importorskip("transformers")
@@ -117,6 +120,55 @@ def test_values_that_are_none_are_named(change: dict[str, Any], named: str, tmp_
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ConfigError, match=named):
         imported(tmp_path)
+
+
+IDLE: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    (YARN, {"attn_factor": 1.0}),
+    (YARN, {"attn_factor": 2.5, "extrapolation_factor": 1.0}),
+    (YARN, {"finetuned": True}),
+    (YARN, {"type": "yarn", "finetuned": False}),
+    (YARN, {"type": "linear"}),
+    (YARN, {"low_freq_factor": 1.0, "short_factor": [1.0]}),
+    ({"rope_type": "linear", "factor": 2.0}, {"original_max_position_embeddings": 16, "finetuned": True}),
+    ({"rope_type": "linear", "factor": 2.0}, {"beta_fast": 32, "beta_slow": 1, "attention_factor": 3.0}),
+    ({"rope_type": "dynamic", "factor": 2.0}, {"attn_factor": 1, "beta_fast": 32, "truncate": False}),
+    ({"rope_type": "default"}, {"factor": 4.0, "mrope_section": [2, 1, 1], "type": "mrope"}),
+    (
+        {
+            "rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 16,
+        },
+        {"attn_factor": 1.5, "attention_factor": 2.0},
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("new", [True, False])
+@pytest.mark.parametrize(("rope", "more"), IDLE)
+def test_keys_that_nothing_reads_are_passed_over(
+    rope: dict[str, Any], more: dict[str, Any], new: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """DeepSeek-R1#684, Yarn-Llama-2: what transformers makes of such a config is what is made of it here."""
+    model_of("llama", rope_parameters={"rope_theta": 10000.0} | rope).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    key = "rope_parameters" if new else "rope_scaling"
+    config |= {"rope_theta": 10000.0, "rope_parameters": None} | {key: rope | more | {"rope_theta": 10000.0}}
+    (tmp_path / "config.json").write_text(json.dumps({k: v for k, v in config.items() if v is not None}))
+    theirs = transformers.LlamaForCausalLM.from_pretrained(tmp_path).eval()
+    ids = torch.arange(3, 43)[None]
+    with caplog.at_level(logging.WARNING, "onebase"), torch.no_grad():
+        close(imported(tmp_path)[1].logits(ids), theirs(input_ids=ids).logits)
+    for name in more.keys() - {"type"}:
+        assert f"{key}: {name} is" in caplog.text
+
+
+def test_what_was_passed_over_is_in_the_record(tmp_path: Path) -> None:
+    make(tmp_path, "qwen", rope_parameters=dict(YARN))
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["rope_parameters"] |= {"attn_factor": 1.0, "finetuned": True}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    found = onebase.load(tmp_path).record.get("imported.unread")
+    assert {"rope_parameters: attn_factor", "rope_parameters: finetuned"} <= set(found)
 
 
 def longrope(tmp_path: Path, original: int) -> tuple[Any, Any]:

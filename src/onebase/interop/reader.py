@@ -36,6 +36,7 @@ class Reader:
     ) -> None:
         self.data, self.where, self.tensors, self.look = data, where, tensors, look
         self.asked: set[str] = set()
+        self.passed: list[str] = []  # keys of maps in it that were looked at and passed over
 
     def has(self, key: str) -> bool:
         """Whether the key is there and not null."""
@@ -116,4 +117,4 @@ class Reader:
     @property
     def unread(self) -> list[str]:
         """Keys that nobody asked for: the record names them."""
-        return sorted(self.data.keys() - self.asked)
+        return sorted(self.data.keys() - self.asked) + self.passed

@@ -4,6 +4,7 @@ Source: transformers `modeling_rope_utils.py`, read for names, defaults and whic
 sin: 2402.13753.
 """
 
+import logging
 import math
 
 import torch
@@ -21,6 +22,22 @@ KNOWN = {
     *("short_factor", "long_factor", "low_freq_factor", "high_freq_factor", ORIGINAL),
 }
 YARN = {"beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"}
+READ: dict[str, set[str]] = {
+    "default": set(),
+    "linear": {"factor"},
+    "dynamic": {"factor"},
+    "llama3": {"factor", "low_freq_factor", "high_freq_factor", ORIGINAL},
+    "yarn": {"factor", "attention_factor", ORIGINAL} | YARN,
+    "longrope": {"factor", "short_factor", "long_factor", "attention_factor", ORIGINAL},
+}
+READ["su"] = READ["longrope"]
+"""What each kind of stretching reads, there as here, beside the keys of all kinds."""
+ALWAYS = {"rope_theta", "rope_type", "type", "partial_rotary_factor"}
+IDLE = {"attn_factor", "finetuned", "extrapolation_factor", "mrope_section", "mrope_interleaved"}
+"""Of the code beside the weights that transformers does not run (YaRN's first authors, DeepSeek), or of images, whose places are a text's where
+there are none. It ignores them, and so do we, with a notice; also what another kind reads. Not `mscale` of another kind than YaRN, which
+would say that scores are larger."""
+log = logging.getLogger(__name__)
 
 
 def rope(
@@ -37,9 +54,16 @@ def rope(
 def one_rope(
     r: Reader, s: Reader, theta: float, head_dim: int, *, original: int | None = None, partial: bool = False
 ) -> RopeConfig:
-    """Rotary positions by the map `s` of the config `r`. Every key of it changes the angles, so an unknown one is refused."""
-    for key in sorted(s.data.keys() - (KNOWN | YARN if _kind(s) == "yarn" else KNOWN)):
-        s.must(key, None, None, "what it does to rotary positions is not known")
+    """Rotary positions by the map `s` of the config `r`. Every key of it changes the angles, so an unknown one is refused; one that nothing
+    reads is passed over with a notice."""
+    kind = _kind(s)
+    passed = KNOWN | IDLE | (YARN if kind == "yarn" else YARN - {"mscale", "mscale_all_dim"})
+    for key in sorted(s.data.keys() - ALWAYS - READ.get(kind, KNOWN)):
+        if key not in passed:
+            s.must(key, None, None, "what it does to rotary positions is not known")
+        elif s.has(key):
+            r.passed.append(f"{s.where.removeprefix(r.where + ': ')}: {key}")
+            log.warning("%s: %s is %r, which is not read, as in transformers", s.where, key, s.data[key])
     part = s.positive("partial_rotary_factor", r.positive("partial_rotary_factor", 1.0))
     dim = int(head_dim * part)
     if part != 1.0 and (not partial or not 2 <= dim <= head_dim or dim % 2):
