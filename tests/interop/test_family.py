@@ -1,5 +1,6 @@
 """A base in a foreign layout: what it can express comes out equal, what it cannot is named."""
 
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,14 @@ import pytest
 import torch
 
 from onebase.base.config import BaseConfig, TextShape, text_base
+from onebase.base.folder import LoadedBase
 from onebase.base.model import BaseModel
 from onebase.errors import ConfigError
 from onebase.interop.families import FAMILIES, family_of
+from onebase.interop.families.compose import layout
 from onebase.interop.family import written
+from onebase.interop.hf import layout_of
+from onebase.interop.reader import Reader
 from onebase.model.config import BlockConfig, NormConfig, RopeConfig, TrunkConfig
 from tests.interop.parity import close, exported, grads, imported, shaken
 
@@ -144,3 +149,69 @@ def test_an_unknown_family_is_refused() -> None:
     for wrong in ("gpt5", None, 3, ["llama"], "Llama"):
         with pytest.raises(ConfigError, match="model_type"):
             family_of(wrong, "config.json")
+
+
+def _read(model_type: str, names: frozenset[str]) -> BaseConfig:
+    """The config of a family's default model; of several parts with an image token that is there."""
+    more: dict[str, Any] = {"esm": {"vocab_size": 33}}.get(model_type, {})
+    tree = transformers.AutoConfig.for_model(model_type, **more).to_dict() | {"model_type": model_type}
+    tree |= {k: 5 for k in ("image_token_id", "image_token_index") if k in tree}
+    tree |= {"scale_factor": 1} if "scale_factor" in tree else {}
+    if model_type == "gemma3":
+        tree = {"model_type": "gemma3", "text_config": tree["text_config"]}
+    return family_of(model_type, "a test").read(Reader(tree, "a test", names))
+
+
+HEADS = frozenset({"cls.predictions.transform.dense.weight", "lm_head.dense.weight", "lm_head.weight"})
+HEADS |= {"vocab_transform.weight", "head.dense.weight", "lm_head.decoder.weight"}
+TYPES = [t for family in FAMILIES for t in family.model_types]
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+def test_every_family_says_of_every_base_why_it_cannot_express_it(model_type: str) -> None:
+    """By ConfigError alone: whoever looks for the one that can must not take a bug for a no."""
+    for names in (frozenset(), HEADS):
+        try:
+            cfg = _read(model_type, names)
+        except ConfigError:
+            assert names == frozenset()  # what lacks a head is no whole model of several parts
+            continue
+        for family in FAMILIES:
+            with contextlib.suppress(ConfigError):
+                written(family, cfg)
+
+
+@pytest.mark.parametrize("error", [AssertionError, AttributeError, KeyError, TypeError])
+def test_a_bug_of_a_family_is_no_refusal(error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(cfg: BaseConfig) -> dict[str, Any]:
+        raise error("our own")
+
+    families = (replace(LLAMA, write=broken), *FAMILIES)
+    monkeypatch.setattr("onebase.interop.hf.FAMILIES", families)
+    monkeypatch.setattr("onebase.interop.families.FAMILIES", families)
+    cfg = text_base(SHAPE)
+    with pytest.raises(error, match="our own"):
+        layout(cfg)
+    with pytest.raises(error, match="our own"):
+        layout_of(LoadedBase(BaseModel(cfg), None))
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"text_config": {"model_type": "llama", "hidden_size": "x"}}, "hidden_size"),
+        ({"text_config": {"model_type": "bert"}}, "text_config"),
+        ({"text_config": {"model_type": "vit"}}, "text_config"),
+        ({"text_config": []}, "text_config"),
+        ({"vision_config": {"model_type": "llama"}}, "vision_config"),
+        ({"vision_config": {"hidden_size": 0}}, "vision_config"),
+        ({"vision_config": None}, "vision_config"),
+    ],
+)
+def test_a_bad_part_of_a_config_is_named(change: dict[str, Any], named: str) -> None:
+    tree = transformers.AutoConfig.for_model("llava").to_dict() | {
+        "image_token_index": 5,
+        "image_token_id": 5,
+    }
+    with pytest.raises(ConfigError, match=named):
+        family_of("llava", "a test").read(Reader(tree | change, "a test", HEADS))

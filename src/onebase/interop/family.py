@@ -23,7 +23,7 @@ Tree = dict[str, Any]
 @dataclass(frozen=True)
 class Family:
     """read: their config as ours (raises ConfigError for what we lack). write: ours as theirs, as well as the format can say it;
-    `written` finds what it could not say. rules: between their tensors and ours, by the names of a model with its head.
+    `written` finds what it could not say. It raises ConfigError for a base of another shape altogether; another error is a bug. rules: between their tensors and ours, by the names of a model with its head.
     prefix: what the trunk's tensors begin with there; a trunk saved without its head lacks it. spellings: (theirs, that of the
     rules), how names begin in checkpoints of other savers; of a model with several parts each may have its own. told: the config with what
     only the tokenizer says. beside: other files of JSON that belong to an exported base."""

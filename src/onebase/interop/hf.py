@@ -188,8 +188,6 @@ def layout_of(base: LoadedBase) -> tuple[Family, Tree]:
             return family, written(family, base.model.cfg)
         except ConfigError as e:
             refused = refused or e
-        except (KeyError, AttributeError, AssertionError):  # a family of another shape altogether
-            continue
     raise refused or ConfigError(
         "no layout that we know can express this base", "export it to another format"
     )

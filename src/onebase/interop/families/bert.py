@@ -6,6 +6,7 @@ Source: transformers `models/bert/`, read for names and defaults; Devlin et al.,
 
 from onebase.base.config import BaseConfig
 from onebase.codec.text.modules import TextCodecConfig, TransformConfig
+from onebase.interop.families.decoder import text_trunk
 from onebase.interop.families.encoder import (
     COUNTED,
     MAX_DEPTH,
@@ -83,7 +84,7 @@ def read(
 
 def tree(cfg: BaseConfig, model_type: str, stem: str) -> Tree:
     """The keys that the configs of this shape share, from the first block."""
-    trunk, codec = cfg.trunks["text"], cfg.text
+    trunk, codec = text_trunk(cfg), cfg.text
     block = trunk.blocks[0]
     return {
         "architectures": architecture(cfg, stem),

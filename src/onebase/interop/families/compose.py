@@ -99,8 +99,6 @@ def layout(part: BaseConfig) -> Family:
             written(family, part)
         except ConfigError as e:
             refused = refused or e
-        except (KeyError, AttributeError, AssertionError):  # a family of another shape altogether
-            continue
         else:
             return family
     raise refused or ConfigError("no layout can express a part of this base", "export it to another format")

@@ -6,6 +6,7 @@ Source: transformers `models/distilbert/`, read for names and defaults; Sanh et 
 
 from onebase.base.config import BaseConfig
 from onebase.codec.text.modules import TextCodecConfig, TransformConfig
+from onebase.interop.families.decoder import text_trunk
 from onebase.interop.families.encoder import (
     COUNTED,
     MAX_DEPTH,
@@ -65,7 +66,7 @@ def read(r: Reader) -> BaseConfig:
 
 
 def write(cfg: BaseConfig) -> Tree:
-    trunk, codec = cfg.trunks["text"], cfg.text
+    trunk, codec = text_trunk(cfg), cfg.text
     block = trunk.blocks[0]
     return {
         "architectures": architecture(cfg, "DistilBert"),

@@ -16,6 +16,7 @@ from torch import Tensor
 from onebase.base.config import BaseConfig
 from onebase.codec.text.modules import TextCodecConfig, TransformConfig
 from onebase.interop.families.bert import PARTS as BERT_PARTS
+from onebase.interop.families.decoder import text_trunk
 from onebase.interop.families.encoder import (
     COUNTED,
     MAX_DEPTH,
@@ -101,7 +102,7 @@ def _same(cfg: RopeConfig, x: Tensor) -> bool:
 
 
 def write(cfg: BaseConfig) -> Tree:
-    trunk, codec = cfg.trunks["text"], cfg.text
+    trunk, codec = text_trunk(cfg), cfg.text
     block, learned = trunk.blocks[0], codec.positions is not None
     tree = {
         "architectures": architecture(cfg, "Esm"),
@@ -124,7 +125,7 @@ def write(cfg: BaseConfig) -> Tree:
 
 
 def rules(cfg: BaseConfig) -> Rules:
-    trunk, codec = cfg.trunks["text"], cfg.text
+    trunk, codec = text_trunk(cfg), cfg.text
     table = "esm.embeddings.position_embeddings.weight"
     out: list[Rule | Tie | Ignore] = [
         rename("esm.embeddings.word_embeddings.weight", f"{STEM}.weight"),

@@ -7,7 +7,7 @@ Source: transformers `models/modernbert/`, read for names and defaults; Warner e
 
 from onebase.base.config import BaseConfig
 from onebase.codec.text.modules import TextCodecConfig, TransformConfig
-from onebase.interop.families.decoder import GATED
+from onebase.interop.families.decoder import GATED, text_trunk
 from onebase.interop.families.decoder import THEIRS as THEIRS_GATED
 from onebase.interop.families.encoder import (
     HEAD,
@@ -103,7 +103,7 @@ def read(r: Reader) -> BaseConfig:
 
 
 def write(cfg: BaseConfig) -> Tree:
-    trunk, codec = cfg.trunks["text"], cfg.text
+    trunk, codec = text_trunk(cfg), cfg.text
     first = trunk.blocks[0]
     attns = [b.attn for b in trunk.blocks]
     kinds = [LOCAL if a.window else FULL for a in attns]
@@ -139,7 +139,7 @@ def write(cfg: BaseConfig) -> Tree:
 
 
 def rules(cfg: BaseConfig) -> Rules:
-    trunk, codec = cfg.trunks["text"], cfg.text
+    trunk, codec = text_trunk(cfg), cfg.text
     width = trunk.width
     out: list[Rule | Tie] = [rename("model.embeddings.tok_embeddings.weight", f"{STEM}.weight")]
 
