@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import onebase
 from onebase.codec.text import TextCodec
 from onebase.errors import ArtifactError, DataError
+from onebase.generate.constrain import Constraint
 from onebase.interop.added import ROLES
 from onebase.interop.words import read_codec
 from tests.interop.parity import shaken
@@ -242,6 +243,8 @@ def test_a_token_beyond_the_matrix_is_never_made(special: bool, role: bool, tmp_
                 assert ids and max(ids) < rows
             assert base.tokenizer.decode(base.tokenizer.encode(text)) == text
         assert isinstance(base.generate("The [PAD] fox", max_tokens=8), str)
+        guided = base.generate("The", max_tokens=6, constraint=Constraint(regex="[a-z]{3}"))
+        assert len(guided) == 3
         assert isinstance(base.chat([{"role": "user", "content": "[PAD]"}], max_tokens=8), str)
     opened[0].export(tmp_path / "back")
     again = onebase.load(tmp_path / "back")
