@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,26 +45,40 @@ def records(path: Path, kind: str, columns: Sequence[str] = ()) -> Iterator[Reco
 
 
 def lines(path: Path) -> Iterator[tuple[int, str, Flaw | None]]:
-    """Number, text and flaw of each line; a line that is no UTF-8 keeps its bytes as surrogates. Raises DataError for a NUL byte."""
-    at = 0
+    """Number, text with its end and flaw of each line, as `lines_of` has them."""
     with path.open("rb") as f:
-        for number, raw in enumerate(f, 1):
-            if b"\0" in raw:
-                raise DataError(
-                    f"{path}:{number}: a binary file (NUL at byte {at + raw.index(0)})",
-                    "give text in UTF-8; leave binary files out (glob)",
-                )
-            flaw = None
-            try:
-                line = raw.decode("utf-8")
-            except UnicodeDecodeError as e:
-                line = raw.decode("utf-8", "surrogateescape")
-                flaw = Flaw(
-                    f"not UTF-8 (byte 0x{raw[e.start]:02x} at offset {at + e.start})",
-                    "convert it, for example: iconv -f latin1 -t utf-8",
-                )
-            yield number, line.removeprefix("\ufeff") if number == 1 else line, flaw
-            at += len(raw)
+        yield from lines_of(f, str(path))
+
+
+def lines_of(stream: Iterable[bytes], name: str) -> Iterator[tuple[int, str, Flaw | None]]:
+    """Number, text with its end and flaw of each line of what is called `name`.
+
+    Lines end in `\\n` or `\\r\\n`, and in nothing else: U+2028, a form feed and a lone `\\r` are text. A line that is no UTF-8 keeps its bytes as
+    surrogates. Raises DataError for a NUL byte.
+    """
+    at = 0
+    for number, raw in enumerate(stream, 1):
+        if b"\0" in raw:
+            raise DataError(
+                f"{name}:{number}: a binary file (NUL at byte {at + raw.index(0)})",
+                "give text in UTF-8; leave binary files out (glob)",
+            )
+        flaw = None
+        try:
+            line = raw.decode("utf-8")
+        except UnicodeDecodeError as e:
+            line = raw.decode("utf-8", "surrogateescape")
+            flaw = Flaw(
+                f"not UTF-8 (byte 0x{raw[e.start]:02x} at offset {at + e.start})",
+                "convert it, for example: iconv -f latin1 -t utf-8",
+            )
+        yield number, line.removeprefix("\ufeff") if number == 1 else line, flaw
+        at += len(raw)
+
+
+def without_end(line: str) -> str:
+    """The line without the `\\n` or `\\r\\n` that ends it."""
+    return line.removesuffix("\n").removesuffix("\r") if line.endswith("\n") else line
 
 
 def no_column(columns: Sequence[str], there: Sequence[str]) -> Flaw:

@@ -90,7 +90,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     out = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():  # torn inside a letter
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):  # torn inside a letter
         try:
             out.append(json.loads(line))
         except json.JSONDecodeError:
