@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from onebase.artifact.files import (
     sha256_bytes,
     write_atomic,
 )
+from onebase.artifact.reading import read_json, understood
 from onebase.codec.text import TextCodec, Tokenizer, Tokens
 from onebase.data.dataset import Dataset
 from onebase.errors import ArtifactError, DataError
@@ -106,11 +106,12 @@ class TokenSet:
         if (kind := read_manifest(path)["kind"]) != KIND:
             raise ArtifactError(f"{path} is a {kind}, not a token set", "tokenise the dataset again")
         check_fast(path)
-        facts = json.loads((path / "tokens.json").read_text(encoding="utf-8"))
-        ids = [np.load(path / name, mmap_mode="r", allow_pickle=False) for name in facts["shards"]]
-        places = np.load(path / "places.npy", allow_pickle=False)
-        names = np.load(path / "names.npy", mmap_mode="r", allow_pickle=False)
-        return cls(ids, None, places, names, facts["sources"], facts["bos"], facts["fingerprint"], path)
+        facts = read_json(path / "tokens.json")
+        with understood(path):
+            ids = [np.load(path / name, mmap_mode="r", allow_pickle=False) for name in facts["shards"]]
+            places = np.load(path / "places.npy", allow_pickle=False)
+            names = np.load(path / "names.npy", mmap_mode="r", allow_pickle=False)
+            return cls(ids, None, places, names, facts["sources"], facts["bos"], facts["fingerprint"], path)
 
     @classmethod
     def from_tokens(cls, tokens: Sequence[Tokens], *, alike: bool = True) -> TokenSet:
