@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onebase.artifact.arrays import save_array
 from onebase.artifact.files import (
     ArtifactWriter,
     canonical_json,
@@ -223,12 +224,12 @@ def _write(
         place["start"] = np.cumsum(place["length"]) - place["length"]
         places.append(place)
         shards.append(f"ids-{len(shards):05d}.npy")
-        np.save(writer.path(shards[-1]), np.concatenate(parts), allow_pickle=False)
+        save_array(writer.path(shards[-1]), np.concatenate(parts))
     names = np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, 32)
     # By hash, so that the order of samples does not depend on the order in which documents came.
     order = np.lexsort(names[:, ::-1].T)
-    np.save(writer.path("places.npy"), np.concatenate(places)[order], allow_pickle=False)
-    np.save(writer.path("names.npy"), names[order][:, :8], allow_pickle=False)
+    save_array(writer.path("places.npy"), np.concatenate(places)[order])
+    save_array(writer.path("names.npy"), names[order][:, :8])
     facts = {
         "schema": SCHEMA,
         "fingerprint": fingerprint,

@@ -10,7 +10,7 @@ from onebase.api.base import Base
 from onebase.api.gating import untrained_twin
 from onebase.api.pretraining import run_recipe
 from onebase.api.recipe import DataConfig, ObjectiveConfig, Recipe
-from onebase.artifact.files import MANIFEST
+from onebase.artifact.files import MANIFEST, write_atomic
 from onebase.base.config import TextShape
 from onebase.codec.text.shown import ledger_rows, render_rows
 from onebase.config import to_dict
@@ -116,7 +116,7 @@ def run_demo(
         result.samples += _samples(base)
         stages["everything"] = time.perf_counter() - began
         write_report(result, out / "report.html")
-        (out / "results.json").write_text(json.dumps(as_json(result), indent=1), encoding="utf-8")
+        write_atomic(out / "results.json", json.dumps(as_json(result), indent=1).encode())
     tell(f"\nreport: {out / 'report.html'}   ({time.perf_counter() - began:.0f} s in all)")
     tell(f"chat with it:   onebase chat {out / 'pretrain'}")
     adapters = " ".join(f"--adapter {name}={path}" for name, path in result.adapters.items())
