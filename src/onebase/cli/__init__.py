@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from onebase.cli import apply, audit, combine, exchange, images, learn, records, speech, students, use
-from onebase.cli.app import app
+from onebase.cli.app import app, held
 from onebase.errors import UserError
 
 __all__ = [
@@ -76,7 +76,8 @@ def main() -> None:
 
 def _guard(work: Callable[[], Any]) -> None:
     try:
-        work()
+        with held:
+            work()
     except UserError as e:
         if os.environ.get("ONEBASE_DEBUG"):
             raise

@@ -19,6 +19,7 @@ from onebase.artifact.files import (
     sha256_bytes,
     write_atomic,
 )
+from onebase.artifact.owned import owned
 from onebase.artifact.reading import read_json, understood
 from onebase.codec.text import TextCodec, Tokenizer, Tokens
 from onebase.data.dataset import Dataset
@@ -91,13 +92,19 @@ class TokenSet:
         final = root / key[:24]
         if (found := _reopen(final)) is not None:
             return found
-        try:
-            with ArtifactWriter(final, kind=KIND, facts=facts, overwrite=True) as writer:
-                _write(writer, dataset, split, tokenizer, fingerprint)
-        except ArtifactError:
-            if (found := _reopen(final)) is not None:  # another process was quicker
+        # The place is shared by all runs on this dataset: who comes second waits for the first and reads what it made.
+        with owned(final, beside=True, wait=True):
+            if (found := _reopen(final)) is not None:
                 return found
-            raise
+            try:
+                with ArtifactWriter(final, kind=KIND, facts=facts, overwrite=True) as writer:
+                    _write(writer, dataset, split, tokenizer, fingerprint)
+            except ArtifactError:
+                if (
+                    found := _reopen(final)
+                ) is not None:  # a system without locks, and another process was quicker
+                    return found
+                raise
         return cls.open(final)
 
     @classmethod

@@ -11,6 +11,7 @@ from onebase.api.gating import untrained_twin
 from onebase.api.pretraining import run_recipe
 from onebase.api.recipe import DataConfig, ObjectiveConfig, Recipe
 from onebase.artifact.files import MANIFEST, write_atomic
+from onebase.artifact.owned import owned
 from onebase.base.config import TextShape
 from onebase.codec.text.shown import ledger_rows, render_rows
 from onebase.config import to_dict
@@ -65,6 +66,11 @@ def run_demo(
     out = Path(out)
     if minutes <= 0:
         raise UserError(f"--minutes is {minutes}", "give a number above 0")
+    with owned(out):
+        return _run_demo(out, minutes, quick, tell, seed)
+
+
+def _run_demo(out: Path, minutes: float, quick: bool, tell: Tell, seed: int) -> DemoResult:
     began = time.perf_counter()
     stages: dict[str, float] = {}
 
