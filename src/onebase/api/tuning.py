@@ -17,6 +17,7 @@ from onebase.api.options import AdaptOptions, read_options
 from onebase.api.planning import Plan
 from onebase.api.scoring import SCORERS, Asked
 from onebase.artifact.files import canonical_json
+from onebase.codec.text.clock import today
 from onebase.data import Rows
 from onebase.draws import Draws
 from onebase.errors import DataError, UserError
@@ -89,6 +90,7 @@ def tune(
     Another setting is only taken where its score lies outside the first one's 95% interval. The record has every trial. Raises UserError.
     """
     tell = tell or (lambda _: None)
+    options = {"date": today(), **options}  # of all trials
     rows, first = _request(base, data, task, method, trials, options, columns, test)
     # What speaks against learning these rows, a test row among them say, is said before the first trial.
     base.plan_adapt(rows, task=task, method=method, test=test, **options)
