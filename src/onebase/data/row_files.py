@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,6 +33,9 @@ class Flaw(NamedTuple):
     remedy: str
 
 
+SHOWN = 20
+"""Names of columns that an error lists."""
+DEEPEST = 100
 Record = tuple[str, "dict[str, Any] | Flaw"]
 
 
@@ -84,7 +88,13 @@ def without_end(line: str) -> str:
 def no_column(columns: Sequence[str], there: Sequence[str]) -> Flaw:
     """What is wrong where columns are not there."""
     names = ", ".join(f"'{c}'" for c in columns)
-    return Flaw(f"no column {names}", f"the columns there are: {', '.join(there) or 'none'}")
+    return Flaw(f"no column {names}", f"the columns there are: {_some(there) or 'none'}")
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first names, and how many more there are: a file may have hundreds of thousands."""
+    shown = ", ".join(n if len(n) <= 100 else f"{n[:100]}..." for n in names[:SHOWN])
+    return f"{shown} and {len(names) - SHOWN:,} more" if len(names) > SHOWN else shown
 
 
 def missing_column(where: str, columns: Sequence[str], there: Sequence[str]) -> DataError:
@@ -101,7 +111,7 @@ def _jsonl(path: Path, columns: Sequence[str]) -> Iterator[Record]:
 
 def _json_line(line: str, columns: Sequence[str]) -> dict[str, Any] | Flaw:
     try:
-        return _object(json.loads(line.rstrip("\r\n")), columns)
+        return _object(_DECODER.decode(line.rstrip("\r\n")), columns)
     except (ValueError, RecursionError) as e:
         return _not_json(e, "each line holds one JSON object")
 
@@ -115,7 +125,6 @@ def _json(path: Path, columns: Sequence[str]) -> Iterator[Record]:
         return
     if flawed := next(((n, flaw) for n, _, flaw in found if flaw), None):
         raise DataError(f"{path}:{flawed[0]}: {flawed[1].what}", flawed[1].remedy)
-    decoder = json.JSONDecoder()
     at = _blank(text, 0) + 1
     line = 1 + text.count("\n", 0, at)
     first = True
@@ -138,7 +147,7 @@ def _json(path: Path, columns: Sequence[str]) -> Iterator[Record]:
                 yield where, Flaw("not valid JSON: more stands behind the list", "the file is one JSON list")
             return
         try:
-            value, end = decoder.raw_decode(text, at)
+            value, end = _DECODER.raw_decode(text, at)
         except (ValueError, RecursionError) as e:  # what follows cannot be told apart any more
             yield where, _not_json(e, "the file is one JSON list of objects")
             return
@@ -154,11 +163,40 @@ def _blank(text: str, at: int) -> int:
     return at
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(k for k, n in Counter(k for k, _ in pairs).items() if n > 1)
+        raise ValueError(f"the key {twice[:100]!r} is there twice")
+    return found
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_once)
+"""No key twice: the last one would win, and nobody would hear of the first."""
+
+
+def _too_deep(value: object) -> bool:
+    """Are there more than DEEPEST lists and objects in each other? What comes later walks into them by recursion."""
+    level: list[object] = [value]
+    for _ in range(DEEPEST + 1):
+        level = [
+            x
+            for v in level
+            for x in (v.values() if isinstance(v, dict) else v if isinstance(v, list) else ())
+            if isinstance(x, (dict, list))
+        ]
+        if not level:
+            return False
+    return True
+
+
 def _object(value: object, columns: Sequence[str]) -> dict[str, Any] | Flaw:
     if not isinstance(value, dict):
         return Flaw(f"a JSON {_json_kind(value)}, an object is expected", 'a row is like {"text": "..."}')
     if lacking := [c for c in columns if c not in value]:
         return no_column(lacking, list(value))
+    if _too_deep(value):
+        return Flaw(f"nested more than {DEEPEST} deep", "write it flat")
     return value
 
 
@@ -218,8 +256,9 @@ def _separated(path: Path, columns: Sequence[str], separator: str, remedy: str) 
 
 def _header(where: str, names: list[str], columns: Sequence[str]) -> list[str]:
     if len(set(names)) < len(names):
+        twice = [n for n, count in Counter(names).items() if count > 1]
         raise DataError(
-            f"{where}: a column name is there twice: {', '.join(names)}", "give each column its own name"
+            f"{where}: a column name is there twice: {_some(twice)}", "give each column its own name"
         )
     if lacking := [c for c in columns if c not in names]:
         raise missing_column(where, lacking, names)
