@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
+from onebase.api.adapting.job import rows_hash
 from onebase.data import BadRows, Rows, read_rows
 from onebase.data.bad_rows import places_of, refuse_bad
 from onebase.errors import DataError
@@ -121,3 +123,38 @@ def test_a_further_look_is_in_the_same_list(tmp_path: Path) -> None:
     at = tmp_path / "a.csv"
     assert listed(e) == [f"{at}:2 has 8 letters", f"{at}:3: 'label' is empty", f"{at}:5 has 8 letters"]
     assert e.value.total == 4
+
+
+def test_odd_data_is_refused_in_few_words_and_little_time(tmp_path: Path) -> None:
+    def said(name: str, data: bytes, columns: tuple[str, ...] = ("text",)) -> str:
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(DataError) as e:
+            read_rows(tmp_path / name, columns)
+        assert len(str(e.value)) < 6000
+        return str(e.value)
+
+    many = [f"c{i}" for i in range(200_000)]
+    wide = (",".join(many) + "\n" + ",".join("x" for _ in many) + "\n").encode()
+    assert "c19 and 199,980 more" in said("a.csv", wide)
+    assert "twice: text\n" in said("a.csv", b"text,a,text\nx,y,z\n")
+    assert "there twice: c" in said("a.csv", b",".join([b"c"] * 200_000) + b"\n")
+    assert "the key 'text' is there twice" in said("a.jsonl", b'{"text": "x", "text": "y"}\n')
+    assert "the key 'a' is there twice" in said("a.json", b'[{"text": "x", "b": {"a": 1, "a": 1}}]')
+    for depth in (101, 900, 100_000):
+        nested = b'{"text": "x", "a": ' + b"[" * depth + b"]" * depth + b"}"
+        for name, data in (("a.jsonl", nested), ("a.json", b"[" + nested + b"]")):
+            assert re.search("nested more than 100 deep|maximum recursion depth", said(name, data))
+    assert "4300 digits" in said("a.jsonl", b'{"text": "x", "n": ' + b"9" * 5000 + b"}\n")
+    long = json.dumps({"k" * 10_000_000: 1}).encode()
+    assert "kkk..." in said("a.jsonl", long)
+
+
+def test_what_is_odd_but_sound_is_read(tmp_path: Path) -> None:
+    deep = b"[" * 99 + b"]" * 99
+    (tmp_path / "a.jsonl").write_bytes(
+        b"\n" * 1_000_000 + b'{"text": "x", "a": ' + deep + b"}\n" + b'{"text": "' + b"y" * 20_000_000 + b'"}'
+    )
+    rows = read_rows(tmp_path / "a.jsonl", ("text",))
+    assert [len(r["text"]) for r in rows] == [1, 20_000_000]
+    assert rows.places[0].endswith(":1000001")
+    assert rows_hash(rows)

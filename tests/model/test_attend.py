@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from onebase.model import attend as attend_module
 from onebase.model import blocked
 from onebase.model.attend import KINDS, Lowered, attend, lower
 from onebase.model.mask import Causal, Cols, Everything, Mask, SameBlock, SameDocument, Window
@@ -132,6 +133,44 @@ def test_flex_agrees_forward(softcap: float | None) -> None:
         torch.testing.assert_close(
             run("flex", mask, cols, cols, (4, 2), softcap)[0], want, atol=1e-5, rtol=1e-5
         )
+
+
+@pytest.mark.filterwarnings("ignore")
+@settings(max_examples=25)
+@given(cols=packed(), mask=st.sampled_from(MASKS), softcap=st.sampled_from([None, 2.0]), data=st.data())
+def test_flex_agrees_on_packs_and_behind_a_cache(
+    cols: Cols, mask: Mask, softcap: float | None, data: st.DataObject
+) -> None:
+    """Whatever it is padded to."""
+    last = data.draw(st.integers(1, cols.shape[1]))
+    agree(mask, cols.cut(cols.shape[1] - last, cols.shape[1]), cols, (4, 2), softcap, ("flex",))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("compiled", ["attention", "mask"])
+def test_flex_is_not_compiled_anew_for_each_shape(monkeypatch: pytest.MonkeyPatch, compiled: str) -> None:
+    """Batches of all sizes, one row and many, short and over several blocks, and decoding one by one behind a cache."""
+    from torch._dynamo.testing import CompileCounter
+    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+    torch._dynamo.reset()
+    counter = CompileCounter()
+    kernels = {
+        "attention": (attend_module.compiled_flex(flex_attention, counter), create_block_mask),
+        "mask": (flex_attention, attend_module.compiled_flex(create_block_mask, counter)),
+    }[compiled]
+    monkeypatch.setattr(attend_module, "_flex_kernels", lambda _: kernels)
+    seen, mask = [], Causal() & SameDocument()
+    for i in range(14):
+        batch, length = 1 + i % 5, 3 + (i * 61) % 300
+        cols = Cols.padded(torch.arange(1, batch + 1) * length // batch, length)
+        agree(mask, cols, cols, (4, 2), None, ("flex",))
+        seen.append(counter.frame_count)
+    assert seen[-1] == seen[6] <= 4, seen
+    for length in range(125, 133):
+        cols = Cols.simple(2, length)
+        agree(mask, cols.cut(length - 1, length), cols, (4, 2), None, ("flex",))
+    assert counter.frame_count <= seen[-1] + 4, counter.frame_count
 
 
 @pytest.mark.parametrize("kind", CPU_KINDS)

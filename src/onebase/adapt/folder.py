@@ -10,6 +10,7 @@ from torch import Tensor
 from onebase.adapt.config import AdapterConfig, BoundTo
 from onebase.adapt.parts import PARTS
 from onebase.artifact.files import ArtifactWriter, canonical_json, check_fast, read_manifest
+from onebase.artifact.reading import read_json
 from onebase.artifact.record import Record
 from onebase.artifact.tensors import fingerprint, load_tensors, save_tensors
 from onebase.base.folder import LoadedBase, base_tensors
@@ -105,7 +106,7 @@ def load_config(path: Path) -> AdapterConfig:
             f"{path} is of kind {manifest['kind']!r}, not an adapter", "give a folder made by onebase adapt"
         )
     check_fast(path)
-    tree = json.loads((path / "adapter.json").read_text(encoding="utf-8"))
+    tree = read_json(path / "adapter.json", "config")
     return from_dict(AdapterConfig, tree["config"], str(path / "adapter.json"))
 
 

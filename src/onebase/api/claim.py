@@ -7,6 +7,7 @@ from typing import Any
 from onebase import config as configs
 from onebase.api.recipe import Recipe
 from onebase.artifact.files import MANIFEST, write_atomic
+from onebase.artifact.reading import read_json, understood
 from onebase.errors import ArtifactError
 from onebase.train.checkpoint import list_checkpoints
 from onebase.train.config import FREE
@@ -25,7 +26,7 @@ def claim(out: Path, recipe: Recipe, par: Parallel) -> None:
     begun = bool(list_checkpoints(out / "checkpoints")) or (out / "base" / MANIFEST).is_file()
     made = begun or (out / "data" / MANIFEST).is_file() or (out / "tokenizer.json").is_file()
     if made and path.is_file():
-        theirs = _decides(json.loads(path.read_text(encoding="utf-8")), begun)
+        theirs = _recipe_of(path, begun)
         wanted = _decides(mine, begun)
         if differ := [
             f"'{key}' is {json.dumps(now)}, there {json.dumps(then)}"
@@ -44,6 +45,14 @@ def claim(out: Path, recipe: Recipe, par: Parallel) -> None:
             raise ArtifactError(f"{out} cannot be written: {e.strerror}", "give another --out") from None
         write_atomic(path, json.dumps(mine, indent=1).encode())
     par.barrier()
+
+
+def _recipe_of(path: Path, begun: bool) -> dict[str, Any]:
+    """What a run folder is bound to by its own recipe. Raises ArtifactError where that was changed."""
+    remedy = f"give another --out; or, where you know that the recipe is the folder's own, remove {path.name} and run it again"
+    tree = read_json(path, remedy=remedy)
+    with understood(path, remedy):
+        return _decides(tree, begun)
 
 
 def _decides(recipe: dict[str, Any], begun: bool) -> dict[str, Any]:

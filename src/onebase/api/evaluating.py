@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from onebase.api.adapting import Data
 from onebase.api.base import Base
 from onebase.api.scoring import SCORERS, Asked, JudgedConfig
+from onebase.codec.text.clock import at
 from onebase.config import from_dict
 from onebase.errors import UserError
 from onebase.evaluation.bootstrap import Score
@@ -46,4 +47,12 @@ def evaluate(
             f"options of judging completions for task {task}", "leave them out, or score reinforce or prefer"
         )
     how = None if judged is None else from_dict(JudgedConfig, dict(judged), "options of judging")
-    return SCORERS[task](Asked(base, data, seed, max_tokens, constraint, how))
+    with at(_learnt_on(base)):
+        return SCORERS[task](Asked(base, data, seed, max_tokens, constraint, how))
+
+
+def _learnt_on(base: Base) -> str | None:
+    """The date that an adapter's chat template found when it was learnt: scores are the same on another day."""
+    kept = base.attached.record.get("config.options") if base.attached else None
+    date = kept.get("date") if isinstance(kept, dict) else None
+    return date if isinstance(date, str) else None

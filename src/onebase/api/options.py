@@ -2,6 +2,7 @@
 
 from onebase.adapt.head import Chosen
 from onebase.adapt.prompt import CompareConfig, ShotsConfig, Template
+from onebase.codec.text.clock import read_date
 from onebase.codec.text.ledger import check_codes
 from onebase.config import config, from_dict
 from onebase.data.mixed import ReplayConfig
@@ -29,6 +30,7 @@ class AdaptOptions:
     prompt, answers, shots, compare: prompt method (a template with `{text}` and other variables, for chat also a list of messages; answers map a
     label to the text compared; examples, `ShotsConfig`; how answers are compared, `CompareConfig`). max_length: longest sample in
     tokens (the base's context when null). allow: codes of the token ledger's findings that do not stop it.
+    date: what a chat template finds for today, YYYY-MM-DD (when null the date on which the run began; it is recorded, and a resumed run keeps it).
     """
 
     epochs: int = 3
@@ -59,6 +61,7 @@ class AdaptOptions:
     max_length: int | None = None
     allow: tuple[str, ...] = ()
     seed: int = 0
+    date: str | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("epochs", 1), ("rows", 1), ("micro", 1), ("virtual", 1), ("max_length", 2)):
@@ -69,6 +72,8 @@ class AdaptOptions:
             raise ConfigError(f"'temperature' is {self.temperature}", "give a number above 0")
         if self.lr is not None and not 0 < self.lr < float("inf"):
             raise ConfigError(f"'lr' is {self.lr}", "give a number above 0")
+        if self.date is not None:
+            read_date(self.date)
         check_codes(self.allow)
 
 

@@ -42,7 +42,7 @@ def scored(rows: Sequence[dict[str, Any]]) -> list[float]:
     for i, row in enumerate(rows, 1):
         try:
             value = float(row["score"])
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             value = math.nan
         if not 0 <= value <= 1:
             raise DataError(

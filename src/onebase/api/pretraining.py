@@ -30,6 +30,7 @@ from onebase.train.flops import counted_flops
 from onebase.train.listen import JsonLog, Listener
 from onebase.train.loop import Job, Result, micro_rows, run
 from onebase.train.memory import check_memory
+from onebase.train.owning import owning
 from onebase.train.parallel import Parallel, load_whole_state, whole_state
 from onebase.train.track import TensorBoard, WandB
 
@@ -57,14 +58,17 @@ def run_recipe(
 ) -> Finished:
     """Do what a recipe says, in the folder `out`: data/, tokenizer.json, log.jsonl, checkpoints/, and base/ at the end.
 
-    The same call goes on where an interrupted one stopped. `tell` hears lines for the user. Raises UserError.
+    The same call goes on where an interrupted one stopped. `tell` hears lines for the user. Raises UserError, also where another process
+    is writing the folder.
     """
     recipe = read_recipe(recipe, overrides)
     par = Parallel.start(pick_device(recipe.train.device))
     try:
-        return _run(
-            recipe, Path(out), par, listeners, tell if tell is not None and par.main else lambda _: None
-        )
+        told = tell if tell is not None and par.main else lambda _: None
+        out = Path(out)
+        done = (out / "base" / MANIFEST).is_file()  # then nothing is written
+        with owning(None if done else out, par):
+            return _run(recipe, out, par, listeners, told)
     finally:
         par.stop()
 
@@ -118,7 +122,8 @@ def _run(recipe: Recipe, out: Path, par: Parallel, listeners: Sequence[Listener]
         listeners=[*_loggers(recipe, out, par), *listeners],
         evaluate=scores if any(heldout) else None,
         parallel=par,
-        identity={"tokenizer": tokenizer.digest},
+        # Cuts are drawn otherwise than at first, and a run does not go on with other ones.
+        identity={"tokenizer": tokenizer.digest} | ({"infill": "2"} if isinstance(objective, Infill) else {}),
     )
     result = run(job)
     if result.stopped:

@@ -37,6 +37,10 @@ _PLACE = {
     errno.ENAMETOOLONG: ("the name is too long", "choose a shorter path"),
 }
 
+_NUMPY = re.compile(r"\d+ requested and \d+ written")
+"""All that numpy's `tofile` says of a disk that takes no more."""
+_DRAFT = re.compile(r"(?<=[/\\])\.([^/\\]+)\.tmp-[0-9a-f]{8}(?=[/\\]|$)")
+
 
 def user_error(error: BaseException, path: Path, only_full: bool = False) -> ArtifactError | None:
     """The ArtifactError for a failed write at `path`, or None when the error is of another sort.
@@ -47,6 +51,8 @@ def user_error(error: BaseException, path: Path, only_full: bool = False) -> Art
     number = error.errno if isinstance(error, OSError) else None
     if number is None and (found := re.search(r"\b(?:os error|errno) (\d+)\b", str(error), re.IGNORECASE)):
         number = int(found[1])
+    if number is None and isinstance(error, OSError) and _NUMPY.search(str(error)):
+        number = errno.ENOSPC
     if number is None or isinstance(error, ArtifactError):
         return None
     table = _FULL if only_full else _FULL | _PLACE
@@ -56,7 +62,8 @@ def user_error(error: BaseException, path: Path, only_full: bool = False) -> Art
     blocking = next((p for p in path.parents if p.is_file()), None)
     if blocking is not None:  # the system says "exists" or "not a directory", by the call
         cause = f"{blocking} is a file, not a folder"
-    return ArtifactError(f"cannot write {path}: {cause}", remedy)
+    shown = _DRAFT.sub(r"\1", str(path))  # by the name that it was to have
+    return ArtifactError(f"cannot write {shown}: {cause}", remedy)
 
 
 @contextlib.contextmanager

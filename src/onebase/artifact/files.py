@@ -97,6 +97,7 @@ class ArtifactWriter:
         self.overwrite = overwrite
         self.dir = self.final.with_name(f".{self.final.name}.tmp-{secrets.token_hex(4)}")
         self._lock: int | None = None
+        self._last = self.final
 
     def path(self, name: str) -> Path:
         """Where to write the file `name` (relative, `/` between folders)."""
@@ -104,7 +105,7 @@ class ArtifactWriter:
             raise ArtifactError(
                 f"'{name}' cannot be a file of an artifact", "use a relative name without '..'"
             )
-        path = self.dir / name
+        path = self._last = self.dir / name
         with disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
         return path
@@ -136,7 +137,7 @@ class ArtifactWriter:
                 shutil.rmtree(self.dir, ignore_errors=True)
             if self._lock is not None:
                 os.close(self._lock)
-        if isinstance(error, Exception) and (mapped := user_error(error, self.final, only_full=True)):
+        if isinstance(error, Exception) and (mapped := user_error(error, self._last, only_full=True)):
             raise mapped from error
 
     def _check_target(self) -> None:

@@ -57,7 +57,7 @@ def read_manifest(folder: str | Path, kind: str | None = None) -> dict[str, Any]
 
 def verify(folder: str | Path) -> None:
     """Reread every byte of an artifact. Raises ArtifactError naming the file that is changed, cut, missing or extra."""
-    _check(Path(folder), lambda path, _: sha256_file(path))
+    _check(Path(folder), lambda path, *_: sha256_file(path))
 
 
 def check_fast(folder: str | Path) -> None:
@@ -66,7 +66,7 @@ def check_fast(folder: str | Path) -> None:
         _check(Path(folder), cache.sha256)
 
 
-def _check(folder: Path, hasher: Callable[[Path, os.stat_result], str]) -> None:
+def _check(folder: Path, hasher: Callable[[Path, os.stat_result, str], str]) -> None:
     manifest = read_manifest(folder)
     found = dict(walk(folder))
     found.pop(MANIFEST)
@@ -82,7 +82,7 @@ def _check(folder: Path, hasher: Callable[[Path, os.stat_result], str]) -> None:
             info = path.stat()
             if info.st_size < entry["bytes"]:
                 raise _damaged(path, f"is truncated: {info.st_size} of {entry['bytes']} bytes")
-            if info.st_size > entry["bytes"] or hasher(path, info) != entry["sha256"]:
+            if info.st_size > entry["bytes"] or hasher(path, info, entry["sha256"]) != entry["sha256"]:
                 raise _damaged(path, "is changed since it was written")
         except OSError as e:
             raise ArtifactError(
@@ -161,7 +161,8 @@ class _HashCache:
         except (OSError, sqlite3.Error):
             self.close()
 
-    def sha256(self, path: Path, info: os.stat_result) -> str:
+    def sha256(self, path: Path, info: os.stat_result, wanted: str) -> str:
+        """The hash of a file. One that is kept is believed where it is the `wanted` one; else the file is read, for the cache may be damaged."""
         # ctime too: a tool that sets back the mtime (rsync, cp -p) cannot set back the ctime.
         name, key = str(path.resolve()), f"{info.st_size} {info.st_mtime_ns} {info.st_ctime_ns}"
         # Within one tick of the file system's clock a second change would leave the same times.
@@ -171,8 +172,8 @@ class _HashCache:
                 row = self.db.execute(
                     "SELECT sha256 FROM hash WHERE path = ? AND key = ?", (name, key)
                 ).fetchone()
-                if row is not None:
-                    return str(row[0])
+                if row is not None and row[0] == wanted:
+                    return wanted
             digest = sha256_file(path)
             if self.db is not None and settled:
                 with self.db:

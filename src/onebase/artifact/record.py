@@ -91,7 +91,7 @@ class Record:
             )
         try:
             return cls._from(data)
-        except (KeyError, TypeError, ValueError) as e:
+        except (KeyError, TypeError, ValueError, AttributeError) as e:
             raise ArtifactError(f"{path} is not a record: {e}", "take an intact copy of the folder") from None
 
     @classmethod

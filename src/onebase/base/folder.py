@@ -10,6 +10,7 @@ from typing import TypeVar
 import torch
 
 from onebase.artifact.files import ArtifactWriter, check_fast, read_manifest
+from onebase.artifact.reading import read_json, understood
 from onebase.artifact.record import Record
 from onebase.artifact.tensors import fingerprint, load_tensors, save_tensors
 from onebase.base.config import BaseConfig
@@ -154,7 +155,7 @@ def load_base(
         raise ArtifactError(f"{path} is of kind {manifest['kind']!r}, not a base", remedy)
     check_fast(path)
     device = device or torch.device("cpu")
-    tree = json.loads((path / "base.json").read_text(encoding="utf-8"))
+    tree = read_json(path / "base.json", "config")
     cfg = from_dict(BaseConfig, tree["config"], str(path / "base.json"))
     with torch.device("meta"):
         model = BaseModel(cfg)
@@ -165,7 +166,7 @@ def load_base(
         _codec(path, cfg.text.vocab_size) if "text" in cfg.codecs else None,
         Record.load(path / "record.json"),
         path,
-        str(manifest["facts"]["fingerprint"]),
+        str(manifest["facts"].get("fingerprint", "")) or None,
         _part(path / EMBEDDING, EmbeddingConfig, "embedding"),
         _part(path / SPEECH, SpeechConfig, "speech"),
     )
@@ -183,7 +184,7 @@ def _part(file: Path, kind: type[C], key: str) -> C | None:
     """A config in a file of its own; None where a base has none."""
     if not file.is_file():
         return None
-    return from_dict(kind, json.loads(file.read_text(encoding="utf-8"))[key], str(file))
+    return from_dict(kind, read_json(file, key)[key], str(file))
 
 
 def put_tensors(model: BaseModel, tensors: dict[str, torch.Tensor], path: Path) -> None:
@@ -200,5 +201,6 @@ def put_tensors(model: BaseModel, tensors: dict[str, torch.Tensor], path: Path) 
                 f"{path}: tensor {name!r} has shape {tuple(tensors[name].shape)}, base.json says {tuple(shape)}",
                 "the folder is not one of ours, or base.json was changed",
             )
-    model.load_state_dict(tensors, strict=True, assign=True)
+    with understood(path):
+        model.load_state_dict(tensors, strict=True, assign=True)
     model.requires_grad_(False)  # a loaded base is for use; whoever trains says what is learnt

@@ -1,5 +1,6 @@
 """The command line: thin over the Python face, imports on use, failures as one line of cause and one of remedy."""
 
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -8,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from onebase.cli import apply, audit, combine, exchange, images, learn, records, speech, students, use
-from onebase.cli.app import app
+from onebase.cli.app import app, held
 from onebase.errors import UserError
 
 __all__ = [
@@ -59,6 +60,9 @@ def _all(debug: Debug = False) -> None:
 
 def main() -> None:
     """Entry point. A UserError becomes two lines on standard error and status 1."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a locale without a letter is no reason to stop
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         _guard(lambda: app(prog_name="onebase"))
         return
@@ -72,7 +76,8 @@ def main() -> None:
 
 def _guard(work: Callable[[], Any]) -> None:
     try:
-        work()
+        with held:
+            work()
     except UserError as e:
         if os.environ.get("ONEBASE_DEBUG"):
             raise

@@ -1,5 +1,6 @@
 """What the commands share: the app, common options, and how they speak and refuse."""
 
+import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -119,7 +120,16 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=1))
 
 
-def refuse_existing(out: Path) -> None:
-    """Say that the folder is taken before the work, not after it."""
+held = contextlib.ExitStack()
+"""What a command has claimed; `main` lets go of it when the command ends."""
+
+
+def refuse_existing(out: Path, *, hold: bool = True) -> None:
+    """Say that the folder is taken before the work, not after it; with `hold` it is ours until the command ends, and another process
+    that is to write it is told now."""
+    from onebase.artifact.owned import owned
+
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} already exists", "choose another --out")
+    if hold and os.environ.get("RANK", "0") == "0":
+        held.enter_context(owned(out, beside=True))

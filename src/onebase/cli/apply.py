@@ -1,12 +1,12 @@
 """The command that asks an adapter about texts: a class, labels, a number, or spans of each."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from onebase.cli.app import Device, DType, Ref, Vars, app, example, load_base, say, variables
+from onebase.cli.lines import json_line, one_line, stdin_lines
 from onebase.errors import UserError
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ def apply(
         ),
     ],
     texts: Annotated[
-        list[str] | None, typer.Argument(metavar="TEXT...", help="Texts; - reads one a line.")
+        list[str] | None,
+        typer.Argument(metavar="TEXT...", help="Texts; - reads one a line of standard input."),
     ] = None,
     data: Annotated[
         Path | None,
@@ -44,8 +45,6 @@ def apply(
     dtype: DType = "fp32",
 ) -> None:
     """Say what an adapter makes of texts: the class or labels (classify), a number (regress, reward), or spans (tag)."""
-    from json import dumps
-
     from onebase.api.prompting import columns, inputs
     from onebase.data import read_rows
 
@@ -53,7 +52,7 @@ def apply(
         raise UserError("no texts, or texts from two places", "give TEXT..., or --data FILE")
     lines = list(texts or [])
     if lines == ["-"]:
-        lines = [line for line in sys.stdin.read().splitlines() if line.strip()]
+        lines = [line for line in stdin_lines() if line.strip()]
     base, values = load_base(ref, adapter, device, dtype), variables(var) or {}
     reads = columns(base.attached)
     if unknown := sorted(values.keys() - set(reads)):
@@ -66,7 +65,7 @@ def apply(
     shown = [x if isinstance(x, str) else {c: x.get(c) for c in reads} for x in given]
     for text, said, fields in zip(shown, *_asked(base, given), strict=True):
         own = {"text": text} if isinstance(text, str) else text
-        say(dumps({**own, **fields}, ensure_ascii=False) if json else said)
+        say(json_line({**own, **fields}) if json else one_line(said))
 
 
 def _asked(base: "Base", given: "list[Given]") -> tuple[list[str], list[dict[str, Any]]]:

@@ -112,12 +112,7 @@ def _nearest(base: "Base", files: list[Path], json: bool) -> None:
 
 
 def _save(out: Path, vectors_ND: "Tensor") -> None:
-    import io
-
-    import numpy as np
-
+    from onebase.artifact.arrays import array_bytes
     from onebase.artifact.disk import write_atomic
 
-    file = io.BytesIO()
-    np.save(file, vectors_ND.numpy(), allow_pickle=False)
-    write_atomic(out, file.getvalue())
+    write_atomic(out, b"".join(array_bytes(vectors_ND.numpy())))

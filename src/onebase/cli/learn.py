@@ -145,7 +145,7 @@ def adapt(
             "nothing says where the adapter goes", "give --out DIR, or --dry-run for a plan alone"
         )
     if out is not None:
-        refuse_existing(out)
+        refuse_existing(out, hold=not dry_run)
     columns = named_columns(column or [])
     options = parse_pairs(option or [])
     if allow:

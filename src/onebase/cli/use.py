@@ -24,6 +24,7 @@ from onebase.cli.app import (
     say,
     variables,
 )
+from onebase.cli.lines import stdin_lines, stdin_text
 from onebase.errors import UserError
 
 if TYPE_CHECKING:
@@ -183,7 +184,7 @@ def generate(
     base = load_base(ref, adapter, device, dtype)
     if prompt is None and not var:
         raise UserError("there is no text to continue", "give PROMPT, or --var for a saved prompt")
-    text = sys.stdin.read() if prompt == "-" else prompt or ""
+    text = stdin_text() if prompt == "-" else prompt or ""
     for piece in base.stream(
         text,
         max_tokens=max_tokens,
@@ -218,9 +219,10 @@ def chat(
     base = load_base(ref, adapter, device, dtype)
     given = variables(var)
     messages = [{"role": "system", "content": system}] if system else []
+    lines = None if sys.stdin.isatty() else stdin_lines()
     while True:
         try:
-            said = input("you> " if sys.stdin.isatty() else "")
+            said = input("you> ") if lines is None else next(lines, "")
         except (EOFError, KeyboardInterrupt):
             said = ""
         if not said.strip():

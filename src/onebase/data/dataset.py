@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from onebase.artifact.files import check_fast, read_manifest
+from onebase.artifact.reading import read_json, understood
 from onebase.artifact.record import Record
 from onebase.data.sources import HOLDOUT, TRAIN, Document
 from onebase.errors import ArtifactError, DataError
@@ -46,20 +46,21 @@ class Dataset:
         if kind != KIND:
             raise ArtifactError(f"{dir} is a {kind}, not a dataset", "give a folder made by data preparation")
         check_fast(dir)
-        facts = json.loads((dir / "dataset.json").read_text(encoding="utf-8"))
+        facts = read_json(dir / "dataset.json", "schema")
         if facts.get("schema") != SCHEMA:
             raise ArtifactError(
                 f"{dir}: dataset schema {facts.get('schema')!r} is unknown",
                 "prepare it again, or update onebase",
             )
-        return cls(
-            dir,
-            facts["fingerprint"],
-            tuple(facts["shards"]),
-            facts["sources"],
-            facts["seed"],
-            facts["holdout"],
-        )
+        with understood(dir / "dataset.json"):
+            return cls(
+                dir,
+                facts["fingerprint"],
+                tuple(facts["shards"]),
+                facts["sources"],
+                facts["seed"],
+                facts["holdout"],
+            )
 
     @property
     def record(self) -> Record:

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from onebase.data.row_files import FORMATS, Flaw, Record, lines, missing_column, records
 from onebase.errors import DataError
 
-__all__ = ["FORMATS", "Row", "all_records", "check_file", "missing_column", "read_text", "rows"]
+__all__ = [
+    "FORMATS",
+    "Row",
+    "all_records",
+    "check_file",
+    "missing_column",
+    "read_text",
+    "rows",
+    "sound",
+    "text_lines",
+]
 
 Row = tuple[str, dict[str, Any]]
 
@@ -57,10 +67,18 @@ def read_text(path: Path) -> str:
     """The whole file as text, byte for byte but for a leading byte order mark. Raises DataError (empty,
     binary, no UTF-8).
     """
+    return "".join(text_lines(path))
+
+
+def text_lines(path: Path) -> Iterator[str]:
+    """The lines of `read_text`, each with its end; they end in `\\n` or `\\r\\n` alone."""
     check_file(path)
-    out = []
-    for number, line, flaw in lines(path):
+    yield from sound(lines(path), str(path))
+
+
+def sound(numbered: Iterable[tuple[int, str, Flaw | None]], name: str) -> Iterator[str]:
+    """The text of lines. Raises DataError for the first with a flaw."""
+    for number, line, flaw in numbered:
         if flaw:
-            raise DataError(f"{path}:{number}: {flaw.what}", flaw.remedy)
-        out.append(line)
-    return "".join(out)
+            raise DataError(f"{name}:{number}: {flaw.what}", flaw.remedy)
+        yield line

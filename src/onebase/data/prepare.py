@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from onebase.artifact.disk import disk_errors
 from onebase.artifact.files import ArtifactWriter, write_atomic
 from onebase.artifact.record import Record
 from onebase.data.dataset import KIND, SCHEMA, Dataset
@@ -189,17 +190,20 @@ class _Shards:
             return
         if self._open is None:
             self._files.append(f"shard-{len(self._files):05d}.parquet")
-            self._open = pq.ParquetWriter(self._writer.path(self._files[-1]), COLUMNS, compression="zstd")
+            path = self._writer.path(self._files[-1])
+            with disk_errors(path):
+                self._open = pq.ParquetWriter(path, COLUMNS, compression="zstd")
         columns = zip(*self._rows, strict=True)
-        self._open.write_table(
-            pa.table([pa.array(c, f.type) for c, f in zip(columns, COLUMNS, strict=True)], schema=COLUMNS)
-        )
+        table = pa.table([pa.array(c, f.type) for c, f in zip(columns, COLUMNS, strict=True)], schema=COLUMNS)
+        with disk_errors(self._writer.path(self._files[-1])):
+            self._open.write_table(table)
         self._filled += self._pending
         self._rows, self._pending = [], 0
 
     def _end(self) -> None:
         if self._open is not None:
-            self._open.close()
+            with disk_errors(self._writer.path(self._files[-1])):
+                self._open.close()
         self._open, self._filled = None, 0
 
 
@@ -211,7 +215,8 @@ def _move(writer: ArtifactWriter, files: list[str], moved: set[str]) -> None:
         if pc.any(hit).as_py():
             split = pc.if_else(hit, HOLDOUT, table["split"])
             table = table.set_column(table.schema.get_field_index("split"), "split", split)
-            pq.write_table(table, writer.path(name), compression="zstd")
+            with disk_errors(writer.path(name)):
+                pq.write_table(table, writer.path(name), compression="zstd")
 
 
 def _count(writer: ArtifactWriter, files: list[str], stats: dict[str, _Source]) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,6 +33,9 @@ class Flaw(NamedTuple):
     remedy: str
 
 
+SHOWN = 20
+"""Names of columns that an error lists."""
+DEEPEST = 100
 Record = tuple[str, "dict[str, Any] | Flaw"]
 
 
@@ -45,32 +49,52 @@ def records(path: Path, kind: str, columns: Sequence[str] = ()) -> Iterator[Reco
 
 
 def lines(path: Path) -> Iterator[tuple[int, str, Flaw | None]]:
-    """Number, text and flaw of each line; a line that is no UTF-8 keeps its bytes as surrogates. Raises DataError for a NUL byte."""
-    at = 0
+    """Number, text with its end and flaw of each line, as `lines_of` has them."""
     with path.open("rb") as f:
-        for number, raw in enumerate(f, 1):
-            if b"\0" in raw:
-                raise DataError(
-                    f"{path}:{number}: a binary file (NUL at byte {at + raw.index(0)})",
-                    "give text in UTF-8; leave binary files out (glob)",
-                )
-            flaw = None
-            try:
-                line = raw.decode("utf-8")
-            except UnicodeDecodeError as e:
-                line = raw.decode("utf-8", "surrogateescape")
-                flaw = Flaw(
-                    f"not UTF-8 (byte 0x{raw[e.start]:02x} at offset {at + e.start})",
-                    "convert it, for example: iconv -f latin1 -t utf-8",
-                )
-            yield number, line.removeprefix("\ufeff") if number == 1 else line, flaw
-            at += len(raw)
+        yield from lines_of(f, str(path))
+
+
+def lines_of(stream: Iterable[bytes], name: str) -> Iterator[tuple[int, str, Flaw | None]]:
+    """Number, text with its end and flaw of each line of what is called `name`.
+
+    Lines end in `\\n` or `\\r\\n`, and in nothing else: U+2028, a form feed and a lone `\\r` are text. A line that is no UTF-8 keeps its bytes as
+    surrogates. Raises DataError for a NUL byte.
+    """
+    at = 0
+    for number, raw in enumerate(stream, 1):
+        if b"\0" in raw:
+            raise DataError(
+                f"{name}:{number}: a binary file (NUL at byte {at + raw.index(0)})",
+                "give text in UTF-8; leave binary files out (glob)",
+            )
+        flaw = None
+        try:
+            line = raw.decode("utf-8")
+        except UnicodeDecodeError as e:
+            line = raw.decode("utf-8", "surrogateescape")
+            flaw = Flaw(
+                f"not UTF-8 (byte 0x{raw[e.start]:02x} at offset {at + e.start})",
+                "convert it, for example: iconv -f latin1 -t utf-8",
+            )
+        yield number, line.removeprefix("\ufeff") if number == 1 else line, flaw
+        at += len(raw)
+
+
+def without_end(line: str) -> str:
+    """The line without the `\\n` or `\\r\\n` that ends it."""
+    return line.removesuffix("\n").removesuffix("\r") if line.endswith("\n") else line
 
 
 def no_column(columns: Sequence[str], there: Sequence[str]) -> Flaw:
     """What is wrong where columns are not there."""
     names = ", ".join(f"'{c}'" for c in columns)
-    return Flaw(f"no column {names}", f"the columns there are: {', '.join(there) or 'none'}")
+    return Flaw(f"no column {names}", f"the columns there are: {_some(there) or 'none'}")
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first names, and how many more there are: a file may have hundreds of thousands."""
+    shown = ", ".join(n if len(n) <= 100 else f"{n[:100]}..." for n in names[:SHOWN])
+    return f"{shown} and {len(names) - SHOWN:,} more" if len(names) > SHOWN else shown
 
 
 def missing_column(where: str, columns: Sequence[str], there: Sequence[str]) -> DataError:
@@ -87,7 +111,7 @@ def _jsonl(path: Path, columns: Sequence[str]) -> Iterator[Record]:
 
 def _json_line(line: str, columns: Sequence[str]) -> dict[str, Any] | Flaw:
     try:
-        return _object(json.loads(line.rstrip("\r\n")), columns)
+        return _object(_DECODER.decode(line.rstrip("\r\n")), columns)
     except (ValueError, RecursionError) as e:
         return _not_json(e, "each line holds one JSON object")
 
@@ -101,7 +125,6 @@ def _json(path: Path, columns: Sequence[str]) -> Iterator[Record]:
         return
     if flawed := next(((n, flaw) for n, _, flaw in found if flaw), None):
         raise DataError(f"{path}:{flawed[0]}: {flawed[1].what}", flawed[1].remedy)
-    decoder = json.JSONDecoder()
     at = _blank(text, 0) + 1
     line = 1 + text.count("\n", 0, at)
     first = True
@@ -124,7 +147,7 @@ def _json(path: Path, columns: Sequence[str]) -> Iterator[Record]:
                 yield where, Flaw("not valid JSON: more stands behind the list", "the file is one JSON list")
             return
         try:
-            value, end = decoder.raw_decode(text, at)
+            value, end = _DECODER.raw_decode(text, at)
         except (ValueError, RecursionError) as e:  # what follows cannot be told apart any more
             yield where, _not_json(e, "the file is one JSON list of objects")
             return
@@ -140,11 +163,40 @@ def _blank(text: str, at: int) -> int:
     return at
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(k for k, n in Counter(k for k, _ in pairs).items() if n > 1)
+        raise ValueError(f"the key {twice[:100]!r} is there twice")
+    return found
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_once)
+"""No key twice: the last one would win, and nobody would hear of the first."""
+
+
+def _too_deep(value: object) -> bool:
+    """Are there more than DEEPEST lists and objects in each other? What comes later walks into them by recursion."""
+    level: list[object] = [value]
+    for _ in range(DEEPEST + 1):
+        level = [
+            x
+            for v in level
+            for x in (v.values() if isinstance(v, dict) else v if isinstance(v, list) else ())
+            if isinstance(x, (dict, list))
+        ]
+        if not level:
+            return False
+    return True
+
+
 def _object(value: object, columns: Sequence[str]) -> dict[str, Any] | Flaw:
     if not isinstance(value, dict):
         return Flaw(f"a JSON {_json_kind(value)}, an object is expected", 'a row is like {"text": "..."}')
     if lacking := [c for c in columns if c not in value]:
         return no_column(lacking, list(value))
+    if _too_deep(value):
+        return Flaw(f"nested more than {DEEPEST} deep", "write it flat")
     return value
 
 
@@ -204,8 +256,9 @@ def _separated(path: Path, columns: Sequence[str], separator: str, remedy: str) 
 
 def _header(where: str, names: list[str], columns: Sequence[str]) -> list[str]:
     if len(set(names)) < len(names):
+        twice = [n for n, count in Counter(names).items() if count > 1]
         raise DataError(
-            f"{where}: a column name is there twice: {', '.join(names)}", "give each column its own name"
+            f"{where}: a column name is there twice: {_some(twice)}", "give each column its own name"
         )
     if lacking := [c for c in columns if c not in names]:
         raise missing_column(where, lacking, names)

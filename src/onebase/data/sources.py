@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
 from onebase.config import config
-from onebase.data.files import FORMATS, check_file, read_text, rows
+from onebase.data.files import FORMATS, check_file, read_text, rows, text_lines
+from onebase.data.row_files import without_end
 from onebase.errors import DataError
 
 TRAIN, HOLDOUT = "train", "holdout"
@@ -91,14 +93,13 @@ def _files(cfg: SourceConfig, root: Path) -> list[Path]:
 
 
 def _texts(cfg: SourceConfig, path: Path, name: str) -> Iterator[Document]:
-    text = read_text(path)
     if not cfg.separator:
-        yield Document(text, cfg.name, cfg.licence, name)
+        yield Document(read_text(path), cfg.name, cfg.licence, name)
         return
     part: list[str] = []
     count = 0
-    for line in [*text.splitlines(keepends=True), cfg.separator]:
-        if line.rstrip("\r\n") != cfg.separator:
+    for line in chain(text_lines(path), [cfg.separator]):
+        if without_end(line) != cfg.separator:
             part.append(line)
         elif part:
             count += 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onebase.artifact.arrays import save_array
 from onebase.artifact.files import (
     ArtifactWriter,
     canonical_json,
@@ -19,6 +19,8 @@ from onebase.artifact.files import (
     sha256_bytes,
     write_atomic,
 )
+from onebase.artifact.owned import owned
+from onebase.artifact.reading import read_json, understood
 from onebase.codec.text import TextCodec, Tokenizer, Tokens
 from onebase.data.dataset import Dataset
 from onebase.errors import ArtifactError, DataError
@@ -90,13 +92,19 @@ class TokenSet:
         final = root / key[:24]
         if (found := _reopen(final)) is not None:
             return found
-        try:
-            with ArtifactWriter(final, kind=KIND, facts=facts, overwrite=True) as writer:
-                _write(writer, dataset, split, tokenizer, fingerprint)
-        except ArtifactError:
-            if (found := _reopen(final)) is not None:  # another process was quicker
+        # The place is shared by all runs on this dataset: who comes second waits for the first and reads what it made.
+        with owned(final, beside=True, wait=True):
+            if (found := _reopen(final)) is not None:
                 return found
-            raise
+            try:
+                with ArtifactWriter(final, kind=KIND, facts=facts, overwrite=True) as writer:
+                    _write(writer, dataset, split, tokenizer, fingerprint)
+            except ArtifactError:
+                if (
+                    found := _reopen(final)
+                ) is not None:  # a system without locks, and another process was quicker
+                    return found
+                raise
         return cls.open(final)
 
     @classmethod
@@ -106,11 +114,12 @@ class TokenSet:
         if (kind := read_manifest(path)["kind"]) != KIND:
             raise ArtifactError(f"{path} is a {kind}, not a token set", "tokenise the dataset again")
         check_fast(path)
-        facts = json.loads((path / "tokens.json").read_text(encoding="utf-8"))
-        ids = [np.load(path / name, mmap_mode="r", allow_pickle=False) for name in facts["shards"]]
-        places = np.load(path / "places.npy", allow_pickle=False)
-        names = np.load(path / "names.npy", mmap_mode="r", allow_pickle=False)
-        return cls(ids, None, places, names, facts["sources"], facts["bos"], facts["fingerprint"], path)
+        facts = read_json(path / "tokens.json")
+        with understood(path):
+            ids = [np.load(path / name, mmap_mode="r", allow_pickle=False) for name in facts["shards"]]
+            places = np.load(path / "places.npy", allow_pickle=False)
+            names = np.load(path / "names.npy", mmap_mode="r", allow_pickle=False)
+            return cls(ids, None, places, names, facts["sources"], facts["bos"], facts["fingerprint"], path)
 
     @classmethod
     def from_tokens(cls, tokens: Sequence[Tokens], *, alike: bool = True) -> TokenSet:
@@ -222,12 +231,12 @@ def _write(
         place["start"] = np.cumsum(place["length"]) - place["length"]
         places.append(place)
         shards.append(f"ids-{len(shards):05d}.npy")
-        np.save(writer.path(shards[-1]), np.concatenate(parts), allow_pickle=False)
+        save_array(writer.path(shards[-1]), np.concatenate(parts))
     names = np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, 32)
     # By hash, so that the order of samples does not depend on the order in which documents came.
     order = np.lexsort(names[:, ::-1].T)
-    np.save(writer.path("places.npy"), np.concatenate(places)[order], allow_pickle=False)
-    np.save(writer.path("names.npy"), names[order][:, :8], allow_pickle=False)
+    save_array(writer.path("places.npy"), np.concatenate(places)[order])
+    save_array(writer.path("names.npy"), names[order][:, :8])
     facts = {
         "schema": SCHEMA,
         "fingerprint": fingerprint,

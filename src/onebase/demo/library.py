@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import functools
 import gc
+import io
 import re
 import sysconfig
 import warnings
@@ -114,7 +115,7 @@ def reference() -> tuple[Document, ...]:
 def _module(name: str, source: str, tree: ast.Module) -> Module:
     top = name.split(".")[0]
     top = _FAMILY.get(top, top)
-    text = source.splitlines(keepends=True)
+    text = list(io.StringIO(source))  # as `ast` counts lines: a form feed ends none
     named = list(_named(tree, name))
     return Module(
         name=name,

@@ -10,7 +10,8 @@ from onebase.api.base import Base
 from onebase.api.gating import untrained_twin
 from onebase.api.pretraining import run_recipe
 from onebase.api.recipe import DataConfig, ObjectiveConfig, Recipe
-from onebase.artifact.files import MANIFEST
+from onebase.artifact.files import MANIFEST, write_atomic
+from onebase.artifact.owned import owned
 from onebase.base.config import TextShape
 from onebase.codec.text.shown import ledger_rows, render_rows
 from onebase.config import to_dict
@@ -65,6 +66,11 @@ def run_demo(
     out = Path(out)
     if minutes <= 0:
         raise UserError(f"--minutes is {minutes}", "give a number above 0")
+    with owned(out):
+        return _run_demo(out, minutes, quick, tell, seed)
+
+
+def _run_demo(out: Path, minutes: float, quick: bool, tell: Tell, seed: int) -> DemoResult:
     began = time.perf_counter()
     stages: dict[str, float] = {}
 
@@ -116,7 +122,7 @@ def run_demo(
         result.samples += _samples(base)
         stages["everything"] = time.perf_counter() - began
         write_report(result, out / "report.html")
-        (out / "results.json").write_text(json.dumps(as_json(result), indent=1), encoding="utf-8")
+        write_atomic(out / "results.json", json.dumps(as_json(result), indent=1).encode())
     tell(f"\nreport: {out / 'report.html'}   ({time.perf_counter() - began:.0f} s in all)")
     tell(f"chat with it:   onebase chat {out / 'pretrain'}")
     adapters = " ".join(f"--adapter {name}={path}" for name, path in result.adapters.items())

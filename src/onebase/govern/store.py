@@ -17,13 +17,22 @@ from pathlib import Path
 from typing import Any
 
 from onebase.artifact.disk import disk_errors
-from onebase.artifact.files import MANIFEST, home, read_manifest
+from onebase.artifact.files import MANIFEST, home, read_manifest, sha256_bytes
 from onebase.artifact.record import RECORD, Record
 from onebase.errors import ArtifactError, UserError
 
 FOLDERS = {"base": "bases", "adapter": "adapters", "dataset": "datasets", "run": "runs", "checkpoint": "runs"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_LAYOUT = 1  # raised when the table changes: an index of another layout is made anew
+_LAYOUT = 2  # raised when the table changes: an index of another layout is made anew
+_PLACE_CODES = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_PERM,
+}
 _TABLE = """CREATE TABLE artifact (name TEXT PRIMARY KEY, kind TEXT NOT NULL, path TEXT NOT NULL,
     fingerprint TEXT NOT NULL, created TEXT NOT NULL, parents TEXT NOT NULL, stamp TEXT NOT NULL)"""
 
@@ -156,20 +165,21 @@ class Store:
     def _refresh(self, db: sqlite3.Connection) -> tuple[str, ...]:
         """Make the rows agree with the folders; only changed ones are read."""
         problems = []
-        stamps = dict(db.execute("SELECT name, stamp FROM artifact").fetchall())
+        rows = {row[0]: row for row in db.execute("SELECT * FROM artifact").fetchall()}
         places = self._places()
         for name, place in sorted(places.items()):
             try:
                 info = (place / MANIFEST).stat()
                 stamp = f"{place.resolve()} {info.st_size} {info.st_mtime_ns} {info.st_ino}"
-                if stamps.get(name) != stamp:
+                if name not in rows or rows[name][-1] != _stamped(stamp, rows[name][:-1]):
                     e = read_entry(place, name)
-                    row = (name, e.kind, str(e.path), e.fingerprint, e.created, json.dumps(e.parents), stamp)
-                    db.execute("INSERT OR REPLACE INTO artifact VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+                    row = (name, e.kind, str(e.path), e.fingerprint, e.created, json.dumps(e.parents))
+                    put = "INSERT OR REPLACE INTO artifact VALUES (?, ?, ?, ?, ?, ?, ?)"
+                    db.execute(put, (*row, _stamped(stamp, row)))
             except (ArtifactError, OSError) as error:
                 problems.append(f"{name}: {error.cause if isinstance(error, ArtifactError) else error}")
                 db.execute("DELETE FROM artifact WHERE name = ?", (name,))
-        for name in stamps.keys() - places.keys():
+        for name in rows.keys() - places.keys():
             db.execute("DELETE FROM artifact WHERE name = ?", (name,))
         return tuple(problems)
 
@@ -188,16 +198,21 @@ class Store:
         try:
             db = self._open()
         except sqlite3.DatabaseError as e:
-            if isinstance(e, sqlite3.OperationalError):  # locked, or the disk: not the index's content
+            if _of_the_place(e):
                 raise self._trouble(e) from e
-            for path in self.root.glob("index.sqlite*"):
-                path.unlink()
+            self._throw_away()
             db = self._open()
         try:
             with db:
                 yield db
-        except sqlite3.OperationalError as e:
-            raise self._trouble(e) from e
+        except sqlite3.DatabaseError as e:
+            if _of_the_place(e):
+                raise self._trouble(e) from e
+            self._throw_away()
+            raise ArtifactError(
+                f"the store's index {self.index} was damaged ({e}) and is thrown away",
+                "run the command again: the index is made anew from the folders",
+            ) from None
         finally:
             db.close()
 
@@ -205,6 +220,8 @@ class Store:
         db = sqlite3.connect(self.index, timeout=30)
         try:
             db.execute("PRAGMA journal_mode=WAL")
+            if (said := db.execute("PRAGMA integrity_check(1)").fetchone()[0]) != "ok":
+                raise sqlite3.DatabaseError(said)
             if db.execute("PRAGMA user_version").fetchone()[0] != _LAYOUT:
                 with db:
                     db.execute("BEGIN IMMEDIATE")  # one of several openers does it, the others find it done
@@ -217,11 +234,27 @@ class Store:
             raise
         return db
 
+    def _throw_away(self) -> None:
+        with disk_errors(self.index):
+            for path in self.root.glob("index.sqlite*"):
+                path.unlink(missing_ok=True)
+
     def _trouble(self, error: Exception) -> ArtifactError:
         return ArtifactError(
             f"the store's index {self.index} cannot be used: {error}",
             "free some space, or set ONEBASE_HOME to a folder that can be written",
         )
+
+
+def _of_the_place(error: sqlite3.DatabaseError) -> bool:
+    """Is the index locked, or the trouble that of the disk? Then its content is sound."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
+    return code in _PLACE_CODES
+
+
+def _stamped(stamp: str, row: tuple[Any, ...]) -> str:
+    """The stamp of a folder with the hash of the row that was made of it: a row that was damaged is read again."""
+    return f"{stamp} {sha256_bytes(repr(row).encode('utf-8', 'backslashreplace'))[:16]}"
 
 
 def _copy(source: Path, place: Path) -> None:

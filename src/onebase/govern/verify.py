@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 import torch
 
 from onebase.artifact.files import MANIFEST, read_manifest, verify
+from onebase.artifact.reading import read_json
 from onebase.artifact.record import RECORD, Record
 from onebase.artifact.tensors import fingerprint, load_tensors
 from onebase.base.config import BaseConfig
@@ -42,12 +42,7 @@ class Report:
 
 def base_fingerprint(folder: Path) -> str:
     """The fingerprint of a base folder from its bytes: base.json's "config" and the tensors of model*.safetensors."""
-    try:
-        config = json.loads((folder / "base.json").read_text(encoding="utf-8"))["config"]
-    except (OSError, ValueError, KeyError, TypeError) as e:
-        raise ArtifactError(
-            f"{folder / 'base.json'} holds no config: {e}", "take an intact copy of the folder"
-        ) from None
+    config = read_json(folder / "base.json", "config")["config"]
     tensors: dict[str, torch.Tensor] = {}
     for path in sorted(folder.glob("model*.safetensors")):
         shard = load_tensors(path)

@@ -176,16 +176,48 @@ def _sdpa(q_BNQH: Tensor, k_BGKH: Tensor, v_BGKH: Tensor, lowered: Lowered, scal
     )
 
 
+FLEX_BLOCK = 128
+"""Lengths are padded to multiples of this for flex: the kernel's own block, below and between which it has other code for each length."""
+FLEX_VARIANTS = 64
+"""Compiled variants that are kept: masks, soft-caps, number formats, with and without gradients, one row and several."""
+
+
 @functools.cache
 def _flex_kernels(device_type: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
     from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
     if device_type == "cuda":
-        return torch.compile(flex_attention, dynamic=False), torch.compile(create_block_mask)
+        return compiled_flex(flex_attention), compiled_flex(create_block_mask)
     return flex_attention, create_block_mask
 
 
+def compiled_flex(function: Callable[..., Any], backend: Any = "inductor") -> Callable[..., Any]:
+    """Compiled so that sizes become symbols at the second shape (dynamic=None): one kernel for all batches, not one for each shape.
+
+    Beyond its limit of variants (8) torch would go on without compiling, and flex would then hold all scores: the limit is raised.
+    """
+    config = torch._dynamo.config
+    config.recompile_limit = max(config.recompile_limit, FLEX_VARIANTS)
+    return torch.compile(function, backend=backend)
+
+
+def flex_length(length: int) -> int:
+    """The length that flex sees: one query (decoding) has a kernel of its own, all else is padded to whole blocks."""
+    return length if length == 1 else -(-length // FLEX_BLOCK) * FLEX_BLOCK
+
+
+def _longer(cols: Cols, length: int) -> Cols:
+    """Columns padded on the right: padding is never seen and sees nothing."""
+    more = length - cols.shape[1]
+    if not more:
+        return cols
+    block = None if cols.block is None else F.pad(cols.block, (0, more), value=-1)
+    return Cols(F.pad(cols.pos, (0, more)), F.pad(cols.doc, (0, more), value=-1), block)
+
+
 def _flex_mask(mask: Mask, q: Cols, k: Cols, device: torch.device) -> Any:
+    q, k = _longer(q, flex_length(q.shape[1])), _longer(k, flex_length(k.shape[1]))
+
     def seen(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
         qc = Cols(q.pos[b, i], q.doc[b, i], None if q.block is None else q.block[b, i])
         kc = Cols(k.pos[b, j], k.doc[b, j], None if k.block is None else k.block[b, j])
@@ -203,13 +235,12 @@ def _flex(
         return softcap * torch.tanh(score / softcap)
 
     grouped = q_BNQH.shape[1] != k_BGKH.shape[1]
+    Q = q_BNQH.shape[2]
     out: Tensor = _flex_kernels(q_BNQH.device.type)[0](
-        q_BNQH,
-        k_BGKH,
-        v_BGKH,
+        *(F.pad(x, (0, 0, 0, flex_length(x.shape[2]) - x.shape[2])) for x in (q_BNQH, k_BGKH, v_BGKH)),
         score_mod=None if softcap is None else cap,
         block_mask=lowered.flex,
         scale=scale,
         enable_gqa=grouped,
     )
-    return out
+    return out[:, :, :Q]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from onebase.artifact.files import ArtifactWriter, verify
+from onebase.artifact.reading import read_json, understood
 from onebase.artifact.tensors import load_tensors, save_tensors
 from onebase.errors import ArtifactError
 
@@ -64,11 +65,14 @@ def list_checkpoints(folder: Path) -> list[Path]:
 def load_checkpoint(path: Path) -> tuple[RunState, dict[str, Tensor], dict[str, Tensor]]:
     """State, model tensors and optimizer tensors; every byte is checked first. Raises ArtifactError naming a bad file."""
     verify(path)
-    facts = json.loads((path / "state.json").read_text(encoding="utf-8"))
-    rng = bytes.fromhex(facts.pop("rng"))
-    torch.set_rng_state(torch.frombuffer(bytearray(rng), dtype=torch.uint8))
+    file = path / "state.json"
+    facts = read_json(file, "rng", "step", "identity")
+    with understood(file):
+        rng = bytes.fromhex(facts.pop("rng"))
+        torch.set_rng_state(torch.frombuffer(bytearray(rng), dtype=torch.uint8))
+        state = RunState(**facts)
     return (
-        RunState(**facts),
+        state,
         load_tensors(path / "model-00001.safetensors"),
         load_tensors(path / "optim-00001.safetensors"),
     )
@@ -77,6 +81,11 @@ def load_checkpoint(path: Path) -> tuple[RunState, dict[str, Tensor], dict[str, 
 def check_identity(path: Path, found: dict[str, str], wanted: dict[str, str]) -> None:
     """Refuse to go on with other data, another recipe or another base than the checkpoint's."""
     for key, value in wanted.items():
+        if found and key not in found:
+            raise ArtifactError(
+                f"{path} says nothing of its {key}: another version of onebase made it, which went on otherwise",
+                "finish it with that version, or start afresh in another --out folder",
+            )
         if found.get(key) != value:
             raise ArtifactError(
                 f"{path} was made with another {key} ({str(found.get(key))[:20]}, now {value[:20]})",

@@ -86,15 +86,15 @@ class JsonLog(Quiet):
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a log; a torn last line (a kill) is left out."""
+    """The whole lines of a log. One that is torn (a kill) or changed is left out; the others are whole all the same."""
     if not path.exists():
         return []
     out = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():  # torn inside a letter
-        try:
-            out.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):  # torn inside a letter
+        with contextlib.suppress(ValueError, RecursionError):
+            found = json.loads(line)
+            if isinstance(found, dict) and type(found.get("step")) is int:
+                out.append(found)
     return out
 
 

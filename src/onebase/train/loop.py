@@ -30,6 +30,7 @@ from onebase.train.compiling import compile_blocks
 from onebase.train.config import FREE, TrainConfig
 from onebase.train.listen import Listener, StepInfo
 from onebase.train.optim import Optimizers
+from onebase.train.owning import owning
 from onebase.train.parallel import Parallel, load_whole_state, whole_state
 from onebase.train.schedule import factor
 from onebase.train.shards import whole
@@ -97,9 +98,15 @@ def micro_rows(cfg: TrainConfig, par: Parallel) -> int:
 
 
 def run(job: Job) -> Result:
-    """Train `job.model` in place. Resumes from the newest checkpoint under `job.out` when there is one."""
-    cfg = job.train
+    """Train `job.model` in place. Resumes from the newest checkpoint under `job.out` when there is one. Raises ArtifactError where another
+    process is writing checkpoints there."""
     par = job.parallel or Parallel(0, 1, job.model.device)
+    with owning(job.out / "checkpoints" if job.out else None, par):
+        return _run(job, par)
+
+
+def _run(job: Job, par: Parallel) -> Result:
+    cfg = job.train
     micro_rows(cfg, par)  # refuses what cannot be shared, before anything is done
     if par.world > 1 and takes_whole_step(job.objective):
         raise UserError(

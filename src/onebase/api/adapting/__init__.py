@@ -1,7 +1,7 @@
 """Adapting a base: tasks and methods are orthogonal; one table says which pairs there are, and why the others are not."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -23,11 +23,13 @@ from onebase.api.adapting import (
     reward,
     tag,
 )
+from onebase.api.adapting.dates import began
 from onebase.api.adapting.fitting import check_reads, check_room, check_writes
 from onebase.api.adapting.job import Adapting, Data, rows_hash
 from onebase.api.adapting.teachers import teaches_writing
 from onebase.api.options import AdaptOptions
 from onebase.base.folder import LoadedBase
+from onebase.codec.text.clock import at, today
 from onebase.data import read_rows
 from onebase.errors import UserError
 from onebase.train.listen import Listener
@@ -156,7 +158,9 @@ def prepared(
     if method == "prompt" or chosen.writes(options):
         check_writes(base, task, method)
     check_room(base, method, options)
-    rows = reading.read(base, data, task, method, options, columns)
+    options = replace(options, date=options.date or began(resume) or today())
+    with at(options.date):
+        rows = reading.read(base, data, task, method, options, columns)
     test = read_rows(test, (), columns=columns) if test is not None and columns else test
     named = cast(TaskName, task)  # it is in the table
     job = Adapting(
@@ -170,4 +174,9 @@ def prepared(
         test,
         None if resume is None else Path(resume),
     )
-    return job, chosen.makers[method]
+
+    def make(job: Adapting) -> AdapterParts:
+        with at(job.options.date):
+            return chosen.makers[method](job)
+
+    return job, make

@@ -269,4 +269,9 @@ def _identity(job: Adapting) -> dict[str, str]:
     """What a checkpoint must agree with beside the loop's own: the weights that do not learn, the request, and the rows with their labels."""
     asked = {"task": job.task, "method": job.method, "options": to_dict(job.options)}
     rows = job.data if isinstance(job.data, Sequence) else []
-    return {"weights": job.base.fingerprint, "adapter": digest(asked), "rows": rows_hash(rows)}
+    return {
+        "date": str(job.options.date),
+        "weights": job.base.fingerprint,
+        "adapter": digest(asked),
+        "rows": rows_hash(rows),
+    }

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from jinja2.ext import Extension
 from jinja2.parser import Parser
 
 from onebase.artifact.files import sha256_bytes
+from onebase.codec.text.clock import now
 from onebase.codec.text.meter import metered
 from onebase.codec.text.metered import Metered
 from onebase.codec.text.parts import PROBE, in_parts, is_part
@@ -75,8 +75,8 @@ def _raise(message: str) -> None:
 
 
 def _now(form: str) -> str:
-    """Today's date, as foreign templates ask for it."""
-    return datetime.now().strftime(str(form)[:100])
+    """The date as foreign templates ask for it: that of the run or of today (clock.py)."""
+    return now().strftime(str(form)[:100])
 
 
 class ChatTemplate:
