@@ -83,7 +83,7 @@ def main() -> None:
         "llama.cpp": {"instructions": built, "beside_ours": beside},
         "median": middle,
         "runs": speed,
-        "quality": quality(gguf, 100 if args.quick else SCORED),
+        "quality": quality(gguf, 40 if args.quick else SCORED),
     }
     report("decode", results, ratios(middle, dtype, beside != "wider"), quick=args.quick)
 
