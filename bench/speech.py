@@ -1,8 +1,9 @@
 """Whisper beside faster-whisper: processor seconds a clip, greedy, with timestamps, one thread, and how many texts are equal.
+fp32 on both sides, and ours in bf16 where the chip multiplies it.
 
 Needs faster-whisper, the packages of real Whispers, and recordings (tests/spoken.py says which).
 
-    OMP_NUM_THREADS=1 python bench/speech.py [--quick]
+    OMP_NUM_THREADS=1 python bench/speech.py [--quick] [--isa avx2]
 """
 
 import argparse
@@ -14,14 +15,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-from common import report
-
-import onebase
+from common import arguments, chip_dtype, need, report
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from tests.spoken import base_multilingual, recordings, tiny_en
-
 # One thread on a machine that others use: processor time says what wall-clock time would on a quiet one.
 RUN = Callable[[Path], str]
 
@@ -30,23 +26,31 @@ def sides(folder: Path) -> dict[str, RUN]:
     """What writes a file down, by name."""
     from faster_whisper import WhisperModel
 
+    import onebase
+
     there: Any = WhisperModel(str(folder), device="cpu", compute_type="float32", cpu_threads=1)
-    fp32, bf16 = onebase.load(folder), onebase.load(folder, dtype="bf16")
 
     def peer(file: Path) -> str:
         found, _ = there.transcribe(str(file), language="en", beam_size=1, temperature=0.0)
         return "".join(s.text for s in found).strip()
 
-    def ours(base: onebase.Base) -> RUN:
+    def ours(dtype: str) -> RUN:
+        base = onebase.load(folder, dtype=dtype)
         return lambda file: base.transcribe(file, language="en", timestamps=True, temperatures=(0.0,)).text
 
-    return {"onebase fp32": ours(fp32), "onebase bf16": ours(bf16), "faster-whisper fp32": peer}
+    formats = dict.fromkeys(("fp32", chip_dtype()))
+    return {**{f"onebase {f}": ours(f) for f in formats}, "faster-whisper fp32": peer}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer files")
-    args = parser.parse_args()
+    args = arguments(parser)
+    need("faster_whisper")
+    import torch
+
+    from tests.spoken import base_multilingual, recordings, tiny_en
+
     torch.set_num_threads(1)
     files = recordings(30)[:: 10 if args.quick else 3]
     found: dict[str, Any] = {}
@@ -69,7 +73,7 @@ def main() -> None:
                     "texts_equal": f"{equal} of {len(files)}",
                 }
             theirs = statistics.mean(times["faster-whisper fp32"])
-            for side in ("onebase fp32", "onebase bf16"):
+            for side in (s for s in times if s.startswith("onebase")):
                 ratios[f"{name}: {side} over faster-whisper"] = statistics.mean(times[side]) / theirs
     report("speech", found, ratios, quick=args.quick)
 

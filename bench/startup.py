@@ -2,7 +2,7 @@
 
 Prints medians over fresh processes; `ratios` are ours over the peer (import onebase / import transformers, and so on).
 
-    python bench/startup.py [--quick]
+    python bench/startup.py [--quick] [--isa avx2]
 """
 
 import argparse
@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from common import report
+from common import arguments, report
 
 LIMIT_SECONDS = 0.3
 
@@ -31,7 +31,7 @@ def seconds(command: list[str], runs: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer runs")
-    args = parser.parse_args()
+    args = arguments(parser)
     runs = 3 if args.quick else 15
     tool = str(Path(sys.executable).with_name("onebase"))
     found = {

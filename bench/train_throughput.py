@@ -2,9 +2,10 @@
 
 Vocabulary 8192, width 256, depth 6, 4 heads, feed-forward 688, 16 rows of 512 tokens a step, AdamW, gradients clipped. Every
 side runs in fresh processes, in turns, so that a change of the machine's speed meets all alike; the median step counts. The first
-step holds the compilation: cold with an empty cache of the compiler, warm in the later rounds.
+step holds the compilation: cold with an empty cache of the compiler, warm in the later rounds. Where the chip multiplies bf16, ours computes
+in it and the Trainer in both formats; elsewhere all are fp32.
 
-    python bench/train_throughput.py [--quick] [--sides ours trainer_bf16 ...]
+    python bench/train_throughput.py [--quick] [--isa avx2] [--rounds N] [--steps N] [--sides ours trainer_fp32 ...]
 """
 
 import argparse
@@ -20,10 +21,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from common import child, need, report
+from common import arguments, child, chip_dtype, need, report
 
 VOCAB, WIDTH, DEPTH, HEADS, HIDDEN, ROWS, LENGTH = 8192, 256, 6, 4, 688, 16, 512
-TRAINERS = ("trainer_bf16", "trainer_bf16_compiled", "trainer_fp32")
+BF16 = ("trainer_bf16", "trainer_bf16_compiled")
+TRAINERS = (*BF16, "trainer_fp32", "trainer_fp32_compiled")
 OURS = ("ours", "ours_muon", "ours_eager")
 SKIPPED = 2  # first steps: compilation, and memory and caches that fill
 
@@ -68,8 +70,8 @@ def trainer(side: str, steps: int) -> tuple[list[float], list[float], int]:
             output_dir=out,
             per_device_train_batch_size=ROWS,
             max_steps=steps + 1,
-            bf16=side != "trainer_fp32",
-            torch_compile=side == "trainer_bf16_compiled",
+            bf16=side in BF16,
+            torch_compile=side.endswith("_compiled"),
             use_cpu=True,
             report_to=[],
             save_strategy="no",
@@ -131,7 +133,7 @@ def ours(side: str, steps: int) -> tuple[list[float], list[float], int]:
         length=LENGTH,
         muon=MuonConfig() if side == "ours_muon" else None,
         adamw=AdamWConfig(matrix=3e-4, embed=3e-4, head=3e-4, other=3e-4),
-        dtype="bf16",
+        dtype=chip_dtype(),
         device="cpu",
         compile=side != "ours_eager",
     )
@@ -143,14 +145,37 @@ def ours(side: str, steps: int) -> tuple[list[float], list[float], int]:
     )
 
 
+class Optimizing:
+    """Seconds in the optimizers of torch, by class, one number a step: told by torch itself, so of every side alike."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, list[float]] = {}
+        self._began = 0.0
+
+    def begin(self, *_: Any) -> None:
+        self._began = time.perf_counter()
+
+    def end(self, optimizer: Any, *_: Any) -> None:
+        self.seconds.setdefault(type(optimizer).__name__, []).append(time.perf_counter() - self._began)
+
+
 def worker(side: str, steps: int) -> None:
     """One fresh process: measure and print JSON."""
+    from torch.optim.optimizer import (
+        register_optimizer_step_post_hook,
+        register_optimizer_step_pre_hook,
+    )
+
+    optimizing = Optimizing()
+    register_optimizer_step_pre_hook(optimizing.begin)
+    register_optimizer_step_post_hook(optimizing.end)
     seconds, losses, parameters = (ours if side in OURS else trainer)(side, steps)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(
         json.dumps(
             {
                 "seconds": seconds,
+                "optimizers": optimizing.seconds,
                 "first_loss": losses[0],
                 "parameters": parameters,
                 "peak_rss_mb": peak / (1024 if sys.platform == "linux" else 2**20),
@@ -178,9 +203,14 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
     """The median step of all rounds, and what the first step took longer than it: cold, and warm if seen."""
     step = statistics.median(s for run in runs for s in run["seconds"][SKIPPED:])
     first = [run["seconds"][0] - step for run in runs]
+    optimizers = {
+        name: statistics.median(s for run in runs for s in run["optimizers"][name][SKIPPED:])
+        for name in runs[0]["optimizers"]
+    }
     return {
         "tokens_per_second": ROWS * LENGTH / step,
         "step_seconds": step,
+        "optimizer_seconds": optimizers,
         "first_step_extra_seconds_cold": first[0],
         "first_step_extra_seconds_warm": statistics.median(first[1:]) if len(first) > 1 else None,
         "peak_rss_mb": max(run["peak_rss_mb"] for run in runs),
@@ -196,21 +226,32 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="one round of few steps: shows that it runs")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, help="steps a round (10; quick: 4)")
+    parser.add_argument("--steps", type=int, help="steps a round (8; quick: 4)")
     parser.add_argument(
-        "--sides", nargs="+", choices=OURS + TRAINERS, default=["ours", *TRAINERS, "ours_muon"]
+        "--sides",
+        nargs="+",
+        choices=OURS + TRAINERS,
+        help="ours, the Trainer's in the chip's formats, ours_muon",
     )
     parser.add_argument("--worker", choices=OURS + TRAINERS, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    steps = args.steps or (4 if args.quick else 10)
+    args = arguments(parser)
+    steps = args.steps or (4 if args.quick else 8)
     if args.worker:
         worker(args.worker, steps)
         return
-    if any(s in TRAINERS for s in args.sides):
+    bf16 = chip_dtype() == "bf16"
+    sides = args.sides or ["ours", *(BF16 if bf16 else ()), "trainer_fp32", "ours_muon"]
+    if not bf16 and (found := [s for s in sides if s in BF16]):
+        sys.exit(f"{', '.join(found)}: this chip, as it is held, has no bf16\n  take trainer_fp32")
+    if any(s in TRAINERS for s in sides):
         need("transformers", "accelerate")
-    results = measure(args.sides, 1 if args.quick else args.rounds, steps)
+    results = measure(sides, 1 if args.quick else args.rounds, steps)
     speed = {s: r["tokens_per_second"] for s, r in results.items()}
-    ratios = {s: speed["ours"] / speed[s] for s in args.sides if s in TRAINERS and "ours" in speed}
+    ratios = {s: speed["ours"] / speed[s] for s in sides if s in TRAINERS and "ours" in speed}
+    if "ours_muon" in results:
+        muon = results["ours_muon"]
+        spent = sum(s for name, s in muon["optimizer_seconds"].items() if "muon" in name.lower())
+        ratios["muon_share_of_a_step"] = spent / muon["step_seconds"]
     report("train_throughput", results, ratios, quick=args.quick)
 
 

