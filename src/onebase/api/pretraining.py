@@ -124,6 +124,7 @@ def _run(recipe: Recipe, out: Path, par: Parallel, listeners: Sequence[Listener]
         parallel=par,
         # Cuts are drawn otherwise than at first, and a run does not go on with other ones.
         identity={"tokenizer": tokenizer.digest} | ({"infill": "2"} if isinstance(objective, Infill) else {}),
+        tell=tell,
     )
     result = run(job)
     if result.stopped:
@@ -262,6 +263,7 @@ def _record(
     r.add("tokens.supervised", state.supervised, "counted by the loop")
     r.add("train.steps", state.step, "counted by the loop")
     r.add("train.skipped_steps", state.bad_steps, "counted by the loop")
+    r.add("train.formats", dict(state.formats), "what the loop computed in, by the first step of each")
     slots = state.step * recipe.train.rows * recipe.train.length
     r.add(
         "flops.formula", base_flops(cfg, recipe.train.length) * slots, "formula of the config x token slots"

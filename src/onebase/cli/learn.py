@@ -26,8 +26,11 @@ from onebase.errors import UserError
 def demo(
     out: Out = Path("runs/demo"),
     minutes: Annotated[
-        float, typer.Option(help="Minutes of pretraining; more also trains a larger base.")
-    ] = 2.6,
+        float | None,
+        typer.Option(
+            help="Minutes of pretraining, in place of a fixed number of tokens; from 30 on also a larger base."
+        ),
+    ] = None,
     quick: Annotated[bool, typer.Option(help="A few steps of everything, to see that it runs.")] = False,
 ) -> None:
     """The whole life of a base on data that pip alone brings: pretrain, adapt, measure, report."""

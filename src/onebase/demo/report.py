@@ -57,7 +57,7 @@ def render(result: DemoResult) -> str:
         versions=_dict(facts.get("versions")),
         model=_dict(result.recipe.get("model")),
         train=train,
-        quick=train.get("minutes") is None and train.get("steps") is not None,
+        quick=result.quick,
         parameters=millions(facts.get("config.parameters")),
         tokens=millions(facts.get("tokens.read")),
         answers=[_answer(row) for row in result.rows],

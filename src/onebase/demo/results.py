@@ -49,10 +49,9 @@ class Sample:
 @dataclass
 class DemoResult:
     """Everything the report needs. `curve` are the lines of log.jsonl; `heldout` maps a source to systems' bits per byte; `opened`
-    are facts of the open bases beside ours."""
+    are facts of the open bases beside ours; `expected` the seconds that were said before."""
 
     out: str
-    minutes: float
     recipe: dict[str, Any]
     sources: dict[str, dict[str, Any]]
     facts: dict[str, Any]
@@ -64,6 +63,8 @@ class DemoResult:
     stages: dict[str, float] = field(default_factory=dict)
     adapters: dict[str, str] = field(default_factory=dict)
     opened: list[dict[str, Any]] = field(default_factory=list)
+    quick: bool = False
+    expected: float | None = None
 
 
 def as_json(result: DemoResult) -> dict[str, Any]:
@@ -95,6 +96,7 @@ def as_json(result: DemoResult) -> dict[str, Any]:
         "rows": rows,
         "heldout_bits_per_byte": held,
         "stages_seconds": result.stages,
+        "expected_seconds": result.expected,
         "facts": result.facts,
         "open_bases": result.opened,
     }

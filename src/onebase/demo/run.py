@@ -17,6 +17,7 @@ from onebase.codec.text.shown import ledger_rows, render_rows
 from onebase.config import to_dict
 from onebase.data import Dataset, TokenSet, prepare
 from onebase.demo import measure
+from onebase.demo.budget import default_steps, measure_pace, spoken, work
 from onebase.demo.docstrings import docstring
 from onebase.demo.heldout import fit_ngram, heldout
 from onebase.demo.opened import open_bases
@@ -25,6 +26,7 @@ from onebase.demo.results import DemoResult, Sample, as_json
 from onebase.demo.size import Size
 from onebase.demo.tasks import corpus, tasks
 from onebase.errors import UserError
+from onebase.model.device import pick_device
 from onebase.train.config import AdamWConfig, CheckpointConfig, MuonConfig, ScheduleConfig, TrainConfig
 from onebase.train.listen import Progress, read_log
 from onebase.train.signals import Stopped
@@ -32,9 +34,12 @@ from onebase.train.signals import Stopped
 Tell = Callable[[str], None]
 
 
-def demo_recipe(minutes: float, dataset: Path, quick: bool) -> Recipe:
-    """The base of the demo: about 3M parameters for the default budget, about 20M from half an hour on."""
-    large = minutes >= 30
+def demo_recipe(minutes: float | None, dataset: Path, quick: bool) -> Recipe:
+    """The base of the demo: about 3M parameters for the default budget, about 20M from half an hour on.
+
+    minutes: of pretraining; None for a number of steps that the chip decides and no clock.
+    """
+    large = minutes is not None and minutes >= 30
     shape = TextShape(
         width=384 if large else 192,
         depth=8 if large else 4,
@@ -43,7 +48,7 @@ def demo_recipe(minutes: float, dataset: Path, quick: bool) -> Recipe:
         vocab_size=1024 if quick else 8192 if large else 4096,
     )
     train = TrainConfig(
-        steps=20 if quick else None,
+        steps=20 if quick else default_steps(pick_device("auto")) if minutes is None else None,
         minutes=None if quick else minutes,
         rows=64 if large else 16,
         length=256,
@@ -60,11 +65,16 @@ def demo_recipe(minutes: float, dataset: Path, quick: bool) -> Recipe:
 
 
 def run_demo(
-    out: str | Path, *, minutes: float = 2.6, quick: bool = False, tell: Tell = print, seed: int = 0
+    out: str | Path,
+    *,
+    minutes: float | None = None,
+    quick: bool = False,
+    tell: Tell = print,
+    seed: int = 0,
 ) -> DemoResult:
     """Run the whole demo in the folder `out` and write `out/report.html`. Raises UserError."""
     out = Path(out)
-    if minutes <= 0:
+    if minutes is not None and not minutes > 0:
         raise UserError(f"--minutes is {minutes}", "give a number above 0")
     with owned(out):
         return _run_demo(out, minutes, quick, tell, seed)
@@ -81,10 +91,12 @@ def _run_demo(out: Path, minutes: float, quick: bool, tell: Tell, seed: int) -> 
         yield
         stages[name] = time.perf_counter() - at
 
+    recipe = demo_recipe(minutes, out / "corpus", quick)
+    expected = work(recipe, out / "pretrain", quick=quick).seconds(measure_pace(recipe))
+    tell(f"about {spoken(expected)} on this machine, if nothing else runs on it")
     with stage("prepare the corpus"):
         dataset = _prepare(out, seed, quick, tell)
     with stage("pretrain one base"):
-        recipe = demo_recipe(minutes, out / "corpus", quick)
         finished = run_recipe(recipe, out / "pretrain", listeners=[Progress("pretrain")], tell=tell)
         if finished.base is None:
             raise Stopped("the demo was stopped; the base so far is saved", "run the same command to go on")
@@ -93,7 +105,8 @@ def _run_demo(out: Path, minutes: float, quick: bool, tell: Tell, seed: int) -> 
     tokens = TokenSet.build(dataset, "train", base.tokenizer, out / "pretrain" / "tokens")
     result = DemoResult(
         out=str(out),
-        minutes=minutes,
+        quick=quick,
+        expected=expected,
         recipe=to_dict(recipe),
         sources=dataset.stats,
         facts={e.field: base.record.get(e.field) for e in base.record.events}
@@ -123,7 +136,8 @@ def _run_demo(out: Path, minutes: float, quick: bool, tell: Tell, seed: int) -> 
         stages["everything"] = time.perf_counter() - began
         write_report(result, out / "report.html")
         write_atomic(out / "results.json", json.dumps(as_json(result), indent=1).encode())
-    tell(f"\nreport: {out / 'report.html'}   ({time.perf_counter() - began:.0f} s in all)")
+    took = time.perf_counter() - began
+    tell(f"\nreport: {out / 'report.html'}   ({took:.0f} s in all, {expected:.0f} s expected)")
     tell(f"chat with it:   onebase chat {out / 'pretrain'}")
     adapters = " ".join(f"--adapter {name}={path}" for name, path in result.adapters.items())
     tell(f"serve it:       onebase serve {out / 'pretrain'} {adapters}")

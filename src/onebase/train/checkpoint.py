@@ -22,7 +22,8 @@ PREFIX = "step_"
 
 @dataclass
 class RunState:
-    """Everything but tensors that the next step needs, and the running totals that enter the record."""
+    """Everything but tensors that the next step needs, and the running totals that enter the record. `formats`: number formats, by the step
+    from which on (`train.formats`)."""
 
     step: int = 0
     total: int | None = None
@@ -33,6 +34,7 @@ class RunState:
     bad_steps: int = 0
     bad_in_a_row: int = 0
     identity: dict[str, str] = field(default_factory=dict)
+    formats: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
 def save_checkpoint(

@@ -14,7 +14,7 @@ FREE = ("device", "checkpoint", "eval_every")
 
 @config
 class MuonConfig:
-    """Momentum orthogonalised by Newton-Schulz (Jordan 2024), for the trunk's matrices. torch.optim.Muon."""
+    """Momentum orthogonalised by Newton-Schulz (Jordan 2024), for the trunk's matrices: `train.muon`."""
 
     lr: float = 0.02
     momentum: float = 0.95

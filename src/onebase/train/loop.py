@@ -28,6 +28,7 @@ from onebase.train.checkpoint import (
 )
 from onebase.train.compiling import compile_blocks
 from onebase.train.config import FREE, TrainConfig
+from onebase.train.formats import formats, go_on
 from onebase.train.listen import Listener, StepInfo
 from onebase.train.optim import Optimizers
 from onebase.train.owning import owning
@@ -62,7 +63,8 @@ class Rows(Protocol):
 
 @dataclass(frozen=True)
 class Job:
-    """All that a run is: what learns, from which rows, how, and who listens. `out` is where checkpoints go (None: nowhere)."""
+    """All that a run is: what learns, from which rows, how, and who listens. `out` is where checkpoints go (None: nowhere); `tell` hears what
+    a user should know of going on from one."""
 
     model: BaseModel
     objective: Objective
@@ -73,6 +75,7 @@ class Job:
     evaluate: Callable[[BaseModel], dict[str, float]] | None = None
     parallel: Parallel | None = None
     identity: dict[str, str] = field(default_factory=dict)
+    tell: Callable[[str], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,9 @@ def _run(job: Job, par: Parallel) -> Result:
     par.shard(job.model)
     optim = Optimizers(job.model, cfg.muon, cfg.adamw)
     state = _resume(job, optim, identity)
+    said = go_on(state.formats, formats(job.model, optim), state.step)
+    if said and job.tell and par.main:
+        job.tell(said)
     losses: list[float] = []
     if cfg.steps or cfg.tokens:
         state.total = cfg.steps or math.ceil((cfg.tokens or 0) / (cfg.rows * cfg.length))

@@ -1,4 +1,4 @@
-"""Optimizers by kind of parameter, from torch.optim, seen as one: step, rates, and state as named tensors."""
+"""Optimizers by kind of parameter, seen as one: step, rates, and state as named tensors."""
 
 from collections.abc import Iterator
 
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from onebase.base.model import BaseModel
 from onebase.errors import ArtifactError
 from onebase.train.config import AdamWConfig, MuonConfig
+from onebase.train.muon import Muon, newton_schulz_dtype
 from onebase.train.shards import is_split, split_like, whole
 
 
@@ -21,12 +22,14 @@ class Optimizers:
         rest = dict(groups)
         if muon is not None and groups["matrix"]:
             rest.pop("matrix")
-            self.parts["muon"] = torch.optim.Muon(
-                [p for _, p in groups["matrix"]],
+            matrices = [p for _, p in groups["matrix"]]
+            self.parts["muon"] = Muon(
+                matrices,
                 lr=muon.lr,
                 momentum=muon.momentum,
                 weight_decay=muon.weight_decay,
                 ns_steps=muon.ns_steps,
+                dtype=newton_schulz_dtype(matrices[0].device),
             )
         rates = {"matrix": adamw.matrix, "embed": adamw.embed, "head": adamw.head, "other": adamw.other}
         adam = [{"params": [p for _, p in g], "lr": rates[k]} for k, g in rest.items() if g]
