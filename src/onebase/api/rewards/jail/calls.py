@@ -138,6 +138,9 @@ CHECKED: dict[str, tuple[tuple[int | None, int | None], tuple[tuple[Check, ...],
 }
 """Let through with some arguments only."""
 
+PRETENDED = {"close_range": (436, 436)}
+"""Answers 0 and does nothing: libc ends the process where it cannot close all, and there is nothing that a program need close."""
+
 NEW = 424
 """From this number on the tables of all machines are one. What is refused there answers ENOSYS, as an older kernel would, and libc takes
 the older call; before it EPERM."""
@@ -165,6 +168,8 @@ def lines(machine: str, refused: int = errno.EPERM, absent: int = errno.ENOSYS) 
         if (number := numbers[column]) is not None:
             block = [*(line for way in ways for line in _way(way)), (GIVE, 0, 0, REFUSE | refused)]
             code += [(EQUAL, 0, len(block), number), *block]
+    for pair in PRETENDED.values():
+        code += [(EQUAL, 0, 1, pair[column]), (GIVE, 0, 0, REFUSE)]
     return [*code, (AT_LEAST, 0, 1, NEW), (GIVE, 0, 0, REFUSE | absent), (GIVE, 0, 0, REFUSE | refused)]
 
 

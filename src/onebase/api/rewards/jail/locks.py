@@ -6,7 +6,7 @@ import resource
 import struct
 from collections.abc import Sequence
 
-from .calls import MACHINES, lines, packed
+from .calls import MACHINES, Line, lines, packed
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 1, 4, 22, 38, 47
@@ -32,7 +32,10 @@ def shut(readable: Sequence[str], seconds: int, memory: int, newest: int = 99) -
     _limit(seconds, memory)
     _drop_rights()
     version = _only_read(readable, newest)
-    _allow_calls()
+    machine = os.uname().machine
+    if machine not in MACHINES:
+        raise Missing(f"no list of system calls for {machine}")
+    allow_calls(lines(machine))
     return version
 
 
@@ -89,12 +92,8 @@ def _only_read(folders: Sequence[str], newest: int) -> int:
     return version
 
 
-def _allow_calls() -> None:
-    """The calls of `calls` alone from now on."""
-    machine = os.uname().machine
-    if machine not in MACHINES:
-        raise Missing(f"no list of system calls for {machine}")
-    code = lines(machine)
+def allow_calls(code: Sequence[Line]) -> None:
+    """The calls that a filter (`calls.lines`) lets through alone from now on."""
     raw = packed(code)
     held = ctypes.create_string_buffer(raw, len(raw))
     program = struct.pack("HxxxxxxP", len(code), ctypes.addressof(held))
