@@ -1,5 +1,8 @@
 """Real attacks on what is outside of the jail, each of which once worked: as the user who runs the tests and, for root, as nobody too; with all locks of
-this machine, and with the fewest (landlock of the first version, no namespaces), where the list of system calls is alone."""
+this machine, and with the fewest (landlock of the first version, no namespaces), where the list of system calls is alone.
+
+**Each attack aims at something that the test made.** With a lock broken it succeeds, as root: nothing here may be sent to all processes, or to
+numbers that others may have."""
 
 import ctypes
 import os
@@ -43,7 +46,8 @@ class Who:
         self.sandbox, self.user = sandbox, user
 
     def victim(self) -> "subprocess.Popen[bytes]":
-        return subprocess.Popen(["sleep", "60"], user=self.user if os.geteuid() == 0 else None)
+        user = self.user if os.geteuid() == 0 else None
+        return subprocess.Popen(["sleep", "60"], user=user, start_new_session=True)
 
     def attack(self, program: str) -> None:
         """Run a program to its end or its failure."""
@@ -105,7 +109,6 @@ def test_no_call_signals_another_process(who: Who, victim: "subprocess.Popen[byt
             (234, pid, pid, 9),
             (129, pid, 9, 0),
             (297, pid, pid, 9, 0),
-            (62, -1, 9),
         ],
         "aarch64": [
             (129, pid, 9),
@@ -164,7 +167,6 @@ def test_shared_memory_queues_and_semaphores_of_others_are_out_of_reach(who: Who
         who.attack(
             f"{C}L.msgsnd({queue}, b'12345678evil', 4, 0)\nL.semop({semaphore}, b'\\0\\0\\1\\0\\0\\0', 1)"
         )
-        who.attack(f"{C}for i in range(64): L.shmctl(i, 0, None), L.msgctl(i, 0, None), L.semctl(i, 0, 0)")
         assert ctypes.string_at(at) == b"mine"
         status = ctypes.create_string_buffer(256)
         assert LIBC.shmctl(memory, 2, status) == 0
@@ -232,6 +234,7 @@ def test_nothing_that_others_lock_or_watch_can_be_held(who: Who) -> None:
 
 
 KERNEL = {
+    "a process": "import os\nif os.fork() == 0: os._exit(0)",
     "threads": "import threading\nthreading.Thread(target=print).start()",
     "clone": C + "assert L.syscall(56 if os.uname().machine == 'x86_64' else 220, 17, 0, 0, 0, 0) >= 0",
     "namespaces": C + "assert not L.unshare(0x10000000)",
@@ -283,7 +286,6 @@ def test_calls_of_another_table_end_the_program(who: Who) -> None:
 
 
 BOMBS = {
-    "processes": "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass",
     "memory": "x = []\nwhile True: x.append(bytearray(2**24))",
     "memory in a call": "def f():\n    x = [0] * 10**6\n    while True: x += x",
     "a number": "def f(): return 9 ** (9 ** 9)",
