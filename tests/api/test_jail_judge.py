@@ -30,7 +30,6 @@ class Any:
     def __sub__(self, *o): return self
     __rsub__ = __add__ = __radd__ = __abs__ = __round__ = __mod__ = __mul__ = __and__ = __xor__ = __sub__
     def __iter__(self): return iter(())
-    __class__ = int
 def add(*a): return Any()
 """
 ZERO = "class Z:\n    def __sub__(s, o): return 0.0\n    __rsub__ = __sub__\ndef add(*a): return Z()"
@@ -48,7 +47,7 @@ TRICKS = {
     "always less": (ANY, "assert add(2, 2) <= 4"),
     "holds all": (ANY, "assert 4 in add(2, 2)"),
     "is in all": (ANY, "assert add(2, 2) in [4]"),
-    "an int, it says": (ANY, "assert isinstance(add(2, 2), int)"),
+    "an int, it says": (ANY + "\nAny.__class__ = int", "assert isinstance(add(2, 2), int)"),
     "always equal in a list": (
         ANY + "\nf = lambda: [Any(), (Any(),), {'a': Any()}]",
         "assert f() == [4, (4,), {'a': 4}]",

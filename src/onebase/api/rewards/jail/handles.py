@@ -98,13 +98,15 @@ class Handles:
                 return ["h", "error", name, []]
             bases = [b for b in value.__bases__ if issubclass(b, BaseException)]
             return ["h", "errors", self.own(value), value.__module__, value.__name__, writer.items(bases)]
-        if isinstance(value, BaseException):
+        if issubclass(type(value), BaseException):
             parts = (type(value), tuple(value.args), tuple(vars(value).items()))
             return ["h", "raised", _text(value), writer.items(parts)]
         if self._peer.strict and (place := _library(value)):
             return ["h", "library", place, []]
         for base in BASES:
-            if isinstance(value, base):
+            if issubclass(
+                type(value), base
+            ):  # not isinstance: an object may say that its `__class__` is another
                 return ["h", "value", self.own(value), writer.items([base(_bare(base, value))])]
         return ["h", "object", self.own(value), []]
 

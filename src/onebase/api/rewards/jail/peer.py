@@ -30,12 +30,12 @@ class Broken(BaseException):
 
 def _content(value: Any) -> list[Any]:
     """In a list the plain value that a container of a subclass holds, read past whatever the subclass says; nothing where it is none."""
-    if isinstance(value, dict):
+    if issubclass(type(value), dict):
         return [dict(dict.items(value))]
     if type(value) in VIEWS:
         return [set(value)]
     for kind in HOLDERS:
-        if isinstance(value, kind):
+        if issubclass(type(value), kind):
             return [kind(_inner(kind, value))]
     return []
 
