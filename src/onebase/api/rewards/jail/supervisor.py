@@ -30,12 +30,16 @@ def supervised(asked: Asked, readable: Sequence[str], program: bytes, tests: Cal
     """`right` or `wrong` with the locks that held, or `!` and what this machine misses. tests: reads them; called in the judge alone, so that the
     program's process, which is made of this one, has never had them."""
     spaces = asked.spaces and own_spaces()
-    to_program, to_judge, word = os.pipe(), os.pipe(), os.pipe()
+    to_program, to_judge, word, both = os.pipe(), os.pipe(), os.pipe(), os.pipe()
     hear, say = word
 
     def judge() -> None:
         text = tests().decode()
         os.write(say, READ)
+        os.close(both[1])
+        os.read(
+            both[0], 1
+        )  # the program is there: in a namespace whose first process has ended nothing can be started
         _keep(to_judge[0], to_program[1], say)
         version = shut(readable, asked.seconds, asked.memory, asked.newest)
         os.write(say, f"{version} ".encode())
@@ -56,7 +60,7 @@ def supervised(asked: Asked, readable: Sequence[str], program: bytes, tests: Cal
         first = os.read(hear, 1)
         if first == READ:
             children.append(_forked(program_, say))
-        for fd in (*to_program, *to_judge, say):
+        for fd in (*to_program, *to_judge, *both, say):
             os.close(fd)
         said = first + _heard(hear, asked.wall)
     finally:
