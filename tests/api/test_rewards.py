@@ -117,7 +117,7 @@ HOSTILE = {
     "looking into a folder": "import os; os.listdir('{folder}')",
     "the environment of the parent": "open('/proc/{parent}/environ').read()",
     "a signal to the parent": "import os; os.kill({parent}, 0)",
-    "a signal to all": "import os, signal; os.kill(-1, signal.SIGTERM)",
+    "a signal to all": "import os; os.kill(-1, 0)",
     "the network": "import socket; socket.socket()",
     "more of everything": "import resource; resource.setrlimit(resource.RLIMIT_AS, (-1, -1))",
     "leaving early": "import os; os._exit(0)",

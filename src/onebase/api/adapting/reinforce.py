@@ -45,6 +45,7 @@ def by_steps(job: Adapting) -> AdapterParts:
         facts |= learn(job, policy, source, train, learnt, lambda _: source.scores())
         tensors = found.tensors()
         facts |= {f"reinforce.reward.{k}": (v, "hashed") for k, v in reward.facts.items()}
+        facts |= {f"reinforce.reward.{k}": (v, "seen on this machine") for k, v in reward.seen.items()}
     made = AdapterConfig(method=job.method, task=job.task, base=bound_to(base), chats=chats, **found.fields)
     return job.parts(made, tensors, facts | _told(source, asked))
 

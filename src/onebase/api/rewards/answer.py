@@ -22,9 +22,10 @@ Flaw = tuple[str, str]
 @dataclass(frozen=True)
 class Reward:
     """A number for each answer. columns: what a row must have beside its prompt. check: what is wrong with a row, if anything. facts: what the
-    record keeps of it."""
+    record keeps of it. seen: what it keeps of the machine that the reward ran on."""
 
     scores: Callable[[Sequence[Answer]], list[float]]
     columns: tuple[str, ...] = ()
     check: Callable[[Mapping[str, Any]], Flaw | None] = lambda row: None
     facts: Mapping[str, str] = field(default_factory=dict)
+    seen: Mapping[str, str] = field(default_factory=dict)

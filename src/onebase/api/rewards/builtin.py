@@ -1,12 +1,14 @@
 """Rewards that need no one's judgement: 1.0 where a completion is right, else 0.0."""
 
+import ast
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from onebase.api.rewards.answer import Answer, Flaw, Reward
-from onebase.api.rewards.sandbox import check_sandbox, runs
+from onebase.api.rewards.sandbox import Sandbox, check_sandbox
 from onebase.errors import UserError
 
 NUMBER = re.compile(r"[-+]?(?:\d[\d,]*)?\.?\d+(?:[eE][-+]?\d+)?")
@@ -36,10 +38,12 @@ def form(pattern: str) -> Reward:
 
 
 def code() -> Reward:
-    """The completion (or its first part between ```) and then the row's `tests`, both Python, come to their end in the sandbox. Raises
+    """The row's `tests` come to their end in the sandbox, of what the completion (or its first part between ```) answers; both are Python. Raises
     UserError where this machine has none."""
-    check_sandbox()
-    return _each(lambda a: runs(f"{_program(a.completion)}\n\n{a.row['tests']}\n"), ("tests",), _no_tests)
+    sandbox = Sandbox()
+    check_sandbox(sandbox)
+    made = _each(lambda a: sandbox.passes(_program(a.completion), a.row["tests"]), ("tests",), _no_tests)
+    return replace(made, seen={"sandbox": str(sandbox.locks)})
 
 
 def _each(
@@ -78,8 +82,23 @@ def _no_tests(row: Mapping[str, Any]) -> Flaw | None:
     try:
         compile(row["tests"], "tests", "exec")
     except (SyntaxError, ValueError) as e:
-        return f"'tests' is no Python: {e}", "mend it: it stands behind the completion"
+        return f"'tests' is no Python: {e}", "mend it: it is run after the completion"
+    body = ast.parse(row["tests"]).body
+    made = [n.name for n in body if isinstance(n, ast.FunctionDef)]
+    if made and not any(_does_something(n) for n in body):
+        return (
+            f"'tests' defines {', '.join(made)} and calls nothing: every completion would pass",
+            f"call it at the end, for example {made[-1]}(NAME)",
+        )
     return None
+
+
+def _does_something(statement: ast.stmt) -> bool:
+    if isinstance(statement, ast.FunctionDef | ast.ClassDef | ast.Import | ast.ImportFrom):
+        return False
+    return any(isinstance(n, ast.Call | ast.Assert | ast.Name) for n in ast.walk(statement)) and not (
+        isinstance(statement, ast.Assign) and not any(isinstance(n, ast.Call) for n in ast.walk(statement))
+    )
 
 
 def _program(completion: str) -> str:

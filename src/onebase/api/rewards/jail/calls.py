@@ -1,0 +1,200 @@
+"""The system calls that a program may make, and the filter in BPF that refuses all others (seccomp(2), bpf in linux/filter.h).
+
+It is a list of what is let through. Whatever is not in it is refused: a call that nobody thought of, one that a later kernel brings, and the
+calls of other tables (x32, 32 bits). Numbers: x86-64, arm64 (None: that machine has none), from asm/unistd_64.h and asm-generic/unistd.h.
+"""
+
+import errno
+import struct
+from collections.abc import Sequence
+from typing import NamedTuple
+
+FROM_JUDGE, TO_JUDGE = 60, 61
+"""Descriptors by which a program is asked and answers. It can neither close them nor put others in their place."""
+
+FREE = {
+    # reading and writing what is open; what can be opened at all is below, and in landlock
+    "read": (0, 63),
+    "write": (1, 64),
+    "readv": (19, 65),
+    "writev": (20, 66),
+    "pread64": (17, 67),
+    "pwrite64": (18, 68),
+    "lseek": (8, 62),
+    "getdents64": (217, 61),
+    "poll": (7, None),
+    "ppoll": (271, 73),
+    "select": (23, None),
+    "pselect6": (270, 72),
+    "dup": (32, 23),
+    "pipe": (22, None),
+    # what is there; imports ask for it
+    "stat": (4, None),
+    "fstat": (5, 80),
+    "lstat": (6, None),
+    "newfstatat": (262, 79),
+    "statx": (332, 291),
+    "access": (21, None),
+    "faccessat": (269, 48),
+    "faccessat2": (439, 439),
+    "getcwd": (79, 17),
+    # memory and locks of the process itself
+    "munmap": (11, 215),
+    "mprotect": (10, 226),
+    "mremap": (25, 216),
+    "brk": (12, 214),
+    "futex": (202, 98),
+    # signals: how it takes its own, never how one is sent
+    "rt_sigaction": (13, 134),
+    "rt_sigprocmask": (14, 135),
+    "rt_sigreturn": (15, 139),
+    "sigaltstack": (131, 132),
+    # time
+    "gettimeofday": (96, 169),
+    "time": (201, None),
+    "times": (100, 153),
+    "nanosleep": (35, 101),
+    "clock_nanosleep": (230, 115),
+    "alarm": (37, None),
+    "getitimer": (36, 102),
+    "setitimer": (38, 103),
+    # what it is
+    "getpid": (39, 172),
+    "getppid": (110, 173),
+    "gettid": (186, 178),
+    "getuid": (102, 174),
+    "geteuid": (107, 175),
+    "getgid": (104, 176),
+    "getegid": (108, 177),
+    "uname": (63, 160),
+    "sysinfo": (99, 179),
+    "getrusage": (98, 165),
+    "getrlimit": (97, 163),
+    "sched_yield": (24, 124),
+    "getcpu": (309, 168),
+    "getrandom": (318, 278),
+    "exit": (60, 93),
+    "exit_group": (231, 94),
+    "restart_syscall": (219, 128),
+}
+"""Let through whatever their arguments are."""
+
+
+class Check(NamedTuple):
+    """What an argument must be. among: its lower 32 bits are one of `values`; outside: none of them; without: none of these bits is set; zero:
+    all 64 bits are 0. The kernel reads an int from the lower half alone, so a check of the upper one would be no check."""
+
+    argument: int
+    how: str
+    values: tuple[int, ...] = ()
+
+
+O_WRITING = (
+    0o3 | 0o100 | 0o1000 | 0o20000000
+)  # O_ACCMODE, O_CREAT, O_TRUNC, what makes O_TMPFILE of O_DIRECTORY
+O_ASYNC = 0o20000
+F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC = 0, 1, 2, 3, 4, 1030
+TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX = 0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451
+MAP_LOCKED, MAP_HUGETLB = 0x2000, 0x40000
+PR_SET_NAME, PR_GET_NAME = 15, 16
+CLOCKS = tuple(
+    range(12)
+)  # the clocks of the machine and of itself; a negative number is the clock of another process
+ADVICE = (
+    0,
+    1,
+    2,
+    3,
+    4,
+    8,
+    14,
+    15,
+)  # NORMAL to DONTNEED, FREE, HUGEPAGE, NOHUGEPAGE; others poison or merge pages
+OURS = (FROM_JUDGE, TO_JUDGE)
+
+CHECKED: dict[str, tuple[tuple[int | None, int | None], tuple[tuple[Check, ...], ...]]] = {
+    # name: numbers, ways; a call is let through if all checks of one of its ways hold
+    "open": ((2, None), ((Check(1, "without", (O_WRITING,)),),)),
+    "openat": ((257, 56), ((Check(2, "without", (O_WRITING,)),),)),
+    "close": ((3, 57), ((Check(0, "outside", OURS),),)),
+    "dup2": ((33, None), ((Check(1, "outside", OURS),),)),
+    "dup3": ((292, 24), ((Check(1, "outside", OURS),),)),
+    "pipe2": ((293, 59), ((Check(1, "among", (0, 0o4000, 0o2000000, 0o2004000)),),)),
+    "fcntl": (
+        (72, 25),
+        (
+            (Check(1, "among", (F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_DUPFD_CLOEXEC)),),
+            (Check(1, "among", (F_SETFL,)), Check(2, "without", (O_ASYNC,))),
+        ),
+    ),
+    "ioctl": ((16, 29), ((Check(1, "among", (TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX)),),)),
+    "mmap": ((9, 222), ((Check(3, "without", (MAP_LOCKED | MAP_HUGETLB,)),),)),
+    "madvise": ((28, 233), ((Check(2, "among", ADVICE),),)),
+    "prctl": ((157, 167), ((Check(0, "among", (PR_SET_NAME, PR_GET_NAME)),),)),
+    "clock_gettime": ((228, 113), ((Check(0, "among", CLOCKS),),)),
+    "clock_getres": ((229, 114), ((Check(0, "among", CLOCKS),),)),
+    "prlimit64": ((302, 261), ((Check(0, "among", (0,)), Check(2, "zero")),)),
+    "sched_getaffinity": ((204, 123), ((Check(0, "among", (0,)),),)),
+}
+"""Let through with some arguments only."""
+
+PRETENDED = {"close_range": (436, 436)}
+"""Answers 0 and does nothing: libc ends the process where it cannot close all, and there is nothing that a program need close."""
+
+NEW = 424
+"""From this number on the tables of all machines are one. What is refused there answers ENOSYS, as an older kernel would, and libc takes
+the older call; before it EPERM."""
+
+MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
+"""By machine: the column of the numbers, and the number that seccomp knows it by."""
+
+Line = tuple[int, int, int, int]
+"""An instruction: code, jump if true, jump if false, operand."""
+
+LOAD, EQUAL, ANY_BIT, AT_LEAST, GIVE = 0x20, 0x15, 0x45, 0x35, 0x06
+ALLOW, REFUSE, KILL = 0x7FFF0000, 0x00050000, 0x80000000
+X32 = 0x40000000
+
+
+def lines(machine: str, refused: int = errno.EPERM, absent: int = errno.ENOSYS) -> list[Line]:
+    """The filter for a machine of MACHINES. refused, absent: what a call that is not let through answers."""
+    column, arch = MACHINES[machine]
+    code: list[Line] = [(LOAD, 0, 0, 4), (EQUAL, 1, 0, arch), (GIVE, 0, 0, KILL), (LOAD, 0, 0, 0)]
+    code += [(AT_LEAST, 0, 1, X32), (GIVE, 0, 0, REFUSE | refused)]
+    for pair in FREE.values():
+        if (number := pair[column]) is not None:
+            code += [(EQUAL, 0, 1, number), (GIVE, 0, 0, ALLOW)]
+    for numbers, ways in CHECKED.values():
+        if (number := numbers[column]) is not None:
+            block = [*(line for way in ways for line in _way(way)), (GIVE, 0, 0, REFUSE | refused)]
+            code += [(EQUAL, 0, len(block), number), *block]
+    for pair in PRETENDED.values():
+        code += [(EQUAL, 0, 1, pair[column]), (GIVE, 0, 0, REFUSE)]
+    return [*code, (AT_LEAST, 0, 1, NEW), (GIVE, 0, 0, REFUSE | absent), (GIVE, 0, 0, REFUSE | refused)]
+
+
+def packed(code: Sequence[Line]) -> bytes:
+    """As the kernel reads it (struct sock_filter)."""
+    return b"".join(struct.pack("HBBI", *line) for line in code)
+
+
+def _way(checks: Sequence[Check]) -> list[Line]:
+    """Let through if all hold, else go on behind."""
+    out: list[Line] = [(GIVE, 0, 0, ALLOW)]
+    for check in reversed(checks):
+        out = [*_check(check, len(out)), *out]
+    return out
+
+
+def _check(check: Check, rest: int) -> list[Line]:
+    """Go on if it holds, else over the `rest` lines that follow it."""
+    low = 16 + 8 * check.argument  # struct seccomp_data, on machines whose lower half comes first
+    if check.how == "zero":
+        return [(LOAD, 0, 0, low), (EQUAL, 0, rest + 2, 0), (LOAD, 0, 0, low + 4), (EQUAL, 0, rest, 0)]
+    if check.how == "without":
+        return [(LOAD, 0, 0, low), (ANY_BIT, rest, 0, check.values[0])]
+    n = len(check.values)
+    if check.how == "outside":
+        return [(LOAD, 0, 0, low), *((EQUAL, rest + n - 1 - i, 0, v) for i, v in enumerate(check.values))]
+    among = [(EQUAL, n - 1 - i, rest if i == n - 1 else 0, v) for i, v in enumerate(check.values)]
+    return [(LOAD, 0, 0, low), *among]

@@ -1,0 +1,179 @@
+"""What stands here for an object of the other side: everything that is done to it is asked of its owner.
+
+In the judge (`strict`) one rule holds beyond that: **what the tests judge by is never decided by the program.** A method or attribute that the tests
+name is what they ask of it, and its answer counts as a value. An operator with a value of the tests on its other side (`result == 4`,
+`abs(result - 4) < 0.1`, `4 in result`) is how they judge, and no method of the program is asked: it would see what it ought to be, or could always
+agree. So an object equals a plain value only by the plain value that it holds (a list of a subclass), and otherwise not.
+"""
+
+import operator
+from collections.abc import Callable
+from typing import Any, Protocol
+
+COMPARED = ("eq", "ne", "lt", "le", "gt", "ge")
+COUNTED = (
+    *("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul"),
+    *("and_", "or_", "xor", "lshift", "rshift"),
+)
+ONE = ("bool", "len", "iter", "next", "reversed", "hash", "str", "repr", "bytes", "int", "float", "complex")
+ONE_MORE = (
+    "index",
+    "abs",
+    "neg",
+    "pos",
+    "invert",
+    "round",
+    "trunc",
+    "floor",
+    "ceil",
+    "format",
+    "enter",
+    "exit",
+)
+HELD = ("getitem", "setitem", "delitem", "copy", "instancecheck", "subclasscheck")
+SIMPLE: tuple[type, ...] = (bool, str, bytes, int, float, complex)
+ANSWERS: dict[str, type] = {t.__name__: t for t in SIMPLE} | {
+    **dict.fromkeys(("len", "hash", "index"), int),
+    **dict.fromkeys(("repr", "format"), str),
+    **dict.fromkeys(("instancecheck", "subclasscheck"), bool),
+}
+"""What Python wants of these, in an exact type."""
+UNDECIDED = "the tests compare an object of the program by its own operators; let them call a method, or compare plain values"
+
+
+class Asks(Protocol):
+    """What `Remote` needs of the connection."""
+
+    strict: bool
+
+    def ask(self, op: str, target: int, *args: Any, **named: Any) -> Any: ...
+
+
+class Remote:
+    """An object of the other side. spoilt: made by an operator from a value of the tests."""
+
+    __slots__ = ("_onebase_number", "_onebase_peer", "_onebase_spoilt")
+    _onebase_peer: Asks
+    _onebase_number: int
+    _onebase_spoilt: bool
+
+    def __init__(self, peer: Asks, number: int) -> None:
+        object.__setattr__(self, "_onebase_peer", peer)
+        object.__setattr__(self, "_onebase_number", number)
+        object.__setattr__(self, "_onebase_spoilt", False)
+
+    def __call__(self, *args: Any, **named: Any) -> Any:
+        return self._onebase_peer.ask("call", self._onebase_number, *args, **named)
+
+    def __getattr__(self, name: str) -> Any:
+        return self._onebase_peer.ask("get", self._onebase_number, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self._onebase_peer.ask("set", self._onebase_number, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        self._onebase_peer.ask("del", self._onebase_number, name)
+
+    def __contains__(self, value: Any) -> bool:
+        if not self._onebase_peer.strict or isinstance(value, Remote):
+            return _asked(self, "contains", value) is True
+        return any(v is value or v == value for v in _asked(self, "iter"))
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        return _asked(self, "deepcopy")
+
+    def __exit__(self, *_: Any) -> Any:
+        return _asked(self, "exit", None, None, None)
+
+
+def _asked(self: Remote, op: str, *args: Any) -> Any:
+    peer = self._onebase_peer
+    if peer.strict and self._onebase_spoilt and not (args and isinstance(args[0], Remote)):
+        raise TypeError(UNDECIDED)
+    out = peer.ask(op, self._onebase_number, *args)
+    if op in ANSWERS and type(out) is not ANSWERS[op]:
+        raise TypeError(f"{op} gave {type(out).__name__}")
+    return out
+
+
+def _unary(op: str) -> Callable[..., Any]:
+    return lambda self, *args: _asked(self, op, *args)
+
+
+def _compared(op: str) -> Callable[[Remote, Any], Any]:
+    def method(self: Remote, other: Any) -> Any:
+        if not self._onebase_peer.strict:
+            return _asked(self, op, other)
+        if isinstance(other, Remote):
+            return _asked(self, op, other) is True
+        held = content(self)
+        if held is NOTHING and op in ("eq", "ne"):
+            return op == "ne"
+        if held is NOTHING:
+            raise TypeError(UNDECIDED)
+        return getattr(operator, op)(held, other)
+
+    return method
+
+
+def _counted(op: str, reflected: bool) -> Callable[[Remote, Any], Any]:
+    def method(self: Remote, other: Any, *_: Any) -> Any:
+        name = f"r{op}" if reflected else op
+        if not self._onebase_peer.strict or isinstance(other, Remote):
+            return _asked(self, name, other)
+        held = content(self)
+        if held is not NOTHING:
+            call = getattr(operator, op)
+            return call(other, held) if reflected else call(held, other)
+        out = _asked(self, name, other)
+        if not isinstance(out, Remote):
+            raise TypeError(UNDECIDED)
+        object.__setattr__(out, "_onebase_spoilt", True)
+        return out
+
+    return method
+
+
+NOTHING = object()
+
+
+def content(self: Remote) -> Any:
+    """The plain value that an object of a subclass of list, dict, set ... holds, as it is now; NOTHING where it is none."""
+    if self._onebase_spoilt:
+        raise TypeError(UNDECIDED)
+    held = self._onebase_peer.ask("content", self._onebase_number)
+    return held[0] if type(held) is list and held else NOTHING
+
+
+def _mirror(kind: type) -> type:
+    """A subclass of a plain type that is no other than its plain value, and asks its owner for what that has not (the fields of a namedtuple)."""
+
+    def missing(self: Any, name: str) -> Any:
+        if name.startswith("_onebase"):
+            raise AttributeError(name)
+        return self._onebase_peer.ask("get", self._onebase_number, name)
+
+    return type(f"program's {kind.__name__}", (kind,), {"__getattr__": missing, "__module__": "program"})
+
+
+MIRRORS = {kind: _mirror(kind) for kind in (int, float, complex, str, bytes, tuple, frozenset)}
+
+
+def mirrored(peer: Asks, number: int, value: Any) -> Any:
+    """A value that the other side has as an object of a subclass."""
+    kind = MIRRORS.get(type(value))
+    if kind is None:
+        return Remote(peer, number)
+    out = kind(value)
+    out._onebase_peer, out._onebase_number = peer, number
+    return out
+
+
+for _op in (*ONE, *ONE_MORE, *HELD):
+    if _op != "exit":
+        setattr(Remote, f"__{_op}__", _unary(_op))
+for _op in COMPARED:
+    setattr(Remote, f"__{_op}__", _compared(_op))
+for _op in COUNTED:
+    setattr(Remote, f"__{_op.strip('_')}__", _counted(_op, False))
+    setattr(Remote, f"__r{_op.strip('_')}__", _counted(_op, True))
