@@ -45,7 +45,8 @@ def open_base(path: Path, *, dtype: torch.dtype | None = None, hashes: bool = Fa
     record.add("imported.unread", list(found.unread), "keys of the file that no rule asked for")
     record.add("imported.files", _files(found.files, hashes), "hashed" if hashes else "read from the folder")
     record.add("data", None, "not known: the file does not say what the weights learnt from")
-    return LoadedBase(found.model, TextCodec(tokenizer, template), record, path)
+    words = TextCodec(tokenizer, template)
+    return LoadedBase(found.model, words, record, path, embedding=found.embedding)
 
 
 def _files(paths: tuple[Path, ...], hashes: bool) -> dict[str, dict[str, object]]:
@@ -75,4 +76,5 @@ def write_base(base: LoadedBase, out: Path, *, kind: WeightKind = "F16", pre: st
         kind=kind,
         name=name,
         pre=pre,
+        embedding=base.embedding,
     )
