@@ -25,6 +25,7 @@ from onebase.codec.text.tokenizer import Tokenizer  # noqa: E402
 from onebase.interop.gguf.vocab import SPLITTERS  # noqa: E402
 from tests.interop.gguf_files import with_keys  # noqa: E402
 from tests.interop.parity import shaken  # noqa: E402
+from tests.interop.test_gguf_proof import metaspace  # noqa: E402
 from tests.interop.test_gguf_write import (  # noqa: E402
     ROLES,
     YARN,
@@ -69,6 +70,7 @@ KINDS |= {pre: named(pre) for pre in SPLITTERS if pre != "qwen2"}
 KINDS |= {
     "SentencePiece": lambda: Tokenizer(sentence_piece(True), ROLES),
     "SentencePiece without a first space": lambda: Tokenizer(sentence_piece(False), ROLES),
+    "SentencePiece in words of today": lambda: Tokenizer(metaspace("never", False), ROLES),
 }
 
 
@@ -105,6 +107,17 @@ class LlamaCpp:
             "tokens"
         ]
         return found
+
+
+def test_the_nearest_splitting_gives_the_same_ids_but_for_first_spaces(tmp_path: Path) -> None:
+    base = base_of(Tokenizer(metaspace("first", False), ROLES))
+    base.export(tmp_path / "a.gguf", format="gguf", pre="default")
+    there = LlamaCpp(tmp_path / "a.gguf")
+    for text in [*TEXTS, *some_texts()]:
+        if not text.startswith(" "):
+            assert there.ids(text) == base.tokenizer.encode(text), text
+    del there
+    gc.collect()
 
 
 def some_texts() -> list[str]:

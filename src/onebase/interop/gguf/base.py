@@ -77,4 +77,5 @@ def write_base(base: LoadedBase, out: Path, *, kind: WeightKind = "F16", pre: st
         name=name,
         pre=pre,
         embedding=base.embedding,
+        chat=codec.template,
     )
