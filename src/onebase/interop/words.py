@@ -18,6 +18,7 @@ from onebase.codec.text.template import ChatTemplate
 from onebase.codec.text.tokenizer import Tokenizer
 from onebase.errors import ArtifactError, ConfigError, DataError
 from onebase.interop.folder import CONFIG, read_json
+from onebase.interop.named_tokens import extra_tokens, other_names
 from onebase.interop.vocab_json import read_merges, with_word_ends
 from onebase.interop.vocab_txt import read_vocab
 
@@ -53,6 +54,8 @@ def read_codec(folder: Path, rows: int) -> TextCodec:
     names = _optional(folder / SPECIALS)
     roles = _roles(folder, tree, said, names)
     tokenizer = Tokenizer(_inner(folder, tree), roles)
+    known = tokenizer.specials
+    tokenizer = tokenizer.naming(other_names(folder, said, names, known), extra_tokens(said, names, known))
     check_rows(tokenizer, rows, str(folder / TOKENIZER))
     template = _template(folder, said, tokenizer)
     return TextCodec(with_turns(tokenizer, template), template)
