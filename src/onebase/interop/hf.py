@@ -20,6 +20,7 @@ from onebase.codec.text.modules import TextCodecConfig
 from onebase.codec.text.roles import Roles
 from onebase.codec.text.tokenizer import Tokenizer
 from onebase.errors import ArtifactError, ConfigError
+from onebase.interop.alike import lost_ends, other_frame, other_ids, other_talk
 from onebase.interop.families import FAMILIES, family_of
 from onebase.interop.family import Family, Tree, written
 from onebase.interop.folder import CONFIG, HFFolder, save_folder
@@ -132,8 +133,25 @@ def save_hf(base: LoadedBase, out: Path) -> None:
         if base.embedding is not None:
             write_sentence(folder, base.embedding, base.model.trunk.cfg.width)
         base.record.save(folder / "onebase_record.json")
+        _prove(folder, base)
 
     appear(out, write)
+
+
+def _prove(folder: Path, base: LoadedBase) -> None:
+    """Read the words of a folder back. Raises ConfigError naming what would be read otherwise there."""
+    if base.words is None:
+        return
+    ours, again = base.words, read_codec(folder, base.model.cfg.text.vocab_size)
+    one, two = ours.tokenizer, again.tokenizer
+    lost = lost_ends(one, two)
+    said = other_frame(one, two) or other_ids(one, two, ["nothing", "special", "text"])
+    said = said or other_talk(ours, again) or (f"{lost[0]!r} would not end a text" if lost else None)
+    if said:
+        raise ConfigError(
+            f"a folder of transformers would not read text as this base does: {said}",
+            "export to another format",
+        )
 
 
 def _role_ids(base: LoadedBase) -> Tree:
