@@ -67,10 +67,13 @@ def test_a_harmless_key_opens_and_changes_nothing(key: str, plain: Path, tmp_pat
     assert torch.equal(opened.model.logits(ids), open_gguf(plain).model.logits(ids))
 
 
-def test_what_was_not_applied_is_in_the_record(plain: Path, tmp_path: Path) -> None:
+def test_what_was_not_applied_is_said_and_in_the_record(
+    plain: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     keys = {"llama.expert_used_count": 0, "llama.rope.scaling.finetuned": True}
     record = open_base(with_keys(plain, tmp_path / "a.gguf", keys)).record
     assert record.get("imported.unread") == sorted(keys)
+    assert all(key in caplog.text for key in keys)
 
 
 @pytest.mark.parametrize(
