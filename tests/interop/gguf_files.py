@@ -43,6 +43,15 @@ def write(
     return path
 
 
+def with_keys(path: Path, out: Path, change: Mapping[str, Any]) -> Path:
+    """A file of the llama architecture with other metadata (None: without the key)."""
+    reader = gguf.GGUFReader(path)
+    metadata = {k: f.contents() for k, f in reader.fields.items() if not k.startswith(("GGUF.", "general."))}
+    tensors = {t.name: torch.from_numpy(t.data.copy()) for t in reader.tensors}
+    given = {k: v for k, v in (metadata | change).items() if v is not None}
+    return write(out, "llama", given, tensors)
+
+
 def named(arch: str, model: torch.nn.Module, blocks: int) -> dict[str, Tensor]:
     """A transformers model's weights under the names that the package's table gives; ties are left out."""
     wanted = next(a for a, n in gguf.MODEL_ARCH_NAMES.items() if n == arch)

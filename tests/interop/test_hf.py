@@ -10,8 +10,9 @@ import torch
 
 import onebase
 from onebase.api.gating import shipped_bytes
-from onebase.errors import ArtifactError, UserError
+from onebase.errors import ArtifactError, ConfigError, UserError
 from onebase.govern.verify import verify_tree
+from onebase.interop import hf
 from tests.helpers import tiny_base
 from tests.interop.parity import close, shaken
 from tests.interop.words import write_words
@@ -345,3 +346,17 @@ def test_the_config_may_name_several_ends(tmp_path: Path) -> None:
     config["eos_token_id"] = [base.tokenizer.id_of("<|eot_id|>"), base.tokenizer.id_of("<|end_of_text|>")]
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert len(onebase.load(tmp_path).tokenizer.closing) == 2
+
+
+def test_words_that_a_folder_would_read_otherwise_are_not_exported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever goes wrong in writing, the folder is read back before it is there."""
+    base = tiny_base(portable=True)
+    whole = hf.framed_json
+    monkeypatch.setattr(
+        hf, "framed_json", lambda t: json.dumps(json.loads(whole(t)) | {"post_processor": None})
+    )
+    with pytest.raises(ConfigError, match="would not read text as this base does"):
+        hf.save_hf(base, tmp_path / "out")
+    assert not list(tmp_path.iterdir())

@@ -19,10 +19,13 @@ import onebase  # noqa: E402
 from onebase.base.folder import LoadedBase  # noqa: E402
 from onebase.base.model import BaseModel  # noqa: E402
 from onebase.codec.text.codec import TextCodec  # noqa: E402
+from onebase.codec.text.pooling import EmbeddingConfig, Pooling  # noqa: E402
 from onebase.codec.text.roles import Roles  # noqa: E402
 from onebase.codec.text.tokenizer import Tokenizer  # noqa: E402
 from onebase.interop.gguf.vocab import SPLITTERS  # noqa: E402
+from tests.interop.gguf_files import with_keys  # noqa: E402
 from tests.interop.parity import shaken  # noqa: E402
+from tests.interop.test_gguf_proof import metaspace  # noqa: E402
 from tests.interop.test_gguf_write import (  # noqa: E402
     ROLES,
     YARN,
@@ -67,6 +70,7 @@ KINDS |= {pre: named(pre) for pre in SPLITTERS if pre != "qwen2"}
 KINDS |= {
     "SentencePiece": lambda: Tokenizer(sentence_piece(True), ROLES),
     "SentencePiece without a first space": lambda: Tokenizer(sentence_piece(False), ROLES),
+    "SentencePiece in words of today": lambda: Tokenizer(metaspace("never", False), ROLES),
 }
 
 
@@ -80,8 +84,9 @@ def base_of(tokenizer: Tokenizer) -> onebase.Base:
 class LlamaCpp:
     """A file open in llama.cpp, asked over its server."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, embeds: bool = False) -> None:
         p = xllamacpp.CommonParams()
+        p.embedding = embeds
         p.model.path, p.n_ctx, p.n_parallel, p.warmup, p.port = str(file), 128, 1, False, 0
         p.cache_type_k = p.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
         p.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
@@ -102,6 +107,17 @@ class LlamaCpp:
             "tokens"
         ]
         return found
+
+
+def test_the_nearest_splitting_gives_the_same_ids_but_for_first_spaces(tmp_path: Path) -> None:
+    base = base_of(Tokenizer(metaspace("first", False), ROLES))
+    base.export(tmp_path / "a.gguf", format="gguf", pre="default")
+    there = LlamaCpp(tmp_path / "a.gguf")
+    for text in [*TEXTS, *some_texts()]:
+        if not text.startswith(" "):
+            assert there.ids(text) == base.tokenizer.encode(text), text
+    del there
+    gc.collect()
 
 
 def some_texts() -> list[str]:
@@ -180,6 +196,65 @@ def test_stretched_positions_turn_as_there(tmp_path: Path) -> None:
     for loaded, same in ((onebase.load(tmp_path / "a.gguf"), True), (base, False)):
         ours = loaded.logits(ids)[-1].float().log_softmax(-1)
         assert (max(abs(ours[t["id"]].item() - t["logprob"]) for t in tops) < 1e-4) == same
+    del there
+    gc.collect()
+
+
+def agree(base: onebase.Base, there: LlamaCpp) -> bool:
+    """The same log-probabilities after a text; it is one that llama.cpp goes on from with a whole letter, else it says none."""
+    how = {"n_predict": 1, "temperature": 0.0, "n_probs": 20, "post_sampling_probs": False}
+    for times in (3, 2, 1, 4, 5):
+        ids = base.tokenizer.encode("hello there, 123 world " * times, bos=True)
+        found = there.ask("completion", prompt=ids, ignore_eos=True, **how)
+        if said := found.get("completion_probabilities"):
+            ours = base.logits(ids)[-1].float().log_softmax(-1)
+            return max(abs(ours[t["id"]].item() - t["logprob"]) for t in said[0]["top_logprobs"]) < 1e-4
+    raise AssertionError("llama.cpp says no probabilities")
+
+
+@pytest.mark.parametrize("kind", ["mean", "cls", "last"])
+def test_vectors_of_texts_are_pooled_as_there(kind: Pooling, tmp_path: Path) -> None:
+    base = base_of(own())
+    loaded = replace(base.loaded, embedding=EmbeddingConfig(pooling=kind, normalise=True))
+    onebase.Base(loaded).export(tmp_path / "a.gguf", format="gguf", kind="F32")
+    there, here = LlamaCpp(tmp_path / "a.gguf", embeds=True), onebase.load(tmp_path / "a.gguf")
+    for text in ("hello there, 123 world", "a", "some more of this text, and more of it"):
+        (found,) = there.ask("embedding", content=text)[0]["embedding"]
+        assert torch.allclose(here.embed([text])[0], torch.tensor(found), atol=1e-5), text
+    del there
+    gc.collect()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"llama.expert_count": 0, "llama.expert_used_count": 0, "llama.rope.scaling.finetuned": True},
+        {"llama.rope.scaling.attn_factor": 0.5},
+        {"llama.rope.scaling.attn_factor": 2.0, "llama.rope.scaling.type": "none"},
+        {
+            "llama.rope.scaling.attn_factor": 1.5,
+            "llama.rope.scaling.type": "linear",
+            "llama.rope.scaling.factor": 4.0,
+        },
+        {
+            "llama.rope.scaling.attn_factor": 1.5,
+            "llama.rope.scaling.type": "yarn",
+            "llama.rope.scaling.factor": 4.0,
+            "llama.rope.scaling.original_context_length": 16,
+        },
+        {"llama.attention.scale": 0.25, "llama.attention.layer_norm_epsilon": 1e-3},
+        {"llama.attention.max_alibi_bias": 0.0, "llama.logit_scale": 1.0, "llama.rope.freq_base_swa": 5.0},
+        {"llama.feed_forward_length": [96, 96], "llama.attention.head_count_kv": [2, 2]},
+    ],
+    ids=lambda c: ",".join(f"{k.removeprefix('llama.')}={v}" for k, v in c.items()),
+)
+def test_what_we_open_means_the_same_there(change: dict[str, Any], tmp_path: Path) -> None:
+    """Keys that llama.cpp applies are applied, those that it does not are not."""
+    base = base_of(own())
+    base.export(tmp_path / "plain.gguf", format="gguf", kind="F32")
+    file = with_keys(tmp_path / "plain.gguf", tmp_path / "a.gguf", change)
+    there, here = LlamaCpp(file), onebase.load(file)
+    assert agree(here, there)
     del there
     gc.collect()
 

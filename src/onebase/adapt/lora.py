@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from onebase.adapt.lowrank import Dora, Lora
+from onebase.adapt.rounding import Rounding
 from onebase.base.model import BaseModel
 from onebase.codec.text.rows import TokenRows
 from onebase.config import config
@@ -136,12 +137,12 @@ def _rows(model: BaseModel) -> nn.ModuleDict:
 
 
 @torch.no_grad()
-def merge(model: BaseModel, *names: str) -> None:
+def merge(model: BaseModel, *names: str) -> Rounding:
     """Add adapters into the weights and take them off; each delta is that beside the base alone, so their order does not matter. The base is then another base, with another fingerprint.
 
     Tied ends are untied first where the adapter has rows of tokens: one matrix cannot hold two deltas. A projection in few bits is rounded
-    anew: measure what that does (`api.merging` does). Raises UserError for rows of tokens where the matrix that makes logits is
-    kept in few bits.
+    anew: measure what that does (`api.merging` does). Returned is what storing the others in half precision takes away. Raises UserError
+    for rows of tokens where the matrix that makes logits is kept in few bits.
     """
     storage = model.cfg.storage
     if storage is not None and storage.head is not None and any(n in _rows(model) for n in names):
@@ -149,20 +150,37 @@ def merge(model: BaseModel, *names: str) -> None:
             f"the base keeps the matrix that makes logits in {storage.head} bits: the adapter's rows of tokens would be rounded away",
             "serve the adapter beside the base, or merge first and quantize the result",
         )
-    for proj in model.sites().values():
+    rounding = Rounding()
+    for site, proj in model.sites().items():
         if here := [n for n in names if n in proj.deltas]:
             whole_OI = _merged_OI(proj, here)
             if proj.weight is None:
                 assert isinstance(proj.store, Int8 | Int4)
                 proj.store.take(whole_OI)
             else:
+                own_OI = proj.weight.clone()
                 proj.weight.copy_(whole_OI)
+                rounding.note(site, own_OI, whole_OI, proj.weight)
             for name in here:
                 del proj.deltas[name]
     for name in names:
         if name in _rows(model):
             model.untie()
-            model.text.merge(name)
+            _merge_rows(model, name, rounding)
+    return rounding
+
+
+def _merge_rows(model: BaseModel, name: str, rounding: Rounding) -> None:
+    rows, text = model.text.deltas[name], model.text
+    assert isinstance(rows, TokenRows) and text.stem.weight is not None and text.head.weight is not None
+    ends = {
+        "text.stem": (text.stem.weight, text.stem.weight.clone(), rows.stem_added),
+        "text.head": (text.head.weight, text.head.weight.clone(), rows.head_added),
+    }
+    text.merge(name)
+    for end, (stored_VD, own_VD, added) in ends.items():
+        own_VD = own_VD.to(torch.promote_types(own_VD.dtype, torch.float32))
+        rounding.note(end, own_VD, added(own_VD), stored_VD)
 
 
 def _merged_OI(proj: Proj, names: Sequence[str]) -> Tensor:

@@ -117,17 +117,18 @@ class Base(Writes, Reads):
         parts = [a.parts if isinstance(a, Adapter) else read_adapter(self._loaded, Path(a)) for a in each]
         return Base(self._loaded, stacked(self._loaded, parts, name))
 
-    def merged(self, *, max_drift: float | None = None) -> "Base":
+    def merged(self, *, max_drift: float | None = None, fp32: bool = False) -> "Base":
         """A base of its own with the adapter's deltas (or replaced weights) in its weights, and both as parents in its record.
 
         A head or a prompt is not a change of weights and stays behind. Where the base shares one matrix between its ends and the
         adapter has rows of tokens, which differ for the two, the merged base has two. max_drift: nats a token by which rounding anew may
-        change what a base in few bits says (docs/adaptation.md has the default). Raises UserError beyond it, and without an adapter
-        that has any weights.
+        change what a base in few bits says (docs/adaptation.md has the default). fp32: the merged base's weights are, whatever those of the
+        base: in half precision a part of the deltas is rounded away (its record says how much). Raises UserError beyond the drift, and
+        without an adapter that has any weights.
         """
         refuse_unmergeable(on := self._attached)
         assert on is not None
-        return Base(merged(self._loaded, on, self.name, max_drift))
+        return Base(merged(self._loaded, on, self.name, max_drift, fp32=fp32))
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> str:
         """Write the base (never the adapter) as a folder; returns its fingerprint."""

@@ -1,6 +1,7 @@
-"""A base of its own from a base and the adapter on it, and what rounding does to it where the base is kept in few bits."""
+"""A base of its own from a base and the adapter on it, and what rounding does to it where the base is kept in few bits or half precision."""
 
 import copy
+import logging
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ import torch
 
 from onebase.adapt import lora
 from onebase.adapt.folder import Attached
+from onebase.adapt.rounding import Rounding
 from onebase.api.quantising import reference
 from onebase.artifact.record import Record
 from onebase.base.folder import LoadedBase
@@ -19,19 +21,31 @@ MAX_DRIFT, MAX_SHARE = 0.05, 0.25
 """Beyond these a merge into few bits is refused: nats a token that rounding changes what is said by, and that as a share of what the adapter
 changes it by."""
 DRIFT_TOKENS = 1000
+MAX_LOST = 0.01
+"""Beyond this share of the deltas' length a merge into weights in half precision warns of what rounding takes away."""
+log = logging.getLogger(__name__)
 
 
-def merged(base: LoadedBase, attached: Attached, name: str, max_drift: float | None = None) -> LoadedBase:
+def merged(
+    base: LoadedBase, attached: Attached, name: str, max_drift: float | None = None, *, fp32: bool = False
+) -> LoadedBase:
     """The adapter's deltas, or replaced weights, in a copy of the base's weights, and both as parents in its record. `name` is the base's.
 
     A base in few bits is rounded anew; the record says what that does (`Drift`). max_drift: nats a token that are accepted; when not given,
-    MAX_DRIFT and MAX_SHARE of what the adapter does. Raises UserError where it is more, or cannot be measured because the base predicts
-    no tokens from text alone.
+    MAX_DRIFT and MAX_SHARE of what the adapter does. fp32: the copy's weights become fp32 first, so that nothing of the deltas is rounded
+    away; else the record says what is, and beyond MAX_LOST of them a warning. Raises UserError where the drift is more, or cannot be
+    measured because the base predicts no tokens from text alone, and for fp32 on a base in few bits.
     """
     if max_drift is not None and not 0 <= max_drift < math.inf:
         raise UserError(f"max_drift is {max_drift}", "give nats a token, from 0 on")
     model = copy.deepcopy(attached.base.model)
-    lora.merge(model, *(a.name for a in attached.stack))
+    if fp32 and model.cfg.storage is not None:
+        raise UserError(
+            f"the base is kept in {model.cfg.storage.bits} bits, its merge cannot be in fp32",
+            "merge into the base that it was made from, and quantize the result",
+        )
+    model = model.float() if fp32 else model
+    rounding = lora.merge(model, *(a.name for a in attached.stack))
     for other in {n for p in model.sites().values() for n in p.deltas}:
         lora.remove(model, other)
     model.heads.clear()
@@ -62,11 +76,33 @@ def merged(base: LoadedBase, attached: Attached, name: str, max_drift: float | N
         record.add(
             "merged.effect", drift.effect, f"{origin}: mean KL from the adapter to the base without it"
         )
+    _note_lost(record, rounding, name)
     if model.cfg != base.model.cfg:
         record.add("untied", True, "the adapter adds different rows to the two ends, which shared a matrix")
     return LoadedBase(
         model, base.words, record, embedding=attached.config.embedding or base.embedding, speech=base.speech
     )
+
+
+def _note_lost(record: Record, rounding: Rounding, name: str) -> None:
+    """Say in the record what storing the merged weights in half precision takes away, and warn where that is much."""
+    if not rounding.by:
+        return
+    (site, most), lost = rounding.worst, rounding.lost
+    origin = "measured: |stored - exact| / |delta|, Euclidean lengths"
+    record.add("merged.lost", lost, f"{origin}, over all changed matrices together")
+    record.add("merged.lost_most", {"matrix": site, "lost": most}, f"{origin}, of the matrix that loses most")
+    record.add("merged.lost_limit", MAX_LOST, "the default: beyond it a warning is given")
+    if lost > MAX_LOST:
+        log.warning(
+            "%s: its weights are stored in half precision, and rounding takes %.1f%% of the adapter's change of them (most at %s: %.1f%%; %.0f%% pass "
+            "without a word): merge to fp32 (merged(fp32=True), onebase merge --fp32), or serve the adapter beside the base",
+            name,
+            100 * lost,
+            site,
+            100 * most,
+            100 * MAX_LOST,
+        )
 
 
 @dataclass(frozen=True)

@@ -177,6 +177,6 @@ def filled_up(base: LoadedBase, ids: list[int], limit: int) -> list[int]:
     if pad is None:
         raise ArtifactError(
             "this base fills its texts up with a padding token, but its tokenizer has none",
-            "say which one it is: pad_token in its tokenizer_config.json",
+            "say which one it is: pad_token in its tokenizer_config.json (of a GGUF file: tokenizer.ggml.padding_token_id)",
         )
     return ids + [pad] * (limit - len(ids))

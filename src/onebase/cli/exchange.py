@@ -65,15 +65,23 @@ def merge(
         float | None,
         typer.Option(help="Nats a token that rounding may cost on a base in few bits (docs/adaptation.md)."),
     ] = None,
+    fp32: Annotated[
+        bool,
+        typer.Option(
+            "--fp32", help="Store the merged weights in fp32: nothing of the adapter is rounded away."
+        ),
+    ] = False,
 ) -> None:
     """Make a base of its own from a base and an adapter."""
     refuse_existing(out)
-    base = load_base(ref, adapter, "cpu", "fp32").merged(max_drift=max_drift)
+    base = load_base(ref, adapter, "cpu", "fp32").merged(max_drift=max_drift, fp32=fp32)
     base.save(out)
     say(f"base: {out} ({base.fingerprint[:16]}...)")
     if (drift := base.record.get("merged.drift")) is not None:
         effect = base.record.get("merged.effect")
         say(f"rounding: {drift:.4f} nats a token, where the adapter changes {effect:.4f}")
+    if (lost := base.record.get("merged.lost")) is not None:
+        say(f"rounding: {lost:.2%} of the adapter's change of weights (--fp32 keeps all)")
 
 
 @app.command(

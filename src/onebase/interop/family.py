@@ -26,7 +26,9 @@ class Family:
     `written` finds what it could not say. It raises ConfigError for a base of another shape altogether; another error is a bug. rules: between their tensors and ours, by the names of a model with its head.
     prefix: what the trunk's tensors begin with there; a trunk saved without its head lacks it. spellings: (theirs, that of the
     rules), how names begin in checkpoints of other savers; of a model with several parts each may have its own. told: the config with what
-    only the tokenizer says. beside: other files of JSON that belong to an exported base."""
+    only the tokenizer says. beside: other files of JSON that belong to an exported base. memory: (pattern, replacement) of regular
+    expressions, one behind the other: from names in a file to those of modules of transformers 5 in memory, where the two differ; last words
+    with | between them are modules of their own there."""
 
     model_types: tuple[str, ...]
     read: Callable[[Reader], BaseConfig]
@@ -36,6 +38,7 @@ class Family:
     spellings: tuple[tuple[str, str], ...] = ()
     told: Callable[[BaseConfig, TextCodec], BaseConfig] | None = None
     beside: Callable[[BaseConfig], Mapping[str, Tree]] | None = None
+    memory: tuple[tuple[str, str], ...] = ()
 
 
 def plain(cfg: BaseConfig) -> BaseConfig:

@@ -17,12 +17,15 @@ from onebase.artifact.record import Record
 from onebase.base.config import BaseConfig
 from onebase.base.folder import LoadedBase
 from onebase.codec.text.codec import TextCodec
+from onebase.codec.text.modules import TextCodecConfig
 from onebase.codec.text.roles import Roles
 from onebase.codec.text.tokenizer import Tokenizer
 from onebase.errors import ArtifactError, ConfigError
+from onebase.interop.alike import lost_ends, other_frame, other_ids, other_talk
 from onebase.interop.families import FAMILIES, family_of
 from onebase.interop.family import Family, Tree, written
 from onebase.interop.folder import CONFIG, HFFolder, save_folder
+from onebase.interop.named_tokens import SPECIALS, STANDARD, names_tree
 from onebase.interop.peft import CONFIG as ADAPTER
 from onebase.interop.pictures import PREPROCESSOR, processor, processor_tree, read_pixels
 from onebase.interop.place import given_back, passed_over, place, spelled
@@ -134,10 +137,10 @@ def save_hf(base: LoadedBase, out: Path) -> None:
 
     def write(folder: Path) -> None:
         # What the family wrote wins: the row of the padding token says where RoBERTa's positions begin.
-        known = {k: i for k, i in _role_ids(base).items() if config.get(k) is None}
+        known = {k: i for k, i in (_role_ids(base) | _other_ids(base)).items() if config.get(k) is None}
         save_folder(folder, config | known, given_back(base.model, family.rules(cfg)))
         if base.words is not None:
-            _write_words(folder, base.words, cfg.text.context, _role_ids(base))
+            _write_words(folder, base.words, cfg.text, _role_ids(base))
         if "image" in cfg.codecs:
             _dump(folder / PREPROCESSOR, processor_tree(cfg.image))
         for name, tree in (family.beside(cfg) if family.beside else {}).items():
@@ -147,8 +150,25 @@ def save_hf(base: LoadedBase, out: Path) -> None:
         if base.embedding is not None:
             write_sentence(folder, base.embedding, base.model.trunk.cfg.width)
         base.record.save(folder / "onebase_record.json")
+        _prove(folder, base)
 
     appear(out, write)
+
+
+def _prove(folder: Path, base: LoadedBase) -> None:
+    """Read the words of a folder back. Raises ConfigError naming what would be read otherwise there."""
+    if base.words is None:
+        return
+    ours, again = base.words, read_codec(folder, base.model.cfg.text.vocab_size)
+    one, two = ours.tokenizer, again.tokenizer
+    lost = lost_ends(one, two)
+    said = other_frame(one, two) or other_ids(one, two, ["nothing", "special", "text"])
+    said = said or other_talk(ours, again) or (f"{lost[0]!r} would not end a text" if lost else None)
+    if said:
+        raise ConfigError(
+            f"a folder of transformers would not read text as this base does: {said}",
+            "export to another format",
+        )
 
 
 def _role_ids(base: LoadedBase) -> Tree:
@@ -161,12 +181,23 @@ def _role_ids(base: LoadedBase) -> Tree:
     return {f"{k}_token_id": i for k, i in roles}
 
 
-def _write_words(folder: Path, codec: TextCodec, context: int, ids: Tree) -> None:
+def _other_ids(base: LoadedBase) -> Tree:
+    """`cls_token_id` and `sep_token_id`, which configs of encoders have; those that the tokenizer names."""
+    if base.words is None:
+        return {}
+    tokenizer = base.words.tokenizer
+    others = {k: tokenizer.roles.others.get(k) for k in ("cls_token", "sep_token")}
+    return {f"{k}_id": tokenizer.id_of(v) for k, v in others.items() if v is not None}
+
+
+def _write_words(folder: Path, codec: TextCodec, cfg: TextCodecConfig, ids: Tree) -> None:
     tokenizer = codec.tokenizer
     generation = ids | {"eos_token_id": sorted(tokenizer.closing) or None}
     _dump(folder / GENERATION, {k: v for k, v in generation.items() if v is not None})
     (folder / TOKENIZER).write_text(framed_json(tokenizer), encoding="utf-8")
-    _dump(folder / TOKENIZER_CONFIG, _tokenizer_config(tokenizer.roles, context))
+    _dump(folder / TOKENIZER_CONFIG, _tokenizer_config(tokenizer.roles, cfg))
+    if names := {k: v for k, v in names_tree(tokenizer.roles).items() if k in STANDARD}:
+        _dump(folder / SPECIALS, names)
     if source := whole_template(codec):
         (folder / TEMPLATE).write_text(source, encoding="utf-8")
 
@@ -215,13 +246,18 @@ def _pieces(roles: Roles, part: str) -> list[Tree]:
     return [*special(roles.before), {"Sequence": {"id": part, "type_id": 0}}, *special(roles.after)]
 
 
-def _tokenizer_config(roles: Roles, context: int) -> Tree:
-    named = {"bos_token": roles.bos, "eos_token": roles.eos, "pad_token": roles.pad, "unk_token": roles.unk}
+def _tokenizer_config(roles: Roles, codec: TextCodecConfig) -> Tree:
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_max_length": context,
+        "model_max_length": codec.context,
         "clean_up_tokenization_spaces": False,
-    } | {k: v for k, v in named.items() if v is not None}
+        # Else their class gives all models kinds of tokens, which some refuse to take.
+        "model_input_names": [
+            "input_ids",
+            *(["token_type_ids"] if codec.types > 1 else []),
+            "attention_mask",
+        ],
+    } | names_tree(roles)
 
 
 def _dump(path: Path, tree: Any) -> None:

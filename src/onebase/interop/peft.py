@@ -8,7 +8,7 @@ the weight's rows are.
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,8 @@ from onebase.errors import ArtifactError, ConfigError
 from onebase.interop.family import Family
 from onebase.interop.folder import read_json
 from onebase.interop.peft_config import MAX_RANK, by_name, said
+from onebase.interop.peft_names import Module, by_any_name, decodes, modules, task
 from onebase.interop.reader import Reader
-from onebase.interop.rules import Rule, Step, Transpose
-from onebase.model.proj import Proj
 from onebase.model.sites import exceptions, value_at, worded
 
 CONFIG, WEIGHTS, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
@@ -80,11 +79,11 @@ def load_peft(path: Path, model: BaseModel, family: Family) -> LowRank:
             "ask for safetensors, or convert in a place where nothing can be harmed",
         )
     found = _modules_of(load_tensors(path / WEIGHTS), str(path / WEIGHTS), cfg.dora)
-    modules = {m.removeprefix(family.prefix): made for m, made in _modules(model, family)}
+    known = by_any_name(model, family)
     tensors: dict[str, Tensor] = {}
     ranks, alphas = {}, {}
     for module, parts in found.items():
-        made = modules.get(module.removeprefix(family.prefix))
+        made = known.get(module)
         if made is None:
             raise ArtifactError(
                 f"{path / WEIGHTS}: {module!r} is adapted, which is no projection of this base's trunk",
@@ -128,9 +127,7 @@ def load_peft(path: Path, model: BaseModel, family: Family) -> LowRank:
     )
 
 
-def save_peft(
-    path: Path, low: LowRank, model: BaseModel, family: Family, *, base: str = "", causal: bool = True
-) -> None:
+def save_peft(path: Path, low: LowRank, model: BaseModel, family: Family, *, base: str = "") -> None:
     """Write the adapter into an existing folder. base: what the adapter's base is called there.
 
     Raises ConfigError for tensors that PEFT's LoRA has no place for (rows of tokens, say).
@@ -142,7 +139,7 @@ def save_peft(
     out: dict[str, Tensor] = {}
     ranks, alphas = {}, {}
     adapted, others = [], []
-    for module, made in _modules(model, family):
+    for module, made in modules(model, family):
         here = [p.site for p, _ in made.parts]
         if not sites & set(here):
             others.append(module)
@@ -158,21 +155,24 @@ def save_peft(
             ranks[module] = a.shape[0]
         if alpha != low.alpha:
             alphas[module] = alpha
-    if sites:
+    if sites := {
+        s for s in sites if bool(low.tensors[f"{s}.b"].any())
+    }:  # what was never learnt changes nothing
         raise ConfigError(
             f"the {family.model_types[0]} layout has no place for a delta at {sorted(sites)[0]!r}",
             "export the merged base instead",
         )
     words = sorted({m.rsplit(".", 1)[-1] for m in adapted})
-    plain = not any(m.rsplit(".", 1)[-1] in words for m in others)
+    # Heads, poolers and towers of other models have matrices of the same last word, which are no projections here.
+    plain = decodes(model.cfg) and not any(m.rsplit(".", 1)[-1] in words for m in others)
     tree = {
         "peft_type": "LORA",
-        "task_type": "CAUSAL_LM" if causal else "FEATURE_EXTRACTION",
+        "task_type": task(model.cfg),
         "base_model_name_or_path": base,
         "r": low.rank,
         "lora_alpha": low.alpha,
         "target_modules": words if plain else sorted(adapted),
-        "fan_in_fan_out": any(made.turned for m, made in _modules(model, family) if m in adapted),
+        "fan_in_fan_out": any(made.turned for m, made in modules(model, family) if m in adapted),
         "rank_pattern": ranks,
         "alpha_pattern": alphas,
         "use_rslora": low.rslora,
@@ -184,38 +184,6 @@ def save_peft(
     }
     (path / CONFIG).write_text(json.dumps(tree, indent=2) + "\n", encoding="utf-8")
     save_tensors(path / WEIGHTS, out)
-
-
-@dataclass(frozen=True)
-class _Module:
-    """One module of theirs: our projections in it, in order, and how a weight's rows are rearranged."""
-
-    parts: tuple[tuple[Proj, str], ...]
-    steps: tuple[Step, ...]
-    turned: bool
-
-    def there(self, b: Tensor) -> list[Tensor]:
-        xs = [b]
-        for step in self.steps:
-            xs = step.there(xs)
-        return xs
-
-    def back(self, bs: list[Tensor]) -> Tensor:
-        for step in reversed(self.steps):
-            bs = step.back(bs)
-        (b,) = bs
-        return b
-
-
-def _modules(model: BaseModel, family: Family) -> Iterator[tuple[str, _Module]]:
-    """Their modules that hold projections of a trunk, by name."""
-    projs = {f"{name}.weight": m for name, m in model.named_modules() if isinstance(m, Proj)}
-    for rule in family.rules(model.cfg):
-        if isinstance(rule, Rule) and len(rule.theirs) == 1 and all(n in projs for n in rule.ours):
-            # B's rows are the weight's rows however the weight itself lies in their file.
-            steps = tuple(s for s in rule.steps if not isinstance(s, Transpose))
-            parts = tuple((projs[n], n) for n in rule.ours)
-            yield rule.theirs[0].removesuffix(".weight"), _Module(parts, steps, len(steps) < len(rule.steps))
 
 
 def _modules_of(tensors: Mapping[str, Tensor], where: str, dora: bool) -> dict[str, dict[str, Tensor]]:
@@ -243,7 +211,7 @@ def _modules_of(tensors: Mapping[str, Tensor], where: str, dora: bool) -> dict[s
     return found
 
 
-def _joined(made: _Module, low: LowRank) -> tuple[Tensor, Tensor, float]:
+def _joined(made: Module, low: LowRank) -> tuple[Tensor, Tensor, float]:
     """A, B and alpha of one module: where our projections in it share an A it is kept, else each has its part of a larger rank. What the
     scaling of one differs from the first's goes into its B."""
     have = [p.site for p, _ in made.parts if f"{p.site}.a" in low.tensors]
@@ -264,7 +232,7 @@ def _joined(made: _Module, low: LowRank) -> tuple[Tensor, Tensor, float]:
     return (tops[0] if shared else torch.cat(tops)), made.back(bs), alpha
 
 
-def _lengths(made: _Module, low: LowRank) -> Tensor:
+def _lengths(made: Module, low: LowRank) -> Tensor:
     """The magnitudes of one module; a projection in it that has none keeps the lengths of its rows."""
     ms = []
     for proj, _ in made.parts:

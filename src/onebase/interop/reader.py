@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 from torch import Tensor
@@ -50,9 +51,10 @@ class Reader:
         """
         if not self.has(key):
             if default is None:
+                file = Path(self.where.split(": ")[0]).name
                 raise ConfigError(
                     f"{self.where}: key '{key}' is missing",
-                    f"it is {_NAMES[kind]}; take an intact config.json",
+                    f"it is {_NAMES[kind]}; take an intact copy of {file}",
                 )
             return default
         value = self.data[key]

@@ -170,7 +170,7 @@ def plan(rules: Rules, theirs: Mapping[str, Shape], ours: Mapping[str, Shape], w
             if theirs[name] != wanted:
                 raise ArtifactError(
                     f"{where}: tensor {name!r} has shape {list(theirs[name])}, its config says {list(wanted)}",
-                    "the checkpoint and its config.json do not belong together",
+                    "the checkpoint and its config do not belong together",
                 )
     return Plan(tuple(moves), tuple(ties), tuple(ignored))
 
@@ -191,7 +191,7 @@ def complete(rules: Rules, theirs: Mapping[str, Shape], where: str) -> list[Rule
         raise ArtifactError(
             f"{where}: tensor {name!r} is missing, which its config asks for"
             + _nearest(name, theirs.keys() - used),
-            "the checkpoint is incomplete, or its config.json is of another model",
+            "the checkpoint is incomplete, or its config is of another model",
         )
     return moves
 

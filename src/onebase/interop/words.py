@@ -31,6 +31,7 @@ from onebase.interop.added import (
     with_added,
 )
 from onebase.interop.folder import CONFIG, read_json
+from onebase.interop.named_tokens import extra_tokens, other_names
 from onebase.interop.tokenizer_keys import lowered, with_keys
 from onebase.interop.vocab_json import read_merges, with_word_ends
 from onebase.interop.vocab_txt import read_vocab
@@ -85,6 +86,8 @@ def read_codec(folder: Path, rows: int, *, lower: bool = False) -> TextCodec:
     inner = _inner(folder, tree)
     check_ids(folder, added, inner)
     tokenizer = Tokenizer(inner, roles)
+    known = tokenizer.specials
+    tokenizer = tokenizer.naming(other_names(folder, said, names, known), extra_tokens(said, names, known))
     check_rows(tokenizer, rows, str(folder / TOKENIZER))
     template = _template(folder, said, tokenizer)
     for notice in notices:

@@ -113,7 +113,7 @@ class TextCodec:
         if name is None:
             raise DataError(
                 "this base's tokenizer has no token that ends a text",
-                "say which one does: eos_token in its tokenizer_config.json",
+                "say which one does: eos_token in its tokenizer_config.json (of a GGUF file: tokenizer.ggml.eos_token_id)",
             )
         return name
 

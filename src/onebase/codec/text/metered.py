@@ -18,6 +18,7 @@ from jinja2 import nodes, pass_context
 from jinja2.ext import Extension
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from onebase.codec.text.guard import Guard, Told, guarded
 from onebase.codec.text.meter import ELEMENT, KINDS, TooMuch, charge, weigh
 
 SOURCE = 1 << 18
@@ -47,11 +48,21 @@ class _Meters(Extension):
 
     def joined(self, *parts: Any) -> str:
         weigh(*parts)
-        return "".join(map(str, parts))
+        return "".join(map(self._guard.written, parts))
 
     def made(self, value: Any) -> Any:
         weigh(value)
         return value
+
+    def seen(self, value: Any) -> Any:
+        weigh(value)
+        return self._guard.plain(value)
+
+    @property
+    def _guard(self) -> Guard:
+        env: Any = self.environment
+        guard: Guard = env.guard
+        return guard
 
     def cut(self, value: Any, start: Any, stop: Any, step: Any) -> Any:
         weigh(value)
@@ -88,9 +99,9 @@ def _rewrite(node: nodes.Node) -> nodes.Node:
     elif isinstance(node, (nodes.List, nodes.Tuple, nodes.Dict)) and getattr(node, "ctx", "load") == "load":
         return _call(line, "made", node)
     elif isinstance(node, nodes.Compare):
-        node.expr = _call(line, "made", node.expr)
+        node.expr = _call(line, "seen", node.expr)
         for operand in node.ops:
-            operand.expr = _call(line, "made", operand.expr)
+            operand.expr = _call(line, "seen", operand.expr)
     elif isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Slice):
         parts = (node.arg.start, node.arg.stop, node.arg.step)
         return _call(line, "cut", node.node, *(p or nodes.Const(None) for p in parts))
@@ -98,11 +109,14 @@ def _rewrite(node: nodes.Node) -> nodes.Node:
 
 
 class Metered(ImmutableSandboxedEnvironment):
-    """The environment of chat templates."""
+    """The environment of chat templates. guard: how texts of messages are written in it."""
 
     intercepted_binops = frozenset(["+", "-", "*", "/", "//", "%", "**"])
 
-    def __init__(self, *extensions: Any, undefined: type[jinja2.Undefined]) -> None:
+    def __init__(
+        self, *extensions: Any, undefined: type[jinja2.Undefined], guard: Guard | None = None
+    ) -> None:
+        self.guard = guard or Guard(())
         super().__init__(
             trim_blocks=True,
             lstrip_blocks=True,
@@ -111,10 +125,10 @@ class Metered(ImmutableSandboxedEnvironment):
             finalize=_printed,
             extensions=[*extensions, "jinja2.ext.loopcontrols", "jinja2.ext.do", _Meters],
         )
-        self.filters = {name: _filter(name, self.filters[name]) for name in FILTERS}
-        self.filters |= {"tojson": _tojson, "safe": _as_it_is}
+        self.filters = {name: _filter(name, self.filters[name], self.guard) for name in FILTERS}
+        self.filters |= {"tojson": _tojson(self.guard), "safe": _as_it_is}
         tests: Mapping[str, Any] = self.tests
-        self.tests = {name: _test(test) for name, test in tests.items()}
+        self.tests = {name: _test(test, self.guard) for name, test in tests.items()}
         self.globals.pop("lipsum")
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
@@ -122,6 +136,9 @@ class Metered(ImmutableSandboxedEnvironment):
             raise jinja2.TemplateSyntaxError(f"{len(source):,} letters, at most {SOURCE:,} are read", 1)
         tree = _rewrite(super()._parse(source, name, filename))
         return tree.set_environment(self)  # type: ignore[return-value]
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        return super().getitem(obj, self.guard.plain(argument))
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         charge(1)
@@ -145,7 +162,12 @@ class Metered(ImmutableSandboxedEnvironment):
             _method(str(getattr(__obj, "__name__", "")), owner, args, kwargs)
         else:
             weigh(*args, *kwargs.values())
-        made = super().call(__context, __obj, *args, **kwargs)
+        if isinstance(owner, str) and guarded(owner, *args, *kwargs.values()):
+            given = {k: v for k, v in kwargs.items() if k not in ("_loop_vars", "_block_vars")}  # jinja's own
+            made = __self.guard.call(str(__obj.__name__), owner, args, given)
+        else:
+            args = __self.guard.plain(args) if isinstance(owner, (list, tuple, dict)) else args
+            made = super().call(__context, __obj, *args, **kwargs)
         weigh(made)
         return made
 
@@ -165,7 +187,7 @@ class Metered(ImmutableSandboxedEnvironment):
 @pass_context
 def _printed(context: Any, value: Any) -> Any:
     weigh(value)
-    return value
+    return context.environment.guard.written(value)
 
 
 def _numbers(operator: str, a: int, b: int) -> None:
@@ -206,7 +228,7 @@ def _longest(values: Sequence[Any]) -> int:
     return max((len(v) for v in values if isinstance(v, (str, bytes))), default=0)
 
 
-def _filter(name: str, work: Callable[..., Any]) -> Callable[..., Any]:
+def _filter(name: str, work: Callable[..., Any], guard: Guard) -> Callable[..., Any]:
     """A filter that pays for what it reads and makes, and gives a list where jinja2 gives a generator."""
     passes = int(getattr(work, "jinja_pass_arg", None) is not None)
 
@@ -230,7 +252,7 @@ def _filter(name: str, work: Callable[..., Any]) -> Callable[..., Any]:
             charge(
                 size * (size // ELEMENT if any(isinstance(v, (str, list, tuple)) for v in values[2:]) else 1)
             )
-        made = work(*args, **kwargs)
+        made = _worked(name, work, guard, args, kwargs, passes)
         if isinstance(made, Iterator):
             made = _listed(made)
         weigh(made)
@@ -240,6 +262,50 @@ def _filter(name: str, work: Callable[..., Any]) -> Callable[..., Any]:
     if passes:
         run.jinja_pass_arg = work.jinja_pass_arg  # type: ignore[attr-defined]
     return run
+
+
+_AS_METHODS = {"trim": "strip", "replace": "replace"}
+_OF_NUMBERS = frozenset(("abs", "float", "int", "round", "sum"))
+_OF_ORDER = frozenset(("max", "min", "sort", "unique"))
+
+
+class _Shown(str):
+    """A text as it is, which knows itself guarded."""
+
+    told: str
+
+
+def _worked(
+    name: str,
+    work: Callable[..., Any],
+    guard: Guard,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    passes: int,
+) -> Any:
+    """What a filter makes of values, texts seen as they are where it looks at letters."""
+    subject = args[passes] if len(args) > passes else None
+    if name == "string":
+        return guard.written(subject)
+    if name in _OF_NUMBERS:
+        return work(*args[:passes], *map(guard.plain, args[passes:]), **kwargs)
+    if not guarded(*args[passes:], *kwargs.values()):
+        return work(*args, **kwargs)
+    if isinstance(subject, str):
+        if name in _AS_METHODS:
+            rest = [*args[passes + 1 :], *kwargs.values()]
+            return guard.call(_AS_METHODS[name], subject, [x for x in rest if x is not None], {})
+        if name in ("capitalize", "lower", "title", "upper"):
+            return guard.like(subject, work(*args[:passes], guard.show(subject)))
+        if name == "indent":
+            return guard.hide(work(*args[:passes], *map(guard.plain, args[passes:]), **kwargs))
+    if name in _OF_ORDER and isinstance(subject, (list, tuple)) and all(isinstance(x, str) for x in subject):
+        shown = [_Shown(guard.show(x)) for x in subject]
+        for a, b in zip(shown, subject, strict=True):
+            a.told = b
+        made = work(*args[:passes], shown, *args[passes + 1 :], **kwargs)
+        return made.told if isinstance(made, _Shown) else [x.told for x in made]
+    return work(*args, **kwargs)
 
 
 def _as_it_is(value: Any) -> Any:
@@ -254,29 +320,34 @@ def _listed(values: Iterator[Any]) -> list[Any]:
     return out
 
 
-def _test(work: Callable[..., Any]) -> Callable[..., Any]:
+def _test(work: Callable[..., Any], guard: Guard) -> Callable[..., Any]:
     def run(*args: Any) -> Any:
         weigh(*(a for a in args if isinstance(a, KINDS)))
-        return work(*args)
+        return work(*(guard.plain(a) if guarded(a) or isinstance(a, Told) else a for a in args))
 
     if getattr(work, "jinja_pass_arg", None) is not None:
         run.jinja_pass_arg = work.jinja_pass_arg  # type: ignore[attr-defined]
     return run
 
 
-def _tojson(
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: int | str | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    """JSON as transformers' templates expect it: no escapes for HTML, letters as they are."""
-    deep = indent if isinstance(indent, int) else len(indent or "")
-    if deep > 64:
-        raise TooMuch("the template asks for JSON that is indented by more than 64")
-    size = weigh(value)
-    charge(size * (1 + deep))
-    return json.dumps(
-        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
-    )
+def _tojson(guard: Guard) -> Callable[..., str]:
+    def run(
+        value: Any,
+        ensure_ascii: bool = False,
+        indent: int | str | None = None,
+        separators: tuple[str, str] | None = None,
+        sort_keys: bool = False,
+    ) -> str:
+        """JSON as transformers' templates expect it: no escapes for HTML, letters as they are."""
+        deep = indent if isinstance(indent, int) else len(indent or "")
+        if deep > 64:
+            raise TooMuch("the template asks for JSON that is indented by more than 64")
+        size = weigh(value)
+        charge(size * (1 + deep))
+        shown = guard.plain(value)
+        made = json.dumps(
+            shown, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+        )
+        return made if shown == value else guard.hide(made)
+
+    return run

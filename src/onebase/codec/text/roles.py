@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import field
+
 from onebase.codec.text.sample import BOS, END, EOS, PAD
 from onebase.config import config
 
@@ -13,7 +15,8 @@ class Roles:
     closing: a generation ends with any of them. before, after: what frames a text that is read whole (a decoder with a BOS: ("<s>",)
     and (); BERT: ("[CLS]",) and ("[SEP]",)); a text to be continued gets `before` alone. unk: stands for what the vocabulary cannot
     write, so it is the one special token that plain text may become. chat_framed: the codec puts `before` in front of a
-    conversation; where it is false the chat template alone says what a conversation begins with.
+    conversation; where it is false the chat template alone says what a conversation begins with. others, extra: special tokens that nothing here
+    reads or writes with, by the name that others call them (`mask_token`) or without one: kept for them, and no part of what ids depend on.
     """
 
     bos: str | None = None
@@ -24,6 +27,8 @@ class Roles:
     before: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
     chat_framed: bool = False
+    others: dict[str, str] = field(default_factory=dict)
+    extra: tuple[str, ...] = ()
 
     @classmethod
     def own(cls) -> Roles:

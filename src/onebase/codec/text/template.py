@@ -1,8 +1,7 @@
 """Chat templates: sandboxed and metered Jinja in, spans out.
 
-The template's own text may hold special tokens and what is in a message may not: everything that could start
-a special token in a message is hidden behind noncharacters while Jinja runs, and put back as plain text
-afterwards. What is learnt is said by `{% generation %}...{% endgeneration %}` (the form that transformers
+The template's own text may hold special tokens and what is in a message may not: letters of special tokens in
+a message are written as others while Jinja runs (codec/text/guard.py), and put back as plain text afterwards. What is learnt is said by `{% generation %}...{% endgeneration %}` (the form that transformers
 reads too); a template without it is asked what each assistant turn adds to its own generation prompt.
 """
 
@@ -21,6 +20,7 @@ from jinja2.parser import Parser
 
 from onebase.artifact.files import sha256_bytes
 from onebase.codec.text.clock import now
+from onebase.codec.text.guard import Guard
 from onebase.codec.text.meter import metered
 from onebase.codec.text.metered import Metered
 from onebase.codec.text.parts import PROBE, in_parts, is_part
@@ -43,10 +43,23 @@ DEFAULT = """\
 {%- if add_generation_prompt -%}<|assistant|>{%- endif -%}
 """
 
-# Noncharacters of Unicode: never assigned, so no text needs them; a message that has them anyway is escaped
-# like the rest.
-_OPEN, _CLOSE, _ON, _OFF = "\ufdd0", "\ufdd1", "\ufdd2", "\ufdd3"
-_ESCAPED = re.compile(f"{_OPEN}([0-9a-f]+){_CLOSE}")
+# Noncharacters of Unicode, never assigned: what is learnt stands between them. In a message they are guarded like the rest.
+_ON, _OFF = "\ufdd2", "\ufdd3"
+_ROLES = frozenset(
+    [
+        "assistant",
+        "developer",
+        "environment",
+        "function",
+        "ipython",
+        "model",
+        "observation",
+        "system",
+        "tool",
+        "user",
+    ]
+)
+"""Names of roles that a template may make a special token of (<|user|>), as do those that it names itself."""
 
 
 class _Undefined(jinja2.Undefined):
@@ -107,13 +120,9 @@ class ChatTemplate:
         self._pattern = re.compile(
             "|".join(re.escape(s) for s in sorted(specials, key=len, reverse=True)) or "(?!)"
         )
-        # Hide the first letter of a special where its second letter follows, or where the text ends and the
-        # template goes on.
-        starts = {(re.escape(s[0]), re.escape(s[1:2])) for s in specials}
-        hide = [f"{a}(?={b}|\\Z)" for a, b in sorted(starts)] + [f"[{_OPEN}-{_OFF}]"]
-        self._hide = re.compile("|".join(hide), re.IGNORECASE)
+        self._guard = Guard(specials, _ON + _OFF)
         undefined = _Undefined if roles.chat_framed else jinja2.Undefined
-        env = Metered(_Generation, undefined=undefined)
+        env = Metered(_Generation, undefined=undefined, guard=self._guard)
         env.globals |= {"raise_exception": _raise, "strftime_now": _now}
         self._broken: ConfigError | None = None
         try:
@@ -162,7 +171,7 @@ class ChatTemplate:
 
     def _probed(self, content: Any) -> str:
         try:
-            return _show(self._render([{"role": "user", "content": content}], True))
+            return self._guard.show(self._render([{"role": "user", "content": content}], True))
         except DataError:
             return ""
 
@@ -210,10 +219,10 @@ class ChatTemplate:
             spans += [Span("text", text[at : found.start()], loss), Span("special", found.group(), loss)]
             at = found.end()
         spans.append(Span("text", text[at:], loss))
-        return [Span(s.kind, _show(s.data), loss) for s in spans if s.data]
+        return [Span(s.kind, self._guard.show(s.data), loss) for s in spans if s.data]
 
     def _render(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
-        guarded = self._guard(messages)
+        guarded = [self._told(m) for m in messages]
         try:
             with metered(guarded):
                 return self._template.render(
@@ -225,20 +234,26 @@ class ChatTemplate:
                 )
         except jinja2.TemplateError as e:
             raise DataError(
-                f"{self._where}: {_show(str(e.message)[:1000])}", "give messages that the template accepts"
+                f"{self._where}: {self._guard.show(str(e.message)[:1000])}",
+                "give messages that the template accepts",
             ) from None
         except Exception as e:  # a template is a program from elsewhere: it may fail in any way
             raise DataError(
-                f"{self._where}: {type(e).__name__}: {_show(str(e)[:1000])}",
+                f"{self._where}: {type(e).__name__}: {self._guard.show(str(e)[:1000])}",
                 "mend the template or the messages",
             ) from None
 
-    def _guard(self, value: Any) -> Any:
-        if isinstance(value, str):
-            return self._hide.sub(lambda m: f"{_OPEN}{ord(m.group()):x}{_CLOSE}", value)
-        if isinstance(value, Mapping):
-            return {k: self._guard(v) for k, v in value.items()}
-        return [self._guard(v) for v in value] if isinstance(value, (list, tuple)) else value
+    def _told(self, message: Message) -> Any:
+        """A message as the template gets it: guarded, but for the name of a role that it may make a special token of."""
+        made, role = self._guard.told(message), message.get("role")
+        if isinstance(role, str) and (role in _ROLES or self._names_role(role)):
+            made[self._guard.hide("role")] = role
+        return made
+
+    def _names_role(self, role: str) -> bool:
+        """Does the template itself say this plain name, which holds no special token?"""
+        plain = re.fullmatch(r"[A-Za-z][\w-]*", role) and not self._pattern.search(role)
+        return bool(plain) and any(f"{q}{role}{q}" in self.source for q in "'\"")
 
     def _less_end(self, whole: str, full: str) -> str:
         """The beginning of a conversation, less the tokens that only its very end has (Phi 3 ends a conversation with one of its own)."""
@@ -272,10 +287,6 @@ class ChatTemplate:
             out += full[at : len(prompt)] + _ON + full[len(prompt) : stop] + _OFF
             at = stop
         return out + full[at:]
-
-
-def _show(text: str) -> str:
-    return _ESCAPED.sub(lambda m: chr(int(m.group(1), 16)), text)
 
 
 def _check(messages: Sequence[Message], parts: bool = False) -> None:

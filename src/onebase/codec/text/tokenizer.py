@@ -142,7 +142,8 @@ class Tokenizer:
         """SHA-256 of the tokenizer's canonical JSON, and of its roles where they are not our own."""
         if self.roles == Roles.own():
             return sha256_bytes(self.as_json.encode())
-        return sha256_bytes(canonical_json([json.loads(self.as_json), to_dict(self.roles)]).encode())
+        roles = {k: v for k, v in to_dict(self.roles).items() if k not in ("others", "extra")}
+        return sha256_bytes(canonical_json([json.loads(self.as_json), roles]).encode())
 
     @cached_property
     def vocab_size(self) -> int:
@@ -157,6 +158,10 @@ class Tokenizer:
     def closing_with(self, name: str) -> Tokenizer:
         """The same tokenizer, with one more token that ends a generation."""
         return Tokenizer(self._inner, replace(self.roles, closing=(*self.roles.closing, name)))
+
+    def naming(self, others: dict[str, str], extra: tuple[str, ...]) -> Tokenizer:
+        """The same tokenizer, with what others call its special tokens (Roles)."""
+        return Tokenizer(self._inner, replace(self.roles, others=others, extra=extra))
 
     def framed(self, ids: Sequence[int]) -> list[int]:
         """A text's ids as the base reads a whole text: what begins it, the ids, what ends it (nothing, for a decoder)."""

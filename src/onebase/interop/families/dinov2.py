@@ -142,11 +142,18 @@ def _rules(cfg: BaseConfig, name: str) -> Rules:
     ]
 
 
-FAMILY = Family(("dinov2",), read, write, rules, prefix="dinov2.")
+MEMORY = (
+    (r"attention\.attention\.(.)\w+$", r"attention.\1_proj"),
+    (r"attention\.output\.dense$", "attention.o_proj"),
+    (r"mlp\.weights_in$", "mlp.gate_proj|up_proj"),
+    (r"mlp\.weights_out$", "mlp.down_proj"),
+)
+FAMILY = Family(("dinov2",), read, write, rules, prefix="dinov2.", memory=MEMORY)
 REGISTERS = Family(
     ("dinov2_with_registers",),
     read_registers,
     write_registers,
     rules_registers,
     prefix="dinov2_with_registers.",
+    memory=MEMORY,
 )

@@ -101,4 +101,9 @@ def beside(cfg: BaseConfig) -> dict[str, Tree]:
     return {PROCESSOR: tree}
 
 
-FAMILY = Family(("llava",), read, write, rules, spellings=SPELLINGS, beside=beside)
+MEMORY = (
+    (r"^language_model\.model\.", "model.language_model."),
+    (r"^language_model\.(?=lm_head\.)", ""),
+    (r"^(?=vision_tower\.|multi_modal_projector\.)", "model."),
+)
+FAMILY = Family(("llava",), read, write, rules, spellings=SPELLINGS, beside=beside, memory=MEMORY)

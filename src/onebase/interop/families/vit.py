@@ -104,4 +104,11 @@ def rules(cfg: BaseConfig) -> Rules:
     ]
 
 
-FAMILY = Family(("vit",), read, write, rules, prefix="vit.")
+MEMORY = (
+    (r"encoder\.layer\.(\d+)\.", r"layers.\1."),
+    (r"attention\.attention\.(.)\w+$", r"attention.\1_proj"),
+    (r"attention\.output\.dense$", "attention.o_proj"),
+    (r"intermediate\.dense$", "mlp.fc1"),
+    (r"output\.dense$", "mlp.fc2"),
+)
+FAMILY = Family(("vit",), read, write, rules, prefix="vit.", memory=MEMORY)

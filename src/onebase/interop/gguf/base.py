@@ -1,5 +1,6 @@
 """A base from a GGUF file, and a GGUF file from a base."""
 
+import logging
 import re
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from onebase.interop.gguf.families import FAMILIES
 from onebase.interop.gguf.open import open_gguf
 from onebase.interop.gguf.write import WeightKind, save_gguf
 
+log = logging.getLogger(__name__)
 _TAG = re.compile(r"\{%([-+]?)(\s*(?:end)?generation\s*)([-+]?)%\}")
 """What marks the text that is learnt: llama.cpp's templates know no such tag, so it is written as a comment."""
 
@@ -45,7 +47,11 @@ def open_base(path: Path, *, dtype: torch.dtype | None = None, hashes: bool = Fa
     record.add("imported.unread", list(found.unread), "keys of the file that no rule asked for")
     record.add("imported.files", _files(found.files, hashes), "hashed" if hashes else "read from the folder")
     record.add("data", None, "not known: the file does not say what the weights learnt from")
-    return LoadedBase(found.model, TextCodec(tokenizer, template), record, path)
+    for key in found.unread:
+        if key.startswith(f"{found.architecture}."):
+            log.warning("%s: '%s' is not applied: it changes nothing here", path, key)
+    words = TextCodec(tokenizer, template)
+    return LoadedBase(found.model, words, record, path, embedding=found.embedding)
 
 
 def _files(paths: tuple[Path, ...], hashes: bool) -> dict[str, dict[str, object]]:
@@ -75,4 +81,6 @@ def write_base(base: LoadedBase, out: Path, *, kind: WeightKind = "F16", pre: st
         kind=kind,
         name=name,
         pre=pre,
+        embedding=base.embedding,
+        chat=codec.template,
     )

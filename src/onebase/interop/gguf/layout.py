@@ -14,6 +14,7 @@ import torch
 from onebase.base.config import BaseConfig
 from onebase.codec.text.modules import TextCodecConfig
 from onebase.errors import ConfigError
+from onebase.interop.gguf.keys import refuse_others
 from onebase.interop.reader import Reader
 from onebase.interop.rules import Ignore, Rotary, Rule, Step, Tie, rename, split
 from onebase.model.config import GATED, AttnConfig, Part, RopeConfig, RopeScaling, TrunkConfig
@@ -33,24 +34,16 @@ def arch(r: Reader) -> str:
 
 def finish(r: Reader, cfg: BaseConfig) -> BaseConfig:
     """Refuse keys of the architecture that nobody asked for: they may switch on what the trunk lacks."""
-    a = arch(r)
-    for key, usual in (("expert_count", 0), ("attention.causal", True), ("rope.scale_linear", 1.0)):
-        r.must(f"{a}.{key}", usual, usual, "the trunk has no such part")
-    # Said twice, of no weight for what the model computes, or read by the tokenizer.
-    for key in ("vocab_size", "tensor_data_layout", "rope.scaling.finetuned", "pooling_type"):
-        r.has(f"{a}.{key}")
-    odd = next((k for k in r.unread if k.startswith(a + ".")), None)
-    if odd is not None:
-        raise ConfigError(
-            f"{r.where}: '{odd}' is {r.data[odd]!r}: nothing here reads it", "take another file"
-        )
+    r.has(f"{arch(r)}.pooling_type")  # of the vectors of texts, see pooling.py
+    refuse_others(r, arch(r))
     return cfg
 
 
 def codec(r: Reader, **more: Any) -> TextCodecConfig:
     """Vocabulary, context, and whether the file has an output matrix of its own."""
     a = arch(r)
-    vocab = len(r.get("tokenizer.ggml.tokens", list)) if r.has("tokenizer.ggml.tokens") else None
+    tokens = "tokenizer.ggml.tokens"
+    vocab = len(r.get(tokens, list)) if r.has(tokens) or not r.has(f"{a}.vocab_size") else None
     return TextCodecConfig(
         vocab_size=r.size(f"{a}.vocab_size", vocab, MAX_ROWS),
         context=r.size(f"{a}.context_length", most=MAX_ROWS),
@@ -96,26 +89,32 @@ def _scaling(r: Reader, a: str, base: float, dim: int) -> RopeScaling | None:
     kind = r.get(f"{a}.rope.scaling.type", str, "linear")
     context = r.size(f"{a}.context_length", most=MAX_ROWS)
     original = r.get(f"{a}.rope.scaling.original_context_length", int, 0)
+    # Cos and sin are multiplied by it, whatever the kind (llama-context.cpp).
+    attention = r.positive(f"{a}.rope.scaling.attn_factor", 1.0)
     if r.has(TABLES[1]) or r.has(TABLES[2]):
         return RopeScaling(
             kind="longrope",
             short=tuple(r.get(TABLES[2], list)),
             long=tuple(r.get(TABLES[1], list)),
             original=original or context,
-            attention=r.get(f"{a}.rope.scaling.attn_factor", float, 1.0),
+            attention=attention,
         )
-    r.must(f"{a}.rope.scaling.attn_factor", 1.0, 1.0, "cos and sin are scaled in longrope only")
     if r.has(TABLES[0]):
         r.must(f"{a}.rope.scaling.factor", 1.0, 1.0, "the angles are stretched by rope_freqs.weight already")
-        return _divided(tuple(r.get(TABLES[0], list)), base, dim, original or 8192, context)
+        return _divided(
+            tuple(r.get(TABLES[0], list)), base, dim, original or 8192, context, attention=attention
+        )
     if kind == "yarn":
-        return _yarn(r, a, factor, original or context)
+        return _yarn(r, a, factor, original or context, attention)
     if kind not in ("none", "linear"):
         raise r.refuse(f"{a}.rope.scaling.type", "none, linear, yarn, longrope with its two tables")
-    return None if factor == 1.0 or kind == "none" else RopeScaling(kind="linear", factor=factor)
+    factor = 1.0 if kind == "none" else factor
+    if attention != 1.0:  # as a table of divisors, which alone has a size of cos and sin beside it
+        return _table((factor,) * (dim // 2), context, attention)
+    return None if factor == 1.0 else RopeScaling(kind="linear", factor=factor)
 
 
-def _yarn(r: Reader, a: str, factor: float, original: int) -> RopeScaling:
+def _yarn(r: Reader, a: str, factor: float, original: int, attention: float) -> RopeScaling:
     """YaRN as llama.cpp has it: cos and sin grow with the logarithm of the factor."""
     for key in ("yarn_ext_factor", "yarn_attn_factor"):
         r.must(f"{a}.rope.scaling.{key}", 1.0, 1.0, "what it changes is not known")
@@ -126,11 +125,18 @@ def _yarn(r: Reader, a: str, factor: float, original: int) -> RopeScaling:
         high=r.positive(f"{a}.rope.scaling.yarn_beta_fast", 32.0),
         low=r.positive(f"{a}.rope.scaling.yarn_beta_slow", 1.0),
         original=original,
-        attention=1.0 if factor <= 1 else 0.1 * math.log(factor) + 1.0,
+        attention=attention * (1.0 if factor <= 1 else 0.1 * math.log(factor) + 1.0),
     )
 
 
-def _divided(table: tuple[float, ...], base: float, dim: int, original: int, context: int) -> RopeScaling:
+def _table(divided: tuple[float, ...], context: int, attention: float = 1.0) -> RopeScaling:
+    """One list of divisors for texts of any length."""
+    return RopeScaling(kind="longrope", short=divided, long=divided, original=context, attention=attention)
+
+
+def _divided(
+    table: tuple[float, ...], base: float, dim: int, original: int, context: int, attention: float
+) -> RopeScaling:
     """Divisors of the angles are Llama 3's where its formula gives them, else a table of their own."""
     if len(table) != dim // 2:
         raise ConfigError(
@@ -138,9 +144,9 @@ def _divided(table: tuple[float, ...], base: float, dim: int, original: int, con
         )
     factor = float(f"{max(table):.5g}")
     found = RopeScaling(kind="llama3", factor=factor, low=1.0, high=4.0, original=original)
-    if np.allclose(divisors(found, base, dim), table, rtol=1e-4, atol=0):
+    if attention == 1.0 and np.allclose(divisors(found, base, dim), table, rtol=1e-4, atol=0):
         return found
-    return RopeScaling(kind="longrope", short=table, long=table, original=context)
+    return _table(table, context, attention)
 
 
 def divisors(cfg: RopeScaling, base: float, dim: int) -> list[float]:

@@ -10,11 +10,14 @@ import torch
 
 from onebase.base.config import BaseConfig
 from onebase.base.model import BaseModel
+from onebase.codec.text.pooling import EmbeddingConfig
 from onebase.codec.text.roles import Roles
 from onebase.errors import ArtifactError, ConfigError
 from onebase.interop.family import Family
 from onebase.interop.gguf.families import FAMILIES
+from onebase.interop.gguf.keys import plain
 from onebase.interop.gguf.layout import TABLES
+from onebase.interop.gguf.pooling import read_pooling
 from onebase.interop.gguf.source import GGUFFile
 from onebase.interop.gguf.vocab import read_tokenizer
 from onebase.interop.place import place
@@ -27,7 +30,8 @@ MAX_TABLE = 4096
 @dataclass(frozen=True)
 class Opened:
     """All that a file holds. `template` is the Jinja source of its chat template, or None; `unread` are keys that nobody asked for;
-    `kinds` counts tensors by the type they are stored in; `files` are its parts."""
+    `kinds` counts tensors by the type they are stored in; `files` are its parts; `embedding`: how a text becomes one vector, where it says
+    so."""
 
     cfg: BaseConfig
     model: BaseModel
@@ -38,6 +42,7 @@ class Opened:
     architecture: str
     kinds: dict[str, int]
     files: tuple[Path, ...]
+    embedding: EmbeddingConfig | None = None
 
 
 def open_gguf(path: str | Path, *, dtype: torch.dtype | None = None) -> Opened:
@@ -49,6 +54,7 @@ def open_gguf(path: str | Path, *, dtype: torch.dtype | None = None) -> Opened:
     r = reader_of(source)
     family = family_of(r)
     cfg = r.checked(lambda: family.read(r))
+    embedding = read_pooling(r, family.model_types[0])
     inner, roles = read_tokenizer(r)
     rows = len(r.get("tokenizer.ggml.tokens", list))
     if rows > cfg.text.vocab_size:
@@ -59,12 +65,14 @@ def open_gguf(path: str | Path, *, dtype: torch.dtype | None = None) -> Opened:
     model = place(cfg, family, source, dtype=dtype)
     kinds = dict(sorted(Counter(source.kinds().values()).items()))
     unread = tuple(k for k in r.unread if not k.startswith("general."))
-    return Opened(cfg, model, inner, roles, template, unread, family.model_types[0], kinds, source.files)
+    return Opened(
+        cfg, model, inner, roles, template, unread, family.model_types[0], kinds, source.files, embedding
+    )
 
 
 def reader_of(source: GGUFFile) -> Reader:
     """The metadata, and what only the tensors say (see layout)."""
-    data: dict[str, Any] = {k: v for k, v in source.metadata.items() if k not in TABLES}
+    data: dict[str, Any] = {k: v for k, v in plain(source.metadata).items() if k not in TABLES}
     shapes = source.shapes()
     for name in TABLES:
         if name in shapes:

@@ -12,7 +12,7 @@ import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 
 from onebase.codec.text.roles import Roles
-from onebase.errors import ArtifactError
+from onebase.errors import ArtifactError, ConfigError
 from onebase.interop.reader import Reader
 
 UNKNOWN, CONTROL, USER, UNUSED, BYTE = 2, 3, 4, 5, 6
@@ -75,6 +75,12 @@ def read_tokenizer(r: Reader) -> tuple[tokenizers.Tokenizer, Roles]:
 
 
 def _byte_level(r: Reader, vocab: dict[str, int]) -> tokenizers.Tokenizer:
+    if not r.has("tokenizer.ggml.pre"):  # llama.cpp then splits by a rule that is that of no model, and warns
+        raise ConfigError(
+            f"{r.where}: key 'tokenizer.ggml.pre' is missing: the file does not say how a text is split before its parts become tokens",
+            "convert the model anew with a current llama.cpp, or add the key: gguf-new-metadata --pre-tokenizer NAME; known names: "
+            + ", ".join(SPLITTERS),
+        )
     name = r.get("tokenizer.ggml.pre", str)
     found = splitter(name)
     if found is None:

@@ -23,8 +23,7 @@ def vocabulary(
     """
     tree = json.loads(inner.to_str())
     model = tree["model"]
-    if model.get("type") != "BPE":
-        raise ConfigError(f"a tokenizer of kind {model.get('type')} is not written as GGUF", "only BPE is")
+    _writable(model)
     ids = inner.get_vocab(with_added_tokens=True)
     if max(ids.values()) >= rows:
         raise ConfigError(
@@ -45,7 +44,7 @@ def vocabulary(
         for rank, pair in reversed(list(enumerate(merges))):
             scores[ids["".join(pair)]] = -rank
         out["tokenizer.ggml.scores"] = scores
-        out["tokenizer.ggml.add_space_prefix"] = "Prepend" in json.dumps(tree.get("normalizer"))
+        out["tokenizer.ggml.add_space_prefix"] = _prepends(tree)
         for b in range(256):
             kinds[ids[f"<0x{b:02X}>"]] = BYTE
         if model.get("unk_token") in ids:
@@ -65,6 +64,35 @@ def vocabulary(
     out["tokenizer.ggml.add_bos_token"] = roles.bos is not None and roles.before == (roles.bos,)
     out["tokenizer.ggml.add_eos_token"] = roles.eos is not None and roles.after == (roles.eos,)
     return out | ({"tokenizer.chat_template": template} if template else {})
+
+
+def _writable(model: dict[str, Any]) -> None:
+    """Refuse a model that the format has no words for."""
+    if model.get("type") != "BPE":
+        raise ConfigError(f"a tokenizer of kind {model.get('type')} is not written as GGUF", "only BPE is")
+    odd = next(
+        (k for k in ("continuing_subword_prefix", "end_of_word_suffix", "dropout") if model.get(k)), None
+    )
+    if odd is not None:
+        raise ConfigError(f"this tokenizer has {odd} {model[odd]!r}: GGUF has no word for it", "export to hf")
+    missing = [f"<0x{b:02X}>" for b in range(256) if f"<0x{b:02X}>" not in model["vocab"]]
+    if model.get("byte_fallback") and missing:
+        raise ConfigError(
+            f"this tokenizer falls back on tokens of bytes (byte_fallback), but has no {missing[0]!r} "
+            f"({len(missing)} of 256 are missing): GGUF's kind of it has all",
+            "export to hf",
+        )
+
+
+def _prepends(tree: dict[str, Any]) -> bool:
+    """Does a text begin with a space that is not its own?"""
+    todo = [tree.get("normalizer"), tree.get("pre_tokenizer")]
+    while todo:
+        step = todo.pop() or {}
+        if step.get("type") == "Prepend" or step.get("prepend_scheme") in ("first", "always"):
+            return True
+        todo += [*step.get("normalizers", []), *step.get("pretokenizers", [])]
+    return False
 
 
 def _name(inner: tokenizers.Tokenizer, tree: dict[str, Any]) -> str:

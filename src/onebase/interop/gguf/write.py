@@ -17,11 +17,15 @@ from torch import Tensor
 
 from onebase.artifact.disk import disk_errors, fsync
 from onebase.base.model import BaseModel
+from onebase.codec.text.pooling import EmbeddingConfig
 from onebase.codec.text.roles import Roles
+from onebase.codec.text.template import ChatTemplate
 from onebase.errors import ConfigError
 from onebase.interop.family import Family, written
 from onebase.interop.gguf.header import KINDS, Kind
 from onebase.interop.gguf.layout import TABLES
+from onebase.interop.gguf.pooling import pooling_tree
+from onebase.interop.gguf.proof import prove
 from onebase.interop.gguf.source import library
 from onebase.interop.gguf.vocab_out import vocabulary
 from onebase.interop.place import own_shapes
@@ -46,8 +50,11 @@ def save_gguf(
     kind: WeightKind = "F16",
     name: str = "base",
     pre: str | None = None,
+    embedding: EmbeddingConfig | None = None,
+    chat: ChatTemplate | None = None,
 ) -> None:
-    """Write the base whole or not at all. `pre`: the name of the splitting of text to give where the tokenizer's own has none.
+    """Write the base whole or not at all. `pre`: the name of the splitting of text to give where the tokenizer's own has none;
+    embedding: how a text becomes one vector; chat: the template as the base has it, where `template` is not that.
 
     Raises ConfigError naming what the format cannot express, ArtifactError for disk trouble.
     """
@@ -55,7 +62,10 @@ def save_gguf(
     tree = written(family, model.cfg)
     tables = {t: torch.tensor(tree.pop(t)) for t in TABLES if t in tree}
     head = {"general.name": name, "general.file_type": FILE_TYPES[kind], "general.quantization_version": 2}
-    metadata = tree | head | vocabulary(inner, roles, template, model.cfg.text.vocab_size, pre)
+    metadata = tree | head | pooling_tree(embedding, family.model_types[0])
+    words = vocabulary(inner, roles, template, model.cfg.text.vocab_size, pre)
+    prove(words, inner, roles, template, chat=chat, nearest=pre is not None)
+    metadata |= words
     rules = [r for r in family.rules(model.cfg) if isinstance(r, Rule)]
     own = {n: p.detach() for n, p in model.named_parameters()}
     shapes = own_shapes(model)
