@@ -27,6 +27,7 @@ class RunState:
     total: int | None = None
     tokens: int = 0
     supervised: int = 0
+    rows: int = 0
     seconds: float = 0.0
     sources: dict[str, int] = field(default_factory=dict)
     bad_steps: int = 0

@@ -77,15 +77,16 @@ def by_steps(job: Adapting, task: Prepared) -> AdapterParts:
     o, base = job.options, job.base
     rows, fit = task.rows, task.fit
     facts = task.facts | check_labelled(job, rows)
-    per_step = min(o.rows, len(rows))
-    steps = max(1, o.epochs * len(rows) // per_step)
     with learner(job) as found:
         texts = text_tokens(base, [r["text"] for r in rows], o.max_length, found.before)
         found.reads_only(texts)
         # Not the context: it decides how many rows make a micro-batch.
         longest = max(2, *(found.before + len(t) for t in texts))
-        train = train_config(o, steps, per_step, longest, default_lr=RATES[job.method], rows_rate=found.rate)
-        plan = SinglesPlan(texts, per_step, o.seed)
+        # A text alone in a step has nothing to be drawn to.
+        plan = SinglesPlan(
+            texts, min(o.rows, len(rows)), o.seed, o.epochs, least=1 if task.vectors is None else 2
+        )
+        train = train_config(o, plan, longest, default_lr=RATES[job.method], rows_rate=found.rate)
         if task.vectors is None:
             made = fit(texts, found.active if found.before else None)
             base.model.heads[SCRATCH] = head = made.head.to(base.model.device)

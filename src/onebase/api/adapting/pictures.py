@@ -42,9 +42,8 @@ def by_steps(job: Adapting) -> AdapterParts:
     places = (codec.side // codec.patch) ** 2 + ends.front
     none = np.zeros(places, np.int32), np.zeros(places, np.bool_)
     rows = [Tokens(*none, f"{i} {r['image']} {r['label']}", "pictures") for i, r in enumerate(hashes)]
-    per_step = min(o.rows, len(rows))
-    steps = max(1, o.epochs * len(rows) // per_step)
-    train = train_config(o, steps, per_step, places, default_lr=heads.RATES[job.method])
+    plan = SinglesPlan(rows, min(o.rows, len(rows)), o.seed, o.epochs)
+    train = train_config(o, plan, places, default_lr=heads.RATES[job.method])
     with learner(job, trunk="image") as found:
         base.model.heads[SCRATCH] = head = fitted.head.to(base.model.device)
         objective = PictureLabel(
@@ -55,7 +54,6 @@ def by_steps(job: Adapting) -> AdapterParts:
             cfg.pooling,
             found.active,
         )
-        plan = SinglesPlan(rows, per_step, o.seed)
         facts |= learn(job, objective, plan, train, [*found.params, *head.parameters()])
         tensors = found.tensors()
     made = AdapterConfig(method=job.method, task="classify", base=bound_to(base), head=cfg, **found.fields)

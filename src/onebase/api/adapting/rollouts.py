@@ -107,7 +107,7 @@ def prompt_ids(base: LoadedBase, prompt: Prompt) -> list[int]:
 class Rollouts:
     """The source of rows. `rollouts` is what the objective looks up, `curve` one dict of numbers a rollout.
 
-    active: how what learns acts in a forward. plain: inside it the base is as it was (`Learner.plain`). value_head: PPO's.
+    epochs: how often each prompt is asked. active: how what learns acts in a forward. plain: inside it the base is as it was (`Learner.plain`). value_head: PPO's.
     """
 
     base: LoadedBase
@@ -116,6 +116,7 @@ class Rollouts:
     cfg: ReinforceConfig
     prompts: int
     seed: int
+    epochs: int
     active: Active | None
     plain: Callable[[], AbstractContextManager[None]]
     value_head: str | None = None
@@ -137,21 +138,33 @@ class Rollouts:
 
     @cached_property
     def _plan(self) -> SinglesPlan:
-        return SinglesPlan([q.tokens for q in self.asked], self.prompts, self.seed)
+        return SinglesPlan([q.tokens for q in self.asked], self.prompts, self.seed, self.epochs)
 
     @property
-    def each(self) -> int:
-        """Steps of a rollout."""
-        return self.cfg.passes * self.cfg.parts
+    def rows_per_step(self) -> int:
+        """Completions that are learnt from in a step; the last rollout may have fewer."""
+        return self.prompts * self.cfg.group // self.cfg.parts
+
+    @property
+    def steps(self) -> int:
+        """Steps of all rollouts."""
+        last = self._plan.steps - 1
+        return self.cfg.passes * (last * self.cfg.parts + self._parts(last))
+
+    def _parts(self, number: int) -> int:
+        """Steps of a pass over a rollout: none without a completion."""
+        return min(self.cfg.parts, len(self._plan.rows(number)) * self.cfg.group)
 
     def rows(self, step: int) -> list[list[Tokens]]:
         """The completions of a step: a part of those of its rollout, which is written where it is not at hand."""
-        number, turn = divmod(step, self.each)
+        each = self.cfg.passes * self.cfg.parts
+        number = min(step // each, self._plan.steps - 1)
         if number != self._number:
             self._write(number)
-        turn, part = divmod(turn, self.cfg.parts)
+        parts = self._parts(number)
+        turn, part = divmod(step - number * each, parts)
         order = np.random.default_rng([self.seed, number, turn]).permutation(len(self._written))
-        return [[self._written[i]] for i in np.array_split(order, self.cfg.parts)[part]]
+        return [[self._written[i]] for i in np.array_split(order, parts)[part]]
 
     def scores(self) -> dict[str, float]:
         """Numbers of the present rollout and of how far learning has moved since it was asked last: what listeners hear. They enter the curve."""
@@ -184,7 +197,10 @@ class Rollouts:
         self.rollouts.clear()
         for i, t in enumerate(self._written):
             self.rollouts[t.id] = Rollout(
-                old[i], reference[i] if reference else None, advantages[i], expected[i] if expected else None
+                old[i],
+                reference[i] if reference else None,
+                advantages[i],
+                expected[i] if expected else None,
             )
         self._number = number
         self._note(reward_PG, found, old, reference)
@@ -237,6 +253,7 @@ class Rollouts:
         gap = (torch.cat(old) - said).abs()
         now = {
             "rollout": float(self._number),
+            "completions": float(len(found)),
             "reward": float(reward_PG.mean()),
             "success": float((reward_PG >= self.cfg.success).float().mean()),
             "length": len(said) / len(found),
