@@ -212,11 +212,11 @@ def fit_head(
     with torch.inference_mode(False), torch.enable_grad():
         x = x_NP.detach().double().cpu().clone()
         y = y_N.double().cpu().clone() if y_N.ndim == 2 else y_N.cpu().clone()
-        mean, std = x.mean(0), x.std(0, correction=0).clamp(min=1e-6)
+        mean, std, z_NP = standardised(x)
         # The penalised solution lies in the span of the examples: solve there, in at most N dimensions instead of P.
-        _, scale, basis_RP = torch.linalg.svd((x - mean) / std, full_matrices=False)
+        _, scale, basis_RP = torch.linalg.svd(z_NP, full_matrices=False)
         basis_RP = basis_RP[scale > 1e-9 * scale.max().clamp(min=1e-30)]
-        z = ((x - mean) / std) @ basis_RP.T
+        z = z_NP @ basis_RP.T
         strength, losses_N = STRENGTHS[len(STRENGTHS) // 2], None
         if fold_N is None and _foldable(y, classes):
             fold_N = spread(len(y), seed) if y.ndim == 2 else _folds(y.numpy(), seed)
@@ -238,6 +238,14 @@ def fit_head(
         head.weight_CP.copy_(w / std)
         head.bias_C.copy_(b - (w / std) @ mean)
     return Fitted(head, strength, losses_N)
+
+
+def standardised(x_NP: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(means [P], deviations [P], each at least 1e-6, and features less the one, divided by the other [N, P]) of features in fp64. Measured from
+    the first example: one that is the same in all gives exactly 0, however large it is."""
+    off_NP = x_NP - x_NP[0]
+    mid_P, std_P = off_NP.mean(0), off_NP.std(0, correction=0).clamp(min=1e-6)
+    return x_NP[0] + mid_P, std_P, (off_NP - mid_P) / std_P
 
 
 def owns(key: str) -> bool:

@@ -90,7 +90,7 @@ def _told(source: Rollouts, asked: list[Question]) -> Facts:
 
     return {
         "reinforce.curve": (
-            [{k: float(f"{v:.6g}") for k, v in c.items()} for c in curve],
+            [{k: v if k == "reward" else float(f"{v:.6g}") for k, v in c.items()} for c in curve],
             "measured, one a rollout",
         ),
         "reinforce.completions": (written, "counted, of the rollouts in the curve"),

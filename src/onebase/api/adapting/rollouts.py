@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
+from statistics import mean
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ from onebase.objective.policy import (
     Rollout,
     generalised_advantages,
     group_advantages,
+    held,
     k3,
     normalised,
     token_logps,
@@ -192,15 +194,15 @@ class Rollouts:
         with self.plain():
             rewards = self.reward.scores([q.answer(c.text) for q, c in zip(asked, found, strict=True)])
             reference = self._read(None)[0] if cfg.kl else None
-        reward_PG = torch.tensor(rewards, dtype=torch.float32).view(-1, G)
+        reward_PG = torch.tensor(rewards, dtype=torch.float64).view(-1, G)
         advantages, expected = self._advantages(reward_PG, values, old)
         self.rollouts.clear()
         for i, t in enumerate(self._written):
             self.rollouts[t.id] = Rollout(
                 old[i],
                 reference[i] if reference else None,
-                advantages[i],
-                expected[i] if expected else None,
+                held(advantages[i]),
+                held(expected[i]) if expected else None,
             )
         self._number = number
         self._note(reward_PG, found, old, reference)
@@ -254,11 +256,11 @@ class Rollouts:
         now = {
             "rollout": float(self._number),
             "completions": float(len(found)),
-            "reward": float(reward_PG.mean()),
-            "success": float((reward_PG >= self.cfg.success).float().mean()),
+            "reward": mean(reward_PG.flatten().tolist()),  # exact: of equal ones theirs
+            "success": float((reward_PG >= self.cfg.success).double().mean()),
             "length": len(said) / len(found),
             "ended": sum(c.finish == "stop" for c in found) / len(found),
-            "no_signal": float((reward_PG == reward_PG[:, :1]).all(1).float().mean()),
+            "no_signal": float((reward_PG == reward_PG[:, :1]).all(1).double().mean()),
             "gap": float(gap.mean()),
             "gap_most": float(gap.max()),
         }
