@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from onebase.adapt.head import Head
 from onebase.codec.text.sample import Tokens
+from onebase.draws import Draws
 from onebase.errors import DataError
 from onebase.objective.base import IGNORE
 from onebase.objective.infill import Infill, InfillMarks, infill
@@ -83,7 +84,7 @@ def test_a_row_that_is_too_long() -> None:
 
 @given(pieces, st.integers(0, 2**32 - 1))
 def test_infill_keeps_every_token(piece: Tokens, seed: int) -> None:
-    turned = infill(piece, MARKS, np.random.default_rng(seed))
+    turned = infill(piece, MARKS, Draws(seed))
     ids = turned.ids.tolist()
     assert len(ids) == len(piece.ids) + 3
     assert ids[0] == 0

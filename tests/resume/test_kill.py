@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import random
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -90,3 +91,10 @@ def test_one_flipped_byte_is_refused(undisturbed: Path, tmp_path: Path) -> None:
 def test_other_data_or_recipe_is_refused(undisturbed: Path) -> None:
     with pytest.raises(ArtifactError, match="another recipe"):
         workers.run_job(workers.small_job(undisturbed, seed=5))
+
+
+def test_a_run_of_before_an_identity_is_not_gone_on_with(undisturbed: Path) -> None:
+    """What a later version draws otherwise has a key of its own in the identity; the old checkpoint lacks it."""
+    job = workers.small_job(undisturbed, steps=workers.STEPS)
+    with pytest.raises(ArtifactError, match="says nothing of its infill: another version"):
+        workers.run_job(replace(job, identity={"infill": "2"}))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from onebase.base.model import BaseModel
 from onebase.config import config
+from onebase.draws import Draws
 from onebase.errors import ConfigError
 from onebase.objective.pooled import Pooling, Read, narrowed
 
@@ -133,7 +134,7 @@ def _held_losses(z_NC: Tensor, y_N: Tensor) -> Tensor:
 
 def spread(n: int, seed: int) -> np.ndarray:
     """A fold number for each of n examples, whatever their classes."""
-    return np.random.default_rng(seed).permutation(np.arange(n) % FOLDS)
+    return Draws(seed, "folds").permutation(n) % FOLDS
 
 
 def _foldable(y_N: Tensor, classes: int) -> bool:
@@ -145,10 +146,11 @@ def _foldable(y_N: Tensor, classes: int) -> bool:
 
 def _folds(y_N: np.ndarray, seed: int) -> np.ndarray:
     """A fold number for each example, classes spread evenly."""
-    rng = np.random.default_rng(seed)
+    draws = Draws(seed, "folds")
     fold = np.zeros(len(y_N), int)
     for c in np.unique(y_N):
-        index = rng.permutation(np.flatnonzero(y_N == c))
+        members = np.flatnonzero(y_N == c)
+        index = members[draws.permutation(len(members))]
         fold[index] = np.arange(len(index)) % FOLDS
     return fold
 

@@ -13,6 +13,7 @@ from onebase.codec.text.sample import Tokens, chat_sample, completion_sample
 from onebase.data import Rows, read_rows
 from onebase.data.bad_rows import places_of, refuse_bad
 from onebase.data.row_files import missing_column
+from onebase.draws import Draws
 from onebase.errors import DataError
 
 SIDES = ("chosen", "rejected")
@@ -116,7 +117,7 @@ def other_answers(
             "all rows have the same prompt, and kto compares with answers to other prompts",
             "give rows with at least two prompts, or take loss dpo: -o prefer.loss=dpo",
         )
-    order = np.random.default_rng(seed).permutation(len(pairs)).tolist()
+    order = Draws(seed, "other answers").permutation(len(pairs)).tolist()
     out: dict[int, tuple[Tokens, Tokens]] = {}
     for k, i in enumerate(order):
         later = (order[(k + step) % len(order)] for step in range(1, len(order)))

@@ -118,7 +118,8 @@ def _run(recipe: Recipe, out: Path, par: Parallel, listeners: Sequence[Listener]
         listeners=[*_loggers(recipe, out, par), *listeners],
         evaluate=scores if any(heldout) else None,
         parallel=par,
-        identity={"tokenizer": tokenizer.digest},
+        # Cuts are drawn otherwise than at first, and a run does not go on with other ones.
+        identity={"tokenizer": tokenizer.digest} | ({"infill": "2"} if isinstance(objective, Infill) else {}),
     )
     result = run(job)
     if result.stopped:

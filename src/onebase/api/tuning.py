@@ -9,8 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from onebase.adapt.folder import detach
 from onebase.api.adapting import Data, continued, embed, generate, heads, prepared, rows_hash
 from onebase.api.base import Base
@@ -20,6 +18,7 @@ from onebase.api.planning import Plan
 from onebase.api.scoring import SCORERS, Asked
 from onebase.artifact.files import canonical_json
 from onebase.data import Rows
+from onebase.draws import Draws
 from onebase.errors import DataError, UserError
 from onebase.evaluation.bootstrap import Score
 from onebase.evaluation.metrics import LOWER_IS_BETTER
@@ -149,7 +148,7 @@ def plan_tune(
 
 def settings(first: Setting, trials: int, seed: int) -> list[Setting]:
     """The first, then points of Halton's sequence (1960; bases 2 and 3) shifted by seed: rates around the first one's, and ranks."""
-    shift = np.random.default_rng(seed).random(2)
+    shift = Draws(seed, "tune").uniform(2).tolist()
     out = [first]
     for n in range(1, trials):
         u, v = (float((_radical(n, base) + s) % 1.0) for base, s in zip((2, 3), shift, strict=True))
@@ -176,14 +175,14 @@ def split(rows: Rows, seed: int) -> tuple[Rows, Rows]:
     strata: dict[str, list[list[int]]] = defaultdict(list)
     for group in groups.values():
         strata[str(rows[group[0]].get("label", ""))].append(group)
-    rng = np.random.default_rng(seed)
+    draws = Draws(seed, "held out")
     held: set[int] = set()
     for label in sorted(strata):
         here = strata[label]
         wanted = round(HELD_OUT * sum(map(len, here)))
         taken = 0
         # One group of each label stays to be learnt from: what was never learnt cannot be judged.
-        for g in rng.permutation(len(here))[:-1]:
+        for g in draws.permutation(len(here))[:-1].tolist():
             if taken + len(here[g]) <= wanted:
                 held.update(here[g])
                 taken += len(here[g])

@@ -7,7 +7,6 @@ a resumed run goes on exactly where it was, and workers and ranks only share out
 from __future__ import annotations
 
 import bisect
-import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Literal, TypeVar
@@ -20,6 +19,7 @@ from onebase.codec.text import Tokens
 from onebase.data.packing import Ints, cut, pack
 from onebase.data.steps import span, steps_of
 from onebase.data.tokens import TokenSet
+from onebase.draws import permutation
 from onebase.errors import ConfigError, DataError
 
 T = TypeVar("T")
@@ -173,11 +173,7 @@ class RowPlan:
         return _keep(self._orders, epoch, self._permutation(f"pieces:{epoch}", self.pieces))
 
     def _permutation(self, what: str, count: int) -> Ints:
-        # From raw words, whose stream numpy promises for ever; the stream of its `permutation` may change
-        # between versions.
-        key = hashlib.sha256(f"{self.seed}:{self.tokenset.fingerprint}:{what}".encode()).digest()
-        words: NDArray[np.uint64] = np.random.Philox(key=int.from_bytes(key[:16], "big")).random_raw(count)
-        return np.argsort(words, kind="stable").astype(np.int64)
+        return permutation(f"{self.seed}:{self.tokenset.fingerprint}", what, count)
 
 
 def split(rows: Sequence[T], rank: int, world: int) -> Sequence[T]:

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from onebase.codec.text.sample import Tokens
 from onebase.data.steps import span, steps_of
+from onebase.draws import permutation
 
 
 @dataclass(frozen=True)
@@ -38,17 +40,24 @@ class SinglesPlan:
 
     @cached_property
     def digest(self) -> str:
-        """Content hash of the texts, in order."""
-        state = hashlib.sha256()
+        """Content hash of the texts, in order, and of how orders are drawn: a run that began by another way is not gone on with."""
+        state = hashlib.sha256(b"onebase.draws\0")
         for t in self.texts:
             state.update(t.id.encode() + b"\0" + t.ids.astype("<i4").tobytes() + t.loss.tobytes() + b"\1")
         return state.hexdigest()
 
-    def _epoch(self, epoch: int) -> np.ndarray:
-        key = hashlib.sha256(f"{self.seed}:{self.digest}:{epoch}".encode()).digest()
-        return np.random.Generator(np.random.PCG64(int.from_bytes(key[:16], "big"))).permutation(
-            len(self.texts)
-        )
+    @cached_property
+    def _kept(self) -> dict[int, NDArray[np.int64]]:
+        return {}
+
+    def _epoch(self, epoch: int) -> NDArray[np.int64]:
+        """The order of an epoch, made when it is first asked for. Two are kept: a step may span two."""
+        order = self._kept.get(epoch)
+        if order is None:
+            order = self._kept[epoch] = permutation(f"{self.seed}:{self.digest}", epoch, len(self.texts))
+            for old in list(self._kept)[:-2]:
+                self._kept.pop(old, None)  # the loop asks in a thread of its own
+        return order
 
     def rows(self, step: int) -> list[list[Tokens]]:
         """The global batch of a step; it may span two epochs. Behind the end there is none."""

@@ -7,6 +7,7 @@ import numpy as np
 from onebase.api.base import Base
 from onebase.data import Dataset, TokenSet
 from onebase.demo.size import Size
+from onebase.draws import Draws
 from onebase.evaluation.bootstrap import Score
 from onebase.evaluation.likelihood import by_source, document_nats
 from onebase.evaluation.metrics import bits_per_byte
@@ -16,7 +17,7 @@ from onebase.evaluation.ngram import NGram
 def fit_ngram(base: Base, tokens: TokenSet, size: Size) -> NGram:
     """A Kneser-Ney 5-gram over the base's own tokens, on documents of its corpus drawn at random."""
     order, read = [], 0
-    for i in np.random.default_rng(0).permutation(len(tokens)):
+    for i in Draws(0, "n-gram").permutation(len(tokens)):
         order.append(tokens.tokens(int(i)).ids[1:].astype(np.int64))
         read += len(order[-1])
         if read > size.ngram_tokens:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from onebase.draws import Draws
 from onebase.errors import DataError
 
 Array = NDArray[np.float64]
@@ -58,11 +59,11 @@ def bootstrap(
     if n < 1:
         raise DataError(f"no examples to compute {name} on", "give at least one test example")
     value = float(statistic(np.ones((1, n)))[0])
-    rng = np.random.default_rng(seed)
+    resampled = Draws(seed, "bootstrap")
     parts = []
     step = max(1, _CELLS // n)
     for start in range(0, resamples, step):
-        parts.append(statistic(_draw(rng, min(step, resamples - start), n)))
+        parts.append(statistic(_draw(resampled, min(step, resamples - start), n)))
     draws = np.concatenate(parts)
     draws = draws[~np.isnan(draws)]
     if not len(draws):
@@ -130,9 +131,9 @@ def same_length(targets: Sequence[Any] | Array, predictions: Sequence[Any] | Arr
         )
 
 
-def _draw(rng: np.random.Generator, rows: int, n: int) -> Array:
+def _draw(draws: Draws, rows: int, n: int) -> Array:
     """Multiplicities of `rows` resamples of n examples with replacement: float64 [rows, n], each row sums to n."""
-    picks = rng.integers(0, n, size=(rows, n))
+    picks = draws.below(n, rows * n).reshape(rows, n)
     picks += np.arange(rows)[:, None] * n
     return np.bincount(picks.ravel(), minlength=rows * n).reshape(rows, n).astype(np.float64)
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from onebase.base.model import BaseModel
 from onebase.codec.text.sample import Tokens
+from onebase.draws import Draws
 from onebase.model.proj import Active
 from onebase.objective.base import Batch, Losses, Row
 from onebase.objective.next_token import packed_batch, text_loss
@@ -24,7 +25,7 @@ class InfillMarks:
     suffix: int
 
 
-def infill(piece: Tokens, marks: InfillMarks, rng: np.random.Generator) -> Tokens:
+def infill(piece: Tokens, marks: InfillMarks, draws: Draws) -> Tokens:
     """BOS <prefix> p <suffix> s <middle> m END: three tokens longer, same text, cut at two random places.
 
     The first token (BOS) stays in front and the last (EOS, or the piece's end) behind, so the middle ends where the document
@@ -32,7 +33,7 @@ def infill(piece: Tokens, marks: InfillMarks, rng: np.random.Generator) -> Token
     """
     body, last = piece.ids[1:-1], piece.ids[-1:]
     body_loss, last_loss = piece.loss[1:-1], piece.loss[-1:]
-    i, j = sorted(rng.integers(0, len(body) + 1, 2))
+    i, j = sorted(draws.below(len(body) + 1, 2).tolist())
     parts = [
         (piece.ids[:1], piece.loss[:1]),
         (np.array([marks.prefix]), np.array([False])),
@@ -65,12 +66,12 @@ class Infill:
 
     def _row(self, row: Row, number: int) -> list[Tokens]:
         # The row's global number is the seed: the same whatever the ranks, workers and micro-batches.
-        rng = np.random.default_rng([self.seed, number])
+        draws = Draws(self.seed, "infill", number)
         out = []
         for piece in row:
-            chosen = rng.random() < self.rate and len(piece.ids) > 4
+            chosen = float(draws.uniform(1)[0]) < self.rate and len(piece.ids) > 4
             fits = not self.sources or piece.source in self.sources
-            out.append(infill(piece, self.marks, rng) if chosen and fits else piece)
+            out.append(infill(piece, self.marks, draws) if chosen and fits else piece)
         return out
 
     def losses(self, base: BaseModel, batch: Batch) -> Losses:

@@ -78,6 +78,11 @@ def load_checkpoint(path: Path) -> tuple[RunState, dict[str, Tensor], dict[str, 
 def check_identity(path: Path, found: dict[str, str], wanted: dict[str, str]) -> None:
     """Refuse to go on with other data, another recipe or another base than the checkpoint's."""
     for key, value in wanted.items():
+        if found and key not in found:
+            raise ArtifactError(
+                f"{path} says nothing of its {key}: another version of onebase made it, which went on otherwise",
+                "finish it with that version, or start afresh in another --out folder",
+            )
         if found.get(key) != value:
             raise ArtifactError(
                 f"{path} was made with another {key} ({str(found.get(key))[:20]}, now {value[:20]})",

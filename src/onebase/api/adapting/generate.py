@@ -65,6 +65,8 @@ def sample_plan(job: Adapting, tokens: Sequence[Tokens], before: int) -> tuple[R
 
 
 def special_ids(tokens: Sequence[Tokens], tokenizer: Tokenizer) -> tuple[int, ...]:
-    """Ids of the special tokens in the samples, less BOS: LoRA learns their rows, for plain text may never have taught them."""
-    used = np.unique(np.concatenate([t.ids for t in tokens]))
-    return tuple(sorted(set(tokenizer.specials.values()) & set(used.tolist()) - {tokenizer.bos}))
+    """Ids of the special tokens in the samples: LoRA learns their rows, for plain text may never have taught them. Not that of BOS, which
+    every text begins with, but where it is learnt: some bases have one token for both ends of a text."""
+    ids, loss = (np.concatenate([getattr(t, name) for t in tokens]) for name in ("ids", "loss"))
+    used, learnt = set(np.unique(ids).tolist()), set(np.unique(ids[loss]).tolist())
+    return tuple(sorted(set(tokenizer.specials.values()) & used - ({tokenizer.bos} - learnt)))

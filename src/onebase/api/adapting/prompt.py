@@ -1,7 +1,6 @@
 """Method prompt: a template, answers and examples are the adapter; nothing is learnt. For classify, texts calibrate it. E examples, C answers."""
 
 import math
-import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,6 +16,7 @@ from onebase.api.prompting import Prompter, asked, checked, scores_of, vectors
 from onebase.codec.text.sample import chat_sample
 from onebase.data import Rows, read_rows
 from onebase.data.bad_rows import places_of, refuse_bad
+from onebase.draws import Draws
 from onebase.errors import DataError, UserError
 
 CONTENT_FREE = ("N/A", "[MASK]", "")
@@ -190,7 +190,7 @@ def _picked(rows: Sequence[Mapping[str, Any]], shots: ShotsConfig, seed: int) ->
         return every
     if shots.select == "first":
         return every[: shots.n]
-    random.Random(seed).shuffle(every)
+    every = Draws(seed, "shots").shuffled(every)
     if shots.select == "random":
         return every[: shots.n]
     # The first of each label, then the second of each: labels differ by one at most while all have rows.

@@ -25,6 +25,7 @@ from onebase.config import digest, to_dict
 from onebase.data.bad_rows import places_of, refuse_bad
 from onebase.data.row_files import missing_column
 from onebase.data.singles import SinglesPlan
+from onebase.draws import Draws
 from onebase.errors import DataError
 from onebase.generate.engine import generate
 from onebase.generate.request import Completion
@@ -165,7 +166,7 @@ class Rollouts:
             self._write(number)
         parts = self._parts(number)
         turn, part = divmod(step - number * each, parts)
-        order = np.random.default_rng([self.seed, number, turn]).permutation(len(self._written))
+        order = Draws(self.seed, "parts", number, turn).permutation(len(self._written))
         return [[self._written[i]] for i in np.array_split(order, parts)[part]]
 
     def scores(self) -> dict[str, float]:
@@ -181,9 +182,9 @@ class Rollouts:
         cfg, G = self.cfg, self.cfg.group
         asked = [self.asked[int(row[0].id)] for row in self._plan.rows(number) for _ in range(G)]
         given = [q.tokens.ids.tolist() for q in asked]
-        seeds = np.random.SeedSequence([self.seed, number]).generate_state(len(asked))
+        seeds = Draws(self.seed, "completions", number).seeds(len(asked))
         each = [
-            Sampling(max_tokens=cfg.max_tokens, temperature=1.0, seed=int(s), stop=cfg.stop, logprobs=0)
+            Sampling(max_tokens=cfg.max_tokens, temperature=1.0, seed=s, stop=cfg.stop, logprobs=0)
             for s in seeds
         ]
         found = generate(self.base, given, each, self.active, batch=STREAMS)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 
 from onebase.api.auditing.likely import read_texts, reads
 from onebase.api.auditing.result import Check, Group
 from onebase.api.auditing.rows import Pair, Source
 from onebase.api.base import Base
+from onebase.draws import Draws
 from onebase.errors import DataError
 from onebase.evaluation.audits import (
     PAIR_READINGS,
@@ -79,7 +79,7 @@ def _asked(base: Base, pairs: Sequence[tuple[str, str]], what: str) -> dict[str,
 
 def _mixed(sentences: Sequence[str], seed: int) -> list[tuple[str, str]]:
     """Each sentence and its words in another order (drawn by `seed`); those of one word, which have none, are left out."""
-    rng = random.Random(seed)
+    draws = Draws(seed, "mixed")
     out = []
     for text in sentences:
         words = text.split()
@@ -87,7 +87,7 @@ def _mixed(sentences: Sequence[str], seed: int) -> list[tuple[str, str]]:
             continue
         other = words
         while other == words:
-            other = rng.sample(words, len(words))
+            other = draws.shuffled(words)
         out.append((" ".join(words), " ".join(other)))
     if not out:
         raise DataError("no sentence has two words, so there is no positive control", "give whole sentences")

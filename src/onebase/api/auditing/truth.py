@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -12,6 +11,7 @@ from onebase.api.auditing.likely import is_decoder, read_answers, reads
 from onebase.api.auditing.result import Check
 from onebase.api.auditing.rows import Question, Source
 from onebase.api.base import Base
+from onebase.draws import Draws
 from onebase.errors import DataError, UserError
 from onebase.evaluation.audits import Control, Figure, half_way, mc1, mc2, share
 from onebase.evaluation.bootstrap import Array, Score, mean_score
@@ -100,14 +100,14 @@ def _chance(questions: Sequence[Question]) -> dict[str, float]:
 
 def _asked_otherwise(questions: Sequence[Question], seed: int) -> list[Question]:
     """The same answers, each row with the question of another one (the next in an order drawn by `seed`)."""
-    order = random.Random(seed).sample(range(len(questions)), len(questions))
+    order = Draws(seed, "otherwise").permutation(len(questions)).tolist()
     texts = {i: questions[order[(n + 1) % len(order)]].text for n, i in enumerate(order)}
     return [replace(q, text=texts[i]) for i, q in enumerate(questions)]
 
 
 def _elsewhere(questions: Sequence[Question], seed: int) -> list[Question]:
     """The same questions, their false answers replaced by as many best answers of other rows (three where there are none)."""
-    rng = random.Random(seed)
+    draws = Draws(seed, "elsewhere")
     out = []
     for q in questions:
         wanted = len(q.wrong) or CHOICES - 1
@@ -119,5 +119,5 @@ def _elsewhere(questions: Sequence[Question], seed: int) -> list[Question]:
                 f"{len(questions)} questions are too few: the controls take {wanted} answers of other rows",
                 "give more rows",
             )
-        out.append(replace(q, right=q.right[:1], wrong=tuple(rng.sample(others, wanted))))
+        out.append(replace(q, right=q.right[:1], wrong=tuple(draws.shuffled(others)[:wanted])))
     return out

@@ -12,6 +12,7 @@ from onebase.api.rewards import Reward, checked, opened
 from onebase.api.scoring.asked import Asked, JudgedConfig
 from onebase.data import read_rows
 from onebase.data.bad_rows import places_of
+from onebase.draws import Draws
 from onebase.errors import UserError
 from onebase.evaluation.bootstrap import Score, mean_score
 from onebase.generate.engine import generate
@@ -72,8 +73,8 @@ def _worth(
     greedy = Sampling(max_tokens=cfg.max_tokens, stop=cfg.stop)
     how = [greedy] * len(whole)
     if samples:
-        seeds = np.random.SeedSequence(seed).generate_state(len(whole))
-        how = [replace(greedy, temperature=1.0, seed=int(s)) for s in seeds]
+        seeds = Draws(seed, "completions").seeds(len(whole))
+        how = [replace(greedy, temperature=1.0, seed=s) for s in seeds]
     found = generate(base.loaded, [q.tokens.ids.tolist() for q in whole], how, base.active)
     said = [q.answer(c.text) for q, c in zip(whole, found, strict=True)]
     return np.asarray(reward.scores(said), np.float64).reshape(len(each), -1)
