@@ -66,6 +66,13 @@ def check_fast(folder: str | Path) -> None:
         _check(Path(folder), cache.sha256)
 
 
+@contextlib.contextmanager
+def cached_hashes() -> Iterator[Callable[[Path, os.stat_result], str]]:
+    """SHA-256 of files by (path, what `stat` says of it): one whose path, size and times are those of an earlier call is not read again."""
+    with _HashCache() as cache:
+        yield cache.sha256
+
+
 def _check(folder: Path, hasher: Callable[[Path, os.stat_result], str]) -> None:
     manifest = read_manifest(folder)
     found = dict(walk(folder))

@@ -3,7 +3,7 @@
 import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -61,7 +61,8 @@ class Rows(Protocol):
 
 @dataclass(frozen=True)
 class Job:
-    """All that a run is: what learns, from which rows, how, and who listens. `out` is where checkpoints go (None: nowhere)."""
+    """All that a run is: what learns, from which rows, how, and who listens. `out` is where checkpoints go (None: nowhere). identity: hashes of
+    what a checkpoint must agree with, beside the loop's own; called: the names of some of them in messages."""
 
     model: BaseModel
     objective: Objective
@@ -72,6 +73,7 @@ class Job:
     evaluate: Callable[[BaseModel], dict[str, float]] | None = None
     parallel: Parallel | None = None
     identity: dict[str, str] = field(default_factory=dict)
+    called: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -277,7 +279,7 @@ def _resume(job: Job, optim: Optimizers, identity: dict[str, str]) -> RunState:
     if not found:
         return RunState(identity=identity)
     state, model, optimizer = load_checkpoint(found[-1])
-    check_identity(found[-1], state.identity, identity)
+    check_identity(found[-1], state.identity, identity, job.called)
     load_whole_state(job.model, model, learnt=True)
     optim.load_state_tensors(optimizer)
     return state

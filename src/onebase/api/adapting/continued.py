@@ -11,7 +11,7 @@ import numpy as np
 
 from onebase.adapt.config import AdapterConfig
 from onebase.adapt.folder import AdapterParts, bound_to
-from onebase.api.adapting.job import Adapting, Data, Facts, data_facts, score_facts
+from onebase.api.adapting.job import Adapting, Data, Facts, data_facts, rows_hash, score_facts
 from onebase.api.adapting.learning import learn, learner, train_config
 from onebase.api.adapting.ledgers import check_samples
 from onebase.api.quantising import reference
@@ -82,6 +82,7 @@ def by_steps(job: Adapting) -> AdapterParts:
         general = _general(o.replay.data, "replay.data")
         replay = document_tokens(base, general, GENERAL)
         facts |= {f"replay.{k}": v for k, v in data_facts(general).items()}
+        job.bind("replay.data", o.replay.data, facts["replay.data.fingerprint"][0])
         facts["replay.data.tokens"] = (sum(len(t.ids) for t in replay), "counted")
     scores = _Scores(job, test)
     with learner(job) as found:
@@ -163,6 +164,8 @@ class _Scores:
             general = (
                 [{"text": d.text} for d in reference()] if given is None else _general(given, "replay.test")
             )
+            if given is not None:
+                job.bind("replay.test", given, rows_hash(general))
             for name, rows in ((DOMAIN, test), (GENERAL, general)):
                 self.docs[name] = [Document(str(r["text"]), name) for r in rows]
 

@@ -47,7 +47,15 @@ class Adapting:
         # A plan takes the place of these: the loop, and what hears of the texts or pictures that a head is about to be fitted on.
         self.run: Callable[[Job], Result] = run
         self.reads: Callable[[Sequence[Tokens] | Sequence[Path]], None] = lambda given: None
+        self.bound: dict[str, str] = {}
+        self.called: dict[str, str] = {}
         self.began = time.perf_counter()
+
+    def bind(self, option: str, given: object, content: str) -> None:
+        """Note what an option (or `test`) that names a file or folder says: a hash of its content, which the state of learning is bound to
+        in the place of the name. given: that name, for messages; rows have none."""
+        self.bound[option] = content
+        self.called[option] = f"{option} ({given})" if isinstance(given, (str, Path)) else option
 
     def labelled(self, column: str = "text") -> tuple[list[dict[str, Any]], tuple[str, ...]]:
         """Rows with text (or another column) and label, and the labels in order."""

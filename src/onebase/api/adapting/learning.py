@@ -255,6 +255,7 @@ def learn(
                 listeners=job.listeners,
                 evaluate=scores,
                 identity=_identity(job) if job.resume else {},
+                called=job.called,
             )
         )
     finally:
@@ -283,7 +284,16 @@ def learn(
 
 
 def _identity(job: Adapting) -> dict[str, str]:
-    """What a checkpoint must agree with beside the loop's own: the weights that do not learn, the request, and the rows with their labels."""
-    asked = {"task": job.task, "method": job.method, "options": to_dict(job.options)}
+    """What a checkpoint must agree with beside the loop's own: the base, the request, the rows with their labels, and the content of all
+    files and folders that the request names, wherever they lie."""
+    options = to_dict(job.options)
+    for name in job.bound:
+        *path, last = name.split(".")
+        kept = options
+        for part in path:
+            kept = kept[part]
+        kept.pop(last, None)
+    asked = {"task": job.task, "method": job.method, "options": options}
     rows = job.data if isinstance(job.data, Sequence) else []
-    return {"weights": job.base.fingerprint, "adapter": digest(asked), "rows": rows_hash(rows)}
+    base = {f"base's {k}" if k != "fingerprint" else "weights": v for k, v in job.base.hashes.items()}
+    return base | {"adapter": digest(asked), "rows": rows_hash(rows)} | job.bound

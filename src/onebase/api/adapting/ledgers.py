@@ -108,4 +108,5 @@ def _decide(job: Adapting, found: Ledger, test: Sequence[dict[str, Any]] | None)
         facts["ledger.allowed"] = (list(allow), "stated by the user")
     if test is not None:
         facts |= {f"test.{k}": v for k, v in data_facts(test).items()}
+        job.bind("test", job.test, facts["test.data.fingerprint"][0])
     return facts

@@ -35,6 +35,8 @@ def by_steps(job: Adapting) -> AdapterParts:
     prompts = min(o.rows, len(rows))
     _check_parts(prompts * cfg.group, cfg)
     with learner(job) as found, opened(cfg.reward, base) as reward, _value_head(base.model, cfg) as head:
+        for content in reward.facts.values():
+            job.bind("reinforce.reward", cfg.reward, f"{content}{_function(cfg.reward)}")
         asked = questions(base, rows, places_of(rows))
         longest = found.before + max(len(q.tokens) for q in asked) + cfg.max_tokens
         name = VALUE if head else None
@@ -57,6 +59,11 @@ def _check_parts(completions: int, cfg: ReinforceConfig) -> None:
             f"{completions} completions of a rollout cannot be cut into {cfg.parts} equal parts",
             f"set reinforce.parts to a divisor of rows x reinforce.group ({completions})",
         )
+
+
+def _function(reward: str) -> str:
+    """Which function of a file, as `:name`; nothing for a folder."""
+    return f":{reward.rsplit(':', 1)[1]}" if ".py:" in reward else ""
 
 
 @contextmanager

@@ -134,9 +134,9 @@ class Rollouts:
 
     @cached_property
     def digest(self) -> str:
-        """Hash of the prompts, in order, and of how they are answered."""
+        """Hash of the prompts, in order, and of how they are answered. (What judges them is in the identity by its content.)"""
         return digest(
-            {"prompts": self._plan.digest, "config": to_dict(self.cfg), "prompts_a_rollout": self.prompts}
+            {"prompts": self._plan.digest, "config": to_dict(self.cfg) | {"reward": None}, "prompts_a_rollout": self.prompts}
         )
 
     @cached_property
