@@ -64,12 +64,20 @@ class Learner:
 @contextmanager
 def learner(job: Adapting, tokens: tuple[int, ...] = (), trunk: str = "text") -> Iterator[Learner]:
     """The method of `job` put on its base; at the end of the block the base is what it was. tokens: ids whose rows are learnt too, where
-    the method leaves the base's own alone. trunk: the one that the rows go through."""
+    the method leaves the base's own alone. trunk: the one that the rows go through. Whatever ends the block early, the base is what it was,
+    and what says which of its weights learn too."""
+    flags = [(p, p.requires_grad) for p in job.base.model.parameters()]
     try:
         with LEARNERS[job.method](job, tokens, trunk) as found:
             yield found
+    except BaseException:
+        for p, learns in flags:
+            p.requires_grad_(learns)
+        raise
     finally:
         detach(job.base, SCRATCH)
+        for p, _ in flags:
+            p.grad = None
 
 
 @contextmanager

@@ -136,7 +136,11 @@ class Rollouts:
     def digest(self) -> str:
         """Hash of the prompts, in order, and of how they are answered. (What judges them is in the identity by its content.)"""
         return digest(
-            {"prompts": self._plan.digest, "config": to_dict(self.cfg) | {"reward": None}, "prompts_a_rollout": self.prompts}
+            {
+                "prompts": self._plan.digest,
+                "config": to_dict(self.cfg) | {"reward": None},
+                "prompts_a_rollout": self.prompts,
+            }
         )
 
     @cached_property
