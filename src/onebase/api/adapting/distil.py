@@ -31,7 +31,7 @@ from onebase.api.adapting.teachers import (
     token_agreement,
     with_answers,
 )
-from onebase.api.texts import chat_rows, completion_rows, features, how_read, text_tokens, views
+from onebase.api.texts import chat_rows, completion_rows, features, how_read, row_tokens, text_tokens, views
 from onebase.codec.text.sample import Tokens
 from onebase.data import read_rows
 from onebase.data.singles import SinglesPlan
@@ -82,7 +82,7 @@ def _classes(job: Adapting, teacher: "Base") -> AdapterParts:
     taught = _taught(job, teacher, rows, labels, logp_NC)
     with learner(job) as found:
         check_texts(base, rows, *_limits(job, found.before))
-        texts = text_tokens(base, said, o.max_length, found.before)
+        texts = row_tokens(base, rows, o.max_length, found.before)
         found.reads_only(texts)
         longest = max(2, *(found.before + len(t) for t in texts))
         plan = SinglesPlan(texts, min(o.rows, len(texts)), o.seed, o.epochs)

@@ -18,11 +18,11 @@ from torch import Tensor
 
 from onebase.api.preferences import Prompt, prompt_flaw
 from onebase.api.rewards import Answer, Reward, checked
-from onebase.api.texts import batch_tokens
+from onebase.api.texts import batch_tokens, samples_of
 from onebase.base.folder import LoadedBase
 from onebase.codec.text.sample import Tokens
 from onebase.config import digest, to_dict
-from onebase.data.bad_rows import places_of, refuse_bad
+from onebase.data.bad_rows import Rows, once, places_of, refuse_bad
 from onebase.data.row_files import missing_column
 from onebase.data.singles import SinglesPlan
 from onebase.draws import Draws
@@ -64,8 +64,9 @@ class Question:
 def questions(base: LoadedBase, rows: Sequence[Mapping[str, Any]], places: Sequence[str]) -> list[Question]:
     """Ids by number from 0. Raises DataError for what the chat template does not take."""
     out = []
+    known: list[list[int]] = rows.made.get(samples_of(base, "asked"), []) if isinstance(rows, Rows) else []
     for i, (row, where) in enumerate(zip(rows, places, strict=True)):
-        ids = np.asarray(prompt_ids(base, row["prompt"]), np.int32)
+        ids = np.asarray(known[i] if known else prompt_ids(base, row["prompt"]), np.int32)
         out.append(Question(Tokens(ids, np.zeros(len(ids), bool), str(i), "reinforce"), row, where))
     return out
 
@@ -78,17 +79,24 @@ def check_questions(
     if not any("prompt" in row for row in rows):
         raise missing_column(places_of(rows)[0], ["prompt"], list(rows[0]))
     check = checked(reward).check
+    made: list[list[int]] = []
     found = {
-        i: flaw for i, row in enumerate(rows) if (flaw := _flaw(base, row, max_tokens, limit) or check(row))
+        i: flaw
+        for i, row in enumerate(rows)
+        if (flaw := _flaw(base, row, max_tokens, limit, made) or check(row))
     }
     refuse_bad(found, places_of(rows))
+    once(rows, samples_of(base, "asked"), lambda: made)
 
 
-def _flaw(base: LoadedBase, row: Mapping[str, Any], max_tokens: int, limit: int) -> tuple[str, str] | None:
+def _flaw(
+    base: LoadedBase, row: Mapping[str, Any], max_tokens: int, limit: int, made: list[list[int]]
+) -> tuple[str, str] | None:
     if (flaw := prompt_flaw(row)) is not None:
         return flaw
     try:
-        size = len(prompt_ids(base, row["prompt"]))
+        made.append(prompt_ids(base, row["prompt"]))
+        size = len(made[-1])
     except DataError as e:  # what a chat template does not take
         return e.cause, e.remedy
     if size + max_tokens > limit:
