@@ -62,7 +62,7 @@ def _number(given: Any, spec: str, a: Answer) -> float:
         found = math.nan
     if not math.isfinite(found):
         raise UserError(
-            f"reward {spec!r} gave {_short(repr(given))} at {a.where}, completion {_short(a.completion)}",
+            f"reward {spec!r} gave {_cut(repr(given))} at {a.where}, completion {_short(a.completion)}",
             "let it return a finite number",
         )
     return found
@@ -73,4 +73,8 @@ def _said(e: Exception) -> str:
 
 
 def _short(text: str) -> str:
-    return repr(text if len(text) <= 80 else f"{text[:77]}...")
+    return repr(_cut(text))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:77]}..."
