@@ -96,6 +96,7 @@ def _solve(
     at_N = torch.arange(N)
     opt = torch.optim.LBFGS(
         [v_CR, b_C],
+        history_size=_history(v_CR.numel()),
         max_iter=200 if exact else 100,
         tolerance_grad=1e-6 if exact else 1e-4,  # 1e-3 chooses too weak strengths
         line_search_fn="strong_wolfe",
@@ -119,6 +120,27 @@ def _solve(
 
     opt.step(closure)  # type: ignore[no-untyped-call]
     return v_CR * d_R, b_C
+
+
+HISTORY_BYTES = 1 << 30
+
+
+def _history(weights: int) -> int:
+    """Pairs of directions that L-BFGS remembers: 100, and fewer where these would be more than HISTORY_BYTES."""
+    return max(5, min(100, HISTORY_BYTES // (16 * max(1, weights))))
+
+
+def solve_bytes(examples: int, features: int, outputs: int) -> int:
+    """About the most that `fit_head` holds: features four times over, outputs of all examples four times, the weights and what L-BFGS remembers, fp64."""
+    weights = outputs * min(examples, features)
+    return 8 * (4 * examples * features + 4 * examples * outputs + (8 + 2 * _history(weights)) * weights)
+
+
+def solve_flops(examples: int, features: int, outputs: int, folds: bool) -> float:
+    """About the operations of `fit_head`: a decomposition, and some 60 evaluations of loss and slope, with folds the 240 of two thirds that cross-validation
+    takes beside them."""
+    rank = min(examples, features)
+    return 8.0 * examples * features * rank + (300 if folds else 60) * 4.0 * examples * rank * outputs
 
 
 def _marks_loss(z_NC: Tensor, y_NC: Tensor) -> Tensor:

@@ -164,7 +164,8 @@ def _taught(
                 else "distil.hard learns from the rows' own labels, and they have none",
                 f"the teacher's labels: {', '.join(labels)}; or leave distil.hard at 0",
             )
-        own = [labels.index(str(r["label"])) if "label" in r else IGNORE for r in rows]
+        number = {label: i for i, label in enumerate(labels)}
+        own = [number[str(r["label"])] if "label" in r else IGNORE for r in rows]
     return [Taught(z_C, m, c) for z_C, m, c in zip(logp_NC, means, own, strict=True)]
 
 

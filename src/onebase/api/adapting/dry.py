@@ -88,6 +88,8 @@ def plan_adapt(
     if task == "classify" and (counted := _labels(rows)):
         facts["labels"] = counted
     facts |= found
+    if job.head is not None:
+        facts["head"] = {"bytes": job.head.bytes, "seconds": job.head.seconds}
     facts["seconds"]["before"] = round(
         max(0.0, time.perf_counter() - began - facts["seconds"].pop("probe")), 3
     )
@@ -241,6 +243,10 @@ def _text(facts: dict[str, Any], told: Sequence[str]) -> str:
         lines.append(
             f"memory        about {memory['total'] / MIB:,.1f} MiB: {parts}; {facts['free_bytes'] / MIB:,.0f} MiB free beside the weights: "
             + ("fits" if facts["fits"] else "DOES NOT FIT")
+        )
+    if head := facts.get("head"):
+        lines.append(
+            f"head          about {head['bytes'] / MIB:,.1f} MiB and {head['seconds']:,.1f} s to fit (estimated)"
         )
     whole = seconds.get("steps", seconds.get("reading", 0.0))
     lines.append(

@@ -8,10 +8,12 @@ import torch
 
 from onebase.adapt.head import FOLDS, HeadConfig, fit_head, spread
 from onebase.adapt.spans import Place, Span, tags_of, token_places, trimmed
+from onebase.api.adapting.fitting import head_size
 from onebase.api.adapting.heads import Fit, Prepared
 from onebase.api.adapting.job import Adapting, Data, Facts, data_facts
 from onebase.api.adapting.learning import SCRATCH
 from onebase.api.heads import token_states
+from onebase.api.texts import framed_texts
 from onebase.codec.text.sample import Tokens
 from onebase.codec.text.tokenizer import Tokenizer
 from onebase.data import read_rows
@@ -90,10 +92,12 @@ def prepare(job: Adapting) -> Prepared:
     if not labels:
         raise DataError(f"none of the {len(rows)} rows has a span", "give rows of which some have spans")
     tokenizer = job.base.codec.tokenizer
+    number = {label: i for i, label in enumerate(labels)}
     tags = []
+    job.head = head_size(job, sum(map(len, framed_texts(job.base, rows))), 1 + 2 * len(labels), [])
     known: dict[str, Sequence[Place]] = once(rows, ("places", tokenizer.digest), dict)
     for row, each in zip(rows, spans, strict=True):
-        found, said = tags_of(each, _places(tokenizer, row["text"], known), labels, row["text"])
+        found, said = tags_of(each, _places(tokenizer, row["text"], known), number, row["text"])
         assert said is None, "`flaw` was asked when the rows were read"
         tags.append(found)
     before = len(tokenizer.begun([]))
