@@ -13,8 +13,7 @@ KEPT = "sources.json"
 
 
 def keep_sources(out: Path, recipe: Recipe) -> None:
-    """Write down the hash of every file of the recipe's sources, before the data is made of them."""
-    out.mkdir(parents=True, exist_ok=True)
+    """Write down the hash of every file of the recipe's sources, when the data is made of them."""
     write_atomic(out / KEPT, json.dumps(_hashes(recipe), indent=1, sort_keys=True).encode())
 
 

@@ -172,9 +172,9 @@ def _dataset(recipe: Recipe, out: Path, tell: Tell) -> Dataset:
         return Dataset.open(recipe.data.dataset)
     path = out / "data"
     if not (path / MANIFEST).is_file():
-        keep_sources(out, recipe)
         documents = (d for s in recipe.data.sources for d in read_source(s))
         prepare(documents, path, holdout=recipe.data.holdout, seed=recipe.train.seed)
+        keep_sources(out, recipe)
     dataset = Dataset.open(path)
     for name, s in dataset.stats.items():
         tell(
