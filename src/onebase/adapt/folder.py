@@ -2,13 +2,13 @@
 
 import copy
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from torch import Tensor
 
 from onebase.adapt.config import AdapterConfig, BoundTo
-from onebase.adapt.parts import PARTS
+from onebase.adapt.parts import PARTS, all_or_nothing
 from onebase.artifact.files import ArtifactWriter, canonical_json, check_fast, read_manifest
 from onebase.artifact.reading import read_json
 from onebase.artifact.record import Record
@@ -47,7 +47,8 @@ class Attached:
     """An adapter on a base under a name. `base` is the given one, or for method full a sibling with its weights replaced.
 
     record, shipped: the adapter's own, as in `AdapterParts`: how it was made, and its bytes without the base's. below: those that it is
-    stacked on; `active` is then that of the whole stack.
+    stacked on; `active` is then that of the whole stack. lease: where the adapter comes off when nobody has this any more, what sees to it
+    (api/stacking.py).
     """
 
     name: str
@@ -58,6 +59,7 @@ class Attached:
     record: Record
     shipped: int
     below: tuple["Attached", ...] = ()
+    lease: object = field(default=None, repr=False, compare=False)
 
     @property
     def stack(self) -> tuple["Attached", ...]:
@@ -128,7 +130,8 @@ def check_base(cfg: AdapterConfig, base: LoadedBase, name: str, *, reread: bool 
 
 
 def attach(base: LoadedBase, adapter: Path | AdapterParts, name: str) -> Attached:
-    """Put an adapter on a base under `name`. The base alone answers as before, bitwise. Raises ArtifactError for another base."""
+    """Put an adapter on a base under `name`, whole or not at all. The base alone answers as before, bitwise. It stays there until `detach`.
+    Raises ArtifactError for another base."""
     parts = adapter if isinstance(adapter, AdapterParts) else load_adapter(adapter)
     if not name or "." in name:
         raise UserError(f"adapter name {name!r}", "give a name without dots")
@@ -144,10 +147,10 @@ def attach(base: LoadedBase, adapter: Path | AdapterParts, name: str) -> Attache
             f"adapter {name!r} has a tensor {min(rest)!r} that its config does not speak of",
             "use the adapter as it was saved",
         )
-    for kind, part in has.items():
-        part.put(
-            base.model, name, getattr(parts.config, kind), {k: t for k, t in tensors.items() if part.owns(k)}
-        )
+    with all_or_nothing(base.model, name):
+        for kind, part in has.items():
+            mine = {k: t for k, t in tensors.items() if part.owns(k)}
+            part.put(base.model, name, getattr(parts.config, kind), mine)
     for p in base.model.parameters():
         p.requires_grad_(False)
     active = Active.all_rows(name) if has.keys() - {"head", "prompt"} else None

@@ -1,9 +1,11 @@
 """The kinds of weights that an adapter may have. Each is a module of this room with the functions of `Part`; an adapter's config has a field
 of that name, and has the part where the field is set."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from onebase.adapt import head, lora, prefix, prompt, soft
 from onebase.base.model import BaseModel
@@ -30,3 +32,28 @@ class Part(Protocol):
 
 
 PARTS: dict[str, Part] = {"lora": lora, "head": head, "soft": soft, "prefix": prefix, "prompt": prompt}
+
+
+def holders(model: BaseModel) -> Iterator[nn.ModuleDict]:
+    """Every place of a model that has something under an adapter's name."""
+    yield model.heads
+    yield model.leads
+    if "text" in model.cfg.codecs:
+        yield model.text.deltas
+    for proj in model.sites().values():
+        yield proj.deltas
+
+
+@contextmanager
+def all_or_nothing(model: BaseModel, name: str) -> Iterator[None]:
+    """What an error (of any kind) leaves under `name` is what was there before the block."""
+    before = [(holder, dict(holder.items()).get(name)) for holder in holders(model)]
+    try:
+        yield
+    except BaseException:
+        for holder, kept in before:
+            if kept is not None:
+                holder[name] = kept
+            elif name in holder:
+                del holder[name]
+        raise

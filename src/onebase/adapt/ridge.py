@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from onebase.adapt.head import FOLDS, Fitted, Head, spread
+from onebase.adapt.head import FOLDS, Fitted, Head, spread, standardised
 
 STRENGTHS = (1000.0, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
 """L2 strengths tried by cross-validation, on standardised features: mean squared error + strength * |w|^2."""
@@ -16,8 +16,7 @@ def fit_ridge(x_NP: Tensor, y_N: Tensor, seed: int = 0) -> Fitted:
     y: standardised values, fp64 [N]. The losses of the result are squared errors of held-out folds.
     """
     x, y = x_NP.detach().double().cpu(), y_N.detach().double().cpu()
-    mean_P, std_P = x.mean(0), x.std(0, correction=0).clamp(min=1e-6)
-    z = (x - mean_P) / std_P
+    mean_P, std_P, z = standardised(x)
     strength, losses_N = STRENGTHS[len(STRENGTHS) // 2], None
     if len(y) >= 2 * FOLDS:
         fold = torch.from_numpy(spread(len(y), seed))

@@ -3,7 +3,7 @@
 Tags are BIO (Ramshaw and Marcus, cmp-lg/9505040): 0 is outside, 1 + 2 i begins a span of label i, 2 + 2 i goes on in one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from onebase.codec.text.tokenizer import Tokenizer
@@ -45,11 +45,12 @@ def trimmed(text: str, span: Span) -> Span | None:
 
 
 def tags_of(
-    spans: Sequence[Span], places: Sequence[Place], labels: Sequence[str], text: str
+    spans: Sequence[Span], places: Sequence[Place], labels: Sequence[str] | Mapping[str, int], text: str
 ) -> tuple[list[int], str | None]:
     """The tag of each token [T], and what is wrong if two spans would need one token or a span has none. A token that is partly in a span
     belongs to it; white space at the ends of a span does not count."""
     tags = [0] * len(places)
+    number = labels if isinstance(labels, Mapping) else {label: i for i, label in enumerate(labels)}
     for span in sorted(spans):
         inner = trimmed(text, span)
         assert inner is not None, "spans of white space alone were to be refused before"
@@ -59,7 +60,7 @@ def tags_of(
             return tags, f"{said} has no token"
         if any(tags[i] for i in at):
             return tags, f"{said} shares a token with another"
-        first = 1 + 2 * labels.index(span.label)
+        first = 1 + 2 * number[span.label]
         for i in at:
             tags[i] = first if i == at[0] else first + 1
     return tags, None

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from onebase.api.texts import samples_of
 from onebase.base.folder import LoadedBase
 from onebase.codec.text.faults import stretches
 from onebase.codec.text.sample import Tokens, chat_sample, completion_sample
 from onebase.data import Rows, read_rows
-from onebase.data.bad_rows import places_of, refuse_bad
+from onebase.data.bad_rows import once, places_of, refuse_bad
 from onebase.data.row_files import missing_column
 from onebase.draws import Draws
 from onebase.errors import DataError
@@ -37,8 +38,13 @@ def refuse_pairs(base: LoadedBase, rows: Sequence[Mapping[str, Any]], limit: int
     has `taken` some already."""
     if not any("prompt" in row for row in rows):
         raise missing_column(places_of(rows)[0], ["prompt"], list(rows[0]))
-    found = {i: flaw for i, row in enumerate(rows) if (flaw := _flaw(base, row, limit, taken))}
+    made: list[list[Tokens]] = []
+    found = {i: flaw for i, row in enumerate(rows) if (flaw := _flaw(base, row, limit, taken, made))}
     refuse_bad(found, places_of(rows))
+    pairs = [
+        tuple(replace(t, id=f"{i} {s}") for t, s in zip(p, SIDES, strict=True)) for i, p in enumerate(made, 1)
+    ]
+    once(rows, samples_of(base, "preferences"), lambda: pairs)
 
 
 def prompt_flaw(row: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -57,17 +63,21 @@ def prompt_flaw(row: Mapping[str, Any]) -> tuple[str, str] | None:
     return None
 
 
-def _flaw(base: LoadedBase, row: Mapping[str, Any], limit: int, taken: int) -> tuple[str, str] | None:
-    """What is wrong with a row, and what to do."""
+def _flaw(
+    base: LoadedBase, row: Mapping[str, Any], limit: int, taken: int, made: list[list[Tokens]]
+) -> tuple[str, str] | None:
+    """What is wrong with a row, and what to do; its answers as tokens are put into `made`."""
     if (flaw := prompt_flaw(row)) is not None:
         return flaw
     prompt = row.get("prompt")
     if row["chosen"].strip() == row["rejected"].strip():
         return "'chosen' and 'rejected' are the same", "remove the row: it prefers nothing"
     behind = f" behind the {taken} of the adapter" if taken else ""
+    made.append([])
     for side in SIDES:
         try:
-            size = len(answer_tokens(base, prompt or "", row[side]))
+            made[-1].append(answer_tokens(base, prompt or "", row[side]))
+            size = len(made[-1][-1])
         except DataError as e:
             return e.cause, e.remedy
         if size > limit:
@@ -93,11 +103,15 @@ def answer_tokens(base: LoadedBase, prompt: Prompt, answer: str, name: str = "")
 
 def pair_tokens(base: LoadedBase, rows: Sequence[Mapping[str, Any]]) -> list[tuple[Tokens, Tokens]]:
     """Chosen and rejected of each row, ids `1 chosen`, `1 rejected`, `2 chosen` and so on."""
-    made = [
-        [answer_tokens(base, r["prompt"], r[side], f"{i} {side}") for side in SIDES]
-        for i, r in enumerate(rows, 1)
-    ]
-    return [(chosen, rejected) for chosen, rejected in made]
+
+    def make() -> list[tuple[Tokens, Tokens]]:
+        made = [
+            [answer_tokens(base, r["prompt"], r[side], f"{i} {side}") for side in SIDES]
+            for i, r in enumerate(rows, 1)
+        ]
+        return [(chosen, rejected) for chosen, rejected in made]
+
+    return once(rows, samples_of(base, "preferences"), make)
 
 
 def has_chats(data: str | Path | Sequence[Mapping[str, Any]]) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from onebase import config as configs
+from onebase.api.bound import check_sources, keep_sources
 from onebase.api.claim import claim
 from onebase.api.recipe import Recipe, read_recipe
 from onebase.artifact.files import MANIFEST
@@ -75,6 +76,7 @@ def run_recipe(
 
 def _run(recipe: Recipe, out: Path, par: Parallel, listeners: Sequence[Listener], tell: Tell) -> Finished:
     claim(out, recipe, par)
+    check_sources(out, recipe)
     if (out / "base" / MANIFEST).is_file():
         tell(f"{out / 'base'} is finished already")
         return Finished(load_base(out / "base", device=par.device), None, out)
@@ -177,6 +179,7 @@ def _dataset(recipe: Recipe, out: Path, tell: Tell) -> Dataset:
     if not (path / MANIFEST).is_file():
         documents = (d for s in recipe.data.sources for d in read_source(s))
         prepare(documents, path, holdout=recipe.data.holdout, seed=recipe.train.seed)
+        keep_sources(out, recipe)
     dataset = Dataset.open(path)
     for name, s in dataset.stats.items():
         tell(

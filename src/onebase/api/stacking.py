@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from onebase.adapt.config import Method
 from onebase.adapt.folder import AdapterParts, Attached, attach
+from onebase.adapt.lease import Lease, keep_only, lease_of
 from onebase.base.folder import LoadedBase
 from onebase.errors import UserError
 from onebase.model.proj import Active
@@ -18,19 +19,43 @@ def stacked(base: LoadedBase, parts: Sequence[AdapterParts], name: str) -> Attac
     ArtifactError for an adapter of another base.
 
     At each projection an adapter sees what the base says, never what another added, so the order of deltas does not matter. A `full` one replaces the
-    weights that the others then add to.
+    weights that the others then add to. An adapter comes off the base again when nothing has what this gave, or its `active`; after an error
+    nothing is left on it.
     """
     _check(parts)
     # A name of its own for each set of tensors: several adapters may sit on one base at a time.
     names = [f"{name}-{p.fingerprint[4:16]}" for p in parts]
     # Replaced weights make a copy of the base with what is on it by then: they come last.
     order = sorted(range(len(parts)), key=lambda i: parts[i].config.method == "full")
-    found = {i: attach(base, parts[i], names[i]) for i in order}
-    under = found[order[-1]].base
+    found: dict[int, Attached] = {}
+    made: list[Lease] = []
+    try:
+        for i in order:
+            held = lease_of(base, names[i])  # perhaps another has it on already: they share it
+            found[i] = attach(base, parts[i], names[i])
+            if found[i].base is base:
+                if held is None:
+                    made.append(held := Lease(base, names[i]))
+                found[i] = replace(found[i], lease=held)
+        under = found[order[-1]].base
+        if under is not base:
+            keep_only(under, set(names))
+    except BaseException:
+        _end(made)
+        raise
+    if under is not base:  # the copy has them
+        _end(made)
+        found = {i: replace(a, lease=None) for i, a in found.items()}
     groups = [found[i].active for i in range(len(parts))]
-    active = Active(tuple(g for a in groups if a is not None for g in a.groups))
+    held_all = tuple(a.lease for a in found.values() if a.lease is not None)
+    active = Active(tuple(g for a in groups if a is not None for g in a.groups), held_all)
     every = [replace(found[i], base=under) for i in range(len(parts))]
     return replace(every[-1], active=active if active.groups else None, below=tuple(every[:-1]))
+
+
+def _end(leases: Sequence[Lease]) -> None:
+    for lease in leases:
+        lease.end()
 
 
 def refuse_unmergeable(on: Attached | None) -> None:

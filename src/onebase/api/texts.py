@@ -7,30 +7,61 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from onebase.base.folder import LoadedBase, Memory
 from onebase.codec.text.pooling import EmbeddingConfig, pooled
 from onebase.codec.text.sample import Tokens, chat_sample, completion_sample
+from onebase.data.bad_rows import once
 from onebase.errors import ArtifactError, DataError, UserError
 from onebase.generate.score import batches
 from onebase.model.proj import Active
 from onebase.objective.pooled import How, Read, narrowed, pool, text_batch
 
 
+def framed_texts(base: LoadedBase, rows: Sequence[dict[str, Any]]) -> list[NDArray[np.int32]]:
+    """The ids of the text of each row, framed as the base reads a whole text; of `Rows` made once."""
+    tok = base.codec.tokenizer
+    return once(
+        rows,
+        ("framed", tok.digest),
+        lambda: [
+            np.asarray(tok.framed(ids), np.int32) for ids in tok.encode_batch([r["text"] for r in rows])
+        ],
+    )
+
+
+def samples_of(base: LoadedBase, what: str) -> tuple[str, str, str]:
+    """Under what name `Rows` keep samples that this base's codec made of them."""
+    return what, base.codec.tokenizer.digest, base.codec.template.digest
+
+
+def row_tokens(
+    base: LoadedBase, rows: Sequence[dict[str, Any]], limit: int | None = None, before: int = 0
+) -> list[Tokens]:
+    """`text_tokens` of the rows' texts; of `Rows` that were checked before they are not made anew."""
+    return text_tokens(base, [], limit, before, framed_texts(base, rows))
+
+
 def text_tokens(
-    base: LoadedBase, texts: Sequence[str], limit: int | None = None, before: int = 0
+    base: LoadedBase,
+    texts: Sequence[str],
+    limit: int | None = None,
+    before: int = 0,
+    framed: Sequence[Sequence[int] | NDArray[np.int32]] | None = None,
 ) -> list[Tokens]:
     """One Tokens a text, framed as the base reads a whole text, ids by number; one longer than the limit (the context) is refused.
 
-    before: places of the context that an adapter takes.
+    before: places of the context that an adapter takes. framed: the ids, where they are known.
     """
     context = base.model.cfg.text.context - before
     limit = min(limit or context, context) if before else limit or context
     tok = base.codec.tokenizer
     out = []
-    for i, ids in enumerate(map(tok.framed, tok.encode_batch(list(texts)))):
-        if not ids:
+    framed = list(map(tok.framed, tok.encode_batch(list(texts)))) if framed is None else framed
+    for i, ids in enumerate(framed):
+        if not len(ids):
             raise DataError(f"row {i + 1} has no token", "give a text that is not empty")
         if len(ids) > limit:
             raise DataError(
@@ -42,7 +73,7 @@ def text_tokens(
     return out
 
 
-def given_tokens(ids: Sequence[int], number: int) -> Tokens:
+def given_tokens(ids: Sequence[int] | NDArray[np.int32], number: int) -> Tokens:
     """Tokens of which nothing is learnt."""
     return Tokens(np.asarray(ids, np.int32), np.zeros(len(ids), np.bool_), str(number), "labelled")
 

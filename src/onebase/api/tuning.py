@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from onebase.adapt.folder import detach
 from onebase.api.adapting import Data, continued, embed, generate, heads, prepared, rows_hash
 from onebase.api.base import Base
 from onebase.api.held import Adapter
@@ -246,13 +245,8 @@ def _request(
 
 def _judged(base: Base, adapter: Adapter, held: Rows, task: str, seed: int) -> Score | None:
     """The task's score on the rows held out; None where learning went astray and there is none."""
-    on = base.with_adapter(adapter)
-    assert on.attached is not None
-    try:
-        # One token is written: the scores that tasks are tuned by do not look at it.
-        scores = SCORERS[task](Asked(on, held, seed, max_tokens=1))
-    finally:
-        detach(base.loaded, on.attached.name)
+    # One token is written: the scores that tasks are tuned by do not look at it.
+    scores = SCORERS[task](Asked(base.with_adapter(adapter), held, seed, max_tokens=1))
     return next((scores[n] for n in JUDGED[task].scores if n in scores), None)
 
 

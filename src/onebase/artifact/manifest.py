@@ -66,6 +66,13 @@ def check_fast(folder: str | Path) -> None:
         _check(Path(folder), cache.sha256)
 
 
+@contextlib.contextmanager
+def cached_hashes() -> Iterator[Callable[[Path, os.stat_result], str]]:
+    """SHA-256 of files by (path, what `stat` says of it): one whose path, size and times are those of an earlier call is not read again."""
+    with _HashCache() as cache:
+        yield cache.sha256
+
+
 def _check(folder: Path, hasher: Callable[[Path, os.stat_result, str], str]) -> None:
     manifest = read_manifest(folder)
     found = dict(walk(folder))
@@ -161,8 +168,9 @@ class _HashCache:
         except (OSError, sqlite3.Error):
             self.close()
 
-    def sha256(self, path: Path, info: os.stat_result, wanted: str) -> str:
-        """The hash of a file. One that is kept is believed where it is the `wanted` one; else the file is read, for the cache may be damaged."""
+    def sha256(self, path: Path, info: os.stat_result, wanted: str | None = None) -> str:
+        """The hash of a file. One that is kept is believed where it is the `wanted` one, or none is; else the file is read, for the cache may
+        be damaged."""
         # ctime too: a tool that sets back the mtime (rsync, cp -p) cannot set back the ctime.
         name, key = str(path.resolve()), f"{info.st_size} {info.st_mtime_ns} {info.st_ctime_ns}"
         # Within one tick of the file system's clock a second change would leave the same times.
@@ -172,8 +180,8 @@ class _HashCache:
                 row = self.db.execute(
                     "SELECT sha256 FROM hash WHERE path = ? AND key = ?", (name, key)
                 ).fetchone()
-                if row is not None and row[0] == wanted:
-                    return wanted
+                if row is not None and wanted in (None, row[0]):
+                    return str(row[0])
             digest = sha256_file(path)
             if self.db is not None and settled:
                 with self.db:

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 import torch
 
@@ -59,6 +60,10 @@ class LoadedBase:
     embedding: EmbeddingConfig | None = None
     speech: SpeechConfig | None = None
     memory: Memory | None = field(default=None, init=False, repr=False, compare=False)
+    leases: WeakValueDictionary[str, Any] = field(
+        default_factory=WeakValueDictionary, init=False, repr=False, compare=False
+    )
+    _hashed: tuple[Any, str] | None = field(default=None, init=False, repr=False, compare=False)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -66,9 +71,13 @@ class LoadedBase:
         return self.origin or base_fingerprint(self.model)
 
     def reread(self) -> str:
-        """The fingerprint of the weights in memory as they are now (while they are remembered: as they were at the first asking)."""
+        """The fingerprint of the weights in memory as they are now (while they are remembered: as they were at the first asking). Hashed once, and
+        anew when they have changed by `state_of`."""
         if self.memory is None:
-            return base_fingerprint(self.model)
+            now = state_of(self.model)
+            if self._hashed is None or self._hashed[0] != now:
+                self._hashed = (now, base_fingerprint(self.model))
+            return self._hashed[1]
         if self.memory.weights is None:
             self.memory.weights = base_fingerprint(self.model)
         return self.memory.weights
@@ -99,6 +108,26 @@ def base_tensors(model: BaseModel) -> dict[str, torch.Tensor]:
         for name, p in model.named_parameters()
         if ".deltas." not in name and ".few." not in name and not name.startswith(("heads.", "leads."))
     }
+
+
+SAMPLED = 1 << 16
+"""Numbers of a tensor at most that are summed up to see whether it has changed."""
+
+
+@torch.no_grad()
+def state_of(model: BaseModel) -> tuple[object, ...]:
+    """What tells weights that have changed in memory from the same ones, at a hundredth of the time of a hash: the config, and of each tensor
+    name, address, version (which torch counts up at changes in place) and the sum of its bits, of a large one those of evenly spread
+    numbers: who changes weights past torch (`p.data`, numpy) changes no version."""
+    told: list[tuple[object, ...]] = []
+    sums = []
+    for name, t in base_tensors(model).items():
+        told.append((name, t.data_ptr(), -1 if t.is_inference() else t._version, t.shape, t.dtype))
+        flat = t.reshape(-1) if t.is_contiguous() else t.contiguous().view(-1)
+        some = flat[:: max(1, flat.numel() // SAMPLED)].contiguous()
+        bits = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[some.element_size()]
+        sums.append(some.view(bits).sum(dtype=torch.int64))
+    return (model.cfg, *told, *(torch.stack(sums).tolist() if sums else ()))
 
 
 def base_fingerprint(model: BaseModel) -> str:

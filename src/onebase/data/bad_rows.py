@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from onebase.errors import DataError
+
+T = TypeVar("T")
 
 SHOWN = 20
 """Bad rows that an error lists; of the others it says how many there are."""
@@ -17,6 +19,7 @@ class Rows(list[dict[str, Any]]):
     named anew, and the `source` of those that are from the Hub (repo, revision, files).
 
     `read_rows` makes them, and gives them back with their places when it is given them again. Equal to a plain list of the same rows.
+    made: what was made of them, by what it is, so that it is made once (`once`).
     """
 
     def __init__(
@@ -31,6 +34,17 @@ class Rows(list[dict[str, Any]]):
         self.places = list(places) or [f"row {i}" for i in range(1, len(self) + 1)]
         self.folder = folder or Path()
         self.columns, self.source = dict(columns or {}), dict(source or {})
+        self.made: dict[object, Any] = {}
+
+
+def once(rows: Sequence[Any], what: object, make: Callable[[], T]) -> T:
+    """What `make` makes of the rows. They keep it, so that who asks for it again is given the same; plain lists keep nothing."""
+    if not isinstance(rows, Rows):
+        return make()
+    if what not in rows.made:
+        rows.made[what] = make()
+    found: T = rows.made[what]
+    return found
 
 
 class Bad(NamedTuple):

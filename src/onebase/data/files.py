@@ -55,6 +55,8 @@ def check_file(path: Path) -> None:
             f"{path}: is a folder, a file is expected", "name a file in it, or use a source of kind 'folder'"
         )
     try:
+        if not path.is_file():  # a pipe gives what it has once
+            return
         with path.open("rb") as f:
             first = f.read(1)
     except OSError as e:

@@ -10,7 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from onebase.data.bad_rows import Bad, BadRows, Rows, places_of
 from onebase.data.files import FORMATS, all_records
@@ -33,7 +33,7 @@ KINDS: dict[str, type] = {
 
 
 def read_rows(
-    data: str | Path | Sequence[Mapping[str, Any]],
+    data: str | Path | Parsed | Sequence[Mapping[str, Any]],
     required: Sequence[str] = ("text", "label"),
     *,
     columns: Mapping[str, str] | None = None,
@@ -48,7 +48,7 @@ def read_rows(
     Rows that it gave are taken again, and keep their places. Raises DataError for what is wrong with the whole (unknown ending, empty, binary, a column that no row has), and BadRows with all bad
     rows and their places (broken line, no UTF-8, missing column, wrong type, empty value).
     """
-    found, folder, source = _found(data)
+    found, folder, source = data if isinstance(data, Parsed) else _found(data)
     before = data.columns if isinstance(data, Rows) else {}
     total = len(found)
     mapped, bad = _mapped(found, required, dict(columns or {}))
@@ -62,6 +62,8 @@ def read_rows(
     rows = Rows(
         [r for _, _, r in good], [w for _, w, _ in good], folder, before | dict(columns or {}), source
     )
+    if isinstance(data, Rows) and not columns and len(rows) == len(data):
+        rows.made = data.made  # they are the same rows
     if bad:
         if check is not None and rows:
             try:
@@ -73,6 +75,19 @@ def read_rows(
 
 
 Found = list[tuple[int, str, "dict[str, Any] | Flaw"]]
+
+
+class Parsed(NamedTuple):
+    """Records as they stand in files, read once: `read_rows` takes them in the place of the files' name, as often as one likes."""
+
+    found: Found
+    folder: Path
+    source: Mapping[str, Any]
+
+
+def parsed(data: str | Path | Sequence[Mapping[str, Any]]) -> Parsed | Rows:
+    """The records of a file, of a dataset on the Hub or of a list. Raises DataError for what is wrong with the whole."""
+    return data if isinstance(data, Rows) else Parsed(*_found(data))
 
 
 def _found(data: str | Path | Sequence[Mapping[str, Any]]) -> tuple[Found, Path, Mapping[str, Any]]:

@@ -3,11 +3,13 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 from onebase.artifact.files import canonical_json, sha256_bytes
 from onebase.codec.text.sample import Tokens
 from onebase.config import config
+from onebase.data.steps import span, steps_of
 from onebase.errors import ConfigError
 
 
@@ -29,6 +31,11 @@ class Plan(Protocol):
     """A plan with one row a step, so that rows have numbers."""
 
     @property
+    def total(self) -> int | None:
+        """How many rows it has; None where it has no end."""
+        ...
+
+    @property
     def digest(self) -> str:
         """Content hash of all that the order depends on."""
         ...
@@ -41,7 +48,8 @@ class Plan(Protocol):
 @dataclass(frozen=True)
 class MixedPlan:
     """`rows_per_step` rows a step, of which the share `share` (of rows, from 0 to below 1) is from `second`: over the first n steps it has
-    given that share to within half a row. Each plan goes through its own epochs."""
+    given that share to within half a row. Each plan goes through its own epochs; where `first` has an end, the mixture ends with its last
+    row."""
 
     first: Plan
     second: Plan
@@ -54,8 +62,30 @@ class MixedPlan:
         parts = [self.first.digest, self.second.digest, self.share, self.rows_per_step]
         return sha256_bytes(canonical_json(parts).encode())
 
+    @cached_property
+    def total(self) -> int | None:
+        """Rows of both up to the last one of `first`; None where it has no end."""
+        wanted = self.first.total
+        if wanted is None:
+            return None
+        found = max(wanted, math.floor(wanted / (1 - self.share)) - 2)
+        while found - self._seconds(found) < wanted:
+            found += 1
+        return found
+
+    @property
+    def steps(self) -> int:
+        """Steps up to the last row of `first`."""
+        assert self.total is not None, "a plan without an end has no number of steps"
+        return steps_of(self.total, self.rows_per_step)
+
+    def _seconds(self, rows: int) -> int:
+        """How many of the first `rows` rows are from the second plan."""
+        return math.floor(self.share * rows + 0.5)
+
     def rows(self, step: int) -> list[Sequence[Tokens]]:
-        """The global batch of a step, those of the second plan behind."""
-        a, b = (math.floor(self.share * self.rows_per_step * s + 0.5) for s in (step, step + 1))
-        own = range(step * self.rows_per_step - a, (step + 1) * self.rows_per_step - b)
+        """The global batch of a step, those of the second plan behind. Behind the end there is none."""
+        here = span(step, self.rows_per_step, self.total)
+        a, b = self._seconds(here.start), self._seconds(here.stop)
+        own = range(here.start - a, here.stop - b)
         return [self.first.rows(i)[0] for i in own] + [self.second.rows(i)[0] for i in range(a, b)]

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from onebase.artifact.files import canonical_json, sha256_bytes
 from onebase.codec.text import Tokens
 from onebase.data.packing import Ints, cut, pack
+from onebase.data.steps import span, steps_of
 from onebase.data.tokens import TokenSet
 from onebase.draws import permutation
 from onebase.errors import ConfigError, DataError
@@ -35,7 +36,8 @@ class RowPlan:
     Each epoch holds every token once: its pieces are permuted, packed window by window, and the rows of a
     window shuffled. A step may span two epochs. `reserve` tokens are kept free per piece (for what an
     objective adds). `long`: a document that does not fit is cut into pieces (pretraining) or refused
-    (labelled samples).
+    (labelled samples). `epochs`: the plan ends with the last row of so many (None: it has no end), its last
+    step perhaps shorter.
 
     Rows are packed as they are needed: `rows(step)` first packs the steps before it, at about 0.2 s per
     100,000 pieces, once. Raises ConfigError for sizes that make no sense, DataError for a sample that is too
@@ -51,6 +53,7 @@ class RowPlan:
         *,
         reserve: int = 0,
         long: Literal["cut", "refuse"] = "cut",
+        epochs: int | None = None,
     ) -> None:
         if rows_per_step < 1:
             raise ConfigError(f"rows per step is {rows_per_step}", "give at least 1")
@@ -59,7 +62,7 @@ class RowPlan:
                 f"a row of {length} tokens with {reserve} kept free holds nothing", "raise the length"
             )
         self.tokenset, self.length, self.rows_per_step = tokenset, length, rows_per_step
-        self.seed, self.reserve = seed, reserve
+        self.seed, self.reserve, self.epochs = seed, reserve, epochs
         lengths = tokenset.lengths
         if long == "refuse" and (over := np.flatnonzero(lengths > length - reserve)).size:
             _refuse(tokenset, over, length - reserve)
@@ -100,6 +103,18 @@ class RowPlan:
         """Rows of one epoch, exactly (packs up to its end)."""
         return self._epoch_start(epoch + 1) - self._epoch_start(epoch)
 
+    @property
+    def total(self) -> int | None:
+        """Rows of all epochs, exactly (packs them all); None where there is no end."""
+        return None if self.epochs is None else self._epoch_start(self.epochs)
+
+    @property
+    def steps(self) -> int:
+        """Steps of all epochs."""
+        total = self.total
+        assert total is not None, "a plan without an end has no number of steps"
+        return steps_of(total, self.rows_per_step)
+
     def waste(self, epoch: int = 0) -> float:
         """Share of an epoch's row space that is neither token nor reserve."""
         return 1 - int(self._sizes.sum()) / (self.epoch_rows(epoch) * self.length)
@@ -110,8 +125,8 @@ class RowPlan:
 
     def rows(self, step: int, rank: int = 0, world: int = 1) -> list[Row]:
         """The rows of a step, or one rank's share; the shares of all ranks, in order, are the whole."""
-        first = self._first(step)
-        return [self._row(first + i) for i in split(range(self.rows_per_step), rank, world)]
+        self._first(step)  # refuses one below 0
+        return [self._row(i) for i in split(span(step, self.rows_per_step, self.total), rank, world)]
 
     def _first(self, step: int) -> int:
         if step < 0:

@@ -9,16 +9,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onebase.codec.text.sample import Tokens
+from onebase.data.steps import span, steps_of
 from onebase.draws import permutation
 
 
 @dataclass(frozen=True)
 class SinglesPlan:
-    """Every text once an epoch, `rows_per_step` a step, each epoch in an order of its own."""
+    """Every text once an epoch, `rows_per_step` a step, each epoch in an order of its own.
+
+    epochs: the plan ends with the last text of so many (None: it has no end), its last step perhaps shorter. least: rows without which a step
+    teaches nothing; a rest of fewer joins the step before it.
+    """
 
     texts: Sequence[Tokens]
     rows_per_step: int
     seed: int = 0
+    epochs: int | None = None
+    least: int = 1
+
+    @property
+    def total(self) -> int | None:
+        """Rows of all epochs; None where there is no end."""
+        return None if self.epochs is None else self.epochs * len(self.texts)
+
+    @property
+    def steps(self) -> int:
+        """Steps of all epochs."""
+        assert self.total is not None, "a plan without an end has no number of steps"
+        return steps_of(self.total, self.rows_per_step, self.least)
 
     @cached_property
     def digest(self) -> str:
@@ -42,11 +60,11 @@ class SinglesPlan:
         return order
 
     def rows(self, step: int) -> list[list[Tokens]]:
-        """The global batch of a step; it may span two epochs."""
-        n, first = len(self.texts), step * self.rows_per_step
-        orders = {e: self._epoch(e) for e in {first // n, (first + self.rows_per_step - 1) // n}}
+        """The global batch of a step; it may span two epochs. Behind the end there is none."""
+        n, numbers = len(self.texts), span(step, self.rows_per_step, self.total, self.least)
+        orders = {e: self._epoch(e) for e in {i // n for i in (*numbers[:1], *numbers[-1:])}}
         out = []
-        for i in range(first, first + self.rows_per_step):
+        for i in numbers:
             order = orders.get(i // n)
             order = self._epoch(i // n) if order is None else order
             out.append([self.texts[int(order[i % n])]])

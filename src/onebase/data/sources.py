@@ -61,13 +61,18 @@ def read_source(cfg: SourceConfig) -> Iterator[Document]:
     """Stream the documents of a source, in a fixed order. Raises DataError with file and line for what cannot
     be read.
     """
-    root = Path(cfg.path)
-    for path in _files(cfg, root):
-        name = path.relative_to(root).as_posix() if root.is_dir() else path.name
+    for name, path in files_of(cfg):
         if cfg.kind in ("text", "folder"):
             yield from _texts(cfg, path, name)
         else:
             yield from _records(cfg, path, name)
+
+
+def files_of(cfg: SourceConfig) -> Iterator[tuple[str, Path]]:
+    """The files of a source in order: (name below its folder, path). Raises DataError where there are none."""
+    root = Path(cfg.path)
+    for path in _files(cfg, root):
+        yield path.relative_to(root).as_posix() if root.is_dir() else path.name, path
 
 
 def _files(cfg: SourceConfig, root: Path) -> list[Path]:

@@ -80,7 +80,7 @@ def run_demo(
         return _run_demo(out, minutes, quick, tell, seed)
 
 
-def _run_demo(out: Path, minutes: float, quick: bool, tell: Tell, seed: int) -> DemoResult:
+def _run_demo(out: Path, minutes: float | None, quick: bool, tell: Tell, seed: int) -> DemoResult:
     began = time.perf_counter()
     stages: dict[str, float] = {}
 

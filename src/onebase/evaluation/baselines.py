@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from onebase.errors import DataError, UserError
 from onebase.evaluation.metrics import rouge_l_each
 from onebase.evaluation.ngram import NGram
+from onebase.evaluation.words import inside
 
 __all__ = ["Baseline", "MajorityClass", "NGram", "NameWords", "NearestNeighbour", "TfidfLogistic", "sklearn"]
 
@@ -252,7 +253,8 @@ def _vectorizer() -> Any:
     text, pipeline = sklearn("feature_extraction.text"), sklearn("pipeline")
     shared = {"sublinear_tf": True, "dtype": np.float32}
     # One-letter words and punctuation count: "I", "?" and "def f(x):" tell labels apart.
-    words = text.TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"(?u)\b\w+\b|[^\w\s]", **shared)
+    pattern = rf"(?u)\w[\w{inside()}]*|[^\w\s{inside()}]"
+    words = text.TfidfVectorizer(ngram_range=(1, 2), token_pattern=pattern, **shared)
     chars = text.TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), **shared)
     return pipeline.FeatureUnion([("words", words), ("chars", chars)])
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -21,6 +20,7 @@ from onebase.evaluation.chances import auroc as auroc
 from onebase.evaluation.chances import ece, macro_auroc, micro_f1
 from onebase.evaluation.spans import span_f1
 from onebase.evaluation.values import mae, spearman
+from onebase.evaluation.words import words
 from onebase.evaluation.written import bleu, chrf, json_match, json_match_each
 
 Label = str | int
@@ -87,10 +87,10 @@ def rouge_l(targets: Sequence[str], predictions: Sequence[str], *, seed: int = 0
 def rouge_l_each(targets: Sequence[str], predictions: Sequence[str]) -> Array:
     """ROUGE-L F-measure of each text: float64 [n].
 
-    Lin (2004), "ROUGE", with beta = 1; words are lower-case runs of letters and digits, unstemmed.
+    Lin (2004), "ROUGE", with beta = 1; words are those of `words`, unstemmed.
     """
     same_length(targets, predictions)
-    return np.array([_rouge_l(_words(t), _words(p)) for t, p in zip(targets, predictions, strict=True)])
+    return np.array([_rouge_l(words(t), words(p)) for t, p in zip(targets, predictions, strict=True)])
 
 
 METRICS: Mapping[str, Callable[..., Score]] = {
@@ -136,10 +136,6 @@ def _one_hot(labels: Sequence[Label], names: Mapping[Label, int]) -> Array:
     out = np.zeros((len(labels), len(names)))
     out[np.arange(len(labels)), [names[x] for x in labels]] = 1.0
     return out
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"[^\W_]+", text.lower())
 
 
 def _rouge_l(target: list[str], prediction: list[str]) -> float:

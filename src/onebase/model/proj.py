@@ -1,6 +1,6 @@
 """The one matrix of a trunk: every projection has a site, and adapters attach there and nowhere else."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -13,9 +13,11 @@ from onebase.model.store import Stored, stored
 
 @dataclass(frozen=True)
 class Active:
-    """Which adapters act on which rows of the batch: pairs (adapter name, rows or None for all)."""
+    """Which adapters act on which rows of the batch: pairs (adapter name, rows or None for all). held: what keeps them on the base as long
+    as someone has this."""
 
     groups: tuple[tuple[str, tuple[int, ...] | None], ...]
+    held: tuple[object, ...] = field(default=(), compare=False, repr=False)
 
     @staticmethod
     def all_rows(name: str) -> "Active":

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from onebase.base.model import BaseModel
 from onebase.config import config
-from onebase.errors import ConfigError
+from onebase.errors import ConfigError, UserError
 from onebase.model.proj import Active
 from onebase.objective.base import Batch, Losses, Row, count_sources
 from onebase.objective.cross_entropy import token_nll
@@ -21,6 +21,9 @@ from onebase.objective.pooled import text_batch
 
 SMALL = 1e-4
 """Added to deviations that advantages are divided by."""
+
+MOST = 1e18
+"""Advantages and expected values at most: their squares are in the loss, and fp32 ends at 3e38."""
 
 
 @config
@@ -191,16 +194,41 @@ def token_logps(
 
 
 def group_advantages(reward_PG: Tensor, how: str) -> Tensor:
-    """GRPO: rewards less their group's mean, [P, G]; with "std" divided by the group's deviation (n - 1). A group of equal rewards gives 0."""
-    less_PG = reward_PG - reward_PG.mean(1, keepdim=True)
+    """GRPO: rewards less their group's mean, fp64 [P, G]; with "std" divided by the group's deviation (n - 1). A group of equal rewards gives
+    exactly 0, whatever they are."""
+    return _standard(reward_PG.double(), how, 1, correction=1)
+
+
+def _standard(x_PG: Tensor, how: str, dim: int, correction: int) -> Tensor:
+    """Numbers less their mean along `dim`, with "std" divided by their deviation plus SMALL, fp64. Measured from the first one, in units of
+    the largest distance: the mean of equal numbers need not be one of them (0.2 has no end in bits), small differences of large numbers
+    are kept, and no square overflows."""
+    half_PG = x_PG / 2  # the difference of two numbers may be beyond fp64
+    off_PG = half_PG - half_PG.narrow(dim, 0, 1)
+    unit_P1 = off_PG.abs().amax(dim, keepdim=True)
+    off_PG = off_PG / unit_P1.where(unit_P1 > 0, 1.0)
+    less_PG = off_PG - off_PG.mean(dim, keepdim=True)
     if how == "mean":
-        return less_PG
-    return less_PG / (reward_PG.std(1, keepdim=True) + SMALL)
+        return less_PG * unit_P1 * 2
+    deviation_P1 = less_PG.square().sum(dim, keepdim=True).div(max(1, x_PG.shape[dim] - correction)).sqrt()
+    small_P1 = SMALL / 2 / unit_P1.where(unit_P1 > 0, 1.0)
+    return less_PG / (deviation_P1 + small_P1)
+
+
+def held(x: Tensor) -> Tensor:
+    """fp32, as the loss reads it. Raises UserError for what fp32 does not hold (and a square in the loss of it: 1e19 at most)."""
+    if not bool((x.abs() <= MOST).all()):
+        raise UserError(
+            f"an advantage is {float(x[(x.abs() > MOST) | x.isnan()][0]):g}, the loss holds {MOST:g} at most",
+            "let the reward give smaller numbers (divide them), or compare by reinforce.how=grpo, reinforce.advantages=std",
+        )
+    return x.float()
 
 
 def generalised_advantages(reward: float, value_n: Tensor, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
-    """PPO: advantages and what the values should have been, fp32 [n] each, of a completion whose last token has the reward and after which
+    """PPO: advantages and what the values should have been, fp64 [n] each, of a completion whose last token has the reward and after which
     nothing comes. value_n: what the head expected before each token. GAE (1506.02438)."""
+    value_n = value_n.double()
     out_n = torch.zeros_like(value_n)
     later, after = 0.0, 0.0
     for t in range(len(value_n) - 1, -1, -1):
@@ -212,7 +240,6 @@ def generalised_advantages(reward: float, value_n: Tensor, gamma: float, lam: fl
 
 
 def normalised(advantages: Sequence[Tensor], how: str) -> list[Tensor]:
-    """PPO: advantages of all tokens of the completions less their mean, with "std" divided by their deviation."""
-    whole_N = torch.cat(list(advantages))
-    scale = float(whole_N.std(correction=0)) + SMALL if how == "std" else 1.0
-    return [(a_n - whole_N.mean()) / scale for a_n in advantages]
+    """PPO: advantages of all tokens of the completions less their mean, with "std" divided by their deviation, fp64."""
+    whole_N = _standard(torch.cat(list(advantages)).double(), how, 0, correction=0)
+    return list(torch.split(whole_N, [len(a_n) for a_n in advantages]))

@@ -5,6 +5,7 @@ A checkpoint appears by rename, so it is whole or absent; the newest valid one i
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ class RunState:
     total: int | None = None
     tokens: int = 0
     supervised: int = 0
+    rows: int = 0
     seconds: float = 0.0
     sources: dict[str, int] = field(default_factory=dict)
     bad_steps: int = 0
@@ -80,16 +82,21 @@ def load_checkpoint(path: Path) -> tuple[RunState, dict[str, Tensor], dict[str, 
     )
 
 
-def check_identity(path: Path, found: dict[str, str], wanted: dict[str, str]) -> None:
-    """Refuse to go on with other data, another recipe or another base than the checkpoint's."""
-    for key, value in wanted.items():
-        if found and key not in found:
+def check_identity(
+    path: Path, found: dict[str, str], wanted: dict[str, str], called: Mapping[str, str] | None = None
+) -> None:
+    """Refuse to go on with other data, another recipe or another base than the checkpoint's, or with a file that says something else now.
+    called: what people call a key, where they know it by another name."""
+    for key in dict.fromkeys([*wanted, *found]):
+        then, now = found.get(key), wanted.get(key)
+        name = (called or {}).get(key, key)
+        if found and key not in found and key not in (called or {}):
             raise ArtifactError(
-                f"{path} says nothing of its {key}: another version of onebase made it, which went on otherwise",
+                f"{path} says nothing of its {name}: another version of onebase made it, which went on otherwise",
                 "finish it with that version, or start afresh in another --out folder",
             )
-        if found.get(key) != value:
+        if then != now:
             raise ArtifactError(
-                f"{path} was made with another {key} ({str(found.get(key))[:20]}, now {value[:20]})",
-                f"give the same {key}, or start afresh in another --out folder",
+                f"{path} was made with another {name} ({str(then)[:20]}, now {str(now)[:20]})",
+                f"give the same {name}, or start afresh in another --out folder",
             )

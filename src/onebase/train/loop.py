@@ -3,7 +3,7 @@
 import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -43,8 +43,8 @@ CALIBRATE = 12
 MICRO_TOKENS = {"cpu": 2048, "mps": 8192, "cuda": 32768}
 """Tokens of a micro-batch when the recipe leaves it to us: on CPUs larger ones need more memory and gain no speed."""
 
-Made = tuple[list[Batch], dict[str, int]]
-"""This rank's micro-batches, and the tokens of the whole global batch by source."""
+Made = tuple[list[Batch], dict[str, int], int]
+"""This rank's micro-batches, and of the whole global batch the tokens by source and the number of rows."""
 
 
 class Rows(Protocol):
@@ -63,8 +63,9 @@ class Rows(Protocol):
 
 @dataclass(frozen=True)
 class Job:
-    """All that a run is: what learns, from which rows, how, and who listens. `out` is where checkpoints go (None: nowhere); `tell` hears what
-    a user should know of going on from one."""
+    """All that a run is: what learns, from which rows, how, and who listens. `out` is where checkpoints go (None: nowhere). identity: hashes of
+    what a checkpoint must agree with, beside the loop's own; called: the names of some of them in messages; `tell` hears what a user should
+    know of going on from a checkpoint."""
 
     model: BaseModel
     objective: Objective
@@ -76,6 +77,7 @@ class Job:
     parallel: Parallel | None = None
     identity: dict[str, str] = field(default_factory=dict)
     tell: Callable[[str], None] | None = None
+    called: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,7 @@ def _run(job: Job, par: Parallel) -> Result:
 def _step(job: Job, par: Parallel, optim: Optimizers, state: RunState, ahead: "_Ahead") -> StepInfo:
     """One optimizer step over the global batch. A loss or gradient that is not finite changes no weight on any rank."""
     cfg, began = job.train, time.perf_counter()
-    batches, sources = ahead.get(state.step)
+    batches, sources, rows = ahead.get(state.step, state.total)
     counts = dict.fromkeys(batches[0].counts, 0)
     for b in batches:
         for k, n in b.counts.items():
@@ -216,6 +218,7 @@ def _step(job: Job, par: Parallel, optim: Optimizers, state: RunState, ahead: "_
     if good:
         state.tokens += tokens
         state.supervised += int(sum(totals.values()))
+        state.rows += rows
         for k, n in sources.items():
             state.sources[k] = state.sources.get(k, 0) + n
     return StepInfo(
@@ -247,14 +250,16 @@ class _Ahead:
         first = step * cfg.rows + len(rows) * self.par.rank // self.par.world
         size = len(mine) if takes_whole_step(self.job.objective) else micro_rows(cfg, self.par)
         batches = [self.job.objective.batch(mine[i : i + size], first + i) for i in range(0, len(mine), size)]
-        return batches, count_sources(rows)
+        return batches, count_sources(rows), len(rows)
 
-    def get(self, step: int) -> Made:
+    def get(self, step: int, total: int | None) -> Made:
+        """The batches of a step; those of the next one are begun, where there is one."""
         if not self.ahead:
             return self._make(step)
         ready = self.next[1] if self.next and self.next[0] == step else self.pool.submit(self._make, step)
         made = ready.result()
-        self.next = (step + 1, self.pool.submit(self._make, step + 1))
+        last = total is not None and step + 1 >= total
+        self.next = None if last else (step + 1, self.pool.submit(self._make, step + 1))
         return made
 
     def __enter__(self) -> "_Ahead":
@@ -287,7 +292,7 @@ def _resume(job: Job, optim: Optimizers, identity: dict[str, str]) -> RunState:
     if not found:
         return RunState(identity=identity)
     state, model, optimizer = load_checkpoint(found[-1])
-    check_identity(found[-1], state.identity, identity)
+    check_identity(found[-1], state.identity, identity, job.called)
     load_whole_state(job.model, model, learnt=True)
     optim.load_state_tensors(optimizer)
     return state

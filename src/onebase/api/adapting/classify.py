@@ -1,6 +1,7 @@
 """Task classify: by a head fitted exactly, by a head and what the method learns, together, or by vectors that the method learns first. Rows
 with `labels` in the place of `label` are for `many`."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 import torch
@@ -10,6 +11,7 @@ from onebase.adapt.head import HeadConfig
 from onebase.adapt.vector_head import candidates, fit_views
 from onebase.api import images
 from onebase.api.adapting import heads, many, pictures
+from onebase.api.adapting.fitting import head_size
 from onebase.api.adapting.heads import Fit, Prepared
 from onebase.api.adapting.job import Adapting, data_facts
 from onebase.api.adapting.learning import SCRATCH
@@ -62,9 +64,10 @@ def prepare(job: Adapting) -> Prepared:
     """Rows with one label each."""
     rows, labels = job.labelled()
     o, base = job.options, job.base
-    numbers = [labels.index(str(r["label"])) for r in rows]
+    number = {label: i for i, label in enumerate(labels)}
+    numbers = [number[str(r["label"])] for r in rows]
     contrast = o.contrast
-    if contrast.first and max(map(numbers.count, set(numbers))) < 2:
+    if contrast.first and len(labels) == len(rows):
         raise DataError(
             "no label has two texts, and contrast draws texts of one label together",
             "give more rows, or leave contrast.first out",
@@ -72,6 +75,7 @@ def prepare(job: Adapting) -> Prepared:
     # What was learnt for the vector is read of the vector.
     pooling = "vector" if contrast.first and o.pooling == "auto" else o.pooling
     reads = candidates(pooling, base.embedding is not None)
+    job.head = head_size(job, len(rows), len(labels), list(Counter(numbers).values()))
 
     def fit(texts: Sequence[Tokens], active: Active | None) -> Fit:
         x_by = views(base, texts, reads, active)

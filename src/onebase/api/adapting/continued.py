@@ -11,7 +11,7 @@ import numpy as np
 
 from onebase.adapt.config import AdapterConfig
 from onebase.adapt.folder import AdapterParts, bound_to
-from onebase.api.adapting.job import Adapting, Data, Facts, data_facts, score_facts
+from onebase.api.adapting.job import Adapting, Data, Facts, data_facts, rows_hash, score_facts
 from onebase.api.adapting.learning import learn, learner, train_config
 from onebase.api.adapting.ledgers import check_samples
 from onebase.api.quantising import reference
@@ -82,14 +82,15 @@ def by_steps(job: Adapting) -> AdapterParts:
         general = _general(o.replay.data, "replay.data")
         replay = document_tokens(base, general, GENERAL)
         facts |= {f"replay.{k}": v for k, v in data_facts(general).items()}
+        job.bind("replay.data", o.replay.data, facts["replay.data.fingerprint"][0])
         facts["replay.data.tokens"] = (sum(len(t.ids) for t in replay), "counted")
     scores = _Scores(job, test)
     with learner(job) as found:
         length = row_length(job, found.before)
-        plan, steps = document_plan(job, tokens, length, replay, single=found.before > 0)
+        plan = document_plan(job, tokens, length, replay, single=found.before > 0)
         lr = RATES[job.method]
         size = found.before + length
-        train = train_config(o, steps, plan.rows_per_step, size, default_lr=lr, rows_rate=found.rate)
+        train = train_config(o, plan, size, default_lr=lr, rows_rate=found.rate)
         before = scores.measured(None)
         facts |= learn(job, NextToken(length, found.active), plan, train, found.params)
         facts |= scores.facts(before, found.active)
@@ -115,13 +116,13 @@ def document_plan(
     replay: Sequence[Tokens] = (),
     *,
     single: bool = False,
-) -> tuple[MixedPlan, int]:
-    """Rows of documents, and the steps of the epochs that are asked for. single: a piece is a row, for what stands before one text.
+) -> MixedPlan:
+    """Rows of documents, for the epochs that are asked for. single: a piece is a row, for what stands before one text.
 
     replay: documents whose rows are mixed in, so that they give `replay.share` of the tokens; they go through epochs of their own.
     """
     o = job.options
-    plan, rows, size = _numbered(job, tokens, length, single)
+    plan, rows, size = _numbered(job, tokens, length, single, o.epochs)
     other, share = plan, 0.0
     if replay:
         # The plan shares rows out, and those of the two may hold more or fewer tokens.
@@ -129,22 +130,21 @@ def document_plan(
         wanted = o.replay.share / other_size
         share = wanted / (wanted + (1 - o.replay.share) / size)
     rows /= 1 - share
-    per_step = max(1, min(o.rows, round(rows) // 4))
-    return MixedPlan(plan, other, share, per_step), max(1, round(o.epochs * rows / per_step))
+    return MixedPlan(plan, other, share, max(1, min(o.rows, round(rows) // 4)))
 
 
 def _numbered(
-    job: Adapting, tokens: Sequence[Tokens], length: int, single: bool
+    job: Adapting, tokens: Sequence[Tokens], length: int, single: bool, epochs: int | None = None
 ) -> tuple[Plan, float, float]:
-    """The rows of documents by number, how many an epoch has, and the tokens of one on average."""
+    """The rows of documents by number, how many an epoch has, and the tokens of one on average. epochs: where they end (None: nowhere)."""
     seed = job.options.seed
     tokenset = TokenSet.from_tokens(tokens, alike=job.base.codec.tokenizer.roles.chat_framed)
     if not single:
-        packed = RowPlan(tokenset, length, 1, seed)
+        packed = RowPlan(tokenset, length, 1, seed, epochs=epochs)
         return packed, packed.rows_per_epoch, packed.tokens_per_epoch / packed.rows_per_epoch
     where = zip(*cut(tokenset.lengths, length), strict=True)
     pieces = [tokenset.part(int(d), int(a), int(b)) for d, a, b in where]
-    return SinglesPlan(pieces, 1, seed), len(pieces), float(np.mean([len(p) for p in pieces]))
+    return SinglesPlan(pieces, 1, seed, epochs), len(pieces), float(np.mean([len(p) for p in pieces]))
 
 
 class _Scores:
@@ -164,6 +164,8 @@ class _Scores:
             general = (
                 [{"text": d.text} for d in reference()] if given is None else _general(given, "replay.test")
             )
+            if given is not None:
+                job.bind("replay.test", given, rows_hash(general))
             for name, rows in ((DOMAIN, test), (GENERAL, general)):
                 self.docs[name] = [Document(str(r["text"]), name) for r in rows]
 

@@ -17,7 +17,7 @@ from onebase.adapt.vector_head import candidates, fit_views
 from onebase.api.adapting import continued, generate, heads
 from onebase.api.adapting.fitting import check_reads, check_writes
 from onebase.api.adapting.job import Adapting, Facts, data_facts, score_facts
-from onebase.api.adapting.learning import SCRATCH, learn, learner, train_config
+from onebase.api.adapting.learning import SCRATCH, Rows, learn, learner, train_config
 from onebase.api.adapting.ledgers import check_labelled, check_samples
 from onebase.api.adapting.reading import check_texts
 from onebase.api.adapting.teachers import (
@@ -31,7 +31,7 @@ from onebase.api.adapting.teachers import (
     token_agreement,
     with_answers,
 )
-from onebase.api.texts import chat_rows, completion_rows, features, how_read, text_tokens, views
+from onebase.api.texts import chat_rows, completion_rows, features, how_read, row_tokens, text_tokens, views
 from onebase.codec.text.sample import Tokens
 from onebase.data import read_rows
 from onebase.data.singles import SinglesPlan
@@ -82,13 +82,11 @@ def _classes(job: Adapting, teacher: "Base") -> AdapterParts:
     taught = _taught(job, teacher, rows, labels, logp_NC)
     with learner(job) as found:
         check_texts(base, rows, *_limits(job, found.before))
-        texts = text_tokens(base, said, o.max_length, found.before)
+        texts = row_tokens(base, rows, o.max_length, found.before)
         found.reads_only(texts)
         longest = max(2, *(found.before + len(t) for t in texts))
-        per_step = min(o.rows, len(texts))
-        steps = max(1, o.epochs * len(texts) // per_step)
-        lr = heads.RATES[job.method]
-        train = train_config(o, steps, per_step, longest, default_lr=lr, rows_rate=found.rate)
+        plan = SinglesPlan(texts, min(o.rows, len(texts)), o.seed, o.epochs)
+        train = train_config(o, plan, longest, default_lr=heads.RATES[job.method], rows_rate=found.rate)
         some = _started(taught)
         x_by = views(
             base,
@@ -101,7 +99,6 @@ def _classes(job: Adapting, teacher: "Base") -> AdapterParts:
         base.model.heads[SCRATCH] = head = fitted.head.to(base.model.device)
         said_of = {t.id: s for t, s in zip(texts, taught, strict=True)}
         objective = SoftLabel(SCRATCH, said_of, how, how_read(base, pooling), found.active)
-        plan = SinglesPlan(texts, per_step, o.seed)
         facts |= learn(job, objective, plan, train, [*found.params, *head.parameters()])
         if job.test is not None:
             test = read_rows(job.test, ("text",))
@@ -167,7 +164,8 @@ def _taught(
                 else "distil.hard learns from the rows' own labels, and they have none",
                 f"the teacher's labels: {', '.join(labels)}; or leave distil.hard at 0",
             )
-        own = [labels.index(str(r["label"])) if "label" in r else IGNORE for r in rows]
+        number = {label: i for i, label in enumerate(labels)}
+        own = [number[str(r["label"])] if "label" in r else IGNORE for r in rows]
     return [Taught(z_C, m, c) for z_C, m, c in zip(logp_NC, means, own, strict=True)]
 
 
@@ -205,14 +203,13 @@ def _writing(job: Adapting, teacher: "Base") -> AdapterParts:
         limit = teacher.loaded.model.cfg.text.context - ahead
         if kind == "text":
             length = min(continued.row_length(job, found.before), limit)
-            plan, steps = continued.document_plan(job, tokens, length, single=found.before + ahead > 0)
-            per_step, lr = plan.rows_per_step, continued.RATES[job.method]
-            data: Any = plan
+            data: Rows = continued.document_plan(job, tokens, length, single=found.before + ahead > 0)
+            lr = continued.RATES[job.method]
         else:
             _check_room(tokens, limit)
-            data, length, steps = generate.sample_plan(job, tokens, max(found.before, ahead))
-            per_step, lr = data.rows_per_step, generate.RATES[job.method]
-        train = train_config(o, steps, per_step, found.before + length, default_lr=lr, rows_rate=found.rate)
+            data, length = generate.sample_plan(job, tokens, max(found.before, ahead))
+            lr = generate.RATES[job.method]
+        train = train_config(o, data, found.before + length, default_lr=lr, rows_rate=found.rate)
         knows = Said(teacher.loaded.model, teacher.active)
         objective = (
             TokenDistil(length, knows, how, found.active)

@@ -22,7 +22,7 @@ from onebase.base.folder import LoadedBase
 from onebase.data import Rows
 from onebase.model import count
 from onebase.model.device import compute_dtype
-from onebase.objective.base import Batch, takes_whole_step
+from onebase.objective.base import Batch, Row, takes_whole_step
 from onebase.objective.cross_entropy import CHUNK
 from onebase.objective.distil import TokenDistil
 from onebase.objective.next_token import NextToken
@@ -88,6 +88,8 @@ def plan_adapt(
     if task == "classify" and (counted := _labels(rows)):
         facts["labels"] = counted
     facts |= found
+    if job.head is not None:
+        facts["head"] = {"bytes": job.head.bytes, "seconds": job.head.seconds}
     facts["seconds"]["before"] = round(
         max(0.0, time.perf_counter() - began - facts["seconds"].pop("probe")), 3
     )
@@ -118,7 +120,12 @@ def _probe(job: Adapting, loop: Job) -> NoReturn:
     steps, device = cfg.steps or 1, model.device
     model.compute_dtype = compute_dtype(cfg.dtype, device)  # as the loop sets it; who called sets it back
     start = time.perf_counter()
-    made = [_batches(loop, step) for step in range(min(STEPS, steps))]
+    made, shown = [], 0
+    for step in range(min(STEPS, steps)):
+        # One after the other: rows that are written by the weights are known until the next ones are.
+        rows = loop.rows.rows(step)
+        made.append(_batches(loop, rows, step))
+        shown += len(rows)
     # What is written by the weights is written in the step; all else is made ahead.
     writing = 0.0 if getattr(loop.rows, "ahead", True) else (time.perf_counter() - start) / len(made)
     seen = _Seen(
@@ -143,7 +150,10 @@ def _probe(job: Adapting, loop: Job) -> NoReturn:
     a_position = sum(taken[1:]) / TIMED / _positions(batch)
     memory = _memory(loop, learnt, _positions(batch), copied=job.method == "full")
     free = available(device)
-    tokens = round(seen.tokens * steps)
+    # The last step may be shorter: how many steps it would be if all were as those seen.
+    total = getattr(loop.rows, "total", None)
+    whole = steps if total is None else total * len(made) / shown
+    tokens = round(seen.tokens * whole)
     raise _Planned(
         {
             "steps": steps,
@@ -152,14 +162,14 @@ def _probe(job: Adapting, loop: Job) -> NoReturn:
             "micro": _rows_at_a_time(loop),
             "parameters_learnt": sum(p.numel() for p in learnt),
             "tokens": tokens,
-            "tokens_supervised": round(seen.supervised * steps),
+            "tokens_supervised": round(seen.supervised * whole),
             "flops": base_flops(model.cfg, cfg.length) * tokens,
             "memory_bytes": vars(memory) | {"total": memory.total},
             "free_bytes": free,
             "fits": memory.total - memory.weights <= free,  # weights are there already
             "seconds": {
-                "step": a_position * seen.positions + writing,
-                "steps": (a_position * seen.positions + writing) * steps,
+                "step": (a_position * seen.positions + writing) * whole / steps,
+                "steps": (a_position * seen.positions + writing) * whole,
                 "how": BY_STEPS.format(TIMED) + (WRITING if writing else ""),
                 "probe": time.perf_counter() - began,
             },
@@ -167,10 +177,9 @@ def _probe(job: Adapting, loop: Job) -> NoReturn:
     )
 
 
-def _batches(loop: Job, step: int) -> list[Batch]:
+def _batches(loop: Job, rows: Sequence[Row], step: int) -> list[Batch]:
     """The micro-batches of a step, as the loop makes them in one process."""
-    rows = loop.rows.rows(step)
-    size = _rows_at_a_time(loop)
+    size = len(rows) if takes_whole_step(loop.objective) else _rows_at_a_time(loop)
     first = step * loop.train.rows
     return [loop.objective.batch(rows[i : i + size], first + i) for i in range(0, len(rows), size)]
 
@@ -234,6 +243,10 @@ def _text(facts: dict[str, Any], told: Sequence[str]) -> str:
         lines.append(
             f"memory        about {memory['total'] / MIB:,.1f} MiB: {parts}; {facts['free_bytes'] / MIB:,.0f} MiB free beside the weights: "
             + ("fits" if facts["fits"] else "DOES NOT FIT")
+        )
+    if head := facts.get("head"):
+        lines.append(
+            f"head          about {head['bytes'] / MIB:,.1f} MiB and {head['seconds']:,.1f} s to fit (estimated)"
         )
     whole = seconds.get("steps", seconds.get("reading", 0.0))
     lines.append(

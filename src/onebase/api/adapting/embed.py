@@ -30,6 +30,8 @@ class GroupsPlan:
     rows_per_step: int
     seed: int = 0
     alike: bool = False
+    epochs: int | None = None
+    least: int = 1
 
     @cached_property
     def digest(self) -> str:
@@ -38,7 +40,19 @@ class GroupsPlan:
 
     @cached_property
     def _firsts(self) -> SinglesPlan:
-        return SinglesPlan([g[0] for g in self.groups], self.rows_per_step, self.seed)
+        return SinglesPlan(
+            [g[0] for g in self.groups], self.rows_per_step, self.seed, self.epochs, self.least
+        )
+
+    @property
+    def total(self) -> int | None:
+        """Rows of all epochs; None where there is no end."""
+        return self._firsts.total
+
+    @property
+    def steps(self) -> int:
+        """Steps of all epochs."""
+        return self._firsts.steps
 
     @cached_property
     def _by_id(self) -> dict[str, Sequence[Tokens]]:
@@ -75,8 +89,9 @@ def by_steps(job: Adapting) -> AdapterParts:
         per_step = min(o.rows, len(groups))
         _check_negatives(groups, per_step)
         longest = found.before + max(2, *(len(t.ids) for g in groups for t in g))
-        steps = max(1, o.epochs * len(groups) // per_step)
-        train = train_config(o, steps, per_step, longest, default_lr=RATES[job.method], rows_rate=found.rate)
+        # A pair alone in a step has no negatives but its own.
+        plan = GroupsPlan(groups, per_step, o.seed, epochs=o.epochs, least=2 if len(sides) == 2 else 1)
+        train = train_config(o, plan, longest, default_lr=RATES[job.method], rows_rate=found.rate)
         objective = Contrastive(
             made,
             o.temperature,
@@ -84,7 +99,7 @@ def by_steps(job: Adapting) -> AdapterParts:
             found.active,
             chunk=max(1, batch_tokens(base.model.device) // longest),
         )
-        facts |= learn(job, objective, GroupsPlan(groups, per_step, o.seed), train, found.params)
+        facts |= learn(job, objective, plan, train, found.params)
         tensors = found.tensors()
     cfg = AdapterConfig(
         method=job.method,

@@ -1,9 +1,20 @@
 """Whether a base can learn a task by a method at all: what is refused before any row is read, and why."""
 
+import time
+from collections.abc import Sequence
+
+import torch
+
+from onebase.adapt.head import FOLDS, solve_bytes, solve_flops
+from onebase.api.adapting.job import Adapting, HeadSize
 from onebase.api.options import AdaptOptions
 from onebase.base.folder import LoadedBase
 from onebase.errors import UserError
+from onebase.train.memory import available
 
+HOURS = 2.0
+"""Hours that fitting a head may take by the estimate."""
+GIB = 2**30
 LEADING = ("soft", "prefix")
 """Methods that stand before the text and count against the context."""
 
@@ -54,3 +65,32 @@ def check_room(base: LoadedBase, method: str, options: AdaptOptions) -> None:
         raise UserError(
             f"{taken} virtual tokens leave no room in a context of {context}", "give fewer: -o virtual=N"
         )
+
+
+def head_size(job: Adapting, examples: int, outputs: int, rows_of_labels: Sequence[int]) -> HeadSize:
+    """What fitting the head exactly takes. examples: what it is fitted on (rows, or tokens); rows_of_labels: how many rows each label has.
+    Raises UserError where memory or HOURS do not hold it, before anything is read."""
+    trunk = job.base.model.cfg.trunks["text" if job.base.words is not None else "image"]
+    features = 3 * trunk.width
+    folds = bool(rows_of_labels) and min(rows_of_labels) >= FOLDS
+    found = HeadSize(
+        solve_bytes(examples, features, outputs),
+        solve_flops(examples, features, outputs, folds) / _rate(),
+    )
+    free = available(torch.device("cpu"))
+    if found.bytes > free or found.seconds > HOURS * 3600:
+        raise UserError(
+            f"a head of {outputs:,} outputs on {examples:,} examples takes about {found.bytes / GIB:,.1f} GiB and {found.seconds / 3600:,.1f} h to fit; "
+            f"{free / GIB:,.1f} GiB are free, and {HOURS:g} h is the most",
+            "give fewer labels or rows (are the labels free text? learn them by task complete, or find the nearest text by task embed)",
+        )
+    return found
+
+
+def _rate() -> float:
+    """fp64 operations a second of this machine, measured on one product of a few milliseconds."""
+    a = torch.ones(384, 384, dtype=torch.float64)
+    a @ a
+    start = time.perf_counter()
+    a @ a
+    return 2 * 384**3 / max(1e-6, time.perf_counter() - start)

@@ -34,11 +34,10 @@ def by_steps(job: Adapting) -> AdapterParts:
         | {"data.tokens": (sum(len(t.ids) for t in tokens), "counted")}
     )
     with learner(job, special_ids(tokens, base.codec.tokenizer)) as found:
-        plan, length, steps = sample_plan(job, tokens, found.before)
+        plan, length = sample_plan(job, tokens, found.before)
         train = train_config(
             o,
-            steps,
-            plan.rows_per_step,
+            plan,
             found.before + length,
             default_lr=RATES[job.method],
             rows_rate=found.rate,
@@ -49,10 +48,8 @@ def by_steps(job: Adapting) -> AdapterParts:
     return job.parts(cfg, tensors, facts)
 
 
-def sample_plan(
-    job: Adapting, tokens: Sequence[Tokens], before: int
-) -> tuple[RowPlan | SinglesPlan, int, int]:
-    """The rows, their length and the number of steps. Samples are packed, but where something stands before each: then one is a row."""
+def sample_plan(job: Adapting, tokens: Sequence[Tokens], before: int) -> tuple[RowPlan | SinglesPlan, int]:
+    """The rows and their length. Samples are packed, but where something stands before each: then one is a row."""
     o, base = job.options, job.base
     # Rows of the whole context would cost the memory of the whole context, however short the samples are.
     longest = max(len(t.ids) for t in tokens)
@@ -62,14 +59,14 @@ def sample_plan(
         length = min(length, base.model.cfg.text.context - before)
         RowPlan(tokenset, length, 1, o.seed, long="refuse")  # says which samples are too long
         per_step = max(1, min(o.rows, len(tokens) // 4))
-        singles = SinglesPlan(tokens, per_step, o.seed)
-        return singles, max(len(t.ids) for t in tokens), max(1, round(o.epochs * len(tokens) / per_step))
+        return SinglesPlan(tokens, per_step, o.seed, o.epochs), longest
     per_step = max(1, min(o.rows, sum(len(t.ids) for t in tokens) // length // 4))
-    plan = RowPlan(tokenset, length, per_step, o.seed, long="refuse")
-    return plan, length, max(1, round(o.epochs * plan.rows_per_epoch / per_step))
+    return RowPlan(tokenset, length, per_step, o.seed, long="refuse", epochs=o.epochs), length
 
 
 def special_ids(tokens: Sequence[Tokens], tokenizer: Tokenizer) -> tuple[int, ...]:
-    """Ids of the special tokens in the samples, less BOS: LoRA learns their rows, for plain text may never have taught them."""
-    used = np.unique(np.concatenate([t.ids for t in tokens]))
-    return tuple(sorted(set(tokenizer.specials.values()) & set(used.tolist()) - {tokenizer.bos}))
+    """Ids of the special tokens in the samples: LoRA learns their rows, for plain text may never have taught them. Not that of BOS, which
+    every text begins with, but where it is learnt: some bases have one token for both ends of a text."""
+    ids, loss = (np.concatenate([getattr(t, name) for t in tokens]) for name in ("ids", "loss"))
+    used, learnt = set(np.unique(ids).tolist()), set(np.unique(ids[loss]).tolist())
+    return tuple(sorted(set(tokenizer.specials.values()) & used - ({tokenizer.bos} - learnt)))

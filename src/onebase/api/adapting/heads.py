@@ -13,7 +13,7 @@ from onebase.adapt.head import Head, HeadConfig, pooled_as
 from onebase.api.adapting.job import Adapting, Facts
 from onebase.api.adapting.learning import SCRATCH, learn, learner, train_config
 from onebase.api.adapting.ledgers import check_labelled
-from onebase.api.texts import features, text_tokens
+from onebase.api.texts import features, row_tokens
 from onebase.base.folder import LoadedBase
 from onebase.codec.text.sample import Tokens
 from onebase.data.singles import SinglesPlan
@@ -61,7 +61,7 @@ def by_head(job: Adapting, task: Prepared) -> AdapterParts:
     """The fitted head, and nothing else."""
     rows, fit = task.rows, task.fit
     facts = task.facts | check_labelled(job, rows)
-    job.reads(texts := text_tokens(job.base, [r["text"] for r in rows], job.options.max_length))
+    job.reads(texts := row_tokens(job.base, rows, job.options.max_length))
     made = fit(texts, None)
     cfg = AdapterConfig(method="head", task=job.task, base=bound_to(job.base), head=made.config)
     return job.parts(cfg, tensors(made.head), facts | made.facts)
@@ -77,15 +77,16 @@ def by_steps(job: Adapting, task: Prepared) -> AdapterParts:
     o, base = job.options, job.base
     rows, fit = task.rows, task.fit
     facts = task.facts | check_labelled(job, rows)
-    per_step = min(o.rows, len(rows))
-    steps = max(1, o.epochs * len(rows) // per_step)
     with learner(job) as found:
-        texts = text_tokens(base, [r["text"] for r in rows], o.max_length, found.before)
+        texts = row_tokens(base, rows, o.max_length, found.before)
         found.reads_only(texts)
         # Not the context: it decides how many rows make a micro-batch.
         longest = max(2, *(found.before + len(t) for t in texts))
-        train = train_config(o, steps, per_step, longest, default_lr=RATES[job.method], rows_rate=found.rate)
-        plan = SinglesPlan(texts, per_step, o.seed)
+        # A text alone in a step has nothing to be drawn to.
+        plan = SinglesPlan(
+            texts, min(o.rows, len(rows)), o.seed, o.epochs, least=1 if task.vectors is None else 2
+        )
+        train = train_config(o, plan, longest, default_lr=RATES[job.method], rows_rate=found.rate)
         if task.vectors is None:
             made = fit(texts, found.active if found.before else None)
             base.model.heads[SCRATCH] = head = made.head.to(base.model.device)

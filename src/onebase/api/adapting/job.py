@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,14 @@ Facts = dict[str, tuple[Any, str]]
 """What goes into the record: by name, the value and where it is from."""
 
 
+@dataclass(frozen=True)
+class HeadSize:
+    """What fitting a head takes, estimated before anything is read: bytes at its peak, and seconds."""
+
+    bytes: int
+    seconds: float
+
+
 class Adapting:
     """What the makers share: the request, the clock and the record."""
 
@@ -47,7 +56,16 @@ class Adapting:
         # A plan takes the place of these: the loop, and what hears of the texts or pictures that a head is about to be fitted on.
         self.run: Callable[[Job], Result] = run
         self.reads: Callable[[Sequence[Tokens] | Sequence[Path]], None] = lambda given: None
+        self.head: HeadSize | None = None
+        self.bound: dict[str, str] = {}
+        self.called: dict[str, str] = {}
         self.began = time.perf_counter()
+
+    def bind(self, option: str, given: object, content: str) -> None:
+        """Note what an option (or `test`) that names a file or folder says: a hash of its content, which the state of learning is bound to
+        in the place of the name. given: that name, for messages; rows have none."""
+        self.bound[option] = content
+        self.called[option] = f"{option} ({given})" if isinstance(given, (str, Path)) else option
 
     def labelled(self, column: str = "text") -> tuple[list[dict[str, Any]], tuple[str, ...]]:
         """Rows with text (or another column) and label, and the labels in order."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -23,9 +23,9 @@ from onebase.codec.text.sample import Tokens
 from onebase.config import digest, to_dict
 from onebase.errors import UserError
 from onebase.model.proj import Active
-from onebase.objective.base import Objective
+from onebase.objective.base import Objective, Row
 from onebase.train.config import AdamWConfig, CheckpointConfig, ScheduleConfig, TrainConfig
-from onebase.train.loop import Job, Rows
+from onebase.train.loop import Job
 from onebase.train.signals import Stopped
 
 SCRATCH = "__adapting"
@@ -64,12 +64,20 @@ class Learner:
 @contextmanager
 def learner(job: Adapting, tokens: tuple[int, ...] = (), trunk: str = "text") -> Iterator[Learner]:
     """The method of `job` put on its base; at the end of the block the base is what it was. tokens: ids whose rows are learnt too, where
-    the method leaves the base's own alone. trunk: the one that the rows go through."""
+    the method leaves the base's own alone. trunk: the one that the rows go through. Whatever ends the block early, the base is what it was,
+    and what says which of its weights learn too."""
+    flags = [(p, p.requires_grad) for p in job.base.model.parameters()]
     try:
         with LEARNERS[job.method](job, tokens, trunk) as found:
             yield found
+    except BaseException:
+        for p, learns in flags:
+            p.requires_grad_(learns)
+        raise
     finally:
         detach(job.base, SCRATCH)
+        for p, _ in flags:
+            p.grad = None
 
 
 @contextmanager
@@ -186,15 +194,31 @@ MICRO_TOKENS = 512
 SmolLM2 in one take 1.7 GB in all, in two 1.5, in three 1.3, but these a quarter more time."""
 
 
+class Rows(Protocol):
+    """Rows of whole epochs, `rows_per_step` a step: in `steps` steps each of them once an epoch."""
+
+    @property
+    def digest(self) -> str: ...
+
+    @property
+    def steps(self) -> int: ...
+
+    @property
+    def rows_per_step(self) -> int: ...
+
+    def rows(self, step: int) -> Sequence[Row]: ...
+
+
 def train_config(
-    o: AdaptOptions, steps: int, rows: int, length: int, *, default_lr: float, rows_rate: float = 1.0
+    o: AdaptOptions, rows: Rows, length: int, *, default_lr: float, rows_rate: float = 1.0
 ) -> TrainConfig:
-    """`rows_rate`: the rate of what is learnt at the codec's ends, as a multiple of all else's."""
+    """As many steps as the rows have. `rows_rate`: the rate of what is learnt at the codec's ends, as a multiple of all else's."""
     lr = o.lr or default_lr
     ends = rows_rate * lr
+    steps = rows.steps
     return TrainConfig(
         steps=steps,
-        rows=rows,
+        rows=rows.rows_per_step,
         length=length,
         micro=o.micro or 0,
         seed=o.seed,
@@ -239,6 +263,7 @@ def learn(
                 listeners=job.listeners,
                 evaluate=scores,
                 identity=_identity(job) if job.resume else {},
+                called=job.called,
             )
         )
     finally:
@@ -257,6 +282,7 @@ def learn(
     by_source: Facts = {"tokens.by_source": (dict(state.sources), "counted by the loop")}
     return (by_source if len(state.sources) > 1 else {}) | {
         "train.steps": (state.step, "counted by the loop"),
+        "train.rows": (state.rows, "counted by the loop"),
         "tokens.read": (state.tokens, "counted by the loop"),
         "tokens.supervised": (state.supervised, "counted by the loop"),
         "flops.formula": (per_token * state.tokens, "formula of the config x tokens, full backward assumed"),
@@ -266,12 +292,21 @@ def learn(
 
 
 def _identity(job: Adapting) -> dict[str, str]:
-    """What a checkpoint must agree with beside the loop's own: the weights that do not learn, the request, and the rows with their labels."""
-    asked = {"task": job.task, "method": job.method, "options": to_dict(job.options)}
+    """What a checkpoint must agree with beside the loop's own: the base, the request, the rows with their labels, and the content of all
+    files and folders that the request names, wherever they lie."""
+    options = to_dict(job.options)
+    for name in job.bound:
+        *path, last = name.split(".")
+        kept = options
+        for part in path:
+            kept = kept[part]
+        kept.pop(last, None)
+    asked = {"task": job.task, "method": job.method, "options": options}
     rows = job.data if isinstance(job.data, Sequence) else []
-    return {
-        "date": str(job.options.date),
-        "weights": job.base.fingerprint,
-        "adapter": digest(asked),
-        "rows": rows_hash(rows),
-    }
+    base = {f"base's {k}" if k != "fingerprint" else "weights": v for k, v in job.base.hashes.items()}
+    return (
+        base
+        | {"date": str(job.options.date)}
+        | {"adapter": digest(asked), "rows": rows_hash(rows)}
+        | job.bound
+    )

@@ -6,10 +6,11 @@ from typing import Any
 from onebase.api.adapting.job import Adapting, Facts, data_facts
 from onebase.api.images import file_hash, image_paths
 from onebase.api.preferences import SIDES, has_chats, pair_tokens, refuse_pairs
-from onebase.api.texts import chat_rows, completion_rows
+from onebase.api.texts import chat_rows, completion_rows, samples_of
 from onebase.codec.text.ledger import Ledger, label_ledger, token_ledger
 from onebase.codec.text.sample import Tokens
 from onebase.data import read_rows
+from onebase.data.bad_rows import once
 from onebase.errors import DataError
 
 COLUMNS = {"complete": ("prompt", "completion"), "chat": ("messages",), "prefer": SIDES, "reward": SIDES}
@@ -21,7 +22,8 @@ def written(job: Adapting, rows: Sequence[dict[str, Any]]) -> list[Tokens]:
     if job.task in ("prefer", "reward"):
         refuse_pairs(job.base, rows, job.base.model.cfg.text.context)
         return [t for pair in pair_tokens(job.base, rows) for t in pair]
-    return completion_rows(job.base, rows) if job.task == "complete" else chat_rows(job.base, rows)
+    make = completion_rows if job.task == "complete" else chat_rows
+    return once(rows, samples_of(job.base, job.task), lambda: make(job.base, rows))
 
 
 def check_written(job: Adapting, tokens: Sequence[Tokens]) -> Facts:
@@ -108,4 +110,5 @@ def _decide(job: Adapting, found: Ledger, test: Sequence[dict[str, Any]] | None)
         facts["ledger.allowed"] = (list(allow), "stated by the user")
     if test is not None:
         facts |= {f"test.{k}": v for k, v in data_facts(test).items()}
+        job.bind("test", job.test, facts["test.data.fingerprint"][0])
     return facts

@@ -1,9 +1,11 @@
 """Task classify with any number of labels for a text: each label is decided by itself."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from onebase.adapt.head import HeadConfig, best_pooled, fit_head
+from onebase.api.adapting.fitting import head_size
 from onebase.api.adapting.heads import Fit, Prepared, wide_features
 from onebase.api.adapting.job import Adapting, Data, data_facts
 from onebase.api.adapting.learning import SCRATCH
@@ -39,12 +41,14 @@ def flaw(row: Mapping[str, Any]) -> tuple[str, str] | None:
 def prepare(job: Adapting) -> Prepared:
     rows, has = many_rows(job.data)
     labels = tuple(sorted(set().union(*has)))
-    for label in labels:
-        if all(label in x for x in has):
+    for label, n in Counter(x for given in has for x in given).items():
+        if n == len(rows):
             raise DataError(
                 f"all {len(rows)} rows have the label {label!r}", "give rows without it too, or leave it out"
             )
-    numbers = [tuple(sorted(labels.index(x) for x in given)) for given in has]
+    number = {label: i for i, label in enumerate(labels)}
+    numbers = [tuple(sorted(number[x] for x in given)) for given in has]
+    job.head = head_size(job, len(rows), len(labels), [len(rows)])
     y_NC = marks(numbers, len(labels))
     o = job.options
 

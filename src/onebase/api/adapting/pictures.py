@@ -1,5 +1,6 @@
 """Task classify on pictures: by a head fitted exactly, or by a head and what the method learns of the trunk that sees, together."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from onebase.adapt.folder import AdapterParts, bound_to
 from onebase.adapt.head import Fitted, HeadConfig, fit_pooled, pooled_as
 from onebase.api import images
 from onebase.api.adapting import heads
-from onebase.api.adapting.fitting import LEADING
+from onebase.api.adapting.fitting import LEADING, head_size
 from onebase.api.adapting.job import Adapting, Facts, data_facts
 from onebase.api.adapting.learning import SCRATCH, learn, learner, train_config
 from onebase.api.adapting.ledgers import check_labelled
@@ -42,20 +43,19 @@ def by_steps(job: Adapting) -> AdapterParts:
     places = (codec.side // codec.patch) ** 2 + ends.front
     none = np.zeros(places, np.int32), np.zeros(places, np.bool_)
     rows = [Tokens(*none, f"{i} {r['image']} {r['label']}", "pictures") for i, r in enumerate(hashes)]
-    per_step = min(o.rows, len(rows))
-    steps = max(1, o.epochs * len(rows) // per_step)
-    train = train_config(o, steps, per_step, places, default_lr=heads.RATES[job.method])
+    plan = SinglesPlan(rows, min(o.rows, len(rows)), o.seed, o.epochs)
+    train = train_config(o, plan, places, default_lr=heads.RATES[job.method])
+    number = {label: i for i, label in enumerate(cfg.labels)}
     with learner(job, trunk="image") as found:
         base.model.heads[SCRATCH] = head = fitted.head.to(base.model.device)
         objective = PictureLabel(
             SCRATCH,
             {t.id: path for t, path in zip(rows, paths, strict=True)},
-            {t.id: cfg.labels.index(r["label"]) for t, r in zip(rows, hashes, strict=True)},
+            {t.id: number[r["label"]] for t, r in zip(rows, hashes, strict=True)},
             codec,
             cfg.pooling,
             found.active,
         )
-        plan = SinglesPlan(rows, per_step, o.seed)
         facts |= learn(job, objective, plan, train, [*found.params, *head.parameters()])
         tensors = found.tensors()
     made = AdapterConfig(method=job.method, task="classify", base=bound_to(base), head=cfg, **found.fields)
@@ -75,9 +75,11 @@ def _fitted(job: Adapting) -> tuple[Fitted, HeadConfig, Facts, Sequence[Path], l
     paths = images.image_paths(rows, job.data)
     hashes = images.hashed(paths, rows)
     facts = data_facts(hashes, labels) | check_labelled(job, hashes, "image")
+    job.head = head_size(job, len(rows), len(labels), list(Counter(str(r["label"]) for r in rows).values()))
     job.reads(paths)
     x_NP = images.features(job.base, paths, pooled_as(o.pooling), None)
-    y_N = torch.tensor([labels.index(str(r["label"])) for r in rows])
+    number = {label: i for i, label in enumerate(labels)}
+    y_N = torch.tensor([number[str(r["label"])] for r in rows])
     fitted, pooling = fit_pooled(x_NP, y_N, len(labels), o.pooling, o.seed)
     facts |= fitted.facts
     return fitted, HeadConfig(labels=labels, pooling=pooling, reads="image"), facts, paths, hashes

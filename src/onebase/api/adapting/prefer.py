@@ -50,11 +50,9 @@ def by_steps(job: Adapting) -> AdapterParts:
     # Without a reference the answers are taught from nothing, as by tasks chat and complete; with one the base answers already.
     with learner(job, () if how.referred else special_ids(texts, base.codec.tokenizer)) as found:
         objective = replace(objective, active=found.active, packs=not found.before)
-        per_step = min(o.rows, len(groups))
         longest = found.before + max(row_tokens(g[:2]) for g in groups)
-        steps = max(1, o.epochs * len(groups) // per_step)
-        train = train_config(o, steps, per_step, longest, default_lr=RATES[job.method], rows_rate=found.rate)
-        plan = GroupsPlan(groups, per_step, o.seed, alike=True)
+        plan = GroupsPlan(groups, min(o.rows, len(groups)), o.seed, alike=True, epochs=o.epochs)
+        train = train_config(o, plan, longest, default_lr=RATES[job.method], rows_rate=found.rate)
         facts |= learn(job, objective, plan, train, found.params)
         tensors = found.tensors()
     cfg = AdapterConfig(

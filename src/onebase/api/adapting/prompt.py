@@ -1,5 +1,6 @@
 """Method prompt: a template, answers and examples are the adapter; nothing is learnt. For classify, texts calibrate it. E examples, C answers."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -272,5 +273,7 @@ def _calibrated(job: Adapting, made: _Made) -> tuple[PromptConfig, Facts]:
     read = Prompter(base, cfg, made.vectors_ED).texts(given)
     logp_NC = scores_of(base, cfg, [p.read for p in read])
     # The paper on batch calibration takes the mean of log-probabilities, that on content-free texts of probabilities.
-    bias_C = logp_NC.mean(0) if how == "batch" else logp_NC.exp().mean(0).log()
+    # In fp64, and never as probabilities: that of a long answer is below what a number holds.
+    logp_NC = logp_NC.double()
+    bias_C = logp_NC.mean(0) if how == "batch" else logp_NC.logsumexp(0) - math.log(len(logp_NC))
     return replace(cfg, bias=dict(zip(cfg.answers, bias_C.tolist(), strict=True))), facts

@@ -1,6 +1,7 @@
 """The rows of a job, read once before anything else: columns named as the task calls them, and one error for all rows that are bad."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from onebase.api import images
@@ -13,10 +14,11 @@ from onebase.api.adapting.teachers import kind_of
 from onebase.api.options import AdaptOptions
 from onebase.api.preferences import SIDES, refuse_pairs
 from onebase.api.rewards import checked
-from onebase.api.texts import chat_rows, completion_rows
+from onebase.api.texts import chat_rows, completion_rows, framed_texts, samples_of
 from onebase.base.folder import LoadedBase
 from onebase.data import BadRows, Rows, read_rows
-from onebase.data.bad_rows import FindsFlaw, places_of, refuse_bad
+from onebase.data.bad_rows import FindsFlaw, once, places_of, refuse_bad
+from onebase.data.labelled import Parsed, parsed
 from onebase.errors import DataError
 
 COLUMNS: dict[str, tuple[str, ...]] = {
@@ -45,34 +47,35 @@ def read(
     than the limit (with their lengths); DataError for what is wrong with the whole."""
     if method == "prompt" and isinstance(data, Sequence) and not data:
         return Rows([])
-    data = opened(data) if task in ("continue", "distil") else data
+    # A pipe gives its rows once, and the Hub need not be asked again.
+    given = parsed(opened(data) if task in ("continue", "distil") else data)
     required = (
         prompt.columns(task, options.prompt, options.shots) if method == "prompt" else COLUMNS.get(task, ())
     )
     if task == "classify" and method != "prompt" and "image" in base.model.cfg.codecs:
-        rows = read_rows(data, (), columns=columns)
+        rows = read_rows(given, (), columns=columns)
         required = ("image", "label") if images.sees_images(base, rows) else required
         return read_rows(
             rows, required, check=_no_check if "image" in required else _checks(base, task, method, options)
         )
-    if task == "classify" and method != "prompt" and _has_many(data, columns):
+    if task == "classify" and method != "prompt" and _has_many(given, columns):
         required = ("text", "labels")
     if task == "reinforce":
         required = checked(options.reinforce.reward).columns
     if task == "distil":
-        required = (kind_of(_good(data, columns)),)
+        required = (kind_of(_good(given, columns)),)
     check = _checks(base, task, method, options)
-    rows = read_rows(data, required, columns=columns, check=check)
+    rows = read_rows(given, required, columns=columns, check=check)
     check(rows)
     return rows
 
 
-def _has_many(data: Data, columns: Mapping[str, str] | None) -> bool:
+def _has_many(data: Parsed | Rows, columns: Mapping[str, str] | None) -> bool:
     """Do the rows have the labels of a text as a list?"""
     return many.has_many(_good(data, columns))
 
 
-def _good(data: Data, columns: Mapping[str, str] | None) -> Rows:
+def _good(data: Parsed | Rows, columns: Mapping[str, str] | None) -> Rows:
     """The rows that are right so far; what is wrong is said by those who read them to learn from them."""
     try:
         return read_rows(data, (), columns=columns)
@@ -93,8 +96,7 @@ def _checks(base: LoadedBase, task: str, method: str, o: AdaptOptions) -> Callab
     if base.words is None or method == "prompt":
         return _no_check  # the length of a prompt hangs on its answers
     if task in ("classify", "regress", "tag"):
-        flaw = _flaws(base, task)
-        return lambda rows: check_texts(base, rows, limit, taken, flaw)
+        return lambda rows: check_texts(base, rows, limit, taken, _flaws(base, task, rows))
     if task in ("complete", "chat"):
         return lambda rows: _check_samples(base, task, rows, limit, taken)
     if task == "reinforce":
@@ -104,12 +106,13 @@ def _checks(base: LoadedBase, task: str, method: str, o: AdaptOptions) -> Callab
     return _no_check
 
 
-def _flaws(base: LoadedBase, task: str) -> FindsFlaw:
+def _flaws(base: LoadedBase, task: str, rows: Rows) -> FindsFlaw:
     """What a task has against a row beside its text."""
     if task == "regress":
         return regress.flaw
     if task == "tag":
-        return lambda row: tag.flaw(row, base.codec.tokenizer)
+        known: dict[str, Any] = once(rows, ("places", base.codec.tokenizer.digest), dict)
+        return lambda row: tag.flaw(row, base.codec.tokenizer, known)
     return lambda row: many.flaw(row) if many.has_many([row]) else None
 
 
@@ -117,12 +120,9 @@ def check_texts(
     base: LoadedBase, rows: Rows, limit: int, taken: int, flaw: FindsFlaw = lambda row: None
 ) -> None:
     """Raises BadRows for rows in which `flaw` finds something, and for texts without a token or with more than `limit`."""
-    tok = base.codec.tokenizer
     found = {}
-    for i, (row, ids) in enumerate(
-        zip(rows, map(tok.framed, tok.encode_batch([r["text"] for r in rows])), strict=True)
-    ):
-        if not ids:
+    for i, (row, ids) in enumerate(zip(rows, framed_texts(base, rows), strict=True)):
+        if not len(ids):
             found[i] = ("has no token", "give a text that is not empty")
         elif len(ids) > limit:
             found[i] = _long(len(ids), limit, taken)
@@ -136,9 +136,11 @@ def _check_samples(
 ) -> None:
     make = completion_rows if task == "complete" else chat_rows
     found = {}
+    made = []
     for i, row in enumerate(rows):
         try:
-            size = len(make(base, [row])[0])
+            made.append(replace(make(base, [row])[0], id=str(i + 1)))
+            size = len(made[-1])
         except (
             DataError
         ) as e:  # what a template does not take; it knows no row, and `make` says row 1 of the one it has
@@ -147,6 +149,7 @@ def _check_samples(
         if size > limit:
             found[i] = _long(size, limit, taken)
     refuse_bad(found, places_of(rows))
+    once(rows, samples_of(base, task), lambda: made)
 
 
 def _long(size: int, limit: int, taken: int) -> tuple[str, str]:

@@ -47,7 +47,9 @@ def _number(value: object) -> float | None:
 def prepare(job: Adapting) -> Prepared:
     rows, values = value_rows(job.data)
     y_N = torch.tensor(values, dtype=torch.float64)
-    mean, scale = float(y_N.mean()), float(y_N.std(correction=0))
+    # From the first one on: numbers that are large and near each other (years, times) keep their differences.
+    off_N = y_N - y_N[0]
+    mean, scale = float(y_N[0] + off_N.mean()), float(off_N.std(correction=0))
     if not 0 < scale < math.inf or len(set(values)) < 2:
         raise DataError(
             f"all {len(rows)} rows have the value {values[0]}"
@@ -55,7 +57,7 @@ def prepare(job: Adapting) -> Prepared:
             else "the values are too large to be told apart",
             "give rows of at least two values, of a size that numbers hold",
         )
-    y_N = (y_N - mean) / scale
+    y_N = (off_N - off_N.mean()) / scale
     o = job.options
 
     def fit(texts: Sequence[Tokens], active: Active | None) -> Fit:

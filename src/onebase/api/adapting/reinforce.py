@@ -26,20 +26,24 @@ VALUE = "__value"
 
 
 def by_steps(job: Adapting) -> AdapterParts:
-    """Epochs over the prompts; a rollout of `rows` prompts and `reinforce.group` completions of each is learnt from in `passes` x `parts` steps."""
+    """Epochs over the prompts, each of them asked once an epoch; a rollout of `rows` prompts (the last one perhaps fewer) and `reinforce.group`
+    completions of each is learnt from in `passes` x `parts` steps."""
     o, base, cfg = job.options, job.base, job.options.reinforce
     rows = read_rows(job.data, ())
     facts = data_facts(rows) | check_asked(job, rows, ((), lambda r: _shown(r["prompt"])))
     chats = any(not isinstance(r["prompt"], str) for r in rows)
     prompts = min(o.rows, len(rows))
-    per_step = _per_step(prompts * cfg.group, cfg)
-    steps = max(1, o.epochs * len(rows) // prompts) * cfg.passes * cfg.parts
+    _check_parts(prompts * cfg.group, cfg)
     with learner(job) as found, opened(cfg.reward, base) as reward, _value_head(base.model, cfg) as head:
+        for content in reward.facts.values():
+            job.bind("reinforce.reward", cfg.reward, f"{content}{_function(cfg.reward)}")
         asked = questions(base, rows, places_of(rows))
         longest = found.before + max(len(q.tokens) for q in asked) + cfg.max_tokens
-        train = train_config(o, steps, per_step, longest, default_lr=RATES[job.method], rows_rate=found.rate)
         name = VALUE if head else None
-        source = Rollouts(base, asked, reward, cfg, prompts, o.seed, found.active, found.plain, name)
+        source = Rollouts(
+            base, asked, reward, cfg, prompts, o.seed, o.epochs, found.active, found.plain, name
+        )
+        train = train_config(o, source, longest, default_lr=RATES[job.method], rows_rate=found.rate)
         policy = Policy(cfg, source.rollouts, found.active, name, moved=source.moved)
         learnt = [*found.params, *(head.parameters() if head else ())]
         facts |= learn(job, policy, source, train, learnt, lambda _: source.scores())
@@ -50,13 +54,17 @@ def by_steps(job: Adapting) -> AdapterParts:
     return job.parts(made, tensors, facts | _told(source, asked))
 
 
-def _per_step(completions: int, cfg: ReinforceConfig) -> int:
+def _check_parts(completions: int, cfg: ReinforceConfig) -> None:
     if completions % cfg.parts:
         raise UserError(
             f"{completions} completions of a rollout cannot be cut into {cfg.parts} equal parts",
             f"set reinforce.parts to a divisor of rows x reinforce.group ({completions})",
         )
-    return completions // cfg.parts
+
+
+def _function(reward: str) -> str:
+    """Which function of a file, as `:name`; nothing for a folder."""
+    return f":{reward.rsplit(':', 1)[1]}" if ".py:" in reward else ""
 
 
 @contextmanager
@@ -83,19 +91,20 @@ def _told(source: Rollouts, asked: list[Question]) -> Facts:
     if not curve:  # a run that was at its end already
         return {}
 
-    def mean(name: str) -> float:
-        return sum(c[name] for c in curve) / len(curve)
+    written = sum(round(c["completions"]) for c in curve)
 
-    written = len(curve) * source.prompts * source.cfg.group
+    def mean(name: str) -> float:
+        return sum(c["completions"] * c[name] for c in curve) / written
+
     return {
         "reinforce.curve": (
-            [{k: float(f"{v:.6g}") for k, v in c.items()} for c in curve],
+            [{k: v if k == "reward" else float(f"{v:.6g}") for k, v in c.items()} for c in curve],
             "measured, one a rollout",
         ),
-        "reinforce.completions": (written, "counted"),
+        "reinforce.completions": (written, "counted, of the rollouts in the curve"),
         "tokens.supervised": (
             round(written * mean("length")) * source.cfg.passes,
-            "tokens of completions, counted once a pass",
+            "tokens of completions, counted once a pass, of the rollouts in the curve",
         ),
         "reinforce.no_signal": (round(mean("no_signal"), 4), "share of groups whose rewards are all equal"),
         "reinforce.gap": (

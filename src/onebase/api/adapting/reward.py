@@ -39,16 +39,14 @@ def by_steps(job: Adapting) -> AdapterParts:
     """The head and what the method learns, together, from the fitted head on."""
     o, base = job.options, job.base
     pairs, facts, chats = _read(job)
-    per_step = min(o.rows, len(pairs))
-    steps = max(1, o.epochs * len(pairs) // per_step)
     with learner(job) as found:
         found.reads_only([t for pair in pairs for t in pair])
         longest = max(2 * (found.before + max(map(len, pair))) for pair in pairs)
-        train = train_config(o, steps, per_step, longest, default_lr=RATES[job.method], rows_rate=found.rate)
+        plan = GroupsPlan(pairs, min(o.rows, len(pairs)), o.seed, alike=True, epochs=o.epochs)
+        train = train_config(o, plan, longest, default_lr=RATES[job.method], rows_rate=found.rate)
         fitted, pooling = _fitted(job, pairs, found.active if found.before else None)
         base.model.heads[SCRATCH] = head = fitted.head.to(base.model.device)
         objective = Reward(SCRATCH, how_read(job.base, pooling), found.active)
-        plan = GroupsPlan(pairs, per_step, o.seed, alike=True)
         facts |= learn(job, objective, plan, train, [*found.params, *head.parameters()])
         tensors = found.tensors()
     cfg = AdapterConfig(

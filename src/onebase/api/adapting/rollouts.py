@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
+from statistics import mean
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,11 @@ from torch import Tensor
 
 from onebase.api.preferences import Prompt, prompt_flaw
 from onebase.api.rewards import Answer, Reward, checked
-from onebase.api.texts import batch_tokens
+from onebase.api.texts import batch_tokens, samples_of
 from onebase.base.folder import LoadedBase
 from onebase.codec.text.sample import Tokens
 from onebase.config import digest, to_dict
-from onebase.data.bad_rows import places_of, refuse_bad
+from onebase.data.bad_rows import Rows, once, places_of, refuse_bad
 from onebase.data.row_files import missing_column
 from onebase.data.singles import SinglesPlan
 from onebase.draws import Draws
@@ -37,6 +38,7 @@ from onebase.objective.policy import (
     Rollout,
     generalised_advantages,
     group_advantages,
+    held,
     k3,
     normalised,
     token_logps,
@@ -62,8 +64,9 @@ class Question:
 def questions(base: LoadedBase, rows: Sequence[Mapping[str, Any]], places: Sequence[str]) -> list[Question]:
     """Ids by number from 0. Raises DataError for what the chat template does not take."""
     out = []
+    known: list[list[int]] = rows.made.get(samples_of(base, "asked"), []) if isinstance(rows, Rows) else []
     for i, (row, where) in enumerate(zip(rows, places, strict=True)):
-        ids = np.asarray(prompt_ids(base, row["prompt"]), np.int32)
+        ids = np.asarray(known[i] if known else prompt_ids(base, row["prompt"]), np.int32)
         out.append(Question(Tokens(ids, np.zeros(len(ids), bool), str(i), "reinforce"), row, where))
     return out
 
@@ -76,17 +79,24 @@ def check_questions(
     if not any("prompt" in row for row in rows):
         raise missing_column(places_of(rows)[0], ["prompt"], list(rows[0]))
     check = checked(reward).check
+    made: list[list[int]] = []
     found = {
-        i: flaw for i, row in enumerate(rows) if (flaw := _flaw(base, row, max_tokens, limit) or check(row))
+        i: flaw
+        for i, row in enumerate(rows)
+        if (flaw := _flaw(base, row, max_tokens, limit, made) or check(row))
     }
     refuse_bad(found, places_of(rows))
+    once(rows, samples_of(base, "asked"), lambda: made)
 
 
-def _flaw(base: LoadedBase, row: Mapping[str, Any], max_tokens: int, limit: int) -> tuple[str, str] | None:
+def _flaw(
+    base: LoadedBase, row: Mapping[str, Any], max_tokens: int, limit: int, made: list[list[int]]
+) -> tuple[str, str] | None:
     if (flaw := prompt_flaw(row)) is not None:
         return flaw
     try:
-        size = len(prompt_ids(base, row["prompt"]))
+        made.append(prompt_ids(base, row["prompt"]))
+        size = len(made[-1])
     except DataError as e:  # what a chat template does not take
         return e.cause, e.remedy
     if size + max_tokens > limit:
@@ -108,7 +118,7 @@ def prompt_ids(base: LoadedBase, prompt: Prompt) -> list[int]:
 class Rollouts:
     """The source of rows. `rollouts` is what the objective looks up, `curve` one dict of numbers a rollout.
 
-    active: how what learns acts in a forward. plain: inside it the base is as it was (`Learner.plain`). value_head: PPO's.
+    epochs: how often each prompt is asked. active: how what learns acts in a forward. plain: inside it the base is as it was (`Learner.plain`). value_head: PPO's.
     """
 
     base: LoadedBase
@@ -117,6 +127,7 @@ class Rollouts:
     cfg: ReinforceConfig
     prompts: int
     seed: int
+    epochs: int
     active: Active | None
     plain: Callable[[], AbstractContextManager[None]]
     value_head: str | None = None
@@ -131,28 +142,44 @@ class Rollouts:
 
     @cached_property
     def digest(self) -> str:
-        """Hash of the prompts, in order, and of how they are answered."""
+        """Hash of the prompts, in order, and of how they are answered. (What judges them is in the identity by its content.)"""
         return digest(
-            {"prompts": self._plan.digest, "config": to_dict(self.cfg), "prompts_a_rollout": self.prompts}
+            {
+                "prompts": self._plan.digest,
+                "config": to_dict(self.cfg) | {"reward": None},
+                "prompts_a_rollout": self.prompts,
+            }
         )
 
     @cached_property
     def _plan(self) -> SinglesPlan:
-        return SinglesPlan([q.tokens for q in self.asked], self.prompts, self.seed)
+        return SinglesPlan([q.tokens for q in self.asked], self.prompts, self.seed, self.epochs)
 
     @property
-    def each(self) -> int:
-        """Steps of a rollout."""
-        return self.cfg.passes * self.cfg.parts
+    def rows_per_step(self) -> int:
+        """Completions that are learnt from in a step; the last rollout may have fewer."""
+        return self.prompts * self.cfg.group // self.cfg.parts
+
+    @property
+    def steps(self) -> int:
+        """Steps of all rollouts."""
+        last = self._plan.steps - 1
+        return self.cfg.passes * (last * self.cfg.parts + self._parts(last))
+
+    def _parts(self, number: int) -> int:
+        """Steps of a pass over a rollout: none without a completion."""
+        return min(self.cfg.parts, len(self._plan.rows(number)) * self.cfg.group)
 
     def rows(self, step: int) -> list[list[Tokens]]:
         """The completions of a step: a part of those of its rollout, which is written where it is not at hand."""
-        number, turn = divmod(step, self.each)
+        each = self.cfg.passes * self.cfg.parts
+        number = min(step // each, self._plan.steps - 1)
         if number != self._number:
             self._write(number)
-        turn, part = divmod(turn, self.cfg.parts)
+        parts = self._parts(number)
+        turn, part = divmod(step - number * each, parts)
         order = Draws(self.seed, "parts", number, turn).permutation(len(self._written))
-        return [[self._written[i]] for i in np.array_split(order, self.cfg.parts)[part]]
+        return [[self._written[i]] for i in np.array_split(order, parts)[part]]
 
     def scores(self) -> dict[str, float]:
         """Numbers of the present rollout and of how far learning has moved since it was asked last: what listeners hear. They enter the curve."""
@@ -180,12 +207,15 @@ class Rollouts:
         with self.plain():
             rewards = self.reward.scores([q.answer(c.text) for q, c in zip(asked, found, strict=True)])
             reference = self._read(None)[0] if cfg.kl else None
-        reward_PG = torch.tensor(rewards, dtype=torch.float32).view(-1, G)
+        reward_PG = torch.tensor(rewards, dtype=torch.float64).view(-1, G)
         advantages, expected = self._advantages(reward_PG, values, old)
         self.rollouts.clear()
         for i, t in enumerate(self._written):
             self.rollouts[t.id] = Rollout(
-                old[i], reference[i] if reference else None, advantages[i], expected[i] if expected else None
+                old[i],
+                reference[i] if reference else None,
+                held(advantages[i]),
+                held(expected[i]) if expected else None,
             )
         self._number = number
         self._note(reward_PG, found, old, reference)
@@ -238,11 +268,12 @@ class Rollouts:
         gap = (torch.cat(old) - said).abs()
         now = {
             "rollout": float(self._number),
-            "reward": float(reward_PG.mean()),
-            "success": float((reward_PG >= self.cfg.success).float().mean()),
+            "completions": float(len(found)),
+            "reward": mean(reward_PG.flatten().tolist()),  # exact: of equal ones theirs
+            "success": float((reward_PG >= self.cfg.success).double().mean()),
             "length": len(said) / len(found),
             "ended": sum(c.finish == "stop" for c in found) / len(found),
-            "no_signal": float((reward_PG == reward_PG[:, :1]).all(1).float().mean()),
+            "no_signal": float((reward_PG == reward_PG[:, :1]).all(1).double().mean()),
             "gap": float(gap.mean()),
             "gap_most": float(gap.max()),
         }

@@ -7,15 +7,17 @@ import numpy as np
 import torch
 
 from onebase.adapt.head import FOLDS, HeadConfig, fit_head, spread
-from onebase.adapt.spans import Span, tags_of, token_places, trimmed
+from onebase.adapt.spans import Place, Span, tags_of, token_places, trimmed
+from onebase.api.adapting.fitting import head_size
 from onebase.api.adapting.heads import Fit, Prepared
 from onebase.api.adapting.job import Adapting, Data, Facts, data_facts
 from onebase.api.adapting.learning import SCRATCH
 from onebase.api.heads import token_states
+from onebase.api.texts import framed_texts
 from onebase.codec.text.sample import Tokens
 from onebase.codec.text.tokenizer import Tokenizer
 from onebase.data import read_rows
-from onebase.data.bad_rows import refuse_flawed
+from onebase.data.bad_rows import once, refuse_flawed
 from onebase.errors import DataError
 from onebase.model.proj import Active
 from onebase.objective.base import IGNORE
@@ -36,18 +38,26 @@ def span_rows(data: Data) -> tuple[list[dict[str, Any]], list[list[Span]]]:
     return rows, found
 
 
-def flaw(row: Mapping[str, Any], tokenizer: Tokenizer) -> tuple[str, str] | None:
-    """What is wrong with the spans of a row, in characters or in tokens, and what to do."""
+def flaw(
+    row: Mapping[str, Any], tokenizer: Tokenizer, known: dict[str, Sequence[Place]] | None = None
+) -> tuple[str, str] | None:
+    """What is wrong with the spans of a row, in characters or in tokens, and what to do. known: where the tokens of texts stand."""
     if (said := _flaw(row)) is not None:
         return said
     text = row["text"]
     spans = [Span(s["start"], s["end"], s["label"]) for s in row["spans"]]
     try:
-        places = token_places(tokenizer, text)
+        places = _places(tokenizer, text, {} if known is None else known)
     except DataError as e:
         return e.cause, e.remedy
     said_of_tokens = tags_of(spans, places, sorted({s.label for s in spans}), text)[1]
     return None if said_of_tokens is None else (said_of_tokens, MEND_TOKENS)
+
+
+def _places(tokenizer: Tokenizer, text: str, known: dict[str, Sequence[Place]]) -> Sequence[Place]:
+    if text not in known:
+        known[text] = token_places(tokenizer, text)
+    return known[text]
 
 
 def _flaw(row: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -82,9 +92,12 @@ def prepare(job: Adapting) -> Prepared:
     if not labels:
         raise DataError(f"none of the {len(rows)} rows has a span", "give rows of which some have spans")
     tokenizer = job.base.codec.tokenizer
+    number = {label: i for i, label in enumerate(labels)}
     tags = []
+    job.head = head_size(job, sum(map(len, framed_texts(job.base, rows))), 1 + 2 * len(labels), [])
+    known: dict[str, Sequence[Place]] = once(rows, ("places", tokenizer.digest), dict)
     for row, each in zip(rows, spans, strict=True):
-        found, said = tags_of(each, token_places(tokenizer, row["text"]), labels, row["text"])
+        found, said = tags_of(each, _places(tokenizer, row["text"], known), number, row["text"])
         assert said is None, "`flaw` was asked when the rows were read"
         tags.append(found)
     before = len(tokenizer.begun([]))

@@ -15,6 +15,7 @@ from onebase.adapt.folder import load_config
 from onebase.api.adapting.job import Adapting
 from onebase.api.options import AdaptOptions
 from onebase.codec.text.sample import Tokens
+from onebase.config import digest
 from onebase.errors import DataError, UserError
 from onebase.evaluation.bootstrap import Score, mean_score, paired_difference, ratio_score
 from onebase.generate.engine import generate
@@ -49,8 +50,11 @@ def load_teacher(job: Adapting) -> "Base":
     assert how.teacher is not None  # `teaches_writing` has refused it
     teacher = load(how.teacher, device=str(model.device))
     teacher.loaded.model.compute_dtype = model.compute_dtype
+    job.bind("distil.teacher", how.teacher, digest(teacher.loaded.hashes))
     if how.adapter is not None:
         teacher = teacher.with_adapter(find_artifact(how.adapter))
+        assert teacher.attached is not None
+        job.bind("distil.adapter", how.adapter, teacher.attached.fingerprint)
     return teacher
 
 

@@ -4,14 +4,14 @@ import ast
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from onebase.api.rewards.answer import Answer, Flaw, Reward
+from onebase.api.rewards.matching import SECONDS, matches
+from onebase.api.rewards.numbers import last_number, number_of
 from onebase.api.rewards.sandbox import Sandbox, check_sandbox
 from onebase.errors import UserError
 
-NUMBER = re.compile(r"[-+]?(?:\d[\d,]*)?\.?\d+(?:[eE][-+]?\d+)?")
 FENCED = re.compile(r"```[^\n]*\n(.*?)(?:```|\Z)", re.DOTALL)
 
 
@@ -21,20 +21,34 @@ def exact() -> Reward:
 
 
 def number() -> Reward:
-    """The last number in the completion equals that of `answer`: 1,000 and 1e3 and 1000.0 are one number."""
+    """The last number in the completion equals that of `answer`, however they are written: 1,000 and 1e3 and 1000.0 are one number
+    (`numbers`)."""
     return _each(_same_number, ("answer",), _no_number)
 
 
 def form(pattern: str) -> Reward:
-    """The whole completion matches a regular expression of Python (`.` is any letter, a new line too)."""
+    """The whole completion matches a regular expression of Python (`.` is any letter, a new line too). Raises UserError in `scores` where that
+    takes too long."""
     try:
-        wanted = re.compile(pattern, re.DOTALL)
+        re.compile(pattern, re.DOTALL)
     except re.error as e:
         raise UserError(
             f"reward 'format:{pattern}' is no regular expression: {e}",
             r"give one of Python's, for example format:\s*\d+",
         ) from None
-    return _each(lambda a: wanted.fullmatch(a.completion) is not None)
+
+    def scores(answers: Sequence[Answer]) -> list[float]:
+        found = matches(pattern, [a.completion for a in answers])
+        if None in found:
+            late = answers[found.index(None)]
+            shown = late.completion if len(late.completion) <= 80 else f"{late.completion[:77]}..."
+            raise UserError(
+                f"reward 'format:{pattern}' needs more than {SECONDS:g} s at {late.where}, completion {shown!r}",
+                r"write it without a repeat in a repeat, (\w+\s?)+ as \w+(\s\w+)*, or give a function of your own",
+            )
+        return [float(bool(x)) for x in found]
+
+    return Reward(scores)
 
 
 def code() -> Reward:
@@ -57,21 +71,13 @@ def _each(
     return Reward(scores, columns, check)
 
 
-def _value(text: str) -> Decimal | None:
-    try:
-        found = Decimal(text.replace(",", ""))
-    except InvalidOperation:
-        return None
-    return found if found.is_finite() else None
-
-
 def _same_number(a: Answer) -> bool:
-    found = NUMBER.findall(a.completion)
-    return bool(found) and _value(found[-1]) == _value(str(a.row["answer"]).strip())
+    found = last_number(a.completion)
+    return found is not None and found == number_of(str(a.row["answer"]))
 
 
 def _no_number(row: Mapping[str, Any]) -> Flaw | None:
-    if isinstance(row["answer"], bool) or _value(str(row["answer"]).strip()) is None:
+    if isinstance(row["answer"], bool) or number_of(str(row["answer"])) is None:
         return f"'answer' is {row['answer']!r}, a number is expected", "give a number, or use reward exact"
     return None
 

@@ -56,12 +56,16 @@ def _called(call: Callable[..., Any], spec: str, a: Answer) -> Any:
 
 def _number(given: Any, spec: str, a: Answer) -> float:
     # numpy and torch have numbers of their own; a text that looks like one is a mistake
-    if isinstance(given, str) or not hasattr(given, "__float__") or not math.isfinite(float(given)):
+    try:
+        found = math.nan if isinstance(given, str) or not hasattr(given, "__float__") else float(given)
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # several numbers, or one beyond fp64
+        found = math.nan
+    if not math.isfinite(found):
         raise UserError(
-            f"reward {spec!r} gave {given!r} at {a.where}, completion {_short(a.completion)}",
+            f"reward {spec!r} gave {_cut(repr(given))} at {a.where}, completion {_short(a.completion)}",
             "let it return a finite number",
         )
-    return float(given)
+    return found
 
 
 def _said(e: Exception) -> str:
@@ -69,4 +73,8 @@ def _said(e: Exception) -> str:
 
 
 def _short(text: str) -> str:
-    return repr(text if len(text) <= 80 else f"{text[:77]}...")
+    return repr(_cut(text))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -32,12 +32,12 @@ def model(folder: Path, base: LoadedBase) -> Iterator[Reward]:
             "give one of task reward by head, lora, soft or prefix",
         )
     on = attach(base, parts, NAME)
-    head = base.model.heads[NAME]
-    assert isinstance(head, Head)
 
     @torch.no_grad()
     def scores(answers: Sequence[Answer]) -> list[float]:
         read = [answer_tokens(base, a.prompt, a.completion) for a in answers]
+        head = base.model.heads[NAME]
+        assert isinstance(head, Head)
         z_N1 = head(features(base, read, cfg.pooling, on.active).to(base.model.device))
         found: list[float] = (cfg.mean + cfg.scale * z_N1[:, 0].cpu().double()).tolist()
         for value, a in zip(found, answers, strict=True):

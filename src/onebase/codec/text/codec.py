@@ -72,6 +72,11 @@ class TextCodec:
                 after = joined[i + 1] if i + 1 < len(joined) else span
                 text = text.rstrip() if after.kind == "special" and after.data in tok.strips[0] else text
                 part = tok.encode(text, follows=follows)
+                if span.loss and not tok.closing.isdisjoint(part):
+                    raise DataError(
+                        f"{_shown(text)} has a letter for which this vocabulary has no other token than {tok.roles.unk}, which ends a text",
+                        "leave it out: learning it would teach to stop there",
+                    )
                 if text:
                     follows, swallow = "text", False
             ids += part
@@ -116,6 +121,10 @@ class TextCodec:
                 "say which one does: eos_token in its tokenizer_config.json (of a GGUF file: tokenizer.ggml.eos_token_id)",
             )
         return name
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 60 else f"{text[:57]}...")
 
 
 def _joined(spans: Iterable[Span]) -> list[Span]:

@@ -191,13 +191,13 @@ class Tokenizer:
         except TypeError:
             raise next((not_text(t) for t in texts if not is_unicode(t)), not_text(texts)) from None
         return [
-            ids if self._reserved.isdisjoint(ids) else self._plain(text, follows)
+            ids if self._watched.isdisjoint(ids) else self._plain(text, follows)
             for text, ids in zip(texts, found, strict=True)
         ]
 
     def _plain(self, text: str, follows: Follows) -> list[int]:
         ids = self._raw(text, follows)
-        if self._reserved.isdisjoint(ids):
+        if self._watched.isdisjoint(ids):
             return ids
         # Some models (Unigram) take the name of a special token for the token itself: cut every name behind its first letter.
         cuts = [m.start() + 1 for m in self._names.finditer(text)]
@@ -235,6 +235,16 @@ class Tokenizer:
     def _reserved(self) -> frozenset[int]:
         """Ids that no text may become."""
         return frozenset(i for name, i in self.specials.items() if name != self.roles.unk)
+
+    @cached_property
+    def _watched(self) -> frozenset[int]:
+        """Those, and the token for what cannot be written where it has another part too (GPT-2 has one token for all): its name in a
+        text is no end of it."""
+        roles = self.roles
+        parts = (roles.bos, roles.eos, *roles.closing, *roles.before, *roles.after)
+        return self._reserved | (
+            {self.specials[roles.unk]} if roles.unk in parts and roles.unk else frozenset()
+        )
 
     @cached_property
     def _names(self) -> re.Pattern[str]:
