@@ -135,12 +135,11 @@ def test_a_base_has_no_rollouts_and_the_curve_of_its_run_where_there_is_a_log(tm
     beside = render(tmp_path / "base")
     assert list(charts(beside)) == ["Training loss and speed"] and "60 steps of 8 × 128 tokens" in beside
     (tmp_path / "log.jsonl").write_bytes(b"[" * 100_000)
-    with pytest.raises(ArtifactError, match=r"log\.jsonl cannot be read"):
-        render(tmp_path / "base")
+    assert "<svg" not in render(tmp_path / "base")  # a damaged line is left out
     (tmp_path / "log.jsonl").write_bytes(b"\xff\xfe")  # no whole line
     assert "<svg" not in render(tmp_path / "base")
     (tmp_path / "log.jsonl").write_text('3\n{"loss": "x"}\n[]\n')
-    assert "too short for a chart" in render(tmp_path / "base")
+    assert "<svg" not in render(tmp_path / "base")
 
 
 def test_hostile_text_is_shown_not_obeyed(tmp_path: Path) -> None:

@@ -63,7 +63,6 @@ def test_windows_of_older_configs(
         ({"layer_types": ["chunked_attention"] * 3}, "layer_types"),
         ({"layer_types": MIXED, "use_sliding_window": False}, "sliding_window"),
         ({"rope_parameters": {"rope_type": "ntk", "rope_theta": 1e4, "factor": 4.0}}, "rope_type"),
-        ({"rope_parameters": {"rope_type": "default", "mrope_section": [2, 2]}}, "mrope_section"),
         ({"quantization_config": {"quant_method": "gptq"}}, "quantization_config"),
     ],
 )

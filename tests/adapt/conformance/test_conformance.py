@@ -123,9 +123,11 @@ def test_stopped_and_gone_on_is_bitwise_the_same(case: str, tmp_path: Path) -> N
 def test_adapters_mixed_in_a_batch_are_each_alone(kind: str) -> None:
     base = Base(load_base(folder(kind)))
     names: list[str | None] = [None]
+    held = []  # an adapter that nobody has comes off
     for case in CASES:
         if case.startswith(f"{kind} ") and CASES[case]["method"] in ("lora", "soft", "prefix"):
             on = base.with_adapter(made(case).adapter, case.replace(" ", "-"))
+            held.append(on)
             names.append(on.attached.name)  # type: ignore[union-attr]
     assert len(names) > 2
     mixed = states(base, Active.per_row(names), rows=len(names))

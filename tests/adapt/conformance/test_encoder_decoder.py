@@ -93,10 +93,12 @@ def test_a_lora_of_its_own_holds_what_adapters_hold(dora: bool, tmp_path: Path) 
 def test_adapters_mixed_in_a_batch_are_each_alone() -> None:
     base = Base(load_base(folder("speech")))
     names: list[str | None] = [None]
+    held: list[Base] = []  # an adapter that nobody has comes off
     for seed, cfg in enumerate(
         (LoraConfig(rank=2), LoraConfig(rank=1, dora=True), LoraConfig(sites=("cross.*", "k")))
     ):
-        names.append(base.with_adapter(drawn(base, seed, cfg), f"a{seed}").attached.name)  # type: ignore[union-attr]
+        held.append(base.with_adapter(drawn(base, seed, cfg), f"a{seed}"))
+        names.append(held[-1].attached.name)  # type: ignore[union-attr]
     mixed = said(base, Active.per_row(names), rows=len(names))
     alone = [said(base, Active.all_rows(n) if n else None)[0] for n in names]
     torch.testing.assert_close(mixed, torch.stack(alone), atol=TOLERANCE, rtol=TOLERANCE)
