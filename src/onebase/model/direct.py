@@ -3,6 +3,7 @@
 The loops are in `dots` (numba, extra `fast`). For a row or a few the weights are what is read: 8 bits are a quarter of fp32, 4 bits an eighth.
 """
 
+import threading
 from collections.abc import Callable, Sequence
 
 import numba
@@ -35,11 +36,11 @@ def product(parts: Sequence[Part], inputs: int, bias: Tensor | None, group: int 
         here = threads()
         if whole:
             dots.numbers(*given)
-        elif not few:
-            room = x.new_empty(here * 4 * inputs if rows > 1 else 0)
+            return out if bias is None else out.add_(bias)
+        room = x.new_empty(here * 4 * inputs) if rows > 1 else x
+        if not few:
             dots.eight(*given, room.data_ptr())
         else:
-            room = x.new_empty((here * 4 if rows > 1 else 0) * inputs)
             parted = x.new_empty(rows * inputs + inputs // few)
             dots.nibbles(*given, room.data_ptr(), parted.data_ptr(), few)
         return out if bias is None else out.add_(bias)
@@ -78,7 +79,12 @@ def numbers(codes: Tensor, scales: Tensor, lows: Tensor | None, inputs: int) -> 
 
 def threads() -> int:
     """As many threads for our loops as torch has for its own; how many."""
-    wanted = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)
-    if numba.get_num_threads() != wanted:
-        numba.set_num_threads(wanted)
-    return wanted
+    wanted = torch.get_num_threads()
+    if getattr(_asked, "torch", None) != wanted:
+        numba.set_num_threads(min(wanted, numba.config.NUMBA_NUM_THREADS))
+        _asked.torch = wanted
+    return min(wanted, numba.config.NUMBA_NUM_THREADS)
+
+
+_asked = threading.local()
+"""numba's number of threads is that of each thread of Python, and slow to ask for."""

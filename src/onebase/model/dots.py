@@ -234,7 +234,7 @@ _one, _one_by_one, _two, _two_by_one = (
     _tile(2, 4, 1, 4),
     _tile(2, 1, 2, 4),
 )
-_one8, _one8_by_one = _tile(1, 2, 4, 1), _tile(1, 1, 4, 1)
+_one8 = _tile(1, 1, 4, 1)  # one stream of memory: 24 GB/s, where two side by side have 10 to 12
 _one4, _one4_by_one = _tile4(4), _tile4(1)
 
 
@@ -287,11 +287,8 @@ def _eight(
     for b in prange(n):
         w, scales, out, count = blocks[b, 0], blocks[b, 1], out_at + 4 * blocks[b, 3], blocks[b, 4]
         if rows == 1:
-            even = count // 2 * 2
-            for o in range(0, even, 2):
+            for o in range(count):
                 _one8(w + o * inputs, inputs, scales + 4 * o, x_at, 0, out + 4 * o, 0, inputs)
-            for o in range(even, count):
-                _one8_by_one(w + o * inputs, inputs, scales + 4 * o, x_at, 0, out + 4 * o, 0, inputs)
         else:
             four_at = room_at + get_thread_id() * 16 * inputs
             room = singles(four_at, (4, inputs))

@@ -7,12 +7,12 @@ B rows, N query heads, G key heads, X = N + 2 G, H head features, R features tha
 
 import math
 
-import numba
 import torch
 from torch import Tensor
 
 from onebase.model import loops
 from onebase.model.cache import LayerCache
+from onebase.model.direct import threads
 
 CURVES = {
     "swiglu": (1.0, 0.0),
@@ -92,9 +92,7 @@ def looked(
     rows, N, H = q_BNH.shape
     mask = None if seen is None else seen.expand(rows, 1, 1, -1).contiguous()
     out = q_BNH.new_empty(rows, N * H)
-    threads = torch.get_num_threads()
-    if numba.get_num_threads() != threads:
-        numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+    threads()
     loops.looked(
         q_BNH.dtype,
         q_BNH.data_ptr(),
