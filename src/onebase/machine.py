@@ -83,7 +83,7 @@ def cores() -> int:
     """How many cores this process may use: those it is bound to, and no more than its group's share of time (cgroups 1 and 2)."""
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     share = _share(Path("/sys/fs/cgroup"))
-    return bound if share is None else max(1, min(bound, round(share)))
+    return bound if share is None else max(1, min(bound, int(share)))
 
 
 def _share(root: Path) -> float | None:

@@ -59,6 +59,25 @@ def test_products_are_those_of_the_dense_matrix(made: Int8 | Int4, dtype: torch.
 
 
 @pytest.mark.parametrize("bits", [8, 4])
+def test_a_matrix_made_dense_in_parts_is_one_matrix(bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forwards and backwards, five rows at a time, the last part smaller."""
+    monkeypatch.setattr("onebase.model.store.BLOCK", 5 * IN)
+    made = stored(bits, 32, IN, OUT)
+    made.take(weight())
+    dense = made.dense(torch.float32)
+    assert len(list(made.blocks(torch.float32))) == -(-OUT // 5)
+    x = torch.randn(3, IN, requires_grad=True)
+    given = torch.randn(3, OUT)
+    y = made(x)
+    torch.testing.assert_close(y, x @ dense.T, atol=1e-5, rtol=1e-5)
+    y.backward(given)
+    assert x.grad is not None
+    torch.testing.assert_close(x.grad, given @ dense, atol=1e-5, rtol=1e-5)
+    with torch.no_grad():
+        torch.testing.assert_close(made(x), x @ dense.T, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("bits", [8, 4])
 def test_rows_are_those_of_the_dense_matrix(bits: int) -> None:
     made = stored(bits, 32, IN, OUT)
     made.take(weight())

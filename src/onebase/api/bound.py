@@ -6,6 +6,7 @@ from pathlib import Path
 from onebase.api.recipe import Recipe
 from onebase.artifact.files import write_atomic
 from onebase.artifact.manifest import cached_hashes
+from onebase.artifact.reading import REMEDY, read_json
 from onebase.data.sources import files_of
 from onebase.errors import ArtifactError
 
@@ -20,14 +21,17 @@ def keep_sources(out: Path, recipe: Recipe) -> None:
 def check_sources(out: Path, recipe: Recipe) -> None:
     """Raises ArtifactError for a file that says something else than when the data of this run was made, or that was not there. One that is
     gone is not missed: the data is made. A folder of before this was kept says nothing."""
-    try:
-        kept = json.loads((out / KEPT).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    if not (out / KEPT).exists():
         return
+    kept = read_json(out / KEPT)
     for source in recipe.data.sources:
         if source.name not in kept or not Path(source.path).exists():
             continue
         now, then = _hashes(recipe, source.name)[source.name], kept[source.name]
+        if not isinstance(then, dict):
+            raise ArtifactError(
+                f"{out / KEPT} is changed since it was written: {source.name!r} is no map", REMEDY
+            )
         for name, found in now.items():
             if found != then.get(name):
                 what = "has changed since" if name in then else "was not there when"

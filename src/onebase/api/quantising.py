@@ -135,9 +135,9 @@ def weight_bytes(base: LoadedBase) -> int:
 @torch.no_grad()
 def _agreement(before: LoadedBase, after: LoadedBase, documents: Sequence[Document]) -> float:
     same = total = 0
-    context = min(COMPARED_TOKENS, before.model.cfg.text.context)
+    context = before.model.cfg.text.context
     for d in documents:
-        ids = before.codec.tokenizer.encode(d.text, bos=True)[:context]
+        ids = before.codec.tokenizer.encode(d.text, bos=True)[: min(context, COMPARED_TOKENS - total)]
         if not ids:
             continue
         one, two = (

@@ -1,12 +1,15 @@
 """Which device and number format to use, from what a user asked for."""
 
 import functools
+import logging
 import os
 
 import torch
 
 from onebase.errors import UserError
 from onebase.machine import cores
+
+log = logging.getLogger(__name__)
 
 
 @functools.cache
@@ -52,4 +55,12 @@ def compute_dtype(name: str, device: torch.device) -> torch.dtype:
     known = {"bf16": torch.bfloat16, "fp32": torch.float32}
     if name not in known:
         raise UserError(f"dtype {name!r} is not known", "use auto, bf16 or fp32")
+    if known[name] == torch.bfloat16 and device.type == "cpu" and not has_bf16(device):
+        _say_emulated()
     return known[name]
+
+
+@functools.cache
+def _say_emulated() -> None:
+    """Once in a process: what was asked for by name is done, but slower than the plain way."""
+    log.warning("this chip has no bf16: it is emulated, many times slower than fp32, which dtype auto takes")

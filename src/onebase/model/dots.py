@@ -238,24 +238,21 @@ _one8 = _tile(1, 1, 4, 1)  # one stream of memory: 24 GB/s, where two side by si
 _one4, _one4_by_one = _tile4(4), _tile4(1)
 
 
-@njit(inline="always")
-def _four(w: Any, x: Any, out: Any, rows: Any, inputs: Any, outputs: Any) -> None:
-    """Four rows of a matrix of fp32."""
-    step, across = 4 * inputs, 4 * outputs
-    for r in range(0, rows - 1, 2):
-        _two(w, step, 0, x + r * step, step, out + r * across, across, inputs)
-    if rows % 2:
-        _one(w, step, 0, x + (rows - 1) * step, step, out + (rows - 1) * across, across, inputs)
+def _rows_by(two: Any, one: Any) -> Any:
+    """A product of all rows of x with as many rows of a matrix of fp32 as the tiles take: two rows of x at a time, then one."""
+
+    @njit(inline="always")
+    def product(w: Any, x: Any, out: Any, rows: Any, inputs: Any, outputs: Any) -> None:
+        step, across = 4 * inputs, 4 * outputs
+        for r in range(0, rows - 1, 2):
+            two(w, step, 0, x + r * step, step, out + r * across, across, inputs)
+        if rows % 2:
+            one(w, step, 0, x + (rows - 1) * step, step, out + (rows - 1) * across, across, inputs)
+
+    return product
 
 
-@njit(inline="always")
-def _single(w: Any, x: Any, out: Any, rows: Any, inputs: Any, outputs: Any) -> None:
-    """One row of a matrix of fp32."""
-    step, across = 4 * inputs, 4 * outputs
-    for r in range(0, rows - 1, 2):
-        _two_by_one(w, step, 0, x + r * step, step, out + r * across, across, inputs)
-    if rows % 2:
-        _one_by_one(w, step, 0, x + (rows - 1) * step, step, out + (rows - 1) * across, across, inputs)
+_four, _single = _rows_by(_two, _one), _rows_by(_two_by_one, _one_by_one)
 
 
 def _numbers(blocks_at: Any, n: Any, x_at: Any, out_at: Any, rows: Any, inputs: Any, outputs: Any) -> None:

@@ -67,8 +67,12 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        parts = [grad[..., start:end] @ w for start, end, w in ctx.stored.blocks(grad.dtype)]
-        return (parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)), None
+        total: Tensor | None = None
+        for start, end, w in ctx.stored.blocks(grad.dtype):
+            part = grad[..., start:end] @ w
+            total = part if total is None else total.add_(part)
+        assert total is not None
+        return total, None
 
 
 class Int8(Stored):
