@@ -55,7 +55,7 @@ def test_products_are_those_of_the_numbers(
     x = torch.randn(rows, inputs, generator=torch.Generator().manual_seed(seed))
     bias = torch.randn(sum(outputs)) if biased else None
     group = int(kind) if kind in ("16", "32", "64") else None
-    product = direct.product([p for p, _ in made], inputs, bias, group)
+    product = direct.Direct([p for p, _ in made], inputs, bias, group)
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(threads)
@@ -75,7 +75,7 @@ def test_products_are_those_of_the_numbers(
 def test_a_row_is_the_same_beside_any_other(kind: str, seed: int, rows: int) -> None:
     """Beside a neighbour that is a million times larger, or no number at all."""
     stored, matrix = part(kind, seed, 37, 128)
-    product = direct.product([stored], 128, None, 64 if kind == "64" else None)
+    product = direct.Direct([stored], 128, None, 64 if kind == "64" else None)
     x = torch.randn(rows, 128, generator=torch.Generator().manual_seed(seed))
     alone = product(x[:1])
     x[1:] = 1e6
@@ -103,7 +103,7 @@ def test_numbers_are_those_of_torch_to_the_bit(kind: str, outputs: int) -> None:
 
 def test_an_input_that_lies_apart_is_read_as_it_is() -> None:
     stored, matrix = part("fp32", 0, 24, 64)
-    product = direct.product([stored], 64, None, None)
+    product = direct.Direct([stored], 64, None, None)
     x = torch.randn(6, 128)[::2, ::2]
     torch.testing.assert_close(product(x), x @ matrix.float().T, rtol=1e-5, atol=1e-4)
 

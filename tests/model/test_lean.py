@@ -10,6 +10,7 @@ from torch import Tensor
 from onebase.base.config import TextShape, text_base
 from onebase.base.model import BaseModel
 from onebase.model.config import BlockConfig, NormConfig, Norms, RopeConfig, StorageConfig
+from onebase.model.kernels import direct
 from onebase.model.mask import Cols
 from onebase.model.norm import Norm
 from onebase.train.config import AdamWConfig
@@ -48,7 +49,7 @@ def decoded(model: BaseModel) -> Tensor:
 @torch.no_grad()
 def follows(model: BaseModel) -> bool:
     """Does decoding say what the weights say? They are asked in the plain way: no cache, and as for gradients, where nothing is kept."""
-    bound = model.trunk._steps(model.compute_dtype, True) is not None
+    bound = model.trunk._ready(model.compute_dtype, True) is not None
     tolerance = 1e-5 if model.compute_dtype == torch.float32 else 0.05
     with torch.enable_grad():
         plain = model.hidden(IDS).hidden
@@ -102,7 +103,7 @@ def test_what_may_learn_is_not_bound() -> None:
     model = made()
     assert follows(model)
     model.requires_grad_(True)
-    assert model.trunk._steps(torch.float32, True) is None
+    assert model.trunk._ready(torch.float32, True) is None
     optim = torch.optim.AdamW(model.parameters(), lr=0.1, fused=True)
     for _ in range(2):
         model.logits(IDS).square().sum().backward()
@@ -162,8 +163,49 @@ def test_bound_blocks_say_what_modules_say(name: str, dtype: torch.dtype) -> Non
             model.hidden(ids[:, t : t + 1], Cols(pos[:, t : t + 1], doc[:, t : t + 1]), cache=cache).hidden
             for t in range(7)
         ]
-        assert None not in (model.trunk._steps(dtype, True) or [None])
+        ready = model.trunk._ready(dtype, True)
+    assert ready is not None and None not in ready.steps
+    one_by_one = name in ("layer_qk_norm", "exact_gelu", "no_gate", "post", "layer_norm")
+    if dtype == torch.float32 and direct() is not None:
+        assert (ready.chain is None) == one_by_one
     plain = model.hidden(ids, Cols(pos, doc)).hidden
     own = doc >= 0
     tolerance = 1e-5 if dtype == torch.float32 else 0.05
     torch.testing.assert_close(torch.cat(parts, 1)[own], plain[own], atol=tolerance, rtol=tolerance)
+
+
+needs_loops = pytest.mark.skipif(direct() is None, reason="numba is not installed")
+
+
+@needs_loops
+def test_all_blocks_as_one_call_mix_in_the_input() -> None:
+    model = made()
+    trunk = model.trunk
+    trunk.lambdas = torch.nn.Parameter(
+        torch.tensor([[0.7, 0.3], [1.2, -0.4]])[: len(trunk.blocks)], requires_grad=False
+    )
+    assert follows(model)
+    before = decoded(model)
+    with torch.no_grad():
+        trunk.lambdas[1, 1] += 0.5
+    assert follows(model) and not torch.equal(decoded(model), before)
+
+
+@needs_loops
+@torch.no_grad()
+def test_one_call_and_one_by_one_say_the_same() -> None:
+    """Also where the outputs of blocks are asked for, which the one call has none of, and beyond the rows that it is quick for."""
+    model = made()
+    ready = model.trunk._ready(torch.float32, True)
+    assert ready is not None and ready.chain is not None
+    rows = ready.chain.most + 1
+    said = []
+    for count, taps in ((rows, ()), (2, ()), (2, (0, 1))):
+        cache = model.new_cache(count, 3)
+        for t in range(3):
+            ids = torch.full((count, 1), t + 1)
+            out = model.hidden(ids, Cols.simple(count, 1, start=t), cache=cache, taps=taps)
+        assert set(out.taps) == set(taps)
+        said.append(out.hidden[:2])
+    torch.testing.assert_close(said[0], said[1], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(said[2], said[1], atol=1e-5, rtol=1e-5)

@@ -4,7 +4,7 @@ The loops are in `dots` (numba, extra `fast`). For a row or a few the weights ar
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numba
 import numpy as np
@@ -13,39 +13,51 @@ from torch import Tensor
 
 from onebase.model import dots
 
-Product = Callable[[Tensor], Tensor]
 Part = tuple[Tensor, Tensor | None, Tensor | None]
 """A matrix as it is stored: its numbers fp32 [O, I], or codes of 8 bits and scales, or codes of 4 bits with scales and lowest values."""
 
 
-def product(parts: Sequence[Part], inputs: int, bias: Tensor | None, group: int | None) -> Product:
+class Direct:
     """x fp32 [M, I] to x W^T (+ b) fp32 [M, O], the parts side by side. All parts are of one kind; group: of 4 bits, else None."""
-    kept = [tuple(None if t is None else t.detach() for t in part) for part in parts]
-    first = kept[0][0]
-    assert first is not None
-    whole, few = first.dtype == torch.float32, group or 0
-    blocks, outputs = _blocks(kept)
-    at, n = blocks.ctypes.data, len(blocks)
-    held = (kept, blocks)  # addresses hold as long as these do
 
-    def run(x_MI: Tensor, held: object = held) -> Tensor:
+    def __init__(
+        self, parts: Sequence[Part], inputs: int, bias: Tensor | None = None, group: int | None = None
+    ) -> None:
+        kept = [tuple(None if t is None else t.detach() for t in part) for part in parts]
+        first = kept[0][0]
+        assert first is not None
+        self.bits = 32 if first.dtype == torch.float32 else 4 if group else 8
+        self.inputs, self.group = inputs, group or 0
+        blocks, self.outputs = _blocks(kept)
+        add = None if bias is None else bias.detach().contiguous()
+        self.fields = np.array(
+            [
+                self.bits,
+                blocks.ctypes.data,
+                len(blocks),
+                inputs,
+                self.outputs,
+                self.group,
+                0 if add is None else add.data_ptr(),
+            ],
+            np.int64,
+        )
+        """As `dots.times` reads them."""
+        assert len(self.fields) == dots.PRODUCT
+        self._at = self.fields.ctypes.data
+        self._held = kept, blocks, add  # addresses hold as long as these do
+
+    def __call__(self, x_MI: Tensor) -> Tensor:
         x = x_MI.contiguous()
         rows = len(x)
-        out = x.new_empty(rows, outputs)
-        given = at, n, x.data_ptr(), out.data_ptr(), rows, inputs, outputs
-        here = threads()
-        if whole:
-            dots.numbers(*given)
-            return out if bias is None else out.add_(bias)
-        room = x.new_empty(here * 4 * inputs) if rows > 1 else x
-        if not few:
-            dots.eight(*given, room.data_ptr())
-        else:
-            parted = x.new_empty(rows * inputs + inputs // few)
-            dots.nibbles(*given, room.data_ptr(), parted.data_ptr(), few)
-        return out if bias is None else out.add_(bias)
+        out = x.new_empty(rows, self.outputs)
+        free = x.new_empty(self.room(rows))
+        dots.times(self._at, x.data_ptr(), out.data_ptr(), rows, free.data_ptr())
+        return out
 
-    return run
+    def room(self, rows: int) -> int:
+        """The fp32 that a product of so many rows wants for itself."""
+        return dots.room(self.bits, self.inputs, self.group, rows, threads())
 
 
 def _blocks(parts: Sequence[Sequence[Tensor | None]]) -> tuple[np.ndarray, int]:

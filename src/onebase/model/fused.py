@@ -1,4 +1,4 @@
-"""What stands between the products of a block, each as one loop in place of a dozen operations: decoding in bf16 on a CPU.
+"""What stands between the products of a block, each as one loop in place of a dozen operations, and whole blocks as one call: decoding on a CPU.
 
 A token of a small base is a thousand small operations, and each begins cold: the weights of the product before it have driven its code out of the
 cache. Compiled by numba (extra `fast`), kept on disk; without it the operations of torch say the same.
@@ -6,13 +6,19 @@ B rows, N query heads, G key heads, X = N + 2 G, H head features, R features tha
 """
 
 import math
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from onebase.model import loops
+from onebase.model import chain, loops
+from onebase.model.attend import Lowered
 from onebase.model.cache import LayerCache
-from onebase.model.direct import threads
+from onebase.model.direct import Direct, threads
 
 CURVES = {
     "swiglu": (1.0, 0.0),
@@ -110,3 +116,98 @@ def looked(
         softcap or 0.0,
     )
     return out
+
+
+Turns = tuple[Tensor, Tensor] | None
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a block is made of, for `Chain`: norms before its parts (and behind them, too). sizes: (D, N, G, H, F); gains [D] or [H] and floors
+    of the norms in the order of `chain`, None for no norm; products of q, k, v side by side, of o, of gate and up, of down, good for up to
+    `most` rows."""
+
+    sizes: tuple[int, int, int, int, int]
+    gains: Sequence[Tensor | None]
+    floors: Sequence[float]
+    products: Sequence[Direct]
+    most: int
+    scale: float
+    softcap: float | None
+    curve: tuple[float, float]
+
+
+class Chain:
+    """All blocks of a trunk as one call for one token a row, in fp32, up to `most` rows. lambdas [L, 2]: the weights of what comes to a block
+    and of the trunk's input in what it reads; None: 1 and 0."""
+
+    def __init__(self, blocks: Sequence[Parts], lambdas: Tensor | None) -> None:
+        self.most = min(b.most for b in blocks)
+        self._whole = np.array([_fields(b) for b in blocks], np.int64)
+        weights = [(1.0, 0.0)] * len(blocks) if lambdas is None else lambdas.tolist()
+        self._reals = np.array([_reals(b, w) for b, w in zip(blocks, weights, strict=True)], np.float32)
+        assert self._whole.shape[1:] == (chain.WHOLE,) and self._reals.shape[1:] == (chain.REALS,)
+        self._at = len(blocks), self._whole.ctypes.data, self._reals.ctypes.data
+        self._room = max(chain.room(*b.sizes) for b in blocks)
+        products = {(p.bits, p.inputs, p.group): p for b in blocks for p in b.products}
+        self._products = list(products.values())
+        self._held = blocks  # addresses hold as long as these do
+
+    def __call__(
+        self, x_B1D: Tensor, looks: Sequence[tuple[Turns, Lowered]], layers: Sequence[LayerCache]
+    ) -> Tensor:
+        """[B, 1, D] behind the last block. looks: for each block the rotary tables and the mask."""
+        rows = x_B1D.shape[0]
+        assert rows <= self.most
+        x = x_B1D.contiguous()
+        y_B1D = torch.empty_like(x)
+        used = layers[0].used
+        held: dict[tuple[int, int], _Look] = {}
+        table: list[int] = []
+        for (turns, lowered), layer in zip(looks, layers, strict=True):
+            key = id(turns), id(lowered)
+            if key not in held:
+                held[key] = _Look(turns, lowered, rows)
+            at = held[key]
+            k = layer.k
+            table += (*at.tables, k.data_ptr(), layer.v.data_ptr(), k.shape[2], *at.masks)
+        seen = np.array(table, np.int64)
+        wanted = rows * self._room + max(p.room(rows) for p in self._products)
+        chain.blocks(*self._at, seen.ctypes.data, x.data_ptr(), y_B1D.data_ptr(), rows, used, _room(wanted))
+        for layer in layers:
+            layer.used = used + 1
+        return y_B1D
+
+
+class _Look:
+    """Addresses of what one token a row is turned by and sees, and what they are of."""
+
+    def __init__(self, turns: Turns, lowered: Lowered, rows: int) -> None:
+        masks = [
+            None if t is None else t.expand(rows, 1, 1, -1).contiguous() for t in (lowered.seen, lowered.live)
+        ]
+        tables = () if turns is None else tuple(t.contiguous() for t in turns)
+        self._held = masks, tables
+        self.tables = (*(t.data_ptr() for t in tables), tables[0].shape[-1]) if tables else (0, 0, 0)
+        self.masks = [0 if t is None else t.data_ptr() for t in masks]
+
+
+def _fields(b: Parts) -> list[int]:
+    gains = [0 if g is None else g.data_ptr() for g in b.gains]
+    return [*b.sizes, *gains, *(int(n) for p in b.products for n in p.fields)]
+
+
+def _reals(b: Parts, weights: Sequence[float]) -> list[float]:
+    return [*(f * f for f in b.floors), b.scale, b.softcap or 0.0, *b.curve, *weights]
+
+
+def _room(wanted: int) -> int:
+    """The address of so many fp32 to write to on the way; each thread of Python has its own."""
+    if getattr(_kept, "size", 0) < wanted:
+        _kept.room, _kept.size = np.empty(wanted, np.float32), wanted
+        _kept.at = _kept.room.ctypes.data
+    at: int = _kept.at
+    return at
+
+
+_kept: Any = threading.local()

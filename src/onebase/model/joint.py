@@ -148,7 +148,7 @@ def _as_stored(parts: Sequence[Part], dtype: torch.dtype) -> Packed | None:
             for s, b in zip(stored, biases, strict=True)
         ]
         bias = torch.cat(each)
-    run: Product = module.product(stored, inputs, bias, group)
+    run: Product = module.Direct(stored, inputs, bias, group)
     kind = "4 bits" if group is not None else "8 bits" if isinstance(first, Stored) else "fp32"
     most = most_rows(kind) * inputs
     if dtype == torch.float32:

@@ -18,6 +18,7 @@ from onebase.model.cache import LayerCache
 from onebase.model.derived import Place, place
 from onebase.model.feedforward import ACTIVATIONS, FeedForward
 from onebase.model.joint import Joint
+from onebase.model.kernels import direct
 from onebase.model.norm import Norm, lean_rms
 from onebase.model.position import rotate
 from onebase.model.proj import Proj
@@ -167,6 +168,36 @@ def lean_block(
         return x_BTD + (f_BTD if ff_out is None else ff_out(f_BTD))
 
     return run
+
+
+def parts_of(attn: Attention, ff: FeedForward, norms: Sequence[nn.Module | None], fused: Fused) -> Any:
+    """A block as `fused.Chain` wants it; None where it has parts that the loops lack. norms: before attention, behind it, before
+    feed-forward, behind it."""
+    module = direct()
+    if module is None or ff.gate_up is None or ff.cfg.activation not in fused.CURVES:
+        return None
+    before, behind, ff_before, ff_behind = norms
+    each = [
+        n if isinstance(n, Norm) else None
+        for n in (before, behind, attn.q_norm, attn.k_norm, ff_before, ff_behind)
+    ]
+    if any(n is not None and n.cfg.kind != "rms" for n in each):
+        return None
+    packed = [p.joint.packed(torch.float32, True) for p in (attn.qkv, attn.o, ff.gate_up, ff.down)]
+    products = [p.product for p in packed]
+    if not all(isinstance(p, module.Direct) for p in products):
+        return None
+    cfg = attn.cfg
+    return fused.Parts(
+        sizes=(attn.q.d_in, cfg.heads, cfg.kv_heads, cfg.head_dim, ff.cfg.hidden),
+        gains=[None if n is None else _gain(n) for n in each],
+        floors=[0.0 if n is None else float(n.floor) for n in each],
+        products=products,
+        most=min(p.most // q.d_in for p, q in zip(packed, (attn.q, attn.o, ff.up, ff.down), strict=True)),
+        scale=attn.scale,
+        softcap=cfg.softcap,
+        curve=fused.CURVES[ff.cfg.activation],
+    )
 
 
 def places_in(module: nn.Module) -> list[Place]:

@@ -1,18 +1,23 @@
 """The loops of `fused`, compiled by numba and kept on disk: on addresses of contiguous arrays in bf16 or fp32, sums in fp32.
 
-numba knows no bf16: its 16 bits are widened to fp32 and rounded back. All is in this file, for numba keeps what it compiled until the
-file of the function changes, whatever changes elsewhere. Loops are written for LLVM to make vectors of: no branch, no 64-bit integer, no call.
+numba knows no bf16: its 16 bits are widened to fp32 and rounded back. Loops are written for LLVM to make vectors of: no branch, no 64-bit
+integer, no call.
 Each loop is compiled for one number format when it is first asked for in it: the type of its last argument, `like`, says which.
 B rows, N query heads, G key heads, X = N + 2 G, H head features, R features that turn, S slots, D width, F hidden features.
 """
 
+import functools
+import hashlib
+import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from llvmlite import ir
 from numba import carray, float32, njit, prange, types
+from numba.core.caching import FunctionCache
 from numba.extending import intrinsic
 
 LOOSE = {"contract", "reassoc", "nsz", "arcp"}
@@ -26,13 +31,41 @@ LIKE: dict[torch.dtype, int | float] = {torch.bfloat16: _BF16, torch.float32: _F
 """What is given as `like`: an int stands for bf16, a float for fp32."""
 
 
+log = logging.getLogger(__name__)
+
+SOURCES = ("loops", "dots", "chain")
+TEXT = hashlib.sha256(b"".join(Path(__file__).with_name(f"{n}.py").read_bytes() for n in SOURCES)).hexdigest()
+"""Of the files that compiled code may come from."""
+HOW: dict[str, Any] = {"fastmath": LOOSE, "error_model": "numpy", "nogil": True}
+"""How all is compiled. The lock of Python is let go meanwhile."""
+
+
+class _Kept(FunctionCache):
+    """numba's code on disk, good for one state of all `SOURCES`: numba itself looks at the file of the outermost function alone."""
+
+    def _index_key(self, sig: Any, codegen: Any) -> Any:
+        return (*super()._index_key(sig, codegen), TEXT)
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        found = super().load_overload(sig, target_context)
+        if found is None:
+            _say_compiling()
+        return found
+
+
+@functools.cache
+def _say_compiling() -> None:
+    log.warning("compiling the loops of decoding for this processor, once: about half a minute")
+
+
 class Compiled:
     """A function of addresses and numbers as machine code for these argument types: made at the first call, kept on disk where there is a
-    folder for it. The lock of Python is let go meanwhile."""
+    folder for it. `inner` is the function for other loops to call."""
 
     def __init__(
         self, function: Callable[..., None], arguments: tuple[Any, ...], *, parallel: bool = False
     ) -> None:
+        self.inner = njit(parallel=parallel, **HOW)(function)
         self._function, self._arguments, self._parallel = function, arguments, parallel
         self._made: Any = None
 
@@ -42,22 +75,22 @@ class Compiled:
         self._made(*arguments)
 
     def _compile(self) -> Any:
-        how: dict[str, Any] = {
-            "fastmath": LOOSE,
-            "error_model": "numpy",
-            "nogil": True,
-            "parallel": self._parallel,
-        }
+        made = njit(parallel=self._parallel, **HOW)(self._function)
         try:
-            return njit(self._arguments, cache=True, **how)(self._function)
+            made._cache = _Kept(self._function)
         except RuntimeError:  # no folder to keep it in: once in each process
-            return njit(self._arguments, **how)(self._function)
+            _say_compiling()
+        made.compile(self._arguments)
+        made.disable_compile()
+        return made
 
 
 class Loop:
-    """A function compiled for each number format that it is asked for in. arguments: the types of all but the last argument."""
+    """A function compiled for each number format that it is asked for in. arguments: the types of all but the last argument. `inner` is
+    the function for other loops to call."""
 
     def __init__(self, function: Callable[..., None], arguments: tuple[Any, ...], parallel: bool) -> None:
+        self.inner = njit(parallel=parallel, **HOW)(function)
         self._made = {
             dtype: Compiled(
                 function,
@@ -333,6 +366,49 @@ def _sums(p: Any, v: Any, sums: Any) -> None:
             sums[d] += p0 * wide(v0[d])
 
 
+@njit(**HOW)
+def _look(
+    share: Any,
+    q_at: Any,
+    k_at: Any,
+    v_at: Any,
+    seen_at: Any,
+    out_at: Any,
+    H: Any,
+    used: Any,
+    scale: Any,
+    softcap: Any,
+    like: Any,
+) -> None:
+    """The queries of one row that share a key head: q and out [share, H], k and v [used, H]."""
+    q, out = numbers(q_at, (share, H), like), numbers(out_at, (share, H), like)
+    k, v = numbers(k_at, (used, H), like), numbers(v_at, (used, H), like)
+    seen = truths(seen_at, (used if seen_at else 0,))
+    query, sums, p = np.empty(H, np.float32), np.empty(H, np.float32), np.empty(used, np.float32)
+    for n in range(share):
+        x, y = q[n], out[n]
+        for d in range(H):
+            query[d] = wide(x[d]) * scale
+            sums[d] = float32(0)
+        _scores(query, k, p)
+        if softcap > 0:
+            for s in range(used):  # tanh z = 1 - 2 / (1 + e^2z)
+                p[s] = softcap - float32(2) * softcap / (float32(1) + exp(float32(2) * p[s] / softcap))
+        if seen_at:
+            for s in range(used):
+                p[s] = p[s] if seen[s] else float32(-1e30)
+        _shares(p)
+        _sums(p, v, sums)
+        for d in range(H):
+            y[d] = narrow(sums[d], like)
+
+
+@njit(inline="always")
+def _bytes(like: Any) -> Any:
+    """Of one number."""
+    return 4 if isinstance(like, float) else 2
+
+
 @loop(*[_INT] * 11, _FLOAT, _FLOAT, parallel=True)
 def looked(
     q_at: Any,
@@ -350,26 +426,11 @@ def looked(
     softcap: Any,
     like: Any,
 ) -> None:
-    q, out = numbers(q_at, (rows, N, H), like), numbers(out_at, (rows, N, H), like)
-    k, v = numbers(k_at, (rows, G, slots, H), like), numbers(v_at, (rows, G, slots, H), like)
-    seen = truths(seen_at, (rows if seen_at else 0, used))
     share = N // G
     for task in prange(rows * G):
-        r, g = task // G, task % G
-        query, sums, p = np.empty(H, np.float32), np.empty(H, np.float32), np.empty(used, np.float32)
-        for n in range(g * share, (g + 1) * share):
-            x, y = q[r, n], out[r, n]
-            for d in range(H):
-                query[d] = wide(x[d]) * scale
-                sums[d] = float32(0)
-            _scores(query, k[r, g], p)
-            if softcap > 0:
-                for s in range(used):  # tanh z = 1 - 2 / (1 + e^2z)
-                    p[s] = softcap - float32(2) * softcap / (float32(1) + exp(float32(2) * p[s] / softcap))
-            if seen_at:
-                for s in range(used):
-                    p[s] = p[s] if seen[r, s] else float32(-1e30)
-            _shares(p)
-            _sums(p, v[r, g], sums)
-            for d in range(H):
-                y[d] = narrow(sums[d], like)
+        size = _bytes(like)
+        mine, held = task * share * H * size, task * slots * H * size
+        seen = seen_at + task // G * used if seen_at else 0
+        _look(
+            share, q_at + mine, k_at + held, v_at + held, seen, out_at + mine, H, used, scale, softcap, like
+        )

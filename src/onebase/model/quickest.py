@@ -23,7 +23,7 @@ def most_rows(kind: str) -> int:
     if module is None:
         return 0
     part, group = _example(kind)
-    product = module.product([part], SHAPE[1], None, group)
+    product = module.Direct([part], SHAPE[1], None, group)
 
     def dense() -> Tensor:
         return part[0] if kind == "fp32" else module.numbers(*part, SHAPE[1])

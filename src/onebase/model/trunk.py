@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from onebase.model.attention import Attention
 from onebase.model.cache import Cache, LayerCache
 from onebase.model.config import BlockConfig, TrunkConfig
 from onebase.model.cross import CrossAttention, KeysValues, Memory
-from onebase.model.derived import Derived
+from onebase.model.derived import Derived, place
 from onebase.model.feedforward import FeedForward
 from onebase.model.kernels import loops_for
 from onebase.model.lean import (
@@ -21,6 +22,7 @@ from onebase.model.lean import (
     lean_block,
     lean_feedforward,
     lean_norm,
+    parts_of,
     places_in,
 )
 from onebase.model.mask import Causal, Cols, Everything, Mask, SameDocument, Window
@@ -95,6 +97,13 @@ class Block(nn.Module):
         attn, ff = lean_attention(self.attn, dtype, fused), lean_feedforward(self.ff, dtype, fused)
         return lean_block(self.where, attn, ff, lean_norm(self.attn_norm, fused), ff_norm, outs)
 
+    def parts(self, fused: Any) -> Any:
+        """This block as `fused.Chain` wants it; None where it has parts that the loops lack."""
+        if self.cross is not None or self.attn_scale is not None or self.where == "post":
+            return None
+        norms = self.attn_norm, self.attn_out_norm, self.ff_norm, self.ff_out_norm
+        return parts_of(self.attn, self.ff, norms, fused)
+
 
 def _scaled(x_BTD: Tensor, scale: "Scale | None") -> Tensor:
     return x_BTD if scale is None else x_BTD * scale.weight.to(x_BTD.dtype)
@@ -106,6 +115,14 @@ class Scale(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(width))
+
+
+@dataclass(frozen=True)
+class _Lean:
+    """The blocks made ready for decoding: one by one, None where `lean` lacks something, and as one call (`fused.Chain`) where that can be."""
+
+    steps: Sequence[Step | None]
+    chain: Any = None
 
 
 class Trunk(nn.Module):
@@ -125,7 +142,7 @@ class Trunk(nn.Module):
         self._turning = [repr((b.attn.rope, b.attn.head_dim)) for b in cfg.blocks]
         modules = [m for block in self.blocks for m in block.modules()]
         self._hooks = [h for m in modules for h in (m._forward_hooks, m._forward_pre_hooks)]
-        self._lean: Derived[dict[tuple[torch.dtype, bool], list[Step | None]]] = Derived()
+        self._lean: Derived[dict[tuple[torch.dtype, bool], _Lean]] = Derived()
 
     def default_mask(self) -> Mask:
         """What this trunk was made for: causal or both ways, never across documents."""
@@ -156,57 +173,76 @@ class Trunk(nn.Module):
         if cache is not None and cache.cols is not None:
             refuse_crossing(self.cfg, cache.cols.pos, cols.pos)
         keys = cache.extend(cols) if cache is not None else cols
-        lowered: dict[tuple[int | None, float | None], Lowered] = {}
-        tables: dict[str, tuple[Tensor, Tensor] | None] = {}
         x_BTD = x_BTD if self.input_norm is None else self.input_norm(x_BTD)
         x0_BTD, kept = x_BTD, {}
-        steps = (
-            self._steps(x_BTD.dtype, x_BTD.shape[1] == 1)
-            if cache is not None and (active is None or not active.groups)
-            else None
-        )
-        looks = self._lowered_memory(memory, cols, cache, x_BTD.device, impl)
-        for i, block in enumerate(self.blocks):
-            attn = self.cfg.blocks[i].attn
+        one = x_BTD.shape[1] == 1
+        unadapted = active is None or not active.groups
+        ready = self._ready(x_BTD.dtype, one) if cache is not None and unadapted else None
+        memories = self._lowered_memory(memory, cols, cache, x_BTD.device, impl)
+        lowered: dict[tuple[int | None, float | None], Lowered] = {}
+        tables: dict[str, tuple[Tensor, Tensor] | None] = {}
+
+        def look(i: int) -> tuple[tuple[Tensor, Tensor] | None, Lowered]:
+            """The rotary tables and the mask of a block: made once per kind and forward, shared by the blocks."""
+            attn, key = self.cfg.blocks[i].attn, self._turning[i]
             how = (attn.window, attn.softcap)
-            if how not in lowered:  # once per distinct mask and forward, shared by the blocks
+            if how not in lowered:
                 m = mask & Window(attn.window) if attn.window else mask
                 lowered[how] = lower(m, cols, keys, softcap=attn.softcap, device=x_BTD.device, impl=impl)
-            key = self._turning[i]
             if key not in tables:
                 tables[key] = turns(*rotary_table(attn.rope, attn.head_dim, cols.pos)) if attn.rope else None
+            return tables[key], lowered[how]
+
+        chain = None if ready is None or taps else ready.chain
+        if chain is not None and cache is not None and len(x_BTD) <= chain.most:
+            x_BTD = chain(x_BTD, [look(i) for i in range(len(self.blocks))], cache.layers)
+            return Out(x_BTD if self.final_norm is None else self.final_norm(x_BTD))
+        for i, block in enumerate(self.blocks):
+            turned, seen = look(i)
             if self.lambdas is not None:
                 a, b = self.lambdas[i].to(x_BTD.dtype)
                 x_BTD = a * x_BTD + b * x0_BTD
             layer = cache.layers[i] if cache is not None else None
-            if steps is not None and layer is not None and (step := steps[i]) is not None:
-                x_BTD = step(x_BTD, tables[key], lowered[how], layer)
-                if i in taps:
-                    kept[i] = x_BTD
-                continue
-            seen = (
-                None
-                if looks is None or block.cross is None
-                else (_memory_keys(block, memory, layer, active), looks)
-            )
-            x_BTD = block(x_BTD, tables[key], lowered[how], layer, active, seen)
+            if ready is not None and layer is not None and (step := ready.steps[i]) is not None:
+                x_BTD = step(x_BTD, turned, seen, layer)
+            else:
+                read = (
+                    None
+                    if memories is None or block.cross is None
+                    else (_memory_keys(block, memory, layer, active), memories)
+                )
+                x_BTD = block(x_BTD, turned, seen, layer, active, read)
             if i in taps:
                 kept[i] = x_BTD
         return Out(x_BTD if self.final_norm is None else self.final_norm(x_BTD), kept)
 
-    def _steps(self, dtype: torch.dtype, one: bool) -> list[Step | None] | None:
-        """The blocks made ready for decoding, anew when a weight has changed; None where something may learn, is compiled, or has hooks
-        that want to be called."""
+    def _ready(self, dtype: torch.dtype, one: bool) -> _Lean | None:
+        """The blocks made ready for decoding, of `one` token a row or any number, anew when a weight has changed; None where something may
+        learn, is compiled, or has hooks that want to be called."""
         if torch.is_grad_enabled() or torch.compiler.is_compiling() or any(self._hooks):
             return None
         made = self._lean.current()
         if made is None:
             if any(p.requires_grad for p in self.blocks.parameters()):
                 return None
-            made = self._lean.make(places_in(self.blocks), dict)
+            places = places_in(self.blocks)
+            made = self._lean.make(
+                places if self.lambdas is None else [*places, place(self, "lambdas")], dict
+            )
         if (dtype, one) not in made:
-            made[dtype, one] = [b.lean(dtype, one) for b in self.blocks if isinstance(b, Block)]
+            made[dtype, one] = self._made_ready(dtype, one)
         return made[dtype, one]
+
+    def _made_ready(self, dtype: torch.dtype, one: bool) -> _Lean:
+        blocks = [b for b in self.blocks if isinstance(b, Block)]
+        steps = [b.lean(dtype, one) for b in blocks]
+        if not one or dtype != torch.float32 or not blocks:
+            return _Lean(steps)
+        fused = loops_for(dtype, blocks[0].attn.q.device)
+        parts = [None] if fused is None else [b.parts(fused) for b in blocks]
+        if fused is None or any(p is None for p in parts):
+            return _Lean(steps)
+        return _Lean(steps, fused.Chain(parts, self.lambdas))
 
     def _lowered_memory(
         self, memory: Memory | None, cols: Cols, cache: Cache | None, device: torch.device, impl: str
