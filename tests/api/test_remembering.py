@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from onebase.api.base import Base
-from onebase.api.texts import batch_tokens, features, text_tokens
+from onebase.api.texts import features, text_tokens
 from onebase.errors import UserError
+from onebase.generate.score import batch_tokens
 from tests.helpers import tiny_base
 
 WORDS = (

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from onebase.errors import UserError
 from onebase.generate import PromptTooLong, score
+from onebase.generate.score import SPARSE, batches
 from onebase.model.proj import Active
 from tests.helpers import add_lora, tiny_base
 
@@ -24,7 +25,7 @@ def ids(n: int) -> list[int]:
 def test_scores_are_those_of_the_whole_logits(lengths: list[int], tokens: int, adapted: bool) -> None:
     names = ["one" if adapted and i % 2 else None for i in range(len(lengths))]
     rows = [ids(n) for n in lengths]
-    got = score(BASE, rows, Active.per_row(names), batch_tokens=tokens)
+    got = score(BASE, rows, Active.per_row(names), tokens=tokens)
     assert len(got) == len(rows)
     for row, name, said in zip(rows, names, got):
         with torch.no_grad():
@@ -40,3 +41,15 @@ def test_a_row_may_fill_the_context_but_not_more() -> None:
         score(BASE, [ids(65)])
     with pytest.raises(UserError):
         score(BASE, [[]])
+
+
+@given(st.lists(st.integers(1, 300), max_size=60), st.sampled_from([1, 256, 2048]))
+def test_batches_hold_every_row_once_and_little_padding(lengths: list[int], tokens: int) -> None:
+    """A fifth of a batch at most, but for what keeps a device busy anyhow: an eighth of the tokens allowed, and one row more."""
+    made = list(batches(lengths, tokens))
+    assert sorted(i for part in made for i in part) == list(range(len(lengths)))
+    for part in made:
+        longest = max(lengths[i] for i in part)
+        real, padded = sum(lengths[i] for i in part), len(part) * longest
+        assert padded <= tokens or len(part) == 1
+        assert padded <= SPARSE * real or real - longest < tokens // 8

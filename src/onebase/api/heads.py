@@ -11,11 +11,11 @@ from onebase.adapt.head import Head
 from onebase.adapt.spans import Span, spans_of, token_places
 from onebase.api.preferences import Prompt, answer_tokens
 from onebase.api.prompting import Given, answer_scores, prompter
-from onebase.api.texts import batch_tokens, features, text_tokens
+from onebase.api.texts import features, text_tokens
 from onebase.base.folder import LoadedBase
 from onebase.codec.text.sample import Tokens
 from onebase.errors import DataError, UserError
-from onebase.generate.score import batches
+from onebase.generate.score import batch_tokens, batches
 from onebase.model.proj import Active
 from onebase.objective.pooled import text_batch
 

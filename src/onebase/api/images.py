@@ -12,12 +12,12 @@ from torch import Tensor
 
 from onebase.adapt.config import AdapterConfig
 from onebase.adapt.head import Head
-from onebase.api.texts import batch_tokens
 from onebase.artifact.files import sha256_file
 from onebase.base.folder import LoadedBase
 from onebase.base.links import Pair
 from onebase.codec.image.pixels import pixels
 from onebase.errors import DataError, UserError
+from onebase.generate.score import batch_tokens
 from onebase.model.proj import Active
 from onebase.objective.pictures import picture_features
 from onebase.objective.pooled import Read

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onebase.base.folder import LoadedBase
 from onebase.codec.text.tokenizer import Tokenizer
 from onebase.errors import UserError
-from onebase.generate.score import BATCH_TOKENS, batches
+from onebase.generate.score import batch_tokens, batches
 from onebase.model.mask import Cols
 from onebase.model.proj import Active
 
@@ -52,7 +52,7 @@ def masked_score(
             )
         places += [(n, front + t) for t in range(len(ids))]
     out = [np.zeros(len(ids)) for ids in texts]
-    for index in batches([len(framed[n]) for n, _ in places], BATCH_TOKENS):
+    for index in batches([len(framed[n]) for n, _ in places], batch_tokens(model.device)):
         rows = [places[i] for i in index]
         lengths = torch.tensor([len(framed[n]) for n, _ in rows], device=model.device)
         ids_BT = torch.zeros(len(rows), int(lengths.max()), dtype=torch.long)

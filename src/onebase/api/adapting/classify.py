@@ -15,10 +15,11 @@ from onebase.api.adapting.fitting import head_size
 from onebase.api.adapting.heads import Fit, Prepared
 from onebase.api.adapting.job import Adapting, data_facts
 from onebase.api.adapting.learning import SCRATCH
-from onebase.api.texts import batch_tokens, how_read, vector_of, views
+from onebase.api.texts import how_read, vector_of, views
 from onebase.codec.text.sample import Tokens
 from onebase.data import Rows, read_rows
 from onebase.errors import DataError, UserError
+from onebase.generate.score import batch_tokens
 from onebase.model.proj import Active
 from onebase.objective.base import Objective
 from onebase.objective.grouped import Grouped

@@ -8,7 +8,8 @@ from typing import Any, NoReturn
 from onebase.api import images
 from onebase.api.adapting import prompt
 from onebase.api.adapting.job import Adapting
-from onebase.api.texts import batch_tokens, features, text_tokens
+from onebase.api.texts import features, text_tokens
+from onebase.generate.score import batch_tokens
 from onebase.train.memory import available
 
 PICTURES = 8

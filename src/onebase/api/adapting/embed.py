@@ -10,11 +10,12 @@ from onebase.api.adapting.job import Adapting, data_facts
 from onebase.api.adapting.learning import learn, learner, train_config
 from onebase.api.adapting.ledgers import check_pairs
 from onebase.api.pairs import pair_rows
-from onebase.api.texts import batch_tokens, embedding_tokens
+from onebase.api.texts import embedding_tokens
 from onebase.codec.text.pooling import EmbeddingConfig
 from onebase.codec.text.sample import Tokens
 from onebase.data.singles import SinglesPlan
 from onebase.errors import DataError, UserError
+from onebase.generate.score import batch_tokens
 from onebase.objective.contrastive import Contrastive
 
 RATES = {"lora": 1e-3, "soft": 1e-3, "prefix": 1e-3, "full": 5e-5}

@@ -16,10 +16,10 @@ from onebase.api.adapting.job import Adapting, Facts, data_facts
 from onebase.api.adapting.learning import learn, learner, train_config
 from onebase.api.adapting.ledgers import check_written
 from onebase.api.preferences import SIDES, has_chats, other_answers, pair_tokens
-from onebase.api.texts import batch_tokens
 from onebase.artifact.files import sha256_bytes
 from onebase.codec.text.sample import Tokens
 from onebase.data import read_rows
+from onebase.generate.score import batch_tokens
 from onebase.objective.preference import Preference, row_tokens
 
 RATES = {"lora": 2e-4, "soft": 1e-3, "prefix": 1e-3, "full": 1e-5}

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from onebase.api.preferences import Prompt, prompt_flaw
 from onebase.api.rewards import Answer, Reward, checked
-from onebase.api.texts import batch_tokens, samples_of
+from onebase.api.texts import samples_of
 from onebase.base.folder import LoadedBase
 from onebase.codec.text.sample import Tokens
 from onebase.config import digest, to_dict
@@ -30,7 +30,7 @@ from onebase.errors import DataError
 from onebase.generate.engine import generate
 from onebase.generate.request import Completion
 from onebase.generate.sampler import Sampling
-from onebase.generate.score import batches
+from onebase.generate.score import batch_tokens, batches
 from onebase.model.proj import Active
 from onebase.objective.policy import (
     Moved,
