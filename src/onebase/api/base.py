@@ -4,33 +4,25 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from onebase.api.adapting import Data, prepared
-from onebase.api.adapting.dry import plan_adapt
+from onebase.api.adapting import Data, adapted
+from onebase.api.adapting.dry import planned
+from onebase.api.bound import Bound
 from onebase.api.exchange import export, read_adapter
 from onebase.api.held import Adapter, Label, Span
 from onebase.api.merging import merged
-from onebase.api.options import read_options
 from onebase.api.planning import Plan
 from onebase.api.quantising import quantised
-from onebase.api.reads import Reads
-from onebase.api.stacking import refuse_unmergeable, stacked
+from onebase.api.stacking import refuse_unmergeable
 from onebase.api.students import student
-from onebase.api.writes import Writes
 from onebase.base.folder import save_base
-from onebase.errors import UserError
 from onebase.train.listen import Listener
 
 __all__ = ["Adapter", "Base", "Label", "Span"]
 OneAdapter = Adapter | str | Path
 
 
-class Base(Writes, Reads):
+class Base(Bound):
     """A base, perhaps with an adapter on it. Made by `onebase.load`, `onebase.pretrain` or `with_adapter`."""
-
-    @property
-    def plain(self) -> "Base":
-        """This base without any adapter."""
-        return Base(self._loaded)
 
     def adapt(
         self,
@@ -55,29 +47,23 @@ class Base(Writes, Reads):
         columns: what the data calls a column, by what the task calls it, {"text": "body"}. resume: a folder for the state of learning:
         the same call goes on from it, to the bitwise same adapter.
         """
-        found = read_options(dict(options))
-        if self._attached is not None:
-            raise UserError(
-                "this base has an adapter on it", "adapt the plain base: onebase.load(ref).adapt(...)"
-            )
-        job, maker = prepared(
-            self._loaded,
+        return adapted(
+            self,
             data,
             task=task,
             method=method,
-            options=found,
+            options=options,
             listeners=listeners,
             tell=tell,
             test=test,
             columns=columns,
             resume=resume,
         )
-        return Adapter(maker(job))
 
     def tune(self, data: Data, *, task: str, method: str, trials: int, **more: Any) -> Adapter:
         """`adapt` with the best of `trials` learning rates and ranks, judged on rows split off `data` (docs/tuning.md). `more` is what `adapt`
         takes, but `resume`. Raises UserError."""
-        from onebase.api.tuning import tune  # it is built on Base
+        from onebase.api.tuning import tune  # scores, which few need
 
         return tune(self, data, task=task, method=method, trials=trials, **more)
 
@@ -96,17 +82,12 @@ class Base(Writes, Reads):
         ledger, steps, tokens, memory and time. Nothing is learnt, the base does not change. trials: what `tune` would take. Raises UserError as
         `adapt` does."""
         if trials:
-            from onebase.api.tuning import plan_tune  # it is built on Base
+            from onebase.api.tuning import plan_tune
 
             return plan_tune(
                 self, data, task=task, method=method, trials=trials, test=test, columns=columns, **options
             )
-        if self._attached is not None:
-            raise UserError("this base has an adapter on it", "plan on the plain base: onebase.load(ref)")
-        found = read_options(dict(options))
-        return plan_adapt(
-            self._loaded, data, task=task, method=method, options=found, columns=columns, test=test
-        )
+        return planned(self, data, task=task, method=method, options=options, columns=columns, test=test)
 
     def with_adapter(self, adapter: OneAdapter | Sequence[OneAdapter], name: str = "adapter") -> "Base":
         """This base with an adapter on it (of ours, or a folder of PEFT) in the place of one that it has; the original goes on without.
@@ -115,7 +96,7 @@ class Base(Writes, Reads):
         ArtifactError for an adapter of another base, UserError for adapters that do not stack."""
         each = [adapter] if isinstance(adapter, Adapter | str | Path) else list(adapter)
         parts = [a.parts if isinstance(a, Adapter) else read_adapter(self._loaded, Path(a)) for a in each]
-        return Base(self._loaded, stacked(self._loaded, parts, name))
+        return self.with_parts(parts, name)
 
     def merged(self, *, max_drift: float | None = None, fp32: bool = False) -> "Base":
         """A base of its own with the adapter's deltas (or replaced weights) in its weights, and both as parents in its record.

@@ -13,7 +13,7 @@ from onebase.adapt.combine import combine as combine_parts
 from onebase.adapt.folder import AdapterParts, load_adapter
 from onebase.adapt.parts import PARTS
 from onebase.api.held import Adapter
-from onebase.api.loading import find_artifact
+from onebase.api.opening import find_artifact
 from onebase.artifact.record import Record, machine_facts, version_facts
 from onebase.config import to_dict
 from onebase.errors import UserError

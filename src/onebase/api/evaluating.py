@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from onebase.api.adapting import Data
-from onebase.api.base import Base
+from onebase.api.bound import Bound
 from onebase.api.scoring import SCORERS, Asked, JudgedConfig
 from onebase.codec.text.clock import at
 from onebase.config import from_dict
@@ -13,7 +13,7 @@ from onebase.generate.constrain import Constraint
 
 
 def evaluate(
-    base: Base,
+    base: Bound,
     data: Data,
     *,
     task: str | None = None,
@@ -51,7 +51,7 @@ def evaluate(
         return SCORERS[task](Asked(base, data, seed, max_tokens, constraint, how))
 
 
-def _learnt_on(base: Base) -> str | None:
+def _learnt_on(base: Bound) -> str | None:
     """The date that an adapter's chat template found when it was learnt: scores are the same on another day."""
     kept = base.attached.record.get("config.options") if base.attached else None
     date = kept.get("date") if isinstance(kept, dict) else None

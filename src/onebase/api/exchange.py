@@ -3,14 +3,16 @@
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 from onebase.adapt import soft
 from onebase.adapt.config import AdapterConfig
 from onebase.adapt.folder import AdapterParts, adapter_tensors, bound_to, load_adapter
 from onebase.adapt.lora import LoraConfig
 from onebase.adapt.soft import SoftConfig
-from onebase.api.stacking import alone
+from onebase.api.bound import Bound
+from onebase.api.merging import merged
+from onebase.api.stacking import alone, refuse_unmergeable
 from onebase.artifact.files import MANIFEST
 from onebase.artifact.record import Record
 from onebase.base.folder import LoadedBase
@@ -25,9 +27,6 @@ from onebase.interop.peft import LowRank, is_peft, load_peft, save_peft
 from onebase.interop.prompts import is_soft, load_soft, save_soft
 from onebase.interop.strange import what_it_is
 from onebase.interop.words import with_turns
-
-if TYPE_CHECKING:
-    from onebase.api.base import Base
 
 
 def _open_hf(path: Path, hashes: bool) -> LoadedBase:
@@ -84,23 +83,23 @@ def refuse_foreign(path: Path) -> None:
             )
 
 
-def _write_hf(base: "Base", out: Path, options: Mapping[str, Any]) -> None:
+def _write_hf(base: Bound, out: Path, options: Mapping[str, Any]) -> None:
     _known("hf", options)
-    save_hf(_plain(base).loaded, out)
+    save_hf(_plain(base), out)
 
 
-def _write_gguf(base: "Base", out: Path, options: Mapping[str, Any]) -> None:
+def _write_gguf(base: Bound, out: Path, options: Mapping[str, Any]) -> None:
     """A file: `out` itself where it ends in .gguf, else a file in the folder `out`. Options: kind, pre."""
     _known("gguf", options, "kind", "pre")
     if options.get("kind", "F16") not in get_args(WeightKind):
         raise UserError(f"kind {options['kind']!r} is not known", f"kinds: {', '.join(get_args(WeightKind))}")
-    loaded = _plain(base).loaded
+    loaded = _plain(base)
     file = out if out.suffix == ".gguf" else out / "model.gguf"
     file.parent.mkdir(parents=True, exist_ok=True)
     write_base(loaded, file, **options)
 
 
-def _write_peft(base: "Base", out: Path, options: Mapping[str, Any]) -> None:
+def _write_peft(base: Bound, out: Path, options: Mapping[str, Any]) -> None:
     """The adapter that is on the base, for PEFT on the same base there."""
     _known("peft", options)
     attached = base.attached
@@ -132,7 +131,7 @@ def _write_peft(base: "Base", out: Path, options: Mapping[str, Any]) -> None:
 
 
 #: name: what writes a base in that format, or the adapter that is on it
-FORMATS_OUT: dict[str, Callable[["Base", Path, Mapping[str, Any]], None]] = {
+FORMATS_OUT: dict[str, Callable[[Bound, Path, Mapping[str, Any]], None]] = {
     "hf": _write_hf,
     "gguf": _write_gguf,
     "peft": _write_peft,
@@ -163,7 +162,7 @@ def read_adapter(base: LoadedBase, path: Path) -> AdapterParts:
     return AdapterParts(cfg, tensors, record, path)
 
 
-def export(base: "Base", out: Path, format: str, options: Mapping[str, Any]) -> Path:
+def export(base: Bound, out: Path, format: str, options: Mapping[str, Any]) -> Path:
     """Write `base` in a format by name. Raises UserError for a format or an option that is not known."""
     if format not in FORMATS_OUT:
         raise UserError(f"format {format!r} is not known", f"formats: {', '.join(FORMATS_OUT)}")
@@ -171,9 +170,12 @@ def export(base: "Base", out: Path, format: str, options: Mapping[str, Any]) -> 
     return out
 
 
-def _plain(base: "Base") -> "Base":
+def _plain(base: Bound) -> LoadedBase:
     """The base to write: with an adapter on it, a merged copy."""
-    return base.merged() if base.attached else base
+    if base.attached is None:
+        return base.loaded
+    refuse_unmergeable(base.attached)
+    return merged(base.loaded, base.attached, base.name)
 
 
 def _known(format: str, options: Mapping[str, Any], *names: str) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from onebase import config as configs
-from onebase.api.bound import check_sources, keep_sources
 from onebase.api.claim import claim
 from onebase.api.recipe import Recipe, read_recipe
+from onebase.api.run_sources import check_sources, keep_sources
 from onebase.artifact.files import MANIFEST
 from onebase.artifact.record import machine_facts, version_facts
 from onebase.base.config import BaseConfig, base_flops, base_parameters, text_base

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onebase.adapt.folder import Attached
-from onebase.api.base import Base
+from onebase.api.bound import Bound
 from onebase.api.exchange import read_adapter
 from onebase.api.heads import classes
-from onebase.api.loading import find_artifact, load
+from onebase.api.loading import load
+from onebase.api.opening import find_artifact
 from onebase.api.prompting import Given, prompted
 from onebase.api.stacking import stacked
 from onebase.errors import UserError
@@ -33,7 +34,7 @@ def named_adapters(texts: Sequence[str]) -> dict[str, list[Path]]:
     return out
 
 
-def attach_all(base: Base, adapters: Mapping[str, Path | Sequence[Path]]) -> dict[str, Attached]:
+def attach_all(base: Bound, adapters: Mapping[str, Path | Sequence[Path]]) -> dict[str, Attached]:
     """Put adapters, or stacks of them, on a base for serving. Raises UserError for one that replaces weights, and so cannot share the base."""
     found = {}
     for name, paths in adapters.items():

@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from onebase.api.adapting import Data, continued, embed, generate, heads, prepared, rows_hash
-from onebase.api.base import Base
+from onebase.api.adapting import Data, adapted, continued, embed, generate, heads, prepared, rows_hash
+from onebase.api.adapting.dry import planned
+from onebase.api.bound import Bound
 from onebase.api.held import Adapter
 from onebase.api.options import AdaptOptions, read_options
 from onebase.api.planning import Plan
@@ -71,7 +72,7 @@ class Setting:
 
 
 def tune(
-    base: Base,
+    base: Bound,
     data: Data,
     *,
     task: str,
@@ -92,27 +93,28 @@ def tune(
     options = {"date": today(), **options}  # of all trials
     rows, first = _request(base, data, task, method, trials, options, columns, test)
     # What speaks against learning these rows, a test row among them say, is said before the first trial.
-    base.plan_adapt(rows, task=task, method=method, test=test, **options)
+    planned(base, rows, task=task, method=method, test=test, options=options)
     seed = read_options(dict(options)).seed
     learnt, held = split(rows, seed)
     found: list[tuple[Setting, Score | None]] = []
     for number, setting in enumerate(settings(first, trials, seed), 1):
         more = {**options, **setting.options}
-        score = _judged(base, base.adapt(learnt, task=task, method=method, **more), held, task, seed)
+        score = _judged(base, adapted(base, learnt, task=task, method=method, options=more), held, task, seed)
         found.append((setting, score))
         tell(f"trial {number} of {trials}: {_text(setting)}: {score}")
     best = chosen([s for _, s in found])
     setting = found[best][0]
     why = "no trial is better than the first beyond its interval: the first is kept"
     tell(why if best == 0 else f"chosen: {_text(setting)}")
-    adapter = base.adapt(
+    adapter = adapted(
+        base,
         rows,
         task=task,
         method=method,
         tell=tell,
         test=test,
         listeners=listeners,
-        **{**options, **setting.options},
+        options={**options, **setting.options},
     )
     record = adapter.parts.record
     told = [{**s.options, **_fields(score)} for s, score in found]
@@ -125,7 +127,7 @@ def tune(
 
 
 def plan_tune(
-    base: Base,
+    base: Bound,
     data: Data,
     *,
     task: str,
@@ -137,7 +139,7 @@ def plan_tune(
 ) -> Plan:
     """`Base.plan_adapt`, and what the trials would take beside it: each learns on three quarters of the rows. Raises UserError."""
     rows, first = _request(base, data, task, method, trials, options, columns, test)
-    whole = base.plan_adapt(rows, task=task, method=method, test=test, **options)
+    whole = planned(base, rows, task=task, method=method, test=test, options=options)
     one = whole.facts["seconds"]["steps"]
     seconds = one * (1 + trials * (1 - HELD_OUT))
     seed = read_options(dict(options)).seed
@@ -213,7 +215,7 @@ def chosen(scores: Sequence[Score | None]) -> int:
 
 
 def _request(
-    base: Base,
+    base: Bound,
     data: Data,
     task: str,
     method: str,
@@ -243,10 +245,10 @@ def _request(
     return rows, Setting(asked.lr or JUDGED[task].rates[method], asked.rank if method == "lora" else None)
 
 
-def _judged(base: Base, adapter: Adapter, held: Rows, task: str, seed: int) -> Score | None:
+def _judged(base: Bound, adapter: Adapter, held: Rows, task: str, seed: int) -> Score | None:
     """The task's score on the rows held out; None where learning went astray and there is none."""
     # One token is written: the scores that tasks are tuned by do not look at it.
-    scores = SCORERS[task](Asked(base.with_adapter(adapter), held, seed, max_tokens=1))
+    scores = SCORERS[task](Asked(base.with_parts([adapter.parts]), held, seed, max_tokens=1))
     return next((scores[n] for n in JUDGED[task].scores if n in scores), None)
 
 

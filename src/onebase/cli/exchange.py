@@ -26,7 +26,7 @@ def import_(
     refuse_existing(out)
     if base is not None:
         from onebase.api.exchange import read_adapter
-        from onebase.api.loading import find_artifact
+        from onebase.api.opening import find_artifact
 
         loaded = onebase.load(base).loaded
         onebase.Adapter(read_adapter(loaded, find_artifact(src))).save(out)

@@ -21,7 +21,7 @@ def show(
 ) -> None:
     """What an artifact is made of: its record, every number with its origin."""
     from onebase.api.exchange import refuse_foreign
-    from onebase.api.loading import find_base
+    from onebase.api.opening import find_base
     from onebase.govern.show import describe, lines
 
     path = find_base(ref)
@@ -42,7 +42,7 @@ def show(
 def verify(ref: Ref) -> None:
     """Reread every byte of an artifact (of a run folder: of all in it); check manifest, fingerprint and record."""
     from onebase.api.exchange import refuse_foreign
-    from onebase.api.loading import find_artifact
+    from onebase.api.opening import find_artifact
     from onebase.govern.verify import verify_tree
 
     path = find_artifact(ref)

@@ -27,14 +27,16 @@ from onebase.api.adapting.dates import began
 from onebase.api.adapting.fitting import check_reads, check_room, check_writes
 from onebase.api.adapting.job import Adapting, Data, rows_hash
 from onebase.api.adapting.teachers import teaches_writing
-from onebase.api.options import AdaptOptions
+from onebase.api.bound import Bound
+from onebase.api.held import Adapter
+from onebase.api.options import AdaptOptions, read_options
 from onebase.base.folder import LoadedBase
 from onebase.codec.text.clock import at, today
 from onebase.data import read_rows
 from onebase.errors import UserError
 from onebase.train.listen import Listener
 
-__all__ = ["METHODS", "TASKS", "Data", "prepared", "rows_hash"]
+__all__ = ["METHODS", "TASKS", "Data", "adapted", "prepared", "rows_hash"]
 
 METHODS: tuple[Method, ...] = get_args(Method)
 BY_STEPS: tuple[Method, ...] = ("lora", "soft", "prefix", "full")
@@ -126,6 +128,40 @@ TASKS: dict[str, Task] = {
         writes=teaches_writing,
     ),
 }
+
+
+def adapted(
+    base: Bound,
+    data: Data,
+    *,
+    task: str,
+    method: str,
+    options: Mapping[str, object],
+    listeners: Sequence[Listener] = (),
+    tell: Any = None,
+    test: Data | None = None,
+    columns: Mapping[str, str] | None = None,
+    resume: str | Path | None = None,
+) -> Adapter:
+    """`Base.adapt`, its options as plain values."""
+    found = read_options(dict(options))
+    if base.attached is not None:
+        raise UserError(
+            "this base has an adapter on it", "adapt the plain base: onebase.load(ref).adapt(...)"
+        )
+    job, maker = prepared(
+        base.loaded,
+        data,
+        task=task,
+        method=method,
+        options=found,
+        listeners=listeners,
+        tell=tell,
+        test=test,
+        columns=columns,
+        resume=resume,
+    )
+    return Adapter(maker(job))
 
 
 def prepared(

@@ -5,7 +5,7 @@ N texts, C classes, D width.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,6 +31,7 @@ from onebase.api.adapting.teachers import (
     token_agreement,
     with_answers,
 )
+from onebase.api.bound import Bound
 from onebase.api.texts import chat_rows, completion_rows, features, how_read, row_tokens, text_tokens, views
 from onebase.codec.text.sample import Tokens
 from onebase.data import read_rows
@@ -39,9 +40,6 @@ from onebase.errors import DataError, UserError
 from onebase.objective.base import IGNORE
 from onebase.objective.distil import Said, SoftLabel, Taught, TokenDistil
 from onebase.objective.next_token import NextToken
-
-if TYPE_CHECKING:
-    from onebase.api.base import Base
 
 FITTED = 500
 """Texts that the head a student starts with is fitted on, at most: it learns on from there."""
@@ -54,7 +52,7 @@ def by_steps(job: Adapting) -> AdapterParts:
 
 
 def _finished(
-    job: Adapting, teacher: "Base", cfg: AdapterConfig, tensors: dict[str, Tensor], facts: Facts
+    job: Adapting, teacher: Bound, cfg: AdapterConfig, tensors: dict[str, Tensor], facts: Facts
 ) -> AdapterParts:
     """The adapter, with its teacher among the parents of its record."""
     made = job.parts(cfg, tensors, facts)
@@ -66,7 +64,7 @@ def _finished(
     return made
 
 
-def _classes(job: Adapting, teacher: "Base") -> AdapterParts:
+def _classes(job: Adapting, teacher: Bound) -> AdapterParts:
     """A head and what the method learns, together, towards the teacher's probabilities; the head starts from a fit on its labels."""
     o, base, how = job.options, job.base, job.options.distil
     rows = read_rows(job.data, ("text",))
@@ -141,7 +139,7 @@ def _limits(job: Adapting, before: int) -> tuple[int, int]:
 
 
 def _taught(
-    job: Adapting, teacher: "Base", rows: Sequence[dict[str, Any]], labels: Sequence[str], logp_NC: Tensor
+    job: Adapting, teacher: Bound, rows: Sequence[dict[str, Any]], labels: Sequence[str], logp_NC: Tensor
 ) -> list[Taught]:
     """What the teacher says of each row, and the row's own label where that is asked for."""
     how = job.options.distil
@@ -169,7 +167,7 @@ def _taught(
     return [Taught(z_C, m, c) for z_C, m, c in zip(logp_NC, means, own, strict=True)]
 
 
-def _writing(job: Adapting, teacher: "Base") -> AdapterParts:
+def _writing(job: Adapting, teacher: Bound) -> AdapterParts:
     """The distribution over the next token of the teacher, or what it writes."""
     o, base, how = job.options, job.base, job.options.distil
     check_reads(teacher.loaded, images=False)

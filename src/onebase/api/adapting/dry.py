@@ -15,11 +15,12 @@ from onebase.api.adapting import prepared
 from onebase.api.adapting.dry_reading import by_reading
 from onebase.api.adapting.job import Adapting, Data
 from onebase.api.adapting.many import has_many
-from onebase.api.options import AdaptOptions
+from onebase.api.bound import Bound
+from onebase.api.options import read_options
 from onebase.api.planning import Plan
 from onebase.base.config import base_flops
-from onebase.base.folder import LoadedBase
 from onebase.data import Rows
+from onebase.errors import UserError
 from onebase.model import count
 from onebase.model.device import compute_dtype
 from onebase.objective.base import Batch, Row, takes_whole_step
@@ -57,20 +58,29 @@ class _Seen:
     supervised: float
 
 
-def plan_adapt(
-    base: LoadedBase,
+def planned(
+    base: Bound,
     data: Data,
     *,
     task: str,
     method: str,
-    options: AdaptOptions,
+    options: Mapping[str, object],
     columns: Mapping[str, str] | None = None,
     test: Data | None = None,
 ) -> Plan:
-    """Do all that `adapt` does before step 1, then say what the rest would take. The base stays as it is. Raises what `adapt` raises."""
+    """Do all that `adapted` does before step 1, then say what the rest would take. The base stays as it is. Raises what `adapted` raises."""
+    if base.attached is not None:
+        raise UserError("this base has an adapter on it", "plan on the plain base: onebase.load(ref)")
     told: list[str] = []
     job, maker = prepared(
-        base, data, task=task, method=method, options=options, tell=told.append, columns=columns, test=test
+        base.loaded,
+        data,
+        task=task,
+        method=method,
+        options=read_options(dict(options)),
+        tell=told.append,
+        columns=columns,
+        test=test,
     )
     began = time.perf_counter()
     state = torch.get_rng_state()

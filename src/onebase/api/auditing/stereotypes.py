@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from onebase.api.auditing.likely import read_texts, reads
 from onebase.api.auditing.result import Check, Group
 from onebase.api.auditing.rows import Pair, Source
-from onebase.api.base import Base
+from onebase.api.bound import Bound
 from onebase.draws import Draws
 from onebase.errors import DataError
 from onebase.evaluation.audits import (
@@ -35,7 +35,7 @@ SAYS = (
 )
 
 
-def stereotypes(base: Base, pairs: Sequence[Pair], source: Source, *, seed: int = 0) -> Check:
+def stereotypes(base: Bound, pairs: Sequence[Pair], source: Source, *, seed: int = 0) -> Check:
     """The check. Raises UserError for a base that cannot be asked, DataError for texts beyond its context."""
     how = reads(base)
     kinds = [p.kind for p in pairs]
@@ -70,7 +70,7 @@ def stereotypes(base: Base, pairs: Sequence[Pair], source: Source, *, seed: int 
     return Check("stereotypes", source, how, figures, groups, (*SAYS, note))
 
 
-def _asked(base: Base, pairs: Sequence[tuple[str, str]], what: str) -> dict[str, Array]:
+def _asked(base: Bound, pairs: Sequence[tuple[str, str]], what: str) -> dict[str, Array]:
     texts = [t for pair in pairs for t in pair]
     places = [f"{what} {i // 2 + 1}" for i in range(len(texts))]
     read = read_texts(base, texts, places)

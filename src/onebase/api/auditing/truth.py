@@ -10,7 +10,7 @@ import numpy as np
 from onebase.api.auditing.likely import is_decoder, read_answers, reads
 from onebase.api.auditing.result import Check
 from onebase.api.auditing.rows import Question, Source
-from onebase.api.base import Base
+from onebase.api.bound import Bound
 from onebase.draws import Draws
 from onebase.errors import DataError, UserError
 from onebase.evaluation.audits import Control, Figure, half_way, mc1, mc2, share
@@ -31,7 +31,7 @@ SAYS = (
 NONE_FALSE = "No truthfulness: these rows have no false answers, so MC1 and MC2 cannot be. The positive control alone was read."
 
 
-def truth(base: Base, questions: Sequence[Question], source: Source, *, seed: int = 0) -> Check:
+def truth(base: Bound, questions: Sequence[Question], source: Source, *, seed: int = 0) -> Check:
     """The check. Rows without false answers give the positive control alone, and a figure of none. Raises UserError for a base that
     cannot be asked, DataError for texts beyond its context or fewer questions than the controls need."""
     how = reads(base)
@@ -70,7 +70,7 @@ def _score(reading: str, values_N: Array, name: str = "") -> Score:
     return mean_score(name or reading, values_N) if reading == "mc2" else share(name or reading, values_N)
 
 
-def _read(base: Base, questions: Sequence[Question], alone: dict[str, float]) -> dict[str, Array]:
+def _read(base: Bound, questions: Sequence[Question], alone: dict[str, float]) -> dict[str, Array]:
     """Each reading of each question, [N]. alone: log-probabilities of answers without a question, filled as they are needed."""
     rows = [
         (q.text, f" {a}", f"question {n}") for n, q in enumerate(questions, 1) for a in (*q.right, *q.wrong)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from onebase.api.base import Base
+from onebase.api.bound import Bound
 from onebase.artifact.files import plain
 from onebase.artifact.record import version_facts
 from onebase.errors import DataError, UserError
@@ -48,7 +48,7 @@ class Harnessed:
 
 
 def lm_eval(
-    base: Base,
+    base: Bound,
     tasks: str | Path | Sequence[str | Path],
     *,
     include: str | Path | None = None,

@@ -13,7 +13,7 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
-from onebase.api.base import Base
+from onebase.api.bound import Bound
 from onebase.errors import DataError, UserError
 from onebase.generate.engine import generate
 from onebase.generate.request import check_prompts
@@ -31,7 +31,7 @@ class HarnessLM(TemplateLM):
     Raises UserError for a base that predicts no next token, or has no token that begins or ends a text.
     """
 
-    def __init__(self, base: Base) -> None:
+    def __init__(self, base: Bound) -> None:
         super().__init__()
         self.base = base
         self.cut = 0

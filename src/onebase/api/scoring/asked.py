@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from onebase.api.adapting import Data
-from onebase.api.base import Base
+from onebase.api.bound import Bound
 from onebase.config import config
 from onebase.errors import ConfigError
 from onebase.generate.constrain import Constraint
@@ -31,7 +31,7 @@ class Asked:
     """A base (with or without an adapter), rows to score it on, the seed of the intervals, the longest text that it may write, and
     the form that it must have. judged: how completions are judged, where they are."""
 
-    base: Base
+    base: Bound
     data: Data
     seed: int = 0
     max_tokens: int = 64

@@ -7,7 +7,7 @@ import numpy as np
 
 from onebase.api.adapting import Data
 from onebase.api.adapting.rollouts import Question, check_questions, questions
-from onebase.api.base import Base
+from onebase.api.bound import Bound
 from onebase.api.rewards import Reward, checked, opened
 from onebase.api.scoring.asked import Asked, JudgedConfig
 from onebase.data import read_rows
@@ -58,7 +58,7 @@ def win_rate(asked: Asked, cfg: JudgedConfig) -> Score:
     return mean_score("win_rate", won_PSS.mean((1, 2)), seed=asked.seed)
 
 
-def _questions(base: Base, data: Data, cfg: JudgedConfig) -> list[Question]:
+def _questions(base: Bound, data: Data, cfg: JudgedConfig) -> list[Question]:
     loaded, rows = base.loaded, read_rows(data, checked(cfg.reward).columns)
     context = base.config.text.context - loaded.model.leading(base.active, 1)[0]
     check_questions(loaded, rows, cfg.reward, cfg.max_tokens, context)
@@ -66,7 +66,7 @@ def _questions(base: Base, data: Data, cfg: JudgedConfig) -> list[Question]:
 
 
 def _worth(
-    base: Base, each: Sequence[Question], cfg: JudgedConfig, reward: Reward, samples: int, seed: int
+    base: Bound, each: Sequence[Question], cfg: JudgedConfig, reward: Reward, samples: int, seed: int
 ) -> np.ndarray:
     """Rewards [P, S] of so many completions of each prompt at temperature 1; of the greedy one alone, [P, 1], without samples."""
     whole = [q for q in each for _ in range(max(1, samples))]

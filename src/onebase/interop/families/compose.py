@@ -6,6 +6,7 @@ from typing import Literal
 from onebase.base.config import BaseConfig
 from onebase.base.links import ConnectorConfig
 from onebase.errors import ConfigError
+from onebase.interop.families.single import SINGLE, family_among
 from onebase.interop.families.towers import half, moved
 from onebase.interop.family import Family, Tree, written
 from onebase.interop.reader import Reader
@@ -41,12 +42,10 @@ def read_text(r: Reader, begins: Mapping[str, str], *, own_tie: bool) -> BaseCon
     """The decoder in `text_config`. begins: how the names of its tensors begin in the whole, and alone; own_tie: its own
     `tie_word_embeddings` counts beside that of the whole. Raises ConfigError for a decoder whose input is more than vectors of tokens:
     what would be done to those of images is not known."""
-    from onebase.interop.families import family_of  # they import this
-
     data, where = r.get("text_config", dict), f"{r.where}: text_config"
     if "text_config" in data:
         raise ConfigError(f"{where} has a 'text_config' of its own", "a decoder of text alone is read there")
-    family = family_of(data.get("model_type", "llama"), where)
+    family = family_among(SINGLE, data.get("model_type", "llama"), where)
     whole = FIRST.get(family.model_types[0], {}) | data
     tied = r.get("tie_word_embeddings", bool, False)
     if tied or not own_tie:
@@ -77,11 +76,9 @@ def _same_names(part: BaseConfig, family: Family, r: Reader) -> None:
 
 def read_image(r: Reader, default: str) -> BaseConfig:
     """The tower in `vision_config`, by its `model_type`."""
-    from onebase.interop.families import family_of
-
     data = r.get("vision_config", dict)
     where = f"{r.where}: vision_config"
-    family, reader = family_of(data.get("model_type", default), where), Reader(data, where)
+    family, reader = family_among(SINGLE, data.get("model_type", default), where), Reader(data, where)
     image = reader.checked(lambda: family.read(reader))
     if set(image.codecs) != {"image"}:
         raise reader.refuse("model_type", "that of a tower of images")
@@ -91,10 +88,8 @@ def read_image(r: Reader, default: str) -> BaseConfig:
 
 def layout(part: BaseConfig) -> Family:
     """The first family that can express a part. Raises ConfigError where none can."""
-    from onebase.interop.families import FAMILIES
-
     refused: ConfigError | None = None
-    for family in FAMILIES:
+    for family in SINGLE:
         try:
             written(family, part)
         except ConfigError as e:
