@@ -85,8 +85,8 @@ def conversations(gguf: Path, hf: Path, most: int) -> dict[str, Any]:
     from safetensors.torch import load_file, save_file
 
     import onebase
-    from onebase.api.texts import chat_rows
     from onebase.demo.sources import chats
+    from onebase.engine.features import chat_rows
 
     base = onebase.load(gguf)
     base.export(hf, format="hf")

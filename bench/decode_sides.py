@@ -44,8 +44,8 @@ class Ours:
 
     def run(self, ids: list[int], streams: int, tokens: int) -> tuple[float, int]:
         """Seconds, and tokens of the longest answer."""
-        from onebase.generate.engine import Decoder
-        from onebase.generate.sampler import Sampling
+        from onebase.engine.decoder import Decoder
+        from onebase.engine.sampler import Sampling
 
         began = time.perf_counter()
         decoder = Decoder(self.base.loaded, [ids] * streams, Sampling(max_tokens=tokens))

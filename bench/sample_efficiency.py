@@ -151,7 +151,7 @@ def our_side(folder: Path, lr: float, seed: int, steps: int) -> dict[str, Any]:
     from onebase.base.model import BaseModel
     from onebase.codec.text.codec import TextCodec
     from onebase.data import RowPlan
-    from onebase.generate.score import score
+    from onebase.engine.scoring import score
     from onebase.objective.next_token import NextToken
     from onebase.train.config import AdamWConfig, MuonConfig, ScheduleConfig, TrainConfig
     from onebase.train.loop import Job, run

@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 
 import onebase
-from onebase.api.exchange import open_foreign, read_adapter
 from onebase.codec.text.template import ChatTemplate
+from onebase.derive.exporting import open_foreign, read_adapter
 from onebase.errors import UserError
 from onebase.interop.folder import CONFIG, INDEX, WEIGHTS
 from onebase.interop.hf import layout_of

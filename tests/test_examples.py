@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.api.pictures import paired
+from tests.engine.pictures import paired
 from tests.pictures import sighted
 from tests.pretrained import tiny_run
 from tests.spoken import hearing

@@ -15,11 +15,11 @@ from typing import Any, get_args, get_type_hints
 import pytest
 import yaml
 
-from onebase.api.adapting import METHODS, TASKS
-from onebase.api.options import AdaptOptions
 from onebase.api.recipe import Recipe
-from onebase.api.scoring import SCORERS
 from onebase.cli import app
+from onebase.tasks.options import AdaptOptions
+from onebase.tasks.scoring import SCORERS
+from onebase.tasks.table import METHODS, TASKS
 from tests.pictures import photos, sighted
 from tests.pretrained import onebase, tiny_run
 from tests.spoken import hearing, noise

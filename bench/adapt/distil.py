@@ -78,9 +78,9 @@ def main() -> None:
     import torch
 
     import onebase
-    from onebase.api.students import head_of
     from onebase.demo.opened import PACKAGES
     from onebase.demo.tasks import topic
+    from onebase.derive.students import head_of
     from onebase.evaluation.bootstrap import mean_score, paired_difference, ratio_score
 
     torch.set_num_threads(1)

@@ -116,9 +116,9 @@ def rows(seed: int = 0) -> tuple[list[Row], list[Row]]:
 def scores(base: Any, test: list[Row], shots: list[Row], batch: int) -> dict[str, Any]:
     """Free and constrained answers of one system, and their scores."""
     from onebase import Constraint
+    from onebase.engine.decoder import generate
+    from onebase.engine.sampler import Sampling
     from onebase.evaluation.written import json_match, json_valid
-    from onebase.generate.engine import generate
-    from onebase.generate.sampler import Sampling
 
     before = [turn for row in shots for turn in row["messages"]]
     prompts = [base.loaded.codec.chat_ids([*before, *row["messages"][:-1]]) for row in test]
@@ -144,9 +144,9 @@ def scores(base: Any, test: list[Row], shots: list[Row], batch: int) -> dict[str
 def speed(base: Any, test: list[Row], rounds: int) -> dict[str, float]:
     """Tokens a second of one stream with and without the schema (medians of rounds in turns), and the masks alone in ms a token."""
     from onebase import Constraint
-    from onebase.generate.constrain import guides
-    from onebase.generate.engine import generate
-    from onebase.generate.sampler import Sampling
+    from onebase.engine.constrain import guides
+    from onebase.engine.decoder import generate
+    from onebase.engine.sampler import Sampling
 
     form = Constraint(schema=SCHEMA)
     ids = base.loaded.codec.chat_ids(test[0]["messages"][:-1])

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from onebase.api.auditing import audit
     from onebase.api.base import Adapter, Base, Label, Span
-    from onebase.api.combining import combine
     from onebase.api.evaluating import evaluate
     from onebase.api.harness import lm_eval
     from onebase.api.loading import import_base, load, pretrain
+    from onebase.derive.combining import combine
+    from onebase.engine.constrain import Constraint
     from onebase.errors import UserError
-    from onebase.generate.constrain import Constraint
 
 __version__ = "0.1.0"
 __all__ = [
@@ -36,12 +36,12 @@ __all__ = [
 _WHERE = {
     "Adapter": "onebase.api.base",
     "Base": "onebase.api.base",
-    "Constraint": "onebase.generate.constrain",
+    "Constraint": "onebase.engine.constrain",
     "Label": "onebase.api.base",
     "Span": "onebase.api.base",
     "UserError": "onebase.errors",
     "audit": "onebase.api.auditing",
-    "combine": "onebase.api.combining",
+    "combine": "onebase.derive.combining",
     "evaluate": "onebase.api.evaluating",
     "import_base": "onebase.api.loading",
     "lm_eval": "onebase.api.harness",

@@ -14,15 +14,10 @@ from hypothesis import strategies as st
 from onebase.adapt.head import fit_head, standardised
 from onebase.adapt.ridge import fit_ridge
 from onebase.api.base import Base
-from onebase.api.held import labelled
 from onebase.errors import UserError
 from onebase.evaluation.chances import macro_auroc
-from onebase.objective.policy import (
-    generalised_advantages,
-    group_advantages,
-    held,
-    normalised,
-)
+from onebase.objective.policy import generalised_advantages, group_advantages, held, normalised
+from onebase.tasks.results import labelled
 from tests.helpers import tiny_base
 
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)

@@ -8,8 +8,8 @@ import torch
 
 from onebase.api.base import Base
 from onebase.base.folder import LoadedBase
-from onebase.generate import Sampling, generate
-from onebase.generate.score import score
+from onebase.engine import Sampling, generate
+from onebase.engine.scoring import score
 from onebase.model.config import StorageConfig
 from tests.adapt.test_soft import LABELLED, METHODS, PAIRS, TOLERANCE, by_hand, put
 from tests.helpers import tiny_base

@@ -7,9 +7,9 @@ from onebase.adapt import prefix, soft
 from onebase.api.base import Base
 from onebase.api.evaluating import evaluate
 from onebase.base.folder import LoadedBase, base_tensors
+from onebase.engine import Decoder, PromptTooLong, Sampling, generate
+from onebase.engine.scoring import score
 from onebase.errors import ConfigError, DataError, UserError
-from onebase.generate import Decoder, PromptTooLong, Sampling, generate
-from onebase.generate.score import score
 from onebase.model.mask import Cols
 from onebase.model.proj import Active
 from onebase.serve import create_app

@@ -5,7 +5,8 @@ import openai
 import pytest
 
 from onebase.codec.text.sample import Tokens
-from onebase.generate import Sampling, generate, score
+from onebase.engine import Sampling, generate
+from onebase.engine import scoring as score
 from onebase.model.proj import Active
 from onebase.objective.next_token import NextToken
 from onebase.serve import create_app

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from onebase.api.adapting.job import rows_hash
 from onebase.data import BadRows, Rows, read_rows
 from onebase.data.bad_rows import places_of, refuse_bad
 from onebase.errors import DataError
+from onebase.tasks.job import rows_hash
 
 JSONL = (
     b'{"text": "fine", "label": "a"}\n'

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 import onebase
 from onebase.codec.text import TextCodec
+from onebase.engine.constrain import Constraint
 from onebase.errors import ArtifactError, DataError
-from onebase.generate.constrain import Constraint
 from onebase.interop.added import ROLES
 from onebase.interop.words import read_codec
 from tests.interop.parity import shaken

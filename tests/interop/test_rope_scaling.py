@@ -12,9 +12,9 @@ import torch
 import onebase
 from onebase.base.folder import LoadedBase
 from onebase.codec.text.codec import TextCodec
+from onebase.engine.decoder import generate
+from onebase.engine.sampler import Sampling
 from onebase.errors import ConfigError, UserError
-from onebase.generate.engine import generate
-from onebase.generate.sampler import Sampling
 from onebase.model.mask import Cols
 from tests.helpers import tiny_base
 from tests.interop.parity import check_decoder, close, imported, shaken

@@ -19,8 +19,8 @@ from onebase.codec.text import (
     check_tokens,
     completion_sample,
 )
+from onebase.engine.stream import TextStream
 from onebase.errors import ArtifactError, ConfigError, DataError
-from onebase.generate.text import TextStream
 from onebase.interop.words import read_codec
 from tests.helpers import tiny_base
 from tests.interop.words import CHATS, KINDS, PHI3, write_words

@@ -8,17 +8,17 @@ import pytest
 import torch
 
 from onebase.adapt.config import PromptConfig
-from onebase.api.prompting import answer_scores
-from onebase.api.texts import text_tokens
 from onebase.base.folder import LoadedBase
 from onebase.codec.text import TextCodec, Tokens, document_sample
 from onebase.data import Document, TokenSet, prepare
+from onebase.engine.decoder import generate
+from onebase.engine.features import text_tokens
+from onebase.engine.sampler import Sampling
 from onebase.errors import DataError, UserError
 from onebase.evaluation.likelihood import document_nats
-from onebase.generate.engine import generate
-from onebase.generate.sampler import Sampling
 from onebase.interop.words import read_codec
 from onebase.serve.app import create_app
+from onebase.tasks.prompting import answer_scores
 from tests.helpers import client_of, serving, tiny_base
 from tests.interop.words import write_words
 

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from onebase.adapt.head import Head
-from onebase.api.texts import text_tokens
 from onebase.base.folder import LoadedBase
 from onebase.codec.text.sample import Tokens
+from onebase.engine.features import text_tokens
 from onebase.errors import ConfigError
 from onebase.model.proj import Active
 from onebase.objective.base import IGNORE, Losses

@@ -10,8 +10,8 @@ import openai
 import pytest
 
 from onebase.base.folder import LoadedBase
+from onebase.engine import Sampling, generate
 from onebase.errors import UserError
-from onebase.generate import Sampling, generate
 from onebase.model.proj import Active
 from onebase.serve import create_app
 from onebase.serve.errors import BODY

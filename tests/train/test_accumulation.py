@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from onebase.api.adapting import job as adapting
 from onebase.api.base import Base
 from onebase.base.folder import LoadedBase
 from onebase.base.model import BaseModel
@@ -17,6 +16,7 @@ from onebase.codec.text.sample import Tokens
 from onebase.data.singles import SinglesPlan
 from onebase.objective.base import Batch, Losses, Objective, Row
 from onebase.objective.infill import Infill, InfillMarks
+from onebase.tasks import job as adapting
 from onebase.train.config import TrainConfig
 from onebase.train.loop import Job, Result, run
 from onebase.train.optim import Optimizers

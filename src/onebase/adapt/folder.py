@@ -48,7 +48,7 @@ class Attached:
 
     record, shipped: the adapter's own, as in `AdapterParts`: how it was made, and its bytes without the base's. below: those that it is
     stacked on; `active` is then that of the whole stack. lease: where the adapter comes off when nobody has this any more, what sees to it
-    (api/stacking.py).
+    (adapt/stacking.py).
     """
 
     name: str

@@ -4,17 +4,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from onebase.api.adapting import Data, adapted
-from onebase.api.adapting.dry import planned
-from onebase.api.bound import Bound
-from onebase.api.exchange import export, read_adapter
-from onebase.api.held import Adapter, Label, Span
-from onebase.api.merging import merged
-from onebase.api.planning import Plan
-from onebase.api.quantising import quantised
-from onebase.api.stacking import refuse_unmergeable
-from onebase.api.students import student
+from onebase.adapt.stacking import refuse_unmergeable
 from onebase.base.folder import save_base
+from onebase.derive.exporting import export
+from onebase.derive.merging import merged
+from onebase.derive.quantising import quantised
+from onebase.derive.students import student
+from onebase.formats.adapters import read_adapter
+from onebase.tasks.bound import Bound
+from onebase.tasks.estimate import Plan
+from onebase.tasks.plan import planned
+from onebase.tasks.results import Adapter, Label, Span
+from onebase.tasks.table import Data, adapted
 from onebase.train.listen import Listener
 
 __all__ = ["Adapter", "Base", "Label", "Span"]
@@ -63,7 +64,7 @@ class Base(Bound):
     def tune(self, data: Data, *, task: str, method: str, trials: int, **more: Any) -> Adapter:
         """`adapt` with the best of `trials` learning rates and ranks, judged on rows split off `data` (docs/tuning.md). `more` is what `adapt`
         takes, but `resume`. Raises UserError."""
-        from onebase.api.tuning import tune  # scores, which few need
+        from onebase.tasks.tune import tune  # scores, which few need
 
         return tune(self, data, task=task, method=method, trials=trials, **more)
 
@@ -82,7 +83,7 @@ class Base(Bound):
         ledger, steps, tokens, memory and time. Nothing is learnt, the base does not change. trials: what `tune` would take. Raises UserError as
         `adapt` does."""
         if trials:
-            from onebase.api.tuning import plan_tune
+            from onebase.tasks.tune import plan_tune
 
             return plan_tune(
                 self, data, task=task, method=method, trials=trials, test=test, columns=columns, **options

@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 
-from onebase.api.adapting import Data
-from onebase.api.bound import Bound
-from onebase.api.scoring import SCORERS, Asked, JudgedConfig
 from onebase.codec.text.clock import at
 from onebase.config import from_dict
+from onebase.engine.constrain import Constraint
 from onebase.errors import UserError
 from onebase.evaluation.bootstrap import Score
-from onebase.generate.constrain import Constraint
+from onebase.tasks.bound import Bound
+from onebase.tasks.scoring import SCORERS, Asked, JudgedConfig
+from onebase.tasks.table import Data
 
 
 def evaluate(

@@ -5,10 +5,8 @@ from dataclasses import replace
 from typing import Any
 
 from onebase.adapt.folder import Attached
-from onebase.api.adapting import Data, rows_hash
+from onebase.adapt.stacking import alone
 from onebase.api.base import Base
-from onebase.api.prompting import Given, columns, inputs
-from onebase.api.stacking import alone
 from onebase.base.folder import LoadedBase, base_tensors
 from onebase.base.model import BaseModel
 from onebase.data import check_labels, read_rows
@@ -18,6 +16,8 @@ from onebase.evaluation.bootstrap import mean_score
 from onebase.evaluation.energy import watching
 from onebase.evaluation.gate import System, Verdict, gate
 from onebase.evaluation.metrics import correct
+from onebase.tasks.prompting import Given, columns, inputs
+from onebase.tasks.table import Data, rows_hash
 
 
 def against_classical(base: Base, train: Data, test: Data, *, seed: int = 0) -> Verdict:

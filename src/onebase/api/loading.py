@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from onebase.api.base import Base
-from onebase.api.exchange import FORMATS_IN, open_foreign
-from onebase.api.opening import find_artifact, open_base
 from onebase.api.pretraining import Tell, run_recipe
 from onebase.api.recipe import Recipe
 from onebase.base.folder import save_base
 from onebase.errors import UserError
+from onebase.formats.opening import FORMATS_IN, find_artifact, open_base, open_foreign
 from onebase.train.listen import Listener
 from onebase.train.signals import Stopped
 

@@ -1,6 +1,5 @@
 """`onebase plan`: what a recipe will cost, from its config alone; and what was chosen for this machine."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,17 +8,10 @@ from onebase.api.recipe import Recipe
 from onebase.base.config import base_flops, base_parameters, text_base
 from onebase.model import count
 from onebase.model.device import has_bf16, pick_device
+from onebase.tasks.estimate import Plan
 from onebase.train.loop import micro_rows
 from onebase.train.memory import GIB, available, training_memory
 from onebase.train.parallel import Parallel
-
-
-@dataclass(frozen=True)
-class Plan:
-    """`facts` for programs, `text` for people."""
-
-    facts: dict[str, Any]
-    text: str
 
 
 def plan_recipe(recipe: Recipe) -> Plan:

@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onebase.adapt.folder import Attached
-from onebase.api.bound import Bound
-from onebase.api.exchange import read_adapter
-from onebase.api.heads import classes
+from onebase.adapt.stacking import stacked
 from onebase.api.loading import load
-from onebase.api.opening import find_artifact
-from onebase.api.prompting import Given, prompted
-from onebase.api.stacking import stacked
 from onebase.errors import UserError
+from onebase.formats.adapters import read_adapter
+from onebase.formats.opening import find_artifact
+from onebase.tasks.answers import classes
+from onebase.tasks.bound import Bound
+from onebase.tasks.prompting import Given, prompted
 
 if TYPE_CHECKING:  # serving is an extra
     from onebase.serve.app import Classifier, Saved

@@ -11,7 +11,7 @@ from onebase.errors import UserError
 
 if TYPE_CHECKING:
     from onebase import Base
-    from onebase.api.prompting import Given
+    from onebase.tasks.prompting import Given
 
 
 @app.command(
@@ -45,8 +45,8 @@ def apply(
     dtype: DType = "fp32",
 ) -> None:
     """Say what an adapter makes of texts: the class or labels (classify), a number (regress, reward), or spans (tag)."""
-    from onebase.api.prompting import columns, inputs
     from onebase.data import read_rows
+    from onebase.tasks.prompting import columns, inputs
 
     if bool(texts) == (data is not None):
         raise UserError("no texts, or texts from two places", "give TEXT..., or --data FILE")

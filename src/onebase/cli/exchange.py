@@ -25,8 +25,8 @@ def import_(
 
     refuse_existing(out)
     if base is not None:
-        from onebase.api.exchange import read_adapter
-        from onebase.api.opening import find_artifact
+        from onebase.formats.adapters import read_adapter
+        from onebase.formats.opening import find_artifact
 
         loaded = onebase.load(base).loaded
         onebase.Adapter(read_adapter(loaded, find_artifact(src))).save(out)
@@ -48,8 +48,8 @@ def export(
     ] = None,
 ) -> None:
     """Write a base for other programs; with --adapter its weights are merged in."""
-    from onebase.api.exchange import export as write
     from onebase.config import parse_pairs
+    from onebase.derive.exporting import export as write
 
     refuse_existing(out)
     write(load_base(ref, adapter, "cpu", "fp32"), out, format, parse_pairs(option or []))

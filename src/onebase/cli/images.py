@@ -48,7 +48,7 @@ def images(
     dtype: DType = "fp32",
 ) -> None:
     """Say what is on pictures, by the base's classes or an adapter's; without classes, which of the others is nearest to each."""
-    from onebase.api.images import classifies_images
+    from onebase.engine.image_features import classifies_images
 
     if sum(x is not None for x in (label, query, out)) > 1:
         raise UserError("--label, --query and --out ask for different things", "give one of them")
@@ -95,7 +95,7 @@ def _find(base: "Base", query: str, files: list[Path], json: bool) -> None:
 
 
 def _nearest(base: "Base", files: list[Path], json: bool) -> None:
-    from onebase.api.images import nearest
+    from onebase.engine.image_features import nearest
 
     if len(files) < 2:
         raise UserError(

@@ -20,8 +20,7 @@ def show(
     ] = None,
 ) -> None:
     """What an artifact is made of: its record, every number with its origin."""
-    from onebase.api.exchange import refuse_foreign
-    from onebase.api.opening import find_base
+    from onebase.formats.opening import find_base, refuse_foreign
     from onebase.govern.show import describe, lines
 
     path = find_base(ref)
@@ -41,8 +40,7 @@ def show(
 @app.command(epilog=example("onebase verify runs/demo/pretrain"))
 def verify(ref: Ref) -> None:
     """Reread every byte of an artifact (of a run folder: of all in it); check manifest, fingerprint and record."""
-    from onebase.api.exchange import refuse_foreign
-    from onebase.api.opening import find_artifact
+    from onebase.formats.opening import find_artifact, refuse_foreign
     from onebase.govern.verify import verify_tree
 
     path = find_artifact(ref)

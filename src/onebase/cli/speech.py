@@ -30,8 +30,8 @@ def transcribe(
     dtype: DType = "fp32",
 ) -> None:
     """Write down speech."""
-    from onebase.api.transcribing import FORMATS, TIMED, as_tree, write
     from onebase.cli.app import print_json
+    from onebase.engine.transcribing import FORMATS, TIMED, as_tree, write
     from onebase.errors import UserError
 
     if format not in FORMATS:

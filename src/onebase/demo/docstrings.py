@@ -9,20 +9,20 @@ import numpy as np
 
 from onebase.api.base import Base
 from onebase.api.gating import shipped_bytes
-from onebase.api.texts import completion_rows
 from onebase.codec.text.sample import completion_sample
 from onebase.demo.measure import Tell
 from onebase.demo.results import DemoResult, Row, Sample
 from onebase.demo.size import Size
 from onebase.demo.tasks import Example, Task
+from onebase.engine.decoder import generate
+from onebase.engine.features import completion_rows
+from onebase.engine.sampler import Sampling
 from onebase.evaluation.baselines import NameWords
 from onebase.evaluation.bootstrap import mean_score, ratio_score
 from onebase.evaluation.gate import System, gate
 from onebase.evaluation.likelihood import completion_nats
 from onebase.evaluation.metrics import rouge_l_each
 from onebase.evaluation.ngram import NGram
-from onebase.generate.engine import generate
-from onebase.generate.sampler import Sampling
 from onebase.train.listen import Progress
 
 LORA: dict[str, Any] = {"method": "lora", "rank": 32, "alpha": 32.0, "lr": 1e-2}

@@ -9,9 +9,9 @@ from onebase.base.folder import LoadedBase
 from onebase.codec.text.sample import Tokens
 from onebase.data.packing import cut
 from onebase.data.sources import Document
+from onebase.engine.scoring import score
 from onebase.evaluation.bootstrap import Score
 from onebase.evaluation.metrics import bits_per_byte
-from onebase.generate.score import score
 from onebase.model.proj import Active
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from onebase.codec.text.tokenizer import Tokenizer
-from onebase.generate.request import Completion, Piece, Top
+from onebase.engine.request import Completion, Piece, Top
 
 Kind = Literal["chat", "text"]
 _NAMES = {

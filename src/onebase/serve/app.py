@@ -13,12 +13,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from onebase.base.folder import LoadedBase
+from onebase.engine.constrain import guides
+from onebase.engine.decoder import stream
+from onebase.engine.request import Completion, Piece, check_prompts
+from onebase.engine.sampler import Sampling
+from onebase.engine.scoring import score
 from onebase.errors import DataError, UserError
-from onebase.generate.constrain import guides
-from onebase.generate.engine import stream
-from onebase.generate.request import Completion, Piece, check_prompts
-from onebase.generate.sampler import Sampling
-from onebase.generate.score import score
 from onebase.model.proj import Active
 from onebase.serve.answer import Answer, Kind
 from onebase.serve.delivery import EventStream, events, unless_gone

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from onebase.generate.request import Piece
+from onebase.engine.request import Piece
 from onebase.serve.answer import Answer
 from onebase.serve.errors import answer_error
 from onebase.serve.worker import Ticket

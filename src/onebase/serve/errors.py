@@ -9,8 +9,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from onebase.engine.request import PromptTooLong
 from onebase.errors import UserError
-from onebase.generate.request import PromptTooLong
 from onebase.serve.schema import RequestError, explain
 from onebase.serve.worker import Busy, Stopped
 

@@ -13,9 +13,9 @@ from pydantic import (
     model_validator,
 )
 
+from onebase.engine.constrain import Constraint
+from onebase.engine.sampler import Sampling
 from onebase.errors import UserError
-from onebase.generate.constrain import Constraint
-from onebase.generate.sampler import Sampling
 
 STOPS, STOP_LETTERS, PROMPTS, MESSAGES, TOP, TEXTS = 16, 256, 16, 1024, 20, 256
 """Limits of a request: stop strings and letters in one, prompts, messages, likeliest tokens shown, texts to classify."""

@@ -12,11 +12,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from onebase.api.adapting import job as adapting
 from onebase.api.base import Adapter, Base
 from onebase.base.folder import base_tensors, load_base, save_base
 from onebase.codec.image.pixels import pixels
 from onebase.model.proj import Active
+from onebase.tasks import job as adapting
 from onebase.train.listen import Quiet, StepInfo
 from onebase.train.loop import Job, Result, run
 from onebase.train.optim import Optimizers

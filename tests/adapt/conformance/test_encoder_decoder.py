@@ -11,7 +11,6 @@ from onebase.adapt import lora
 from onebase.adapt.config import AdapterConfig
 from onebase.adapt.folder import AdapterParts, adapter_tensors, bound_to, detach
 from onebase.adapt.lora import LoraConfig
-from onebase.api.adapting import METHODS, TASKS
 from onebase.api.base import Adapter, Base
 from onebase.artifact.record import Record
 from onebase.base.folder import base_tensors, load_base
@@ -19,6 +18,7 @@ from onebase.errors import ArtifactError, UserError
 from onebase.model.cross import Memory
 from onebase.model.mask import Cols
 from onebase.model.proj import Active
+from onebase.tasks.table import METHODS, TASKS
 from tests.adapt.conformance.made import folder
 
 TOLERANCE = 1e-5

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from onebase.adapt import prefix, soft
-from onebase.api.adapting import METHODS, TASKS
 from onebase.api.base import Base
 from onebase.base.folder import LoadedBase, load_base
 from onebase.base.model import BaseModel
 from onebase.errors import DataError, UserError
 from onebase.model.mask import Cols
 from onebase.model.proj import Active
+from onebase.tasks.table import METHODS, TASKS
 from tests.adapt.conformance.cases import LABELLED
 from tests.adapt.conformance.made import folder
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from onebase.api.adapting import Data
 from onebase.api.auditing.result import EXIT_SILENT, Audit, Check, Group, note
 from onebase.api.auditing.rows import read_pairs, read_questions
 from onebase.api.auditing.stereotypes import stereotypes as stereotype_check
 from onebase.api.auditing.truth import truth as truth_check
-from onebase.api.bound import Bound
 from onebase.artifact.record import Record, machine_facts, version_facts
 from onebase.errors import UserError
+from onebase.tasks.bound import Bound
+from onebase.tasks.table import Data
 
 __all__ = ["EXIT_SILENT", "Audit", "Check", "Group", "audit"]
 

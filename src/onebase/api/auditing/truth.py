@@ -10,11 +10,11 @@ import numpy as np
 from onebase.api.auditing.likely import is_decoder, read_answers, reads
 from onebase.api.auditing.result import Check
 from onebase.api.auditing.rows import Question, Source
-from onebase.api.bound import Bound
 from onebase.draws import Draws
 from onebase.errors import DataError, UserError
 from onebase.evaluation.audits import Control, Figure, half_way, mc1, mc2, share
 from onebase.evaluation.bootstrap import Array, Score, mean_score
+from onebase.tasks.bound import Bound
 
 ASK = "Q: {question}\nA:"
 UNASKED = "A:"

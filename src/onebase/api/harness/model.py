@@ -13,12 +13,12 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
-from onebase.api.bound import Bound
+from onebase.engine.decoder import generate
+from onebase.engine.request import check_prompts
+from onebase.engine.sampler import Sampling
+from onebase.engine.scoring import score_ends
 from onebase.errors import DataError, UserError
-from onebase.generate.engine import generate
-from onebase.generate.request import check_prompts
-from onebase.generate.sampler import Sampling
-from onebase.generate.score import score_ends
+from onebase.tasks.bound import Bound
 
 NEW_TOKENS = 256
 """Tokens of an answer where a task says nothing; the harness's default."""

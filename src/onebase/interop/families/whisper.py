@@ -16,15 +16,7 @@ from onebase.interop.families.encoder import MAX_DEPTH, MAX_VOCABULARY, PLAIN, S
 from onebase.interop.family import Family, Tree
 from onebase.interop.reader import Reader
 from onebase.interop.rules import Ignore, Rule, Tie, rename
-from onebase.model.config import (
-    AttnConfig,
-    BlockConfig,
-    FFConfig,
-    NormConfig,
-    Norms,
-    Part,
-    TrunkConfig,
-)
+from onebase.model.config import AttnConfig, BlockConfig, FFConfig, NormConfig, Norms, Part, TrunkConfig
 
 NORM = NormConfig(kind="layer", eps=1e-5)
 BIASES: tuple[Part, ...] = ("q", "v", "o")

@@ -1,0 +1,120 @@
+"""Adapters of one base made into one, with every parent and its weight in the record."""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import get_args
+
+from onebase.adapt import lora
+from onebase.adapt.combine import How, Weighed
+from onebase.adapt.combine import combine as combine_parts
+from onebase.adapt.folder import AdapterParts, load_adapter
+from onebase.adapt.parts import PARTS
+from onebase.artifact.record import Record, machine_facts, version_facts
+from onebase.config import to_dict
+from onebase.errors import UserError
+from onebase.formats.opening import find_artifact
+from onebase.tasks.results import Adapter
+
+
+def combine(
+    adapters: Sequence[Adapter | str | Path],
+    weights: Sequence[float] | None = None,
+    *,
+    how: How = "linear",
+    density: float = 0.2,
+    rank: int | None = None,
+) -> Adapter:
+    """One LoRA adapter from several of the same base, for the first one's task.
+
+    weights: one each (equal, adding up to 1, when not given). how: `linear` adds the deltas up exactly, `ties` trims each to the share
+    `density`, elects signs and takes the mean of those that agree (2306.01708). rank: of the result; its ranks' sum when not given.
+    Raises UserError for adapters of different bases, with heads or of other methods, and for weights that do not fit.
+    """
+    began = time.perf_counter()
+    parts = [a.parts if isinstance(a, Adapter) else load_adapter(Path(find_artifact(a))) for a in adapters]
+    names = [_name(p, i) for i, p in enumerate(parts)]
+    found = _checked(parts, names, weights, how, density, rank)
+    weighed = [
+        Weighed(p.config.lora, p.tensors, w)
+        for p, w in zip(parts, found, strict=True)
+        if p.config.lora is not None
+    ]
+    made = combine_parts(weighed, how, density=density, rank=rank)
+    first = parts[0]
+    config = replace(first.config, lora=made.cfg)
+    record = Record("adapter")
+    base = next((p for p in first.record.parents if p["kind"] == "base"), None)
+    relied = {"tokenizer": config.base.tokenizer, "template": config.base.template}
+    name = str(base["name"]) if base else ""
+    record.add_parent("base", config.base.fingerprint, name, **{k: v for k, v in relied.items() if v})
+    for part, called, weight in zip(parts, names, found, strict=True):
+        record.add_parent("adapter", part.fingerprint, called, weight=weight)
+    record.add("task", config.task, "that of the first adapter")
+    record.add("method", config.method, "that of the adapters")
+    record.add("config.adapter", to_dict(config), "counted from the adapters")
+    record.add("combined.how", how, "stated by the user")
+    record.add("combined.weights", found, "stated by the user" if weights is not None else "equal")
+    if how == "ties":
+        record.add("combined.density", density, "stated by the user, or the default")
+    record.add("combined.rank", rank, "stated by the user (null: the sum of the adapters')")
+    origin = (
+        "nothing is left out" if made.error is None else "measured: what the rank leaves out of the deltas"
+    )
+    record.add("combined.error", made.error or 0.0, origin)
+    record.add("data", None, "that of the adapters it is made of")
+    record.add("seconds", round(time.perf_counter() - began, 3), "measured")
+    record.add("parameters", sum(t.numel() for t in made.tensors.values()), "counted")
+    record.add("machine", machine_facts(), "read from the system")
+    record.add("versions", version_facts(), "read from the packages")
+    return Adapter(AdapterParts(config, made.tensors, record))
+
+
+def _checked(
+    parts: Sequence[AdapterParts],
+    names: Sequence[str],
+    weights: Sequence[float] | None,
+    how: str,
+    density: float,
+    rank: int | None,
+) -> list[float]:
+    """The weights, when all fits."""
+    if len(parts) < 2:
+        raise UserError(f"{len(parts)} adapter to combine", "give at least two")
+    if how not in get_args(How):
+        raise UserError(f"how is {how!r}", f"accepted: {', '.join(get_args(How))}")
+    found = [1 / len(parts)] * len(parts) if weights is None else [float(w) for w in weights]
+    if len(found) != len(parts):
+        raise UserError(f"{len(found)} weights for {len(parts)} adapters", "give one weight for each")
+    bad = next((w for w in found if not math.isfinite(w) or w == 0 or (how == "ties" and w < 0)), None)
+    if bad is not None:
+        raise UserError(
+            f"a weight is {bad}", "give numbers above 0" + (" (or below)" if how == "linear" else "")
+        )
+    if not 0 < density <= 1:
+        raise UserError(f"density is {density}", "give a share above 0, at most 1")
+    if rank is not None and rank < 1:
+        raise UserError(f"rank is {rank}", "give at least 1")
+    for part, name in zip(parts, names, strict=True):
+        others = [k for k in PARTS if k != "lora" and getattr(part.config, k) is not None]
+        if part.config.method != "lora" or part.config.lora is None or others:
+            what = f"with {others[0]}" if others else f"of method {part.config.method}"
+            raise UserError(
+                f"adapter {name!r} is one {what}: only deltas of LoRA add up",
+                "combine LoRA adapters that write or embed text",
+            )
+        if not all(lora.owns(k) for k in part.tensors):
+            raise UserError(f"adapter {name!r} has more than LoRA's tensors", "use it as it was saved")
+        if part.config.base != parts[0].config.base:
+            raise UserError(
+                f"adapters {names[0]!r} and {name!r} were made for different bases "
+                f"({parts[0].config.base.fingerprint[:16]}..., {part.config.base.fingerprint[:16]}...)",
+                "combine adapters of one base, with the same tokenizer and template",
+            )
+    return found
+
+
+def _name(part: AdapterParts, i: int) -> str:
+    return part.path.name if part.path else f"adapter {i + 1}"

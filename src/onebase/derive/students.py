@@ -1,0 +1,136 @@
+"""A smaller base from a base, for learning from it: some of its layers, and perhaps the part of its vocabulary that some texts use.
+
+L layers, V vocabulary, D width.
+"""
+
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from onebase.adapt.config import AdapterConfig
+from onebase.adapt.folder import AdapterParts, Attached, adapter_tensors, bound_to
+from onebase.artifact.record import Record, machine_facts, version_facts
+from onebase.base.folder import LoadedBase, base_tensors, put_tensors
+from onebase.base.model import BaseModel
+from onebase.codec.text.codec import TextCodec
+from onebase.codec.text.trim import trimmed
+from onebase.derive.quantising import weight_bytes
+from onebase.errors import UserError
+from onebase.tasks.continued import text_rows
+from onebase.tasks.job import Data, rows_hash
+from onebase.tasks.results import Adapter
+
+_BLOCK = re.compile(r"trunks\.text\.blocks\.(\d+)\.(.*)")
+_ROWS = re.compile(r"codecs\.text\.(stem\.weight|head\.weight|head\.bias)")
+
+
+def spread(depth: int, layers: int) -> tuple[int, ...]:
+    """Which of `depth` layers a student of `layers` keeps: evenly, the first and the last among them (one: the first)."""
+    if layers == 1:
+        return (0,)
+    return tuple(round(i * (depth - 1) / (layers - 1)) for i in range(layers))
+
+
+def student(
+    base: LoadedBase, layers: int, *, tokens: int | None = None, data: Data | None = None, name: str = ""
+) -> LoadedBase:
+    """A base of its own with `layers` of the base's layers, its embeddings and norms, and the base as parent in its record.
+
+    tokens: keep so many of the vocabulary at most, those that the texts of `data` (rows of `text`, or files) use most; WordPiece alone.
+    It is worth little before it has learnt (task distil). Raises UserError for numbers that do not fit, and for bases that are more than
+    text or kept in few bits.
+    """
+    cfg = base.model.cfg
+    if set(cfg.trunks) != {"text"} or cfg.links or base.words is None:
+        raise UserError("this base is more than text", "students are made of bases of text alone")
+    if cfg.storage is not None:
+        raise UserError(
+            f"this base is kept in {cfg.storage.bits} bits",
+            "make the student of the base that it was made of",
+        )
+    trunk, began = cfg.trunks["text"], time.perf_counter()
+    if not 1 <= layers <= len(trunk.blocks):
+        raise UserError(f"{layers} layers of {len(trunk.blocks)}", f"give 1 to {len(trunk.blocks)}")
+    if (tokens is None) != (data is None):
+        raise UserError(
+            "a smaller vocabulary takes a number of tokens and texts that use them",
+            "give both tokens and data, or neither",
+        )
+    kept = spread(len(trunk.blocks), layers)
+    own = base_tensors(base.model)
+    codec, words, rows = cfg.text, base.words, None
+    record = Record("base")
+    if tokens is not None and data is not None:
+        texts = text_rows(data)
+        tokenizer, ids = trimmed(words.tokenizer, [str(r["text"]) for r in texts], tokens)
+        rows, words = torch.from_numpy(ids), TextCodec(tokenizer, words.template)
+        codec = replace(codec, vocab_size=len(ids))
+        record.add("student.tokens", len(ids), "counted")
+        record.add("data.fingerprint", rows_hash(texts), "hashed: what the tokens were chosen by")
+    made = {k: t.clone() for k, t in _kept(own, kept, rows).items()}
+    with torch.device("meta"):
+        model = BaseModel(
+            replace(
+                cfg,
+                trunks={"text": replace(trunk, blocks=tuple(trunk.blocks[i] for i in kept))},
+                codecs={"text": codec},
+            )
+        )
+    put_tensors(model, made, Path("student"))
+    model.compute_dtype = base.model.compute_dtype
+    out = LoadedBase(model.eval(), words, record, embedding=base.embedding)
+    record.add("name", f"{name or 'base'}-student", "made from a base")
+    record.add_parent("base", base.fingerprint, name)
+    record.add("student.layers", list(kept), "spread evenly over the base's")
+    for label, each in (("", out), ("_before", base)):
+        size = sum(t.numel() for t in base_tensors(each.model).values())
+        record.add(f"student.parameters{label}", size, "counted")
+        record.add(f"student.bytes{label}", weight_bytes(each), "counted")
+    record.add("data", None, "that of the base it is made of")
+    record.add("seconds", round(time.perf_counter() - began, 3), "measured")
+    record.add("machine", machine_facts(), "read from the system")
+    record.add("versions", version_facts(), "read from the packages")
+    return out
+
+
+def _kept(
+    own: dict[str, torch.Tensor], layers: Sequence[int], rows: torch.Tensor | None
+) -> dict[str, torch.Tensor]:
+    """The tensors of the layers that stay, numbered anew, and of the rows of the vocabulary that stay."""
+    new = {old: i for i, old in enumerate(layers)}
+    out = {}
+    for name, t in own.items():
+        if found := _BLOCK.fullmatch(name):
+            if (old := int(found[1])) in new:
+                out[f"trunks.text.blocks.{new[old]}.{found[2]}"] = t
+        elif name == "trunks.text.lambdas":
+            out[name] = t[list(layers)]
+        else:
+            out[name] = t[rows.to(t.device)] if rows is not None and _ROWS.fullmatch(name) else t
+    return out
+
+
+def head_of(attached: Attached, merged: LoadedBase) -> Adapter:
+    """The head of a `full` or `lora` adapter as an adapter of the base that it was merged into, where merging leaves it behind. Together
+    they are what is shipped. Raises UserError for an adapter without a head."""
+    if attached.config.head is None:
+        raise UserError("the adapter has no head", "merge it: nothing is left behind")
+    cfg = AdapterConfig(
+        method="head", task=attached.config.task, base=bound_to(merged), head=attached.config.head
+    )
+    own = adapter_tensors(attached.base, attached.name)
+    record = Record("adapter")
+    record.add_parent("base", merged.fingerprint)
+    record.add_parent("adapter", attached.fingerprint, attached.name)
+    for key, value, origin in (
+        ("task", cfg.task, "that of the adapter"),
+        ("method", "head", "the rest is merged"),
+        ("data", None, "that of the adapter it is a part of"),
+        ("versions", version_facts(), "read from the packages"),
+    ):
+        record.add(key, value, origin)
+    return Adapter(AdapterParts(cfg, {k: t for k, t in own.items() if k.startswith("head.")}, record))

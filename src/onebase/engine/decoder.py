@@ -1,0 +1,309 @@
+"""The decode engine: prompts in, text out, token by token. B rows, T time, D width, V vocabulary.
+
+Prompts of different lengths are padded on the left with columns of document -1, which no mask sees: every row's newest token
+is then the last one, and a row gives the same log-probabilities alone and in a batch, with the cache and without. What is asked several
+times in a batch is read once.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from onebase.base.folder import LoadedBase
+from onebase.engine.constrain import Guide, guides, masked
+from onebase.engine.request import Completion, Finish, Piece, Top, check_prompts
+from onebase.engine.sampler import Sampler, Sampling
+from onebase.engine.stream import TextStream
+from onebase.errors import UserError
+from onebase.model.mask import Cols
+from onebase.model.position import room
+from onebase.model.proj import Active
+
+
+@dataclass
+class _Row:
+    """One answer under way."""
+
+    number: int
+    sampling: Sampling
+    left: int
+    text: TextStream
+    guide: Guide | None = None
+    done: bool = False
+
+
+class Decoder:
+    """Answers to a batch of prompts under way. `step` until `live` is False; the caller may stop at any time.
+
+    A request's max_tokens is cut to what fits in the context. inserts: for each prompt the vectors [N, D] that take the places of the
+    connector's token in it, or None. Raises as `check_prompts`, and UserError for a constraint that cannot be followed.
+    """
+
+    def __init__(
+        self,
+        base: LoadedBase,
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling | Sequence[Sampling] | None = None,
+        active: Active | None = None,
+        inserts: Sequence[Tensor | None] | None = None,
+    ) -> None:
+        check_prompts(base, prompts, active=active)
+        self._inserts = list(inserts or ())
+        self._began = False
+        each = (
+            [sampling or Sampling()] * len(prompts)
+            if sampling is None or isinstance(sampling, Sampling)
+            else list(sampling)
+        )
+        if len(each) != len(prompts):
+            raise UserError(
+                f"{len(prompts)} prompts with {len(each)} samplings", "give one for all, or one for each"
+            )
+        tokenizer, cfg = base.codec.tokenizer, base.model.cfg.text
+        self._model, self._active = base.model, active
+        self._device = base.model.device
+        self._names = min(
+            tokenizer.vocab_size, cfg.vocab_size
+        )  # a padded vocabulary has ids that mean nothing
+        self._closing = tokenizer.closing
+        before = base.model.leading(active, len(prompts))
+        taken = [len(p) + n for p, n in zip(prompts, before, strict=True)]
+        self._rows = [
+            _Row(
+                i,
+                s,
+                min(s.max_tokens, room(base.model.trunk.cfg, cfg.context, n) - n),
+                # An answer to a prompt that ends in text goes on with that text. One with a form is what its tokens spell.
+                TextStream(tokenizer, s.stop, start=g is None and p[-1] in tokenizer.hidden),
+                g,
+            )
+            for i, (p, n, s, g) in enumerate(
+                zip(prompts, taken, each, guides(base.codec, [s.constraint for s in each]), strict=True)
+            )
+        ]
+        self._sampler = Sampler(each, self._device)
+        self._once = None if self._inserts else _once(prompts, active)
+        read, reading = prompts, active
+        if self._once is not None:
+            first, _ = self._once
+            read, reading = [prompts[i] for i in first], rows_of(active, first)
+        self._next, self._cols = _left_padded(read, self._device)
+        longest = self._next.shape[1] if prompts else 0
+        self._pos = torch.tensor([[len(p)] for p in prompts], device=self._device)
+        self._doc = torch.zeros_like(self._pos)
+        slots = longest + max((r.left for r in self._rows), default=0)
+        self._cache = base.model.new_cache(len(read), slots, reading)
+
+    @property
+    def live(self) -> bool:
+        """Is any answer still open?"""
+        return any(not r.done for r in self._rows)
+
+    @torch.inference_mode()
+    def step(self) -> list[Piece]:
+        """One token for every open row: a piece for each of them."""
+        empty = [Piece(r.number, "", (), finish="length") for r in self._rows if not r.done and r.left <= 0]
+        for row in self._rows:
+            row.done = row.done or row.left <= 0
+        if not self.live:
+            return empty
+        self._drop()
+        logits_BV = self._logits()
+        ids_B = self._sampler(
+            masked(logits_BV[:, : self._names], [None if r.done else r.guide for r in self._rows])
+        )
+        ids = ids_B.tolist()
+        said = self._logprobs(logits_BV, ids_B)
+        self._next, self._cols = ids_B[:, None], Cols(self._pos, self._doc)
+        self._pos = self._pos + 1
+        return empty + [
+            self._piece(row, ids[i], *said.get(i, ((), ())))
+            for i, row in enumerate(self._rows)
+            if not row.done
+        ]
+
+    def _logits(self) -> Tensor:
+        """fp32 [B, V] after the newest token of each row."""
+        given = [x for x in self._inserts if x is not None]  # row by row, as they are put in
+        once, active, decoding = self._once, self._active, self._began
+        self._began = True
+        if once is not None:
+            active = rows_of(active, once[0])
+        self._inserts, self._once = [], None  # they are of the prompts, not of what follows
+        # Always SDPA: what suits training (compiled per shape) would be made anew for every length of the cache.
+        out = self._model.hidden(
+            self._next,
+            self._cols,
+            cache=self._cache,
+            active=active,
+            inserts=torch.cat(given) if given else None,
+            impl="sdpa",
+        )
+        logits_BV = self._model.text.logits(out.hidden[:, -1], active, decoding=decoding)
+        if once is None:
+            return logits_BV
+        index = torch.tensor(once[1], device=self._device)
+        self._cache.keep(index)
+        return logits_BV[index]
+
+    def _piece(self, row: _Row, id: int, logprobs: tuple[float, ...], top: tuple[Top, ...]) -> Piece:
+        row.left -= 1
+        finish: Finish | None = None
+        text = ""
+        if id in self._closing:
+            finish = "stop"
+        else:
+            text = row.text.push(id)
+            complete = row.guide is not None and row.guide.push(id)
+            if row.text.stopped or complete:
+                finish = "stop"
+            elif row.left == 0:
+                finish = "length"
+        if finish is not None:
+            row.done = True
+            text += row.text.flush()
+        return Piece(row.number, text, (id,), logprobs, top, finish)
+
+    def _logprobs(
+        self, logits_BV: Tensor, ids_B: Tensor
+    ) -> dict[int, tuple[tuple[float, ...], tuple[Top, ...]]]:
+        """By slot: the chosen token's log-probability and the likeliest tokens, for the rows that ask."""
+        asked = [i for i, r in enumerate(self._rows) if not r.done and r.sampling.logprobs is not None]
+        if not asked:
+            return {}
+        index = torch.tensor(asked, device=self._device)
+        logp_RV = logits_BV[index].log_softmax(-1)
+        chosen = logp_RV.gather(-1, ids_B[index, None]).squeeze(-1).tolist()
+        most = min(max(self._rows[i].sampling.logprobs or 0 for i in asked), logp_RV.shape[-1])
+        best, which = (t.tolist() for t in logp_RV.topk(most, dim=-1))
+        out: dict[int, tuple[tuple[float, ...], tuple[Top, ...]]] = {}
+        for n, i in enumerate(asked):
+            wanted = self._rows[i].sampling.logprobs or 0
+            pairs = tuple(zip(which[n][:wanted], best[n][:wanted], strict=True))
+            out[i] = (chosen[n],), ((pairs,) if wanted else ())
+        return out
+
+    def _drop(self) -> None:
+        """Take finished rows out of the batch once they are half of it: fewer copies of the cache than one a row."""
+        keep = [i for i, r in enumerate(self._rows) if not r.done]
+        if 2 * len(keep) > len(self._rows) or self._once is not None:
+            return
+        index = torch.tensor(keep, device=self._device)
+        self._cache.keep(index)
+        self._next, self._cols = self._next[index], self._cols.rows(index)
+        self._pos, self._doc = self._pos[index], self._doc[index]
+        self._active = rows_of(self._active, keep)
+        self._sampler = self._sampler.rows(keep)
+        self._inserts = [self._inserts[i] for i in keep] if self._inserts else []
+        self._rows = [self._rows[i] for i in keep]
+
+
+def _once(prompts: Sequence[Sequence[int]], active: Active | None) -> tuple[list[int], list[int]] | None:
+    """Equal prompts under the same adapters, as of several answers to one question: (the rows to read, and for each row which of these it
+    is a copy of). None where all differ."""
+    groups = () if active is None else active.groups
+    seen: dict[tuple[object, ...], int] = {}
+    first: list[int] = []
+    copies: list[int] = []
+    for i, prompt in enumerate(prompts):
+        key = (tuple(prompt), *(rows is None or i in rows for _, rows in groups))
+        if key not in seen:
+            seen[key] = len(first)
+            first.append(i)
+        copies.append(seen[key])
+    return (first, copies) if len(first) < len(copies) else None
+
+
+def rows_of(active: Active | None, index: Sequence[int]) -> Active | None:
+    """Which adapters act on a batch made of rows `index` of the batch that `active` is for."""
+    if active is None:
+        return None
+    groups = []
+    for name, rows in active.groups:
+        here = None if rows is None else tuple(i for i, old in enumerate(index) if old in rows)
+        if here is None or here:
+            groups.append((name, here))
+    return Active(tuple(groups))
+
+
+def _left_padded(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Cols]:
+    """ids [B, T] and their columns, T the longest prompt's length. Padding is id 0: no mask sees it, and not all have a token for it."""
+    lengths = [len(p) for p in prompts]
+    T = max(lengths, default=0)
+    ids_BT = torch.tensor(
+        [[0] * (T - len(p)) + list(p) for p in prompts], dtype=torch.long, device=device
+    ).view(-1, T)
+    if all(n == T for n in lengths):
+        return ids_BT, Cols.simple(len(prompts), T, device)
+    pos_BT = torch.arange(T, device=device) - torch.tensor([[T - n] for n in lengths], device=device)
+    doc_BT = torch.where(pos_BT < 0, -1, 0)
+    return ids_BT, Cols(pos_BT.clamp(min=0), doc_BT)
+
+
+def stream(
+    base: LoadedBase,
+    prompts: Sequence[Sequence[int]],
+    sampling: Sampling | Sequence[Sampling] | None = None,
+    active: Active | None = None,
+    inserts: Sequence[Tensor | None] | None = None,
+) -> Iterator[list[Piece]]:
+    """Continue a batch of prompts (token ids, each as Tokenizer.encode(text, bos=True) gives them); yields the pieces of each step.
+
+    sampling: one for all or one for each prompt (greedy, 128 tokens when not given). Joined, the texts of a row's pieces are
+    the text that `generate` gives. Raises PromptTooLong or UserError at once, before the first step.
+    """
+    return _run(Decoder(base, prompts, sampling, active, inserts))
+
+
+def _run(decoder: Decoder) -> Iterator[list[Piece]]:
+    while decoder.live:
+        yield decoder.step()
+
+
+@dataclass
+class _Sum:
+    text: list[str] = field(default_factory=list)
+    ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    top: list[Top] = field(default_factory=list)
+    finish: Finish = "length"
+
+
+def generate(
+    base: LoadedBase,
+    prompts: Sequence[Sequence[int]],
+    sampling: Sampling | Sequence[Sampling] | None = None,
+    active: Active | None = None,
+    *,
+    batch: int = 32,
+    inserts: Sequence[Tensor | None] | None = None,
+) -> list[Completion]:
+    """Whole answers to prompts (token ids), in their order; at most `batch` are decoded at once, like lengths together.
+
+    Raises PromptTooLong or UserError before any work is done.
+    """
+    check_prompts(base, prompts, active=active)
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    done: dict[int, Completion] = {}
+    for start in range(0, len(order), batch):
+        index = order[start : start + batch]
+        each = (
+            sampling if sampling is None or isinstance(sampling, Sampling) else [sampling[i] for i in index]
+        )
+        sums = [_Sum() for _ in index]
+        put = None if inserts is None else [inserts[i] for i in index]
+        for pieces in stream(base, [prompts[i] for i in index], each, rows_of(active, index), put):
+            for piece in pieces:
+                s = sums[piece.row]
+                s.text.append(piece.text)
+                s.ids += piece.ids
+                s.logprobs += piece.logprobs
+                s.top += piece.top
+                s.finish = piece.finish or s.finish
+        for i, s in zip(index, sums, strict=True):
+            done[i] = Completion(
+                "".join(s.text), tuple(s.ids), s.finish, tuple(s.logprobs), len(prompts[i]), tuple(s.top)
+            )
+    return [done[i] for i in range(len(prompts))]

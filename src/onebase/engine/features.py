@@ -1,0 +1,207 @@
+"""Texts under a base: as tokens, as pooled features, as vectors."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from onebase.base.folder import LoadedBase, Memory
+from onebase.codec.text.pooling import EmbeddingConfig, pooled
+from onebase.codec.text.sample import Tokens, chat_sample, completion_sample
+from onebase.data.bad_rows import once
+from onebase.engine.scoring import batch_tokens, batches
+from onebase.errors import ArtifactError, DataError, UserError
+from onebase.model.proj import Active
+from onebase.objective.pooled import How, Read, narrowed, pool, text_batch
+
+
+def framed_texts(base: LoadedBase, rows: Sequence[dict[str, Any]]) -> list[NDArray[np.int32]]:
+    """The ids of the text of each row, framed as the base reads a whole text; of `Rows` made once."""
+    tok = base.codec.tokenizer
+    return once(
+        rows,
+        ("framed", tok.digest),
+        lambda: [
+            np.asarray(tok.framed(ids), np.int32) for ids in tok.encode_batch([r["text"] for r in rows])
+        ],
+    )
+
+
+def samples_of(base: LoadedBase, what: str) -> tuple[str, str, str]:
+    """Under what name `Rows` keep samples that this base's codec made of them."""
+    return what, base.codec.tokenizer.digest, base.codec.template.digest
+
+
+def row_tokens(
+    base: LoadedBase, rows: Sequence[dict[str, Any]], limit: int | None = None, before: int = 0
+) -> list[Tokens]:
+    """`text_tokens` of the rows' texts; of `Rows` that were checked before they are not made anew."""
+    return text_tokens(base, [], limit, before, framed_texts(base, rows))
+
+
+def text_tokens(
+    base: LoadedBase,
+    texts: Sequence[str],
+    limit: int | None = None,
+    before: int = 0,
+    framed: Sequence[Sequence[int] | NDArray[np.int32]] | None = None,
+) -> list[Tokens]:
+    """One Tokens a text, framed as the base reads a whole text, ids by number; one longer than the limit (the context) is refused.
+
+    before: places of the context that an adapter takes. framed: the ids, where they are known.
+    """
+    context = base.model.cfg.text.context - before
+    limit = min(limit or context, context) if before else limit or context
+    tok = base.codec.tokenizer
+    out = []
+    framed = list(map(tok.framed, tok.encode_batch(list(texts)))) if framed is None else framed
+    for i, ids in enumerate(framed):
+        if not len(ids):
+            raise DataError(f"row {i + 1} has no token", "give a text that is not empty")
+        if len(ids) > limit:
+            raise DataError(
+                f"row {i + 1} has {len(ids)} tokens, the limit is {limit}"
+                + (f" behind the {before} of the adapter" if before else ""),
+                "shorten it, or raise max_length",
+            )
+        out.append(given_tokens(ids, i))
+    return out
+
+
+def given_tokens(ids: Sequence[int] | NDArray[np.int32], number: int) -> Tokens:
+    """Tokens of which nothing is learnt."""
+    return Tokens(np.asarray(ids, np.int32), np.zeros(len(ids), np.bool_), str(number), "labelled")
+
+
+def completion_rows(base: LoadedBase, rows: Sequence[dict[str, Any]]) -> list[Tokens]:
+    """Rows with prompt and completion as tokens, the completion supervised."""
+    samples = (
+        completion_sample(r["prompt"], r["completion"], id=str(i), source="sft")
+        for i, r in enumerate(rows, 1)
+    )
+    return [base.codec.tokens(s) for s in samples]
+
+
+def chat_rows(base: LoadedBase, rows: Sequence[dict[str, Any]]) -> list[Tokens]:
+    """Rows with messages as tokens, the assistant's parts supervised."""
+    out = []
+    for i, r in enumerate(rows, 1):
+        try:
+            out.append(base.codec.tokens(chat_sample(r["messages"], id=str(i), source="sft")))
+        except DataError as e:  # the template knows the message, not the row
+            raise DataError(f"row {i}: {e.cause}", e.remedy) from None
+    return out
+
+
+def vector_of(base: LoadedBase) -> EmbeddingConfig:
+    """How this base makes a vector of length 1 of a text that is read whole: as it was made to, or else by the mean of its states."""
+    return replace(base.embedding or EmbeddingConfig(), normalise=True, filled=False)
+
+
+def how_read(base: LoadedBase, read: Read) -> How:
+    """What `objective.pooled.pool` takes for what a head reads."""
+    return vector_of(base) if read == "vector" else read
+
+
+def features(base: LoadedBase, texts: Sequence[Tokens], read: Read, active: Active | None) -> Tensor:
+    """Pooled hidden states, fp32 [N, P] on the CPU, in the order given. Texts of like length share a batch."""
+    return views(base, texts, (read,), active)[read]
+
+
+def views(
+    base: LoadedBase, texts: Sequence[Tokens], reads: Sequence[Read], active: Active | None
+) -> dict[Read, Tensor]:
+    """`features` for several things that a head may read, the texts being read once."""
+    if base.memory is None or active is not None:
+        hows = tuple(how_read(base, r) for r in reads)
+        made = zip(*_read(base, texts, hows, active), strict=True)
+        return {r: torch.stack(x) for r, x in zip(reads, made, strict=True)}
+    known, keys = base.memory.texts, [t.ids.tobytes() for t in texts]
+    new = {k: t for k, t in zip(keys, texts, strict=True) if k not in known}
+    both = _read(base, list(new.values()), ("all", vector_of(base)), None)
+    known.update((k, torch.cat(x)) for k, x in zip(new, both, strict=True))
+    x_NP = torch.stack([known[k] for k in keys])
+    states = x_NP.shape[1] // 4 * 3
+    return {r: x_NP[:, states:] if r == "vector" else narrowed(x_NP[:, :states], r) for r in reads}
+
+
+@contextmanager
+def remembering(base: LoadedBase) -> Iterator[None]:
+    """Inside, a text that the base without adapters has read is not read again, and its weights are hashed once. Raises UserError at the
+    end when they changed meanwhile."""
+    if base.memory is not None:
+        raise UserError("this base is remembering already", "leave the first block before the second")
+    base.memory = Memory()
+    try:
+        yield
+        hashed = base.memory.weights
+    finally:
+        base.memory = None
+    if hashed is not None and base.reread() != hashed:
+        raise UserError(
+            "the base's weights changed while it was remembering texts", "change them outside the block"
+        )
+
+
+@torch.no_grad()
+def _read(
+    base: LoadedBase, texts: Sequence[Tokens], hows: Sequence[How], active: Active | None
+) -> list[tuple[Tensor, ...]]:
+    """Pooled hidden states of each text, in each of the ways, fp32 [P] on the CPU."""
+    device = base.model.device
+    out: list[tuple[Tensor, ...]] = [()] * len(texts)
+    for part in batches([len(t) for t in texts], batch_tokens(device)):
+        read = text_batch([texts[j] for j in part])
+        cols = read.cols.to(device)
+        h_BTD = base.model.hidden(read.ids_BT.to(device), cols, active=active).hidden
+        made = [pool(h_BTD, cols.doc, how).cpu() for how in hows]
+        for j, *rows in zip(part, *made, strict=True):
+            out[j] = tuple(rows)
+    return out
+
+
+@torch.no_grad()
+def embeddings(base: LoadedBase, texts: Sequence[str], cfg: EmbeddingConfig, active: Active | None) -> Tensor:
+    """Vectors of texts as a base that was made for it gives them, fp32 [N, D] on the CPU; long texts are cut to its limit."""
+    read = embedding_tokens(base, texts, cfg, base.model.leading(active, 1)[0])
+    out: list[Tensor] = [torch.empty(0)] * len(read)
+    for part in batches([len(t) for t in read], batch_tokens(base.model.device)):
+        rows = text_batch([read[j] for j in part])
+        cols = rows.cols.to(base.model.device)
+        h_BTD = base.model.hidden(rows.ids_BT.to(base.model.device), cols, active=active).hidden
+        for j, row in zip(part, pooled(h_BTD, cols.doc >= 0, cfg).cpu(), strict=True):
+            out[j] = row
+    return torch.stack(out) if out else torch.empty(0, base.model.trunk.cfg.width)
+
+
+def embedding_tokens(
+    base: LoadedBase, texts: Sequence[str], cfg: EmbeddingConfig, before: int = 0
+) -> list[Tokens]:
+    """One Tokens a text, as it is read for a vector: framed, long ones cut to the limit, short ones filled up where the config says so; ids
+    by number from 0. before: places of the context that an adapter takes. Raises DataError for a text without a token."""
+    tok = base.codec.tokenizer
+    context = base.model.cfg.text.context - before
+    limit = min(cfg.limit or context, context)
+    room = max(0, limit - len(tok.framed([])))
+    read = [given_tokens(tok.framed(ids[:room]), i) for i, ids in enumerate(tok.encode_batch(list(texts)))]
+    if any(not len(t) for t in read):
+        raise DataError("a text has no token", "give texts that are not empty")
+    if cfg.filled:
+        read = [given_tokens(filled_up(base, t.ids.tolist(), limit), i) for i, t in enumerate(read)]
+    return read
+
+
+def filled_up(base: LoadedBase, ids: list[int], limit: int) -> list[int]:
+    """The ids with padding tokens behind them, up to `limit`. Raises ArtifactError where the tokenizer has none."""
+    pad = base.codec.tokenizer.pad
+    if pad is None:
+        raise ArtifactError(
+            "this base fills its texts up with a padding token, but its tokenizer has none",
+            "say which one it is: pad_token in its tokenizer_config.json (of a GGUF file: tokenizer.ggml.padding_token_id)",
+        )
+    return ids + [pad] * (limit - len(ids))

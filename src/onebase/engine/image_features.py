@@ -1,0 +1,149 @@
+"""Pictures under a base: as vectors, as classes by the base's own head or an adapter's, and as features for a new head.
+
+N pictures, D features of a state, T vectors of a picture, L classes.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from onebase.adapt.config import AdapterConfig
+from onebase.adapt.head import Head
+from onebase.artifact.files import sha256_file
+from onebase.base.folder import LoadedBase
+from onebase.base.links import Pair
+from onebase.codec.image.pixels import pixels
+from onebase.engine.scoring import batch_tokens
+from onebase.errors import DataError, UserError
+from onebase.model.proj import Active
+from onebase.objective.pictures import picture_features
+from onebase.objective.pooled import Read
+
+Paths = str | Path | Sequence[str | Path]
+
+
+def vectors(base: LoadedBase, paths: Paths, active: Active | None) -> Tensor:
+    """fp32 [N, D] on the CPU: what the codec pools, or, where images and texts share a space, unit vectors there.
+
+    Raises DataError naming a file that cannot be read, ConfigError for a base that sees no images.
+    """
+    link = base.model.cfg.link("pair")
+    paired = base.model.link("pair") if link is not None and link.src == "image" else None
+
+    def read(hidden_BTD: Tensor) -> Tensor:
+        pooled_BD = base.model.image.pooled(hidden_BTD)
+        return paired.placed(pooled_BD, "src") if isinstance(paired, Pair) else pooled_BD
+
+    return _over(base, paths, read, active)
+
+
+def scores(
+    base: LoadedBase, adapter: AdapterConfig | None, name: str, paths: Paths, active: Active | None
+) -> tuple[tuple[str, ...], Tensor]:
+    """(labels, log-probabilities [N, L]) by the adapter's head, or by the base's own. Raises UserError where neither reads images."""
+    if adapter is not None and adapter.task == "classify":
+        if adapter.head is None or adapter.head.reads != "image":
+            raise UserError("the adapter classifies texts", "give it texts: base.classify([...])")
+        x_NP = features(base, paths, adapter.head.pooling, active)
+        head = base.model.heads[name]
+        assert isinstance(head, Head)
+        with torch.no_grad():
+            z_NL = head(x_NP.to(head.weight_CP.device)).cpu()
+        return adapter.head.labels, z_NL.log_softmax(-1)
+    labels = distinct(base.model.cfg.image.classes)
+    if not labels:
+        raise UserError(
+            "this base has no classes of images, and no adapter on it has",
+            'learn some: base.adapt(rows of {"image", "label"}, task="classify", method="head")',
+        )
+    ends = base.model.image
+    z_NL = _over(base, paths, lambda h_BTD: ends.scores(ends.pooled(h_BTD)), active)
+    return labels, z_NL.log_softmax(-1)
+
+
+def classifies_images(base: LoadedBase, adapter: AdapterConfig | None) -> bool:
+    """Whether `scores` has classes: those of the adapter, or of the base alone."""
+    if adapter is not None:
+        return adapter.head is not None and adapter.head.reads == "image"
+    return "image" in base.model.cfg.codecs and bool(base.model.cfg.image.classes)
+
+
+def features(base: LoadedBase, paths: Paths, pooling: Read, active: Active | None) -> Tensor:
+    """What a head reads, fp32 [N, P] on the CPU (see `picture_features`)."""
+    return _over(base, paths, lambda h_BTD: picture_features(base.model.image, h_BTD, pooling), active)
+
+
+def sees_images(base: LoadedBase, rows: Sequence[dict[str, Any]]) -> bool:
+    """Whether rows of examples are about pictures: the base sees some, and they have the column `image` (or it sees nothing else)."""
+    if "image" not in base.model.cfg.codecs:
+        return False
+    return base.words is None or ("image" in rows[0] and "text" not in rows[0])
+
+
+def image_paths(rows: Sequence[dict[str, Any]], data: object) -> list[Path]:
+    """The column `image`; what is relative in a file of rows begins at that file's folder. Raises DataError for what is no path."""
+    folder = Path(data).parent if isinstance(data, (str, Path)) else getattr(data, "folder", Path())
+    for i, row in enumerate(rows, 1):
+        if not isinstance(row["image"], (str, Path)):
+            raise DataError(
+                f"row {i}: 'image' is {type(row['image']).__name__}, a path is expected", "mend the row"
+            )
+    return [folder / row["image"] for row in rows]
+
+
+def hashed(paths: Sequence[Path], rows: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
+    """What a record keeps of the rows: the content of each picture and its label, wherever the file lies."""
+    return [
+        {"image": file_hash(path), "label": str(row["label"])} for path, row in zip(paths, rows, strict=True)
+    ]
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a picture's file. Raises DataError where it cannot be read."""
+    try:
+        return sha256_file(path)
+    except OSError as e:
+        raise DataError(f"{path} cannot be read: {e.strerror}", "check the path") from None
+
+
+def nearest(vectors_ND: Tensor) -> tuple[Tensor, Tensor]:
+    """For each of at least two vectors the number of the nearest other one, and the cosine between them."""
+    unit_ND = torch.nn.functional.normalize(vectors_ND.float(), dim=-1)
+    near_NN = (unit_ND @ unit_ND.T).fill_diagonal_(-torch.inf)
+    cosine_N, at_N = near_NN.max(1)
+    return at_N, cosine_N
+
+
+def distinct(names: Sequence[str]) -> tuple[str, ...]:
+    """Names of classes, each once: published lists have a crane that is a bird and a crane that lifts. Later ones get their number."""
+    seen: set[str] = set()
+    out = []
+    for i, name in enumerate(names):
+        out.append(name if name not in seen else f"{name} ({i})")
+        seen.add(out[-1])
+    return tuple(out)
+
+
+@torch.no_grad()
+def _over(base: LoadedBase, paths: Paths, read: Callable[[Tensor], Tensor], active: Active | None) -> Tensor:
+    """`read` of the states of every picture, fp32 on the CPU, in the order given."""
+    model, codec = base.model, base.model.cfg.image
+    found = [paths] if isinstance(paths, (str, Path)) else list(paths)
+    if not found:
+        raise UserError("no pictures were given", "give at least one file")
+    if missing := next((p for p in found if not Path(p).is_file()), None):
+        raise DataError(f"{missing}: there is no such file", "give files of pictures")
+    tokens = (codec.side // codec.patch) ** 2 + model.image.front
+    out = []
+    for part in _parts(found, max(1, batch_tokens(model.device) // tokens)):
+        hidden_BTD = model.states("image", pixels(part, codec).to(model.device), active=active).hidden
+        out.append(read(hidden_BTD).float().cpu())
+    return torch.cat(out)
+
+
+def _parts(found: Sequence[str | Path], size: int) -> Iterator[Sequence[str | Path]]:
+    for i in range(0, len(found), size):
+        yield found[i : i + size]

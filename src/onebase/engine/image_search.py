@@ -1,0 +1,97 @@
+"""Pictures and texts in the space that a base has for both: vectors, classes by their names, pictures found by a text."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from onebase.base.folder import LoadedBase
+from onebase.base.links import Pair
+from onebase.engine.features import embeddings
+from onebase.engine.image_features import Paths, vectors
+from onebase.errors import ArtifactError, UserError
+from onebase.model.proj import Active
+
+TEMPLATE = "a photo of a {label}"
+
+
+@dataclass(frozen=True)
+class Found:
+    """A picture and how near it is to what was looked for: the cosine, at most 1."""
+
+    path: Path
+    score: float
+
+
+def the_pair(base: LoadedBase) -> Pair:
+    """The space for both. Raises UserError where the base has none."""
+    pair = base.model.link("pair")
+    assert isinstance(pair, Pair)
+    return pair
+
+
+@torch.no_grad()
+def text_vectors(base: LoadedBase, texts: Sequence[str], active: Active | None = None) -> Tensor:
+    """Unit vectors of texts in the common space, fp32 [N, E] on the CPU; long texts are cut to the context. Raises ArtifactError for a
+    tokenizer that does not end texts as the base reads them."""
+    pair, words = the_pair(base), base.codec.tokenizer
+    ends = pair.cfg.pool.ends
+    if ends is not None and words.framed([])[-1:] != [ends]:
+        raise ArtifactError(
+            f"this base reads a text at the token {ends} that ends it, and its tokenizer does not write that",
+            "take the tokenizer that belongs to the model",
+        )
+    pooled_ND = embeddings(base, list(texts), pair.cfg.pool, active)
+    return pair.placed(pooled_ND.to(base.model.device), "dst").cpu()
+
+
+@torch.no_grad()
+def chances(
+    base: LoadedBase,
+    paths: Paths,
+    labels: Sequence[str],
+    template: str = TEMPLATE,
+    active: Active | None = None,
+) -> Tensor:
+    """How likely each picture is of each label, [N, L]: of one of the labels (CLIP), or of each label by itself (SigLIP).
+
+    template: the text for a label, with {label} in it. Raises UserError for labels or a template that cannot be used.
+    """
+    texts = written_out(labels, template)
+    pair, device = the_pair(base), base.model.device
+    images_NE = vectors(base, paths, active).to(device)
+    texts_LE = text_vectors(base, texts, active).to(device)
+    return pair.chances(pair.scores(images_NE, texts_LE)).cpu()
+
+
+def written_out(labels: Sequence[str], template: str = TEMPLATE) -> list[str]:
+    """The text of each label. Raises UserError."""
+    if isinstance(labels, str) or not labels or not all(isinstance(x, str) and x.strip() for x in labels):
+        raise UserError(f"labels are {labels!r}", 'give a list of names, such as ["cat", "dog"]')
+    if len(set(labels)) != len(labels):
+        twice = next(x for x in labels if list(labels).count(x) > 1)
+        raise UserError(f"the label {twice!r} is given twice", "give each label once")
+    if "{label}" not in template:
+        raise UserError(f"the template {template!r} has no place for a label", "write {label} where it goes")
+    return [template.replace("{label}", x) for x in labels]
+
+
+def find(
+    base: LoadedBase,
+    query: str,
+    paths: Paths,
+    top: int | None = None,
+    active: Active | None = None,
+) -> list[Found]:
+    """The pictures, nearest to the query first; the `top` nearest alone where it is given. Raises UserError, DataError."""
+    if not isinstance(query, str) or not query.strip():
+        raise UserError(f"the query is {query!r}", "say what to look for, such as 'a red house by the sea'")
+    if top is not None and top < 1:
+        raise UserError(f"top is {top}", "give at least 1, or none for all")
+    asked_E = text_vectors(base, [query], active)[0]
+    files = [paths] if isinstance(paths, str | Path) else list(paths)
+    scores_N = vectors(base, files, active) @ asked_E
+    order = scores_N.argsort(descending=True, stable=True).tolist()
+    return [Found(Path(files[i]), float(scores_N[i])) for i in order[:top]]

@@ -1,0 +1,123 @@
+"""`Base.transcribe`: a sound file to text with times, and the ways to write it down."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from onebase.codec.audio.read import read_audio
+from onebase.engine.speech import Listening, Segment, Transcriber
+from onebase.errors import UserError
+
+TASKS = ("transcribe", "translate")
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """What was said. language: a code, stated or detected (None: there was nothing to detect it from), and with what probability;
+    segments: pieces of the text, their `start` and `end` in seconds; duration: of the sound, in seconds."""
+
+    text: str
+    language: str | None
+    segments: tuple[Segment, ...] = field(repr=False)
+    language_probability: float = 1.0
+    duration: float = 0.0
+
+
+def transcribe(
+    ears: Transcriber,
+    path: str | Path,
+    *,
+    language: str | None = None,
+    task: str | None = None,
+    timestamps: bool = False,
+    temperatures: Sequence[float] | None = None,
+    condition: bool = True,
+) -> Transcript:
+    """Write down a sound file, see `Base.transcribe`."""
+    how = Listening(language=language, task=task, timestamps=timestamps, condition=condition)
+    if temperatures is not None:
+        how = Listening(**(vars(how) | {"temperatures": tuple(temperatures)}))
+    how = ears.checked(how)
+    sound_N = read_audio(path, ears.audio.rate)
+    seconds = len(sound_N) / ears.audio.rate
+    mel_MF = ears.frames(sound_N)
+    if mel_MF.shape[1] <= 1:  # not even one frame of sound
+        return Transcript("", how.language, (), duration=seconds)
+    chosen, sure = how.language, 1.0
+    if chosen is None:
+        window = mel_MF[:, : ears.audio.context]
+        chosen, sure = ears.language(ears.memory(window))
+    how = Listening(**(vars(how) | {"language": chosen}))
+    found = tuple(ears.segments(mel_MF, how))
+    text = "".join(s.text for s in found).strip()
+    return Transcript(text, chosen, found, sure, seconds)
+
+
+def _plain(t: Transcript, timestamps: bool) -> str:
+    if not timestamps:
+        return t.text
+    return "\n".join(f"[{clock(s.start)} --> {clock(s.end)}] {s.text.strip()}" for s in t.segments)
+
+
+def _srt(t: Transcript, timestamps: bool) -> str:
+    """SubRip: a number, a line of times with a comma, the text, an empty line."""
+    return "\n".join(
+        f"{i}\n{clock(s.start, ',')} --> {clock(s.end, ',')}\n{s.text.strip()}\n"
+        for i, s in enumerate(t.segments, 1)
+    )
+
+
+def _vtt(t: Transcript, timestamps: bool) -> str:
+    """WebVTT (W3C): a header, then times and text, in which &, < and > are written as in HTML."""
+    import html
+
+    cues = (
+        f"{clock(s.start)} --> {clock(s.end)}\n{html.escape(s.text.strip(), quote=False)}\n"
+        for s in t.segments
+    )
+    return "\n".join(["WEBVTT\n", *cues])
+
+
+def _json(t: Transcript, timestamps: bool) -> str:
+    import json
+
+    return json.dumps(as_tree(t), indent=1, ensure_ascii=False)
+
+
+def as_tree(t: Transcript) -> dict[str, Any]:
+    """A transcript as plain data; times to a millisecond."""
+    segments = [
+        asdict(s) | {"start": round(s.start, 3), "end": round(s.end, 3), "text": s.text.strip()}
+        for s in t.segments
+    ]
+    return {
+        "text": t.text,
+        "language": t.language,
+        "language_probability": round(t.language_probability, 4),
+        "duration": round(t.duration, 3),
+        "segments": segments,
+    }
+
+
+FORMATS: dict[str, Callable[[Transcript, bool], str]] = {
+    "text": _plain,
+    "json": _json,
+    "srt": _srt,
+    "vtt": _vtt,
+}
+"""How a transcript is written; the flag: whether its times were asked for (subtitles always have them)."""
+TIMED = ("srt", "vtt")
+
+
+def write(t: Transcript, format: str, *, timestamps: bool = False) -> str:
+    """A transcript in a format by name. Raises UserError for one that is not known."""
+    if format not in FORMATS:
+        raise UserError(f"format {format!r} is not known", f"formats: {', '.join(FORMATS)}")
+    return FORMATS[format](t, timestamps)
+
+
+def clock(seconds: float, point: str = ".") -> str:
+    """HH:MM:SS.mmm."""
+    ms = round(seconds * 1000)
+    return f"{ms // 3_600_000:02}:{ms // 60_000 % 60:02}:{ms // 1000 % 60:02}{point}{ms % 1000:03}"

@@ -1,0 +1,185 @@
+"""Task continue: further pretraining on the texts of a domain, with replay of general text so that what the base knew is kept.
+
+D documents, as pretraining reads them: all of a document is learnt, long ones are cut into pieces, pieces are packed into rows.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onebase.adapt.config import AdapterConfig
+from onebase.adapt.folder import AdapterParts, bound_to
+from onebase.base.folder import LoadedBase
+from onebase.codec.text.sample import Tokens, document_sample
+from onebase.data import Document, RowPlan, Rows, SourceConfig, TokenSet, cut, read_rows, read_source
+from onebase.data.files import FORMATS
+from onebase.data.mixed import MixedPlan, Plan
+from onebase.data.singles import SinglesPlan
+from onebase.errors import DataError, UserError
+from onebase.evaluation.forgetting import DOMAIN, GENERAL, changes
+from onebase.evaluation.likelihood import DocumentNats, document_nats
+from onebase.evaluation.reference import reference
+from onebase.interop import hub
+from onebase.model.proj import Active
+from onebase.objective.next_token import NextToken
+from onebase.tasks.job import Adapting, Data, Facts, data_facts, rows_hash, score_facts
+from onebase.tasks.learning import learn, learner, train_config
+from onebase.tasks.ledgers import check_samples
+
+RATES = {"lora": 1e-3, "soft": 1e-3, "prefix": 1e-3, "full": 1e-4}
+"""AdamW's peak rate by method, where none is given."""
+REFERENCE_TOKENS = 6_000
+"""Tokens of the Python language reference that stand for general text where no other is given."""
+
+
+def opened(data: Data) -> Data:
+    """A file of text, or a folder of them, as rows of `text`, a document each; all else as it is. Raises DataError for what is no text."""
+    if not isinstance(data, (str, Path)) or hub.is_name(data):
+        return data
+    path = Path(data)
+    if path.suffix.lower() in FORMATS and not path.is_dir():
+        return data
+    if not path.exists():
+        raise DataError(f"there is no {path}", "give a text file, a folder of them, or rows of `text`")
+    found = list(read_source(SourceConfig(name="text", kind="text", path=str(path))))
+    return Rows([{"text": d.text} for d in found], [d.id for d in found], path.parent)
+
+
+def text_rows(data: Data) -> Rows:
+    """Rows of `text`, from a file of rows or of text. Raises DataError."""
+    return read_rows(opened(data), ("text",))
+
+
+def _general(given: str | Sequence[dict[str, Any]], option: str) -> Rows:
+    """The rows of an option; those from Python are called by its name where they are bad."""
+    if not isinstance(given, str):
+        given = Rows(given, [f"{option} row {i}" for i in range(1, len(given) + 1)])
+    return text_rows(given)
+
+
+def document_tokens(base: LoadedBase, rows: Sequence[dict[str, Any]], source: str) -> list[Tokens]:
+    """Each text as pretraining reads it: what begins it, the text, its end."""
+    return [
+        base.codec.tokens(document_sample(str(r["text"]), id=str(i), source=source))
+        for i, r in enumerate(rows, 1)
+    ]
+
+
+def by_steps(job: Adapting) -> AdapterParts:
+    """Next-token prediction on all tokens of the documents, rows of replay among them."""
+    o, base = job.options, job.base
+    rows = read_rows(job.data, ("text",))
+    tokens = document_tokens(base, rows, DOMAIN)
+    test = None if job.test is None else text_rows(job.test)
+    facts = data_facts(rows) | check_samples(
+        job, tokens, test, None if test is None else document_tokens(base, test, DOMAIN)
+    )
+    facts["data.tokens"] = (sum(len(t.ids) for t in tokens), "counted")
+    replay: list[Tokens] = []
+    if o.replay.data is not None:
+        general = _general(o.replay.data, "replay.data")
+        replay = document_tokens(base, general, GENERAL)
+        facts |= {f"replay.{k}": v for k, v in data_facts(general).items()}
+        job.bind("replay.data", o.replay.data, facts["replay.data.fingerprint"][0])
+        facts["replay.data.tokens"] = (sum(len(t.ids) for t in replay), "counted")
+    scores = _Scores(job, test)
+    with learner(job) as found:
+        length = row_length(job, found.before)
+        plan = document_plan(job, tokens, length, replay, single=found.before > 0)
+        lr = RATES[job.method]
+        size = found.before + length
+        train = train_config(o, plan, size, default_lr=lr, rows_rate=found.rate)
+        before = scores.measured(None)
+        facts |= learn(job, NextToken(length, found.active), plan, train, found.params)
+        facts |= scores.facts(before, found.active)
+        tensors = found.tensors()
+    cfg = AdapterConfig(method=job.method, task="continue", base=bound_to(base), **found.fields)
+    return job.parts(cfg, tensors, facts)
+
+
+def row_length(job: Adapting, before: int) -> int:
+    """Tokens of a row: the context, or the shorter `max_length`, less what an adapter puts before it."""
+    context = job.base.model.cfg.text.context - before
+    given = job.options.max_length
+    if given is not None and given > context:
+        more = f" behind the {before} of the adapter" if before else ""
+        raise UserError(f"'max_length' is {given}, the context is {context}{more}", f"give at most {context}")
+    return given or context
+
+
+def document_plan(
+    job: Adapting,
+    tokens: Sequence[Tokens],
+    length: int,
+    replay: Sequence[Tokens] = (),
+    *,
+    single: bool = False,
+) -> MixedPlan:
+    """Rows of documents, for the epochs that are asked for. single: a piece is a row, for what stands before one text.
+
+    replay: documents whose rows are mixed in, so that they give `replay.share` of the tokens; they go through epochs of their own.
+    """
+    o = job.options
+    plan, rows, size = _numbered(job, tokens, length, single, o.epochs)
+    other, share = plan, 0.0
+    if replay:
+        # The plan shares rows out, and those of the two may hold more or fewer tokens.
+        other, _, other_size = _numbered(job, replay, length, single)
+        wanted = o.replay.share / other_size
+        share = wanted / (wanted + (1 - o.replay.share) / size)
+    rows /= 1 - share
+    return MixedPlan(plan, other, share, max(1, min(o.rows, round(rows) // 4)))
+
+
+def _numbered(
+    job: Adapting, tokens: Sequence[Tokens], length: int, single: bool, epochs: int | None = None
+) -> tuple[Plan, float, float]:
+    """The rows of documents by number, how many an epoch has, and the tokens of one on average. epochs: where they end (None: nowhere)."""
+    seed = job.options.seed
+    tokenset = TokenSet.from_tokens(tokens, alike=job.base.codec.tokenizer.roles.chat_framed)
+    if not single:
+        packed = RowPlan(tokenset, length, 1, seed, epochs=epochs)
+        return packed, packed.rows_per_epoch, packed.tokens_per_epoch / packed.rows_per_epoch
+    where = zip(*cut(tokenset.lengths, length), strict=True)
+    pieces = [tokenset.part(int(d), int(a), int(b)) for d, a, b in where]
+    return SinglesPlan(pieces, 1, seed, epochs), len(pieces), float(np.mean([len(p) for p in pieces]))
+
+
+class _Scores:
+    """Bits per byte of the test rows and of general text, before and after; nothing where no test rows are given."""
+
+    def __init__(self, job: Adapting, test: Rows | None) -> None:
+        self.base, self.seed = job.base, job.options.seed
+        self.docs: dict[str, list[Document]] = {}
+        given = job.options.replay.test
+        self.general = (
+            f"{REFERENCE_TOKENS} tokens of the Python language reference"
+            if given is None
+            else "given by the user"
+        )
+        self.limits = {DOMAIN: None, GENERAL: REFERENCE_TOKENS if given is None else None}
+        if test is not None:
+            general = (
+                [{"text": d.text} for d in reference()] if given is None else _general(given, "replay.test")
+            )
+            if given is not None:
+                job.bind("replay.test", given, rows_hash(general))
+            for name, rows in ((DOMAIN, test), (GENERAL, general)):
+                self.docs[name] = [Document(str(r["text"]), name) for r in rows]
+
+    def measured(self, active: Active | None) -> list[DocumentNats]:
+        """The documents under the base as it is now."""
+        return [
+            d
+            for name, docs in self.docs.items()
+            for d in document_nats(self.base, docs, max_tokens=self.limits[name], active=active)
+        ]
+
+    def facts(self, before: Sequence[DocumentNats], active: Active | None) -> Facts:
+        """What learning changed, for the record, and told."""
+        if not self.docs:
+            return {}
+        found = changes(before, self.measured(active), seed=self.seed)
+        return score_facts(found) | {"scores.general_text": (self.general, "stated")}

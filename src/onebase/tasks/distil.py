@@ -1,0 +1,252 @@
+"""Task distil: a student learns from a teacher, what it says of texts (a teacher that classifies) or of tokens (one that writes).
+
+N texts, C classes, D width.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from onebase.adapt.config import AdapterConfig
+from onebase.adapt.folder import AdapterParts, bound_to
+from onebase.adapt.head import HeadConfig
+from onebase.adapt.vector_head import candidates, fit_views
+from onebase.codec.text.sample import Tokens
+from onebase.data import read_rows
+from onebase.data.singles import SinglesPlan
+from onebase.engine.features import (
+    chat_rows,
+    completion_rows,
+    features,
+    how_read,
+    row_tokens,
+    text_tokens,
+    views,
+)
+from onebase.errors import DataError, UserError
+from onebase.objective.base import IGNORE
+from onebase.objective.distil import Said, SoftLabel, Taught, TokenDistil
+from onebase.objective.next_token import NextToken
+from onebase.tasks import by_head as heads
+from onebase.tasks import continued
+from onebase.tasks import writing as generate
+from onebase.tasks.bound import Bound
+from onebase.tasks.checks import check_reads, check_writes
+from onebase.tasks.job import Adapting, Facts, data_facts, score_facts
+from onebase.tasks.learning import SCRATCH, Rows, learn, learner, train_config
+from onebase.tasks.ledgers import check_labelled, check_samples
+from onebase.tasks.rows import check_texts
+from onebase.tasks.teachers import (
+    TASKS,
+    Kind,
+    class_agreement,
+    class_chances,
+    kind_of,
+    load_teacher,
+    teaches_writing,
+    token_agreement,
+    with_answers,
+)
+
+FITTED = 500
+"""Texts that the head a student starts with is fitted on, at most: it learns on from there."""
+
+
+def by_steps(job: Adapting) -> AdapterParts:
+    """A student of the teacher that the options name. Its adapter is for what the teacher does."""
+    teacher = load_teacher(job)
+    return _writing(job, teacher) if teaches_writing(job.options) else _classes(job, teacher)
+
+
+def _finished(
+    job: Adapting, teacher: Bound, cfg: AdapterConfig, tensors: dict[str, Tensor], facts: Facts
+) -> AdapterParts:
+    """The adapter, with its teacher among the parents of its record."""
+    made = job.parts(cfg, tensors, facts)
+    made.record.add_parent("teacher", teacher.fingerprint, teacher.name)
+    if teacher.attached is not None:
+        name = Path(str(job.options.distil.adapter)).name
+        made.record.add_parent("teacher's adapter", teacher.attached.fingerprint, name)
+    made.record.add("distilled", cfg.task, "what the teacher does")
+    return made
+
+
+def _classes(job: Adapting, teacher: Bound) -> AdapterParts:
+    """A head and what the method learns, together, towards the teacher's probabilities; the head starts from a fit on its labels."""
+    o, base, how = job.options, job.base, job.options.distil
+    rows = read_rows(job.data, ("text",))
+    facts = data_facts(rows) | check_labelled(job, rows)
+    said = [str(r["text"]) for r in rows]
+    labels, logp_NC = class_chances(teacher, said)
+    guess_N = logp_NC.argmax(-1)
+    if len(set(guess_N.tolist())) < 2:
+        raise DataError(
+            f"the teacher gives all {len(rows)} texts the label {labels[int(guess_N[0])]!r}",
+            "give texts of at least two of its labels",
+        )
+    taught = _taught(job, teacher, rows, labels, logp_NC)
+    with learner(job) as found:
+        check_texts(base, rows, *_limits(job, found.before))
+        texts = row_tokens(base, rows, o.max_length, found.before)
+        found.reads_only(texts)
+        longest = max(2, *(found.before + len(t) for t in texts))
+        plan = SinglesPlan(texts, min(o.rows, len(texts)), o.seed, o.epochs)
+        train = train_config(o, plan, longest, default_lr=heads.RATES[job.method], rows_rate=found.rate)
+        some = _started(taught)
+        x_by = views(
+            base,
+            [texts[i] for i in some],
+            candidates(o.pooling, base.embedding is not None),
+            found.active if found.before else None,
+        )
+        y = torch.tensor([t.label if t.label != IGNORE else int(t.logp_C.argmax()) for t in taught])
+        fitted, pooling = fit_views(x_by, y[some], len(labels), o.seed)
+        base.model.heads[SCRATCH] = head = fitted.head.to(base.model.device)
+        said_of = {t.id: s for t, s in zip(texts, taught, strict=True)}
+        objective = SoftLabel(SCRATCH, said_of, how, how_read(base, pooling), found.active)
+        facts |= learn(job, objective, plan, train, [*found.params, *head.parameters()])
+        if job.test is not None:
+            test = read_rows(job.test, ("text",))
+            shown = [str(r["text"]) for r in test]
+            kept, base.memory = base.memory, None  # it remembers what the base said before it learnt
+            try:
+                read = text_tokens(base, shown, o.max_length, found.before)
+                x = features(base, read, pooling, found.active)
+            finally:
+                base.memory = kept
+            with torch.no_grad():
+                student_NC = head(x.to(base.model.device)).cpu().log_softmax(-1)
+            truth = [str(r["label"]) for r in test] if all("label" in r for r in test) else None
+            facts |= score_facts(
+                class_agreement(labels, class_chances(teacher, shown)[1], student_NC, truth, o.seed)
+            )
+        tensors = found.tensors()
+    cfg = AdapterConfig(
+        method=job.method,
+        task="classify",
+        base=bound_to(base),
+        head=HeadConfig(labels=labels, pooling=pooling),
+        **found.fields,
+    )
+    return _finished(job, teacher, cfg, tensors, facts)
+
+
+def _started(taught: Sequence[Taught]) -> list[int]:
+    """Which texts the head is fitted on: those with labels of their own first, then others, spread over all."""
+    own = [i for i, t in enumerate(taught) if t.label != IGNORE][:FITTED]
+    rest = [i for i, t in enumerate(taught) if t.label == IGNORE]
+    room = FITTED - len(own)
+    return own + (rest[:: -(-len(rest) // room)] if room and rest else [])
+
+
+def _limits(job: Adapting, before: int) -> tuple[int, int]:
+    """Tokens that a text may have, and those that stand before it."""
+    context = job.base.model.cfg.text.context - before
+    return min(job.options.max_length or context, context), before
+
+
+def _taught(
+    job: Adapting, teacher: Bound, rows: Sequence[dict[str, Any]], labels: Sequence[str], logp_NC: Tensor
+) -> list[Taught]:
+    """What the teacher says of each row, and the row's own label where that is asked for."""
+    how = job.options.distil
+    means: Sequence[Tensor | None] = [None] * len(rows)
+    if how.hidden:
+        widths = [b.model.cfg.trunks["text"].width for b in (job.base, teacher.loaded)]
+        if widths[0] != widths[1]:
+            raise UserError(
+                f"the student's states are {widths[0]} wide, the teacher's {widths[1]}: they cannot be compared",
+                "leave distil.hidden at 0, or make the student of the teacher (onebase student)",
+            )
+        means = list(teacher.embed([str(r["text"]) for r in rows], pooling="mean"))
+    own = [IGNORE] * len(rows)
+    if how.hard:
+        unknown = sorted({str(r["label"]) for r in rows if "label" in r} - set(labels))
+        if unknown or all("label" not in r for r in rows):
+            raise DataError(
+                f"the rows have the label {unknown[0]!r}, which the teacher does not"
+                if unknown
+                else "distil.hard learns from the rows' own labels, and they have none",
+                f"the teacher's labels: {', '.join(labels)}; or leave distil.hard at 0",
+            )
+        number = {label: i for i, label in enumerate(labels)}
+        own = [number[str(r["label"])] if "label" in r else IGNORE for r in rows]
+    return [Taught(z_C, m, c) for z_C, m, c in zip(logp_NC, means, own, strict=True)]
+
+
+def _writing(job: Adapting, teacher: Bound) -> AdapterParts:
+    """The distribution over the next token of the teacher, or what it writes."""
+    o, base, how = job.options, job.base, job.options.distil
+    check_reads(teacher.loaded, images=False)
+    check_writes(teacher.loaded, "distil", job.method)
+    alike = teacher.tokenizer.digest == base.codec.tokenizer.digest
+    if how.level == "token" and not alike:
+        raise UserError(
+            "teacher and student have different tokenizers: their distributions are over different tokens",
+            "learn from what the teacher writes: distil.level=sequence, with rows of prompt or messages",
+        )
+    rows = list(read_rows(job.data, ()))
+    kind = kind_of(rows)
+    answered, dropped = with_answers(job, teacher, rows, kind, anew=how.level == "sequence")
+    tokens = _tokens(job, answered, kind)
+    test_tokens: list[Tokens] | None = None
+    test = None if job.test is None else read_rows(continued.opened(job.test), (kind,))
+    if test is not None:
+        test_tokens = _tokens(job, with_answers(job, teacher, test, kind, anew=False)[0], kind)
+    facts = data_facts(rows) | check_samples(job, tokens, test, test_tokens)
+    facts["data.tokens"] = (sum(len(t.ids) for t in tokens), "counted")
+    if answered != rows or dropped:
+        facts["distil.written"] = (
+            data_facts(answered)["data.fingerprint"][0],
+            "hash of what the teacher wrote",
+        )
+        facts["distil.written_rows"] = (len(answered), "counted")
+        facts["distil.unfinished"] = (dropped, "counted: answers that did not end are not learnt")
+    special = () if kind == "text" else generate.special_ids(tokens, base.codec.tokenizer)
+    with learner(job, special) as found:
+        ahead = teacher.loaded.model.leading(teacher.active, 1)[0]
+        limit = teacher.loaded.model.cfg.text.context - ahead
+        if kind == "text":
+            length = min(continued.row_length(job, found.before), limit)
+            data: Rows = continued.document_plan(job, tokens, length, single=found.before + ahead > 0)
+            lr = continued.RATES[job.method]
+        else:
+            _check_room(tokens, limit)
+            data, length = generate.sample_plan(job, tokens, max(found.before, ahead))
+            lr = generate.RATES[job.method]
+        train = train_config(o, data, found.before + length, default_lr=lr, rows_rate=found.rate)
+        knows = Said(teacher.loaded.model, teacher.active)
+        objective = (
+            TokenDistil(length, knows, how, found.active)
+            if how.level == "token"
+            else NextToken(length, found.active)
+        )
+        facts |= learn(job, objective, data, train, found.params)
+        if test_tokens is not None and alike:
+            held = [
+                t for t in test_tokens if len(t) <= min(limit, base.model.cfg.text.context - found.before)
+            ]
+            if held:
+                facts |= score_facts(token_agreement(Said(base.model, found.active), knows, held, o.seed))
+        tensors = found.tensors()
+    cfg = AdapterConfig(method=job.method, task=TASKS[kind], base=bound_to(base), **found.fields)
+    return _finished(job, teacher, cfg, tensors, facts)
+
+
+def _tokens(job: Adapting, rows: Sequence[dict[str, Any]], kind: Kind) -> list[Tokens]:
+    if kind == "text":
+        return continued.document_tokens(job.base, rows, "text")
+    return completion_rows(job.base, rows) if kind == "prompt" else chat_rows(job.base, rows)
+
+
+def _check_room(tokens: Sequence[Tokens], limit: int) -> None:
+    """Raise DataError for a sample that the teacher cannot read."""
+    over = [t for t in tokens if len(t) > limit]
+    if over:
+        raise DataError(
+            f"sample {over[0].id} has {len(over[0])} tokens, the teacher reads {limit}; {len(over)} of {len(tokens)} are too long",
+            "shorten or drop them, or give a teacher that reads more",
+        )

@@ -1,0 +1,132 @@
+"""Task embed: vectors by which texts that belong together find each other, learnt from pairs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from onebase.adapt.config import AdapterConfig
+from onebase.adapt.folder import AdapterParts, bound_to
+from onebase.codec.text.pooling import EmbeddingConfig
+from onebase.codec.text.sample import Tokens
+from onebase.data.singles import SinglesPlan
+from onebase.engine.features import embedding_tokens
+from onebase.engine.scoring import batch_tokens
+from onebase.errors import DataError, UserError
+from onebase.objective.contrastive import Contrastive
+from onebase.tasks.job import Adapting, data_facts
+from onebase.tasks.learning import learn, learner, train_config
+from onebase.tasks.ledgers import check_pairs
+from onebase.tasks.pairs import pair_rows
+
+RATES = {"lora": 1e-3, "soft": 1e-3, "prefix": 1e-3, "full": 5e-5}
+"""AdamW's peak rate by method, where none is given."""
+
+
+@dataclass(frozen=True)
+class GroupsPlan:
+    """Rows of several texts, the first of each with an id of its own; in the order of `SinglesPlan`. alike: within a step those of like
+    lengths stand together, so that less of a micro-batch is padding."""
+
+    groups: Sequence[Sequence[Tokens]]
+    rows_per_step: int
+    seed: int = 0
+    alike: bool = False
+    epochs: int | None = None
+    least: int = 1
+
+    @cached_property
+    def digest(self) -> str:
+        """Content hash of the texts, in order."""
+        return SinglesPlan([t for g in self.groups for t in g], self.rows_per_step).digest
+
+    @cached_property
+    def _firsts(self) -> SinglesPlan:
+        return SinglesPlan(
+            [g[0] for g in self.groups], self.rows_per_step, self.seed, self.epochs, self.least
+        )
+
+    @property
+    def total(self) -> int | None:
+        """Rows of all epochs; None where there is no end."""
+        return self._firsts.total
+
+    @property
+    def steps(self) -> int:
+        """Steps of all epochs."""
+        return self._firsts.steps
+
+    @cached_property
+    def _by_id(self) -> dict[str, Sequence[Tokens]]:
+        return {g[0].id: g for g in self.groups}
+
+    def rows(self, step: int) -> list[Sequence[Tokens]]:
+        """The global batch of a step; it may span two epochs."""
+        found = [self._by_id[row[0].id] for row in self._firsts.rows(step)]
+        return sorted(found, key=lambda g: sum(map(len, g))) if self.alike else found
+
+
+def by_steps(job: Adapting) -> AdapterParts:
+    """InfoNCE over the pairs of a step. The vector of a text is the one that `Base.embed` gives, with length 1."""
+    o, base = job.options, job.base
+    if base.model.cfg.link("pair") is not None:
+        raise UserError(
+            "this base has its texts in one space with images, which learning from texts alone would pull apart",
+            "adapt a base of text",
+        )
+    rows = pair_rows(job.data)
+    if any("score" in r for r in rows):
+        raise DataError(
+            "pairs with a score are for evaluation: those with a low one do not belong together",
+            "keep the pairs that belong together, without the column 'score'",
+        )
+    facts = data_facts(rows) | check_pairs(job, rows)
+    made = replace(base.embedding or EmbeddingConfig(), normalise=True)
+    made = replace(made, limit=_shorter(made.limit, o.max_length))
+    sides = ("anchor", "positive", *(("negative",) if "negative" in rows[0] else ()))
+    with learner(job) as found:
+        columns = [embedding_tokens(base, [r[side] for r in rows], made, found.before) for side in sides]
+        groups = list(zip(*columns, strict=True))
+        found.reads_only([t for column in columns for t in column])
+        per_step = min(o.rows, len(groups))
+        _check_negatives(groups, per_step)
+        longest = found.before + max(2, *(len(t.ids) for g in groups for t in g))
+        # A pair alone in a step has no negatives but its own.
+        plan = GroupsPlan(groups, per_step, o.seed, epochs=o.epochs, least=2 if len(sides) == 2 else 1)
+        train = train_config(o, plan, longest, default_lr=RATES[job.method], rows_rate=found.rate)
+        objective = Contrastive(
+            made,
+            o.temperature,
+            o.symmetric,
+            found.active,
+            chunk=max(1, batch_tokens(base.model.device) // longest),
+        )
+        facts |= learn(job, objective, plan, train, found.params)
+        tensors = found.tensors()
+    cfg = AdapterConfig(
+        method=job.method,
+        task="embed",
+        base=bound_to(base),
+        embedding=made,
+        **found.fields,
+    )
+    return job.parts(cfg, tensors, facts)
+
+
+def _shorter(a: int | None, b: int | None) -> int | None:
+    return min((n for n in (a, b) if n is not None), default=None)
+
+
+def _check_negatives(groups: Sequence[Sequence[Tokens]], per_step: int) -> None:
+    """Without negatives there is nothing to learn: every vector the same would be best. Raises DataError, UserError."""
+    if len(groups[0]) > 2:
+        return
+    if len({g[1].ids.tobytes() for g in groups}) < 2:
+        raise DataError(
+            "there is one positive only, and the other pairs' positives are the negatives: nothing to tell it from",
+            "give pairs with at least two different positives, or a 'negative' in each row",
+        )
+    if per_step < 2:
+        raise UserError(
+            "with one pair a step there are no negatives: they are the other pairs of the step",
+            "give rows of at least 2 (more are better), or a 'negative' in each row",
+        )

@@ -1,0 +1,68 @@
+"""What every part of `Base` has at hand: the base, the adapter on it, and their facts."""
+
+from typing import Any
+
+from onebase.adapt.folder import Attached
+from onebase.artifact.record import Record
+from onebase.base.config import BaseConfig
+from onebase.base.folder import LoadedBase
+from onebase.codec.text.tokenizer import Tokenizer
+from onebase.engine.speech import Transcriber
+from onebase.model.proj import Active
+
+
+class Holding:
+    """A base, perhaps with an adapter on it."""
+
+    def __init__(self, loaded: LoadedBase, attached: Attached | None = None) -> None:
+        self._loaded = loaded
+        self._attached = attached
+        self._ears: Transcriber | None = None
+
+    def __repr__(self) -> str:
+        with_ = f", adapter={self._attached.name!r}" if self._attached else ""
+        return f"Base({self.name!r}, {self.fingerprint[:16]}...{with_})"
+
+    @property
+    def loaded(self) -> LoadedBase:
+        """The parts: module, codec, record. For extensions; most users need only the methods."""
+        return self._attached.base if self._attached else self._loaded
+
+    @property
+    def name(self) -> str:
+        """What the base calls itself: stated in its recipe, or its folder."""
+        stated = self._loaded.record.get("name")
+        return str(stated) if stated else self._loaded.path.name if self._loaded.path else "base"
+
+    @property
+    def fingerprint(self) -> str:
+        """Content hash of the base's weights and config."""
+        return self._loaded.fingerprint
+
+    @property
+    def record(self) -> Record:
+        """The facts of this base."""
+        return self._loaded.record
+
+    @property
+    def config(self) -> BaseConfig:
+        return self._loaded.model.cfg
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """`encode(text) -> list[int]`, `decode(ids) -> str`."""
+        return self._loaded.codec.tokenizer
+
+    @property
+    def attached(self) -> Attached | None:
+        """The adapter on it, if there is one. For extensions."""
+        return self._attached
+
+    @property
+    def active(self) -> Active | None:
+        """How its adapter acts in a forward. For extensions."""
+        return self._attached.active if self._attached else None
+
+    @property
+    def _model(self) -> Any:
+        return self.loaded.model

@@ -1,0 +1,85 @@
+"""Task classify on pictures: by a head fitted exactly, or by a head and what the method learns of the trunk that sees, together."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from onebase.adapt.config import AdapterConfig
+from onebase.adapt.folder import AdapterParts, bound_to
+from onebase.adapt.head import Fitted, HeadConfig, fit_pooled, pooled_as
+from onebase.codec.text.sample import Tokens
+from onebase.data.singles import SinglesPlan
+from onebase.engine import image_features as images
+from onebase.errors import UserError
+from onebase.objective.pictures import PictureLabel, no_vector
+from onebase.tasks import by_head as heads
+from onebase.tasks.checks import LEADING, head_size
+from onebase.tasks.job import Adapting, Facts, data_facts
+from onebase.tasks.learning import SCRATCH, learn, learner, train_config
+from onebase.tasks.ledgers import check_labelled
+
+
+def by_head(job: Adapting) -> AdapterParts:
+    """Logistic regression on what a head reads of pictures."""
+    fitted, head, facts, _, _ = _fitted(job)
+    cfg = AdapterConfig(method="head", task="classify", base=bound_to(job.base), head=head)
+    return job.parts(cfg, heads.tensors(fitted.head), facts)
+
+
+def by_steps(job: Adapting) -> AdapterParts:
+    """The head and what the method learns, together, from the fitted head on. Raises UserError for what stands before a text."""
+    if job.method in LEADING:
+        raise UserError(
+            f"{job.method} stands before a text, and these rows are pictures",
+            "use head, lora or full for pictures",
+        )
+    o, base = job.options, job.base
+    codec, ends = base.model.cfg.image, base.model.image
+    fitted, cfg, facts, paths, hashes = _fitted(job)
+    places = (codec.side // codec.patch) ** 2 + ends.front
+    none = np.zeros(places, np.int32), np.zeros(places, np.bool_)
+    rows = [Tokens(*none, f"{i} {r['image']} {r['label']}", "pictures") for i, r in enumerate(hashes)]
+    plan = SinglesPlan(rows, min(o.rows, len(rows)), o.seed, o.epochs)
+    train = train_config(o, plan, places, default_lr=heads.RATES[job.method])
+    number = {label: i for i, label in enumerate(cfg.labels)}
+    with learner(job, trunk="image") as found:
+        base.model.heads[SCRATCH] = head = fitted.head.to(base.model.device)
+        objective = PictureLabel(
+            SCRATCH,
+            {t.id: path for t, path in zip(rows, paths, strict=True)},
+            {t.id: number[r["label"]] for t, r in zip(rows, hashes, strict=True)},
+            codec,
+            cfg.pooling,
+            found.active,
+        )
+        facts |= learn(job, objective, plan, train, [*found.params, *head.parameters()])
+        tensors = found.tensors()
+    made = AdapterConfig(method=job.method, task="classify", base=bound_to(base), head=cfg, **found.fields)
+    return job.parts(made, tensors, facts)
+
+
+def _fitted(job: Adapting) -> tuple[Fitted, HeadConfig, Facts, Sequence[Path], list[dict[str, Any]]]:
+    """The head on the frozen base, its config, facts, the files, and what a record keeps of the rows."""
+    o = job.options
+    if o.pooling == "vector":
+        raise no_vector()
+    if o.contrast.first:
+        raise UserError(
+            "contrast learns the vectors of texts, and these rows are pictures", "leave contrast.first out"
+        )
+    rows, labels = job.labelled("image")
+    paths = images.image_paths(rows, job.data)
+    hashes = images.hashed(paths, rows)
+    facts = data_facts(hashes, labels) | check_labelled(job, hashes, "image")
+    job.head = head_size(job, len(rows), len(labels), list(Counter(str(r["label"]) for r in rows).values()))
+    job.reads(paths)
+    x_NP = images.features(job.base, paths, pooled_as(o.pooling), None)
+    number = {label: i for i, label in enumerate(labels)}
+    y_N = torch.tensor([number[str(r["label"])] for r in rows])
+    fitted, pooling = fit_pooled(x_NP, y_N, len(labels), o.pooling, o.seed)
+    facts |= fitted.facts
+    return fitted, HeadConfig(labels=labels, pooling=pooling, reads="image"), facts, paths, hashes

@@ -1,0 +1,138 @@
+"""What the makers of adapters share: the request, the clock and the record."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from onebase.adapt.config import AdapterConfig, Method, Task
+from onebase.adapt.folder import AdapterParts
+from onebase.artifact.files import canonical_json, sha256_bytes
+from onebase.artifact.record import Record, machine_facts, version_facts
+from onebase.base.folder import LoadedBase
+from onebase.codec.text.sample import Tokens
+from onebase.config import to_dict
+from onebase.data import Rows, read_rows
+from onebase.errors import DataError
+from onebase.evaluation.bootstrap import Score
+from onebase.tasks.options import AdaptOptions
+from onebase.train.listen import Listener
+from onebase.train.loop import Job, Result, run
+
+Data = str | Path | Sequence[dict[str, Any]]
+Facts = dict[str, tuple[Any, str]]
+"""What goes into the record: by name, the value and where it is from."""
+
+
+@dataclass(frozen=True)
+class HeadSize:
+    """What fitting a head takes, estimated before anything is read: bytes at its peak, and seconds."""
+
+    bytes: int
+    seconds: float
+
+
+class Adapting:
+    """What the makers share: the request, the clock and the record."""
+
+    def __init__(
+        self,
+        base: LoadedBase,
+        data: Data,
+        task: Task,
+        method: Method,
+        options: AdaptOptions,
+        listeners: tuple[Listener, ...],
+        tell: Any,
+        test: Data | None = None,
+        resume: Path | None = None,
+    ) -> None:
+        self.base, self.data, self.task, self.method = base, data, task, method
+        self.options, self.listeners, self.tell = options, listeners, tell
+        self.test, self.resume = test, resume
+        # A plan takes the place of these: the loop, and what hears of the texts or pictures that a head is about to be fitted on.
+        self.run: Callable[[Job], Result] = run
+        self.reads: Callable[[Sequence[Tokens] | Sequence[Path]], None] = lambda given: None
+        self.head: HeadSize | None = None
+        self.bound: dict[str, str] = {}
+        self.called: dict[str, str] = {}
+        self.began = time.perf_counter()
+
+    def bind(self, option: str, given: object, content: str) -> None:
+        """Note what an option (or `test`) that names a file or folder says: a hash of its content, which the state of learning is bound to
+        in the place of the name. given: that name, for messages; rows have none."""
+        self.bound[option] = content
+        self.called[option] = f"{option} ({given})" if isinstance(given, (str, Path)) else option
+
+    def labelled(self, column: str = "text") -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+        """Rows with text (or another column) and label, and the labels in order."""
+        rows = read_rows(self.data, (column, "label"))
+        labels = tuple(sorted({str(r["label"]) for r in rows}))
+        if len(labels) < 2:
+            raise DataError(
+                f"all {len(rows)} rows have the label {labels[0]!r}", "give rows of at least two labels"
+            )
+        return rows, labels
+
+    def parts(self, config: AdapterConfig, tensors: dict[str, Tensor], facts: Facts) -> AdapterParts:
+        """The adapter with its record."""
+        record = Record("adapter")
+        relied = {k: v for k, v in self.base.hashes.items() if k != "fingerprint"}
+        record.add_parent(
+            "base", self.base.fingerprint, self.base.path.name if self.base.path else "", **relied
+        )
+        record.add("task", self.task, "stated by the user")
+        record.add("method", self.method, "stated by the user")
+        record.add("config.adapter", to_dict(config), "stated by the user")
+        record.add("config.options", options_kept(self.options), "stated by the user")
+        if isinstance(self.data, Rows) and self.data.columns:
+            record.add("data.columns", dict(self.data.columns), "stated by the user")
+        if isinstance(self.data, Rows) and self.data.source:
+            record.add("data.source", dict(self.data.source), "as the Hub says")
+        for name, (value, origin) in facts.items():
+            record.add(name, value, origin)
+        record.add("seconds", round(time.perf_counter() - self.began, 3), "measured")
+        record.add("parameters", sum(t.numel() for t in tensors.values()), "counted")
+        record.add("machine", machine_facts(), "read from the system")
+        record.add("versions", version_facts(), "read from the packages")
+        return AdapterParts(config, tensors, record)
+
+
+def rows_hash(rows: Sequence[Any]) -> str:
+    """Hash of rows and their order: what a record keeps of the data that an adapter learnt from."""
+    return sha256_bytes(canonical_json([dict(r) for r in rows]).encode())
+
+
+def options_kept(options: AdaptOptions) -> dict[str, Any]:
+    """The options as a record keeps them: of rows that stand in them their number and hash, as of the data itself."""
+    kept = to_dict(options)
+    kept["replay"] |= {
+        name: {"rows": len(given), "fingerprint": rows_hash(given)}
+        for name, given in kept["replay"].items()
+        if isinstance(given, list)
+    }
+    return kept
+
+
+def data_facts(rows: Sequence[Any], labels: Sequence[str] = ()) -> Facts:
+    facts: Facts = {
+        "data.fingerprint": (rows_hash(rows), "hashed"),
+        "data.rows": (len(rows), "counted"),
+    }
+    if labels:
+        facts["data.labels"] = (list(labels), "counted")
+    return facts
+
+
+def score_facts(scores: Mapping[str, Score]) -> Facts:
+    """Scores on test rows, as a record keeps them."""
+    return {
+        f"scores.{name}": (
+            {k: getattr(s, k) for k in ("value", "low", "high", "n")},
+            "measured on the test rows",
+        )
+        for name, s in scores.items()
+    }

@@ -1,0 +1,265 @@
+"""A job up to its first step, and what the rest would take: rows, ledger, steps, tokens, memory, time. Nothing is learnt or written.
+
+B rows, T time.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import torch
+
+from onebase.base.config import base_flops
+from onebase.data import Rows
+from onebase.errors import UserError
+from onebase.model import count
+from onebase.model.device import compute_dtype
+from onebase.objective.base import Batch, Row, takes_whole_step
+from onebase.objective.cross_entropy import CHUNK
+from onebase.objective.distil import TokenDistil
+from onebase.objective.next_token import NextToken
+from onebase.objective.pictures import PictureLabel
+from onebase.objective.policy import Policy
+from onebase.objective.preference import Preference
+from onebase.tasks.bound import Bound
+from onebase.tasks.estimate import Plan
+from onebase.tasks.job import Adapting, Data
+from onebase.tasks.multilabel import has_many
+from onebase.tasks.options import read_options
+from onebase.tasks.plan_reading import by_reading
+from onebase.tasks.table import prepared
+from onebase.train.loop import Job, micro_rows
+from onebase.train.memory import Memory, available
+from onebase.train.parallel import Parallel
+
+STEPS, TIMED = 4, 2
+"""Steps whose batches are looked at, and times that one micro-batch goes forward and back on the clock, after once to warm up."""
+MIB = 2**20
+BY_STEPS = "one micro-batch forward and back on this base, {} times after one to warm up; AdamW's own time is not in it"
+WRITING = "; the completions of the first steps were written once each"
+
+
+class _Planned(Exception):
+    """What the first step and those after it would take: it ends the job where the loop would begin."""
+
+    def __init__(self, facts: dict[str, Any]) -> None:
+        super().__init__()
+        self.facts = facts
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """The batches of the first steps: how much one step holds, on average."""
+
+    positions: float
+    tokens: float
+    supervised: float
+
+
+def planned(
+    base: Bound,
+    data: Data,
+    *,
+    task: str,
+    method: str,
+    options: Mapping[str, object],
+    columns: Mapping[str, str] | None = None,
+    test: Data | None = None,
+) -> Plan:
+    """Do all that `adapted` does before step 1, then say what the rest would take. The base stays as it is. Raises what `adapted` raises."""
+    if base.attached is not None:
+        raise UserError("this base has an adapter on it", "plan on the plain base: onebase.load(ref)")
+    told: list[str] = []
+    job, maker = prepared(
+        base.loaded,
+        data,
+        task=task,
+        method=method,
+        options=read_options(dict(options)),
+        tell=told.append,
+        columns=columns,
+        test=test,
+    )
+    began = time.perf_counter()
+    state = torch.get_rng_state()
+    try:
+        found = by_reading(job, maker) if method in ("head", "prompt") else _by_steps(job, maker)
+    finally:
+        torch.set_rng_state(state)
+    rows = job.data if isinstance(job.data, Rows) else Rows([])
+    facts: dict[str, Any] = {
+        "task": task,
+        "method": method,
+        "rows": len(rows),
+        "columns": list(dict.fromkeys(k for r in rows for k in r)),
+    }
+    if task == "classify" and (counted := _labels(rows)):
+        facts["labels"] = counted
+    facts |= found
+    if job.head is not None:
+        facts["head"] = {"bytes": job.head.bytes, "seconds": job.head.seconds}
+    facts["seconds"]["before"] = round(
+        max(0.0, time.perf_counter() - began - facts["seconds"].pop("probe")), 3
+    )
+    return Plan(facts, _text(facts, told))
+
+
+def _labels(rows: Rows) -> dict[str, int]:
+    """How many rows have each label, the most common first."""
+    many = has_many(rows)
+    each = (r.get("labels", ()) if many else [r["label"]] if "label" in r else () for r in rows)
+    return dict(Counter(x for labels in each for x in dict.fromkeys(map(str, labels))).most_common())
+
+
+def _by_steps(job: Adapting, maker: Callable[[Adapting], object]) -> dict[str, Any]:
+    """The job itself, up to where the loop would begin."""
+    job.run = lambda loop: _probe(job, loop)
+    try:
+        maker(job)
+    except _Planned as e:
+        return e.facts
+    raise AssertionError(f"method {job.method} learns without the loop")
+
+
+def _probe(job: Adapting, loop: Job) -> NoReturn:
+    """In the place of the loop: with the adapter on the base as it would learn, count the first steps and time one micro-batch."""
+    began = time.perf_counter()
+    cfg, model, objective = loop.train, loop.model, loop.objective
+    steps, device = cfg.steps or 1, model.device
+    model.compute_dtype = compute_dtype(cfg.dtype, device)  # as the loop sets it; who called sets it back
+    start = time.perf_counter()
+    made, shown = [], 0
+    for step in range(min(STEPS, steps)):
+        # One after the other: rows that are written by the weights are known until the next ones are.
+        rows = loop.rows.rows(step)
+        made.append(_batches(loop, rows, step))
+        shown += len(rows)
+    # What is written by the weights is written in the step; all else is made ahead.
+    writing = 0.0 if getattr(loop.rows, "ahead", True) else (time.perf_counter() - start) / len(made)
+    seen = _Seen(
+        *(
+            sum(sum(measure(b) for b in batches) for batches in made) / len(made)
+            for measure in (_positions, lambda b: b.tokens, lambda b: sum(b.counts.values()))
+        )
+    )
+    batch = max(made[0], key=_positions)
+    on_device = batch.to(device)
+    taken = []
+    for _ in range(1 + TIMED):
+        start = time.perf_counter()
+        parts = model(lambda m: objective.losses(m, on_device))
+        sum(s / max(1, n) for s, n in parts.values()).backward()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        taken.append(time.perf_counter() - start)
+        learnt = [p for p in model.parameters() if p.requires_grad]
+        for p in learnt:
+            p.grad = None
+    a_position = sum(taken[1:]) / TIMED / _positions(batch)
+    memory = _memory(loop, learnt, _positions(batch), copied=job.method == "full")
+    free = available(device)
+    # The last step may be shorter: how many steps it would be if all were as those seen.
+    total = getattr(loop.rows, "total", None)
+    whole = steps if total is None else total * len(made) / shown
+    tokens = round(seen.tokens * whole)
+    raise _Planned(
+        {
+            "steps": steps,
+            "rows_per_step": cfg.rows,
+            "length": cfg.length,
+            "micro": _rows_at_a_time(loop),
+            "parameters_learnt": sum(p.numel() for p in learnt),
+            "tokens": tokens,
+            "tokens_supervised": round(seen.supervised * whole),
+            "flops": base_flops(model.cfg, cfg.length) * tokens,
+            "memory_bytes": vars(memory) | {"total": memory.total},
+            "free_bytes": free,
+            "fits": memory.total - memory.weights <= free,  # weights are there already
+            "seconds": {
+                "step": (a_position * seen.positions + writing) * whole / steps,
+                "steps": (a_position * seen.positions + writing) * whole,
+                "how": BY_STEPS.format(TIMED) + (WRITING if writing else ""),
+                "probe": time.perf_counter() - began,
+            },
+        }
+    )
+
+
+def _batches(loop: Job, rows: Sequence[Row], step: int) -> list[Batch]:
+    """The micro-batches of a step, as the loop makes them in one process."""
+    size = len(rows) if takes_whole_step(loop.objective) else _rows_at_a_time(loop)
+    first = step * loop.train.rows
+    return [loop.objective.batch(rows[i : i + size], first + i) for i in range(0, len(rows), size)]
+
+
+def _rows_at_a_time(loop: Job) -> int:
+    """Rows of a micro-batch."""
+    if takes_whole_step(loop.objective):
+        return loop.train.rows
+    return micro_rows(loop.train, Parallel(0, 1, loop.model.device))
+
+
+def _positions(batch: Batch) -> int:
+    """Places of a batch, padding among them."""
+    return sum(x.cols.pos.numel() for x in batch.inputs.values())
+
+
+def _memory(loop: Job, learnt: Sequence[torch.Tensor], positions: int, copied: bool) -> Memory:
+    """Bytes at the peak of a step: weights as they are held, gradients and moments of what learns, activations of a micro-batch."""
+    model = loop.model
+    trunk = model.cfg.trunks["image" if isinstance(loop.objective, PictureLabel) else "text"]
+    width = 2 if model.compute_dtype == torch.bfloat16 else 4
+    held = sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
+    own = sum(p.numel() * p.element_size() for p in learnt)
+    logits = 0
+    taught = 0
+    if isinstance(loop.objective, TokenDistil):
+        taught = sum(p.numel() * p.element_size() for p in loop.objective.teacher.model.parameters())
+    if isinstance(loop.objective, (NextToken, Policy, Preference, TokenDistil)):
+        vocab = model.cfg.text.vocab_size
+        logits = min(positions, CHUNK) * vocab * (4 + 2 * width) + 2 * positions * trunk.width * width
+    return Memory(
+        weights=held * (2 if copied else 1) + taught,
+        gradients=own,
+        optimizer=2 * own,
+        activations=count.activation_bytes(trunk, positions, loop.train.length, width),
+        logits=logits,
+    )
+
+
+def _text(facts: dict[str, Any], told: Sequence[str]) -> str:
+    seconds = facts["seconds"]
+    lines = [
+        f"{facts['task']} by {facts['method']}: a plan, nothing is learnt and nothing written",
+        f"rows          {facts['rows']:,}"
+        + (f", columns {', '.join(facts['columns'])}" if facts["columns"] else ""),
+    ]
+    if labels := facts.get("labels"):
+        shown = ", ".join(f"{k} {n:,}" for k, n in list(labels.items())[:20])
+        lines.append(f"labels        {len(labels)}: {shown}{', ...' if len(labels) > 20 else ''}")
+    lines += told
+    if "steps" in facts:
+        lines += [
+            f"steps         {facts['steps']:,} of {facts['rows_per_step']} rows of at most {facts['length']:,} tokens, micro-batches of {facts['micro']} rows",
+            f"tokens        about {facts['tokens']:,} read, {facts['tokens_supervised']:,} learnt from; at most {facts['flops']:.2e} FLOPs",
+            f"learnt        {facts['parameters_learnt']:,} parameters",
+        ]
+    elif facts.get("tokens"):
+        lines.append(f"tokens        {facts['tokens']:,}")
+    if memory := facts.get("memory_bytes"):
+        parts = ", ".join(f"{k} {v / MIB:,.1f}" for k, v in memory.items() if k != "total")
+        lines.append(
+            f"memory        about {memory['total'] / MIB:,.1f} MiB: {parts}; {facts['free_bytes'] / MIB:,.0f} MiB free beside the weights: "
+            + ("fits" if facts["fits"] else "DOES NOT FIT")
+        )
+    if head := facts.get("head"):
+        lines.append(
+            f"head          about {head['bytes'] / MIB:,.1f} MiB and {head['seconds']:,.1f} s to fit (estimated)"
+        )
+    whole = seconds.get("steps", seconds.get("reading", 0.0))
+    lines.append(
+        f"time          about {whole:,.{0 if whole >= 10 else 2}f} s, and {seconds['before']:,.2f} s before it; measured: {seconds['how']}"
+    )
+    return "\n".join(lines)

@@ -1,0 +1,53 @@
+"""A reward model: an adapter with a head that gives a value, on the same base. It reads prompt and answer as it learnt to. N answers."""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from onebase.adapt.folder import attach, detach
+from onebase.adapt.head import Head
+from onebase.base.folder import LoadedBase
+from onebase.engine.features import features
+from onebase.errors import UserError
+from onebase.formats.adapters import read_adapter
+from onebase.tasks.preferences import answer_tokens
+from onebase.tasks.rewards.answer import Answer, Reward
+
+NAME = "__reward"
+"""The name under which a reward model is on its base meanwhile."""
+
+
+@contextmanager
+def model(folder: Path, base: LoadedBase) -> Iterator[Reward]:
+    """The adapter is on the base inside the block; `scores` wants the base's own weights. Raises UserError for one that gives no value,
+    ArtifactError for one of another base."""
+    parts = read_adapter(base, folder)
+    cfg = parts.config.head
+    if cfg is None or cfg.gives != "value" or parts.config.method == "full":
+        raise UserError(
+            f"{folder} is an adapter of task {parts.config.task} by {parts.config.method}: it gives no value beside this base",
+            "give one of task reward by head, lora, soft or prefix",
+        )
+    on = attach(base, parts, NAME)
+
+    @torch.no_grad()
+    def scores(answers: Sequence[Answer]) -> list[float]:
+        read = [answer_tokens(base, a.prompt, a.completion) for a in answers]
+        head = base.model.heads[NAME]
+        assert isinstance(head, Head)
+        z_N1 = head(features(base, read, cfg.pooling, on.active).to(base.model.device))
+        found: list[float] = (cfg.mean + cfg.scale * z_N1[:, 0].cpu().double()).tolist()
+        for value, a in zip(found, answers, strict=True):
+            if not math.isfinite(value):
+                raise UserError(
+                    f"the reward model {folder} gave {value} at {a.where}", "make it anew, or use fp32"
+                )
+        return found
+
+    try:
+        yield Reward(scores, facts={"adapter": parts.fingerprint})
+    finally:
+        detach(base, NAME)

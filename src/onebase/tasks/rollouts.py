@@ -1,0 +1,288 @@
+"""Completions that the present weights write, what they are worth, and what a policy learns from them. n tokens, T time, D width.
+
+A rollout is a group of completions for each of some prompts. It is written at its first step by the weights of that moment, from seeds of
+(seed, rollout, number): the same weights write the same. Later steps of it learn from the same completions; a run that goes on in the middle
+of one writes it anew, with the weights that it has then.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from functools import cached_property
+from statistics import mean
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from onebase.base.folder import LoadedBase
+from onebase.codec.text.sample import Tokens
+from onebase.config import digest, to_dict
+from onebase.data.bad_rows import Rows, once, places_of, refuse_bad
+from onebase.data.row_files import missing_column
+from onebase.data.singles import SinglesPlan
+from onebase.draws import Draws
+from onebase.engine.decoder import generate
+from onebase.engine.features import samples_of
+from onebase.engine.request import Completion
+from onebase.engine.sampler import Sampling
+from onebase.engine.scoring import batch_tokens, batches
+from onebase.errors import DataError
+from onebase.model.proj import Active
+from onebase.objective.policy import (
+    Moved,
+    ReinforceConfig,
+    Rollout,
+    generalised_advantages,
+    group_advantages,
+    held,
+    k3,
+    normalised,
+    token_logps,
+)
+from onebase.objective.pooled import text_batch
+from onebase.tasks.preferences import Prompt, prompt_flaw
+from onebase.tasks.rewards import Answer, Reward, checked
+
+STREAMS = 64
+"""Completions that are written at a time."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A row that is asked: its prompt as tokens of which nothing is learnt, and as a reward wants it."""
+
+    tokens: Tokens
+    row: Mapping[str, Any]
+    where: str
+
+    def answer(self, completion: str) -> Answer:
+        return Answer(self.row["prompt"], completion, self.row, self.where)
+
+
+def questions(base: LoadedBase, rows: Sequence[Mapping[str, Any]], places: Sequence[str]) -> list[Question]:
+    """Ids by number from 0. Raises DataError for what the chat template does not take."""
+    out = []
+    known: list[list[int]] = rows.made.get(samples_of(base, "asked"), []) if isinstance(rows, Rows) else []
+    for i, (row, where) in enumerate(zip(rows, places, strict=True)):
+        ids = np.asarray(known[i] if known else prompt_ids(base, row["prompt"]), np.int32)
+        out.append(Question(Tokens(ids, np.zeros(len(ids), bool), str(i), "reinforce"), row, where))
+    return out
+
+
+def check_questions(
+    base: LoadedBase, rows: Sequence[Mapping[str, Any]], reward: str, max_tokens: int, limit: int
+) -> None:
+    """Raises DataError where no row has a prompt, BadRows with all rows that cannot be asked: a prompt that is neither text nor messages, or
+    after which `max_tokens` of a completion do not fit in `limit` tokens, and what the reward cannot judge."""
+    if not any("prompt" in row for row in rows):
+        raise missing_column(places_of(rows)[0], ["prompt"], list(rows[0]))
+    check = checked(reward).check
+    made: list[list[int]] = []
+    found = {
+        i: flaw
+        for i, row in enumerate(rows)
+        if (flaw := _flaw(base, row, max_tokens, limit, made) or check(row))
+    }
+    refuse_bad(found, places_of(rows))
+    once(rows, samples_of(base, "asked"), lambda: made)
+
+
+def _flaw(
+    base: LoadedBase, row: Mapping[str, Any], max_tokens: int, limit: int, made: list[list[int]]
+) -> tuple[str, str] | None:
+    if (flaw := prompt_flaw(row)) is not None:
+        return flaw
+    try:
+        made.append(prompt_ids(base, row["prompt"]))
+        size = len(made[-1])
+    except DataError as e:  # what a chat template does not take
+        return e.cause, e.remedy
+    if size + max_tokens > limit:
+        return (
+            f"has {size} tokens, and {max_tokens} of the completion do not fit behind them: the limit is {limit}",
+            "shorten it, or lower max_tokens",
+        )
+    return None
+
+
+def prompt_ids(base: LoadedBase, prompt: Prompt) -> list[int]:
+    """The ids that an answer continues: of a text, or of messages by the chat template."""
+    if isinstance(prompt, str):
+        return base.codec.tokenizer.encode(prompt, bos=True)
+    return base.codec.chat_ids(prompt)
+
+
+@dataclass
+class Rollouts:
+    """The source of rows. `rollouts` is what the objective looks up, `curve` one dict of numbers a rollout.
+
+    epochs: how often each prompt is asked. active: how what learns acts in a forward. plain: inside it the base is as it was (`Learner.plain`). value_head: PPO's.
+    """
+
+    base: LoadedBase
+    asked: Sequence[Question]
+    reward: Reward
+    cfg: ReinforceConfig
+    prompts: int
+    seed: int
+    epochs: int
+    active: Active | None
+    plain: Callable[[], AbstractContextManager[None]]
+    value_head: str | None = None
+    rollouts: dict[str, Rollout] = field(default_factory=dict)
+    moved: Moved = field(default_factory=Moved)
+    curve: list[dict[str, float]] = field(default_factory=list)
+    ahead = False  # rows depend on the weights: the loop asks when the step begins
+
+    def __post_init__(self) -> None:
+        self._number = -1
+        self._written: list[Tokens] = []
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of the prompts, in order, and of how they are answered. (What judges them is in the identity by its content.)"""
+        return digest(
+            {
+                "prompts": self._plan.digest,
+                "config": to_dict(self.cfg) | {"reward": None},
+                "prompts_a_rollout": self.prompts,
+            }
+        )
+
+    @cached_property
+    def _plan(self) -> SinglesPlan:
+        return SinglesPlan([q.tokens for q in self.asked], self.prompts, self.seed, self.epochs)
+
+    @property
+    def rows_per_step(self) -> int:
+        """Completions that are learnt from in a step; the last rollout may have fewer."""
+        return self.prompts * self.cfg.group // self.cfg.parts
+
+    @property
+    def steps(self) -> int:
+        """Steps of all rollouts."""
+        last = self._plan.steps - 1
+        return self.cfg.passes * (last * self.cfg.parts + self._parts(last))
+
+    def _parts(self, number: int) -> int:
+        """Steps of a pass over a rollout: none without a completion."""
+        return min(self.cfg.parts, len(self._plan.rows(number)) * self.cfg.group)
+
+    def rows(self, step: int) -> list[list[Tokens]]:
+        """The completions of a step: a part of those of its rollout, which is written where it is not at hand."""
+        each = self.cfg.passes * self.cfg.parts
+        number = min(step // each, self._plan.steps - 1)
+        if number != self._number:
+            self._write(number)
+        parts = self._parts(number)
+        turn, part = divmod(step - number * each, parts)
+        order = Draws(self.seed, "parts", number, turn).permutation(len(self._written))
+        return [[self._written[i]] for i in np.array_split(order, parts)[part]]
+
+    def scores(self) -> dict[str, float]:
+        """Numbers of the present rollout and of how far learning has moved since it was asked last: what listeners hear. They enter the curve."""
+        now, m = self.curve[-1], self.moved
+        now["clipped"] = max(now.get("clipped", 0.0), m.clipped / max(1, m.tokens))
+        now["ratio"] = max(now.get("ratio", 0.0), m.most)
+        m.empty()
+        return dict(now)
+
+    def _write(self, number: int) -> None:
+        """Sample, judge, and read again by the forward that trains."""
+        cfg, G = self.cfg, self.cfg.group
+        asked = [self.asked[int(row[0].id)] for row in self._plan.rows(number) for _ in range(G)]
+        given = [q.tokens.ids.tolist() for q in asked]
+        seeds = Draws(self.seed, "completions", number).seeds(len(asked))
+        each = [
+            Sampling(max_tokens=cfg.max_tokens, temperature=1.0, seed=s, stop=cfg.stop, logprobs=0)
+            for s in seeds
+        ]
+        found = generate(self.base, given, each, self.active, batch=STREAMS)
+        self._written = [
+            _joined(ids, c, f"{number}:{i}") for i, (ids, c) in enumerate(zip(given, found, strict=True))
+        ]
+        old, values = self._read(self.active)
+        with self.plain():
+            rewards = self.reward.scores([q.answer(c.text) for q, c in zip(asked, found, strict=True)])
+            reference = self._read(None)[0] if cfg.kl else None
+        reward_PG = torch.tensor(rewards, dtype=torch.float64).view(-1, G)
+        advantages, expected = self._advantages(reward_PG, values, old)
+        self.rollouts.clear()
+        for i, t in enumerate(self._written):
+            self.rollouts[t.id] = Rollout(
+                old[i],
+                reference[i] if reference else None,
+                held(advantages[i]),
+                held(expected[i]) if expected else None,
+            )
+        self._number = number
+        self._note(reward_PG, found, old, reference)
+
+    def _advantages(
+        self, reward_PG: Tensor, values: list[Tensor], old: list[Tensor]
+    ) -> tuple[list[Tensor], list[Tensor] | None]:
+        cfg = self.cfg
+        if cfg.how == "grpo":
+            each = group_advantages(reward_PG, cfg.advantages).flatten()
+            return [a.expand(len(o)) for a, o in zip(each, old, strict=True)], None
+        made = [
+            generalised_advantages(float(r), v_n, cfg.gamma, cfg.lam)
+            for r, v_n in zip(reward_PG.flatten(), values, strict=True)
+        ]
+        return normalised([a for a, _ in made], cfg.advantages), [e for _, e in made]
+
+    @torch.no_grad()
+    def _read(self, active: Active | None) -> tuple[list[Tensor], list[Tensor]]:
+        """Of each completion the log-probabilities [n] by the forward that trains, and the values [n] of the value head (none without)."""
+        model, device = self.base.model, self.base.model.device
+        logps: list[Tensor] = [torch.empty(0)] * len(self._written)
+        values = list(logps)
+        for part in batches([len(t) for t in self._written], batch_tokens(device)):
+            texts = [self._written[i] for i in part]
+            read = text_batch(texts)
+            ids_BT = read.ids_BT.to(device)
+            learnt_BT = torch.zeros_like(ids_BT, dtype=torch.bool)
+            for b, t in enumerate(texts):
+                learnt_BT[b, : len(t) - 1] = torch.from_numpy(t.loss[1:])
+            h_BTD = model.hidden(ids_BT, read.cols.to(device), active=active).hidden
+            sizes = learnt_BT.sum(1).tolist()
+            logp_N = token_logps(model, h_BTD, ids_BT, learnt_BT, active).cpu()
+            for i, logp_n in zip(part, torch.split(logp_N, sizes), strict=True):
+                logps[i] = logp_n
+            if self.value_head is not None:
+                said_N = model.heads[self.value_head](h_BTD[learnt_BT])[:, 0].cpu()
+                for i, value_n in zip(part, torch.split(said_N, sizes), strict=True):
+                    values[i] = value_n
+        return logps, values
+
+    def _note(
+        self,
+        reward_PG: Tensor,
+        found: Sequence[Completion],
+        old: list[Tensor],
+        reference: list[Tensor] | None,
+    ) -> None:
+        said = torch.tensor([x for c in found for x in c.logprobs])
+        gap = (torch.cat(old) - said).abs()
+        now = {
+            "rollout": float(self._number),
+            "completions": float(len(found)),
+            "reward": mean(reward_PG.flatten().tolist()),  # exact: of equal ones theirs
+            "success": float((reward_PG >= self.cfg.success).double().mean()),
+            "length": len(said) / len(found),
+            "ended": sum(c.finish == "stop" for c in found) / len(found),
+            "no_signal": float((reward_PG == reward_PG[:, :1]).all(1).double().mean()),
+            "gap": float(gap.mean()),
+            "gap_most": float(gap.max()),
+        }
+        if reference:
+            now["kl"] = float(k3(torch.cat(old), torch.cat(reference)).mean())
+        self.curve.append(now)
+
+
+def _joined(prompt: Sequence[int], c: Completion, name: str) -> Tokens:
+    """Prompt and completion, of which the completion is learnt."""
+    ids = np.asarray([*prompt, *c.ids], np.int32)
+    return Tokens(ids, np.arange(len(ids)) >= len(prompt), name, "reinforce")

@@ -1,0 +1,80 @@
+"""Scores of what a base writes, by a reward. P prompts, S samples of each."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from onebase.data import read_rows
+from onebase.data.bad_rows import places_of
+from onebase.draws import Draws
+from onebase.engine.decoder import generate
+from onebase.engine.sampler import Sampling
+from onebase.errors import UserError
+from onebase.evaluation.bootstrap import Score, mean_score
+from onebase.tasks.bound import Bound
+from onebase.tasks.rewards import Reward, checked, opened
+from onebase.tasks.rollouts import Question, check_questions, questions
+from onebase.tasks.scoring.asked import Asked, JudgedConfig
+from onebase.tasks.table import Data
+
+
+def reward_scores(asked: Asked) -> dict[str, Score]:
+    """reward, the mean over greedy completions, and success, the share with at least `success`; where samples are asked for, sampled_reward
+    and sampled_success over completions at temperature 1, the mean of a prompt's samples being one example of the interval. Rows have a
+    prompt and what the reward reads. Raises UserError, BadRows for rows that cannot be asked."""
+    base, cfg, seed = asked.base, asked.judged or JudgedConfig(), asked.seed
+    each = _questions(base, asked.data, cfg)
+    # A reward model is of the plain base, whatever stands in the place of its weights.
+    with opened(cfg.reward, base.plain.loaded) as reward:
+        made = {"": _worth(base, each, cfg, reward, 0, seed)}
+        if cfg.samples:
+            made["sampled_"] = _worth(base, each, cfg, reward, cfg.samples, seed)
+    scores = []
+    for name, worth_PS in made.items():
+        scores += [
+            mean_score(f"{name}reward", worth_PS.mean(1), seed=seed),
+            mean_score(f"{name}success", (worth_PS >= cfg.success).mean(1), seed=seed),
+        ]
+    return {s.name: s for s in scores}
+
+
+def win_rate(asked: Asked, cfg: JudgedConfig) -> Score:
+    """How often the reward finds what is written with the adapter better than what the plain base writes to the same prompt, 0 to 1, ties
+    counting half: greedy completions, or with `samples` each of one side against each of the other. Raises UserError without an adapter."""
+    base = asked.base
+    if base.active is None:
+        raise UserError(
+            "a win rate is that of an adapter against the base without it",
+            "give an adapter, or leave out the reward",
+        )
+    each = _questions(base, asked.data, cfg)
+    with opened(cfg.reward, base.plain.loaded) as reward:
+        mine_PS, plain_PS = (
+            _worth(b, each, cfg, reward, cfg.samples, asked.seed) for b in (base, base.plain)
+        )
+    over_PSS = mine_PS[:, :, None] - plain_PS[:, None, :]
+    won_PSS = (over_PSS > 0) + 0.5 * (over_PSS == 0)
+    return mean_score("win_rate", won_PSS.mean((1, 2)), seed=asked.seed)
+
+
+def _questions(base: Bound, data: Data, cfg: JudgedConfig) -> list[Question]:
+    loaded, rows = base.loaded, read_rows(data, checked(cfg.reward).columns)
+    context = base.config.text.context - loaded.model.leading(base.active, 1)[0]
+    check_questions(loaded, rows, cfg.reward, cfg.max_tokens, context)
+    return questions(loaded, rows, places_of(rows))
+
+
+def _worth(
+    base: Bound, each: Sequence[Question], cfg: JudgedConfig, reward: Reward, samples: int, seed: int
+) -> np.ndarray:
+    """Rewards [P, S] of so many completions of each prompt at temperature 1; of the greedy one alone, [P, 1], without samples."""
+    whole = [q for q in each for _ in range(max(1, samples))]
+    greedy = Sampling(max_tokens=cfg.max_tokens, stop=cfg.stop)
+    how = [greedy] * len(whole)
+    if samples:
+        seeds = Draws(seed, "completions").seeds(len(whole))
+        how = [replace(greedy, temperature=1.0, seed=s) for s in seeds]
+    found = generate(base.loaded, [q.tokens.ids.tolist() for q in whole], how, base.active)
+    said = [q.answer(c.text) for q, c in zip(whole, found, strict=True)]
+    return np.asarray(reward.scores(said), np.float64).reshape(len(each), -1)
