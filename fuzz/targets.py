@@ -15,8 +15,9 @@ import torch
 
 import onebase
 from onebase.codec.text.template import ChatTemplate
-from onebase.derive.exporting import open_foreign, read_adapter
 from onebase.errors import UserError
+from onebase.formats.adapters import read_adapter
+from onebase.formats.opening import open_foreign
 from onebase.interop.folder import CONFIG, INDEX, WEIGHTS
 from onebase.interop.hf import layout_of
 from onebase.interop.peft import LowRank, save_peft

@@ -18,8 +18,7 @@ import yaml
 from onebase.api.recipe import Recipe
 from onebase.cli import app
 from onebase.tasks.options import AdaptOptions
-from onebase.tasks.scoring import SCORERS
-from onebase.tasks.table import METHODS, TASKS
+from onebase.tasks.table import METHODS, SCORERS, TASKS
 from tests.pictures import photos, sighted
 from tests.pretrained import onebase, tiny_run
 from tests.spoken import hearing, noise

@@ -5,8 +5,7 @@ import openai
 import pytest
 
 from onebase.codec.text.sample import Tokens
-from onebase.engine import Sampling, generate
-from onebase.engine import scoring as score
+from onebase.engine import Sampling, generate, score
 from onebase.model.proj import Active
 from onebase.objective.next_token import NextToken
 from onebase.serve import create_app

@@ -6,8 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onebase.engine import PromptTooLong
-from onebase.engine import scoring as score
+from onebase.engine import PromptTooLong, score
 from onebase.engine.scoring import SPARSE, batches
 from onebase.errors import UserError
 from onebase.model.proj import Active

@@ -188,7 +188,7 @@ def test_a_bug_of_a_family_is_no_refusal(error: type[Exception], monkeypatch: py
 
     families = (replace(LLAMA, write=broken), *FAMILIES)
     monkeypatch.setattr("onebase.interop.hf.FAMILIES", families)
-    monkeypatch.setattr("onebase.interop.families.FAMILIES", families)
+    monkeypatch.setattr("onebase.interop.families.compose.SINGLE", families)
     cfg = text_base(SHAPE)
     with pytest.raises(error, match="our own"):
         layout(cfg)

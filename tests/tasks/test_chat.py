@@ -8,8 +8,7 @@ import pytest
 import onebase
 from onebase.api.base import Base
 from onebase.base.config import TextShape
-from onebase.engine import Completion, Sampling, generate
-from onebase.engine import scoring as score
+from onebase.engine import Completion, Sampling, generate, score
 from onebase.engine.features import chat_rows
 from tests.pretrained import tiny_run
 

@@ -55,7 +55,7 @@ def test_a_row_that_is_shown_is_read(task: str, row: dict[str, Any]) -> None:
     options = AdaptOptions()
 
     def read(*rows: dict[str, Any]) -> list[dict[str, Any]]:
-        return reading.read(base, list(rows), task, "lora", options)
+        return reading.read(base, list(rows), TASKS[task], "lora", options)
 
     assert read(row, {**row, "other": 1}) == [row, {**row, "other": 1}]
     for key in row.keys() - set(FREE):

@@ -2,6 +2,7 @@
 
 import gc
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 
 import onebase.base.folder as folder
 from onebase.adapt.folder import AdapterParts, attach
+from onebase.adapt.methods import PARTS
 from onebase.api.base import Adapter, Base
 from onebase.api.serving import attach_all
 from onebase.base.folder import LoadedBase, load_base, save_base
@@ -164,7 +166,7 @@ def test_an_interrupt_while_it_is_put_on_leaves_nothing(base: Base, monkeypatch:
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("onebase.adapt.head.put", stop)
+    monkeypatch.setitem(PARTS, "head", replace(PARTS["head"], put=stop))
     with pytest.raises(KeyboardInterrupt):
         base.with_adapter(adapter)
     assert same(before, state(base.loaded))

@@ -12,6 +12,8 @@ from onebase.base.folder import load_base, save_base
 from onebase.data import read_rows
 from onebase.errors import DataError, UserError
 from onebase.evaluation.bootstrap import Score
+from onebase.tasks import tune
+from onebase.tasks.bound import Bound
 from onebase.tasks.tune import RANKS, SPAN, Setting, chosen, settings, split
 from tests.helpers import tiny_base
 from tests.pretrained import onebase as command
@@ -76,13 +78,13 @@ def test_the_record_has_every_trial_and_the_adapter_learns_all_rows(
 ) -> None:
     base = Base(load_base(saved))
     seen: list[int] = []
-    real = Base.adapt
+    real = tune.adapted
 
-    def counted(self: Base, data: Any, **options: Any) -> Any:
+    def counted(base: Bound, data: Any, **options: Any) -> Any:
         seen.append(len(data))
-        return real(self, data, **options)
+        return real(base, data, **options)
 
-    monkeypatch.setattr(Base, "adapt", counted)  # the real one runs: only the rows are counted
+    monkeypatch.setattr(tune, "adapted", counted)  # the real one runs: only the rows are counted
     before = base.loaded.reread()
     adapter = base.tune(ROWS, task="classify", method="lora", trials=3, test=[{"text": "new"}], **FEW)
     record = adapter.parts.record
@@ -111,7 +113,7 @@ def test_other_tasks_are_judged_by_their_scores(saved: Path) -> None:
 def test_a_test_row_among_the_training_rows_is_refused_before_any_trial(
     saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Base, "adapt", lambda *_, **__: pytest.fail("a trial began"))
+    monkeypatch.setattr(tune, "adapted", lambda *_, **__: pytest.fail("a trial began"))
     base = Base(load_base(saved))
     for row in ROWS[::9]:  # on either side of the split
         with pytest.raises(UserError, match="test"):

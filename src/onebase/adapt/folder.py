@@ -8,7 +8,8 @@ from pathlib import Path
 from torch import Tensor
 
 from onebase.adapt.config import AdapterConfig, BoundTo
-from onebase.adapt.parts import PARTS, all_or_nothing
+from onebase.adapt.methods import METHODS, PARTS
+from onebase.adapt.parts import all_or_nothing
 from onebase.artifact.files import ArtifactWriter, canonical_json, check_fast, read_manifest
 from onebase.artifact.reading import read_json
 from onebase.artifact.record import Record
@@ -140,7 +141,7 @@ def attach(base: LoadedBase, adapter: Path | AdapterParts, name: str) -> Attache
     tensors = {k: t.to(base.model.device) for k, t in parts.tensors.items()}
     has = {kind: part for kind, part in PARTS.items() if getattr(parts.config, kind) is not None}
     rest = {k: t for k, t in tensors.items() if not any(p.owns(k) for p in has.values())}
-    if parts.config.method == "full":
+    if METHODS[parts.config.method].replaces:
         base = _replaced(base, rest)
     elif rest:
         raise ArtifactError(

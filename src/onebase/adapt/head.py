@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from onebase.adapt.method import Method, Part
 from onebase.base.model import BaseModel
 from onebase.config import config
 from onebase.draws import Draws
@@ -311,3 +312,6 @@ def remove(model: BaseModel, name: str) -> None:
     """Take the head off."""
     if name in model.heads:
         del model.heads[name]
+
+
+METHOD = Method(name="head", part=Part(owns, tensors, put, remove))

@@ -5,14 +5,22 @@ The paper learns them through a small network, for keys drawn at random learn un
 makes of tokens (its section 7.3), which needs no such network.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
-from onebase.adapt.soft import check_virtual
+from onebase.adapt.method import SCRATCH, Learner, MethodOptions, Part
+from onebase.adapt.soft import check_virtual, first, started, virtual_tokens
+from onebase.base.folder import LoadedBase
 from onebase.base.leads import Prefix
 from onebase.base.model import BaseModel
 from onebase.config import config
 from onebase.errors import ConfigError
+
+RATE = 100.0
+"""As that of soft prompts."""
 
 
 @config
@@ -77,3 +85,13 @@ def remove(model: BaseModel, name: str) -> None:
     """Take it off."""
     if name in model.leads and isinstance(model.leads[name], Prefix):
         del model.leads[name]
+
+
+@contextmanager
+def learn(base: LoadedBase, options: MethodOptions, tokens: tuple[int, ...], trunk: str) -> Iterator[Learner]:
+    """A fresh prefix."""
+    params = inject(base.model, SCRATCH, started(base, options))
+    yield virtual_tokens(params, {"prefix": PrefixConfig(virtual=options.virtual)}, options, RATE)
+
+
+METHOD = first("prefix", Part(owns, tensors, put, remove), learn)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from onebase.adapt.method import Method, Part
 from onebase.base.model import BaseModel
 from onebase.config import config
 from onebase.errors import ConfigError, DataError
@@ -176,3 +177,6 @@ def remove(model: BaseModel, name: str) -> None:
     """Take them off."""
     if name in model.leads and isinstance(model.leads[name], Vectors):
         del model.leads[name]
+
+
+METHOD = Method(name="prompt", part=Part(owns, tensors, put, remove))

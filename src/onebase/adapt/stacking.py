@@ -3,15 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from onebase.adapt.config import Method
 from onebase.adapt.folder import AdapterParts, Attached, attach
 from onebase.adapt.lease import Lease, keep_only, lease_of
+from onebase.adapt.methods import METHODS
 from onebase.base.folder import LoadedBase
 from onebase.errors import UserError
 from onebase.model.proj import Active
-
-ONE_OF: tuple[Method, ...] = ("full", "soft", "prefix")
-"""Of these methods a stack has one at most."""
 
 
 def stacked(base: LoadedBase, parts: Sequence[AdapterParts], name: str) -> Attached:
@@ -26,7 +23,7 @@ def stacked(base: LoadedBase, parts: Sequence[AdapterParts], name: str) -> Attac
     # A name of its own for each set of tensors: several adapters may sit on one base at a time.
     names = [f"{name}-{p.fingerprint[4:16]}" for p in parts]
     # Replaced weights make a copy of the base with what is on it by then: they come last.
-    order = sorted(range(len(parts)), key=lambda i: parts[i].config.method == "full")
+    order = sorted(range(len(parts)), key=lambda i: METHODS[parts[i].config.method].replaces)
     found: dict[int, Attached] = {}
     made: list[Lease] = []
     try:
@@ -61,14 +58,15 @@ def _end(leases: Sequence[Lease]) -> None:
 def refuse_unmergeable(on: Attached | None) -> None:
     """Raises UserError where an adapter, or a stack, has nothing to go into the weights, or something that cannot."""
     methods = [] if on is None else [a.method for a in on.stack]
-    for method in ("soft", "prefix"):
-        if method in methods:
+    able = [name for name, m in METHODS.items() if m.merges]
+    for method in methods:
+        if (why := METHODS[method].unmergeable) is not None:
             raise UserError(
-                f"a {method} adapter stands before the text: it has nothing that could go into the base's weights",
-                "use the adapter beside the base (with_adapter, onebase serve), or make a lora or full one",
+                why,
+                f"use the adapter beside the base (with_adapter, onebase serve), or make a {' or '.join(able)} one",
             )
-    if not {"lora", "full"} & set(methods):
-        raise UserError("there is no adapter with weights to merge", "merge a lora or full adapter")
+    if not set(able) & set(methods):
+        raise UserError("there is no adapter with weights to merge", f"merge a {' or '.join(able)} adapter")
 
 
 def alone(attached: Attached, what: str) -> None:
@@ -89,9 +87,8 @@ def _check(parts: Sequence[AdapterParts]) -> None:
             "an adapter is in the stack twice", "give each once (onebase combine gives it a weight)"
         )
     methods = [p.config.method for p in parts]
-    for method in ONE_OF:
-        if methods.count(method) > 1:
-            what = "replace the weights" if method == "full" else "stand first"
+    for method in dict.fromkeys(methods):
+        if (what := METHODS[method].alone) is not None and methods.count(method) > 1:
             raise UserError(
                 f"two adapters of method {method} cannot both {what}", "stack one of them at most"
             )
@@ -99,7 +96,7 @@ def _check(parts: Sequence[AdapterParts]) -> None:
         raise UserError(
             "a saved prompt is not the last of the stack", "give it last: it says what the others are for"
         )
-    if "prompt" in methods and "full" in methods and parts[-1].tensors:
+    if "prompt" in methods and any(METHODS[m].replaces for m in methods) and parts[-1].tensors:
         raise UserError(
             "a saved prompt that chooses examples by the base's vectors cannot stand on replaced weights",
             "make it with shots.select=random, or on the merged base",

@@ -7,9 +7,9 @@ from onebase.config import from_dict
 from onebase.engine.constrain import Constraint
 from onebase.errors import UserError
 from onebase.evaluation.bootstrap import Score
+from onebase.tasks.base import JudgeConfig, ScoreRequest
 from onebase.tasks.bound import Bound
-from onebase.tasks.scoring import SCORERS, Asked, JudgedConfig
-from onebase.tasks.table import Data
+from onebase.tasks.table import SCORERS, TASKS, Data
 
 
 def evaluate(
@@ -31,24 +31,31 @@ def evaluate(
     @5, @10 and ndcg@10; with a score from 0 to 1: spearman of the cosine. prefer and reward (prompt, chosen, rejected): see
     docs/preferences.md. text (text): bits_per_byte. continue (text, perhaps source): the same of the domain and of general
     text, before and after. reinforce (prompt, and what the reward reads): reward and success of greedy completions, and with `samples` of so
-    many at temperature 1. `judged` says how completions are judged (`JudgedConfig`: reward, max_tokens, stop, success, samples), for task
+    many at temperature 1. `judged` says how completions are judged (`JudgeConfig`: reward, max_tokens, stop, success, samples), for task
     reinforce, and for prefer with an adapter, which then has a win_rate against the plain base.
     `task` defaults to the adapter's, or to text. Raises UserError.
     """
     task = task or (base.attached.task if base.attached else "text")
     if task not in SCORERS:
         raise UserError(f"task {task!r} is not known", f"tasks: {', '.join(SCORERS)}")
-    if constraint is not None and task not in ("complete", "chat"):
+    known = TASKS.get(task)
+    if constraint is not None and not (known and known.constrained):
         raise UserError(
-            f"a constraint for task {task}, which writes nothing", "leave it out, or score complete or chat"
+            f"a constraint for task {task}, which writes nothing",
+            f"leave it out, or score {_either('constrained')}",
         )
-    if judged is not None and task not in ("reinforce", "prefer"):
+    if judged is not None and not (known and known.judged):
         raise UserError(
-            f"options of judging completions for task {task}", "leave them out, or score reinforce or prefer"
+            f"options of judging completions for task {task}",
+            f"leave them out, or score {_either('judged')}",
         )
-    how = None if judged is None else from_dict(JudgedConfig, dict(judged), "options of judging")
+    how = None if judged is None else from_dict(JudgeConfig, dict(judged), "options of judging")
     with at(_learnt_on(base)):
-        return SCORERS[task](Asked(base, data, seed, max_tokens, constraint, how))
+        return SCORERS[task](ScoreRequest(base, data, seed, max_tokens, constraint, how))
+
+
+def _either(fact: str) -> str:
+    return " or ".join(t.name for t in TASKS.values() if getattr(t, fact))
 
 
 def _learnt_on(base: Bound) -> str | None:

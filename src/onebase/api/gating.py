@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from onebase.adapt.folder import Attached
+from onebase.adapt.methods import METHODS
 from onebase.adapt.stacking import alone
 from onebase.api.base import Base
 from onebase.base.folder import LoadedBase, base_tensors
@@ -94,7 +95,7 @@ def shipped_bytes(base: Base) -> tuple[int, int]:
     attached, loaded = base.attached, base.loaded
     stack = attached.stack if attached else ()
     adapter = sum(a.shipped for a in stack)
-    whole = all(a.method != "full" for a in stack)
+    whole = all(not METHODS[a.method].replaces for a in stack)
     if whole and loaded.path is not None and loaded.path.is_file():
         return (
             adapter,

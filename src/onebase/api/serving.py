@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onebase.adapt.folder import Attached
+from onebase.adapt.methods import METHODS
 from onebase.adapt.stacking import stacked
 from onebase.api.loading import load
 from onebase.errors import UserError
@@ -46,7 +47,7 @@ def attach_all(base: Bound, adapters: Mapping[str, Path | Sequence[Path]]) -> di
                 f"adapter {name!r} is for task {attached.task}, which the server has no answer for",
                 "use onebase apply, or base.predict and base.tag in Python",
             )
-        if any(a.method == "full" for a in attached.stack):
+        if any(METHODS[a.method].replaces for a in attached.stack):
             raise UserError(
                 f"adapter {name!r} replaces the base's weights (method full), so it cannot share the base with others",
                 "serve it alone: onebase.load(base).with_adapter(dir).merged().save(out), then onebase serve out",

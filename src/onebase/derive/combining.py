@@ -11,7 +11,7 @@ from onebase.adapt import lora
 from onebase.adapt.combine import How, Weighed
 from onebase.adapt.combine import combine as combine_parts
 from onebase.adapt.folder import AdapterParts, load_adapter
-from onebase.adapt.parts import PARTS
+from onebase.adapt.methods import PARTS
 from onebase.artifact.record import Record, machine_facts, version_facts
 from onebase.config import to_dict
 from onebase.errors import UserError

@@ -33,6 +33,8 @@ _PLACE_CODES = {
     sqlite3.SQLITE_CANTOPEN,
     sqlite3.SQLITE_PERM,
 }
+_DAMAGE = (sqlite3.DatabaseError, UnicodeDecodeError)
+"""What reading a damaged index raises: SQLite's own complaint may quote bytes that are no text."""
 _TABLE = """CREATE TABLE artifact (name TEXT PRIMARY KEY, kind TEXT NOT NULL, path TEXT NOT NULL,
     fingerprint TEXT NOT NULL, created TEXT NOT NULL, parents TEXT NOT NULL, stamp TEXT NOT NULL)"""
 
@@ -246,7 +248,7 @@ class Store:
         )
 
 
-def _of_the_place(error: sqlite3.DatabaseError) -> bool:
+def _of_the_place(error: Exception) -> bool:
     """Is the index locked, or the trouble that of the disk? Then its content is sound."""
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
     return code in _PLACE_CODES

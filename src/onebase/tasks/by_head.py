@@ -1,7 +1,7 @@
 """What tasks with a head share: a head fitted on the frozen base, and one that learns together with what the method learns."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,18 +10,16 @@ from torch import Tensor
 from onebase.adapt.config import AdapterConfig
 from onebase.adapt.folder import AdapterParts, bound_to
 from onebase.adapt.head import Head, HeadConfig, pooled_as
+from onebase.adapt.method import SCRATCH, Learner
 from onebase.base.folder import LoadedBase
 from onebase.codec.text.sample import Tokens
 from onebase.data.singles import SinglesPlan
 from onebase.engine.features import features, row_tokens
 from onebase.model.proj import Active
 from onebase.objective.base import Objective
+from onebase.tasks.fit import Fields, Lesson, Steps
 from onebase.tasks.job import Adapting, Facts
-from onebase.tasks.learning import SCRATCH, learn, learner, train_config
 from onebase.tasks.ledgers import check_labelled
-
-RATES = {"lora": 1e-3, "soft": 1e-3, "prefix": 1e-3, "full": 1e-4}
-"""AdamW's peak rate by method, where none is given."""
 
 
 @dataclass(frozen=True)
@@ -49,14 +47,6 @@ class Prepared:
     vectors: Callable[[Sequence[Tokens], Active | None], Objective] | None = None
 
 
-def makers(
-    prepare: Callable[[Adapting], Prepared], methods: Sequence[str]
-) -> dict[str, Callable[[Adapting], AdapterParts]]:
-    """What makes the adapters of a task with a head, by method: the head alone, or together with what the others learn."""
-    steps = dict.fromkeys(methods, lambda job: by_steps(job, prepare(job)))
-    return {"head": lambda job: by_head(job, prepare(job)), **steps}
-
-
 def by_head(job: Adapting, task: Prepared) -> AdapterParts:
     """The fitted head, and nothing else."""
     rows, fit = task.rows, task.fit
@@ -72,39 +62,43 @@ def tensors(head: Head) -> dict[str, Tensor]:
     return {"head.weight": head.weight_CP.detach(), "head.bias": head.bias_C.detach()}
 
 
-def by_steps(job: Adapting, task: Prepared) -> AdapterParts:
+def lesson(job: Adapting, task: Prepared) -> Lesson:
     """The head and what the method learns, together, from the fitted head on."""
-    o, base = job.options, job.base
-    rows, fit = task.rows, task.fit
+    o, base, rows = job.options, job.base, task.rows
     facts = task.facts | check_labelled(job, rows)
-    with learner(job) as found:
+
+    def steps(found: Learner, stack: ExitStack) -> Steps:
         texts = row_tokens(base, rows, o.max_length, found.before)
         found.reads_only(texts)
         # Not the context: it decides how many rows make a micro-batch.
         longest = max(2, *(found.before + len(t) for t in texts))
         # A text alone in a step has nothing to be drawn to.
-        plan = SinglesPlan(
-            texts, min(o.rows, len(rows)), o.seed, o.epochs, least=1 if task.vectors is None else 2
-        )
-        train = train_config(o, plan, longest, default_lr=RATES[job.method], rows_rate=found.rate)
-        if task.vectors is None:
-            made = fit(texts, found.active if found.before else None)
-            base.model.heads[SCRATCH] = head = made.head.to(base.model.device)
-            state = learn(job, made.objective(found.active), plan, train, [*found.params, *head.parameters()])
-        else:
-            state = learn(job, task.vectors(texts, found.active), plan, train, found.params)
-            with _forgetting(base):  # method full changed the weights by which texts were read
-                made = fit(texts, found.active)
+        least = 1 if task.vectors is None else 2
+        plan = SinglesPlan(texts, min(o.rows, len(rows)), o.seed, o.epochs, least=least)
+
+        def fitted(active: Active | None) -> Fit:
+            made = task.fit(texts, active)
             base.model.heads[SCRATCH] = made.head.to(base.model.device)
-        learnt = found.tensors()
-    cfg = AdapterConfig(
-        method=job.method,
-        task=job.task,
-        base=bound_to(base),
-        head=made.config,
-        **found.fields,
-    )
-    return job.parts(cfg, learnt, facts | made.facts | state)
+            return made
+
+        def after() -> tuple[Facts, Fields]:
+            with _forgetting(base):  # method full changed the weights by which texts were read
+                made = fitted(found.active)
+            return made.facts, {"head": made.config}
+
+        if task.vectors is not None:
+            return Steps(task.vectors(texts, found.active), plan, longest, after=after)
+        made = fitted(found.active if found.before else None)
+        return Steps(
+            made.objective(found.active),
+            plan,
+            longest,
+            params=list(base.model.heads[SCRATCH].parameters()),
+            facts=made.facts,
+            fields={"head": made.config},
+        )
+
+    return Lesson(facts, "labels", steps)
 
 
 @contextmanager

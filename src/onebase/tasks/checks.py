@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 
 from onebase.adapt.head import FOLDS, solve_bytes, solve_flops
+from onebase.adapt.methods import METHODS
 from onebase.base.folder import LoadedBase
 from onebase.errors import UserError
 from onebase.tasks.job import Adapting, HeadSize
@@ -15,8 +16,6 @@ from onebase.train.memory import available
 HOURS = 2.0
 """Hours that fitting a head may take by the estimate."""
 GIB = 2**30
-LEADING = ("soft", "prefix")
-"""Methods that stand before the text and count against the context."""
 
 
 def check_reads(base: LoadedBase, images: bool) -> None:
@@ -55,7 +54,7 @@ def check_writes(base: LoadedBase, task: str, method: str) -> None:
 
 def before(method: str, options: AdaptOptions) -> int:
     """Places that the method takes before the first token of a text."""
-    return options.virtual if method in LEADING else 0
+    return METHODS[method].virtual(options)
 
 
 def check_room(base: LoadedBase, method: str, options: AdaptOptions) -> None:

@@ -2,30 +2,43 @@
 with `labels` in the place of `label` are for `many`."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+import numpy as np
 import torch
 
 from onebase.adapt.folder import AdapterParts
 from onebase.adapt.head import HeadConfig
+from onebase.adapt.method import SCRATCH
 from onebase.adapt.vector_head import candidates, fit_views
+from onebase.base.folder import LoadedBase
 from onebase.codec.text.sample import Tokens
 from onebase.data import Rows, read_rows
 from onebase.engine import image_features as images
 from onebase.engine.features import how_read, vector_of, views
 from onebase.engine.scoring import batch_tokens
 from onebase.errors import DataError, UserError
+from onebase.evaluation.bootstrap import Array, Score
+from onebase.evaluation.chances import ece, macro_auroc, macro_f1_of_labels, micro_f1
+from onebase.evaluation.metrics import accuracy, correct, macro_f1
 from onebase.model.proj import Active
 from onebase.objective.base import Objective
 from onebase.objective.grouped import Grouped
 from onebase.objective.label import Label
 from onebase.tasks import by_head as heads
+from onebase.tasks import by_prompt
 from onebase.tasks import image_classes as pictures
 from onebase.tasks import multilabel as many
+from onebase.tasks.base import Limits, Look, ScoreRequest, Task
 from onebase.tasks.by_head import Fit, Prepared
 from onebase.tasks.checks import head_size
+from onebase.tasks.fit import Lesson
 from onebase.tasks.job import Adapting, data_facts
-from onebase.tasks.learning import SCRATCH
+from onebase.tasks.multilabel import many_rows
+from onebase.tasks.options import AdaptOptions
+from onebase.tasks.prompting import columns, inputs
+from onebase.tasks.results import Label as Said
+from onebase.tasks.rows import check_texts
 
 
 def by_head(job: Adapting) -> AdapterParts:
@@ -37,14 +50,14 @@ def by_head(job: Adapting) -> AdapterParts:
     return pictures.by_head(job)
 
 
-def by_steps(job: Adapting) -> AdapterParts:
+def lesson(job: Adapting) -> Lesson:
     """A head and what the method learns, together; the head starts from the exact fit on the frozen base (behind what the method puts
     before the text). With `contrast.first` the method learns vectors, and the head is fitted on them afterwards."""
     given = read_rows(job.data, ())
     if images.sees_images(job.base, given):
         _one_label(given)
-        return pictures.by_steps(job)
-    return heads.by_steps(job, _prepared(job, given))
+        return pictures.lesson(job)
+    return heads.lesson(job, _prepared(job, given))
 
 
 def _one_label(given: Rows) -> None:
@@ -97,3 +110,85 @@ def prepare(job: Adapting) -> Prepared:
         return Grouped(vector_of(base), targets, contrast.temperature, active, chunk)
 
     return Prepared(rows, fit, data_facts(rows, labels), vectors if contrast.first else None)
+
+
+def _columns(look: Look) -> tuple[str, ...]:
+    if "image" in look.base.model.cfg.codecs:
+        return ("image", "label") if images.sees_images(look.base, look.rows()) else ("text", "label")
+    return ("text", "labels") if many.has_many(look.rows()) else ("text", "label")
+
+
+def _check(base: LoadedBase, rows: Rows, limits: Limits, options: AdaptOptions) -> None:
+    if base.words is not None and not images.sees_images(base, rows):
+        check_texts(base, rows, limits, lambda row: many.flaw(row) if many.has_many([row]) else None)
+
+
+def class_scores(request: ScoreRequest) -> dict[str, Score]:
+    """accuracy, macro_f1, auroc (each label against the rest, the mean) and ece of single labels; micro_f1, macro_f1 and auroc of many.
+    No auroc where all rows have the same label."""
+    base, data, seed = request.base, request.data, request.seed
+    attached = base.attached
+    head = attached.config.head if attached else None
+    if head is not None and head.gives == "many":
+        return _many(request)
+    if images.classifies_images(base.loaded, attached.config if attached else None):
+        rows = read_rows(data, ("image", "label"))
+        found = base.classify_images(images.image_paths(rows, data))
+    else:
+        if many.has_many(given := read_rows(data, ())):
+            raise UserError(
+                "the rows have many labels each, the adapter gives one", "give the column `label`"
+            )
+        rows = read_rows(given, (*columns(attached), "label"))
+        found = base.classify(inputs(attached, rows))
+    truth, guess = [str(r["label"]) for r in rows], [f.label for f in found]
+    y_NL, p_NL = _tables([[x] for x in truth], found)
+    right = correct(truth, guess)
+    out = {"accuracy": accuracy(truth, guess, seed=seed), "macro_f1": macro_f1(truth, guess, seed=seed)}
+    if len(set(truth)) > 1:
+        out["auroc"] = macro_auroc(y_NL, p_NL, seed=seed)
+    return out | {"ece": ece([int(x) for x in right], p_NL.max(1), seed=seed)}
+
+
+def _many(request: ScoreRequest) -> dict[str, Score]:
+    base, seed = request.base, request.seed
+    rows, truth = many_rows(request.data)
+    found = base.classify([r["text"] for r in rows])
+    y_NL, p_NL = _tables(truth, found)
+    names = list(found[0].scores)
+    guess_NL = np.array([[float(x in f.labels) for x in names] for f in found])
+    out = {
+        "micro_f1": micro_f1(y_NL, guess_NL, seed=seed),
+        "macro_f1": macro_f1_of_labels(y_NL, guess_NL, seed=seed),
+    }
+    some = (y_NL.min(0) < y_NL.max(0)).any()
+    return out | ({"auroc": macro_auroc(y_NL, p_NL, seed=seed)} if some else {})
+
+
+def _tables(truth: Sequence[Iterable[str]], found: Sequence[Said]) -> tuple[Array, Array]:
+    """Which labels each row has, 1/0, and the probability of each, both [N, L]. Raises DataError for a label unknown to the adapter."""
+    at = {label: i for i, label in enumerate(found[0].scores)}
+    y_NL = np.zeros((len(found), len(at)))
+    for n, labels in enumerate(truth):
+        for label in labels:
+            if label not in at:
+                raise DataError(
+                    f"row {n + 1} has the label {label!r}, which the adapter never saw",
+                    f"its labels: {', '.join(sorted(at))}",
+                )
+            y_NL[n, at[label]] = 1.0
+    return y_NL, np.array([list(f.scores.values()) for f in found])
+
+
+TASK = Task(
+    name="classify",
+    columns=_columns,
+    lesson=lesson,
+    head=by_head,
+    prompt=by_prompt.by_prompt,
+    images=("head", "lora", "full"),
+    check=_check,
+    scores=class_scores,
+    tuned_by=("accuracy", "micro_f1"),
+    signal="labels",
+)

@@ -4,13 +4,13 @@ D documents, as pretraining reads them: all of a document is learnt, long ones a
 """
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from onebase.adapt.config import AdapterConfig
-from onebase.adapt.folder import AdapterParts, bound_to
+from onebase.adapt.method import Learner
 from onebase.base.folder import LoadedBase
 from onebase.codec.text.sample import Tokens, document_sample
 from onebase.data import Document, RowPlan, Rows, SourceConfig, TokenSet, cut, read_rows, read_source
@@ -18,18 +18,18 @@ from onebase.data.files import FORMATS
 from onebase.data.mixed import MixedPlan, Plan
 from onebase.data.singles import SinglesPlan
 from onebase.errors import DataError, UserError
+from onebase.evaluation.bootstrap import Score
 from onebase.evaluation.forgetting import DOMAIN, GENERAL, changes
-from onebase.evaluation.likelihood import DocumentNats, document_nats
+from onebase.evaluation.likelihood import DocumentNats, by_source, document_nats
 from onebase.evaluation.reference import reference
 from onebase.interop import hub
 from onebase.model.proj import Active
 from onebase.objective.next_token import NextToken
+from onebase.tasks.base import ScoreRequest, Task, always
+from onebase.tasks.fit import Lesson, Steps
 from onebase.tasks.job import Adapting, Data, Facts, data_facts, rows_hash, score_facts
-from onebase.tasks.learning import learn, learner, train_config
 from onebase.tasks.ledgers import check_samples
 
-RATES = {"lora": 1e-3, "soft": 1e-3, "prefix": 1e-3, "full": 1e-4}
-"""AdamW's peak rate by method, where none is given."""
 REFERENCE_TOKENS = 6_000
 """Tokens of the Python language reference that stand for general text where no other is given."""
 
@@ -67,7 +67,7 @@ def document_tokens(base: LoadedBase, rows: Sequence[dict[str, Any]], source: st
     ]
 
 
-def by_steps(job: Adapting) -> AdapterParts:
+def lesson(job: Adapting) -> Lesson:
     """Next-token prediction on all tokens of the documents, rows of replay among them."""
     o, base = job.options, job.base
     rows = read_rows(job.data, ("text",))
@@ -85,18 +85,19 @@ def by_steps(job: Adapting) -> AdapterParts:
         job.bind("replay.data", o.replay.data, facts["replay.data.fingerprint"][0])
         facts["replay.data.tokens"] = (sum(len(t.ids) for t in replay), "counted")
     scores = _Scores(job, test)
-    with learner(job) as found:
+
+    def steps(found: Learner, stack: ExitStack) -> Steps:
         length = row_length(job, found.before)
         plan = document_plan(job, tokens, length, replay, single=found.before > 0)
-        lr = RATES[job.method]
-        size = found.before + length
-        train = train_config(o, plan, size, default_lr=lr, rows_rate=found.rate)
         before = scores.measured(None)
-        facts |= learn(job, NextToken(length, found.active), plan, train, found.params)
-        facts |= scores.facts(before, found.active)
-        tensors = found.tensors()
-    cfg = AdapterConfig(method=job.method, task="continue", base=bound_to(base), **found.fields)
-    return job.parts(cfg, tensors, facts)
+        return Steps(
+            NextToken(length, found.active),
+            plan,
+            found.before + length,
+            after=lambda: (scores.facts(before, found.active), {}),
+        )
+
+    return Lesson(facts, "documents", steps)
 
 
 def row_length(job: Adapting, before: int) -> int:
@@ -183,3 +184,36 @@ class _Scores:
             return {}
         found = changes(before, self.measured(active), seed=self.seed)
         return score_facts(found) | {"scores.general_text": (self.general, "stated")}
+
+
+def continue_scores(request: ScoreRequest) -> dict[str, Score]:
+    """`domain_bits_per_byte` and, of rows whose `source` is general, `general_bits_per_byte`. With an adapter also both of the base alone
+    (`..._before`) and the paired differences, `domain_change` and `forgetting`."""
+    base, documents = request.base, []
+    for i, row in enumerate(text_rows(request.data), 1):
+        source = row.get("source") or DOMAIN
+        if source not in (DOMAIN, GENERAL):
+            raise DataError(
+                f"row {i} has the source {source!r}", f"accepted: {DOMAIN}, {GENERAL}; or none, for {DOMAIN}"
+            )
+        documents.append(Document(str(row["text"]), source))
+    after = document_nats(base.loaded, documents, active=base.active)
+    if base.attached is not None:
+        return changes(document_nats(base.plain.loaded, documents), after, seed=request.seed)
+    return {f"{k}_bits_per_byte": s for k, s in by_source(after, seed=request.seed).items()}
+
+
+TASK = Task(
+    name="continue",
+    columns=("text",),
+    lesson=lesson,
+    refused={
+        "prompt": "a prompt learns nothing of a text",
+        "head": "a head says which of some labels, it writes no text",
+    },
+    writes=always,
+    opened=opened,
+    scores=continue_scores,
+    tuned_by=("bits_per_byte",),
+    signal="documents",
+)

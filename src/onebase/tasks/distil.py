@@ -4,16 +4,18 @@ N texts, C classes, D width.
 """
 
 from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from onebase.adapt.config import AdapterConfig
-from onebase.adapt.folder import AdapterParts, bound_to
-from onebase.adapt.head import HeadConfig
+from onebase.adapt.head import Head, HeadConfig
+from onebase.adapt.method import SCRATCH, Learner, Signal
 from onebase.adapt.vector_head import candidates, fit_views
+from onebase.artifact.record import Record
 from onebase.codec.text.sample import Tokens
 from onebase.data import read_rows
 from onebase.data.singles import SinglesPlan
@@ -30,13 +32,15 @@ from onebase.errors import DataError, UserError
 from onebase.objective.base import IGNORE
 from onebase.objective.distil import Said, SoftLabel, Taught, TokenDistil
 from onebase.objective.next_token import NextToken
-from onebase.tasks import by_head as heads
+from onebase.objective.pooled import Read
 from onebase.tasks import continued
 from onebase.tasks import writing as generate
+from onebase.tasks.base import Limits, Task
 from onebase.tasks.bound import Bound
 from onebase.tasks.checks import check_reads, check_writes
+from onebase.tasks.fit import Fields, Lesson, Steps
 from onebase.tasks.job import Adapting, Facts, data_facts, score_facts
-from onebase.tasks.learning import SCRATCH, Rows, learn, learner, train_config
+from onebase.tasks.learning import Rows
 from onebase.tasks.ledgers import check_labelled, check_samples
 from onebase.tasks.rows import check_texts
 from onebase.tasks.teachers import (
@@ -55,26 +59,23 @@ FITTED = 500
 """Texts that the head a student starts with is fitted on, at most: it learns on from there."""
 
 
-def by_steps(job: Adapting) -> AdapterParts:
+def lesson(job: Adapting) -> Lesson:
     """A student of the teacher that the options name. Its adapter is for what the teacher does."""
     teacher = load_teacher(job)
-    return _writing(job, teacher) if teaches_writing(job.options) else _classes(job, teacher)
+    made = _writing(job, teacher) if teaches_writing(job.options) else _classes(job, teacher)
+
+    def recorded(record: Record) -> None:
+        """The teacher among the parents of the student's record."""
+        record.add_parent("teacher", teacher.fingerprint, teacher.name)
+        if teacher.attached is not None:
+            name = Path(str(job.options.distil.adapter)).name
+            record.add_parent("teacher's adapter", teacher.attached.fingerprint, name)
+        record.add("distilled", made.task, "what the teacher does")
+
+    return replace(made, recorded=recorded)
 
 
-def _finished(
-    job: Adapting, teacher: Bound, cfg: AdapterConfig, tensors: dict[str, Tensor], facts: Facts
-) -> AdapterParts:
-    """The adapter, with its teacher among the parents of its record."""
-    made = job.parts(cfg, tensors, facts)
-    made.record.add_parent("teacher", teacher.fingerprint, teacher.name)
-    if teacher.attached is not None:
-        name = Path(str(job.options.distil.adapter)).name
-        made.record.add_parent("teacher's adapter", teacher.attached.fingerprint, name)
-    made.record.add("distilled", cfg.task, "what the teacher does")
-    return made
-
-
-def _classes(job: Adapting, teacher: Bound) -> AdapterParts:
+def _classes(job: Adapting, teacher: Bound) -> Lesson:
     """A head and what the method learns, together, towards the teacher's probabilities; the head starts from a fit on its labels."""
     o, base, how = job.options, job.base, job.options.distil
     rows = read_rows(job.data, ("text",))
@@ -88,13 +89,12 @@ def _classes(job: Adapting, teacher: Bound) -> AdapterParts:
             "give texts of at least two of its labels",
         )
     taught = _taught(job, teacher, rows, labels, logp_NC)
-    with learner(job) as found:
-        check_texts(base, rows, *_limits(job, found.before))
+
+    def steps(found: Learner, stack: ExitStack) -> Steps:
+        check_texts(base, rows, _limits(job, found.before))
         texts = row_tokens(base, rows, o.max_length, found.before)
         found.reads_only(texts)
         longest = max(2, *(found.before + len(t) for t in texts))
-        plan = SinglesPlan(texts, min(o.rows, len(texts)), o.seed, o.epochs)
-        train = train_config(o, plan, longest, default_lr=heads.RATES[job.method], rows_rate=found.rate)
         some = _started(taught)
         x_by = views(
             base,
@@ -106,32 +106,36 @@ def _classes(job: Adapting, teacher: Bound) -> AdapterParts:
         fitted, pooling = fit_views(x_by, y[some], len(labels), o.seed)
         base.model.heads[SCRATCH] = head = fitted.head.to(base.model.device)
         said_of = {t.id: s for t, s in zip(texts, taught, strict=True)}
-        objective = SoftLabel(SCRATCH, said_of, how, how_read(base, pooling), found.active)
-        facts |= learn(job, objective, plan, train, [*found.params, *head.parameters()])
-        if job.test is not None:
-            test = read_rows(job.test, ("text",))
-            shown = [str(r["text"]) for r in test]
-            kept, base.memory = base.memory, None  # it remembers what the base said before it learnt
-            try:
-                read = text_tokens(base, shown, o.max_length, found.before)
-                x = features(base, read, pooling, found.active)
-            finally:
-                base.memory = kept
-            with torch.no_grad():
-                student_NC = head(x.to(base.model.device)).cpu().log_softmax(-1)
-            truth = [str(r["label"]) for r in test] if all("label" in r for r in test) else None
-            facts |= score_facts(
-                class_agreement(labels, class_chances(teacher, shown)[1], student_NC, truth, o.seed)
-            )
-        tensors = found.tensors()
-    cfg = AdapterConfig(
-        method=job.method,
-        task="classify",
-        base=bound_to(base),
-        head=HeadConfig(labels=labels, pooling=pooling),
-        **found.fields,
-    )
-    return _finished(job, teacher, cfg, tensors, facts)
+        return Steps(
+            SoftLabel(SCRATCH, said_of, how, how_read(base, pooling), found.active),
+            SinglesPlan(texts, min(o.rows, len(texts)), o.seed, o.epochs),
+            longest,
+            params=list(head.parameters()),
+            fields={"head": HeadConfig(labels=labels, pooling=pooling)},
+            after=lambda: (_agreed(job, teacher, labels, head, pooling, found), {}),
+        )
+
+    return Lesson(facts, "labels", steps, task="classify")
+
+
+def _agreed(
+    job: Adapting, teacher: Bound, labels: Sequence[str], head: Head, pooling: Read, found: Learner
+) -> Facts:
+    """How near the student comes on the test rows, where there are any."""
+    if job.test is None:
+        return {}
+    o, base = job.options, job.base
+    test = read_rows(job.test, ("text",))
+    shown = [str(r["text"]) for r in test]
+    kept, base.memory = base.memory, None  # it remembers what the base said before it learnt
+    try:
+        x = features(base, text_tokens(base, shown, o.max_length, found.before), pooling, found.active)
+    finally:
+        base.memory = kept
+    with torch.no_grad():
+        student_NC = head(x.to(base.model.device)).cpu().log_softmax(-1)
+    truth = [str(r["label"]) for r in test] if all("label" in r for r in test) else None
+    return score_facts(class_agreement(labels, class_chances(teacher, shown)[1], student_NC, truth, o.seed))
 
 
 def _started(taught: Sequence[Taught]) -> list[int]:
@@ -142,10 +146,9 @@ def _started(taught: Sequence[Taught]) -> list[int]:
     return own + (rest[:: -(-len(rest) // room)] if room and rest else [])
 
 
-def _limits(job: Adapting, before: int) -> tuple[int, int]:
-    """Tokens that a text may have, and those that stand before it."""
+def _limits(job: Adapting, before: int) -> Limits:
     context = job.base.model.cfg.text.context - before
-    return min(job.options.max_length or context, context), before
+    return Limits(min(job.options.max_length or context, context), before)
 
 
 def _taught(
@@ -177,7 +180,7 @@ def _taught(
     return [Taught(z_C, m, c) for z_C, m, c in zip(logp_NC, means, own, strict=True)]
 
 
-def _writing(job: Adapting, teacher: Bound) -> AdapterParts:
+def _writing(job: Adapting, teacher: Bound) -> Lesson:
     """The distribution over the next token of the teacher, or what it writes."""
     o, base, how = job.options, job.base, job.options.distil
     check_reads(teacher.loaded, images=False)
@@ -206,34 +209,35 @@ def _writing(job: Adapting, teacher: Bound) -> AdapterParts:
         facts["distil.written_rows"] = (len(answered), "counted")
         facts["distil.unfinished"] = (dropped, "counted: answers that did not end are not learnt")
     special = () if kind == "text" else generate.special_ids(tokens, base.codec.tokenizer)
-    with learner(job, special) as found:
+    signal: Signal = "documents" if kind == "text" else "answers"
+
+    def steps(found: Learner, stack: ExitStack) -> Steps:
         ahead = teacher.loaded.model.leading(teacher.active, 1)[0]
         limit = teacher.loaded.model.cfg.text.context - ahead
         if kind == "text":
             length = min(continued.row_length(job, found.before), limit)
             data: Rows = continued.document_plan(job, tokens, length, single=found.before + ahead > 0)
-            lr = continued.RATES[job.method]
         else:
             _check_room(tokens, limit)
             data, length = generate.sample_plan(job, tokens, max(found.before, ahead))
-            lr = generate.RATES[job.method]
-        train = train_config(o, data, found.before + length, default_lr=lr, rows_rate=found.rate)
         knows = Said(teacher.loaded.model, teacher.active)
         objective = (
             TokenDistil(length, knows, how, found.active)
             if how.level == "token"
             else NextToken(length, found.active)
         )
-        facts |= learn(job, objective, data, train, found.params)
-        if test_tokens is not None and alike:
-            held = [
-                t for t in test_tokens if len(t) <= min(limit, base.model.cfg.text.context - found.before)
-            ]
-            if held:
-                facts |= score_facts(token_agreement(Said(base.model, found.active), knows, held, o.seed))
-        tensors = found.tensors()
-    cfg = AdapterConfig(method=job.method, task=TASKS[kind], base=bound_to(base), **found.fields)
-    return _finished(job, teacher, cfg, tensors, facts)
+
+        def after() -> tuple[Facts, Fields]:
+            longest = min(limit, base.model.cfg.text.context - found.before)
+            held = [t for t in test_tokens or () if len(t) <= longest] if alike else []
+            if not held:
+                return {}, {}
+            student = Said(base.model, found.active)
+            return score_facts(token_agreement(student, knows, held, o.seed)), {}
+
+        return Steps(objective, data, found.before + length, after=after)
+
+    return Lesson(facts, signal, steps, special=special, task=TASKS[kind])
 
 
 def _tokens(job: Adapting, rows: Sequence[dict[str, Any]], kind: Kind) -> list[Tokens]:
@@ -250,3 +254,16 @@ def _check_room(tokens: Sequence[Tokens], limit: int) -> None:
             f"sample {over[0].id} has {len(over[0])} tokens, the teacher reads {limit}; {len(over)} of {len(tokens)} are too long",
             "shorten or drop them, or give a teacher that reads more",
         )
+
+
+TASK = Task(
+    name="distil",
+    columns=lambda look: (kind_of(look.rows()),),
+    lesson=lesson,
+    refused={
+        "prompt": "a prompt learns nothing from a teacher",
+        "head": "a head alone is fitted on labels: let the teacher give them (onebase apply), and learn task classify",
+    },
+    writes=teaches_writing,
+    opened=continued.opened,
+)

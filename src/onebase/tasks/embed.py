@@ -1,25 +1,24 @@
 """Task embed: vectors by which texts that belong together find each other, learnt from pairs."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from onebase.adapt.config import AdapterConfig
-from onebase.adapt.folder import AdapterParts, bound_to
+from onebase.adapt.method import Learner
 from onebase.codec.text.pooling import EmbeddingConfig
 from onebase.codec.text.sample import Tokens
 from onebase.data.singles import SinglesPlan
 from onebase.engine.features import embedding_tokens
 from onebase.engine.scoring import batch_tokens
 from onebase.errors import DataError, UserError
+from onebase.evaluation.bootstrap import Score
 from onebase.objective.contrastive import Contrastive
+from onebase.tasks.base import ScoreRequest, Task
+from onebase.tasks.fit import Lesson, Steps
 from onebase.tasks.job import Adapting, data_facts
-from onebase.tasks.learning import learn, learner, train_config
 from onebase.tasks.ledgers import check_pairs
-from onebase.tasks.pairs import pair_rows
-
-RATES = {"lora": 1e-3, "soft": 1e-3, "prefix": 1e-3, "full": 5e-5}
-"""AdamW's peak rate by method, where none is given."""
+from onebase.tasks.pairs import pair_rows, pair_scores
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ class GroupsPlan:
         return sorted(found, key=lambda g: sum(map(len, g))) if self.alike else found
 
 
-def by_steps(job: Adapting) -> AdapterParts:
+def lesson(job: Adapting) -> Lesson:
     """InfoNCE over the pairs of a step. The vector of a text is the one that `Base.embed` gives, with length 1."""
     o, base = job.options, job.base
     if base.model.cfg.link("pair") is not None:
@@ -83,7 +82,8 @@ def by_steps(job: Adapting) -> AdapterParts:
     made = replace(base.embedding or EmbeddingConfig(), normalise=True)
     made = replace(made, limit=_shorter(made.limit, o.max_length))
     sides = ("anchor", "positive", *(("negative",) if "negative" in rows[0] else ()))
-    with learner(job) as found:
+
+    def steps(found: Learner, stack: ExitStack) -> Steps:
         columns = [embedding_tokens(base, [r[side] for r in rows], made, found.before) for side in sides]
         groups = list(zip(*columns, strict=True))
         found.reads_only([t for column in columns for t in column])
@@ -92,24 +92,10 @@ def by_steps(job: Adapting) -> AdapterParts:
         longest = found.before + max(2, *(len(t.ids) for g in groups for t in g))
         # A pair alone in a step has no negatives but its own.
         plan = GroupsPlan(groups, per_step, o.seed, epochs=o.epochs, least=2 if len(sides) == 2 else 1)
-        train = train_config(o, plan, longest, default_lr=RATES[job.method], rows_rate=found.rate)
-        objective = Contrastive(
-            made,
-            o.temperature,
-            o.symmetric,
-            found.active,
-            chunk=max(1, batch_tokens(base.model.device) // longest),
-        )
-        facts |= learn(job, objective, plan, train, found.params)
-        tensors = found.tensors()
-    cfg = AdapterConfig(
-        method=job.method,
-        task="embed",
-        base=bound_to(base),
-        embedding=made,
-        **found.fields,
-    )
-    return job.parts(cfg, tensors, facts)
+        chunk = max(1, batch_tokens(base.model.device) // longest)
+        return Steps(Contrastive(made, o.temperature, o.symmetric, found.active, chunk=chunk), plan, longest)
+
+    return Lesson(facts, "vectors", steps, fields={"embedding": made})
 
 
 def _shorter(a: int | None, b: int | None) -> int | None:
@@ -130,3 +116,22 @@ def _check_negatives(groups: Sequence[Sequence[Tokens]], per_step: int) -> None:
             "with one pair a step there are no negatives: they are the other pairs of the step",
             "give rows of at least 2 (more are better), or a 'negative' in each row",
         )
+
+
+def embed_scores(request: ScoreRequest) -> dict[str, Score]:
+    """recall@1, @5, @10 and ndcg@10 of pairs; spearman of pairs with a score."""
+    return pair_scores(request.base.embed, request.data, seed=request.seed)
+
+
+TASK = Task(
+    name="embed",
+    columns=("anchor", "positive"),
+    lesson=lesson,
+    refused={
+        "prompt": "a prompt gives each of some answers a probability, no vectors",
+        "head": "a head says which of some labels, it gives no vectors",
+    },
+    scores=embed_scores,
+    tuned_by=("ndcg@10",),
+    signal="vectors",
+)

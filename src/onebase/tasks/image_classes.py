@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,16 @@ import torch
 from onebase.adapt.config import AdapterConfig
 from onebase.adapt.folder import AdapterParts, bound_to
 from onebase.adapt.head import Fitted, HeadConfig, fit_pooled, pooled_as
+from onebase.adapt.method import SCRATCH, Learner
 from onebase.codec.text.sample import Tokens
 from onebase.data.singles import SinglesPlan
 from onebase.engine import image_features as images
 from onebase.errors import UserError
 from onebase.objective.pictures import PictureLabel, no_vector
 from onebase.tasks import by_head as heads
-from onebase.tasks.checks import LEADING, head_size
+from onebase.tasks.checks import before, head_size
+from onebase.tasks.fit import Lesson, Steps
 from onebase.tasks.job import Adapting, Facts, data_facts
-from onebase.tasks.learning import SCRATCH, learn, learner, train_config
 from onebase.tasks.ledgers import check_labelled
 
 
@@ -30,9 +32,9 @@ def by_head(job: Adapting) -> AdapterParts:
     return job.parts(cfg, heads.tensors(fitted.head), facts)
 
 
-def by_steps(job: Adapting) -> AdapterParts:
+def lesson(job: Adapting) -> Lesson:
     """The head and what the method learns, together, from the fitted head on. Raises UserError for what stands before a text."""
-    if job.method in LEADING:
+    if before(job.method, job.options):
         raise UserError(
             f"{job.method} stands before a text, and these rows are pictures",
             "use head, lora or full for pictures",
@@ -44,9 +46,9 @@ def by_steps(job: Adapting) -> AdapterParts:
     none = np.zeros(places, np.int32), np.zeros(places, np.bool_)
     rows = [Tokens(*none, f"{i} {r['image']} {r['label']}", "pictures") for i, r in enumerate(hashes)]
     plan = SinglesPlan(rows, min(o.rows, len(rows)), o.seed, o.epochs)
-    train = train_config(o, plan, places, default_lr=heads.RATES[job.method])
     number = {label: i for i, label in enumerate(cfg.labels)}
-    with learner(job, trunk="image") as found:
+
+    def steps(found: Learner, stack: ExitStack) -> Steps:
         base.model.heads[SCRATCH] = head = fitted.head.to(base.model.device)
         objective = PictureLabel(
             SCRATCH,
@@ -56,10 +58,9 @@ def by_steps(job: Adapting) -> AdapterParts:
             cfg.pooling,
             found.active,
         )
-        facts |= learn(job, objective, plan, train, [*found.params, *head.parameters()])
-        tensors = found.tensors()
-    made = AdapterConfig(method=job.method, task="classify", base=bound_to(base), head=cfg, **found.fields)
-    return job.parts(made, tensors, facts)
+        return Steps(objective, plan, places, params=list(head.parameters()), ends_rate=1.0)
+
+    return Lesson(facts, "labels", steps, fields={"head": cfg}, trunk="image")
 
 
 def _fitted(job: Adapting) -> tuple[Fitted, HeadConfig, Facts, Sequence[Path], list[dict[str, Any]]]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from onebase.adapt.head import HeadConfig, best_pooled, fit_head
+from onebase.adapt.method import SCRATCH
 from onebase.codec.text.sample import Tokens
 from onebase.data import read_rows
 from onebase.data.bad_rows import refuse_flawed
@@ -15,7 +16,6 @@ from onebase.objective.label import ManyLabels, marks
 from onebase.tasks.by_head import Fit, Prepared, wide_features
 from onebase.tasks.checks import head_size
 from onebase.tasks.job import Adapting, Data, data_facts
-from onebase.tasks.learning import SCRATCH
 
 
 def has_many(rows: Sequence[Mapping[str, Any]]) -> bool:

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 import torch
 
+from onebase.adapt.methods import BY_STEPS, METHODS
 from onebase.base.config import base_flops
 from onebase.data import Rows
 from onebase.errors import UserError
@@ -37,7 +38,7 @@ from onebase.train.parallel import Parallel
 STEPS, TIMED = 4, 2
 """Steps whose batches are looked at, and times that one micro-batch goes forward and back on the clock, after once to warm up."""
 MIB = 2**20
-BY_STEPS = "one micro-batch forward and back on this base, {} times after one to warm up; AdamW's own time is not in it"
+TIMING = "one micro-batch forward and back on this base, {} times after one to warm up; AdamW's own time is not in it"
 WRITING = "; the completions of the first steps were written once each"
 
 
@@ -85,7 +86,7 @@ def planned(
     began = time.perf_counter()
     state = torch.get_rng_state()
     try:
-        found = by_reading(job, maker) if method in ("head", "prompt") else _by_steps(job, maker)
+        found = by_reading(job, maker) if method not in BY_STEPS else _by_steps(job, maker)
     finally:
         torch.set_rng_state(state)
     rows = job.data if isinstance(job.data, Rows) else Rows([])
@@ -158,7 +159,7 @@ def _probe(job: Adapting, loop: Job) -> NoReturn:
         for p in learnt:
             p.grad = None
     a_position = sum(taken[1:]) / TIMED / _positions(batch)
-    memory = _memory(loop, learnt, _positions(batch), copied=job.method == "full")
+    memory = _memory(loop, learnt, _positions(batch), copied=METHODS[job.method].replaces)
     free = available(device)
     # The last step may be shorter: how many steps it would be if all were as those seen.
     total = getattr(loop.rows, "total", None)
@@ -180,7 +181,7 @@ def _probe(job: Adapting, loop: Job) -> NoReturn:
             "seconds": {
                 "step": (a_position * seen.positions + writing) * whole / steps,
                 "steps": (a_position * seen.positions + writing) * whole,
-                "how": BY_STEPS.format(TIMED) + (WRITING if writing else ""),
+                "how": TIMING.format(TIMED) + (WRITING if writing else ""),
                 "probe": time.perf_counter() - began,
             },
         }

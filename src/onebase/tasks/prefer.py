@@ -2,31 +2,42 @@
 
 import math
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 
 import numpy as np
 import torch
 
-from onebase.adapt.config import AdapterConfig
-from onebase.adapt.folder import AdapterParts, bound_to
+from onebase.adapt.method import Learner
 from onebase.artifact.files import sha256_bytes
+from onebase.base.folder import LoadedBase
 from onebase.codec.text.sample import Tokens
-from onebase.data import read_rows
+from onebase.data import Rows, read_rows
 from onebase.engine.scoring import batch_tokens
+from onebase.evaluation.bootstrap import Score
+from onebase.evaluation.likelihood import completion_nats
+from onebase.evaluation.preference import margin, wins
 from onebase.objective.preference import Preference, row_tokens
+from onebase.tasks.base import Limits, ScoreRequest, Task, always
 from onebase.tasks.checks import before
 from onebase.tasks.embed import GroupsPlan
+from onebase.tasks.fit import Lesson, Steps
 from onebase.tasks.job import Adapting, Facts, data_facts
-from onebase.tasks.learning import learn, learner, train_config
+from onebase.tasks.judged import win_rate
 from onebase.tasks.ledgers import check_written
-from onebase.tasks.preferences import SIDES, has_chats, other_answers, pair_tokens
+from onebase.tasks.options import AdaptOptions
+from onebase.tasks.preferences import (
+    SIDES,
+    has_chats,
+    other_answers,
+    pair_tokens,
+    preference_rows,
+    refuse_pairs,
+)
 from onebase.tasks.writing import special_ids
 
-RATES = {"lora": 2e-4, "soft": 1e-3, "prefix": 1e-3, "full": 1e-5}
-"""AdamW's peak rate by method, where none is given."""
 
-
-def by_steps(job: Adapting) -> AdapterParts:
+def lesson(job: Adapting) -> Lesson:
     """A loss of pairs on what the method learns; the reference is the base as it was, read once before step 1."""
     o, base = job.options, job.base
     how = o.prefer
@@ -47,23 +58,15 @@ def by_steps(job: Adapting) -> AdapterParts:
     if how.referred:
         objective = replace(objective, reference=reference(job, objective, groups))
         facts |= _reference_facts(job, objective, pairs)
-    # Without a reference the answers are taught from nothing, as by tasks chat and complete; with one the base answers already.
-    with learner(job, () if how.referred else special_ids(texts, base.codec.tokenizer)) as found:
-        objective = replace(objective, active=found.active, packs=not found.before)
+
+    def steps(found: Learner, stack: ExitStack) -> Steps:
         longest = found.before + max(row_tokens(g[:2]) for g in groups)
         plan = GroupsPlan(groups, min(o.rows, len(groups)), o.seed, alike=True, epochs=o.epochs)
-        train = train_config(o, plan, longest, default_lr=RATES[job.method], rows_rate=found.rate)
-        facts |= learn(job, objective, plan, train, found.params)
-        tensors = found.tensors()
-    cfg = AdapterConfig(
-        method=job.method,
-        task=job.task,
-        base=bound_to(base),
-        prefer=how,
-        chats=has_chats(rows),
-        **found.fields,
-    )
-    return job.parts(cfg, tensors, facts)
+        return Steps(replace(objective, active=found.active, packs=not found.before), plan, longest)
+
+    # Without a reference the answers are taught from nothing, as by tasks chat and complete; with one the base answers already.
+    special = () if how.referred else special_ids(texts, base.codec.tokenizer)
+    return Lesson(facts, "pairs", steps, fields={"prefer": how, "chats": has_chats(rows)}, special=special)
 
 
 def reference(job: Adapting, objective: Preference, groups: Sequence[Sequence[Tokens]]) -> dict[str, float]:
@@ -97,3 +100,49 @@ def _reference_facts(job: Adapting, objective: Preference, pairs: Sequence[tuple
         mean = math.fsum(found[pair[i].id] for pair in pairs) / len(pairs)
         facts[f"reference.{side}"] = (mean, "nats an answer, measured once before step 1")
     return facts
+
+
+def check(base: LoadedBase, rows: Rows, limits: Limits, options: AdaptOptions) -> None:
+    """Raises BadRows for pairs that cannot be read, or with an answer beyond the limit."""
+    if base.words is not None:
+        refuse_pairs(base, rows, limits.tokens, limits.taken)
+
+
+def prefer_scores(request: ScoreRequest) -> dict[str, Score]:
+    """preferred: the share of pairs whose chosen answer is likelier by the token. With an adapter of task prefer that had a reference also
+    reward_accuracy and margin: by beta times the log-ratio to the base without the adapter (a token, for ipo). Where a reward judges, also
+    win_rate: of what is written with the adapter against what the base writes without (`rewarded.win_rate`)."""
+    base, seed = request.base, request.seed
+    room = base.config.text.context - base.loaded.model.leading(base.active, 1)[0]
+    rows = preference_rows(base.loaded, request.data, room, base.config.text.context - room)
+    texts = [t for pair in pair_tokens(base.loaded, rows) for t in pair]
+    found = completion_nats(base.loaded, texts, base.active)
+    logp_n2, size_n2 = -found[:, 0].reshape(-1, 2), found[:, 1].reshape(-1, 2)
+    out = {"preferred": wins("preferred", *(logp_n2 / size_n2).T, seed=seed)}
+    if request.judge is not None:
+        out["win_rate"] = win_rate(request, request.judge)
+    how = base.attached.config.prefer if base.attached else None
+    if how is None or not how.referred:
+        return out
+    ref_n2 = -completion_nats(base.plain.loaded, texts)[:, 0].reshape(-1, 2)
+    gain_n2 = how.beta * (logp_n2 - ref_n2) / (size_n2 if how.loss == "ipo" else 1.0)
+    return {
+        "reward_accuracy": wins("reward_accuracy", *gain_n2.T, seed=seed),
+        "margin": margin(*gain_n2.T, seed=seed),
+    } | out
+
+
+TASK = Task(
+    name="prefer",
+    columns=SIDES,
+    lesson=lesson,
+    refused={
+        "prompt": "a prompt learns nothing of answers: write into it what is wanted (onebase chat)",
+        "head": "a head writes no text: one that says how good an answer is, is task reward",
+    },
+    writes=always,
+    check=check,
+    scores=prefer_scores,
+    judged=True,
+    signal="pairs",
+)

@@ -7,17 +7,22 @@ from typing import Any
 import torch
 
 from onebase.adapt.head import HeadConfig, best_pooled
+from onebase.adapt.method import SCRATCH
 from onebase.adapt.ridge import fit_ridge
 from onebase.codec.text.sample import Tokens
 from onebase.data import read_rows
 from onebase.data.bad_rows import refuse_flawed
 from onebase.engine.features import how_read
 from onebase.errors import DataError
+from onebase.evaluation.bootstrap import Score
+from onebase.evaluation.values import mae, spearman
 from onebase.model.proj import Active
 from onebase.objective.regress import Value
+from onebase.tasks import by_head as heads
+from onebase.tasks.base import ScoreRequest, Task
 from onebase.tasks.by_head import Fit, Prepared, wide_features
 from onebase.tasks.job import Adapting, Data, data_facts
-from onebase.tasks.learning import SCRATCH
+from onebase.tasks.rows import check_texts
 
 
 def value_rows(data: Data) -> tuple[list[dict[str, Any]], list[float]]:
@@ -73,3 +78,24 @@ def prepare(job: Adapting) -> Prepared:
 
     facts = data_facts(rows) | {"data.mean": (mean, "computed"), "data.deviation": (scale, "computed")}
     return Prepared(rows, fit, facts)
+
+
+def value_scores(request: ScoreRequest) -> dict[str, Score]:
+    """mae in the data's units, and spearman (not where all rows have one value)."""
+    rows, truth = value_rows(request.data)
+    found = request.base.predict([r["text"] for r in rows])
+    out = {"mae": mae(truth, found, seed=request.seed)}
+    return out | ({"spearman": spearman(truth, found, seed=request.seed)} if len(set(truth)) > 1 else {})
+
+
+TASK = Task(
+    name="regress",
+    columns=("text", "value"),
+    lesson=lambda job: heads.lesson(job, prepare(job)),
+    head=lambda job: heads.by_head(job, prepare(job)),
+    refused={"prompt": "a prompt gives each of some answers a probability, no number"},
+    check=lambda base, rows, limits, _: check_texts(base, rows, limits, flaw),
+    scores=value_scores,
+    tuned_by=("mae",),
+    signal="labels",
+)

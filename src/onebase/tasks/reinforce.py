@@ -2,30 +2,30 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
-from onebase.adapt.config import AdapterConfig
-from onebase.adapt.folder import AdapterParts, bound_to
 from onebase.adapt.head import Head
+from onebase.adapt.method import Learner
+from onebase.base.folder import LoadedBase
 from onebase.base.model import BaseModel
-from onebase.data import read_rows
+from onebase.data import Rows, read_rows
 from onebase.data.bad_rows import places_of
 from onebase.errors import UserError
 from onebase.objective.policy import Policy, ReinforceConfig
+from onebase.tasks.base import Limits, Look, Task, always
+from onebase.tasks.fit import Fields, Lesson, Steps
 from onebase.tasks.job import Adapting, Facts, data_facts
-from onebase.tasks.learning import learn, learner, train_config
+from onebase.tasks.judged import reward_scores
 from onebase.tasks.ledgers import check_asked
-from onebase.tasks.rewards import opened
-from onebase.tasks.rollouts import Question, Rollouts, questions
-
-RATES = {"lora": 3e-4, "soft": 1e-3, "prefix": 1e-3, "full": 1e-5}
-"""AdamW's peak rate by method, where none is given."""
+from onebase.tasks.options import AdaptOptions
+from onebase.tasks.rewards import checked, opened
+from onebase.tasks.rollouts import Question, Rollouts, check_questions, questions
 
 VALUE = "__value"
 """The name of PPO's value head on its base while it learns; no adapter keeps it."""
 
 
-def by_steps(job: Adapting) -> AdapterParts:
+def lesson(job: Adapting) -> Lesson:
     """Epochs over the prompts, each of them asked once an epoch; a rollout of `rows` prompts (the last one perhaps fewer) and `reinforce.group`
     completions of each is learnt from in `passes` x `parts` steps."""
     o, base, cfg = job.options, job.base, job.options.reinforce
@@ -34,7 +34,10 @@ def by_steps(job: Adapting) -> AdapterParts:
     chats = any(not isinstance(r["prompt"], str) for r in rows)
     prompts = min(o.rows, len(rows))
     _check_parts(prompts * cfg.group, cfg)
-    with learner(job) as found, opened(cfg.reward, base) as reward, _value_head(base.model, cfg) as head:
+
+    def steps(found: Learner, stack: ExitStack) -> Steps:
+        reward = stack.enter_context(opened(cfg.reward, base))
+        head = stack.enter_context(_value_head(base.model, cfg))
         for content in reward.facts.values():
             job.bind("reinforce.reward", cfg.reward, f"{content}{_function(cfg.reward)}")
         asked = questions(base, rows, places_of(rows))
@@ -43,15 +46,22 @@ def by_steps(job: Adapting) -> AdapterParts:
         source = Rollouts(
             base, asked, reward, cfg, prompts, o.seed, o.epochs, found.active, found.plain, name
         )
-        train = train_config(o, source, longest, default_lr=RATES[job.method], rows_rate=found.rate)
-        policy = Policy(cfg, source.rollouts, found.active, name, moved=source.moved)
-        learnt = [*found.params, *(head.parameters() if head else ())]
-        facts |= learn(job, policy, source, train, learnt, lambda _: source.scores())
-        tensors = found.tensors()
-        facts |= {f"reinforce.reward.{k}": (v, "hashed") for k, v in reward.facts.items()}
-        facts |= {f"reinforce.reward.{k}": (v, "seen on this machine") for k, v in reward.seen.items()}
-    made = AdapterConfig(method=job.method, task=job.task, base=bound_to(base), chats=chats, **found.fields)
-    return job.parts(made, tensors, facts | _told(source, asked))
+
+        def after() -> tuple[Facts, Fields]:
+            hashed = {f"reinforce.reward.{k}": (v, "hashed") for k, v in reward.facts.items()}
+            seen = {f"reinforce.reward.{k}": (v, "seen on this machine") for k, v in reward.seen.items()}
+            return hashed | seen | _told(source, asked), {}
+
+        return Steps(
+            Policy(cfg, source.rollouts, found.active, name, moved=source.moved),
+            source,
+            longest,
+            params=list(head.parameters()) if head else (),
+            scores=lambda _: source.scores(),
+            after=after,
+        )
+
+    return Lesson(facts, "rewards", steps, fields={"chats": chats})
 
 
 def _check_parts(completions: int, cfg: ReinforceConfig) -> None:
@@ -113,3 +123,29 @@ def _told(source: Rollouts, asked: list[Question]) -> Facts:
         ),
         "reinforce.prompt_tokens": (sum(len(q.tokens) for q in asked) / len(asked), "mean"),
     }
+
+
+def _columns(look: Look) -> tuple[str, ...]:
+    return checked(look.options.reinforce.reward).columns
+
+
+def _check(base: LoadedBase, rows: Rows, limits: Limits, options: AdaptOptions) -> None:
+    if base.words is not None:
+        how = options.reinforce
+        check_questions(base, rows, how.reward, how.max_tokens, limits.tokens)
+
+
+TASK = Task(
+    name="reinforce",
+    columns=_columns,
+    lesson=lesson,
+    refused={
+        "prompt": "a prompt learns nothing from rewards: write into it what is wanted (onebase chat)",
+        "head": "a head writes no text: one that says how good an answer is, is task reward",
+    },
+    writes=always,
+    check=_check,
+    scores=reward_scores,
+    judged=True,
+    signal="rewards",
+)

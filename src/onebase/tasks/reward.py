@@ -1,6 +1,8 @@
 """Task reward: a number for each answer, by a head of one output on its pooled states, so that the answers that are liked better have larger
 ones (Bradley and Terry, 1952). n pairs, P pooled features."""
 
+from contextlib import ExitStack
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -8,18 +10,23 @@ from torch import Tensor
 from onebase.adapt.config import AdapterConfig
 from onebase.adapt.folder import AdapterParts, bound_to
 from onebase.adapt.head import FOLDS, Fitted, HeadConfig, best_pooled, fit_head, spread
+from onebase.adapt.method import SCRATCH, Learner
 from onebase.codec.text.sample import Tokens
 from onebase.data import read_rows
 from onebase.engine.features import how_read
+from onebase.evaluation.bootstrap import Score
+from onebase.evaluation.preference import margin, wins
 from onebase.model.proj import Active
 from onebase.objective.pooled import Read
 from onebase.objective.reward import Reward
-from onebase.tasks.by_head import RATES, wide_features
+from onebase.tasks.base import ScoreRequest, Task
+from onebase.tasks.by_head import wide_features
 from onebase.tasks.embed import GroupsPlan
+from onebase.tasks.fit import Lesson, Steps
 from onebase.tasks.job import Adapting, Facts, data_facts
-from onebase.tasks.learning import SCRATCH, learn, learner, train_config
 from onebase.tasks.ledgers import check_written
-from onebase.tasks.preferences import SIDES, has_chats, pair_tokens
+from onebase.tasks.prefer import check
+from onebase.tasks.preferences import SIDES, has_chats, pair_tokens, preference_rows
 
 
 def by_head(job: Adapting) -> AdapterParts:
@@ -35,29 +42,22 @@ def by_head(job: Adapting) -> AdapterParts:
     return job.parts(cfg, tensors, facts | fitted.facts)
 
 
-def by_steps(job: Adapting) -> AdapterParts:
+def lesson(job: Adapting) -> Lesson:
     """The head and what the method learns, together, from the fitted head on."""
     o, base = job.options, job.base
     pairs, facts, chats = _read(job)
-    with learner(job) as found:
+
+    def steps(found: Learner, stack: ExitStack) -> Steps:
         found.reads_only([t for pair in pairs for t in pair])
         longest = max(2 * (found.before + max(map(len, pair))) for pair in pairs)
         plan = GroupsPlan(pairs, min(o.rows, len(pairs)), o.seed, alike=True, epochs=o.epochs)
-        train = train_config(o, plan, longest, default_lr=RATES[job.method], rows_rate=found.rate)
         fitted, pooling = _fitted(job, pairs, found.active if found.before else None)
         base.model.heads[SCRATCH] = head = fitted.head.to(base.model.device)
         objective = Reward(SCRATCH, how_read(job.base, pooling), found.active)
-        facts |= learn(job, objective, plan, train, [*found.params, *head.parameters()])
-        tensors = found.tensors()
-    cfg = AdapterConfig(
-        method=job.method,
-        task=job.task,
-        base=bound_to(base),
-        head=_config(pooling),
-        chats=chats,
-        **found.fields,
-    )
-    return job.parts(cfg, tensors, facts)
+        params = list(head.parameters())
+        return Steps(objective, plan, longest, params=params, fields={"head": _config(pooling)})
+
+    return Lesson(facts, "labels", steps, fields={"chats": chats})
 
 
 def _read(job: Adapting) -> tuple[list[tuple[Tokens, Tokens]], Facts, bool]:
@@ -84,3 +84,28 @@ def _fitted(job: Adapting, pairs: list[tuple[Tokens, Tokens]], active: Active | 
         return fit_head(torch.cat((x_nP, -x_nP)), y_N1, 1, seed, fold_N)
 
     return best_pooled(fit, x_NP, job.options.pooling)
+
+
+def reward_scores(request: ScoreRequest) -> dict[str, Score]:
+    """accuracy: the share of pairs whose chosen answer has the larger reward; margin: by how much, on average."""
+    base, seed = request.base, request.seed
+    room = base.config.text.context - base.loaded.model.leading(base.active, 1)[0]
+    rows = preference_rows(base.loaded, request.data, room, base.config.text.context - room)
+    found = base.reward([(r["prompt"], r[side]) for r in rows for side in SIDES])
+    chosen, rejected = np.array(found).reshape(-1, 2).T
+    return {
+        "accuracy": wins("accuracy", chosen, rejected, seed=seed),
+        "margin": margin(chosen, rejected, seed=seed),
+    }
+
+
+TASK = Task(
+    name="reward",
+    columns=SIDES,
+    lesson=lesson,
+    head=by_head,
+    refused={"prompt": "a prompt gives each of some answers a probability, no number"},
+    check=check,
+    scores=reward_scores,
+    signal="labels",
+)

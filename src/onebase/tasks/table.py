@@ -1,123 +1,54 @@
-"""Adapting a base: tasks and methods are orthogonal; one table says which pairs there are, and why the others are not."""
+"""Adapting a base: tasks and methods are orthogonal; one table has all tasks, and each says which methods learn it, and why not the others."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, cast
 
-from onebase.adapt.config import Method
-from onebase.adapt.config import Task as TaskName
+from onebase.adapt.config import Method as MethodName
 from onebase.adapt.folder import AdapterParts
+from onebase.adapt.methods import BY_STEPS, METHODS
 from onebase.base.folder import LoadedBase
 from onebase.codec.text.clock import at, today
 from onebase.data import read_rows
 from onebase.errors import UserError
-from onebase.tasks import by_head as heads
-from onebase.tasks import by_prompt as prompt
-from onebase.tasks import classify, continued, distil, embed, prefer, regress, reinforce, reward, tag
-from onebase.tasks import rows as reading
-from onebase.tasks import writing as generate
+from onebase.evaluation.bootstrap import Score
+from onebase.tasks import classify, continued, distil, embed, prefer, regress, reinforce, reward, tag, writing
+from onebase.tasks.base import ScoreRequest, Task
 from onebase.tasks.bound import Bound
 from onebase.tasks.checks import check_reads, check_room, check_writes
 from onebase.tasks.dates import began
 from onebase.tasks.job import Adapting, Data, rows_hash
 from onebase.tasks.options import AdaptOptions, read_options
 from onebase.tasks.results import Adapter
-from onebase.tasks.teachers import teaches_writing
+from onebase.tasks.rows import read
+from onebase.tasks.texts import text_scores
 from onebase.train.listen import Listener
 
-__all__ = ["METHODS", "TASKS", "Data", "adapted", "prepared", "rows_hash"]
-
-METHODS: tuple[Method, ...] = get_args(Method)
-BY_STEPS: tuple[Method, ...] = ("lora", "soft", "prefix", "full")
-"""Methods that learn by the loop."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """What makes an adapter, by method; and for the methods that do not fit, why."""
-
-    makers: Mapping[str, Callable[[Adapting], AdapterParts]]
-    refused: Mapping[str, str] = field(default_factory=dict)
-    images: tuple[str, ...] = ()
-    """Methods that also learn from images, on a base that reads no text."""
-    writes: Callable[[AdaptOptions], bool] = lambda _: False
-    """Is it learnt by predicting next tokens, which not every base does? It may hang on the options."""
-
-
-def _always(options: AdaptOptions) -> bool:
-    return True
-
-
-_WRITES = Task(
-    {"prompt": prompt.by_prompt, **dict.fromkeys(BY_STEPS, generate.by_steps)},
-    {"head": "a head says which of some labels, it writes no text"},
-    writes=_always,
-)
+__all__ = ["BY_STEPS", "METHODS", "SCORERS", "TASKS", "Data", "Task", "adapted", "prepared", "rows_hash"]
 
 TASKS: dict[str, Task] = {
-    "classify": Task(
-        {
-            "prompt": prompt.by_prompt,
-            "head": classify.by_head,
-            **dict.fromkeys(BY_STEPS, classify.by_steps),
-        },
-        images=("head", "lora", "full"),
-    ),
-    "regress": Task(
-        heads.makers(regress.prepare, BY_STEPS),
-        {"prompt": "a prompt gives each of some answers a probability, no number"},
-    ),
-    "tag": Task(
-        heads.makers(tag.prepare, BY_STEPS),
-        {"prompt": "a prompt gives each of some answers a probability, no places in a text"},
-    ),
-    "complete": _WRITES,
-    "chat": _WRITES,
-    "embed": Task(
-        dict.fromkeys(BY_STEPS, embed.by_steps),
-        {
-            "prompt": "a prompt gives each of some answers a probability, no vectors",
-            "head": "a head says which of some labels, it gives no vectors",
-        },
-    ),
-    "prefer": Task(
-        dict.fromkeys(BY_STEPS, prefer.by_steps),
-        {
-            "prompt": "a prompt learns nothing of answers: write into it what is wanted (onebase chat)",
-            "head": "a head writes no text: one that says how good an answer is, is task reward",
-        },
-        writes=_always,
-    ),
-    "reward": Task(
-        {"head": reward.by_head, **dict.fromkeys(BY_STEPS, reward.by_steps)},
-        {"prompt": "a prompt gives each of some answers a probability, no number"},
-    ),
-    "reinforce": Task(
-        dict.fromkeys(BY_STEPS, reinforce.by_steps),
-        {
-            "prompt": "a prompt learns nothing from rewards: write into it what is wanted (onebase chat)",
-            "head": "a head writes no text: one that says how good an answer is, is task reward",
-        },
-        writes=_always,
-    ),
-    "continue": Task(
-        dict.fromkeys(BY_STEPS, continued.by_steps),
-        {
-            "prompt": "a prompt learns nothing of a text",
-            "head": "a head says which of some labels, it writes no text",
-        },
-        writes=_always,
-    ),
-    "distil": Task(
-        dict.fromkeys(BY_STEPS, distil.by_steps),
-        {
-            "prompt": "a prompt learns nothing from a teacher",
-            "head": "a head alone is fitted on labels: let the teacher give them (onebase apply), and learn task classify",
-        },
-        writes=teaches_writing,
-    ),
+    t.name: t
+    for t in (
+        classify.TASK,
+        regress.TASK,
+        tag.TASK,
+        writing.COMPLETE,
+        writing.CHAT,
+        embed.TASK,
+        prefer.TASK,
+        reward.TASK,
+        reinforce.TASK,
+        continued.TASK,
+        distil.TASK,
+    )
 }
+
+SCORERS: dict[str, Callable[[ScoreRequest], dict[str, Score]]] = {
+    **{name: t.scores for name, t in TASKS.items() if t.scores is not None},
+    "text": text_scores,
+}
+"""What is measured, by task."""
 
 
 def adapted(
@@ -175,10 +106,11 @@ def prepared(
     if method not in METHODS:
         raise UserError(f"method {method!r} is not known", f"methods: {', '.join(METHODS)}")
     chosen = TASKS[task]
-    if method not in chosen.makers:
+    makers = chosen.makers
+    if method not in makers:
         raise UserError(
             f"task {task!r} with method {method!r} does not go: {chosen.refused[method]}",
-            f"methods for {task}: {', '.join(chosen.makers)}",
+            f"methods for {task}: {', '.join(makers)}",
         )
     check_reads(base, method in chosen.images)
     if method == "prompt" or chosen.writes(options):
@@ -186,14 +118,13 @@ def prepared(
     check_room(base, method, options)
     options = replace(options, date=options.date or began(resume) or today())
     with at(options.date):
-        rows = reading.read(base, data, task, method, options, columns)
+        rows = read(base, data, chosen, method, options, columns)
     test = read_rows(test, (), columns=columns) if test is not None and columns else test
-    named = cast(TaskName, task)  # it is in the table
     job = Adapting(
         base,
         rows,
-        named,
-        method,
+        chosen.name,
+        cast(MethodName, method),  # it is in the table
         options,
         tuple(listeners),
         tell or (lambda _: None),
@@ -203,6 +134,6 @@ def prepared(
 
     def make(job: Adapting) -> AdapterParts:
         with at(job.options.date):
-            return chosen.makers[method](job)
+            return makers[method](job)
 
     return job, make

@@ -1,27 +1,34 @@
 """Task tag: labelled spans of a text, by a head on the state of each token, alone or with what the method learns."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from onebase.adapt.head import FOLDS, HeadConfig, fit_head, spread
+from onebase.adapt.method import SCRATCH
 from onebase.adapt.spans import Place, Span, tags_of, token_places, trimmed
+from onebase.base.folder import LoadedBase
 from onebase.codec.text.sample import Tokens
 from onebase.codec.text.tokenizer import Tokenizer
-from onebase.data import read_rows
+from onebase.data import Rows, read_rows
 from onebase.data.bad_rows import once, refuse_flawed
 from onebase.engine.features import framed_texts
 from onebase.errors import DataError
+from onebase.evaluation.bootstrap import Score
+from onebase.evaluation.spans import span_scores
 from onebase.model.proj import Active
 from onebase.objective.base import IGNORE
 from onebase.objective.tag import Tag
+from onebase.tasks import by_head as heads
 from onebase.tasks.answers import token_states
+from onebase.tasks.base import Limits, ScoreRequest, Task
 from onebase.tasks.by_head import Fit, Prepared
 from onebase.tasks.checks import head_size
 from onebase.tasks.job import Adapting, Data, Facts, data_facts
-from onebase.tasks.learning import SCRATCH
+from onebase.tasks.options import AdaptOptions
+from onebase.tasks.rows import check_texts
 
 MEND_TOKENS = "a token has one label at most: make one span of them, or drop one"
 MEND = "mend the spans: characters from 0, end exclusive, none over another"
@@ -121,3 +128,32 @@ def prepare(job: Adapting) -> Prepared:
         "data.tokens": (sum(map(len, tags)), "counted"),
     }
     return Prepared(rows, fit, facts)
+
+
+def _check(base: LoadedBase, rows: Rows, limits: Limits, options: AdaptOptions) -> None:
+    known: dict[str, Any] = once(rows, ("places", base.codec.tokenizer.digest), dict)
+    check_texts(base, rows, limits, lambda row: flaw(row, base.codec.tokenizer, known))
+
+
+def tag_scores(request: ScoreRequest) -> dict[str, Score]:
+    """span_precision, span_recall and span_f1."""
+    rows, truth = span_rows(request.data)
+    found = request.base.tag([r["text"] for r in rows])
+    return span_scores([_bounds(s) for s in truth], [_bounds(s) for s in found], seed=request.seed)
+
+
+def _bounds(spans: Iterable[Span]) -> list[tuple[int, int, str]]:
+    return [(s.start, s.end, s.label) for s in spans]
+
+
+TASK = Task(
+    name="tag",
+    columns=("text",),
+    lesson=lambda job: heads.lesson(job, prepare(job)),
+    head=lambda job: heads.by_head(job, prepare(job)),
+    refused={"prompt": "a prompt gives each of some answers a probability, no places in a text"},
+    check=_check,
+    scores=tag_scores,
+    tuned_by=("span_f1",),
+    signal="labels",
+)

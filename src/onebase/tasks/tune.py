@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from onebase.adapt.methods import BY_STEPS, METHODS
 from onebase.artifact.files import canonical_json
 from onebase.codec.text.clock import today
 from onebase.data import Rows
@@ -16,16 +17,13 @@ from onebase.draws import Draws
 from onebase.errors import DataError, UserError
 from onebase.evaluation.bootstrap import Score
 from onebase.evaluation.metrics import LOWER_IS_BETTER
-from onebase.tasks import by_head as heads
-from onebase.tasks import continued, embed
-from onebase.tasks import writing as generate
+from onebase.tasks.base import ScoreRequest
 from onebase.tasks.bound import Bound
 from onebase.tasks.estimate import Plan
 from onebase.tasks.options import AdaptOptions, read_options
 from onebase.tasks.plan import planned
 from onebase.tasks.results import Adapter
-from onebase.tasks.scoring import SCORERS, Asked
-from onebase.tasks.table import Data, adapted, prepared, rows_hash
+from onebase.tasks.table import TASKS, Data, adapted, prepared, rows_hash
 
 HELD_OUT = 0.25
 """Share of the training rows that the trials are judged on."""
@@ -37,25 +35,6 @@ RANKS = (4, 8, 16, 32)
 SPAN = 10.0
 """Rates are drawn between the method's own divided and multiplied by this, evenly on a logarithmic scale."""
 
-
-@dataclass(frozen=True)
-class Judged:
-    """What a task is tuned by: the first of these scores that its scorer gives; and the rates that its methods start from."""
-
-    scores: tuple[str, ...]
-    rates: Mapping[str, float]
-
-
-JUDGED: dict[str, Judged] = {
-    "classify": Judged(("accuracy", "micro_f1"), heads.RATES),
-    "regress": Judged(("mae",), heads.RATES),
-    "tag": Judged(("span_f1",), heads.RATES),
-    "complete": Judged(("nats_per_token",), generate.RATES),
-    "chat": Judged(("nats_per_token",), generate.RATES),
-    "embed": Judged(("ndcg@10",), embed.RATES),
-    "continue": Judged(("bits_per_byte",), continued.RATES),
-}
-"""Tasks that can be tuned."""
 
 INPUTS = ("text", "image", "prompt", "messages", "anchor")
 """Columns of which rows with the same content are one: they stay on one side of the split."""
@@ -89,7 +68,7 @@ def tune(
 ) -> Adapter:
     """`Base.adapt` with the best of `trials` settings, the first being what the options (or the method's own) say.
 
-    A quarter of the rows, drawn by `seed`, judges (`JUDGED`); of labelled rows each label's share, and rows with the same text together.
+    A quarter of the rows, drawn by `seed`, judges (`Task.tuned_by`); of labelled rows each label's share, and rows with the same text together.
     Another setting is only taken where its score lies outside the first one's 95% interval. The record has every trial. Raises UserError.
     """
     tell = tell or (lambda _: None)
@@ -231,28 +210,28 @@ def _request(
     if trials < 2:
         raise UserError(f"{trials} trials cannot be compared", "give at least 2")
     asked: AdaptOptions = read_options(dict(options))
-    if task not in JUDGED:
-        raise UserError(
-            f"task {task!r} is not tuned", f"tasks with a score to choose by: {', '.join(JUDGED)}"
-        )
-    if method not in JUDGED[task].rates:
-        raise UserError(
-            f"method {method!r} has neither rate nor rank", f"tuned are: {', '.join(JUDGED[task].rates)}"
-        )
+    if task not in (tuned := [t.name for t in TASKS.values() if t.tuned_by]):
+        raise UserError(f"task {task!r} is not tuned", f"tasks with a score to choose by: {', '.join(tuned)}")
+    if method not in BY_STEPS:
+        raise UserError(f"method {method!r} has neither rate nor rank", f"tuned are: {', '.join(BY_STEPS)}")
     if base.attached is not None:
         raise UserError("this base has an adapter on it", "tune on the plain base: onebase.load(ref)")
     job, _ = prepared(base.loaded, data, task=task, method=method, options=asked, columns=columns, test=test)
     rows = job.data
     assert isinstance(rows, Rows)  # what `prepared` has read
     split(rows, asked.seed)
-    return rows, Setting(asked.lr or JUDGED[task].rates[method], asked.rank if method == "lora" else None)
+    return rows, Setting(
+        asked.lr or METHODS[method].rate_of(TASKS[task].signal), asked.rank if method == "lora" else None
+    )
 
 
 def _judged(base: Bound, adapter: Adapter, held: Rows, task: str, seed: int) -> Score | None:
     """The task's score on the rows held out; None where learning went astray and there is none."""
     # One token is written: the scores that tasks are tuned by do not look at it.
-    scores = SCORERS[task](Asked(base.with_parts([adapter.parts]), held, seed, max_tokens=1))
-    return next((scores[n] for n in JUDGED[task].scores if n in scores), None)
+    how = TASKS[task]
+    assert how.scores is not None
+    scores = how.scores(ScoreRequest(base.with_parts([adapter.parts]), held, seed, max_tokens=1))
+    return next((scores[n] for n in how.tuned_by if n in scores), None)
 
 
 def _text(s: Setting) -> str:

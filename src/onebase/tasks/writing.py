@@ -1,31 +1,43 @@
 """Tasks complete and chat: supervised fine-tuning on completions, or on the assistant's part of conversations."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
-from onebase.adapt.config import AdapterConfig
-from onebase.adapt.folder import AdapterParts, bound_to
+from onebase.adapt.config import Task as TaskName
+from onebase.adapt.method import Learner
+from onebase.base.folder import LoadedBase
 from onebase.codec.text.sample import Tokens
 from onebase.codec.text.tokenizer import Tokenizer
-from onebase.data import RowPlan, TokenSet, read_rows
+from onebase.data import RowPlan, Rows, TokenSet, read_rows
 from onebase.data.singles import SinglesPlan
+from onebase.engine.decoder import generate
+from onebase.engine.features import chat_rows, completion_rows
+from onebase.engine.sampler import Sampling
+from onebase.errors import DataError
+from onebase.evaluation.bootstrap import Score
+from onebase.evaluation.likelihood import completion_nats
+from onebase.evaluation.metrics import exact_match, nats_per_token, rouge_l
+from onebase.evaluation.written import all_json, bleu, chrf, has_sacrebleu, json_match, json_valid
 from onebase.objective.next_token import NextToken
+from onebase.tasks import by_prompt
+from onebase.tasks.base import Limits, ScoreRequest, Task, always
+from onebase.tasks.fit import Lesson, Steps
 from onebase.tasks.job import Adapting, data_facts
-from onebase.tasks.learning import learn, learner, train_config
 from onebase.tasks.ledgers import COLUMNS, check_written, written
-
-RATES = {"lora": 2e-3, "soft": 1e-3, "prefix": 1e-3, "full": 3e-4}
-"""AdamW's peak rate by method, where none is given."""
-
+from onebase.tasks.options import AdaptOptions
+from onebase.tasks.prompting import texts_of
+from onebase.tasks.rows import check_samples
 
 PACKED = 256
 """Tokens of a packed row at least, where the context has room for them."""
 
 
-def by_steps(job: Adapting) -> AdapterParts:
+def lesson(job: Adapting) -> Lesson:
     """Next-token prediction on the supervised tokens alone."""
-    o, base = job.options, job.base
     rows = read_rows(job.data, COLUMNS[job.task])
     tokens = written(job, rows)
     facts = (
@@ -33,19 +45,12 @@ def by_steps(job: Adapting) -> AdapterParts:
         | check_written(job, tokens)
         | {"data.tokens": (sum(len(t.ids) for t in tokens), "counted")}
     )
-    with learner(job, special_ids(tokens, base.codec.tokenizer)) as found:
+
+    def steps(found: Learner, stack: ExitStack) -> Steps:
         plan, length = sample_plan(job, tokens, found.before)
-        train = train_config(
-            o,
-            plan,
-            found.before + length,
-            default_lr=RATES[job.method],
-            rows_rate=found.rate,
-        )
-        facts |= learn(job, NextToken(length, found.active), plan, train, found.params)
-        tensors = found.tensors()
-    cfg = AdapterConfig(method=job.method, task=job.task, base=bound_to(base), **found.fields)
-    return job.parts(cfg, tensors, facts)
+        return Steps(NextToken(length, found.active), plan, found.before + length)
+
+    return Lesson(facts, "answers", steps, special=special_ids(tokens, job.base.codec.tokenizer))
 
 
 def sample_plan(job: Adapting, tokens: Sequence[Tokens], before: int) -> tuple[RowPlan | SinglesPlan, int]:
@@ -70,3 +75,123 @@ def special_ids(tokens: Sequence[Tokens], tokenizer: Tokenizer) -> tuple[int, ..
     ids, loss = (np.concatenate([getattr(t, name) for t in tokens]) for name in ("ids", "loss"))
     used, learnt = set(np.unique(ids).tolist()), set(np.unique(ids[loss]).tolist())
     return tuple(sorted(set(tokenizer.specials.values()) & used - ({tokenizer.bos} - learnt)))
+
+
+@dataclass(frozen=True)
+class Asks:
+    """Of each row: prompt and answer as one sample, the prompt as token ids, the answer as text."""
+
+    samples: list[Tokens]
+    prompts: list[list[int]]
+    answers: list[str]
+
+
+def completion_scores(request: ScoreRequest) -> dict[str, Score]:
+    """See `_scores`. Rows have prompt and completion, and what a saved prompt has as variables."""
+    base, on = request.base, request.base.attached
+    asks = on is None or on.config.prompt is None or "text" in on.config.prompt.variables
+    rows = read_rows(request.data, (*(["prompt"] if asks else []), "completion"))
+    texts = [str(r["prompt"]) if asks else "" for r in rows]
+    read = [
+        base.prompted(t, _values(request, r, i)).read
+        for i, (t, r) in enumerate(zip(texts, rows, strict=True), 1)
+    ]
+    samples = completion_rows(base.loaded, [{**r, "prompt": p} for r, p in zip(rows, read, strict=True)])
+    answers = [str(r["completion"]).strip() for r in rows]
+    return _scores(request, Asks(samples, [base.tokenizer.encode(p, bos=True) for p in read], answers))
+
+
+def chat_scores(request: ScoreRequest) -> dict[str, Score]:
+    """See `_scores`. Rows have messages, the last of which is the answer."""
+    base, rows = request.base, read_rows(request.data, ("messages",))
+    samples, prompts = [], []
+    for i, r in enumerate(rows, 1):
+        if len(r["messages"]) < 2 or r["messages"][-1].get("role") != "assistant":
+            raise DataError(
+                f"row {i} does not end in an answer of the assistant",
+                "let it be the last message: it is compared",
+            )
+        read = list(base.prompted(r["messages"][:-1], _values(request, r, i)).read)
+        (sample,) = chat_rows(base.loaded, [{"messages": [*read, r["messages"][-1]]}])
+        shown = _answers(read) - _answers(r["messages"][:-1])
+        samples.append(_less_first(sample, shown) if shown else sample)
+        prompts.append(base.loaded.codec.chat_ids(read))
+    answers = [str(r["messages"][-1]["content"]).strip() for r in rows]
+    return _scores(request, Asks(samples, prompts, answers))
+
+
+def _values(request: ScoreRequest, row: Mapping[str, Any], number: int) -> dict[str, str]:
+    """The values of a saved prompt's variables in a row, but for the text."""
+    on = request.base.attached
+    cfg = on.config.prompt if on is not None else None
+    names = [] if cfg is None else [n for n in cfg.variables if n != "text" and row.get(n) is not None]
+    return texts_of({n: row[n] for n in names}, f"row {number}: ")
+
+
+def _answers(messages: Sequence[Mapping[str, Any]]) -> int:
+    return sum(m.get("role") == "assistant" for m in messages)
+
+
+def _less_first(sample: Tokens, turns: int) -> Tokens:
+    """The sample of which the first turns of the assistant, those of examples, do not count."""
+    loss = sample.loss.copy()
+    starts = np.flatnonzero(loss & ~np.concatenate(([False], loss[:-1])))
+    loss[: starts[turns]] = False
+    return replace(sample, loss=loss)
+
+
+def _scores(request: ScoreRequest, found: Asks) -> dict[str, Score]:
+    """nats_per_token of the answers; exact_match and rouge_l of greedy generations, chrf and bleu where sacrebleu is installed, json_valid
+    and json_match where all answers are JSON. Raises DataError for a row beyond the context, UserError for a constraint that cannot be
+    followed."""
+    base, seed = request.base, request.seed
+    context = base.config.text.context
+    for i, sample in enumerate(found.samples, 1):
+        if len(sample.ids) > context:
+            raise DataError(
+                f"row {i} has {len(sample.ids)} tokens, the base reads {context}", "shorten or drop it"
+            )
+    nats = completion_nats(base.loaded, found.samples, base.active)
+    room = [min(request.max_tokens, context - len(p)) for p in found.prompts]
+    each = [Sampling(max_tokens=max(1, n), constraint=request.constraint) for n in room]
+    texts = [g.text.strip() for g in generate(base.loaded, found.prompts, each, base.active)]
+    answers = found.answers
+    out = {
+        "nats_per_token": nats_per_token(nats[:, 0], nats[:, 1], seed=seed),
+        "exact_match": exact_match(answers, texts, seed=seed),
+        "rouge_l": rouge_l(answers, texts, seed=seed),
+    }
+    if has_sacrebleu():
+        out |= {"chrf": chrf(answers, texts, seed=seed), "bleu": bleu(answers, texts, seed=seed)}
+    if all_json(answers):
+        out |= {
+            "json_valid": json_valid(texts, seed=seed),
+            "json_match": json_match(answers, texts, seed=seed),
+        }
+    return out
+
+
+def _task(
+    name: TaskName, columns: tuple[str, ...], scores: Callable[[ScoreRequest], dict[str, Score]]
+) -> Task:
+    def check(base: LoadedBase, rows: Rows, limits: Limits, options: AdaptOptions) -> None:
+        if base.words is not None:
+            check_samples(base, name, rows, limits)
+
+    return Task(
+        name=name,
+        columns=columns,
+        lesson=lesson,
+        prompt=by_prompt.by_prompt,
+        refused={"head": "a head says which of some labels, it writes no text"},
+        writes=always,
+        check=check,
+        scores=scores,
+        constrained=True,
+        tuned_by=("nats_per_token",),
+        signal="answers",
+    )
+
+
+COMPLETE = _task("complete", ("prompt", "completion"), completion_scores)
+CHAT = _task("chat", ("messages",), chat_scores)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from onebase.adapt.folder import detach
-from onebase.adapt.parts import PARTS
+from onebase.adapt.methods import PARTS
 from onebase.api.base import Adapter, Base
 from onebase.base.folder import base_tensors, load_base
 from onebase.errors import ArtifactError, UserError

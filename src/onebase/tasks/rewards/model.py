@@ -9,6 +9,7 @@ import torch
 
 from onebase.adapt.folder import attach, detach
 from onebase.adapt.head import Head
+from onebase.adapt.methods import METHODS
 from onebase.base.folder import LoadedBase
 from onebase.engine.features import features
 from onebase.errors import UserError
@@ -26,7 +27,7 @@ def model(folder: Path, base: LoadedBase) -> Iterator[Reward]:
     ArtifactError for one of another base."""
     parts = read_adapter(base, folder)
     cfg = parts.config.head
-    if cfg is None or cfg.gives != "value" or parts.config.method == "full":
+    if cfg is None or cfg.gives != "value" or METHODS[parts.config.method].replaces:
         raise UserError(
             f"{folder} is an adapter of task {parts.config.task} by {parts.config.method}: it gives no value beside this base",
             "give one of task reward by head, lora, soft or prefix",

@@ -1,4 +1,4 @@
-"""Scores of what a base writes, by a reward. P prompts, S samples of each."""
+"""What a base writes, judged by a reward. P prompts, S samples of each."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,19 +12,19 @@ from onebase.engine.decoder import generate
 from onebase.engine.sampler import Sampling
 from onebase.errors import UserError
 from onebase.evaluation.bootstrap import Score, mean_score
+from onebase.tasks.base import JudgeConfig, ScoreRequest
 from onebase.tasks.bound import Bound
+from onebase.tasks.job import Data
 from onebase.tasks.rewards import Reward, checked, opened
 from onebase.tasks.rollouts import Question, check_questions, questions
-from onebase.tasks.scoring.asked import Asked, JudgedConfig
-from onebase.tasks.table import Data
 
 
-def reward_scores(asked: Asked) -> dict[str, Score]:
+def reward_scores(request: ScoreRequest) -> dict[str, Score]:
     """reward, the mean over greedy completions, and success, the share with at least `success`; where samples are asked for, sampled_reward
     and sampled_success over completions at temperature 1, the mean of a prompt's samples being one example of the interval. Rows have a
-    prompt and what the reward reads. Raises UserError, BadRows for rows that cannot be asked."""
-    base, cfg, seed = asked.base, asked.judged or JudgedConfig(), asked.seed
-    each = _questions(base, asked.data, cfg)
+    prompt and what the reward reads. Raises UserError, BadRows for rows that cannot be request."""
+    base, cfg, seed = request.base, request.judge or JudgeConfig(), request.seed
+    each = _questions(base, request.data, cfg)
     # A reward model is of the plain base, whatever stands in the place of its weights.
     with opened(cfg.reward, base.plain.loaded) as reward:
         made = {"": _worth(base, each, cfg, reward, 0, seed)}
@@ -39,26 +39,26 @@ def reward_scores(asked: Asked) -> dict[str, Score]:
     return {s.name: s for s in scores}
 
 
-def win_rate(asked: Asked, cfg: JudgedConfig) -> Score:
+def win_rate(request: ScoreRequest, cfg: JudgeConfig) -> Score:
     """How often the reward finds what is written with the adapter better than what the plain base writes to the same prompt, 0 to 1, ties
     counting half: greedy completions, or with `samples` each of one side against each of the other. Raises UserError without an adapter."""
-    base = asked.base
+    base = request.base
     if base.active is None:
         raise UserError(
             "a win rate is that of an adapter against the base without it",
             "give an adapter, or leave out the reward",
         )
-    each = _questions(base, asked.data, cfg)
+    each = _questions(base, request.data, cfg)
     with opened(cfg.reward, base.plain.loaded) as reward:
         mine_PS, plain_PS = (
-            _worth(b, each, cfg, reward, cfg.samples, asked.seed) for b in (base, base.plain)
+            _worth(b, each, cfg, reward, cfg.samples, request.seed) for b in (base, base.plain)
         )
     over_PSS = mine_PS[:, :, None] - plain_PS[:, None, :]
     won_PSS = (over_PSS > 0) + 0.5 * (over_PSS == 0)
-    return mean_score("win_rate", won_PSS.mean((1, 2)), seed=asked.seed)
+    return mean_score("win_rate", won_PSS.mean((1, 2)), seed=request.seed)
 
 
-def _questions(base: Bound, data: Data, cfg: JudgedConfig) -> list[Question]:
+def _questions(base: Bound, data: Data, cfg: JudgeConfig) -> list[Question]:
     loaded, rows = base.loaded, read_rows(data, checked(cfg.reward).columns)
     context = base.config.text.context - loaded.model.leading(base.active, 1)[0]
     check_questions(loaded, rows, cfg.reward, cfg.max_tokens, context)
@@ -66,7 +66,7 @@ def _questions(base: Bound, data: Data, cfg: JudgedConfig) -> list[Question]:
 
 
 def _worth(
-    base: Bound, each: Sequence[Question], cfg: JudgedConfig, reward: Reward, samples: int, seed: int
+    base: Bound, each: Sequence[Question], cfg: JudgeConfig, reward: Reward, samples: int, seed: int
 ) -> np.ndarray:
     """Rewards [P, S] of so many completions of each prompt at temperature 1; of the greedy one alone, [P, 1], without samples."""
     whole = [q for q in each for _ in range(max(1, samples))]

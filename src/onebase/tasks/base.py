@@ -1,0 +1,113 @@
+"""What a task is: all that differs from one task to another, in one value. The table of them is `table`."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from onebase.adapt.config import Task as TaskName
+from onebase.adapt.folder import AdapterParts
+from onebase.adapt.method import Signal
+from onebase.adapt.methods import BY_STEPS
+from onebase.base.folder import LoadedBase
+from onebase.config import config
+from onebase.data import Rows
+from onebase.engine.constrain import Constraint
+from onebase.errors import ConfigError
+from onebase.evaluation.bootstrap import Score
+from onebase.tasks.bound import Bound
+from onebase.tasks.fit import Lesson, by_steps
+from onebase.tasks.job import Adapting, Data
+from onebase.tasks.options import AdaptOptions
+
+Maker = Callable[[Adapting], AdapterParts]
+
+
+@config
+class JudgeConfig:
+    """How completions are judged: `reward`, `max_tokens`, `stop` and `success` as task reinforce learns by them (`ReinforceConfig`).
+    samples: completions of a prompt at temperature 1, beside the greedy one."""
+
+    reward: str = "exact"
+    max_tokens: int = 64
+    stop: tuple[str, ...] = ()
+    success: float = 1.0
+    samples: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("max_tokens", 1), ("samples", 0)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"'{name}' is {getattr(self, name)}", f"give at least {least}")
+
+
+@dataclass(frozen=True)
+class ScoreRequest:
+    """A base (with or without an adapter), rows to score it on, the seed of the intervals, the longest text that it may write, and
+    the form that it must have. judge: how completions are judged, where they are."""
+
+    base: Bound
+    data: Data
+    seed: int = 0
+    max_tokens: int = 64
+    constraint: Constraint | None = None
+    judge: JudgeConfig | None = None
+
+
+@dataclass(frozen=True)
+class Look:
+    """What columns may hang on: the base, the options, and the rows that are right so far (a call reads them)."""
+
+    base: LoadedBase
+    options: AdaptOptions
+    rows: Callable[[], Rows]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Tokens that a text may have, and how many of the context an adapter takes before it."""
+
+    tokens: int
+    taken: int
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a user wants of a base.
+
+    columns: those that rows must have, or what says so. lesson: what a method that learns by steps learns; head, prompt: makers by these methods.
+    refused: methods that do not fit, and why. images: methods that also learn from images, on a base that reads no text. writes: is it
+    learnt by predicting next tokens, which not every base does? It may hang on the options. opened: rows of what is given, where files may be of text.
+    check: raises BadRows for rows that no sample can be made of, or a longer one than the base reads. scores: what it is measured by;
+    constrained, judged: does it score answers that may have to have a form, or that a reward may judge?
+    tuned_by: trials are compared by the first of these scores that there is; none: it is not tuned. signal: what it learns from, by which the methods' rates differ.
+    """
+
+    name: TaskName
+    columns: tuple[str, ...] | Callable[[Look], tuple[str, ...]]
+    lesson: Callable[[Adapting], Lesson]
+    head: Maker | None = None
+    prompt: Maker | None = None
+    refused: Mapping[str, str] = field(default_factory=dict)
+    images: tuple[str, ...] = ()
+    writes: Callable[[AdaptOptions], bool] = lambda options: False
+    opened: Callable[[Data], Data] = lambda data: data
+    check: Callable[[LoadedBase, Rows, Limits, AdaptOptions], None] = lambda base, rows, limits, options: None
+    scores: Callable[[ScoreRequest], dict[str, Score]] | None = None
+    constrained: bool = False
+    judged: bool = False
+    tuned_by: tuple[str, ...] = ()
+    signal: Signal = "answers"
+
+    @property
+    def makers(self) -> dict[str, Maker]:
+        """What makes an adapter, by method."""
+        alone = {"prompt": self.prompt, "head": self.head}
+        steps = dict.fromkeys(BY_STEPS, by_steps(self.lesson))
+        return {method: make for method, make in alone.items() if make is not None} | steps
+
+    def columns_of(self, look: Look) -> tuple[str, ...]:
+        """The columns that these rows must have."""
+        return self.columns if isinstance(self.columns, tuple) else self.columns(look)
+
+
+def always(options: AdaptOptions) -> bool:
+    """`Task.writes` of what is always learnt by predicting next tokens."""
+    return True
