@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from onebase.model import joint, kernels, quickest
+from onebase.model.kernels import compiled, packed, quickest
 
 # A busy machine is no failure: the time of one example says nothing of the code.
 settings.register_profile("onebase", deadline=None)
@@ -30,5 +30,5 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def _our_loops_multiply() -> Iterator[None]:
     """Which way is quickest is measured, and another's work beside the tests can make it any: it is not what they are about."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(joint, "most_rows", lambda kind: 0 if kernels.direct() is None else quickest.ROWS[-1])
+        patch.setattr(packed, "most_rows", lambda kind: 0 if compiled.direct() is None else quickest.ROWS[-1])
         yield

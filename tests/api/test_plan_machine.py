@@ -7,8 +7,8 @@ import sys
 
 import torch
 
-from onebase.model import kernels
 from onebase.model.device import compute_dtype, has_bf16
+from onebase.model.kernels import compiled
 from tests.pretrained import onebase as command
 
 
@@ -19,7 +19,7 @@ def test_what_was_chosen_is_shown_with_the_times_that_decided() -> None:
     native = has_bf16(torch.device("cpu"))
     assert facts["bf16_native"] is native and facts["newton_schulz"] == ("bf16" if native else "fp32")
     assert facts["instructions"] == torch.backends.cpu.get_cpu_capability()
-    if kernels.direct() is None:
+    if compiled.direct() is None:
         assert facts["rows_as_stored"] == dict.fromkeys(("fp32", "8 bits", "4 bits"), 0)
         return
     asked = {c["question"]: c for c in facts["choices"]}

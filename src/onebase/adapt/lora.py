@@ -15,9 +15,9 @@ from onebase.base.model import BaseModel
 from onebase.codec.text.rows import TokenRows
 from onebase.config import config
 from onebase.errors import ConfigError, UserError
+from onebase.model.kernels.storage import Int4, Int8
 from onebase.model.proj import Active, Proj
 from onebase.model.sites import fits, value_at, worded
-from onebase.model.store import Int4, Int8
 
 __all__ = [
     "Lora",

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from onebase.model.derived import Derived, place
+from onebase.model.kernels.weight_cache import WeightCache, place
 from onebase.model.proj import Delta, Proj
 
 
@@ -102,7 +102,7 @@ class Dora(Lora):
     ) -> None:
         super().__init__(d_in, d_out, rank, scaling, device)
         self.m_O = nn.Parameter(torch.ones(d_out, device=device))
-        self._gain: Derived[Tensor] = Derived()
+        self._gain: WeightCache[Tensor] = WeightCache()
 
     @torch.no_grad()
     def reset(self, generator: torch.Generator, proj: Proj) -> None:

@@ -62,7 +62,7 @@ def plan_recipe(recipe: Recipe) -> Plan:
 def plan_machine() -> Plan:
     """What this machine computes with, and which of several ways is the quickest here: measured at first use, kept (`onebase.machine`)."""
     from onebase import machine
-    from onebase.model.quickest import KINDS, most_rows
+    from onebase.model.kernels.quickest import KINDS, most_rows
 
     device = pick_device("cpu")
     native = has_bf16(device)

@@ -2,9 +2,9 @@
 
 from torch import Tensor, nn
 
-from onebase.model.attend import Lowered, attend
 from onebase.model.cache import LayerCache
 from onebase.model.config import AttnConfig
+from onebase.model.kernels.attention import Lowered, attend
 from onebase.model.norm import Norm
 from onebase.model.position import rotate
 from onebase.model.proj import Active, Proj, Projs

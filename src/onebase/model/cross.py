@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from onebase.model.attend import Lowered, attend
 from onebase.model.config import AttnConfig
+from onebase.model.kernels.attention import Lowered, attend
 from onebase.model.mask import Cols
 from onebase.model.norm import Norm
 from onebase.model.proj import Active, Proj

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from onebase.model.config import NormConfig
-from onebase.model.derived import Derived, place
+from onebase.model.kernels.weight_cache import WeightCache, place
 
 
 class Norm(nn.Module):
@@ -20,7 +20,7 @@ class Norm(nn.Module):
         self.bias = (
             nn.Parameter(torch.empty(width)) if cfg.affine and cfg.bias and cfg.kind == "layer" else None
         )
-        self._gain: Derived[Tensor] = Derived()
+        self._gain: WeightCache[Tensor] = WeightCache()
         # sqrt(D * eps): no parameter, it follows from the config.
         self.floor = torch.tensor((width * cfg.eps) ** 0.5, device="cpu")
         self.reset()
@@ -48,7 +48,7 @@ class Norm(nn.Module):
     def _rms(self, x: Tensor) -> Tensor:
         """RMS norm in the fewest operations: x / hypot(|x|, sqrt(D eps)) * sqrt(D) w is the same number where nothing is learnt."""
         if not torch.is_grad_enabled():
-            return lean_rms(x, self.floor, self.gain())
+            return inference_rms(x, self.floor, self.gain())
         weight = None if self.weight is None else self.weight.float() + self.cfg.offset
         y: Tensor = _Rms.apply(x, weight, self.cfg.eps)  # type: ignore[no-untyped-call]
         return y
@@ -66,7 +66,7 @@ class Norm(nn.Module):
         )
 
 
-def lean_rms(x: Tensor, floor: Tensor, gain: Tensor | float) -> Tensor:
+def inference_rms(x: Tensor, floor: Tensor, gain: Tensor | float) -> Tensor:
     """x / hypot(|x|, floor) * gain over the last axis, in fp32 and in the memory of one copy: fresh memory costs more than the sums."""
     wide = x.float()  # itself, if it is fp32
     size = torch.linalg.vector_norm(wide, 2, -1, True).hypot_(floor)

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from onebase.model.config import StorageConfig
-from onebase.model.joint import Joint, Part, places_of
-from onebase.model.store import Stored, stored
+from onebase.model.kernels.packed import PackedLinear, Part, places_of
+from onebase.model.kernels.storage import Stored, stored
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Proj(nn.Module):
         self.store: Stored | None = None
         self.bias = nn.Parameter(torch.zeros(d_out)) if bias else None
         self.deltas = nn.ModuleDict()
-        self.joint = Joint(self)
+        self.packed = PackedLinear(self)
 
     @property
     def part(self) -> Part:
@@ -90,7 +90,7 @@ class Proj(nn.Module):
     def forward(self, x: Tensor, active: Active | None = None) -> Tensor:
         if (delta := self._alone(active)) is not None and (whole := delta.whole(x, self)) is not None:
             return whole
-        y = self.joint(x)
+        y = self.packed(x)
         return self.changed(self._dense(x) if y is None else y, x, active)
 
     def _alone(self, active: Active | None) -> Delta | None:
@@ -132,7 +132,7 @@ class Projs:
     what is stored know nothing of it."""
 
     def __init__(self, *parts: Proj) -> None:
-        self._parts, self.joint = parts, Joint(*parts)
+        self._parts, self.packed = parts, PackedLinear(*parts)
         self._sizes = [p.d_out for p in parts]
 
     def __call__(self, x: Tensor, active: Active | None = None) -> tuple[Tensor, ...]:
@@ -142,7 +142,7 @@ class Projs:
 
     def joined(self, x: Tensor, active: Active | None = None) -> Tensor | None:
         """The projections of x [..., I] side by side in one tensor [..., sum of O]; None where no kernel makes them as one."""
-        y = self.joint(x)
+        y = self.packed(x)
         if y is None or active is None or not active.groups:
             return y
         parts = zip(self._parts, torch.split(y, self._sizes, -1), strict=True)

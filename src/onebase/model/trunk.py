@@ -2,29 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from onebase.errors import UserError
-from onebase.model.attend import Lowered, lower
 from onebase.model.attention import Attention
 from onebase.model.cache import Cache, LayerCache
 from onebase.model.config import BlockConfig, TrunkConfig
 from onebase.model.cross import CrossAttention, KeysValues, Memory
-from onebase.model.derived import Derived, place
 from onebase.model.feedforward import FeedForward
-from onebase.model.kernels import loops_for
-from onebase.model.lean import (
-    Step,
-    lean_attention,
-    lean_block,
-    lean_feedforward,
-    lean_norm,
-    parts_of,
-    places_in,
-)
+from onebase.model.kernels.attention import Lowered, lower
+from onebase.model.kernels.decode import FastDecode
+from onebase.model.kernels.weight_cache import place
 from onebase.model.mask import Causal, Cols, Everything, Mask, SameDocument, Window
 from onebase.model.norm import Norm
 from onebase.model.position import refuse_crossing, rotary_table, turns
@@ -86,24 +76,6 @@ class Block(nn.Module):
         f_BTD = _scaled(self.ff(self.ff_norm(x_BTD), active), self.ff_scale)
         return x_BTD + (f_BTD if self.ff_out_norm is None else self.ff_out_norm(f_BTD))
 
-    def lean(self, dtype: torch.dtype, one: bool) -> Step | None:
-        """This block as one function for decoding in `dtype`, of `one` token a row or any number; None where it has parts that those
-        functions lack."""
-        fused = loops_for(dtype, self.attn.q.device) if one else None
-        ff_norm = lean_norm(self.ff_norm, fused)
-        if self.cross is not None or self.attn_scale is not None or ff_norm is None:
-            return None
-        outs = lean_norm(self.attn_out_norm, fused), lean_norm(self.ff_out_norm, fused)
-        attn, ff = lean_attention(self.attn, dtype, fused), lean_feedforward(self.ff, dtype, fused)
-        return lean_block(self.where, attn, ff, lean_norm(self.attn_norm, fused), ff_norm, outs)
-
-    def parts(self, fused: Any) -> Any:
-        """This block as `fused.Chain` wants it; None where it has parts that the loops lack."""
-        if self.cross is not None or self.attn_scale is not None or self.where == "post":
-            return None
-        norms = self.attn_norm, self.attn_out_norm, self.ff_norm, self.ff_out_norm
-        return parts_of(self.attn, self.ff, norms, fused)
-
 
 def _scaled(x_BTD: Tensor, scale: "Scale | None") -> Tensor:
     return x_BTD if scale is None else x_BTD * scale.weight.to(x_BTD.dtype)
@@ -115,14 +87,6 @@ class Scale(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(width))
-
-
-@dataclass(frozen=True)
-class _Lean:
-    """The blocks made ready for decoding: one by one, None where `lean` lacks something, and as one call (`fused.Chain`) where that can be."""
-
-    steps: Sequence[Step | None]
-    chain: Any = None
 
 
 class Trunk(nn.Module):
@@ -140,9 +104,7 @@ class Trunk(nn.Module):
         self.lambdas = nn.Parameter(torch.empty(len(cfg.blocks), 2)) if cfg.lambdas else None
         self.reads_memory = any(b.cross for b in cfg.blocks)
         self._turning = [repr((b.attn.rope, b.attn.head_dim)) for b in cfg.blocks]
-        modules = [m for block in self.blocks for m in block.modules()]
-        self._hooks = [h for m in modules for h in (m._forward_hooks, m._forward_pre_hooks)]
-        self._lean: Derived[dict[tuple[torch.dtype, bool], _Lean]] = Derived()
+        self._decode = FastDecode(self.blocks, place(self, "lambdas"))
 
     def default_mask(self) -> Mask:
         """What this trunk was made for: causal or both ways, never across documents."""
@@ -177,7 +139,7 @@ class Trunk(nn.Module):
         x0_BTD, kept = x_BTD, {}
         one = x_BTD.shape[1] == 1
         unadapted = active is None or not active.groups
-        ready = self._ready(x_BTD.dtype, one) if cache is not None and unadapted else None
+        ready = self._decode.ready(x_BTD.dtype, one) if cache is not None and unadapted else None
         memories = self._lowered_memory(memory, cols, cache, x_BTD.device, impl)
         lowered: dict[tuple[int | None, float | None], Lowered] = {}
         tables: dict[str, tuple[Tensor, Tensor] | None] = {}
@@ -215,34 +177,6 @@ class Trunk(nn.Module):
             if i in taps:
                 kept[i] = x_BTD
         return Out(x_BTD if self.final_norm is None else self.final_norm(x_BTD), kept)
-
-    def _ready(self, dtype: torch.dtype, one: bool) -> _Lean | None:
-        """The blocks made ready for decoding, of `one` token a row or any number, anew when a weight has changed; None where something may
-        learn, is compiled, or has hooks that want to be called."""
-        if torch.is_grad_enabled() or torch.compiler.is_compiling() or any(self._hooks):
-            return None
-        made = self._lean.current()
-        if made is None:
-            if any(p.requires_grad for p in self.blocks.parameters()):
-                return None
-            places = places_in(self.blocks)
-            made = self._lean.make(
-                places if self.lambdas is None else [*places, place(self, "lambdas")], dict
-            )
-        if (dtype, one) not in made:
-            made[dtype, one] = self._made_ready(dtype, one)
-        return made[dtype, one]
-
-    def _made_ready(self, dtype: torch.dtype, one: bool) -> _Lean:
-        blocks = [b for b in self.blocks if isinstance(b, Block)]
-        steps = [b.lean(dtype, one) for b in blocks]
-        if not one or dtype != torch.float32 or not blocks:
-            return _Lean(steps)
-        fused = loops_for(dtype, blocks[0].attn.q.device)
-        parts = [None] if fused is None else [b.parts(fused) for b in blocks]
-        if fused is None or any(p is None for p in parts):
-            return _Lean(steps)
-        return _Lean(steps, fused.Chain(parts, self.lambdas))
 
     def _lowered_memory(
         self, memory: Memory | None, cols: Cols, cache: Cache | None, device: torch.device, impl: str

@@ -6,10 +6,10 @@ from torch import Tensor, nn
 
 from onebase.codec.image.config import ImageCodecConfig, PoolConfig
 from onebase.errors import UserError
-from onebase.model.attend import lower
 from onebase.model.config import AttnConfig, StorageConfig
 from onebase.model.cross import CrossAttention
 from onebase.model.feedforward import FeedForward
+from onebase.model.kernels.attention import lower
 from onebase.model.mask import Cols, Everything
 from onebase.model.norm import Norm
 

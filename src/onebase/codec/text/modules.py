@@ -13,12 +13,12 @@ from onebase.config import config
 from onebase.errors import ConfigError, UserError
 from onebase.model.config import Activation, NormConfig, StorageConfig
 from onebase.model.count import norm_parameters
-from onebase.model.derived import place
 from onebase.model.feedforward import ACTIVATIONS
-from onebase.model.joint import Joint, Part, places_of
+from onebase.model.kernels.packed import PackedLinear, Part, places_of
+from onebase.model.kernels.storage import Stored, stored
+from onebase.model.kernels.weight_cache import place
 from onebase.model.norm import Norm
 from onebase.model.proj import Active
-from onebase.model.store import Stored, stored
 
 
 @config
@@ -162,7 +162,7 @@ class TextEnds(nn.Module):
         self.stem = TextStem(cfg, width)
         self.head = TextHead(cfg, width)
         self.deltas = nn.ModuleDict()
-        self._joint = Joint(self)
+        self._joint = PackedLinear(self)
 
     @property
     def head_weight_VD(self) -> Tensor:
@@ -223,7 +223,7 @@ class TextEnds(nn.Module):
         return h if self.head.transform is None else self.head.transform(h)
 
     def logits(self, h: Tensor, active: Active | None = None, *, decoding: bool = False) -> Tensor:
-        """fp32 logits [B, ..., V] of hidden states [B, ..., D]. decoding: of the tokens of an answer (`Joint.packed`)."""
+        """fp32 logits [B, ..., V] of hidden states [B, ..., D]. decoding: of the tokens of an answer (`PackedLinear.ready`)."""
         h = self.ready(h)
         fast = self._joint(h, decoding)
         z = self._dense_logits(h) if fast is None else fast

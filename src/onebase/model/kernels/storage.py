@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from onebase.errors import ConfigError
 from onebase.model.config import StorageConfig
-from onebase.model.kernels import loaded
+from onebase.model.kernels.compiled import loaded
 
 BLOCK = 2**20
 """Numbers that are made dense at a time: 4 MB of fp32."""

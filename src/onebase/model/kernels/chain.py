@@ -9,8 +9,10 @@ from typing import Any
 
 from numba import carray, njit, types
 
-from onebase.model.dots import PRODUCT, at_int64, times
-from onebase.model.loops import Compiled, gated, looked, rms, singles, truths, turned
+from onebase.model.kernels.dots import PRODUCT, times
+from onebase.model.kernels.loops import gated, looked, rms, turned
+from onebase.model.kernels.machine_code import Compiled, singles, truths
+from onebase.model.kernels.tiles import at_int64
 
 SIZES = 5
 """int64 of a block, first: D, N, G, H, F."""

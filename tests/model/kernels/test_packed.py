@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from onebase.model.config import StorageConfig
-from onebase.model.joint import FEW_ROWS, Joint
-from onebase.model.kernels import direct, has_onednn
+from onebase.model.kernels.compiled import direct
+from onebase.model.kernels.onednn import has_onednn
+from onebase.model.kernels.packed import FEW_ROWS, PackedLinear
 from onebase.model.proj import Active, Delta, Proj, Projs
 
 IN, OUTS = 64, (48, 16, 16)
@@ -59,7 +60,7 @@ def test_joined_products_are_those_of_the_matrices(bits: int | None, rows: int) 
         size = float((x.float().abs() @ dense(proj).abs().T).max())
         torch.testing.assert_close(y.float(), want, atol=8e-3 * size, rtol=0)
     if has_onednn() and (bits is None or rows <= FEW_ROWS[bits]):
-        assert Joint(*parts)(x) is not None  # the kernel was really there
+        assert PackedLinear(*parts)(x) is not None  # the kernel was really there
 
 
 @pytest.mark.parametrize("bits", [8, 4])
@@ -69,7 +70,7 @@ def test_joined_products_are_those_of_the_matrices(bits: int | None, rows: int) 
 def test_few_bits_in_fp32_are_the_numbers_of_the_matrices(bits: int, rows: int) -> None:
     parts = projs(bits)
     x = torch.randn(1, rows, IN, generator=torch.Generator().manual_seed(rows))
-    assert Joint(*parts)(x) is not None
+    assert PackedLinear(*parts)(x) is not None
     for proj, y in zip(parts, Projs(*parts)(x), strict=True):
         want = F.linear(x.double(), dense(proj).double(), None if proj.bias is None else proj.bias.double())
         torch.testing.assert_close(y.double(), want, atol=1e-4, rtol=1e-5)
@@ -80,12 +81,12 @@ def test_few_bits_in_fp32_are_the_numbers_of_the_matrices(bits: int, rows: int) 
 def test_fp32_matrices_are_multiplied_as_they_lie_when_an_answer_is_decoded() -> None:
     parts = projs(None)
     x = torch.randn(2, IN)
-    found = Joint(*parts)(x, decoding=True)
+    found = PackedLinear(*parts)(x, decoding=True)
     assert found is not None
     torch.testing.assert_close(found, torch.cat([p(x) for p in parts], -1), atol=1e-5, rtol=1e-5)
     assert parts[0].weight is not None
     parts[0].weight.add_(1.0)  # no copy was made that could be old
-    again = Joint(*parts)(x, decoding=True)
+    again = PackedLinear(*parts)(x, decoding=True)
     assert again is not None and torch.allclose(again[:, :48], parts[0](x), atol=1e-4)
 
 
@@ -130,11 +131,11 @@ def test_a_changed_weight_is_noticed() -> None:
 def test_where_something_is_learnt_the_matrix_itself_multiplies() -> None:
     (proj, *_) = projs(None)
     x = torch.randn(2, IN).bfloat16()
-    assert Joint(proj)(x) is None  # gradients are on
+    assert PackedLinear(proj)(x) is None  # gradients are on
     with torch.no_grad():
-        assert Joint(proj)(x.float()) is None  # fp32 is the reference
+        assert PackedLinear(proj)(x.float()) is None  # fp32 is the reference
         proj.requires_grad_(True)  # it may change at any step
-        assert Joint(proj)(x) is None and Joint(proj)(x.float(), decoding=True) is None
+        assert PackedLinear(proj)(x) is None and PackedLinear(proj)(x.float(), decoding=True) is None
 
 
 class Added(Delta):

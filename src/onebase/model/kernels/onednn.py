@@ -1,11 +1,9 @@
-"""What multiplies by a matrix on a CPU when nothing is learnt. M rows, O outputs, I inputs.
+"""Products with matrices packed by oneDNN, or for its kernel of 4 bits, where the chip multiplies bf16. M rows, O outputs, I inputs.
 
-Where the chip multiplies bf16: weights packed for oneDNN or for the kernel of 4 bits, made at run time (one row of 576 x 1536 on a core with
-AMX: bf16 by aten 260 us, packed by oneDNN 130, 4 bits 50). Everywhere else, in fp32: the matrices as they are stored, by our own loops (`direct`).
+What is packed is made at run time (one row of 576 x 1536 on a core with AMX: bf16 by aten 260 us, packed by oneDNN 130, 4 bits 50).
 """
 
 import functools
-import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,14 +11,10 @@ import torch
 from torch import Tensor
 
 from onebase.model.device import has_bf16
+from onebase.model.kernels.compiled import is_plain
 
 Product = Callable[[Tensor], Tensor]
-"""x [M, I] to x W^T (+ b) [M, O], of x's number format: bf16 for what is packed, fp32 for `direct`."""
-
-
-def is_plain() -> bool:
-    """Whether `ONEBASE_KERNELS=plain` asks for torch's own operations alone, to compare with."""
-    return os.environ.get("ONEBASE_KERNELS") == "plain"
+"""x [M, I] to x W^T (+ b) [M, O], of x's number format: bf16 for what is packed, fp32 for our own loops (`direct`)."""
 
 
 @functools.cache
@@ -28,46 +22,6 @@ def has_onednn() -> bool:
     """Whether oneDNN is there and multiplies bf16 on this chip, not by emulation."""
     supported = torch._C._has_mkldnn and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return bool(supported) and has_bf16(torch.device("cpu")) and not is_plain()
-
-
-@functools.cache
-def _compiled() -> Any:
-    """The modules `fused` and `direct`; None without numba."""
-    threads = torch.get_num_threads()
-    try:
-        # Loops in threads want those of OpenMP, which torch has started: another library's would get in their way.
-        import numba
-        import numba.np.ufunc.omppool
-
-        from onebase.model import direct, fused
-    except ImportError:
-        return None
-    # numba's threads start here and set OpenMP's number to that of the cores: torch's is what it was asked to be.
-    numba.get_num_threads()
-    torch.set_num_threads(threads)
-    return fused, direct
-
-
-def loops_for(dtype: torch.dtype, device: torch.device) -> Any:
-    """The module `fused`, where numba is installed and numbers are bf16 or fp32 on a CPU; else None, and torch's operations do it.
-
-    It takes most of a second to come (and once, to be compiled, eight), so it is asked for when a second token is.
-    """
-    if dtype not in (torch.bfloat16, torch.float32) or device.type != "cpu" or is_plain():
-        return None
-    found = _compiled()
-    return None if found is None else found[0]
-
-
-def direct() -> Any:
-    """The module `direct`, which multiplies by matrices as they are stored; None without numba. As slow to come as `loops_for`."""
-    found = None if is_plain() else _compiled()
-    return None if found is None else found[1]
-
-
-def loaded() -> Any:
-    """The module `direct` where it has come already, else None: for what is too short to wait for it and says the same without."""
-    return direct() if _compiled.cache_info().currsize else None
 
 
 def dense_product(weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> Product:

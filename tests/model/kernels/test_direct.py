@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from onebase.model import kernels
-from onebase.model.store import Int4, Int8
+from onebase.model.kernels import compiled
+from onebase.model.kernels.storage import Int4, Int8
 
-direct = kernels.direct()
+direct = compiled.direct()
 pytestmark = pytest.mark.skipif(direct is None, reason="numba is not installed")
 few = settings(max_examples=40, deadline=None)
 
@@ -110,7 +110,7 @@ def test_an_input_that_lies_apart_is_read_as_it_is() -> None:
 
 PLAIN = """
 import torch
-from onebase.model import kernels
+from onebase.model.kernels import compiled, onednn
 from onebase.model.proj import Proj
 from onebase.model.config import StorageConfig
 torch.manual_seed(0)
@@ -120,7 +120,7 @@ proj.keep_in(StorageConfig(bits=8), take=True)
 proj.requires_grad_(False)
 x = torch.ones(1, 64)
 with torch.no_grad():
-    print(kernels.direct() is None, kernels.has_onednn(), round(float(proj(x).sum()), 3))
+    print(compiled.direct() is None, onednn.has_onednn(), round(float(proj(x).sum()), 3))
 """
 
 

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from onebase.model import chain, loops
-from onebase.model.attend import Lowered
 from onebase.model.cache import LayerCache
-from onebase.model.direct import Direct, threads
+from onebase.model.kernels import chain, loops
+from onebase.model.kernels.attention import Lowered
+from onebase.model.kernels.direct import Direct, threads
 
 CURVES = {
     "swiglu": (1.0, 0.0),

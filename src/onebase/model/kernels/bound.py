@@ -2,40 +2,39 @@
 
 A token of a small base is a thousand small operations; finding modules, parameters and kernels anew for each costs as much as they do.
 The functions here say what the modules' `forward` says, in the same order of operations, and hold only while no weight changes
-(`Trunk` sees to it). B batch, T time, D width, N query heads, G key heads, H head features.
+(`FastDecode` sees to it). B batch, T time, D width, N query heads, G key heads, H head features.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from onebase.model.attend import Lowered, attend
 from onebase.model.attention import Attention
 from onebase.model.cache import LayerCache
-from onebase.model.derived import Place, place
 from onebase.model.feedforward import ACTIVATIONS, FeedForward
-from onebase.model.joint import Joint
-from onebase.model.kernels import direct
-from onebase.model.norm import Norm, lean_rms
+from onebase.model.kernels.attention import Lowered, attend
+from onebase.model.kernels.packed import PackedLinear
+from onebase.model.kernels.weight_cache import Place, place
+from onebase.model.norm import Norm, inference_rms
 from onebase.model.position import rotate
 from onebase.model.proj import Proj
 
 Turns = tuple[Tensor, Tensor] | None
 Fn = Callable[[Tensor], Tensor]
 Fused = Any
-"""The module `fused` (`kernels.loops_for`), for one token a row; None where torch's operations do it, for any number."""
+"""The module `fused` (`compiled.loops_for`), for one token a row; None where torch's operations do it, for any number."""
 Step = Callable[[Tensor, Turns, Lowered, LayerCache], Tensor]
 """x [B, T, D], the table of `turns`, the mask and the cache of this block: its output [B, T, D]."""
 
 
-def lean_product(dtype: torch.dtype, decoding: bool, joint: Joint, *parts: Proj) -> Fn:
-    """x [B, T, I] in `dtype` to the parts' outputs side by side, [B, T, sum of O]; `joint` is where the parts are packed, decoding as it has it."""
+def bound_product(dtype: torch.dtype, decoding: bool, packed: PackedLinear, *parts: Proj) -> Fn:
+    """x [B, T, I] in `dtype` to the parts' outputs side by side, [B, T, sum of O]; `packed` is where the parts are packed, decoding as it has it."""
     dense = _dense(dtype, parts)
     on_cpu = parts[0].device.type == "cpu" and dtype in (torch.bfloat16, torch.float32)
-    made = joint.packed(dtype, decoding) if on_cpu else None
+    made = packed.ready(dtype, decoding) if on_cpu else None
     if made is None or made.product is None:
         return dense
     product, most = made.product, made.most
@@ -60,7 +59,7 @@ def _dense(dtype: torch.dtype, parts: Sequence[Proj]) -> Fn:
     return lambda x: store(x) if cast is None else store(x) + cast
 
 
-def lean_norm(norm: nn.Module | None, fused: Fused) -> Fn | None:
+def bound_norm(norm: nn.Module | None, fused: Fused) -> Fn | None:
     """A norm with its gain made; None for none."""
     if not isinstance(norm, Norm):
         return None
@@ -68,25 +67,25 @@ def lean_norm(norm: nn.Module | None, fused: Fused) -> Fn | None:
         return norm
     gain, floor = norm.gain(), norm.floor
     if fused is not None:
-        gain_D, least = _gain(norm), float(floor)
+        gain_D, least = gain_of(norm), float(floor)
         return lambda x: fused.rms(x, gain_D, least)
-    return lambda x: lean_rms(x, floor, gain)
+    return lambda x: inference_rms(x, floor, gain)
 
 
-def _gain(norm: Norm) -> Tensor:
+def gain_of(norm: Norm) -> Tensor:
     """The gain of a norm, fp32 [D], also where it is one number."""
     gain = norm.gain()
     return gain if isinstance(gain, Tensor) else torch.full((norm.width,), gain)
 
 
-def lean_attention(attn: Attention, dtype: torch.dtype, fused: Fused) -> Step:
+def bound_attention(attn: Attention, dtype: torch.dtype, fused: Fused) -> Step:
     """`Attention.forward` with a cache and without adapters."""
     cfg = attn.cfg
     N, G, H, scale, softcap = cfg.heads, cfg.kv_heads, cfg.head_dim, attn.scale, cfg.softcap
-    qkv = lean_product(dtype, fused is not None, attn.qkv.joint, attn.q, attn.k, attn.v)
-    out = lean_product(dtype, fused is not None, attn.o.joint, attn.o)
-    q_norm, k_norm = lean_norm(attn.q_norm, fused), lean_norm(attn.k_norm, fused)
-    look = None if fused is None else _lean_look(attn, fused)
+    qkv = bound_product(dtype, fused is not None, attn.qkv.packed, attn.q, attn.k, attn.v)
+    out = bound_product(dtype, fused is not None, attn.o.packed, attn.o)
+    q_norm, k_norm = bound_norm(attn.q_norm, fused), bound_norm(attn.k_norm, fused)
+    look = None if fused is None else _bound_look(attn, fused)
     if look is not None:
         one = look
         return lambda x_B1D, *seen: out(one(qkv(x_B1D), *seen))
@@ -111,14 +110,14 @@ def lean_attention(attn: Attention, dtype: torch.dtype, fused: Fused) -> Step:
     return run
 
 
-def _lean_look(attn: Attention, fused: Fused) -> Step | None:
+def _bound_look(attn: Attention, fused: Fused) -> Step | None:
     """From the projections of one token a row [B, 1, X H] to what attention says, [B, 1, N H]; None where there is no loop for it."""
     cfg, scale = attn.cfg, attn.scale
     norms = [n for n in (attn.q_norm, attn.k_norm) if n is not None]
     if any(n.cfg.kind != "rms" for n in norms):
         return None
     heads, softcap = (cfg.heads, cfg.kv_heads, cfg.head_dim), cfg.softcap
-    gains = (_gain(norms[0]), _gain(norms[1]), float(norms[0].floor)) if norms else None
+    gains = (gain_of(norms[0]), gain_of(norms[1]), float(norms[0].floor)) if norms else None
 
     def run(qkv_B1F: Tensor, turns: Turns, lowered: Lowered, cache: LayerCache) -> Tensor:
         q_BNH = fused.turned(qkv_B1F, heads, turns, gains, cache)
@@ -128,14 +127,14 @@ def _lean_look(attn: Attention, fused: Fused) -> Step | None:
     return run
 
 
-def lean_feedforward(ff: FeedForward, dtype: torch.dtype, fused: Fused) -> Fn:
+def bound_feedforward(ff: FeedForward, dtype: torch.dtype, fused: Fused) -> Fn:
     """`FeedForward.forward` without adapters."""
     act, hidden = ACTIVATIONS[ff.cfg.activation], ff.cfg.hidden
-    down = lean_product(dtype, fused is not None, ff.down.joint, ff.down)
+    down = bound_product(dtype, fused is not None, ff.down.packed, ff.down)
     if ff.gate is None or ff.gate_up is None:
-        up = lean_product(dtype, fused is not None, ff.up.joint, ff.up)
+        up = bound_product(dtype, fused is not None, ff.up.packed, ff.up)
         return lambda x: down(act(up(x)))
-    both = lean_product(dtype, fused is not None, ff.gate_up.joint, ff.gate, ff.up)
+    both = bound_product(dtype, fused is not None, ff.gate_up.packed, ff.gate, ff.up)
     if fused is not None and ff.cfg.activation in fused.CURVES:
         slope, bend = fused.CURVES[ff.cfg.activation]
         return lambda x: down(fused.gated(both(x), slope, bend))
@@ -147,7 +146,7 @@ def lean_feedforward(ff: FeedForward, dtype: torch.dtype, fused: Fused) -> Fn:
     return run
 
 
-def lean_block(
+def bound_block(
     where: str, attn: Step, ff: Fn, attn_norm: Fn | None, ff_norm: Fn, outs: tuple[Fn | None, Fn | None]
 ) -> Step:
     """`Block.forward` of parts that are ready. outs: the norms behind the parts, where they have such."""
@@ -170,34 +169,28 @@ def lean_block(
     return run
 
 
-def parts_of(attn: Attention, ff: FeedForward, norms: Sequence[nn.Module | None], fused: Fused) -> Any:
-    """A block as `fused.Chain` wants it; None where it has parts that the loops lack. norms: before attention, behind it, before
-    feed-forward, behind it."""
-    module = direct()
-    if module is None or ff.gate_up is None or ff.cfg.activation not in fused.CURVES:
+class HasBlock(Protocol):
+    """A block of a trunk, as far as it is bound."""
+
+    where: str
+    attn: Attention
+    ff: FeedForward
+    attn_norm: nn.Module
+    ff_norm: nn.Module
+    attn_out_norm: nn.Module | None
+    ff_out_norm: nn.Module | None
+    cross: nn.Module | None
+    attn_scale: nn.Module | None
+
+
+def bound(block: HasBlock, dtype: torch.dtype, fused: Fused) -> Step | None:
+    """A block as one function in `dtype`; None where it has parts that those functions lack."""
+    ff_norm = bound_norm(block.ff_norm, fused)
+    if block.cross is not None or block.attn_scale is not None or ff_norm is None:
         return None
-    before, behind, ff_before, ff_behind = norms
-    each = [
-        n if isinstance(n, Norm) else None
-        for n in (before, behind, attn.q_norm, attn.k_norm, ff_before, ff_behind)
-    ]
-    if any(n is not None and n.cfg.kind != "rms" for n in each):
-        return None
-    packed = [p.joint.packed(torch.float32, True) for p in (attn.qkv, attn.o, ff.gate_up, ff.down)]
-    products = [p.product for p in packed]
-    if not all(isinstance(p, module.Direct) for p in products):
-        return None
-    cfg = attn.cfg
-    return fused.Parts(
-        sizes=(attn.q.d_in, cfg.heads, cfg.kv_heads, cfg.head_dim, ff.cfg.hidden),
-        gains=[None if n is None else _gain(n) for n in each],
-        floors=[0.0 if n is None else float(n.floor) for n in each],
-        products=products,
-        most=min(p.most // q.d_in for p, q in zip(packed, (attn.q, attn.o, ff.up, ff.down), strict=True)),
-        scale=attn.scale,
-        softcap=cfg.softcap,
-        curve=fused.CURVES[ff.cfg.activation],
-    )
+    outs = bound_norm(block.attn_out_norm, fused), bound_norm(block.ff_out_norm, fused)
+    attn, ff = bound_attention(block.attn, dtype, fused), bound_feedforward(block.ff, dtype, fused)
+    return bound_block(block.where, attn, ff, bound_norm(block.attn_norm, fused), ff_norm, outs)
 
 
 def places_in(module: nn.Module) -> list[Place]:

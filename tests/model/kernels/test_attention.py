@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from onebase.model import attend as attend_module
-from onebase.model import blocked
-from onebase.model.attend import KINDS, Lowered, attend, lower
+from onebase.model.kernels import attention as attend_module
+from onebase.model.kernels import blocked
+from onebase.model.kernels.attention import KINDS, Lowered, attend, lower
 from onebase.model.mask import Causal, Cols, Everything, Mask, SameBlock, SameDocument, Window
 
 MASKS: tuple[Mask, ...] = (

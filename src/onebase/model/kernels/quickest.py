@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from onebase.machine import choose
-from onebase.model.kernels import direct
+from onebase.model.kernels.compiled import direct
 
 ROWS = (4, 16, 64, 256)
 SHAPE = (1024, 768)

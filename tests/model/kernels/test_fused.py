@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from onebase.model.attend import Lowered, attend
 from onebase.model.cache import LayerCache
 from onebase.model.config import RopeConfig
-from onebase.model.kernels import loops_for
+from onebase.model.kernels.attention import Lowered, attend
+from onebase.model.kernels.compiled import loops_for
 from onebase.model.position import rotary_table, rotate, turns
 
 fused = loops_for(torch.bfloat16, torch.device("cpu"))
@@ -183,7 +183,7 @@ def test_damaged_numbers_stay_visible(dtype: torch.dtype) -> None:
 ALONE = """
 import math, torch
 from onebase.model.cache import LayerCache
-from onebase.model.kernels import loops_for
+from onebase.model.kernels.compiled import loops_for
 fused = loops_for(torch.bfloat16, torch.device("cpu"))
 cache = LayerCache(1, 1, 4, 8, torch.device("cpu"), torch.bfloat16)
 cache.k.zero_(), cache.v.zero_()

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from onebase.errors import ConfigError
 from onebase.model.config import StorageConfig
+from onebase.model.kernels.storage import Int4, Int8, storage_bytes, stored
 from onebase.model.proj import Proj
-from onebase.model.store import Int4, Int8, storage_bytes, stored
 
 OUT, IN = 48, 64
 
@@ -61,7 +61,7 @@ def test_products_are_those_of_the_dense_matrix(made: Int8 | Int4, dtype: torch.
 @pytest.mark.parametrize("bits", [8, 4])
 def test_a_matrix_made_dense_in_parts_is_one_matrix(bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Forwards and backwards, five rows at a time, the last part smaller."""
-    monkeypatch.setattr("onebase.model.store.BLOCK", 5 * IN)
+    monkeypatch.setattr("onebase.model.kernels.storage.BLOCK", 5 * IN)
     made = stored(bits, 32, IN, OUT)
     made.take(weight())
     dense = made.dense(torch.float32)

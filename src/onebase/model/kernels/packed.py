@@ -7,10 +7,11 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from onebase.model.derived import Derived, Place, place
-from onebase.model.kernels import Product, dense_product, direct, has_onednn, int4_product, int8_product
-from onebase.model.quickest import most_rows
-from onebase.model.store import Int4, Int8, Stored
+from onebase.model.kernels.compiled import direct
+from onebase.model.kernels.onednn import Product, dense_product, has_onednn, int4_product, int8_product
+from onebase.model.kernels.quickest import most_rows
+from onebase.model.kernels.storage import Int4, Int8, Stored
+from onebase.model.kernels.weight_cache import Place, WeightCache, place
 
 FEW_ROWS = {8: 16, 4: 64}
 """By bits, in bf16: up to here their kernel wins over making the matrix dense and multiplying by that (a core with AMX, 1536 x 576)."""
@@ -40,7 +41,7 @@ class Packed:
     most: int
 
 
-class Joint:
+class PackedLinear:
     """Packs the parts when it is first asked to multiply, keeps what it packed, and packs anew when a part changes.
 
     It works on a CPU, on frozen matrices, where no gradient is wanted: decoding and scoring, in bf16 and, for matrices of few bits, in fp32.
@@ -49,21 +50,21 @@ class Joint:
 
     def __init__(self, *owners: HasPart) -> None:
         self._owners = owners
-        self._made: Derived[dict[tuple[torch.dtype, bool], Packed]] = Derived()
+        self._made: WeightCache[dict[tuple[torch.dtype, bool], Packed]] = WeightCache()
 
     def __call__(self, x: Tensor, decoding: bool = False) -> Tensor | None:
-        """x [..., I] to [..., sum of O], the parts' outputs side by side; None where there is no kernel for it. decoding: see `packed`."""
+        """x [..., I] to [..., sum of O], the parts' outputs side by side; None where there is no kernel for it. decoding: see `ready`."""
         if torch.is_grad_enabled() or x.device.type != "cpu" or torch.compiler.is_compiling():
             return None
         if x.dtype not in (torch.bfloat16, torch.float32):
             return None
-        made = self.packed(x.dtype, decoding)
+        made = self.ready(x.dtype, decoding)
         if made.product is None or x.numel() > made.most:
             return None
         shape = x.shape
         return made.product(x.reshape(-1, shape[-1])).view(*shape[:-1], -1)
 
-    def packed(self, dtype: torch.dtype, decoding: bool) -> Packed:
+    def ready(self, dtype: torch.dtype, decoding: bool) -> Packed:
         """The parts as they are packed now, for x in `dtype`. decoding: for the tokens of an answer, for which it is worth a second of
         loading that matrices of fp32 are multiplied by our own loops, too."""
         made = self._made.current()

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from onebase.model import dots
+from onebase.model.kernels import dots
 
 Part = tuple[Tensor, Tensor | None, Tensor | None]
 """A matrix as it is stored: its numbers fp32 [O, I], or codes of 8 bits and scales, or codes of 4 bits with scales and lowest values."""

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from onebase.model.blocked import blocked_attention
+from onebase.model.kernels.blocked import blocked_attention
 from onebase.model.mask import Causal, Cols, Everything, Mask
 
 Kind = Literal["plain", "sdpa", "blocked", "flex"]

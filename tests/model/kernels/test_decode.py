@@ -10,7 +10,7 @@ from torch import Tensor
 from onebase.base.config import TextShape, text_base
 from onebase.base.model import BaseModel
 from onebase.model.config import BlockConfig, NormConfig, Norms, RopeConfig, StorageConfig
-from onebase.model.kernels import direct
+from onebase.model.kernels.compiled import direct
 from onebase.model.mask import Cols
 from onebase.model.norm import Norm
 from onebase.train.config import AdamWConfig
@@ -49,7 +49,7 @@ def decoded(model: BaseModel) -> Tensor:
 @torch.no_grad()
 def follows(model: BaseModel) -> bool:
     """Does decoding say what the weights say? They are asked in the plain way: no cache, and as for gradients, where nothing is kept."""
-    bound = model.trunk._ready(model.compute_dtype, True) is not None
+    bound = model.trunk._decode.ready(model.compute_dtype, True) is not None
     tolerance = 1e-5 if model.compute_dtype == torch.float32 else 0.05
     with torch.enable_grad():
         plain = model.hidden(IDS).hidden
@@ -103,7 +103,7 @@ def test_what_may_learn_is_not_bound() -> None:
     model = made()
     assert follows(model)
     model.requires_grad_(True)
-    assert model.trunk._ready(torch.float32, True) is None
+    assert model.trunk._decode.ready(torch.float32, True) is None
     optim = torch.optim.AdamW(model.parameters(), lr=0.1, fused=True)
     for _ in range(2):
         model.logits(IDS).square().sum().backward()
@@ -163,7 +163,7 @@ def test_bound_blocks_say_what_modules_say(name: str, dtype: torch.dtype) -> Non
             model.hidden(ids[:, t : t + 1], Cols(pos[:, t : t + 1], doc[:, t : t + 1]), cache=cache).hidden
             for t in range(7)
         ]
-        ready = model.trunk._ready(dtype, True)
+        ready = model.trunk._decode.ready(dtype, True)
     assert ready is not None and None not in ready.steps
     one_by_one = name in ("layer_qk_norm", "exact_gelu", "no_gate", "post", "layer_norm")
     if dtype == torch.float32 and direct() is not None:
@@ -196,7 +196,7 @@ def test_all_blocks_as_one_call_mix_in_the_input() -> None:
 def test_one_call_and_one_by_one_say_the_same() -> None:
     """Also where the outputs of blocks are asked for, which the one call has none of, and beyond the rows that it is quick for."""
     model = made()
-    ready = model.trunk._ready(torch.float32, True)
+    ready = model.trunk._decode.ready(torch.float32, True)
     assert ready is not None and ready.chain is not None
     rows = ready.chain.most + 1
     said = []

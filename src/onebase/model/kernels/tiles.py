@@ -1,26 +1,17 @@
-"""Few rows times a matrix as it is stored, in fp32: compiled by numba and kept on disk, on addresses. R rows, O outputs, I inputs, g inputs a group.
-
-A tile is a few rows of x times a few rows of the matrix, all its sums in registers, eight numbers a register: written as LLVM code, for no
-compiler makes it of loops. Matrices of numbers are read as they lie; so are few bits for one row; for several rows four rows of the
-matrix at a time are made fp32 in the cache. Sums are fp32.
+"""Tiles: a few rows of x times a few rows of a matrix, all sums in registers, eight numbers a register. Written as LLVM code, for no compiler
+makes it of loops. R rows, O outputs, I inputs, g inputs a group.
 """
 
 from typing import Any
 
 from llvmlite import ir
-from numba import carray, float32, get_thread_id, njit, prange, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from onebase.model.loops import HOW, LOOSE, Compiled, singles
+from onebase.model.kernels.machine_code import LOOSE
 
 LANES = 8
-BLOCK = 16
-"""Rows of a matrix that one thread takes at a time."""
-FIELDS = 5
-"""int64 of a block: addresses of its weights, scales and lowest values; its first column in the output; its rows."""
-PRODUCT = 7
-"""int64 of a product: its bits, the address and the number of its blocks, I, O, g (0 but for 4 bits), the address of its bias or 0."""
 
 _F16, _F32, _I8, _I32, _I64 = ir.HalfType(), ir.FloatType(), ir.IntType(8), ir.IntType(32), ir.IntType(64)
 _V, _V8, _V32 = (ir.VectorType(t, LANES) for t in (_F32, _I8, _I32))
@@ -187,7 +178,7 @@ def _tile4(outputs: int) -> Any:
 
 
 @intrinsic
-def _half(typing: Any, address: Any) -> Any:
+def half_at(typing: Any, address: Any) -> Any:
     """The fp16 at an address, as fp32."""
 
     def make(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -197,7 +188,7 @@ def _half(typing: Any, address: Any) -> Any:
 
 
 @intrinsic
-def _row4(typing: Any, codes: Any, scale: Any, low: Any, even: Any, odd: Any, n: Any) -> Any:
+def row4(typing: Any, codes: Any, scale: Any, low: Any, even: Any, odd: Any, n: Any) -> Any:
     """even, odd [n] = code * scale + low of the low and the high four bits of n bytes, n a multiple of 8."""
 
     def make(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -227,221 +218,14 @@ def _pointer(kind: Any) -> Any:
     return at
 
 
-at_int64, _at_int8, _at_uint8 = _pointer(types.int64), _pointer(types.int8), _pointer(types.uint8)
+at_int64, at_int8, at_uint8 = _pointer(types.int64), _pointer(types.int8), _pointer(types.uint8)
 
 # What is quickest on two cores with AVX2 (Zen 3), of 1 to 6 rows and outputs and 1 to 4 chains.
-_one, _one_by_one, _two, _two_by_one = (
+one, one_by_one, two, two_by_one = (
     _tile(1, 4, 2, 4),
     _tile(1, 1, 2, 4),
     _tile(2, 4, 1, 4),
     _tile(2, 1, 2, 4),
 )
-_one8 = _tile(1, 1, 4, 1)  # one stream of memory: 24 GB/s, where two side by side have 10 to 12
-_one4, _one4_by_one = _tile4(4), _tile4(1)
-
-
-def _rows_by(two: Any, one: Any) -> Any:
-    """A product of all rows of x with as many rows of a matrix of fp32 as the tiles take: two rows of x at a time, then one."""
-
-    @njit(**HOW)
-    def product(w: Any, x: Any, out: Any, rows: Any, inputs: Any, outputs: Any) -> None:
-        step, across = 4 * inputs, 4 * outputs
-        for r in range(0, rows - 1, 2):
-            two(w, step, 0, x + r * step, step, out + r * across, across, inputs)
-        if rows % 2:
-            one(w, step, 0, x + (rows - 1) * step, step, out + (rows - 1) * across, across, inputs)
-
-    return product
-
-
-_four, _single = _rows_by(_two, _one), _rows_by(_two_by_one, _one_by_one)
-
-
-@njit(**HOW)
-def _numbers(w: Any, count: Any, x: Any, out: Any, rows: Any, inputs: Any, outputs: Any) -> None:
-    """out [R, count] of all O outputs = x times `count` rows of fp32 at w."""
-    whole = count // 4 * 4
-    for o in range(0, whole, 4):
-        _four(w + 4 * o * inputs, x, out + 4 * o, rows, inputs, outputs)
-    for o in range(whole, count):
-        _single(w + 4 * o * inputs, x, out + 4 * o, rows, inputs, outputs)
-
-
-@njit(**HOW)
-def _codes8(w: Any, scales: Any, room: Any, n: Any, inputs: Any) -> None:
-    """n rows of 8 bits as numbers at `room`."""
-    scale = singles(scales, (n,))
-    for k in range(n):
-        codes, row, by = (
-            carray(_at_int8(w + k * inputs), (inputs,)),
-            singles(room + 4 * k * inputs, (inputs,)),
-            scale[k],
-        )
-        for i in range(inputs):
-            row[i] = float32(codes[i]) * by
-
-
-@njit(**HOW)
-def _codes4(w: Any, scales: Any, lows: Any, room: Any, n: Any, inputs: Any, group: Any) -> None:
-    """n rows of 4 bits as numbers at `room`, those of even inputs before those of odd ones."""
-    half, groups, share = inputs // 2, inputs // group, group // 2
-    for k in range(n):
-        row = room + 4 * k * inputs
-        for g in range(groups):
-            at, j = 2 * (k * groups + g), g * share
-            codes, even = w + k * half + j, row + 4 * j
-            _row4(codes, _half(scales + at), _half(lows + at), even, even + 4 * half, share)
-
-
-@njit(**HOW)
-def _block8(
-    w: Any, scales: Any, count: Any, x: Any, out: Any, rows: Any, inputs: Any, outputs: Any, room: Any
-) -> None:
-    """As `_numbers`, of 8 bits. room: fp32 [4, I] for several rows."""
-    if rows == 1:
-        for o in range(count):
-            _one8(w + o * inputs, inputs, scales + 4 * o, x, 0, out + 4 * o, 0, inputs)
-        return
-    for o in range(0, count, 4):
-        n = min(4, count - o)
-        _codes8(w + o * inputs, scales + 4 * o, room, n, inputs)
-        _numbers(room, n, x, out + 4 * o, rows, inputs, outputs)
-
-
-@njit(**HOW)
-def _block4(
-    w: Any,
-    scales: Any,
-    lows: Any,
-    count: Any,
-    parted: Any,
-    out: Any,
-    rows: Any,
-    inputs: Any,
-    outputs: Any,
-    group: Any,
-    room: Any,
-) -> None:
-    """As `_numbers`, of 4 bits. parted, room: of `_parted` and `_block8`."""
-    half, of_row, sums = inputs // 2, 2 * (inputs // group), parted + 4 * rows * inputs
-    if rows == 1:
-        whole = count // 4 * 4
-        for o in range(0, whole, 4):
-            s, m = scales + o * of_row, lows + o * of_row
-            _one4(w + o * half, s, m, parted, sums, out + 4 * o, inputs, group)
-        for o in range(whole, count):
-            s, m = scales + o * of_row, lows + o * of_row
-            _one4_by_one(w + o * half, s, m, parted, sums, out + 4 * o, inputs, group)
-        return
-    for o in range(0, count, 4):
-        n, at = min(4, count - o), o * of_row
-        _codes4(w + o * half, scales + at, lows + at, room, n, inputs, group)
-        _numbers(room, n, parted, out + 4 * o, rows, inputs, outputs)
-
-
-@njit(**HOW)
-def _parted(x_at: Any, parted_at: Any, rows: Any, inputs: Any, group: Any) -> None:
-    """fp32 [R, I], x with its even inputs before its odd ones, and [I / g], the sums of the groups of its first row."""
-    x, half = singles(x_at, (rows, inputs)), inputs // 2
-    parted, sums = (
-        singles(parted_at, (rows, inputs)),
-        singles(parted_at + 4 * rows * inputs, (inputs // group,)),
-    )
-    for r in range(rows):
-        for j in range(half):
-            parted[r, j], parted[r, half + j] = x[r, 2 * j], x[r, 2 * j + 1]
-    for g in range(inputs // group):
-        total = float32(0)
-        for i in range(g * group, (g + 1) * group):
-            total += x[0, i]
-        sums[g] = total
-
-
-@njit(**HOW)
-def _block(
-    bits: Any,
-    block_at: Any,
-    x_at: Any,
-    out_at: Any,
-    rows: Any,
-    inputs: Any,
-    outputs: Any,
-    group: Any,
-    room_at: Any,
-) -> None:
-    block = carray(at_int64(block_at), (FIELDS,))
-    w, scales, lows, out, count = block[0], block[1], block[2], out_at + 4 * block[3], block[4]
-    if bits == 32:
-        _numbers(w, count, x_at, out, rows, inputs, outputs)
-    elif bits == 8:
-        _block8(w, scales, count, x_at, out, rows, inputs, outputs, room_at)
-    else:
-        _block4(w, scales, lows, count, x_at, out, rows, inputs, outputs, group, room_at)
-
-
-@njit(parallel=True, **HOW)
-def _blocks(
-    bits: Any,
-    blocks_at: Any,
-    n: Any,
-    x_at: Any,
-    out_at: Any,
-    rows: Any,
-    inputs: Any,
-    outputs: Any,
-    group: Any,
-    room_at: Any,
-) -> None:
-    """In threads, for all kinds at once and with next to nothing inside: what numba makes such loops of costs seconds to compile."""
-    for b in prange(n):
-        room = room_at + get_thread_id() * 16 * inputs
-        _block(bits, blocks_at + 8 * FIELDS * b, x_at, out_at, rows, inputs, outputs, group, room)
-
-
-def _times(product_at: Any, x_at: Any, out_at: Any, rows: Any, room_at: Any) -> None:
-    """out [R, O] = x [R, I] W^T (+ b). room: see `room`."""
-    p = carray(at_int64(product_at), (PRODUCT,))
-    bits, blocks_at, n, inputs, outputs, group, bias_at = p[0], p[1], p[2], p[3], p[4], p[5], p[6]
-    if bits == 4:
-        _parted(x_at, room_at, rows, inputs, group)
-        x_at, room_at = room_at, room_at + 4 * (rows * inputs + inputs // group)
-    _blocks(bits, blocks_at, n, x_at, out_at, rows, inputs, outputs, group, room_at)
-    if bias_at:
-        bias = singles(bias_at, (outputs,))
-        for r in range(rows):
-            y = singles(out_at + 4 * r * outputs, (outputs,))
-            for o in range(outputs):
-                y[o] += bias[o]
-
-
-def room(bits: int, inputs: int, group: int, rows: int, threads: int) -> int:
-    """The fp32 that a product of so many rows wants for itself."""
-    four = 0 if bits == 32 or rows == 1 else 4 * threads * inputs
-    return four + (rows * inputs + inputs // group if group else 0)
-
-
-def _wide4(
-    w: Any, scales: Any, lows: Any, out_at: Any, outputs: Any, inputs: Any, group: Any, room_at: Any
-) -> None:
-    """room: fp32 [threads, I]."""
-    out, half, of_row = singles(out_at, (outputs, inputs)), inputs // 2, 2 * (inputs // group)
-    for r in prange(outputs):
-        row_at = room_at + get_thread_id() * 4 * inputs
-        _codes4(w + r * half, scales + r * of_row, lows + r * of_row, row_at, 1, inputs, group)
-        row, to = singles(row_at, (inputs,)), out[r]
-        for j in range(half):
-            to[2 * j], to[2 * j + 1] = row[j], row[half + j]
-
-
-def _wide8(w: Any, scales: Any, out_at: Any, outputs: Any, inputs: Any) -> None:
-    out, scale = singles(out_at, (outputs, inputs)), singles(scales, (outputs,))
-    for r in prange(outputs):
-        codes, row, by = carray(_at_int8(w + r * inputs), (inputs,)), out[r], scale[r]
-        for i in range(inputs):
-            row[i] = float32(codes[i]) * by
-
-
-_INT = types.int64
-times = Compiled(_times, (_INT,) * 5)
-wide4 = Compiled(_wide4, (_INT,) * 8, parallel=True)
-wide8 = Compiled(_wide8, (_INT,) * 5, parallel=True)
+one8 = _tile(1, 1, 4, 1)  # one stream of memory: 24 GB/s, where two side by side have 10 to 12
+one4, one4_by_one = _tile4(4), _tile4(1)

@@ -11,7 +11,7 @@ Place = tuple[Mapping[str, Any], str]
 decoder asks some hundred times a token."""
 
 
-class Derived(Generic[T]):
+class WeightCache(Generic[T]):
     """A cache of one value. It is made anew when another object stands in one of its places, or a tensor there has moved or changed; a
     copy of a model begins with none.
 
@@ -44,8 +44,8 @@ class Derived(Generic[T]):
         self._value = make()
         return self._value
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Derived[T]":
-        return Derived()
+    def __deepcopy__(self, memo: dict[int, Any]) -> "WeightCache[T]":
+        return WeightCache()
 
 
 def place(module: nn.Module, name: str) -> Place:
