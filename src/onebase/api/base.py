@@ -6,6 +6,7 @@ from typing import Any
 
 from onebase.adapt.stacking import refuse_unmergeable
 from onebase.base.folder import save_base
+from onebase.data.labelled import Data
 from onebase.derive.exporting import export
 from onebase.derive.merging import merged
 from onebase.derive.quantising import quantised
@@ -15,7 +16,7 @@ from onebase.tasks.bound import Bound
 from onebase.tasks.estimate import Plan
 from onebase.tasks.plan import planned
 from onebase.tasks.results import Adapter, Label, Span
-from onebase.tasks.table import Data, adapted
+from onebase.tasks.table import adapted
 from onebase.train.listen import Listener
 
 __all__ = ["Adapter", "Base", "Label", "Span"]

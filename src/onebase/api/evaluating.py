@@ -4,12 +4,14 @@ from collections.abc import Mapping
 
 from onebase.codec.text.clock import at
 from onebase.config import from_dict
+from onebase.data.labelled import Data
 from onebase.engine.constrain import Constraint
 from onebase.errors import UserError
 from onebase.evaluation.bootstrap import Score
+from onebase.formats.rows import resolved
 from onebase.tasks.base import JudgeConfig, ScoreRequest
 from onebase.tasks.bound import Bound
-from onebase.tasks.table import SCORERS, TASKS, Data
+from onebase.tasks.table import SCORERS, TASKS
 
 
 def evaluate(
@@ -51,7 +53,7 @@ def evaluate(
         )
     how = None if judged is None else from_dict(JudgeConfig, dict(judged), "options of judging")
     with at(_learnt_on(base)):
-        return SCORERS[task](ScoreRequest(base, data, seed, max_tokens, constraint, how))
+        return SCORERS[task](ScoreRequest(base, resolved(data), seed, max_tokens, constraint, how))
 
 
 def _either(fact: str) -> str:

@@ -11,14 +11,16 @@ from onebase.api.base import Base
 from onebase.base.folder import LoadedBase, base_tensors
 from onebase.base.model import BaseModel
 from onebase.data import check_labels, read_rows
+from onebase.data.labelled import Data
 from onebase.errors import DataError, UserError
 from onebase.evaluation.baselines import NearestNeighbour, TfidfLogistic
 from onebase.evaluation.bootstrap import mean_score
 from onebase.evaluation.energy import watching
 from onebase.evaluation.gate import System, Verdict, gate
 from onebase.evaluation.metrics import correct
+from onebase.formats.rows import resolved
 from onebase.tasks.prompting import Given, columns, inputs
-from onebase.tasks.table import Data, rows_hash
+from onebase.tasks.table import rows_hash
 
 
 def against_classical(base: Base, train: Data, test: Data, *, seed: int = 0) -> Verdict:
@@ -49,7 +51,7 @@ def contenders(
             "leave --train out: its scores have no classical rival here",
         )
     reads = columns(attached)
-    known, rows = read_rows(train, (*reads, "label")), read_rows(test, (*reads, "label"))
+    known, rows = (read_rows(resolved(x), (*reads, "label")) for x in (train, test))
     check_labels(known, rows)
     learnt = attached.record.get("data.fingerprint")
     saved = attached.config.prompt

@@ -46,6 +46,7 @@ def apply(
 ) -> None:
     """Say what an adapter makes of texts: the class or labels (classify), a number (regress, reward), or spans (tag)."""
     from onebase.data import read_rows
+    from onebase.formats.rows import resolved
     from onebase.tasks.prompting import columns, inputs
 
     if bool(texts) == (data is not None):
@@ -60,7 +61,7 @@ def apply(
             f"--var {unknown[0]}: the adapter has no such variable", f"it has: {', '.join(reads)}"
         )
     needed = [c for c in reads if c not in values]
-    found = read_rows(data, needed) if data else [{"text": line} for line in lines]
+    found = read_rows(resolved(data), needed) if data else [{"text": line} for line in lines]
     given = inputs(base.attached, [{**r, **values} for r in found])
     shown = [x if isinstance(x, str) else {c: x.get(c) for c in reads} for x in given]
     for text, said, fields in zip(shown, *_asked(base, given), strict=True):

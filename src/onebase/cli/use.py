@@ -89,6 +89,7 @@ def eval_(
     from onebase.api.gating import against_classical
     from onebase.config import parse_pairs
     from onebase.data import read_rows
+    from onebase.formats.rows import resolved
 
     if lm_eval:
         if data or train or task or column:
@@ -102,11 +103,13 @@ def eval_(
     form, columns = constraint(schema), named_columns(column or [])
     judged = parse_pairs(option) if option else None
     base = load_base(ref, adapter, device, dtype)
-    rows = read_rows(data, (), columns=columns) if columns else data
+    rows = read_rows(resolved(data), (), columns=columns) if columns else data
     scores = onebase.evaluate(base, rows, task=task, max_tokens=max_tokens, constraint=form, judged=judged)
     verdict = None
     if train:
-        verdict = against_classical(base, read_rows(train, (), columns=columns) if columns else train, rows)
+        verdict = against_classical(
+            base, read_rows(resolved(train), (), columns=columns) if columns else train, rows
+        )
     if json:
         gate = {"gate": verdict.line, "gate_costs": [vars(c) for c in verdict.costs]} if verdict else {}
         print_json({k: _fields(s) for k, s in scores.items()} | gate)

@@ -9,6 +9,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,6 @@ from onebase.data.bad_rows import Bad, BadRows, Rows, places_of
 from onebase.data.files import FORMATS, all_records
 from onebase.data.row_files import Flaw, missing_column, no_column
 from onebase.errors import DataError
-from onebase.interop import hub, hub_data
 
 # What the columns that tasks read must hold; a label may be anything.
 KINDS: dict[str, type] = {
@@ -33,14 +33,13 @@ KINDS: dict[str, type] = {
 
 
 def read_rows(
-    data: str | Path | Parsed | Sequence[Mapping[str, Any]],
+    data: str | Path | Fetched | Parsed | Sequence[Mapping[str, Any]],
     required: Sequence[str] = ("text", "label"),
     *,
     columns: Mapping[str, str] | None = None,
     check: Callable[[Rows], object] | None = None,
 ) -> Rows:
-    """Rows of a .jsonl, .json (a list), .csv, .tsv or .parquet file, of a dataset on the Hub (`hf:org/name`, `hf:org/name:split`), or of a
-    list, each with a value for every key of `required`.
+    """Rows of a .jsonl, .json (a list), .csv, .tsv or .parquet file, of the files that a name stands for, or of a list, each with a value for every key of `required`.
 
     columns: what the file calls a column, by what it shall be called, {"text": "body"}. check: a further look at rows that are right so
     far, raising BadRows; it is called only where others are bad, so that one error has them all: call it on what comes back.
@@ -77,6 +76,18 @@ def read_rows(
 Found = list[tuple[int, str, "dict[str, Any] | Flaw"]]
 
 
+@dataclass(frozen=True)
+class Fetched:
+    """The files that a name stands for, in order, and what its source says of itself. Who knows names makes it (`formats.rows`)."""
+
+    paths: tuple[Path, ...]
+    source: Mapping[str, Any]
+
+
+Data = str | Path | Fetched | Sequence[dict[str, Any]]
+"""What users give: a file, the files of a name, or rows."""
+
+
 class Parsed(NamedTuple):
     """Records as they stand in files, read once: `read_rows` takes them in the place of the files' name, as often as one likes."""
 
@@ -85,24 +96,22 @@ class Parsed(NamedTuple):
     source: Mapping[str, Any]
 
 
-def parsed(data: str | Path | Sequence[Mapping[str, Any]]) -> Parsed | Rows:
-    """The records of a file, of a dataset on the Hub or of a list. Raises DataError for what is wrong with the whole."""
+def parsed(data: str | Path | Fetched | Sequence[Mapping[str, Any]]) -> Parsed | Rows:
+    """The records of a file, of several or of a list. Raises DataError for what is wrong with the whole."""
     return data if isinstance(data, Rows) else Parsed(*_found(data))
 
 
-def _found(data: str | Path | Sequence[Mapping[str, Any]]) -> tuple[Found, Path, Mapping[str, Any]]:
+def _found(data: str | Path | Fetched | Sequence[Mapping[str, Any]]) -> tuple[Found, Path, Mapping[str, Any]]:
     """Number, place and content of every record; the folder that paths in them begin at."""
-    if not isinstance(data, (str, Path)):
+    if not isinstance(data, (str, Path, Fetched)):
         found: Found = [
             (i, where, _row(row)) for i, (where, row) in enumerate(zip(places_of(data), data, strict=True))
         ]
         if not found:
             raise DataError("no rows were given", "give at least one")
         return (found, data.folder, data.source) if isinstance(data, Rows) else (found, Path(), {})
-    source: Mapping[str, Any] = {}
-    paths = [Path(data)]
-    if hub.is_name(data):
-        paths, source = hub_data.fetch(data)
+    files = data if isinstance(data, Fetched) else Fetched((Path(data),), {})
+    paths, source = files.paths, files.source
     out: Found = []
     for path in paths:
         kind = FORMATS.get(path.suffix.lower())

@@ -18,10 +18,11 @@ from onebase.base.folder import LoadedBase, base_tensors, put_tensors
 from onebase.base.model import BaseModel
 from onebase.codec.text.codec import TextCodec
 from onebase.codec.text.trim import trimmed
+from onebase.data.labelled import Data
 from onebase.derive.quantising import weight_bytes
 from onebase.errors import UserError
 from onebase.tasks.continued import text_rows
-from onebase.tasks.job import Data, rows_hash
+from onebase.tasks.job import rows_hash
 from onebase.tasks.results import Adapter
 
 _BLOCK = re.compile(r"trunks\.text\.blocks\.(\d+)\.(.*)")

@@ -10,12 +10,13 @@ from onebase.adapt.methods import BY_STEPS
 from onebase.base.folder import LoadedBase
 from onebase.config import config
 from onebase.data import Rows
+from onebase.data.labelled import Data
 from onebase.engine.constrain import Constraint
 from onebase.errors import ConfigError
 from onebase.evaluation.bootstrap import Score
 from onebase.tasks.bound import Bound
 from onebase.tasks.fit import Lesson, by_steps
-from onebase.tasks.job import Adapting, Data
+from onebase.tasks.job import Adapting
 from onebase.tasks.options import AdaptOptions
 
 Maker = Callable[[Adapting], AdapterParts]

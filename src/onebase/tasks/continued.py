@@ -15,6 +15,7 @@ from onebase.base.folder import LoadedBase
 from onebase.codec.text.sample import Tokens, document_sample
 from onebase.data import Document, RowPlan, Rows, SourceConfig, TokenSet, cut, read_rows, read_source
 from onebase.data.files import FORMATS
+from onebase.data.labelled import Data
 from onebase.data.mixed import MixedPlan, Plan
 from onebase.data.singles import SinglesPlan
 from onebase.errors import DataError, UserError
@@ -22,12 +23,12 @@ from onebase.evaluation.bootstrap import Score
 from onebase.evaluation.forgetting import DOMAIN, GENERAL, changes
 from onebase.evaluation.likelihood import DocumentNats, by_source, document_nats
 from onebase.evaluation.reference import reference
-from onebase.interop import hub
+from onebase.formats.rows import resolved
 from onebase.model.proj import Active
 from onebase.objective.next_token import NextToken
 from onebase.tasks.base import ScoreRequest, Task, always
 from onebase.tasks.fit import Lesson, Steps
-from onebase.tasks.job import Adapting, Data, Facts, data_facts, rows_hash, score_facts
+from onebase.tasks.job import Adapting, Facts, data_facts, rows_hash, score_facts
 from onebase.tasks.ledgers import check_samples
 
 REFERENCE_TOKENS = 6_000
@@ -36,7 +37,7 @@ REFERENCE_TOKENS = 6_000
 
 def opened(data: Data) -> Data:
     """A file of text, or a folder of them, as rows of `text`, a document each; all else as it is. Raises DataError for what is no text."""
-    if not isinstance(data, (str, Path)) or hub.is_name(data):
+    if not isinstance(data, (str, Path)):
         return data
     path = Path(data)
     if path.suffix.lower() in FORMATS and not path.is_dir():
@@ -49,7 +50,7 @@ def opened(data: Data) -> Data:
 
 def text_rows(data: Data) -> Rows:
     """Rows of `text`, from a file of rows or of text. Raises DataError."""
-    return read_rows(opened(data), ("text",))
+    return read_rows(opened(resolved(data)), ("text",))
 
 
 def _general(given: str | Sequence[dict[str, Any]], option: str) -> Rows:

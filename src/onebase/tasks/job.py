@@ -16,13 +16,13 @@ from onebase.base.folder import LoadedBase
 from onebase.codec.text.sample import Tokens
 from onebase.config import to_dict
 from onebase.data import Rows, read_rows
+from onebase.data.labelled import Data
 from onebase.errors import DataError
 from onebase.evaluation.bootstrap import Score
 from onebase.tasks.options import AdaptOptions
 from onebase.train.listen import Listener
 from onebase.train.loop import Job, Result, run
 
-Data = str | Path | Sequence[dict[str, Any]]
 Facts = dict[str, tuple[Any, str]]
 """What goes into the record: by name, the value and where it is from."""
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from onebase.data import read_rows
 from onebase.data.bad_rows import places_of
+from onebase.data.labelled import Data
 from onebase.draws import Draws
 from onebase.engine.decoder import generate
 from onebase.engine.sampler import Sampling
@@ -14,7 +15,6 @@ from onebase.errors import UserError
 from onebase.evaluation.bootstrap import Score, mean_score
 from onebase.tasks.base import JudgeConfig, ScoreRequest
 from onebase.tasks.bound import Bound
-from onebase.tasks.job import Data
 from onebase.tasks.rewards import Reward, checked, opened
 from onebase.tasks.rollouts import Question, check_questions, questions
 

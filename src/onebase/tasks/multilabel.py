@@ -9,13 +9,14 @@ from onebase.adapt.method import SCRATCH
 from onebase.codec.text.sample import Tokens
 from onebase.data import read_rows
 from onebase.data.bad_rows import refuse_flawed
+from onebase.data.labelled import Data
 from onebase.engine.features import how_read
 from onebase.errors import DataError
 from onebase.model.proj import Active
 from onebase.objective.label import ManyLabels, marks
 from onebase.tasks.by_head import Fit, Prepared, wide_features
 from onebase.tasks.checks import head_size
-from onebase.tasks.job import Adapting, Data, data_facts
+from onebase.tasks.job import Adapting, data_facts
 
 
 def has_many(rows: Sequence[Mapping[str, Any]]) -> bool:

@@ -3,13 +3,13 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from onebase.data import read_rows
+from onebase.data.labelled import Data
 from onebase.errors import DataError, UserError
 from onebase.evaluation.bootstrap import Score
 from onebase.evaluation.retrieval import retrieval_scores
@@ -27,7 +27,7 @@ class Near:
     score: float
 
 
-def pair_rows(data: str | Path | Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def pair_rows(data: Data) -> list[dict[str, Any]]:
     """Rows of anchor and positive, all or none of them with a negative, or with a score. Raises DataError."""
     rows = read_rows(data, ("anchor", "positive"))
     for further in ("negative", "score"):
@@ -53,9 +53,7 @@ def scored(rows: Sequence[dict[str, Any]]) -> list[float]:
     return out
 
 
-def pair_scores(
-    embed: Embed, data: str | Path | Sequence[dict[str, Any]], *, seed: int = 0
-) -> dict[str, Score]:
+def pair_scores(embed: Embed, data: Data, *, seed: int = 0) -> dict[str, Score]:
     """Of pairs with a score: spearman of the cosines. Else recall@k and ndcg@10 of finding the positives of each anchor among all
     positives and negatives of the data. Raises DataError."""
     rows = pair_rows(data)

@@ -14,6 +14,7 @@ import torch
 from onebase.adapt.methods import BY_STEPS, METHODS
 from onebase.base.config import base_flops
 from onebase.data import Rows
+from onebase.data.labelled import Data
 from onebase.errors import UserError
 from onebase.model import count
 from onebase.model.device import compute_dtype
@@ -26,7 +27,7 @@ from onebase.objective.policy import Policy
 from onebase.objective.preference import Preference
 from onebase.tasks.bound import Bound
 from onebase.tasks.estimate import Plan
-from onebase.tasks.job import Adapting, Data
+from onebase.tasks.job import Adapting
 from onebase.tasks.multilabel import has_many
 from onebase.tasks.options import read_options
 from onebase.tasks.plan_reading import by_reading

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from onebase.codec.text.faults import stretches
 from onebase.codec.text.sample import Tokens, chat_sample, completion_sample
 from onebase.data import Rows, read_rows
 from onebase.data.bad_rows import once, places_of, refuse_bad
+from onebase.data.labelled import Data
 from onebase.data.row_files import missing_column
 from onebase.draws import Draws
 from onebase.engine.features import samples_of
@@ -23,9 +23,7 @@ Prompt = str | Sequence[Mapping[str, Any]]
 """A text, or messages that an answer of the assistant follows."""
 
 
-def preference_rows(
-    base: LoadedBase, data: str | Path | Sequence[dict[str, Any]], limit: int, taken: int = 0
-) -> Rows:
+def preference_rows(base: LoadedBase, data: Data, limit: int, taken: int = 0) -> Rows:
     """Rows of prompt, chosen and rejected. Raises DataError, BadRows with all rows that `refuse_pairs` refuses."""
     rows = read_rows(data, SIDES, check=lambda found: refuse_pairs(base, found, limit, taken))
     refuse_pairs(base, rows, limit, taken)
@@ -114,7 +112,7 @@ def pair_tokens(base: LoadedBase, rows: Sequence[Mapping[str, Any]]) -> list[tup
     return once(rows, samples_of(base, "preferences"), make)
 
 
-def has_chats(data: str | Path | Sequence[Mapping[str, Any]]) -> bool:
+def has_chats(data: Data) -> bool:
     """Does any prompt go through the chat template?"""
     return any(not isinstance(r["prompt"], str) for r in read_rows(data, SIDES))
 

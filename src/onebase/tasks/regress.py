@@ -12,6 +12,7 @@ from onebase.adapt.ridge import fit_ridge
 from onebase.codec.text.sample import Tokens
 from onebase.data import read_rows
 from onebase.data.bad_rows import refuse_flawed
+from onebase.data.labelled import Data
 from onebase.engine.features import how_read
 from onebase.errors import DataError
 from onebase.evaluation.bootstrap import Score
@@ -21,7 +22,7 @@ from onebase.objective.regress import Value
 from onebase.tasks import by_head as heads
 from onebase.tasks.base import ScoreRequest, Task
 from onebase.tasks.by_head import Fit, Prepared, wide_features
-from onebase.tasks.job import Adapting, Data, data_facts
+from onebase.tasks.job import Adapting, data_facts
 from onebase.tasks.rows import check_texts
 
 

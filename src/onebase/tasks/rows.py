@@ -7,13 +7,12 @@ from typing import Any
 from onebase.base.folder import LoadedBase
 from onebase.data import BadRows, Rows, read_rows
 from onebase.data.bad_rows import FindsFlaw, once, places_of, refuse_bad
-from onebase.data.labelled import parsed
+from onebase.data.labelled import Data, parsed
 from onebase.engine.features import chat_rows, completion_rows, framed_texts, samples_of
 from onebase.errors import DataError
 from onebase.tasks import by_prompt
 from onebase.tasks.base import Limits, Look, Task
 from onebase.tasks.checks import before
-from onebase.tasks.job import Data
 from onebase.tasks.options import AdaptOptions
 
 

@@ -11,21 +11,23 @@ from onebase.adapt.methods import BY_STEPS, METHODS
 from onebase.base.folder import LoadedBase
 from onebase.codec.text.clock import at, today
 from onebase.data import read_rows
+from onebase.data.labelled import Data
 from onebase.errors import UserError
 from onebase.evaluation.bootstrap import Score
+from onebase.formats.rows import resolved
 from onebase.tasks import classify, continued, distil, embed, prefer, regress, reinforce, reward, tag, writing
 from onebase.tasks.base import ScoreRequest, Task
 from onebase.tasks.bound import Bound
 from onebase.tasks.checks import check_reads, check_room, check_writes
 from onebase.tasks.dates import began
-from onebase.tasks.job import Adapting, Data, rows_hash
+from onebase.tasks.job import Adapting, rows_hash
 from onebase.tasks.options import AdaptOptions, read_options
 from onebase.tasks.results import Adapter
 from onebase.tasks.rows import read
 from onebase.tasks.texts import text_scores
 from onebase.train.listen import Listener
 
-__all__ = ["BY_STEPS", "METHODS", "SCORERS", "TASKS", "Data", "Task", "adapted", "prepared", "rows_hash"]
+__all__ = ["BY_STEPS", "METHODS", "SCORERS", "TASKS", "Task", "adapted", "prepared", "rows_hash"]
 
 TASKS: dict[str, Task] = {
     t.name: t
@@ -116,6 +118,7 @@ def prepared(
     if method == "prompt" or chosen.writes(options):
         check_writes(base, task, method)
     check_room(base, method, options)
+    data, test = resolved(data), None if test is None else resolved(test)
     options = replace(options, date=options.date or began(resume) or today())
     with at(options.date):
         rows = read(base, data, chosen, method, options, columns)

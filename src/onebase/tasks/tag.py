@@ -14,6 +14,7 @@ from onebase.codec.text.sample import Tokens
 from onebase.codec.text.tokenizer import Tokenizer
 from onebase.data import Rows, read_rows
 from onebase.data.bad_rows import once, refuse_flawed
+from onebase.data.labelled import Data
 from onebase.engine.features import framed_texts
 from onebase.errors import DataError
 from onebase.evaluation.bootstrap import Score
@@ -26,7 +27,7 @@ from onebase.tasks.answers import token_states
 from onebase.tasks.base import Limits, ScoreRequest, Task
 from onebase.tasks.by_head import Fit, Prepared
 from onebase.tasks.checks import head_size
-from onebase.tasks.job import Adapting, Data, Facts, data_facts
+from onebase.tasks.job import Adapting, Facts, data_facts
 from onebase.tasks.options import AdaptOptions
 from onebase.tasks.rows import check_texts
 

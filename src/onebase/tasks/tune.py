@@ -13,6 +13,7 @@ from onebase.adapt.methods import BY_STEPS, METHODS
 from onebase.artifact.files import canonical_json
 from onebase.codec.text.clock import today
 from onebase.data import Rows
+from onebase.data.labelled import Data
 from onebase.draws import Draws
 from onebase.errors import DataError, UserError
 from onebase.evaluation.bootstrap import Score
@@ -23,7 +24,7 @@ from onebase.tasks.estimate import Plan
 from onebase.tasks.options import AdaptOptions, read_options
 from onebase.tasks.plan import planned
 from onebase.tasks.results import Adapter
-from onebase.tasks.table import TASKS, Data, adapted, prepared, rows_hash
+from onebase.tasks.table import TASKS, adapted, prepared, rows_hash
 
 HELD_OUT = 0.25
 """Share of the training rows that the trials are judged on."""

