@@ -1,7 +1,7 @@
 """The command that asks an adapter about texts: a class, labels, a number, or spans of each."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,8 +10,7 @@ from onebase.cli.lines import json_line, one_line, stdin_lines
 from onebase.errors import UserError
 
 if TYPE_CHECKING:
-    from onebase import Base
-    from onebase.tasks.prompting import Given
+    pass
 
 
 @app.command(
@@ -48,6 +47,7 @@ def apply(
     from onebase.data import read_rows
     from onebase.formats.rows import resolved
     from onebase.tasks.prompting import columns, inputs
+    from onebase.tasks.table import answers
 
     if bool(texts) == (data is not None):
         raise UserError("no texts, or texts from two places", "give TEXT..., or --data FILE")
@@ -64,40 +64,6 @@ def apply(
     found = read_rows(resolved(data), needed) if data else [{"text": line} for line in lines]
     given = inputs(base.attached, [{**r, **values} for r in found])
     shown = [x if isinstance(x, str) else {c: x.get(c) for c in reads} for x in given]
-    for text, said, fields in zip(shown, *_asked(base, given), strict=True):
+    for text, said in zip(shown, answers(base, given), strict=True):
         own = {"text": text} if isinstance(text, str) else text
-        say(json_line({**own, **fields}) if json else one_line(said))
-
-
-def _asked(base: "Base", given: "list[Given]") -> tuple[list[str], list[dict[str, Any]]]:
-    """What is said of each text, as a line and as fields."""
-    on = base.attached
-    assert on is not None
-    texts = [str(x) for x in given]
-    if on.task == "reward":
-        rated = base.reward(texts)
-        return [f"{x:.6g}" for x in rated], [{"reward": x} for x in rated]
-    if on.task == "regress":
-        numbers = base.predict(texts)
-        return [f"{x:.6g}" for x in numbers], [{"value": x} for x in numbers]
-    if on.task == "tag":
-        found = base.tag(texts)
-        lines = [
-            "; ".join(f"{s.start}-{s.end} {s.label}: {t[s.start : s.end]}" for s in spans) or "-"
-            for t, spans in zip(texts, found, strict=True)
-        ]
-        return lines, [{"spans": [vars(s) for s in spans]} for spans in found]
-    if on.task == "classify":
-        labels = base.classify(given)
-        many = on.config.head is not None and on.config.head.gives == "many"
-        return (
-            ["; ".join(f"{x} ({f.scores[x]:.3f})" for x in f.labels) or "-" for f in labels],
-            [
-                {"labels" if many else "label": f.labels if many else f.label, "scores": f.scores}
-                for f in labels
-            ],
-        )
-    raise UserError(
-        f"this adapter is for task {on.task}",
-        "apply asks adapters of classify, regress, tag and reward about texts",
-    )
+        say(json_line({**own, **said.fields}) if json else one_line(said.line))

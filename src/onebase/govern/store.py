@@ -199,7 +199,7 @@ class Store:
             self.root.mkdir(parents=True, exist_ok=True)
         try:
             db = self._open()
-        except sqlite3.DatabaseError as e:
+        except _DAMAGE as e:
             if _of_the_place(e):
                 raise self._trouble(e) from e
             self._throw_away()
@@ -207,7 +207,7 @@ class Store:
         try:
             with db:
                 yield db
-        except sqlite3.DatabaseError as e:
+        except _DAMAGE as e:
             if _of_the_place(e):
                 raise self._trouble(e) from e
             self._throw_away()

@@ -1,7 +1,8 @@
 """What a task is: all that differs from one task to another, in one value. The table of them is `table`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from onebase.adapt.config import Task as TaskName
 from onebase.adapt.folder import AdapterParts
@@ -18,6 +19,7 @@ from onebase.tasks.bound import Bound
 from onebase.tasks.fit import Lesson, by_steps
 from onebase.tasks.job import Adapting
 from onebase.tasks.options import AdaptOptions
+from onebase.tasks.prompting import Given
 
 Maker = Callable[[Adapting], AdapterParts]
 
@@ -53,6 +55,14 @@ class ScoreRequest:
 
 
 @dataclass(frozen=True)
+class Shown:
+    """An answer of an adapter as people read it, in one line, and as fields for programs."""
+
+    line: str
+    fields: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Look:
     """What columns may hang on: the base, the options, and the rows that are right so far (a call reads them)."""
 
@@ -78,6 +88,7 @@ class Task:
     learnt by predicting next tokens, which not every base does? It may hang on the options. opened: rows of what is given, where files may be of text.
     check: raises BadRows for rows that no sample can be made of, or a longer one than the base reads. scores: what it is measured by;
     constrained, judged: does it score answers that may have to have a form, or that a reward may judge?
+    answer: what an adapter says of texts (of a saved prompt: of rows), in their order; reads: the columns of a row that it is asked by.
     tuned_by: trials are compared by the first of these scores that there is; none: it is not tuned. signal: what it learns from, by which the methods' rates differ.
     """
 
@@ -92,6 +103,8 @@ class Task:
     opened: Callable[[Data], Data] = lambda data: data
     check: Callable[[LoadedBase, Rows, Limits, AdaptOptions], None] = lambda base, rows, limits, options: None
     scores: Callable[[ScoreRequest], dict[str, Score]] | None = None
+    answer: Callable[[Bound, Sequence[Given]], list[Shown]] | None = None
+    reads: tuple[str, ...] = ("text",)
     constrained: bool = False
     judged: bool = False
     tuned_by: tuple[str, ...] = ()

@@ -29,14 +29,15 @@ from onebase.tasks import by_head as heads
 from onebase.tasks import by_prompt
 from onebase.tasks import image_classes as pictures
 from onebase.tasks import multilabel as many
-from onebase.tasks.base import Limits, Look, ScoreRequest, Task
+from onebase.tasks.base import Limits, Look, ScoreRequest, Shown, Task
+from onebase.tasks.bound import Bound
 from onebase.tasks.by_head import Fit, Prepared
 from onebase.tasks.checks import head_size
 from onebase.tasks.fit import Lesson
 from onebase.tasks.job import Adapting, data_facts
 from onebase.tasks.multilabel import many_rows
 from onebase.tasks.options import AdaptOptions
-from onebase.tasks.prompting import columns, inputs
+from onebase.tasks.prompting import Given, columns, inputs
 from onebase.tasks.results import Label as Said
 from onebase.tasks.rows import check_texts
 
@@ -180,6 +181,17 @@ def _tables(truth: Sequence[Iterable[str]], found: Sequence[Said]) -> tuple[Arra
     return y_NL, np.array([list(f.scores.values()) for f in found])
 
 
+def _answer(bound: Bound, given: Sequence[Given]) -> list[Shown]:
+    on = bound.attached
+    several = on is not None and on.config.head is not None and on.config.head.gives == "many"
+    out = []
+    for f in bound.classify(given):
+        line = "; ".join(f"{x} ({f.scores[x]:.3f})" for x in f.labels) or "-"
+        said = {"labels": f.labels} if several else {"label": f.label}
+        out.append(Shown(line, {**said, "scores": f.scores}))
+    return out
+
+
 TASK = Task(
     name="classify",
     columns=_columns,
@@ -189,6 +201,7 @@ TASK = Task(
     images=("head", "lora", "full"),
     check=_check,
     scores=class_scores,
+    answer=_answer,
     tuned_by=("accuracy", "micro_f1"),
     signal="labels",
 )

@@ -20,9 +20,11 @@ from onebase.evaluation.values import mae, spearman
 from onebase.model.proj import Active
 from onebase.objective.regress import Value
 from onebase.tasks import by_head as heads
-from onebase.tasks.base import ScoreRequest, Task
+from onebase.tasks.base import ScoreRequest, Shown, Task
+from onebase.tasks.bound import Bound
 from onebase.tasks.by_head import Fit, Prepared, wide_features
 from onebase.tasks.job import Adapting, data_facts
+from onebase.tasks.prompting import Given
 from onebase.tasks.rows import check_texts
 
 
@@ -89,6 +91,10 @@ def value_scores(request: ScoreRequest) -> dict[str, Score]:
     return out | ({"spearman": spearman(truth, found, seed=request.seed)} if len(set(truth)) > 1 else {})
 
 
+def _answer(bound: Bound, given: Sequence[Given]) -> list[Shown]:
+    return [Shown(f"{x:.6g}", {"value": x}) for x in bound.predict([str(t) for t in given])]
+
+
 TASK = Task(
     name="regress",
     columns=("text", "value"),
@@ -97,6 +103,7 @@ TASK = Task(
     refused={"prompt": "a prompt gives each of some answers a probability, no number"},
     check=lambda base, rows, limits, _: check_texts(base, rows, limits, flaw),
     scores=value_scores,
+    answer=_answer,
     tuned_by=("mae",),
     signal="labels",
 )

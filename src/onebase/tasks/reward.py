@@ -1,6 +1,7 @@
 """Task reward: a number for each answer, by a head of one output on its pooled states, so that the answers that are liked better have larger
 ones (Bradley and Terry, 1952). n pairs, P pooled features."""
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 
 import numpy as np
@@ -19,7 +20,8 @@ from onebase.evaluation.preference import margin, wins
 from onebase.model.proj import Active
 from onebase.objective.pooled import Read
 from onebase.objective.reward import Reward
-from onebase.tasks.base import ScoreRequest, Task
+from onebase.tasks.base import ScoreRequest, Shown, Task
+from onebase.tasks.bound import Bound
 from onebase.tasks.by_head import wide_features
 from onebase.tasks.embed import GroupsPlan
 from onebase.tasks.fit import Lesson, Steps
@@ -27,6 +29,7 @@ from onebase.tasks.job import Adapting, Facts, data_facts
 from onebase.tasks.ledgers import check_written
 from onebase.tasks.prefer import check
 from onebase.tasks.preferences import SIDES, has_chats, pair_tokens, preference_rows
+from onebase.tasks.prompting import Given
 
 
 def by_head(job: Adapting) -> AdapterParts:
@@ -99,6 +102,10 @@ def reward_scores(request: ScoreRequest) -> dict[str, Score]:
     }
 
 
+def _answer(bound: Bound, given: Sequence[Given]) -> list[Shown]:
+    return [Shown(f"{x:.6g}", {"reward": x}) for x in bound.reward([str(t) for t in given])]
+
+
 TASK = Task(
     name="reward",
     columns=SIDES,
@@ -107,5 +114,6 @@ TASK = Task(
     refused={"prompt": "a prompt gives each of some answers a probability, no number"},
     check=check,
     scores=reward_scores,
+    answer=_answer,
     signal="labels",
 )

@@ -16,18 +16,19 @@ from onebase.errors import UserError
 from onebase.evaluation.bootstrap import Score
 from onebase.formats.rows import resolved
 from onebase.tasks import classify, continued, distil, embed, prefer, regress, reinforce, reward, tag, writing
-from onebase.tasks.base import ScoreRequest, Task
+from onebase.tasks.base import ScoreRequest, Shown, Task
 from onebase.tasks.bound import Bound
 from onebase.tasks.checks import check_reads, check_room, check_writes
 from onebase.tasks.dates import began
 from onebase.tasks.job import Adapting, rows_hash
 from onebase.tasks.options import AdaptOptions, read_options
+from onebase.tasks.prompting import Given
 from onebase.tasks.results import Adapter
 from onebase.tasks.rows import read
 from onebase.tasks.texts import text_scores
 from onebase.train.listen import Listener
 
-__all__ = ["BY_STEPS", "METHODS", "SCORERS", "TASKS", "Task", "adapted", "prepared", "rows_hash"]
+__all__ = ["BY_STEPS", "METHODS", "SCORERS", "TASKS", "Task", "adapted", "answers", "prepared", "rows_hash"]
 
 TASKS: dict[str, Task] = {
     t.name: t
@@ -51,6 +52,17 @@ SCORERS: dict[str, Callable[[ScoreRequest], dict[str, Score]]] = {
     "text": text_scores,
 }
 """What is measured, by task."""
+
+
+def answers(bound: Bound, given: Sequence[Given]) -> list[Shown]:
+    """What the adapter on a base says of texts, or of rows where it is asked by several columns. Raises UserError for a task that answers none."""
+    on = bound.attached
+    task = None if on is None else TASKS.get(on.task)
+    if task is None or task.answer is None:
+        able = [t.name for t in TASKS.values() if t.answer is not None]
+        what = "there is no adapter on the base" if on is None else f"this adapter is for task {on.task}"
+        raise UserError(what, f"adapters of these tasks are asked about texts: {', '.join(able)}")
+    return task.answer(bound, given)
 
 
 def adapted(

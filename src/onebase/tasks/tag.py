@@ -24,11 +24,13 @@ from onebase.objective.base import IGNORE
 from onebase.objective.tag import Tag
 from onebase.tasks import by_head as heads
 from onebase.tasks.answers import token_states
-from onebase.tasks.base import Limits, ScoreRequest, Task
+from onebase.tasks.base import Limits, ScoreRequest, Shown, Task
+from onebase.tasks.bound import Bound
 from onebase.tasks.by_head import Fit, Prepared
 from onebase.tasks.checks import head_size
 from onebase.tasks.job import Adapting, Facts, data_facts
 from onebase.tasks.options import AdaptOptions
+from onebase.tasks.prompting import Given
 from onebase.tasks.rows import check_texts
 
 MEND_TOKENS = "a token has one label at most: make one span of them, or drop one"
@@ -147,6 +149,14 @@ def _bounds(spans: Iterable[Span]) -> list[tuple[int, int, str]]:
     return [(s.start, s.end, s.label) for s in spans]
 
 
+def _answer(bound: Bound, given: Sequence[Given]) -> list[Shown]:
+    out = []
+    for text, spans in zip(map(str, given), bound.tag([str(t) for t in given]), strict=True):
+        line = "; ".join(f"{s.start}-{s.end} {s.label}: {text[s.start : s.end]}" for s in spans) or "-"
+        out.append(Shown(line, {"spans": [vars(s) for s in spans]}))
+    return out
+
+
 TASK = Task(
     name="tag",
     columns=("text",),
@@ -155,6 +165,7 @@ TASK = Task(
     refused={"prompt": "a prompt gives each of some answers a probability, no places in a text"},
     check=_check,
     scores=tag_scores,
+    answer=_answer,
     tuned_by=("span_f1",),
     signal="labels",
 )
