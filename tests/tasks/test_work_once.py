@@ -13,6 +13,7 @@ import pytest
 import onebase.data.labelled as labelled
 from onebase.api.base import Base
 from onebase.codec.text import Tokenizer
+from onebase.formats import rows
 from tests.helpers import tiny_base
 
 N = 40
@@ -89,9 +90,7 @@ def test_a_file_is_parsed_once(kind: str, tmp_path: Path, monkeypatch: pytest.Mo
 def test_the_hub_is_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asks: list[str] = []
     path = file(tmp_path / "rows.jsonl", ROWS["classify"])
-    monkeypatch.setattr(
-        labelled.hub_data, "fetch", lambda name: asks.append(name) or ([path], {"repo": name})
-    )
+    monkeypatch.setattr(rows.hub_data, "fetch", lambda name: asks.append(name) or ([path], {"repo": name}))
     made = Base(tiny_base()).adapt("hf:some/rows", method="lora", **asked("classify"))
     assert asks == ["hf:some/rows"] and made.record.get("data.source") == {"repo": "hf:some/rows"}
 

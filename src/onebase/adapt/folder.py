@@ -139,7 +139,7 @@ def attach(base: LoadedBase, adapter: Path | AdapterParts, name: str) -> Attache
     # Weights that were changed in memory after loading would slip through the folder's fingerprint: hash what is there.
     check_base(parts.config, base, name, reread=True)
     tensors = {k: t.to(base.model.device) for k, t in parts.tensors.items()}
-    has = {kind: part for kind, part in PARTS.items() if getattr(parts.config, kind) is not None}
+    has = {kind: part for kind, part in PARTS.items() if parts.config.part(kind) is not None}
     rest = {k: t for k, t in tensors.items() if not any(p.owns(k) for p in has.values())}
     if METHODS[parts.config.method].replaces:
         base = _replaced(base, rest)
@@ -151,10 +151,10 @@ def attach(base: LoadedBase, adapter: Path | AdapterParts, name: str) -> Attache
     with all_or_nothing(base.model, name):
         for kind, part in has.items():
             mine = {k: t for k, t in tensors.items() if part.owns(k)}
-            part.put(base.model, name, getattr(parts.config, kind), mine)
+            part.put(base.model, name, parts.config.part(kind), mine)
     for p in base.model.parameters():
         p.requires_grad_(False)
-    active = Active.all_rows(name) if has.keys() - {"head", "prompt"} else None
+    active = Active.all_rows(name) if any(METHODS[kind].acts for kind in has) else None
     return _attached(name, parts, base, active)
 
 

@@ -314,4 +314,4 @@ def remove(model: BaseModel, name: str) -> None:
         del model.heads[name]
 
 
-METHOD = Method(name="head", part=Part(owns, tensors, put, remove))
+METHOD = Method(name="head", part=Part(owns, tensors, put, remove), acts=False)

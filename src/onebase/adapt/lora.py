@@ -135,7 +135,7 @@ def inject(model: BaseModel, name: str, cfg: LoraConfig, seed: int = 0) -> list[
 def remove(model: BaseModel, name: str) -> None:
     """Take the adapter off everywhere; the base is then bitwise what it was."""
     for proj in model.sites().values():
-        if name in proj.deltas:
+        if name in proj.deltas and isinstance(proj.deltas[name], Lora):
             del proj.deltas[name]
     if name in (rows := _rows(model)):
         del rows[name]
@@ -212,9 +212,7 @@ def tensors(model: BaseModel, name: str) -> dict[str, Tensor]:
     """The adapter's tensors: `site.a`, `site.b` and for DoRA `site.magnitude`, and of tokens `text.stem.rows` and `text.head.rows` (in the config's order)."""
     out: dict[str, Tensor] = {}
     for site, proj in model.sites().items():
-        if name in proj.deltas:
-            lora = proj.deltas[name]
-            assert isinstance(lora, Lora)
+        if name in proj.deltas and isinstance(lora := proj.deltas[name], Lora):
             out[f"{site}.a"], out[f"{site}.b"] = lora.a_RI.detach(), lora.b_OR.detach()
             if isinstance(lora, Dora):
                 out[f"{site}.magnitude"] = lora.m_O.detach()

@@ -88,7 +88,7 @@ class Method:
 
     part: the weights that are put on a base beside its own, and taken off. learn: puts the method on a base for the loop; at its end the base's own weights are what they were (None: nothing is learnt by steps).
     rate, rates: AdamW's peak rate where none is given, and that of some signals. virtual: places that it takes before the first token of a text.
-    replaces: its weights stand in the place of the base's. alone: why a stack has one of its kind at most; None: it may have more. merges:
+    acts: does its part change a forward? replaces: its weights stand in the place of the base's. alone: why a stack has one of its kind at most; None: it may have more. merges:
     can it go into the base's weights? unmergeable: why that can never be, where it would be left out silently otherwise.
     """
 
@@ -98,6 +98,7 @@ class Method:
     rate: float = 1e-3
     rates: Mapping[Signal, float] = field(default_factory=dict)
     virtual: Callable[[MethodOptions], int] = lambda options: 0
+    acts: bool = True
     replaces: bool = False
     alone: str | None = None
     merges: bool = False

@@ -179,4 +179,4 @@ def remove(model: BaseModel, name: str) -> None:
         del model.leads[name]
 
 
-METHOD = Method(name="prompt", part=Part(owns, tensors, put, remove))
+METHOD = Method(name="prompt", part=Part(owns, tensors, put, remove), acts=False)

@@ -15,8 +15,9 @@ from onebase.formats.adapters import read_adapter
 from onebase.tasks.bound import Bound
 from onebase.tasks.estimate import Plan
 from onebase.tasks.plan import planned
+from onebase.tasks.prompting import Given
 from onebase.tasks.results import Adapter, Label, Span
-from onebase.tasks.table import adapted
+from onebase.tasks.table import adapted, answers
 from onebase.train.listen import Listener
 
 __all__ = ["Adapter", "Base", "Label", "Span"]
@@ -61,6 +62,11 @@ class Base(Bound):
             columns=columns,
             resume=resume,
         )
+
+    def apply(self, given: Sequence[Given]) -> list[dict[str, Any]]:
+        """What the adapter on this base says of texts, or of rows where it is asked by several columns: for each the fields that `onebase apply
+        --json` prints. Raises UserError without an adapter, and for a task that answers no such question."""
+        return [a.fields for a in answers(self, list(given))]
 
     def tune(self, data: Data, *, task: str, method: str, trials: int, **more: Any) -> Adapter:
         """`adapt` with the best of `trials` learning rates and ranks, judged on rows split off `data` (docs/tuning.md). `more` is what `adapt`

@@ -46,8 +46,7 @@ def apply(
     """Say what an adapter makes of texts: the class or labels (classify), a number (regress, reward), or spans (tag)."""
     from onebase.data import read_rows
     from onebase.formats.rows import resolved
-    from onebase.tasks.prompting import columns, inputs
-    from onebase.tasks.table import answers
+    from onebase.tasks.table import answers, asked_by
 
     if bool(texts) == (data is not None):
         raise UserError("no texts, or texts from two places", "give TEXT..., or --data FILE")
@@ -55,14 +54,19 @@ def apply(
     if lines == ["-"]:
         lines = [line for line in stdin_lines() if line.strip()]
     base, values = load_base(ref, adapter, device, dtype), variables(var) or {}
-    reads = columns(base.attached)
+    reads = asked_by(base.attached)
     if unknown := sorted(values.keys() - set(reads)):
         raise UserError(
             f"--var {unknown[0]}: the adapter has no such variable", f"it has: {', '.join(reads)}"
         )
     needed = [c for c in reads if c not in values]
+    if lines and "text" not in reads:
+        raise UserError(
+            f"the adapter is asked by {', '.join(reads)}, not by a text", "give rows: --data FILE"
+        )
     found = read_rows(resolved(data), needed) if data else [{"text": line} for line in lines]
-    given = inputs(base.attached, [{**r, **values} for r in found])
+    rows = [{**r, **values} for r in found]
+    given = [str(r["text"]) for r in rows] if reads == ("text",) else rows
     shown = [x if isinstance(x, str) else {c: x.get(c) for c in reads} for x in given]
     for text, said in zip(shown, answers(base, given), strict=True):
         own = {"text": text} if isinstance(text, str) else text

@@ -98,7 +98,7 @@ def _checked(
     if rank is not None and rank < 1:
         raise UserError(f"rank is {rank}", "give at least 1")
     for part, name in zip(parts, names, strict=True):
-        others = [k for k in PARTS if k != "lora" and getattr(part.config, k) is not None]
+        others = [k for k in PARTS if k != "lora" and part.config.part(k) is not None]
         if part.config.method != "lora" or part.config.lora is None or others:
             what = f"with {others[0]}" if others else f"of method {part.config.method}"
             raise UserError(

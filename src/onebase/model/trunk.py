@@ -101,7 +101,10 @@ class Trunk(nn.Module):
         )
         self.final_norm = Norm(cfg.final_norm, cfg.width) if cfg.final_norm else None
         # One pair a block: the weight of the stream, the weight of the trunk's input.
-        self.lambdas = nn.Parameter(torch.empty(len(cfg.blocks), 2)) if cfg.lambdas else None
+        self.lambdas: nn.Parameter | None
+        self.register_parameter(
+            "lambdas", nn.Parameter(torch.empty(len(cfg.blocks), 2)) if cfg.lambdas else None
+        )
         self.reads_memory = any(b.cross for b in cfg.blocks)
         self._turning = [repr((b.attn.rope, b.attn.head_dim)) for b in cfg.blocks]
         self._decode = FastDecode(self.blocks, place(self, "lambdas"))

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from onebase.adapt.config import Task as TaskName
 from onebase.adapt.folder import AdapterParts
 from onebase.adapt.method import Signal
 from onebase.adapt.methods import BY_STEPS
@@ -92,7 +91,7 @@ class Task:
     tuned_by: trials are compared by the first of these scores that there is; none: it is not tuned. signal: what it learns from, by which the methods' rates differ.
     """
 
-    name: TaskName
+    name: str
     columns: tuple[str, ...] | Callable[[Look], tuple[str, ...]]
     lesson: Callable[[Adapting], Lesson]
     head: Maker | None = None

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from onebase.adapt.config import AdapterConfig, Task
+from onebase.adapt.config import AdapterConfig
 from onebase.adapt.folder import AdapterParts, adapter_tensors, bound_to
 from onebase.adapt.method import SCRATCH, Learner, Signal
 from onebase.adapt.methods import METHODS
@@ -56,7 +56,7 @@ class Lesson:
     fields: Fields = field(default_factory=dict)
     special: tuple[int, ...] = ()
     trunk: str = "text"
-    task: Task | None = None
+    task: str | None = None
     recorded: Callable[[Record], None] = lambda record: None
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from onebase.adapt.config import AdapterConfig, Method, Task
+from onebase.adapt.config import AdapterConfig
 from onebase.adapt.folder import AdapterParts
 from onebase.artifact.files import canonical_json, sha256_bytes
 from onebase.artifact.record import Record, machine_facts, version_facts
@@ -42,8 +42,8 @@ class Adapting:
         self,
         base: LoadedBase,
         data: Data,
-        task: Task,
-        method: Method,
+        task: str,
+        method: str,
         options: AdaptOptions,
         listeners: tuple[Listener, ...],
         tell: Any,

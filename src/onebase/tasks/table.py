@@ -3,16 +3,15 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from onebase.adapt.config import Method as MethodName
-from onebase.adapt.folder import AdapterParts
+from onebase.adapt.folder import AdapterParts, Attached
 from onebase.adapt.methods import BY_STEPS, METHODS
 from onebase.base.folder import LoadedBase
 from onebase.codec.text.clock import at, today
 from onebase.data import read_rows
 from onebase.data.labelled import Data
-from onebase.errors import UserError
+from onebase.errors import ConfigError, UserError
 from onebase.evaluation.bootstrap import Score
 from onebase.formats.rows import resolved
 from onebase.tasks import classify, continued, distil, embed, prefer, regress, reinforce, reward, tag, writing
@@ -23,6 +22,7 @@ from onebase.tasks.dates import began
 from onebase.tasks.job import Adapting, rows_hash
 from onebase.tasks.options import AdaptOptions, read_options
 from onebase.tasks.prompting import Given
+from onebase.tasks.prompting import columns as prompt_columns
 from onebase.tasks.results import Adapter
 from onebase.tasks.rows import read
 from onebase.tasks.texts import text_scores
@@ -52,6 +52,21 @@ SCORERS: dict[str, Callable[[ScoreRequest], dict[str, Score]]] = {
     "text": text_scores,
 }
 """What is measured, by task."""
+
+
+def register(task: Task) -> None:
+    """Make a task known that comes from elsewhere. Raises ConfigError where another has its name."""
+    if TASKS.get(task.name, task) is not task or (task.name not in TASKS and task.name in SCORERS):
+        raise ConfigError(f"there are two tasks called {task.name!r}", "give one of them another name")
+    TASKS[task.name] = task
+    if task.scores is not None:
+        SCORERS[task.name] = task.scores
+
+
+def asked_by(on: Attached | None) -> tuple[str, ...]:
+    """The columns of a row that an adapter is asked by."""
+    task = None if on is None or on.config.prompt is not None else TASKS.get(on.task)
+    return prompt_columns(on) if task is None else task.reads
 
 
 def answers(bound: Bound, given: Sequence[Given]) -> list[Shown]:
@@ -139,7 +154,7 @@ def prepared(
         base,
         rows,
         chosen.name,
-        cast(MethodName, method),  # it is in the table
+        method,
         options,
         tuple(listeners),
         tell or (lambda _: None),

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from onebase.adapt.config import Task
 from onebase.adapt.folder import load_config
 from onebase.codec.text.sample import Tokens
 from onebase.config import digest
@@ -29,7 +28,7 @@ from onebase.tasks.job import Adapting
 from onebase.tasks.options import AdaptOptions
 
 Kind = Literal["messages", "prompt", "text"]
-TASKS: dict[Kind, Task] = {"messages": "chat", "prompt": "complete", "text": "continue"}
+TASKS: dict[Kind, str] = {"messages": "chat", "prompt": "complete", "text": "continue"}
 """What a student of a teacher that writes then does, by the column that the rows have."""
 WRITTEN = 16
 """Prompts that a teacher answers at a time."""

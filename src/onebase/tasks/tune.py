@@ -78,7 +78,7 @@ def tune(
     # What speaks against learning these rows, a test row among them say, is said before the first trial.
     planned(base, rows, task=task, method=method, test=test, options=options)
     seed = read_options(dict(options)).seed
-    learnt, held = split(rows, seed)
+    learnt, held = split(rows, seed, TASKS[task].reads)
     found: list[tuple[Setting, Score | None]] = []
     for number, setting in enumerate(settings(first, trials, seed), 1):
         more = {**options, **setting.options}
@@ -153,11 +153,12 @@ def _radical(n: int, base: int) -> float:
     return out
 
 
-def split(rows: Rows, seed: int) -> tuple[Rows, Rows]:
-    """(rows to learn from, rows to judge by). Raises DataError where there are too few."""
+def split(rows: Rows, seed: int, reads: Sequence[str] = ()) -> tuple[Rows, Rows]:
+    """(rows to learn from, rows to judge by). reads: columns by which a task is asked, beside `INPUTS`. Raises DataError where there are too few."""
+    inputs = dict.fromkeys((*INPUTS, *reads))
     groups: dict[str, list[int]] = defaultdict(list)
     for i, row in enumerate(rows):
-        groups[canonical_json([row[c] for c in INPUTS if c in row])].append(i)
+        groups[canonical_json([row[c] for c in inputs if c in row])].append(i)
     strata: dict[str, list[list[int]]] = defaultdict(list)
     for group in groups.values():
         strata[str(rows[group[0]].get("label", ""))].append(group)
@@ -220,7 +221,7 @@ def _request(
     job, _ = prepared(base.loaded, data, task=task, method=method, options=asked, columns=columns, test=test)
     rows = job.data
     assert isinstance(rows, Rows)  # what `prepared` has read
-    split(rows, asked.seed)
+    split(rows, asked.seed, TASKS[task].reads)
     return rows, Setting(
         asked.lr or METHODS[method].rate_of(TASKS[task].signal), asked.rank if method == "lora" else None
     )

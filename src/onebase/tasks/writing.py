@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from onebase.adapt.config import Task as TaskName
 from onebase.adapt.method import Learner
 from onebase.base.folder import LoadedBase
 from onebase.codec.text.sample import Tokens
@@ -171,9 +170,7 @@ def _scores(request: ScoreRequest, found: Asks) -> dict[str, Score]:
     return out
 
 
-def _task(
-    name: TaskName, columns: tuple[str, ...], scores: Callable[[ScoreRequest], dict[str, Score]]
-) -> Task:
+def _task(name: str, columns: tuple[str, ...], scores: Callable[[ScoreRequest], dict[str, Score]]) -> Task:
     def check(base: LoadedBase, rows: Rows, limits: Limits, options: AdaptOptions) -> None:
         if base.words is not None:
             check_samples(base, name, rows, limits)

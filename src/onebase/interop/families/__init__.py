@@ -1,10 +1,11 @@
 """The families we know, by `model_type`: one file each."""
 
+from onebase.errors import ConfigError
 from onebase.interop.families import idefics3, llava, whisper
 from onebase.interop.families.single import SINGLE, family_among
 from onebase.interop.family import Family
 
-FAMILIES: tuple[Family, ...] = (
+FAMILIES: list[Family] = [
     *SINGLE,
     # Images in texts.
     llava.FAMILY,
@@ -12,9 +13,22 @@ FAMILIES: tuple[Family, ...] = (
     idefics3.SMOLVLM,
     # Speech.
     whisper.FAMILY,
-)
+]
 
 
 def family_of(model_type: object, where: str) -> Family:
     """The family that reads this `model_type`. Raises ConfigError naming those that are known."""
     return family_among(FAMILIES, model_type, where)
+
+
+def register(family: Family) -> None:
+    """Make a family known that comes from elsewhere; one of a single trunk may be a part of composed bases too. Raises ConfigError where another
+    reads its `model_type`."""
+    taken = {t for f in FAMILIES if f is not family for t in f.model_types} & set(family.model_types)
+    if taken:
+        raise ConfigError(
+            f"two families read model_type {min(taken)!r}", "give one of them other model types"
+        )
+    if family not in FAMILIES:
+        FAMILIES.append(family)
+        SINGLE.append(family)

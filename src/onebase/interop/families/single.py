@@ -25,7 +25,7 @@ from onebase.interop.families import (
 )
 from onebase.interop.family import Family
 
-SINGLE: tuple[Family, ...] = (
+SINGLE: list[Family] = [
     llama.FAMILY,
     mistral.FAMILY,
     gpt2.FAMILY,
@@ -51,7 +51,7 @@ SINGLE: tuple[Family, ...] = (
     # Images and text.
     clip.FAMILY,
     siglip.FAMILY,
-)
+]
 
 
 def family_among(families: Iterable[Family], model_type: object, where: str) -> Family:

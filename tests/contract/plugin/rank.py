@@ -1,0 +1,107 @@
+"""Task rank: passages in the order in which they answer a query. Rows have a query, passages and a grade for each; scored by nDCG."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from onebase.adapt.head import HeadConfig, best_pooled
+from onebase.adapt.method import SCRATCH
+from onebase.adapt.ridge import fit_ridge
+from onebase.base.folder import LoadedBase
+from onebase.codec.text.sample import Tokens
+from onebase.data import Rows, read_rows
+from onebase.data.bad_rows import refuse_flawed
+from onebase.engine.features import how_read
+from onebase.evaluation.bootstrap import Score, mean_score
+from onebase.model.proj import Active
+from onebase.objective.regress import Value
+from onebase.tasks import by_head
+from onebase.tasks.answers import values
+from onebase.tasks.base import Limits, ScoreRequest, Shown, Task
+from onebase.tasks.bound import Bound
+from onebase.tasks.by_head import Fit, Prepared, wide_features
+from onebase.tasks.job import Adapting, data_facts
+from onebase.tasks.options import AdaptOptions
+from onebase.tasks.table import register
+
+COLUMNS = ("query", "passages", "grades")
+
+
+def flaw(row: Any) -> tuple[str, str] | None:
+    if len(row["passages"]) == len(row["grades"]) > 1:
+        return None
+    return (
+        f"{len(row['passages'])} passages have {len(row['grades'])} grades",
+        "give each a grade, two at least",
+    )
+
+
+def check(base: LoadedBase, rows: Rows, limits: Limits, options: AdaptOptions) -> None:
+    refuse_flawed(rows, flaw)
+
+
+def pairs(rows: Sequence[Any]) -> list[str]:
+    return [f"{r['query']}\n{p}" for r in rows for p in r["passages"]]
+
+
+def prepare(job: Adapting) -> Prepared:
+    rows = read_rows(job.data, COLUMNS)
+    y_N = torch.tensor([float(g) for r in rows for g in r["grades"]], dtype=torch.float64)
+    y_N = y_N - y_N.mean()
+
+    def fit(texts: Sequence[Tokens], active: Active | None) -> Fit:
+        x_NP = wide_features(job, texts, active)
+        fitted, pooling = best_pooled(
+            lambda x: fit_ridge(x, y_N, job.options.seed), x_NP, job.options.pooling
+        )
+        targets = {t.id: y for t, y in zip(texts, y_N.tolist(), strict=True)}
+        how = HeadConfig(gives="value", pooling=pooling)
+        return Fit(fitted.head, how, lambda on: Value(SCRATCH, targets, how_read(job.base, pooling), on))
+
+    return Prepared([{"text": t} for t in pairs(rows)], fit, data_facts(rows))
+
+
+def ranked(bound: Bound, rows: Sequence[Any]) -> list[list[int]]:
+    assert bound.attached is not None
+    worth = iter(values(bound.attached, pairs(rows)))
+    each = [[next(worth) for _ in r["passages"]] for r in rows]
+    return [sorted(range(len(w)), key=lambda i: -w[i]) for w in each]
+
+
+def answer(bound: Bound, given: Sequence[Any]) -> list[Shown]:
+    return [
+        Shown(" > ".join(r["passages"][i] for i in o), {"order": o})
+        for r, o in zip(given, ranked(bound, given))
+    ]
+
+
+def ndcg(grades: Sequence[float], order: Sequence[int]) -> float:
+    def gain(found: Sequence[float]) -> float:
+        return sum((2**g - 1) / math.log2(i + 2) for i, g in enumerate(found))
+
+    return gain([grades[i] for i in order]) / max(1e-9, gain(sorted(grades, reverse=True)))
+
+
+def scores(request: ScoreRequest) -> dict[str, Score]:
+    rows = read_rows(request.data, COLUMNS)
+    found = [ndcg(r["grades"], o) for r, o in zip(rows, ranked(request.base, rows), strict=True)]
+    return {"ndcg": mean_score("ndcg", found, seed=request.seed)}
+
+
+register(
+    Task(
+        name="rank",
+        columns=COLUMNS,
+        lesson=lambda job: by_head.lesson(job, prepare(job)),
+        head=lambda job: by_head.by_head(job, prepare(job)),
+        refused={"prompt": "a prompt gives each of some answers a probability, no order"},
+        check=check,
+        scores=scores,
+        answer=answer,
+        reads=("query", "passages"),
+        signal="labels",
+        tuned_by=("ndcg",),
+    )
+)

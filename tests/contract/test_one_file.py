@@ -1,0 +1,139 @@
+"""One file each, from outside the package, adds a family, a task and a method: by command, in Python, in eval, in a trial, in a stack."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from onebase.adapt import methods
+from onebase.adapt.method import Method
+from onebase.base.folder import save_base
+from onebase.errors import ConfigError
+from onebase.interop import families
+from onebase.interop.families.llama import FAMILY as LLAMA
+from onebase.tasks import table
+from tests.helpers import tiny_base
+
+HERE = Path(__file__).parent / "plugin"
+ROWS = [
+    {"query": f"{word} please", "passages": [f"some {word}", f"no {other}", "none"], "grades": [2, 1, 0]}
+    for word, other in [("tea", "milk"), ("milk", "tea"), ("bread", "jam"), ("jam", "bread")] * 4
+]
+POINTS = "[onebase]\nia3 = ia3\nrank = rank\nfamily = family\nbroken = broken\n"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as pip makes it: modules, and what says which of them are plug-ins. One of these fails."""
+    folder = tmp_path_factory.mktemp("site")
+    for path in HERE.glob("*.py"):
+        shutil.copy(path, folder)
+    (folder / "broken.py").write_text("raise RuntimeError('no')\n")
+    about = folder / "more-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: more\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text(POINTS)
+    save_base(folder / "base", tiny_base(portable=True), overwrite=True)
+    (folder / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in ROWS))
+    return folder
+
+
+def run(place: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    path = os.pathsep.join([str(place), *filter(None, [os.environ.get("PYTHONPATH")])])
+    env = os.environ | {"PYTHONPATH": path, "ONEBASE_HOME": str(place / "home")}
+    return subprocess.run([sys.executable, *words], env=env, cwd=place, capture_output=True, text=True)
+
+
+def command(place: Path, *words: str) -> str:
+    found = run(place, "-m", "onebase", *words)
+    assert found.returncode == 0, found.stderr
+    assert "plug-in broken (broken) is left out: RuntimeError: no" in found.stderr
+    return found.stdout
+
+
+@pytest.mark.slow
+def test_by_command(place: Path) -> None:
+    more = ("--data", "rows.jsonl", "--task", "rank", "-o", "epochs=1")
+    for method in ("head", "ia3"):
+        command(place, "adapt", "base", *more, "--method", method, "--out", f"by_{method}")
+    scored = json.loads(
+        command(place, "eval", "base", "--adapter", "by_ia3", "--data", "rows.jsonl", "--json")
+    )
+    assert 0.5 < scored["ndcg"]["value"] <= 1 and scored["ndcg"]["n"] == len(ROWS)
+    said = command(place, "apply", "base", "--adapter", "by_ia3", "--data", "rows.jsonl", "--json")
+    first: dict[str, Any] = json.loads(said.splitlines()[0])
+    assert sorted(first["order"]) == [0, 1, 2] and first["query"] == "tea please"
+    assert "ia3" in run(place, "-m", "onebase", "show", "by_ia3").stdout
+    bad = run(place, "-m", "onebase", "apply", "base", "--adapter", "by_ia3", "a text")
+    assert "asked by query, passages" in bad.stderr
+    plan = command(place, "adapt", "base", *more, "--method", "ia3", "--dry-run")
+    assert "rank" in plan and "ia3" in plan
+    bad = run(place, "-m", "onebase", "adapt", "base", *more, "--method", "prompt", "--out", "x")
+    assert "a prompt gives each of some answers a probability, no order" in bad.stderr
+
+
+PYTHON = """
+import json, torch, onebase
+rows = [json.loads(line) for line in open("rows.jsonl")]
+base = onebase.load("base")
+before = base.loaded.reread()
+ids = base.tokenizer.encode("tea please")
+plain = base.logits(ids)
+made = base.adapt(rows, task="rank", method="ia3", epochs=2, lr=0.05)
+assert base.loaded.reread() == before and torch.equal(base.logits(ids), plain)
+made.save("made")
+on = base.with_adapter("made")
+assert not torch.equal(on.logits(ids), plain) and torch.equal(base.logits(ids), plain)
+print(on.apply(rows[:2]), float(onebase.evaluate(on, rows)["ndcg"].value))
+for task, data in (("classify", [{"text": w, "label": w[0]} for w in ("aa", "ab", "ba", "bb") * 4]), ("complete", [{"prompt": "a", "completion": "b"}])):
+    assert base.adapt(data, task=task, method="ia3", epochs=1).method == "ia3"
+tuned = base.tune(rows, task="rank", method="ia3", trials=2, epochs=1)
+assert [t["score"] for t in tuned.record.get("tune.trials")] == ["ndcg", "ndcg"]
+stack = base.with_adapter([base.adapt([{"prompt": "a", "completion": "b"}], task="complete", method="lora", epochs=1), made])
+assert stack.attached.task == "rank" and stack.apply(rows[:1])
+base.export("out", format="hf")
+config = json.load(open("out/config.json")) | {"model_type": "mine"}
+json.dump(config, open("out/config.json", "w"))
+assert torch.allclose(onebase.load("out").logits(ids), plain, atol=1e-5)
+"""
+
+
+def test_in_python(place: Path) -> None:
+    found = run(place, "-c", PYTHON)
+    assert found.returncode == 0, found.stderr
+    assert "'order'" in found.stdout
+
+
+def test_without_its_package_an_adapter_is_refused(place: Path, tmp_path: Path) -> None:
+    if not (place / "by_ia3").exists():
+        more = ("--data", "rows.jsonl", "--task", "rank", "--method", "ia3", "--out", "by_ia3")
+        command(place, "adapt", "base", *more)
+
+    def alone(*words: str | Path) -> subprocess.CompletedProcess[str]:
+        env = os.environ | {"ONEBASE_HOME": str(place / "home")}
+        line = [sys.executable, "-m", "onebase", *map(str, words)]
+        return subprocess.run(line, env=env, cwd=tmp_path, capture_output=True, text=True)
+
+    adapter = place / "by_ia3"
+    assert alone("show", adapter).returncode == 0
+    said = alone("apply", place / "base", "--adapter", adapter, "x")
+    assert said.returncode == 1 and "method 'ia3' is not known here" in said.stderr
+
+
+def test_a_name_that_is_taken_is_refused() -> None:
+    with pytest.raises(ConfigError, match="two methods called 'lora'"):
+        methods.register(Method(name="lora"))
+    with pytest.raises(ConfigError, match="two tasks called 'chat'"):
+        table.register(replace(table.TASKS["tag"], name="chat"))
+    with pytest.raises(ConfigError, match="two tasks called 'text'"):
+        table.register(replace(table.TASKS["tag"], name="text"))
+    with pytest.raises(ConfigError, match="two families read model_type 'llama'"):
+        families.register(replace(LLAMA, model_types=("new", "llama")))
+    methods.register(methods.METHODS["lora"])  # a module that is imported twice
+    assert methods.BY_STEPS.count("lora") == 1
