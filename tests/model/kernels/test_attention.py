@@ -135,6 +135,7 @@ def test_flex_agrees_forward(softcap: float | None) -> None:
         )
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @settings(max_examples=25)
 @given(cols=packed(), mask=st.sampled_from(MASKS), softcap=st.sampled_from([None, 2.0]), data=st.data())
@@ -146,6 +147,7 @@ def test_flex_agrees_on_packs_and_behind_a_cache(
     agree(mask, cols.cut(cols.shape[1] - last, cols.shape[1]), cols, (4, 2), softcap, ("flex",))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("compiled", ["attention", "mask"])
 def test_flex_is_not_compiled_anew_for_each_shape(monkeypatch: pytest.MonkeyPatch, compiled: str) -> None:
