@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 from onebase.adapt import methods
+from onebase.adapt.config import OWN, AdapterConfig, BoundTo
 from onebase.adapt.method import Method
+from onebase.api.base import Base
 from onebase.base.folder import save_base
-from onebase.errors import ConfigError
+from onebase.errors import ConfigError, UserError
 from onebase.interop import families
 from onebase.interop.families.llama import FAMILY as LLAMA
 from onebase.tasks import table
@@ -137,3 +139,16 @@ def test_a_name_that_is_taken_is_refused() -> None:
         families.register(replace(LLAMA, model_types=("new", "llama")))
     methods.register(methods.METHODS["lora"])  # a module that is imported twice
     assert methods.BY_STEPS.count("lora") == 1
+
+
+def test_a_method_that_a_task_says_nothing_of_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a task of another package may, of a method that learns without the loop."""
+    monkeypatch.setitem(table.TASKS, "tag", replace(table.TASKS["tag"], head=None))
+    with pytest.raises(UserError, match="'head' does not go: the task does not say"):
+        Base(tiny_base()).adapt([], task="tag", method="head")
+
+
+def test_a_method_called_like_a_field_is_no_part_of_every_adapter() -> None:
+    config = AdapterConfig(method="head", task="tag", base=BoundTo(fingerprint="x"))
+    assert config.part("task") is None and config.part("base") is None
+    assert set(OWN) == set(methods.PARTS)

@@ -14,6 +14,9 @@ from onebase.config import config
 from onebase.errors import ConfigError
 from onebase.objective.preference import PreferConfig
 
+OWN = ("lora", "head", "prompt", "soft", "prefix")
+"""Methods whose part has a field of its own in `AdapterConfig`."""
+
 
 @config
 class BoundTo:
@@ -54,4 +57,4 @@ class AdapterConfig:
 
     def part(self, method: str) -> Any:
         """The config of what a method put beside the base's weights; None where it put nothing."""
-        return self.plugins.get(method, getattr(self, method, None))
+        return getattr(self, method) if method in OWN else self.plugins.get(method)

@@ -137,8 +137,9 @@ def prepared(
     chosen = TASKS[task]
     makers = chosen.makers
     if method not in makers:
+        why = chosen.refused.get(method, "the task does not say how it would be learnt so")
         raise UserError(
-            f"task {task!r} with method {method!r} does not go: {chosen.refused[method]}",
+            f"task {task!r} with method {method!r} does not go: {why}",
             f"methods for {task}: {', '.join(makers)}",
         )
     check_reads(base, method in chosen.images)
