@@ -41,6 +41,14 @@ def explained(
         holders = _holders(cls, data, loc) or [holder]
         owners = {f.name: h for h in reversed(holders) for f in dataclasses.fields(h)}
         fields = list(dict.fromkeys(f.name for h in holders for f in dataclasses.fields(h)))
+        now = next(
+            (f.name for h in holders for f in dataclasses.fields(h) if f.metadata.get("was") == path[-1]),
+            None,
+        )
+        if now is not None:
+            return ConfigError(
+                f"{place}'{dotted}' has another name now", f"write '{now}'{_accepts(owners[now], now)}"
+            )
         near = difflib.get_close_matches(str(path[-1]), fields, 1, 0.4)
         hint = f"did you mean '{near[0]}'" + _accepts(owners[near[0]], near[0]) + "?" if near else ""
         return ConfigError(
@@ -70,18 +78,16 @@ def _holders(cls: type, data: Any, loc: tuple[str | int, ...]) -> list[Any]:
             data = data[part]  # type: ignore[index]
             path.append(part)
     annotation = _annotation(cls, path)
-    return [a for a in _options(annotation) if dataclasses.is_dataclass(a)]
+    return [a for a in options(annotation) if dataclasses.is_dataclass(a)]
 
 
 def _annotation(annotation: Any, path: list[str | int]) -> Any:
     for part in path:
-        holder = next(
-            (a for a in _options(annotation) if dataclasses.is_dataclass(a) and _has(a, part)), None
-        )
+        holder = next((a for a in options(annotation) if dataclasses.is_dataclass(a) and _has(a, part)), None)
         if holder is not None:
             annotation = typing.get_type_hints(holder)[str(part)]
         else:
-            args = [a for o in _options(annotation) for a in typing.get_args(o) if a is not Ellipsis]
+            args = [a for o in options(annotation) for a in typing.get_args(o) if a is not Ellipsis]
             annotation = args[-1] if args else None
     return annotation
 
@@ -92,9 +98,9 @@ def _walk(cls: Any, data: Any, loc: tuple[str | int, ...]) -> tuple[Path_, Any, 
     holder: Any = cls if dataclasses.is_dataclass(cls) else None
     annotation: Any = cls
     for part in loc:
-        here = next((a for a in _options(annotation) if dataclasses.is_dataclass(a) and _has(a, part)), None)
+        here = next((a for a in options(annotation) if dataclasses.is_dataclass(a) and _has(a, part)), None)
         if here is None:
-            here = next((a for a in _options(annotation) if dataclasses.is_dataclass(a)), None)
+            here = next((a for a in options(annotation) if dataclasses.is_dataclass(a)), None)
         if (isinstance(data, Mapping) and part in data) or (
             isinstance(data, list) and isinstance(part, int) and part < len(data)
         ):
@@ -106,7 +112,7 @@ def _walk(cls: Any, data: Any, loc: tuple[str | int, ...]) -> tuple[Path_, Any, 
             holder = here
             annotation = typing.get_type_hints(here).get(str(part), None)
         else:
-            args = [a for o in _options(annotation) for a in typing.get_args(o) if a is not Ellipsis]
+            args = [a for o in options(annotation) for a in typing.get_args(o) if a is not Ellipsis]
             annotation = args[-1] if args else None
             holder = annotation if dataclasses.is_dataclass(annotation) else holder
     return tuple(path), holder, annotation
@@ -116,7 +122,8 @@ def _has(cls: Any, name: Any) -> bool:
     return any(f.name == name for f in dataclasses.fields(cls))
 
 
-def _options(annotation: Any) -> tuple[Any, ...]:
+def options(annotation: Any) -> tuple[Any, ...]:
+    """The branches of a union; a type that is none by itself."""
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         return typing.get_args(annotation)
     return (annotation,)

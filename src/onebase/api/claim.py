@@ -52,7 +52,7 @@ def _recipe_of(path: Path, begun: bool) -> dict[str, Any]:
     remedy = f"give another --out; or, where you know that the recipe is the folder's own, remove {path.name} and run it again"
     tree = read_json(path, remedy=remedy)
     with understood(path, remedy):
-        return _decides(tree, begun)
+        return _decides(configs.to_new_names(Recipe, tree), begun)
 
 
 def _decides(recipe: dict[str, Any], begun: bool) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from onebase.adapt.method import SCRATCH, Learner
 from onebase.adapt.methods import METHODS
 from onebase.base.config import base_flops
 from onebase.base.model import BaseModel
-from onebase.config import digest, to_dict
+from onebase.config import digest, to_hash
 from onebase.objective.base import Objective, Row
 from onebase.tasks.job import Adapting, Facts, rows_hash
 from onebase.tasks.options import AdaptOptions
@@ -150,7 +150,7 @@ def learn(
 def _identity(job: Adapting) -> dict[str, str]:
     """What a checkpoint must agree with beside the loop's own: the base, the request, the rows with their labels, and the content of all
     files and folders that the request names, wherever they lie."""
-    options = to_dict(job.options)
+    options = to_hash(job.options)
     for name in job.bound:
         *path, last = name.split(".")
         kept = options
