@@ -295,7 +295,7 @@ class BaseModel(nn.Module):
             elif (
                 p.ndim == 2
                 and name.startswith("trunks.")
-                and not name.endswith("lambdas")
+                and not name.endswith(("lambdas", "relative"))
                 and ".deltas." not in name
             ):
                 found["matrix"].append((name, p))
