@@ -88,7 +88,7 @@ def write(cfg: BaseConfig) -> Tree:
     attn, first = block.attn, block.attn.scale
     second = trunk.blocks[min(1, len(trunk.blocks) - 1)].attn.scale
     return {
-        **NO_TOKENS,
+        **NO_TOKENS.tree,
         "architectures": ["GPT2LMHeadModel"] if codec.head else architecture(cfg, "GPT2"),
         "model_type": "gpt2",
         "vocab_size": codec.vocab_size,

@@ -88,7 +88,7 @@ def _trunk(r: Reader, side: Side, width: int) -> TrunkConfig:
 def write(cfg: BaseConfig) -> Tree:
     audio, text = cfg.audio, cfg.text
     tree: Tree = {
-        **NO_TOKENS,
+        **NO_TOKENS.tree,
         "begin_suppress_tokens": None,
         "architectures": ["WhisperForConditionalGeneration"],
         "model_type": "whisper",
