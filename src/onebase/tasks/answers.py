@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from onebase.adapt.folder import Attached
-from onebase.adapt.head import Head
 from onebase.adapt.spans import Span, spans_of, token_places
 from onebase.base.folder import LoadedBase
+from onebase.base.head import Head
 from onebase.codec.text.sample import Tokens
 from onebase.engine.features import features, text_tokens
 from onebase.engine.scoring import batch_tokens, batches
