@@ -121,7 +121,8 @@ class Head(nn.Module):
         """The head with these tensors. Raises ConfigError where they are not those of such a head."""
         weight = tensors.get("head.weight")
         features = weight.shape[1] if weight is not None and weight.ndim == 2 else 0
-        made = cls(features, cfg.outputs, cfg.layer)
+        with torch.device("meta"):  # no memory is taken for what does not fit
+            made = cls(features, cfg.outputs, cfg.layer)
         own = {file_name(name): p for name, p in made.named_parameters()}
         if odd := sorted(n for n in own.keys() | tensors.keys() if not _fits(own.get(n), tensors.get(n))):
             layer = " behind a hidden layer" if cfg.layer else ""
@@ -129,9 +130,10 @@ class Head(nn.Module):
                 f"the tensors of the head are not those of {cfg.outputs} outputs{layer} ({', '.join(odd)})",
                 "use the adapter as it was saved",
             )
+        made.to_empty(device="cpu")
         with torch.no_grad():
-            for name, p in own.items():
-                p.copy_(tensors[name])
+            for name, p in made.named_parameters():
+                p.copy_(tensors[file_name(name)])
         return made
 
 
