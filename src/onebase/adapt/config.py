@@ -3,12 +3,12 @@
 from dataclasses import field
 from typing import Any
 
-from onebase.adapt.head import HeadConfig
 from onebase.adapt.lora import LoraConfig
 from onebase.adapt.methods import METHODS
 from onebase.adapt.prefix import PrefixConfig
 from onebase.adapt.prompt import PromptConfig
 from onebase.adapt.soft import SoftConfig
+from onebase.base.head import HeadConfig
 from onebase.codec.text.pooling import EmbeddingConfig
 from onebase.config import config
 from onebase.errors import ConfigError

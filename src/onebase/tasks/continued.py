@@ -199,7 +199,7 @@ def continue_scores(request: ScoreRequest) -> dict[str, Score]:
             )
         documents.append(Document(str(row["text"]), source))
     after = document_nats(base.loaded, documents, active=base.active)
-    if base.attached is not None:
+    if base.attached is not None and not base.own:
         return changes(document_nats(base.plain.loaded, documents), after, seed=request.seed)
     return {f"{k}_bits_per_byte": s for k, s in by_source(after, seed=request.seed).items()}
 

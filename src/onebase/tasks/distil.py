@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from onebase.adapt.head import Head, HeadConfig
 from onebase.adapt.method import SCRATCH, Learner, Signal
 from onebase.adapt.vector_head import candidates, fit_views
 from onebase.artifact.record import Record
+from onebase.base.head import Head, HeadConfig, Read
 from onebase.codec.text.sample import Tokens
 from onebase.data import read_rows
 from onebase.data.singles import SinglesPlan
@@ -32,7 +32,6 @@ from onebase.errors import DataError, UserError
 from onebase.objective.base import IGNORE
 from onebase.objective.distil import Said, SoftLabel, Taught, TokenDistil
 from onebase.objective.next_token import NextToken
-from onebase.objective.pooled import Read
 from onebase.tasks import continued
 from onebase.tasks import writing as generate
 from onebase.tasks.base import Limits, Task

@@ -71,7 +71,7 @@ def planned(
     test: Data | None = None,
 ) -> Plan:
     """Do all that `adapted` does before step 1, then say what the rest would take. The base stays as it is. Raises what `adapted` raises."""
-    if base.attached is not None:
+    if base.attached is not None and not base.own:
         raise UserError("this base has an adapter on it", "plan on the plain base: onebase.load(ref)")
     told: list[str] = []
     job, maker = prepared(

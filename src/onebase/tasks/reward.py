@@ -10,15 +10,15 @@ from torch import Tensor
 
 from onebase.adapt.config import AdapterConfig
 from onebase.adapt.folder import AdapterParts, bound_to
-from onebase.adapt.head import FOLDS, Fitted, HeadConfig, best_pooled, fit_head, spread
+from onebase.adapt.head import FOLDS, Fitted, best_pooled, fit_head, spread
 from onebase.adapt.method import SCRATCH, Learner
+from onebase.base.head import HeadConfig, Read
 from onebase.codec.text.sample import Tokens
 from onebase.data import read_rows
 from onebase.engine.features import how_read
 from onebase.evaluation.bootstrap import Score
 from onebase.evaluation.preference import margin, wins
 from onebase.model.proj import Active
-from onebase.objective.pooled import Read
 from onebase.objective.reward import Reward
 from onebase.tasks.base import ScoreRequest, Shown, Task
 from onebase.tasks.bound import Bound
