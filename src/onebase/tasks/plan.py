@@ -79,7 +79,7 @@ def planned(
         data,
         task=task,
         method=method,
-        options=read_options(dict(options)),
+        options=read_options(dict(options), method),
         tell=told.append,
         columns=columns,
         test=test,

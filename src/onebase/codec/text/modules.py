@@ -280,18 +280,6 @@ class TextEnds(nn.Module):
                 yield delta, rows
 
     @torch.no_grad()
-    def merge(self, name: str) -> None:
-        """Add the adapter's rows into the matrices and take it off. The ends must not be tied (`untie`)."""
-        if name not in self.deltas:
-            return
-        assert self.stem.weight is not None and self.head.weight is not None
-        delta = self.deltas[name]
-        assert isinstance(delta, TokenRows)
-        self.stem.weight.copy_(delta.stem_added(self.stem.weight))
-        self.head.weight.copy_(delta.head_added(self.head.weight))
-        del self.deltas[name]
-
-    @torch.no_grad()
     def untie(self) -> None:
         """Give the head a matrix of its own, equal to the stem's: what is said stays the same."""
         if self.head.weight is None:
