@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from onebase.api.serving import attach_all
 
 import onebase.base.folder as folder
 from onebase.adapt.folder import AdapterParts, attach
 from onebase.adapt.methods import PARTS
 from onebase.api.base import Adapter, Base
-from onebase.api.serving import attach_all
 from onebase.base.folder import LoadedBase, load_base, save_base
 from onebase.engine.decoder import stream
 from onebase.engine.sampler import Sampling

@@ -16,7 +16,7 @@ from torch import Tensor
 from onebase.base.config import BaseConfig
 from onebase.base.head import Head, HeadConfig, LayerConfig, OwnHead, Pooling
 from onebase.errors import ArtifactError, ConfigError
-from onebase.interop.families.encoder import PLAIN, THEIRS
+from onebase.interop.families.encoder import PLAIN
 from onebase.interop.family import Tree
 from onebase.interop.place import Source
 from onebase.interop.reader import Reader
@@ -244,8 +244,10 @@ def written_head(model_type: str, head: OwnHead, config: Tree) -> tuple[Tree, di
         "problem_type": _PROBLEMS.get((cfg.gives, head.task)),
     }
     if layout.dense == "head.dense" and cfg.layer is not None:
-        act = cfg.layer.activation
-        tree |= {"classifier_activation": THEIRS.get(act, act), "classifier_bias": cfg.layer.bias}
+        act = next(
+            (name for name, ours in PLAIN.items() if ours == cfg.layer.activation), cfg.layer.activation
+        )
+        tree |= {"classifier_activation": act, "classifier_bias": cfg.layer.bias}
         tree |= {"classifier_pooling": cfg.pooling} if kind == "sequence" else {}
     if cfg.pad is not None:
         tree["pad_token_id"] = cfg.pad
