@@ -72,6 +72,11 @@ class OneOf:
         return core_schema.no_info_plain_validator_function(self.read)
 
 
+def later(default: T) -> T:
+    """The default of a field that earlier versions did not have: while a config has it, its hashes leave the field out."""
+    return dataclasses.field(default=default, metadata={"later": True})
+
+
 def to_dict(cfg: Any) -> dict[str, Any]:
     """The config as JSON-able data, every field present."""
     tree = _plain(cfg)
@@ -80,7 +85,8 @@ def to_dict(cfg: Any) -> dict[str, Any]:
 
 
 def to_hash(cfg: Any) -> dict[str, Any]:
-    """`to_dict` for hashing: a field that was renamed goes by its first name, so that no hash of what was written changes."""
+    """`to_dict` for hashing, so that no hash of what was written changes: a field that was `renamed` goes by its first name, and one that came
+    `later` is left out while it has its default."""
     tree = _plain(cfg, hashed=True)
     assert isinstance(tree, dict)
     return tree
@@ -215,6 +221,10 @@ def _name(field: dataclasses.Field[Any]) -> str:
 def _plain(value: Any, hashed: bool = False) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = dataclasses.fields(value)
+        if hashed:
+            fields = tuple(
+                f for f in fields if not f.metadata.get("later") or getattr(value, f.name) != f.default
+            )
         return {_name(f) if hashed else f.name: _plain(getattr(value, f.name), hashed) for f in fields}
     if isinstance(value, Mapping):
         return {str(k): _plain(v, hashed) for k, v in value.items()}

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from onebase.codec.text.rows import FewRows, HeadMatrix, TokenRows
-from onebase.config import config
+from onebase.config import config, later
 from onebase.errors import ConfigError, UserError
 from onebase.model.config import Activation, NormConfig, StorageConfig
 from onebase.model.count import norm_parameters
@@ -54,7 +54,7 @@ class TextCodecConfig:
     head_bias: bool = False
     transform: TransformConfig | None = None
     dropped: int | None = None
-    divisor: float | None = None
+    divisor: float | None = later(None)
     kind: Literal["text"] = "text"
 
     def __post_init__(self) -> None:

@@ -49,7 +49,7 @@ def attach_all(base: Bound, adapters: Mapping[str, Path | Sequence[Path]]) -> di
             )
         if any(METHODS[a.method].replaces for a in attached.stack):
             raise UserError(
-                f"adapter {name!r} replaces the base's weights, so it cannot share the base with others",
+                f"adapter {name!r} replaces the base's weights (method full), so it cannot share the base with others",
                 "serve it alone: onebase.load(base).with_adapter(dir).merged().save(out), then onebase serve out",
             )
     return found
