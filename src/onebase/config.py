@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 import typing
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, dataclass_transform
 
@@ -40,6 +40,43 @@ def renamed(was: str, default: T) -> T:
     return dataclasses.field(default=default, metadata={"was": was})
 
 
+@dataclasses.dataclass(frozen=True)
+class OneOf:
+    """The type of a field that holds one of several configs, chosen by its key `kind`: `Annotated[object, OneOf(table, default)]`.
+
+    table: the configs by name; it is asked when a config is read, for other packages add to it. default: the name where there is no `kind`. The
+    name alone stands for its config with all defaults.
+    """
+
+    table: Callable[[], Mapping[str, type]]
+    default: str
+
+    def read(self, data: Any) -> Any:
+        """Plain data as the config that it names. Raises pydantic's errors."""
+        from pydantic import ValidationError
+        from pydantic_core import InitErrorDetails, PydanticCustomError
+
+        tree = {"kind": data} if isinstance(data, str) else data
+        kind, known = (tree.get("kind", self.default) if isinstance(tree, dict) else tree), self.table()
+        if isinstance(kind, str) and kind in known:
+            return _adapter(known[kind]).validate_json(json.dumps(tree))
+        error = PydanticCustomError("unknown_kind", "one of {known}", {"known": ", ".join(known)})
+        loc = ("kind",) if isinstance(data, dict) else ()
+        raise ValidationError.from_exception_data(
+            "kind", [InitErrorDetails(type=error, loc=loc, input=kind)], input_type="json"
+        )
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_plain_validator_function(self.read)
+
+
+def later(default: T) -> T:
+    """The default of a field that earlier versions did not have: while a config has it, its hashes leave the field out."""
+    return dataclasses.field(default=default, metadata={"later": True})
+
+
 def to_dict(cfg: Any) -> dict[str, Any]:
     """The config as JSON-able data, every field present."""
     tree = _plain(cfg)
@@ -48,7 +85,8 @@ def to_dict(cfg: Any) -> dict[str, Any]:
 
 
 def to_hash(cfg: Any) -> dict[str, Any]:
-    """`to_dict` for hashing: a field that was renamed goes by its first name, so that no hash of what was written changes."""
+    """`to_dict` for hashing, so that no hash of what was written changes: a field that was `renamed` goes by its first name, and one that came
+    `later` is left out while it has its default."""
     tree = _plain(cfg, hashed=True)
     assert isinstance(tree, dict)
     return tree
@@ -183,6 +221,10 @@ def _name(field: dataclasses.Field[Any]) -> str:
 def _plain(value: Any, hashed: bool = False) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = dataclasses.fields(value)
+        if hashed:
+            fields = tuple(
+                f for f in fields if not f.metadata.get("later") or getattr(value, f.name) != f.default
+            )
         return {_name(f) if hashed else f.name: _plain(getattr(value, f.name), hashed) for f in fields}
     if isinstance(value, Mapping):
         return {str(k): _plain(v, hashed) for k, v in value.items()}
@@ -273,6 +315,7 @@ def _override(data: dict[str, Any], text: str) -> Path_:
             here = here[at]  # type: ignore[index]  # a list has whole-number places only
         else:
             if not isinstance(here.get(at), (dict, list)):
-                here[at] = {}
+                # The name of one of several configs (`OneOf`) stays what it is.
+                here[at] = {"kind": here[at]} if isinstance(here.get(at), str) else {}
             here = here[at]
     return tuple(parts)

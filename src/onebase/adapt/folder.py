@@ -81,6 +81,18 @@ def bound_to(base: LoadedBase) -> BoundTo:
     return BoundTo(**base.hashes)
 
 
+def own_head(base: LoadedBase) -> AdapterParts | None:
+    """The head that a base was published with, as an adapter; None where it came without."""
+    if base.head is None:
+        return None
+    cfg = AdapterConfig(method="head", task=base.head.task, base=bound_to(base), head=base.head.config)
+    record = Record("adapter")
+    record.add_parent("base", base.fingerprint, base.path.name if base.path else "")
+    record.add("task", base.head.task, "read from the source of the base")
+    record.add("data", None, "not known: the source does not say what the head learnt from")
+    return AdapterParts(cfg, base.head.tensors, record)
+
+
 def save_adapter(path: Path, parts: AdapterParts, *, overwrite: bool = False) -> None:
     """Write the folder, whole or not at all."""
     parts.record.hashes["fingerprint"] = parts.fingerprint

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from onebase.config import config
+from onebase.config import config, later
 from onebase.errors import ConfigError
 
 Activation = Literal[
@@ -90,7 +90,7 @@ class AttnConfig:
     softcap: float | None = None
     scale: float | None = None
     qk_norm: NormConfig | None = None
-    qk_norm_whole: bool = False
+    qk_norm_whole: bool = later(False)
     bias: tuple[Part, ...] = ()
 
     def __post_init__(self) -> None:
@@ -141,7 +141,7 @@ class BlockConfig:
     norms: Norms = Norms()
     cross: AttnConfig | None = None
     layer_scale: bool = False
-    residual: float = 1.0
+    residual: float = later(1.0)
 
     def __post_init__(self) -> None:
         if self.cross is not None and (self.cross.rope is not None or self.cross.window is not None):

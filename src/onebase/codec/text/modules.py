@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from onebase.codec.text.rows import FewRows, HeadMatrix, TokenRows
-from onebase.config import config
+from onebase.config import config, later
 from onebase.errors import ConfigError, UserError
 from onebase.model.config import Activation, NormConfig, StorageConfig
 from onebase.model.count import norm_parameters
@@ -54,7 +54,7 @@ class TextCodecConfig:
     head_bias: bool = False
     transform: TransformConfig | None = None
     dropped: int | None = None
-    divisor: float | None = None
+    divisor: float | None = later(None)
     kind: Literal["text"] = "text"
 
     def __post_init__(self) -> None:
@@ -278,18 +278,6 @@ class TextEnds(nn.Module):
                 delta = self.deltas[name]
                 assert isinstance(delta, TokenRows)
                 yield delta, rows
-
-    @torch.no_grad()
-    def merge(self, name: str) -> None:
-        """Add the adapter's rows into the matrices and take it off. The ends must not be tied (`untie`)."""
-        if name not in self.deltas:
-            return
-        assert self.stem.weight is not None and self.head.weight is not None
-        delta = self.deltas[name]
-        assert isinstance(delta, TokenRows)
-        self.stem.weight.copy_(delta.stem_added(self.stem.weight))
-        self.head.weight.copy_(delta.head_added(self.head.weight))
-        del self.deltas[name]
 
     @torch.no_grad()
     def untie(self) -> None:
