@@ -19,7 +19,6 @@ from onebase.model.config import (
     AttnConfig,
     BlockConfig,
     FFConfig,
-    NormConfig,
     RopeConfig,
     TrunkConfig,
 )
