@@ -164,7 +164,8 @@ Default = Any
 @dataclass(frozen=True)
 class Field:
     """`key` holds the value at `path` (several with spaces between; the first is written). ask: reads it, given the default.
-    null: what a null means, if another thing than a missing key (the default may then be None). into, back: their value to ours and back."""
+    null: what a null means, if another thing than a missing key (the default may then be None). into, back: their value to ours and back; back is
+    given None too."""
 
     key: str
     path: str
@@ -185,7 +186,7 @@ class Field:
     def write(self, base: View, tree: Tree) -> None:
         path = self.path.split()[0]
         if base.has(path):
-            tree[self.key] = None if (value := base[path]) is None else self.back(value)
+            tree[self.key] = self.back(base[path])
 
 
 def _given(default: Default, found: Found) -> Any:

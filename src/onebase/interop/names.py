@@ -39,8 +39,8 @@ def rules_of(cfg: BaseConfig, kind: str, names: Names) -> list[Rule | Tie | Igno
         for theirs, ours, *steps in lines:
             whole = [_whole(cfg, kind, x).replace("{i}", str(i)) for x in ours.split()]
             out += _rules(theirs.replace("{i}", str(i)), whole, tuple(steps), own)
-            if ours == "codec.head" and cfg.text.tied:
-                out.append(Tie(f"{theirs}.weight", f"codecs.{kind}.stem.weight"))
+            if kind == "text" and ours in ("codec.head", "codec.head.weight") and cfg.text.tied:
+                out.append(Tie(theirs.removesuffix(".weight") + ".weight", f"codecs.{kind}.stem.weight"))
     return out
 
 

@@ -13,7 +13,7 @@ from onebase.interop.family import Family, Tree
 from onebase.interop.fields import Each, Field, Found, Line, Must, Put, Table, View, choice, number, size
 from onebase.interop.names import Names, rules_of, under
 from onebase.interop.reader import Reader
-from onebase.interop.rules import Rule, Rules, Tie, rename
+from onebase.interop.rules import Rules
 from onebase.model.config import (
     Activation,
     AttnConfig,
@@ -212,25 +212,3 @@ def decoder_family(
     return Family(
         (model_type,), table.read, table.write, partial(decoder_rules, block=block), prefix="model."
     )
-
-
-# Until the other families are tables too.
-def text_trunk(cfg: BaseConfig) -> TrunkConfig:
-    if "text" not in cfg.codecs:
-        raise ConfigError("this base reads no text", "this layout is of text decoders: export to another")
-    return cfg.trunks["text"]
-
-
-THEIRS = {"swiglu": "silu", "geglu": "gelu", "geglu_tanh": "gelu_pytorch_tanh"}
-
-
-def architecture(cfg: BaseConfig, name: str) -> list[str]:
-    return [f"{name}ForCausalLM" if cfg.text.head else f"{name}Model"]
-
-
-def head_rules(codec: TextCodecConfig) -> list[Rule | Tie]:
-    if not codec.head:
-        return []
-    if codec.tied:
-        return [Tie("lm_head.weight", "codecs.text.stem.weight")]
-    return [rename("lm_head.weight", "codecs.text.head.weight")]
