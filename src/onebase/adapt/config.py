@@ -3,12 +3,12 @@
 from dataclasses import field, fields
 from typing import Any
 
-from onebase.adapt.head import HeadConfig
 from onebase.adapt.lora_config import LoraConfig
 from onebase.adapt.methods import METHODS, OURS
 from onebase.adapt.prefix import PrefixConfig
 from onebase.adapt.prompt import PromptConfig
 from onebase.adapt.soft import SoftConfig
+from onebase.base.head import HeadConfig
 from onebase.codec.text.pooling import EmbeddingConfig
 from onebase.config import config, from_dict, to_dict
 from onebase.errors import ConfigError

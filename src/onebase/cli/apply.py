@@ -1,7 +1,7 @@
 """The command that asks an adapter about texts: a class, labels, a number, or spans of each."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -9,28 +9,26 @@ from onebase.cli.app import Device, DType, Ref, Vars, app, example, load_base, s
 from onebase.cli.lines import json_line, one_line, stdin_lines
 from onebase.errors import UserError
 
-if TYPE_CHECKING:
-    pass
-
 
 @app.command(
     epilog=example(
         'onebase apply runs/demo/pretrain --adapter runs/opinions "What a fine day."',
         "onebase apply runs/demo/pretrain --adapter runs/opinions --data examples/opinions/test.jsonl --json",
+        'onebase apply hf:org/some-classifier "What a fine day."',
     )
 )
 def apply(
     ref: Ref,
-    adapter: Annotated[
-        list[str],
-        typer.Option(
-            metavar="REF",
-            help="The adapter to ask: a folder or a store name. Given again, one more on top of it.",
-        ),
-    ],
     texts: Annotated[
         list[str] | None,
         typer.Argument(metavar="TEXT...", help="Texts; - reads one a line of standard input."),
+    ] = None,
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="REF",
+            help="The adapter to ask: a folder or a store name. Given again, one more on top of it. Not given: the head that the base came with.",
+        ),
     ] = None,
     data: Annotated[
         Path | None,

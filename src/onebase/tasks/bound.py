@@ -3,14 +3,21 @@
 from collections.abc import Sequence
 from typing import Self
 
-from onebase.adapt.folder import AdapterParts
+from onebase.adapt.folder import AdapterParts, own_head
 from onebase.adapt.stacking import stacked
+from onebase.base.folder import LoadedBase
 from onebase.tasks.generation import Writes
 from onebase.tasks.understanding import Reads
 
 
 class Bound(Writes, Reads):
     """A base, perhaps with an adapter (or several, stacked) on it."""
+
+    @classmethod
+    def opened(cls, loaded: LoadedBase) -> Self:
+        """A base as it was published: with its own head on it, where it has one."""
+        parts = own_head(loaded)
+        return cls(loaded) if parts is None else cls(loaded, stacked(loaded, [parts], "own"), own=True)
 
     @property
     def plain(self) -> Self:

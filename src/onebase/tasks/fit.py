@@ -13,9 +13,10 @@ from onebase.adapt.method import SCRATCH, Learner, Signal
 from onebase.adapt.methods import METHODS
 from onebase.artifact.record import Record
 from onebase.base.model import BaseModel
+from onebase.data import Order
 from onebase.objective.base import Objective
 from onebase.tasks.job import Adapting, Facts
-from onebase.tasks.learning import Rows, learn, learner, train_config
+from onebase.tasks.learning import learn, learner, train_config
 
 Fields = Mapping[str, Any]
 """Fields of `AdapterConfig` that a task gives its adapters."""
@@ -31,7 +32,7 @@ class Steps:
     """
 
     objective: Objective
-    rows: Rows
+    rows: Order
     length: int
     params: Sequence[nn.Parameter] = ()
     facts: Facts = field(default_factory=dict)

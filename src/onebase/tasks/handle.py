@@ -14,9 +14,11 @@ from onebase.model.proj import Active
 class Holding:
     """A base, perhaps with an adapter on it."""
 
-    def __init__(self, loaded: LoadedBase, attached: Attached | None = None) -> None:
+    def __init__(self, loaded: LoadedBase, attached: Attached | None = None, *, own: bool = False) -> None:
+        """own: what is attached is the head that the base was published with."""
         self._loaded = loaded
         self._attached = attached
+        self.own = own
         self._ears: Transcriber | None = None
 
     def __repr__(self) -> str:

@@ -95,7 +95,7 @@ def adapted(
 ) -> Adapter:
     """`Base.adapt`, its options as plain values."""
     found = read_options(dict(options), method)
-    if base.attached is not None:
+    if base.attached is not None and not base.own:
         raise UserError(
             "this base has an adapter on it", "adapt the plain base: onebase.load(ref).adapt(...)"
         )

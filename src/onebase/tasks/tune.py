@@ -219,7 +219,7 @@ def _request(
         raise UserError(f"task {task!r} is not tuned", f"tasks with a score to choose by: {', '.join(tuned)}")
     if method not in BY_STEPS:
         raise UserError(f"method {method!r} has neither rate nor rank", f"tuned are: {', '.join(BY_STEPS)}")
-    if base.attached is not None:
+    if base.attached is not None and not base.own:
         raise UserError("this base has an adapter on it", "tune on the plain base: onebase.load(ref)")
     job, _ = prepared(base.loaded, data, task=task, method=method, options=asked, columns=columns, test=test)
     rows = job.data

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from onebase.adapt.folder import Attached
+from onebase.base.head import Pooling
 from onebase.engine import image_features as images
 from onebase.engine.features import embeddings, features, remembering, text_tokens
 from onebase.engine.image_search import TEMPLATE, Found, chances, find, text_vectors
 from onebase.engine.speech import Transcriber
 from onebase.engine.transcribing import Transcript, transcribe
 from onebase.errors import UserError
-from onebase.objective.pooled import Pooling
 from onebase.tasks.answers import Answer, classes, rewards, spans, values
 from onebase.tasks.handle import Holding
 from onebase.tasks.pairs import Near, nearest
