@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from onebase.codec.text.rows import FewRows, HeadMatrix, TokenRows
+from onebase.codec.text.rows import EndDelta, FewRows, HeadMatrix
 from onebase.config import config, later
 from onebase.errors import ConfigError, UserError
 from onebase.model.config import Activation, NormConfig, StorageConfig
@@ -217,11 +217,13 @@ class TextEnds(nn.Module):
         """Token ids, their positions in their documents and which documents these are [B, T] to vectors [B, T, D]."""
         x_BTD: Tensor = self.stem(ids_BT, pos_BT, doc_BT)
         for delta, rows in self._acting(active):
-            if rows is None:
-                x_BTD = x_BTD + delta.stem(ids_BT)
+            index = slice(None) if rows is None else torch.tensor(rows, device=ids_BT.device)
+            if (added := delta.stem(ids_BT[index], self.cfg.scale)) is None:
+                continue
+            if isinstance(index, slice):
+                x_BTD = x_BTD + added
             else:
-                index = torch.tensor(rows, device=ids_BT.device)
-                x_BTD = x_BTD.index_add(0, index, delta.stem(ids_BT[index]).to(x_BTD.dtype))
+                x_BTD = x_BTD.index_add(0, index, added.to(x_BTD.dtype))
         return x_BTD.to(dtype)
 
     def ready(self, h: Tensor) -> Tensor:
@@ -237,12 +239,10 @@ class TextEnds(nn.Module):
         z = z.to(torch.promote_types(z.dtype, torch.float32))
         for delta, rows in self._acting(active):
             if rows is None:
-                z = z.index_add(-1, delta.ids_K, delta.head(h).to(z.dtype))
+                z = delta.add_logits(z, h)
             else:
                 index = torch.tensor(rows, device=h.device)
-                added = z.new_zeros(*z.shape[:-1], len(delta.ids_K))
-                added = added.index_copy(0, index, delta.head(h[index]).to(z.dtype))
-                z = z.index_add(-1, delta.ids_K, added)
+                z = z.index_copy(0, index, delta.add_logits(z[index], h[index]))
         z, cap = z.float(), self.cfg.softcap
         return z if cap is None else cap * torch.tanh(z / cap)
 
@@ -265,18 +265,19 @@ class TextEnds(nn.Module):
             by.setdefault(here, []).append(b)
         out: list[tuple[list[int] | slice, HeadMatrix]] = []
         for here, index in by.items():
-            weight_VD, deltas = self.head_weight_VD, tuple(acting[i][0] for i in here)
+            weight_VD, deltas = self.head_weight_VD, [acting[i][0] for i in here]
             for delta in deltas:
                 weight_VD = delta.head_added(weight_VD)
-            out.append((slice(None) if len(by) == 1 else index, HeadMatrix(weight_VD, deltas)))
+            matrix = HeadMatrix(weight_VD, tuple(r for d in deltas for r in d.rows))
+            out.append((slice(None) if len(by) == 1 else index, matrix))
         return out
 
-    def _acting(self, active: Active | None) -> Iterator[tuple[TokenRows, tuple[int, ...] | None]]:
-        """The active adapters that have rows here, and the rows of the batch that each acts on (None: all)."""
+    def _acting(self, active: Active | None) -> Iterator[tuple[EndDelta, tuple[int, ...] | None]]:
+        """The active adapters that add something here, and the rows of the batch that each acts on (None: all)."""
         for name, rows in active.groups if active is not None and self.deltas else ():
             if name in self.deltas:
                 delta = self.deltas[name]
-                assert isinstance(delta, TokenRows)
+                assert isinstance(delta, EndDelta)
                 yield delta, rows
 
     @torch.no_grad()
