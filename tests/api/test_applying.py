@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from onebase.api.base import Base
+from onebase.api.serving import attach_all
 from onebase.base.folder import load_base
 from onebase.errors import UserError
-from onebase.api.serving import attach_all
 from tests.pretrained import onebase, tiny_run
 
 ROWS = {

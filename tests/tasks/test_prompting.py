@@ -13,11 +13,11 @@ from typer.testing import CliRunner
 import onebase
 from onebase.api.base import Adapter, Base
 from onebase.api.gating import adapted_twin, against_classical
+from onebase.api.serving import attach_all, classifier, prompting
 from onebase.base.folder import save_base
 from onebase.cli import app
 from onebase.engine.scoring import score
 from onebase.errors import ConfigError, UserError
-from onebase.api.serving import attach_all, classifier, prompting
 from onebase.serve.app import create_app
 from onebase.tasks.prompting import Prompted, prompter
 from tests.helpers import client_of, serving, tiny_base
