@@ -14,7 +14,19 @@ from onebase.data.labelled import Data
 from onebase.errors import ConfigError, UserError
 from onebase.evaluation.bootstrap import Score
 from onebase.formats.rows import resolved
-from onebase.tasks import classify, continued, distil, embed, prefer, regress, reinforce, reward, tag, writing
+from onebase.tasks import (
+    classify,
+    continued,
+    distil,
+    embed,
+    prefer,
+    regress,
+    reinforce,
+    rerank,
+    reward,
+    tag,
+    writing,
+)
 from onebase.tasks.base import ScoreRequest, Shown, Task
 from onebase.tasks.bound import Bound
 from onebase.tasks.checks import check_reads, check_room, check_writes
@@ -39,6 +51,7 @@ TASKS: dict[str, Task] = {
         writing.COMPLETE,
         writing.CHAT,
         embed.TASK,
+        rerank.TASK,
         prefer.TASK,
         reward.TASK,
         reinforce.TASK,

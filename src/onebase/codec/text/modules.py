@@ -35,7 +35,7 @@ class TextCodecConfig:
     """`tied` shares one matrix between both ends; `softcap` c bounds logits to c*tanh(z/c); `std` are starting deviations.
 
     The stem multiplies a token's vector by `scale` and adds learned vectors of its position (a table of `positions` rows, the first
-    text position being row `first_position`) and of its type (`types` rows; a text is of the first). `head=False`: the base gives
+    text position being row `first_position`) and of its type (`types` rows; a text is of the first, the second of a pair of the second). `head=False`: the base gives
     hidden states and predicts no tokens. Token `dropped` has a vector of zeros, and the others of its text are divided by their share of
     it, as behind dropout (ESM's mask). Logits are divided by `divisor` (Granite), before a soft-cap.
     """
@@ -96,11 +96,17 @@ class TextStem(nn.Module):
         self.positions = nn.Parameter(torch.empty(cfg.positions, width)) if cfg.positions else None
         self.types = nn.Parameter(torch.empty(cfg.types, width)) if cfg.types else None
 
-    def forward(self, ids_BT: Tensor, pos_BT: Tensor, doc_BT: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        ids_BT: Tensor,
+        pos_BT: Tensor,
+        doc_BT: Tensor | None = None,
+        types_BT: Tensor | None = None,
+    ) -> Tensor:
         x_BTD = self.tokens(ids_BT)
         if self.cfg.dropped is not None:
             x_BTD = x_BTD * _shared(ids_BT == self.cfg.dropped, doc_BT)[..., None]
-        return self.placed(x_BTD, pos_BT)
+        return self.placed(x_BTD, pos_BT, types_BT)
 
     def tokens(self, ids_BT: Tensor) -> Tensor:
         """Vectors of tokens, scaled, wherever they stand."""
@@ -113,11 +119,14 @@ class TextStem(nn.Module):
             x_BTD = x_BTD.to(torch.promote_types(x_BTD.dtype, torch.float32))
         return x_BTD if self.cfg.scale is None else x_BTD * self.cfg.scale
 
-    def placed(self, x_BTD: Tensor, pos_BT: Tensor) -> Tensor:
-        """Vectors of tokens with those of their positions and their type."""
+    def placed(self, x_BTD: Tensor, pos_BT: Tensor, types_BT: Tensor | None = None) -> Tensor:
+        """Vectors of tokens with those of their positions and their types (None: all of the first; types beyond the table count as its last)."""
         if self.positions is not None:
             x_BTD = x_BTD + F.embedding(pos_BT + self.cfg.first_position, self.positions)
-        return x_BTD if self.types is None else x_BTD + self.types[0]
+        if self.types is None:
+            return x_BTD
+        types_BT = None if types_BT is None else types_BT.clamp(max=len(self.types) - 1)
+        return x_BTD + (self.types[0] if types_BT is None else F.embedding(types_BT, self.types))
 
 
 def _shared(gone_BT: Tensor, doc_BT: Tensor | None) -> Tensor:
@@ -213,9 +222,10 @@ class TextEnds(nn.Module):
         dtype: torch.dtype,
         active: Active | None = None,
         doc_BT: Tensor | None = None,
+        types_BT: Tensor | None = None,
     ) -> Tensor:
-        """Token ids, their positions in their documents and which documents these are [B, T] to vectors [B, T, D]."""
-        x_BTD: Tensor = self.stem(ids_BT, pos_BT, doc_BT)
+        """Token ids, their positions in their documents, which documents these are and their types [B, T] to vectors [B, T, D]."""
+        x_BTD: Tensor = self.stem(ids_BT, pos_BT, doc_BT, types_BT)
         for delta, rows in self._acting(active):
             index = slice(None) if rows is None else torch.tensor(rows, device=ids_BT.device)
             if (added := delta.stem(ids_BT[index], self.cfg.scale)) is None:
