@@ -1,12 +1,12 @@
 import dataclasses
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from onebase.config import config, digest, dumps, from_dict, load, override, to_dict, to_lean
+from onebase.config import OneOf, config, digest, dumps, from_dict, load, override, to_dict, to_lean
 from onebase.errors import ConfigError
 
 
@@ -254,3 +254,59 @@ def test_a_lean_config_means_the_same(recipe: Recipe) -> None:
         recipe, either=None
     )  # a map without keys does not say which of two configs it is
     assert from_dict(Recipe, to_lean(recipe)) == recipe
+
+
+@config
+class Round:
+    kind: Literal["round"] = "round"
+    radius: float = 1.0
+
+
+@config
+class Flat:
+    kind: Literal["flat"] = "flat"
+    sides: tuple[int, ...] = ()
+
+
+SHAPES: dict[str, type] = {"round": Round}
+
+
+@config
+class Drawing:
+    shape: Annotated[object, OneOf(lambda: SHAPES, "round")] = Round()
+
+
+def drawn(tmp_path: Path, source: str, *overrides: str) -> object:
+    path = tmp_path / "d.yaml"
+    path.write_text(source)
+    return load(Drawing, path, overrides).shape
+
+
+def test_one_of_several_configs_is_chosen_by_its_kind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (
+        drawn(tmp_path, "shape: {radius: 2}") == drawn(tmp_path, "{}", "shape.radius=2") == Round(radius=2.0)
+    )
+    with pytest.raises(ConfigError, match=r"d.yaml:1: 'shape' is 'flat' \(text\)\n  accepted: one of round"):
+        drawn(tmp_path, "shape: flat")
+    monkeypatch.setitem(SHAPES, "flat", Flat)  # as a plug-in does, after the first was read
+    assert drawn(tmp_path, "shape: flat") == Flat()
+    assert drawn(tmp_path, "shape: flat", "shape.sides=[1, 2]") == Flat(sides=(1, 2))
+    assert drawn(tmp_path, "shape: {kind: flat, sides: [3]}") == Flat(sides=(3,))
+    assert override(Drawing(shape=Flat(sides=(3,))), []) == Drawing(shape=Flat(sides=(3,)))
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("shape: {kind: rond}", r"d.yaml:1: 'shape.kind' is 'rond' \(text\)\n  accepted: one of round"),
+        ("shape: 3", r"d.yaml:1: 'shape' is 3 \(whole number\)\n  accepted: one of round"),
+        ("shape: {kind: [1]}", r"'shape.kind' is \[1\] \(list\)"),
+        ("shape:\n  radus: 2", r"d.yaml:2: unknown key 'shape.radus'\n  did you mean 'radius' \(number\)\?"),
+        ("shape: {radius: big}", r"'shape.radius' is 'big' \(text\)\n  accepted: number"),
+    ],
+)
+def test_what_is_wrong_in_the_chosen_config_is_named(tmp_path: Path, source: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        drawn(tmp_path, source)

@@ -15,8 +15,8 @@ from typing import Any, get_args, get_type_hints
 import pytest
 import yaml
 
-from onebase.api.recipe import Recipe
 from onebase.cli import app
+from onebase.pretraining.recipe import Recipe
 from onebase.tasks.options import AdaptOptions
 from onebase.tasks.table import METHODS, SCORERS, TASKS
 from tests.pictures import photos, sighted

@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 import typing
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, dataclass_transform
 
@@ -33,6 +33,38 @@ def config(cls: type[T]) -> type[T]:
     made = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
     made.__pydantic_config__ = {"extra": "forbid", "strict": True}  # type: ignore[attr-defined]
     return made
+
+
+@dataclasses.dataclass(frozen=True)
+class OneOf:
+    """The type of a field that holds one of several configs, chosen by its key `kind`: `Annotated[object, OneOf(table, default)]`.
+
+    table: the configs by name; it is asked when a config is read, for other packages add to it. default: the name where there is no `kind`. The
+    name alone stands for its config with all defaults.
+    """
+
+    table: Callable[[], Mapping[str, type]]
+    default: str
+
+    def read(self, data: Any) -> Any:
+        """Plain data as the config that it names. Raises pydantic's errors."""
+        from pydantic import ValidationError
+        from pydantic_core import InitErrorDetails, PydanticCustomError
+
+        tree = {"kind": data} if isinstance(data, str) else data
+        kind, known = (tree.get("kind", self.default) if isinstance(tree, dict) else tree), self.table()
+        if isinstance(kind, str) and kind in known:
+            return _adapter(known[kind]).validate_json(json.dumps(tree))
+        error = PydanticCustomError("unknown_kind", "one of {known}", {"known": ", ".join(known)})
+        loc = ("kind",) if isinstance(data, dict) else ()
+        raise ValidationError.from_exception_data(
+            "kind", [InitErrorDetails(type=error, loc=loc, input=kind)], input_type="json"
+        )
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_plain_validator_function(self.read)
 
 
 def to_dict(cfg: Any) -> dict[str, Any]:
@@ -226,6 +258,7 @@ def _override(data: dict[str, Any], text: str) -> Path_:
             here = here[at]  # type: ignore[index]  # a list has whole-number places only
         else:
             if not isinstance(here.get(at), (dict, list)):
-                here[at] = {}
+                # The name of one of several configs (`OneOf`) stays what it is.
+                here[at] = {"kind": here[at]} if isinstance(here.get(at), str) else {}
             here = here[at]
     return tuple(parts)

@@ -1,4 +1,4 @@
-"""One file each, from outside the package, adds a family, a task and a method: by command, in Python, in eval, in a trial, in a stack."""
+"""One file each, from outside the package, adds a family, a task, a method and an objective: by command, in Python, in eval, in a trial, in a stack."""
 
 import json
 import os
@@ -19,6 +19,7 @@ from onebase.base.folder import save_base
 from onebase.errors import ConfigError, UserError
 from onebase.interop import families
 from onebase.interop.families.llama import FAMILY as LLAMA
+from onebase.pretraining import objectives
 from onebase.tasks import table
 from tests.helpers import tiny_base
 
@@ -27,7 +28,14 @@ ROWS = [
     {"query": f"{word} please", "passages": [f"some {word}", f"no {other}", "none"], "grades": [2, 1, 0]}
     for word, other in [("tea", "milk"), ("milk", "tea"), ("bread", "jam"), ("jam", "bread")] * 4
 ]
-POINTS = "[onebase]\nia3 = ia3\nrank = rank\nfamily = family\nbroken = broken\n"
+POINTS = "[onebase]\n" + "".join(f"{n} = {n}\n" for n in ("ia3", "rank", "family", "masked", "broken"))
+RECIPE = """
+name: hidden
+data: {sources: [{name: docs, kind: jsonl, path: docs.jsonl}], holdout: 0.2}
+model: {width: 32, depth: 1, head_dim: 16, context: 64, vocab_size: 300}
+objective: masked
+train: {steps: 24, rows: 4, length: 64, device: cpu, dtype: fp32, eval_every: 12, checkpoint: {every: 8}, schedule: {warmup: 2}}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +51,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (about / "entry_points.txt").write_text(POINTS)
     save_base(folder / "base", tiny_base(portable=True), overwrite=True)
     (folder / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in ROWS))
+    paragraphs = (Path(__file__).parents[2] / "docs" / "design.md").read_text(encoding="utf-8").split("\n\n")
+    (folder / "docs.jsonl").write_text("".join(json.dumps({"text": p}) + "\n" for p in paragraphs))
+    (folder / "hidden.yaml").write_text(RECIPE)
     return folder
 
 
@@ -112,6 +123,79 @@ def test_in_python(place: Path) -> None:
     assert "'order'" in found.stdout
 
 
+PRETRAIN = """
+import onebase, torch
+from pathlib import Path
+from onebase.train.listen import Quiet, read_log
+
+class Ends(Quiet):
+    def step(self, info):
+        if info.step == 13:
+            raise KeyboardInterrupt
+
+told = []
+base = onebase.pretrain("hidden.yaml", out="whole", tell=told.append)
+try:
+    onebase.pretrain("hidden.yaml", out="parts", listeners=[Ends()])
+except KeyboardInterrupt:
+    pass
+on = onebase.pretrain("hidden.yaml", out="parts", tell=told.append)
+assert on.fingerprint == base.fingerprint, "resumes bitwise"
+log = read_log(Path("whole/log.jsonl"))
+assert [l["loss"] for l in log] == [l["loss"] for l in read_log(Path("parts/log.jsonl"))][-24:]
+first, last = (sum(l["loss"] for l in some) / 4 for some in (log[:4], log[-4:]))
+assert first > last + 0.4, (first, last)
+assert [l["step"] for l in log if "heldout_nats_per_hidden_token/docs" in l] == [11, 23]
+kept = base.record.get("scores.heldout_nats_per_hidden_token.docs")
+assert kept["low"] < kept["value"] < kept["high"] and kept["value"] < first
+assert base.record.get("config.recipe")["objective"] == {"kind": "masked", "rate": 0.15, "hidden": 0.8}
+ledger = next(t for t in told if "what will be learnt" in t)
+rows = [l for l in ledger.splitlines() if "tokens learnt" in l]
+shares = [int(l.split()[-5]) / int(l.split()[-3]) for l in rows]
+assert 0 < sum(shares) / len(shares) < 0.4, ledger
+
+# What is learnt is hidden, and what is behind it is read.
+from onebase.data import RowPlan, TokenSet
+from onebase.pretraining.objectives import OBJECTIVES, Setting
+from masked import MaskedConfig
+import glob
+tokens = TokenSet.open(glob.glob("whole/tokens/*")[0])
+made = OBJECTIVES["masked"].make(MaskedConfig(rate=0.5), Setting(base.tokenizer, 64))
+row = RowPlan(tokens, 64, 4, 0).rows(0)
+batch, whole = made.batch(row, 0), torch.cat([torch.from_numpy(p.ids) for p in row[0]])
+ids, targets = batch.inputs["text"].ids_BT[0][: len(whole)], batch.targets["masked"][0][: len(whole)]
+learnt = targets >= 0
+assert torch.equal(targets[learnt], whole[learnt].long()) and torch.equal(ids[~learnt], whole[~learnt].long())
+assert 0.6 < float((ids[learnt] == base.tokenizer.id_of("<mask>")).float().mean()) < 0.95
+again = made.batch(row[1:], 1)
+assert torch.equal(again.inputs["text"].ids_BT, batch.inputs["text"].ids_BT[1:]), "a row's number alone draws"
+short = [int(i) for i in whole[:9]]
+other = [*short[:8], (short[8] + 1) % 290]
+assert not torch.equal(base.hidden(short)[:8], base.hidden(other)[:8]), "it reads both ways"
+"""
+
+
+def test_an_objective_in_python(place: Path) -> None:
+    found = run(place, "-c", PRETRAIN)
+    assert found.returncode == 0, found.stderr
+
+
+@pytest.mark.slow
+def test_an_objective_by_command(place: Path) -> None:
+    said = command(
+        place, "pretrain", "hidden.yaml", "objective.rate=0.3", "train.steps=3", "--out", "by_rate"
+    )
+    assert "tokens learnt" in said and "held-out nats per hidden token, docs:" in said
+    shown = run(place, "-m", "onebase", "show", "by_rate/base").stdout
+    assert "heldout_nats_per_hidden_token" in shown
+    bad = run(place, "-m", "onebase", "pretrain", "hidden.yaml", "objective=maskd")
+    assert "accepted: one of next_token, infill, masked" in bad.stderr
+    own = place / "base" / "codecs" / "text" / "tokenizer.json"
+    size = f"model.vocab_size={json.loads((place / 'base' / 'base.json').read_text())['config']['codecs']['text']['vocab_size']}"
+    bad = run(place, "-m", "onebase", "pretrain", "hidden.yaml", f"tokenizer.path={own}", size, "--out", "x")
+    assert "has no special token '<mask>', which objective masked needs" in bad.stderr
+
+
 def test_without_its_package_an_adapter_is_refused(place: Path, tmp_path: Path) -> None:
     if not (place / "by_ia3").exists():
         more = ("--data", "rows.jsonl", "--task", "rank", "--method", "ia3", "--out", "by_ia3")
@@ -137,6 +221,10 @@ def test_a_name_that_is_taken_is_refused() -> None:
         table.register(replace(table.TASKS["tag"], name="text"))
     with pytest.raises(ConfigError, match="two families read model_type 'llama'"):
         families.register(replace(LLAMA, model_types=("new", "llama")))
+    with pytest.raises(ConfigError, match="two objectives called 'infill'"):
+        objectives.register(replace(objectives.OBJECTIVES["infill"], version="3"))
+    with pytest.raises(ConfigError, match="BoundTo has no field `kind`"):
+        objectives.register(replace(objectives.OBJECTIVES["infill"], config=BoundTo))
     methods.register(methods.METHODS["lora"])  # a module that is imported twice
     assert methods.BY_STEPS.count("lora") == 1
 

@@ -59,8 +59,7 @@ def pretrain(
 ) -> None:
     """Pretrain a base from a recipe. The same command goes on where an interrupted one stopped (exit status 75)."""
     from onebase import config
-    from onebase.api.pretraining import run_recipe
-    from onebase.api.recipe import Recipe
+    from onebase.api.loading import Recipe, run_recipe
     from onebase.train.listen import Progress
     from onebase.train.signals import EXIT_STOPPED
 
@@ -199,8 +198,8 @@ def plan(
 ) -> None:
     """Parameters, FLOPs, memory and time of a recipe, before anything is allocated; or what was chosen for this machine."""
     from onebase import config
-    from onebase.api.planning import plan_machine, plan_recipe
-    from onebase.api.recipe import Recipe
+    from onebase.api.loading import Recipe
+    from onebase.pretraining.planning import plan_machine, plan_recipe
 
     if machine == (recipe is not None):
         raise UserError(

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from onebase import config as configs
-from onebase.api.recipe import Recipe
 from onebase.artifact.files import MANIFEST, write_atomic
 from onebase.artifact.reading import read_json, understood
 from onebase.errors import ArtifactError
+from onebase.pretraining.recipe import Recipe
 from onebase.train.checkpoint import list_checkpoints
 from onebase.train.config import FREE
 from onebase.train.parallel import Parallel
@@ -52,6 +52,8 @@ def _recipe_of(path: Path, begun: bool) -> dict[str, Any]:
     remedy = f"give another --out; or, where you know that the recipe is the folder's own, remove {path.name} and run it again"
     tree = read_json(path, remedy=remedy)
     with understood(path, remedy):
+        if tree["objective"]["kind"] == "next_token":  # it once had the keys of infill too
+            tree["objective"] = {"kind": "next_token"}
         return _decides(tree, begun)
 
 

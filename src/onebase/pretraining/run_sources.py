@@ -3,12 +3,12 @@
 import json
 from pathlib import Path
 
-from onebase.api.recipe import Recipe
 from onebase.artifact.files import write_atomic
 from onebase.artifact.manifest import cached_hashes
 from onebase.artifact.reading import REMEDY, read_json
 from onebase.data.sources import files_of
 from onebase.errors import ArtifactError
+from onebase.pretraining.recipe import Recipe
 
 KEPT = "sources.json"
 

@@ -1,13 +1,14 @@
 """A recipe: everything that decides a pretraining run, as one YAML file."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 from onebase import config as configs
-from onebase.base.config import TextShape, text_base
+from onebase.base.config import BaseConfig, TextShape, text_base
 from onebase.config import config
 from onebase.data.sources import SourceConfig
 from onebase.errors import ConfigError
+from onebase.pretraining.objectives import NextTokenConfig, ObjectiveConfig, objective_of
 from onebase.train.config import TrainConfig
 
 
@@ -35,15 +36,6 @@ class TokenizerConfig:
 
 
 @config
-class ObjectiveConfig:
-    """`infill` turns a share `rate` of the pieces of `sources` (all when empty) to fill-in-the-middle form."""
-
-    kind: Literal["next_token", "infill"] = "next_token"
-    rate: float = 0.5
-    sources: tuple[str, ...] = ()
-
-
-@config
 class LogConfig:
     """`log.jsonl` is always written; the others when asked for and installed."""
 
@@ -60,7 +52,7 @@ class Recipe:
     model: TextShape
     train: TrainConfig
     tokenizer: TokenizerConfig = TokenizerConfig()
-    objective: ObjectiveConfig = ObjectiveConfig()
+    objective: ObjectiveConfig = NextTokenConfig()
     log: LogConfig = LogConfig()
 
     def __post_init__(self) -> None:
@@ -69,7 +61,12 @@ class Recipe:
                 f"train.length {self.train.length} is more than model.context {self.model.context}",
                 "lower train.length or raise model.context",
             )
-        text_base(self.model)  # sizes that do not fit are refused before the data is prepared
+        self.base()  # sizes that do not fit are refused before the data is prepared
+
+    def base(self, vocab_size: int | None = None) -> BaseConfig:
+        """The config of the base, which looks the way that its objective needs. vocab_size: of the tokenizer, where there is one."""
+        shape = self.model if vocab_size is None else replace(self.model, vocab_size=vocab_size)
+        return text_base(shape, objective_of(self.objective).direction)
 
 
 def read_recipe(recipe: "Recipe | str | Path", overrides: dict[str, object]) -> Recipe:

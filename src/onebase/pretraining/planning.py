@@ -4,10 +4,10 @@ from typing import Any
 
 import torch
 
-from onebase.api.recipe import Recipe
-from onebase.base.config import base_flops, base_parameters, text_base
+from onebase.base.config import base_flops, base_parameters
 from onebase.model import count
 from onebase.model.device import has_bf16, pick_device
+from onebase.pretraining.recipe import Recipe
 from onebase.tasks.estimate import Plan
 from onebase.train.loop import micro_rows
 from onebase.train.memory import GIB, available, training_memory
@@ -17,7 +17,7 @@ from onebase.train.parallel import Parallel
 def plan_recipe(recipe: Recipe) -> Plan:
     """Parameters, FLOPs, memory, and the time that the measured matrix speed of this machine allows."""
     device = pick_device(recipe.train.device)
-    cfg, train = text_base(recipe.model), recipe.train
+    cfg, train = recipe.base(), recipe.train
     micro = micro_rows(train, Parallel(0, 1, device))
     memory = training_memory(cfg, train, micro, bf16=has_bf16(device))
     free = available(device)

@@ -8,25 +8,23 @@ from pathlib import Path
 from typing import TypeVar
 
 from onebase import config as configs
-from onebase.api.claim import claim
-from onebase.api.recipe import Recipe, read_recipe
-from onebase.api.run_sources import check_sources, keep_sources
 from onebase.artifact.files import MANIFEST
 from onebase.artifact.record import machine_facts, version_facts
-from onebase.base.config import BaseConfig, base_flops, base_parameters, text_base
+from onebase.base.config import BaseConfig, base_flops, base_parameters
 from onebase.base.folder import LoadedBase, load_base, save_base
 from onebase.base.model import BaseModel
 from onebase.codec.text.codec import TextCodec
+from onebase.codec.text.sample import SPECIALS
 from onebase.codec.text.shown import ledger_rows, render_rows
 from onebase.codec.text.tokenizer import Tokenizer
 from onebase.data import Dataset, RowPlan, TokenSet, prepare, read_source
 from onebase.errors import ConfigError
 from onebase.evaluation.bootstrap import Score
-from onebase.evaluation.likelihood import by_source, document_nats
 from onebase.model.device import pick_device
-from onebase.objective.base import Objective
-from onebase.objective.infill import Infill, InfillMarks
-from onebase.objective.next_token import NextToken
+from onebase.pretraining.claim import claim
+from onebase.pretraining.objectives import Heldout, Setting, objective_of
+from onebase.pretraining.recipe import Recipe, read_recipe
+from onebase.pretraining.run_sources import check_sources, keep_sources
 from onebase.train.flops import counted_flops
 from onebase.train.listen import JsonLog, Listener
 from onebase.train.loop import Job, Result, micro_rows, run
@@ -84,16 +82,17 @@ def _run(recipe: Recipe, out: Path, par: Parallel, listeners: Sequence[Listener]
     tokenizer = _once(par, lambda: _tokenizer(recipe, out, dataset, tell))
     codec = TextCodec(tokenizer)
     tokens = _once(par, lambda: TokenSet.build(dataset, "train", tokenizer, out / "tokens"))
-    shape = configs.override(recipe.model, [f"vocab_size={tokenizer.vocab_size}"])
-    cfg = text_base(shape)
-    objective = _objective(recipe, tokenizer, dataset)
+    cfg, entry = recipe.base(tokenizer.vocab_size), objective_of(recipe.objective)
+    setting = Setting(tokenizer, recipe.train.length, recipe.train.seed, tuple(dataset.stats))
+    objective = entry.make(recipe.objective, setting)
     plan = RowPlan(
         tokens, recipe.train.length, recipe.train.rows, recipe.train.seed, reserve=objective.reserve
     )
     micro = micro_rows(recipe.train, par)
     check_memory(cfg, recipe.train, micro, par.device, par.world)
     tell(describe(cfg, recipe, plan))
-    tell("what will be learnt, between « »:\n" + render_rows(ledger_rows(tokens, tokenizer)))
+    shown = (entry.shown(objective, document, n) for n, document in enumerate(tokens))
+    tell("what will be learnt, between « »:\n" + render_rows(ledger_rows(shown, tokenizer)))
 
     model = BaseModel(cfg)
     model.reset(recipe.train.seed)
@@ -101,19 +100,15 @@ def _run(recipe: Recipe, out: Path, par: Parallel, listeners: Sequence[Listener]
     first = objective.batch(plan.rows(0)[:1], 0)
     counted = counted_flops(model, objective, first) / first.inputs["text"].ids_BT.numel()
     loaded = LoadedBase(model, codec)
-    heldout = [list(islice(dataset.documents("holdout", s), 1000)) for s in dataset.stats]
+    heldout = {s: list(islice(dataset.documents("holdout", s), 1000)) for s in dataset.stats}
 
     def measured(base: LoadedBase, tokens: int) -> dict[str, Score]:
-        """Bits per byte of each source, `tokens` in all, shared evenly by the sources."""
-        each = tokens // len(heldout)
-        parts = [
-            document_nats(base, docs, length=recipe.train.length, max_tokens=each) for docs in heldout if docs
-        ]
-        return by_source([d for part in parts for d in part])
+        """The objective's score of held-out documents by source, of so many tokens in all."""
+        return entry.measure(base, Heldout(heldout, recipe.train.length, tokens))
 
     def scores(_: BaseModel) -> dict[str, float]:
         found = measured(loaded, EVAL_TOKENS // 4)
-        return {f"heldout_bits_per_byte/{k}": s.value for k, s in found.items()}
+        return {f"heldout_{entry.measured}/{k}": s.value for k, s in found.items()}
 
     job = Job(
         model=model,
@@ -122,10 +117,9 @@ def _run(recipe: Recipe, out: Path, par: Parallel, listeners: Sequence[Listener]
         train=recipe.train,
         out=out,
         listeners=[*_loggers(recipe, out, par), *listeners],
-        evaluate=scores if any(heldout) else None,
+        evaluate=scores if any(heldout.values()) else None,
         parallel=par,
-        # Cuts are drawn otherwise than at first, and a run does not go on with other ones.
-        identity={"tokenizer": tokenizer.digest} | ({"infill": "2"} if isinstance(objective, Infill) else {}),
+        identity={"tokenizer": tokenizer.digest} | ({entry.name: entry.version} if entry.version else {}),
         tell=tell,
     )
     result = run(job)
@@ -139,9 +133,11 @@ def _run(recipe: Recipe, out: Path, par: Parallel, listeners: Sequence[Listener]
         for source, s in found.items():
             value = {"value": s.value, "low": s.low, "high": s.high, "n": s.n}
             whole.record.add(
-                f"scores.heldout_bits_per_byte.{source}", value, "measured on held-out documents"
+                f"scores.heldout_{entry.measured}.{source}", value, "measured on held-out documents"
             )
-            tell(f"held-out bits per byte, {source}: {s.value:.3f} ({s.low:.3f} to {s.high:.3f})")
+            tell(
+                f"held-out {entry.measured.replace('_', ' ')}, {source}: {s.value:.3f} ({s.low:.3f} to {s.high:.3f})"
+            )
         save_base(out / "base", whole)
         whole = load_base(out / "base", device=par.device)
         whole.model.compute_dtype = model.compute_dtype
@@ -190,8 +186,9 @@ def _dataset(recipe: Recipe, out: Path, tell: Tell) -> Dataset:
 
 
 def _tokenizer(recipe: Recipe, out: Path, dataset: Dataset, tell: Tell) -> Tokenizer:
+    specials = objective_of(recipe.objective).specials
     if recipe.tokenizer.path:
-        found = Tokenizer.from_file(recipe.tokenizer.path)
+        found = _having(specials, recipe.tokenizer.path, recipe)
         if found.vocab_size != recipe.model.vocab_size:
             raise ConfigError(
                 f"{recipe.tokenizer.path} has {found.vocab_size} tokens, model.vocab_size is {recipe.model.vocab_size}",
@@ -202,10 +199,21 @@ def _tokenizer(recipe: Recipe, out: Path, dataset: Dataset, tell: Tell) -> Token
     if not path.is_file():
         began = time.perf_counter()
         texts, model = _sample(dataset, recipe.tokenizer.train_bytes), recipe.model
-        made = Tokenizer.train(texts, model.vocab_size, portable=model.portable)
+        made = Tokenizer.train(texts, model.vocab_size, (*SPECIALS, *specials), model.portable)
         made.save(path)
         tell(f"tokenizer: {made.vocab_size} tokens, trained in {time.perf_counter() - began:.1f} s")
-    return Tokenizer.from_file(path)
+    return _having(specials, path, recipe)
+
+
+def _having(specials: Sequence[str], path: str | Path, recipe: Recipe) -> Tokenizer:
+    """The tokenizer of a file, which must have these special tokens. Raises ConfigError."""
+    found = Tokenizer.from_file(path)
+    if missing := [name for name in specials if name not in found.specials]:
+        raise ConfigError(
+            f"{path} has no special token {missing[0]!r}, which objective {objective_of(recipe.objective).name} needs",
+            "let the run train a tokenizer: leave tokenizer.path out, or give another --out",
+        )
+    return found
 
 
 def _sample(dataset: Dataset, budget: int) -> Iterator[str]:
@@ -213,20 +221,6 @@ def _sample(dataset: Dataset, budget: int) -> Iterator[str]:
     total = sum(int(s["bytes"]) for s in dataset.stats.values())
     every = max(1, -(-total // budget))
     return (d.text for i, d in enumerate(dataset.documents("train")) if i % every == 0)
-
-
-def _objective(recipe: Recipe, tokenizer: Tokenizer, dataset: Dataset) -> Objective:
-    if unknown := sorted(set(recipe.objective.sources) - set(dataset.stats)):
-        raise ConfigError(
-            f"objective.sources names {unknown[0]!r}, which the data does not have",
-            f"its sources: {', '.join(sorted(dataset.stats))}",
-        )
-    if recipe.objective.kind == "next_token":
-        return NextToken(recipe.train.length)
-    marks = InfillMarks(*(tokenizer.id_of(f"<|fim_{k}|>") for k in ("prefix", "middle", "suffix")))
-    return Infill(
-        recipe.train.length, marks, recipe.objective.rate, recipe.objective.sources, recipe.train.seed
-    )
 
 
 def _loggers(recipe: Recipe, out: Path, par: Parallel) -> list[Listener]:
