@@ -18,7 +18,7 @@ import yaml
 from onebase.cli import app
 from onebase.pretraining.recipe import Recipe
 from onebase.tasks.options import AdaptOptions
-from onebase.tasks.table import METHODS, SCORERS, TASKS
+from onebase.tasks.table import METHODS, PREDICTIONS, TASKS
 from tests.pictures import photos, sighted
 from tests.pretrained import onebase, tiny_run
 from tests.spoken import hearing, noise
@@ -236,7 +236,7 @@ def test_the_manuals_list_every_key_with_its_default(cls: type, document: str) -
 
 @pytest.mark.parametrize(
     ("command", "option", "known"),
-    [("adapt", "task", TASKS), ("adapt", "method", METHODS), ("eval", "task", SCORERS)],
+    [("adapt", "task", TASKS), ("adapt", "method", METHODS), ("eval", "task", PREDICTIONS)],
 )
 def test_the_help_names_every_task_and_method(command: str, option: str, known: Iterable[str]) -> None:
     info = next(

@@ -1,4 +1,4 @@
-"""One file each, from outside the package, adds a family, a task, a method and an objective: by command, in Python, in eval, in a trial, in a stack."""
+"""One file each, from outside the package, adds a family, a task, a method, an objective and a score: by command, in Python, in eval, in a trial, in a stack."""
 
 import json
 import os
@@ -17,6 +17,9 @@ from onebase.adapt.method import Method
 from onebase.api.base import Base
 from onebase.base.folder import save_base
 from onebase.errors import ConfigError, UserError
+from onebase.evaluation import scores
+from onebase.evaluation.predictions import Labels
+from onebase.evaluation.scores import Metric
 from onebase.interop import families
 from onebase.interop.families.llama import FAMILY as LLAMA
 from onebase.pretraining import objectives
@@ -28,7 +31,9 @@ ROWS = [
     {"query": f"{word} please", "passages": [f"some {word}", f"no {other}", "none"], "grades": [2, 1, 0]}
     for word, other in [("tea", "milk"), ("milk", "tea"), ("bread", "jam"), ("jam", "bread")] * 4
 ]
-POINTS = "[onebase]\n" + "".join(f"{n} = {n}\n" for n in ("ia3", "rank", "family", "masked", "broken"))
+POINTS = "[onebase]\n" + "".join(
+    f"{n} = {n}\n" for n in ("ia3", "rank", "family", "masked", "brier", "broken")
+)
 RECIPE = """
 name: hidden
 data: {sources: [{name: docs, kind: jsonl, path: docs.jsonl}], holdout: 0.2}
@@ -85,6 +90,11 @@ def test_by_command(place: Path) -> None:
     assert "ia3" in run(place, "-m", "onebase", "show", "by_ia3").stdout
     bad = run(place, "-m", "onebase", "apply", "base", "--adapter", "by_ia3", "a text")
     assert "asked by query, passages" in bad.stderr
+    only = ("eval", "base", "--adapter", "by_ia3", "--data", "rows.jsonl", "--score")
+    assert command(place, *only, "ndcg").startswith("ndcg: ")
+    assert "score 'ndgc' is not known" in run(place, "-m", "onebase", *only, "ndgc").stderr
+    bad = run(place, "-m", "onebase", *only, "brier")
+    assert "there is no score 'brier' of these answers\n  scores: ndcg" in bad.stderr
     plan = command(place, "adapt", "base", *more, "--method", "ia3", "--dry-run")
     assert "rank" in plan and "ia3" in plan
     bad = run(place, "-m", "onebase", "adapt", "base", *more, "--method", "prompt", "--out", "x")
@@ -180,6 +190,47 @@ def test_an_objective_in_python(place: Path) -> None:
     assert found.returncode == 0, found.stderr
 
 
+SCORE = """
+import onebase
+rows = [{"text": f"{'much ' * i}{word}", "label": word[0]} for word in ("tea", "milk") for i in range(8)]
+base = onebase.load("base")
+on = base.with_adapter(base.adapt(rows, task="classify", method="head"))
+found = onebase.evaluate(on, rows, scores=["brier", "accuracy"])
+said = [x.scores for x in on.classify([r["text"] for r in rows])]
+want = sum(sum((p[k] - (k == r["label"])) ** 2 for k in p) for p, r in zip(said, rows)) / len(rows)
+assert list(found) == ["brier", "accuracy"] and abs(found["brier"].value - want) < 1e-9, (found, want)
+assert found["brier"].low < want < found["brier"].high and found["brier"].n == 16
+assert "brier" not in onebase.evaluate(on, rows)
+tuned = base.tune(rows, task="classify", method="lora", trials=2, epochs=1, score="brier").record
+assert [t["score"] for t in tuned.get("tune.trials")] == ["brier"] * 2
+"""
+
+
+def test_a_score_in_python(place: Path) -> None:
+    found = run(place, "-c", SCORE)
+    assert found.returncode == 0, found.stderr
+
+
+@pytest.mark.slow
+def test_a_score_by_command(place: Path) -> None:
+    data = [
+        json.dumps({"text": word * n, "label": word[0]}) for word in ("tea ", "milk ") for n in range(1, 9)
+    ]
+    (place / "words.jsonl").write_text("\n".join(data))
+    more = ("--data", "words.jsonl", "--task", "classify", "--method")
+    command(place, "adapt", "base", *more, "head", "--out", "by_label")
+    asked = ("eval", "base", "--adapter", "by_label", "--data", "words.jsonl", "--score", "brier")
+    found = json.loads(command(place, *asked, "--score", "ece", "--json"))
+    assert list(found) == ["brier", "ece"] and found["brier"]["n"] == 16
+    assert command(place, *asked).startswith(f"brier: {found['brier']['value']:.4f} (95%: ")
+    tuned = ("lora", "--tune", "2", "--score", "brier", "-o", "epochs=1", "--out", "by_brier")
+    command(place, "adapt", "base", *more, *tuned)
+    shown = run(place, "-m", "onebase", "show", "by_brier")
+    assert "brier" in shown.stdout
+    bad = run(place, "-m", "onebase", "adapt", "base", *more, "lora", "--score", "brier", "--out", "no")
+    assert "--score without --tune" in bad.stderr
+
+
 @pytest.mark.slow
 def test_an_objective_by_command(place: Path) -> None:
     said = command(
@@ -225,6 +276,8 @@ def test_a_name_that_is_taken_is_refused() -> None:
         objectives.register(replace(objectives.OBJECTIVES["infill"], version="3"))
     with pytest.raises(ConfigError, match="BoundTo has no field `kind`"):
         objectives.register(replace(objectives.OBJECTIVES["infill"], config=BoundTo))
+    with pytest.raises(ConfigError, match="two scores called 'ece' of Labels"):
+        scores.register(Metric("ece", Labels, lambda said, seed: None))
     methods.register(methods.METHODS["lora"])  # a module that is imported twice
     assert methods.BY_STEPS.count("lora") == 1
 

@@ -70,6 +70,13 @@ def eval_(
             help="How completions are judged (tasks reinforce, prefer): reward, max_tokens, stop, success, samples.",
         ),
     ] = None,
+    score: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="A score that is wanted, in the place of the task's own (repeatable; docs/evaluation.md).",
+        ),
+    ] = None,
     lm_eval: Annotated[
         list[str] | None,
         typer.Option(
@@ -92,9 +99,10 @@ def eval_(
     from onebase.formats.rows import resolved
 
     if lm_eval:
-        if data or train or task or column:
+        if data or train or task or column or score:
             raise UserError(
-                "--lm-eval beside --data, --train, --task or --column: two ways to score", "give one of them"
+                "--lm-eval beside --data, --train, --task, --column or --score: two ways to score",
+                "give one of them",
             )
         _by_harness(load_base(ref, adapter, device, dtype), lm_eval, lm_eval_include, json)
         return
@@ -104,7 +112,9 @@ def eval_(
     judged = parse_pairs(option) if option else None
     base = load_base(ref, adapter, device, dtype)
     rows = read_rows(resolved(data), (), columns=columns) if columns else data
-    scores = onebase.evaluate(base, rows, task=task, max_tokens=max_tokens, constraint=form, judged=judged)
+    scores = onebase.evaluate(
+        base, rows, task=task, max_tokens=max_tokens, constraint=form, judged=judged, scores=score
+    )
     verdict = None
     if train:
         verdict = against_classical(

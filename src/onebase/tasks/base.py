@@ -13,7 +13,6 @@ from onebase.data import Rows
 from onebase.data.labelled import Data
 from onebase.engine.constrain import Constraint
 from onebase.errors import ConfigError
-from onebase.evaluation.bootstrap import Score
 from onebase.tasks.bound import Bound
 from onebase.tasks.fit import Lesson, by_steps
 from onebase.tasks.job import Adapting
@@ -85,8 +84,9 @@ class Task:
     columns: those that rows must have, or what says so. lesson: what a method that learns by steps learns; head, prompt: makers by these methods.
     refused: methods that do not fit, and why. images: methods that also learn from images, on a base that reads no text. writes: is it
     learnt by predicting next tokens, which not every base does? It may hang on the options. opened: rows of what is given, where files may be of text.
-    check: raises BadRows for rows that no sample can be made of, or a longer one than the base reads. scores: what it is measured by;
-    constrained, judged: does it score answers that may have to have a form, or that a reward may judge?
+    check: raises BadRows for rows that no sample can be made of, or a longer one than the base reads. predictions: what
+    the base says of rows, beside what is true: what scores are computed from (`evaluation.scores`); constrained, judged: are these answers that may have
+    to have a form, or that a reward may judge?
     answer: what an adapter says of texts (of a saved prompt: of rows), in their order; reads: the columns of a row that it is asked by.
     tuned_by: trials are compared by the first of these scores that there is; none: it is not tuned. signal: what it learns from, by which the methods' rates differ.
     """
@@ -101,7 +101,7 @@ class Task:
     writes: Callable[[AdaptOptions], bool] = lambda options: False
     opened: Callable[[Data], Data] = lambda data: data
     check: Callable[[LoadedBase, Rows, Limits, AdaptOptions], None] = lambda base, rows, limits, options: None
-    scores: Callable[[ScoreRequest], dict[str, Score]] | None = None
+    predictions: Callable[[ScoreRequest], Any] | None = None
     answer: Callable[[Bound, Sequence[Given]], list[Shown]] | None = None
     reads: tuple[str, ...] = ("text",)
     constrained: bool = False

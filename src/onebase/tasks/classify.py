@@ -18,9 +18,8 @@ from onebase.engine import image_features as images
 from onebase.engine.features import how_read, vector_of, views
 from onebase.engine.scoring import batch_tokens
 from onebase.errors import DataError, UserError
-from onebase.evaluation.bootstrap import Array, Score
-from onebase.evaluation.chances import ece, macro_auroc, macro_f1_of_labels, micro_f1
-from onebase.evaluation.metrics import accuracy, correct, macro_f1
+from onebase.evaluation.bootstrap import Array
+from onebase.evaluation.predictions import Labels, LabelSets
 from onebase.model.proj import Active
 from onebase.objective.base import Objective
 from onebase.objective.grouped import Grouped
@@ -124,10 +123,9 @@ def _check(base: LoadedBase, rows: Rows, limits: Limits, options: AdaptOptions) 
         check_texts(base, rows, limits, lambda row: many.flaw(row) if many.has_many([row]) else None)
 
 
-def class_scores(request: ScoreRequest) -> dict[str, Score]:
-    """accuracy, macro_f1, auroc (each label against the rest, the mean) and ece of single labels; micro_f1, macro_f1 and auroc of many.
-    No auroc where all rows have the same label."""
-    base, data, seed = request.base, request.data, request.seed
+def predictions(request: ScoreRequest) -> Labels | LabelSets:
+    """The labels of each row, the true ones and those found, with their probabilities."""
+    base, data = request.base, request.data
     attached = base.attached
     head = attached.config.head if attached else None
     if head is not None and head.gives == "many":
@@ -143,27 +141,15 @@ def class_scores(request: ScoreRequest) -> dict[str, Score]:
         rows = read_rows(given, (*columns(attached), "label"))
         found = base.classify(inputs(attached, rows))
     truth, guess = [str(r["label"]) for r in rows], [f.label for f in found]
-    y_NL, p_NL = _tables([[x] for x in truth], found)
-    right = correct(truth, guess)
-    out = {"accuracy": accuracy(truth, guess, seed=seed), "macro_f1": macro_f1(truth, guess, seed=seed)}
-    if len(set(truth)) > 1:
-        out["auroc"] = macro_auroc(y_NL, p_NL, seed=seed)
-    return out | {"ece": ece([int(x) for x in right], p_NL.max(1), seed=seed)}
+    return Labels(truth, guess, *_tables([[x] for x in truth], found))
 
 
-def _many(request: ScoreRequest) -> dict[str, Score]:
-    base, seed = request.base, request.seed
+def _many(request: ScoreRequest) -> LabelSets:
     rows, truth = many_rows(request.data)
-    found = base.classify([r["text"] for r in rows])
+    found = request.base.classify([r["text"] for r in rows])
     y_NL, p_NL = _tables(truth, found)
     names = list(found[0].scores)
-    guess_NL = np.array([[float(x in f.labels) for x in names] for f in found])
-    out = {
-        "micro_f1": micro_f1(y_NL, guess_NL, seed=seed),
-        "macro_f1": macro_f1_of_labels(y_NL, guess_NL, seed=seed),
-    }
-    some = (y_NL.min(0) < y_NL.max(0)).any()
-    return out | ({"auroc": macro_auroc(y_NL, p_NL, seed=seed)} if some else {})
+    return LabelSets(y_NL, np.array([[float(x in f.labels) for x in names] for f in found]), p_NL)
 
 
 def _tables(truth: Sequence[Iterable[str]], found: Sequence[Said]) -> tuple[Array, Array]:
@@ -200,7 +186,7 @@ TASK = Task(
     prompt=by_prompt.by_prompt,
     images=("head", "lora", "full"),
     check=_check,
-    scores=class_scores,
+    predictions=predictions,
     answer=_answer,
     tuned_by=("accuracy", "micro_f1"),
     signal="labels",

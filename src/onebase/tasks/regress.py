@@ -15,8 +15,7 @@ from onebase.data.bad_rows import refuse_flawed
 from onebase.data.labelled import Data
 from onebase.engine.features import how_read
 from onebase.errors import DataError
-from onebase.evaluation.bootstrap import Score
-from onebase.evaluation.values import mae, spearman
+from onebase.evaluation.predictions import Numbers
 from onebase.model.proj import Active
 from onebase.objective.regress import Value
 from onebase.tasks import by_head as heads
@@ -83,12 +82,10 @@ def prepare(job: Adapting) -> Prepared:
     return Prepared(rows, fit, facts)
 
 
-def value_scores(request: ScoreRequest) -> dict[str, Score]:
-    """mae in the data's units, and spearman (not where all rows have one value)."""
+def predictions(request: ScoreRequest) -> Numbers:
+    """The number of each row, and the true one."""
     rows, truth = value_rows(request.data)
-    found = request.base.predict([r["text"] for r in rows])
-    out = {"mae": mae(truth, found, seed=request.seed)}
-    return out | ({"spearman": spearman(truth, found, seed=request.seed)} if len(set(truth)) > 1 else {})
+    return Numbers(truth, request.base.predict([r["text"] for r in rows]))
 
 
 def _answer(bound: Bound, given: Sequence[Given]) -> list[Shown]:
@@ -102,7 +99,7 @@ TASK = Task(
     head=lambda job: heads.by_head(job, prepare(job)),
     refused={"prompt": "a prompt gives each of some answers a probability, no number"},
     check=lambda base, rows, limits, _: check_texts(base, rows, limits, flaw),
-    scores=value_scores,
+    predictions=predictions,
     answer=_answer,
     tuned_by=("mae",),
     signal="labels",

@@ -15,8 +15,7 @@ from onebase.adapt.method import SCRATCH, Learner
 from onebase.codec.text.sample import Tokens
 from onebase.data import read_rows
 from onebase.engine.features import how_read
-from onebase.evaluation.bootstrap import Score
-from onebase.evaluation.preference import margin, wins
+from onebase.evaluation.predictions import Rated
 from onebase.model.proj import Active
 from onebase.objective.pooled import Read
 from onebase.objective.reward import Reward
@@ -89,17 +88,13 @@ def _fitted(job: Adapting, pairs: list[tuple[Tokens, Tokens]], active: Active | 
     return best_pooled(fit, x_NP, job.options.pooling)
 
 
-def reward_scores(request: ScoreRequest) -> dict[str, Score]:
-    """accuracy: the share of pairs whose chosen answer has the larger reward; margin: by how much, on average."""
-    base, seed = request.base, request.seed
+def predictions(request: ScoreRequest) -> Rated:
+    """The rewards of both answers of each pair."""
+    base = request.base
     room = base.config.text.context - base.loaded.model.leading(base.active, 1)[0]
     rows = preference_rows(base.loaded, request.data, room, base.config.text.context - room)
     found = base.reward([(r["prompt"], r[side]) for r in rows for side in SIDES])
-    chosen, rejected = np.array(found).reshape(-1, 2).T
-    return {
-        "accuracy": wins("accuracy", chosen, rejected, seed=seed),
-        "margin": margin(chosen, rejected, seed=seed),
-    }
+    return Rated(*np.array(found).reshape(-1, 2).T)
 
 
 def _answer(bound: Bound, given: Sequence[Given]) -> list[Shown]:
@@ -113,7 +108,7 @@ TASK = Task(
     head=by_head,
     refused={"prompt": "a prompt gives each of some answers a probability, no number"},
     check=check,
-    scores=reward_scores,
+    predictions=predictions,
     answer=_answer,
     signal="labels",
 )

@@ -17,8 +17,7 @@ from onebase.data.bad_rows import once, refuse_flawed
 from onebase.data.labelled import Data
 from onebase.engine.features import framed_texts
 from onebase.errors import DataError
-from onebase.evaluation.bootstrap import Score
-from onebase.evaluation.spans import span_scores
+from onebase.evaluation.predictions import SpanSets
 from onebase.model.proj import Active
 from onebase.objective.base import IGNORE
 from onebase.objective.tag import Tag
@@ -138,11 +137,11 @@ def _check(base: LoadedBase, rows: Rows, limits: Limits, options: AdaptOptions) 
     check_texts(base, rows, limits, lambda row: flaw(row, base.codec.tokenizer, known))
 
 
-def tag_scores(request: ScoreRequest) -> dict[str, Score]:
-    """span_precision, span_recall and span_f1."""
+def predictions(request: ScoreRequest) -> SpanSets:
+    """The spans of each text, and the true ones."""
     rows, truth = span_rows(request.data)
     found = request.base.tag([r["text"] for r in rows])
-    return span_scores([_bounds(s) for s in truth], [_bounds(s) for s in found], seed=request.seed)
+    return SpanSets([_bounds(s) for s in truth], [_bounds(s) for s in found])
 
 
 def _bounds(spans: Iterable[Span]) -> list[tuple[int, int, str]]:
@@ -164,7 +163,7 @@ TASK = Task(
     head=lambda job: heads.by_head(job, prepare(job)),
     refused={"prompt": "a prompt gives each of some answers a probability, no places in a text"},
     check=_check,
-    scores=tag_scores,
+    predictions=predictions,
     answer=_answer,
     tuned_by=("span_f1",),
     signal="labels",
