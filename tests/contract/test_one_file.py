@@ -24,7 +24,7 @@ from onebase.interop import families
 from onebase.interop.families.llama import FAMILY as LLAMA
 from onebase.pretraining import objectives
 from onebase.tasks import table
-from tests.helpers import tiny_base
+from tests.helpers import posted, served, tiny_base
 
 HERE = Path(__file__).parent / "plugin"
 ROWS = [
@@ -245,6 +245,38 @@ def test_an_objective_by_command(place: Path) -> None:
     size = f"model.vocab_size={json.loads((place / 'base' / 'base.json').read_text())['config']['codecs']['text']['vocab_size']}"
     bad = run(place, "-m", "onebase", "pretrain", "hidden.yaml", f"tokenizer.path={own}", size, "--out", "x")
     assert "has no special token '<mask>', which objective masked needs" in bad.stderr
+
+
+def test_its_task_over_http(place: Path) -> None:
+    """An adapter of (rank, IA3) by a real server, as `apply` has it, without a line of ours for either."""
+    if not (place / "by_ia3").exists():
+        command(
+            place,
+            "adapt",
+            "base",
+            "--data",
+            "rows.jsonl",
+            "--task",
+            "rank",
+            "--method",
+            "ia3",
+            "--out",
+            "by_ia3",
+        )
+    said = command(
+        place, "apply", "base", "--adapter", "by_ia3", "--data", "rows.jsonl", "--json", "--device", "cpu"
+    )
+    want = [json.loads(line)["order"] for line in said.splitlines()]
+    rows = [{k: r[k] for k in ("query", "passages")} for r in ROWS]
+    path = os.pathsep.join([str(place), *filter(None, [os.environ.get("PYTHONPATH")])])
+    env = {"PYTHONPATH": path, "ONEBASE_HOME": str(place / "home")}
+    with served(place / "base", "--adapter", f"ranker={place / 'by_ia3'}", env=env) as url:
+        status, found = posted(url, "/v1/rank", {"model": "ranker", "input": rows})
+        assert status == 200 and [d["order"] for d in found["data"]] == want
+        record = json.loads((place / "by_ia3" / "record.json").read_text())
+        assert found["adapter_fingerprint"] == record["hashes"]["fingerprint"] and found["task"] == "rank"
+        bad = posted(url, "/v1/rank", {"model": "ranker", "input": {"query": "tea", "passages": "tea"}})
+        assert bad[0] == 400 and "'passages' is not a list" in bad[1]["error"]["message"]
 
 
 def test_without_its_package_an_adapter_is_refused(place: Path, tmp_path: Path) -> None:

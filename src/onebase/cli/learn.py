@@ -10,6 +10,7 @@ from onebase.cli.app import (
     Column,
     Device,
     DType,
+    FromTables,
     Out,
     Ref,
     app,
@@ -73,6 +74,7 @@ def pretrain(
 
 
 @app.command(
+    cls=FromTables,
     epilog=example(
         "onebase adapt runs/demo/pretrain --data examples/opinions/train.jsonl --task classify --method head --out runs/opinions",
         "onebase adapt runs/demo/pretrain --data examples/chats.jsonl --task chat --method lora -o epochs=20 -o rank=16 --out runs/chat",
@@ -99,13 +101,8 @@ def adapt(
             help="Do all that comes before step 1, show the ledger, memory and time, and stop. Writes nothing.",
         ),
     ] = False,
-    task: Annotated[
-        str,
-        typer.Option(
-            help="classify, regress, tag, complete, chat, embed, prefer, reward, reinforce, continue or distil."
-        ),
-    ] = "classify",
-    method: Annotated[str, typer.Option(help="prompt, head, lora, soft, prefix or full.")] = "lora",
+    task: Annotated[str, typer.Option(help="What is learnt: {tasks}.")] = "classify",
+    method: Annotated[str, typer.Option(help="How: {methods}.")] = "lora",
     option: Annotated[
         list[str] | None,
         typer.Option("-o", "--option", metavar="KEY=VALUE", help="Any option of Base.adapt, as YAML."),

@@ -11,6 +11,7 @@ from onebase.cli.app import (
     Column,
     Device,
     DType,
+    FromTables,
     Ref,
     Regex,
     Schema,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 @app.command(
     "eval",
+    cls=FromTables,
     epilog=example(
         "onebase eval runs/demo/pretrain --adapter runs/opinions --data examples/opinions/test.jsonl",
         "onebase eval runs/demo/pretrain --lm-eval examples/audit/choice.yaml",
@@ -48,9 +50,7 @@ def eval_(
     column: Column = None,
     task: Annotated[
         str | None,
-        typer.Option(
-            help="classify, regress, tag, complete, chat, embed, prefer, reward, reinforce, continue or text (default: the adapter's, or text)."
-        ),
+        typer.Option(help="What is scored: {scored} (default: the adapter's, or text)."),
     ] = None,
     train: Annotated[
         Path | None,
@@ -67,7 +67,7 @@ def eval_(
             "-o",
             "--option",
             metavar="KEY=VALUE",
-            help="How completions are judged (tasks reinforce, prefer): reward, max_tokens, stop, success, samples.",
+            help="How completions are judged (tasks {judged}): reward, max_tokens, stop, success, samples.",
         ),
     ] = None,
     score: Annotated[

@@ -77,6 +77,16 @@ class Limits:
     taken: int
 
 
+def always(options: AdaptOptions) -> bool:
+    """`Task.writes` of what is always learnt by predicting next tokens."""
+    return True
+
+
+def never(options: AdaptOptions) -> bool:
+    """`Task.writes` of what never is."""
+    return False
+
+
 @dataclass(frozen=True)
 class Task:
     """What a user wants of a base.
@@ -87,7 +97,8 @@ class Task:
     check: raises BadRows for rows that no sample can be made of, or a longer one than the base reads. predictions: what
     the base says of rows, beside what is true: what scores are computed from (`evaluation.scores`); constrained, judged: are these answers that may have
     to have a form, or that a reward may judge?
-    answer: what an adapter says of texts (of a saved prompt: of rows), in their order; reads: the columns of a row that it is asked by.
+    answer: what an adapter says of texts (of a saved prompt: of rows), in their order; reads: the columns of a row that it is asked by, lists: those of them
+    that hold a list of texts; route: where the server answers, below /v1 (the task's name, if nothing is said).
     tuned_by: trials are compared by the first of these scores that there is; none: it is not tuned. signal: what it learns from, by which the methods' rates differ.
     """
 
@@ -98,12 +109,14 @@ class Task:
     prompt: Maker | None = None
     refused: Mapping[str, str] = field(default_factory=dict)
     images: tuple[str, ...] = ()
-    writes: Callable[[AdaptOptions], bool] = lambda options: False
+    writes: Callable[[AdaptOptions], bool] = never
     opened: Callable[[Data], Data] = lambda data: data
     check: Callable[[LoadedBase, Rows, Limits, AdaptOptions], None] = lambda base, rows, limits, options: None
     predictions: Callable[[ScoreRequest], Any] | None = None
     answer: Callable[[Bound, Sequence[Given]], list[Shown]] | None = None
     reads: tuple[str, ...] = ("text",)
+    lists: tuple[str, ...] = ()
+    route: str = ""
     constrained: bool = False
     judged: bool = False
     tuned_by: tuple[str, ...] = ()
@@ -116,11 +129,11 @@ class Task:
         steps = dict.fromkeys(BY_STEPS, by_steps(self.lesson))
         return {method: make for method, make in alone.items() if make is not None} | steps
 
+    @property
+    def path(self) -> str:
+        """Where the server answers."""
+        return f"/v1/{self.route or self.name}"
+
     def columns_of(self, look: Look) -> tuple[str, ...]:
         """The columns that these rows must have."""
         return self.columns if isinstance(self.columns, tuple) else self.columns(look)
-
-
-def always(options: AdaptOptions) -> bool:
-    """`Task.writes` of what is always learnt by predicting next tokens."""
-    return True

@@ -36,19 +36,19 @@ def check_reads(base: LoadedBase, images: bool) -> None:
         )
 
 
-def check_writes(base: LoadedBase, task: str, method: str) -> None:
+def check_writes(base: LoadedBase, task: str, method: str, remedy: str) -> None:
     """Refuse a base that predicts no next tokens, for what is learnt (or said) by them. Raises UserError with the reason."""
     what = f"task {task!r} with method {method!r} predicts next tokens"
     cfg = base.model.cfg
     if base.model.trunk.cfg.direction != "causal":
         raise UserError(
             f"this base reads in both directions and predicts no next token: {what}",
-            "use a base that writes; this one learns classify, regress, tag and embed",
+            remedy,
         )
     if not cfg.text.head:
         raise UserError(
             f"this base gives hidden states and predicts no tokens: {what}",
-            "use a base that writes; this one learns classify, regress, tag and embed",
+            remedy,
         )
 
 

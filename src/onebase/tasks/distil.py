@@ -184,7 +184,12 @@ def _writing(job: Adapting, teacher: Bound) -> Lesson:
     """The distribution over the next token of the teacher, or what it writes."""
     o, base, how = job.options, job.base, job.options.distil
     check_reads(teacher.loaded, images=False)
-    check_writes(teacher.loaded, "distil", job.method)
+    check_writes(
+        teacher.loaded,
+        "distil",
+        job.method,
+        "use a teacher that writes, or one with an adapter that classifies",
+    )
     alike = teacher.tokenizer.digest == base.codec.tokenizer.digest
     if how.level == "token" and not alike:
         raise UserError(

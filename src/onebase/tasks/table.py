@@ -14,7 +14,7 @@ from onebase.data.labelled import Data
 from onebase.errors import ConfigError, UserError
 from onebase.formats.rows import resolved
 from onebase.tasks import classify, continued, distil, embed, prefer, regress, reinforce, reward, tag, writing
-from onebase.tasks.base import ScoreRequest, Shown, Task
+from onebase.tasks.base import ScoreRequest, Shown, Task, never
 from onebase.tasks.bound import Bound
 from onebase.tasks.checks import check_reads, check_room, check_writes
 from onebase.tasks.dates import began
@@ -153,7 +153,8 @@ def prepared(
         )
     check_reads(base, method in chosen.images)
     if method == "prompt" or chosen.writes(options):
-        check_writes(base, task, method)
+        others = ", ".join(t.name for t in TASKS.values() if t.writes is never)
+        check_writes(base, task, method, f"use a base that writes; this one learns {others}")
     check_room(base, method, options)
     data, test = resolved(data), None if test is None else resolved(test)
     options = replace(options, date=options.date or began(resume) or today())

@@ -118,6 +118,7 @@ register(
         predictions=predictions,
         answer=answer,
         reads=("query", "passages"),
+        lists=("passages",),
         signal="labels",
         tuned_by=("ndcg",),
     )
