@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import onebase
 from onebase.api.base import Adapter, Base
-from onebase.api.gating import adapted_twin, against_classical
+from onebase.assess.gating import adapted_twin, against_classical
 from onebase.base.folder import save_base
 from onebase.cli import app
 from onebase.engine.scoring import score

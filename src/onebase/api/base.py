@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from onebase.adapt.stacking import refuse_unmergeable
+from onebase.api.reading import Reads
+from onebase.api.writing import Writes
 from onebase.base.folder import save_base
 from onebase.data.labelled import Data
 from onebase.derive.exporting import export
@@ -12,7 +14,6 @@ from onebase.derive.merging import merged
 from onebase.derive.quantising import quantised
 from onebase.derive.students import student
 from onebase.formats.adapters import read_adapter
-from onebase.tasks.bound import Bound
 from onebase.tasks.estimate import Plan
 from onebase.tasks.plan import planned
 from onebase.tasks.prompting import Given
@@ -24,7 +25,7 @@ __all__ = ["Adapter", "Base", "Label", "Span"]
 OneAdapter = Adapter | str | Path
 
 
-class Base(Bound):
+class Base(Writes, Reads):
     """A base, perhaps with an adapter on it. Made by `onebase.load`, `onebase.pretrain` or `with_adapter`."""
 
     def adapt(

@@ -93,7 +93,7 @@ def eval_(
 ) -> None:
     """Score a base or an adapter, each number with its 95% interval; with --train, ask whether a base is needed at all."""
     import onebase
-    from onebase.api.gating import against_classical
+    from onebase.assess.gating import against_classical
     from onebase.config import parse_pairs
     from onebase.data import read_rows
     from onebase.formats.rows import resolved

@@ -28,6 +28,7 @@ from onebase.tasks import by_head as heads
 from onebase.tasks import by_prompt
 from onebase.tasks import image_classes as pictures
 from onebase.tasks import multilabel as many
+from onebase.tasks.answers import labels
 from onebase.tasks.base import Limits, Look, ScoreRequest, Shown, Task
 from onebase.tasks.bound import Bound
 from onebase.tasks.by_head import Fit, Prepared
@@ -38,6 +39,7 @@ from onebase.tasks.multilabel import many_rows
 from onebase.tasks.options import AdaptOptions
 from onebase.tasks.prompting import Given, columns, inputs
 from onebase.tasks.results import Label as Said
+from onebase.tasks.results import labelled
 from onebase.tasks.rows import check_texts
 
 
@@ -132,21 +134,28 @@ def predictions(request: ScoreRequest) -> Labels | LabelSets:
         return _many(request)
     if images.classifies_images(base.loaded, attached.config if attached else None):
         rows = read_rows(data, ("image", "label"))
-        found = base.classify_images(images.image_paths(rows, data))
+        names, logp_NL = images.scores(
+            base.loaded,
+            attached.config if attached else None,
+            attached.name if attached else "",
+            images.image_paths(rows, data),
+            base.active,
+        )
+        found = labelled(names, logp_NL.exp())
     else:
         if many.has_many(given := read_rows(data, ())):
             raise UserError(
                 "the rows have many labels each, the adapter gives one", "give the column `label`"
             )
         rows = read_rows(given, (*columns(attached), "label"))
-        found = base.classify(inputs(attached, rows))
+        found = labels(base, inputs(attached, rows))
     truth, guess = [str(r["label"]) for r in rows], [f.label for f in found]
     return Labels(truth, guess, *_tables([[x] for x in truth], found))
 
 
 def _many(request: ScoreRequest) -> LabelSets:
     rows, truth = many_rows(request.data)
-    found = request.base.classify([r["text"] for r in rows])
+    found = labels(request.base, [r["text"] for r in rows])
     y_NL, p_NL = _tables(truth, found)
     names = list(found[0].scores)
     return LabelSets(y_NL, np.array([[float(x in f.labels) for x in names] for f in found]), p_NL)
@@ -156,8 +165,8 @@ def _tables(truth: Sequence[Iterable[str]], found: Sequence[Said]) -> tuple[Arra
     """Which labels each row has, 1/0, and the probability of each, both [N, L]. Raises DataError for a label unknown to the adapter."""
     at = {label: i for i, label in enumerate(found[0].scores)}
     y_NL = np.zeros((len(found), len(at)))
-    for n, labels in enumerate(truth):
-        for label in labels:
+    for n, own in enumerate(truth):
+        for label in own:
             if label not in at:
                 raise DataError(
                     f"row {n + 1} has the label {label!r}, which the adapter never saw",
@@ -171,7 +180,7 @@ def _answer(bound: Bound, given: Sequence[Given]) -> list[Shown]:
     on = bound.attached
     several = on is not None and on.config.head is not None and on.config.head.gives == "many"
     out = []
-    for f in bound.classify(given):
+    for f in labels(bound, given):
         line = "; ".join(f"{x} ({f.scores[x]:.3f})" for x in f.labels) or "-"
         said = {"labels": f.labels} if several else {"label": f.label}
         out.append(Shown(line, {**said, "scores": f.scores}))

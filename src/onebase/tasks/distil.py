@@ -35,6 +35,7 @@ from onebase.objective.next_token import NextToken
 from onebase.objective.pooled import Read
 from onebase.tasks import continued
 from onebase.tasks import writing as generate
+from onebase.tasks.answers import vectors
 from onebase.tasks.base import Limits, Task
 from onebase.tasks.bound import Bound
 from onebase.tasks.checks import check_reads, check_writes
@@ -164,7 +165,7 @@ def _taught(
                 f"the student's states are {widths[0]} wide, the teacher's {widths[1]}: they cannot be compared",
                 "leave distil.hidden at 0, or make the student of the teacher (onebase student)",
             )
-        means = list(teacher.embed([str(r["text"]) for r in rows], pooling="mean"))
+        means = list(vectors(teacher, [str(r["text"]) for r in rows], "mean"))
     own = [IGNORE] * len(rows)
     if how.hard:
         unknown = sorted({str(r["label"]) for r in rows if "label" in r} - set(labels))

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 from onebase.adapt.method import Learner
 from onebase.codec.text.pooling import EmbeddingConfig
@@ -14,6 +14,7 @@ from onebase.engine.scoring import batch_tokens
 from onebase.errors import DataError, UserError
 from onebase.evaluation.predictions import Alike, Retrieved
 from onebase.objective.contrastive import Contrastive
+from onebase.tasks.answers import vectors
 from onebase.tasks.base import ScoreRequest, Task
 from onebase.tasks.fit import Lesson, Steps
 from onebase.tasks.job import Adapting, data_facts
@@ -120,7 +121,7 @@ def _check_negatives(groups: Sequence[Sequence[Tokens]], per_step: int) -> None:
 
 def predictions(request: ScoreRequest) -> Retrieved | Alike:
     """Where the positives of each anchor are found; of pairs with a score the cosines."""
-    return compared(request.base.embed, request.data)
+    return compared(partial(vectors, request.base), request.data)
 
 
 TASK = Task(

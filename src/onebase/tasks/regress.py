@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from onebase.adapt.folder import Attached
 from onebase.adapt.head import HeadConfig, best_pooled
 from onebase.adapt.method import SCRATCH
 from onebase.adapt.ridge import fit_ridge
@@ -19,6 +20,7 @@ from onebase.evaluation.predictions import Numbers
 from onebase.model.proj import Active
 from onebase.objective.regress import Value
 from onebase.tasks import by_head as heads
+from onebase.tasks.answers import of_task, values
 from onebase.tasks.base import ScoreRequest, Shown, Task
 from onebase.tasks.bound import Bound
 from onebase.tasks.by_head import Fit, Prepared, wide_features
@@ -52,15 +54,15 @@ def _number(value: object) -> float | None:
 
 
 def prepare(job: Adapting) -> Prepared:
-    rows, values = value_rows(job.data)
-    y_N = torch.tensor(values, dtype=torch.float64)
+    rows, wanted = value_rows(job.data)
+    y_N = torch.tensor(wanted, dtype=torch.float64)
     # From the first one on: numbers that are large and near each other (years, times) keep their differences.
     off_N = y_N - y_N[0]
     mean, scale = float(y_N[0] + off_N.mean()), float(off_N.std(correction=0))
-    if not 0 < scale < math.inf or len(set(values)) < 2:
+    if not 0 < scale < math.inf or len(set(wanted)) < 2:
         raise DataError(
-            f"all {len(rows)} rows have the value {values[0]}"
-            if len(set(values)) < 2
+            f"all {len(rows)} rows have the value {wanted[0]}"
+            if len(set(wanted)) < 2
             else "the values are too large to be told apart",
             "give rows of at least two values, of a size that numbers hold",
         )
@@ -82,14 +84,18 @@ def prepare(job: Adapting) -> Prepared:
     return Prepared(rows, fit, facts)
 
 
+def _on(bound: Bound) -> Attached:
+    return of_task(bound, "regress", "gives numbers")
+
+
 def predictions(request: ScoreRequest) -> Numbers:
     """The number of each row, and the true one."""
     rows, truth = value_rows(request.data)
-    return Numbers(truth, request.base.predict([r["text"] for r in rows]))
+    return Numbers(truth, values(_on(request.base), [r["text"] for r in rows]))
 
 
 def _answer(bound: Bound, given: Sequence[Given]) -> list[Shown]:
-    return [Shown(f"{x:.6g}", {"value": x}) for x in bound.predict([str(t) for t in given])]
+    return [Shown(f"{x:.6g}", {"value": x}) for x in values(_on(bound), [str(t) for t in given])]
 
 
 TASK = Task(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from onebase.adapt.config import AdapterConfig
-from onebase.adapt.folder import AdapterParts, bound_to
+from onebase.adapt.folder import AdapterParts, Attached, bound_to
 from onebase.adapt.head import FOLDS, Fitted, HeadConfig, best_pooled, fit_head, spread
 from onebase.adapt.method import SCRATCH, Learner
 from onebase.codec.text.sample import Tokens
@@ -19,6 +19,7 @@ from onebase.evaluation.predictions import Rated
 from onebase.model.proj import Active
 from onebase.objective.pooled import Read
 from onebase.objective.reward import Reward
+from onebase.tasks.answers import of_task, rewards
 from onebase.tasks.base import ScoreRequest, Shown, Task
 from onebase.tasks.bound import Bound
 from onebase.tasks.by_head import wide_features
@@ -88,17 +89,21 @@ def _fitted(job: Adapting, pairs: list[tuple[Tokens, Tokens]], active: Active | 
     return best_pooled(fit, x_NP, job.options.pooling)
 
 
+def _on(bound: Bound) -> Attached:
+    return of_task(bound, "reward", "rates answers")
+
+
 def predictions(request: ScoreRequest) -> Rated:
     """The rewards of both answers of each pair."""
     base = request.base
     room = base.config.text.context - base.loaded.model.leading(base.active, 1)[0]
     rows = preference_rows(base.loaded, request.data, room, base.config.text.context - room)
-    found = base.reward([(r["prompt"], r[side]) for r in rows for side in SIDES])
+    found = rewards(_on(base), [(r["prompt"], r[side]) for r in rows for side in SIDES])
     return Rated(*np.array(found).reshape(-1, 2).T)
 
 
 def _answer(bound: Bound, given: Sequence[Given]) -> list[Shown]:
-    return [Shown(f"{x:.6g}", {"reward": x}) for x in bound.reward([str(t) for t in given])]
+    return [Shown(f"{x:.6g}", {"reward": x}) for x in rewards(_on(bound), [str(t) for t in given])]
 
 
 TASK = Task(

@@ -22,7 +22,8 @@ from onebase.model.proj import Active
 from onebase.objective.base import IGNORE
 from onebase.objective.tag import Tag
 from onebase.tasks import by_head as heads
-from onebase.tasks.answers import token_states
+from onebase.tasks.answers import of_task, token_states
+from onebase.tasks.answers import spans as spans_in
 from onebase.tasks.base import Limits, ScoreRequest, Shown, Task
 from onebase.tasks.bound import Bound
 from onebase.tasks.by_head import Fit, Prepared
@@ -140,7 +141,7 @@ def _check(base: LoadedBase, rows: Rows, limits: Limits, options: AdaptOptions) 
 def predictions(request: ScoreRequest) -> SpanSets:
     """The spans of each text, and the true ones."""
     rows, truth = span_rows(request.data)
-    found = request.base.tag([r["text"] for r in rows])
+    found = spans_in(of_task(request.base, "tag", "tags"), [r["text"] for r in rows])
     return SpanSets([_bounds(s) for s in truth], [_bounds(s) for s in found])
 
 
@@ -150,7 +151,8 @@ def _bounds(spans: Iterable[Span]) -> list[tuple[int, int, str]]:
 
 def _answer(bound: Bound, given: Sequence[Given]) -> list[Shown]:
     out = []
-    for text, spans in zip(map(str, given), bound.tag([str(t) for t in given]), strict=True):
+    texts = [str(t) for t in given]
+    for text, spans in zip(texts, spans_in(of_task(bound, "tag", "tags"), texts), strict=True):
         line = "; ".join(f"{s.start}-{s.end} {s.label}: {text[s.start : s.end]}" for s in spans) or "-"
         out.append(Shown(line, {"spans": [vars(s) for s in spans]}))
     return out

@@ -26,7 +26,7 @@ from onebase.tasks.fit import Lesson, Steps
 from onebase.tasks.job import Adapting, data_facts
 from onebase.tasks.ledgers import COLUMNS, check_written, written
 from onebase.tasks.options import AdaptOptions
-from onebase.tasks.prompting import texts_of
+from onebase.tasks.prompting import prompted, texts_of
 from onebase.tasks.rows import check_samples
 
 PACKED = 256
@@ -90,7 +90,7 @@ def completions(request: ScoreRequest) -> Written:
     rows = read_rows(request.data, (*(["prompt"] if asks else []), "completion"))
     texts = [str(r["prompt"]) if asks else "" for r in rows]
     read = [
-        base.prompted(t, _values(request, r, i)).read
+        prompted(on, t, _values(request, r, i)).read
         for i, (t, r) in enumerate(zip(texts, rows, strict=True), 1)
     ]
     samples = completion_rows(base.loaded, [{**r, "prompt": p} for r, p in zip(rows, read, strict=True)])
@@ -108,7 +108,7 @@ def chats(request: ScoreRequest) -> Written:
                 f"row {i} does not end in an answer of the assistant",
                 "let it be the last message: it is compared",
             )
-        read = list(base.prompted(r["messages"][:-1], _values(request, r, i)).read)
+        read = list(prompted(base.attached, r["messages"][:-1], _values(request, r, i)).read)
         (sample,) = chat_rows(base.loaded, [{"messages": [*read, r["messages"][-1]]}])
         shown = _answers(read) - _answers(r["messages"][:-1])
         samples.append(_less_first(sample, shown) if shown else sample)
