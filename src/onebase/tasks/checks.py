@@ -18,7 +18,7 @@ HOURS = 2.0
 GIB = 2**30
 
 
-def check_reads(base: LoadedBase, images: bool) -> None:
+def check_reads(base: LoadedBase, images: bool, remedy: str) -> None:
     """Refuse a base that cannot read the rows. images: this method of the task also learns from images alone. Raises UserError with the
     reason."""
     cfg = base.model.cfg
@@ -26,7 +26,7 @@ def check_reads(base: LoadedBase, images: bool) -> None:
         if not images:
             raise UserError(
                 f"this base reads no text, only {', '.join(sorted(cfg.codecs))}",
-                "images are learnt from by task classify with method head, lora or full",
+                remedy,
             )
         return
     if "text" in cfg.trunks and base.model.trunk.reads_memory:

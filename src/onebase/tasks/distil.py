@@ -184,7 +184,7 @@ def _taught(
 def _writing(job: Adapting, teacher: Bound) -> Lesson:
     """The distribution over the next token of the teacher, or what it writes."""
     o, base, how = job.options, job.base, job.options.distil
-    check_reads(teacher.loaded, images=False)
+    check_reads(teacher.loaded, images=False, remedy="a teacher must read text")
     check_writes(
         teacher.loaded,
         "distil",

@@ -151,7 +151,8 @@ def prepared(
             f"task {task!r} with method {method!r} does not go: {why}",
             f"methods for {task}: {', '.join(makers)}",
         )
-    check_reads(base, method in chosen.images)
+    pairs = ", ".join(f"{t.name} with {m}" for t in TASKS.values() for m in t.images)
+    check_reads(base, method in chosen.images, f"images are learnt from by {pairs}")
     if method == "prompt" or chosen.writes(options):
         others = ", ".join(t.name for t in TASKS.values() if t.writes is never)
         check_writes(base, task, method, f"use a base that writes; this one learns {others}")
