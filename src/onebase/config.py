@@ -16,7 +16,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, dataclass_transform
 
-from onebase.config_errors import explained, kind_of
+from onebase.config_errors import explained, kind_of, options
 from onebase.errors import ConfigError
 from onebase.yamls import Path_, dumper, loader
 from onebase.yamls import lines as lines_of
@@ -33,6 +33,11 @@ def config(cls: type[T]) -> type[T]:
     made = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
     made.__pydantic_config__ = {"extra": "forbid", "strict": True}  # type: ignore[attr-defined]
     return made
+
+
+def renamed(was: str, default: T) -> T:
+    """The default of a field that had another name, `was`, in what earlier versions wrote: `from_file` reads both, and hashes keep the old one."""
+    return dataclasses.field(default=default, metadata={"was": was})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +72,11 @@ class OneOf:
         return core_schema.no_info_plain_validator_function(self.read)
 
 
+def later(default: T) -> T:
+    """The default of a field that earlier versions did not have: while a config has it, its hashes leave the field out."""
+    return dataclasses.field(default=default, metadata={"later": True})
+
+
 def to_dict(cfg: Any) -> dict[str, Any]:
     """The config as JSON-able data, every field present."""
     tree = _plain(cfg)
@@ -74,8 +84,16 @@ def to_dict(cfg: Any) -> dict[str, Any]:
     return tree
 
 
+def to_hash(cfg: Any) -> dict[str, Any]:
+    """`to_dict` for hashing, so that no hash of what was written changes: a field that was `renamed` goes by its first name, and one that came
+    `later` is left out while it has its default."""
+    tree = _plain(cfg, hashed=True)
+    assert isinstance(tree, dict)
+    return tree
+
+
 def to_lean(cfg: Any) -> dict[str, Any]:
-    """The config without the fields that have their default. Hashes of what lasts are taken from it: a field that a later version
+    """`to_hash` without the fields that have their default. Hashes of what lasts are taken from it: a field that a later version
     adds then changes none of them. (So a default, once published, must keep its meaning.)"""
     tree = _lean(cfg)
     assert isinstance(tree, dict)
@@ -85,6 +103,35 @@ def to_lean(cfg: Any) -> dict[str, Any]:
 def from_dict(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:
     """Build `cls` from plain data; `where` names the source in errors. Raises ConfigError."""
     return _build(cls, data, where, {})
+
+
+def from_file(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:
+    """`from_dict` for what we wrote ourselves, an earlier version too. Raises ConfigError."""
+    return from_dict(cls, to_new_names(cls, data), where)
+
+
+def to_new_names(cls: Any, data: Any) -> Any:
+    """Plain data of `cls`, maybe written by an earlier version, with the names that its fields have now. What does not fit stays as it is."""
+    kinds = options(cls)
+    if isinstance(data, list):
+        inner = next((typing.get_args(k)[0] for k in kinds if typing.get_args(k)), None)
+        return [to_new_names(inner, x) for x in data]
+    if not isinstance(data, Mapping):
+        return data
+    holders = [k for k in kinds if dataclasses.is_dataclass(k)]
+    if not holders:
+        inner = next((typing.get_args(k)[-1] for k in kinds if typing.get_args(k)), None)
+        return {k: to_new_names(inner, v) for k, v in data.items()}
+    found = dict(data)
+    for holder in holders:
+        hints = typing.get_type_hints(holder)
+        for f in dataclasses.fields(holder):
+            was = f.metadata.get("was")
+            if was in found and f.name not in found:
+                found = {f.name if k == was else k: v for k, v in found.items()}
+            if f.name in found:
+                found[f.name] = to_new_names(hints[f.name], found[f.name])
+    return found
 
 
 def load(cls: type[T], path: str | Path, overrides: Iterable[str] = ()) -> T:
@@ -155,7 +202,7 @@ def dumps(cfg: Any) -> str:
 
 def digest(cfg: Any) -> str:
     """SHA-256 of the canonical JSON of the config: equal configs, equal digests."""
-    return hashlib.sha256(canonical_json(_plain(cfg)).encode()).hexdigest()
+    return hashlib.sha256(canonical_json(_plain(cfg, hashed=True)).encode()).hexdigest()
 
 
 def canonical_json(value: Any) -> str:
@@ -166,13 +213,23 @@ def canonical_json(value: Any) -> str:
 # ---------------------------------------------------------------------------------------------------------------------------
 
 
-def _plain(value: Any) -> Any:
+def _name(field: dataclasses.Field[Any]) -> str:
+    """The name of a field in hashes."""
+    return str(field.metadata.get("was", field.name))
+
+
+def _plain(value: Any, hashed: bool = False) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        fields = dataclasses.fields(value)
+        if hashed:
+            fields = tuple(
+                f for f in fields if not f.metadata.get("later") or getattr(value, f.name) != f.default
+            )
+        return {_name(f) if hashed else f.name: _plain(getattr(value, f.name), hashed) for f in fields}
     if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): _plain(v, hashed) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
+        return [_plain(v, hashed) for v in value]
     return value
 
 
@@ -183,7 +240,7 @@ def _lean(value: Any) -> Any:
             default = f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
             own = getattr(value, f.name)
             if own != default or isinstance(own, bool) != isinstance(default, bool):  # True == 1
-                found[f.name] = _lean(own)
+                found[_name(f)] = _lean(own)
         return found
     if isinstance(value, Mapping):
         return {str(k): _lean(v) for k, v in value.items()}

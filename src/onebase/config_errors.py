@@ -42,6 +42,14 @@ def explained(
         holders = _holders(cls, data, loc) or [holder]
         owners = {f.name: h for h in reversed(holders) for f in dataclasses.fields(h)}
         fields = list(dict.fromkeys(f.name for h in holders for f in dataclasses.fields(h)))
+        now = next(
+            (f.name for h in holders for f in dataclasses.fields(h) if f.metadata.get("was") == path[-1]),
+            None,
+        )
+        if now is not None:
+            return ConfigError(
+                f"{place}'{dotted}' has another name now", f"write '{now}'{_accepts(owners[now], now)}"
+            )
         near = difflib.get_close_matches(str(path[-1]), fields, 1, 0.4)
         hint = f"did you mean '{near[0]}'" + _accepts(owners[near[0]], near[0]) + "?" if near else ""
         return ConfigError(
@@ -80,18 +88,16 @@ def _holders(cls: type, data: Any, loc: tuple[str | int, ...]) -> list[Any]:
             data = data[part]  # type: ignore[index]
             path.append(part)
     annotation = _annotation(cls, path)
-    return [a for a in _options(annotation, data) if dataclasses.is_dataclass(a)]
+    return [a for a in options(annotation, data) if dataclasses.is_dataclass(a)]
 
 
 def _annotation(annotation: Any, path: list[str | int]) -> Any:
     for part in path:
-        holder = next(
-            (a for a in _options(annotation) if dataclasses.is_dataclass(a) and _has(a, part)), None
-        )
+        holder = next((a for a in options(annotation) if dataclasses.is_dataclass(a) and _has(a, part)), None)
         if holder is not None:
             annotation = typing.get_type_hints(holder, include_extras=True)[str(part)]
         else:
-            args = [a for o in _options(annotation) for a in typing.get_args(o) if a is not Ellipsis]
+            args = [a for o in options(annotation) for a in typing.get_args(o) if a is not Ellipsis]
             annotation = args[-1] if args else None
     return annotation
 
@@ -102,7 +108,7 @@ def _walk(cls: Any, data: Any, loc: tuple[str | int, ...]) -> tuple[Path_, Any, 
     holder: Any = cls if dataclasses.is_dataclass(cls) else None
     annotation: Any = cls
     for part in loc:
-        known = [a for a in _options(annotation, data) if dataclasses.is_dataclass(a)]
+        known = [a for a in options(annotation, data) if dataclasses.is_dataclass(a)]
         here = next((a for a in known if _has(a, part)), known[0] if known else None)
         if (isinstance(data, Mapping) and part in data) or (
             isinstance(data, list) and isinstance(part, int) and part < len(data)
@@ -115,7 +121,7 @@ def _walk(cls: Any, data: Any, loc: tuple[str | int, ...]) -> tuple[Path_, Any, 
             holder = here
             annotation = typing.get_type_hints(here, include_extras=True).get(str(part), None)
         else:
-            args = [a for o in _options(annotation) for a in typing.get_args(o) if a is not Ellipsis]
+            args = [a for o in options(annotation) for a in typing.get_args(o) if a is not Ellipsis]
             annotation = args[-1] if args else None
             holder = annotation if dataclasses.is_dataclass(annotation) else holder
     return tuple(path), holder, annotation
@@ -125,12 +131,12 @@ def _has(cls: Any, name: Any) -> bool:
     return any(f.name == name for f in dataclasses.fields(cls))
 
 
-def _options(annotation: Any, data: Any = None) -> tuple[Any, ...]:
+def options(annotation: Any, data: Any = None) -> tuple[Any, ...]:
     """The branches of a type; of several configs that a key `kind` chooses from, the one that `data` names."""
     if typing.get_origin(annotation) is typing.Annotated:
         tables = [m.table() for m in annotation.__metadata__ if hasattr(m, "table")]
         if not tables:
-            return _options(typing.get_args(annotation)[0], data)
+            return options(typing.get_args(annotation)[0], data)
         chosen = tables[0].get(str(data.get("kind"))) if isinstance(data, dict) else None
         return (chosen,) if chosen else tuple(tables[0].values())
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):

@@ -97,6 +97,21 @@ def test_by_command(place: Path) -> None:
     assert "there is no score 'brier' of these answers\n  scores: ndcg" in bad.stderr
     plan = command(place, "adapt", "base", *more, "--method", "ia3", "--dry-run")
     assert "rank" in plan and "ia3" in plan
+    told = command(place, "adapt", "base", "--method", "ia3", "-o", "help")
+    assert 'factors (["attn.k", "attn.v", "ff.up"]): which projections' in told and "epochs (3)" in told
+    few = ("-o", "factors=[attn.v]")
+    command(place, "adapt", "base", *more, "--method", "ia3", *few, "--out", "few")
+    config = json.loads((place / "few" / "adapter.json").read_text())["config"]
+    assert config["plugins"] == {"ia3": {"factors": ["attn.v"]}}
+    command(place, "merge", "base", "few", "--out", "merged")
+    command(place, "export", "base", "--adapter", "few", "--format", "peft", "--out", "theirs")
+    for method in ("lora", "head"):
+        bad = run(place, "-m", "onebase", "adapt", "base", *more, "--method", method, *few, "--out", "x")
+        assert f"method {method} has no option 'factors': ia3 has it" in bad.stderr
+    bad = run(
+        place, "-m", "onebase", "adapt", "base", *more, "--method", "ia3", "-o", "factor=3", "--out", "x"
+    )
+    assert "unknown key 'factor'" in bad.stderr and "did you mean 'factors'" in bad.stderr
     bad = run(place, "-m", "onebase", "adapt", "base", *more, "--method", "prompt", "--out", "x")
     assert "a prompt gives each of some answers a probability, no order" in bad.stderr
 
@@ -120,6 +135,12 @@ tuned = base.tune(rows, task="rank", method="ia3", trials=2, epochs=1)
 assert [t["score"] for t in tuned.record.get("tune.trials")] == ["ndcg", "ndcg"]
 stack = base.with_adapter([base.adapt([{"prompt": "a", "completion": "b"}], task="complete", method="lora", epochs=1), made])
 assert stack.attached.task == "rank" and stack.apply(rows[:1])
+one = base.with_adapter(base.adapt(rows, task="rank", method="ia3", lr=0.5, epochs=2, factors=["attn.k", "down"]))
+assert sorted(one.attached.config.part("ia3").factors) == ["attn.k", "down"]
+assert torch.allclose(one.merged().logits(ids), one.logits(ids), atol=1e-5)
+low = base.adapt([{"prompt": "a", "completion": "b"}] * 4, task="complete", method="lora", lr=0.05, epochs=4)
+stack = base.with_adapter([low, made])
+assert torch.allclose(stack.merged().logits(ids), stack.logits(ids), atol=1e-5)
 base.export("out", format="hf")
 config = json.load(open("out/config.json")) | {"model_type": "mine"}
 json.dump(config, open("out/config.json", "w"))
@@ -131,6 +152,32 @@ def test_in_python(place: Path) -> None:
     found = run(place, "-c", PYTHON)
     assert found.returncode == 0, found.stderr
     assert "'order'" in found.stdout
+
+
+PEFT = """
+import json, peft, torch, transformers, onebase
+base = onebase.load("hf")
+made = base.adapt([{"prompt": "a", "completion": "b"}] * 4, task="complete", method="ia3", lr=0.3, epochs=8)
+on = base.with_adapter(made)
+ids = base.tokenizer.encode("tea please")
+on.export("ia3-there", format="peft")
+there = transformers.AutoModelForCausalLM.from_pretrained("hf")
+plain = there(torch.tensor([ids])).logits[0]
+there = peft.PeftModel.from_pretrained(there, "ia3-there").eval()
+assert torch.allclose(there(torch.tensor([ids])).logits[0], on.logits(ids), atol=1e-4)
+assert (plain - on.logits(ids)).abs().max() > 1e-3
+there.save_pretrained("ia3-back")
+again = base.with_adapter("ia3-back")
+assert again.attached.method == "ia3" and torch.allclose(again.logits(ids), on.logits(ids), atol=1e-5)
+"""
+
+
+def test_a_method_of_a_plugin_is_read_and_written_as_peft_has_it(place: Path) -> None:
+    pytest.importorskip("peft")
+    made = run(place, "-m", "onebase", "export", "base", "--format", "hf", "--out", "hf")
+    assert made.returncode == 0, made.stderr
+    found = run(place, "-c", PEFT)
+    assert found.returncode == 0, found.stderr
 
 
 PRETRAIN = """

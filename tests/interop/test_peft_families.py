@@ -16,13 +16,15 @@ transformers = pytest.importorskip("transformers")
 
 from onebase.adapt import lora  # noqa: E402
 from onebase.adapt.lora import LoraConfig  # noqa: E402
+from onebase.adapt.peft import Opened  # noqa: E402
 from onebase.base.links import Pair  # noqa: E402
 from onebase.base.model import BaseModel  # noqa: E402
-from onebase.interop.peft import CONFIG, WEIGHTS, LowRank, load_peft, save_peft  # noqa: E402
+from onebase.interop.peft import CONFIG, WEIGHTS  # noqa: E402
 from onebase.model.cross import Memory  # noqa: E402
 from onebase.model.mask import Cols  # noqa: E402
 from onebase.model.proj import Active  # noqa: E402
 from tests.interop.parity import close, imported, shaken  # noqa: E402
+from tests.interop.peft_files import load_peft, save_peft  # noqa: E402
 
 SIZES: dict[str, Any] = {
     "hidden_size": 32,
@@ -228,8 +230,8 @@ def same(a: Said, b: Said) -> None:
         close(x, y)
 
 
-def put(model: BaseModel, low: LowRank) -> None:
-    lora.put(model, "x", LoraConfig(**low.settings), low.tensors)
+def put(model: BaseModel, low: Opened) -> None:
+    lora.put(model, "x", low.config, low.tensors)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -244,9 +246,8 @@ def test_one_of_ours_opens_there_and_one_of_theirs_here(kind: str, tmp_path: Pat
     for name, x in lora.tensors(model, "x").items():
         if ".pool." in name and name.endswith(".b"):  # nothing acts on it here, so nothing is learnt
             x.data.zero_()
-    low = LowRank(3, 5.0, cfg.sites, {k: t.clone() for k, t in lora.tensors(model, "x").items()})
     (tmp_path / "ours").mkdir()
-    save_peft(tmp_path / "ours", low, model, family)
+    save_peft(tmp_path / "ours", cfg, lora.tensors(model, "x"), model, family)
     with torch.no_grad():
         plain, said = it.there(theirs), it.here(model)
         there = peft.PeftModel.from_pretrained(theirs, tmp_path / "ours").eval()
@@ -290,9 +291,10 @@ def test_names_of_other_years_are_understood(kind: str, tmp_path: Path) -> None:
     theirs = shaken(KINDS[kind].make())
     theirs.save_pretrained(tmp_path / "base")
     family, model = imported(tmp_path / "base")
-    drawn(iter(lora.inject(model, "x", LoraConfig(rank=3, alpha=5.0, sites=("q", "o")))))
-    low = LowRank(3, 5.0, ("q", "o"), {k: t.clone() for k, t in lora.tensors(model, "x").items()})
-    save_peft(tmp_path, low, model, family)
+    cfg = LoraConfig(rank=3, alpha=5.0, sites=("q", "o"))
+    drawn(iter(lora.inject(model, "x", cfg)))
+    ours = lora.tensors(model, "x")
+    save_peft(tmp_path, cfg, ours, model, family)
     tensors = load_file(tmp_path / WEIGHTS)
     renamed = {}
     for name, x in tensors.items():
@@ -303,4 +305,4 @@ def test_names_of_other_years_are_understood(kind: str, tmp_path: Path) -> None:
     assert renamed.keys() != tensors.keys()
     save_file(renamed, tmp_path / WEIGHTS)
     again = load_peft(tmp_path, model, family)
-    assert all(torch.equal(again.tensors[k], x) for k, x in low.tensors.items())
+    assert all(torch.equal(again.tensors[k], x) for k, x in ours.items())

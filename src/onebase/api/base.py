@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from onebase.adapt.folder import own_head
 from onebase.adapt.stacking import refuse_unmergeable
 from onebase.api.reading import Reads
 from onebase.api.writing import Writes
@@ -27,6 +28,12 @@ OneAdapter = Adapter | str | Path
 
 class Base(Writes, Reads):
     """A base, perhaps with an adapter on it. Made by `onebase.load`, `onebase.pretrain` or `with_adapter`."""
+
+    @property
+    def head(self) -> Adapter | None:
+        """The head that this base was published with, as an adapter; it is on a base that was just opened. None where it came without."""
+        parts = own_head(self._loaded)
+        return None if parts is None else Adapter(parts)
 
     def adapt(
         self,

@@ -19,9 +19,10 @@ def load(ref: str | Path, *, device: str = "cpu", dtype: str = "fp32") -> Base:
     """Open a base: an existing path (a base folder, a run folder that holds `base/`, or an open model: docs/bases.md), then a name
     in the store, then `hf:org/name[@revision]` or `hf:org/name/file.gguf` on the Hugging Face Hub.
 
+    A model with a head (of a class, of tags, of a score) answers by it at once; adapters take its place.
     device: cpu, cuda, mps or auto; dtype of activations: fp32, bf16 or auto. Raises UserError naming what is known.
     """
-    return Base(open_base(ref, device=device, dtype=dtype))
+    return Base.opened(open_base(ref, device=device, dtype=dtype))
 
 
 def import_base(src: str | Path, out: str | Path, *, overwrite: bool = False) -> Base:

@@ -7,13 +7,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from onebase.base.head import Pooling
 from onebase.engine import image_features as images
 from onebase.engine.features import remembering
 from onebase.engine.image_search import TEMPLATE, Found, chances, find
 from onebase.engine.speech import Transcriber
 from onebase.engine.transcribing import Transcript, transcribe
 from onebase.errors import UserError
-from onebase.objective.pooled import Pooling
 from onebase.tasks.answers import Answer, labels, of_task, rewards, spans, values, vectors
 from onebase.tasks.bound import Bound
 from onebase.tasks.pairs import Near, nearest

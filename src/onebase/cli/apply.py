@@ -15,20 +15,21 @@ from onebase.errors import UserError
     epilog=example(
         'onebase apply runs/demo/pretrain --adapter runs/opinions "What a fine day."',
         "onebase apply runs/demo/pretrain --adapter runs/opinions --data examples/opinions/test.jsonl --json",
+        'onebase apply hf:org/some-classifier "What a fine day."',
     ),
 )
 def apply(
     ref: Ref,
-    adapter: Annotated[
-        list[str],
-        typer.Option(
-            metavar="REF",
-            help="The adapter to ask: a folder or a store name. Given again, one more on top of it.",
-        ),
-    ],
     texts: Annotated[
         list[str] | None,
         typer.Argument(metavar="TEXT...", help="Texts; - reads one a line of standard input."),
+    ] = None,
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="REF",
+            help="The adapter to ask: a folder or a store name. Given again, one more on top of it. Not given: the head that the base came with.",
+        ),
     ] = None,
     data: Annotated[
         Path | None,

@@ -105,7 +105,12 @@ def adapt(
     method: Annotated[str, typer.Option(help="How: {methods}.")] = "lora",
     option: Annotated[
         list[str] | None,
-        typer.Option("-o", "--option", metavar="KEY=VALUE", help="Any option of Base.adapt, as YAML."),
+        typer.Option(
+            "-o",
+            "--option",
+            metavar="KEY=VALUE",
+            help="Any option of Base.adapt, as YAML; -o help says which the method takes.",
+        ),
     ] = None,
     test: Annotated[
         str | None,
@@ -137,10 +142,16 @@ def adapt(
 ) -> None:
     """Adapt a base to a task; only the adapter is written."""
     import onebase
+    import onebase.api  # methods of other packages register there
+    from onebase.adapt.methods import method_of
     from onebase.config import parse_pairs
+    from onebase.tasks.options import explained
     from onebase.train.listen import Progress
 
-    if data is None and method != "prompt":
+    if option == ["help"]:
+        say(explained(method))
+        return
+    if data is None and method_of(method).needs_rows:
         raise UserError(f"method {method} learns from data", "give --data FILE")
     if out is None and not dry_run:
         raise UserError(

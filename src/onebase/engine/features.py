@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from onebase.base.folder import LoadedBase, Memory
+from onebase.base.head import Read
 from onebase.codec.text.pooling import EmbeddingConfig, pooled
 from onebase.codec.text.sample import Tokens, chat_sample, completion_sample
 from onebase.data.bad_rows import once
 from onebase.engine.scoring import batch_tokens, batches
 from onebase.errors import ArtifactError, DataError, UserError
 from onebase.model.proj import Active
-from onebase.objective.pooled import How, Read, narrowed, pool, text_batch
+from onebase.objective.pooled import How, narrowed, pool, text_batch
 
 
 def framed_texts(base: LoadedBase, rows: Sequence[dict[str, Any]]) -> list[NDArray[np.int32]]:
@@ -117,7 +118,7 @@ def views(
     base: LoadedBase, texts: Sequence[Tokens], reads: Sequence[Read], active: Active | None
 ) -> dict[Read, Tensor]:
     """`features` for several things that a head may read, the texts being read once."""
-    if base.memory is None or active is not None:
+    if base.memory is None or active is not None or "cls" in reads:  # what is remembered has no first state
         hows = tuple(how_read(base, r) for r in reads)
         made = zip(*_read(base, texts, hows, active), strict=True)
         return {r: torch.stack(x) for r, x in zip(reads, made, strict=True)}

@@ -16,6 +16,7 @@ from onebase.interop.folder import MAX_JSON, read_json
 from onebase.interop.reader import Reader
 
 MODULES = "modules.json"
+ABOUT = "config_sentence_transformers.json"
 LIMITS = tuple(
     f"sentence_{kind}_config.json"
     for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
@@ -45,7 +46,7 @@ class Sentence:
 def read_sentence(path: Path) -> Sentence | None:
     """What a folder says about vectors of texts; None for a folder that is not of this kind. Raises ConfigError for modules and
     settings that we lack, by name, ArtifactError for a damaged folder."""
-    if not (path / MODULES).is_file():
+    if not (path / MODULES).is_file() or crossing(path) is not None:
         return None
     steps = _modules(path)
     kinds = [kind for kind, _ in steps]
@@ -66,6 +67,23 @@ def read_sentence(path: Path) -> Sentence | None:
         pooling=_pooling(steps[1][1] / "config.json"), normalise=len(steps) > 2, limit=limit
     )
     return Sentence(model, embedding, lower)
+
+
+def crossing(path: Path) -> str | None:
+    """The name of the activation of a cross-encoder's scores, as its folder says it ("" where it does not); None for a folder that does not
+    call itself one."""
+    file = path / ABOUT
+    said = Reader(read_json(file), str(file)) if file.is_file() else None
+    if said is None or said.get("model_type", str, "") != "CrossEncoder":
+        return None
+    return said.get("activation_fn", str, "")
+
+
+def cut_to(path: Path, context: int) -> int | None:
+    """Tokens that a cross-encoder cuts a pair of texts to, as its tokenizer says; None for the whole context."""
+    file = path / "tokenizer_config.json"
+    longest = read_json(file).get("model_max_length") if file.is_file() else None
+    return longest if isinstance(longest, int) and 0 < longest < context else None
 
 
 def write_sentence(path: Path, embedding: EmbeddingConfig, width: int) -> None:
@@ -133,7 +151,7 @@ def _plain_normalize(folder: Path) -> None:
 
 
 def _no_prompt(path: Path) -> None:
-    file = path / "config_sentence_transformers.json"
+    file = path / ABOUT
     if file.is_file():
         r = Reader(read_json(file), str(file))
         name = r.get("default_prompt_name", str, "")

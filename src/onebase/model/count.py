@@ -22,7 +22,8 @@ def attention_parameters(cfg: AttnConfig, width: int, memory: int | None = None)
         + _linear(memory or width, kv, "k" in cfg.bias)
         + _linear(memory or width, kv, "v" in cfg.bias)
         + _linear(q, width, "o" in cfg.bias)
-        + 2 * norm_parameters(cfg.qk_norm, cfg.head_dim)
+        + norm_parameters(cfg.qk_norm, q if cfg.qk_norm_whole else cfg.head_dim)
+        + norm_parameters(cfg.qk_norm, kv if cfg.qk_norm_whole else cfg.head_dim)
     )
 
 

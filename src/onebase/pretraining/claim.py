@@ -54,7 +54,7 @@ def _recipe_of(path: Path, begun: bool) -> dict[str, Any]:
     with understood(path, remedy):
         if tree["objective"]["kind"] == "next_token":  # it once had the keys of infill too
             tree["objective"] = {"kind": "next_token"}
-        return _decides(tree, begun)
+        return _decides(configs.to_new_names(Recipe, tree), begun)
 
 
 def _decides(recipe: dict[str, Any], begun: bool) -> dict[str, Any]:

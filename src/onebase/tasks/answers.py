@@ -1,22 +1,23 @@
 """What an adapter says of texts: classes, numbers, spans and vectors. N texts, T tokens, D width, P pooled features, C outputs."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from onebase.adapt.folder import Attached
-from onebase.adapt.head import Head
 from onebase.adapt.spans import Span, spans_of, token_places
 from onebase.base.folder import LoadedBase
+from onebase.base.head import Head, Pooling
 from onebase.codec.text.sample import Tokens
 from onebase.engine.features import embeddings, features, text_tokens
 from onebase.engine.image_search import text_vectors
 from onebase.engine.scoring import batch_tokens, batches
 from onebase.errors import DataError, UserError
 from onebase.model.proj import Active
-from onebase.objective.pooled import Pooling, text_batch
+from onebase.objective.pooled import text_batch
 from onebase.tasks.bound import Bound
 from onebase.tasks.preferences import Prompt, answer_tokens
 from onebase.tasks.prompting import Given, answer_scores, prompter
@@ -84,6 +85,20 @@ def _head(on: Attached) -> Head:
     return head
 
 
+def _tokens(on: Attached, texts: Sequence[str]) -> list[Tokens]:
+    """Texts as the head of an adapter reads them."""
+    read = text_tokens(on.base, texts, before=on.base.model.leading(on.active, 1)[0])
+    return [_unpadded(t, on.config.head.pad if on.config.head else None) for t in read]
+
+
+def _unpadded(text: Tokens, pad: int | None) -> Tokens:
+    """The text without tokens `pad` at its end, the first token stays: a head that reads the last state was learnt not to see them."""
+    if pad is None:
+        return text
+    kept = 1 + max([0, *(text.ids != pad).nonzero()[0].tolist()])
+    return replace(text, ids=text.ids[:kept], loss=text.loss[:kept])
+
+
 @torch.no_grad()
 def classes(on: Attached, texts: Sequence[Given]) -> tuple[tuple[str, ...], Tensor]:
     """(labels, log-probabilities [N, C]) of texts under an adapter that classifies; of many labels each by itself. Rows in the place of texts
@@ -97,7 +112,7 @@ def classes(on: Attached, texts: Sequence[Given]) -> tuple[tuple[str, ...], Tens
         raise UserError("the adapter classifies images", "give it files: base.classify_images([...])")
     if not all(isinstance(t, str) for t in texts):
         raise UserError("rows are for adapters of method prompt, this one reads texts", "give texts")
-    read = text_tokens(base, [str(t) for t in texts], before=base.model.leading(on.active, 1)[0])
+    read = _tokens(on, [str(t) for t in texts])
     x_NP = features(base, read, cfg.head.pooling, on.active)
     head = _head(on)
     z_NC = head(x_NP.to(head.weight_CP.device)).cpu()
@@ -108,7 +123,7 @@ def classes(on: Attached, texts: Sequence[Given]) -> tuple[tuple[str, ...], Tens
 
 def values(on: Attached, texts: Sequence[str]) -> list[float]:
     """The number of each text, in the units of the data that the adapter learnt from."""
-    return _numbers(on, text_tokens(on.base, texts, before=on.base.model.leading(on.active, 1)[0]))
+    return _numbers(on, _tokens(on, texts))
 
 
 def rewards(on: Attached, answers: Sequence[Answer]) -> list[float]:
@@ -133,9 +148,10 @@ def _numbers(on: Attached, read: Sequence[Tokens]) -> list[float]:
     assert cfg is not None
     if not read:
         return []
-    head = _head(on)
+    head, read = _head(on), [_unpadded(t, cfg.pad) for t in read]
     z_N1 = head(features(base, read, cfg.pooling, on.active).to(head.weight_CP.device))
-    return (cfg.mean + cfg.scale * z_N1[:, 0].cpu().double()).tolist()
+    z_N = cfg.mean + cfg.scale * z_N1[:, 0].cpu().double()
+    return (z_N.sigmoid() if cfg.sigmoid else z_N).tolist()
 
 
 def spans(on: Attached, texts: Sequence[str]) -> list[list[Span]]:

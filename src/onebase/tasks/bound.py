@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Self
 
-from onebase.adapt.folder import AdapterParts, Attached
+from onebase.adapt.folder import AdapterParts, Attached, own_head
 from onebase.adapt.stacking import stacked
 from onebase.artifact.record import Record
 from onebase.base.config import BaseConfig
@@ -15,9 +15,17 @@ from onebase.model.proj import Active
 class Bound:
     """A base, perhaps with an adapter (or several, stacked) on it."""
 
-    def __init__(self, loaded: LoadedBase, attached: Attached | None = None) -> None:
+    @classmethod
+    def opened(cls, loaded: LoadedBase) -> Self:
+        """A base as it was published: with its own head on it, where it has one."""
+        parts = own_head(loaded)
+        return cls(loaded) if parts is None else cls(loaded, stacked(loaded, [parts], "own"), own=True)
+
+    def __init__(self, loaded: LoadedBase, attached: Attached | None = None, *, own: bool = False) -> None:
+        """own: what is attached is the head that the base was published with."""
         self._loaded = loaded
         self._attached = attached
+        self.own = own
 
     def __repr__(self) -> str:
         with_ = f", adapter={self._attached.name!r}" if self._attached else ""

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 
 from onebase.adapt.folder import AdapterParts
-from onebase.adapt.head import HeadConfig
 from onebase.adapt.method import SCRATCH
 from onebase.adapt.vector_head import candidates, fit_views
 from onebase.base.folder import LoadedBase
+from onebase.base.head import HeadConfig
 from onebase.codec.text.sample import Tokens
 from onebase.data import Rows, read_rows
 from onebase.engine import image_features as images
@@ -193,7 +193,7 @@ TASK = Task(
     lesson=lesson,
     head=by_head,
     prompt=by_prompt.by_prompt,
-    images=("head", "lora", "full"),
+    images=True,
     check=_check,
     predictions=predictions,
     answer=_answer,

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 
 from onebase.adapt.folder import Attached
-from onebase.adapt.head import HeadConfig, best_pooled
+from onebase.adapt.head import best_pooled
 from onebase.adapt.method import SCRATCH
 from onebase.adapt.ridge import fit_ridge
+from onebase.base.head import HeadConfig
 from onebase.codec.text.sample import Tokens
 from onebase.data import read_rows
 from onebase.data.bad_rows import refuse_flawed

@@ -4,9 +4,9 @@ import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from onebase.adapt.head import Head
 from onebase.adapt.method import Learner
 from onebase.base.folder import LoadedBase
+from onebase.base.head import Head
 from onebase.base.model import BaseModel
 from onebase.data import Rows, read_rows
 from onebase.data.bad_rows import places_of

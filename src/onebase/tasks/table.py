@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from onebase.adapt.folder import AdapterParts, Attached
-from onebase.adapt.methods import BY_STEPS, METHODS
+from onebase.adapt.methods import BY_STEPS, METHODS, method_of
 from onebase.base.folder import LoadedBase
 from onebase.codec.text.clock import at, today
 from onebase.data import read_rows
@@ -103,8 +103,8 @@ def adapted(
     resume: str | Path | None = None,
 ) -> Adapter:
     """`Base.adapt`, its options as plain values."""
-    found = read_options(dict(options))
-    if base.attached is not None:
+    found = read_options(dict(options), method)
+    if base.attached is not None and not base.own:
         raise UserError(
             "this base has an adapter on it", "adapt the plain base: onebase.load(ref).adapt(...)"
         )
@@ -141,9 +141,7 @@ def prepared(
     columns: what the data (and the test rows) call a column, by what the task calls it. resume: the folder of its checkpoints."""
     if task not in TASKS:
         raise UserError(f"task {task!r} is not known", f"tasks: {', '.join(TASKS)}")
-    if method not in METHODS:
-        raise UserError(f"method {method!r} is not known", f"methods: {', '.join(METHODS)}")
-    chosen = TASKS[task]
+    how, chosen = method_of(method), TASKS[task]
     makers = chosen.makers
     if method not in makers:
         why = chosen.refused.get(method, "the task does not say how it would be learnt so")
@@ -151,9 +149,12 @@ def prepared(
             f"task {task!r} with method {method!r} does not go: {why}",
             f"methods for {task}: {', '.join(makers)}",
         )
-    pairs = ", ".join(f"{t.name} with {m}" for t in TASKS.values() for m in t.images)
-    check_reads(base, method in chosen.images, f"images are learnt from by {pairs}")
-    if method == "prompt" or chosen.writes(options):
+    able = ", ".join(m.name for m in METHODS.values() if not m.text)
+    pictured = ", ".join(t.name for t in TASKS.values() if t.images)
+    check_reads(
+        base, chosen.images and not how.text, f"images are learnt from by task {pictured} with method {able}"
+    )
+    if how.predicts or chosen.writes(options):
         others = ", ".join(t.name for t in TASKS.values() if t.writes is never)
         check_writes(base, task, method, f"use a base that writes; this one learns {others}")
     check_room(base, method, options)

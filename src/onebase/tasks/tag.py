@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from onebase.adapt.head import FOLDS, HeadConfig, fit_head, spread
+from onebase.adapt.head import FOLDS, fit_head, spread
 from onebase.adapt.method import SCRATCH
 from onebase.adapt.spans import Place, Span, tags_of, token_places, trimmed
 from onebase.base.folder import LoadedBase
+from onebase.base.head import HeadConfig
 from onebase.codec.text.sample import Tokens
 from onebase.codec.text.tokenizer import Tokenizer
 from onebase.data import Rows, read_rows

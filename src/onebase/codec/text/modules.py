@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from onebase.codec.text.rows import FewRows, HeadMatrix, TokenRows
-from onebase.config import config
+from onebase.config import config, later
 from onebase.errors import ConfigError, UserError
 from onebase.model.config import Activation, NormConfig, StorageConfig
 from onebase.model.count import norm_parameters
@@ -37,7 +37,7 @@ class TextCodecConfig:
     The stem multiplies a token's vector by `scale` and adds learned vectors of its position (a table of `positions` rows, the first
     text position being row `first_position`) and of its type (`types` rows; a text is of the first). `head=False`: the base gives
     hidden states and predicts no tokens. Token `dropped` has a vector of zeros, and the others of its text are divided by their share of
-    it, as behind dropout (ESM's mask).
+    it, as behind dropout (ESM's mask). Logits are divided by `divisor` (Granite), before a soft-cap.
     """
 
     vocab_size: int
@@ -54,6 +54,7 @@ class TextCodecConfig:
     head_bias: bool = False
     transform: TransformConfig | None = None
     dropped: int | None = None
+    divisor: float | None = later(None)
     kind: Literal["text"] = "text"
 
     def __post_init__(self) -> None:
@@ -64,6 +65,11 @@ class TextCodecConfig:
                 f"a table of {self.positions} positions is too short for a context of {self.context}"
                 + (f" that starts at row {self.first_position}" if self.first_position else ""),
                 "shorten the context",
+            )
+        if self.divisor is not None and (self.divisor <= 0 or self.head_bias):
+            raise ConfigError(
+                f"logits divided by {self.divisor}, head_bias {self.head_bias}",
+                "give a number above 0, and no bias beside it",
             )
         if not self.head and (self.tied or self.head_bias or self.transform):
             raise ConfigError("a codec without a head has tied, head_bias or transform set", "set head: true")
@@ -219,8 +225,9 @@ class TextEnds(nn.Module):
         return x_BTD.to(dtype)
 
     def ready(self, h: Tensor) -> Tensor:
-        """Hidden states as the head's matrix reads them: through its transform, where it has one."""
-        return h if self.head.transform is None else self.head.transform(h)
+        """Hidden states as the head's matrix reads them: through its transform, where it has one, and divided as logits are to be."""
+        h = h if self.head.transform is None else self.head.transform(h)
+        return h if self.cfg.divisor is None else h / self.cfg.divisor
 
     def logits(self, h: Tensor, active: Active | None = None, *, decoding: bool = False) -> Tensor:
         """fp32 logits [B, ..., V] of hidden states [B, ..., D]. decoding: of the tokens of an answer (`PackedLinear.ready`)."""
@@ -271,18 +278,6 @@ class TextEnds(nn.Module):
                 delta = self.deltas[name]
                 assert isinstance(delta, TokenRows)
                 yield delta, rows
-
-    @torch.no_grad()
-    def merge(self, name: str) -> None:
-        """Add the adapter's rows into the matrices and take it off. The ends must not be tied (`untie`)."""
-        if name not in self.deltas:
-            return
-        assert self.stem.weight is not None and self.head.weight is not None
-        delta = self.deltas[name]
-        assert isinstance(delta, TokenRows)
-        self.stem.weight.copy_(delta.stem_added(self.stem.weight))
-        self.head.weight.copy_(delta.head_added(self.head.weight))
-        del self.deltas[name]
 
     @torch.no_grad()
     def untie(self) -> None:

@@ -1,14 +1,16 @@
 """A text decoder and a tower of images inside one config: each read, written and named by the family of its own."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 from onebase.base.config import BaseConfig
-from onebase.base.links import ConnectorConfig
+from onebase.base.links import ConnectorConfig, connector_places
 from onebase.errors import ConfigError
 from onebase.interop.families.single import SINGLE, family_among
 from onebase.interop.families.towers import half, moved
 from onebase.interop.family import Family, Tree, written
+from onebase.interop.fields import Found, Table, View
 from onebase.interop.reader import Reader
 from onebase.interop.rules import Rules
 
@@ -99,10 +101,58 @@ def layout(part: BaseConfig) -> Family:
     raise refused or ConfigError("no layout can express a part of this base", "export it to another format")
 
 
-def part_tree(cfg: BaseConfig, kind: Literal["text", "image"]) -> Tree:
-    """The config of a part of a base."""
-    part = half(cfg, kind)
-    return written(layout(part), part)
+@dataclass(frozen=True)
+class TextPart:
+    """The decoder in `text_config`, see `read_text`."""
+
+    begins: Mapping[str, str]
+    own_tie: bool
+
+    def read(self, r: Reader, found: Found) -> None:
+        found.setdefault("parts", []).append(read_text(r, self.begins, own_tie=self.own_tie))
+
+    def write(self, base: View, tree: Tree) -> None:
+        part = half(base.cfg, "text")
+        tree |= {"text_config": written(layout(part), part), "tie_word_embeddings": base.cfg.text.tied}
+
+
+@dataclass(frozen=True)
+class ImagePart:
+    """The tower in `vision_config`, by its `model_type`; `default` where no key says it."""
+
+    default: str
+
+    def read(self, r: Reader, found: Found) -> None:
+        found.setdefault("parts", []).append(read_image(r, self.default))
+
+    def write(self, base: View, tree: Tree) -> None:
+        part = half(base.cfg, "image")
+        tree["vision_config"] = written(layout(part), part)
+
+
+@dataclass(frozen=True)
+class ImageToken:
+    """The token in whose places the vectors of images stand, under the first of the keys that is there; the last is written."""
+
+    keys: tuple[str, ...]
+    default: int
+
+    def read(self, r: Reader, found: Found) -> None:
+        key = next((key for key in self.keys if r.has(key)), self.keys[-1])
+        token, vocabulary = r.get(key, int, self.default), found["parts"][0].text.vocab_size
+        if not 0 <= token < vocabulary:
+            raise r.refuse(key, f"a token of the vocabulary, 0 to {vocabulary - 1}")
+        found["link.connector.token"] = token
+
+    def write(self, base: View, tree: Tree) -> None:
+        tree[self.keys[-1]] = base["link.connector.token"]
+
+
+def read_whole(r: Reader, table: Table) -> BaseConfig:
+    """The base of a table. Raises ConfigError too where its connector does not go with the patches."""
+    cfg = table.read(r)
+    r.checked(lambda: connector_places(the_connector(cfg), cfg.image))
+    return cfg
 
 
 def part_rules(cfg: BaseConfig, kind: Literal["text", "image"]) -> Rules:
@@ -114,16 +164,7 @@ def part_rules(cfg: BaseConfig, kind: Literal["text", "image"]) -> Rules:
 
 
 def the_connector(cfg: BaseConfig) -> ConnectorConfig:
-    """The one link's. Raises ConfigError where there is none."""
-    connector = cfg.links[0].connector if len(cfg.links) == 1 else None
-    if connector is None:
-        raise ConfigError("this base takes no images into its text", "this layout is of such bases")
+    """The one link's."""
+    connector = cfg.links[0].connector
+    assert connector is not None
     return connector
-
-
-def image_token(r: Reader, key: str, default: int, vocabulary: int) -> int:
-    """The token in whose places the vectors of images stand."""
-    token = r.get(key, int, default)
-    if not 0 <= token < vocabulary:
-        raise r.refuse(key, f"a token of the vocabulary, 0 to {vocabulary - 1}")
-    return token

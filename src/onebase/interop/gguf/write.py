@@ -25,9 +25,8 @@ from onebase.interop.family import Family, written
 from onebase.interop.gguf.header import KINDS, Kind
 from onebase.interop.gguf.layout import TABLES
 from onebase.interop.gguf.pooling import pooling_tree
-from onebase.interop.gguf.proof import prove
 from onebase.interop.gguf.source import library
-from onebase.interop.gguf.vocab_out import vocabulary
+from onebase.interop.gguf.vocab_out import prove, vocabulary
 from onebase.interop.place import own_shapes
 from onebase.interop.rules import Rule, Shape, their_shapes
 

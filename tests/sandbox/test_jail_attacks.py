@@ -19,8 +19,8 @@ from pathlib import Path
 import pytest
 
 from onebase.errors import UserError
-from onebase.tasks.rewards import jail
-from onebase.tasks.rewards.sandbox import Limits, Sandbox, check_sandbox
+from onebase.sandbox import jail
+from onebase.sandbox.programs import Limits, Sandbox, check_sandbox
 
 NOBODY = 65534
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -68,7 +68,7 @@ def who(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Who:
     if popen([python, "-c", reads], stderr=subprocess.DEVNULL).wait():
         pytest.skip("nobody may not read the package, or has an older Python")
     monkeypatch.setattr(sys, "executable", python)
-    monkeypatch.setattr("onebase.tasks.rewards.sandbox.subprocess.Popen", popen)
+    monkeypatch.setattr("onebase.sandbox.programs.subprocess.Popen", popen)
     assert sandbox.passes("import os\ndef user(): return os.getuid()", f"assert user() == {NOBODY}")
     monkeypatch.undo()
     return Who(sandbox, NOBODY)

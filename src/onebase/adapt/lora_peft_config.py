@@ -5,26 +5,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from onebase.errors import ConfigError
+from onebase.interop.peft import PeftFolder
 from onebase.interop.reader import Reader
 
 MAX_RANK = 65536
 _NAME = re.compile(r"\^?[\w.]+\$?")
 # Said elsewhere (which modules, by the tensors), of training alone, or of no weight without a switch that is refused.
 _IDLE = (
-    "auto_mapping",
-    "base_model_name_or_path",
     "exclude_modules",
     "fan_in_fan_out",
-    "inference_mode",
+    "init_lora_weights",
     "layers_pattern",
     "layers_to_transform",
     "lora_dropout",
     "megatron_core",
-    "peft_version",
     "qalora_group_size",
-    "revision",
     "target_modules",
-    "task_type",
 )
 
 
@@ -40,9 +36,9 @@ class Said:
     dora: bool
 
 
-def said(r: Reader) -> Said:
+def said(folder: PeftFolder) -> Said:
     """The config, which is refused where it is more than LoRA."""
-    r.must("peft_type", "LORA", None, "it is another method")
+    r = folder.said
     r.must("bias", "none", "none", "biases are learnt too")
     if r.data.get("init_lora_weights", True) not in (True, False, "gaussian", "eva", "orthogonal"):
         raise r.refuse(
@@ -51,15 +47,7 @@ def said(r: Reader) -> Said:
     rank, alpha = r.size("r", most=MAX_RANK), r.get("lora_alpha", float)
     rslora, dora = r.get("use_rslora", bool, False), r.get("use_dora", bool, False)
     ranks, alphas = _named(r, "rank_pattern"), _named(r, "alpha_pattern")
-    for key in (*_IDLE, "init_lora_weights"):
-        r.has(key)
-    odd = next((k for k in r.unread if r.data[k] not in (None, False, [], {}, "")), None)
-    if odd is not None:
-        raise ConfigError(
-            f"{r.where}: '{odd}' is {r.data[odd]!r}: nothing here reads it",
-            "give an adapter that is LoRA alone",
-        )
-
+    folder.done("LoRA", _IDLE)
     return Said(rank, float(alpha), ranks, alphas, rslora, dora)
 
 

@@ -12,7 +12,7 @@ from tokenizers.trainers import BpeTrainer
 
 from onebase.codec.text.tokenizer import Tokenizer as Ours
 from onebase.errors import ArtifactError
-from onebase.interop.vocab_json import CLIP
+from onebase.interop.vocab_files import CLIP
 from onebase.interop.words import read_codec
 from tests.interop.words import TEXTS
 

@@ -3,8 +3,8 @@
 import pytest
 
 from onebase.errors import UserError
+from onebase.sandbox.programs import Limits, Sandbox, check_sandbox
 from onebase.tasks.rewards import Answer, checked
-from onebase.tasks.rewards.sandbox import Limits, Sandbox, check_sandbox
 
 LIMITS = Limits(seconds=4, wall=8)
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from onebase.errors import UserError
-from onebase.tasks.rewards.jail.locks import SCOPED
-from onebase.tasks.rewards.jail.server import HEAD
+from onebase.sandbox.jail.locks import SCOPED
+from onebase.sandbox.jail.server import HEAD
 
 log = logging.getLogger(__name__)
 

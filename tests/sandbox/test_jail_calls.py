@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onebase.tasks.rewards import jail
-from onebase.tasks.rewards.jail.calls import CHECKED, FREE, MACHINES, lines, packed
+from onebase.sandbox import jail
+from onebase.sandbox.jail.calls import CHECKED, FREE, MACHINES, lines, packed
 
 ALLOWED, REFUSED, ABSENT, PRETENDED, KILLED = 0x7FFF0000, 0x50001, 0x50026, 0x50000, 0x80000000
 

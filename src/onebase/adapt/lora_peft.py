@@ -1,0 +1,180 @@
+"""LoRA in PEFT's files, in and out, by the rules of a family.
+
+Source: peft `tuners/lora/config.py` and `tuners/lora/layer.py`, read for names and meaning. A delta is scaling * B A with A [rank, in] and
+B [out, rank] there and here; a magnitude of DoRA is a number a row of the weight. Where their module holds several of our projections (a fused q, k, v), A serves each of them and B is cut as
+the weight's rows are.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from onebase.adapt.lora_config import LoraConfig
+from onebase.adapt.lora_peft_config import MAX_RANK, by_name, said
+from onebase.errors import ArtifactError, ConfigError
+from onebase.interop.peft import CONFIG, PREFIX, PeftFolder, Target
+from onebase.interop.peft_names import Module, by_any_name, decodes, modules, task
+from onebase.model.sites import exceptions, worded
+
+_KEY = re.compile(re.escape(PREFIX) + r"(.+)\.lora_(?:([AB])\.weight|(magnitude_vector)(?:\.weight)?)")
+
+
+def read_peft(folder: PeftFolder, target: Target) -> tuple[LoraConfig, dict[str, Tensor]]:
+    """See `Peft.read`. Raises ArtifactError for what is missing or does not fit, ConfigError for what LoRA here cannot express."""
+    cfg = said(folder)
+    found = _modules_of(folder.tensors, folder.where, cfg.dora)
+    known = by_any_name(target.model, target.family())
+    tensors: dict[str, Tensor] = {}
+    ranks, alphas = {}, {}
+    for module, parts in found.items():
+        made = known.get(module)
+        if made is None:
+            raise ArtifactError(
+                f"{folder.where}: {module!r} is adapted, which is no projection of this base's trunk",
+                "give an adapter of this base that adapts its attention and feed-forward alone",
+            )
+        a, b = parts["A"], parts["B"]
+        rank, projs = a.shape[0], [p for p, _ in made.parts]
+        sizes = sum(p.d_out for p in projs)
+        if a.shape != (rank, projs[0].d_in) or b.shape != (sizes, rank) or not 0 < rank <= MAX_RANK:
+            raise ArtifactError(
+                f"{folder.where}: {module!r} has A {list(a.shape)} and B {list(b.shape)}, the base needs "
+                f"[rank, {projs[0].d_in}] and [{sizes}, rank]",
+                "give an adapter of this base",
+            )
+        if rank != (wanted := by_name(cfg.ranks, module, cfg.rank)):
+            raise ArtifactError(
+                f"{folder.path / CONFIG}: {module!r} has rank {rank}, the config says {wanted}",
+                "take an intact copy",
+            )
+        for proj, part in zip(projs, made.there(b), strict=True):
+            tensors[f"{proj.site}.a"], tensors[f"{proj.site}.b"] = a.float().clone(), part.float().clone()
+            ranks[proj.site], alphas[proj.site] = rank, float(by_name(cfg.alphas, module, cfg.alpha))
+        if cfg.dora:
+            m = parts["magnitude_vector"]
+            if m.numel() != sizes:
+                raise ArtifactError(
+                    f"{folder.where}: {module!r} has {m.numel()} magnitudes, the base needs {sizes}",
+                    "give an adapter of this base",
+                )
+            for proj, part in zip(projs, made.there(m.reshape(-1, 1)), strict=True):
+                tensors[f"{proj.site}.magnitude"] = part.flatten().float().clone()
+    made_cfg = LoraConfig(
+        rank=cfg.rank,
+        alpha=cfg.alpha,
+        sites=worded(list(ranks), list(target.model.sites())),
+        ranks=exceptions(ranks, cfg.rank),
+        alphas=exceptions(alphas, cfg.alpha),
+        rslora=cfg.rslora,
+        dora=cfg.dora,
+    )
+    return made_cfg, tensors
+
+
+def write_peft(
+    cfg: LoraConfig, tensors: Mapping[str, Tensor], target: Target
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """See `Peft.write`. Raises ConfigError for tensors that PEFT's LoRA has no place for (rows of tokens, say)."""
+    odd = sorted(k for k in tensors if not k.endswith((".a", ".b", ".magnitude")))
+    if odd:
+        raise ConfigError(f"PEFT's LoRA has no place for {odd[0]!r}", "export the merged base instead")
+    model, family = target.model, target.family()
+    sites = {k.removesuffix(".a") for k in tensors if k.endswith(".a")}
+    out: dict[str, Tensor] = {}
+    ranks, alphas = {}, {}
+    adapted, others = [], []
+    for module, made in modules(model, family):
+        here = [p.site for p, _ in made.parts]
+        if not sites & set(here):
+            others.append(module)
+            continue
+        adapted.append(module)
+        a, b, alpha = _joined(made, cfg, tensors)
+        sites -= set(here)
+        out[f"{PREFIX}{module}.lora_A.weight"], out[f"{PREFIX}{module}.lora_B.weight"] = a, b
+        if cfg.dora:
+            out[f"{PREFIX}{module}.lora_magnitude_vector"] = _lengths(made, tensors)
+        if a.shape[0] != cfg.rank:
+            ranks[module] = a.shape[0]
+        if alpha != cfg.alpha:
+            alphas[module] = alpha
+    if sites := {s for s in sites if bool(tensors[f"{s}.b"].any())}:  # what was never learnt changes nothing
+        raise ConfigError(
+            f"the {family.model_types[0]} layout has no place for a delta at {sorted(sites)[0]!r}",
+            "export the merged base instead",
+        )
+    words = sorted({m.rsplit(".", 1)[-1] for m in adapted})
+    # Heads, poolers and towers of other models have matrices of the same last word, which are no projections here.
+    plain = decodes(model.cfg) and not any(m.rsplit(".", 1)[-1] in words for m in others)
+    tree = {
+        "task_type": task(model.cfg),
+        "r": cfg.rank,
+        "lora_alpha": cfg.alpha,
+        "target_modules": words if plain else sorted(adapted),
+        "fan_in_fan_out": any(made.turned for m, made in modules(model, family) if m in adapted),
+        "rank_pattern": ranks,
+        "alpha_pattern": alphas,
+        "use_rslora": cfg.rslora,
+        "use_dora": cfg.dora,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "init_lora_weights": True,
+    }
+    return tree, out
+
+
+def _modules_of(tensors: Mapping[str, Tensor], where: str, dora: bool) -> dict[str, dict[str, Tensor]]:
+    """A, B and for DoRA magnitude_vector of each module."""
+    found: dict[str, dict[str, Tensor]] = {}
+    for key, x in tensors.items():
+        match = _KEY.fullmatch(key)
+        half = match and (match[2] or match[3])
+        if not match or not x.is_floating_point() or x.ndim != (1 if match[3] else 2):
+            raise ArtifactError(
+                f"{where}: {key!r} {list(x.shape)} is no matrix of a LoRA on a linear layer",
+                "give an adapter that is LoRA alone",
+            )
+        found.setdefault(match[1], {})[str(half)] = x
+    for module, parts in found.items():
+        if not {"A", "B"} <= parts.keys():
+            raise ArtifactError(f"{where}: {module!r} has only one of A and B", "take an intact copy")
+        if dora != ("magnitude_vector" in parts):
+            raise ArtifactError(
+                f"{where}: {module!r} has {'no' if dora else 'a'} magnitude, the config says use_dora: {dora}",
+                "take an intact copy",
+            )
+    return found
+
+
+def _joined(made: Module, cfg: LoraConfig, tensors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, float]:
+    """A, B and alpha of one module: where our projections in it share an A it is kept, else each has its part of a larger rank. What the
+    scaling of one differs from the first's goes into its B."""
+    have = [p.site for p, _ in made.parts if f"{p.site}.a" in tensors]
+    tops = [tensors[f"{site}.a"] for site in have]
+    shared = len(have) == len(made.parts) and all(torch.equal(a, tops[0]) for a in tops)
+    rank = tops[0].shape[0] if shared else sum(a.shape[0] for a in tops)
+    first = cfg.scaling_at(have[0])
+    bs, at = [], 0
+    for proj, _ in made.parts:
+        b = tops[0].new_zeros(proj.d_out, rank)
+        if proj.site in have:
+            part, own = tensors[f"{proj.site}.b"], cfg.scaling_at(proj.site)
+            b[:, at : at + part.shape[1]] = part if own == first else part * (own / first)
+            at += 0 if shared else part.shape[1]
+        bs.append(b)
+    same = rank == tops[0].shape[0]
+    alpha = cfg.alpha_at(have[0]) if same else first * (math.sqrt(rank) if cfg.rslora else rank)
+    return (tops[0] if shared else torch.cat(tops)), made.back(bs), alpha
+
+
+def _lengths(made: Module, tensors: Mapping[str, Tensor]) -> Tensor:
+    """The magnitudes of one module; a projection in it that has none keeps the lengths of its rows."""
+    ms = []
+    for proj, _ in made.parts:
+        m = tensors.get(f"{proj.site}.magnitude")
+        ms.append(torch.linalg.vector_norm(proj.matrix_OI(torch.float32), dim=1) if m is None else m)
+    return made.back([m.detach()[:, None] for m in ms]).flatten()
