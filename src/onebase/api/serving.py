@@ -11,12 +11,18 @@ from onebase.api.loading import load
 from onebase.errors import UserError
 from onebase.formats.adapters import read_adapter
 from onebase.formats.opening import find_artifact
-from onebase.tasks.answers import classes
+from onebase.tasks.answers import classes, ranked
 from onebase.tasks.bound import Bound
 from onebase.tasks.prompting import Given, prompted
 
 if TYPE_CHECKING:  # serving is an extra
-    from onebase.serve.app import Classifier, Saved
+    from starlette.applications import Starlette
+
+    from onebase.serve.app import Classifier, Reranker, Saved
+
+
+UNANSWERED = ("regress", "tag")
+"""Tasks that the server has no answer for."""
 
 
 def named_adapters(texts: Sequence[str]) -> dict[str, list[Path]]:
@@ -42,7 +48,7 @@ def attach_all(base: Bound, adapters: Mapping[str, Path | Sequence[Path]]) -> di
         each = [paths] if isinstance(paths, Path) else paths
         found[name] = stacked(base.loaded, [read_adapter(base.loaded, p) for p in each], name)
     for name, attached in found.items():
-        if attached.task in ("regress", "tag"):
+        if attached.task in UNANSWERED:
             raise UserError(
                 f"adapter {name!r} is for task {attached.task}, which the server has no answer for",
                 "use onebase apply, or base.predict and base.tag in Python",
@@ -68,26 +74,50 @@ def serve_base(
 ) -> None:
     """Load, attach and serve until stopped. Raises UserError."""
     try:
-        from onebase.serve.app import create_app
         from onebase.serve.run import serve
     except ModuleNotFoundError as e:
         raise UserError(f"serving needs {e.name}", 'run: pip install "onebase[serve]"') from None
     base = load(ref, device=device, dtype=dtype)
     attached = attach_all(base, named_adapters(adapters))
-    shown = name or base.name
-    speaking = {n: a.active for n, a in attached.items() if a.task != "classify"}
+    serve(app_of(base, name or base.name, attached, tell), host, port)
+
+
+def app_of(
+    base: Bound, shown: str, attached: dict[str, Attached], tell: Callable[[str], None] = print
+) -> "Starlette":
+    """The app that serves a base under a name, and adapters under theirs. Raises UserError for a name that stands for two things."""
+    from onebase.serve.app import create_app
+
+    if shown in attached:
+        raise UserError(
+            f"two models are called {shown!r}", "give the adapter another NAME in NAME=DIR, or say --name"
+        )
+    if base.own and base.attached is not None and base.attached.task not in UNANSWERED:
+        attached = {
+            **attached,
+            shown: base.attached,
+        }  # the head that it came with answers under the base's own name
+    apart = ("classify", "rerank")
+    speaking = {n: a.active for n, a in attached.items() if a.task not in apart and n != shown}
     sorting = {n: classifier(a) for n, a in attached.items() if a.task == "classify"}
+    ranking = {n: reranker(a) for n, a in attached.items() if a.task == "rerank"}
     saved = {n: prompting(a) for n, a in attached.items() if n in speaking and a.config.prompt is not None}
     tell(
         f"models: {', '.join([shown, *speaking])}"
         + (f"; classifiers: {', '.join(sorting)}" if sorting else "")
+        + (f"; rerankers: {', '.join(ranking)}" if ranking else "")
     )
-    serve(create_app(base.loaded, shown, speaking, sorting, saved), host, port)
+    return create_app(base.loaded, shown, speaking, sorting, saved, ranking)
 
 
 def prompting(attached: Attached) -> "Saved":
     """A function from a text or messages, and variables, to what is read in their place."""
     return lambda given, variables: prompted(attached, given, variables).read
+
+
+def reranker(attached: Attached) -> "Reranker":
+    """A function from a query and texts to (number of a text, score), the best first."""
+    return lambda query, texts: [(r.index, r.score) for r in ranked(attached, query, texts)]
 
 
 def classifier(attached: Attached) -> "Classifier":

@@ -41,7 +41,7 @@ def apply(
     device: Device = "auto",
     dtype: DType = "fp32",
 ) -> None:
-    """Say what an adapter makes of texts: the class or labels (classify), a number (regress, reward), or spans (tag)."""
+    """Say what an adapter makes of texts: the class or labels (classify), a number (regress, reward), spans (tag), or an order (rerank)."""
     from onebase.data import read_rows
     from onebase.formats.rows import resolved
     from onebase.tasks.prompting import inputs

@@ -103,7 +103,7 @@ def adapt(
     task: Annotated[
         str,
         typer.Option(
-            help="classify, regress, tag, complete, chat, embed, prefer, reward, reinforce, continue or distil."
+            help="classify, regress, tag, complete, chat, embed, prefer, reward, rerank, reinforce, continue or distil."
         ),
     ] = "classify",
     method: Annotated[str, typer.Option(help="prompt, head, lora, soft, prefix or full.")] = "lora",

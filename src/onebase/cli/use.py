@@ -49,7 +49,7 @@ def eval_(
     task: Annotated[
         str | None,
         typer.Option(
-            help="classify, regress, tag, complete, chat, embed, prefer, reward, reinforce, continue or text (default: the adapter's, or text)."
+            help="classify, regress, tag, complete, chat, embed, prefer, reward, rerank, reinforce, continue or text (default: the adapter's, or text)."
         ),
     ] = None,
     train: Annotated[

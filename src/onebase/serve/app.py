@@ -23,7 +23,7 @@ from onebase.model.proj import Active
 from onebase.serve.answer import Answer, Kind
 from onebase.serve.delivery import EventStream, events, unless_gone
 from onebase.serve.errors import on_error, on_http, on_leave, read_request
-from onebase.serve.schema import ChatRequest, ClassifyRequest, RequestError, TextRequest
+from onebase.serve.schema import ChatRequest, ClassifyRequest, RequestError, RerankRequest, TextRequest
 from onebase.serve.worker import Busy, Stopped, Worker
 
 T = TypeVar("T")
@@ -32,6 +32,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 Classifier = Callable[[list[Any]], list[dict[str, float]]]
 """Texts, or rows of texts by name where variables were given, to the probability of each label."""
+Reranker = Callable[[str, list[str]], list[tuple[int, float]]]
+"""A query and texts to (number of a text, score), the best first."""
 Saved = Callable[[Any, Mapping[str, Any]], Any]
 """A text or messages, and the request's variables, to what a saved prompt makes of them."""
 
@@ -42,14 +44,16 @@ def create_app(
     adapters: Mapping[str, Active | None] | None = None,
     classifiers: Mapping[str, Classifier] | None = None,
     prompts: Mapping[str, Saved] | None = None,
+    rerankers: Mapping[str, Reranker] | None = None,
 ) -> Starlette:
     """An ASGI app that serves `base` as the model `name`, and each attached adapter as a model of its own name.
 
-    `adapters` write text, `classifiers` answer at /v1/classify; `prompts` are the saved ones of adapters, by their names. Raises UserError for a name that is no plain word, or that
+    `adapters` write text, `classifiers` answer at /v1/classify, `rerankers` at /v1/rerank (either may have the base's own name:
+    the head that it came with); `prompts` are the saved ones of adapters, by their names. Raises UserError for a name that is no plain word, or that
     stands for two things.
     """
-    adapters, classifiers = dict(adapters or {}), dict(classifiers or {})
-    names = (name, *adapters, *classifiers)
+    adapters, classifiers, rerankers = dict(adapters or {}), dict(classifiers or {}), dict(rerankers or {})
+    names = (name, *adapters, *(n for n in (*classifiers, *rerankers) if n != name))
     for known in names:
         if not _NAME.fullmatch(known):
             raise UserError(
@@ -58,7 +62,7 @@ def create_app(
             )
         if names.count(known) > 1:
             raise UserError(f"two models are called {known!r}", "give the adapter another NAME in NAME=DIR")
-    server = _Server(base, name, adapters, classifiers, dict(prompts or {}))
+    server = _Server(base, name, adapters, classifiers, dict(prompts or {}), rerankers)
     routes = [
         Route("/health", server.health),
         Route("/v1/models", server.models),
@@ -66,6 +70,7 @@ def create_app(
         Route("/v1/chat/completions", server.chat, methods=["POST"]),
         Route("/v1/completions", server.text, methods=["POST"]),
         Route("/v1/classify", server.classify, methods=["POST"]),
+        Route("/v1/rerank", server.rerank, methods=["POST"]),
     ]
     handlers: Any = {
         UserError: on_error,
@@ -86,11 +91,13 @@ class _Server:
         adapters: dict[str, Active | None],
         classifiers: dict[str, Classifier],
         prompts: dict[str, Saved],
+        rerankers: dict[str, Reranker],
     ) -> None:
         self.base, self.name = base, name
         self.prompts = prompts
         self.speakers: dict[str, Active | None] = {name: None, **adapters}
-        self.classifiers = classifiers
+        self.classifiers, self.rerankers = classifiers, rerankers
+        self.known: dict[str, object] = {**self.speakers, **classifiers, **rerankers}
         self.fingerprint = base.fingerprint
         self.context = base.model.cfg.text.context
         self.created = Answer("text", name, "", base.codec.tokenizer).created
@@ -121,20 +128,22 @@ class _Server:
         return about | {"parent": parent, "fingerprint": self.fingerprint, "max_model_len": self.context}
 
     async def models(self, request: Request) -> Response:
-        cards = [self._card(n) for n in (*self.speakers, *self.classifiers)]
+        cards = [self._card(n) for n in self.known]
         return JSONResponse({"object": "list", "data": cards})
 
     async def model(self, request: Request) -> Response:
         name = request.path_params["name"]
-        self._find(name, {**self.speakers, **self.classifiers}, "")
+        self._find(name, self.known, "")
         return JSONResponse(self._card(name))
 
     def _find(self, name: str, known: Mapping[str, T], where: str) -> T:
         if name in known:
             return known[name]
         known_here = f"known{where}: {', '.join(known) or 'none'}"
-        if name in self.speakers or name in self.classifiers:
-            other = "/v1/classify" if name in self.classifiers else "/v1/completions and /v1/chat/completions"
+        if name in self.known:
+            other = "/v1/completions and /v1/chat/completions"
+            other = "/v1/rerank" if name in self.rerankers else other
+            other = "/v1/classify" if name in self.classifiers else other
             raise RequestError(400, f"the model {name!r} answers at {other}", known_here, param="model")
         raise RequestError(
             404,
@@ -161,6 +170,17 @@ class _Server:
             for i, scores in enumerate(found)
         ]
         return JSONResponse({"object": "list", "model": asked.model, "data": data})
+
+    async def rerank(self, request: Request) -> Response:
+        asked = await read_request(request, RerankRequest)
+        work = self._find(asked.model, self.rerankers, " here")
+        found = await unless_gone(
+            request, self.worker.submit(lambda: iter([work(asked.query, asked.documents)]))
+        )
+        if found is None:
+            return Response(status_code=499)  # nobody reads it
+        results = [{"index": i, "relevance_score": score} for i, score in found[: asked.top_n]]
+        return JSONResponse({"object": "list", "model": asked.model, "results": results})
 
     async def chat(self, request: Request) -> Response:
         asked = await read_request(request, ChatRequest)

@@ -240,6 +240,17 @@ class ClassifyRequest(BaseModel):
     input: str | Annotated[list[str], Field(min_length=1, max_length=TEXTS)]
 
 
+class RerankRequest(BaseModel):
+    """POST /v1/rerank: a query, and the texts that may answer it."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    model: str
+    query: Annotated[str, Field(min_length=1)]
+    documents: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=TEXTS)]
+    top_n: Annotated[int, Field(ge=1)] | None = None
+
+
 def explain(error: ValidationError) -> tuple[str, str | None]:
     """The first thing wrong with a request, in one line, and the field it is in."""
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]

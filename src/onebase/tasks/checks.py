@@ -43,12 +43,12 @@ def check_writes(base: LoadedBase, task: str, method: str) -> None:
     if base.model.trunk.cfg.direction != "causal":
         raise UserError(
             f"this base reads in both directions and predicts no next token: {what}",
-            "use a base that writes; this one learns classify, regress, tag and embed",
+            "use a base that writes; this one learns classify, regress, tag, rerank and embed",
         )
     if not cfg.text.head:
         raise UserError(
             f"this base gives hidden states and predicts no tokens: {what}",
-            "use a base that writes; this one learns classify, regress, tag and embed",
+            "use a base that writes; this one learns classify, regress, tag, rerank and embed",
         )
 
 
