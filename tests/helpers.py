@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from onebase.adapt.lora import Lora, LoraConfig, inject
+from onebase.adapt.methods import METHODS
 from onebase.base.config import TextShape, text_base
 from onebase.base.folder import LoadedBase
 from onebase.base.model import BaseModel
@@ -87,3 +88,8 @@ def client_of(url: str, **options: Any) -> Any:
     return openai.OpenAI(
         base_url=f"{url}/v1", api_key="none", http_client=http, max_retries=0, timeout=600, **options
     )
+
+
+def taken(method: str, **options: Any) -> dict[str, Any]:
+    """Of options that belong to methods those that this one takes: it refuses the others."""
+    return {k: v for k, v in options.items() if k in METHODS[method].option_names}

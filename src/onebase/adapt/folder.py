@@ -15,7 +15,7 @@ from onebase.artifact.reading import read_json
 from onebase.artifact.record import Record
 from onebase.artifact.tensors import fingerprint, load_tensors, save_tensors
 from onebase.base.folder import LoadedBase, base_tensors
-from onebase.config import from_dict, to_dict, to_lean
+from onebase.config import from_file, to_dict, to_lean
 from onebase.errors import ArtifactError, UserError
 from onebase.model.proj import Active
 
@@ -122,7 +122,7 @@ def load_config(path: Path) -> AdapterConfig:
         )
     check_fast(path)
     tree = read_json(path / "adapter.json", "config")
-    return from_dict(AdapterConfig, tree["config"], str(path / "adapter.json"))
+    return from_file(AdapterConfig, tree["config"], str(path / "adapter.json"))
 
 
 def check_base(cfg: AdapterConfig, base: LoadedBase, name: str, *, reread: bool = False) -> None:

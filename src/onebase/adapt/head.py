@@ -252,4 +252,11 @@ def remove(model: BaseModel, name: str) -> None:
         del model.heads[name]
 
 
-METHOD = Method(name="head", part=Part(owns, tensors, put, remove), acts=False)
+METHOD = Method(
+    name="head",
+    config=HeadConfig,
+    part=Part(owns, tensors, put, remove),
+    acts=False,
+    merge="a head reads what the base says, and changes none of its weights",
+    peft="PEFT has a head only beside a method that changes the base",
+)

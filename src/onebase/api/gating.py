@@ -1,7 +1,7 @@
 """The gate for a base with a classifying adapter: what it is beside small classical systems and an untrained twin, and what each costs."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import is_dataclass, replace
 from typing import Any
 
 from onebase.adapt.folder import Attached
@@ -10,6 +10,7 @@ from onebase.adapt.stacking import alone
 from onebase.api.base import Base
 from onebase.base.folder import LoadedBase, base_tensors
 from onebase.base.model import BaseModel
+from onebase.config import to_dict
 from onebase.data import check_labels, read_rows
 from onebase.data.labelled import Data
 from onebase.errors import DataError, UserError
@@ -19,6 +20,7 @@ from onebase.evaluation.energy import watching
 from onebase.evaluation.gate import System, Verdict, gate
 from onebase.evaluation.metrics import correct
 from onebase.formats.rows import resolved
+from onebase.tasks.options import those_of
 from onebase.tasks.prompting import Given, columns, inputs
 from onebase.tasks.table import rows_hash
 
@@ -127,18 +129,13 @@ def _options(attached: Attached) -> dict[str, Any]:
     """The options that the adapter was made with, all of them, from its record."""
     recorded = attached.record.get("config.options")
     if recorded is not None:
-        return dict(recorded)
+        return those_of(dict(recorded), attached.method)
     # An adapter from before options were recorded: what its config tells. Epochs, rate, rows and length are then the defaults.
-    cfg = attached.config
-    out: dict[str, Any] = {}
-    if cfg.head is not None:
-        out["pooling"] = cfg.head.pooling
-    if cfg.lora is not None:
-        out |= {"rank": cfg.lora.rank, "alpha": cfg.lora.alpha, "sites": cfg.lora.sites}
-        out |= {k: getattr(cfg.lora, k) for k in ("ranks", "alphas", "rslora", "dora")}
-    if cfg.prompt is not None:
-        out |= {"prompt": cfg.prompt.template, "answers": cfg.prompt.answers}
-    return out
+    cfg, method = attached.config, METHODS[attached.method]
+    out: dict[str, Any] = {} if cfg.head is None else {"pooling": cfg.head.pooling}
+    part = cfg.part(method.name)
+    kept = {name: getattr(part, name) for name in method.option_names if hasattr(part, name)}
+    return out | {name: to_dict(v) if is_dataclass(v) else v for name, v in kept.items()}
 
 
 def untrained_twin(base: LoadedBase, seed: int) -> LoadedBase:

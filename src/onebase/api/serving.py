@@ -53,9 +53,9 @@ def attach_all(base: Bound, adapters: Mapping[str, Path | Sequence[Path]]) -> di
                 f"adapter {name!r} is for task {attached.task}, which the server has no answer for",
                 "use onebase apply, or base.predict and base.tag in Python",
             )
-        if any(METHODS[a.method].replaces for a in attached.stack):
+        if replacing := [a.method for a in attached.stack if METHODS[a.method].replaces]:
             raise UserError(
-                f"adapter {name!r} replaces the base's weights (method full), so it cannot share the base with others",
+                f"adapter {name!r} replaces the base's weights (method {replacing[0]}), so it cannot share the base with others",
                 "serve it alone: onebase.load(base).with_adapter(dir).merged().save(out), then onebase serve out",
             )
     return found

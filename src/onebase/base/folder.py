@@ -23,7 +23,7 @@ from onebase.codec.text.pooling import EmbeddingConfig
 from onebase.codec.text.roles import Roles
 from onebase.codec.text.template import ChatTemplate
 from onebase.codec.text.tokenizer import Tokenizer
-from onebase.config import from_dict, to_dict, to_lean
+from onebase.config import from_file, to_dict, to_lean
 from onebase.errors import ArtifactError
 
 WEIGHTS = "model-00001.safetensors"
@@ -192,7 +192,7 @@ def load_base(
     check_fast(path)
     device = device or torch.device("cpu")
     tree = read_json(path / "base.json", "config")
-    cfg = from_dict(BaseConfig, tree["config"], str(path / "base.json"))
+    cfg = from_file(BaseConfig, tree["config"], str(path / "base.json"))
     with torch.device("meta"):
         model = BaseModel(cfg)
     put_tensors(model, load_tensors(path / WEIGHTS, str(device)), path)
@@ -228,7 +228,7 @@ def _part(file: Path, kind: type[C], key: str) -> C | None:
     """A config in a file of its own; None where a base has none."""
     if not file.is_file():
         return None
-    return from_dict(kind, read_json(file, key)[key], str(file))
+    return from_file(kind, read_json(file, key)[key], str(file))
 
 
 def put_tensors(model: BaseModel, tensors: dict[str, torch.Tensor], path: Path) -> None:

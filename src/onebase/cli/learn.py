@@ -59,8 +59,7 @@ def pretrain(
 ) -> None:
     """Pretrain a base from a recipe. The same command goes on where an interrupted one stopped (exit status 75)."""
     from onebase import config
-    from onebase.api.pretraining import run_recipe
-    from onebase.api.recipe import Recipe
+    from onebase.api.loading import Recipe, run_recipe
     from onebase.train.listen import Progress
     from onebase.train.signals import EXIT_STOPPED
 
@@ -109,7 +108,12 @@ def adapt(
     method: Annotated[str, typer.Option(help="prompt, head, lora, soft, prefix or full.")] = "lora",
     option: Annotated[
         list[str] | None,
-        typer.Option("-o", "--option", metavar="KEY=VALUE", help="Any option of Base.adapt, as YAML."),
+        typer.Option(
+            "-o",
+            "--option",
+            metavar="KEY=VALUE",
+            help="Any option of Base.adapt, as YAML; -o help says which the method takes.",
+        ),
     ] = None,
     test: Annotated[
         str | None,
@@ -138,10 +142,16 @@ def adapt(
 ) -> None:
     """Adapt a base to a task; only the adapter is written."""
     import onebase
+    import onebase.api  # methods of other packages register there
+    from onebase.adapt.methods import method_of
     from onebase.config import parse_pairs
+    from onebase.tasks.options import explained
     from onebase.train.listen import Progress
 
-    if data is None and method != "prompt":
+    if option == ["help"]:
+        say(explained(method))
+        return
+    if data is None and method_of(method).needs_rows:
         raise UserError(f"method {method} learns from data", "give --data FILE")
     if out is None and not dry_run:
         raise UserError(
@@ -199,8 +209,8 @@ def plan(
 ) -> None:
     """Parameters, FLOPs, memory and time of a recipe, before anything is allocated; or what was chosen for this machine."""
     from onebase import config
-    from onebase.api.planning import plan_machine, plan_recipe
-    from onebase.api.recipe import Recipe
+    from onebase.api.loading import Recipe
+    from onebase.pretraining.planning import plan_machine, plan_recipe
 
     if machine == (recipe is not None):
         raise UserError(

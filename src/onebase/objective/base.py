@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 
 from onebase.base.model import BaseModel
-from onebase.codec.text.sample import Tokens
+from onebase.data.order import Row as Row
 from onebase.model.mask import Cols, Mask
 
-Row = Sequence[Tokens]
 Losses = dict[str, tuple[Tensor, int]]
 
 IGNORE = -100

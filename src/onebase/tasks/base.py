@@ -83,7 +83,7 @@ class Task:
     """What a user wants of a base.
 
     columns: those that rows must have, or what says so. lesson: what a method that learns by steps learns; head, prompt: makers by these methods.
-    refused: methods that do not fit, and why. images: methods that also learn from images, on a base that reads no text. writes: is it
+    refused: methods that do not fit, and why. images: is it also learnt from images, on a base that reads no text, by methods that need none? writes: is it
     learnt by predicting next tokens, which not every base does? It may hang on the options. opened: rows of what is given, where files may be of text.
     check: raises BadRows for rows that no sample can be made of, or a longer one than the base reads. scores: what it is measured by;
     constrained, judged: does it score answers that may have to have a form, or that a reward may judge?
@@ -97,7 +97,7 @@ class Task:
     head: Maker | None = None
     prompt: Maker | None = None
     refused: Mapping[str, str] = field(default_factory=dict)
-    images: tuple[str, ...] = ()
+    images: bool = False
     writes: Callable[[AdaptOptions], bool] = lambda options: False
     opened: Callable[[Data], Data] = lambda data: data
     check: Callable[[LoadedBase, Rows, Limits, AdaptOptions], None] = lambda base, rows, limits, options: None

@@ -14,7 +14,7 @@ from onebase.adapt.method import SCRATCH, Learner
 from onebase.base.folder import LoadedBase
 from onebase.base.head import Head, HeadConfig
 from onebase.codec.text.sample import Tokens
-from onebase.data.singles import SinglesPlan
+from onebase.data.order import ExampleOrder, one_by_one
 from onebase.engine.features import features, row_tokens
 from onebase.model.proj import Active
 from onebase.objective.base import Objective
@@ -88,7 +88,7 @@ def lesson(job: Adapting, task: Prepared) -> Lesson:
         longest = max(2, *(found.before + len(t) for t in texts))
         # A text alone in a step has nothing to be drawn to.
         least = 1 if task.vectors is None else 2
-        plan = SinglesPlan(texts, min(o.rows, len(texts)), o.seed, o.epochs, least=least)
+        plan = ExampleOrder(one_by_one(texts), min(o.rows, len(texts)), o.seed, o.epochs, least=least)
 
         def fitted(active: Active | None) -> Fit:
             made = task.fit(texts, active)

@@ -26,7 +26,7 @@ def check_reads(base: LoadedBase, images: bool) -> None:
         if not images:
             raise UserError(
                 f"this base reads no text, only {', '.join(sorted(cfg.codecs))}",
-                "images are learnt from by task classify with method head, lora or full",
+                f"images are learnt from by task classify with method {', '.join(m.name for m in METHODS.values() if not m.text)}",
             )
         return
     if "text" in cfg.trunks and base.model.trunk.reads_memory:
@@ -54,7 +54,7 @@ def check_writes(base: LoadedBase, task: str, method: str) -> None:
 
 def before(method: str, options: AdaptOptions) -> int:
     """Places that the method takes before the first token of a text."""
-    return METHODS[method].virtual(options)
+    return METHODS[method].virtual(options.own)
 
 
 def check_room(base: LoadedBase, method: str, options: AdaptOptions) -> None:

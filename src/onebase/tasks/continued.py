@@ -16,8 +16,8 @@ from onebase.codec.text.sample import Tokens, document_sample
 from onebase.data import Document, RowPlan, Rows, SourceConfig, TokenSet, cut, read_rows, read_source
 from onebase.data.files import FORMATS
 from onebase.data.labelled import Data
-from onebase.data.mixed import MixedPlan, Plan
-from onebase.data.singles import SinglesPlan
+from onebase.data.mixed import MixedPlan
+from onebase.data.order import ExampleOrder, Order, one_by_one
 from onebase.errors import DataError, UserError
 from onebase.evaluation.bootstrap import Score
 from onebase.evaluation.forgetting import DOMAIN, GENERAL, changes
@@ -137,7 +137,7 @@ def document_plan(
 
 def _numbered(
     job: Adapting, tokens: Sequence[Tokens], length: int, single: bool, epochs: int | None = None
-) -> tuple[Plan, float, float]:
+) -> tuple[Order, float, float]:
     """The rows of documents by number, how many an epoch has, and the tokens of one on average. epochs: where they end (None: nowhere)."""
     seed = job.options.seed
     tokenset = TokenSet.from_tokens(tokens, alike=job.base.codec.tokenizer.roles.chat_framed)
@@ -146,7 +146,11 @@ def _numbered(
         return packed, packed.rows_per_epoch, packed.tokens_per_epoch / packed.rows_per_epoch
     where = zip(*cut(tokenset.lengths, length), strict=True)
     pieces = [tokenset.part(int(d), int(a), int(b)) for d, a, b in where]
-    return SinglesPlan(pieces, 1, seed, epochs), len(pieces), float(np.mean([len(p) for p in pieces]))
+    return (
+        ExampleOrder(one_by_one(pieces), 1, seed, epochs),
+        len(pieces),
+        float(np.mean([len(p) for p in pieces])),
+    )
 
 
 class _Scores:

@@ -17,8 +17,8 @@ from onebase.adapt.vector_head import candidates, fit_views
 from onebase.artifact.record import Record
 from onebase.base.head import Head, HeadConfig, Read
 from onebase.codec.text.sample import Tokens
-from onebase.data import read_rows
-from onebase.data.singles import SinglesPlan
+from onebase.data import Order, read_rows
+from onebase.data.order import ExampleOrder, one_by_one
 from onebase.engine.features import (
     chat_rows,
     completion_rows,
@@ -39,7 +39,6 @@ from onebase.tasks.bound import Bound
 from onebase.tasks.checks import check_reads, check_writes
 from onebase.tasks.fit import Fields, Lesson, Steps
 from onebase.tasks.job import Adapting, Facts, data_facts, score_facts
-from onebase.tasks.learning import Rows
 from onebase.tasks.ledgers import check_labelled, check_samples
 from onebase.tasks.rows import check_texts
 from onebase.tasks.teachers import (
@@ -107,7 +106,7 @@ def _classes(job: Adapting, teacher: Bound) -> Lesson:
         said_of = {t.id: s for t, s in zip(texts, taught, strict=True)}
         return Steps(
             SoftLabel(SCRATCH, said_of, how, how_read(base, pooling), found.active),
-            SinglesPlan(texts, min(o.rows, len(texts)), o.seed, o.epochs),
+            ExampleOrder(one_by_one(texts), min(o.rows, len(texts)), o.seed, o.epochs),
             longest,
             params=list(head.parameters()),
             fields={"head": HeadConfig(labels=labels, pooling=pooling)},
@@ -215,7 +214,7 @@ def _writing(job: Adapting, teacher: Bound) -> Lesson:
         limit = teacher.loaded.model.cfg.text.context - ahead
         if kind == "text":
             length = min(continued.row_length(job, found.before), limit)
-            data: Rows = continued.document_plan(job, tokens, length, single=found.before + ahead > 0)
+            data: Order = continued.document_plan(job, tokens, length, single=found.before + ahead > 0)
         else:
             _check_room(tokens, limit)
             data, length = generate.sample_plan(job, tokens, max(found.before, ahead))

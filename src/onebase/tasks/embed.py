@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 
 from onebase.adapt.method import Learner
 from onebase.codec.text.pooling import EmbeddingConfig
 from onebase.codec.text.sample import Tokens
-from onebase.data.singles import SinglesPlan
+from onebase.data.order import ExampleOrder
 from onebase.engine.features import embedding_tokens
 from onebase.engine.scoring import batch_tokens
 from onebase.errors import DataError, UserError
@@ -19,49 +18,6 @@ from onebase.tasks.fit import Lesson, Steps
 from onebase.tasks.job import Adapting, data_facts
 from onebase.tasks.ledgers import check_pairs
 from onebase.tasks.pairs import pair_rows, pair_scores
-
-
-@dataclass(frozen=True)
-class GroupsPlan:
-    """Rows of several texts, the first of each with an id of its own; in the order of `SinglesPlan`. alike: within a step those of like
-    lengths stand together, so that less of a micro-batch is padding."""
-
-    groups: Sequence[Sequence[Tokens]]
-    rows_per_step: int
-    seed: int = 0
-    alike: bool = False
-    epochs: int | None = None
-    least: int = 1
-
-    @cached_property
-    def digest(self) -> str:
-        """Content hash of the texts, in order."""
-        return SinglesPlan([t for g in self.groups for t in g], self.rows_per_step).digest
-
-    @cached_property
-    def _firsts(self) -> SinglesPlan:
-        return SinglesPlan(
-            [g[0] for g in self.groups], self.rows_per_step, self.seed, self.epochs, self.least
-        )
-
-    @property
-    def total(self) -> int | None:
-        """Rows of all epochs; None where there is no end."""
-        return self._firsts.total
-
-    @property
-    def steps(self) -> int:
-        """Steps of all epochs."""
-        return self._firsts.steps
-
-    @cached_property
-    def _by_id(self) -> dict[str, Sequence[Tokens]]:
-        return {g[0].id: g for g in self.groups}
-
-    def rows(self, step: int) -> list[Sequence[Tokens]]:
-        """The global batch of a step; it may span two epochs."""
-        found = [self._by_id[row[0].id] for row in self._firsts.rows(step)]
-        return sorted(found, key=lambda g: sum(map(len, g))) if self.alike else found
 
 
 def lesson(job: Adapting) -> Lesson:
@@ -91,7 +47,7 @@ def lesson(job: Adapting) -> Lesson:
         _check_negatives(groups, per_step)
         longest = found.before + max(2, *(len(t.ids) for g in groups for t in g))
         # A pair alone in a step has no negatives but its own.
-        plan = GroupsPlan(groups, per_step, o.seed, epochs=o.epochs, least=2 if len(sides) == 2 else 1)
+        plan = ExampleOrder(groups, per_step, o.seed, epochs=o.epochs, least=2 if len(sides) == 2 else 1)
         chunk = max(1, batch_tokens(base.model.device) // longest)
         return Steps(Contrastive(made, o.temperature, o.symmetric, found.active, chunk=chunk), plan, longest)
 

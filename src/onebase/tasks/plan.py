@@ -79,7 +79,7 @@ def planned(
         data,
         task=task,
         method=method,
-        options=read_options(dict(options)),
+        options=read_options(dict(options), method),
         tell=told.append,
         columns=columns,
         test=test,
@@ -163,8 +163,7 @@ def _probe(job: Adapting, loop: Job) -> NoReturn:
     memory = _memory(loop, learnt, _positions(batch), copied=METHODS[job.method].replaces)
     free = available(device)
     # The last step may be shorter: how many steps it would be if all were as those seen.
-    total = getattr(loop.rows, "total", None)
-    whole = steps if total is None else total * len(made) / shown
+    whole = steps if loop.rows.total is None else loop.rows.total * len(made) / shown
     tokens = round(seen.tokens * whole)
     raise _Planned(
         {

@@ -13,6 +13,7 @@ from onebase.artifact.files import sha256_bytes
 from onebase.base.folder import LoadedBase
 from onebase.codec.text.sample import Tokens
 from onebase.data import Rows, read_rows
+from onebase.data.order import ExampleOrder
 from onebase.engine.scoring import batch_tokens
 from onebase.evaluation.bootstrap import Score
 from onebase.evaluation.likelihood import completion_nats
@@ -20,7 +21,6 @@ from onebase.evaluation.preference import margin, wins
 from onebase.objective.preference import Preference, row_tokens
 from onebase.tasks.base import Limits, ScoreRequest, Task, always
 from onebase.tasks.checks import before
-from onebase.tasks.embed import GroupsPlan
 from onebase.tasks.fit import Lesson, Steps
 from onebase.tasks.job import Adapting, Facts, data_facts
 from onebase.tasks.judged import win_rate
@@ -61,7 +61,7 @@ def lesson(job: Adapting) -> Lesson:
 
     def steps(found: Learner, stack: ExitStack) -> Steps:
         longest = found.before + max(row_tokens(g[:2]) for g in groups)
-        plan = GroupsPlan(groups, min(o.rows, len(groups)), o.seed, alike=True, epochs=o.epochs)
+        plan = ExampleOrder(groups, min(o.rows, len(groups)), o.seed, alike=True, epochs=o.epochs)
         return Steps(replace(objective, active=found.active, packs=not found.before), plan, longest)
 
     # Without a reference the answers are taught from nothing, as by tasks chat and complete; with one the base answers already.

@@ -15,6 +15,7 @@ from onebase.adapt.method import SCRATCH, Learner
 from onebase.base.head import HeadConfig, Read
 from onebase.codec.text.sample import Tokens
 from onebase.data import read_rows
+from onebase.data.order import ExampleOrder
 from onebase.engine.features import how_read
 from onebase.evaluation.bootstrap import Score
 from onebase.evaluation.preference import margin, wins
@@ -23,7 +24,6 @@ from onebase.objective.reward import Reward
 from onebase.tasks.base import ScoreRequest, Shown, Task
 from onebase.tasks.bound import Bound
 from onebase.tasks.by_head import wide_features
-from onebase.tasks.embed import GroupsPlan
 from onebase.tasks.fit import Lesson, Steps
 from onebase.tasks.job import Adapting, Facts, data_facts
 from onebase.tasks.ledgers import check_written
@@ -53,7 +53,7 @@ def lesson(job: Adapting) -> Lesson:
     def steps(found: Learner, stack: ExitStack) -> Steps:
         found.reads_only([t for pair in pairs for t in pair])
         longest = max(2 * (found.before + max(map(len, pair))) for pair in pairs)
-        plan = GroupsPlan(pairs, min(o.rows, len(pairs)), o.seed, alike=True, epochs=o.epochs)
+        plan = ExampleOrder(pairs, min(o.rows, len(pairs)), o.seed, alike=True, epochs=o.epochs)
         fitted, pooling = _fitted(job, pairs, found.active if found.before else None)
         base.model.heads[SCRATCH] = head = fitted.head.to(base.model.device)
         objective = Reward(SCRATCH, how_read(job.base, pooling), found.active)

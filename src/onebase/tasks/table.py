@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from onebase.adapt.folder import AdapterParts, Attached
-from onebase.adapt.methods import BY_STEPS, METHODS
+from onebase.adapt.methods import BY_STEPS, METHODS, method_of
 from onebase.base.folder import LoadedBase
 from onebase.codec.text.clock import at, today
 from onebase.data import read_rows
@@ -107,7 +107,7 @@ def adapted(
     resume: str | Path | None = None,
 ) -> Adapter:
     """`Base.adapt`, its options as plain values."""
-    found = read_options(dict(options))
+    found = read_options(dict(options), method)
     if base.attached is not None and not base.own:
         raise UserError(
             "this base has an adapter on it", "adapt the plain base: onebase.load(ref).adapt(...)"
@@ -145,9 +145,7 @@ def prepared(
     columns: what the data (and the test rows) call a column, by what the task calls it. resume: the folder of its checkpoints."""
     if task not in TASKS:
         raise UserError(f"task {task!r} is not known", f"tasks: {', '.join(TASKS)}")
-    if method not in METHODS:
-        raise UserError(f"method {method!r} is not known", f"methods: {', '.join(METHODS)}")
-    chosen = TASKS[task]
+    how, chosen = method_of(method), TASKS[task]
     makers = chosen.makers
     if method not in makers:
         why = chosen.refused.get(method, "the task does not say how it would be learnt so")
@@ -155,8 +153,8 @@ def prepared(
             f"task {task!r} with method {method!r} does not go: {why}",
             f"methods for {task}: {', '.join(makers)}",
         )
-    check_reads(base, method in chosen.images)
-    if method == "prompt" or chosen.writes(options):
+    check_reads(base, chosen.images and not how.text)
+    if how.predicts or chosen.writes(options):
         check_writes(base, task, method)
     check_room(base, method, options)
     data, test = resolved(data), None if test is None else resolved(test)

@@ -21,7 +21,7 @@ from onebase.evaluation.metrics import LOWER_IS_BETTER
 from onebase.tasks.base import ScoreRequest
 from onebase.tasks.bound import Bound
 from onebase.tasks.estimate import Plan
-from onebase.tasks.options import AdaptOptions, read_options
+from onebase.tasks.options import read_options
 from onebase.tasks.plan import planned
 from onebase.tasks.results import Adapter
 from onebase.tasks.table import TASKS, adapted, prepared, rows_hash
@@ -32,7 +32,7 @@ HELD_OUT = 0.25
 LEAST = 12
 """Training rows below which a quarter of them says nothing."""
 
-RANKS = (4, 8, 16, 32)
+PRIMES = (2, 3, 5, 7, 11)
 SPAN = 10.0
 """Rates are drawn between the method's own divided and multiplied by this, evenly on a logarithmic scale."""
 
@@ -43,15 +43,15 @@ INPUTS = ("text", "image", "prompt", "messages", "anchor")
 
 @dataclass(frozen=True)
 class Setting:
-    """A trial's rate and rank (None: the method has none)."""
+    """A trial's rate, and its values of the method's options that are tuned."""
 
     lr: float
-    rank: int | None
+    own: Mapping[str, Any]
 
     @property
     def options(self) -> dict[str, Any]:
         """As `Base.adapt` takes them."""
-        return {"lr": self.lr} | ({} if self.rank is None else {"rank": self.rank})
+        return {"lr": self.lr, **self.own}
 
 
 def tune(
@@ -77,10 +77,10 @@ def tune(
     rows, first = _request(base, data, task, method, trials, options, columns, test)
     # What speaks against learning these rows, a test row among them say, is said before the first trial.
     planned(base, rows, task=task, method=method, test=test, options=options)
-    seed = read_options(dict(options)).seed
+    seed = read_options(dict(options), method).seed
     learnt, held = split(rows, seed, TASKS[task].reads)
     found: list[tuple[Setting, Score | None]] = []
-    for number, setting in enumerate(settings(first, trials, seed), 1):
+    for number, setting in enumerate(settings(first, trials, seed, METHODS[method].tuned), 1):
         more = {**options, **setting.options}
         score = _judged(base, adapted(base, learnt, task=task, method=method, options=more), held, task, seed)
         found.append((setting, score))
@@ -125,21 +125,24 @@ def plan_tune(
     whole = planned(base, rows, task=task, method=method, test=test, options=options)
     one = whole.facts["seconds"]["steps"]
     seconds = one * (1 + trials * (1 - HELD_OUT))
-    seed = read_options(dict(options)).seed
-    listed = settings(first, trials, seed)
+    seed = read_options(dict(options), method).seed
+    listed = settings(first, trials, seed, METHODS[method].tuned)
     facts = whole.facts | {"tune": {"trials": [s.options for s in listed], "seconds": seconds}}
     text = f"tuning        {trials} trials ({'; '.join(map(_text, listed))}) and the last run: about {seconds:,.0f} s, scoring not in it"
     return Plan(facts, f"{whole.text}\n{text}")
 
 
-def settings(first: Setting, trials: int, seed: int) -> list[Setting]:
-    """The first, then points of Halton's sequence (1960; bases 2 and 3) shifted by seed: rates around the first one's, and ranks."""
-    shift = Draws(seed, "tune").uniform(2).tolist()
+def settings(first: Setting, trials: int, seed: int, tuned: Mapping[str, Sequence[Any]]) -> list[Setting]:
+    """The first, then points of Halton's sequence (1960; a prime a coordinate) shifted by seed: rates around the first one's, and
+    values of the options that are tuned."""
+    bases = PRIMES[: 1 + len(tuned)]
+    shift = Draws(seed, "tune").uniform(len(bases)).tolist()
     out = [first]
     for n in range(1, trials):
-        u, v = (float((_radical(n, base) + s) % 1.0) for base, s in zip((2, 3), shift, strict=True))
+        u, *vs = (float((_radical(n, base) + s) % 1.0) for base, s in zip(bases, shift, strict=True))
         lr = float(f"{first.lr * SPAN ** (2 * u - 1):.2g}")
-        out.append(Setting(lr, None if first.rank is None else RANKS[int(v * len(RANKS))]))
+        own = {name: of[int(v * len(of))] for (name, of), v in zip(tuned.items(), vs, strict=True)}
+        out.append(Setting(lr, own))
     return out
 
 
@@ -211,7 +214,7 @@ def _request(
     """The rows as `adapt` reads them, and the first setting. Raises UserError for what cannot be tuned."""
     if trials < 2:
         raise UserError(f"{trials} trials cannot be compared", "give at least 2")
-    asked: AdaptOptions = read_options(dict(options))
+    asked = read_options(dict(options), method)
     if task not in (tuned := [t.name for t in TASKS.values() if t.tuned_by]):
         raise UserError(f"task {task!r} is not tuned", f"tasks with a score to choose by: {', '.join(tuned)}")
     if method not in BY_STEPS:
@@ -222,9 +225,9 @@ def _request(
     rows = job.data
     assert isinstance(rows, Rows)  # what `prepared` has read
     split(rows, asked.seed, TASKS[task].reads)
-    return rows, Setting(
-        asked.lr or METHODS[method].rate_of(TASKS[task].signal), asked.rank if method == "lora" else None
-    )
+    how = METHODS[method]
+    own = {name: getattr(asked.own, name) for name in how.tuned}
+    return rows, Setting(asked.lr or how.rate_of(TASKS[task].signal), own)
 
 
 def _judged(base: Bound, adapter: Adapter, held: Rows, task: str, seed: int) -> Score | None:
@@ -237,7 +240,7 @@ def _judged(base: Bound, adapter: Adapter, held: Rows, task: str, seed: int) -> 
 
 
 def _text(s: Setting) -> str:
-    return f"lr {s.lr:g}" + ("" if s.rank is None else f", rank {s.rank}")
+    return ", ".join([f"lr {s.lr:g}", *(f"{name} {value}" for name, value in s.own.items())])
 
 
 def _fields(s: Score | None) -> dict[str, Any]:

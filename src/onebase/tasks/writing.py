@@ -12,7 +12,7 @@ from onebase.base.folder import LoadedBase
 from onebase.codec.text.sample import Tokens
 from onebase.codec.text.tokenizer import Tokenizer
 from onebase.data import RowPlan, Rows, TokenSet, read_rows
-from onebase.data.singles import SinglesPlan
+from onebase.data.order import ExampleOrder, Order, one_by_one
 from onebase.engine.decoder import generate
 from onebase.engine.features import chat_rows, completion_rows
 from onebase.engine.sampler import Sampling
@@ -52,7 +52,7 @@ def lesson(job: Adapting) -> Lesson:
     return Lesson(facts, "answers", steps, special=special_ids(tokens, job.base.codec.tokenizer))
 
 
-def sample_plan(job: Adapting, tokens: Sequence[Tokens], before: int) -> tuple[RowPlan | SinglesPlan, int]:
+def sample_plan(job: Adapting, tokens: Sequence[Tokens], before: int) -> tuple[Order, int]:
     """The rows and their length. Samples are packed, but where something stands before each: then one is a row."""
     o, base = job.options, job.base
     # Rows of the whole context would cost the memory of the whole context, however short the samples are.
@@ -63,7 +63,7 @@ def sample_plan(job: Adapting, tokens: Sequence[Tokens], before: int) -> tuple[R
         length = min(length, base.model.cfg.text.context - before)
         RowPlan(tokenset, length, 1, o.seed, long="refuse")  # says which samples are too long
         per_step = max(1, min(o.rows, len(tokens) // 4))
-        return SinglesPlan(tokens, per_step, o.seed, o.epochs), longest
+        return ExampleOrder(one_by_one(tokens), per_step, o.seed, o.epochs), longest
     per_step = max(1, min(o.rows, sum(len(t.ids) for t in tokens) // length // 4))
     return RowPlan(tokenset, length, per_step, o.seed, long="refuse", epochs=o.epochs), length
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from onebase.adapt.methods import METHODS
 from onebase.api.auditing.result import EXIT_SILENT, Audit, Check, Group, note
 from onebase.api.auditing.rows import read_pairs, read_questions
 from onebase.api.auditing.stereotypes import stereotypes as stereotype_check
@@ -24,7 +25,7 @@ def audit(base: Bound, *, stereotypes: Data | None = None, truth: Data | None = 
     if stereotypes is None and truth is None:
         raise UserError("nothing to audit with", "give stereotypes, truth, or both (files: docs/audits.md)")
     stack = () if base.attached is None else base.attached.stack
-    if stack and all(a.method in ("head", "prompt") for a in stack):
+    if stack and not any(METHODS[a.method].acts for a in stack):
         raise UserError(
             f"the adapter is a {stack[-1].method}: it does not change how likely the base finds a text",
             "audit the base without it",

@@ -8,7 +8,7 @@ from torch import Tensor
 from onebase.base.head import OwnHead, span_tags
 from onebase.codec.text.tokenizer import Tokenizer
 from onebase.errors import ConfigError
-from onebase.interop.families.encoder import THEIRS
+from onebase.interop.families.encoder import PLAIN
 from onebase.interop.families.heads import ACTIVATIONS, KINDS, LAYOUTS, Found, Kind, read_config
 from onebase.interop.family import Tree
 from onebase.interop.reader import Reader
@@ -34,8 +34,8 @@ def written_head(model_type: str, head: OwnHead, config: Tree) -> tuple[Tree, di
         "problem_type": _PROBLEMS.get((cfg.gives, head.task)),
     }
     if layout.dense == "head.dense" and cfg.layer is not None:
-        act = cfg.layer.activation
-        tree |= {"classifier_activation": THEIRS.get(act, act), "classifier_bias": cfg.layer.bias}
+        act = next((name for name, ours in PLAIN.items() if ours == cfg.layer.activation), "tanh")
+        tree |= {"classifier_activation": act, "classifier_bias": cfg.layer.bias}
         tree |= {"classifier_pooling": cfg.pooling} if kind == "sequence" else {}
     if cfg.pad is not None:
         tree["pad_token_id"] = cfg.pad
