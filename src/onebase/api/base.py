@@ -50,7 +50,7 @@ class Base(Bound):
         """Learn an adapter from `data` (a file, or rows).
 
         task: classify (rows with text, label; or image, label for a head), complete (prompt, completion) or chat (messages); method: prompt, head, lora, soft, prefix or
-        full. Options are those of `AdaptOptions`. The base does not change. Raises UserError.
+        full. Options are those of `AdaptOptions` and of the method. The base does not change. Raises UserError.
 
         Before anything is learnt the token ledger is told to `tell`, and stops what should not be learnt (docs/adaptation.md); `allow`
         names the codes that do not stop it. test: rows (or a file) that must not be among `data`; nothing else is done with them.
