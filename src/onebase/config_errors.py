@@ -18,9 +18,9 @@ _UNKNOWN = ("unexpected_keyword_argument", "extra_forbidden")
 def explained(
     cls: type, data: Any, where: str, lines: dict[Path_, int], errors: Sequence[dict[str, Any]]
 ) -> ConfigError:
-    """The first real one of pydantic's `errors` about `data` as a `cls`. where: the source's name; lines: of each key, -1 for an override."""
-    # Each branch of a union complains; a key that another branch knows is not the mistake.
-    error = next((one for one in errors if not _known_elsewhere(cls, data, one)), errors[0])
+    """The one of pydantic's `errors` that a user would mend first, about `data` as a `cls`. where: the source's name; lines: of each key, -1 for an override."""
+    # A key that is not known first: where one is missing, that may be it, misspelt.
+    error = next((one for one in errors if one["type"] in _UNKNOWN), errors[0])
     loc = tuple(p for p in error["loc"])
     path, holder, annotation = _walk(cls, data, loc)
     dotted = ".".join(str(p) for p in path)
@@ -38,11 +38,9 @@ def explained(
     )
     kind = error["type"]
     if kind in _UNKNOWN:
-        holders = _holders(cls, data, loc) or [holder]
-        owners = {f.name: h for h in reversed(holders) for f in dataclasses.fields(h)}
-        fields = list(dict.fromkeys(f.name for h in holders for f in dataclasses.fields(h)))
+        fields = [f.name for f in dataclasses.fields(holder)]
         near = difflib.get_close_matches(str(path[-1]), fields, 1, 0.4)
-        hint = f"did you mean '{near[0]}'" + _accepts(owners[near[0]], near[0]) + "?" if near else ""
+        hint = f"did you mean '{near[0]}'" + _accepts(holder, near[0]) + "?" if near else ""
         return ConfigError(
             f"{place}unknown key '{dotted}'", f"{hint} valid keys here: {', '.join(fields)}".strip()
         )
@@ -52,38 +50,12 @@ def explained(
         return ConfigError(
             f"{place}'{dotted}': {error['ctx']['error']}" if dotted else f"{place}{error['ctx']['error']}"
         )
+    if kind == "union_tag_invalid":
+        tag, known = error["ctx"]["tag"], error["ctx"]["expected_tags"]
+        return ConfigError(f"{place}'{dotted}' is of the kind {tag!r}", f"accepted: {known}")
     given = error.get("input")
     accepted = type_name(annotation) if annotation is not None else error["msg"]
     return ConfigError(f"{place}'{dotted}' is {given!r} ({kind_of(given)})", f"accepted: {accepted}")
-
-
-def _known_elsewhere(cls: type, data: Any, error: dict[str, Any]) -> bool:
-    loc = error["loc"]
-    return error["type"] in _UNKNOWN and any(_has(h, loc[-1]) for h in _holders(cls, data, loc))
-
-
-def _holders(cls: type, data: Any, loc: tuple[str | int, ...]) -> list[Any]:
-    """The configs that the map around the last part of `loc` may be: one, or the branches of a union."""
-    path: list[str | int] = []
-    for part in loc[:-1]:
-        if (isinstance(data, Mapping) and part in data) or (isinstance(data, list) and isinstance(part, int)):
-            data = data[part]  # type: ignore[index]
-            path.append(part)
-    annotation = _annotation(cls, path)
-    return [a for a in _options(annotation) if dataclasses.is_dataclass(a)]
-
-
-def _annotation(annotation: Any, path: list[str | int]) -> Any:
-    for part in path:
-        holder = next(
-            (a for a in _options(annotation) if dataclasses.is_dataclass(a) and _has(a, part)), None
-        )
-        if holder is not None:
-            annotation = typing.get_type_hints(holder)[str(part)]
-        else:
-            args = [a for o in _options(annotation) for a in typing.get_args(o) if a is not Ellipsis]
-            annotation = args[-1] if args else None
-    return annotation
 
 
 def _walk(cls: Any, data: Any, loc: tuple[str | int, ...]) -> tuple[Path_, Any, Any]:
@@ -100,7 +72,8 @@ def _walk(cls: Any, data: Any, loc: tuple[str | int, ...]) -> tuple[Path_, Any, 
         ):
             data = data[part]  # type: ignore[index]
         elif here is None or not (_has(here, part) or part == loc[-1]):
-            continue  # a union branch's name, not a key
+            annotation = _tagged(annotation, part)  # the kind of one of a union, not a key
+            continue
         path.append(part)
         if here is not None:
             holder = here
@@ -110,6 +83,15 @@ def _walk(cls: Any, data: Any, loc: tuple[str | int, ...]) -> tuple[Path_, Any, 
             annotation = args[-1] if args else None
             holder = annotation if dataclasses.is_dataclass(annotation) else holder
     return tuple(path), holder, annotation
+
+
+def _tagged(annotation: Any, tag: Any) -> Any:
+    """Of a union of configs that of this kind; what is none is as it was."""
+    for one in _options(annotation):
+        hints = typing.get_type_hints(one).values() if dataclasses.is_dataclass(one) else ()
+        if any(typing.get_origin(h) is typing.Literal and tag in typing.get_args(h) for h in hints):
+            return one
+    return annotation
 
 
 def _has(cls: Any, name: Any) -> bool:

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Discriminator, Tag
 from torch import nn
 
 from onebase.codec.audio.config import AudioCodecConfig, audio_parameters
@@ -12,7 +13,18 @@ from onebase.codec.image.config import ImageCodecConfig, image_parameters
 from onebase.codec.image.modules import ImageEnds
 from onebase.codec.text.modules import TextCodecConfig, TextEnds, codec_parameters
 
-CodecConfig = TextCodecConfig | ImageCodecConfig | AudioCodecConfig
+
+def _kind(tree: Any) -> Any:
+    return tree.get("kind", "text") if isinstance(tree, Mapping) else getattr(tree, "kind", None)
+
+
+CodecConfig = Annotated[
+    Annotated[TextCodecConfig, Tag("text")]
+    | Annotated[ImageCodecConfig, Tag("image")]
+    | Annotated[AudioCodecConfig, Tag("audio")],
+    Discriminator(_kind),
+]
+"""One of them, by its `kind` (text, where none is said): an error is about that one alone."""
 Ends = TextEnds | ImageEnds | AudioEnds
 
 
