@@ -18,9 +18,10 @@ _UNKNOWN = ("unexpected_keyword_argument", "extra_forbidden")
 def explained(
     cls: type, data: Any, where: str, lines: dict[Path_, int], errors: Sequence[dict[str, Any]]
 ) -> ConfigError:
-    """The one of pydantic's `errors` that a user would mend first, about `data` as a `cls`. where: the source's name; lines: of each key, -1 for an override."""
-    # A key that is not known first: where one is missing, that may be it, misspelt.
-    error = next((one for one in errors if one["type"] in _UNKNOWN), errors[0])
+    """The first real one of pydantic's `errors` about `data` as a `cls`. where: the source's name; lines: of each key, -1 for an override."""
+    errors = [inner for error in errors for inner in _unfolded(error)]
+    # Each branch of a union complains; a key that another branch knows is not the mistake.
+    error = next((one for one in errors if not _known_elsewhere(cls, data, one)), errors[0])
     loc = tuple(p for p in error["loc"])
     path, holder, annotation = _walk(cls, data, loc)
     dotted = ".".join(str(p) for p in path)
@@ -38,9 +39,19 @@ def explained(
     )
     kind = error["type"]
     if kind in _UNKNOWN:
-        fields = [f.name for f in dataclasses.fields(holder)]
+        holders = _holders(cls, data, loc) or [holder]
+        owners = {f.name: h for h in reversed(holders) for f in dataclasses.fields(h)}
+        fields = list(dict.fromkeys(f.name for h in holders for f in dataclasses.fields(h)))
+        now = next(
+            (f.name for h in holders for f in dataclasses.fields(h) if f.metadata.get("was") == path[-1]),
+            None,
+        )
+        if now is not None:
+            return ConfigError(
+                f"{place}'{dotted}' has another name now", f"write '{now}'{_accepts(owners[now], now)}"
+            )
         near = difflib.get_close_matches(str(path[-1]), fields, 1, 0.4)
-        hint = f"did you mean '{near[0]}'" + _accepts(holder, near[0]) + "?" if near else ""
+        hint = f"did you mean '{near[0]}'" + _accepts(owners[near[0]], near[0]) + "?" if near else ""
         return ConfigError(
             f"{place}unknown key '{dotted}'", f"{hint} valid keys here: {', '.join(fields)}".strip()
         )
@@ -50,12 +61,45 @@ def explained(
         return ConfigError(
             f"{place}'{dotted}': {error['ctx']['error']}" if dotted else f"{place}{error['ctx']['error']}"
         )
-    if kind == "union_tag_invalid":
-        tag, known = error["ctx"]["tag"], error["ctx"]["expected_tags"]
-        return ConfigError(f"{place}'{dotted}' is of the kind {tag!r}", f"accepted: {known}")
     given = error.get("input")
-    accepted = type_name(annotation) if annotation is not None else error["msg"]
+    accepted = type_name(annotation) if annotation is not None and kind != "unknown_kind" else error["msg"]
     return ConfigError(f"{place}'{dotted}' is {given!r} ({kind_of(given)})", f"accepted: {accepted}")
+
+
+def _unfolded(error: dict[str, Any]) -> list[dict[str, Any]]:
+    """What is wrong inside a config that its own key `kind` chose (`config.OneOf`), each with its whole place; any other error as it is."""
+    inner = error.get("ctx", {}).get("error")
+    if not hasattr(inner, "errors"):
+        return [error]
+    found = [dict(e) for e in inner.errors(include_url=False)]
+    return [e | {"loc": (*error["loc"], *e["loc"])} for e in found]
+
+
+def _known_elsewhere(cls: type, data: Any, error: dict[str, Any]) -> bool:
+    loc = error["loc"]
+    return error["type"] in _UNKNOWN and any(_has(h, loc[-1]) for h in _holders(cls, data, loc))
+
+
+def _holders(cls: type, data: Any, loc: tuple[str | int, ...]) -> list[Any]:
+    """The configs that the map around the last part of `loc` may be: one, or the branches of a union."""
+    path: list[str | int] = []
+    for part in loc[:-1]:
+        if (isinstance(data, Mapping) and part in data) or (isinstance(data, list) and isinstance(part, int)):
+            data = data[part]  # type: ignore[index]
+            path.append(part)
+    annotation = _annotation(cls, path)
+    return [a for a in options(annotation, data) if dataclasses.is_dataclass(a)]
+
+
+def _annotation(annotation: Any, path: list[str | int]) -> Any:
+    for part in path:
+        holder = next((a for a in options(annotation) if dataclasses.is_dataclass(a) and _has(a, part)), None)
+        if holder is not None:
+            annotation = typing.get_type_hints(holder, include_extras=True)[str(part)]
+        else:
+            args = [a for o in options(annotation) for a in typing.get_args(o) if a is not Ellipsis]
+            annotation = args[-1] if args else None
+    return annotation
 
 
 def _walk(cls: Any, data: Any, loc: tuple[str | int, ...]) -> tuple[Path_, Any, Any]:
@@ -64,41 +108,38 @@ def _walk(cls: Any, data: Any, loc: tuple[str | int, ...]) -> tuple[Path_, Any, 
     holder: Any = cls if dataclasses.is_dataclass(cls) else None
     annotation: Any = cls
     for part in loc:
-        here = next((a for a in _options(annotation) if dataclasses.is_dataclass(a) and _has(a, part)), None)
-        if here is None:
-            here = next((a for a in _options(annotation) if dataclasses.is_dataclass(a)), None)
+        known = [a for a in options(annotation, data) if dataclasses.is_dataclass(a)]
+        here = next((a for a in known if _has(a, part)), known[0] if known else None)
         if (isinstance(data, Mapping) and part in data) or (
             isinstance(data, list) and isinstance(part, int) and part < len(data)
         ):
             data = data[part]  # type: ignore[index]
         elif here is None or not (_has(here, part) or part == loc[-1]):
-            annotation = _tagged(annotation, part)  # the kind of one of a union, not a key
-            continue
+            continue  # a union branch's name, not a key
         path.append(part)
         if here is not None:
             holder = here
-            annotation = typing.get_type_hints(here).get(str(part), None)
+            annotation = typing.get_type_hints(here, include_extras=True).get(str(part), None)
         else:
-            args = [a for o in _options(annotation) for a in typing.get_args(o) if a is not Ellipsis]
+            args = [a for o in options(annotation) for a in typing.get_args(o) if a is not Ellipsis]
             annotation = args[-1] if args else None
             holder = annotation if dataclasses.is_dataclass(annotation) else holder
     return tuple(path), holder, annotation
-
-
-def _tagged(annotation: Any, tag: Any) -> Any:
-    """Of a union of configs that of this kind; what is none is as it was."""
-    for one in _options(annotation):
-        hints = typing.get_type_hints(one).values() if dataclasses.is_dataclass(one) else ()
-        if any(typing.get_origin(h) is typing.Literal and tag in typing.get_args(h) for h in hints):
-            return one
-    return annotation
 
 
 def _has(cls: Any, name: Any) -> bool:
     return any(f.name == name for f in dataclasses.fields(cls))
 
 
-def _options(annotation: Any) -> tuple[Any, ...]:
+def options(annotation: Any, data: Any = None) -> tuple[Any, ...]:
+    """The branches of a type; of several configs that a key `kind` chooses from, the one that `data` names."""
+    if typing.get_origin(annotation) is typing.Annotated:
+        one = next((m for m in annotation.__metadata__ if hasattr(m, "table")), None)
+        if one is None:
+            return options(typing.get_args(annotation)[0], data)
+        table = one.table()
+        chosen = table.get(str(data.get("kind", one.default))) if isinstance(data, dict) else None
+        return (chosen,) if chosen else tuple(table.values())
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         return typing.get_args(annotation)
     return (annotation,)

@@ -1,164 +1,185 @@
-from __future__ import annotations
+"""One protocol of order for packed rows, single texts, pairs and mixtures: golden, a pure function of the step, and no dearer for more data."""
 
+import time
 from collections import Counter
-from pathlib import Path
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onebase.codec.text import Tokenizer, Tokens
-from onebase.data import Dataset, Row, RowPlan, TokenSet, order, split
-from onebase.errors import ConfigError, DataError
-
-BOS = 0
-
-
-def token_set(lengths: list[int]) -> TokenSet:
-    """Documents whose tokens are all different numbers, so that any loss or repeat shows."""
-    out, at = [], 1
-    for i, n in enumerate(lengths):
-        ids = np.concatenate([[BOS], np.arange(at, at + n - 1)]).astype(np.int32)
-        at += n - 1
-        out.append(Tokens(ids, ids % 3 != 0, f"d{i}", "s"))
-    return TokenSet.from_tokens(out)
+from onebase.codec.text.sample import Tokens
+from onebase.data import Order, Row, RowPlan, TokenSet, order, packing, split
+from onebase.data.mixed import MixedPlan
+from onebase.data.order import ExampleOrder, one_by_one
+from onebase.data.tokens import PLACE
 
 
-def flat(rows: list[Row]) -> list[list[list[int]]]:
-    return [[piece.ids.tolist() for piece in row] for row in rows]
+def text(i: int, name: str = "") -> Tokens:
+    return Tokens(np.array([0, i + 5], np.int32), np.array([False, True]), name or str(i))
 
 
-def epoch_of_rows(plan: RowPlan, epoch: int) -> list[Row]:
-    first = sum(plan.epoch_rows(e) for e in range(epoch))
-    numbers = range(first, first + plan.epoch_rows(epoch))
-    return [plan.rows(n // plan.rows_per_step)[n % plan.rows_per_step] for n in numbers]
+def packed(n: int, per_step: int, seed: int, epochs: int | None, source: str = "a") -> RowPlan:
+    """Documents of 2 to 5 tokens, in rows of 12."""
+    places = np.zeros(n, PLACE)
+    places["length"] = 2 + np.arange(n) % 4
+    places["start"] = np.cumsum(places["length"]) - places["length"]
+    ids = np.where(np.isin(np.arange(places["length"].sum()), places["start"]), 0, 7).astype(np.int32)
+    names = [f"{source}{i}" for i in range(n)]
+    return RowPlan(
+        TokenSet([ids], None, places, names, [source], 0, f"tk1-{n}{source}"),
+        12,
+        per_step,
+        seed,
+        epochs=epochs,
+    )
 
 
-many_lengths = st.lists(st.integers(1, 50), min_size=1, max_size=40)
+def single(n: int, per_step: int, seed: int, epochs: int | None) -> ExampleOrder:
+    return ExampleOrder(one_by_one(text(i) for i in range(n)), per_step, seed, epochs)
 
 
-@settings(deadline=None, max_examples=60)
-@given(
-    lengths=many_lengths,
-    length=st.integers(4, 24),
-    per_step=st.integers(1, 7),
-    seed=st.integers(0, 3),
-    reserve=st.integers(0, 2),
-)
-def test_every_epoch_holds_every_token_once(
-    lengths: list[int], length: int, per_step: int, seed: int, reserve: int
+def paired(n: int, per_step: int, seed: int, epochs: int | None) -> ExampleOrder:
+    pairs = [(text(i), text(i + n, f"{i} other")) for i in range(n)]
+    return ExampleOrder(pairs, per_step, seed, epochs, alike=True)
+
+
+def mixed(n: int, per_step: int, seed: int, epochs: int | None) -> MixedPlan:
+    """A quarter of the rows are of another source, which has no end."""
+    return MixedPlan(packed(n, 1, seed, epochs), packed(n, 1, seed, None, "b"), 0.25, per_step)
+
+
+KINDS: dict[str, Any] = {"packed": packed, "single": single, "paired": paired, "mixed": mixed}
+every_kind = pytest.mark.parametrize("kind", KINDS)
+sizes = {"n": st.integers(1, 40), "per_step": st.integers(1, 9), "seed": st.integers(0, 3)}
+
+
+def ids(rows: Sequence[Row]) -> list[list[str]]:
+    return [[t.id for t in row] for row in rows]
+
+
+def own(found: list[list[str]]) -> list[str]:
+    """Of what is not mixed in, the texts that stand for an example."""
+    return [
+        row[0] if row[-1].endswith("other") else t
+        for row in found
+        for t in row
+        if t[0] != "b" and "other" not in t
+    ]
+
+
+@every_kind
+@settings(max_examples=25, deadline=None)
+@given(**sizes, epochs=st.integers(1, 3))
+def test_every_item_once_an_epoch(kind: str, n: int, per_step: int, seed: int, epochs: int) -> None:
+    plan: Order = KINDS[kind](n, per_step, seed, epochs)
+    steps = [ids(plan.rows(s)) for s in range(plan.steps)]
+    found = own([row for step in steps for row in step])
+    assert len(found) == n * epochs and plan.total == sum(map(len, steps)) and plan.rows(plan.steps) == []
+    if kind != "paired":  # sorted by length within a step, which may span two epochs
+        assert all(len(set(found[e * n : (e + 1) * n])) == n for e in range(epochs))
+    assert set(Counter(found).values()) == {epochs}
+    if kind == "paired":
+        assert all(a + " other" == b for step in steps for a, b in step)
+
+
+@every_kind
+@settings(max_examples=25, deadline=None)
+@given(**sizes, epochs=st.sampled_from([None, 2]), first=st.integers(0, 12))
+def test_a_run_that_goes_on_at_any_step_has_the_same_rows(
+    kind: str, n: int, per_step: int, seed: int, epochs: int | None, first: int
 ) -> None:
-    tokens = token_set(lengths)
-    plan = RowPlan(tokens, length, per_step, seed, reserve=reserve)
-    wanted = Counter(int(t) for doc in tokens for t in doc.ids if t != BOS)
-    for epoch in (0, 1):
-        rows = epoch_of_rows(plan, epoch)
-        assert Counter(int(t) for row in rows for p in row for t in p.ids if t != BOS) == wanted
-        for row in rows:
-            assert row
-            assert sum(len(p) + reserve for p in row) <= length
-            for piece in row:
-                assert piece.ids[0] == BOS
-                assert not piece.loss[0]
-                assert (piece.loss[1:] == (piece.ids[1:] % 3 != 0)).all()
-        assert sum(len(p) for row in rows for p in row) == plan.tokens_per_epoch
+    whole = KINDS[kind](n, per_step, seed, epochs)
+    walked = [ids(whole.rows(s)) for s in range(first + 3)]
+    resumed = KINDS[kind](n, per_step, seed, epochs)
+    assert [ids(resumed.rows(s)) for s in range(first, first + 3)] == walked[first:]
+    assert resumed.digest == whole.digest != KINDS[kind](n + 1, per_step, seed, epochs).digest
 
 
-@settings(deadline=None, max_examples=30)
-@given(
-    lengths=many_lengths, steps=st.lists(st.integers(0, 25), min_size=1, max_size=6), seed=st.integers(0, 3)
-)
-def test_a_step_is_the_same_whatever_was_asked_before(
-    lengths: list[int], steps: list[int], seed: int
+@every_kind
+@settings(max_examples=25, deadline=None)
+@given(**sizes, step=st.integers(0, 9))
+def test_ranks_share_out_a_step_and_steps_share_out_the_stream(
+    kind: str, n: int, per_step: int, seed: int, step: int
 ) -> None:
-    tokens = token_set(lengths)
-    walked = RowPlan(tokens, 16, 3, seed)
-    for step in range(26):
-        walked.rows(step)
+    plan = KINDS[kind](n, per_step, seed, None)
+    rows = ids(plan.rows(step))
+    for world in range(1, 5):
+        assert [row for rank in range(world) for row in split(rows, rank, world)] == rows
+    if kind in ("packed", "single"):  # the order of rows does not hang on how many make a step
+        ones = KINDS[kind](n, 1, seed, None)
+        assert [ids(ones.rows(i))[0] for i in range(step * per_step, (step + 1) * per_step)] == rows
+
+
+class Lazy(Sequence[Row]):
+    """So many examples, each made when it is asked for."""
+
+    def __init__(self, n: int) -> None:
+        self.n, self.asked, self.ids, self.loss = n, 0, np.array([0, 7], np.int32), np.array([False, True])
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, i: Any) -> Any:
+        if not 0 <= i < self.n:
+            raise IndexError(i)
+        self.asked += 1
+        return (Tokens(self.ids, self.loss, str(i)),)
+
+
+def seconds(plan: Order, steps: range) -> float:
+    """The quickest of some steps."""
+    taken = []
     for step in steps:
-        fresh = RowPlan(tokens, 16, 3, seed)
-        assert flat(fresh.rows(step)) == flat(walked.rows(step))
-        assert fresh.epoch(step) == walked.epoch(step)
+        start = time.perf_counter()
+        assert len(plan.rows(step)) == 16
+        taken.append(time.perf_counter() - start)
+    return min(taken)
 
 
-@settings(deadline=None, max_examples=20)
-@given(lengths=many_lengths, per_step=st.integers(1, 24))
-def test_ranks_share_out_the_global_batch_in_order(lengths: list[int], per_step: int) -> None:
-    tokens = token_set(lengths)
-    for step in (0, 3):
-        whole = flat(RowPlan(tokens, 16, per_step).rows(step))
-        for world in (1, 2, 3, 4, 8):
-            # each rank has a plan of its own, as it would in a process of its own
-            shares = [flat(RowPlan(tokens, 16, per_step).rows(step, rank, world)) for rank in range(world)]
-            assert [row for share in shares for row in share] == whole
-            assert [list(split(whole, rank, world)) for rank in range(world)] == shares
-            assert max(map(len, shares)) - min(map(len, shares)) <= 1
+@pytest.mark.parametrize("kind", ["packed", "single", "mixed"])
+def test_a_step_is_no_dearer_for_a_million_items(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the order of the epoch made: no permutation, no packing, no look at an example that is not in the step."""
+    made: list[int] = []
+    for room in (order, packing):
+        real = room.permutation
+        monkeypatch.setattr(room, "permutation", lambda *a, real=real: made.append(a[2]) or real(*a))
+    taken = {}
+    for n in (1_000, 1_000_000):
+        examples = Lazy(n)
+        plan: Order = ExampleOrder(examples, 16) if kind == "single" else KINDS[kind](n, 16, 0, None)
+        plan.rows(0)
+        examples.asked = 0
+        made.clear()
+        taken[n] = seconds(plan, range(1, 9))
+        assert made == [], "a permutation was made within an epoch"
+        assert examples.asked == (8 * 16 if kind == "single" else 0)
+    # To look at a million numbers once takes a millisecond or more.
+    assert taken[1_000_000] < 3 * taken[1_000] + 3e-4, taken
 
 
-def test_many_windows_and_a_step_over_several_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(order, "WINDOW_PIECES", 8)
-    monkeypatch.setattr(order, "WINDOW_ROWS", 2)
-    rng = np.random.default_rng(0)
-    tokens = token_set(rng.integers(2, 30, 100).tolist())
-    plan = RowPlan(tokens, 16, 5, seed=1)
-    assert len(plan._bounds) > 5
-    wanted = {int(t) for doc in tokens for t in doc.ids}
-    for epoch in range(3):
-        rows = epoch_of_rows(plan, epoch)
-        assert {int(t) for row in rows for p in row for t in p.ids} == wanted
-    assert flat(RowPlan(tokens, 16, 5, seed=1).rows(40)) == flat(plan.rows(40))
-    large = RowPlan(token_set([5, 6]), 16, 10)  # an epoch is one row, a step is ten
-    assert len(large.rows(2)) == 10
-    assert large.epoch(2) == 20
+def test_golden_order() -> None:
+    plan = single(7, 3, 1, None)
+    assert [[int(row[0].id) for row in plan.rows(s)] for s in range(5)] == [[0, 3, 5], [1, 2, 6], [4, 4, 5], [6, 3, 1], [2, 0, 3]]  # fmt: skip
 
 
-def test_epochs_seeds_and_data_order_differ() -> None:
-    tokens = token_set([9, 5, 7, 3, 12, 8, 6, 4, 10, 11] * 4)
-    plan = RowPlan(tokens, 16, 1)
-    assert flat(epoch_of_rows(plan, 0)) != flat(epoch_of_rows(plan, 1))
-    assert flat(epoch_of_rows(RowPlan(tokens, 16, 1, 1), 0)) != flat(epoch_of_rows(plan, 0))
-    digests = {
-        p.digest for p in (plan, RowPlan(tokens, 16, 1, 1), RowPlan(tokens, 16, 2), RowPlan(tokens, 17, 1))
-    }
-    assert len(digests) == 4
-    assert RowPlan(tokens, 16, 1).digest == plan.digest
+@given(st.integers(1, 30), st.integers(1, 20), st.integers(0, 3))
+def test_every_text_once_an_epoch_whatever_was_asked_before(n: int, per_step: int, seed: int) -> None:
+    plan, asked = single(n, per_step, seed, None), range(2 * n)
+    backwards = {s: plan.numbers(s) for s in reversed(asked)}
+    found = [i for s in asked for i in single(n, per_step, seed, None).numbers(s)]
+    assert [i for s in asked for i in backwards[s]] == found
+    for epoch in range(len(found) // n):
+        assert sorted(found[epoch * n : (epoch + 1) * n]) == list(range(n))
 
 
-def test_the_order_is_what_it_was() -> None:
-    """A run begun with an earlier version goes on with the same rows. Change it only on purpose."""
-    tokens = token_set([4, 9, 3, 7, 5, 20])
-    plan = RowPlan(tokens, 8, 2, seed=7)
-    names = [[[f"{p.id}:{p.ids[-1]}" for p in row] for row in plan.rows(step)] for step in range(3)]
-    assert names == GOLDEN
-
-
-GOLDEN = [[["d3:19"], ["d1:11", "d5:42"]], [["d5:30"], ["d1:10"]], [["d0:3"], ["d5:37"]]]
-
-
-def test_waste_is_under_two_percent_on_a_realistic_mix(
-    dataset: Dataset, tokenizer: Tokenizer, tmp_path: Path
-) -> None:
-    lengths = np.clip(np.random.default_rng(0).lognormal(5.0, 1.0, 4000), 3, None).astype(int)
-    plan = RowPlan(token_set(lengths.tolist()), 512, 16)
-    assert plan.waste() < 0.005
-    assert plan.rows_per_epoch == plan.epoch_rows(0)
-    built = RowPlan(TokenSet.build(dataset, "train", tokenizer, tmp_path / "c"), 64, 4)
-    assert built.waste() < 0.05  # a hundred documents
-    for row in epoch_of_rows(built, 0):
-        assert all(p.ids[0] == tokenizer.bos and not p.loss[0] and p.loss[1:].all() for p in row)
-
-
-def test_mistakes() -> None:
-    tokens = token_set([5, 40, 50])
-    with pytest.raises(
-        DataError, match="sample d1 has 40 tokens, a row holds 15; 2 of 3 samples are too long"
-    ):
-        RowPlan(tokens, 16, 1, reserve=1, long="refuse")
-    for sizes in ({"length": 1}, {"rows_per_step": 0}, {"reserve": 15}, {"reserve": -1}):
-        with pytest.raises(ConfigError):
-            RowPlan(tokens, **{"length": 16, "rows_per_step": 1, **sizes})
-    with pytest.raises(ConfigError, match="step is -1"):
-        RowPlan(tokens, 16, 1).rows(-1)
-    with pytest.raises(ConfigError, match="rank 2 of 2"):
-        split([1], 2, 2)
+def test_an_order_is_made_once_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    inner = order.permutation
+    monkeypatch.setattr(order, "permutation", lambda *a: made.append(a[1]) or inner(*a))
+    plan = single(10, 3, 0, None)
+    for step in range(20):
+        plan.rows(step)
+    assert made == [0, 1, 2, 3, 4, 5]

@@ -14,7 +14,7 @@ import torch
 from onebase.base.config import TextShape, text_base
 from onebase.base.model import BaseModel
 from onebase.codec.text.sample import Tokens
-from onebase.data.order import RowPlan
+from onebase.data import RowPlan
 from onebase.data.tokens import TokenSet
 from onebase.errors import UserError
 from onebase.objective.infill import Infill, InfillMarks

@@ -13,10 +13,10 @@ import onebase
 from onebase.api.base import Base
 from onebase.base.folder import load_base, save_base
 from onebase.codec.text.pooling import EmbeddingConfig
+from onebase.data.order import ExampleOrder
 from onebase.engine.features import embedding_tokens
 from onebase.errors import DataError, UserError
-from onebase.tasks.embed import GroupsPlan
-from tests.helpers import tiny_base
+from tests.helpers import taken, tiny_base
 from tests.pretrained import onebase as command
 
 PAIRS = [
@@ -41,7 +41,9 @@ def test_held_out_pairs_find_each_other(method: str, lr: float, least: float) ->
     base = Base(tiny_base())
     before = base.embed(["a m"])
     assert value(base) <= 0.1
-    adapted = base.with_adapter(base.adapt(TRAIN, task="embed", method=method, lr=lr, epochs=20, virtual=4))
+    adapted = base.with_adapter(
+        base.adapt(TRAIN, task="embed", method=method, lr=lr, epochs=20, **taken(method, virtual=4))
+    )
     assert value(adapted) >= least
     torch.testing.assert_close(adapted.embed(["a m", "b n"]).norm(dim=-1), torch.ones(2))
     assert torch.equal(base.embed(["a m"]), before), "the plain base has changed"
@@ -89,12 +91,12 @@ def test_the_base_s_own_pooling_is_kept(tmp_path: Path) -> None:
 def test_every_pair_once_an_epoch() -> None:
     base = tiny_base()
     sides = [embedding_tokens(base, [r[k] for r in TRAIN], EmbeddingConfig()) for k in ("anchor", "positive")]
-    plan = GroupsPlan(list(zip(*sides, strict=True)), 11, seed=3)
+    plan = ExampleOrder(list(zip(*sides, strict=True)), 11, seed=3)
     found = [row for step in range(4) for row in plan.rows(step)]
     assert sorted(int(a.id) for a, _ in found) == list(range(44))
     assert all(a.id == p.id for a, p in found), "an anchor came with another's positive"
     assert [r[0].id for r in plan.rows(2)] == [r[0].id for r in plan.rows(2)]
-    other = GroupsPlan([(a, a) for a, _ in plan.groups], 11, seed=3)
+    other = ExampleOrder([(a, a) for a, _ in plan.examples], 11, seed=3)
     assert other.digest != plan.digest, "the positives are part of what the order depends on"
 
 

@@ -14,13 +14,12 @@ from onebase.base.folder import LoadedBase, load_base
 from onebase.codec.text.sample import Tokens
 from onebase.data import RowPlan, TokenSet
 from onebase.data.mixed import MixedPlan
-from onebase.data.singles import SinglesPlan
-from onebase.data.steps import span, steps_of
+from onebase.data.order import ExampleOrder, one_by_one, span, steps_of
 from onebase.engine.features import given_tokens
 from onebase.objective.base import Batch, Losses, Objective
 from onebase.tasks import job
 from onebase.train.loop import Job, Result, run
-from tests.helpers import tiny_base
+from tests.helpers import taken, tiny_base
 from tests.pictures import digits, sighted
 
 WORDS = ("red sun", "blue sea", "grey fog", "green tree")
@@ -83,7 +82,7 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def adapted(kind: str, n: int, method: str, **options: Any) -> Adapter:
     base, rows = Base(tiny_base()), [ROWS[kind](i) for i in range(n)]
-    given: dict[str, Any] = {"virtual": 2, "rank": 2} | OPTIONS.get(kind, {}) | options
+    given: dict[str, Any] = taken(method, virtual=2, rank=2) | OPTIONS.get(kind, {}) | options
     task = TASKS.get(kind, kind)
     planned = base.plan_adapt(rows, task=task, method=method, **given)
     made = base.adapt(rows, task=task, method=method, **given)
@@ -156,14 +155,14 @@ def test_a_student_reads_every_row(level: str, heard: list[str], tmp_path: Path)
 @settings(max_examples=60)
 @given(n=st.integers(1, 40), per_step=st.integers(1, 12), epochs=st.integers(1, 4), least=st.integers(1, 2))
 def test_steps_hold_each_row_of_each_epoch_once(n: int, per_step: int, epochs: int, least: int) -> None:
-    plan = SinglesPlan([given_tokens([1, 2, i], i) for i in range(n)], per_step, 3, epochs, least)
+    plan = ExampleOrder(one_by_one(given_tokens([1, 2, i], i) for i in range(n)), per_step, 3, epochs, least)
     found = [int(row[0].id) for step in range(plan.steps) for row in plan.rows(step)]
     assert [sorted(found[i : i + n]) for i in range(0, len(found), n)] == [list(range(n))] * epochs
     assert plan.rows(plan.steps) == []
     sizes = [len(plan.rows(s)) for s in range(plan.steps)]
     assert all(s == per_step for s in sizes[:-1]) and sizes[-1] < per_step + least
     assert sizes[-1] >= min(least, per_step, n * epochs)
-    endless = SinglesPlan(plan.texts, per_step, 3)
+    endless = ExampleOrder(plan.examples, per_step, 3)
     assert [r[0].id for r in plan.rows(0)][:per_step] == [r[0].id for r in endless.rows(0)][: sizes[0]]
 
 

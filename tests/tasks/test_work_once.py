@@ -14,7 +14,7 @@ import onebase.data.labelled as labelled
 from onebase.api.base import Base
 from onebase.codec.text import Tokenizer
 from onebase.formats import rows
-from tests.helpers import tiny_base
+from tests.helpers import taken, tiny_base
 
 N = 40
 WORDS = ("red", "blue", "grey", "green")
@@ -56,9 +56,14 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return heard
 
 
-def asked(kind: str) -> dict[str, Any]:
+def asked(kind: str, method: str = "lora") -> dict[str, Any]:
     more = {"reinforce": {"reward": "format:.*", "max_tokens": 1, "group": 2}} if kind == "reinforce" else {}
-    return {"task": "classify" if kind == "many" else kind, "epochs": 1, "rank": 2, "virtual": 2, **more}
+    return {
+        "task": "classify" if kind == "many" else kind,
+        "epochs": 1,
+        **taken(method, rank=2, virtual=2),
+        **more,
+    }
 
 
 @pytest.mark.parametrize("method", ["head", "lora", "soft"])
@@ -68,7 +73,7 @@ def test_forty_rows_are_tokenised_forty_times(kind: str, method: str, encoded: l
         pytest.skip("a head does not go with this task")
     base = Base(tiny_base())
     encoded.clear()
-    base.adapt(ROWS[kind], method=method, **asked(kind))
+    base.adapt(ROWS[kind], method=method, **asked(kind, method))
     words = [t for t in encoded if any(c.isdigit() for c in t) or t.startswith("red")]
     assert len(words) == TEXTS.get(kind, 1) * N
 

@@ -13,7 +13,7 @@ from onebase.api.base import Base
 from onebase.base.folder import LoadedBase
 from onebase.base.model import BaseModel
 from onebase.codec.text.sample import Tokens
-from onebase.data.singles import SinglesPlan
+from onebase.data.order import ExampleOrder, one_by_one
 from onebase.objective.base import Batch, Losses, Objective, Row
 from onebase.objective.infill import Infill, InfillMarks
 from onebase.tasks import job as adapting
@@ -184,7 +184,7 @@ def test_filling_in_is_one_gradient_too(first: dict[str, Tensor]) -> None:
         ]
         train = TrainConfig(steps=1, rows=ROWS, length=40, micro=micro, muon=None, clip=None, dtype="fp32")
         objective = Infill(40, InfillMarks(9, 10, 11), 0.5)
-        job = Job(loaded.model, objective, SinglesPlan(texts, ROWS), train)
+        job = Job(loaded.model, objective, ExampleOrder(one_by_one(texts), ROWS), train)
         found.append(gradient(first, lambda job=job: run(job)))
     whole, *parts = found
     assert max(differs(whole, x) for x in parts) < TOLERANCE

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import Discriminator, Tag
 from torch import nn
 
 from onebase.codec.audio.config import AudioCodecConfig, audio_parameters
@@ -12,19 +11,12 @@ from onebase.codec.audio.modules import AudioEnds
 from onebase.codec.image.config import ImageCodecConfig, image_parameters
 from onebase.codec.image.modules import ImageEnds
 from onebase.codec.text.modules import TextCodecConfig, TextEnds, codec_parameters
-
-
-def _kind(tree: Any) -> Any:
-    return tree.get("kind", "text") if isinstance(tree, Mapping) else getattr(tree, "kind", None)
-
+from onebase.config import OneOf
 
 CodecConfig = Annotated[
-    Annotated[TextCodecConfig, Tag("text")]
-    | Annotated[ImageCodecConfig, Tag("image")]
-    | Annotated[AudioCodecConfig, Tag("audio")],
-    Discriminator(_kind),
+    TextCodecConfig | ImageCodecConfig | AudioCodecConfig,
+    OneOf(lambda: {name: kind.config for name, kind in KINDS.items()}, "text"),
 ]
-"""One of them, by its `kind` (text, where none is said): an error is about that one alone."""
 Ends = TextEnds | ImageEnds | AudioEnds
 
 

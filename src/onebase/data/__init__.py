@@ -3,8 +3,8 @@
 from onebase.data.bad_rows import BadRows, Rows
 from onebase.data.dataset import Dataset
 from onebase.data.labelled import check_labels, deduplicate, read_rows
-from onebase.data.order import Row, RowPlan, split
-from onebase.data.packing import cut, pack
+from onebase.data.order import Order, Row, split
+from onebase.data.packing import RowPlan, cut, pack
 from onebase.data.prepare import prepare
 from onebase.data.sources import Document, SourceConfig, read_source
 from onebase.data.tokens import TokenSet
@@ -13,6 +13,7 @@ __all__ = [
     "BadRows",
     "Dataset",
     "Document",
+    "Order",
     "Row",
     "RowPlan",
     "Rows",

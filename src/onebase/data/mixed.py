@@ -1,15 +1,13 @@
-"""Rows of two plans in one: a share of those of each step is from the second. A pure function of the step, as the plans are."""
+"""Rows of two orders in one: a share of those of each step is from the second. A pure function of the step, as the orders are."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 from onebase.artifact.files import canonical_json, sha256_bytes
-from onebase.codec.text.sample import Tokens
 from onebase.config import config
-from onebase.data.steps import span, steps_of
+from onebase.data.order import Order, Row, span, steps_of
 from onebase.errors import ConfigError
 
 
@@ -27,32 +25,14 @@ class ReplayConfig:
             raise ConfigError(f"'replay.share' is {self.share}", "give a share above 0 and below 1")
 
 
-class Plan(Protocol):
-    """A plan with one row a step, so that rows have numbers."""
-
-    @property
-    def total(self) -> int | None:
-        """How many rows it has; None where it has no end."""
-        ...
-
-    @property
-    def digest(self) -> str:
-        """Content hash of all that the order depends on."""
-        ...
-
-    def rows(self, step: int) -> Sequence[Sequence[Tokens]]:
-        """The row of this number, alone."""
-        ...
-
-
 @dataclass(frozen=True)
 class MixedPlan:
     """`rows_per_step` rows a step, of which the share `share` (of rows, from 0 to below 1) is from `second`: over the first n steps it has
-    given that share to within half a row. Each plan goes through its own epochs; where `first` has an end, the mixture ends with its last
-    row."""
+    given that share to within half a row. Both have one row a step, so that their rows have numbers, and go through epochs of their own; where `first`
+    has an end, the mixture ends with its last row."""
 
-    first: Plan
-    second: Plan
+    first: Order
+    second: Order
     share: float
     rows_per_step: int
 
@@ -76,14 +56,13 @@ class MixedPlan:
     @property
     def steps(self) -> int:
         """Steps up to the last row of `first`."""
-        assert self.total is not None, "a plan without an end has no number of steps"
         return steps_of(self.total, self.rows_per_step)
 
     def _seconds(self, rows: int) -> int:
         """How many of the first `rows` rows are from the second plan."""
         return math.floor(self.share * rows + 0.5)
 
-    def rows(self, step: int) -> list[Sequence[Tokens]]:
+    def rows(self, step: int) -> list[Row]:
         """The global batch of a step, those of the second plan behind. Behind the end there is none."""
         here = span(step, self.rows_per_step, self.total)
         a, b = self._seconds(here.start), self._seconds(here.stop)

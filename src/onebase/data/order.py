@@ -1,179 +1,73 @@
-"""The order of training: which pieces stand in which row of which step.
+"""The order of training: which rows stand in which step.
 
-A pure function of (seed, fingerprint of the tokens, step) and of the plan's sizes; nothing is remembered, so
-a resumed run goes on exactly where it was, and workers and ranks only share out what `rows` says.
+A pure function of (seed, fingerprint of the rows, step) and of the plan's sizes; nothing is remembered, so
+a resumed run goes on exactly where it was, and workers and ranks only share out what `rows` says. A permutation is
+made once an epoch (`draws`, by algorithms that no library version changes); a step then takes the time of its own rows.
 """
 
 from __future__ import annotations
 
-import bisect
-from collections import OrderedDict
-from collections.abc import Sequence
-from typing import Literal, TypeVar
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onebase.artifact.files import canonical_json, sha256_bytes
-from onebase.codec.text import Tokens
-from onebase.data.packing import Ints, cut, pack
-from onebase.data.steps import span, steps_of
-from onebase.data.tokens import TokenSet
+from onebase.codec.text.sample import Tokens
 from onebase.draws import permutation
-from onebase.errors import ConfigError, DataError
+from onebase.errors import ConfigError
 
 T = TypeVar("T")
-Row = list[Tokens]
-
-# A window is packed at a time. Large enough that the last, half-filled rows of a window do not count.
-WINDOW_PIECES = 8192
-WINDOW_ROWS = 512
+Row = Sequence[Tokens]
+"""What one line of a batch is made of: packed pieces, one text, or the texts of a pair."""
 
 
-class RowPlan:
-    """Rows of at most `length` tokens (padding not included), `rows_per_step` of them per step.
-
-    Each epoch holds every token once: its pieces are permuted, packed window by window, and the rows of a
-    window shuffled. A step may span two epochs. `reserve` tokens are kept free per piece (for what an
-    objective adds). `long`: a document that does not fit is cut into pieces (pretraining) or refused
-    (labelled samples). `epochs`: the plan ends with the last row of so many (None: it has no end), its last
-    step perhaps shorter.
-
-    Rows are packed as they are needed: `rows(step)` first packs the steps before it, at about 0.2 s per
-    100,000 pieces, once. Raises ConfigError for sizes that make no sense, DataError for a sample that is too
-    long when `long="refuse"`.
-    """
-
-    def __init__(
-        self,
-        tokenset: TokenSet,
-        length: int,
-        rows_per_step: int,
-        seed: int = 0,
-        *,
-        reserve: int = 0,
-        long: Literal["cut", "refuse"] = "cut",
-        epochs: int | None = None,
-    ) -> None:
-        if rows_per_step < 1:
-            raise ConfigError(f"rows per step is {rows_per_step}", "give at least 1")
-        if reserve < 0 or length - reserve < 2:
-            raise ConfigError(
-                f"a row of {length} tokens with {reserve} kept free holds nothing", "raise the length"
-            )
-        self.tokenset, self.length, self.rows_per_step = tokenset, length, rows_per_step
-        self.seed, self.reserve, self.epochs = seed, reserve, epochs
-        lengths = tokenset.lengths
-        if long == "refuse" and (over := np.flatnonzero(lengths > length - reserve)).size:
-            _refuse(tokenset, over, length - reserve)
-        self._document, self._start, self._stop = cut(lengths, length - reserve)
-        self._sizes: Ints = self._stop - self._start + (self._start > 0) + reserve
-        pieces = len(self._sizes)
-        window = max(WINDOW_PIECES, int(np.ceil(WINDOW_ROWS * length / self._sizes.mean())))
-        windows = max(1, pieces // window)  # evenly, so that no small window is left over
-        self._bounds = [pieces * i // windows for i in range(windows + 1)]
-        self._starts = [
-            0
-        ]  # number of rows before window n, counted through the epochs; grows as windows are packed
-        self._orders: OrderedDict[int, Ints] = OrderedDict()
-        self._packed: OrderedDict[int, list[Ints]] = OrderedDict()
+class Order(Protocol):
+    """Rows by step. Packed pieces (`RowPlan`), texts and pairs (`ExampleOrder`), mixtures (`MixedPlan`), and completions that the present
+    weights write (`tasks.rollouts`): one whose rows depend on the weights says `ahead = False`, and is asked when the step begins."""
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all that the order depends on: equal digests, equal rows at every step."""
-        parts = [self.tokenset.fingerprint, self.length, self.rows_per_step, self.seed, self.reserve]
-        return sha256_bytes(canonical_json(parts).encode())
+        """Content hash of all that the order depends on: equal digests, equal rows at every step."""
+        ...
 
     @property
-    def pieces(self) -> int:
-        """Pieces per epoch."""
-        return len(self._sizes)
-
-    @property
-    def tokens_per_epoch(self) -> int:
-        """Tokens in the rows of one epoch, each continuation's own BOS among them."""
-        return int(self._sizes.sum()) - self.reserve * self.pieces
-
-    @property
-    def rows_per_epoch(self) -> int:
-        """Rows of the first epoch; later ones may differ by a few, because they are packed anew."""
-        return self.epoch_rows(0)
-
-    def epoch_rows(self, epoch: int) -> int:
-        """Rows of one epoch, exactly (packs up to its end)."""
-        return self._epoch_start(epoch + 1) - self._epoch_start(epoch)
+    def rows_per_step(self) -> int:
+        """Rows of a step; the last one may have fewer."""
+        ...
 
     @property
     def total(self) -> int | None:
-        """Rows of all epochs, exactly (packs them all); None where there is no end."""
-        return None if self.epochs is None else self._epoch_start(self.epochs)
+        """Rows of all steps; None where there is no end."""
+        ...
 
     @property
     def steps(self) -> int:
         """Steps of all epochs."""
-        total = self.total
-        assert total is not None, "a plan without an end has no number of steps"
-        return steps_of(total, self.rows_per_step)
+        ...
 
-    def waste(self, epoch: int = 0) -> float:
-        """Share of an epoch's row space that is neither token nor reserve."""
-        return 1 - int(self._sizes.sum()) / (self.epoch_rows(epoch) * self.length)
+    def rows(self, step: int) -> Sequence[Row]:
+        """The global batch of a step; behind the end there is none."""
+        ...
 
-    def epoch(self, step: int) -> int:
-        """The epoch of a step's first row."""
-        return self._locate(self._first(step))[0] // (len(self._bounds) - 1)
 
-    def rows(self, step: int, rank: int = 0, world: int = 1) -> list[Row]:
-        """The rows of a step, or one rank's share; the shares of all ranks, in order, are the whole."""
-        self._first(step)  # refuses one below 0
-        return [self._row(i) for i in split(span(step, self.rows_per_step, self.total), rank, world)]
+def steps_of(total: int | None, per_step: int, least: int = 1) -> int:
+    """Steps that hold `total` rows. A rest of fewer than `least` rows is no step of its own where there is one before it."""
+    assert total is not None, "an order without an end has no number of steps"
+    whole, rest = divmod(total, per_step)
+    return whole + (rest > 0 and (rest >= least or not whole))
 
-    def _first(self, step: int) -> int:
-        if step < 0:
-            raise ConfigError(f"step is {step}", "count steps from 0")
-        return step * self.rows_per_step
 
-    def _row(self, number: int) -> Row:
-        window, inside = self._locate(number)
-        return [self._piece(int(p)) for p in self._window(window)[inside]]
-
-    def _piece(self, p: int) -> Tokens:
-        return self.tokenset.part(int(self._document[p]), int(self._start[p]), int(self._stop[p]))
-
-    def _epoch_start(self, epoch: int) -> int:
-        return self._count(epoch * (len(self._bounds) - 1))
-
-    def _locate(self, number: int) -> tuple[int, int]:
-        """(window, row in it) of a row counted from the start of training."""
-        while self._starts[-1] <= number:
-            self._count(len(self._starts))
-        window = bisect.bisect_right(self._starts, number) - 1
-        return window, number - self._starts[window]
-
-    def _count(self, window: int) -> int:
-        while len(self._starts) <= window:
-            self._starts.append(self._starts[-1] + len(self._window(len(self._starts) - 1)))
-        return self._starts[window]
-
-    def _window(self, window: int) -> list[Ints]:
-        """Rows of a window as arrays of piece numbers. Windows are counted through the epochs."""
-        if (found := self._packed.get(window)) is not None:
-            return found
-        epoch, nth = divmod(window, len(self._bounds) - 1)
-        pieces = self._order(epoch)[self._bounds[nth] : self._bounds[nth + 1]]
-        row_of, count = pack(self._sizes[pieces], self.length)
-        by_row = np.argsort(row_of, kind="stable")
-        rows = np.split(pieces[by_row], np.cumsum(np.bincount(row_of, minlength=count))[:-1])
-        shuffled = [rows[i] for i in self._permutation(f"rows:{epoch}:{nth}", count)]
-        return _keep(self._packed, window, shuffled)
-
-    def _order(self, epoch: int) -> Ints:
-        if (found := self._orders.get(epoch)) is not None:
-            return found
-        return _keep(self._orders, epoch, self._permutation(f"pieces:{epoch}", self.pieces))
-
-    def _permutation(self, what: str, count: int) -> Ints:
-        return permutation(f"{self.seed}:{self.tokenset.fingerprint}", what, count)
+def span(step: int, per_step: int, total: int | None, least: int = 1) -> range:
+    """Numbers of the rows of a step; none behind the end. total: None for a stream without one."""
+    first = step * per_step
+    if total is None:
+        return range(first, first + per_step)
+    steps = steps_of(total, per_step, least)
+    return range(first, total if step == steps - 1 else first + per_step) if step < steps else range(0)
 
 
 def split(rows: Sequence[T], rank: int, world: int) -> Sequence[T]:
@@ -183,18 +77,74 @@ def split(rows: Sequence[T], rank: int, world: int) -> Sequence[T]:
     return rows[len(rows) * rank // world : len(rows) * (rank + 1) // world]
 
 
-def _keep(cache: OrderedDict[int, T], key: int, value: T) -> T:
-    cache[key] = value
-    while len(cache) > 2:  # a step spans two windows or two epochs at most, in the usual case
-        cache.popitem(last=False)
-    return value
+@dataclass(frozen=True)
+class ExampleOrder:
+    """Every example once an epoch, `rows_per_step` a step, each epoch in an order of its own. An example is one text or several; the order
+    hangs on the first texts.
+
+    epochs: it ends with the last example of so many (None: it has no end), its last step perhaps shorter. least: rows without which a step
+    teaches nothing; a rest of fewer joins the step before it. alike: within a step examples of like lengths stand together, so that less of
+    a micro-batch is padding.
+    """
+
+    examples: Sequence[Row]
+    rows_per_step: int
+    seed: int = 0
+    epochs: int | None = None
+    least: int = 1
+    alike: bool = False
+
+    @property
+    def total(self) -> int | None:
+        """Rows of all epochs; None where there is no end."""
+        return None if self.epochs is None else self.epochs * len(self.examples)
+
+    @property
+    def steps(self) -> int:
+        """Steps of all epochs."""
+        return steps_of(self.total, self.rows_per_step, self.least)
+
+    @cached_property
+    def digest(self) -> str:
+        """Content hash of all texts, in order, and of how orders are drawn: a run that began by another way is not gone on with."""
+        return _hash(text for example in self.examples for text in example)
+
+    @cached_property
+    def _key(self) -> str:
+        return f"{self.seed}:{_hash(example[0] for example in self.examples)}"
+
+    @cached_property
+    def _kept(self) -> dict[int, NDArray[np.int64]]:
+        return {}
+
+    def _epoch(self, epoch: int) -> NDArray[np.int64]:
+        """The order of an epoch, made when it is first asked for. Two are kept: a step may span two."""
+        order = self._kept.get(epoch)
+        if order is None:
+            order = self._kept[epoch] = permutation(self._key, epoch, len(self.examples))
+            for old in list(self._kept)[:-2]:
+                self._kept.pop(old, None)  # the loop asks in a thread of its own
+        return order
+
+    def numbers(self, step: int) -> list[int]:
+        """Which examples form the batch of a step, by number; it may span two epochs. Behind the end there is none."""
+        n = len(self.examples)
+        each = span(step, self.rows_per_step, self.total, self.least)
+        return [int(self._epoch(i // n)[i % n]) for i in each]
+
+    def rows(self, step: int) -> list[Row]:
+        """The examples of a step."""
+        found = [self.examples[i] for i in self.numbers(step)]
+        return sorted(found, key=lambda row: sum(map(len, row))) if self.alike else found
 
 
-def _refuse(tokenset: TokenSet, over: NDArray[np.intp], limit: int) -> None:
-    i = int(over[0])
-    name = tokenset.name(i) or f"number {i + 1}"
-    raise DataError(
-        f"sample {name} has {tokenset.lengths[i]} tokens, a row holds {limit}; "
-        f"{over.size} of {len(tokenset)} samples are too long",
-        "raise the context length, or shorten or drop these samples",
-    )
+def one_by_one(texts: Iterable[Tokens]) -> list[Row]:
+    """Each text as an example of its own."""
+    return [(t,) for t in texts]
+
+
+def _hash(texts: Iterable[Tokens]) -> str:
+    state = hashlib.sha256(b"onebase.draws\0")
+    for t in texts:
+        state.update(t.id.encode() + b"\0" + t.ids.astype("<i4").tobytes() + t.loss.tobytes() + b"\1")
+    return state.hexdigest()

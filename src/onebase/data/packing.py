@@ -1,16 +1,32 @@
-"""Cutting documents into pieces and packing pieces into rows.
+"""Packed rows: documents cut into pieces, pieces packed into rows, rows in an order that is a function of the step.
 
-Best-fit decreasing: the longest piece first, each into the fullest row that still holds it. Nothing is
+Packing is best-fit decreasing: the longest piece first, each into the fullest row that still holds it. Nothing is
 dropped and nothing is cut to fill a row, so every row and every piece begins with BOS; what stays free is
 padding.
 """
 
 from __future__ import annotations
 
+import bisect
+from collections import OrderedDict
+from typing import Literal, TypeVar
+
 import numpy as np
 from numpy.typing import NDArray
 
+from onebase.artifact.files import canonical_json, sha256_bytes
+from onebase.codec.text import Tokens
+from onebase.data.order import span, split, steps_of
+from onebase.data.tokens import TokenSet
+from onebase.draws import permutation
+from onebase.errors import ConfigError, DataError
+
+T = TypeVar("T")
 Ints = NDArray[np.int64]
+
+# A window is packed at a time. Large enough that the last, half-filled rows of a window do not count.
+WINDOW_PIECES = 8192
+WINDOW_ROWS = 512
 
 
 def cut(lengths: Ints, limit: int) -> tuple[Ints, Ints, Ints]:
@@ -57,3 +73,164 @@ def pack(sizes: Ints, capacity: int) -> tuple[Ints, int]:
             rooms |= 1 << left
     row_of[order] = chosen
     return row_of, count
+
+
+class RowPlan:
+    """Rows of at most `length` tokens (padding not included), `rows_per_step` of them per step.
+
+    Each epoch holds every token once: its pieces are permuted, packed window by window, and the rows of a
+    window shuffled. A step may span two epochs. `reserve` tokens are kept free per piece (for what an
+    objective adds). `long`: a document that does not fit is cut into pieces (pretraining) or refused
+    (labelled samples). `epochs`: the plan ends with the last row of so many (None: it has no end), its last
+    step perhaps shorter.
+
+    Rows are packed as they are needed: `rows(step)` first packs the steps before it, at about 0.2 s per
+    100,000 pieces, once. Raises ConfigError for sizes that make no sense, DataError for a sample that is too
+    long when `long="refuse"`.
+    """
+
+    def __init__(
+        self,
+        tokenset: TokenSet,
+        length: int,
+        rows_per_step: int,
+        seed: int = 0,
+        *,
+        reserve: int = 0,
+        long: Literal["cut", "refuse"] = "cut",
+        epochs: int | None = None,
+    ) -> None:
+        if rows_per_step < 1:
+            raise ConfigError(f"rows per step is {rows_per_step}", "give at least 1")
+        if reserve < 0 or length - reserve < 2:
+            raise ConfigError(
+                f"a row of {length} tokens with {reserve} kept free holds nothing", "raise the length"
+            )
+        self.tokenset, self.length, self.rows_per_step = tokenset, length, rows_per_step
+        self.seed, self.reserve, self.epochs = seed, reserve, epochs
+        lengths = tokenset.lengths
+        if long == "refuse" and (over := np.flatnonzero(lengths > length - reserve)).size:
+            _refuse(tokenset, over, length - reserve)
+        self._document, self._start, self._stop = cut(lengths, length - reserve)
+        self._sizes: Ints = self._stop - self._start + (self._start > 0) + reserve
+        pieces = len(self._sizes)
+        window = max(WINDOW_PIECES, int(np.ceil(WINDOW_ROWS * length / self._sizes.mean())))
+        windows = max(1, pieces // window)  # evenly, so that no small window is left over
+        self._bounds = [pieces * i // windows for i in range(windows + 1)]
+        self._starts = [
+            0
+        ]  # number of rows before window n, counted through the epochs; grows as windows are packed
+        self._orders: OrderedDict[int, Ints] = OrderedDict()
+        self._packed: OrderedDict[int, list[Ints]] = OrderedDict()
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all that the order depends on: equal digests, equal rows at every step."""
+        parts = [self.tokenset.fingerprint, self.length, self.rows_per_step, self.seed, self.reserve]
+        return sha256_bytes(canonical_json(parts).encode())
+
+    @property
+    def pieces(self) -> int:
+        """Pieces per epoch."""
+        return len(self._sizes)
+
+    @property
+    def tokens_per_epoch(self) -> int:
+        """Tokens in the rows of one epoch, each continuation's own BOS among them."""
+        return int(self._sizes.sum()) - self.reserve * self.pieces
+
+    @property
+    def rows_per_epoch(self) -> int:
+        """Rows of the first epoch; later ones may differ by a few, because they are packed anew."""
+        return self.epoch_rows(0)
+
+    def epoch_rows(self, epoch: int) -> int:
+        """Rows of one epoch, exactly (packs up to its end)."""
+        return self._epoch_start(epoch + 1) - self._epoch_start(epoch)
+
+    @property
+    def total(self) -> int | None:
+        """Rows of all epochs, exactly (packs them all); None where there is no end."""
+        return None if self.epochs is None else self._epoch_start(self.epochs)
+
+    @property
+    def steps(self) -> int:
+        """Steps of all epochs."""
+        return steps_of(self.total, self.rows_per_step)
+
+    def waste(self, epoch: int = 0) -> float:
+        """Share of an epoch's row space that is neither token nor reserve."""
+        return 1 - int(self._sizes.sum()) / (self.epoch_rows(epoch) * self.length)
+
+    def epoch(self, step: int) -> int:
+        """The epoch of a step's first row."""
+        return self._locate(self._first(step))[0] // (len(self._bounds) - 1)
+
+    def rows(self, step: int, rank: int = 0, world: int = 1) -> list[list[Tokens]]:
+        """The rows of a step, or one rank's share; the shares of all ranks, in order, are the whole."""
+        self._first(step)  # refuses one below 0
+        return [self._row(i) for i in split(span(step, self.rows_per_step, self.total), rank, world)]
+
+    def _first(self, step: int) -> int:
+        if step < 0:
+            raise ConfigError(f"step is {step}", "count steps from 0")
+        return step * self.rows_per_step
+
+    def _row(self, number: int) -> list[Tokens]:
+        window, inside = self._locate(number)
+        return [self._piece(int(p)) for p in self._window(window)[inside]]
+
+    def _piece(self, p: int) -> Tokens:
+        return self.tokenset.part(int(self._document[p]), int(self._start[p]), int(self._stop[p]))
+
+    def _epoch_start(self, epoch: int) -> int:
+        return self._count(epoch * (len(self._bounds) - 1))
+
+    def _locate(self, number: int) -> tuple[int, int]:
+        """(window, row in it) of a row counted from the start of training."""
+        while self._starts[-1] <= number:
+            self._count(len(self._starts))
+        window = bisect.bisect_right(self._starts, number) - 1
+        return window, number - self._starts[window]
+
+    def _count(self, window: int) -> int:
+        while len(self._starts) <= window:
+            self._starts.append(self._starts[-1] + len(self._window(len(self._starts) - 1)))
+        return self._starts[window]
+
+    def _window(self, window: int) -> list[Ints]:
+        """Rows of a window as arrays of piece numbers. Windows are counted through the epochs."""
+        if (found := self._packed.get(window)) is not None:
+            return found
+        epoch, nth = divmod(window, len(self._bounds) - 1)
+        pieces = self._order(epoch)[self._bounds[nth] : self._bounds[nth + 1]]
+        row_of, count = pack(self._sizes[pieces], self.length)
+        by_row = np.argsort(row_of, kind="stable")
+        rows = np.split(pieces[by_row], np.cumsum(np.bincount(row_of, minlength=count))[:-1])
+        shuffled = [rows[i] for i in self._permutation(f"rows:{epoch}:{nth}", count)]
+        return _keep(self._packed, window, shuffled)
+
+    def _order(self, epoch: int) -> Ints:
+        if (found := self._orders.get(epoch)) is not None:
+            return found
+        return _keep(self._orders, epoch, self._permutation(f"pieces:{epoch}", self.pieces))
+
+    def _permutation(self, what: str, count: int) -> Ints:
+        return permutation(f"{self.seed}:{self.tokenset.fingerprint}", what, count)
+
+
+def _keep(cache: OrderedDict[int, T], key: int, value: T) -> T:
+    cache[key] = value
+    while len(cache) > 2:  # a step spans two windows or two epochs at most, in the usual case
+        cache.popitem(last=False)
+    return value
+
+
+def _refuse(tokenset: TokenSet, over: NDArray[np.intp], limit: int) -> None:
+    i = int(over[0])
+    name = tokenset.name(i) or f"number {i + 1}"
+    raise DataError(
+        f"sample {name} has {tokenset.lengths[i]} tokens, a row holds {limit}; "
+        f"{over.size} of {len(tokenset)} samples are too long",
+        "raise the context length, or shorten or drop these samples",
+    )

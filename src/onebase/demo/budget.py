@@ -7,21 +7,21 @@ learnt. The time is an estimate from a few training steps of the same shape on r
 import importlib.util
 import itertools
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from onebase.api.recipe import Recipe
 from onebase.artifact.files import MANIFEST
 from onebase.base.config import base_flops, text_base
 from onebase.base.model import BaseModel
 from onebase.codec.text.sample import Tokens
+from onebase.data.order import ExampleOrder, one_by_one
 from onebase.demo.opened import PACKAGES
 from onebase.model.device import has_bf16, pick_device
 from onebase.objective.next_token import NextToken
+from onebase.pretraining.recipe import Recipe
 from onebase.train.checkpoint import list_checkpoints
 from onebase.train.config import CheckpointConfig
 from onebase.train.listen import Quiet, StepInfo
@@ -104,7 +104,7 @@ def measure_pace(recipe: Recipe) -> Pace:
     with torch.random.fork_rng(devices=[]):
         model = BaseModel(cfg)
         model.reset(0)
-        rows = _Random(recipe.model.vocab_size, train.rows, length)
+        rows = _random(recipe.model.vocab_size, train.rows, length)
         result = run(Job(model.to(device), NextToken(length), rows, train, listeners=[Clock()]))
     if result.stopped:
         raise Stopped("the demo was stopped before it began", "run the same command again")
@@ -112,17 +112,11 @@ def measure_pace(recipe: Recipe) -> Pace:
     return Pace(best / (train.rows * length), base_flops(cfg, length))
 
 
-class _Random:
-    """Rows of random tokens."""
-
-    digest = "random"
-
-    def __init__(self, vocab: int, rows: int, length: int) -> None:
-        self.ids = np.random.default_rng(0).integers(0, vocab, (rows, length)).astype(np.int32)
-
-    def rows(self, step: int) -> Sequence[list[Tokens]]:
-        learnt = np.ones(self.ids.shape[1], np.bool_)
-        return [[Tokens(ids, learnt, str(i), "random")] for i, ids in enumerate(self.ids)]
+def _random(vocab: int, rows: int, length: int) -> ExampleOrder:
+    """Rows of random tokens, the same in every step."""
+    ids = np.random.default_rng(0).integers(0, vocab, (rows, length)).astype(np.int32)
+    learnt = np.ones(length, np.bool_)
+    return ExampleOrder(one_by_one(Tokens(row, learnt, str(i), "random") for i, row in enumerate(ids)), rows)
 
 
 def spoken(seconds: float) -> str:

@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from onebase.adapt.head import Head, HeadConfig
 from onebase.adapt.method import SCRATCH, Learner, Signal
 from onebase.adapt.vector_head import candidates, fit_views
 from onebase.artifact.record import Record
+from onebase.base.head import Head, HeadConfig, Read
 from onebase.codec.text.sample import Tokens
-from onebase.data import read_rows
-from onebase.data.singles import SinglesPlan
+from onebase.data import Order, read_rows
+from onebase.data.order import ExampleOrder, one_by_one
 from onebase.engine.features import (
     chat_rows,
     completion_rows,
@@ -32,15 +32,14 @@ from onebase.errors import DataError, UserError
 from onebase.objective.base import IGNORE
 from onebase.objective.distil import Said, SoftLabel, Taught, TokenDistil
 from onebase.objective.next_token import NextToken
-from onebase.objective.pooled import Read
 from onebase.tasks import continued
 from onebase.tasks import writing as generate
+from onebase.tasks.answers import vectors
 from onebase.tasks.base import Limits, Task
 from onebase.tasks.bound import Bound
 from onebase.tasks.checks import check_reads, check_writes
 from onebase.tasks.fit import Fields, Lesson, Steps
 from onebase.tasks.job import Adapting, Facts, data_facts, score_facts
-from onebase.tasks.learning import Rows
 from onebase.tasks.ledgers import check_labelled, check_samples
 from onebase.tasks.rows import check_texts
 from onebase.tasks.teachers import (
@@ -108,7 +107,7 @@ def _classes(job: Adapting, teacher: Bound) -> Lesson:
         said_of = {t.id: s for t, s in zip(texts, taught, strict=True)}
         return Steps(
             SoftLabel(SCRATCH, said_of, how, how_read(base, pooling), found.active),
-            SinglesPlan(texts, min(o.rows, len(texts)), o.seed, o.epochs),
+            ExampleOrder(one_by_one(texts), min(o.rows, len(texts)), o.seed, o.epochs),
             longest,
             params=list(head.parameters()),
             fields={"head": HeadConfig(labels=labels, pooling=pooling)},
@@ -164,7 +163,7 @@ def _taught(
                 f"the student's states are {widths[0]} wide, the teacher's {widths[1]}: they cannot be compared",
                 "leave distil.hidden at 0, or make the student of the teacher (onebase student)",
             )
-        means = list(teacher.embed([str(r["text"]) for r in rows], pooling="mean"))
+        means = list(vectors(teacher, [str(r["text"]) for r in rows], "mean"))
     own = [IGNORE] * len(rows)
     if how.hard:
         unknown = sorted({str(r["label"]) for r in rows if "label" in r} - set(labels))
@@ -183,8 +182,13 @@ def _taught(
 def _writing(job: Adapting, teacher: Bound) -> Lesson:
     """The distribution over the next token of the teacher, or what it writes."""
     o, base, how = job.options, job.base, job.options.distil
-    check_reads(teacher.loaded, images=False)
-    check_writes(teacher.loaded, "distil", job.method)
+    check_reads(teacher.loaded, images=False, remedy="a teacher must read text")
+    check_writes(
+        teacher.loaded,
+        "distil",
+        job.method,
+        "use a teacher that writes, or one with an adapter that classifies",
+    )
     alike = teacher.tokenizer.digest == base.codec.tokenizer.digest
     if how.level == "token" and not alike:
         raise UserError(
@@ -216,7 +220,7 @@ def _writing(job: Adapting, teacher: Bound) -> Lesson:
         limit = teacher.loaded.model.cfg.text.context - ahead
         if kind == "text":
             length = min(continued.row_length(job, found.before), limit)
-            data: Rows = continued.document_plan(job, tokens, length, single=found.before + ahead > 0)
+            data: Order = continued.document_plan(job, tokens, length, single=found.before + ahead > 0)
         else:
             _check_room(tokens, limit)
             data, length = generate.sample_plan(job, tokens, max(found.before, ahead))

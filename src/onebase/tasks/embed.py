@@ -2,66 +2,24 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
+from functools import partial
 
 from onebase.adapt.method import Learner
 from onebase.codec.text.pooling import EmbeddingConfig
 from onebase.codec.text.sample import Tokens
-from onebase.data.singles import SinglesPlan
+from onebase.data.order import ExampleOrder
 from onebase.engine.features import embedding_tokens
 from onebase.engine.scoring import batch_tokens
 from onebase.errors import DataError, UserError
-from onebase.evaluation.bootstrap import Score
+from onebase.evaluation.predictions import Alike, Retrieved
 from onebase.objective.contrastive import Contrastive
+from onebase.tasks.answers import vectors
 from onebase.tasks.base import ScoreRequest, Task
 from onebase.tasks.fit import Lesson, Steps
 from onebase.tasks.job import Adapting, data_facts
 from onebase.tasks.ledgers import check_pairs
-from onebase.tasks.pairs import pair_rows, pair_scores
-
-
-@dataclass(frozen=True)
-class GroupsPlan:
-    """Rows of several texts, the first of each with an id of its own; in the order of `SinglesPlan`. alike: within a step those of like
-    lengths stand together, so that less of a micro-batch is padding."""
-
-    groups: Sequence[Sequence[Tokens]]
-    rows_per_step: int
-    seed: int = 0
-    alike: bool = False
-    epochs: int | None = None
-    least: int = 1
-
-    @cached_property
-    def digest(self) -> str:
-        """Content hash of the texts, in order."""
-        return SinglesPlan([t for g in self.groups for t in g], self.rows_per_step).digest
-
-    @cached_property
-    def _firsts(self) -> SinglesPlan:
-        return SinglesPlan(
-            [g[0] for g in self.groups], self.rows_per_step, self.seed, self.epochs, self.least
-        )
-
-    @property
-    def total(self) -> int | None:
-        """Rows of all epochs; None where there is no end."""
-        return self._firsts.total
-
-    @property
-    def steps(self) -> int:
-        """Steps of all epochs."""
-        return self._firsts.steps
-
-    @cached_property
-    def _by_id(self) -> dict[str, Sequence[Tokens]]:
-        return {g[0].id: g for g in self.groups}
-
-    def rows(self, step: int) -> list[Sequence[Tokens]]:
-        """The global batch of a step; it may span two epochs."""
-        found = [self._by_id[row[0].id] for row in self._firsts.rows(step)]
-        return sorted(found, key=lambda g: sum(map(len, g))) if self.alike else found
+from onebase.tasks.pairs import compared, pair_rows
 
 
 def lesson(job: Adapting) -> Lesson:
@@ -91,7 +49,7 @@ def lesson(job: Adapting) -> Lesson:
         _check_negatives(groups, per_step)
         longest = found.before + max(2, *(len(t.ids) for g in groups for t in g))
         # A pair alone in a step has no negatives but its own.
-        plan = GroupsPlan(groups, per_step, o.seed, epochs=o.epochs, least=2 if len(sides) == 2 else 1)
+        plan = ExampleOrder(groups, per_step, o.seed, epochs=o.epochs, least=2 if len(sides) == 2 else 1)
         chunk = max(1, batch_tokens(base.model.device) // longest)
         return Steps(Contrastive(made, o.temperature, o.symmetric, found.active, chunk=chunk), plan, longest)
 
@@ -118,9 +76,9 @@ def _check_negatives(groups: Sequence[Sequence[Tokens]], per_step: int) -> None:
         )
 
 
-def embed_scores(request: ScoreRequest) -> dict[str, Score]:
-    """recall@1, @5, @10 and ndcg@10 of pairs; spearman of pairs with a score."""
-    return pair_scores(request.base.embed, request.data, seed=request.seed)
+def predictions(request: ScoreRequest) -> Retrieved | Alike:
+    """Where the positives of each anchor are found; of pairs with a score the cosines."""
+    return compared(partial(vectors, request.base), request.data)
 
 
 TASK = Task(
@@ -131,7 +89,7 @@ TASK = Task(
         "prompt": "a prompt gives each of some answers a probability, no vectors",
         "head": "a head says which of some labels, it gives no vectors",
     },
-    scores=embed_scores,
+    predictions=predictions,
     tuned_by=("ndcg@10",),
     signal="vectors",
 )

@@ -7,15 +7,16 @@ from typing import Any
 
 from torch import nn
 
-from onebase.adapt.config import AdapterConfig
+from onebase.adapt.config import AdapterConfig, part_field
 from onebase.adapt.folder import AdapterParts, adapter_tensors, bound_to
 from onebase.adapt.method import SCRATCH, Learner, Signal
 from onebase.adapt.methods import METHODS
 from onebase.artifact.record import Record
 from onebase.base.model import BaseModel
+from onebase.data import Order
 from onebase.objective.base import Objective
 from onebase.tasks.job import Adapting, Facts
-from onebase.tasks.learning import Rows, learn, learner, train_config
+from onebase.tasks.learning import learn, learner, train_config
 
 Fields = Mapping[str, Any]
 """Fields of `AdapterConfig` that a task gives its adapters."""
@@ -31,7 +32,7 @@ class Steps:
     """
 
     objective: Objective
-    rows: Rows
+    rows: Order
     length: int
     params: Sequence[nn.Parameter] = ()
     facts: Facts = field(default_factory=dict)
@@ -80,7 +81,7 @@ def fit(job: Adapting, lesson: Lesson) -> AdapterParts:
         task=lesson.task or job.task,
         base=bound_to(job.base),
         **{**lesson.fields, **made.fields, **fields},
-        **found.fields,
+        **part_field(job.method, found.config),
     )
     parts = job.parts(cfg, tensors, lesson.facts | made.facts | learnt | facts)
     lesson.recorded(parts.record)

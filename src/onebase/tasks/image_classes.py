@@ -11,10 +11,11 @@ import torch
 
 from onebase.adapt.config import AdapterConfig
 from onebase.adapt.folder import AdapterParts, bound_to
-from onebase.adapt.head import Fitted, HeadConfig, fit_pooled, pooled_as
+from onebase.adapt.head import Fitted, fit_pooled, pooled_as
 from onebase.adapt.method import SCRATCH, Learner
+from onebase.base.head import HeadConfig
 from onebase.codec.text.sample import Tokens
-from onebase.data.singles import SinglesPlan
+from onebase.data.order import ExampleOrder, one_by_one
 from onebase.engine import image_features as images
 from onebase.errors import UserError
 from onebase.objective.pictures import PictureLabel, no_vector
@@ -45,7 +46,7 @@ def lesson(job: Adapting) -> Lesson:
     places = (codec.side // codec.patch) ** 2 + ends.front
     none = np.zeros(places, np.int32), np.zeros(places, np.bool_)
     rows = [Tokens(*none, f"{i} {r['image']} {r['label']}", "pictures") for i, r in enumerate(hashes)]
-    plan = SinglesPlan(rows, min(o.rows, len(rows)), o.seed, o.epochs)
+    plan = ExampleOrder(one_by_one(rows), min(o.rows, len(rows)), o.seed, o.epochs)
     number = {label: i for i, label in enumerate(cfg.labels)}
 
     def steps(found: Learner, stack: ExitStack) -> Steps:

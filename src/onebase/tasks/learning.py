@@ -3,19 +3,19 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Protocol
 
 import torch
 
 from onebase.adapt.folder import detach
-from onebase.adapt.method import SCRATCH, Learner
+from onebase.adapt.method import SCRATCH, Learner, Start
 from onebase.adapt.methods import METHODS
 from onebase.base.config import base_flops
 from onebase.base.model import BaseModel
-from onebase.config import digest, to_dict
-from onebase.objective.base import Objective, Row
+from onebase.config import digest
+from onebase.data import Order
+from onebase.objective.base import Objective
 from onebase.tasks.job import Adapting, Facts, rows_hash
-from onebase.tasks.options import AdaptOptions
+from onebase.tasks.options import AdaptOptions, as_before
 from onebase.train.config import AdamWConfig, CheckpointConfig, ScheduleConfig, TrainConfig
 from onebase.train.loop import Job
 from onebase.train.signals import Stopped
@@ -33,7 +33,7 @@ def learner(job: Adapting, tokens: tuple[int, ...] = (), trunk: str = "text") ->
     assert method.learn is not None
     flags = [(p, p.requires_grad) for p in job.base.model.parameters()]
     try:
-        with method.learn(job.base, job.options, tokens, trunk) as found:
+        with method.learn(Start(job.base, job.options.own, job.options.seed, tokens, trunk)) as found:
             yield found
     except BaseException:
         for p, learns in flags:
@@ -50,23 +50,8 @@ MICRO_TOKENS = 512
 SmolLM2 in one take 1.7 GB in all, in two 1.5, in three 1.3, but these a quarter more time."""
 
 
-class Rows(Protocol):
-    """Rows of whole epochs, `rows_per_step` a step: in `steps` steps each of them once an epoch."""
-
-    @property
-    def digest(self) -> str: ...
-
-    @property
-    def steps(self) -> int: ...
-
-    @property
-    def rows_per_step(self) -> int: ...
-
-    def rows(self, step: int) -> Sequence[Row]: ...
-
-
 def train_config(
-    o: AdaptOptions, rows: Rows, length: int, *, default_lr: float, rows_rate: float = 1.0
+    o: AdaptOptions, rows: Order, length: int, *, default_lr: float, rows_rate: float = 1.0
 ) -> TrainConfig:
     """As many steps as the rows have. `rows_rate`: the rate of what is learnt at the codec's ends, as a multiple of all else's."""
     lr = o.lr or default_lr
@@ -87,7 +72,7 @@ def train_config(
 def learn(
     job: Adapting,
     objective: Objective,
-    rows: Rows,
+    rows: Order,
     train: TrainConfig,
     learnt: Sequence[torch.nn.Parameter],
     scores: Callable[[BaseModel], dict[str, float]] | None = None,
@@ -150,7 +135,7 @@ def learn(
 def _identity(job: Adapting) -> dict[str, str]:
     """What a checkpoint must agree with beside the loop's own: the base, the request, the rows with their labels, and the content of all
     files and folders that the request names, wherever they lie."""
-    options = to_dict(job.options)
+    options = as_before(job.options)
     for name in job.bound:
         *path, last = name.split(".")
         kept = options

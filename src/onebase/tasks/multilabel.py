@@ -4,8 +4,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from onebase.adapt.head import HeadConfig, best_pooled, fit_head
+from onebase.adapt.head import best_pooled, fit_head
 from onebase.adapt.method import SCRATCH
+from onebase.base.head import HeadConfig
 from onebase.codec.text.sample import Tokens
 from onebase.data import read_rows
 from onebase.data.bad_rows import refuse_flawed

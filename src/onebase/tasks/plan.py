@@ -71,7 +71,7 @@ def planned(
     test: Data | None = None,
 ) -> Plan:
     """Do all that `adapted` does before step 1, then say what the rest would take. The base stays as it is. Raises what `adapted` raises."""
-    if base.attached is not None:
+    if base.attached is not None and not base.own:
         raise UserError("this base has an adapter on it", "plan on the plain base: onebase.load(ref)")
     told: list[str] = []
     job, maker = prepared(
@@ -79,7 +79,7 @@ def planned(
         data,
         task=task,
         method=method,
-        options=read_options(dict(options)),
+        options=read_options(dict(options), method),
         tell=told.append,
         columns=columns,
         test=test,
@@ -97,7 +97,7 @@ def planned(
         "rows": len(rows),
         "columns": list(dict.fromkeys(k for r in rows for k in r)),
     }
-    if task == "classify" and (counted := _labels(rows)):
+    if counted := _labels(rows):
         facts["labels"] = counted
     facts |= found
     if job.head is not None:
@@ -163,8 +163,7 @@ def _probe(job: Adapting, loop: Job) -> NoReturn:
     memory = _memory(loop, learnt, _positions(batch), copied=METHODS[job.method].replaces)
     free = available(device)
     # The last step may be shorter: how many steps it would be if all were as those seen.
-    total = getattr(loop.rows, "total", None)
-    whole = steps if total is None else total * len(made) / shown
+    whole = steps if loop.rows.total is None else loop.rows.total * len(made) / shown
     tokens = round(seen.tokens * whole)
     raise _Planned(
         {

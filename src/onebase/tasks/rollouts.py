@@ -20,8 +20,8 @@ from onebase.base.folder import LoadedBase
 from onebase.codec.text.sample import Tokens
 from onebase.config import digest, to_dict
 from onebase.data.bad_rows import Rows, once, places_of, refuse_bad
+from onebase.data.order import ExampleOrder, one_by_one, span
 from onebase.data.row_files import missing_column
-from onebase.data.singles import SinglesPlan
 from onebase.draws import Draws
 from onebase.engine.decoder import generate
 from onebase.engine.features import samples_of
@@ -152,13 +152,18 @@ class Rollouts:
         )
 
     @cached_property
-    def _plan(self) -> SinglesPlan:
-        return SinglesPlan([q.tokens for q in self.asked], self.prompts, self.seed, self.epochs)
+    def _plan(self) -> ExampleOrder:
+        return ExampleOrder(one_by_one([q.tokens for q in self.asked]), self.prompts, self.seed, self.epochs)
 
     @property
     def rows_per_step(self) -> int:
         """Completions that are learnt from in a step; the last rollout may have fewer."""
         return self.prompts * self.cfg.group // self.cfg.parts
+
+    @property
+    def total(self) -> int:
+        """Completions of all steps, each counted once a pass."""
+        return self.cfg.passes * self.cfg.group * self.epochs * len(self.asked)
 
     @property
     def steps(self) -> int:
@@ -168,7 +173,8 @@ class Rollouts:
 
     def _parts(self, number: int) -> int:
         """Steps of a pass over a rollout: none without a completion."""
-        return min(self.cfg.parts, len(self._plan.rows(number)) * self.cfg.group)
+        asked = span(number, self.prompts, self._plan.total)
+        return min(self.cfg.parts, len(asked) * self.cfg.group)
 
     def rows(self, step: int) -> list[list[Tokens]]:
         """The completions of a step: a part of those of its rollout, which is written where it is not at hand."""

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from onebase.adapt.methods import METHODS
+from onebase.adapt.prompt import PromptOptions
 from onebase.base.folder import LoadedBase
 from onebase.data import BadRows, Rows, read_rows
 from onebase.data.bad_rows import FindsFlaw, once, places_of, refuse_bad
@@ -26,7 +28,8 @@ def read(
 ) -> Rows:
     """The rows that a task learns from. Raises BadRows with all that are bad: unreadable, without a column, empty, of a wrong type, longer
     than the limit (with their lengths); DataError for what is wrong with the whole."""
-    if method == "prompt" and isinstance(data, Sequence) and not data:
+    how = METHODS[method]
+    if not how.needs_rows and isinstance(data, Sequence) and not data:
         return Rows([])
     # A pipe gives its rows once, and the Hub need not be asked again.
     given = parsed(task.opened(data))
@@ -42,8 +45,8 @@ def read(
         except DataError:
             return Rows([])
 
-    if method == "prompt":  # the length of a prompt hangs on its answers
-        required = by_prompt.columns(task.name, options.prompt, options.shots)
+    if isinstance(own := options.own, PromptOptions):  # the length of a prompt hangs on its answers
+        required = by_prompt.columns(task.name, own.prompt, own.shots)
         return read_rows(given, required, columns=columns)
 
     def check(rows: Rows) -> None:

@@ -8,17 +8,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import torch
 
 from onebase.base.model import BaseModel
-from onebase.config import digest, to_dict
-from onebase.data.order import split
+from onebase.config import digest, to_hash
+from onebase.data.order import Order, split
 from onebase.errors import UserError
 from onebase.model.device import compute_dtype
 from onebase.model.memory import keep_freed_memory
-from onebase.objective.base import Batch, Objective, Row, count_sources, takes_whole_step
+from onebase.objective.base import Batch, Objective, count_sources, takes_whole_step
 from onebase.train.checkpoint import (
     RunState,
     check_identity,
@@ -47,20 +46,6 @@ Made = tuple[list[Batch], dict[str, int], int]
 """This rank's micro-batches, and of the whole global batch the tokens by source and the number of rows."""
 
 
-class Rows(Protocol):
-    """Where rows come from: the global batch of a step is a pure function of the step; or of the step and the weights, of a source that says
-    `ahead = False` and is then asked when the step begins, in the thread of the loop."""
-
-    @property
-    def digest(self) -> str:
-        """Hash of all that the order depends on."""
-        ...
-
-    def rows(self, step: int) -> Sequence[Row]:
-        """The rows of the global batch."""
-        ...
-
-
 @dataclass(frozen=True)
 class Job:
     """All that a run is: what learns, from which rows, how, and who listens. `out` is where checkpoints go (None: nowhere). identity: hashes of
@@ -69,7 +54,7 @@ class Job:
 
     model: BaseModel
     objective: Objective
-    rows: Rows
+    rows: Order
     train: TrainConfig
     out: Path | None = None
     listeners: Sequence[Listener] = ()
@@ -284,7 +269,7 @@ def _fix_total(cfg: TrainConfig, state: RunState, pace: list[float], par: Parall
 
 def _recipe_digest(cfg: TrainConfig) -> str:
     """Hash of what decides the weights."""
-    return digest({k: v for k, v in to_dict(cfg).items() if k not in FREE})
+    return digest({k: v for k, v in to_hash(cfg).items() if k not in FREE})
 
 
 def _resume(job: Job, optim: Optimizers, identity: dict[str, str]) -> RunState:
