@@ -56,6 +56,10 @@ def made(folder: Path, family: str, kind: str, **more: Any) -> Any:
     """A tiny model of transformers with a head, saved with its tokenizer."""
     name, words, size = FAMILIES[family]
     write_words(folder, words)
+    if family == "bert":
+        file = folder / "tokenizer_config.json"
+        inputs = ["input_ids", "token_type_ids", "attention_mask"]
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"model_input_names": inputs}))
     tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(folder)
     pad = tokenizer.pad_token_id
     if pad is None:
@@ -205,3 +209,86 @@ def test_own_heads_and_adapters(tmp_path: Path) -> None:
     assert scores["accuracy"].value == 1.0
     base.save(tmp_path / "ours")
     assert onebase.load(tmp_path / "ours").classify(TEXTS) == own
+
+
+PAIRS = [("Who jumps?", "The quick brown fox"), ("How are you?", "Yes, it is"), ("naïve", "a lazy dog")]
+
+
+@pytest.mark.parametrize(
+    "family", ["bert", "roberta", "distilbert", "modernbert_mean", "xlm_roberta", "qwen3"]
+)
+def test_pairs_of_texts(family: str, tmp_path: Path) -> None:
+    """Framed as the tokenizer frames two, the second of the second type where the base knows types."""
+    there = made(tmp_path / "theirs", family, "ForSequenceClassification", id2label=NAMES)
+    base = onebase.load(tmp_path / "theirs")
+    want = said_there(there, tmp_path / "theirs", PAIRS).softmax(-1)
+    found = base.classify(PAIRS)
+    same([list(f.scores.values()) for f in found], want)
+    rows = [{"text": a, "text_pair": b, "label": f.label} for (a, b), f in zip(PAIRS, found, strict=True)]
+    assert onebase.evaluate(base, rows)["accuracy"].value == 1.0
+    with pytest.raises(UserError, match=r"pair 1 has \d+ tokens, the limit is 6"):
+        base.classify([("Yes " * 80, "Yes")])
+    with pytest.raises(UserError, match="pairs of them"):
+        base.classify(["Yes", PAIRS[0]])
+
+
+QUERY, CANDIDATES = (
+    "Who jumps over the dog?",
+    ["Yes", "The quick brown fox jumps", "Hello there", "fox " * 90],
+)
+
+
+@pytest.mark.parametrize(
+    ("family", "saved"),
+    [
+        ("bert", "transformers"),
+        ("bert", "old"),
+        ("xlm_roberta", "Identity"),
+        ("modernbert_cls", "Sigmoid"),
+        ("qwen3", "Identity"),
+    ],
+)
+def test_reranking_as_sentence_transformers(family: str, saved: str, tmp_path: Path) -> None:
+    CrossEncoder = pytest.importorskip("sentence_transformers").CrossEncoder
+    made(tmp_path / "plain", family, "ForSequenceClassification", num_labels=1)
+    config = json.loads((tmp_path / "plain" / "tokenizer_config.json").read_text())
+    tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(tmp_path / "plain")
+    pad = tokenizer.pad_token or tokenizer.eos_token
+    # Where there is a chat template sentence-transformers makes a conversation of the two (docs/bases.md).
+    more = {"model_max_length": 40, "pad_token": pad, "chat_template": None}
+    (tmp_path / "plain" / "tokenizer_config.json").write_text(json.dumps(config | more))
+    there, folder = CrossEncoder(str(tmp_path / "plain")), tmp_path / "plain"
+    if saved == "old":
+        edited(folder, sbert_ce_default_activation_function="torch.nn.modules.linear.Identity")
+        there = CrossEncoder(str(folder))
+    elif saved != "transformers":
+        there.activation_fn = getattr(torch.nn, saved)()
+        folder = tmp_path / "theirs"
+        there.save_pretrained(str(folder))
+    want = there.rank(QUERY, CANDIDATES)
+    onebase.import_base(folder, tmp_path / "ours")
+    for base in (onebase.load(folder), onebase.load(tmp_path / "ours")):
+        found = base.rerank(QUERY, CANDIDATES)
+        assert [r.index for r in found] == [w["corpus_id"] for w in want]
+        same([r.score for r in found], torch.tensor([float(w["score"]) for w in want]))
+        assert base.rerank(QUERY, CANDIDATES, top=2) == found[:2]
+        assert base.apply([{"query": QUERY, "texts": CANDIDATES}])[0]["ranked"][0]["index"] == found[0].index
+    rows = [{"query": QUERY, "texts": CANDIDATES, "grades": [0, 2, 0, 1]}]
+    scores = onebase.evaluate(base, rows)
+    place = [r.index for r in found]
+    assert scores["mrr@10"].value == pytest.approx(1 / (1 + min(place.index(1), place.index(3))))
+    sklearn = pytest.importorskip("sklearn.metrics")
+    by_index = sorted(found, key=lambda r: r.index)
+    assert scores["ndcg@10"].value == pytest.approx(
+        sklearn.ndcg_score([[0, 2, 0, 1]], [[r.score for r in by_index]], k=10)
+    )
+
+
+def test_an_activation_that_is_not_known(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = tmp_path / "theirs"
+    made(folder, "bert", "ForSequenceClassification", num_labels=1)
+    edited(folder, sentence_transformers={"activation_fn": "mine.Own"})
+    base = onebase.load(folder)
+    assert base.head is None and "scores by 'mine.Own'" in caplog.text
+    with pytest.raises(UserError, match="no adapter that reranks"):
+        base.rerank(QUERY, CANDIDATES)

@@ -152,6 +152,28 @@ def sees(name: str) -> Kind:
     return Kind(make, there, here)
 
 
+def gemma3_sees() -> Kind:
+    """4 places of an image in each row, which see each other."""
+    ids = torch.cat((IDS[:, :3], torch.full((2, 4), 45), IDS[:, 3:]), 1)
+
+    def make() -> Any:
+        text = transformers.Gemma3TextConfig(**DECODER | {"query_pre_attn_scalar": 8})
+        sight = transformers.SiglipVisionConfig(**SIGHT, vision_use_head=False)
+        cfg = transformers.Gemma3Config(
+            text_config=text, vision_config=sight, image_token_index=45, mm_tokens_per_image=4
+        )
+        return transformers.Gemma3ForConditionalGeneration(cfg)
+
+    def there(m: Any) -> Said:
+        return (m(input_ids=ids, pixel_values=PIXELS, token_type_ids=(ids == 45).long()).logits,)
+
+    def here(m: BaseModel) -> Said:
+        hidden = m.hidden(ids, Cols.simple(*ids.shape), active=ON, inserts=m.seen(PIXELS, active=ON)).hidden
+        return (m.text.logits(hidden),)
+
+    return Kind(make, there, here)
+
+
 def whisper() -> Kind:
     cfg = transformers.WhisperConfig(
         vocab_size=50,
@@ -191,6 +213,8 @@ KINDS: dict[str, Kind] = {
     "gemma3": decoder("Gemma3ForCausalLM", query_pre_attn_scalar=8),
     "phi3": decoder("Phi3ForCausalLM"),
     "smollm3": decoder("SmolLM3ForCausalLM"),
+    "olmo2": decoder("Olmo2ForCausalLM"),
+    "granite": decoder("GraniteForCausalLM", residual_multiplier=0.3, logits_scaling=4.0),
     "bert": encoder("Bert", True, **TEXT),
     "bert-bare": encoder("Bert", False, **TEXT),
     "roberta": encoder("Roberta", True, **TEXT, pad_token_id=1),
@@ -198,6 +222,8 @@ KINDS: dict[str, Kind] = {
     "xlm-roberta": encoder("XLMRoberta", True, **TEXT, pad_token_id=1),
     "distilbert": encoder("DistilBert", True, **DISTIL),
     "distilbert-bare": encoder("DistilBert", False, **DISTIL),
+    "mpnet": encoder("MPNet", True, **TEXT, **IDS_OF),
+    "mpnet-bare": encoder("MPNet", False, **TEXT, **IDS_OF),
     "modernbert": encoder("ModernBert", True, **TEXT, **IDS_OF),
     "modernbert-bare": encoder("ModernBert", False, **TEXT, **IDS_OF),
     "esm": encoder("Esm", True, **ESM),
@@ -214,6 +240,7 @@ KINDS: dict[str, Kind] = {
     "llava": sees("Llava"),
     "idefics3": sees("Idefics3"),
     "smolvlm": sees("SmolVLM"),
+    "gemma3-sees": gemma3_sees(),
     "whisper": whisper(),
 }
 

@@ -14,7 +14,17 @@ from onebase.engine.image_search import TEMPLATE, Found, chances, find
 from onebase.engine.speech import Transcriber
 from onebase.engine.transcribing import Transcript, transcribe
 from onebase.errors import UserError
-from onebase.tasks.answers import Answer, labels, of_task, rewards, spans, values, vectors
+from onebase.tasks.answers import (
+    Answer,
+    Ranked,
+    labels,
+    of_task,
+    ranked,
+    rewards,
+    spans,
+    values,
+    vectors,
+)
 from onebase.tasks.bound import Bound
 from onebase.tasks.pairs import Near, nearest
 from onebase.tasks.prompting import Given
@@ -66,6 +76,11 @@ class Reads(Bound):
         """How good each answer is: (prompt, answer), the prompt a text or messages, or a text alone. Larger is better, only differences mean
         something. Raises UserError without an adapter of task reward, DataError for an answer beyond the context."""
         return rewards(of_task(self, "reward", "rates answers"), list(answers))
+
+    def rerank(self, query: str, texts: Sequence[str], *, top: int | None = None) -> list[Ranked]:
+        """The texts in the order in which they answer a query (`index` in what was given, `score`, `text`), the best first; `top`: so many of
+        them. Raises UserError without an adapter of task rerank (a cross-encoder)."""
+        return ranked(of_task(self, "rerank", "reranks"), query, texts, top)
 
     def tag(self, texts: Sequence[str]) -> list[list[Span]]:
         """The labelled spans in each text (`start`, `end`, `label`: characters, end exclusive), in its order. Raises UserError without an

@@ -48,7 +48,8 @@ class HeadConfig:
     gives: "one" of the labels, "many" (each by a probability of its own), a "value" (no labels; it is mean + scale * output, in the
     units of the data), or "spans" (outputs for each token: outside of all spans, then begin and inside of each label; no pooling).
     tags: names of the outputs for each token, where they stand in another order or scheme (B-name, I-name, name, O). sigmoid: a value
-    is given as its sigmoid. pad: tokens of this id at the end of a text are not read. limit: tokens that a pair of texts is cut to.
+    is given as its sigmoid. pairs: a row may have a `text_pair`, which is read with its text. typed: the second text
+    of a pair is of the second type. pad: tokens of this id at the end of a text are not read. limit: tokens that a pair of texts is cut to.
     """
 
     labels: tuple[str, ...] = ()
@@ -60,6 +61,8 @@ class HeadConfig:
     layer: LayerConfig | None = None
     tags: tuple[str, ...] = ()
     sigmoid: bool = False
+    pairs: bool = False
+    typed: bool = True
     pad: int | None = None
     limit: int | None = None
 

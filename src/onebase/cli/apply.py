@@ -45,6 +45,7 @@ def apply(
     """Say what an adapter makes of texts or rows, for the tasks that are asked so: {asked}."""
     from onebase.data import read_rows
     from onebase.formats.rows import resolved
+    from onebase.tasks.prompting import inputs
     from onebase.tasks.table import answers, asked_by
 
     if bool(texts) == (data is not None):
@@ -65,8 +66,8 @@ def apply(
         )
     found = read_rows(resolved(data), needed) if data else [{"text": line} for line in lines]
     rows = [{**r, **values} for r in found]
-    given = [str(r["text"]) for r in rows] if reads == ("text",) else rows
-    shown = [x if isinstance(x, str) else {c: x.get(c) for c in reads} for x in given]
-    for text, said in zip(shown, answers(base, given), strict=True):
-        own = {"text": text} if isinstance(text, str) else text
+    given = inputs(base.attached, rows) if reads == ("text",) else rows
+    for row, text, said in zip(rows, given, answers(base, given), strict=True):
+        asked = ("text", "text_pair") if isinstance(text, tuple) else reads
+        own = {c: str(row.get(c)) if reads == ("text",) else row.get(c) for c in asked}
         say(json_line({**own, **said.fields}) if json else one_line(said.line))

@@ -69,6 +69,14 @@ class Retrieved:
 
 
 @dataclass(frozen=True, eq=False)
+class Graded:
+    """The grades of each query's texts, and how well each was found to answer it."""
+
+    grades: Sequence[Sequence[float]]
+    found: Sequence[Sequence[float]]
+
+
+@dataclass(frozen=True, eq=False)
 class Alike:
     """How alike the texts of each pair are, 0 to 1, and the cosine of their vectors."""
 

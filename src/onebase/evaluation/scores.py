@@ -26,6 +26,7 @@ from onebase.evaluation.metrics import (
 from onebase.evaluation.predictions import (
     Alike,
     Documents,
+    Graded,
     Judged,
     Labels,
     LabelSets,
@@ -37,7 +38,7 @@ from onebase.evaluation.predictions import (
     Written,
 )
 from onebase.evaluation.preference import margin, wins
-from onebase.evaluation.retrieval import NDCG, RECALLS, ndcg_each, recall_each
+from onebase.evaluation.retrieval import NDCG, RECALLS, graded_each, ndcg_each, recall_each
 from onebase.evaluation.spans import span_scores
 from onebase.evaluation.values import mae, spearman
 from onebase.evaluation.written import all_json, bleu, chrf, has_sacrebleu, json_match, json_valid
@@ -147,6 +148,12 @@ def _recall(k: int, said: Retrieved, seed: int) -> Score:
     return mean_score(f"recall@{k}", recall_each(said.ranks, k), seed=seed)
 
 
+def _graded(said: Graded, seed: int) -> dict[str, Score]:
+    each = [graded_each(g, f, NDCG) for g, f in zip(said.grades, said.found, strict=True)]
+    names = (f"ndcg@{NDCG}", f"mrr@{NDCG}")
+    return {n: mean_score(n, list(x), seed=seed) for n, x in zip(names, zip(*each, strict=True), strict=True)}
+
+
 def _pairwise(name: str, said: Preferred, seed: int) -> Score | None:
     if said.gain_n2 is None:
         return None
@@ -215,6 +222,7 @@ for _k in RECALLS:
 _add(
     Retrieved, f"ndcg@{NDCG}", lambda x, seed: mean_score(f"ndcg@{NDCG}", ndcg_each(x.ranks, NDCG), seed=seed)
 )
+_add_group(Graded, _graded, (f"ndcg@{NDCG}", f"mrr@{NDCG}"))
 _add(Alike, "spearman", lambda x, seed: spearman(x.truth, x.cosines_n, seed=seed))
 _add(Rated, "accuracy", lambda x, seed: wins("accuracy", x.chosen_n, x.rejected_n, seed=seed))
 _add(Rated, "margin", lambda x, seed: margin(x.chosen_n, x.rejected_n, seed=seed))

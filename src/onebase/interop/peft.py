@@ -67,6 +67,24 @@ class PeftFolder:
             raise ArtifactError(f"{self.where} holds no tensors", "take an intact copy")
         return found
 
+    @cached_property
+    def saved(self) -> dict[str, Tensor]:
+        """Those of whole modules (`modules_to_save`), by their names without PREFIX. Raises ArtifactError where the config names some and none is there."""
+        names = [str(n) for n in self.said.get("modules_to_save", list, [])]
+        plain = {k.removeprefix(PREFIX): t for k, t in self.tensors.items()}
+        found = {k: t for k, t in plain.items() if any(f".{n}." in f".{k}" for n in names)}
+        if names and not found:
+            raise ArtifactError(
+                f"{self.where}: 'modules_to_save' is {names}, and nothing of them is there",
+                "take an intact copy",
+            )
+        return found
+
+    @property
+    def own(self) -> dict[str, Tensor]:
+        """Those of the method, by their whole names."""
+        return {k: t for k, t in self.tensors.items() if k.removeprefix(PREFIX) not in self.saved}
+
     def done(self, what: str, idle: Sequence[str] = ()) -> None:
         """Raises ConfigError where the config switches something on that nobody asked about. what: the method alone; idle: its keys that say
         nothing of its weights."""

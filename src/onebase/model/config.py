@@ -60,6 +60,23 @@ class RopeConfig:
 
 
 @config
+class RelativeConfig:
+    """To the score of a key a number is added that is learnt for each head and bucket of distances, the same in all blocks (1910.10683). Half
+    of the `buckets` are of keys ahead. Of each half one half are of one distance each; the others widen up to `distance` tokens, and the
+    last is of all beyond."""
+
+    buckets: int = 32
+    distance: int = 128
+
+    def __post_init__(self) -> None:
+        if self.buckets < 4 or self.buckets % 4 or self.distance <= self.buckets // 4:
+            raise ConfigError(
+                f"relative positions in {self.buckets} buckets up to a distance of {self.distance}",
+                "give a multiple of 4, and a distance beyond a quarter of it",
+            )
+
+
+@config
 class AttnConfig:
     """Grouped-query attention. `window` keys back at most, itself included (and as many ahead where the mask allows); `softcap` c
     bounds scores to c*tanh(s/c); `bias` names the projections that have one. `qk_norm` is of each head of queries and keys, or where
@@ -164,7 +181,7 @@ class TrunkConfig:
 
     `input_norm` acts on the stem's output. `lambdas` gives every block two learned numbers (a, b) and the input
     a*x + b*x_0, with x_0 the stem's output (modded-nanogpt). `memory`: features of the states that cross-attention reads (its own
-    width when null).
+    width when null). `relative`: scores know how far a key is away.
     """
 
     width: int
@@ -175,8 +192,13 @@ class TrunkConfig:
     direction: Literal["causal", "both"] = "causal"
     init: InitConfig = InitConfig()
     memory: int | None = None
+    relative: RelativeConfig | None = None
 
     def __post_init__(self) -> None:
+        if self.relative is not None and len({b.attn.heads for b in self.blocks}) > 1:
+            raise ConfigError(
+                "blocks of different heads share relative positions", "give all as many, or relative: null"
+            )
         if self.width < 1 or not self.blocks:
             raise ConfigError(
                 f"a trunk of width {self.width} with {len(self.blocks)} blocks", "give both at least 1"

@@ -46,6 +46,7 @@ def parameters(cfg: TrunkConfig) -> int:
         sum(block_parameters(b, cfg.width, cfg.memory) for b in cfg.blocks)
         + ends
         + (2 * len(cfg.blocks) if cfg.lambdas else 0)
+        + (cfg.relative.buckets * cfg.blocks[0].attn.heads if cfg.relative else 0)
     )
 
 

@@ -17,7 +17,7 @@ from onebase.model.kernels.decode import FastDecode
 from onebase.model.kernels.weight_cache import place
 from onebase.model.mask import Causal, Cols, Everything, Mask, SameDocument, Window
 from onebase.model.norm import Norm
-from onebase.model.position import refuse_crossing, rotary_table, turns
+from onebase.model.position import refuse_crossing, relative_bias, rotary_table, turns
 from onebase.model.proj import Active, Proj
 
 
@@ -111,6 +111,10 @@ class Trunk(nn.Module):
         self.register_parameter(
             "lambdas", nn.Parameter(torch.empty(len(cfg.blocks), 2)) if cfg.lambdas else None
         )
+        # What scores are given for a bucket of distances and a head.
+        rows = None if cfg.relative is None else (cfg.relative.buckets, cfg.blocks[0].attn.heads)
+        self.relative: nn.Parameter | None
+        self.register_parameter("relative", None if rows is None else nn.Parameter(torch.empty(rows)))
         self.reads_memory = any(b.cross for b in cfg.blocks)
         self._turning = [repr((b.attn.rope, b.attn.head_dim)) for b in cfg.blocks]
         self._decode = FastDecode(self.blocks, place(self, "lambdas"))
@@ -147,9 +151,14 @@ class Trunk(nn.Module):
         x_BTD = x_BTD if self.input_norm is None else self.input_norm(x_BTD)
         x0_BTD, kept = x_BTD, {}
         one = x_BTD.shape[1] == 1
-        unadapted = active is None or not active.groups
-        ready = self._decode.ready(x_BTD.dtype, one) if cache is not None and unadapted else None
+        plain = self.relative is None and (active is None or not active.groups)
+        ready = self._decode.ready(x_BTD.dtype, one) if cache is not None and plain else None
         memories = self._lowered_memory(memory, cols, cache, x_BTD.device, impl)
+        bias = (
+            None
+            if self.relative is None or self.cfg.relative is None
+            else relative_bias(self.cfg.relative, self.relative, cols.pos, keys.pos)
+        )
         lowered: dict[tuple[int | None, float | None], Lowered] = {}
         tables: dict[str, tuple[Tensor, Tensor] | None] = {}
 
@@ -159,7 +168,9 @@ class Trunk(nn.Module):
             how = (attn.window, attn.softcap)
             if how not in lowered:
                 m = mask & Window(attn.window) if attn.window else mask
-                lowered[how] = lower(m, cols, keys, softcap=attn.softcap, device=x_BTD.device, impl=impl)
+                lowered[how] = lower(
+                    m, cols, keys, softcap=attn.softcap, device=x_BTD.device, impl=impl, bias=bias
+                )
             if key not in tables:
                 tables[key] = turns(*rotary_table(attn.rope, attn.head_dim, cols.pos)) if attn.rope else None
             return tables[key], lowered[how]

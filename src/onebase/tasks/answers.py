@@ -1,7 +1,8 @@
 """What an adapter says of texts: classes, numbers, spans and vectors. N texts, T tokens, D width, P pooled features, C outputs."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,7 @@ from onebase.adapt.spans import Span, spans_of, token_places
 from onebase.base.folder import LoadedBase
 from onebase.base.head import Head, Pooling
 from onebase.codec.text.sample import Tokens
-from onebase.engine.features import embeddings, features, text_tokens
+from onebase.engine.features import embeddings, features, pair_tokens, text_tokens
 from onebase.engine.image_search import text_vectors
 from onebase.engine.scoring import batch_tokens, batches
 from onebase.errors import DataError, UserError
@@ -25,6 +26,15 @@ from onebase.tasks.results import Label, labelled
 
 Answer = str | tuple[Prompt, str]
 """A prompt (a text, or messages) and an answer to it, or a text alone."""
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A text by its place in what was given, and how well it answers the query: as the head gives it, larger is better."""
+
+    index: int
+    score: float
+    text: str
 
 
 def of_task(bound: Bound, task: str, does: str) -> Attached:
@@ -73,7 +83,8 @@ def _each(
     out: list[Tensor] = [torch.empty(0)] * len(texts)
     for part in batches([len(t) for t in texts], batch_tokens(device)):
         read = text_batch([texts[j] for j in part])
-        h_BTD = base.model.hidden(read.ids_BT.to(device), read.cols.to(device), active=active).hidden
+        read = read.to(device)
+        h_BTD = base.model.hidden(read.ids_BT, read.cols, active=active, types_BT=read.types_BT).hidden
         for j, row in zip(part, of(h_BTD).cpu(), strict=True):
             out[j] = row[: len(texts[j])].clone()
     return out
@@ -85,10 +96,21 @@ def _head(on: Attached) -> Head:
     return head
 
 
-def _tokens(on: Attached, texts: Sequence[str]) -> list[Tokens]:
-    """Texts as the head of an adapter reads them."""
-    read = text_tokens(on.base, texts, before=on.base.model.leading(on.active, 1)[0])
-    return [_unpadded(t, on.config.head.pad if on.config.head else None) for t in read]
+def _tokens(on: Attached, texts: Sequence[Given]) -> list[Tokens]:
+    """Texts, or pairs of texts, as the head of an adapter reads them."""
+    before, base, head = on.base.model.leading(on.active, 1)[0], on.base, on.config.head
+    alone = [t for t in texts if isinstance(t, str)]
+    both = [(t[0], t[1]) for t in texts if isinstance(t, tuple) and len(t) == 2]
+    if len(alone) == len(texts):
+        read = text_tokens(base, alone, before=before)
+    elif len(both) == len(texts):
+        read = pair_tokens(base, both, before=before, typed=head is None or head.typed)
+    else:
+        raise UserError(
+            "rows are for adapters of method prompt, this one reads texts",
+            "give texts, or pairs of them: (text, text)",
+        )
+    return [_unpadded(t, head.pad if head else None) for t in read]
 
 
 def _unpadded(text: Tokens, pad: int | None) -> Tokens:
@@ -96,7 +118,8 @@ def _unpadded(text: Tokens, pad: int | None) -> Tokens:
     if pad is None:
         return text
     kept = 1 + max([0, *(text.ids != pad).nonzero()[0].tolist()])
-    return replace(text, ids=text.ids[:kept], loss=text.loss[:kept])
+    types = None if text.types is None else text.types[:kept]
+    return replace(text, ids=text.ids[:kept], loss=text.loss[:kept], types=types)
 
 
 @torch.no_grad()
@@ -110,9 +133,7 @@ def classes(on: Attached, texts: Sequence[Given]) -> tuple[tuple[str, ...], Tens
     assert cfg.head is not None
     if cfg.head.reads != "text":
         raise UserError("the adapter classifies images", "give it files: base.classify_images([...])")
-    if not all(isinstance(t, str) for t in texts):
-        raise UserError("rows are for adapters of method prompt, this one reads texts", "give texts")
-    read = _tokens(on, [str(t) for t in texts])
+    read = _tokens(on, texts)
     x_NP = features(base, read, cfg.head.pooling, on.active)
     head = _head(on)
     z_NC = head(x_NP.to(head.weight_CP.device)).cpu()
@@ -123,7 +144,7 @@ def classes(on: Attached, texts: Sequence[Given]) -> tuple[tuple[str, ...], Tens
 
 def values(on: Attached, texts: Sequence[str]) -> list[float]:
     """The number of each text, in the units of the data that the adapter learnt from."""
-    return _numbers(on, _tokens(on, texts))
+    return numbers(on, _tokens(on, texts))
 
 
 def rewards(on: Attached, answers: Sequence[Answer]) -> list[float]:
@@ -139,11 +160,12 @@ def rewards(on: Attached, answers: Sequence[Answer]) -> list[float]:
             raise DataError(
                 f"answer {i} has {len(read[-1])} tokens with its prompt, the base reads {room}", "shorten it"
             )
-    return _numbers(on, read)
+    return numbers(on, read)
 
 
 @torch.no_grad()
-def _numbers(on: Attached, read: Sequence[Tokens]) -> list[float]:
+def numbers(on: Attached, read: Sequence[Tokens]) -> list[float]:
+    """What a head of one output says of each text."""
     cfg, base = on.config.head, on.base
     assert cfg is not None
     if not read:
@@ -170,3 +192,31 @@ def spans(on: Attached, texts: Sequence[str]) -> list[list[Span]]:
 
 def _likeliest(head: Head) -> Callable[[Tensor], Tensor]:
     return lambda h_BTD: head(h_BTD).argmax(-1)
+
+
+def asked_flaw(row: Mapping[str, Any]) -> tuple[str, str] | None:
+    """What is wrong with a query and the texts that may answer it, and what to do."""
+    texts = row["texts"]
+    if not isinstance(row["query"], str):
+        return f"'query' is {row['query']!r:.60}, a text is expected", "mend the row"
+    if isinstance(texts, (list, tuple)) and texts and all(isinstance(t, str) and t.strip() for t in texts):
+        return None
+    return f"'texts' is {texts!r:.60}, a list of texts is expected", 'for example ["one text", "another"]'
+
+
+def scored(on: Attached, both: Sequence[tuple[str, str]]) -> list[float]:
+    """How well the second text of each pair answers the first. A pair beyond the limit loses the end of its longer text."""
+    head, before = on.config.head, on.base.model.leading(on.active, 1)[0]
+    assert head is not None
+    return numbers(on, pair_tokens(on.base, both, head.limit, before, cut=True, typed=head.typed))
+
+
+def ranked(on: Attached, query: str, texts: Sequence[str], top: int | None = None) -> list[Ranked]:
+    """The texts, the one that answers the query best first; the `top` best alone where it is given. Raises UserError."""
+    if (bad := asked_flaw({"query": query, "texts": texts})) is not None:
+        raise UserError(bad[0], "give a query and a list of texts")
+    if top is not None and top < 1:
+        raise UserError(f"top is {top}", "give at least 1, or none for all")
+    found = scored(on, [(query, t) for t in texts])
+    order = sorted(range(len(texts)), key=lambda i: -found[i])
+    return [Ranked(i, found[i], texts[i]) for i in order[:top]]

@@ -13,7 +13,19 @@ from onebase.data import read_rows
 from onebase.data.labelled import Data
 from onebase.errors import ConfigError, UserError
 from onebase.formats.rows import resolved
-from onebase.tasks import classify, continued, distil, embed, prefer, regress, reinforce, reward, tag, writing
+from onebase.tasks import (
+    classify,
+    continued,
+    distil,
+    embed,
+    prefer,
+    regress,
+    reinforce,
+    rerank,
+    reward,
+    tag,
+    writing,
+)
 from onebase.tasks.base import ScoreRequest, Shown, Task, never
 from onebase.tasks.bound import Bound
 from onebase.tasks.checks import check_reads, check_room, check_writes
@@ -48,6 +60,7 @@ TASKS: dict[str, Task] = {
         writing.COMPLETE,
         writing.CHAT,
         embed.TASK,
+        rerank.TASK,
         prefer.TASK,
         reward.TASK,
         reinforce.TASK,

@@ -36,26 +36,32 @@ FIRST: Mapping[str, Tree] = {
         "num_attention_heads": 32,
         "vocab_size": 151936,
     },
+    "gemma3_text": {
+        "hidden_size": 2304,
+        "intermediate_size": 9216,
+        "num_hidden_layers": 26,
+        "num_attention_heads": 8,
+        "vocab_size": 262208,
+    },
 }
 """Sizes that the config of a part may leave out, because they are the defaults of its class there."""
 
 
-def read_text(r: Reader, begins: Mapping[str, str], *, own_tie: bool) -> BaseConfig:
-    """The decoder in `text_config`. begins: how the names of its tensors begin in the whole, and alone; own_tie: its own
-    `tie_word_embeddings` counts beside that of the whole. Raises ConfigError for a decoder whose input is more than vectors of tokens:
-    what would be done to those of images is not known."""
+def read_text(r: Reader, how: "TextPart") -> BaseConfig:
+    """The decoder in `text_config`. Raises ConfigError for one whose input is more than vectors of tokens: what would be done to those of
+    images is not known."""
     data, where = r.get("text_config", dict), f"{r.where}: text_config"
     if "text_config" in data:
         raise ConfigError(f"{where} has a 'text_config' of its own", "a decoder of text alone is read there")
-    family = family_among(SINGLE, data.get("model_type", "llama"), where)
+    family = family_among(SINGLE, data.get("model_type", how.default), where)
     whole = FIRST.get(family.model_types[0], {}) | data
-    tied = r.get("tie_word_embeddings", bool, False)
-    if tied or not own_tie:
+    tied = r.get("tie_word_embeddings", bool, how.tied)
+    if tied or not how.own_tie:
         whole["tie_word_embeddings"] = tied
-    reader = Reader(whole, where, frozenset(_alone(r.tensors, begins)))
+    reader = Reader(whole, where, frozenset(_alone(r.tensors, how.begins)))
     text = reader.checked(lambda: family.read(reader))
     codec = text.codecs.get("text")
-    plain = codec is not None and text.text.scale is None and text.text.dropped is None
+    plain = codec is not None and (how.scaled or text.text.scale is None) and text.text.dropped is None
     if not plain or text.text.positions or text.text.types or text.trunks["text"].direction != "causal":
         raise reader.refuse("model_type", "a decoder whose input is nothing but the vectors of tokens")
     if not text.text.head:
@@ -103,13 +109,18 @@ def layout(part: BaseConfig) -> Family:
 
 @dataclass(frozen=True)
 class TextPart:
-    """The decoder in `text_config`, see `read_text`."""
+    """The decoder in `text_config`. begins: how the names of its tensors begin in the whole, and alone; own_tie: its own
+    `tie_word_embeddings` counts beside that of the whole, which is `tied` where no key says it; default: its `model_type` where none says it;
+    scaled: vectors of tokens may be multiplied, those of images are not."""
 
     begins: Mapping[str, str]
-    own_tie: bool
+    own_tie: bool = False
+    tied: bool = False
+    default: str = "llama"
+    scaled: bool = False
 
     def read(self, r: Reader, found: Found) -> None:
-        found.setdefault("parts", []).append(read_text(r, self.begins, own_tie=self.own_tie))
+        found.setdefault("parts", []).append(read_text(r, self))
 
     def write(self, base: View, tree: Tree) -> None:
         part = half(base.cfg, "text")

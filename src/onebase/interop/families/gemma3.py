@@ -7,7 +7,6 @@ Source: transformers `models/gemma3/configuration_gemma3.py`, read for names, de
 from dataclasses import replace
 
 from onebase.base.config import BaseConfig
-from onebase.errors import ConfigError
 from onebase.interop.families.decoder import FULL, SLIDING, Windows, decoder_family
 from onebase.interop.families.gemma2 import NORM, SANDWICH, gemma_lines, gemma_trunk
 from onebase.interop.families.rotary import one_rope, rope_map
@@ -70,22 +69,7 @@ TEXT = decoder_family(
 
 
 def read(r: Reader) -> BaseConfig:
-    return TEXT.read(_text(r) if r.has("text_config") else r)
-
-
-def _text(r: Reader) -> Reader:
-    """The text part of a config for text and images. Raises ConfigError where the images' part is there too."""
-    seeing = next(
-        (n for n in sorted(r.tensors) if "vision_tower." in n or "multi_modal_projector." in n), None
-    )
-    if r.has("vision_config") or seeing is not None:
-        raise ConfigError(
-            f"{r.where}: "
-            + (f"tensor {seeing!r}" if seeing else "'vision_config'")
-            + " is of a model that sees images",
-            "the gemma3 family reads text models: take one whose model_type is gemma3_text",
-        )
-    return r.part("text_config")
+    return TEXT.read(r.part("text_config") if r.has("text_config") else r)
 
 
 def write(cfg: BaseConfig) -> Tree:

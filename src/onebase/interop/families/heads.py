@@ -20,7 +20,7 @@ from onebase.interop.families.encoder import PLAIN
 from onebase.interop.family import Tree
 from onebase.interop.place import Source
 from onebase.interop.reader import Reader
-from onebase.interop.sentence import crossing, cut_to
+from onebase.interop.sentence import Pairs, read_pairs
 from onebase.model.config import NormConfig
 
 Kind = Literal["sequence", "tokens"]
@@ -120,9 +120,9 @@ def open_head(
     r: Reader, source: Source, found: Found, folder: Path, cfg: BaseConfig
 ) -> tuple[OwnHead | None, list[str]]:
     """The head of a folder; or none, and what is to be said of it, where it is none that is known here: the trunk opens without it."""
-    limit, width = cut_to(folder, cfg.text.context), cfg.trunks["text"].width
+    pairs, width = read_pairs(folder, cfg.text.context), cfg.trunks["text"].width
     try:
-        head = r.checked(lambda: read_head(r, source, found, crossing(folder), limit))
+        head = r.checked(lambda: read_head(r, source, found, pairs))
     except ConfigError as e:
         return None, [f"the head of {found.architecture} is left out: {e.cause} ({e.remedy})"]
     if (features := head.tensors["head.weight"].shape[1]) != width:
@@ -133,12 +133,11 @@ def open_head(
     return head, []
 
 
-def read_head(r: Reader, source: Source, found: Found, crossing: str | None, limit: int | None) -> OwnHead:
-    """The head. crossing: the activation that a cross-encoder's own files name ("" where they name none), None where they do not say
-    that it is one; limit: tokens that its tokenizer cuts to. Raises ConfigError for what no head here means, ArtifactError for tensors
+def read_head(r: Reader, source: Source, found: Found, pairs: Pairs) -> OwnHead:
+    """The head. Raises ConfigError for what no head here means, ArtifactError for tensors
     that are missing or do not fit."""
     out = found.layout.out
-    task, cfg = _config(r, found, len(_tensor(source, f"{out}.weight")), crossing, limit)
+    task, cfg = _config(r, found, len(_tensor(source, f"{out}.weight")), pairs)
     names = found.layout.names(cfg.layer)
     if f"{out}.bias" in found.names:  # some have one where the family's own have none
         names["head.bias"] = f"{out}.bias"
@@ -161,9 +160,7 @@ def _tensor(source: Source, name: str) -> Tensor:
     return source.read(name).float().clone()
 
 
-def _config(
-    r: Reader, found: Found, outputs: int, crossing: str | None, limit: int | None
-) -> tuple[str, HeadConfig]:
+def _config(r: Reader, found: Found, outputs: int, pairs: Pairs) -> tuple[str, HeadConfig]:
     """(task, config) of a head of so many outputs."""
     layout = found.layout
     layer = None if layout.dense is None else layout.layer(r)
@@ -174,15 +171,15 @@ def _config(
     pooling: Pooling = (
         r.one_of("classifier_pooling", _POOLINGS, "cls") if layout.pooling is None else layout.pooling
     )
-    cfg = HeadConfig(labels=names, pooling=pooling, layer=layer)
+    cfg = HeadConfig(labels=names, pooling=pooling, layer=layer, pairs=outputs > 1, typed=pairs.typed)
     if pooling == "last":
         cfg = replace(cfg, pad=r.get("pad_token_id", int) if r.has("pad_token_id") else None)
     problem = r.get("problem_type", str, "")
     if problem == "multi_label_classification":
         return "classify", replace(cfg, gives="many")
     if outputs == 1:
-        task, sigmoid = _value(r, problem, crossing, decoder=pooling == "last")
-        limit = limit if task == "rerank" else None
+        task, sigmoid = _value(r, problem, pairs.activation, decoder=pooling == "last")
+        limit = pairs.limit if task == "rerank" else None
         return task, replace(cfg, labels=(), gives="value", sigmoid=sigmoid, limit=limit)
     if problem == "regression":
         raise ConfigError(f"{r.where}: a regression of {outputs} numbers", "a head gives one number")
@@ -279,7 +276,7 @@ def _prove(found: Found, head: OwnHead, tree: Tree) -> None:
     cfg = head.config
     r = Reader(tree, "the exported config")
     try:
-        task, again = _config(r, found, cfg.outputs, None, cfg.limit)
+        task, again = _config(r, found, cfg.outputs, Pairs(None, cfg.limit, cfg.typed))
     except ConfigError as e:
         raise ConfigError(f"{found.architecture} cannot express this head: {e.cause}", e.remedy) from None
     wanted = replace(cfg, tags=cfg.tags or spans_tags(cfg.labels)) if cfg.gives == "spans" else cfg

@@ -16,6 +16,7 @@ from onebase.interop.families import (
     llama,
     mistral,
     modernbert,
+    mpnet,
     olmo2,
     phi3,
     qwen2,
@@ -44,6 +45,7 @@ SINGLE: list[Family] = [
     roberta.FAMILY,
     roberta.XLM,
     distilbert.FAMILY,
+    mpnet.FAMILY,
     modernbert.FAMILY,
     esm.FAMILY,
     # Vision.
