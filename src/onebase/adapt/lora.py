@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from onebase.adapt.combine import combine
+from onebase.adapt.dora import Dora
 from onebase.adapt.lora_config import ENDS, LoraOptions
 from onebase.adapt.lora_config import LoraConfig as LoraConfig
 from onebase.adapt.lora_ends import end_tensors, inject_ends
 from onebase.adapt.lora_peft import read_peft, write_peft
-from onebase.adapt.lowrank import Dora, Lora
+from onebase.adapt.lowrank import Lora
 from onebase.adapt.merge import HEAD, STEM
 from onebase.adapt.method import SCRATCH, Learner, Method, Part, Peft, Start, Whole
 from onebase.base.model import BaseModel

@@ -20,9 +20,10 @@ Signal = Literal["labels", "vectors", "answers", "documents", "pairs", "rewards"
 """What a task learns from: rates differ by it."""
 
 
-def option(default: Any, about: str) -> Any:
-    """A field of an options class: its default, and what users read of it (`onebase adapt -o help`)."""
-    return field(default=default, metadata={"about": about})
+def option(default: Any, about: str, *, later: bool = False) -> Any:
+    """A field of an options class: its default, and what users read of it (`onebase adapt -o help`). later: earlier versions did not have it
+    (`onebase.config.later`)."""
+    return field(default=default, metadata={"about": about, "later": later})
 
 
 @config

@@ -1,4 +1,4 @@
-"""What an adapter says of texts: classes, numbers, and spans. N texts, T tokens, D width, P pooled features, C outputs."""
+"""What an adapter says of texts: classes, numbers, spans and vectors. N texts, T tokens, D width, P pooled features, C outputs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,15 +11,18 @@ from torch import Tensor
 from onebase.adapt.folder import Attached
 from onebase.adapt.spans import Span, spans_of, token_places
 from onebase.base.folder import LoadedBase
-from onebase.base.head import Head
+from onebase.base.head import Head, Pooling
 from onebase.codec.text.sample import Tokens
-from onebase.engine.features import features, pair_tokens, text_tokens
+from onebase.engine.features import embeddings, features, pair_tokens, text_tokens
+from onebase.engine.image_search import text_vectors
 from onebase.engine.scoring import batch_tokens, batches
 from onebase.errors import DataError, UserError
 from onebase.model.proj import Active
 from onebase.objective.pooled import text_batch
+from onebase.tasks.bound import Bound
 from onebase.tasks.preferences import Prompt, answer_tokens
 from onebase.tasks.prompting import Given, answer_scores, prompter
+from onebase.tasks.results import Label, labelled
 
 Answer = str | tuple[Prompt, str]
 """A prompt (a text, or messages) and an answer to it, or a text alone."""
@@ -32,6 +35,38 @@ class Ranked:
     index: int
     score: float
     text: str
+
+
+def of_task(bound: Bound, task: str, does: str) -> Attached:
+    """The adapter on a base, where it is of this task. Raises UserError for any other, and for none."""
+    if bound.attached is None or bound.attached.task != task:
+        raise UserError(
+            f"this base has no adapter that {does}",
+            f"make one with base.adapt(data, task='{task}', method='head') and use base.with_adapter(it)",
+        )
+    return bound.attached
+
+
+def labels(bound: Bound, texts: Sequence[Given]) -> list[Label]:
+    """The class of each text; for a saved prompt with other variables, of each row with their values. Raises UserError without a classifying
+    adapter."""
+    on = of_task(bound, "classify", "classifies")
+    names, logp_NC = classes(on, list(texts))
+    head = on.config.head
+    return labelled(names, logp_NC.exp(), many=head is not None and head.gives == "many")
+
+
+def vectors(bound: Bound, texts: Sequence[str], pooling: Pooling | None = None) -> Tensor:
+    """One vector a text, float32 [N, D], as `Base.embed` gives them. Raises DataError for a text beyond the context."""
+    base, on = bound.loaded, bound.attached
+    if pooling is None and bound.config.link("pair") is not None:
+        return text_vectors(base, list(texts), bound.active)
+    learnt = on.config.embedding if on else None
+    made = learnt or base.embedding
+    if pooling is None and made is not None:
+        return embeddings(base, list(texts), made, bound.active)
+    read = text_tokens(base, list(texts), before=base.model.leading(bound.active, 1)[0])
+    return features(base, read, pooling or "mean", bound.active)
 
 
 def token_states(base: LoadedBase, texts: Sequence[Tokens], active: Active | None) -> list[Tensor]:

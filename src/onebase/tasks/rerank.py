@@ -20,12 +20,12 @@ from onebase.data import Rows, read_rows
 from onebase.data.bad_rows import refuse_flawed
 from onebase.engine.features import how_read, pair_tokens
 from onebase.errors import DataError
-from onebase.evaluation.bootstrap import Score, mean_score
-from onebase.evaluation.retrieval import NDCG, graded_each
+from onebase.evaluation.predictions import Reranked
+from onebase.evaluation.retrieval import NDCG
 from onebase.model.proj import Active
 from onebase.objective.label import ManyLabels
 from onebase.tasks import by_head as heads
-from onebase.tasks.answers import asked_flaw, ranked, scored
+from onebase.tasks.answers import asked_flaw, of_task, ranked, scored
 from onebase.tasks.base import Limits, ScoreRequest, Shown, Task
 from onebase.tasks.bound import Bound
 from onebase.tasks.by_head import Fit, Prepared, wide_features
@@ -104,20 +104,15 @@ def prepare(job: Adapting) -> Prepared:
     )
 
 
-def rank_scores(request: ScoreRequest) -> dict[str, Score]:
-    """ndcg@10 (a text gains its grade) and mrr@10 of the order, the mean over the queries."""
+def predictions(request: ScoreRequest) -> Reranked:
+    """How well each text answers its query, beside its grade."""
     rows = _rows(request.data)
-    found = iter(scored(request.base.of_task("rerank", "reranks"), pairs(rows)))
-    each = [graded_each(r["grades"], [next(found) for _ in r["texts"]], NDCG) for r in rows]
-    names = (f"ndcg@{NDCG}", f"mrr@{NDCG}")
-    return {
-        n: mean_score(n, list(x), seed=request.seed)
-        for n, x in zip(names, zip(*each, strict=True), strict=True)
-    }
+    found = iter(scored(of_task(request.base, "rerank", "reranks"), pairs(rows)))
+    return Reranked([r["grades"] for r in rows], [[next(found) for _ in r["texts"]] for r in rows])
 
 
 def _answer(bound: Bound, given: Sequence[Any]) -> list[Shown]:
-    on = bound.of_task("rerank", "reranks")
+    on = of_task(bound, "rerank", "reranks")
     out = []
     for row in given:
         found = ranked(on, row["query"], row["texts"])
@@ -133,9 +128,10 @@ TASK = Task(
     head=lambda job: heads.by_head(job, prepare(job)),
     refused={"prompt": "a prompt gives each of some answers a probability, no order of texts"},
     check=_check,
-    scores=rank_scores,
+    predictions=predictions,
     answer=_answer,
     reads=("query", "texts"),
+    lists=("texts",),
     tuned_by=(f"ndcg@{NDCG}",),
     signal="labels",
 )
