@@ -37,6 +37,8 @@ SHOWN = 20
 """Names of columns that an error lists."""
 DEEPEST = 100
 Record = tuple[str, "dict[str, Any] | Flaw"]
+Line = tuple[int, str, Flaw | None]
+"""Number, text with its end, and flaw of a line."""
 
 
 def records(path: Path, kind: str, columns: Sequence[str] = ()) -> Iterator[Record]:
@@ -48,13 +50,21 @@ def records(path: Path, kind: str, columns: Sequence[str] = ()) -> Iterator[Reco
     return READERS[kind](path, columns)
 
 
-def lines(path: Path) -> Iterator[tuple[int, str, Flaw | None]]:
+def lines(path: Path) -> Iterator[Line]:
     """Number, text with its end and flaw of each line, as `lines_of` has them."""
-    with path.open("rb") as f:
-        yield from lines_of(f, str(path))
+    try:
+        with path.open("rb") as f:
+            yield from lines_of(f, str(path))
+    except OSError as e:
+        raise unreadable(path, e) from None
 
 
-def lines_of(stream: Iterable[bytes], name: str) -> Iterator[tuple[int, str, Flaw | None]]:
+def unreadable(path: Path, e: OSError) -> DataError:
+    """The error for a file that the system does not give."""
+    return DataError(f"{path}: cannot be read: {e.strerror or e}", "check its permissions")
+
+
+def lines_of(stream: Iterable[bytes], name: str) -> Iterator[Line]:
     """Number, text with its end and flaw of each line of what is called `name`.
 
     Lines end in `\\n` or `\\r\\n`, and in nothing else: U+2028, a form feed and a lone `\\r` are text. A line that is no UTF-8 keeps its bytes as
@@ -104,7 +114,11 @@ def missing_column(where: str, columns: Sequence[str], there: Sequence[str]) -> 
 
 
 def _jsonl(path: Path, columns: Sequence[str]) -> Iterator[Record]:
-    for number, line, flaw in lines(path):
+    yield from _json_lines(path, lines(path), columns)
+
+
+def _json_lines(path: Path, found: Iterable[Line], columns: Sequence[str]) -> Iterator[Record]:
+    for number, line, flaw in found:
         if line.strip():
             yield f"{path}:{number}", flaw or _json_line(line, columns)
 
@@ -121,7 +135,7 @@ def _json(path: Path, columns: Sequence[str]) -> Iterator[Record]:
     found = list(lines(path))
     text = "".join(line for _, line, _ in found)
     if not text.lstrip().startswith("["):
-        yield from _jsonl(path, columns)
+        yield from _json_lines(path, found, columns)
         return
     if flawed := next(((n, flaw) for n, _, flaw in found if flaw), None):
         raise DataError(f"{path}:{flawed[0]}: {flawed[1].what}", flawed[1].remedy)

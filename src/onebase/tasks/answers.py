@@ -8,10 +8,10 @@ from torch import Tensor
 
 from onebase.adapt.folder import Attached
 from onebase.adapt.head import Head
-from onebase.adapt.spans import Span, spans_of, token_places
+from onebase.adapt.spans import Placed, Span, placed, spans_of
 from onebase.base.folder import LoadedBase
 from onebase.codec.text.sample import Tokens
-from onebase.engine.features import features, text_tokens
+from onebase.engine.features import features, refuse_long, text_tokens
 from onebase.engine.scoring import batch_tokens, batches
 from onebase.errors import DataError, UserError
 from onebase.model.proj import Active
@@ -49,7 +49,6 @@ def _head(on: Attached) -> Head:
     return head
 
 
-@torch.no_grad()
 def classes(on: Attached, texts: Sequence[Given]) -> tuple[tuple[str, ...], Tensor]:
     """(labels, log-probabilities [N, C]) of texts under an adapter that classifies; of many labels each by itself. Rows in the place of texts
     are for saved prompts with other variables."""
@@ -62,18 +61,27 @@ def classes(on: Attached, texts: Sequence[Given]) -> tuple[tuple[str, ...], Tens
         raise UserError("the adapter classifies images", "give it files: base.classify_images([...])")
     if not all(isinstance(t, str) for t in texts):
         raise UserError("rows are for adapters of method prompt, this one reads texts", "give texts")
-    read = text_tokens(base, [str(t) for t in texts], before=base.model.leading(on.active, 1)[0])
-    x_NP = features(base, read, cfg.head.pooling, on.active)
+    return classes_of(
+        on, text_tokens(base, [str(t) for t in texts], before=base.model.leading(on.active, 1)[0])
+    )
+
+
+@torch.no_grad()
+def classes_of(on: Attached, texts: Sequence[Tokens]) -> tuple[tuple[str, ...], Tensor]:
+    """`classes` of texts as the base reads them, by a head."""
+    cfg = on.config.head
+    assert cfg is not None
+    x_NP = features(on.base, texts, cfg.pooling, on.active)
     head = _head(on)
     z_NC = head(x_NP.to(head.weight_CP.device)).cpu()
     # In fp64: in fp32 all that is surer than 1 - 6e-8 is 1, and scores that order texts would call them equal.
     z_NC = z_NC.double()
-    return cfg.head.labels, F.logsigmoid(z_NC) if cfg.head.gives == "many" else z_NC.log_softmax(-1)
+    return cfg.labels, F.logsigmoid(z_NC) if cfg.gives == "many" else z_NC.log_softmax(-1)
 
 
 def values(on: Attached, texts: Sequence[str]) -> list[float]:
     """The number of each text, in the units of the data that the adapter learnt from."""
-    return _numbers(on, text_tokens(on.base, texts, before=on.base.model.leading(on.active, 1)[0]))
+    return values_of(on, text_tokens(on.base, texts, before=on.base.model.leading(on.active, 1)[0]))
 
 
 def rewards(on: Attached, answers: Sequence[Answer]) -> list[float]:
@@ -84,16 +92,17 @@ def rewards(on: Attached, answers: Sequence[Answer]) -> list[float]:
     room = base.model.cfg.text.context - base.model.leading(on.active, 1)[0]
     for i, item in enumerate(answers, 1):
         prompt, answer = ("", item) if isinstance(item, str) else item
-        read.append(answer_tokens(base, prompt, answer, str(i)))
+        read.append(answer_tokens(base, prompt, answer, name=str(i)))
         if len(read[-1]) > room:
             raise DataError(
                 f"answer {i} has {len(read[-1])} tokens with its prompt, the base reads {room}", "shorten it"
             )
-    return _numbers(on, read)
+    return values_of(on, read)
 
 
 @torch.no_grad()
-def _numbers(on: Attached, read: Sequence[Tokens]) -> list[float]:
+def values_of(on: Attached, read: Sequence[Tokens]) -> list[float]:
+    """`values` of texts, or `rewards` of answers, as the base reads them."""
     cfg, base = on.config.head, on.base
     assert cfg is not None
     if not read:
@@ -104,16 +113,21 @@ def _numbers(on: Attached, read: Sequence[Tokens]) -> list[float]:
 
 
 def spans(on: Attached, texts: Sequence[str]) -> list[list[Span]]:
-    """The spans of each text, in its order."""
-    cfg, base = on.config.head, on.base
+    """The spans of each text, in its order. Raises DataError for one that is empty, or beyond the context."""
+    read = [placed(on.base.codec.tokenizer, text, str(i)) for i, text in enumerate(texts)]
+    refuse_long(on.base, read, before=on.base.model.leading(on.active, 1)[0])
+    return spans_in(on, texts, read)
+
+
+def spans_in(on: Attached, texts: Sequence[str], read: Sequence[Placed]) -> list[list[Span]]:
+    """`spans` of texts as the base reads them."""
+    cfg, first = on.config.head, len(on.base.codec.tokenizer.begun([]))
     assert cfg is not None
-    read = text_tokens(base, texts, before=base.model.leading(on.active, 1)[0])
-    first = len(base.codec.tokenizer.begun([]))
     out = []
-    for text, tags_T in zip(texts, _each(base, read, on.active, _likeliest(_head(on))), strict=True):
-        places = token_places(base.codec.tokenizer, text)
-        tags = tags_T[first : first + len(places)].tolist()
-        out.append(spans_of(tags, places, cfg.labels, text))
+    tags = _each(on.base, read, on.active, _likeliest(_head(on)))
+    for text, found, tags_T in zip(texts, read, tags, strict=True):
+        own = tags_T[first : first + len(found.places)].tolist()
+        out.append(spans_of(own, found.places, cfg.labels, text))
     return out
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 from torch import Tensor
 
@@ -14,12 +13,12 @@ from onebase.adapt.method import SCRATCH, Learner
 from onebase.base.folder import LoadedBase
 from onebase.codec.text.sample import Tokens
 from onebase.data.order import ExampleOrder, one_by_one
-from onebase.engine.features import features, row_tokens
+from onebase.engine.features import features
 from onebase.model.proj import Active
 from onebase.objective.base import Objective
 from onebase.tasks.fit import Fields, Lesson, Steps
 from onebase.tasks.job import Adapting, Facts
-from onebase.tasks.ledgers import check_labelled
+from onebase.tasks.ledgers import check_rows
 
 
 @dataclass(frozen=True)
@@ -38,10 +37,9 @@ Fitter = Callable[[Sequence[Tokens], Active | None], Fit]
 
 @dataclass(frozen=True)
 class Prepared:
-    """A task with a head, ready: its rows, what fits the head, and facts of the data. vectors: where the method learns vectors first, and
-    the head is fitted on them: what they are learnt by."""
+    """A task with a head, ready: what fits the head on the texts of the job's rows, and facts of the data. vectors: where the method learns vectors
+    first, and the head is fitted on them: what they are learnt by."""
 
-    rows: Sequence[dict[str, Any]]
     fit: Fitter
     facts: Facts
     vectors: Callable[[Sequence[Tokens], Active | None], Objective] | None = None
@@ -49,10 +47,9 @@ class Prepared:
 
 def by_head(job: Adapting, task: Prepared) -> AdapterParts:
     """The fitted head, and nothing else."""
-    rows, fit = task.rows, task.fit
-    facts = task.facts | check_labelled(job, rows)
-    job.reads(texts := row_tokens(job.base, rows, job.options.max_length))
-    made = fit(texts, None)
+    facts = task.facts | check_rows(job)
+    job.reads(texts := job.rows.texts)
+    made = task.fit(texts, None)
     cfg = AdapterConfig(method="head", task=job.task, base=bound_to(job.base), head=made.config)
     return job.parts(cfg, tensors(made.head), facts | made.facts)
 
@@ -64,17 +61,16 @@ def tensors(head: Head) -> dict[str, Tensor]:
 
 def lesson(job: Adapting, task: Prepared) -> Lesson:
     """The head and what the method learns, together, from the fitted head on."""
-    o, base, rows = job.options, job.base, task.rows
-    facts = task.facts | check_labelled(job, rows)
+    o, base, texts = job.options, job.base, job.rows.texts
+    facts = task.facts | check_rows(job)
 
     def steps(found: Learner, stack: ExitStack) -> Steps:
-        texts = row_tokens(base, rows, o.max_length, found.before)
         found.reads_only(texts)
         # Not the context: it decides how many rows make a micro-batch.
         longest = max(2, *(found.before + len(t) for t in texts))
         # A text alone in a step has nothing to be drawn to.
         least = 1 if task.vectors is None else 2
-        plan = ExampleOrder(one_by_one(texts), min(o.rows, len(rows)), o.seed, o.epochs, least=least)
+        plan = ExampleOrder(one_by_one(texts), min(o.rows, len(texts)), o.seed, o.epochs, least=least)
 
         def fitted(active: Active | None) -> Fit:
             made = task.fit(texts, active)
@@ -82,7 +78,7 @@ def lesson(job: Adapting, task: Prepared) -> Lesson:
             return made
 
         def after() -> tuple[Facts, Fields]:
-            with _forgetting(base):  # method full changed the weights by which texts were read
+            with forgetting(base):  # method full changed the weights by which texts were read
                 made = fitted(found.active)
             return made.facts, {"head": made.config}
 
@@ -102,7 +98,8 @@ def lesson(job: Adapting, task: Prepared) -> Lesson:
 
 
 @contextmanager
-def _forgetting(base: LoadedBase) -> Iterator[None]:
+def forgetting(base: LoadedBase) -> Iterator[None]:
+    """Inside, the base remembers no text: what it said before it learnt would be taken for what it says."""
     kept, base.memory = base.memory, None
     try:
         yield

@@ -2,7 +2,8 @@
 with `labels` in the place of `label` are for `many`."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,9 +12,9 @@ from onebase.adapt.folder import AdapterParts
 from onebase.adapt.head import HeadConfig
 from onebase.adapt.method import SCRATCH
 from onebase.adapt.vector_head import candidates, fit_views
-from onebase.base.folder import LoadedBase
 from onebase.codec.text.sample import Tokens
 from onebase.data import Rows, read_rows
+from onebase.data.labelled import Make, Records
 from onebase.engine import image_features as images
 from onebase.engine.features import how_read, vector_of, views
 from onebase.engine.scoring import batch_tokens
@@ -29,36 +30,35 @@ from onebase.tasks import by_head as heads
 from onebase.tasks import by_prompt
 from onebase.tasks import image_classes as pictures
 from onebase.tasks import multilabel as many
-from onebase.tasks.base import Limits, Look, ScoreRequest, Shown, Task
+from onebase.tasks.answers import classes_of
+from onebase.tasks.base import Look, ScoreRequest, Shown, Task
 from onebase.tasks.bound import Bound
 from onebase.tasks.by_head import Fit, Prepared
 from onebase.tasks.checks import head_size
 from onebase.tasks.fit import Lesson
 from onebase.tasks.job import Adapting, data_facts
-from onebase.tasks.multilabel import many_rows
-from onebase.tasks.options import AdaptOptions
 from onebase.tasks.prompting import Given, columns, inputs
+from onebase.tasks.reading import Reader, no_samples, whole_texts
 from onebase.tasks.results import Label as Said
-from onebase.tasks.rows import check_texts
+from onebase.tasks.results import labelled
+from onebase.tasks.rows import reader_on
 
 
 def by_head(job: Adapting) -> AdapterParts:
     """Logistic regression on what a head reads of texts, or of images."""
-    given = read_rows(job.data, ())
-    if not images.sees_images(job.base, given):
-        return heads.by_head(job, _prepared(job, given))
-    _one_label(given)
+    if not images.sees_images(job.base, job.rows):
+        return heads.by_head(job, _prepared(job))
+    _one_label(job.rows)
     return pictures.by_head(job)
 
 
 def lesson(job: Adapting) -> Lesson:
     """A head and what the method learns, together; the head starts from the exact fit on the frozen base (behind what the method puts
     before the text). With `contrast.first` the method learns vectors, and the head is fitted on them afterwards."""
-    given = read_rows(job.data, ())
-    if images.sees_images(job.base, given):
-        _one_label(given)
+    if images.sees_images(job.base, job.rows):
+        _one_label(job.rows)
         return pictures.lesson(job)
-    return heads.lesson(job, _prepared(job, given))
+    return heads.lesson(job, _prepared(job))
 
 
 def _one_label(given: Rows) -> None:
@@ -66,8 +66,8 @@ def _one_label(given: Rows) -> None:
         raise UserError("images with many labels each", "give one label an image: the column `label`")
 
 
-def _prepared(job: Adapting, given: Rows) -> Prepared:
-    if not many.has_many(given):
+def _prepared(job: Adapting) -> Prepared:
+    if not many.has_many(job.rows):
         return prepare(job)
     if job.options.contrast.first:
         raise UserError(
@@ -79,8 +79,7 @@ def _prepared(job: Adapting, given: Rows) -> Prepared:
 
 def prepare(job: Adapting) -> Prepared:
     """Rows with one label each."""
-    rows, labels = job.labelled()
-    o, base = job.options, job.base
+    o, base, rows, labels = job.options, job.base, job.rows, job.labels()
     number = {label: i for i, label in enumerate(labels)}
     numbers = [number[str(r["label"])] for r in rows]
     contrast = o.contrast
@@ -110,7 +109,7 @@ def prepare(job: Adapting) -> Prepared:
         chunk = max(1, batch_tokens(base.model.device) // max(len(t) for t in texts))
         return Grouped(vector_of(base), targets, contrast.temperature, active, chunk)
 
-    return Prepared(rows, fit, data_facts(rows, labels), vectors if contrast.first else None)
+    return Prepared(fit, data_facts(rows, labels), vectors if contrast.first else None)
 
 
 def _columns(look: Look) -> tuple[str, ...]:
@@ -119,9 +118,12 @@ def _columns(look: Look) -> tuple[str, ...]:
     return ("text", "labels") if many.has_many(look.rows()) else ("text", "label")
 
 
-def _check(base: LoadedBase, rows: Rows, limits: Limits, options: AdaptOptions) -> None:
-    if base.words is not None and not images.sees_images(base, rows):
-        check_texts(base, rows, limits, lambda row: many.flaw(row) if many.has_many([row]) else None)
+def _check(row: Mapping[str, Any]) -> tuple[str, str] | None:
+    return many.flaw(row) if many.has_many([row]) else None
+
+
+def _samples(reader: Reader) -> Make:
+    return whole_texts(reader) if "text" in reader.columns else no_samples(reader)
 
 
 def class_scores(request: ScoreRequest) -> dict[str, Score]:
@@ -136,12 +138,18 @@ def class_scores(request: ScoreRequest) -> dict[str, Score]:
         rows = read_rows(data, ("image", "label"))
         found = base.classify_images(images.image_paths(rows, data))
     else:
-        if many.has_many(given := read_rows(data, ())):
+        records = Records(data)
+        if many.has_many(records.sound):
             raise UserError(
                 "the rows have many labels each, the adapter gives one", "give the column `label`"
             )
-        rows = read_rows(given, (*columns(attached), "label"))
-        found = base.classify(inputs(attached, rows))
+        wanted = (*columns(attached), "label")
+        if head is None:
+            rows = read_rows(records, wanted)
+            found = base.classify(inputs(attached, rows))
+        else:
+            rows = read_rows(records, wanted, make=whole_texts(reader_on(request.base)))
+            found = _read(base, rows)
     truth, guess = [str(r["label"]) for r in rows], [f.label for f in found]
     y_NL, p_NL = _tables([[x] for x in truth], found)
     right = correct(truth, guess)
@@ -153,8 +161,10 @@ def class_scores(request: ScoreRequest) -> dict[str, Score]:
 
 def _many(request: ScoreRequest) -> dict[str, Score]:
     base, seed = request.base, request.seed
-    rows, truth = many_rows(request.data)
-    found = base.classify([r["text"] for r in rows])
+    make = whole_texts(reader_on(request.base))
+    rows = read_rows(request.data, ("text", "labels"), check=many.flaw, make=make)
+    truth = [set(r["labels"]) for r in rows]
+    found = _read(base, rows)
     y_NL, p_NL = _tables(truth, found)
     names = list(found[0].scores)
     guess_NL = np.array([[float(x in f.labels) for x in names] for f in found])
@@ -164,6 +174,14 @@ def _many(request: ScoreRequest) -> dict[str, Score]:
     }
     some = (y_NL.min(0) < y_NL.max(0)).any()
     return out | ({"auroc": macro_auroc(y_NL, p_NL, seed=seed)} if some else {})
+
+
+def _read(base: Bound, rows: Rows) -> list[Said]:
+    """The classes of texts that were tokenised when they were read."""
+    on = base.attached
+    assert on is not None and on.config.head is not None
+    labels, logp_NL = classes_of(on, rows.texts)
+    return labelled(labels, logp_NL.exp(), many=on.config.head.gives == "many")
 
 
 def _tables(truth: Sequence[Iterable[str]], found: Sequence[Said]) -> tuple[Array, Array]:
@@ -200,6 +218,8 @@ TASK = Task(
     prompt=by_prompt.by_prompt,
     images=("head", "lora", "full"),
     check=_check,
+    samples=_samples,
+    compared=("text", "image"),
     scores=class_scores,
     answer=_answer,
     tuned_by=("accuracy", "micro_f1"),

@@ -7,9 +7,6 @@ from typing import Any
 from onebase.adapt.head import HeadConfig, best_pooled, fit_head
 from onebase.adapt.method import SCRATCH
 from onebase.codec.text.sample import Tokens
-from onebase.data import read_rows
-from onebase.data.bad_rows import refuse_flawed
-from onebase.data.labelled import Data
 from onebase.engine.features import how_read
 from onebase.errors import DataError
 from onebase.model.proj import Active
@@ -24,13 +21,6 @@ def has_many(rows: Sequence[Mapping[str, Any]]) -> bool:
     return any("labels" in r for r in rows) and not any("label" in r for r in rows)
 
 
-def many_rows(data: Data) -> tuple[list[dict[str, Any]], list[set[str]]]:
-    """Rows with text and labels, and the labels of each. Raises DataError with all bad rows."""
-    rows = read_rows(data, ("text", "labels"), check=lambda good: refuse_flawed(good, flaw))
-    refuse_flawed(rows, flaw)
-    return rows, [set(r["labels"]) for r in rows]
-
-
 def flaw(row: Mapping[str, Any]) -> tuple[str, str] | None:
     """What is wrong with the labels of a row, and what to do."""
     given = row["labels"]
@@ -40,7 +30,8 @@ def flaw(row: Mapping[str, Any]) -> tuple[str, str] | None:
 
 
 def prepare(job: Adapting) -> Prepared:
-    rows, has = many_rows(job.data)
+    rows = job.rows
+    has = [set(r["labels"]) for r in rows]
     labels = tuple(sorted(set().union(*has)))
     for label, n in Counter(x for given in has for x in given).items():
         if n == len(rows):
@@ -64,4 +55,4 @@ def prepare(job: Adapting) -> Prepared:
             fitted.facts,
         )
 
-    return Prepared(rows, fit, data_facts(rows, labels))
+    return Prepared(fit, data_facts(rows, labels))

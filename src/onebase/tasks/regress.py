@@ -11,8 +11,6 @@ from onebase.adapt.method import SCRATCH
 from onebase.adapt.ridge import fit_ridge
 from onebase.codec.text.sample import Tokens
 from onebase.data import read_rows
-from onebase.data.bad_rows import refuse_flawed
-from onebase.data.labelled import Data
 from onebase.engine.features import how_read
 from onebase.errors import DataError
 from onebase.evaluation.bootstrap import Score
@@ -20,19 +18,14 @@ from onebase.evaluation.values import mae, spearman
 from onebase.model.proj import Active
 from onebase.objective.regress import Value
 from onebase.tasks import by_head as heads
+from onebase.tasks.answers import values_of
 from onebase.tasks.base import ScoreRequest, Shown, Task
 from onebase.tasks.bound import Bound
 from onebase.tasks.by_head import Fit, Prepared, wide_features
 from onebase.tasks.job import Adapting, data_facts
 from onebase.tasks.prompting import Given
-from onebase.tasks.rows import check_texts
-
-
-def value_rows(data: Data) -> tuple[list[dict[str, Any]], list[float]]:
-    """Rows with text and value, and the values as numbers (a file of csv has them as text). Raises DataError with all bad rows."""
-    rows = read_rows(data, ("text", "value"), check=lambda good: refuse_flawed(good, flaw))
-    refuse_flawed(rows, flaw)
-    return rows, [float(r["value"]) for r in rows]
+from onebase.tasks.reading import whole_texts
+from onebase.tasks.rows import reader_on
 
 
 def flaw(row: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -53,7 +46,8 @@ def _number(value: object) -> float | None:
 
 
 def prepare(job: Adapting) -> Prepared:
-    rows, values = value_rows(job.data)
+    rows = job.rows
+    values = [float(r["value"]) for r in rows]  # a file of csv has them as text
     y_N = torch.tensor(values, dtype=torch.float64)
     # From the first one on: numbers that are large and near each other (years, times) keep their differences.
     off_N = y_N - y_N[0]
@@ -80,13 +74,15 @@ def prepare(job: Adapting) -> Prepared:
         )
 
     facts = data_facts(rows) | {"data.mean": (mean, "computed"), "data.deviation": (scale, "computed")}
-    return Prepared(rows, fit, facts)
+    return Prepared(fit, facts)
 
 
 def value_scores(request: ScoreRequest) -> dict[str, Score]:
     """mae in the data's units, and spearman (not where all rows have one value)."""
-    rows, truth = value_rows(request.data)
-    found = request.base.predict([r["text"] for r in rows])
+    reader = reader_on(request.base)
+    rows = read_rows(request.data, ("text", "value"), check=flaw, make=whole_texts(reader))
+    truth = [float(r["value"]) for r in rows]
+    found = values_of(request.base.of_task("regress", "gives numbers"), rows.texts)
     out = {"mae": mae(truth, found, seed=request.seed)}
     return out | ({"spearman": spearman(truth, found, seed=request.seed)} if len(set(truth)) > 1 else {})
 
@@ -101,7 +97,9 @@ TASK = Task(
     lesson=lambda job: heads.lesson(job, prepare(job)),
     head=lambda job: heads.by_head(job, prepare(job)),
     refused={"prompt": "a prompt gives each of some answers a probability, no number"},
-    check=lambda base, rows, limits, _: check_texts(base, rows, limits, flaw),
+    check=flaw,
+    samples=whole_texts,
+    compared=("text",),
     scores=value_scores,
     answer=_answer,
     tuned_by=("mae",),

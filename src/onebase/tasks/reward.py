@@ -13,7 +13,6 @@ from onebase.adapt.folder import AdapterParts, bound_to
 from onebase.adapt.head import FOLDS, Fitted, HeadConfig, best_pooled, fit_head, spread
 from onebase.adapt.method import SCRATCH, Learner
 from onebase.codec.text.sample import Tokens
-from onebase.data import read_rows
 from onebase.data.order import ExampleOrder
 from onebase.engine.features import how_read
 from onebase.evaluation.bootstrap import Score
@@ -21,15 +20,23 @@ from onebase.evaluation.preference import margin, wins
 from onebase.model.proj import Active
 from onebase.objective.pooled import Read
 from onebase.objective.reward import Reward
+from onebase.tasks.answers import values_of
 from onebase.tasks.base import ScoreRequest, Shown, Task
 from onebase.tasks.bound import Bound
 from onebase.tasks.by_head import wide_features
 from onebase.tasks.fit import Lesson, Steps
 from onebase.tasks.job import Adapting, Facts, data_facts
-from onebase.tasks.ledgers import check_written
-from onebase.tasks.prefer import check
-from onebase.tasks.preferences import SIDES, has_chats, pair_tokens, preference_rows
+from onebase.tasks.prefer import check_pairs
+from onebase.tasks.preferences import (
+    COLUMNS,
+    answer_pairs,
+    has_chats,
+    pair_flaw,
+    pair_tokens,
+    preference_rows,
+)
 from onebase.tasks.prompting import Given
+from onebase.tasks.rows import reader_on
 
 
 def by_head(job: Adapting) -> AdapterParts:
@@ -64,10 +71,9 @@ def lesson(job: Adapting) -> Lesson:
 
 
 def _read(job: Adapting) -> tuple[list[tuple[Tokens, Tokens]], Facts, bool]:
-    rows = read_rows(job.data, SIDES)
-    pairs = pair_tokens(job.base, rows)
-    facts = data_facts(rows) | check_written(job, [t for pair in pairs for t in pair])
-    return pairs, facts, has_chats(rows)
+    pairs = pair_tokens(job.rows)
+    facts = data_facts(job.rows) | check_pairs(job, [t for pair in pairs for t in pair])
+    return pairs, facts, has_chats(job.rows)
 
 
 def _config(pooling: Read) -> HeadConfig:
@@ -91,10 +97,8 @@ def _fitted(job: Adapting, pairs: list[tuple[Tokens, Tokens]], active: Active | 
 
 def reward_scores(request: ScoreRequest) -> dict[str, Score]:
     """accuracy: the share of pairs whose chosen answer has the larger reward; margin: by how much, on average."""
-    base, seed = request.base, request.seed
-    room = base.config.text.context - base.loaded.model.leading(base.active, 1)[0]
-    rows = preference_rows(base.loaded, request.data, room, base.config.text.context - room)
-    found = base.reward([(r["prompt"], r[side]) for r in rows for side in SIDES])
+    seed, on = request.seed, request.base.of_task("reward", "rates answers")
+    found = values_of(on, preference_rows(reader_on(request.base), request.data).texts)
     chosen, rejected = np.array(found).reshape(-1, 2).T
     return {
         "accuracy": wins("accuracy", chosen, rejected, seed=seed),
@@ -108,11 +112,13 @@ def _answer(bound: Bound, given: Sequence[Given]) -> list[Shown]:
 
 TASK = Task(
     name="reward",
-    columns=SIDES,
+    columns=COLUMNS,
     lesson=lesson,
     head=by_head,
     refused={"prompt": "a prompt gives each of some answers a probability, no number"},
-    check=check,
+    check=pair_flaw,
+    samples=answer_pairs,
+    by_sample=True,
     scores=reward_scores,
     answer=_answer,
     signal="labels",

@@ -75,19 +75,20 @@ class Reads(Holding):
     def predict(self, texts: Sequence[str]) -> list[float]:
         """The number of each text, in the units of the data that the adapter learnt from. Raises UserError without an adapter of task
         regress, DataError for a text beyond the context."""
-        return values(self._of_task("regress", "gives numbers"), list(texts))
+        return values(self.of_task("regress", "gives numbers"), list(texts))
 
     def reward(self, answers: Sequence[Answer]) -> list[float]:
         """How good each answer is: (prompt, answer), the prompt a text or messages, or a text alone. Larger is better, only differences mean
         something. Raises UserError without an adapter of task reward, DataError for an answer beyond the context."""
-        return rewards(self._of_task("reward", "rates answers"), list(answers))
+        return rewards(self.of_task("reward", "rates answers"), list(answers))
 
     def tag(self, texts: Sequence[str]) -> list[list[Span]]:
         """The labelled spans in each text (`start`, `end`, `label`: characters, end exclusive), in its order. Raises UserError without an
         adapter of task tag, DataError for a text beyond the context."""
-        return spans(self._of_task("tag", "tags"), list(texts))
+        return spans(self.of_task("tag", "tags"), list(texts))
 
-    def _of_task(self, task: str, does: str) -> Attached:
+    def of_task(self, task: str, does: str) -> Attached:
+        """The adapter on the base, which must be for this task. For extensions. Raises UserError."""
         if self._attached is None or self._attached.task != task:
             raise UserError(
                 f"this base has no adapter that {does}",
