@@ -7,6 +7,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,6 +37,7 @@ class Flaw(NamedTuple):
 SHOWN = 20
 """Names of columns that an error lists."""
 DEEPEST = 100
+JSON_KINDS = {list: "list", str: "string", bool: "true/false", type(None): "null"}
 Record = tuple[str, "dict[str, Any] | Flaw"]
 Line = tuple[int, str, Flaw | None]
 """Number, text with its end, and flaw of a line."""
@@ -206,7 +208,10 @@ def _too_deep(value: object) -> bool:
 
 def _object(value: object, columns: Sequence[str]) -> dict[str, Any] | Flaw:
     if not isinstance(value, dict):
-        return Flaw(f"a JSON {_json_kind(value)}, an object is expected", 'a row is like {"text": "..."}')
+        return Flaw(
+            f"a JSON {JSON_KINDS.get(type(value), 'number')}, an object is expected",
+            'a row is like {"text": "..."}',
+        )
     if lacking := [c for c in columns if c not in value]:
         return no_column(lacking, list(value))
     if _too_deep(value):
@@ -217,19 +222,6 @@ def _object(value: object, columns: Sequence[str]) -> dict[str, Any] | Flaw:
 def _not_json(e: Exception, remedy: str) -> Flaw:
     why = f"{e.msg} at column {e.colno}" if isinstance(e, json.JSONDecodeError) else str(e)
     return Flaw(f"not valid JSON: {why}", remedy)
-
-
-def _json_kind(value: object) -> str:
-    names = {list: "list", str: "string", bool: "true/false", type(None): "null"}
-    return names.get(type(value), "number")
-
-
-def _csv(path: Path, columns: Sequence[str]) -> Iterator[Record]:
-    yield from _separated(path, columns, ",", 'quote text that has commas: "a, b"')
-
-
-def _tsv(path: Path, columns: Sequence[str]) -> Iterator[Record]:
-    yield from _separated(path, columns, "\t", 'quote text that has tabs or quotes: "say ""a"""')
 
 
 def _separated(path: Path, columns: Sequence[str], separator: str, remedy: str) -> Iterator[Record]:
@@ -303,7 +295,7 @@ def _parquet(path: Path, columns: Sequence[str]) -> Iterator[Record]:
 READERS: dict[str, Callable[[Path, Sequence[str]], Iterator[Record]]] = {
     "jsonl": _jsonl,
     "json": _json,
-    "csv": _csv,
-    "tsv": _tsv,
+    "csv": partial(_separated, separator=",", remedy='quote text that has commas: "a, b"'),
+    "tsv": partial(_separated, separator="\t", remedy='quote text that has tabs or quotes: "say ""a"""'),
     "parquet": _parquet,
 }

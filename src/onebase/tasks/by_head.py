@@ -12,7 +12,7 @@ from onebase.adapt.head import Head, HeadConfig, pooled_as
 from onebase.adapt.method import SCRATCH, Learner
 from onebase.base.folder import LoadedBase
 from onebase.codec.text.sample import Tokens
-from onebase.data.order import ExampleOrder, one_by_one
+from onebase.data.order import ExampleOrder, Row, one_by_one
 from onebase.engine.features import features
 from onebase.model.proj import Active
 from onebase.objective.base import Objective
@@ -37,20 +37,31 @@ Fitter = Callable[[Sequence[Tokens], Active | None], Fit]
 
 @dataclass(frozen=True)
 class Prepared:
-    """A task with a head, ready: what fits the head on the texts of the job's rows, and facts of the data. vectors: where the method learns vectors
-    first, and the head is fitted on them: what they are learnt by."""
+    """A task with a head, ready: what fits the head on texts, and facts of the data (the ledger is told where it is not among them). vectors: where
+    the method learns vectors first, and the head is fitted on them: what they are learnt by. rows: where they are not the texts of the job's rows,
+    each by itself; fields: of the adapter's config."""
 
     fit: Fitter
     facts: Facts
     vectors: Callable[[Sequence[Tokens], Active | None], Objective] | None = None
+    rows: Sequence[Row] | None = None
+    fields: Fields = field(default_factory=dict)
+
+    def read(self, job: Adapting) -> tuple[Sequence[Row], list[Tokens], Facts]:
+        """The rows, their texts, and facts."""
+        rows = one_by_one(job.rows.texts) if self.rows is None else self.rows
+        facts = self.facts if "ledger" in self.facts else self.facts | check_rows(job)
+        return rows, [t for row in rows for t in row], facts
 
 
 def by_head(job: Adapting, task: Prepared) -> AdapterParts:
     """The fitted head, and nothing else."""
-    facts = task.facts | check_rows(job)
-    job.reads(texts := job.rows.texts)
+    _, texts, facts = task.read(job)
+    job.reads(texts)
     made = task.fit(texts, None)
-    cfg = AdapterConfig(method="head", task=job.task, base=bound_to(job.base), head=made.config)
+    cfg = AdapterConfig(
+        method="head", task=job.task, base=bound_to(job.base), head=made.config, **task.fields
+    )
     return job.parts(cfg, tensors(made.head), facts | made.facts)
 
 
@@ -61,16 +72,17 @@ def tensors(head: Head) -> dict[str, Tensor]:
 
 def lesson(job: Adapting, task: Prepared) -> Lesson:
     """The head and what the method learns, together, from the fitted head on."""
-    o, base, texts = job.options, job.base, job.rows.texts
-    facts = task.facts | check_rows(job)
+    o, base = job.options, job.base
+    rows, texts, facts = task.read(job)
 
     def steps(found: Learner, stack: ExitStack) -> Steps:
         found.reads_only(texts)
         # Not the context: it decides how many rows make a micro-batch.
-        longest = max(2, *(found.before + len(t) for t in texts))
+        longest = max(2, *(len(row) * (found.before + max(map(len, row))) for row in rows))
         # A text alone in a step has nothing to be drawn to.
         least = 1 if task.vectors is None else 2
-        plan = ExampleOrder(one_by_one(texts), min(o.rows, len(texts)), o.seed, o.epochs, least=least)
+        alike = task.rows is not None
+        plan = ExampleOrder(rows, min(o.rows, len(rows)), o.seed, o.epochs, least, alike)
 
         def fitted(active: Active | None) -> Fit:
             made = task.fit(texts, active)
@@ -94,7 +106,7 @@ def lesson(job: Adapting, task: Prepared) -> Lesson:
             fields={"head": made.config},
         )
 
-    return Lesson(facts, "labels", steps)
+    return Lesson(facts, "labels", steps, fields=task.fields)
 
 
 @contextmanager

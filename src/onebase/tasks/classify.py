@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from onebase.adapt.folder import AdapterParts
-from onebase.adapt.head import HeadConfig
+from onebase.adapt.head import HeadConfig, best_pooled, fit_head
 from onebase.adapt.method import SCRATCH
 from onebase.adapt.vector_head import candidates, fit_views
 from onebase.codec.text.sample import Tokens
@@ -25,15 +25,14 @@ from onebase.evaluation.metrics import accuracy, correct, macro_f1
 from onebase.model.proj import Active
 from onebase.objective.base import Objective
 from onebase.objective.grouped import Grouped
-from onebase.objective.label import Label
+from onebase.objective.label import Label, ManyLabels, marks
 from onebase.tasks import by_head as heads
 from onebase.tasks import by_prompt
 from onebase.tasks import image_classes as pictures
-from onebase.tasks import multilabel as many
 from onebase.tasks.answers import classes_of
 from onebase.tasks.base import Look, ScoreRequest, Shown, Task
 from onebase.tasks.bound import Bound
-from onebase.tasks.by_head import Fit, Prepared
+from onebase.tasks.by_head import Fit, Prepared, wide_features
 from onebase.tasks.checks import head_size
 from onebase.tasks.fit import Lesson
 from onebase.tasks.job import Adapting, data_facts
@@ -62,19 +61,19 @@ def lesson(job: Adapting) -> Lesson:
 
 
 def _one_label(given: Rows) -> None:
-    if many.has_many(given):
+    if has_many(given):
         raise UserError("images with many labels each", "give one label an image: the column `label`")
 
 
 def _prepared(job: Adapting) -> Prepared:
-    if not many.has_many(job.rows):
+    if not has_many(job.rows):
         return prepare(job)
     if job.options.contrast.first:
         raise UserError(
             "contrast draws texts of one label together, and these rows have many labels each",
             "leave contrast.first out, or give one label a text",
         )
-    return many.prepare(job)
+    return _prepare_many(job)
 
 
 def prepare(job: Adapting) -> Prepared:
@@ -112,14 +111,56 @@ def prepare(job: Adapting) -> Prepared:
     return Prepared(fit, data_facts(rows, labels), vectors if contrast.first else None)
 
 
+def has_many(rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Have the rows a column `labels`, and none `label`?"""
+    return any("labels" in r for r in rows) and not any("label" in r for r in rows)
+
+
+def labels_flaw(row: Mapping[str, Any]) -> tuple[str, str] | None:
+    """What is wrong with the labels of a row, and what to do."""
+    given = row["labels"]
+    if isinstance(given, (list, tuple)) and all(isinstance(x, str) and x.strip() for x in given):
+        return None
+    return f"'labels' is {given!r}, a list of texts is expected", 'for example ["red", "round"]'
+
+
+def _prepare_many(job: Adapting) -> Prepared:
+    rows = job.rows
+    has = [set(r["labels"]) for r in rows]
+    labels = tuple(sorted(set().union(*has)))
+    for label, n in Counter(x for given in has for x in given).items():
+        if n == len(rows):
+            raise DataError(
+                f"all {len(rows)} rows have the label {label!r}", "give rows without it too, or leave it out"
+            )
+    number = {label: i for i, label in enumerate(labels)}
+    numbers = [tuple(sorted(number[x] for x in given)) for given in has]
+    job.head = head_size(job, len(rows), len(labels), [len(rows)])
+    y_NC = marks(numbers, len(labels))
+    o = job.options
+
+    def fit(texts: Sequence[Tokens], active: Active | None) -> Fit:
+        x_NP = wide_features(job, texts, active)
+        fitted, pooling = best_pooled(lambda x: fit_head(x, y_NC, len(labels), o.seed), x_NP, o.pooling)
+        targets = {t.id: x for t, x in zip(texts, numbers, strict=True)}
+        return Fit(
+            fitted.head,
+            HeadConfig(labels=labels, pooling=pooling, gives="many"),
+            lambda on: ManyLabels(SCRATCH, targets, len(labels), how_read(job.base, pooling), on),
+            fitted.facts,
+        )
+
+    return Prepared(fit, data_facts(rows, labels))
+
+
 def _columns(look: Look) -> tuple[str, ...]:
     if "image" in look.base.model.cfg.codecs:
         return ("image", "label") if images.sees_images(look.base, look.rows()) else ("text", "label")
-    return ("text", "labels") if many.has_many(look.rows()) else ("text", "label")
+    return ("text", "labels") if has_many(look.rows()) else ("text", "label")
 
 
 def _check(row: Mapping[str, Any]) -> tuple[str, str] | None:
-    return many.flaw(row) if many.has_many([row]) else None
+    return labels_flaw(row) if has_many([row]) else None
 
 
 def _samples(reader: Reader) -> Make:
@@ -139,7 +180,7 @@ def class_scores(request: ScoreRequest) -> dict[str, Score]:
         found = base.classify_images(images.image_paths(rows, data))
     else:
         records = Records(data)
-        if many.has_many(records.sound):
+        if has_many(records.sound):
             raise UserError(
                 "the rows have many labels each, the adapter gives one", "give the column `label`"
             )
@@ -162,7 +203,7 @@ def class_scores(request: ScoreRequest) -> dict[str, Score]:
 def _many(request: ScoreRequest) -> dict[str, Score]:
     base, seed = request.base, request.seed
     make = whole_texts(reader_on(request.base))
-    rows = read_rows(request.data, ("text", "labels"), check=many.flaw, make=make)
+    rows = read_rows(request.data, ("text", "labels"), check=labels_flaw, make=make)
     truth = [set(r["labels"]) for r in rows]
     found = _read(base, rows)
     y_NL, p_NL = _tables(truth, found)

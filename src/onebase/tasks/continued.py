@@ -39,7 +39,7 @@ from onebase.tasks.base import ScoreRequest, Task, always
 from onebase.tasks.fit import Lesson, Steps
 from onebase.tasks.job import Adapting, Facts, data_facts, rows_hash, score_facts
 from onebase.tasks.ledgers import check_samples
-from onebase.tasks.reading import Reader, each_row, samples_in
+from onebase.tasks.reading import Reader, one_sample, samples_in
 
 REFERENCE_TOKENS = 6_000
 """Tokens of the Python language reference that stand for general text where no other is given."""
@@ -81,7 +81,7 @@ def _document(base: LoadedBase, row: Mapping[str, Any], source: str = DOMAIN, na
 
 def documents(reader: Reader) -> Make:
     """`document_tokens` of rows as they are read; of any length, for long ones are cut into pieces."""
-    return each_row(replace(reader, tokens=sys.maxsize), lambda row: _document(reader.base, row))
+    return one_sample(replace(reader, tokens=sys.maxsize), _document)
 
 
 def lesson(job: Adapting) -> Lesson:

@@ -23,7 +23,7 @@ from onebase.tasks.job import Adapting, data_facts
 from onebase.tasks.ledgers import check_rows
 from onebase.tasks.options import AdaptOptions
 from onebase.tasks.pairs import pair_columns, pair_scores
-from onebase.tasks.reading import Reader, Row
+from onebase.tasks.reading import Reader, Row, together
 
 
 def lesson(job: Adapting) -> Lesson:
@@ -73,15 +73,10 @@ def _samples(reader: Reader) -> Make:
     base, sides, made = reader.base, _sides(reader.columns), _made(reader.base, reader.options)
 
     def make(rows: Sequence[Row]) -> list[Samples | Flaw]:
-        try:
-            read = iter(embedding_tokens(base, [r[side] for r in rows for side in sides], made, reader.taken))
-        except DataError as e:
-            if len(rows) == 1:
-                return [Flaw(e.cause, e.remedy)]
-            return [x for row in rows for x in make([row])]  # which is it?
+        read = iter(embedding_tokens(base, [r[side] for r in rows for side in sides], made, reader.taken))
         return [tuple(next(read) for _ in sides) for _ in rows]
 
-    return make
+    return together(make)
 
 
 def _shorter(a: int | None, b: int | None) -> int | None:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,26 +34,22 @@ class HeadSize:
     seconds: float
 
 
+@dataclass
 class Adapting:
-    """What the makers share: the request, the clock and the record."""
+    """What the makers share: the request, the clock and the record. compared: the columns by which a test row is found among the rows."""
 
-    def __init__(
-        self,
-        base: LoadedBase,
-        rows: Rows,
-        task: str,
-        method: str,
-        options: AdaptOptions,
-        listeners: tuple[Listener, ...] = (),
-        tell: Callable[[str], object] = lambda said: None,
-        test: Rows | None = None,
-        resume: Path | None = None,
-        compared: tuple[str, ...] = (),
-    ) -> None:
-        """compared: the columns by which a test row is found among the rows."""
-        self.base, self.rows, self.task, self.method = base, rows, task, method
-        self.options, self.listeners, self.tell = options, listeners, tell
-        self.test, self.resume, self.compared = test, resume, compared
+    base: LoadedBase
+    rows: Rows
+    task: str
+    method: str
+    options: AdaptOptions
+    listeners: tuple[Listener, ...] = ()
+    tell: Callable[[str], object] = lambda said: None
+    test: Rows | None = None
+    resume: Path | None = None
+    compared: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
         # A plan takes the place of these: the loop, and what hears of the texts or pictures that a head is about to be fitted on.
         self.run: Callable[[Job], Result] = run
         self.reads: Callable[[Sequence[Tokens] | Sequence[Path]], None] = lambda given: None
@@ -76,29 +72,6 @@ class Adapting:
                 f"all {len(self.rows)} rows have the label {labels[0]!r}", "give rows of at least two labels"
             )
         return labels
-
-    def over(
-        self,
-        rows: Rows,
-        *,
-        test: Rows | None = None,
-        tell: Callable[[str], object] = lambda said: None,
-        listeners: tuple[Listener, ...] = (),
-        **options: Any,
-    ) -> "Adapting":
-        """The same request anew, for rows that were read for it, with other values of some options."""
-        changed = replace(self.options, **options)
-        return Adapting(
-            self.base,
-            rows,
-            self.task,
-            self.method,
-            changed,
-            listeners,
-            tell,
-            test,
-            compared=self.compared,
-        )
 
     def parts(self, config: AdapterConfig, tensors: dict[str, Tensor], facts: Facts) -> AdapterParts:
         """The adapter with its record."""

@@ -6,7 +6,7 @@ B rows, T time.
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 import torch
@@ -26,8 +26,8 @@ from onebase.objective.pictures import PictureLabel
 from onebase.objective.policy import Policy
 from onebase.objective.preference import Preference
 from onebase.tasks.bound import Bound
+from onebase.tasks.classify import has_many
 from onebase.tasks.job import Adapting
-from onebase.tasks.multilabel import has_many
 from onebase.tasks.options import read_options
 from onebase.tasks.plan_reading import by_reading
 from onebase.tasks.results import Plan
@@ -88,7 +88,7 @@ def planned(
 def plan_of(job: Adapting, maker: Callable[[Adapting], object]) -> Plan:
     """The plan of a job whose rows are read; nobody else is told anything."""
     told: list[str] = []
-    job = job.over(job.rows, test=job.test, tell=told.append)
+    job = replace(job, tell=told.append, listeners=())
     method = job.method
     began = time.perf_counter()
     state = torch.get_rng_state()

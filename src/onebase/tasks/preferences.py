@@ -16,7 +16,7 @@ from onebase.data.labelled import Data, Make
 from onebase.data.row_files import Flaw
 from onebase.draws import Draws
 from onebase.errors import DataError
-from onebase.tasks.reading import Reader
+from onebase.tasks.reading import Reader, each_row
 
 SIDES = ("chosen", "rejected")
 COLUMNS = ("prompt", *SIDES)
@@ -55,16 +55,13 @@ def answer_pairs(reader: Reader) -> Make:
         known: Known = {}
         made = []
         for side in SIDES:
-            try:
-                made.append(answer_tokens(reader.base, row["prompt"], row[side], known))
-            except DataError as e:
-                return Flaw(e.cause, e.remedy)
+            made.append(answer_tokens(reader.base, row["prompt"], row[side], known))
             long = reader.too_long(len(made[-1]), f"'{side}' ", " with its prompt", "answers")
             if long is not None:
                 return long
         return tuple(made)
 
-    return lambda rows: [one(row) for row in rows]
+    return each_row(one)
 
 
 def preference_rows(reader: Reader, data: Data) -> Rows:

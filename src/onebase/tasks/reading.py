@@ -37,46 +37,59 @@ class Reader:
             f"shorten it, leave it out or raise max_length: {things} are never cut",
         )
 
+    def refused(self, texts: Sequence[Tokens]) -> Flaw | None:
+        """What is wrong with texts of which one has no token, or too many."""
+        if not all(map(len, texts)):
+            return Flaw("has no token", "give a text that is not empty")
+        return self.too_long(max(map(len, texts)))
+
 
 def no_samples(reader: Reader) -> Make:
     """`Task.samples` where rows are no texts, or none yet."""
     return lambda rows: [()] * len(rows)
 
 
+def together(make: Make) -> Make:
+    """Of rows that can be encoded as one batch; where that fails, each is tried alone, so that it is known which one it was."""
+
+    def made(rows: Sequence[dict[str, Any]]) -> Sequence[Samples | Flaw]:
+        try:
+            return make(rows)
+        except DataError as e:
+            return [Flaw(e.cause, e.remedy)] if len(rows) == 1 else [x for r in rows for x in made([r])]
+
+    return made
+
+
+def each_row(sample: Callable[[Row], Samples | Flaw]) -> Make:
+    """What `sample` makes of each row; what it refuses is said of the row."""
+    alone = together(lambda rows: [sample(row) for row in rows])
+    return lambda rows: [x for row in rows for x in alone([row])]
+
+
+def one_sample(reader: Reader, sample: Callable[[LoadedBase, Row], Tokens]) -> Make:
+    """One sample a row, no longer than the limit."""
+
+    def made(row: Row) -> Samples | Flaw:
+        found = sample(reader.base, row)
+        return reader.too_long(len(found)) or (found,)
+
+    return each_row(made)
+
+
 def whole_texts(reader: Reader, texts: Callable[[Row], Sequence[str]] = lambda row: (row["text"],)) -> Make:
-    """Each text of a row as the base reads a whole one, nothing of it learnt; all of some rows are encoded together."""
+    """Each text of a row as the base reads a whole one, nothing of it learnt."""
     tok = reader.base.codec.tokenizer
 
-    def encoded(each: Sequence[Sequence[str]]) -> list[Samples | Flaw]:
-        try:
-            ids = iter(tok.encode_batch([t for found in each for t in found]))
-        except DataError as e:
-            if len(each) == 1:
-                return [Flaw(e.cause, e.remedy)]
-            return [x for found in each for x in encoded([found])]  # which row is it?
-        return [_sound(reader, [tok.framed(next(ids)) for _ in found]) for found in each]
+    def made(rows: Sequence[Row]) -> list[Samples | Flaw]:
+        each = [texts(row) for row in rows]
+        ids = iter(tok.encode_batch([t for found in each for t in found]))
+        return [
+            reader.refused(read) or read
+            for read in (tuple(given_tokens(tok.framed(next(ids)), 0) for _ in found) for found in each)
+        ]
 
-    return lambda rows: encoded([texts(row) for row in rows])
-
-
-def _sound(reader: Reader, framed: Sequence[Sequence[int]]) -> Samples | Flaw:
-    if not all(framed):
-        return Flaw("has no token", "give a text that is not empty")
-    long = reader.too_long(max(map(len, framed)))
-    return long or tuple(given_tokens(ids, i) for i, ids in enumerate(framed))
-
-
-def each_row(reader: Reader, sample: Callable[[Row], Tokens]) -> Make:
-    """One sample a row, as `sample` makes it; what it refuses is said of the row."""
-
-    def one(row: Row) -> Samples | Flaw:
-        try:
-            made = sample(row)
-        except DataError as e:
-            return Flaw(e.cause, e.remedy)
-        return reader.too_long(len(made)) or (made,)
-
-    return lambda rows: [one(row) for row in rows]
+    return together(made)
 
 
 def samples_in(rows: Rows) -> list[Tokens]:

@@ -28,7 +28,6 @@ from onebase.engine.decoder import generate
 from onebase.engine.request import Completion
 from onebase.engine.sampler import Sampling
 from onebase.engine.scoring import batch_tokens, batches
-from onebase.errors import DataError
 from onebase.model.proj import Active
 from onebase.objective.policy import (
     Moved,
@@ -43,7 +42,7 @@ from onebase.objective.policy import (
 )
 from onebase.objective.pooled import text_batch
 from onebase.tasks.preferences import Prompt
-from onebase.tasks.reading import Reader
+from onebase.tasks.reading import Reader, each_row
 from onebase.tasks.rewards import Answer, Reward, checked
 
 STREAMS = 64
@@ -68,10 +67,7 @@ def prompt_samples(reader: Reader, reward: str, max_tokens: int) -> Make:
     check = checked(reward).check
 
     def one(row: Mapping[str, Any]) -> Samples | Flaw:
-        try:
-            ids = np.asarray(prompt_ids(reader.base, row["prompt"]), np.int32)
-        except DataError as e:
-            return Flaw(e.cause, e.remedy)
+        ids = np.asarray(prompt_ids(reader.base, row["prompt"]), np.int32)
         if len(ids) + max_tokens > reader.tokens:
             return Flaw(
                 f"has {len(ids)} tokens, and {max_tokens} of the completion do not fit behind them: the limit is {reader.tokens}",
@@ -81,7 +77,7 @@ def prompt_samples(reader: Reader, reward: str, max_tokens: int) -> Make:
             return Flaw(*said)
         return (Tokens(ids, np.zeros(len(ids), bool), source="reinforce"),)
 
-    return lambda rows: [one(row) for row in rows]
+    return each_row(one)
 
 
 def questions(rows: Rows) -> list[Question]:

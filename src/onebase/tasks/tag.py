@@ -28,7 +28,7 @@ from onebase.tasks.by_head import Fit, Prepared
 from onebase.tasks.checks import head_size
 from onebase.tasks.job import Adapting, Facts, data_facts
 from onebase.tasks.prompting import Given
-from onebase.tasks.reading import Reader
+from onebase.tasks.reading import Reader, each_row
 from onebase.tasks.rows import reader_on
 
 MEND_TOKENS = "a token has one label at most: make one span of them, or drop one"
@@ -45,20 +45,14 @@ def placed_texts(reader: Reader, whole: bool = True) -> Make:
     """The texts of rows with the places of their tokens. whole: each token may be in one span at most."""
 
     def one(row: Mapping[str, Any]) -> Samples | Flaw:
-        text = row["text"]
-        try:
-            made = placed(reader.base.codec.tokenizer, text)
-        except DataError as e:
-            return Flaw(e.cause, e.remedy)
-        if not len(made):
-            return Flaw("has no token", "give a text that is not empty")
-        if (long := reader.too_long(len(made))) is not None:
-            return long
+        read = placed(reader.base.codec.tokenizer, row["text"])
+        if (refused := reader.refused((read,))) is not None:
+            return refused
         spans = [Span(s["start"], s["end"], s["label"]) for s in row["spans"]] if whole else []
-        said = tags_of(spans, made.places, sorted({s.label for s in spans}), text)[1]
-        return (made,) if said is None else Flaw(said, MEND_TOKENS)
+        said = tags_of(spans, read.places, sorted({s.label for s in spans}), row["text"])[1]
+        return (read,) if said is None else Flaw(said, MEND_TOKENS)
 
-    return lambda rows: [one(row) for row in rows]
+    return each_row(one)
 
 
 def flaw(row: Mapping[str, Any]) -> tuple[str, str] | None:

@@ -6,7 +6,7 @@ Test rows play no part: they are only compared with the training rows, as `adapt
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from onebase.adapt.methods import BY_STEPS, METHODS
@@ -81,7 +81,8 @@ def tune(
     learnt, held = split(job.rows, seed, TASKS[task].reads)
     found: list[tuple[Setting, Score | None]] = []
     for number, setting in enumerate(settings(first, trials, seed), 1):
-        adapter = Adapter(make(job.over(learnt, **setting.options)))
+        trial = replace(job, rows=learnt, test=None, options=replace(job.options, **setting.options))
+        adapter = Adapter(make(trial))
         score = _judged(base, adapter, held, task, seed)
         found.append((setting, score))
         tell(f"trial {number} of {trials}: {_text(setting)}: {score}")
@@ -89,7 +90,8 @@ def tune(
     setting = found[best][0]
     why = "no trial is better than the first beyond its interval: the first is kept"
     tell(why if best == 0 else f"chosen: {_text(setting)}")
-    last = job.over(job.rows, test=job.test, tell=tell, listeners=tuple(listeners), **setting.options)
+    options_chosen = replace(job.options, **setting.options)
+    last = replace(job, tell=tell, listeners=tuple(listeners), options=options_chosen)
     adapter = Adapter(make(last))
     record = adapter.parts.record
     told = [{**s.options, **_fields(score)} for s, score in found]

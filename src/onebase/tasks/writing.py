@@ -28,7 +28,7 @@ from onebase.tasks.fit import Lesson, Steps
 from onebase.tasks.job import Adapting, data_facts
 from onebase.tasks.ledgers import check_written
 from onebase.tasks.prompting import texts_of
-from onebase.tasks.reading import each_row, samples_in
+from onebase.tasks.reading import one_sample, samples_in
 
 REFUSED = {"head": "a head says which of some labels, it writes no text"}
 PACKED = 256
@@ -195,7 +195,7 @@ COMPLETE = Task(
     refused=REFUSED,
     writes=always,
     check=text_flaw,
-    samples=lambda reader: each_row(reader, lambda row: completion_row(reader.base, row)),
+    samples=lambda reader: one_sample(reader, completion_row),
     by_sample=True,
     scores=completion_scores,
     constrained=True,
@@ -207,6 +207,6 @@ CHAT = replace(
     name="chat",
     columns=("messages",),
     check=lambda row: None,
-    samples=lambda reader: each_row(reader, lambda row: chat_row(reader.base, row)),
+    samples=lambda reader: one_sample(reader, chat_row),
     scores=chat_scores,
 )
