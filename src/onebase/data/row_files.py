@@ -34,9 +34,8 @@ class Flaw(NamedTuple):
     remedy: str
 
 
-SHOWN = 20
-"""Names of columns that an error lists."""
-DEEPEST = 100
+SHOWN, DEEPEST = 20, 100
+"""Names of columns that an error lists, and lists and objects that may stand in each other."""
 JSON_KINDS = {list: "list", str: "string", bool: "true/false", type(None): "null"}
 Record = tuple[str, "dict[str, Any] | Flaw"]
 Line = tuple[int, str, Flaw | None]
