@@ -10,9 +10,9 @@ import tempfile
 from pathlib import Path
 
 import onebase
-from onebase.api.recipe import DataConfig, Recipe
 from onebase.base.config import TextShape
 from onebase.data import SourceConfig
+from onebase.pretraining.recipe import DataConfig, Recipe
 from onebase.train.config import AdamWConfig, ScheduleConfig, TrainConfig
 
 FOOD = ("bread", "soup", "rice", "cake", "fish", "tea")

@@ -14,13 +14,17 @@ from pathlib import Path
 import torch
 
 import onebase
+from onebase.adapt.config import AdapterConfig, part_field
+from onebase.adapt.folder import bound_to
+from onebase.adapt.lora_config import LoraConfig
+from onebase.adapt.peft import write
 from onebase.codec.text.template import ChatTemplate
 from onebase.errors import UserError
 from onebase.formats.adapters import read_adapter
 from onebase.formats.opening import open_foreign
 from onebase.interop.folder import CONFIG, INDEX, WEIGHTS
 from onebase.interop.hf import layout_of
-from onebase.interop.peft import LowRank, save_peft
+from onebase.interop.peft import Target
 from onebase.interop.words import read_codec
 from tests.helpers import tiny_base
 
@@ -65,8 +69,9 @@ def good() -> Path:
         for end, shape in (("a", (2, proj.d_in)), ("b", (proj.d_out, 2)))
     }
     (root / "peft").mkdir()
-    low = LowRank(2, 4.0, (), deltas)
-    save_peft(root / "peft", low, own.model, layout_of(own)[0])
+    own_part = part_field("lora", LoraConfig(rank=2, alpha=4.0))
+    config = AdapterConfig(method="lora", task="complete", base=bound_to(own), **own_part)
+    write(root / "peft", config, deltas, Target(own.model, lambda: layout_of(own)[0]))
     shutil.copytree(root / "hf", root / "merges")
     model = json.loads((root / "hf" / "tokenizer.json").read_text())["model"]
     (root / "merges" / "tokenizer.json").unlink()

@@ -1,12 +1,27 @@
 import dataclasses
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from onebase.config import config, digest, dumps, from_dict, load, override, to_dict, to_lean
+from onebase.config import (
+    OneOf,
+    config,
+    digest,
+    dumps,
+    from_dict,
+    from_file,
+    later,
+    load,
+    override,
+    renamed,
+    to_dict,
+    to_hash,
+    to_lean,
+    to_new_names,
+)
 from onebase.errors import ConfigError
 
 
@@ -254,3 +269,127 @@ def test_a_lean_config_means_the_same(recipe: Recipe) -> None:
         recipe, either=None
     )  # a map without keys does not say which of two configs it is
     assert from_dict(Recipe, to_lean(recipe)) == recipe
+
+
+@config
+class Before:
+    rows: int = 2
+    seed: int = 0
+
+
+@config
+class HasBefore:
+    train: Before = Before()
+    more: tuple[Before, ...] = ()
+    named: dict[str, Before] = dataclasses.field(default_factory=dict)
+    maybe: Before | None = None
+
+
+@config
+class After:
+    batch_size: int = renamed("rows", 2)
+    seed: int = 0
+    new: float | None = later(None)
+
+
+@config
+class HasAfter:
+    train: After = After()
+    more: tuple[After, ...] = ()
+    named: dict[str, After] = dataclasses.field(default_factory=dict)
+    maybe: After | None = None
+
+
+counts = st.builds(Before, rows=st.integers(), seed=st.integers(0, 3))
+befores = st.builds(
+    HasBefore,
+    train=counts,
+    more=st.lists(counts, max_size=2).map(tuple),
+    named=st.dictionaries(st.sampled_from("ab"), counts, max_size=2),
+    maybe=st.none() | counts,
+)
+
+
+@given(befores)
+def test_a_field_with_a_new_name_reads_what_was_written_and_changes_no_hash(before: HasBefore) -> None:
+    after = from_file(HasAfter, to_dict(before))
+    assert after.train.batch_size == before.train.rows
+    assert (digest(after), to_hash(after), to_lean(after)) == (
+        digest(before),
+        to_dict(before),
+        to_lean(before),
+    )
+    assert from_file(HasAfter, to_dict(after)) == from_file(HasAfter, to_lean(after)) == after
+    assert to_dict(from_file(HasAfter, to_new_names(HasAfter, to_dict(before)))) == to_dict(after)
+    changed = dataclasses.replace(after, train=dataclasses.replace(after.train, new=1.0))
+    assert digest(changed) != digest(after) and to_lean(changed) != to_lean(after)
+
+
+def test_what_does_not_fit_keeps_its_names() -> None:
+    for tree in ([1], "text", {"train": {"rows": 1, "batch_size": 2}}, {"train": 3, "more": {"rows": 1}}):
+        assert to_new_names(HasAfter, tree) == tree
+
+
+def test_an_old_name_of_a_user_is_told_the_new_one(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("maybe:\n  seed: 1\n  rows: 3\n")
+    with pytest.raises(ConfigError) as e:
+        load(HasAfter, path)
+    assert e.value.cause == f"{path}:3: 'maybe.rows' has another name now"
+    assert e.value.remedy == "write 'batch_size' (whole number)"
+
+
+@config
+class Round:
+    kind: Literal["round"] = "round"
+    radius: float = 1.0
+
+
+@config
+class Flat:
+    kind: Literal["flat"] = "flat"
+    sides: tuple[int, ...] = ()
+
+
+SHAPES: dict[str, type] = {"round": Round}
+
+
+@config
+class Drawing:
+    shape: Annotated[object, OneOf(lambda: SHAPES, "round")] = Round()
+
+
+def drawn(tmp_path: Path, source: str, *overrides: str) -> object:
+    path = tmp_path / "d.yaml"
+    path.write_text(source)
+    return load(Drawing, path, overrides).shape
+
+
+def test_one_of_several_configs_is_chosen_by_its_kind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (
+        drawn(tmp_path, "shape: {radius: 2}") == drawn(tmp_path, "{}", "shape.radius=2") == Round(radius=2.0)
+    )
+    with pytest.raises(ConfigError, match=r"d.yaml:1: 'shape' is 'flat' \(text\)\n  accepted: one of round"):
+        drawn(tmp_path, "shape: flat")
+    monkeypatch.setitem(SHAPES, "flat", Flat)  # as a plug-in does, after the first was read
+    assert drawn(tmp_path, "shape: flat") == Flat()
+    assert drawn(tmp_path, "shape: flat", "shape.sides=[1, 2]") == Flat(sides=(1, 2))
+    assert drawn(tmp_path, "shape: {kind: flat, sides: [3]}") == Flat(sides=(3,))
+    assert override(Drawing(shape=Flat(sides=(3,))), []) == Drawing(shape=Flat(sides=(3,)))
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("shape: {kind: rond}", r"d.yaml:1: 'shape.kind' is 'rond' \(text\)\n  accepted: one of round"),
+        ("shape: 3", r"d.yaml:1: 'shape' is 3 \(whole number\)\n  accepted: one of round"),
+        ("shape: {kind: [1]}", r"'shape.kind' is \[1\] \(list\)"),
+        ("shape:\n  radus: 2", r"d.yaml:2: unknown key 'shape.radus'\n  did you mean 'radius' \(number\)\?"),
+        ("shape: {radius: big}", r"'shape.radius' is 'big' \(text\)\n  accepted: number"),
+    ],
+)
+def test_what_is_wrong_in_the_chosen_config_is_named(tmp_path: Path, source: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        drawn(tmp_path, source)

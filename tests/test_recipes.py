@@ -10,8 +10,8 @@ import pytest
 
 import onebase
 from onebase import config
-from onebase.api.recipe import Recipe
 from onebase.base.config import base_parameters, text_base
+from onebase.pretraining.recipe import Recipe
 from onebase.train.listen import read_log
 
 ROOT = Path(__file__).parents[1]

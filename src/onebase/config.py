@@ -12,11 +12,11 @@ import hashlib
 import json
 import re
 import typing
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, dataclass_transform
 
-from onebase.config_errors import explained, kind_of
+from onebase.config_errors import explained, kind_of, options
 from onebase.errors import ConfigError
 from onebase.yamls import Path_, dumper, loader
 from onebase.yamls import lines as lines_of
@@ -35,6 +35,48 @@ def config(cls: type[T]) -> type[T]:
     return made
 
 
+def renamed(was: str, default: T) -> T:
+    """The default of a field that had another name, `was`, in what earlier versions wrote: `from_file` reads both, and hashes keep the old one."""
+    return dataclasses.field(default=default, metadata={"was": was})
+
+
+@dataclasses.dataclass(frozen=True)
+class OneOf:
+    """The type of a field that holds one of several configs, chosen by its key `kind`: `Annotated[object, OneOf(table, default)]`.
+
+    table: the configs by name; it is asked when a config is read, for other packages add to it. default: the name where there is no `kind`. The
+    name alone stands for its config with all defaults.
+    """
+
+    table: Callable[[], Mapping[str, type]]
+    default: str
+
+    def read(self, data: Any) -> Any:
+        """Plain data as the config that it names. Raises pydantic's errors."""
+        from pydantic import ValidationError
+        from pydantic_core import InitErrorDetails, PydanticCustomError
+
+        tree = {"kind": data} if isinstance(data, str) else data
+        kind, known = (tree.get("kind", self.default) if isinstance(tree, dict) else tree), self.table()
+        if isinstance(kind, str) and kind in known:
+            return _adapter(known[kind]).validate_json(json.dumps(tree))
+        error = PydanticCustomError("unknown_kind", "one of {known}", {"known": ", ".join(known)})
+        loc = ("kind",) if isinstance(data, dict) else ()
+        raise ValidationError.from_exception_data(
+            "kind", [InitErrorDetails(type=error, loc=loc, input=kind)], input_type="json"
+        )
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_plain_validator_function(self.read)
+
+
+def later(default: T) -> T:
+    """The default of a field that earlier versions did not have: while a config has it, its hashes leave the field out."""
+    return dataclasses.field(default=default, metadata={"later": True})
+
+
 def to_dict(cfg: Any) -> dict[str, Any]:
     """The config as JSON-able data, every field present."""
     tree = _plain(cfg)
@@ -42,8 +84,16 @@ def to_dict(cfg: Any) -> dict[str, Any]:
     return tree
 
 
+def to_hash(cfg: Any) -> dict[str, Any]:
+    """`to_dict` for hashing, so that no hash of what was written changes: a field that was `renamed` goes by its first name, and one that came
+    `later` is left out while it has its default."""
+    tree = _plain(cfg, hashed=True)
+    assert isinstance(tree, dict)
+    return tree
+
+
 def to_lean(cfg: Any) -> dict[str, Any]:
-    """The config without the fields that have their default. Hashes of what lasts are taken from it: a field that a later version
+    """`to_hash` without the fields that have their default. Hashes of what lasts are taken from it: a field that a later version
     adds then changes none of them. (So a default, once published, must keep its meaning.)"""
     tree = _lean(cfg)
     assert isinstance(tree, dict)
@@ -53,6 +103,35 @@ def to_lean(cfg: Any) -> dict[str, Any]:
 def from_dict(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:
     """Build `cls` from plain data; `where` names the source in errors. Raises ConfigError."""
     return _build(cls, data, where, {})
+
+
+def from_file(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:
+    """`from_dict` for what we wrote ourselves, an earlier version too. Raises ConfigError."""
+    return from_dict(cls, to_new_names(cls, data), where)
+
+
+def to_new_names(cls: Any, data: Any) -> Any:
+    """Plain data of `cls`, maybe written by an earlier version, with the names that its fields have now. What does not fit stays as it is."""
+    kinds = options(cls)
+    if isinstance(data, list):
+        inner = next((typing.get_args(k)[0] for k in kinds if typing.get_args(k)), None)
+        return [to_new_names(inner, x) for x in data]
+    if not isinstance(data, Mapping):
+        return data
+    holders = [k for k in kinds if dataclasses.is_dataclass(k)]
+    if not holders:
+        inner = next((typing.get_args(k)[-1] for k in kinds if typing.get_args(k)), None)
+        return {k: to_new_names(inner, v) for k, v in data.items()}
+    found = dict(data)
+    for holder in holders:
+        hints = typing.get_type_hints(holder)
+        for f in dataclasses.fields(holder):
+            was = f.metadata.get("was")
+            if was in found and f.name not in found:
+                found = {f.name if k == was else k: v for k, v in found.items()}
+            if f.name in found:
+                found[f.name] = to_new_names(hints[f.name], found[f.name])
+    return found
 
 
 def load(cls: type[T], path: str | Path, overrides: Iterable[str] = ()) -> T:
@@ -123,7 +202,7 @@ def dumps(cfg: Any) -> str:
 
 def digest(cfg: Any) -> str:
     """SHA-256 of the canonical JSON of the config: equal configs, equal digests."""
-    return hashlib.sha256(canonical_json(_plain(cfg)).encode()).hexdigest()
+    return hashlib.sha256(canonical_json(_plain(cfg, hashed=True)).encode()).hexdigest()
 
 
 def canonical_json(value: Any) -> str:
@@ -134,13 +213,23 @@ def canonical_json(value: Any) -> str:
 # ---------------------------------------------------------------------------------------------------------------------------
 
 
-def _plain(value: Any) -> Any:
+def _name(field: dataclasses.Field[Any]) -> str:
+    """The name of a field in hashes."""
+    return str(field.metadata.get("was", field.name))
+
+
+def _plain(value: Any, hashed: bool = False) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        fields = dataclasses.fields(value)
+        if hashed:
+            fields = tuple(
+                f for f in fields if not f.metadata.get("later") or getattr(value, f.name) != f.default
+            )
+        return {_name(f) if hashed else f.name: _plain(getattr(value, f.name), hashed) for f in fields}
     if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): _plain(v, hashed) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
+        return [_plain(v, hashed) for v in value]
     return value
 
 
@@ -151,7 +240,7 @@ def _lean(value: Any) -> Any:
             default = f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
             own = getattr(value, f.name)
             if own != default or isinstance(own, bool) != isinstance(default, bool):  # True == 1
-                found[f.name] = _lean(own)
+                found[_name(f)] = _lean(own)
         return found
     if isinstance(value, Mapping):
         return {str(k): _lean(v) for k, v in value.items()}
@@ -226,6 +315,7 @@ def _override(data: dict[str, Any], text: str) -> Path_:
             here = here[at]  # type: ignore[index]  # a list has whole-number places only
         else:
             if not isinstance(here.get(at), (dict, list)):
-                here[at] = {}
+                # The name of one of several configs (`OneOf`) stays what it is.
+                here[at] = {"kind": here[at]} if isinstance(here.get(at), str) else {}
             here = here[at]
     return tuple(parts)

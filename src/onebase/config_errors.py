@@ -19,6 +19,7 @@ def explained(
     cls: type, data: Any, where: str, lines: dict[Path_, int], errors: Sequence[dict[str, Any]]
 ) -> ConfigError:
     """The first real one of pydantic's `errors` about `data` as a `cls`. where: the source's name; lines: of each key, -1 for an override."""
+    errors = [inner for error in errors for inner in _unfolded(error)]
     # Each branch of a union complains; a key that another branch knows is not the mistake.
     error = next((one for one in errors if not _known_elsewhere(cls, data, one)), errors[0])
     loc = tuple(p for p in error["loc"])
@@ -41,6 +42,14 @@ def explained(
         holders = _holders(cls, data, loc) or [holder]
         owners = {f.name: h for h in reversed(holders) for f in dataclasses.fields(h)}
         fields = list(dict.fromkeys(f.name for h in holders for f in dataclasses.fields(h)))
+        now = next(
+            (f.name for h in holders for f in dataclasses.fields(h) if f.metadata.get("was") == path[-1]),
+            None,
+        )
+        if now is not None:
+            return ConfigError(
+                f"{place}'{dotted}' has another name now", f"write '{now}'{_accepts(owners[now], now)}"
+            )
         near = difflib.get_close_matches(str(path[-1]), fields, 1, 0.4)
         hint = f"did you mean '{near[0]}'" + _accepts(owners[near[0]], near[0]) + "?" if near else ""
         return ConfigError(
@@ -53,8 +62,17 @@ def explained(
             f"{place}'{dotted}': {error['ctx']['error']}" if dotted else f"{place}{error['ctx']['error']}"
         )
     given = error.get("input")
-    accepted = type_name(annotation) if annotation is not None else error["msg"]
+    accepted = type_name(annotation) if annotation is not None and kind != "unknown_kind" else error["msg"]
     return ConfigError(f"{place}'{dotted}' is {given!r} ({kind_of(given)})", f"accepted: {accepted}")
+
+
+def _unfolded(error: dict[str, Any]) -> list[dict[str, Any]]:
+    """What is wrong inside a config that its own key `kind` chose (`config.OneOf`), each with its whole place; any other error as it is."""
+    inner = error.get("ctx", {}).get("error")
+    if not hasattr(inner, "errors"):
+        return [error]
+    found = [dict(e) for e in inner.errors(include_url=False)]
+    return [e | {"loc": (*error["loc"], *e["loc"])} for e in found]
 
 
 def _known_elsewhere(cls: type, data: Any, error: dict[str, Any]) -> bool:
@@ -70,18 +88,16 @@ def _holders(cls: type, data: Any, loc: tuple[str | int, ...]) -> list[Any]:
             data = data[part]  # type: ignore[index]
             path.append(part)
     annotation = _annotation(cls, path)
-    return [a for a in _options(annotation) if dataclasses.is_dataclass(a)]
+    return [a for a in options(annotation, data) if dataclasses.is_dataclass(a)]
 
 
 def _annotation(annotation: Any, path: list[str | int]) -> Any:
     for part in path:
-        holder = next(
-            (a for a in _options(annotation) if dataclasses.is_dataclass(a) and _has(a, part)), None
-        )
+        holder = next((a for a in options(annotation) if dataclasses.is_dataclass(a) and _has(a, part)), None)
         if holder is not None:
-            annotation = typing.get_type_hints(holder)[str(part)]
+            annotation = typing.get_type_hints(holder, include_extras=True)[str(part)]
         else:
-            args = [a for o in _options(annotation) for a in typing.get_args(o) if a is not Ellipsis]
+            args = [a for o in options(annotation) for a in typing.get_args(o) if a is not Ellipsis]
             annotation = args[-1] if args else None
     return annotation
 
@@ -92,9 +108,8 @@ def _walk(cls: Any, data: Any, loc: tuple[str | int, ...]) -> tuple[Path_, Any, 
     holder: Any = cls if dataclasses.is_dataclass(cls) else None
     annotation: Any = cls
     for part in loc:
-        here = next((a for a in _options(annotation) if dataclasses.is_dataclass(a) and _has(a, part)), None)
-        if here is None:
-            here = next((a for a in _options(annotation) if dataclasses.is_dataclass(a)), None)
+        known = [a for a in options(annotation, data) if dataclasses.is_dataclass(a)]
+        here = next((a for a in known if _has(a, part)), known[0] if known else None)
         if (isinstance(data, Mapping) and part in data) or (
             isinstance(data, list) and isinstance(part, int) and part < len(data)
         ):
@@ -104,9 +119,9 @@ def _walk(cls: Any, data: Any, loc: tuple[str | int, ...]) -> tuple[Path_, Any, 
         path.append(part)
         if here is not None:
             holder = here
-            annotation = typing.get_type_hints(here).get(str(part), None)
+            annotation = typing.get_type_hints(here, include_extras=True).get(str(part), None)
         else:
-            args = [a for o in _options(annotation) for a in typing.get_args(o) if a is not Ellipsis]
+            args = [a for o in options(annotation) for a in typing.get_args(o) if a is not Ellipsis]
             annotation = args[-1] if args else None
             holder = annotation if dataclasses.is_dataclass(annotation) else holder
     return tuple(path), holder, annotation
@@ -116,7 +131,14 @@ def _has(cls: Any, name: Any) -> bool:
     return any(f.name == name for f in dataclasses.fields(cls))
 
 
-def _options(annotation: Any) -> tuple[Any, ...]:
+def options(annotation: Any, data: Any = None) -> tuple[Any, ...]:
+    """The branches of a type; of several configs that a key `kind` chooses from, the one that `data` names."""
+    if typing.get_origin(annotation) is typing.Annotated:
+        tables = [m.table() for m in annotation.__metadata__ if hasattr(m, "table")]
+        if not tables:
+            return options(typing.get_args(annotation)[0], data)
+        chosen = tables[0].get(str(data.get("kind"))) if isinstance(data, dict) else None
+        return (chosen,) if chosen else tuple(tables[0].values())
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         return typing.get_args(annotation)
     return (annotation,)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from onebase.adapt import lora
+from onebase.adapt.merge import merge
 from onebase.api.base import Base
 from onebase.base.folder import load_base, save_base
 from onebase.errors import ConfigError, DataError, UserError
@@ -49,7 +50,7 @@ def test_merged_is_unmerged(dtype: torch.dtype, tied: bool) -> None:
         model = copy.deepcopy(on.loaded.model).double()
         model.compute_dtype = dtype
         one = model.logits(torch.tensor([ids]), on.active)
-        lora.merge(model, on._attached.name)  # type: ignore[union-attr]
+        merge(model, [(lora.METHOD, on._attached.name)])  # type: ignore[union-attr]
         torch.testing.assert_close(model.logits(torch.tensor([ids])), one, atol=1e-12, rtol=1e-12)
 
 

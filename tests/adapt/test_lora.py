@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from onebase.adapt import lora
+from onebase.adapt.dora import Dora
 from onebase.adapt.lora import LoraConfig
-from onebase.adapt.lowrank import Dora, Lora
+from onebase.adapt.lowrank import Lora
+from onebase.adapt.merge import merge
 from onebase.api.base import Base
 from onebase.config import to_lean
 from onebase.errors import ConfigError
@@ -230,6 +232,6 @@ def test_dora_merged_is_unmerged() -> None:
     with torch.no_grad():
         one = base.model.logits(IDS, Active.all_rows("x"))
         plain = base.model.logits(IDS)
-        lora.merge(base.model, "x")
+        merge(base.model, [(lora.METHOD, "x")])
         torch.testing.assert_close(base.model.logits(IDS), one, atol=1e-6, rtol=1e-6)
     assert not torch.allclose(one, plain, atol=1e-2) and math.isfinite(float(one.sum()))

@@ -28,7 +28,10 @@ def merged(name: str | None, tied: bool, softcap: float | None = 15.0) -> TextEn
     made = ends(tied, softcap)
     if name:
         made.untie()
-        made.merge(name)
+        delta = made.deltas.pop(name)
+        with torch.no_grad():
+            made.stem.weight.copy_(delta.stem_added(made.stem.weight))
+            made.head.weight.copy_(delta.head_added(made.head.weight))
     return made
 
 

@@ -1,4 +1,4 @@
-"""One file each, from outside the package, adds a family, a task and a method: by command, in Python, in eval, in a trial, in a stack."""
+"""One file each, from outside the package, adds a family, a task, a method, an objective and a score: by command, in Python, in eval, in a trial, in a stack."""
 
 import json
 import os
@@ -17,17 +17,30 @@ from onebase.adapt.method import Method
 from onebase.api.base import Base
 from onebase.base.folder import save_base
 from onebase.errors import ConfigError, UserError
+from onebase.evaluation import scores
+from onebase.evaluation.predictions import Labels
+from onebase.evaluation.scores import Metric
 from onebase.interop import families
 from onebase.interop.families.llama import FAMILY as LLAMA
+from onebase.pretraining import objectives
 from onebase.tasks import table
-from tests.helpers import tiny_base
+from tests.helpers import posted, served, tiny_base
 
 HERE = Path(__file__).parent / "plugin"
 ROWS = [
     {"query": f"{word} please", "passages": [f"some {word}", f"no {other}", "none"], "grades": [2, 1, 0]}
     for word, other in [("tea", "milk"), ("milk", "tea"), ("bread", "jam"), ("jam", "bread")] * 4
 ]
-POINTS = "[onebase]\nia3 = ia3\nrank = rank\nfamily = family\nbroken = broken\n"
+POINTS = "[onebase]\n" + "".join(
+    f"{n} = {n}\n" for n in ("ia3", "rank", "family", "masked", "brier", "broken")
+)
+RECIPE = """
+name: hidden
+data: {sources: [{name: docs, kind: jsonl, path: docs.jsonl}], holdout: 0.2}
+model: {width: 32, depth: 1, head_dim: 16, context: 64, vocab_size: 300}
+objective: masked
+train: {steps: 24, rows: 4, length: 64, device: cpu, dtype: fp32, eval_every: 12, checkpoint: {every: 8}, schedule: {warmup: 2}}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +56,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (about / "entry_points.txt").write_text(POINTS)
     save_base(folder / "base", tiny_base(portable=True), overwrite=True)
     (folder / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in ROWS))
+    paragraphs = (Path(__file__).parents[2] / "docs" / "design.md").read_text(encoding="utf-8").split("\n\n")
+    (folder / "docs.jsonl").write_text("".join(json.dumps({"text": p}) + "\n" for p in paragraphs))
+    (folder / "hidden.yaml").write_text(RECIPE)
     return folder
 
 
@@ -74,8 +90,28 @@ def test_by_command(place: Path) -> None:
     assert "ia3" in run(place, "-m", "onebase", "show", "by_ia3").stdout
     bad = run(place, "-m", "onebase", "apply", "base", "--adapter", "by_ia3", "a text")
     assert "asked by query, passages" in bad.stderr
+    only = ("eval", "base", "--adapter", "by_ia3", "--data", "rows.jsonl", "--score")
+    assert command(place, *only, "ndcg").startswith("ndcg: ")
+    assert "score 'ndgc' is not known" in run(place, "-m", "onebase", *only, "ndgc").stderr
+    bad = run(place, "-m", "onebase", *only, "brier")
+    assert "there is no score 'brier' of these answers\n  scores: ndcg" in bad.stderr
     plan = command(place, "adapt", "base", *more, "--method", "ia3", "--dry-run")
     assert "rank" in plan and "ia3" in plan
+    told = command(place, "adapt", "base", "--method", "ia3", "-o", "help")
+    assert 'factors (["attn.k", "attn.v", "ff.up"]): which projections' in told and "epochs (3)" in told
+    few = ("-o", "factors=[attn.v]")
+    command(place, "adapt", "base", *more, "--method", "ia3", *few, "--out", "few")
+    config = json.loads((place / "few" / "adapter.json").read_text())["config"]
+    assert config["plugins"] == {"ia3": {"factors": ["attn.v"]}}
+    command(place, "merge", "base", "few", "--out", "merged")
+    command(place, "export", "base", "--adapter", "few", "--format", "peft", "--out", "theirs")
+    for method in ("lora", "head"):
+        bad = run(place, "-m", "onebase", "adapt", "base", *more, "--method", method, *few, "--out", "x")
+        assert f"method {method} has no option 'factors': ia3 has it" in bad.stderr
+    bad = run(
+        place, "-m", "onebase", "adapt", "base", *more, "--method", "ia3", "-o", "factor=3", "--out", "x"
+    )
+    assert "unknown key 'factor'" in bad.stderr and "did you mean 'factors'" in bad.stderr
     bad = run(place, "-m", "onebase", "adapt", "base", *more, "--method", "prompt", "--out", "x")
     assert "a prompt gives each of some answers a probability, no order" in bad.stderr
 
@@ -99,6 +135,12 @@ tuned = base.tune(rows, task="rank", method="ia3", trials=2, epochs=1)
 assert [t["score"] for t in tuned.record.get("tune.trials")] == ["ndcg", "ndcg"]
 stack = base.with_adapter([base.adapt([{"prompt": "a", "completion": "b"}], task="complete", method="lora", epochs=1), made])
 assert stack.attached.task == "rank" and stack.apply(rows[:1])
+one = base.with_adapter(base.adapt(rows, task="rank", method="ia3", lr=0.5, epochs=2, factors=["attn.k", "down"]))
+assert sorted(one.attached.config.part("ia3").factors) == ["attn.k", "down"]
+assert torch.allclose(one.merged().logits(ids), one.logits(ids), atol=1e-5)
+low = base.adapt([{"prompt": "a", "completion": "b"}] * 4, task="complete", method="lora", lr=0.05, epochs=4)
+stack = base.with_adapter([low, made])
+assert torch.allclose(stack.merged().logits(ids), stack.logits(ids), atol=1e-5)
 base.export("out", format="hf")
 config = json.load(open("out/config.json")) | {"model_type": "mine"}
 json.dump(config, open("out/config.json", "w"))
@@ -110,6 +152,178 @@ def test_in_python(place: Path) -> None:
     found = run(place, "-c", PYTHON)
     assert found.returncode == 0, found.stderr
     assert "'order'" in found.stdout
+
+
+PEFT = """
+import json, peft, torch, transformers, onebase
+base = onebase.load("hf")
+made = base.adapt([{"prompt": "a", "completion": "b"}] * 4, task="complete", method="ia3", lr=0.3, epochs=8)
+on = base.with_adapter(made)
+ids = base.tokenizer.encode("tea please")
+on.export("ia3-there", format="peft")
+there = transformers.AutoModelForCausalLM.from_pretrained("hf")
+plain = there(torch.tensor([ids])).logits[0]
+there = peft.PeftModel.from_pretrained(there, "ia3-there").eval()
+assert torch.allclose(there(torch.tensor([ids])).logits[0], on.logits(ids), atol=1e-4)
+assert (plain - on.logits(ids)).abs().max() > 1e-3
+there.save_pretrained("ia3-back")
+again = base.with_adapter("ia3-back")
+assert again.attached.method == "ia3" and torch.allclose(again.logits(ids), on.logits(ids), atol=1e-5)
+"""
+
+
+def test_a_method_of_a_plugin_is_read_and_written_as_peft_has_it(place: Path) -> None:
+    pytest.importorskip("peft")
+    made = run(place, "-m", "onebase", "export", "base", "--format", "hf", "--out", "hf")
+    assert made.returncode == 0, made.stderr
+    found = run(place, "-c", PEFT)
+    assert found.returncode == 0, found.stderr
+
+
+PRETRAIN = """
+import onebase, torch
+from pathlib import Path
+from onebase.train.listen import Quiet, read_log
+
+class Ends(Quiet):
+    def step(self, info):
+        if info.step == 13:
+            raise KeyboardInterrupt
+
+told = []
+base = onebase.pretrain("hidden.yaml", out="whole", tell=told.append)
+try:
+    onebase.pretrain("hidden.yaml", out="parts", listeners=[Ends()])
+except KeyboardInterrupt:
+    pass
+on = onebase.pretrain("hidden.yaml", out="parts", tell=told.append)
+assert on.fingerprint == base.fingerprint, "resumes bitwise"
+log = read_log(Path("whole/log.jsonl"))
+assert [l["loss"] for l in log] == [l["loss"] for l in read_log(Path("parts/log.jsonl"))][-24:]
+first, last = (sum(l["loss"] for l in some) / 4 for some in (log[:4], log[-4:]))
+assert first > last + 0.4, (first, last)
+assert [l["step"] for l in log if "heldout_nats_per_hidden_token/docs" in l] == [11, 23]
+kept = base.record.get("scores.heldout_nats_per_hidden_token.docs")
+assert kept["low"] < kept["value"] < kept["high"] and kept["value"] < first
+assert base.record.get("config.recipe")["objective"] == {"kind": "masked", "rate": 0.15, "hidden": 0.8}
+ledger = next(t for t in told if "what will be learnt" in t)
+rows = [l for l in ledger.splitlines() if "tokens learnt" in l]
+shares = [int(l.split()[-5]) / int(l.split()[-3]) for l in rows]
+assert 0 < sum(shares) / len(shares) < 0.4, ledger
+
+# What is learnt is hidden, and what is behind it is read.
+from onebase.data import RowPlan, TokenSet
+from onebase.pretraining.objectives import OBJECTIVES, Setting
+from masked import MaskedConfig
+import glob
+tokens = TokenSet.open(glob.glob("whole/tokens/*")[0])
+made = OBJECTIVES["masked"].make(MaskedConfig(rate=0.5), Setting(base.tokenizer, 64))
+row = RowPlan(tokens, 64, 4, 0).rows(0)
+batch, whole = made.batch(row, 0), torch.cat([torch.from_numpy(p.ids) for p in row[0]])
+ids, targets = batch.inputs["text"].ids_BT[0][: len(whole)], batch.targets["masked"][0][: len(whole)]
+learnt = targets >= 0
+assert torch.equal(targets[learnt], whole[learnt].long()) and torch.equal(ids[~learnt], whole[~learnt].long())
+assert 0.6 < float((ids[learnt] == base.tokenizer.id_of("<mask>")).float().mean()) < 0.95
+again = made.batch(row[1:], 1)
+assert torch.equal(again.inputs["text"].ids_BT, batch.inputs["text"].ids_BT[1:]), "a row's number alone draws"
+short = [int(i) for i in whole[:9]]
+other = [*short[:8], (short[8] + 1) % 290]
+assert not torch.equal(base.hidden(short)[:8], base.hidden(other)[:8]), "it reads both ways"
+"""
+
+
+def test_an_objective_in_python(place: Path) -> None:
+    found = run(place, "-c", PRETRAIN)
+    assert found.returncode == 0, found.stderr
+
+
+SCORE = """
+import onebase
+rows = [{"text": f"{'much ' * i}{word}", "label": word[0]} for word in ("tea", "milk") for i in range(8)]
+base = onebase.load("base")
+on = base.with_adapter(base.adapt(rows, task="classify", method="head"))
+found = onebase.evaluate(on, rows, scores=["brier", "accuracy"])
+said = [x.scores for x in on.classify([r["text"] for r in rows])]
+want = sum(sum((p[k] - (k == r["label"])) ** 2 for k in p) for p, r in zip(said, rows)) / len(rows)
+assert list(found) == ["brier", "accuracy"] and abs(found["brier"].value - want) < 1e-9, (found, want)
+assert found["brier"].low < want < found["brier"].high and found["brier"].n == 16
+assert "brier" not in onebase.evaluate(on, rows)
+tuned = base.tune(rows, task="classify", method="lora", trials=2, epochs=1, score="brier").record
+assert [t["score"] for t in tuned.get("tune.trials")] == ["brier"] * 2
+"""
+
+
+def test_a_score_in_python(place: Path) -> None:
+    found = run(place, "-c", SCORE)
+    assert found.returncode == 0, found.stderr
+
+
+@pytest.mark.slow
+def test_a_score_by_command(place: Path) -> None:
+    data = [
+        json.dumps({"text": word * n, "label": word[0]}) for word in ("tea ", "milk ") for n in range(1, 9)
+    ]
+    (place / "words.jsonl").write_text("\n".join(data))
+    more = ("--data", "words.jsonl", "--task", "classify", "--method")
+    command(place, "adapt", "base", *more, "head", "--out", "by_label")
+    asked = ("eval", "base", "--adapter", "by_label", "--data", "words.jsonl", "--score", "brier")
+    found = json.loads(command(place, *asked, "--score", "ece", "--json"))
+    assert list(found) == ["brier", "ece"] and found["brier"]["n"] == 16
+    assert command(place, *asked).startswith(f"brier: {found['brier']['value']:.4f} (95%: ")
+    tuned = ("lora", "--tune", "2", "--score", "brier", "-o", "epochs=1", "--out", "by_brier")
+    command(place, "adapt", "base", *more, *tuned)
+    shown = run(place, "-m", "onebase", "show", "by_brier")
+    assert "brier" in shown.stdout
+    bad = run(place, "-m", "onebase", "adapt", "base", *more, "lora", "--score", "brier", "--out", "no")
+    assert "--score without --tune" in bad.stderr
+
+
+@pytest.mark.slow
+def test_an_objective_by_command(place: Path) -> None:
+    said = command(
+        place, "pretrain", "hidden.yaml", "objective.rate=0.3", "train.steps=3", "--out", "by_rate"
+    )
+    assert "tokens learnt" in said and "held-out nats per hidden token, docs:" in said
+    shown = run(place, "-m", "onebase", "show", "by_rate/base").stdout
+    assert "heldout_nats_per_hidden_token" in shown
+    bad = run(place, "-m", "onebase", "pretrain", "hidden.yaml", "objective=maskd")
+    assert "accepted: one of next_token, infill, masked" in bad.stderr
+    own = place / "base" / "codecs" / "text" / "tokenizer.json"
+    size = f"model.vocab_size={json.loads((place / 'base' / 'base.json').read_text())['config']['codecs']['text']['vocab_size']}"
+    bad = run(place, "-m", "onebase", "pretrain", "hidden.yaml", f"tokenizer.path={own}", size, "--out", "x")
+    assert "has no special token '<mask>', which objective masked needs" in bad.stderr
+
+
+def test_its_task_over_http(place: Path) -> None:
+    """An adapter of (rank, IA3) by a real server, as `apply` has it, without a line of ours for either."""
+    if not (place / "by_ia3").exists():
+        command(
+            place,
+            "adapt",
+            "base",
+            "--data",
+            "rows.jsonl",
+            "--task",
+            "rank",
+            "--method",
+            "ia3",
+            "--out",
+            "by_ia3",
+        )
+    said = command(
+        place, "apply", "base", "--adapter", "by_ia3", "--data", "rows.jsonl", "--json", "--device", "cpu"
+    )
+    want = [json.loads(line)["order"] for line in said.splitlines()]
+    rows = [{k: r[k] for k in ("query", "passages")} for r in ROWS]
+    path = os.pathsep.join([str(place), *filter(None, [os.environ.get("PYTHONPATH")])])
+    env = {"PYTHONPATH": path, "ONEBASE_HOME": str(place / "home")}
+    with served(place / "base", "--adapter", f"ranker={place / 'by_ia3'}", env=env) as url:
+        status, found = posted(url, "/v1/rank", {"model": "ranker", "input": rows})
+        assert status == 200 and [d["order"] for d in found["data"]] == want
+        record = json.loads((place / "by_ia3" / "record.json").read_text())
+        assert found["adapter_fingerprint"] == record["hashes"]["fingerprint"] and found["task"] == "rank"
+        bad = posted(url, "/v1/rank", {"model": "ranker", "input": {"query": "tea", "passages": "tea"}})
+        assert bad[0] == 400 and "'passages' is not a list" in bad[1]["error"]["message"]
 
 
 def test_without_its_package_an_adapter_is_refused(place: Path, tmp_path: Path) -> None:
@@ -137,6 +351,12 @@ def test_a_name_that_is_taken_is_refused() -> None:
         table.register(replace(table.TASKS["tag"], name="text"))
     with pytest.raises(ConfigError, match="two families read model_type 'llama'"):
         families.register(replace(LLAMA, model_types=("new", "llama")))
+    with pytest.raises(ConfigError, match="two objectives called 'infill'"):
+        objectives.register(replace(objectives.OBJECTIVES["infill"], version="3"))
+    with pytest.raises(ConfigError, match="BoundTo has no field `kind`"):
+        objectives.register(replace(objectives.OBJECTIVES["infill"], config=BoundTo))
+    with pytest.raises(ConfigError, match="two scores called 'ece' of Labels"):
+        scores.register(Metric("ece", Labels, lambda said, seed: None))
     methods.register(methods.METHODS["lora"])  # a module that is imported twice
     assert methods.BY_STEPS.count("lora") == 1
 

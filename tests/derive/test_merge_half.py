@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from onebase.adapt import lora
+from onebase.adapt.merge import merge
 from onebase.api.base import Base
 from onebase.base.folder import load_base
 from onebase.cli import _guard, app
@@ -83,7 +84,7 @@ def test_rows_of_tokens_count_too() -> None:
     cfg = lora.LoraConfig(rank=2, alpha=2.0, sites=("q",), tokens=(3, 5))
     for p in lora.inject(loaded.model, "x", cfg):
         p.data.normal_(0, 1e-3)
-    found = lora.merge(loaded.model, "x")
+    found = merge(loaded.model, [(lora.METHOD, "x")])
     assert {"text.stem", "text.head"} < found.by.keys() and all(b > 0 for _, b in found.by.values())
 
 

@@ -106,11 +106,12 @@ def test_refusals() -> None:
     base = Base(small)
     adapter = base.adapt([{"prompt": "a", "completion": "b"}] * 2, task="complete", method="lora")
     from onebase.adapt.folder import attach
-    from onebase.adapt.lora import merge
+    from onebase.adapt.merge import merge
+    from onebase.adapt.methods import METHODS
 
     attached = attach(small, adapter.parts, "a")
     with pytest.raises(UserError, match="rounded away"):
-        merge(attached.base.model, "a")
+        merge(attached.base.model, [(METHODS["lora"], "a")])
 
 
 def test_every_python_brings_text_to_measure_on() -> None:

@@ -256,7 +256,7 @@ def test_every_type_in_a_model_and_in_another_number_format(tmp_path: Path) -> N
         ({"llama.block_count": 2**31}, "block_count"),
         ({"llama.embedding_length": 2**31}, "embedding_length"),
         ({"llama.feed_forward_length": 100}, "ffn_"),
-        ({"tokenizer.ggml.pre": "tekken"}, "tekken"),
+        ({"tokenizer.ggml.pre": "of-tomorrow"}, "tokenizer.ggml.pre.*of-tomorrow"),
         ({"tokenizer.ggml.model": "bert"}, "tokenizer.ggml.model"),
         ({"tokenizer.ggml.eos_token_id": 5000}, "eos_token_id"),
     ],

@@ -22,9 +22,8 @@ from onebase.codec.text.roles import Roles  # noqa: E402
 from onebase.codec.text.template import ChatTemplate  # noqa: E402
 from onebase.codec.text.tokenizer import Tokenizer  # noqa: E402
 from onebase.errors import ConfigError  # noqa: E402
-from onebase.interop.gguf.proof import prove  # noqa: E402
 from onebase.interop.gguf.vocab import read_tokenizer  # noqa: E402
-from onebase.interop.gguf.vocab_out import vocabulary  # noqa: E402
+from onebase.interop.gguf.vocab_out import prove, vocabulary  # noqa: E402
 from onebase.interop.reader import Reader  # noqa: E402
 from tests.interop.parity import shaken  # noqa: E402
 from tests.interop.test_gguf_write import ROLES, byte_level, config, sentence_piece  # noqa: E402

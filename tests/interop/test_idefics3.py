@@ -105,7 +105,7 @@ def test_what_cannot_be_is_named(tree: dict[str, object], names: str) -> None:
         "image_token_id": TOKEN,
     }
     with pytest.raises(ConfigError, match=names):
-        idefics3.read(Reader(whole | tree, "config.json"))
+        idefics3.FAMILY.read(Reader(whole | tree, "config.json"))
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,14 @@ transformers = pytest.importorskip("transformers")
 
 from onebase.adapt import lora  # noqa: E402
 from onebase.adapt.lora import LoraConfig  # noqa: E402
+from onebase.adapt.peft import Opened  # noqa: E402
 from onebase.base.model import BaseModel  # noqa: E402
 from onebase.errors import ArtifactError, ConfigError  # noqa: E402
 from onebase.interop.family import Family  # noqa: E402
-from onebase.interop.peft import CONFIG, WEIGHTS, LowRank, is_peft, load_peft, save_peft  # noqa: E402
+from onebase.interop.peft import CONFIG, WEIGHTS, is_peft  # noqa: E402
 from onebase.model.proj import Active  # noqa: E402
 from tests.interop.parity import close, imported, shaken  # noqa: E402
+from tests.interop.peft_files import load_peft, save_peft  # noqa: E402
 
 SIZES: dict[str, Any] = {
     "vocab_size": 50,
@@ -45,9 +47,9 @@ def based(kind: str, path: Path) -> tuple[Any, Family, BaseModel]:
     return theirs, *imported(path / "base")
 
 
-def answers(model: BaseModel, low: LowRank) -> torch.Tensor:
+def answers(model: BaseModel, low: Opened) -> torch.Tensor:
     """Logits with the adapter on."""
-    lora.put(model, "x", LoraConfig(**low.settings), low.tensors)
+    lora.put(model, "x", low.config, low.tensors)
     with torch.no_grad():
         out: torch.Tensor = model.logits(IDS, Active.all_rows("x"))
     return out
@@ -107,12 +109,12 @@ def test_an_adapter_of_peft_answers_the_same_and_goes_back(
     low = load_peft(tmp_path / "adapter", model, family)
     close(answers(model, low), wanted)
     (tmp_path / "back").mkdir()
-    save_peft(tmp_path / "back", low, model, family)
+    save_peft(tmp_path / "back", low.config, low.tensors, model, family)
     theirs = type(theirs).from_pretrained(tmp_path / "base")
     with torch.no_grad():
         close(peft.PeftModel.from_pretrained(theirs, tmp_path / "back").eval()(input_ids=IDS).logits, wanted)
     again = load_peft(tmp_path / "back", model, family)
-    assert again.settings == low.settings
+    assert again.config == low.config
     assert all(torch.equal(again.tensors[k], x) for k, x in low.tensors.items())
 
 
@@ -134,10 +136,8 @@ def test_an_adapter_of_ours_answers_the_same_there(kind: str, how: dict[str, Any
     generator = torch.Generator().manual_seed(5)
     for p in lora.inject(model, "y", cfg):
         p.data.copy_(torch.randn(p.shape, generator=generator) * 0.2 + (p.ndim == 1))
-    more = (cfg.ranks, cfg.alphas, cfg.rslora, cfg.dora)
-    low = LowRank(3, 5.0, cfg.sites, {k: t.clone() for k, t in lora.tensors(model, "y").items()}, *more)
     (tmp_path / "out").mkdir()
-    save_peft(tmp_path / "out", low, model, family, base="tiny")
+    save_peft(tmp_path / "out", cfg, lora.tensors(model, "y"), model, family, base="tiny")
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "base")
     with torch.no_grad():
         there = peft.PeftModel.from_pretrained(theirs, tmp_path / "out").eval()(input_ids=IDS).logits
@@ -191,10 +191,10 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
         (
             good
             | {
-                "base_model.model.lm_head.lora_A.weight": torch.ones(4, 32),
-                "base_model.model.lm_head.lora_B.weight": torch.ones(50, 4),
+                "base_model.model.pooler.lora_A.weight": torch.ones(4, 32),
+                "base_model.model.pooler.lora_B.weight": torch.ones(50, 4),
             },
-            "lm_head",
+            "pooler",
         ),
         (good | {"base_model.model.model.embed_tokens.lora_embedding_A": torch.ones(4, 50)}, "embed_tokens"),
     ]
@@ -207,7 +207,10 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
         load_peft(tmp_path / "a", model, family)
 
 
-def test_rows_of_tokens_have_no_place_there(tmp_path: Path) -> None:
-    _, family, model = based("llama", tmp_path)
+def test_rows_of_tokens_that_differ_have_no_place_at_tied_ends(tmp_path: Path) -> None:
+    cfg = transformers.LlamaConfig(**SIZES, tie_word_embeddings=True)
+    shaken(transformers.LlamaForCausalLM(cfg)).save_pretrained(tmp_path / "base")
+    family, model = imported(tmp_path / "base")
+    rows = {"text.stem.rows": torch.ones(1, 32), "text.head.rows": torch.zeros(1, 32)}
     with pytest.raises(ConfigError, match=r"text\.stem\.rows"):
-        save_peft(tmp_path, LowRank(2, 4.0, (), {"text.stem.rows": torch.ones(1, 32)}), model, family)
+        save_peft(tmp_path, LoraConfig(tokens=(1,)), rows, model, family)

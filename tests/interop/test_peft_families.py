@@ -16,13 +16,15 @@ transformers = pytest.importorskip("transformers")
 
 from onebase.adapt import lora  # noqa: E402
 from onebase.adapt.lora import LoraConfig  # noqa: E402
+from onebase.adapt.peft import Opened  # noqa: E402
 from onebase.base.links import Pair  # noqa: E402
 from onebase.base.model import BaseModel  # noqa: E402
-from onebase.interop.peft import CONFIG, WEIGHTS, LowRank, load_peft, save_peft  # noqa: E402
+from onebase.interop.peft import CONFIG, WEIGHTS  # noqa: E402
 from onebase.model.cross import Memory  # noqa: E402
 from onebase.model.mask import Cols  # noqa: E402
 from onebase.model.proj import Active  # noqa: E402
 from tests.interop.parity import close, imported, shaken  # noqa: E402
+from tests.interop.peft_files import load_peft, save_peft  # noqa: E402
 
 SIZES: dict[str, Any] = {
     "hidden_size": 32,
@@ -150,6 +152,28 @@ def sees(name: str) -> Kind:
     return Kind(make, there, here)
 
 
+def gemma3_sees() -> Kind:
+    """4 places of an image in each row, which see each other."""
+    ids = torch.cat((IDS[:, :3], torch.full((2, 4), 45), IDS[:, 3:]), 1)
+
+    def make() -> Any:
+        text = transformers.Gemma3TextConfig(**DECODER | {"query_pre_attn_scalar": 8})
+        sight = transformers.SiglipVisionConfig(**SIGHT, vision_use_head=False)
+        cfg = transformers.Gemma3Config(
+            text_config=text, vision_config=sight, image_token_index=45, mm_tokens_per_image=4
+        )
+        return transformers.Gemma3ForConditionalGeneration(cfg)
+
+    def there(m: Any) -> Said:
+        return (m(input_ids=ids, pixel_values=PIXELS, token_type_ids=(ids == 45).long()).logits,)
+
+    def here(m: BaseModel) -> Said:
+        hidden = m.hidden(ids, Cols.simple(*ids.shape), active=ON, inserts=m.seen(PIXELS, active=ON)).hidden
+        return (m.text.logits(hidden),)
+
+    return Kind(make, there, here)
+
+
 def whisper() -> Kind:
     cfg = transformers.WhisperConfig(
         vocab_size=50,
@@ -189,6 +213,8 @@ KINDS: dict[str, Kind] = {
     "gemma3": decoder("Gemma3ForCausalLM", query_pre_attn_scalar=8),
     "phi3": decoder("Phi3ForCausalLM"),
     "smollm3": decoder("SmolLM3ForCausalLM"),
+    "olmo2": decoder("Olmo2ForCausalLM"),
+    "granite": decoder("GraniteForCausalLM", residual_multiplier=0.3, logits_scaling=4.0),
     "bert": encoder("Bert", True, **TEXT),
     "bert-bare": encoder("Bert", False, **TEXT),
     "roberta": encoder("Roberta", True, **TEXT, pad_token_id=1),
@@ -196,6 +222,8 @@ KINDS: dict[str, Kind] = {
     "xlm-roberta": encoder("XLMRoberta", True, **TEXT, pad_token_id=1),
     "distilbert": encoder("DistilBert", True, **DISTIL),
     "distilbert-bare": encoder("DistilBert", False, **DISTIL),
+    "mpnet": encoder("MPNet", True, **TEXT, **IDS_OF),
+    "mpnet-bare": encoder("MPNet", False, **TEXT, **IDS_OF),
     "modernbert": encoder("ModernBert", True, **TEXT, **IDS_OF),
     "modernbert-bare": encoder("ModernBert", False, **TEXT, **IDS_OF),
     "esm": encoder("Esm", True, **ESM),
@@ -212,6 +240,7 @@ KINDS: dict[str, Kind] = {
     "llava": sees("Llava"),
     "idefics3": sees("Idefics3"),
     "smolvlm": sees("SmolVLM"),
+    "gemma3-sees": gemma3_sees(),
     "whisper": whisper(),
 }
 
@@ -228,8 +257,8 @@ def same(a: Said, b: Said) -> None:
         close(x, y)
 
 
-def put(model: BaseModel, low: LowRank) -> None:
-    lora.put(model, "x", LoraConfig(**low.settings), low.tensors)
+def put(model: BaseModel, low: Opened) -> None:
+    lora.put(model, "x", low.config, low.tensors)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -244,9 +273,8 @@ def test_one_of_ours_opens_there_and_one_of_theirs_here(kind: str, tmp_path: Pat
     for name, x in lora.tensors(model, "x").items():
         if ".pool." in name and name.endswith(".b"):  # nothing acts on it here, so nothing is learnt
             x.data.zero_()
-    low = LowRank(3, 5.0, cfg.sites, {k: t.clone() for k, t in lora.tensors(model, "x").items()})
     (tmp_path / "ours").mkdir()
-    save_peft(tmp_path / "ours", low, model, family)
+    save_peft(tmp_path / "ours", cfg, lora.tensors(model, "x"), model, family)
     with torch.no_grad():
         plain, said = it.there(theirs), it.here(model)
         there = peft.PeftModel.from_pretrained(theirs, tmp_path / "ours").eval()
@@ -290,9 +318,10 @@ def test_names_of_other_years_are_understood(kind: str, tmp_path: Path) -> None:
     theirs = shaken(KINDS[kind].make())
     theirs.save_pretrained(tmp_path / "base")
     family, model = imported(tmp_path / "base")
-    drawn(iter(lora.inject(model, "x", LoraConfig(rank=3, alpha=5.0, sites=("q", "o")))))
-    low = LowRank(3, 5.0, ("q", "o"), {k: t.clone() for k, t in lora.tensors(model, "x").items()})
-    save_peft(tmp_path, low, model, family)
+    cfg = LoraConfig(rank=3, alpha=5.0, sites=("q", "o"))
+    drawn(iter(lora.inject(model, "x", cfg)))
+    ours = lora.tensors(model, "x")
+    save_peft(tmp_path, cfg, ours, model, family)
     tensors = load_file(tmp_path / WEIGHTS)
     renamed = {}
     for name, x in tensors.items():
@@ -303,4 +332,4 @@ def test_names_of_other_years_are_understood(kind: str, tmp_path: Path) -> None:
     assert renamed.keys() != tensors.keys()
     save_file(renamed, tmp_path / WEIGHTS)
     again = load_peft(tmp_path, model, family)
-    assert all(torch.equal(again.tensors[k], x) for k, x in low.tensors.items())
+    assert all(torch.equal(again.tensors[k], x) for k, x in ours.items())

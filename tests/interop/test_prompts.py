@@ -9,17 +9,17 @@ import torch
 
 peft = pytest.importorskip("peft")
 
-from onebase.adapt import soft  # noqa: E402
+from onebase.adapt import prefix, soft  # noqa: E402
 from onebase.adapt.soft import SoftConfig  # noqa: E402
 from onebase.api.base import Base  # noqa: E402
 from onebase.base.model import BaseModel  # noqa: E402
 from onebase.errors import ArtifactError, ConfigError, UserError  # noqa: E402
 from onebase.interop.peft import CONFIG, WEIGHTS, is_peft  # noqa: E402
-from onebase.interop.prompts import is_soft, load_soft, save_soft  # noqa: E402
 from onebase.model.proj import Active  # noqa: E402
 from tests.adapt.test_soft import PAIRS  # noqa: E402
 from tests.helpers import tiny_base  # noqa: E402
 from tests.interop.parity import close  # noqa: E402
+from tests.interop.peft_files import load_peft, save_peft  # noqa: E402
 from tests.interop.test_peft import IDS, based  # noqa: E402
 
 P = 5
@@ -45,20 +45,45 @@ def answers(model: BaseModel, vectors_PD: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "phi3"])
 def test_in_and_out(kind: str, tmp_path: Path) -> None:
-    theirs, _, model = based(kind, tmp_path)
+    theirs, family, model = based(kind, tmp_path)
     there = made(theirs, tmp_path / "theirs")
     assert is_peft(tmp_path / "theirs")
-    assert is_soft(tmp_path / "theirs")
-    vectors = load_soft(tmp_path / "theirs", model)
-    here = answers(model, vectors)
+    opened = load_peft(tmp_path / "theirs", model, family)
+    assert opened.method == "soft"
+    here = answers(model, opened.tensors[soft.KEY])
     close(here, there)
     assert (here - model.logits(IDS)).abs().max() > 1e-2
     (tmp_path / "ours").mkdir()
-    save_soft(tmp_path / "ours", vectors, model)
+    save_peft(tmp_path / "ours", opened.config, opened.tensors, model, family, method="soft")
     fresh, _, _ = based(kind, tmp_path)
     with torch.no_grad():
         back = peft.PeftModel.from_pretrained(fresh, tmp_path / "ours").eval()(input_ids=IDS).logits[:, P:]
     close(back, here)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "phi3"])
+def test_a_prefix_in_and_out(kind: str, tmp_path: Path) -> None:
+    """Keys and values that stand in the cache; llama and phi3 have fewer key heads than query heads."""
+    theirs, family, model = based(kind, tmp_path)
+    cfg = peft.PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=P)
+    adapted = peft.get_peft_model(theirs, cfg).eval()
+    with torch.no_grad():
+        for p in adapted.prompt_encoder.parameters():
+            p.copy_(torch.randn(p.shape, generator=torch.Generator().manual_seed(3)) * 0.3)
+        wanted = adapted(input_ids=IDS).logits
+    adapted.save_pretrained(tmp_path / "theirs")
+    opened = load_peft(tmp_path / "theirs", model, family)
+    assert opened.method == "prefix"
+    prefix.put(model, "x", opened.config, opened.tensors)
+    with torch.no_grad():
+        close(model.logits(IDS, Active.all_rows("x")), wanted)
+        assert (model.logits(IDS) - wanted).abs().max() > 1e-2
+    (tmp_path / "ours").mkdir()
+    save_peft(tmp_path / "ours", opened.config, opened.tensors, model, family, method="prefix")
+    fresh, _, _ = based(kind, tmp_path)
+    with torch.no_grad():
+        back = peft.PeftModel.from_pretrained(fresh, tmp_path / "ours").eval()(input_ids=IDS).logits
+    close(back, wanted)
 
 
 def test_by_the_doors(tmp_path: Path) -> None:
@@ -72,14 +97,14 @@ def test_by_the_doors(tmp_path: Path) -> None:
     assert not torch.equal(again.logits(ids), base.logits(ids))
     assert again.attached is not None
     assert (again.attached.method, again.attached.record.get("imported.format")) == ("soft", "peft")
-    with pytest.raises(UserError, match="no LoRA adapter and no soft prompt"):
+    with pytest.raises(UserError, match="there is no adapter"):
         base.export(tmp_path / "none", format="peft")
     with pytest.raises(UserError, match="nothing that could go into the base's weights"):
         on.export(tmp_path / "hf")
 
 
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
-    theirs, _, model = based("llama", tmp_path)
+    theirs, family, model = based("llama", tmp_path)
     made(theirs, tmp_path / "theirs")
     path = tmp_path / "theirs"
     tree = json.loads((path / CONFIG).read_text())
@@ -90,11 +115,11 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     ]:
         (path / CONFIG).write_text(json.dumps(tree | changed))
         with pytest.raises(ConfigError, match=says):
-            load_soft(path, model)
+            load_peft(path, model, family)
     (path / CONFIG).write_text(json.dumps(tree | {"num_virtual_tokens": 4}))
     with pytest.raises(ArtifactError, match=r"\[4, 32\]"):
-        load_soft(path, model)
+        load_peft(path, model, family)
     (path / CONFIG).write_text(json.dumps(tree))
     (path / WEIGHTS).rename(path / "adapter_model.bin")
     with pytest.raises(ArtifactError, match="pickle"):
-        load_soft(path, model)
+        load_peft(path, model, family)

@@ -66,12 +66,12 @@ def test_the_tower_of_images_alone(tmp_path: Path, head: bool) -> None:
 )
 def test_what_cannot_be_is_named(tree: dict[str, object], names: str) -> None:
     with pytest.raises(ConfigError, match=names):
-        siglip.read(Reader(tree, "config.json"))
+        siglip.FAMILY.read(Reader(tree, "config.json"))
 
 
 def test_clip_cannot_say_what_siglip_is() -> None:
     from onebase.interop.families import clip
 
-    cfg = siglip.read(Reader({}, "config.json"))
+    cfg = siglip.FAMILY.read(Reader({}, "config.json"))
     with pytest.raises(ConfigError, match="the clip layout cannot express"):
         written(clip.FAMILY, cfg)

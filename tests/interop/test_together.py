@@ -73,9 +73,9 @@ def test_a_damaged_config_is_read_or_refused(kind: str, data: st.DataObject) -> 
 
 def test_published_models_have_their_sizes() -> None:
     """As their pages state them; what a config leaves out is the default of its class."""
-    assert base_parameters(clip.read(Reader({}, "clip-vit-base-patch32"))) == 151_277_313
-    assert base_parameters(siglip.read(Reader({}, "siglip-base-patch16-224"))) == 203_155_970
-    small = idefics3.read(
+    assert base_parameters(clip.FAMILY.read(Reader({}, "clip-vit-base-patch32"))) == 151_277_313
+    assert base_parameters(siglip.FAMILY.read(Reader({}, "siglip-base-patch16-224"))) == 203_155_970
+    small = idefics3.FAMILY.read(
         Reader(
             {
                 "image_token_id": 49190,
@@ -110,4 +110,4 @@ def test_a_decoder_within_a_decoder_within_a_decoder_is_no_model() -> None:
     for _ in range(300):
         tree = TREES["llava"] | {"text_config": tree | {"model_type": "llava"}}
     with pytest.raises(ConfigError, match="of its own"):
-        llava.read(Reader(tree, "config.json"))
+        llava.FAMILY.read(Reader(tree, "config.json"))

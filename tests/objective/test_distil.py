@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from onebase.adapt.head import Head
 from onebase.base.folder import LoadedBase
+from onebase.base.head import Head
 from onebase.codec.text.sample import Tokens
 from onebase.engine.features import text_tokens
 from onebase.errors import ConfigError

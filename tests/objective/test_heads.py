@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from onebase.adapt.head import Head
+from onebase.base.head import Head
 from onebase.codec.text.sample import Tokens
 from onebase.objective.base import IGNORE
 from onebase.objective.label import ManyLabels, marks

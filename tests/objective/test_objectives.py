@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onebase.adapt.head import Head
+from onebase.base.head import Head, Pooling
 from onebase.codec.text.sample import Tokens
 from onebase.draws import Draws
 from onebase.errors import DataError
@@ -17,7 +17,7 @@ from onebase.objective.base import IGNORE
 from onebase.objective.infill import Infill, InfillMarks, infill
 from onebase.objective.label import Label
 from onebase.objective.next_token import NextToken
-from onebase.objective.pooled import Pooling, narrowed, pool
+from onebase.objective.pooled import narrowed, pool
 from tests.helpers import tiny_base
 
 MARKS = InfillMarks(101, 102, 103)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from onebase.adapt.head import Head
+from onebase.base.head import Head
 from onebase.codec.text.sample import Tokens
 from onebase.errors import ConfigError
 from onebase.model.proj import Active

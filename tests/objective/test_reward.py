@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from onebase.adapt.head import Head
+from onebase.base.head import Head
 from onebase.objective.reward import Reward
 from tests.helpers import tiny_base
 from tests.objective.test_preference import gradients, rows

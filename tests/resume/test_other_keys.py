@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from examples.pretrain_tiny import write_corpus
-from onebase.api.pretraining import run_recipe
-from onebase.api.recipe import DataConfig, Recipe
 from onebase.base.config import TextShape
 from onebase.data import SourceConfig
 from onebase.errors import ArtifactError
+from onebase.pretraining.recipe import DataConfig, Recipe
+from onebase.pretraining.run import run_recipe
 from onebase.train.checkpoint import list_checkpoints
 from onebase.train.config import CheckpointConfig, TrainConfig
 from onebase.train.listen import Quiet, StepInfo, read_log

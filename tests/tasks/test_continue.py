@@ -15,7 +15,7 @@ from onebase.data import RowPlan, TokenSet
 from onebase.data.mixed import MixedPlan
 from onebase.errors import DataError, UserError
 from onebase.tasks.continued import document_tokens
-from tests.helpers import LINES, tiny_base
+from tests.helpers import LINES, taken, tiny_base
 from tests.pretrained import onebase as command
 
 DOMAIN = [{"text": f"The moon number {i} goes round planet {i % 7}. " * (1 + i % 4)} for i in range(48)]
@@ -41,7 +41,15 @@ def test_the_domain_becomes_likelier_and_the_record_says_what_it_cost(
     before = {k: t.clone() for k, t in base_tensors(base.loaded.model).items()}
     replay = {"data": general, "share": 0.25, "test": general}
     adapter = base.adapt(
-        TRAIN, task="continue", method=method, lr=lr, epochs=4, rows=4, virtual=4, replay=replay, test=TEST
+        TRAIN,
+        task="continue",
+        method=method,
+        lr=lr,
+        epochs=4,
+        rows=4,
+        replay=replay,
+        test=TEST,
+        **taken(method, virtual=4),
     )
     assert all(torch.equal(t, before[k]) for k, t in base_tensors(base.loaded.model).items())
     record = adapter.record

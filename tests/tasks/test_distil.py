@@ -18,7 +18,7 @@ from onebase.engine.features import completion_rows
 from onebase.errors import DataError, UserError
 from onebase.objective.distil import Said
 from onebase.tasks.teachers import token_agreement
-from tests.helpers import tiny_base
+from tests.helpers import taken, tiny_base
 from tests.pretrained import onebase as command
 
 LABELLED = [
@@ -60,8 +60,8 @@ def test_a_student_learns_to_classify_from_texts_alone(
         method=method,
         lr=lr,
         epochs=4,
-        virtual=4,
         pooling="mean",
+        **taken(method, virtual=4),
         distil=distil,
         test=test,
     )

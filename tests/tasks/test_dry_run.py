@@ -13,6 +13,7 @@ from onebase.base.folder import base_tensors
 from onebase.data import BadRows
 from onebase.errors import DataError, UserError
 from onebase.tasks.table import TASKS
+from tests.helpers import taken
 from tests.pretrained import onebase as command
 from tests.pretrained import tiny_run
 
@@ -94,7 +95,7 @@ def test_a_plan_says_what_the_run_then_does_and_leaves_the_base(task: str, metho
 )
 def test_other_methods_and_tasks_are_planned_by_the_same_code(task: str, method: str, base: Base) -> None:
     before = state(base)
-    facts = base.plan_adapt(DATA[task], task=task, method=method, virtual=4).facts
+    facts = base.plan_adapt(DATA[task], task=task, method=method, **taken(method, virtual=4)).facts
     assert same(before, state(base))
     assert facts["steps"] > 0 and facts["seconds"]["steps"] > 0
 

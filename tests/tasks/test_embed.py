@@ -16,7 +16,7 @@ from onebase.codec.text.pooling import EmbeddingConfig
 from onebase.data.order import ExampleOrder
 from onebase.engine.features import embedding_tokens
 from onebase.errors import DataError, UserError
-from tests.helpers import tiny_base
+from tests.helpers import taken, tiny_base
 from tests.pretrained import onebase as command
 
 PAIRS = [
@@ -41,7 +41,9 @@ def test_held_out_pairs_find_each_other(method: str, lr: float, least: float) ->
     base = Base(tiny_base())
     before = base.embed(["a m"])
     assert value(base) <= 0.1
-    adapted = base.with_adapter(base.adapt(TRAIN, task="embed", method=method, lr=lr, epochs=20, virtual=4))
+    adapted = base.with_adapter(
+        base.adapt(TRAIN, task="embed", method=method, lr=lr, epochs=20, **taken(method, virtual=4))
+    )
     assert value(adapted) >= least
     torch.testing.assert_close(adapted.embed(["a m", "b n"]).norm(dim=-1), torch.ones(2))
     assert torch.equal(base.embed(["a m"]), before), "the plain base has changed"

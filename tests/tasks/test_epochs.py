@@ -19,7 +19,7 @@ from onebase.engine.features import given_tokens
 from onebase.objective.base import Batch, Losses, Objective
 from onebase.tasks import job
 from onebase.train.loop import Job, Result, run
-from tests.helpers import tiny_base
+from tests.helpers import taken, tiny_base
 from tests.pictures import digits, sighted
 
 WORDS = ("red sun", "blue sea", "grey fog", "green tree")
@@ -82,7 +82,7 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def adapted(kind: str, n: int, method: str, **options: Any) -> Adapter:
     base, rows = Base(tiny_base()), [ROWS[kind](i) for i in range(n)]
-    given: dict[str, Any] = {"virtual": 2, "rank": 2} | OPTIONS.get(kind, {}) | options
+    given: dict[str, Any] = taken(method, virtual=2, rank=2) | OPTIONS.get(kind, {}) | options
     task = TASKS.get(kind, kind)
     planned = base.plan_adapt(rows, task=task, method=method, **given)
     made = base.adapt(rows, task=task, method=method, **given)

@@ -17,7 +17,7 @@ from onebase.errors import DataError, UserError
 from onebase.tasks.learning import SCRATCH
 from onebase.train.listen import Quiet, StepInfo
 from onebase.train.signals import Stopped
-from tests.helpers import tiny_base
+from tests.helpers import taken, tiny_base
 from tests.pretrained import onebase as command
 
 ROWS = [{"prompt": f"say {w}:"} for w in "abcdefghijklmnop"]
@@ -26,7 +26,8 @@ LETTERS = {"reward": "format:[a-z ]*", "max_tokens": 1, "kl": 0.0}
 
 
 def adapt(base: Base, reinforce: dict[str, Any], **options: Any) -> onebase.Adapter:
-    given = {"method": "lora", "lr": 2e-2, "epochs": 1, "rows": 8, "virtual": 4} | options
+    given = {"method": "lora", "lr": 2e-2, "epochs": 1, "rows": 8} | options
+    given |= taken(given["method"], virtual=4)
     return base.adapt(given.pop("data", ROWS), task="reinforce", reinforce=LETTERS | reinforce, **given)
 
 

@@ -13,12 +13,12 @@ import onebase.base.folder as folder
 from onebase.adapt.folder import AdapterParts, attach
 from onebase.adapt.methods import PARTS
 from onebase.api.base import Adapter, Base
-from onebase.api.serving import attach_all
 from onebase.base.folder import LoadedBase, load_base, save_base
 from onebase.engine.decoder import stream
 from onebase.engine.sampler import Sampling
 from onebase.errors import ArtifactError, ConfigError, UserError
-from tests.helpers import tiny_base
+from onebase.serve.adapters import attach_all
+from tests.helpers import taken, tiny_base
 
 ROWS = [{"text": f"{w} {i}", "label": w} for i in range(4) for w in ("red", "blue")]
 SAYS = [{"prompt": f"{w} is", "completion": f" {w}."} for w in ("fox", "dog", "cat", "sun")]
@@ -186,12 +186,12 @@ def test_a_run_that_breaks_leaves_the_base_as_it_was(method: str, error: BaseExc
     base.loaded.model.requires_grad_(True)  # someone else learns with it
     before = state(base.loaded)
     with pytest.raises(type(error)):
-        base.adapt(ROWS, task="classify", method=method, virtual=3, listeners=[Breaks()])
+        base.adapt(ROWS, task="classify", method=method, listeners=[Breaks()], **taken(method, virtual=3))
     assert same(before, state(base.loaded))
     with pytest.raises(type(error)):
-        base.adapt(SAYS, task="complete", method=method, virtual=3, listeners=[Breaks()])
+        base.adapt(SAYS, task="complete", method=method, listeners=[Breaks()], **taken(method, virtual=3))
     assert same(before, state(base.loaded))
-    base.plan_adapt(ROWS, task="classify", method=method, virtual=3)
+    base.plan_adapt(ROWS, task="classify", method=method, **taken(method, virtual=3))
     assert same(before, state(base.loaded))
     base.loaded.model.requires_grad_(False)
 

@@ -11,7 +11,7 @@ import onebase
 from onebase.api.base import Adapter, Base
 from onebase.base.folder import base_tensors, save_base
 from onebase.errors import DataError, UserError
-from tests.helpers import tiny_base
+from tests.helpers import taken, tiny_base
 from tests.pretrained import onebase as command
 from tests.tasks.test_prefer import TEST, TRAIN, chats
 
@@ -22,7 +22,7 @@ def test_held_out_pairs_are_told_apart(method: str, tmp_path: Path) -> None:
     before = {k: t.clone() for k, t in base_tensors(base.loaded.model).items()}
     chat = method in ("head", "prefix")
     train, test = (chats(TRAIN), chats(TEST)) if chat else (TRAIN, TEST)
-    adapter = base.adapt(train, task="reward", method=method, virtual=4, epochs=1)
+    adapter = base.adapt(train, task="reward", method=method, epochs=1, **taken(method, virtual=4))
     assert all(torch.equal(t, before[k]) for k, t in base_tensors(base.loaded.model).items())
     assert not base.loaded.model.heads
     on = base.with_adapter(adapter)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 import onebase
+from onebase.adapt.methods import METHODS
 from onebase.api.base import Base
 from onebase.base.folder import load_base, save_base
 from onebase.data import read_rows
@@ -14,7 +15,7 @@ from onebase.errors import DataError, UserError
 from onebase.evaluation.bootstrap import Score
 from onebase.tasks import tune
 from onebase.tasks.bound import Bound
-from onebase.tasks.tune import RANKS, SPAN, Setting, chosen, settings, split
+from onebase.tasks.tune import SPAN, Setting, chosen, settings, split
 from tests.helpers import tiny_base
 from tests.pretrained import onebase as command
 
@@ -26,6 +27,10 @@ ROWS = [
 FEW: dict[str, Any] = {"epochs": 1, "seed": 3}
 
 
+TUNED = METHODS["lora"].tuned
+RANKS = TUNED["rank"]
+
+
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("bases") / "base"
@@ -34,14 +39,14 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_first_setting_is_the_methods_own_and_the_others_are_drawn_by_seed() -> None:
-    first = Setting(1e-3, 8)
-    drawn = settings(first, 12, 0)
-    assert drawn[0] == first and drawn == settings(first, 12, 0) != settings(first, 12, 1)
-    assert all(1e-3 / SPAN <= s.lr <= 1e-3 * SPAN and s.rank in RANKS for s in drawn)
-    assert {s.rank for s in drawn[1:]} == set(RANKS)
+    first = Setting(1e-3, {"rank": 8})
+    drawn = settings(first, 12, 0, TUNED)
+    assert drawn[0] == first and drawn == settings(first, 12, 0, TUNED) != settings(first, 12, 1, TUNED)
+    assert all(1e-3 / SPAN <= s.lr <= 1e-3 * SPAN and s.own["rank"] in RANKS for s in drawn)
+    assert {s.own["rank"] for s in drawn[1:]} == set(RANKS)
     lower = sum(s.lr < 1e-3 for s in drawn[1:])
     assert 4 <= lower <= 7, "spread evenly on a logarithmic scale"
-    assert all(s.rank is None for s in settings(Setting(1e-3, None), 4, 0))
+    assert all(not s.own for s in settings(Setting(1e-3, {}), 4, 0, {}))
 
 
 def test_the_split_keeps_equal_texts_together_and_each_label_on_the_learning_side() -> None:
@@ -68,7 +73,7 @@ def test_another_setting_is_taken_only_beyond_the_noise() -> None:
 
     assert chosen([score(0.5), score(0.58), score(0.3)]) == 0
     assert chosen([score(0.5), score(0.65), score(0.7)]) == 2
-    assert chosen([score(0.5, "mae"), score(0.3, "mae"), score(0.9, "mae")]) == 1
+    assert chosen([score(0.5, "mae"), score(0.3, "mae"), score(0.9, "mae")], lower=True) == 1
     assert chosen([score(float("nan")), score(0.2), None]) == 1
     assert chosen([None, None]) == 0
 

@@ -24,8 +24,8 @@ from onebase.codec.text import Tokenizer
 from onebase.data import row_files
 from onebase.errors import DataError
 from onebase.formats import rows as names
-from onebase.tasks.table import SCORERS, TASKS
-from tests.helpers import tiny_base
+from onebase.tasks.table import PREDICTIONS, TASKS
+from tests.helpers import taken, tiny_base
 
 N, TEST, HELD = 24, 8, 1000
 """Rows, test rows, and the number of the first test row: a text says by its number which row it is of."""
@@ -58,6 +58,7 @@ ROWS: dict[str, Callable[[int], dict[str, Any]]] = {
     "reward": lambda i: {"prompt": f"p{i}", "chosen": f" c{i}", "rejected": f" r{i}"},
     "embed": lambda i: {"anchor": f"a{i}", "positive": f"b{i}"},
     "triples": lambda i: {"anchor": f"a{i}", "positive": f"b{i}", "negative": f"n{i}"},
+    "rerank": lambda i: {"query": f"q{i}", "texts": [f"t{i}", f"u{i}"], "grades": [1, 0]},
     "continue": lambda i: {"text": text(i)},
     "text": lambda i: {"text": text(i)},
     "reinforce": lambda i: {"prompt": f"say {i}"},
@@ -70,7 +71,7 @@ ROWS: dict[str, Callable[[int], dict[str, Any]]] = {
 TASK = {"many": "classify", "preferred chats": "prefer", "triples": "embed"} | {
     k: k.split()[0].replace("prompted", "classify") for k in ROWS if k.startswith(("distil", "prompted"))
 }
-TEXTS = {"complete": 2, "chat": 2, "prefer": 3, "preferred chats": 3, "reward": 3, "embed": 2, "triples": 3, "distil writing": 2}  # fmt: skip
+TEXTS = {"complete": 2, "chat": 2, "prefer": 3, "preferred chats": 3, "reward": 3, "embed": 2, "triples": 3, "rerank": 3, "distil writing": 2}  # fmt: skip
 """Texts of a row, where it has more than one."""
 COMPARED = (
     "classify",
@@ -79,6 +80,7 @@ COMPARED = (
     "tag",
     "embed",
     "triples",
+    "rerank",
     "reinforce",
     "prompted",
     "prompted by examples",
@@ -174,9 +176,9 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
-def asked(kind: str, folder: Path) -> dict[str, Any]:
+def asked(kind: str, folder: Path, method: str = "lora") -> dict[str, Any]:
     """What `adapt` takes beside rows."""
-    method = "prompt" if kind.startswith("prompted") else "lora"
+    method = "prompt" if kind.startswith("prompted") else method
     more = OPTIONS.get(kind, {})
     if kind.startswith("distil"):
         save_base(folder / "teacher", tiny_base())
@@ -187,7 +189,7 @@ def asked(kind: str, folder: Path) -> dict[str, Any]:
         more["distil"]["adapter"] = str(folder / "sorts")
     if kind == "distil answers":
         more["distil"]["level"] = "sequence"
-    own = {} if method == "prompt" else {"epochs": 1, "rank": 2, "virtual": 2}
+    own = {} if method == "prompt" else {"epochs": 1, **taken(method, rank=2, virtual=2)}
     return {"task": TASK.get(kind, kind), "method": method, **own, **more}
 
 
@@ -211,7 +213,7 @@ def check(kind: str, done: Work, first: int, rows: int, texts: int) -> None:
 
 
 def test_every_task_is_looked_at() -> None:
-    assert {TASK.get(kind, kind) for kind in ROWS} == TASKS.keys() | SCORERS.keys()
+    assert {TASK.get(kind, kind) for kind in ROWS} == TASKS.keys() | PREDICTIONS.keys()
     assert REPEATED.keys() <= ROWS.keys()
 
 
@@ -239,7 +241,7 @@ def test_to_learn_each_text_is_tokenised_once_and_each_file_opened_once(
     "kind", ["classify", "many", "regress", "tag", "complete", "chat", "reward", "embed"]
 )
 def test_by_other_methods_too(kind: str, method: str, work: Any, tmp_path: Path) -> None:
-    options = asked(kind, tmp_path) | {"method": method}
+    options = asked(kind, tmp_path, method)
     if method not in TASKS[options["task"]].makers:
         pytest.skip("this method does not go with the task")
     with work() as done:
@@ -247,7 +249,7 @@ def test_by_other_methods_too(kind: str, method: str, work: Any, tmp_path: Path)
     check(kind, done, 0, N, TEXTS.get(kind, 1))
 
 
-@pytest.mark.parametrize("kind", [k for k in ROWS if TASK.get(k, k) in SCORERS])
+@pytest.mark.parametrize("kind", [k for k in ROWS if TASK.get(k, k) in PREDICTIONS])
 def test_to_score_each_text_is_tokenised_once_and_each_file_opened_once(
     kind: str, work: Any, tmp_path: Path
 ) -> None:

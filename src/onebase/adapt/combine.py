@@ -4,38 +4,17 @@ I inputs, O outputs, R rank, N adapters, K tokens, D width.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
 
-from onebase.adapt.lora import LoraConfig
+from onebase.adapt.lora_config import LoraConfig
+from onebase.adapt.method import Combined, How, Weighed
 from onebase.errors import UserError
 from onebase.model.sites import exceptions
 
-How = Literal["linear", "ties"]
 ROWS = ("text.stem.rows", "text.head.rows")
-
-
-@dataclass(frozen=True)
-class Weighed:
-    """An adapter, and how much of it is taken."""
-
-    cfg: LoraConfig
-    tensors: Mapping[str, Tensor]
-    weight: float
-
-
-@dataclass(frozen=True)
-class Combined:
-    """The adapter that is made. error: the length of what its rank leaves out of the wanted deltas, as a share of theirs (Frobenius, over
-    all sites together); None where nothing is left out, for the deltas are kept as they are."""
-
-    cfg: LoraConfig
-    tensors: dict[str, Tensor]
-    error: float | None
 
 
 @torch.no_grad()
@@ -48,6 +27,11 @@ def combine(
 
     Rows of tokens are combined alike, exactly. Raises UserError for DoRA, whose change of a weight is not of low rank.
     """
+    if any(p.cfg.replaced for p in parts):
+        raise UserError(
+            "an adapter that replaces a whole matrix cannot be combined",
+            "merge it into the base and adapt that",
+        )
     if any(p.cfg.dora for p in parts):
         raise UserError(
             "an adapter of DoRA cannot be combined: it changes whole rows of a weight, not by a low rank",

@@ -1,21 +1,18 @@
 """What an adapter is, as config: its method, its task, and which base it was made for."""
 
-from dataclasses import field
+from dataclasses import field, fields
 from typing import Any
 
-from onebase.adapt.head import HeadConfig
-from onebase.adapt.lora import LoraConfig
-from onebase.adapt.methods import METHODS
+from onebase.adapt.lora_config import LoraConfig
+from onebase.adapt.methods import METHODS, OURS
 from onebase.adapt.prefix import PrefixConfig
 from onebase.adapt.prompt import PromptConfig
 from onebase.adapt.soft import SoftConfig
+from onebase.base.head import HeadConfig
 from onebase.codec.text.pooling import EmbeddingConfig
-from onebase.config import config
+from onebase.config import config, from_dict, to_dict
 from onebase.errors import ConfigError
 from onebase.objective.preference import PreferConfig
-
-OWN = ("lora", "head", "prompt", "soft", "prefix")
-"""Methods whose part has a field of its own in `AdapterConfig`."""
 
 
 @config
@@ -54,7 +51,23 @@ class AdapterConfig:
                     f"method {name!r} is not known here",
                     f"methods: {', '.join(METHODS)}; install the package that brings {name}",
                 )
+        for name in self.plugins:
+            self.part(name)  # says what is wrong with it
 
     def part(self, method: str) -> Any:
         """The config of what a method put beside the base's weights; None where it put nothing."""
-        return getattr(self, method) if method in OWN else self.plugins.get(method)
+        if method in OWN:
+            return getattr(self, method)
+        given = self.plugins.get(method)
+        return None if given is None else from_dict(METHODS[method].kept, given, f"config of {method}")
+
+
+OWN = tuple(f.name for f in fields(AdapterConfig) if f.name in OURS)
+"""Methods whose part has a field of its own in `AdapterConfig`."""
+
+
+def part_field(method: str, part: Any) -> dict[str, Any]:
+    """The field of `AdapterConfig` that says what a method put beside the base's weights; none where it put nothing."""
+    if part is None:
+        return {}
+    return {method: part} if method in OWN else {"plugins": {method: to_dict(part)}}

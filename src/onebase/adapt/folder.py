@@ -15,7 +15,7 @@ from onebase.artifact.reading import read_json
 from onebase.artifact.record import Record
 from onebase.artifact.tensors import fingerprint, load_tensors, save_tensors
 from onebase.base.folder import LoadedBase, base_tensors
-from onebase.config import from_dict, to_dict, to_lean
+from onebase.config import from_file, to_dict, to_lean
 from onebase.errors import ArtifactError, UserError
 from onebase.model.proj import Active
 
@@ -81,6 +81,18 @@ def bound_to(base: LoadedBase) -> BoundTo:
     return BoundTo(**base.hashes)
 
 
+def own_head(base: LoadedBase) -> AdapterParts | None:
+    """The head that a base was published with, as an adapter; None where it came without."""
+    if base.head is None:
+        return None
+    cfg = AdapterConfig(method="head", task=base.head.task, base=bound_to(base), head=base.head.config)
+    record = Record("adapter")
+    record.add_parent("base", base.fingerprint, base.path.name if base.path else "")
+    record.add("task", base.head.task, "read from the source of the base")
+    record.add("data", None, "not known: the source does not say what the head learnt from")
+    return AdapterParts(cfg, base.head.tensors, record)
+
+
 def save_adapter(path: Path, parts: AdapterParts, *, overwrite: bool = False) -> None:
     """Write the folder, whole or not at all."""
     parts.record.hashes["fingerprint"] = parts.fingerprint
@@ -110,7 +122,7 @@ def load_config(path: Path) -> AdapterConfig:
         )
     check_fast(path)
     tree = read_json(path / "adapter.json", "config")
-    return from_dict(AdapterConfig, tree["config"], str(path / "adapter.json"))
+    return from_file(AdapterConfig, tree["config"], str(path / "adapter.json"))
 
 
 def check_base(cfg: AdapterConfig, base: LoadedBase, name: str, *, reread: bool = False) -> None:

@@ -2,21 +2,23 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from onebase.adapt.method import Learner, Method, MethodOptions
-from onebase.base.folder import LoadedBase, base_tensors
+from onebase.adapt.method import Learner, Method, Start
+from onebase.base.folder import base_tensors
+from onebase.base.model import BaseModel
 from onebase.codec.text.rows import FewRows
 from onebase.codec.text.sample import Tokens
 from onebase.errors import UserError
 
 
 @contextmanager
-def learn(base: LoadedBase, options: MethodOptions, tokens: tuple[int, ...], trunk: str) -> Iterator[Learner]:
+def learn(start: Start) -> Iterator[Learner]:
     """The base's own weights, to learn; at the end of the block they are what they were. Raises UserError for a base in few bits."""
-    model = base.model
+    model = start.base.model
     if model.cfg.storage is not None:
         raise UserError(
             f"the base is kept in {model.cfg.storage.bits} bits, which do not learn",
@@ -64,6 +66,11 @@ def learn(base: LoadedBase, options: MethodOptions, tokens: tuple[int, ...], tru
                 t.copy_(before[k])
 
 
+def merge(model: BaseModel, name: str) -> dict[str, Any]:
+    """Its weights are in the place of the base's already."""
+    return {}
+
+
 METHOD = Method(
     name="full",
     learn=learn,
@@ -71,5 +78,6 @@ METHOD = Method(
     rates={"vectors": 5e-5, "answers": 3e-4, "pairs": 1e-5, "rewards": 1e-5},
     replaces=True,
     alone="replace the weights",
-    merges=True,
+    merge=merge,
+    peft="it replaces the base's weights, which PEFT saves as a model: export the merged base",
 )

@@ -1,6 +1,5 @@
 """A linear head on hidden states (of a text, or of each of its tokens), fitted exactly. N examples, P features, C outputs."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -8,14 +7,14 @@ from typing import Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from onebase.adapt.method import Method, Part
+from onebase.base.head import Head, Pooling, Read
+from onebase.base.head import HeadConfig as HeadConfig  # where plug-ins look for it
 from onebase.base.model import BaseModel
-from onebase.config import config
 from onebase.draws import Draws
-from onebase.errors import ConfigError
-from onebase.objective.pooled import Pooling, Read, narrowed
+from onebase.objective.pooled import narrowed
 
 STRENGTHS = (3.0, 1.0, 0.3, 0.1, 0.03, 0.01)
 """L2 strengths tried by cross-validation, on standardised features; from strong to weak, each starts from the one before."""
@@ -27,51 +26,6 @@ Chosen = Read | Literal["auto"]
 
 CANDIDATES: tuple[Pooling, ...] = ("both", "all")
 """The largest value of a channel shows that a word is there at all, which helps where words decide; elsewhere it is noise."""
-
-
-@config
-class HeadConfig:
-    """`labels` in the order of the head's outputs. `reads`: texts, or images (whose pooling api.images.features explains). `pooling`: of
-    the states, or "vector": what the base makes of a text, with length 1.
-
-    gives: "one" of the labels, "many" (each by a probability of its own), a "value" (no labels; it is mean + scale * output, in the
-    units of the data), or "spans" (outputs for each token: outside of all spans, then begin and inside of each label; no pooling).
-    """
-
-    labels: tuple[str, ...] = ()
-    pooling: Read = "both"
-    reads: Literal["text", "image"] = "text"
-    gives: Literal["one", "many", "value", "spans"] = "one"
-    mean: float = 0.0
-    scale: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not self.labels and self.gives != "value":
-            raise ConfigError("a head without labels", "name them in `labels`")
-        if not (math.isfinite(self.mean) and 0 < self.scale < math.inf):
-            raise ConfigError(
-                f"a head with mean {self.mean} and scale {self.scale}",
-                "give finite numbers, the scale above 0",
-            )
-
-    @property
-    def outputs(self) -> int:
-        """Numbers that the head gives for a text, or for a token."""
-        if self.gives == "value":
-            return 1
-        return 1 + 2 * len(self.labels) if self.gives == "spans" else len(self.labels)
-
-
-class Head(nn.Module):
-    """z = x W^T + b in fp32."""
-
-    def __init__(self, features: int, classes: int) -> None:
-        super().__init__()
-        self.weight_CP = nn.Parameter(torch.zeros(classes, features))
-        self.bias_C = nn.Parameter(torch.zeros(classes))
-
-    def forward(self, x_BP: Tensor) -> Tensor:
-        return F.linear(x_BP.float(), self.weight_CP, self.bias_C)
 
 
 def _solve(
@@ -275,37 +229,21 @@ def standardised(x_NP: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def owns(key: str) -> bool:
     """See `tensors`."""
-    return key in ("head.weight", "head.bias")
+    return key.startswith("head.")
 
 
 def tensors(model: BaseModel, name: str) -> dict[str, Tensor]:
-    """`head.weight` [C, P] and `head.bias` [C]."""
+    """`head.weight` [C, P], `head.bias` [C], and those of a hidden layer, `head.layer.weight` [P, P] and so on."""
     if name not in model.heads:
         return {}
     head = model.heads[name]
     assert isinstance(head, Head)
-    return {"head.weight": head.weight_CP.detach(), "head.bias": head.bias_C.detach()}
+    return head.tensors
 
 
 def put(model: BaseModel, name: str, cfg: HeadConfig, found: dict[str, Tensor]) -> None:
     """Attach a saved head. Raises ConfigError where its tensors are not those of a head of these labels."""
-    weight, bias = found.get("head.weight"), found.get("head.bias")
-    classes = cfg.outputs
-    if (
-        weight is None
-        or bias is None
-        or weight.ndim != 2
-        or len(weight) != classes
-        or bias.shape != (classes,)
-    ):
-        raise ConfigError(
-            f"the tensors of the head are not those of {classes} outputs", "use the adapter as it was saved"
-        )
-    head = Head(weight.shape[1], classes).to(model.device)
-    with torch.no_grad():
-        head.weight_CP.copy_(weight)
-        head.bias_C.copy_(bias)
-    model.heads[name] = head
+    model.heads[name] = Head.of(cfg, found).to(model.device)
 
 
 def remove(model: BaseModel, name: str) -> None:
@@ -314,4 +252,11 @@ def remove(model: BaseModel, name: str) -> None:
         del model.heads[name]
 
 
-METHOD = Method(name="head", part=Part(owns, tensors, put, remove), acts=False)
+METHOD = Method(
+    name="head",
+    config=HeadConfig,
+    part=Part(owns, tensors, put, remove),
+    acts=False,
+    merge="a head reads what the base says, and changes none of its weights",
+    peft="PEFT has a head only beside a method that changes the base",
+)

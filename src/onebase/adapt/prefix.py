@@ -5,32 +5,37 @@ The paper learns them through a small network, for keys drawn at random learn un
 makes of tokens (its section 7.3), which needs no such network.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from onebase.adapt.method import SCRATCH, Learner, MethodOptions, Part
-from onebase.adapt.soft import check_virtual, first, started, virtual_tokens
-from onebase.base.folder import LoadedBase
+from onebase.adapt.method import SCRATCH, Learner, Part, Peft, Start
+from onebase.adapt.soft import (
+    PEFT_KEY,
+    SoftConfig,
+    first,
+    peft_said,
+    peft_size,
+    peft_tensor,
+    started,
+    virtual_tokens,
+)
 from onebase.base.leads import Prefix
 from onebase.base.model import BaseModel
 from onebase.config import config
 from onebase.errors import ConfigError
+from onebase.interop.peft import PeftFolder, Target
 
 RATE = 100.0
 """As that of soft prompts."""
 
 
 @config
-class PrefixConfig:
+class PrefixConfig(SoftConfig):
     """`virtual`: how many keys and values stand before a text in each block; they count against the base's context."""
-
-    virtual: int = 16
-
-    def __post_init__(self) -> None:
-        check_virtual(self.virtual)
 
 
 @torch.no_grad()
@@ -88,10 +93,51 @@ def remove(model: BaseModel, name: str) -> None:
 
 
 @contextmanager
-def learn(base: LoadedBase, options: MethodOptions, tokens: tuple[int, ...], trunk: str) -> Iterator[Learner]:
+def learn(start: Start) -> Iterator[Learner]:
     """A fresh prefix."""
-    params = inject(base.model, SCRATCH, started(base, options))
-    yield virtual_tokens(params, {"prefix": PrefixConfig(virtual=options.virtual)}, options, RATE)
+    params = inject(start.base.model, SCRATCH, started(start))
+    yield virtual_tokens(params, PrefixConfig(virtual=start.options.virtual), RATE)
 
 
-METHOD = first("prefix", Part(owns, tensors, put, remove), learn)
+def read_peft(folder: PeftFolder, target: Target) -> tuple[PrefixConfig, dict[str, Tensor]]:
+    """`prompt_embeddings` [P, N x 2 x G x H]: keys and values of N blocks as they stand in the cache, there and here. Raises ConfigError for a
+    prefix that a network makes, which PEFT keeps while it learns."""
+    cfg = PrefixConfig(virtual=peft_size(folder))
+    folder.said.must("prefix_projection", False, False, "a network makes its keys and values")
+    folder.done("a prefix", ("encoder_hidden_size", "init_weights"))
+    blocks, heads, size = _alike(target.model)
+    flat = peft_tensor(folder, (cfg.virtual, blocks * 2 * heads * size), "prefix")
+    made_PNKGH = flat.view(cfg.virtual, blocks, 2, heads, size)
+    both = enumerate("kv")
+    return cfg, {
+        f"prefix.{i}.{kind}": made_PNKGH[:, i, k].contiguous() for k, kind in both for i in range(blocks)
+    }
+
+
+def write_peft(
+    cfg: PrefixConfig, found: Mapping[str, Tensor], target: Target
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The keys and values for PEFT."""
+    blocks, heads, size = _alike(target.model)
+    made = [torch.stack([found[f"prefix.{i}.{kind}"] for kind in "kv"], 1) for i in range(blocks)]
+    said = peft_said(cfg, target.model, heads, heads * size)
+    return said | {"prefix_projection": False}, {PEFT_KEY: torch.stack(made, 1).flatten(1)}
+
+
+def _alike(model: BaseModel) -> tuple[int, int, int]:
+    """Blocks, key heads and features of a head. Raises ConfigError where blocks differ, for which PEFT has no room."""
+    attn = [b.attn for b in model.trunk.cfg.blocks]
+    if len({(a.kv_heads, a.head_dim) for a in attn}) > 1:
+        raise ConfigError(
+            "this base's blocks have keys of several sizes, PEFT's prefix has one", "use a LoRA for this base"
+        )
+    return len(attn), attn[0].kv_heads, attn[0].head_dim
+
+
+METHOD = first(
+    "prefix",
+    PrefixConfig,
+    Part(owns, tensors, put, remove),
+    learn,
+    Peft("PREFIX_TUNING", read_peft, write_peft),
+)

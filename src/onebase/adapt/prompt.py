@@ -8,10 +8,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from onebase.adapt.method import Method, Part
+from onebase.adapt.method import Method, Part, option
 from onebase.base.model import BaseModel
 from onebase.config import config
-from onebase.errors import ConfigError, DataError
+from onebase.errors import ConfigError, DataError, UserError
 
 Select = Literal["similar", "first", "random", "balanced"]
 Calibration = Literal["none", "batch", "content_free"]
@@ -59,6 +59,22 @@ class CompareConfig:
 
 
 @config
+class PromptOptions:
+    """What users say of a prompt."""
+
+    prompt: Template = option(
+        "{text}",
+        "the template, with variables; for chat the system message, or a list of messages",
+    )
+    answers: dict[str, str] | None = option(
+        None,
+        'label to the text whose probability is compared, for example {praise: " good", complaint: " bad"}',
+    )
+    shots: ShotsConfig = option(ShotsConfig(), "examples before the question: n, select, example, between")
+    compare: CompareConfig = option(CompareConfig(), "how answers are compared: calibration, mean")
+
+
+@config
 class PromptConfig:
     """A saved prompt. `template` has variables, `{text}` and any other `{name}`; `{{` and `}}` are braces. For chat it is a list of messages.
 
@@ -85,6 +101,11 @@ class PromptConfig:
                 "the prompt says where the examples go, and nothing says how one looks",
                 "give shots.example, for example 'Review: {text}\\nVerdict:{answer}'",
             )
+
+    @property
+    def prompt(self) -> Template:
+        """The template, as the option is called."""
+        return self.template
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -179,4 +200,29 @@ def remove(model: BaseModel, name: str) -> None:
         del model.leads[name]
 
 
-METHOD = Method(name="prompt", part=Part(owns, tensors, put, remove), acts=False)
+def stacks(stack: Sequence[Method], place: int, has_tensors: bool) -> None:
+    """A prompt is the last of a stack, and vectors of its examples are those of the base as it was. Raises UserError."""
+    if place < len(stack) - 1:
+        raise UserError(
+            "a saved prompt is not the last of the stack", "give it last: it says what the others are for"
+        )
+    if has_tensors and any(m.replaces for m in stack):
+        raise UserError(
+            "a saved prompt that chooses examples by the base's vectors cannot stand on replaced weights",
+            "make it with shots.select=random, or on the merged base",
+        )
+
+
+METHOD = Method(
+    name="prompt",
+    options=PromptOptions,
+    config=PromptConfig,
+    part=Part(owns, tensors, put, remove),
+    acts=False,
+    needs_rows=False,
+    predicts=True,
+    text=True,
+    stacks=stacks,
+    merge="a prompt is put around a text, and changes no weights",
+    peft="a prompt has no weights",
+)

@@ -1,21 +1,25 @@
 """Soft prompts (Lester et al., 2104.08691): vectors learnt in the place of a prompt's embeddings. P virtual tokens, D width."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from onebase.adapt.method import SCRATCH, Learner, Method, MethodOptions, Part
-from onebase.base.folder import LoadedBase
+from onebase.adapt.method import SCRATCH, Learner, Method, Part, Peft, Start, option
 from onebase.base.leads import SoftPrompt
 from onebase.base.model import BaseModel
 from onebase.config import config
-from onebase.errors import ConfigError, UserError
+from onebase.errors import ArtifactError, ConfigError, UserError
+from onebase.interop.peft import PeftFolder, Target
 from onebase.model.proj import Active
 
-KEY = "soft.vectors"
+KEY, PEFT_KEY = "soft.vectors", "prompt_embeddings"
+IDLE = ("num_attention_heads", "num_layers", "token_dim")
+"""Keys of PEFT's configs of virtual tokens that the shape of their tensor says."""
+STARTED = ("prompt_tuning_init", "prompt_tuning_init_text", "tokenizer_kwargs", "tokenizer_name_or_path")
+"""Those that say what a soft prompt started from."""
 RATE = 300.0
 """Rate of a soft prompt as a multiple of all else's, times the root mean square of what it starts from, as Adafactor's rate (0.3
 in the paper) is: embeddings are near 0.02 in one base and near 1 in another."""
@@ -25,16 +29,18 @@ in the paper) is: embeddings are near 0.02 in one base and near 1 in another."""
 class SoftConfig:
     """`virtual`: how many vectors stand before a text; they count against the base's context."""
 
-    virtual: int = 16
+    virtual: int = option(16, "how many virtual tokens stand before a text")
 
     def __post_init__(self) -> None:
-        check_virtual(self.virtual)
+        if self.virtual < 1:
+            raise ConfigError(f"'virtual' is {self.virtual}", "give at least 1")
 
 
-def check_virtual(virtual: int) -> None:
-    """Raises ConfigError for none."""
-    if virtual < 1:
-        raise ConfigError(f"'virtual' is {virtual}", "give at least 1")
+@config
+class VirtualOptions(SoftConfig):
+    """What users say of virtual tokens."""
+
+    soft_text: str | None = option(None, "a text whose tokens they start from; random tokens when not given")
 
 
 def inject(model: BaseModel, name: str, ids: Tensor) -> list[nn.Parameter]:
@@ -75,44 +81,111 @@ def remove(model: BaseModel, name: str) -> None:
         del model.leads[name]
 
 
-def started(base: LoadedBase, options: MethodOptions) -> Tensor:
+def started(start: Start) -> Tensor:
     """The tokens [P] that virtual ones start from: of the given text (again and again, or its first), or drawn by seed."""
-    o, tokenizer = options, base.codec.tokenizer
+    o, base = start.options, start.base
+    tokenizer = base.codec.tokenizer
     if o.soft_text is None:
         names = min(tokenizer.vocab_size, base.model.cfg.text.vocab_size)
-        return torch.randint(names, (o.virtual,), generator=torch.Generator().manual_seed(o.seed))
+        return torch.randint(names, (o.virtual,), generator=torch.Generator().manual_seed(start.seed))
     ids = tokenizer.encode(o.soft_text)
     if not ids:
         raise UserError("'soft_text' has no token", "give some text, or leave it out")
     return torch.tensor([ids[i % len(ids)] for i in range(o.virtual)])
 
 
-def virtual_tokens(
-    params: list[nn.Parameter], fields: dict[str, Any], options: MethodOptions, rate: float
-) -> Learner:
+def virtual_tokens(params: list[nn.Parameter], config: Any, rate: float) -> Learner:
     """What stands before each text, to learn: its rate goes by the size of the numbers that it starts from."""
     size = torch.cat([p.detach().flatten() for p in params]).square().mean().sqrt()
-    active = Active.all_rows(SCRATCH)
-    return Learner(params, active, fields, before=options.virtual, rate=rate * float(size.clamp(min=1e-6)))
+    rate *= float(size.clamp(min=1e-6))
+    return Learner(params, Active.all_rows(SCRATCH), config, before=config.virtual, rate=rate)
 
 
 @contextmanager
-def learn(base: LoadedBase, options: MethodOptions, tokens: tuple[int, ...], trunk: str) -> Iterator[Learner]:
+def learn(start: Start) -> Iterator[Learner]:
     """A fresh soft prompt."""
-    params = inject(base.model, SCRATCH, started(base, options))
-    yield virtual_tokens(params, {"soft": SoftConfig(virtual=options.virtual)}, options, RATE)
+    params = inject(start.base.model, SCRATCH, started(start))
+    yield virtual_tokens(params, SoftConfig(virtual=start.options.virtual), RATE)
 
 
-def first(name: str, part: Part, learner: Any) -> Method:
+def first(name: str, config: type[Any], part: Part, learner: Any, peft: Peft | str) -> Method:
     """A method whose virtual tokens stand before the text."""
     return Method(
         name=name,
+        options=VirtualOptions,
+        config=config,
         part=part,
         learn=learner,
         virtual=lambda options: options.virtual,
+        text=True,
         alone="stand first",
-        unmergeable=f"a {name} adapter stands before the text: it has nothing that could go into the base's weights",
+        merge="it stands before the text and has nothing that could go into the base's weights",
+        peft=peft,
     )
 
 
-METHOD = first("soft", Part(owns, tensors, put, remove), learn)
+def peft_size(folder: PeftFolder) -> int:
+    """The number of virtual tokens that a config of PEFT says; what such a config has beside it is passed over."""
+    folder.said.must("num_transformer_submodules", 1, 1, "it is for an encoder and a decoder")
+    for key in IDLE:
+        folder.said.has(key)
+    return folder.said.size("num_virtual_tokens")
+
+
+def peft_said(cfg: SoftConfig, model: BaseModel, heads: int, width: int) -> dict[str, Any]:
+    """What PEFT's configs of virtual tokens have in common."""
+    return {
+        "task_type": "CAUSAL_LM" if model.cfg.text.head else "FEATURE_EXTRACTION",
+        "num_virtual_tokens": cfg.virtual,
+        "token_dim": width,
+        "num_transformer_submodules": 1,
+        "num_attention_heads": heads,
+        "num_layers": len(model.trunk.cfg.blocks),
+    }
+
+
+def peft_tensor(folder: PeftFolder, wanted: tuple[int, int], what: str) -> Tensor:
+    """The one tensor of PEFT's virtual tokens, fp32. Raises ArtifactError where it is not the one that this base needs."""
+    found = folder.tensors
+    if set(found) != {PEFT_KEY} or found[PEFT_KEY].shape != wanted or not found[PEFT_KEY].is_floating_point():
+        shapes = {k: list(t.shape) for k, t in found.items()}
+        raise ArtifactError(
+            f"{folder.where} has {shapes}, a {what} for this base is {PEFT_KEY} {list(wanted)}",
+            f"give an adapter of this base that is a {what} alone",
+        )
+    return found[PEFT_KEY].float().clone()
+
+
+def read_peft(folder: PeftFolder, target: Target) -> tuple[SoftConfig, dict[str, Tensor]]:
+    """`prompt_embeddings` [P, D], which stand before the embeddings of the text, and positions count them, there and here."""
+    cfg = SoftConfig(virtual=peft_size(folder))
+    folder.done("a soft prompt", STARTED)
+    _unscaled(target.model)
+    return cfg, {KEY: peft_tensor(folder, (cfg.virtual, target.model.text.width), "soft prompt")}
+
+
+def write_peft(
+    cfg: SoftConfig, found: Mapping[str, Tensor], target: Target
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The vectors for PEFT."""
+    _unscaled(target.model)
+    heads = target.model.trunk.cfg.blocks[0].attn.heads
+    said = peft_said(cfg, target.model, heads, target.model.text.width)
+    return said | {"prompt_tuning_init": "RANDOM"}, {PEFT_KEY: found[KEY]}
+
+
+def _unscaled(model: BaseModel) -> None:
+    if model.cfg.text.scale is not None:
+        raise ConfigError(
+            "this base multiplies its embeddings by a number, and whether PEFT's soft prompts are multiplied too depends on its version",
+            "use a LoRA for this base",
+        )
+
+
+METHOD = first(
+    "soft",
+    SoftConfig,
+    Part(owns, tensors, put, remove),
+    learn,
+    Peft("PROMPT_TUNING", read_peft, write_peft),
+)

@@ -36,7 +36,7 @@ def placed(tokenizer: Tokenizer, text: str, name: str = "") -> Placed:
     """A text with its places. Raises DataError where the name of a special token is in it and the vocabulary has to write it apart."""
     ids, places = tokenizer.encode_placed(text)
     framed = np.asarray(tokenizer.framed(ids), np.int32)
-    return Placed(framed, np.zeros(len(framed), np.bool_), name, "labelled", tuple(places))
+    return Placed(framed, np.zeros(len(framed), np.bool_), name, "labelled", places=tuple(places))
 
 
 def trimmed(text: str, span: Span) -> Span | None:

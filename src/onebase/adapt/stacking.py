@@ -57,16 +57,18 @@ def _end(leases: Sequence[Lease]) -> None:
 
 def refuse_unmergeable(on: Attached | None) -> None:
     """Raises UserError where an adapter, or a stack, has nothing to go into the weights, or something that cannot."""
-    methods = [] if on is None else [a.method for a in on.stack]
-    able = [name for name, m in METHODS.items() if m.merges]
-    for method in methods:
-        if (why := METHODS[method].unmergeable) is not None:
+    methods = [] if on is None else [METHODS[a.method] for a in on.stack]
+    able = " or ".join(name for name, m in METHODS.items() if not isinstance(m.merge, str))
+    whys = [(m, m.merge) for m in methods if isinstance(m.merge, str)]
+    for method, why in whys:
+        if method.acts:
             raise UserError(
-                why,
-                f"use the adapter beside the base (with_adapter, onebase serve), or make a {' or '.join(able)} one",
+                f"an adapter of method {method.name} does not merge: {why}",
+                f"use it beside the base (with_adapter, onebase serve), or make a {able} one",
             )
-    if not set(able) & set(methods):
-        raise UserError("there is no adapter with weights to merge", f"merge a {' or '.join(able)} adapter")
+    if len(whys) == len(methods):
+        what = f": {whys[-1][1]}" if whys else ""
+        raise UserError(f"there is no adapter with weights to merge{what}", f"merge a {able} adapter")
 
 
 def alone(attached: Attached, what: str) -> None:
@@ -86,18 +88,11 @@ def _check(parts: Sequence[AdapterParts]) -> None:
         raise UserError(
             "an adapter is in the stack twice", "give each once (onebase combine gives it a weight)"
         )
-    methods = [p.config.method for p in parts]
-    for method in dict.fromkeys(methods):
-        if (what := METHODS[method].alone) is not None and methods.count(method) > 1:
+    stack = [METHODS[p.config.method] for p in parts]
+    for place, (method, part) in enumerate(zip(stack, parts, strict=True)):
+        if method.alone is not None and stack.count(method) > 1:
             raise UserError(
-                f"two adapters of method {method} cannot both {what}", "stack one of them at most"
+                f"two adapters of method {method.name} cannot both {method.alone}",
+                "stack one of them at most",
             )
-    if "prompt" in methods[:-1]:
-        raise UserError(
-            "a saved prompt is not the last of the stack", "give it last: it says what the others are for"
-        )
-    if "prompt" in methods and any(METHODS[m].replaces for m in methods) and parts[-1].tensors:
-        raise UserError(
-            "a saved prompt that chooses examples by the base's vectors cannot stand on replaced weights",
-            "make it with shots.select=random, or on the merged base",
-        )
+        method.stacks(stack, place, bool(part.tensors))

@@ -11,14 +11,13 @@ from onebase.adapt.head import (
     FOLDS,
     Chosen,
     Fitted,
-    Head,
     _foldable,
     _folds,
     _held_losses,
     _solve,
     fit_head,
 )
-from onebase.objective.pooled import Read
+from onebase.base.head import Head, Read
 
 VECTOR_C = 10.0
 """How far the weights on vectors of length 1 may go, as scikit-learn's C counts it: a normal prior of this variance, whatever the number of

@@ -4,7 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from onebase.adapt.folder import own_head
 from onebase.adapt.stacking import refuse_unmergeable
+from onebase.api.reading import Reads
+from onebase.api.writing import Writes
 from onebase.base.folder import save_base
 from onebase.data.labelled import Data
 from onebase.derive.exporting import export
@@ -12,7 +15,6 @@ from onebase.derive.merging import merged
 from onebase.derive.quantising import quantised
 from onebase.derive.students import student
 from onebase.formats.adapters import read_adapter
-from onebase.tasks.bound import Bound
 from onebase.tasks.plan import planned
 from onebase.tasks.prompting import Given
 from onebase.tasks.results import Adapter, Label, Plan, Span
@@ -23,8 +25,14 @@ __all__ = ["Adapter", "Base", "Label", "Span"]
 OneAdapter = Adapter | str | Path
 
 
-class Base(Bound):
+class Base(Writes, Reads):
     """A base, perhaps with an adapter on it. Made by `onebase.load`, `onebase.pretrain` or `with_adapter`."""
+
+    @property
+    def head(self) -> Adapter | None:
+        """The head that this base was published with, as an adapter; it is on a base that was just opened. None where it came without."""
+        parts = own_head(self._loaded)
+        return None if parts is None else Adapter(parts)
 
     def adapt(
         self,
@@ -41,8 +49,8 @@ class Base(Bound):
     ) -> Adapter:
         """Learn an adapter from `data` (a file, or rows).
 
-        task: classify (rows with text, label; or image, label for a head), complete (prompt, completion) or chat (messages); method: prompt, head, lora, soft, prefix or
-        full. Options are those of `AdaptOptions`. The base does not change. Raises UserError.
+        task, method: names of the tables `onebase.tasks.table.TASKS` and `METHODS`; docs/adaptation.md has the columns of each task. Options are
+        those of `AdaptOptions`. The base does not change. Raises UserError.
 
         Before anything is learnt the token ledger is told to `tell`, and stops what should not be learnt (docs/adaptation.md); `allow`
         names the codes that do not stop it. test: rows (or a file) that must not be among `data`; nothing else is done with them.

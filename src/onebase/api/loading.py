@@ -4,22 +4,25 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from onebase.api.base import Base
-from onebase.api.pretraining import Tell, run_recipe
-from onebase.api.recipe import Recipe
 from onebase.base.folder import save_base
 from onebase.errors import UserError
 from onebase.formats.opening import FORMATS_IN, find_artifact, open_base, open_foreign
+from onebase.pretraining.recipe import Recipe, read_recipe
+from onebase.pretraining.run import Tell, run_recipe
 from onebase.train.listen import Listener
 from onebase.train.signals import Stopped
+
+__all__ = ["Recipe", "import_base", "load", "pretrain", "run_recipe"]
 
 
 def load(ref: str | Path, *, device: str = "cpu", dtype: str = "fp32") -> Base:
     """Open a base: an existing path (a base folder, a run folder that holds `base/`, or an open model: docs/bases.md), then a name
     in the store, then `hf:org/name[@revision]` or `hf:org/name/file.gguf` on the Hugging Face Hub.
 
+    A model with a head (of a class, of tags, of a score) answers by it at once; adapters take its place.
     device: cpu, cuda, mps or auto; dtype of activations: fp32, bf16 or auto. Raises UserError naming what is known.
     """
-    return Base(open_base(ref, device=device, dtype=dtype))
+    return Base.opened(open_base(ref, device=device, dtype=dtype))
 
 
 def import_base(src: str | Path, out: str | Path, *, overwrite: bool = False) -> Base:
@@ -46,8 +49,6 @@ def pretrain(
     Overrides are recipe keys with `__` for the dot: `train__steps=100`. The same call goes on where an interrupted one stopped.
     Raises UserError; `Stopped` when a signal asked the run to end (it is saved).
     """
-    from onebase.api.recipe import read_recipe
-
     recipe = read_recipe(recipe, dict(overrides))
     finished = run_recipe(recipe, out or Path("runs") / recipe.name, listeners=listeners, tell=tell)
     if finished.base is None:

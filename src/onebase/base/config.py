@@ -112,8 +112,8 @@ class TextShape:
     head_std: float = 0.001
 
 
-def text_base(shape: TextShape) -> BaseConfig:
-    """The config tree of a text decoder of this shape."""
+def text_base(shape: TextShape, direction: Literal["causal", "both"] = "causal") -> BaseConfig:
+    """The config tree of a text decoder of this shape; both: of an encoder, each of whose tokens sees those behind it too."""
     if shape.width % shape.head_dim:
         raise ConfigError(
             f"width {shape.width} is not a multiple of head_dim {shape.head_dim}",
@@ -149,6 +149,7 @@ def text_base(shape: TextShape) -> BaseConfig:
         final_norm=norm,
         input_norm=None if shape.portable else plain,
         lambdas=shape.lambdas and not shape.portable,
+        direction=direction,
         init=InitConfig(std=0.5 * shape.width**-0.5, zero_out=shape.zero_out),
     )
     codec = TextCodecConfig(

@@ -15,6 +15,7 @@ from onebase.artifact.reading import read_json, understood
 from onebase.artifact.record import Record
 from onebase.artifact.tensors import fingerprint, load_tensors, save_tensors
 from onebase.base.config import BaseConfig
+from onebase.base.head import HeadConfig, OwnHead
 from onebase.base.model import BaseModel
 from onebase.codec.audio.speech import SpeechConfig
 from onebase.codec.text.codec import TextCodec
@@ -22,13 +23,14 @@ from onebase.codec.text.pooling import EmbeddingConfig
 from onebase.codec.text.roles import Roles
 from onebase.codec.text.template import ChatTemplate
 from onebase.codec.text.tokenizer import Tokenizer
-from onebase.config import from_dict, to_dict, to_lean
+from onebase.config import from_file, to_dict, to_lean
 from onebase.errors import ArtifactError
 
 WEIGHTS = "model-00001.safetensors"
 TOKENIZER = "codecs/text/tokenizer.json"
 ROLES = "codecs/text/roles.json"
 EMBEDDING = "codecs/text/embedding.json"
+HEAD, HEAD_WEIGHTS = "head.json", "head.safetensors"
 SPEECH = "codecs/audio/speech.json"
 TEMPLATE = "template.jinja"
 C = TypeVar("C")
@@ -48,8 +50,8 @@ class LoadedBase:
     """A base in memory: the module, the codec that makes its ids (`words`; None where it reads no text), its record, and where it came from.
 
     `origin` is the fingerprint of the folder it was read from; a base made in memory computes its own. `embedding`: how a text
-    becomes one vector, where the base was made for that; `speech`: what its special tokens mean when it writes what it hears. A copy
-    begins without `memory`.
+    becomes one vector, where the base was made for that; `speech`: what its special tokens mean when it writes what it hears; `head`: what
+    it was published with, no part of its fingerprint. A copy begins without `memory`.
     """
 
     model: BaseModel
@@ -59,6 +61,7 @@ class LoadedBase:
     origin: str | None = None
     embedding: EmbeddingConfig | None = None
     speech: SpeechConfig | None = None
+    head: OwnHead | None = None
     memory: Memory | None = field(default=None, init=False, repr=False, compare=False)
     leases: WeakValueDictionary[str, Any] = field(
         default_factory=WeakValueDictionary, init=False, repr=False, compare=False
@@ -151,6 +154,10 @@ def save_base(path: Path, base: LoadedBase, *, overwrite: bool = False) -> str:
         if base.speech is not None:
             speech = {"schema": 1, "speech": to_dict(base.speech)}
             w.path(SPEECH).write_text(json.dumps(speech, indent=1), encoding="utf-8")
+        if base.head is not None:
+            head = {"schema": 1, "task": base.head.task, "head": to_dict(base.head.config)}
+            w.path(HEAD).write_text(json.dumps(head, indent=1), encoding="utf-8")
+            save_tensors(w.path(HEAD_WEIGHTS), base.head.tensors)
         base.record.save(w.path("record.json"))
     return found
 
@@ -185,7 +192,7 @@ def load_base(
     check_fast(path)
     device = device or torch.device("cpu")
     tree = read_json(path / "base.json", "config")
-    cfg = from_dict(BaseConfig, tree["config"], str(path / "base.json"))
+    cfg = from_file(BaseConfig, tree["config"], str(path / "base.json"))
     with torch.device("meta"):
         model = BaseModel(cfg)
     put_tensors(model, load_tensors(path / WEIGHTS, str(device)), path)
@@ -198,7 +205,15 @@ def load_base(
         str(manifest["facts"].get("fingerprint", "")) or None,
         _part(path / EMBEDDING, EmbeddingConfig, "embedding"),
         _part(path / SPEECH, SpeechConfig, "speech"),
+        _head(path),
     )
+
+
+def _head(path: Path) -> OwnHead | None:
+    cfg = _part(path / HEAD, HeadConfig, "head")
+    if cfg is None:
+        return None
+    return OwnHead(str(read_json(path / HEAD, "task")["task"]), cfg, load_tensors(path / HEAD_WEIGHTS))
 
 
 def _codec(path: Path, rows: int) -> TextCodec:
@@ -213,7 +228,7 @@ def _part(file: Path, kind: type[C], key: str) -> C | None:
     """A config in a file of its own; None where a base has none."""
     if not file.is_file():
         return None
-    return from_dict(kind, read_json(file, key)[key], str(file))
+    return from_file(kind, read_json(file, key)[key], str(file))
 
 
 def put_tensors(model: BaseModel, tensors: dict[str, torch.Tensor], path: Path) -> None:

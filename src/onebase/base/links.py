@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from onebase.codec.image.config import ImageCodecConfig
 from onebase.codec.text.pooling import EmbeddingConfig, pooled
-from onebase.config import config
+from onebase.config import config, later
 from onebase.errors import ConfigError
 from onebase.model.config import Activation, NormConfig
 from onebase.model.count import norm_parameters
@@ -22,9 +22,10 @@ class ConnectorConfig:
     """What stands between a trunk's states and another trunk's sequence.
 
     block: whose output is read, counted from the last (0); null: the states after the final norm. skip: vectors at the front that are
-    left out (class token, registers). shuffle: so many neighbouring patches of each direction become one long vector (pixel shuffle).
-    norm acts on what is read; hidden: features between the two matrices (one matrix when null). token: the id in the text whose places
-    the vectors take; before, after: ids that stand around the places of one image.
+    left out (class token, registers). pool: so many neighbouring patches of each direction become their mean (Gemma 3). shuffle: so many
+    become one long vector (pixel shuffle). norm acts on what comes of it; hidden: features between the two matrices (one matrix when
+    null). token: the id in the text whose places the vectors take; before, after: ids that stand around the places of one image. both:
+    in a causal text, the places of one image see each other both ways.
     """
 
     token: int
@@ -37,12 +38,14 @@ class ConnectorConfig:
     bias: bool = True
     before: tuple[int, ...] = ()
     after: tuple[int, ...] = ()
+    pool: int = later(1)
+    both: bool = later(False)
 
     def __post_init__(self) -> None:
-        if self.shuffle < 1 or self.skip < 0 or (self.block is not None and self.block < 0):
+        if min(self.shuffle, self.pool) < 1 or self.skip < 0 or (self.block is not None and self.block < 0):
             raise ConfigError(
-                f"a connector with shuffle {self.shuffle}, skip {self.skip}, block {self.block}",
-                "give shuffle at least 1, skip and block at least 0",
+                f"a connector with shuffle {self.shuffle}, pool {self.pool}, skip {self.skip}, block {self.block}",
+                "give shuffle and pool at least 1, skip and block at least 0",
             )
 
 
@@ -106,7 +109,7 @@ class Connector(nn.Module):
         """[B, N, E] of the source's states."""
         x_BTD = out.hidden if self.cfg.block is None else next(iter(out.taps.values()))
         x_BTD = x_BTD[:, self.cfg.skip :]
-        x_BTD = shuffled(x_BTD, self.cfg.shuffle)
+        x_BTD = shuffled(pooled_squares(x_BTD, self.cfg.pool), self.cfg.shuffle)
         x_BTD = x_BTD if self.norm is None else self.norm(x_BTD)
         x_BNE = _linear(self.first, x_BTD)
         return x_BNE if self.second is None else _linear(self.second, ACTIVATIONS[self.cfg.activation](x_BNE))
@@ -115,13 +118,13 @@ class Connector(nn.Module):
 def connector_places(cfg: ConnectorConfig, codec: ImageCodecConfig) -> int:
     """How many vectors one image gives. Raises ConfigError where its patches make no whole squares."""
     left = codec.patches + codec.class_token + codec.registers - cfg.skip
-    side = round(max(left, 0) ** 0.5)
-    if left < 1 or (cfg.shuffle > 1 and (side * side != left or side % cfg.shuffle)):
+    side, by = round(max(left, 0) ** 0.5), cfg.shuffle * cfg.pool
+    if left < 1 or (by > 1 and (side * side != left or side % by)):
         raise ConfigError(
-            f"a connector with skip {cfg.skip} and shuffle {cfg.shuffle} for {codec.patches} patches",
-            "skip what stands before the patches, and let shuffle divide a side",
+            f"a connector with skip {cfg.skip}, pool {cfg.pool} and shuffle {cfg.shuffle} for {codec.patches} patches",
+            "skip what stands before the patches, and let pool and shuffle divide a side",
         )
-    return left // cfg.shuffle**2
+    return left // by**2
 
 
 def shuffled(x_BTD: Tensor, by: int) -> Tensor:
@@ -133,6 +136,14 @@ def shuffled(x_BTD: Tensor, by: int) -> Tensor:
     assert side * side == T and side % by == 0, (T, by)
     x = x_BTD.view(B, side // by, by, side // by, by, D).permute(0, 1, 3, 2, 4, 5)
     return x.reshape(B, T // by**2, D * by**2)
+
+
+def pooled_squares(x_BTD: Tensor, by: int) -> Tensor:
+    """Means of squares of `by` x `by` neighbouring patches, [B, T / by^2, D]."""
+    if by == 1:
+        return x_BTD
+    B, T, D = x_BTD.shape
+    return shuffled(x_BTD, by).view(B, T // by**2, by**2, D).mean(2)
 
 
 class Pair(nn.Module):

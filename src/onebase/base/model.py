@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Literal, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from onebase.base.config import BaseConfig
@@ -19,7 +20,7 @@ from onebase.model.cache import Cache
 from onebase.model.config import StorageConfig
 from onebase.model.cross import Memory
 from onebase.model.init import init_trunk
-from onebase.model.mask import Cols, Mask
+from onebase.model.mask import Cols, Mask, SameDocument, prefix
 from onebase.model.proj import Active, Proj
 from onebase.model.trunk import Out, Trunk
 
@@ -139,12 +140,14 @@ class BaseModel(nn.Module):
         active: Active | None = None,
         memory: Memory | None = None,
         inserts: Tensor | None = None,
+        types_BT: Tensor | None = None,
         taps: Sequence[int] = (),
         impl: str = "auto",
     ) -> Out:
         """Hidden states of text; without columns every row is one document from position 0.
 
-        memory: what its cross-attention reads. inserts [N, D]: vectors that take the places of the connector's token, in order. Where an
+        memory: what its cross-attention reads. inserts [N, D]: vectors that take the places of the connector's token, in order. types: of
+        tokens (of a pair of texts 0 and 1); None: all 0. Where an
         active adapter leads (`leading`), it stands before the first token, the positions of the row's tokens begin behind it, and a
         cache needs that many more slots; a row is then one document. Raises UserError where both do not fit in the context.
         """
@@ -154,9 +157,10 @@ class BaseModel(nn.Module):
         first = cache is None or cache.cols is None
         if led := any(before_B):
             cols = self._behind(cols, before_B, first)
-        x_BTD = self.text.embed(ids_BT, cols.pos, self.compute_dtype, active, cols.doc)
+        x_BTD = self.text.embed(ids_BT, cols.pos, self.compute_dtype, active, cols.doc, types_BT)
         if inserts is not None:
             x_BTD = self.inserted(x_BTD, ids_BT, inserts)
+            cols, mask = self._images_whole(ids_BT, cols, mask)
         if led and first:
             x_BTD, cols, cache = self._led(x_BTD, cols, cache, active)
         out: Out = self.trunk(
@@ -216,6 +220,18 @@ class BaseModel(nn.Module):
                 "let the text have one place (or the codec's expansion of it) for each image that is given",
             )
         return x_BTD.masked_scatter(places_BT[..., None], inserts_ND.to(x_BTD.dtype))
+
+    def _images_whole(self, ids_BT: Tensor, cols: Cols, mask: Mask | None) -> tuple[Cols, Mask | None]:
+        """Columns and mask under which the places of one image see each other, where the connector says so and no mask is given. Places
+        that touch are of one image."""
+        link = self.cfg.link("embed")
+        assert link is not None and link.connector is not None
+        if mask is not None or not link.connector.both:
+            return cols, mask
+        here_BT = ids_BT == link.connector.token
+        begins_BT = here_BT & ~F.pad(here_BT, (1, 0))[:, :-1]
+        block_BT = torch.where(here_BT, begins_BT.cumsum(1) - 1, -1)
+        return Cols(cols.pos, cols.doc, block_BT), prefix() & SameDocument()
 
     def states(
         self,
@@ -281,7 +297,7 @@ class BaseModel(nn.Module):
             elif (
                 p.ndim == 2
                 and name.startswith("trunks.")
-                and not name.endswith("lambdas")
+                and not name.endswith(("lambdas", "relative"))
                 and ".deltas." not in name
             ):
                 found["matrix"].append((name, p))

@@ -34,6 +34,10 @@ def import_(
         return
     found = onebase.import_base(src, out)
     say(f"base: {out} ({found.fingerprint[:16]}...)")
+    if found.head is not None:
+        labels = found.head.parts.config.head.labels if found.head.parts.config.head else ()
+        said = f": {', '.join(labels[:8])}{', ...' if len(labels) > 8 else ''}" if labels else ""
+        say(f"head: {found.head.task}{said} (onebase apply {out}, onebase eval {out})")
 
 
 @app.command(epilog=example("onebase export runs/demo/pretrain --format hf --out exported"))

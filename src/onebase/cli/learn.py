@@ -10,6 +10,7 @@ from onebase.cli.app import (
     Column,
     Device,
     DType,
+    FromTables,
     Out,
     Ref,
     app,
@@ -59,8 +60,7 @@ def pretrain(
 ) -> None:
     """Pretrain a base from a recipe. The same command goes on where an interrupted one stopped (exit status 75)."""
     from onebase import config
-    from onebase.api.pretraining import run_recipe
-    from onebase.api.recipe import Recipe
+    from onebase.api.loading import Recipe, run_recipe
     from onebase.train.listen import Progress
     from onebase.train.signals import EXIT_STOPPED
 
@@ -74,11 +74,12 @@ def pretrain(
 
 
 @app.command(
+    cls=FromTables,
     epilog=example(
         "onebase adapt runs/demo/pretrain --data examples/opinions/train.jsonl --task classify --method head --out runs/opinions",
         "onebase adapt runs/demo/pretrain --data examples/chats.jsonl --task chat --method lora -o epochs=20 -o rank=16 --out runs/chat",
         "onebase adapt runs/demo/pretrain --data reviews.tsv --column text=body --column label=stars --method head --dry-run",
-    )
+    ),
 )
 def adapt(
     ref: Ref,
@@ -100,16 +101,16 @@ def adapt(
             help="Do all that comes before step 1, show the ledger, memory and time, and stop. Writes nothing.",
         ),
     ] = False,
-    task: Annotated[
-        str,
-        typer.Option(
-            help="classify, regress, tag, complete, chat, embed, prefer, reward, reinforce, continue or distil."
-        ),
-    ] = "classify",
-    method: Annotated[str, typer.Option(help="prompt, head, lora, soft, prefix or full.")] = "lora",
+    task: Annotated[str, typer.Option(help="What is learnt: {tasks}.")] = "classify",
+    method: Annotated[str, typer.Option(help="How: {methods}.")] = "lora",
     option: Annotated[
         list[str] | None,
-        typer.Option("-o", "--option", metavar="KEY=VALUE", help="Any option of Base.adapt, as YAML."),
+        typer.Option(
+            "-o",
+            "--option",
+            metavar="KEY=VALUE",
+            help="Any option of Base.adapt, as YAML; -o help says which the method takes.",
+        ),
     ] = None,
     test: Annotated[
         str | None,
@@ -133,15 +134,24 @@ def adapt(
             help="Try N learning rates and ranks first, judged on a part of the rows of --data (docs/tuning.md).",
         ),
     ] = 0,
+    score: Annotated[
+        str | None, typer.Option(metavar="NAME", help="With --tune: the score that judges (docs/tuning.md).")
+    ] = None,
     device: Device = "auto",
     dtype: DType = "auto",
 ) -> None:
     """Adapt a base to a task; only the adapter is written."""
     import onebase
+    import onebase.api  # methods of other packages register there
+    from onebase.adapt.methods import method_of
     from onebase.config import parse_pairs
+    from onebase.tasks.options import explained
     from onebase.train.listen import Progress
 
-    if data is None and method != "prompt":
+    if option == ["help"]:
+        say(explained(method))
+        return
+    if data is None and method_of(method).needs_rows:
         raise UserError(f"method {method} learns from data", "give --data FILE")
     if out is None and not dry_run:
         raise UserError(
@@ -162,7 +172,11 @@ def adapt(
         return
     if tune and resume:
         raise UserError("--tune beside --resume: trials keep no state", "give one of them")
-    learn = partial(base.tune, trials=tune) if tune else partial(base.adapt, resume=resume)
+    if score and not tune:
+        raise UserError(
+            "--score without --tune: nothing is judged", "give --tune N, or score by onebase eval"
+        )
+    learn = partial(base.tune, trials=tune, score=score) if tune else partial(base.adapt, resume=resume)
     adapter = learn(
         data or [],
         task=task,
@@ -199,8 +213,8 @@ def plan(
 ) -> None:
     """Parameters, FLOPs, memory and time of a recipe, before anything is allocated; or what was chosen for this machine."""
     from onebase import config
-    from onebase.api.planning import plan_machine, plan_recipe
-    from onebase.api.recipe import Recipe
+    from onebase.api.loading import Recipe
+    from onebase.pretraining.planning import plan_machine, plan_recipe
 
     if machine == (recipe is not None):
         raise UserError(

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from onebase.api.recipe import Recipe
 from onebase.artifact.files import MANIFEST
 from onebase.base.config import base_flops, text_base
 from onebase.base.model import BaseModel
@@ -22,6 +21,7 @@ from onebase.data.order import ExampleOrder, one_by_one
 from onebase.demo.opened import PACKAGES
 from onebase.model.device import has_bf16, pick_device
 from onebase.objective.next_token import NextToken
+from onebase.pretraining.recipe import Recipe
 from onebase.train.checkpoint import list_checkpoints
 from onebase.train.config import CheckpointConfig
 from onebase.train.listen import Quiet, StepInfo

@@ -7,11 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from onebase.api.base import Base
-from onebase.api.gating import untrained_twin
-from onebase.api.pretraining import run_recipe
-from onebase.api.recipe import DataConfig, ObjectiveConfig, Recipe
 from onebase.artifact.files import MANIFEST, write_atomic
 from onebase.artifact.owned import owned
+from onebase.assess.gating import untrained_twin
 from onebase.base.config import TextShape
 from onebase.codec.text.shown import ledger_rows, render_rows
 from onebase.config import to_dict
@@ -27,6 +25,9 @@ from onebase.demo.size import Size
 from onebase.demo.tasks import corpus, tasks
 from onebase.errors import UserError
 from onebase.model.device import pick_device
+from onebase.pretraining.objectives import InfillConfig, NextTokenConfig
+from onebase.pretraining.recipe import DataConfig, Recipe
+from onebase.pretraining.run import run_recipe
 from onebase.train.config import AdamWConfig, CheckpointConfig, MuonConfig, ScheduleConfig, TrainConfig
 from onebase.train.listen import Progress, read_log
 from onebase.train.signals import Stopped
@@ -58,7 +59,7 @@ def demo_recipe(minutes: float | None, dataset: Path, quick: bool) -> Recipe:
         checkpoint=CheckpointConfig(every=500 if large else 0, keep=1),
         eval_every=0,
     )
-    objective = ObjectiveConfig(kind="infill", rate=0.1, sources=("code",)) if large else ObjectiveConfig()
+    objective = InfillConfig(rate=0.1, sources=("code",)) if large else NextTokenConfig()
     return Recipe(
         name="demo", data=DataConfig(dataset=str(dataset)), model=shape, train=train, objective=objective
     )

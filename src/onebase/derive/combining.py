@@ -7,11 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
-from onebase.adapt import lora
-from onebase.adapt.combine import How, Weighed
-from onebase.adapt.combine import combine as combine_parts
+from onebase.adapt.config import part_field
 from onebase.adapt.folder import AdapterParts, load_adapter
-from onebase.adapt.methods import PARTS
+from onebase.adapt.method import How, Weighed
+from onebase.adapt.methods import METHODS, PARTS
 from onebase.artifact.record import Record, machine_facts, version_facts
 from onebase.config import to_dict
 from onebase.errors import UserError
@@ -27,7 +26,7 @@ def combine(
     density: float = 0.2,
     rank: int | None = None,
 ) -> Adapter:
-    """One LoRA adapter from several of the same base, for the first one's task.
+    """One adapter (of a method whose adapters combine: LoRA) from several of the same base, for the first one's task.
 
     weights: one each (equal, adding up to 1, when not given). how: `linear` adds the deltas up exactly, `ties` trims each to the share
     `density`, elects signs and takes the mean of those that agree (2306.01708). rank: of the result; its ranks' sum when not given.
@@ -37,14 +36,12 @@ def combine(
     parts = [a.parts if isinstance(a, Adapter) else load_adapter(Path(find_artifact(a))) for a in adapters]
     names = [_name(p, i) for i, p in enumerate(parts)]
     found = _checked(parts, names, weights, how, density, rank)
-    weighed = [
-        Weighed(p.config.lora, p.tensors, w)
-        for p, w in zip(parts, found, strict=True)
-        if p.config.lora is not None
-    ]
-    made = combine_parts(weighed, how, density=density, rank=rank)
     first = parts[0]
-    config = replace(first.config, lora=made.cfg)
+    method = METHODS[first.config.method]
+    weighed = [Weighed(p.config.part(method.name), p.tensors, w) for p, w in zip(parts, found, strict=True)]
+    assert not isinstance(method.combine, str)
+    made = method.combine(weighed, how, density=density, rank=rank)
+    config = replace(first.config, **part_field(method.name, made.cfg))
     record = Record("adapter")
     base = next((p for p in first.record.parents if p["kind"] == "base"), None)
     relied = {"tokenizer": config.base.tokenizer, "template": config.base.template}
@@ -98,15 +95,29 @@ def _checked(
     if rank is not None and rank < 1:
         raise UserError(f"rank is {rank}", "give at least 1")
     for part, name in zip(parts, names, strict=True):
-        others = [k for k in PARTS if k != "lora" and part.config.part(k) is not None]
-        if part.config.method != "lora" or part.config.lora is None or others:
-            what = f"with {others[0]}" if others else f"of method {part.config.method}"
+        method = METHODS[part.config.method]
+        if isinstance(method.combine, str):
+            able = ", ".join(m.name for m in METHODS.values() if not isinstance(m.combine, str))
             raise UserError(
-                f"adapter {name!r} is one {what}: only deltas of LoRA add up",
-                "combine LoRA adapters that write or embed text",
+                f"adapter {name!r} is one of method {method.name}: {method.combine}",
+                f"methods whose adapters combine: {able}",
             )
-        if not all(lora.owns(k) for k in part.tensors):
-            raise UserError(f"adapter {name!r} has more than LoRA's tensors", "use it as it was saved")
+        if part.config.method != parts[0].config.method:
+            raise UserError(
+                f"adapters {names[0]!r} and {name!r} are of different methods "
+                f"({parts[0].config.method}, {part.config.method})",
+                "combine adapters of one method",
+            )
+        others = [k for k in PARTS if k != method.name and part.config.part(k) is not None]
+        if others:
+            raise UserError(
+                f"adapter {name!r} is one with {others[0]}: only deltas add up",
+                "combine adapters that write or embed text",
+            )
+        if method.part is None or not all(method.part.owns(k) for k in part.tensors):
+            raise UserError(
+                f"adapter {name!r} has tensors beside those of its method", "use it as it was saved"
+            )
         if part.config.base != parts[0].config.base:
             raise UserError(
                 f"adapters {names[0]!r} and {name!r} were made for different bases "

@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any, get_args
 
 from onebase.adapt.folder import adapter_tensors
+from onebase.adapt.peft import write
 from onebase.adapt.stacking import alone, refuse_unmergeable
 from onebase.base.folder import LoadedBase
 from onebase.derive.merging import merged
 from onebase.errors import UserError
 from onebase.interop.gguf import WeightKind, write_base
 from onebase.interop.hf import appear, layout_of, save_hf
-from onebase.interop.peft import LowRank, save_peft
-from onebase.interop.prompts import save_soft
+from onebase.interop.peft import Target
 from onebase.tasks.bound import Bound
 
 
@@ -36,31 +36,12 @@ def _write_peft(base: Bound, out: Path, options: Mapping[str, Any]) -> None:
     """The adapter that is on the base, for PEFT on the same base there."""
     _known("peft", options)
     attached = base.attached
-    if attached is None or not (attached.config.lora or attached.config.soft):
-        raise UserError(
-            "there is no LoRA adapter and no soft prompt on the base",
-            "give --adapter REF (with_adapter in Python)",
-        )
+    if attached is None:
+        raise UserError("there is no adapter on the base", "give --adapter REF (with_adapter in Python)")
     alone(attached, "PEFT's format")
-    if attached.config.head is not None:
-        raise UserError("the adapter has a head, which PEFT has no place for", "export the base alone")
-    if attached.config.lora is None:
-        (vectors_PD,) = adapter_tensors(attached.base, attached.name).values()
-        appear(out, lambda folder: save_soft(folder, vectors_PD, attached.base.model, base=base.name))
-        return
-    lora, model = attached.config.lora, attached.base.model
-    low = LowRank(
-        lora.rank,
-        lora.alpha,
-        lora.sites,
-        adapter_tensors(attached.base, attached.name),
-        lora.ranks,
-        lora.alphas,
-        lora.rslora,
-        lora.dora,
-    )
-    family = layout_of(attached.base)[0]
-    appear(out, lambda folder: save_peft(folder, low, model, family, base=base.name))
+    tensors = adapter_tensors(attached.base, attached.name)
+    target = Target(attached.base.model, lambda: layout_of(attached.base)[0])
+    appear(out, lambda folder: write(folder, attached.config, tensors, target, base.name))
 
 
 #: name: what writes a base in that format, or the adapter that is on it

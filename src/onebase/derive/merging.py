@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import torch
 
-from onebase.adapt import lora
 from onebase.adapt.folder import Attached
+from onebase.adapt.merge import merge
+from onebase.adapt.methods import METHODS
 from onebase.adapt.rounding import Rounding
 from onebase.artifact.record import Record
 from onebase.base.folder import LoadedBase
@@ -45,11 +46,7 @@ def merged(
             "merge into the base that it was made from, and quantize the result",
         )
     model = model.float() if fp32 else model
-    rounding = lora.merge(model, *(a.name for a in attached.stack))
-    for other in {n for p in model.sites().values() for n in p.deltas}:
-        lora.remove(model, other)
-    model.heads.clear()
-    model.leads.clear()
+    rounding = merge(model, [(METHODS[a.method], a.name) for a in attached.stack])
     drift = None
     if (storage := model.cfg.storage) is not None:
         drift = measured(attached, model)

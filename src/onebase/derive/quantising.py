@@ -68,7 +68,7 @@ def quantise(
             "quantise a decoder",
         )
     began = time.perf_counter()
-    made = LoadedBase(copy.deepcopy(base.model), base.codec, Record("base"))
+    made = LoadedBase(copy.deepcopy(base.model), base.codec, Record("base"), head=base.head)
     made.model.requires_grad_(False).quantise(storage)
     # Few enough that both sides read the same whole documents.
     given = islice(documents if documents is not None else reference(), 1000)

@@ -11,16 +11,15 @@ import torch
 from torch import Tensor
 
 from onebase.adapt.config import AdapterConfig
-from onebase.adapt.head import Head
 from onebase.artifact.files import sha256_file
 from onebase.base.folder import LoadedBase
+from onebase.base.head import Head, Read
 from onebase.base.links import Pair
 from onebase.codec.image.pixels import pixels
 from onebase.engine.scoring import batch_tokens
 from onebase.errors import DataError, UserError
 from onebase.model.proj import Active
 from onebase.objective.pictures import picture_features
-from onebase.objective.pooled import Read
 
 Paths = str | Path | Sequence[str | Path]
 

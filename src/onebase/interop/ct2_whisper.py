@@ -38,7 +38,7 @@ def open_ctranslate2(path: Path, *, hashes: bool = False) -> LoadedBase:
         raise ConfigError(f"{source.where} is a {source.contents.spec}", f"accepted of this format: {SPEC}")
     values = Reader(source.values, source.where)
     theirs = Reader(_config(values, source), source.where, frozenset(source.shapes()))
-    cfg = theirs.checked(lambda: whisper.read(theirs))
+    cfg = theirs.checked(lambda: whisper.TABLE.read(theirs))
     if not (path / TOKENIZER).is_file():
         raise ArtifactError(
             f"{path} has no {TOKENIZER}", "copy the one of the Whisper that the model was converted from"
@@ -182,4 +182,4 @@ def _fused(theirs: str, ours: str, parts: str, width: int) -> list[Rule]:
     ]
 
 
-FAMILY = Family(("whisper",), whisper.read, whisper.write, rules)
+FAMILY = Family(("whisper",), whisper.TABLE.read, whisper.TABLE.write, rules)

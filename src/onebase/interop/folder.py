@@ -1,9 +1,10 @@
 """Hugging Face folders: config.json and safetensors, whole or in shards. Opened strictly: the folder may come from anywhere."""
 
+import copy
 import json
 import math
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,13 @@ class HFFolder:
                         "take an intact copy of the folder",
                     )
                 self._at[name] = entry
+
+    def without(self, names: Collection[str]) -> "HFFolder":
+        """The same folder, as if these tensors were not in it."""
+        rest = copy.copy(self)
+        rest._at = {name: entry for name, entry in self._at.items() if name not in names}
+        rest.unlisted = self.unlisted - set(names)
+        return rest
 
     def shapes(self) -> Mapping[str, Shape]:
         return {name: entry.shape for name, entry in self._at.items()}

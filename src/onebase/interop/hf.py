@@ -23,6 +23,7 @@ from onebase.codec.text.tokenizer import Tokenizer
 from onebase.errors import ArtifactError, ConfigError
 from onebase.interop.alike import lost_ends, other_frame, other_ids, other_talk
 from onebase.interop.families import FAMILIES, family_of
+from onebase.interop.families.heads import find_head, open_head
 from onebase.interop.family import Family, Tree, written
 from onebase.interop.folder import CONFIG, HFFolder, save_folder
 from onebase.interop.named_tokens import SPECIALS, STANDARD, names_tree
@@ -55,7 +56,10 @@ def open_folder(path: Path, *, dtype: torch.dtype | None = None, hashes: bool = 
     sentence = read_sentence(path)
     folder = sentence.model if sentence else path
     source = HFFolder(folder)
-    reader = Reader(source.config, str(folder / CONFIG), frozenset(source.shapes()), source.read)
+    where = str(folder / CONFIG)
+    found = find_head(Reader(source.config, where), source.shapes())
+    whole, source = source, source.without(found.names if found else ())
+    reader = Reader(source.config, where, frozenset(source.shapes()), source.read)
     if "model_type" not in source.config and (odd := no_model_type(source.config, reader.where)):
         raise odd
     if (odd := packed(source.config, reader.where)) is not None:
@@ -77,6 +81,10 @@ def open_folder(path: Path, *, dtype: torch.dtype | None = None, hashes: bool = 
     notices = source.notices + passed_over(rules, source.listed, source.unlisted, str(folder))
     model = place(cfg, family, source, dtype=dtype)
     files = [p for p in path.rglob("*") if p.suffix in (".json", ".safetensors", ".jinja")]
+    head = None
+    if found is not None:
+        head, left = open_head(reader, whole, found, folder, cfg)
+        notices += left
     if (folder / ADAPTER).is_file():
         notices.append(
             f"{ADAPTER} lies beside the weights: the adapter is not put on them (give it by --adapter)"
@@ -85,8 +93,10 @@ def open_folder(path: Path, *, dtype: torch.dtype | None = None, hashes: bool = 
         log.warning("%s: %s", folder, notice)
     unread = [*reader.unread, *pictures]
     record = imported(path, "hf", source.config["model_type"], unread, files, hashes)
+    if head is not None:
+        record.add("imported.head", {"task": head.task}, "read from the source")
     embedding = sentence.embedding if sentence else None
-    return LoadedBase(model, words, record, path, embedding=embedding, speech=speech)
+    return LoadedBase(model, words, record, path, embedding=embedding, speech=speech, head=head)
 
 
 def with_pictures(cfg: BaseConfig, folder: Path) -> tuple[BaseConfig, list[str]]:

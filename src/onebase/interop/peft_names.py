@@ -9,7 +9,7 @@ from torch import Tensor
 from onebase.base.config import BaseConfig
 from onebase.base.model import BaseModel
 from onebase.interop.family import Family
-from onebase.interop.rules import Rule, Step, Transpose
+from onebase.interop.rules import Rule, Step, Tie, Transpose
 from onebase.model.proj import Proj
 
 
@@ -55,6 +55,36 @@ def by_any_name(model: BaseModel, family: Family) -> dict[str, Module]:
     return out
 
 
+def ends(model: BaseModel, family: Family) -> dict[str, str]:
+    """The modules of the ends of the text (`embedding`, `lm_head`) by their names in memory; a tied end has a name too."""
+    return {end: name_now(file, model.cfg, family) for file, end in _end_files(model, family).items()}
+
+
+def ends_by_any_name(model: BaseModel, family: Family) -> dict[str, str]:
+    """`embedding` or `lm_head` by all the names that versions of transformers have had for its module."""
+    out: dict[str, str] = {}
+    prefix = family.prefix or "model."
+    for file, end in _end_files(model, family).items():
+        names = [file, name_now(file, model.cfg, family)]
+        names += [a + file.removeprefix(b) for a, b in family.spellings if file.startswith(b)]
+        for name in names:
+            bare = name.removeprefix(prefix)
+            out |= dict.fromkeys((name, bare, prefix + bare), end)
+    return out
+
+
+def _end_files(model: BaseModel, family: Family) -> dict[str, str]:
+    """The end of each module that a checkpoint's file has its matrix of."""
+    stem, head = "codecs.text.stem.weight", "codecs.text.head.weight"
+    out: dict[str, str] = {}
+    for rule in family.rules(model.cfg) if "text" in model.cfg.codecs else ():
+        if isinstance(rule, Tie) and rule.ours == stem and rule.theirs.endswith(".weight"):
+            out.setdefault(rule.theirs.removesuffix(".weight"), "lm_head")
+        elif isinstance(rule, Rule) and rule.ours in ((stem,), (head,)) and not rule.steps:
+            out[rule.theirs[0].removesuffix(".weight")] = "embedding" if rule.ours == (stem,) else "lm_head"
+    return out
+
+
 def _in_files(model: BaseModel, family: Family) -> Iterator[tuple[str, Module]]:
     """By their names in a checkpoint's file."""
     # Those that pool (SigLIP's head) are one module of torch there, and no adapter acts on them here.
@@ -73,10 +103,7 @@ def _in_files(model: BaseModel, family: Family) -> Iterator[tuple[str, Module]]:
 
 def _now(file: str, module: Module, cfg: BaseConfig, family: Family) -> Iterator[tuple[str, Module]]:
     """A module by its name in memory; several where the file has as one matrix what is apart there."""
-    name = file
-    for pattern, new in family.memory:
-        name = re.sub(pattern, new, name)
-    name = name if _headed(cfg) else name.removeprefix(family.prefix)
+    name = name_now(file, cfg, family)
     before, _, last = name.rpartition(".")
     words = last.split("|")
     if len(words) == 1:
@@ -84,6 +111,13 @@ def _now(file: str, module: Module, cfg: BaseConfig, family: Family) -> Iterator
         return
     for word, part in zip(words, module.parts, strict=True):
         yield f"{before}.{word}", Module((part,), (), module.turned)
+
+
+def name_now(file: str, cfg: BaseConfig, family: Family) -> str:
+    """The name in memory of a module that a file calls so."""
+    for pattern, new in family.memory:
+        file = re.sub(pattern, new, file)
+    return file if _headed(cfg) else file.removeprefix(family.prefix)
 
 
 def _headed(cfg: BaseConfig) -> bool:

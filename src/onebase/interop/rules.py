@@ -43,10 +43,10 @@ class Split:
 
 @dataclass(frozen=True)
 class Transpose:
-    """They keep matrices the other way round (GPT-2)."""
+    """They keep matrices the other way round (GPT-2); vectors have no other way."""
 
     def there(self, xs: list[Tensor]) -> list[Tensor]:
-        return [x.T for x in xs]
+        return [x.T if x.ndim == 2 else x for x in xs]
 
     back = there
 
@@ -76,6 +76,19 @@ class Reshape:
 
     def back(self, xs: list[Tensor]) -> list[Tensor]:
         return [x.reshape(self.theirs) for x in xs]
+
+
+@dataclass(frozen=True)
+class Lead:
+    """They have `dims` dimensions of 1 in front."""
+
+    dims: int = 1
+
+    def there(self, xs: list[Tensor]) -> list[Tensor]:
+        return [x.reshape(x.shape[self.dims :]) for x in xs]
+
+    def back(self, xs: list[Tensor]) -> list[Tensor]:
+        return [x[(None,) * self.dims] for x in xs]
 
 
 @dataclass(frozen=True)

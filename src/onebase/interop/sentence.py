@@ -16,6 +16,7 @@ from onebase.interop.folder import MAX_JSON, read_json
 from onebase.interop.reader import Reader
 
 MODULES = "modules.json"
+ABOUT = "config_sentence_transformers.json"
 LIMITS = tuple(
     f"sentence_{kind}_config.json"
     for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
@@ -45,7 +46,7 @@ class Sentence:
 def read_sentence(path: Path) -> Sentence | None:
     """What a folder says about vectors of texts; None for a folder that is not of this kind. Raises ConfigError for modules and
     settings that we lack, by name, ArtifactError for a damaged folder."""
-    if not (path / MODULES).is_file():
+    if not (path / MODULES).is_file() or crossing(path) is not None:
         return None
     steps = _modules(path)
     kinds = [kind for kind, _ in steps]
@@ -66,6 +67,36 @@ def read_sentence(path: Path) -> Sentence | None:
         pooling=_pooling(steps[1][1] / "config.json"), normalise=len(steps) > 2, limit=limit
     )
     return Sentence(model, embedding, lower)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """What a folder says of texts that are read in pairs, beside its config. activation: of a cross-encoder's scores, by name ("" where none is
+    named); None where it does not call itself one. limit: tokens that a pair is cut to (None: the context). typed: is the second text of
+    the second type?"""
+
+    activation: str | None = None
+    limit: int | None = None
+    typed: bool = True
+
+
+def read_pairs(path: Path, context: int) -> Pairs:
+    """As its files say. A tokenizer that names no inputs gives types where its class is BERT's, as in transformers."""
+    file = path / "tokenizer_config.json"
+    said = read_json(file) if file.is_file() else {}
+    longest, inputs = said.get("model_max_length"), said.get("model_input_names")
+    limit = longest if isinstance(longest, int) and 0 < longest < context else None
+    own = str(said.get("tokenizer_class", "Bert")).startswith("Bert")
+    return Pairs(crossing(path), limit, "token_type_ids" in inputs if isinstance(inputs, list) else own)
+
+
+def crossing(path: Path) -> str | None:
+    """`Pairs.activation` of a folder."""
+    file = path / ABOUT
+    said = Reader(read_json(file), str(file)) if file.is_file() else None
+    if said is None or said.get("model_type", str, "") != "CrossEncoder":
+        return None
+    return said.get("activation_fn", str, "")
 
 
 def write_sentence(path: Path, embedding: EmbeddingConfig, width: int) -> None:
@@ -133,7 +164,7 @@ def _plain_normalize(folder: Path) -> None:
 
 
 def _no_prompt(path: Path) -> None:
-    file = path / "config_sentence_transformers.json"
+    file = path / ABOUT
     if file.is_file():
         r = Reader(read_json(file), str(file))
         name = r.get("default_prompt_name", str, "")

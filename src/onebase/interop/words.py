@@ -33,8 +33,7 @@ from onebase.interop.added import (
 from onebase.interop.folder import CONFIG, read_json
 from onebase.interop.named_tokens import extra_tokens, other_names
 from onebase.interop.tokenizer_keys import lowered, with_keys
-from onebase.interop.vocab_json import read_merges, with_word_ends
-from onebase.interop.vocab_txt import read_vocab
+from onebase.interop.vocab_files import read_vocab_files, with_word_ends
 
 TOKENIZER = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -55,6 +54,8 @@ SLOW = (
 MAX_TEMPLATE = 1 << 18
 MAX_ID = 2**23
 """A vocabulary of a million tokens is a large one; memory is taken up to the largest id."""
+_WORD = "\ue000"
+"""A letter for private use, which no special token is named by."""
 Tree = dict[str, Any]
 log = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ def read_codec(folder: Path, rows: int, *, lower: bool = False) -> TextCodec:
         if roles.pad in out:
             notices.append(f"pad_token {roles.pad!r} is one of them: this base has no padding token")
             roles = replace(roles, pad=None)
-    inner = _inner(folder, tree)
+    inner = _library(str(folder / TOKENIZER), tree)
     check_ids(folder, added, inner)
     tokenizer = Tokenizer(inner, roles)
     known = tokenizer.specials
@@ -131,9 +132,7 @@ def _tokenizer(folder: Path, said: Tree) -> tuple[Tree, Tree, list[str]]:
     if (folder / TOKENIZER).is_file():
         tree, notices = with_keys(folder, read_json(folder / TOKENIZER), said)
         return with_word_ends(tree), said, notices
-    if (found := read_vocab(folder, said)) is not None:
-        return *found, []
-    if (found := read_merges(folder, said)) is not None:
+    if (found := read_vocab_files(folder, said)) is not None:
         return with_word_ends(found[0]), found[1], []
     other = next((n for n in SLOW if (folder / n).is_file()), None)
     raise ArtifactError(
@@ -149,15 +148,15 @@ def _optional(file: Path) -> Tree:
     return read_json(file) if file.is_file() else {}
 
 
-def _inner(folder: Path, tree: Tree) -> tokenizers.Tokenizer:
+def _library(where: str, tree: Tree) -> tokenizers.Tokenizer:
+    """The library's tokenizer of a tree. Raises ArtifactError."""
     try:
-        return tokenizers.Tokenizer.from_str(json.dumps(tree))
+        return tokenizers.Tokenizer.from_str(json.dumps({"version": "1.0"} | tree))
     except BaseException as e:  # the library raises bare Exception, or a panic, which is none
         if not isinstance(e, Exception) and type(e).__name__ != "PanicException":
             raise
         raise ArtifactError(
-            f"{folder / TOKENIZER} is not a tokenizer file: {str(e)[:300]}",
-            "take an intact copy of the folder",
+            f"{where} is not a tokenizer file: {str(e)[:300]}", "take an intact copy of the folder"
         ) from None
 
 
@@ -216,29 +215,16 @@ def _roles(
 
 
 def _frame(post: Any, where: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """What the file's own post-processor puts around one text."""
-    kind = post.get("type") if isinstance(post, dict) else None
-    if kind in (None, "ByteLevel"):
-        return (), ()
-    try:
-        if kind == "Sequence":
-            frames = [_frame(p, where) for p in post["processors"]]
-            return tuple(n for b, _ in reversed(frames) for n in b), tuple(n for _, a in frames for n in a)
-        if kind in ("BertProcessing", "RobertaProcessing"):
-            return (post["cls"][0],), (post["sep"][0],)
-        if kind == "TemplateProcessing":
-            at = next(i for i, part in enumerate(post["single"]) if "Sequence" in part)
-            names = [
-                [n for p in side for n in post["special_tokens"][p["SpecialToken"]["id"]]["tokens"]]
-                for side in (post["single"][:at], post["single"][at + 1 :])
-            ]
-            return tuple(names[0]), tuple(names[1])
-    except (KeyError, IndexError, TypeError, StopIteration, AttributeError, RecursionError):
-        raise ArtifactError(f"{where}: its post_processor is damaged", "take an intact copy of it") from None
-    raise ArtifactError(
-        f"{where} has a post_processor of kind {kind!r}",
-        "accepted: TemplateProcessing, BertProcessing, RobertaProcessing, ByteLevel, Sequence",
-    )
+    """What the file's own post-processor puts around one text: it is asked, with one word between."""
+    model = {"type": "WordLevel", "vocab": {_WORD: 0}, "unk_token": _WORD}
+    tree = {"added_tokens": [], "model": model, "post_processor": post}
+    tokens = _library(where, tree).encode(_WORD).tokens
+    if tokens.count(_WORD) != 1:
+        raise ArtifactError(
+            f"{where}: its post_processor writes a text {tokens.count(_WORD)} times", "take an intact copy"
+        )
+    at = tokens.index(_WORD)
+    return tuple(tokens[:at]), tuple(tokens[at + 1 :])
 
 
 def _stops(folder: Path) -> list[int]:

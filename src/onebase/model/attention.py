@@ -21,8 +21,9 @@ class Attention(nn.Module):
         self.v = Proj(f"{site}.v", width, cfg.kv_heads * cfg.head_dim, "v" in cfg.bias)
         self.o = Proj(f"{site}.o", cfg.heads * cfg.head_dim, width, "o" in cfg.bias)
         self.qkv = Projs(self.q, self.k, self.v)
-        self.q_norm = Norm(cfg.qk_norm, cfg.head_dim) if cfg.qk_norm else None
-        self.k_norm = Norm(cfg.qk_norm, cfg.head_dim) if cfg.qk_norm else None
+        q_heads, k_heads = (cfg.heads, cfg.kv_heads) if cfg.qk_norm_whole else (1, 1)
+        self.q_norm = Norm(cfg.qk_norm, q_heads * cfg.head_dim) if cfg.qk_norm else None
+        self.k_norm = Norm(cfg.qk_norm, k_heads * cfg.head_dim) if cfg.qk_norm else None
         self.scale = cfg.scale if cfg.scale is not None else cfg.head_dim**-0.5
 
     def forward(
@@ -60,8 +61,10 @@ class Attention(nn.Module):
             if joined is None
             else joined.split_with_sizes((N * H, G * H, G * H), -1)
         )
+        if self.cfg.qk_norm_whole and self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
         q_BTNH, k_BTGH, v_BTGH = q.view(B, T, N, H), k.view(B, T, G, H), v.view(B, T, G, H)
-        if self.q_norm is not None and self.k_norm is not None:
+        if not self.cfg.qk_norm_whole and self.q_norm is not None and self.k_norm is not None:
             q_BTNH, k_BTGH = self.q_norm(q_BTNH), self.k_norm(k_BTGH)
         if rope is not None:
             q_BTNH, k_BTGH = rotate(q_BTNH, *rope), rotate(k_BTGH, *rope)

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from onebase.config import config
+from onebase.config import config, later
 from onebase.errors import ConfigError
 
 Activation = Literal[
@@ -60,9 +60,27 @@ class RopeConfig:
 
 
 @config
+class RelativeConfig:
+    """To the score of a key a number is added that is learnt for each head and bucket of distances, the same in all blocks (1910.10683). Half
+    of the `buckets` are of keys ahead. Of each half one half are of one distance each; the others widen up to `distance` tokens, and the
+    last is of all beyond."""
+
+    buckets: int = 32
+    distance: int = 128
+
+    def __post_init__(self) -> None:
+        if self.buckets < 4 or self.buckets % 4 or self.distance <= self.buckets // 4:
+            raise ConfigError(
+                f"relative positions in {self.buckets} buckets up to a distance of {self.distance}",
+                "give a multiple of 4, and a distance beyond a quarter of it",
+            )
+
+
+@config
 class AttnConfig:
     """Grouped-query attention. `window` keys back at most, itself included (and as many ahead where the mask allows); `softcap` c
-    bounds scores to c*tanh(s/c); `bias` names the projections that have one."""
+    bounds scores to c*tanh(s/c); `bias` names the projections that have one. `qk_norm` is of each head of queries and keys, or where
+    `qk_norm_whole` of all heads together (OLMo 2)."""
 
     heads: int
     kv_heads: int
@@ -72,6 +90,7 @@ class AttnConfig:
     softcap: float | None = None
     scale: float | None = None
     qk_norm: NormConfig | None = None
+    qk_norm_whole: bool = later(False)
     bias: tuple[Part, ...] = ()
 
     def __post_init__(self) -> None:
@@ -104,30 +123,35 @@ class FFConfig:
 
 @config
 class Norms:
-    """Which norm and where it stands: before each part, after the residual sum, or on both sides of the part. `attn=False`: none before
-    attention (ModernBERT's first block, whose input is normed already)."""
+    """Which norm and where it stands: before each part, after the residual sum, on both sides of the part, or on what it gives alone (`out`:
+    OLMo 2). `attn=False`: none before attention (ModernBERT's first block, whose input is normed already)."""
 
     norm: NormConfig = NormConfig()
-    where: Literal["pre", "post", "sandwich"] = "pre"
+    where: Literal["pre", "post", "sandwich", "out"] = "pre"
     attn: bool = True
 
 
 @config
 class BlockConfig:
     """One block. `cross`: attention to the trunk's memory, between the other two parts. `layer_scale`: each part's output is multiplied
-    by a learned vector before it is added to the stream (2103.17239)."""
+    by a learned vector before it is added to the stream (2103.17239). `residual`: what each part adds is multiplied by it (Granite)."""
 
     attn: AttnConfig
     ff: FFConfig
     norms: Norms = Norms()
     cross: AttnConfig | None = None
     layer_scale: bool = False
+    residual: float = later(1.0)
 
     def __post_init__(self) -> None:
         if self.cross is not None and (self.cross.rope is not None or self.cross.window is not None):
             raise ConfigError(
                 "cross-attention has rope or a window, but a memory's states hold their own positions",
                 "set cross.rope and cross.window to null",
+            )
+        if self.cross is not None and self.cross.qk_norm_whole:
+            raise ConfigError(
+                "cross-attention has qk_norm_whole", "its norms are of each head: set it to false"
             )
 
 
@@ -157,7 +181,7 @@ class TrunkConfig:
 
     `input_norm` acts on the stem's output. `lambdas` gives every block two learned numbers (a, b) and the input
     a*x + b*x_0, with x_0 the stem's output (modded-nanogpt). `memory`: features of the states that cross-attention reads (its own
-    width when null).
+    width when null). `relative`: scores know how far a key is away.
     """
 
     width: int
@@ -168,8 +192,13 @@ class TrunkConfig:
     direction: Literal["causal", "both"] = "causal"
     init: InitConfig = InitConfig()
     memory: int | None = None
+    relative: RelativeConfig | None = later(None)
 
     def __post_init__(self) -> None:
+        if self.relative is not None and len({b.attn.heads for b in self.blocks}) > 1:
+            raise ConfigError(
+                "blocks of different heads share relative positions", "give all as many, or relative: null"
+            )
         if self.width < 1 or not self.blocks:
             raise ConfigError(
                 f"a trunk of width {self.width} with {len(self.blocks)} blocks", "give both at least 1"

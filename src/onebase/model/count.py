@@ -22,7 +22,8 @@ def attention_parameters(cfg: AttnConfig, width: int, memory: int | None = None)
         + _linear(memory or width, kv, "k" in cfg.bias)
         + _linear(memory or width, kv, "v" in cfg.bias)
         + _linear(q, width, "o" in cfg.bias)
-        + 2 * norm_parameters(cfg.qk_norm, cfg.head_dim)
+        + norm_parameters(cfg.qk_norm, q if cfg.qk_norm_whole else cfg.head_dim)
+        + norm_parameters(cfg.qk_norm, kv if cfg.qk_norm_whole else cfg.head_dim)
     )
 
 
@@ -45,6 +46,7 @@ def parameters(cfg: TrunkConfig) -> int:
         sum(block_parameters(b, cfg.width, cfg.memory) for b in cfg.blocks)
         + ends
         + (2 * len(cfg.blocks) if cfg.lambdas else 0)
+        + (cfg.relative.buckets * cfg.blocks[0].attn.heads if cfg.relative else 0)
     )
 
 

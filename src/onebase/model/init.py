@@ -25,5 +25,7 @@ def init_trunk(trunk: Trunk, generator: torch.Generator) -> None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, Scale):
             nn.init.ones_(module.weight)
+    if trunk.relative is not None:
+        nn.init.normal_(trunk.relative, 0.0, trunk.cfg.init.std, generator)
     if trunk.lambdas is not None:
         trunk.lambdas.copy_(torch.tensor([1.0, 0.0]).expand_as(trunk.lambdas))

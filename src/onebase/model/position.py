@@ -1,13 +1,14 @@
-"""Rotary positions. B batch, T time, N heads, H head features."""
+"""Rotary positions, and what scores know of distances. B batch, T time, N heads, H head features."""
 
 import math
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from onebase.errors import UserError
-from onebase.model.config import RopeConfig, RopeScaling, TrunkConfig
+from onebase.model.config import RelativeConfig, RopeConfig, RopeScaling, TrunkConfig
 
 
 def rotary_table(cfg: RopeConfig, head_dim: int, pos_BT: Tensor) -> tuple[Tensor, Tensor]:
@@ -130,3 +131,18 @@ class _Turn(torch.autograd.Function):
     def backward(ctx: Any, *upstream: Tensor) -> Any:
         own_BT1R, other_BT1R = ctx.saved_tensors
         return _turned(upstream[0], own_BT1R, -other_BT1R), None, None
+
+
+def relative_bias(cfg: RelativeConfig, table_RN: Tensor, q_BQ: Tensor, k_BK: Tensor) -> Tensor:
+    """What is added to the scores of keys at positions k for queries at positions q, fp32 [B, N, Q, K] (one row where all rows have the same
+    positions)."""
+    if q_BQ.stride(0) == 0 and k_BK.stride(0) == 0:
+        q_BQ, k_BK = q_BQ[:1], k_BK[:1]
+    far_BQK = k_BK[:, None, :] - q_BQ[:, :, None]
+    half = cfg.buckets // 2
+    exact = half // 2
+    n = far_BQK.abs()
+    # In fp32 as published models were trained: at the borders of buckets rounding decides.
+    wide = (n.clamp(min=1).float() / exact).log() / math.log(cfg.distance / exact) * (half - exact)
+    bucket = torch.where(n < exact, n, (exact + wide.long()).clamp(max=half - 1))
+    return F.embedding(bucket + (far_BQK > 0) * half, table_RN.float()).permute(0, 3, 1, 2)

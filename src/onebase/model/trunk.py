@@ -17,7 +17,7 @@ from onebase.model.kernels.decode import FastDecode
 from onebase.model.kernels.weight_cache import place
 from onebase.model.mask import Causal, Cols, Everything, Mask, SameDocument, Window
 from onebase.model.norm import Norm
-from onebase.model.position import refuse_crossing, rotary_table, turns
+from onebase.model.position import refuse_crossing, relative_bias, rotary_table, turns
 from onebase.model.proj import Active, Proj
 
 
@@ -35,17 +35,18 @@ class Block(nn.Module):
 
     def __init__(self, site: str, cfg: BlockConfig, width: int, memory: int | None = None) -> None:
         super().__init__()
-        self.where = cfg.norms.where
+        self.where, self.residual = cfg.norms.where, cfg.residual
         self.attn = Attention(f"{site}.attn", cfg.attn, width)
         self.ff = FeedForward(f"{site}.ff", cfg.ff, width)
-        self.attn_norm = Norm(cfg.norms.norm, width) if cfg.norms.attn else nn.Identity()
-        self.ff_norm = Norm(cfg.norms.norm, width)
-        sandwich = self.where == "sandwich"
-        self.attn_out_norm = Norm(cfg.norms.norm, width) if sandwich else None
-        self.ff_out_norm = Norm(cfg.norms.norm, width) if sandwich else None
+        before, behind = self.where != "out", self.where in ("sandwich", "out")
+        norm = cfg.norms.norm
+        self.attn_norm = Norm(norm, width) if cfg.norms.attn and before else nn.Identity()
+        self.ff_norm = Norm(norm, width) if before else nn.Identity()
+        self.attn_out_norm = Norm(norm, width) if behind else None
+        self.ff_out_norm = Norm(norm, width) if behind else None
         self.cross = CrossAttention(f"{site}.cross", cfg.cross, width, memory or width) if cfg.cross else None
-        self.cross_norm = Norm(cfg.norms.norm, width) if cfg.cross else None
-        self.cross_out_norm = Norm(cfg.norms.norm, width) if cfg.cross and sandwich else None
+        self.cross_norm = (Norm(norm, width) if before else nn.Identity()) if cfg.cross else None
+        self.cross_out_norm = Norm(norm, width) if cfg.cross and behind else None
         self.attn_scale = Scale(width) if cfg.layer_scale else None
         self.cross_scale = Scale(width) if cfg.layer_scale and cfg.cross else None
         self.ff_scale = Scale(width) if cfg.layer_scale else None
@@ -59,26 +60,31 @@ class Block(nn.Module):
         active: Active | None = None,
         memory: tuple[KeysValues, Lowered] | None = None,
     ) -> Tensor:
-        if self.where == "post":
-            x_BTD = self.attn_norm(
-                x_BTD + _scaled(self.attn(x_BTD, rope, lowered, cache, active), self.attn_scale)
-            )
-            if self.cross is not None and self.cross_norm is not None and memory is not None:
-                c_BTD = self.cross(x_BTD, *memory, active)
-                x_BTD = self.cross_norm(x_BTD + _scaled(c_BTD, self.cross_scale))
-            out: Tensor = self.ff_norm(x_BTD + _scaled(self.ff(x_BTD, active), self.ff_scale))
-            return out
-        a_BTD = _scaled(self.attn(self.attn_norm(x_BTD), rope, lowered, cache, active), self.attn_scale)
-        x_BTD = x_BTD + (a_BTD if self.attn_out_norm is None else self.attn_out_norm(a_BTD))
+        post = self.where == "post"
+        a_BTD = self.attn(x_BTD if post else self.attn_norm(x_BTD), rope, lowered, cache, active)
+        x_BTD = self._sum(x_BTD, a_BTD, self.attn_scale, self.attn_norm if post else None, self.attn_out_norm)
         if self.cross is not None and self.cross_norm is not None and memory is not None:
-            c_BTD = _scaled(self.cross(self.cross_norm(x_BTD), *memory, active), self.cross_scale)
-            x_BTD = x_BTD + (c_BTD if self.cross_out_norm is None else self.cross_out_norm(c_BTD))
-        f_BTD = _scaled(self.ff(self.ff_norm(x_BTD), active), self.ff_scale)
-        return x_BTD + (f_BTD if self.ff_out_norm is None else self.ff_out_norm(f_BTD))
+            c_BTD = self.cross(x_BTD if post else self.cross_norm(x_BTD), *memory, active)
+            after = self.cross_norm if post else None
+            x_BTD = self._sum(x_BTD, c_BTD, self.cross_scale, after, self.cross_out_norm)
+        f_BTD = self.ff(x_BTD if post else self.ff_norm(x_BTD), active)
+        return self._sum(x_BTD, f_BTD, self.ff_scale, self.ff_norm if post else None, self.ff_out_norm)
 
-
-def _scaled(x_BTD: Tensor, scale: "Scale | None") -> Tensor:
-    return x_BTD if scale is None else x_BTD * scale.weight.to(x_BTD.dtype)
+    def _sum(
+        self,
+        x_BTD: Tensor,
+        part_BTD: Tensor,
+        scale: "Scale | None",
+        after: nn.Module | None,
+        out: nn.Module | None,
+    ) -> Tensor:
+        """The stream with what a part gives; `after` norms the sum, `out` the part."""
+        if scale is not None:
+            part_BTD = part_BTD * scale.weight.to(part_BTD.dtype)
+        if out is not None:
+            part_BTD = out(part_BTD)
+        x_BTD = x_BTD + (part_BTD if self.residual == 1.0 else part_BTD * self.residual)
+        return x_BTD if after is None else after(x_BTD)
 
 
 class Scale(nn.Module):
@@ -105,6 +111,10 @@ class Trunk(nn.Module):
         self.register_parameter(
             "lambdas", nn.Parameter(torch.empty(len(cfg.blocks), 2)) if cfg.lambdas else None
         )
+        # What scores are given for a bucket of distances and a head.
+        rows = None if cfg.relative is None else (cfg.relative.buckets, cfg.blocks[0].attn.heads)
+        self.relative: nn.Parameter | None
+        self.register_parameter("relative", None if rows is None else nn.Parameter(torch.empty(rows)))
         self.reads_memory = any(b.cross for b in cfg.blocks)
         self._turning = [repr((b.attn.rope, b.attn.head_dim)) for b in cfg.blocks]
         self._decode = FastDecode(self.blocks, place(self, "lambdas"))
@@ -141,9 +151,14 @@ class Trunk(nn.Module):
         x_BTD = x_BTD if self.input_norm is None else self.input_norm(x_BTD)
         x0_BTD, kept = x_BTD, {}
         one = x_BTD.shape[1] == 1
-        unadapted = active is None or not active.groups
-        ready = self._decode.ready(x_BTD.dtype, one) if cache is not None and unadapted else None
+        plain = self.relative is None and (active is None or not active.groups)
+        ready = self._decode.ready(x_BTD.dtype, one) if cache is not None and plain else None
         memories = self._lowered_memory(memory, cols, cache, x_BTD.device, impl)
+        bias = (
+            None
+            if self.relative is None or self.cfg.relative is None
+            else relative_bias(self.cfg.relative, self.relative, cols.pos, keys.pos)
+        )
         lowered: dict[tuple[int | None, float | None], Lowered] = {}
         tables: dict[str, tuple[Tensor, Tensor] | None] = {}
 
@@ -153,7 +168,9 @@ class Trunk(nn.Module):
             how = (attn.window, attn.softcap)
             if how not in lowered:
                 m = mask & Window(attn.window) if attn.window else mask
-                lowered[how] = lower(m, cols, keys, softcap=attn.softcap, device=x_BTD.device, impl=impl)
+                lowered[how] = lower(
+                    m, cols, keys, softcap=attn.softcap, device=x_BTD.device, impl=impl, bias=bias
+                )
             if key not in tables:
                 tables[key] = turns(*rotary_table(attn.rope, attn.head_dim, cols.pos)) if attn.rope else None
             return tables[key], lowered[how]

@@ -61,10 +61,11 @@ class Infill:
     reserve: int = 3
 
     def batch(self, rows: Sequence[Row], first: int) -> Batch:
-        turned = [self._row(row, first + i) for i, row in enumerate(rows)]
+        turned = [self.turned(row, first + i) for i, row in enumerate(rows)]
         return packed_batch("next_token", turned, self.length)
 
-    def _row(self, row: Row, number: int) -> list[Tokens]:
+    def turned(self, row: Row, number: int) -> list[Tokens]:
+        """The pieces of the row of this global number, as they are learnt."""
         # The row's global number is the seed: the same whatever the ranks, workers and micro-batches.
         draws = Draws(self.seed, "infill", number)
         out = []

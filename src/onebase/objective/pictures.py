@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from onebase.base.head import Read
 from onebase.base.model import BaseModel
 from onebase.codec.image.config import ImageCodecConfig
 from onebase.codec.image.modules import ImageEnds
@@ -16,7 +17,7 @@ from onebase.errors import UserError
 from onebase.model.mask import Cols
 from onebase.model.proj import Active
 from onebase.objective.base import Batch, Losses, Row, TrunkInput, count_sources
-from onebase.objective.pooled import Read, narrowed
+from onebase.objective.pooled import narrowed
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def no_vector() -> UserError:
 
 
 def picture_features(ends: ImageEnds, hidden_BTD: Tensor, pooling: Read) -> Tensor:
-    """What a head reads of pictures, fp32 [B, P]: "last" is the picture's own state (its class token, or what the codec's attention pools), "mean"
+    """What a head reads of pictures, fp32 [B, P]: "last" and "cls" are the picture's own state (its class token, or what the codec's attention pools), "mean"
     the mean over its patches, "both" the two, "all" those and the largest value of each channel over its patches. Raises UserError for "vector"."""
     if pooling == "vector":
         raise no_vector()
@@ -61,4 +62,5 @@ def picture_features(ends: ImageEnds, hidden_BTD: Tensor, pooling: Read) -> Tens
     mean_BD = patches_BTD.mean(1)
     own_BD = mean_BD if ends.class_token is None else hidden_BTD[:, 0]
     own_BD = own_BD if ends.pool is None else ends.pooled(hidden_BTD)
-    return narrowed(torch.cat((own_BD.float(), mean_BD, patches_BTD.amax(1)), -1), pooling)
+    all_BP = torch.cat((own_BD.float(), mean_BD, patches_BTD.amax(1)), -1)
+    return narrowed(all_BP, "last" if pooling == "cls" else pooling)

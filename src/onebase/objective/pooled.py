@@ -4,11 +4,11 @@ B texts, T time, D width, P pooled features, C outputs.
 """
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from onebase.base.head import Pooling
 from onebase.base.model import BaseModel
 from onebase.codec.text.pooling import EmbeddingConfig, pooled
 from onebase.codec.text.sample import Tokens
@@ -17,22 +17,19 @@ from onebase.model.proj import Active
 from onebase.objective.base import Batch, Row, TrunkInput, count_sources
 from onebase.objective.padding import states
 
-Pooling = Literal["last", "mean", "both", "all"]
-
-Read = Pooling | Literal["vector"]
-"""What a head reads of a text: a pooling, or the vector that the base makes of it, with length 1 (`api.texts.vector_of`)."""
-
 How = Pooling | EmbeddingConfig
 """A pooling, or how a vector is made of a text."""
 
 
 def pool(h_BTD: Tensor, doc_BT: Tensor, how: How) -> Tensor:
     """One fp32 vector a text, [B, P]: its last token's state, the mean over its tokens, the two beside each other, or those and
-    the largest value of each channel over its tokens; or the vector that the base makes of it."""
+    the largest value of each channel over its tokens; its first token's state; or the vector that the base makes of it."""
     if isinstance(how, EmbeddingConfig):
         return pooled(h_BTD, doc_BT >= 0, how)
     valid_BT1 = (doc_BT >= 0)[..., None]
     h_BTD = h_BTD.float()
+    if how == "cls":
+        return h_BTD[:, 0]
     last_B = valid_BT1[..., 0].sum(1) - 1
     last_BD = h_BTD[torch.arange(len(last_B), device=h_BTD.device), last_B]
     if how == "last":
@@ -65,7 +62,11 @@ def text_batch(texts: Sequence[Tokens]) -> TrunkInput:
     ids_BT = torch.zeros(len(texts), length, dtype=torch.long)
     for b, t in enumerate(texts):
         ids_BT[b, : len(t.ids)] = torch.from_numpy(t.ids.astype("int64"))
-    return TrunkInput(ids_BT, Cols.padded(lengths, length))
+    types_BT = torch.zeros_like(ids_BT) if any(t.types is not None for t in texts) else None
+    for b, t in enumerate(texts):
+        if types_BT is not None and t.types is not None:
+            types_BT[b, : len(t.ids)] = torch.from_numpy(t.types.astype("int64"))
+    return TrunkInput(ids_BT, Cols.padded(lengths, length), types_BT=types_BT)
 
 
 def one_text_batch(rows: Sequence[Row], name: str, targets: Tensor, count: int) -> Batch:

@@ -12,7 +12,6 @@ from onebase.config import config
 from onebase.data.labelled import Check, Data, Make
 from onebase.engine.constrain import Constraint
 from onebase.errors import ConfigError
-from onebase.evaluation.bootstrap import Score
 from onebase.tasks.bound import Bound
 from onebase.tasks.fit import Lesson, by_steps
 from onebase.tasks.job import Adapting
@@ -70,18 +69,30 @@ class Look:
     rows: Callable[[], Sequence[Mapping[str, Any]]]
 
 
+def always(options: AdaptOptions) -> bool:
+    """`Task.writes` of what is always learnt by predicting next tokens."""
+    return True
+
+
+def never(options: AdaptOptions) -> bool:
+    """`Task.writes` of what never is."""
+    return False
+
+
 @dataclass(frozen=True)
 class Task:
     """What a user wants of a base.
 
     columns: those that rows must have, or what says so. lesson: what a method that learns by steps learns; head, prompt: makers by these methods.
-    refused: methods that do not fit, and why. images: methods that also learn from images, on a base that reads no text. writes: is it
+    refused: methods that do not fit, and why. images: is it also learnt from images, on a base that reads no text, by methods that need none? writes: is it
     learnt by predicting next tokens, which not every base does? It may hang on the options. opened: rows of what is given, where files may be of text.
     check: what is wrong with the values of a row. samples: what makes of rows what is learnt, as tokens, once; it says which have none, or one
     that is longer than the base reads. compared: columns that a test row must have, and by which it is found among the rows (none: it has all of `columns`); by_sample: it
-    is found by what its sample says. scores: what it is measured by;
-    constrained, judged: does it score answers that may have to have a form, or that a reward may judge?
-    answer: what an adapter says of texts (of a saved prompt: of rows), in their order; reads: the columns of a row that it is asked by.
+    is found by what its sample says. predictions: what
+    the base says of rows, beside what is true: what scores are computed from (`evaluation.scores`); constrained, judged: are these answers that may have
+    to have a form, or that a reward may judge?
+    answer: what an adapter says of texts (of a saved prompt: of rows), in their order; reads: the columns of a row that it is asked by, lists: those of them
+    that hold a list of texts; route: where the server answers, below /v1 (the task's name, if nothing is said).
     tuned_by: trials are compared by the first of these scores that there is; none: it is not tuned. signal: what it learns from, by which the methods' rates differ.
     """
 
@@ -91,16 +102,18 @@ class Task:
     head: Maker | None = None
     prompt: Maker | None = None
     refused: Mapping[str, str] = field(default_factory=dict)
-    images: tuple[str, ...] = ()
-    writes: Callable[[AdaptOptions], bool] = lambda options: False
+    images: bool = False
+    writes: Callable[[AdaptOptions], bool] = never
     opened: Callable[[Data], Data] = lambda data: data
     check: Check = lambda row: None
     samples: Callable[[Reader], Make] = no_samples
     compared: tuple[str, ...] = ()
     by_sample: bool = False
-    scores: Callable[[ScoreRequest], dict[str, Score]] | None = None
+    predictions: Callable[[ScoreRequest], Any] | None = None
     answer: Callable[[Bound, Sequence[Given]], list[Shown]] | None = None
     reads: tuple[str, ...] = ("text",)
+    lists: tuple[str, ...] = ()
+    route: str = ""
     constrained: bool = False
     judged: bool = False
     tuned_by: tuple[str, ...] = ()
@@ -113,11 +126,11 @@ class Task:
         steps = dict.fromkeys(BY_STEPS, by_steps(self.lesson))
         return {method: make for method, make in alone.items() if make is not None} | steps
 
+    @property
+    def path(self) -> str:
+        """Where the server answers."""
+        return f"/v1/{self.route or self.name}"
+
     def columns_of(self, look: Look) -> tuple[str, ...]:
         """The columns that these rows must have."""
         return self.columns if isinstance(self.columns, tuple) else self.columns(look)
-
-
-def always(options: AdaptOptions) -> bool:
-    """`Task.writes` of what is always learnt by predicting next tokens."""
-    return True

@@ -8,9 +8,10 @@ from torch import Tensor
 
 from onebase.adapt.config import AdapterConfig
 from onebase.adapt.folder import AdapterParts, bound_to
-from onebase.adapt.head import Head, HeadConfig, pooled_as
+from onebase.adapt.head import pooled_as
 from onebase.adapt.method import SCRATCH, Learner
 from onebase.base.folder import LoadedBase
+from onebase.base.head import Head, HeadConfig
 from onebase.codec.text.sample import Tokens
 from onebase.data.order import ExampleOrder, Row, one_by_one
 from onebase.engine.features import features

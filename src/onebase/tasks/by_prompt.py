@@ -9,7 +9,7 @@ from torch import Tensor
 
 from onebase.adapt.config import AdapterConfig
 from onebase.adapt.folder import AdapterParts, bound_to
-from onebase.adapt.prompt import ANSWER, KEY, PromptConfig, ShotsConfig
+from onebase.adapt.prompt import ANSWER, KEY, PromptConfig, PromptOptions, ShotsConfig
 from onebase.codec.text.sample import chat_sample
 from onebase.data import Rows
 from onebase.data.bad_rows import places_of, refuse_bad
@@ -59,7 +59,7 @@ def by_prompt(job: Adapting) -> AdapterParts:
     if rows:
         labels = sorted({str(r["label"]) for r in rows}) if all("label" in r for r in rows) else ()
         facts = data_facts(rows, labels) | check_rows(job, says=_says(job.task, cfg))
-    if job.options.shots.n:
+    if _own(job).shots.n:
         facts |= _shots_facts(job, made)
     if job.task == "classify":
         cfg, more = _calibrated(job, made)
@@ -67,6 +67,11 @@ def by_prompt(job: Adapting) -> AdapterParts:
     tensors = {} if made.vectors_ED is None else {KEY: made.vectors_ED}
     config = AdapterConfig(method="prompt", task=job.task, base=bound_to(job.base), prompt=cfg)
     return job.parts(config, tensors, facts)
+
+
+def _own(job: Adapting) -> PromptOptions:
+    assert isinstance(job.options.own, PromptOptions)
+    return job.options.own
 
 
 def _shots_facts(job: Adapting, made: _Made) -> Facts:
@@ -97,14 +102,14 @@ def forms(job: Adapting) -> list[str]:
         return []
     check_rows(job, says=(says := _says(job.task, made.cfg)))
     out = [says(r) for r in made.rows] if made.cfg.examples and made.cfg.shots.select == "similar" else []
-    if job.task == "classify" and job.options.compare.calibration in (None, "batch"):
+    if job.task == "classify" and _own(job).compare.calibration in (None, "batch"):
         cfg = replace(made.cfg, shots=replace(made.cfg.shots, select="first"))
         out += [p.read for p in Prompter(job.base, cfg).texts([checked(cfg, r) for r in made.rows])]
     return out
 
 
 def _made(job: Adapting, embed: bool = True) -> _Made:
-    o, task = job.options, job.task
+    o, task = _own(job), job.task
     _check(job)
     template = o.prompt
     if task == "chat" and isinstance(template, str):  # "{text}" is the default, and means nothing here
@@ -127,7 +132,7 @@ def _made(job: Adapting, embed: bool = True) -> _Made:
             f"{o.shots.n} examples are wanted, {len(rows)} rows were given",
             "give --data FILE with at least as many, or fewer: -o shots.n=N",
         )
-    stored = [rows[i] for i in _picked(rows, o.shots, o.seed)]
+    stored = [rows[i] for i in _picked(rows, o.shots, job.options.seed)]
     make, room = _EXAMPLES[task](job, cfg)
     examples = _each(stored if len(stored) < len(rows) else rows, make)
     cfg = replace(cfg, examples=tuple(examples), room=max(map(room, examples)) + ENDS)
@@ -151,7 +156,7 @@ def _says(task: str, cfg: PromptConfig) -> Callable[[Mapping[str, Any]], str]:
 
 def _check(job: Adapting) -> None:
     """Raises UserError for options that do not go with the task."""
-    o, task = job.options, job.task
+    o, task = _own(job), job.task
     if task == "classify":
         if not o.answers or len(o.answers) < 2:
             raise UserError(
@@ -260,7 +265,7 @@ def _each(rows: Sequence[Mapping[str, Any]], make: Make) -> list[dict[str, Any]]
 def _calibrated(job: Adapting, made: _Made) -> tuple[PromptConfig, Facts]:
     """The prompt with its bias, and facts of how it came."""
     cfg, rows, base = made.cfg, made.rows, job.base
-    how = job.options.compare.calibration or ("batch" if rows else "none")
+    how = _own(job).compare.calibration or ("batch" if rows else "none")
     facts: Facts = {"prompt.calibration": (how, "stated by the user, or as there is data")}
     if how == "none":
         return cfg, facts

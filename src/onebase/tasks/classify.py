@@ -9,9 +9,10 @@ import numpy as np
 import torch
 
 from onebase.adapt.folder import AdapterParts
-from onebase.adapt.head import HeadConfig, best_pooled, fit_head
+from onebase.adapt.head import best_pooled, fit_head
 from onebase.adapt.method import SCRATCH
 from onebase.adapt.vector_head import candidates, fit_views
+from onebase.base.head import HeadConfig
 from onebase.codec.text.sample import Tokens
 from onebase.data import Rows, read_rows
 from onebase.data.labelled import Make, Records
@@ -19,9 +20,8 @@ from onebase.engine import image_features as images
 from onebase.engine.features import how_read, vector_of, views
 from onebase.engine.scoring import batch_tokens
 from onebase.errors import DataError, UserError
-from onebase.evaluation.bootstrap import Array, Score
-from onebase.evaluation.chances import ece, macro_auroc, macro_f1_of_labels, micro_f1
-from onebase.evaluation.metrics import accuracy, correct, macro_f1
+from onebase.evaluation.bootstrap import Array
+from onebase.evaluation.predictions import Labels, LabelSets
 from onebase.model.proj import Active
 from onebase.objective.base import Objective
 from onebase.objective.grouped import Grouped
@@ -29,7 +29,7 @@ from onebase.objective.label import Label, ManyLabels, marks
 from onebase.tasks import by_head as heads
 from onebase.tasks import by_prompt
 from onebase.tasks import image_classes as pictures
-from onebase.tasks.answers import classes_of
+from onebase.tasks.answers import classes_of, labels
 from onebase.tasks.base import Look, ScoreRequest, Shown, Task
 from onebase.tasks.bound import Bound
 from onebase.tasks.by_head import Fit, Prepared, wide_features
@@ -167,17 +167,23 @@ def _samples(reader: Reader) -> Make:
     return whole_texts(reader) if "text" in reader.columns else no_samples(reader)
 
 
-def class_scores(request: ScoreRequest) -> dict[str, Score]:
-    """accuracy, macro_f1, auroc (each label against the rest, the mean) and ece of single labels; micro_f1, macro_f1 and auroc of many.
-    No auroc where all rows have the same label."""
-    base, data, seed = request.base, request.data, request.seed
+def predictions(request: ScoreRequest) -> Labels | LabelSets:
+    """The labels of each row, the true ones and those found, with their probabilities."""
+    base, data = request.base, request.data
     attached = base.attached
     head = attached.config.head if attached else None
     if head is not None and head.gives == "many":
         return _many(request)
     if images.classifies_images(base.loaded, attached.config if attached else None):
         rows = read_rows(data, ("image", "label"))
-        found = base.classify_images(images.image_paths(rows, data))
+        names, logp_NL = images.scores(
+            base.loaded,
+            attached.config if attached else None,
+            attached.name if attached else "",
+            images.image_paths(rows, data),
+            base.active,
+        )
+        found = labelled(names, logp_NL.exp())
     else:
         records = Records(data)
         if has_many(records.sound):
@@ -187,50 +193,38 @@ def class_scores(request: ScoreRequest) -> dict[str, Score]:
         wanted = (*columns(attached), "label")
         if head is None:
             rows = read_rows(records, wanted)
-            found = base.classify(inputs(attached, rows))
+            found = labels(base, inputs(attached, rows))
         else:
-            rows = read_rows(records, wanted, make=whole_texts(reader_on(request.base)))
+            rows = read_rows(records, wanted, make=whole_texts(reader_on(base)))
             found = _read(base, rows)
     truth, guess = [str(r["label"]) for r in rows], [f.label for f in found]
-    y_NL, p_NL = _tables([[x] for x in truth], found)
-    right = correct(truth, guess)
-    out = {"accuracy": accuracy(truth, guess, seed=seed), "macro_f1": macro_f1(truth, guess, seed=seed)}
-    if len(set(truth)) > 1:
-        out["auroc"] = macro_auroc(y_NL, p_NL, seed=seed)
-    return out | {"ece": ece([int(x) for x in right], p_NL.max(1), seed=seed)}
+    return Labels(truth, guess, *_tables([[x] for x in truth], found))
 
 
-def _many(request: ScoreRequest) -> dict[str, Score]:
-    base, seed = request.base, request.seed
+def _many(request: ScoreRequest) -> LabelSets:
     make = whole_texts(reader_on(request.base))
     rows = read_rows(request.data, ("text", "labels"), check=labels_flaw, make=make)
     truth = [set(r["labels"]) for r in rows]
-    found = _read(base, rows)
+    found = _read(request.base, rows)
     y_NL, p_NL = _tables(truth, found)
     names = list(found[0].scores)
-    guess_NL = np.array([[float(x in f.labels) for x in names] for f in found])
-    out = {
-        "micro_f1": micro_f1(y_NL, guess_NL, seed=seed),
-        "macro_f1": macro_f1_of_labels(y_NL, guess_NL, seed=seed),
-    }
-    some = (y_NL.min(0) < y_NL.max(0)).any()
-    return out | ({"auroc": macro_auroc(y_NL, p_NL, seed=seed)} if some else {})
+    return LabelSets(y_NL, np.array([[float(x in f.labels) for x in names] for f in found]), p_NL)
 
 
 def _read(base: Bound, rows: Rows) -> list[Said]:
     """The classes of texts that were tokenised when they were read."""
     on = base.attached
     assert on is not None and on.config.head is not None
-    labels, logp_NL = classes_of(on, rows.texts)
-    return labelled(labels, logp_NL.exp(), many=on.config.head.gives == "many")
+    names, logp_NL = classes_of(on, rows.texts)
+    return labelled(names, logp_NL.exp(), many=on.config.head.gives == "many")
 
 
 def _tables(truth: Sequence[Iterable[str]], found: Sequence[Said]) -> tuple[Array, Array]:
     """Which labels each row has, 1/0, and the probability of each, both [N, L]. Raises DataError for a label unknown to the adapter."""
     at = {label: i for i, label in enumerate(found[0].scores)}
     y_NL = np.zeros((len(found), len(at)))
-    for n, labels in enumerate(truth):
-        for label in labels:
+    for n, own in enumerate(truth):
+        for label in own:
             if label not in at:
                 raise DataError(
                     f"row {n + 1} has the label {label!r}, which the adapter never saw",
@@ -244,7 +238,7 @@ def _answer(bound: Bound, given: Sequence[Given]) -> list[Shown]:
     on = bound.attached
     several = on is not None and on.config.head is not None and on.config.head.gives == "many"
     out = []
-    for f in bound.classify(given):
+    for f in labels(bound, given):
         line = "; ".join(f"{x} ({f.scores[x]:.3f})" for x in f.labels) or "-"
         said = {"labels": f.labels} if several else {"label": f.label}
         out.append(Shown(line, {**said, "scores": f.scores}))
@@ -257,11 +251,11 @@ TASK = Task(
     lesson=lesson,
     head=by_head,
     prompt=by_prompt.by_prompt,
-    images=("head", "lora", "full"),
+    images=True,
     check=_check,
     samples=_samples,
     compared=("text", "image"),
-    scores=class_scores,
+    predictions=predictions,
     answer=_answer,
     tuned_by=("accuracy", "micro_f1"),
     signal="labels",

@@ -21,16 +21,15 @@ from onebase.data.labelled import Data, Make
 from onebase.data.mixed import MixedPlan
 from onebase.data.order import ExampleOrder, Order, one_by_one
 from onebase.errors import DataError, UserError
-from onebase.evaluation.bootstrap import Score
 from onebase.evaluation.forgetting import DOMAIN, GENERAL, changes
 from onebase.evaluation.likelihood import (
     DocumentIds,
     DocumentNats,
-    by_source,
     document_ids,
     document_nats,
     nats_of,
 )
+from onebase.evaluation.predictions import Documents
 from onebase.evaluation.reference import reference
 from onebase.formats.rows import resolved
 from onebase.model.proj import Active
@@ -201,16 +200,14 @@ class _Scores:
         return score_facts(found) | {"scores.general_text": (self.general, "stated")}
 
 
-def continue_scores(request: ScoreRequest) -> dict[str, Score]:
-    """`domain_bits_per_byte` and, of rows whose `source` is general, `general_bits_per_byte`. With an adapter also both of the base alone
-    (`..._before`) and the paired differences, `domain_change` and `forgetting`."""
+def predictions(request: ScoreRequest) -> Documents:
+    """How likely the texts of the domain are, and those whose `source` is general. With an adapter also to the base alone."""
     base = request.base
     rows = read_rows(opened(request.data), ("text",), check=source_flaw)
     read = document_ids(base.loaded, (Document(r["text"], r.get("source") or DOMAIN) for r in rows))
     after = nats_of(base.loaded, read, active=base.active)
-    if base.attached is not None:
-        return changes(nats_of(base.plain.loaded, read), after, seed=request.seed)
-    return {f"{k}_bits_per_byte": s for k, s in by_source(after, seed=request.seed).items()}
+    before = base.attached is not None and not base.own
+    return Documents(after, nats_of(base.plain.loaded, read) if before else None)
 
 
 def source_flaw(row: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -220,11 +217,11 @@ def source_flaw(row: Mapping[str, Any]) -> tuple[str, str] | None:
     return f"has the source {source!r}", f"accepted: {DOMAIN}, {GENERAL}; or none, for {DOMAIN}"
 
 
-def text_scores(request: ScoreRequest) -> dict[str, Score]:
-    """bits_per_byte: how well a base predicts texts, which no adapter need have been learnt for."""
+def likely_texts(request: ScoreRequest) -> Documents:
+    """How likely each text is, which no adapter need have been learnt for."""
     base, rows = request.base, read_rows(request.data, ("text",))
-    nats = document_nats(base.loaded, (Document(r["text"], "text") for r in rows), active=base.active)
-    return {"bits_per_byte": by_source(nats, seed=request.seed)["text"]}
+    read = (Document(r["text"], "text") for r in rows)
+    return Documents(document_nats(base.loaded, read, active=base.active))
 
 
 TASK = Task(
@@ -239,7 +236,7 @@ TASK = Task(
     opened=opened,
     samples=documents,
     by_sample=True,
-    scores=continue_scores,
-    tuned_by=("bits_per_byte",),
+    predictions=predictions,
+    tuned_by=("domain_bits_per_byte",),
     signal="documents",
 )

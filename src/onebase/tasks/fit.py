@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from onebase.adapt.config import AdapterConfig
+from onebase.adapt.config import AdapterConfig, part_field
 from onebase.adapt.folder import AdapterParts, adapter_tensors, bound_to
 from onebase.adapt.method import SCRATCH, Learner, Signal
 from onebase.adapt.methods import METHODS
@@ -81,7 +81,7 @@ def fit(job: Adapting, lesson: Lesson) -> AdapterParts:
         task=lesson.task or job.task,
         base=bound_to(job.base),
         **{**lesson.fields, **made.fields, **fields},
-        **found.fields,
+        **part_field(job.method, found.config),
     )
     parts = job.parts(cfg, tensors, lesson.facts | made.facts | learnt | facts)
     lesson.recorded(parts.record)

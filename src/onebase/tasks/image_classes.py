@@ -11,8 +11,9 @@ import torch
 
 from onebase.adapt.config import AdapterConfig
 from onebase.adapt.folder import AdapterParts, bound_to
-from onebase.adapt.head import Fitted, HeadConfig, fit_pooled, pooled_as
+from onebase.adapt.head import Fitted, fit_pooled, pooled_as
 from onebase.adapt.method import SCRATCH, Learner
+from onebase.base.head import HeadConfig
 from onebase.codec.text.sample import Tokens
 from onebase.data import Rows
 from onebase.data.order import ExampleOrder, one_by_one

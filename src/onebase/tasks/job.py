@@ -18,7 +18,7 @@ from onebase.config import to_dict
 from onebase.data import Rows
 from onebase.errors import DataError
 from onebase.evaluation.bootstrap import Score
-from onebase.tasks.options import AdaptOptions
+from onebase.tasks.options import AdaptOptions, flat
 from onebase.train.listen import Listener
 from onebase.train.loop import Job, Result, run
 
@@ -104,7 +104,7 @@ def rows_hash(rows: Sequence[Any]) -> str:
 
 def options_kept(options: AdaptOptions) -> dict[str, Any]:
     """The options as a record keeps them: of rows that stand in them their number and hash, as of the data itself."""
-    kept = to_dict(options)
+    kept = flat(options)
     kept["replay"] |= {
         name: {"rows": len(given), "fingerprint": rows_hash(given)}
         for name, given in kept["replay"].items()

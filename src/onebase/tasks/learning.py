@@ -7,15 +7,15 @@ from dataclasses import replace
 import torch
 
 from onebase.adapt.folder import detach
-from onebase.adapt.method import SCRATCH, Learner
+from onebase.adapt.method import SCRATCH, Learner, Start
 from onebase.adapt.methods import METHODS
 from onebase.base.config import base_flops
 from onebase.base.model import BaseModel
-from onebase.config import digest, to_dict
+from onebase.config import digest
 from onebase.data import Order
 from onebase.objective.base import Objective
 from onebase.tasks.job import Adapting, Facts, rows_hash
-from onebase.tasks.options import AdaptOptions
+from onebase.tasks.options import AdaptOptions, as_before
 from onebase.train.config import AdamWConfig, CheckpointConfig, ScheduleConfig, TrainConfig
 from onebase.train.loop import Job
 from onebase.train.signals import Stopped
@@ -33,7 +33,7 @@ def learner(job: Adapting, tokens: tuple[int, ...] = (), trunk: str = "text") ->
     assert method.learn is not None
     flags = [(p, p.requires_grad) for p in job.base.model.parameters()]
     try:
-        with method.learn(job.base, job.options, tokens, trunk) as found:
+        with method.learn(Start(job.base, job.options.own, job.options.seed, tokens, trunk)) as found:
             yield found
     except BaseException:
         for p, learns in flags:
@@ -135,7 +135,7 @@ def learn(
 def _identity(job: Adapting) -> dict[str, str]:
     """What a checkpoint must agree with beside the loop's own: the base, the request, the rows with their labels, and the content of all
     files and folders that the request names, wherever they lie."""
-    options = to_dict(job.options)
+    options = as_before(job.options)
     for name in job.bound:
         *path, last = name.split(".")
         kept = options

@@ -1,10 +1,17 @@
-"""Options of adaptation: one flat, strict set for Python and the command line."""
+"""Options of adaptation: one flat, strict set for Python and the command line, of which each method's stand in the method's own class."""
+
+import functools
+import json
+from collections.abc import Hashable
+from dataclasses import MISSING, Field, field, fields, is_dataclass, make_dataclass
+from typing import Any, cast, get_type_hints
 
 from onebase.adapt.head import Chosen
-from onebase.adapt.prompt import CompareConfig, ShotsConfig, Template
+from onebase.adapt.method import option
+from onebase.adapt.methods import METHODS, OURS, method_of, takers
 from onebase.codec.text.clock import read_date
 from onebase.codec.text.ledger import check_codes
-from onebase.config import config, from_dict
+from onebase.config import config, from_dict, to_dict, to_hash
 from onebase.data.mixed import ReplayConfig
 from onebase.errors import ConfigError
 from onebase.objective.distil import DistilConfig
@@ -15,56 +22,37 @@ from onebase.objective.preference import PreferConfig
 
 @config
 class AdaptOptions:
-    """What `Base.adapt` takes beside data, task and method.
+    """What `Base.adapt` takes beside data, task and method. `own` are the options of the method, which users write among these."""
 
-    epochs, rows, lr: passes over the data, samples a step, AdamW's peak rate (head: not used; it is solved exactly).
-    micro: rows of a step that are read at a time, at most (about 512 tokens on a CPU when null, 2,048 for full); what is learnt does not depend on it.
-    rank, alpha, sites, ranks, alphas, rslora, dora: LoRA, as `LoraConfig` has them (sites: last words, names or globs; all when empty).
-    pooling: which hidden states a head reads
-    ("auto": as cross-validation says).
-    virtual, soft_text: soft and prefix (how many virtual tokens; a text whose tokens they start from, random ones when null).
-    contrast: classify, whether vectors are learnt first (`ContrastConfig`).
-    temperature, symmetric: embed (cosines are divided by it; whether positives must find their anchors too).
-    reinforce: reinforce (`ReinforceConfig`).
-    prefer: prefer (the loss and what it hangs on, `PreferConfig`).
-    prompt, answers, shots, compare: prompt method (a template with `{text}` and other variables, for chat also a list of messages; answers map a
-    label to the text compared; examples, `ShotsConfig`; how answers are compared, `CompareConfig`). max_length: longest sample in
-    tokens (the base's context when null). allow: codes of the token ledger's findings that do not stop it.
-    date: what a chat template finds for today, YYYY-MM-DD (when null the date on which the run began; it is recorded, and a resumed run keeps it).
-    """
-
-    epochs: int = 3
-    rows: int = 16
-    lr: float | None = None
-    micro: int | None = None
-    rank: int = 8
-    alpha: float = 16.0
-    sites: tuple[str, ...] = ()
-    ranks: dict[str, int] | None = None
-    alphas: dict[str, float] | None = None
-    rslora: bool = False
-    dora: bool = False
-    virtual: int = 16
-    soft_text: str | None = None
-    pooling: Chosen = "auto"
-    prompt: Template = "{text}"
-    answers: dict[str, str] | None = None
-    shots: ShotsConfig = ShotsConfig()
-    compare: CompareConfig = CompareConfig()
-    temperature: float = 0.05
-    symmetric: bool = False
-    contrast: ContrastConfig = ContrastConfig()
-    prefer: PreferConfig = PreferConfig()
-    replay: ReplayConfig = ReplayConfig()
-    distil: DistilConfig = DistilConfig()
-    reinforce: ReinforceConfig = ReinforceConfig()
-    max_length: int | None = None
-    allow: tuple[str, ...] = ()
-    seed: int = 0
-    date: str | None = None
+    epochs: int = option(
+        3, "passes over the data (not used by a head, which is solved exactly, nor by a prompt)"
+    )
+    rows: int = option(16, "samples a step")
+    lr: float | None = option(None, "AdamW's peak rate; the method's own when not given")
+    micro: int | None = option(
+        None, "rows of a step that are read at a time, at most; what is learnt does not depend on it"
+    )
+    pooling: Chosen = option("auto", "which hidden states a head reads")
+    temperature: float = option(0.05, "task embed: cosines are divided by it")
+    symmetric: bool = option(False, "task embed: positives must find their anchors too")
+    contrast: ContrastConfig = option(ContrastConfig(), "task classify: whether vectors are learnt first")
+    prefer: PreferConfig = option(PreferConfig(), "task prefer: the loss and what it hangs on")
+    replay: ReplayConfig = option(ReplayConfig(), "task continue: general text that is read on the side")
+    distil: DistilConfig = option(DistilConfig(), "task distil: the teacher and how it is learnt from")
+    reinforce: ReinforceConfig = option(
+        ReinforceConfig(), "task reinforce: the reward and how it is learnt from"
+    )
+    max_length: int | None = option(None, "longest sample in tokens; the base's context when not given")
+    allow: tuple[str, ...] = option((), "codes of the token ledger's findings that do not stop it")
+    seed: int = option(0, "of all that is drawn")
+    date: str | None = option(
+        None,
+        "what a chat template finds for today, YYYY-MM-DD; the day on which the run began when not given",
+    )
+    own: Any = None
 
     def __post_init__(self) -> None:
-        for name, least in (("epochs", 1), ("rows", 1), ("micro", 1), ("virtual", 1), ("max_length", 2)):
+        for name, least in (("epochs", 1), ("rows", 1), ("micro", 1), ("max_length", 2)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ConfigError(f"'{name}' is {value}", f"give at least {least}")
@@ -77,7 +65,81 @@ class AdaptOptions:
         check_codes(self.allow)
 
 
-def read_options(options: dict[str, object]) -> AdaptOptions:
-    """Strict: an unknown option names the nearest valid one."""
+COMMON = tuple(f for f in fields(AdaptOptions) if f.name != "own")
+"""The options that do not hang on the method."""
+
+
+def read_options(options: dict[str, object], method: str) -> AdaptOptions:
+    """Strict: an unknown option names the nearest valid one, one of another method those methods. Raises ConfigError, UserError."""
+    own = method_of(method)
     plain = {k: list(v) if isinstance(v, tuple) else v for k, v in options.items()}
-    return from_dict(AdaptOptions, plain, "adapt options")
+    known = {f.name for f in COMMON} | set(own.option_names)
+    for name in plain.keys() - known:
+        if others := takers(name):
+            has = f"its own: {', '.join(own.option_names)}" if own.option_names else "it has none of its own"
+            raise ConfigError(
+                f"method {method} has no option {name!r}: {', '.join(others)} {'has' if len(others) == 1 else 'have'} it",
+                f"leave it out, or give another method ({has})",
+            )
+    read = from_dict(_flat(cast(Hashable, own.options)), plain, "adapt options")
+    try:
+        mine = own.options(**{n: getattr(read, n) for n in own.option_names})
+        return AdaptOptions(**{f.name: getattr(read, f.name) for f in COMMON}, own=mine)
+    except ConfigError as e:
+        raise ConfigError(f"adapt options: {e.cause}", e.remedy) from None
+
+
+def flat(options: AdaptOptions) -> dict[str, Any]:
+    """All options by the names that users write, as plain data."""
+    tree = to_dict(options)
+    return tree | (tree.pop("own") or {})
+
+
+def as_before(options: AdaptOptions) -> dict[str, Any]:
+    """The same for hashes, with the defaults of our other methods' options: what they were taken of before methods had options of their own."""
+    tree = to_hash(options)
+    own = tree.pop("own") or {}
+    others = [to_hash(METHODS[name].options()) for name in OURS]
+    return {k: v for each in others for k, v in each.items()} | tree | own
+
+
+def those_of(recorded: dict[str, Any], method: str) -> dict[str, Any]:
+    """Of options that a record has, perhaps from before methods had their own, those that this method takes."""
+    mine = {f.name for f in COMMON} | set(method_of(method).option_names)
+    return {k: v for k, v in recorded.items() if k in mine or not takers(k)}
+
+
+def explained(method: str) -> str:
+    """The options that a method takes with their defaults, its own first, as text. Raises UserError for a method that is not known."""
+    own = method_of(method)
+    parts = ((f"options of method {method}", fields(own.options)), ("options of every method", COMMON))
+    out = []
+    for title, some in parts:
+        out.append(title if some else f"method {method} has no options of its own")
+        out += [f"  {f.name} ({_default(f)}): {f.metadata.get('about', '')}".rstrip(": ") for f in some]
+    return "\n".join(out)
+
+
+def _default(one: Field[Any]) -> str:
+    value = one.default if one.default_factory is MISSING else one.default_factory()
+    value = to_dict(value) if is_dataclass(value) else value
+    return "-" if value is None else json.dumps(value, ensure_ascii=False)
+
+
+@functools.cache
+def _flat(own: Hashable) -> type[Any]:
+    """One class of the common options and a method's, to read them by. Raises ConfigError for a name that both have."""
+    assert isinstance(own, type) and is_dataclass(own)
+    if both := {f.name for f in COMMON} & {f.name for f in fields(own)}:
+        raise ConfigError(f"a method calls an option {min(both)!r}, which all have", "give it another name")
+    hints = get_type_hints(own) | get_type_hints(AdaptOptions)
+    made = [(f.name, hints[f.name], _copied(f)) for f in (*COMMON, *fields(own))]
+    strict = {"__pydantic_config__": {"extra": "forbid", "strict": True}}
+    return make_dataclass("AdaptOptions", made, kw_only=True, frozen=True, namespace=strict)
+
+
+def _copied(one: Field[Any]) -> Any:
+    if one.default is not MISSING:
+        return field(default=one.default)
+    assert one.default_factory is not MISSING, "every option has a default"
+    return field(default_factory=one.default_factory)

@@ -71,14 +71,14 @@ def planned(
     test: Data | None = None,
 ) -> Plan:
     """Do all that `adapted` does before step 1, then say what the rest would take. The base stays as it is. Raises what `adapted` raises."""
-    if base.attached is not None:
+    if base.attached is not None and not base.own:
         raise UserError("this base has an adapter on it", "plan on the plain base: onebase.load(ref)")
     job, maker = prepared(
         base.loaded,
         data,
         task=task,
         method=method,
-        options=read_options(dict(options)),
+        options=read_options(dict(options), method),
         columns=columns,
         test=test,
     )
@@ -103,7 +103,7 @@ def plan_of(job: Adapting, maker: Callable[[Adapting], object]) -> Plan:
         "rows": len(rows),
         "columns": list(dict.fromkeys(k for r in rows for k in r)),
     }
-    if job.task == "classify" and (counted := _labels(rows)):
+    if counted := _labels(rows):
         facts["labels"] = counted
     facts |= found
     if job.head is not None:

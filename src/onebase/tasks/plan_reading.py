@@ -47,7 +47,7 @@ def by_reading(job: Adapting, maker: Callable[[Adapting], object]) -> dict[str, 
         finally:
             base.memory = kept
     if job.method == "prompt":
-        answers = job.options.answers or {"": ""}  # of other tasks only examples are read, once
+        answers = job.options.own.answers or {"": ""}  # of other tasks only examples are read, once
         tails = base.codec.tokenizer.encode_batch(list(answers.values()), follows="text")
         seconds *= 1 if all(len(t) <= 1 for t in tails) else len(tails)
     model = base.model

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from onebase.adapt.head import Head
 from onebase.adapt.method import Learner
+from onebase.base.head import Head
 from onebase.base.model import BaseModel
 from onebase.data.labelled import Make
 from onebase.errors import UserError
@@ -12,7 +12,7 @@ from onebase.objective.policy import Policy, ReinforceConfig
 from onebase.tasks.base import Look, Task, always
 from onebase.tasks.fit import Fields, Lesson, Steps
 from onebase.tasks.job import Adapting, Facts, data_facts
-from onebase.tasks.judged import reward_scores
+from onebase.tasks.judged import rewarded
 from onebase.tasks.ledgers import check_rows
 from onebase.tasks.preferences import prompt_flaw
 from onebase.tasks.reading import Reader
@@ -140,7 +140,7 @@ TASK = Task(
     check=prompt_flaw,
     samples=_samples,
     compared=("prompt",),
-    scores=reward_scores,
+    predictions=rewarded,
     judged=True,
     signal="rewards",
 )

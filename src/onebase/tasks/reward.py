@@ -7,16 +7,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from onebase.adapt.head import FOLDS, Fitted, HeadConfig, best_pooled, fit_head, spread
+from onebase.adapt.folder import Attached
+from onebase.adapt.head import FOLDS, Fitted, best_pooled, fit_head, spread
 from onebase.adapt.method import SCRATCH
+from onebase.base.head import HeadConfig
 from onebase.codec.text.sample import Tokens
 from onebase.engine.features import how_read
-from onebase.evaluation.bootstrap import Score
-from onebase.evaluation.preference import margin, wins
+from onebase.evaluation.predictions import Rated
 from onebase.model.proj import Active
 from onebase.objective.reward import Reward
 from onebase.tasks import by_head as heads
-from onebase.tasks.answers import values_of
+from onebase.tasks.answers import numbers, of_task, rewards
 from onebase.tasks.base import ScoreRequest, Shown, Task
 from onebase.tasks.bound import Bound
 from onebase.tasks.by_head import Fit, Prepared, wide_features
@@ -60,19 +61,18 @@ def prepare(job: Adapting) -> Prepared:
     return Prepared(fit, facts, rows=pairs, fields={"chats": has_chats(job.rows)})
 
 
-def reward_scores(request: ScoreRequest) -> dict[str, Score]:
-    """accuracy: the share of pairs whose chosen answer has the larger reward; margin: by how much, on average."""
-    seed, on = request.seed, request.base.of_task("reward", "rates answers")
-    found = values_of(on, preference_rows(reader_on(request.base), request.data).texts)
-    chosen, rejected = np.array(found).reshape(-1, 2).T
-    return {
-        "accuracy": wins("accuracy", chosen, rejected, seed=seed),
-        "margin": margin(chosen, rejected, seed=seed),
-    }
+def _on(bound: Bound) -> Attached:
+    return of_task(bound, "reward", "rates answers")
+
+
+def predictions(request: ScoreRequest) -> Rated:
+    """The rewards of both answers of each pair."""
+    rows = preference_rows(reader_on(request.base), request.data)
+    return Rated(*np.array(numbers(_on(request.base), rows.texts)).reshape(-1, 2).T)
 
 
 def _answer(bound: Bound, given: Sequence[Given]) -> list[Shown]:
-    return [Shown(f"{x:.6g}", {"reward": x}) for x in bound.reward([str(t) for t in given])]
+    return [Shown(f"{x:.6g}", {"reward": x}) for x in rewards(_on(bound), [str(t) for t in given])]
 
 
 TASK = Task(
@@ -84,7 +84,7 @@ TASK = Task(
     check=pair_flaw,
     samples=answer_pairs,
     by_sample=True,
-    scores=reward_scores,
+    predictions=predictions,
     answer=_answer,
     signal="labels",
 )

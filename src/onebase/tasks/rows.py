@@ -4,6 +4,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from onebase.adapt.methods import METHODS
+from onebase.adapt.prompt import PromptOptions
 from onebase.base.folder import LoadedBase
 from onebase.data import Rows, read_rows
 from onebase.data.labelled import Data, Records
@@ -25,11 +27,11 @@ def read(
 ) -> Rows:
     """The rows that a task learns from, with their samples. Raises BadRows with all that are bad: unreadable, without a column, empty, of a wrong
     type or value, longer than the limit (with their lengths); DataError for what is wrong with the whole."""
-    if method == "prompt" and isinstance(data, Sequence) and not data:
+    if not METHODS[method].needs_rows and isinstance(data, Sequence) and not data:
         return Rows()
     records = Records(task.opened(data), columns)
-    if method == "prompt":  # the length of a prompt hangs on its answers
-        return read_rows(records, by_prompt.columns(task.name, options.prompt, options.shots))
+    if isinstance(own := options.own, PromptOptions):  # the length of a prompt hangs on its answers
+        return read_rows(records, by_prompt.columns(task.name, own.prompt, own.shots))
     taken, context = before(method, options), base.model.cfg.text.context if base.words is not None else 0
     longest = min(options.max_length or context, context - taken) if taken else options.max_length or context
     required = task.columns_of(Look(base, options, lambda: records.sound))
@@ -41,14 +43,13 @@ def read_test(
     base: LoadedBase,
     data: Data,
     task: Task,
-    method: str,
     options: AdaptOptions,
     columns: Mapping[str, str] | None = None,
 ) -> Rows:
     """The rows that must not be among those of `read`: of any length, and with their samples where they are found by them."""
     records = Records(task.opened(data), columns)
-    required = compared_by(base, task, method, options, lambda: records.sound)
-    if not task.by_sample or method == "prompt":
+    required = compared_by(base, task, options, lambda: records.sound)
+    if not task.by_sample or isinstance(options.own, PromptOptions):
         return read_rows(records, required)
     make = task.samples(Reader(base, sys.maxsize, 0, required, options))
     return read_rows(records, required, check=task.check, make=make)
@@ -57,13 +58,12 @@ def read_test(
 def compared_by(
     base: LoadedBase,
     task: Task,
-    method: str,
     options: AdaptOptions,
     rows: Callable[[], Sequence[Mapping[str, Any]]],
 ) -> tuple[str, ...]:
     """The columns that a test row must have, and by which it is found among the rows."""
-    if method == "prompt":
-        return by_prompt.asks(task.name, options.prompt)
+    if isinstance(options.own, PromptOptions):
+        return by_prompt.asks(task.name, options.own.prompt)
     required = task.columns_of(Look(base, options, rows))
     return tuple(c for c in required if c in task.compared) or required
 

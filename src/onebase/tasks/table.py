@@ -6,16 +6,27 @@ from pathlib import Path
 from typing import Any
 
 from onebase.adapt.folder import AdapterParts, Attached
-from onebase.adapt.methods import BY_STEPS, METHODS
+from onebase.adapt.methods import BY_STEPS, METHODS, method_of
 from onebase.artifact.files import read_manifest
 from onebase.base.folder import LoadedBase
 from onebase.codec.text.clock import at, today
 from onebase.data.labelled import Data
 from onebase.errors import ConfigError, UserError
-from onebase.evaluation.bootstrap import Score
 from onebase.formats.rows import resolved
-from onebase.tasks import classify, continued, distil, embed, prefer, regress, reinforce, reward, tag, writing
-from onebase.tasks.base import ScoreRequest, Shown, Task
+from onebase.tasks import (
+    classify,
+    continued,
+    distil,
+    embed,
+    prefer,
+    regress,
+    reinforce,
+    rerank,
+    reward,
+    tag,
+    writing,
+)
+from onebase.tasks.base import ScoreRequest, Shown, Task, never
 from onebase.tasks.bound import Bound
 from onebase.tasks.checks import check_reads, check_room, check_writes
 from onebase.tasks.job import Adapting, rows_hash
@@ -27,7 +38,17 @@ from onebase.tasks.rows import compared_by, read, read_test
 from onebase.train.checkpoint import list_checkpoints
 from onebase.train.listen import Listener
 
-__all__ = ["BY_STEPS", "METHODS", "SCORERS", "TASKS", "Task", "adapted", "answers", "prepared", "rows_hash"]
+__all__ = [
+    "BY_STEPS",
+    "METHODS",
+    "PREDICTIONS",
+    "TASKS",
+    "Task",
+    "adapted",
+    "answers",
+    "prepared",
+    "rows_hash",
+]
 
 TASKS: dict[str, Task] = {
     t.name: t
@@ -38,6 +59,7 @@ TASKS: dict[str, Task] = {
         writing.COMPLETE,
         writing.CHAT,
         embed.TASK,
+        rerank.TASK,
         prefer.TASK,
         reward.TASK,
         reinforce.TASK,
@@ -46,20 +68,20 @@ TASKS: dict[str, Task] = {
     )
 }
 
-SCORERS: dict[str, Callable[[ScoreRequest], dict[str, Score]]] = {
-    **{name: t.scores for name, t in TASKS.items() if t.scores is not None},
-    "text": continued.text_scores,
+PREDICTIONS: dict[str, Callable[[ScoreRequest], Any]] = {
+    **{name: t.predictions for name, t in TASKS.items() if t.predictions is not None},
+    "text": continued.likely_texts,
 }
-"""What is measured, by task."""
+"""What scores are computed from, by task."""
 
 
 def register(task: Task) -> None:
     """Make a task known that comes from elsewhere. Raises ConfigError where another has its name."""
-    if TASKS.get(task.name, task) is not task or (task.name not in TASKS and task.name in SCORERS):
+    if TASKS.get(task.name, task) is not task or (task.name not in TASKS and task.name in PREDICTIONS):
         raise ConfigError(f"there are two tasks called {task.name!r}", "give one of them another name")
     TASKS[task.name] = task
-    if task.scores is not None:
-        SCORERS[task.name] = task.scores
+    if task.predictions is not None:
+        PREDICTIONS[task.name] = task.predictions
 
 
 def asked_by(on: Attached | None) -> tuple[str, ...]:
@@ -93,8 +115,8 @@ def adapted(
     resume: str | Path | None = None,
 ) -> Adapter:
     """`Base.adapt`, its options as plain values."""
-    found = read_options(dict(options))
-    if base.attached is not None:
+    found = read_options(dict(options), method)
+    if base.attached is not None and not base.own:
         raise UserError(
             "this base has an adapter on it", "adapt the plain base: onebase.load(ref).adapt(...)"
         )
@@ -134,9 +156,7 @@ def prepared(
     columns: what the data (and the test rows) call a column, by what the task calls it. resume: the folder of its checkpoints."""
     if task not in TASKS:
         raise UserError(f"task {task!r} is not known", f"tasks: {', '.join(TASKS)}")
-    if method not in METHODS:
-        raise UserError(f"method {method!r} is not known", f"methods: {', '.join(METHODS)}")
-    chosen = TASKS[task]
+    how, chosen = method_of(method), TASKS[task]
     makers = chosen.makers
     if method not in makers:
         why = chosen.refused.get(method, "the task does not say how it would be learnt so")
@@ -144,16 +164,21 @@ def prepared(
             f"task {task!r} with method {method!r} does not go: {why}",
             f"methods for {task}: {', '.join(makers)}",
         )
-    check_reads(base, method in chosen.images)
-    if method == "prompt" or chosen.writes(options):
-        check_writes(base, task, method)
+    able = ", ".join(m.name for m in METHODS.values() if not m.text)
+    pictured = ", ".join(t.name for t in TASKS.values() if t.images)
+    check_reads(
+        base, chosen.images and not how.text, f"images are learnt from by task {pictured} with method {able}"
+    )
+    if how.predicts or chosen.writes(options):
+        others = ", ".join(t.name for t in TASKS.values() if t.writes is never)
+        check_writes(base, task, method, f"use a base that writes; this one learns {others}")
     check_room(base, method, options)
     options = replace(options, date=options.date or began(resume) or today())
     with at(options.date):
         rows = read(base, resolved(data), chosen, method, options, columns)
         tested = None
         if test is not None and rows:
-            tested = read_test(base, resolved(test), chosen, method, options, columns)
+            tested = read_test(base, resolved(test), chosen, options, columns)
     job = Adapting(
         base,
         rows,
@@ -164,7 +189,7 @@ def prepared(
         tell or (lambda _: None),
         tested,
         None if resume is None else Path(resume),
-        compared_by(base, chosen, method, options, lambda: rows),
+        compared_by(base, chosen, options, lambda: rows),
     )
 
     def make(job: Adapting) -> AdapterParts:

@@ -6,22 +6,23 @@ from typing import Any
 import numpy as np
 import torch
 
-from onebase.adapt.head import FOLDS, HeadConfig, fit_head, spread
+from onebase.adapt.head import FOLDS, fit_head, spread
 from onebase.adapt.method import SCRATCH
 from onebase.adapt.spans import Placed, Span, placed, tags_of, trimmed
+from onebase.base.head import HeadConfig
 from onebase.codec.text.sample import Tokens
 from onebase.data import read_rows
 from onebase.data.bad_rows import Samples
 from onebase.data.labelled import Make
 from onebase.data.row_files import Flaw
 from onebase.errors import DataError
-from onebase.evaluation.bootstrap import Score
-from onebase.evaluation.spans import span_scores
+from onebase.evaluation.predictions import SpanSets
 from onebase.model.proj import Active
 from onebase.objective.base import IGNORE
 from onebase.objective.tag import Tag
 from onebase.tasks import by_head as heads
-from onebase.tasks.answers import spans_in, token_states
+from onebase.tasks.answers import of_task, spans_in, token_states
+from onebase.tasks.answers import spans as spans_of
 from onebase.tasks.base import ScoreRequest, Shown, Task
 from onebase.tasks.bound import Bound
 from onebase.tasks.by_head import Fit, Prepared
@@ -119,13 +120,13 @@ def prepare(job: Adapting) -> Prepared:
     return Prepared(fit, facts)
 
 
-def tag_scores(request: ScoreRequest) -> dict[str, Score]:
-    """span_precision, span_recall and span_f1."""
+def predictions(request: ScoreRequest) -> SpanSets:
+    """The spans of each text, and the true ones."""
     make = placed_texts(reader_on(request.base), whole=False)
     rows = read_rows(request.data, ("text",), check=flaw, make=make)
     read = [t for each in rows.samples for t in each if isinstance(t, Placed)]
-    found = spans_in(request.base.of_task("tag", "tags"), [r["text"] for r in rows], read)
-    return span_scores([_bounds(spans_said(r)) for r in rows], [_bounds(s) for s in found], seed=request.seed)
+    found = spans_in(of_task(request.base, "tag", "tags"), [r["text"] for r in rows], read)
+    return SpanSets([_bounds(spans_said(r)) for r in rows], [_bounds(s) for s in found])
 
 
 def _bounds(spans: Iterable[Span]) -> list[tuple[int, int, str]]:
@@ -134,7 +135,8 @@ def _bounds(spans: Iterable[Span]) -> list[tuple[int, int, str]]:
 
 def _answer(bound: Bound, given: Sequence[Given]) -> list[Shown]:
     out = []
-    for text, spans in zip(map(str, given), bound.tag([str(t) for t in given]), strict=True):
+    texts = [str(t) for t in given]
+    for text, spans in zip(texts, spans_of(of_task(bound, "tag", "tags"), texts), strict=True):
         line = "; ".join(f"{s.start}-{s.end} {s.label}: {text[s.start : s.end]}" for s in spans) or "-"
         out.append(Shown(line, {"spans": [vars(s) for s in spans]}))
     return out
@@ -149,7 +151,7 @@ TASK = Task(
     check=flaw,
     samples=placed_texts,
     compared=("text",),
-    scores=tag_scores,
+    predictions=predictions,
     answer=_answer,
     tuned_by=("span_f1",),
     signal="labels",

@@ -17,14 +17,14 @@ from onebase.data.labelled import Data
 from onebase.draws import Draws
 from onebase.errors import DataError, UserError
 from onebase.evaluation.bootstrap import Score
-from onebase.evaluation.metrics import LOWER_IS_BETTER
+from onebase.evaluation.scores import check_names, scores_of
 from onebase.tasks.base import ScoreRequest
 from onebase.tasks.bound import Bound
 from onebase.tasks.job import Adapting
 from onebase.tasks.options import AdaptOptions, read_options
 from onebase.tasks.plan import plan_of
 from onebase.tasks.results import Adapter, Plan
-from onebase.tasks.table import TASKS, Make, prepared, rows_hash
+from onebase.tasks.table import PREDICTIONS, TASKS, Make, prepared, rows_hash
 
 HELD_OUT = 0.25
 """Share of the training rows that the trials are judged on."""
@@ -32,7 +32,7 @@ HELD_OUT = 0.25
 LEAST = 12
 """Training rows below which a quarter of them says nothing."""
 
-RANKS = (4, 8, 16, 32)
+PRIMES = (2, 3, 5, 7, 11)
 SPAN = 10.0
 """Rates are drawn between the method's own divided and multiplied by this, evenly on a logarithmic scale."""
 
@@ -43,15 +43,20 @@ INPUTS = ("text", "image", "prompt", "messages", "anchor")
 
 @dataclass(frozen=True)
 class Setting:
-    """A trial's rate and rank (None: the method has none)."""
+    """A trial's rate, and its values of the method's options that are tuned."""
 
     lr: float
-    rank: int | None
+    own: Mapping[str, Any]
 
     @property
     def options(self) -> dict[str, Any]:
         """As `Base.adapt` takes them."""
-        return {"lr": self.lr} | ({} if self.rank is None else {"rank": self.rank})
+        return {"lr": self.lr, **self.own}
+
+    def set(self, options: AdaptOptions) -> AdaptOptions:
+        """Options with these values in them."""
+        own = replace(options.own, **self.own) if self.own else options.own
+        return replace(options, lr=self.lr, own=own)
 
 
 def tune(
@@ -65,14 +70,16 @@ def tune(
     test: Data | None = None,
     columns: Mapping[str, str] | None = None,
     listeners: Sequence[Any] = (),
+    score: str | None = None,
     **options: Any,
 ) -> Adapter:
     """`Base.adapt` with the best of `trials` settings, the first being what the options (or the method's own) say.
 
-    A quarter of the rows, drawn by `seed`, judges (`Task.tuned_by`); of labelled rows each label's share, and rows with the same text together.
+    A quarter of the rows, drawn by `seed`, judges, by `score` (the task's own, `Task.tuned_by`, where none is named); of labelled rows each label's share, and rows with the same text together.
     Another setting is only taken where its score lies outside the first one's 95% interval. The record has every trial. Raises UserError.
     """
     tell = tell or (lambda _: None)
+    check_names([score] if score else [])
     options = {"date": today(), **options}  # of all trials
     job, make, first = _request(base, data, task, method, trials, options, columns, test)
     # What speaks against learning these rows, a test row among them say, is said before the first trial.
@@ -80,21 +87,20 @@ def tune(
     seed = job.options.seed
     learnt, held = split(job.rows, seed, TASKS[task].reads)
     found: list[tuple[Setting, Score | None]] = []
-    for number, setting in enumerate(settings(first, trials, seed), 1):
-        trial = replace(job, rows=learnt, test=None, options=replace(job.options, **setting.options))
-        adapter = Adapter(make(trial))
-        score = _judged(base, adapter, held, task, seed)
-        found.append((setting, score))
-        tell(f"trial {number} of {trials}: {_text(setting)}: {score}")
-    best = chosen([s for _, s in found])
+    names, lower = (score,) if score else TASKS[task].tuned_by, False
+    for number, setting in enumerate(settings(first, trials, seed, METHODS[method].tuned), 1):
+        trial = replace(job, rows=learnt, test=None, options=setting.set(job.options))
+        value, lower = _judged(base, Adapter(make(trial)), held, task, names, seed)
+        found.append((setting, value))
+        tell(f"trial {number} of {trials}: {_text(setting)}: {value}")
+    best = chosen([s for _, s in found], lower)
     setting = found[best][0]
     why = "no trial is better than the first beyond its interval: the first is kept"
     tell(why if best == 0 else f"chosen: {_text(setting)}")
-    options_chosen = replace(job.options, **setting.options)
-    last = replace(job, tell=tell, listeners=tuple(listeners), options=options_chosen)
+    last = replace(job, tell=tell, listeners=tuple(listeners), options=setting.set(job.options))
     adapter = Adapter(make(last))
     record = adapter.parts.record
-    told = [{**s.options, **_fields(score)} for s, score in found]
+    told = [{**s.options, **_fields(value)} for s, value in found]
     record.add("tune.trials", told, "measured on rows held out of the training rows")
     record.add("tune.chosen", {"trial": best + 1, **setting.options}, why if best == 0 else "the best score")
     record.add(
@@ -119,20 +125,23 @@ def plan_tune(
     whole = plan_of(job, make)
     one = whole.facts["seconds"]["steps"]
     seconds = one * (1 + trials * (1 - HELD_OUT))
-    listed = settings(first, trials, job.options.seed)
+    listed = settings(first, trials, job.options.seed, METHODS[method].tuned)
     facts = whole.facts | {"tune": {"trials": [s.options for s in listed], "seconds": seconds}}
     text = f"tuning        {trials} trials ({'; '.join(map(_text, listed))}) and the last run: about {seconds:,.0f} s, scoring not in it"
     return Plan(facts, f"{whole.text}\n{text}")
 
 
-def settings(first: Setting, trials: int, seed: int) -> list[Setting]:
-    """The first, then points of Halton's sequence (1960; bases 2 and 3) shifted by seed: rates around the first one's, and ranks."""
-    shift = Draws(seed, "tune").uniform(2).tolist()
+def settings(first: Setting, trials: int, seed: int, tuned: Mapping[str, Sequence[Any]]) -> list[Setting]:
+    """The first, then points of Halton's sequence (1960; a prime a coordinate) shifted by seed: rates around the first one's, and
+    values of the options that are tuned."""
+    bases = PRIMES[: 1 + len(tuned)]
+    shift = Draws(seed, "tune").uniform(len(bases)).tolist()
     out = [first]
     for n in range(1, trials):
-        u, v = (float((_radical(n, base) + s) % 1.0) for base, s in zip((2, 3), shift, strict=True))
+        u, *vs = (float((_radical(n, base) + s) % 1.0) for base, s in zip(bases, shift, strict=True))
         lr = float(f"{first.lr * SPAN ** (2 * u - 1):.2g}")
-        out.append(Setting(lr, None if first.rank is None else RANKS[int(v * len(RANKS))]))
+        own = {name: of[int(v * len(of))] for (name, of), v in zip(tuned.items(), vs, strict=True)}
+        out.append(Setting(lr, own))
     return out
 
 
@@ -174,17 +183,16 @@ def split(rows: Rows, seed: int, reads: Sequence[str] = ()) -> tuple[Rows, Rows]
     return rows.some([i for i in range(len(rows)) if i not in held]), rows.some(sorted(held))
 
 
-def chosen(scores: Sequence[Score | None]) -> int:
-    """The number of the best score, from 0; 0 where no other lies outside the first one's interval on the better side."""
+def chosen(scores: Sequence[Score | None], lower: bool = False) -> int:
+    """The number of the best score, from 0; 0 where no other lies outside the first one's interval on the better side. lower: less is better."""
     first = scores[0]
     known = [(s, i) for i, s in enumerate(scores) if s is not None and math.isfinite(s.value)]
     if not known:
         return 0
-    down = known[0][0].name in LOWER_IS_BETTER
-    best, at = (min if down else max)(known, key=lambda k: k[0].value)
+    best, at = (min if lower else max)(known, key=lambda k: k[0].value)
     if first is None or not math.isfinite(first.value):
         return at
-    return at if (best.value < first.low if down else best.value > first.high) else 0
+    return at if (best.value < first.low if lower else best.value > first.high) else 0
 
 
 def _request(
@@ -200,32 +208,38 @@ def _request(
     """The job with its rows read, what makes its adapters, and the first setting. Raises UserError for what cannot be tuned."""
     if trials < 2:
         raise UserError(f"{trials} trials cannot be compared", "give at least 2")
-    asked: AdaptOptions = read_options(dict(options))
+    asked = read_options(dict(options), method)
     if task not in (tuned := [t.name for t in TASKS.values() if t.tuned_by]):
         raise UserError(f"task {task!r} is not tuned", f"tasks with a score to choose by: {', '.join(tuned)}")
     if method not in BY_STEPS:
         raise UserError(f"method {method!r} has neither rate nor rank", f"tuned are: {', '.join(BY_STEPS)}")
-    if base.attached is not None:
+    if base.attached is not None and not base.own:
         raise UserError("this base has an adapter on it", "tune on the plain base: onebase.load(ref)")
     job, make = prepared(
         base.loaded, data, task=task, method=method, options=asked, columns=columns, test=test
     )
     split(job.rows, asked.seed, TASKS[task].reads)
-    rate = asked.lr or METHODS[method].rate_of(TASKS[task].signal)
-    return job, make, Setting(rate, asked.rank if method == "lora" else None)
+    how = METHODS[method]
+    own = {name: getattr(asked.own, name) for name in how.tuned}
+    return job, make, Setting(asked.lr or how.rate_of(TASKS[task].signal), own)
 
 
-def _judged(base: Bound, adapter: Adapter, held: Rows, task: str, seed: int) -> Score | None:
-    """The task's score on the rows held out; None where learning went astray and there is none."""
+def _judged(
+    base: Bound, adapter: Adapter, held: Rows, task: str, names: Sequence[str], seed: int
+) -> tuple[Score | None, bool]:
+    """The first of these scores that there is on the rows held out (None where learning went astray), and whether less is better. Raises
+    UserError where the task has none of them."""
     # One token is written: the scores that tasks are tuned by do not look at it.
-    how = TASKS[task]
-    assert how.scores is not None
-    scores = how.scores(ScoreRequest(base.with_parts([adapter.parts]), held, seed, max_tokens=1))
-    return next((scores[n] for n in how.tuned_by if n in scores), None)
+    said = PREDICTIONS[task](ScoreRequest(base.with_parts([adapter.parts]), held, seed, max_tokens=1))
+    known = scores_of(type(said))
+    metric = next((known[n] for n in names if n in known), None)
+    if metric is None:
+        raise UserError(f"task {task} has no score {names[0]!r}", f"its scores: {', '.join(known)}")
+    return metric.score(said, seed), metric.lower
 
 
 def _text(s: Setting) -> str:
-    return f"lr {s.lr:g}" + ("" if s.rank is None else f", rank {s.rank}")
+    return ", ".join([f"lr {s.lr:g}", *(f"{name} {value}" for name, value in s.own.items())])
 
 
 def _fields(s: Score | None) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from onebase.base.model import BaseModel
-from onebase.config import digest, to_dict
+from onebase.config import digest, to_hash
 from onebase.data.order import Order, split
 from onebase.errors import UserError
 from onebase.model.device import compute_dtype
@@ -269,7 +269,7 @@ def _fix_total(cfg: TrainConfig, state: RunState, pace: list[float], par: Parall
 
 def _recipe_digest(cfg: TrainConfig) -> str:
     """Hash of what decides the weights."""
-    return digest({k: v for k, v in to_dict(cfg).items() if k not in FREE})
+    return digest({k: v for k, v in to_hash(cfg).items() if k not in FREE})
 
 
 def _resume(job: Job, optim: Optimizers, identity: dict[str, str]) -> RunState:

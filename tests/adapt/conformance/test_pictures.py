@@ -14,6 +14,7 @@ from onebase.model.proj import Active
 from tests.adapt.conformance.cases import LABELLED
 from tests.adapt.conformance.kinds import PLACE
 from tests.adapt.conformance.made import folder, pictures
+from tests.helpers import taken
 
 TOLERANCE = 1e-5
 
@@ -53,7 +54,7 @@ def test_what_leads_a_text_stands_before_its_pictures(method: str) -> None:
 @pytest.mark.parametrize("method", ["soft", "prefix"])
 def test_what_leads_a_text_learns_no_pictures(method: str) -> None:
     with pytest.raises(UserError, match=f"{method} stands before a text, and these rows are pictures"):
-        Base(both()).adapt(rows(), task="classify", method=method, virtual=3)
+        Base(both()).adapt(rows(), task="classify", method=method, **taken(method, virtual=3))
 
 
 @pytest.mark.parametrize(

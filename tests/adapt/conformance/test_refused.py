@@ -47,7 +47,7 @@ def test_a_base_without_a_head_writes_nothing() -> None:
 
 @pytest.mark.parametrize(("task", "method"), PAIRS)
 def test_a_base_that_sees_alone_learns_classes_alone(task: str, method: str) -> None:
-    if method in TASKS[task].images:
+    if TASKS[task].images and not METHODS[method].text:
         return
     with pytest.raises(UserError, match="reads no text, only image"):
         Base(load_base(folder("sees"))).adapt(LABELLED, task=task, method=method)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,6 +14,8 @@ from onebase.codec.text.sample import Tokens
 from onebase.data import read_rows
 from onebase.engine.features import how_read
 from onebase.evaluation.bootstrap import Score, mean_score
+from onebase.evaluation.scores import Metric
+from onebase.evaluation.scores import register as register_score
 from onebase.model.proj import Active
 from onebase.objective.regress import Value
 from onebase.tasks import by_head
@@ -77,10 +80,24 @@ def ndcg(grades: Sequence[float], order: Sequence[int]) -> float:
     return gain([grades[i] for i in order]) / max(1e-9, gain(sorted(grades, reverse=True)))
 
 
-def scores(request: ScoreRequest) -> dict[str, Score]:
+@dataclass(frozen=True, eq=False)
+class Orders:
+    """The grades of each query's passages, and their order, the best first."""
+
+    grades: list[list[float]]
+    found: list[list[int]]
+
+
+def predictions(request: ScoreRequest) -> Orders:
     rows = read_rows(request.data, COLUMNS, check=flaw)
-    found = [ndcg(r["grades"], o) for r, o in zip(rows, ranked(request.base, rows), strict=True)]
-    return {"ndcg": mean_score("ndcg", found, seed=request.seed)}
+    return Orders([r["grades"] for r in rows], ranked(request.base, rows))
+
+
+def ndcg_score(said: Orders, seed: int) -> Score:
+    return mean_score("ndcg", [ndcg(g, o) for g, o in zip(said.grades, said.found, strict=True)], seed=seed)
+
+
+register_score(Metric("ndcg", Orders, ndcg_score))
 
 
 register(
@@ -93,9 +110,10 @@ register(
         check=flaw,
         samples=lambda reader: whole_texts(reader, pairs),
         compared=("query", "passages"),
-        scores=scores,
+        predictions=predictions,
         answer=answer,
         reads=("query", "passages"),
+        lists=("passages",),
         signal="labels",
         tuned_by=("ndcg",),
     )

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from onebase.errors import UserError
+from onebase.sandbox.programs import Limits, check_sandbox, runs
 from onebase.tasks.rewards import Answer, checked, opened
-from onebase.tasks.rewards.sandbox import Limits, check_sandbox, runs
 from tests.helpers import tiny_base
 
 

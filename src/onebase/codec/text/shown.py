@@ -11,6 +11,9 @@ import numpy as np
 from onebase.codec.text.sample import Tokens
 from onebase.codec.text.tokenizer import Tokenizer
 
+SEGMENTS = 20
+"""Segments shown of the beginning and of the end of a sample, where it has more than twice as many."""
+
 
 @dataclass(frozen=True)
 class LedgerRow:
@@ -50,8 +53,11 @@ def render_rows(rows: Iterable[LedgerRow], width: int = 300) -> str:
 
 
 def marked(row: LedgerRow, width: int) -> str:
-    """One sample on one line, what is learnt between « »."""
-    return "".join(f"«{_short(t, width)}»" if s else _short(t, width) for t, s in row.segments)
+    """One sample on one line, what is learnt between « »; of very many segments the first and the last."""
+    parts = [f"«{_short(t, width)}»" if s else _short(t, width) for t, s in row.segments]
+    if len(parts) > 2 * SEGMENTS:
+        parts[SEGMENTS:-SEGMENTS] = [" ... "]
+    return "".join(parts)
 
 
 def _short(text: str, width: int) -> str:

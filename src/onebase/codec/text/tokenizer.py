@@ -21,7 +21,7 @@ from onebase.codec.text.pieces import Follows, Pieces, following, pieces
 from onebase.codec.text.roles import Roles
 from onebase.codec.text.sample import SPECIALS
 from onebase.codec.text.valid import checked, is_unicode, not_text
-from onebase.config import to_dict
+from onebase.config import to_hash
 from onebase.errors import ArtifactError, ConfigError, DataError
 
 # GPT-4's pre-tokenisation with numbers cut into one or two digits (three waste a small vocabulary; nanochat
@@ -142,7 +142,7 @@ class Tokenizer:
         """SHA-256 of the tokenizer's canonical JSON, and of its roles where they are not our own."""
         if self.roles == Roles.own():
             return sha256_bytes(self.as_json.encode())
-        roles = {k: v for k, v in to_dict(self.roles).items() if k not in ("others", "extra")}
+        roles = {k: v for k, v in to_hash(self.roles).items() if k not in ("others", "extra")}
         return sha256_bytes(canonical_json([json.loads(self.as_json), roles]).encode())
 
     @cached_property

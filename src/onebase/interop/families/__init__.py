@@ -1,11 +1,12 @@
 """The families we know, by `model_type`: one file each."""
 
 from onebase.errors import ConfigError
-from onebase.interop.families import idefics3, llava, whisper
+from onebase.interop.families import gemma3_vision, idefics3, llava, whisper
 from onebase.interop.families.single import SINGLE, family_among
 from onebase.interop.family import Family
 
 FAMILIES: list[Family] = [
+    gemma3_vision.FAMILY,  # before that of text alone, which reads this model_type as a part
     *SINGLE,
     # Images in texts.
     llava.FAMILY,

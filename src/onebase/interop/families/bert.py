@@ -5,114 +5,65 @@ Source: transformers `models/bert/`, read for names and defaults; Devlin et al.,
 """
 
 from onebase.base.config import BaseConfig
-from onebase.codec.text.modules import TextCodecConfig, TransformConfig
-from onebase.interop.families.decoder import text_trunk
 from onebase.interop.families.encoder import (
+    ABSOLUTE,
     COUNTED,
-    MAX_DEPTH,
-    MAX_VOCABULARY,
-    PLAIN,
+    MASKED,
+    MASKED_EPS,
+    NO_DECODER,
     POOLER,
-    STEM,
-    THEIRS,
-    TRUNK,
-    architecture,
-    block_rules,
-    encoder,
-    encoder_base,
-    has_head,
-    head_rules,
-    layer_norm,
-    no_decoder,
+    POST,
+    VOCABULARY,
+    Predicts,
+    head_names,
+    position_lines,
+    trunk_lines,
 )
-from onebase.interop.family import Family, Tree
-from onebase.interop.reader import Reader
-from onebase.interop.rules import Ignore, Rules, rename
-from onebase.model.config import Activation, NormConfig
+from onebase.interop.family import Family
+from onebase.interop.fields import Put, Table, number, size
+from onebase.interop.names import Names, rules_of, under
+from onebase.interop.rules import Ignore, Rules
 
-PARTS = {
-    "attn.q": "attention.self.query",
-    "attn.k": "attention.self.key",
-    "attn.v": "attention.self.value",
-    "attn.o": "attention.output.dense",
-    "attn_norm": "attention.output.LayerNorm",
-    "ff.up": "intermediate.dense",
-    "ff.down": "output.dense",
-    "ff_norm": "output.LayerNorm",
+BLOCK = {
+    "attention.self.query": "block.attn.q",
+    "attention.self.key": "block.attn.k",
+    "attention.self.value": "block.attn.v",
+    "attention.output.dense": "block.attn.o",
+    "attention.output.LayerNorm": "block.attn_norm",
+    "intermediate.dense": "block.ff.up",
+    "output.dense": "block.ff.down",
+    "output.LayerNorm": "block.ff_norm",
 }
 NEXT = Ignore(
     r"cls\.seq_relationship\.(weight|bias)", "whether a sentence follows another is no task of a base"
 )
+TYPES = size("type_vocab_size", "codec.types", 2)
+TABLE = Table(
+    (
+        Put({"model_type": "bert"}),
+        *NO_DECODER,
+        ABSOLUTE,
+        *trunk_lines(also="codec.transform.activation"),
+        number("layer_norm_eps", MASKED_EPS, 1e-12),
+        VOCABULARY,
+        *position_lines(),
+        TYPES,
+        Predicts("Bert", "cls.predictions.transform.dense.weight"),
+    ),
+    POST,
+    MASKED,
+)
 
 
-def read(
-    r: Reader,
-    first_position: int = 0,
-    head: str = "cls.predictions.transform.dense.weight",
-    activation: Activation | None = None,
-) -> BaseConfig:
-    """The config. Other families of this shape say at which row positions begin, which tensor tells of a head, and its activation."""
-    no_decoder(r)
-    r.must(
-        "position_embedding_type", "absolute", "absolute", "the trunk has no relative positions of this kind"
-    )
-    norm = NormConfig(kind="layer", eps=r.positive("layer_norm_eps", 1e-12))
-    act = r.one_of("hidden_act", PLAIN, "gelu")
-    trunk = encoder(
-        width=r.size("hidden_size", 768),
-        depth=r.size("num_hidden_layers", 12, MAX_DEPTH),
-        heads=r.size("num_attention_heads", 12),
-        hidden=r.size("intermediate_size", 3072),
-        activation=act,
-        norm=norm,
-    )
-    positions = r.size("max_position_embeddings", 512)
-    predicts = has_head(r, head)
-    codec = TextCodecConfig(
-        vocab_size=r.size("vocab_size", most=MAX_VOCABULARY),
-        context=positions - first_position,
-        positions=positions,
-        first_position=first_position,
-        types=r.size("type_vocab_size", 2),
-        tied=r.get("tie_word_embeddings", bool, True) and predicts,
-        head=predicts,
-        head_bias=predicts,
-        transform=TransformConfig(activation=activation or act, norm=norm) if predicts else None,
-    )
-    return encoder_base(trunk, codec)
-
-
-def tree(cfg: BaseConfig, model_type: str, stem: str) -> Tree:
-    """The keys that the configs of this shape share, from the first block."""
-    trunk, codec = text_trunk(cfg), cfg.text
-    block = trunk.blocks[0]
-    return {
-        "architectures": architecture(cfg, stem),
-        "model_type": model_type,
-        "vocab_size": codec.vocab_size,
-        "max_position_embeddings": codec.positions or codec.context,
-        "type_vocab_size": codec.types,
-        "tie_word_embeddings": codec.tied or not codec.head,
-        "hidden_size": trunk.width,
-        "intermediate_size": block.ff.hidden,
-        "num_hidden_layers": len(trunk.blocks),
-        "num_attention_heads": block.attn.heads,
-        "hidden_act": THEIRS.get(block.ff.activation, block.ff.activation),
-        "layer_norm_eps": block.norms.norm.eps,
-    }
-
-
-def write(cfg: BaseConfig) -> Tree:
-    return tree(cfg, "bert", "Bert")
-
-
-def trunk_rules(cfg: BaseConfig, prefix: str) -> Rules:
+def trunk_names(prefix: str) -> Names:
     """Embeddings and blocks."""
-    tables = {"word": "weight", "position": "positions", "token_type": "types"}
+    a = f"{prefix}embeddings"
     return [
-        *(rename(f"{prefix}embeddings.{a}_embeddings.weight", f"{STEM}.{b}") for a, b in tables.items()),
-        *layer_norm(f"{prefix}embeddings.LayerNorm", f"{TRUNK}.input_norm"),
-        *block_rules(cfg, prefix + "encoder.layer.{i}", PARTS),
+        (f"{a}.word_embeddings", "codec.stem"),
+        (f"{a}.position_embeddings.weight", "codec.stem.positions"),
+        (f"{a}.token_type_embeddings.weight", "codec.stem.types"),
+        (f"{a}.LayerNorm", "trunk.input_norm"),
+        *under(prefix + "encoder.layer.{i}.", BLOCK),
         COUNTED,
         POOLER,
     ]
@@ -121,8 +72,8 @@ def trunk_rules(cfg: BaseConfig, prefix: str) -> Rules:
 def rules(cfg: BaseConfig) -> Rules:
     a = "cls.predictions"
     dense, norm = f"{a}.transform.dense", f"{a}.transform.LayerNorm"
-    head = head_rules(cfg.text, dense, norm, f"{a}.decoder.weight", f"{a}.bias", f"{a}.decoder.bias")
-    return [*trunk_rules(cfg, "bert."), *head, NEXT]
+    head = head_names(cfg, dense, norm, f"{a}.decoder.weight", f"{a}.bias", f"{a}.decoder.bias")
+    return rules_of(cfg, "text", [*trunk_names("bert."), *head, NEXT])
 
 
-FAMILY = Family(("bert",), read, write, rules, prefix="bert.")
+FAMILY = Family(("bert",), TABLE.read, TABLE.write, rules, prefix="bert.")

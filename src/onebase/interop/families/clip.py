@@ -5,106 +5,104 @@ text; there the place of the greatest id counts, which is where the ending token
 Source: transformers `models/clip/`, read for names, defaults and that rule; Radford et al., 2103.00020.
 """
 
+from dataclasses import replace
+
 from onebase.base.config import BaseConfig
 from onebase.base.links import Link, PairConfig
-from onebase.codec.image.config import PixelsConfig, PoolConfig
+from onebase.codec.image.config import PixelsConfig
 from onebase.codec.text.pooling import EmbeddingConfig
-from onebase.interop.families.encoder import both
+from onebase.interop.families.decoder import TEXT
+from onebase.interop.families.encoder import NORM
 from onebase.interop.families.towers import (
-    IMAGE,
-    LINK,
+    TOWER,
     half,
-    image_codec,
-    image_rules,
-    image_tree,
-    linked,
+    image_names,
     prefixed,
     sub_config,
-    text_codec,
+    text_lines,
     text_rules,
-    text_tree,
-    the_pair,
-    tower,
+    tower_lines,
 )
+from onebase.interop.families.vision import IMAGE, picture_lines
 from onebase.interop.family import Family, Tree
+from onebase.interop.fields import Found, Part, Put, Table, View, size
+from onebase.interop.names import Names, rules_of
 from onebase.interop.reader import Reader
-from onebase.interop.rules import Rules, rename
+from onebase.interop.rules import Rules
 
 OLD_END = 2
-TEXT = {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 12, "num_attention_heads": 8}
-VISION = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
 PIXELS = PixelsConfig(
     resize="crop",
     mean=(0.48145466, 0.4578275, 0.40821073),
     std=(0.26862954, 0.26130258, 0.27577711),
 )
 """Those of the first models: means and deviations of what they learnt from."""
+TEXT_TABLE = Table(
+    (*tower_lines("clip_text_model", (512, 2048, 12, 8), "quick_gelu", 1e-5), *text_lines(49408, 77)),
+    replace(TOWER, direction="causal"),
+    replace(TEXT, head=False),
+)
+VISION_TABLE = Table(
+    (
+        Put({"architectures": ["CLIPVisionModel"]}),
+        *tower_lines("clip_vision_model", (768, 3072, 12, 12), "quick_gelu", 1e-5),
+        *picture_lines(32),
+    ),
+    replace(TOWER, input_norm=NORM),
+    replace(IMAGE, bias=False, pixels=PIXELS),
+)
 
 
-def read(r: Reader) -> BaseConfig:
-    text, vision = _read_text(sub_config(r, "text_config")), read_vision(sub_config(r, "vision_config"))
-    pair = PairConfig(
-        width=r.size("projection_dim", 512),
-        pool=EmbeddingConfig(pooling="last", ends=_ends(sub_config(r, "text_config"), text.text.vocab_size)),
-    )
-    return linked(text, vision, Link(src="image", dst="text", how="pair", pair=pair))
+class End:
+    """The token that a text ends with; none where the config has the old rule."""
+
+    def read(self, r: Reader, found: Found) -> None:
+        text, vocabulary = sub_config(r, "text_config"), found["parts"][0].text.vocab_size
+        end = text.get("eos_token_id", int, 49407)
+        if not 0 <= end < vocabulary:
+            raise text.refuse("eos_token_id", f"a token of the vocabulary, 0 to {vocabulary - 1}")
+        found["link.pair.pool.ends"] = None if end == OLD_END else end
+
+    def write(self, base: View, tree: Tree) -> None:
+        end = base["link.pair.pool.ends"]
+        tree["text_config"]["eos_token_id"] = OLD_END if end is None else end
 
 
-def _read_text(r: Reader) -> BaseConfig:
-    trunk = tower(r, TEXT, activation="quick_gelu", eps=1e-5, direction="causal")
-    return BaseConfig(trunks={"text": trunk}, codecs={"text": text_codec(r, 49408, 77)})
-
-
-def _ends(r: Reader, vocabulary: int) -> int | None:
-    """The token that a text ends with; None where the config has the old rule."""
-    end = r.get("eos_token_id", int, 49407)
-    if not 0 <= end < vocabulary:
-        raise r.refuse("eos_token_id", f"a token of the vocabulary, 0 to {vocabulary - 1}")
-    return None if end == OLD_END else end
-
-
-def read_vision(r: Reader) -> BaseConfig:
-    """The tower of images alone."""
-    trunk = tower(r, VISION, activation="quick_gelu", eps=1e-5, normed=True)
-    codec = image_codec(r, 32, PoolConfig(kind="first"), bias=False, class_token=True, pixels=PIXELS)
-    return BaseConfig(trunks={"image": trunk}, codecs={"image": codec})
-
-
-def write(cfg: BaseConfig) -> Tree:
-    pair = the_pair(cfg)
-    end = OLD_END if pair.pool.ends is None else pair.pool.ends
-    return {
-        "architectures": ["CLIPModel"],
-        "model_type": "clip",
-        "projection_dim": pair.width,
-        "text_config": text_tree(cfg) | {"model_type": "clip_text_model", "eos_token_id": end},
-        "vision_config": write_vision(cfg),
-    }
-
-
-def write_vision(cfg: BaseConfig) -> Tree:
-    return {"architectures": ["CLIPVisionModel"], "model_type": "clip_vision_model"} | image_tree(cfg)
+TABLE = Table(
+    (
+        Put({"architectures": ["CLIPModel"], "model_type": "clip"}),
+        Part("text_config", TEXT_TABLE, sub_config),
+        Part("vision_config", VISION_TABLE, sub_config),
+        size("projection_dim", "link.pair.width", 512),
+        End(),
+    ),
+    link=Link(src="image", dst="text", how="pair", pair=PairConfig(pool=EmbeddingConfig(pooling="last"))),
+)
+PAIR: Names = [
+    ("visual_projection", "link.src"),
+    ("text_projection", "link.dst"),
+    ("logit_scale", "link.scale"),
+]
 
 
 def vision_rules(cfg: BaseConfig) -> Rules:
-    return [
-        rename("embeddings.class_embedding", f"{IMAGE}.class_token"),
-        *both("pre_layrnorm", "trunks.image.input_norm"),  # spelled so
-        *image_rules(cfg),
+    own: Names = [
+        ("embeddings.class_embedding", "codec.class_token"),
+        ("pre_layrnorm", "trunk.input_norm"),  # spelled so
     ]
+    return rules_of(cfg, "image", [*own, *image_names(cfg)])
 
 
 def rules(cfg: BaseConfig) -> Rules:
-    return [
-        *prefixed(text_rules(cfg), "text_model."),
-        *prefixed(vision_rules(half(cfg, "image")), "vision_model."),
-        rename("visual_projection.weight", f"{LINK}.src.weight"),
-        rename("text_projection.weight", f"{LINK}.dst.weight"),
-        rename("logit_scale", f"{LINK}.scale"),
-    ]
+    text, image = text_rules(half(cfg, "text")), vision_rules(half(cfg, "image"))
+    return [*prefixed(text, "text_model."), *prefixed(image, "vision_model."), *rules_of(cfg, "text", PAIR)]
 
 
-FAMILY = Family(("clip",), read, write, rules)
+FAMILY = Family(("clip",), TABLE.read, TABLE.write, rules)
 VISION_FAMILY = Family(
-    ("clip_vision_model",), read_vision, write_vision, vision_rules, spellings=(("vision_model.", ""),)
+    ("clip_vision_model",),
+    VISION_TABLE.read,
+    VISION_TABLE.write,
+    vision_rules,
+    spellings=(("vision_model.", ""),),
 )

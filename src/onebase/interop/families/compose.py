@@ -1,14 +1,16 @@
 """A text decoder and a tower of images inside one config: each read, written and named by the family of its own."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 from onebase.base.config import BaseConfig
-from onebase.base.links import ConnectorConfig
+from onebase.base.links import ConnectorConfig, connector_places
 from onebase.errors import ConfigError
 from onebase.interop.families.single import SINGLE, family_among
 from onebase.interop.families.towers import half, moved
 from onebase.interop.family import Family, Tree, written
+from onebase.interop.fields import Found, Table, View
 from onebase.interop.reader import Reader
 from onebase.interop.rules import Rules
 
@@ -34,26 +36,32 @@ FIRST: Mapping[str, Tree] = {
         "num_attention_heads": 32,
         "vocab_size": 151936,
     },
+    "gemma3_text": {
+        "hidden_size": 2304,
+        "intermediate_size": 9216,
+        "num_hidden_layers": 26,
+        "num_attention_heads": 8,
+        "vocab_size": 262208,
+    },
 }
 """Sizes that the config of a part may leave out, because they are the defaults of its class there."""
 
 
-def read_text(r: Reader, begins: Mapping[str, str], *, own_tie: bool) -> BaseConfig:
-    """The decoder in `text_config`. begins: how the names of its tensors begin in the whole, and alone; own_tie: its own
-    `tie_word_embeddings` counts beside that of the whole. Raises ConfigError for a decoder whose input is more than vectors of tokens:
-    what would be done to those of images is not known."""
+def read_text(r: Reader, how: "TextPart") -> BaseConfig:
+    """The decoder in `text_config`. Raises ConfigError for one whose input is more than vectors of tokens: what would be done to those of
+    images is not known."""
     data, where = r.get("text_config", dict), f"{r.where}: text_config"
     if "text_config" in data:
         raise ConfigError(f"{where} has a 'text_config' of its own", "a decoder of text alone is read there")
-    family = family_among(SINGLE, data.get("model_type", "llama"), where)
+    family = family_among(SINGLE, data.get("model_type", how.default), where)
     whole = FIRST.get(family.model_types[0], {}) | data
-    tied = r.get("tie_word_embeddings", bool, False)
-    if tied or not own_tie:
+    tied = r.get("tie_word_embeddings", bool, how.tied)
+    if tied or not how.own_tie:
         whole["tie_word_embeddings"] = tied
-    reader = Reader(whole, where, frozenset(_alone(r.tensors, begins)))
+    reader = Reader(whole, where, frozenset(_alone(r.tensors, how.begins)))
     text = reader.checked(lambda: family.read(reader))
     codec = text.codecs.get("text")
-    plain = codec is not None and text.text.scale is None and text.text.dropped is None
+    plain = codec is not None and (how.scaled or text.text.scale is None) and text.text.dropped is None
     if not plain or text.text.positions or text.text.types or text.trunks["text"].direction != "causal":
         raise reader.refuse("model_type", "a decoder whose input is nothing but the vectors of tokens")
     if not text.text.head:
@@ -99,10 +107,63 @@ def layout(part: BaseConfig) -> Family:
     raise refused or ConfigError("no layout can express a part of this base", "export it to another format")
 
 
-def part_tree(cfg: BaseConfig, kind: Literal["text", "image"]) -> Tree:
-    """The config of a part of a base."""
-    part = half(cfg, kind)
-    return written(layout(part), part)
+@dataclass(frozen=True)
+class TextPart:
+    """The decoder in `text_config`. begins: how the names of its tensors begin in the whole, and alone; own_tie: its own
+    `tie_word_embeddings` counts beside that of the whole, which is `tied` where no key says it; default: its `model_type` where none says it;
+    scaled: vectors of tokens may be multiplied, those of images are not."""
+
+    begins: Mapping[str, str]
+    own_tie: bool = False
+    tied: bool = False
+    default: str = "llama"
+    scaled: bool = False
+
+    def read(self, r: Reader, found: Found) -> None:
+        found.setdefault("parts", []).append(read_text(r, self))
+
+    def write(self, base: View, tree: Tree) -> None:
+        part = half(base.cfg, "text")
+        tree |= {"text_config": written(layout(part), part), "tie_word_embeddings": base.cfg.text.tied}
+
+
+@dataclass(frozen=True)
+class ImagePart:
+    """The tower in `vision_config`, by its `model_type`; `default` where no key says it."""
+
+    default: str
+
+    def read(self, r: Reader, found: Found) -> None:
+        found.setdefault("parts", []).append(read_image(r, self.default))
+
+    def write(self, base: View, tree: Tree) -> None:
+        part = half(base.cfg, "image")
+        tree["vision_config"] = written(layout(part), part)
+
+
+@dataclass(frozen=True)
+class ImageToken:
+    """The token in whose places the vectors of images stand, under the first of the keys that is there; the last is written."""
+
+    keys: tuple[str, ...]
+    default: int
+
+    def read(self, r: Reader, found: Found) -> None:
+        key = next((key for key in self.keys if r.has(key)), self.keys[-1])
+        token, vocabulary = r.get(key, int, self.default), found["parts"][0].text.vocab_size
+        if not 0 <= token < vocabulary:
+            raise r.refuse(key, f"a token of the vocabulary, 0 to {vocabulary - 1}")
+        found["link.connector.token"] = token
+
+    def write(self, base: View, tree: Tree) -> None:
+        tree[self.keys[-1]] = base["link.connector.token"]
+
+
+def read_whole(r: Reader, table: Table) -> BaseConfig:
+    """The base of a table. Raises ConfigError too where its connector does not go with the patches."""
+    cfg = table.read(r)
+    r.checked(lambda: connector_places(the_connector(cfg), cfg.image))
+    return cfg
 
 
 def part_rules(cfg: BaseConfig, kind: Literal["text", "image"]) -> Rules:
@@ -114,16 +175,7 @@ def part_rules(cfg: BaseConfig, kind: Literal["text", "image"]) -> Rules:
 
 
 def the_connector(cfg: BaseConfig) -> ConnectorConfig:
-    """The one link's. Raises ConfigError where there is none."""
-    connector = cfg.links[0].connector if len(cfg.links) == 1 else None
-    if connector is None:
-        raise ConfigError("this base takes no images into its text", "this layout is of such bases")
+    """The one link's."""
+    connector = cfg.links[0].connector
+    assert connector is not None
     return connector
-
-
-def image_token(r: Reader, key: str, default: int, vocabulary: int) -> int:
-    """The token in whose places the vectors of images stand."""
-    token = r.get(key, int, default)
-    if not 0 <= token < vocabulary:
-        raise r.refuse(key, f"a token of the vocabulary, 0 to {vocabulary - 1}")
-    return token

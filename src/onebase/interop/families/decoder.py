@@ -1,24 +1,24 @@
-"""What the Llama-like decoders share: their config keys, their windows, and the names of their tensors."""
+"""What the Llama-like decoders share: the lines of their configs, their windows, and the names of their tensors."""
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 from onebase.base.config import BaseConfig
 from onebase.codec.text.modules import TextCodecConfig
 from onebase.errors import ConfigError
-from onebase.interop.families.rotary import cached_angles, rope_tree
-from onebase.interop.family import Tree
+from onebase.interop.families.rotary import cached_angles, rope, rope_tree
+from onebase.interop.family import Family, Tree
+from onebase.interop.fields import Each, Field, Found, Line, Must, Put, Table, View, choice, number, size
+from onebase.interop.names import Names, rules_of, under
 from onebase.interop.reader import Reader
-from onebase.interop.rules import Ignore, Rule, Tie, rename
+from onebase.interop.rules import Rules
 from onebase.model.config import (
-    ALL,
     Activation,
     AttnConfig,
     BlockConfig,
     FFConfig,
-    NormConfig,
-    Norms,
-    Part,
     RopeConfig,
     TrunkConfig,
 )
@@ -30,230 +30,185 @@ GATED: dict[str, Activation] = {
     "gelu_pytorch_tanh": "geglu_tanh",
     "gelu_new": "geglu_tanh",
 }
-THEIRS = {"swiglu": "silu", "geglu": "gelu", "geglu_tanh": "gelu_pytorch_tanh"}
-NO_TOKENS = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
+NO_TOKENS = Put({"bos_token_id": None, "eos_token_id": None, "pad_token_id": None})
 """Special tokens are the tokenizer's. A key that is missing would mean those of the first model of a family."""
+UNPACKED = Must("quantization_config", None, "its weights are packed in a way that is not known")
+MAX_DEPTH, MAX_VOCABULARY, MAX_CONTEXT = 4096, 2**24, 2**40
 SLIDING, FULL = "sliding_attention", "full_attention"
+BLOCK = BlockConfig(attn=AttnConfig(heads=1, kv_heads=1, head_dim=2), ff=FFConfig(hidden=1))
+DECODER = TrunkConfig(width=1, blocks=(BLOCK,))
+TEXT = TextCodecConfig(vocab_size=2, context=2)
 
 
-class Sizes(NamedTuple):
-    """The sizes of a decoder: features, heads of queries and of keys, features of a head, blocks."""
-
-    width: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    layers: int
+def patterned(trunk: TrunkConfig, **more: Any) -> TrunkConfig:
+    """A pattern with parts of its block replaced: attn, ff (by fields of theirs), norms and the like (whole)."""
+    block = trunk.blocks[0]
+    changes = {k: replace(getattr(block, k), **v) if isinstance(v, dict) else v for k, v in more.items()}
+    return replace(trunk, blocks=(replace(block, **changes),))
 
 
-def sizes(r: Reader, *, kv_heads: int | None = None, head_dim: int | None = None) -> Sizes:
-    """By their usual keys; `kv_heads` and `head_dim` where those are missing (None: as many as heads; width / heads)."""
-    width, heads = r.size("hidden_size"), r.size("num_attention_heads")
-    return Sizes(
-        width=width,
-        heads=heads,
-        kv_heads=r.size_or_none("num_key_value_heads", kv_heads) or heads,
-        head_dim=r.size("head_dim", head_dim or max(width // heads, 1)),
-        layers=r.size("num_hidden_layers", most=4096),
-    )
+def heads_of(found: Found) -> int:
+    """As many as there are of queries."""
+    return found["block.attn.heads"]
 
 
-def attention(
-    r: Reader,
-    s: Sizes,
+def shared_width(found: Found) -> int:
+    """Features of a head where the heads share the width."""
+    return max(found["trunk.width"] // found["block.attn.heads"], 1)
+
+
+def decoder_lines(
+    model_type: str,
+    name: str,
     *,
-    rope: RopeConfig | None,
-    window: int | None = None,
-    bias: tuple[Part, ...] = (),
-    qk_norm: NormConfig | None = None,
-    scale: float | None = None,
-    softcap: float | None = None,
-) -> AttnConfig:
-    """Attention of these sizes. Raises ConfigError naming the file for sizes that do not go together."""
-    return r.checked(
-        lambda: AttnConfig(
-            heads=s.heads,
-            kv_heads=s.kv_heads,
-            head_dim=s.head_dim,
-            rope=rope,
-            window=window,
-            bias=bias,
-            qk_norm=qk_norm,
-            scale=scale,
-            softcap=softcap,
-        )
+    context: int,
+    kv_heads: int | None = None,
+    head_dim: int | None = None,
+    eps: float = 1e-6,
+    tied: bool = False,
+    activation: tuple[str, str] = ("hidden_act", "silu"),
+) -> tuple[Line, ...]:
+    """The lines that these configs share. name: how their classes are called; the others: what a missing key means."""
+    key, usual = activation
+    return (
+        UNPACKED,
+        NO_TOKENS,
+        Put({"model_type": model_type}),
+        size("hidden_size", "trunk.width"),
+        size("num_attention_heads", "block.attn.heads"),
+        size("num_key_value_heads", "block.attn.kv_heads", kv_heads or heads_of, null=heads_of),
+        size("head_dim", "block.attn.head_dim", head_dim or shared_width),
+        size("num_hidden_layers", "trunk.depth", most=MAX_DEPTH),
+        size("intermediate_size", "block.ff.hidden"),
+        choice(key, "block.ff.activation", GATED, usual),
+        number("rms_norm_eps", "block.norms.norm.eps trunk.final_norm.eps", eps),
+        size("vocab_size", "codec.vocab_size", most=MAX_VOCABULARY),
+        size("max_position_embeddings", "codec.context", context, MAX_CONTEXT),
+        Head(name, tied),
     )
 
 
-def text_codec(
-    r: Reader, *, tied: bool, context: int, scale: float | None = None, softcap: float | None = None
-) -> TextCodecConfig:
-    """Vocabulary and ends; `tied` and `context` where no key says it. A checkpoint of a trunk alone (no `lm_head`, not tied) has
-    no head."""
-    r.must("quantization_config", None, None, "its weights are packed in a way that is not known")
-    tied = r.get("tie_word_embeddings", bool, tied)
-    has_head = any(name.endswith("lm_head.weight") for name in r.tensors)
-    return r.checked(
-        lambda: TextCodecConfig(
-            vocab_size=r.size("vocab_size", most=2**24),
-            context=r.size("max_position_embeddings", context, 2**40),
-            tied=tied,
-            scale=scale,
-            softcap=softcap,
-            head=tied or not r.tensors or has_head,
-        )
-    )
+def window_line(default: int | None) -> Field:
+    """One window for all blocks."""
+    return size("sliding_window", "block.attn.window", default, null=None)
 
 
-def gated_decoder(
-    r: Reader,
-    s: Sizes,
-    attns: Sequence[AttnConfig],
-    norms: Norms,
-    codec: TextCodecConfig,
-    *,
-    activation: Activation | None = None,
-    ff_bias: bool = False,
-) -> BaseConfig:
-    """A decoder with attention `attns` in its blocks and gated feed-forwards (`hidden_act` where no activation is given)."""
-    act = r.one_of("hidden_act", GATED, "silu") if activation is None else activation
-    ff = FFConfig(hidden=r.size("intermediate_size"), activation=act, bias=ff_bias)
-    blocks = tuple(BlockConfig(attn=attn, ff=ff, norms=norms) for attn in attns)
-    trunk = TrunkConfig(width=s.width, blocks=blocks, final_norm=norms.norm)
-    return BaseConfig(trunks={"text": trunk}, codecs={"text": codec})
+@dataclass(frozen=True)
+class Head:
+    """Whether tokens are predicted, and by which matrix. A checkpoint of a trunk alone (no `lm_head`, not tied) has no head. name: how their
+    classes are called; tied: what a missing key means."""
+
+    name: str
+    tied: bool
+    lm: str = "ForCausalLM"
+
+    def read(self, r: Reader, found: Found) -> None:
+        tied = r.get("tie_word_embeddings", bool, self.tied)
+        there = not r.tensors or any(name.endswith("lm_head.weight") for name in r.tensors)
+        found |= {"codec.tied": tied, "codec.head": tied or there}
+
+    def write(self, base: View, tree: Tree) -> None:
+        tree["tie_word_embeddings"] = base["codec.tied"]
+        tree["architectures"] = [self.name + (self.lm if base["codec.head"] else "Model")]
 
 
-def layer_windows(
-    r: Reader, layers: int, window: int | None, slides: Callable[[int], bool]
-) -> list[int | None]:
-    """The window of each block: as `layer_types` says, or for the blocks that `slides` where that key is missing."""
+@dataclass(frozen=True)
+class Rope:
+    """The one kind of rotary positions of a model, see `rotary.rope`. theta: its base where no key says it."""
+
+    theta: float = 10000.0
+    original: int | None = None
+    partial: bool = False
+
+    def read(self, r: Reader, found: Found) -> None:
+        dim = found["block.attn.head_dim"]
+        found["block.attn.rope"] = rope(r, self.theta, dim, original=self.original, partial=self.partial)
+
+    def write(self, base: View, tree: Tree) -> None:
+        turned = next((x for x in base.each("block.attn.rope") if x), RopeConfig())
+        tree |= rope_tree(turned, base["block.attn.head_dim"])
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The window of each block: as `layer_types` says, or for the blocks that `slides` where that key is missing. default: its size where no
+    key says it; switch: the key that switches it on; always: a size is written even where no block has a window."""
+
+    slides: Callable[[Found, int], bool]
+    default: int | None = 4096
+    switch: str | None = None
+    always: bool = False
+
+    def read(self, r: Reader, found: Found) -> None:
+        on = self.switch is None or r.get(self.switch, bool, False)
+        window = r.size_or_none("sliding_window", self.default) if on else None
+        kinds = layer_kinds(r, found["trunk.depth"], lambda i: self.slides(found, i) and window is not None)
+        if window is None and SLIDING in kinds:
+            raise ConfigError(
+                f"{r.where}: 'layer_types' has {SLIDING}, but no 'sliding_window' is set", "give its size"
+            )
+        found["block.attn.window"] = Each(window if k == SLIDING else None for k in kinds)
+
+    def write(self, base: View, tree: Tree) -> None:
+        windows = base.each("block.attn.window")
+        first = next((w for w in windows if w is not None), None)
+        tree["sliding_window"] = first or (self.default if self.always else None)
+        tree["layer_types"] = [FULL if w is None else SLIDING for w in windows]
+        if self.switch is not None:
+            tree[self.switch] = first is not None
+
+
+def layer_kinds(r: Reader, depth: int, slides: Callable[[int], bool]) -> list[str]:
+    """`layer_types`, or what follows from the number of a block where that key is missing."""
     if not r.has("layer_types"):
-        kinds = [SLIDING if slides(i) and window is not None else FULL for i in range(layers)]
-    else:
-        kinds = r.get("layer_types", list)
-        if len(kinds) != layers or any(k not in (SLIDING, FULL) for k in kinds):
-            raise r.refuse("layer_types", f"a list of {layers}, each {SLIDING} or {FULL}")
-    if window is None and SLIDING in kinds:
-        raise ConfigError(
-            f"{r.where}: 'layer_types' has {SLIDING}, but no 'sliding_window' is set", "give its size"
-        )
-    return [window if k == SLIDING else None for k in kinds]
+        return [SLIDING if slides(i) else FULL for i in range(depth)]
+    kinds = r.get("layer_types", list)
+    if len(kinds) != depth or any(k not in (SLIDING, FULL) for k in kinds):
+        raise r.refuse("layer_types", f"a list of {depth}, each {SLIDING} or {FULL}")
+    return kinds
 
 
-def windows_tree(cfg: BaseConfig) -> Tree:
-    """`sliding_window` (the first that is there) and `layer_types`."""
-    windows = [b.attn.window for b in text_trunk(cfg).blocks]
-    kinds = [FULL if w is None else SLIDING for w in windows]
-    return {
-        "sliding_window": next((w for w in windows if w is not None), None),
-        "layer_types": kinds,
-    }
+class FirstWindow:
+    """The first block with a window, in configs from before `layer_types`."""
+
+    def read(self, r: Reader, found: Found) -> None:
+        found["first window"] = r.get("max_window_layers", int, 28)
+
+    def write(self, base: View, tree: Tree) -> None:
+        windows = base.each("block.attn.window")
+        tree["max_window_layers"] = next((i for i, w in enumerate(windows) if w is not None), len(windows))
 
 
-def switched_windows(r: Reader, layers: int) -> list[int | None]:
-    """Windows behind a switch, and only from `max_window_layers` on: what Qwen2 and Qwen3 share."""
-    window = r.size_or_none("sliding_window", 4096) if r.get("use_sliding_window", bool, False) else None
-    start = r.get("max_window_layers", int, 28)
-    return layer_windows(r, layers, window, lambda i: i >= start)
+LATER: tuple[Line, ...] = (
+    FirstWindow(),
+    Windows(lambda found, i: i >= found["first window"], switch="use_sliding_window"),
+)
+"""Windows behind a switch, and only from a block on: what Qwen2 and Qwen3 share."""
+
+ENDS: Names = [
+    ("model.embed_tokens", "codec.stem"),
+    ("model.norm", "trunk.final_norm"),
+    ("lm_head", "codec.head"),
+]
+ATTENTION = {f"self_attn.{x}_proj": f"block.attn.{x}" for x in "qkvo"}
+FEED_FORWARD = {f"mlp.{x}_proj": f"block.ff.{x}" for x in ("gate", "up", "down")}
+NORMS = {"input_layernorm": "block.attn_norm", "post_attention_layernorm": "block.ff_norm"}
+HEAD_NORMS = {f"self_attn.{x}_norm": f"block.attn.{x}_norm" for x in "qk"}
+PLAIN = ATTENTION | FEED_FORWARD | HEAD_NORMS
 
 
-def switched_windows_tree(cfg: BaseConfig) -> Tree:
-    """The keys that `switched_windows` reads."""
-    tree = windows_tree(cfg)
-    kinds = tree["layer_types"]
-    start = kinds.index(SLIDING) if SLIDING in kinds else len(kinds)
-    return tree | {"use_sliding_window": SLIDING in kinds, "max_window_layers": start}
+def decoder_rules(cfg: BaseConfig, block: Mapping[str, str] = PLAIN | NORMS) -> Rules:
+    """All rules of a decoder. block: names in a block, theirs to ours."""
+    ropes = [b.attn.rope for b in cfg.trunks["text"].blocks if b.attn.rope]
+    angles = cached_angles(list(dict.fromkeys(ropes)), cfg.trunks["text"].blocks[0].attn.head_dim)
+    return [*rules_of(cfg, "text", [*ENDS, *under("model.layers.{i}.", block)]), angles]
 
 
-def text_trunk(cfg: BaseConfig) -> TrunkConfig:
-    """The trunk of text. Raises ConfigError for a base without one."""
-    if "text" not in cfg.codecs:
-        raise ConfigError("this base reads no text", "this layout is of text decoders: export to another")
-    return cfg.trunks["text"]
-
-
-def architecture(cfg: BaseConfig, name: str) -> list[str]:
-    """Their class: of a model with its head, or of a trunk alone."""
-    return [f"{name}ForCausalLM" if cfg.text.head else f"{name}Model"]
-
-
-def common_tree(cfg: BaseConfig, model_type: str, name: str) -> Tree:
-    """The keys that all of these configs have, from the first block."""
-    trunk, codec = text_trunk(cfg), cfg.text
-    attn, ff = trunk.blocks[0].attn, trunk.blocks[0].ff
-    rope = next((b.attn.rope for b in trunk.blocks if b.attn.rope), RopeConfig())
-    return {
-        **NO_TOKENS,
-        "architectures": architecture(cfg, name),
-        "model_type": model_type,
-        "vocab_size": codec.vocab_size,
-        "max_position_embeddings": codec.context,
-        "tie_word_embeddings": codec.tied,
-        "hidden_size": trunk.width,
-        "intermediate_size": ff.hidden,
-        "num_hidden_layers": len(trunk.blocks),
-        "num_attention_heads": attn.heads,
-        "num_key_value_heads": attn.kv_heads,
-        "head_dim": attn.head_dim,
-        "hidden_act": THEIRS.get(ff.activation, ff.activation),
-        "rms_norm_eps": trunk.blocks[0].norms.norm.eps,
-    } | rope_tree(rope, attn.head_dim)
-
-
-PRE = (("input_layernorm", "attn_norm"), ("post_attention_layernorm", "ff_norm"))
-
-
-def head_rules(codec: TextCodecConfig) -> list[Rule | Tie]:
-    """The output matrix: its own, a second name of the embedding, or none."""
-    if not codec.head:
-        return []
-    if codec.tied:
-        return [Tie("lm_head.weight", "codecs.text.stem.weight")]
-    return [rename("lm_head.weight", "codecs.text.head.weight")]
-
-
-def attention_rules(trunk: TrunkConfig, i: int) -> list[Rule]:
-    """q, k, v and o of block `i`, kept apart, with the biases that the config says."""
-    a, b = f"model.layers.{i}.self_attn", f"trunks.text.blocks.{i}.attn"
-    rules = []
-    for part in ALL:
-        rules.append(rename(f"{a}.{part}_proj.weight", f"{b}.{part}.weight"))
-        if part in trunk.blocks[i].attn.bias:
-            rules.append(rename(f"{a}.{part}_proj.bias", f"{b}.{part}.bias"))
-    return rules
-
-
-def feedforward_rules(trunk: TrunkConfig, i: int) -> list[Rule]:
-    """gate, up and down of block `i`."""
-    a, b = f"model.layers.{i}.mlp", f"trunks.text.blocks.{i}.ff"
-    kinds = ("weight", "bias") if trunk.blocks[i].ff.bias else ("weight",)
-    return [rename(f"{a}.{x}_proj.{k}", f"{b}.{x}.{k}") for x in ("gate", "up", "down") for k in kinds]
-
-
-BlockRules = Callable[[TrunkConfig, int], list[Rule]]
-
-
-def decoder_rules(
-    cfg: BaseConfig,
-    norms: Sequence[tuple[str, str]] = PRE,
-    attention: BlockRules = attention_rules,
-    feedforward: BlockRules = feedforward_rules,
-) -> list[Rule | Tie | Ignore]:
-    """All rules of a decoder. norms: (their name, ours) in a block."""
-    trunk = text_trunk(cfg)
-    ropes = [b.attn.rope for b in trunk.blocks if b.attn.rope]
-    rules: list[Rule | Tie | Ignore] = [
-        rename("model.embed_tokens.weight", "codecs.text.stem.weight"),
-        rename("model.norm.weight", "trunks.text.final_norm.weight"),
-        *head_rules(cfg.text),
-        cached_angles(list(dict.fromkeys(ropes)), trunk.blocks[0].attn.head_dim),
-    ]
-    for i, block in enumerate(trunk.blocks):
-        a, b = f"model.layers.{i}", f"trunks.text.blocks.{i}"
-        rules += [*attention(trunk, i), *feedforward(trunk, i)]
-        rules += [rename(f"{a}.{x}.weight", f"{b}.{y}.weight") for x, y in norms]
-        if block.attn.qk_norm is not None and block.attn.qk_norm.affine:
-            rules += [
-                rename(f"{a}.self_attn.{x}_norm.weight", f"{b}.attn.{x}_norm.weight") for x in ("q", "k")
-            ]
-    return rules
+def decoder_family(
+    model_type: str, *lines: Line, trunk: TrunkConfig = DECODER, block: Mapping[str, str] = PLAIN | NORMS
+) -> Family:
+    """A family of one text decoder by its lines, its pattern and the names in a block."""
+    table = Table(lines, trunk, TEXT)
+    return Family(
+        (model_type,), table.read, table.write, partial(decoder_rules, block=block), prefix="model."
+    )

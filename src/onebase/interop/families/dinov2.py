@@ -6,44 +6,32 @@ al., 2309.16588.
 """
 
 from dataclasses import replace
+from functools import partial
 
 from onebase.base.config import BaseConfig
 from onebase.codec.image.config import ImageCodecConfig, PixelsConfig, PoolConfig
-from onebase.interop.families.encoder import MAX_DEPTH, PLAIN, block_rules, layer_norm
-from onebase.interop.families.vision import (
-    MASK,
-    STEM,
-    TRUNK,
-    channels,
-    head_rules,
-    image_base,
-    lead,
-    read_classes,
-    square,
-    stem_rules,
-    vision_trunk,
-    vision_trunk_of,
-)
-from onebase.interop.families.vit import tree
+from onebase.interop.families.decoder import patterned
+from onebase.interop.families.encoder import ENCODER, PLAIN
+from onebase.interop.families.vision import IMAGE, Classes, vit_lines, vit_names
+from onebase.interop.families.vit import ATTENTION
 from onebase.interop.family import Family, Tree
+from onebase.interop.fields import Found, Line, Put, Set, Table, View, choice, size
+from onebase.interop.names import rules_of, under
 from onebase.interop.reader import MAX_SIZE, Reader
-from onebase.interop.rules import Rule, Rules, rename, split
-from onebase.model.config import NormConfig
+from onebase.interop.rules import Rules
 
-PARTS = {
-    "attn.q": "attention.attention.query",
-    "attn.k": "attention.attention.key",
-    "attn.v": "attention.attention.value",
-    "attn.o": "attention.output.dense",
-    "attn_norm": "norm1",
-    "ff_norm": "norm2",
+BLOCK = ATTENTION | {
+    "norm1": "block.attn_norm",
+    "norm2": "block.ff_norm",
+    "layer_scale1.lambda1": "block.attn_scale.weight",
+    "layer_scale2.lambda1": "block.ff_scale.weight",
 }
-PLAIN_FF = {"ff.up": "mlp.fc1", "ff.down": "mlp.fc2"}
-GATED_FF = {"ff.down": "mlp.weights_out"}
-IMAGENET = PixelsConfig(
-    resize="crop", edge=256, size=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
-)
+PLAIN_FF = {"mlp.fc1": "block.ff.up", "mlp.fc2": "block.ff.down"}
+GATED_FF = {"mlp.weights_in": "block.ff.gate block.ff.up", "mlp.weights_out": "block.ff.down"}
+CUT = PixelsConfig(resize="crop", edge=256, size=224)
+IMAGENET = replace(CUT, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 """What published models were trained on; their folders say so too."""
+ACTIVATION = choice("hidden_act", "block.ff.activation", PLAIN, "gelu")
 
 
 def _narrowed(hidden: int) -> int:
@@ -51,95 +39,34 @@ def _narrowed(hidden: int) -> int:
     return (int(hidden * 2 / 3) + 7) // 8 * 8
 
 
-def read(r: Reader) -> BaseConfig:
-    norm = NormConfig(kind="layer", eps=r.positive("layer_norm_eps", 1e-6))
-    width, heads = r.size("hidden_size", 768), r.size("num_attention_heads", 12)
-    r.must("head_dim", width // heads, width // heads, "heads share the width")
-    gated = r.get("use_swiglu_ffn", bool, False)
-    ratio = r.positive("mlp_ratio", 4.0)
-    if not 1 <= width * ratio <= MAX_SIZE:
-        raise r.refuse("mlp_ratio", f"a feed-forward of 1 to {MAX_SIZE:,} features")
-    trunk = vision_trunk(
-        width=width,
-        depth=r.size("num_hidden_layers", 12, MAX_DEPTH),
-        heads=heads,
-        hidden=_narrowed(int(width * ratio)) if gated else int(width * ratio),
-        activation="swiglu" if gated else r.one_of("hidden_act", PLAIN, "gelu"),
-        norm=norm,
-        qkv_bias=r.get("qkv_bias", bool, True),
-        layer_scale=True,
-    )
-    classes = read_classes(r, "classifier.weight")
-    found = channels(r)
-    codec = ImageCodecConfig(
-        kind="image",
-        size=square(r, "image_size", 224),
-        patch=square(r, "patch_size", 14),
-        channels=found,
-        pixels=IMAGENET if found == 3 else PixelsConfig(resize="crop", edge=256, size=224),
-        pool=PoolConfig(kind="both" if classes else "first"),
-        classes=classes,
-        places_fit="bicubic",
-    )
-    return image_base(trunk, codec)
+class FeedForward:
+    """Plain or gated; its features are a multiple of the width."""
+
+    def read(self, r: Reader, found: Found) -> None:
+        hidden = found["trunk.width"] * r.positive("mlp_ratio", 4.0)
+        if not 1 <= hidden <= MAX_SIZE:
+            raise r.refuse("mlp_ratio", f"a feed-forward of 1 to {MAX_SIZE:,} features")
+        if r.get("use_swiglu_ffn", bool, False):
+            found |= {"block.ff.hidden": _narrowed(int(hidden)), "block.ff.activation": "swiglu"}
+        else:
+            found["block.ff.hidden"] = int(hidden)
+            ACTIVATION.read(r, found)
+
+    def write(self, base: View, tree: Tree) -> None:
+        hidden, width = base["block.ff.hidden"], base["trunk.width"]
+        gated = base["block.ff.activation"] == "swiglu"
+        whole = (n for n in range(1, 33) if (_narrowed(n * width) if gated else n * width) == hidden)
+        ratio = next(whole, hidden * (1.5 if gated else 1.0) / width)
+        ACTIVATION.write(base, tree)
+        tree |= {"use_swiglu_ffn": gated, "mlp_ratio": ratio} | ({"hidden_act": "gelu"} if gated else {})
 
 
-def read_registers(r: Reader) -> BaseConfig:
-    cfg = read(r)
-    registers = r.size("num_register_tokens", 4)
-    return replace(cfg, codecs={"image": replace(cfg.image, registers=registers, places_fit="smooth")})
+def _pixels(r: Reader, found: Found) -> PixelsConfig:
+    return IMAGENET if found["codec.channels"] == 3 else CUT
 
 
-def write(cfg: BaseConfig) -> Tree:
-    return _tree(cfg, "dinov2", "Dinov2") | {"use_mask_token": False}
-
-
-def write_registers(cfg: BaseConfig) -> Tree:
-    more = {"num_register_tokens": cfg.image.registers}
-    return _tree(cfg, "dinov2_with_registers", "Dinov2WithRegisters") | more
-
-
-def _tree(cfg: BaseConfig, model_type: str, stem: str) -> Tree:
-    trunk = vision_trunk_of(cfg)
-    ff, gated = trunk.blocks[0].ff, trunk.blocks[0].ff.activation == "swiglu"
-    whole = (
-        n for n in range(1, 33) if (_narrowed(n * trunk.width) if gated else n * trunk.width) == ff.hidden
-    )
-    ratio = next(whole, ff.hidden * (1.5 if gated else 1.0) / trunk.width)
-    made = tree(cfg, model_type, stem) | {"use_swiglu_ffn": gated, "mlp_ratio": ratio}
-    return made | ({"hidden_act": "gelu"} if gated else {})
-
-
-def rules(cfg: BaseConfig) -> Rules:
-    return _rules(cfg, "dinov2")
-
-
-def rules_registers(cfg: BaseConfig) -> Rules:
-    a = "dinov2_with_registers"
-    shape = (cfg.image.registers, cfg.trunks["image"].width)
-    return [*_rules(cfg, a), lead(f"{a}.embeddings.register_tokens", f"{STEM}.registers", shape)]
-
-
-def _rules(cfg: BaseConfig, name: str) -> Rules:
-    a, block = f"{name}.embeddings", name + ".encoder.layer.{i}"
-    ff = cfg.trunks["image"].blocks[0].ff
-    gated = ff.activation == "swiglu"
-    found: list[Rule] = []
-    for i in range(len(cfg.trunks["image"].blocks)):
-        theirs, ours = block.format(i=i), f"{TRUNK}.blocks.{i}"
-        found.append(rename(f"{theirs}.layer_scale1.lambda1", f"{ours}.attn_scale.weight"))
-        found.append(rename(f"{theirs}.layer_scale2.lambda1", f"{ours}.ff_scale.weight"))
-        for kind in ("weight", "bias") if gated else ():
-            parts = [f"{ours}.ff.{part}.{kind}" for part in ("gate", "up")]
-            found.append(split(f"{theirs}.mlp.weights_in.{kind}", parts, (ff.hidden, ff.hidden)))
-    return [
-        *stem_rules(cfg, f"{a}.patch_embeddings.projection", f"{a}.position_embeddings", f"{a}.cls_token"),
-        *block_rules(cfg, block, PARTS | (GATED_FF if gated else PLAIN_FF), "image"),
-        *found,
-        *layer_norm(f"{name}.layernorm", f"{TRUNK}.final_norm"),
-        *head_rules(cfg, "classifier"),
-        MASK,
-    ]
+def _pool(r: Reader, found: Found) -> PoolConfig:
+    return PoolConfig(kind="both" if found["codec.classes"] else "first")
 
 
 MEMORY = (
@@ -148,12 +75,32 @@ MEMORY = (
     (r"mlp\.weights_in$", "mlp.gate_proj|up_proj"),
     (r"mlp\.weights_out$", "mlp.down_proj"),
 )
-FAMILY = Family(("dinov2",), read, write, rules, prefix="dinov2.", memory=MEMORY)
-REGISTERS = Family(
-    ("dinov2_with_registers",),
-    read_registers,
-    write_registers,
-    rules_registers,
-    prefix="dinov2_with_registers.",
-    memory=MEMORY,
+
+
+def _rules(cfg: BaseConfig, prefix: str) -> Rules:
+    gated = cfg.trunks["image"].blocks[0].ff.activation == "swiglu"
+    block = under(prefix + "encoder.layer.{i}.", BLOCK | (GATED_FF if gated else PLAIN_FF))
+    return rules_of(cfg, "image", [*vit_names(cfg, prefix), *block])
+
+
+def _family(model_type: str, name: str, codec: ImageCodecConfig, *more: Line) -> Family:
+    lines = (
+        *vit_lines(model_type, 14, 1e-6),
+        FeedForward(),
+        Set("codec.pixels", _pixels),
+        Classes(name),
+        Set("codec.pool", _pool),
+        *more,
+    )
+    table = Table(lines, patterned(ENCODER, layer_scale=True), codec)
+    rules = partial(_rules, prefix=f"{model_type}.")
+    return Family((model_type,), table.read, table.write, rules, prefix=f"{model_type}.", memory=MEMORY)
+
+
+FAMILY = _family("dinov2", "Dinov2", replace(IMAGE, places_fit="bicubic"), Put({"use_mask_token": False}))
+REGISTERS = _family(
+    "dinov2_with_registers",
+    "Dinov2WithRegisters",
+    replace(IMAGE, places_fit="smooth"),
+    size("num_register_tokens", "codec.registers", 4),
 )

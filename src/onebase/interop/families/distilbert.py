@@ -5,94 +5,63 @@ Source: transformers `models/distilbert/`, read for names and defaults; Sanh et 
 """
 
 from onebase.base.config import BaseConfig
-from onebase.codec.text.modules import TextCodecConfig, TransformConfig
-from onebase.interop.families.decoder import text_trunk
 from onebase.interop.families.encoder import (
     COUNTED,
-    MAX_DEPTH,
-    MAX_VOCABULARY,
-    PLAIN,
-    STEM,
-    THEIRS,
-    TRUNK,
-    architecture,
-    block_rules,
-    encoder,
-    encoder_base,
-    has_head,
-    head_rules,
-    layer_norm,
+    MASKED,
+    MASKED_EPS,
+    POST,
+    VOCABULARY,
+    Predicts,
+    head_names,
+    position_lines,
+    trunk_lines,
 )
-from onebase.interop.family import Family, Tree
-from onebase.interop.reader import Reader
-from onebase.interop.rules import Rules, rename
-from onebase.model.config import NormConfig
+from onebase.interop.family import Family
+from onebase.interop.fields import Put, Set, Table
+from onebase.interop.names import rules_of, under
+from onebase.interop.rules import Rules
 
-NORM = NormConfig(kind="layer", eps=1e-12)
-PARTS = {
-    "attn.q": "attention.q_lin",
-    "attn.k": "attention.k_lin",
-    "attn.v": "attention.v_lin",
-    "attn.o": "attention.out_lin",
-    "attn_norm": "sa_layer_norm",
-    "ff.up": "ffn.lin1",
-    "ff.down": "ffn.lin2",
-    "ff_norm": "output_layer_norm",
+BLOCK = {
+    "attention.q_lin": "block.attn.q",
+    "attention.k_lin": "block.attn.k",
+    "attention.v_lin": "block.attn.v",
+    "attention.out_lin": "block.attn.o",
+    "sa_layer_norm": "block.attn_norm",
+    "ffn.lin1": "block.ff.up",
+    "ffn.lin2": "block.ff.down",
+    "output_layer_norm": "block.ff_norm",
 }
-
-
-def read(r: Reader) -> BaseConfig:
-    act = r.one_of("activation", PLAIN, "gelu")
-    trunk = encoder(
-        width=r.size("dim", 768),
-        depth=r.size("n_layers", 6, MAX_DEPTH),
-        heads=r.size("n_heads", 12),
-        hidden=r.size("hidden_dim", 3072),
-        activation=act,
-        norm=NORM,
-    )
-    positions = r.size("max_position_embeddings", 512)
-    predicts = has_head(r, "vocab_transform.weight")
-    codec = TextCodecConfig(
-        vocab_size=r.size("vocab_size", most=MAX_VOCABULARY),
-        context=positions,
-        positions=positions,
-        tied=r.get("tie_word_embeddings", bool, True) and predicts,
-        head=predicts,
-        head_bias=predicts,
-        transform=TransformConfig(activation=act, norm=NORM) if predicts else None,
-    )
-    return encoder_base(trunk, codec)
-
-
-def write(cfg: BaseConfig) -> Tree:
-    trunk, codec = text_trunk(cfg), cfg.text
-    block = trunk.blocks[0]
-    return {
-        "architectures": architecture(cfg, "DistilBert"),
-        "model_type": "distilbert",
-        "vocab_size": codec.vocab_size,
-        "max_position_embeddings": codec.positions or codec.context,
-        "tie_word_embeddings": codec.tied or not codec.head,
-        "dim": trunk.width,
-        "hidden_dim": block.ff.hidden,
-        "n_layers": len(trunk.blocks),
-        "n_heads": block.attn.heads,
-        "activation": THEIRS.get(block.ff.activation, block.ff.activation),
-    }
+HEAD = ("vocab_transform", "vocab_layer_norm", "vocab_projector.weight", "vocab_projector.bias")
+TABLE = Table(
+    (
+        Put({"model_type": "distilbert"}),
+        *trunk_lines(
+            ("dim", 768),
+            ("n_heads", 12),
+            ("n_layers", 6),
+            ("hidden_dim", 3072),
+            ("activation", "gelu"),
+            also="codec.transform.activation",
+        ),
+        Set(MASKED_EPS, lambda r, found: 1e-12),
+        VOCABULARY,
+        *position_lines(),
+        Predicts("DistilBert", "vocab_transform.weight"),
+    ),
+    POST,
+    MASKED,
+)
 
 
 def rules(cfg: BaseConfig) -> Rules:
     a = "distilbert.embeddings"
-    head = ("vocab_transform", "vocab_layer_norm", "vocab_projector.weight", "vocab_projector.bias")
-    return [
-        rename(f"{a}.word_embeddings.weight", f"{STEM}.weight"),
-        rename(f"{a}.position_embeddings.weight", f"{STEM}.positions"),
-        *layer_norm(f"{a}.LayerNorm", f"{TRUNK}.input_norm"),
-        *block_rules(cfg, "distilbert.transformer.layer.{i}", PARTS),
-        *head_rules(cfg.text, *head),
-        COUNTED,
+    names = [
+        (f"{a}.word_embeddings", "codec.stem"),
+        (f"{a}.position_embeddings.weight", "codec.stem.positions"),
+        (f"{a}.LayerNorm", "trunk.input_norm"),
+        *under("distilbert.transformer.layer.{i}.", BLOCK),
     ]
+    return rules_of(cfg, "text", [*names, *head_names(cfg, *HEAD), COUNTED])
 
 
-FAMILY = Family(("distilbert",), read, write, rules, prefix="distilbert.")
+FAMILY = Family(("distilbert",), TABLE.read, TABLE.write, rules, prefix="distilbert.")

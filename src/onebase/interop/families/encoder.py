@@ -1,15 +1,18 @@
-"""What the encoders share: a trunk that sees both ways, heads of masked language models, names of a weight and its bias."""
+"""What the encoders share: a trunk that sees both ways, the lines of its sizes, heads of masked language models."""
 
-from collections.abc import Mapping
-from typing import Literal
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from onebase.base.config import BaseConfig
-from onebase.codec.text.modules import TextCodecConfig
+from onebase.codec.text.modules import TransformConfig
+from onebase.interop.families.decoder import MAX_DEPTH, MAX_VOCABULARY, TEXT
+from onebase.interop.family import Tree
+from onebase.interop.fields import Default, Field, Found, Line, Must, Set, View, choice, size
+from onebase.interop.names import Names
 from onebase.interop.reader import Reader
-from onebase.interop.rules import Ignore, Rule, Tie, rename
+from onebase.interop.rules import Ignore, Tie
 from onebase.model.config import (
     ALL,
     Activation,
@@ -18,14 +21,13 @@ from onebase.model.config import (
     FFConfig,
     NormConfig,
     Norms,
-    RopeConfig,
     TrunkConfig,
 )
 
 PLAIN: dict[str, Activation] = {
     "gelu": "gelu",
-    "gelu_new": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_new": "gelu_tanh",
     "gelu_fast": "gelu_tanh",
     "quick_gelu": "gelu_sigmoid",
     "relu": "relu",
@@ -33,9 +35,27 @@ PLAIN: dict[str, Activation] = {
     "silu": "silu",
     "swish": "silu",
 }
-THEIRS = {"gelu_tanh": "gelu_pytorch_tanh", "gelu_sigmoid": "quick_gelu"}
-MAX_VOCABULARY, MAX_DEPTH = 2**24, 4096
 STEM, HEAD, TRUNK = "codecs.text.stem", "codecs.text.head", "trunks.text"
+NORM = NormConfig(kind="layer")
+EPS = "block.norms.norm.eps trunk.final_norm.eps trunk.input_norm.eps"
+"""Wherever a trunk may have a norm."""
+MASKED_EPS = f"{EPS} codec.transform.norm.eps"
+"""And before the logits of a masked language model."""
+BLOCK = BlockConfig(
+    attn=AttnConfig(heads=1, kv_heads=1, head_dim=1, rope=None, bias=ALL),
+    ff=FFConfig(hidden=1, activation="gelu", bias=True),
+    norms=Norms(norm=NORM),
+)
+ENCODER = TrunkConfig(width=1, blocks=(BLOCK,), final_norm=NORM, direction="both")
+"""Norms before each part and at the end, every bias."""
+POST = replace(
+    ENCODER,
+    blocks=(replace(BLOCK, norms=Norms(norm=NORM, where="post")),),
+    final_norm=None,
+    input_norm=NORM,
+)
+"""Norms after each residual sum, and of the embeddings."""
+MASKED = replace(TEXT, transform=TransformConfig(norm=NORM))
 
 
 def _counted(x: Tensor) -> bool:
@@ -47,115 +67,96 @@ POOLER = Ignore(
     r"(.*\.)?pooler\.dense\.(weight|bias)",
     "it serves the next-sentence task; hidden states, token predictions and sentence embeddings do without",
 )
+NO_DECODER: tuple[Line, ...] = (
+    Must("is_decoder", False, "this family is read as an encoder"),
+    Must("add_cross_attention", False, "the trunk has no cross-attention"),
+)
+ABSOLUTE = Must("position_embedding_type", "absolute", "the trunk has no relative positions of this kind")
+VOCABULARY = size("vocab_size", "codec.vocab_size", most=MAX_VOCABULARY)
 
 
-def encoder(
-    *,
-    width: int,
-    depth: int,
-    heads: int,
-    hidden: int,
-    activation: Activation,
-    norm: NormConfig,
-    where: Literal["pre", "post"] = "post",
-    rope: RopeConfig | None = None,
-    normed: bool = True,
-) -> TrunkConfig:
-    """A trunk of equal blocks with every bias. `normed`: the embeddings are; a pre-norm trunk has a norm at its end too."""
-    block = BlockConfig(
-        attn=AttnConfig(heads=heads, kv_heads=heads, head_dim=width // heads, rope=rope, bias=ALL),
-        ff=FFConfig(hidden=hidden, activation=activation, bias=True),
-        norms=Norms(norm=norm, where=where),
+def trunk_lines(
+    width: tuple[str, Default] = ("hidden_size", 768),
+    heads: tuple[str, Default] = ("num_attention_heads", 12),
+    depth: tuple[str, Default] = ("num_hidden_layers", 12),
+    hidden: tuple[str, Default] = ("intermediate_size", 3072),
+    act: tuple[str, str] = ("hidden_act", "gelu"),
+    also: str = "",
+) -> tuple[Line, ...]:
+    """Sizes and activation by their keys and defaults; heads share the width. also: where the activation stands too."""
+
+    def shared(r: Reader, found: Found) -> int:
+        features, count = found["trunk.width"], found["block.attn.heads"]
+        if features % count:
+            raise r.refuse(heads[0], f"a divisor of {width[0]} ({features})")
+        return features // count
+
+    return (
+        size(width[0], "trunk.width", width[1]),
+        size(heads[0], "block.attn.heads block.attn.kv_heads", heads[1]),
+        Set("block.attn.head_dim", shared),
+        size(depth[0], "trunk.depth", depth[1], MAX_DEPTH),
+        size(hidden[0], "block.ff.hidden", hidden[1]),
+        choice(act[0], f"block.ff.activation {also}", PLAIN, act[1]),
     )
-    return TrunkConfig(
-        width=width,
-        blocks=(block,) * depth,
-        final_norm=norm if where == "pre" else None,
-        input_norm=norm if normed else None,
-        direction="both",
+
+
+def position_lines(default: Default = 512) -> tuple[Line, ...]:
+    """A table of positions; the context is what of it lies behind the first one's row."""
+    return (
+        size("max_position_embeddings", "codec.positions", default),
+        Set("codec.context", lambda r, v: v["codec.positions"] - v.get("codec.first_position", 0)),
     )
 
 
-def encoder_base(trunk: TrunkConfig, codec: TextCodecConfig) -> BaseConfig:
-    """The base of one text trunk."""
-    return BaseConfig(trunks={"text": trunk}, codecs={"text": codec})
-
-
-def no_decoder(r: Reader) -> None:
-    """Refuse what makes a decoder of an encoder, and positions relative to each other."""
-    r.must("is_decoder", False, False, "this family is read as an encoder")
-    r.must("add_cross_attention", False, False, "the trunk has no cross-attention")
-
-
-def behind_padding(r: Reader, default: int) -> int:
-    """The first text position where positions are counted from the padding token's number (fairseq)."""
-    pad = r.get("pad_token_id", int, default)
+def _behind(r: Reader, key: str, default: int) -> int:
+    pad = r.get(key, int, default)
     if not 0 <= pad < MAX_VOCABULARY:
-        raise r.refuse("pad_token_id", "a whole number of at least 0")
+        raise r.refuse(key, "a whole number of at least 0")
     return pad + 1
 
 
-def has_head(r: Reader, tensor: str) -> bool:
-    """Whether the checkpoint predicts tokens: it has `tensor`; of a config alone, one of its `architectures` says so."""
-    if r.tensors:
-        return tensor in r.tensors
-    names = [str(name) for name in r.get("architectures", list, [])]
-    return any(name.endswith("ForMaskedLM") for name in names)
+BEHIND_PADDING = Field("pad_token_id", "codec.first_position", _behind, 1, back=lambda first: first - 1)
+"""Positions are counted from the padding token's number: a text's first is the one behind it (fairseq)."""
 
 
-def architecture(cfg: BaseConfig, stem: str) -> list[str]:
-    """`architectures` of a config: what `has_head` reads."""
-    return [f"{stem}ForMaskedLM" if cfg.text.head else f"{stem}Model"]
+@dataclass(frozen=True)
+class Predicts:
+    """Whether tokens are predicted: the checkpoint has `tensor`; of a config alone, one of its `architectures` says so. name: how their
+    classes are called."""
+
+    name: str
+    tensor: str
+
+    def read(self, r: Reader, found: Found) -> None:
+        tied, predicts = r.get("tie_word_embeddings", bool, True), self.tensor in r.tensors
+        if not r.tensors:
+            names = [str(name) for name in r.get("architectures", list, [])]
+            predicts = any(name.endswith("ForMaskedLM") for name in names)
+        found |= {"codec.tied": tied and predicts, "codec.head": predicts}
+        found["codec.head_bias"] = found.get("codec.head_bias", True) and predicts
+        if not predicts:
+            found["codec.transform"] = None
+
+    def write(self, base: View, tree: Tree) -> None:
+        head = base["codec.head"]
+        tree["architectures"] = [f"{self.name}ForMaskedLM" if head else f"{self.name}Model"]
+        tree["tie_word_embeddings"] = base["codec.tied"] or not head
 
 
-def both(theirs: str, ours: str) -> list[Rule]:
-    """A weight and its bias."""
-    return [rename(f"{theirs}.{kind}", f"{ours}.{kind}") for kind in ("weight", "bias")]
-
-
-def layer_norm(theirs: str, ours: str) -> list[Rule | Tie]:
-    """A norm's weight and bias; `gamma` and `beta` are their names in checkpoints of TensorFlow's days, and ESM's still."""
-    old = (("gamma", "weight"), ("beta", "bias"))
-    return [*both(theirs, ours), *(Tie(f"{theirs}.{a}", f"{ours}.{b}") for a, b in old)]
-
-
-def block_rules(
-    cfg: BaseConfig, theirs: str, parts: Mapping[str, str], trunk: str = "text"
-) -> list[Rule | Tie]:
-    """Every block's weights, with the biases that its config has. `theirs` is the name of a block, `{i}` its number; parts: our name to
-    theirs; trunk: the trunk's name."""
-    rules: list[Rule | Tie] = []
-    for i, block in enumerate(cfg.trunks[trunk].blocks):
-        for ours, name in parts.items():
-            a, b = f"{theirs.format(i=i)}.{name}", f"trunks.{trunk}.blocks.{i}.{ours}"
-            if ours.endswith("norm"):
-                rules += layer_norm(a, b)
-            else:
-                rules += both(a, b) if _has_bias(block, ours) else [rename(f"{a}.weight", f"{b}.weight")]
-    return rules
-
-
-def _has_bias(block: BlockConfig, part: str) -> bool:
-    """Whether the projection `part` ("attn.q", "cross.k", "ff.up") of a block has a bias."""
-    where, name = part.split(".")
-    if where == "ff":
-        return block.ff.bias
-    attn = block.cross if where == "cross" else block.attn
-    return attn is not None and name in attn.bias
-
-
-def head_rules(
-    codec: TextCodecConfig, dense: str, norm: str, matrix: str, bias: str, second: str | None = None
-) -> list[Rule | Tie | Ignore]:
-    """dense, norm and the output matrix of a masked language model. `second` is another name of `bias`, the one that counts
-    where matrix and embedding are not tied (transformers 5)."""
-    if not codec.head:
+def head_names(
+    cfg: BaseConfig, dense: str, norm: str, matrix: str, bias: str, second: str | None = None
+) -> Names:
+    """dense, norm and the output matrix of a masked language model. `second` is another name of `bias`, the one that counts where matrix and
+    embedding are not tied (transformers 5)."""
+    if not cfg.text.head:
         return []
-    a, ours = f"{HEAD}.transform", f"{HEAD}.bias"
-    rules: list[Rule | Tie | Ignore] = [*both(dense, a), *layer_norm(norm, f"{a}.norm")]
-    if codec.tied:
-        rules += [Tie(matrix, f"{STEM}.weight"), rename(bias, ours)]
-        return [*rules, Tie(second, ours)] if second else rules
-    rules += [rename(matrix, f"{HEAD}.weight"), rename(second or bias, ours)]
+    names = [
+        (dense, "codec.head.transform"),
+        (norm, "codec.head.transform.norm"),
+        (matrix, "codec.head.weight"),
+    ]
+    if second is None or cfg.text.tied:
+        return [*names, (bias, "codec.head.bias"), *([Tie(second, f"{HEAD}.bias")] if second else [])]
     unused = "the bias of a matrix of its own is the other one"
-    return [*rules, Ignore(bias.replace(".", r"\."), unused)] if second else rules
+    return [*names, (second, "codec.head.bias"), Ignore(bias.replace(".", r"\."), unused)]

@@ -14,74 +14,87 @@ import torch
 from torch import Tensor
 
 from onebase.base.config import BaseConfig
-from onebase.codec.text.modules import TextCodecConfig, TransformConfig
-from onebase.interop.families.bert import PARTS as BERT_PARTS
-from onebase.interop.families.decoder import text_trunk
+from onebase.interop.families.bert import BLOCK as BERT_BLOCK
 from onebase.interop.families.encoder import (
+    BEHIND_PADDING,
     COUNTED,
-    MAX_DEPTH,
-    MAX_VOCABULARY,
+    ENCODER,
+    MASKED,
+    MASKED_EPS,
+    NO_DECODER,
+    NORM,
     POOLER,
-    STEM,
-    TRUNK,
-    architecture,
-    behind_padding,
-    block_rules,
-    both,
-    encoder,
-    encoder_base,
-    has_head,
-    head_rules,
-    no_decoder,
+    VOCABULARY,
+    Predicts,
+    head_names,
+    trunk_lines,
 )
 from onebase.interop.family import Family, Tree
+from onebase.interop.fields import Found, Must, Put, Table, View, flag, number
+from onebase.interop.names import Names, rules_of, under
 from onebase.interop.reader import Reader
-from onebase.interop.rules import Ignore, Rule, Rules, Tie, rename
-from onebase.model.config import NormConfig, RopeConfig
+from onebase.interop.rules import Ignore, Rules
+from onebase.model.config import RopeConfig
 
-PARTS = BERT_PARTS | {"attn_norm": "attention.LayerNorm", "ff_norm": "LayerNorm"}
+OTHER_NORMS = {"attention.LayerNorm": "block.attn_norm", "LayerNorm": "block.ff_norm"}
+BLOCK = {k: v for k, v in BERT_BLOCK.items() if not v.endswith("norm")} | OTHER_NORMS
+HEAD = ("lm_head.dense", "lm_head.layer_norm", "lm_head.decoder.weight", "lm_head.bias")
 KEPT = 1 - 0.15 * 0.8
 PAD = 1
 """`<pad>` in the one alphabet of ESM-1b and ESM-2; rotary positions do not depend on it."""
 CONTACTS = Ignore(
     r"(esm\.)?contact_head\..*", "contacts are read from attention weights, which a base does not give"
 )
+NO_TABLE = Ignore(r"(esm\.)?embeddings\.position_embeddings\.weight", "rotary positions have no table")
 
 
-def read(r: Reader) -> BaseConfig:
-    no_decoder(r)
-    r.must("is_folding_model", False, False, "structures are not predicted here")
-    dropout = r.get("token_dropout", bool, False)
-    kind = r.one_of("position_embedding_type", {"absolute": "absolute", "rotary": "rotary"}, "absolute")
-    learned = kind == "absolute"
-    norm = NormConfig(kind="layer", eps=r.positive("layer_norm_eps", 1e-12))
-    trunk = encoder(
-        width=r.size("hidden_size", 768),
-        depth=r.size("num_hidden_layers", 12, MAX_DEPTH),
-        heads=r.size("num_attention_heads", 12),
-        hidden=r.size("intermediate_size", 3072),
-        activation="gelu",
-        norm=norm,
-        where="pre",
-        rope=None if learned else _rope(r),
-        normed=r.get("emb_layer_norm_before", bool, False),
-    )
-    positions = r.size("max_position_embeddings", 1026)
-    first = behind_padding(r, PAD) if learned else 0
-    predicts = has_head(r, "lm_head.dense.weight")
-    codec = TextCodecConfig(
-        vocab_size=r.size("vocab_size", most=MAX_VOCABULARY),
-        context=positions - first,
-        scale=KEPT if dropout else None,
-        dropped=r.get("mask_token_id", int) if dropout else None,
-        positions=positions if learned else None,
-        first_position=first,
-        tied=r.get("tie_word_embeddings", bool, True) and predicts,
-        head=predicts,
-        head_bias=predicts,
-        transform=TransformConfig(norm=norm) if predicts else None,
-    )
-    return encoder_base(trunk, codec)
+class Positions:
+    """Positions: rotary, or a table whose first rows lie before a text."""
+
+    def read(self, r: Reader, found: Found) -> None:
+        kinds = {"absolute": True, "rotary": False}
+        count = r.size("max_position_embeddings", 1026)
+        if r.one_of("position_embedding_type", kinds, "absolute"):
+            BEHIND_PADDING.read(r, found)
+            found |= {"codec.positions": count, "codec.context": count - found["codec.first_position"]}
+        else:
+            found |= {"codec.context": count, "block.attn.rope": _rope(r)}
+
+    def write(self, base: View, tree: Tree) -> None:
+        count, turned = base["codec.positions"], base["block.attn.rope"]
+        tree["position_embedding_type"] = "rotary" if count is None else "absolute"
+        tree["max_position_embeddings"] = count or base["codec.context"]
+        tree["pad_token_id"] = PAD if count is None else base["codec.first_position"] - 1
+        tree |= {} if turned is None else {"rope_theta": turned.base}
+
+
+class Dropped:
+    """The mask's vector is zero, and the others are scaled."""
+
+    def read(self, r: Reader, found: Found) -> None:
+        if r.get("token_dropout", bool, False):
+            found |= {"codec.scale": KEPT, "codec.dropped": r.get("mask_token_id", int)}
+
+    def write(self, base: View, tree: Tree) -> None:
+        tree |= {"token_dropout": base["codec.scale"] is not None, "mask_token_id": base["codec.dropped"]}
+
+
+TABLE = Table(
+    (
+        Put({"model_type": "esm"}),
+        *NO_DECODER,
+        Must("is_folding_model", False, "structures are not predicted here"),
+        Dropped(),
+        *trunk_lines()[:-1],  # its activation is GELU, whatever a key says
+        flag("emb_layer_norm_before", "trunk.input_norm", False, on=NORM, off=None),
+        number("layer_norm_eps", MASKED_EPS, 1e-12),
+        VOCABULARY,
+        Positions(),
+        Predicts("Esm", "lm_head.dense.weight"),
+    ),
+    ENCODER,
+    MASKED,
+)
 
 
 def _rope(r: Reader) -> RopeConfig:
@@ -101,51 +114,18 @@ def _same(cfg: RopeConfig, x: Tensor) -> bool:
     return x.ndim == 1 and torch.allclose(x.float(), wanted, rtol=1e-5, atol=0)
 
 
-def write(cfg: BaseConfig) -> Tree:
-    trunk, codec = text_trunk(cfg), cfg.text
-    block, learned = trunk.blocks[0], codec.positions is not None
-    tree = {
-        "architectures": architecture(cfg, "Esm"),
-        "model_type": "esm",
-        "vocab_size": codec.vocab_size,
-        "max_position_embeddings": codec.positions or codec.context,
-        "position_embedding_type": "absolute" if learned else "rotary",
-        "tie_word_embeddings": codec.tied or not codec.head,
-        "hidden_size": trunk.width,
-        "intermediate_size": block.ff.hidden,
-        "num_hidden_layers": len(trunk.blocks),
-        "num_attention_heads": block.attn.heads,
-        "layer_norm_eps": block.norms.norm.eps,
-        "emb_layer_norm_before": trunk.input_norm is not None,
-        "token_dropout": codec.scale is not None,
-        "mask_token_id": codec.dropped,
-        "pad_token_id": codec.first_position - 1 if learned else PAD,
-    }
-    return tree | ({"rope_theta": block.attn.rope.base} if block.attn.rope else {})
-
-
 def rules(cfg: BaseConfig) -> Rules:
-    trunk, codec = text_trunk(cfg), cfg.text
-    table = "esm.embeddings.position_embeddings.weight"
-    out: list[Rule | Tie | Ignore] = [
-        rename("esm.embeddings.word_embeddings.weight", f"{STEM}.weight"),
-        *both("esm.encoder.emb_layer_norm_after", f"{TRUNK}.final_norm"),
-        *block_rules(cfg, "esm.encoder.layer.{i}", PARTS),
-        COUNTED,
-        POOLER,
-        CONTACTS,
+    names: Names = [
+        ("esm.embeddings.word_embeddings", "codec.stem"),
+        ("esm.embeddings.position_embeddings.weight", "codec.stem.positions"),
+        ("esm.embeddings.layer_norm", "trunk.input_norm"),
+        ("esm.encoder.emb_layer_norm_after", "trunk.final_norm"),
+        *under("esm.encoder.layer.{i}.", BLOCK),
+        *head_names(cfg, *HEAD),
+        *(COUNTED, POOLER, CONTACTS),
+        *([] if cfg.text.positions else [NO_TABLE, _angles(cfg)]),
     ]
-    if trunk.input_norm is not None:
-        out += both("esm.embeddings.layer_norm", f"{TRUNK}.input_norm")
-    if codec.positions is not None:
-        out.append(rename(table, f"{STEM}.positions"))
-    else:
-        out.append(
-            Ignore(r"(esm\.)?embeddings\.position_embeddings\.weight", "rotary positions have no table")
-        )
-        out.append(_angles(cfg))
-    head = ("lm_head.dense", "lm_head.layer_norm", "lm_head.decoder.weight", "lm_head.bias")
-    return [*out, *head_rules(codec, *head)]
+    return rules_of(cfg, "text", names)
 
 
 def _angles(cfg: BaseConfig) -> Ignore:
@@ -158,4 +138,4 @@ def _angles(cfg: BaseConfig) -> Ignore:
     return Ignore(r".*rotary_embeddings\.inv_freq", "rotary angles follow from the config", same)
 
 
-FAMILY = Family(("esm",), read, write, rules, prefix="esm.")
+FAMILY = Family(("esm",), TABLE.read, TABLE.write, rules, prefix="esm.")

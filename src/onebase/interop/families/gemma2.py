@@ -4,107 +4,88 @@ window, embeddings times the root of the width.
 Source: transformers `models/gemma2/configuration_gemma2.py` and `modeling_gemma2.py`, read for names, defaults and the norms' order.
 """
 
-from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
-from onebase.base.config import BaseConfig
 from onebase.interop.families.decoder import (
-    FULL,
-    GATED,
-    SLIDING,
-    Sizes,
-    attention,
-    common_tree,
-    decoder_rules,
-    gated_decoder,
-    layer_windows,
-    sizes,
-    text_codec,
-    text_trunk,
-    windows_tree,
+    DECODER,
+    PLAIN,
+    Rope,
+    Windows,
+    decoder_family,
+    decoder_lines,
+    patterned,
 )
-from onebase.interop.families.rotary import rope
-from onebase.interop.family import Family, Tree
+from onebase.interop.families.llama import BIASES
+from onebase.interop.family import Tree
+from onebase.interop.fields import Found, Line, Must, Set, View, number
 from onebase.interop.reader import Reader
-from onebase.interop.rules import Ignore, Rule, Tie
-from onebase.model.config import ALL, NormConfig, Norms, RopeConfig
+from onebase.model.config import NormConfig, Norms, TrunkConfig
 
-SANDWICH = (
-    ("input_layernorm", "attn_norm"),
-    ("post_attention_layernorm", "attn_out_norm"),
-    ("pre_feedforward_layernorm", "ff_norm"),
-    ("post_feedforward_layernorm", "ff_out_norm"),
-)
-
-
-def gemma_sizes(r: Reader) -> Sizes:
-    """Sizes with the defaults that Gemma 2 and 3 share."""
-    return sizes(r, kv_heads=4, head_dim=256)
+SANDWICH = PLAIN | {
+    "input_layernorm": "block.attn_norm",
+    "post_attention_layernorm": "block.attn_out_norm",
+    "pre_feedforward_layernorm": "block.ff_norm",
+    "post_feedforward_layernorm": "block.ff_out_norm",
+}
+NORM = NormConfig(offset=1.0)
 
 
-def gemma(
-    r: Reader,
-    s: Sizes,
-    windows: Sequence[int | None],
-    ropes: Mapping[str, RopeConfig],
-    *,
-    context: int,
-    caps: tuple[float | None, float | None],
-    qk_norm: bool = False,
-) -> BaseConfig:
-    """What Gemma 2 and 3 share. caps: of scores and of logits; ropes: by kind of block."""
-    r.must("use_bidirectional_attention", False, False, "this family is read as a decoder")
-    norm = NormConfig(eps=r.positive("rms_norm_eps", 1e-6), offset=1.0)
-    divisor = r.size("query_pre_attn_scalar", 256)
-    attns = [
-        attention(
-            r,
-            s,
-            rope=ropes[FULL if window is None else SLIDING],
-            window=window,
-            bias=ALL if r.get("attention_bias", bool, False) else (),
-            qk_norm=norm if qk_norm else None,
-            scale=None if divisor == s.head_dim else divisor**-0.5,
-            softcap=caps[0],
-        )
-        for window in windows
-    ]
-    codec = text_codec(r, tied=True, context=context, scale=s.width**0.5, softcap=caps[1])
-    activation = r.one_of("hidden_activation", GATED, "gelu_pytorch_tanh")
-    return gated_decoder(r, s, attns, Norms(norm=norm, where="sandwich"), codec, activation=activation)
+def gemma_trunk(**attn: Any) -> TrunkConfig:
+    """The pattern of Gemma 2 and 3; `attn`: fields of their attention."""
+    trunk = replace(DECODER, final_norm=NORM)
+    return patterned(trunk, norms=Norms(norm=NORM, where="sandwich"), attn=attn)
 
 
-def read(r: Reader) -> BaseConfig:
-    s = gemma_sizes(r)
-    windows = layer_windows(r, s.layers, r.size_or_none("sliding_window", 4096), lambda i: i % 2 == 0)
-    turned = rope(r, 10000.0, s.head_dim)
-    caps = (
-        r.positive_or_none("attn_logit_softcapping", 50.0),
-        r.positive_or_none("final_logit_softcapping", 30.0),
+class Divisor:
+    """What scores are divided by, squared; the scale is our own where it is the size of a head."""
+
+    def read(self, r: Reader, found: Found) -> None:
+        divisor = r.size("query_pre_attn_scalar", 256)
+        found["block.attn.scale"] = None if divisor == found["block.attn.head_dim"] else divisor**-0.5
+
+    def write(self, base: View, tree: Tree) -> None:
+        scale = base["block.attn.scale"]
+        tree["query_pre_attn_scalar"] = base["block.attn.head_dim"] if scale is None else round(scale**-2)
+
+
+class Activated:
+    """The activation under the name that older readers look for."""
+
+    def read(self, r: Reader, found: Found) -> None:
+        pass
+
+    def write(self, base: View, tree: Tree) -> None:
+        tree["hidden_act"] = tree["hidden_activation"]
+
+
+def gemma_lines(model_type: str, name: str, context: int) -> tuple[Line, ...]:
+    """The lines that Gemma 2 and 3 share."""
+    return (
+        Must("use_bidirectional_attention", False, "this family is read as a decoder"),
+        *decoder_lines(
+            model_type,
+            name,
+            context=context,
+            kv_heads=4,
+            head_dim=256,
+            tied=True,
+            activation=("hidden_activation", "gelu_pytorch_tanh"),
+        ),
+        Activated(),
+        Set("codec.scale", lambda r, found: found["trunk.width"] ** 0.5),
+        Divisor(),
+        BIASES[0],
     )
-    return gemma(r, s, windows, {FULL: turned, SLIDING: turned}, context=8192, caps=caps)
 
 
-def gemma_tree(cfg: BaseConfig, model_type: str, name: str) -> Tree:
-    """The keys that Gemma 2 and 3 share."""
-    attn = text_trunk(cfg).blocks[0].attn
-    tree = common_tree(cfg, model_type, name) | windows_tree(cfg)
-    return tree | {
-        # They ask for a size even where no block has a window.
-        "sliding_window": tree["sliding_window"] or 4096,
-        "hidden_activation": tree["hidden_act"],
-        "query_pre_attn_scalar": attn.head_dim if attn.scale is None else round(attn.scale**-2),
-        "attention_bias": bool(attn.bias),
-        "attn_logit_softcapping": attn.softcap,
-        "final_logit_softcapping": cfg.text.softcap,
-    }
-
-
-def write(cfg: BaseConfig) -> Tree:
-    return gemma_tree(cfg, "gemma2", "Gemma2")
-
-
-def rules(cfg: BaseConfig) -> list[Rule | Tie | Ignore]:
-    return decoder_rules(cfg, SANDWICH)
-
-
-FAMILY = Family(("gemma2",), read, write, rules, prefix="model.")
+FAMILY = decoder_family(
+    "gemma2",
+    *gemma_lines("gemma2", "Gemma2", 8192),
+    Rope(),
+    Windows(lambda found, i: i % 2 == 0, always=True),
+    number("attn_logit_softcapping", "block.attn.softcap", 50.0, null=None),
+    number("final_logit_softcapping", "codec.softcap", 30.0, null=None),
+    trunk=gemma_trunk(),
+    block=SANDWICH,
+)

@@ -15,55 +15,43 @@ from onebase.base.links import ConnectorConfig, Link, connector_places
 from onebase.codec.image.config import PoolConfig
 from onebase.codec.text.codec import TextCodec
 from onebase.errors import ConfigError
-from onebase.interop.families.compose import image_token, part_rules, part_tree, read_text, the_connector
-from onebase.interop.families.towers import (
-    LINK,
-    half,
-    image_codec,
-    image_rules,
-    image_tree,
-    linked,
-    moved,
-    prefixed,
-    tower,
-)
+from onebase.interop.families.compose import ImageToken, TextPart, part_rules, read_whole, the_connector
+from onebase.interop.families.towers import TOWER, half, image_names, moved, prefixed, tower_lines
+from onebase.interop.families.vision import IMAGE, picture_lines
 from onebase.interop.family import Family, Tree
+from onebase.interop.fields import Found, Part, Put, Set, Table, View, size
+from onebase.interop.names import rules_of
 from onebase.interop.pictures import PROCESSOR
 from onebase.interop.reader import Reader
-from onebase.interop.rules import Rules, rename
+from onebase.interop.rules import Rules
 
-LIKE = {"hidden_size": 1152, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 16}
 AROUND, WHOLE = "<fake_token_around_image>", "<global-img>"
+CONNECTOR = ("model.connector.modality_projection.proj", "link.first")
 
 
-def read(r: Reader) -> BaseConfig:
-    text = read_text(r, {"model.text_model.": "model."}, own_tie=False)
-    image = _read_image(r.part("vision_config"))
-    connector = ConnectorConfig(
-        token=image_token(r, "image_token_id", 128257, text.text.vocab_size),
-        shuffle=r.size("scale_factor", 2),
-        bias=False,
-    )
-    r.checked(lambda: connector_places(connector, image.image))
-    return linked(text, image, Link(src="image", dst="text", how="embed", connector=connector))
+class OneMatrix:
+    """A connector of one matrix, that reads all states behind the last norm; the others are of other layouts."""
+
+    def read(self, r: Reader, found: Found) -> None:
+        pass
+
+    def write(self, base: View, tree: Tree) -> None:
+        connector = the_connector(base.cfg)
+        if connector.hidden is not None or connector.block is not None or connector.skip:
+            raise ConfigError(
+                f"its connector reads block {connector.block}, skips {connector.skip} and is {connector.hidden} wide inside",
+                "there a connector of one matrix reads all states after the last norm",
+            )
 
 
-def _read_image(r: Reader) -> BaseConfig:
-    trunk = tower(r, LIKE, activation="gelu_pytorch_tanh", eps=1e-6)
-    codec = image_codec(r, 32, PoolConfig(kind="mean"), bias=True, class_token=False)
-    side = codec.size // codec.patch
-    if not _in_order(side):
-        raise r.refuse(
-            "image_size", f"one that does not give {side} patches a side, whose positions are rounded"
-        )
-    return BaseConfig(trunks={"image": trunk}, codecs={"image": codec})
-
-
-def _in_order(side: int) -> bool:
-    """Whether fractions of a side, in fp32, fall into as many boxes one by one."""
-    bounds = torch.arange(1 / side, 1.0, 1 / side)
+def _ordered(r: Reader, found: Found) -> None:
+    """Refuse sizes at which fractions of a side, in fp32, do not fall into as many boxes one by one."""
+    side = found["codec.size"] // found["codec.patch"]
+    bounds = torch.arange(1 / side, 1.0, 1 / side) if side else torch.empty(0)
     at = (torch.arange(side, dtype=torch.float32) * (1.0 / torch.tensor(side))).clamp(max=1 - 1e-6)
-    return torch.equal(torch.bucketize(at, bounds, right=True), torch.arange(side))
+    if not torch.equal(torch.bucketize(at, bounds, right=True), torch.arange(side)):
+        accepted = f"one that does not give {side} patches a side, whose positions are rounded"
+        raise r.refuse("image_size", accepted)
 
 
 def told(cfg: BaseConfig, words: TextCodec) -> BaseConfig:
@@ -75,29 +63,12 @@ def told(cfg: BaseConfig, words: TextCodec) -> BaseConfig:
     return replace(cfg, links=(replace(cfg.links[0], connector=connector),))
 
 
-def write(cfg: BaseConfig, model_type: str, name: str) -> Tree:
-    connector = the_connector(cfg)
-    if connector.hidden is not None or connector.block is not None or connector.skip:
-        raise ConfigError(
-            f"its connector reads block {connector.block}, skips {connector.skip} and is {connector.hidden} wide inside",
-            "there a connector of one matrix reads all states after the last norm",
-        )
-    return {
-        "architectures": [f"{name}ForConditionalGeneration"],
-        "model_type": model_type,
-        "image_token_id": connector.token,
-        "scale_factor": connector.shuffle,
-        "tie_word_embeddings": cfg.text.tied,
-        "text_config": part_tree(cfg, "text"),
-        "vision_config": image_tree(cfg) | {"model_type": f"{model_type}_vision"},
-    }
-
-
 def rules(cfg: BaseConfig) -> Rules:
+    image = half(cfg, "image")
     return [
         *moved(part_rules(cfg, "text"), {"model.": "model.text_model."}),
-        *prefixed(image_rules(half(cfg, "image")), "model.vision_model."),
-        rename("model.connector.modality_projection.proj.weight", f"{LINK}.first.weight"),
+        *prefixed(rules_of(image, "image", image_names(image)), "model.vision_model."),
+        *rules_of(cfg, "text", [CONNECTOR]),
     ]
 
 
@@ -108,10 +79,30 @@ def beside(cfg: BaseConfig, name: str) -> dict[str, Tree]:
 
 
 def _family(model_type: str, name: str) -> Family:
+    vision = Table(
+        (
+            *tower_lines(f"{model_type}_vision", (1152, 3072, 12, 16), "gelu_pytorch_tanh", 1e-6),
+            *picture_lines(32),
+            Set("", _ordered),
+        ),
+        TOWER,
+        replace(IMAGE, class_token=False, pool=PoolConfig(kind="mean")),
+    )
+    table = Table(
+        (
+            Put({"architectures": [f"{name}ForConditionalGeneration"], "model_type": model_type}),
+            OneMatrix(),
+            TextPart({"model.text_model.": "model."}, own_tie=False),
+            Part("vision_config", vision),
+            ImageToken(("image_token_id",), 128257),
+            size("scale_factor", "link.connector.shuffle", 2),
+        ),
+        link=Link(src="image", dst="text", how="embed", connector=ConnectorConfig(token=0, bias=False)),
+    )
     return Family(
         (model_type,),
-        read,
-        partial(write, model_type=model_type, name=name),
+        partial(read_whole, table=table),
+        table.write,
         rules,
         told=told,
         beside=partial(beside, name=name),

@@ -3,36 +3,12 @@
 Source: transformers `models/qwen2/configuration_qwen2.py`, read for names and defaults.
 """
 
-from onebase.base.config import BaseConfig
-from onebase.interop.families.decoder import (
-    attention,
-    common_tree,
-    decoder_rules,
-    gated_decoder,
-    sizes,
-    switched_windows,
-    switched_windows_tree,
-    text_codec,
+from onebase.interop.families.decoder import DECODER, LATER, Rope, decoder_family, decoder_lines, patterned
+
+FAMILY = decoder_family(
+    "qwen2",
+    *decoder_lines("qwen2", "Qwen2", context=32768, kv_heads=32),
+    Rope(),
+    *LATER,
+    trunk=patterned(DECODER, attn={"bias": ("q", "k", "v")}),
 )
-from onebase.interop.families.rotary import rope
-from onebase.interop.family import Family, Tree
-from onebase.interop.reader import Reader
-from onebase.model.config import NormConfig, Norms
-
-
-def read(r: Reader) -> BaseConfig:
-    s = sizes(r, kv_heads=32)
-    turned = rope(r, 10000.0, s.head_dim)
-    attns = [
-        attention(r, s, rope=turned, window=window, bias=("q", "k", "v"))
-        for window in switched_windows(r, s.layers)
-    ]
-    norms = Norms(norm=NormConfig(eps=r.positive("rms_norm_eps", 1e-6)))
-    return gated_decoder(r, s, attns, norms, text_codec(r, tied=False, context=32768))
-
-
-def write(cfg: BaseConfig) -> Tree:
-    return common_tree(cfg, "qwen2", "Qwen2") | switched_windows_tree(cfg)
-
-
-FAMILY = Family(("qwen2",), read, write, decoder_rules, prefix="model.")

@@ -3,39 +3,17 @@
 Source: transformers `models/qwen3/configuration_qwen3.py`, read for names and defaults.
 """
 
-from onebase.base.config import BaseConfig
-from onebase.interop.families.decoder import (
-    attention,
-    common_tree,
-    decoder_rules,
-    gated_decoder,
-    sizes,
-    switched_windows,
-    switched_windows_tree,
-    text_codec,
-    text_trunk,
+from onebase.interop.families.decoder import DECODER, LATER, Rope, decoder_family, decoder_lines, patterned
+from onebase.interop.families.llama import BIASES
+from onebase.interop.fields import number
+from onebase.model.config import NormConfig
+
+FAMILY = decoder_family(
+    "qwen3",
+    *decoder_lines("qwen3", "Qwen3", context=32768, kv_heads=32, head_dim=128),
+    number("rms_norm_eps", "block.attn.qk_norm.eps", 1e-6),
+    Rope(),
+    *LATER,
+    BIASES[0],
+    trunk=patterned(DECODER, attn={"qk_norm": NormConfig()}),
 )
-from onebase.interop.families.rotary import rope
-from onebase.interop.family import Family, Tree
-from onebase.interop.reader import Reader
-from onebase.model.config import ALL, NormConfig, Norms
-
-
-def read(r: Reader) -> BaseConfig:
-    s = sizes(r, kv_heads=32, head_dim=128)
-    turned = rope(r, 10000.0, s.head_dim)
-    norm = NormConfig(eps=r.positive("rms_norm_eps", 1e-6))
-    bias = ALL if r.get("attention_bias", bool, False) else ()
-    attns = [
-        attention(r, s, rope=turned, window=window, bias=bias, qk_norm=norm)
-        for window in switched_windows(r, s.layers)
-    ]
-    return gated_decoder(r, s, attns, Norms(norm=norm), text_codec(r, tied=False, context=32768))
-
-
-def write(cfg: BaseConfig) -> Tree:
-    bias = bool(text_trunk(cfg).blocks[0].attn.bias)
-    return common_tree(cfg, "qwen3", "Qwen3") | switched_windows_tree(cfg) | {"attention_bias": bias}
-
-
-FAMILY = Family(("qwen3",), read, write, decoder_rules, prefix="model.")

@@ -1,45 +1,57 @@
-"""RoBERTa and XLM-RoBERTa: BERT whose positions begin behind the padding token's row, with a head under other names.
+"""RoBERTa and XLM-RoBERTa: BERT whose positions begin behind the padding token's row, with a head under other names and always GELU.
 
 Source: transformers `models/roberta/` and `models/xlm_roberta/`, read for names and defaults; Liu et al., 1907.11692.
 """
 
 from onebase.base.config import BaseConfig
-from onebase.interop.families import bert
-from onebase.interop.families.encoder import behind_padding, head_rules
-from onebase.interop.family import Family, Tree
-from onebase.interop.reader import Reader
+from onebase.interop.families.bert import TYPES, trunk_names
+from onebase.interop.families.encoder import (
+    ABSOLUTE,
+    BEHIND_PADDING,
+    MASKED,
+    MASKED_EPS,
+    NO_DECODER,
+    POST,
+    VOCABULARY,
+    Predicts,
+    head_names,
+    position_lines,
+    trunk_lines,
+)
+from onebase.interop.family import Family
+from onebase.interop.fields import Put, Table, number
+from onebase.interop.names import rules_of
 from onebase.interop.rules import Rules
 
-
-def read(r: Reader) -> BaseConfig:
-    # A text's first position is pad_token_id + 1 (fairseq numbers the padding too), its head's activation is always GELU.
-    return bert.read(r, behind_padding(r, 1), "lm_head.dense.weight", "gelu")
-
-
-def tree(cfg: BaseConfig, model_type: str, stem: str) -> Tree:
-    """BERT's keys and the padding token's number."""
-    return bert.tree(cfg, model_type, stem) | {"pad_token_id": cfg.text.first_position - 1}
-
-
-def write(cfg: BaseConfig) -> Tree:
-    return tree(cfg, "roberta", "Roberta")
-
-
-def write_xlm(cfg: BaseConfig) -> Tree:
-    return tree(cfg, "xlm-roberta", "XLMRoberta")
+HEAD = (
+    "lm_head.dense",
+    "lm_head.layer_norm",
+    "lm_head.decoder.weight",
+    "lm_head.bias",
+    "lm_head.decoder.bias",
+)
 
 
 def rules(cfg: BaseConfig) -> Rules:
-    head = head_rules(
-        cfg.text,
-        "lm_head.dense",
-        "lm_head.layer_norm",
-        "lm_head.decoder.weight",
-        "lm_head.bias",
-        "lm_head.decoder.bias",
+    return rules_of(cfg, "text", [*trunk_names("roberta."), *head_names(cfg, *HEAD)])
+
+
+def _family(model_type: str, name: str) -> Family:
+    lines = (
+        Put({"model_type": model_type}),
+        *NO_DECODER,
+        ABSOLUTE,
+        *trunk_lines(),
+        number("layer_norm_eps", MASKED_EPS, 1e-12),
+        VOCABULARY,
+        BEHIND_PADDING,
+        *position_lines(),
+        TYPES,
+        Predicts(name, "lm_head.dense.weight"),
     )
-    return [*bert.trunk_rules(cfg, "roberta."), *head]
+    table = Table(lines, POST, MASKED)
+    return Family((model_type,), table.read, table.write, rules, prefix="roberta.")
 
 
-FAMILY = Family(("roberta",), read, write, rules, prefix="roberta.")
-XLM = Family(("xlm-roberta",), read, write_xlm, rules, prefix="roberta.")
+FAMILY = _family("roberta", "Roberta")
+XLM = _family("xlm-roberta", "XLMRoberta")

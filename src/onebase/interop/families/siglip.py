@@ -5,111 +5,130 @@ place. The image's is what a learned query gathers. Scores are of one pair at a 
 Source: transformers `models/siglip/`, read for names and defaults; Zhai et al., 2303.15343.
 """
 
+from dataclasses import replace
+
 from onebase.base.config import BaseConfig
 from onebase.base.links import Link, PairConfig
 from onebase.codec.image.config import PoolConfig
 from onebase.codec.text.pooling import EmbeddingConfig
-from onebase.interop.families.encoder import both
+from onebase.interop.families.decoder import TEXT
 from onebase.interop.families.towers import (
-    IMAGE,
-    LINK,
+    TOWER,
     half,
-    image_codec,
-    image_rules,
-    image_tree,
-    linked,
+    image_names,
     prefixed,
     sub_config,
-    text_codec,
+    text_lines,
     text_rules,
-    text_tree,
-    the_pair,
-    tower,
+    tower_lines,
 )
+from onebase.interop.families.vision import IMAGE, picture_lines
 from onebase.interop.family import Family, Tree
+from onebase.interop.fields import Found, Part, Put, Table, View
+from onebase.interop.names import Names, rules_of
 from onebase.interop.reader import Reader
-from onebase.interop.rules import Reshape, Rules, rename, split
+from onebase.interop.rules import Lead, Rules
+from onebase.model.config import FFConfig, NormConfig
 
-LIKE = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
-POOL = f"{IMAGE}.pool"
-
-
-def read(r: Reader) -> BaseConfig:
-    text_r, vision_r = sub_config(r, "text_config"), sub_config(r, "vision_config")
-    trunk = tower(text_r, LIKE, activation="gelu_pytorch_tanh", eps=1e-6)
-    text = BaseConfig(trunks={"text": trunk}, codecs={"text": text_codec(text_r, 32000, 64)})
-    vision_r.must("vision_use_head", True, True, "the image's vector is made by the tower's head")
-    vision = read_vision(vision_r)
-    width = text_r.size("projection_size", trunk.width)
-    if width != vision.trunks["image"].width:
-        raise text_r.refuse("projection_size", f"{vision.trunks['image'].width}, the images' hidden_size")
-    pair = PairConfig(
-        width=width,
-        project_src=False,
-        dst_bias=True,
-        shift=True,
-        pool=EmbeddingConfig(pooling="last", filled=True),
-    )
-    return linked(text, vision, Link(src="image", dst="text", how="pair", pair=pair))
+LIKE = (768, 3072, 12, 12)
 
 
-def read_vision(r: Reader) -> BaseConfig:
-    """The tower of images alone. Without a head the mean of the patches is an image's vector."""
-    trunk = tower(r, LIKE, activation="gelu_pytorch_tanh", eps=1e-6)
-    block, heads = trunk.blocks[0], trunk.blocks[0].attn.heads
-    pool = PoolConfig(kind="mean")
-    if r.get("vision_use_head", bool, True):
-        pool = PoolConfig(kind="attention", heads=heads, ff=block.ff, norm=block.norms.norm)
-    codec = image_codec(r, 16, pool, bias=True, class_token=False)
-    return BaseConfig(trunks={"image": trunk}, codecs={"image": codec})
+class Pool:
+    """The image's vector: what a learned query gathers, or without a head the mean of the patches."""
+
+    def read(self, r: Reader, found: Found) -> None:
+        found["codec.pool"] = PoolConfig(kind="mean")
+        if r.get("vision_use_head", bool, True):
+            found["codec.pool"] = PoolConfig(
+                kind="attention",
+                heads=found["block.attn.heads"],
+                ff=FFConfig(
+                    hidden=found["block.ff.hidden"], activation=found["block.ff.activation"], bias=True
+                ),
+                norm=NormConfig(kind="layer", eps=found["block.norms.norm.eps"]),
+            )
+
+    def write(self, base: View, tree: Tree) -> None:
+        tree["vision_use_head"] = base["codec.pool.kind"] == "attention"
 
 
-def write(cfg: BaseConfig) -> Tree:
-    pair = the_pair(cfg)
-    size = {"model_type": "siglip_text_model", "projection_size": pair.width}
-    return {
-        "architectures": ["SiglipModel"],
-        "model_type": "siglip",
-        "text_config": text_tree(cfg) | size,
-        "vision_config": write_vision(cfg),
-    }
+class Width:
+    """Features of the common space: those of the image's tower, which has no matrix of its own."""
+
+    def read(self, r: Reader, found: Found) -> None:
+        text, width = sub_config(r, "text_config"), found["parts"][0].trunks["text"].width
+        image = found["parts"][1].trunks["image"].width
+        sub_config(r, "vision_config").must(
+            "vision_use_head", True, True, "the image's vector is made by the tower's head"
+        )
+        found["link.pair.width"] = text.size("projection_size", width)
+        if found["link.pair.width"] != image:
+            raise text.refuse("projection_size", f"{image}, the images' hidden_size")
+
+    def write(self, base: View, tree: Tree) -> None:
+        tree["text_config"]["projection_size"] = base["link.pair.width"]
 
 
-def write_vision(cfg: BaseConfig) -> Tree:
-    return image_tree(cfg) | {
-        "architectures": ["SiglipVisionModel"],
-        "model_type": "siglip_vision_model",
-        "vision_use_head": cfg.image.pool.kind == "attention",
-    }
+TEXT_TABLE = Table(
+    (*tower_lines("siglip_text_model", LIKE, "gelu_pytorch_tanh", 1e-6), *text_lines(32000, 64)),
+    TOWER,
+    replace(TEXT, head=False),
+)
+VISION_TABLE = Table(
+    (
+        Put({"architectures": ["SiglipVisionModel"]}),
+        *tower_lines("siglip_vision_model", LIKE, "gelu_pytorch_tanh", 1e-6),
+        *picture_lines(16),
+        Pool(),
+    ),
+    TOWER,
+    replace(IMAGE, class_token=False),
+)
+PAIR = PairConfig(
+    project_src=False, dst_bias=True, shift=True, pool=EmbeddingConfig(pooling="last", filled=True)
+)
+TABLE = Table(
+    (
+        Put({"architectures": ["SiglipModel"], "model_type": "siglip"}),
+        Part("text_config", TEXT_TABLE, sub_config),
+        Part("vision_config", VISION_TABLE, sub_config),
+        Width(),
+    ),
+    link=Link(src="image", dst="text", how="pair", pair=PAIR),
+)
+POOL: Names = [
+    (
+        "head.attention.in_proj_weight",
+        "codec.pool.attn.q.weight codec.pool.attn.k.weight codec.pool.attn.v.weight",
+    ),
+    ("head.attention.in_proj_bias", "codec.pool.attn.q.bias codec.pool.attn.k.bias codec.pool.attn.v.bias"),
+    ("head.probe", "codec.pool.probe", Lead(2)),
+    ("head.attention.out_proj", "codec.pool.attn.o"),
+    ("head.layernorm", "codec.pool.norm"),
+    ("head.mlp.fc1", "codec.pool.ff.up"),
+    ("head.mlp.fc2", "codec.pool.ff.down"),
+]
+SPACE: Names = [
+    ("text_model.head", "link.dst"),
+    ("logit_scale", "link.scale", Lead()),
+    ("logit_bias", "link.shift", Lead()),
+]
 
 
 def vision_rules(cfg: BaseConfig) -> Rules:
-    out, width = image_rules(cfg), cfg.trunks["image"].width
-    if cfg.image.pool.kind == "attention":
-        for kind in ("weight", "bias"):
-            ours = [f"{POOL}.attn.{part}.{kind}" for part in ("q", "k", "v")]
-            out.append(split(f"head.attention.in_proj_{kind}", ours, (width,) * 3))
-        out += [
-            rename("head.probe", f"{POOL}.probe", Reshape((1, 1, width), (width,))),
-            *both("head.attention.out_proj", f"{POOL}.attn.o"),
-            *both("head.layernorm", f"{POOL}.norm"),
-            *both("head.mlp.fc1", f"{POOL}.ff.up"),
-            *both("head.mlp.fc2", f"{POOL}.ff.down"),
-        ]
-    return out
+    return rules_of(cfg, "image", [*image_names(cfg), *POOL])
 
 
 def rules(cfg: BaseConfig) -> Rules:
-    return [
-        *prefixed(text_rules(cfg), "text_model."),
-        *prefixed(vision_rules(half(cfg, "image")), "vision_model."),
-        *both("text_model.head", f"{LINK}.dst"),
-        rename("logit_scale", f"{LINK}.scale", Reshape((1,), ())),
-        rename("logit_bias", f"{LINK}.shift", Reshape((1,), ())),
-    ]
+    text, image = text_rules(half(cfg, "text")), vision_rules(half(cfg, "image"))
+    return [*prefixed(text, "text_model."), *prefixed(image, "vision_model."), *rules_of(cfg, "text", SPACE)]
 
 
-FAMILY = Family(("siglip",), read, write, rules)
+FAMILY = Family(("siglip",), TABLE.read, TABLE.write, rules)
 VISION_FAMILY = Family(
-    ("siglip_vision_model",), read_vision, write_vision, vision_rules, spellings=(("vision_model.", ""),)
+    ("siglip_vision_model",),
+    VISION_TABLE.read,
+    VISION_TABLE.write,
+    vision_rules,
+    spellings=(("vision_model.", ""),),
 )

@@ -1,65 +1,20 @@
-"""What the vision families share: a trunk over patches, the stem's tensors, and the names of classes."""
+"""What the vision families share: a trunk over patches, the stem's lines and tensors, and the names of classes."""
+
+from dataclasses import dataclass
 
 from onebase.base.config import BaseConfig
 from onebase.codec.image.config import ImageCodecConfig
+from onebase.interop.families.encoder import EPS, trunk_lines
 from onebase.interop.family import Tree
+from onebase.interop.fields import Field, Found, Line, Put, Set, View, flag, number
+from onebase.interop.names import Names
 from onebase.interop.reader import Reader
-from onebase.interop.rules import Ignore, Reshape, Rule, rename
-from onebase.model.config import (
-    Activation,
-    AttnConfig,
-    BlockConfig,
-    FFConfig,
-    NormConfig,
-    Norms,
-    Part,
-    TrunkConfig,
-)
+from onebase.interop.rules import Ignore, Lead, Reshape
+from onebase.model.config import ALL
 
-STEM, TRUNK = "codecs.image", "trunks.image"
-QKV: tuple[Part, ...] = ("q", "k", "v")
 MAX_CLASSES = 2**20
 MASK = Ignore(r"(.*\.)?embeddings\.mask_token", "it stands for patches hidden in pretraining")
-
-
-def vision_trunk(
-    *,
-    width: int,
-    depth: int,
-    heads: int,
-    hidden: int,
-    activation: Activation,
-    norm: NormConfig,
-    qkv_bias: bool = True,
-    layer_scale: bool = False,
-    normed: bool = False,
-) -> TrunkConfig:
-    """Equal blocks that see both ways, norms before each part and at the end; `normed`: before the first block too."""
-    bias: tuple[Part, ...] = (*QKV, "o") if qkv_bias else ("o",)
-    block = BlockConfig(
-        attn=AttnConfig(heads=heads, kv_heads=heads, head_dim=width // heads, rope=None, bias=bias),
-        ff=FFConfig(hidden=hidden, activation=activation, bias=True),
-        norms=Norms(norm=norm),
-        layer_scale=layer_scale,
-    )
-    return TrunkConfig(
-        width=width,
-        blocks=(block,) * depth,
-        final_norm=norm,
-        input_norm=norm if normed else None,
-        direction="both",
-    )
-
-
-def image_base(trunk: TrunkConfig, codec: ImageCodecConfig) -> BaseConfig:
-    """The base of one image trunk."""
-    return BaseConfig(trunks={"image": trunk}, codecs={"image": codec})
-
-
-def vision_trunk_of(cfg: BaseConfig) -> TrunkConfig:
-    """The trunk over patches. Raises ConfigError for a base that sees no images."""
-    assert cfg.image.kind in cfg.trunks
-    return cfg.trunks[cfg.image.kind]
+IMAGE = ImageCodecConfig(kind="image", size=1, patch=1)
 
 
 def square(r: Reader, key: str, default: int) -> int:
@@ -72,69 +27,93 @@ def square(r: Reader, key: str, default: int) -> int:
     return Reader({key: value[0]}, r.where).size(key)
 
 
-def channels(r: Reader) -> int:
+def channels(r: Reader, key: str, default: int) -> int:
     """Values of a pixel: 3 (red, green, blue) or 1 (grey)."""
-    found = r.size("num_channels", 3)
+    found = r.size(key, default)
     if found not in (1, 3):
-        raise r.refuse("num_channels", "3 or 1")
+        raise r.refuse(key, "3 or 1")
     return found
 
 
-def read_classes(r: Reader, head: str) -> tuple[str, ...]:
-    """Names of what the head predicts, in its order; none where the checkpoint lacks the tensor `head` (a config alone: where no
-    architecture classifies)."""
-    if r.tensors:
-        predicts = head in r.tensors
-    else:
-        predicts = any(str(a).endswith("ForImageClassification") for a in r.get("architectures", list, []))
-    if not predicts:
-        return ()
-    # transformers leaves the names out when there are two and nobody named them.
-    count = r.size("num_labels", 2, MAX_CLASSES)
-    names = r.get("id2label", dict, {str(i): f"LABEL_{i}" for i in range(count)})
-    if set(names) != {str(i) for i in range(len(names))} or not all(
-        isinstance(n, str) for n in names.values()
-    ):
-        raise r.refuse("id2label", 'a name for every number from "0" up')
-    return tuple(names[str(i)] for i in range(len(names)))
+def picture_lines(patch: int) -> tuple[Line, ...]:
+    """Pixels of a picture and of a patch, and channels; `patch` where no key says it."""
+    return (
+        Field("image_size", "codec.size", square, 224),
+        Field("patch_size", "codec.patch", square, patch),
+        Field("num_channels", "codec.channels", channels, 3),
+    )
 
 
-def classes_tree(classes: tuple[str, ...]) -> Tree:
-    """`id2label` and `label2id` of a config; nothing without classes."""
-    if not classes:
-        return {}
-    return {
-        "id2label": {str(i): name for i, name in enumerate(classes)},
-        "label2id": {name: i for i, name in enumerate(classes)},
-    }
+def vit_lines(model_type: str, patch: int, eps: float) -> tuple[Line, ...]:
+    """The lines that ViT and its descendants share, behind those of their feed-forwards."""
+
+    def shared(r: Reader, found: Found) -> None:
+        dim = found["block.attn.head_dim"]
+        r.must("head_dim", dim, dim, "heads share the width")
+
+    return (
+        Put({"model_type": model_type}),
+        *trunk_lines()[:4],
+        Set("", shared),
+        number("layer_norm_eps", EPS, eps),
+        flag("qkv_bias", "block.attn.bias", True, on=ALL, off=("o",)),
+        *picture_lines(patch),
+    )
 
 
-def stem_rules(cfg: BaseConfig, patch: str, positions: str, class_token: str | None = None) -> list[Rule]:
-    """The stem's tensors by their names there: the convolution that cuts and embeds patches, positions and class token, both with
-    dimensions of 1 in front (ViT)."""
-    codec, width = cfg.image, cfg.trunks["image"].width
-    rules = [patch_rule(cfg, f"{patch}.weight"), lead(positions, f"{STEM}.positions", (codec.places, width))]
-    if codec.bias:
-        rules.append(rename(f"{patch}.bias", f"{STEM}.bias"))
-    if class_token is not None:
-        rules.append(rename(class_token, f"{STEM}.class_token", Reshape((1, 1, width), (width,))))
-    return rules
+@dataclass(frozen=True)
+class Classes:
+    """Names of what the head predicts, in its order; none where the checkpoint lacks the head's tensor (a config alone: where no
+    architecture classifies). name: how their classes are called."""
+
+    name: str
+    tensor: str = "classifier.weight"
+
+    def read(self, r: Reader, found: Found) -> None:
+        found["codec.classes"] = self._names(r)
+
+    def _names(self, r: Reader) -> tuple[str, ...]:
+        predicts = self.tensor in r.tensors
+        if not r.tensors:
+            made = r.get("architectures", list, [])
+            predicts = any(str(a).endswith("ForImageClassification") for a in made)
+        if not predicts:
+            return ()
+        # transformers leaves the names out when there are two and nobody named them.
+        count = r.size("num_labels", 2, MAX_CLASSES)
+        names = r.get("id2label", dict, {str(i): f"LABEL_{i}" for i in range(count)})
+        if set(names) != {str(i) for i in range(len(names))} or not all(
+            isinstance(n, str) for n in names.values()
+        ):
+            raise r.refuse("id2label", 'a name for every number from "0" up')
+        return tuple(names[str(i)] for i in range(len(names)))
+
+    def write(self, base: View, tree: Tree) -> None:
+        names = base["codec.classes"]
+        tree["architectures"] = [self.name + ("ForImageClassification" if names else "Model")]
+        if names:
+            tree["id2label"] = {str(i): name for i, name in enumerate(names)}
+            tree["label2id"] = {name: i for i, name in enumerate(names)}
 
 
-def patch_rule(cfg: BaseConfig, theirs: str) -> Rule:
+def patch_step(cfg: BaseConfig) -> Reshape:
     """A convolution whose steps are as long as it is wide is a matrix."""
     codec, width = cfg.image, cfg.trunks["image"].width
     c, p = codec.channels, codec.patch
-    return rename(theirs, f"{STEM}.patch", Reshape((width, c, p, p), (width, c * p * p)))
+    return Reshape((width, c, p, p), (width, c * p * p))
 
 
-def lead(theirs: str, ours: str, shape: tuple[int, ...]) -> Rule:
-    """One tensor that has a dimension of 1 in front there."""
-    return rename(theirs, ours, Reshape((1, *shape), shape))
-
-
-def head_rules(cfg: BaseConfig, theirs: str) -> list[Rule]:
-    """The matrix that scores classes, and its bias; none without classes."""
-    if not cfg.image.classes:
-        return []
-    return [rename(f"{theirs}.weight", f"{STEM}.head"), rename(f"{theirs}.bias", f"{STEM}.head_bias")]
+def vit_names(cfg: BaseConfig, prefix: str) -> Names:
+    """Stem, last norm and classifier of ViT and its descendants; positions and class token have dimensions of 1 in front."""
+    a = f"{prefix}embeddings"
+    return [
+        (f"{a}.patch_embeddings.projection.weight", "codec.patch", patch_step(cfg)),
+        (f"{a}.patch_embeddings.projection.bias", "codec.bias"),
+        (f"{a}.position_embeddings", "codec.positions", Lead()),
+        (f"{a}.cls_token", "codec.class_token", Lead(2)),
+        (f"{a}.register_tokens", "codec.registers", Lead()),
+        (f"{prefix}layernorm", "trunk.final_norm"),
+        ("classifier.weight", "codec.head"),
+        ("classifier.bias", "codec.head_bias"),
+        MASK,
+    ]

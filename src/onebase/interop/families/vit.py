@@ -5,103 +5,43 @@ other sizes (transformers: `interpolate_pos_encoding=True`). Source: transformer
 Dosovitskiy et al., 2010.11929.
 """
 
-from onebase.base.config import BaseConfig
-from onebase.codec.image.config import ImageCodecConfig, PixelsConfig
-from onebase.interop.families.encoder import MAX_DEPTH, PLAIN, THEIRS, block_rules, layer_norm
-from onebase.interop.families.vision import (
-    MASK,
-    TRUNK,
-    channels,
-    classes_tree,
-    head_rules,
-    image_base,
-    read_classes,
-    square,
-    stem_rules,
-    vision_trunk,
-    vision_trunk_of,
-)
-from onebase.interop.family import Family, Tree
-from onebase.interop.reader import Reader
-from onebase.interop.rules import Ignore, Rules
-from onebase.model.config import NormConfig
+from dataclasses import replace
 
-PARTS = {
-    "attn.q": "attention.attention.query",
-    "attn.k": "attention.attention.key",
-    "attn.v": "attention.attention.value",
-    "attn.o": "attention.output.dense",
-    "attn_norm": "layernorm_before",
-    "ff.up": "intermediate.dense",
-    "ff.down": "output.dense",
-    "ff_norm": "layernorm_after",
+from onebase.base.config import BaseConfig
+from onebase.codec.image.config import PixelsConfig
+from onebase.interop.families.encoder import ENCODER, trunk_lines
+from onebase.interop.families.vision import IMAGE, Classes, vit_lines, vit_names
+from onebase.interop.family import Family
+from onebase.interop.fields import Table
+from onebase.interop.names import rules_of, under
+from onebase.interop.rules import Ignore, Rules
+
+ATTENTION = {
+    "attention.attention.query": "block.attn.q",
+    "attention.attention.key": "block.attn.k",
+    "attention.attention.value": "block.attn.v",
+    "attention.output.dense": "block.attn.o",
+}
+BLOCK = ATTENTION | {
+    "layernorm_before": "block.attn_norm",
+    "intermediate.dense": "block.ff.up",
+    "output.dense": "block.ff.down",
+    "layernorm_after": "block.ff_norm",
 }
 POOLER = Ignore(
     r"(.*\.)?pooler\.dense\.(weight|bias)",
     "heads and embeddings read the class token, not what the pooler makes",
 )
-
-
-def read(r: Reader) -> BaseConfig:
-    norm = NormConfig(kind="layer", eps=r.positive("layer_norm_eps", 1e-12))
-    width, heads = r.size("hidden_size", 768), r.size("num_attention_heads", 12)
-    r.must("head_dim", width // heads, width // heads, "heads share the width")
-    trunk = vision_trunk(
-        width=width,
-        depth=r.size("num_hidden_layers", 12, MAX_DEPTH),
-        heads=heads,
-        hidden=r.size("intermediate_size", 3072),
-        activation=r.one_of("hidden_act", PLAIN, "gelu"),
-        norm=norm,
-        qkv_bias=r.get("qkv_bias", bool, True),
-    )
-    codec = ImageCodecConfig(
-        kind="image",
-        size=square(r, "image_size", 224),
-        patch=square(r, "patch_size", 16),
-        channels=channels(r),
-        pixels=PixelsConfig(filter="bilinear"),
-        classes=read_classes(r, "classifier.weight"),
-        places_fit="bicubic",
-    )
-    return image_base(trunk, codec)
-
-
-def tree(cfg: BaseConfig, model_type: str, stem: str) -> Tree:
-    """The keys that the configs of this shape share, from the first block."""
-    trunk, codec = vision_trunk_of(cfg), cfg.image
-    block = trunk.blocks[0]
-    kind = "ForImageClassification" if codec.classes else "Model"
-    return {
-        "architectures": [stem + kind],
-        "model_type": model_type,
-        "hidden_size": trunk.width,
-        "num_hidden_layers": len(trunk.blocks),
-        "num_attention_heads": block.attn.heads,
-        "hidden_act": THEIRS.get(block.ff.activation, block.ff.activation),
-        "layer_norm_eps": block.norms.norm.eps,
-        "image_size": codec.size,
-        "patch_size": codec.patch,
-        "num_channels": codec.channels,
-        "qkv_bias": "q" in block.attn.bias,
-        **classes_tree(codec.classes),
-    }
-
-
-def write(cfg: BaseConfig) -> Tree:
-    return tree(cfg, "vit", "ViT") | {"intermediate_size": vision_trunk_of(cfg).blocks[0].ff.hidden}
+TABLE = Table(
+    (*vit_lines("vit", 16, 1e-12), *trunk_lines()[4:], Classes("ViT")),
+    ENCODER,
+    replace(IMAGE, pixels=PixelsConfig(filter="bilinear"), places_fit="bicubic"),
+)
 
 
 def rules(cfg: BaseConfig) -> Rules:
-    a = "vit.embeddings"
-    return [
-        *stem_rules(cfg, f"{a}.patch_embeddings.projection", f"{a}.position_embeddings", f"{a}.cls_token"),
-        *block_rules(cfg, "vit.encoder.layer.{i}", PARTS, "image"),
-        *layer_norm("vit.layernorm", f"{TRUNK}.final_norm"),
-        *head_rules(cfg, "classifier"),
-        MASK,
-        POOLER,
-    ]
+    block = under("vit.encoder.layer.{i}.", BLOCK)
+    return rules_of(cfg, "image", [*vit_names(cfg, "vit."), *block, POOLER])
 
 
 MEMORY = (
@@ -111,4 +51,4 @@ MEMORY = (
     (r"intermediate\.dense$", "mlp.fc1"),
     (r"output\.dense$", "mlp.fc2"),
 )
-FAMILY = Family(("vit",), read, write, rules, prefix="vit.", memory=MEMORY)
+FAMILY = Family(("vit",), TABLE.read, TABLE.write, rules, prefix="vit.", memory=MEMORY)

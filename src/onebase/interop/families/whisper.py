@@ -4,134 +4,124 @@ Source: transformers `models/whisper/configuration_whisper.py` and `modeling_whi
 `scale_embedding` is asked for and changes nothing: no version multiplies the embeddings by it.
 """
 
-from typing import Literal
+from dataclasses import replace
 
 from onebase.base.config import BaseConfig
 from onebase.base.links import Link
 from onebase.codec.audio.config import AudioCodecConfig
-from onebase.codec.text.modules import TextCodecConfig
 from onebase.errors import ConfigError
-from onebase.interop.families.decoder import NO_TOKENS
-from onebase.interop.families.encoder import MAX_DEPTH, MAX_VOCABULARY, PLAIN, STEM, THEIRS, block_rules, both
-from onebase.interop.family import Family, Tree
+from onebase.interop.families.decoder import MAX_VOCABULARY, NO_TOKENS, TEXT, UNPACKED, patterned
+from onebase.interop.families.encoder import BLOCK, ENCODER, NORM, trunk_lines
+from onebase.interop.family import Family
+from onebase.interop.fields import LACKS, Field, Line, Must, Part, Put, Set, Table, flag, size
+from onebase.interop.names import rules_of, under
 from onebase.interop.reader import Reader
-from onebase.interop.rules import Ignore, Rule, Tie, rename
-from onebase.model.config import AttnConfig, BlockConfig, FFConfig, NormConfig, Norms, Part, TrunkConfig
+from onebase.interop.rules import Rules
 
-NORM = NormConfig(kind="layer", eps=1e-5)
-BIASES: tuple[Part, ...] = ("q", "v", "o")
 MAX_CONTEXT = 2**20
-Side = Literal["encoder", "decoder"]
+ATTN = replace(BLOCK.attn, bias=("q", "v", "o"))
+LISTENER = patterned(replace(ENCODER, final_norm=replace(NORM, eps=1e-5)), attn={"bias": ATTN.bias})
 OWN = {
-    "attn.q": "self_attn.q_proj",
-    "attn.k": "self_attn.k_proj",
-    "attn.v": "self_attn.v_proj",
-    "attn.o": "self_attn.out_proj",
-    "attn_norm": "self_attn_layer_norm",
-    "ff.up": "fc1",
-    "ff.down": "fc2",
-    "ff_norm": "final_layer_norm",
+    "self_attn.q_proj": "block.attn.q",
+    "self_attn.k_proj": "block.attn.k",
+    "self_attn.v_proj": "block.attn.v",
+    "self_attn.out_proj": "block.attn.o",
+    "self_attn_layer_norm": "block.attn_norm",
+    "fc1": "block.ff.up",
+    "fc2": "block.ff.down",
+    "final_layer_norm": "block.ff_norm",
 }
 CROSS = {
-    "cross.q": "encoder_attn.q_proj",
-    "cross.k": "encoder_attn.k_proj",
-    "cross.v": "encoder_attn.v_proj",
-    "cross.o": "encoder_attn.out_proj",
-    "cross_norm": "encoder_attn_layer_norm",
+    "encoder_attn.q_proj": "block.cross.q",
+    "encoder_attn.k_proj": "block.cross.k",
+    "encoder_attn.v_proj": "block.cross.v",
+    "encoder_attn.out_proj": "block.cross.o",
+    "encoder_attn_layer_norm": "block.cross_norm",
 }
 
 
-def read(r: Reader) -> BaseConfig:
-    r.must("quantization_config", None, None, "its weights are packed in a way that is not known")
-    r.must("use_weighted_layer_sum", False, False, "only the last layer is read")
-    r.get("scale_embedding", bool, False)
-    width, vocab = r.size("d_model", 384), r.size("vocab_size", 51865, MAX_VOCABULARY)
-    heard, said = (
-        r.size("max_source_positions", 1500, MAX_CONTEXT),
-        r.size("max_target_positions", 448, MAX_CONTEXT),
-    )
-    audio = AudioCodecConfig(kind="audio", mels=r.size("num_mel_bins", 80), context=2 * heard)
-    text = r.checked(
-        lambda: TextCodecConfig(
-            vocab_size=vocab,
-            context=said,
-            positions=said,
-            tied=r.get("tie_word_embeddings", bool, True),
-        )
-    )
-    return BaseConfig(
-        trunks={"audio": _trunk(r, "encoder", width), "text": _trunk(r, "decoder", width)},
-        codecs={"audio": audio, "text": text},
-        links=(Link(src="audio", dst="text", how="memory"),),
+def _side(side: str) -> tuple[Line, ...]:
+    """The sizes of encoder or decoder."""
+    return (
+        *trunk_lines(
+            ("d_model", 384),
+            (f"{side}_attention_heads", 6),
+            (f"{side}_layers", 4),
+            (f"{side}_ffn_dim", 1536),
+            ("activation_function", "gelu"),
+        ),
+        Set("block.norms.norm.eps", lambda r, found: 1e-5),
     )
 
 
-def _trunk(r: Reader, side: Side, width: int) -> TrunkConfig:
-    heads = r.size(f"{side}_attention_heads", 6)
-    if width % heads:
-        raise r.refuse(f"{side}_attention_heads", f"a divisor of d_model ({width})")
-    attn = AttnConfig(heads=heads, kv_heads=heads, head_dim=width // heads, rope=None, bias=BIASES)
-    ff = FFConfig(
-        hidden=r.size(f"{side}_ffn_dim", 1536),
-        activation=r.one_of("activation_function", PLAIN, "gelu"),
-        bias=True,
-    )
-    block = BlockConfig(attn=attn, ff=ff, norms=Norms(norm=NORM), cross=attn if side == "decoder" else None)
-    return TrunkConfig(
-        width=width,
-        blocks=(block,) * r.size(f"{side}_layers", 4, MAX_DEPTH),
-        final_norm=NORM,
-        direction="both" if side == "encoder" else "causal",
-    )
+def _cross(name: str) -> Set:
+    return Set(f"block.cross.{name}", lambda r, found: found[f"block.attn.{name}"])
 
 
-def write(cfg: BaseConfig) -> Tree:
-    audio, text = cfg.audio, cfg.text
-    tree: Tree = {
-        **NO_TOKENS,
-        "begin_suppress_tokens": None,
-        "architectures": ["WhisperForConditionalGeneration"],
-        "model_type": "whisper",
-        "is_encoder_decoder": True,
-        "vocab_size": text.vocab_size,
-        "num_mel_bins": audio.mels,
-        "d_model": cfg.trunks["text"].width,
-        "max_source_positions": audio.places,
-        "max_target_positions": text.context,
-        "tie_word_embeddings": text.tied,
-        "scale_embedding": False,
-    }
-    sides: tuple[tuple[Side, str], ...] = (("encoder", "audio"), ("decoder", "text"))
-    for side, name in sides:
-        block = cfg.trunks[name].blocks[0]
-        tree |= {
-            f"{side}_layers": len(cfg.trunks[name].blocks),
-            f"{side}_attention_heads": block.attn.heads,
-            f"{side}_ffn_dim": block.ff.hidden,
-            "activation_function": THEIRS.get(block.ff.activation, block.ff.activation),
-        }
-    return tree
+def _frames(r: Reader, key: str, default: int) -> int:
+    return 2 * r.size(key, default, MAX_CONTEXT)
 
 
-def rules(cfg: BaseConfig) -> list[Rule | Tie | Ignore]:
+AUDIO = Table(
+    (
+        *_side("encoder"),
+        size("num_mel_bins", "codec.mels", 80),
+        Field("max_source_positions", "codec.context", _frames, 1500, back=lambda frames: frames // 2),
+    ),
+    LISTENER,
+    AudioCodecConfig(kind="audio"),
+)
+SAID = Table(
+    (
+        *_side("decoder"),
+        *(_cross(name) for name in ("heads", "kv_heads", "head_dim")),
+        size("vocab_size", "codec.vocab_size", 51865, MAX_VOCABULARY),
+        size("max_target_positions", "codec.context codec.positions", 448, MAX_CONTEXT),
+        flag("tie_word_embeddings", "codec.tied", True),
+    ),
+    replace(patterned(LISTENER, cross=ATTN), direction="causal"),
+    TEXT,
+)
+TABLE = Table(
+    (
+        UNPACKED,
+        NO_TOKENS,
+        Must("use_weighted_layer_sum", False, "only the last layer is read"),
+        Set("", lambda r, found: r.get("scale_embedding", bool, False)),
+        Put(
+            {
+                "architectures": ["WhisperForConditionalGeneration"],
+                "model_type": "whisper",
+                "is_encoder_decoder": True,
+                "begin_suppress_tokens": None,
+                "scale_embedding": False,
+            }
+        ),
+        Part(None, AUDIO),
+        Part(None, SAID),
+    ),
+    link=Link(src="audio", dst="text", how="memory"),
+)
+HEARD = [
+    ("model.encoder.conv1", "codec.first"),
+    ("model.encoder.conv2", "codec.second"),
+    ("model.encoder.embed_positions.weight", "codec.positions"),
+    ("model.encoder.layer_norm", "trunk.final_norm"),
+    *under("model.encoder.layers.{i}.", OWN),
+]
+WRITTEN = [
+    ("model.decoder.embed_tokens", "codec.stem"),
+    ("model.decoder.embed_positions.weight", "codec.stem.positions"),
+    ("model.decoder.layer_norm", "trunk.final_norm"),
+    ("proj_out", "codec.head"),
+    *under("model.decoder.layers.{i}.", OWN | CROSS),
+]
+
+
+def rules(cfg: BaseConfig) -> Rules:
     if set(cfg.codecs) != {"audio", "text"}:
-        raise ConfigError("this base does not turn sound into text", "export it to another layout")
-    enc, dec = "model.encoder", "model.decoder"
-    out: list[Rule | Tie | Ignore] = [
-        *both(f"{enc}.conv1", "codecs.audio.first"),
-        *both(f"{enc}.conv2", "codecs.audio.second"),
-        rename(f"{enc}.embed_positions.weight", "codecs.audio.positions"),
-        *both(f"{enc}.layer_norm", "trunks.audio.final_norm"),
-        rename(f"{dec}.embed_tokens.weight", f"{STEM}.weight"),
-        rename(f"{dec}.embed_positions.weight", f"{STEM}.positions"),
-        *both(f"{dec}.layer_norm", "trunks.text.final_norm"),
-    ]
-    if cfg.text.tied:
-        out.append(Tie("proj_out.weight", f"{STEM}.weight"))
-    else:
-        out.append(rename("proj_out.weight", "codecs.text.head.weight"))
-    out += block_rules(cfg, f"{enc}.layers.{{i}}", OWN, "audio")
-    return out + block_rules(cfg, f"{dec}.layers.{{i}}", OWN | CROSS, "text")
+        raise ConfigError(*LACKS["memory"])
+    return [*rules_of(cfg, "audio", HEARD), *rules_of(cfg, "text", WRITTEN)]
 
 
-FAMILY = Family(("whisper",), read, write, rules, prefix="model.")
+FAMILY = Family(("whisper",), TABLE.read, TABLE.write, rules, prefix="model.")

@@ -1,7 +1,6 @@
 """The tokenizer inside a GGUF file: a vocabulary with merges (byte-level BPE) or with scores (SentencePiece's BPE), and its roles.
 
-What splits a text before merging is not in the file, only its name (`tokenizer.ggml.pre`); the patterns are those of the tokenizer.json of
-the models that brought the name up.
+What splits a text before merging is not in the file, only its name (`tokenizer.ggml.pre`): see splits.py.
 """
 
 from collections.abc import Sequence
@@ -9,41 +8,17 @@ from typing import Any
 
 import numpy as np
 import tokenizers
-from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, decoders, models, normalizers
 
 from onebase.codec.text.roles import Roles
 from onebase.errors import ArtifactError, ConfigError
+from onebase.interop.gguf.splits import NAMES, named
 from onebase.interop.reader import Reader
 
 UNKNOWN, CONTROL, USER, UNUSED, BYTE = 2, 3, 4, 5, 6
 """Kinds of tokens (`tokenizer.ggml.token_type`); 1 is any other."""
 MAX_TOKEN, MAX_LETTERS, MAX_MERGES = 1024, 2**24, 2**22
 """Letters of a token, letters of a vocabulary and merges of it, at most, where merges are found from scores: bounds time and memory."""
-_GPT4 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-
-
-def _split(pattern: str) -> Any:
-    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    return pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(pattern), "isolated"), byte_level])
-
-
-def splitter(name: str) -> tuple[Any, Any] | None:
-    """(normaliser or None, pre-tokenizer) of a `tokenizer.ggml.pre`; None for a name that is not known."""
-    gpt2 = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-    if name == "gpt-2":
-        return None, gpt2
-    if name == "smollm":
-        return None, pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), gpt2])
-    if name in WHOLE_WORDS:
-        return None, _split(_GPT4 % "{1,3}")
-    if name == "qwen2":
-        return normalizers.NFC(), _split(_GPT4 % "")
-    return None
-
-
-SPLITTERS = ("gpt-2", "smollm", "llama-bpe", "qwen2")
-WHOLE_WORDS = ("llama-bpe", "llama3", "llama-v3")
-"""Under these names a word that is a token is that token, whatever the merges say."""
 
 
 def read_tokenizer(r: Reader) -> tuple[tokenizers.Tokenizer, Roles]:
@@ -79,19 +54,19 @@ def _byte_level(r: Reader, vocab: dict[str, int]) -> tokenizers.Tokenizer:
         raise ConfigError(
             f"{r.where}: key 'tokenizer.ggml.pre' is missing: the file does not say how a text is split before its parts become tokens",
             "convert the model anew with a current llama.cpp, or add the key: gguf-new-metadata --pre-tokenizer NAME; known names: "
-            + ", ".join(SPLITTERS),
+            + ", ".join(NAMES),
         )
     name = r.get("tokenizer.ggml.pre", str)
-    found = splitter(name)
+    found = named(name)
     if found is None:
-        raise r.refuse("tokenizer.ggml.pre", ", ".join(SPLITTERS))
+        raise r.refuse("tokenizer.ggml.pre", ", ".join(NAMES))
     merges = [tuple(m.split(" ")) for m in r.get("tokenizer.ggml.merges", list)]
     if any(len(m) != 2 for m in merges):
         raise ArtifactError(f"{r.where}: a merge is not of two tokens", "take another file")
-    inner = tokenizers.Tokenizer(models.BPE(vocab, merges, ignore_merges=name in WHOLE_WORDS))
-    if found[0] is not None:
-        inner.normalizer = found[0]
-    inner.pre_tokenizer = found[1]
+    inner = tokenizers.Tokenizer(models.BPE(vocab, merges, ignore_merges=found.whole))
+    if found.normalizer is not None:
+        inner.normalizer = found.normalizer
+    inner.pre_tokenizer = found.pre_tokenizer
     inner.decoder = decoders.ByteLevel()
     return inner
 
@@ -184,7 +159,8 @@ def _roles(r: Reader, tokens: list[str], kind: str) -> Roles:
     bos, eos = token("bos"), token("eos")
     closing = dict.fromkeys(t for t in (eos, token("eot"), token("eom")) if t is not None)
     # Where the file does not say it, it is as its kind of model does: SentencePiece's and Llama 3's begin with BOS.
-    begins = kind == "llama" or r.data.get("tokenizer.ggml.pre") in ("llama-bpe", "llama3", "llama-v3")
+    split = named(r.get("tokenizer.ggml.pre", str, "")) if kind == "gpt2" else None
+    begins = kind == "llama" or (split is not None and split.begins)
     before = bos if r.get("tokenizer.ggml.add_bos_token", bool, begins) else None
     after = eos if r.get("tokenizer.ggml.add_eos_token", bool, False) else None
     return Roles(

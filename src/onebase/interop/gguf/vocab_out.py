@@ -1,17 +1,35 @@
-"""A tokenizer as GGUF's metadata: the inverse of vocab.py, for byte-level BPE and for BPE with byte fallback."""
+"""A tokenizer as GGUF's metadata: the inverse of vocab.py, for byte-level BPE and for BPE with byte fallback.
+
+The format keeps a vocabulary, a name for how text is split and a few switches. What of a tokenizer does not fit into them shows in ids, so
+what is written is read back and compared with the one it came from (interop/alike.py) before a byte of the file is written.
+"""
 
 import json
+import logging
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import tokenizers
 
+from onebase.codec.text.codec import TextCodec
+from onebase.codec.text.pieces import Follows
 from onebase.codec.text.roles import Roles
+from onebase.codec.text.template import ChatTemplate
+from onebase.codec.text.tokenizer import Tokenizer
 from onebase.errors import ConfigError
-from onebase.interop.gguf.vocab import BYTE, CONTROL, SPLITTERS, UNKNOWN, UNUSED, USER, WHOLE_WORDS, splitter
+from onebase.interop.alike import lost_ends, other_frame, other_ids, other_talk
+from onebase.interop.gguf.splits import SPLITS, alike
+from onebase.interop.gguf.vocab import BYTE, CONTROL, UNKNOWN, UNUSED, USER, read_tokenizer
+from onebase.interop.reader import Reader
+from onebase.interop.words import with_turns
+
+log = logging.getLogger(__name__)
 
 _LEAST = -1e6
 """The score of what no merge makes."""
+_REMEDY = "export to hf"
+_NEAREST = f"{_REMEDY}; or name a splitting (pre=default), and have some texts split otherwise there"
 
 
 def vocabulary(
@@ -69,7 +87,10 @@ def vocabulary(
 def _writable(model: dict[str, Any]) -> None:
     """Refuse a model that the format has no words for."""
     if model.get("type") != "BPE":
-        raise ConfigError(f"a tokenizer of kind {model.get('type')} is not written as GGUF", "only BPE is")
+        raise ConfigError(
+            f"a tokenizer of kind {model.get('type')} is not written as GGUF (tokenizer.ggml.model)",
+            "only BPE is",
+        )
     odd = next(
         (k for k in ("continuing_subword_prefix", "end_of_word_suffix", "dropout") if model.get(k)), None
     )
@@ -79,7 +100,7 @@ def _writable(model: dict[str, Any]) -> None:
     if model.get("byte_fallback") and missing:
         raise ConfigError(
             f"this tokenizer falls back on tokens of bytes (byte_fallback), but has no {missing[0]!r} "
-            f"({len(missing)} of 256 are missing): GGUF's kind of it has all",
+            f"({len(missing)} of 256 are missing): GGUF's kind of it (tokenizer.ggml.model 'llama') has all",
             "export to hf",
         )
 
@@ -97,60 +118,71 @@ def _prepends(tree: dict[str, Any]) -> bool:
 
 def _name(inner: tokenizers.Tokenizer, tree: dict[str, Any]) -> str:
     """The name that llama.cpp has for how this tokenizer splits a text."""
-    mine = _splits(tree)
-    for name in SPLITTERS:
-        found = splitter(name)
-        assert found is not None
-        probe = tokenizers.Tokenizer(tokenizers.models.BPE())
-        probe.pre_tokenizer = found[1]
-        if found[0] is not None:
-            probe.normalizer = found[0]
-        if _splits(json.loads(probe.to_str())) == mine:
-            _merges_or_words(inner, tree["model"], name)
-            return name
-    raise ConfigError(
-        "llama.cpp has no name for how this tokenizer splits a text, and GGUF keeps only the name",
-        "take a tokenizer of one of these: "
-        + ", ".join(SPLITTERS)
-        + " (recipes with `portable: true` do); or name the nearest, and have some texts split otherwise there",
-    )
+    found = alike(tree)
+    if not found:
+        raise ConfigError(
+            "llama.cpp has no name for how this tokenizer splits a text, and GGUF keeps only the name (tokenizer.ggml.pre)",
+            "take a tokenizer that splits as one of these: "
+            + ", ".join(s.names[0] for s in SPLITS)
+            + " (recipes with `portable: true` do); or name the nearest, and have some texts split otherwise there",
+        )
+    whole, odd = bool(tree["model"].get("ignore_merges")), None
+    for split in found:
+        if split.whole == whole or (odd := odd or _unlike_its_merges(inner, tree["model"])) is None:
+            break
+    else:
+        raise ConfigError(
+            f"llama.cpp splits texts as this tokenizer does under the name {found[0].names[0]!r}, but merges {odd!r} otherwise",
+            "export to hf",
+        )
+    if split.near:
+        log.warning(
+            "under tokenizer.ggml.pre %r llama.cpp splits words with combining marks, or with capitals beyond ASCII, otherwise than the tokenizer",
+            split.names[0],
+        )
+    return split.names[0]
 
 
-def _splits(tree: dict[str, Any]) -> tuple[Any, str]:
-    """What the steps before merging do to a text, in one spelling: what no id depends on is left out, and so are ways to write the
-    same pattern."""
-    steps = tree.get("pre_tokenizer")
-    parts = steps["pretokenizers"] if steps and steps["type"] == "Sequence" else [steps]
-    plain = [{k: v for k, v in (part or {}).items() if k != "trim_offsets"} for part in parts]
-    text = json.dumps(plain, sort_keys=True)
-    for spelt, same in _SPELLINGS.items():
-        text = text.replace(json.dumps(spelt)[1:-1], json.dumps(same)[1:-1])
-    return tree.get("normalizer"), text
-
-
-_SPELLINGS = {
-    # Contractions in capitals too, which are written in three ways.
-    "(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])": "(?i:'s|'t|'re|'ve|'m|'ll|'d)",
-    "'(?i:[sdmt]|ll|ve|re)": "(?i:'s|'t|'re|'ve|'m|'ll|'d)",
-    # What follows these classes is not in them, so it does not matter whether they would give back what they took.
-    r"[^\r\n\p{L}\p{N}]?+": r"[^\r\n\p{L}\p{N}]?",
-    r"[^\s\p{L}\p{N}]++": r"[^\s\p{L}\p{N}]+",
-    # White space up to the last line break in it, either way.
-    r"\s*[\r\n]+": r"\s*[\r\n]",
-}
-
-
-def _merges_or_words(inner: tokenizers.Tokenizer, model: dict[str, Any], name: str) -> None:
-    """Under some names a word that is a token is taken as that token, under others merges alone decide. Where the tokenizer has it the
-    other way, both must come to the same. Raises ConfigError naming the token that does not."""
-    if bool(model.get("ignore_merges")) == (name in WHOLE_WORDS):
-        return
+def _unlike_its_merges(inner: tokenizers.Tokenizer, model: dict[str, Any]) -> str | None:
+    """A token that merges alone do not make of its own text: there it matters whether a word that is a token is taken as that token."""
     merges = [(a, b) for a, b in (m.split(" ") if isinstance(m, str) else m for m in model["merges"])]
     bare = tokenizers.models.BPE(model["vocab"], merges, ignore_merges=False)
     added = {t.content for t in inner.get_added_tokens_decoder().values()}
-    odd = next((t for t in model["vocab"] if t not in added and len(bare.tokenize(t)) != 1), None)
-    if odd is not None:
+    return next((t for t in model["vocab"] if t not in added and len(bare.tokenize(t)) != 1), None)
+
+
+def prove(
+    metadata: Mapping[str, Any],
+    inner: tokenizers.Tokenizer,
+    roles: Roles,
+    template: str | None,
+    *,
+    chat: ChatTemplate | None = None,
+    nearest: bool = False,
+) -> None:
+    """Refuse metadata that do not give the tokenizer back. template: as it is written; chat: as it was, where the two differ. nearest: the user
+    named how text is split, knowing that some texts are split otherwise: all else but spaces must come through.
+
+    Raises ConfigError naming what differs, with the text."""
+    where = "the exported file"
+    found, found_roles = read_tokenizer(Reader(dict(metadata), where))
+    ours = Tokenizer(tokenizers.Tokenizer.from_str(inner.to_str()), roles)
+    theirs = Tokenizer(found, found_roles)
+    if frame := other_frame(ours, theirs):
         raise ConfigError(
-            f"llama.cpp splits texts as this tokenizer does under the name {name!r}, but merges {odd!r} otherwise",
-            "export to hf",
+            f"this tokenizer reads a text as {frame}: GGUF can only say whether BOS stands before it and EOS behind it (tokenizer.ggml.add_bos_token, add_eos_token)",
+            _REMEDY,
         )
+    follows: list[Follows] = ["nothing", "special"] if template else ["nothing"]
+    if said := other_ids(ours, theirs, follows, nearest=nearest):
+        raise ConfigError(f"llama.cpp would not read text as this tokenizer does: {said}", _NEAREST)
+    chat = chat or ChatTemplate(template or "", tuple(ours.specials), where, roles)
+    there = ChatTemplate(template or "", tuple(theirs.specials), where, found_roles)
+    if lost := lost_ends(ours, with_turns(theirs, there)):
+        raise ConfigError(
+            f"a generation ends with any of {len(roles.closing)} tokens, GGUF has keys for three (tokenizer.ggml.eos_token_id, eot_token_id, eom_token_id): {lost[0]!r} would not end one there",
+            _REMEDY,
+        )
+    talk = None if nearest else other_talk(TextCodec(ours, chat), TextCodec(theirs, there))
+    if template and talk:
+        raise ConfigError(f"llama.cpp would not read a conversation as this base does: {talk}", _NEAREST)

@@ -32,6 +32,7 @@ class Lowered:
     live: bool [B, 1, Q, 1], false where a query sees nothing and its output is zero; None: all live.
     causal: no query sees a key behind it; the last query stands at the last key.
     reach: no query sees a key further than this many indices away; None: no limit.
+    bias: added to scores, fp32 [B or 1, N, Q, K], -inf where a key is not seen; `seen` is then None. Only plain and sdpa know it.
     """
 
     kind: Kind
@@ -40,6 +41,7 @@ class Lowered:
     causal: bool = False
     reach: int | None = None
     flex: Any = None
+    bias: Tensor | None = None
 
 
 def lower(
@@ -50,13 +52,20 @@ def lower(
     softcap: float | None = None,
     device: torch.device | str,
     impl: str = "auto",
+    bias: Tensor | None = None,
 ) -> Lowered:
     """Make `mask` between queries q [B, Q] and keys k [B, K] ready for the best kernel (or for the one named by `impl`).
 
-    With a cache the queries are the last Q of the keys.
+    With a cache the queries are the last Q of the keys. bias [B or 1, N, Q, K] is added to scores.
     """
     assert impl == "auto" or impl in KINDS, impl
     device = torch.device(device)
+    if bias is not None:
+        seen = mask.dense(q, k)
+        live = seen.any(-1, keepdim=True)
+        plain = impl == "plain" or softcap is not None or torch.is_grad_enabled()
+        bias = bias.masked_fill(~(seen | ~live), float("-inf"))
+        return Lowered("plain" if plain else "sdpa", live=live, bias=bias)
     single = q.single and k.single and q.shape == k.shape
     alone = mask.alone() if single else None
     easy = alone in (Everything(), Causal())
@@ -153,6 +162,8 @@ def _plain(
     scores = q @ k_BGKH.to(exact).unsqueeze(2).transpose(-1, -2)
     if softcap is not None:
         scores = softcap * torch.tanh(scores / softcap)
+    if lowered.bias is not None:
+        scores = scores + lowered.bias.reshape(-1, G, N // G, Q, K).to(exact)
     seen = _full(lowered, Q, K, q.device)
     if seen is not None:
         scores = scores.masked_fill(~seen if seen.dim() == 2 else ~seen.unsqueeze(2), float("-inf"))
@@ -165,7 +176,9 @@ def _sdpa(q_BNQH: Tensor, k_BGKH: Tensor, v_BGKH: Tensor, lowered: Lowered, scal
     grouped = q_BNQH.shape[1] != k_BGKH.shape[1]
     square = lowered.causal and lowered.seen is None and Q == K
     seen = None if square else _full(lowered, Q, K, q_BNQH.device)
-    if grouped and Q == 1 and (seen is None or seen.dim() == 4):
+    if lowered.bias is not None:
+        seen = lowered.bias.to(q_BNQH.dtype)
+    elif grouped and Q == 1 and (seen is None or seen.dim() == 4):
         # One query a head: the heads that share keys are as well queries of one head, and keys need not be repeated for them.
         B, N, _, H = q_BNQH.shape
         rows_BGRH = q_BNQH.reshape(B, k_BGKH.shape[1], -1, H)

@@ -84,16 +84,21 @@ def bound_attention(attn: Attention, dtype: torch.dtype, fused: Fused) -> Step:
     N, G, H, scale, softcap = cfg.heads, cfg.kv_heads, cfg.head_dim, attn.scale, cfg.softcap
     qkv = bound_product(dtype, fused is not None, attn.qkv.packed, attn.q, attn.k, attn.v)
     out = bound_product(dtype, fused is not None, attn.o.packed, attn.o)
-    q_norm, k_norm = bound_norm(attn.q_norm, fused), bound_norm(attn.k_norm, fused)
-    look = None if fused is None else _bound_look(attn, fused)
+    whole = cfg.qk_norm_whole and attn.q_norm is not None
+    q_norm, k_norm = (bound_norm(n, None if whole else fused) for n in (attn.q_norm, attn.k_norm))
+    look = None if fused is None or whole else _bound_look(attn, fused)
     if look is not None:
         one = look
         return lambda x_B1D, *seen: out(one(qkv(x_B1D), *seen))
 
     def run(x_BTD: Tensor, turns: Turns, lowered: Lowered, cache: LayerCache) -> Tensor:
         B, T, _ = x_BTD.shape
-        qkv_BTXH = qkv(x_BTD).view(B, T, N + 2 * G, H)
-        if q_norm is None or k_norm is None:
+        qkv_BTF = qkv(x_BTD)
+        if whole and q_norm is not None and k_norm is not None:
+            q, k, v = qkv_BTF.split_with_sizes((N * H, G * H, G * H), -1)
+            qkv_BTF = torch.cat((q_norm(q), k_norm(k), v), -1)
+        qkv_BTXH = qkv_BTF.view(B, T, N + 2 * G, H)
+        if whole or q_norm is None or k_norm is None:
             qk_BTXH = qkv_BTXH.narrow(2, 0, N + G)
             if turns is not None:
                 qk_BTXH = rotate(qk_BTXH, *turns)  # queries and keys turn as one
@@ -147,7 +152,12 @@ def bound_feedforward(ff: FeedForward, dtype: torch.dtype, fused: Fused) -> Fn:
 
 
 def bound_block(
-    where: str, attn: Step, ff: Fn, attn_norm: Fn | None, ff_norm: Fn, outs: tuple[Fn | None, Fn | None]
+    where: str,
+    attn: Step,
+    ff: Fn,
+    attn_norm: Fn | None,
+    ff_norm: Fn | None,
+    outs: tuple[Fn | None, Fn | None],
 ) -> Step:
     """`Block.forward` of parts that are ready. outs: the norms behind the parts, where they have such."""
     attn_out, ff_out = outs
@@ -156,14 +166,15 @@ def bound_block(
         def post(x_BTD: Tensor, turns: Turns, lowered: Lowered, cache: LayerCache) -> Tensor:
             x_BTD = x_BTD + attn(x_BTD, turns, lowered, cache)
             x_BTD = x_BTD if attn_norm is None else attn_norm(x_BTD)
-            return ff_norm(x_BTD + ff(x_BTD))
+            x_BTD = x_BTD + ff(x_BTD)
+            return x_BTD if ff_norm is None else ff_norm(x_BTD)
 
         return post
 
     def run(x_BTD: Tensor, turns: Turns, lowered: Lowered, cache: LayerCache) -> Tensor:
         a_BTD = attn(x_BTD if attn_norm is None else attn_norm(x_BTD), turns, lowered, cache)
         x_BTD = x_BTD + (a_BTD if attn_out is None else attn_out(a_BTD))
-        f_BTD = ff(ff_norm(x_BTD))
+        f_BTD = ff(x_BTD if ff_norm is None else ff_norm(x_BTD))
         return x_BTD + (f_BTD if ff_out is None else ff_out(f_BTD))
 
     return run
@@ -181,16 +192,18 @@ class HasBlock(Protocol):
     ff_out_norm: nn.Module | None
     cross: nn.Module | None
     attn_scale: nn.Module | None
+    residual: float
 
 
 def bound(block: HasBlock, dtype: torch.dtype, fused: Fused) -> Step | None:
     """A block as one function in `dtype`; None where it has parts that those functions lack."""
-    ff_norm = bound_norm(block.ff_norm, fused)
-    if block.cross is not None or block.attn_scale is not None or ff_norm is None:
+    if block.cross is not None or block.attn_scale is not None or block.residual != 1.0:
         return None
     outs = bound_norm(block.attn_out_norm, fused), bound_norm(block.ff_out_norm, fused)
     attn, ff = bound_attention(block.attn, dtype, fused), bound_feedforward(block.ff, dtype, fused)
-    return bound_block(block.where, attn, ff, bound_norm(block.attn_norm, fused), ff_norm, outs)
+    return bound_block(
+        block.where, attn, ff, bound_norm(block.attn_norm, fused), bound_norm(block.ff_norm, fused), outs
+    )
 
 
 def places_in(module: nn.Module) -> list[Place]:

@@ -62,9 +62,11 @@ class FastDecode:
 
 def parts_of(block: HasBlock, fused: Fused) -> Any:
     """A block as `fused.Chain` wants it; None where it has parts that the loops lack."""
-    if block.cross is not None or block.attn_scale is not None or block.where == "post":
+    if block.cross is not None or block.attn_scale is not None or block.where in ("post", "out"):
         return None
     attn, ff, module = block.attn, block.ff, direct()
+    if block.residual != 1.0 or attn.cfg.qk_norm_whole:
+        return None
     if module is None or ff.gate_up is None or ff.cfg.activation not in fused.CURVES:
         return None
     norms = (

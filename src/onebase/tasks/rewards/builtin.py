@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from onebase.errors import UserError
+from onebase.sandbox.matching import SECONDS, matches
+from onebase.sandbox.programs import Sandbox, check_sandbox
 from onebase.tasks.rewards.answer import Answer, Flaw, Reward
-from onebase.tasks.rewards.matching import SECONDS, matches
 from onebase.tasks.rewards.numbers import last_number, number_of
-from onebase.tasks.rewards.sandbox import Sandbox, check_sandbox
 
 FENCED = re.compile(r"```[^\n]*\n(.*?)(?:```|\Z)", re.DOTALL)
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 
 from onebase.adapt.folder import attach, detach
-from onebase.adapt.head import Head
 from onebase.adapt.methods import METHODS
 from onebase.base.folder import LoadedBase
+from onebase.base.head import Head
 from onebase.engine.features import features
 from onebase.errors import UserError
 from onebase.formats.adapters import read_adapter

@@ -1,0 +1,57 @@
+"""Adapters of PEFT in and out, whatever their method: the method says how its own reads and writes (`Method.peft`)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from onebase.adapt.config import AdapterConfig
+from onebase.adapt.methods import METHODS, by_peft
+from onebase.errors import ConfigError, UserError
+from onebase.interop.peft import PeftFolder, Target, save_peft
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An adapter of PEFT as ours has it: the method, its config, and tensors. task: what it is for, as far as that can be seen. parts: configs of
+    other methods beside it, by method (a head)."""
+
+    method: str
+    config: Any
+    tensors: dict[str, Tensor]
+    task: str = "complete"
+    parts: dict[str, Any] = field(default_factory=dict)
+
+
+def read(path: Path, target: Target) -> Opened:
+    """Read an adapter folder of PEFT for a base. Raises ArtifactError for what is missing or does not fit, ConfigError for what no method here
+    can express."""
+    folder = PeftFolder(path)
+    method = by_peft(folder.kind)
+    if method is None or isinstance(method.peft, str):
+        known = [m.peft.kind for m in METHODS.values() if not isinstance(m.peft, str)]
+        raise ConfigError(
+            f"{folder.said.where}: 'peft_type' is {folder.kind!r}: no method here is that",
+            f"accepted: {', '.join(known)}",
+        )
+    config, tensors = method.peft.read(folder, target)
+    return Opened(method.name, config, tensors)
+
+
+def write(
+    path: Path, config: AdapterConfig, tensors: Mapping[str, Tensor], target: Target, base: str = ""
+) -> None:
+    """Write an adapter into an existing folder. base: what its base is called there. Raises UserError (ConfigError) for what PEFT has no place for."""
+    method = METHODS[config.method]
+    if isinstance(method.peft, str):
+        known = [m.name for m in METHODS.values() if not isinstance(m.peft, str)]
+        raise UserError(
+            f"an adapter of method {method.name} has no form in PEFT: {method.peft}",
+            f"methods that have: {', '.join(known)}",
+        )
+    if config.head is not None:
+        raise UserError("the adapter has a head, which PEFT has no place for", "export the base alone")
+    said, found = method.peft.write(config.part(method.name), dict(tensors), target)
+    save_peft(path, method.peft.kind, said, found, base)

@@ -1,0 +1,140 @@
+"""The part of `Base` that reads: texts, images and sound into vectors, classes, numbers, spans and words."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from onebase.base.head import Pooling
+from onebase.engine import image_features as images
+from onebase.engine.features import remembering
+from onebase.engine.image_search import TEMPLATE, Found, chances, find
+from onebase.engine.speech import Transcriber
+from onebase.engine.transcribing import Transcript, transcribe
+from onebase.errors import UserError
+from onebase.tasks.answers import Answer, Ranked, labels, of_task, ranked, rewards, spans, values, vectors
+from onebase.tasks.bound import Bound
+from onebase.tasks.pairs import Near, nearest
+from onebase.tasks.prompting import Given
+from onebase.tasks.results import Label, Span, labelled
+
+
+class Reads(Bound):
+    """Says something of what it is given."""
+
+    _ears: Transcriber | None = None
+
+    @torch.no_grad()
+    def logits(self, ids: Sequence[int]) -> Tensor:
+        """Next-token logits after each of `ids`, float32 [T, V]."""
+        return self.loaded.model.logits(self._ids_BT(ids), self.active)[0].cpu()
+
+    @torch.no_grad()
+    def hidden(self, ids: Sequence[int]) -> Tensor:
+        """Last hidden states, float32 [T, D]."""
+        return self.loaded.model.hidden(self._ids_BT(ids), active=self.active).hidden[0].float().cpu()
+
+    def embed(self, texts: Sequence[str], *, pooling: Pooling | None = None) -> Tensor:
+        """One vector a text, float32 [N, D]: as the base was made to give them (sentence-transformers; CLIP and SigLIP, where images are in
+        the same space) or as an adapter of task embed makes them, else the mean of its hidden states; `pooling` asks for the mean, last or both of them. Raises DataError for a
+        text beyond the context (a base that was made for it cuts long texts)."""
+        return vectors(self, texts, pooling)
+
+    def nearest(self, query: str, texts: Sequence[str], *, top: int | None = None) -> list[Near]:
+        """Texts by how near they are to another, the nearest first (`text`, `score`: the cosine of what `embed` gives). Raises UserError."""
+        return nearest(self.embed, query, texts, top)
+
+    def remembering(self) -> AbstractContextManager[None]:
+        """Inside `with base.remembering():` a text is read once, so that many heads on the same texts cost little more than one.
+
+        It takes four vectors of memory a text. Raises UserError at the end of the block if the base's weights changed in it."""
+        return remembering(self._loaded)
+
+    def classify(self, texts: Sequence[Given]) -> list[Label]:
+        """The class of each text; for a saved prompt with other variables, of each row with their values. Raises UserError without a
+        classifying adapter."""
+        return labels(self, texts)
+
+    def predict(self, texts: Sequence[str]) -> list[float]:
+        """The number of each text, in the units of the data that the adapter learnt from. Raises UserError without an adapter of task
+        regress, DataError for a text beyond the context."""
+        return values(of_task(self, "regress", "gives numbers"), list(texts))
+
+    def reward(self, answers: Sequence[Answer]) -> list[float]:
+        """How good each answer is: (prompt, answer), the prompt a text or messages, or a text alone. Larger is better, only differences mean
+        something. Raises UserError without an adapter of task reward, DataError for an answer beyond the context."""
+        return rewards(of_task(self, "reward", "rates answers"), list(answers))
+
+    def rerank(self, query: str, texts: Sequence[str], *, top: int | None = None) -> list[Ranked]:
+        """The texts in the order in which they answer a query (`index` in what was given, `score`, `text`), the best first; `top`: so many of
+        them. Raises UserError without an adapter of task rerank (a cross-encoder)."""
+        return ranked(of_task(self, "rerank", "reranks"), query, texts, top)
+
+    def tag(self, texts: Sequence[str]) -> list[list[Span]]:
+        """The labelled spans in each text (`start`, `end`, `label`: characters, end exclusive), in its order. Raises UserError without an
+        adapter of task tag, DataError for a text beyond the context."""
+        return spans(of_task(self, "tag", "tags"), list(texts))
+
+    def embed_images(self, paths: images.Paths) -> Tensor:
+        """One vector an image file, float32 [N, D], as the base pools them (docs/images.md). Raises DataError naming a file that cannot be
+        read, ConfigError for a base that sees no images."""
+        return images.vectors(self.loaded, paths, self.active)
+
+    def classify_images(
+        self, paths: images.Paths, labels: Sequence[str] | None = None, *, template: str = TEMPLATE
+    ) -> list[Label]:
+        """The class of each image file, by the adapter on the base or by the base's own classes.
+
+        labels: names to choose from instead, for a base that has one space for images and texts; each is put into `template`. Raises
+        DataError naming a file that cannot be read, UserError where nothing classifies images."""
+        on = self._attached
+        if labels is not None:
+            return labelled(labels, chances(self.loaded, paths, labels, template, self.active))
+        names, logp_NL = images.scores(
+            self.loaded, on.config if on else None, on.name if on else "", paths, self.active
+        )
+        return labelled(names, logp_NL.exp())
+
+    def search(self, query: str, paths: images.Paths, *, top: int | None = None) -> list[Found]:
+        """Image files by how near they are to a text, the nearest first (`path`, `score`: the cosine). Raises DataError naming a file
+        that cannot be read, UserError for a base without one space for images and texts."""
+        return find(self.loaded, query, paths, top, self.active)
+
+    def transcribe(
+        self,
+        path: str | Path,
+        *,
+        language: str | None = None,
+        task: str | None = None,
+        timestamps: bool = False,
+        temperatures: Sequence[float] | None = None,
+        condition: bool = True,
+    ) -> Transcript:
+        """Write down a sound file: WAV, or FLAC, OGG and MP3 with the extra `audio`.
+
+        language: a code, detected when not given. task: transcribe, or translate (into English). timestamps: let the base say when
+        each piece was said (a sound longer than its window always has them). temperatures: tried in turn while the text is not
+        believed, (0.0,) is greedy alone; condition: show it the text before (docs/speech.md). Raises UserError.
+        """
+        if self._ears is None:
+            self._ears = Transcriber(self.loaded, self.active)
+        return transcribe(
+            self._ears,
+            path,
+            language=language,
+            task=task,
+            timestamps=timestamps,
+            temperatures=temperatures,
+            condition=condition,
+        )
+
+    def _ids_BT(self, ids: Sequence[int]) -> Tensor:
+        context, vocab = self.config.text.context, self.config.text.vocab_size
+        if not 0 < len(ids) <= context:
+            raise UserError(f"{len(ids)} token ids were given", f"give 1 to {context}, the base's context")
+        bad = next((i for i in ids if not 0 <= int(i) < vocab), None)
+        if bad is not None:
+            raise UserError(f"token id {bad} is not in the vocabulary", f"ids go from 0 to {vocab - 1}")
+        return torch.tensor([list(ids)], device=self.loaded.model.device)

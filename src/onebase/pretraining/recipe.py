@@ -1,0 +1,79 @@
+"""A recipe: everything that decides a pretraining run, as one YAML file."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from onebase import config as configs
+from onebase.base.config import BaseConfig, TextShape, text_base
+from onebase.config import config
+from onebase.data.sources import SourceConfig
+from onebase.errors import ConfigError
+from onebase.pretraining.objectives import NextTokenConfig, ObjectiveConfig, objective_of
+from onebase.train.config import TrainConfig
+
+
+@config
+class DataConfig:
+    """Either `dataset`, a prepared folder, or `sources` to prepare from."""
+
+    sources: tuple[SourceConfig, ...] = ()
+    dataset: str | None = None
+    holdout: float = 0.02
+
+    def __post_init__(self) -> None:
+        if bool(self.sources) == bool(self.dataset):
+            raise ConfigError(
+                "data needs sources or a dataset, one of the two", "list data.sources, or name data.dataset"
+            )
+
+
+@config
+class TokenizerConfig:
+    """Trained on the first `train_bytes` of text (a sample spread over the documents), or read from `path`."""
+
+    path: str | None = None
+    train_bytes: int = 50_000_000
+
+
+@config
+class LogConfig:
+    """`log.jsonl` is always written; the others when asked for and installed."""
+
+    tensorboard: bool = False
+    wandb: bool = False
+
+
+@config
+class Recipe:
+    """One pretraining run of a text base. The vocabulary size is `model.vocab_size`."""
+
+    name: str
+    data: DataConfig
+    model: TextShape
+    train: TrainConfig
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    objective: ObjectiveConfig = NextTokenConfig()
+    log: LogConfig = LogConfig()
+
+    def __post_init__(self) -> None:
+        if self.train.length > self.model.context:
+            raise ConfigError(
+                f"train.length {self.train.length} is more than model.context {self.model.context}",
+                "lower train.length or raise model.context",
+            )
+        self.base()  # sizes that do not fit are refused before the data is prepared
+
+    def base(self, vocab_size: int | None = None) -> BaseConfig:
+        """The config of the base, which looks the way that its objective needs. vocab_size: of the tokenizer, where there is one."""
+        shape = self.model if vocab_size is None else replace(self.model, vocab_size=vocab_size)
+        return text_base(shape, objective_of(self.objective).direction)
+
+
+def read_recipe(recipe: "Recipe | str | Path", overrides: dict[str, object]) -> Recipe:
+    """A recipe from a file or as given, with overrides: `{"train.steps": 10}` or `{"train__steps": 10}`."""
+    import json
+
+    texts = [f"{k.replace('__', '.')}={json.dumps(v)}" for k, v in overrides.items()]
+    if isinstance(recipe, Recipe):
+        return configs.override(recipe, texts)
+    return configs.load(Recipe, recipe, texts)

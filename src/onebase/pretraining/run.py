@@ -1,0 +1,277 @@
+"""Pretraining from a recipe: data, tokenizer, loop, scores, record, and the finished base."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+from onebase import config as configs
+from onebase.artifact.files import MANIFEST
+from onebase.artifact.record import machine_facts, version_facts
+from onebase.base.config import BaseConfig, base_flops, base_parameters
+from onebase.base.folder import LoadedBase, load_base, save_base
+from onebase.base.model import BaseModel
+from onebase.codec.text.codec import TextCodec
+from onebase.codec.text.sample import SPECIALS
+from onebase.codec.text.shown import ledger_rows, render_rows
+from onebase.codec.text.tokenizer import Tokenizer
+from onebase.data import Dataset, RowPlan, TokenSet, prepare, read_source
+from onebase.errors import ConfigError
+from onebase.evaluation.bootstrap import Score
+from onebase.model.device import pick_device
+from onebase.pretraining.claim import claim
+from onebase.pretraining.objectives import Heldout, Setting, objective_of
+from onebase.pretraining.recipe import Recipe, read_recipe
+from onebase.pretraining.run_sources import check_sources, keep_sources
+from onebase.train.flops import counted_flops
+from onebase.train.listen import JsonLog, Listener
+from onebase.train.loop import Job, Result, micro_rows, run
+from onebase.train.memory import check_memory
+from onebase.train.owning import owning
+from onebase.train.parallel import Parallel, load_whole_state, whole_state
+from onebase.train.track import TensorBoard, WandB
+
+T = TypeVar("T")
+Tell = Callable[[str], None]
+EVAL_TOKENS = 100_000
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A pretraining run: the base (None when a signal stopped it first) and how the loop ended."""
+
+    base: LoadedBase | None
+    result: Result | None
+    out: Path
+
+
+def run_recipe(
+    recipe: Recipe | str | Path,
+    out: str | Path,
+    *,
+    listeners: Sequence[Listener] = (),
+    tell: Tell | None = None,
+    **overrides: object,
+) -> Finished:
+    """Do what a recipe says, in the folder `out`: data/, tokenizer.json, log.jsonl, checkpoints/, and base/ at the end.
+
+    The same call goes on where an interrupted one stopped. `tell` hears lines for the user. Raises UserError, also where another process
+    is writing the folder.
+    """
+    recipe = read_recipe(recipe, overrides)
+    par = Parallel.start(pick_device(recipe.train.device))
+    try:
+        told = tell if tell is not None and par.main else lambda _: None
+        out = Path(out)
+        done = (out / "base" / MANIFEST).is_file()  # then nothing is written
+        with owning(None if done else out, par):
+            return _run(recipe, out, par, listeners, told)
+    finally:
+        par.stop()
+
+
+def _run(recipe: Recipe, out: Path, par: Parallel, listeners: Sequence[Listener], tell: Tell) -> Finished:
+    claim(out, recipe, par)
+    check_sources(out, recipe)
+    if (out / "base" / MANIFEST).is_file():
+        tell(f"{out / 'base'} is finished already")
+        return Finished(load_base(out / "base", device=par.device), None, out)
+    dataset = _once(par, lambda: _dataset(recipe, out, tell))
+    tokenizer = _once(par, lambda: _tokenizer(recipe, out, dataset, tell))
+    codec = TextCodec(tokenizer)
+    tokens = _once(par, lambda: TokenSet.build(dataset, "train", tokenizer, out / "tokens"))
+    cfg, entry = recipe.base(tokenizer.vocab_size), objective_of(recipe.objective)
+    setting = Setting(tokenizer, recipe.train.length, recipe.train.seed, tuple(dataset.stats))
+    objective = entry.make(recipe.objective, setting)
+    plan = RowPlan(
+        tokens, recipe.train.length, recipe.train.rows, recipe.train.seed, reserve=objective.reserve
+    )
+    micro = micro_rows(recipe.train, par)
+    check_memory(cfg, recipe.train, micro, par.device, par.world)
+    tell(describe(cfg, recipe, plan))
+    shown = (entry.shown(objective, document, n) for n, document in enumerate(tokens))
+    tell("what will be learnt, between « »:\n" + render_rows(ledger_rows(shown, tokenizer)))
+
+    model = BaseModel(cfg)
+    model.reset(recipe.train.seed)
+    model.to(par.device)
+    first = objective.batch(plan.rows(0)[:1], 0)
+    counted = counted_flops(model, objective, first) / first.inputs["text"].ids_BT.numel()
+    loaded = LoadedBase(model, codec)
+    heldout = {s: list(islice(dataset.documents("holdout", s), 1000)) for s in dataset.stats}
+
+    def measured(base: LoadedBase, tokens: int) -> dict[str, Score]:
+        """The objective's score of held-out documents by source, of so many tokens in all."""
+        return entry.measure(base, Heldout(heldout, recipe.train.length, tokens))
+
+    def scores(_: BaseModel) -> dict[str, float]:
+        found = measured(loaded, EVAL_TOKENS // 4)
+        return {f"heldout_{entry.measured}/{k}": s.value for k, s in found.items()}
+
+    job = Job(
+        model=model,
+        objective=objective,
+        rows=plan,
+        train=recipe.train,
+        out=out,
+        listeners=[*_loggers(recipe, out, par), *listeners],
+        evaluate=scores if any(heldout.values()) else None,
+        parallel=par,
+        identity={"tokenizer": tokenizer.digest} | ({entry.name: entry.version} if entry.version else {}),
+        tell=tell,
+    )
+    result = run(job)
+    if result.stopped:
+        tell(f"stopped at step {result.state.step} and saved; run the same command to go on")
+        return Finished(None, result, out)
+    whole = loaded if par.world == 1 else _gather(model, loaded)
+    if par.main:
+        _record(whole, recipe, dataset, result, counted, par)
+        found = measured(whole, EVAL_TOKENS)
+        for source, s in found.items():
+            value = {"value": s.value, "low": s.low, "high": s.high, "n": s.n}
+            whole.record.add(
+                f"scores.heldout_{entry.measured}.{source}", value, "measured on held-out documents"
+            )
+            tell(
+                f"held-out {entry.measured.replace('_', ' ')}, {source}: {s.value:.3f} ({s.low:.3f} to {s.high:.3f})"
+            )
+        save_base(out / "base", whole)
+        whole = load_base(out / "base", device=par.device)
+        whole.model.compute_dtype = model.compute_dtype
+    par.barrier()
+    return Finished(whole, result, out)
+
+
+def describe(cfg: BaseConfig, recipe: Recipe, plan: RowPlan) -> str:
+    """One paragraph: parameters, data and budget of the run."""
+    train = recipe.train
+    rows = f"{train.rows} x {train.length} tokens a step"
+    budget = (
+        f"{train.minutes:g} minutes"
+        if train.minutes
+        else f"{train.steps or -(-(train.tokens or 0) // (train.rows * train.length)):,} steps"
+    )
+    return (
+        f"{recipe.name}: {base_parameters(cfg) / 1e6:.2f}M parameters, {base_flops(cfg, train.length) / 1e6:.1f} MFLOPs a token; "
+        f"{plan.tokens_per_epoch / 1e6:.2f}M tokens an epoch, {plan.waste():.1%} padding; {rows}, {budget}"
+    )
+
+
+def _once(par: Parallel, make: Callable[[], T]) -> T:
+    """Rank 0 makes it, the others find it made: what `make` gives is cached on disk."""
+    if par.main:
+        made = make()
+    par.barrier()
+    return made if par.main else make()
+
+
+def _dataset(recipe: Recipe, out: Path, tell: Tell) -> Dataset:
+    if recipe.data.dataset:
+        return Dataset.open(recipe.data.dataset)
+    path = out / "data"
+    if not (path / MANIFEST).is_file():
+        documents = (d for s in recipe.data.sources for d in read_source(s))
+        prepare(documents, path, holdout=recipe.data.holdout, seed=recipe.train.seed)
+        keep_sources(out, recipe)
+    dataset = Dataset.open(path)
+    for name, s in dataset.stats.items():
+        tell(
+            f"{name}: {s['documents']:,} documents, {s['bytes'] / 1e6:.2f} MB, {s['duplicates_removed']:,} duplicates removed, "
+            f"licence {s['licence']}"
+        )
+    return dataset
+
+
+def _tokenizer(recipe: Recipe, out: Path, dataset: Dataset, tell: Tell) -> Tokenizer:
+    specials = objective_of(recipe.objective).specials
+    if recipe.tokenizer.path:
+        found = _having(specials, recipe.tokenizer.path, recipe)
+        if found.vocab_size != recipe.model.vocab_size:
+            raise ConfigError(
+                f"{recipe.tokenizer.path} has {found.vocab_size} tokens, model.vocab_size is {recipe.model.vocab_size}",
+                f"set model.vocab_size={found.vocab_size}",
+            )
+        return found
+    path = out / "tokenizer.json"
+    if not path.is_file():
+        began = time.perf_counter()
+        texts, model = _sample(dataset, recipe.tokenizer.train_bytes), recipe.model
+        made = Tokenizer.train(texts, model.vocab_size, (*SPECIALS, *specials), model.portable)
+        made.save(path)
+        tell(f"tokenizer: {made.vocab_size} tokens, trained in {time.perf_counter() - began:.1f} s")
+    return _having(specials, path, recipe)
+
+
+def _having(specials: Sequence[str], path: str | Path, recipe: Recipe) -> Tokenizer:
+    """The tokenizer of a file, which must have these special tokens. Raises ConfigError."""
+    found = Tokenizer.from_file(path)
+    if missing := [name for name in specials if name not in found.specials]:
+        raise ConfigError(
+            f"{path} has no special token {missing[0]!r}, which objective {objective_of(recipe.objective).name} needs",
+            "let the run train a tokenizer: leave tokenizer.path out, or give another --out",
+        )
+    return found
+
+
+def _sample(dataset: Dataset, budget: int) -> Iterator[str]:
+    """Texts spread evenly over the documents, `budget` bytes at most."""
+    total = sum(int(s["bytes"]) for s in dataset.stats.values())
+    every = max(1, -(-total // budget))
+    return (d.text for i, d in enumerate(dataset.documents("train")) if i % every == 0)
+
+
+def _loggers(recipe: Recipe, out: Path, par: Parallel) -> list[Listener]:
+    if not par.main:
+        return []
+    found: list[Listener] = [JsonLog(out / "log.jsonl")]
+    if recipe.log.tensorboard:
+        found.append(TensorBoard(out / "tensorboard"))
+    if recipe.log.wandb:
+        found.append(WandB(out, recipe.name))
+    return found
+
+
+def _gather(model: BaseModel, loaded: LoadedBase) -> LoadedBase:
+    """A whole copy of a sharded base on this rank."""
+    tensors = whole_state(model)
+    whole = BaseModel(model.cfg)
+    load_whole_state(whole, tensors)
+    whole.compute_dtype = model.compute_dtype
+    return LoadedBase(whole, loaded.codec)
+
+
+def _record(
+    base: LoadedBase, recipe: Recipe, dataset: Dataset, result: Result, counted: float, par: Parallel
+) -> None:
+    state, cfg, r = result.state, base.model.cfg, base.record
+    r.kind = "base"
+    r.parents = []
+    r.add("name", recipe.name, "stated in the recipe")
+    r.add("config.recipe", configs.to_dict(recipe), "stated in the recipe")
+    r.add("config.parameters", base_parameters(cfg), "counted from the config")
+    r.add_parent("dataset", dataset.fingerprint, dataset.dir.name)
+    r.add("data.fingerprint", dataset.fingerprint, "hashed")
+    r.add("data.sources", dataset.stats, "counted while preparing")
+    r.add("tokens.by_source", dict(state.sources), "counted by the loop")
+    r.add("tokens.read", state.tokens, "counted by the loop")
+    r.add("tokens.supervised", state.supervised, "counted by the loop")
+    r.add("train.steps", state.step, "counted by the loop")
+    r.add("train.skipped_steps", state.bad_steps, "counted by the loop")
+    r.add("train.formats", dict(state.formats), "what the loop computed in, by the first step of each")
+    slots = state.step * recipe.train.rows * recipe.train.length
+    r.add(
+        "flops.formula", base_flops(cfg, recipe.train.length) * slots, "formula of the config x token slots"
+    )
+    r.add("flops.counted", counted * slots, "operations of one row counted by torch x token slots")
+    r.add("seconds.training", round(state.seconds, 3), "measured")
+    r.add(
+        "train.final_loss",
+        result.losses[-1] if result.losses else None,
+        "measured, nats per token of the last batch",
+    )
+    r.add("train.ranks", par.world, "measured")
+    r.add("machine", machine_facts(), "read from the system")
+    r.add("versions", version_facts(), "read from the packages")
