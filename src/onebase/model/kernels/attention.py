@@ -163,7 +163,7 @@ def _plain(
     if softcap is not None:
         scores = softcap * torch.tanh(scores / softcap)
     if lowered.bias is not None:
-        scores = scores + lowered.bias.unflatten(1, (G, N // G)).to(exact)
+        scores = scores + lowered.bias.reshape(-1, G, N // G, Q, K).to(exact)
     seen = _full(lowered, Q, K, q.device)
     if seen is not None:
         scores = scores.masked_fill(~seen if seen.dim() == 2 else ~seen.unsqueeze(2), float("-inf"))
