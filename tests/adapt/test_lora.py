@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from onebase.adapt import lora
+from onebase.adapt.dora import Dora
 from onebase.adapt.lora import LoraConfig
-from onebase.adapt.lowrank import Dora, Lora
+from onebase.adapt.lowrank import Lora
 from onebase.adapt.merge import merge
 from onebase.api.base import Base
 from onebase.config import to_lean

@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 INFO = re.compile(r"/api/(?:models|datasets)/(?P<repo>[^/]+/[^/]+)/revision/(?P<revision>[^?]+)")
+TREE = re.compile(r"/api/(?:models|datasets)/(?P<repo>[^/]+/[^/]+)/tree/(?P<revision>[^?]+)")
 FILE = re.compile(r"/(?:datasets/)?(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<file>.+)")
 
 
@@ -64,6 +65,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._say(self.hub.status, b"", {})
         if (found := INFO.fullmatch(path)) is not None:
             return self._info(found["repo"], found["revision"])
+        if (found := TREE.fullmatch(path.partition("?")[0])) is not None:
+            return self._tree(found["repo"], found["revision"])
         if (found := FILE.fullmatch(path)) is not None:
             return self._file(found["repo"], found["revision"], found["file"], body)
         return self._say(404, b"", {})
@@ -91,6 +94,16 @@ class _Handler(BaseHTTPRequestHandler):
             "sha": self.hub.commit(revision),
             "siblings": [{"rfilename": n} for n in names],
         }
+        return self._say(200, json.dumps(tree).encode(), {"Content-Type": "application/json"})
+
+    def _tree(self, repo: str, revision: str) -> None:
+        if self._refused(repo, revision):
+            return None
+        files = [(n, (self.hub.repos[repo] / n).read_bytes()) for n in self.hub.files(repo)]
+        tree = [
+            {"type": "file", "path": n, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
+            for n, data in files
+        ]
         return self._say(200, json.dumps(tree).encode(), {"Content-Type": "application/json"})
 
     def _file(self, repo: str, revision: str, file: str, body: bool) -> None:

@@ -191,10 +191,10 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
         (
             good
             | {
-                "base_model.model.lm_head.lora_A.weight": torch.ones(4, 32),
-                "base_model.model.lm_head.lora_B.weight": torch.ones(50, 4),
+                "base_model.model.pooler.lora_A.weight": torch.ones(4, 32),
+                "base_model.model.pooler.lora_B.weight": torch.ones(50, 4),
             },
-            "lm_head",
+            "pooler",
         ),
         (good | {"base_model.model.model.embed_tokens.lora_embedding_A": torch.ones(4, 50)}, "embed_tokens"),
     ]
@@ -207,7 +207,10 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
         load_peft(tmp_path / "a", model, family)
 
 
-def test_rows_of_tokens_have_no_place_there(tmp_path: Path) -> None:
-    _, family, model = based("llama", tmp_path)
+def test_rows_of_tokens_that_differ_have_no_place_at_tied_ends(tmp_path: Path) -> None:
+    cfg = transformers.LlamaConfig(**SIZES, tie_word_embeddings=True)
+    shaken(transformers.LlamaForCausalLM(cfg)).save_pretrained(tmp_path / "base")
+    family, model = imported(tmp_path / "base")
+    rows = {"text.stem.rows": torch.ones(1, 32), "text.head.rows": torch.zeros(1, 32)}
     with pytest.raises(ConfigError, match=r"text\.stem\.rows"):
-        save_peft(tmp_path, LoraConfig(tokens=(1,)), {"text.stem.rows": torch.ones(1, 32)}, model, family)
+        save_peft(tmp_path, LoraConfig(tokens=(1,)), rows, model, family)

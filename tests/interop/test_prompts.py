@@ -9,7 +9,7 @@ import torch
 
 peft = pytest.importorskip("peft")
 
-from onebase.adapt import soft  # noqa: E402
+from onebase.adapt import prefix, soft  # noqa: E402
 from onebase.adapt.soft import SoftConfig  # noqa: E402
 from onebase.api.base import Base  # noqa: E402
 from onebase.base.model import BaseModel  # noqa: E402
@@ -59,6 +59,31 @@ def test_in_and_out(kind: str, tmp_path: Path) -> None:
     with torch.no_grad():
         back = peft.PeftModel.from_pretrained(fresh, tmp_path / "ours").eval()(input_ids=IDS).logits[:, P:]
     close(back, here)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "phi3"])
+def test_a_prefix_in_and_out(kind: str, tmp_path: Path) -> None:
+    """Keys and values that stand in the cache; llama and phi3 have fewer key heads than query heads."""
+    theirs, family, model = based(kind, tmp_path)
+    cfg = peft.PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=P)
+    adapted = peft.get_peft_model(theirs, cfg).eval()
+    with torch.no_grad():
+        for p in adapted.prompt_encoder.parameters():
+            p.copy_(torch.randn(p.shape, generator=torch.Generator().manual_seed(3)) * 0.3)
+        wanted = adapted(input_ids=IDS).logits
+    adapted.save_pretrained(tmp_path / "theirs")
+    opened = load_peft(tmp_path / "theirs", model, family)
+    assert opened.method == "prefix"
+    prefix.put(model, "x", opened.config, opened.tensors)
+    with torch.no_grad():
+        close(model.logits(IDS, Active.all_rows("x")), wanted)
+        assert (model.logits(IDS) - wanted).abs().max() > 1e-2
+    (tmp_path / "ours").mkdir()
+    save_peft(tmp_path / "ours", opened.config, opened.tensors, model, family, method="prefix")
+    fresh, _, _ = based(kind, tmp_path)
+    with torch.no_grad():
+        back = peft.PeftModel.from_pretrained(fresh, tmp_path / "ours").eval()(input_ids=IDS).logits
+    close(back, wanted)
 
 
 def test_by_the_doors(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import torch
 pytest.importorskip("gguf")
 transformers = pytest.importorskip("transformers")
 
+import onebase  # noqa: E402
 from onebase.codec.text.template import ChatTemplate  # noqa: E402
 from onebase.interop.gguf import Opened, open_gguf, save_gguf  # noqa: E402
 from onebase.interop.gguf.families import FAMILIES  # noqa: E402
@@ -191,3 +192,25 @@ def test_gemma3_says_what_transformers_says(gemma: Path) -> None:
     ids = [opened.tokenizer.token_to_id(t) for t in opened.roles.before]
     ids += opened.tokenizer.encode("The capital of France is", add_special_tokens=False).ids
     assert answer(opened, ids, 2).strip().startswith("the capital")
+
+
+def test_gemma3_goes_out_and_says_the_same_in_llama_cpp(gemma: Path, tmp_path: Path) -> None:
+    """As the command does it, with the tokenizer of 262,144 tokens."""
+    base, path = onebase.load(gemma), tmp_path / "a.gguf"
+    base.export(path, format="gguf", kind="F16")
+    again, peer = open_gguf(path), LlamaCpp(path)
+    assert (again.architecture, again.roles) == ("gemma3", base.tokenizer.roles)
+    for (name, a), (_, b) in zip(
+        base.loaded.model.named_parameters(), again.model.named_parameters(), strict=True
+    ):
+        assert torch.equal(a.half().float() if a.ndim == 2 else a.float(), b.float()), name
+    model = again.model.float()
+    for prompt in PROMPTS[:8]:
+        ids = base.tokenizer.encode(prompt)
+        assert peer.ask("/tokenize", content=prompt, add_special=False)["tokens"] == ids
+        ids = base.tokenizer.framed(ids)
+        said = peer.ask("/completion", prompt=ids, n_predict=8, temperature=0, return_tokens=True)["tokens"]
+        with torch.no_grad():
+            logits = model.logits(torch.tensor([ids + said]))[0, len(ids) - 1 : -1]
+        best = logits.max(1).values - logits.gather(1, torch.tensor(said)[:, None])[:, 0]
+        assert float(best.max()) < 0.05, prompt  # the same token, or one that is as good

@@ -27,6 +27,11 @@ def combine(
 
     Rows of tokens are combined alike, exactly. Raises UserError for DoRA, whose change of a weight is not of low rank.
     """
+    if any(p.cfg.replaced for p in parts):
+        raise UserError(
+            "an adapter that replaces a whole matrix cannot be combined",
+            "merge it into the base and adapt that",
+        )
     if any(p.cfg.dora for p in parts):
         raise UserError(
             "an adapter of DoRA cannot be combined: it changes whole rows of a weight, not by a low rank",

@@ -8,14 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from onebase.adapt.combine import combine
+from onebase.adapt.dora import Dora
+from onebase.adapt.lora_config import ENDS, LoraOptions
 from onebase.adapt.lora_config import LoraConfig as LoraConfig
-from onebase.adapt.lora_config import LoraOptions
+from onebase.adapt.lora_ends import end_tensors, inject_ends
 from onebase.adapt.lora_peft import read_peft, write_peft
-from onebase.adapt.lowrank import Dora, Lora
+from onebase.adapt.lowrank import Lora
 from onebase.adapt.merge import HEAD, STEM
 from onebase.adapt.method import SCRATCH, Learner, Method, Part, Peft, Start, Whole
 from onebase.base.model import BaseModel
-from onebase.codec.text.rows import TokenRows
+from onebase.codec.text.rows import EndDelta
 from onebase.errors import ConfigError
 from onebase.model.proj import Active, Proj
 from onebase.model.sites import fits, worded
@@ -27,13 +29,13 @@ rate a base of width 64 needs 120 steps to learn to end an answer, at this one 6
 
 def chosen_sites(model: BaseModel, cfg: LoraConfig) -> dict[str, Proj]:
     """The projections a config names. Raises ConfigError for a pattern that means none (of `ranks` and `alphas`: none of the chosen)."""
-    known = model.sites()
-    chosen = {s: p for s, p in known.items() if not cfg.sites or any(fits(s, w) for w in cfg.sites)}
-    for pattern in cfg.sites:
+    known, wanted = model.sites(), cfg.projections
+    chosen = {s: p for s, p in known.items() if wanted == () or any(fits(s, w) for w in wanted or ())}
+    for pattern in wanted or ():
         _meant(pattern, "site", list(known), "is not in this base")
     for kind, table in (("ranks", cfg.ranks), ("alphas", cfg.alphas)):
         for pattern in table or ():
-            _meant(pattern, kind, list(chosen), "means no site that LoRA is put on")
+            _meant(pattern, kind, [*chosen, *cfg.ends], "means no site that LoRA is put on")
     return chosen
 
 
@@ -42,6 +44,12 @@ def sites_of(model: BaseModel, patterns: Sequence[str], trunk: str) -> tuple[str
     ConfigError for one that means none in it."""
     known = list(model.sites())
     inside = [s for s in known if s.startswith(f"{trunk}.")]
+    ends = tuple(p for p in patterns if p in ENDS)
+    if ends and trunk != "text":
+        raise ConfigError(f"LoRA site {ends[0]!r}, and these rows are no text", "leave it out of sites")
+    if ends:
+        others = [p for p in patterns if p not in ENDS]
+        return (*(sites_of(model, others, trunk) if others else ()), *ends)
     for pattern in patterns:
         _meant(pattern, "site", known, "is not in this base")
         _meant(pattern, "site", inside, f"is not in its trunk {trunk!r}, and these rows go through no other")
@@ -64,10 +72,6 @@ def _meant(pattern: str, kind: str, sites: list[str], fault: str) -> None:
 
 def inject(model: BaseModel, name: str, cfg: LoraConfig, seed: int = 0) -> list[nn.Parameter]:
     """Attach a fresh LoRA called `name` at every chosen site, and at the chosen tokens' rows; returns its parameters."""
-    if cfg.tokens and max(cfg.tokens) >= (vocab := model.cfg.text.vocab_size):
-        raise ConfigError(
-            f"LoRA token {max(cfg.tokens)} is not in this base", f"ids go from 0 to {vocab - 1}"
-        )
     generator = torch.Generator().manual_seed(seed)
     out: list[nn.Parameter] = []
     for site, proj in chosen_sites(model, cfg).items():
@@ -76,11 +80,7 @@ def inject(model: BaseModel, name: str, cfg: LoraConfig, seed: int = 0) -> list[
         lora.reset(generator, proj)
         proj.deltas[name] = lora
         out += list(lora.parameters())
-    if cfg.tokens:
-        rows = TokenRows(cfg.tokens, model.text.width, model.device)
-        model.text.deltas[name] = rows
-        out += list(rows.parameters())
-    return out
+    return out + inject_ends(model, name, cfg, generator)
 
 
 def remove(model: BaseModel, name: str) -> None:
@@ -88,26 +88,26 @@ def remove(model: BaseModel, name: str) -> None:
     for proj in model.sites().values():
         if name in proj.deltas and isinstance(proj.deltas[name], Lora):
             del proj.deltas[name]
-    if name in (rows := _rows(model)):
-        del rows[name]
+    if name in (ends := _ends(model)):
+        del ends[name]
 
 
-def _rows(model: BaseModel) -> nn.ModuleDict:
-    """Rows of tokens by adapter; none on a base that reads no text."""
+def _ends(model: BaseModel) -> nn.ModuleDict:
+    """What stands at the ends of the text by adapter; nothing on a base that reads none."""
     return model.text.deltas if "text" in model.cfg.codecs else nn.ModuleDict()
 
 
 def merge(model: BaseModel, name: str) -> dict[str, Callable[[], Whole]]:
-    """Each projection with its delta in it, and the two ends where it has rows of tokens."""
+    """Each projection with its delta in it, and the two ends of the text where it has something there."""
     out: dict[str, Callable[[], Whole]] = {}
     for site, proj in model.sites().items():
         if name in proj.deltas and isinstance(delta := proj.deltas[name], Lora):
             out[site] = partial(_whole, proj, delta)
-    if name in _rows(model):
-        rows, text = model.text.deltas[name], model.text
-        assert isinstance(rows, TokenRows)
-        out[STEM] = lambda: Whole(rows.stem_added(_exact(text.stem.weight)))
-        out[HEAD] = lambda: Whole(rows.head_added(_exact(text.head.weight)))
+    if name in _ends(model):
+        ends, text = model.text.deltas[name], model.text
+        assert isinstance(ends, EndDelta)
+        out[STEM] = lambda: Whole(ends.stem_added(_exact(text.stem.weight), text.cfg.scale))
+        out[HEAD] = lambda: Whole(ends.head_added(_exact(text.head.weight)))
     return out
 
 
@@ -122,22 +122,18 @@ def _exact(weight: Tensor | None) -> Tensor:
 
 def owns(key: str) -> bool:
     """See `tensors`."""
-    return key.endswith((".a", ".b", ".magnitude", ".rows"))
+    return key.endswith((".a", ".b", ".magnitude", ".rows", ".delta"))
 
 
 def tensors(model: BaseModel, name: str) -> dict[str, Tensor]:
-    """The adapter's tensors: `site.a`, `site.b` and for DoRA `site.magnitude`, and of tokens `text.stem.rows` and `text.head.rows` (in the config's order)."""
+    """The adapter's tensors: `site.a`, `site.b` and for DoRA `site.magnitude`, and those of `end_tensors`."""
     out: dict[str, Tensor] = {}
     for site, proj in model.sites().items():
         if name in proj.deltas and isinstance(lora := proj.deltas[name], Lora):
             out[f"{site}.a"], out[f"{site}.b"] = lora.a_RI.detach(), lora.b_OR.detach()
             if isinstance(lora, Dora):
                 out[f"{site}.magnitude"] = lora.m_O.detach()
-    if name in (ends := _rows(model)):
-        rows = ends[name]
-        assert isinstance(rows, TokenRows)
-        out["text.stem.rows"], out["text.head.rows"] = rows.stem_KD.detach(), rows.head_KD.detach()
-    return out
+    return out | end_tensors(model, name)
 
 
 @torch.no_grad()

@@ -14,19 +14,31 @@ import torch
 from torch import Tensor
 
 from onebase.adapt.lora_config import LoraConfig
-from onebase.adapt.lora_peft_config import MAX_RANK, by_name, said
+from onebase.adapt.lora_peft_config import MAX_RANK, Said, by_name, said
+from onebase.adapt.lora_peft_ends import read_ends, write_ends
 from onebase.errors import ArtifactError, ConfigError
 from onebase.interop.peft import CONFIG, PREFIX, PeftFolder, Target
-from onebase.interop.peft_names import Module, by_any_name, decodes, modules, task
+from onebase.interop.peft_names import Module, by_any_name, decodes, ends_by_any_name, modules, task
 from onebase.model.sites import exceptions, worded
 
-_KEY = re.compile(re.escape(PREFIX) + r"(.+)\.lora_(?:([AB])\.weight|(magnitude_vector)(?:\.weight)?)")
+_KEY = re.compile(re.escape(PREFIX) + r"(.+?)\.((?:lora_|base_layer|token_adapter).*)")
+_KINDS = {
+    r"lora_A\.weight": "A",
+    r"lora_B\.weight": "B",
+    r"lora_embedding_A": "A",
+    r"lora_embedding_B": "B",
+    r"lora_magnitude_vector(?:\.weight)?": "magnitude",
+    r"base_layer\.weight": "base_layer",
+    r"token_adapter\.trainable_tokens_delta": "tokens",
+}
 
 
 def read_peft(folder: PeftFolder, target: Target) -> tuple[LoraConfig, dict[str, Tensor]]:
     """See `Peft.read`. Raises ArtifactError for what is missing or does not fit, ConfigError for what LoRA here cannot express."""
     cfg = said(folder)
-    found = _modules_of(folder.tensors, folder.where, cfg.dora)
+    found = _modules_of(folder.own, folder.where)
+    ends = ends_by_any_name(target.model, target.family())
+    at_ends = read_ends(folder, target, {m: found.pop(m) for m in [*found] if m in ends}, cfg.tokens)
     known = by_any_name(target.model, target.family())
     tensors: dict[str, Tensor] = {}
     ranks, alphas = {}, {}
@@ -37,6 +49,7 @@ def read_peft(folder: PeftFolder, target: Target) -> tuple[LoraConfig, dict[str,
                 f"{folder.where}: {module!r} is adapted, which is no projection of this base's trunk",
                 "give an adapter of this base that adapts its attention and feed-forward alone",
             )
+        _whole(folder, module, parts, cfg.dora)
         a, b = parts["A"], parts["B"]
         rank, projs = a.shape[0], [p for p, _ in made.parts]
         sizes = sum(p.d_out for p in projs)
@@ -46,16 +59,12 @@ def read_peft(folder: PeftFolder, target: Target) -> tuple[LoraConfig, dict[str,
                 f"[rank, {projs[0].d_in}] and [{sizes}, rank]",
                 "give an adapter of this base",
             )
-        if rank != (wanted := by_name(cfg.ranks, module, cfg.rank)):
-            raise ArtifactError(
-                f"{folder.path / CONFIG}: {module!r} has rank {rank}, the config says {wanted}",
-                "take an intact copy",
-            )
+        _ranked(folder, cfg, module, rank)
         for proj, part in zip(projs, made.there(b), strict=True):
             tensors[f"{proj.site}.a"], tensors[f"{proj.site}.b"] = a.float().clone(), part.float().clone()
             ranks[proj.site], alphas[proj.site] = rank, float(by_name(cfg.alphas, module, cfg.alpha))
         if cfg.dora:
-            m = parts["magnitude_vector"]
+            m = parts["magnitude"]
             if m.numel() != sizes:
                 raise ArtifactError(
                     f"{folder.where}: {module!r} has {m.numel()} magnitudes, the base needs {sizes}",
@@ -63,31 +72,46 @@ def read_peft(folder: PeftFolder, target: Target) -> tuple[LoraConfig, dict[str,
                 )
             for proj, part in zip(projs, made.there(m.reshape(-1, 1)), strict=True):
                 tensors[f"{proj.site}.magnitude"] = part.flatten().float().clone()
+    sites = worded(list(ranks), list(target.model.sites())) if ranks or not at_ends.modules else ()
+    if at_ends.modules:
+        sites = (*(("*",) if ranks and not sites else sites), *at_ends.modules)
+    for end, module in at_ends.modules.items():
+        rank = len(at_ends.tensors[f"{end}.a"])
+        _ranked(folder, cfg, module, rank)
+        ranks[end], alphas[end] = rank, float(by_name(cfg.alphas, module, cfg.alpha))
     made_cfg = LoraConfig(
         rank=cfg.rank,
         alpha=cfg.alpha,
-        sites=worded(list(ranks), list(target.model.sites())),
+        sites=sites,
+        tokens=at_ends.tokens,
+        replaced=at_ends.replaced,
         ranks=exceptions(ranks, cfg.rank),
         alphas=exceptions(alphas, cfg.alpha),
         rslora=cfg.rslora,
         dora=cfg.dora,
     )
-    return made_cfg, tensors
+    return made_cfg, tensors | at_ends.tensors
+
+
+def _ranked(folder: PeftFolder, cfg: Said, module: str, rank: int) -> None:
+    if rank != (wanted := by_name(cfg.ranks, module, cfg.rank)):
+        raise ArtifactError(
+            f"{folder.path / CONFIG}: {module!r} has rank {rank}, the config says {wanted}",
+            "take an intact copy",
+        )
 
 
 def write_peft(
     cfg: LoraConfig, tensors: Mapping[str, Tensor], target: Target
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """See `Peft.write`. Raises ConfigError for tensors that PEFT's LoRA has no place for (rows of tokens, say)."""
-    odd = sorted(k for k in tensors if not k.endswith((".a", ".b", ".magnitude")))
-    if odd:
-        raise ConfigError(f"PEFT's LoRA has no place for {odd[0]!r}", "export the merged base instead")
+    """See `Peft.write`. Raises ConfigError for tensors that PEFT's LoRA has no place for."""
     model, family = target.model, target.family()
-    sites = {k.removesuffix(".a") for k in tensors if k.endswith(".a")}
-    out: dict[str, Tensor] = {}
-    ranks, alphas = {}, {}
+    ends, more, out = write_ends(cfg, tensors, target)
+    sites = {k.removesuffix(".a") for k in tensors if k.endswith(".a")} - set(ends)
+    ranks = {m: cfg.rank_at(end) for end, m in ends.items() if cfg.rank_at(end) != cfg.rank}
+    alphas = {m: cfg.alpha_at(end) for end, m in ends.items() if cfg.alpha_at(end) != cfg.alpha}
     adapted, others = [], []
-    for module, made in modules(model, family):
+    for module, made in modules(model, family, target.headed):
         here = [p.site for p, _ in made.parts]
         if not sites & set(here):
             others.append(module)
@@ -107,6 +131,8 @@ def write_peft(
             f"the {family.model_types[0]} layout has no place for a delta at {sorted(sites)[0]!r}",
             "export the merged base instead",
         )
+    turned = any(made.turned for m, made in modules(model, family, target.headed) if m in adapted)
+    adapted += ends.values()
     words = sorted({m.rsplit(".", 1)[-1] for m in adapted})
     # Heads, poolers and towers of other models have matrices of the same last word, which are no projections here.
     plain = decodes(model.cfg) and not any(m.rsplit(".", 1)[-1] in words for m in others)
@@ -115,7 +141,7 @@ def write_peft(
         "r": cfg.rank,
         "lora_alpha": cfg.alpha,
         "target_modules": words if plain else sorted(adapted),
-        "fan_in_fan_out": any(made.turned for m, made in modules(model, family) if m in adapted),
+        "fan_in_fan_out": turned,
         "rank_pattern": ranks,
         "alpha_pattern": alphas,
         "use_rslora": cfg.rslora,
@@ -124,30 +150,38 @@ def write_peft(
         "bias": "none",
         "init_lora_weights": True,
     }
-    return tree, out
+    return tree | more, out
 
 
-def _modules_of(tensors: Mapping[str, Tensor], where: str, dora: bool) -> dict[str, dict[str, Tensor]]:
-    """A, B and for DoRA magnitude_vector of each module."""
+def _modules_of(tensors: Mapping[str, Tensor], where: str) -> dict[str, dict[str, Tensor]]:
+    """What LoRA has of each module, by what it is (`_KINDS`)."""
     found: dict[str, dict[str, Tensor]] = {}
     for key, x in tensors.items():
         match = _KEY.fullmatch(key)
-        half = match and (match[2] or match[3])
-        if not match or not x.is_floating_point() or x.ndim != (1 if match[3] else 2):
+        kind = next((k for pattern, k in _KINDS.items() if match and re.fullmatch(pattern, match[2])), None)
+        if (
+            not match
+            or kind is None
+            or not x.is_floating_point()
+            or x.ndim != (1 if kind == "magnitude" else 2)
+        ):
             raise ArtifactError(
                 f"{where}: {key!r} {list(x.shape)} is no matrix of a LoRA on a linear layer",
                 "give an adapter that is LoRA alone",
             )
-        found.setdefault(match[1], {})[str(half)] = x
-    for module, parts in found.items():
-        if not {"A", "B"} <= parts.keys():
-            raise ArtifactError(f"{where}: {module!r} has only one of A and B", "take an intact copy")
-        if dora != ("magnitude_vector" in parts):
-            raise ArtifactError(
-                f"{where}: {module!r} has {'no' if dora else 'a'} magnitude, the config says use_dora: {dora}",
-                "take an intact copy",
-            )
+        found.setdefault(match[1], {})[kind] = x
     return found
+
+
+def _whole(folder: PeftFolder, module: str, parts: Mapping[str, Tensor], dora: bool) -> None:
+    """Raises ArtifactError where a projection's delta is not whole."""
+    if not {"A", "B"} <= parts.keys():
+        raise ArtifactError(f"{folder.where}: {module!r} has only one of A and B", "take an intact copy")
+    if dora != ("magnitude" in parts):
+        raise ArtifactError(
+            f"{folder.where}: {module!r} has {'no' if dora else 'a'} magnitude, the config says use_dora: {dora}",
+            "take an intact copy",
+        )
 
 
 def _joined(made: Module, cfg: LoraConfig, tensors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, float]:

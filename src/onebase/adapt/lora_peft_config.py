@@ -12,6 +12,7 @@ MAX_RANK = 65536
 _NAME = re.compile(r"\^?[\w.]+\$?")
 # Said elsewhere (which modules, by the tensors), of training alone, or of no weight without a switch that is refused.
 _IDLE = (
+    "ensure_weight_tying",
     "exclude_modules",
     "fan_in_fan_out",
     "init_lora_weights",
@@ -26,7 +27,7 @@ _IDLE = (
 
 @dataclass(frozen=True)
 class Said:
-    """What the config says; `ranks` and `alphas` by ends of module names."""
+    """What the config says; `ranks` and `alphas` by ends of module names. tokens: ids whose rows are others, likewise ("": the embedding's)."""
 
     rank: int
     alpha: float
@@ -34,6 +35,7 @@ class Said:
     alphas: Mapping[str, float]
     rslora: bool
     dora: bool
+    tokens: Mapping[str, list[int]]
 
 
 def said(folder: PeftFolder) -> Said:
@@ -47,8 +49,24 @@ def said(folder: PeftFolder) -> Said:
     rank, alpha = r.size("r", most=MAX_RANK), r.get("lora_alpha", float)
     rslora, dora = r.get("use_rslora", bool, False), r.get("use_dora", bool, False)
     ranks, alphas = _named(r, "rank_pattern"), _named(r, "alpha_pattern")
+    r.has("modules_to_save")
+    tokens = _tokens(r)
     folder.done("LoRA", _IDLE)
-    return Said(rank, float(alpha), ranks, alphas, rslora, dora)
+    return Said(rank, float(alpha), ranks, alphas, rslora, dora, tokens)
+
+
+def _tokens(r: Reader) -> dict[str, list[int]]:
+    """`trainable_token_indices`: ids of the embedding's rows, or a map of such by module."""
+    key = "trainable_token_indices"
+    if not r.has(key):
+        return {}
+    given = r.data[key]
+    table = given if isinstance(given, dict) else {"": given}
+    for ids in table.values():
+        whole = isinstance(ids, list) and all(isinstance(i, int) and not isinstance(i, bool) for i in ids)
+        if not whole or len(set(ids)) < len(ids):
+            raise r.refuse(key, "a list of different token ids, or a map of modules to such")
+    return {str(k): ids for k, ids in table.items()}
 
 
 def _named(r: Reader, key: str) -> dict[str, float]:

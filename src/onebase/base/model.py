@@ -140,12 +140,14 @@ class BaseModel(nn.Module):
         active: Active | None = None,
         memory: Memory | None = None,
         inserts: Tensor | None = None,
+        types_BT: Tensor | None = None,
         taps: Sequence[int] = (),
         impl: str = "auto",
     ) -> Out:
         """Hidden states of text; without columns every row is one document from position 0.
 
-        memory: what its cross-attention reads. inserts [N, D]: vectors that take the places of the connector's token, in order. Where an
+        memory: what its cross-attention reads. inserts [N, D]: vectors that take the places of the connector's token, in order. types: of
+        tokens (of a pair of texts 0 and 1); None: all 0. Where an
         active adapter leads (`leading`), it stands before the first token, the positions of the row's tokens begin behind it, and a
         cache needs that many more slots; a row is then one document. Raises UserError where both do not fit in the context.
         """
@@ -155,7 +157,7 @@ class BaseModel(nn.Module):
         first = cache is None or cache.cols is None
         if led := any(before_B):
             cols = self._behind(cols, before_B, first)
-        x_BTD = self.text.embed(ids_BT, cols.pos, self.compute_dtype, active, cols.doc)
+        x_BTD = self.text.embed(ids_BT, cols.pos, self.compute_dtype, active, cols.doc, types_BT)
         if inserts is not None:
             x_BTD = self.inserted(x_BTD, ids_BT, inserts)
             cols, mask = self._images_whole(ids_BT, cols, mask)

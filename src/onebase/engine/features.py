@@ -12,6 +12,7 @@ from torch import Tensor
 
 from onebase.base.folder import LoadedBase, Memory
 from onebase.base.head import Read
+from onebase.codec.text.pairs import cut_pair, pair_frame
 from onebase.codec.text.pooling import EmbeddingConfig, pooled
 from onebase.codec.text.sample import Tokens, chat_sample, completion_sample
 from onebase.data.bad_rows import once
@@ -74,6 +75,37 @@ def text_tokens(
     return out
 
 
+def pair_tokens(
+    base: LoadedBase,
+    pairs: Sequence[tuple[str, str]],
+    limit: int | None = None,
+    before: int = 0,
+    *,
+    cut: bool = False,
+    typed: bool = True,
+) -> list[Tokens]:
+    """One Tokens a pair of texts, framed as the base's tokenizer frames two, ids by number. cut: a pair beyond the limit (the context)
+    loses the end of its longer text; else it is refused. typed: the second text is of the second type, where
+    the base has types. before: places of the context that an adapter takes. Raises DataError."""
+    tok, frame = base.codec.tokenizer, pair_frame(base.codec.tokenizer)
+    context = base.model.cfg.text.context - before
+    room = min(limit or context, context) - frame.size
+    out = []
+    sides = [tok.encode_batch([pair[i] for pair in pairs]) for i in (0, 1)]
+    for i, (first, second) in enumerate(zip(*sides, strict=True)):
+        if len(first) + len(second) > room and not cut:
+            raise DataError(
+                f"pair {i + 1} has {len(first) + len(second) + frame.size} tokens, the limit is {room + frame.size}",
+                "shorten its texts",
+            )
+        a, b = cut_pair(len(first), len(second), max(room, 0))
+        ids, types = frame.framed(first[:a], second[:b])
+        if not ids:
+            raise DataError(f"pair {i + 1} has no token", "give texts that are not empty")
+        out.append(replace(given_tokens(ids, i), types=np.asarray(types, np.int32) if typed else None))
+    return out
+
+
 def given_tokens(ids: Sequence[int] | NDArray[np.int32], number: int) -> Tokens:
     """Tokens of which nothing is learnt."""
     return Tokens(np.asarray(ids, np.int32), np.zeros(len(ids), np.bool_), str(number), "labelled")
@@ -122,13 +154,17 @@ def views(
         hows = tuple(how_read(base, r) for r in reads)
         made = zip(*_read(base, texts, hows, active), strict=True)
         return {r: torch.stack(x) for r, x in zip(reads, made, strict=True)}
-    known, keys = base.memory.texts, [t.ids.tobytes() for t in texts]
+    known, keys = base.memory.texts, [_key(t) for t in texts]
     new = {k: t for k, t in zip(keys, texts, strict=True) if k not in known}
     both = _read(base, list(new.values()), ("all", vector_of(base)), None)
     known.update((k, torch.cat(x)) for k, x in zip(new, both, strict=True))
     x_NP = torch.stack([known[k] for k in keys])
     states = x_NP.shape[1] // 4 * 3
     return {r: x_NP[:, states:] if r == "vector" else narrowed(x_NP[:, :states], r) for r in reads}
+
+
+def _key(text: Tokens) -> bytes:
+    return text.ids.tobytes() + (b"" if text.types is None else b"|" + text.types.tobytes())
 
 
 @contextmanager
@@ -159,7 +195,8 @@ def _read(
     for part in batches([len(t) for t in texts], batch_tokens(device)):
         read = text_batch([texts[j] for j in part])
         cols = read.cols.to(device)
-        h_BTD = base.model.hidden(read.ids_BT.to(device), cols, active=active).hidden
+        read = read.to(device)
+        h_BTD = base.model.hidden(read.ids_BT, cols, active=active, types_BT=read.types_BT).hidden
         made = [pool(h_BTD, cols.doc, how).cpu() for how in hows]
         for j, *rows in zip(part, *made, strict=True):
             out[j] = tuple(rows)

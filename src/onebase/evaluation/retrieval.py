@@ -64,6 +64,17 @@ def recall_each(ranks: Sequence[NDArray[np.int64]], k: int) -> Array:
     return np.array([(r <= k).mean() for r in ranks], dtype=np.float64)
 
 
+def graded_each(grades: Sequence[float], scores: Sequence[float], k: int) -> tuple[float, float]:
+    """(nDCG, reciprocal rank) of one query's candidates in the order of their scores, among the k best, 0 to 1. A candidate gains its grade; the
+    reciprocal rank is 1 / the place of the first with a grade above 0, and 0 where none is among them. Of equal scores the worst comes first."""
+    g_C, s_C = np.asarray(grades, dtype=np.float64), np.asarray(scores, dtype=np.float64)
+    found_k = g_C[np.lexsort((g_C, -s_C))][:k]
+    worth_k = 1 / np.log2(np.arange(2, len(found_k) + 2))
+    best = float((np.sort(g_C)[::-1][:k] * worth_k).sum())
+    right = np.flatnonzero(found_k > 0)
+    return float((found_k * worth_k).sum()) / best, 1 / float(right[0] + 1) if len(right) else 0.0
+
+
 def ndcg_each(ranks: Sequence[NDArray[np.int64]], k: int) -> Array:
     """Discounted gain 1 / log2(1 + place) of the relevant candidates among the k nearest, over that of the best order: float64 [Q]
     (Järvelin and Kekäläinen, 2002; every relevant candidate gains as much)."""

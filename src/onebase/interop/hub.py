@@ -1,10 +1,11 @@
 """Models by their name on the Hugging Face Hub, `hf:org/name`: the files that are read, fetched into the Hub's own cache; never a pickle.
 
-The client is the package huggingface_hub. It is imported only when such a name is given, and what it honours holds here too:
-HF_ENDPOINT, HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_HUB_OFFLINE. Weights are fetched last and the name of the revision is noted after them, so
-a snapshot whose weights are whole is whole.
+The client is the package huggingface_hub (`snapshot_download`). It is imported only when such a name is given, and what it honours holds here
+too: HF_ENDPOINT, HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_HUB_OFFLINE. Weights are fetched last and the name of the revision is noted after them,
+so a snapshot whose weights are whole is whole.
 """
 
+import glob
 import logging
 import os
 import re
@@ -16,9 +17,8 @@ from typing import Any, Literal
 
 from onebase.artifact.disk import user_error
 from onebase.errors import ArtifactError, UserError
-from onebase.interop.folder import CONFIG, WEIGHTS
+from onebase.interop.folder import WEIGHTS
 from onebase.interop.hub_files import (
-    ADAPTER,
     all_parts,
     gguf_files,
     has_weights,
@@ -27,7 +27,6 @@ from onebase.interop.hub_files import (
     small_files,
     weight_files,
 )
-from onebase.interop.sentence import MODULES
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +45,7 @@ class HubName:
     repo: str
     file: str | None
     revision: str
+    kind: Literal["model", "dataset"] = "model"
 
     def __str__(self) -> str:
         end = "" if self.revision == "main" else f"@{self.revision}"
@@ -91,8 +91,8 @@ def fetch(ref: str | Path) -> Path:
     A name is asked for anew each time; where the Hub cannot be reached, what was fetched last serves, with a warning. Raises UserError for what is not there or not allowed, ArtifactError for what we cannot read or will not.
     """
     name = parse(str(ref))
-    _library()
-    had = _cached(name)
+    library()
+    had = _whole(name)
     try:
         return _fetched(name)
     except Unreachable as e:
@@ -121,10 +121,42 @@ def _commit_of(path: Path) -> str:
 
 
 def _fetched(name: HubName) -> Path:
+    commit, names = listed(name)
+    if name.file:
+        small, heavy = [], all_parts(name.file)
+    elif not has_weights(names):
+        raise nothing_to_read(str(name), name.repo, names)
+    else:
+        small = small_files(names)
+        heavy = weight_files(get(name, commit, small), names)
+    missing = next((n for n in heavy if n not in names), None)
+    if missing is not None:
+        others = gguf_files(name.repo, names) if name.file else ""
+        raise ArtifactError(
+            f"{name}: the repo has no file {missing}", f"it has: {others}" if others else "check the name"
+        )
+    folder = get(name, commit, heavy)
+    note(name, (small or heavy)[0])
+    return folder / (name.file or "")
+
+
+def _whole(name: HubName) -> Path | None:
+    """What the cache holds under this name, if it is whole."""
+    if (folder := cached(name)) is None:
+        return None
+    names = [p.relative_to(folder).as_posix() for p in folder.rglob("*")]
+    heavy = all_parts(name.file) if name.file else weight_files(folder, names) or [WEIGHTS]
+    return folder / (name.file or "") if all((folder / n).is_file() for n in heavy) else None
+
+
+def listed(name: HubName) -> tuple[str, list[str]]:
+    """The commit that a name means, and the names of its files. Raises UserError, and ArtifactError for a list that no Hub would give."""
     from huggingface_hub import HfApi
 
     with _told(name):
-        info = HfApi(endpoint=_endpoint()).model_info(name.repo, revision=name.revision, timeout=10)
+        info: Any = HfApi(endpoint=_endpoint()).repo_info(
+            name.repo, repo_type=name.kind, revision=name.revision, timeout=10
+        )
     commit, names = str(info.sha), [str(s.rfilename) for s in info.siblings or ()]
     odd = next((n for n in names if leaves_the_folder(n)), None)
     if odd is not None or not _COMMIT.fullmatch(commit):
@@ -132,69 +164,57 @@ def _fetched(name: HubName) -> Path:
             f"{name}: the server names {'the file ' + repr(odd) if odd is not None else 'the commit ' + repr(commit)}",
             "nothing is fetched from it; is HF_ENDPOINT the one that you mean?",
         )
-    if name.file:
-        small, heavy = [], all_parts(name.file)
-    elif not has_weights(names):
-        raise nothing_to_read(str(name), name.repo, names)
-    else:
-        small = small_files(names)
-        heavy = weight_files(_get(name, commit, small), names)
-    missing = next((n for n in heavy if n not in names), None)
-    if missing is not None:
-        others = gguf_files(name.repo, names) if name.file else ""
-        raise ArtifactError(
-            f"{name}: the repo has no file {missing}", f"it has: {others}" if others else "check the name"
-        )
-    folder = _get(name, commit, heavy)
-    _note(name, (small or heavy)[0])
-    return folder / (name.file or "")
+    return commit, names
 
 
-def _get(name: HubName, commit: str, files: Sequence[str]) -> Path:
-    """Fetch `files` of a commit; the folder of the commit."""
-    folder = Path()
-    for file in files:
-        folder = _download(name, commit, file).parents[file.count("/")]
-        if folder.name != commit:
-            raise ArtifactError(
-                f"{name}: the server gives commit {folder.name} for {commit}", "try again later"
-            )
-    return folder
-
-
-def _note(name: HubName, file: str) -> None:
-    """Have the cache note which commit the revision stands for: that happens when a file is asked for by the revision's name."""
-    if not _COMMIT.fullmatch(name.revision):
-        _download(name, name.revision, file)
-
-
-def _download(name: HubName, revision: str, file: str) -> Path:
-    from huggingface_hub import hf_hub_download
+def get(name: HubName, commit: str, files: Sequence[str]) -> Path:
+    """The folder of a commit in the cache, with `files` fetched where they are not there yet."""
+    from huggingface_hub import snapshot_download
 
     with _told(name):
+        where = snapshot_download(
+            name.repo, revision=commit, allow_patterns=[glob.escape(f) for f in files], **_places(name)
+        )
+    missing = next((f for f in files if not (Path(where) / f).is_file()), None)
+    if missing is not None:
+        raise ArtifactError(f"{name}: the server does not give {missing} of {commit}", "try again later")
+    return Path(where)
+
+
+def note(name: HubName, file: str) -> None:
+    """Have the cache note which commit the revision stands for: that happens when a file is asked for by the revision's name."""
+    from huggingface_hub import hf_hub_download
+
+    if not _COMMIT.fullmatch(name.revision):
+        with _told(name):
+            hf_hub_download(name.repo, file, revision=name.revision, **_places(name))
+
+
+def cached(name: HubName) -> Path | None:
+    """The folder of the commit that the cache holds under this name; perhaps not all of its files are there."""
+    from huggingface_hub import errors, snapshot_download
+
+    try:
         return Path(
-            hf_hub_download(
-                name.repo, file, revision=revision, endpoint=_endpoint(), cache_dir=_cache(), etag_timeout=10
+            snapshot_download(
+                name.repo, revision=name.revision, allow_patterns=[], local_files_only=True, **_places(name)
             )
         )
+    except errors.LocalEntryNotFoundError:
+        return None
 
 
-def _cached(name: HubName) -> Path | None:
-    """What the cache holds under this name, if it is whole."""
-    from huggingface_hub import try_to_load_from_cache
-
-    for anchor in (name.file,) if name.file else (CONFIG, MODULES, ADAPTER):
-        found = try_to_load_from_cache(name.repo, anchor, cache_dir=_cache(), revision=name.revision)
-        if isinstance(found, str):
-            folder = Path(found).parents[anchor.count("/")]
-            names = [p.relative_to(folder).as_posix() for p in folder.rglob("*")]
-            heavy = all_parts(name.file) if name.file else weight_files(folder, names) or [WEIGHTS]
-            return folder / (name.file or "") if all((folder / n).is_file() for n in heavy) else None
-    return None
+def _places(name: HubName) -> dict[str, Any]:
+    return {
+        "repo_type": name.kind,
+        "endpoint": _endpoint(),
+        "cache_dir": _cache(),
+        "etag_timeout": 10,
+    }
 
 
 @contextmanager
-def _told(name: HubName, kind: Literal["model", "dataset"] = "model") -> Iterator[None]:
+def _told(name: HubName) -> Iterator[None]:
     """What the client raises, as cause and remedy."""
     from huggingface_hub import errors
 
@@ -206,11 +226,11 @@ def _told(name: HubName, kind: Literal["model", "dataset"] = "model") -> Iterato
     except errors.GatedRepoError:
         raise UserError(
             f"{name} is gated: its owner says who may fetch it",
-            f"ask for access at {end}/{'datasets/' if kind == 'dataset' else ''}{name.repo}, then set HF_TOKEN (or run: hf auth login)",
+            f"ask for access at {end}/{'datasets/' if name.kind == 'dataset' else ''}{name.repo}, then set HF_TOKEN (or run: hf auth login)",
         ) from None
     except errors.RepositoryNotFoundError:
         raise UserError(
-            f"{end} has no {kind} {name.repo!r}, or not for you",
+            f"{end} has no {name.kind} {name.repo!r}, or not for you",
             "check the name; a private one needs HF_TOKEN (or: hf auth login)",
         ) from None
     except errors.RevisionNotFoundError:
@@ -222,7 +242,7 @@ def _told(name: HubName, kind: Literal["model", "dataset"] = "model") -> Iterato
         if isinstance(e, errors.LocalEntryNotFoundError):
             raise _unreachable(e) from None
         raise ArtifactError(
-            f"{name}: a file that is listed is not there: {_line(e)}", "try again later"
+            f"{name}: a file that is listed is not there: {line_of(e)}", "try again later"
         ) from None
     except errors.HfHubHTTPError as e:
         status = e.response.status_code if e.response is not None else 0
@@ -232,23 +252,25 @@ def _told(name: HubName, kind: Literal["model", "dataset"] = "model") -> Iterato
             ) from None
         if status >= 500 or status in (408, 429):
             raise _unreachable(e) from None
-        raise ArtifactError(f"{name}: {_line(e)}", "check the name") from None
+        raise ArtifactError(f"{name}: {line_of(e)}", "check the name") from None
     except failed as e:
         full = user_error(e, Path(_cache() or "the cache of the Hub")) if isinstance(e, OSError) else None
         raise full or _unreachable(e) from None
     except (ValueError, KeyError, TypeError, AttributeError) as e:  # an answer that is none
-        raise ArtifactError(f"{end} does not answer as a Hub does: {_line(e)}", "check HF_ENDPOINT") from None
+        raise ArtifactError(
+            f"{end} does not answer as a Hub does: {line_of(e)}", "check HF_ENDPOINT"
+        ) from None
 
 
 def _unreachable(e: BaseException) -> Unreachable:
     end = _endpoint() or "https://huggingface.co"
     return Unreachable(
-        f"{end} cannot be reached or broke off: {_line(e.__cause__ or e).rstrip('.')}",
+        f"{end} cannot be reached or broke off: {line_of(e.__cause__ or e).rstrip('.')}",
         "run it again with the network there (what has been fetched is kept), or give a folder",
     )
 
 
-def _line(e: BaseException) -> str:
+def line_of(e: BaseException) -> str:
     """The first line of an error's text."""
     return (str(e).strip().splitlines() or [""])[0][:200] or type(e).__name__
 
@@ -264,7 +286,7 @@ def _cache() -> str | None:
     return found or (os.path.join(os.environ["HF_HOME"], "hub") if os.environ.get("HF_HOME") else None)
 
 
-def _library() -> None:
+def library() -> None:
     try:
         import huggingface_hub  # noqa: F401
     except ImportError:

@@ -7,13 +7,13 @@ import json
 import logging
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from onebase.artifact.disk import write_atomic
 from onebase.errors import ArtifactError, DataError, UserError
 from onebase.interop import hub
-from onebase.interop.hub_files import leaves_the_folder
 
 log = logging.getLogger(__name__)
 
@@ -46,10 +46,10 @@ def fetch(ref: str | Path) -> tuple[list[Path], dict[str, Any]]:
     Raises UserError for what is not there or not allowed, DataError for a split that is not there or has to be named.
     """
     name, config, split = parse(str(ref))
-    hub._library()
+    hub.library()
     try:
-        commit, names = _listed(name)
-        folder = _get(name, commit, [README]) if README in names else None
+        commit, names = hub.listed(name)
+        folder = hub.get(name, commit, [README]) if README in names else None
     except hub.Unreachable as e:
         had = _cached(name)
         folder, names = had or (Path(), [])
@@ -59,9 +59,8 @@ def fetch(ref: str | Path) -> tuple[list[Path], dict[str, Any]]:
         log.warning("%s; commit %s, which is in the cache, is taken", e.cause, folder.name)
         return [folder / n for n in files], _source(name, folder.name, files)
     files = _chosen(name, names, folder, config, split)
-    folder = _get(name, commit, files)
-    if not hub._COMMIT.fullmatch(name.revision):
-        _download(name, name.revision, files[-1])  # has the cache note which commit the revision is
+    folder = hub.get(name, commit, files)
+    hub.note(name, files[-1])
     write_atomic(folder.parent.parent / f"{NAMES}{commit}.json", json.dumps(names).encode())
     return [folder / n for n in files], _source(name, commit, files)
 
@@ -77,7 +76,7 @@ def parse(ref: str) -> tuple[hub.HubName, str | None, str | None]:
     config, slash, split = tail.rpartition("/")
     if name.file or (slash and not config) or (":" in ref[len(hub.PREFIX) :] and not split):
         raise DataError(f"{ref!r} is no name of a dataset", "write hf:org/name or hf:org/name:split")
-    return name, config or None, split or None
+    return replace(name, kind="dataset"), config or None, split or None
 
 
 def splits_of(names: Sequence[str]) -> Splits:
@@ -157,8 +156,7 @@ def _chosen(
     name: hub.HubName, names: Sequence[str], folder: Path | None, config: str | None, split: str | None
 ) -> list[str]:
     """The files of the split that is meant. Raises DataError."""
-    there = [n for n in names if not leaves_the_folder(n)]
-    found = stated_splits(name, _front(folder), there, config) or splits_of(there)
+    found = stated_splits(name, _front(folder), names, config) or splits_of(names)
     found = {k: v for k, v in found.items() if v}
     if not found:
         scripts = [n for n in names if n.endswith(".py")]
@@ -212,63 +210,15 @@ def _front(folder: Path | None) -> Mapping[str, Any]:
     try:
         read = yaml.load(found[1], Loader=loader()) if found else {}  # our loader is a SafeLoader
     except (yaml.YAMLError, ValueError, RecursionError, UserError) as e:
-        log.warning("%s: its front matter cannot be read: %s", README, hub._line(e))
+        log.warning("%s: its front matter cannot be read: %s", README, hub.line_of(e))
         return {}
     return read if isinstance(read, dict) else {}
 
 
-def _listed(name: hub.HubName) -> tuple[str, list[str]]:
-    """Commit and names of files."""
-    from huggingface_hub import HfApi
-
-    with hub._told(name, "dataset"):
-        info = HfApi(endpoint=hub._endpoint()).dataset_info(name.repo, revision=name.revision, timeout=10)
-    commit, names = str(info.sha), [str(s.rfilename) for s in info.siblings or ()]
-    if any(leaves_the_folder(n) for n in names) or not hub._COMMIT.fullmatch(commit):
-        raise ArtifactError(
-            f"{name}: the server names a file outside the repo, or no commit ({commit!r})",
-            "nothing is fetched from it; is HF_ENDPOINT the one that you mean?",
-        )
-    return commit, names
-
-
-def _get(name: hub.HubName, commit: str, files: Sequence[str]) -> Path:
-    """Fetch `files` of a commit; the folder of the commit."""
-    folder = Path()
-    for file in files:
-        folder = _download(name, commit, file).parents[file.count("/")]
-        if folder.name != commit:
-            raise ArtifactError(
-                f"{name}: the server gives commit {folder.name} for {commit}", "try again later"
-            )
-    return folder
-
-
-def _download(name: hub.HubName, revision: str, file: str) -> Path:
-    from huggingface_hub import hf_hub_download
-
-    with hub._told(name, "dataset"):
-        return Path(
-            hf_hub_download(
-                name.repo,
-                file,
-                repo_type="dataset",
-                revision=revision,
-                endpoint=hub._endpoint(),
-                cache_dir=hub._cache(),
-                etag_timeout=10,
-            )
-        )
-
-
 def _cached(name: hub.HubName) -> tuple[Path, list[str]] | None:
     """The folder of the commit that the cache holds under this name, and the names of all files of the repo (fetched or not)."""
-    from huggingface_hub import constants
-
-    repo = Path(hub._cache() or constants.HF_HUB_CACHE) / f"datasets--{name.repo.replace('/', '--')}"
-    ref = repo / "refs" / name.revision
-    commit = ref.read_text().strip() if ref.is_file() else name.revision
-    folder, listed = repo / "snapshots" / commit, repo / f"{NAMES}{commit}.json"
-    if not hub._COMMIT.fullmatch(commit) or not folder.is_dir() or not listed.is_file():
+    folder = hub.cached(name)
+    listed = folder.parent.parent / f"{NAMES}{folder.name}.json" if folder else None
+    if folder is None or listed is None or not listed.is_file():
         return None
     return folder, [str(n) for n in json.loads(listed.read_text())]

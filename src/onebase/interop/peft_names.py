@@ -9,7 +9,7 @@ from torch import Tensor
 from onebase.base.config import BaseConfig
 from onebase.base.model import BaseModel
 from onebase.interop.family import Family
-from onebase.interop.rules import Rule, Step, Transpose
+from onebase.interop.rules import Rule, Step, Tie, Transpose
 from onebase.model.proj import Proj
 
 
@@ -34,10 +34,10 @@ class Module:
         return b
 
 
-def modules(model: BaseModel, family: Family) -> Iterator[tuple[str, Module]]:
-    """Modules that hold projections of a trunk, by their names in memory in transformers 5."""
+def modules(model: BaseModel, family: Family, headed: bool = False) -> Iterator[tuple[str, Module]]:
+    """Modules that hold projections of a trunk, by their names in memory in transformers 5. headed: in a class with a head around the trunk."""
     for file, module in _in_files(model, family):
-        yield from _now(file, module, model.cfg, family)
+        yield from _now(file, module, headed or _headed(model.cfg), family)
 
 
 def by_any_name(model: BaseModel, family: Family) -> dict[str, Module]:
@@ -45,13 +45,44 @@ def by_any_name(model: BaseModel, family: Family) -> dict[str, Module]:
     out: dict[str, Module] = {}
     prefix = family.prefix or "model."
     for file, module in _in_files(model, family):
-        found = [(file, module), *_now(file, module, model.cfg, family)]
+        found = [(file, module), *_now(file, module, _headed(model.cfg), family)]
         found += [(a + file.removeprefix(b), module) for a, b in family.spellings if file.startswith(b)]
         for name, one in found:
             bare = name.removeprefix(prefix)
             for alias in (name, bare, prefix + bare):
                 known = out.setdefault(alias, one)
                 assert known is one, f"two modules are called {alias}"
+    return out
+
+
+def ends(model: BaseModel, family: Family, headed: bool = False) -> dict[str, str]:
+    """The modules of the ends of the text (`embedding`, `lm_head`) by their names in memory; a tied end has a name too."""
+    headed = headed or _headed(model.cfg)
+    return {end: _name_now(file, headed, family) for file, end in _end_files(model, family).items()}
+
+
+def ends_by_any_name(model: BaseModel, family: Family) -> dict[str, str]:
+    """`embedding` or `lm_head` by all the names that versions of transformers have had for its module."""
+    out: dict[str, str] = {}
+    prefix = family.prefix or "model."
+    for file, end in _end_files(model, family).items():
+        names = [file, _name_now(file, _headed(model.cfg), family)]
+        names += [a + file.removeprefix(b) for a, b in family.spellings if file.startswith(b)]
+        for name in names:
+            bare = name.removeprefix(prefix)
+            out |= dict.fromkeys((name, bare, prefix + bare), end)
+    return out
+
+
+def _end_files(model: BaseModel, family: Family) -> dict[str, str]:
+    """The end of each module that a checkpoint's file has its matrix of."""
+    stem, head = "codecs.text.stem.weight", "codecs.text.head.weight"
+    out: dict[str, str] = {}
+    for rule in family.rules(model.cfg) if "text" in model.cfg.codecs else ():
+        if isinstance(rule, Tie) and rule.ours == stem and rule.theirs.endswith(".weight"):
+            out.setdefault(rule.theirs.removesuffix(".weight"), "lm_head")
+        elif isinstance(rule, Rule) and rule.ours in ((stem,), (head,)) and not rule.steps:
+            out[rule.theirs[0].removesuffix(".weight")] = "embedding" if rule.ours == (stem,) else "lm_head"
     return out
 
 
@@ -71,12 +102,9 @@ def _in_files(model: BaseModel, family: Family) -> Iterator[tuple[str, Module]]:
             yield rule.theirs[0].removesuffix(".weight"), Module(parts, steps, len(steps) < len(rule.steps))
 
 
-def _now(file: str, module: Module, cfg: BaseConfig, family: Family) -> Iterator[tuple[str, Module]]:
+def _now(file: str, module: Module, headed: bool, family: Family) -> Iterator[tuple[str, Module]]:
     """A module by its name in memory; several where the file has as one matrix what is apart there."""
-    name = file
-    for pattern, new in family.memory:
-        name = re.sub(pattern, new, name)
-    name = name if _headed(cfg) else name.removeprefix(family.prefix)
+    name = _name_now(file, headed, family)
     before, _, last = name.rpartition(".")
     words = last.split("|")
     if len(words) == 1:
@@ -84,6 +112,13 @@ def _now(file: str, module: Module, cfg: BaseConfig, family: Family) -> Iterator
         return
     for word, part in zip(words, module.parts, strict=True):
         yield f"{before}.{word}", Module((part,), (), module.turned)
+
+
+def _name_now(file: str, headed: bool, family: Family) -> str:
+    """The name in memory of a module that a file calls so."""
+    for pattern, new in family.memory:
+        file = re.sub(pattern, new, file)
+    return file if headed else file.removeprefix(family.prefix)
 
 
 def _headed(cfg: BaseConfig) -> bool:

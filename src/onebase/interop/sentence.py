@@ -69,21 +69,34 @@ def read_sentence(path: Path) -> Sentence | None:
     return Sentence(model, embedding, lower)
 
 
+@dataclass(frozen=True)
+class Pairs:
+    """What a folder says of texts that are read in pairs, beside its config. activation: of a cross-encoder's scores, by name ("" where none is
+    named); None where it does not call itself one. limit: tokens that a pair is cut to (None: the context). typed: is the second text of
+    the second type?"""
+
+    activation: str | None = None
+    limit: int | None = None
+    typed: bool = True
+
+
+def read_pairs(path: Path, context: int) -> Pairs:
+    """As its files say. A tokenizer that names no inputs gives types where its class is BERT's, as in transformers."""
+    file = path / "tokenizer_config.json"
+    said = read_json(file) if file.is_file() else {}
+    longest, inputs = said.get("model_max_length"), said.get("model_input_names")
+    limit = longest if isinstance(longest, int) and 0 < longest < context else None
+    own = str(said.get("tokenizer_class", "Bert")).startswith("Bert")
+    return Pairs(crossing(path), limit, "token_type_ids" in inputs if isinstance(inputs, list) else own)
+
+
 def crossing(path: Path) -> str | None:
-    """The name of the activation of a cross-encoder's scores, as its folder says it ("" where it does not); None for a folder that does not
-    call itself one."""
+    """`Pairs.activation` of a folder."""
     file = path / ABOUT
     said = Reader(read_json(file), str(file)) if file.is_file() else None
     if said is None or said.get("model_type", str, "") != "CrossEncoder":
         return None
     return said.get("activation_fn", str, "")
-
-
-def cut_to(path: Path, context: int) -> int | None:
-    """Tokens that a cross-encoder cuts a pair of texts to, as its tokenizer says; None for the whole context."""
-    file = path / "tokenizer_config.json"
-    longest = read_json(file).get("model_max_length") if file.is_file() else None
-    return longest if isinstance(longest, int) and 0 < longest < context else None
 
 
 def write_sentence(path: Path, embedding: EmbeddingConfig, width: int) -> None:

@@ -19,11 +19,19 @@ IGNORE = -100
 
 @dataclass(frozen=True)
 class TrunkInput:
-    """What one trunk reads: ids [B, T], their columns, and a mask (None: the trunk's own)."""
+    """What one trunk reads: ids [B, T], their columns, a mask (None: the trunk's own), and the types of tokens [B, T] (None: all of the
+    first)."""
 
     ids_BT: Tensor
     cols: Cols
     mask: Mask | None = None
+    types_BT: Tensor | None = None
+
+    def to(self, device: torch.device) -> "TrunkInput":
+        types_BT = None if self.types_BT is None else self.types_BT.to(device, non_blocking=True)
+        return TrunkInput(
+            self.ids_BT.to(device, non_blocking=True), self.cols.to(device), self.mask, types_BT
+        )
 
 
 @dataclass(frozen=True)
@@ -44,10 +52,7 @@ class Batch:
     def to(self, device: torch.device) -> "Batch":
         if device.type == "cpu":
             return self
-        inputs = {
-            k: TrunkInput(v.ids_BT.to(device, non_blocking=True), v.cols.to(device), v.mask)
-            for k, v in self.inputs.items()
-        }
+        inputs = {k: v.to(device) for k, v in self.inputs.items()}
         targets = {k: v.to(device, non_blocking=True) for k, v in self.targets.items()}
         return Batch(inputs, targets, self.counts, self.ids, self.sources)
 

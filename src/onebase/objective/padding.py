@@ -24,7 +24,7 @@ def states(base: BaseModel, read: TrunkInput, active: Active | None) -> Tensor:
     B, T = read.ids_BT.shape
     rows = shared_rows(lengths, T)
     if len(rows) > FULL * B or not _may_share(base, read, active):
-        return base.hidden(read.ids_BT, read.cols, read.mask, active=active).hidden
+        return base.hidden(read.ids_BT, read.cols, read.mask, active=active, types_BT=read.types_BT).hidden
     device = read.ids_BT.device
     from_RT = torch.zeros(len(rows), T, dtype=torch.long)
     doc_RT = torch.full((len(rows), T), -1)
@@ -39,7 +39,8 @@ def states(base: BaseModel, read: TrunkInput, active: Active | None) -> Tensor:
             start = end
     from_RT, doc_RT, back_BT = from_RT.to(device), doc_RT.to(device), back_BT.to(device)
     cols = Cols(read.cols.pos.flatten()[from_RT], doc_RT)
-    h_RTD = base.hidden(read.ids_BT.flatten()[from_RT], cols, active=active).hidden
+    types_RT = None if read.types_BT is None else read.types_BT.flatten()[from_RT]
+    h_RTD = base.hidden(read.ids_BT.flatten()[from_RT], cols, active=active, types_BT=types_RT).hidden
     return h_RTD.flatten(0, 1).index_select(0, back_BT.flatten()).view(B, T, -1)
 
 

@@ -62,7 +62,11 @@ def text_batch(texts: Sequence[Tokens]) -> TrunkInput:
     ids_BT = torch.zeros(len(texts), length, dtype=torch.long)
     for b, t in enumerate(texts):
         ids_BT[b, : len(t.ids)] = torch.from_numpy(t.ids.astype("int64"))
-    return TrunkInput(ids_BT, Cols.padded(lengths, length))
+    types_BT = torch.zeros_like(ids_BT) if any(t.types is not None for t in texts) else None
+    for b, t in enumerate(texts):
+        if types_BT is not None and t.types is not None:
+            types_BT[b, : len(t.ids)] = torch.from_numpy(t.types.astype("int64"))
+    return TrunkInput(ids_BT, Cols.padded(lengths, length), types_BT=types_BT)
 
 
 def one_text_batch(rows: Sequence[Row], name: str, targets: Tensor, count: int) -> Batch:

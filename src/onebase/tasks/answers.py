@@ -1,7 +1,8 @@
-"""What an adapter says of texts: classes, numbers, and spans. N texts, T tokens, D width, P pooled features, C outputs."""
+"""What an adapter says of texts: classes, numbers, spans and vectors. N texts, T tokens, D width, P pooled features, C outputs."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,18 +11,62 @@ from torch import Tensor
 from onebase.adapt.folder import Attached
 from onebase.adapt.spans import Span, spans_of, token_places
 from onebase.base.folder import LoadedBase
-from onebase.base.head import Head
+from onebase.base.head import Head, Pooling
 from onebase.codec.text.sample import Tokens
-from onebase.engine.features import features, text_tokens
+from onebase.engine.features import embeddings, features, pair_tokens, text_tokens
+from onebase.engine.image_search import text_vectors
 from onebase.engine.scoring import batch_tokens, batches
 from onebase.errors import DataError, UserError
 from onebase.model.proj import Active
 from onebase.objective.pooled import text_batch
+from onebase.tasks.bound import Bound
 from onebase.tasks.preferences import Prompt, answer_tokens
 from onebase.tasks.prompting import Given, answer_scores, prompter
+from onebase.tasks.results import Label, labelled
 
 Answer = str | tuple[Prompt, str]
 """A prompt (a text, or messages) and an answer to it, or a text alone."""
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A text by its place in what was given, and how well it answers the query: as the head gives it, larger is better."""
+
+    index: int
+    score: float
+    text: str
+
+
+def of_task(bound: Bound, task: str, does: str) -> Attached:
+    """The adapter on a base, where it is of this task. Raises UserError for any other, and for none."""
+    if bound.attached is None or bound.attached.task != task:
+        raise UserError(
+            f"this base has no adapter that {does}",
+            f"make one with base.adapt(data, task='{task}', method='head') and use base.with_adapter(it)",
+        )
+    return bound.attached
+
+
+def labels(bound: Bound, texts: Sequence[Given]) -> list[Label]:
+    """The class of each text; for a saved prompt with other variables, of each row with their values. Raises UserError without a classifying
+    adapter."""
+    on = of_task(bound, "classify", "classifies")
+    names, logp_NC = classes(on, list(texts))
+    head = on.config.head
+    return labelled(names, logp_NC.exp(), many=head is not None and head.gives == "many")
+
+
+def vectors(bound: Bound, texts: Sequence[str], pooling: Pooling | None = None) -> Tensor:
+    """One vector a text, float32 [N, D], as `Base.embed` gives them. Raises DataError for a text beyond the context."""
+    base, on = bound.loaded, bound.attached
+    if pooling is None and bound.config.link("pair") is not None:
+        return text_vectors(base, list(texts), bound.active)
+    learnt = on.config.embedding if on else None
+    made = learnt or base.embedding
+    if pooling is None and made is not None:
+        return embeddings(base, list(texts), made, bound.active)
+    read = text_tokens(base, list(texts), before=base.model.leading(bound.active, 1)[0])
+    return features(base, read, pooling or "mean", bound.active)
 
 
 def token_states(base: LoadedBase, texts: Sequence[Tokens], active: Active | None) -> list[Tensor]:
@@ -38,7 +83,8 @@ def _each(
     out: list[Tensor] = [torch.empty(0)] * len(texts)
     for part in batches([len(t) for t in texts], batch_tokens(device)):
         read = text_batch([texts[j] for j in part])
-        h_BTD = base.model.hidden(read.ids_BT.to(device), read.cols.to(device), active=active).hidden
+        read = read.to(device)
+        h_BTD = base.model.hidden(read.ids_BT, read.cols, active=active, types_BT=read.types_BT).hidden
         for j, row in zip(part, of(h_BTD).cpu(), strict=True):
             out[j] = row[: len(texts[j])].clone()
     return out
@@ -50,10 +96,21 @@ def _head(on: Attached) -> Head:
     return head
 
 
-def _tokens(on: Attached, texts: Sequence[str]) -> list[Tokens]:
-    """Texts as the head of an adapter reads them."""
-    read = text_tokens(on.base, texts, before=on.base.model.leading(on.active, 1)[0])
-    return [_unpadded(t, on.config.head.pad if on.config.head else None) for t in read]
+def _tokens(on: Attached, texts: Sequence[Given]) -> list[Tokens]:
+    """Texts, or pairs of texts, as the head of an adapter reads them."""
+    before, base, head = on.base.model.leading(on.active, 1)[0], on.base, on.config.head
+    alone = [t for t in texts if isinstance(t, str)]
+    both = [(t[0], t[1]) for t in texts if isinstance(t, tuple) and len(t) == 2]
+    if len(alone) == len(texts):
+        read = text_tokens(base, alone, before=before)
+    elif len(both) == len(texts):
+        read = pair_tokens(base, both, before=before, typed=head is None or head.typed)
+    else:
+        raise UserError(
+            "rows are for adapters of method prompt, this one reads texts",
+            "give texts, or pairs of them: (text, text)",
+        )
+    return [_unpadded(t, head.pad if head else None) for t in read]
 
 
 def _unpadded(text: Tokens, pad: int | None) -> Tokens:
@@ -61,7 +118,8 @@ def _unpadded(text: Tokens, pad: int | None) -> Tokens:
     if pad is None:
         return text
     kept = 1 + max([0, *(text.ids != pad).nonzero()[0].tolist()])
-    return replace(text, ids=text.ids[:kept], loss=text.loss[:kept])
+    types = None if text.types is None else text.types[:kept]
+    return replace(text, ids=text.ids[:kept], loss=text.loss[:kept], types=types)
 
 
 @torch.no_grad()
@@ -75,9 +133,7 @@ def classes(on: Attached, texts: Sequence[Given]) -> tuple[tuple[str, ...], Tens
     assert cfg.head is not None
     if cfg.head.reads != "text":
         raise UserError("the adapter classifies images", "give it files: base.classify_images([...])")
-    if not all(isinstance(t, str) for t in texts):
-        raise UserError("rows are for adapters of method prompt, this one reads texts", "give texts")
-    read = _tokens(on, [str(t) for t in texts])
+    read = _tokens(on, texts)
     x_NP = features(base, read, cfg.head.pooling, on.active)
     head = _head(on)
     z_NC = head(x_NP.to(head.weight_CP.device)).cpu()
@@ -88,7 +144,7 @@ def classes(on: Attached, texts: Sequence[Given]) -> tuple[tuple[str, ...], Tens
 
 def values(on: Attached, texts: Sequence[str]) -> list[float]:
     """The number of each text, in the units of the data that the adapter learnt from."""
-    return _numbers(on, _tokens(on, texts))
+    return numbers(on, _tokens(on, texts))
 
 
 def rewards(on: Attached, answers: Sequence[Answer]) -> list[float]:
@@ -104,11 +160,12 @@ def rewards(on: Attached, answers: Sequence[Answer]) -> list[float]:
             raise DataError(
                 f"answer {i} has {len(read[-1])} tokens with its prompt, the base reads {room}", "shorten it"
             )
-    return _numbers(on, read)
+    return numbers(on, read)
 
 
 @torch.no_grad()
-def _numbers(on: Attached, read: Sequence[Tokens]) -> list[float]:
+def numbers(on: Attached, read: Sequence[Tokens]) -> list[float]:
+    """What a head of one output says of each text."""
     cfg, base = on.config.head, on.base
     assert cfg is not None
     if not read:
@@ -126,12 +183,43 @@ def spans(on: Attached, texts: Sequence[str]) -> list[list[Span]]:
     read = text_tokens(base, texts, before=base.model.leading(on.active, 1)[0])
     first = len(base.codec.tokenizer.begun([]))
     out = []
-    for text, tags_T in zip(texts, _each(base, read, on.active, _likeliest(_head(on))), strict=True):
+    for text, tags_T in zip(
+        texts, _each(base, read, on.active, _likeliest(_head(on), cfg.tag_numbers)), strict=True
+    ):
         places = token_places(base.codec.tokenizer, text)
         tags = tags_T[first : first + len(places)].tolist()
         out.append(spans_of(tags, places, cfg.labels, text))
     return out
 
 
-def _likeliest(head: Head) -> Callable[[Tensor], Tensor]:
-    return lambda h_BTD: head(h_BTD).argmax(-1)
+def _likeliest(head: Head, tags: Sequence[int]) -> Callable[[Tensor], Tensor]:
+    """The tag of each token, by its number here; tags: the number of each output."""
+    return lambda h_BTD: torch.tensor(tags, device=h_BTD.device)[head(h_BTD).argmax(-1)]
+
+
+def asked_flaw(row: Mapping[str, Any]) -> tuple[str, str] | None:
+    """What is wrong with a query and the texts that may answer it, and what to do."""
+    texts = row["texts"]
+    if not isinstance(row["query"], str):
+        return f"'query' is {row['query']!r:.60}, a text is expected", "mend the row"
+    if isinstance(texts, (list, tuple)) and texts and all(isinstance(t, str) and t.strip() for t in texts):
+        return None
+    return f"'texts' is {texts!r:.60}, a list of texts is expected", 'for example ["one text", "another"]'
+
+
+def scored(on: Attached, both: Sequence[tuple[str, str]]) -> list[float]:
+    """How well the second text of each pair answers the first. A pair beyond the limit loses the end of its longer text."""
+    head, before = on.config.head, on.base.model.leading(on.active, 1)[0]
+    assert head is not None
+    return numbers(on, pair_tokens(on.base, both, head.limit, before, cut=True, typed=head.typed))
+
+
+def ranked(on: Attached, query: str, texts: Sequence[str], top: int | None = None) -> list[Ranked]:
+    """The texts, the one that answers the query best first; the `top` best alone where it is given. Raises UserError."""
+    if (bad := asked_flaw({"query": query, "texts": texts})) is not None:
+        raise UserError(bad[0], "give a query and a list of texts")
+    if top is not None and top < 1:
+        raise UserError(f"top is {top}", "give at least 1, or none for all")
+    found = scored(on, [(query, t) for t in texts])
+    order = sorted(range(len(texts)), key=lambda i: -found[i])
+    return [Ranked(i, found[i], texts[i]) for i in order[:top]]

@@ -40,20 +40,33 @@ Fitter = Callable[[Sequence[Tokens], Active | None], Fit]
 @dataclass(frozen=True)
 class Prepared:
     """A task with a head, ready: its rows, what fits the head, and facts of the data. vectors: where the method learns vectors first, and
-    the head is fitted on them: what they are learnt by."""
+    the head is fitted on them: what they are learnt by. tokens: the rows as the base reads them, behind so many places of an adapter, where they are
+    no texts; ledger: tells the token ledger of them."""
 
     rows: Sequence[dict[str, Any]]
     fit: Fitter
     facts: Facts
     vectors: Callable[[Sequence[Tokens], Active | None], Objective] | None = None
+    tokens: Callable[[int], list[Tokens]] | None = None
+    ledger: Callable[[], Facts] | None = None
+
+    def read(self, job: Adapting, before: int = 0) -> list[Tokens]:
+        """The rows as the base reads them."""
+        made = self.tokens
+        return (
+            row_tokens(job.base, self.rows, job.options.max_length, before) if made is None else made(before)
+        )
+
+    def checked(self, job: Adapting) -> Facts:
+        """Facts of the data, once the ledger is told."""
+        return self.facts | (check_labelled(job, self.rows) if self.ledger is None else self.ledger())
 
 
 def by_head(job: Adapting, task: Prepared) -> AdapterParts:
     """The fitted head, and nothing else."""
-    rows, fit = task.rows, task.fit
-    facts = task.facts | check_labelled(job, rows)
-    job.reads(texts := row_tokens(job.base, rows, job.options.max_length))
-    made = fit(texts, None)
+    facts = task.checked(job)
+    job.reads(texts := task.read(job))
+    made = task.fit(texts, None)
     cfg = AdapterConfig(method="head", task=job.task, base=bound_to(job.base), head=made.config)
     return job.parts(cfg, tensors(made.head), facts | made.facts)
 
@@ -65,17 +78,17 @@ def tensors(head: Head) -> dict[str, Tensor]:
 
 def lesson(job: Adapting, task: Prepared) -> Lesson:
     """The head and what the method learns, together, from the fitted head on."""
-    o, base, rows = job.options, job.base, task.rows
-    facts = task.facts | check_labelled(job, rows)
+    o, base = job.options, job.base
+    facts = task.checked(job)
 
     def steps(found: Learner, stack: ExitStack) -> Steps:
-        texts = row_tokens(base, rows, o.max_length, found.before)
+        texts = task.read(job, found.before)
         found.reads_only(texts)
         # Not the context: it decides how many rows make a micro-batch.
         longest = max(2, *(found.before + len(t) for t in texts))
         # A text alone in a step has nothing to be drawn to.
         least = 1 if task.vectors is None else 2
-        plan = ExampleOrder(one_by_one(texts), min(o.rows, len(rows)), o.seed, o.epochs, least=least)
+        plan = ExampleOrder(one_by_one(texts), min(o.rows, len(texts)), o.seed, o.epochs, least=least)
 
         def fitted(active: Active | None) -> Fit:
             made = task.fit(texts, active)

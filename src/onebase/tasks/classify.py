@@ -18,9 +18,8 @@ from onebase.engine import image_features as images
 from onebase.engine.features import how_read, vector_of, views
 from onebase.engine.scoring import batch_tokens
 from onebase.errors import DataError, UserError
-from onebase.evaluation.bootstrap import Array, Score
-from onebase.evaluation.chances import ece, macro_auroc, macro_f1_of_labels, micro_f1
-from onebase.evaluation.metrics import accuracy, correct, macro_f1
+from onebase.evaluation.bootstrap import Array
+from onebase.evaluation.predictions import Labels, LabelSets
 from onebase.model.proj import Active
 from onebase.objective.base import Objective
 from onebase.objective.grouped import Grouped
@@ -29,6 +28,7 @@ from onebase.tasks import by_head as heads
 from onebase.tasks import by_prompt
 from onebase.tasks import image_classes as pictures
 from onebase.tasks import multilabel as many
+from onebase.tasks.answers import labels
 from onebase.tasks.base import Limits, Look, ScoreRequest, Shown, Task
 from onebase.tasks.bound import Bound
 from onebase.tasks.by_head import Fit, Prepared
@@ -39,6 +39,7 @@ from onebase.tasks.multilabel import many_rows
 from onebase.tasks.options import AdaptOptions
 from onebase.tasks.prompting import Given, columns, inputs
 from onebase.tasks.results import Label as Said
+from onebase.tasks.results import labelled
 from onebase.tasks.rows import check_texts
 
 
@@ -124,54 +125,48 @@ def _check(base: LoadedBase, rows: Rows, limits: Limits, options: AdaptOptions) 
         check_texts(base, rows, limits, lambda row: many.flaw(row) if many.has_many([row]) else None)
 
 
-def class_scores(request: ScoreRequest) -> dict[str, Score]:
-    """accuracy, macro_f1, auroc (each label against the rest, the mean) and ece of single labels; micro_f1, macro_f1 and auroc of many.
-    No auroc where all rows have the same label."""
-    base, data, seed = request.base, request.data, request.seed
+def predictions(request: ScoreRequest) -> Labels | LabelSets:
+    """The labels of each row, the true ones and those found, with their probabilities."""
+    base, data = request.base, request.data
     attached = base.attached
     head = attached.config.head if attached else None
     if head is not None and head.gives == "many":
         return _many(request)
     if images.classifies_images(base.loaded, attached.config if attached else None):
         rows = read_rows(data, ("image", "label"))
-        found = base.classify_images(images.image_paths(rows, data))
+        names, logp_NL = images.scores(
+            base.loaded,
+            attached.config if attached else None,
+            attached.name if attached else "",
+            images.image_paths(rows, data),
+            base.active,
+        )
+        found = labelled(names, logp_NL.exp())
     else:
         if many.has_many(given := read_rows(data, ())):
             raise UserError(
                 "the rows have many labels each, the adapter gives one", "give the column `label`"
             )
         rows = read_rows(given, (*columns(attached), "label"))
-        found = base.classify(inputs(attached, rows))
+        found = labels(base, inputs(attached, rows))
     truth, guess = [str(r["label"]) for r in rows], [f.label for f in found]
-    y_NL, p_NL = _tables([[x] for x in truth], found)
-    right = correct(truth, guess)
-    out = {"accuracy": accuracy(truth, guess, seed=seed), "macro_f1": macro_f1(truth, guess, seed=seed)}
-    if len(set(truth)) > 1:
-        out["auroc"] = macro_auroc(y_NL, p_NL, seed=seed)
-    return out | {"ece": ece([int(x) for x in right], p_NL.max(1), seed=seed)}
+    return Labels(truth, guess, *_tables([[x] for x in truth], found))
 
 
-def _many(request: ScoreRequest) -> dict[str, Score]:
-    base, seed = request.base, request.seed
+def _many(request: ScoreRequest) -> LabelSets:
     rows, truth = many_rows(request.data)
-    found = base.classify([r["text"] for r in rows])
+    found = labels(request.base, [r["text"] for r in rows])
     y_NL, p_NL = _tables(truth, found)
     names = list(found[0].scores)
-    guess_NL = np.array([[float(x in f.labels) for x in names] for f in found])
-    out = {
-        "micro_f1": micro_f1(y_NL, guess_NL, seed=seed),
-        "macro_f1": macro_f1_of_labels(y_NL, guess_NL, seed=seed),
-    }
-    some = (y_NL.min(0) < y_NL.max(0)).any()
-    return out | ({"auroc": macro_auroc(y_NL, p_NL, seed=seed)} if some else {})
+    return LabelSets(y_NL, np.array([[float(x in f.labels) for x in names] for f in found]), p_NL)
 
 
 def _tables(truth: Sequence[Iterable[str]], found: Sequence[Said]) -> tuple[Array, Array]:
     """Which labels each row has, 1/0, and the probability of each, both [N, L]. Raises DataError for a label unknown to the adapter."""
     at = {label: i for i, label in enumerate(found[0].scores)}
     y_NL = np.zeros((len(found), len(at)))
-    for n, labels in enumerate(truth):
-        for label in labels:
+    for n, own in enumerate(truth):
+        for label in own:
             if label not in at:
                 raise DataError(
                     f"row {n + 1} has the label {label!r}, which the adapter never saw",
@@ -185,7 +180,7 @@ def _answer(bound: Bound, given: Sequence[Given]) -> list[Shown]:
     on = bound.attached
     several = on is not None and on.config.head is not None and on.config.head.gives == "many"
     out = []
-    for f in bound.classify(given):
+    for f in labels(bound, given):
         line = "; ".join(f"{x} ({f.scores[x]:.3f})" for x in f.labels) or "-"
         said = {"labels": f.labels} if several else {"label": f.label}
         out.append(Shown(line, {**said, "scores": f.scores}))
@@ -200,7 +195,7 @@ TASK = Task(
     prompt=by_prompt.by_prompt,
     images=True,
     check=_check,
-    scores=class_scores,
+    predictions=predictions,
     answer=_answer,
     tuned_by=("accuracy", "micro_f1"),
     signal="labels",

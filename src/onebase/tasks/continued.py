@@ -19,9 +19,9 @@ from onebase.data.labelled import Data
 from onebase.data.mixed import MixedPlan
 from onebase.data.order import ExampleOrder, Order, one_by_one
 from onebase.errors import DataError, UserError
-from onebase.evaluation.bootstrap import Score
 from onebase.evaluation.forgetting import DOMAIN, GENERAL, changes
-from onebase.evaluation.likelihood import DocumentNats, by_source, document_nats
+from onebase.evaluation.likelihood import DocumentNats, document_nats
+from onebase.evaluation.predictions import Documents
 from onebase.evaluation.reference import reference
 from onebase.formats.rows import resolved
 from onebase.model.proj import Active
@@ -191,9 +191,8 @@ class _Scores:
         return score_facts(found) | {"scores.general_text": (self.general, "stated")}
 
 
-def continue_scores(request: ScoreRequest) -> dict[str, Score]:
-    """`domain_bits_per_byte` and, of rows whose `source` is general, `general_bits_per_byte`. With an adapter also both of the base alone
-    (`..._before`) and the paired differences, `domain_change` and `forgetting`."""
+def predictions(request: ScoreRequest) -> Documents:
+    """How likely the texts of the domain are, and those whose `source` is general. With an adapter also to the base alone."""
     base, documents = request.base, []
     for i, row in enumerate(text_rows(request.data), 1):
         source = row.get("source") or DOMAIN
@@ -203,9 +202,8 @@ def continue_scores(request: ScoreRequest) -> dict[str, Score]:
             )
         documents.append(Document(str(row["text"]), source))
     after = document_nats(base.loaded, documents, active=base.active)
-    if base.attached is not None and not base.own:
-        return changes(document_nats(base.plain.loaded, documents), after, seed=request.seed)
-    return {f"{k}_bits_per_byte": s for k, s in by_source(after, seed=request.seed).items()}
+    before = base.attached is not None and not base.own
+    return Documents(after, document_nats(base.plain.loaded, documents) if before else None)
 
 
 TASK = Task(
@@ -218,7 +216,7 @@ TASK = Task(
     },
     writes=always,
     opened=opened,
-    scores=continue_scores,
-    tuned_by=("bits_per_byte",),
+    predictions=predictions,
+    tuned_by=("domain_bits_per_byte",),
     signal="documents",
 )

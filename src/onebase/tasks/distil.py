@@ -34,6 +34,7 @@ from onebase.objective.distil import Said, SoftLabel, Taught, TokenDistil
 from onebase.objective.next_token import NextToken
 from onebase.tasks import continued
 from onebase.tasks import writing as generate
+from onebase.tasks.answers import vectors
 from onebase.tasks.base import Limits, Task
 from onebase.tasks.bound import Bound
 from onebase.tasks.checks import check_reads, check_writes
@@ -162,7 +163,7 @@ def _taught(
                 f"the student's states are {widths[0]} wide, the teacher's {widths[1]}: they cannot be compared",
                 "leave distil.hidden at 0, or make the student of the teacher (onebase student)",
             )
-        means = list(teacher.embed([str(r["text"]) for r in rows], pooling="mean"))
+        means = list(vectors(teacher, [str(r["text"]) for r in rows], "mean"))
     own = [IGNORE] * len(rows)
     if how.hard:
         unknown = sorted({str(r["label"]) for r in rows if "label" in r} - set(labels))
@@ -181,8 +182,13 @@ def _taught(
 def _writing(job: Adapting, teacher: Bound) -> Lesson:
     """The distribution over the next token of the teacher, or what it writes."""
     o, base, how = job.options, job.base, job.options.distil
-    check_reads(teacher.loaded, images=False)
-    check_writes(teacher.loaded, "distil", job.method)
+    check_reads(teacher.loaded, images=False, remedy="a teacher must read text")
+    check_writes(
+        teacher.loaded,
+        "distil",
+        job.method,
+        "use a teacher that writes, or one with an adapter that classifies",
+    )
     alike = teacher.tokenizer.digest == base.codec.tokenizer.digest
     if how.level == "token" and not alike:
         raise UserError(

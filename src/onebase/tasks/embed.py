@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 
 from onebase.adapt.method import Learner
 from onebase.codec.text.pooling import EmbeddingConfig
@@ -11,13 +12,14 @@ from onebase.data.order import ExampleOrder
 from onebase.engine.features import embedding_tokens
 from onebase.engine.scoring import batch_tokens
 from onebase.errors import DataError, UserError
-from onebase.evaluation.bootstrap import Score
+from onebase.evaluation.predictions import Alike, Retrieved
 from onebase.objective.contrastive import Contrastive
+from onebase.tasks.answers import vectors
 from onebase.tasks.base import ScoreRequest, Task
 from onebase.tasks.fit import Lesson, Steps
 from onebase.tasks.job import Adapting, data_facts
 from onebase.tasks.ledgers import check_pairs
-from onebase.tasks.pairs import pair_rows, pair_scores
+from onebase.tasks.pairs import compared, pair_rows
 
 
 def lesson(job: Adapting) -> Lesson:
@@ -74,9 +76,9 @@ def _check_negatives(groups: Sequence[Sequence[Tokens]], per_step: int) -> None:
         )
 
 
-def embed_scores(request: ScoreRequest) -> dict[str, Score]:
-    """recall@1, @5, @10 and ndcg@10 of pairs; spearman of pairs with a score."""
-    return pair_scores(request.base.embed, request.data, seed=request.seed)
+def predictions(request: ScoreRequest) -> Retrieved | Alike:
+    """Where the positives of each anchor are found; of pairs with a score the cosines."""
+    return compared(partial(vectors, request.base), request.data)
 
 
 TASK = Task(
@@ -87,7 +89,7 @@ TASK = Task(
         "prompt": "a prompt gives each of some answers a probability, no vectors",
         "head": "a head says which of some labels, it gives no vectors",
     },
-    scores=embed_scores,
+    predictions=predictions,
     tuned_by=("ndcg@10",),
     signal="vectors",
 )

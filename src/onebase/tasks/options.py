@@ -11,7 +11,7 @@ from onebase.adapt.method import option
 from onebase.adapt.methods import METHODS, OURS, method_of, takers
 from onebase.codec.text.clock import read_date
 from onebase.codec.text.ledger import check_codes
-from onebase.config import config, from_dict, to_dict
+from onebase.config import config, from_dict, to_dict, to_hash
 from onebase.data.mixed import ReplayConfig
 from onebase.errors import ConfigError
 from onebase.objective.distil import DistilConfig
@@ -96,9 +96,11 @@ def flat(options: AdaptOptions) -> dict[str, Any]:
 
 
 def as_before(options: AdaptOptions) -> dict[str, Any]:
-    """The same with the defaults of our other methods' options: what hashes were taken of before methods had options of their own."""
-    others = [to_dict(METHODS[name].options()) for name in OURS]
-    return {k: v for each in others for k, v in each.items()} | flat(options)
+    """The same for hashes, with the defaults of our other methods' options: what they were taken of before methods had options of their own."""
+    tree = to_hash(options)
+    own = tree.pop("own") or {}
+    others = [to_hash(METHODS[name].options()) for name in OURS]
+    return {k: v for each in others for k, v in each.items()} | tree | own
 
 
 def those_of(recorded: dict[str, Any], method: str) -> dict[str, Any]:

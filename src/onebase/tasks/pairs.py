@@ -11,9 +11,8 @@ from torch import Tensor
 from onebase.data import read_rows
 from onebase.data.labelled import Data
 from onebase.errors import DataError, UserError
-from onebase.evaluation.bootstrap import Score
-from onebase.evaluation.retrieval import retrieval_scores
-from onebase.evaluation.values import spearman
+from onebase.evaluation.predictions import Alike, Retrieved
+from onebase.evaluation.retrieval import relevant_ranks
 
 Embed = Callable[[Sequence[str]], Tensor]
 """Texts to vectors [N, D]."""
@@ -53,14 +52,14 @@ def scored(rows: Sequence[dict[str, Any]]) -> list[float]:
     return out
 
 
-def pair_scores(embed: Embed, data: Data, *, seed: int = 0) -> dict[str, Score]:
-    """Of pairs with a score: spearman of the cosines. Else recall@k and ndcg@10 of finding the positives of each anchor among all
-    positives and negatives of the data. Raises DataError."""
+def compared(embed: Embed, data: Data) -> Retrieved | Alike:
+    """Of pairs with a score: their cosines. Else where the positives of each anchor are found among all positives and negatives of the data.
+    Raises DataError."""
     rows = pair_rows(data)
     if "score" in rows[0]:
         wanted = scored(rows)
         a_ND, b_ND = (F.normalize(embed([r[side] for r in rows]), dim=-1) for side in ("anchor", "positive"))
-        return {"spearman": spearman(wanted, (a_ND * b_ND).sum(-1).double().numpy(), seed=seed)}
+        return Alike(wanted, (a_ND * b_ND).sum(-1).double().numpy())
     found = [r["positive"] for r in rows] + [r["negative"] for r in rows if "negative" in r]
     candidates = {text: i for i, text in enumerate(dict.fromkeys(found))}
     if len(candidates) < 2:
@@ -72,7 +71,7 @@ def pair_scores(embed: Embed, data: Data, *, seed: int = 0) -> dict[str, Score]:
             mine.append(at)
     a_QD, c_CD = (F.normalize(embed(list(texts)), dim=-1).double() for texts in (relevant, candidates))
     own = [[candidates[text]] if text in candidates else [] for text in relevant]
-    return retrieval_scores((a_QD @ c_CD.T).numpy(), list(relevant.values()), own, seed=seed)
+    return Retrieved(relevant_ranks((a_QD @ c_CD.T).numpy(), list(relevant.values()), own))
 
 
 def nearest(embed: Embed, query: str, texts: Sequence[str], top: int | None = None) -> list[Near]:

@@ -97,7 +97,7 @@ def planned(
         "rows": len(rows),
         "columns": list(dict.fromkeys(k for r in rows for k in r)),
     }
-    if task == "classify" and (counted := _labels(rows)):
+    if counted := _labels(rows):
         facts["labels"] = counted
     facts |= found
     if job.head is not None:

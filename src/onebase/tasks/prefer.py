@@ -15,15 +15,14 @@ from onebase.codec.text.sample import Tokens
 from onebase.data import Rows, read_rows
 from onebase.data.order import ExampleOrder
 from onebase.engine.scoring import batch_tokens
-from onebase.evaluation.bootstrap import Score
 from onebase.evaluation.likelihood import completion_nats
-from onebase.evaluation.preference import margin, wins
+from onebase.evaluation.predictions import Preferred
 from onebase.objective.preference import Preference, row_tokens
 from onebase.tasks.base import Limits, ScoreRequest, Task, always
 from onebase.tasks.checks import before
 from onebase.tasks.fit import Lesson, Steps
 from onebase.tasks.job import Adapting, Facts, data_facts
-from onebase.tasks.judged import win_rate
+from onebase.tasks.judged import wins_of
 from onebase.tasks.ledgers import check_written
 from onebase.tasks.options import AdaptOptions
 from onebase.tasks.preferences import (
@@ -108,28 +107,23 @@ def check(base: LoadedBase, rows: Rows, limits: Limits, options: AdaptOptions) -
         refuse_pairs(base, rows, limits.tokens, limits.taken)
 
 
-def prefer_scores(request: ScoreRequest) -> dict[str, Score]:
-    """preferred: the share of pairs whose chosen answer is likelier by the token. With an adapter of task prefer that had a reference also
-    reward_accuracy and margin: by beta times the log-ratio to the base without the adapter (a token, for ipo). Where a reward judges, also
-    win_rate: of what is written with the adapter against what the base writes without (`rewarded.win_rate`)."""
-    base, seed = request.base, request.seed
+def predictions(request: ScoreRequest) -> Preferred:
+    """How likely both answers of each pair are, by the token. With an adapter of task prefer that had a reference also what was learnt: beta
+    times the log-ratio to the base without the adapter (a token, for ipo). Where a reward judges, also how often it likes what is written with
+    the adapter better than what the base writes without."""
+    base = request.base
     room = base.config.text.context - base.loaded.model.leading(base.active, 1)[0]
     rows = preference_rows(base.loaded, request.data, room, base.config.text.context - room)
     texts = [t for pair in pair_tokens(base.loaded, rows) for t in pair]
     found = completion_nats(base.loaded, texts, base.active)
     logp_n2, size_n2 = -found[:, 0].reshape(-1, 2), found[:, 1].reshape(-1, 2)
-    out = {"preferred": wins("preferred", *(logp_n2 / size_n2).T, seed=seed)}
-    if request.judge is not None:
-        out["win_rate"] = win_rate(request, request.judge)
+    won_P = None if request.judge is None else wins_of(request, request.judge)
     how = base.attached.config.prefer if base.attached else None
     if how is None or not how.referred:
-        return out
+        return Preferred(logp_n2 / size_n2, won_P=won_P)
     ref_n2 = -completion_nats(base.plain.loaded, texts)[:, 0].reshape(-1, 2)
     gain_n2 = how.beta * (logp_n2 - ref_n2) / (size_n2 if how.loss == "ipo" else 1.0)
-    return {
-        "reward_accuracy": wins("reward_accuracy", *gain_n2.T, seed=seed),
-        "margin": margin(*gain_n2.T, seed=seed),
-    } | out
+    return Preferred(logp_n2 / size_n2, gain_n2, won_P)
 
 
 TASK = Task(
@@ -142,7 +136,7 @@ TASK = Task(
     },
     writes=always,
     check=check,
-    scores=prefer_scores,
+    predictions=predictions,
     judged=True,
     signal="pairs",
 )

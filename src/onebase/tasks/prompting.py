@@ -23,8 +23,8 @@ from onebase.engine.scoring import score
 from onebase.errors import DataError, UserError
 from onebase.model.proj import Active
 
-Given = str | Mapping[str, Any]
-"""A text, or a row with the columns that the prompt's variables are called by."""
+Given = str | tuple[str, str] | Mapping[str, Any]
+"""A text, a pair of texts that are read together, or a row with the columns that the prompt's variables are called by."""
 T = TypeVar("T")
 CHARS = (str, int, float)
 """What a variable's value may be."""
@@ -200,6 +200,8 @@ def checked(cfg: PromptConfig, row: Given, where: str = "") -> dict[str, str]:
                 f"{where}a text alone, the prompt's variables are {wanted}", "give rows with these columns"
             )
         row = {"text": row}
+    if isinstance(row, tuple):
+        raise DataError(f"{where}a pair of texts, which a saved prompt has no place for", "give rows")
     if lacking := [n for n in cfg.variables if row.get(n) is None]:
         e = missing(lacking, sorted(map(str, row)))
         raise DataError(f"{where}{e.cause}", e.remedy)
@@ -221,9 +223,13 @@ def columns(on: Attached | None) -> tuple[str, ...]:
 
 
 def inputs(on: Attached | None, rows: Sequence[Mapping[str, Any]]) -> list[Given]:
-    """What of rows `Base.classify` is given: texts, or whole rows where a saved prompt has other variables."""
-    alone = columns(on) == ("text",)
-    return [str(r["text"]) if alone else r for r in rows]
+    """What of rows `Base.classify` is given: texts (of rows that have a `text_pair` the two), or whole rows where a saved prompt has other
+    variables."""
+    if columns(on) != ("text",):
+        return list(rows)
+    if on is not None and on.config.head is not None and on.config.head.pairs and "text_pair" in rows[0]:
+        return [(str(r["text"]), str(r.get("text_pair"))) for r in rows]
+    return [str(r["text"]) for r in rows]
 
 
 def answer_scores(

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from onebase.adapt.folder import Attached
 from onebase.adapt.head import best_pooled
 from onebase.adapt.method import SCRATCH
 from onebase.adapt.ridge import fit_ridge
@@ -16,11 +17,11 @@ from onebase.data.bad_rows import refuse_flawed
 from onebase.data.labelled import Data
 from onebase.engine.features import how_read
 from onebase.errors import DataError
-from onebase.evaluation.bootstrap import Score
-from onebase.evaluation.values import mae, spearman
+from onebase.evaluation.predictions import Numbers
 from onebase.model.proj import Active
 from onebase.objective.regress import Value
 from onebase.tasks import by_head as heads
+from onebase.tasks.answers import of_task, values
 from onebase.tasks.base import ScoreRequest, Shown, Task
 from onebase.tasks.bound import Bound
 from onebase.tasks.by_head import Fit, Prepared, wide_features
@@ -54,15 +55,15 @@ def _number(value: object) -> float | None:
 
 
 def prepare(job: Adapting) -> Prepared:
-    rows, values = value_rows(job.data)
-    y_N = torch.tensor(values, dtype=torch.float64)
+    rows, wanted = value_rows(job.data)
+    y_N = torch.tensor(wanted, dtype=torch.float64)
     # From the first one on: numbers that are large and near each other (years, times) keep their differences.
     off_N = y_N - y_N[0]
     mean, scale = float(y_N[0] + off_N.mean()), float(off_N.std(correction=0))
-    if not 0 < scale < math.inf or len(set(values)) < 2:
+    if not 0 < scale < math.inf or len(set(wanted)) < 2:
         raise DataError(
-            f"all {len(rows)} rows have the value {values[0]}"
-            if len(set(values)) < 2
+            f"all {len(rows)} rows have the value {wanted[0]}"
+            if len(set(wanted)) < 2
             else "the values are too large to be told apart",
             "give rows of at least two values, of a size that numbers hold",
         )
@@ -84,16 +85,18 @@ def prepare(job: Adapting) -> Prepared:
     return Prepared(rows, fit, facts)
 
 
-def value_scores(request: ScoreRequest) -> dict[str, Score]:
-    """mae in the data's units, and spearman (not where all rows have one value)."""
+def _on(bound: Bound) -> Attached:
+    return of_task(bound, "regress", "gives numbers")
+
+
+def predictions(request: ScoreRequest) -> Numbers:
+    """The number of each row, and the true one."""
     rows, truth = value_rows(request.data)
-    found = request.base.predict([r["text"] for r in rows])
-    out = {"mae": mae(truth, found, seed=request.seed)}
-    return out | ({"spearman": spearman(truth, found, seed=request.seed)} if len(set(truth)) > 1 else {})
+    return Numbers(truth, values(_on(request.base), [r["text"] for r in rows]))
 
 
 def _answer(bound: Bound, given: Sequence[Given]) -> list[Shown]:
-    return [Shown(f"{x:.6g}", {"value": x}) for x in bound.predict([str(t) for t in given])]
+    return [Shown(f"{x:.6g}", {"value": x}) for x in values(_on(bound), [str(t) for t in given])]
 
 
 TASK = Task(
@@ -103,7 +106,7 @@ TASK = Task(
     head=lambda job: heads.by_head(job, prepare(job)),
     refused={"prompt": "a prompt gives each of some answers a probability, no number"},
     check=lambda base, rows, limits, _: check_texts(base, rows, limits, flaw),
-    scores=value_scores,
+    predictions=predictions,
     answer=_answer,
     tuned_by=("mae",),
     signal="labels",

@@ -15,7 +15,7 @@ from onebase.objective.policy import Policy, ReinforceConfig
 from onebase.tasks.base import Limits, Look, Task, always
 from onebase.tasks.fit import Fields, Lesson, Steps
 from onebase.tasks.job import Adapting, Facts, data_facts
-from onebase.tasks.judged import reward_scores
+from onebase.tasks.judged import rewarded
 from onebase.tasks.ledgers import check_asked
 from onebase.tasks.options import AdaptOptions
 from onebase.tasks.rewards import checked, opened
@@ -145,7 +145,7 @@ TASK = Task(
     },
     writes=always,
     check=_check,
-    scores=reward_scores,
+    predictions=rewarded,
     judged=True,
     signal="rewards",
 )

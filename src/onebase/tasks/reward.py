@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from onebase.adapt.config import AdapterConfig
-from onebase.adapt.folder import AdapterParts, bound_to
+from onebase.adapt.folder import AdapterParts, Attached, bound_to
 from onebase.adapt.head import FOLDS, Fitted, best_pooled, fit_head, spread
 from onebase.adapt.method import SCRATCH, Learner
 from onebase.base.head import HeadConfig, Read
@@ -17,10 +17,10 @@ from onebase.codec.text.sample import Tokens
 from onebase.data import read_rows
 from onebase.data.order import ExampleOrder
 from onebase.engine.features import how_read
-from onebase.evaluation.bootstrap import Score
-from onebase.evaluation.preference import margin, wins
+from onebase.evaluation.predictions import Rated
 from onebase.model.proj import Active
 from onebase.objective.reward import Reward
+from onebase.tasks.answers import of_task, rewards
 from onebase.tasks.base import ScoreRequest, Shown, Task
 from onebase.tasks.bound import Bound
 from onebase.tasks.by_head import wide_features
@@ -89,21 +89,21 @@ def _fitted(job: Adapting, pairs: list[tuple[Tokens, Tokens]], active: Active | 
     return best_pooled(fit, x_NP, job.options.pooling)
 
 
-def reward_scores(request: ScoreRequest) -> dict[str, Score]:
-    """accuracy: the share of pairs whose chosen answer has the larger reward; margin: by how much, on average."""
-    base, seed = request.base, request.seed
+def _on(bound: Bound) -> Attached:
+    return of_task(bound, "reward", "rates answers")
+
+
+def predictions(request: ScoreRequest) -> Rated:
+    """The rewards of both answers of each pair."""
+    base = request.base
     room = base.config.text.context - base.loaded.model.leading(base.active, 1)[0]
     rows = preference_rows(base.loaded, request.data, room, base.config.text.context - room)
-    found = base.reward([(r["prompt"], r[side]) for r in rows for side in SIDES])
-    chosen, rejected = np.array(found).reshape(-1, 2).T
-    return {
-        "accuracy": wins("accuracy", chosen, rejected, seed=seed),
-        "margin": margin(chosen, rejected, seed=seed),
-    }
+    found = rewards(_on(base), [(r["prompt"], r[side]) for r in rows for side in SIDES])
+    return Rated(*np.array(found).reshape(-1, 2).T)
 
 
 def _answer(bound: Bound, given: Sequence[Given]) -> list[Shown]:
-    return [Shown(f"{x:.6g}", {"reward": x}) for x in bound.reward([str(t) for t in given])]
+    return [Shown(f"{x:.6g}", {"reward": x}) for x in rewards(_on(bound), [str(t) for t in given])]
 
 
 TASK = Task(
@@ -113,7 +113,7 @@ TASK = Task(
     head=by_head,
     refused={"prompt": "a prompt gives each of some answers a probability, no number"},
     check=check,
-    scores=reward_scores,
+    predictions=predictions,
     answer=_answer,
     signal="labels",
 )

@@ -12,10 +12,21 @@ from onebase.codec.text.clock import at, today
 from onebase.data import read_rows
 from onebase.data.labelled import Data
 from onebase.errors import ConfigError, UserError
-from onebase.evaluation.bootstrap import Score
 from onebase.formats.rows import resolved
-from onebase.tasks import classify, continued, distil, embed, prefer, regress, reinforce, reward, tag, writing
-from onebase.tasks.base import ScoreRequest, Shown, Task
+from onebase.tasks import (
+    classify,
+    continued,
+    distil,
+    embed,
+    prefer,
+    regress,
+    reinforce,
+    rerank,
+    reward,
+    tag,
+    writing,
+)
+from onebase.tasks.base import ScoreRequest, Shown, Task, never
 from onebase.tasks.bound import Bound
 from onebase.tasks.checks import check_reads, check_room, check_writes
 from onebase.tasks.dates import began
@@ -25,10 +36,20 @@ from onebase.tasks.prompting import Given
 from onebase.tasks.prompting import columns as prompt_columns
 from onebase.tasks.results import Adapter
 from onebase.tasks.rows import read
-from onebase.tasks.texts import text_scores
+from onebase.tasks.texts import likely_texts
 from onebase.train.listen import Listener
 
-__all__ = ["BY_STEPS", "METHODS", "SCORERS", "TASKS", "Task", "adapted", "answers", "prepared", "rows_hash"]
+__all__ = [
+    "BY_STEPS",
+    "METHODS",
+    "PREDICTIONS",
+    "TASKS",
+    "Task",
+    "adapted",
+    "answers",
+    "prepared",
+    "rows_hash",
+]
 
 TASKS: dict[str, Task] = {
     t.name: t
@@ -39,6 +60,7 @@ TASKS: dict[str, Task] = {
         writing.COMPLETE,
         writing.CHAT,
         embed.TASK,
+        rerank.TASK,
         prefer.TASK,
         reward.TASK,
         reinforce.TASK,
@@ -47,20 +69,20 @@ TASKS: dict[str, Task] = {
     )
 }
 
-SCORERS: dict[str, Callable[[ScoreRequest], dict[str, Score]]] = {
-    **{name: t.scores for name, t in TASKS.items() if t.scores is not None},
-    "text": text_scores,
+PREDICTIONS: dict[str, Callable[[ScoreRequest], Any]] = {
+    **{name: t.predictions for name, t in TASKS.items() if t.predictions is not None},
+    "text": likely_texts,
 }
-"""What is measured, by task."""
+"""What scores are computed from, by task."""
 
 
 def register(task: Task) -> None:
     """Make a task known that comes from elsewhere. Raises ConfigError where another has its name."""
-    if TASKS.get(task.name, task) is not task or (task.name not in TASKS and task.name in SCORERS):
+    if TASKS.get(task.name, task) is not task or (task.name not in TASKS and task.name in PREDICTIONS):
         raise ConfigError(f"there are two tasks called {task.name!r}", "give one of them another name")
     TASKS[task.name] = task
-    if task.scores is not None:
-        SCORERS[task.name] = task.scores
+    if task.predictions is not None:
+        PREDICTIONS[task.name] = task.predictions
 
 
 def asked_by(on: Attached | None) -> tuple[str, ...]:
@@ -140,9 +162,14 @@ def prepared(
             f"task {task!r} with method {method!r} does not go: {why}",
             f"methods for {task}: {', '.join(makers)}",
         )
-    check_reads(base, chosen.images and not how.text)
+    able = ", ".join(m.name for m in METHODS.values() if not m.text)
+    pictured = ", ".join(t.name for t in TASKS.values() if t.images)
+    check_reads(
+        base, chosen.images and not how.text, f"images are learnt from by task {pictured} with method {able}"
+    )
     if how.predicts or chosen.writes(options):
-        check_writes(base, task, method)
+        others = ", ".join(t.name for t in TASKS.values() if t.writes is never)
+        check_writes(base, task, method, f"use a base that writes; this one learns {others}")
     check_room(base, method, options)
     data, test = resolved(data), None if test is None else resolved(test)
     options = replace(options, date=options.date or began(resume) or today())

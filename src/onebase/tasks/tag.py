@@ -18,13 +18,13 @@ from onebase.data.bad_rows import once, refuse_flawed
 from onebase.data.labelled import Data
 from onebase.engine.features import framed_texts
 from onebase.errors import DataError
-from onebase.evaluation.bootstrap import Score
-from onebase.evaluation.spans import span_scores
+from onebase.evaluation.predictions import SpanSets
 from onebase.model.proj import Active
 from onebase.objective.base import IGNORE
 from onebase.objective.tag import Tag
 from onebase.tasks import by_head as heads
-from onebase.tasks.answers import token_states
+from onebase.tasks.answers import of_task, token_states
+from onebase.tasks.answers import spans as spans_in
 from onebase.tasks.base import Limits, ScoreRequest, Shown, Task
 from onebase.tasks.bound import Bound
 from onebase.tasks.by_head import Fit, Prepared
@@ -139,11 +139,11 @@ def _check(base: LoadedBase, rows: Rows, limits: Limits, options: AdaptOptions) 
     check_texts(base, rows, limits, lambda row: flaw(row, base.codec.tokenizer, known))
 
 
-def tag_scores(request: ScoreRequest) -> dict[str, Score]:
-    """span_precision, span_recall and span_f1."""
+def predictions(request: ScoreRequest) -> SpanSets:
+    """The spans of each text, and the true ones."""
     rows, truth = span_rows(request.data)
-    found = request.base.tag([r["text"] for r in rows])
-    return span_scores([_bounds(s) for s in truth], [_bounds(s) for s in found], seed=request.seed)
+    found = spans_in(of_task(request.base, "tag", "tags"), [r["text"] for r in rows])
+    return SpanSets([_bounds(s) for s in truth], [_bounds(s) for s in found])
 
 
 def _bounds(spans: Iterable[Span]) -> list[tuple[int, int, str]]:
@@ -152,7 +152,8 @@ def _bounds(spans: Iterable[Span]) -> list[tuple[int, int, str]]:
 
 def _answer(bound: Bound, given: Sequence[Given]) -> list[Shown]:
     out = []
-    for text, spans in zip(map(str, given), bound.tag([str(t) for t in given]), strict=True):
+    texts = [str(t) for t in given]
+    for text, spans in zip(texts, spans_in(of_task(bound, "tag", "tags"), texts), strict=True):
         line = "; ".join(f"{s.start}-{s.end} {s.label}: {text[s.start : s.end]}" for s in spans) or "-"
         out.append(Shown(line, {"spans": [vars(s) for s in spans]}))
     return out
@@ -165,7 +166,7 @@ TASK = Task(
     head=lambda job: heads.by_head(job, prepare(job)),
     refused={"prompt": "a prompt gives each of some answers a probability, no places in a text"},
     check=_check,
-    scores=tag_scores,
+    predictions=predictions,
     answer=_answer,
     tuned_by=("span_f1",),
     signal="labels",

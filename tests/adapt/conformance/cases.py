@@ -68,6 +68,7 @@ DECODER: dict[str, dict[str, Any]] = {
     "complete-prompt": {"task": "complete", "method": "prompt", "data": PAIRS, "shots": {"n": 1}},
     "chat-prompt": {"task": "chat", "method": "prompt", "data": [], "prompt": "You are {who}."},
     "complete-lora": {"task": "complete", "data": PAIRS, **LORA},
+    "complete-ends": {"task": "complete", "data": PAIRS, **LORA, "sites": ["q", "embedding", "lm_head"]},
     "complete-dora": {"task": "complete", "data": PAIRS, **DORA},
     "complete-soft": {"task": "complete", "data": PAIRS, **SOFT},
     "complete-prefix": {"task": "complete", "data": PAIRS, **PREFIX},
@@ -128,7 +129,7 @@ CASES: dict[str, dict[str, Any]] = {
 STEPS = {"rows": 4, "epochs": 2}
 """Few steps, but enough to be stopped between two."""
 STOPPED = [
-    *(f"decoder complete-{m}" for m in ("lora", "dora", "soft", "prefix", "full")),
+    *(f"decoder complete-{m}" for m in ("lora", "ends", "dora", "soft", "prefix", "full")),
     *(f"decoder {x}" for x in ("many-lora", "tag-prefix", "embed-soft", "distil-full", "distil-soft")),
     *(f"decoder reinforce-{m}" for m in ("lora", "full")),
     *(f"encoder {x}" for x in ("classify-prefix", "regress-lora", "tag-soft", "embed-lora", "classify-full")),

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ from onebase.data import Rows, read_rows
 from onebase.data.bad_rows import refuse_flawed
 from onebase.engine.features import how_read
 from onebase.evaluation.bootstrap import Score, mean_score
+from onebase.evaluation.scores import Metric
+from onebase.evaluation.scores import register as register_score
 from onebase.model.proj import Active
 from onebase.objective.regress import Value
 from onebase.tasks import by_head
@@ -84,10 +87,24 @@ def ndcg(grades: Sequence[float], order: Sequence[int]) -> float:
     return gain([grades[i] for i in order]) / max(1e-9, gain(sorted(grades, reverse=True)))
 
 
-def scores(request: ScoreRequest) -> dict[str, Score]:
+@dataclass(frozen=True, eq=False)
+class Orders:
+    """The grades of each query's passages, and their order, the best first."""
+
+    grades: list[list[float]]
+    found: list[list[int]]
+
+
+def predictions(request: ScoreRequest) -> Orders:
     rows = read_rows(request.data, COLUMNS)
-    found = [ndcg(r["grades"], o) for r, o in zip(rows, ranked(request.base, rows), strict=True)]
-    return {"ndcg": mean_score("ndcg", found, seed=request.seed)}
+    return Orders([r["grades"] for r in rows], ranked(request.base, rows))
+
+
+def ndcg_score(said: Orders, seed: int) -> Score:
+    return mean_score("ndcg", [ndcg(g, o) for g, o in zip(said.grades, said.found, strict=True)], seed=seed)
+
+
+register_score(Metric("ndcg", Orders, ndcg_score))
 
 
 register(
@@ -98,9 +115,10 @@ register(
         head=lambda job: by_head.by_head(job, prepare(job)),
         refused={"prompt": "a prompt gives each of some answers a probability, no order"},
         check=check,
-        scores=scores,
+        predictions=predictions,
         answer=answer,
         reads=("query", "passages"),
+        lists=("passages",),
         signal="labels",
         tuned_by=("ndcg",),
     )

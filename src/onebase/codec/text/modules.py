@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from onebase.codec.text.rows import FewRows, HeadMatrix, TokenRows
+from onebase.codec.text.rows import EndDelta, FewRows, HeadMatrix
 from onebase.config import config, later
 from onebase.errors import ConfigError, UserError
 from onebase.model.config import Activation, NormConfig, StorageConfig
@@ -35,7 +35,7 @@ class TextCodecConfig:
     """`tied` shares one matrix between both ends; `softcap` c bounds logits to c*tanh(z/c); `std` are starting deviations.
 
     The stem multiplies a token's vector by `scale` and adds learned vectors of its position (a table of `positions` rows, the first
-    text position being row `first_position`) and of its type (`types` rows; a text is of the first). `head=False`: the base gives
+    text position being row `first_position`) and of its type (`types` rows; a text is of the first, the second of a pair of the second). `head=False`: the base gives
     hidden states and predicts no tokens. Token `dropped` has a vector of zeros, and the others of its text are divided by their share of
     it, as behind dropout (ESM's mask). Logits are divided by `divisor` (Granite), before a soft-cap.
     """
@@ -96,11 +96,17 @@ class TextStem(nn.Module):
         self.positions = nn.Parameter(torch.empty(cfg.positions, width)) if cfg.positions else None
         self.types = nn.Parameter(torch.empty(cfg.types, width)) if cfg.types else None
 
-    def forward(self, ids_BT: Tensor, pos_BT: Tensor, doc_BT: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        ids_BT: Tensor,
+        pos_BT: Tensor,
+        doc_BT: Tensor | None = None,
+        types_BT: Tensor | None = None,
+    ) -> Tensor:
         x_BTD = self.tokens(ids_BT)
         if self.cfg.dropped is not None:
             x_BTD = x_BTD * _shared(ids_BT == self.cfg.dropped, doc_BT)[..., None]
-        return self.placed(x_BTD, pos_BT)
+        return self.placed(x_BTD, pos_BT, types_BT)
 
     def tokens(self, ids_BT: Tensor) -> Tensor:
         """Vectors of tokens, scaled, wherever they stand."""
@@ -113,11 +119,14 @@ class TextStem(nn.Module):
             x_BTD = x_BTD.to(torch.promote_types(x_BTD.dtype, torch.float32))
         return x_BTD if self.cfg.scale is None else x_BTD * self.cfg.scale
 
-    def placed(self, x_BTD: Tensor, pos_BT: Tensor) -> Tensor:
-        """Vectors of tokens with those of their positions and their type."""
+    def placed(self, x_BTD: Tensor, pos_BT: Tensor, types_BT: Tensor | None = None) -> Tensor:
+        """Vectors of tokens with those of their positions and their types (None: all of the first; types beyond the table count as its last)."""
         if self.positions is not None:
             x_BTD = x_BTD + F.embedding(pos_BT + self.cfg.first_position, self.positions)
-        return x_BTD if self.types is None else x_BTD + self.types[0]
+        if self.types is None:
+            return x_BTD
+        types_BT = None if types_BT is None else types_BT.clamp(max=len(self.types) - 1)
+        return x_BTD + (self.types[0] if types_BT is None else F.embedding(types_BT, self.types))
 
 
 def _shared(gone_BT: Tensor, doc_BT: Tensor | None) -> Tensor:
@@ -213,15 +222,18 @@ class TextEnds(nn.Module):
         dtype: torch.dtype,
         active: Active | None = None,
         doc_BT: Tensor | None = None,
+        types_BT: Tensor | None = None,
     ) -> Tensor:
-        """Token ids, their positions in their documents and which documents these are [B, T] to vectors [B, T, D]."""
-        x_BTD: Tensor = self.stem(ids_BT, pos_BT, doc_BT)
+        """Token ids, their positions in their documents, which documents these are and their types [B, T] to vectors [B, T, D]."""
+        x_BTD: Tensor = self.stem(ids_BT, pos_BT, doc_BT, types_BT)
         for delta, rows in self._acting(active):
-            if rows is None:
-                x_BTD = x_BTD + delta.stem(ids_BT)
+            index = slice(None) if rows is None else torch.tensor(rows, device=ids_BT.device)
+            if (added := delta.stem(ids_BT[index], self.cfg.scale)) is None:
+                continue
+            if isinstance(index, slice):
+                x_BTD = x_BTD + added
             else:
-                index = torch.tensor(rows, device=ids_BT.device)
-                x_BTD = x_BTD.index_add(0, index, delta.stem(ids_BT[index]).to(x_BTD.dtype))
+                x_BTD = x_BTD.index_add(0, index, added.to(x_BTD.dtype))
         return x_BTD.to(dtype)
 
     def ready(self, h: Tensor) -> Tensor:
@@ -237,12 +249,10 @@ class TextEnds(nn.Module):
         z = z.to(torch.promote_types(z.dtype, torch.float32))
         for delta, rows in self._acting(active):
             if rows is None:
-                z = z.index_add(-1, delta.ids_K, delta.head(h).to(z.dtype))
+                z = delta.add_logits(z, h)
             else:
                 index = torch.tensor(rows, device=h.device)
-                added = z.new_zeros(*z.shape[:-1], len(delta.ids_K))
-                added = added.index_copy(0, index, delta.head(h[index]).to(z.dtype))
-                z = z.index_add(-1, delta.ids_K, added)
+                z = z.index_copy(0, index, delta.add_logits(z[index], h[index]))
         z, cap = z.float(), self.cfg.softcap
         return z if cap is None else cap * torch.tanh(z / cap)
 
@@ -265,18 +275,19 @@ class TextEnds(nn.Module):
             by.setdefault(here, []).append(b)
         out: list[tuple[list[int] | slice, HeadMatrix]] = []
         for here, index in by.items():
-            weight_VD, deltas = self.head_weight_VD, tuple(acting[i][0] for i in here)
+            weight_VD, deltas = self.head_weight_VD, [acting[i][0] for i in here]
             for delta in deltas:
                 weight_VD = delta.head_added(weight_VD)
-            out.append((slice(None) if len(by) == 1 else index, HeadMatrix(weight_VD, deltas)))
+            matrix = HeadMatrix(weight_VD, tuple(r for d in deltas for r in d.rows))
+            out.append((slice(None) if len(by) == 1 else index, matrix))
         return out
 
-    def _acting(self, active: Active | None) -> Iterator[tuple[TokenRows, tuple[int, ...] | None]]:
-        """The active adapters that have rows here, and the rows of the batch that each acts on (None: all)."""
+    def _acting(self, active: Active | None) -> Iterator[tuple[EndDelta, tuple[int, ...] | None]]:
+        """The active adapters that add something here, and the rows of the batch that each acts on (None: all)."""
         for name, rows in active.groups if active is not None and self.deltas else ():
             if name in self.deltas:
                 delta = self.deltas[name]
-                assert isinstance(delta, TokenRows)
+                assert isinstance(delta, EndDelta)
                 yield delta, rows
 
     @torch.no_grad()

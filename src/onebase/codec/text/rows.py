@@ -9,11 +9,37 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class TokenRows(nn.Module):
-    """Deltas on the rows of the tokens `ids` in the stem's and in the head's matrix; both start at zero, so they change nothing.
+class EndDelta(nn.Module):
+    """What an adapter adds at the two ends of a text codec: at the stem's matrix, at the matrix that makes logits. This one adds nothing.
 
     With tied ends the two stay apart: the base has one matrix, the adapter says for each end what it adds there.
     """
+
+    def stem(self, ids_BT: Tensor, scale: float | None = None) -> Tensor | None:
+        """What is added to the vectors of ids [B, T]: [B, T, D]; None for nothing. scale: what the stem multiplies its vectors by."""
+        return None
+
+    def add_logits(self, z: Tensor, h: Tensor) -> Tensor:
+        """Logits [..., V] of hidden states [..., D] with what is added to them."""
+        return z
+
+    def stem_added(self, weight_VD: Tensor, scale: float | None = None) -> Tensor:
+        """A stem's matrix with the deltas in it."""
+        return weight_VD
+
+    def head_added(self, weight_VD: Tensor) -> Tensor:
+        """A head's matrix with the deltas in it; no gradient reaches `rows` through it (see `HeadMatrix`)."""
+        return weight_VD
+
+    @property
+    def rows(self) -> tuple["TokenRows", ...]:
+        """The rows of tokens in it."""
+        return ()
+
+
+class TokenRows(EndDelta):
+    """Deltas on the rows of the tokens `ids` in the stem's and in the head's matrix; both start at zero, so they change nothing. What the stem
+    multiplies its vectors by does not touch them."""
 
     ids_K: Tensor
 
@@ -23,25 +49,26 @@ class TokenRows(nn.Module):
         self.stem_KD = nn.Parameter(torch.zeros(len(ids), width, device=device))
         self.head_KD = nn.Parameter(torch.zeros(len(ids), width, device=device))
 
-    def stem(self, ids_BT: Tensor) -> Tensor:
-        """What is added to the vectors of ids [B, T]: [B, T, D], zero for all other tokens."""
+    def stem(self, ids_BT: Tensor, scale: float | None = None) -> Tensor:
         found_BTK = ids_BT[..., None] == self.ids_K
         slot_BT = torch.where(found_BTK.any(-1), found_BTK.int().argmax(-1), len(self.ids_K))
         return F.embedding(
             slot_BT, torch.cat((self.stem_KD, self.stem_KD.new_zeros(1, self.stem_KD.shape[1])))
         )
 
-    def head(self, h: Tensor) -> Tensor:
-        """What is added to the logits of `ids_K` after hidden states [..., D]: [..., K]."""
-        return F.linear(h, self.head_KD.to(h.dtype))
+    def add_logits(self, z: Tensor, h: Tensor) -> Tensor:
+        return z.index_add(-1, self.ids_K, F.linear(h, self.head_KD.to(h.dtype)).to(z.dtype))
 
-    def stem_added(self, weight_VD: Tensor) -> Tensor:
-        """A stem's matrix with the deltas in it, a new tensor."""
-        return weight_VD.index_add(0, self.ids_K, self.stem_KD.to(weight_VD.dtype))
+    def stem_added(self, weight_VD: Tensor, scale: float | None = None) -> Tensor:
+        rows_KD = self.stem_KD if scale is None else self.stem_KD / scale
+        return weight_VD.index_add(0, self.ids_K, rows_KD.to(weight_VD.dtype))
 
     def head_added(self, weight_VD: Tensor) -> Tensor:
-        """A head's matrix with the deltas in it, a new tensor; no gradient reaches them through it (see `HeadMatrix`)."""
         return weight_VD.index_add(0, self.ids_K, self.head_KD.detach().to(weight_VD.dtype))
+
+    @property
+    def rows(self) -> tuple["TokenRows", ...]:
+        return (self,)
 
 
 class FewRows(nn.Module):

@@ -53,12 +53,14 @@ class Sample:
 
 @dataclass(frozen=True)
 class Tokens:
-    """A tokenised sample: `ids` int32 [T]; `loss` bool [T], true where token t is a target that is learnt."""
+    """A tokenised sample: `ids` int32 [T]; `loss` bool [T], true where token t is a target that is learnt. types: of a pair of texts which
+    of the two a token is of, int32 [T]; None: all are of the first."""
 
     ids: NDArray[np.int32]
     loss: NDArray[np.bool_]
     id: str = ""
     source: str = ""
+    types: NDArray[np.int32] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)

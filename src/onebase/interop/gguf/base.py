@@ -14,7 +14,7 @@ from onebase.codec.text.codec import TextCodec
 from onebase.codec.text.template import ChatTemplate
 from onebase.codec.text.tokenizer import Tokenizer
 from onebase.errors import ArtifactError
-from onebase.interop.gguf.families import FAMILIES
+from onebase.interop.gguf.families import family_for
 from onebase.interop.gguf.open import open_gguf
 from onebase.interop.gguf.write import WeightKind, save_gguf
 
@@ -61,7 +61,7 @@ def _files(paths: tuple[Path, ...], hashes: bool) -> dict[str, dict[str, object]
 
 
 def write_base(base: LoadedBase, out: Path, *, kind: WeightKind = "F16", pre: str | None = None) -> None:
-    """Write a base of the Llama layout as one file. Raises ConfigError naming what GGUF cannot express, ArtifactError where `out`
+    """Write a base as one file, in the architecture that has its parts. Raises ConfigError naming what GGUF cannot express, ArtifactError where `out`
     exists. pre: see `save_gguf`."""
     if out.exists():
         raise ArtifactError(f"{out} already exists", "choose another --out")
@@ -74,7 +74,7 @@ def write_base(base: LoadedBase, out: Path, *, kind: WeightKind = "F16", pre: st
     save_gguf(
         out,
         base.model,
-        FAMILIES[0],
+        family_for(base.model.cfg),
         inner,
         roles,
         _TAG.sub(r"{#\1\2\3#}", start + source).strip() or None,

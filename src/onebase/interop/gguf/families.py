@@ -1,161 +1,192 @@
-"""The architectures of GGUF that are read: metadata as a config, and rules for the tensors. `general.architecture` picks one.
+"""The architectures of GGUF as tables that run both ways: keys of the metadata and names of the tensors. `general.architecture` picks one.
 
-Sources: the llama.cpp reader's use of each key (src/llama-model.cpp), read for names, defaults and meaning. Norms of Gemma are stored with
-one already added, so their offset is 0 here.
+Sources: llama.cpp's use of each key (src/models, src/llama-model.cpp), read for names, defaults and meaning; `gguf.constants` for the names of
+tensors. Where metadata is silent (whether there is a bias, an output matrix, stretched rotary angles) the tensors say it.
 """
 
-from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
+from torch import Tensor
+
 from onebase.base.config import BaseConfig
-from onebase.errors import ConfigError
+from onebase.interop.families.decoder import DECODER, TEXT, patterned
 from onebase.interop.family import Family, Tree
-from onebase.interop.gguf import layout
-from onebase.interop.gguf.llama_out import llama_tree
+from onebase.interop.fields import Field, Line, Must, Put, Set, Table, number
+from onebase.interop.gguf.header import single
+from onebase.interop.gguf.keys import refuse_others
+from onebase.interop.gguf.lines import NORM_EPS, PhiWindow, decoder_lines, gemma_lines
+from onebase.interop.gguf.rotary import TABLES, Rope
+from onebase.interop.names import Names, rules_of, under
 from onebase.interop.reader import Reader
-from onebase.interop.rules import Rules
-from onebase.model.config import (
-    Activation,
-    AttnConfig,
-    BlockConfig,
-    FFConfig,
-    NormConfig,
-    Norms,
-    Part,
-    RopeConfig,
-    TrunkConfig,
+from onebase.interop.rules import Ignore, Rotary, Rules
+from onebase.model.config import NormConfig, Norms, TrunkConfig
+
+BLOCK = {
+    "attn_norm": "block.attn_norm",
+    **{f"attn_{x}": f"block.attn.{x}" for x in "qkv"},
+    "attn_output": "block.attn.o",
+    **{f"attn_{x}_norm": f"block.attn.{x}_norm" for x in "qk"},
+    "post_attention_norm": "block.attn_out_norm",
+    "ffn_norm": "block.ff_norm",
+    **{f"ffn_{x}": f"block.ff.{x}" for x in ("gate", "up", "down")},
+    "post_ffw_norm": "block.ff_out_norm",
+}
+"""Tensors of a block. A model that lacks one of ours has none of theirs."""
+FUSED = {"attn_qkv": "block.attn.q block.attn.k block.attn.v"}
+FUSED |= {name: ours for name, ours in BLOCK.items() if name not in ("attn_q", "attn_k", "attn_v")}
+ENDS: Names = [
+    ("token_embd", "codec.stem"),
+    ("position_embd.weight", "codec.stem.positions"),
+    ("output_norm", "trunk.final_norm"),
+    ("output", "codec.head"),
+    *(Ignore(table.replace(".", r"\."), "its numbers are in the config") for table in TABLES),
+]
+
+
+@dataclass(frozen=True)
+class Plus:
+    """They store `x` more than we do."""
+
+    x: float
+
+    def there(self, xs: list[Tensor]) -> list[Tensor]:
+        return [x - self.x for x in xs]
+
+    def back(self, xs: list[Tensor]) -> list[Tensor]:
+        return [x.float() + self.x for x in xs]
+
+
+def _rules(cfg: BaseConfig, block: Mapping[str, str], turned: bool) -> Rules:
+    """turned: heads are in llama.cpp's order for rotation."""
+    trunk = cfg.trunks["text"]
+    attn, norm = trunk.blocks[0].attn, trunk.blocks[0].norms.norm
+    steps: dict[str, Any] = {}
+    if turned:
+        steps = {"block.attn.q": Rotary(attn.heads), "block.attn.k": Rotary(attn.kv_heads)}
+    norms = {ours: norm for ours in block.values() if ours.endswith("norm")}
+    norms |= {"block.attn.q_norm": attn.qk_norm or norm, "block.attn.k_norm": attn.qk_norm or norm}
+    norms["trunk.final_norm"] = trunk.final_norm or norm
+    steps |= {ours: Plus(n.offset) for ours, n in norms.items() if n.offset}
+    names: list[Any] = [*ENDS, *under("blk.{i}.", block)]
+    return rules_of(
+        cfg, "text", [(*x, steps[x[1]]) if isinstance(x, tuple) and x[1] in steps else x for x in names]
+    )
+
+
+def _family(
+    lines: tuple[Line, ...],
+    trunk: TrunkConfig = DECODER,
+    block: Mapping[str, str] = BLOCK,
+    turned: bool = False,
+) -> Family:
+    table = Table(lines, trunk, TEXT)
+    (name,) = (x.tree["general.architecture"] for x in lines if isinstance(x, Put))
+
+    def read(r: Reader) -> BaseConfig:
+        cfg = table.read(r)
+        r.has(f"{name}.pooling_type")  # of the vectors of texts, see keys.py
+        refuse_others(r, name)
+        return cfg
+
+    def write(cfg: BaseConfig) -> Tree:
+        given = {k: v for k, v in table.write(cfg).items() if v is not None}
+        return {k: single(v) if isinstance(v, float) else v for k, v in given.items()}
+
+    return Family((name,), read, write, partial(_rules, block=block, turned=turned))
+
+
+QK_NORM = f"{NORM_EPS} block.attn.qk_norm.eps"
+NORMED = {"qk_norm": NormConfig()}
+SANDWICH: dict[str, Any] = {"norms": Norms(where="sandwich"), "ff": {"activation": "geglu_tanh"}}
+LAYER = NormConfig(kind="layer")
+UNUSED = "llama.cpp does not use it for this architecture"
+
+LLAMA = _family(
+    decoder_lines("llama", Must("llama.attention.sliding_window", 0, UNUSED), Rope("llama", TABLES[:1])),
+    turned=True,
 )
-
-MAX_DEPTH = 1000
-"""The deepest open models have 126 blocks."""
-RMS = "attention.layer_norm_rms_epsilon"
-
-
-def _norm(r: Reader) -> NormConfig:
-    return NormConfig(eps=r.positive(f"{layout.arch(r)}.{RMS}"))
-
-
-def _base(r: Reader, attns: list[AttnConfig], ff: FFConfig, norms: Norms, **codec: Any) -> BaseConfig:
-    blocks = tuple(BlockConfig(attn=attn, ff=ff, norms=norms) for attn in attns)
-    width = r.size(f"{layout.arch(r)}.embedding_length")
-    trunk = TrunkConfig(width=width, blocks=blocks, final_norm=norms.norm)
-    cfg = BaseConfig(trunks={"text": trunk}, codecs={"text": layout.codec(r, **codec)})
-    return layout.finish(r, cfg)
-
-
-def _ff(r: Reader, activation: Activation = "swiglu", bias: bool | None = None) -> FFConfig:
-    hidden = r.size(f"{layout.arch(r)}.feed_forward_length")
-    bias = "blk.0.ffn_down.bias" in r.tensors if bias is None else bias
-    return FFConfig(hidden=hidden, activation=activation, bias=bias)
-
-
-def _depth(r: Reader) -> int:
-    """Blocks announced: bounded before anything is built of them."""
-    key = f"{layout.arch(r)}.block_count"
-    return r.size(key, most=min(MAX_DEPTH, len(r.tensors)))
-
-
-def _llama(r: Reader) -> BaseConfig:
-    r.must(
-        f"{layout.arch(r)}.attention.sliding_window", 0, 0, "llama.cpp does not use it for this architecture"
-    )
-    attn = layout.attention(r, layout.rope(r))
-    return _base(r, [attn] * _depth(r), _ff(r), Norms(norm=_norm(r)))
-
-
-def _qwen2(r: Reader) -> BaseConfig:
-    return _base(r, [layout.attention(r, layout.rope(r))] * _depth(r), _ff(r), Norms(norm=_norm(r)))
-
-
-def _qwen3(r: Reader) -> BaseConfig:
-    attn = layout.attention(r, layout.rope(r), qk_norm=_norm(r))
-    return _base(r, [attn] * _depth(r), _ff(r), Norms(norm=_norm(r)))
-
-
-def _phi3(r: Reader) -> BaseConfig:
-    window = r.get(f"{layout.arch(r)}.attention.sliding_window", int, 0) or None
-    attn = layout.attention(r, layout.rope(r, partial=True), window=window)
-    return _base(r, [attn] * _depth(r), _ff(r), Norms(norm=_norm(r)))
+QWEN2 = _family(decoder_lines("qwen2", Rope("qwen2")))
+QWEN3 = _family(decoder_lines("qwen3", Rope("qwen3"), normed=QK_NORM), patterned(DECODER, attn=NORMED))
+GEMMA2 = _family(
+    gemma_lines(
+        "gemma2",
+        2,
+        46,
+        # The models have both: a file without them would be read wrongly.
+        number("gemma2.attn_logit_softcapping", "block.attn.softcap"),
+        number("gemma2.final_logit_softcapping", "codec.softcap"),
+        Set("codec.tied", lambda r, found: True),
+    ),
+    patterned(DECODER, **SANDWICH),
+)
+GEMMA3 = _family(
+    gemma_lines(
+        "gemma3",
+        6,
+        62,
+        Field(
+            "gemma3.final_logit_softcapping", "codec.softcap", lambda r, k, d: r.get(k, float, 0.0) or None
+        ),
+        normed=QK_NORM,
+    ),
+    patterned(DECODER, **SANDWICH, attn=NORMED),
+)
+PHI3 = _family(
+    decoder_lines(
+        "phi3",
+        Rope("phi3", TABLES[1:], partial=True),
+        PhiWindow(),
+    ),
+    block={k: v for k, v in FUSED.items() if k != "ffn_gate"} | {"ffn_up": "block.ff.gate block.ff.up"},
+)
+GPT2 = _family(
+    decoder_lines(
+        "gpt2",
+        Set("codec.positions", lambda r, found: found["codec.context"]),
+        eps="attention.layer_norm_epsilon",
+    ),
+    replace(
+        patterned(DECODER, attn={"rope": None}, ff={"activation": "gelu_tanh"}, norms=Norms(norm=LAYER)),
+        final_norm=LAYER,
+    ),
+    FUSED,
+)
+FAMILIES = (LLAMA, QWEN2, QWEN3, GEMMA2, GEMMA3, PHI3, GPT2)
 
 
-def _gpt2(r: Reader) -> BaseConfig:
-    a = layout.arch(r)
-    norm = NormConfig(kind="layer", eps=r.get(f"{a}.attention.layer_norm_epsilon", float))
-    attn = layout.attention(r, None)
-    biased: tuple[Part, ...] = ("q", "k", "v", "o") if "blk.0.attn_qkv.bias" in r.tensors else ()
-    attn = AttnConfig(
-        heads=attn.heads, kv_heads=attn.kv_heads, head_dim=attn.head_dim, rope=None, bias=biased
-    )
-    context = r.size(f"{a}.context_length", most=layout.MAX_ROWS)
-    ff = _ff(r, "gelu_tanh")
-    return _base(r, [attn] * _depth(r), ff, Norms(norm=norm), positions=context)
+def family_for(cfg: BaseConfig) -> Family:
+    """The architecture that a base is written as, by what it has. Whether it can say all is found when its tree is read back."""
+    if cfg.text.positions:  # of a base that reads no text it is an error
+        return GPT2
+    block = cfg.trunks["text"].blocks[0]
+    rope = block.attn.rope
+    if rope is not None and (rope.dim or (rope.scaling and rope.scaling.short != rope.scaling.long)):
+        return PHI3
+    if block.norms.where == "sandwich":
+        return GEMMA2 if block.attn.qk_norm is None else GEMMA3
+    if block.attn.qk_norm is not None:
+        return QWEN3
+    return QWEN2 if block.attn.bias == ("q", "k", "v") else LLAMA
 
 
-def _sandwich(
-    r: Reader, period: int, rope: RopeConfig, local: RopeConfig, big: int, **more: Any
-) -> BaseConfig:
-    """Gemma 2 and 3: norms on both sides, of every `period` blocks all but the last see a window only."""
-    a, depth, norm = layout.arch(r), _depth(r), _norm(r)
-    window = r.get(f"{a}.attention.sliding_window", int, 0) or None
-    width, heads = r.size(f"{a}.embedding_length"), r.size(f"{a}.attention.head_count")
-    # The format does not say the scale of scores. llama.cpp takes it from the number of blocks: the largest model has its own.
-    scale = (width / heads) ** -0.5 if depth == big else None
-    attns = []
-    for i in range(depth):
-        sees_all = window is None or i % period == period - 1
-        attns.append(
-            layout.attention(
-                r, rope if sees_all else local, window=None if sees_all else window, scale=scale, **more
-            )
+def stored(cfg: BaseConfig) -> BaseConfig:
+    """The config of a base as GGUF stores it: what is added to the weights of a norm (Gemma's 1 + w) is in the weights there."""
+
+    def plain(norm: NormConfig | None) -> Any:
+        return norm and replace(norm, offset=0.0)
+
+    trunk = cfg.trunks["text"]
+    made = {
+        block: replace(
+            block,
+            norms=replace(block.norms, norm=plain(block.norms.norm)),
+            attn=replace(block.attn, qk_norm=plain(block.attn.qk_norm)),
         )
-    final = r.get(f"{a}.final_logit_softcapping", float, 0.0) or None
-    norms = Norms(norm=norm, where="sandwich")
-    return _base(r, attns, _ff(r, "geglu_tanh"), norms, scale=width**0.5, softcap=final)
-
-
-def _gemma2(r: Reader) -> BaseConfig:
-    a, rope = layout.arch(r), layout.rope(r)
-    for key in ("attn_logit_softcapping", "final_logit_softcapping", "attention.sliding_window"):
-        r.get(f"{a}.{key}", float)  # the models have all three: a file without them would be read wrongly
-    softcap = r.get(f"{a}.attn_logit_softcapping", float) or None
-    return _sandwich(r, 2, rope, rope, 46, softcap=softcap)
-
-
-def _gemma3(r: Reader) -> BaseConfig:
-    a, rope = layout.arch(r), layout.rope(r)
-    local = RopeConfig(base=r.positive(f"{a}.rope.freq_base_swa", 10000.0), dim=rope.dim)
-    period = r.size(f"{a}.attention.sliding_window_pattern", 6)
-    return _sandwich(r, period, rope, local, 62, qk_norm=_norm(r))
-
-
-def _rules(*, interleaved: bool = False, fused: bool = False) -> Callable[[BaseConfig], Rules]:
-    def rules(cfg: BaseConfig) -> Rules:
-        trunk = cfg.trunks["text"]
-        found = list(layout.end_rules(cfg))
-        for i in range(len(trunk.blocks)):
-            found += layout.block_rules(trunk, i, interleaved=interleaved, fused=fused)
-        return found
-
-    return rules
-
-
-def _unwritten(cfg: BaseConfig) -> Tree:
-    raise ConfigError(
-        "only the llama architecture is written as GGUF", "export a base of its layout, or to hf"
-    )
-
-
-def _family(name: str, read: Callable[[Reader], BaseConfig], **how: bool) -> Family:
-    write = llama_tree if name == "llama" else _unwritten
-    return Family((name,), read, write, _rules(**how))
-
-
-FAMILIES: tuple[Family, ...] = (
-    _family("llama", _llama, interleaved=True),
-    _family("qwen2", _qwen2),
-    _family("qwen3", _qwen3),
-    _family("gemma2", _gemma2),
-    _family("gemma3", _gemma3),
-    _family("phi3", _phi3, fused=True),
-    _family("gpt2", _gpt2, fused=True),
-)
+        for block in dict.fromkeys(trunk.blocks)
+    }
+    blocks = tuple(made[block] for block in trunk.blocks)
+    new = replace(trunk, blocks=blocks, final_norm=plain(trunk.final_norm))
+    return replace(cfg, trunks=cfg.trunks | {"text": new})

@@ -1,7 +1,8 @@
-"""Keys of an architecture that change nothing here: those of parts that are off, and those that the computation never reads.
+"""Keys of an architecture beside those of its table: `pooling_type`, and those that change nothing here (of parts that are off, or never read).
 
-Source: what llama.cpp's converter writes and what its reader asks for (`gguf.constants.Keys`, src/llama-model.cpp). A part that is on is
-refused by the key's name, whatever other key of it stands beside.
+Source: what llama.cpp's converter writes and what its reader asks for (`gguf.constants.Keys`, src/llama-model.cpp), llama.h for pooling. A
+part that is on is refused by the key's name, whatever other key of it stands beside. The format has no word for the length of vectors and
+for where texts are cut: llama.cpp leaves both to who asks. Ours stand under keys of our own, which llama.cpp does not read.
 """
 
 import math
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from onebase.codec.text.pooling import EmbeddingConfig, Pooling
 from onebase.errors import ConfigError
 from onebase.interop.reader import Reader
 
@@ -118,3 +120,42 @@ def plain(metadata: dict[str, Any]) -> dict[str, Any]:
             same = len(value) > 0 and len(value) == blocks and bool((value == value[0]).all())
             out[key] = value[0].item() if same else value.tolist()
     return out
+
+
+# How a text becomes one vector ---------------------------------------------------------------------------------------------
+
+TYPES: dict[int, Pooling | None] = {-1: None, 0: None, 1: "mean", 2: "cls", 3: "last"}
+"""-1 is not said, 0 none: one vector a token, which is what a base that makes none of texts has."""
+RANK = 4
+NORMALISE, LIMIT = "onebase.embedding.normalise", "onebase.embedding.limit"
+
+
+def read_pooling(r: Reader, arch: str) -> EmbeddingConfig | None:
+    """None where the file does not say how. Raises ConfigError for a way that we lack, by name."""
+    key = f"{arch}.pooling_type"
+    kind = r.get(key, int, -1)
+    if kind == RANK:
+        raise ConfigError(
+            f"{r.where}: '{key}' is {RANK} (rank): it scores pairs of texts by a head of its own, which nothing here reads",
+            "take a file that embeds or writes: accepted are 0 (none), 1 (mean), 2 (cls), 3 (last)",
+        )
+    if kind not in TYPES:
+        raise r.refuse(key, "0 (none), 1 (mean), 2 (cls), 3 (last)")
+    normalise = r.get(NORMALISE, bool, False)
+    limit = r.size(LIMIT) if r.has(LIMIT) else None
+    pooling = TYPES[kind]
+    return None if pooling is None else EmbeddingConfig(pooling=pooling, normalise=normalise, limit=limit)
+
+
+def pooling_tree(cfg: EmbeddingConfig | None, arch: str) -> dict[str, Any]:
+    """Keys and values. Raises ConfigError naming what GGUF cannot say."""
+    if cfg is None:
+        return {}
+    kind = next((k for k, ours in TYPES.items() if ours == cfg.pooling), None)
+    if kind is None or cfg.filled or cfg.ends is not None:
+        what = (
+            f"pooling {cfg.pooling!r}" if kind is None else "how it fills up or ends the texts of its vectors"
+        )
+        raise ConfigError(f"GGUF cannot express this base's {what} ({arch}.pooling_type)", "export to hf")
+    tree: dict[str, Any] = {f"{arch}.pooling_type": kind, NORMALISE: cfg.normalise}
+    return tree if cfg.limit is None else tree | {LIMIT: cfg.limit}

@@ -15,9 +15,8 @@ from onebase.codec.text.roles import Roles
 from onebase.errors import ArtifactError, ConfigError
 from onebase.interop.family import Family
 from onebase.interop.gguf.families import FAMILIES
-from onebase.interop.gguf.keys import plain
-from onebase.interop.gguf.layout import TABLES
-from onebase.interop.gguf.pooling import read_pooling
+from onebase.interop.gguf.keys import plain, read_pooling
+from onebase.interop.gguf.rotary import TABLES
 from onebase.interop.gguf.source import GGUFFile
 from onebase.interop.gguf.vocab import read_tokenizer
 from onebase.interop.place import place

@@ -1,4 +1,4 @@
-"""A base of the Llama layout as a GGUF file that llama.cpp opens: F32, F16, BF16, Q8_0 or Q4_1, byte-repeatable, one tensor at a time.
+"""A base as a GGUF file that llama.cpp opens: F32, F16, BF16, Q8_0 or Q4_1, byte-repeatable, one tensor at a time.
 
 Format: ggml docs/gguf.md, version 3. Matrices take the kind that is asked for; vectors stay F32; in a file of Q4_1 the embedding and the
 output are Q8_0; rows that blocks do not divide stay F16. That is how llama.cpp's own tools do it.
@@ -22,9 +22,10 @@ from onebase.codec.text.roles import Roles
 from onebase.codec.text.template import ChatTemplate
 from onebase.errors import ConfigError
 from onebase.interop.family import Family, written
+from onebase.interop.gguf.families import stored
 from onebase.interop.gguf.header import KINDS, Kind
-from onebase.interop.gguf.layout import TABLES
-from onebase.interop.gguf.pooling import pooling_tree
+from onebase.interop.gguf.keys import pooling_tree
+from onebase.interop.gguf.rotary import TABLES
 from onebase.interop.gguf.source import library
 from onebase.interop.gguf.vocab_out import prove, vocabulary
 from onebase.interop.place import own_shapes
@@ -58,7 +59,7 @@ def save_gguf(
     Raises ConfigError naming what the format cannot express, ArtifactError for disk trouble.
     """
     path = Path(path)
-    tree = written(family, model.cfg)
+    tree = written(family, stored(model.cfg))
     tables = {t: torch.tensor(tree.pop(t)) for t in TABLES if t in tree}
     head = {"general.name": name, "general.file_type": FILE_TYPES[kind], "general.quantization_version": 2}
     metadata = tree | head | pooling_tree(embedding, family.model_types[0])

@@ -1,0 +1,137 @@
+"""Task rerank: texts in the order in which they answer a query, by a head that reads query and text together (a cross-encoder).
+
+Rows have a query, texts and a grade for each: above 0 for what answers it. n texts of all queries, P pooled features.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from onebase.adapt.head import FOLDS, best_pooled, fit_head, spread
+from onebase.adapt.method import SCRATCH
+from onebase.base.folder import LoadedBase
+from onebase.base.head import HeadConfig
+from onebase.codec.text.sample import Tokens
+from onebase.data import Rows, read_rows
+from onebase.data.bad_rows import refuse_flawed
+from onebase.engine.features import how_read, pair_tokens
+from onebase.errors import DataError
+from onebase.evaluation.predictions import Graded
+from onebase.evaluation.retrieval import NDCG
+from onebase.model.proj import Active
+from onebase.objective.label import ManyLabels
+from onebase.tasks import by_head as heads
+from onebase.tasks.answers import asked_flaw, of_task, ranked, scored
+from onebase.tasks.base import Limits, ScoreRequest, Shown, Task
+from onebase.tasks.bound import Bound
+from onebase.tasks.by_head import Fit, Prepared, wide_features
+from onebase.tasks.checks import head_size
+from onebase.tasks.job import Adapting, data_facts
+from onebase.tasks.ledgers import check_asked
+from onebase.tasks.options import AdaptOptions
+
+COLUMNS = ("query", "texts", "grades")
+
+
+def flaw(row: Mapping[str, Any]) -> tuple[str, str] | None:
+    """What is wrong with the query, the texts or the grades of a row, and what to do."""
+    if (said := asked_flaw(row)) is not None:
+        return said
+    grades = row["grades"]
+    if not isinstance(grades, (list, tuple)) or len(grades) != len(row["texts"]):
+        return (
+            f"'grades' is {grades!r:.60}",
+            "give a number for each text: above 0 for what answers the query",
+        )
+    if not all(isinstance(g, (int, float)) and not isinstance(g, bool) and 0 <= g < math.inf for g in grades):
+        return f"'grades' is {grades!r:.60}", "give numbers of at least 0"
+    return None if max(grades) > 0 else ("no text answers the query", "leave such rows out")
+
+
+def _check(base: LoadedBase, rows: Rows, limits: Limits, options: AdaptOptions) -> None:
+    refuse_flawed(rows, flaw)
+
+
+def _rows(data: Any) -> Rows:
+    rows = read_rows(data, COLUMNS, check=lambda good: refuse_flawed(good, flaw))
+    refuse_flawed(rows, flaw)
+    return rows
+
+
+def pairs(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Query and text of every text of every row."""
+    return [(r["query"], t) for r in rows for t in r["texts"]]
+
+
+def prepare(job: Adapting) -> Prepared:
+    rows = _rows(job.data)
+    y_N = torch.tensor([float(g > 0) for r in rows for g in r["grades"]])
+    if y_N.min() == y_N.max():
+        raise DataError("every text answers its query", "give texts with grade 0 too")
+    job.head = head_size(job, len(y_N), 1, [len(y_N)])
+    o, both = job.options, pairs(rows)
+    # Texts of one query lean on each other: they are held out together.
+    folds = np.repeat(spread(len(rows), o.seed), [len(r["texts"]) for r in rows])
+
+    def fit(texts: Sequence[Tokens], active: Active | None) -> Fit:
+        def fitted(x_NP: Tensor) -> Any:
+            return fit_head(x_NP, y_N[:, None], 1, o.seed, folds if len(rows) >= FOLDS else None)
+
+        made, pooling = best_pooled(fitted, wide_features(job, texts, active), o.pooling)
+        targets: dict[str, tuple[int, ...]] = {
+            t.id: (0,) if y else () for t, y in zip(texts, y_N.tolist(), strict=True)
+        }
+        cfg = HeadConfig(gives="value", pooling=pooling, sigmoid=True, limit=o.max_length)
+        return Fit(
+            made.head,
+            cfg,
+            lambda on: ManyLabels(SCRATCH, targets, 1, how_read(job.base, pooling), on),
+            made.facts,
+        )
+
+    return Prepared(
+        rows,
+        fit,
+        data_facts(rows) | {"data.texts": (len(y_N), "counted")},
+        tokens=lambda before: pair_tokens(job.base, both, o.max_length, before, cut=True),
+        ledger=lambda: check_asked(
+            job, rows, (("query", "texts"), lambda r: "\n".join([r["query"], *r["texts"]]))
+        ),
+    )
+
+
+def predictions(request: ScoreRequest) -> Graded:
+    """The scores of each query's texts, and their grades."""
+    rows = _rows(request.data)
+    found = iter(scored(of_task(request.base, "rerank", "reranks"), pairs(rows)))
+    return Graded([r["grades"] for r in rows], [[next(found) for _ in r["texts"]] for r in rows])
+
+
+def _answer(bound: Bound, given: Sequence[Any]) -> list[Shown]:
+    on = of_task(bound, "rerank", "reranks")
+    out = []
+    for row in given:
+        found = ranked(on, row["query"], row["texts"])
+        line = "; ".join(f"{r.score:.4g} {r.text}" for r in found)
+        out.append(Shown(line, {"ranked": [{"index": r.index, "score": r.score} for r in found]}))
+    return out
+
+
+TASK = Task(
+    name="rerank",
+    columns=COLUMNS,
+    lesson=lambda job: heads.lesson(job, prepare(job)),
+    head=lambda job: heads.by_head(job, prepare(job)),
+    refused={"prompt": "a prompt gives each of some answers a probability, no order of texts"},
+    check=_check,
+    predictions=predictions,
+    answer=_answer,
+    reads=("query", "texts"),
+    lists=("texts",),
+    tuned_by=(f"ndcg@{NDCG}",),
+    signal="labels",
+)
