@@ -15,10 +15,9 @@ from onebase.derive.merging import merged
 from onebase.derive.quantising import quantised
 from onebase.derive.students import student
 from onebase.formats.adapters import read_adapter
-from onebase.tasks.estimate import Plan
 from onebase.tasks.plan import planned
 from onebase.tasks.prompting import Given
-from onebase.tasks.results import Adapter, Label, Span
+from onebase.tasks.results import Adapter, Label, Plan, Span
 from onebase.tasks.table import adapted, answers
 from onebase.train.listen import Listener
 
