@@ -183,15 +183,18 @@ def spans(on: Attached, texts: Sequence[str]) -> list[list[Span]]:
     read = text_tokens(base, texts, before=base.model.leading(on.active, 1)[0])
     first = len(base.codec.tokenizer.begun([]))
     out = []
-    for text, tags_T in zip(texts, _each(base, read, on.active, _likeliest(_head(on))), strict=True):
+    for text, tags_T in zip(
+        texts, _each(base, read, on.active, _likeliest(_head(on), cfg.tag_numbers)), strict=True
+    ):
         places = token_places(base.codec.tokenizer, text)
         tags = tags_T[first : first + len(places)].tolist()
         out.append(spans_of(tags, places, cfg.labels, text))
     return out
 
 
-def _likeliest(head: Head) -> Callable[[Tensor], Tensor]:
-    return lambda h_BTD: head(h_BTD).argmax(-1)
+def _likeliest(head: Head, tags: Sequence[int]) -> Callable[[Tensor], Tensor]:
+    """The tag of each token, by its number here; tags: the number of each output."""
+    return lambda h_BTD: torch.tensor(tags, device=h_BTD.device)[head(h_BTD).argmax(-1)]
 
 
 def asked_flaw(row: Mapping[str, Any]) -> tuple[str, str] | None:
