@@ -393,3 +393,25 @@ def test_one_of_several_configs_is_chosen_by_its_kind(
 def test_what_is_wrong_in_the_chosen_config_is_named(tmp_path: Path, source: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         drawn(tmp_path, source)
+
+
+CODECS = [
+    ({"kind": "audio", "mles": 3}, "unknown key 'codecs.a.mles'", "did you mean 'mels'"),
+    ({"kind": "image"}, "key 'codecs.a.size' is missing", "whole number"),
+    ({"kind": "image", "size": "x"}, "'codecs.a.size' is 'x'", "whole number"),
+    ({"vocab_size": 3, "context": 8, "mels": 80}, "unknown key 'codecs.a.mels'", "vocab_size"),
+    ({"kind": "sound"}, "'codecs.a.kind' is 'sound'", "one of text, image, audio"),
+    (3, "'codecs.a' is 3", "one of text, image, audio"),
+]
+
+
+@pytest.mark.parametrize(("codec", "cause", "remedy"), CODECS)
+def test_an_error_in_one_of_several_kinds_is_about_that_one(codec: Any, cause: str, remedy: str) -> None:
+    from onebase.base.config import BaseConfig, TextShape, text_base
+
+    tree = to_dict(text_base(TextShape(vocab_size=300, width=32, depth=1, head_dim=16, context=32)))
+    tree["codecs"]["a"] = codec
+    with pytest.raises(ConfigError) as e:
+        from_dict(BaseConfig, tree)
+    assert cause in e.value.cause and remedy in e.value.remedy
+    assert "mels" not in e.value.remedy or not isinstance(codec, dict) or codec.get("kind") == "audio"

@@ -134,11 +134,12 @@ def _has(cls: Any, name: Any) -> bool:
 def options(annotation: Any, data: Any = None) -> tuple[Any, ...]:
     """The branches of a type; of several configs that a key `kind` chooses from, the one that `data` names."""
     if typing.get_origin(annotation) is typing.Annotated:
-        tables = [m.table() for m in annotation.__metadata__ if hasattr(m, "table")]
-        if not tables:
+        one = next((m for m in annotation.__metadata__ if hasattr(m, "table")), None)
+        if one is None:
             return options(typing.get_args(annotation)[0], data)
-        chosen = tables[0].get(str(data.get("kind"))) if isinstance(data, dict) else None
-        return (chosen,) if chosen else tuple(tables[0].values())
+        table = one.table()
+        chosen = table.get(str(data.get("kind", one.default))) if isinstance(data, dict) else None
+        return (chosen,) if chosen else tuple(table.values())
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         return typing.get_args(annotation)
     return (annotation,)

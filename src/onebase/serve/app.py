@@ -46,11 +46,11 @@ def create_app(
 ) -> Starlette:
     """An ASGI app that serves `base` as the model `name`, and each attached adapter as a model of its own name.
 
-    `adapters` write text, `tasks` answer at the paths of their tasks; `prompts` are the saved ones of adapters, by their names. Raises UserError for
+    `adapters` write text, `tasks` answer at the paths of their tasks (one may have the base's own name: the head that it came with); `prompts` are the saved ones of adapters, by their names. Raises UserError for
     a name that is no plain word, or that stands for two things, and for a task whose path is taken.
     """
     adapters, tasks = dict(adapters or {}), dict(tasks or {})
-    names = (name, *adapters, *tasks)
+    names = (name, *adapters, *(n for n in tasks if n != name))
     for known in names:
         if not _NAME.fullmatch(known):
             raise UserError(
@@ -134,7 +134,7 @@ class _Server:
         return about | {"task": model.task, "path": model.path, "adapter_fingerprint": model.fingerprint}
 
     async def models(self, request: Request) -> Response:
-        cards = [self._card(n) for n in (*self.speakers, *self.tasks)]
+        cards = [self._card(n) for n in {**self.speakers, **self.tasks}]
         return JSONResponse({"object": "list", "data": cards})
 
     async def model(self, request: Request) -> Response:

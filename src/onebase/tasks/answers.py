@@ -194,15 +194,16 @@ def spans_in(on: Attached, texts: Sequence[str], read: Sequence[Placed]) -> list
     cfg, first = on.config.head, len(on.base.codec.tokenizer.begun([]))
     assert cfg is not None
     out = []
-    tags = _each(on.base, read, on.active, _likeliest(_head(on)))
+    tags = _each(on.base, read, on.active, _likeliest(_head(on), cfg.tag_numbers))
     for text, found, tags_T in zip(texts, read, tags, strict=True):
         own = tags_T[first : first + len(found.places)].tolist()
         out.append(spans_of(own, found.places, cfg.labels, text))
     return out
 
 
-def _likeliest(head: Head) -> Callable[[Tensor], Tensor]:
-    return lambda h_BTD: head(h_BTD).argmax(-1)
+def _likeliest(head: Head, tags: Sequence[int]) -> Callable[[Tensor], Tensor]:
+    """The tag of each token, by its number here; tags: the number of each output."""
+    return lambda h_BTD: torch.tensor(tags, device=h_BTD.device)[head(h_BTD).argmax(-1)]
 
 
 def asked_flaw(row: Mapping[str, Any]) -> tuple[str, str] | None:

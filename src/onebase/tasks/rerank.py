@@ -21,7 +21,7 @@ from onebase.data.labelled import Make
 from onebase.data.row_files import Flaw
 from onebase.engine.features import how_read, pair_tokens
 from onebase.errors import DataError
-from onebase.evaluation.predictions import Reranked
+from onebase.evaluation.predictions import Graded
 from onebase.evaluation.retrieval import NDCG
 from onebase.model.proj import Active
 from onebase.objective.label import ManyLabels
@@ -97,11 +97,11 @@ def prepare(job: Adapting) -> Prepared:
     return Prepared(fit, data_facts(rows) | {"data.texts": (len(y_N), "counted")})
 
 
-def predictions(request: ScoreRequest) -> Reranked:
-    """How well each text answers its query, beside its grade."""
+def predictions(request: ScoreRequest) -> Graded:
+    """The scores of each query's texts, and their grades."""
     rows = read_rows(request.data, COLUMNS, check=flaw)
     found = iter(scored(of_task(request.base, "rerank", "reranks"), pairs(rows)))
-    return Reranked([r["grades"] for r in rows], [[next(found) for _ in r["texts"]] for r in rows])
+    return Graded([r["grades"] for r in rows], [[next(found) for _ in r["texts"]] for r in rows])
 
 
 def _answer(bound: Bound, given: Sequence[Any]) -> list[Shown]:
