@@ -1,9 +1,15 @@
 """What several rooms' tests share: a tiny base with weights that say something, and a real server in a thread."""
 
 import contextlib
+import http.client
+import json
+import os
+import re
 import socket
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -78,6 +84,34 @@ def serving(app: Any) -> Iterator[str]:
         server.should_exit = True
         thread.join(600)
         sock.close()
+
+
+@contextlib.contextmanager
+def served(*words: object, env: Mapping[str, str] | None = None) -> Iterator[str]:
+    """`onebase serve` as a process of its own on a free loopback port; gives its URL without the last slash."""
+    line = [sys.executable, "-m", "onebase", "serve", *map(str, words), "--port", "0", "--device", "cpu"]
+    process = subprocess.Popen(line, env={**os.environ, **(env or {})}, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    said = ""
+    while not (found := re.search(r"Serving on (\S+)/v1", said)):
+        read = process.stderr.readline()
+        assert read, said
+        said += read
+    try:
+        yield found[1]
+    finally:
+        process.terminate()
+        process.communicate(timeout=600)
+
+
+def posted(url: str, path: str, body: object) -> tuple[int, dict[str, Any]]:
+    """Status and JSON of an answer to JSON."""
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=600)
+    connection.request("POST", path, json.dumps(body))
+    answer = connection.getresponse()
+    found = json.loads(answer.read())
+    connection.close()
+    return answer.status, found
 
 
 def client_of(url: str, **options: Any) -> Any:

@@ -16,9 +16,10 @@ import pytest
 import yaml
 
 from onebase.cli import app
+from onebase.pretraining.objectives import OBJECTIVES, NextTokenConfig
 from onebase.pretraining.recipe import Recipe
 from onebase.tasks.options import AdaptOptions
-from onebase.tasks.table import METHODS, SCORERS, TASKS
+from onebase.tasks.table import METHODS, PREDICTIONS, TASKS
 from tests.pictures import photos, sighted
 from tests.pretrained import onebase, tiny_run
 from tests.spoken import hearing, noise
@@ -211,6 +212,10 @@ def keys(cls: Any, prefix: str = "") -> dict[str, Any]:
     out: dict[str, Any] = {}
     hints = get_type_hints(cls)
     for field in dataclasses.fields(cls):
+        if field.name == "objective":  # one of several, each with keys of its own
+            out |= {k: v for o in OBJECTIVES.values() for k, v in keys(o.config, "objective.").items()}
+            out["objective"] = out.pop("objective.kind") and NextTokenConfig().kind
+            continue
         kinds = [k for k in (hints[field.name], *get_args(hints[field.name])) if dataclasses.is_dataclass(k)]
         given = None if field.default is dataclasses.MISSING else field.default
         if kinds and field.name != "sources":
@@ -238,14 +243,33 @@ def test_the_manuals_list_every_key_with_its_default(cls: type, document: str) -
 
 
 @pytest.mark.parametrize(
-    ("command", "option", "known"),
-    [("adapt", "task", TASKS), ("adapt", "method", METHODS), ("eval", "task", SCORERS)],
+    ("command", "before", "known"),
+    [
+        ("adapt", "What is learnt:", TASKS),
+        ("adapt", "How:", METHODS),
+        ("eval", "What is scored:", PREDICTIONS),
+        ("eval", "judged (tasks", [t.name for t in TASKS.values() if t.judged]),
+        ("apply", "asked so:", [t.name for t in TASKS.values() if t.answer]),
+    ],
 )
-def test_the_help_names_every_task_and_method(command: str, option: str, known: Iterable[str]) -> None:
-    info = next(
-        c for c in app.registered_commands if command in (c.name, getattr(c.callback, "__name__", ""))
-    )
-    assert info.callback is not None
-    (about,) = get_type_hints(info.callback, include_extras=True)[option].__metadata__
-    said = re.split(r" \(|\.$", about.help)[0]
-    assert set(re.split(r", | or ", said)) == set(known)
+def test_the_help_names_every_task_and_method(command: str, before: str, known: Iterable[str]) -> None:
+    said = " ".join(re.sub(r"[│╭╮╰╯─]", " ", onebase(command, "--help").out).split())
+    assert f"{before} {', '.join(known)}" in said
+
+
+def test_the_manual_lists_every_task_with_its_methods_and_its_path() -> None:
+    """The table of docs/adaptation.md is that of the code, and so are the paths of docs/serving.md."""
+    text = (ROOT / "docs" / "adaptation.md").read_text(encoding="utf-8")
+    (head,) = re.findall(r"^\| task \| a row of data \| (.+) \|$", text, re.M)
+    columns = [names.split(", ") for names in head.split(" | ")]
+    assert {m for names in columns for m in names} == set(METHODS)
+    rows = re.findall(r"^\| `(\w+)`(?: \(docs/\w+\.md\))? \| .+? \| ((?:(?:yes|-) \| ?)+)$", text, re.M)
+    assert {task for task, _ in rows} == set(TASKS)
+    for task, cells in rows:
+        for names, cell in zip(columns, cells.strip(" |").split(" | "), strict=True):
+            for method in names:
+                assert (method in TASKS[task].makers) == (cell == "yes"), (task, method)
+                assert (method in TASKS[task].refused) != (method in TASKS[task].makers), (task, method)
+    served = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
+    shown = set(re.findall(r"^\| `POST (/v1/[\w/]+)` \|", served, re.M))
+    assert shown == {"/v1/chat/completions", "/v1/completions", *(t.path for t in TASKS.values() if t.answer)}

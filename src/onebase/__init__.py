@@ -6,11 +6,11 @@ The public face, loaded on first use so that `import onebase` is quick: `load`, 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from onebase.api.auditing import audit
     from onebase.api.base import Adapter, Base, Label, Span
     from onebase.api.evaluating import evaluate
-    from onebase.api.harness import lm_eval
     from onebase.api.loading import import_base, load, pretrain
+    from onebase.assess.auditing import audit
+    from onebase.assess.harness import lm_eval
     from onebase.derive.combining import combine
     from onebase.engine.constrain import Constraint
     from onebase.errors import UserError
@@ -40,11 +40,11 @@ _WHERE = {
     "Label": "onebase.api.base",
     "Span": "onebase.api.base",
     "UserError": "onebase.errors",
-    "audit": "onebase.api.auditing",
+    "audit": "onebase.assess.auditing",
     "combine": "onebase.derive.combining",
     "evaluate": "onebase.api.evaluating",
     "import_base": "onebase.api.loading",
-    "lm_eval": "onebase.api.harness",
+    "lm_eval": "onebase.assess.harness",
     "load": "onebase.api.loading",
     "pretrain": "onebase.api.loading",
 }

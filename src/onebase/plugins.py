@@ -1,4 +1,4 @@
-"""Families, tasks and methods that other packages bring: an entry point of the group `onebase`, whose module registers them when it is imported.
+"""Families, tasks, methods, objectives and scores that other packages bring: an entry point of the group `onebase`, whose module registers them when it is imported.
 
 [project.entry-points.onebase]
 rank = "my_package.rank"

@@ -15,12 +15,12 @@ from onebase.adapt.lora import LoraConfig
 from onebase.adapt.prefix import PrefixConfig
 from onebase.adapt.soft import SoftConfig
 from onebase.api.base import Adapter, Base
-from onebase.api.gating import against_classical
-from onebase.api.serving import attach_all, named_adapters
 from onebase.artifact.record import Record
+from onebase.assess.gating import against_classical
 from onebase.base.folder import LoadedBase, save_base
 from onebase.cli import app
 from onebase.errors import ArtifactError, UserError
+from onebase.serve.adapters import attach_all, named_adapters
 from tests.helpers import tiny_base
 
 TOLERANCE = 1e-5

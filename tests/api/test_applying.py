@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from onebase.api.base import Base
-from onebase.api.serving import attach_all
 from onebase.base.folder import load_base
 from onebase.errors import UserError
+from onebase.serve.adapters import attach_all
+from tests.helpers import posted, served
 from tests.pretrained import onebase, tiny_run
 
 ROWS = {
@@ -61,8 +62,39 @@ def test_what_apply_refuses(adapters: Path) -> None:
         assert said.status == 1 and says in said.err and len(said.err.splitlines()) <= 2
 
 
-@pytest.mark.parametrize("task", ["regress", "tag"])
-def test_a_server_has_no_answer_for_them(adapters: Path, task: str) -> None:
+def test_a_server_answers_each_at_its_own_path(adapters: Path) -> None:
+    texts = ["The dog is good.", "No."]
+    words = [w for task in ROWS for w in ("--adapter", f"my-{task}={adapters / task}")]
+    with served(tiny_run(), *words) as url:
+        for task in ROWS:
+            said = onebase(
+                "apply", tiny_run(), "--adapter", adapters / task, *texts, "--json", "--device", "cpu"
+            )
+            want = [json.loads(line) for line in said.out.splitlines()]
+            status, found = posted(url, f"/v1/{task}", {"model": f"my-{task}", "input": texts})
+            assert status == 200, found
+            for i, (one, line) in enumerate(zip(found["data"], want, strict=True)):
+                assert one.pop("index") == i and {"text": texts[i], **one} == line
+            record = json.loads((adapters / task / "record.json").read_text())
+            assert found["adapter_fingerprint"] == record["hashes"]["fingerprint"] and found["task"] == task
+            assert found["system_fingerprint"] == load_base(tiny_run() / "base").fingerprint
+            rows = [{"text": t} for t in texts]
+            again = posted(url, f"/v1/{task}", {"model": f"my-{task}", "input": rows})[1]
+            assert [{k: v for k, v in d.items() if k != "index"} for d in again["data"]] == found["data"]
+            assert len(posted(url, f"/v1/{task}", {"model": f"my-{task}", "input": rows[0]})[1]["data"]) == 1
+        status, found = posted(url, "/v1/tag", {"model": "my-regress", "input": "x"})
+        assert status == 400 and "answers at /v1/regress; known here: my-tag" in found["error"]["message"]
+        status, found = posted(url, "/v1/tag", {"model": "my-tag", "input": "x " * 400})
+        assert status == 400 and "the limit is" in found["error"]["message"]
+        assert posted(url, "/v1/reward", {"model": "my-tag", "input": "x"})[0] == 400, (
+            "no adapter of this task"
+        )
+        assert posted(url, "/v1/rate", {"model": "my-tag", "input": "x"})[0] == 404
+
+
+def test_a_server_has_no_answer_for_vectors(tmp_path: Path) -> None:
     base = Base(load_base(tiny_run() / "base"))
-    with pytest.raises(UserError, match=f"is for task {task}"):
-        attach_all(base, {"x": adapters / task})
+    rows = [{"anchor": w, "positive": w * 2} for w in ("so", "no", "it")]
+    base.adapt(rows, task="embed", method="lora", epochs=1).save(tmp_path / "x")
+    with pytest.raises(UserError, match="is for task embed, which the server has no answer for"):
+        attach_all(base, {"x": tmp_path / "x"})

@@ -1,4 +1,4 @@
-"""One file each, from outside the package, adds a family, a task, a method and an objective: by command, in Python, in eval, in a trial, in a stack."""
+"""One file each, from outside the package, adds a family, a task, a method, an objective and a score: by command, in Python, in eval, in a trial, in a stack."""
 
 import json
 import os
@@ -17,18 +17,23 @@ from onebase.adapt.method import Method
 from onebase.api.base import Base
 from onebase.base.folder import save_base
 from onebase.errors import ConfigError, UserError
+from onebase.evaluation import scores
+from onebase.evaluation.predictions import Labels
+from onebase.evaluation.scores import Metric
 from onebase.interop import families
 from onebase.interop.families.llama import FAMILY as LLAMA
 from onebase.pretraining import objectives
 from onebase.tasks import table
-from tests.helpers import tiny_base
+from tests.helpers import posted, served, tiny_base
 
 HERE = Path(__file__).parent / "plugin"
 ROWS = [
     {"query": f"{word} please", "passages": [f"some {word}", f"no {other}", "none"], "grades": [2, 1, 0]}
     for word, other in [("tea", "milk"), ("milk", "tea"), ("bread", "jam"), ("jam", "bread")] * 4
 ]
-POINTS = "[onebase]\n" + "".join(f"{n} = {n}\n" for n in ("ia3", "rank", "family", "masked", "broken"))
+POINTS = "[onebase]\n" + "".join(
+    f"{n} = {n}\n" for n in ("ia3", "rank", "family", "masked", "brier", "broken")
+)
 RECIPE = """
 name: hidden
 data: {sources: [{name: docs, kind: jsonl, path: docs.jsonl}], holdout: 0.2}
@@ -85,6 +90,11 @@ def test_by_command(place: Path) -> None:
     assert "ia3" in run(place, "-m", "onebase", "show", "by_ia3").stdout
     bad = run(place, "-m", "onebase", "apply", "base", "--adapter", "by_ia3", "a text")
     assert "asked by query, passages" in bad.stderr
+    only = ("eval", "base", "--adapter", "by_ia3", "--data", "rows.jsonl", "--score")
+    assert command(place, *only, "ndcg").startswith("ndcg: ")
+    assert "score 'ndgc' is not known" in run(place, "-m", "onebase", *only, "ndgc").stderr
+    bad = run(place, "-m", "onebase", *only, "brier")
+    assert "there is no score 'brier' of these answers\n  scores: ndcg" in bad.stderr
     plan = command(place, "adapt", "base", *more, "--method", "ia3", "--dry-run")
     assert "rank" in plan and "ia3" in plan
     told = command(place, "adapt", "base", "--method", "ia3", "-o", "help")
@@ -227,6 +237,47 @@ def test_an_objective_in_python(place: Path) -> None:
     assert found.returncode == 0, found.stderr
 
 
+SCORE = """
+import onebase
+rows = [{"text": f"{'much ' * i}{word}", "label": word[0]} for word in ("tea", "milk") for i in range(8)]
+base = onebase.load("base")
+on = base.with_adapter(base.adapt(rows, task="classify", method="head"))
+found = onebase.evaluate(on, rows, scores=["brier", "accuracy"])
+said = [x.scores for x in on.classify([r["text"] for r in rows])]
+want = sum(sum((p[k] - (k == r["label"])) ** 2 for k in p) for p, r in zip(said, rows)) / len(rows)
+assert list(found) == ["brier", "accuracy"] and abs(found["brier"].value - want) < 1e-9, (found, want)
+assert found["brier"].low < want < found["brier"].high and found["brier"].n == 16
+assert "brier" not in onebase.evaluate(on, rows)
+tuned = base.tune(rows, task="classify", method="lora", trials=2, epochs=1, score="brier").record
+assert [t["score"] for t in tuned.get("tune.trials")] == ["brier"] * 2
+"""
+
+
+def test_a_score_in_python(place: Path) -> None:
+    found = run(place, "-c", SCORE)
+    assert found.returncode == 0, found.stderr
+
+
+@pytest.mark.slow
+def test_a_score_by_command(place: Path) -> None:
+    data = [
+        json.dumps({"text": word * n, "label": word[0]}) for word in ("tea ", "milk ") for n in range(1, 9)
+    ]
+    (place / "words.jsonl").write_text("\n".join(data))
+    more = ("--data", "words.jsonl", "--task", "classify", "--method")
+    command(place, "adapt", "base", *more, "head", "--out", "by_label")
+    asked = ("eval", "base", "--adapter", "by_label", "--data", "words.jsonl", "--score", "brier")
+    found = json.loads(command(place, *asked, "--score", "ece", "--json"))
+    assert list(found) == ["brier", "ece"] and found["brier"]["n"] == 16
+    assert command(place, *asked).startswith(f"brier: {found['brier']['value']:.4f} (95%: ")
+    tuned = ("lora", "--tune", "2", "--score", "brier", "-o", "epochs=1", "--out", "by_brier")
+    command(place, "adapt", "base", *more, *tuned)
+    shown = run(place, "-m", "onebase", "show", "by_brier")
+    assert "brier" in shown.stdout
+    bad = run(place, "-m", "onebase", "adapt", "base", *more, "lora", "--score", "brier", "--out", "no")
+    assert "--score without --tune" in bad.stderr
+
+
 @pytest.mark.slow
 def test_an_objective_by_command(place: Path) -> None:
     said = command(
@@ -241,6 +292,38 @@ def test_an_objective_by_command(place: Path) -> None:
     size = f"model.vocab_size={json.loads((place / 'base' / 'base.json').read_text())['config']['codecs']['text']['vocab_size']}"
     bad = run(place, "-m", "onebase", "pretrain", "hidden.yaml", f"tokenizer.path={own}", size, "--out", "x")
     assert "has no special token '<mask>', which objective masked needs" in bad.stderr
+
+
+def test_its_task_over_http(place: Path) -> None:
+    """An adapter of (rank, IA3) by a real server, as `apply` has it, without a line of ours for either."""
+    if not (place / "by_ia3").exists():
+        command(
+            place,
+            "adapt",
+            "base",
+            "--data",
+            "rows.jsonl",
+            "--task",
+            "rank",
+            "--method",
+            "ia3",
+            "--out",
+            "by_ia3",
+        )
+    said = command(
+        place, "apply", "base", "--adapter", "by_ia3", "--data", "rows.jsonl", "--json", "--device", "cpu"
+    )
+    want = [json.loads(line)["order"] for line in said.splitlines()]
+    rows = [{k: r[k] for k in ("query", "passages")} for r in ROWS]
+    path = os.pathsep.join([str(place), *filter(None, [os.environ.get("PYTHONPATH")])])
+    env = {"PYTHONPATH": path, "ONEBASE_HOME": str(place / "home")}
+    with served(place / "base", "--adapter", f"ranker={place / 'by_ia3'}", env=env) as url:
+        status, found = posted(url, "/v1/rank", {"model": "ranker", "input": rows})
+        assert status == 200 and [d["order"] for d in found["data"]] == want
+        record = json.loads((place / "by_ia3" / "record.json").read_text())
+        assert found["adapter_fingerprint"] == record["hashes"]["fingerprint"] and found["task"] == "rank"
+        bad = posted(url, "/v1/rank", {"model": "ranker", "input": {"query": "tea", "passages": "tea"}})
+        assert bad[0] == 400 and "'passages' is not a list" in bad[1]["error"]["message"]
 
 
 def test_without_its_package_an_adapter_is_refused(place: Path, tmp_path: Path) -> None:
@@ -272,6 +355,8 @@ def test_a_name_that_is_taken_is_refused() -> None:
         objectives.register(replace(objectives.OBJECTIVES["infill"], version="3"))
     with pytest.raises(ConfigError, match="BoundTo has no field `kind`"):
         objectives.register(replace(objectives.OBJECTIVES["infill"], config=BoundTo))
+    with pytest.raises(ConfigError, match="two scores called 'ece' of Labels"):
+        scores.register(Metric("ece", Labels, lambda said, seed: None))
     methods.register(methods.METHODS["lora"])  # a module that is imported twice
     assert methods.BY_STEPS.count("lora") == 1
 

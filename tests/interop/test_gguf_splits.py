@@ -92,6 +92,12 @@ def test_every_kind_cuts_a_text_into_what_it_is_made_of(split: Split, text: str)
     assert split in alike(json.loads(inner.to_str()))
 
 
+def test_a_name_that_nobody_knows_is_refused_with_those_that_are(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"tokenizer\.ggml\.pre.*of-tomorrow") as e:
+        round_trip(config(), tmp_path / "a.gguf", inner=byte_level(), pre="of-tomorrow")
+    assert "deepseek-v3" in e.value.remedy and not list(tmp_path.iterdir())
+
+
 def test_a_splitting_that_is_nearly_one_has_no_name() -> None:
     ours = Tokenizer.train(["hello 12345 there 123"] * 4, 300).inner  # numbers in twos
     folded = byte_level("qwen2")

@@ -97,6 +97,15 @@ def same(a: Any, b: Tensor) -> None:
     )  # ten times: a probability's logarithm adds up as many outputs
 
 
+def opened(folder: Path, kind: str) -> Any:
+    """A folder in transformers, every tensor of which must have its place."""
+    found, said = getattr(transformers, kind).from_pretrained(folder, output_loading_info=True)
+    # What ESM's trunk is read without (interop/families/esm.py).
+    assert not {k for k in said["missing_keys"] if "contact_head" not in k and "inv_freq" not in k}
+    assert not said["unexpected_keys"]
+    return found.eval()
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_classes(family: str, tmp_path: Path) -> None:
     there = made(tmp_path / "theirs", family, "ForSequenceClassification", id2label=NAMES)
@@ -112,6 +121,11 @@ def test_classes(family: str, tmp_path: Path) -> None:
     assert again.classify(TEXTS) == found
     assert again.fingerprint == base.fingerprint and again.plain.attached is None
     assert again.head is not None and again.head.task == "classify"
+    back = opened(again.export(tmp_path / "back"), "AutoModelForSequenceClassification")
+    same(said_there(back, tmp_path / "back", TEXTS).log_softmax(-1), want)
+    assert back.config.id2label == NAMES and type(back) is type(there)
+    assert onebase.load(tmp_path / "back").classify(TEXTS) == found
+    assert onebase.load(again.plain.export(tmp_path / "trunk")).head is None
 
 
 @pytest.mark.parametrize("family", ["bert", "llama"])
@@ -125,7 +139,9 @@ def test_many_labels_and_numbers(family: str, tmp_path: Path) -> None:
         tuple(NAMES[int(i)] for i in row.argsort(descending=True) if row[i] >= 0.5) for row in want
     ]
     one = made(tmp_path / "one", family, kind, num_labels=1, problem_type="regression")
-    same(onebase.load(tmp_path / "one").predict(TEXTS), said_there(one, tmp_path / "one", TEXTS)[:, 0])
+    base = onebase.load(tmp_path / "one")
+    same(base.predict(TEXTS), said_there(one, tmp_path / "one", TEXTS)[:, 0])
+    assert onebase.load(base.export(tmp_path / "back")).predict(TEXTS) == base.predict(TEXTS)
 
 
 TALKS = [
@@ -157,6 +173,11 @@ def test_rewards(family: str, padded: bool, tmp_path: Path) -> None:
     with torch.no_grad():
         want = torch.stack([there(input_ids=torch.tensor([ids])).logits[0, 0] for ids in each])
     same(base.reward(TALKS), want)
+    back = opened(base.export(tmp_path / "back"), "AutoModelForSequenceClassification")
+    with torch.no_grad():
+        again = torch.stack([back(input_ids=torch.tensor([ids])).logits[0, 0] for ids in each])
+    same(again, want)
+    assert onebase.load(tmp_path / "back").reward(TALKS) == base.reward(TALKS)
 
 
 def test_what_is_no_head_here_is_named_and_the_trunk_opens(
@@ -273,6 +294,9 @@ def test_reranking_as_sentence_transformers(family: str, saved: str, tmp_path: P
         same([r.score for r in found], torch.tensor([float(w["score"]) for w in want]))
         assert base.rerank(QUERY, CANDIDATES, top=2) == found[:2]
         assert base.apply([{"query": QUERY, "texts": CANDIDATES}])[0]["ranked"][0]["index"] == found[0].index
+    back = CrossEncoder(str(base.export(tmp_path / "back"))).rank(QUERY, CANDIDATES)
+    assert [w["corpus_id"] for w in back] == [w["corpus_id"] for w in want]
+    same([float(w["score"]) for w in back], torch.tensor([float(w["score"]) for w in want]))
     rows = [{"query": QUERY, "texts": CANDIDATES, "grades": [0, 2, 0, 1]}]
     scores = onebase.evaluate(base, rows)
     place = [r.index for r in found]
@@ -292,3 +316,61 @@ def test_an_activation_that_is_not_known(tmp_path: Path, caplog: pytest.LogCaptu
     assert base.head is None and "scores by 'mine.Own'" in caplog.text
     with pytest.raises(UserError, match="no adapter that reranks"):
         base.rerank(QUERY, CANDIDATES)
+
+
+TAGS = {0: "B-PER", 1: "I-PER", 2: "O", 3: "LOC", 4: "S-ORG"}
+
+
+@pytest.mark.parametrize(
+    "family",
+    ["bert", "roberta", "distilbert", "modernbert_cls", "esm", "gpt2", "llama", "qwen3", "gemma2", "mistral"],
+)
+def test_tags_of_tokens(family: str, tmp_path: Path) -> None:
+    there = made(tmp_path / "theirs", family, "ForTokenClassification", id2label=TAGS)
+    base = onebase.load(tmp_path / "theirs")
+    tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(tmp_path / "theirs")
+    found, every = base.tag(TEXTS), set()
+    for text, spans in zip(TEXTS, found, strict=True):
+        read = tokenizer(text, return_tensors="pt", return_offsets_mapping=True)
+        places = read.pop("offset_mapping")[0].tolist()
+        with torch.no_grad():
+            names = [TAGS[int(i)] for i in there(**read).logits[0].argmax(-1)]
+        want: list[tuple[int, int, str]] = []
+        before = "O"
+        for name, (a, b) in zip(names, places, strict=True):
+            if a == b:
+                continue  # what is around the text
+            label = name.split("-")[-1]
+            if name != "O" and before == label and name[:2] not in ("B-", "S-"):
+                want[-1] = (want[-1][0], b, label)
+            elif name != "O":
+                want.append((a, b, label))
+            before = label if name != "O" else "O"
+        every |= set(names)
+        trimmed = [
+            (a + len(text[a:b]) - len(text[a:b].lstrip()), a + len(text[a:b].rstrip()), n) for a, b, n in want
+        ]
+        assert [(s.start, s.end, s.label) for s in spans] == [t for t in trimmed if t[0] < t[1]]
+    assert len(every) > 2
+    back = opened(base.export(tmp_path / "back"), "AutoModelForTokenClassification")
+    for a, b in zip(
+        said_there(back, tmp_path / "back", TEXTS), said_there(there, tmp_path / "theirs", TEXTS), strict=True
+    ):
+        same(a, b)
+    assert back.config.id2label == TAGS and onebase.load(tmp_path / "back").tag(TEXTS) == found
+
+
+def test_what_is_learnt_here_for_transformers(tmp_path: Path) -> None:
+    """A tagger with its LoRA merged in; a head that their layout cannot say is refused with the reason."""
+    made(tmp_path / "theirs", "bert", "Model")
+    base = onebase.load(tmp_path / "theirs")
+    rows = [{"text": t, "spans": [{"start": 0, "end": 3, "label": "word"}]} for t in TEXTS]
+    on = base.with_adapter(base.adapt(rows, task="tag", method="lora", epochs=2, lr=0.05, allow=["short"]))
+    back = opened(on.export(tmp_path / "back"), "AutoModelForTokenClassification")
+    assert back.config.id2label == {0: "O", 1: "B-word", 2: "I-word"}
+    assert onebase.load(tmp_path / "back").tag(TEXTS) == on.tag(TEXTS)
+    labelled = [{"text": t, "label": "long" if len(t) > 20 else "short"} for t in TEXTS]
+    on = base.with_adapter(base.adapt(labelled, task="classify", method="head"))
+    with pytest.raises(UserError, match="cannot express a head whose (pooling|layer)"):
+        on.export(tmp_path / "no")
+    assert not (tmp_path / "no").exists()

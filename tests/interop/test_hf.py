@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import onebase
-from onebase.api.gating import shipped_bytes
+from onebase.assess.gating import shipped_bytes
 from onebase.errors import ArtifactError, ConfigError, UserError
 from onebase.govern.verify import verify_tree
 from onebase.interop import hf

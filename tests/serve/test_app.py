@@ -15,6 +15,7 @@ from onebase.errors import UserError
 from onebase.model.proj import Active
 from onebase.serve import create_app
 from onebase.serve.errors import BODY
+from onebase.serve.tasks import TaskModel
 from tests.helpers import add_lora, client_of, serving, tiny_base
 
 TALK: list[Any] = [{"role": "system", "content": "Be short."}, {"role": "user", "content": "Is it?"}]
@@ -29,14 +30,24 @@ def base() -> LoadedBase:
     return made
 
 
-def sort(texts: list[str]) -> list[dict[str, float]]:
-    return [{"short": 1 / len(t), "long": 1 - 1 / len(t)} for t in texts]
+def sort(texts: list[str]) -> list[dict[str, Any]]:
+    return [{"label": "short" if len(t) < 2 else "long", "scores": {"short": 1 / len(t)}} for t in texts]
+
+
+def first(rows: list[Any]) -> list[dict[str, Any]]:
+    return [{"best": r["passages"][0], "of": r["query"]} for r in rows]
+
+
+ASKED = {
+    "sorter": TaskModel("classify", "/v1/classify", sort, fingerprint="ad1-x"),
+    "picker": TaskModel("pick", "/v1/pick", first, ("query", "passages"), ("passages",)),
+}
 
 
 @pytest.fixture(scope="module")
 def url(base: LoadedBase) -> Iterator[str]:
     adapters = {"first": Active.all_rows("one"), "second": Active.all_rows("two"), "plain": None}
-    with serving(create_app(base, "tiny", adapters, {"sorter": sort})) as found:
+    with serving(create_app(base, "tiny", adapters, ASKED)) as found:
         yield found
 
 
@@ -66,7 +77,7 @@ def wait_idle(url: str, seconds: float = 600.0) -> None:
 
 
 def test_models(client: openai.OpenAI, base: LoadedBase) -> None:
-    assert [m.id for m in client.models.list()] == ["tiny", "first", "second", "plain", "sorter"]
+    assert [m.id for m in client.models.list()] == ["tiny", "first", "second", "plain", "sorter", "picker"]
     card = client.models.retrieve("first").model_dump()
     assert (card["parent"], card["fingerprint"]) == ("tiny", base.fingerprint)
 
@@ -190,7 +201,7 @@ def test_classifiers_answer_at_their_own_path_only(url: str, client: openai.Open
     status, found, _ = ask(model="sorter", input=["a", "abcd"])
     assert status == 200
     assert [d["label"] for d in found["data"]] == ["short", "long"]
-    assert found["data"][1]["scores"] == {"short": 0.25, "long": 0.75}
+    assert found["data"][1] == {"index": 1, "label": "long", "scores": {"short": 0.25}}
     assert ask(model="sorter", input="a")[1]["data"][0]["label"] == "short"
     for wrong in ({"input": []}, {"input": [3]}, {"input": ["a"] * 257}, {}):
         assert ask(model="sorter", **wrong)[0] == 400
@@ -200,6 +211,51 @@ def test_classifiers_answer_at_their_own_path_only(url: str, client: openai.Open
     assert ask(model="nothing", input="a")[0] == 404
     with pytest.raises(openai.BadRequestError, match="/v1/classify"):
         client.completions.create(model="sorter", prompt="a")
+
+
+def test_a_task_of_any_columns_answers_at_its_path(url: str, client: openai.OpenAI, base: LoadedBase) -> None:
+    def ask(given: Any, **more: Any) -> tuple[int, dict[str, Any]]:
+        status, found, _ = raw(
+            url, "POST", "/v1/pick", json.dumps({"model": "picker", "input": given, **more}).encode()
+        )
+        return status, found
+
+    row = {"query": "q", "passages": ["a", "b"]}
+    status, found = ask([row, {**row, "passages": ["c"]}])
+    assert status == 200 and [d["best"] for d in found["data"]] == ["a", "c"]
+    assert found["task"] == "pick" and found["system_fingerprint"] == base.fingerprint
+    assert ask(row)[1]["data"] == [{"index": 0, "best": "a", "of": "q"}]
+    assert ask({"query": "q"}, variables={"x": "y"})[0] == 400
+    for wrong, said in [
+        ("text", "input is a text, but this model is asked by query, passages"),
+        ({"query": "q"}, "input has no 'passages'"),
+        ([row, {"passages": ["a"]}], "input.1 has no 'query'"),
+        ({**row, "grades": ["1"]}, "input has 'grades'"),
+        ({**row, "passages": "a"}, "input: 'passages' is not a list of 1 to 256 texts"),
+        ({**row, "passages": []}, "'passages' is not a list of 1 to 256 texts"),
+        ({**row, "passages": ["a"] * 257}, "'passages' is not a list of 1 to 256 texts"),
+        ({**row, "query": ["q"]}, "input: 'query' is not a text"),
+        ({**row, "passages": [{"a": 1}]}, "'passages' is not a list of 1 to 256 texts"),
+        ({**row, "query": True}, "input: 'query' is not a text"),
+        ([3], "input.0 is neither a text nor a map of columns"),
+        ([row] * 257, "input has 257 items; send 1 to 256"),
+        (None, "input"),
+    ]:
+        status, found = ask(wrong)
+        assert status == 400 and said in found["error"]["message"], (wrong, found)
+        assert (
+            set(found["error"]) == {"message", "type", "param", "code"} and found["error"]["param"] == "input"
+        )
+    card = client.models.retrieve("picker").model_dump()
+    assert (card["task"], card["path"], card["parent"]) == ("pick", "/v1/pick", "tiny")
+    body = json.dumps({"model": "picker", "input": {**row, "query": "q" * BODY}}).encode()
+    assert raw(url, "POST", "/v1/pick", body)[0] == 413
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/Pick", "/v1/a/b", "/v2/a", "/v1/chat/completions"])
+def test_a_task_may_not_answer_where_the_server_does(base: LoadedBase, path: str) -> None:
+    with pytest.raises(UserError, match=f"a task cannot answer at {path}"):
+        create_app(base, "tiny", {}, {"x": TaskModel("x", path, first)})
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -315,7 +371,7 @@ def test_names_must_be_plain_and_differ(base: LoadedBase) -> None:
     for name in ("", "../x", "a/b", "-a", "a" * 65, "ä"):
         with pytest.raises(UserError, match="model's name"):
             create_app(base, "tiny", {name: None})
-    for clash in ({"adapters": {"tiny": None}}, {"adapters": {"a": None}, "classifiers": {"a": sort}}):
+    for clash in ({"adapters": {"tiny": None}}, {"adapters": {"a": None}, "tasks": {"a": ASKED["sorter"]}}):
         with pytest.raises(UserError, match="two models are called"):
             create_app(base, "tiny", **clash)
 

@@ -113,6 +113,7 @@ EVERY: list[tuple[str, list[dict[str, Any]]]] = [
     ("embed", [{**r, "negative": "none"} for r in PAIRS[:8]]),
     ("prefer", ANSWERS),
     ("reward", ANSWERS),
+    ("rerank", [{"query": t, "texts": [t, "none"], "grades": [1, 0]} for t in TEXTS]),
     ("reinforce", [{"prompt": r["prompt"]} for r in WRITTEN[:8]]),
     ("continue", [{"text": t} for t in TEXTS]),
     ("distil", [{"text": t} for t in TEXTS]),

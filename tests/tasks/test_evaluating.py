@@ -10,7 +10,7 @@ import pytest
 
 from onebase.adapt.folder import Attached, load_adapter
 from onebase.api.base import Adapter, Base
-from onebase.api.gating import adapted_twin, against_classical, contenders, shipped_bytes
+from onebase.assess.gating import adapted_twin, against_classical, contenders, shipped_bytes
 from onebase.base.folder import load_base, save_base
 from onebase.errors import DataError, UserError
 from tests.helpers import tiny_base

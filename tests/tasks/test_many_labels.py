@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 import onebase
 from onebase.adapt.head import _solve, fit_head
 from onebase.api.base import Base
-from onebase.api.gating import against_classical
+from onebase.assess.gating import against_classical
 from onebase.base.folder import load_base, save_base
 from onebase.errors import DataError, UserError
 from tests.helpers import tiny_base

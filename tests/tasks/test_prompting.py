@@ -12,12 +12,12 @@ from typer.testing import CliRunner
 
 import onebase
 from onebase.api.base import Adapter, Base
-from onebase.api.gating import adapted_twin, against_classical
-from onebase.api.serving import attach_all, classifier, prompting
+from onebase.assess.gating import adapted_twin, against_classical
 from onebase.base.folder import save_base
 from onebase.cli import app
 from onebase.engine.scoring import score
 from onebase.errors import ConfigError, UserError
+from onebase.serve.adapters import attach_all, prompting, task_model
 from onebase.serve.app import create_app
 from onebase.tasks.prompting import Prompted, prompter
 from tests.helpers import client_of, serving, tiny_base
@@ -371,7 +371,7 @@ def test_served(base: Base, tmp_path: Path) -> None:
     on = attach_all(base, {n: tmp_path / n for n in ("write", "talk", "sort")})
     saved = {n: prompting(on[n]) for n in ("write", "talk")}
     served: Any = create_app(
-        base.loaded, "tiny", dict.fromkeys(saved), {"sort": classifier(on["sort"])}, saved
+        base.loaded, "tiny", dict.fromkeys(saved), {"sort": task_model(base.loaded, on["sort"])}, saved
     )
     hi = [{"role": "user", "content": "Hi"}]
     with serving(served) as url, client_of(url) as client:
@@ -392,6 +392,15 @@ def test_served(base: Base, tmp_path: Path) -> None:
         sorted_ = client.post("/classify", body=body, cast_to=object)
         label = made(base, prompt="{text} {b}").classify([{"text": "Is it", "b": "so"}])[0].label
         assert sorted_["data"][0]["label"] == label
+        rows = [{"text": "Is it", "b": "so"}]
+        again = client.post("/classify", body={"model": "sort", "input": rows}, cast_to=object)
+        assert again["data"] == sorted_["data"]
+        for more, said in (
+            ({}, "input has no 'b': this model is asked by text, b"),
+            ({"variables": {"b": "x", "c": "y"}}, "input has 'c', but"),
+        ):
+            with pytest.raises(Exception, match=said):
+                client.post("/classify", body={"model": "sort", "input": "x", **more}, cast_to=object)
         for model, more, said in (
             ("write", {}, "no value for 'a'"),
             ("tiny", {"variables": {"a": "b"}}, "no saved prompt"),

@@ -13,11 +13,11 @@ import onebase.base.folder as folder
 from onebase.adapt.folder import AdapterParts, attach
 from onebase.adapt.methods import PARTS
 from onebase.api.base import Adapter, Base
-from onebase.api.serving import attach_all
 from onebase.base.folder import LoadedBase, load_base, save_base
 from onebase.engine.decoder import stream
 from onebase.engine.sampler import Sampling
 from onebase.errors import ArtifactError, ConfigError, UserError
+from onebase.serve.adapters import attach_all
 from tests.helpers import taken, tiny_base
 
 ROWS = [{"text": f"{w} {i}", "label": w} for i in range(4) for w in ("red", "blue")]

@@ -15,13 +15,13 @@ WORDS = ["tea", "milk", "bread", "jam"]
 ROWS: list[dict[str, Any]] = [
     {"query": f"{w} please", "texts": [f"some {w}", f"no {o}", "nothing"], "grades": [1, 0, 0]}
     for w, o in zip(WORDS, WORDS[1:] + WORDS[:1], strict=True)
-] * 4
+] * 3
 
 
 @pytest.mark.parametrize("method", ["head", "lora"])
 def test_learnt(method: str) -> None:
     base = Base(tiny_base(portable=True))
-    more = {} if method == "head" else {"epochs": 4, "rows": 8, "lr": 0.02}
+    more = {} if method == "head" else {"epochs": 1, "rows": 24}
     adapter = base.adapt(ROWS, task="rerank", method=method, **more)
     on = base.with_adapter(adapter)
     scores = onebase.evaluate(on, ROWS)
@@ -29,7 +29,7 @@ def test_learnt(method: str) -> None:
     found = on.rerank("tea please", ["nothing", "some tea"])
     assert [r.text for r in found] == ["some tea", "nothing"] and found[0].index == 1
     assert all(0 < r.score < 1 for r in found)
-    assert adapter.record.get("data.texts") == 48
+    assert adapter.record.get("data.texts") == 36
 
 
 def test_bad_rows_and_calls() -> None:

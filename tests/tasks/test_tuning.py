@@ -73,7 +73,7 @@ def test_another_setting_is_taken_only_beyond_the_noise() -> None:
 
     assert chosen([score(0.5), score(0.58), score(0.3)]) == 0
     assert chosen([score(0.5), score(0.65), score(0.7)]) == 2
-    assert chosen([score(0.5, "mae"), score(0.3, "mae"), score(0.9, "mae")]) == 1
+    assert chosen([score(0.5, "mae"), score(0.3, "mae"), score(0.9, "mae")], lower=True) == 1
     assert chosen([score(float("nan")), score(0.2), None]) == 1
     assert chosen([None, None]) == 0
 

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from onebase.base.head import Head, HeadConfig
+from onebase.base.head import Head, HeadConfig, tag_parts
 from onebase.errors import ArtifactError, ConfigError
-from onebase.interop.families.heads import LAYOUTS, Kind, Layout, tag_parts
+from onebase.interop.families.heads import LAYOUTS, Kind, Layout
 from onebase.interop.peft import PeftFolder, Target
 from onebase.interop.reader import Reader
 

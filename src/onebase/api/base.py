@@ -6,6 +6,8 @@ from typing import Any
 
 from onebase.adapt.folder import own_head
 from onebase.adapt.stacking import refuse_unmergeable
+from onebase.api.reading import Reads
+from onebase.api.writing import Writes
 from onebase.base.folder import save_base
 from onebase.data.labelled import Data
 from onebase.derive.exporting import export
@@ -13,11 +15,9 @@ from onebase.derive.merging import merged
 from onebase.derive.quantising import quantised
 from onebase.derive.students import student
 from onebase.formats.adapters import read_adapter
-from onebase.tasks.bound import Bound
-from onebase.tasks.estimate import Plan
 from onebase.tasks.plan import planned
 from onebase.tasks.prompting import Given
-from onebase.tasks.results import Adapter, Label, Span
+from onebase.tasks.results import Adapter, Label, Plan, Span
 from onebase.tasks.table import adapted, answers
 from onebase.train.listen import Listener
 
@@ -25,7 +25,7 @@ __all__ = ["Adapter", "Base", "Label", "Span"]
 OneAdapter = Adapter | str | Path
 
 
-class Base(Bound):
+class Base(Writes, Reads):
     """A base, perhaps with an adapter on it. Made by `onebase.load`, `onebase.pretrain` or `with_adapter`."""
 
     @property
@@ -49,8 +49,8 @@ class Base(Bound):
     ) -> Adapter:
         """Learn an adapter from `data` (a file, or rows).
 
-        task: classify (rows with text, label; or image, label for a head), complete (prompt, completion) or chat (messages); method: prompt, head, lora, soft, prefix or
-        full. Options are those of `AdaptOptions` and of the method. The base does not change. Raises UserError.
+        task, method: names of the tables `onebase.tasks.table.TASKS` and `METHODS`; docs/adaptation.md has the columns of each task. Options are
+        those of `AdaptOptions` and of the method. The base does not change. Raises UserError.
 
         Before anything is learnt the token ledger is told to `tell`, and stops what should not be learnt (docs/adaptation.md); `allow`
         names the codes that do not stop it. test: rows (or a file) that must not be among `data`; nothing else is done with them.

@@ -1,6 +1,6 @@
 """`onebase.evaluate`: a base (with or without an adapter) on data, every score with its interval."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from onebase.codec.text.clock import at
 from onebase.config import from_dict
@@ -8,10 +8,11 @@ from onebase.data.labelled import Data
 from onebase.engine.constrain import Constraint
 from onebase.errors import UserError
 from onebase.evaluation.bootstrap import Score
+from onebase.evaluation.scores import check_names, computed
 from onebase.formats.rows import resolved
 from onebase.tasks.base import JudgeConfig, ScoreRequest
 from onebase.tasks.bound import Bound
-from onebase.tasks.table import SCORERS, TASKS
+from onebase.tasks.table import PREDICTIONS, TASKS
 
 
 def evaluate(
@@ -23,6 +24,7 @@ def evaluate(
     seed: int = 0,
     constraint: Constraint | None = None,
     judged: Mapping[str, object] | None = None,
+    scores: Sequence[str] | None = None,
 ) -> dict[str, Score]:
     """Scores by name.
 
@@ -35,11 +37,13 @@ def evaluate(
     text, before and after. reinforce (prompt, and what the reward reads): reward and success of greedy completions, and with `samples` of so
     many at temperature 1. `judged` says how completions are judged (`JudgeConfig`: reward, max_tokens, stop, success, samples), for task
     reinforce, and for prefer with an adapter, which then has a win_rate against the plain base.
-    `task` defaults to the adapter's, or to text. Raises UserError.
+    `scores` names those that are wanted (docs/evaluation.md), in the place of all that need not be asked for by name. `task` defaults to the
+    adapter's, or to text. Raises UserError.
     """
     task = task or (base.attached.task if base.attached else "text")
-    if task not in SCORERS:
-        raise UserError(f"task {task!r} is not known", f"tasks: {', '.join(SCORERS)}")
+    if task not in PREDICTIONS:
+        raise UserError(f"task {task!r} is not known", f"tasks: {', '.join(PREDICTIONS)}")
+    check_names(scores or ())
     known = TASKS.get(task)
     if constraint is not None and not (known and known.constrained):
         raise UserError(
@@ -53,7 +57,8 @@ def evaluate(
         )
     how = None if judged is None else from_dict(JudgeConfig, dict(judged), "options of judging")
     with at(_learnt_on(base)):
-        return SCORERS[task](ScoreRequest(base, resolved(data), seed, max_tokens, constraint, how))
+        said = PREDICTIONS[task](ScoreRequest(base, resolved(data), seed, max_tokens, constraint, how))
+    return computed(said, seed, scores)
 
 
 def _either(fact: str) -> str:

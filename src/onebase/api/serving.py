@@ -1,58 +1,9 @@
 """`onebase serve`: a base and its adapters, each under a name, behind the HTTP API."""
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
-from onebase.adapt.folder import Attached
-from onebase.adapt.methods import METHODS
-from onebase.adapt.stacking import stacked
 from onebase.api.loading import load
 from onebase.errors import UserError
-from onebase.formats.adapters import read_adapter
-from onebase.formats.opening import find_artifact
-from onebase.tasks.answers import classes
-from onebase.tasks.bound import Bound
-from onebase.tasks.prompting import Given, prompted
-
-if TYPE_CHECKING:  # serving is an extra
-    from onebase.serve.app import Classifier, Saved
-
-
-def named_adapters(texts: Sequence[str]) -> dict[str, list[Path]]:
-    """`NAME=DIR` pairs, each name once; `NAME=DIR+DIR` is a stack. Raises UserError."""
-    out: dict[str, list[Path]] = {}
-    for text in texts:
-        name, sign, folder = text.partition("=")
-        if not sign or not name or not folder:
-            raise UserError(
-                f"--adapter {text!r} is not NAME=DIR", "write for example --adapter chat=runs/chat"
-            )
-        if name in out:
-            raise UserError(f"two adapters are called {name!r}", "give each --adapter a name of its own")
-        # A folder may have a + in its name.
-        out[name] = [find_artifact(f) for f in ([folder] if Path(folder).exists() else folder.split("+"))]
-    return out
-
-
-def attach_all(base: Bound, adapters: Mapping[str, Path | Sequence[Path]]) -> dict[str, Attached]:
-    """Put adapters, or stacks of them, on a base for serving. Raises UserError for one that replaces weights, and so cannot share the base."""
-    found = {}
-    for name, paths in adapters.items():
-        each = [paths] if isinstance(paths, Path) else paths
-        found[name] = stacked(base.loaded, [read_adapter(base.loaded, p) for p in each], name)
-    for name, attached in found.items():
-        if attached.task in ("regress", "tag"):
-            raise UserError(
-                f"adapter {name!r} is for task {attached.task}, which the server has no answer for",
-                "use onebase apply, or base.predict and base.tag in Python",
-            )
-        if replacing := [a.method for a in attached.stack if METHODS[a.method].replaces]:
-            raise UserError(
-                f"adapter {name!r} replaces the base's weights (method {replacing[0]}), so it cannot share the base with others",
-                "serve it alone: onebase.load(base).with_adapter(dir).merged().save(out), then onebase serve out",
-            )
-    return found
 
 
 def serve_base(
@@ -68,33 +19,10 @@ def serve_base(
 ) -> None:
     """Load, attach and serve until stopped. Raises UserError."""
     try:
-        from onebase.serve.app import create_app
+        from onebase.serve.adapters import app_of, attach_all, named_adapters
         from onebase.serve.run import serve
     except ModuleNotFoundError as e:
         raise UserError(f"serving needs {e.name}", 'run: pip install "onebase[serve]"') from None
     base = load(ref, device=device, dtype=dtype)
     attached = attach_all(base, named_adapters(adapters))
-    shown = name or base.name
-    speaking = {n: a.active for n, a in attached.items() if a.task != "classify"}
-    sorting = {n: classifier(a) for n, a in attached.items() if a.task == "classify"}
-    saved = {n: prompting(a) for n, a in attached.items() if n in speaking and a.config.prompt is not None}
-    tell(
-        f"models: {', '.join([shown, *speaking])}"
-        + (f"; classifiers: {', '.join(sorting)}" if sorting else "")
-    )
-    serve(create_app(base.loaded, shown, speaking, sorting, saved), host, port)
-
-
-def prompting(attached: Attached) -> "Saved":
-    """A function from a text or messages, and variables, to what is read in their place."""
-    return lambda given, variables: prompted(attached, given, variables).read
-
-
-def classifier(attached: Attached) -> "Classifier":
-    """A function from texts (or rows of a saved prompt's variables) to the probability of each label."""
-
-    def classify(texts: Sequence[Given]) -> list[dict[str, float]]:
-        labels, logp = classes(attached, texts)
-        return [dict(zip(labels, row.exp().tolist(), strict=True)) for row in logp]
-
-    return classify
+    serve(app_of(base, name or base.name, attached, tell), host, port)

@@ -4,7 +4,7 @@ B examples, P features, C outputs. How one is fitted stands in `adapt/head.py`.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,6 +21,8 @@ from onebase.model.norm import Norm
 Pooling = Literal["last", "mean", "both", "all", "cls"]
 """Of the states of a text's tokens: the last one, the mean, these two, those and the largest value of each channel, the first one."""
 
+OUTSIDE = "O"
+"""The name of the class of tokens in no span."""
 Read = Pooling | Literal["vector"]
 """What a head reads of a text: a pooling, or the vector that the base makes of it, with length 1 (`engine.features.vector_of`)."""
 
@@ -83,6 +85,27 @@ class HeadConfig:
         if self.gives == "spans":
             return len(self.tags) or 1 + 2 * len(self.labels)
         return len(self.labels)
+
+    @property
+    def tag_numbers(self) -> tuple[int, ...]:
+        """What each output for a token means as a tag of ours (adapt/spans.py): 0 outside, 1 + 2 i begins a span of label i, 2 + 2 i goes on."""
+        found = []
+        for name in self.tags or span_tags(self.labels):
+            begins, label = tag_parts(name)
+            found.append(0 if name == OUTSIDE else 2 + 2 * self.labels.index(label) - begins)
+        return tuple(found)
+
+
+def tag_parts(name: str) -> tuple[bool, str]:
+    """(begins a span, its label) of the name of a token's class: B-x, I-x, or x alone, which goes on; S- and U- begin, E- and L- go on."""
+    if len(name) > 2 and name[1] == "-" and name[0] in "BISUEL":
+        return name[0] in "BSU", name[2:]
+    return False, name
+
+
+def span_tags(labels: Sequence[str]) -> tuple[str, ...]:
+    """The names of the outputs for a token in our own order: outside, then begin and inside of each label."""
+    return (OUTSIDE, *(f"{part}-{label}" for label in labels for part in "BI"))
 
 
 class Layer(nn.Module):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from onebase.codec.image.config import ImageCodecConfig
 from onebase.codec.text.pooling import EmbeddingConfig, pooled
-from onebase.config import config
+from onebase.config import config, later
 from onebase.errors import ConfigError
 from onebase.model.config import Activation, NormConfig
 from onebase.model.count import norm_parameters
@@ -38,8 +38,8 @@ class ConnectorConfig:
     bias: bool = True
     before: tuple[int, ...] = ()
     after: tuple[int, ...] = ()
-    pool: int = 1
-    both: bool = False
+    pool: int = later(1)
+    both: bool = later(False)
 
     def __post_init__(self) -> None:
         if min(self.shuffle, self.pool) < 1 or self.skip < 0 or (self.block is not None and self.block < 0):

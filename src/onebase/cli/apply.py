@@ -1,21 +1,22 @@
-"""The command that asks an adapter about texts: a class, labels, a number, or spans of each."""
+"""The command that asks an adapter about texts or rows."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from onebase.cli.app import Device, DType, Ref, Vars, app, example, load_base, say, variables
+from onebase.cli.app import Device, DType, FromTables, Ref, Vars, app, example, load_base, say, variables
 from onebase.cli.lines import json_line, one_line, stdin_lines
 from onebase.errors import UserError
 
 
 @app.command(
+    cls=FromTables,
     epilog=example(
         'onebase apply runs/demo/pretrain --adapter runs/opinions "What a fine day."',
         "onebase apply runs/demo/pretrain --adapter runs/opinions --data examples/opinions/test.jsonl --json",
         'onebase apply hf:org/some-classifier "What a fine day."',
-    )
+    ),
 )
 def apply(
     ref: Ref,
@@ -41,7 +42,7 @@ def apply(
     device: Device = "auto",
     dtype: DType = "fp32",
 ) -> None:
-    """Say what an adapter makes of texts: the class or labels (classify), a number (regress, reward), or spans (tag)."""
+    """Say what an adapter makes of texts or rows, for the tasks that are asked so: {asked}."""
     from onebase.data import read_rows
     from onebase.formats.rows import resolved
     from onebase.tasks.prompting import inputs

@@ -46,7 +46,7 @@ def audit(
 ) -> None:
     """Ask a base for stereotypes and truths, each beside a control that must find nothing and one that must find something; status 3 when no figure of a check has both."""
     import onebase
-    from onebase.api.auditing import EXIT_SILENT
+    from onebase.assess.auditing import EXIT_SILENT
 
     if out is not None:
         refuse_existing(out)

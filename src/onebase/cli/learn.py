@@ -10,6 +10,7 @@ from onebase.cli.app import (
     Column,
     Device,
     DType,
+    FromTables,
     Out,
     Ref,
     app,
@@ -73,11 +74,12 @@ def pretrain(
 
 
 @app.command(
+    cls=FromTables,
     epilog=example(
         "onebase adapt runs/demo/pretrain --data examples/opinions/train.jsonl --task classify --method head --out runs/opinions",
         "onebase adapt runs/demo/pretrain --data examples/chats.jsonl --task chat --method lora -o epochs=20 -o rank=16 --out runs/chat",
         "onebase adapt runs/demo/pretrain --data reviews.tsv --column text=body --column label=stars --method head --dry-run",
-    )
+    ),
 )
 def adapt(
     ref: Ref,
@@ -99,13 +101,8 @@ def adapt(
             help="Do all that comes before step 1, show the ledger, memory and time, and stop. Writes nothing.",
         ),
     ] = False,
-    task: Annotated[
-        str,
-        typer.Option(
-            help="classify, regress, tag, complete, chat, embed, prefer, reward, reinforce, continue or distil."
-        ),
-    ] = "classify",
-    method: Annotated[str, typer.Option(help="prompt, head, lora, soft, prefix or full.")] = "lora",
+    task: Annotated[str, typer.Option(help="What is learnt: {tasks}.")] = "classify",
+    method: Annotated[str, typer.Option(help="How: {methods}.")] = "lora",
     option: Annotated[
         list[str] | None,
         typer.Option(
@@ -137,6 +134,9 @@ def adapt(
             help="Try N learning rates and ranks first, judged on a part of the rows of --data (docs/tuning.md).",
         ),
     ] = 0,
+    score: Annotated[
+        str | None, typer.Option(metavar="NAME", help="With --tune: the score that judges (docs/tuning.md).")
+    ] = None,
     device: Device = "auto",
     dtype: DType = "auto",
 ) -> None:
@@ -172,7 +172,11 @@ def adapt(
         return
     if tune and resume:
         raise UserError("--tune beside --resume: trials keep no state", "give one of them")
-    learn = partial(base.tune, trials=tune) if tune else partial(base.adapt, resume=resume)
+    if score and not tune:
+        raise UserError(
+            "--score without --tune: nothing is judged", "give --tune N, or score by onebase eval"
+        )
+    learn = partial(base.tune, trials=tune, score=score) if tune else partial(base.adapt, resume=resume)
     adapter = learn(
         data or [],
         task=task,

@@ -11,6 +11,7 @@ from onebase.cli.app import (
     Column,
     Device,
     DType,
+    FromTables,
     Ref,
     Regex,
     Schema,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 @app.command(
     "eval",
+    cls=FromTables,
     epilog=example(
         "onebase eval runs/demo/pretrain --adapter runs/opinions --data examples/opinions/test.jsonl",
         "onebase eval runs/demo/pretrain --lm-eval examples/audit/choice.yaml",
@@ -48,9 +50,7 @@ def eval_(
     column: Column = None,
     task: Annotated[
         str | None,
-        typer.Option(
-            help="classify, regress, tag, complete, chat, embed, prefer, reward, reinforce, continue or text (default: the adapter's, or text)."
-        ),
+        typer.Option(help="What is scored: {scored} (default: the adapter's, or text)."),
     ] = None,
     train: Annotated[
         Path | None,
@@ -67,7 +67,14 @@ def eval_(
             "-o",
             "--option",
             metavar="KEY=VALUE",
-            help="How completions are judged (tasks reinforce, prefer): reward, max_tokens, stop, success, samples.",
+            help="How completions are judged (tasks {judged}): reward, max_tokens, stop, success, samples.",
+        ),
+    ] = None,
+    score: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="A score that is wanted, in the place of the task's own (repeatable; docs/evaluation.md).",
         ),
     ] = None,
     lm_eval: Annotated[
@@ -86,15 +93,16 @@ def eval_(
 ) -> None:
     """Score a base or an adapter, each number with its 95% interval; with --train, ask whether a base is needed at all."""
     import onebase
-    from onebase.api.gating import against_classical
+    from onebase.assess.gating import against_classical
     from onebase.config import parse_pairs
     from onebase.data import read_rows
     from onebase.formats.rows import resolved
 
     if lm_eval:
-        if data or train or task or column:
+        if data or train or task or column or score:
             raise UserError(
-                "--lm-eval beside --data, --train, --task or --column: two ways to score", "give one of them"
+                "--lm-eval beside --data, --train, --task, --column or --score: two ways to score",
+                "give one of them",
             )
         _by_harness(load_base(ref, adapter, device, dtype), lm_eval, lm_eval_include, json)
         return
@@ -104,7 +112,9 @@ def eval_(
     judged = parse_pairs(option) if option else None
     base = load_base(ref, adapter, device, dtype)
     rows = read_rows(resolved(data), (), columns=columns) if columns else data
-    scores = onebase.evaluate(base, rows, task=task, max_tokens=max_tokens, constraint=form, judged=judged)
+    scores = onebase.evaluate(
+        base, rows, task=task, max_tokens=max_tokens, constraint=form, judged=judged, scores=score
+    )
     verdict = None
     if train:
         verdict = against_classical(

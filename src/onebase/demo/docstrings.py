@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from onebase.api.base import Base
-from onebase.api.gating import shipped_bytes
+from onebase.assess.gating import shipped_bytes
 from onebase.codec.text.sample import completion_sample
 from onebase.demo.measure import Tell
 from onebase.demo.results import DemoResult, Row, Sample

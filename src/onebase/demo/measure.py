@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onebase.api.base import Base
-from onebase.api.gating import shipped_bytes
+from onebase.assess.gating import shipped_bytes
 from onebase.demo.opened import Reader, rows
 from onebase.demo.results import Beside, DemoResult, Row
 from onebase.demo.size import Size

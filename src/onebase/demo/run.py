@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from onebase.api.base import Base
-from onebase.api.gating import untrained_twin
 from onebase.artifact.files import MANIFEST, write_atomic
 from onebase.artifact.owned import owned
+from onebase.assess.gating import untrained_twin
 from onebase.base.config import TextShape
 from onebase.codec.text.shown import ledger_rows, render_rows
 from onebase.config import to_dict

@@ -1,24 +1,65 @@
 """Bases and adapters in other programs' formats. A new format is one entry in a table here."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
+
+import torch
 
 from onebase.adapt.folder import adapter_tensors
 from onebase.adapt.peft import write
 from onebase.adapt.stacking import alone, refuse_unmergeable
-from onebase.base.folder import LoadedBase
+from onebase.base.folder import LoadedBase, base_tensors
+from onebase.base.head import Head, OwnHead
+from onebase.base.model import BaseModel
+from onebase.codec.image.config import PoolConfig
+from onebase.config import from_dict
 from onebase.derive.merging import merged
-from onebase.errors import UserError
+from onebase.errors import ConfigError, UserError
+from onebase.interop.folder import appear
 from onebase.interop.gguf import WeightKind, write_base
-from onebase.interop.hf import appear, layout_of, save_hf
+from onebase.interop.hf import layout_of, save_hf
 from onebase.interop.peft import Target
 from onebase.tasks.bound import Bound
 
 
 def _write_hf(base: Bound, out: Path, options: Mapping[str, Any]) -> None:
+    """A folder of transformers; of an adapter with a head the model with that head."""
     _known("hf", options)
-    save_hf(_plain(base), out)
+    on = base.attached
+    if on is None or on.config.head is None:
+        save_hf(_plain(base), out)
+        return
+    heads_alone = all(a.method == "head" for a in on.stack)
+    loaded = base.plain.loaded if heads_alone else _plain(base)
+    module = on.base.model.heads[on.name]
+    assert isinstance(module, Head)
+    head = OwnHead(on.task, on.config.head, {k: t.cpu() for k, t in module.tensors.items()})
+    if head.config.reads == "image":
+        save_hf(with_classes(loaded, head), out)
+    else:
+        save_hf(loaded, out, head)
+
+
+def with_classes(base: LoadedBase, head: OwnHead) -> LoadedBase:
+    """The base with classes of images by this head. Raises ConfigError where it cannot have such ones."""
+    cfg, codec = base.model.cfg, base.model.cfg.image
+    kinds = {"both": "both", "mean": "mean", "last": "first", "cls": "first"}
+    if head.config.pooling not in kinds or codec.pool.kind == "attention":
+        raise ConfigError(
+            f"a head on pictures that reads {head.config.pooling!r}", "learn one with -o pooling=last or both"
+        )
+    pool = from_dict(PoolConfig, {"kind": kinds[head.config.pooling]})
+    codec = replace(codec, classes=head.config.labels, pool=pool)
+    tensors = base_tensors(base.model) | {
+        "codecs.image.head": head.tensors["head.weight"],
+        "codecs.image.head_bias": head.tensors["head.bias"],
+    }
+    with torch.device("meta"):
+        model = BaseModel(replace(cfg, codecs=cfg.codecs | {"image": codec}))
+    model.load_state_dict(tensors, strict=True, assign=True)
+    return replace(base, model=model.requires_grad_(False).eval(), origin=None)
 
 
 def _write_gguf(base: Bound, out: Path, options: Mapping[str, Any]) -> None:
@@ -62,7 +103,7 @@ def export(base: Bound, out: Path, format: str, options: Mapping[str, Any]) -> P
 
 def _plain(base: Bound) -> LoadedBase:
     """The base to write: with an adapter on it, a merged copy."""
-    if base.attached is None:
+    if base.attached is None or base.own:
         return base.loaded
     refuse_unmergeable(base.attached)
     return merged(base.loaded, base.attached, base.name)

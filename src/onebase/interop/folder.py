@@ -3,8 +3,11 @@
 import copy
 import json
 import math
+import os
+import secrets
+import shutil
 import struct
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -183,3 +186,23 @@ def save_folder(path: Path, config: Mapping[str, Any], tensors: Mapping[str, Ten
     tree = dict(config) | ({"dtype": dtypes.pop()} if len(dtypes) == 1 else {})
     (path / CONFIG).write_text(json.dumps(tree, indent=2) + "\n", encoding="utf-8")
     save_tensors(path / WEIGHTS, tensors)
+
+
+def appear(out: Path, write: Callable[[Path], None]) -> None:
+    """Fill a foreign folder (no artifact of ours: it has no manifest) beside its place and rename it. Raises ArtifactError."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ArtifactError(f"{out} already exists", "choose another --out")
+    draft = out.with_name(f".{out.name}.tmp-{secrets.token_hex(4)}")
+    try:
+        draft.mkdir(parents=True)
+        write(draft)
+        if out.exists():
+            out.rmdir()
+        os.rename(draft, out)
+    except BaseException as e:  # Ctrl-C too: a draft is never left behind
+        shutil.rmtree(draft, ignore_errors=True)
+        if isinstance(e, OSError):
+            raise ArtifactError(
+                f"{out} cannot be written: {e.strerror}", "check the disk and the path"
+            ) from None
+        raise

@@ -2,10 +2,7 @@
 
 import json
 import logging
-import os
-import secrets
-import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,16 +13,18 @@ from onebase.artifact.files import sha256_file
 from onebase.artifact.record import Record
 from onebase.base.config import BaseConfig
 from onebase.base.folder import LoadedBase
+from onebase.base.head import OwnHead
 from onebase.codec.text.codec import TextCodec
 from onebase.codec.text.modules import TextCodecConfig
 from onebase.codec.text.roles import Roles
 from onebase.codec.text.tokenizer import Tokenizer
-from onebase.errors import ArtifactError, ConfigError
+from onebase.errors import ConfigError
 from onebase.interop.alike import lost_ends, other_frame, other_ids, other_talk
 from onebase.interop.families import FAMILIES, family_of
 from onebase.interop.families.heads import find_head, open_head
+from onebase.interop.families.heads_out import padding, pairs_tree, written_head
 from onebase.interop.family import Family, Tree, written
-from onebase.interop.folder import CONFIG, HFFolder, save_folder
+from onebase.interop.folder import CONFIG, HFFolder, appear, save_folder
 from onebase.interop.named_tokens import SPECIALS, STANDARD, names_tree
 from onebase.interop.peft import CONFIG as ADAPTER
 from onebase.interop.pictures import PREPROCESSOR, processor, processor_tree, read_pixels
@@ -136,21 +135,28 @@ def imported(
     return record
 
 
-def save_hf(base: LoadedBase, out: Path) -> None:
+def save_hf(base: LoadedBase, out: Path, head: OwnHead | None = None) -> None:
     """Write a folder that transformers opens: config, weights, and what its codecs have: tokenizer, chat template, how pictures are
-    prepared. It appears whole or not at all.
+    prepared; with a head the trunk alone and the head (`...ForSequenceClassification`). It appears whole or not at all.
 
     Raises ConfigError naming what no layout can express, ArtifactError when `out` exists.
     """
     family, config = layout_of(base)
     cfg = base.model.cfg
+    own: dict[str, torch.Tensor] = {}
+    if head is not None:
+        config, own = written_head(config["model_type"], head, config)
 
     def write(folder: Path) -> None:
         # What the family wrote wins: the row of the padding token says where RoBERTa's positions begin.
         known = {k: i for k, i in (_role_ids(base) | _other_ids(base)).items() if config.get(k) is None}
-        save_folder(folder, config | known, given_back(base.model, family.rules(cfg)))
+        tensors = given_back(base.model, family.rules(cfg))
+        if head is not None:
+            tensors = {n: t for n, t in tensors.items() if n.startswith(family.prefix)} | own
+            known |= padding(base.words.tokenizer, head) if base.words is not None else {}
+        save_folder(folder, config | known, tensors)
         if base.words is not None:
-            _write_words(folder, base.words, cfg.text, _role_ids(base))
+            _write_words(folder, base.words, cfg.text, _role_ids(base), head)
         if "image" in cfg.codecs:
             _dump(folder / PREPROCESSOR, processor_tree(cfg.image))
         for name, tree in (family.beside(cfg) if family.beside else {}).items():
@@ -200,12 +206,17 @@ def _other_ids(base: LoadedBase) -> Tree:
     return {f"{k}_id": tokenizer.id_of(v) for k, v in others.items() if v is not None}
 
 
-def _write_words(folder: Path, codec: TextCodec, cfg: TextCodecConfig, ids: Tree) -> None:
+def _write_words(
+    folder: Path, codec: TextCodec, cfg: TextCodecConfig, ids: Tree, head: OwnHead | None = None
+) -> None:
     tokenizer = codec.tokenizer
     generation = ids | {"eos_token_id": sorted(tokenizer.closing) or None}
     _dump(folder / GENERATION, {k: v for k, v in generation.items() if v is not None})
     (folder / TOKENIZER).write_text(framed_json(tokenizer), encoding="utf-8")
-    _dump(folder / TOKENIZER_CONFIG, _tokenizer_config(tokenizer.roles, cfg))
+    _dump(
+        folder / TOKENIZER_CONFIG,
+        _tokenizer_config(tokenizer.roles, cfg) | (pairs_tree(head) if head else {}),
+    )
     if names := {k: v for k, v in names_tree(tokenizer.roles).items() if k in STANDARD}:
         _dump(folder / SPECIALS, names)
     if source := whole_template(codec):
@@ -272,23 +283,3 @@ def _tokenizer_config(roles: Roles, codec: TextCodecConfig) -> Tree:
 
 def _dump(path: Path, tree: Any) -> None:
     path.write_text(json.dumps(tree, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def appear(out: Path, write: Callable[[Path], None]) -> None:
-    """Fill a foreign folder (no artifact of ours: it has no manifest) beside its place and rename it. Raises ArtifactError."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ArtifactError(f"{out} already exists", "choose another --out")
-    draft = out.with_name(f".{out.name}.tmp-{secrets.token_hex(4)}")
-    try:
-        draft.mkdir(parents=True)
-        write(draft)
-        if out.exists():
-            out.rmdir()
-        os.rename(draft, out)
-    except BaseException as e:  # Ctrl-C too: a draft is never left behind
-        shutil.rmtree(draft, ignore_errors=True)
-        if isinstance(e, OSError):
-            raise ArtifactError(
-                f"{out} cannot be written: {e.strerror}", "check the disk and the path"
-            ) from None
-        raise

@@ -192,7 +192,7 @@ class TrunkConfig:
     direction: Literal["causal", "both"] = "causal"
     init: InitConfig = InitConfig()
     memory: int | None = None
-    relative: RelativeConfig | None = None
+    relative: RelativeConfig | None = later(None)
 
     def __post_init__(self) -> None:
         if self.relative is not None and len({b.attn.heads for b in self.blocks}) > 1:

@@ -1,6 +1,6 @@
 """The server. Its libraries are an extra, so they are imported when it is used."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from onebase.errors import UserError
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from onebase.base.folder import LoadedBase
     from onebase.model.proj import Active
+    from onebase.serve.tasks import TaskModel
 
 __all__ = ["create_app", "serve"]
 
@@ -19,13 +20,13 @@ def create_app(
     base: "LoadedBase",
     name: str,
     adapters: "Mapping[str, Active | None] | None" = None,
-    classifiers: "Mapping[str, Callable[[list[str]], list[dict[str, float]]]] | None" = None,
+    tasks: "Mapping[str, TaskModel] | None" = None,
 ) -> "Starlette":
     """The ASGI app of `serve.app.create_app`. Raises UserError when the extra `serve` is not installed."""
     _need()
     from onebase.serve.app import create_app as make
 
-    return make(base, name, adapters, classifiers)
+    return make(base, name, adapters, tasks)
 
 
 def serve(app: "ASGIApp", host: str = "127.0.0.1", port: int = 8000) -> None:

@@ -1,4 +1,4 @@
-"""The HTTP API: OpenAI's chat and completions over one base and its adapters."""
+"""The HTTP API: OpenAI's chat and completions, and a path for every task, over one base and its adapters."""
 
 import re
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -23,15 +23,16 @@ from onebase.model.proj import Active
 from onebase.serve.answer import Answer, Kind
 from onebase.serve.delivery import EventStream, events, unless_gone
 from onebase.serve.errors import on_error, on_http, on_leave, read_request
-from onebase.serve.schema import ChatRequest, ClassifyRequest, RequestError, TextRequest
+from onebase.serve.schema import ChatRequest, RequestError, TextRequest
+from onebase.serve.tasks import TaskModel, TaskRequest, answered, inputs
 from onebase.serve.worker import Busy, Stopped, Worker
+from onebase.tasks.table import TASKS
 
 T = TypeVar("T")
+_PATH = re.compile(r"/v1/[a-z0-9][a-z0-9_-]*")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
-Classifier = Callable[[list[Any]], list[dict[str, float]]]
-"""Texts, or rows of texts by name where variables were given, to the probability of each label."""
 Saved = Callable[[Any, Mapping[str, Any]], Any]
 """A text or messages, and the request's variables, to what a saved prompt makes of them."""
 
@@ -40,16 +41,16 @@ def create_app(
     base: LoadedBase,
     name: str,
     adapters: Mapping[str, Active | None] | None = None,
-    classifiers: Mapping[str, Classifier] | None = None,
+    tasks: Mapping[str, TaskModel] | None = None,
     prompts: Mapping[str, Saved] | None = None,
 ) -> Starlette:
     """An ASGI app that serves `base` as the model `name`, and each attached adapter as a model of its own name.
 
-    `adapters` write text, `classifiers` answer at /v1/classify; `prompts` are the saved ones of adapters, by their names. Raises UserError for a name that is no plain word, or that
-    stands for two things.
+    `adapters` write text, `tasks` answer at the paths of their tasks (one may have the base's own name: the head that it came with); `prompts` are the saved ones of adapters, by their names. Raises UserError for
+    a name that is no plain word, or that stands for two things, and for a task whose path is taken.
     """
-    adapters, classifiers = dict(adapters or {}), dict(classifiers or {})
-    names = (name, *adapters, *classifiers)
+    adapters, tasks = dict(adapters or {}), dict(tasks or {})
+    names = (name, *adapters, *(n for n in tasks if n != name))
     for known in names:
         if not _NAME.fullmatch(known):
             raise UserError(
@@ -58,15 +59,24 @@ def create_app(
             )
         if names.count(known) > 1:
             raise UserError(f"two models are called {known!r}", "give the adapter another NAME in NAME=DIR")
-    server = _Server(base, name, adapters, classifiers, dict(prompts or {}))
+    server = _Server(base, name, adapters, tasks, dict(prompts or {}))
     routes = [
         Route("/health", server.health),
         Route("/v1/models", server.models),
         Route("/v1/models/{name}", server.model),
         Route("/v1/chat/completions", server.chat, methods=["POST"]),
         Route("/v1/completions", server.text, methods=["POST"]),
-        Route("/v1/classify", server.classify, methods=["POST"]),
     ]
+    own = {r.path for r in routes}
+    for path in dict.fromkeys(
+        [*(t.path for t in TASKS.values() if t.answer), *(m.path for m in tasks.values())]
+    ):
+        if path in own or not _PATH.fullmatch(path):
+            raise UserError(
+                f"a task cannot answer at {path}",
+                "give the Task another `route`: small letters, digits, '_' and '-', not of the server's own",
+            )
+        routes.append(Route(path, server.task, methods=["POST"]))
     handlers: Any = {
         UserError: on_error,
         Busy: on_error,
@@ -84,13 +94,13 @@ class _Server:
         base: LoadedBase,
         name: str,
         adapters: dict[str, Active | None],
-        classifiers: dict[str, Classifier],
+        tasks: dict[str, TaskModel],
         prompts: dict[str, Saved],
     ) -> None:
         self.base, self.name = base, name
         self.prompts = prompts
         self.speakers: dict[str, Active | None] = {name: None, **adapters}
-        self.classifiers = classifiers
+        self.tasks = tasks
         self.fingerprint = base.fingerprint
         self.context = base.model.cfg.text.context
         self.created = Answer("text", name, "", base.codec.tokenizer).created
@@ -118,23 +128,28 @@ class _Server:
     def _card(self, name: str) -> dict[str, Any]:
         about = {"id": name, "object": "model", "created": self.created, "owned_by": "onebase"}
         parent = None if name == self.name else self.name
-        return about | {"parent": parent, "fingerprint": self.fingerprint, "max_model_len": self.context}
+        about |= {"parent": parent, "fingerprint": self.fingerprint, "max_model_len": self.context}
+        if (model := self.tasks.get(name)) is None:
+            return about
+        return about | {"task": model.task, "path": model.path, "adapter_fingerprint": model.fingerprint}
 
     async def models(self, request: Request) -> Response:
-        cards = [self._card(n) for n in (*self.speakers, *self.classifiers)]
+        cards = [self._card(n) for n in {**self.speakers, **self.tasks}]
         return JSONResponse({"object": "list", "data": cards})
 
     async def model(self, request: Request) -> Response:
         name = request.path_params["name"]
-        self._find(name, {**self.speakers, **self.classifiers}, "")
+        self._find(name, {**self.speakers, **self.tasks}, "")
         return JSONResponse(self._card(name))
 
     def _find(self, name: str, known: Mapping[str, T], where: str) -> T:
         if name in known:
             return known[name]
         known_here = f"known{where}: {', '.join(known) or 'none'}"
-        if name in self.speakers or name in self.classifiers:
-            other = "/v1/classify" if name in self.classifiers else "/v1/completions and /v1/chat/completions"
+        if name in self.speakers or name in self.tasks:
+            other = (
+                self.tasks[name].path if name in self.tasks else "/v1/completions and /v1/chat/completions"
+            )
             raise RequestError(400, f"the model {name!r} answers at {other}", known_here, param="model")
         raise RequestError(
             404,
@@ -147,20 +162,15 @@ class _Server:
     def _active(self, name: str) -> Active | None:
         return self._find(name, self.speakers, "")
 
-    async def classify(self, request: Request) -> Response:
-        asked = await read_request(request, ClassifyRequest)
-        work = self._find(asked.model, self.classifiers, " here")
-        texts: list[Any] = [asked.input] if isinstance(asked.input, str) else asked.input
-        if asked.variables:
-            texts = [{"text": t, **asked.variables} for t in texts]
-        found = await unless_gone(request, self.worker.submit(lambda: iter([work(texts)])))
+    async def task(self, request: Request) -> Response:
+        asked = await read_request(request, TaskRequest)
+        here = {n: m for n, m in self.tasks.items() if m.path == request.url.path}
+        model = self._find(asked.model, here, " here")
+        given = inputs(asked, model)
+        found = await unless_gone(request, self.worker.submit(lambda: iter([model.answer(given)])))
         if found is None:
             return Response(status_code=499)  # nobody reads it
-        data = [
-            {"index": i, "label": max(scores, key=lambda k: scores[k]), "scores": scores}
-            for i, scores in enumerate(found)
-        ]
-        return JSONResponse({"object": "list", "model": asked.model, "data": data})
+        return JSONResponse(answered(asked, model, self.fingerprint, found))
 
     async def chat(self, request: Request) -> Response:
         asked = await read_request(request, ChatRequest)

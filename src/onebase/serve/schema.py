@@ -18,7 +18,7 @@ from onebase.engine.sampler import Sampling
 from onebase.errors import UserError
 
 STOPS, STOP_LETTERS, PROMPTS, MESSAGES, TOP, TEXTS = 16, 256, 16, 1024, 20, 256
-"""Limits of a request: stop strings and letters in one, prompts, messages, likeliest tokens shown, texts to classify."""
+"""Limits of a request: stop strings and letters in one, prompts, messages, likeliest tokens shown, inputs of a task."""
 
 # Fields that would change the answer, with the values that ask for nothing.
 _UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
@@ -228,16 +228,6 @@ class TextRequest(_Request):
     def sampling(self) -> Sampling:
         """Without a limit 16 tokens, as OpenAI does."""
         return self._sampling(16 if self.max_tokens is None else self.max_tokens, self.logprobs)
-
-
-class ClassifyRequest(BaseModel):
-    """POST /v1/classify: one text or several."""
-
-    model_config = ConfigDict(extra="ignore", strict=True)
-
-    model: str
-    variables: Variables | None = None
-    input: str | Annotated[list[str], Field(min_length=1, max_length=TEXTS)]
 
 
 def explain(error: ValidationError) -> tuple[str, str | None]:

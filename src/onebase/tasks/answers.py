@@ -1,4 +1,4 @@
-"""What an adapter says of texts: classes, numbers, and spans. N texts, T tokens, D width, P pooled features, C outputs."""
+"""What an adapter says of texts: classes, numbers, spans and vectors. N texts, T tokens, D width, P pooled features, C outputs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,17 +9,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from onebase.adapt.folder import Attached
-from onebase.adapt.spans import Span, spans_of, token_places
+from onebase.adapt.spans import Placed, Span, placed, spans_of
 from onebase.base.folder import LoadedBase
-from onebase.base.head import Head
+from onebase.base.head import Head, Pooling
 from onebase.codec.text.sample import Tokens
-from onebase.engine.features import features, pair_tokens, text_tokens
+from onebase.engine.features import embeddings, features, pair_tokens, refuse_long, text_tokens
+from onebase.engine.image_search import text_vectors
 from onebase.engine.scoring import batch_tokens, batches
 from onebase.errors import DataError, UserError
 from onebase.model.proj import Active
 from onebase.objective.pooled import text_batch
+from onebase.tasks.bound import Bound
 from onebase.tasks.preferences import Prompt, answer_tokens
 from onebase.tasks.prompting import Given, answer_scores, prompter
+from onebase.tasks.results import Label, labelled
 
 Answer = str | tuple[Prompt, str]
 """A prompt (a text, or messages) and an answer to it, or a text alone."""
@@ -32,6 +35,38 @@ class Ranked:
     index: int
     score: float
     text: str
+
+
+def of_task(bound: Bound, task: str, does: str) -> Attached:
+    """The adapter on a base, where it is of this task. Raises UserError for any other, and for none."""
+    if bound.attached is None or bound.attached.task != task:
+        raise UserError(
+            f"this base has no adapter that {does}",
+            f"make one with base.adapt(data, task='{task}', method='head') and use base.with_adapter(it)",
+        )
+    return bound.attached
+
+
+def labels(bound: Bound, texts: Sequence[Given]) -> list[Label]:
+    """The class of each text; for a saved prompt with other variables, of each row with their values. Raises UserError without a classifying
+    adapter."""
+    on = of_task(bound, "classify", "classifies")
+    names, logp_NC = classes(on, list(texts))
+    head = on.config.head
+    return labelled(names, logp_NC.exp(), many=head is not None and head.gives == "many")
+
+
+def vectors(bound: Bound, texts: Sequence[str], pooling: Pooling | None = None) -> Tensor:
+    """One vector a text, float32 [N, D], as `Base.embed` gives them. Raises DataError for a text beyond the context."""
+    base, on = bound.loaded, bound.attached
+    if pooling is None and bound.config.link("pair") is not None:
+        return text_vectors(base, list(texts), bound.active)
+    learnt = on.config.embedding if on else None
+    made = learnt or base.embedding
+    if pooling is None and made is not None:
+        return embeddings(base, list(texts), made, bound.active)
+    read = text_tokens(base, list(texts), before=base.model.leading(bound.active, 1)[0])
+    return features(base, read, pooling or "mean", bound.active)
 
 
 def token_states(base: LoadedBase, texts: Sequence[Tokens], active: Active | None) -> list[Tensor]:
@@ -75,7 +110,7 @@ def _tokens(on: Attached, texts: Sequence[Given]) -> list[Tokens]:
             "rows are for adapters of method prompt, this one reads texts",
             "give texts, or pairs of them: (text, text)",
         )
-    return [_unpadded(t, head.pad if head else None) for t in read]
+    return read
 
 
 def _unpadded(text: Tokens, pad: int | None) -> Tokens:
@@ -87,7 +122,6 @@ def _unpadded(text: Tokens, pad: int | None) -> Tokens:
     return replace(text, ids=text.ids[:kept], loss=text.loss[:kept], types=types)
 
 
-@torch.no_grad()
 def classes(on: Attached, texts: Sequence[Given]) -> tuple[tuple[str, ...], Tensor]:
     """(labels, log-probabilities [N, C]) of texts under an adapter that classifies; of many labels each by itself. Rows in the place of texts
     are for saved prompts with other variables."""
@@ -98,13 +132,20 @@ def classes(on: Attached, texts: Sequence[Given]) -> tuple[tuple[str, ...], Tens
     assert cfg.head is not None
     if cfg.head.reads != "text":
         raise UserError("the adapter classifies images", "give it files: base.classify_images([...])")
-    read = _tokens(on, texts)
-    x_NP = features(base, read, cfg.head.pooling, on.active)
+    return classes_of(on, _tokens(on, texts))
+
+
+@torch.no_grad()
+def classes_of(on: Attached, texts: Sequence[Tokens]) -> tuple[tuple[str, ...], Tensor]:
+    """`classes` of texts as the base reads them, by a head."""
+    cfg = on.config.head
+    assert cfg is not None
+    x_NP = features(on.base, [_unpadded(t, cfg.pad) for t in texts], cfg.pooling, on.active)
     head = _head(on)
     z_NC = head(x_NP.to(head.weight_CP.device)).cpu()
     # In fp64: in fp32 all that is surer than 1 - 6e-8 is 1, and scores that order texts would call them equal.
     z_NC = z_NC.double()
-    return cfg.head.labels, F.logsigmoid(z_NC) if cfg.head.gives == "many" else z_NC.log_softmax(-1)
+    return cfg.labels, F.logsigmoid(z_NC) if cfg.gives == "many" else z_NC.log_softmax(-1)
 
 
 def values(on: Attached, texts: Sequence[str]) -> list[float]:
@@ -120,7 +161,7 @@ def rewards(on: Attached, answers: Sequence[Answer]) -> list[float]:
     room = base.model.cfg.text.context - base.model.leading(on.active, 1)[0]
     for i, item in enumerate(answers, 1):
         prompt, answer = ("", item) if isinstance(item, str) else item
-        read.append(answer_tokens(base, prompt, answer, str(i)))
+        read.append(answer_tokens(base, prompt, answer, name=str(i)))
         if len(read[-1]) > room:
             raise DataError(
                 f"answer {i} has {len(read[-1])} tokens with its prompt, the base reads {room}", "shorten it"
@@ -142,21 +183,27 @@ def numbers(on: Attached, read: Sequence[Tokens]) -> list[float]:
 
 
 def spans(on: Attached, texts: Sequence[str]) -> list[list[Span]]:
-    """The spans of each text, in its order."""
-    cfg, base = on.config.head, on.base
+    """The spans of each text, in its order. Raises DataError for one that is empty, or beyond the context."""
+    read = [placed(on.base.codec.tokenizer, text, str(i)) for i, text in enumerate(texts)]
+    refuse_long(on.base, read, before=on.base.model.leading(on.active, 1)[0])
+    return spans_in(on, texts, read)
+
+
+def spans_in(on: Attached, texts: Sequence[str], read: Sequence[Placed]) -> list[list[Span]]:
+    """`spans` of texts as the base reads them."""
+    cfg, first = on.config.head, len(on.base.codec.tokenizer.begun([]))
     assert cfg is not None
-    read = text_tokens(base, texts, before=base.model.leading(on.active, 1)[0])
-    first = len(base.codec.tokenizer.begun([]))
     out = []
-    for text, tags_T in zip(texts, _each(base, read, on.active, _likeliest(_head(on))), strict=True):
-        places = token_places(base.codec.tokenizer, text)
-        tags = tags_T[first : first + len(places)].tolist()
-        out.append(spans_of(tags, places, cfg.labels, text))
+    tags = _each(on.base, read, on.active, _likeliest(_head(on), cfg.tag_numbers))
+    for text, found, tags_T in zip(texts, read, tags, strict=True):
+        own = tags_T[first : first + len(found.places)].tolist()
+        out.append(spans_of(own, found.places, cfg.labels, text))
     return out
 
 
-def _likeliest(head: Head) -> Callable[[Tensor], Tensor]:
-    return lambda h_BTD: head(h_BTD).argmax(-1)
+def _likeliest(head: Head, tags: Sequence[int]) -> Callable[[Tensor], Tensor]:
+    """The tag of each token, by its number here; tags: the number of each output."""
+    return lambda h_BTD: torch.tensor(tags, device=h_BTD.device)[head(h_BTD).argmax(-1)]
 
 
 def asked_flaw(row: Mapping[str, Any]) -> tuple[str, str] | None:

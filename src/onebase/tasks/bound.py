@@ -1,16 +1,18 @@
-"""A base in memory with the adapters attached to it: what reads, writes, learns and is judged. `Base` is the public face of it."""
+"""A base in memory with the adapters attached to it: what all inner code takes. What is done with it are functions; `Base` is the face around it."""
 
 from collections.abc import Sequence
 from typing import Self
 
-from onebase.adapt.folder import AdapterParts, own_head
+from onebase.adapt.folder import AdapterParts, Attached, own_head
 from onebase.adapt.stacking import stacked
+from onebase.artifact.record import Record
+from onebase.base.config import BaseConfig
 from onebase.base.folder import LoadedBase
-from onebase.tasks.generation import Writes
-from onebase.tasks.understanding import Reads
+from onebase.codec.text.tokenizer import Tokenizer
+from onebase.model.proj import Active
 
 
-class Bound(Writes, Reads):
+class Bound:
     """A base, perhaps with an adapter (or several, stacked) on it."""
 
     @classmethod
@@ -18,6 +20,56 @@ class Bound(Writes, Reads):
         """A base as it was published: with its own head on it, where it has one."""
         parts = own_head(loaded)
         return cls(loaded) if parts is None else cls(loaded, stacked(loaded, [parts], "own"), own=True)
+
+    def __init__(self, loaded: LoadedBase, attached: Attached | None = None, *, own: bool = False) -> None:
+        """own: what is attached is the head that the base was published with."""
+        self._loaded = loaded
+        self._attached = attached
+        self.own = own
+
+    def __repr__(self) -> str:
+        with_ = f", adapter={self._attached.name!r}" if self._attached else ""
+        return f"Base({self.name!r}, {self.fingerprint[:16]}...{with_})"
+
+    @property
+    def loaded(self) -> LoadedBase:
+        """The parts: module, codec, record. For extensions; most users need only the methods of `Base`."""
+        return self._attached.base if self._attached else self._loaded
+
+    @property
+    def name(self) -> str:
+        """What the base calls itself: stated in its recipe, or its folder."""
+        stated = self._loaded.record.get("name")
+        return str(stated) if stated else self._loaded.path.name if self._loaded.path else "base"
+
+    @property
+    def fingerprint(self) -> str:
+        """Content hash of the base's weights and config."""
+        return self._loaded.fingerprint
+
+    @property
+    def record(self) -> Record:
+        """The facts of this base."""
+        return self._loaded.record
+
+    @property
+    def config(self) -> BaseConfig:
+        return self._loaded.model.cfg
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """`encode(text) -> list[int]`, `decode(ids) -> str`."""
+        return self._loaded.codec.tokenizer
+
+    @property
+    def attached(self) -> Attached | None:
+        """The adapter on it, if there is one. For extensions."""
+        return self._attached
+
+    @property
+    def active(self) -> Active | None:
+        """How its adapter acts in a forward. For extensions."""
+        return self._attached.active if self._attached else None
 
     @property
     def plain(self) -> Self:

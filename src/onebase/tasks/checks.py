@@ -18,7 +18,7 @@ HOURS = 2.0
 GIB = 2**30
 
 
-def check_reads(base: LoadedBase, images: bool) -> None:
+def check_reads(base: LoadedBase, images: bool, remedy: str) -> None:
     """Refuse a base that cannot read the rows. images: this method of the task also learns from images alone. Raises UserError with the
     reason."""
     cfg = base.model.cfg
@@ -26,7 +26,7 @@ def check_reads(base: LoadedBase, images: bool) -> None:
         if not images:
             raise UserError(
                 f"this base reads no text, only {', '.join(sorted(cfg.codecs))}",
-                f"images are learnt from by task classify with method {', '.join(m.name for m in METHODS.values() if not m.text)}",
+                remedy,
             )
         return
     if "text" in cfg.trunks and base.model.trunk.reads_memory:
@@ -36,19 +36,19 @@ def check_reads(base: LoadedBase, images: bool) -> None:
         )
 
 
-def check_writes(base: LoadedBase, task: str, method: str) -> None:
+def check_writes(base: LoadedBase, task: str, method: str, remedy: str) -> None:
     """Refuse a base that predicts no next tokens, for what is learnt (or said) by them. Raises UserError with the reason."""
     what = f"task {task!r} with method {method!r} predicts next tokens"
     cfg = base.model.cfg
     if base.model.trunk.cfg.direction != "causal":
         raise UserError(
             f"this base reads in both directions and predicts no next token: {what}",
-            "use a base that writes; this one learns classify, regress, tag and embed",
+            remedy,
         )
     if not cfg.text.head:
         raise UserError(
             f"this base gives hidden states and predicts no tokens: {what}",
-            "use a base that writes; this one learns classify, regress, tag and embed",
+            remedy,
         )
 
 

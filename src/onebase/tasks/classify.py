@@ -2,85 +2,83 @@
 with `labels` in the place of `label` are for `many`."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 
 from onebase.adapt.folder import AdapterParts
+from onebase.adapt.head import best_pooled, fit_head
 from onebase.adapt.method import SCRATCH
 from onebase.adapt.vector_head import candidates, fit_views
-from onebase.base.folder import LoadedBase
 from onebase.base.head import HeadConfig
 from onebase.codec.text.sample import Tokens
 from onebase.data import Rows, read_rows
+from onebase.data.labelled import Make, Records
 from onebase.engine import image_features as images
 from onebase.engine.features import how_read, vector_of, views
 from onebase.engine.scoring import batch_tokens
 from onebase.errors import DataError, UserError
-from onebase.evaluation.bootstrap import Array, Score
-from onebase.evaluation.chances import ece, macro_auroc, macro_f1_of_labels, micro_f1
-from onebase.evaluation.metrics import accuracy, correct, macro_f1
+from onebase.evaluation.bootstrap import Array
+from onebase.evaluation.predictions import Labels, LabelSets
 from onebase.model.proj import Active
 from onebase.objective.base import Objective
 from onebase.objective.grouped import Grouped
-from onebase.objective.label import Label
+from onebase.objective.label import Label, ManyLabels, marks
 from onebase.tasks import by_head as heads
 from onebase.tasks import by_prompt
 from onebase.tasks import image_classes as pictures
-from onebase.tasks import multilabel as many
-from onebase.tasks.base import Limits, Look, ScoreRequest, Shown, Task
+from onebase.tasks.answers import classes_of, labels
+from onebase.tasks.base import Look, ScoreRequest, Shown, Task
 from onebase.tasks.bound import Bound
-from onebase.tasks.by_head import Fit, Prepared
+from onebase.tasks.by_head import Fit, Prepared, wide_features
 from onebase.tasks.checks import head_size
 from onebase.tasks.fit import Lesson
 from onebase.tasks.job import Adapting, data_facts
-from onebase.tasks.multilabel import many_rows
-from onebase.tasks.options import AdaptOptions
 from onebase.tasks.prompting import Given, columns, inputs
+from onebase.tasks.reading import Reader, no_samples, whole_texts
 from onebase.tasks.results import Label as Said
-from onebase.tasks.rows import check_texts
+from onebase.tasks.results import labelled
+from onebase.tasks.rows import reader_on
 
 
 def by_head(job: Adapting) -> AdapterParts:
     """Logistic regression on what a head reads of texts, or of images."""
-    given = read_rows(job.data, ())
-    if not images.sees_images(job.base, given):
-        return heads.by_head(job, _prepared(job, given))
-    _one_label(given)
+    if not images.sees_images(job.base, job.rows):
+        return heads.by_head(job, _prepared(job))
+    _one_label(job.rows)
     return pictures.by_head(job)
 
 
 def lesson(job: Adapting) -> Lesson:
     """A head and what the method learns, together; the head starts from the exact fit on the frozen base (behind what the method puts
     before the text). With `contrast.first` the method learns vectors, and the head is fitted on them afterwards."""
-    given = read_rows(job.data, ())
-    if images.sees_images(job.base, given):
-        _one_label(given)
+    if images.sees_images(job.base, job.rows):
+        _one_label(job.rows)
         return pictures.lesson(job)
-    return heads.lesson(job, _prepared(job, given))
+    return heads.lesson(job, _prepared(job))
 
 
 def _one_label(given: Rows) -> None:
-    if many.has_many(given):
+    if has_many(given):
         raise UserError("images with many labels each", "give one label an image: the column `label`")
 
 
-def _prepared(job: Adapting, given: Rows) -> Prepared:
-    if not many.has_many(given):
+def _prepared(job: Adapting) -> Prepared:
+    if not has_many(job.rows):
         return prepare(job)
     if job.options.contrast.first:
         raise UserError(
             "contrast draws texts of one label together, and these rows have many labels each",
             "leave contrast.first out, or give one label a text",
         )
-    return many.prepare(job)
+    return _prepare_many(job)
 
 
 def prepare(job: Adapting) -> Prepared:
     """Rows with one label each."""
-    rows, labels = job.labelled()
-    o, base = job.options, job.base
+    o, base, rows, labels = job.options, job.base, job.rows, job.labels()
     number = {label: i for i, label in enumerate(labels)}
     numbers = [number[str(r["label"])] for r in rows]
     contrast = o.contrast
@@ -110,68 +108,123 @@ def prepare(job: Adapting) -> Prepared:
         chunk = max(1, batch_tokens(base.model.device) // max(len(t) for t in texts))
         return Grouped(vector_of(base), targets, contrast.temperature, active, chunk)
 
-    return Prepared(rows, fit, data_facts(rows, labels), vectors if contrast.first else None)
+    return Prepared(fit, data_facts(rows, labels), vectors if contrast.first else None)
+
+
+def has_many(rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Have the rows a column `labels`, and none `label`?"""
+    return any("labels" in r for r in rows) and not any("label" in r for r in rows)
+
+
+def labels_flaw(row: Mapping[str, Any]) -> tuple[str, str] | None:
+    """What is wrong with the labels of a row, and what to do."""
+    given = row["labels"]
+    if isinstance(given, (list, tuple)) and all(isinstance(x, str) and x.strip() for x in given):
+        return None
+    return f"'labels' is {given!r}, a list of texts is expected", 'for example ["red", "round"]'
+
+
+def _prepare_many(job: Adapting) -> Prepared:
+    rows = job.rows
+    has = [set(r["labels"]) for r in rows]
+    labels = tuple(sorted(set().union(*has)))
+    for label, n in Counter(x for given in has for x in given).items():
+        if n == len(rows):
+            raise DataError(
+                f"all {len(rows)} rows have the label {label!r}", "give rows without it too, or leave it out"
+            )
+    number = {label: i for i, label in enumerate(labels)}
+    numbers = [tuple(sorted(number[x] for x in given)) for given in has]
+    job.head = head_size(job, len(rows), len(labels), [len(rows)])
+    y_NC = marks(numbers, len(labels))
+    o = job.options
+
+    def fit(texts: Sequence[Tokens], active: Active | None) -> Fit:
+        x_NP = wide_features(job, texts, active)
+        fitted, pooling = best_pooled(lambda x: fit_head(x, y_NC, len(labels), o.seed), x_NP, o.pooling)
+        targets = {t.id: x for t, x in zip(texts, numbers, strict=True)}
+        return Fit(
+            fitted.head,
+            HeadConfig(labels=labels, pooling=pooling, gives="many"),
+            lambda on: ManyLabels(SCRATCH, targets, len(labels), how_read(job.base, pooling), on),
+            fitted.facts,
+        )
+
+    return Prepared(fit, data_facts(rows, labels))
 
 
 def _columns(look: Look) -> tuple[str, ...]:
     if "image" in look.base.model.cfg.codecs:
         return ("image", "label") if images.sees_images(look.base, look.rows()) else ("text", "label")
-    return ("text", "labels") if many.has_many(look.rows()) else ("text", "label")
+    return ("text", "labels") if has_many(look.rows()) else ("text", "label")
 
 
-def _check(base: LoadedBase, rows: Rows, limits: Limits, options: AdaptOptions) -> None:
-    if base.words is not None and not images.sees_images(base, rows):
-        check_texts(base, rows, limits, lambda row: many.flaw(row) if many.has_many([row]) else None)
+def _check(row: Mapping[str, Any]) -> tuple[str, str] | None:
+    return labels_flaw(row) if has_many([row]) else None
 
 
-def class_scores(request: ScoreRequest) -> dict[str, Score]:
-    """accuracy, macro_f1, auroc (each label against the rest, the mean) and ece of single labels; micro_f1, macro_f1 and auroc of many.
-    No auroc where all rows have the same label."""
-    base, data, seed = request.base, request.data, request.seed
+def _samples(reader: Reader) -> Make:
+    return whole_texts(reader) if "text" in reader.columns else no_samples(reader)
+
+
+def predictions(request: ScoreRequest) -> Labels | LabelSets:
+    """The labels of each row, the true ones and those found, with their probabilities."""
+    base, data = request.base, request.data
     attached = base.attached
     head = attached.config.head if attached else None
     if head is not None and head.gives == "many":
         return _many(request)
     if images.classifies_images(base.loaded, attached.config if attached else None):
         rows = read_rows(data, ("image", "label"))
-        found = base.classify_images(images.image_paths(rows, data))
+        names, logp_NL = images.scores(
+            base.loaded,
+            attached.config if attached else None,
+            attached.name if attached else "",
+            images.image_paths(rows, data),
+            base.active,
+        )
+        found = labelled(names, logp_NL.exp())
     else:
-        if many.has_many(given := read_rows(data, ())):
+        records = Records(data)
+        if has_many(records.sound):
             raise UserError(
                 "the rows have many labels each, the adapter gives one", "give the column `label`"
             )
-        rows = read_rows(given, (*columns(attached), "label"))
-        found = base.classify(inputs(attached, rows))
+        wanted = (*columns(attached), "label")
+        if head is None:
+            rows = read_rows(records, wanted)
+            found = labels(base, inputs(attached, rows))
+        else:
+            rows = read_rows(records, wanted, make=whole_texts(reader_on(base)))
+            found = _read(base, rows)
     truth, guess = [str(r["label"]) for r in rows], [f.label for f in found]
-    y_NL, p_NL = _tables([[x] for x in truth], found)
-    right = correct(truth, guess)
-    out = {"accuracy": accuracy(truth, guess, seed=seed), "macro_f1": macro_f1(truth, guess, seed=seed)}
-    if len(set(truth)) > 1:
-        out["auroc"] = macro_auroc(y_NL, p_NL, seed=seed)
-    return out | {"ece": ece([int(x) for x in right], p_NL.max(1), seed=seed)}
+    return Labels(truth, guess, *_tables([[x] for x in truth], found))
 
 
-def _many(request: ScoreRequest) -> dict[str, Score]:
-    base, seed = request.base, request.seed
-    rows, truth = many_rows(request.data)
-    found = base.classify([r["text"] for r in rows])
+def _many(request: ScoreRequest) -> LabelSets:
+    make = whole_texts(reader_on(request.base))
+    rows = read_rows(request.data, ("text", "labels"), check=labels_flaw, make=make)
+    truth = [set(r["labels"]) for r in rows]
+    found = _read(request.base, rows)
     y_NL, p_NL = _tables(truth, found)
     names = list(found[0].scores)
-    guess_NL = np.array([[float(x in f.labels) for x in names] for f in found])
-    out = {
-        "micro_f1": micro_f1(y_NL, guess_NL, seed=seed),
-        "macro_f1": macro_f1_of_labels(y_NL, guess_NL, seed=seed),
-    }
-    some = (y_NL.min(0) < y_NL.max(0)).any()
-    return out | ({"auroc": macro_auroc(y_NL, p_NL, seed=seed)} if some else {})
+    return LabelSets(y_NL, np.array([[float(x in f.labels) for x in names] for f in found]), p_NL)
+
+
+def _read(base: Bound, rows: Rows) -> list[Said]:
+    """The classes of texts that were tokenised when they were read."""
+    on = base.attached
+    assert on is not None and on.config.head is not None
+    names, logp_NL = classes_of(on, rows.texts)
+    return labelled(names, logp_NL.exp(), many=on.config.head.gives == "many")
 
 
 def _tables(truth: Sequence[Iterable[str]], found: Sequence[Said]) -> tuple[Array, Array]:
     """Which labels each row has, 1/0, and the probability of each, both [N, L]. Raises DataError for a label unknown to the adapter."""
     at = {label: i for i, label in enumerate(found[0].scores)}
     y_NL = np.zeros((len(found), len(at)))
-    for n, labels in enumerate(truth):
-        for label in labels:
+    for n, own in enumerate(truth):
+        for label in own:
             if label not in at:
                 raise DataError(
                     f"row {n + 1} has the label {label!r}, which the adapter never saw",
@@ -185,7 +238,7 @@ def _answer(bound: Bound, given: Sequence[Given]) -> list[Shown]:
     on = bound.attached
     several = on is not None and on.config.head is not None and on.config.head.gives == "many"
     out = []
-    for f in bound.classify(given):
+    for f in labels(bound, given):
         line = "; ".join(f"{x} ({f.scores[x]:.3f})" for x in f.labels) or "-"
         said = {"labels": f.labels} if several else {"label": f.label}
         out.append(Shown(line, {**said, "scores": f.scores}))
@@ -200,7 +253,9 @@ TASK = Task(
     prompt=by_prompt.by_prompt,
     images=True,
     check=_check,
-    scores=class_scores,
+    samples=_samples,
+    compared=("text", "image"),
+    predictions=predictions,
     answer=_answer,
     tuned_by=("accuracy", "micro_f1"),
     signal="labels",

@@ -6,41 +6,34 @@ from dataclasses import replace
 import numpy as np
 
 from onebase.data import read_rows
-from onebase.data.bad_rows import places_of
 from onebase.data.labelled import Data
 from onebase.draws import Draws
 from onebase.engine.decoder import generate
 from onebase.engine.sampler import Sampling
 from onebase.errors import UserError
-from onebase.evaluation.bootstrap import Score, mean_score
+from onebase.evaluation.predictions import Judged
 from onebase.tasks.base import JudgeConfig, ScoreRequest
 from onebase.tasks.bound import Bound
+from onebase.tasks.preferences import prompt_flaw
 from onebase.tasks.rewards import Reward, checked, opened
-from onebase.tasks.rollouts import Question, check_questions, questions
+from onebase.tasks.rollouts import Question, prompt_samples, questions
+from onebase.tasks.rows import reader_on
 
 
-def reward_scores(request: ScoreRequest) -> dict[str, Score]:
-    """reward, the mean over greedy completions, and success, the share with at least `success`; where samples are asked for, sampled_reward
-    and sampled_success over completions at temperature 1, the mean of a prompt's samples being one example of the interval. Rows have a
-    prompt and what the reward reads. Raises UserError, BadRows for rows that cannot be request."""
+def rewarded(request: ScoreRequest) -> Judged:
+    """Rewards of greedy completions, and where samples are asked for of as many at temperature 1. Rows have a prompt and what the reward
+    reads. Raises UserError, BadRows for rows that cannot be asked."""
     base, cfg, seed = request.base, request.judge or JudgeConfig(), request.seed
     each = _questions(base, request.data, cfg)
     # A reward model is of the plain base, whatever stands in the place of its weights.
     with opened(cfg.reward, base.plain.loaded) as reward:
-        made = {"": _worth(base, each, cfg, reward, 0, seed)}
-        if cfg.samples:
-            made["sampled_"] = _worth(base, each, cfg, reward, cfg.samples, seed)
-    scores = []
-    for name, worth_PS in made.items():
-        scores += [
-            mean_score(f"{name}reward", worth_PS.mean(1), seed=seed),
-            mean_score(f"{name}success", (worth_PS >= cfg.success).mean(1), seed=seed),
-        ]
-    return {s.name: s for s in scores}
+        greedy_PS = _worth(base, each, cfg, reward, 0, seed)
+        sampled_PS = _worth(base, each, cfg, reward, cfg.samples, seed) if cfg.samples else None
+    return Judged(greedy_PS, sampled_PS, cfg.success)
 
 
-def win_rate(request: ScoreRequest, cfg: JudgeConfig) -> Score:
-    """How often the reward finds what is written with the adapter better than what the plain base writes to the same prompt, 0 to 1, ties
+def wins_of(request: ScoreRequest, cfg: JudgeConfig) -> np.ndarray:
+    """How often the reward finds what is written with the adapter better than what the plain base writes to the same prompt, [P] from 0 to 1, ties
     counting half: greedy completions, or with `samples` each of one side against each of the other. Raises UserError without an adapter."""
     base = request.base
     if base.active is None:
@@ -55,14 +48,13 @@ def win_rate(request: ScoreRequest, cfg: JudgeConfig) -> Score:
         )
     over_PSS = mine_PS[:, :, None] - plain_PS[:, None, :]
     won_PSS = (over_PSS > 0) + 0.5 * (over_PSS == 0)
-    return mean_score("win_rate", won_PSS.mean((1, 2)), seed=request.seed)
+    return np.asarray(won_PSS.mean((1, 2)))
 
 
 def _questions(base: Bound, data: Data, cfg: JudgeConfig) -> list[Question]:
-    loaded, rows = base.loaded, read_rows(data, checked(cfg.reward).columns)
-    context = base.config.text.context - loaded.model.leading(base.active, 1)[0]
-    check_questions(loaded, rows, cfg.reward, cfg.max_tokens, context)
-    return questions(loaded, rows, places_of(rows))
+    make = prompt_samples(reader_on(base), cfg.reward, cfg.max_tokens)
+    required = ("prompt", *checked(cfg.reward).columns)
+    return questions(read_rows(data, required, check=prompt_flaw, make=make))
 
 
 def _worth(

@@ -6,34 +6,27 @@ from typing import Any
 
 import torch
 
+from onebase.adapt.folder import Attached
 from onebase.adapt.head import best_pooled
 from onebase.adapt.method import SCRATCH
 from onebase.adapt.ridge import fit_ridge
 from onebase.base.head import HeadConfig
 from onebase.codec.text.sample import Tokens
 from onebase.data import read_rows
-from onebase.data.bad_rows import refuse_flawed
-from onebase.data.labelled import Data
 from onebase.engine.features import how_read
 from onebase.errors import DataError
-from onebase.evaluation.bootstrap import Score
-from onebase.evaluation.values import mae, spearman
+from onebase.evaluation.predictions import Numbers
 from onebase.model.proj import Active
 from onebase.objective.regress import Value
 from onebase.tasks import by_head as heads
+from onebase.tasks.answers import numbers, of_task, values
 from onebase.tasks.base import ScoreRequest, Shown, Task
 from onebase.tasks.bound import Bound
 from onebase.tasks.by_head import Fit, Prepared, wide_features
 from onebase.tasks.job import Adapting, data_facts
 from onebase.tasks.prompting import Given
-from onebase.tasks.rows import check_texts
-
-
-def value_rows(data: Data) -> tuple[list[dict[str, Any]], list[float]]:
-    """Rows with text and value, and the values as numbers (a file of csv has them as text). Raises DataError with all bad rows."""
-    rows = read_rows(data, ("text", "value"), check=lambda good: refuse_flawed(good, flaw))
-    refuse_flawed(rows, flaw)
-    return rows, [float(r["value"]) for r in rows]
+from onebase.tasks.reading import whole_texts
+from onebase.tasks.rows import reader_on
 
 
 def flaw(row: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -54,15 +47,16 @@ def _number(value: object) -> float | None:
 
 
 def prepare(job: Adapting) -> Prepared:
-    rows, values = value_rows(job.data)
-    y_N = torch.tensor(values, dtype=torch.float64)
+    rows = job.rows
+    wanted = [float(r["value"]) for r in rows]  # a file of csv has them as text
+    y_N = torch.tensor(wanted, dtype=torch.float64)
     # From the first one on: numbers that are large and near each other (years, times) keep their differences.
     off_N = y_N - y_N[0]
     mean, scale = float(y_N[0] + off_N.mean()), float(off_N.std(correction=0))
-    if not 0 < scale < math.inf or len(set(values)) < 2:
+    if not 0 < scale < math.inf or len(set(wanted)) < 2:
         raise DataError(
-            f"all {len(rows)} rows have the value {values[0]}"
-            if len(set(values)) < 2
+            f"all {len(rows)} rows have the value {wanted[0]}"
+            if len(set(wanted)) < 2
             else "the values are too large to be told apart",
             "give rows of at least two values, of a size that numbers hold",
         )
@@ -81,19 +75,22 @@ def prepare(job: Adapting) -> Prepared:
         )
 
     facts = data_facts(rows) | {"data.mean": (mean, "computed"), "data.deviation": (scale, "computed")}
-    return Prepared(rows, fit, facts)
+    return Prepared(fit, facts)
 
 
-def value_scores(request: ScoreRequest) -> dict[str, Score]:
-    """mae in the data's units, and spearman (not where all rows have one value)."""
-    rows, truth = value_rows(request.data)
-    found = request.base.predict([r["text"] for r in rows])
-    out = {"mae": mae(truth, found, seed=request.seed)}
-    return out | ({"spearman": spearman(truth, found, seed=request.seed)} if len(set(truth)) > 1 else {})
+def _on(bound: Bound) -> Attached:
+    return of_task(bound, "regress", "gives numbers")
+
+
+def predictions(request: ScoreRequest) -> Numbers:
+    """The number of each row, and the true one."""
+    reader = reader_on(request.base)
+    rows = read_rows(request.data, ("text", "value"), check=flaw, make=whole_texts(reader))
+    return Numbers([float(r["value"]) for r in rows], numbers(_on(request.base), rows.texts))
 
 
 def _answer(bound: Bound, given: Sequence[Given]) -> list[Shown]:
-    return [Shown(f"{x:.6g}", {"value": x}) for x in bound.predict([str(t) for t in given])]
+    return [Shown(f"{x:.6g}", {"value": x}) for x in values(_on(bound), [str(t) for t in given])]
 
 
 TASK = Task(
@@ -102,8 +99,10 @@ TASK = Task(
     lesson=lambda job: heads.lesson(job, prepare(job)),
     head=lambda job: heads.by_head(job, prepare(job)),
     refused={"prompt": "a prompt gives each of some answers a probability, no number"},
-    check=lambda base, rows, limits, _: check_texts(base, rows, limits, flaw),
-    scores=value_scores,
+    check=flaw,
+    samples=whole_texts,
+    compared=("text",),
+    predictions=predictions,
     answer=_answer,
     tuned_by=("mae",),
     signal="labels",

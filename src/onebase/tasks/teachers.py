@@ -23,6 +23,7 @@ from onebase.interop.peft import is_peft
 from onebase.model.mask import Cols
 from onebase.objective.base import TrunkInput
 from onebase.objective.distil import Said, kl
+from onebase.tasks.answers import labels as labels_of
 from onebase.tasks.bound import Bound
 from onebase.tasks.job import Adapting
 from onebase.tasks.options import AdaptOptions
@@ -83,7 +84,7 @@ def teaches_writing(options: AdaptOptions) -> bool:
 
 def class_chances(teacher: Bound, texts: Sequence[str]) -> tuple[tuple[str, ...], Tensor]:
     """(labels, log-probabilities [N, C]) of the teacher."""
-    found = teacher.classify(texts)
+    found = labels_of(teacher, texts)
     labels = tuple(found[0].scores)
     p_NC = torch.tensor([[f.scores[x] for x in labels] for f in found])
     return labels, p_NC.clamp(min=1e-30).log()

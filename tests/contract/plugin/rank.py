@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,21 +10,21 @@ import torch
 from onebase.adapt.head import HeadConfig, best_pooled
 from onebase.adapt.method import SCRATCH
 from onebase.adapt.ridge import fit_ridge
-from onebase.base.folder import LoadedBase
 from onebase.codec.text.sample import Tokens
-from onebase.data import Rows, read_rows
-from onebase.data.bad_rows import refuse_flawed
+from onebase.data import read_rows
 from onebase.engine.features import how_read
 from onebase.evaluation.bootstrap import Score, mean_score
+from onebase.evaluation.scores import Metric
+from onebase.evaluation.scores import register as register_score
 from onebase.model.proj import Active
 from onebase.objective.regress import Value
 from onebase.tasks import by_head
 from onebase.tasks.answers import values
-from onebase.tasks.base import Limits, ScoreRequest, Shown, Task
+from onebase.tasks.base import ScoreRequest, Shown, Task
 from onebase.tasks.bound import Bound
 from onebase.tasks.by_head import Fit, Prepared, wide_features
 from onebase.tasks.job import Adapting, data_facts
-from onebase.tasks.options import AdaptOptions
+from onebase.tasks.reading import whole_texts
 from onebase.tasks.table import register
 
 COLUMNS = ("query", "passages", "grades")
@@ -38,17 +39,12 @@ def flaw(row: Any) -> tuple[str, str] | None:
     )
 
 
-def check(base: LoadedBase, rows: Rows, limits: Limits, options: AdaptOptions) -> None:
-    refuse_flawed(rows, flaw)
-
-
-def pairs(rows: Sequence[Any]) -> list[str]:
-    return [f"{r['query']}\n{p}" for r in rows for p in r["passages"]]
+def pairs(row: Any) -> list[str]:
+    return [f"{row['query']}\n{p}" for p in row["passages"]]
 
 
 def prepare(job: Adapting) -> Prepared:
-    rows = read_rows(job.data, COLUMNS)
-    y_N = torch.tensor([float(g) for r in rows for g in r["grades"]], dtype=torch.float64)
+    y_N = torch.tensor([float(g) for r in job.rows for g in r["grades"]], dtype=torch.float64)
     y_N = y_N - y_N.mean()
 
     def fit(texts: Sequence[Tokens], active: Active | None) -> Fit:
@@ -60,12 +56,12 @@ def prepare(job: Adapting) -> Prepared:
         how = HeadConfig(gives="value", pooling=pooling)
         return Fit(fitted.head, how, lambda on: Value(SCRATCH, targets, how_read(job.base, pooling), on))
 
-    return Prepared([{"text": t} for t in pairs(rows)], fit, data_facts(rows))
+    return Prepared(fit, data_facts(job.rows))
 
 
 def ranked(bound: Bound, rows: Sequence[Any]) -> list[list[int]]:
     assert bound.attached is not None
-    worth = iter(values(bound.attached, pairs(rows)))
+    worth = iter(values(bound.attached, [t for r in rows for t in pairs(r)]))
     each = [[next(worth) for _ in r["passages"]] for r in rows]
     return [sorted(range(len(w)), key=lambda i: -w[i]) for w in each]
 
@@ -84,10 +80,24 @@ def ndcg(grades: Sequence[float], order: Sequence[int]) -> float:
     return gain([grades[i] for i in order]) / max(1e-9, gain(sorted(grades, reverse=True)))
 
 
-def scores(request: ScoreRequest) -> dict[str, Score]:
-    rows = read_rows(request.data, COLUMNS)
-    found = [ndcg(r["grades"], o) for r, o in zip(rows, ranked(request.base, rows), strict=True)]
-    return {"ndcg": mean_score("ndcg", found, seed=request.seed)}
+@dataclass(frozen=True, eq=False)
+class Orders:
+    """The grades of each query's passages, and their order, the best first."""
+
+    grades: list[list[float]]
+    found: list[list[int]]
+
+
+def predictions(request: ScoreRequest) -> Orders:
+    rows = read_rows(request.data, COLUMNS, check=flaw)
+    return Orders([r["grades"] for r in rows], ranked(request.base, rows))
+
+
+def ndcg_score(said: Orders, seed: int) -> Score:
+    return mean_score("ndcg", [ndcg(g, o) for g, o in zip(said.grades, said.found, strict=True)], seed=seed)
+
+
+register_score(Metric("ndcg", Orders, ndcg_score))
 
 
 register(
@@ -97,10 +107,13 @@ register(
         lesson=lambda job: by_head.lesson(job, prepare(job)),
         head=lambda job: by_head.by_head(job, prepare(job)),
         refused={"prompt": "a prompt gives each of some answers a probability, no order"},
-        check=check,
-        scores=scores,
+        check=flaw,
+        samples=lambda reader: whole_texts(reader, pairs),
+        compared=("query", "passages"),
+        predictions=predictions,
         answer=answer,
         reads=("query", "passages"),
+        lists=("passages",),
         signal="labels",
         tuned_by=("ndcg",),
     )

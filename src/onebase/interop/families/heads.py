@@ -14,10 +14,9 @@ import torch
 from torch import Tensor
 
 from onebase.base.config import BaseConfig
-from onebase.base.head import Head, HeadConfig, LayerConfig, OwnHead, Pooling
+from onebase.base.head import OUTSIDE, Head, HeadConfig, LayerConfig, OwnHead, Pooling, tag_parts
 from onebase.errors import ArtifactError, ConfigError
 from onebase.interop.families.encoder import PLAIN
-from onebase.interop.family import Tree
 from onebase.interop.place import Source
 from onebase.interop.reader import Reader
 from onebase.interop.sentence import Pairs, read_pairs
@@ -137,7 +136,7 @@ def read_head(r: Reader, source: Source, found: Found, pairs: Pairs) -> OwnHead:
     """The head. Raises ConfigError for what no head here means, ArtifactError for tensors
     that are missing or do not fit."""
     out = found.layout.out
-    task, cfg = _config(r, found, len(_tensor(source, f"{out}.weight")), pairs)
+    task, cfg = read_config(r, found, len(_tensor(source, f"{out}.weight")), pairs)
     names = found.layout.names(cfg.layer)
     if f"{out}.bias" in found.names:  # some have one where the family's own have none
         names["head.bias"] = f"{out}.bias"
@@ -160,13 +159,13 @@ def _tensor(source: Source, name: str) -> Tensor:
     return source.read(name).float().clone()
 
 
-def _config(r: Reader, found: Found, outputs: int, pairs: Pairs) -> tuple[str, HeadConfig]:
+def read_config(r: Reader, found: Found, outputs: int, pairs: Pairs) -> tuple[str, HeadConfig]:
     """(task, config) of a head of so many outputs."""
     layout = found.layout
     layer = None if layout.dense is None else layout.layer(r)
     names = _labels(r, outputs)
     if found.kind == "tokens":
-        labels = tuple(dict.fromkeys(tag_parts(n)[1] for n in names if n != "O"))
+        labels = tuple(dict.fromkeys(tag_parts(n)[1] for n in names if n != OUTSIDE))
         return "tag", HeadConfig(labels=labels, gives="spans", tags=names, layer=layer)
     pooling: Pooling = (
         r.one_of("classifier_pooling", _POOLINGS, "cls") if layout.pooling is None else layout.pooling
@@ -213,96 +212,3 @@ def _labels(r: Reader, outputs: int) -> tuple[str, ...]:
         raise r.refuse("id2label", f'a name for each of the {outputs} outputs, from "0" up')
     names = [str(said.get(str(i), f"LABEL_{i}")) for i in range(outputs)]
     return tuple(n if n not in names[:i] else f"{n} ({i})" for i, n in enumerate(names))
-
-
-def tag_parts(name: str) -> tuple[bool, str]:
-    """(begins a span, its label) of the name of a token's class: B-x, I-x, or x alone, which goes on; S- and U- begin, E- and L- go on."""
-    if len(name) > 2 and name[1] == "-" and name[0] in "BISUEL":
-        return name[0] in "BSU", name[2:]
-    return False, name
-
-
-def written_head(model_type: str, head: OwnHead, config: Tree) -> tuple[Tree, dict[str, Tensor]]:
-    """The keys that say what a head is, on top of the trunk's `config`, and its tensors by their names there. Raises ConfigError where
-    the family's layout cannot say it: it is proved by reading it back."""
-    cfg = head.config
-    kind: Kind = "tokens" if cfg.gives == "spans" else "sequence"
-    layout = LAYOUTS.get(model_type, {}).get(kind)
-    if layout is None:
-        raise ConfigError(
-            f"a head for {head.task} on a base of the {model_type} layout", "export the base alone"
-        )
-    suffix = next(s for s, k in KINDS.items() if k == kind)
-    names = cfg.tags or (spans_tags(cfg.labels) if cfg.gives == "spans" else cfg.labels) or ("LABEL_0",)
-    tree = config | {
-        "architectures": [_stem(config) + suffix],
-        "id2label": {str(i): n for i, n in enumerate(names)},
-        "label2id": {n: i for i, n in enumerate(names)},
-        "problem_type": _PROBLEMS.get((cfg.gives, head.task)),
-    }
-    if layout.dense == "head.dense" and cfg.layer is not None:
-        act = next(
-            (name for name, ours in PLAIN.items() if ours == cfg.layer.activation), cfg.layer.activation
-        )
-        tree |= {"classifier_activation": act, "classifier_bias": cfg.layer.bias}
-        tree |= {"classifier_pooling": cfg.pooling} if kind == "sequence" else {}
-    if cfg.pad is not None:
-        tree["pad_token_id"] = cfg.pad
-    crossing = next(n for n, sigmoid in ACTIVATIONS.items() if sigmoid == cfg.sigmoid)
-    if head.task == "rerank":
-        tree["sentence_transformers"] = {"activation_fn": crossing}
-    tensors = dict(head.tensors)
-    _prove(Found(tree["architectures"][0], kind, layout, frozenset()), head, tree)
-    if not layout.bias and torch.count_nonzero(tensors["head.bias"]) == 0:
-        del tensors["head.bias"]
-    theirs = layout.names(cfg.layer)
-    if odd := sorted(tensors.keys() - theirs.keys()):
-        raise ConfigError(
-            f"{odd[0]} of the head, for which {tree['architectures'][0]} has no place",
-            "export the base alone",
-        )
-    return tree, {theirs[name]: t for name, t in tensors.items()}
-
-
-_PROBLEMS = {
-    ("one", "classify"): "single_label_classification",
-    ("many", "classify"): "multi_label_classification",
-    ("value", "regress"): "regression",
-}
-
-
-def _prove(found: Found, head: OwnHead, tree: Tree) -> None:
-    """Raises ConfigError where the keys would be read as another head."""
-    cfg = head.config
-    r = Reader(tree, "the exported config")
-    try:
-        task, again = _config(r, found, cfg.outputs, Pairs(None, cfg.limit, cfg.typed))
-    except ConfigError as e:
-        raise ConfigError(f"{found.architecture} cannot express this head: {e.cause}", e.remedy) from None
-    wanted = replace(cfg, tags=cfg.tags or spans_tags(cfg.labels)) if cfg.gives == "spans" else cfg
-    if found.kind == "tokens":
-        wanted = replace(wanted, pooling=again.pooling)
-    for name in ("pooling", "layer", "gives", "labels", "tags", "mean", "scale", "sigmoid", "pad"):
-        if getattr(again, name) != getattr(wanted, name):
-            raise ConfigError(
-                f"{found.architecture} cannot express a head whose {name} is {getattr(wanted, name)!r} (there it is {getattr(again, name)!r})",
-                "export the base alone, or learn such a head (docs/bases.md)",
-            )
-    if task != head.task:
-        raise ConfigError(f"{found.architecture} would be read as one for {task}", "export the base alone")
-
-
-def spans_tags(labels: Collection[str]) -> tuple[str, ...]:
-    """The names of a token's classes in our own order: outside, then begin and inside of each label."""
-    return ("O", *(f"{part}-{label}" for label in labels for part in "BI"))
-
-
-def _stem(config: Tree) -> str:
-    """How the names of a family's architectures begin: `Bert` of `BertModel`."""
-    if config["model_type"] == "gemma3_text":
-        return "Gemma3Text"
-    name = str(config["architectures"][0])
-    for suffix in ("ForMaskedLM", "ForCausalLM", "LMHeadModel", "Model"):
-        if name.endswith(suffix):
-            return name.removesuffix(suffix)
-    return name

@@ -159,10 +159,10 @@ FAMILIES = (LLAMA, QWEN2, QWEN3, GEMMA2, GEMMA3, PHI3, GPT2)
 
 def family_for(cfg: BaseConfig) -> Family:
     """The architecture that a base is written as, by what it has. Whether it can say all is found when its tree is read back."""
+    if cfg.text.positions:  # of a base that reads no text it is an error
+        return GPT2
     block = cfg.trunks["text"].blocks[0]
     rope = block.attn.rope
-    if cfg.text.positions:
-        return GPT2
     if rope is not None and (rope.dim or (rope.scaling and rope.scaling.short != rope.scaling.long)):
         return PHI3
     if block.norms.where == "sandwich":

@@ -156,6 +156,6 @@ def pooling_tree(cfg: EmbeddingConfig | None, arch: str) -> dict[str, Any]:
         what = (
             f"pooling {cfg.pooling!r}" if kind is None else "how it fills up or ends the texts of its vectors"
         )
-        raise ConfigError(f"GGUF cannot express this base's {what}", "export to hf")
+        raise ConfigError(f"GGUF cannot express this base's {what} ({arch}.pooling_type)", "export to hf")
     tree: dict[str, Any] = {f"{arch}.pooling_type": kind, NORMALISE: cfg.normalise}
     return tree if cfg.limit is None else tree | {LIMIT: cfg.limit}

@@ -87,7 +87,10 @@ def vocabulary(
 def _writable(model: dict[str, Any]) -> None:
     """Refuse a model that the format has no words for."""
     if model.get("type") != "BPE":
-        raise ConfigError(f"a tokenizer of kind {model.get('type')} is not written as GGUF", "only BPE is")
+        raise ConfigError(
+            f"a tokenizer of kind {model.get('type')} is not written as GGUF (tokenizer.ggml.model)",
+            "only BPE is",
+        )
     odd = next(
         (k for k in ("continuing_subword_prefix", "end_of_word_suffix", "dropout") if model.get(k)), None
     )
@@ -97,7 +100,7 @@ def _writable(model: dict[str, Any]) -> None:
     if model.get("byte_fallback") and missing:
         raise ConfigError(
             f"this tokenizer falls back on tokens of bytes (byte_fallback), but has no {missing[0]!r} "
-            f"({len(missing)} of 256 are missing): GGUF's kind of it has all",
+            f"({len(missing)} of 256 are missing): GGUF's kind of it (tokenizer.ggml.model 'llama') has all",
             "export to hf",
         )
 
@@ -167,7 +170,7 @@ def prove(
     theirs = Tokenizer(found, found_roles)
     if frame := other_frame(ours, theirs):
         raise ConfigError(
-            f"this tokenizer reads a text as {frame}: GGUF can only say whether BOS stands before it and EOS behind it",
+            f"this tokenizer reads a text as {frame}: GGUF can only say whether BOS stands before it and EOS behind it (tokenizer.ggml.add_bos_token, add_eos_token)",
             _REMEDY,
         )
     follows: list[Follows] = ["nothing", "special"] if template else ["nothing"]
@@ -177,7 +180,7 @@ def prove(
     there = ChatTemplate(template or "", tuple(theirs.specials), where, found_roles)
     if lost := lost_ends(ours, with_turns(theirs, there)):
         raise ConfigError(
-            f"a generation ends with any of {len(roles.closing)} tokens, GGUF has names for three: {lost[0]!r} would not end one there",
+            f"a generation ends with any of {len(roles.closing)} tokens, GGUF has keys for three (tokenizer.ggml.eos_token_id, eot_token_id, eom_token_id): {lost[0]!r} would not end one there",
             _REMEDY,
         )
     talk = None if nearest else other_talk(TextCodec(ours, chat), TextCodec(theirs, there))

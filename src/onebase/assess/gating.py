@@ -7,7 +7,6 @@ from typing import Any
 from onebase.adapt.folder import Attached
 from onebase.adapt.methods import METHODS
 from onebase.adapt.stacking import alone
-from onebase.api.base import Base
 from onebase.base.folder import LoadedBase, base_tensors
 from onebase.base.model import BaseModel
 from onebase.config import to_dict
@@ -20,12 +19,14 @@ from onebase.evaluation.energy import watching
 from onebase.evaluation.gate import System, Verdict, gate
 from onebase.evaluation.metrics import correct
 from onebase.formats.rows import resolved
+from onebase.tasks.answers import labels
+from onebase.tasks.bound import Bound
 from onebase.tasks.options import those_of
 from onebase.tasks.prompting import Given, columns, inputs
-from onebase.tasks.table import rows_hash
+from onebase.tasks.table import adapted, rows_hash
 
 
-def against_classical(base: Base, train: Data, test: Data, *, seed: int = 0) -> Verdict:
+def against_classical(base: Bound, train: Data, test: Data, *, seed: int = 0) -> Verdict:
     """The gate for a classifying adapter: beside TF-IDF + logistic regression and nearest neighbour on the same labels, and beside
     the same method on an untrained twin of the base. `train` are the rows that the adapter learnt from. Raises UserError."""
     ours, twin, rivals = contenders(base, train, test, seed=seed)
@@ -33,7 +34,7 @@ def against_classical(base: Base, train: Data, test: Data, *, seed: int = 0) -> 
 
 
 def contenders(
-    base: Base, train: Data, test: Data, *, seed: int = 0
+    base: Bound, train: Data, test: Data, *, seed: int = 0
 ) -> tuple[System, System, tuple[System, ...]]:
     """What the gate compares: the base with its adapter, the untrained twin with one made alike, the classical rivals.
 
@@ -78,7 +79,7 @@ def contenders(
     return ours, twin, tuple(rivals)
 
 
-def adapted_twin(base: Base, known: Sequence[dict[str, Any]], seed: int) -> Base:
+def adapted_twin(base: Bound, known: Sequence[dict[str, Any]], seed: int) -> Bound:
     """The untrained twin of a base, with an adapter made as the base's own was: same task, method and options, from `known`."""
     attached = base.attached
     assert attached is not None
@@ -86,14 +87,18 @@ def adapted_twin(base: Base, known: Sequence[dict[str, Any]], seed: int) -> Base
     # is at hand to calibrate the twin with.
     saved = attached.config.prompt
     plain = saved is not None and saved.bias is None and not saved.examples
-    twin = Base(untrained_twin(base.loaded, seed))
-    adapter = twin.adapt(
-        [] if plain else known, task=attached.task, method=attached.method, **_options(attached)
+    twin = Bound(untrained_twin(base.loaded, seed))
+    adapter = adapted(
+        twin,
+        [] if plain else known,
+        task=attached.task,
+        method=attached.method,
+        options=_options(attached),
     )
-    return twin.with_adapter(adapter)
+    return twin.with_parts([adapter.parts])
 
 
-def shipped_bytes(base: Base) -> tuple[int, int]:
+def shipped_bytes(base: Bound) -> tuple[int, int]:
     """(bytes of the adapter on this base, 0 without one; bytes of the base itself: weights, tokenizer, template). An adapter of all
     weights needs no others."""
     attached, loaded = base.attached, base.loaded
@@ -111,12 +116,12 @@ def shipped_bytes(base: Base) -> tuple[int, int]:
     return adapter, weights + len(words.encode())
 
 
-def _measured(name: str, base: Base, texts: Sequence[Given], truth: Sequence[str], seed: int) -> System:
+def _measured(name: str, base: Bound, texts: Sequence[Given], truth: Sequence[str], seed: int) -> System:
     """A base with a classifying adapter on the test texts."""
     attached = base.attached
     assert attached is not None
     with watching(accelerator=base.loaded.model.device.type != "cpu") as watch:
-        found = base.classify(texts)
+        found = labels(base, texts)
     fitting = attached.record.get("seconds")
     # Without the time of fitting, that of predicting would pass for the whole: better none.
     seconds = 0.0 if fitting is None else float(fitting) + watch.taken.seconds

@@ -7,48 +7,50 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from onebase.adapt.folder import Attached
 from onebase.base.head import Pooling
 from onebase.engine import image_features as images
-from onebase.engine.features import embeddings, features, remembering, text_tokens
-from onebase.engine.image_search import TEMPLATE, Found, chances, find, text_vectors
+from onebase.engine.features import remembering
+from onebase.engine.image_search import TEMPLATE, Found, chances, find
 from onebase.engine.speech import Transcriber
 from onebase.engine.transcribing import Transcript, transcribe
 from onebase.errors import UserError
-from onebase.tasks.answers import Answer, Ranked, classes, ranked, rewards, spans, values
-from onebase.tasks.handle import Holding
+from onebase.tasks.answers import (
+    Answer,
+    Ranked,
+    labels,
+    of_task,
+    ranked,
+    rewards,
+    spans,
+    values,
+    vectors,
+)
+from onebase.tasks.bound import Bound
 from onebase.tasks.pairs import Near, nearest
 from onebase.tasks.prompting import Given
 from onebase.tasks.results import Label, Span, labelled
 
 
-class Reads(Holding):
+class Reads(Bound):
     """Says something of what it is given."""
+
+    _ears: Transcriber | None = None
 
     @torch.no_grad()
     def logits(self, ids: Sequence[int]) -> Tensor:
         """Next-token logits after each of `ids`, float32 [T, V]."""
-        return self._model.logits(self._ids_BT(ids), self.active)[0].cpu()
+        return self.loaded.model.logits(self._ids_BT(ids), self.active)[0].cpu()
 
     @torch.no_grad()
     def hidden(self, ids: Sequence[int]) -> Tensor:
         """Last hidden states, float32 [T, D]."""
-        return self._model.hidden(self._ids_BT(ids), active=self.active).hidden[0].float().cpu()
+        return self.loaded.model.hidden(self._ids_BT(ids), active=self.active).hidden[0].float().cpu()
 
     def embed(self, texts: Sequence[str], *, pooling: Pooling | None = None) -> Tensor:
         """One vector a text, float32 [N, D]: as the base was made to give them (sentence-transformers; CLIP and SigLIP, where images are in
         the same space) or as an adapter of task embed makes them, else the mean of its hidden states; `pooling` asks for the mean, last or both of them. Raises DataError for a
         text beyond the context (a base that was made for it cuts long texts)."""
-        if pooling is None and self.config.link("pair") is not None:
-            return text_vectors(self.loaded, list(texts), self.active)
-        learnt = self._attached.config.embedding if self._attached else None
-        made = learnt or self._loaded.embedding
-        if pooling is None and made is not None:
-            return embeddings(self.loaded, list(texts), made, self.active)
-        pooling = pooling or "mean"
-        before = self._model.leading(self.active, 1)[0]
-        read = text_tokens(self.loaded, list(texts), before=before)
-        return features(self.loaded, read, pooling, self.active)
+        return vectors(self, texts, pooling)
 
     def nearest(self, query: str, texts: Sequence[str], *, top: int | None = None) -> list[Near]:
         """Texts by how near they are to another, the nearest first (`text`, `score`: the cosine of what `embed` gives). Raises UserError."""
@@ -63,43 +65,27 @@ class Reads(Holding):
     def classify(self, texts: Sequence[Given]) -> list[Label]:
         """The class of each text; for a saved prompt with other variables, of each row with their values. Raises UserError without a
         classifying adapter."""
-        if self._attached is None or self._attached.task != "classify":
-            raise UserError(
-                "this base has no adapter that classifies",
-                "make one with base.adapt(data, task='classify', method='head') and use base.with_adapter(it)",
-            )
-        labels, logp = classes(self._attached, list(texts))
-        head = self._attached.config.head
-        return labelled(labels, logp.exp(), many=head is not None and head.gives == "many")
+        return labels(self, texts)
 
     def predict(self, texts: Sequence[str]) -> list[float]:
         """The number of each text, in the units of the data that the adapter learnt from. Raises UserError without an adapter of task
         regress, DataError for a text beyond the context."""
-        return values(self.of_task("regress", "gives numbers"), list(texts))
+        return values(of_task(self, "regress", "gives numbers"), list(texts))
 
     def reward(self, answers: Sequence[Answer]) -> list[float]:
         """How good each answer is: (prompt, answer), the prompt a text or messages, or a text alone. Larger is better, only differences mean
         something. Raises UserError without an adapter of task reward, DataError for an answer beyond the context."""
-        return rewards(self.of_task("reward", "rates answers"), list(answers))
+        return rewards(of_task(self, "reward", "rates answers"), list(answers))
 
     def rerank(self, query: str, texts: Sequence[str], *, top: int | None = None) -> list[Ranked]:
         """The texts in the order in which they answer a query (`index` in what was given, `score`, `text`), the best first; `top`: so many of
         them. Raises UserError without an adapter of task rerank (a cross-encoder)."""
-        return ranked(self.of_task("rerank", "reranks"), query, texts, top)
+        return ranked(of_task(self, "rerank", "reranks"), query, texts, top)
 
     def tag(self, texts: Sequence[str]) -> list[list[Span]]:
         """The labelled spans in each text (`start`, `end`, `label`: characters, end exclusive), in its order. Raises UserError without an
         adapter of task tag, DataError for a text beyond the context."""
-        return spans(self.of_task("tag", "tags"), list(texts))
-
-    def of_task(self, task: str, does: str) -> Attached:
-        """The adapter on the base, which must be for this task. Raises UserError for another, or none."""
-        if self._attached is None or self._attached.task != task:
-            raise UserError(
-                f"this base has no adapter that {does}",
-                f"make one with base.adapt(data, task='{task}', method='head') and use base.with_adapter(it)",
-            )
-        return self._attached
+        return spans(of_task(self, "tag", "tags"), list(texts))
 
     def embed_images(self, paths: images.Paths) -> Tensor:
         """One vector an image file, float32 [N, D], as the base pools them (docs/images.md). Raises DataError naming a file that cannot be
@@ -161,4 +147,4 @@ class Reads(Holding):
         bad = next((i for i in ids if not 0 <= int(i) < vocab), None)
         if bad is not None:
             raise UserError(f"token id {bad} is not in the vocabulary", f"ids go from 0 to {vocab - 1}")
-        return torch.tensor([list(ids)], device=self._model.device)
+        return torch.tensor([list(ids)], device=self.loaded.model.device)

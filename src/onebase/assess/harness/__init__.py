@@ -67,7 +67,7 @@ def lm_eval(
         raise UserError(
             f"tasks of lm-evaluation-harness need the package {e.name}", 'run: pip install "onebase[eval]"'
         ) from None
-    from onebase.api.harness.model import HarnessLM
+    from onebase.assess.harness.model import HarnessLM
 
     names = [str(t) for t in ([tasks] if isinstance(tasks, (str, Path)) else tasks)]
     model = HarnessLM(base)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from onebase.api.auditing.rows import Source
 from onebase.artifact.files import ArtifactWriter, plain, sha256_bytes
 from onebase.artifact.record import Record
+from onebase.assess.auditing.rows import Source
 from onebase.evaluation.audits import Control, Figure
 from onebase.evaluation.bootstrap import Score
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from onebase.adapt.methods import METHODS
-from onebase.api.auditing.result import EXIT_SILENT, Audit, Check, Group, note
-from onebase.api.auditing.rows import read_pairs, read_questions
-from onebase.api.auditing.stereotypes import stereotypes as stereotype_check
-from onebase.api.auditing.truth import truth as truth_check
 from onebase.artifact.record import Record, machine_facts, version_facts
+from onebase.assess.auditing.result import EXIT_SILENT, Audit, Check, Group, note
+from onebase.assess.auditing.rows import read_pairs, read_questions
+from onebase.assess.auditing.stereotypes import stereotypes as stereotype_check
+from onebase.assess.auditing.truth import truth as truth_check
 from onebase.data.labelled import Data
 from onebase.errors import UserError
 from onebase.tasks.bound import Bound

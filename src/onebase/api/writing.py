@@ -9,13 +9,13 @@ from onebase.engine.constrain import Constraint
 from onebase.engine.decoder import generate, stream
 from onebase.engine.sampler import Sampling
 from onebase.errors import DataError, UserError
-from onebase.tasks.handle import Holding
+from onebase.tasks.bound import Bound
 from onebase.tasks.prompting import Prompted, prompted
 
 Message = Mapping[str, Any]
 
 
-class Writes(Holding):
+class Writes(Bound):
     """Generates, whole or piece by piece."""
 
     def generate(
@@ -87,7 +87,7 @@ class Writes(Holding):
     ) -> Prompted:
         """What is read in the place of a text or a conversation with the saved prompt that is on the base: `read` (a text or messages), and how
         many stored `examples` are in it or were `dropped`. The same as given where there is none. Raises UserError."""
-        return prompted(self._attached, given, variables)
+        return prompted(self.attached, given, variables)
 
     def _read(
         self,

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from onebase.api.auditing.likely import is_decoder, read_answers, reads
-from onebase.api.auditing.result import Check
-from onebase.api.auditing.rows import Question, Source
+from onebase.assess.auditing.likely import is_decoder, read_answers, reads
+from onebase.assess.auditing.result import Check
+from onebase.assess.auditing.rows import Question, Source
 from onebase.draws import Draws
 from onebase.errors import DataError, UserError
 from onebase.evaluation.audits import Control, Figure, half_way, mc1, mc2, share

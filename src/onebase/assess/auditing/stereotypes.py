@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from onebase.api.auditing.likely import read_texts, reads
-from onebase.api.auditing.result import Check, Group
-from onebase.api.auditing.rows import Pair, Source
+from onebase.assess.auditing.likely import read_texts, reads
+from onebase.assess.auditing.result import Check, Group
+from onebase.assess.auditing.rows import Pair, Source
 from onebase.draws import Draws
 from onebase.errors import DataError
 from onebase.evaluation.audits import (

@@ -20,7 +20,7 @@ transformers = pytest.importorskip("transformers")
 pytest.importorskip("lm_eval")
 from lm_eval.models.huggingface import HFLM  # noqa: E402
 
-from onebase.api.harness.model import HarnessLM  # noqa: E402
+from onebase.assess.harness.model import HarnessLM  # noqa: E402
 
 WITHIN = 1e-3  # nats, of a whole continuation or text
 KINDS = {  # a tokenizer with BOS, one without, one that puts a space before a text

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 import onebase
-from onebase.api.auditing import Audit, Check
-from onebase.api.auditing.rows import Pair, Question, read_pairs, read_questions
 from onebase.artifact.record import Record
+from onebase.assess.auditing import Audit, Check
+from onebase.assess.auditing.rows import Pair, Question, read_pairs, read_questions
 from onebase.errors import DataError, UserError
 from onebase.govern.show import describe
 from onebase.govern.verify import verify_artifact

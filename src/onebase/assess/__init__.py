@@ -1,0 +1,1 @@
+"""What judges a base as a whole: the gate against classical systems, audits, lm-evaluation-harness."""

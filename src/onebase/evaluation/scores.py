@@ -1,0 +1,255 @@
+"""The table of scores. A task says what was said beside what is true (`Task.predictions`), and a score is of one class of that. Other packages
+add to the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Any
+
+from onebase.errors import ConfigError, UserError
+from onebase.evaluation.bootstrap import Score, mean_score
+from onebase.evaluation.chances import ece, macro_auroc, macro_f1_of_labels, micro_f1
+from onebase.evaluation.forgetting import DOMAIN, GENERAL, changes
+from onebase.evaluation.likelihood import by_source
+from onebase.evaluation.metrics import (
+    LOWER_IS_BETTER,
+    accuracy,
+    correct,
+    exact_match,
+    macro_f1,
+    nats_per_token,
+    rouge_l,
+)
+from onebase.evaluation.predictions import (
+    Alike,
+    Documents,
+    Graded,
+    Judged,
+    Labels,
+    LabelSets,
+    Numbers,
+    Preferred,
+    Rated,
+    Retrieved,
+    SpanSets,
+    Written,
+)
+from onebase.evaluation.preference import margin, wins
+from onebase.evaluation.retrieval import NDCG, RECALLS, graded_each, ndcg_each, recall_each
+from onebase.evaluation.spans import span_scores
+from onebase.evaluation.values import mae, spearman
+from onebase.evaluation.written import all_json, bleu, chrf, has_sacrebleu, json_match, json_valid
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A score by itself.
+
+    of: the class of what it is computed from. score: of such a value and a seed; None where it has nothing to say of it. lower: is less better?
+    asked: is it left out where nobody asks for it by name?
+    """
+
+    name: str
+    of: type
+    score: Callable[[Any, int], Score | None]
+    lower: bool = False
+    asked: bool = False
+
+
+SCORES: dict[tuple[type, str], Metric] = {}
+
+
+def register(metric: Metric) -> None:
+    """Make a score known. Raises ConfigError where the same class has another of that name."""
+    key = (metric.of, metric.name)
+    if SCORES.get(key, metric) is not metric:
+        raise ConfigError(
+            f"there are two scores called {metric.name!r} of {metric.of.__name__}",
+            "give one of them another name",
+        )
+    SCORES[key] = metric
+
+
+def scores_of(said: type) -> dict[str, Metric]:
+    """What is computed from values of a class, by name."""
+    return {name: m for (of, name), m in SCORES.items() if issubclass(said, of)}
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Raises UserError for the name of no score at all."""
+    known = sorted({name for _, name in SCORES})
+    if unknown := [n for n in names if n not in known]:
+        raise UserError(f"score {unknown[0]!r} is not known", f"scores: {', '.join(known)}")
+
+
+def computed(said: Any, seed: int = 0, names: Sequence[str] | None = None) -> dict[str, Score]:
+    """The scores of what was said, by name: those asked for, or all that need not be asked for. Raises UserError for one that is of something
+    else, or has nothing to say of these rows."""
+    known = scores_of(type(said))
+    if names is None:
+        found = {n: m.score(said, seed) for n, m in known.items() if not m.asked}
+        return {n: s for n, s in found.items() if s is not None}
+    out: dict[str, Score] = {}
+    for name in dict.fromkeys(names):
+        if name not in known:
+            raise UserError(f"there is no score {name!r} of these answers", f"scores: {', '.join(known)}")
+        score = known[name].score(said, seed)
+        if score is None:
+            raise UserError(f"{name} says nothing of these rows", "see docs/evaluation.md, or leave it out")
+        out[name] = score
+    return out
+
+
+# ---------------------------------------------------------------------------------------------------------------------------
+
+Group = Callable[[Any, int], Mapping[str, Score]]
+
+
+def _add(of: type, name: str, score: Callable[[Any, int], Score | None], lower: bool | None = None) -> None:
+    register(Metric(name, of, score, name in LOWER_IS_BETTER if lower is None else lower))
+
+
+def _add_group(of: type, group: Group, names: Sequence[str], lower: bool = False) -> None:
+    """Scores that are made together: once, whichever are asked for."""
+    once = lru_cache(maxsize=1)(group)
+
+    def one(name: str, said: Any, seed: int) -> Score | None:
+        return once(said, seed).get(name)
+
+    for name in names:
+        _add(of, name, partial(one, name), lower)
+
+
+def _some(
+    score: Callable[[Any, int], Score], where: Callable[[Any], bool]
+) -> Callable[[Any, int], Score | None]:
+    return lambda said, seed: score(said, seed) if where(said) else None
+
+
+def _rewards(said: Judged, seed: int) -> dict[str, Score]:
+    out: dict[str, Score] = {}
+    for before, worth_PS in (("", said.greedy_PS), ("sampled_", said.sampled_PS)):
+        if worth_PS is not None:
+            each = {"reward": worth_PS.mean(1), "success": (worth_PS >= said.success).mean(1)}
+            out |= {before + k: mean_score(before + k, v, seed=seed) for k, v in each.items()}
+    return out
+
+
+def _by_source(said: Documents, seed: int) -> dict[str, Score]:
+    if said.before is not None:
+        return changes(said.before, said.found, seed=seed)
+    return {f"{k}_bits_per_byte": s for k, s in by_source(said.found, seed=seed).items()}
+
+
+def _recall(k: int, said: Retrieved, seed: int) -> Score:
+    return mean_score(f"recall@{k}", recall_each(said.ranks, k), seed=seed)
+
+
+def _graded(said: Graded, seed: int) -> dict[str, Score]:
+    each = [graded_each(g, f, NDCG) for g, f in zip(said.grades, said.found, strict=True)]
+    names = (f"ndcg@{NDCG}", f"mrr@{NDCG}")
+    return {n: mean_score(n, list(x), seed=seed) for n, x in zip(names, zip(*each, strict=True), strict=True)}
+
+
+def _pairwise(name: str, said: Preferred, seed: int) -> Score | None:
+    if said.gain_n2 is None:
+        return None
+    gain = said.gain_n2.T
+    return margin(*gain, seed=seed) if name == "margin" else wins(name, *gain, seed=seed)
+
+
+_add(Labels, "accuracy", lambda x, seed: accuracy(x.truth, x.found, seed=seed))
+_add(Labels, "macro_f1", lambda x, seed: macro_f1(x.truth, x.found, seed=seed))
+_add(
+    Labels,
+    "auroc",
+    _some(lambda x, seed: macro_auroc(x.has_NL, x.p_NL, seed=seed), lambda x: len(set(x.truth)) > 1),
+)
+_add(
+    Labels,
+    "ece",
+    lambda x, seed: ece([int(c) for c in correct(x.truth, x.found)], x.p_NL.max(1), seed=seed),
+)
+_add(LabelSets, "micro_f1", lambda x, seed: micro_f1(x.has_NL, x.found_NL, seed=seed))
+_add(LabelSets, "macro_f1", lambda x, seed: macro_f1_of_labels(x.has_NL, x.found_NL, seed=seed))
+_add(
+    LabelSets,
+    "auroc",
+    _some(
+        lambda x, seed: macro_auroc(x.has_NL, x.p_NL, seed=seed),
+        lambda x: bool((x.has_NL.min(0) < x.has_NL.max(0)).any()),
+    ),
+)
+_add(Numbers, "mae", lambda x, seed: mae(x.truth, x.found, seed=seed))
+_add(
+    Numbers,
+    "spearman",
+    _some(lambda x, seed: spearman(x.truth, x.found, seed=seed), lambda x: len(set(x.truth)) > 1),
+)
+_add_group(
+    SpanSets,
+    lambda x, seed: span_scores(x.truth, x.found, seed=seed),
+    ("span_precision", "span_recall", "span_f1"),
+)
+_add(Written, "nats_per_token", lambda x, seed: nats_per_token(x.nats_N, x.tokens_N, seed=seed))
+_add(Written, "exact_match", lambda x, seed: exact_match(x.truth, x.found, seed=seed))
+_add(Written, "rouge_l", lambda x, seed: rouge_l(x.truth, x.found, seed=seed))
+_add(
+    Written,
+    "chrf",
+    _some(lambda x, seed: chrf(x.truth, x.found, seed=seed), lambda _: has_sacrebleu()),
+)
+_add(
+    Written,
+    "bleu",
+    _some(lambda x, seed: bleu(x.truth, x.found, seed=seed), lambda _: has_sacrebleu()),
+)
+_add(
+    Written,
+    "json_valid",
+    _some(lambda x, seed: json_valid(x.found, seed=seed), lambda x: all_json(x.truth)),
+)
+_add(
+    Written,
+    "json_match",
+    _some(lambda x, seed: json_match(x.truth, x.found, seed=seed), lambda x: all_json(x.truth)),
+)
+for _k in RECALLS:
+    _add(Retrieved, f"recall@{_k}", partial(_recall, _k))
+_add(
+    Retrieved, f"ndcg@{NDCG}", lambda x, seed: mean_score(f"ndcg@{NDCG}", ndcg_each(x.ranks, NDCG), seed=seed)
+)
+_add_group(Graded, _graded, (f"ndcg@{NDCG}", f"mrr@{NDCG}"))
+_add(Alike, "spearman", lambda x, seed: spearman(x.truth, x.cosines_n, seed=seed))
+_add(Rated, "accuracy", lambda x, seed: wins("accuracy", x.chosen_n, x.rejected_n, seed=seed))
+_add(Rated, "margin", lambda x, seed: margin(x.chosen_n, x.rejected_n, seed=seed))
+_add(Preferred, "reward_accuracy", lambda x, seed: _pairwise("reward_accuracy", x, seed))
+_add(Preferred, "margin", lambda x, seed: _pairwise("margin", x, seed))
+_add(Preferred, "preferred", lambda x, seed: wins("preferred", *x.logp_n2.T, seed=seed))
+_add(
+    Preferred,
+    "win_rate",
+    _some(lambda x, seed: mean_score("win_rate", x.won_P, seed=seed), lambda x: x.won_P is not None),
+)
+_add_group(Judged, _rewards, ("reward", "success", "sampled_reward", "sampled_success"))
+_add(
+    Documents,
+    "bits_per_byte",
+    _some(
+        lambda x, seed: by_source(x.found, seed=seed)["text"],
+        lambda x: {d.source for d in x.found} == {"text"},
+    ),
+)
+_add_group(
+    Documents,
+    _by_source,
+    (
+        *(f"{s}_bits_per_byte{more}" for s in (DOMAIN, GENERAL) for more in ("_before", "")),
+        f"{DOMAIN}_change",
+        "forgetting",
+    ),
+    lower=True,
+)

@@ -1,0 +1,96 @@
+"""Adapters for the server, each under a name: put on the base, and what each of them answers."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from onebase.adapt.folder import Attached
+from onebase.adapt.methods import METHODS
+from onebase.adapt.stacking import stacked
+from onebase.base.folder import LoadedBase
+from onebase.errors import UserError
+from onebase.formats.adapters import read_adapter
+from onebase.formats.opening import find_artifact
+from onebase.serve.tasks import TaskModel
+from onebase.tasks.base import never
+from onebase.tasks.bound import Bound
+from onebase.tasks.prompting import prompted
+from onebase.tasks.table import TASKS, answers, asked_by
+
+if TYPE_CHECKING:  # serving is an extra
+    from starlette.applications import Starlette
+
+    from onebase.serve.app import Saved
+
+
+def named_adapters(texts: Sequence[str]) -> dict[str, list[Path]]:
+    """`NAME=DIR` pairs, each name once; `NAME=DIR+DIR` is a stack. Raises UserError."""
+    out: dict[str, list[Path]] = {}
+    for text in texts:
+        name, sign, folder = text.partition("=")
+        if not sign or not name or not folder:
+            raise UserError(
+                f"--adapter {text!r} is not NAME=DIR", "write for example --adapter chat=runs/chat"
+            )
+        if name in out:
+            raise UserError(f"two adapters are called {name!r}", "give each --adapter a name of its own")
+        # A folder may have a + in its name.
+        out[name] = [find_artifact(f) for f in ([folder] if Path(folder).exists() else folder.split("+"))]
+    return out
+
+
+def attach_all(base: Bound, adapters: Mapping[str, Path | Sequence[Path]]) -> dict[str, Attached]:
+    """Put adapters, or stacks of them, on a base for serving. Raises UserError for one that replaces weights, and so cannot share the base."""
+    found = {}
+    for name, paths in adapters.items():
+        each = [paths] if isinstance(paths, Path) else paths
+        found[name] = stacked(base.loaded, [read_adapter(base.loaded, p) for p in each], name)
+    for name, attached in found.items():
+        task = TASKS.get(attached.task)
+        if task is None or not (task.answer or task.writes is not never):
+            raise UserError(
+                f"adapter {name!r} is for task {attached.task}, which the server has no answer for",
+                f"tasks that it answers: {', '.join(t.name for t in TASKS.values() if t.answer)}, and those that write",
+            )
+        if any(METHODS[a.method].replaces for a in attached.stack):
+            raise UserError(
+                f"adapter {name!r} replaces the base's weights (method full), so it cannot share the base with others",
+                "serve it alone: onebase.load(base).with_adapter(dir).merged().save(out), then onebase serve out",
+            )
+    return found
+
+
+def prompting(attached: Attached) -> "Saved":
+    """A function from a text or messages, and variables, to what is read in their place."""
+    return lambda given, variables: prompted(attached, given, variables).read
+
+
+def task_model(base: LoadedBase, on: Attached) -> TaskModel:
+    """What an adapter answers with at its task's path."""
+    task, bound = TASKS[on.task], Bound(base, on)
+
+    def answer(given: list[Any]) -> list[dict[str, Any]]:
+        return [shown.fields for shown in answers(bound, given)]
+
+    return TaskModel(task.name, task.path, answer, asked_by(on), task.lists, on.fingerprint)
+
+
+def app_of(
+    base: Bound, shown: str, attached: Mapping[str, Attached], tell: Callable[[str], None] = print
+) -> "Starlette":
+    """The app that serves a base under a name, and adapters under theirs. Raises UserError for a name that stands for two things."""
+    from onebase.serve.app import create_app
+
+    if shown in attached:
+        raise UserError(
+            f"two models are called {shown!r}", "give the adapter another NAME in NAME=DIR, or say --name"
+        )
+    asked = {n: task_model(base.loaded, a) for n, a in attached.items() if TASKS[a.task].answer}
+    writing = {n: a for n, a in attached.items() if n not in asked}
+    saved = {n: prompting(a) for n, a in writing.items() if a.config.prompt is not None}
+    if base.own and base.attached is not None and TASKS[base.attached.task].answer:
+        # The head that it came with answers under the base's own name.
+        asked[shown] = task_model(base.loaded, base.attached)
+    paths = "".join(f"; {n} at {model.path}" for n, model in asked.items())
+    tell(f"models: {', '.join([shown, *writing])}{paths}")
+    return create_app(base.loaded, shown, {n: a.active for n, a in writing.items()}, asked, saved)

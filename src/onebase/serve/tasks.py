@@ -1,0 +1,92 @@
+"""What an adapter says of texts or rows, whatever its task: one request and one answer for every task of the table."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from onebase.serve.schema import TEXTS, RequestError, Variables
+
+
+@dataclass(frozen=True)
+class TaskModel:
+    """An adapter that answers at its task's path.
+
+    reads: the columns that it is asked by; lists: those of them that hold a list of texts. answer: from texts (rows, unless it reads `text` alone)
+    to the fields of each answer. fingerprint: the adapter's.
+    """
+
+    task: str
+    path: str
+    answer: Callable[[list[Any]], list[dict[str, Any]]]
+    reads: tuple[str, ...] = ("text",)
+    lists: tuple[str, ...] = ()
+    fingerprint: str = ""
+
+
+class TaskRequest(BaseModel):
+    """POST to a task's path. input: a text or a row of columns, or several of either; `inputs` checks it by the task's columns."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    model: str
+    variables: Variables | None = None
+    input: Any
+
+
+def inputs(asked: TaskRequest, model: TaskModel) -> list[Any]:
+    """What the model's `answer` takes. Raises RequestError for a row without the right columns."""
+    several = isinstance(asked.input, list)
+    given = asked.input if several else [asked.input]
+    if not 0 < len(given) <= TEXTS:
+        raise _wrong(f"input has {len(given)} items", f"send 1 to {TEXTS}")
+    rows = [
+        _row(item, asked.variables or {}, model, f"input.{i}" if several else "input")
+        for i, item in enumerate(given)
+    ]
+    return [r["text"] for r in rows] if model.reads == ("text",) else rows
+
+
+def _row(item: Any, variables: Mapping[str, Any], model: TaskModel, where: str) -> dict[str, Any]:
+    needs = f"this model is asked by {', '.join(model.reads)}"
+    if not isinstance(item, (str, dict)):
+        raise _wrong(f"{where} is neither a text nor a map of columns", needs)
+    if isinstance(item, str) and "text" not in model.reads:
+        raise _wrong(f"{where} is a text, but {needs}", "send a map with these")
+    row = {**({"text": item} if isinstance(item, str) else item), **variables}
+    if unknown := sorted(row.keys() - set(model.reads)):
+        raise _wrong(f"{where} has {unknown[0]!r}, but {needs}", "leave it out")
+    for column in model.reads:
+        if column not in row:
+            raise _wrong(f"{where} has no {column!r}: {needs}", "add it")
+        value = row[column]
+        if column in model.lists:
+            if not isinstance(value, list) or not 0 < len(value) <= TEXTS or not all(map(_is_text, value)):
+                raise _wrong(f"{where}: {column!r} is not a list of 1 to {TEXTS} texts", "send one")
+        elif not _is_text(value):
+            raise _wrong(f"{where}: {column!r} is not a text", "send one")
+    return row
+
+
+def _is_text(value: Any) -> bool:
+    """A number stands for itself as text, as in the variables of a saved prompt."""
+    return isinstance(value, (str, int, float)) and not isinstance(value, bool)
+
+
+def _wrong(cause: str, remedy: str) -> RequestError:
+    return RequestError(400, cause, remedy, param="input")
+
+
+def answered(
+    asked: TaskRequest, model: TaskModel, base: str, found: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """The answer to a request: the fields of each input in their order, and what was asked, by its hashes."""
+    return {
+        "object": "list",
+        "model": asked.model,
+        "task": model.task,
+        "data": [{"index": i, **fields} for i, fields in enumerate(found)],
+        "system_fingerprint": base,
+        "adapter_fingerprint": model.fingerprint,
+    }
