@@ -77,7 +77,12 @@ def read_ends(folder: PeftFolder, target: Target, found: Parts, tokens: Mapping[
                 "give an adapter that is LoRA alone",
             )
         _replace(folder, model, out, ENDS[known[name.removesuffix(".weight")]], t, copied=False)
-    if rows or tokens:
+    if tokens and not rows:
+        raise ArtifactError(
+            f"{folder.where}: 'trainable_token_indices' is {dict(tokens)}, and no rows are there",
+            "take an intact copy",
+        )
+    if rows:
         _read_tokens(folder, target, out, rows, tokens)
     return out
 

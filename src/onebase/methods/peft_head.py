@@ -42,7 +42,11 @@ def read_head(folder: PeftFolder, target: Target) -> PeftHead | None:
     saved = {n: t for n, t in folder.saved.items() if n.rsplit(".", 1)[0] in at}
     if f"{layout.out}.weight" not in saved:
         return None
-    outputs = len(saved[f"{layout.out}.weight"])
+    if (out := saved[f"{layout.out}.weight"]).ndim != 2 or not len(out):
+        raise ArtifactError(
+            f"{folder.where}: {layout.out!r} is {list(out.shape)}, no matrix", "take an intact copy"
+        )
+    outputs = len(out)
     task, cfg, known = _meant(target, kind, layout, outputs)
     names = layout.names(cfg.layer) | {"head.bias": f"{layout.out}.bias"}
     tensors = dict(known)

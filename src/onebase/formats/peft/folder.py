@@ -78,12 +78,14 @@ class PeftFolder:
     def saved(self) -> dict[str, Tensor]:
         """Those of whole modules (`modules_to_save`, ends of their names), by their names without prefix. Raises ArtifactError where the config names
         some and none is there."""
-        names = tuple(str(n) for n in self.said.get("modules_to_save", list, []))
+        names = tuple(self.said.get("modules_to_save", list, []))
+        if not all(isinstance(n, str) and n for n in names):
+            raise self.said.refuse("modules_to_save", "a list of names of modules")
         plain = {k.removeprefix(self.prefix): t for k, t in self.tensors.items() if k.startswith(self.prefix)}
         found = {k: t for k, t in plain.items() if any(m.endswith(names) for m in _around(k))}
         if names and not found:
             raise ArtifactError(
-                f"{self.where}: 'modules_to_save' is {names}, and nothing of them is there",
+                f"{self.where}: 'modules_to_save' is {list(names)}, and nothing of them is there",
                 "take an intact copy",
             )
         return found
