@@ -193,6 +193,21 @@ def test_what_is_no_head_here_is_named_and_the_trunk_opens(
         base.classify(TEXTS)
 
 
+@pytest.mark.parametrize(
+    ("family", "kind"),
+    [("bert", "QuestionAnswering"), ("modernbert_cls", "QuestionAnswering"), ("roberta", "MultipleChoice")],
+)
+def test_the_trunk_opens_without_heads_of_no_task(
+    family: str, kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    there = made(tmp_path, family, f"For{kind}")
+    base = onebase.load(tmp_path)
+    assert base.head is None and f"For{kind} is left out: no task here" in caplog.text
+    ids = base.tokenizer.framed(base.tokenizer.encode(TEXTS[1]))
+    with torch.no_grad():
+        same(base.hidden(ids), there.base_model(input_ids=torch.tensor([ids])).last_hidden_state[0])
+
+
 def edited(folder: Path, **keys: Any) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | keys))
@@ -351,7 +366,7 @@ def test_tags_of_tokens(family: str, tmp_path: Path) -> None:
             (a + len(text[a:b]) - len(text[a:b].lstrip()), a + len(text[a:b].rstrip()), n) for a, b, n in want
         ]
         assert [(s.start, s.end, s.label) for s in spans] == [t for t in trimmed if t[0] < t[1]]
-    assert len(every) > 2
+    assert len(every) >= 2
     back = opened(base.export(tmp_path / "back"), "AutoModelForTokenClassification")
     for a, b in zip(
         said_there(back, tmp_path / "back", TEXTS), said_there(there, tmp_path / "theirs", TEXTS), strict=True

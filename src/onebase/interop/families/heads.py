@@ -24,7 +24,10 @@ from onebase.model.config import NormConfig
 
 Kind = Literal["sequence", "tokens"]
 KINDS: dict[str, Kind] = {"ForSequenceClassification": "sequence", "ForTokenClassification": "tokens"}
-MAX_LABELS = 2**20
+UNREAD = ("ForQuestionAnswering", "ForMultipleChoice")
+"""Heads that mean nothing here: the trunk opens without them."""
+PLACES = ("classifier.", "pre_classifier.", "qa_outputs.", "score.", "head.")
+"""How the names of their tensors begin."""
 ACTIVATIONS = {"torch.nn.modules.linear.Identity": False, "torch.nn.modules.activation.Sigmoid": True}
 """By their names in a cross-encoder's config: is a score the sigmoid of the output?"""
 
@@ -94,11 +97,11 @@ LAYOUTS: dict[str, dict[Kind, Layout]] = {
 
 @dataclass(frozen=True)
 class Found:
-    """The head of a checkpoint: its architecture, kind and layout, and the names of its tensors there."""
+    """The head of a checkpoint: its architecture, kind and layout (None: it is not read), and the names of its tensors there."""
 
     architecture: str
     kind: Kind
-    layout: Layout
+    layout: Layout | None
     names: frozenset[str]
 
 
@@ -112,6 +115,8 @@ def find_head(r: Reader, names: Collection[str]) -> Found | None:
             at = [p for p in (known[kind].out, known[kind].dense, known[kind].norm) if p is not None]
             found = {n for n in names if n.rsplit(".", 1)[0] in at}
             return Found(architecture, kind, known[kind], frozenset(found))
+        if known and architecture.endswith(UNREAD):
+            return Found(architecture, "sequence", None, frozenset(n for n in names if n.startswith(PLACES)))
     return None
 
 
@@ -119,6 +124,8 @@ def open_head(
     r: Reader, source: Source, found: Found, folder: Path, cfg: BaseConfig
 ) -> tuple[OwnHead | None, list[str]]:
     """The head of a folder; or none, and what is to be said of it, where it is none that is known here: the trunk opens without it."""
+    if found.layout is None:
+        return None, [f"the head of {found.architecture} is left out: no task here is answered by it"]
     pairs, width = read_pairs(folder, cfg.text.context), cfg.trunks["text"].width
     try:
         head = r.checked(lambda: read_head(r, source, found, pairs))
@@ -135,6 +142,7 @@ def open_head(
 def read_head(r: Reader, source: Source, found: Found, pairs: Pairs) -> OwnHead:
     """The head. Raises ConfigError for what no head here means, ArtifactError for tensors
     that are missing or do not fit."""
+    assert found.layout is not None
     out = found.layout.out
     task, cfg = read_config(r, found, len(_tensor(source, f"{out}.weight")), pairs)
     names = found.layout.names(cfg.layer)
@@ -162,6 +170,7 @@ def _tensor(source: Source, name: str) -> Tensor:
 def read_config(r: Reader, found: Found, outputs: int, pairs: Pairs) -> tuple[str, HeadConfig]:
     """(task, config) of a head of so many outputs."""
     layout = found.layout
+    assert layout is not None
     layer = None if layout.dense is None else layout.layer(r)
     names = _labels(r, outputs)
     if found.kind == "tokens":
