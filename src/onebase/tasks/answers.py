@@ -71,11 +71,11 @@ def vectors(bound: Bound, texts: Sequence[str], pooling: Pooling | None = None) 
 
 def token_states(base: LoadedBase, texts: Sequence[Tokens], active: Active | None) -> list[Tensor]:
     """The hidden state of each token of each text, fp32 [T, D] on the CPU: 4 D bytes a token."""
-    return _each(base, texts, active, lambda h_BTD: h_BTD.float())
+    return states_of(base, texts, active, lambda h_BTD: h_BTD.float())
 
 
 @torch.no_grad()
-def _each(
+def states_of(
     base: LoadedBase, texts: Sequence[Tokens], active: Active | None, of: Callable[[Tensor], Tensor]
 ) -> list[Tensor]:
     """`of` the states of each text, [T, ...] on the CPU, in the order given. Texts of like length share a batch."""
@@ -90,7 +90,8 @@ def _each(
     return out
 
 
-def _head(on: Attached) -> Head:
+def head_of(on: Attached) -> Head:
+    """The head of an adapter that has one."""
     head = on.base.model.heads[on.name]
     assert isinstance(head, Head)
     return head
@@ -135,7 +136,7 @@ def classes(on: Attached, texts: Sequence[Given]) -> tuple[tuple[str, ...], Tens
         raise UserError("the adapter classifies images", "give it files: base.classify_images([...])")
     read = _tokens(on, texts)
     x_NP = features(base, read, cfg.head.pooling, on.active)
-    head = _head(on)
+    head = head_of(on)
     z_NC = head(x_NP.to(head.weight_CP.device)).cpu()
     # In fp64: in fp32 all that is surer than 1 - 6e-8 is 1, and scores that order texts would call them equal.
     z_NC = z_NC.double()
@@ -170,7 +171,7 @@ def numbers(on: Attached, read: Sequence[Tokens]) -> list[float]:
     assert cfg is not None
     if not read:
         return []
-    head, read = _head(on), [_unpadded(t, cfg.pad) for t in read]
+    head, read = head_of(on), [_unpadded(t, cfg.pad) for t in read]
     z_N1 = head(features(base, read, cfg.pooling, on.active).to(head.weight_CP.device))
     z_N = cfg.mean + cfg.scale * z_N1[:, 0].cpu().double()
     return (z_N.sigmoid() if cfg.sigmoid else z_N).tolist()
@@ -184,7 +185,7 @@ def spans(on: Attached, texts: Sequence[str]) -> list[list[Span]]:
     first = len(base.codec.tokenizer.begun([]))
     out = []
     for text, tags_T in zip(
-        texts, _each(base, read, on.active, _likeliest(_head(on), cfg.tag_numbers)), strict=True
+        texts, states_of(base, read, on.active, _likeliest(head_of(on), cfg.tag_numbers)), strict=True
     ):
         places = token_places(base.codec.tokenizer, text)
         tags = tags_T[first : first + len(places)].tolist()

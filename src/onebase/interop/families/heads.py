@@ -22,8 +22,12 @@ from onebase.interop.reader import Reader
 from onebase.interop.sentence import Pairs, read_pairs
 from onebase.model.config import NormConfig
 
-Kind = Literal["sequence", "tokens"]
-KINDS: dict[str, Kind] = {"ForSequenceClassification": "sequence", "ForTokenClassification": "tokens"}
+Kind = Literal["sequence", "tokens", "answers"]
+KINDS: dict[str, Kind] = {
+    "ForSequenceClassification": "sequence",
+    "ForTokenClassification": "tokens",
+    "ForQuestionAnswering": "answers",
+}
 UNREAD = ("ForQuestionAnswering", "ForMultipleChoice")
 """Heads that mean nothing here: the trunk opens without them."""
 PLACES = ("classifier.", "pre_classifier.", "qa_outputs.", "score.", "head.")
@@ -68,10 +72,11 @@ class Layout:
         return {f"{ours}.{k}": f"{theirs}.{k}" for ours, (theirs, kinds) in parts.items() for k in kinds}
 
 
-_TOKENS = Layout("classifier")
+_TOKENS, _ANSWERS = Layout("classifier"), Layout("qa_outputs")
 _FAIRSEQ: dict[Kind, Layout] = {
     "sequence": Layout("classifier.out_proj", dense="classifier.dense"),
     "tokens": _TOKENS,
+    "answers": _ANSWERS,
 }
 _MODERNBERT = Layout("classifier", dense="head.dense", layer=_modernbert, norm="head.norm", pooling=None)
 _DECODER: dict[Kind, Layout] = {
@@ -79,12 +84,17 @@ _DECODER: dict[Kind, Layout] = {
     "tokens": Layout("score", pooling="last"),
 }
 LAYOUTS: dict[str, dict[Kind, Layout]] = {
-    "bert": {"sequence": Layout("classifier", dense="bert.pooler.dense"), "tokens": _TOKENS},
+    "bert": {
+        "sequence": Layout("classifier", dense="bert.pooler.dense"),
+        "tokens": _TOKENS,
+        "answers": _ANSWERS,
+    },
     "distilbert": {
         "sequence": Layout("classifier", dense="pre_classifier", layer=_relu),
         "tokens": _TOKENS,
+        "answers": _ANSWERS,
     },
-    "modernbert": {"sequence": _MODERNBERT, "tokens": _MODERNBERT},
+    "modernbert": dict.fromkeys(("sequence", "tokens", "answers"), _MODERNBERT),
     **dict.fromkeys(("roberta", "xlm-roberta", "esm", "mpnet"), _FAIRSEQ),
     "gpt2": {**_DECODER, "tokens": _TOKENS},
     **dict.fromkeys(
@@ -173,6 +183,12 @@ def read_config(r: Reader, found: Found, outputs: int, pairs: Pairs) -> tuple[st
     assert layout is not None
     layer = None if layout.dense is None else layout.layer(r)
     names = _labels(r, outputs)
+    if found.kind == "answers":
+        if outputs != 2:
+            raise ConfigError(
+                f"{r.where}: a head of {outputs} outputs for answers", "it has two: first and last"
+            )
+        return "extract", HeadConfig(gives="answer", layer=layer, typed=pairs.typed, limit=pairs.limit)
     if found.kind == "tokens":
         labels = tuple(dict.fromkeys(tag_parts(n)[1] for n in names if n != OUTSIDE))
         return "tag", HeadConfig(labels=labels, gives="spans", tags=names, layer=layer)
