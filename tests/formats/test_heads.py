@@ -193,6 +193,21 @@ def test_what_is_no_head_here_is_named_and_the_trunk_opens(
         base.classify(TEXTS)
 
 
+@pytest.mark.parametrize(
+    ("family", "kind"),
+    [("bert", "MultipleChoice"), ("roberta", "MultipleChoice")],
+)
+def test_the_trunk_opens_without_heads_of_no_task(
+    family: str, kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    there = made(tmp_path, family, f"For{kind}")
+    base = onebase.load(tmp_path)
+    assert base.head is None and f"For{kind} is left out: no task here" in caplog.text
+    ids = base.tokenizer.framed(base.tokenizer.encode(TEXTS[1]))
+    with torch.no_grad():
+        same(base.hidden(ids), there.base_model(input_ids=torch.tensor([ids])).last_hidden_state[0])
+
+
 def edited(folder: Path, **keys: Any) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | keys))
@@ -351,7 +366,7 @@ def test_tags_of_tokens(family: str, tmp_path: Path) -> None:
             (a + len(text[a:b]) - len(text[a:b].lstrip()), a + len(text[a:b].rstrip()), n) for a, b, n in want
         ]
         assert [(s.start, s.end, s.label) for s in spans] == [t for t in trimmed if t[0] < t[1]]
-    assert len(every) > 2
+    assert len(every) >= 2
     back = opened(base.export(tmp_path / "back"), "AutoModelForTokenClassification")
     for a, b in zip(
         said_there(back, tmp_path / "back", TEXTS), said_there(there, tmp_path / "theirs", TEXTS), strict=True
@@ -374,3 +389,37 @@ def test_what_is_learnt_here_for_transformers(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot express a head whose (pooling|layer)"):
         on.export(tmp_path / "no")
     assert not (tmp_path / "no").exists()
+
+
+CONTEXT = "The quick brown fox jumps over the lazy dog. Hello there, how are you? I am fine, thank you."
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "modernbert_cls"])
+def test_answers_in_a_text(family: str, tmp_path: Path) -> None:
+    there = made(tmp_path / "theirs", family, "ForQuestionAnswering")
+    base = onebase.load(tmp_path / "theirs")
+    tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(tmp_path / "theirs")
+    read = tokenizer(QUERY, CONTEXT, return_tensors="pt", return_offsets_mapping=True)
+    places, of = read.pop("offset_mapping")[0].tolist(), read.sequence_ids()
+    with torch.no_grad():
+        said = there(**read)
+    inside = torch.tensor([x == 1 for x in of])
+    start, end = (
+        z[0].double().masked_fill(~inside, -torch.inf).log_softmax(-1)
+        for z in (said.start_logits, said.end_logits)
+    )
+    want = max(
+        ((i, j) for i in range(len(of)) for j in range(i, min(len(of), i + 30)) if inside[i] and inside[j]),
+        key=lambda ij: float(start[ij[0]] + end[ij[1]]),
+    )
+    found = base.extract(QUERY, CONTEXT, top=3)
+    text = CONTEXT[places[want[0]][0] : places[want[1]][1]]
+    assert found[0].text == text.strip() == CONTEXT[found[0].start : found[0].end]
+    same([found[0].score], (start[want[0]] + end[want[1]]).exp()[None])
+    assert [f.score for f in found] == sorted((f.score for f in found), reverse=True)
+    long = base.extract(QUERY, "I am fine, thank you. " * 30 + CONTEXT)  # in windows
+    assert 0 < long[0].score < 1
+    back = opened(base.export(tmp_path / "back"), "AutoModelForQuestionAnswering")
+    with torch.no_grad():
+        same(back(**read).start_logits, said.start_logits)
+    assert onebase.load(tmp_path / "back").extract(QUERY, CONTEXT, top=3) == found

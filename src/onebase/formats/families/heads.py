@@ -22,9 +22,16 @@ from onebase.formats.reader import Reader
 from onebase.formats.weight_loading import Source
 from onebase.model.config import NormConfig
 
-Kind = Literal["sequence", "tokens"]
-KINDS: dict[str, Kind] = {"ForSequenceClassification": "sequence", "ForTokenClassification": "tokens"}
-MAX_LABELS = 2**20
+Kind = Literal["sequence", "tokens", "answers"]
+KINDS: dict[str, Kind] = {
+    "ForSequenceClassification": "sequence",
+    "ForTokenClassification": "tokens",
+    "ForQuestionAnswering": "answers",
+}
+UNREAD = ("ForQuestionAnswering", "ForMultipleChoice")
+"""Heads that mean nothing here: the trunk opens without them."""
+PLACES = ("classifier.", "pre_classifier.", "qa_outputs.", "score.", "head.")
+"""How the names of their tensors begin."""
 ACTIVATIONS = {"torch.nn.modules.linear.Identity": False, "torch.nn.modules.activation.Sigmoid": True}
 """By their names in a cross-encoder's config: is a score the sigmoid of the output?"""
 
@@ -65,10 +72,11 @@ class Layout:
         return {f"{ours}.{k}": f"{theirs}.{k}" for ours, (theirs, kinds) in parts.items() for k in kinds}
 
 
-_TOKENS = Layout("classifier")
+_TOKENS, _ANSWERS = Layout("classifier"), Layout("qa_outputs")
 _FAIRSEQ: dict[Kind, Layout] = {
     "sequence": Layout("classifier.out_proj", dense="classifier.dense"),
     "tokens": _TOKENS,
+    "answers": _ANSWERS,
 }
 _MODERNBERT = Layout("classifier", dense="head.dense", layer=_modernbert, norm="head.norm", pooling=None)
 _DECODER: dict[Kind, Layout] = {
@@ -76,12 +84,17 @@ _DECODER: dict[Kind, Layout] = {
     "tokens": Layout("score", pooling="last"),
 }
 LAYOUTS: dict[str, dict[Kind, Layout]] = {
-    "bert": {"sequence": Layout("classifier", dense="bert.pooler.dense"), "tokens": _TOKENS},
+    "bert": {
+        "sequence": Layout("classifier", dense="bert.pooler.dense"),
+        "tokens": _TOKENS,
+        "answers": _ANSWERS,
+    },
     "distilbert": {
         "sequence": Layout("classifier", dense="pre_classifier", layer=_relu),
         "tokens": _TOKENS,
+        "answers": _ANSWERS,
     },
-    "modernbert": {"sequence": _MODERNBERT, "tokens": _MODERNBERT},
+    "modernbert": dict.fromkeys(("sequence", "tokens", "answers"), _MODERNBERT),
     **dict.fromkeys(("roberta", "xlm-roberta", "esm", "mpnet"), _FAIRSEQ),
     "gpt2": {**_DECODER, "tokens": _TOKENS},
     **dict.fromkeys(
@@ -94,11 +107,11 @@ LAYOUTS: dict[str, dict[Kind, Layout]] = {
 
 @dataclass(frozen=True)
 class Found:
-    """The head of a checkpoint: its architecture, kind and layout, and the names of its tensors there."""
+    """The head of a checkpoint: its architecture, kind and layout (None: it is not read), and the names of its tensors there."""
 
     architecture: str
     kind: Kind
-    layout: Layout
+    layout: Layout | None
     names: frozenset[str]
 
 
@@ -112,6 +125,8 @@ def find_head(r: Reader, names: Collection[str]) -> Found | None:
             at = [p for p in (known[kind].out, known[kind].dense, known[kind].norm) if p is not None]
             found = {n for n in names if n.rsplit(".", 1)[0] in at}
             return Found(architecture, kind, known[kind], frozenset(found))
+        if known and architecture.endswith(UNREAD):
+            return Found(architecture, "sequence", None, frozenset(n for n in names if n.startswith(PLACES)))
     return None
 
 
@@ -119,6 +134,8 @@ def open_head(
     r: Reader, source: Source, found: Found, folder: Path, cfg: BaseConfig
 ) -> tuple[OwnHead | None, list[str]]:
     """The head of a folder; or none, and what is to be said of it, where it is none that is known here: the trunk opens without it."""
+    if found.layout is None:
+        return None, [f"the head of {found.architecture} is left out: no task here is answered by it"]
     pairs, width = read_pairs(folder, cfg.text.context), cfg.trunks["text"].width
     try:
         head = r.checked(lambda: read_head(r, source, found, pairs))
@@ -135,6 +152,7 @@ def open_head(
 def read_head(r: Reader, source: Source, found: Found, pairs: Pairs) -> OwnHead:
     """The head. Raises ConfigError for what no head here means, ArtifactError for tensors
     that are missing or do not fit."""
+    assert found.layout is not None
     out = found.layout.out
     task, cfg = read_config(r, found, len(_tensor(source, f"{out}.weight")), pairs)
     names = found.layout.names(cfg.layer)
@@ -162,8 +180,15 @@ def _tensor(source: Source, name: str) -> Tensor:
 def read_config(r: Reader, found: Found, outputs: int, pairs: Pairs) -> tuple[str, HeadConfig]:
     """(task, config) of a head of so many outputs."""
     layout = found.layout
+    assert layout is not None
     layer = None if layout.dense is None else layout.layer(r)
     names = _labels(r, outputs)
+    if found.kind == "answers":
+        if outputs != 2:
+            raise ConfigError(
+                f"{r.where}: a head of {outputs} outputs for answers", "it has two: first and last"
+            )
+        return "extract", HeadConfig(gives="answer", layer=layer, typed=pairs.typed, limit=pairs.limit)
     if found.kind == "tokens":
         labels = tuple(dict.fromkeys(tag_parts(n)[1] for n in names if n != OUTSIDE))
         return "tag", HeadConfig(labels=labels, gives="spans", tags=names, layer=layer)

@@ -19,14 +19,19 @@ def written_head(model_type: str, head: OwnHead, config: Tree) -> tuple[Tree, di
     """The keys that say what a head is, on top of the trunk's `config`, and its tensors by their names there. Raises ConfigError where
     the family's layout cannot say it: it is proved by reading it back."""
     cfg = head.config
-    kind: Kind = "tokens" if cfg.gives == "spans" else "sequence"
+    kinds: dict[str, Kind] = {"spans": "tokens", "answer": "answers"}
+    kind = kinds.get(cfg.gives, "sequence")
     layout = LAYOUTS.get(model_type, {}).get(kind)
     if layout is None:
         raise ConfigError(
             f"a head for {head.task} on a base of the {model_type} layout", "export the base alone"
         )
     suffix = next(s for s, k in KINDS.items() if k == kind)
-    names = cfg.tags or (span_tags(cfg.labels) if cfg.gives == "spans" else cfg.labels) or ("LABEL_0",)
+    names = (
+        cfg.tags
+        or (span_tags(cfg.labels) if cfg.gives == "spans" else cfg.labels)
+        or tuple(f"LABEL_{i}" for i in range(cfg.outputs))
+    )
     tree = config | {
         "architectures": [_stem(config) + suffix],
         "id2label": {str(i): n for i, n in enumerate(names)},
@@ -72,7 +77,7 @@ def _prove(found: Found, head: OwnHead, tree: Tree) -> None:
     except ConfigError as e:
         raise ConfigError(f"{found.architecture} cannot express this head: {e.cause}", e.remedy) from None
     wanted = replace(cfg, tags=cfg.tags or span_tags(cfg.labels)) if cfg.gives == "spans" else cfg
-    if found.kind == "tokens":
+    if found.kind != "sequence":
         wanted = replace(wanted, pooling=again.pooling)
     for name in ("pooling", "layer", "gives", "labels", "tags", "mean", "scale", "sigmoid", "pad"):
         if getattr(again, name) != getattr(wanted, name):
