@@ -41,10 +41,10 @@ def ours(task: str, base: str, data: dict[str, Any], dtype: str) -> dict[str, An
     loaded, clock = onebase.load(base, dtype=dtype), Clock()
     if task == "lora":
         # Three packed rows of 256 hold about eight of these samples: as many steps as the other side takes.
-        more: dict[str, Any] = {"task": "chat", "method": "lora", "rank": RANK, "rows": 3}
+        more: dict[str, Any] = {"task": "chat", "method": "lora", "rank": RANK, "batch_size": 3}
     else:
         more = {"task": "classify", "method": "full", "rows": LABELLED_ROWS, "pooling": "mean"}
-    adapter = loaded.adapt(data["rows"], epochs=1, seed=0, listeners=[clock], **more)
+    adapter = loaded.adapt(data["rows"], epochs=1, seed=0, callbacks=[clock], **more)
     record = adapter.parts.record
     return summary(clock, record.get("tokens.supervised"), record.get("train.steps"))
 

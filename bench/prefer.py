@@ -97,8 +97,8 @@ def ours(model: str, rows: Rows) -> dict[str, float]:
     import onebase
 
     base = onebase.load(model, dtype="auto")
-    options = {"rank": RANK, "rows": ROWS, "micro": MICRO, "epochs": EPOCHS, "lr": LR}
-    base.adapt(rows[:1], task="prefer", method="lora", **{**options, "rows": 1})  # warm
+    options = {"rank": RANK, "batch_size": ROWS, "micro_batch": MICRO, "epochs": EPOCHS, "lr": LR}
+    base.adapt(rows[:1], task="prefer", method="lora", **{**options, "batch_size": 1})  # warm
     began = time.perf_counter()
     adapter = base.adapt(rows, task="prefer", method="lora", **options)
     seconds = time.perf_counter() - began
@@ -187,12 +187,14 @@ def learn(gguf: Path, args: argparse.Namespace) -> None:
     for name, (train, test) in tasks.items():
         train, test = (train[:16], test[:16]) if args.quick else (train, test[:200])
         # One epoch of as many pairs as there is time for, by the time that a plan measures.
-        step = base.plan_adapt(train, task="prefer", method="lora", rows=ROWS, epochs=1).facts["seconds"][
-            "step"
-        ]
+        step = base.plan_adapt(train, task="prefer", method="lora", batch_size=ROWS, epochs=1).facts[
+            "seconds"
+        ]["step"]
         epochs = max(1, min(3, int(args.minutes * 30 / (step * len(train) / ROWS))))
         began = time.perf_counter()
-        adapter = base.adapt(train, task="prefer", method="lora", rows=ROWS, epochs=epochs, lr=LR, test=test)
+        adapter = base.adapt(
+            train, task="prefer", method="lora", batch_size=ROWS, epochs=epochs, lr=LR, test=test
+        )
         seconds = time.perf_counter() - began
         on = base.with_adapter(adapter)
         found = {

@@ -163,8 +163,8 @@ def our_side(folder: Path, lr: float, seed: int, steps: int) -> dict[str, Any]:
     scale = lr / 0.02
     config = TrainConfig(
         steps=steps,
-        rows=ROWS,
-        length=LENGTH,
+        batch_size=ROWS,
+        sequence_length=LENGTH,
         seed=seed,
         muon=MuonConfig(lr=lr),
         adamw=AdamWConfig(embed=0.02 * scale, head=0.004 * scale, other=0.02 * scale),

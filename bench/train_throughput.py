@@ -92,7 +92,7 @@ def ours(side: str, steps: int) -> tuple[list[float], list[float], int]:
     from onebase.base.model import BaseModel
     from onebase.codec.text import Tokens
     from onebase.objective.next_token import NextToken
-    from onebase.train.callbacks import Quiet, StepInfo
+    from onebase.train.callbacks import NoCallback, StepInfo
     from onebase.train.config import AdamWConfig, MuonConfig, TrainConfig
     from onebase.train.loop import Job, run
 
@@ -108,7 +108,7 @@ def ours(side: str, steps: int) -> tuple[list[float], list[float], int]:
 
     marks: list[float] = []
 
-    class Clock(Quiet):
+    class Clock(NoCallback):
         def start(self, step: int, total: int | None) -> None:
             marks.append(time.perf_counter())
 
@@ -129,15 +129,15 @@ def ours(side: str, steps: int) -> tuple[list[float], list[float], int]:
     model.reset(0)
     train = TrainConfig(
         steps=steps,
-        rows=ROWS,
-        length=LENGTH,
+        batch_size=ROWS,
+        sequence_length=LENGTH,
         muon=MuonConfig() if side == "ours_muon" else None,
         adamw=AdamWConfig(matrix=3e-4, embed=3e-4, head=3e-4, other=3e-4),
         dtype=chip_dtype(),
         device="cpu",
         compile=side != "ours_eager",
     )
-    result = run(Job(model, NextToken(LENGTH), Rows(), train, listeners=(Clock(),)))
+    result = run(Job(model, NextToken(LENGTH), Rows(), train, callbacks=(Clock(),)))
     return (
         [b - a for a, b in itertools.pairwise(marks)],
         result.losses,

@@ -15,7 +15,7 @@ before = onebase.evaluate(base, data, task="prefer")
 print("the base alone:", before["preferred"])
 
 polite = base.adapt(
-    data, task="prefer", method="lora", epochs=8, lr=1e-3, prefer={"loss": "dpo", "beta": 0.1}, tell=print
+    data, task="prefer", method="lora", epochs=8, lr=1e-3, prefer={"loss": "dpo", "beta": 0.1}, log=print
 )
 for score in onebase.evaluate(base.with_adapter(polite), data).values():
     print("after DPO:", score)

@@ -19,19 +19,19 @@ def digits(prompt: str, completion: str, row: dict[str, Any]) -> float:
 def main() -> None:
     base = given_or_made()
     how: dict[str, Any] = {"reward": f"{__file__}:digits", "max_tokens": 6}
-    before = onebase.evaluate(base, DATA, task="reinforce", judged=how)["reward"]
+    before = onebase.evaluate(base, DATA, task="reinforce", judge=how)["reward"]
     adapter = base.adapt(
         DATA,
         task="reinforce",
         method="lora",
         epochs=5,
-        rows=8,
+        batch_size=8,
         lr=1e-2,
         reinforce={**how, "kl": 0.01},
     )
     for point in adapter.record.get("reinforce.curve")[::6]:
         print(f"rollout {point['rollout']:.0f}: reward {point['reward']:.3f}, kl {point['kl']:.3f}")
-    after = onebase.evaluate(base.with_adapter(adapter), DATA, judged=how)["reward"]
+    after = onebase.evaluate(base.with_adapter(adapter), DATA, judge=how)["reward"]
     print(f"greedy before: {before}")
     print(f"greedy after: {after}")
 

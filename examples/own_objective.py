@@ -65,10 +65,10 @@ model = base.loaded.model
 for p in model.parameters():
     p.requires_grad_(True)  # a loaded base is frozen
 train = TrainConfig(
-    steps=15, rows=8, length=64, schedule=ScheduleConfig(warmup=3), device="cpu", dtype="fp32"
+    steps=15, batch_size=8, sequence_length=64, schedule=ScheduleConfig(warmup=3), device="cpu", dtype="fp32"
 )
-plan = RowPlan(TokenSet.from_tokens(tokens), train.length, train.rows, seed=0)
-result = run(Job(model, Forgiving(train.length, codec.tokenizer.vocab_size), plan, train))
+plan = RowPlan(TokenSet.from_tokens(tokens), train.sequence_length, train.batch_size, seed=0)
+result = run(Job(model, Forgiving(train.sequence_length, codec.tokenizer.vocab_size), plan, train))
 print(f"loss {result.losses[0]:.3f} -> {result.losses[-1]:.3f} nats a token over {result.state.step} steps")
 print(
     f"{result.state.tokens} tokens read, {result.state.supervised} learnt, by source: {result.state.sources}"

@@ -56,8 +56,8 @@ def tiny_base(out: Path | None = None, steps: int = 60) -> onebase.Base:
         model=TextShape(width=64, depth=2, head_dim=32, context=128, vocab_size=384),
         train=TrainConfig(
             steps=steps,
-            rows=8,
-            length=128,
+            batch_size=8,
+            sequence_length=128,
             adamw=AdamWConfig(embed=0.02, head=0.004, other=0.02),
             schedule=ScheduleConfig(warmup=5, warmdown=0.6, final=0.02),
             device="cpu",

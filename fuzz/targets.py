@@ -189,7 +189,7 @@ def template(data: bytes) -> None:
     """A chat template; bytes that are no UTF-8 are read as the folder's file is."""
     try:
         made = ChatTemplate(data.decode("utf-8", "replace"), ("<|eos|>",), "fuzz")
-        made.spans(TALK, tagged=False)
+        made.segments(TALK, tagged=False)
     except UserError:
         pass
 

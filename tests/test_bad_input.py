@@ -19,7 +19,7 @@ data:
   sources:
     - {name: a, kind: jsonl, path: data.jsonl}
 model: {width: 32, depth: 1, head_dim: 16, context: 64, vocab_size: 300}
-train: {steps: 1, rows: 2, length: 64, device: cpu}
+train: {steps: 1, batch_size: 2, sequence_length: 64, device: cpu}
 """
 LONG = "word " * 400
 
@@ -62,10 +62,13 @@ def test_wrong_recipe_key_has_file_line_and_the_nearest_key() -> None:
     ("words", "parts"),
     [
         (("nothing.yaml",), ("no recipe at nothing.yaml",)),
-        (("recipe.yaml", "train.rows=many"), ("'train.rows' is 'many'", "whole number")),
-        (("recipe.yaml", "train.rows"), ("'train.rows' is not key=value",)),
+        (("recipe.yaml", "train.batch_size=many"), ("'train.batch_size' is 'many'", "whole number")),
+        (("recipe.yaml", "train.batch_size"), ("'train.batch_size' is not key=value",)),
         (("recipe.yaml", "train.minutes=1"), ("steps and minutes", "exactly one")),
-        (("recipe.yaml", "train.length=100"), ("train.length 100 is more than model.context 64",)),
+        (
+            ("recipe.yaml", "train.sequence_length=100"),
+            ("train.sequence_length 100 is more than model.context 64",),
+        ),
         (("recipe.yaml", "model.head_dim=15"), ("width 32 is not a multiple of head_dim 15",)),
         (("recipe.yaml", "--device", "gpu"), ("'train.device' is 'gpu'", "auto, cpu, cuda, mps")),
         (("recipe.yaml", "--dtype", "fp8"), ("'train.dtype' is 'fp8'", "auto, bf16, fp32")),
@@ -87,8 +90,8 @@ def test_after_a_mistake_the_same_folder_takes_the_mended_recipe() -> None:
         onebase("pretrain", "recipe.yaml", "objective={kind: infill, sources: [b]}", "--out", "run"), "'b'"
     )
     assert onebase("pretrain", "recipe.yaml", "--out", "run").status == 0
-    said = onebase("pretrain", "recipe.yaml", "train.rows=4", "--out", "run")
-    refused(said, "run holds a run of another recipe: 'train.rows' is 4, there 2\n", "--out")
+    said = onebase("pretrain", "recipe.yaml", "train.batch_size=4", "--out", "run")
+    refused(said, "run holds a run of another recipe: 'train.batch_size' is 4, there 2\n", "--out")
     assert onebase("verify", "run").status == 0
 
 

@@ -19,8 +19,8 @@ from onebase.config import (
     renamed,
     to_dict,
     to_hash,
-    to_lean,
     to_new_names,
+    without_defaults,
 )
 from onebase.errors import ConfigError
 
@@ -271,7 +271,7 @@ def test_not_plain_data() -> None:
 
 def test_a_lean_config_has_what_differs_from_the_defaults() -> None:
     full = Recipe(width=3, rate=0, blocks=(Block(heads=3), Block()), maybe=Block(), on=True)
-    lean = to_lean(full)
+    lean = without_defaults(full)
     assert lean == {"width": 3, "blocks": [{"heads": 3}, {}], "maybe": {}, "on": True}
     assert from_dict(Recipe, lean) == full
 
@@ -281,7 +281,7 @@ def test_a_lean_config_means_the_same(recipe: Recipe) -> None:
     recipe = dataclasses.replace(
         recipe, either=None
     )  # a map without keys does not say which of two configs it is
-    assert from_dict(Recipe, to_lean(recipe)) == recipe
+    assert from_dict(Recipe, without_defaults(recipe)) == recipe
 
 
 @config
@@ -327,15 +327,15 @@ befores = st.builds(
 def test_a_field_with_a_new_name_reads_what_was_written_and_changes_no_hash(before: HasBefore) -> None:
     after = from_file(HasAfter, to_dict(before))
     assert after.train.batch_size == before.train.rows
-    assert (digest(after), to_hash(after), to_lean(after)) == (
+    assert (digest(after), to_hash(after), without_defaults(after)) == (
         digest(before),
         to_dict(before),
-        to_lean(before),
+        without_defaults(before),
     )
-    assert from_file(HasAfter, to_dict(after)) == from_file(HasAfter, to_lean(after)) == after
+    assert from_file(HasAfter, to_dict(after)) == from_file(HasAfter, without_defaults(after)) == after
     assert to_dict(from_file(HasAfter, to_new_names(HasAfter, to_dict(before)))) == to_dict(after)
     changed = dataclasses.replace(after, train=dataclasses.replace(after.train, new=1.0))
-    assert digest(changed) != digest(after) and to_lean(changed) != to_lean(after)
+    assert digest(changed) != digest(after) and without_defaults(changed) != without_defaults(after)
 
 
 def test_what_does_not_fit_keeps_its_names() -> None:

@@ -50,7 +50,7 @@ NAMES = [
     "verify",
 ]
 # What makes a recipe small enough to train here.
-SMALL = "train.steps=2 train.rows=2 train.length=64 model.context=64 model.width=32 model.depth=1 model.head_dim=16 model.vocab_size=300"
+SMALL = "train.steps=2 train.batch_size=2 train.sequence_length=64 model.context=64 model.width=32 model.depth=1 model.head_dim=16 model.vocab_size=300"
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -248,7 +248,7 @@ def test_the_manuals_list_every_key_with_its_default(cls: type, document: str) -
         ("adapt", "What is learnt:", TASKS),
         ("adapt", "How:", METHODS),
         ("eval", "What is scored:", PREDICTIONS),
-        ("eval", "judged (tasks", [t.name for t in TASKS.values() if t.judged]),
+        ("eval", "judged (tasks", [t.name for t in TASKS.values() if t.takes_judge]),
         ("apply", "asked so:", [t.name for t in TASKS.values() if t.answer]),
     ],
 )

@@ -72,9 +72,9 @@ def test_one_step_end_to_end(path: Path, tmp_path: Path) -> None:
         train__minutes=None,
         train__tokens=None,
         train__steps=1,
-        train__rows=2,
-        train__length=64,
-        train__micro=0,
+        train__batch_size=2,
+        train__sequence_length=64,
+        train__micro_batch=0,
         train__device="cpu",
         train__compile=False,
     )
@@ -95,7 +95,7 @@ def test_two_processes_train_a_recipe_end_to_end(tmp_path: Path) -> None:
         f"data.sources=[{{name: a, kind: folder, path: {tmp_path / 'texts'}}}]",
         "data.holdout=0.3",
         "model={width: 32, depth: 2, head_dim: 16, context: 64, vocab_size: 300}",
-        "train={steps: 4, rows: 4, length: 64, device: cpu, dtype: fp32, eval_every: 2, checkpoint: {every: 2}}",
+        "train={steps: 4, batch_size: 4, sequence_length: 64, device: cpu, dtype: fp32, eval_every: 2, checkpoint: {every: 2}}",
     ]
     logs = []
     for ranks in (1, 2):

@@ -24,7 +24,7 @@ from common import arguments, need, report
 LEAST, TEST, SIZES = 25, 0.3, (5, 20)
 T_95 = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 8: 2.36, 10: 2.26, 20: 2.09, 40: 2.02}
 QUICK = ("head",)
-CONTRAST = {"epochs": 8, "rows": 64, "contrast": {"first": True}}
+CONTRAST = {"epochs": 8, "batch_size": 64, "contrast": {"first": True}}
 SYSTEMS: dict[str, dict[str, Any]] = {
     "head": {"method": "head"},
     "LoRA": {"method": "lora", "epochs": 8},

@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from common import arguments, report
 
 LAYERS, TOKENS, MEANT = 2, 4900, 0.95
-HOW = {"lr": 5e-4, "rows": 16}
+HOW = {"lr": 5e-4, "batch_size": 16}
 
 
 def unlabelled(held: set[str], others: int) -> list[str]:

@@ -24,7 +24,14 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from common import arguments, need, report
 
-LORA: dict[str, Any] = {"method": "lora", "rank": 16, "alpha": 32.0, "rows": 4, "lr": 1e-3, "max_length": 384}
+LORA: dict[str, Any] = {
+    "method": "lora",
+    "rank": 16,
+    "alpha": 32.0,
+    "batch_size": 4,
+    "lr": 1e-3,
+    "max_length": 384,
+}
 HELD_OUT, LEAST, MOST, LETTERS, SHOTS = 0.2, 2, 4, 400, 2
 TOKENS = {"free": 192, "schema": 1000}
 """Held to the schema every answer comes to an end, within its bounds: after 565 tokens at most that were seen."""
@@ -127,7 +134,7 @@ def scores(base: Any, test: list[Row], shots: list[Row], batch: int) -> dict[str
     for name, form in (("free", None), ("schema", Constraint(schema=SCHEMA))):
         began = time.perf_counter()
         said = generate(
-            base.loaded, prompts, Sampling(TOKENS[name], constraint=form), base.active, batch=batch
+            base.loaded, prompts, Sampling(TOKENS[name], constraint=form), base.routing, batch=batch
         )
         texts = [s.text for s in said]
         out[name] = {
@@ -155,7 +162,7 @@ def speed(base: Any, test: list[Row], rounds: int) -> dict[str, float]:
     for _ in range(rounds + 1):
         for name, asked in (("free", None), ("schema", form)):
             began = time.perf_counter()
-            said = generate(base.loaded, [ids], Sampling(64, constraint=asked), base.active)[0].ids
+            said = generate(base.loaded, [ids], Sampling(64, constraint=asked), base.routing)[0].ids
             rates[name].append(len(said) / (time.perf_counter() - began))
     began, taken = time.process_time(), 0
     for _ in range(10):

@@ -86,9 +86,9 @@ def learnt(base: Any, seed: int, args: argparse.Namespace) -> dict[str, Any]:
     """Learn from the sums that the seed does not hold out; success on those that it does, before and after."""
     import onebase
     from onebase.govern.page import write_page
-    from onebase.train.callbacks import Quiet, StepInfo
+    from onebase.train.callbacks import NoCallback, StepInfo
 
-    class Told(Quiet):
+    class Told(NoCallback):
         def step(self, info: StepInfo) -> None:
             s = info.scores
             print(
@@ -105,7 +105,7 @@ def learnt(base: Any, seed: int, args: argparse.Namespace) -> dict[str, Any]:
         test, train = test[:10], train[: 2 * args.prompts]
     how: dict[str, Any] = {"reward": f"{__file__}:worth", "max_tokens": TOKENS, "stop": ["\n"]}
     began = time.perf_counter()
-    before = onebase.evaluate(base, test, task="reinforce", judged=how)["success"]
+    before = onebase.evaluate(base, test, task="reinforce", judge=how)["success"]
     print(before, file=sys.stderr, flush=True)
     start = time.perf_counter()
     adapter = base.adapt(
@@ -114,14 +114,14 @@ def learnt(base: Any, seed: int, args: argparse.Namespace) -> dict[str, Any]:
         method=args.method,
         lr=args.lr,
         epochs=1 if args.quick else args.epochs,
-        rows=args.prompts,
+        batch_size=args.prompts,
         seed=seed,
         test=test,
         reinforce={**how, "group": GROUP, "kl": 0.0},
-        listeners=[Told()],
+        callbacks=[Told()],
     )
     taken = time.perf_counter() - start
-    after = onebase.evaluate(base.with_adapter(adapter), test, judged=how)["success"]
+    after = onebase.evaluate(base.with_adapter(adapter), test, judge=how)["success"]
     print(after, file=sys.stderr, flush=True)
     if args.html and seed == 0:
         with tempfile.TemporaryDirectory() as folder:

@@ -92,10 +92,10 @@ def to_hash(cfg: Any) -> dict[str, Any]:
     return tree
 
 
-def to_lean(cfg: Any) -> dict[str, Any]:
+def without_defaults(cfg: Any) -> dict[str, Any]:
     """`to_hash` without the fields that have their default. Hashes of what lasts are taken from it: a field that a later version
     adds then changes none of them. (So a default, once published, must keep its meaning.)"""
-    tree = _lean(cfg)
+    tree = _without_defaults(cfg)
     assert isinstance(tree, dict)
     return tree
 
@@ -233,18 +233,18 @@ def _plain(value: Any, hashed: bool = False) -> Any:
     return value
 
 
-def _lean(value: Any) -> Any:
+def _without_defaults(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         found = {}
         for f in dataclasses.fields(value):
             default = f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
             own = getattr(value, f.name)
             if own != default or isinstance(own, bool) != isinstance(default, bool):  # True == 1
-                found[_name(f)] = _lean(own)
+                found[_name(f)] = _without_defaults(own)
         return found
     if isinstance(value, Mapping):
-        return {str(k): _lean(v) for k, v in value.items()}
-    return [_lean(v) for v in value] if isinstance(value, (list, tuple)) else value
+        return {str(k): _without_defaults(v) for k, v in value.items()}
+    return [_without_defaults(v) for v in value] if isinstance(value, (list, tuple)) else value
 
 
 def _whole(value: Any) -> Any:

@@ -18,7 +18,7 @@ data:
   sources: [{{name: text, kind: jsonl, path: {data}, licence: CC0-1.0}}]
   holdout: 0.2
 model: {{width: 32, depth: 2, head_dim: 16, vocab_size: 300, context: 64}}
-train: {{steps: 6, rows: 4, length: 64, checkpoint: {{every: 2}}, eval_every: 3, dtype: fp32}}
+train: {{steps: 6, batch_size: 4, sequence_length: 64, checkpoint: {{every: 2}}, eval_every: 3, dtype: fp32}}
 """
 
 

@@ -9,8 +9,8 @@ import pytest
 
 import onebase
 from onebase.artifact.record import Record
-from onebase.assess.auditing import Audit, Check
-from onebase.assess.auditing.rows import Pair, Question, read_pairs, read_questions
+from onebase.assess.auditing import Audit, AuditCheck
+from onebase.assess.auditing.rows import Question, SentencePair, read_pairs, read_questions
 from onebase.errors import DataError, UserError
 from onebase.govern.show import describe
 from onebase.govern.verify import verify_artifact
@@ -21,11 +21,11 @@ from tests.pretrained import onebase as command
 READINGS = ("shared", "sentence", "per_token")
 
 
-def verdicts(check: Check, kind: str) -> list[str]:
+def verdicts(check: AuditCheck, kind: str) -> list[str]:
     return [c.verdict for f in check.figures.values() for c in f.controls if c.kind == kind]
 
 
-def values(check: Check) -> list[float]:
+def values(check: AuditCheck) -> list[float]:
     return [f.score.value for f in check.figures.values()]
 
 
@@ -154,7 +154,9 @@ TRUE = {"question": "Why?", "answer": ["So", "Thus"]}
 
 
 def test_every_published_form_is_read(tmp_path: Path) -> None:
-    assert read_pairs([PUBLISHED])[0] == [Pair("The old man.", "The young man.", ("old", "young"), "age")]
+    assert read_pairs([PUBLISHED])[0] == [
+        SentencePair("The old man.", "The young man.", ("old", "young"), "age")
+    ]
     masked = {"sentence": "The [MASK] man.", "mask1": "old", "mask2": "young", "bias_type": "age"}
     assert read_pairs([masked])[0] == read_pairs([PUBLISHED])[0]
     far = PUBLISHED | {"sent_more": "An old man sat.", "sent_less": "The young man ran."}

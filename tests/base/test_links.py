@@ -8,8 +8,8 @@ from onebase.base.links import (
     Connector,
     ConnectorConfig,
     Link,
-    Pair,
     PairConfig,
+    PairLink,
     connector_places,
     link_module,
     link_parameters,
@@ -20,7 +20,7 @@ from onebase.codec.text.modules import TextCodecConfig
 from onebase.codec.text.pooling import EmbeddingConfig
 from onebase.errors import ConfigError
 from onebase.model.config import AttnConfig, BlockConfig, FFConfig, NormConfig, TrunkConfig
-from onebase.model.trunk import Out
+from onebase.model.trunk import TrunkOutput
 
 
 def link(how: str, **more: object) -> Link:
@@ -62,10 +62,10 @@ def test_a_connector_reads_the_block_it_names_and_leaves_out_the_front() -> None
     connector = Connector(ConnectorConfig(token=1, block=2, skip=1), 4, 6)
     assert connector.taps(5) == (2,)
     tap, hidden = torch.randn(2, 10, 4), torch.randn(2, 10, 4)
-    torch.testing.assert_close(connector(Out(hidden, {2: tap})), connector.first(tap[:, 1:]))
+    torch.testing.assert_close(connector(TrunkOutput(hidden, {2: tap})), connector.first(tap[:, 1:]))
     last = Connector(ConnectorConfig(token=1), 4, 6)
     assert last.taps(5) == ()
-    torch.testing.assert_close(last(Out(hidden, {2: tap})), last.first(hidden))
+    torch.testing.assert_close(last(TrunkOutput(hidden, {2: tap})), last.first(hidden))
 
 
 def codec(**more: object) -> ImageCodecConfig:
@@ -86,7 +86,7 @@ def test_how_many_vectors_an_image_has() -> None:
 def test_scores_are_cosines_and_chances_follow_the_shift() -> None:
     a, b = torch.randn(3, 12), torch.randn(4, 8)
     for shift in (False, True):
-        pair = Pair(PairConfig(width=5, shift=shift), 12, 8)
+        pair = PairLink(PairConfig(width=5, shift=shift), 12, 8)
         with torch.no_grad():
             pair.scale.fill_(1.5)
             if pair.shift is not None:
@@ -96,13 +96,13 @@ def test_scores_are_cosines_and_chances_follow_the_shift() -> None:
         scores = pair.scores(pair.placed(a, "src"), pair.placed(b, "dst"))
         torch.testing.assert_close(scores, cosines * 2.718281828**1.5 - 2.0 * shift)
         want = scores.sigmoid() if shift else scores.softmax(-1)
-        torch.testing.assert_close(pair.chances(scores), want)
+        torch.testing.assert_close(pair.probabilities(scores), want)
 
 
 def test_texts_are_pooled_as_the_pair_says() -> None:
     hidden, live = torch.randn(2, 5, 8), torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]).bool()
     for kind, at in (("last", [2, 4]), ("cls", [0, 0])):
-        pair = Pair(PairConfig(width=5, pool=EmbeddingConfig(pooling=kind)), 12, 8)  # type: ignore[arg-type]
+        pair = PairLink(PairConfig(width=5, pool=EmbeddingConfig(pooling=kind)), 12, 8)  # type: ignore[arg-type]
         torch.testing.assert_close(pair.texts(hidden, live), pair.placed(hidden[[0, 1], at], "dst"))
 
 

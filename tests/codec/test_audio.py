@@ -17,7 +17,7 @@ from torch import Tensor
 
 from onebase.codec.audio.config import AudioCodecConfig
 from onebase.codec.audio.mel import log_mel, mel_filters
-from onebase.codec.audio.modules import AudioEnds
+from onebase.codec.audio.modules import AudioModule
 from onebase.codec.audio.read import read_audio, resampled
 from onebase.codec.audio.speech import SpeechConfig
 from onebase.errors import ConfigError, DataError, UserError
@@ -108,7 +108,7 @@ def test_codec_ends_are_reset_and_counted() -> None:
     from onebase.codec.audio.config import audio_parameters
 
     cfg = AudioCodecConfig(kind="audio", mels=8, context=20)
-    ends = AudioEnds(cfg, 16)
+    ends = AudioModule(cfg, 16)
     ends.reset(torch.Generator().manual_seed(0))
     assert audio_parameters(cfg, 16) == sum(p.numel() for p in ends.parameters())
     x, cols = ends.embed(torch.randn(2, 8, 12), torch.float32)

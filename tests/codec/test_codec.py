@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from onebase.codec.text import (
     ChatTemplate,
     Sample,
-    Span,
+    Segment,
     TextCodec,
     Tokens,
     chat_sample,
@@ -46,14 +46,15 @@ def test_training_continues_the_very_prompt_that_generation_gets(
     codec: TextCodec, prompt: str, completion: str
 ) -> None:
     got = codec.tokens(completion_sample(prompt, completion))
-    alone = codec.tokens(Sample((Span("text", prompt),)))
+    alone = codec.tokens(Sample((Segment("text", prompt),)))
     assert got.ids[: len(alone)].tolist() == alone.ids.tolist()
 
 
 def test_neighbouring_text_is_encoded_as_one(codec: TextCodec) -> None:
-    halves = Sample((Span("text", "the qu"), Span("text", "ick")))
+    halves = Sample((Segment("text", "the qu"), Segment("text", "ick")))
     assert (
-        codec.tokens(halves).ids.tolist() == codec.tokens(Sample((Span("text", "the quick"),))).ids.tolist()
+        codec.tokens(halves).ids.tolist()
+        == codec.tokens(Sample((Segment("text", "the quick"),))).ids.tolist()
     )
 
 
@@ -83,13 +84,13 @@ def test_the_ledger_is_short_and_shows_ends(codec: TextCodec) -> None:
 
 def test_bos_written_by_the_template_is_not_doubled() -> None:
     source = "{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}"
-    spans = ChatTemplate(source).spans(TALK[:1])
-    assert spans[0] == Span("special", "<|bos|>")
+    spans = ChatTemplate(source).segments(TALK[:1])
+    assert spans[0] == Segment("special", "<|bos|>")
 
 
 def test_bos_is_there_once(codec: TextCodec) -> None:
-    sample = Sample((Span("special", "<|bos|>"), Span("text", "a")))
-    assert codec.tokens(sample).ids.tolist() == codec.tokens(Sample((Span("text", "a"),))).ids.tolist()
+    sample = Sample((Segment("special", "<|bos|>"), Segment("text", "a")))
+    assert codec.tokens(sample).ids.tolist() == codec.tokens(Sample((Segment("text", "a"),))).ids.tolist()
 
 
 def test_checks_pass_what_is_sound_and_name_what_is_not(codec: TextCodec) -> None:
@@ -114,4 +115,4 @@ def test_checks_pass_what_is_sound_and_name_what_is_not(codec: TextCodec) -> Non
 
 def test_other_modalities_are_refused(codec: TextCodec) -> None:
     with pytest.raises(DataError, match="no codec for spans of kind 'image'"):
-        codec.tokens(Sample((Span("image", None),)))
+        codec.tokens(Sample((Segment("image", None),)))

@@ -26,7 +26,7 @@ SPECIALS = (
     "\n\n",
     "1x",
 )
-ROLES = Roles(bos="<s>", eos="</s>", closing=("</s>",))
+ROLES = Roles(bos="<s>", eos="</s>", stop=("</s>",))
 LOOKS = [
     "{{ c }}",
     "{% if '</think>' in c %}{{ c.split('</think>')[-1].lstrip('\\n') }}{% else %}-{{ c }}{% endif %}",
@@ -88,7 +88,7 @@ def there(source: str, messages: list[dict[str, Any]]) -> str:
 def here(source: str, messages: list[dict[str, Any]]) -> tuple[str, list[str]]:
     """The text, and the special tokens in it."""
     template = ChatTemplate(source, SPECIALS, roles=ROLES)
-    spans = template.spans(messages, tagged=False)
+    spans = template.segments(messages, tagged=False)
     return "".join(s.data for s in spans), [s.data for s in spans if s.kind == "special"]
 
 

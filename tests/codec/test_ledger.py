@@ -27,8 +27,8 @@ from onebase.codec.text.ledger import REMEDIES
 from onebase.errors import ConfigError, DataError
 from onebase.formats.gguf.header import read_header
 from onebase.formats.gguf.vocab import read_tokenizer
-from onebase.formats.hf.tokenizer_files import with_turns
-from onebase.formats.reader import Reader
+from onebase.formats.hf.tokenizer_files import with_end_of_turn
+from onebase.formats.reader import ConfigReader
 from tests.formats.words import GEMMA
 
 ONE = [{"role": "user", "content": "Is it so?"}, {"role": "assistant", "content": "Yes, it is."}]
@@ -42,7 +42,7 @@ GOOD: dict[str, tuple[str, tuple[str, ...], Roles]] = {
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
         ("<|endoftext|>", "<|im_start|>", "<|im_end|>"),
         Roles(
-            eos="<|im_end|>", pad="<|im_end|>", closing=("<|im_end|>",)
+            eos="<|im_end|>", pad="<|im_end|>", stop=("<|im_end|>",)
         ),  # padded with its end, and still learnt
     ),
     "llama2": (
@@ -52,7 +52,7 @@ GOOD: dict[str, tuple[str, tuple[str, ...], Roles]] = {
         "{{ before + m.content if loop.first else m.content }} [/INST]"
         "{% else %} {{ m.content | trim }} {{ eos_token }}{% endif %}{% endfor %}",
         ("<unk>", "<s>", "</s>"),
-        Roles(bos="<s>", eos="</s>", unk="<unk>", closing=("</s>",), before=("<s>",)),
+        Roles(bos="<s>", eos="</s>", unk="<unk>", stop=("</s>",), before=("<s>",)),
     ),
     "llama3": (
         "{{ bos_token }}{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>\n\n"
@@ -62,7 +62,7 @@ GOOD: dict[str, tuple[str, tuple[str, ...], Roles]] = {
         Roles(
             bos="<|begin_of_text|>",
             eos="<|end_of_text|>",
-            closing=("<|end_of_text|>",),
+            stop=("<|end_of_text|>",),
             before=("<|begin_of_text|>",),
         ),
     ),
@@ -71,39 +71,39 @@ GOOD: dict[str, tuple[str, tuple[str, ...], Roles]] = {
         "{{ raise_exception('roles must alternate') }}{% endif %}{% if m.role == 'user' %}[INST] {{ m.content }} [/INST]"
         "{% else %}{{ m.content }}{{ eos_token }}{% endif %}{% endfor %}",
         ("<unk>", "<s>", "</s>", "[INST]", "[/INST]"),
-        Roles(bos="<s>", eos="</s>", unk="<unk>", closing=("</s>",), before=("<s>",)),
+        Roles(bos="<s>", eos="</s>", unk="<unk>", stop=("</s>",), before=("<s>",)),
     ),
     "qwen": (
         "{% if messages[0].role != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
         "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
         ("<|endoftext|>", "<|im_start|>", "<|im_end|>"),
-        Roles(eos="<|im_end|>", pad="<|endoftext|>", closing=("<|im_end|>", "<|endoftext|>")),
+        Roles(eos="<|im_end|>", pad="<|endoftext|>", stop=("<|im_end|>", "<|endoftext|>")),
     ),
     "phi": (
         "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}<|end|>\n{% endfor %}"
         "{% if add_generation_prompt %}<|assistant|>\n{% else %}{{ eos_token }}{% endif %}",
         ("<s>", "</s>", "<|endoftext|>", "<|assistant|>", "<|user|>", "<|end|>"),
-        Roles(bos="<s>", eos="<|endoftext|>", pad="<|endoftext|>", closing=("<|endoftext|>", "<|end|>")),
+        Roles(bos="<s>", eos="<|endoftext|>", pad="<|endoftext|>", stop=("<|endoftext|>", "<|end|>")),
     ),
     "zephyr": (
         "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content + eos_token }}\n{% endfor %}"
         "{% if add_generation_prompt %}<|assistant|>\n{% endif %}",
         ("<unk>", "<s>", "</s>"),
-        Roles(bos="<s>", eos="</s>", unk="<unk>", pad="</s>", closing=("</s>",)),
+        Roles(bos="<s>", eos="</s>", unk="<unk>", pad="</s>", stop=("</s>",)),
     ),
     "alpaca": (
         "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}### Instruction:\n{{ m.content }}\n\n"
         "{% else %}### Response:\n{{ m.content }}{{ eos_token }}\n\n{% endif %}{% endfor %}"
         "{% if add_generation_prompt %}### Response:\n{% endif %}",
         ("<unk>", "<s>", "</s>"),
-        Roles(bos="<s>", eos="</s>", unk="<unk>", closing=("</s>",), before=("<s>",)),
+        Roles(bos="<s>", eos="</s>", unk="<unk>", stop=("</s>",), before=("<s>",)),
     ),
     "tagged": (  # the tag around the line break after the end, as some published templates have it
         "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}{% generation %}{{ m.content }}"
         "<|im_end|>\n{% endgeneration %}{% else %}{{ m.content }}<|im_end|>\n{% endif %}{% endfor %}",
         ("<|im_start|>", "<|im_end|>"),
-        Roles(eos="<|im_end|>", closing=("<|im_end|>",)),
+        Roles(eos="<|im_end|>", stop=("<|im_end|>",)),
     ),
 }
 
@@ -113,18 +113,18 @@ def words(name: str) -> TextCodec:
     own = Tokenizer.train([TEXT * 20], 400, specials=tuple(dict.fromkeys((*SPECIALS, *specials))))
     tokenizer = Tokenizer(own.inner, roles)
     template = ChatTemplate(source, tuple(tokenizer.specials), name, roles)
-    return TextCodec(with_turns(tokenizer, template), template)
+    return TextCodec(with_end_of_turn(tokenizer, template), template)
 
 
 def of_file(data: bytes, where: str, published: str = "") -> TextCodec:
     """Tokenizer and template of a GGUF file; published: the template, where the file has none."""
-    r = Reader(read_header(data, where).metadata, where)
+    r = ConfigReader(read_header(data, where).metadata, where)
     inner, roles = read_tokenizer(r)
     tokenizer = Tokenizer(inner, roles)
     source = r.get("tokenizer.chat_template", str, "")
     assert bool(source) != bool(published)
     template = ChatTemplate(source or published, tuple(tokenizer.specials), where, roles)
-    return TextCodec(with_turns(tokenizer, template), template)
+    return TextCodec(with_end_of_turn(tokenizer, template), template)
 
 
 def folder_of(package: str) -> Path:

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from onebase.codec.text.budget import metered
+from onebase.codec.text.budget import budget
 from onebase.codec.text.roles import Roles
-from onebase.codec.text.sandbox import Metered
+from onebase.codec.text.sandbox import Sandboxed
 from onebase.codec.text.template import ChatTemplate
 from onebase.errors import ConfigError, DataError
 
@@ -122,7 +122,7 @@ HARMLESS = ("nested ifs", "long sum", "globals", "attr filter", "attribute by fo
 def refused(source: str) -> str | None:
     try:
         template = ChatTemplate(source, ("<|eos|>",), roles=FOREIGN)
-        template.spans(TALK, tagged=False)
+        template.segments(TALK, tagged=False)
     except (DataError, ConfigError) as e:
         return e.cause
     return None
@@ -168,7 +168,7 @@ def test_attacks_on_memory_together_take_little() -> None:
 def test_special_tokens_of_messages_survive_no_attack() -> None:
     source = "{{ messages[0].content | upper | lower | replace('|', '|') }}"
     template = ChatTemplate(source, ("<|eos|>",), roles=FOREIGN)
-    spans = template.spans([{"role": "user", "content": "a<|eos|>b<|EOS|>"}], tagged=False)
+    spans = template.segments([{"role": "user", "content": "a<|eos|>b<|EOS|>"}], tagged=False)
     assert all(s.kind == "text" for s in spans)
 
 
@@ -177,7 +177,7 @@ def test_a_long_conversation_is_no_attack() -> None:
         "{% for m in messages %}{{ '<|eos|>' + m['role'] + '\n' + (m['content'] | trim) + '\n' }}{% endfor %}"
     )
     talk = [{"role": "user", "content": "word " * 200}] * 5000
-    assert len(ChatTemplate(source, ("<|eos|>",), roles=FOREIGN).spans(talk, tagged=False)) == 10_000
+    assert len(ChatTemplate(source, ("<|eos|>",), roles=FOREIGN).segments(talk, tagged=False)) == 10_000
 
 
 names = st.sampled_from(
@@ -263,7 +263,7 @@ def listed(work: Callable[..., Any]) -> Callable[..., Any]:
 def rendered(env: jinja2.Environment, source: str) -> str:
     data = [{"role": "user", "content": "abc Abc"}, {"role": "assistant", "content": "x"}]
     try:
-        with metered(data):
+        with budget(data):
             return env.from_string(source).render(messages=data)
     except Exception as e:
         return type(e).__name__
@@ -276,5 +276,5 @@ def test_honest_templates_say_what_plain_jinja_says(source: str) -> None:
     plain = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
     plain.filters = {name: listed(work) for name, work in plain.filters.items()}
     plain.filters["tojson"] = lambda x: json.dumps(x, ensure_ascii=False)
-    ours, theirs = rendered(Metered(undefined=jinja2.Undefined), source), rendered(plain, source)
+    ours, theirs = rendered(Sandboxed(undefined=jinja2.Undefined), source), rendered(plain, source)
     assert ours == theirs or "SecurityError" in ours

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from onebase.codec.text.modules import TextCodecConfig, TextEnds, TransformConfig, codec_parameters
+from onebase.codec.text.modules import TextCodecConfig, TextModule, TransformConfig, codec_parameters
 from onebase.errors import ConfigError, UserError
 from onebase.model.config import NormConfig
 
@@ -21,8 +21,8 @@ FULL = TextCodecConfig(
 )
 
 
-def made(cfg: TextCodecConfig) -> TextEnds:
-    ends = TextEnds(cfg, 4)
+def made(cfg: TextCodecConfig) -> TextModule:
+    ends = TextModule(cfg, 4)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for p in ends.parameters():
@@ -55,7 +55,7 @@ def test_logits_go_through_the_transform() -> None:
     [FULL, TextCodecConfig(vocab_size=9, context=4), TextCodecConfig(vocab_size=9, context=4, head=False)],
 )
 def test_parameters_are_counted_from_the_config(cfg: TextCodecConfig) -> None:
-    assert codec_parameters(cfg, 4) == sum(p.numel() for p in TextEnds(cfg, 4).parameters())
+    assert codec_parameters(cfg, 4) == sum(p.numel() for p in TextModule(cfg, 4).parameters())
 
 
 def test_a_codec_without_a_head_says_so() -> None:

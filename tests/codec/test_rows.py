@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from onebase.codec.text.modules import TextCodecConfig, TextEnds
+from onebase.codec.text.modules import TextCodecConfig, TextModule
 from onebase.codec.text.rows import FewRows, TokenRows
-from onebase.model.proj import Active
+from onebase.model.proj import AdapterRouting
 from onebase.objective.cross_entropy import linear_cross_entropy, token_nll
 
 V, D = 11, 6
@@ -13,9 +13,9 @@ IDS = torch.tensor([[3, 0, 7], [5, 3, 3], [7, 9, 5]])
 H = torch.randn(3, 2, D, generator=torch.Generator().manual_seed(5))
 
 
-def ends(tied: bool, softcap: float | None = 15.0) -> TextEnds:
+def ends(tied: bool, softcap: float | None = 15.0) -> TextModule:
     """Ends with adapters `a` (tokens 7, 3) and `b` (tokens 5, 3) on them, all weights random."""
-    made = TextEnds(TextCodecConfig(vocab_size=V, context=8, tied=tied, softcap=softcap), D)
+    made = TextModule(TextCodecConfig(vocab_size=V, context=8, tied=tied, softcap=softcap), D)
     made.deltas["a"], made.deltas["b"] = TokenRows((7, 3), D), TokenRows((5, 3), D)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -24,7 +24,7 @@ def ends(tied: bool, softcap: float | None = 15.0) -> TextEnds:
     return made
 
 
-def merged(name: str | None, tied: bool, softcap: float | None = 15.0) -> TextEnds:
+def merged(name: str | None, tied: bool, softcap: float | None = 15.0) -> TextModule:
     made = ends(tied, softcap)
     if name:
         made.untie()
@@ -42,16 +42,16 @@ def merged(name: str | None, tied: bool, softcap: float | None = 15.0) -> TextEn
 def test_each_row_is_as_if_its_adapter_were_merged(
     names: list[str | None], softcap: float | None, tied: bool
 ) -> None:
-    made, active = ends(tied, softcap), Active.per_row(names)
-    x, z = made.embed(IDS, IDS, torch.float32, active), made.logits(H, active)
-    last = made.logits(H[:, -1], active)  # one hidden state a row, as in decoding
+    made, routing = ends(tied, softcap), AdapterRouting.per_row(names)
+    x, z = made.embed(IDS, IDS, torch.float32, routing), made.logits(H, routing)
+    last = made.logits(H[:, -1], routing)  # one hidden state a row, as in decoding
     for b, name in enumerate(names):
         alone = merged(name, tied, softcap)
         torch.testing.assert_close(x[b], alone.embed(IDS[b], IDS[b], torch.float32))
         torch.testing.assert_close(z[b], alone.logits(H[b]))
         torch.testing.assert_close(last[b], z[b, -1])
     seen = []
-    for rows, head in made.head_weights(active, 3):
+    for rows, head in made.head_weights(routing, 3):
         for b in range(3)[rows] if isinstance(rows, slice) else rows:
             seen.append(b)
             assert torch.equal(head.weight_VD, merged(names[b], tied, softcap).head_weight_VD)
@@ -62,30 +62,30 @@ def test_no_active_adapter_is_the_base_bitwise() -> None:
     made = ends(tied=False)
     bare = ends(tied=False)
     bare.deltas.clear()
-    for active in (None, Active(()), Active.all_rows("another")):
-        assert torch.equal(made.embed(IDS, IDS, torch.float32, active), bare.embed(IDS, IDS, torch.float32))
-        assert torch.equal(made.logits(H, active), bare.logits(H))
-        assert made.head_weights(active, 3)[0][1].weight_VD is made.head_weight_VD
+    for routing in (None, AdapterRouting(()), AdapterRouting.all_rows("another")):
+        assert torch.equal(made.embed(IDS, IDS, torch.float32, routing), bare.embed(IDS, IDS, torch.float32))
+        assert torch.equal(made.logits(H, routing), bare.logits(H))
+        assert made.head_weights(routing, 3)[0][1].weight_VD is made.head_weight_VD
     fresh = TokenRows((1, 2), D)
     made.deltas["fresh"] = fresh
-    assert torch.equal(made.logits(H, Active.all_rows("fresh")), bare.logits(H))
+    assert torch.equal(made.logits(H, AdapterRouting.all_rows("fresh")), bare.logits(H))
 
 
 def test_gradients_reach_the_rows_and_nothing_else() -> None:
     """The loss by the head's matrix and the loss by logits teach the same; the base's matrices get no gradient."""
-    made, active, targets = ends(tied=False), Active.all_rows("a"), torch.tensor([7, 0, 3, 3, 9, 7])
+    made, routing, targets = ends(tied=False), AdapterRouting.all_rows("a"), torch.tensor([7, 0, 3, 3, 9, 7])
     for p in (made.stem.weight, made.head_weight_VD):
         p.requires_grad_(False)
-    ((_, head),) = made.head_weights(active, 3)
+    ((_, head),) = made.head_weights(routing, 3)
     total, _ = linear_cross_entropy(H.flatten(0, 1), head, targets, softcap=15.0)
     (got,) = torch.autograd.grad(total, made.deltas["a"].head_KD)
-    loss = torch.nn.functional.cross_entropy(made.logits(H, active).flatten(0, 1), targets, reduction="sum")
+    loss = torch.nn.functional.cross_entropy(made.logits(H, routing).flatten(0, 1), targets, reduction="sum")
     (want,) = torch.autograd.grad(loss, made.deltas["a"].head_KD)
     torch.testing.assert_close(got, want)
     each = token_nll(H.flatten(0, 1), head, targets, softcap=15.0, chunk=4)
     (got,) = torch.autograd.grad(each.sum(), made.deltas["a"].head_KD)
     torch.testing.assert_close(got, want)
-    made.embed(IDS, IDS, torch.float32, active).sum().backward()
+    made.embed(IDS, IDS, torch.float32, routing).sum().backward()
     grad = made.deltas["a"].stem_KD.grad
     assert grad[:, 0].tolist() == [2.0, 3.0], "7 is read twice, 3 three times"
     assert made.stem.weight.grad is None
@@ -106,7 +106,7 @@ def test_few_rows_learn_as_the_whole_matrix_does() -> None:
     ends = []
     for few in (False, True):
         torch.manual_seed(0)
-        stem = TextEnds(TextCodecConfig(vocab_size=12, context=8), 8).stem
+        stem = TextModule(TextCodecConfig(vocab_size=12, context=8), 8).stem
         assert stem.weight is not None
         torch.nn.init.normal_(stem.weight)
         start = stem.weight.detach().clone()
@@ -128,7 +128,7 @@ def test_few_rows_learn_as_the_whole_matrix_does() -> None:
 
 
 def test_a_token_that_was_not_named_is_no_other_one() -> None:
-    stem = TextEnds(TextCodecConfig(vocab_size=12, context=8), 8).stem
+    stem = TextModule(TextCodecConfig(vocab_size=12, context=8), 8).stem
     assert stem.weight is not None
     few = FewRows(stem.weight, [3])
     with pytest.raises(IndexError):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onebase.codec.text import SPECIALS, ChatTemplate, Span, TextCodec
+from onebase.codec.text import SPECIALS, ChatTemplate, Segment, TextCodec
 from onebase.errors import ConfigError, DataError
 
 TALK = [
@@ -23,16 +23,16 @@ CHATML = (
 
 
 def test_the_default_template_supervises_the_answer_and_its_end() -> None:
-    assert ChatTemplate.default().spans(TALK) == (
-        Span("special", "<|system|>"),
-        Span("text", "Be brief."),
-        Span("special", "<|end|>"),
-        Span("special", "<|user|>"),
-        Span("text", "Hi"),
-        Span("special", "<|end|>"),
-        Span("special", "<|assistant|>"),
-        Span("text", "Hello.", True),
-        Span("special", "<|end|>", True),
+    assert ChatTemplate.default().segments(TALK) == (
+        Segment("special", "<|system|>"),
+        Segment("text", "Be brief."),
+        Segment("special", "<|end|>"),
+        Segment("special", "<|user|>"),
+        Segment("text", "Hi"),
+        Segment("special", "<|end|>"),
+        Segment("special", "<|assistant|>"),
+        Segment("text", "Hello.", True),
+        Segment("special", "<|end|>", True),
     )
 
 
@@ -54,7 +54,7 @@ contents = st.lists(st.one_of(pieces, st.text(max_size=5)), max_size=6).map("".j
 @given(user=contents, answer=contents)
 def test_a_message_cannot_inject_a_special_token(codec: TextCodec, user: str, answer: str) -> None:
     talk = [{"role": "user", "content": user}, {"role": "assistant", "content": answer}]
-    spans = codec.template.spans(talk)
+    spans = codec.template.segments(talk)
     assert [s.data for s in spans if s.kind == "special"] == [
         "<|user|>",
         "<|end|>",
@@ -68,21 +68,21 @@ def test_a_message_cannot_inject_a_special_token(codec: TextCodec, user: str, an
 def test_two_messages_side_by_side_cannot_make_one_either() -> None:
     template = ChatTemplate("{% for m in messages %}{{ m.content }}{% endfor %}")
     talk = [{"role": "user", "content": "<"}, {"role": "user", "content": "|end|>"}]
-    assert template.spans(talk) == (Span("text", "<|end|>"),)
+    assert template.segments(talk) == (Segment("text", "<|end|>"),)
 
 
 def test_a_template_without_the_tag_is_asked_what_a_turn_adds() -> None:
     template = ChatTemplate(CHATML, specials=("<|im_start|>", "<|im_end|>"))
     talk = [*TALK[1:], {"role": "user", "content": "<|im_end|>"}, {"role": "assistant", "content": "Bye."}]
-    learnt = [s.data for s in template.spans(talk) if s.loss]
+    learnt = [s.data for s in template.segments(talk) if s.loss]
     assert learnt == ["Hello.", "<|im_end|>", "Bye.", "<|im_end|>"]
-    assert Span("text", "user\n<|im_end|>") in template.spans(talk)
+    assert Segment("text", "user\n<|im_end|>") in template.segments(talk)
 
 
 def test_a_template_that_rewrites_history_must_have_the_tag() -> None:
     template = ChatTemplate("{{ messages | length }}{% for m in messages %}{{ m.content }}{% endfor %}")
     with pytest.raises(DataError, match="cannot tell what message 2 adds") as e:
-        template.spans(TALK[1:])
+        template.segments(TALK[1:])
     assert "generation" in e.value.remedy
 
 
@@ -102,7 +102,7 @@ BAD: list[tuple[Any, str]] = [
 @pytest.mark.parametrize(("messages", "cause"), BAD)
 def test_bad_messages_are_named(messages: Any, cause: str) -> None:
     with pytest.raises(DataError) as e:
-        ChatTemplate.default().spans(messages)
+        ChatTemplate.default().segments(messages)
     assert cause in e.value.cause
 
 
@@ -118,13 +118,13 @@ def test_bad_messages_are_named(messages: Any, cause: str) -> None:
 )
 def test_template_errors_and_escapes_are_user_errors(source: str, cause: str) -> None:
     with pytest.raises(DataError, match="chat template") as e:
-        ChatTemplate(source).spans(TALK)
+        ChatTemplate(source).segments(TALK)
     assert cause in e.value.cause
 
 
 def test_tests_of_missing_fields_are_allowed() -> None:
     template = ChatTemplate("{% if messages[0].tools or tools %}no{% else %}yes{% endif %}")
-    assert template.spans(TALK[:1]) == (Span("text", "yes"),)
+    assert template.segments(TALK[:1]) == (Segment("text", "yes"),)
 
 
 def test_files(tmp_path: Path) -> None:

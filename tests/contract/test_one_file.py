@@ -39,7 +39,7 @@ name: hidden
 data: {sources: [{name: docs, kind: jsonl, path: docs.jsonl}], holdout: 0.2}
 model: {width: 32, depth: 1, head_dim: 16, context: 64, vocab_size: 300}
 objective: masked
-train: {steps: 24, rows: 4, length: 64, device: cpu, dtype: fp32, eval_every: 12, checkpoint: {every: 8}, schedule: {warmup: 2}}
+train: {steps: 24, batch_size: 4, sequence_length: 64, device: cpu, dtype: fp32, eval_every: 12, checkpoint: {every: 8}, schedule: {warmup: 2}}
 """
 
 

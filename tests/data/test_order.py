@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from onebase.codec.text.sample import Tokens
 from onebase.data import Order, Row, RowPlan, TokenSet, order, packing, split
-from onebase.data.mixed import MixedPlan
+from onebase.data.mixed import MixedOrder
 from onebase.data.order import ExampleOrder, one_by_one
 from onebase.data.tokens import PLACE
 
@@ -54,9 +54,9 @@ def paired(n: int, per_step: int, seed: int, epochs: int | None) -> ExampleOrder
     return ExampleOrder(pairs, per_step, seed, epochs, alike=True)
 
 
-def mixed(n: int, per_step: int, seed: int, epochs: int | None) -> MixedPlan:
+def mixed(n: int, per_step: int, seed: int, epochs: int | None) -> MixedOrder:
     """A quarter of the rows are of another source, which has no end."""
-    return MixedPlan(packed(n, 1, seed, epochs), packed(n, 1, seed, None, "b"), 0.25, per_step)
+    return MixedOrder(packed(n, 1, seed, epochs), packed(n, 1, seed, None, "b"), 0.25, per_step)
 
 
 KINDS: dict[str, Any] = {"packed": packed, "single": single, "paired": paired, "mixed": mixed}

@@ -32,7 +32,7 @@ def flat(rows: list[Row]) -> list[list[list[int]]]:
 def epoch_of_rows(plan: RowPlan, epoch: int) -> list[Row]:
     first = sum(plan.epoch_rows(e) for e in range(epoch))
     numbers = range(first, first + plan.epoch_rows(epoch))
-    return [plan.rows(n // plan.rows_per_step)[n % plan.rows_per_step] for n in numbers]
+    return [plan.rows(n // plan.batch_size)[n % plan.batch_size] for n in numbers]
 
 
 many_lengths = st.lists(st.integers(1, 50), min_size=1, max_size=40)
@@ -155,9 +155,9 @@ def test_mistakes() -> None:
         DataError, match="sample d1 has 40 tokens, a row holds 15; 2 of 3 samples are too long"
     ):
         RowPlan(tokens, 16, 1, reserve=1, long="refuse")
-    for sizes in ({"length": 1}, {"rows_per_step": 0}, {"reserve": 15}, {"reserve": -1}):
+    for sizes in ({"length": 1}, {"batch_size": 0}, {"reserve": 15}, {"reserve": -1}):
         with pytest.raises(ConfigError):
-            RowPlan(tokens, **{"length": 16, "rows_per_step": 1, **sizes})
+            RowPlan(tokens, **{"length": 16, "batch_size": 1, **sizes})
     with pytest.raises(ConfigError, match="step is -1"):
         RowPlan(tokens, 16, 1).rows(-1)
     with pytest.raises(ConfigError, match="rank 2 of 2"):

@@ -74,7 +74,7 @@ def test_the_pace_is_of_the_recipe_and_leaves_chance_as_it_was(tmp_path: Path) -
     before = torch.get_rng_state()
     pace = measure_pace(recipe)
     assert torch.equal(torch.get_rng_state(), before)
-    assert pace.flops == base_flops(text_base(recipe.model), recipe.train.length)
+    assert pace.flops == base_flops(text_base(recipe.model), recipe.train.sequence_length)
     assert 0 < pace.seconds < 1
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from onebase.api.base import Base
 from onebase.demo import measure, opened, tasks
-from onebase.demo.opened import ADD, PACKAGES, Reader, open_bases
+from onebase.demo.opened import ADD, PACKAGES, OpenedBase, open_bases
 from onebase.demo.size import Size
 from onebase.evaluation.gate import MIN_EXAMPLES
 from tests.helpers import tiny_base
@@ -49,7 +49,7 @@ def test_make_installs_what_the_demo_looks_for() -> None:
 
 
 def test_a_text_costs_the_same_whenever_it_is_read() -> None:
-    reader = Reader(Base(tiny_base()), "x", line="- {text}")
+    reader = OpenedBase(Base(tiny_base()), "x", line="- {text}")
     assert reader.said("who is {text}") == "- who is {text}"
     with reader.reading():
         first = reader.read(["one", "two words"])
@@ -59,7 +59,7 @@ def test_a_text_costs_the_same_whenever_it_is_read() -> None:
 
 
 def test_a_text_too_long_for_the_context_is_cut() -> None:
-    reader = Reader(Base(tiny_base()), "x")
+    reader = OpenedBase(Base(tiny_base()), "x")
     assert reader.shown("short") == "short"
     cut = reader.shown("Grüße " * 60)
     assert len(reader.base.tokenizer.encode(cut)) < reader.base.config.text.context
@@ -72,7 +72,7 @@ def test_the_message_is_what_a_transcript_ends_with() -> None:
 
 def test_an_open_base_stands_in_the_rows_it_was_measured_for() -> None:
     ours, twin = Base(tiny_base(0)), Base(tiny_base(1))
-    other = Reader(Base(tiny_base(2)), "Other", size=12345)
+    other = OpenedBase(Base(tiny_base(2)), "Other", size=12345)
     told: list[str] = []
     found = measure.topic(ours, twin, [other], tasks.topic(), Size.quick(), told.append)
     assert [len(r.beside) for r in found] == [1, 0], "a quick demo gives open bases 10 labels a class at most"

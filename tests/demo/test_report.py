@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from onebase.demo.report import marked, render, score, write_report
-from onebase.demo.results import Beside, DemoResult, Row, Sample
+from onebase.demo.results import Beside, DemoResult, Generated, Row
 from onebase.errors import ArtifactError
 from onebase.evaluation.bootstrap import Score, mean_score, ratio_score
 from onebase.evaluation.gate import System, gate
@@ -64,7 +64,7 @@ def full() -> DemoResult:
         out="runs/my demo",
         recipe={
             "model": {"width": 192, "depth": 4, "head_dim": 64, "context": 256, "vocab_size": 4096},
-            "train": {"minutes": 2.75, "steps": None, "rows": 32, "length": 256},
+            "train": {"minutes": 2.75, "steps": None, "batch_size": 32, "sequence_length": 256},
         },
         sources={
             "dialogue": source | {"duplicates_removed": 1, "licence": "MIT"},
@@ -113,10 +113,10 @@ def full() -> DemoResult:
             row("topic", "head, 20 labels a class", "accuracy", (0.82, 0.81, 0.79, 0.7)),
         ],
         samples=[
-            Sample(
+            Generated(
                 "docstring after SFT", 'def f(x):\n    return x\n"""', "Return the x.", "Return x unchanged."
             ),
-            Sample("free text, dialogue", "- Hi! How are you?\n- ", "I'm in the is good.\n- yes"),
+            Generated("free text, dialogue", "- Hi! How are you?\n- ", "I'm in the is good.\n- yes"),
         ],
         stages={
             "prepare the corpus": 6.2,
@@ -172,7 +172,7 @@ def test_nothing_is_loaded_and_nothing_runs(make: Any) -> None:
 def test_hostile_text_is_shown_not_obeyed() -> None:
     result = full()
     result.out = HOSTILE
-    result.samples = [Sample(HOSTILE, HOSTILE, HOSTILE, HOSTILE), Sample(HOSTILE, HOSTILE, HOSTILE)]
+    result.samples = [Generated(HOSTILE, HOSTILE, HOSTILE, HOSTILE), Generated(HOSTILE, HOSTILE, HOSTILE)]
     result.ledger = f"x: 1 of 2 tokens learnt\n  «{HOSTILE}»"
     result.sources = {HOSTILE: {"licence": HOSTILE}}
     result.facts |= {"fingerprint": HOSTILE, "versions": {HOSTILE: HOSTILE}, "machine": {"cpu": HOSTILE}}
@@ -240,7 +240,7 @@ def test_open_bases_stand_in_the_same_table_with_verdicts_of_their_own() -> None
 
 def test_a_quick_run_says_so() -> None:
     result = full()
-    result.recipe["train"] = {"minutes": None, "steps": 20, "rows": 16, "length": 256}
+    result.recipe["train"] = {"minutes": None, "steps": 20, "batch_size": 16, "sequence_length": 256}
     assert "This was a quick run" not in render(result)
     result.quick = True
     result.curve = curve(20)

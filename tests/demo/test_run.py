@@ -13,7 +13,7 @@ def test_more_minutes_train_a_larger_base(tmp_path: Path) -> None:
     small, large = demo_recipe(2.75, tmp_path, False), demo_recipe(60, tmp_path, False)
     few, many = (base_parameters(text_base(r.model)) for r in (small, large))
     assert few < 4e6 < 15e6 < many
-    assert small.train.length <= small.model.context
+    assert small.train.sequence_length <= small.model.context
     assert large.objective.kind == "infill"
     assert large.train.checkpoint.every
     assert demo_recipe(60, tmp_path, True).train.steps == 20

@@ -65,13 +65,13 @@ def wordy(width: int = 32) -> LoadedBase:
         eos=None,
         pad="[PAD]",
         unk="[UNK]",
-        closing=(),
+        stop=(),
         before=("[CLS]",),
         after=("[SEP]",),
         chat_framed=False,
     )
     base = tiny_base(3, depth=4, width=width, vocab_size=len(names))
-    base.words, base.embedding = TextCodec(Tokenizer(inner, roles)), EmbeddingConfig()
+    base.text_codec, base.embedding = TextCodec(Tokenizer(inner, roles)), EmbeddingConfig()
     return base
 
 

@@ -16,7 +16,7 @@ from onebase.objective.base import Batch, Losses
 from onebase.objective.infill import Infill
 from onebase.train.callbacks import JsonLog
 from onebase.train.config import MuonConfig
-from onebase.train.exiting import leave
+from onebase.train.exiting import exit_now
 from onebase.train.loop import run
 from onebase.train.parallel import Parallel
 from tests.resume.workers import small_job
@@ -43,7 +43,7 @@ def main() -> None:
     steps = 6 if "--stop" in sys.argv else 12
     muon = MuonConfig() if optimizer == "muon" else None
     budget = {"steps": None, "minutes": 0.05} if "--minutes" in sys.argv else {"steps": 12}
-    job = small_job(None, dtype=dtype, micro=3, muon=muon, **budget)
+    job = small_job(None, dtype=dtype, micro_batch=3, muon=muon, **budget)
     if "--minutes" in sys.argv and par.rank == 1:  # this rank alone would plan about a third of the steps
         true = time.perf_counter
         time.perf_counter = lambda: 3 * true()
@@ -61,11 +61,11 @@ def main() -> None:
 
                 os.kill(os.getpid(), signal.SIGTERM)  # rank 0 alone is asked; all ranks must agree
 
-    listener = Stops(out / "log.jsonl") if steps < 12 else JsonLog(out / "log.jsonl")
-    state = run(replace(job, out=out, listeners=[listener], parallel=par)).state
+    callback = Stops(out / "log.jsonl") if steps < 12 else JsonLog(out / "log.jsonl")
+    state = run(replace(job, out=out, callbacks=[callback], parallel=par)).state
     (out / f"rank-{par.rank}.json").write_text(json.dumps({"step": state.step, "total": state.total}))
     par.stop()
-    leave()
+    exit_now()
 
 
 main()

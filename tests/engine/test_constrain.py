@@ -61,7 +61,7 @@ def walk(codec: TextCodec, constraint: Constraint, seed: int, most: int = 120) -
     (guide,) = guides(codec, [constraint])
     assert guide is not None
     draw, ids = random.Random(seed), []
-    closing = codec.tokenizer.closing
+    closing = codec.tokenizer.stop_ids
     for _ in range(3 * most):
         allowed = guide.allowed_V().nonzero()[0].tolist()
         end = [i for i in allowed if i in closing]
@@ -186,7 +186,7 @@ def test_the_text_of_a_sentencepiece_answer_is_what_was_allowed(tmp_path: Path) 
     write_words(tmp_path, "llama2")
     codec = read_codec(tmp_path, 2000)
     made = tiny_base(vocab_size=codec.tokenizer.vocab_size)
-    made.words = codec
+    made.text_codec = codec
     (found,) = generate(
         made, [codec.tokenizer.begun([])], Sampling(constraint=Constraint(regex=" (the|a) fox"))
     )
@@ -198,11 +198,11 @@ def test_only_a_complete_answer_can_close_and_special_tokens_are_no_text() -> No
     tokenizer = codec.tokenizer
     (guide,) = guides(codec, [Constraint(regex="ab?|<.eos.>")])
     assert guide is not None
-    hidden = tokenizer.hidden
+    hidden = tokenizer.special_ids
     assert not hidden & set(guide.allowed_V().nonzero()[0].tolist())
     assert not guide.push(tokenizer.encode("a")[0])
     allowed = set(guide.allowed_V().nonzero()[0].tolist())
-    assert allowed & hidden == set(tokenizer.closing)
+    assert allowed & hidden == set(tokenizer.stop_ids)
     assert tokenizer.encode("b")[0] in allowed
     assert guide.push(tokenizer.encode("b")[0])  # nothing can follow
 
@@ -210,7 +210,7 @@ def test_only_a_complete_answer_can_close_and_special_tokens_are_no_text() -> No
 def test_the_name_of_a_special_token_is_written_with_letters() -> None:
     (found,) = answers(1, Constraint(regex=r"x<\|eos\|>y"), max_tokens=40)
     assert found.text == "x<|eos|>y"
-    assert not set(found.ids) & base().codec.tokenizer.hidden
+    assert not set(found.ids) & base().codec.tokenizer.special_ids
 
 
 def test_rows_beyond_the_vocabulary_are_never_chosen() -> None:

@@ -12,7 +12,7 @@ from onebase.base.folder import LoadedBase
 from onebase.engine import Completion, PromptTooLong, Sampling, generate, stream
 from onebase.engine.decoder import Decoder, rows_of
 from onebase.errors import UserError
-from onebase.model.proj import Active
+from onebase.model.proj import AdapterRouting
 from tests.helpers import add_lora, tiny_base
 
 
@@ -33,14 +33,14 @@ def prompt(length: int, seed: int = 0) -> list[int]:
 ALL = Sampling(max_tokens=9, logprobs=3)
 
 
-def uncached(ids: list[int], n: int, active: Active | None = None) -> tuple[list[int], list[float]]:
+def uncached(ids: list[int], n: int, routing: AdapterRouting | None = None) -> tuple[list[int], list[float]]:
     """Greedy decoding by whole forwards."""
     b, logprobs = base(), []
     ids, start = list(ids), len(ids)
     t = b.codec.tokenizer
     with torch.no_grad():
         for _ in range(n):
-            z = b.model.logits(torch.tensor([ids]), active)[0, -1]
+            z = b.model.logits(torch.tensor([ids]), routing)[0, -1]
             ids.append(int(z[: t.vocab_size].argmax()))
             logprobs.append(float(z.log_softmax(-1)[ids[-1]]))
             if ids[-1] in (t.eos, t.id_of("<|end|>")):
@@ -51,10 +51,10 @@ def uncached(ids: list[int], n: int, active: Active | None = None) -> tuple[list
 @settings(max_examples=12, deadline=None)
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=4), st.sampled_from([None, "one"]))
 def test_cached_is_uncached(lengths: list[int], adapter: str | None) -> None:
-    active = Active.all_rows(adapter) if adapter else None
+    routing = AdapterRouting.all_rows(adapter) if adapter else None
     prompts = [prompt(n) for n in lengths]
-    for p, c in zip(prompts, generate(base(), prompts, ALL, active)):
-        ids, logprobs = uncached(p, 9, active)
+    for p, c in zip(prompts, generate(base(), prompts, ALL, routing)):
+        ids, logprobs = uncached(p, 9, routing)
         assert list(c.ids) == ids
         assert c.logprobs == pytest.approx(logprobs, abs=1e-5)
 
@@ -65,9 +65,9 @@ def test_alone_is_in_a_batch_of_seven(lengths: list[int], mixed: bool) -> None:
     names: list[str | None] = ["one", None, "two", "one", None, None, "two"] if mixed else [None] * 7
     prompts = [prompt(n, i) for i, n in enumerate(lengths)]
     each = [Sampling(max_tokens=2 + i, temperature=i % 2, seed=i, logprobs=2) for i in range(7)]
-    together = generate(base(), prompts, each, Active.per_row(names))
+    together = generate(base(), prompts, each, AdapterRouting.per_row(names))
     for p, s, name, got in zip(prompts, each, names, together):
-        alone = generate(base(), [p], s, Active.all_rows(name) if name else None)[0]
+        alone = generate(base(), [p], s, AdapterRouting.all_rows(name) if name else None)[0]
         assert got.ids == alone.ids
         assert got.logprobs == pytest.approx(alone.logprobs, abs=1e-5)
         assert (got.text, got.finish, got.prompt_tokens) == (alone.text, alone.finish, len(p))
@@ -97,7 +97,7 @@ def test_what_is_asked_again_is_read_once_and_answered_as_alone(
 
     base().model.hidden = counted  # type: ignore[method-assign]
     try:
-        together = generate(base(), prompts, each, Active.per_row(names), batch=len(asked))
+        together = generate(base(), prompts, each, AdapterRouting.per_row(names), batch=len(asked))
     finally:
         del base().model.hidden
     different = len({(i, name) for i, name, _ in asked})
@@ -105,22 +105,22 @@ def test_what_is_asked_again_is_read_once_and_answered_as_alone(
     if all(n for _, _, n in asked):
         assert read[0] == different
     for p, s, name, got in zip(prompts, each, names, together):
-        alone = generate(base(), [p], s, Active.all_rows(name) if name else None)[0]
+        alone = generate(base(), [p], s, AdapterRouting.all_rows(name) if name else None)[0]
         assert got.ids == alone.ids and got.finish == alone.finish
         assert got.logprobs == pytest.approx(alone.logprobs, abs=1e-5)
 
 
 def test_batches_of_any_size_give_the_answers_in_order() -> None:
     prompts = [prompt(n, n) for n in (9, 3, 14, 1, 7)]
-    active = Active.per_row(["one", None, "two", None, "one"])
-    whole = generate(base(), prompts, ALL, active)
-    assert [c.ids for c in generate(base(), prompts, ALL, active, batch=2)] == [c.ids for c in whole]
+    routing = AdapterRouting.per_row(["one", None, "two", None, "one"])
+    whole = generate(base(), prompts, ALL, routing)
+    assert [c.ids for c in generate(base(), prompts, ALL, routing, batch=2)] == [c.ids for c in whole]
 
 
 def test_rows_of_follows_the_rows() -> None:
-    active = Active.per_row(["a", None, "b", "a"])
-    assert rows_of(active, [3, 1]) == Active((("a", (0,)),))
-    assert rows_of(Active.all_rows("a"), [2]) == Active.all_rows("a")
+    routing = AdapterRouting.per_row(["a", None, "b", "a"])
+    assert rows_of(routing, [3, 1]) == AdapterRouting((("a", (0,)),))
+    assert rows_of(AdapterRouting.all_rows("a"), [2]) == AdapterRouting.all_rows("a")
     assert rows_of(None, [0]) is None
 
 

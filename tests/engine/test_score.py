@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from onebase.engine import PromptTooLong, score
 from onebase.engine.scoring import SPARSE, batches
 from onebase.errors import UserError
-from onebase.model.proj import Active
+from onebase.model.proj import AdapterRouting
 from tests.helpers import add_lora, tiny_base
 
 BASE = tiny_base()
@@ -25,11 +25,11 @@ def ids(n: int) -> list[int]:
 def test_scores_are_those_of_the_whole_logits(lengths: list[int], tokens: int, adapted: bool) -> None:
     names = ["one" if adapted and i % 2 else None for i in range(len(lengths))]
     rows = [ids(n) for n in lengths]
-    got = score(BASE, rows, Active.per_row(names), tokens=tokens)
+    got = score(BASE, rows, AdapterRouting.per_row(names), tokens=tokens)
     assert len(got) == len(rows)
     for row, name, said in zip(rows, names, got):
         with torch.no_grad():
-            z = BASE.model.logits(torch.tensor([row]), Active.all_rows(name) if name else None)[0]
+            z = BASE.model.logits(torch.tensor([row]), AdapterRouting.all_rows(name) if name else None)[0]
         want = z.log_softmax(-1)[:-1].gather(-1, torch.tensor(row[1:])[:, None]).squeeze(-1)
         assert said.dtype == np.float32
         assert said.tolist() == pytest.approx(want.tolist(), abs=1e-5)

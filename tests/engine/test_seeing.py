@@ -67,7 +67,7 @@ def test_generate_with_images_says_what_transformers_says(llava: Any, count: int
     base, paths = llava[3], llava[4][:count]
     prompt = "USER: what is it? ASSISTANT: " + " and ".join(["<image>"] * count)
     want = there(llava, prompt, paths)
-    read = seeing.written_prompt(base.loaded, prompt, paths)
+    read = seeing.text_prompt(base.loaded, prompt, paths)
     assert read.ids == inputs_there(llava, prompt, paths)["input_ids"][0].tolist()
     assert base.generate(prompt, images=paths, max_tokens=12) == want
     assert "".join(base.stream(prompt, images=paths, max_tokens=12)) == want
@@ -91,7 +91,7 @@ def test_chat_with_images_says_what_transformers_says(llava: Any) -> None:
     ]
     prompt = processor.apply_chat_template(plain, add_generation_prompt=True)
     want = there(llava, prompt, paths[:2])
-    read = seeing.told_prompt(base.loaded, talk)
+    read = seeing.chat_prompt(base.loaded, talk)
     assert read.ids == inputs_there(llava, prompt, paths[:2])["input_ids"][0].tolist()
     assert base.chat(talk, max_tokens=12) == want
     assert "".join(base.stream(talk, max_tokens=12)) == want
@@ -102,7 +102,7 @@ def test_a_content_of_plain_text_reaches_a_template_that_knows_parts_alone(llava
     want = there(llava, "USER: Hello ASSISTANT:", [])
     talk = [{"role": "user", "content": "Hello"}]
     ids = inputs_there(llava, "USER: Hello ASSISTANT:", [])["input_ids"][0].tolist()
-    assert seeing.told_prompt(base.loaded, talk).ids == ids
+    assert seeing.chat_prompt(base.loaded, talk).ids == ids
     assert base.chat([{"role": "user", "content": "Hello"}], max_tokens=12) == want
 
 
@@ -187,7 +187,7 @@ def test_whole_pictures_between_tokens_of_their_own(idefics3: Any, tmp_path: Pat
     prompt = processor.apply_chat_template(plain, add_generation_prompt=True)
     prompt = prompt.removeprefix("<s>")  # the tokenizer begins every text
     said = there(idefics3, prompt, paths[2:])
-    read = seeing.told_prompt(base.loaded, talk)
+    read = seeing.chat_prompt(base.loaded, talk)
     assert read.ids == inputs_there(idefics3, prompt, paths[2:])["input_ids"][0].tolist()
     assert base.chat(talk, max_tokens=12) == said
     base.save(tmp_path / "ours")
@@ -236,9 +236,9 @@ def test_the_processor_of_an_exported_base_prepares_the_same(kind: str, request:
 def test_prompts_with_and_without_images_share_a_batch(llava: Any) -> None:
     base, paths = llava[3], llava[4]
     prompts = [
-        seeing.written_prompt(base.loaded, "<image> and <image> say what?", paths[:2]),
+        seeing.text_prompt(base.loaded, "<image> and <image> say what?", paths[:2]),
         seeing.Prompt(base.tokenizer.encode("no image", bos=True), None),
-        seeing.written_prompt(base.loaded, "what? <image>", paths[2:3]),
+        seeing.text_prompt(base.loaded, "what? <image>", paths[2:3]),
     ]
     together = generate(
         base.loaded,
@@ -271,7 +271,7 @@ def test_a_template_that_knows_no_parts_refuses_images(llava: Any, tmp_path: Pat
     with pytest.raises(UserError, match="has no place for images"):
         base.chat([{"role": "user", "content": [image]}])
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
-    told = seeing.told_prompt(base.loaded, [{"role": "user", "content": parts}])
+    told = seeing.chat_prompt(base.loaded, [{"role": "user", "content": parts}])
     assert base.tokenizer.decode(told.ids) == "ab"
 
 

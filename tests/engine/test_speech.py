@@ -13,7 +13,7 @@ from torch import Tensor
 from onebase.base.folder import LoadedBase
 from onebase.codec.audio.speech import SpeechConfig
 from onebase.engine import speech_rules as rules
-from onebase.engine.speech import Answer, Listening, Transcriber
+from onebase.engine.speech import Hypothesis, SpeechRequest, Transcriber
 from onebase.engine.speech_rules import Cut, Thresholds
 from onebase.errors import UserError
 from onebase.model.mask import Cols
@@ -252,7 +252,7 @@ def test_draws_are_repeatable_and_the_likeliest_counts(base: LoadedBase) -> None
     )
     memory, prompt = ears.memory(mel_of(1, 100)), [speech.start, speech.no_timestamps]
 
-    def drawn(**how: Any) -> Answer:
+    def drawn(**how: Any) -> Hypothesis:
         return ears.answer(memory, prompt, timestamps=False, temperature=2.0, **how)
 
     lengths = set()
@@ -272,12 +272,12 @@ def test_a_temperature_after_the_other_until_one_is_believed(
     ears, asked = Transcriber(base), list[float]()
     logprobs = {0.0: -3.0, 0.2: -2.0, 0.4: -0.5, 0.6: -0.1}
 
-    def answer(memory: Any, prompt: Any, *, temperature: float, **_: Any) -> Answer:
+    def answer(memory: Any, prompt: Any, *, temperature: float, **_: Any) -> Hypothesis:
         asked.append(temperature)
-        return Answer((1,), logprobs[temperature], 0.0, temperature, "x")
+        return Hypothesis((1,), logprobs[temperature], 0.0, temperature, "x")
 
     monkeypatch.setattr(ears, "answer", answer)
-    how = Listening(temperatures=tuple(logprobs))
+    how = SpeechRequest(temperatures=tuple(logprobs))
     assert ears.believed(None, [], how).temperature == 0.4  # type: ignore[arg-type]
     assert asked == [0.0, 0.2, 0.4]
     none = ears.believed(None, [], replace(how, temperatures=(0.0, 0.2)))  # type: ignore[arg-type]
@@ -290,20 +290,22 @@ def test_a_temperature_after_the_other_until_one_is_believed(
 class Told(Transcriber):
     """Hears what it is told: one answer a window."""
 
-    def tell(self, *answers: Answer) -> "Told":
+    def tell(self, *answers: Hypothesis) -> "Told":
         self.answers, self.prompts = list(answers), list[list[int]]()
         return self
 
     def memory(self, mel_MF: Tensor) -> Any:
         return mel_MF
 
-    def believed(self, memory: Any, prompt: Sequence[int], how: Listening, number: int = 0) -> Answer:
+    def believed(self, memory: Any, prompt: Sequence[int], how: SpeechRequest, number: int = 0) -> Hypothesis:
         self.prompts.append([*prompt, memory.shape[1]])
         return self.answers[number]
 
 
-def told(ids: Sequence[int], logprob: float = -0.2, silent: float = 0.0, temperature: float = 0.0) -> Answer:
-    return Answer(tuple(ids), logprob, silent, temperature, "")
+def told(
+    ids: Sequence[int], logprob: float = -0.2, silent: float = 0.0, temperature: float = 0.0
+) -> Hypothesis:
+    return Hypothesis(tuple(ids), logprob, silent, temperature, "")
 
 
 def test_windows_follow_the_last_timestamp_and_the_text_before(base: LoadedBase) -> None:
@@ -317,7 +319,7 @@ def test_windows_follow_the_last_timestamp_and_the_text_before(base: LoadedBase)
         told([t, h, t + 5], silent=0.9, logprob=-2.0),  # nobody speaks
         told([h]),
     )
-    how = Listening(language="en", task="transcribe")
+    how = SpeechRequest(language="en", task="transcribe")
     found = list(ears.segments(mel_of(0, 331), how))
     assert [(round(s.start, 2), round(s.end, 2), s.text) for s in found] == [
         (0.0, 0.2, "h"),
@@ -344,7 +346,7 @@ def test_a_window_that_stands_still_is_left(base: LoadedBase) -> None:
     assert speech is not None
     t = speech.first
     ears = Told(base).tell(*[told([t, 5, t, t, 5])] * 40)
-    assert list(ears.segments(mel_of(0, 31), Listening(language="en"))) == []
+    assert list(ears.segments(mel_of(0, 31), SpeechRequest(language="en"))) == []
     assert len(ears.prompts) == 30
 
 
@@ -353,7 +355,7 @@ def test_short_sounds_have_timestamps_only_when_asked(base: LoadedBase) -> None:
     assert speech is not None
     for frames, asked, given in ((61, False, False), (61, True, True), (201, False, True)):
         ears = Told(base).tell(told([5]), told([5]))
-        list(ears.segments(mel_of(0, frames), Listening(language="en", timestamps=asked)))
+        list(ears.segments(mel_of(0, frames), SpeechRequest(language="en", timestamps=asked)))
         assert (ears.prompts[0][-2] != speech.no_timestamps) is given
 
 
@@ -373,7 +375,7 @@ def test_weights_in_another_format_say_the_same(base: LoadedBase) -> None:
 
 def test_an_adapter_is_heard(base: LoadedBase) -> None:
     from onebase.methods.lora import Lora, LoraConfig, inject, remove
-    from onebase.model.proj import Active
+    from onebase.model.proj import AdapterRouting
 
     prompt = [base.speech.start, base.speech.no_timestamps]  # type: ignore[union-attr]
     mel, plain = mel_of(2, 100), Transcriber(base)
@@ -385,7 +387,7 @@ def test_an_adapter_is_heard(base: LoadedBase) -> None:
                 lora = proj.deltas["x"]
                 assert isinstance(lora, Lora)
                 lora.b_OR.normal_()
-    ears = Transcriber(base, Active.all_rows("x"))
+    ears = Transcriber(base, AdapterRouting.all_rows("x"))
     assert ears.answer(ears.memory(mel), prompt, timestamps=False).ids != before.ids
     assert plain.answer(plain.memory(mel), prompt, timestamps=False) == before
     remove(base.model, "x")
@@ -397,12 +399,12 @@ def test_what_a_base_cannot_is_refused(base: LoadedBase) -> None:
     ears = Transcriber(base)
     for wrong in ({"language": "xx"}, {"task": "summarise"}):
         with pytest.raises(UserError, match="known"):
-            ears.checked(Listening(**wrong))
+            ears.checked(SpeechRequest(**wrong))
     with pytest.raises(UserError, match="temperature"):
-        Listening(temperatures=())
+        SpeechRequest(temperatures=())
     with pytest.raises(UserError, match="draws"):
-        Listening(draws=0)
-    assert ears.checked(Listening()).task == "transcribe"
+        SpeechRequest(draws=0)
+    assert ears.checked(SpeechRequest()).task == "transcribe"
 
 
 def test_one_language_is_english(tmp_path: Path) -> None:
@@ -412,10 +414,10 @@ def test_one_language_is_english(tmp_path: Path) -> None:
 
     speech_folder(tmp_path, multilingual=False)
     ears = Transcriber(open_folder(tmp_path))
-    assert ears.checked(Listening(language="en", task="transcribe")).language == "en"
+    assert ears.checked(SpeechRequest(language="en", task="transcribe")).language == "en"
     for wrong in ({"language": "de"}, {"task": "translate"}):
         with pytest.raises(UserError, match="known"):
-            ears.checked(Listening(**wrong))
+            ears.checked(SpeechRequest(**wrong))
     memory = ears.memory(mel_of(0, 20))
     assert ears.language(memory) == ("en", 1.0)
     assert memory.cols.shape == Cols.simple(1, 10).shape

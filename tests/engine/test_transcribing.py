@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import onebase
-from onebase.engine.speech import Segment
+from onebase.engine.speech import TimedText
 from onebase.engine.transcribing import Transcript, clock, write
 from onebase.errors import UserError
 from tests.pretrained import onebase as command
@@ -104,8 +104,8 @@ SAID = Transcript(
     "One & two. Three <b>",
     "en",
     (
-        Segment(0.0, 1.5, " One & two.", -0.25, 0.01, 0.0),
-        Segment(61.04, 3725.0, " Three <b>", -0.5, 0.02, 0.2),
+        TimedText(0.0, 1.5, " One & two.", -0.25, 0.01, 0.0),
+        TimedText(61.04, 3725.0, " Three <b>", -0.5, 0.02, 0.2),
     ),
     0.9,
     3726.0,

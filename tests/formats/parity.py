@@ -16,8 +16,8 @@ from onebase.config import from_dict, to_dict
 from onebase.formats.families import family_of
 from onebase.formats.family import Family, written
 from onebase.formats.hf.folder import HFFolder, save_folder
-from onebase.formats.reader import Reader
-from onebase.formats.weight_loading import given_back, place
+from onebase.formats.reader import ConfigReader
+from onebase.formats.weight_loading import given_back, load_weights
 from onebase.model.mask import Cols
 
 TOLERANCE = 1e-5
@@ -37,9 +37,9 @@ def shaken(model: torch.nn.Module, seed: int = 0) -> Any:
 def imported(folder: Path) -> tuple[Family, BaseModel]:
     """A folder as a model of ours."""
     source = HFFolder(folder)
-    reader = Reader(source.config, str(folder / "config.json"), frozenset(source.shapes()), source.read)
+    reader = ConfigReader(source.config, str(folder / "config.json"), frozenset(source.shapes()), source.read)
     family = family_of(source.config.get("model_type"), reader.where)
-    return family, place(family.read(reader), family, source)
+    return family, load_weights(family.read(reader), family, source)
 
 
 def exported(folder: Path, family: Family, model: BaseModel) -> None:

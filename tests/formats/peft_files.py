@@ -13,7 +13,7 @@ from onebase.methods import peft
 from onebase.methods.config import AdapterConfig, BoundTo, part_field
 
 
-def load_peft(path: Path, model: BaseModel, family: Family) -> peft.Opened:
+def load_peft(path: Path, model: BaseModel, family: Family) -> peft.OpenedPeft:
     return peft.read(path, Target(model, lambda: family))
 
 

@@ -64,7 +64,7 @@ def test_special_tokens_of_another_file_are_added(where: str, tmp_path: Path) ->
     codec, peer = read_codec(tmp_path, 1000), theirs(tmp_path)
     tok = codec.tokenizer
     assert tok.roles.eos == "<|im_end|>" and tok.eos == peer.eos_token_id == first + 1
-    assert tok.closing == {first + 1}
+    assert tok.stop_ids == {first + 1}
     assert codec.chat_ids(TALK) == peer.apply_chat_template(
         TALK, add_generation_prompt=True, return_dict=False
     )

@@ -10,7 +10,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPVisionConfig, CLIPVisionMode
 from onebase.artifact.tensors import save_tensors
 from onebase.errors import ArtifactError, ConfigError
 from onebase.formats.families import clip
-from onebase.formats.reader import Reader
+from onebase.formats.reader import ConfigReader
 from tests.formats.parity import close, exported, imported, shaken, weights_of
 from tests.formats.together import TEXT, VISION, check_pair, pixels
 
@@ -88,7 +88,7 @@ def test_buffers_of_older_checkpoints_are_looked_at_and_left_out(tmp_path: Path)
 
 def test_a_part_under_its_older_key_wins() -> None:
     tree = {"text_config": {"hidden_size": 64}, "text_config_dict": {"hidden_size": 32}, "vision_config": {}}
-    cfg = clip.FAMILY.read(Reader(tree, "config.json"))
+    cfg = clip.FAMILY.read(ConfigReader(tree, "config.json"))
     assert cfg.trunks["text"].width == 32
     assert (cfg.text.context, cfg.image.size, cfg.image.patch, cfg.image.patches) == (77, 224, 32, 49)
 
@@ -106,7 +106,7 @@ def test_a_part_under_its_older_key_wins() -> None:
 )
 def test_what_cannot_be_is_named(tree: dict[str, object], names: str) -> None:
     with pytest.raises(ConfigError, match=names):
-        clip.FAMILY.read(Reader(tree, "config.json"))
+        clip.FAMILY.read(ConfigReader(tree, "config.json"))
 
 
 def test_a_projection_without_the_other_tower_is_named(tmp_path: Path) -> None:

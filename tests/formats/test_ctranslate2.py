@@ -106,7 +106,7 @@ def test_the_same_config_as_from_the_hugging_face_folder(tmp_path: Path) -> None
         theirs.no_speech,
     )
     assert set(ours.suppress) == set(theirs.suppress) and ours.suppress_first == (7,)
-    assert a.tokenizer.eos == ours.end and a.tokenizer.closing == {ours.end}
+    assert a.tokenizer.eos == ours.end and a.tokenizer.stop_ids == {ours.end}
 
 
 def test_the_record_says_what_the_source_was(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from onebase.formats.families import family_of
-from onebase.formats.reader import Reader
+from onebase.formats.reader import ConfigReader
 
 transformers = pytest.importorskip("transformers")
 LEAN: dict[str, Any] = {
@@ -42,13 +42,13 @@ ROPE = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq
 def test_missing_keys(kind: str, name: str, more: dict[str, Any]) -> None:
     lean = LEAN | more
     full = getattr(transformers, f"{name}Config")(**json.loads(json.dumps(lean)))
-    whole = Reader(json.loads(full.to_json_string(use_diff=False)), "full")
+    whole = ConfigReader(json.loads(full.to_json_string(use_diff=False)), "full")
     family = family_of(kind, "a test")
-    assert family.read(Reader(lean, "lean")) == family.read(whole)
+    assert family.read(ConfigReader(lean, "lean")) == family.read(whole)
 
 
 @pytest.mark.parametrize("lean", [{}, {"n_layer": 2}, {"n_inner": 40}])
 def test_missing_keys_of_gpt2(lean: dict[str, Any]) -> None:
     full = json.loads(transformers.GPT2Config(**lean).to_json_string(use_diff=False))
     family = family_of("gpt2", "a test")
-    assert family.read(Reader(lean, "lean")) == family.read(Reader(full, "full"))
+    assert family.read(ConfigReader(lean, "lean")) == family.read(ConfigReader(full, "full"))

@@ -16,7 +16,7 @@ from onebase.formats.families import FAMILIES, family_of
 from onebase.formats.families.compose import layout
 from onebase.formats.family import written
 from onebase.formats.hf.base import layout_of
-from onebase.formats.reader import Reader
+from onebase.formats.reader import ConfigReader
 from onebase.model.config import BlockConfig, NormConfig, RopeConfig, TrunkConfig
 from tests.formats.parity import close, exported, grads, imported, shaken
 
@@ -159,7 +159,7 @@ def _read(model_type: str, names: frozenset[str]) -> BaseConfig:
     tree |= {"scale_factor": 1} if "scale_factor" in tree else {}
     if model_type == "gemma3":
         tree = {"model_type": "gemma3", "text_config": tree["text_config"]}
-    return family_of(model_type, "a test").read(Reader(tree, "a test", names))
+    return family_of(model_type, "a test").read(ConfigReader(tree, "a test", names))
 
 
 HEADS = frozenset({"cls.predictions.transform.dense.weight", "lm_head.dense.weight", "lm_head.weight"})
@@ -214,4 +214,4 @@ def test_a_bad_part_of_a_config_is_named(change: dict[str, Any], named: str) -> 
         "image_token_id": 5,
     }
     with pytest.raises(ConfigError, match=named):
-        family_of("llava", "a test").read(Reader(tree | change, "a test", HEADS))
+        family_of("llava", "a test").read(ConfigReader(tree | change, "a test", HEADS))

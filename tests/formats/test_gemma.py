@@ -10,7 +10,7 @@ import torch
 from onebase.artifact.tensors import save_tensors
 from onebase.errors import ConfigError
 from onebase.formats.families import family_of
-from onebase.formats.reader import Reader
+from onebase.formats.reader import ConfigReader
 from tests.formats.parity import check_decoder, close, imported, shaken, weights_of
 from tests.formats.sizes import SMALL
 
@@ -130,4 +130,4 @@ def test_a_config_inside_itself_is_refused() -> None:
     for _ in range(5000):
         config = {"text_config": config}
     with pytest.raises(ConfigError, match="hidden_size"):
-        family_of("gemma3", "").read(Reader(config, "config.json"))
+        family_of("gemma3", "").read(ConfigReader(config, "config.json"))

@@ -15,7 +15,7 @@ from onebase.base.config import base_parameters
 from onebase.errors import ConfigError
 from onebase.formats.families import family_of
 from onebase.formats.family import written
-from onebase.formats.reader import Reader
+from onebase.formats.reader import ConfigReader
 from onebase.model.mask import Cols
 from tests.formats.parity import close, imported, shaken, weights_of
 from tests.formats.test_llava import TOKEN, in_memory, row
@@ -133,7 +133,7 @@ def test_a_config_that_leaves_out_its_classes_defaults() -> None:
         "vision_config": {"hidden_size": 1152, "image_size": 896, "intermediate_size": 4304, "patch_size": 14}
         | {"num_attention_heads": 16, "num_hidden_layers": 27, "vision_use_head": False},
     }
-    cfg = family_of("gemma3", "").read(Reader(tree, "gemma-3-4b-it"))
+    cfg = family_of("gemma3", "").read(ConfigReader(tree, "gemma-3-4b-it"))
     assert base_parameters(cfg) == 4_300_079_472
     connector = cfg.links[0].connector
     assert connector is not None and (connector.pool, connector.both, connector.token) == (4, True, 262_144)
@@ -157,7 +157,7 @@ def test_a_config_that_leaves_out_its_classes_defaults() -> None:
 def test_what_cannot_be_is_named(change: dict[str, Any], named: str) -> None:
     tree = json.loads(tiny().config.to_json_string(use_diff=False)) | {"model_type": "gemma3"}
     with pytest.raises(ConfigError) as e:
-        family_of("gemma3", "").read(Reader(tree | change, "config.json"))
+        family_of("gemma3", "").read(ConfigReader(tree | change, "config.json"))
     assert named in e.value.cause + e.value.remedy and e.value.cause.startswith("config.json")
 
 

@@ -24,7 +24,7 @@ def test_a_base_of_ours_answers_the_same_from_gguf(tmp_path: Path) -> None:
     ids = base.codec.chat_ids(TALK)
     assert found.codec.chat_ids(TALK) == ids
     assert torch.equal(base.model.logits(torch.tensor([ids])), found.model.logits(torch.tensor([ids])))
-    assert found.codec.tokenizer.closing == base.codec.tokenizer.closing
+    assert found.codec.tokenizer.stop_ids == base.codec.tokenizer.stop_ids
     assert Base(found).generate("The quick", max_tokens=8) == Base(base).generate("The quick", max_tokens=8)
 
 

@@ -15,7 +15,7 @@ gguf = pytest.importorskip("gguf")
 
 from onebase.errors import ArtifactError, UserError  # noqa: E402
 from onebase.formats.gguf import open_gguf  # noqa: E402
-from onebase.formats.gguf.header import KINDS, read_header  # noqa: E402
+from onebase.formats.gguf.header import TENSOR_TYPES, read_header  # noqa: E402
 from onebase.formats.gguf.source import GGUFFile  # noqa: E402
 from tests.formats.gguf_files import bytes_vocab, write  # noqa: E402
 
@@ -132,7 +132,7 @@ def test_what_is_good_is_read() -> None:
 
 def test_every_type_says_what_the_package_says(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
-    for code, kind in KINDS.items():
+    for code, kind in TENSOR_TYPES.items():
         size = kind.size * 6 * (256 // kind.block)
         raw = generator.integers(0, 120, size, dtype=np.uint8)  # small enough that no scale is infinite
         path = tmp_path / f"{kind.name}.gguf"

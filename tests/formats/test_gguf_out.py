@@ -195,7 +195,7 @@ def test_llama_cpp_says_the_same(name: str, kind: str, close: float, tmp_path: P
     tokens = found["tokens"]
     ours = here.logits(ids + tokens)[len(ids) - 1 : -1].float().log_softmax(-1)
     if kind == "F32":
-        ends = torch.tensor(sorted(base.tokenizer.closing))
+        ends = torch.tensor(sorted(base.tokenizer.stop_ids))
         assert ours.index_fill(1, ends, -torch.inf).argmax(1).tolist() == tokens
     said = found["completion_probabilities"]
     assert len(said) > 4  # nothing is said of a token that ends inside a letter

@@ -24,7 +24,7 @@ from onebase.codec.text.tokenizer import Tokenizer  # noqa: E402
 from onebase.errors import ConfigError  # noqa: E402
 from onebase.formats.gguf.vocab import read_tokenizer  # noqa: E402
 from onebase.formats.gguf.vocab_out import prove, vocabulary  # noqa: E402
-from onebase.formats.reader import Reader  # noqa: E402
+from onebase.formats.reader import ConfigReader  # noqa: E402
 from tests.formats.parity import shaken  # noqa: E402
 from tests.formats.test_gguf_write import ROLES, byte_level, config, sentence_piece  # noqa: E402
 
@@ -123,10 +123,10 @@ def test_a_fourth_token_that_ends_a_generation_is_refused(tmp_path: Path) -> Non
     inner = byte_level()
     inner.add_special_tokens(["<e3>", "<e4>"])
     for names, ok in ((("<end>", "<e3>"), True), (("<end>", "<e3>", "<e4>"), False)):
-        base = base_of(inner, replace(ROLES, closing=("</s>", *names)))
+        base = base_of(inner, replace(ROLES, stop=("</s>", *names)))
         if ok:
             base.export(tmp_path / "a.gguf", format="gguf")
-            assert onebase.load(tmp_path / "a.gguf").tokenizer.closing == base.tokenizer.closing
+            assert onebase.load(tmp_path / "a.gguf").tokenizer.stop_ids == base.tokenizer.stop_ids
         else:
             with pytest.raises(ConfigError, match="<e4>"):
                 base.export(tmp_path / "b.gguf", format="gguf")
@@ -185,7 +185,7 @@ def test_it_comes_back_or_is_refused(kind: str, steps: list[str], chat: bool, te
         prove(words, inner, ROLES, template)
     except ConfigError:
         return
-    found, roles = read_tokenizer(Reader(words, "a"))
+    found, roles = read_tokenizer(ConfigReader(words, "a"))
     theirs = Tokenizer(found, roles)
     for text in texts:
         assert theirs.encode(text) == ours.encode(text), (text, steps)

@@ -20,7 +20,7 @@ from onebase.codec.text.roles import Roles
 from onebase.codec.text.tokenizer import Tokenizer
 from onebase.errors import ConfigError
 from onebase.formats.gguf.header import open_file, read_header
-from onebase.formats.gguf.splits import SPLITS, Split, alike
+from onebase.formats.gguf.splits import SPLITS, TextSplit, alike
 from onebase.formats.gguf.vocab_out import vocabulary
 from onebase.formats.tokenizer_equality import TEXTS as TEXTS_OF_ALIKE
 from tests.formats.gguf_files import with_keys
@@ -85,7 +85,7 @@ def test_the_tokenizer_of_the_models_has_the_name_where_its_ids_are_those_of_the
 
 @settings(max_examples=100, deadline=None)
 @given(st.sampled_from(SPLITS), st.text("aBéÉ中か12½ ²'sT.,(\t\n\r_̀한😀", max_size=30))
-def test_every_kind_cuts_a_text_into_what_it_is_made_of(split: Split, text: str) -> None:
+def test_every_kind_cuts_a_text_into_what_it_is_made_of(split: TextSplit, text: str) -> None:
     inner = byte_level(split.names[0])
     wanted = unicodedata.normalize("NFC", text) if split.nfc else text
     assert inner.decode(inner.encode(text).ids) == wanted
@@ -146,17 +146,17 @@ def unsplit() -> str:
     return json.dumps(tree)
 
 
-def splitting(split: Split) -> Tokenizer:
+def splitting(split: TextSplit) -> Tokenizer:
     tree = json.loads(unsplit())
     tree["model"]["ignore_merges"] = split.whole
     inner = tokenizers.Tokenizer.from_str(json.dumps(tree))
     if split.normalizer is not None:
         inner.normalizer = split.normalizer
     inner.pre_tokenizer, inner.decoder = split.pre_tokenizer, tokenizers.decoders.ByteLevel()
-    return Tokenizer(inner, Roles(bos="<s>", eos="</s>", closing=("</s>",)))
+    return Tokenizer(inner, Roles(bos="<s>", eos="</s>", stop=("</s>",)))
 
 
-def same_there(split: Split, text: str) -> bool:
+def same_there(split: TextSplit, text: str) -> bool:
     """llama.cpp normalises no text, and of some kinds has a pattern that is no other for texts without marks and without capitals
     beyond ASCII."""
     odd = any(c > "\x7f" and (unicodedata.category(c) in ("Lu", "Lt") or c.isupper()) for c in text)
@@ -168,7 +168,9 @@ def same_there(split: Split, text: str) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("split", SPLITS, ids=lambda s: s.names[0])
-def test_every_kind_of_splitting_gives_the_same_ids_under_all_its_names(split: Split, tmp_path: Path) -> None:
+def test_every_kind_of_splitting_gives_the_same_ids_under_all_its_names(
+    split: TextSplit, tmp_path: Path
+) -> None:
     base = base_of(splitting(split))
     base.export(tmp_path / "a.gguf", format="gguf")
     head = read_header(open_file(tmp_path / "a.gguf"), "a").metadata

@@ -17,7 +17,7 @@ from onebase.base.config import BaseConfig, TextShape, text_base  # noqa: E402
 from onebase.base.model import BaseModel  # noqa: E402
 from onebase.codec.text.roles import Roles  # noqa: E402
 from onebase.errors import ConfigError  # noqa: E402
-from onebase.formats.gguf import Opened, open_gguf, save_gguf  # noqa: E402
+from onebase.formats.gguf import OpenedGGUF, open_gguf, save_gguf  # noqa: E402
 from onebase.formats.gguf.families import FAMILIES  # noqa: E402
 from onebase.formats.gguf.header import open_file, read_header  # noqa: E402
 from onebase.formats.gguf.splits import SPLITS, named  # noqa: E402
@@ -25,7 +25,7 @@ from onebase.model.config import RopeConfig, RopeScaling  # noqa: E402
 from tests.formats.parity import close, shaken  # noqa: E402
 
 LLAMA = FAMILIES[0]
-ROLES = Roles(bos="<s>", eos="</s>", pad="</s>", closing=("</s>", "<end>"), before=("<s>",))
+ROLES = Roles(bos="<s>", eos="</s>", pad="</s>", stop=("</s>", "<end>"), before=("<s>",))
 TEMPLATE = "{% for m in messages %}<s>{{ m.content }}</s>{% endfor %}"
 TEXTS = ("Hello there, hello!", "don't 12345  \n\n x", "naïve 中文 😀", "▁ odd", "")
 
@@ -96,7 +96,7 @@ def attention(**more: Any) -> Any:
     return lambda b: replace(b, attn=replace(b.attn, **more))
 
 
-def round_trip(cfg: BaseConfig, path: Path, **how: Any) -> tuple[BaseModel, Opened]:
+def round_trip(cfg: BaseConfig, path: Path, **how: Any) -> tuple[BaseModel, OpenedGGUF]:
     model = shaken(BaseModel(cfg))
     save_gguf(path, model, LLAMA, how.pop("inner", None) or byte_level(), ROLES, TEMPLATE, **how)
     return model, open_gguf(path)

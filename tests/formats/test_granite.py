@@ -8,7 +8,7 @@ import torch
 
 from onebase.errors import ConfigError
 from onebase.formats.families import family_of
-from onebase.formats.reader import Reader
+from onebase.formats.reader import ConfigReader
 from onebase.model.mask import Cols
 from tests.formats.parity import check_decoder, close, imported, shaken
 from tests.formats.sizes import SMALL
@@ -33,11 +33,11 @@ def test_granite(more: dict[str, Any], tmp_path: Path) -> None:
 
 
 def test_every_multiplier_is_read() -> None:
-    cfg = family_of("granite", "").read(Reader(SMALL | ALL, "config.json"))
+    cfg = family_of("granite", "").read(ConfigReader(SMALL | ALL, "config.json"))
     block = cfg.trunks["text"].blocks[1]
     assert (cfg.text.scale, cfg.text.divisor) == (12.0, 8.0)
     assert (block.residual, block.attn.scale) == (0.22, 0.015625)
-    plain = family_of("granite", "").read(Reader(SMALL, "config.json"))
+    plain = family_of("granite", "").read(ConfigReader(SMALL, "config.json"))
     assert (plain.text.scale, plain.text.divisor) == (None, None)
     assert plain.trunks["text"].blocks[0].attn.scale == 1.0  # what a missing key means
 
@@ -46,7 +46,7 @@ def test_every_multiplier_is_read() -> None:
 @pytest.mark.parametrize("value", [0, -1.0, "x", float("nan")])
 def test_values_that_are_none_are_named(key: str, value: object) -> None:
     with pytest.raises(ConfigError, match=key):
-        family_of("granite", "").read(Reader(SMALL | {key: value}, "config.json"))
+        family_of("granite", "").read(ConfigReader(SMALL | {key: value}, "config.json"))
 
 
 def test_tokens_one_by_one_and_losses_know_the_multipliers(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_a_folder_answers_as_in_transformers(kind: str, tmp_path: Path) -> None:
             theirs(input_ids=ids, output_hidden_states=True).hidden_states[-1][0],
         )
         out = theirs.generate(ids, max_new_tokens=24, do_sample=False, attention_mask=torch.ones_like(ids))
-    new = [i for i in out[0, ids.shape[1] :].tolist() if i not in base.tokenizer.closing]
+    new = [i for i in out[0, ids.shape[1] :].tolist() if i not in base.tokenizer.stop_ids]
     assert base.generate(prompt, max_tokens=24) == base.tokenizer.decode(new, start=False)
     if tok.chat_template is not None:
         ids = tok.apply_chat_template(
@@ -81,7 +81,7 @@ def test_a_folder_answers_as_in_transformers(kind: str, tmp_path: Path) -> None:
             out = theirs.generate(
                 ids, max_new_tokens=16, do_sample=False, attention_mask=torch.ones_like(ids)
             )
-        new = [i for i in out[0, ids.shape[1] :].tolist() if i not in base.tokenizer.closing]
+        new = [i for i in out[0, ids.shape[1] :].tolist() if i not in base.tokenizer.stop_ids]
         assert base.chat(TALK, max_tokens=16) == base.tokenizer.decode(new, start=False)
         assert "".join(base.stream(TALK, max_tokens=16)) == base.chat(TALK, max_tokens=16)
 
@@ -114,7 +114,7 @@ def test_import_then_export_by_commands(dtype: torch.dtype, tmp_path: Path) -> N
         assert tok(text)["input_ids"] == first(text)["input_ids"]
     assert tok.apply_chat_template(TALK, tokenize=False) == first.apply_chat_template(TALK, tokenize=False)
     assert (tok.eos_token_id, tok.pad_token_id) == (first.eos_token_id, first.pad_token_id)
-    assert again.generation_config.eos_token_id == sorted(base.tokenizer.closing)
+    assert again.generation_config.eos_token_id == sorted(base.tokenizer.stop_ids)
     for (name, a), (_, b) in zip(theirs.named_parameters(), again.named_parameters(), strict=True):
         assert torch.equal(a, b), name
     assert onebase.load(tmp_path / "back").fingerprint == base.fingerprint
@@ -221,7 +221,7 @@ def test_adapters_learn_on_it_and_are_bound_to_it(kind: str, tmp_path: Path) -> 
     again = onebase.load(tmp_path / "copy").with_adapter(tmp_path / "head")
     assert [x.label for x in again.classify(["brown 1", "lazy 2"])] == ["brown", "lazy"]
     chats = [{"messages": [*TALK, {"role": "assistant", "content": "Yes, it is."}]}] * 8
-    lora = base.adapt(chats, task="chat", method="lora", epochs=60, rank=4, rows=4, lr=1e-2, sites=())
+    lora = base.adapt(chats, task="chat", method="lora", epochs=60, rank=4, batch_size=4, lr=1e-2, sites=())
     lora.save(tmp_path / "lora")
     assert base.with_adapter(lora).chat(TALK, max_tokens=20).strip() == "Yes, it is."
     rows = [{"prompt": "The quick", "completion": " lazy dog"}] * 8
@@ -342,10 +342,10 @@ def test_the_config_may_name_several_ends(tmp_path: Path) -> None:
     (tmp_path / "generation_config.json").unlink()
     config = json.loads((tmp_path / "config.json").read_text())
     base = onebase.load(tmp_path)
-    assert base.tokenizer.closing == {base.tokenizer.id_of("<|eot_id|>")}
+    assert base.tokenizer.stop_ids == {base.tokenizer.id_of("<|eot_id|>")}
     config["eos_token_id"] = [base.tokenizer.id_of("<|eot_id|>"), base.tokenizer.id_of("<|end_of_text|>")]
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert len(onebase.load(tmp_path).tokenizer.closing) == 2
+    assert len(onebase.load(tmp_path).tokenizer.stop_ids) == 2
 
 
 def test_words_that_a_folder_would_read_otherwise_are_not_exported(

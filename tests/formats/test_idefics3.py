@@ -21,7 +21,7 @@ from onebase.codec.image.config import ImageCodecConfig
 from onebase.errors import ConfigError
 from onebase.formats.families import idefics3
 from onebase.formats.hf.pictures import read_pixels
-from onebase.formats.reader import Reader
+from onebase.formats.reader import ConfigReader
 from onebase.model.mask import Cols
 from tests.formats.parity import close, imported, shaken
 from tests.formats.test_llava import DECODER, TOKEN, row
@@ -105,7 +105,7 @@ def test_what_cannot_be_is_named(tree: dict[str, object], names: str) -> None:
         "image_token_id": TOKEN,
     }
     with pytest.raises(ConfigError, match=names):
-        idefics3.FAMILY.read(Reader(whole | tree, "config.json"))
+        idefics3.FAMILY.read(ConfigReader(whole | tree, "config.json"))
 
 
 @pytest.mark.parametrize(
@@ -124,6 +124,6 @@ def test_what_cannot_be_is_named(tree: dict[str, object], names: str) -> None:
 def test_ways_to_prepare_pictures_that_we_lack_are_named(change: dict[str, object], names: str) -> None:
     tree = {"max_image_size": {"longest_edge": 16}, "size": {"longest_edge": 64}, "do_image_splitting": True}
     codec = ImageCodecConfig(kind="image", size=16, patch=4)
-    assert read_pixels(Reader(tree, "preprocessor_config.json"), codec).long == 64
+    assert read_pixels(ConfigReader(tree, "preprocessor_config.json"), codec).long == 64
     with pytest.raises(ConfigError, match=names):
-        read_pixels(Reader(tree | change, "preprocessor_config.json"), codec)
+        read_pixels(ConfigReader(tree | change, "preprocessor_config.json"), codec)

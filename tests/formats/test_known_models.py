@@ -9,7 +9,7 @@ import pytest
 
 from onebase.base.config import base_parameters
 from onebase.formats.families import family_of
-from onebase.formats.reader import Reader
+from onebase.formats.reader import ConfigReader
 
 LLAMA3 = {"rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 
@@ -94,13 +94,13 @@ KNOWN: list[tuple[str, str, dict[str, Any], int]] = [
 
 @pytest.mark.parametrize(("name", "kind", "config", "parameters"), KNOWN, ids=[k[0] for k in KNOWN])
 def test_a_known_model(name: str, kind: str, config: dict[str, Any], parameters: int) -> None:
-    cfg = family_of(kind, name).read(Reader(config, name))
+    cfg = family_of(kind, name).read(ConfigReader(config, name))
     assert base_parameters(cfg) == parameters
 
 
 def test_gemma_3_sees_the_whole_context_in_every_sixth_block() -> None:
     config = next(c for n, _, c, _ in KNOWN if n == "gemma-3-270m")
-    blocks = family_of("gemma3_text", "").read(Reader(config, "")).trunks["text"].blocks
+    blocks = family_of("gemma3_text", "").read(ConfigReader(config, "")).trunks["text"].blocks
     windows = [b.attn.window for b in blocks]
     assert windows == [512, 512, 512, 512, 512, None] * 3
     assert [b.attn.rope.base for b in blocks if b.attn.rope] == [1e4 if w else 1e6 for w in windows]

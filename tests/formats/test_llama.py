@@ -8,7 +8,7 @@ import pytest
 
 from onebase.errors import ConfigError
 from onebase.formats.families import family_of
-from onebase.formats.reader import Reader
+from onebase.formats.reader import ConfigReader
 from tests.formats.parity import check_decoder
 from tests.formats.sizes import LLAMA3, SMALL
 
@@ -62,10 +62,12 @@ def test_mistral_beyond_its_window(window: int | None, tmp_path: Path) -> None:
 )
 def test_what_the_trunk_lacks_is_named(wrong: dict[str, Any], named: str) -> None:
     with pytest.raises(ConfigError) as e:
-        family_of("llama", "").read(Reader(SMALL | wrong, "config.json"))
+        family_of("llama", "").read(ConfigReader(SMALL | wrong, "config.json"))
     assert named in e.value.cause and e.value.cause.startswith("config.json")
 
 
 def test_windows_that_differ_between_blocks_are_no_mistral() -> None:
     with pytest.raises(ConfigError, match="layer_types"):
-        family_of("mistral", "").read(Reader(SMALL | {"layer_types": ["full_attention"] * 2}, "config.json"))
+        family_of("mistral", "").read(
+            ConfigReader(SMALL | {"layer_types": ["full_attention"] * 2}, "config.json")
+        )

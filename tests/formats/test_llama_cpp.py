@@ -170,7 +170,7 @@ name: p
 data:
   sources: [{{name: a, kind: folder, path: {tmp_path}, glob: "*.txt"}}]
 model: {{width: 64, depth: 2, head_dim: 16, context: 128, vocab_size: 400, portable: true}}
-train: {{steps: 8, rows: 2, length: 64, device: cpu}}
+train: {{steps: 8, batch_size: 2, sequence_length: 64, device: cpu}}
 """
     (tmp_path / "recipe.yaml").write_text(recipe)
     for words in (

@@ -25,7 +25,7 @@ from onebase.base.model import BaseModel
 from onebase.errors import ConfigError, UserError
 from onebase.formats.families import llava
 from onebase.formats.family import written
-from onebase.formats.reader import Reader
+from onebase.formats.reader import ConfigReader
 from onebase.model.mask import Cols
 from tests.formats.parity import close, imported, shaken, weights_of
 from tests.formats.together import TOWER, VISION, check_back, check_grads, grads, pixels
@@ -166,14 +166,14 @@ def test_a_config_that_leaves_out_its_classes_defaults() -> None:
             "patch_size": 14,
         },
     }
-    cfg = llava.FAMILY.read(Reader(tree, "config.json"))
+    cfg = llava.FAMILY.read(ConfigReader(tree, "config.json"))
     assert cfg.trunks["text"].width == 4096 and len(cfg.trunks["text"].blocks) == 32
     assert 7.0e9 < base_parameters(cfg) < 7.1e9
     assert llava.FAMILY.write(cfg)["image_seq_length"] == 576
 
 
 def test_what_the_layout_cannot_say_is_not_lost() -> None:
-    cfg = llava.FAMILY.read(Reader(tiny().config.to_dict(), "config.json"))
+    cfg = llava.FAMILY.read(ConfigReader(tiny().config.to_dict(), "config.json"))
     link = cfg.links[0]
     assert link.connector is not None
     for change in (
@@ -224,4 +224,4 @@ def test_what_cannot_be_is_named(tmp_path: Path, change: dict[str, object], name
     tiny().config.save_pretrained(tmp_path)
     tree = json.loads((tmp_path / "config.json").read_text())
     with pytest.raises(ConfigError, match=names):
-        llava.FAMILY.read(Reader(tree | change, "config.json"))
+        llava.FAMILY.read(ConfigReader(tree | change, "config.json"))

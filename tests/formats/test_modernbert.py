@@ -7,7 +7,7 @@ import pytest
 
 from onebase.errors import ConfigError
 from onebase.formats.families import modernbert
-from onebase.formats.reader import Reader
+from onebase.formats.reader import ConfigReader
 from tests.formats.encoders import check_encoder
 
 transformers = pytest.importorskip("transformers")
@@ -54,7 +54,7 @@ def test_the_keys_of_transformers_4() -> None:
         "local_rope_theta": None,
         "local_attention": 128,
     }
-    blocks = modernbert.FAMILY.read(Reader(old, "config.json")).trunks["text"].blocks
+    blocks = modernbert.FAMILY.read(ConfigReader(old, "config.json")).trunks["text"].blocks
     assert [b.attn.window for b in blocks] == [None, 65, None, 65]
     assert {b.attn.rope.base for b in blocks if b.attn.rope} == {300.0}
     assert [b.norms.attn for b in blocks] == [False, True, True, True]
@@ -63,4 +63,4 @@ def test_the_keys_of_transformers_4() -> None:
 def test_a_kind_of_block_that_is_not_known_is_refused() -> None:
     odd = SMALL | {"layer_types": ["full_attention"] * 3 + ["chunked_attention"]}
     with pytest.raises(ConfigError, match="layer_types"):
-        modernbert.FAMILY.read(Reader(odd, "config.json"))
+        modernbert.FAMILY.read(ConfigReader(odd, "config.json"))

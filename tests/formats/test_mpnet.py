@@ -10,7 +10,7 @@ from onebase.base.config import base_parameters
 from onebase.errors import ConfigError
 from onebase.formats.families import family_of
 from onebase.formats.family import written
-from onebase.formats.reader import Reader
+from onebase.formats.reader import ConfigReader
 from onebase.model.config import RelativeConfig
 from onebase.model.mask import Cols
 from tests.formats.encoders import check_encoder
@@ -70,10 +70,12 @@ def test_a_row_is_the_same_alone_and_in_a_batch(tmp_path: Path) -> None:
 def test_what_cannot_be_is_named() -> None:
     with pytest.raises(ConfigError, match="relative_attention_num_buckets"):
         tree = transformers.MPNetConfig(**SMALL).to_dict() | {"relative_attention_num_buckets": 16}
-        family_of("mpnet", "").read(Reader(tree, "config.json"))
+        family_of("mpnet", "").read(ConfigReader(tree, "config.json"))
     with pytest.raises(ConfigError, match="30 buckets"):
         RelativeConfig(buckets=30)
-    cfg = family_of("mpnet", "").read(Reader(transformers.MPNetConfig(**SMALL).to_dict(), "config.json"))
+    cfg = family_of("mpnet", "").read(
+        ConfigReader(transformers.MPNetConfig(**SMALL).to_dict(), "config.json")
+    )
     with pytest.raises(ConfigError, match="the roberta layout cannot express"):
         written(family_of("roberta", ""), cfg)
 
@@ -82,7 +84,7 @@ def test_published_models_have_their_size() -> None:
     tree = transformers.MPNetConfig(max_position_embeddings=514).to_dict() | {
         "architectures": ["MPNetForMaskedLM"]
     }
-    cfg = family_of("mpnet", "").read(Reader(tree, "mpnet-base"))
+    cfg = family_of("mpnet", "").read(ConfigReader(tree, "mpnet-base"))
     assert base_parameters(cfg) == sum(
         p.numel() for p in _meta(transformers.MPNetForMaskedLM, tree).parameters()
     )

@@ -16,8 +16,8 @@ from onebase.formats.family import Family  # noqa: E402
 from onebase.formats.peft.folder import CONFIG, WEIGHTS, is_peft  # noqa: E402
 from onebase.methods import lora  # noqa: E402
 from onebase.methods.lora import LoraConfig  # noqa: E402
-from onebase.methods.peft import Opened  # noqa: E402
-from onebase.model.proj import Active  # noqa: E402
+from onebase.methods.peft import OpenedPeft  # noqa: E402
+from onebase.model.proj import AdapterRouting  # noqa: E402
 from tests.formats.parity import close, imported, shaken  # noqa: E402
 from tests.formats.peft_files import load_peft, save_peft  # noqa: E402
 
@@ -47,11 +47,11 @@ def based(kind: str, path: Path) -> tuple[Any, Family, BaseModel]:
     return theirs, *imported(path / "base")
 
 
-def answers(model: BaseModel, low: Opened) -> torch.Tensor:
+def answers(model: BaseModel, low: OpenedPeft) -> torch.Tensor:
     """Logits with the adapter on."""
     lora.put(model, "x", low.config, low.tensors)
     with torch.no_grad():
-        out: torch.Tensor = model.logits(IDS, Active.all_rows("x"))
+        out: torch.Tensor = model.logits(IDS, AdapterRouting.all_rows("x"))
     return out
 
 
@@ -141,7 +141,7 @@ def test_an_adapter_of_ours_answers_the_same_there(kind: str, how: dict[str, Any
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "base")
     with torch.no_grad():
         there = peft.PeftModel.from_pretrained(theirs, tmp_path / "out").eval()(input_ids=IDS).logits
-        close(there, model.logits(IDS, Active.all_rows("y")))
+        close(there, model.logits(IDS, AdapterRouting.all_rows("y")))
 
 
 def saved(path: Path, **change: Any) -> tuple[BaseModel, Family]:

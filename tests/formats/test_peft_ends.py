@@ -17,13 +17,13 @@ from onebase.methods import lora  # noqa: E402
 from onebase.methods.lora_config import EMBEDDING, LM_HEAD, LoraConfig  # noqa: E402
 from onebase.methods.merge import merge  # noqa: E402
 from onebase.methods.table import METHODS  # noqa: E402
-from onebase.model.proj import Active  # noqa: E402
+from onebase.model.proj import AdapterRouting  # noqa: E402
 from tests.formats.parity import close, imported, shaken  # noqa: E402
 from tests.formats.peft_files import load_peft, save_peft  # noqa: E402
 from tests.formats.test_peft import IDS, SIZES  # noqa: E402
 from tests.helpers import tiny_base  # noqa: E402
 
-ON = Active.all_rows("x")
+ON = AdapterRouting.all_rows("x")
 GEMMA = SIZES | {"head_dim": 8, "query_pre_attn_scalar": 8, "attn_implementation": "eager"}
 GPT2 = {"vocab_size": 50, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 32}
 Q = ["q_proj"]
@@ -89,7 +89,7 @@ def test_one_of_theirs_says_the_same_here_merged_too_and_back_there(
     with torch.no_grad():
         close(model.logits(IDS, ON), wanted)
         assert (model.logits(IDS) - wanted).abs().max() > 1e-3
-        mixed = model.logits(IDS, Active((("x", (1,)),)))  # one row with it, the other without
+        mixed = model.logits(IDS, AdapterRouting((("x", (1,)),)))  # one row with it, the other without
         close(mixed[1], wanted[1])
         close(mixed[0], model.logits(IDS)[0])
     (tmp_path / "back").mkdir()
@@ -149,7 +149,7 @@ def test_gradients_are_those_of_whole_logits() -> None:
     for p in params:
         p.requires_grad_(True)
         p.data.normal_(0, 0.1, generator=torch.Generator().manual_seed(p.numel()))
-    h_BTD = loaded.model.hidden(IDS, active=ON).hidden
+    h_BTD = loaded.model.hidden(IDS, routing=ON).hidden
     targets = IDS.roll(-1, 1).flatten()
     ((_, head),) = loaded.model.text.head_weights(ON, 2)
     cap = loaded.model.cfg.text.softcap

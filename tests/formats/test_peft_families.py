@@ -14,15 +14,15 @@ from torch import Tensor
 peft = pytest.importorskip("peft")
 transformers = pytest.importorskip("transformers")
 
-from onebase.base.links import Pair  # noqa: E402
+from onebase.base.links import PairLink  # noqa: E402
 from onebase.base.model import BaseModel  # noqa: E402
 from onebase.formats.peft.folder import CONFIG, WEIGHTS  # noqa: E402
 from onebase.methods import lora  # noqa: E402
 from onebase.methods.lora import LoraConfig  # noqa: E402
-from onebase.methods.peft import Opened  # noqa: E402
+from onebase.methods.peft import OpenedPeft  # noqa: E402
 from onebase.model.cross import Memory  # noqa: E402
 from onebase.model.mask import Cols  # noqa: E402
-from onebase.model.proj import Active  # noqa: E402
+from onebase.model.proj import AdapterRouting  # noqa: E402
 from tests.formats.parity import close, imported, shaken  # noqa: E402
 from tests.formats.peft_files import load_peft, save_peft  # noqa: E402
 
@@ -38,7 +38,7 @@ SIGHT = SIZES | {"image_size": 8, "patch_size": 2}
 IDS = torch.randint(3, 38, (2, 12), generator=torch.Generator().manual_seed(1))
 PIXELS = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(2))
 SOUND = torch.randn(2, 8, 20, generator=torch.Generator().manual_seed(3))
-ON = Active.all_rows("x")
+ON = AdapterRouting.all_rows("x")
 Said = tuple[Tensor, ...]
 
 
@@ -64,7 +64,7 @@ def hidden_there(m: Any) -> Said:
 
 
 def hidden_here(m: BaseModel) -> Said:
-    return (m.hidden(IDS, active=ON).hidden,)
+    return (m.hidden(IDS, routing=ON).hidden,)
 
 
 def seen_there(m: Any) -> Said:
@@ -72,7 +72,7 @@ def seen_there(m: Any) -> Said:
 
 
 def seen_here(m: BaseModel) -> Said:
-    return (m.states("image", PIXELS, active=ON).hidden,)
+    return (m.states("image", PIXELS, routing=ON).hidden,)
 
 
 def pooled_there(m: Any) -> Said:
@@ -107,7 +107,7 @@ def classifier() -> Any:
 
 
 def classes_here(m: BaseModel) -> Said:
-    return (m.image.scores(m.image.pooled(m.states("image", PIXELS, active=ON).hidden)),)
+    return (m.image.scores(m.image.pooled(m.states("image", PIXELS, routing=ON).hidden)),)
 
 
 def together(name: str) -> Kind:
@@ -120,7 +120,7 @@ def together(name: str) -> Kind:
 
     def here(m: BaseModel) -> Said:
         pair = m.link("pair")
-        assert isinstance(pair, Pair)
+        assert isinstance(pair, PairLink)
         return (*hidden_here(m), pair.placed(*pooled_here(m), "src"))
 
     make = getattr(transformers, name + "Model")
@@ -146,7 +146,7 @@ def sees(name: str) -> Kind:
         return (m(input_ids=ids, pixel_values=PIXELS if llava else PIXELS[:, None]).logits,)
 
     def here(m: BaseModel) -> Said:
-        hidden = m.hidden(ids, Cols.simple(*ids.shape), active=ON, inserts=m.seen(PIXELS, active=ON)).hidden
+        hidden = m.hidden(ids, Cols.simple(*ids.shape), routing=ON, inserts=m.seen(PIXELS, routing=ON)).hidden
         return (m.text.logits(hidden),)
 
     return Kind(make, there, here)
@@ -168,7 +168,7 @@ def gemma3_sees() -> Kind:
         return (m(input_ids=ids, pixel_values=PIXELS, token_type_ids=(ids == 45).long()).logits,)
 
     def here(m: BaseModel) -> Said:
-        hidden = m.hidden(ids, Cols.simple(*ids.shape), active=ON, inserts=m.seen(PIXELS, active=ON)).hidden
+        hidden = m.hidden(ids, Cols.simple(*ids.shape), routing=ON, inserts=m.seen(PIXELS, routing=ON)).hidden
         return (m.text.logits(hidden),)
 
     return Kind(make, there, here)
@@ -194,8 +194,8 @@ def whisper() -> Kind:
         return (m(input_features=SOUND, decoder_input_ids=IDS).logits,)
 
     def here(m: BaseModel) -> Said:
-        memory = Memory(m.states("audio", SOUND, active=ON).hidden, Cols.simple(2, 10))
-        return (m.text.logits(m.hidden(IDS, active=ON, memory=memory).hidden),)
+        memory = Memory(m.states("audio", SOUND, routing=ON).hidden, Cols.simple(2, 10))
+        return (m.text.logits(m.hidden(IDS, routing=ON, memory=memory).hidden),)
 
     return Kind(lambda: transformers.WhisperForConditionalGeneration(cfg), there, here)
 
@@ -257,7 +257,7 @@ def same(a: Said, b: Said) -> None:
         close(x, y)
 
 
-def put(model: BaseModel, low: Opened) -> None:
+def put(model: BaseModel, low: OpenedPeft) -> None:
     lora.put(model, "x", low.config, low.tensors)
 
 

@@ -94,7 +94,7 @@ def test_token_classes(tmp_path: Path) -> None:
     assert here.attached is not None and here.attached.task == "tag"
     head = here.attached.config.head
     assert head is not None and head.tags == tuple(tags.values())
-    states = token_states(here.loaded, text_tokens(here.loaded, TEXTS[:1]), here.attached.active)[0]
+    states = token_states(here.loaded, text_tokens(here.loaded, TEXTS[:1]), here.attached.routing)[0]
     model = here.attached.base.model.heads[here.attached.name]
     same(model(states).detach(), said_there(on, tmp_path / "base", TEXTS[:1])[0])
     here.export(tmp_path / "back", format="peft")

@@ -16,7 +16,7 @@ from onebase.codec.image.config import ImageCodecConfig, PixelsConfig
 from onebase.codec.image.pixels import prepared
 from onebase.errors import ArtifactError, ConfigError
 from onebase.formats.hf.pictures import PREPROCESSOR, PROCESSOR, processor, processor_tree, read_pixels
-from onebase.formats.reader import Reader
+from onebase.formats.reader import ConfigReader
 from tests.formats.parity import shaken
 from tests.pictures import sighted
 
@@ -59,7 +59,7 @@ def test_as_the_processor_that_saved_it(kind: str, more: dict[str, Any], tmp_pat
         image = photo(*size, seed=i)
         want = theirs(image, return_tensors="pt")["pixel_values"][0]
         torch.testing.assert_close(prepared(image, codec), want, atol=1e-5, rtol=0)
-    written = Reader(processor_tree(codec), "again")
+    written = ConfigReader(processor_tree(codec), "again")
     assert read_pixels(written, CODEC) == how
     assert written.unread == ["image_processor_type"]
 
@@ -86,7 +86,7 @@ def test_in_the_file_of_a_whole_processor(tmp_path: Path) -> None:
 )
 def test_what_a_file_leaves_out(tree: dict[str, Any], own: dict[str, Any], want: dict[str, Any]) -> None:
     codec = replace(CODEC, pixels=PixelsConfig(**own))
-    assert read_pixels(Reader(tree, "x"), codec) == PixelsConfig(**want)
+    assert read_pixels(ConfigReader(tree, "x"), codec) == PixelsConfig(**want)
 
 
 @pytest.mark.parametrize(
@@ -119,13 +119,13 @@ def test_what_a_file_leaves_out(tree: dict[str, Any], own: dict[str, Any], want:
 def test_what_we_lack_is_refused_by_name(key: str, value: Any) -> None:
     tree = processor_tree(replace(CODEC, pixels=PixelsConfig(resize="crop"))) | {key: value}
     with pytest.raises(ConfigError, match=f"{key}|height" if "size" in key else key):
-        read_pixels(Reader(tree, "preprocessor_config.json"), CODEC)
+        read_pixels(ConfigReader(tree, "preprocessor_config.json"), CODEC)
 
 
 def test_the_middle_of_no_fixed_size_is_refused() -> None:
     tree = {"do_center_crop": False, "size": {"shortest_edge": 48}}
     with pytest.raises(ConfigError, match="do_center_crop"):
-        read_pixels(Reader(tree, "x"), CODEC)
+        read_pixels(ConfigReader(tree, "x"), CODEC)
 
 
 KEYS = [*processor_tree(replace(CODEC, pixels=PixelsConfig(resize="crop"))), "do_pad", "crop_pct", "odd"]
@@ -143,11 +143,11 @@ VALUES = st.recursive(
 def test_any_file_is_read_or_refused(tree: dict[str, Any]) -> None:
     """And what is read makes pixels that are numbers, of the size that it says, and is written so that it is read again."""
     try:
-        how = read_pixels(Reader(tree, "x"), CODEC)
+        how = read_pixels(ConfigReader(tree, "x"), CODEC)
     except ConfigError:
         return
     codec = replace(CODEC, pixels=how)
-    assert read_pixels(Reader(processor_tree(codec), "again"), CODEC) == how
+    assert read_pixels(ConfigReader(processor_tree(codec), "again"), CODEC) == how
     if codec.side <= 512 and (how.edge or codec.side) <= 512:
         assert prepared(photo(30, 20), codec).shape == (3, codec.side, codec.side)
 

@@ -14,8 +14,8 @@ from onebase.artifact.tensors import save_tensors
 from onebase.base.model import BaseModel
 from onebase.errors import ArtifactError, UserError
 from onebase.formats.hf.folder import HFFolder
-from onebase.formats.reader import Reader
-from onebase.formats.weight_loading import place
+from onebase.formats.reader import ConfigReader
+from onebase.formats.weight_loading import load_weights
 from onebase.model.mask import Cols
 from tests.formats.parity import close, exported, imported, shaken, weights_of
 from tests.formats.sizes import LLAMA3, SMALL
@@ -97,7 +97,9 @@ def test_numbers_stay_as_they_are_stored(dtype: torch.dtype, tmp_path: Path) -> 
     assert again.dtype == dtype
     # What the numbers mean: the same model with them in fp32.
     source = HFFolder(tmp_path / "theirs")
-    wide = place(family.read(Reader(source.config, "config.json")), family, source, dtype=torch.float32)
+    wide = load_weights(
+        family.read(ConfigReader(source.config, "config.json")), family, source, dtype=torch.float32
+    )
     says_the_same(wide, transformers.LlamaForCausalLM.from_pretrained(tmp_path / "theirs", dtype="float32"))
 
 

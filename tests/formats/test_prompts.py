@@ -15,7 +15,7 @@ from onebase.errors import ArtifactError, ConfigError, UserError  # noqa: E402
 from onebase.formats.peft.folder import CONFIG, WEIGHTS, is_peft  # noqa: E402
 from onebase.methods import prefix, soft  # noqa: E402
 from onebase.methods.soft import SoftConfig  # noqa: E402
-from onebase.model.proj import Active  # noqa: E402
+from onebase.model.proj import AdapterRouting  # noqa: E402
 from tests.formats.parity import close  # noqa: E402
 from tests.formats.peft_files import load_peft, save_peft  # noqa: E402
 from tests.formats.test_peft import IDS, based  # noqa: E402
@@ -40,7 +40,7 @@ def made(theirs: Any, path: Path) -> torch.Tensor:
 @torch.no_grad()
 def answers(model: BaseModel, vectors_PD: torch.Tensor) -> torch.Tensor:
     soft.put(model, "x", SoftConfig(virtual=P), {soft.KEY: vectors_PD})
-    return model.logits(IDS, Active.all_rows("x"))
+    return model.logits(IDS, AdapterRouting.all_rows("x"))
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "phi3"])
@@ -76,7 +76,7 @@ def test_a_prefix_in_and_out(kind: str, tmp_path: Path) -> None:
     assert opened.method == "prefix"
     prefix.put(model, "x", opened.config, opened.tensors)
     with torch.no_grad():
-        close(model.logits(IDS, Active.all_rows("x")), wanted)
+        close(model.logits(IDS, AdapterRouting.all_rows("x")), wanted)
         assert (model.logits(IDS) - wanted).abs().max() > 1e-2
     (tmp_path / "ours").mkdir()
     save_peft(tmp_path / "ours", opened.config, opened.tensors, model, family, method="prefix")

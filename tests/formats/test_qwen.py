@@ -50,9 +50,9 @@ def test_windows_of_older_configs(
 ) -> None:
     """Configs from before `layer_types`: a switch, a size, and the first block that has it."""
     from onebase.formats.families import family_of
-    from onebase.formats.reader import Reader
+    from onebase.formats.reader import ConfigReader
 
-    cfg = family_of(kind, "").read(Reader(SMALL | more, "config.json"))
+    cfg = family_of(kind, "").read(ConfigReader(SMALL | more, "config.json"))
     assert [b.attn.window for b in cfg.trunks["text"].blocks] == windows
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from onebase.errors import ConfigError
 from onebase.formats.families import FAMILIES
-from onebase.formats.reader import Reader
+from onebase.formats.reader import ConfigReader
 
 DATA: dict[str, Any] = {
     "width": 32,
@@ -24,8 +24,8 @@ DATA: dict[str, Any] = {
 }
 
 
-def reader(**more: Any) -> Reader:
-    return Reader(DATA | more, "config.json")
+def reader(**more: Any) -> ConfigReader:
+    return ConfigReader(DATA | more, "config.json")
 
 
 def test_values_by_type() -> None:
@@ -61,7 +61,7 @@ def test_values_by_type() -> None:
         (lambda r: r.size("width", most=31), "'width' is 32"),
     ],
 )
-def test_what_is_wrong_is_named(ask: Callable[[Reader], object], named: str) -> None:
+def test_what_is_wrong_is_named(ask: Callable[[ConfigReader], object], named: str) -> None:
     with pytest.raises(ConfigError) as e:
         ask(reader())
     assert named in e.value.cause and e.value.cause.startswith("config.json")
@@ -157,7 +157,7 @@ GOOD |= {"intermediate_size": 40, "vocab_size": 50, "max_position_embeddings": 6
 @given(st.sampled_from(FAMILIES), st.dictionaries(st.sampled_from(KEYS), values, max_size=4))
 def test_any_config_is_read_or_refused(family: Any, changes: dict[str, Any]) -> None:
     """Whatever stands in a config.json: a config of ours, or a ConfigError; and quickly."""
-    r = Reader(json.loads(json.dumps(GOOD | changes)), "config.json")
+    r = ConfigReader(json.loads(json.dumps(GOOD | changes)), "config.json")
     try:
         r.checked(lambda: family.read(r))
     except ConfigError as e:

@@ -16,7 +16,7 @@ transformers = pytest.importorskip("transformers")
 
 import onebase  # noqa: E402
 from onebase.codec.text.template import ChatTemplate  # noqa: E402
-from onebase.formats.gguf import Opened, open_gguf, save_gguf  # noqa: E402
+from onebase.formats.gguf import OpenedGGUF, open_gguf, save_gguf  # noqa: E402
 from onebase.formats.gguf.families import FAMILIES  # noqa: E402
 
 pytestmark = pytest.mark.slow
@@ -64,7 +64,7 @@ def gemma(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def same_logits(path: Path, opened: Opened, prompts: tuple[str, ...]) -> None:
+def same_logits(path: Path, opened: OpenedGGUF, prompts: tuple[str, ...]) -> None:
     theirs = transformers.AutoModelForCausalLM.from_pretrained(
         path.parent, gguf_file=path.name, dtype=torch.float32
     ).eval()
@@ -76,9 +76,9 @@ def same_logits(path: Path, opened: Opened, prompts: tuple[str, ...]) -> None:
         assert float((ours - wanted).abs().max()) < 1e-3, prompt
 
 
-def answer(opened: Opened, ids: list[int], tokens: int) -> str:
+def answer(opened: OpenedGGUF, ids: list[int], tokens: int) -> str:
     """The greedy continuation, without a cache."""
-    closing = {opened.tokenizer.token_to_id(t) for t in opened.roles.closing}
+    closing = {opened.tokenizer.token_to_id(t) for t in opened.roles.stop}
     out: list[int] = []
     with torch.no_grad():
         while len(out) < tokens and not closing & set(out):
@@ -95,7 +95,7 @@ def test_smollm_knows_the_capital_of_france(smollm: Path) -> None:
     assert opened.template is not None
     specials = [t.content for t in opened.tokenizer.get_added_tokens_decoder().values() if t.special]
     template = ChatTemplate(opened.template, specials)
-    spans = template.spans([{"role": "user", "content": PROMPTS[0]}], add_generation_prompt=True)
+    spans = template.segments([{"role": "user", "content": PROMPTS[0]}], add_generation_prompt=True)
     ids: list[int] = []
     for span in spans:
         if span.kind == "special":

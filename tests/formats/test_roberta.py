@@ -7,7 +7,7 @@ import pytest
 
 from onebase.errors import ConfigError
 from onebase.formats.families import roberta
-from onebase.formats.reader import Reader
+from onebase.formats.reader import ConfigReader
 from tests.formats.encoders import check_encoder
 from tests.formats.test_bert import SMALL
 
@@ -38,7 +38,7 @@ def test_the_context_is_what_the_table_leaves(tmp_path: Path) -> None:
 def test_a_padding_token_below_0_is_refused() -> None:
     cfg = transformers.RobertaConfig(**SMALL).to_dict() | {"pad_token_id": -3}
     with pytest.raises(ConfigError, match="pad_token_id"):
-        roberta.FAMILY.read(Reader(cfg, "config.json"))
+        roberta.FAMILY.read(ConfigReader(cfg, "config.json"))
 
 
 @pytest.mark.parametrize("name", ["XLMRobertaForMaskedLM", "XLMRobertaModel"])

@@ -11,7 +11,6 @@ from torch import Tensor
 from onebase.errors import ArtifactError
 from onebase.formats.rules import (
     Ignore,
-    Plan,
     Reshape,
     Rotary,
     Rule,
@@ -19,6 +18,7 @@ from onebase.formats.rules import (
     Shape,
     Split,
     Step,
+    TensorPlan,
     Tie,
     Transpose,
     plan,
@@ -99,12 +99,12 @@ OURS: Mapping[str, Shape] = {"stem": (7, 4), "a": (2, 4), "b": (3, 4)}
 THEIRS: Mapping[str, Shape] = {"wte": (7, 4), "fused": (5, 4)}
 
 
-def planned(more: Mapping[str, Shape] | None = None, without: str = "") -> Plan:
+def planned(more: Mapping[str, Shape] | None = None, without: str = "") -> TensorPlan:
     return plan(RULES, {k: v for k, v in (THEIRS | (more or {})).items() if k != without}, OURS, "x.st")
 
 
 def test_a_plan_of_what_fits() -> None:
-    assert planned() == Plan((RULES[0], RULES[1]), (), ())  # type: ignore[arg-type]
+    assert planned() == TensorPlan((RULES[0], RULES[1]), (), ())  # type: ignore[arg-type]
     found = planned({"lm_head": (7, 4), "buffer.0": (1,)})
     assert [t.theirs for t in found.ties] == ["lm_head"]
     assert [name for name, _ in found.ignored] == ["buffer.0"]

@@ -9,7 +9,7 @@ from transformers import SiglipConfig, SiglipModel, SiglipVisionConfig, SiglipVi
 from onebase.errors import ConfigError
 from onebase.formats.families import siglip
 from onebase.formats.family import written
-from onebase.formats.reader import Reader
+from onebase.formats.reader import ConfigReader
 from tests.formats.parity import close, exported, imported, shaken
 from tests.formats.together import TEXT, VISION, check_pair, pixels
 
@@ -66,12 +66,12 @@ def test_the_tower_of_images_alone(tmp_path: Path, head: bool) -> None:
 )
 def test_what_cannot_be_is_named(tree: dict[str, object], names: str) -> None:
     with pytest.raises(ConfigError, match=names):
-        siglip.FAMILY.read(Reader(tree, "config.json"))
+        siglip.FAMILY.read(ConfigReader(tree, "config.json"))
 
 
 def test_clip_cannot_say_what_siglip_is() -> None:
     from onebase.formats.families import clip
 
-    cfg = siglip.FAMILY.read(Reader({}, "config.json"))
+    cfg = siglip.FAMILY.read(ConfigReader({}, "config.json"))
     with pytest.raises(ConfigError, match="the clip layout cannot express"):
         written(clip.FAMILY, cfg)

@@ -12,7 +12,7 @@ from onebase.base.config import base_parameters
 from onebase.base.links import connector_places
 from onebase.errors import ConfigError
 from onebase.formats.families import clip, family_of, idefics3, llava, siglip
-from onebase.formats.reader import Reader
+from onebase.formats.reader import ConfigReader
 
 VISION = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2}
 TEXT = VISION | {"vocab_size": 20, "max_position_embeddings": 12}
@@ -68,15 +68,15 @@ def test_a_damaged_config_is_read_or_refused(kind: str, data: st.DataObject) -> 
         )
         part[data.draw(st.sampled_from(names))] = data.draw(ODD)
     with contextlib.suppress(ConfigError):
-        family_of(kind, "config.json").read(Reader(tree, "config.json"))
+        family_of(kind, "config.json").read(ConfigReader(tree, "config.json"))
 
 
 def test_published_models_have_their_sizes() -> None:
     """As their pages state them; what a config leaves out is the default of its class."""
-    assert base_parameters(clip.FAMILY.read(Reader({}, "clip-vit-base-patch32"))) == 151_277_313
-    assert base_parameters(siglip.FAMILY.read(Reader({}, "siglip-base-patch16-224"))) == 203_155_970
+    assert base_parameters(clip.FAMILY.read(ConfigReader({}, "clip-vit-base-patch32"))) == 151_277_313
+    assert base_parameters(siglip.FAMILY.read(ConfigReader({}, "siglip-base-patch16-224"))) == 203_155_970
     small = idefics3.FAMILY.read(
-        Reader(
+        ConfigReader(
             {
                 "image_token_id": 49190,
                 "scale_factor": 4,
@@ -110,4 +110,4 @@ def test_a_decoder_within_a_decoder_within_a_decoder_is_no_model() -> None:
     for _ in range(300):
         tree = TREES["llava"] | {"text_config": tree | {"model_type": "llava"}}
     with pytest.raises(ConfigError, match="of its own"):
-        llava.FAMILY.read(Reader(tree, "config.json"))
+        llava.FAMILY.read(ConfigReader(tree, "config.json"))

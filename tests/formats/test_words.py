@@ -195,14 +195,14 @@ def test_a_turn_that_ends_a_conversation_otherwise_is_closed_by_its_own_token_to
     codec = read_codec(tmp_path, 1000)
     end = codec.chat_ids(TALK[:2], add_generation_prompt=False)[-1]
     assert codec.tokenizer.id_of("<|endoftext|>") == end
-    assert codec.tokenizer.roles.closing == ("<|endoftext|>", "<|end|>")
+    assert codec.tokenizer.roles.stop == ("<|endoftext|>", "<|end|>")
 
 
 def test_generation_ends_with_any_token_of_the_list(tmp_path: Path) -> None:
     inner = write_words(tmp_path, "llama3")
     ids = [inner.token_to_id(n) for n in ("<|end_of_text|>", "<|eot_id|>")]
     _with(tmp_path, "generation_config.json", eos_token_id=ids)
-    assert read_codec(tmp_path, 1000).tokenizer.closing == frozenset(ids)
+    assert read_codec(tmp_path, 1000).tokenizer.stop_ids == frozenset(ids)
     _with(tmp_path, "generation_config.json", eos_token_id=9999)
     with pytest.raises(ArtifactError, match="ends with token 9999"):
         read_codec(tmp_path, 1000)

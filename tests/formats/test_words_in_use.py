@@ -109,7 +109,7 @@ def test_a_batch_continues_each_prompt(kind: str, tmp_path: Path) -> None:
     every = generate(base, prompts, Sampling(max_tokens=12))
     for prompt, answer in zip(prompts, every, strict=True):
         assert generate(base, [prompt], Sampling(max_tokens=12))[0].ids == answer.ids
-        shown = [i for i in answer.ids if i not in tok.closing]
+        shown = [i for i in answer.ids if i not in tok.stop_ids]
         assert tok.decode([*prompt, *shown]) == tok.decode(prompt) + answer.text
 
 
@@ -142,4 +142,4 @@ def test_a_codec_of_ours_stays_what_it_was() -> None:
     tok = codec.tokenizer
     assert tok.encode("a", bos=True, eos=True) == [tok.bos, *tok.encode("a"), tok.eos]
     assert tok.framed([5]) == tok.begun([5]) == [tok.bos, 5]
-    assert tok.closing == {tok.eos, tok.id_of("<|end|>")}
+    assert tok.stop_ids == {tok.eos, tok.id_of("<|end|>")}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from onebase.base.config import base_parameters
-from onebase.base.links import Pair
+from onebase.base.links import PairLink
 from onebase.base.model import BaseModel
 from onebase.formats.family import Family
 from onebase.formats.rules import Rule
@@ -37,7 +37,7 @@ def said_there(theirs: Any, ids: Tensor, mask: Tensor | None, seen: Tensor) -> d
 
 def said_here(model: BaseModel, ids: Tensor, cols: Cols, seen: Tensor) -> dict[str, Tensor]:
     pair = model.link("pair")
-    assert isinstance(pair, Pair)
+    assert isinstance(pair, PairLink)
     hidden = model.hidden(ids, cols).hidden
     texts = pair.texts(hidden, cols.doc >= 0)
     images = pair.placed(model.image.pooled(model.states("image", seen).hidden), "src")

@@ -11,7 +11,7 @@ from onebase.artifact.files import ArtifactWriter
 from onebase.artifact.record import Record
 from onebase.artifact.tensors import fingerprint, save_tensors
 from onebase.base.config import TextShape, text_base
-from onebase.config import to_dict, to_lean
+from onebase.config import to_dict, without_defaults
 from onebase.govern.store import Store
 
 CONFIG = text_base(TextShape(width=32, depth=1, head_dim=16, vocab_size=300))
@@ -21,7 +21,7 @@ def make_base(
     folder: Path, *parents: tuple[str, str, str], value: float = 0.0, overwrite: bool = False
 ) -> str:
     tensors = {"a": torch.full((2, 2), value), "b": torch.ones(3, dtype=torch.bfloat16)}
-    mark = fingerprint(tensors, to_lean(CONFIG))
+    mark = fingerprint(tensors, without_defaults(CONFIG))
     record = Record("base", {"fingerprint": mark, "tokenizer": "t" * 8})
     for parent in parents:
         record.add_parent(*parent)

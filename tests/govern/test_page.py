@@ -60,7 +60,7 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
         method="lora",
         lr=2e-2,
         epochs=3,
-        rows=4,
+        batch_size=4,
         reinforce={"reward": "format:[a-z ]*", "max_tokens": 2, "group": 4, "passes": 2},
     )
     made.save(folder)

@@ -49,7 +49,7 @@ def test_merged_is_unmerged(dtype: torch.dtype, tied: bool) -> None:
     if dtype == torch.float64:  # a merge is exact up to rounding: in fp64 the two agree far closer
         model = copy.deepcopy(on.loaded.model).double()
         model.compute_dtype = dtype
-        one = model.logits(torch.tensor([ids]), on.active)
+        one = model.logits(torch.tensor([ids]), on.routing)
         merge(model, [(lora.METHOD, on._attached.name)])  # type: ignore[union-attr]
         torch.testing.assert_close(model.logits(torch.tensor([ids])), one, atol=1e-12, rtol=1e-12)
 

@@ -69,7 +69,7 @@ def test_a_policy_stays_where_it_is_when_all_rewards_are_equal(reward: float, tm
     base = Base(tiny_base())
     how: dict[str, Any] = {"reward": judge(tmp_path, repr(reward)), "max_tokens": 3, "kl": 0.0, "group": 8}
     rows = [{"prompt": f"say {w}:"} for w in "abcd"]
-    made = base.adapt(rows, task="reinforce", method="lora", rows=2, epochs=8, lr=0.02, reinforce=how)
+    made = base.adapt(rows, task="reinforce", method="lora", batch_size=2, epochs=8, lr=0.02, reinforce=how)
     ids = [1, 5, 9, 20]
     assert torch.equal(base.with_adapter(made).logits(ids), base.logits(ids))
     assert {c["reward"] for c in made.record.get("reinforce.curve")} == {reward}
@@ -86,7 +86,7 @@ def test_a_difference_on_a_large_offset_is_learnt(low: float, high: float, tmp_p
         "success": high,
     }
     rows = [{"prompt": f"say {w}:"} for w in "abcdefgh"]
-    made = base.adapt(rows, task="reinforce", method="lora", rows=8, epochs=12, lr=0.05, reinforce=how)
+    made = base.adapt(rows, task="reinforce", method="lora", batch_size=8, epochs=12, lr=0.05, reinforce=how)
     success = [c["success"] for c in made.record.get("reinforce.curve")]
     assert all(math.isfinite(c["reward"]) for c in made.record.get("reinforce.curve"))
     assert sum(success[-6:]) / 6 > sum(success[:3]) / 3 + 0.1, success

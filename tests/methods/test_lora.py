@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from onebase.api.base import Base
-from onebase.config import to_lean
+from onebase.config import without_defaults
 from onebase.errors import ConfigError
 from onebase.methods import lora
 from onebase.methods.dora import Dora
 from onebase.methods.lora import LoraConfig
 from onebase.methods.lowrank import Lora
 from onebase.methods.merge import merge
-from onebase.model.proj import Active, Proj
+from onebase.model.proj import AdapterRouting, Proj
 from onebase.model.sites import fits, value_at, worded
 from tests.helpers import tiny_base
 
@@ -56,7 +56,7 @@ def test_lora_as_one_function_is_lora(dtype: torch.dtype, bias: bool) -> None:
         made.requires_grad_(True)
         x = torch.randn(2, 3, 6, generator=torch.Generator().manual_seed(1)).to(dtype).requires_grad_()
         assert (made.whole(x, proj) is not None) == alone
-        y = proj(x, Active.all_rows("x"))
+        y = proj(x, AdapterRouting.all_rows("x"))
         made.zero_grad()
         y.square().sum().backward()
         found.append([y.detach(), x.grad, made.a_RI.grad, made.b_OR.grad])
@@ -71,13 +71,13 @@ def test_dora_is_a_length_and_a_direction(bias: bool) -> None:
     torch.manual_seed(0)
     proj, dora = projection(True, bias)
     x = torch.randn(3, 6)
-    torch.testing.assert_close(proj(x, Active.all_rows("x")), proj(x), atol=1e-6, rtol=0)
+    torch.testing.assert_close(proj(x, AdapterRouting.all_rows("x")), proj(x), atol=1e-6, rtol=0)
     shaken(list(dora.parameters()))
     assert isinstance(dora, Dora) and proj.weight is not None
     whole = proj.weight + dora.delta_OI()
     wanted = dora.m_O[:, None] * whole / whole.norm(dim=1, keepdim=True)
     y = torch.nn.functional.linear(x, wanted, proj.bias)
-    torch.testing.assert_close(proj(x, Active.all_rows("x")), y, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(proj(x, AdapterRouting.all_rows("x")), y, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(dora.merged_OI(proj), wanted, atol=1e-6, rtol=1e-5)
 
 
@@ -88,7 +88,7 @@ def test_dora_sends_no_gradient_through_the_norm() -> None:
     assert isinstance(dora, Dora) and proj.weight is not None
     shaken(list(dora.parameters()))
     x, ahead = torch.randn(4, 6), torch.randn(4, 5)
-    (proj(x, Active.all_rows("x")) * ahead).sum().backward()
+    (proj(x, AdapterRouting.all_rows("x")) * ahead).sum().backward()
     got = {n: p.grad.clone() for n, p in dora.named_parameters() if p.grad is not None}
     dora.zero_grad()
     whole = proj.weight.detach() + dora.delta_OI()
@@ -119,7 +119,7 @@ def test_rows_of_zeros_stay_finite() -> None:
     with torch.no_grad():
         proj.weight.zero_()  # type: ignore[union-attr]
         dora.reset(torch.Generator().manual_seed(0), proj)
-    y = proj(torch.randn(2, 6), Active.all_rows("x"))
+    y = proj(torch.randn(2, 6), AdapterRouting.all_rows("x"))
     y.sum().backward()
     assert torch.isfinite(y).all() and all(torch.isfinite(p.grad).all() for p in dora.parameters())  # type: ignore[union-attr]
 
@@ -139,7 +139,7 @@ def test_scaling_and_ranks_by_site() -> None:
 
 
 def test_what_is_not_said_is_not_in_the_fingerprint() -> None:
-    assert to_lean(LoraConfig()) == {} and to_lean(LoraConfig(rank=4)) == {"rank": 4}
+    assert without_defaults(LoraConfig()) == {} and without_defaults(LoraConfig(rank=4)) == {"rank": 4}
 
 
 def test_patterns() -> None:
@@ -192,7 +192,7 @@ def test_it_learns_over_few_bits(bits: int | None, dora: bool) -> None:
         shaken(params)
         for p in params:
             p.requires_grad_(True)
-        m.logits(IDS, Active.all_rows("x")).square().mean().backward()
+        m.logits(IDS, AdapterRouting.all_rows("x")).square().mean().backward()
         grads.append([p.grad for p in params])
         lora.remove(m, "x")
     for one, two in zip(*grads, strict=True):
@@ -218,9 +218,9 @@ def test_kinds_mixed_in_a_batch_are_each_alone() -> None:
         shaken(lora.inject(base.model, name, cfg), seed)
     base.model.requires_grad_(False)
     order = ["dora", None, "ranks", "plain", "dora"]
-    mixed = base.model.logits(IDS.expand(5, -1), Active.per_row(order))
+    mixed = base.model.logits(IDS.expand(5, -1), AdapterRouting.per_row(order))
     for row, name in zip(mixed, order, strict=True):
-        alone = base.model.logits(IDS, Active.all_rows(name) if name else None)[0]
+        alone = base.model.logits(IDS, AdapterRouting.all_rows(name) if name else None)[0]
         torch.testing.assert_close(row, alone, atol=1e-5, rtol=1e-5)
 
 
@@ -230,7 +230,7 @@ def test_dora_merged_is_unmerged() -> None:
     base.model.compute_dtype = torch.float64
     shaken(lora.inject(base.model, "x", LoraConfig(dora=True, rslora=True, tokens=(5, 90))))
     with torch.no_grad():
-        one = base.model.logits(IDS, Active.all_rows("x"))
+        one = base.model.logits(IDS, AdapterRouting.all_rows("x"))
         plain = base.model.logits(IDS)
         merge(base.model, [(lora.METHOD, "x")])
         torch.testing.assert_close(base.model.logits(IDS), one, atol=1e-6, rtol=1e-6)

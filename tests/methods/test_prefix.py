@@ -27,14 +27,14 @@ SHAPES: dict[str, dict[str, Any]] = {
 @torch.no_grad()
 def test_decoding_is_whole_rows(shape: str, method: str) -> None:
     base = tiny_base(endless=True, **SHAPES[shape])
-    active, prompts = put(base, method, method), [[1, 20, 30, 40, 50, 60, 70, 80], [1, 90]]
+    routing, prompts = put(base, method, method), [[1, 20, 30, 40, 50, 60, 70, 80], [1, 90]]
     for prompt, one in zip(
-        prompts, generate(base, prompts, Sampling(max_tokens=9, logprobs=0), active), strict=True
+        prompts, generate(base, prompts, Sampling(max_tokens=9, logprobs=0), routing), strict=True
     ):
         ids = [*prompt, *one.ids]
         logp = by_hand(base, method, ids).log_softmax(-1)
         wanted = logp[torch.arange(len(ids) - 1), torch.tensor(ids[1:])]
-        scored = torch.tensor(score(base, [ids], active)[0])
+        scored = torch.tensor(score(base, [ids], routing)[0])
         torch.testing.assert_close(scored, wanted, atol=TOLERANCE, rtol=TOLERANCE)
         torch.testing.assert_close(
             torch.tensor(one.logprobs), wanted[len(prompt) - 1 :], atol=TOLERANCE, rtol=TOLERANCE
@@ -62,10 +62,10 @@ def test_bases_that_hold_less(how: Callable[[LoadedBase], None], method: str) ->
     base = Base(loaded)
     on = base.with_adapter(base.adapt(PAIRS, task="complete", method=method, virtual=4, epochs=30))
     ids = base.tokenizer.encode("def add(a, b)", bos=True)
-    nats = [-float(score(loaded, [ids], active)[0][3:].sum()) for active in (None, on.active)]
+    nats = [-float(score(loaded, [ids], routing)[0][3:].sum()) for routing in (None, on.routing)]
     assert nats[1] < nats[0]
-    (one,) = generate(loaded, [ids], Sampling(max_tokens=5, logprobs=0), on.active)
-    whole = score(loaded, [[*ids, *one.ids]], on.active)[0][len(ids) - 1 :]
+    (one,) = generate(loaded, [ids], Sampling(max_tokens=5, logprobs=0), on.routing)
+    whole = score(loaded, [[*ids, *one.ids]], on.routing)[0][len(ids) - 1 :]
     close = 0.1 if how is bf16 else 1e-4
     torch.testing.assert_close(torch.tensor(one.logprobs), torch.tensor(whole), atol=close, rtol=close)
 

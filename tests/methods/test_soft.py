@@ -11,7 +11,7 @@ from onebase.engine.scoring import score
 from onebase.errors import ConfigError, DataError, UserError
 from onebase.methods import prefix, soft
 from onebase.model.mask import Cols
-from onebase.model.proj import Active
+from onebase.model.proj import AdapterRouting
 from onebase.serve import create_app
 from tests.helpers import client_of, serving, tiny_base
 
@@ -28,19 +28,19 @@ LABELLED = [
 TOLERANCE = 1e-5
 
 
-def put(base: LoadedBase, method: str, name: str, seed: int = 0, virtual: int = 4) -> Active:
+def put(base: LoadedBase, method: str, name: str, seed: int = 0, virtual: int = 4) -> AdapterRouting:
     """An adapter drawn at random, so that it changes much of what the base says."""
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(200, (virtual,), generator=generator)
     for p in (soft if method == "soft" else prefix).inject(base.model, name, ids):
         p.data.add_(torch.randn(p.shape, generator=generator) * 0.5)
         p.requires_grad_(False)
-    return Active.all_rows(name)
+    return AdapterRouting.all_rows(name)
 
 
 def by_hand(base: LoadedBase, name: str, ids: list[int]) -> torch.Tensor:
     """Logits after each of `ids` [T, V], what leads put there without any of the code of leads."""
-    model, lead = base.model, base.model.leads[name]
+    model, lead = base.model, base.model.virtual[name]
     P, dtype = lead.places, torch.float32
     tokens = model.text.stem.weight[torch.tensor(ids)][None]
     if model.text.cfg.scale is not None:
@@ -63,8 +63,8 @@ def by_hand(base: LoadedBase, name: str, ids: list[int]) -> torch.Tensor:
 @torch.no_grad()
 def test_logits_are_those_by_hand(method: str) -> None:
     base = tiny_base()
-    active, ids = put(base, method, method), [1, 20, 30, 40, 50]
-    plain, on = base.model.logits(torch.tensor([ids])), base.model.logits(torch.tensor([ids]), active)
+    routing, ids = put(base, method, method), [1, 20, 30, 40, 50]
+    plain, on = base.model.logits(torch.tensor([ids])), base.model.logits(torch.tensor([ids]), routing)
     assert on.shape == plain.shape
     assert (on - plain).abs().max() > 0.1
     torch.testing.assert_close(on[0], by_hand(base, method, ids), atol=TOLERANCE, rtol=TOLERANCE)
@@ -75,8 +75,8 @@ def test_logits_are_those_by_hand(method: str) -> None:
 def test_generating_and_scoring_read_it(method: str) -> None:
     """Greedy tokens and their log-probabilities, one by one with the cache, are those of the whole row by hand."""
     base = tiny_base(endless=True)
-    active, prompts = put(base, method, method), [[1, 20, 30], [1, 60, 61, 62, 63, 64]]
-    said = generate(base, prompts, Sampling(max_tokens=8, logprobs=0), active)
+    routing, prompts = put(base, method, method), [[1, 20, 30], [1, 60, 61, 62, 63, 64]]
+    said = generate(base, prompts, Sampling(max_tokens=8, logprobs=0), routing)
     for prompt, one in zip(prompts, said, strict=True):
         ids = list(prompt)
         for id, logp in zip(one.ids, one.logprobs, strict=True):
@@ -84,13 +84,13 @@ def test_generating_and_scoring_read_it(method: str) -> None:
             assert int(here.argmax()) == id
             assert abs(float(here[id]) - logp) < TOLERANCE
             ids.append(id)
-        scored = score(base, [ids], active)[0][len(prompt) - 1 :]
+        scored = score(base, [ids], routing)[0][len(prompt) - 1 :]
         torch.testing.assert_close(
             torch.tensor(scored), torch.tensor(one.logprobs), atol=TOLERANCE, rtol=TOLERANCE
         )
     both = [list(p) + list(s.ids) for p, s in zip(prompts, said, strict=True)]
-    for row, ids in zip(score(base, both, active), both, strict=True):
-        alone = score(base, [ids], active)[0]
+    for row, ids in zip(score(base, both, routing), both, strict=True):
+        alone = score(base, [ids], routing)[0]
         torch.testing.assert_close(torch.tensor(row), torch.tensor(alone), atol=TOLERANCE, rtol=TOLERANCE)
 
 
@@ -103,11 +103,11 @@ def test_rows_of_a_batch_differ() -> None:
     put(base, "prefix", "prefix", seed=2, virtual=5)
     names = ["soft", None, "prefix", "soft-long"]
     prompts = [[1, 20, 30, 40], [1, 50], [1, 60, 61, 62, 63, 64], [1, 70, 71]]
-    mixed = generate(base, prompts, Sampling(max_tokens=9, logprobs=0), Active.per_row(names))
+    mixed = generate(base, prompts, Sampling(max_tokens=9, logprobs=0), AdapterRouting.per_row(names))
     rows = [[*p, *one.ids] for p, one in zip(prompts, mixed, strict=True)]
-    scores = score(base, rows, Active.per_row(names))
+    scores = score(base, rows, AdapterRouting.per_row(names))
     for name, prompt, row, one, scored in zip(names, prompts, rows, mixed, scores, strict=True):
-        on = Active.all_rows(name) if name else None
+        on = AdapterRouting.all_rows(name) if name else None
         alone = generate(base, [prompt], Sampling(max_tokens=9, logprobs=0), on)[0]
         assert alone.ids == one.ids
         torch.testing.assert_close(
@@ -121,31 +121,31 @@ def test_rows_of_a_batch_differ() -> None:
 @torch.no_grad()
 def test_a_soft_prompt_stands_behind_a_prefix() -> None:
     base = tiny_base()
-    both = Active(put(base, "prefix", "prefix").groups + put(base, "soft", "soft", seed=1).groups)
+    both = AdapterRouting(put(base, "prefix", "prefix").groups + put(base, "soft", "soft", seed=1).groups)
     model, ids = base.model, torch.tensor([[1, 20, 30, 40]])
-    first, then = model.leads["prefix"], model.leads["soft"]
+    first, then = model.virtual["prefix"], model.virtual["soft"]
     cache = model.new_cache(1, 12)
     cache.extend(Cols.simple(1, 4))
     for layer, k, v in zip(cache.layers, first.keys, first.values, strict=True):
         layer.append(k.transpose(0, 1)[None], v.transpose(0, 1)[None])
     x = torch.cat((then.vectors_PD[None], model.text.stem.tokens(ids)), 1)
     hand = model.trunk(x, Cols.simple(1, 8, start=4), cache=cache).hidden[:, 4:]
-    torch.testing.assert_close(model.hidden(ids, active=both).hidden, hand, atol=TOLERANCE, rtol=TOLERANCE)
+    torch.testing.assert_close(model.hidden(ids, routing=both).hidden, hand, atol=TOLERANCE, rtol=TOLERANCE)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_gradients_reach_the_adapter_alone(method: str) -> None:
     base = tiny_base()
-    active = put(base, method, method)
+    routing = put(base, method, method)
     for name, p in base.model.named_parameters():
-        p.requires_grad_(name.startswith("leads."))
+        p.requires_grad_(name.startswith("virtual."))
     ids = torch.tensor([[1, 20, 30, 40], [1, 50, 60, 0]])
     cols = Cols.padded(torch.tensor([4, 3]), 4)
     base.model.text.logits(
-        base.model.hidden(ids, cols, active=active).hidden, active
+        base.model.hidden(ids, cols, routing=routing).hidden, routing
     ).square().mean().backward()
     for name, p in base.model.named_parameters():
-        assert (p.grad is not None and bool((p.grad != 0).any())) == name.startswith("leads."), name
+        assert (p.grad is not None and bool((p.grad != 0).any())) == name.startswith("virtual."), name
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -169,12 +169,12 @@ def test_all_doors_use_it(method: str) -> None:
     base = Base(tiny_base(endless=True))
     on = base.with_adapter(base.adapt(CHATS, task="chat", method=method, virtual=5, epochs=20))
     name = on._attached.name  # type: ignore[union-attr]
-    on.loaded.model.leads[f"{method}-same"] = on.loaded.model.leads[name]
+    on.loaded.model.virtual[f"{method}-same"] = on.loaded.model.virtual[name]
     ids = base.loaded.codec.chat_ids(CHATS[0]["messages"][:1])
     hand = by_hand(on.loaded, f"{method}-same", ids)
     torch.testing.assert_close(on.logits(ids), hand, atol=TOLERANCE, rtol=TOLERANCE)
     sampling = Sampling(max_tokens=5)
-    said = generate(on.loaded, [ids], sampling, on.active)[0]
+    said = generate(on.loaded, [ids], sampling, on.routing)[0]
     assert said.ids[0] == int(hand[-1].argmax())
     assert on.chat(CHATS[0]["messages"][:1], max_tokens=5) == said.text
     assert on.generate("The", max_tokens=5) == "".join(on.stream("The", max_tokens=5))
@@ -182,7 +182,7 @@ def test_all_doors_use_it(method: str) -> None:
     assert not torch.equal(on.hidden(ids), base.hidden(ids))
     sorts = base.with_adapter(base.adapt(LABELLED, task="classify", method=method, virtual=5))
     kept = [x.scores for x in sorts.classify(["Is it", "Yes"])]
-    for p in sorts.loaded.model.leads[sorts._attached.name].parameters():  # type: ignore[union-attr]
+    for p in sorts.loaded.model.virtual[sorts._attached.name].parameters():  # type: ignore[union-attr]
         p.data.mul_(3.0)
     assert [x.scores for x in sorts.classify(["Is it", "Yes"])] != kept
 
@@ -191,9 +191,9 @@ def test_all_doors_use_it(method: str) -> None:
 def test_a_server_gives_it_a_name(method: str) -> None:
     """Plain and adapted answers side by side, and scores of what was given, as the library has them."""
     base = tiny_base(endless=True)
-    active, prompt = put(base, method, method), [1, 20, 30, 40]
-    with serving(create_app(base, "tiny", {"led": active}, {})) as url, client_of(url) as client:
-        for model, on in (("tiny", None), ("led", active)):
+    routing, prompt = put(base, method, method), [1, 20, 30, 40]
+    with serving(create_app(base, "tiny", {"led": routing}, {})) as url, client_of(url) as client:
+        for model, on in (("tiny", None), ("led", routing)):
             said = client.completions.create(
                 model=model, prompt=prompt, max_tokens=6, logprobs=0, echo=True, temperature=0
             )
@@ -209,18 +209,18 @@ def test_a_server_gives_it_a_name(method: str) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_it_counts_against_the_context(method: str) -> None:
     base = tiny_base(endless=True)
-    active, context = put(base, method, method, virtual=8), base.model.cfg.text.context
+    routing, context = put(base, method, method, virtual=8), base.model.cfg.text.context
     fits = [1] + [30] * (context - 8 - 2)
-    (one,) = generate(base, [fits], Sampling(max_tokens=99), active)
+    (one,) = generate(base, [fits], Sampling(max_tokens=99), routing)
     assert len(one.ids) == 1
     assert len(generate(base, [fits], Sampling(max_tokens=99))[0].ids) == 9
     with pytest.raises(PromptTooLong, match=r"has 56 tokens, the adapter puts 8 before it; .* 64 tokens"):
-        Decoder(base, [[*fits, 30]], active=active)
-    score(base, [[*fits, 30]], active)
+        Decoder(base, [[*fits, 30]], routing=routing)
+    score(base, [[*fits, 30]], routing)
     with pytest.raises(PromptTooLong):
-        score(base, [[*fits, 30, 30]], active)
+        score(base, [[*fits, 30, 30]], routing)
     with pytest.raises(UserError, match="65 tokens with the 8 that the adapter puts first"):
-        base.model.logits(torch.tensor([[*fits, 30, 30]]), active)
+        base.model.logits(torch.tensor([[*fits, 30, 30]]), routing)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -234,7 +234,7 @@ def test_user_mistakes(method: str) -> None:
     ]:
         with pytest.raises(error, match=says):
             base.adapt(PAIRS, task="complete", method=method, **options)  # type: ignore[arg-type]
-        assert not base.loaded.model.leads, "a failed adaptation left something behind"
+        assert not base.loaded.model.virtual, "a failed adaptation left something behind"
     with pytest.raises(DataError, match="behind the 60 of the adapter"):
         base.adapt(LABELLED, task="classify", method=method, virtual=60)
     adapter = base.adapt(PAIRS, task="complete", method=method, virtual=3, epochs=1)

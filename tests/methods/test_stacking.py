@@ -63,7 +63,7 @@ def test_deltas_add_up_where_they_are_added(base: Base) -> None:
     for adapter in (a, b):
         low, high = (adapter.parts.tensors[f"text.0.attn.q.{k}"] for k in "ab")
         wanted = wanted + (16.0 / 2) * (x_TI @ low.T @ high.T)
-    torch.testing.assert_close(proj(x_TI, on.active), wanted, atol=TOLERANCE, rtol=TOLERANCE)
+    torch.testing.assert_close(proj(x_TI, on.routing), wanted, atol=TOLERANCE, rtol=TOLERANCE)
 
 
 @pytest.mark.parametrize("dora", [False, True])
@@ -162,7 +162,7 @@ def led(base: LoadedBase, method: Any, seed: int = 0) -> Adapter:
 def test_a_prefix_and_a_soft_prompt_both_stand_first_and_deltas_act_on_them(base: Base) -> None:
     prefix, soft, low = led(base.loaded, "prefix"), led(base.loaded, "soft"), drawn(base.loaded, 1)
     on = base.with_adapter([soft, low, prefix])
-    assert on.loaded.model.leading(on.active, 1) == [4]
+    assert on.loaded.model.virtual_counts(on.routing, 1) == [4]
     said = on.logits(IDS)
     torch.testing.assert_close(
         base.with_adapter([prefix, soft, low]).logits(IDS), said, atol=TOLERANCE * 10, rtol=TOLERANCE
@@ -225,7 +225,7 @@ def test_the_commands(base: Base, tmp_path: Path) -> None:
     assert [len(on[n].stack) for n in ("both", "one")] == [2, 1]
     ids = torch.tensor([IDS])
     torch.testing.assert_close(
-        base.loaded.model.logits(ids, on["both"].active)[0],
+        base.loaded.model.logits(ids, on["both"].routing)[0],
         base.with_adapter(low).logits(IDS),
         atol=TOLERANCE,
         rtol=TOLERANCE,

@@ -10,7 +10,7 @@ from torch import Tensor
 from onebase.model.config import FFConfig, NormConfig, RopeConfig
 from onebase.model.feedforward import FeedForward
 from onebase.model.norm import Norm
-from onebase.model.position import rotary_table, rotate, turns
+from onebase.model.position import rotary_factors, rotary_table, rotate
 
 CLOSE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 """Of the largest number: fp32 rounds otherwise in another order, and bf16 has 8 bits."""
@@ -74,7 +74,7 @@ def test_what_decoding_made_is_not_in_the_way_of_learning() -> None:
 @both
 @pytest.mark.parametrize("dim", [16, 8])
 def test_turns(dim: int, dtype: torch.dtype) -> None:
-    table = turns(*rotary_table(RopeConfig(dim=dim), 16, torch.arange(7)[None] * 3))
+    table = rotary_factors(*rotary_table(RopeConfig(dim=dim), 16, torch.arange(7)[None] * 3))
 
     def plain(x: Tensor) -> Tensor:
         cos, sin = table[0][..., : dim // 2], table[1][..., dim // 2 :]

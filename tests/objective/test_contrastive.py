@@ -157,9 +157,9 @@ def test_the_loop_gives_the_whole_step(micro: int) -> None:
         wanted = float(objective.losses(base.model, objective.batch(given, 0))["contrastive"][0]) / 8
     train = TrainConfig(
         steps=1,
-        rows=8,
-        length=64,
-        micro=micro,
+        batch_size=8,
+        sequence_length=64,
+        micro_batch=micro,
         muon=None,
         schedule=ScheduleConfig(warmup=0, warmdown=0),
         dtype="fp32",
@@ -174,7 +174,7 @@ def test_many_processes_are_refused() -> None:
         base.model,
         Contrastive(MEAN),
         _Same(rows(base)),
-        TrainConfig(steps=1, rows=8),
+        TrainConfig(steps=1, batch_size=8),
         parallel=Parallel(0, 2, base.model.device),
     )
     with pytest.raises(UserError, match="2 processes share them"):

@@ -14,13 +14,13 @@ from onebase.base.head import Head
 from onebase.codec.text.sample import Tokens
 from onebase.engine.features import text_tokens
 from onebase.errors import ConfigError
-from onebase.model.proj import Active
+from onebase.model.proj import AdapterRouting
 from onebase.objective.base import IGNORE, Losses
 from onebase.objective.distil import (
     DistilConfig,
-    Said,
-    SoftLabel,
-    Taught,
+    SoftClassification,
+    TeacherOutput,
+    TeacherTarget,
     TokenDistil,
     kl,
     kl_slope,
@@ -51,14 +51,18 @@ def grads(base: LoadedBase) -> dict[str, Tensor]:
     return {n: p.grad.clone() for n, p in base.model.named_parameters() if p.grad is not None}
 
 
-def by_hand(student: Said, teacher: Said, how: DistilConfig, packed: list[list[Tokens]]) -> Tensor:
+def by_hand(
+    student: TeacherOutput, teacher: TeacherOutput, how: DistilConfig, packed: list[list[Tokens]]
+) -> Tensor:
     """Every sample alone, all logits, torch's own KL: the sum over supervised tokens."""
     total = torch.zeros((), dtype=torch.float64)
     for sample in (s for row in packed for s in row):
         ids = torch.from_numpy(sample.ids.astype(np.int64))[None]
         used = torch.from_numpy(sample.loss[1:])
         z, t = (
-            x.model.text.logits(x.model.hidden(ids, active=x.active).hidden, x.active)[0, :-1][used].double()
+            x.model.text.logits(x.model.hidden(ids, routing=x.routing).hidden, x.routing)[0, :-1][
+                used
+            ].double()
             for x in (student, teacher)
         )
         lz, lt = ((x / how.temperature).log_softmax(-1) for x in (z, t.detach()))
@@ -80,7 +84,7 @@ def test_loss_and_gradient_are_those_of_all_logits_at_once(
     student, teacher = tiny_base(1, **shape), tiny_base(2, width=48)
     how = DistilConfig(direction=direction, temperature=temperature, hard=hard)
     before = {n: p.clone() for n, p in teacher.model.named_parameters()}
-    objective = TokenDistil(LENGTH, Said(teacher.model), how)
+    objective = TokenDistil(LENGTH, TeacherOutput(teacher.model), how)
     student.model.requires_grad_(True)
     batch = objective.batch(rows(), 0)
     assert batch.counts["distil"] == sum(int(s.loss[1:].sum()) for s in samples())
@@ -88,7 +92,7 @@ def test_loss_and_gradient_are_those_of_all_logits_at_once(
     found.backward()
     got = grads(student)
     student.model.zero_grad()
-    wanted = by_hand(Said(student.model), Said(teacher.model), how, rows())
+    wanted = by_hand(TeacherOutput(student.model), TeacherOutput(teacher.model), how, rows())
     wanted.backward()
     assert float(found.detach()) == pytest.approx(float(wanted.detach()), rel=1e-5)
     for name, g in grads(student).items():
@@ -101,14 +105,14 @@ def test_a_chunk_at_a_time_is_the_same() -> None:
     """Chunks of 3 tokens and of all: 1e-6."""
     student, teacher = tiny_base(1), tiny_base(2)
     how = DistilConfig(temperature=1.5)
-    batch = TokenDistil(LENGTH, Said(teacher.model), how).batch(rows(), 0)
+    batch = TokenDistil(LENGTH, TeacherOutput(teacher.model), how).batch(rows(), 0)
     read, used = batch.inputs["text"], batch.targets["distil"] != IGNORE
-    said = Said(student.model)
+    said = TeacherOutput(student.model)
     h = said.states(read)[used].detach()
     found = []
     for chunk in (3, 512):
         leaf = h.clone().requires_grad_(True)
-        total = token_kl(leaf, said, Said(teacher.model), read, used, how, chunk)
+        total = token_kl(leaf, said, TeacherOutput(teacher.model), read, used, how, chunk)
         total.backward()
         found.append((float(total), leaf.grad))
     assert found[0][0] == pytest.approx(found[1][0], rel=1e-6)
@@ -122,7 +126,7 @@ def test_the_gradient_does_not_depend_on_the_split(size: int) -> None:
     for base in (student, teacher):
         base.model.double().compute_dtype = torch.float64
     student.model.requires_grad_(True)
-    objective = TokenDistil(LENGTH, Said(teacher.model), DistilConfig(hard=0.2))
+    objective = TokenDistil(LENGTH, TeacherOutput(teacher.model), DistilConfig(hard=0.2))
     found = []
     for step in (4, size):
         student.model.zero_grad()
@@ -145,7 +149,7 @@ def test_from_itself_there_is_nothing_to_learn(direction: Any) -> None:
     found = {}
     for name, teacher in (("twin", twin), ("other", other.model)):
         student.model.zero_grad()
-        objective = TokenDistil(LENGTH, Said(teacher), DistilConfig(direction=direction))
+        objective = TokenDistil(LENGTH, TeacherOutput(teacher), DistilConfig(direction=direction))
         total = objective.losses(student.model, objective.batch(rows(), 0))["distil"][0]
         total.backward()
         found[name] = float(total), float(torch.cat([g.flatten() for g in grads(student).values()]).norm())
@@ -161,12 +165,15 @@ def test_adapters_of_both_sides_speak() -> None:
     add_lora(student, "s", 3)
     add_lora(teacher, "t", 4)
     how = DistilConfig()
-    one, two = Said(student.model, Active.all_rows("s")), Said(teacher.model, Active.all_rows("t"))
-    objective = TokenDistil(LENGTH, two, how, one.active)
+    one, two = (
+        TeacherOutput(student.model, AdapterRouting.all_rows("s")),
+        TeacherOutput(teacher.model, AdapterRouting.all_rows("t")),
+    )
+    objective = TokenDistil(LENGTH, two, how, one.routing)
     found = float(objective.losses(student.model, objective.batch(rows(), 0))["distil"][0])
     assert found == pytest.approx(float(by_hand(one, two, how, rows())), rel=1e-5)
     padded = tiny_base(2, vocab_size=teacher.model.cfg.text.vocab_size + 64)
-    objective = TokenDistil(LENGTH, Said(padded.model), how)
+    objective = TokenDistil(LENGTH, TeacherOutput(padded.model), how)
     total = objective.losses(student.model, objective.batch(rows(), 0))["distil"][0]
     assert torch.isfinite(total) and float(total) > 0
 
@@ -182,8 +189,8 @@ def test_soft_labels(direction: Any) -> None:
     means = torch.randn(3, 32, generator=torch.Generator().manual_seed(2))
     own = [2, IGNORE, 0]
     how = DistilConfig(temperature=2.0, hard=0.4, hidden=0.7, direction=direction)
-    taught = {t.id: Taught(logp[i], means[i], own[i]) for i, t in enumerate(texts)}
-    objective = SoftLabel("h", taught, how, "mean")
+    taught = {t.id: TeacherTarget(logp[i], means[i], own[i]) for i, t in enumerate(texts)}
+    objective = SoftClassification("h", taught, how, "mean")
     batch = objective.batch([[t] for t in texts], 0)
     total, count = objective.losses(base.model, batch)["distil"]
     wanted = 0.0

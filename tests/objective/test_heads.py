@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from onebase.base.head import Head
 from onebase.codec.text.sample import Tokens
 from onebase.objective.base import IGNORE
-from onebase.objective.label import ManyLabels, marks
-from onebase.objective.regress import Value
-from onebase.objective.tag import Tag
+from onebase.objective.label import MultiLabel, marks
+from onebase.objective.regress import Regression
+from onebase.objective.tag import Tagging
 from tests.helpers import tiny_base
 
 
@@ -35,7 +35,7 @@ def hidden(base: object, t: Tokens) -> torch.Tensor:
 def test_regress_is_huber_of_each_text() -> None:
     base = tiny_base()
     head = head_on(base, 32, 1)
-    objective = Value("x", {"a": 9.0, "b": 0.1}, "mean")
+    objective = Regression("x", {"a": 9.0, "b": 0.1}, "mean")
     batch = objective.batch([[t] for t in TEXTS], 0)
     total, n = objective.losses(base.model, batch)["value"]
     plain = 0.0
@@ -50,7 +50,7 @@ def test_regress_is_huber_of_each_text() -> None:
 def test_many_labels_are_binary_each() -> None:
     base = tiny_base()
     head = head_on(base, 32, 3)
-    objective = ManyLabels("x", {"a": (0, 2), "b": ()}, 3, "last")
+    objective = MultiLabel("x", {"a": (0, 2), "b": ()}, 3, "last")
     batch = objective.batch([[t] for t in TEXTS], 0)
     assert batch.targets["labels"].tolist() == marks([[0, 2], []], 3).tolist() == [[1, 0, 1], [0, 0, 0]]
     total, n = objective.losses(base.model, batch)["labels"]
@@ -65,7 +65,7 @@ def test_tags_are_of_the_texts_own_tokens() -> None:
     base = tiny_base()
     head = head_on(base, 32, 3)
     tags = {"a": (IGNORE, 0, 1, 2), "b": (IGNORE, 2)}
-    objective = Tag("x", tags)
+    objective = Tagging("x", tags)
     batch = objective.batch([[t] for t in TEXTS], 0)
     assert batch.targets["tag"].tolist() == [[IGNORE, 0, 1, 2], [IGNORE, 2, IGNORE, IGNORE]]
     total, n = objective.losses(base.model, batch)["tag"]

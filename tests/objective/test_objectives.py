@@ -15,7 +15,7 @@ from onebase.draws import Draws
 from onebase.errors import DataError
 from onebase.objective.base import IGNORE
 from onebase.objective.infill import Infill, InfillMarks, infill
-from onebase.objective.label import Label
+from onebase.objective.label import Classification
 from onebase.objective.next_token import NextToken
 from onebase.objective.pooled import narrowed, pool
 from tests.helpers import tiny_base
@@ -119,7 +119,7 @@ def test_label_reads_the_pooled_state() -> None:
     torch.nn.init.normal_(head.weight_CP)
     base.model.heads["h"] = head
     texts = [tokens(0, 5, 6, id="a"), tokens(0, 7, id="b")]
-    objective = Label("h", {"a": 2, "b": 0}, "both")
+    objective = Classification("h", {"a": 2, "b": 0}, "both")
     batch = objective.batch([[t] for t in texts], 0)
     total, n = objective.losses(base.model, batch)["label"]
     plain = 0.0

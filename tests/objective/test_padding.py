@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from onebase.base.folder import LoadedBase
 from onebase.codec.text.sample import Tokens
-from onebase.model.proj import Active
+from onebase.model.proj import AdapterRouting
 from onebase.objective.padding import shared_rows, states
 from onebase.objective.pooled import text_batch
 from tests.helpers import tiny_base
@@ -67,12 +67,12 @@ def test_and_so_they_are_where_tokens_see_what_follows(tmp_path: Path) -> None:
     read_both(encoder(tmp_path), [20, 3, 4, 5, 6, 1, 9])
 
 
-def rows_read(base: LoadedBase, lengths: list[int], active: Active | None = None) -> int:
+def rows_read(base: LoadedBase, lengths: list[int], routing: AdapterRouting | None = None) -> int:
     """Rows that the trunk was given."""
     seen: list[int] = []
     handle = base.model.trunk.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
     try:
-        states(base.model, text_batch(texts(lengths)), active)
+        states(base.model, text_batch(texts(lengths)), routing)
     finally:
         handle.remove()
     return seen[0]
@@ -86,4 +86,4 @@ def test_rows_are_shared_only_where_that_saves_something() -> None:
 
 def test_an_adapter_of_one_row_keeps_rows_apart() -> None:
     base = tiny_base()
-    assert rows_read(base, [20, 2, 2, 2], Active.per_row([None, "x", None, None])) == 4
+    assert rows_read(base, [20, 2, 2, 2], AdapterRouting.per_row([None, "x", None, None])) == 4

@@ -11,7 +11,7 @@ from torch import Tensor
 from onebase.base.head import Head
 from onebase.codec.text.sample import Tokens
 from onebase.errors import ConfigError
-from onebase.model.proj import Active
+from onebase.model.proj import AdapterRouting
 from onebase.objective.base import Batch
 from onebase.objective.policy import (
     Policy,
@@ -133,10 +133,10 @@ def test_log_probabilities_are_those_of_all_logits_with_an_adapter_too() -> None
     learnt_BT = torch.zeros_like(read.ids_BT, dtype=torch.bool)
     for b, t in enumerate(texts):
         learnt_BT[b, : len(t) - 1] = torch.from_numpy(t.loss[1:])
-    for active in (None, Active.all_rows("a")):
-        h_BTD = base.model.hidden(read.ids_BT, read.cols, active=active).hidden
-        found_N = token_logps(base.model, h_BTD, read.ids_BT, learnt_BT, active)
-        logp_BTV = base.model.text.logits(h_BTD, active).log_softmax(-1)
+    for routing in (None, AdapterRouting.all_rows("a")):
+        h_BTD = base.model.hidden(read.ids_BT, read.cols, routing=routing).hidden
+        found_N = token_logps(base.model, h_BTD, read.ids_BT, learnt_BT, routing)
+        logp_BTV = base.model.text.logits(h_BTD, routing).log_softmax(-1)
         wanted = [
             float(logp_BTV[b, k - 1, int(t.ids[k])])
             for b, t in enumerate(texts)

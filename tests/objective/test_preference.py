@@ -15,7 +15,7 @@ from onebase.codec.text.sample import Tokens
 from onebase.config import from_dict
 from onebase.errors import ConfigError
 from onebase.methods.soft import inject as inject_soft
-from onebase.model.proj import Active
+from onebase.model.proj import AdapterRouting
 from onebase.objective.preference import PreferConfig, Preference, laid_out, row_tokens, shared
 from tests.helpers import add_lora, tiny_base
 
@@ -66,12 +66,12 @@ def made(base: LoadedBase, cfg: PreferConfig, given: list[list[Tokens]], **more:
     return replace(found, reference={k: v + noise.normal(0, 3) for k, v in texts.items()})
 
 
-def alone(base: LoadedBase, t: Tokens, active: Active | None = None) -> Tensor:
+def alone(base: LoadedBase, t: Tokens, routing: AdapterRouting | None = None) -> Tensor:
     """log p of an answer from the logits of that text alone."""
     ids = torch.tensor(t.ids.astype("int64"))
-    ends, h_TD = base.model.text, base.model.hidden(ids[None], active=active).hidden[0]
+    ends, h_TD = base.model.text, base.model.hidden(ids[None], routing=routing).hidden[0]
     weight_VD = ends.head_weight_VD  # not `logits`, which are fp32
-    for name in (n for n, _ in active.groups if n in ends.deltas) if active else ():
+    for name in (n for n, _ in routing.groups if n in ends.deltas) if routing else ():
         rows = ends.deltas[name]
         assert isinstance(rows, TokenRows)
         weight_VD = weight_VD.index_add(0, rows.ids_K, rows.head_KD.to(weight_VD.dtype))
@@ -81,10 +81,15 @@ def alone(base: LoadedBase, t: Tokens, active: Active | None = None) -> Tensor:
 
 
 def formula(
-    base: LoadedBase, row: list[Tokens], cfg: PreferConfig, ref: Any, z0: float, active: Active | None
+    base: LoadedBase,
+    row: list[Tokens],
+    cfg: PreferConfig,
+    ref: Any,
+    z0: float,
+    routing: AdapterRouting | None,
 ) -> Tensor:
     """One pair's loss as the papers write it."""
-    w, lose = (alone(base, t, active) for t in row[:2])
+    w, lose = (alone(base, t, routing) for t in row[:2])
     size_w, size_l = (int(t.loss.sum()) for t in row[:2])
     if cfg.loss == "orpo":  # equations 4 to 7, P(y|x) being the geometric mean over the tokens
         p_w, p_l = (w / size_w).exp(), (lose / size_l).exp()
@@ -117,17 +122,17 @@ def gradients(base: LoadedBase, loss: Tensor) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("active", [False, True])
 @pytest.mark.parametrize("cfg", CONFIGS, ids=str)
-def test_loss_and_gradient_are_the_formula(cfg: PreferConfig, active: bool) -> None:
+def test_loss_and_gradient_are_the_formula(cfg: PreferConfig, routing: bool) -> None:
     """8 pairs, all weights learning, and those of an adapter with rows of tokens: within 5e-6 of the largest number; in fp64, but for the
     norms, which are fp32 and round anew."""
     base = exact_base()
-    on = Active.all_rows("a") if active else None
-    if active:
+    on = AdapterRouting.all_rows("a") if routing else None
+    if routing:
         add_lora(base, "a")
         base.model.double()
     base.model.requires_grad_(True)
     given = rows(base, cfg.loss == "kto")
-    objective = made(base, cfg, given, active=on)
+    objective = made(base, cfg, given, routing=on)
     z0 = 0.0
     if cfg.loss == "kto":
         with torch.no_grad():
@@ -215,13 +220,13 @@ def test_what_leads_stands_before_both_answers() -> None:
     base = exact_base()
     inject_soft(base.model, "s", torch.tensor([9, 40, 41]))
     base.model.double()
-    on, given = Active.all_rows("s"), rows(base)
-    objective = Preference(PreferConfig(), active=on, packs=False)
+    on, given = AdapterRouting.all_rows("s"), rows(base)
+    objective = Preference(PreferConfig(), routing=on, packs=False)
     want = torch.stack([torch.stack([alone(base, t, on) for t in r]) for r in given])
     got = objective.logps(base.model, objective.batch(given, 0), "own")
     torch.testing.assert_close(got, want, atol=1e-5, rtol=0)
     assert not torch.allclose(
-        got, replace(objective, active=None).logps(base.model, objective.batch(given, 0), "own")
+        got, replace(objective, routing=None).logps(base.model, objective.batch(given, 0), "own")
     )
 
 

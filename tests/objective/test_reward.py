@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from onebase.base.head import Head
-from onebase.objective.reward import Reward
+from onebase.objective.reward import PairwiseReward
 from tests.helpers import tiny_base
 from tests.objective.test_preference import gradients, rows
 
@@ -25,7 +25,7 @@ def test_loss_and_gradient_are_the_formula_however_a_step_is_cut(pooling: str) -
             x = h_TD[-1] if pooling == "last" else torch.cat((h_TD[-1], h_TD.mean(0)))
             r.append(x @ head.weight_CP[0] + head.bias_C[0])
         want = want - torch.log(1 / (1 + torch.exp(r[1] - r[0])))
-    objective = Reward("r", pooling)  # type: ignore[arg-type]
+    objective = PairwiseReward("r", pooling)  # type: ignore[arg-type]
     wanted = gradients(base, want / 8)
     for n in (8, 4, 1):
         parts = [

@@ -21,7 +21,7 @@ RECIPE = Recipe(
     name="any",
     data=DataConfig(dataset="d"),
     model=TextShape(width=32, depth=1, head_dim=16, context=64, vocab_size=300),
-    train=TrainConfig(steps=1, rows=2, length=64),
+    train=TrainConfig(steps=1, batch_size=2, sequence_length=64),
 )
 
 

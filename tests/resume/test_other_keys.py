@@ -13,12 +13,12 @@ from onebase.data import SourceConfig
 from onebase.errors import ArtifactError
 from onebase.pretraining.recipe import DataConfig, Recipe
 from onebase.pretraining.run import run_recipe
-from onebase.train.callbacks import Quiet, StepInfo, read_log
+from onebase.train.callbacks import NoCallback, StepInfo, read_log
 from onebase.train.checkpoint import list_checkpoints
 from onebase.train.config import CheckpointConfig, TrainConfig
 
 
-class Stops(Quiet):
+class Stops(NoCallback):
     """Ask the run to stop after a step, as a scheduler does."""
 
     def __init__(self, at: int) -> None:
@@ -37,7 +37,11 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
         data=DataConfig(sources=(SourceConfig(name="made up", kind="jsonl", path=str(corpus)),), holdout=0.1),
         model=TextShape(width=32, depth=1, head_dim=16, context=64, vocab_size=300),
         train=TrainConfig(
-            steps=9, rows=4, length=64, device="cpu", checkpoint=CheckpointConfig(every=2, keep=1)
+            steps=9,
+            batch_size=4,
+            sequence_length=64,
+            device="cpu",
+            checkpoint=CheckpointConfig(every=2, keep=1),
         ),
     )
 
@@ -46,7 +50,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
 def stopped(recipe: Recipe, tmp_path: Path) -> Path:
     """The folder of a run that stopped after step 2 of 9."""
     out = tmp_path / "run"
-    assert run_recipe(recipe, out, listeners=[Stops(2)]).base is None
+    assert run_recipe(recipe, out, callbacks=[Stops(2)]).base is None
     return out
 
 

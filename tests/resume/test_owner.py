@@ -92,7 +92,13 @@ def test_two_are_never_inside(tmp_path: Path) -> None:
 RECIPE = {
     "name": "x",
     "model": {"width": 32, "depth": 1, "head_dim": 16, "context": 64, "vocab_size": 300},
-    "train": {"steps": 5000, "rows": 8, "length": 64, "device": "cpu", "checkpoint": {"every": 20}},
+    "train": {
+        "steps": 5000,
+        "batch_size": 8,
+        "sequence_length": 64,
+        "device": "cpu",
+        "checkpoint": {"every": 20},
+    },
 }
 
 

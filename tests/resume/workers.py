@@ -18,7 +18,7 @@ from onebase.data import RowPlan
 from onebase.data.tokens import TokenSet
 from onebase.errors import UserError
 from onebase.objective.infill import Infill, InfillMarks
-from onebase.train.callbacks import JsonLog, Quiet, StepInfo
+from onebase.train.callbacks import JsonLog, NoCallback, StepInfo
 from onebase.train.config import CheckpointConfig, MuonConfig, ScheduleConfig, TrainConfig
 from onebase.train.loop import Job, Result, run
 
@@ -45,9 +45,9 @@ def small_job(out: Path | None, *, steps: int = STEPS, dtype: str = "bf16", **tr
     cfg = TrainConfig(
         **{
             "steps": steps,
-            "rows": 6,
-            "length": 32,
-            "micro": 2,
+            "batch_size": 6,
+            "sequence_length": 32,
+            "micro_batch": 2,
             "muon": MuonConfig(lr=0.02),
             "schedule": ScheduleConfig(warmup=2),
             "dtype": dtype,
@@ -57,9 +57,9 @@ def small_job(out: Path | None, *, steps: int = STEPS, dtype: str = "bf16", **tr
         | train
     )
     objective = Infill(32, InfillMarks(2, 3, 4), 0.5)
-    plan = RowPlan(token_set(), 32, cfg.rows, 0, reserve=objective.reserve)
-    listeners = [JsonLog(out / "log.jsonl")] if out else []
-    return Job(model, objective, plan, cfg, out=out, listeners=listeners)
+    plan = RowPlan(token_set(), 32, cfg.batch_size, 0, reserve=objective.reserve)
+    callbacks = [JsonLog(out / "log.jsonl")] if out else []
+    return Job(model, objective, plan, cfg, out=out, callbacks=callbacks)
 
 
 def run_job(job: Job) -> Result:
@@ -100,7 +100,7 @@ def die_at(out: str, where: str, count: int) -> None:
     run_job(small_job(Path(out)))
 
 
-class Fills(Quiet):
+class Fills(NoCallback):
     """After a step nothing more can be written: by a limit on the size of files, or because the disk is full."""
 
     def __init__(self, out: Path, how: str, at: int) -> None:
@@ -123,9 +123,9 @@ def fill_at(out: str, how: str, step: int, said: str) -> None:
     job = small_job(Path(out), eval_every=1)
     # On a full disk a short line might still fit into the last page of the log.
     scores = {f"score/{i}": 0.0 for i in range(500 if how == "disk" else 1)}
-    listeners = [*job.listeners, Fills(Path(out), how, step)]
+    callbacks = [*job.callbacks, Fills(Path(out), how, step)]
     try:
-        run_job(replace(job, listeners=listeners, evaluate=lambda _: scores))
+        run_job(replace(job, callbacks=callbacks, evaluate=lambda _: scores))
     except UserError as e:
         Path(said).write_text(str(e))
         raise SystemExit(1) from None

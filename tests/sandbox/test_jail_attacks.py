@@ -20,7 +20,7 @@ import pytest
 
 from onebase.errors import UserError
 from onebase.sandbox import jail
-from onebase.sandbox.programs import Limits, Sandbox, check_sandbox
+from onebase.sandbox.programs import Sandbox, SandboxLimits, check_sandbox
 
 NOBODY = 65534
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -51,7 +51,7 @@ class Who:
 
     def attack(self, program: str) -> None:
         """Run a program to its end or its failure."""
-        self.sandbox.passes(program, "", Limits(seconds=2, wall=4))
+        self.sandbox.passes(program, "", SandboxLimits(seconds=2, wall=4))
 
 
 @pytest.fixture(params=[(u, locks) for u in ("own", "nobody") for locks in ("all", "fewest")], ids="-".join)
@@ -305,7 +305,7 @@ def test_what_grows_is_ended_and_the_next_program_runs(what: str) -> None:
     sandbox = Sandbox()
     began = time.perf_counter()
     tests = "import io, sys\nsys.stdout = io.StringIO()\nassert list(f()) == [1]"
-    assert not sandbox.passes(BOMBS[what], tests, Limits(seconds=1, wall=2.0, memory=256 * 2**20))
+    assert not sandbox.passes(BOMBS[what], tests, SandboxLimits(seconds=1, wall=2.0, memory=256 * 2**20))
     assert time.perf_counter() - began < 60
     assert sandbox.passes("def f(): return 1", "assert f() == 1")
 
@@ -313,7 +313,7 @@ def test_what_grows_is_ended_and_the_next_program_runs(what: str) -> None:
 def test_nothing_is_left_of_programs_that_are_ended() -> None:
     sandbox = Sandbox()
     for program in ("while True: pass", "import os\nos._exit(0)", "def f(): return 1"):
-        sandbox.passes(program, "f()", Limits(seconds=1, wall=0.3))
+        sandbox.passes(program, "f()", SandboxLimits(seconds=1, wall=0.3))
     server = sandbox._server
     assert server is not None
     group = [p for p in Path("/proc").glob("[0-9]*/stat") if _group(p) == server.pid]

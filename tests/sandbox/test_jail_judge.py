@@ -3,10 +3,10 @@
 import pytest
 
 from onebase.errors import UserError
-from onebase.sandbox.programs import Limits, Sandbox, check_sandbox
-from onebase.tasks.rewards import Answer, checked
+from onebase.sandbox.programs import Sandbox, SandboxLimits, check_sandbox
+from onebase.tasks.rewards import RewardInput, checked
 
-LIMITS = Limits(seconds=4, wall=8)
+LIMITS = SandboxLimits(seconds=4, wall=8)
 
 
 @pytest.fixture(scope="module")
@@ -307,5 +307,7 @@ def test_tests_that_call_nothing_are_refused() -> None:
 def test_the_reward_says_what_the_programs_were_shut_in_with() -> None:
     reward = checked("code")
     assert "landlock" in reward.seen["sandbox"] and "seccomp" in reward.seen["sandbox"]
-    answers = [Answer("q", c, {"prompt": "q", "tests": "assert add(2, 2) == 4"}, "row 1") for c in (ADD, ANY)]
+    answers = [
+        RewardInput("q", c, {"prompt": "q", "tests": "assert add(2, 2) == 4"}, "row 1") for c in (ADD, ANY)
+    ]
     assert reward.scores(answers) == [1.0, 0.0]

@@ -12,7 +12,7 @@ import pytest
 from onebase.base.folder import LoadedBase
 from onebase.engine import Sampling, generate
 from onebase.errors import UserError
-from onebase.model.proj import Active
+from onebase.model.proj import AdapterRouting
 from onebase.serve import create_app
 from onebase.serve.errors import BODY
 from onebase.serve.tasks import TaskModel
@@ -46,7 +46,11 @@ ASKED = {
 
 @pytest.fixture(scope="module")
 def url(base: LoadedBase) -> Iterator[str]:
-    adapters = {"first": Active.all_rows("one"), "second": Active.all_rows("two"), "plain": None}
+    adapters = {
+        "first": AdapterRouting.all_rows("one"),
+        "second": AdapterRouting.all_rows("two"),
+        "plain": None,
+    }
     with serving(create_app(base, "tiny", adapters, ASKED)) as found:
         yield found
 
@@ -89,8 +93,8 @@ def test_completions_are_the_engines(
     client: openai.OpenAI, base: LoadedBase, model: str, adapter: str | None
 ) -> None:
     prompt = base.codec.tokenizer.encode("The quick", bos=True)
-    active = Active.all_rows(adapter) if adapter else None
-    want = generate(base, [prompt], Sampling(max_tokens=12), active)[0]
+    routing = AdapterRouting.all_rows(adapter) if adapter else None
+    want = generate(base, [prompt], Sampling(max_tokens=12), routing)[0]
     got = client.completions.create(model=model, prompt="The quick", max_tokens=12, temperature=0)
     assert got.model == model
     assert (got.choices[0].text, got.choices[0].finish_reason) == (want.text, want.finish)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from onebase.serve.worker import Busy, Stopped, Ticket, Worker
+from onebase.serve.worker import Busy, Ticket, Worker, WorkerStopped
 
 
 async def collect(ticket: Ticket[int]) -> list[int]:
@@ -107,7 +107,7 @@ def test_closing_tells_those_who_wait() -> None:
             await asyncio.sleep(0.001)
         await asyncio.to_thread(worker.close)
         for ticket in (running, waiting):
-            with pytest.raises(Stopped):
+            with pytest.raises(WorkerStopped):
                 await collect(ticket)
 
     asyncio.run(main())

@@ -42,7 +42,7 @@ def end_nats(base: Base) -> float:
     """Nats of <|end|> where an assistant's answer ends, the mean over the chats."""
     end = base.tokenizer.id_of("<|end|>")
     rows = chat_rows(base.loaded, CHATS)
-    scores = score(base.loaded, [r.ids.tolist() for r in rows], base.active)
+    scores = score(base.loaded, [r.ids.tolist() for r in rows], base.routing)
     wanted = [(r.ids[1:] == end) & r.loss[1:] for r in rows]
     return -float(np.concatenate([s[w] for s, w in zip(scores, wanted, strict=True)]).mean())
 
@@ -50,7 +50,7 @@ def end_nats(base: Base) -> float:
 def said(base: Base, question: str) -> Completion:
     """What `base.chat` says, with how it ended."""
     ids = base.loaded.codec.chat_ids(messages(question))
-    return generate(base.loaded, [ids], Sampling(max_tokens=32), base.active)[0]
+    return generate(base.loaded, [ids], Sampling(max_tokens=32), base.routing)[0]
 
 
 def test_lora_learns_to_end_answers(plain: Base) -> None:

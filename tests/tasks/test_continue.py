@@ -12,7 +12,7 @@ import onebase
 from onebase.api.base import Base
 from onebase.base.folder import base_tensors, save_base
 from onebase.data import RowPlan, TokenSet
-from onebase.data.mixed import MixedPlan
+from onebase.data.mixed import MixedOrder
 from onebase.errors import DataError, UserError
 from onebase.tasks.continued import document_tokens
 from tests.helpers import LINES, taken, tiny_base
@@ -46,7 +46,7 @@ def test_the_domain_becomes_likelier_and_the_record_says_what_it_cost(
         method=method,
         lr=lr,
         epochs=4,
-        rows=4,
+        batch_size=4,
         replay=replay,
         test=TEST,
         **taken(method, virtual=4),
@@ -73,7 +73,13 @@ def test_the_domain_becomes_likelier_and_the_record_says_what_it_cost(
 
 
 def test_rows_from_python_replay_as_their_file_does_and_the_record_has_their_hash(general: str) -> None:
-    options: dict[str, Any] = {"task": "continue", "method": "lora", "epochs": 1, "rows": 4, "test": TEST}
+    options: dict[str, Any] = {
+        "task": "continue",
+        "method": "lora",
+        "epochs": 1,
+        "batch_size": 4,
+        "test": TEST,
+    }
     base = Base(tiny_base())
     file = base.adapt(TRAIN, **options, replay={"data": general, "test": general})
     rows = base.adapt(TRAIN, **options, replay={"data": GENERAL, "test": tuple(GENERAL)})
@@ -92,7 +98,9 @@ def test_replay_keeps_what_was_known(general: str) -> None:
     """A base that knows its general text forgets less of it where it is replayed."""
     loaded = tiny_base()
     base = Base(loaded)
-    known = base.with_adapter(base.adapt(GENERAL, task="continue", method="full", lr=1e-2, epochs=12, rows=4))
+    known = base.with_adapter(
+        base.adapt(GENERAL, task="continue", method="full", lr=1e-2, epochs=12, batch_size=4)
+    )
     base = known.merged()
     lost = {}
     for name, replay in (("without", {}), ("with", {"data": general, "share": 0.5})):
@@ -102,7 +110,7 @@ def test_replay_keeps_what_was_known(general: str) -> None:
             method="full",
             lr=5e-3,
             epochs=6,
-            rows=4,
+            batch_size=4,
             replay={**replay, "test": general},
             test=TEST,
         )
@@ -126,21 +134,21 @@ def test_rows_are_mixed_by_the_share_and_by_the_step_alone() -> None:
     plans = []
     for source, texts in (("domain", TRAIN), ("general", GENERAL)):
         plans.append(RowPlan(TokenSet.from_tokens(document_tokens(base, texts, source)), 64, 1))
-    mixed = MixedPlan(plans[0], plans[1], 0.3, 8)
+    mixed = MixedOrder(plans[0], plans[1], 0.3, 8)
     steps = [mixed.rows(i) for i in range(25)]
     counts = [Counter(row[0].source for row in step) for step in steps]
     assert all(len(step) == 8 and 2 <= c["general"] <= 3 for step, c in zip(steps, counts, strict=True))
     assert sum(c["general"] for c in counts) == 60
-    again = MixedPlan(plans[0], plans[1], 0.3, 8)
+    again = MixedOrder(plans[0], plans[1], 0.3, 8)
     for step in (17, 3):
         assert [[p.id for p in r] for r in again.rows(step)] == [[p.id for p in r] for r in steps[step]]
     domain = [p.id for step in steps for r in step for p in r if p.source == "domain"]
     first = [p.id for i in range(plans[0].rows_per_epoch) for r in plans[0].rows(i) for p in r]
     assert domain[: len(first)] == first, "rows of the domain are left out"
     others = [
-        MixedPlan(plans[0], plans[1], 0.2, 8),
-        MixedPlan(plans[1], plans[0], 0.3, 8),
-        MixedPlan(*plans, 0.3, 4),
+        MixedOrder(plans[0], plans[1], 0.2, 8),
+        MixedOrder(plans[1], plans[0], 0.3, 8),
+        MixedOrder(*plans, 0.3, 4),
     ]
     assert len({mixed.digest, *(o.digest for o in others)}) == 4
 
@@ -151,7 +159,7 @@ def test_long_documents_are_cut_and_all_of_them_is_read(tmp_path: Path) -> None:
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "a.py").write_text("def add(a, b):\n    return a + b\n" * 40, encoding="utf-8")
     (tmp_path / "texts" / "b.txt").write_text("The moon.\n", encoding="utf-8")
-    adapter = base.adapt(tmp_path / "texts", task="continue", method="lora", epochs=4, rows=1)
+    adapter = base.adapt(tmp_path / "texts", task="continue", method="lora", epochs=4, batch_size=1)
     record = adapter.record
     assert record.get("data.rows") == 2
     assert record.get("data.tokens") > 64 * 4
@@ -162,7 +170,7 @@ def test_long_documents_are_cut_and_all_of_them_is_read(tmp_path: Path) -> None:
 
 def test_a_plan_and_a_merge(general: str) -> None:
     base = Base(tiny_base())
-    options: dict[str, Any] = {"rows": 4, "epochs": 2, "replay": {"data": general}}
+    options: dict[str, Any] = {"batch_size": 4, "epochs": 2, "replay": {"data": general}}
     plan = base.plan_adapt(TRAIN, task="continue", method="lora", **options)
     adapter = base.adapt(TRAIN, task="continue", method="lora", **options)
     assert plan.facts["steps"] == adapter.record.get("train.steps")

@@ -14,7 +14,7 @@ from onebase.base.model import BaseModel
 from onebase.codec.text.pooling import EmbeddingConfig
 from onebase.engine.features import features, text_tokens, vector_of, views
 from onebase.errors import ConfigError, DataError, UserError
-from onebase.objective.grouped import ContrastConfig, Grouped, supervised_contrast
+from onebase.objective.grouped import ContrastConfig, SupervisedContrast, supervised_contrast
 from tests.helpers import tiny_base
 
 ROWS = [
@@ -22,7 +22,7 @@ ROWS = [
     for i in range(6)
     for word, end, label in (("red", "sun", "warm"), ("blue", "sea", "cold"), ("grey", "fog", "dull"))
 ]
-CONTRAST: dict[str, Any] = {"epochs": 6, "rows": 18, "lr": 0.01, "contrast": {"first": True}}
+CONTRAST: dict[str, Any] = {"epochs": 6, "batch_size": 18, "lr": 0.01, "contrast": {"first": True}}
 
 
 def made_for_vectors() -> LoadedBase:
@@ -74,7 +74,7 @@ def test_contrast_draws_labels_together_and_leaves_the_base_alone(method: str) -
     on = base.with_adapter(adapter)
     label = torch.tensor([["warm", "cold", "dull"].index(r["label"]) for r in ROWS])
     learnt, plain = (
-        features(b.loaded, text_tokens(loaded, [r["text"] for r in ROWS], None, 0), "vector", b.active)
+        features(b.loaded, text_tokens(loaded, [r["text"] for r in ROWS], None, 0), "vector", b.routing)
         for b in (on, base)
     )
     assert supervised_contrast(learnt, label, 0.1) < supervised_contrast(plain, label, 0.1)
@@ -103,7 +103,7 @@ def test_chunks_do_not_change_the_gradient() -> None:
         for p in model.parameters():
             p.requires_grad_(True)
             p.grad = None
-        objective = Grouped(EmbeddingConfig(), targets, 0.1, None, chunk)
+        objective = SupervisedContrast(EmbeddingConfig(), targets, 0.1, None, chunk)
         loss, count = objective.losses(model, objective.batch([[t] for t in texts], 0))["grouped"]
         loss.backward()  # type: ignore[no-untyped-call]
         assert count == len(texts)

@@ -14,7 +14,7 @@ from onebase.codec.text import clock
 from onebase.codec.text.codec import TextCodec
 from onebase.codec.text.template import DEFAULT, ChatTemplate
 from onebase.errors import ArtifactError, ConfigError
-from onebase.train.callbacks import Quiet, StepInfo
+from onebase.train.callbacks import NoCallback, StepInfo
 from tests.helpers import tiny_base
 
 DATED = "{{ 'It is ' + strftime_now('%d %B %Y') + '. ' }}" + DEFAULT
@@ -22,7 +22,7 @@ ROWS = [
     {"messages": [{"role": "user", "content": f"Say {i}"}, {"role": "assistant", "content": f"It is {i}."}]}
     for i in range(8)
 ]
-ASKED: dict[str, Any] = {"task": "chat", "method": "lora", "rank": 2, "rows": 4, "epochs": 3}
+ASKED: dict[str, Any] = {"task": "chat", "method": "lora", "rank": 2, "batch_size": 4, "epochs": 3}
 
 
 class Clock:
@@ -45,7 +45,7 @@ def _clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def base() -> Base:
     own = tiny_base()
-    return Base(replace(own, words=TextCodec(own.codec.tokenizer, ChatTemplate(DATED))))
+    return Base(replace(own, text_codec=TextCodec(own.codec.tokenizer, ChatTemplate(DATED))))
 
 
 def shown(found: LoadedBase) -> str:
@@ -78,7 +78,7 @@ def test_the_same_rows_on_two_days(monkeypatch: pytest.MonkeyPatch) -> None:
         base().adapt(ROWS, date="tomorrow", **ASKED)
 
 
-class Stop(Quiet):
+class Stop(NoCallback):
     def step(self, info: StepInfo) -> None:
         if info.step == 2:
             raise KeyboardInterrupt
@@ -93,7 +93,7 @@ def test_a_run_that_goes_on_over_midnight(tmp_path: Path, monkeypatch: pytest.Mo
     straight = again()
     assert straight.record.get("config.options")["date"] == "2026-01-01"
     with pytest.raises(KeyboardInterrupt):
-        again(resume=tmp_path / "state", listeners=[Stop()])
+        again(resume=tmp_path / "state", callbacks=[Stop()])
     monkeypatch.setattr(Clock, "day", 2)
     with pytest.raises(ArtifactError, match=r"another date \(2026-01-01, now 2026-01-02\)"):
         again(resume=tmp_path / "state", date="2026-01-02")

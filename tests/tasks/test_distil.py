@@ -16,7 +16,7 @@ from onebase.codec.text.pooling import EmbeddingConfig
 from onebase.codec.text.tokenizer import Tokenizer
 from onebase.engine.features import completion_rows
 from onebase.errors import DataError, UserError
-from onebase.objective.distil import Said
+from onebase.objective.distil import TeacherOutput
 from onebase.tasks.teachers import token_agreement
 from tests.helpers import taken, tiny_base
 from tests.pretrained import onebase as command
@@ -37,7 +37,7 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     save_base(folder / "base", tiny_base(5))
     base = onebase.load(folder / "base")
     base.adapt(LABELLED, task="classify", method="head", pooling="mean").save(folder / "sorts")
-    base.adapt(ASKS, task="complete", method="lora", lr=2e-2, epochs=12, rows=4).save(folder / "says")
+    base.adapt(ASKS, task="complete", method="lora", lr=2e-2, epochs=12, batch_size=4).save(folder / "says")
     return {n: str(folder / n) for n in ("base", "sorts", "says")}
 
 
@@ -122,7 +122,9 @@ def test_a_student_learns_to_write(level: str, taught: dict[str, str]) -> None:
     student = Base(tiny_base(5))  # the teacher's base: what there is to learn is the adapter
     prompts = [{"prompt": r["prompt"]} for r in ASKS]
     distil = {"teacher": taught["base"], "adapter": taught["says"], "level": level, "max_tokens": 12}
-    adapter = student.adapt(prompts, task="distil", method="lora", lr=2e-2, epochs=12, rows=4, distil=distil)
+    adapter = student.adapt(
+        prompts, task="distil", method="lora", lr=2e-2, epochs=12, batch_size=4, distil=distil
+    )
     assert adapter.task == "complete"
     record = adapter.record
     assert record.get("distil.written_rows") + record.get("distil.unfinished") == len(prompts)
@@ -139,22 +141,22 @@ def test_token_level_brings_distributions_nearer_and_measures_it(taught: dict[st
     teacher = onebase.load(taught["base"]).with_adapter(taught["says"])
     before = bits(teacher)
     samples = completion_rows(student.loaded, test)
-    knows = Said(teacher.loaded.model, teacher.active)
-    start = token_agreement(Said(student.loaded.model), knows, samples, 0)
+    knows = TeacherOutput(teacher.loaded.model, teacher.routing)
+    start = token_agreement(TeacherOutput(student.loaded.model), knows, samples, 0)
     adapter = student.adapt(
         ASKS[:12],
         task="distil",
         method="full",
         lr=3e-3,
         epochs=10,
-        rows=4,
+        batch_size=4,
         distil={"teacher": taught["base"], "adapter": taught["says"], "hard": 0.2},
         test=test,
     )
     said = adapter.record.get("scores.kl")
     assert said["value"] < 0.5 * start["kl"].value
     on = student.with_adapter(adapter)
-    end = token_agreement(Said(on.loaded.model, on.active), knows, samples, 0)
+    end = token_agreement(TeacherOutput(on.loaded.model, on.routing), knows, samples, 0)
     assert said["value"] == pytest.approx(end["kl"].value, rel=1e-4)
     assert end["agreement"].value >= start["agreement"].value
     after = bits(onebase.load(taught["base"]).with_adapter(taught["says"]))
@@ -164,7 +166,7 @@ def test_token_level_brings_distributions_nearer_and_measures_it(taught: dict[st
 def test_texts_and_chats_and_a_plan(taught: dict[str, str]) -> None:
     student = Base(tiny_base(1))
     distil = {"teacher": taught["base"]}
-    texts = student.adapt(TEXTS, task="distil", method="lora", epochs=1, rows=4, distil=distil)
+    texts = student.adapt(TEXTS, task="distil", method="lora", epochs=1, batch_size=4, distil=distil)
     assert texts.task == "continue"
     chat = [
         {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": f"No {i}"}]}
@@ -173,7 +175,7 @@ def test_texts_and_chats_and_a_plan(taught: dict[str, str]) -> None:
     assert (
         student.adapt(chat, task="distil", method="soft", virtual=4, epochs=1, distil=distil).task == "chat"
     )
-    plan = student.plan_adapt(TEXTS, task="distil", method="lora", epochs=1, rows=4, distil=distil)
+    plan = student.plan_adapt(TEXTS, task="distil", method="lora", epochs=1, batch_size=4, distil=distil)
     assert plan.facts["steps"] == texts.record.get("train.steps")
     held = plan.facts["memory_bytes"]["weights"]
     teacher = sum(t.numel() * 4 for t in base_tensors(onebase.load(taught["base"]).loaded.model).values())
@@ -218,13 +220,13 @@ def test_what_cannot_teach_is_refused(
 
 def test_other_tokens_are_refused_at_token_level(taught: dict[str, str]) -> None:
     other = tiny_base(1)
-    other.words = TextCodec(Tokenizer.train(["quite another text, with other words"] * 9, 290))
+    other.text_codec = TextCodec(Tokenizer.train(["quite another text, with other words"] * 9, 290))
     distil = {"teacher": taught["base"], "adapter": taught["says"], "max_tokens": 12}
     with pytest.raises(UserError, match="different tokenizers") as e:
         Base(other).adapt(ASKS, task="distil", method="lora", distil=distil)
     assert "sequence" in e.value.remedy
     made = Base(other).adapt(
-        ASKS, task="distil", method="lora", epochs=1, rows=4, distil={**distil, "level": "sequence"}
+        ASKS, task="distil", method="lora", epochs=1, batch_size=4, distil={**distil, "level": "sequence"}
     )
     assert made.task == "complete"
 

@@ -71,9 +71,9 @@ def same(a: tuple[Any, ...], b: tuple[Any, ...]) -> bool:
 @pytest.mark.parametrize("task", ["classify", "complete", "chat"])
 def test_a_plan_says_what_the_run_then_does_and_leaves_the_base(task: str, method: str, base: Base) -> None:
     before = state(base)
-    plan = base.plan_adapt(DATA[task], task=task, method=method, epochs=2, rows=8)
+    plan = base.plan_adapt(DATA[task], task=task, method=method, epochs=2, batch_size=8)
     assert same(before, state(base))
-    record = base.adapt(DATA[task], task=task, method=method, epochs=2, rows=8).record
+    record = base.adapt(DATA[task], task=task, method=method, epochs=2, batch_size=8).record
     facts = plan.facts
     assert facts["rows"] == record.get("data.rows") == len(DATA[task])
     assert facts["steps"] == record.get("train.steps")
@@ -153,7 +153,7 @@ def test_every_task_is_planned_by_every_method(task: str, method: str, which: in
     if task == "reinforce":
         options["reinforce"] = {"reward": "format:[a-z ]*", "max_tokens": 2, "group": 2}
     before = state(base)
-    plan = base.plan_adapt(rows, task=task, method=method, epochs=1, rows=4, **options)
+    plan = base.plan_adapt(rows, task=task, method=method, epochs=1, batch_size=4, **options)
     facts = plan.facts
     assert same(before, state(base))
     assert facts["rows"] == len(rows) and facts["tokens"] > 0 and facts["memory_bytes"]["total"] > 0

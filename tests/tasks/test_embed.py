@@ -107,7 +107,7 @@ def test_every_pair_once_an_epoch() -> None:
         ([*TRAIN[:2], {"anchor": 3, "positive": "b"}], {}, DataError, "row 3: 'anchor' is int"),
         (TRAIN[:1], {}, DataError, "nothing to tell it from"),
         ([{"anchor": a, "positive": "same"} for a in "abc"], {}, DataError, "nothing to tell it from"),
-        (TRAIN, {"rows": 1}, UserError, "with one pair a step there are no negatives"),
+        (TRAIN, {"batch_size": 1}, UserError, "with one pair a step there are no negatives"),
         ([{**TRAIN[0], "negative": "c"}, TRAIN[1]], {}, DataError, "negative"),
         ([{**r, "score": 0.5} for r in TRAIN], {}, DataError, "pairs with a score are for evaluation"),
         (TRAIN, {"temperature": 0}, UserError, "temperature"),
@@ -193,7 +193,7 @@ def test_minilm_learns_from_questions_and_answers() -> None:
     train = [r for r, n in zip(rows, third, strict=True) if n]
     test = [r for r, n in zip(rows, third, strict=True) if not n]
     before = onebase.evaluate(base, test, task="embed")
-    on = base.with_adapter(base.adapt(train, task="embed", method="full", rows=32, epochs=1))
+    on = base.with_adapter(base.adapt(train, task="embed", method="full", batch_size=32, epochs=1))
     after = onebase.evaluate(on, test)
     assert before["recall@1"].value == pytest.approx(0.469, abs=0.02)
     assert after["recall@1"].value >= before["recall@1"].value

@@ -13,7 +13,7 @@ from onebase.api.base import Adapter, Base
 from onebase.base.folder import LoadedBase, load_base
 from onebase.codec.text.sample import Tokens
 from onebase.data import RowPlan, TokenSet
-from onebase.data.mixed import MixedPlan
+from onebase.data.mixed import MixedOrder
 from onebase.data.order import ExampleOrder, one_by_one, span, steps_of
 from onebase.engine.features import given_tokens
 from onebase.objective.base import Batch, Losses, Objective
@@ -94,29 +94,29 @@ def adapted(kind: str, n: int, method: str, **options: Any) -> Adapter:
 @pytest.mark.parametrize("kind", ROWS)
 def test_every_row_of_each_epoch_is_learnt_once(kind: str, method: str, heard: list[str]) -> None:
     """31 rows of 16 a step: the last step is shorter, and counts by what it has."""
-    made = adapted(kind, 31, method, rows=16, epochs=2)
+    made = adapted(kind, 31, method, batch_size=16, epochs=2)
     seen = Counter(heard)
     assert len(seen) == (62 if kind in ("prefer", "kto", "orpo", "reward") else 31)
     assert set(seen.values()) == {2}, seen
     assert made.record.get("data.rows") == 31
     if kind not in ("complete", "chat", "continue"):  # those are packed
-        assert made.record.get("train.rows") == 62
+        assert made.record.get("train.batch_size") == 62
     if kind in ("classify", "regress", "embed", "reward", "prefer"):
         assert made.record.get("tokens.supervised") == 62
 
 
 def test_a_shorter_last_step_weighs_its_own_count(heard: list[str]) -> None:
-    made = adapted("classify", 31, "lora", rows=16, epochs=1)
-    assert made.record.get("train.steps") == 2 and made.record.get("train.rows") == 31
+    made = adapted("classify", 31, "lora", batch_size=16, epochs=1)
+    assert made.record.get("train.steps") == 2 and made.record.get("train.batch_size") == 31
     assert len(heard) == 31
 
 
 def test_pictures_too(heard: list[str], tmp_path: Path) -> None:
     rows = [r | {"image": str(tmp_path / r["image"])} for r in digits(tmp_path, 1)]
     made = Base(load_base(sighted(tmp_path / "base"))).adapt(
-        rows, task="classify", method="lora", rows=4, epochs=1
+        rows, task="classify", method="lora", batch_size=4, epochs=1
     )
-    assert len(set(heard)) == len(heard) == len(rows) == made.record.get("train.rows")
+    assert len(set(heard)) == len(heard) == len(rows) == made.record.get("train.batch_size")
 
 
 @pytest.mark.parametrize(("n", "more"), [(5, {}), (3, {"parts": 4, "passes": 2}), (7, {"how": "ppo"})])
@@ -127,12 +127,12 @@ def test_every_prompt_is_asked_once_an_epoch(n: int, more: dict[str, Any], tmp_p
     rows = [{"prompt": f"say {i}"} for i in range(n)]
     reward = {"reward": f"{tmp_path / 'judge.py'}:judge", "group": 2, "max_tokens": 2} | more
     made = Base(tiny_base()).adapt(
-        rows, task="reinforce", method="lora", rows=2, epochs=2, rank=2, reinforce=reward
+        rows, task="reinforce", method="lora", batch_size=2, epochs=2, rank=2, reinforce=reward
     )
     asked = Counter((tmp_path / "asked").read_text().splitlines())
     assert asked == {f"say {i}": 4 for i in range(n)}
     assert made.record.get("reinforce.completions") == 4 * n
-    assert made.record.get("train.rows") == 4 * n * more.get("passes", 1)
+    assert made.record.get("train.batch_size") == 4 * n * more.get("passes", 1)
 
 
 @pytest.mark.parametrize("level", ["classify", "token"])
@@ -147,7 +147,7 @@ def test_a_student_reads_every_row(level: str, heard: list[str], tmp_path: Path)
         taught["adapter"] = str(tmp_path / "a")
     else:
         rows = [ROWS["complete"](i) for i in range(9)]
-    Base(base).adapt(rows, task="distil", method="lora", rows=4, epochs=2, distil=taught)
+    Base(base).adapt(rows, task="distil", method="lora", batch_size=4, epochs=2, distil=taught)
     seen = Counter(heard)
     assert len(seen) == 9 and set(seen.values()) == {2}
 
@@ -195,7 +195,7 @@ def test_packed_and_mixed_rows_end_with_the_last_of_the_epochs(
     packed = RowPlan(documents("a"), 12, per_step, epochs=2)
     seen = Counter(t.id for s in range(packed.steps) for row in packed.rows(s) for t in row)
     assert seen == {f"a{i}": 2 for i in range(len(sizes))} and packed.rows(packed.steps) == []
-    mixed = MixedPlan(
+    mixed = MixedOrder(
         RowPlan(documents("a"), 12, 1, epochs=2), RowPlan(documents("b"), 12, 1), share, per_step
     )
     rows = [row for s in range(mixed.steps) for row in mixed.rows(s)]

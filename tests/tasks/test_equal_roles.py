@@ -13,22 +13,22 @@ from onebase.base.folder import LoadedBase
 from onebase.codec.text import ChatTemplate, TextCodec, Tokenizer
 from onebase.codec.text.roles import Roles
 from onebase.codec.text.sample import chat_sample, completion_sample, document_sample
-from onebase.codec.text.validation import closing_ids, faults, stretches
+from onebase.codec.text.validation import problems, stop_ids, stretches
 from onebase.errors import DataError
 from onebase.tasks.writing import special_ids
 from tests.helpers import tiny_base
 
 A, B, C = "<|eos|>", "<|bos|>", "<|pad|>"
 ROLES = {
-    "all apart": Roles(bos=B, eos=A, pad=C, closing=(A,), before=(B,)),
-    "bos is eos": Roles(bos=A, eos=A, pad=C, closing=(A,), before=(A,)),
-    "bos is eos, not written": Roles(bos=A, eos=A, closing=(A,)),
-    "pad is eos": Roles(bos=B, eos=A, pad=A, closing=(A,), before=(B,)),
-    "pad is bos": Roles(bos=B, eos=A, pad=B, closing=(A,), before=(B,)),
-    "unk is pad": Roles(bos=B, eos=A, pad=C, unk=C, closing=(A,), before=(B,)),
-    "unk is eos": Roles(bos=B, eos=A, pad=C, unk=A, closing=(A,), before=(B,)),
-    "all one": Roles(bos=A, eos=A, pad=A, unk=A, closing=(A,), before=(A,)),
-    "all one, framed chats": Roles(bos=A, eos=A, pad=A, unk=A, closing=(A,), before=(A,), chat_framed=True),
+    "all apart": Roles(bos=B, eos=A, pad=C, stop=(A,), before=(B,)),
+    "bos is eos": Roles(bos=A, eos=A, pad=C, stop=(A,), before=(A,)),
+    "bos is eos, not written": Roles(bos=A, eos=A, stop=(A,)),
+    "pad is eos": Roles(bos=B, eos=A, pad=A, stop=(A,), before=(B,)),
+    "pad is bos": Roles(bos=B, eos=A, pad=B, stop=(A,), before=(B,)),
+    "unk is pad": Roles(bos=B, eos=A, pad=C, unk=C, stop=(A,), before=(B,)),
+    "unk is eos": Roles(bos=B, eos=A, pad=C, unk=A, stop=(A,), before=(B,)),
+    "all one": Roles(bos=A, eos=A, pad=A, unk=A, stop=(A,), before=(A,)),
+    "all one, framed chats": Roles(bos=A, eos=A, pad=A, unk=A, stop=(A,), before=(A,), chat_framed=True),
 }
 TURNS = "{% for m in messages %}{{ m.role }}: {{ m.content }}{{ eos_token }}{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
 BEGUN = "{{ bos_token }}" + TURNS
@@ -63,9 +63,9 @@ def test_every_end_is_learnt_and_nothing_speaks_against_it(roles: str, template:
     ]
     for sample in samples:
         item = codec.tokens(sample)
-        assert list(faults(item, tok)) == []
+        assert list(problems(item, tok)) == []
         for _, stop in stretches(item):
-            assert int(item.ids[stop - 1]) in closing_ids(tok)
+            assert int(item.ids[stop - 1]) in stop_ids(tok)
         assert tok.specials[A] in special_ids([item], tok), "LoRA would not learn the end's row"
         if tok.bos != tok.eos:
             assert tok.bos not in special_ids([item], tok)
@@ -79,7 +79,9 @@ def test_every_end_is_learnt_and_nothing_speaks_against_it(roles: str, template:
 @pytest.mark.parametrize("task", ROWS)
 @pytest.mark.parametrize("roles", ROLES)
 def test_every_task_learns_on_such_a_base(roles: str, task: str) -> None:
-    made = Base(base_of(ROLES[roles])).adapt(ROWS[task], task=task, method="lora", rank=2, epochs=1, rows=2)
+    made = Base(base_of(ROLES[roles])).adapt(
+        ROWS[task], task=task, method="lora", rank=2, epochs=1, batch_size=2
+    )
     ledger = made.record.get("ledger")
     assert ledger["findings"] == {}
     ends = {"complete": 1, "chat": 2, "continue": 1, "prefer": 2}[task] * len(ROWS[task])
@@ -93,7 +95,7 @@ def test_lora_teaches_to_stop(roles: str) -> None:
     """Greedy completions end where those of the rows do; before, on a base whose BOS is its EOS, P(end) stayed at 0.004."""
     base = Base(base_of(ROLES[roles]))
     rows = ROWS["complete"] * 2
-    on = base.with_adapter(base.adapt(rows, task="complete", method="lora", epochs=60, rows=8, lr=1e-2))
+    on = base.with_adapter(base.adapt(rows, task="complete", method="lora", epochs=60, batch_size=8, lr=1e-2))
     for row in rows[:4]:
         ids = base.tokenizer.encode(row["prompt"] + row["completion"], bos=True)
         logp = on.logits(ids)[-1].log_softmax(-1)
@@ -107,7 +109,9 @@ def test_padding_that_is_the_end_changes_nothing() -> None:
     prints = set()
     for roles in (ROLES["all apart"], replace(ROLES["all apart"], pad=A), replace(ROLES["all apart"], pad=B)):
         rows = [{"prompt": "fox " * n, "completion": " so"} for n in (1, 5, 2, 9)]
-        made = Base(base_of(roles)).adapt(rows, task="complete", method="lora", rank=2, epochs=2, rows=2)
+        made = Base(base_of(roles)).adapt(
+            rows, task="complete", method="lora", rank=2, epochs=2, batch_size=2
+        )
         prints.add(b"".join(t.numpy().tobytes() for _, t in sorted(made.parts.tensors.items())))
     assert len(prints) == 1
 
@@ -119,7 +123,7 @@ def one_token_for_all() -> Tokenizer:
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     inner.add_special_tokens([AddedToken("<|end|>", special=True)])
     name = "<|end|>"
-    return Tokenizer(inner, Roles(bos=name, eos=name, pad=name, unk=name, closing=(name,), before=(name,)))
+    return Tokenizer(inner, Roles(bos=name, eos=name, pad=name, unk=name, stop=(name,), before=(name,)))
 
 
 def test_an_unknown_word_is_not_learnt_as_an_end() -> None:

@@ -28,7 +28,7 @@ LORA: dict[str, Any] = {
     "method": "lora",
     "epochs": 2,
     "lr": 0.02,
-    "rows": 5,
+    "batch_size": 5,
     "max_length": 40,
     "rank": 3,
     "alpha": 5.0,

@@ -28,7 +28,7 @@ for _a in NAMES:
 @pytest.mark.parametrize("method", ["head", "lora"])
 def test_learnt(method: str) -> None:
     base = Base(tiny_base(portable=True))
-    more = {} if method == "head" else {"epochs": 1, "rows": 8}
+    more = {} if method == "head" else {"epochs": 1, "batch_size": 8}
     on = base.with_adapter(base.adapt(ROWS, task="extract", method=method, **more))
     scores = onebase.evaluate(on, ROWS)
     assert scores["answer_f1"].value >= scores["answer_exact"].value > 0.5

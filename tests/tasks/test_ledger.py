@@ -49,13 +49,13 @@ def with_template(source: str) -> Base:
 
 
 def learn(base: Base, data: Any, **more: Any) -> Any:
-    return base.adapt(data, **({"method": "lora", "rank": 2, "epochs": 1, "rows": 2} | more))
+    return base.adapt(data, **({"method": "lora", "rank": 2, "epochs": 1, "batch_size": 2} | more))
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_it_is_told_before_step_1_and_kept_in_the_record(base: Base, method: str) -> None:
     heard: list[str] = []
-    told = learn(base, PAIRS, task="complete", method=method, test=CHAT_FREE, tell=heard.append)
+    told = learn(base, PAIRS, task="complete", method=method, test=CHAT_FREE, log=heard.append)
     assert "« fox.<|eos|>»" in heard[0]
     assert "token ledger: 6 samples" in heard[0]
     assert "test samples in train: 0 of 1" in heard[0]
@@ -79,7 +79,7 @@ def test_a_loop_never_starts_where_it_refuses(base: Base) -> None:
             raise AssertionError(name)
 
     with pytest.raises(DataError, match="^test-in-train"):
-        learn(base, PAIRS, task="complete", test=PAIRS[:2], listeners=[Steps()], tell=heard.append)
+        learn(base, PAIRS, task="complete", test=PAIRS[:2], callbacks=[Steps()], log=heard.append)
     assert "test-in-train, 2 samples" in heard[0]
 
 
@@ -109,7 +109,7 @@ def test_a_bad_case_is_refused_and_can_be_allowed(base: Base, code: str, templat
 
 def test_a_template_that_is_not_the_saved_base_s(base: Base) -> None:
     words = base.loaded.codec
-    base.loaded.words = TextCodec(words.tokenizer, ChatTemplate(words.template.source + "\n"))
+    base.loaded.text_codec = TextCodec(words.tokenizer, ChatTemplate(words.template.source + "\n"))
     with pytest.raises(DataError, match="^template-differs"):
         learn(base, CHATS, task="chat")
     assert learn(base, PAIRS, task="complete").record.get("ledger")["findings"] == {}  # no template there
@@ -125,7 +125,7 @@ def test_nothing_at_all_to_learn_cannot_be_allowed(base: Base) -> None:
 def test_labels_are_counted(base: Base) -> None:
     heard: list[str] = []
     data = [*LABELLED, LABELLED[0]]
-    made = learn(base, data, task="classify", method="head", test=[{"text": "no"}], tell=heard.append)
+    made = learn(base, data, task="classify", method="head", test=[{"text": "no"}], log=heard.append)
     assert "labels: ask 4, tell 3" in heard[0]
     kept = made.record.get("ledger")
     assert (kept["labels"], kept["repeats"], kept["test_in_train"]) == ({"ask": 4, "tell": 3}, 1, 0)

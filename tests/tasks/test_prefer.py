@@ -71,7 +71,7 @@ def test_held_out_pairs_are_preferred_and_the_base_stays(loss: str, method: str,
     chat = method in ("lora", "prefix")
     train, test = (chats(TRAIN), chats(TEST[:9])) if chat else (TRAIN, TEST[:9])
     adapter = base.adapt(
-        train[:16], task="prefer", method=method, prefer={"loss": loss}, rows=8, **METHODS[method]
+        train[:16], task="prefer", method=method, prefer={"loss": loss}, batch_size=8, **METHODS[method]
     )
     assert all(torch.equal(t, before[k]) for k, t in base_tensors(base.loaded.model).items())
     on = base.with_adapter(adapter)
@@ -101,10 +101,10 @@ def test_the_first_step_starts_at_the_reference(loss: str, first: float, method:
         chats(TRAIN),
         task="prefer",
         method=method,
-        rows=5,
-        micro=2,
+        batch_size=5,
+        micro_batch=2,
         epochs=1,
-        listeners=[heard],
+        callbacks=[heard],
         prefer={"loss": loss},
     )
     assert heard.heard[0] == pytest.approx(first, abs=1e-6 if loss != "ipo" else 1e-4)
@@ -117,7 +117,13 @@ def test_micro_batches_learn_the_same() -> None:
     for loss in ("dpo", "kto"):
         made = [
             base.adapt(
-                TRAIN[:16], task="prefer", method="lora", rows=8, micro=m, epochs=1, prefer={"loss": loss}
+                TRAIN[:16],
+                task="prefer",
+                method="lora",
+                batch_size=8,
+                micro_batch=m,
+                epochs=1,
+                prefer={"loss": loss},
             ).parts.tensors
             for m in (8, 4, 1)
         ]
@@ -130,15 +136,15 @@ def test_micro_batches_learn_the_same() -> None:
 
 def test_the_record_and_the_plan() -> None:
     base, said = Base(tiny_base()), []
-    plan = base.plan_adapt(TRAIN, task="prefer", method="lora", rows=8, epochs=2)
+    plan = base.plan_adapt(TRAIN, task="prefer", method="lora", batch_size=8, epochs=2)
     adapter = base.adapt(
         TRAIN,
         task="prefer",
         method="lora",
-        rows=8,
+        batch_size=8,
         epochs=2,
         test=TEST,
-        tell=said.append,
+        log=said.append,
         prefer={"beta": 0.3},
     )
     record = adapter.record
@@ -285,8 +291,8 @@ def test_what_is_written_wins_by_a_reward(tmp_path: Path) -> None:
     (tmp_path / "judge.py").write_text(JUDGE)
     how: dict[str, Any] = {"reward": f"{tmp_path / 'judge.py'}:worth", "max_tokens": 8}
     base = Base(tiny_base())
-    on = base.with_adapter(base.adapt(TRAIN, task="prefer", method="lora", rows=8, epochs=2, lr=1e-2))
-    found = onebase.evaluate(on, TEST[:12], judged=how)
+    on = base.with_adapter(base.adapt(TRAIN, task="prefer", method="lora", batch_size=8, epochs=2, lr=1e-2))
+    found = onebase.evaluate(on, TEST[:12], judge=how)
     assert found.keys() == {"reward_accuracy", "margin", "preferred", "win_rate"}
 
     def vowels(b: Base, prompt: str) -> int:
@@ -296,12 +302,12 @@ def test_what_is_written_wins_by_a_reward(tmp_path: Path) -> None:
     won = [1.0 if m > p else 0.5 if m == p else 0.0 for m, p in zip(mine, plain, strict=True)]
     assert {0.5, 1.0} <= set(won) or {0.5, 0.0} <= set(won), "nothing is compared"
     assert found["win_rate"].value == pytest.approx(sum(won) / 12) and found["win_rate"].n == 12
-    drawn = onebase.evaluate(on, TEST[:12], judged=how | {"samples": 4})["win_rate"].value
+    drawn = onebase.evaluate(on, TEST[:12], judge=how | {"samples": 4})["win_rate"].value
     assert 0 < drawn < 1 and drawn * 12 * 16 * 2 == pytest.approx(round(drawn * 12 * 16 * 2))
 
     with pytest.raises(UserError, match="against the base without it"):
-        onebase.evaluate(base, TEST, task="prefer", judged=how)
+        onebase.evaluate(base, TEST, task="prefer", judge=how)
     with pytest.raises(DataError, match="answer"):  # what this reward reads is not there
-        onebase.evaluate(on, TEST, judged={"reward": "exact", "max_tokens": 8})
+        onebase.evaluate(on, TEST, judge={"reward": "exact", "max_tokens": 8})
     with pytest.raises(UserError, match="judging completions for task text"):
-        onebase.evaluate(base, [{"text": "so"}], task="text", judged=how)
+        onebase.evaluate(base, [{"text": "so"}], task="text", judge=how)

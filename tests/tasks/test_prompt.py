@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onebase.config import from_dict, to_dict, to_lean
+from onebase.config import from_dict, to_dict, without_defaults
 from onebase.errors import ConfigError, DataError
 from onebase.methods import prompt
 from onebase.methods.prompt import PromptConfig, ShotsConfig, filled, names
@@ -95,7 +95,7 @@ def test_the_example_has_variables_of_its_own() -> None:
 def test_old_adapters_keep_their_fingerprint() -> None:
     """New fields are left out where they have their defaults."""
     cfg = PromptConfig(template="{text}", answers={"a": " b"}, bias={"a": 0.5})
-    assert to_lean(cfg) == {"template": "{text}", "answers": {"a": " b"}, "bias": {"a": 0.5}}
+    assert without_defaults(cfg) == {"template": "{text}", "answers": {"a": " b"}, "bias": {"a": 0.5}}
 
 
 def test_vectors_are_those_of_the_examples() -> None:
@@ -104,6 +104,6 @@ def test_vectors_are_those_of_the_examples() -> None:
     prompt.put(base.model, "x", cfg, {prompt.KEY: torch.ones(1, 32)})
     assert prompt.tensors(base.model, "x")[prompt.KEY].shape == (1, 32)
     prompt.remove(base.model, "x")
-    assert not base.model.leads and prompt.tensors(base.model, "x") == {}
+    assert not base.model.virtual and prompt.tensors(base.model, "x") == {}
     with pytest.raises(ConfigError, match="for 1 examples"):
         prompt.put(base.model, "x", cfg, {})

@@ -149,7 +149,7 @@ def test_fixed_examples_are_the_same_for_all(base: Base) -> None:
         )
         assert on.attached is not None and on.attached.config.prompt is not None
         assert read(on, {"text": "x"}).examples == n
-        assert on.attached.name not in on.loaded.model.leads
+        assert on.attached.name not in on.loaded.model.virtual
         return [e["text"] for e in on.attached.config.prompt.examples]
 
     label = {r["text"]: r["label"] for r in LABELLED}

@@ -15,7 +15,7 @@ from onebase.base.folder import base_tensors, save_base
 from onebase.errors import DataError, UserError
 from onebase.methods.folder import detach
 from onebase.tasks.learning import SCRATCH
-from onebase.train.callbacks import Quiet, StepInfo
+from onebase.train.callbacks import NoCallback, StepInfo
 from onebase.train.signals import Stopped
 from tests.helpers import taken, tiny_base
 from tests.pretrained import onebase as command
@@ -26,7 +26,7 @@ LETTERS = {"reward": "format:[a-z ]*", "max_tokens": 1, "kl": 0.0}
 
 
 def adapt(base: Base, reinforce: dict[str, Any], **options: Any) -> onebase.Adapter:
-    given = {"method": "lora", "lr": 2e-2, "epochs": 1, "rows": 8} | options
+    given = {"method": "lora", "lr": 2e-2, "epochs": 1, "batch_size": 8} | options
     given |= taken(given["method"], virtual=4)
     return base.adapt(given.pop("data", ROWS), task="reinforce", reinforce=LETTERS | reinforce, **given)
 
@@ -60,10 +60,10 @@ def test_what_is_rewarded_becomes_likelier(
     assert not base.loaded.model.heads and not any(p.requires_grad for p in base.loaded.model.parameters())
     on = base.with_adapter(adapter)
     asked = {"reward": "format:[a-z ]*", "max_tokens": 1, "samples": 16}
-    scores = onebase.evaluate(on, ROWS, judged=asked)
+    scores = onebase.evaluate(on, ROWS, judge=asked)
     sampled = scores["sampled_success"]  # as a rollout draws them, after the last step
     assert abs(sampled.value - sum(success[-4:]) / 4) < 0.25 and sampled.n == 16
-    plain = onebase.evaluate(base, ROWS, task="reinforce", judged=asked)["sampled_success"]
+    plain = onebase.evaluate(base, ROWS, task="reinforce", judge=asked)["sampled_success"]
     assert plain.value + (0.2 if least > 0.5 else 0) < sampled.value and sampled.low <= sampled.value
     assert scores["success"].value >= least and scores["success"].n == 16
     assert scores["reward"].low <= scores["reward"].value <= scores["reward"].high
@@ -71,7 +71,7 @@ def test_what_is_rewarded_becomes_likelier(
 
 def test_the_ratio_is_1_while_nothing_was_learnt_and_moves_afterwards() -> None:
     """fp32: 1e-5, whatever the batch that the tokens were read in. With one step a rollout every step is the first of its own."""
-    adapter = adapt(Base(tiny_base()), {"max_tokens": 5}, epochs=3, micro=4)
+    adapter = adapt(Base(tiny_base()), {"max_tokens": 5}, epochs=3, micro_batch=4)
     assert len(curve(adapter, "ratio")) == 6 and max(curve(adapter, "ratio")) <= 1e-5
     assert adapter.record.get("reinforce.gap")["most"] <= 1e-5
     twice = adapt(Base(tiny_base()), {"max_tokens": 5, "passes": 2}, epochs=3)
@@ -97,7 +97,7 @@ def test_the_divergence_is_from_the_plain_base_and_holds_back(method: str, lr: f
 def test_a_run_that_was_stopped_goes_on_bit_by_bit(tmp_path: Path) -> None:
     """What a rollout says hangs on the seed, its number and the weights alone."""
 
-    class Stop(Quiet):
+    class Stop(NoCallback):
         def step(self, info: StepInfo) -> None:
             if info.step == 2:
                 os.kill(os.getpid(), signal.SIGTERM)
@@ -105,7 +105,7 @@ def test_a_run_that_was_stopped_goes_on_bit_by_bit(tmp_path: Path) -> None:
     more: dict[str, Any] = {"epochs": 3, "seed": 3}
     whole = adapt(Base(tiny_base()), {"how": "ppo"}, **more)
     with pytest.raises(Stopped):
-        adapt(Base(tiny_base()), {"how": "ppo"}, resume=tmp_path, listeners=[Stop()], **more)
+        adapt(Base(tiny_base()), {"how": "ppo"}, resume=tmp_path, callbacks=[Stop()], **more)
     again = adapt(Base(tiny_base()), {"how": "ppo"}, resume=tmp_path, **more)
     assert curve(again, "rollout") == [3.0, 4.0, 5.0]
     assert curve(again, "reward") == curve(whole, "reward")[3:]
@@ -130,8 +130,8 @@ def test_a_reward_model_judges_beside_the_policy(tmp_path: Path) -> None:
         assert sum(reward[-2:]) > sum(reward[:2]), reward
         assert adapter.record.get("reinforce.reward.adapter") == model.fingerprint
         asked = {"reward": str(tmp_path / "model"), "max_tokens": 1}
-        better = onebase.evaluate(base.with_adapter(adapter), ROWS, judged=asked)["reward"].value
-        plain = onebase.evaluate(base, ROWS, task="reinforce", judged=asked)["reward"].value
+        better = onebase.evaluate(base.with_adapter(adapter), ROWS, judge=asked)["reward"].value
+        plain = onebase.evaluate(base, ROWS, task="reinforce", judge=asked)["reward"].value
         assert better > plain
         assert all(torch.equal(t, before[k]) for k, t in base_tensors(base.loaded.model).items())
     detach(base.loaded, SCRATCH)
@@ -149,12 +149,12 @@ def test_groups_of_one_reward_teach_nothing_and_are_counted() -> None:
 def test_messages_are_asked_and_listeners_hear() -> None:
     heard: list[StepInfo] = []
 
-    class Ear(Quiet):
+    class Ear(NoCallback):
         def step(self, info: StepInfo) -> None:
             heard.append(info)
 
     rows = [{"prompt": [{"role": "user", "content": f"say {w}"}], "answer": "a"} for w in "abcdefgh"]
-    adapt(Base(tiny_base()), {"reward": "exact"}, data=rows, listeners=[Ear()])
+    adapt(Base(tiny_base()), {"reward": "exact"}, data=rows, callbacks=[Ear()])
     assert [h.step for h in heard] == [0]
     assert {"reward", "success", "length", "ended", "no_signal", "gap", "ratio", "clipped"} <= heard[
         0
@@ -197,7 +197,7 @@ def test_a_reward_that_fails_stops_the_run_and_leaves_the_base(tmp_path: Path) -
         onebase.evaluate(base, [], task="reinforce")
     for wrong, says in (({"samples": -1}, "'samples' is -1"), ({"group": 4}, "unknown key 'group'")):
         with pytest.raises(UserError, match=says):
-            onebase.evaluate(base, ROWS, task="reinforce", judged=wrong)
+            onebase.evaluate(base, ROWS, task="reinforce", judge=wrong)
 
 
 def test_a_plan_writes_and_learns_nothing() -> None:
@@ -207,11 +207,11 @@ def test_a_plan_writes_and_learns_nothing() -> None:
         ROWS,
         task="reinforce",
         method="lora",
-        rows=8,
+        batch_size=8,
         epochs=2,
         reinforce=LETTERS | {"how": "ppo", "parts": 2},
     ).facts
-    assert facts["steps"] == 8 and facts["rows_per_step"] == 32 and facts["seconds"]["step"] > 0
+    assert facts["steps"] == 8 and facts["batch_size"] == 32 and facts["seconds"]["step"] > 0
     assert "completions" in facts["seconds"]["how"]
     assert base.loaded.reread() == before and not base.loaded.model.heads
 
@@ -221,7 +221,7 @@ def test_the_commands(tmp_path: Path) -> None:
     data = tmp_path / "rows.jsonl"
     data.write_text("\n".join(map(json.dumps, ROWS)), encoding="utf-8")
     out = tmp_path / "adapter"
-    words = ["-o", "lr=0.02", "-o", "epochs=6", "-o", "rows=8"]
+    words = ["-o", "lr=0.02", "-o", "epochs=6", "-o", "batch_size=8"]
     judged = [
         "-o",
         "reinforce.reward=format:[a-z ]*",

@@ -81,11 +81,11 @@ def test_it_stays_while_someone_has_it(base: Base) -> None:
     said = one.generate("fox is", max_tokens=6)
     del one  # they share what is on the base
     assert two.generate("fox is", max_tokens=6) == said
-    active = two.active
-    del two  # who decodes may have `active` alone
+    routing = two.routing
+    del two  # who decodes may have `routing` alone
     asked = [base.tokenizer.encode("fox is", bos=True)]
-    running = stream(base.loaded, asked, [Sampling(max_tokens=6)], active)
-    del active
+    running = stream(base.loaded, asked, [Sampling(max_tokens=6)], routing)
+    del routing
     gc.collect()
     assert "".join(p.text for pieces in running for p in pieces) == said
 
@@ -186,10 +186,10 @@ def test_a_run_that_breaks_leaves_the_base_as_it_was(method: str, error: BaseExc
     base.loaded.model.requires_grad_(True)  # someone else learns with it
     before = state(base.loaded)
     with pytest.raises(type(error)):
-        base.adapt(ROWS, task="classify", method=method, listeners=[Breaks()], **taken(method, virtual=3))
+        base.adapt(ROWS, task="classify", method=method, callbacks=[Breaks()], **taken(method, virtual=3))
     assert same(before, state(base.loaded))
     with pytest.raises(type(error)):
-        base.adapt(SAYS, task="complete", method=method, listeners=[Breaks()], **taken(method, virtual=3))
+        base.adapt(SAYS, task="complete", method=method, callbacks=[Breaks()], **taken(method, virtual=3))
     assert same(before, state(base.loaded))
     base.plan_adapt(ROWS, task="classify", method=method, **taken(method, virtual=3))
     assert same(before, state(base.loaded))
@@ -204,7 +204,7 @@ def test_a_reward_that_breaks_leaves_the_base_as_it_was(how: str, base: Base, tm
     before = state(base.loaded)
     asked = {"how": how, "reward": f"{tmp_path / 'judge.py'}:judge", "group": 2, "max_tokens": 2}
     with pytest.raises(UserError, match="ZeroDivisionError"):
-        base.adapt([{"prompt": "say"}] * 8, task="reinforce", method="full", rows=2, reinforce=asked)
+        base.adapt([{"prompt": "say"}] * 8, task="reinforce", method="full", batch_size=2, reinforce=asked)
     assert same(before, state(base.loaded))
 
 

@@ -21,7 +21,7 @@ ROWS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("method", ["head", "lora"])
 def test_learnt(method: str) -> None:
     base = Base(tiny_base(portable=True))
-    more = {} if method == "head" else {"epochs": 1, "rows": 24}
+    more = {} if method == "head" else {"epochs": 1, "batch_size": 24}
     adapter = base.adapt(ROWS, task="rerank", method=method, **more)
     on = base.with_adapter(adapter)
     scores = onebase.evaluate(on, ROWS)

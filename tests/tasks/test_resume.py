@@ -13,7 +13,7 @@ from onebase.errors import ArtifactError
 from tests.helpers import tiny_base
 
 ROWS = [{"text": t, "label": k} for t, k in [("Is it so", "ask"), ("It is so", "tell"), ("What", "ask")] * 4]
-ASKED: dict[str, Any] = {"task": "classify", "method": "lora", "rank": 2, "rows": 4, "epochs": 2}
+ASKED: dict[str, Any] = {"task": "classify", "method": "lora", "rank": 2, "batch_size": 4, "epochs": 2}
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_the_command_goes_on(done: Path, tmp_path: Path) -> None:
         "-o",
         "rank=2",
         "-o",
-        "rows=4",
+        "batch_size=4",
         "-o",
         "epochs=2",
         "--resume",

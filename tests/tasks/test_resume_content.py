@@ -110,7 +110,7 @@ def test_another_content_of_the_same_name_is_refused_by_name(what: str, tmp_path
     steps: dict[str, Any] = {
         "method": "lora",
         "rank": 2,
-        "rows": 2,
+        "batch_size": 2,
         "epochs": 1,
         "resume": tmp_path / "state",
     }
@@ -130,7 +130,7 @@ def test_the_same_content_under_another_name_goes_on(tmp_path: Path) -> None:
     steps: dict[str, Any] = {
         "method": "lora",
         "rank": 2,
-        "rows": 2,
+        "batch_size": 2,
         "epochs": 1,
         "resume": tmp_path / "state",
     }
@@ -158,7 +158,7 @@ def test_another_template_of_the_base_is_refused(tmp_path: Path) -> None:
     steps: dict[str, Any] = {"task": "classify", "method": "lora", "rank": 2, "resume": tmp_path / "state"}
     Base(tiny_base()).adapt(LABELLED, **steps)
     other = tiny_base()
-    other.words = TextCodec(other.codec.tokenizer, ChatTemplate(ChatTemplate().source + " "))
+    other.text_codec = TextCodec(other.codec.tokenizer, ChatTemplate(ChatTemplate().source + " "))
     with pytest.raises(ArtifactError, match="base's template"):
         Base(other).adapt(LABELLED, **steps)
 
@@ -172,7 +172,7 @@ def test_a_run_folder_is_bound_to_what_its_sources_said(tmp_path: Path) -> None:
         "name": "small",
         "data": {"sources": [{"name": "a", "kind": "folder", "path": str(texts)}]},
         "model": {"width": 32, "depth": 1, "head_dim": 16, "context": 32, "vocab_size": 280},
-        "train": {"steps": 2, "rows": 2, "length": 32, "device": "cpu"},
+        "train": {"steps": 2, "batch_size": 2, "sequence_length": 32, "device": "cpu"},
     }
     recipe = from_dict(Recipe, tree, "a test")
     made = pretrain(recipe, out=tmp_path / "run")

@@ -33,8 +33,8 @@ ROWS = [
 STOPS = [row(r["text"], *[(".", "stop")] * ("." in r["text"])) for r in ROWS]
 LEARN: dict[str, dict[str, Any]] = {
     "head": {"data": STOPS},
-    "lora": {"data": ROWS, "epochs": 60, "rows": 7, "lr": 0.01},
-    "full": {"data": ROWS, "epochs": 60, "rows": 7, "lr": 0.003},
+    "lora": {"data": ROWS, "epochs": 60, "batch_size": 7, "lr": 0.01},
+    "full": {"data": ROWS, "epochs": 60, "batch_size": 7, "lr": 0.003},
 }
 
 

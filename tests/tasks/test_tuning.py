@@ -15,7 +15,7 @@ from onebase.evaluation.bootstrap import Score
 from onebase.methods.table import METHODS
 from onebase.tasks import tune
 from onebase.tasks.bound import Bound
-from onebase.tasks.tune import SPAN, Setting, chosen, settings, split
+from onebase.tasks.tune import SPAN, TrialSetting, chosen, settings, split
 from tests.helpers import tiny_base
 from tests.pretrained import onebase as command
 
@@ -39,14 +39,14 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_first_setting_is_the_methods_own_and_the_others_are_drawn_by_seed() -> None:
-    first = Setting(1e-3, {"rank": 8})
+    first = TrialSetting(1e-3, {"rank": 8})
     drawn = settings(first, 12, 0, TUNED)
     assert drawn[0] == first and drawn == settings(first, 12, 0, TUNED) != settings(first, 12, 1, TUNED)
     assert all(1e-3 / SPAN <= s.lr <= 1e-3 * SPAN and s.own["rank"] in RANKS for s in drawn)
     assert {s.own["rank"] for s in drawn[1:]} == set(RANKS)
     lower = sum(s.lr < 1e-3 for s in drawn[1:])
     assert 4 <= lower <= 7, "spread evenly on a logarithmic scale"
-    assert all(not s.own for s in settings(Setting(1e-3, {}), 4, 0, {}))
+    assert all(not s.own for s in settings(TrialSetting(1e-3, {}), 4, 0, {}))
 
 
 def test_the_split_keeps_equal_texts_together_and_each_label_on_the_learning_side() -> None:

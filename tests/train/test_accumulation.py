@@ -147,11 +147,13 @@ def test_one_gradient_however_a_step_is_cut(
     monkeypatch.setattr(adapting, "run", cut)
 
     def learn(micro: int) -> Tensor:
-        return gradient(first, lambda: base.adapt(data, rows=ROWS, micro=micro, epochs=1, seed=1, **options))
+        return gradient(
+            first, lambda: base.adapt(data, batch_size=ROWS, micro_batch=micro, epochs=1, seed=1, **options)
+        )
 
     whole, *parts = (learn(micro) for micro in CUTS)
-    assert [x.train.micro for x in seen] == list(CUTS)
-    assert all(x.train.rows == ROWS for x in seen)
+    assert [x.train.micro_batch for x in seen] == list(CUTS)
+    assert all(x.train.batch_size == ROWS for x in seen)
     assert max(differs(whole, x) for x in parts) < TOLERANCE
 
 
@@ -162,12 +164,12 @@ def test_a_mean_of_means_would_be_seen(first: dict[str, Tensor], monkeypatch: py
     def wrong(loop: Job) -> Result:
         rows = loop.rows.rows(0)
         totals = loop.objective.batch(rows, 0).counts
-        parts = ROWS // loop.train.micro
+        parts = ROWS // loop.train.micro_batch
         return run(one_step(replace(loop, objective=MeanOfMeans(loop.objective, parts, totals))))
 
     monkeypatch.setattr(adapting, "run", wrong)
     whole, *parts = (
-        gradient(first, lambda m=micro: base.adapt(data, rows=ROWS, micro=m, epochs=1, **options))
+        gradient(first, lambda m=micro: base.adapt(data, batch_size=ROWS, micro_batch=m, epochs=1, **options))
         for micro in CUTS
     )
     assert min(differs(whole, x) for x in parts) > 100 * TOLERANCE
@@ -182,7 +184,15 @@ def test_filling_in_is_one_gradient_too(first: dict[str, Tensor]) -> None:
             Tokens(np.arange(2, 8 + 3 * i, dtype=np.int32), np.arange(6 + 3 * i) % 5 < 1 + i % 4, str(i), "a")
             for i in range(ROWS)
         ]
-        train = TrainConfig(steps=1, rows=ROWS, length=40, micro=micro, muon=None, clip=None, dtype="fp32")
+        train = TrainConfig(
+            steps=1,
+            batch_size=ROWS,
+            sequence_length=40,
+            micro_batch=micro,
+            muon=None,
+            clip=None,
+            dtype="fp32",
+        )
         objective = Infill(40, InfillMarks(9, 10, 11), 0.5)
         job = Job(loaded.model, objective, ExampleOrder(one_by_one(texts), ROWS), train)
         found.append(gradient(first, lambda job=job: run(job)))

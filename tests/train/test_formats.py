@@ -11,7 +11,7 @@ import pytest
 from onebase.artifact.files import ArtifactWriter, verify
 from onebase.model import device
 from onebase.train import muon
-from onebase.train.callbacks import Quiet, StepInfo
+from onebase.train.callbacks import NoCallback, StepInfo
 from onebase.train.checkpoint import list_checkpoints
 from onebase.train.formats import go_on
 from onebase.train.loop import run
@@ -21,7 +21,7 @@ NATIVE = {"activations": "bf16", "newton_schulz": "bf16"}
 PLAIN = {"activations": "fp32", "newton_schulz": "fp32"}
 
 
-class Stops(Quiet):
+class Stops(NoCallback):
     def step(self, info: StepInfo) -> None:
         if info.step == 4:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -40,12 +40,12 @@ def test_a_run_goes_on_on_another_chip_and_says_so(
     before, after = (NATIVE, PLAIN) if first else (PLAIN, NATIVE)
     chip(monkeypatch, first)
     job = small_job(tmp_path, dtype="auto", steps=12)
-    stopped = run(replace(job, listeners=[Stops()]))
+    stopped = run(replace(job, callbacks=[Stops()]))
     assert stopped.state.formats == {"0": before}
     straight = run(small_job(None, dtype="auto", steps=12)).losses
     chip(monkeypatch, not first)
     told: list[str] = []
-    rest = run(replace(small_job(tmp_path, dtype="auto", steps=12), tell=told.append))
+    rest = run(replace(small_job(tmp_path, dtype="auto", steps=12), log=told.append))
     assert rest.state.formats == {"0": before, "5": after}
     a, b = before["activations"], after["activations"]
     assert told == [
@@ -59,8 +59,8 @@ def test_a_run_goes_on_on_another_chip_and_says_so(
 
 def test_nothing_is_said_on_the_same_chip(tmp_path: Path) -> None:
     told: list[str] = []
-    stopped = run(replace(small_job(tmp_path, steps=8), listeners=[Stops()]))
-    rest = run(replace(small_job(tmp_path, steps=8), tell=told.append))
+    stopped = run(replace(small_job(tmp_path, steps=8), callbacks=[Stops()]))
+    rest = run(replace(small_job(tmp_path, steps=8), log=told.append))
     assert not told
     assert rest.state.formats == stopped.state.formats
 
@@ -78,7 +78,7 @@ def test_an_earlier_checkpoint_had_newton_schulz_in_bf16(now: dict[str, str], sa
 
 def test_a_checkpoint_without_formats_is_resumed(tmp_path: Path) -> None:
     """As all were that an earlier version wrote."""
-    run(replace(small_job(tmp_path, steps=8), listeners=[Stops()]))
+    run(replace(small_job(tmp_path, steps=8), callbacks=[Stops()]))
     path = list_checkpoints(tmp_path / "checkpoints")[-1]
     facts = json.loads((path / "state.json").read_text())
     del facts["formats"]

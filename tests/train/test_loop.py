@@ -16,14 +16,14 @@ from onebase.base.model import BaseModel
 from onebase.errors import ConfigError, UserError
 from onebase.objective.base import Batch, Losses
 from onebase.objective.next_token import NextToken
-from onebase.train.callbacks import Quiet, StepInfo
+from onebase.train.callbacks import NoCallback, StepInfo
 from onebase.train.checkpoint import list_checkpoints
 from onebase.train.config import TrainConfig
 from onebase.train.loop import run
 from tests.resume.workers import small_job
 
 
-class Hears(Quiet):
+class Hears(NoCallback):
     def __init__(self) -> None:
         self.infos: list[StepInfo] = []
 
@@ -41,7 +41,7 @@ def test_accumulation_is_one_mean_over_supervised_tokens(micro: int) -> None:
     found = []
     for size in (6, micro):
         hears = Hears()
-        run(replace(small_job(None, dtype="fp32", steps=6, micro=size, muon=None), listeners=[hears]))
+        run(replace(small_job(None, dtype="fp32", steps=6, micro_batch=size, muon=None), callbacks=[hears]))
         found.append([(i.loss, i.grad_norm) for i in hears.infos])
     for whole, parts in zip(*found, strict=True):
         assert whole == pytest.approx(parts, abs=1e-5)
@@ -100,7 +100,7 @@ def test_a_bad_step_changes_nothing_and_the_next_goes_on(where: str) -> None:
             kept.append(weights(job.model))
 
     hears = Keeps()
-    result = run(replace(job, objective=objective, listeners=[hears]))
+    result = run(replace(job, objective=objective, callbacks=[hears]))
     assert [i.skipped for i in hears.infos] == [False, True, False, False]
     assert all(torch.equal(kept[0][n], kept[1][n]) for n in kept[0])
     assert any(not torch.equal(kept[1][n], kept[2][n]) for n in kept[0])
@@ -116,13 +116,13 @@ def test_bad_steps_in_a_row_stop_the_run() -> None:
 
 
 def test_sigterm_saves_and_stops_and_the_run_goes_on(tmp_path: Path) -> None:
-    class Kills(Quiet):
+    class Kills(NoCallback):
         def step(self, info: StepInfo) -> None:
             if info.step == 4:
                 os.kill(os.getpid(), signal.SIGTERM)
 
     job = small_job(tmp_path, steps=9)
-    result = run(replace(job, listeners=[*job.listeners, Kills()]))
+    result = run(replace(job, callbacks=[*job.callbacks, Kills()]))
     assert result.stopped
     assert result.state.step == 5
     assert list_checkpoints(tmp_path / "checkpoints")[-1].name == "step_00000005"
@@ -133,12 +133,12 @@ def test_sigterm_saves_and_stops_and_the_run_goes_on(tmp_path: Path) -> None:
 
 
 def test_sigterm_before_the_number_of_steps_is_known(tmp_path: Path) -> None:
-    class Kills(Quiet):
+    class Kills(NoCallback):
         def step(self, info: StepInfo) -> None:
             if info.step == 2:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-    result = run(replace(small_job(tmp_path, steps=None, minutes=0.05), listeners=[Kills()]))
+    result = run(replace(small_job(tmp_path, steps=None, minutes=0.05), callbacks=[Kills()]))
     assert result.stopped
     assert result.state.step == 3
     assert not run(small_job(tmp_path, steps=None, minutes=0.05)).stopped
@@ -150,7 +150,7 @@ def test_minutes_become_steps_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "perf_counter", lambda: next(looks) * 0.01)
     hears = Hears()
     job = small_job(None, steps=None, minutes=0.03)
-    result = run(replace(job, listeners=[hears]))
+    result = run(replace(job, callbacks=[hears]))
     assert result.state.total is not None
     assert len(result.losses) == result.state.total
     assert sum(i.factor == hears.infos[-1].factor for i in hears.infos) == 1  # the warm-down reached its end
@@ -160,7 +160,13 @@ def test_minutes_become_steps_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{}, {"steps": 1, "tokens": 5}, {"steps": 0}, {"steps": 3, "rows": 6, "micro": -1}, {"minutes": -1}],
+    [
+        {},
+        {"steps": 1, "tokens": 5},
+        {"steps": 0},
+        {"steps": 3, "batch_size": 6, "micro_batch": -1},
+        {"minutes": -1},
+    ],
 )
 def test_wrong_budgets(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):

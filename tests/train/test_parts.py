@@ -28,7 +28,7 @@ def test_schedule_rises_stays_and_falls() -> None:
 
 def test_memory_grows_with_what_it_holds() -> None:
     cfg = text_base(TextShape(width=128, depth=4, head_dim=64))
-    train = TrainConfig(steps=1, rows=8, length=256)
+    train = TrainConfig(steps=1, batch_size=8, sequence_length=256)
     one, four = training_memory(cfg, train, 1), training_memory(cfg, train, 4)
     assert one.weights == 4 * base_parameters(cfg)
     assert four.activations == 4 * one.activations
@@ -38,8 +38,10 @@ def test_memory_grows_with_what_it_holds() -> None:
 def test_a_run_that_cannot_fit_is_refused_with_a_setting_that_does() -> None:
     cfg = text_base(TextShape(width=1024, depth=8, head_dim=64))
     with pytest.raises(UserError, match="GiB are free") as e:
-        check_memory(cfg, TrainConfig(steps=1, rows=4096, length=4096), 4096, torch.device("cpu"))
-    assert "train.micro=" in e.value.remedy
+        check_memory(
+            cfg, TrainConfig(steps=1, batch_size=4096, sequence_length=4096), 4096, torch.device("cpu")
+        )
+    assert "train.micro_batch=" in e.value.remedy
     huge = text_base(TextShape(width=32768, depth=200, head_dim=64))
     with pytest.raises(UserError, match="GiB") as e:
         check_memory(huge, TrainConfig(steps=1), 1, torch.device("cpu"))

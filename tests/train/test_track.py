@@ -119,9 +119,9 @@ def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_run_from_its_beginning_is_a_new_run_of_wandb(tmp_path: Path) -> None:
     ids = []
     for step in (0, 3, 0):
-        listener = WandB(tmp_path, "x")
-        listener.start(step, 9)
-        listener.close()
+        callback = WandB(tmp_path, "x")
+        callback.start(step, 9)
+        callback.close()
         ids.append((tmp_path / "wandb/id").read_text())
     assert ids[0] == ids[1] != ids[2]
 
@@ -150,7 +150,7 @@ def test_the_command_line_asks_for_both(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(
         f"name: x\ndata: {{sources: [{{name: a, kind: jsonl, path: {corpus}}}]}}\n"
         "model: {width: 32, depth: 1, head_dim: 16, context: 64, vocab_size: 300}\n"
-        "train: {steps: 3, rows: 2, length: 64, device: cpu}\n"
+        "train: {steps: 3, batch_size: 2, sequence_length: 64, device: cpu}\n"
     )
     out = tmp_path / "run"
     said = onebase("pretrain", tmp_path / "recipe.yaml", "--tensorboard", "--wandb", "--out", out)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from onebase.train.callbacks import Quiet, StepInfo
+from onebase.train.callbacks import NoCallback, StepInfo
 from onebase.train.loop import run
 from onebase.train.track import TensorBoard, WandB
 from tests.resume.workers import small_job
@@ -20,7 +20,7 @@ def children() -> list[int]:
     return [int(pid) for pids in found for pid in pids]
 
 
-class Kills(Quiet):
+class Kills(NoCallback):
     def __init__(self, whom: str, at: int) -> None:
         self.whom, self.at = whom, at
 
@@ -36,7 +36,7 @@ def main() -> None:
     job = small_job(out)
     trackers = [TensorBoard(out / "tensorboard"), WandB(out, "tracked")]
     kills = [Kills(sys.argv[2], int(sys.argv[3]))] if sys.argv[2:] else []
-    run(replace(job, listeners=[*job.listeners, *trackers, *kills]))
+    run(replace(job, callbacks=[*job.callbacks, *trackers, *kills]))
 
 
 main()

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from onebase.api.reading import Reads
-from onebase.api.writing import Writes
+from onebase.api.reading import Understanding
+from onebase.api.writing import Generation
 from onebase.base.folder import save_base
 from onebase.data.labelled import Data
 from onebase.derive.exporting import export
@@ -19,13 +19,13 @@ from onebase.tasks.plan import planned
 from onebase.tasks.prompting import Given
 from onebase.tasks.results import Adapter, Label, Plan, Span
 from onebase.tasks.table import adapted, answers
-from onebase.train.callbacks import Listener
+from onebase.train.callbacks import Callback
 
 __all__ = ["Adapter", "Base", "Label", "Span"]
 OneAdapter = Adapter | str | Path
 
 
-class Base(Writes, Reads):
+class Base(Generation, Understanding):
     """A base, perhaps with an adapter on it. Made by `onebase.load`, `onebase.pretrain` or `with_adapter`."""
 
     @property
@@ -40,8 +40,8 @@ class Base(Writes, Reads):
         *,
         task: str,
         method: str,
-        listeners: Sequence[Listener] = (),
-        tell: Any = None,
+        callbacks: Sequence[Callback] = (),
+        log: Any = None,
         test: Data | None = None,
         columns: Mapping[str, str] | None = None,
         resume: str | Path | None = None,
@@ -52,7 +52,7 @@ class Base(Writes, Reads):
         task, method: names of the tables `onebase.tasks.table.TASKS` and `METHODS`; docs/adaptation.md has the columns of each task. Options are
         those of `AdaptOptions` and of the method. The base does not change. Raises UserError.
 
-        Before anything is learnt the token ledger is told to `tell`, and stops what should not be learnt (docs/adaptation.md); `allow`
+        Before anything is learnt the token ledger is told to `log`, and stops what should not be learnt (docs/adaptation.md); `allow`
         names the codes that do not stop it. test: rows (or a file) that must not be among `data`; nothing else is done with them.
         columns: what the data calls a column, by what the task calls it, {"text": "body"}. resume: a folder for the state of learning:
         the same call goes on from it, to the bitwise same adapter.
@@ -63,8 +63,8 @@ class Base(Writes, Reads):
             task=task,
             method=method,
             options=options,
-            listeners=listeners,
-            tell=tell,
+            callbacks=callbacks,
+            log=log,
             test=test,
             columns=columns,
             resume=resume,

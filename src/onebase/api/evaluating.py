@@ -23,7 +23,7 @@ def evaluate(
     max_tokens: int = 64,
     seed: int = 0,
     constraint: Constraint | None = None,
-    judged: Mapping[str, object] | None = None,
+    judge: Mapping[str, object] | None = None,
     scores: Sequence[str] | None = None,
 ) -> dict[str, Score]:
     """Scores by name.
@@ -35,7 +35,7 @@ def evaluate(
     @5, @10 and ndcg@10; with a score from 0 to 1: spearman of the cosine. prefer and reward (prompt, chosen, rejected): see
     docs/preferences.md. text (text): bits_per_byte. continue (text, perhaps source): the same of the domain and of general
     text, before and after. reinforce (prompt, and what the reward reads): reward and success of greedy completions, and with `samples` of so
-    many at temperature 1. `judged` says how completions are judged (`JudgeConfig`: reward, max_tokens, stop, success, samples), for task
+    many at temperature 1. `judge` says how completions are judged (`JudgeConfig`: reward, max_tokens, stop, success, samples), for task
     reinforce, and for prefer with an adapter, which then has a win_rate against the plain base.
     `scores` names those that are wanted (docs/evaluation.md), in the place of all that need not be asked for by name. `task` defaults to the
     adapter's, or to text. Raises UserError.
@@ -50,12 +50,12 @@ def evaluate(
             f"a constraint for task {task}, which writes nothing",
             f"leave it out, or score {_either('constrained')}",
         )
-    if judged is not None and not (known and known.judged):
+    if judge is not None and not (known and known.takes_judge):
         raise UserError(
             f"options of judging completions for task {task}",
-            f"leave them out, or score {_either('judged')}",
+            f"leave them out, or score {_either('takes_judge')}",
         )
-    how = None if judged is None else from_dict(JudgeConfig, dict(judged), "options of judging")
+    how = None if judge is None else from_dict(JudgeConfig, dict(judge), "options of judging")
     with at(_learnt_on(base)):
         said = PREDICTIONS[task](ScoreRequest(base, resolved(data), seed, max_tokens, constraint, how))
     return computed(said, seed, scores)

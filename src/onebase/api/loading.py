@@ -9,7 +9,7 @@ from onebase.errors import UserError
 from onebase.opening.bases import FORMATS_IN, find_artifact, open_base, open_foreign
 from onebase.pretraining.recipe import Recipe, read_recipe
 from onebase.pretraining.run import Tell, run_recipe
-from onebase.train.callbacks import Listener
+from onebase.train.callbacks import Callback
 from onebase.train.signals import Stopped
 
 __all__ = ["Recipe", "import_base", "load", "pretrain", "run_recipe"]
@@ -40,8 +40,8 @@ def pretrain(
     recipe: Recipe | str | Path,
     *,
     out: str | Path | None = None,
-    listeners: Sequence[Listener] = (),
-    tell: Tell | None = None,
+    callbacks: Sequence[Callback] = (),
+    log: Tell | None = None,
     **overrides: object,
 ) -> Base:
     """Pretrain a base from a recipe (a file or a `Recipe`) in the folder `out` (`runs/<name>` when not given).
@@ -50,7 +50,7 @@ def pretrain(
     Raises UserError; `Stopped` when a signal asked the run to end (it is saved).
     """
     recipe = read_recipe(recipe, dict(overrides))
-    finished = run_recipe(recipe, out or Path("runs") / recipe.name, listeners=listeners, tell=tell)
+    finished = run_recipe(recipe, out or Path("runs") / recipe.name, callbacks=callbacks, log=log)
     if finished.base is None:
         raise Stopped(f"stopped and saved in {finished.out}", "run the same command to go on")
     return Base(finished.base)

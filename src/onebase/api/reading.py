@@ -10,7 +10,7 @@ from torch import Tensor
 from onebase.base.head import Pooling
 from onebase.engine import image_features as images
 from onebase.engine.features import remembering
-from onebase.engine.image_search import TEMPLATE, Found, chances, find
+from onebase.engine.image_search import TEMPLATE, FoundImage, find, probabilities
 from onebase.engine.speech import Transcriber
 from onebase.engine.transcribing import Transcript, transcribe
 from onebase.errors import UserError
@@ -32,7 +32,7 @@ from onebase.tasks.prompting import Given
 from onebase.tasks.results import Label, Span, labelled
 
 
-class Reads(Bound):
+class Understanding(Bound):
     """Says something of what it is given."""
 
     _ears: Transcriber | None = None
@@ -40,12 +40,12 @@ class Reads(Bound):
     @torch.no_grad()
     def logits(self, ids: Sequence[int]) -> Tensor:
         """Next-token logits after each of `ids`, float32 [T, V]."""
-        return self.loaded.model.logits(self._ids_BT(ids), self.active)[0].cpu()
+        return self.loaded.model.logits(self._ids_BT(ids), self.routing)[0].cpu()
 
     @torch.no_grad()
     def hidden(self, ids: Sequence[int]) -> Tensor:
         """Last hidden states, float32 [T, D]."""
-        return self.loaded.model.hidden(self._ids_BT(ids), active=self.active).hidden[0].float().cpu()
+        return self.loaded.model.hidden(self._ids_BT(ids), routing=self.routing).hidden[0].float().cpu()
 
     def embed(self, texts: Sequence[str], *, pooling: Pooling | None = None) -> Tensor:
         """One vector a text, float32 [N, D]: as the base was made to give them (sentence-transformers; CLIP and SigLIP, where images are in
@@ -96,7 +96,7 @@ class Reads(Bound):
     def embed_images(self, paths: images.Paths) -> Tensor:
         """One vector an image file, float32 [N, D], as the base pools them (docs/images.md). Raises DataError naming a file that cannot be
         read, ConfigError for a base that sees no images."""
-        return images.vectors(self.loaded, paths, self.active)
+        return images.vectors(self.loaded, paths, self.routing)
 
     def classify_images(
         self, paths: images.Paths, labels: Sequence[str] | None = None, *, template: str = TEMPLATE
@@ -107,16 +107,16 @@ class Reads(Bound):
         DataError naming a file that cannot be read, UserError where nothing classifies images."""
         on = self._attached
         if labels is not None:
-            return labelled(labels, chances(self.loaded, paths, labels, template, self.active))
+            return labelled(labels, probabilities(self.loaded, paths, labels, template, self.routing))
         names, logp_NL = images.scores(
-            self.loaded, on.config if on else None, on.name if on else "", paths, self.active
+            self.loaded, on.config if on else None, on.name if on else "", paths, self.routing
         )
         return labelled(names, logp_NL.exp())
 
-    def search(self, query: str, paths: images.Paths, *, top: int | None = None) -> list[Found]:
+    def search(self, query: str, paths: images.Paths, *, top: int | None = None) -> list[FoundImage]:
         """Image files by how near they are to a text, the nearest first (`path`, `score`: the cosine). Raises DataError naming a file
         that cannot be read, UserError for a base without one space for images and texts."""
-        return find(self.loaded, query, paths, top, self.active)
+        return find(self.loaded, query, paths, top, self.routing)
 
     def transcribe(
         self,
@@ -135,7 +135,7 @@ class Reads(Bound):
         believed, (0.0,) is greedy alone; condition: show it the text before (docs/speech.md). Raises UserError.
         """
         if self._ears is None:
-            self._ears = Transcriber(self.loaded, self.active)
+            self._ears = Transcriber(self.loaded, self.routing)
         return transcribe(
             self._ears,
             path,

@@ -15,7 +15,7 @@ def serve_base(
     name: str | None = None,
     device: str = "auto",
     dtype: str = "fp32",
-    tell: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> None:
     """Load, attach and serve until stopped. Raises UserError."""
     try:
@@ -25,4 +25,4 @@ def serve_base(
         raise UserError(f"serving needs {e.name}", 'run: pip install "onebase[serve]"') from None
     base = load(ref, device=device, dtype=dtype)
     attached = attach_all(base, named_adapters(adapters))
-    serve(app_of(base, name or base.name, attached, tell), host, port)
+    serve(app_of(base, name or base.name, attached, log), host, port)

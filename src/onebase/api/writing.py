@@ -15,7 +15,7 @@ from onebase.tasks.prompting import Prompted, prompted
 Message = Mapping[str, Any]
 
 
-class Writes(Bound):
+class Generation(Bound):
     """Generates, whole or piece by piece."""
 
     def generate(
@@ -36,7 +36,7 @@ class Writes(Bound):
         have (docs/structured.md). Raises UserError when the prompt is longer than the context, or the constraint cannot be followed."""
         sampling = _sampling(max_tokens, temperature, stop, top_p, seed, constraint)
         read = self._read(prompt, images, variables)
-        return generate(self.loaded, [read.ids], sampling, self.active, inserts=[read.inserts])[0].text
+        return generate(self.loaded, [read.ids], sampling, self.routing, inserts=[read.inserts])[0].text
 
     def chat(
         self,
@@ -58,8 +58,8 @@ class Writes(Bound):
             raise DataError(
                 "a conversation is a list of messages, this is a text", "generate goes on from a text"
             )
-        read = seeing.told_prompt(self.loaded, told, self.active)
-        return generate(self.loaded, [read.ids], sampling, self.active, inserts=[read.inserts])[0].text
+        read = seeing.chat_prompt(self.loaded, told, self.routing)
+        return generate(self.loaded, [read.ids], sampling, self.routing, inserts=[read.inserts])[0].text
 
     def stream(
         self,
@@ -77,7 +77,7 @@ class Writes(Bound):
         """The text of `generate` (for a str) or `chat` (for messages), piece by piece as it comes."""
         sampling = _sampling(max_tokens, temperature, stop, top_p, seed, constraint)
         read = self._read(prompt, images, variables)
-        for pieces in stream(self.loaded, [read.ids], sampling, self.active, [read.inserts]):
+        for pieces in stream(self.loaded, [read.ids], sampling, self.routing, [read.inserts]):
             for piece in pieces:
                 if piece.text:
                     yield piece.text
@@ -100,9 +100,9 @@ class Writes(Bound):
         if not isinstance(prompt, str):
             if images:
                 raise UserError("images beside messages", 'put them in: {"type": "image", "image": path}')
-            return seeing.told_prompt(self.loaded, prompt, self.active)
+            return seeing.chat_prompt(self.loaded, prompt, self.routing)
         if images:
-            return seeing.written_prompt(self.loaded, prompt, images, self.active)
+            return seeing.text_prompt(self.loaded, prompt, images, self.routing)
         return seeing.Prompt(self.tokenizer.encode(prompt, bos=True), None)
 
 

@@ -112,7 +112,11 @@ def shipped_bytes(base: Bound) -> tuple[int, int]:
         )  # one file holds all, in fewer bits than it takes in memory
     weights = sum(t.numel() * t.element_size() for t in base_tensors(loaded.model).values()) if whole else 0
     # The tokenizer as its file holds it: a classical system's vocabulary is counted too.
-    words = "" if loaded.words is None else loaded.words.tokenizer.as_json + loaded.words.template.source
+    words = (
+        ""
+        if loaded.text_codec is None
+        else loaded.text_codec.tokenizer.as_json + loaded.text_codec.template.source
+    )
     return adapter, weights + len(words.encode())
 
 
@@ -150,4 +154,4 @@ def untrained_twin(base: LoadedBase, seed: int) -> LoadedBase:
     for p in model.parameters():
         p.requires_grad_(False)
     model.compute_dtype = base.model.compute_dtype
-    return LoadedBase(model.to(base.model.device).eval(), base.words, embedding=base.embedding)
+    return LoadedBase(model.to(base.model.device).eval(), base.text_codec, embedding=base.embedding)

@@ -5,7 +5,7 @@ from typing import Literal
 from onebase.base.links import Link, link_parameters
 from onebase.codec.audio.config import AudioCodecConfig
 from onebase.codec.image.config import ImageCodecConfig
-from onebase.codec.kinds import KINDS, CodecConfig
+from onebase.codec.kinds import CODECS, CodecConfig
 from onebase.codec.text.modules import TextCodecConfig
 from onebase.config import config
 from onebase.errors import ConfigError
@@ -167,7 +167,7 @@ def base_parameters(cfg: BaseConfig) -> int:
     """All learned numbers of a base."""
     total = sum(count.parameters(t) for t in cfg.trunks.values())
     for name, codec in cfg.codecs.items():
-        total += KINDS[codec.kind].parameters(codec, cfg.trunks[name].width)
+        total += CODECS[codec.kind].parameters(codec, cfg.trunks[name].width)
     return total + sum(
         link_parameters(x, cfg.trunks[x.src].width, cfg.trunks[x.dst].width) for x in cfg.links
     )

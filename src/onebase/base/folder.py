@@ -23,7 +23,7 @@ from onebase.codec.text.pooling import EmbeddingConfig
 from onebase.codec.text.roles import Roles
 from onebase.codec.text.template import ChatTemplate
 from onebase.codec.text.tokenizer import Tokenizer
-from onebase.config import from_file, to_dict, to_lean
+from onebase.config import from_file, to_dict, without_defaults
 from onebase.errors import ArtifactError
 
 WEIGHTS = "model-00001.safetensors"
@@ -37,7 +37,7 @@ C = TypeVar("C")
 
 
 @dataclass
-class Memory:
+class FeatureMemo:
     """What a base keeps of itself while someone asked for it (`Base.remembering`): pooled states of texts by their ids, and the hash of
     its weights once it was taken."""
 
@@ -55,14 +55,14 @@ class LoadedBase:
     """
 
     model: BaseModel
-    words: TextCodec | None
+    text_codec: TextCodec | None
     record: Record = field(default_factory=lambda: Record("base"))
     path: Path | None = None
     origin: str | None = None
     embedding: EmbeddingConfig | None = None
     speech: SpeechConfig | None = None
     head: OwnHead | None = None
-    memory: Memory | None = field(default=None, init=False, repr=False, compare=False)
+    memory: FeatureMemo | None = field(default=None, init=False, repr=False, compare=False)
     leases: WeakValueDictionary[str, Any] = field(
         default_factory=WeakValueDictionary, init=False, repr=False, compare=False
     )
@@ -88,19 +88,22 @@ class LoadedBase:
     @property
     def codec(self) -> TextCodec:
         """What makes its ids. Raises ArtifactError for a base that reads no text."""
-        if self.words is None:
+        if self.text_codec is None:
             raise ArtifactError(
                 f"this base has no tokenizer: it reads {', '.join(sorted(self.model.cfg.codecs))}",
                 "use a base that reads text",
             )
-        return self.words
+        return self.text_codec
 
     @property
     def hashes(self) -> dict[str, str]:
         """What an adapter may rely on: weights, tokenizer and template."""
         found = {"fingerprint": self.fingerprint}
-        if self.words is not None:
-            found |= {"tokenizer": self.words.tokenizer.digest, "template": self.words.template.digest}
+        if self.text_codec is not None:
+            found |= {
+                "tokenizer": self.text_codec.tokenizer.digest,
+                "template": self.text_codec.template.digest,
+            }
         return found
 
 
@@ -109,7 +112,7 @@ def base_tensors(model: BaseModel) -> dict[str, torch.Tensor]:
     return {
         name: p.detach()
         for name, p in model.named_parameters()
-        if ".deltas." not in name and ".few." not in name and not name.startswith(("heads.", "leads."))
+        if ".deltas." not in name and ".few." not in name and not name.startswith(("heads.", "virtual."))
     }
 
 
@@ -135,7 +138,7 @@ def state_of(model: BaseModel) -> tuple[object, ...]:
 
 def base_fingerprint(model: BaseModel) -> str:
     """`ob1-` + hash of all own tensors and the canonical config."""
-    return fingerprint(base_tensors(model), to_lean(model.cfg))
+    return fingerprint(base_tensors(model), without_defaults(model.cfg))
 
 
 def save_base(path: Path, base: LoadedBase, *, overwrite: bool = False) -> str:
@@ -146,8 +149,8 @@ def save_base(path: Path, base: LoadedBase, *, overwrite: bool = False) -> str:
         tree = {"schema": 1, "config": to_dict(base.model.cfg)}
         w.path("base.json").write_text(json.dumps(tree, indent=1), encoding="utf-8")
         save_tensors(w.path(WEIGHTS), base_tensors(base.model), {"fingerprint": found})
-        if base.words is not None:
-            _save_words(w, base.words)
+        if base.text_codec is not None:
+            _save_text_codec(w, base.text_codec)
         if base.embedding is not None:
             embedding = {"schema": 1, "embedding": to_dict(base.embedding)}
             w.path(EMBEDDING).write_text(json.dumps(embedding, indent=1), encoding="utf-8")
@@ -162,7 +165,7 @@ def save_base(path: Path, base: LoadedBase, *, overwrite: bool = False) -> str:
     return found
 
 
-def _save_words(w: ArtifactWriter, codec: TextCodec) -> None:
+def _save_text_codec(w: ArtifactWriter, codec: TextCodec) -> None:
     codec.tokenizer.save(w.path(TOKENIZER))
     if codec.tokenizer.roles != Roles.own():
         roles = {"schema": 1, "roles": to_dict(codec.tokenizer.roles)}

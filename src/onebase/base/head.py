@@ -111,7 +111,7 @@ def span_tags(labels: Sequence[str]) -> tuple[str, ...]:
     return (OUTSIDE, *(f"{part}-{label}" for label in labels for part in "BI"))
 
 
-class Layer(nn.Module):
+class HeadLayer(nn.Module):
     """norm(activation(x W^T + b)) in fp32, see LayerConfig."""
 
     def __init__(self, cfg: LayerConfig, features: int) -> None:
@@ -132,7 +132,7 @@ class Head(nn.Module):
 
     def __init__(self, features: int, classes: int, layer: LayerConfig | None = None) -> None:
         super().__init__()
-        self.layer = None if layer is None else Layer(layer, features)
+        self.layer = None if layer is None else HeadLayer(layer, features)
         self.weight_CP = nn.Parameter(torch.zeros(classes, features))
         self.bias_C = nn.Parameter(torch.zeros(classes))
 

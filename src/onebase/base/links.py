@@ -14,7 +14,7 @@ from onebase.model.config import Activation, NormConfig
 from onebase.model.count import norm_parameters
 from onebase.model.feedforward import ACTIVATIONS
 from onebase.model.norm import Norm
-from onebase.model.trunk import Out
+from onebase.model.trunk import TrunkOutput
 
 
 @config
@@ -105,7 +105,7 @@ class Connector(nn.Module):
         """Which blocks of a trunk of `depth` blocks it reads."""
         return () if self.cfg.block is None else (depth - 1 - self.cfg.block,)
 
-    def forward(self, out: Out) -> Tensor:
+    def forward(self, out: TrunkOutput) -> Tensor:
         """[B, N, E] of the source's states."""
         x_BTD = out.hidden if self.cfg.block is None else next(iter(out.taps.values()))
         x_BTD = x_BTD[:, self.cfg.skip :]
@@ -146,7 +146,7 @@ def pooled_squares(x_BTD: Tensor, by: int) -> Tensor:
     return shuffled(x_BTD, by).view(B, T // by**2, by**2, D).mean(2)
 
 
-class Pair(nn.Module):
+class PairLink(nn.Module):
     """Two trunks' pooled states in one space, see PairConfig."""
 
     def __init__(self, cfg: PairConfig, src: int, dst: int) -> None:
@@ -173,7 +173,7 @@ class Pair(nn.Module):
         z_BC = src_BE @ dst_CE.T * self.scale.float().exp()
         return z_BC if self.shift is None else z_BC + self.shift.float()
 
-    def chances(self, scores_BC: Tensor) -> Tensor:
+    def probabilities(self, scores_BC: Tensor) -> Tensor:
         """Probabilities of scores: of each pair by itself where it has a shift, else of one of the row's targets."""
         return scores_BC.softmax(-1) if self.shift is None else scores_BC.sigmoid()
 
@@ -186,7 +186,7 @@ def link_module(link: Link, src: int, dst: int) -> nn.Module | None:
     """The learned part of a link between trunks of these widths; None where it has none."""
     if link.connector is not None:
         return Connector(link.connector, src, dst)
-    return Pair(link.pair, src, dst) if link.pair is not None else None
+    return PairLink(link.pair, src, dst) if link.pair is not None else None
 
 
 def link_parameters(link: Link, src: int, dst: int) -> int:

@@ -10,19 +10,19 @@ from torch import Tensor, nn
 
 from onebase.base.config import BaseConfig
 from onebase.base.links import Connector, link_module
-from onebase.base.virtual_tokens import Front, Prefix, SoftPrompt, fill
-from onebase.codec.audio.modules import AudioEnds
-from onebase.codec.image.modules import ImageEnds
-from onebase.codec.kinds import KINDS, Ends
-from onebase.codec.text.modules import TextEnds
+from onebase.base.virtual_tokens import BatchVirtualTokens, Prefix, SoftPrompt, fill_cache
+from onebase.codec.audio.modules import AudioModule
+from onebase.codec.image.modules import ImageModule
+from onebase.codec.kinds import CODECS, CodecModule
+from onebase.codec.text.modules import TextModule
 from onebase.errors import ConfigError, UserError
 from onebase.model.cache import Cache
 from onebase.model.config import StorageConfig
 from onebase.model.cross import Memory
 from onebase.model.init import init_trunk
 from onebase.model.mask import Cols, Mask, SameDocument, prefix
-from onebase.model.proj import Active, Proj
-from onebase.model.trunk import Out, Trunk
+from onebase.model.proj import AdapterRouting, Proj
+from onebase.model.trunk import Trunk, TrunkOutput
 
 R = TypeVar("R")
 
@@ -37,14 +37,14 @@ class BaseModel(nn.Module):
         self.compiled = False  # set by train.compiling: the loss may then compile its part too
         self.trunks = nn.ModuleDict({name: Trunk(name, t) for name, t in cfg.trunks.items()})
         self.codecs = nn.ModuleDict(
-            {name: KINDS[c.kind].ends(c, cfg.trunks[name].width) for name, c in cfg.codecs.items()}
+            {name: CODECS[c.kind].module(c, cfg.trunks[name].width) for name, c in cfg.codecs.items()}
         )
         made = {x.name: link_module(x, cfg.trunks[x.src].width, cfg.trunks[x.dst].width) for x in cfg.links}
         self.links = nn.ModuleDict({name: m for name, m in made.items() if m is not None})
         if cfg.storage is not None:
             self._keep_in(cfg.storage, take=False)
         self.heads = nn.ModuleDict()  # what adaptation puts on the hidden states; empty in a plain base
-        self.leads = nn.ModuleDict()  # what it puts before the first token; empty too
+        self.virtual = nn.ModuleDict()  # what it puts before the first token; empty too
 
     @property
     def trunk(self) -> Trunk:
@@ -54,24 +54,24 @@ class BaseModel(nn.Module):
         return trunk
 
     @property
-    def text(self) -> TextEnds:
+    def text(self) -> TextModule:
         """The learned ends of the text codec. Raises ConfigError when this base reads no text."""
         ends = self.codecs[self.cfg.text.kind]
-        assert isinstance(ends, TextEnds)
+        assert isinstance(ends, TextModule)
         return ends
 
     @property
-    def image(self) -> ImageEnds:
+    def image(self) -> ImageModule:
         """The learned ends of the image codec. Raises ConfigError when this base sees no images."""
         ends = self.codecs[self.cfg.image.kind]
-        assert isinstance(ends, ImageEnds)
+        assert isinstance(ends, ImageModule)
         return ends
 
     @property
-    def audio(self) -> AudioEnds:
+    def audio(self) -> AudioModule:
         """The learned end of the audio codec. Raises ConfigError when this base hears nothing."""
         ends = self.codecs[self.cfg.audio.kind]
-        assert isinstance(ends, AudioEnds)
+        assert isinstance(ends, AudioModule)
         return ends
 
     @property
@@ -88,7 +88,7 @@ class BaseModel(nn.Module):
             init_trunk(trunk, generator)
         for name in sorted(self.codecs):
             ends = self.codecs[name]
-            assert isinstance(ends, Ends)
+            assert isinstance(ends, CodecModule)
             ends.reset(generator)
         for name in sorted(self.links):
             for p in self.links[name].parameters():
@@ -122,12 +122,12 @@ class BaseModel(nn.Module):
         for proj in self.sites().values():
             proj.keep_in(storage, take=take)
         for ends in self.codecs.values():
-            assert isinstance(ends, Ends)
+            assert isinstance(ends, CodecModule)
             ends.keep_in(storage, take=take)
 
-    def new_cache(self, batch: int, slots: int, active: Active | None = None) -> Cache:
+    def new_cache(self, batch: int, slots: int, routing: AdapterRouting | None = None) -> Cache:
         """An empty key-value cache for the text trunk, with room for `slots` tokens a row and what leads them."""
-        slots += sum(max(front.places_B, default=0) for front in self._fronts(active, batch))
+        slots += sum(max(front.counts_B, default=0) for front in self._virtual_tokens(routing, batch))
         return Cache(self.trunk.cfg, batch, slots, self.device, self.compute_dtype)
 
     def hidden(
@@ -137,53 +137,57 @@ class BaseModel(nn.Module):
         mask: Mask | None = None,
         *,
         cache: Cache | None = None,
-        active: Active | None = None,
+        routing: AdapterRouting | None = None,
         memory: Memory | None = None,
         inserts: Tensor | None = None,
         types_BT: Tensor | None = None,
         taps: Sequence[int] = (),
         impl: str = "auto",
-    ) -> Out:
+    ) -> TrunkOutput:
         """Hidden states of text; without columns every row is one document from position 0.
 
         memory: what its cross-attention reads. inserts [N, D]: vectors that take the places of the connector's token, in order. types: of
-        tokens (of a pair of texts 0 and 1); None: all 0. Where an
-        active adapter leads (`leading`), it stands before the first token, the positions of the row's tokens begin behind it, and a
+        tokens (of a pair of texts 0 and 1); None: all 0. Virtual tokens of an
+        active adapter (`virtual_counts`) stand before the first token, the positions of the row's tokens begin behind them, and a
         cache needs that many more slots; a row is then one document. Raises UserError where both do not fit in the context.
         """
         if cols is None:
             cols = Cols.simple(ids_BT.shape[0], ids_BT.shape[1], ids_BT.device)
-        before_B = self.leading(active, len(ids_BT))
+        before_B = self.virtual_counts(routing, len(ids_BT))
         first = cache is None or cache.cols is None
         if led := any(before_B):
-            cols = self._behind(cols, before_B, first)
-        x_BTD = self.text.embed(ids_BT, cols.pos, self.compute_dtype, active, cols.doc, types_BT)
+            cols = self._shifted(cols, before_B, first)
+        x_BTD = self.text.embed(ids_BT, cols.pos, self.compute_dtype, routing, cols.doc, types_BT)
         if inserts is not None:
             x_BTD = self.inserted(x_BTD, ids_BT, inserts)
             cols, mask = self._images_whole(ids_BT, cols, mask)
         if led and first:
-            x_BTD, cols, cache = self._led(x_BTD, cols, cache, active)
-        out: Out = self.trunk(
-            x_BTD, cols, mask, cache=cache, active=active, memory=memory, taps=taps, impl=impl
+            x_BTD, cols, cache = self._with_virtual_tokens(x_BTD, cols, cache, routing)
+        out: TrunkOutput = self.trunk(
+            x_BTD, cols, mask, cache=cache, routing=routing, memory=memory, taps=taps, impl=impl
         )
         if (over := x_BTD.shape[1] - ids_BT.shape[1]) == 0:
             return out
-        return Out(out.hidden[:, over:], {i: t_BTD[:, over:] for i, t_BTD in out.taps.items()})
+        return TrunkOutput(out.hidden[:, over:], {i: t_BTD[:, over:] for i, t_BTD in out.taps.items()})
 
-    def leading(self, active: Active | None, batch: int) -> list[int]:
+    def virtual_counts(self, routing: AdapterRouting | None, batch: int) -> list[int]:
         """How many places active adapters take before the first token of each row of a batch (soft prompts, prefixes)."""
-        prefixes, softs = self._fronts(active, batch)
-        return [a + b for a, b in zip(prefixes.places_B, softs.places_B, strict=True)]
+        prefixes, softs = self._virtual_tokens(routing, batch)
+        return [a + b for a, b in zip(prefixes.counts_B, softs.counts_B, strict=True)]
 
-    def _fronts(self, active: Active | None, batch: int) -> tuple[Front, Front]:
-        return Front(self.leads, Prefix, active, batch), Front(self.leads, SoftPrompt, active, batch)
+    def _virtual_tokens(
+        self, routing: AdapterRouting | None, batch: int
+    ) -> tuple[BatchVirtualTokens, BatchVirtualTokens]:
+        return BatchVirtualTokens(self.virtual, Prefix, routing, batch), BatchVirtualTokens(
+            self.virtual, SoftPrompt, routing, batch
+        )
 
-    def _behind(self, cols: Cols, before_B: Sequence[int], first: bool) -> Cols:
-        """The columns of tokens that stand behind what leads their rows."""
+    def _shifted(self, cols: Cols, before_B: Sequence[int], first: bool) -> Cols:
+        """The columns of tokens that stand behind the virtual tokens of their rows."""
         pos_BT = cols.pos + torch.tensor(before_B, device=cols.pos.device)[:, None]
         pos_BT = torch.where(cols.doc >= 0, pos_BT, 0)
         if first:
-            assert int(cols.doc.max()) <= 0, "what leads stands before one document a row"
+            assert int(cols.doc.max()) <= 0, "virtual tokens stand before one document a row"
             if (longest := int(pos_BT.max()) + 1) > self.cfg.text.context:
                 raise UserError(
                     f"{longest} tokens with the {max(before_B)} that the adapter puts first, the context is {self.cfg.text.context}",
@@ -191,22 +195,22 @@ class BaseModel(nn.Module):
                 )
         return Cols(pos_BT, cols.doc, cols.block)
 
-    def _led(
-        self, x_BTD: Tensor, cols: Cols, cache: Cache | None, active: Active | None
+    def _with_virtual_tokens(
+        self, x_BTD: Tensor, cols: Cols, cache: Cache | None, routing: AdapterRouting | None
     ) -> tuple[Tensor, Cols, Cache | None]:
         """The input and columns of a trunk with the soft prompts in front, and the cache with the prefixes in it (a new one where none is
         given and some act)."""
         B = len(x_BTD)
-        prefixes, softs = self._fronts(active, B)
+        prefixes, softs = self._virtual_tokens(routing, B)
         if softs.found:
-            front = softs.cols(prefixes.places_B, x_BTD.device)
+            front = softs.cols(prefixes.counts_B, x_BTD.device)
             made = softs.rows([s.vectors_PD for s in softs.found if isinstance(s, SoftPrompt)])
             x_BTD = torch.cat((self.text.stem.placed(made, front.pos).to(x_BTD.dtype), x_BTD), 1)
             cols = Cols.cat((front, cols))
         if prefixes.found:
             if cache is None:
-                cache = self.new_cache(B, x_BTD.shape[1], active)
-            fill(cache, prefixes, x_BTD.dtype, x_BTD.device)
+                cache = self.new_cache(B, x_BTD.shape[1], routing)
+            fill_cache(cache, prefixes, x_BTD.dtype, x_BTD.device)
         return x_BTD, cols, cache
 
     def inserted(self, x_BTD: Tensor, ids_BT: Tensor, inserts_ND: Tensor) -> Tensor:
@@ -238,13 +242,13 @@ class BaseModel(nn.Module):
         kind: Literal["image", "audio"],
         data: Tensor,
         *,
-        active: Active | None = None,
+        routing: AdapterRouting | None = None,
         taps: Sequence[int] = (),
-    ) -> Out:
+    ) -> TrunkOutput:
         """Hidden states of images (pixels [B, C, H, W]) or of sound (log-mel frames [B, M, F])."""
         ends = self.image if kind == "image" else self.audio
         x_BTD, cols = ends.embed(data, self.compute_dtype)
-        out: Out = self.trunks[kind](x_BTD, cols, active=active, taps=taps)
+        out: TrunkOutput = self.trunks[kind](x_BTD, cols, routing=routing, taps=taps)
         return out
 
     def link(self, how: Literal["embed", "pair"]) -> nn.Module:
@@ -255,18 +259,18 @@ class BaseModel(nn.Module):
             raise UserError(f"this base {what}", "use one that does (docs/images_and_text.md)")
         return self.links[found.name]
 
-    def seen(self, pixels_BCHW: Tensor, active: Active | None = None) -> Tensor:
+    def seen(self, pixels_BCHW: Tensor, routing: AdapterRouting | None = None) -> Tensor:
         """What `hidden` takes as inserts for these images, [N, E] with as many vectors for each image. Raises UserError where this base
         takes no images into its text."""
         connector = self.link("embed")
         assert isinstance(connector, Connector)
         taps = connector.taps(len(self.cfg.trunks["image"].blocks))
-        out: Tensor = connector(self.states("image", pixels_BCHW, active=active, taps=taps))
+        out: Tensor = connector(self.states("image", pixels_BCHW, routing=routing, taps=taps))
         return out.flatten(0, 1)
 
-    def logits(self, ids_BT: Tensor, active: Active | None = None) -> Tensor:
+    def logits(self, ids_BT: Tensor, routing: AdapterRouting | None = None) -> Tensor:
         """fp32 logits [B, T, V] of whole rows."""
-        return self.text.logits(self.hidden(ids_BT, active=active).hidden, active)
+        return self.text.logits(self.hidden(ids_BT, routing=routing).hidden, routing)
 
     def forward(self, work: Callable[["BaseModel"], R]) -> R:
         """Run `work` on this model from inside a module call.
@@ -279,7 +283,7 @@ class BaseModel(nn.Module):
     def groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
         """Trainable parameters by the kind that decides their optimizer: matrix, embed, head, other.
 
-        An adapter's rows of tokens go with the end they belong to, and what leads a text with the embeddings.
+        An adapter's rows of tokens go with the end they belong to, and virtual tokens with the embeddings.
         """
         found: dict[str, list[tuple[str, nn.Parameter]]] = {
             "matrix": [],
@@ -290,7 +294,9 @@ class BaseModel(nn.Module):
         for name, p in self.named_parameters():
             if not p.requires_grad:
                 continue
-            if name.endswith((".stem.weight", ".stem.few.rows_KD", ".stem_KD")) or name.startswith("leads."):
+            if name.endswith((".stem.weight", ".stem.few.rows_KD", ".stem_KD")) or name.startswith(
+                "virtual."
+            ):
                 found["embed"].append((name, p))
             elif name.endswith((".head.weight", ".head_KD")):
                 found["head"].append((name, p))

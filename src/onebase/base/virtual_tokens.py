@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from onebase.model.cache import Cache
 from onebase.model.mask import Cols
-from onebase.model.proj import Active
+from onebase.model.proj import AdapterRouting
 
 
 class SoftPrompt(nn.Module):
@@ -22,7 +22,7 @@ class SoftPrompt(nn.Module):
         self.vectors_PD = nn.Parameter(vectors_PD)
 
     @property
-    def places(self) -> int:
+    def count(self) -> int:
         return len(self.vectors_PD)
 
 
@@ -34,21 +34,23 @@ class Prefix(nn.Module):
         self.keys, self.values = nn.ParameterList(keys), nn.ParameterList(values)
 
     @property
-    def places(self) -> int:
+    def count(self) -> int:
         return len(self.keys[0])
 
 
-Lead = SoftPrompt | Prefix
+VirtualTokens = SoftPrompt | Prefix
 
 
-class Front:
+class BatchVirtualTokens:
     """The leads of one kind that act on a batch: which one each row has, if any."""
 
-    def __init__(self, leads: nn.ModuleDict, kind: type[Lead], active: Active | None, batch: int) -> None:
-        self.found: list[Lead] = []
+    def __init__(
+        self, virtual: nn.ModuleDict, kind: type[VirtualTokens], routing: AdapterRouting | None, batch: int
+    ) -> None:
+        self.found: list[VirtualTokens] = []
         self.which_B = [-1] * batch
-        for name, rows in active.groups if active is not None else ():
-            if name not in leads or not isinstance(lead := leads[name], kind):
+        for name, rows in routing.groups if routing is not None else ():
+            if name not in virtual or not isinstance(lead := virtual[name], kind):
                 continue
             for b in range(batch) if rows is None else rows:
                 assert self.which_B[b] < 0, "one soft prompt and one prefix act on a row at most"
@@ -56,9 +58,9 @@ class Front:
             self.found.append(lead)
 
     @property
-    def places_B(self) -> list[int]:
+    def counts_B(self) -> list[int]:
         """How many places it takes before each row."""
-        return [self.found[i].places if i >= 0 else 0 for i in self.which_B]
+        return [self.found[i].count if i >= 0 else 0 for i in self.which_B]
 
     def rows(self, parts: Sequence[Tensor]) -> Tensor:
         """[B, P, ...]: of the tensors [p, ...], one for each lead found, the one of each row; zeros behind it and where there is none."""
@@ -69,14 +71,14 @@ class Front:
 
     def cols(self, start_B: Sequence[int], device: torch.device) -> Cols:
         """Its columns [B, P], positions from `start` on. What a row lacks is padding."""
-        places_B1 = torch.tensor(self.places_B, device=device)[:, None]
-        step_P = torch.arange(int(max(self.places_B)), device=device)
+        places_B1 = torch.tensor(self.counts_B, device=device)[:, None]
+        step_P = torch.arange(int(max(self.counts_B)), device=device)
         here_BP = step_P < places_B1
         pos_BP = torch.where(here_BP, step_P + torch.tensor(start_B, device=device)[:, None], 0)
         return Cols(pos_BP, torch.where(here_BP, 0, -1))
 
 
-def fill(cache: Cache, front: Front, dtype: torch.dtype, device: torch.device) -> None:
+def fill_cache(cache: Cache, front: BatchVirtualTokens, dtype: torch.dtype, device: torch.device) -> None:
     """Put the prefixes into an empty cache; gradients reach them."""
     prefixes = [p for p in front.found if isinstance(p, Prefix)]
     cache.extend(front.cols([0] * len(front.which_B), device))

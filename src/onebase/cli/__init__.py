@@ -66,12 +66,12 @@ def main() -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         _guard(lambda: app(prog_name="onebase"))
         return
-    from onebase.train.exiting import leave
+    from onebase.train.exiting import exit_now
 
     try:
         _guard(lambda: app(prog_name="onebase"))
     except SystemExit as e:
-        leave(e.code if isinstance(e.code, int) else int(e.code is not None))
+        exit_now(e.code if isinstance(e.code, int) else int(e.code is not None))
 
 
 def _guard(work: Callable[[], Any]) -> None:

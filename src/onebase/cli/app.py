@@ -27,7 +27,7 @@ class FromTables(TyperCommand):
             "tasks": list(TASKS),
             "methods": list(METHODS),
             "scored": list(PREDICTIONS),
-            "judged": [t.name for t in tasks if t.judged],
+            "judged": [t.name for t in tasks if t.takes_judge],
             "asked": [t.name for t in tasks if t.answer],
         }
         parts: list[Any] = [self, *(p for p in self.params if hasattr(p, "help"))]

@@ -37,7 +37,7 @@ def demo(
     """The whole life of a base on data that pip alone brings: pretrain, adapt, measure, report."""
     from onebase.demo.run import run_demo
 
-    run_demo(out, minutes=minutes, quick=quick, tell=say)
+    run_demo(out, minutes=minutes, quick=quick, log=say)
 
 
 @app.command(epilog=example("onebase pretrain recipes/tiny.yaml train.steps=200 --out runs/tiny"))
@@ -67,7 +67,7 @@ def pretrain(
     more = [f"train.{k}={v}" for k, v in (("device", device), ("dtype", dtype)) if v]
     more += [f"log.{k}=true" for k, v in (("tensorboard", tensorboard), ("wandb", wandb)) if v]
     read = config.load(Recipe, recipe, [*(overrides or []), *more])
-    finished = run_recipe(read, out or Path("runs") / read.name, listeners=[Progress(read.name)], tell=say)
+    finished = run_recipe(read, out or Path("runs") / read.name, callbacks=[Progress(read.name)], log=say)
     if finished.base is None:
         raise typer.Exit(EXIT_STOPPED)
     say(f"base: {finished.out / 'base'} ({finished.base.fingerprint[:16]}...)")
@@ -181,8 +181,8 @@ def adapt(
         data or [],
         task=task,
         method=method,
-        listeners=[Progress(f"{method} {task}")],
-        tell=say,
+        callbacks=[Progress(f"{method} {task}")],
+        log=say,
         test=test,
         columns=columns,
         **options,
@@ -194,7 +194,7 @@ def adapt(
 @app.command(
     epilog=example(
         "onebase plan recipes/124m.yaml",
-        "onebase plan recipes/124m.yaml train.micro=8",
+        "onebase plan recipes/124m.yaml train.micro_batch=8",
         "onebase plan --machine",
     )
 )

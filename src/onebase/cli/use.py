@@ -113,7 +113,7 @@ def eval_(
     base = load_base(ref, adapter, device, dtype)
     rows = read_rows(resolved(data), (), columns=columns) if columns else data
     scores = onebase.evaluate(
-        base, rows, task=task, max_tokens=max_tokens, constraint=form, judged=judged, scores=score
+        base, rows, task=task, max_tokens=max_tokens, constraint=form, judge=judged, scores=score
     )
     verdict = None
     if train:
@@ -276,5 +276,5 @@ def serve(
     from onebase.api.serving import serve_base
 
     serve_base(
-        ref, adapters=adapter or [], host=host, port=port, name=name, device=device, dtype=dtype, tell=say
+        ref, adapters=adapter or [], host=host, port=port, name=name, device=device, dtype=dtype, log=say
     )

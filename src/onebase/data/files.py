@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from onebase.data.row_files import FORMATS, Flaw, Record, lines, missing_column, records, unreadable
+from onebase.data.row_files import FORMATS, Problem, Record, lines, missing_column, records, unreadable
 from onebase.errors import DataError
 
 __all__ = [
@@ -32,7 +32,7 @@ def rows(path: Path, kind: str, columns: Sequence[str] = ()) -> Iterator[Row]:
     A row that lacks one of `columns`, an empty file, a broken line and bytes that are no UTF-8 raise DataError.
     """
     for where, row in all_records(path, kind, columns):
-        if isinstance(row, Flaw):
+        if isinstance(row, Problem):
             raise DataError(f"{where}: {row.what}", row.remedy)
         yield where, row
 
@@ -76,9 +76,9 @@ def text_lines(path: Path) -> Iterator[str]:
     yield from sound(lines(path), str(path))
 
 
-def sound(numbered: Iterable[tuple[int, str, Flaw | None]], name: str) -> Iterator[str]:
-    """The text of lines. Raises DataError for the first with a flaw."""
-    for number, line, flaw in numbered:
-        if flaw:
-            raise DataError(f"{name}:{number}: {flaw.what}", flaw.remedy)
+def sound(numbered: Iterable[tuple[int, str, Problem | None]], name: str) -> Iterator[str]:
+    """The text of lines. Raises DataError for the first with a problem."""
+    for number, line, problem in numbered:
+        if problem:
+            raise DataError(f"{name}:{number}: {problem.what}", problem.remedy)
         yield line

@@ -16,11 +16,11 @@ from typing import Any
 
 from onebase.data.bad_rows import Bad, BadRows, Rows, Samples, places_of
 from onebase.data.files import FORMATS, all_records
-from onebase.data.row_files import Flaw, Record, missing_column, no_column
+from onebase.data.row_files import Problem, Record, missing_column, no_column
 from onebase.errors import DataError
 
 # What the columns that tasks read must hold; a label may be anything, and a prompt a text or messages.
-KINDS: dict[str, type] = {
+COLUMN_TYPES: dict[str, type] = {
     "text": str,
     "completion": str,
     "messages": list,
@@ -38,7 +38,7 @@ Flawed = tuple[str, str]
 """What is wrong with a row, and what to do."""
 Check = Callable[[Mapping[str, Any]], Flawed | None]
 """What is wrong with the values of a row, if anything."""
-Make = Callable[[Sequence[dict[str, Any]]], Sequence[Samples | Flaw]]
+Make = Callable[[Sequence[dict[str, Any]]], Sequence[Samples | Problem]]
 """What some rows are as tokens; of a row that cannot be any, what is wrong with it."""
 
 
@@ -100,11 +100,11 @@ class Records:
     def sound(self) -> list[dict[str, Any]]:
         """All rows that can be read; they are kept until they are asked for one by one."""
         self._kept += self._rest
-        return [row for _, row in self._kept if not isinstance(row, Flaw)]
+        return [row for _, row in self._kept if not isinstance(row, Problem)]
 
     def _renamed(self, record: Record) -> Record:
         where, row = record
-        if isinstance(row, Flaw):
+        if isinstance(row, Problem):
             return record
         self._first = self._first or where
         self._there.update(dict.fromkeys(row))
@@ -121,12 +121,12 @@ class Records:
         if not lacking or not self._first:
             return
         there = list(self._there)
-        flaw = no_column(list(lacking.values()), there)
+        problem = no_column(list(lacking.values()), there)
         task, name = next(iter(lacking.items()))
         near = difflib.get_close_matches(name, there, 1, 0.5)
         raise DataError(
-            f"{self._first}: {flaw.what}",
-            f"{flaw.remedy}; map it: --column {task}={near[0] if near else 'NAME'}",
+            f"{self._first}: {problem.what}",
+            f"{problem.remedy}; map it: --column {task}={near[0] if near else 'NAME'}",
         )
 
 
@@ -155,14 +155,16 @@ def read_rows(
         total += len(chunk)
         right: list[tuple[int, str, dict[str, Any]]] = []
         for at, (where, row) in chunk:
-            flaw = row if isinstance(row, Flaw) else _flaw(row, required, records.named) or check(row)
-            if flaw is not None:
-                bad.append(Bad(at, where, *flaw))
-            elif not isinstance(row, Flaw):
+            problem = (
+                row if isinstance(row, Problem) else _problem(row, required, records.named) or check(row)
+            )
+            if problem is not None:
+                bad.append(Bad(at, where, *problem))
+            elif not isinstance(row, Problem):
                 right.append((at, where, row))
         made = [()] * len(right) if make is None else make([row for _, _, row in right])
         for (at, where, row), found in zip(right, made, strict=True):
-            if isinstance(found, Flaw):
+            if isinstance(found, Problem):
                 bad.append(Bad(at, where, *found))
                 continue
             rows.append(row)
@@ -216,38 +218,38 @@ def deduplicate(rows: Sequence[Mapping[str, Any]], keys: Sequence[str] = ("text"
     return out
 
 
-def _row(row: object) -> dict[str, Any] | Flaw:
+def _row(row: object) -> dict[str, Any] | Problem:
     if not isinstance(row, Mapping):
-        return Flaw(
+        return Problem(
             f"is {type(row).__name__}, a dict is expected", 'for example {"text": "...", "label": "..."}'
         )
     return dict(row)
 
 
-def _flaw(row: Mapping[str, Any], required: Sequence[str], columns: Mapping[str, str]) -> Flaw | None:
+def _problem(row: Mapping[str, Any], required: Sequence[str], columns: Mapping[str, str]) -> Problem | None:
     """What is wrong with a row, the first thing in the order of `required`."""
     if lacking := [columns.get(key, key) for key in required if key not in row]:
         return no_column(lacking, list(row))
     for key in required:
         name = f"'{key}'" if columns.get(key, key) == key else f"'{columns[key]}' (as {key})"
-        if found := _value_flaw(name, KINDS.get(key), row[key]):
+        if found := _value_problem(name, COLUMN_TYPES.get(key), row[key]):
             return found
     return None
 
 
-def _value_flaw(name: str, kind: type | None, value: object) -> Flaw | None:
+def _value_problem(name: str, kind: type | None, value: object) -> Problem | None:
     empty = (
         value is None
         or (isinstance(value, str) and not value.strip())
         or (isinstance(value, float) and math.isnan(value))
     )
     if empty or (isinstance(value, (list, tuple, dict)) and not value):
-        return Flaw(f"{name} is empty", "fill it or remove the row")
+        return Problem(f"{name} is empty", "fill it or remove the row")
     if kind is not None and not isinstance(value, kind):
         wanted = "text" if kind is str else "a list"
-        return Flaw(f"{name} is {type(value).__name__}, {wanted} is expected", "mend the row")
+        return Problem(f"{name} is {type(value).__name__}, {wanted} is expected", "mend the row")
     try:
         (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)).encode()
     except UnicodeEncodeError:
-        return Flaw(f"{name} holds a lone surrogate, which is no valid Unicode", "mend the text")
+        return Problem(f"{name} holds a lone surrogate, which is no valid Unicode", "mend the text")
     return None

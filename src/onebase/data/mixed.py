@@ -26,20 +26,20 @@ class ReplayConfig:
 
 
 @dataclass(frozen=True)
-class MixedPlan:
-    """`rows_per_step` rows a step, of which the share `share` (of rows, from 0 to below 1) is from `second`: over the first n steps it has
+class MixedOrder:
+    """`batch_size` rows a step, of which the share `share` (of rows, from 0 to below 1) is from `second`: over the first n steps it has
     given that share to within half a row. Both have one row a step, so that their rows have numbers, and go through epochs of their own; where `first`
     has an end, the mixture ends with its last row."""
 
     first: Order
     second: Order
     share: float
-    rows_per_step: int
+    batch_size: int
 
     @property
     def digest(self) -> str:
         """Content hash of both plans and how they are mixed."""
-        parts = [self.first.digest, self.second.digest, self.share, self.rows_per_step]
+        parts = [self.first.digest, self.second.digest, self.share, self.batch_size]
         return sha256_bytes(canonical_json(parts).encode())
 
     @cached_property
@@ -56,7 +56,7 @@ class MixedPlan:
     @property
     def steps(self) -> int:
         """Steps up to the last row of `first`."""
-        return steps_of(self.total, self.rows_per_step)
+        return steps_of(self.total, self.batch_size)
 
     def _seconds(self, rows: int) -> int:
         """How many of the first `rows` rows are from the second plan."""
@@ -64,7 +64,7 @@ class MixedPlan:
 
     def rows(self, step: int) -> list[Row]:
         """The global batch of a step, those of the second plan behind. Behind the end there is none."""
-        here = span(step, self.rows_per_step, self.total)
+        here = span(step, self.batch_size, self.total)
         a, b = self._seconds(here.start), self._seconds(here.stop)
         own = range(here.start - a, here.stop - b)
         return [self.first.rows(i)[0] for i in own] + [self.second.rows(i)[0] for i in range(a, b)]

@@ -35,7 +35,7 @@ class Order(Protocol):
         ...
 
     @property
-    def rows_per_step(self) -> int:
+    def batch_size(self) -> int:
         """Rows of a step; the last one may have fewer."""
         ...
 
@@ -79,7 +79,7 @@ def split(rows: Sequence[T], rank: int, world: int) -> Sequence[T]:
 
 @dataclass(frozen=True)
 class ExampleOrder:
-    """Every example once an epoch, `rows_per_step` a step, each epoch in an order of its own. An example is one text or several; the order
+    """Every example once an epoch, `batch_size` a step, each epoch in an order of its own. An example is one text or several; the order
     hangs on the first texts.
 
     epochs: it ends with the last example of so many (None: it has no end), its last step perhaps shorter. least: rows without which a step
@@ -88,7 +88,7 @@ class ExampleOrder:
     """
 
     examples: Sequence[Row]
-    rows_per_step: int
+    batch_size: int
     seed: int = 0
     epochs: int | None = None
     least: int = 1
@@ -102,7 +102,7 @@ class ExampleOrder:
     @property
     def steps(self) -> int:
         """Steps of all epochs."""
-        return steps_of(self.total, self.rows_per_step, self.least)
+        return steps_of(self.total, self.batch_size, self.least)
 
     @cached_property
     def digest(self) -> str:
@@ -129,7 +129,7 @@ class ExampleOrder:
     def numbers(self, step: int) -> list[int]:
         """Which examples form the batch of a step, by number; it may span two epochs. Behind the end there is none."""
         n = len(self.examples)
-        each = span(step, self.rows_per_step, self.total, self.least)
+        each = span(step, self.batch_size, self.total, self.least)
         return [int(self._epoch(i // n)[i % n]) for i in each]
 
     def rows(self, step: int) -> list[Row]:

@@ -76,7 +76,7 @@ def pack(sizes: Ints, capacity: int) -> tuple[Ints, int]:
 
 
 class RowPlan:
-    """Rows of at most `length` tokens (padding not included), `rows_per_step` of them per step.
+    """Rows of at most `length` tokens (padding not included), `batch_size` of them per step.
 
     Each epoch holds every token once: its pieces are permuted, packed window by window, and the rows of a
     window shuffled. A step may span two epochs. `reserve` tokens are kept free per piece (for what an
@@ -93,20 +93,20 @@ class RowPlan:
         self,
         tokenset: TokenSet,
         length: int,
-        rows_per_step: int,
+        batch_size: int,
         seed: int = 0,
         *,
         reserve: int = 0,
         long: Literal["cut", "refuse"] = "cut",
         epochs: int | None = None,
     ) -> None:
-        if rows_per_step < 1:
-            raise ConfigError(f"rows per step is {rows_per_step}", "give at least 1")
+        if batch_size < 1:
+            raise ConfigError(f"rows per step is {batch_size}", "give at least 1")
         if reserve < 0 or length - reserve < 2:
             raise ConfigError(
                 f"a row of {length} tokens with {reserve} kept free holds nothing", "raise the length"
             )
-        self.tokenset, self.length, self.rows_per_step = tokenset, length, rows_per_step
+        self.tokenset, self.length, self.batch_size = tokenset, length, batch_size
         self.seed, self.reserve, self.epochs = seed, reserve, epochs
         lengths = tokenset.lengths
         if long == "refuse" and (over := np.flatnonzero(lengths > length - reserve)).size:
@@ -126,7 +126,7 @@ class RowPlan:
     @property
     def digest(self) -> str:
         """SHA-256 of all that the order depends on: equal digests, equal rows at every step."""
-        parts = [self.tokenset.fingerprint, self.length, self.rows_per_step, self.seed, self.reserve]
+        parts = [self.tokenset.fingerprint, self.length, self.batch_size, self.seed, self.reserve]
         return sha256_bytes(canonical_json(parts).encode())
 
     @property
@@ -156,7 +156,7 @@ class RowPlan:
     @property
     def steps(self) -> int:
         """Steps of all epochs."""
-        return steps_of(self.total, self.rows_per_step)
+        return steps_of(self.total, self.batch_size)
 
     def waste(self, epoch: int = 0) -> float:
         """Share of an epoch's row space that is neither token nor reserve."""
@@ -169,12 +169,12 @@ class RowPlan:
     def rows(self, step: int, rank: int = 0, world: int = 1) -> list[list[Tokens]]:
         """The rows of a step, or one rank's share; the shares of all ranks, in order, are the whole."""
         self._first(step)  # refuses one below 0
-        return [self._row(i) for i in split(span(step, self.rows_per_step, self.total), rank, world)]
+        return [self._row(i) for i in split(span(step, self.batch_size, self.total), rank, world)]
 
     def _first(self, step: int) -> int:
         if step < 0:
             raise ConfigError(f"step is {step}", "count steps from 0")
-        return step * self.rows_per_step
+        return step * self.batch_size
 
     def _row(self, number: int) -> list[Tokens]:
         window, inside = self._locate(number)

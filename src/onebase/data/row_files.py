@@ -27,7 +27,7 @@ FORMATS = {
 }
 
 
-class Flaw(NamedTuple):
+class Problem(NamedTuple):
     """What is wrong with one record, and what to do."""
 
     what: str
@@ -37,9 +37,9 @@ class Flaw(NamedTuple):
 SHOWN, DEEPEST = 20, 100
 """Names of columns that an error lists, and lists and objects that may stand in each other."""
 JSON_KINDS = {list: "list", str: "string", bool: "true/false", type(None): "null"}
-Record = tuple[str, "dict[str, Any] | Flaw"]
-Line = tuple[int, str, Flaw | None]
-"""Number, text with its end, and flaw of a line."""
+Record = tuple[str, "dict[str, Any] | Problem"]
+Line = tuple[int, str, Problem | None]
+"""Number, text with its end, and problem of a line."""
 
 
 def records(path: Path, kind: str, columns: Sequence[str] = ()) -> Iterator[Record]:
@@ -52,7 +52,7 @@ def records(path: Path, kind: str, columns: Sequence[str] = ()) -> Iterator[Reco
 
 
 def lines(path: Path) -> Iterator[Line]:
-    """Number, text with its end and flaw of each line, as `lines_of` has them."""
+    """Number, text with its end and problem of each line, as `lines_of` has them."""
     try:
         with path.open("rb") as f:
             yield from lines_of(f, str(path))
@@ -66,7 +66,7 @@ def unreadable(path: Path, e: OSError) -> DataError:
 
 
 def lines_of(stream: Iterable[bytes], name: str) -> Iterator[Line]:
-    """Number, text with its end and flaw of each line of what is called `name`.
+    """Number, text with its end and problem of each line of what is called `name`.
 
     Lines end in `\\n` or `\\r\\n`, and in nothing else: U+2028, a form feed and a lone `\\r` are text. A line that is no UTF-8 keeps its bytes as
     surrogates. Raises DataError for a NUL byte.
@@ -78,16 +78,16 @@ def lines_of(stream: Iterable[bytes], name: str) -> Iterator[Line]:
                 f"{name}:{number}: a binary file (NUL at byte {at + raw.index(0)})",
                 "give text in UTF-8; leave binary files out (glob)",
             )
-        flaw = None
+        problem = None
         try:
             line = raw.decode("utf-8")
         except UnicodeDecodeError as e:
             line = raw.decode("utf-8", "surrogateescape")
-            flaw = Flaw(
+            problem = Problem(
                 f"not UTF-8 (byte 0x{raw[e.start]:02x} at offset {at + e.start})",
                 "convert it, for example: iconv -f latin1 -t utf-8",
             )
-        yield number, line.removeprefix("\ufeff") if number == 1 else line, flaw
+        yield number, line.removeprefix("\ufeff") if number == 1 else line, problem
         at += len(raw)
 
 
@@ -96,10 +96,10 @@ def without_end(line: str) -> str:
     return line.removesuffix("\n").removesuffix("\r") if line.endswith("\n") else line
 
 
-def no_column(columns: Sequence[str], there: Sequence[str]) -> Flaw:
+def no_column(columns: Sequence[str], there: Sequence[str]) -> Problem:
     """What is wrong where columns are not there."""
     names = ", ".join(f"'{c}'" for c in columns)
-    return Flaw(f"no column {names}", f"the columns there are: {_some(there) or 'none'}")
+    return Problem(f"no column {names}", f"the columns there are: {_some(there) or 'none'}")
 
 
 def _some(names: Sequence[str]) -> str:
@@ -110,8 +110,8 @@ def _some(names: Sequence[str]) -> str:
 
 def missing_column(where: str, columns: Sequence[str], there: Sequence[str]) -> DataError:
     """The error for columns that are not there."""
-    flaw = no_column(columns, there)
-    return DataError(f"{where}: {flaw.what}", flaw.remedy)
+    problem = no_column(columns, there)
+    return DataError(f"{where}: {problem.what}", problem.remedy)
 
 
 def _jsonl(path: Path, columns: Sequence[str]) -> Iterator[Record]:
@@ -119,12 +119,12 @@ def _jsonl(path: Path, columns: Sequence[str]) -> Iterator[Record]:
 
 
 def _json_lines(path: Path, found: Iterable[Line], columns: Sequence[str]) -> Iterator[Record]:
-    for number, line, flaw in found:
+    for number, line, problem in found:
         if line.strip():
-            yield f"{path}:{number}", flaw or _json_line(line, columns)
+            yield f"{path}:{number}", problem or _json_line(line, columns)
 
 
-def _json_line(line: str, columns: Sequence[str]) -> dict[str, Any] | Flaw:
+def _json_line(line: str, columns: Sequence[str]) -> dict[str, Any] | Problem:
     try:
         return _object(_DECODER.decode(line.rstrip("\r\n")), columns)
     except (ValueError, RecursionError) as e:
@@ -138,7 +138,7 @@ def _json(path: Path, columns: Sequence[str]) -> Iterator[Record]:
     if not text.lstrip().startswith("["):
         yield from _json_lines(path, found, columns)
         return
-    if flawed := next(((n, flaw) for n, _, flaw in found if flaw), None):
+    if flawed := next(((n, problem) for n, _, problem in found if problem), None):
         raise DataError(f"{path}:{flawed[0]}: {flawed[1].what}", flawed[1].remedy)
     at = _blank(text, 0) + 1
     line = 1 + text.count("\n", 0, at)
@@ -151,7 +151,7 @@ def _json(path: Path, columns: Sequence[str]) -> Iterator[Record]:
                 line += text.count("\n", before, at)
                 yield (
                     f"{path}:{line}",
-                    Flaw("not valid JSON: a comma or ] is expected", "the file is one JSON list"),
+                    Problem("not valid JSON: a comma or ] is expected", "the file is one JSON list"),
                 )
                 return
             at = _blank(text, at + 1)
@@ -159,7 +159,10 @@ def _json(path: Path, columns: Sequence[str]) -> Iterator[Record]:
         where = f"{path}:{line}"
         if closes:
             if text[at + 1 :].strip():
-                yield where, Flaw("not valid JSON: more stands behind the list", "the file is one JSON list")
+                yield (
+                    where,
+                    Problem("not valid JSON: more stands behind the list", "the file is one JSON list"),
+                )
             return
         try:
             value, end = _DECODER.raw_decode(text, at)
@@ -205,32 +208,32 @@ def _too_deep(value: object) -> bool:
     return True
 
 
-def _object(value: object, columns: Sequence[str]) -> dict[str, Any] | Flaw:
+def _object(value: object, columns: Sequence[str]) -> dict[str, Any] | Problem:
     if not isinstance(value, dict):
-        return Flaw(
+        return Problem(
             f"a JSON {JSON_KINDS.get(type(value), 'number')}, an object is expected",
             'a row is like {"text": "..."}',
         )
     if lacking := [c for c in columns if c not in value]:
         return no_column(lacking, list(value))
     if _too_deep(value):
-        return Flaw(f"nested more than {DEEPEST} deep", "write it flat")
+        return Problem(f"nested more than {DEEPEST} deep", "write it flat")
     return value
 
 
-def _not_json(e: Exception, remedy: str) -> Flaw:
+def _not_json(e: Exception, remedy: str) -> Problem:
     why = f"{e.msg} at column {e.colno}" if isinstance(e, json.JSONDecodeError) else str(e)
-    return Flaw(f"not valid JSON: {why}", remedy)
+    return Problem(f"not valid JSON: {why}", remedy)
 
 
 def _separated(path: Path, columns: Sequence[str], separator: str, remedy: str) -> Iterator[Record]:
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # documents are longer than the library's 128 KiB
-    flawed: dict[int, Flaw] = {}
+    flawed: dict[int, Problem] = {}
 
     def texts() -> Iterator[str]:
-        for number, line, flaw in lines(path):
-            if flaw:
-                flawed[number] = flaw
+        for number, line, problem in lines(path):
+            if problem:
+                flawed[number] = problem
             yield line
 
     reader = csv.reader(texts(), delimiter=separator, strict=True)
@@ -238,23 +241,23 @@ def _separated(path: Path, columns: Sequence[str], separator: str, remedy: str) 
     while True:
         begins = reader.line_num + 1
         where = f"{path}:{begins}"
-        flaw: Flaw | None = None
+        problem: Problem | None = None
         try:
             fields = next(reader, None)
         except csv.Error as e:
-            fields, flaw = [], Flaw(f"not valid CSV: {e}", "check quotes and line ends")
-        flaw = next((flawed[n] for n in range(begins, reader.line_num + 1) if n in flawed), flaw)
+            fields, problem = [], Problem(f"not valid CSV: {e}", "check quotes and line ends")
+        problem = next((flawed[n] for n in range(begins, reader.line_num + 1) if n in flawed), problem)
         if fields is None:
             return
         if names is None:
-            if flaw:
-                raise DataError(f"{where}: {flaw.what}", flaw.remedy)
+            if problem:
+                raise DataError(f"{where}: {problem.what}", problem.remedy)
             if fields:
                 names = _header(where, fields, columns)
-        elif flaw:
-            yield where, flaw
+        elif problem:
+            yield where, problem
         elif fields and len(fields) != len(names):
-            yield where, Flaw(f"{len(fields)} fields, the header has {len(names)}", remedy)
+            yield where, Problem(f"{len(fields)} fields, the header has {len(names)}", remedy)
         elif fields:
             yield where, dict(zip(names, fields, strict=True))
 

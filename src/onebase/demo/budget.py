@@ -22,7 +22,7 @@ from onebase.demo.opened import PACKAGES
 from onebase.model.device import has_bf16, pick_device
 from onebase.objective.next_token import NextToken
 from onebase.pretraining.recipe import Recipe
-from onebase.train.callbacks import Quiet, StepInfo
+from onebase.train.callbacks import NoCallback, StepInfo
 from onebase.train.checkpoint import list_checkpoints
 from onebase.train.config import CheckpointConfig
 from onebase.train.loop import Job, run
@@ -78,7 +78,7 @@ def work(recipe: Recipe, run_dir: Path, *, quick: bool) -> Work:
     found = sum(importlib.util.find_spec(p.module) is not None for p in PACKAGES) / len(PACKAGES)
     return Work(
         minutes,
-        left * train.rows * train.length,
+        left * train.batch_size * train.sequence_length,
         BASE_TOKENS * share,
         OPENED_FLOPS * share * found,
         FIXED * (0.5 if quick else 1.0),
@@ -87,14 +87,14 @@ def work(recipe: Recipe, run_dir: Path, *, quick: bool) -> Work:
 
 def measure_pace(recipe: Recipe) -> Pace:
     """The quickest of a few steps of the recipe's shape on random tokens. What is random elsewhere is left as it was."""
-    cfg, length = text_base(recipe.model), recipe.train.length
+    cfg, length = text_base(recipe.model), recipe.train.sequence_length
     train = replace(
-        recipe.train, steps=PROBED, tokens=None, minutes=None, rows=16, checkpoint=CheckpointConfig()
+        recipe.train, steps=PROBED, tokens=None, minutes=None, batch_size=16, checkpoint=CheckpointConfig()
     )
     device = pick_device(train.device)
     marks: list[float] = []
 
-    class Clock(Quiet):
+    class Clock(NoCallback):
         def start(self, step: int, total: int | None) -> None:
             marks.append(time.perf_counter())
 
@@ -104,12 +104,12 @@ def measure_pace(recipe: Recipe) -> Pace:
     with torch.random.fork_rng(devices=[]):
         model = BaseModel(cfg)
         model.reset(0)
-        rows = _random(recipe.model.vocab_size, train.rows, length)
-        result = run(Job(model.to(device), NextToken(length), rows, train, listeners=[Clock()]))
+        rows = _random(recipe.model.vocab_size, train.batch_size, length)
+        result = run(Job(model.to(device), NextToken(length), rows, train, callbacks=[Clock()]))
     if result.stopped:
         raise Stopped("the demo was stopped before it began", "run the same command again")
     best = min(b - a for a, b in itertools.pairwise(marks))
-    return Pace(best / (train.rows * length), base_flops(cfg, length))
+    return Pace(best / (train.batch_size * length), base_flops(cfg, length))
 
 
 def _random(vocab: int, rows: int, length: int) -> ExampleOrder:

@@ -11,9 +11,9 @@ from onebase.api.base import Base
 from onebase.assess.gating import shipped_bytes
 from onebase.codec.text.sample import completion_sample
 from onebase.demo.measure import Tell
-from onebase.demo.results import DemoResult, Row, Sample
+from onebase.demo.results import DemoResult, Generated, Row
 from onebase.demo.size import Size
-from onebase.demo.tasks import Example, Task
+from onebase.demo.tasks import DemoTask, Example
 from onebase.engine.decoder import generate
 from onebase.engine.features import completion_rows
 from onebase.engine.sampler import Sampling
@@ -32,7 +32,7 @@ TWIN = "an untrained base with all its weights trained on the same"
 
 
 def docstring(
-    base: Base, untrained: Base, task: Task, out: Path, result: DemoResult, size: Size, tell: Tell
+    base: Base, untrained: Base, task: DemoTask, out: Path, result: DemoResult, size: Size, log: Tell
 ) -> list[Row]:
     """SFT by LoRA: nats per token of the true docstring, and ROUGE-L of what is written. The untrained twin learns with all weights."""
     train = _fit_to(base, task.train()[: size.docstring_train], size)
@@ -48,14 +48,14 @@ def docstring(
             rows,
             task="complete",
             epochs=size.docstring_epochs,
-            rows=16,
+            batch_size=16,
             max_length=base.config.text.context,
-            listeners=[Progress(name)],
+            callbacks=[Progress(name)],
             **options,
         )
         adapted = b.with_adapter(adapter)
         fitted = time.perf_counter()
-        nats = completion_nats(adapted.loaded, samples, adapted.active)[:, 0]
+        nats = completion_nats(adapted.loaded, samples, adapted.routing)[:, 0]
         scored = time.perf_counter()
         texts = _write(adapted, test[: size.written])
         wrote = time.perf_counter()
@@ -68,17 +68,17 @@ def docstring(
         if b is base:
             result.adapters["docstring"] = str(adapter.save(out / "adapters" / "docstring", overwrite=True))
             for e, text in list(zip(test, texts, strict=False))[:4]:
-                result.samples.append(Sample("docstring after SFT", e.prompt, text, e.target))
+                result.samples.append(Generated("docstring after SFT", e.prompt, text, e.target))
     counted = _counted(base, train, test, counts)
     verdict = gate("nats_per_token", likely[0], likely[1], counted, weights=counts, twin=TWIN)
-    tell(f"docstring, likelihood: {verdict.line}")
+    log(f"docstring, likelihood: {verdict.line}")
     setting = "SFT, likelihood of the true text"
     found = [Row(task.name, setting, "nats_per_token", likely[0], likely[1], (counted,), verdict)]
     words = NameWords().fit([e.text for e in train], [e.target for e in train])
     guess = 100 * rouge_l_each(truth, words.predict([e.text for e in test[: size.written]]))
     named = System("the words of its name", mean_score("rouge_l", guess), guess, words.seconds, words.size)
     verdict = gate("rouge_l", written[0], written[1], named, twin=TWIN)
-    tell(f"docstring, written text: {verdict.line}")
+    log(f"docstring, written text: {verdict.line}")
     return [*found, Row(task.name, "SFT, written text", "rouge_l", written[0], written[1], (named,), verdict)]
 
 
@@ -116,5 +116,5 @@ def _write(base: Base, examples: Sequence[Example]) -> list[str]:
     ids = [base.tokenizer.encode(e.prompt, bos=True) for e in examples]
     out = []
     for i in range(0, len(ids), 50):
-        out += generate(base.loaded, ids[i : i + 50], Sampling(max_tokens=32, stop=("\n",)), base.active)
+        out += generate(base.loaded, ids[i : i + 50], Sampling(max_tokens=32, stop=("\n",)), base.routing)
     return [g.text.strip() for g in out]

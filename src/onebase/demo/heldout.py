@@ -26,7 +26,7 @@ def fit_ngram(base: Base, tokens: TokenSet, size: Size) -> NGram:
 
 
 def heldout(
-    base: Base, untrained: Base, ngram: NGram, dataset: Dataset, size: Size, tell: Callable[[str], None]
+    base: Base, untrained: Base, ngram: NGram, dataset: Dataset, size: Size, log: Callable[[str], None]
 ) -> dict[str, dict[str, Score]]:
     """Bits per byte of held-out text by source and system: the base, its untrained twin, the n-gram."""
     documents = []
@@ -45,5 +45,5 @@ def heldout(
         mine = [i for i, d in enumerate(documents) if d.source == source]
         rival = bits_per_byte([nats[i] for i in mine], [len(documents[i].text.encode()) for i in mine])
         found[source] = {"base": score, "5-gram": rival, "untrained base": start[source]}
-        tell(f"{source}: {score.value:.3f} bits per byte, 5-gram {rival.value:.3f}")
+        log(f"{source}: {score.value:.3f} bits per byte, 5-gram {rival.value:.3f}")
     return found

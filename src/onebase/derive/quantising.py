@@ -28,7 +28,7 @@ with AVX2 some 400 a second are read)."""
 
 
 @dataclass(frozen=True)
-class Cost:
+class RoundingLoss:
     """Perplexity per token on the same text before and after, the share of tokens after which both expect the same next one most,
     and bytes of the weights."""
 
@@ -55,7 +55,7 @@ def quantise(
     documents: Iterable[Document] | None = None,
     *,
     tokens: int = MEASURED_TOKENS,
-) -> tuple[LoadedBase, Cost]:
+) -> tuple[LoadedBase, RoundingLoss]:
     """A base with its matrices in few bits, whose record names `base` as parent and holds the cost; `base` stays as it was.
 
     documents: what the cost is measured on, up to `tokens` tokens (the Python language reference when not given: state your own for
@@ -108,7 +108,9 @@ def quantised(
     return made
 
 
-def measured(before: LoadedBase, after: LoadedBase, documents: Sequence[Document], tokens: int) -> Cost:
+def measured(
+    before: LoadedBase, after: LoadedBase, documents: Sequence[Document], tokens: int
+) -> RoundingLoss:
     """What the change from one base to the other costs on these documents."""
     length = min(LENGTH, before.model.cfg.text.context)
     found = [document_nats(b, documents, length=length, max_tokens=tokens) for b in (before, after)]
@@ -117,7 +119,7 @@ def measured(before: LoadedBase, after: LoadedBase, documents: Sequence[Document
         raise DataError("the text to measure on is empty", "give some pages of text")
     assert counts[0] == counts[1]
     nats = [sum(d.nats for d in each) / counts[0] for each in found]
-    return Cost(
+    return RoundingLoss(
         perplexity_before=math.exp(nats[0]),
         perplexity=math.exp(nats[1]),
         agreement=_agreement(before, after, documents),

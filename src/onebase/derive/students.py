@@ -47,7 +47,7 @@ def student(
     text or kept in few bits.
     """
     cfg = base.model.cfg
-    if set(cfg.trunks) != {"text"} or cfg.links or base.words is None:
+    if set(cfg.trunks) != {"text"} or cfg.links or base.text_codec is None:
         raise UserError("this base is more than text", "students are made of bases of text alone")
     if cfg.storage is not None:
         raise UserError(
@@ -64,7 +64,7 @@ def student(
         )
     kept = spread(len(trunk.blocks), layers)
     own = base_tensors(base.model)
-    codec, words, rows = cfg.text, base.words, None
+    codec, words, rows = cfg.text, base.text_codec, None
     record = Record("base")
     if tokens is not None and data is not None:
         texts = text_rows(data)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from onebase.codec.text.codec import TextCodec
-from onebase.codec.text.token_bytes import Spelled
+from onebase.codec.text.token_bytes import TokenBytes
 from onebase.codec.text.valid import is_unicode
 from onebase.errors import UserError
 
@@ -138,12 +138,12 @@ def _writable(text: str, control: re.Pattern[str]) -> None:
 class Guide:
     """What one answer may still say. Not for two answers: `fresh` gives another that starts at the beginning."""
 
-    def __init__(self, matcher: "LLMatcher", spelled: Spelled) -> None:
-        self._matcher, self._spelled = matcher, spelled
+    def __init__(self, matcher: "LLMatcher", token_bytes: TokenBytes) -> None:
+        self._matcher, self._token_bytes = matcher, token_bytes
 
     def fresh(self) -> "Guide":
         """A guide of the same form, as far as this one is."""
-        return Guide(self._matcher.deep_copy(), self._spelled)
+        return Guide(self._matcher.deep_copy(), self._token_bytes)
 
     def allowed_V(self) -> NDArray[np.bool_]:
         """Which tokens may come next, [V]: tokens of text that go on with the form, those that close where it may end here.
@@ -151,7 +151,7 @@ class Guide:
         Raises UserError where no token can go on, or the form asks for too much work.
         """
         bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
-        usable_V = self._spelled.usable_V
+        usable_V = self._token_bytes.usable_V
         out = np.unpackbits(bits, count=len(usable_V), bitorder="little").view(np.bool_) & usable_V
         if self._matcher.is_error() or not out.any():
             self._failed("no token of this vocabulary goes on with it")
@@ -178,7 +178,7 @@ def guides(codec: TextCodec, constraints: Sequence[Constraint | None]) -> list[G
 
 
 def _compiled(codec: TextCodec, constraint: Constraint) -> Guide:
-    spelled = codec.spelled
+    token_bytes = codec.token_bytes
     from llguidance import LLMatcher, LLParserLimits
 
     limits = LLParserLimits(max_grammar_size=SYMBOLS, verbose_errors=False)
@@ -192,12 +192,12 @@ def _compiled(codec: TextCodec, constraint: Constraint) -> Guide:
                 form = LLMatcher.grammar_from_lark(constraint.text)
     except ValueError as e:  # JSON that Python reads and the library does not
         raise UserError(f"the {constraint.kind} cannot be read: {_line(str(e))}", _SUPPORTED) from None
-    matcher = LLMatcher(spelled.inner, form, log_level=0, limits=limits)
+    matcher = LLMatcher(token_bytes.inner, form, log_level=0, limits=limits)
     if matcher.is_error():
         raise UserError(
             f"the {constraint.kind} cannot constrain an answer: {_line(matcher.get_error())}", _SUPPORTED
         )
-    guide = Guide(matcher, spelled)
+    guide = Guide(matcher, token_bytes)
     guide.allowed_V()
     return guide
 

@@ -19,7 +19,7 @@ from onebase.engine.stream import TextStream
 from onebase.errors import UserError
 from onebase.model.mask import Cols
 from onebase.model.position import room
-from onebase.model.proj import Active
+from onebase.model.proj import AdapterRouting
 
 
 @dataclass
@@ -46,10 +46,10 @@ class Decoder:
         base: LoadedBase,
         prompts: Sequence[Sequence[int]],
         sampling: Sampling | Sequence[Sampling] | None = None,
-        active: Active | None = None,
+        routing: AdapterRouting | None = None,
         inserts: Sequence[Tensor | None] | None = None,
     ) -> None:
-        check_prompts(base, prompts, active=active)
+        check_prompts(base, prompts, routing=routing)
         self._inserts = list(inserts or ())
         self._began = False
         each = (
@@ -62,13 +62,13 @@ class Decoder:
                 f"{len(prompts)} prompts with {len(each)} samplings", "give one for all, or one for each"
             )
         tokenizer, cfg = base.codec.tokenizer, base.model.cfg.text
-        self._model, self._active = base.model, active
+        self._model, self._active = base.model, routing
         self._device = base.model.device
         self._names = min(
             tokenizer.vocab_size, cfg.vocab_size
         )  # a padded vocabulary has ids that mean nothing
-        self._closing = tokenizer.closing
-        before = base.model.leading(active, len(prompts))
+        self._stop_ids = tokenizer.stop_ids
+        before = base.model.virtual_counts(routing, len(prompts))
         taken = [len(p) + n for p, n in zip(prompts, before, strict=True)]
         self._rows = [
             _Row(
@@ -76,7 +76,7 @@ class Decoder:
                 s,
                 min(s.max_tokens, room(base.model.trunk.cfg, cfg.context, n) - n),
                 # An answer to a prompt that ends in text goes on with that text. One with a form is what its tokens spell.
-                TextStream(tokenizer, s.stop, start=g is None and p[-1] in tokenizer.hidden),
+                TextStream(tokenizer, s.stop, start=g is None and p[-1] in tokenizer.special_ids),
                 g,
             )
             for i, (p, n, s, g) in enumerate(
@@ -84,11 +84,11 @@ class Decoder:
             )
         ]
         self._sampler = Sampler(each, self._device)
-        self._once = None if self._inserts else _once(prompts, active)
-        read, reading = prompts, active
+        self._once = None if self._inserts else _once(prompts, routing)
+        read, reading = prompts, routing
         if self._once is not None:
             first, _ = self._once
-            read, reading = [prompts[i] for i in first], rows_of(active, first)
+            read, reading = [prompts[i] for i in first], rows_of(routing, first)
         self._next, self._cols = _left_padded(read, self._device)
         longest = self._next.shape[1] if prompts else 0
         self._pos = torch.tensor([[len(p)] for p in prompts], device=self._device)
@@ -127,21 +127,21 @@ class Decoder:
     def _logits(self) -> Tensor:
         """fp32 [B, V] after the newest token of each row."""
         given = [x for x in self._inserts if x is not None]  # row by row, as they are put in
-        once, active, decoding = self._once, self._active, self._began
+        once, routing, decoding = self._once, self._active, self._began
         self._began = True
         if once is not None:
-            active = rows_of(active, once[0])
+            routing = rows_of(routing, once[0])
         self._inserts, self._once = [], None  # they are of the prompts, not of what follows
         # Always SDPA: what suits training (compiled per shape) would be made anew for every length of the cache.
         out = self._model.hidden(
             self._next,
             self._cols,
             cache=self._cache,
-            active=active,
+            routing=routing,
             inserts=torch.cat(given) if given else None,
             impl="sdpa",
         )
-        logits_BV = self._model.text.logits(out.hidden[:, -1], active, decoding=decoding)
+        logits_BV = self._model.text.logits(out.hidden[:, -1], routing, decoding=decoding)
         if once is None:
             return logits_BV
         index = torch.tensor(once[1], device=self._device)
@@ -152,7 +152,7 @@ class Decoder:
         row.left -= 1
         finish: Finish | None = None
         text = ""
-        if id in self._closing:
+        if id in self._stop_ids:
             finish = "stop"
         else:
             text = row.text.push(id)
@@ -200,10 +200,12 @@ class Decoder:
         self._rows = [self._rows[i] for i in keep]
 
 
-def _once(prompts: Sequence[Sequence[int]], active: Active | None) -> tuple[list[int], list[int]] | None:
+def _once(
+    prompts: Sequence[Sequence[int]], routing: AdapterRouting | None
+) -> tuple[list[int], list[int]] | None:
     """Equal prompts under the same adapters, as of several answers to one question: (the rows to read, and for each row which of these it
     is a copy of). None where all differ."""
-    groups = () if active is None else active.groups
+    groups = () if routing is None else routing.groups
     seen: dict[tuple[object, ...], int] = {}
     first: list[int] = []
     copies: list[int] = []
@@ -216,16 +218,16 @@ def _once(prompts: Sequence[Sequence[int]], active: Active | None) -> tuple[list
     return (first, copies) if len(first) < len(copies) else None
 
 
-def rows_of(active: Active | None, index: Sequence[int]) -> Active | None:
-    """Which adapters act on a batch made of rows `index` of the batch that `active` is for."""
-    if active is None:
+def rows_of(routing: AdapterRouting | None, index: Sequence[int]) -> AdapterRouting | None:
+    """Which adapters act on a batch made of rows `index` of the batch that `routing` is for."""
+    if routing is None:
         return None
     groups = []
-    for name, rows in active.groups:
+    for name, rows in routing.groups:
         here = None if rows is None else tuple(i for i, old in enumerate(index) if old in rows)
         if here is None or here:
             groups.append((name, here))
-    return Active(tuple(groups))
+    return AdapterRouting(tuple(groups))
 
 
 def _left_padded(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Cols]:
@@ -246,7 +248,7 @@ def stream(
     base: LoadedBase,
     prompts: Sequence[Sequence[int]],
     sampling: Sampling | Sequence[Sampling] | None = None,
-    active: Active | None = None,
+    routing: AdapterRouting | None = None,
     inserts: Sequence[Tensor | None] | None = None,
 ) -> Iterator[list[Piece]]:
     """Continue a batch of prompts (token ids, each as Tokenizer.encode(text, bos=True) gives them); yields the pieces of each step.
@@ -254,7 +256,7 @@ def stream(
     sampling: one for all or one for each prompt (greedy, 128 tokens when not given). Joined, the texts of a row's pieces are
     the text that `generate` gives. Raises PromptTooLong or UserError at once, before the first step.
     """
-    return _run(Decoder(base, prompts, sampling, active, inserts))
+    return _run(Decoder(base, prompts, sampling, routing, inserts))
 
 
 def _run(decoder: Decoder) -> Iterator[list[Piece]]:
@@ -275,7 +277,7 @@ def generate(
     base: LoadedBase,
     prompts: Sequence[Sequence[int]],
     sampling: Sampling | Sequence[Sampling] | None = None,
-    active: Active | None = None,
+    routing: AdapterRouting | None = None,
     *,
     batch: int = 32,
     inserts: Sequence[Tensor | None] | None = None,
@@ -284,7 +286,7 @@ def generate(
 
     Raises PromptTooLong or UserError before any work is done.
     """
-    check_prompts(base, prompts, active=active)
+    check_prompts(base, prompts, routing=routing)
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     done: dict[int, Completion] = {}
     for start in range(0, len(order), batch):
@@ -294,7 +296,7 @@ def generate(
         )
         sums = [_Sum() for _ in index]
         put = None if inserts is None else [inserts[i] for i in index]
-        for pieces in stream(base, [prompts[i] for i in index], each, rows_of(active, index), put):
+        for pieces in stream(base, [prompts[i] for i in index], each, rows_of(routing, index), put):
             for piece in pieces:
                 s = sums[piece.row]
                 s.text.append(piece.text)

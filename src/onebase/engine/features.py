@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from onebase.base.folder import LoadedBase, Memory
+from onebase.base.folder import FeatureMemo, LoadedBase
 from onebase.base.head import Read
 from onebase.codec.text.codec import Known
 from onebase.codec.text.pairs import cut_pair, pair_frame
@@ -18,7 +18,7 @@ from onebase.codec.text.pooling import EmbeddingConfig, pooled
 from onebase.codec.text.sample import Tokens, chat_sample, completion_sample
 from onebase.engine.scoring import batch_tokens, batches
 from onebase.errors import ArtifactError, DataError, UserError
-from onebase.model.proj import Active
+from onebase.model.proj import AdapterRouting
 from onebase.objective.pooled import How, narrowed, pool, text_batch
 
 
@@ -117,23 +117,23 @@ def vector_of(base: LoadedBase) -> EmbeddingConfig:
     return replace(base.embedding or EmbeddingConfig(), normalise=True, filled=False)
 
 
-def how_read(base: LoadedBase, read: Read) -> How:
+def pooling_of(base: LoadedBase, read: Read) -> How:
     """What `objective.pooled.pool` takes for what a head reads."""
     return vector_of(base) if read == "vector" else read
 
 
-def features(base: LoadedBase, texts: Sequence[Tokens], read: Read, active: Active | None) -> Tensor:
+def features(base: LoadedBase, texts: Sequence[Tokens], read: Read, routing: AdapterRouting | None) -> Tensor:
     """Pooled hidden states, fp32 [N, P] on the CPU, in the order given. Texts of like length share a batch."""
-    return views(base, texts, (read,), active)[read]
+    return views(base, texts, (read,), routing)[read]
 
 
 def views(
-    base: LoadedBase, texts: Sequence[Tokens], reads: Sequence[Read], active: Active | None
+    base: LoadedBase, texts: Sequence[Tokens], reads: Sequence[Read], routing: AdapterRouting | None
 ) -> dict[Read, Tensor]:
     """`features` for several things that a head may read, the texts being read once."""
-    if base.memory is None or active is not None or "cls" in reads:  # what is remembered has no first state
-        hows = tuple(how_read(base, r) for r in reads)
-        made = zip(*_read(base, texts, hows, active), strict=True)
+    if base.memory is None or routing is not None or "cls" in reads:  # what is remembered has no first state
+        hows = tuple(pooling_of(base, r) for r in reads)
+        made = zip(*_read(base, texts, hows, routing), strict=True)
         return {r: torch.stack(x) for r, x in zip(reads, made, strict=True)}
     known, keys = base.memory.texts, [_key(t) for t in texts]
     new = {k: t for k, t in zip(keys, texts, strict=True) if k not in known}
@@ -154,7 +154,7 @@ def remembering(base: LoadedBase) -> Iterator[None]:
     end when they changed meanwhile."""
     if base.memory is not None:
         raise UserError("this base is remembering already", "leave the first block before the second")
-    base.memory = Memory()
+    base.memory = FeatureMemo()
     try:
         yield
         hashed = base.memory.weights
@@ -168,7 +168,7 @@ def remembering(base: LoadedBase) -> Iterator[None]:
 
 @torch.no_grad()
 def _read(
-    base: LoadedBase, texts: Sequence[Tokens], hows: Sequence[How], active: Active | None
+    base: LoadedBase, texts: Sequence[Tokens], hows: Sequence[How], routing: AdapterRouting | None
 ) -> list[tuple[Tensor, ...]]:
     """Pooled hidden states of each text, in each of the ways, fp32 [P] on the CPU."""
     device = base.model.device
@@ -177,7 +177,7 @@ def _read(
         read = text_batch([texts[j] for j in part])
         cols = read.cols.to(device)
         read = read.to(device)
-        h_BTD = base.model.hidden(read.ids_BT, cols, active=active, types_BT=read.types_BT).hidden
+        h_BTD = base.model.hidden(read.ids_BT, cols, routing=routing, types_BT=read.types_BT).hidden
         made = [pool(h_BTD, cols.doc, how).cpu() for how in hows]
         for j, *rows in zip(part, *made, strict=True):
             out[j] = tuple(rows)
@@ -185,14 +185,16 @@ def _read(
 
 
 @torch.no_grad()
-def embeddings(base: LoadedBase, texts: Sequence[str], cfg: EmbeddingConfig, active: Active | None) -> Tensor:
+def embeddings(
+    base: LoadedBase, texts: Sequence[str], cfg: EmbeddingConfig, routing: AdapterRouting | None
+) -> Tensor:
     """Vectors of texts as a base that was made for it gives them, fp32 [N, D] on the CPU; long texts are cut to its limit."""
-    read = embedding_tokens(base, texts, cfg, base.model.leading(active, 1)[0])
+    read = embedding_tokens(base, texts, cfg, base.model.virtual_counts(routing, 1)[0])
     out: list[Tensor] = [torch.empty(0)] * len(read)
     for part in batches([len(t) for t in read], batch_tokens(base.model.device)):
         rows = text_batch([read[j] for j in part])
         cols = rows.cols.to(base.model.device)
-        h_BTD = base.model.hidden(rows.ids_BT.to(base.model.device), cols, active=active).hidden
+        h_BTD = base.model.hidden(rows.ids_BT.to(base.model.device), cols, routing=routing).hidden
         for j, row in zip(part, pooled(h_BTD, cols.doc >= 0, cfg).cpu(), strict=True):
             out[j] = row
     return torch.stack(out) if out else torch.empty(0, base.model.trunk.cfg.width)

@@ -13,18 +13,18 @@ from torch import Tensor
 from onebase.artifact.files import sha256_file
 from onebase.base.folder import LoadedBase
 from onebase.base.head import Head, Read
-from onebase.base.links import Pair
+from onebase.base.links import PairLink
 from onebase.codec.image.pixels import pixels
 from onebase.engine.scoring import batch_tokens
 from onebase.errors import DataError, UserError
 from onebase.methods.config import AdapterConfig
-from onebase.model.proj import Active
+from onebase.model.proj import AdapterRouting
 from onebase.objective.pictures import picture_features
 
 Paths = str | Path | Sequence[str | Path]
 
 
-def vectors(base: LoadedBase, paths: Paths, active: Active | None) -> Tensor:
+def vectors(base: LoadedBase, paths: Paths, routing: AdapterRouting | None) -> Tensor:
     """fp32 [N, D] on the CPU: what the codec pools, or, where images and texts share a space, unit vectors there.
 
     Raises DataError naming a file that cannot be read, ConfigError for a base that sees no images.
@@ -34,19 +34,19 @@ def vectors(base: LoadedBase, paths: Paths, active: Active | None) -> Tensor:
 
     def read(hidden_BTD: Tensor) -> Tensor:
         pooled_BD = base.model.image.pooled(hidden_BTD)
-        return paired.placed(pooled_BD, "src") if isinstance(paired, Pair) else pooled_BD
+        return paired.placed(pooled_BD, "src") if isinstance(paired, PairLink) else pooled_BD
 
-    return _over(base, paths, read, active)
+    return _over(base, paths, read, routing)
 
 
 def scores(
-    base: LoadedBase, adapter: AdapterConfig | None, name: str, paths: Paths, active: Active | None
+    base: LoadedBase, adapter: AdapterConfig | None, name: str, paths: Paths, routing: AdapterRouting | None
 ) -> tuple[tuple[str, ...], Tensor]:
     """(labels, log-probabilities [N, L]) by the adapter's head, or by the base's own. Raises UserError where neither reads images."""
     if adapter is not None and adapter.task == "classify":
         if adapter.head is None or adapter.head.reads != "image":
             raise UserError("the adapter classifies texts", "give it texts: base.classify([...])")
-        x_NP = features(base, paths, adapter.head.pooling, active)
+        x_NP = features(base, paths, adapter.head.pooling, routing)
         head = base.model.heads[name]
         assert isinstance(head, Head)
         with torch.no_grad():
@@ -59,7 +59,7 @@ def scores(
             'learn some: base.adapt(rows of {"image", "label"}, task="classify", method="head")',
         )
     ends = base.model.image
-    z_NL = _over(base, paths, lambda h_BTD: ends.scores(ends.pooled(h_BTD)), active)
+    z_NL = _over(base, paths, lambda h_BTD: ends.scores(ends.pooled(h_BTD)), routing)
     return labels, z_NL.log_softmax(-1)
 
 
@@ -70,16 +70,16 @@ def classifies_images(base: LoadedBase, adapter: AdapterConfig | None) -> bool:
     return "image" in base.model.cfg.codecs and bool(base.model.cfg.image.classes)
 
 
-def features(base: LoadedBase, paths: Paths, pooling: Read, active: Active | None) -> Tensor:
+def features(base: LoadedBase, paths: Paths, pooling: Read, routing: AdapterRouting | None) -> Tensor:
     """What a head reads, fp32 [N, P] on the CPU (see `picture_features`)."""
-    return _over(base, paths, lambda h_BTD: picture_features(base.model.image, h_BTD, pooling), active)
+    return _over(base, paths, lambda h_BTD: picture_features(base.model.image, h_BTD, pooling), routing)
 
 
 def sees_images(base: LoadedBase, rows: Sequence[Mapping[str, Any]]) -> bool:
     """Whether rows of examples are about pictures: the base sees some, and they have the column `image` (or it sees nothing else)."""
     if "image" not in base.model.cfg.codecs:
         return False
-    return base.words is None or ("image" in rows[0] and "text" not in rows[0])
+    return base.text_codec is None or ("image" in rows[0] and "text" not in rows[0])
 
 
 def image_paths(rows: Sequence[dict[str, Any]], data: object) -> list[Path]:
@@ -127,7 +127,9 @@ def distinct(names: Sequence[str]) -> tuple[str, ...]:
 
 
 @torch.no_grad()
-def _over(base: LoadedBase, paths: Paths, read: Callable[[Tensor], Tensor], active: Active | None) -> Tensor:
+def _over(
+    base: LoadedBase, paths: Paths, read: Callable[[Tensor], Tensor], routing: AdapterRouting | None
+) -> Tensor:
     """`read` of the states of every picture, fp32 on the CPU, in the order given."""
     model, codec = base.model, base.model.cfg.image
     found = [paths] if isinstance(paths, (str, Path)) else list(paths)
@@ -138,7 +140,7 @@ def _over(base: LoadedBase, paths: Paths, read: Callable[[Tensor], Tensor], acti
     tokens = (codec.side // codec.patch) ** 2 + model.image.front
     out = []
     for part in _parts(found, max(1, batch_tokens(model.device) // tokens)):
-        hidden_BTD = model.states("image", pixels(part, codec).to(model.device), active=active).hidden
+        hidden_BTD = model.states("image", pixels(part, codec).to(model.device), routing=routing).hidden
         out.append(read(hidden_BTD).float().cpu())
     return torch.cat(out)
 

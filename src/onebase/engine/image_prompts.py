@@ -11,9 +11,9 @@ from onebase.base.folder import LoadedBase
 from onebase.base.links import ConnectorConfig, connector_places
 from onebase.codec.image.pixels import pixels
 from onebase.codec.text.parts import in_parts, joined
-from onebase.codec.text.sample import Message, Sample, Span
+from onebase.codec.text.sample import Message, Sample, Segment
 from onebase.errors import ArtifactError, DataError, UserError
-from onebase.model.proj import Active
+from onebase.model.proj import AdapterRouting
 
 BATCH = 8
 """Pictures in one forward."""
@@ -31,20 +31,22 @@ def sees(base: LoadedBase) -> bool:
     return base.model.cfg.link("embed") is not None
 
 
-def written_prompt(
-    base: LoadedBase, text: str, paths: Sequence[str | Path], active: Active | None = None
+def text_prompt(
+    base: LoadedBase, text: str, paths: Sequence[str | Path], routing: AdapterRouting | None = None
 ) -> Prompt:
     """A text to be continued, the name of the picture's token in it wherever a picture stands. Raises UserError for another number of
     places than pictures, DataError naming a file that is no picture."""
     name = image_name(base)
-    spans: list[Span] = []
+    spans: list[Segment] = []
     for i, part in enumerate(text.split(name)):
-        spans += ([Span("special", name)] if i else []) + ([Span("text", part)] if part else [])
+        spans += ([Segment("special", name)] if i else []) + ([Segment("text", part)] if part else [])
     ids = base.codec.tokens(Sample(tuple(spans))).ids.tolist()
-    return _with_pictures(base, ids, paths, active)
+    return _with_pictures(base, ids, paths, routing)
 
 
-def told_prompt(base: LoadedBase, messages: Sequence[Message], active: Active | None = None) -> Prompt:
+def chat_prompt(
+    base: LoadedBase, messages: Sequence[Message], routing: AdapterRouting | None = None
+) -> Prompt:
     """A conversation whose contents may be lists of parts, {"type": "image", "image": path} and {"type": "text", "text": ...}.
 
     Raises UserError for a base that sees no pictures or whose template has no place for them, DataError for malformed messages.
@@ -65,7 +67,7 @@ def told_prompt(base: LoadedBase, messages: Sequence[Message], active: Active | 
     # Templates of such models may leave it to whoever reads the text to begin it.
     begun = base.codec.tokenizer.begun(ids)
     ids = ids if ids[:1] == begun[:1] else begun
-    return _with_pictures(base, ids, paths, active)
+    return _with_pictures(base, ids, paths, routing)
 
 
 def taken_apart(messages: Sequence[Message]) -> tuple[list[Message], list[str | Path]]:
@@ -126,7 +128,7 @@ def _sees_none() -> UserError:
 
 @torch.no_grad()
 def _with_pictures(
-    base: LoadedBase, ids: list[int], paths: Sequence[str | Path], active: Active | None
+    base: LoadedBase, ids: list[int], paths: Sequence[str | Path], routing: AdapterRouting | None
 ) -> Prompt:
     model, connector = base.model, _connector(base)
     places = ids.count(connector.token)
@@ -141,5 +143,5 @@ def _with_pictures(
     made = []
     for start in range(0, len(paths), BATCH):
         seen = pixels(paths[start : start + BATCH], model.cfg.image).to(model.device)
-        made.append(model.seen(seen, active))
+        made.append(model.seen(seen, routing))
     return Prompt(wide, torch.cat(made) if made else None)

@@ -8,32 +8,32 @@ import torch
 from torch import Tensor
 
 from onebase.base.folder import LoadedBase
-from onebase.base.links import Pair
+from onebase.base.links import PairLink
 from onebase.engine.features import embeddings
 from onebase.engine.image_features import Paths, vectors
 from onebase.errors import ArtifactError, UserError
-from onebase.model.proj import Active
+from onebase.model.proj import AdapterRouting
 
 TEMPLATE = "a photo of a {label}"
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundImage:
     """A picture and how near it is to what was looked for: the cosine, at most 1."""
 
     path: Path
     score: float
 
 
-def the_pair(base: LoadedBase) -> Pair:
+def the_pair(base: LoadedBase) -> PairLink:
     """The space for both. Raises UserError where the base has none."""
     pair = base.model.link("pair")
-    assert isinstance(pair, Pair)
+    assert isinstance(pair, PairLink)
     return pair
 
 
 @torch.no_grad()
-def text_vectors(base: LoadedBase, texts: Sequence[str], active: Active | None = None) -> Tensor:
+def text_vectors(base: LoadedBase, texts: Sequence[str], routing: AdapterRouting | None = None) -> Tensor:
     """Unit vectors of texts in the common space, fp32 [N, E] on the CPU; long texts are cut to the context. Raises ArtifactError for a
     tokenizer that does not end texts as the base reads them."""
     pair, words = the_pair(base), base.codec.tokenizer
@@ -43,17 +43,17 @@ def text_vectors(base: LoadedBase, texts: Sequence[str], active: Active | None =
             f"this base reads a text at the token {ends} that ends it, and its tokenizer does not write that",
             "take the tokenizer that belongs to the model",
         )
-    pooled_ND = embeddings(base, list(texts), pair.cfg.pool, active)
+    pooled_ND = embeddings(base, list(texts), pair.cfg.pool, routing)
     return pair.placed(pooled_ND.to(base.model.device), "dst").cpu()
 
 
 @torch.no_grad()
-def chances(
+def probabilities(
     base: LoadedBase,
     paths: Paths,
     labels: Sequence[str],
     template: str = TEMPLATE,
-    active: Active | None = None,
+    routing: AdapterRouting | None = None,
 ) -> Tensor:
     """How likely each picture is of each label, [N, L]: of one of the labels (CLIP), or of each label by itself (SigLIP).
 
@@ -61,9 +61,9 @@ def chances(
     """
     texts = written_out(labels, template)
     pair, device = the_pair(base), base.model.device
-    images_NE = vectors(base, paths, active).to(device)
-    texts_LE = text_vectors(base, texts, active).to(device)
-    return pair.chances(pair.scores(images_NE, texts_LE)).cpu()
+    images_NE = vectors(base, paths, routing).to(device)
+    texts_LE = text_vectors(base, texts, routing).to(device)
+    return pair.probabilities(pair.scores(images_NE, texts_LE)).cpu()
 
 
 def written_out(labels: Sequence[str], template: str = TEMPLATE) -> list[str]:
@@ -83,15 +83,15 @@ def find(
     query: str,
     paths: Paths,
     top: int | None = None,
-    active: Active | None = None,
-) -> list[Found]:
+    routing: AdapterRouting | None = None,
+) -> list[FoundImage]:
     """The pictures, nearest to the query first; the `top` nearest alone where it is given. Raises UserError, DataError."""
     if not isinstance(query, str) or not query.strip():
         raise UserError(f"the query is {query!r}", "say what to look for, such as 'a red house by the sea'")
     if top is not None and top < 1:
         raise UserError(f"top is {top}", "give at least 1, or none for all")
-    asked_E = text_vectors(base, [query], active)[0]
+    asked_E = text_vectors(base, [query], routing)[0]
     files = [paths] if isinstance(paths, str | Path) else list(paths)
-    scores_N = vectors(base, files, active) @ asked_E
+    scores_N = vectors(base, files, routing) @ asked_E
     order = scores_N.argsort(descending=True, stable=True).tolist()
-    return [Found(Path(files[i]), float(scores_N[i])) for i in order[:top]]
+    return [FoundImage(Path(files[i]), float(scores_N[i])) for i in order[:top]]

@@ -6,7 +6,7 @@ from typing import Literal
 
 from onebase.base.folder import LoadedBase
 from onebase.errors import UserError
-from onebase.model.proj import Active
+from onebase.model.proj import AdapterRouting
 
 Finish = Literal["stop", "length"]
 Top = tuple[tuple[int, float], ...]
@@ -36,7 +36,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Completion:
-    """A whole answer. `ids` include the closing token, `text` does not show it. `finish`: "stop" or "length"."""
+    """A whole answer. `ids` include the stop token, `text` does not show it. `finish`: "stop" or "length"."""
 
     text: str
     ids: tuple[int, ...]
@@ -47,7 +47,11 @@ class Completion:
 
 
 def check_prompts(
-    base: LoadedBase, prompts: Sequence[Sequence[int]], *, room: int = 1, active: Active | None = None
+    base: LoadedBase,
+    prompts: Sequence[Sequence[int]],
+    *,
+    room: int = 1,
+    routing: AdapterRouting | None = None,
 ) -> None:
     """Refuse prompts that cannot be continued: empty, of unknown ids, or without `room` free tokens in the context.
 
@@ -56,7 +60,7 @@ def check_prompts(
     cfg = base.model.cfg.text
     if base.model.trunk.cfg.direction != "causal":
         raise UserError("this base reads in both directions and predicts no next token", "use a causal base")
-    before = base.model.leading(active, len(prompts))
+    before = base.model.virtual_counts(routing, len(prompts))
     for n, prompt in enumerate(prompts, 1):
         name = f"prompt {n} of {len(prompts)}" if len(prompts) > 1 else "the prompt"
         if not len(prompt):

@@ -11,7 +11,7 @@ from onebase.base.folder import LoadedBase
 from onebase.engine.decoder import rows_of
 from onebase.engine.request import check_prompts
 from onebase.model.mask import Cols
-from onebase.model.proj import Active
+from onebase.model.proj import AdapterRouting
 from onebase.objective.cross_entropy import per_token_nll
 
 LOGITS = 256  # rows of logits that are held at once
@@ -22,7 +22,7 @@ SPARSE = 1.25  # tokens with padding over tokens, at most
 def score(
     base: LoadedBase,
     ids_list: Sequence[Sequence[int]],
-    active: Active | None = None,
+    routing: AdapterRouting | None = None,
     *,
     tokens: int | None = None,
 ) -> list[NDArray[np.float32]]:
@@ -31,10 +31,10 @@ def score(
     The same numbers as training's loss and the engine's `logprobs`; all logits are never held. Raises PromptTooLong for ids
     beyond the context, UserError for none or unknown ones.
     """
-    check_prompts(base, ids_list, room=0, active=active)
+    check_prompts(base, ids_list, room=0, routing=routing)
     ends = base.model.text
     out: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(ids_list)
-    for index, h_BTD, here in _read(base, ids_list, active, tokens):
+    for index, h_BTD, here in _read(base, ids_list, routing, tokens):
         T = h_BTD.shape[1]
         targets_BT = torch.full((len(index), T), -100)
         for b, i in enumerate(index):
@@ -54,7 +54,7 @@ def score(
 def score_ends(
     base: LoadedBase,
     pairs: Sequence[tuple[Sequence[int], Sequence[int]]],
-    active: Active | None = None,
+    routing: AdapterRouting | None = None,
     *,
     tokens: int | None = None,
 ) -> list[tuple[float, bool]]:
@@ -64,9 +64,9 @@ def score_ends(
     Raises PromptTooLong, UserError.
     """
     rows = [[*start, *end][:-1] for start, end in pairs]
-    check_prompts(base, rows, room=0, active=active)
+    check_prompts(base, rows, room=0, routing=routing)
     out: list[tuple[float, bool]] = [(0.0, True)] * len(rows)
-    for index, h_BTD, here in _read(base, rows, active, tokens):
+    for index, h_BTD, here in _read(base, rows, routing, tokens):
         for b, i in enumerate(index):
             end_N = torch.as_tensor(np.asarray(pairs[i][1], np.int64)).to(h_BTD.device)
             first = len(rows[i]) - len(end_N)
@@ -82,8 +82,8 @@ def score_ends(
 
 
 def _read(
-    base: LoadedBase, ids_list: Sequence[Sequence[int]], active: Active | None, tokens: int | None
-) -> Iterator[tuple[list[int], Tensor, Active | None]]:
+    base: LoadedBase, ids_list: Sequence[Sequence[int]], routing: AdapterRouting | None, tokens: int | None
+) -> Iterator[tuple[list[int], Tensor, AdapterRouting | None]]:
     """Rows of ids in batches: which rows, their last hidden states [B, T, D], and the adapters on them."""
     model = base.model
     for index in batches([len(ids) for ids in ids_list], tokens or batch_tokens(model.device)):
@@ -93,11 +93,11 @@ def _read(
             ids_BT[b, : len(ids_list[i])] = torch.as_tensor(np.asarray(ids_list[i], np.int64))
         # Padding stands behind the last token of its row, where no causal mask looks, so no row needs one of its own.
         cols = Cols.simple(len(index), T, model.device)
-        here = rows_of(active, index)
-        if any(model.leading(here, len(index))):  # whose positions must not run beyond the context
+        here = rows_of(routing, index)
+        if any(model.virtual_counts(here, len(index))):  # whose positions must not run beyond the context
             lengths = torch.tensor([len(ids_list[i]) for i in index], device=model.device)
             cols = Cols.padded(lengths, T)
-        yield index, model.hidden(ids_BT.to(model.device), cols, active=here).hidden, here
+        yield index, model.hidden(ids_BT.to(model.device), cols, routing=here).hidden, here
 
 
 def batch_tokens(device: torch.device) -> int:

@@ -14,7 +14,7 @@ from torch import Tensor
 from onebase.base.folder import LoadedBase
 from onebase.codec.audio.mel import log_mel
 from onebase.codec.audio.speech import SpeechConfig
-from onebase.codec.text.modules import TextEnds
+from onebase.codec.text.modules import TextModule
 from onebase.engine.sampler import Sampler, Sampling
 from onebase.engine.speech_rules import (
     Cut,
@@ -33,12 +33,12 @@ from onebase.errors import UserError
 from onebase.model.cache import Cache
 from onebase.model.cross import Memory
 from onebase.model.mask import Cols
-from onebase.model.proj import Active
+from onebase.model.proj import AdapterRouting
 from onebase.model.trunk import Trunk
 
 
 @dataclass(frozen=True)
-class Listening:
+class SpeechRequest:
     """How to listen. language: a code, None to detect it. temperatures: tried in turn while an answer is not believed (0 is greedy); above
     0 the likeliest of `draws` answers counts. condition: show the decoder the text before. Raises UserError."""
 
@@ -59,7 +59,7 @@ class Listening:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Hypothesis:
     """What the decoder wrote for one window: tokens without the end, the mean log-probability of each (the end counted), the
     probability that nobody speaks, the temperature it was drawn at, and the text."""
 
@@ -71,7 +71,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Segment:
+class TimedText:
     """A piece of text and when it was said, in seconds from the beginning."""
 
     start: float
@@ -86,7 +86,7 @@ class Transcriber:
     """A base that writes down what it hears. Make it once and use it for many sounds: weights kept in another number format than the one
     they compute in are converted when it is made. Raises UserError for a base that cannot."""
 
-    def __init__(self, base: LoadedBase, active: Active | None = None) -> None:
+    def __init__(self, base: LoadedBase, routing: AdapterRouting | None = None) -> None:
         if (
             base.speech is None
             or base.model.cfg.link("memory") is None
@@ -95,17 +95,17 @@ class Transcriber:
             raise UserError(
                 "this base does not write down speech", "use one that does (a Whisper: docs/speech.md)"
             )
-        self.base, self.active = base, active
+        self.base, self.routing = base, routing
         self.speech: SpeechConfig = base.speech
         self.audio = base.model.cfg.audio
         self._model, self._dtype = base.model, base.model.compute_dtype
         self._device = base.model.device
         # Every new token reads all of the decoder: casting its weights each time would take longer than to multiply.
         self._trunk = cast(Trunk, _in_format(base.model.trunk, self._dtype))
-        self._ends = cast(TextEnds, _in_format(base.model.text, self._dtype))
+        self._ends = cast(TextModule, _in_format(base.model.text, self._dtype))
         self._context = base.model.cfg.text.context
 
-    def checked(self, how: Listening) -> Listening:
+    def checked(self, how: SpeechRequest) -> SpeechRequest:
         """`how` with the base's own language and task where none is named. Raises UserError for what the base does not know."""
         known = self.speech
         language, task = how.language or known.language, how.task or known.task
@@ -122,7 +122,7 @@ class Transcriber:
         if task is None and known.tasks:
             task = "transcribe" if "transcribe" in known.tasks else next(iter(known.tasks))
         values = {"language": language, "task": task}
-        return Listening(**(vars(how) | values))
+        return SpeechRequest(**(vars(how) | values))
 
     def frames(self, sound_N: Tensor) -> Tensor:
         """Log-mel frames [M, F] of a whole sound, a frame more than it fills."""
@@ -133,7 +133,7 @@ class Transcriber:
         """What the encoder makes of a window; frames that it lacks are zeros, as faster-whisper has them."""
         short = self.audio.context - mel_MF.shape[1]
         mel_BMF = torch.nn.functional.pad(mel_MF, (0, short))[None].to(self._device)
-        states = self._model.states("audio", mel_BMF, active=self.active).hidden
+        states = self._model.states("audio", mel_BMF, routing=self.routing).hidden
         return Memory(states, Cols.simple(1, states.shape[1], self._device))
 
     @torch.inference_mode()
@@ -143,7 +143,7 @@ class Transcriber:
             return "en", 1.0
         cache = self._cache(1)
         hidden = self._hidden([[self.speech.start]], 0, cache, memory)
-        return choose_language(self._ends.logits(hidden[0, -1], self.active), self.speech.languages)
+        return choose_language(self._ends.logits(hidden[0, -1], self.routing), self.speech.languages)
 
     @torch.inference_mode()
     def answer(
@@ -155,12 +155,12 @@ class Transcriber:
         temperature: float = 0.0,
         draws: int = 1,
         seed: int = 0,
-    ) -> Answer:
+    ) -> Hypothesis:
         """What the decoder writes after `prompt`: the likeliest token each time, or the likeliest of `draws` answers at a temperature."""
         rows = draws if temperature > 0 else 1
         cache = self._cache(len(prompt) + room_after(len(prompt), self._context))
         hidden = self._hidden([list(prompt)], 0, cache, memory)
-        logits_TV = self._ends.logits(hidden[0, [prompt.index(self.speech.start), -1]], self.active)
+        logits_TV = self._ends.logits(hidden[0, [prompt.index(self.speech.start), -1]], self.routing)
         silent = silence(logits_TV[0], self.speech)
         cache.keep(torch.zeros(rows, dtype=torch.long, device=self._device))
         samplings = [Sampling(temperature=temperature, seed=seed * rows + i) for i in range(rows)]
@@ -187,16 +187,18 @@ class Transcriber:
             if step + 1 < room_after(len(prompt), self._context):
                 new = [[said[row][-1]] for row in open_]
                 logits_BV = self._ends.logits(
-                    self._hidden(new, len(prompt) + step, cache)[:, -1], self.active
+                    self._hidden(new, len(prompt) + step, cache)[:, -1], self.routing
                 )
         # Which answer is the best: by the mean over its own tokens, as CTranslate2 orders them.
         best = max(range(rows), key=lambda r: sums[r] / max(1, len(said[r])))
         text = self.text(said[best]).strip()
-        return Answer(tuple(said[best]), sums[best] / (len(said[best]) + 1), silent, temperature, text)
+        return Hypothesis(tuple(said[best]), sums[best] / (len(said[best]) + 1), silent, temperature, text)
 
-    def believed(self, memory: Memory, prompt: Sequence[int], how: Listening, number: int = 0) -> Answer:
+    def believed(
+        self, memory: Memory, prompt: Sequence[int], how: SpeechRequest, number: int = 0
+    ) -> Hypothesis:
         """The first answer that is believed, of those at each temperature; of none, the likeliest that does not repeat itself."""
-        tried: list[Answer] = []
+        tried: list[Hypothesis] = []
         for temperature in how.temperatures:
             found = self.answer(
                 memory,
@@ -213,9 +215,9 @@ class Transcriber:
         plain = [a for a in tried if most is None or repetition(a.text) <= most]
         best = max(plain or tried, key=lambda a: a.logprob)
         # The temperature counts that was needed in the end: it says how far the text can be trusted.
-        return Answer(best.ids, best.logprob, best.silent, how.temperatures[-1], best.text)
+        return Hypothesis(best.ids, best.logprob, best.silent, how.temperatures[-1], best.text)
 
-    def segments(self, mel_MF: Tensor, how: Listening) -> Iterator[Segment]:
+    def segments(self, mel_MF: Tensor, how: SpeechRequest) -> Iterator[TimedText]:
         """Pieces of text as they are understood, window by window. `how` is checked, and names its language.
 
         A sound longer than a window is always written with timestamps: the next window begins at the last of them.
@@ -223,7 +225,7 @@ class Transcriber:
         per_second = self.audio.rate / self.audio.hop
         total = mel_MF.shape[1] - 1  # the last frame is the one that was added
         if total > self.audio.context:
-            how = Listening(**(vars(how) | {"timestamps": True}))
+            how = SpeechRequest(**(vars(how) | {"timestamps": True}))
         at, number, before = 0, 0, list[int]()
         while at < total:
             frames = min(self.audio.context, total - at)
@@ -255,7 +257,7 @@ class Transcriber:
     def text(self, ids: Sequence[int]) -> str:
         """The words among `ids`: no timestamps, no special tokens."""
         tokenizer = self.base.codec.tokenizer
-        shown = [i for i in ids if i < self.speech.first and i not in tokenizer.hidden]
+        shown = [i for i in ids if i < self.speech.first and i not in tokenizer.special_ids]
         return tokenizer.decode([i for i in shown if i < tokenizer.vocab_size])
 
     def _cache(self, slots: int) -> Cache:
@@ -265,15 +267,15 @@ class Transcriber:
         """States [B, T, D] of new tokens that begin at position `start`."""
         ids_BT = torch.tensor(ids, device=self._device)
         cols = Cols.simple(len(ids), len(ids[0]), self._device, start=start)
-        x_BTD = self._ends.embed(ids_BT, cols.pos, self._dtype, self.active, cols.doc)
+        x_BTD = self._ends.embed(ids_BT, cols.pos, self._dtype, self.routing, cols.doc)
         out: Tensor = self._trunk(
-            x_BTD, cols, cache=cache, active=self.active, memory=memory, impl="sdpa"
+            x_BTD, cols, cache=cache, routing=self.routing, memory=memory, impl="sdpa"
         ).hidden
         return out
 
 
-def _segment(part: Cut, offset: float, text: str, found: Answer) -> Segment:
-    return Segment(
+def _segment(part: Cut, offset: float, text: str, found: Hypothesis) -> TimedText:
+    return TimedText(
         offset + part.start, offset + part.end, text, found.logprob, found.silent, found.temperature
     )
 

@@ -16,7 +16,7 @@ class TextStream:
 
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = (), *, start: bool = True) -> None:
         self._tokenizer, self._stop = tokenizer, tuple(stop)
-        self._special = tokenizer.hidden
+        self._special = tokenizer.special_ids
         self._start = start
         # Tokens without bytes of their own (WordPiece) are decoded from the first on, each time.
         self._whole: list[int] | None = [] if tokenizer.pieces is None else None

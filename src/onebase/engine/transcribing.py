@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from onebase.codec.audio.read import read_audio
-from onebase.engine.speech import Listening, Segment, Transcriber
+from onebase.engine.speech import SpeechRequest, TimedText, Transcriber
 from onebase.errors import UserError
 
 TASKS = ("transcribe", "translate")
@@ -19,7 +19,7 @@ class Transcript:
 
     text: str
     language: str | None
-    segments: tuple[Segment, ...] = field(repr=False)
+    segments: tuple[TimedText, ...] = field(repr=False)
     language_probability: float = 1.0
     duration: float = 0.0
 
@@ -35,9 +35,9 @@ def transcribe(
     condition: bool = True,
 ) -> Transcript:
     """Write down a sound file, see `Base.transcribe`."""
-    how = Listening(language=language, task=task, timestamps=timestamps, condition=condition)
+    how = SpeechRequest(language=language, task=task, timestamps=timestamps, condition=condition)
     if temperatures is not None:
-        how = Listening(**(vars(how) | {"temperatures": tuple(temperatures)}))
+        how = SpeechRequest(**(vars(how) | {"temperatures": tuple(temperatures)}))
     how = ears.checked(how)
     sound_N = read_audio(path, ears.audio.rate)
     seconds = len(sound_N) / ears.audio.rate
@@ -48,7 +48,7 @@ def transcribe(
     if chosen is None:
         window = mel_MF[:, : ears.audio.context]
         chosen, sure = ears.language(ears.memory(window))
-    how = Listening(**(vars(how) | {"language": chosen}))
+    how = SpeechRequest(**(vars(how) | {"language": chosen}))
     # A timestamp may lie beyond the end of the sound.
     found = tuple(
         replace(s, start=min(s.start, seconds), end=min(s.end, seconds)) for s in ears.segments(mel_MF, how)

@@ -14,7 +14,7 @@ from onebase.data.sources import Document
 from onebase.engine.scoring import score
 from onebase.evaluation.bootstrap import Score
 from onebase.evaluation.metrics import bits_per_byte
-from onebase.model.proj import Active
+from onebase.model.proj import AdapterRouting
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,10 @@ def document_nats(
     *,
     length: int | None = None,
     max_tokens: int | None = None,
-    active: Active | None = None,
+    routing: AdapterRouting | None = None,
 ) -> list[DocumentNats]:
     """`nats_of` of texts; stops after `max_tokens`."""
-    return nats_of(base, document_ids(base, documents, max_tokens), length=length, active=active)
+    return nats_of(base, document_ids(base, documents, max_tokens), length=length, routing=routing)
 
 
 def nats_of(
@@ -68,12 +68,12 @@ def nats_of(
     documents: Sequence[DocumentIds],
     *,
     length: int | None = None,
-    active: Active | None = None,
+    routing: AdapterRouting | None = None,
 ) -> list[DocumentNats]:
     """Score documents in pieces of `length` tokens (the base's context when not given), each piece after a BOS of its own, as in
     training. Where the base has no BOS, a piece stands after the last token of the one before it, and a document's first token is
     given, not predicted."""
-    length = length or base.model.cfg.text.context - base.model.leading(active, 1)[0]
+    length = length or base.model.cfg.text.context - base.model.virtual_counts(routing, 1)[0]
     tok = base.codec.tokenizer
     pieces: list[list[int]] = []
     owner: list[int] = []
@@ -87,7 +87,7 @@ def nats_of(
             pieces.append(part if a == 0 else [*(first or [int(ids[a - 1])]), *part])
             owner.append(len(found))
         found.append([doc.source, 0.0, doc.bytes, len(ids) - max(1, len(first))])
-    for i, logp in zip(owner, score(base, pieces, active), strict=True):
+    for i, logp in zip(owner, score(base, pieces, routing), strict=True):
         found[i][1] -= float(np.sum(np.asarray(logp)))  # type: ignore[operator]
     return [DocumentNats(str(s), float(n), int(b), int(t)) for s, n, b, t in found]
 
@@ -101,11 +101,13 @@ def by_source(documents: Sequence[DocumentNats], *, seed: int = 0) -> dict[str, 
     return out
 
 
-def completion_nats(base: LoadedBase, samples: Sequence[Tokens], active: Active | None = None) -> np.ndarray:
+def completion_nats(
+    base: LoadedBase, samples: Sequence[Tokens], routing: AdapterRouting | None = None
+) -> np.ndarray:
     """[N, 2]: nats of the supervised tokens of each sample, and how many they are."""
     out = np.zeros((len(samples), 2))
     for i, (sample, logp) in enumerate(
-        zip(samples, score(base, [s.ids.tolist() for s in samples], active), strict=True)
+        zip(samples, score(base, [s.ids.tolist() for s in samples], routing), strict=True)
     ):
         mask = sample.loss[1:]
         out[i] = -float(np.asarray(logp)[mask].sum()), int(mask.sum())

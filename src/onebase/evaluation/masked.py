@@ -14,7 +14,7 @@ from onebase.codec.text.tokenizer import Tokenizer
 from onebase.engine.scoring import batch_tokens, batches
 from onebase.errors import UserError
 from onebase.model.mask import Cols
-from onebase.model.proj import Active
+from onebase.model.proj import AdapterRouting
 
 MASKS = ("[MASK]", "<mask>")
 """What vocabularies call the token that hides another one."""
@@ -33,7 +33,7 @@ def mask_id(tokenizer: Tokenizer) -> int:
 
 @torch.inference_mode()
 def masked_score(
-    base: LoadedBase, texts: Sequence[Sequence[int]], active: Active | None = None
+    base: LoadedBase, texts: Sequence[Sequence[int]], routing: AdapterRouting | None = None
 ) -> list[NDArray[np.float64]]:
     """Log-probability of each id of each text in nats, given the others of its text; texts are ids without their frame ([CLS], [SEP]).
 
@@ -60,10 +60,10 @@ def masked_score(
             ids_BT[b, : len(framed[n])] = torch.tensor(framed[n])
             ids_BT[b, t] = hide
         cols = Cols.padded(lengths, ids_BT.shape[1])
-        h_BTD = model.hidden(ids_BT.to(model.device), cols, active=active).hidden
+        h_BTD = model.hidden(ids_BT.to(model.device), cols, routing=routing).hidden
         at_B = torch.tensor([t for _, t in rows], device=model.device)
         h_BD = h_BTD[torch.arange(len(rows), device=model.device), at_B]
-        logp_BV = model.text.logits(h_BD[:, None], active)[:, 0].log_softmax(-1)
+        logp_BV = model.text.logits(h_BD[:, None], routing)[:, 0].log_softmax(-1)
         wanted_B = torch.tensor([framed[n][t] for n, t in rows], device=model.device)
         for (n, t), logp in zip(rows, logp_BV.gather(-1, wanted_B[:, None])[:, 0].tolist(), strict=True):
             out[n][t - front] = logp

@@ -55,15 +55,15 @@ def macro_auroc(targets: ArrayLike, scores: ArrayLike, *, seed: int = 0) -> Scor
     return bootstrap("auroc", statistic, len(y_NL), seed=seed)
 
 
-def ece(targets: Sequence[int] | Sequence[bool], chances: ArrayLike, *, seed: int = 0) -> Score:
+def ece(targets: Sequence[int] | Sequence[bool], probabilities: ArrayLike, *, seed: int = 0) -> Score:
     """Expected calibration error: how far the probabilities are from how often they come true, 0 to 1, lower is better.
 
-    targets: 1/0, did it come true [n] (for classes: is the likeliest right); chances: its probability [n]. The examples are put into 15
+    targets: 1/0, did it come true [n] (for classes: is the likeliest right); probabilities: its probability [n]. The examples are put into 15
     bins of equal width by probability; the score is the mean over examples of |share that is true - mean probability| of their bin
     (Guo et al., 1706.04599). With few examples in a bin it is above 0 even for true probabilities. Raises DataError for a probability
     outside of 0 to 1.
     """
-    p = as_array(chances, "ece")
+    p = as_array(probabilities, "ece")
     same_length(targets, p)
     if len(p) and not (p.min() >= 0 and p.max() <= 1 + 1e-6):
         raise DataError(f"ece: probabilities from {p.min()} to {p.max()}", "give numbers from 0 to 1")

@@ -12,7 +12,7 @@ from onebase.codec.text.codec import TextCodec
 from onebase.codec.text.modules import TextCodecConfig
 from onebase.config import to_dict
 from onebase.errors import ConfigError
-from onebase.formats.reader import Reader
+from onebase.formats.reader import ConfigReader
 from onebase.formats.rules import Rule, Rules
 from onebase.model.config import InitConfig
 from onebase.trees import differences
@@ -31,12 +31,12 @@ class Family:
     with | between them are modules of their own there."""
 
     model_types: tuple[str, ...]
-    read: Callable[[Reader], BaseConfig]
+    read: Callable[[ConfigReader], BaseConfig]
     write: Callable[[BaseConfig], Tree]
     rules: Callable[[BaseConfig], Rules]
     prefix: str = ""
-    spellings: tuple[tuple[str, str], ...] = ()
-    told: Callable[[BaseConfig, TextCodec], BaseConfig] | None = None
+    checkpoint_prefixes: tuple[tuple[str, str], ...] = ()
+    with_tokenizer: Callable[[BaseConfig, TextCodec], BaseConfig] | None = None
     beside: Callable[[BaseConfig], Mapping[str, Tree]] | None = None
     memory: tuple[tuple[str, str], ...] = ()
 
@@ -48,12 +48,12 @@ def plain(cfg: BaseConfig) -> BaseConfig:
     return replace(cfg, trunks=trunks, codecs={name: _plain_codec(c) for name, c in cfg.codecs.items()})
 
 
-def untold(cfg: BaseConfig) -> BaseConfig:
+def without_tokenizer(cfg: BaseConfig) -> BaseConfig:
     """The config without what only a tokenizer says."""
-    return replace(cfg, links=tuple(_untold_link(x) for x in cfg.links))
+    return replace(cfg, links=tuple(_plain_link(x) for x in cfg.links))
 
 
-def _untold_link(link: Link) -> Link:
+def _plain_link(link: Link) -> Link:
     if link.connector is None:
         return link
     return replace(link, connector=replace(link.connector, before=(), after=()))
@@ -74,10 +74,10 @@ def written(family: Family, cfg: BaseConfig) -> Tree:
     tree = family.write(cfg)
     names = frozenset(n for r in family.rules(cfg) if isinstance(r, Rule) for n in r.theirs)
     try:
-        found = family.read(Reader(tree, "the exported config", names))
+        found = family.read(ConfigReader(tree, "the exported config", names))
     except ConfigError as e:
         raise ConfigError(f"{what} this base: {e.cause}", remedy) from None
-    wanted = plain(untold(cfg) if family.told else cfg)
+    wanted = plain(without_tokenizer(cfg) if family.with_tokenizer else cfg)
     if plain(found) != wanted:
         name, ours, theirs = next(differences(to_dict(wanted), to_dict(plain(found))))
         raise ConfigError(f"{what} {name} = {_short(ours)} (there it means {_short(theirs)})", remedy)

@@ -18,7 +18,7 @@ from onebase.base.links import Link
 from onebase.codec.kinds import CodecConfig
 from onebase.errors import ConfigError
 from onebase.formats.family import Tree
-from onebase.formats.reader import MAX_SIZE, Reader
+from onebase.formats.reader import MAX_SIZE, ConfigReader
 from onebase.model.config import BlockConfig, TrunkConfig
 
 T = TypeVar("T")
@@ -84,7 +84,7 @@ def _walk(part: Any, names: list[str]) -> Any:
 class Line(Protocol):
     """Something that a config says."""
 
-    def read(self, r: Reader, found: Found) -> None:
+    def read(self, r: ConfigReader, found: Found) -> None:
         """Ask `r` for keys and put what they mean into `found`. Raises ConfigError for what is not accepted."""
 
     def write(self, base: View, tree: Tree) -> None:
@@ -101,7 +101,7 @@ class Table:
     codec: CodecConfig | None = None
     link: Link | None = None
 
-    def read(self, r: Reader) -> BaseConfig:
+    def read(self, r: ConfigReader) -> BaseConfig:
         """Their config as ours. Raises ConfigError naming key and file."""
         found: Found = {}
         for line in self.lines:
@@ -169,13 +169,13 @@ class Field:
 
     key: str
     path: str
-    ask: Callable[[Reader, str, Any], Any]
+    ask: Callable[[ConfigReader, str, Any], Any]
     default: Default = None
     null: Default = AS_MISSING
     into: Callable[[Any], Any] = lambda x: x
     back: Callable[[Any], Any] = lambda x: x
 
-    def read(self, r: Reader, found: Found) -> None:
+    def read(self, r: ConfigReader, found: Found) -> None:
         default = _given(self.default, found)
         if self.null is AS_MISSING or r.has(self.key):
             value = self.into(self.ask(r, self.key, default))
@@ -202,7 +202,7 @@ def size(
 
 def number(key: str, path: str, default: Default = None, null: Default = AS_MISSING) -> Field:
     """A number above 0."""
-    return Field(key, path, Reader.positive, default, null)
+    return Field(key, path, ConfigReader.positive, default, null)
 
 
 def flag(key: str, path: str, default: Default = None, on: Any = True, off: Any = False) -> Field:
@@ -230,7 +230,7 @@ class Must:
     why: str
     default: Any = AS_MISSING
 
-    def read(self, r: Reader, found: Found) -> None:
+    def read(self, r: ConfigReader, found: Found) -> None:
         r.must(self.key, self.wanted, self.wanted if self.default is AS_MISSING else self.default, self.why)
 
     def write(self, base: View, tree: Tree) -> None:
@@ -244,7 +244,7 @@ class Put:
 
     tree: Tree
 
-    def read(self, r: Reader, found: Found) -> None:
+    def read(self, r: ConfigReader, found: Found) -> None:
         pass
 
     def write(self, base: View, tree: Tree) -> None:
@@ -256,9 +256,9 @@ class Set:
     """A value that follows from others, or a check of them (without a path). It has no key."""
 
     path: str
-    value: Callable[[Reader, Found], Any]
+    value: Callable[[ConfigReader, Found], Any]
 
-    def read(self, r: Reader, found: Found) -> None:
+    def read(self, r: ConfigReader, found: Found) -> None:
         value = self.value(r, found)
         found |= dict.fromkeys(self.path.split(), value)
 
@@ -272,9 +272,9 @@ class Part:
 
     key: str | None
     table: Table
-    open: Callable[[Reader, str], Reader] = Reader.part
+    open: Callable[[ConfigReader, str], ConfigReader] = ConfigReader.part
 
-    def read(self, r: Reader, found: Found) -> None:
+    def read(self, r: ConfigReader, found: Found) -> None:
         part = r if self.key is None else self.open(r, self.key)
         found.setdefault("parts", []).append(self.table.read(part))
 

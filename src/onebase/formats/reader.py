@@ -24,7 +24,7 @@ MAX_SIZE = 2**20
 """Widths, heads, layers beyond it are no model but a trap: what follows from them would fill the memory."""
 
 
-class Reader:
+class ConfigReader:
     """The keys of one `config.json`. `where` names the file in errors; `tensors` are the names in the checkpoint, and `look` reads one of
     them, for what no key says."""
 
@@ -101,9 +101,9 @@ class Reader:
         if value != wanted:
             raise ConfigError(f"{self.where}: '{key}' is {value!r}: {why}", f"only {wanted!r} is supported")
 
-    def part(self, key: str) -> "Reader":
+    def part(self, key: str) -> "ConfigReader":
         """The config inside the map at `key`."""
-        return Reader(self.get(key, dict), f"{self.where}: {key}", self.tensors)
+        return ConfigReader(self.get(key, dict), f"{self.where}: {key}", self.tensors)
 
     def refuse(self, key: str, accepted: str) -> ConfigError:
         """An error about the value of `key`."""

@@ -147,7 +147,7 @@ Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Plan:
+class TensorPlan:
     """Rules that fit a checkpoint: what to place, what to compare, what to look at and leave."""
 
     rules: tuple[Rule, ...]
@@ -155,7 +155,7 @@ class Plan:
     ignored: tuple[tuple[str, Ignore], ...]
 
 
-def plan(rules: Rules, theirs: Mapping[str, Shape], ours: Mapping[str, Shape], where: str) -> Plan:
+def plan(rules: Rules, theirs: Mapping[str, Shape], ours: Mapping[str, Shape], where: str) -> TensorPlan:
     """Match rules with the keys of a checkpoint and the parameters of a model, by name and shape alone.
 
     Raises ArtifactError that names a key no rule uses, a key a rule does not find, or a shape that does not fit.
@@ -185,7 +185,7 @@ def plan(rules: Rules, theirs: Mapping[str, Shape], ours: Mapping[str, Shape], w
                     f"{where}: tensor {name!r} has shape {list(theirs[name])}, its config says {list(wanted)}",
                     "the checkpoint and its config do not belong together",
                 )
-    return Plan(tuple(moves), tuple(ties), tuple(ignored))
+    return TensorPlan(tuple(moves), tuple(ties), tuple(ignored))
 
 
 def complete(rules: Rules, theirs: Mapping[str, Shape], where: str) -> list[Rule]:

@@ -40,7 +40,7 @@ TALKS = (
 def probes(tokenizer: Tokenizer) -> Iterator[str]:
     """Texts that turn on what tokenizers differ in, the text of every token, some of three, and added tokens inside words."""
     yield from TEXTS
-    shown = (i for i in range(tokenizer.vocab_size) if i not in tokenizer.hidden)
+    shown = (i for i in range(tokenizer.vocab_size) if i not in tokenizer.special_ids)
     words = [w for w in (tokenizer.decode([i], start=False) for i in shown) if "\ufffd" not in w]
     yield from words
     draw = random.Random(0)
@@ -98,7 +98,7 @@ def other_frame(ours: Tokenizer, theirs: Tokenizer) -> str | None:
 
 def lost_ends(ours: Tokenizer, theirs: Tokenizer) -> list[str]:
     """Tokens that end a generation here and not there."""
-    return [n for n in ours.roles.closing if ours.specials[n] not in theirs.closing]
+    return [n for n in ours.roles.stop if ours.specials[n] not in theirs.stop_ids]
 
 
 def _ids(tokenizer: Tokenizer, texts: list[str], follows: Follows) -> list[list[int] | None]:

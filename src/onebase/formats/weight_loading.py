@@ -13,10 +13,10 @@ from onebase.base.config import BaseConfig
 from onebase.base.model import BaseModel
 from onebase.errors import ArtifactError
 from onebase.formats.family import Family
-from onebase.formats.rules import Ignore, Plan, Rule, Rules, Shape, Tie, complete, plan
+from onebase.formats.rules import Ignore, Rule, Rules, Shape, TensorPlan, Tie, complete, plan
 
 
-class Source(Protocol):
+class WeightSource(Protocol):
     """Tensors somewhere on disk. Reading is safe from several threads. fresh: what is read is in memory of its own, not of the file."""
 
     where: str
@@ -37,13 +37,15 @@ def own_shapes(model: BaseModel) -> dict[str, Shape]:
     return {name: tuple(p.shape) for name, p in model.named_parameters()}
 
 
-def place(cfg: BaseConfig, family: Family, source: Source, *, dtype: torch.dtype | None = None) -> BaseModel:
+def load_weights(
+    cfg: BaseConfig, family: Family, source: WeightSource, *, dtype: torch.dtype | None = None
+) -> BaseModel:
     """A frozen model of `cfg` on the CPU with the checkpoint's weights. Raises ArtifactError, before reading, for what does not fit.
 
     Weights keep their stored number format (or take `dtype`): a model in bf16 needs two bytes a weight here too.
     """
     theirs = source.shapes()
-    rules = spelled(family.rules(cfg), family, theirs)
+    rules = with_prefixes(family.rules(cfg), family, theirs)
     complete(rules, theirs, source.where)  # before a model is made, which takes long where a config says so
     with torch.device("meta"):
         model = BaseModel(cfg)
@@ -57,9 +59,13 @@ def place(cfg: BaseConfig, family: Family, source: Source, *, dtype: torch.dtype
     return model.requires_grad_(False).eval()
 
 
-def spelled(rules: Rules, family: Family, theirs: Mapping[str, Shape]) -> Rules:
+def with_prefixes(rules: Rules, family: Family, theirs: Mapping[str, Shape]) -> Rules:
     """The rules by the names that this checkpoint uses: as its saver spells them, or of a trunk saved alone."""
-    found = [(begin, ours) for begin, ours in family.spellings if any(n.startswith(begin) for n in theirs)]
+    found = [
+        (begin, ours)
+        for begin, ours in family.checkpoint_prefixes
+        if any(n.startswith(begin) for n in theirs)
+    ]
     for begin, ours in found:  # of a model with several parts each may begin in a way of its own
         rules = _renamed(rules, ours, begin)
     return rules if found else shortened(rules, family.prefix, theirs)
@@ -102,7 +108,7 @@ def passed_over(rules: Rules, listed: Iterable[str], unlisted: Iterable[str], wh
     return notices
 
 
-def _moved(rule: Rule, source: Source, dtype: torch.dtype | None) -> list[tuple[str, Tensor]]:
+def _moved(rule: Rule, source: WeightSource, dtype: torch.dtype | None) -> list[tuple[str, Tensor]]:
     xs = rule.there([_weight(source, name) for name in rule.theirs])
     return [(name, _own(x, dtype, source.fresh)) for name, x in zip(rule.ours, xs, strict=True)]
 
@@ -113,7 +119,7 @@ def _own(x: Tensor, dtype: torch.dtype | None, fresh: bool) -> Tensor:
     return x.to(dtype or x.dtype, memory_format=torch.contiguous_format, copy=not alone)
 
 
-def _weight(source: Source, name: str) -> Tensor:
+def _weight(source: WeightSource, name: str) -> Tensor:
     """A tensor of floating-point numbers. Those of one byte become bf16, which holds them all: few kernels read them."""
     x = source.read(name)
     if not x.is_floating_point():
@@ -124,7 +130,7 @@ def _weight(source: Source, name: str) -> Tensor:
     return x if x.element_size() > 1 else x.to(torch.bfloat16)
 
 
-def _look(found: Plan, source: Source, made: Mapping[str, Tensor]) -> None:
+def _look(found: TensorPlan, source: WeightSource, made: Mapping[str, Tensor]) -> None:
     for tie in found.ties:
         if not _equal(source.parts(tie.theirs), made[tie.ours]):
             raise ArtifactError(

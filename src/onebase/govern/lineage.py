@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from onebase.govern.store import Entry, Store, read_entry
+from onebase.govern.store import Store, StoreEntry, read_entry
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,12 @@ def lineage(store: Store, folder: str | Path) -> Node:
     return _node(entry, entry.name or Path(folder).name, known, ())
 
 
-def dependents(store: Store, fingerprint: str, through: bool = False) -> tuple[Entry, ...]:
+def dependents(store: Store, fingerprint: str, through: bool = False) -> tuple[StoreEntry, ...]:
     """Entries with this fingerprint among their parents: the adapters that break when the base changes.
 
     With `through`, also those that rely on them in turn (an adapter's run, a base grown from a base).
     """
-    entries, found, ask = store.list(), dict[str, Entry](), [fingerprint]
+    entries, found, ask = store.list(), dict[str, StoreEntry](), [fingerprint]
     while ask:
         wanted = ask.pop()
         for entry in entries:
@@ -61,7 +61,7 @@ def tree_lines(node: Node) -> list[str]:
     return [head] + ["  " + line for parent in node.parents for line in tree_lines(parent)]
 
 
-def _node(entry: Entry, name: str, known: dict[str, Entry], above: Sequence[str]) -> Node:
+def _node(entry: StoreEntry, name: str, known: dict[str, StoreEntry], above: Sequence[str]) -> Node:
     parents = []
     seen = (*above, entry.fingerprint)
     for parent in entry.parents:

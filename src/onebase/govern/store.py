@@ -40,7 +40,7 @@ _TABLE = """CREATE TABLE artifact (name TEXT PRIMARY KEY, kind TEXT NOT NULL, pa
 
 
 @dataclass(frozen=True)
-class Entry:
+class StoreEntry:
     """One artifact: its name in the store ("" outside it), kind, folder, fingerprint ("" = unknown), creation time
     (ISO 8601, UTC) and parents ({"kind", "fingerprint", "name"} each)."""
 
@@ -52,7 +52,7 @@ class Entry:
     parents: tuple[dict[str, Any], ...]
 
 
-def read_entry(folder: str | Path, name: str = "") -> Entry:
+def read_entry(folder: str | Path, name: str = "") -> StoreEntry:
     """What the index holds of an artifact, read from its manifest and record. Raises ArtifactError."""
     folder = Path(folder)
     manifest = read_manifest(folder)
@@ -60,7 +60,7 @@ def read_entry(folder: str | Path, name: str = "") -> Entry:
     found = manifest["facts"].get("fingerprint") or record.hashes.get("fingerprint") or ""
     written = datetime.fromtimestamp((folder / MANIFEST).stat().st_mtime, UTC).isoformat(timespec="seconds")
     created = record.events[0].time if record.events else written
-    return Entry(name, manifest["kind"], folder.resolve(), str(found), created, tuple(record.parents))
+    return StoreEntry(name, manifest["kind"], folder.resolve(), str(found), created, tuple(record.parents))
 
 
 class Store:
@@ -74,7 +74,7 @@ class Store:
         self.root = Path(root) if root is not None else home() / "store"
         self.index = self.root / "index.sqlite"
 
-    def add(self, path: str | Path, name: str, copy: bool = False) -> Entry:
+    def add(self, path: str | Path, name: str, copy: bool = False) -> StoreEntry:
         """Register the artifact at `path` under `name`, by reference or, with `copy`, as a copy of its own.
 
         Adding the same folder under the same name again refreshes its row. Raises UserError for a bad or taken name,
@@ -128,14 +128,16 @@ class Store:
             )
         return place.resolve()
 
-    def list(self, kind: str | None = None) -> tuple[Entry, ...]:
+    def list(self, kind: str | None = None) -> tuple[StoreEntry, ...]:
         """All entries, or those of one kind, by name. Names whose artifact is gone or damaged are left out."""
         if not self.root.is_dir():
             return ()
         with self._db() as db:
             self._refresh(db)
             rows = db.execute("SELECT * FROM artifact ORDER BY name").fetchall()
-        entries = (Entry(n, k, Path(path), f, c, tuple(json.loads(up))) for n, k, path, f, c, up, _ in rows)
+        entries = (
+            StoreEntry(n, k, Path(path), f, c, tuple(json.loads(up))) for n, k, path, f, c, up, _ in rows
+        )
         return tuple(e for e in entries if kind in (None, e.kind))
 
     def remove(self, name: str) -> None:

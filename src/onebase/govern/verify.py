@@ -14,7 +14,7 @@ from onebase.artifact.reading import read_json
 from onebase.artifact.record import RECORD, Record
 from onebase.artifact.tensors import fingerprint, load_tensors
 from onebase.base.config import BaseConfig
-from onebase.config import from_file, to_lean
+from onebase.config import from_file, without_defaults
 from onebase.errors import ArtifactError
 
 Recompute = Callable[[Path], str]
@@ -51,7 +51,7 @@ def base_fingerprint(folder: Path) -> str:
                 f"{path}: tensor '{name}' is in two files", "take an intact copy of the folder"
             )
         tensors |= shard
-    return fingerprint(tensors, to_lean(from_file(BaseConfig, config, str(folder / "base.json"))))
+    return fingerprint(tensors, without_defaults(from_file(BaseConfig, config, str(folder / "base.json"))))
 
 
 RECOMPUTE: Mapping[str, Recompute] = {"base": base_fingerprint}

@@ -12,12 +12,12 @@ from onebase.artifact.reading import read_json
 from onebase.artifact.record import Record
 from onebase.artifact.tensors import fingerprint, load_tensors, save_tensors
 from onebase.base.folder import LoadedBase, base_tensors
-from onebase.config import from_file, to_dict, to_lean
+from onebase.config import from_file, to_dict, without_defaults
 from onebase.errors import ArtifactError, UserError
 from onebase.methods.config import AdapterConfig, BoundTo
 from onebase.methods.parts import all_or_nothing
 from onebase.methods.table import METHODS, PARTS
-from onebase.model.proj import Active
+from onebase.model.proj import AdapterRouting
 
 WEIGHTS = "adapter.safetensors"
 
@@ -34,7 +34,7 @@ class AdapterParts:
     @property
     def fingerprint(self) -> str:
         """Content hash of the adapter's tensors and config."""
-        return fingerprint(self.tensors, to_lean(self.config))
+        return fingerprint(self.tensors, without_defaults(self.config))
 
     @property
     def shipped(self) -> int:
@@ -48,14 +48,14 @@ class Attached:
     """An adapter on a base under a name. `base` is the given one, or for method full a sibling with its weights replaced.
 
     record, shipped: the adapter's own, as in `AdapterParts`: how it was made, and its bytes without the base's. below: those that it is
-    stacked on; `active` is then that of the whole stack. lease: where the adapter comes off when nobody has this any more, what sees to it
+    stacked on; `routing` is then that of the whole stack. lease: where the adapter comes off when nobody has this any more, what sees to it
     (methods/stacking.py).
     """
 
     name: str
     config: AdapterConfig
     base: LoadedBase
-    active: Active | None
+    routing: AdapterRouting | None
     fingerprint: str
     record: Record
     shipped: int
@@ -166,8 +166,8 @@ def attach(base: LoadedBase, adapter: Path | AdapterParts, name: str) -> Attache
             part.put(base.model, name, parts.config.part(kind), mine)
     for p in base.model.parameters():
         p.requires_grad_(False)
-    active = Active.all_rows(name) if any(METHODS[kind].acts for kind in has) else None
-    return _attached(name, parts, base, active)
+    routing = AdapterRouting.all_rows(name) if any(METHODS[kind].acts for kind in has) else None
+    return _attached(name, parts, base, routing)
 
 
 def detach(base: LoadedBase, name: str) -> None:
@@ -182,8 +182,8 @@ def adapter_tensors(base: LoadedBase, name: str) -> dict[str, Tensor]:
     return {k: t.cpu().clone() for k, t in found.items()}
 
 
-def _attached(name: str, parts: AdapterParts, base: LoadedBase, active: Active | None) -> Attached:
-    return Attached(name, parts.config, base, active, parts.fingerprint, parts.record, parts.shipped)
+def _attached(name: str, parts: AdapterParts, base: LoadedBase, routing: AdapterRouting | None) -> Attached:
+    return Attached(name, parts.config, base, routing, parts.fingerprint, parts.record, parts.shipped)
 
 
 def _replaced(base: LoadedBase, tensors: dict[str, Tensor]) -> LoadedBase:

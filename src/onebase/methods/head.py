@@ -13,7 +13,7 @@ from onebase.base.head import Head, Pooling, Read
 from onebase.base.head import HeadConfig as HeadConfig  # where plug-ins look for it
 from onebase.base.model import BaseModel
 from onebase.draws import Draws
-from onebase.methods.method import Method, Part
+from onebase.methods.method import Method, MethodPart
 from onebase.objective.pooled import narrowed
 
 STRENGTHS = (3.0, 1.0, 0.3, 0.1, 0.03, 0.01)
@@ -255,7 +255,7 @@ def remove(model: BaseModel, name: str) -> None:
 METHOD = Method(
     name="head",
     config=HeadConfig,
-    part=Part(owns, tensors, put, remove),
+    part=MethodPart(owns, tensors, put, remove),
     acts=False,
     merge="a head reads what the base says, and changes none of its weights",
     peft="PEFT has a head only beside a method that changes the base",

@@ -18,8 +18,8 @@ from onebase.methods.lora_ends import end_tensors, inject_ends
 from onebase.methods.lora_peft import read_peft, write_peft
 from onebase.methods.lowrank import Lora
 from onebase.methods.merge import HEAD, STEM
-from onebase.methods.method import SCRATCH, Learner, Method, Part, Peft, Start, Whole
-from onebase.model.proj import Active, Proj
+from onebase.methods.method import SCRATCH, Learner, Method, MethodPart, Peft, Start, Whole
+from onebase.model.proj import AdapterRouting, Proj
 from onebase.model.sites import fits, worded
 
 ROWS_RATE = 3.0
@@ -164,14 +164,14 @@ def learn(start: Start) -> Iterator[Learner]:
     asked = {f: getattr(o, f) for f in METHOD.option_names}
     cfg = LoraConfig(**asked | {"sites": sites_of(model, o.sites, start.trunk)}, tokens=start.tokens)
     params = inject(model, SCRATCH, cfg, start.seed)
-    yield Learner(params, Active.all_rows(SCRATCH), cfg, rate=ROWS_RATE)
+    yield Learner(params, AdapterRouting.all_rows(SCRATCH), cfg, rate=ROWS_RATE)
 
 
 METHOD = Method(
     name="lora",
     options=LoraOptions,
     config=LoraConfig,
-    part=Part(owns, tensors, put, remove),
+    part=MethodPart(owns, tensors, put, remove),
     learn=learn,
     rates={"answers": 2e-3, "pairs": 2e-4, "rewards": 3e-4},
     tuned={"rank": (4, 8, 16, 32)},

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from onebase.errors import ArtifactError, ConfigError
 from onebase.formats.peft.folder import CONFIG, PREFIX, PeftFolder, Target
-from onebase.formats.peft.names import Module, by_any_name, decodes, ends_by_any_name, modules, task
+from onebase.formats.peft.names import PeftModule, by_any_name, decodes, ends_by_any_name, modules, task
 from onebase.methods.lora_config import LoraConfig
-from onebase.methods.lora_peft_config import MAX_RANK, Said, by_name, said
+from onebase.methods.lora_peft_config import MAX_RANK, PeftSettings, by_name, said
 from onebase.methods.lora_peft_ends import read_ends, write_ends
 from onebase.model.sites import exceptions, worded
 
@@ -93,7 +93,7 @@ def read_peft(folder: PeftFolder, target: Target) -> tuple[LoraConfig, dict[str,
     return made_cfg, tensors | at_ends.tensors
 
 
-def _ranked(folder: PeftFolder, cfg: Said, module: str, rank: int) -> None:
+def _ranked(folder: PeftFolder, cfg: PeftSettings, module: str, rank: int) -> None:
     if rank != (wanted := by_name(cfg.ranks, module, cfg.rank)):
         raise ArtifactError(
             f"{folder.path / CONFIG}: {module!r} has rank {rank}, the config says {wanted}",
@@ -184,7 +184,7 @@ def _whole(folder: PeftFolder, module: str, parts: Mapping[str, Tensor], dora: b
         )
 
 
-def _joined(made: Module, cfg: LoraConfig, tensors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, float]:
+def _joined(made: PeftModule, cfg: LoraConfig, tensors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, float]:
     """A, B and alpha of one module: where our projections in it share an A it is kept, else each has its part of a larger rank. What the
     scaling of one differs from the first's goes into its B."""
     have = [p.site for p, _ in made.parts if f"{p.site}.a" in tensors]
@@ -205,7 +205,7 @@ def _joined(made: Module, cfg: LoraConfig, tensors: Mapping[str, Tensor]) -> tup
     return (tops[0] if shared else torch.cat(tops)), made.back(bs), alpha
 
 
-def _lengths(made: Module, tensors: Mapping[str, Tensor]) -> Tensor:
+def _lengths(made: PeftModule, tensors: Mapping[str, Tensor]) -> Tensor:
     """The magnitudes of one module; a projection in it that has none keeps the lengths of its rows."""
     ms = []
     for proj, _ in made.parts:

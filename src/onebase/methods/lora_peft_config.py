@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from onebase.errors import ConfigError
 from onebase.formats.peft.folder import PeftFolder
-from onebase.formats.reader import Reader
+from onebase.formats.reader import ConfigReader
 
 MAX_RANK = 65536
 _NAME = re.compile(r"\^?[\w.]+\$?")
@@ -26,7 +26,7 @@ _IDLE = (
 
 
 @dataclass(frozen=True)
-class Said:
+class PeftSettings:
     """What the config says; `ranks` and `alphas` by ends of module names. tokens: ids whose rows are others, likewise ("": the embedding's)."""
 
     rank: int
@@ -38,7 +38,7 @@ class Said:
     tokens: Mapping[str, list[int]]
 
 
-def said(folder: PeftFolder) -> Said:
+def said(folder: PeftFolder) -> PeftSettings:
     """The config, which is refused where it is more than LoRA."""
     r = folder.said
     r.must("bias", "none", "none", "biases are learnt too")
@@ -52,10 +52,10 @@ def said(folder: PeftFolder) -> Said:
     r.has("modules_to_save")
     tokens = _tokens(r)
     folder.done("LoRA", _IDLE)
-    return Said(rank, float(alpha), ranks, alphas, rslora, dora, tokens)
+    return PeftSettings(rank, float(alpha), ranks, alphas, rslora, dora, tokens)
 
 
-def _tokens(r: Reader) -> dict[str, list[int]]:
+def _tokens(r: ConfigReader) -> dict[str, list[int]]:
     """`trainable_token_indices`: ids of the embedding's rows, or a map of such by module."""
     key = "trainable_token_indices"
     if not r.has(key):
@@ -69,7 +69,7 @@ def _tokens(r: Reader) -> dict[str, list[int]]:
     return {str(k): ids for k, ids in table.items()}
 
 
-def _named(r: Reader, key: str) -> dict[str, float]:
+def _named(r: ConfigReader, key: str) -> dict[str, float]:
     """`rank_pattern` or `alpha_pattern`: ends of names. PEFT takes regular expressions too, which may be made to run for ever."""
     table = {}
     for name, value in r.get(key, dict, {}).items():

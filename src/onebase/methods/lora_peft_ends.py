@@ -22,7 +22,7 @@ Parts = Mapping[str, Mapping[str, Tensor]]
 
 
 @dataclass
-class Ends:
+class TextWeights:
     """What an adapter has at the ends. ranks: of those with a low-rank delta, by site; modules: what they are called there."""
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
@@ -42,11 +42,13 @@ def matrix_VD(model: BaseModel, end: str) -> Tensor:
     return text.stem.store.dense(torch.float32)
 
 
-def read_ends(folder: PeftFolder, target: Target, found: Parts, tokens: Mapping[str, list[int]]) -> Ends:
+def read_ends(
+    folder: PeftFolder, target: Target, found: Parts, tokens: Mapping[str, list[int]]
+) -> TextWeights:
     """What stands at the ends. found: those of the adapter's modules that are ends. tokens: ids whose rows are learnt, by the end of a module's name
     (of the embedding: ""). Raises ArtifactError for what does not fit the base."""
     model, known = target.model, ends_by_any_name(target.model, target.family())
-    out = Ends()
+    out = TextWeights()
     rows: dict[str, Tensor] = {}
     for module, parts in found.items():
         end = ENDS[known[module]]
@@ -88,7 +90,7 @@ def read_ends(folder: PeftFolder, target: Target, found: Parts, tokens: Mapping[
 
 
 def _replace(
-    folder: PeftFolder, model: BaseModel, out: Ends, end: str, given_VD: Tensor, *, copied: bool
+    folder: PeftFolder, model: BaseModel, out: TextWeights, end: str, given_VD: Tensor, *, copied: bool
 ) -> None:
     """Note a whole matrix, where it is not the base's own. copied: it is a copy by its maker, which a base in few bits differs from."""
     own_VD = matrix_VD(model, end)
@@ -105,7 +107,11 @@ def _replace(
 
 
 def _read_tokens(
-    folder: PeftFolder, target: Target, out: Ends, rows: Mapping[str, Tensor], asked: Mapping[str, list[int]]
+    folder: PeftFolder,
+    target: Target,
+    out: TextWeights,
+    rows: Mapping[str, Tensor],
+    asked: Mapping[str, list[int]],
 ) -> None:
     """Rows that take the place of those of some tokens, as what is added to the base's."""
     model, known = target.model, ends_by_any_name(target.model, target.family())

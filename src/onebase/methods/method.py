@@ -12,7 +12,7 @@ from onebase.base.model import BaseModel
 from onebase.codec.text.sample import Tokens
 from onebase.config import config
 from onebase.formats.peft.folder import PREFIX, PeftFolder, Target
-from onebase.model.proj import Active
+from onebase.model.proj import AdapterRouting
 
 SCRATCH = "__adapting"
 """The name under which an adapter is on its base while it learns."""
@@ -20,10 +20,11 @@ Signal = Literal["labels", "vectors", "answers", "documents", "pairs", "rewards"
 """What a task learns from: rates differ by it."""
 
 
-def option(default: Any, about: str, *, later: bool = False) -> Any:
+def option(default: Any, about: str, *, later: bool = False, was: str | None = None) -> Any:
     """A field of an options class: its default, and what users read of it (`onebase adapt -o help`). later: earlier versions did not have it
-    (`onebase.config.later`)."""
-    return field(default=default, metadata={"about": about, "later": later})
+    (`onebase.config.later`). was: what they called it (`onebase.config.renamed`)."""
+    names = {} if was is None else {"was": was}
+    return field(default=default, metadata={"about": about, "later": later, **names})
 
 
 @config
@@ -50,11 +51,11 @@ class Learner:
     params: what learns. active: how it acts in a forward. config: what says what it is, of the method's config class (None: it put nothing beside the weights).
     before: places that it takes before the first token of a row, which is then one sample. rate: that of what learns at the codec's ends, or before the
     text, as a multiple of all else's. tensors: those of the base that are others now. reads_only: says that nothing but these texts will be read and no token
-    predicted, before `params` is asked for. plain: inside `with plain():` a forward without `active` is the base's own, as before anything was learnt.
+    predicted, before `params` is asked for. plain: inside `with plain():` a forward without `routing` is the base's own, as before anything was learnt.
     """
 
     params: list[nn.Parameter]
-    active: Active | None
+    routing: AdapterRouting | None
     config: Any = None
     before: int = 0
     rate: float = 1.0
@@ -64,7 +65,7 @@ class Learner:
 
 
 @dataclass(frozen=True)
-class Part:
+class MethodPart:
     """Weights on a model under an adapter's name, as the method's config says. Nothing of a part is left when it is taken off.
 
     owns: is a tensor of this name in an adapter's file of this part? tensors: the part's tensors by their names in the file; none where the model
@@ -151,7 +152,7 @@ class Method:
     name: str
     options: type[Any] = NoOptions
     config: type[Any] | None = None
-    part: Part | None = None
+    part: MethodPart | None = None
     learn: Callable[[Start], AbstractContextManager[Learner]] | None = None
     rate: float = 1e-3
     rates: Mapping[Signal, float] = field(default_factory=dict)

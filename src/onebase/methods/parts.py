@@ -11,7 +11,7 @@ from onebase.base.model import BaseModel
 def holders(model: BaseModel) -> Iterator[nn.ModuleDict]:
     """Every place of a model that has something under an adapter's name."""
     yield model.heads
-    yield model.leads
+    yield model.virtual
     if "text" in model.cfg.codecs:
         yield model.text.deltas
     for proj in model.sites().values():

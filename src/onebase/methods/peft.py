@@ -16,7 +16,7 @@ from onebase.methods.table import METHODS, by_peft
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenedPeft:
     """An adapter of PEFT as ours has it: the method, its config, and tensors. task: what it is for, as far as that can be seen. parts: configs of
     other methods beside it, by method (a head)."""
 
@@ -27,7 +27,7 @@ class Opened:
     parts: dict[str, Any] = field(default_factory=dict)
 
 
-def read(path: Path, target: Target) -> Opened:
+def read(path: Path, target: Target) -> OpenedPeft:
     """Read an adapter folder of PEFT for a base. Raises ArtifactError for what is missing or does not fit, ConfigError for what no method here
     can express."""
     folder = PeftFolder(path)
@@ -41,10 +41,10 @@ def read(path: Path, target: Target) -> Opened:
     folder.prefix = method.peft.prefix
     with_head = read_head(folder, target)
     if with_head is None:
-        return Opened(method.name, *method.peft.read(folder, target))
+        return OpenedPeft(method.name, *method.peft.read(folder, target))
     folder.heads = with_head.names
     config, tensors = method.peft.read(folder, target)
-    return Opened(
+    return OpenedPeft(
         method.name, config, tensors | with_head.tensors, with_head.task, {"head": with_head.config}
     )
 

@@ -15,9 +15,9 @@ from onebase.base.head import Head, HeadConfig, tag_parts
 from onebase.errors import ArtifactError, ConfigError
 from onebase.formats.families.heads import LAYOUTS, Kind, Layout
 from onebase.formats.peft.folder import PeftFolder, Target
-from onebase.formats.reader import Reader
+from onebase.formats.reader import ConfigReader
 
-KINDS: dict[str, Kind] = {"SEQ_CLS": "sequence", "TOKEN_CLS": "tokens"}
+TASK_TYPES: dict[str, Kind] = {"SEQ_CLS": "sequence", "TOKEN_CLS": "tokens"}
 """By PEFT's `task_type`."""
 
 
@@ -34,7 +34,7 @@ class PeftHead:
 def read_head(folder: PeftFolder, target: Target) -> PeftHead | None:
     """The head that an adapter's folder has saved; None where it has none. Raises ArtifactError for one that is not whole, ConfigError for a
     base whose family's heads are not known."""
-    kind = KINDS.get(folder.said.get("task_type", str, ""))
+    kind = TASK_TYPES.get(folder.said.get("task_type", str, ""))
     if kind is None or not folder.saved:
         return None
     layout = _layout(target, kind)
@@ -93,7 +93,7 @@ def write_head(
         )
     found = {theirs: tensors[ours] for ours, theirs in names.items()}
     modules = sorted({n.removeprefix(target.family().prefix).split(".")[0] for n in found})
-    said = {"task_type": next(t for t, k in KINDS.items() if k == kind), "modules_to_save": modules}
+    said = {"task_type": next(t for t, k in TASK_TYPES.items() if k == kind), "modules_to_save": modules}
     return said, found
 
 
@@ -124,7 +124,7 @@ def _meant(
 
 def _fresh(kind: Kind, layout: Layout, outputs: int) -> tuple[str, HeadConfig]:
     names = tuple(f"LABEL_{i}" for i in range(outputs))
-    layer = None if layout.dense is None else layout.layer(Reader({}, "the head of a class"))
+    layer = None if layout.dense is None else layout.layer(ConfigReader({}, "the head of a class"))
     if kind == "tokens":
         labels = tuple(dict.fromkeys(tag_parts(n)[1] for n in names))
         return "tag", HeadConfig(labels=labels, gives="spans", tags=names, layer=layer)

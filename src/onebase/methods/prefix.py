@@ -17,7 +17,7 @@ from onebase.base.virtual_tokens import Prefix
 from onebase.config import config
 from onebase.errors import ConfigError
 from onebase.formats.peft.folder import PeftFolder, Target
-from onebase.methods.method import SCRATCH, Learner, Part, Peft, Start
+from onebase.methods.method import SCRATCH, Learner, MethodPart, Peft, Start
 from onebase.methods.soft import (
     PEFT_KEY,
     PEFT_PREFIX,
@@ -48,7 +48,7 @@ def inject(model: BaseModel, name: str, ids: Tensor) -> list[nn.Parameter]:
     lead = Prefix(
         *([_row(t) for t in each] for each in zip(*((x.k, x.v) for x in cache.layers), strict=True))
     )
-    model.leads[name] = lead
+    model.virtual[name] = lead
     return list(lead.parameters())
 
 
@@ -64,7 +64,7 @@ def owns(key: str) -> bool:
 
 def tensors(model: BaseModel, name: str) -> dict[str, Tensor]:
     """`prefix.N.k` and `prefix.N.v` [P, G, H] of block N; keys as they are in the cache, turned to positions 0 .. P - 1."""
-    if name not in model.leads or not isinstance(lead := model.leads[name], Prefix):
+    if name not in model.virtual or not isinstance(lead := model.virtual[name], Prefix):
         return {}
     made = (("k", lead.keys), ("v", lead.values))
     return {f"prefix.{i}.{kind}": t.detach() for kind, each in made for i, t in enumerate(each)}
@@ -82,15 +82,15 @@ def put(model: BaseModel, name: str, cfg: PrefixConfig, found: dict[str, Tensor]
             f"prefix tensor {bad[0]!r} does not fit this base", "use the base the adapter was made for"
         )
     n = range(len(shapes))
-    model.leads[name] = Prefix(
+    model.virtual[name] = Prefix(
         [found[f"prefix.{i}.k"].clone() for i in n], [found[f"prefix.{i}.v"].clone() for i in n]
     )
 
 
 def remove(model: BaseModel, name: str) -> None:
     """Take it off."""
-    if name in model.leads and isinstance(model.leads[name], Prefix):
-        del model.leads[name]
+    if name in model.virtual and isinstance(model.virtual[name], Prefix):
+        del model.virtual[name]
 
 
 @contextmanager
@@ -138,7 +138,7 @@ def _alike(model: BaseModel) -> tuple[int, int, int]:
 METHOD = first(
     "prefix",
     PrefixConfig,
-    Part(owns, tensors, put, remove),
+    MethodPart(owns, tensors, put, remove),
     learn,
     Peft("PREFIX_TUNING", read_peft, write_peft, PEFT_PREFIX),
 )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from onebase.base.model import BaseModel
 from onebase.config import config
 from onebase.errors import ConfigError, DataError, UserError
-from onebase.methods.method import Method, Part, option
+from onebase.methods.method import Method, MethodPart, option
 
 Select = Literal["similar", "first", "random", "balanced"]
 Calibration = Literal["none", "batch", "content_free"]
@@ -176,7 +176,7 @@ def owns(key: str) -> bool:
 
 def tensors(model: BaseModel, name: str) -> dict[str, Tensor]:
     """`prompt.vectors` [E, D], where examples are chosen by similarity."""
-    if name not in model.leads or not isinstance(found := model.leads[name], Vectors):
+    if name not in model.virtual or not isinstance(found := model.virtual[name], Vectors):
         return {}
     return {KEY: found.vectors_ED.detach()}
 
@@ -191,13 +191,13 @@ def put(model: BaseModel, name: str, cfg: PromptConfig, found: dict[str, Tensor]
             "use the adapter as it was saved",
         )
     if wanted:
-        model.leads[name] = Vectors(vectors_ED)
+        model.virtual[name] = Vectors(vectors_ED)
 
 
 def remove(model: BaseModel, name: str) -> None:
     """Take them off."""
-    if name in model.leads and isinstance(model.leads[name], Vectors):
-        del model.leads[name]
+    if name in model.virtual and isinstance(model.virtual[name], Vectors):
+        del model.virtual[name]
 
 
 def stacks(stack: Sequence[Method], place: int, has_tensors: bool) -> None:
@@ -217,7 +217,7 @@ METHOD = Method(
     name="prompt",
     options=PromptOptions,
     config=PromptConfig,
-    part=Part(owns, tensors, put, remove),
+    part=MethodPart(owns, tensors, put, remove),
     acts=False,
     needs_rows=False,
     predicts=True,

@@ -12,8 +12,8 @@ from onebase.base.virtual_tokens import SoftPrompt
 from onebase.config import config
 from onebase.errors import ArtifactError, ConfigError, UserError
 from onebase.formats.peft.folder import PeftFolder, Target
-from onebase.methods.method import SCRATCH, Learner, Method, Part, Peft, Start, option
-from onebase.model.proj import Active
+from onebase.methods.method import SCRATCH, Learner, Method, MethodPart, Peft, Start, option
+from onebase.model.proj import AdapterRouting
 
 KEY, PEFT_KEY = "soft.vectors", "prompt_embeddings"
 PEFT_PREFIX = "base_model."
@@ -50,7 +50,7 @@ def inject(model: BaseModel, name: str, ids: Tensor) -> list[nn.Parameter]:
     with torch.no_grad():
         vectors_PD = model.text.stem.tokens(ids.to(model.device)[None])[0].float()
     lead = SoftPrompt(vectors_PD)
-    model.leads[name] = lead
+    model.virtual[name] = lead
     return list(lead.parameters())
 
 
@@ -61,7 +61,7 @@ def owns(key: str) -> bool:
 
 def tensors(model: BaseModel, name: str) -> dict[str, Tensor]:
     """`soft.vectors` [P, D]."""
-    if name not in model.leads or not isinstance(lead := model.leads[name], SoftPrompt):
+    if name not in model.virtual or not isinstance(lead := model.virtual[name], SoftPrompt):
         return {}
     return {KEY: lead.vectors_PD.detach()}
 
@@ -74,13 +74,13 @@ def put(model: BaseModel, name: str, cfg: SoftConfig, found: dict[str, Tensor]) 
         raise ConfigError(
             f"the soft prompt's vectors are {has}, not {list(wanted)}", "use the adapter as it was saved"
         )
-    model.leads[name] = SoftPrompt(vectors_PD.clone())
+    model.virtual[name] = SoftPrompt(vectors_PD.clone())
 
 
 def remove(model: BaseModel, name: str) -> None:
     """Take it off."""
-    if name in model.leads and isinstance(model.leads[name], SoftPrompt):
-        del model.leads[name]
+    if name in model.virtual and isinstance(model.virtual[name], SoftPrompt):
+        del model.virtual[name]
 
 
 def started(start: Start) -> Tensor:
@@ -100,7 +100,7 @@ def virtual_tokens(params: list[nn.Parameter], config: Any, rate: float) -> Lear
     """What stands before each text, to learn: its rate goes by the size of the numbers that it starts from."""
     size = torch.cat([p.detach().flatten() for p in params]).square().mean().sqrt()
     rate *= float(size.clamp(min=1e-6))
-    return Learner(params, Active.all_rows(SCRATCH), config, before=config.virtual, rate=rate)
+    return Learner(params, AdapterRouting.all_rows(SCRATCH), config, before=config.virtual, rate=rate)
 
 
 @contextmanager
@@ -110,7 +110,7 @@ def learn(start: Start) -> Iterator[Learner]:
     yield virtual_tokens(params, SoftConfig(virtual=start.options.virtual), RATE)
 
 
-def first(name: str, config: type[Any], part: Part, learner: Any, peft: Peft | str) -> Method:
+def first(name: str, config: type[Any], part: MethodPart, learner: Any, peft: Peft | str) -> Method:
     """A method whose virtual tokens stand before the text."""
     return Method(
         name=name,
@@ -192,7 +192,7 @@ def _unscaled(model: BaseModel) -> None:
 METHOD = first(
     "soft",
     SoftConfig,
-    Part(owns, tensors, put, remove),
+    MethodPart(owns, tensors, put, remove),
     learn,
     Peft("PROMPT_TUNING", read_peft, write_peft, PEFT_PREFIX),
 )

@@ -8,7 +8,7 @@ from onebase.errors import UserError
 from onebase.methods.folder import AdapterParts, Attached, attach
 from onebase.methods.lease import Lease, keep_only, lease_of
 from onebase.methods.table import METHODS
-from onebase.model.proj import Active
+from onebase.model.proj import AdapterRouting
 
 
 def stacked(base: LoadedBase, parts: Sequence[AdapterParts], name: str) -> Attached:
@@ -16,7 +16,7 @@ def stacked(base: LoadedBase, parts: Sequence[AdapterParts], name: str) -> Attac
     ArtifactError for an adapter of another base.
 
     At each projection an adapter sees what the base says, never what another added, so the order of deltas does not matter. A `full` one replaces the
-    weights that the others then add to. An adapter comes off the base again when nothing has what this gave, or its `active`; after an error
+    weights that the others then add to. An adapter comes off the base again when nothing has what this gave, or its `routing`; after an error
     nothing is left on it.
     """
     _check(parts)
@@ -43,11 +43,11 @@ def stacked(base: LoadedBase, parts: Sequence[AdapterParts], name: str) -> Attac
     if under is not base:  # the copy has them
         _end(made)
         found = {i: replace(a, lease=None) for i, a in found.items()}
-    groups = [found[i].active for i in range(len(parts))]
+    groups = [found[i].routing for i in range(len(parts))]
     held_all = tuple(a.lease for a in found.values() if a.lease is not None)
-    active = Active(tuple(g for a in groups if a is not None for g in a.groups), held_all)
+    routing = AdapterRouting(tuple(g for a in groups if a is not None for g in a.groups), held_all)
     every = [replace(found[i], base=under) for i in range(len(parts))]
-    return replace(every[-1], active=active if active.groups else None, below=tuple(every[:-1]))
+    return replace(every[-1], routing=routing if routing.groups else None, below=tuple(every[:-1]))
 
 
 def _end(leases: Sequence[Lease]) -> None:

@@ -2,7 +2,7 @@
 
 from onebase.errors import ConfigError, UserError
 from onebase.methods import full, head, lora, prefix, prompt, soft
-from onebase.methods.method import Method, Part
+from onebase.methods.method import Method, MethodPart
 
 METHODS: dict[str, Method] = {
     m.name: m for m in (prompt.METHOD, head.METHOD, lora.METHOD, soft.METHOD, prefix.METHOD, full.METHOD)
@@ -11,7 +11,7 @@ OURS = tuple(METHODS)
 """Those of this package."""
 BY_STEPS = [name for name, m in METHODS.items() if m.learn is not None]
 """Those that learn by the loop."""
-PARTS: dict[str, Part] = {name: m.part for name, m in METHODS.items() if m.part is not None}
+PARTS: dict[str, MethodPart] = {name: m.part for name, m in METHODS.items() if m.part is not None}
 """What adapters may have beside the base's own weights, by method."""
 
 

@@ -7,7 +7,7 @@ from onebase.model.config import AttnConfig
 from onebase.model.kernels.attention import Lowered, attend
 from onebase.model.norm import Norm
 from onebase.model.position import rotate
-from onebase.model.proj import Active, Proj, Projs
+from onebase.model.proj import AdapterRouting, Proj, Projs
 
 
 class Attention(nn.Module):
@@ -32,24 +32,24 @@ class Attention(nn.Module):
         rope: tuple[Tensor, Tensor] | None,
         lowered: Lowered,
         cache: LayerCache | None = None,
-        active: Active | None = None,
+        routing: AdapterRouting | None = None,
     ) -> Tensor:
         B, T, _ = x_BTD.shape
-        q_BTNH, k_BTGH, v_BTGH = self._read(x_BTD, rope, active)
+        q_BTNH, k_BTGH, v_BTGH = self._read(x_BTD, rope, routing)
         q_BNTH, k_BGTH, v_BGTH = q_BTNH.transpose(1, 2), k_BTGH.transpose(1, 2), v_BTGH.transpose(1, 2)
         if cache is not None:
             k_BGTH, v_BGTH = cache.append(k_BGTH, v_BGTH)
         o_BNTH = attend(q_BNTH, k_BGTH, v_BGTH, lowered, scale=self.scale, softcap=self.cfg.softcap)
-        out: Tensor = self.o(o_BNTH.transpose(1, 2).reshape(B, T, -1), active)
+        out: Tensor = self.o(o_BNTH.transpose(1, 2).reshape(B, T, -1), routing)
         return out
 
     def _read(
-        self, x_BTD: Tensor, rope: tuple[Tensor, Tensor] | None, active: Active | None
+        self, x_BTD: Tensor, rope: tuple[Tensor, Tensor] | None, routing: AdapterRouting | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Queries [B, T, N, H], keys and values [B, T, G, H], normed and turned."""
         B, T, _ = x_BTD.shape
         N, G, H = self.cfg.heads, self.cfg.kv_heads, self.cfg.head_dim
-        joined = self.qkv.joined(x_BTD, active)
+        joined = self.qkv.joined(x_BTD, routing)
         if (
             joined is not None and self.q_norm is None
         ):  # queries and keys turn as one: operations count when tokens do not
@@ -57,7 +57,7 @@ class Attention(nn.Module):
             q_BTNH, k_BTGH = (qk_BTXH if rope is None else rotate(qk_BTXH, *rope)).split_with_sizes((N, G), 2)
             return q_BTNH, k_BTGH, v_BTGH
         q, k, v = (
-            (p(x_BTD, active) for p in (self.q, self.k, self.v))
+            (p(x_BTD, routing) for p in (self.q, self.k, self.v))
             if joined is None
             else joined.split_with_sizes((N * H, G * H, G * H), -1)
         )

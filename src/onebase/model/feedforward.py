@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from onebase.model.config import GATED, Activation, FFConfig
-from onebase.model.proj import Active, Proj, Projs
+from onebase.model.proj import AdapterRouting, Proj, Projs
 
 
 def _gelu_tanh(x: Tensor) -> Tensor:
@@ -54,12 +54,12 @@ class FeedForward(nn.Module):
         self.down = Proj(f"{site}.down", cfg.hidden, width, cfg.bias)
         self.gate_up = Projs(self.gate, self.up) if self.gate is not None else None
 
-    def forward(self, x_BTD: Tensor, active: Active | None = None) -> Tensor:
+    def forward(self, x_BTD: Tensor, routing: AdapterRouting | None = None) -> Tensor:
         act = ACTIVATIONS[self.cfg.activation]
         if self.gate_up is None:
-            h_BTF = act(self.up(x_BTD, active))
+            h_BTF = act(self.up(x_BTD, routing))
         else:
-            gate_BTF, h_BTF = self.gate_up(x_BTD, active)
+            gate_BTF, h_BTF = self.gate_up(x_BTD, routing)
             if (
                 self.cfg.activation == "swiglu"
                 and torch.is_grad_enabled()
@@ -68,5 +68,5 @@ class FeedForward(nn.Module):
                 h_BTF = _SwiGlu.apply(gate_BTF, h_BTF)  # type: ignore[no-untyped-call]
             else:
                 h_BTF = act(gate_BTF) * h_BTF
-        out: Tensor = self.down(h_BTF, active)
+        out: Tensor = self.down(h_BTF, routing)
         return out

@@ -77,7 +77,7 @@ def room(cfg: TrunkConfig, context: int, prompt: int) -> int:
 
 
 def refuse_crossing(cfg: TrunkConfig, held_BS: Tensor, pos_BT: Tensor) -> None:
-    """Raises UserError where tokens come beyond `original` of longrope while the cached ones (at `held`) were turned as those before it."""
+    """Raises UserError where tokens come beyond `original` of longrope while the cached ones (at `held`) were rotated as those before it."""
     for end in {
         b.attn.rope.scaling.original
         for b in cfg.blocks
@@ -90,7 +90,7 @@ def refuse_crossing(cfg: TrunkConfig, held_BS: Tensor, pos_BT: Tensor) -> None:
             )
 
 
-def turns(cos_B1TR: Tensor, sin_B1TR: Tensor) -> tuple[Tensor, Tensor]:
+def rotary_factors(cos_B1TR: Tensor, sin_B1TR: Tensor) -> tuple[Tensor, Tensor]:
     """The table as `rotate` reads it, fp32 [B, T, 1, R]: what each feature is multiplied by, and what its partner, half of R away, is."""
     cos, sin = cos_B1TR.transpose(1, 2), sin_B1TR.transpose(1, 2)
     return torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)
@@ -103,15 +103,15 @@ def rotate(x_BTNH: Tensor, own_BT1R: Tensor, other_BT1R: Tensor) -> Tensor:
     if torch.compiler.is_compiling():  # in halves: rolling, and its backward, is twice as slow once compiled
         cos, sin = own_BT1R[..., : dim // 2], other_BT1R[..., dim // 2 :]
         a, b = x.float().chunk(2, -1)
-        turned = torch.cat((a * cos - b * sin, b * cos + a * sin), -1).to(x.dtype)
+        rotated = torch.cat((a * cos - b * sin, b * cos + a * sin), -1).to(x.dtype)
     elif torch.is_grad_enabled() and x.requires_grad:
-        turned = _Turn.apply(x, own_BT1R, other_BT1R)  # type: ignore[no-untyped-call]
+        rotated = _Rotate.apply(x, own_BT1R, other_BT1R)  # type: ignore[no-untyped-call]
     else:
-        turned = _turned(x, own_BT1R, other_BT1R)
-    return turned if dim == x_BTNH.shape[-1] else torch.cat((turned, x_BTNH[..., dim:]), -1)
+        rotated = _rotated(x, own_BT1R, other_BT1R)
+    return rotated if dim == x_BTNH.shape[-1] else torch.cat((rotated, x_BTNH[..., dim:]), -1)
 
 
-def _turned(x_BTNR: Tensor, own_BT1R: Tensor, other_BT1R: Tensor) -> Tensor:
+def _rotated(x_BTNR: Tensor, own_BT1R: Tensor, other_BT1R: Tensor) -> Tensor:
     """In place where it is a copy: fresh memory costs more than the sums."""
     x = x_BTNR.float()
     partner = x.roll(x.shape[-1] // 2, -1)
@@ -119,18 +119,18 @@ def _turned(x_BTNR: Tensor, own_BT1R: Tensor, other_BT1R: Tensor) -> Tensor:
     return own.addcmul_(partner, other_BT1R).to(x_BTNR.dtype)
 
 
-class _Turn(torch.autograd.Function):
-    """Its gradient is turned back by the same angles, and nothing but these is kept."""
+class _Rotate(torch.autograd.Function):
+    """Its gradient is rotated back by the same angles, and nothing but these is kept."""
 
     @staticmethod
     def forward(ctx: Any, x_BTNR: Tensor, own_BT1R: Tensor, other_BT1R: Tensor) -> Tensor:
         ctx.save_for_backward(own_BT1R, other_BT1R)
-        return _turned(x_BTNR, own_BT1R, other_BT1R)
+        return _rotated(x_BTNR, own_BT1R, other_BT1R)
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> Any:
         own_BT1R, other_BT1R = ctx.saved_tensors
-        return _turned(upstream[0], own_BT1R, -other_BT1R), None, None
+        return _rotated(upstream[0], own_BT1R, -other_BT1R), None, None
 
 
 def relative_bias(cfg: RelativeConfig, table_RN: Tensor, q_BQ: Tensor, k_BK: Tensor) -> Tensor:

@@ -7,29 +7,29 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from onebase.model.config import StorageConfig
-from onebase.model.kernels.packed import PackedLinear, Part, places_of
+from onebase.model.kernels.packed import PackedLinear, WeightPart, places_of
 from onebase.model.kernels.storage import Stored, stored
 
 
 @dataclass(frozen=True)
-class Active:
+class AdapterRouting:
     """Which adapters act on which rows of the batch: pairs (adapter name, rows or None for all). held: what keeps them on the base as long
     as someone has this."""
 
     groups: tuple[tuple[str, tuple[int, ...] | None], ...]
-    held: tuple[object, ...] = field(default=(), compare=False, repr=False)
+    leases: tuple[object, ...] = field(default=(), compare=False, repr=False)
 
     @staticmethod
-    def all_rows(name: str) -> "Active":
-        return Active(((name, None),))
+    def all_rows(name: str) -> "AdapterRouting":
+        return AdapterRouting(((name, None),))
 
     @staticmethod
-    def per_row(names: list[str | None]) -> "Active":
+    def per_row(names: list[str | None]) -> "AdapterRouting":
         """One adapter name (or None) for each row."""
         if names and all(n == names[0] for n in names):
-            return Active(((names[0], None),) if names[0] else ())
+            return AdapterRouting(((names[0], None),) if names[0] else ())
         found = dict.fromkeys(n for n in names if n)
-        return Active(tuple((n, tuple(i for i, m in enumerate(names) if m == n)) for n in found))
+        return AdapterRouting(tuple((n, tuple(i for i, m in enumerate(names) if m == n)) for n in found))
 
 
 class Delta(nn.Module):
@@ -62,11 +62,11 @@ class Proj(nn.Module):
         self.packed = PackedLinear(self)
 
     @property
-    def part(self) -> Part:
+    def part(self) -> WeightPart:
         """The matrix as it is kept, and its bias."""
         matrix = self.store if self.weight is None else self.weight
         assert matrix is not None
-        return Part(matrix, self.bias, places_of(self, self.store))
+        return WeightPart(matrix, self.bias, places_of(self, self.store))
 
     @property
     def device(self) -> torch.device:
@@ -87,17 +87,17 @@ class Proj(nn.Module):
         assert self.store is not None
         return self.store.dense(dtype)
 
-    def forward(self, x: Tensor, active: Active | None = None) -> Tensor:
-        if (delta := self._alone(active)) is not None and (whole := delta.whole(x, self)) is not None:
+    def forward(self, x: Tensor, routing: AdapterRouting | None = None) -> Tensor:
+        if (delta := self._alone(routing)) is not None and (whole := delta.whole(x, self)) is not None:
             return whole
         y = self.packed(x)
-        return self.changed(self._dense(x) if y is None else y, x, active)
+        return self.changed(self._dense(x) if y is None else y, x, routing)
 
-    def _alone(self, active: Active | None) -> Delta | None:
+    def _alone(self, routing: AdapterRouting | None) -> Delta | None:
         """The one delta that acts here, on all rows."""
-        if active is None or len(active.groups) != 1:
+        if routing is None or len(routing.groups) != 1:
             return None
-        name, rows = active.groups[0]
+        name, rows = routing.groups[0]
         delta = self.deltas[name] if rows is None and name in self.deltas else None
         assert delta is None or isinstance(delta, Delta)
         return delta
@@ -110,12 +110,12 @@ class Proj(nn.Module):
         y: Tensor = self.store(x)
         return y if bias is None else y + bias
 
-    def changed(self, y: Tensor, x: Tensor, active: Active | None) -> Tensor:
+    def changed(self, y: Tensor, x: Tensor, routing: AdapterRouting | None) -> Tensor:
         """`y`, which is this projection of x, with what the active adapters add."""
-        if active is None or not self.deltas:
+        if routing is None or not self.deltas:
             return y
         own = y  # each adapter sees what the base says, not what another added
-        for name, rows in active.groups:
+        for name, rows in routing.groups:
             if name not in self.deltas:
                 continue
             delta = self.deltas[name]
@@ -135,15 +135,15 @@ class Projs:
         self._parts, self.packed = parts, PackedLinear(*parts)
         self._sizes = [p.d_out for p in parts]
 
-    def __call__(self, x: Tensor, active: Active | None = None) -> tuple[Tensor, ...]:
+    def __call__(self, x: Tensor, routing: AdapterRouting | None = None) -> tuple[Tensor, ...]:
         """Each projection of x [..., I], in order."""
-        y = self.joined(x, active)
-        return tuple(p(x, active) for p in self._parts) if y is None else torch.split(y, self._sizes, -1)
+        y = self.joined(x, routing)
+        return tuple(p(x, routing) for p in self._parts) if y is None else torch.split(y, self._sizes, -1)
 
-    def joined(self, x: Tensor, active: Active | None = None) -> Tensor | None:
+    def joined(self, x: Tensor, routing: AdapterRouting | None = None) -> Tensor | None:
         """The projections of x [..., I] side by side in one tensor [..., sum of O]; None where no kernel makes them as one."""
         y = self.packed(x)
-        if y is None or active is None or not active.groups:
+        if y is None or routing is None or not routing.groups:
             return y
         parts = zip(self._parts, torch.split(y, self._sizes, -1), strict=True)
-        return torch.cat([p.changed(part, x, active) for p, part in parts], -1)
+        return torch.cat([p.changed(part, x, routing) for p, part in parts], -1)

@@ -17,12 +17,12 @@ from onebase.model.kernels.decode import FastDecode
 from onebase.model.kernels.weight_cache import place
 from onebase.model.mask import Causal, Cols, Everything, Mask, SameDocument, Window
 from onebase.model.norm import Norm
-from onebase.model.position import refuse_crossing, relative_bias, rotary_table, turns
-from onebase.model.proj import Active, Proj
+from onebase.model.position import refuse_crossing, relative_bias, rotary_factors, rotary_table
+from onebase.model.proj import AdapterRouting, Proj
 
 
 @dataclass(frozen=True)
-class Out:
+class TrunkOutput:
     """`hidden` [B, T, D] after the final norm; `taps` the outputs of the blocks asked for, before it."""
 
     hidden: Tensor
@@ -57,17 +57,17 @@ class Block(nn.Module):
         rope: tuple[Tensor, Tensor] | None,
         lowered: Lowered,
         cache: LayerCache | None = None,
-        active: Active | None = None,
+        routing: AdapterRouting | None = None,
         memory: tuple[KeysValues, Lowered] | None = None,
     ) -> Tensor:
         post = self.where == "post"
-        a_BTD = self.attn(x_BTD if post else self.attn_norm(x_BTD), rope, lowered, cache, active)
+        a_BTD = self.attn(x_BTD if post else self.attn_norm(x_BTD), rope, lowered, cache, routing)
         x_BTD = self._sum(x_BTD, a_BTD, self.attn_scale, self.attn_norm if post else None, self.attn_out_norm)
         if self.cross is not None and self.cross_norm is not None and memory is not None:
-            c_BTD = self.cross(x_BTD if post else self.cross_norm(x_BTD), *memory, active)
+            c_BTD = self.cross(x_BTD if post else self.cross_norm(x_BTD), *memory, routing)
             after = self.cross_norm if post else None
             x_BTD = self._sum(x_BTD, c_BTD, self.cross_scale, after, self.cross_out_norm)
-        f_BTD = self.ff(x_BTD if post else self.ff_norm(x_BTD), active)
+        f_BTD = self.ff(x_BTD if post else self.ff_norm(x_BTD), routing)
         return self._sum(x_BTD, f_BTD, self.ff_scale, self.ff_norm if post else None, self.ff_out_norm)
 
     def _sum(
@@ -134,11 +134,11 @@ class Trunk(nn.Module):
         mask: Mask | None = None,
         *,
         cache: Cache | None = None,
-        active: Active | None = None,
+        routing: AdapterRouting | None = None,
         memory: Memory | None = None,
         taps: Sequence[int] = (),
         impl: str = "auto",
-    ) -> Out:
+    ) -> TrunkOutput:
         """Run the blocks on x [B, T, D]; with a cache, T are the new tokens only and keys reach back to the old ones.
 
         memory: what cross-attention reads, the document of a token reading the same document of the memory. A cache keeps its keys
@@ -151,7 +151,7 @@ class Trunk(nn.Module):
         x_BTD = x_BTD if self.input_norm is None else self.input_norm(x_BTD)
         x0_BTD, kept = x_BTD, {}
         one = x_BTD.shape[1] == 1
-        plain = self.relative is None and (active is None or not active.groups)
+        plain = self.relative is None and (routing is None or not routing.groups)
         ready = self._decode.ready(x_BTD.dtype, one) if cache is not None and plain else None
         memories = self._lowered_memory(memory, cols, cache, x_BTD.device, impl)
         bias = (
@@ -172,31 +172,33 @@ class Trunk(nn.Module):
                     m, cols, keys, softcap=attn.softcap, device=x_BTD.device, impl=impl, bias=bias
                 )
             if key not in tables:
-                tables[key] = turns(*rotary_table(attn.rope, attn.head_dim, cols.pos)) if attn.rope else None
+                tables[key] = (
+                    rotary_factors(*rotary_table(attn.rope, attn.head_dim, cols.pos)) if attn.rope else None
+                )
             return tables[key], lowered[how]
 
         chain = None if ready is None or taps else ready.chain
         if chain is not None and cache is not None and len(x_BTD) <= chain.most:
             x_BTD = chain(x_BTD, [look(i) for i in range(len(self.blocks))], cache.layers)
-            return Out(x_BTD if self.final_norm is None else self.final_norm(x_BTD))
+            return TrunkOutput(x_BTD if self.final_norm is None else self.final_norm(x_BTD))
         for i, block in enumerate(self.blocks):
-            turned, seen = look(i)
+            rotated, seen = look(i)
             if self.lambdas is not None:
                 a, b = self.lambdas[i].to(x_BTD.dtype)
                 x_BTD = a * x_BTD + b * x0_BTD
             layer = cache.layers[i] if cache is not None else None
             if ready is not None and layer is not None and (step := ready.steps[i]) is not None:
-                x_BTD = step(x_BTD, turned, seen, layer)
+                x_BTD = step(x_BTD, rotated, seen, layer)
             else:
                 read = (
                     None
                     if memories is None or block.cross is None
-                    else (_memory_keys(block, memory, layer, active), memories)
+                    else (_memory_keys(block, memory, layer, routing), memories)
                 )
-                x_BTD = block(x_BTD, turned, seen, layer, active, read)
+                x_BTD = block(x_BTD, rotated, seen, layer, routing, read)
             if i in taps:
                 kept[i] = x_BTD
-        return Out(x_BTD if self.final_norm is None else self.final_norm(x_BTD), kept)
+        return TrunkOutput(x_BTD if self.final_norm is None else self.final_norm(x_BTD), kept)
 
     def _lowered_memory(
         self, memory: Memory | None, cols: Cols, cache: Cache | None, device: torch.device, impl: str
@@ -217,14 +219,14 @@ class Trunk(nn.Module):
 
 
 def _memory_keys(
-    block: nn.Module, memory: Memory | None, layer: LayerCache | None, active: Active | None
+    block: nn.Module, memory: Memory | None, layer: LayerCache | None, routing: AdapterRouting | None
 ) -> KeysValues:
     """K and V of the memory for one block: those in its cache, or made anew (and kept there)."""
     assert isinstance(block, Block) and block.cross is not None
     if layer is not None and layer.memory is not None and memory is None:
         return layer.memory
     assert memory is not None
-    made = block.cross.keys(memory.states_BME, active)
+    made = block.cross.keys(memory.states_BME, routing)
     if layer is not None:
         layer.memory = made
     return made

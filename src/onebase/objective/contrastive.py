@@ -19,7 +19,7 @@ from onebase.base.model import BaseModel
 from onebase.codec.text.pooling import EmbeddingConfig, pooled
 from onebase.codec.text.sample import Tokens
 from onebase.errors import ConfigError
-from onebase.model.proj import Active
+from onebase.model.proj import AdapterRouting
 from onebase.objective.base import Batch, Losses, Row, TrunkInput, count_sources
 from onebase.objective.padding import states
 from onebase.objective.pooled import text_batch
@@ -36,7 +36,7 @@ class Contrastive:
     embedding: EmbeddingConfig
     temperature: float = 0.05
     symmetric: bool = False
-    active: Active | None = None
+    routing: AdapterRouting | None = None
     chunk: int = 32
     reserve: int = 0
     whole_step: bool = True
@@ -71,7 +71,7 @@ class Contrastive:
         )
 
     def losses(self, base: BaseModel, batch: Batch) -> Losses:
-        v_UD = chunk_vectors(base, list(batch.inputs.values()), self.embedding, self.active)
+        v_UD = chunk_vectors(base, list(batch.inputs.values()), self.embedding, self.routing)
         nats = info_nce(
             v_UD, batch.targets["anchor"], batch.targets["candidate"], self.temperature, self.symmetric
         )
@@ -79,12 +79,12 @@ class Contrastive:
 
 
 def chunk_vectors(
-    base: BaseModel, chunks: Sequence[TrunkInput], embedding: EmbeddingConfig, active: Active | None
+    base: BaseModel, chunks: Sequence[TrunkInput], embedding: EmbeddingConfig, routing: AdapterRouting | None
 ) -> Tensor:
     """The vectors of the texts of all chunks, [U, D], with the memory of one chunk."""
 
     def vectors(chunk: TrunkInput) -> Tensor:
-        h_BTD = states(base, chunk, active)
+        h_BTD = states(base, chunk, routing)
         return pooled(h_BTD, chunk.cols.doc >= 0, embedding)
 
     if len(chunks) == 1:  # there is nothing to save by reading it twice

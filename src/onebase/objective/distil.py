@@ -16,7 +16,7 @@ from onebase.base.model import BaseModel
 from onebase.codec.text.rows import HeadMatrix
 from onebase.config import config
 from onebase.errors import ConfigError
-from onebase.model.proj import Active
+from onebase.model.proj import AdapterRouting
 from onebase.objective.base import IGNORE, Batch, Losses, Row, TrunkInput
 from onebase.objective.cross_entropy import CHUNK, linear_cross_entropy, linear_loss
 from onebase.objective.next_token import packed_batch
@@ -75,20 +75,20 @@ def kl_slope(teacher_NV: Tensor, student_NV: Tensor, direction: Direction) -> Te
 
 
 @dataclass(frozen=True)
-class Said:
+class TeacherOutput:
     """A base, with its adapter, that gives distributions over tokens."""
 
     model: BaseModel
-    active: Active | None = None
+    routing: AdapterRouting | None = None
 
     def states(self, read: TrunkInput) -> Tensor:
         """Hidden states as the head's matrix reads them, [B, T, D]."""
-        h_BTD = self.model.hidden(read.ids_BT, read.cols, read.mask, active=self.active).hidden
+        h_BTD = self.model.hidden(read.ids_BT, read.cols, read.mask, routing=self.routing).hidden
         return self.model.text.ready(h_BTD)
 
     def head(self, batch: int, vocab: int) -> tuple[HeadMatrix, Tensor | None]:
         """Matrix [V, D] and bias [V] that make logits of the first `vocab` tokens."""
-        ((_, head),) = self.model.text.head_weights(self.active, batch)
+        ((_, head),) = self.model.text.head_weights(self.routing, batch)
         bias_V = self.model.text.head.bias
         return head.first(vocab), None if bias_V is None else bias_V[:vocab]
 
@@ -99,8 +99,8 @@ class Said:
 
 def token_kl(
     h_ND: Tensor,
-    student: Said,
-    teacher: Said,
+    student: TeacherOutput,
+    teacher: TeacherOutput,
     read: TrunkInput,
     used_BT: Tensor,
     how: DistilConfig,
@@ -148,9 +148,9 @@ class TokenDistil:
     """KL to the teacher at each supervised token, mixed with cross-entropy on the tokens themselves by the share `hard`."""
 
     length: int
-    teacher: Said
+    teacher: TeacherOutput
     how: DistilConfig
-    active: Active | None = None
+    routing: AdapterRouting | None = None
     reserve: int = 0
 
     def batch(self, rows: Sequence[Row], first: int) -> Batch:
@@ -158,7 +158,7 @@ class TokenDistil:
 
     def losses(self, base: BaseModel, batch: Batch) -> Losses:
         read, targets_BT = batch.inputs["text"], batch.targets["distil"]
-        student, used_BT, how = Said(base, self.active), targets_BT != IGNORE, self.how
+        student, used_BT, how = TeacherOutput(base, self.routing), targets_BT != IGNORE, self.how
         h_ND = student.states(read)[used_BT]
         total = torch.zeros((), device=h_ND.device)
         if how.hard < 1:
@@ -173,7 +173,7 @@ class TokenDistil:
 
 
 @dataclass(frozen=True)
-class Taught:
+class TeacherTarget:
     """What a teacher says of one text: its log-probabilities [C] and the mean of its states [D], and the number of the row's own label
     where it has one (IGNORE where not)."""
 
@@ -183,15 +183,15 @@ class Taught:
 
 
 @dataclass(frozen=True)
-class SoftLabel:
+class SoftClassification:
     """KL to the classes that a teacher gives a text, mixed with cross-entropy on the row's own label, where it has one, by the share `hard`;
     and `hidden` times 1 - cosine of the mean states. A row is one text; `taught` has what was said of each text id."""
 
     head: str
-    taught: Mapping[str, Taught]
+    taught: Mapping[str, TeacherTarget]
     how: DistilConfig
     pooling: How = "last"
-    active: Active | None = None
+    routing: AdapterRouting | None = None
     reserve: int = 0
 
     def batch(self, rows: Sequence[Row], first: int) -> Batch:
@@ -205,7 +205,7 @@ class SoftLabel:
 
     def losses(self, base: BaseModel, batch: Batch) -> Losses:
         read, T = batch.inputs["text"], self.how.temperature
-        h_BTD = states(base, read, self.active)
+        h_BTD = states(base, read, self.routing)
         z_BC = base.heads[self.head](pool(h_BTD, read.cols.doc, self.pooling))
         label_B = batch.targets["label"]
         # A row without a label of its own learns from the teacher alone.

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from onebase.base.model import BaseModel
-from onebase.model.proj import Active
+from onebase.model.proj import AdapterRouting
 from onebase.objective.base import Batch, Losses, Row
 from onebase.objective.padding import states
 from onebase.objective.pooled import one_text_batch
@@ -21,7 +21,7 @@ class Extract:
     head: str
     targets: dict[str, tuple[int, int]]
     texts: dict[str, tuple[int, int]]
-    active: Active | None = None
+    routing: AdapterRouting | None = None
     reserve: int = 0
 
     def batch(self, rows: Sequence[Row], first: int) -> Batch:
@@ -31,7 +31,7 @@ class Extract:
 
     def losses(self, base: BaseModel, batch: Batch) -> Losses:
         read, places_B4 = batch.inputs["text"], batch.targets["extract"]
-        z_BT2 = base.heads[self.head](states(base, read, self.active))
+        z_BT2 = base.heads[self.head](states(base, read, self.routing))
         at_1T = torch.arange(z_BT2.shape[1], device=z_BT2.device)[None]
         outside_BT = (at_1T < places_B4[:, 2:3]) | (at_1T >= places_B4[:, 3:4])
         z_BT2 = z_BT2.masked_fill(outside_BT[..., None], -torch.inf)

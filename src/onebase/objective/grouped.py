@@ -16,7 +16,7 @@ from onebase.base.model import BaseModel
 from onebase.codec.text.pooling import EmbeddingConfig
 from onebase.config import config
 from onebase.errors import ConfigError
-from onebase.model.proj import Active
+from onebase.model.proj import AdapterRouting
 from onebase.objective.base import Batch, Losses, Row, count_sources
 from onebase.objective.contrastive import chunk_vectors
 from onebase.objective.pooled import text_batch
@@ -35,14 +35,14 @@ class ContrastConfig:
 
 
 @dataclass(frozen=True)
-class Grouped:
+class SupervisedContrast:
     """A row is one text; `targets` gives the class number of each text id. embedding: how a text becomes a vector; chunk: texts read at a
     time."""
 
     embedding: EmbeddingConfig
     targets: dict[str, int]
     temperature: float = 0.1
-    active: Active | None = None
+    routing: AdapterRouting | None = None
     chunk: int = 32
     reserve: int = 0
     whole_step: bool = True
@@ -61,7 +61,7 @@ class Grouped:
         )
 
     def losses(self, base: BaseModel, batch: Batch) -> Losses:
-        v_BD = chunk_vectors(base, list(batch.inputs.values()), self.embedding, self.active)
+        v_BD = chunk_vectors(base, list(batch.inputs.values()), self.embedding, self.routing)
         nats = supervised_contrast(v_BD, batch.targets["grouped"], self.temperature)
         return {"grouped": (nats, batch.counts["grouped"])}
 

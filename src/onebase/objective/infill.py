@@ -11,7 +11,7 @@ import numpy as np
 from onebase.base.model import BaseModel
 from onebase.codec.text.sample import Tokens
 from onebase.draws import Draws
-from onebase.model.proj import Active
+from onebase.model.proj import AdapterRouting
 from onebase.objective.base import Batch, Losses, Row
 from onebase.objective.next_token import packed_batch, text_loss
 
@@ -57,7 +57,7 @@ class Infill:
     rate: float = 0.5
     sources: tuple[str, ...] = ()
     seed: int = 0
-    active: Active | None = None
+    routing: AdapterRouting | None = None
     reserve: int = 3
 
     def batch(self, rows: Sequence[Row], first: int) -> Batch:
@@ -76,4 +76,4 @@ class Infill:
         return out
 
     def losses(self, base: BaseModel, batch: Batch) -> Losses:
-        return {"next_token": text_loss(base, batch, "next_token", self.active)}
+        return {"next_token": text_loss(base, batch, "next_token", self.routing)}

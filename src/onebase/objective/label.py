@@ -8,19 +8,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from onebase.base.model import BaseModel
-from onebase.model.proj import Active
+from onebase.model.proj import AdapterRouting
 from onebase.objective.base import Batch, Losses, Row
 from onebase.objective.pooled import How, one_text_batch, outputs
 
 
 @dataclass(frozen=True)
-class Label:
+class Classification:
     """Cross-entropy of the label. A row is one text; `targets` gives the class number of each text id."""
 
     head: str
     targets: dict[str, int]
     pooling: How = "last"
-    active: Active | None = None
+    routing: AdapterRouting | None = None
     reserve: int = 0
 
     def batch(self, rows: Sequence[Row], first: int) -> Batch:
@@ -28,13 +28,13 @@ class Label:
         return one_text_batch(rows, "label", targets, len(rows))
 
     def losses(self, base: BaseModel, batch: Batch) -> Losses:
-        z_BC = outputs(base, batch, self.head, self.pooling, self.active)
+        z_BC = outputs(base, batch, self.head, self.pooling, self.routing)
         loss = F.cross_entropy(z_BC, batch.targets["label"], reduction="sum")
         return {"label": (loss, batch.counts["label"])}
 
 
 @dataclass(frozen=True)
-class ManyLabels:
+class MultiLabel:
     """Binary cross-entropy of each label by itself, the mean over texts and labels. A row is one text; `targets` gives the numbers of the
     labels that each text id has, of `labels` in all."""
 
@@ -42,7 +42,7 @@ class ManyLabels:
     targets: dict[str, tuple[int, ...]]
     labels: int
     pooling: How = "last"
-    active: Active | None = None
+    routing: AdapterRouting | None = None
     reserve: int = 0
 
     def batch(self, rows: Sequence[Row], first: int) -> Batch:
@@ -50,7 +50,7 @@ class ManyLabels:
         return one_text_batch(rows, "labels", targets, len(rows) * self.labels)
 
     def losses(self, base: BaseModel, batch: Batch) -> Losses:
-        z_BC = outputs(base, batch, self.head, self.pooling, self.active)
+        z_BC = outputs(base, batch, self.head, self.pooling, self.routing)
         loss = F.binary_cross_entropy_with_logits(z_BC, batch.targets["labels"], reduction="sum")
         return {"labels": (loss, batch.counts["labels"])}
 

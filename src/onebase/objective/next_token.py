@@ -9,7 +9,7 @@ import torch
 from onebase.base.model import BaseModel
 from onebase.errors import DataError
 from onebase.model.mask import Cols
-from onebase.model.proj import Active
+from onebase.model.proj import AdapterRouting
 from onebase.objective.base import IGNORE, Batch, Losses, Row, TrunkInput, count_sources
 from onebase.objective.cross_entropy import linear_cross_entropy
 
@@ -54,23 +54,25 @@ class NextToken:
     """Cross-entropy of each supervised token given those before it in its document."""
 
     length: int
-    active: Active | None = None
+    routing: AdapterRouting | None = None
     reserve: int = 0
 
     def batch(self, rows: Sequence[Row], first: int) -> Batch:
         return packed_batch("next_token", rows, self.length)
 
     def losses(self, base: BaseModel, batch: Batch) -> Losses:
-        return {"next_token": text_loss(base, batch, "next_token", self.active)}
+        return {"next_token": text_loss(base, batch, "next_token", self.routing)}
 
 
-def text_loss(base: BaseModel, batch: Batch, name: str, active: Active | None) -> tuple[torch.Tensor, int]:
+def text_loss(
+    base: BaseModel, batch: Batch, name: str, routing: AdapterRouting | None
+) -> tuple[torch.Tensor, int]:
     """Sum of the negative log-probabilities (nats) of the targets `name`, and their count."""
     read = batch.inputs["text"]
-    h_BTD = base.text.ready(base.hidden(read.ids_BT, read.cols, read.mask, active=active).hidden)
+    h_BTD = base.text.ready(base.hidden(read.ids_BT, read.cols, read.mask, routing=routing).hidden)
     targets_BT = batch.targets[name]
     totals = []
-    for rows, head in base.text.head_weights(active, len(h_BTD)):
+    for rows, head in base.text.head_weights(routing, len(h_BTD)):
         h_ND, targets_N = h_BTD[rows].flatten(0, 1), targets_BT[rows].flatten()
         if (
             2 * batch.counts[name] < targets_BT.numel()

@@ -7,14 +7,14 @@ from torch import Tensor
 
 from onebase.base.model import BaseModel
 from onebase.model.mask import Cols
-from onebase.model.proj import Active
+from onebase.model.proj import AdapterRouting
 from onebase.objective.base import TrunkInput
 
 FULL = 0.85
 """Rows that hold this share of texts are read as they are."""
 
 
-def states(base: BaseModel, read: TrunkInput, active: Active | None) -> Tensor:
+def states(base: BaseModel, read: TrunkInput, routing: AdapterRouting | None) -> Tensor:
     """Hidden states [B, T, D] of rows of one text each, padded on the right; at padding there may be any number.
 
     While the trunk reads them, several short texts share a row, as documents of a pack do: its mask lets none see another, and positions
@@ -23,8 +23,8 @@ def states(base: BaseModel, read: TrunkInput, active: Active | None) -> Tensor:
     lengths = (read.cols.doc >= 0).sum(1).tolist()
     B, T = read.ids_BT.shape
     rows = shared_rows(lengths, T)
-    if len(rows) > FULL * B or not _may_share(base, read, active):
-        return base.hidden(read.ids_BT, read.cols, read.mask, active=active, types_BT=read.types_BT).hidden
+    if len(rows) > FULL * B or not _may_share(base, read, routing):
+        return base.hidden(read.ids_BT, read.cols, read.mask, routing=routing, types_BT=read.types_BT).hidden
     device = read.ids_BT.device
     from_RT = torch.zeros(len(rows), T, dtype=torch.long)
     doc_RT = torch.full((len(rows), T), -1)
@@ -40,7 +40,7 @@ def states(base: BaseModel, read: TrunkInput, active: Active | None) -> Tensor:
     from_RT, doc_RT, back_BT = from_RT.to(device), doc_RT.to(device), back_BT.to(device)
     cols = Cols(read.cols.pos.flatten()[from_RT], doc_RT)
     types_RT = None if read.types_BT is None else read.types_BT.flatten()[from_RT]
-    h_RTD = base.hidden(read.ids_BT.flatten()[from_RT], cols, active=active, types_BT=types_RT).hidden
+    h_RTD = base.hidden(read.ids_BT.flatten()[from_RT], cols, routing=routing, types_BT=types_RT).hidden
     return h_RTD.flatten(0, 1).index_select(0, back_BT.flatten()).view(B, T, -1)
 
 
@@ -58,8 +58,8 @@ def shared_rows(lengths: Sequence[int], room: int) -> list[list[int]]:
     return rows
 
 
-def _may_share(base: BaseModel, read: TrunkInput, active: Active | None) -> bool:
+def _may_share(base: BaseModel, read: TrunkInput, routing: AdapterRouting | None) -> bool:
     """Whether nothing is said of a row as a whole: what leads it, an adapter of its own, blocks, a mask of its own."""
-    whole = active is None or all(rows is None for _, rows in active.groups)
+    whole = routing is None or all(rows is None for _, rows in routing.groups)
     plain = read.mask is None and read.cols.block is None
-    return whole and plain and not any(base.leading(active, len(read.ids_BT)))
+    return whole and plain and not any(base.virtual_counts(routing, len(read.ids_BT)))

@@ -11,17 +11,17 @@ from torch import Tensor
 from onebase.base.head import Read
 from onebase.base.model import BaseModel
 from onebase.codec.image.config import ImageCodecConfig
-from onebase.codec.image.modules import ImageEnds
+from onebase.codec.image.modules import ImageModule
 from onebase.codec.image.pixels import pixels
 from onebase.errors import UserError
 from onebase.model.mask import Cols
-from onebase.model.proj import Active
+from onebase.model.proj import AdapterRouting
 from onebase.objective.base import Batch, Losses, Row, TrunkInput, count_sources
 from onebase.objective.pooled import narrowed
 
 
 @dataclass(frozen=True)
-class PictureLabel:
+class ImageClassification:
     """Cross-entropy of the label. A row stands for one picture: as many tokens as its vectors, and an id that `files` (its file) and `targets`
     (its class number) know. Pictures are read when a batch is made, never all at once."""
 
@@ -30,7 +30,7 @@ class PictureLabel:
     targets: dict[str, int]
     codec: ImageCodecConfig
     pooling: Read = "last"
-    active: Active | None = None
+    routing: AdapterRouting | None = None
     reserve: int = 0
 
     def batch(self, rows: Sequence[Row], first: int) -> Batch:
@@ -42,7 +42,7 @@ class PictureLabel:
         return Batch({"image": read}, targets, {"label": len(rows)}, ids, count_sources(rows))
 
     def losses(self, base: BaseModel, batch: Batch) -> Losses:
-        hidden_BTD = base.states("image", batch.inputs["image"].ids_BT, active=self.active).hidden
+        hidden_BTD = base.states("image", batch.inputs["image"].ids_BT, routing=self.routing).hidden
         z_BC = base.heads[self.head](picture_features(base.image, hidden_BTD, self.pooling))
         loss = F.cross_entropy(z_BC, batch.targets["label"], reduction="sum")
         return {"label": (loss, batch.counts["label"])}
@@ -53,7 +53,7 @@ def no_vector() -> UserError:
     return UserError("pooling 'vector' is read of texts", "for pictures: last, mean, both, all or auto")
 
 
-def picture_features(ends: ImageEnds, hidden_BTD: Tensor, pooling: Read) -> Tensor:
+def picture_features(ends: ImageModule, hidden_BTD: Tensor, pooling: Read) -> Tensor:
     """What a head reads of pictures, fp32 [B, P]: "last" and "cls" are the picture's own state (its class token, or what the codec's attention pools), "mean"
     the mean over its patches, "both" the two, "all" those and the largest value of each channel over its patches. Raises UserError for "vector"."""
     if pooling == "vector":

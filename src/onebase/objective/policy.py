@@ -14,7 +14,7 @@ from torch import Tensor
 from onebase.base.model import BaseModel
 from onebase.config import config
 from onebase.errors import ConfigError, UserError
-from onebase.model.proj import Active
+from onebase.model.proj import AdapterRouting
 from onebase.objective.base import Batch, Losses, Row, count_sources
 from onebase.objective.cross_entropy import token_nll
 from onebase.objective.pooled import text_batch
@@ -96,7 +96,7 @@ class Rollout:
 
 
 @dataclass
-class Moved:
+class UpdateStats:
     """How far the policy was from the one that wrote the completions, over the tokens since it was last emptied: `clipped` of `tokens` were
     beyond the clip, the ratio was at most `most` away from 1, and the divergence from the base sums up to `kl` nats."""
 
@@ -120,10 +120,10 @@ class Policy:
 
     cfg: ReinforceConfig
     rollouts: Mapping[str, Rollout]
-    active: Active | None = None
+    routing: AdapterRouting | None = None
     value_head: str | None = None
     reserve: int = 0
-    moved: Moved = field(default_factory=Moved)
+    moved: UpdateStats = field(default_factory=UpdateStats)
 
     def batch(self, rows: Sequence[Row], first: int) -> Batch:
         texts = [row[0] for row in rows]
@@ -156,8 +156,8 @@ class Policy:
     def losses(self, base: BaseModel, batch: Batch) -> Losses:
         cfg, read = self.cfg, batch.inputs["text"]
         learnt_BT = batch.targets["learnt"]
-        h_BTD = base.hidden(read.ids_BT, read.cols, active=self.active).hidden
-        logp_N = token_logps(base, h_BTD, read.ids_BT, learnt_BT, self.active)
+        h_BTD = base.hidden(read.ids_BT, read.cols, routing=self.routing).hidden
+        logp_N = token_logps(base, h_BTD, read.ids_BT, learnt_BT, self.routing)
         of = {k: t[learnt_BT] for k, t in batch.targets.items() if k != "learnt"}
         ratio_N = (logp_N - of["old"]).exp()
         near_N = ratio_N.clamp(1 - cfg.clip, 1 + cfg.clip)
@@ -183,11 +183,11 @@ def k3(logp: Tensor, reference: Tensor) -> Tensor:
 
 
 def token_logps(
-    base: BaseModel, h_BTD: Tensor, ids_BT: Tensor, learnt_BT: Tensor, active: Active | None
+    base: BaseModel, h_BTD: Tensor, ids_BT: Tensor, learnt_BT: Tensor, routing: AdapterRouting | None
 ) -> Tensor:
     """Log-probabilities (nats, fp32 [N]) of the tokens behind the places that are learnt, row by row, with a gradient where one is wanted."""
     ends = base.text
-    ((_, head),) = ends.head_weights(active, len(h_BTD))  # one adapter on all rows, or none
+    ((_, head),) = ends.head_weights(routing, len(h_BTD))  # one adapter on all rows, or none
     next_N = ids_BT.roll(-1, 1)[learnt_BT]
     h_ND = ends.ready(h_BTD)[learnt_BT]
     return -token_nll(h_ND, head, next_N, softcap=ends.cfg.softcap, bias=ends.head.bias)

@@ -13,7 +13,7 @@ from onebase.base.model import BaseModel
 from onebase.codec.text.pooling import EmbeddingConfig, pooled
 from onebase.codec.text.sample import Tokens
 from onebase.model.mask import Cols
-from onebase.model.proj import Active
+from onebase.model.proj import AdapterRouting
 from onebase.objective.base import Batch, Row, TrunkInput, count_sources
 from onebase.objective.padding import states
 
@@ -81,9 +81,9 @@ def one_text_batch(rows: Sequence[Row], name: str, targets: Tensor, count: int) 
     )
 
 
-def outputs(base: BaseModel, batch: Batch, head: str, pooling: How, active: Active | None) -> Tensor:
+def outputs(base: BaseModel, batch: Batch, head: str, pooling: How, routing: AdapterRouting | None) -> Tensor:
     """What the head says of each text, [B, C]."""
     read = batch.inputs["text"]
-    h_BTD = states(base, read, active)
+    h_BTD = states(base, read, routing)
     z_BC: Tensor = base.heads[head](pool(h_BTD, read.cols.doc, pooling))
     return z_BC

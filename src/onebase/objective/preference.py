@@ -25,7 +25,7 @@ from onebase.config import config
 from onebase.data.packing import pack
 from onebase.errors import ConfigError
 from onebase.model.mask import Cols, branches
-from onebase.model.proj import Active
+from onebase.model.proj import AdapterRouting
 from onebase.objective.base import IGNORE, Batch, Losses, Row, TrunkInput, count_sources
 from onebase.objective.cross_entropy import token_nll
 
@@ -62,7 +62,7 @@ class PreferConfig:
 
 
 @dataclass(frozen=True)
-class Answers:
+class PreferenceLogProbs:
     """Of n pairs (chosen, rejected): log-probabilities in nats under the policy and the reference, and the tokens that are learnt.
     `drift`: KTO's reference point, in nats."""
 
@@ -72,33 +72,33 @@ class Answers:
     drift: Tensor | float = 0.0
 
 
-def dpo(a: Answers, cfg: PreferConfig) -> Tensor:
+def dpo(a: PreferenceLogProbs, cfg: PreferConfig) -> Tensor:
     """-log sigmoid(beta (log-ratio of the chosen - log-ratio of the rejected)), [n]."""
     ratio_n2 = a.logp_n2 - a.ref_n2
     z_n = cfg.beta * (ratio_n2[:, 0] - ratio_n2[:, 1])
     return -(1 - cfg.smoothing) * F.logsigmoid(z_n) - cfg.smoothing * F.logsigmoid(-z_n)
 
 
-def ipo(a: Answers, cfg: PreferConfig) -> Tensor:
+def ipo(a: PreferenceLogProbs, cfg: PreferConfig) -> Tensor:
     """(difference of the log-ratios a token - 1 / (2 beta))^2, [n]."""
     ratio_n2 = (a.logp_n2 - a.ref_n2) / a.size_n2
     return (ratio_n2[:, 0] - ratio_n2[:, 1] - 1 / (2 * cfg.beta)).square()
 
 
-def kto(a: Answers, cfg: PreferConfig) -> Tensor:
+def kto(a: PreferenceLogProbs, cfg: PreferConfig) -> Tensor:
     """1 - value of each answer, the mean over the two of a pair, [n]."""
     gain_n2 = cfg.beta * (a.logp_n2 - a.ref_n2 - a.drift)
     return (torch.sigmoid(-gain_n2[:, 0]) + torch.sigmoid(gain_n2[:, 1])) / 2
 
 
-def orpo(a: Answers, cfg: PreferConfig) -> Tensor:
+def orpo(a: PreferenceLogProbs, cfg: PreferConfig) -> Tensor:
     """Nats a token of the chosen, and beta times -log sigmoid of the log odds ratio, [n]."""
     mean_n2 = (a.logp_n2 / a.size_n2).clamp(max=-1e-6)  # odds of what is certain have no logarithm
     odds_n2 = mean_n2 - torch.log(-torch.expm1(mean_n2))
     return -mean_n2[:, 0] - cfg.beta * F.logsigmoid(odds_n2[:, 0] - odds_n2[:, 1])
 
 
-LOSSES: dict[str, Callable[[Answers, PreferConfig], Tensor]] = {
+LOSSES: dict[str, Callable[[PreferenceLogProbs, PreferConfig], Tensor]] = {
     "dpo": dpo,
     "ipo": ipo,
     "kto": kto,
@@ -118,7 +118,7 @@ class Preference:
 
     cfg: PreferConfig
     reference: Mapping[str, float] = field(default_factory=dict)
-    active: Active | None = None
+    routing: AdapterRouting | None = None
     packs: bool = True
     tokens: int = 2048
     reserve: int = 0
@@ -153,7 +153,7 @@ class Preference:
         name = self.cfg.loss
         logp_n2 = self.logps(base, batch, "own")
         ref_n2 = batch.targets.get("own reference", torch.zeros_like(logp_n2))
-        found = Answers(logp_n2, ref_n2, batch.targets["size"], self._drift(base, batch))
+        found = PreferenceLogProbs(logp_n2, ref_n2, batch.targets["size"], self._drift(base, batch))
         return {name: (LOSSES[name](found, self.cfg).sum(), batch.counts[name])}
 
     @torch.no_grad()
@@ -179,8 +179,8 @@ class Preference:
     def _sums(self, base: BaseModel, batch: Batch, name: str) -> Tensor:
         """Of the answers in one chunk, [N]; 0 for the others."""
         read, targets_BT = batch.inputs[name], batch.targets[name]
-        h_BTD = base.text.ready(base.hidden(read.ids_BT, read.cols, read.mask, active=self.active).hidden)
-        ((_, head),) = base.text.head_weights(self.active, len(h_BTD))
+        h_BTD = base.text.ready(base.hidden(read.ids_BT, read.cols, read.mask, routing=self.routing).hidden)
+        ((_, head),) = base.text.head_weights(self.routing, len(h_BTD))
         kept = targets_BT != IGNORE  # logits of answers alone
         nll_K = token_nll(
             h_BTD[kept],

@@ -7,20 +7,20 @@ import torch
 import torch.nn.functional as F
 
 from onebase.base.model import BaseModel
-from onebase.model.proj import Active
+from onebase.model.proj import AdapterRouting
 from onebase.objective.base import Batch, Losses, Row
 from onebase.objective.pooled import How, one_text_batch, outputs
 
 
 @dataclass(frozen=True)
-class Value:
+class Regression:
     """Huber loss of standardised values (Huber, 1964): squared up to 1, that is one standard deviation of the training values, and
     linear beyond, so that single far-off values do not rule. A row is one text; `targets` gives the value of each text id."""
 
     head: str
     targets: dict[str, float]
     pooling: How = "both"
-    active: Active | None = None
+    routing: AdapterRouting | None = None
     reserve: int = 0
 
     def batch(self, rows: Sequence[Row], first: int) -> Batch:
@@ -28,5 +28,5 @@ class Value:
         return one_text_batch(rows, "value", targets, len(rows))
 
     def losses(self, base: BaseModel, batch: Batch) -> Losses:
-        z_B = outputs(base, batch, self.head, self.pooling, self.active)[:, 0]
+        z_B = outputs(base, batch, self.head, self.pooling, self.routing)[:, 0]
         return {"value": (F.huber_loss(z_B, batch.targets["value"], reduction="sum"), batch.counts["value"])}

@@ -7,19 +7,19 @@ import torch
 import torch.nn.functional as F
 
 from onebase.base.model import BaseModel
-from onebase.model.proj import Active
+from onebase.model.proj import AdapterRouting
 from onebase.objective.base import Batch, Losses, Row, count_sources
 from onebase.objective.pooled import How, outputs, text_batch
 
 
 @dataclass(frozen=True)
-class Reward:
+class PairwiseReward:
     """Bradley and Terry, 1952: the chosen answer wins with probability sigmoid(its number - the other's); -log of it, in nats. A row is
     [chosen, rejected]; the numbers are those of `head`, of one output."""
 
     head: str
     pooling: How = "both"
-    active: Active | None = None
+    routing: AdapterRouting | None = None
     reserve: int = 0
 
     def batch(self, rows: Sequence[Row], first: int) -> Batch:
@@ -33,6 +33,6 @@ class Reward:
         )
 
     def losses(self, base: BaseModel, batch: Batch) -> Losses:
-        z_n2 = outputs(base, batch, self.head, self.pooling, self.active).view(-1, 2)
+        z_n2 = outputs(base, batch, self.head, self.pooling, self.routing).view(-1, 2)
         lost: torch.Tensor = -F.logsigmoid(z_n2[:, 0] - z_n2[:, 1]).sum()
         return {"reward": (lost, batch.counts["reward"])}

@@ -7,20 +7,20 @@ import torch
 import torch.nn.functional as F
 
 from onebase.base.model import BaseModel
-from onebase.model.proj import Active
+from onebase.model.proj import AdapterRouting
 from onebase.objective.base import IGNORE, Batch, Losses, Row, count_sources
 from onebase.objective.padding import states
 from onebase.objective.pooled import text_batch
 
 
 @dataclass(frozen=True)
-class Tag:
+class Tagging:
     """Cross-entropy of the tag of each token. A row is one text; `targets` gives a tag for each token of a text id, IGNORE where a
     token is none of the text's (what the base puts around it)."""
 
     head: str
     targets: dict[str, tuple[int, ...]]
-    active: Active | None = None
+    routing: AdapterRouting | None = None
     reserve: int = 0
 
     def batch(self, rows: Sequence[Row], first: int) -> Batch:
@@ -41,7 +41,7 @@ class Tag:
 
     def losses(self, base: BaseModel, batch: Batch) -> Losses:
         read = batch.inputs["text"]
-        h_BTD = states(base, read, self.active)
+        h_BTD = states(base, read, self.routing)
         z_BTC = base.heads[self.head](h_BTD)
         wanted_N = batch.targets["tag"].flatten()
         loss = F.cross_entropy(z_BTC.flatten(0, 1), wanted_N, ignore_index=IGNORE, reduction="sum")

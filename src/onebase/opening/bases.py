@@ -15,7 +15,7 @@ from onebase.formats.ctranslate2.whisper import open_ctranslate2
 from onebase.formats.gguf import is_gguf
 from onebase.formats.gguf import open_base as open_gguf
 from onebase.formats.hf.base import is_folder, open_folder
-from onebase.formats.hf.tokenizer_files import with_turns
+from onebase.formats.hf.tokenizer_files import with_end_of_turn
 from onebase.formats.hf.unsupported import what_it_is
 from onebase.formats.hub import models
 from onebase.govern.store import Store
@@ -33,7 +33,9 @@ def _open_ctranslate2(path: Path, hashes: bool) -> LoadedBase:
 def _open_gguf(path: Path, hashes: bool) -> LoadedBase:
     found = open_gguf(path, hashes=hashes)
     codec = found.codec
-    return replace(found, words=TextCodec(with_turns(codec.tokenizer, codec.template), codec.template))
+    return replace(
+        found, text_codec=TextCodec(with_end_of_turn(codec.tokenizer, codec.template), codec.template)
+    )
 
 
 #: name: whether a path is of this format, and what opens it (the flag: hash every file for the record)

@@ -9,7 +9,7 @@ from onebase.model import count
 from onebase.model.device import has_bf16, pick_device
 from onebase.pretraining.recipe import Recipe
 from onebase.tasks.results import Plan
-from onebase.train.loop import micro_rows
+from onebase.train.loop import micro_batch_size
 from onebase.train.memory import GIB, available, training_memory
 from onebase.train.parallel import Parallel
 
@@ -18,11 +18,11 @@ def plan_recipe(recipe: Recipe) -> Plan:
     """Parameters, FLOPs, memory, and the time that the measured matrix speed of this machine allows."""
     device = pick_device(recipe.train.device)
     cfg, train = recipe.base(), recipe.train
-    micro = micro_rows(train, Parallel(0, 1, device))
+    micro = micro_batch_size(train, Parallel(0, 1, device))
     memory = training_memory(cfg, train, micro, bf16=has_bf16(device))
     free = available(device)
-    per_token = base_flops(cfg, train.length)
-    tokens = train.tokens or (train.steps or 0) * train.rows * train.length or None
+    per_token = base_flops(cfg, train.sequence_length)
+    tokens = train.tokens or (train.steps or 0) * train.batch_size * train.sequence_length or None
     speed = matmul_speed(device)
     facts: dict[str, Any] = {
         "parameters": base_parameters(cfg),
@@ -32,7 +32,7 @@ def plan_recipe(recipe: Recipe) -> Plan:
         "memory_bytes": vars(memory) | {"total": memory.total},
         "free_bytes": free,
         "fits": memory.total <= free,
-        "micro": micro,
+        "micro_batch": micro,
         "cache_bytes_per_token": count.cache_bytes(cfg.trunks["text"], 1),
         "device": str(device),
         "matmul_flops_per_second": speed,
@@ -62,11 +62,11 @@ def plan_recipe(recipe: Recipe) -> Plan:
 def plan_machine() -> Plan:
     """What this machine computes with, and which of several ways is the quickest here: measured at first use, kept (`onebase.machine`)."""
     from onebase import machine
-    from onebase.model.kernels.quickest import KINDS, most_rows
+    from onebase.model.kernels.quickest import STORAGES, most_rows
 
     device = pick_device("cpu")
     native = has_bf16(device)
-    rows = {kind: most_rows(kind) for kind in KINDS}
+    rows = {kind: most_rows(kind) for kind in STORAGES}
     speeds = {"fp32": matmul_speed(device, 1024, torch.float32)}
     if native:
         speeds["bf16"] = matmul_speed(device, 1024, torch.bfloat16)
@@ -94,7 +94,7 @@ def plan_machine() -> Plan:
     for c in machine.known():
         ways = ", ".join(f"{way} {1e3 * s:.3g} ms" for way, s in c.seconds.items())
         lines.append(f"measured      {c.question}: {ways}" + (" (busy: not kept)" if c.busy else ""))
-    if not rows[KINDS[0]]:
+    if not rows[STORAGES[0]]:
         lines.append("              without the extra `fast` (numba) there are no loops of our own to choose")
     return Plan(facts, "\n".join([*lines, f"kept in       {facts['file']}"]))
 

@@ -56,10 +56,10 @@ class Recipe:
     log: LogConfig = LogConfig()
 
     def __post_init__(self) -> None:
-        if self.train.length > self.model.context:
+        if self.train.sequence_length > self.model.context:
             raise ConfigError(
-                f"train.length {self.train.length} is more than model.context {self.model.context}",
-                "lower train.length or raise model.context",
+                f"train.sequence_length {self.train.sequence_length} is more than model.context {self.model.context}",
+                "lower train.sequence_length or raise model.context",
             )
         self.base()  # sizes that do not fit are refused before the data is prepared
 

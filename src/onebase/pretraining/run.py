@@ -25,9 +25,9 @@ from onebase.pretraining.claim import claim
 from onebase.pretraining.objectives import Heldout, Setting, objective_of
 from onebase.pretraining.recipe import Recipe, read_recipe
 from onebase.pretraining.run_sources import check_sources, keep_sources
-from onebase.train.callbacks import JsonLog, Listener
+from onebase.train.callbacks import Callback, JsonLog
 from onebase.train.flops import counted_flops
-from onebase.train.loop import Job, Result, micro_rows, run
+from onebase.train.loop import Job, Result, micro_batch_size, run
 from onebase.train.memory import check_memory
 from onebase.train.owning import owning
 from onebase.train.parallel import Parallel, load_whole_state, whole_state
@@ -51,48 +51,52 @@ def run_recipe(
     recipe: Recipe | str | Path,
     out: str | Path,
     *,
-    listeners: Sequence[Listener] = (),
-    tell: Tell | None = None,
+    callbacks: Sequence[Callback] = (),
+    log: Tell | None = None,
     **overrides: object,
 ) -> Finished:
     """Do what a recipe says, in the folder `out`: data/, tokenizer.json, log.jsonl, checkpoints/, and base/ at the end.
 
-    The same call goes on where an interrupted one stopped. `tell` hears lines for the user. Raises UserError, also where another process
+    The same call goes on where an interrupted one stopped. `log` hears lines for the user. Raises UserError, also where another process
     is writing the folder.
     """
     recipe = read_recipe(recipe, overrides)
     par = Parallel.start(pick_device(recipe.train.device))
     try:
-        told = tell if tell is not None and par.main else lambda _: None
+        told = log if log is not None and par.main else lambda _: None
         out = Path(out)
         done = (out / "base" / MANIFEST).is_file()  # then nothing is written
         with owning(None if done else out, par):
-            return _run(recipe, out, par, listeners, told)
+            return _run(recipe, out, par, callbacks, told)
     finally:
         par.stop()
 
 
-def _run(recipe: Recipe, out: Path, par: Parallel, listeners: Sequence[Listener], tell: Tell) -> Finished:
+def _run(recipe: Recipe, out: Path, par: Parallel, callbacks: Sequence[Callback], log: Tell) -> Finished:
     claim(out, recipe, par)
     check_sources(out, recipe)
     if (out / "base" / MANIFEST).is_file():
-        tell(f"{out / 'base'} is finished already")
+        log(f"{out / 'base'} is finished already")
         return Finished(load_base(out / "base", device=par.device), None, out)
-    dataset = _once(par, lambda: _dataset(recipe, out, tell))
-    tokenizer = _once(par, lambda: _tokenizer(recipe, out, dataset, tell))
+    dataset = _once(par, lambda: _dataset(recipe, out, log))
+    tokenizer = _once(par, lambda: _tokenizer(recipe, out, dataset, log))
     codec = TextCodec(tokenizer)
     tokens = _once(par, lambda: TokenSet.build(dataset, "train", tokenizer, out / "tokens"))
     cfg, entry = recipe.base(tokenizer.vocab_size), objective_of(recipe.objective)
-    setting = Setting(tokenizer, recipe.train.length, recipe.train.seed, tuple(dataset.stats))
+    setting = Setting(tokenizer, recipe.train.sequence_length, recipe.train.seed, tuple(dataset.stats))
     objective = entry.make(recipe.objective, setting)
     plan = RowPlan(
-        tokens, recipe.train.length, recipe.train.rows, recipe.train.seed, reserve=objective.reserve
+        tokens,
+        recipe.train.sequence_length,
+        recipe.train.batch_size,
+        recipe.train.seed,
+        reserve=objective.reserve,
     )
-    micro = micro_rows(recipe.train, par)
+    micro = micro_batch_size(recipe.train, par)
     check_memory(cfg, recipe.train, micro, par.device, par.world)
-    tell(describe(cfg, recipe, plan))
+    log(describe(cfg, recipe, plan))
     shown = (entry.shown(objective, document, n) for n, document in enumerate(tokens))
-    tell("what will be learnt, between « »:\n" + render_rows(ledger_rows(shown, tokenizer)))
+    log("what will be learnt, between « »:\n" + render_rows(ledger_rows(shown, tokenizer)))
 
     model = BaseModel(cfg)
     model.reset(recipe.train.seed)
@@ -104,7 +108,7 @@ def _run(recipe: Recipe, out: Path, par: Parallel, listeners: Sequence[Listener]
 
     def measured(base: LoadedBase, tokens: int) -> dict[str, Score]:
         """The objective's score of held-out documents by source, of so many tokens in all."""
-        return entry.measure(base, Heldout(heldout, recipe.train.length, tokens))
+        return entry.measure(base, Heldout(heldout, recipe.train.sequence_length, tokens))
 
     def scores(_: BaseModel) -> dict[str, float]:
         found = measured(loaded, EVAL_TOKENS // 4)
@@ -116,15 +120,15 @@ def _run(recipe: Recipe, out: Path, par: Parallel, listeners: Sequence[Listener]
         rows=plan,
         train=recipe.train,
         out=out,
-        listeners=[*_loggers(recipe, out, par), *listeners],
+        callbacks=[*_loggers(recipe, out, par), *callbacks],
         evaluate=scores if any(heldout.values()) else None,
         parallel=par,
         identity={"tokenizer": tokenizer.digest} | ({entry.name: entry.version} if entry.version else {}),
-        tell=tell,
+        log=log,
     )
     result = run(job)
     if result.stopped:
-        tell(f"stopped at step {result.state.step} and saved; run the same command to go on")
+        log(f"stopped at step {result.state.step} and saved; run the same command to go on")
         return Finished(None, result, out)
     whole = loaded if par.world == 1 else _gather(model, loaded)
     if par.main:
@@ -135,7 +139,7 @@ def _run(recipe: Recipe, out: Path, par: Parallel, listeners: Sequence[Listener]
             whole.record.add(
                 f"scores.heldout_{entry.measured}.{source}", value, "measured on held-out documents"
             )
-            tell(
+            log(
                 f"held-out {entry.measured.replace('_', ' ')}, {source}: {s.value:.3f} ({s.low:.3f} to {s.high:.3f})"
             )
         save_base(out / "base", whole)
@@ -148,14 +152,14 @@ def _run(recipe: Recipe, out: Path, par: Parallel, listeners: Sequence[Listener]
 def describe(cfg: BaseConfig, recipe: Recipe, plan: RowPlan) -> str:
     """One paragraph: parameters, data and budget of the run."""
     train = recipe.train
-    rows = f"{train.rows} x {train.length} tokens a step"
+    rows = f"{train.batch_size} x {train.sequence_length} tokens a step"
     budget = (
         f"{train.minutes:g} minutes"
         if train.minutes
-        else f"{train.steps or -(-(train.tokens or 0) // (train.rows * train.length)):,} steps"
+        else f"{train.steps or -(-(train.tokens or 0) // (train.batch_size * train.sequence_length)):,} steps"
     )
     return (
-        f"{recipe.name}: {base_parameters(cfg) / 1e6:.2f}M parameters, {base_flops(cfg, train.length) / 1e6:.1f} MFLOPs a token; "
+        f"{recipe.name}: {base_parameters(cfg) / 1e6:.2f}M parameters, {base_flops(cfg, train.sequence_length) / 1e6:.1f} MFLOPs a token; "
         f"{plan.tokens_per_epoch / 1e6:.2f}M tokens an epoch, {plan.waste():.1%} padding; {rows}, {budget}"
     )
 
@@ -168,7 +172,7 @@ def _once(par: Parallel, make: Callable[[], T]) -> T:
     return made if par.main else make()
 
 
-def _dataset(recipe: Recipe, out: Path, tell: Tell) -> Dataset:
+def _dataset(recipe: Recipe, out: Path, log: Tell) -> Dataset:
     if recipe.data.dataset:
         return Dataset.open(recipe.data.dataset)
     path = out / "data"
@@ -178,14 +182,14 @@ def _dataset(recipe: Recipe, out: Path, tell: Tell) -> Dataset:
         keep_sources(out, recipe)
     dataset = Dataset.open(path)
     for name, s in dataset.stats.items():
-        tell(
+        log(
             f"{name}: {s['documents']:,} documents, {s['bytes'] / 1e6:.2f} MB, {s['duplicates_removed']:,} duplicates removed, "
             f"licence {s['licence']}"
         )
     return dataset
 
 
-def _tokenizer(recipe: Recipe, out: Path, dataset: Dataset, tell: Tell) -> Tokenizer:
+def _tokenizer(recipe: Recipe, out: Path, dataset: Dataset, log: Tell) -> Tokenizer:
     specials = objective_of(recipe.objective).specials
     if recipe.tokenizer.path:
         found = _having(specials, recipe.tokenizer.path, recipe)
@@ -201,7 +205,7 @@ def _tokenizer(recipe: Recipe, out: Path, dataset: Dataset, tell: Tell) -> Token
         texts, model = _sample(dataset, recipe.tokenizer.train_bytes), recipe.model
         made = Tokenizer.train(texts, model.vocab_size, (*SPECIALS, *specials), model.portable)
         made.save(path)
-        tell(f"tokenizer: {made.vocab_size} tokens, trained in {time.perf_counter() - began:.1f} s")
+        log(f"tokenizer: {made.vocab_size} tokens, trained in {time.perf_counter() - began:.1f} s")
     return _having(specials, path, recipe)
 
 
@@ -223,10 +227,10 @@ def _sample(dataset: Dataset, budget: int) -> Iterator[str]:
     return (d.text for i, d in enumerate(dataset.documents("train")) if i % every == 0)
 
 
-def _loggers(recipe: Recipe, out: Path, par: Parallel) -> list[Listener]:
+def _loggers(recipe: Recipe, out: Path, par: Parallel) -> list[Callback]:
     if not par.main:
         return []
-    found: list[Listener] = [JsonLog(out / "log.jsonl")]
+    found: list[Callback] = [JsonLog(out / "log.jsonl")]
     if recipe.log.tensorboard:
         found.append(TensorBoard(out / "tensorboard"))
     if recipe.log.wandb:
@@ -261,9 +265,11 @@ def _record(
     r.add("train.steps", state.step, "counted by the loop")
     r.add("train.skipped_steps", state.bad_steps, "counted by the loop")
     r.add("train.formats", dict(state.formats), "what the loop computed in, by the first step of each")
-    slots = state.step * recipe.train.rows * recipe.train.length
+    slots = state.step * recipe.train.batch_size * recipe.train.sequence_length
     r.add(
-        "flops.formula", base_flops(cfg, recipe.train.length) * slots, "formula of the config x token slots"
+        "flops.formula",
+        base_flops(cfg, recipe.train.sequence_length) * slots,
+        "formula of the config x token slots",
     )
     r.add("flops.counted", counted * slots, "operations of one row counted by torch x token slots")
     r.add("seconds.training", round(state.seconds, 3), "measured")

@@ -30,7 +30,7 @@ REMEDY = "use Linux 5.13 or later with landlock on x86-64 or arm64, or give a re
 
 
 @dataclass(frozen=True)
-class Limits:
+class SandboxLimits:
     """seconds: of CPU. wall: seconds on the clock. memory: bytes of address space."""
 
     seconds: int = 5
@@ -69,7 +69,7 @@ class Sandbox:
         self._owner = 0
         self.locks: Locks | None = None
 
-    def passes(self, program: str, tests: str, limits: Limits = Limits()) -> bool:
+    def passes(self, program: str, tests: str, limits: SandboxLimits = SandboxLimits()) -> bool:
         """Do the tests come to their end, the names that they do not bind being the program's? Raises UserError where this machine cannot keep a
         program in, or the sandbox itself fails: that is no judgement."""
         with self._lock:
@@ -80,7 +80,7 @@ class Sandbox:
         self.locks = Locks(int(version), spaces == "1")
         return verdict == "right"
 
-    def _asked(self, program: str, tests: str, limits: Limits) -> str:
+    def _asked(self, program: str, tests: str, limits: SandboxLimits) -> str:
         for _ in range(2):  # a server that was ended from outside is started once more
             server = self._started()
             # Letters that are no text (half a pair of UTF-16) cannot be sent, nor be a program
@@ -135,7 +135,7 @@ class Sandbox:
         self._server = None
 
 
-def runs(program: str, limits: Limits = Limits()) -> bool:
+def runs(program: str, limits: SandboxLimits = SandboxLimits()) -> bool:
     """Does a Python program come to its end within the limits, without an error and without leaving early? By its own word."""
     return Sandbox().passes(program, "", limits)
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from onebase.base.folder import LoadedBase
-    from onebase.model.proj import Active
+    from onebase.model.proj import AdapterRouting
     from onebase.serve.tasks import TaskModel
 
 __all__ = ["create_app", "serve"]
@@ -19,7 +19,7 @@ __all__ = ["create_app", "serve"]
 def create_app(
     base: "LoadedBase",
     name: str,
-    adapters: "Mapping[str, Active | None] | None" = None,
+    adapters: "Mapping[str, AdapterRouting | None] | None" = None,
     tasks: "Mapping[str, TaskModel] | None" = None,
 ) -> "Starlette":
     """The ASGI app of `serve.app.create_app`. Raises UserError when the extra `serve` is not installed."""

@@ -76,7 +76,7 @@ def task_model(base: LoadedBase, on: Attached) -> TaskModel:
 
 
 def app_of(
-    base: Bound, shown: str, attached: Mapping[str, Attached], tell: Callable[[str], None] = print
+    base: Bound, shown: str, attached: Mapping[str, Attached], log: Callable[[str], None] = print
 ) -> "Starlette":
     """The app that serves a base under a name, and adapters under theirs. Raises UserError for a name that stands for two things."""
     from onebase.serve.app import create_app
@@ -92,5 +92,5 @@ def app_of(
         # The head that it came with answers under the base's own name.
         asked[shown] = task_model(base.loaded, base.attached)
     paths = "".join(f"; {n} at {model.path}" for n, model in asked.items())
-    tell(f"models: {', '.join([shown, *writing])}{paths}")
-    return create_app(base.loaded, shown, {n: a.active for n, a in writing.items()}, asked, saved)
+    log(f"models: {', '.join([shown, *writing])}{paths}")
+    return create_app(base.loaded, shown, {n: a.routing for n, a in writing.items()}, asked, saved)

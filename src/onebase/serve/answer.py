@@ -17,7 +17,7 @@ _NAMES = {
 
 
 @dataclass
-class Answer:
+class Reply:
     """One request's answer: names, counts and shapes. `begun` counts the characters shown so far, by choice."""
 
     kind: Kind

@@ -19,13 +19,13 @@ from onebase.engine.request import Completion, Piece, check_prompts
 from onebase.engine.sampler import Sampling
 from onebase.engine.scoring import score
 from onebase.errors import DataError, UserError
-from onebase.model.proj import Active
-from onebase.serve.answer import Answer, Kind
+from onebase.model.proj import AdapterRouting
+from onebase.serve.answer import Kind, Reply
 from onebase.serve.delivery import EventStream, events, unless_gone
-from onebase.serve.errors import on_error, on_http, on_leave, read_request
+from onebase.serve.errors import on_disconnect, on_error, on_http, read_request
 from onebase.serve.schema import ChatRequest, RequestError, TextRequest
 from onebase.serve.tasks import TaskModel, TaskRequest, answered, inputs
-from onebase.serve.worker import Busy, Stopped, Worker
+from onebase.serve.worker import Busy, Worker, WorkerStopped
 from onebase.tasks.table import TASKS
 
 T = TypeVar("T")
@@ -40,7 +40,7 @@ Saved = Callable[[Any, Mapping[str, Any]], Any]
 def create_app(
     base: LoadedBase,
     name: str,
-    adapters: Mapping[str, Active | None] | None = None,
+    adapters: Mapping[str, AdapterRouting | None] | None = None,
     tasks: Mapping[str, TaskModel] | None = None,
     prompts: Mapping[str, Saved] | None = None,
 ) -> Starlette:
@@ -80,9 +80,9 @@ def create_app(
     handlers: Any = {
         UserError: on_error,
         Busy: on_error,
-        Stopped: on_error,
+        WorkerStopped: on_error,
         HTTPException: on_http,
-        ClientDisconnect: on_leave,
+        ClientDisconnect: on_disconnect,
         Exception: on_error,
     }
     return Starlette(routes=routes, exception_handlers=handlers, lifespan=server.lifespan)
@@ -93,17 +93,17 @@ class _Server:
         self,
         base: LoadedBase,
         name: str,
-        adapters: dict[str, Active | None],
+        adapters: dict[str, AdapterRouting | None],
         tasks: dict[str, TaskModel],
         prompts: dict[str, Saved],
     ) -> None:
         self.base, self.name = base, name
         self.prompts = prompts
-        self.speakers: dict[str, Active | None] = {name: None, **adapters}
+        self.speakers: dict[str, AdapterRouting | None] = {name: None, **adapters}
         self.tasks = tasks
         self.fingerprint = base.fingerprint
         self.context = base.model.cfg.text.context
-        self.created = Answer("text", name, "", base.codec.tokenizer).created
+        self.created = Reply("text", name, "", base.codec.tokenizer).created
         self._worker: Worker | None = None
 
     @property
@@ -159,7 +159,7 @@ class _Server:
             param="model",
         )
 
-    def _active(self, name: str) -> Active | None:
+    def _active(self, name: str) -> AdapterRouting | None:
         return self._find(name, self.speakers, "")
 
     async def task(self, request: Request) -> Response:
@@ -174,7 +174,7 @@ class _Server:
 
     async def chat(self, request: Request) -> Response:
         asked = await read_request(request, ChatRequest)
-        active = self._active(asked.model)
+        routing = self._active(asked.model)
         messages = await self._saved(request, asked, [m.plain() for m in asked.messages])
         if messages is None:
             return Response(status_code=499)  # nobody reads it
@@ -184,16 +184,16 @@ class _Server:
             cause = e.cause.replace(f"{self.base.path}/", "")
             raise RequestError(400, cause, e.remedy, param="messages") from None
         sampling = asked.sampling(self.context)
-        return await self._answer(request, "chat", asked, [ids], sampling, active)
+        return await self._answer(request, "chat", asked, [ids], sampling, routing)
 
     async def text(self, request: Request) -> Response:
         asked = await read_request(request, TextRequest)
-        active = self._active(asked.model)
+        routing = self._active(asked.model)
         given = [await self._saved(request, asked, p) for p in asked.prompts()]
         if None in given:
             return Response(status_code=499)  # nobody reads it
         prompts = await run_in_threadpool(lambda: [self._ids(p) for p in given])
-        return await self._answer(request, "text", asked, prompts, asked.sampling(), active)
+        return await self._answer(request, "text", asked, prompts, asked.sampling(), routing)
 
     async def _saved(self, request: Request, asked: ChatRequest | TextRequest, given: Any) -> Any:
         """What the model's saved prompt makes of a text or messages, if it has one; None when the client has left."""
@@ -220,14 +220,12 @@ class _Server:
         asked: ChatRequest | TextRequest,
         prompts: list[list[int]],
         sampling: Sampling,
-        active: Active | None,
+        routing: AdapterRouting | None,
     ) -> Response:
-        check_prompts(self.base, prompts, room=min(1, sampling.max_tokens), active=active)
+        check_prompts(self.base, prompts, room=min(1, sampling.max_tokens), routing=routing)
         if sampling.constraint is not None:  # a form that cannot be followed is said before a stream begins
             await run_in_threadpool(guides, self.base.codec, [sampling.constraint])
-        answer = Answer(
-            kind, asked.model, self.fingerprint, self.base.codec.tokenizer, sum(map(len, prompts))
-        )
+        answer = Reply(kind, asked.model, self.fingerprint, self.base.codec.tokenizer, sum(map(len, prompts)))
         logprobs = sampling.logprobs is not None
         echo = isinstance(asked, TextRequest) and bool(asked.echo)
         if asked.stream:
@@ -235,11 +233,11 @@ class _Server:
                 raise RequestError(
                     400, "echo does not stream", "leave out one of 'echo' and 'stream'", param="echo"
                 )
-            ticket = self.worker.submit(lambda: stream(self.base, prompts, sampling, active))
+            ticket = self.worker.submit(lambda: stream(self.base, prompts, sampling, routing))
             body = events(ticket, answer, logprobs, asked.wants_usage)
             return EventStream(body, ticket)
         done = await unless_gone(
-            request, self.worker.submit(lambda: self._complete(prompts, sampling, active, echo))
+            request, self.worker.submit(lambda: self._complete(prompts, sampling, routing, echo))
         )
         if done is None:
             return Response(status_code=499)  # nobody reads it
@@ -248,16 +246,16 @@ class _Server:
         return JSONResponse(answer.whole(whole, logprobs))
 
     def _complete(
-        self, prompts: list[list[int]], sampling: Sampling, active: Active | None, echo: bool
+        self, prompts: list[list[int]], sampling: Sampling, routing: AdapterRouting | None, echo: bool
     ) -> Iterator[tuple[list[Completion], int] | None]:
         """Whole answers as the last thing yielded; None after every step, so that a cancelled request ends there."""
         parts: list[list[Piece]] = [[] for _ in prompts]
         if sampling.max_tokens:
-            for pieces in stream(self.base, prompts, sampling, active):
+            for pieces in stream(self.base, prompts, sampling, routing):
                 for piece in pieces:
                     parts[piece.row].append(piece)
                 yield None
-        said = [score(self.base, [p], active)[0].tolist() if echo else [] for p in prompts]
+        said = [score(self.base, [p], routing)[0].tolist() if echo else [] for p in prompts]
         out = []
         for prompt, given, pieces in zip(prompts, said, parts, strict=True):
             c = _joined(pieces)

@@ -10,7 +10,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from onebase.engine.request import Piece
-from onebase.serve.answer import Answer
+from onebase.serve.answer import Reply
 from onebase.serve.errors import answer_error
 from onebase.serve.worker import Ticket
 
@@ -54,7 +54,7 @@ class EventStream(StreamingResponse):
 
 
 async def events(
-    ticket: Ticket[list[Piece]], answer: Answer, logprobs: bool, usage: bool
+    ticket: Ticket[list[Piece]], answer: Reply, logprobs: bool, usage: bool
 ) -> AsyncIterator[bytes]:
     """The events of one answer."""
     try:

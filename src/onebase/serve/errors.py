@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from onebase.engine.request import PromptTooLong
 from onebase.errors import UserError
 from onebase.serve.schema import RequestError, explain
-from onebase.serve.worker import Busy, Stopped
+from onebase.serve.worker import Busy, WorkerStopped
 
 BODY = 2 << 20
 """Bytes of a request's body at most."""
@@ -58,7 +58,7 @@ def answer_error(e: Exception) -> JSONResponse:
         return _error(400, _line(e))
     if isinstance(e, Busy):
         return _error(429, "too many requests wait already; try again later", "overloaded", Retry_After="2")
-    if isinstance(e, Stopped):
+    if isinstance(e, WorkerStopped):
         return _error(503, "the server is stopping", "stopping")
     _log.error("a request failed", exc_info=e)
     return _error(500, "the server failed on this request; its log says more")
@@ -80,5 +80,5 @@ async def on_http(request: Request, e: Exception) -> Response:
     return _error(e.status_code, f"{say}: {request.method} {request.url.path[:80]}")
 
 
-async def on_leave(request: Request, e: Exception) -> Response:
+async def on_disconnect(request: Request, e: Exception) -> Response:
     return Response(status_code=499)  # the client left while it was asking: nobody reads this

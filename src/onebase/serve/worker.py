@@ -16,7 +16,7 @@ class Busy(Exception):
     """Too many requests wait already."""
 
 
-class Stopped(Exception):
+class WorkerStopped(Exception):
     """The worker was closed before this request's end."""
 
 
@@ -49,7 +49,7 @@ class Ticket(Generic[T]):
     def refuse(self) -> None:
         """Tell whoever may still wait that nothing more comes."""
         self.cancel()
-        self._send("error", Stopped())
+        self._send("error", WorkerStopped())
 
     def run(self) -> None:
         """In the worker's thread: do the work and send what it yields."""

@@ -17,7 +17,7 @@ from onebase.engine.scoring import batch_tokens, batches
 from onebase.errors import DataError, UserError
 from onebase.methods.folder import Attached
 from onebase.methods.spans import Placed, Span, placed, spans_of
-from onebase.model.proj import Active
+from onebase.model.proj import AdapterRouting
 from onebase.objective.pooled import text_batch
 from onebase.tasks.bound import Bound
 from onebase.tasks.preferences import Prompt, answer_tokens
@@ -60,23 +60,23 @@ def vectors(bound: Bound, texts: Sequence[str], pooling: Pooling | None = None) 
     """One vector a text, float32 [N, D], as `Base.embed` gives them. Raises DataError for a text beyond the context."""
     base, on = bound.loaded, bound.attached
     if pooling is None and bound.config.link("pair") is not None:
-        return text_vectors(base, list(texts), bound.active)
+        return text_vectors(base, list(texts), bound.routing)
     learnt = on.config.embedding if on else None
     made = learnt or base.embedding
     if pooling is None and made is not None:
-        return embeddings(base, list(texts), made, bound.active)
-    read = text_tokens(base, list(texts), before=base.model.leading(bound.active, 1)[0])
-    return features(base, read, pooling or "mean", bound.active)
+        return embeddings(base, list(texts), made, bound.routing)
+    read = text_tokens(base, list(texts), before=base.model.virtual_counts(bound.routing, 1)[0])
+    return features(base, read, pooling or "mean", bound.routing)
 
 
-def token_states(base: LoadedBase, texts: Sequence[Tokens], active: Active | None) -> list[Tensor]:
+def token_states(base: LoadedBase, texts: Sequence[Tokens], routing: AdapterRouting | None) -> list[Tensor]:
     """The hidden state of each token of each text, fp32 [T, D] on the CPU: 4 D bytes a token."""
-    return states_of(base, texts, active, lambda h_BTD: h_BTD.float())
+    return states_of(base, texts, routing, lambda h_BTD: h_BTD.float())
 
 
 @torch.no_grad()
 def states_of(
-    base: LoadedBase, texts: Sequence[Tokens], active: Active | None, of: Callable[[Tensor], Tensor]
+    base: LoadedBase, texts: Sequence[Tokens], routing: AdapterRouting | None, of: Callable[[Tensor], Tensor]
 ) -> list[Tensor]:
     """`of` the states of each text, [T, ...] on the CPU, in the order given. Texts of like length share a batch."""
     device = base.model.device
@@ -84,7 +84,7 @@ def states_of(
     for part in batches([len(t) for t in texts], batch_tokens(device)):
         read = text_batch([texts[j] for j in part])
         read = read.to(device)
-        h_BTD = base.model.hidden(read.ids_BT, read.cols, active=active, types_BT=read.types_BT).hidden
+        h_BTD = base.model.hidden(read.ids_BT, read.cols, routing=routing, types_BT=read.types_BT).hidden
         for j, row in zip(part, of(h_BTD).cpu(), strict=True):
             out[j] = row[: len(texts[j])].clone()
     return out
@@ -99,7 +99,7 @@ def head_of(on: Attached) -> Head:
 
 def _tokens(on: Attached, texts: Sequence[Given]) -> list[Tokens]:
     """Texts, or pairs of texts, as the head of an adapter reads them."""
-    before, base, head = on.base.model.leading(on.active, 1)[0], on.base, on.config.head
+    before, base, head = on.base.model.virtual_counts(on.routing, 1)[0], on.base, on.config.head
     alone = [t for t in texts if isinstance(t, str)]
     both = [(t[0], t[1]) for t in texts if isinstance(t, tuple) and len(t) == 2]
     if len(alone) == len(texts):
@@ -128,7 +128,7 @@ def classes(on: Attached, texts: Sequence[Given]) -> tuple[tuple[str, ...], Tens
     are for saved prompts with other variables."""
     cfg, base = on.config, on.base
     if cfg.prompt is not None:
-        found = answer_scores(base, cfg.prompt, texts, on.active, prompter(on).vectors_ED)
+        found = answer_scores(base, cfg.prompt, texts, on.routing, prompter(on).vectors_ED)
         return tuple(cfg.prompt.answers), found
     assert cfg.head is not None
     if cfg.head.reads != "text":
@@ -141,7 +141,7 @@ def classes_of(on: Attached, texts: Sequence[Tokens]) -> tuple[tuple[str, ...], 
     """`classes` of texts as the base reads them, by a head."""
     cfg = on.config.head
     assert cfg is not None
-    x_NP = features(on.base, [_unpadded(t, cfg.pad) for t in texts], cfg.pooling, on.active)
+    x_NP = features(on.base, [_unpadded(t, cfg.pad) for t in texts], cfg.pooling, on.routing)
     head = head_of(on)
     z_NC = head(x_NP.to(head.weight_CP.device)).cpu()
     # In fp64: in fp32 all that is surer than 1 - 6e-8 is 1, and scores that order texts would call them equal.
@@ -159,7 +159,7 @@ def rewards(on: Attached, answers: Sequence[Answer]) -> list[float]:
     context."""
     base = on.base
     read = []
-    room = base.model.cfg.text.context - base.model.leading(on.active, 1)[0]
+    room = base.model.cfg.text.context - base.model.virtual_counts(on.routing, 1)[0]
     for i, item in enumerate(answers, 1):
         prompt, answer = ("", item) if isinstance(item, str) else item
         read.append(answer_tokens(base, prompt, answer, name=str(i)))
@@ -178,7 +178,7 @@ def numbers(on: Attached, read: Sequence[Tokens]) -> list[float]:
     if not read:
         return []
     head, read = head_of(on), [_unpadded(t, cfg.pad) for t in read]
-    z_N1 = head(features(base, read, cfg.pooling, on.active).to(head.weight_CP.device))
+    z_N1 = head(features(base, read, cfg.pooling, on.routing).to(head.weight_CP.device))
     z_N = cfg.mean + cfg.scale * z_N1[:, 0].cpu().double()
     return (z_N.sigmoid() if cfg.sigmoid else z_N).tolist()
 
@@ -186,7 +186,7 @@ def numbers(on: Attached, read: Sequence[Tokens]) -> list[float]:
 def spans(on: Attached, texts: Sequence[str]) -> list[list[Span]]:
     """The spans of each text, in its order. Raises DataError for one that is empty, or beyond the context."""
     read = [placed(on.base.codec.tokenizer, text, str(i)) for i, text in enumerate(texts)]
-    refuse_long(on.base, read, before=on.base.model.leading(on.active, 1)[0])
+    refuse_long(on.base, read, before=on.base.model.virtual_counts(on.routing, 1)[0])
     return spans_in(on, texts, read)
 
 
@@ -195,7 +195,7 @@ def spans_in(on: Attached, texts: Sequence[str], read: Sequence[Placed]) -> list
     cfg, first = on.config.head, len(on.base.codec.tokenizer.begun([]))
     assert cfg is not None
     out = []
-    tags = states_of(on.base, read, on.active, _likeliest(head_of(on), cfg.tag_numbers))
+    tags = states_of(on.base, read, on.routing, _likeliest(head_of(on), cfg.tag_numbers))
     for text, found, tags_T in zip(texts, read, tags, strict=True):
         own = tags_T[first : first + len(found.places)].tolist()
         out.append(spans_of(own, found.places, cfg.labels, text))
@@ -207,7 +207,7 @@ def _likeliest(head: Head, tags: Sequence[int]) -> Callable[[Tensor], Tensor]:
     return lambda h_BTD: torch.tensor(tags, device=h_BTD.device)[head(h_BTD).argmax(-1)]
 
 
-def asked_flaw(row: Mapping[str, Any]) -> tuple[str, str] | None:
+def query_problem(row: Mapping[str, Any]) -> tuple[str, str] | None:
     """What is wrong with a query and the texts that may answer it, and what to do."""
     texts = row["texts"]
     if not isinstance(row["query"], str):
@@ -219,14 +219,14 @@ def asked_flaw(row: Mapping[str, Any]) -> tuple[str, str] | None:
 
 def scored(on: Attached, both: Sequence[tuple[str, str]]) -> list[float]:
     """How well the second text of each pair answers the first. A pair beyond the limit loses the end of its longer text."""
-    head, before = on.config.head, on.base.model.leading(on.active, 1)[0]
+    head, before = on.config.head, on.base.model.virtual_counts(on.routing, 1)[0]
     assert head is not None
     return numbers(on, pair_tokens(on.base, both, head.limit, before, cut=True, typed=head.typed))
 
 
 def ranked(on: Attached, query: str, texts: Sequence[str], top: int | None = None) -> list[Ranked]:
     """The texts, the one that answers the query best first; the `top` best alone where it is given. Raises UserError."""
-    if (bad := asked_flaw({"query": query, "texts": texts})) is not None:
+    if (bad := query_problem({"query": query, "texts": texts})) is not None:
         raise UserError(bad[0], "give a query and a list of texts")
     if top is not None and top < 1:
         raise UserError(f"top is {top}", "give at least 1, or none for all")

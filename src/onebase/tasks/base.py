@@ -17,7 +17,7 @@ from onebase.tasks.fit import Lesson, by_steps
 from onebase.tasks.job import Adapting
 from onebase.tasks.options import AdaptOptions
 from onebase.tasks.prompting import Given
-from onebase.tasks.reading import Reader, no_samples
+from onebase.tasks.reading import RowReader, no_samples
 
 Maker = Callable[[Adapting], AdapterParts]
 
@@ -106,7 +106,7 @@ class Task:
     writes: Callable[[AdaptOptions], bool] = never
     opened: Callable[[Data], Data] = lambda data: data
     check: Check = lambda row: None
-    samples: Callable[[Reader], Make] = no_samples
+    samples: Callable[[RowReader], Make] = no_samples
     compared: tuple[str, ...] = ()
     by_sample: bool = False
     predictions: Callable[[ScoreRequest], Any] | None = None
@@ -115,7 +115,7 @@ class Task:
     lists: tuple[str, ...] = ()
     route: str = ""
     constrained: bool = False
-    judged: bool = False
+    takes_judge: bool = False
     tuned_by: tuple[str, ...] = ()
     signal: Signal = "answers"
 

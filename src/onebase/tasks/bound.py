@@ -9,7 +9,7 @@ from onebase.base.folder import LoadedBase
 from onebase.codec.text.tokenizer import Tokenizer
 from onebase.methods.folder import AdapterParts, Attached, own_head
 from onebase.methods.stacking import stacked
-from onebase.model.proj import Active
+from onebase.model.proj import AdapterRouting
 
 
 class Bound:
@@ -67,9 +67,9 @@ class Bound:
         return self._attached
 
     @property
-    def active(self) -> Active | None:
+    def routing(self) -> AdapterRouting | None:
         """How its adapter acts in a forward. For extensions."""
-        return self._attached.active if self._attached else None
+        return self._attached.routing if self._attached else None
 
     @property
     def plain(self) -> Self:

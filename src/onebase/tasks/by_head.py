@@ -15,7 +15,7 @@ from onebase.methods.config import AdapterConfig
 from onebase.methods.folder import AdapterParts, bound_to
 from onebase.methods.head import pooled_as
 from onebase.methods.method import SCRATCH, Learner
-from onebase.model.proj import Active
+from onebase.model.proj import AdapterRouting
 from onebase.objective.base import Objective
 from onebase.tasks.fit import Fields, Lesson, Steps
 from onebase.tasks.job import Adapting, Facts
@@ -28,11 +28,11 @@ class Fit:
 
     head: Head
     config: HeadConfig
-    objective: Callable[[Active | None], Objective]
+    objective: Callable[[AdapterRouting | None], Objective]
     facts: Facts = field(default_factory=dict)
 
 
-Fitter = Callable[[Sequence[Tokens], Active | None], Fit]
+Fitter = Callable[[Sequence[Tokens], AdapterRouting | None], Fit]
 """Fits a head on texts as the base reads them, behind what an adapter puts before them."""
 
 
@@ -44,7 +44,7 @@ class Prepared:
 
     fit: Fitter
     facts: Facts
-    vectors: Callable[[Sequence[Tokens], Active | None], Objective] | None = None
+    vectors: Callable[[Sequence[Tokens], AdapterRouting | None], Objective] | None = None
     rows: Sequence[Row] | None = None
     fields: Fields = field(default_factory=dict)
 
@@ -83,23 +83,23 @@ def lesson(job: Adapting, task: Prepared) -> Lesson:
         # A text alone in a step has nothing to be drawn to.
         least = 1 if task.vectors is None else 2
         alike = task.rows is not None
-        plan = ExampleOrder(rows, min(o.rows, len(rows)), o.seed, o.epochs, least, alike)
+        plan = ExampleOrder(rows, min(o.batch_size, len(rows)), o.seed, o.epochs, least, alike)
 
-        def fitted(active: Active | None) -> Fit:
-            made = task.fit(texts, active)
+        def fitted(routing: AdapterRouting | None) -> Fit:
+            made = task.fit(texts, routing)
             base.model.heads[SCRATCH] = made.head.to(base.model.device)
             return made
 
         def after() -> tuple[Facts, Fields]:
             with forgetting(base):  # method full changed the weights by which texts were read
-                made = fitted(found.active)
+                made = fitted(found.routing)
             return made.facts, {"head": made.config}
 
         if task.vectors is not None:
-            return Steps(task.vectors(texts, found.active), plan, longest, after=after)
-        made = fitted(found.active if found.before else None)
+            return Steps(task.vectors(texts, found.routing), plan, longest, after=after)
+        made = fitted(found.routing if found.before else None)
         return Steps(
-            made.objective(found.active),
+            made.objective(found.routing),
             plan,
             longest,
             params=list(base.model.heads[SCRATCH].parameters()),
@@ -120,6 +120,6 @@ def forgetting(base: LoadedBase) -> Iterator[None]:
         base.memory = kept
 
 
-def wide_features(job: Adapting, texts: Sequence[Tokens], active: Active | None) -> Tensor:
+def wide_features(job: Adapting, texts: Sequence[Tokens], routing: AdapterRouting | None) -> Tensor:
     """Pooled states [N, P] of which every pooling that the options allow can be had."""
-    return features(job.base, texts, pooled_as(job.options.pooling), active)
+    return features(job.base, texts, pooled_as(job.options.pooling), routing)

@@ -22,7 +22,7 @@ def check_reads(base: LoadedBase, images: bool, remedy: str) -> None:
     """Refuse a base that cannot read the rows. images: this method of the task also learns from images alone. Raises UserError with the
     reason."""
     cfg = base.model.cfg
-    if base.words is None:
+    if base.text_codec is None:
         if not images:
             raise UserError(
                 f"this base reads no text, only {', '.join(sorted(cfg.codecs))}",
@@ -59,7 +59,7 @@ def before(method: str, options: AdaptOptions) -> int:
 
 def check_room(base: LoadedBase, method: str, options: AdaptOptions) -> None:
     """Raises UserError where what stands before a text leaves no room for it."""
-    context = base.model.cfg.text.context if base.words is not None else 0
+    context = base.model.cfg.text.context if base.text_codec is not None else 0
     if (taken := before(method, options)) > context - 2 and taken:
         raise UserError(
             f"{taken} virtual tokens leave no room in a context of {context}", "give fewer: -o virtual=N"
@@ -69,7 +69,7 @@ def check_room(base: LoadedBase, method: str, options: AdaptOptions) -> None:
 def head_size(job: Adapting, examples: int, outputs: int, rows_of_labels: Sequence[int]) -> HeadSize:
     """What fitting the head exactly takes. examples: what it is fitted on (rows, or tokens); rows_of_labels: how many rows each label has.
     Raises UserError where memory or HOURS do not hold it, before anything is read."""
-    trunk = job.base.model.cfg.trunks["text" if job.base.words is not None else "image"]
+    trunk = job.base.model.cfg.trunks["text" if job.base.text_codec is not None else "image"]
     features = 3 * trunk.width
     folds = bool(rows_of_labels) and min(rows_of_labels) >= FOLDS
     found = HeadSize(

@@ -13,7 +13,7 @@ from onebase.codec.text.sample import Tokens
 from onebase.data import Rows, read_rows
 from onebase.data.labelled import Make, Records
 from onebase.engine import image_features as images
-from onebase.engine.features import how_read, vector_of, views
+from onebase.engine.features import pooling_of, vector_of, views
 from onebase.engine.scoring import batch_tokens
 from onebase.errors import DataError, UserError
 from onebase.evaluation.bootstrap import Array
@@ -22,10 +22,10 @@ from onebase.methods.folder import AdapterParts
 from onebase.methods.head import best_pooled, fit_head
 from onebase.methods.method import SCRATCH
 from onebase.methods.vector_head import candidates, fit_views
-from onebase.model.proj import Active
+from onebase.model.proj import AdapterRouting
 from onebase.objective.base import Objective
-from onebase.objective.grouped import Grouped
-from onebase.objective.label import Label, ManyLabels, marks
+from onebase.objective.grouped import SupervisedContrast
+from onebase.objective.label import Classification, MultiLabel, marks
 from onebase.tasks import by_head as heads
 from onebase.tasks import by_prompt
 from onebase.tasks import image_classes as pictures
@@ -37,7 +37,7 @@ from onebase.tasks.checks import head_size
 from onebase.tasks.fit import Lesson
 from onebase.tasks.job import Adapting, data_facts
 from onebase.tasks.prompting import Given, columns, inputs
-from onebase.tasks.reading import Reader, no_samples, whole_texts
+from onebase.tasks.reading import RowReader, no_samples, whole_texts
 from onebase.tasks.results import Label as Said
 from onebase.tasks.results import labelled
 from onebase.tasks.rows import reader_on
@@ -61,19 +61,19 @@ def lesson(job: Adapting) -> Lesson:
 
 
 def _one_label(given: Rows) -> None:
-    if has_many(given):
+    if is_multilabel(given):
         raise UserError("images with many labels each", "give one label an image: the column `label`")
 
 
 def _prepared(job: Adapting) -> Prepared:
-    if not has_many(job.rows):
+    if not is_multilabel(job.rows):
         return prepare(job)
     if job.options.contrast.first:
         raise UserError(
             "contrast draws texts of one label together, and these rows have many labels each",
             "leave contrast.first out, or give one label a text",
         )
-    return _prepare_many(job)
+    return _prepare_multilabel(job)
 
 
 def prepare(job: Adapting) -> Prepared:
@@ -92,31 +92,31 @@ def prepare(job: Adapting) -> Prepared:
     reads = candidates(pooling, base.embedding is not None)
     job.head = head_size(job, len(rows), len(labels), list(Counter(numbers).values()))
 
-    def fit(texts: Sequence[Tokens], active: Active | None) -> Fit:
-        x_by = views(base, texts, reads, active)
+    def fit(texts: Sequence[Tokens], routing: AdapterRouting | None) -> Fit:
+        x_by = views(base, texts, reads, routing)
         fitted, read = fit_views(x_by, torch.tensor(numbers), len(labels), o.seed)
         targets = {t.id: c for t, c in zip(texts, numbers, strict=True)}
         return Fit(
             fitted.head,
             HeadConfig(labels=labels, pooling=read),
-            lambda on: Label(SCRATCH, targets, how_read(base, read), on),
+            lambda on: Classification(SCRATCH, targets, pooling_of(base, read), on),
             fitted.facts,
         )
 
-    def vectors(texts: Sequence[Tokens], active: Active | None) -> Objective:
+    def vectors(texts: Sequence[Tokens], routing: AdapterRouting | None) -> Objective:
         targets = {t.id: c for t, c in zip(texts, numbers, strict=True)}
         chunk = max(1, batch_tokens(base.model.device) // max(len(t) for t in texts))
-        return Grouped(vector_of(base), targets, contrast.temperature, active, chunk)
+        return SupervisedContrast(vector_of(base), targets, contrast.temperature, routing, chunk)
 
     return Prepared(fit, data_facts(rows, labels), vectors if contrast.first else None)
 
 
-def has_many(rows: Sequence[Mapping[str, Any]]) -> bool:
+def is_multilabel(rows: Sequence[Mapping[str, Any]]) -> bool:
     """Have the rows a column `labels`, and none `label`?"""
     return any("labels" in r for r in rows) and not any("label" in r for r in rows)
 
 
-def labels_flaw(row: Mapping[str, Any]) -> tuple[str, str] | None:
+def labels_problem(row: Mapping[str, Any]) -> tuple[str, str] | None:
     """What is wrong with the labels of a row, and what to do."""
     given = row["labels"]
     if isinstance(given, (list, tuple)) and all(isinstance(x, str) and x.strip() for x in given):
@@ -124,7 +124,7 @@ def labels_flaw(row: Mapping[str, Any]) -> tuple[str, str] | None:
     return f"'labels' is {given!r}, a list of texts is expected", 'for example ["red", "round"]'
 
 
-def _prepare_many(job: Adapting) -> Prepared:
+def _prepare_multilabel(job: Adapting) -> Prepared:
     rows = job.rows
     has = [set(r["labels"]) for r in rows]
     labels = tuple(sorted(set().union(*has)))
@@ -139,14 +139,14 @@ def _prepare_many(job: Adapting) -> Prepared:
     y_NC = marks(numbers, len(labels))
     o = job.options
 
-    def fit(texts: Sequence[Tokens], active: Active | None) -> Fit:
-        x_NP = wide_features(job, texts, active)
+    def fit(texts: Sequence[Tokens], routing: AdapterRouting | None) -> Fit:
+        x_NP = wide_features(job, texts, routing)
         fitted, pooling = best_pooled(lambda x: fit_head(x, y_NC, len(labels), o.seed), x_NP, o.pooling)
         targets = {t.id: x for t, x in zip(texts, numbers, strict=True)}
         return Fit(
             fitted.head,
             HeadConfig(labels=labels, pooling=pooling, gives="many"),
-            lambda on: ManyLabels(SCRATCH, targets, len(labels), how_read(job.base, pooling), on),
+            lambda on: MultiLabel(SCRATCH, targets, len(labels), pooling_of(job.base, pooling), on),
             fitted.facts,
         )
 
@@ -156,14 +156,14 @@ def _prepare_many(job: Adapting) -> Prepared:
 def _columns(look: Look) -> tuple[str, ...]:
     if "image" in look.base.model.cfg.codecs:
         return ("image", "label") if images.sees_images(look.base, look.rows()) else ("text", "label")
-    return ("text", "labels") if has_many(look.rows()) else ("text", "label")
+    return ("text", "labels") if is_multilabel(look.rows()) else ("text", "label")
 
 
 def _check(row: Mapping[str, Any]) -> tuple[str, str] | None:
-    return labels_flaw(row) if has_many([row]) else None
+    return labels_problem(row) if is_multilabel([row]) else None
 
 
-def _samples(reader: Reader) -> Make:
+def _samples(reader: RowReader) -> Make:
     return whole_texts(reader) if "text" in reader.columns else no_samples(reader)
 
 
@@ -173,7 +173,7 @@ def predictions(request: ScoreRequest) -> Labels | LabelSets:
     attached = base.attached
     head = attached.config.head if attached else None
     if head is not None and head.gives == "many":
-        return _many(request)
+        return _multilabel_predictions(request)
     if images.classifies_images(base.loaded, attached.config if attached else None):
         rows = read_rows(data, ("image", "label"))
         names, logp_NL = images.scores(
@@ -181,12 +181,12 @@ def predictions(request: ScoreRequest) -> Labels | LabelSets:
             attached.config if attached else None,
             attached.name if attached else "",
             images.image_paths(rows, data),
-            base.active,
+            base.routing,
         )
         found = labelled(names, logp_NL.exp())
     else:
         records = Records(data)
-        if has_many(records.sound):
+        if is_multilabel(records.sound):
             raise UserError(
                 "the rows have many labels each, the adapter gives one", "give the column `label`"
             )
@@ -201,9 +201,9 @@ def predictions(request: ScoreRequest) -> Labels | LabelSets:
     return Labels(truth, guess, *_tables([[x] for x in truth], found))
 
 
-def _many(request: ScoreRequest) -> LabelSets:
+def _multilabel_predictions(request: ScoreRequest) -> LabelSets:
     make = whole_texts(reader_on(request.base))
-    rows = read_rows(request.data, ("text", "labels"), check=labels_flaw, make=make)
+    rows = read_rows(request.data, ("text", "labels"), check=labels_problem, make=make)
     truth = [set(r["labels"]) for r in rows]
     found = _read(request.base, rows)
     y_NL, p_NL = _tables(truth, found)

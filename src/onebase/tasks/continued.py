@@ -17,7 +17,7 @@ from onebase.codec.text.sample import Tokens, document_sample
 from onebase.data import Document, RowPlan, Rows, SourceConfig, TokenSet, cut, read_rows, read_source
 from onebase.data.files import FORMATS
 from onebase.data.labelled import Data, Make
-from onebase.data.mixed import MixedPlan
+from onebase.data.mixed import MixedOrder
 from onebase.data.order import ExampleOrder, Order, one_by_one
 from onebase.errors import DataError, UserError
 from onebase.evaluation.forgetting import DOMAIN, GENERAL, changes
@@ -31,14 +31,14 @@ from onebase.evaluation.likelihood import (
 from onebase.evaluation.predictions import Documents
 from onebase.evaluation.reference import reference
 from onebase.methods.method import Learner
-from onebase.model.proj import Active
+from onebase.model.proj import AdapterRouting
 from onebase.objective.next_token import NextToken
 from onebase.opening.rows import resolved
 from onebase.tasks.base import ScoreRequest, Task, always
 from onebase.tasks.fit import Lesson, Steps
 from onebase.tasks.job import Adapting, Facts, data_facts, rows_hash, score_facts
 from onebase.tasks.ledgers import check_samples
-from onebase.tasks.reading import Reader, one_sample, samples_in
+from onebase.tasks.reading import RowReader, one_sample, samples_in
 
 REFERENCE_TOKENS = 6_000
 """Tokens of the Python language reference that stand for general text where no other is given."""
@@ -78,7 +78,7 @@ def _document(base: LoadedBase, row: Mapping[str, Any], source: str = DOMAIN, na
     return base.codec.tokens(document_sample(str(row["text"]), id=name, source=source))
 
 
-def documents(reader: Reader) -> Make:
+def documents(reader: RowReader) -> Make:
     """`document_tokens` of rows as they are read; of any length, for long ones are cut into pieces."""
     return one_sample(replace(reader, tokens=sys.maxsize), _document)
 
@@ -103,10 +103,10 @@ def lesson(job: Adapting) -> Lesson:
         plan = document_plan(job, tokens, length, replay, single=found.before > 0)
         before = scores.measured(None)
         return Steps(
-            NextToken(length, found.active),
+            NextToken(length, found.routing),
             plan,
             found.before + length,
-            after=lambda: (scores.facts(before, found.active), {}),
+            after=lambda: (scores.facts(before, found.routing), {}),
         )
 
     return Lesson(facts, "documents", steps)
@@ -129,7 +129,7 @@ def document_plan(
     replay: Sequence[Tokens] = (),
     *,
     single: bool = False,
-) -> MixedPlan:
+) -> MixedOrder:
     """Rows of documents, for the epochs that are asked for. single: a piece is a row, for what stands before one text.
 
     replay: documents whose rows are mixed in, so that they give `replay.share` of the tokens; they go through epochs of their own.
@@ -143,7 +143,7 @@ def document_plan(
         wanted = o.replay.share / other_size
         share = wanted / (wanted + (1 - o.replay.share) / size)
     rows /= 1 - share
-    return MixedPlan(plan, other, share, max(1, min(o.rows, round(rows) // 4)))
+    return MixedOrder(plan, other, share, max(1, min(o.batch_size, round(rows) // 4)))
 
 
 def _numbered(
@@ -188,29 +188,29 @@ class _Scores:
             job.bind("replay.test", given, rows_hash(rows))
             self.docs += document_ids(self.base, (Document(str(r["text"]), GENERAL) for r in rows))
 
-    def measured(self, active: Active | None) -> list[DocumentNats]:
+    def measured(self, routing: AdapterRouting | None) -> list[DocumentNats]:
         """The documents under the base as it is now."""
-        return nats_of(self.base, self.docs, active=active)
+        return nats_of(self.base, self.docs, routing=routing)
 
-    def facts(self, before: Sequence[DocumentNats], active: Active | None) -> Facts:
+    def facts(self, before: Sequence[DocumentNats], routing: AdapterRouting | None) -> Facts:
         """What learning changed, for the record, and told."""
         if not self.docs:
             return {}
-        found = changes(before, self.measured(active), seed=self.seed)
+        found = changes(before, self.measured(routing), seed=self.seed)
         return score_facts(found) | {"scores.general_text": (self.general, "stated")}
 
 
 def predictions(request: ScoreRequest) -> Documents:
     """How likely the texts of the domain are, and those whose `source` is general. With an adapter also to the base alone."""
     base = request.base
-    rows = read_rows(opened(request.data), ("text",), check=source_flaw)
+    rows = read_rows(opened(request.data), ("text",), check=source_problem)
     read = document_ids(base.loaded, (Document(r["text"], r.get("source") or DOMAIN) for r in rows))
-    after = nats_of(base.loaded, read, active=base.active)
+    after = nats_of(base.loaded, read, routing=base.routing)
     before = base.attached is not None and not base.own
     return Documents(after, nats_of(base.plain.loaded, read) if before else None)
 
 
-def source_flaw(row: Mapping[str, Any]) -> tuple[str, str] | None:
+def source_problem(row: Mapping[str, Any]) -> tuple[str, str] | None:
     """What is wrong with the source of a row, and what to do."""
     if (source := row.get("source") or DOMAIN) in (DOMAIN, GENERAL):
         return None
@@ -221,7 +221,7 @@ def likely_texts(request: ScoreRequest) -> Documents:
     """How likely each text is, which no adapter need have been learnt for."""
     base, rows = request.base, read_rows(request.data, ("text",))
     read = (Document(r["text"], "text") for r in rows)
-    return Documents(document_nats(base.loaded, read, active=base.active))
+    return Documents(document_nats(base.loaded, read, routing=base.routing))
 
 
 TASK = Task(

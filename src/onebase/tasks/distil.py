@@ -22,7 +22,7 @@ from onebase.engine.features import (
     chat_rows,
     completion_rows,
     features,
-    how_read,
+    pooling_of,
     text_tokens,
     views,
 )
@@ -30,7 +30,7 @@ from onebase.errors import DataError, UserError
 from onebase.methods.method import SCRATCH, Learner, Signal
 from onebase.methods.vector_head import candidates, fit_views
 from onebase.objective.base import IGNORE
-from onebase.objective.distil import Said, SoftLabel, Taught, TokenDistil
+from onebase.objective.distil import SoftClassification, TeacherOutput, TeacherTarget, TokenDistil
 from onebase.objective.next_token import NextToken
 from onebase.tasks import continued
 from onebase.tasks import writing as generate
@@ -42,12 +42,12 @@ from onebase.tasks.checks import check_reads, check_writes
 from onebase.tasks.fit import Fields, Lesson, Steps
 from onebase.tasks.job import Adapting, Facts, data_facts, score_facts
 from onebase.tasks.ledgers import check_rows, check_samples
-from onebase.tasks.reading import Reader, no_samples, whole_texts
+from onebase.tasks.reading import RowReader, no_samples, whole_texts
 from onebase.tasks.teachers import (
     TASKS,
     Kind,
     class_agreement,
-    class_chances,
+    class_probabilities,
     kind_of,
     load_teacher,
     teaches_writing,
@@ -81,7 +81,7 @@ def _classes(job: Adapting, teacher: Bound) -> Lesson:
     rows, texts = job.rows, job.rows.texts
     facts = data_facts(rows) | check_rows(job)
     said = [str(r["text"]) for r in rows]
-    labels, logp_NC = class_chances(teacher, said)
+    labels, logp_NC = class_probabilities(teacher, said)
     guess_N = logp_NC.argmax(-1)
     if len(set(guess_N.tolist())) < 2:
         raise DataError(
@@ -98,15 +98,15 @@ def _classes(job: Adapting, teacher: Bound) -> Lesson:
             base,
             [texts[i] for i in some],
             candidates(o.pooling, base.embedding is not None),
-            found.active if found.before else None,
+            found.routing if found.before else None,
         )
         y = torch.tensor([t.label if t.label != IGNORE else int(t.logp_C.argmax()) for t in taught])
         fitted, pooling = fit_views(x_by, y[some], len(labels), o.seed)
         base.model.heads[SCRATCH] = head = fitted.head.to(base.model.device)
         said_of = {t.id: s for t, s in zip(texts, taught, strict=True)}
         return Steps(
-            SoftLabel(SCRATCH, said_of, how, how_read(base, pooling), found.active),
-            ExampleOrder(one_by_one(texts), min(o.rows, len(texts)), o.seed, o.epochs),
+            SoftClassification(SCRATCH, said_of, how, pooling_of(base, pooling), found.routing),
+            ExampleOrder(one_by_one(texts), min(o.batch_size, len(texts)), o.seed, o.epochs),
             longest,
             params=list(head.parameters()),
             fields={"head": HeadConfig(labels=labels, pooling=pooling)},
@@ -126,14 +126,16 @@ def _agreed(
     test = job.test
     shown = [str(r["text"]) for r in test]
     with forgetting(base):
-        x = features(base, text_tokens(base, shown, o.max_length, found.before), pooling, found.active)
+        x = features(base, text_tokens(base, shown, o.max_length, found.before), pooling, found.routing)
     with torch.no_grad():
         student_NC = head(x.to(base.model.device)).cpu().log_softmax(-1)
     truth = [str(r["label"]) for r in test] if all("label" in r for r in test) else None
-    return score_facts(class_agreement(labels, class_chances(teacher, shown)[1], student_NC, truth, o.seed))
+    return score_facts(
+        class_agreement(labels, class_probabilities(teacher, shown)[1], student_NC, truth, o.seed)
+    )
 
 
-def _started(taught: Sequence[Taught]) -> list[int]:
+def _started(taught: Sequence[TeacherTarget]) -> list[int]:
     """Which texts the head is fitted on: those with labels of their own first, then others, spread over all."""
     own = [i for i, t in enumerate(taught) if t.label != IGNORE][:FITTED]
     rest = [i for i, t in enumerate(taught) if t.label == IGNORE]
@@ -143,7 +145,7 @@ def _started(taught: Sequence[Taught]) -> list[int]:
 
 def _taught(
     job: Adapting, teacher: Bound, rows: Sequence[dict[str, Any]], labels: Sequence[str], logp_NC: Tensor
-) -> list[Taught]:
+) -> list[TeacherTarget]:
     """What the teacher says of each row, and the row's own label where that is asked for."""
     how = job.options.distil
     means: Sequence[Tensor | None] = [None] * len(rows)
@@ -167,7 +169,7 @@ def _taught(
             )
         number = {label: i for i, label in enumerate(labels)}
         own = [number[str(r["label"])] if "label" in r else IGNORE for r in rows]
-    return [Taught(z_C, m, c) for z_C, m, c in zip(logp_NC, means, own, strict=True)]
+    return [TeacherTarget(z_C, m, c) for z_C, m, c in zip(logp_NC, means, own, strict=True)]
 
 
 def _writing(job: Adapting, teacher: Bound) -> Lesson:
@@ -206,7 +208,7 @@ def _writing(job: Adapting, teacher: Bound) -> Lesson:
     signal: Signal = "documents" if kind == "text" else "answers"
 
     def steps(found: Learner, stack: ExitStack) -> Steps:
-        ahead = teacher.loaded.model.leading(teacher.active, 1)[0]
+        ahead = teacher.loaded.model.virtual_counts(teacher.routing, 1)[0]
         limit = teacher.loaded.model.cfg.text.context - ahead
         if kind == "text":
             length = min(continued.row_length(job, found.before), limit)
@@ -214,11 +216,11 @@ def _writing(job: Adapting, teacher: Bound) -> Lesson:
         else:
             _check_room(tokens, limit)
             data, length = generate.sample_plan(job, tokens, max(found.before, ahead))
-        knows = Said(teacher.loaded.model, teacher.active)
+        knows = TeacherOutput(teacher.loaded.model, teacher.routing)
         objective = (
-            TokenDistil(length, knows, how, found.active)
+            TokenDistil(length, knows, how, found.routing)
             if how.level == "token"
-            else NextToken(length, found.active)
+            else NextToken(length, found.routing)
         )
 
         def after() -> tuple[Facts, Fields]:
@@ -226,7 +228,7 @@ def _writing(job: Adapting, teacher: Bound) -> Lesson:
             held = [t for t in test_tokens or () if len(t) <= longest] if alike else []
             if not held:
                 return {}, {}
-            student = Said(base.model, found.active)
+            student = TeacherOutput(base.model, found.routing)
             return score_facts(token_agreement(student, knows, held, o.seed)), {}
 
         return Steps(objective, data, found.before + length, after=after)
@@ -250,7 +252,7 @@ def _check_room(tokens: Sequence[Tokens], limit: int) -> None:
         )
 
 
-def _samples(reader: Reader) -> Make:
+def _samples(reader: RowReader) -> Make:
     """Texts that a teacher classifies. Of those that one writes there is nothing to learn before it has written."""
     return no_samples(reader) if teaches_writing(reader.options) else whole_texts(reader)
 
@@ -258,7 +260,7 @@ def _samples(reader: Reader) -> Make:
 TASK = Task(
     name="distil",
     columns=lambda look: (kind_of(look.rows()),),
-    check=generate.text_flaw,
+    check=generate.text_problem,
     samples=_samples,
     compared=("text",),
     lesson=lesson,

@@ -11,7 +11,7 @@ from onebase.codec.text.sample import Tokens
 from onebase.data.bad_rows import Samples
 from onebase.data.labelled import Make
 from onebase.data.order import ExampleOrder
-from onebase.data.row_files import Flaw
+from onebase.data.row_files import Problem
 from onebase.engine.features import embedding_tokens
 from onebase.engine.scoring import batch_tokens
 from onebase.errors import DataError, UserError
@@ -25,7 +25,7 @@ from onebase.tasks.job import Adapting, data_facts
 from onebase.tasks.ledgers import check_rows
 from onebase.tasks.options import AdaptOptions
 from onebase.tasks.pairs import compared, pair_columns
-from onebase.tasks.reading import Reader, Row, together
+from onebase.tasks.reading import Row, RowReader, together
 
 
 def lesson(job: Adapting) -> Lesson:
@@ -49,13 +49,13 @@ def lesson(job: Adapting) -> Lesson:
 
     def steps(found: Learner, stack: ExitStack) -> Steps:
         found.reads_only([t for group in groups for t in group])
-        per_step = min(o.rows, len(groups))
+        per_step = min(o.batch_size, len(groups))
         _check_negatives(groups, per_step)
         longest = found.before + max(2, *(len(t.ids) for g in groups for t in g))
         # A pair alone in a step has no negatives but its own.
         plan = ExampleOrder(groups, per_step, o.seed, epochs=o.epochs, least=2 if len(sides) == 2 else 1)
         chunk = max(1, batch_tokens(base.model.device) // longest)
-        return Steps(Contrastive(made, o.temperature, o.symmetric, found.active, chunk=chunk), plan, longest)
+        return Steps(Contrastive(made, o.temperature, o.symmetric, found.routing, chunk=chunk), plan, longest)
 
     return Lesson(facts, "vectors", steps, fields={"embedding": made})
 
@@ -70,11 +70,11 @@ def _sides(columns: Container[str]) -> tuple[str, ...]:
     return ("anchor", "positive", *(("negative",) if "negative" in columns else ()))
 
 
-def _samples(reader: Reader) -> Make:
+def _samples(reader: RowReader) -> Make:
     """The texts of a row, each as it is read for a vector: long ones are cut."""
     base, sides, made = reader.base, _sides(reader.columns), _made(reader.base, reader.options)
 
-    def make(rows: Sequence[Row]) -> list[Samples | Flaw]:
+    def make(rows: Sequence[Row]) -> list[Samples | Problem]:
         read = iter(embedding_tokens(base, [r[side] for r in rows for side in sides], made, reader.taken))
         return [tuple(next(read) for _ in sides) for _ in rows]
 

@@ -15,11 +15,11 @@ from onebase.codec.text.sample import Tokens
 from onebase.data import read_rows
 from onebase.data.bad_rows import Samples
 from onebase.data.labelled import Make
-from onebase.data.row_files import Flaw
+from onebase.data.row_files import Problem
 from onebase.evaluation.predictions import Passages
 from onebase.methods.head import FOLDS, fit_head, spread
 from onebase.methods.method import SCRATCH
-from onebase.model.proj import Active
+from onebase.model.proj import AdapterRouting
 from onebase.objective.extract import Extract
 from onebase.tasks import by_head as heads
 from onebase.tasks.answers import of_task, token_states
@@ -28,14 +28,14 @@ from onebase.tasks.bound import Bound
 from onebase.tasks.by_head import Fit, Prepared
 from onebase.tasks.checks import head_size
 from onebase.tasks.job import Adapting, data_facts
-from onebase.tasks.passages import Window, extracted, windows
-from onebase.tasks.reading import Reader, Row, each_row
+from onebase.tasks.passages import PassageWindow, extracted, windows
+from onebase.tasks.reading import Row, RowReader, each_row
 
 COLUMNS = ("question", "context", "answers")
 FORM = 'for example {"text": ["Ada"], "answer_start": [0]}'
 
 
-def flaw(row: Mapping[str, Any]) -> tuple[str, str] | None:
+def problem(row: Mapping[str, Any]) -> tuple[str, str] | None:
     """What is wrong with a row, and what to do."""
     for column in ("question", "context"):
         if not isinstance(row[column], str):
@@ -64,7 +64,7 @@ def pairs(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
 
 
 @dataclass(frozen=True)
-class Answered(Tokens):
+class AnswerWindow(Tokens):
     """A question and the part of its context that has the whole answer. text: the places of the context's tokens, end exclusive; answer: those of
     the first and the last token of the answer."""
 
@@ -72,7 +72,7 @@ class Answered(Tokens):
     answer: tuple[int, int] = (0, 0)
 
 
-def _answered(window: Window, row: Mapping[str, Any]) -> Answered | None:
+def _answered(window: PassageWindow, row: Mapping[str, Any]) -> AnswerWindow | None:
     """The window with the row's first answer; None where not all of it stands in it."""
     start = row["answers"]["answer_start"][0]
     end = start + len(row["answers"]["text"][0])
@@ -81,16 +81,18 @@ def _answered(window: Window, row: Mapping[str, Any]) -> Answered | None:
         return None
     first = window.first
     text, answer = (first, first + len(window.places)), (first + at[0], first + at[-1])
-    return Answered(**vars(window.tokens), text=text, answer=answer)
+    return AnswerWindow(**vars(window.tokens), text=text, answer=answer)
 
 
-def _samples(reader: Reader) -> Make:
+def _samples(reader: RowReader) -> Make:
     """Of each row the first window that has the whole answer."""
 
-    def one(row: Row) -> Samples | Flaw:
+    def one(row: Row) -> Samples | Problem:
         read = windows(reader.base, pairs([row]), reader.options.max_length, reader.taken)
         found = next((a for w in read if (a := _answered(w, row)) is not None), None)
-        return Flaw("no window holds its answer whole", "shorten the answer") if found is None else (found,)
+        return (
+            Problem("no window holds its answer whole", "shorten the answer") if found is None else (found,)
+        )
 
     return each_row(one)
 
@@ -99,11 +101,11 @@ def prepare(job: Adapting) -> Prepared:
     o, read = job.options, job.rows.texts
     job.head = head_size(job, sum(map(len, read)), 2, [])
 
-    def fit(texts: Sequence[Tokens], active: Active | None) -> Fit:
-        known = [t for t in texts if isinstance(t, Answered)]
+    def fit(texts: Sequence[Tokens], routing: AdapterRouting | None) -> Fit:
+        known = [t for t in texts if isinstance(t, AnswerWindow)]
         assert len(known) == len(texts), "they are the samples of the rows"
         marks, parts = [], []
-        for t, h_TD in zip(known, token_states(job.base, known, active), strict=True):
+        for t, h_TD in zip(known, token_states(job.base, known, routing), strict=True):
             (first, stop), (start, end) = t.text, t.answer
             y_n2 = torch.zeros(stop - first, 2)
             y_n2[start - first, 0] = y_n2[end - first, 1] = 1.0
@@ -120,7 +122,7 @@ def prepare(job: Adapting) -> Prepared:
 
 def predictions(request: ScoreRequest) -> Passages:
     """The likeliest answer of each row, beside the right ones."""
-    rows = read_rows(request.data, COLUMNS, check=flaw)
+    rows = read_rows(request.data, COLUMNS, check=problem)
     found = extracted(of_task(request.base, "extract", "finds answers in texts"), pairs(rows))
     return Passages([r["answers"]["text"] for r in rows], [f[0].text if f else "" for f in found])
 
@@ -141,7 +143,7 @@ TASK = Task(
     lesson=lambda job: heads.lesson(job, prepare(job)),
     head=lambda job: heads.by_head(job, prepare(job)),
     refused={"prompt": "a prompt gives each of some answers a probability, no places in a text"},
-    check=flaw,
+    check=problem,
     samples=_samples,
     compared=("question", "context"),
     predictions=predictions,

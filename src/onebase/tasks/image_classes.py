@@ -19,7 +19,7 @@ from onebase.methods.config import AdapterConfig
 from onebase.methods.folder import AdapterParts, bound_to
 from onebase.methods.head import Fitted, fit_pooled, pooled_as
 from onebase.methods.method import SCRATCH, Learner
-from onebase.objective.pictures import PictureLabel, no_vector
+from onebase.objective.pictures import ImageClassification, no_vector
 from onebase.tasks import by_head as heads
 from onebase.tasks.checks import before, head_size
 from onebase.tasks.fit import Lesson, Steps
@@ -47,18 +47,18 @@ def lesson(job: Adapting) -> Lesson:
     places = (codec.side // codec.patch) ** 2 + ends.front
     none = np.zeros(places, np.int32), np.zeros(places, np.bool_)
     rows = [Tokens(*none, f"{i} {r['image']} {r['label']}", "pictures") for i, r in enumerate(hashes)]
-    plan = ExampleOrder(one_by_one(rows), min(o.rows, len(rows)), o.seed, o.epochs)
+    plan = ExampleOrder(one_by_one(rows), min(o.batch_size, len(rows)), o.seed, o.epochs)
     number = {label: i for i, label in enumerate(cfg.labels)}
 
     def steps(found: Learner, stack: ExitStack) -> Steps:
         base.model.heads[SCRATCH] = head = fitted.head.to(base.model.device)
-        objective = PictureLabel(
+        objective = ImageClassification(
             SCRATCH,
             {t.id: path for t, path in zip(rows, paths, strict=True)},
             {t.id: number[r["label"]] for t, r in zip(rows, hashes, strict=True)},
             codec,
             cfg.pooling,
-            found.active,
+            found.routing,
         )
         return Steps(objective, plan, places, params=list(head.parameters()), ends_rate=1.0)
 

@@ -19,7 +19,7 @@ from onebase.evaluation.bootstrap import Score
 from onebase.methods.config import AdapterConfig
 from onebase.methods.folder import AdapterParts
 from onebase.tasks.options import AdaptOptions, flat
-from onebase.train.callbacks import Listener
+from onebase.train.callbacks import Callback
 from onebase.train.loop import Job, Result, run
 
 Facts = dict[str, tuple[Any, str]]
@@ -43,8 +43,8 @@ class Adapting:
     task: str
     method: str
     options: AdaptOptions
-    listeners: tuple[Listener, ...] = ()
-    tell: Callable[[str], object] = lambda said: None
+    callbacks: tuple[Callback, ...] = ()
+    log: Callable[[str], object] = lambda said: None
     test: Rows | None = None
     resume: Path | None = None
     compared: tuple[str, ...] = ()

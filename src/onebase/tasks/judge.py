@@ -14,9 +14,9 @@ from onebase.errors import UserError
 from onebase.evaluation.predictions import Judged
 from onebase.tasks.base import JudgeConfig, ScoreRequest
 from onebase.tasks.bound import Bound
-from onebase.tasks.preferences import prompt_flaw
+from onebase.tasks.preferences import prompt_problem
 from onebase.tasks.rewards import Reward, checked, opened
-from onebase.tasks.rollouts import Question, prompt_samples, questions
+from onebase.tasks.rollouts import RolloutPrompt, prompt_samples, questions
 from onebase.tasks.rows import reader_on
 
 
@@ -36,7 +36,7 @@ def wins_of(request: ScoreRequest, cfg: JudgeConfig) -> np.ndarray:
     """How often the reward finds what is written with the adapter better than what the plain base writes to the same prompt, [P] from 0 to 1, ties
     counting half: greedy completions, or with `samples` each of one side against each of the other. Raises UserError without an adapter."""
     base = request.base
-    if base.active is None:
+    if base.routing is None:
         raise UserError(
             "a win rate is that of an adapter against the base without it",
             "give an adapter, or leave out the reward",
@@ -51,14 +51,14 @@ def wins_of(request: ScoreRequest, cfg: JudgeConfig) -> np.ndarray:
     return np.asarray(won_PSS.mean((1, 2)))
 
 
-def _questions(base: Bound, data: Data, cfg: JudgeConfig) -> list[Question]:
+def _questions(base: Bound, data: Data, cfg: JudgeConfig) -> list[RolloutPrompt]:
     make = prompt_samples(reader_on(base), cfg.reward, cfg.max_tokens)
     required = ("prompt", *checked(cfg.reward).columns)
-    return questions(read_rows(data, required, check=prompt_flaw, make=make))
+    return questions(read_rows(data, required, check=prompt_problem, make=make))
 
 
 def _worth(
-    base: Bound, each: Sequence[Question], cfg: JudgeConfig, reward: Reward, samples: int, seed: int
+    base: Bound, each: Sequence[RolloutPrompt], cfg: JudgeConfig, reward: Reward, samples: int, seed: int
 ) -> np.ndarray:
     """Rewards [P, S] of so many completions of each prompt at temperature 1; of the greedy one alone, [P, 1], without samples."""
     whole = [q for q in each for _ in range(max(1, samples))]
@@ -67,6 +67,6 @@ def _worth(
     if samples:
         seeds = Draws(seed, "completions").seeds(len(whole))
         how = [replace(greedy, temperature=1.0, seed=s) for s in seeds]
-    found = generate(base.loaded, [q.tokens.ids.tolist() for q in whole], how, base.active)
+    found = generate(base.loaded, [q.tokens.ids.tolist() for q in whole], how, base.routing)
     said = [q.answer(c.text) for q, c in zip(whole, found, strict=True)]
     return np.asarray(reward.scores(said), np.float64).reshape(len(each), -1)

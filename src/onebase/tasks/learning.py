@@ -59,9 +59,9 @@ def train_config(
     steps = rows.steps
     return TrainConfig(
         steps=steps,
-        rows=rows.rows_per_step,
-        length=length,
-        micro=o.micro or 0,
+        batch_size=rows.batch_size,
+        sequence_length=length,
+        micro_batch=o.micro_batch or 0,
         seed=o.seed,
         muon=None,
         adamw=AdamWConfig(matrix=lr, embed=ends, head=ends, other=lr, betas=(0.9, 0.99)),
@@ -85,8 +85,8 @@ def learn(
     train = replace(
         train, dtype="bf16" if kept == torch.bfloat16 else "fp32", eval_every=0 if scores is None else 1
     )
-    if not train.micro and not METHODS[job.method].replaces and model.device.type == "cpu":
-        train = replace(train, micro=max(1, MICRO_TOKENS // train.length))
+    if not train.micro_batch and not METHODS[job.method].replaces and model.device.type == "cpu":
+        train = replace(train, micro_batch=max(1, MICRO_TOKENS // train.sequence_length))
     if job.resume:
         train = replace(train, checkpoint=CheckpointConfig(every=max(1, (train.steps or 0) // KEEPS)))
     for p in model.parameters():
@@ -101,7 +101,7 @@ def learn(
                 rows,
                 train,
                 out=job.resume,
-                listeners=job.listeners,
+                callbacks=job.callbacks,
                 evaluate=scores,
                 identity=_identity(job) if job.resume else {},
                 called=job.called,
@@ -119,11 +119,11 @@ def learn(
             if job.resume
             else "run the same command again: it begins anew (--resume DIR keeps what was learnt)",
         )
-    per_token = base_flops(model.cfg, train.length)
+    per_token = base_flops(model.cfg, train.sequence_length)
     by_source: Facts = {"tokens.by_source": (dict(state.sources), "counted by the loop")}
     return (by_source if len(state.sources) > 1 else {}) | {
         "train.steps": (state.step, "counted by the loop"),
-        "train.rows": (state.rows, "counted by the loop"),
+        "train.batch_size": (state.rows, "counted by the loop"),
         "tokens.read": (state.tokens, "counted by the loop"),
         "tokens.supervised": (state.supervised, "counted by the loop"),
         "flops.formula": (per_token * state.tokens, "formula of the config x tokens, full backward assumed"),

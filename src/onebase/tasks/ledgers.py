@@ -63,7 +63,7 @@ def _text(value: object) -> str:
 
 def _decide(job: Adapting, found: Ledger) -> Facts:
     allow = job.options.allow
-    job.tell(found.text())
+    job.log(found.text())
     found.refuse(allow)
     facts: Facts = {"ledger": (found.numbers(), "counted before step 1")}
     if allow:

@@ -8,7 +8,7 @@ from typing import Any, cast, get_type_hints
 
 from onebase.codec.text.clock import read_date
 from onebase.codec.text.ledger import check_codes
-from onebase.config import config, from_dict, to_dict, to_hash
+from onebase.config import config, from_dict, to_dict, to_hash, to_new_names
 from onebase.data.mixed import ReplayConfig
 from onebase.errors import ConfigError
 from onebase.methods.head import Chosen
@@ -27,10 +27,12 @@ class AdaptOptions:
     epochs: int = option(
         3, "passes over the data (not used by a head, which is solved exactly, nor by a prompt)"
     )
-    rows: int = option(16, "samples a step")
+    batch_size: int = option(16, "samples in an optimizer step", was="rows")
     lr: float | None = option(None, "AdamW's peak rate; the method's own when not given")
-    micro: int | None = option(
-        None, "rows of a step that are read at a time, at most; what is learnt does not depend on it"
+    micro_batch: int | None = option(
+        None,
+        "samples read at a time, at most; what is learnt does not depend on it",
+        was="micro",
     )
     pooling: Chosen = option("auto", "which hidden states a head reads")
     temperature: float = option(0.05, "task embed: cosines are divided by it")
@@ -52,7 +54,7 @@ class AdaptOptions:
     own: Any = None
 
     def __post_init__(self) -> None:
-        for name, least in (("epochs", 1), ("rows", 1), ("micro", 1), ("max_length", 2)):
+        for name, least in (("epochs", 1), ("batch_size", 1), ("micro_batch", 1), ("max_length", 2)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ConfigError(f"'{name}' is {value}", f"give at least {least}")
@@ -106,7 +108,8 @@ def as_before(options: AdaptOptions) -> dict[str, Any]:
 def those_of(recorded: dict[str, Any], method: str) -> dict[str, Any]:
     """Of options that a record has, perhaps from before methods had their own, those that this method takes."""
     mine = {f.name for f in COMMON} | set(method_of(method).option_names)
-    return {k: v for k, v in recorded.items() if k in mine or not takers(k)}
+    now = to_new_names(AdaptOptions, recorded)
+    return {k: v for k, v in now.items() if k in mine or not takers(k)}
 
 
 def explained(method: str) -> str:
@@ -140,6 +143,6 @@ def _flat(own: Hashable) -> type[Any]:
 
 def _copied(one: Field[Any]) -> Any:
     if one.default is not MISSING:
-        return field(default=one.default)
+        return field(default=one.default, metadata=one.metadata)
     assert one.default_factory is not MISSING, "every option has a default"
-    return field(default_factory=one.default_factory)
+    return field(default_factory=one.default_factory, metadata=one.metadata)

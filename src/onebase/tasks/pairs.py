@@ -31,7 +31,7 @@ def pair_columns(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     return ("anchor", "positive", *(c for c in ("negative", "score") if any(c in r for r in rows)))
 
 
-def score_flaw(row: Mapping[str, Any]) -> tuple[str, str] | None:
+def score_problem(row: Mapping[str, Any]) -> tuple[str, str] | None:
     """What is wrong with how alike a row says that its texts are, and what to do."""
     try:
         value = float(row.get("score", 0.0))
@@ -46,7 +46,7 @@ def compared(embed: Embed, data: Data) -> Retrieved | Alike:
     """Of pairs with a score: their cosines. Else where the positives of each anchor are found among all positives and negatives of the data.
     Raises DataError."""
     records = Records(data)
-    rows = read_rows(records, pair_columns(records.sound), check=score_flaw)
+    rows = read_rows(records, pair_columns(records.sound), check=score_problem)
     if "score" in rows[0]:
         wanted = [float(r["score"]) for r in rows]
         a_ND, b_ND = (F.normalize(embed([r[side] for r in rows]), dim=-1) for side in ("anchor", "positive"))

@@ -26,7 +26,7 @@ LEAST = 8
 
 
 @dataclass(frozen=True)
-class Window:
+class PassageWindow:
     """A part of a text behind its question. row: which of the rows; first: the place of its first token among `tokens`; places: where its tokens
     stand in the text."""
 
@@ -52,12 +52,12 @@ def windows(
     limit: int | None = None,
     before: int = 0,
     typed: bool = True,
-) -> list[Window]:
+) -> list[PassageWindow]:
     """Every text behind its question, in as many windows as it takes. before: places of the context that an adapter takes. Raises DataError for
     a question that leaves no room, and a text without a token."""
     tok, frame = base.codec.tokenizer, pair_frame(base.codec.tokenizer)
     context = base.model.cfg.text.context - before
-    out: list[Window] = []
+    out: list[PassageWindow] = []
     for row, (question, text) in enumerate(pairs):
         asked, (ids, places) = tok.encode(question), tok.encode_placed(text)
         room = min(limit or context, context) - frame.size - len(asked)
@@ -73,7 +73,7 @@ def windows(
                 given_tokens(framed, len(out)), types=np.asarray(types, np.int32) if typed else None
             )
             first = len(frame.before) + len(asked) + len(frame.between)
-            out.append(Window(row, read, first, places[start : start + room]))
+            out.append(PassageWindow(row, read, first, places[start : start + room]))
     return out
 
 
@@ -84,8 +84,8 @@ def extracted(on: Attached, pairs: Sequence[tuple[str, str]], top: int = 1) -> l
         raise UserError(f"top is {top}", "give at least 1")
     head, base = on.config.head, on.base
     assert head is not None
-    read = windows(base, pairs, head.limit, base.model.leading(on.active, 1)[0], head.typed)
-    said = states_of(base, [w.tokens for w in read], on.active, head_of(on))
+    read = windows(base, pairs, head.limit, base.model.virtual_counts(on.routing, 1)[0], head.typed)
+    said = states_of(base, [w.tokens for w in read], on.routing, head_of(on))
     each = [z_T2[w.first : w.first + len(w.places)].double() for w, z_T2 in zip(read, said, strict=True)]
     out = []
     for row, (_, text) in enumerate(pairs):

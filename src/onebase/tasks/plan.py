@@ -22,18 +22,18 @@ from onebase.objective.base import Batch, Row, takes_whole_step
 from onebase.objective.cross_entropy import CHUNK
 from onebase.objective.distil import TokenDistil
 from onebase.objective.next_token import NextToken
-from onebase.objective.pictures import PictureLabel
+from onebase.objective.pictures import ImageClassification
 from onebase.objective.policy import Policy
 from onebase.objective.preference import Preference
 from onebase.tasks.bound import Bound
-from onebase.tasks.classify import has_many
+from onebase.tasks.classify import is_multilabel
 from onebase.tasks.job import Adapting
 from onebase.tasks.options import read_options
 from onebase.tasks.plan_reading import by_reading
 from onebase.tasks.results import Plan
 from onebase.tasks.table import prepared
-from onebase.train.loop import Job, micro_rows
-from onebase.train.memory import Memory, available
+from onebase.train.loop import Job, micro_batch_size
+from onebase.train.memory import MemoryEstimate, available
 from onebase.train.parallel import Parallel
 
 STEPS, TIMED = 4, 2
@@ -88,7 +88,7 @@ def planned(
 def plan_of(job: Adapting, maker: Callable[[Adapting], object]) -> Plan:
     """The plan of a job whose rows are read; nobody else is told anything."""
     told: list[str] = []
-    job = replace(job, tell=told.append, listeners=())
+    job = replace(job, log=told.append, callbacks=())
     method = job.method
     began = time.perf_counter()
     state = torch.get_rng_state()
@@ -116,7 +116,7 @@ def plan_of(job: Adapting, maker: Callable[[Adapting], object]) -> Plan:
 
 def _labels(rows: Rows) -> dict[str, int]:
     """How many rows have each label, the most common first."""
-    many = has_many(rows)
+    many = is_multilabel(rows)
     each = (r.get("labels", ()) if many else [r["label"]] if "label" in r else () for r in rows)
     return dict(Counter(x for labels in each for x in dict.fromkeys(map(str, labels))).most_common())
 
@@ -174,13 +174,13 @@ def _probe(job: Adapting, loop: Job) -> NoReturn:
     raise _Planned(
         {
             "steps": steps,
-            "rows_per_step": cfg.rows,
-            "length": cfg.length,
-            "micro": _rows_at_a_time(loop),
+            "batch_size": cfg.batch_size,
+            "sequence_length": cfg.sequence_length,
+            "micro_batch": _rows_at_a_time(loop),
             "parameters_learnt": sum(p.numel() for p in learnt),
             "tokens": tokens,
             "tokens_supervised": round(seen.supervised * whole),
-            "flops": base_flops(model.cfg, cfg.length) * tokens,
+            "flops": base_flops(model.cfg, cfg.sequence_length) * tokens,
             "memory_bytes": vars(memory) | {"total": memory.total},
             "free_bytes": free,
             "fits": memory.total - memory.weights <= free,  # weights are there already
@@ -197,15 +197,15 @@ def _probe(job: Adapting, loop: Job) -> NoReturn:
 def _batches(loop: Job, rows: Sequence[Row], step: int) -> list[Batch]:
     """The micro-batches of a step, as the loop makes them in one process."""
     size = len(rows) if takes_whole_step(loop.objective) else _rows_at_a_time(loop)
-    first = step * loop.train.rows
+    first = step * loop.train.batch_size
     return [loop.objective.batch(rows[i : i + size], first + i) for i in range(0, len(rows), size)]
 
 
 def _rows_at_a_time(loop: Job) -> int:
     """Rows of a micro-batch."""
     if takes_whole_step(loop.objective):
-        return loop.train.rows
-    return micro_rows(loop.train, Parallel(0, 1, loop.model.device))
+        return loop.train.batch_size
+    return micro_batch_size(loop.train, Parallel(0, 1, loop.model.device))
 
 
 def _positions(batch: Batch) -> int:
@@ -213,10 +213,10 @@ def _positions(batch: Batch) -> int:
     return sum(x.cols.pos.numel() for x in batch.inputs.values())
 
 
-def _memory(loop: Job, learnt: Sequence[torch.Tensor], positions: int, copied: bool) -> Memory:
+def _memory(loop: Job, learnt: Sequence[torch.Tensor], positions: int, copied: bool) -> MemoryEstimate:
     """Bytes at the peak of a step: weights as they are held, gradients and moments of what learns, activations of a micro-batch."""
     model = loop.model
-    trunk = model.cfg.trunks["image" if isinstance(loop.objective, PictureLabel) else "text"]
+    trunk = model.cfg.trunks["image" if isinstance(loop.objective, ImageClassification) else "text"]
     width = 2 if model.compute_dtype == torch.bfloat16 else 4
     held = sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
     own = sum(p.numel() * p.element_size() for p in learnt)
@@ -227,11 +227,11 @@ def _memory(loop: Job, learnt: Sequence[torch.Tensor], positions: int, copied: b
     if isinstance(loop.objective, (NextToken, Policy, Preference, TokenDistil)):
         vocab = model.cfg.text.vocab_size
         logits = min(positions, CHUNK) * vocab * (4 + 2 * width) + 2 * positions * trunk.width * width
-    return Memory(
+    return MemoryEstimate(
         weights=held * (2 if copied else 1) + taught,
         gradients=own,
         optimizer=2 * own,
-        activations=count.activation_bytes(trunk, positions, loop.train.length, width),
+        activations=count.activation_bytes(trunk, positions, loop.train.sequence_length, width),
         logits=logits,
     )
 
@@ -249,7 +249,7 @@ def _text(facts: dict[str, Any], told: Sequence[str]) -> str:
     lines += told
     if "steps" in facts:
         lines += [
-            f"steps         {facts['steps']:,} of {facts['rows_per_step']} rows of at most {facts['length']:,} tokens, micro-batches of {facts['micro']} rows",
+            f"steps         {facts['steps']:,} of {facts['batch_size']} rows of at most {facts['sequence_length']:,} tokens, micro-batches of {facts['micro_batch']} rows",
             f"tokens        about {facts['tokens']:,} read, {facts['tokens_supervised']:,} learnt from; at most {facts['flops']:.2e} FLOPs",
             f"learnt        {facts['parameters_learnt']:,} parameters",
         ]

@@ -27,7 +27,7 @@ from onebase.tasks.preferences import (
     answer_pairs,
     has_chats,
     other_answers,
-    pair_flaw,
+    pair_problem,
     pair_tokens,
     preference_rows,
 )
@@ -59,8 +59,8 @@ def lesson(job: Adapting) -> Lesson:
 
     def steps(found: Learner, stack: ExitStack) -> Steps:
         longest = found.before + max(row_tokens(g[:2]) for g in groups)
-        plan = ExampleOrder(groups, min(o.rows, len(groups)), o.seed, alike=True, epochs=o.epochs)
-        return Steps(replace(objective, active=found.active, packs=not found.before), plan, longest)
+        plan = ExampleOrder(groups, min(o.batch_size, len(groups)), o.seed, alike=True, epochs=o.epochs)
+        return Steps(replace(objective, routing=found.routing, packs=not found.before), plan, longest)
 
     # Without a reference the answers are taught from nothing, as by tasks chat and complete; with one the base answers already.
     special = () if how.referred else special_ids(texts, base.codec.tokenizer)
@@ -71,7 +71,7 @@ def reference(job: Adapting, objective: Preference, groups: Sequence[Sequence[To
     """log-probability in nats of every answer under the base as it is now, by text id. By the forward that learns, so that a policy that
     has learnt nothing says exactly the same."""
     model = job.base.model
-    plain = replace(objective, reference={}, active=None, packs=True)
+    plain = replace(objective, reference={}, routing=None, packs=True)
     answers = [(g[i], g[i + 1]) for g in groups for i in range(0, len(g), 2)]
     order = sorted(range(len(answers)), key=lambda i: row_tokens(answers[i]))
     found: dict[str, float] = {}
@@ -113,7 +113,7 @@ def predictions(request: ScoreRequest) -> Preferred:
     base = request.base
     rows = preference_rows(reader_on(base), request.data)
     texts = [t for pair in pair_tokens(rows) for t in pair]
-    found = completion_nats(base.loaded, texts, base.active)
+    found = completion_nats(base.loaded, texts, base.routing)
     logp_n2, size_n2 = -found[:, 0].reshape(-1, 2), found[:, 1].reshape(-1, 2)
     won_P = None if request.judge is None else wins_of(request, request.judge)
     how = base.attached.config.prefer if base.attached else None
@@ -133,10 +133,10 @@ TASK = Task(
         "head": "a head writes no text: one that says how good an answer is, is task reward",
     },
     writes=always,
-    check=pair_flaw,
+    check=pair_problem,
     samples=answer_pairs,
     by_sample=True,
     predictions=predictions,
-    judged=True,
+    takes_judge=True,
     signal="pairs",
 )

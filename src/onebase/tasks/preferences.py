@@ -13,10 +13,10 @@ from onebase.codec.text.validation import stretches
 from onebase.data import Rows, read_rows
 from onebase.data.bad_rows import Samples
 from onebase.data.labelled import Data, Make
-from onebase.data.row_files import Flaw
+from onebase.data.row_files import Problem
 from onebase.draws import Draws
 from onebase.errors import DataError
-from onebase.tasks.reading import Reader, each_row
+from onebase.tasks.reading import RowReader, each_row
 
 SIDES = ("chosen", "rejected")
 COLUMNS = ("prompt", *SIDES)
@@ -25,14 +25,14 @@ Prompt = str | Sequence[Mapping[str, Any]]
 """A text, or messages that an answer of the assistant follows."""
 
 
-def pair_flaw(row: Mapping[str, Any]) -> tuple[str, str] | None:
+def pair_problem(row: Mapping[str, Any]) -> tuple[str, str] | None:
     """What is wrong with the values of a row, and what to do."""
     if row["chosen"].strip() == row["rejected"].strip():
         return "'chosen' and 'rejected' are the same", "remove the row: it prefers nothing"
-    return prompt_flaw(row)
+    return prompt_problem(row)
 
 
-def prompt_flaw(row: Mapping[str, Any]) -> tuple[str, str] | None:
+def prompt_problem(row: Mapping[str, Any]) -> tuple[str, str] | None:
     """What is wrong with the prompt of a row, a text or messages, and what to do."""
     prompt = row.get("prompt")
     text = isinstance(prompt, str) and prompt.strip()
@@ -48,10 +48,10 @@ def prompt_flaw(row: Mapping[str, Any]) -> tuple[str, str] | None:
     return None
 
 
-def answer_pairs(reader: Reader) -> Make:
+def answer_pairs(reader: RowReader) -> Make:
     """Chosen and rejected of each row behind its prompt, which is encoded once."""
 
-    def one(row: Mapping[str, Any]) -> Samples | Flaw:
+    def one(row: Mapping[str, Any]) -> Samples | Problem:
         known: Known = {}
         made = []
         for side in SIDES:
@@ -64,9 +64,9 @@ def answer_pairs(reader: Reader) -> Make:
     return each_row(one)
 
 
-def preference_rows(reader: Reader, data: Data) -> Rows:
+def preference_rows(reader: RowReader, data: Data) -> Rows:
     """Rows of prompt, chosen and rejected, with their answers as tokens. Raises DataError, BadRows with all that cannot be used."""
-    return read_rows(data, COLUMNS, check=pair_flaw, make=answer_pairs(reader))
+    return read_rows(data, COLUMNS, check=pair_problem, make=answer_pairs(reader))
 
 
 def answer_tokens(

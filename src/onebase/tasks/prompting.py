@@ -21,7 +21,7 @@ from onebase.errors import DataError, UserError
 from onebase.methods import prompt as saved
 from onebase.methods.folder import Attached
 from onebase.methods.prompt import ANSWER, EXAMPLES, PromptConfig, filled, missing
-from onebase.model.proj import Active
+from onebase.model.proj import AdapterRouting
 
 Given = str | tuple[str, str] | Mapping[str, Any]
 """A text, a pair of texts that are read together, or a row with the columns that the prompt's variables are called by."""
@@ -147,7 +147,7 @@ def prompter(on: Attached) -> Prompter:
     """The saved prompt of an adapter that has one."""
     assert on.config.prompt is not None
     found = saved.tensors(on.base.model, on.name).get(saved.KEY)
-    before = on.base.model.leading(on.active, 1)[0]
+    before = on.base.model.virtual_counts(on.routing, 1)[0]
     return Prompter(on.base, on.config.prompt, None if found is None else found.cpu(), before)
 
 
@@ -236,24 +236,24 @@ def answer_scores(
     base: LoadedBase,
     prompt: PromptConfig,
     texts: Sequence[Given],
-    active: Active | None = None,
+    routing: AdapterRouting | None = None,
     vectors_ED: Tensor | None = None,
 ) -> Tensor:
     """log P(answer | prompt) for each label less its bias, normalised over the labels, [N, C]."""
     rows = [checked(prompt, t, f"row {i}: ") for i, t in enumerate(texts, 1)]
-    before = base.model.leading(active, 1)[0]
+    before = base.model.virtual_counts(routing, 1)[0]
     read = Prompter(base, prompt, vectors_ED, before).texts(rows)
-    return scores_of(base, prompt, [p.read for p in read], active)
+    return scores_of(base, prompt, [p.read for p in read], routing)
 
 
 def scores_of(
-    base: LoadedBase, prompt: PromptConfig, forms: Sequence[str], active: Active | None = None
+    base: LoadedBase, prompt: PromptConfig, forms: Sequence[str], routing: AdapterRouting | None = None
 ) -> Tensor:
     """`answer_scores` of whole prompts."""
     tok = base.codec.tokenizer
     heads = [tok.begun(h) for h in tok.encode_batch(list(forms))]
     tails = tok.encode_batch(list(prompt.answers.values()), follows="text")
-    context = base.model.cfg.text.context - base.model.leading(active, 1)[0]
+    context = base.model.cfg.text.context - base.model.virtual_counts(routing, 1)[0]
     for i, head in enumerate(heads, 1):
         if not head:
             raise DataError(f"row {i} has no token", "give a text or a prompt that is not empty")
@@ -264,13 +264,13 @@ def scores_of(
             )
     if all(len(t) == 1 for t in tails):  # one forward of the prompt serves all answers
         rows = [given_tokens(h, i) for i, h in enumerate(heads)]
-        h_ND = features(base, rows, "last", active).to(base.model.device, base.model.compute_dtype)
+        h_ND = features(base, rows, "last", routing).to(base.model.device, base.model.compute_dtype)
         with torch.no_grad():
-            logp_NC = base.model.text.logits(h_ND, active).log_softmax(-1)[:, [t[0] for t in tails]].cpu()
+            logp_NC = base.model.text.logits(h_ND, routing).log_softmax(-1)[:, [t[0] for t in tails]].cpu()
     else:
         whole = [[*h, *t] for h in heads for t in tails]
         ends = [len(t) for _ in heads for t in tails]
-        each = (torch.as_tensor(x)[-n:] for n, x in zip(ends, score(base, whole, active), strict=True))
+        each = (torch.as_tensor(x)[-n:] for n, x in zip(ends, score(base, whole, routing), strict=True))
         sums = [float(x.mean() if prompt.mean else x.sum()) for x in each]
         logp_NC = torch.tensor(sums).view(len(forms), len(tails))
     if prompt.bias is not None:

@@ -9,15 +9,15 @@ import torch
 from onebase.base.head import HeadConfig
 from onebase.codec.text.sample import Tokens
 from onebase.data import read_rows
-from onebase.engine.features import how_read
+from onebase.engine.features import pooling_of
 from onebase.errors import DataError
 from onebase.evaluation.predictions import Numbers
 from onebase.methods.folder import Attached
 from onebase.methods.head import best_pooled
 from onebase.methods.method import SCRATCH
 from onebase.methods.ridge import fit_ridge
-from onebase.model.proj import Active
-from onebase.objective.regress import Value
+from onebase.model.proj import AdapterRouting
+from onebase.objective.regress import Regression
 from onebase.tasks import by_head as heads
 from onebase.tasks.answers import numbers, of_task, values
 from onebase.tasks.base import ScoreRequest, Shown, Task
@@ -29,7 +29,7 @@ from onebase.tasks.reading import whole_texts
 from onebase.tasks.rows import reader_on
 
 
-def flaw(row: Mapping[str, Any]) -> tuple[str, str] | None:
+def problem(row: Mapping[str, Any]) -> tuple[str, str] | None:
     """What is wrong with the value of a row, and what to do."""
     number = _number(row["value"])
     if number is not None and math.isfinite(number):
@@ -63,14 +63,14 @@ def prepare(job: Adapting) -> Prepared:
     y_N = (off_N - off_N.mean()) / scale
     o = job.options
 
-    def fit(texts: Sequence[Tokens], active: Active | None) -> Fit:
-        x_NP = wide_features(job, texts, active)
+    def fit(texts: Sequence[Tokens], routing: AdapterRouting | None) -> Fit:
+        x_NP = wide_features(job, texts, routing)
         fitted, pooling = best_pooled(lambda x: fit_ridge(x, y_N, o.seed), x_NP, o.pooling)
         targets = {t.id: y for t, y in zip(texts, y_N.tolist(), strict=True)}
         return Fit(
             fitted.head,
             HeadConfig(gives="value", pooling=pooling, mean=mean, scale=scale),
-            lambda on: Value(SCRATCH, targets, how_read(job.base, pooling), on),
+            lambda on: Regression(SCRATCH, targets, pooling_of(job.base, pooling), on),
             fitted.facts,
         )
 
@@ -85,7 +85,7 @@ def _on(bound: Bound) -> Attached:
 def predictions(request: ScoreRequest) -> Numbers:
     """The number of each row, and the true one."""
     reader = reader_on(request.base)
-    rows = read_rows(request.data, ("text", "value"), check=flaw, make=whole_texts(reader))
+    rows = read_rows(request.data, ("text", "value"), check=problem, make=whole_texts(reader))
     return Numbers([float(r["value"]) for r in rows], numbers(_on(request.base), rows.texts))
 
 
@@ -99,7 +99,7 @@ TASK = Task(
     lesson=lambda job: heads.lesson(job, prepare(job)),
     head=lambda job: heads.by_head(job, prepare(job)),
     refused={"prompt": "a prompt gives each of some answers a probability, no number"},
-    check=flaw,
+    check=problem,
     samples=whole_texts,
     compared=("text",),
     predictions=predictions,

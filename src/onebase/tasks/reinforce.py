@@ -14,10 +14,10 @@ from onebase.tasks.fit import Fields, Lesson, Steps
 from onebase.tasks.job import Adapting, Facts, data_facts
 from onebase.tasks.judge import rewarded
 from onebase.tasks.ledgers import check_rows
-from onebase.tasks.preferences import prompt_flaw
-from onebase.tasks.reading import Reader
+from onebase.tasks.preferences import prompt_problem
+from onebase.tasks.reading import RowReader
 from onebase.tasks.rewards import checked, opened
-from onebase.tasks.rollouts import Question, Rollouts, prompt_samples, questions
+from onebase.tasks.rollouts import RolloutPrompt, Rollouts, prompt_samples, questions
 
 VALUE = "__value"
 """The name of PPO's value head on its base while it learns; no adapter keeps it."""
@@ -30,7 +30,7 @@ def lesson(job: Adapting) -> Lesson:
     rows = job.rows
     facts = data_facts(rows) | check_rows(job)
     chats = any(not isinstance(r["prompt"], str) for r in rows)
-    prompts = min(o.rows, len(rows))
+    prompts = min(o.batch_size, len(rows))
     _check_parts(prompts * cfg.group, cfg)
 
     def steps(found: Learner, stack: ExitStack) -> Steps:
@@ -42,7 +42,7 @@ def lesson(job: Adapting) -> Lesson:
         longest = found.before + max(len(q.tokens) for q in asked) + cfg.max_tokens
         name = VALUE if head else None
         source = Rollouts(
-            base, asked, reward, cfg, prompts, o.seed, o.epochs, found.active, found.plain, name
+            base, asked, reward, cfg, prompts, o.seed, o.epochs, found.routing, found.plain, name
         )
 
         def after() -> tuple[Facts, Fields]:
@@ -51,7 +51,7 @@ def lesson(job: Adapting) -> Lesson:
             return hashed | seen | _told(source, asked), {}
 
         return Steps(
-            Policy(cfg, source.rollouts, found.active, name, moved=source.moved),
+            Policy(cfg, source.rollouts, found.routing, name, moved=source.moved),
             source,
             longest,
             params=list(head.parameters()) if head else (),
@@ -89,7 +89,7 @@ def _value_head(model: BaseModel, cfg: ReinforceConfig) -> Iterator[Head | None]
         del model.heads[VALUE]
 
 
-def _told(source: Rollouts, asked: list[Question]) -> Facts:
+def _told(source: Rollouts, asked: list[RolloutPrompt]) -> Facts:
     """What the record keeps of the rollouts. The gap is |log p by the engine that wrote - log p by the forward that trains| of a token."""
     curve = source.curve
     if not curve:  # a run that was at its end already
@@ -123,7 +123,7 @@ def _columns(look: Look) -> tuple[str, ...]:
     return ("prompt", *checked(look.options.reinforce.reward).columns)
 
 
-def _samples(reader: Reader) -> Make:
+def _samples(reader: RowReader) -> Make:
     how = reader.options.reinforce
     return prompt_samples(reader, how.reward, how.max_tokens)
 
@@ -137,10 +137,10 @@ TASK = Task(
         "head": "a head writes no text: one that says how good an answer is, is task reward",
     },
     writes=always,
-    check=prompt_flaw,
+    check=prompt_problem,
     samples=_samples,
     compared=("prompt",),
     predictions=rewarded,
-    judged=True,
+    takes_judge=True,
     signal="rewards",
 )

@@ -16,30 +16,30 @@ from onebase.codec.text.sample import Tokens
 from onebase.data import read_rows
 from onebase.data.bad_rows import Samples
 from onebase.data.labelled import Make
-from onebase.data.row_files import Flaw
-from onebase.engine.features import how_read, pair_tokens
+from onebase.data.row_files import Problem
+from onebase.engine.features import pair_tokens, pooling_of
 from onebase.errors import DataError
 from onebase.evaluation.predictions import Graded
 from onebase.evaluation.retrieval import NDCG
 from onebase.methods.head import FOLDS, best_pooled, fit_head, spread
 from onebase.methods.method import SCRATCH
-from onebase.model.proj import Active
-from onebase.objective.label import ManyLabels
+from onebase.model.proj import AdapterRouting
+from onebase.objective.label import MultiLabel
 from onebase.tasks import by_head as heads
-from onebase.tasks.answers import asked_flaw, of_task, ranked, scored
+from onebase.tasks.answers import of_task, query_problem, ranked, scored
 from onebase.tasks.base import ScoreRequest, Shown, Task
 from onebase.tasks.bound import Bound
 from onebase.tasks.by_head import Fit, Prepared, wide_features
 from onebase.tasks.checks import head_size
 from onebase.tasks.job import Adapting, data_facts
-from onebase.tasks.reading import Reader, Row, together
+from onebase.tasks.reading import Row, RowReader, together
 
 COLUMNS = ("query", "texts", "grades")
 
 
-def flaw(row: Mapping[str, Any]) -> tuple[str, str] | None:
+def problem(row: Mapping[str, Any]) -> tuple[str, str] | None:
     """What is wrong with the query, the texts or the grades of a row, and what to do."""
-    if (said := asked_flaw(row)) is not None:
+    if (said := query_problem(row)) is not None:
         return said
     grades = row["grades"]
     if not isinstance(grades, (list, tuple)) or len(grades) != len(row["texts"]):
@@ -57,10 +57,10 @@ def pairs(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     return [(r["query"], t) for r in rows for t in r["texts"]]
 
 
-def _samples(reader: Reader) -> Make:
+def _samples(reader: RowReader) -> Make:
     """Query and text of every text of a row; a pair beyond the limit loses the end of its longer text."""
 
-    def made(rows: Sequence[Row]) -> list[Samples | Flaw]:
+    def made(rows: Sequence[Row]) -> list[Samples | Problem]:
         limit = reader.options.max_length
         read = iter(pair_tokens(reader.base, pairs(rows), limit, reader.taken, cut=True))
         return [tuple(next(read) for _ in r["texts"]) for r in rows]
@@ -78,11 +78,11 @@ def prepare(job: Adapting) -> Prepared:
     # Texts of one query lean on each other: they are held out together.
     folds = np.repeat(spread(len(rows), o.seed), [len(r["texts"]) for r in rows])
 
-    def fit(texts: Sequence[Tokens], active: Active | None) -> Fit:
+    def fit(texts: Sequence[Tokens], routing: AdapterRouting | None) -> Fit:
         def fitted(x_NP: Tensor) -> Any:
             return fit_head(x_NP, y_N[:, None], 1, o.seed, folds if len(rows) >= FOLDS else None)
 
-        made, pooling = best_pooled(fitted, wide_features(job, texts, active), o.pooling)
+        made, pooling = best_pooled(fitted, wide_features(job, texts, routing), o.pooling)
         targets: dict[str, tuple[int, ...]] = {
             t.id: (0,) if y else () for t, y in zip(texts, y_N.tolist(), strict=True)
         }
@@ -90,7 +90,7 @@ def prepare(job: Adapting) -> Prepared:
         return Fit(
             made.head,
             cfg,
-            lambda on: ManyLabels(SCRATCH, targets, 1, how_read(job.base, pooling), on),
+            lambda on: MultiLabel(SCRATCH, targets, 1, pooling_of(job.base, pooling), on),
             made.facts,
         )
 
@@ -99,7 +99,7 @@ def prepare(job: Adapting) -> Prepared:
 
 def predictions(request: ScoreRequest) -> Graded:
     """The scores of each query's texts, and their grades."""
-    rows = read_rows(request.data, COLUMNS, check=flaw)
+    rows = read_rows(request.data, COLUMNS, check=problem)
     found = iter(scored(of_task(request.base, "rerank", "reranks"), pairs(rows)))
     return Graded([r["grades"] for r in rows], [[next(found) for _ in r["texts"]] for r in rows])
 
@@ -120,7 +120,7 @@ TASK = Task(
     lesson=lambda job: heads.lesson(job, prepare(job)),
     head=lambda job: heads.by_head(job, prepare(job)),
     refused={"prompt": "a prompt gives each of some answers a probability, no order of texts"},
-    check=flaw,
+    check=problem,
     samples=_samples,
     compared=("query", "texts"),
     predictions=predictions,

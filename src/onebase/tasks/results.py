@@ -77,10 +77,10 @@ class Adapter:
         return Adapter(load_adapter(Path(path)))
 
 
-def labelled(labels: Sequence[str], chances_NL: Tensor, *, many: bool = False) -> list[Label]:
+def labelled(labels: Sequence[str], p_NL: Tensor, *, many: bool = False) -> list[Label]:
     """A label for each row of probabilities [N, L]. many: each stands for itself, and they do not add up to 1."""
     out = []
-    for row_L in chances_NL:
+    for row_L in p_NL:
         scores = dict(zip(labels, row_L.tolist(), strict=True))
         likeliest = labels[int(row_L.argmax())]
         over = sorted((x for x in scores if scores[x] >= THRESHOLD), key=lambda x: -scores[x])

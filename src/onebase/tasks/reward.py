@@ -9,13 +9,13 @@ from torch import Tensor
 
 from onebase.base.head import HeadConfig
 from onebase.codec.text.sample import Tokens
-from onebase.engine.features import how_read
+from onebase.engine.features import pooling_of
 from onebase.evaluation.predictions import Rated
 from onebase.methods.folder import Attached
 from onebase.methods.head import FOLDS, Fitted, best_pooled, fit_head, spread
 from onebase.methods.method import SCRATCH
-from onebase.model.proj import Active
-from onebase.objective.reward import Reward
+from onebase.model.proj import AdapterRouting
+from onebase.objective.reward import PairwiseReward
 from onebase.tasks import by_head as heads
 from onebase.tasks.answers import numbers, of_task, rewards
 from onebase.tasks.base import ScoreRequest, Shown, Task
@@ -27,7 +27,7 @@ from onebase.tasks.preferences import (
     COLUMNS,
     answer_pairs,
     has_chats,
-    pair_flaw,
+    pair_problem,
     pair_tokens,
     preference_rows,
 )
@@ -47,13 +47,13 @@ def prepare(job: Adapting) -> Prepared:
         x_nP = x_NP[0::2] - x_NP[1::2]
         return fit_head(torch.cat((x_nP, -x_nP)), y_N1, 1, seed, fold_N)
 
-    def fit(texts: Sequence[Tokens], active: Active | None) -> Fit:
-        x_NP = wide_features(job, texts, active)
+    def fit(texts: Sequence[Tokens], routing: AdapterRouting | None) -> Fit:
+        x_NP = wide_features(job, texts, routing)
         fitted, pooling = best_pooled(on_differences, x_NP, job.options.pooling)
         return Fit(
             fitted.head,
             HeadConfig(gives="value", pooling=pooling),
-            lambda on: Reward(SCRATCH, how_read(job.base, pooling), on),
+            lambda on: PairwiseReward(SCRATCH, pooling_of(job.base, pooling), on),
             fitted.facts,
         )
 
@@ -81,7 +81,7 @@ TASK = Task(
     lesson=lambda job: heads.lesson(job, prepare(job)),
     head=lambda job: heads.by_head(job, prepare(job)),
     refused={"prompt": "a prompt gives each of some answers a probability, no number"},
-    check=pair_flaw,
+    check=pair_problem,
     samples=answer_pairs,
     by_sample=True,
     predictions=predictions,

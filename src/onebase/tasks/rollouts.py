@@ -22,17 +22,17 @@ from onebase.config import digest, to_dict
 from onebase.data.bad_rows import Rows, Samples
 from onebase.data.labelled import Make
 from onebase.data.order import ExampleOrder, one_by_one, span
-from onebase.data.row_files import Flaw
+from onebase.data.row_files import Problem
 from onebase.draws import Draws
 from onebase.engine.decoder import generate
 from onebase.engine.request import Completion
 from onebase.engine.sampler import Sampling
 from onebase.engine.scoring import batch_tokens, batches
-from onebase.model.proj import Active
+from onebase.model.proj import AdapterRouting
 from onebase.objective.policy import (
-    Moved,
     ReinforceConfig,
     Rollout,
+    UpdateStats,
     generalised_advantages,
     group_advantages,
     held,
@@ -42,48 +42,48 @@ from onebase.objective.policy import (
 )
 from onebase.objective.pooled import text_batch
 from onebase.tasks.preferences import Prompt
-from onebase.tasks.reading import Reader, each_row
-from onebase.tasks.rewards import Answer, Reward, checked
+from onebase.tasks.reading import RowReader, each_row
+from onebase.tasks.rewards import Reward, RewardInput, checked
 
 STREAMS = 64
 """Completions that are written at a time."""
 
 
 @dataclass(frozen=True)
-class Question:
+class RolloutPrompt:
     """A row that is asked: its prompt as tokens of which nothing is learnt, and as a reward wants it."""
 
     tokens: Tokens
     row: Mapping[str, Any]
     where: str
 
-    def answer(self, completion: str) -> Answer:
-        return Answer(self.row["prompt"], completion, self.row, self.where)
+    def answer(self, completion: str) -> RewardInput:
+        return RewardInput(self.row["prompt"], completion, self.row, self.where)
 
 
-def prompt_samples(reader: Reader, reward: str, max_tokens: int) -> Make:
+def prompt_samples(reader: RowReader, reward: str, max_tokens: int) -> Make:
     """The prompt of each row, after which `max_tokens` of a completion have to fit; nothing of it is learnt. Refused is what the chat template does
     not take, and what the reward cannot judge."""
     check = checked(reward).check
 
-    def one(row: Mapping[str, Any]) -> Samples | Flaw:
+    def one(row: Mapping[str, Any]) -> Samples | Problem:
         ids = np.asarray(prompt_ids(reader.base, row["prompt"]), np.int32)
         if len(ids) + max_tokens > reader.tokens:
-            return Flaw(
+            return Problem(
                 f"has {len(ids)} tokens, and {max_tokens} of the completion do not fit behind them: the limit is {reader.tokens}",
                 "shorten it, or lower max_tokens",
             )
         if (said := check(row)) is not None:
-            return Flaw(*said)
+            return Problem(*said)
         return (Tokens(ids, np.zeros(len(ids), bool), source="reinforce"),)
 
     return each_row(one)
 
 
-def questions(rows: Rows) -> list[Question]:
+def questions(rows: Rows) -> list[RolloutPrompt]:
     """Called by number from 0."""
     return [
-        Question(tokens, row, where)
+        RolloutPrompt(tokens, row, where)
         for (tokens,), row, where in zip(rows.named(first=0), rows, rows.places, strict=True)
     ]
 
@@ -103,17 +103,17 @@ class Rollouts:
     """
 
     base: LoadedBase
-    asked: Sequence[Question]
+    asked: Sequence[RolloutPrompt]
     reward: Reward
     cfg: ReinforceConfig
     prompts: int
     seed: int
     epochs: int
-    active: Active | None
+    routing: AdapterRouting | None
     plain: Callable[[], AbstractContextManager[None]]
     value_head: str | None = None
     rollouts: dict[str, Rollout] = field(default_factory=dict)
-    moved: Moved = field(default_factory=Moved)
+    moved: UpdateStats = field(default_factory=UpdateStats)
     curve: list[dict[str, float]] = field(default_factory=list)
     ahead = False  # rows depend on the weights: the loop asks when the step begins
 
@@ -137,7 +137,7 @@ class Rollouts:
         return ExampleOrder(one_by_one([q.tokens for q in self.asked]), self.prompts, self.seed, self.epochs)
 
     @property
-    def rows_per_step(self) -> int:
+    def batch_size(self) -> int:
         """Completions that are learnt from in a step; the last rollout may have fewer."""
         return self.prompts * self.cfg.group // self.cfg.parts
 
@@ -186,11 +186,11 @@ class Rollouts:
             Sampling(max_tokens=cfg.max_tokens, temperature=1.0, seed=s, stop=cfg.stop, logprobs=0)
             for s in seeds
         ]
-        found = generate(self.base, given, each, self.active, batch=STREAMS)
+        found = generate(self.base, given, each, self.routing, batch=STREAMS)
         self._written = [
             _joined(ids, c, f"{number}:{i}") for i, (ids, c) in enumerate(zip(given, found, strict=True))
         ]
-        old, values = self._read(self.active)
+        old, values = self._read(self.routing)
         with self.plain():
             rewards = self.reward.scores([q.answer(c.text) for q, c in zip(asked, found, strict=True)])
             reference = self._read(None)[0] if cfg.kl else None
@@ -221,7 +221,7 @@ class Rollouts:
         return normalised([a for a, _ in made], cfg.advantages), [e for _, e in made]
 
     @torch.no_grad()
-    def _read(self, active: Active | None) -> tuple[list[Tensor], list[Tensor]]:
+    def _read(self, routing: AdapterRouting | None) -> tuple[list[Tensor], list[Tensor]]:
         """Of each completion the log-probabilities [n] by the forward that trains, and the values [n] of the value head (none without)."""
         model, device = self.base.model, self.base.model.device
         logps: list[Tensor] = [torch.empty(0)] * len(self._written)
@@ -233,9 +233,9 @@ class Rollouts:
             learnt_BT = torch.zeros_like(ids_BT, dtype=torch.bool)
             for b, t in enumerate(texts):
                 learnt_BT[b, : len(t) - 1] = torch.from_numpy(t.loss[1:])
-            h_BTD = model.hidden(ids_BT, read.cols.to(device), active=active).hidden
+            h_BTD = model.hidden(ids_BT, read.cols.to(device), routing=routing).hidden
             sizes = learnt_BT.sum(1).tolist()
-            logp_N = token_logps(model, h_BTD, ids_BT, learnt_BT, active).cpu()
+            logp_N = token_logps(model, h_BTD, ids_BT, learnt_BT, routing).cpu()
             for i, logp_n in zip(part, torch.split(logp_N, sizes), strict=True):
                 logps[i] = logp_n
             if self.value_head is not None:

@@ -14,7 +14,7 @@ from onebase.tasks.base import Look, Task
 from onebase.tasks.bound import Bound
 from onebase.tasks.checks import before
 from onebase.tasks.options import AdaptOptions
-from onebase.tasks.reading import Reader
+from onebase.tasks.reading import RowReader
 
 
 def read(
@@ -32,10 +32,13 @@ def read(
     records = Records(task.opened(data), columns)
     if isinstance(own := options.own, PromptOptions):  # the length of a prompt hangs on its answers
         return read_rows(records, by_prompt.columns(task.name, own.prompt, own.shots))
-    taken, context = before(method, options), base.model.cfg.text.context if base.words is not None else 0
+    taken, context = (
+        before(method, options),
+        base.model.cfg.text.context if base.text_codec is not None else 0,
+    )
     longest = min(options.max_length or context, context - taken) if taken else options.max_length or context
     required = task.columns_of(Look(base, options, lambda: records.sound))
-    make = task.samples(Reader(base, longest, taken, required, options))
+    make = task.samples(RowReader(base, longest, taken, required, options))
     return read_rows(records, required, check=task.check, make=make)
 
 
@@ -51,7 +54,7 @@ def read_test(
     required = compared_by(base, task, options, lambda: records.sound)
     if not task.by_sample or isinstance(options.own, PromptOptions):
         return read_rows(records, required)
-    make = task.samples(Reader(base, sys.maxsize, 0, required, options))
+    make = task.samples(RowReader(base, sys.maxsize, 0, required, options))
     return read_rows(records, required, check=task.check, make=make)
 
 
@@ -68,7 +71,7 @@ def compared_by(
     return tuple(c for c in required if c in task.compared) or required
 
 
-def reader_on(base: Bound) -> Reader:
+def reader_on(base: Bound) -> RowReader:
     """What reads the rows of an evaluation: the base with what is on it."""
-    taken = base.loaded.model.leading(base.active, 1)[0]
-    return Reader(base.loaded, base.config.text.context - taken, taken)
+    taken = base.loaded.model.virtual_counts(base.routing, 1)[0]
+    return RowReader(base.loaded, base.config.text.context - taken, taken)

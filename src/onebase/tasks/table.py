@@ -36,7 +36,7 @@ from onebase.tasks.prompting import Given
 from onebase.tasks.prompting import columns as prompt_columns
 from onebase.tasks.results import Adapter
 from onebase.tasks.rows import compared_by, read, read_test
-from onebase.train.callbacks import Listener
+from onebase.train.callbacks import Callback
 from onebase.train.checkpoint import list_checkpoints
 
 __all__ = [
@@ -110,8 +110,8 @@ def adapted(
     task: str,
     method: str,
     options: Mapping[str, object],
-    listeners: Sequence[Listener] = (),
-    tell: Any = None,
+    callbacks: Sequence[Callback] = (),
+    log: Any = None,
     test: Data | None = None,
     columns: Mapping[str, str] | None = None,
     resume: str | Path | None = None,
@@ -128,8 +128,8 @@ def adapted(
         task=task,
         method=method,
         options=found,
-        listeners=listeners,
-        tell=tell,
+        callbacks=callbacks,
+        log=log,
         test=test,
         columns=columns,
         resume=resume,
@@ -147,8 +147,8 @@ def prepared(
     task: str,
     method: str,
     options: AdaptOptions,
-    listeners: Sequence[Listener] = (),
-    tell: Any = None,
+    callbacks: Sequence[Callback] = (),
+    log: Any = None,
     test: Data | None = None,
     columns: Mapping[str, str] | None = None,
     resume: str | Path | None = None,
@@ -187,8 +187,8 @@ def prepared(
         chosen.name,
         method,
         options,
-        tuple(listeners),
-        tell or (lambda _: None),
+        tuple(callbacks),
+        log or (lambda _: None),
         tested,
         None if resume is None else Path(resume),
         compared_by(base, chosen, options, lambda: rows),

@@ -11,15 +11,15 @@ from onebase.codec.text.sample import Tokens
 from onebase.data import read_rows
 from onebase.data.bad_rows import Samples
 from onebase.data.labelled import Make
-from onebase.data.row_files import Flaw
+from onebase.data.row_files import Problem
 from onebase.errors import DataError
 from onebase.evaluation.predictions import SpanSets
 from onebase.methods.head import FOLDS, fit_head, spread
 from onebase.methods.method import SCRATCH
 from onebase.methods.spans import Placed, Span, placed, tags_of, trimmed
-from onebase.model.proj import Active
+from onebase.model.proj import AdapterRouting
 from onebase.objective.base import IGNORE
-from onebase.objective.tag import Tag
+from onebase.objective.tag import Tagging
 from onebase.tasks import by_head as heads
 from onebase.tasks.answers import of_task, spans_in, token_states
 from onebase.tasks.answers import spans as spans_of
@@ -29,7 +29,7 @@ from onebase.tasks.by_head import Fit, Prepared
 from onebase.tasks.checks import head_size
 from onebase.tasks.job import Adapting, Facts, data_facts
 from onebase.tasks.prompting import Given
-from onebase.tasks.reading import Reader, each_row
+from onebase.tasks.reading import RowReader, each_row
 from onebase.tasks.rows import reader_on
 
 MEND_TOKENS = "a token has one label at most: make one span of them, or drop one"
@@ -42,21 +42,21 @@ def spans_said(row: Mapping[str, Any]) -> list[Span]:
     return [s for s in cut if s is not None]
 
 
-def placed_texts(reader: Reader, whole: bool = True) -> Make:
+def placed_texts(reader: RowReader, whole: bool = True) -> Make:
     """The texts of rows with the places of their tokens. whole: each token may be in one span at most."""
 
-    def one(row: Mapping[str, Any]) -> Samples | Flaw:
+    def one(row: Mapping[str, Any]) -> Samples | Problem:
         read = placed(reader.base.codec.tokenizer, row["text"])
         if (refused := reader.refused((read,))) is not None:
             return refused
         spans = [Span(s["start"], s["end"], s["label"]) for s in row["spans"]] if whole else []
         said = tags_of(spans, read.places, sorted({s.label for s in spans}), row["text"])[1]
-        return (read,) if said is None else Flaw(said, MEND_TOKENS)
+        return (read,) if said is None else Problem(said, MEND_TOKENS)
 
     return each_row(one)
 
 
-def flaw(row: Mapping[str, Any]) -> tuple[str, str] | None:
+def problem(row: Mapping[str, Any]) -> tuple[str, str] | None:
     """What is wrong with the spans of a row, in characters, and what to do."""
     text, given = row["text"], row.get("spans")
     if not isinstance(given, (list, tuple)):
@@ -101,8 +101,8 @@ def prepare(job: Adapting) -> Prepared:
     after = len(tokenizer.framed([])) - before
     framed = [(*[IGNORE] * before, *t, *[IGNORE] * after) for t in tags]
 
-    def fit(texts: Sequence[Tokens], active: Active | None) -> Fit:
-        states = token_states(job.base, texts, active)
+    def fit(texts: Sequence[Tokens], routing: AdapterRouting | None) -> Fit:
+        states = token_states(job.base, texts, routing)
         x_ND = torch.cat([h_TD[before : before + len(t)] for h_TD, t in zip(states, tags, strict=True)])
         y_N = torch.tensor([tag for t in tags for tag in t])
         # Tokens of one text lean on each other: they are held out together.
@@ -111,7 +111,7 @@ def prepare(job: Adapting) -> Prepared:
         fitted = fit_head(x_ND, y_N, cfg.outputs, job.options.seed, folds if len(tags) >= FOLDS else None)
         targets = {t.id: x for t, x in zip(texts, framed, strict=True)}
         facts: Facts = fitted.facts
-        return Fit(fitted.head, cfg, lambda on: Tag(SCRATCH, targets, on), facts)
+        return Fit(fitted.head, cfg, lambda on: Tagging(SCRATCH, targets, on), facts)
 
     facts = data_facts(rows, labels) | {
         "data.spans": (sum(map(len, spans)), "counted"),
@@ -123,7 +123,7 @@ def prepare(job: Adapting) -> Prepared:
 def predictions(request: ScoreRequest) -> SpanSets:
     """The spans of each text, and the true ones."""
     make = placed_texts(reader_on(request.base), whole=False)
-    rows = read_rows(request.data, ("text",), check=flaw, make=make)
+    rows = read_rows(request.data, ("text",), check=problem, make=make)
     read = [t for each in rows.samples for t in each if isinstance(t, Placed)]
     found = spans_in(of_task(request.base, "tag", "tags"), [r["text"] for r in rows], read)
     return SpanSets([_bounds(spans_said(r)) for r in rows], [_bounds(s) for s in found])
@@ -148,7 +148,7 @@ TASK = Task(
     lesson=lambda job: heads.lesson(job, prepare(job)),
     head=lambda job: heads.by_head(job, prepare(job)),
     refused={"prompt": "a prompt gives each of some answers a probability, no places in a text"},
-    check=flaw,
+    check=problem,
     samples=placed_texts,
     compared=("text",),
     predictions=predictions,

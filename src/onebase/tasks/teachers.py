@@ -20,7 +20,7 @@ from onebase.formats.peft.folder import is_peft
 from onebase.methods.folder import load_config
 from onebase.model.mask import Cols
 from onebase.objective.base import TrunkInput
-from onebase.objective.distil import Said, kl
+from onebase.objective.distil import TeacherOutput, kl
 from onebase.opening.adapters import read_adapter
 from onebase.opening.bases import find_artifact, open_base
 from onebase.tasks.answers import labels as labels_of
@@ -82,7 +82,7 @@ def teaches_writing(options: AdaptOptions) -> bool:
     return False
 
 
-def class_chances(teacher: Bound, texts: Sequence[str]) -> tuple[tuple[str, ...], Tensor]:
+def class_probabilities(teacher: Bound, texts: Sequence[str]) -> tuple[tuple[str, ...], Tensor]:
     """(labels, log-probabilities [N, C]) of the teacher."""
     found = labels_of(teacher, texts)
     labels = tuple(found[0].scores)
@@ -117,7 +117,7 @@ def with_answers(
             Sampling(max_tokens=how.max_tokens, temperature=how.sample, seed=job.options.seed + i)
             for i in asked[part]
         ]
-        wrote = generate(teacher.loaded, prompts[part], sampling, teacher.active)
+        wrote = generate(teacher.loaded, prompts[part], sampling, teacher.routing)
         for i, said in zip(asked[part], wrote, strict=True):
             if said.finish != "stop":
                 del out[i]
@@ -167,7 +167,9 @@ def class_agreement(
 
 
 @torch.no_grad()
-def token_agreement(student: Said, teacher: Said, samples: Sequence[Tokens], seed: int) -> dict[str, Score]:
+def token_agreement(
+    student: TeacherOutput, teacher: TeacherOutput, samples: Sequence[Tokens], seed: int
+) -> dict[str, Score]:
     """The same on held-out samples, over their supervised tokens: `agreement` (the same likeliest token), `kl` (nats a token), and
     `teacher_nats_per_token`, `student_nats_per_token` of the tokens themselves."""
     rows = np.zeros((len(samples), 5))
@@ -178,7 +180,7 @@ def token_agreement(student: Said, teacher: Said, samples: Sequence[Tokens], see
         device = student.model.device
         read = TrunkInput(ids_T[None].to(device), Cols.simple(1, len(ids_T), device))
         s_TV, t_TV = (
-            x.model.text.logits(x.model.hidden(read.ids_BT, read.cols, active=x.active).hidden, x.active)[
+            x.model.text.logits(x.model.hidden(read.ids_BT, read.cols, routing=x.routing).hidden, x.routing)[
                 0, :-1
             ]
             .cpu()[used][:, :vocab]

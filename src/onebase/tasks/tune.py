@@ -42,7 +42,7 @@ INPUTS = ("text", "image", "prompt", "messages", "anchor")
 
 
 @dataclass(frozen=True)
-class Setting:
+class TrialSetting:
     """A trial's rate, and its values of the method's options that are tuned."""
 
     lr: float
@@ -66,10 +66,10 @@ def tune(
     task: str,
     method: str,
     trials: int,
-    tell: Any = None,
+    log: Any = None,
     test: Data | None = None,
     columns: Mapping[str, str] | None = None,
-    listeners: Sequence[Any] = (),
+    callbacks: Sequence[Any] = (),
     score: str | None = None,
     **options: Any,
 ) -> Adapter:
@@ -78,7 +78,7 @@ def tune(
     A quarter of the rows, drawn by `seed`, judges, by `score` (the task's own, `Task.tuned_by`, where none is named); of labelled rows each label's share, and rows with the same text together.
     Another setting is only taken where its score lies outside the first one's 95% interval. The record has every trial. Raises UserError.
     """
-    tell = tell or (lambda _: None)
+    log = log or (lambda _: None)
     check_names([score] if score else [])
     options = {"date": today(), **options}  # of all trials
     job, make, first = _request(base, data, task, method, trials, options, columns, test)
@@ -86,18 +86,18 @@ def tune(
     plan_of(job, make)
     seed = job.options.seed
     learnt, held = split(job.rows, seed, TASKS[task].reads)
-    found: list[tuple[Setting, Score | None]] = []
+    found: list[tuple[TrialSetting, Score | None]] = []
     names, lower = (score,) if score else TASKS[task].tuned_by, False
     for number, setting in enumerate(settings(first, trials, seed, METHODS[method].tuned), 1):
         trial = replace(job, rows=learnt, test=None, options=setting.set(job.options))
         value, lower = _judged(base, Adapter(make(trial)), held, task, names, seed)
         found.append((setting, value))
-        tell(f"trial {number} of {trials}: {_text(setting)}: {value}")
+        log(f"trial {number} of {trials}: {_text(setting)}: {value}")
     best = chosen([s for _, s in found], lower)
     setting = found[best][0]
     why = "no trial is better than the first beyond its interval: the first is kept"
-    tell(why if best == 0 else f"chosen: {_text(setting)}")
-    last = replace(job, tell=tell, listeners=tuple(listeners), options=setting.set(job.options))
+    log(why if best == 0 else f"chosen: {_text(setting)}")
+    last = replace(job, log=log, callbacks=tuple(callbacks), options=setting.set(job.options))
     adapter = Adapter(make(last))
     record = adapter.parts.record
     told = [{**s.options, **_fields(value)} for s, value in found]
@@ -131,7 +131,9 @@ def plan_tune(
     return Plan(facts, f"{whole.text}\n{text}")
 
 
-def settings(first: Setting, trials: int, seed: int, tuned: Mapping[str, Sequence[Any]]) -> list[Setting]:
+def settings(
+    first: TrialSetting, trials: int, seed: int, tuned: Mapping[str, Sequence[Any]]
+) -> list[TrialSetting]:
     """The first, then points of Halton's sequence (1960; a prime a coordinate) shifted by seed: rates around the first one's, and
     values of the options that are tuned."""
     bases = PRIMES[: 1 + len(tuned)]
@@ -141,7 +143,7 @@ def settings(first: Setting, trials: int, seed: int, tuned: Mapping[str, Sequenc
         u, *vs = (float((_radical(n, base) + s) % 1.0) for base, s in zip(bases, shift, strict=True))
         lr = float(f"{first.lr * SPAN ** (2 * u - 1):.2g}")
         own = {name: of[int(v * len(of))] for (name, of), v in zip(tuned.items(), vs, strict=True)}
-        out.append(Setting(lr, own))
+        out.append(TrialSetting(lr, own))
     return out
 
 
@@ -204,7 +206,7 @@ def _request(
     options: Mapping[str, object],
     columns: Mapping[str, str] | None,
     test: Data | None,
-) -> tuple[Adapting, Make, Setting]:
+) -> tuple[Adapting, Make, TrialSetting]:
     """The job with its rows read, what makes its adapters, and the first setting. Raises UserError for what cannot be tuned."""
     if trials < 2:
         raise UserError(f"{trials} trials cannot be compared", "give at least 2")
@@ -221,7 +223,7 @@ def _request(
     split(job.rows, asked.seed, TASKS[task].reads)
     how = METHODS[method]
     own = {name: getattr(asked.own, name) for name in how.tuned}
-    return job, make, Setting(asked.lr or how.rate_of(TASKS[task].signal), own)
+    return job, make, TrialSetting(asked.lr or how.rate_of(TASKS[task].signal), own)
 
 
 def _judged(
@@ -238,7 +240,7 @@ def _judged(
     return metric.score(said, seed), metric.lower
 
 
-def _text(s: Setting) -> str:
+def _text(s: TrialSetting) -> str:
     return ", ".join([f"lr {s.lr:g}", *(f"{name} {value}" for name, value in s.own.items())])
 
 

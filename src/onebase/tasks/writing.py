@@ -43,7 +43,7 @@ def lesson(job: Adapting) -> Lesson:
 
     def steps(found: Learner, stack: ExitStack) -> Steps:
         plan, length = sample_plan(job, tokens, found.before)
-        return Steps(NextToken(length, found.active), plan, found.before + length)
+        return Steps(NextToken(length, found.routing), plan, found.before + length)
 
     return Lesson(facts, "answers", steps, special=special_ids(tokens, job.base.codec.tokenizer))
 
@@ -58,9 +58,9 @@ def sample_plan(job: Adapting, tokens: Sequence[Tokens], before: int) -> tuple[O
     if before:
         length = min(length, base.model.cfg.text.context - before)
         RowPlan(tokenset, length, 1, o.seed, long="refuse")  # says which samples are too long
-        per_step = max(1, min(o.rows, len(tokens) // 4))
+        per_step = max(1, min(o.batch_size, len(tokens) // 4))
         return ExampleOrder(one_by_one(tokens), per_step, o.seed, o.epochs), longest
-    per_step = max(1, min(o.rows, sum(len(t.ids) for t in tokens) // length // 4))
+    per_step = max(1, min(o.batch_size, sum(len(t.ids) for t in tokens) // length // 4))
     return RowPlan(tokenset, length, per_step, o.seed, long="refuse", epochs=o.epochs), length
 
 
@@ -73,7 +73,7 @@ def special_ids(tokens: Sequence[Tokens], tokenizer: Tokenizer) -> tuple[int, ..
 
 
 @dataclass(frozen=True)
-class Asks:
+class EvalPrompts:
     """Of each row: prompt and answer as one sample, the prompt as token ids, the answer as text."""
 
     samples: list[Tokens]
@@ -85,7 +85,7 @@ def completions(request: ScoreRequest) -> Written:
     """See `_written`. Rows have prompt and completion, and what a saved prompt has as variables."""
     base, on = request.base, request.base.attached
     asks = on is None or on.config.prompt is None or "text" in on.config.prompt.variables
-    rows = read_rows(request.data, (*(["prompt"] if asks else []), "completion"), check=text_flaw)
+    rows = read_rows(request.data, (*(["prompt"] if asks else []), "completion"), check=text_problem)
     texts = [str(r["prompt"]) if asks else "" for r in rows]
     read = [
         prompted(on, t, _values(request, r, i)).read
@@ -97,12 +97,12 @@ def completions(request: ScoreRequest) -> Written:
         samples.append(completion_row(base.loaded, {**r, "prompt": prompt}, str(i), known))
         prompts.append(base.tokenizer.begun(known[prompt, "nothing"]))
     answers = [str(r["completion"]).strip() for r in rows]
-    return _written(request, Asks(samples, prompts, answers))
+    return _written(request, EvalPrompts(samples, prompts, answers))
 
 
 def chats(request: ScoreRequest) -> Written:
     """See `_written`. Rows have messages, the last of which is the answer."""
-    base, rows = request.base, read_rows(request.data, ("messages",), check=answered_flaw)
+    base, rows = request.base, read_rows(request.data, ("messages",), check=answer_problem)
     samples, prompts = [], []
     for i, r in enumerate(rows, 1):
         read = list(prompted(base.attached, r["messages"][:-1], _values(request, r, i)).read)
@@ -112,10 +112,10 @@ def chats(request: ScoreRequest) -> Written:
         samples.append(_less_first(sample, shown) if shown else sample)
         prompts.append(base.loaded.codec.chat_ids(read, known=known))
     answers = [str(r["messages"][-1]["content"]).strip() for r in rows]
-    return _written(request, Asks(samples, prompts, answers))
+    return _written(request, EvalPrompts(samples, prompts, answers))
 
 
-def text_flaw(row: Mapping[str, Any]) -> tuple[str, str] | None:
+def text_problem(row: Mapping[str, Any]) -> tuple[str, str] | None:
     """What is wrong with a prompt that is no text, and what to do."""
     if isinstance(prompt := row.get("prompt", ""), str):
         return None
@@ -125,7 +125,7 @@ def text_flaw(row: Mapping[str, Any]) -> tuple[str, str] | None:
     )
 
 
-def answered_flaw(row: Mapping[str, Any]) -> tuple[str, str] | None:
+def answer_problem(row: Mapping[str, Any]) -> tuple[str, str] | None:
     """What is wrong with messages that do not end in an answer, and what to do."""
     last = row["messages"][-1]
     if len(row["messages"]) > 1 and isinstance(last, Mapping) and last.get("role") == "assistant":
@@ -153,7 +153,7 @@ def _less_first(sample: Tokens, turns: int) -> Tokens:
     return replace(sample, loss=loss)
 
 
-def _written(request: ScoreRequest, found: Asks) -> Written:
+def _written(request: ScoreRequest, found: EvalPrompts) -> Written:
     """How likely the answers are, and what the base writes greedily in their place. Raises DataError for a row beyond the context, UserError for a constraint that cannot be
     followed."""
     base = request.base
@@ -163,10 +163,10 @@ def _written(request: ScoreRequest, found: Asks) -> Written:
             raise DataError(
                 f"row {i} has {len(sample.ids)} tokens, the base reads {context}", "shorten or drop it"
             )
-    nats = completion_nats(base.loaded, found.samples, base.active)
+    nats = completion_nats(base.loaded, found.samples, base.routing)
     room = [min(request.max_tokens, context - len(p)) for p in found.prompts]
     each = [Sampling(max_tokens=max(1, n), constraint=request.constraint) for n in room]
-    texts = [g.text.strip() for g in generate(base.loaded, found.prompts, each, base.active)]
+    texts = [g.text.strip() for g in generate(base.loaded, found.prompts, each, base.routing)]
     return Written(found.answers, texts, nats[:, 0], nats[:, 1])
 
 
@@ -177,7 +177,7 @@ COMPLETE = Task(
     prompt=by_prompt.by_prompt,
     refused={"head": "a head says which of some labels, it writes no text"},
     writes=always,
-    check=text_flaw,
+    check=text_problem,
     samples=lambda reader: one_sample(reader, completion_row),
     by_sample=True,
     predictions=completions,

@@ -32,7 +32,7 @@ def as_line(info: StepInfo) -> dict[str, Any]:
     return {k: v for k, v in vars(info).items() if k != "scores"} | info.scores
 
 
-class Listener(Protocol):
+class Callback(Protocol):
     """What the loop tells of a run. `close` is called when `start` came to its end, and then always."""
 
     def start(self, step: int, total: int | None) -> None:
@@ -45,7 +45,7 @@ class Listener(Protocol):
         """The run is over, well or not."""
 
 
-class Quiet:
+class NoCallback:
     """Hears everything, does nothing; a parent for listeners that need only some events."""
 
     def start(self, step: int, total: int | None) -> None:
@@ -58,7 +58,7 @@ class Quiet:
         return
 
 
-class JsonLog(Quiet):
+class JsonLog(NoCallback):
     """One JSON object a step in `log.jsonl`; a resumed run drops the lines of steps that it will do again.
 
     Raises ArtifactError when the disk is full: a run whose log has holes would look like one that did not happen.
@@ -98,7 +98,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     return out
 
 
-class Progress(Quiet):
+class Progress(NoCallback):
     """A live bar: step, loss, tokens a second, time left. On a file or pipe: a line each tenth of the run."""
 
     def __init__(self, title: str) -> None:

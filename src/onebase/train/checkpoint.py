@@ -4,6 +4,7 @@ A checkpoint appears by rename, so it is whole or absent; the newest valid one i
 """
 
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -75,11 +76,13 @@ def load_checkpoint(path: Path) -> tuple[RunState, dict[str, Tensor], dict[str, 
         rng = bytes.fromhex(facts.pop("rng"))
         torch.set_rng_state(torch.frombuffer(bytearray(rng), dtype=torch.uint8))
         state = RunState(**facts)
-    return (
-        state,
-        load_tensors(path / "model-00001.safetensors"),
-        load_tensors(path / "optim-00001.safetensors"),
-    )
+    model, optimizer = (load_tensors(path / f"{x}-00001.safetensors") for x in ("model", "optim"))
+    return state, _to_new_names(model), _to_new_names(optimizer)
+
+
+def _to_new_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Virtual tokens were once called `leads`."""
+    return {re.sub(r"(^|/)leads\.", r"\1virtual.", name): x for name, x in tensors.items()}
 
 
 def check_identity(

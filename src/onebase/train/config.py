@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from onebase.config import config
+from onebase.config import config, renamed
 from onebase.errors import ConfigError
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
@@ -63,7 +63,7 @@ class CheckpointConfig:
 class TrainConfig:
     """The budget is exactly one of steps, tokens and minutes.
 
-    A global batch is `rows` rows of `length` tokens, in micro-batches of at most `micro` rows (0: chosen). With `minutes` the first
+    A global batch is `batch_size` rows of `sequence_length` tokens, in micro-batches of at most `micro_batch` rows (0: chosen). With `minutes` the first
     steps are timed and the number of steps is fixed from them, once; it counts the time of steps, not of scores on the way and
     checkpoints.
     """
@@ -71,9 +71,9 @@ class TrainConfig:
     steps: int | None = None
     tokens: int | None = None
     minutes: float | None = None
-    rows: int = 32
-    length: int = 256
-    micro: int = 0
+    batch_size: int = renamed("rows", 32)
+    sequence_length: int = renamed("length", 256)
+    micro_batch: int = renamed("micro", 0)
     seed: int = 0
     muon: MuonConfig | None = MuonConfig()
     adamw: AdamWConfig = AdamWConfig()
@@ -95,8 +95,8 @@ class TrainConfig:
             )
         if getattr(self, given[0]) <= 0:
             raise ConfigError(f"{given[0]} is {getattr(self, given[0])}", "give a number above 0")
-        if self.rows < 1 or self.length < 2 or self.micro < 0:
+        if self.batch_size < 1 or self.sequence_length < 2 or self.micro_batch < 0:
             raise ConfigError(
-                f"rows {self.rows}, micro {self.micro}, length {self.length}",
-                "give rows of at least 1, length of at least 2, and a micro of at least 1 (0 lets us choose)",
+                f"batch_size {self.batch_size}, micro_batch {self.micro_batch}, sequence_length {self.sequence_length}",
+                "give a batch_size of at least 1, a sequence_length of at least 2, and a micro_batch of at least 1 (0 lets us choose)",
             )

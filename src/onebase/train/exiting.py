@@ -6,7 +6,7 @@ import sys
 from typing import NoReturn
 
 
-def leave(status: int = 0) -> NoReturn:
+def exit_now(status: int = 0) -> NoReturn:
     """End this rank's process now, after what asked to be told of the exit was told: never returns.
 
     Once in many runs of two ranks one ended with SIGABRT ("terminate called without an active exception") when its work was done and its

@@ -18,7 +18,7 @@ from onebase.errors import UserError
 from onebase.model.device import compute_dtype
 from onebase.model.memory import keep_freed_memory
 from onebase.objective.base import Batch, Objective, count_sources, takes_whole_step
-from onebase.train.callbacks import Listener, StepInfo
+from onebase.train.callbacks import Callback, StepInfo
 from onebase.train.checkpoint import (
     RunState,
     check_identity,
@@ -49,7 +49,7 @@ Made = tuple[list[Batch], dict[str, int], int]
 @dataclass(frozen=True)
 class Job:
     """All that a run is: what learns, from which rows, how, and who listens. `out` is where checkpoints go (None: nowhere). identity: hashes of
-    what a checkpoint must agree with, beside the loop's own; called: the names of some of them in messages; `tell` hears what a user should
+    what a checkpoint must agree with, beside the loop's own; called: the names of some of them in messages; `log` hears what a user should
     know of going on from a checkpoint."""
 
     model: BaseModel
@@ -57,11 +57,11 @@ class Job:
     rows: Order
     train: TrainConfig
     out: Path | None = None
-    listeners: Sequence[Listener] = ()
+    callbacks: Sequence[Callback] = ()
     evaluate: Callable[[BaseModel], dict[str, float]] | None = None
     parallel: Parallel | None = None
     identity: dict[str, str] = field(default_factory=dict)
-    tell: Callable[[str], None] | None = None
+    log: Callable[[str], None] | None = None
     called: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -74,17 +74,20 @@ class Result:
     stopped: bool
 
 
-def micro_rows(cfg: TrainConfig, par: Parallel) -> int:
+def micro_batch_size(cfg: TrainConfig, par: Parallel) -> int:
     """Rows of a micro-batch on each rank: as the recipe says, or about MICRO_TOKENS tokens.
 
     Raises UserError when the ranks cannot share the rows evenly: one that runs fewer micro-batches would hang the others.
     """
-    if cfg.rows % par.world:
+    if cfg.batch_size % par.world:
         raise UserError(
-            f"{cfg.rows} rows a step cannot be shared evenly by {par.world} processes",
-            f"set train.rows to a multiple of {par.world}",
+            f"{cfg.batch_size} rows a step cannot be shared evenly by {par.world} processes",
+            f"set train.batch_size to a multiple of {par.world}",
         )
-    return min(cfg.rows // par.world, cfg.micro or max(1, MICRO_TOKENS[par.device.type] // cfg.length))
+    return min(
+        cfg.batch_size // par.world,
+        cfg.micro_batch or max(1, MICRO_TOKENS[par.device.type] // cfg.sequence_length),
+    )
 
 
 def run(job: Job) -> Result:
@@ -97,7 +100,7 @@ def run(job: Job) -> Result:
 
 def _run(job: Job, par: Parallel) -> Result:
     cfg = job.train
-    micro_rows(cfg, par)  # refuses what cannot be shared, before anything is done
+    micro_batch_size(cfg, par)  # refuses what cannot be shared, before anything is done
     if par.world > 1 and takes_whole_step(job.objective):
         raise UserError(
             f"this objective compares all rows of a step, and {par.world} processes share them",
@@ -117,12 +120,12 @@ def _run(job: Job, par: Parallel) -> Result:
     optim = Optimizers(job.model, cfg.muon, cfg.adamw)
     state = _resume(job, optim, identity)
     said = go_on(state.formats, formats(job.model, optim), state.step)
-    if said and job.tell and par.main:
-        job.tell(said)
+    if said and job.log and par.main:
+        job.log(said)
     losses: list[float] = []
     if cfg.steps or cfg.tokens:
-        state.total = cfg.steps or math.ceil((cfg.tokens or 0) / (cfg.rows * cfg.length))
-    heard = [x for x in job.listeners if par.main]
+        state.total = cfg.steps or math.ceil((cfg.tokens or 0) / (cfg.batch_size * cfg.sequence_length))
+    heard = [x for x in job.callbacks if par.main]
     pace: list[float] = []
     stop = False
     with ExitStack() as stack:
@@ -232,8 +235,8 @@ class _Ahead:
         cfg = self.job.train
         rows = self.job.rows.rows(step)
         mine = split(rows, self.par.rank, self.par.world)
-        first = step * cfg.rows + len(rows) * self.par.rank // self.par.world
-        size = len(mine) if takes_whole_step(self.job.objective) else micro_rows(cfg, self.par)
+        first = step * cfg.batch_size + len(rows) * self.par.rank // self.par.world
+        size = len(mine) if takes_whole_step(self.job.objective) else micro_batch_size(cfg, self.par)
         batches = [self.job.objective.batch(mine[i : i + size], first + i) for i in range(0, len(mine), size)]
         return batches, count_sources(rows), len(rows)
 

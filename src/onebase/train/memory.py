@@ -15,7 +15,7 @@ GIB = 2**30
 
 
 @dataclass(frozen=True)
-class Memory:
+class MemoryEstimate:
     """Bytes of one rank, by what they hold. An estimate: the allocator and libraries add to it."""
 
     weights: int
@@ -31,19 +31,19 @@ class Memory:
 
 def training_memory(
     cfg: BaseConfig, train: TrainConfig, micro: int, world: int = 1, bf16: bool = True
-) -> Memory:
+) -> MemoryEstimate:
     """What training holds at its peak: fp32 weights and gradients, optimizer moments, one micro-batch of `micro` rows."""
     total = base_parameters(cfg)
     trunk, codec = cfg.trunks["text"], cfg.text
     matrices = count.matrix_parameters(trunk)
     moments = 2 * total - (matrices if train.muon else 0)  # Muon keeps one moment, AdamW two
     width = 2 if bf16 else 4
-    tokens = micro * train.length
-    return Memory(
+    tokens = micro * train.sequence_length
+    return MemoryEstimate(
         weights=4 * total // world,
         gradients=4 * total // world + 4 * total // max(1, len(trunk.blocks)) // world,
         optimizer=4 * moments // world,
-        activations=count.activation_bytes(trunk, tokens, train.length, width),
+        activations=count.activation_bytes(trunk, tokens, train.sequence_length, width),
         logits=min(tokens, CHUNK) * codec.vocab_size * (4 + 2 * width) + 2 * tokens * trunk.width * width,
     )
 
@@ -64,16 +64,16 @@ def available(device: torch.device) -> int:
 
 def check_memory(
     cfg: BaseConfig, train: TrainConfig, micro: int, device: torch.device, world: int = 1
-) -> Memory:
+) -> MemoryEstimate:
     """The memory of the run. Raises UserError when it exceeds what is free, with the setting that would fit."""
     need = training_memory(cfg, train, micro, world)
     free = available(device)
     if need.total <= free:
         return need
     fits = next((m for m in range(micro, 0, -1) if training_memory(cfg, train, m, world).total <= free), 0)
-    fits = next((m for m in range(fits, 0, -1) if train.rows % m == 0), 0)
+    fits = next((m for m in range(fits, 0, -1) if train.batch_size % m == 0), 0)
     remedy = (
-        f"set train.micro={fits}"
+        f"set train.micro_batch={fits}"
         if fits
         else "even one row at a time does not fit: lower model.width or model.depth, or use more ranks (torchrun)"
     )

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from onebase.artifact.disk import disk_errors
 from onebase.artifact.files import write_atomic
 from onebase.errors import UserError
-from onebase.train.callbacks import Quiet, StepInfo, as_line, read_log
+from onebase.train.callbacks import NoCallback, StepInfo, as_line, read_log
 
 FACTS = frozenset(f.name for f in fields(StepInfo))
 CONNECT_SECONDS = 30.0
@@ -26,7 +26,7 @@ def scalars(line: dict[str, Any]) -> dict[str, float]:
     return shown | {"rate_factor": line["factor"]} | {k: v for k, v in line.items() if k not in FACTS}
 
 
-class TensorBoard(Quiet):
+class TensorBoard(NoCallback):
     """Scalars for TensorBoard, in `folder`. What a killed run wrote of steps that are done again is not shown."""
 
     def __init__(self, folder: Path) -> None:
@@ -53,7 +53,7 @@ class TensorBoard(Quiet):
             self.writer.close()
 
 
-class WandB(Quiet):
+class WandB(NoCallback):
     """Scalars for Weights & Biases: one run there for one run folder `out`, however often it is resumed.
 
     The run's id is kept in `out/wandb/id`; a run that starts from its beginning gets a new one. Weights & Biases cannot go back to

@@ -13,9 +13,9 @@ from onebase.config import config
 from onebase.errors import ArtifactError, ConfigError
 from onebase.formats.peft.folder import PREFIX, PeftFolder, Target
 from onebase.formats.peft.names import modules
-from onebase.methods.method import SCRATCH, Learner, Method, Part, Peft, Start, Whole, option
+from onebase.methods.method import SCRATCH, Learner, Method, MethodPart, Peft, Start, Whole, option
 from onebase.methods.table import register
-from onebase.model.proj import Active, Delta, Proj
+from onebase.model.proj import AdapterRouting, Delta, Proj
 from onebase.model.sites import fits
 
 
@@ -76,7 +76,7 @@ def learn(start: Start) -> Iterator[Learner]:
     for proj in sites.values():
         proj.deltas[SCRATCH] = Scale(torch.ones(proj.d_out, device=proj.device))
     params = [p for proj in sites.values() for p in proj.deltas[SCRATCH].parameters()]
-    yield Learner(params, Active.all_rows(SCRATCH), start.options)
+    yield Learner(params, AdapterRouting.all_rows(SCRATCH), start.options)
 
 
 def scaled(proj: Proj, scale: Scale) -> Whole:
@@ -126,7 +126,7 @@ register(
     Method(
         name="ia3",
         options=IA3Options,
-        part=Part(owns, tensors, put, remove),
+        part=MethodPart(owns, tensors, put, remove),
         learn=learn,
         rate=1e-2,
         tuned={"factors": (["attn.k"], ["attn.k", "attn.v", "ff.up"])},

@@ -9,15 +9,15 @@ import torch
 
 from onebase.codec.text.sample import Tokens
 from onebase.data import read_rows
-from onebase.engine.features import how_read
+from onebase.engine.features import pooling_of
 from onebase.evaluation.bootstrap import Score, mean_score
 from onebase.evaluation.scores import Metric
 from onebase.evaluation.scores import register as register_score
 from onebase.methods.head import HeadConfig, best_pooled
 from onebase.methods.method import SCRATCH
 from onebase.methods.ridge import fit_ridge
-from onebase.model.proj import Active
-from onebase.objective.regress import Value
+from onebase.model.proj import AdapterRouting
+from onebase.objective.regress import Regression
 from onebase.tasks import by_head
 from onebase.tasks.answers import values
 from onebase.tasks.base import ScoreRequest, Shown, Task
@@ -47,14 +47,16 @@ def prepare(job: Adapting) -> Prepared:
     y_N = torch.tensor([float(g) for r in job.rows for g in r["grades"]], dtype=torch.float64)
     y_N = y_N - y_N.mean()
 
-    def fit(texts: Sequence[Tokens], active: Active | None) -> Fit:
-        x_NP = wide_features(job, texts, active)
+    def fit(texts: Sequence[Tokens], routing: AdapterRouting | None) -> Fit:
+        x_NP = wide_features(job, texts, routing)
         fitted, pooling = best_pooled(
             lambda x: fit_ridge(x, y_N, job.options.seed), x_NP, job.options.pooling
         )
         targets = {t.id: y for t, y in zip(texts, y_N.tolist(), strict=True)}
         how = HeadConfig(gives="value", pooling=pooling)
-        return Fit(fitted.head, how, lambda on: Value(SCRATCH, targets, how_read(job.base, pooling), on))
+        return Fit(
+            fitted.head, how, lambda on: Regression(SCRATCH, targets, pooling_of(job.base, pooling), on)
+        )
 
     return Prepared(fit, data_facts(job.rows))
 

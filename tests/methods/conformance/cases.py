@@ -126,7 +126,7 @@ CASES: dict[str, dict[str, Any]] = {
     **{f"sees {name}": case for name, case in SEES.items()},
     **{f"both {name}": case for name, case in BOTH.items()},
 }
-STEPS = {"rows": 4, "epochs": 2}
+STEPS = {"batch_size": 4, "epochs": 2}
 """Few steps, but enough to be stopped between two."""
 STOPPED = [
     *(f"decoder complete-{m}" for m in ("lora", "ends", "dora", "soft", "prefix", "full")),

@@ -95,7 +95,7 @@ def both(folder: Path) -> LoadedBase:
         codecs=text.model.cfg.codecs | image.model.cfg.codecs,
         links=(Link(src="image", dst="text", how="embed", connector=ConnectorConfig(token=PLACE)),),
     )
-    return drawn(cfg, text.words)
+    return drawn(cfg, text.text_codec)
 
 
 KINDS = {"decoder": decoder, "encoder": encoder, "speech": speech, "sees": sees, "both": both}

@@ -15,9 +15,9 @@ from torch import Tensor
 from onebase.api.base import Adapter, Base
 from onebase.base.folder import base_tensors, load_base, save_base
 from onebase.codec.image.pixels import pixels
-from onebase.model.proj import Active
+from onebase.model.proj import AdapterRouting
 from onebase.tasks import job as adapting
-from onebase.train.callbacks import Quiet, StepInfo
+from onebase.train.callbacks import NoCallback, StepInfo
 from onebase.train.loop import Job, Result, run
 from onebase.train.optim import Optimizers
 from tests.helpers import tiny_base
@@ -72,7 +72,7 @@ class Made:
         return self.base.with_adapter(self.adapter)
 
 
-class Stops(Quiet):
+class Stops(NoCallback):
     """Asks the process to stop after a step, as a scheduler would."""
 
     def step(self, info: StepInfo) -> None:
@@ -126,17 +126,17 @@ def made(case: str) -> Made:
 
 
 @torch.no_grad()
-def states(base: Base, active: Active | None, rows: int = 1, *, sees: bool = False) -> Tensor:
+def states(base: Base, routing: AdapterRouting | None, rows: int = 1, *, sees: bool = False) -> Tensor:
     """Hidden states of rows of one text, and what the base predicts where it does, [B, T, D or V]; of a picture where asked (`sees`) or where
     the base reads no text."""
     model = base.loaded.model
     if sees or "text" not in model.cfg.codecs:
         seen_BCHW = pixels([pictures()["a"]], model.cfg.image).expand(rows, -1, -1, -1)
-        return model.states("image", seen_BCHW, active=active).hidden
+        return model.states("image", seen_BCHW, routing=routing).hidden
     tokenizer = base.tokenizer
     ids_BT = torch.tensor([tokenizer.framed(tokenizer.encode("is it so or not"))] * rows)
-    hidden = model.hidden(ids_BT, active=active).hidden
-    return model.text.logits(hidden, active) if model.text.cfg.head else hidden
+    hidden = model.hidden(ids_BT, routing=routing).hidden
+    return model.text.logits(hidden, routing) if model.text.cfg.head else hidden
 
 
 def answer(base: Base) -> Any:
@@ -153,7 +153,7 @@ def answer(base: Base) -> Any:
         return base.tag(TEXTS), base.loaded.model.heads[on.name](states_of(base)).tolist()
     if on.task == "embed":
         return base.embed(TEXTS).tolist()
-    return states(base, base.active).tolist()
+    return states(base, base.routing).tolist()
 
 
 def states_of(base: Base) -> Tensor:

@@ -10,7 +10,7 @@ from onebase.base.folder import base_tensors, load_base
 from onebase.errors import ArtifactError, UserError
 from onebase.methods.folder import detach
 from onebase.methods.table import PARTS
-from onebase.model.proj import Active
+from onebase.model.proj import AdapterRouting
 from onebase.train.signals import Stopped
 from tests.methods.conformance.cases import CASES, STOPPED
 from tests.methods.conformance.made import Stops, adapted, answer, folder, made, states
@@ -36,7 +36,7 @@ def test_the_base_is_bitwise_what_it_was(case: str) -> None:
         detach(twin.loaded, twin.attached.name)  # type: ignore[union-attr]
         left = [n for n, _ in twin.loaded.model.named_parameters()]
         model = twin.loaded.model if m.method != "full" else model
-        assert not any(".deltas." in n or n.startswith(("heads.", "leads.")) for n in left), name
+        assert not any(".deltas." in n or n.startswith(("heads.", "virtual.")) for n in left), name
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -62,7 +62,7 @@ def test_only_the_adapter_is_saved_and_it_answers_the_same(case: str, tmp_path: 
 def test_gradients_go_where_they_are_due(case: str) -> None:
     """To the adapter and its head alone, and all of it gets one; full: to weights of the base and the head."""
     m = made(case)
-    own = {n for n in m.learnt if ".deltas." in n or n.startswith(("leads.", "heads."))}
+    own = {n for n in m.learnt if ".deltas." in n or n.startswith(("virtual.", "heads."))}
     assert m.learnt and m.moved
     if m.method == "full":
         # Of a matrix of tokens that is read alone, the rows of those that are in the data learn in its place.
@@ -93,7 +93,7 @@ def test_another_base_is_refused(case: str) -> None:
 @pytest.mark.parametrize("case", MERGED)
 def test_merged_is_unmerged(case: str) -> None:
     m = made(case)
-    plain, on = (states(b, b.active, sees=m.sees) for b in (m.base, m.on))
+    plain, on = (states(b, b.routing, sees=m.sees) for b in (m.base, m.on))
     assert (on - plain).abs().max() > 10 * TOLERANCE
     merged = m.on.merged()
     torch.testing.assert_close(states(merged, None, sees=m.sees), on, atol=TOLERANCE, rtol=TOLERANCE)
@@ -114,7 +114,7 @@ def test_stopped_and_gone_on_is_bitwise_the_same(case: str, tmp_path: Path) -> N
     m = made(case)
     base = Base(load_base(folder(m.kind)))
     with pytest.raises(Stopped, match="goes on from"):
-        adapted(base, m.options, resume=tmp_path, listeners=[Stops()])
+        adapted(base, m.options, resume=tmp_path, callbacks=[Stops()])
     assert adapted(base, m.options, resume=tmp_path).fingerprint == m.adapter.fingerprint
     assert m.adapter.parts.tensors, "nothing was learnt"
 
@@ -130,8 +130,8 @@ def test_adapters_mixed_in_a_batch_are_each_alone(kind: str) -> None:
             held.append(on)
             names.append(on.attached.name)  # type: ignore[union-attr]
     assert len(names) > 2
-    mixed = states(base, Active.per_row(names), rows=len(names))
-    alone = [states(base, Active.all_rows(n) if n else None)[0] for n in names]
+    mixed = states(base, AdapterRouting.per_row(names), rows=len(names))
+    alone = [states(base, AdapterRouting.all_rows(n) if n else None)[0] for n in names]
     torch.testing.assert_close(mixed, torch.stack(alone), atol=TOLERANCE, rtol=TOLERANCE)
     for i, one in enumerate(alone[1:], 1):
         assert not torch.equal(one, alone[0]), names[i]

@@ -17,7 +17,7 @@ from onebase.methods.folder import AdapterParts, adapter_tensors, bound_to, deta
 from onebase.methods.lora import LoraConfig
 from onebase.model.cross import Memory
 from onebase.model.mask import Cols
-from onebase.model.proj import Active
+from onebase.model.proj import AdapterRouting
 from onebase.tasks.table import METHODS, TASKS
 from tests.methods.conformance.made import folder
 
@@ -43,14 +43,14 @@ def drawn(base: Base, seed: int, cfg: LoraConfig) -> Adapter:
 
 
 @torch.no_grad()
-def said(base: Base, active: Active | None, rows: int = 1) -> Tensor:
+def said(base: Base, routing: AdapterRouting | None, rows: int = 1) -> Tensor:
     """Logits [B, T, V] of a text beside a sound."""
     model = base.loaded.model
     sound_BMF = torch.randn(1, 8, 40, generator=torch.Generator().manual_seed(3)).expand(rows, -1, -1)
-    heard = model.states("audio", sound_BMF, active=active).hidden
+    heard = model.states("audio", sound_BMF, routing=routing).hidden
     memory = Memory(heard, Cols.simple(*heard.shape[:2]))
     ids_BT = torch.tensor([base.tokenizer.encode("The quick", bos=True)] * rows)
-    return model.text.logits(model.hidden(ids_BT, active=active, memory=memory).hidden, active)
+    return model.text.logits(model.hidden(ids_BT, routing=routing, memory=memory).hidden, routing)
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -72,11 +72,11 @@ def test_a_lora_of_its_own_holds_what_adapters_hold(dora: bool, tmp_path: Path) 
     before = {k: t.clone() for k, t in base_tensors(base.loaded.model).items()}
     plain = said(base, None)
     on = base.with_adapter(drawn(base, 1, LoraConfig(rank=2, dora=dora)))
-    with_it = said(on, on.active)
+    with_it = said(on, on.routing)
     assert (with_it - plain).abs().max() > 0.1
     path = on.attached and drawn(base, 1, LoraConfig(rank=2, dora=dora)).save(tmp_path / "a")
     again = Base(load_base(folder("speech"))).with_adapter(path)  # type: ignore[arg-type]
-    assert torch.equal(said(again, again.active), with_it)
+    assert torch.equal(said(again, again.routing), with_it)
     kinds = {k.split(".")[0] for k in Adapter.load(tmp_path / "a").parts.tensors}
     assert kinds == {"audio", "text"}
     assert any(".cross." in k for k in Adapter.load(tmp_path / "a").parts.tensors)
@@ -99,7 +99,7 @@ def test_adapters_mixed_in_a_batch_are_each_alone() -> None:
     ):
         held.append(base.with_adapter(drawn(base, seed, cfg), f"a{seed}"))
         names.append(held[-1].attached.name)  # type: ignore[union-attr]
-    mixed = said(base, Active.per_row(names), rows=len(names))
-    alone = [said(base, Active.all_rows(n) if n else None)[0] for n in names]
+    mixed = said(base, AdapterRouting.per_row(names), rows=len(names))
+    alone = [said(base, AdapterRouting.all_rows(n) if n else None)[0] for n in names]
     torch.testing.assert_close(mixed, torch.stack(alone), atol=TOLERANCE, rtol=TOLERANCE)
     assert all(not torch.equal(x, alone[0]) for x in alone[1:])

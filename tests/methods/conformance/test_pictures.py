@@ -10,7 +10,7 @@ from onebase.base.folder import LoadedBase, load_base
 from onebase.errors import ConfigError, UserError
 from onebase.methods import prefix, soft
 from onebase.model.mask import Cols
-from onebase.model.proj import Active
+from onebase.model.proj import AdapterRouting
 from tests.helpers import taken
 from tests.methods.conformance.cases import LABELLED
 from tests.methods.conformance.kinds import PLACE
@@ -36,7 +36,7 @@ def test_what_leads_a_text_stands_before_its_pictures(method: str) -> None:
     model, P, ids = base.model, 3, torch.tensor([[1, PLACE, PLACE, 30, 40]])
     inserts = torch.randn(2, model.text.width, generator=torch.Generator().manual_seed(0))
     (soft if method == "soft" else prefix).inject(model, "led", torch.tensor([7, 8, 9]))
-    lead = model.leads["led"]
+    lead = model.virtual["led"]
     after = model.text.stem.tokens(ids).clone()
     after[0, 1:3] = inserts
     if method == "soft":
@@ -47,7 +47,7 @@ def test_what_leads_a_text_stands_before_its_pictures(method: str) -> None:
         for layer, k_PGH, v_PGH in zip(cache.layers, lead.keys, lead.values, strict=True):
             layer.append(k_PGH.transpose(0, 1)[None], v_PGH.transpose(0, 1)[None])
         hand = model.trunk(after, Cols.simple(1, 5, start=P), cache=cache).hidden
-    found = model.hidden(ids, active=Active.all_rows("led"), inserts=inserts).hidden
+    found = model.hidden(ids, routing=AdapterRouting.all_rows("led"), inserts=inserts).hidden
     torch.testing.assert_close(found, hand, atol=TOLERANCE, rtol=TOLERANCE)
 
 
@@ -84,12 +84,12 @@ def test_lora_is_put_on_the_trunk_that_rows_go_through_alone(data: str, trunk: s
 def test_lora_learns_pictures_and_a_plan_says_what_it_takes(kind: str) -> None:
     """Pictures of noise are told apart by what the trunk that sees has learnt, from a head that cannot; on a base with text as well."""
     base = Base(load_base(folder("sees")) if kind == "alone" else both())
-    plan = base.plan_adapt(rows(), task="classify", method="lora", rank=2, epochs=4, rows=4).facts
-    assert (plan["steps"], plan["rows_per_step"], plan["rows"]) == (12, 4, 12)
+    plan = base.plan_adapt(rows(), task="classify", method="lora", rank=2, epochs=4, batch_size=4).facts
+    assert (plan["steps"], plan["batch_size"], plan["rows"]) == (12, 4, 12)
     assert (
         plan["tokens"] == 12 * 4 * 17 and plan["tokens_supervised"] == 12 * 4
     )  # 4 x 4 patches and the class
-    adapter = base.adapt(rows(), task="classify", method="lora", rank=2, epochs=30, rows=4, lr=1e-2)
+    adapter = base.adapt(rows(), task="classify", method="lora", rank=2, epochs=30, batch_size=4, lr=1e-2)
     assert adapter.record.get("train.final_loss") < 0.2
     said = base.with_adapter(adapter).classify_images(list(pictures().values()))
     assert [x.label for x in said] == ["odd", "even", "odd", "even"]

@@ -11,7 +11,7 @@ from onebase.base.model import BaseModel
 from onebase.errors import DataError, UserError
 from onebase.methods import prefix, soft
 from onebase.model.mask import Cols
-from onebase.model.proj import Active
+from onebase.model.proj import AdapterRouting
 from onebase.tasks.table import METHODS, TASKS
 from tests.methods.conformance.cases import LABELLED
 from tests.methods.conformance.made import folder
@@ -40,7 +40,7 @@ def test_a_base_without_a_head_writes_nothing() -> None:
     whole = load_base(folder("decoder"))
     cfg = whole.model.cfg
     text = replace(cfg.text, head=False, tied=False)
-    bare = Base(LoadedBase(BaseModel(replace(cfg, codecs={"text": text})), whole.words))
+    bare = Base(LoadedBase(BaseModel(replace(cfg, codecs={"text": text})), whole.text_codec))
     with pytest.raises(UserError, match="gives hidden states and predicts no tokens: task 'chat'"):
         bare.adapt([], task="chat", method="lora")
 
@@ -79,7 +79,7 @@ def test_on_an_encoder_virtual_tokens_take_the_first_positions(method: str) -> N
     inject = (soft if method == "soft" else prefix).inject
     for p in inject(model, "led", torch.tensor([7, 8, 9])):
         p.add_(torch.randn(p.shape, generator=torch.Generator().manual_seed(1)))
-    lead, stem = model.leads["led"], model.text.stem
+    lead, stem = model.virtual["led"], model.text.stem
     assert stem.weight is not None and stem.positions is not None and stem.types is not None
     after = stem.weight[torch.tensor(ids)] + stem.positions[P : P + len(ids)] + stem.types[0]
     if method == "soft":
@@ -93,7 +93,7 @@ def test_on_an_encoder_virtual_tokens_take_the_first_positions(method: str) -> N
         hand = model.trunk(after[None], Cols.simple(1, len(ids), start=P), cache=cache).hidden
     rows = torch.tensor([[*ids, 0, 0], [2, 20, 21, 22, 23, 24, 3]])
     cols = Cols.padded(torch.tensor([len(ids), 7]), 7)
-    found = model.hidden(rows, cols, active=Active.per_row(["led", None])).hidden
+    found = model.hidden(rows, cols, routing=AdapterRouting.per_row(["led", None])).hidden
     torch.testing.assert_close(found[:1, : len(ids)], hand, atol=TOLERANCE, rtol=TOLERANCE)
     plain = model.hidden(rows[1:]).hidden
     torch.testing.assert_close(found[1:], plain, atol=TOLERANCE, rtol=TOLERANCE)

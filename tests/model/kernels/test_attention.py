@@ -10,7 +10,7 @@ from torch import Tensor
 
 from onebase.model.kernels import attention as attend_module
 from onebase.model.kernels import blocked
-from onebase.model.kernels.attention import KINDS, Lowered, attend, lower
+from onebase.model.kernels.attention import BACKENDS, Lowered, attend, lower
 from onebase.model.mask import Causal, Cols, Everything, Mask, SameBlock, SameDocument, Window
 
 MASKS: tuple[Mask, ...] = (
@@ -24,7 +24,7 @@ MASKS: tuple[Mask, ...] = (
     (Causal() | SameBlock()) & SameDocument(),
     Causal() | (SameBlock() & SameDocument()),
 )
-CPU_KINDS = tuple(kind for kind in KINDS if kind != "plain")
+CPU_KINDS = tuple(kind for kind in BACKENDS if kind != "plain")
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ from onebase.model.cache import LayerCache
 from onebase.model.config import RopeConfig
 from onebase.model.kernels.attention import Lowered, attend
 from onebase.model.kernels.compiled import loops_for
-from onebase.model.position import rotary_table, rotate, turns
+from onebase.model.position import rotary_factors, rotary_table, rotate
 
 fused = loops_for(torch.bfloat16, torch.device("cpu"))
 pytestmark = pytest.mark.skipif(fused is None, reason="numba is not installed")
@@ -99,10 +99,10 @@ def test_turned(
     table = None
     if dim is not None:
         pos = torch.arange(rows)[:, None] * 3 + used
-        table = turns(*rotary_table(RopeConfig(dim=dim), H, pos))
+        table = rotary_factors(*rotary_table(RopeConfig(dim=dim), H, pos))
         q, k = rotate(q, *table), rotate(k, *table)
     old = cache.k[:, :, :used].clone()
-    found = fused.turned(qkv, (N, G, H), table, gains, cache)
+    found = fused.rotate_into_cache(qkv, (N, G, H), table, gains, cache)
     assert cache.used == used + 1 and torch.equal(qkv, before)
     assert_close(found, q[:, 0])
     assert_close(cache.k[:, :, used], k[:, 0])
@@ -144,7 +144,7 @@ def test_looked(
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(threads)
-        found = fused.looked(q_BNH, cache, lowered.seen, 0.3, softcap)
+        found = fused.attend_cached(q_BNH, cache, lowered.seen, 0.3, softcap)
     finally:
         torch.set_num_threads(before)
     assert_close(found, true.reshape(rows, N * H))
@@ -177,7 +177,7 @@ def test_damaged_numbers_stay_visible(dtype: torch.dtype) -> None:
     assert bool(fused.gated(x, 1.0, 0.0).isnan().any())
     cache, q_BNH = filled(0, 1, 1, 8, 4, 4, dtype), numbers(1, 1, 1, 8, dtype=dtype)
     cache.k[0, 0, 2, 1] = math.nan
-    assert fused.looked(q_BNH, cache, None, 1.0, None).isnan().all()
+    assert fused.attend_cached(q_BNH, cache, None, 1.0, None).isnan().all()
 
 
 ALONE = """
@@ -188,7 +188,7 @@ fused = loops_for(torch.bfloat16, torch.device("cpu"))
 cache = LayerCache(1, 1, 4, 8, torch.device("cpu"), torch.bfloat16)
 cache.k.zero_(), cache.v.zero_()
 cache.used = 4
-fused.looked(torch.zeros(1, 1, 8).bfloat16(), cache, None, 1.0, None)
+fused.attend_cached(torch.zeros(1, 1, 8).bfloat16(), cache, None, 1.0, None)
 print(torch.get_num_threads())
 """
 

@@ -12,7 +12,7 @@ from onebase.model.config import StorageConfig
 from onebase.model.kernels.compiled import direct
 from onebase.model.kernels.onednn import has_onednn
 from onebase.model.kernels.packed import FEW_ROWS, PackedLinear
-from onebase.model.proj import Active, Delta, Proj, Projs
+from onebase.model.proj import AdapterRouting, Delta, Proj, Projs
 
 IN, OUTS = 64, (48, 16, 16)
 needs_kernels = pytest.mark.skipif(not has_onednn(), reason="this chip multiplies no bf16 by oneDNN")
@@ -158,11 +158,13 @@ def test_adapters_act_beside_it() -> None:
     for p in parts[:2]:
         p.deltas["a"] = Added(p.d_out)
     x = torch.randn(3, 2, IN)
-    for active in (Active.all_rows("a"), Active.per_row([None, "a", None])):
-        for proj, y in zip(parts, Projs(*parts)(x.bfloat16(), active), strict=True):
+    for routing in (AdapterRouting.all_rows("a"), AdapterRouting.per_row([None, "a", None])):
+        for proj, y in zip(parts, Projs(*parts)(x.bfloat16(), routing), strict=True):
             delta: Any = dict(proj.deltas.items()).get("a")
             want = F.linear(x.bfloat16().float(), dense(proj), proj.bias)
             if delta is not None:
-                rows = torch.tensor([True] * 3 if active == Active.all_rows("a") else [False, True, False])
+                rows = torch.tensor(
+                    [True] * 3 if routing == AdapterRouting.all_rows("a") else [False, True, False]
+                )
                 want = want + delta.matrix(x.bfloat16()).float() * rows[:, None, None]
             torch.testing.assert_close(y.float(), want, atol=0.3, rtol=0)

@@ -14,14 +14,14 @@ from onebase.evaluation.baselines import NearestNeighbour, TfidfLogistic
 from onebase.evaluation.metrics import rouge_l_each
 from onebase.evaluation.words import words
 from onebase.sandbox.matching import matches
-from onebase.tasks.rewards import Answer, opened
+from onebase.tasks.rewards import RewardInput, opened
 from onebase.tasks.rewards.numbers import MINUS, last_number, number_of
 from tests.helpers import tiny_base
 
 
 def worth(spec: str, completion: str, **row: Any) -> float:
     with opened(spec, tiny_base()) as reward:
-        return reward.scores([Answer("p", completion, {"prompt": "p", **row}, "row 1")])[0]
+        return reward.scores([RewardInput("p", completion, {"prompt": "p", **row}, "row 1")])[0]
 
 
 @pytest.mark.parametrize("minus", MINUS)

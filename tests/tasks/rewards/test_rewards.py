@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from onebase.errors import UserError
-from onebase.sandbox.programs import Limits, check_sandbox, runs
-from onebase.tasks.rewards import Answer, checked, opened
+from onebase.sandbox.programs import SandboxLimits, check_sandbox, runs
+from onebase.tasks.rewards import RewardInput, checked, opened
 from tests.helpers import tiny_base
 
 
@@ -26,7 +26,7 @@ shut_in = pytest.mark.skipif(not isolated(), reason="this machine has no landloc
 
 
 def judged(spec: str, completions: Sequence[str], **row: Any) -> list[float]:
-    answers = [Answer("q", c, {"prompt": "q", **row}, f"row {i}") for i, c in enumerate(completions, 1)]
+    answers = [RewardInput("q", c, {"prompt": "q", **row}, f"row {i}") for i, c in enumerate(completions, 1)]
     return checked(spec).scores(answers)
 
 
@@ -134,7 +134,7 @@ def test_programs_that_mean_harm_do_none(what: str, tmp_path: Path) -> None:
     mode = kept.stat().st_mode
     began = time.perf_counter()
     program = HOSTILE[what].format(folder=tmp_path, parent=os.getpid())
-    assert not runs(program, Limits(seconds=1, wall=1.5))
+    assert not runs(program, SandboxLimits(seconds=1, wall=1.5))
     assert (
         time.perf_counter() - began < 60
     )  # the limits are 1.5 s; a busy machine may be slow to start a process

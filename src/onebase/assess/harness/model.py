@@ -43,8 +43,8 @@ class HarnessLM(TemplateLM):
                 "use a base that has one",
             )
         self._prefix = prefix
-        check_prompts(base.loaded, [[prefix]], active=base.active)
-        self.max_length = base.config.text.context - base.loaded.model.leading(base.active, 1)[0]
+        check_prompts(base.loaded, [[prefix]], routing=base.routing)
+        self.max_length = base.config.text.context - base.loaded.model.virtual_counts(base.routing, 1)[0]
 
     @property
     def eot_token_id(self) -> int:
@@ -88,7 +88,7 @@ class HarnessLM(TemplateLM):
             room = self.max_length + 1 - len(end)  # the last token is predicted and not read
             self.cut += len(start) > room
             pairs.append((start[-room:], end))
-        return score_ends(self.base.loaded, pairs, self.base.active)
+        return score_ends(self.base.loaded, pairs, self.base.routing)
 
     def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = True) -> list[float]:
         """log p(text) in nats of each request, in windows of the context where it is longer."""
@@ -136,4 +136,4 @@ class HarnessLM(TemplateLM):
                     stop=tuple(s for s in ([until] if isinstance(until, str) else until) if s),
                 )
             )
-        return [c.text for c in generate(self.base.loaded, prompts, sampling, self.base.active)]
+        return [c.text for c in generate(self.base.loaded, prompts, sampling, self.base.routing)]

@@ -11,7 +11,7 @@ from onebase.model.feedforward import ACTIVATIONS
 from onebase.model.mask import Cols
 
 
-class AudioEnds(nn.Module):
+class AudioModule(nn.Module):
     """Two convolutions over time, the second of stride two, and a table of positions (Whisper, 2212.04356)."""
 
     def __init__(self, cfg: AudioCodecConfig, width: int) -> None:

@@ -14,7 +14,7 @@ from onebase.model.mask import Cols, Everything
 from onebase.model.norm import Norm
 
 
-class ImageEnds(nn.Module):
+class ImageModule(nn.Module):
     """Pixels to vectors; states to one vector of the image, and to the scores of its classes."""
 
     def __init__(self, cfg: ImageCodecConfig, width: int) -> None:

@@ -17,7 +17,7 @@ SIZE = 1 << 25
 """Letters that all operations together may read and make; an element of a list counts as 32."""
 ELEMENT = 32
 _VIEWS: tuple[Any, ...] = (type({}.items()), type({}.keys()), type({}.values()))
-KINDS = (str, bytes, list, tuple, dict, set, frozenset, range, Namespace, *_VIEWS)
+VIEW_TYPES = (str, bytes, list, tuple, dict, set, frozenset, range, Namespace, *_VIEWS)
 
 
 class TooMuch(jinja2.TemplateError):
@@ -25,22 +25,22 @@ class TooMuch(jinja2.TemplateError):
 
 
 @dataclass
-class _Meter:
+class _Budget:
     steps: int
     size: int
 
 
-_METER: ContextVar[_Meter | None] = ContextVar("meter", default=None)
+_METER: ContextVar[_Budget | None] = ContextVar("meter", default=None)
 
 
 @contextmanager
-def metered(given: Any = ()) -> Iterator[None]:
+def budget(given: Any = ()) -> Iterator[None]:
     """A budget for one rendering: the constants above, and more for more data."""
-    room = _Meter(1 << 40, 1 << 40)
+    room = _Budget(1 << 40, 1 << 40)
     token = _METER.set(room)
     try:
         used = _weigh([given], 1 << 40)
-        _METER.set(_Meter(STEPS + used // 4, SIZE + 64 * used))
+        _METER.set(_Budget(STEPS + used // 4, SIZE + 64 * used))
         yield
     finally:
         _METER.reset(token)
@@ -48,7 +48,7 @@ def metered(given: Any = ()) -> Iterator[None]:
 
 def charge(size: int, steps: int = 0) -> None:
     """Spend a part of the budget. Raises TooMuch."""
-    meter = _METER.get() or _Meter(STEPS, SIZE)
+    meter = _METER.get() or _Budget(STEPS, SIZE)
     meter.size -= size
     meter.steps -= steps
     if meter.steps < 0:
@@ -83,7 +83,7 @@ def _weigh(todo: list[Any], most: int) -> int:
         elif isinstance(value, Mapping):
             total += ELEMENT * len(value)
             todo += [*value.keys(), *value.values()] if total <= most else []
-        elif isinstance(value, KINDS):
+        elif isinstance(value, VIEW_TYPES):
             total += ELEMENT * len(value)
             todo += list(value) if total <= most else []
     return total

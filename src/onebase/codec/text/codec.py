@@ -8,9 +8,9 @@ from functools import cached_property
 import numpy as np
 
 from onebase.codec.text.pieces import Follows
-from onebase.codec.text.sample import Message, Sample, Span, Tokens
+from onebase.codec.text.sample import Message, Sample, Segment, Tokens
 from onebase.codec.text.template import ChatTemplate
-from onebase.codec.text.token_bytes import Spelled, spelled
+from onebase.codec.text.token_bytes import TokenBytes, token_bytes
 from onebase.codec.text.tokenizer import Tokenizer
 from onebase.errors import DataError
 
@@ -31,9 +31,9 @@ class TextCodec:
         self.template = template or ChatTemplate.default()
 
     @cached_property
-    def spelled(self) -> Spelled:
+    def token_bytes(self) -> TokenBytes:
         """The vocabulary for grammars, read once. Raises UserError as `spelled.spelled` does."""
-        return spelled(self.tokenizer)
+        return token_bytes(self.tokenizer)
 
     def tokens(self, sample: Sample, known: Known | None = None) -> Tokens:
         """What begins a text (BOS, where there is one), then the spans. Neighbouring `text` spans with equal loss are encoded as one;
@@ -42,8 +42,8 @@ class TextCodec:
         known: pieces of text that are not encoded again where samples share them (a prompt and its answers); it is added to.
         Raises DataError for a span kind that is not text, or a special token that the tokenizer or the base lacks.
         """
-        chat = any(span.kind == "chat" for span in sample.spans)
-        ids, loss = self._read(self._expand(sample.spans), chat, known)
+        chat = any(span.kind == "chat" for span in sample.segments)
+        ids, loss = self._read(self._expand(sample.segments), chat, known)
         return Tokens(np.asarray(ids, np.int32), np.asarray(loss, np.bool_), sample.id, sample.source)
 
     def chat_ids(
@@ -58,13 +58,13 @@ class TextCodec:
         be lists, see ChatTemplate.spans. known: as for `tokens`."""
         own = self.tokenizer.roles.chat_framed
         # A foreign template need not say which part the assistant said before, and may have no way to.
-        spans = self.template.spans(
+        spans = self.template.segments(
             messages, add_generation_prompt=add_generation_prompt, tagged=own, parts=parts
         )
         return self._read(spans, True, known)[0]
 
     def _read(
-        self, spans: Iterable[Span], chat: bool, known: Known | None = None
+        self, spans: Iterable[Segment], chat: bool, known: Known | None = None
     ) -> tuple[list[int], list[bool]]:
         tok, known = self.tokenizer, {} if known is None else known
         ids = tok.begun([]) if tok.roles.chat_framed or not chat else []
@@ -85,7 +85,7 @@ class TextCodec:
                 if (text, follows) not in known:
                     known[text, follows] = tok.encode(text, follows=follows)
                 part = known[text, follows]
-                if span.loss and not tok.closing.isdisjoint(part):
+                if span.loss and not tok.stop_ids.isdisjoint(part):
                     raise DataError(
                         f"{_shown(text)} has a letter for which this vocabulary has no other token than {tok.roles.unk}, which ends a text",
                         "leave it out: learning it would teach to stop there",
@@ -99,13 +99,13 @@ class TextCodec:
             *loss[1:],
         ] if loss else []  # nothing stands before the first token to predict it from
 
-    def _expand(self, spans: Iterable[Span]) -> list[Span]:
-        out: list[Span] = []
+    def _expand(self, spans: Iterable[Segment]) -> list[Segment]:
+        out: list[Segment] = []
         for span in spans:
             if span.kind == "chat":
-                out += self.template.spans(span.data)
+                out += self.template.segments(span.data)
             elif span.kind == "end":
-                out.append(Span("special", self._end(), span.loss))
+                out.append(Segment("special", self._end(), span.loss))
             elif span.kind in ("text", "special"):
                 out.append(span)
             else:
@@ -140,11 +140,11 @@ def _shown(text: str) -> str:
     return repr(text if len(text) <= 60 else f"{text[:57]}...")
 
 
-def _joined(spans: Iterable[Span]) -> list[Span]:
-    out: list[Span] = []
+def _joined(spans: Iterable[Segment]) -> list[Segment]:
+    out: list[Segment] = []
     for span in spans:
         if out and span.kind == out[-1].kind == "text" and span.loss == out[-1].loss:
-            out[-1] = Span("text", out[-1].data + span.data, span.loss)
+            out[-1] = Segment("text", out[-1].data + span.data, span.loss)
         else:
             out.append(span)
     return out

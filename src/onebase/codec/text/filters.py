@@ -6,8 +6,8 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from onebase.codec.text.budget import ELEMENT, KINDS, TooMuch, charge, weigh
-from onebase.codec.text.guard import Guard, Told, guarded
+from onebase.codec.text.budget import ELEMENT, VIEW_TYPES, TooMuch, charge, weigh
+from onebase.codec.text.guard import Guard, Guarded, guarded
 
 _BITS = 4096
 _WORDS = (
@@ -140,8 +140,8 @@ def _listed(values: Iterator[Any]) -> list[Any]:
 
 def _test(work: Callable[..., Any], guard: Guard) -> Callable[..., Any]:
     def run(*args: Any) -> Any:
-        weigh(*(a for a in args if isinstance(a, KINDS)))
-        return work(*(guard.plain(a) if guarded(a) or isinstance(a, Told) else a for a in args))
+        weigh(*(a for a in args if isinstance(a, VIEW_TYPES)))
+        return work(*(guard.plain(a) if guarded(a) or isinstance(a, Guarded) else a for a in args))
 
     if getattr(work, "jinja_pass_arg", None) is not None:
         run.jinja_pass_arg = work.jinja_pass_arg  # type: ignore[attr-defined]

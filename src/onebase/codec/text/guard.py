@@ -35,7 +35,7 @@ _ASKS = frozenset(
 )
 
 
-class Told(dict[Any, Any]):
+class Guarded(dict[Any, Any]):
     """A map out of a message. Its keys are guarded, and found by the names as they are."""
 
     show: Callable[[str], str]
@@ -70,17 +70,17 @@ class Guard:
         """The text as it is."""
         return text.translate(self._back) if _HIDDEN.search(text) else text
 
-    def told(self, value: Any) -> Any:
+    def guarded(self, value: Any) -> Any:
         """A value of a message, with every text in it guarded. Raises DataError for one that is no Unicode."""
         if isinstance(value, str):
             if _HIDDEN.search(value):
                 raise not_text(value)
             return self.hide(value)
         if isinstance(value, Mapping):
-            made = Told({self.told(k): self.told(v) for k, v in value.items()})
+            made = Guarded({self.guarded(k): self.guarded(v) for k, v in value.items()})
             made.show = self.show
             return made
-        return [self.told(v) for v in value] if isinstance(value, (list, tuple)) else value
+        return [self.guarded(v) for v in value] if isinstance(value, (list, tuple)) else value
 
     def plain(self, value: Any) -> Any:
         """A value with every text in it as it is."""

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from onebase.codec.text.repeats import Seen, text_key
+from onebase.codec.text.repeats import RepeatedTexts, text_key
 from onebase.codec.text.sample import Tokens
 from onebase.codec.text.shown import LedgerRow, ledger_rows, marked, render_rows
 from onebase.codec.text.tokenizer import Tokenizer
-from onebase.codec.text.validation import closing_ids, faults, name_of
+from onebase.codec.text.validation import name_of, problems, stop_ids
 from onebase.errors import ConfigError, DataError
 
 REMEDIES = {
@@ -25,7 +25,7 @@ REMEDIES = {
     "doubled-bos": "let either the template or the codec write it, not both",
     "no-bos": "make tokens with TextCodec.tokens",
     "bos-learnt": "mark only what follows it",
-    "no-eos": "mark the closing token as learnt too ({% generation %} around it in the template)",
+    "no-eos": "mark the stop token as learnt too ({% generation %} around it in the template)",
     "pad-is-eos": "mask by position, not by id, or give padding a token of its own: the end must be learnt",
     "template-differs": "use the base's own template, or save the base with this one first and adapt that base",
     "test-in-train": "take these samples out of the training rows or of the test rows",
@@ -169,8 +169,8 @@ def token_ledger(
     ids = np.concatenate([t.ids for t in tokens]) if tokens else np.zeros(0, np.int32)
     loss = np.concatenate([t.loss for t in tokens]) if tokens else np.zeros(0, np.bool_)
     counts = np.bincount(ids, minlength=tokenizer.vocab_size)
-    ends = np.isin(ids, sorted(closing_ids(tokenizer)))
-    seen = Seen(tokenizer)
+    ends = np.isin(ids, sorted(stop_ids(tokenizer)))
+    seen = RepeatedTexts(tokenizer)
     repeats = sum(seen.add(t) for t in tokens)
     leaks = None if test is None else [t for t in test if seen.holds(t)]
     findings = list(_findings(tokens, tokenizer))
@@ -230,7 +230,7 @@ def check_tokens(tokens: Tokens | Iterable[Tokens], tokenizer: Tokenizer) -> Non
     Raises DataError that names the first bad sample.
     """
     for n, item in enumerate([tokens] if isinstance(tokens, Tokens) else tokens, 1):
-        for code, cause in faults(item, tokenizer):
+        for code, cause in problems(item, tokenizer):
             raise DataError(f"{name_of(item, n)}: {cause}", REMEDIES[code])
 
 
@@ -238,7 +238,7 @@ def _findings(tokens: Iterable[Tokens], tokenizer: Tokenizer) -> Iterator[Findin
     first: dict[str, tuple[str, Tokens]] = {}
     counts: Counter[str] = Counter()
     for n, item in enumerate(tokens, 1):
-        for code, cause in faults(item, tokenizer):
+        for code, cause in problems(item, tokenizer):
             first.setdefault(code, (f"{name_of(item, n)}: {cause}", item))
             counts[code] += 1
     for code, (found, item) in first.items():

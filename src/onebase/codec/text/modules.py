@@ -14,11 +14,11 @@ from onebase.errors import ConfigError, UserError
 from onebase.model.config import Activation, NormConfig, StorageConfig
 from onebase.model.count import norm_parameters
 from onebase.model.feedforward import ACTIVATIONS
-from onebase.model.kernels.packed import PackedLinear, Part, places_of
+from onebase.model.kernels.packed import PackedLinear, WeightPart, places_of
 from onebase.model.kernels.storage import Stored, stored
 from onebase.model.kernels.weight_cache import place
 from onebase.model.norm import Norm
-from onebase.model.proj import Active
+from onebase.model.proj import AdapterRouting
 
 
 @config
@@ -165,7 +165,7 @@ class TextHead(nn.Module):
         self.transform = Transform(cfg.transform, width) if cfg.transform else None
 
 
-class TextEnds(nn.Module):
+class TextModule(nn.Module):
     """Stem and head of one text codec. `deltas` are what adapters add to rows of them, by adapter name.
 
     Whatever reads or makes tokens goes through `embed` and through `logits` or `head_weights`, which know the adapters.
@@ -194,12 +194,12 @@ class TextEnds(nn.Module):
         return weight
 
     @property
-    def part(self) -> Part:
+    def part(self) -> WeightPart:
         """The matrix that makes logits, as it is kept, and its bias."""
         store = self._head_store
         end = self.stem if self.cfg.tied else self.head
         places = (*places_of(end, store), place(self.head, "bias"))
-        return Part(self.head_weight_VD if store is None else store, self.head.bias, places)
+        return WeightPart(self.head_weight_VD if store is None else store, self.head.bias, places)
 
     @property
     def _head_store(self) -> Stored | None:
@@ -220,13 +220,13 @@ class TextEnds(nn.Module):
         ids_BT: Tensor,
         pos_BT: Tensor,
         dtype: torch.dtype,
-        active: Active | None = None,
+        routing: AdapterRouting | None = None,
         doc_BT: Tensor | None = None,
         types_BT: Tensor | None = None,
     ) -> Tensor:
         """Token ids, their positions in their documents, which documents these are and their types [B, T] to vectors [B, T, D]."""
         x_BTD: Tensor = self.stem(ids_BT, pos_BT, doc_BT, types_BT)
-        for delta, rows in self._acting(active):
+        for delta, rows in self._acting(routing):
             index = slice(None) if rows is None else torch.tensor(rows, device=ids_BT.device)
             if (added := delta.stem(ids_BT[index], self.cfg.scale)) is None:
                 continue
@@ -241,13 +241,13 @@ class TextEnds(nn.Module):
         h = h if self.head.transform is None else self.head.transform(h)
         return h if self.cfg.divisor is None else h / self.cfg.divisor
 
-    def logits(self, h: Tensor, active: Active | None = None, *, decoding: bool = False) -> Tensor:
+    def logits(self, h: Tensor, routing: AdapterRouting | None = None, *, decoding: bool = False) -> Tensor:
         """fp32 logits [B, ..., V] of hidden states [B, ..., D]. decoding: of the tokens of an answer (`PackedLinear.ready`)."""
         h = self.ready(h)
         fast = self._joint(h, decoding)
         z = self._dense_logits(h) if fast is None else fast
         z = z.to(torch.promote_types(z.dtype, torch.float32))
-        for delta, rows in self._acting(active):
+        for delta, rows in self._acting(routing):
             if rows is None:
                 z = delta.add_logits(z, h)
             else:
@@ -263,12 +263,14 @@ class TextEnds(nn.Module):
         z: Tensor = store(h)
         return z if bias is None else z + bias
 
-    def head_weights(self, active: Active | None, batch: int) -> list[tuple[list[int] | slice, HeadMatrix]]:
+    def head_weights(
+        self, routing: AdapterRouting | None, batch: int
+    ) -> list[tuple[list[int] | slice, HeadMatrix]]:
         """The head's matrix [V, D] with its adapter in it, for each set of rows of a batch that shares one; it reads `ready` states.
 
         For a loss that takes a matrix instead of logits. Rows are all (a slice) unless adapters differ among them.
         """
-        acting = list(self._acting(active))
+        acting = list(self._acting(routing))
         by: dict[tuple[int, ...], list[int]] = {}
         for b in range(batch):
             here = tuple(i for i, (_, rows) in enumerate(acting) if rows is None or b in rows)
@@ -282,9 +284,9 @@ class TextEnds(nn.Module):
             out.append((slice(None) if len(by) == 1 else index, matrix))
         return out
 
-    def _acting(self, active: Active | None) -> Iterator[tuple[EndDelta, tuple[int, ...] | None]]:
+    def _acting(self, routing: AdapterRouting | None) -> Iterator[tuple[EndDelta, tuple[int, ...] | None]]:
         """The active adapters that add something here, and the rows of the batch that each acts on (None: all)."""
-        for name, rows in active.groups if active is not None and self.deltas else ():
+        for name, rows in routing.groups if routing is not None and self.deltas else ():
             if name in self.deltas:
                 delta = self.deltas[name]
                 assert isinstance(delta, EndDelta)

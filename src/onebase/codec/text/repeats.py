@@ -16,7 +16,7 @@ from onebase.codec.text.validation import stretches
 _TEXT, _SPECIAL, _ANSWER = "\n", "\t", "\r"
 
 
-class Seen:
+class RepeatedTexts:
     """Samples by what they say."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -45,7 +45,7 @@ class Seen:
     def _text(self, ids: list[int]) -> str:
         """Text between special tokens, white space normalised in each piece."""
         tok, out, first = self.tokenizer, list[str](), 0
-        for at in [n for n, i in enumerate(ids) if i in tok.hidden]:
+        for at in [n for n, i in enumerate(ids) if i in tok.special_ids]:
             out += [_TEXT, _plain(tok.decode(ids[first:at])), _SPECIAL, str(ids[at])]
             first = at + 1
         return "".join([*out, _TEXT, _plain(tok.decode(ids[first:]))])

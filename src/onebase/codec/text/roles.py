@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import field
 
 from onebase.codec.text.sample import BOS, END, EOS, PAD
-from onebase.config import config
+from onebase.config import config, renamed
 
 
 @config
 class Roles:
     """Names of special tokens. `bos`, `eos`, `pad` are what chat templates and other formats call so; any may be missing.
 
-    closing: a generation ends with any of them. before, after: what frames a text that is read whole (a decoder with a BOS: ("<s>",)
+    stop: a generation ends with any of them. before, after: what frames a text that is read whole (a decoder with a BOS: ("<s>",)
     and (); BERT: ("[CLS]",) and ("[SEP]",)); a text to be continued gets `before` alone. unk: stands for what the vocabulary cannot
     write, so it is the one special token that plain text may become. chat_framed: the codec puts `before` in front of a
     conversation; where it is false the chat template alone says what a conversation begins with. others, extra: special tokens that nothing here
@@ -23,7 +23,7 @@ class Roles:
     eos: str | None = None
     pad: str | None = None
     unk: str | None = None
-    closing: tuple[str, ...] = ()
+    stop: tuple[str, ...] = renamed("closing", ())
     before: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
     chat_framed: bool = False
@@ -33,10 +33,10 @@ class Roles:
     @classmethod
     def own(cls) -> Roles:
         """The roles in tokenizers that we train."""
-        return cls(bos=BOS, eos=EOS, pad=PAD, closing=(EOS, END), before=(BOS,), chat_framed=True)
+        return cls(bos=BOS, eos=EOS, pad=PAD, stop=(EOS, END), before=(BOS,), chat_framed=True)
 
     @property
     def names(self) -> tuple[str, ...]:
         """Every token that has a role, each once."""
         single = [n for n in (self.bos, self.eos, self.pad, self.unk) if n is not None]
-        return tuple(dict.fromkeys([*single, *self.closing, *self.before, *self.after]))
+        return tuple(dict.fromkeys([*single, *self.stop, *self.before, *self.after]))

@@ -27,7 +27,7 @@ SPECIALS = (
 
 
 @dataclass(frozen=True)
-class Span:
+class Segment:
     """A stretch of one kind of data.
 
     Text kinds: `text` (data is str, never read as special tokens), `special` (data is the name of one special
@@ -45,7 +45,7 @@ class Span:
 class Sample:
     """One example of any task, before it is tokenised."""
 
-    spans: tuple[Span, ...]
+    segments: tuple[Segment, ...]
     id: str = ""
     source: str = ""
     target: Any = None
@@ -68,12 +68,12 @@ class Tokens:
 
 def document_sample(text: str, *, id: str = "", source: str = "") -> Sample:
     """A document to pretrain on: all of its text and its end are learnt."""
-    return Sample((Span("text", text, loss=True), Span("end", None, loss=True)), id, source)
+    return Sample((Segment("text", text, loss=True), Segment("end", None, loss=True)), id, source)
 
 
 def completion_sample(prompt: str, completion: str, *, id: str = "", source: str = "") -> Sample:
     """A prompt that is given and a completion that is learnt, with its end."""
-    spans = (Span("text", prompt), Span("text", completion, loss=True), Span("end", None, loss=True))
+    spans = (Segment("text", prompt), Segment("text", completion, loss=True), Segment("end", None, loss=True))
     return Sample(spans, id, source, completion)
 
 
@@ -81,4 +81,4 @@ def chat_sample(messages: Sequence[Message], *, id: str = "", source: str = "") 
     """A conversation of `{"role", "content"}` messages; the template says what of it is learnt (the
     assistant's turns).
     """
-    return Sample((Span("chat", list(messages), loss=True),), id, source)
+    return Sample((Segment("chat", list(messages), loss=True),), id, source)

@@ -17,7 +17,7 @@ from jinja2 import nodes, pass_context
 from jinja2.ext import Extension
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from onebase.codec.text.budget import ELEMENT, KINDS, TooMuch, charge, weigh
+from onebase.codec.text.budget import ELEMENT, VIEW_TYPES, TooMuch, charge, weigh
 from onebase.codec.text.filters import check_number, filters_of, longest, tests_of
 from onebase.codec.text.guard import Guard, guarded
 
@@ -31,7 +31,7 @@ _METHODS = (
 METHODS = frozenset(_METHODS.split())
 
 
-class _Meters(Extension):
+class _Charges(Extension):
     """What the rewritten template calls. A template cannot name these, so it cannot replace them."""
 
     def tick(self, size: int) -> bool:
@@ -62,7 +62,7 @@ class _Meters(Extension):
 
 
 def _call(line: int, name: str, *args: nodes.Expr) -> nodes.Call:
-    made = nodes.Call(nodes.ExtensionAttribute(_Meters.identifier, name), list(args), [], None, None)
+    made = nodes.Call(nodes.ExtensionAttribute(_Charges.identifier, name), list(args), [], None, None)
     return made.set_lineno(line)  # type: ignore[return-value]
 
 
@@ -100,7 +100,7 @@ def _rewrite(node: nodes.Node) -> nodes.Node:
     return node
 
 
-class Metered(ImmutableSandboxedEnvironment):
+class Sandboxed(ImmutableSandboxedEnvironment):
     """The environment of chat templates. guard: how texts of messages are written in it."""
 
     intercepted_binops = frozenset(["+", "-", "*", "/", "//", "%", "**"])
@@ -115,7 +115,7 @@ class Metered(ImmutableSandboxedEnvironment):
             undefined=undefined,
             optimized=False,  # what a constant comes to is worked out while the meter runs
             finalize=_printed,
-            extensions=[*extensions, "jinja2.ext.loopcontrols", "jinja2.ext.do", _Meters],
+            extensions=[*extensions, "jinja2.ext.loopcontrols", "jinja2.ext.do", _Charges],
         )
         self.filters = filters_of(self.filters, self.guard)
         tests: Any = tests_of(dict[str, Any](self.tests), self.guard)
@@ -137,7 +137,9 @@ class Metered(ImmutableSandboxedEnvironment):
             check_number(operator, left, right)
         elif operator == "*":
             many, what = (left, right) if isinstance(left, int) else (right, left)
-            charge(weigh(what) * max(0, many) if isinstance(many, int) and isinstance(what, KINDS) else 1)
+            charge(
+                weigh(what) * max(0, many) if isinstance(many, int) and isinstance(what, VIEW_TYPES) else 1
+            )
         elif operator == "%" and isinstance(left, (str, bytes)):
             charge(_directives(left) * weigh(right) + weigh(left))
         else:
@@ -146,10 +148,10 @@ class Metered(ImmutableSandboxedEnvironment):
 
     def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         owner = getattr(__obj, "__self__", None)
-        if isinstance(owner, _Meters):
+        if isinstance(owner, _Charges):
             return __obj(*args)
         charge(1, steps=1)
-        if isinstance(owner, KINDS):
+        if isinstance(owner, VIEW_TYPES):
             _method(str(getattr(__obj, "__name__", "")), owner, args, kwargs)
         else:
             weigh(*args, *kwargs.values())

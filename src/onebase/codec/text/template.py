@@ -19,13 +19,13 @@ from jinja2.ext import Extension
 from jinja2.parser import Parser
 
 from onebase.artifact.files import sha256_bytes
-from onebase.codec.text.budget import metered
+from onebase.codec.text.budget import budget
 from onebase.codec.text.clock import now
 from onebase.codec.text.guard import Guard
 from onebase.codec.text.parts import PROBE, in_parts, is_part
 from onebase.codec.text.roles import Roles
-from onebase.codec.text.sample import SPECIALS, Message, Span
-from onebase.codec.text.sandbox import Metered
+from onebase.codec.text.sample import SPECIALS, Message, Segment
+from onebase.codec.text.sandbox import Sandboxed
 from onebase.errors import ConfigError, DataError
 
 DEFAULT = """\
@@ -122,7 +122,7 @@ class ChatTemplate:
         )
         self._guard = Guard(specials, _ON + _OFF)
         undefined = _Undefined if roles.chat_framed else jinja2.Undefined
-        env = Metered(_Generation, undefined=undefined, guard=self._guard)
+        env = Sandboxed(_Generation, undefined=undefined, guard=self._guard)
         env.globals |= {"raise_exception": _raise, "strftime_now": _now}
         self._broken: ConfigError | None = None
         try:
@@ -180,16 +180,16 @@ class ChatTemplate:
         """SHA-256 of the source."""
         return sha256_bytes(self.source.encode())
 
-    def spans(
+    def segments(
         self,
         messages: Sequence[Message],
         *,
         add_generation_prompt: bool = False,
         tagged: bool = True,
         parts: bool = False,
-    ) -> tuple[Span, ...]:
+    ) -> tuple[Segment, ...]:
         """The conversation as `text` and `special` spans, with `loss` on what the assistant said and its
-        closing token. tagged=False: it is read only, so nobody asks which part the assistant said. parts: contents may be lists
+        stop token. tagged=False: it is read only, so nobody asks which part the assistant said. parts: contents may be lists
         (codec/text/parts.py), which the template must know. A template that drops plain contents is given lists.
 
         Raises DataError for messages that are malformed or that the template refuses, and where there is no template.
@@ -208,23 +208,26 @@ class ChatTemplate:
             return tuple(self._cut(re.sub(f"{_ON}|{_OFF}", "", text), loss=False))
         if not self._tagged:
             text = self._tag(messages, text)
-        spans: list[Span] = []
+        spans: list[Segment] = []
         for i, part in enumerate(re.split(f"{_ON}|{_OFF}", text)):
             spans += self._cut(part, loss=i % 2 == 1)
         return tuple(spans)
 
-    def _cut(self, text: str, loss: bool) -> list[Span]:
+    def _cut(self, text: str, loss: bool) -> list[Segment]:
         spans, at = [], 0
         for found in self._pattern.finditer(text):
-            spans += [Span("text", text[at : found.start()], loss), Span("special", found.group(), loss)]
+            spans += [
+                Segment("text", text[at : found.start()], loss),
+                Segment("special", found.group(), loss),
+            ]
             at = found.end()
-        spans.append(Span("text", text[at:], loss))
-        return [Span(s.kind, self._guard.show(s.data), loss) for s in spans if s.data]
+        spans.append(Segment("text", text[at:], loss))
+        return [Segment(s.kind, self._guard.show(s.data), loss) for s in spans if s.data]
 
     def _render(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
         guarded = [self._told(m) for m in messages]
         try:
-            with metered(guarded):
+            with budget(guarded):
                 return self._template.render(
                     messages=guarded,
                     add_generation_prompt=add_generation_prompt,
@@ -245,7 +248,7 @@ class ChatTemplate:
 
     def _told(self, message: Message) -> Any:
         """A message as the template gets it: guarded, but for the name of a role that it may make a special token of."""
-        made, role = self._guard.told(message), message.get("role")
+        made, role = self._guard.guarded(message), message.get("role")
         if isinstance(role, str) and (role in _ROLES or self._names_role(role)):
             made[self._guard.hide("role")] = role
         return made
@@ -281,9 +284,7 @@ class ChatTemplate:
                 )
             said = whole[len(prompt) :]
             ends = [m.end() for m in self._pattern.finditer(said)]
-            stop = len(prompt) + (
-                ends[-1] if ends else len(said)
-            )  # not the blank line after the closing token
+            stop = len(prompt) + (ends[-1] if ends else len(said))  # not the blank line after the stop token
             out += full[at : len(prompt)] + _ON + full[len(prompt) : stop] + _OFF
             at = stop
         return out + full[at:]

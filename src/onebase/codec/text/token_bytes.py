@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Spelled:
+class TokenBytes:
     """inner: the library's object, for all who make grammars over this vocabulary. usable_V: tokens with text, and those that close."""
 
     inner: LLTokenizer
@@ -24,7 +24,7 @@ class Spelled:
 
 
 @dataclass
-class _Said:
+class _TokenizerFacts:
     """What the library asks of a tokenizer."""
 
     tokens: list[bytes]
@@ -37,7 +37,7 @@ class _Said:
         return self.tokenizer.encode(text, follows="text")
 
 
-def spelled(tokenizer: Tokenizer) -> Spelled:
+def token_bytes(tokenizer: Tokenizer) -> TokenBytes:
     """Read a vocabulary once (0.4 s for 50,000 tokens). Raises UserError without the extra `structured`, and for a vocabulary whose tokens
     have no bytes of their own (WordPiece)."""
     try:
@@ -52,13 +52,13 @@ def spelled(tokenizer: Tokenizer) -> Spelled:
             "this base's tokens have no bytes of their own (WordPiece), so no grammar can be followed token by token",
             "generate without a constraint, or use a base with byte-level BPE or SentencePiece",
         )
-    V, hidden = tokenizer.vocab_size, tokenizer.hidden
+    V, hidden = tokenizer.vocab_size, tokenizer.special_ids
     tokens = [tokenizer.bytes_of(i) for i in range(V)]
     usable_V = np.array([bool(t) and i not in hidden for i, t in enumerate(tokens)])
-    usable_V[list(tokenizer.closing)] = True
+    usable_V[list(tokenizer.stop_ids)] = True
     # One more token, which nobody can choose: the library wants one that ends a text, and not every vocabulary has one.
     end = V
     tokens.append(b"<end>")
-    said: Any = _Said(tokens, [*hidden, end], end, tokenizer)
-    inner = LLTokenizer(TokenizerWrapper(said), eos_token=[end, *sorted(tokenizer.closing)])
-    return Spelled(inner, usable_V)
+    said: Any = _TokenizerFacts(tokens, [*hidden, end], end, tokenizer)
+    inner = LLTokenizer(TokenizerWrapper(said), eos_token=[end, *sorted(tokenizer.stop_ids)])
+    return TokenBytes(inner, usable_V)

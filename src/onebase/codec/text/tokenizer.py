@@ -71,7 +71,7 @@ class Tokenizer:
             for name in (self.roles.bos, self.roles.eos, self.roles.pad)
         )
         #: ids that end a generation
-        self.closing = frozenset(self.specials[n] for n in self.roles.closing)
+        self.stop_ids = frozenset(self.specials[n] for n in self.roles.stop)
         self._before, self._after = (
             [self.specials[n] for n in names] for names in (self.roles.before, self.roles.after)
         )
@@ -155,9 +155,9 @@ class Tokenizer:
         """The library's object, for those who write it in another format. Not to be changed."""
         return self._inner
 
-    def closing_with(self, name: str) -> Tokenizer:
+    def with_stop(self, name: str) -> Tokenizer:
         """The same tokenizer, with one more token that ends a generation."""
-        return Tokenizer(self._inner, replace(self.roles, closing=(*self.roles.closing, name)))
+        return Tokenizer(self._inner, replace(self.roles, stop=(*self.roles.stop, name)))
 
     def naming(self, others: dict[str, str], extra: tuple[str, ...]) -> Tokenizer:
         """The same tokenizer, with what others call its special tokens (Roles)."""
@@ -255,7 +255,7 @@ class Tokenizer:
         """Those, and the token for what cannot be written where it has another part too (GPT-2 has one token for all): its name in a
         text is no end of it."""
         roles = self.roles
-        parts = (roles.bos, roles.eos, *roles.closing, *roles.before, *roles.after)
+        parts = (roles.bos, roles.eos, *roles.stop, *roles.before, *roles.after)
         return self._reserved | (
             {self.specials[roles.unk]} if roles.unk in parts and roles.unk else frozenset()
         )
@@ -269,7 +269,7 @@ class Tokenizer:
 
         start: the ids begin a text, so that the space goes which some tokenizers put before one.
         """
-        hidden = self.hidden if skip_special else frozenset()
+        hidden = self.special_ids if skip_special else frozenset()
         shown = [int(i) for i in ids if i not in hidden]
         if self.pieces is None:
             return str(self._inner.decode(shown, skip_special_tokens=False))
@@ -290,7 +290,7 @@ class Tokenizer:
         return first.removeprefix(b" ") if strip == "one" else first
 
     @cached_property
-    def hidden(self) -> frozenset[int]:
+    def special_ids(self) -> frozenset[int]:
         """Ids that are no text: the special tokens."""
         return frozenset(self.specials.values())
 

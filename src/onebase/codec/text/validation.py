@@ -15,9 +15,9 @@ def name_of(item: Tokens, number: int) -> str:
     return f"sample {item.id or number}" + (f" of {item.source}" if item.source else "")
 
 
-def closing_ids(tokenizer: Tokenizer) -> frozenset[int]:
+def stop_ids(tokenizer: Tokenizer) -> frozenset[int]:
     """Ids that end a generation, EOS among them."""
-    return tokenizer.closing | ({tokenizer.eos} if tokenizer.eos is not None else frozenset())
+    return tokenizer.stop_ids | ({tokenizer.eos} if tokenizer.eos is not None else frozenset())
 
 
 def stretches(item: Tokens) -> list[tuple[int, int]]:
@@ -27,28 +27,28 @@ def stretches(item: Tokens) -> list[tuple[int, int]]:
     return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
 
 
-def faults(item: Tokens, tokenizer: Tokenizer) -> Iterator[tuple[str, str]]:
+def problems(item: Tokens, tokenizer: Tokenizer) -> Iterator[tuple[str, str]]:
     """(code, what is wrong), each code once.
 
-    Every learnt stretch must end in a closing token (`<|eos|>` or `<|end|>` in our own; white space may follow it), else the model
+    Every learnt stretch must end in a stop token (`<|eos|>` or `<|end|>` in our own; white space may follow it), else the model
     never learns to stop.
     """
     tok, roles, bos = tokenizer, tokenizer.roles, tokenizer.bos
-    closing = closing_ids(tok)
+    stop = stop_ids(tok)
     if not item.loss.any():
         yield "all-masked", f"no token is learnt, all {len(item)} are masked"
-    if _doubled(item, tok, closing):
+    if _doubled(item, tok, stop):
         yield "doubled-bos", f"starts with {roles.bos} twice"
     # Where a chat template says what begins a conversation, not every sample begins alike; and some models have one token
     # for both ends of a text, which is learnt as an end.
     if roles.chat_framed and bos is not None and not (len(item) and item.ids[0] == bos):
         yield "no-bos", f"does not start with {roles.bos}"
-    if bos is not None and bos not in closing and bool(item.loss[item.ids == bos].any()):
+    if bos is not None and bos not in stop and bool(item.loss[item.ids == bos].any()):
         yield "bos-learnt", f"{roles.bos} is marked to be learnt"
-    yield from _endless(item, tok, closing)
+    yield from _endless(item, tok, stop)
 
 
-def _doubled(item: Tokens, tok: Tokenizer, closing: frozenset[int]) -> bool:
+def _doubled(item: Tokens, tok: Tokenizer, stop: frozenset[int]) -> bool:
     """Does BOS stand twice at the start, with nothing or white space between?"""
     at = np.flatnonzero(item.ids == tok.bos) if tok.bos is not None else np.zeros(0, np.intp)
     if len(at) < 2 or at[0] != 0:
@@ -56,26 +56,24 @@ def _doubled(item: Tokens, tok: Tokenizer, closing: frozenset[int]) -> bool:
     if at[1] == 1:
         return True
     # A token that also ends texts may follow an empty one.
-    return tok.bos not in closing and not _said(tok, item.ids[1 : at[1]].tolist())
+    return tok.bos not in stop and not _said(tok, item.ids[1 : at[1]].tolist())
 
 
-def _endless(item: Tokens, tok: Tokenizer, closing: frozenset[int]) -> Iterator[tuple[str, str]]:
+def _endless(item: Tokens, tok: Tokenizer, stop: frozenset[int]) -> Iterator[tuple[str, str]]:
     for a, b in stretches(item):
         stretch = item.ids[a:b].tolist()
-        last = next((i for i in range(len(stretch) - 1, -1, -1) if stretch[i] in closing), None)
+        last = next((i for i in range(len(stretch) - 1, -1, -1) if stretch[i] in stop), None)
         if last is not None and not _said(tok, stretch[last + 1 :]):
             continue
         follows = int(item.ids[b]) if b < len(item) else None
-        if follows in closing and follows == tok.pad:
+        if follows in stop and follows == tok.pad:
             name = tok.roles.pad
             yield (
                 "pad-is-eos",
                 f"{name} ends the answer and is the padding too, and is masked: it is not learnt",
             )
             return
-        names = (
-            " or ".join(dict.fromkeys([n for n in (tok.roles.eos, *tok.roles.closing) if n])) or "any token"
-        )
+        names = " or ".join(dict.fromkeys([n for n in (tok.roles.eos, *tok.roles.stop) if n])) or "any token"
         yield "no-eos", f"a learnt stretch does not end in {names}, so stopping is not learnt"
         return
 

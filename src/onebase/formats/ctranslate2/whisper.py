@@ -23,9 +23,9 @@ from onebase.formats.hf.base import imported
 from onebase.formats.hf.folder import CONFIG, read_json
 from onebase.formats.hf.speech import END, speech_config
 from onebase.formats.hf.tokenizer_files import TOKENIZER, read_codec
-from onebase.formats.reader import Reader
+from onebase.formats.reader import ConfigReader
 from onebase.formats.rules import Ignore, Rule, Rules, Split, Tie, rename
-from onebase.formats.weight_loading import place
+from onebase.formats.weight_loading import load_weights
 
 SPEC, GELU = "WhisperSpec", 3
 NORMS = (("gamma", "weight"), ("beta", "bias"))
@@ -36,8 +36,8 @@ def open_ctranslate2(path: Path, *, hashes: bool = False) -> LoadedBase:
     source = CT2File(path / FILE)
     if source.contents.spec != SPEC:
         raise ConfigError(f"{source.where} is a {source.contents.spec}", f"accepted of this format: {SPEC}")
-    values = Reader(source.values, source.where)
-    theirs = Reader(_config(values, source), source.where, frozenset(source.shapes()))
+    values = ConfigReader(source.values, source.where)
+    theirs = ConfigReader(_config(values, source), source.where, frozenset(source.shapes()))
     cfg = theirs.checked(lambda: whisper.TABLE.read(theirs))
     if not (path / TOKENIZER).is_file():
         raise ArtifactError(
@@ -48,7 +48,7 @@ def open_ctranslate2(path: Path, *, hashes: bool = False) -> LoadedBase:
     names = {"suppress_ids": "suppress_tokens", "suppress_ids_begin": "begin_suppress_tokens"}
     said = {key: tree[old] for old, key in names.items() if old in tree}
     speech = speech_config(words.tokenizer.specials, said, cfg.text.vocab_size, str(path / CONFIG))
-    model = place(cfg, FAMILY, source)
+    model = load_weights(cfg, FAMILY, source)
     unread = [*values.unread, *sorted(tree.keys() - names.keys())]
     files = [p for p in path.iterdir() if p.suffix in (".json", ".bin", ".txt")]
     record = imported(path, "ctranslate2", "whisper", unread, files, hashes)
@@ -64,11 +64,11 @@ def _words(path: Path, rows: int) -> TextCodec:
     codec = read_codec(path, rows)
     if END not in codec.tokenizer.specials:
         raise ArtifactError(f"{path / TOKENIZER} has no token {END}", "take the tokenizer of a Whisper")
-    roles = replace(codec.tokenizer.roles, bos=END, eos=END, pad=END, unk=END, closing=(END,))
+    roles = replace(codec.tokenizer.roles, bos=END, eos=END, pad=END, unk=END, stop=(END,))
     return TextCodec(Tokenizer(codec.tokenizer.inner, roles), codec.template, rows)
 
 
-def _config(values: Reader, source: CT2File) -> dict[str, Any]:
+def _config(values: ConfigReader, source: CT2File) -> dict[str, Any]:
     """A config.json of transformers from single values and shapes. Raises ConfigError for what switches on something else."""
     for key in ("alibi", "start_from_zero_embedding", "scale_embeddings"):
         values.must(f"decoder/{key}", 0, 0, "no Whisper has it")

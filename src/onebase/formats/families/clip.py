@@ -18,7 +18,7 @@ from onebase.formats.families.vision import IMAGE, picture_lines
 from onebase.formats.family import Family, Tree
 from onebase.formats.fields import Found, Part, Put, Table, View, size
 from onebase.formats.names import Names, rules_of, table_family
-from onebase.formats.reader import Reader
+from onebase.formats.reader import ConfigReader
 from onebase.formats.rules import Rules
 
 OLD_END = 2
@@ -50,7 +50,7 @@ VISION_TABLE = Table(
 class End:
     """The token that a text ends with; none where the config has the old rule."""
 
-    def read(self, r: Reader, found: Found) -> None:
+    def read(self, r: ConfigReader, found: Found) -> None:
         text, vocabulary = towers.sub_config(r, "text_config"), found["parts"][0].text.vocab_size
         end = text.get("eos_token_id", int, 49407)
         if not 0 <= end < vocabulary:
@@ -98,5 +98,5 @@ def rules(cfg: BaseConfig) -> Rules:
 
 FAMILY = Family(("clip",), TABLE.read, TABLE.write, rules)
 VISION_FAMILY = table_family(
-    "clip_vision_model", VISION_TABLE, vision_names, spellings=(("vision_model.", ""),)
+    "clip_vision_model", VISION_TABLE, vision_names, checkpoint_prefixes=(("vision_model.", ""),)
 )

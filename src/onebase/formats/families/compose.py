@@ -11,7 +11,7 @@ from onebase.formats.families.single import SINGLE, family_among
 from onebase.formats.families.towers import half, moved
 from onebase.formats.family import Family, Tree, written
 from onebase.formats.fields import Found, Table, View
-from onebase.formats.reader import Reader
+from onebase.formats.reader import ConfigReader
 from onebase.formats.rules import Rules
 
 FIRST: Mapping[str, Tree] = {
@@ -47,7 +47,7 @@ FIRST: Mapping[str, Tree] = {
 """Sizes that the config of a part may leave out, because they are the defaults of its class there."""
 
 
-def read_text(r: Reader, how: "TextPart") -> BaseConfig:
+def read_text(r: ConfigReader, how: "TextTrunkPart") -> BaseConfig:
     """The decoder in `text_config`. Raises ConfigError for one whose input is more than vectors of tokens: what would be done to those of
     images is not known."""
     data, where = r.get("text_config", dict), f"{r.where}: text_config"
@@ -58,7 +58,7 @@ def read_text(r: Reader, how: "TextPart") -> BaseConfig:
     tied = r.get("tie_word_embeddings", bool, how.tied)
     if tied or not how.own_tie:
         whole["tie_word_embeddings"] = tied
-    reader = Reader(whole, where, frozenset(_alone(r.tensors, how.begins)))
+    reader = ConfigReader(whole, where, frozenset(_alone(r.tensors, how.begins)))
     text = reader.checked(lambda: family.read(reader))
     codec = text.codecs.get("text")
     plain = codec is not None and (how.scaled or text.text.scale is None) and text.text.dropped is None
@@ -76,17 +76,17 @@ def _alone(names: frozenset[str], begins: Mapping[str, str]) -> Iterator[str]:
         yield name if begin is None else begins[begin] + name.removeprefix(begin)
 
 
-def _same_names(part: BaseConfig, family: Family, r: Reader) -> None:
+def _same_names(part: BaseConfig, family: Family, r: ConfigReader) -> None:
     """Refuse a family whose tensors are called otherwise than those of the family that would write this part."""
     if list(family.rules(part)) != list(layout(part).rules(part)):
         raise r.refuse("model_type", f"here it is written as {layout(part).model_types[0]}")
 
 
-def read_image(r: Reader, default: str) -> BaseConfig:
+def read_image(r: ConfigReader, default: str) -> BaseConfig:
     """The tower in `vision_config`, by its `model_type`."""
     data = r.get("vision_config", dict)
     where = f"{r.where}: vision_config"
-    family, reader = family_among(SINGLE, data.get("model_type", default), where), Reader(data, where)
+    family, reader = family_among(SINGLE, data.get("model_type", default), where), ConfigReader(data, where)
     image = reader.checked(lambda: family.read(reader))
     if set(image.codecs) != {"image"}:
         raise reader.refuse("model_type", "that of a tower of images")
@@ -108,7 +108,7 @@ def layout(part: BaseConfig) -> Family:
 
 
 @dataclass(frozen=True)
-class TextPart:
+class TextTrunkPart:
     """The decoder in `text_config`. begins: how the names of its tensors begin in the whole, and alone; own_tie: its own
     `tie_word_embeddings` counts beside that of the whole, which is `tied` where no key says it; default: its `model_type` where none says it;
     scaled: vectors of tokens may be multiplied, those of images are not."""
@@ -119,7 +119,7 @@ class TextPart:
     default: str = "llama"
     scaled: bool = False
 
-    def read(self, r: Reader, found: Found) -> None:
+    def read(self, r: ConfigReader, found: Found) -> None:
         found.setdefault("parts", []).append(read_text(r, self))
 
     def write(self, base: View, tree: Tree) -> None:
@@ -133,7 +133,7 @@ class ImagePart:
 
     default: str
 
-    def read(self, r: Reader, found: Found) -> None:
+    def read(self, r: ConfigReader, found: Found) -> None:
         found.setdefault("parts", []).append(read_image(r, self.default))
 
     def write(self, base: View, tree: Tree) -> None:
@@ -148,7 +148,7 @@ class ImageToken:
     keys: tuple[str, ...]
     default: int
 
-    def read(self, r: Reader, found: Found) -> None:
+    def read(self, r: ConfigReader, found: Found) -> None:
         key = next((key for key in self.keys if r.has(key)), self.keys[-1])
         token, vocabulary = r.get(key, int, self.default), found["parts"][0].text.vocab_size
         if not 0 <= token < vocabulary:
@@ -162,7 +162,7 @@ class ImageToken:
 class OneMatrix:
     """A connector of one matrix, that reads all states behind the last norm; the others are of other layouts."""
 
-    def read(self, r: Reader, found: Found) -> None:
+    def read(self, r: ConfigReader, found: Found) -> None:
         pass
 
     def write(self, base: View, tree: Tree) -> None:
@@ -174,7 +174,7 @@ class OneMatrix:
             )
 
 
-def read_whole(r: Reader, table: Table) -> BaseConfig:
+def read_whole(r: ConfigReader, table: Table) -> BaseConfig:
     """The base of a table. Raises ConfigError too where its connector does not go with the patches."""
     cfg = table.read(r)
     r.checked(lambda: connector_places(the_connector(cfg), cfg.image))

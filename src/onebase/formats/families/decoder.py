@@ -12,7 +12,7 @@ from onebase.formats.families.rotary import cached_angles, rope, rope_tree
 from onebase.formats.family import Family, Tree
 from onebase.formats.fields import Each, Field, Found, Line, Must, Put, Table, View, choice, number, size
 from onebase.formats.names import Names, rules_of, under
-from onebase.formats.reader import Reader
+from onebase.formats.reader import ConfigReader
 from onebase.formats.rules import Rules
 from onebase.model.config import (
     Activation,
@@ -84,7 +84,7 @@ def decoder_lines(
         number("rms_norm_eps", "block.norms.norm.eps trunk.final_norm.eps", eps),
         size("vocab_size", "codec.vocab_size", most=MAX_VOCABULARY),
         size("max_position_embeddings", "codec.context", context, MAX_CONTEXT),
-        Head(name, tied),
+        HeadLine(name, tied),
     )
 
 
@@ -94,7 +94,7 @@ def window_line(default: int | None) -> Field:
 
 
 @dataclass(frozen=True)
-class Head:
+class HeadLine:
     """Whether tokens are predicted, and by which matrix. A checkpoint of a trunk alone (no `lm_head`, not tied) has no head. name: how their
     classes are called; tied: what a missing key means."""
 
@@ -102,7 +102,7 @@ class Head:
     tied: bool
     lm: str = "ForCausalLM"
 
-    def read(self, r: Reader, found: Found) -> None:
+    def read(self, r: ConfigReader, found: Found) -> None:
         tied = r.get("tie_word_embeddings", bool, self.tied)
         there = not r.tensors or any(name.endswith("lm_head.weight") for name in r.tensors)
         found |= {"codec.tied": tied, "codec.head": tied or there}
@@ -120,7 +120,7 @@ class Rope:
     original: int | None = None
     partial: bool = False
 
-    def read(self, r: Reader, found: Found) -> None:
+    def read(self, r: ConfigReader, found: Found) -> None:
         dim = found["block.attn.head_dim"]
         found["block.attn.rope"] = rope(r, self.theta, dim, original=self.original, partial=self.partial)
 
@@ -139,7 +139,7 @@ class Windows:
     switch: str | None = None
     always: bool = False
 
-    def read(self, r: Reader, found: Found) -> None:
+    def read(self, r: ConfigReader, found: Found) -> None:
         on = self.switch is None or r.get(self.switch, bool, False)
         window = r.size_or_none("sliding_window", self.default) if on else None
         kinds = layer_kinds(r, found["trunk.depth"], lambda i: self.slides(found, i) and window is not None)
@@ -158,7 +158,7 @@ class Windows:
             tree[self.switch] = first is not None
 
 
-def layer_kinds(r: Reader, depth: int, slides: Callable[[int], bool]) -> list[str]:
+def layer_kinds(r: ConfigReader, depth: int, slides: Callable[[int], bool]) -> list[str]:
     """`layer_types`, or what follows from the number of a block where that key is missing."""
     if not r.has("layer_types"):
         return [SLIDING if slides(i) else FULL for i in range(depth)]
@@ -171,7 +171,7 @@ def layer_kinds(r: Reader, depth: int, slides: Callable[[int], bool]) -> list[st
 class FirstWindow:
     """The first block with a window, in configs from before `layer_types`."""
 
-    def read(self, r: Reader, found: Found) -> None:
+    def read(self, r: ConfigReader, found: Found) -> None:
         found["first window"] = r.get("max_window_layers", int, 28)
 
     def write(self, base: View, tree: Tree) -> None:

@@ -17,7 +17,7 @@ from onebase.formats.families.vit import ATTENTION
 from onebase.formats.family import Family, Tree
 from onebase.formats.fields import Found, Line, Put, Set, Table, View, choice, size
 from onebase.formats.names import Names, block_names, table_family, under
-from onebase.formats.reader import MAX_SIZE, Reader
+from onebase.formats.reader import MAX_SIZE, ConfigReader
 
 SCALES = {"layer_scale1.lambda1": "block.attn_scale.weight", "layer_scale2.lambda1": "block.ff_scale.weight"}
 BLOCK = block_names(f"{ATTENTION} norm1 mlp.fc1 mlp.fc2 norm2") | SCALES
@@ -34,10 +34,10 @@ def _narrowed(hidden: int) -> int:
     return (int(hidden * 2 / 3) + 7) // 8 * 8
 
 
-class FeedForward:
+class FeedForwardLine:
     """Plain or gated; its features are a multiple of the width."""
 
-    def read(self, r: Reader, found: Found) -> None:
+    def read(self, r: ConfigReader, found: Found) -> None:
         hidden = found["trunk.width"] * r.positive("mlp_ratio", 4.0)
         if not 1 <= hidden <= MAX_SIZE:
             raise r.refuse("mlp_ratio", f"a feed-forward of 1 to {MAX_SIZE:,} features")
@@ -56,11 +56,11 @@ class FeedForward:
         tree |= {"use_swiglu_ffn": gated, "mlp_ratio": ratio} | ({"hidden_act": "gelu"} if gated else {})
 
 
-def _pixels(r: Reader, found: Found) -> PixelsConfig:
+def _pixels(r: ConfigReader, found: Found) -> PixelsConfig:
     return IMAGENET if found["codec.channels"] == 3 else CUT
 
 
-def _pool(r: Reader, found: Found) -> PoolConfig:
+def _pool(r: ConfigReader, found: Found) -> PoolConfig:
     return PoolConfig(kind="both" if found["codec.classes"] else "first")
 
 
@@ -80,7 +80,7 @@ def _names(cfg: BaseConfig, prefix: str) -> Names:
 def _family(model_type: str, name: str, codec: ImageCodecConfig, *more: Line) -> Family:
     lines = (
         *vit_lines(model_type, 14, 1e-6),
-        FeedForward(),
+        FeedForwardLine(),
         Set("codec.pixels", _pixels),
         Classes(name),
         Set("codec.pool", _pool),

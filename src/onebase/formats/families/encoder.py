@@ -11,7 +11,7 @@ from onebase.formats.families.decoder import MAX_DEPTH, MAX_VOCABULARY, TEXT
 from onebase.formats.family import Tree
 from onebase.formats.fields import Default, Field, Found, Line, Must, Set, View, choice, size
 from onebase.formats.names import Names
-from onebase.formats.reader import Reader
+from onebase.formats.reader import ConfigReader
 from onebase.formats.rules import Ignore, Tie
 from onebase.model.config import (
     ALL,
@@ -85,7 +85,7 @@ def trunk_lines(
 ) -> tuple[Line, ...]:
     """Sizes and activation by their keys and defaults; heads share the width. also: where the activation stands too."""
 
-    def shared(r: Reader, found: Found) -> int:
+    def shared(r: ConfigReader, found: Found) -> int:
         features, count = found["trunk.width"], found["block.attn.heads"]
         if features % count:
             raise r.refuse(heads[0], f"a divisor of {width[0]} ({features})")
@@ -109,7 +109,7 @@ def position_lines(default: Default = 512) -> tuple[Line, ...]:
     )
 
 
-def _behind(r: Reader, key: str, default: int) -> int:
+def _behind(r: ConfigReader, key: str, default: int) -> int:
     pad = r.get(key, int, default)
     if not 0 <= pad < MAX_VOCABULARY:
         raise r.refuse(key, "a whole number of at least 0")
@@ -128,7 +128,7 @@ class Predicts:
     name: str
     tensor: str
 
-    def read(self, r: Reader, found: Found) -> None:
+    def read(self, r: ConfigReader, found: Found) -> None:
         tied, predicts = r.get("tie_word_embeddings", bool, True), self.tensor in r.tensors
         if not r.tensors:
             names = [str(name) for name in r.get("architectures", list, [])]

@@ -18,7 +18,7 @@ from onebase.formats.families import encoder
 from onebase.formats.family import Tree
 from onebase.formats.fields import Found, Must, Put, Table, View, flag, number
 from onebase.formats.names import Names, block_names, table_family, under
-from onebase.formats.reader import Reader
+from onebase.formats.reader import ConfigReader
 from onebase.formats.rules import Ignore
 from onebase.model.config import RopeConfig
 
@@ -39,7 +39,7 @@ NO_TABLE = Ignore(r"(esm\.)?embeddings\.position_embeddings\.weight", "rotary po
 class Positions:
     """Positions: rotary, or a table whose first rows lie before a text."""
 
-    def read(self, r: Reader, found: Found) -> None:
+    def read(self, r: ConfigReader, found: Found) -> None:
         kinds = {"absolute": True, "rotary": False}
         count = r.size("max_position_embeddings", 1026)
         if r.one_of("position_embedding_type", kinds, "absolute"):
@@ -59,7 +59,7 @@ class Positions:
 class Dropped:
     """The mask's vector is zero, and the others are scaled."""
 
-    def read(self, r: Reader, found: Found) -> None:
+    def read(self, r: ConfigReader, found: Found) -> None:
         if r.get("token_dropout", bool, False):
             found |= {"codec.scale": KEPT, "codec.dropped": r.get("mask_token_id", int)}
 
@@ -85,7 +85,7 @@ TABLE = Table(
 )
 
 
-def _rope(r: Reader) -> RopeConfig:
+def _rope(r: ConfigReader) -> RopeConfig:
     """Rotary positions. Whether their angles are rounded to fp16 is seen from the stored ones alone."""
     exact = RopeConfig(base=r.positive("rope_theta", 10000.0))
     name = next((n for n in sorted(r.tensors) if n.endswith("rotary_embeddings.inv_freq")), None)

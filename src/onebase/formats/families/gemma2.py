@@ -11,7 +11,7 @@ from onebase.formats.families import decoder
 from onebase.formats.families.llama import BIASES
 from onebase.formats.family import Tree
 from onebase.formats.fields import Found, Line, Must, Set, View, number
-from onebase.formats.reader import Reader
+from onebase.formats.reader import ConfigReader
 from onebase.model.config import NormConfig, Norms, TrunkConfig
 
 SANDWICH = decoder.PLAIN | {
@@ -32,7 +32,7 @@ def gemma_trunk(**attn: Any) -> TrunkConfig:
 class Divisor:
     """What scores are divided by, squared; the scale is our own where it is the size of a head."""
 
-    def read(self, r: Reader, found: Found) -> None:
+    def read(self, r: ConfigReader, found: Found) -> None:
         divisor = r.size("query_pre_attn_scalar", 256)
         found["block.attn.scale"] = None if divisor == found["block.attn.head_dim"] else divisor**-0.5
 
@@ -44,7 +44,7 @@ class Divisor:
 class Activated:
     """The activation under the name that older readers look for."""
 
-    def read(self, r: Reader, found: Found) -> None:
+    def read(self, r: ConfigReader, found: Found) -> None:
         pass
 
     def write(self, base: View, tree: Tree) -> None:

@@ -12,7 +12,7 @@ from onebase.formats.families.gemma2 import NORM, SANDWICH, gemma_lines, gemma_t
 from onebase.formats.families.rotary import one_rope, rope_map
 from onebase.formats.family import Tree
 from onebase.formats.fields import Each, Found, Must, Put, Set, View, number
-from onebase.formats.reader import Reader
+from onebase.formats.reader import ConfigReader
 from onebase.model.config import RopeConfig
 
 BASES = {FULL: 1_000_000.0, SLIDING: 10_000.0}
@@ -22,8 +22,8 @@ class Ropes:
     """Rotary positions by kind of block: `rope_parameters` (transformers 5), or `rope_theta`, `rope_local_base_freq` and `rope_scaling`,
     which is of the blocks without a window."""
 
-    def read(self, r: Reader, found: Found) -> None:
-        maps = r.part("rope_parameters") if r.has("rope_parameters") else Reader({}, r.where)
+    def read(self, r: ConfigReader, found: Found) -> None:
+        maps = r.part("rope_parameters") if r.has("rope_parameters") else ConfigReader({}, r.where)
         for key in sorted(maps.data.keys() - BASES.keys()):
             maps.must(key, None, None, f"here is one map for each of {', '.join(BASES)}")
         made = {}
@@ -31,7 +31,10 @@ class Ropes:
             tree = dict(maps.get(kind, dict, {}))
             if kind == FULL:
                 tree |= r.get("rope_scaling", dict, {})
-            own, theta = Reader(tree, f"{r.where}: rope_parameters: {kind}"), r.positive(key, BASES[kind])
+            own, theta = (
+                ConfigReader(tree, f"{r.where}: rope_parameters: {kind}"),
+                r.positive(key, BASES[kind]),
+            )
             made[kind] = one_rope(r, own, theta, found["block.attn.head_dim"])
         found["block.attn.rope"] = Each(
             made[FULL if window is None else SLIDING] for window in found["block.attn.window"]
@@ -50,7 +53,7 @@ class Ropes:
         }
 
 
-def _pattern(r: Reader, found: Found) -> int:
+def _pattern(r: ConfigReader, found: Found) -> int:
     return r.size("sliding_window_pattern", r.size("_sliding_window_pattern", 6))
 
 
@@ -69,7 +72,7 @@ TEXT = decoder_family(
 )
 
 
-def read(r: Reader) -> BaseConfig:
+def read(r: ConfigReader) -> BaseConfig:
     return TEXT.read(r.part("text_config") if r.has("text_config") else r)
 
 
@@ -83,5 +86,5 @@ FAMILY = replace(
     model_types=("gemma3_text", "gemma3"),
     read=read,
     write=write,
-    spellings=(("model.language_model.", "model."), ("language_model.", "")),
+    checkpoint_prefixes=(("model.language_model.", "model."), ("language_model.", "")),
 )

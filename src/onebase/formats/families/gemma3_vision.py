@@ -19,7 +19,7 @@ from onebase.formats.family import Family, Tree
 from onebase.formats.fields import Found, Put, Set, Table, View
 from onebase.formats.hf.pictures import PROCESSOR
 from onebase.formats.names import Names, rules_of
-from onebase.formats.reader import Reader
+from onebase.formats.reader import ConfigReader
 from onebase.formats.rules import Rules, Transpose
 from onebase.model.config import NormConfig
 
@@ -29,11 +29,11 @@ ALONE = ("model.layers.", "model.embed_tokens.", "model.norm.")
 """How names begin where the text was saved alone."""
 
 
-class Pool:
+class PatchPool:
     """Vectors of an image, and how many patches each is the mean of. No window of the text may be shorter: what an image's places see of
     each other would then depend on the side from which they look."""
 
-    def read(self, r: Reader, found: Found) -> None:
+    def read(self, r: ConfigReader, found: Found) -> None:
         text, image = found["parts"]
         count, side = r.size("mm_tokens_per_image", 256), image.image.size // image.image.patch
         if isqrt(count) ** 2 != count or side % isqrt(count):
@@ -50,7 +50,7 @@ class Pool:
 class Around:
     """The tokens around an image: which they are the tokenizer says (`told`)."""
 
-    def read(self, r: Reader, found: Found) -> None:
+    def read(self, r: ConfigReader, found: Found) -> None:
         for key, default in (("boi_token_index", 255_999), ("eoi_token_index", 256_000)):
             r.get(key, int, default)
 
@@ -60,12 +60,12 @@ class Around:
             tree |= {"boi_token_index": connector.before[-1], "eoi_token_index": connector.after[0]}
 
 
-def _norm(r: Reader, found: Found) -> NormConfig:
+def _norm(r: ConfigReader, found: Found) -> NormConfig:
     trunk = found["parts"][1].trunks["image"]
     return NormConfig(eps=trunk.blocks[0].norms.norm.eps, offset=1.0)
 
 
-def _uncapped(r: Reader, found: Found) -> None:
+def _uncapped(r: ConfigReader, found: Found) -> None:
     why = "transformers caps no logits of a model that sees images"
     r.part("text_config").must("final_logit_softcapping", None, None, why)
 
@@ -74,11 +74,11 @@ TABLE = Table(
     (
         Put({"architectures": ["Gemma3ForConditionalGeneration"], "model_type": "gemma3"}),
         compose.OneMatrix(),
-        compose.TextPart(BEGINS, tied=True, default="gemma3_text", scaled=True),
+        compose.TextTrunkPart(BEGINS, tied=True, default="gemma3_text", scaled=True),
         compose.ImagePart("siglip_vision_model"),
         compose.ImageToken(("image_token_id", "image_token_index"), 262_144),
         Set("", _uncapped),
-        Pool(),
+        PatchPool(),
         Set("link.connector.norm", _norm),
         Around(),
     ),
@@ -92,7 +92,7 @@ CONNECTOR: Names = [
 ]
 
 
-def read(r: Reader) -> BaseConfig:
+def read(r: ConfigReader) -> BaseConfig:
     if r.has("vision_config"):
         return compose.read_whole(r, TABLE)
     seeing = next(
@@ -106,7 +106,7 @@ def read(r: Reader) -> BaseConfig:
     return TEXT.read(r)
 
 
-def told(cfg: BaseConfig, words: TextCodec) -> BaseConfig:
+def with_tokenizer(cfg: BaseConfig, words: TextCodec) -> BaseConfig:
     """The tokens around an image, and the empty lines around those, where the tokenizer has them."""
     begin, end = (words.tokenizer.specials.get(name) for name in (BEGIN, END))
     if begin is None or end is None or not cfg.links:
@@ -135,8 +135,8 @@ FAMILY = Family(
     read,
     TABLE.write,
     rules,
-    spellings=(*SPELLINGS, *((begin, f"language_model.{begin}") for begin in ALONE)),
-    told=told,
+    checkpoint_prefixes=(*SPELLINGS, *((begin, f"language_model.{begin}") for begin in ALONE)),
+    with_tokenizer=with_tokenizer,
     beside=beside,
     memory=MEMORY,
 )

@@ -8,19 +8,19 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from onebase.formats.families.decoder import MAX_VOCABULARY, NO_TOKENS, TEXT, UNPACKED, Head
+from onebase.formats.families.decoder import MAX_VOCABULARY, NO_TOKENS, TEXT, UNPACKED, HeadLine
 from onebase.formats.families.encoder import ENCODER, EPS, PLAIN, trunk_lines
 from onebase.formats.family import Tree
 from onebase.formats.fields import Each, Found, Must, Put, Table, View, choice, number, size
 from onebase.formats.names import Names, table_family
-from onebase.formats.reader import Reader
+from onebase.formats.reader import ConfigReader
 from onebase.formats.rules import Ignore, Transpose
 
 
 class Inner:
     """Features of the feed-forward; a null means four times the width."""
 
-    def read(self, r: Reader, found: Found) -> None:
+    def read(self, r: ConfigReader, found: Found) -> None:
         found["block.ff.hidden"] = r.size_or_none("n_inner", None) or 4 * found["trunk.width"]
 
     def write(self, base: View, tree: Tree) -> None:
@@ -31,7 +31,7 @@ class Inner:
 class Scales:
     """What scores of block i are multiplied by: 1/sqrt(head_dim) or 1, divided by i + 1 where it falls with depth."""
 
-    def read(self, r: Reader, found: Found) -> None:
+    def read(self, r: ConfigReader, found: Found) -> None:
         usual = found["block.attn.head_dim"] ** -0.5
         scale = usual if r.get("scale_attn_weights", bool, True) else 1.0
         falling = r.get("scale_attn_by_inverse_layer_idx", bool, False)
@@ -47,7 +47,7 @@ class Scales:
 class Context:
     """One number of positions, under two keys."""
 
-    def read(self, r: Reader, found: Found) -> None:
+    def read(self, r: ConfigReader, found: Found) -> None:
         found |= dict.fromkeys(("codec.context", "codec.positions"), r.size("n_positions", 1024, 2**24))
 
     def write(self, base: View, tree: Tree) -> None:
@@ -67,7 +67,7 @@ TABLE = Table(
         Scales(),
         size("vocab_size", "codec.vocab_size", 50257, MAX_VOCABULARY),
         Context(),
-        Head("GPT2", True, "LMHeadModel"),
+        HeadLine("GPT2", True, "LMHeadModel"),
     ),
     replace(ENCODER, direction="causal"),
     TEXT,

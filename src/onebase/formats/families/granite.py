@@ -7,7 +7,7 @@ from onebase.formats.families.decoder import Rope, decoder_family, decoder_lines
 from onebase.formats.families.llama import BIASES
 from onebase.formats.family import Tree
 from onebase.formats.fields import Field, Found, View, number
-from onebase.formats.reader import Reader
+from onebase.formats.reader import ConfigReader
 
 
 def multiplier(key: str, path: str) -> Field:
@@ -15,17 +15,17 @@ def multiplier(key: str, path: str) -> Field:
     return Field(
         key,
         path,
-        Reader.positive,
+        ConfigReader.positive,
         1.0,
         into=lambda x: None if x == 1 else x,
         back=lambda x: 1.0 if x is None else x,
     )
 
 
-class Scale:
+class ScaleLine:
     """What scores are multiplied by; ours where it is the root of a head's size."""
 
-    def read(self, r: Reader, found: Found) -> None:
+    def read(self, r: ConfigReader, found: Found) -> None:
         scale, usual = r.positive("attention_multiplier", 1.0), found["block.attn.head_dim"] ** -0.5
         found["block.attn.scale"] = None if scale == usual else scale
 
@@ -38,7 +38,7 @@ FAMILY = decoder_family(
     "granite",
     *decoder_lines("granite", "Granite", context=2048),
     Rope(),
-    Scale(),
+    ScaleLine(),
     multiplier("embedding_multiplier", "codec.scale"),
     multiplier("logits_scaling", "codec.divisor"),
     number("residual_multiplier", "block.residual", 1.0),

@@ -18,12 +18,12 @@ from onebase.base.head import OUTSIDE, Head, HeadConfig, LayerConfig, OwnHead, P
 from onebase.errors import ArtifactError, ConfigError
 from onebase.formats.families.encoder import PLAIN
 from onebase.formats.hf.sentence import Pairs, read_pairs
-from onebase.formats.reader import Reader
-from onebase.formats.weight_loading import Source
+from onebase.formats.reader import ConfigReader
+from onebase.formats.weight_loading import WeightSource
 from onebase.model.config import NormConfig
 
 Kind = Literal["sequence", "tokens", "answers"]
-KINDS: dict[str, Kind] = {
+HEAD_KINDS: dict[str, Kind] = {
     "ForSequenceClassification": "sequence",
     "ForTokenClassification": "tokens",
     "ForQuestionAnswering": "answers",
@@ -36,15 +36,15 @@ ACTIVATIONS = {"torch.nn.modules.linear.Identity": False, "torch.nn.modules.acti
 """By their names in a cross-encoder's config: is a score the sigmoid of the output?"""
 
 
-def _tanh(r: Reader) -> LayerConfig:
+def _tanh(r: ConfigReader) -> LayerConfig:
     return LayerConfig()
 
 
-def _relu(r: Reader) -> LayerConfig:
+def _relu(r: ConfigReader) -> LayerConfig:
     return LayerConfig(activation="relu")
 
 
-def _modernbert(r: Reader) -> LayerConfig:
+def _modernbert(r: ConfigReader) -> LayerConfig:
     norm = NormConfig(kind="layer", eps=r.positive("norm_eps", 1e-5), bias=r.get("norm_bias", bool, False))
     act = r.one_of("classifier_activation", PLAIN, "gelu")
     return LayerConfig(activation=act, bias=r.get("classifier_bias", bool, False), norm=norm)
@@ -57,7 +57,7 @@ class Layout:
 
     out: str
     dense: str | None = None
-    layer: Callable[[Reader], LayerConfig] = _tanh
+    layer: Callable[[ConfigReader], LayerConfig] = _tanh
     norm: str | None = None
     pooling: Pooling | None = "cls"
     bias: bool = True
@@ -106,7 +106,7 @@ LAYOUTS: dict[str, dict[Kind, Layout]] = {
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundHead:
     """The head of a checkpoint: its architecture, kind and layout (None: it is not read), and the names of its tensors there."""
 
     architecture: str
@@ -115,23 +115,25 @@ class Found:
     names: frozenset[str]
 
 
-def find_head(r: Reader, names: Collection[str]) -> Found | None:
+def find_head(r: ConfigReader, names: Collection[str]) -> FoundHead | None:
     """The head that a config and the names of a checkpoint's tensors speak of; None for a trunk alone, or a head that is not known."""
     known = LAYOUTS.get(str(r.data.get("model_type")), {})
     said = r.data.get("architectures")
     for architecture in map(str, said if isinstance(said, list) else []):
-        kind = next((k for suffix, k in KINDS.items() if architecture.endswith(suffix)), None)
+        kind = next((k for suffix, k in HEAD_KINDS.items() if architecture.endswith(suffix)), None)
         if kind is not None and kind in known and f"{known[kind].out}.weight" in names:
             at = [p for p in (known[kind].out, known[kind].dense, known[kind].norm) if p is not None]
             found = {n for n in names if n.rsplit(".", 1)[0] in at}
-            return Found(architecture, kind, known[kind], frozenset(found))
+            return FoundHead(architecture, kind, known[kind], frozenset(found))
         if known and architecture.endswith(UNREAD):
-            return Found(architecture, "sequence", None, frozenset(n for n in names if n.startswith(PLACES)))
+            return FoundHead(
+                architecture, "sequence", None, frozenset(n for n in names if n.startswith(PLACES))
+            )
     return None
 
 
 def open_head(
-    r: Reader, source: Source, found: Found, folder: Path, cfg: BaseConfig
+    r: ConfigReader, source: WeightSource, found: FoundHead, folder: Path, cfg: BaseConfig
 ) -> tuple[OwnHead | None, list[str]]:
     """The head of a folder; or none, and what is to be said of it, where it is none that is known here: the trunk opens without it."""
     if found.layout is None:
@@ -149,7 +151,7 @@ def open_head(
     return head, []
 
 
-def read_head(r: Reader, source: Source, found: Found, pairs: Pairs) -> OwnHead:
+def read_head(r: ConfigReader, source: WeightSource, found: FoundHead, pairs: Pairs) -> OwnHead:
     """The head. Raises ConfigError for what no head here means, ArtifactError for tensors
     that are missing or do not fit."""
     assert found.layout is not None
@@ -168,7 +170,7 @@ def read_head(r: Reader, source: Source, found: Found, pairs: Pairs) -> OwnHead:
         raise ArtifactError(f"{source.where}: {e.cause}", "take an intact copy of the folder") from None
 
 
-def _tensor(source: Source, name: str) -> Tensor:
+def _tensor(source: WeightSource, name: str) -> Tensor:
     if name not in source.shapes():
         raise ArtifactError(
             f"{source.where}: tensor {name!r} is missing, which its head needs",
@@ -177,7 +179,7 @@ def _tensor(source: Source, name: str) -> Tensor:
     return source.read(name).float().clone()
 
 
-def read_config(r: Reader, found: Found, outputs: int, pairs: Pairs) -> tuple[str, HeadConfig]:
+def read_config(r: ConfigReader, found: FoundHead, outputs: int, pairs: Pairs) -> tuple[str, HeadConfig]:
     """(task, config) of a head of so many outputs."""
     layout = found.layout
     assert layout is not None
@@ -213,7 +215,7 @@ def read_config(r: Reader, found: Found, outputs: int, pairs: Pairs) -> tuple[st
 _POOLINGS: Mapping[str, Pooling] = {"cls": "cls", "mean": "mean"}
 
 
-def _value(r: Reader, problem: str, crossing: str | None, *, decoder: bool) -> tuple[str, bool]:
+def _value(r: ConfigReader, problem: str, crossing: str | None, *, decoder: bool) -> tuple[str, bool]:
     """The task of a head of one output, and whether its sigmoid is given. What was trained by transformers' own loss says that it is a
     regression; a decoder's is a reward; what is left is a cross-encoder, as sentence-transformers reads it."""
     own = r.get("sentence_transformers", dict, {}).get("activation_fn")
@@ -228,7 +230,7 @@ def _value(r: Reader, problem: str, crossing: str | None, *, decoder: bool) -> t
     return "rerank", ACTIVATIONS[named] if named else True
 
 
-def _labels(r: Reader, outputs: int) -> tuple[str, ...]:
+def _labels(r: ConfigReader, outputs: int) -> tuple[str, ...]:
     """The names of the outputs, each once: one that comes again gets its number."""
     for key in ("num_labels", "label2id", "_num_labels"):
         r.has(key)

@@ -9,10 +9,10 @@ from onebase.base.head import OwnHead, span_tags
 from onebase.codec.text.tokenizer import Tokenizer
 from onebase.errors import ConfigError
 from onebase.formats.families.encoder import PLAIN
-from onebase.formats.families.heads import ACTIVATIONS, KINDS, LAYOUTS, Found, Kind, read_config
+from onebase.formats.families.heads import ACTIVATIONS, HEAD_KINDS, LAYOUTS, FoundHead, Kind, read_config
 from onebase.formats.family import Tree
 from onebase.formats.hf.sentence import Pairs
-from onebase.formats.reader import Reader
+from onebase.formats.reader import ConfigReader
 
 
 def written_head(model_type: str, head: OwnHead, config: Tree) -> tuple[Tree, dict[str, Tensor]]:
@@ -26,7 +26,7 @@ def written_head(model_type: str, head: OwnHead, config: Tree) -> tuple[Tree, di
         raise ConfigError(
             f"a head for {head.task} on a base of the {model_type} layout", "export the base alone"
         )
-    suffix = next(s for s, k in KINDS.items() if k == kind)
+    suffix = next(s for s, k in HEAD_KINDS.items() if k == kind)
     names = (
         cfg.tags
         or (span_tags(cfg.labels) if cfg.gives == "spans" else cfg.labels)
@@ -48,7 +48,7 @@ def written_head(model_type: str, head: OwnHead, config: Tree) -> tuple[Tree, di
     if head.task == "rerank":
         tree["sentence_transformers"] = {"activation_fn": crossing}
     tensors = dict(head.tensors)
-    _prove(Found(tree["architectures"][0], kind, layout, frozenset()), head, tree)
+    _prove(FoundHead(tree["architectures"][0], kind, layout, frozenset()), head, tree)
     if not layout.bias and (head.task == "reward" or torch.count_nonzero(tensors["head.bias"]) == 0):
         # Of rewards only differences mean something.
         del tensors["head.bias"]
@@ -68,10 +68,10 @@ _PROBLEMS = {
 }
 
 
-def _prove(found: Found, head: OwnHead, tree: Tree) -> None:
+def _prove(found: FoundHead, head: OwnHead, tree: Tree) -> None:
     """Raises ConfigError where the keys would be read as another head."""
     cfg = head.config
-    r = Reader(tree, "the exported config")
+    r = ConfigReader(tree, "the exported config")
     try:
         task, again = read_config(r, found, cfg.outputs, Pairs(None, cfg.limit, cfg.typed))
     except ConfigError as e:
@@ -93,7 +93,7 @@ def padding(tokenizer: Tokenizer, head: OwnHead) -> Tree:
     """`pad_token_id` of a config whose head reads the last state that is no padding: a token that ends texts must not be it."""
     if head.config.pooling != "last" or head.config.gives == "spans":
         return {}
-    pad = tokenizer.pad if tokenizer.pad not in tokenizer.closing else None
+    pad = tokenizer.pad if tokenizer.pad not in tokenizer.stop_ids else None
     return {"pad_token_id": pad if head.config.pad is None else head.config.pad}
 
 

@@ -17,7 +17,7 @@ from onebase.codec.text.codec import TextCodec
 from onebase.formats.families.compose import (
     ImageToken,
     OneMatrix,
-    TextPart,
+    TextTrunkPart,
     part_rules,
     read_whole,
     the_connector,
@@ -28,14 +28,14 @@ from onebase.formats.family import Family, Tree
 from onebase.formats.fields import Found, Part, Put, Set, Table, size
 from onebase.formats.hf.pictures import PROCESSOR
 from onebase.formats.names import rules_of
-from onebase.formats.reader import Reader
+from onebase.formats.reader import ConfigReader
 from onebase.formats.rules import Rules
 
 AROUND, WHOLE = "<fake_token_around_image>", "<global-img>"
 CONNECTOR = ("model.connector.modality_projection.proj", "link.first")
 
 
-def _ordered(r: Reader, found: Found) -> None:
+def _ordered(r: ConfigReader, found: Found) -> None:
     """Refuse sizes at which fractions of a side, in fp32, do not fall into as many boxes one by one."""
     side = found["codec.size"] // found["codec.patch"]
     bounds = torch.arange(1 / side, 1.0, 1 / side) if side else torch.empty(0)
@@ -45,7 +45,7 @@ def _ordered(r: Reader, found: Found) -> None:
         raise r.refuse("image_size", accepted)
 
 
-def told(cfg: BaseConfig, words: TextCodec) -> BaseConfig:
+def with_tokenizer(cfg: BaseConfig, words: TextCodec) -> BaseConfig:
     """The tokens around a whole picture, where the tokenizer has them."""
     ids = [words.tokenizer.specials.get(name) for name in (AROUND, WHOLE)]
     if ids[0] is None or ids[1] is None:
@@ -82,7 +82,7 @@ def _family(model_type: str, name: str) -> Family:
         (
             Put({"architectures": [f"{name}ForConditionalGeneration"], "model_type": model_type}),
             OneMatrix(),
-            TextPart({"model.text_model.": "model."}, own_tie=False),
+            TextTrunkPart({"model.text_model.": "model."}, own_tie=False),
             Part("vision_config", vision),
             ImageToken(("image_token_id",), 128257),
             size("scale_factor", "link.connector.shuffle", 2),
@@ -94,7 +94,7 @@ def _family(model_type: str, name: str) -> Family:
         partial(read_whole, table=table),
         table.write,
         rules,
-        told=told,
+        with_tokenizer=with_tokenizer,
         beside=partial(beside, name=name),
     )
 

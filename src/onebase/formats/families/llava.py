@@ -15,7 +15,7 @@ from onebase.formats.family import Family, Tree
 from onebase.formats.fields import Found, Put, Set, Table, View, choice, flag
 from onebase.formats.hf.pictures import PROCESSOR
 from onebase.formats.names import Names, rules_of
-from onebase.formats.reader import Reader
+from onebase.formats.reader import ConfigReader
 from onebase.formats.rules import Rules
 
 SPELLINGS = (
@@ -29,10 +29,10 @@ SPELLINGS = (
 """How names begin in memory, and in checkpoints of other years."""
 
 
-class Layer:
+class LayerLine:
     """Whose output is read, counted from the last block. Theirs are counted with the tower's input as the first of depth + 1."""
 
-    def read(self, r: Reader, found: Found) -> None:
+    def read(self, r: ConfigReader, found: Found) -> None:
         depth = len(found["parts"][1].trunks["image"].blocks)
         layer = r.get("vision_feature_layer", int, -2)
         block = -1 - layer if layer < 0 else depth - layer
@@ -55,10 +55,10 @@ class Layer:
 TABLE = Table(
     (
         Put({"architectures": ["LlavaForConditionalGeneration"], "model_type": "llava"}),
-        compose.TextPart({"language_model.": "", "model.language_model.": "model."}, own_tie=True),
+        compose.TextTrunkPart({"language_model.": "", "model.language_model.": "model."}, own_tie=True),
         compose.ImagePart("clip_vision_model"),
         compose.ImageToken(("image_token_id", "image_token_index"), 32000),
-        Layer(),
+        LayerLine(),
         choice("vision_feature_select_strategy", "link.connector.skip", {"default": 1, "full": 0}, "default"),
         Set("link.connector.hidden", lambda r, found: found["parts"][0].trunks["text"].width),
         choice("projector_hidden_act", "link.connector.activation", PLAIN, "gelu"),
@@ -100,7 +100,7 @@ FAMILY = Family(
     partial(compose.read_whole, table=TABLE),
     TABLE.write,
     rules,
-    spellings=SPELLINGS,
+    checkpoint_prefixes=SPELLINGS,
     beside=beside,
     memory=MEMORY,
 )

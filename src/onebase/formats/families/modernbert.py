@@ -14,7 +14,7 @@ from onebase.formats.families.rotary import one_rope, rope_map
 from onebase.formats.family import Tree
 from onebase.formats.fields import Each, Found, Put, Set, Table, View, choice, flag, number, size
 from onebase.formats.names import table_family, under
-from onebase.formats.reader import Reader
+from onebase.formats.reader import ConfigReader
 from onebase.model.config import ALL, RopeConfig
 
 
@@ -22,7 +22,7 @@ class Kinds:
     """Which blocks see all and which a window, by `layer_types` (transformers 5) or every nth sees all; and the rotary positions of the two
     kinds: their maps in `rope_parameters` (transformers 5), or the bases under keys of their own."""
 
-    def read(self, r: Reader, found: Found) -> None:
+    def read(self, r: ConfigReader, found: Found) -> None:
         every = r.size("global_attn_every_n_layers", 3)
         kinds = layer_kinds(r, found["trunk.depth"], lambda i: i % every != 0)
         dim = found["block.attn.head_dim"]
@@ -48,14 +48,14 @@ class Kinds:
         }
 
 
-def _rope(r: Reader, kind: str, key: str, base: float, head_dim: int) -> RopeConfig:
+def _rope(r: ConfigReader, kind: str, key: str, base: float, head_dim: int) -> RopeConfig:
     r.must("rope_scaling", None, None, "which of the two kinds of positions it stretches is not clear")
     parts = r.part("rope_parameters") if r.has("rope_parameters") else None
-    own = parts.part(kind) if parts is not None and parts.has(kind) else Reader({}, r.where)
+    own = parts.part(kind) if parts is not None and parts.has(kind) else ConfigReader({}, r.where)
     return one_rope(r, own, r.positive(key, base), head_dim)
 
 
-def _later(r: Reader, found: Found) -> Each:
+def _later(r: ConfigReader, found: Found) -> Each:
     return Each(i > 0 for i in range(found["trunk.depth"]))
 
 

@@ -7,13 +7,13 @@ from onebase.formats.families.decoder import NORMS, Rope, decoder_family, decode
 from onebase.formats.families.rotary import ORIGINAL
 from onebase.formats.family import Tree
 from onebase.formats.fields import Found, Must, View
-from onebase.formats.reader import Reader
+from onebase.formats.reader import ConfigReader
 
 
 class LongRope(Rope):
     """Rotary positions that LongRoPE alone stretches, from the context in a key of the config itself."""
 
-    def read(self, r: Reader, found: Found) -> None:
+    def read(self, r: ConfigReader, found: Found) -> None:
         super().read(r, found)
         scaling = found["block.attn.rope"].scaling
         if scaling is not None and scaling.kind != "longrope":

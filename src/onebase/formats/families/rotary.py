@@ -12,7 +12,7 @@ from torch import Tensor
 
 from onebase.errors import ConfigError
 from onebase.formats.family import Tree
-from onebase.formats.reader import Reader
+from onebase.formats.reader import ConfigReader
 from onebase.formats.rules import Ignore
 from onebase.model.config import RopeConfig, RopeScaling
 
@@ -48,18 +48,24 @@ log = logging.getLogger(__name__)
 
 
 def rope(
-    r: Reader, theta: float, head_dim: int, *, original: int | None = None, partial: bool = False
+    r: ConfigReader, theta: float, head_dim: int, *, original: int | None = None, partial: bool = False
 ) -> RopeConfig:
     """The one rotary config of a model. `original`: the family's context before stretching, where no key says it; `partial`: whether
     the family honours `partial_rotary_factor`."""
     theta = r.positive("rope_theta", theta)
     key = "rope_scaling" if r.get("rope_scaling", dict, {}) else "rope_parameters"
-    s = Reader(r.get(key, dict, {}), f"{r.where}: {key}")
+    s = ConfigReader(r.get(key, dict, {}), f"{r.where}: {key}")
     return one_rope(r, s, theta, head_dim, original=original, partial=partial)
 
 
 def one_rope(
-    r: Reader, s: Reader, theta: float, head_dim: int, *, original: int | None = None, partial: bool = False
+    r: ConfigReader,
+    s: ConfigReader,
+    theta: float,
+    head_dim: int,
+    *,
+    original: int | None = None,
+    partial: bool = False,
 ) -> RopeConfig:
     """Rotary positions by the map `s` of the config `r`. Every key of it changes the angles, so an unknown one is refused; one that nothing
     reads is passed over with a notice."""
@@ -84,11 +90,11 @@ def one_rope(
     )
 
 
-def _kind(s: Reader) -> str:
+def _kind(s: ConfigReader) -> str:
     return s.get("rope_type", str, s.get("type", str, "default"))
 
 
-def _scaling(r: Reader, s: Reader, dim: int, original: int | None) -> RopeScaling | None:
+def _scaling(r: ConfigReader, s: ConfigReader, dim: int, original: int | None) -> RopeScaling | None:
     kind = _kind(s)
     if kind == "default":
         return None
@@ -120,7 +126,7 @@ def _scaling(r: Reader, s: Reader, dim: int, original: int | None) -> RopeScalin
     raise s.refuse("rope_type" if s.has("rope_type") else "type", accepted)
 
 
-def _yarn(s: Reader, context: int, first: int) -> RopeScaling:
+def _yarn(s: ConfigReader, context: int, first: int) -> RopeScaling:
     """YaRN (2309.00071). How much cos and sin grow follows from the factor, or from two shares of its logarithm (DeepSeek)."""
 
     def growth(share: float) -> float:
@@ -146,7 +152,7 @@ def _yarn(s: Reader, context: int, first: int) -> RopeScaling:
     )
 
 
-def _divisors(s: Reader, key: str, count: int) -> tuple[float, ...]:
+def _divisors(s: ConfigReader, key: str, count: int) -> tuple[float, ...]:
     values = s.get(key, list)
     good = all(isinstance(x, int | float) and not isinstance(x, bool) and 0 < x < 2**63 for x in values)
     if len(values) != count or not good:

@@ -17,17 +17,17 @@ from onebase.formats.families.vision import IMAGE, picture_lines
 from onebase.formats.family import Family, Tree
 from onebase.formats.fields import Found, Part, Put, Table, View
 from onebase.formats.names import Names, rules_of, table_family
-from onebase.formats.reader import Reader
+from onebase.formats.reader import ConfigReader
 from onebase.formats.rules import Lead, Rules
 from onebase.model.config import FFConfig, NormConfig
 
 LIKE = (768, 3072, 12, 12)
 
 
-class Pool:
+class PoolLine:
     """The image's vector: what a learned query gathers, or without a head the mean of the patches."""
 
-    def read(self, r: Reader, found: Found) -> None:
+    def read(self, r: ConfigReader, found: Found) -> None:
         found["codec.pool"] = PoolConfig(kind="mean")
         if r.get("vision_use_head", bool, True):
             found["codec.pool"] = PoolConfig(
@@ -46,7 +46,7 @@ class Pool:
 class Width:
     """Features of the common space: those of the image's tower, which has no matrix of its own."""
 
-    def read(self, r: Reader, found: Found) -> None:
+    def read(self, r: ConfigReader, found: Found) -> None:
         text, width = towers.sub_config(r, "text_config"), found["parts"][0].trunks["text"].width
         image = found["parts"][1].trunks["image"].width
         towers.sub_config(r, "vision_config").must(
@@ -73,7 +73,7 @@ VISION_TABLE = Table(
         Put({"architectures": ["SiglipVisionModel"]}),
         *towers.tower_lines("siglip_vision_model", LIKE, "gelu_pytorch_tanh", 1e-6),
         *picture_lines(16),
-        Pool(),
+        PoolLine(),
     ),
     towers.TOWER,
     replace(IMAGE, class_token=False),
@@ -124,5 +124,5 @@ def rules(cfg: BaseConfig) -> Rules:
 
 FAMILY = Family(("siglip",), TABLE.read, TABLE.write, rules)
 VISION_FAMILY = table_family(
-    "siglip_vision_model", VISION_TABLE, vision_names, spellings=(("vision_model.", ""),)
+    "siglip_vision_model", VISION_TABLE, vision_names, checkpoint_prefixes=(("vision_model.", ""),)
 )

@@ -7,13 +7,13 @@ from onebase.formats.families.decoder import Rope, Windows, decoder_family, deco
 from onebase.formats.families.llama import BIASES
 from onebase.formats.family import Tree
 from onebase.formats.fields import Each, Found, View
-from onebase.formats.reader import Reader
+from onebase.formats.reader import ConfigReader
 
 
 class Turning:
     """Which blocks have rotary positions: as a list says, or all but every nth."""
 
-    def read(self, r: Reader, found: Found) -> None:
+    def read(self, r: ConfigReader, found: Found) -> None:
         depth, interval = found["trunk.depth"], r.size("no_rope_layer_interval", 4)
         turning = r.get("no_rope_layers", list, [int((i + 1) % interval != 0) for i in range(depth)])
         if len(turning) < depth or any(x not in (0, 1) for x in turning):

@@ -16,7 +16,7 @@ from onebase.formats.families.encoder import (
 from onebase.formats.families.vision import patch_step
 from onebase.formats.fields import LACKS, Line, Put, number, size
 from onebase.formats.names import Names, block_names, under
-from onebase.formats.reader import Reader
+from onebase.formats.reader import ConfigReader
 from onebase.formats.rules import Ignore, Rule, Rules, Tie
 
 BLOCK = block_names(
@@ -101,7 +101,7 @@ def half(cfg: BaseConfig, kind: Literal["text", "image"]) -> BaseConfig:
     return BaseConfig(trunks={kind: cfg.trunks[kind]}, codecs={kind: cfg.codecs[kind]})
 
 
-def sub_config(r: Reader, key: str) -> Reader:
+def sub_config(r: ConfigReader, key: str) -> ConfigReader:
     """The config of a part; older writers put the same under `<key>_dict`, which wins there. Without either, one of defaults."""
     name = f"{key}_dict" if r.has(f"{key}_dict") else key
-    return Reader(r.get(name, dict, {}), f"{r.where}: {name}", r.tensors)
+    return ConfigReader(r.get(name, dict, {}), f"{r.where}: {name}", r.tensors)

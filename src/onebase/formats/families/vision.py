@@ -8,7 +8,7 @@ from onebase.formats.families.encoder import EPS, trunk_lines
 from onebase.formats.family import Tree
 from onebase.formats.fields import Field, Found, Line, Put, Set, View, flag, number
 from onebase.formats.names import Names
-from onebase.formats.reader import Reader
+from onebase.formats.reader import ConfigReader
 from onebase.formats.rules import Ignore, Lead, Reshape
 from onebase.model.config import ALL
 
@@ -17,17 +17,17 @@ MASK = Ignore(r"(.*\.)?embeddings\.mask_token", "it stands for patches hidden in
 IMAGE = ImageCodecConfig(kind="image", size=1, patch=1)
 
 
-def square(r: Reader, key: str, default: int) -> int:
+def square(r: ConfigReader, key: str, default: int) -> int:
     """A size in pixels, given as one number or as two equal ones. Raises ConfigError for a rectangle."""
     value = r.data.get(key) if r.has(key) else default
     if not isinstance(value, list):
         return r.size(key, default)
     if len(value) != 2 or value[0] != value[1]:
         raise r.refuse(key, "a square: one number, or two equal ones")
-    return Reader({key: value[0]}, r.where).size(key)
+    return ConfigReader({key: value[0]}, r.where).size(key)
 
 
-def channels(r: Reader, key: str, default: int) -> int:
+def channels(r: ConfigReader, key: str, default: int) -> int:
     """Values of a pixel: 3 (red, green, blue) or 1 (grey)."""
     found = r.size(key, default)
     if found not in (1, 3):
@@ -47,7 +47,7 @@ def picture_lines(patch: int) -> tuple[Line, ...]:
 def vit_lines(model_type: str, patch: int, eps: float) -> tuple[Line, ...]:
     """The lines that ViT and its descendants share, behind those of their feed-forwards."""
 
-    def shared(r: Reader, found: Found) -> None:
+    def shared(r: ConfigReader, found: Found) -> None:
         dim = found["block.attn.head_dim"]
         r.must("head_dim", dim, dim, "heads share the width")
 
@@ -69,10 +69,10 @@ class Classes:
     name: str
     tensor: str = "classifier.weight"
 
-    def read(self, r: Reader, found: Found) -> None:
+    def read(self, r: ConfigReader, found: Found) -> None:
         found["codec.classes"] = self._names(r)
 
-    def _names(self, r: Reader) -> tuple[str, ...]:
+    def _names(self, r: ConfigReader) -> tuple[str, ...]:
         predicts = self.tensor in r.tensors
         if not r.tensors:
             made = r.get("architectures", list, [])

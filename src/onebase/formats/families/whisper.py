@@ -15,7 +15,7 @@ from onebase.formats.families.encoder import BLOCK, ENCODER, NORM, trunk_lines
 from onebase.formats.family import Family
 from onebase.formats.fields import LACKS, Field, Line, Must, Part, Put, Set, Table, flag, size
 from onebase.formats.names import block_names, rules_of, under
-from onebase.formats.reader import Reader
+from onebase.formats.reader import ConfigReader
 from onebase.formats.rules import Rules
 
 MAX_CONTEXT = 2**20
@@ -49,7 +49,7 @@ def _cross(name: str) -> Set:
     return Set(f"block.cross.{name}", lambda r, found: found[f"block.attn.{name}"])
 
 
-def _frames(r: Reader, key: str, default: int) -> int:
+def _frames(r: ConfigReader, key: str, default: int) -> int:
     return 2 * r.size(key, default, MAX_CONTEXT)
 
 

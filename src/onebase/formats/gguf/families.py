@@ -18,9 +18,9 @@ from onebase.formats.fields import Field, Line, Must, Put, Set, Table, number
 from onebase.formats.gguf.header import single
 from onebase.formats.gguf.keys import refuse_others
 from onebase.formats.gguf.lines import NORM_EPS, PhiWindow, decoder_lines, gemma_lines
-from onebase.formats.gguf.rotary import TABLES, Rope
+from onebase.formats.gguf.rotary import TABLES, RopeLine
 from onebase.formats.names import Names, rules_of, under
-from onebase.formats.reader import Reader
+from onebase.formats.reader import ConfigReader
 from onebase.formats.rules import Ignore, Rotary, Rules
 from onebase.model.config import NormConfig, Norms, TrunkConfig
 
@@ -85,7 +85,7 @@ def _family(
     table = Table(lines, trunk, TEXT)
     (name,) = (x.tree["general.architecture"] for x in lines if isinstance(x, Put))
 
-    def read(r: Reader) -> BaseConfig:
+    def read(r: ConfigReader) -> BaseConfig:
         cfg = table.read(r)
         r.has(f"{name}.pooling_type")  # of the vectors of texts, see keys.py
         refuse_others(r, name)
@@ -105,11 +105,11 @@ LAYER = NormConfig(kind="layer")
 UNUSED = "llama.cpp does not use it for this architecture"
 
 LLAMA = _family(
-    decoder_lines("llama", Must("llama.attention.sliding_window", 0, UNUSED), Rope("llama", TABLES[:1])),
+    decoder_lines("llama", Must("llama.attention.sliding_window", 0, UNUSED), RopeLine("llama", TABLES[:1])),
     turned=True,
 )
-QWEN2 = _family(decoder_lines("qwen2", Rope("qwen2")))
-QWEN3 = _family(decoder_lines("qwen3", Rope("qwen3"), normed=QK_NORM), patterned(DECODER, attn=NORMED))
+QWEN2 = _family(decoder_lines("qwen2", RopeLine("qwen2")))
+QWEN3 = _family(decoder_lines("qwen3", RopeLine("qwen3"), normed=QK_NORM), patterned(DECODER, attn=NORMED))
 GEMMA2 = _family(
     gemma_lines(
         "gemma2",
@@ -137,7 +137,7 @@ GEMMA3 = _family(
 PHI3 = _family(
     decoder_lines(
         "phi3",
-        Rope("phi3", TABLES[1:], partial=True),
+        RopeLine("phi3", TABLES[1:], partial=True),
         PhiWindow(),
     ),
     block={k: v for k, v in FUSED.items() if k != "ffn_gate"} | {"ffn_up": "block.ff.gate block.ff.up"},

@@ -25,7 +25,7 @@ REMEDY = "take an intact copy of the file"
 
 
 @dataclass(frozen=True)
-class Kind:
+class TensorType:
     """A tensor type: `block` numbers are stored in `size` bytes."""
 
     name: str
@@ -33,18 +33,18 @@ class Kind:
     size: int
 
 
-KINDS = {
-    0: Kind("F32", 1, 4),
-    1: Kind("F16", 1, 2),
-    2: Kind("Q4_0", 32, 18),
-    3: Kind("Q4_1", 32, 20),
-    6: Kind("Q5_0", 32, 22),
-    7: Kind("Q5_1", 32, 24),
-    8: Kind("Q8_0", 32, 34),
-    12: Kind("Q4_K", 256, 144),
-    13: Kind("Q5_K", 256, 176),
-    14: Kind("Q6_K", 256, 210),
-    30: Kind("BF16", 1, 2),
+TENSOR_TYPES = {
+    0: TensorType("F32", 1, 4),
+    1: TensorType("F16", 1, 2),
+    2: TensorType("Q4_0", 32, 18),
+    3: TensorType("Q4_1", 32, 20),
+    6: TensorType("Q5_0", 32, 22),
+    7: TensorType("Q5_1", 32, 24),
+    8: TensorType("Q8_0", 32, 34),
+    12: TensorType("Q4_K", 256, 144),
+    13: TensorType("Q5_K", 256, 176),
+    14: TensorType("Q6_K", 256, 210),
+    30: TensorType("BF16", 1, 2),
 }
 """By the format's number (ggml, enum ggml_type)."""
 
@@ -53,10 +53,10 @@ _BOOL, _STRING, _ARRAY = 7, 8, 9
 
 
 @dataclass(frozen=True)
-class Entry:
+class TensorInfo:
     """One tensor: its shape in torch's order (the file has it reversed), and its bytes, counted from the start of the file."""
 
-    kind: Kind
+    kind: TensorType
     shape: Shape
     start: int
     size: int
@@ -68,7 +68,7 @@ class Header:
 
     where: str
     metadata: dict[str, Any]
-    tensors: dict[str, Entry]
+    tensors: dict[str, TensorInfo]
 
 
 def open_file(path: Path) -> mmap.mmap:
@@ -232,15 +232,15 @@ def _alignment(at: _Cursor, metadata: dict[str, Any]) -> int:
     return found
 
 
-def _tensors(at: _Cursor, count: int, alignment: int) -> dict[str, Entry]:
-    read: dict[str, tuple[Kind, Shape, int, int]] = {}
+def _tensors(at: _Cursor, count: int, alignment: int) -> dict[str, TensorInfo]:
+    read: dict[str, tuple[TensorType, Shape, int, int]] = {}
     for _ in range(count):
         name = at.text("a tensor's name", MAX_NAME)
         if name in read:
             raise at.bad(f"tensor {name!r} is there twice")
         read[name] = _tensor(at, f"tensor {name!r}", alignment)
     data = -(-at.at // alignment) * alignment
-    out: dict[str, Entry] = {}
+    out: dict[str, TensorInfo] = {}
     end, last = 0, ""
     for name, (kind, shape, offset, size) in sorted(read.items(), key=lambda x: x[1][2]):
         if offset < end:
@@ -248,23 +248,23 @@ def _tensors(at: _Cursor, count: int, alignment: int) -> dict[str, Entry]:
         end, last = offset + size, name
         if data + end > at.size:
             raise at.bad(f"tensor {name!r} ends at byte {data + end:,}, the file at {at.size:,}")
-        out[name] = Entry(kind, shape, data + offset, size)
+        out[name] = TensorInfo(kind, shape, data + offset, size)
     return out
 
 
-def _tensor(at: _Cursor, what: str, alignment: int) -> tuple[Kind, Shape, int, int]:
+def _tensor(at: _Cursor, what: str, alignment: int) -> tuple[TensorType, Shape, int, int]:
     dims = at.number("I", f"the number of dimensions of {what}")
     if not 1 <= dims <= MAX_DIMS:
         raise at.bad(f"{what} has {dims:,} dimensions, 1 to {MAX_DIMS} are allowed")
     sizes = [at.number("Q", f"the shape of {what}") for _ in range(dims)]
     code, offset = at.number("I", f"the type of {what}"), at.number("Q", f"the offset of {what}")
-    if code not in KINDS:
-        known = ", ".join(sorted(k.name for k in KINDS.values()))
+    if code not in TENSOR_TYPES:
+        known = ", ".join(sorted(k.name for k in TENSOR_TYPES.values()))
         raise ArtifactError(
             f"{at.where}: {what} is of type {_type_name(code)}, which is not read",
             f"take a file of other types; known: {known}",
         )
-    kind = KINDS[code]
+    kind = TENSOR_TYPES[code]
     numbers = math.prod(sizes)
     if not numbers or sizes[0] % kind.block:
         raise at.bad(f"{what} has shape {sizes}, which {kind.name} cannot hold")

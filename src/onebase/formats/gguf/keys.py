@@ -12,7 +12,7 @@ import numpy as np
 
 from onebase.codec.text.pooling import EmbeddingConfig, Pooling
 from onebase.errors import ConfigError
-from onebase.formats.reader import Reader
+from onebase.formats.reader import ConfigReader
 
 OFF: dict[str, tuple[Any, ...]] = {
     "attention.causal": (True,),
@@ -74,7 +74,7 @@ IDLE = (
 """What nothing computes with in the architectures here: said twice, of training, or of a part that is off."""
 
 
-def refuse_others(r: Reader, arch: str) -> None:
+def refuse_others(r: ConfigReader, arch: str) -> None:
     """Refuse a key of the architecture that nobody asked for and that may switch on what the trunk lacks. What is left unread and harmless
     stays among `r.unread`, which the record names."""
     width, heads = r.data.get(f"{arch}.embedding_length"), r.data.get(f"{arch}.attention.head_count")
@@ -130,7 +130,7 @@ RANK = 4
 NORMALISE, LIMIT = "onebase.embedding.normalise", "onebase.embedding.limit"
 
 
-def read_pooling(r: Reader, arch: str) -> EmbeddingConfig | None:
+def read_pooling(r: ConfigReader, arch: str) -> EmbeddingConfig | None:
     """None where the file does not say how. Raises ConfigError for a way that we lack, by name."""
     key = f"{arch}.pooling_type"
     kind = r.get(key, int, -1)

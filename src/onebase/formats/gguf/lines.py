@@ -9,8 +9,8 @@ from typing import Any
 from onebase.formats.families.decoder import heads_of, shared_width
 from onebase.formats.family import Tree
 from onebase.formats.fields import Each, Field, Found, Line, Put, Set, View, number, size
-from onebase.formats.gguf.rotary import Rope
-from onebase.formats.reader import Reader
+from onebase.formats.gguf.rotary import RopeLine
+from onebase.formats.reader import ConfigReader
 from onebase.model.config import RopeConfig
 
 MAX_DEPTH = 1000
@@ -27,7 +27,7 @@ class Vocabulary:
 
     key: str
 
-    def read(self, r: Reader, found: Found) -> None:
+    def read(self, r: ConfigReader, found: Found) -> None:
         tokens = "tokenizer.ggml.tokens"
         count = len(r.get(tokens, list)) if r.has(tokens) or not r.has(self.key) else None
         found["codec.vocab_size"] = r.size(self.key, count, MAX_ROWS)
@@ -42,7 +42,7 @@ class SameWidth:
 
     key: str
 
-    def read(self, r: Reader, found: Found) -> None:
+    def read(self, r: ConfigReader, found: Found) -> None:
         width = found["block.attn.head_dim"]
         r.must(self.key, width, width, "keys and values have one width here")
 
@@ -53,7 +53,7 @@ class SameWidth:
 class Present:
     """What the tensors of the first block and of the ends say by being there."""
 
-    def read(self, r: Reader, found: Found) -> None:
+    def read(self, r: ConfigReader, found: Found) -> None:
         names = {"q": "attn_q", "k": "attn_k", "v": "attn_v", "o": "attn_output"}
         fused = "blk.0.attn_qkv.bias" in r.tensors
         found["block.attn.bias"] = tuple(
@@ -69,7 +69,7 @@ class Present:
 
 
 @dataclass(frozen=True)
-class Windows:
+class WindowLine:
     """Gemma 2 and 3: of every `period` blocks all but the last see a window only. local: their rotary positions have a base of their own;
     fixed: no key says the period."""
 
@@ -78,7 +78,7 @@ class Windows:
     fixed: bool
     local: bool
 
-    def read(self, r: Reader, found: Found) -> None:
+    def read(self, r: ConfigReader, found: Found) -> None:
         window = r.get(f"{self.arch}.attention.sliding_window", int, None if self.fixed else 0) or None
         period = self.period if self.fixed else r.size(self._pattern, self.period)
         sees_all = [window is None or i % period == period - 1 for i in range(found["trunk.depth"])]
@@ -110,7 +110,7 @@ class Windows:
 class PhiWindow:
     """A window that llama.cpp reads and does not apply: it is written where it is wider than the context."""
 
-    def read(self, r: Reader, found: Found) -> None:
+    def read(self, r: ConfigReader, found: Found) -> None:
         found["block.attn.window"] = r.get("phi3.attention.sliding_window", int, 0) or None
 
     def write(self, base: View, tree: Tree) -> None:
@@ -119,7 +119,7 @@ class PhiWindow:
             tree["phi3.attention.sliding_window"] = window
 
 
-def _depth(r: Reader, key: str, default: Any) -> int:
+def _depth(r: ConfigReader, key: str, default: Any) -> int:
     """Blocks announced: bounded before anything is built of them."""
     return r.size(key, default, most=min(MAX_DEPTH, len(r.tensors)))
 
@@ -147,14 +147,14 @@ def gemma_lines(a: str, period: int, big: int, *lines: Line, normed: str = NORM_
     """Gemma 2 and 3. The format does not say the scale of scores: llama.cpp takes it from the number of blocks, and the largest model, of
     `big` blocks, has its own."""
 
-    def scale(r: Reader, found: Found) -> float | None:
+    def scale(r: ConfigReader, found: Found) -> float | None:
         heads = found["block.attn.heads"]
         return (found["trunk.width"] / heads) ** -0.5 if found["trunk.depth"] == big else None
 
     return decoder_lines(
         a,
-        Rope(a),
-        Windows(a, period, fixed=a == "gemma2", local=a != "gemma2"),
+        RopeLine(a),
+        WindowLine(a, period, fixed=a == "gemma2", local=a != "gemma2"),
         Set("codec.scale", lambda r, found: found["trunk.width"] ** 0.5),
         Set("block.attn.scale", scale),
         *lines,

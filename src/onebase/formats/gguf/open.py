@@ -19,15 +19,15 @@ from onebase.formats.gguf.keys import plain, read_pooling
 from onebase.formats.gguf.rotary import TABLES
 from onebase.formats.gguf.source import GGUFFile
 from onebase.formats.gguf.vocab import read_tokenizer
-from onebase.formats.reader import Reader
-from onebase.formats.weight_loading import place
+from onebase.formats.reader import ConfigReader
+from onebase.formats.weight_loading import load_weights
 
 MAX_TABLE = 4096
 """Angles of a head at most."""
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenedGGUF:
     """All that a file holds. `template` is the Jinja source of its chat template, or None; `unread` are keys that nobody asked for;
     `kinds` counts tensors by the type they are stored in; `files` are its parts; `embedding`: how a text becomes one vector, where it says
     so."""
@@ -44,7 +44,7 @@ class Opened:
     embedding: EmbeddingConfig | None = None
 
 
-def open_gguf(path: str | Path, *, dtype: torch.dtype | None = None) -> Opened:
+def open_gguf(path: str | Path, *, dtype: torch.dtype | None = None) -> OpenedGGUF:
     """Read a .gguf file, or the first of its parts. Weights become `dtype`, or stay as stored (the quantised become float32).
 
     Raises ArtifactError for a file that is damaged, ConfigError for one that says what the trunk lacks.
@@ -61,15 +61,15 @@ def open_gguf(path: str | Path, *, dtype: torch.dtype | None = None) -> Opened:
             f"{r.where}: {rows:,} tokens, but {cfg.text.vocab_size:,} rows of embeddings", "take another file"
         )
     template = r.get("tokenizer.chat_template", str, "") or None
-    model = place(cfg, family, source, dtype=dtype)
+    model = load_weights(cfg, family, source, dtype=dtype)
     kinds = dict(sorted(Counter(source.kinds().values()).items()))
     unread = tuple(k for k in r.unread if not k.startswith("general."))
-    return Opened(
+    return OpenedGGUF(
         cfg, model, inner, roles, template, unread, family.model_types[0], kinds, source.files, embedding
     )
 
 
-def reader_of(source: GGUFFile) -> Reader:
+def reader_of(source: GGUFFile) -> ConfigReader:
     """The metadata, and what only the tensors say (see layout)."""
     data: dict[str, Any] = {k: v for k, v in plain(source.metadata).items() if k not in TABLES}
     shapes = source.shapes()
@@ -86,10 +86,10 @@ def reader_of(source: GGUFFile) -> Reader:
                     f"{source.where}: tensor {name!r} divides by what is no positive number",
                     "take another file",
                 )
-    return Reader(data, source.where, frozenset(shapes))
+    return ConfigReader(data, source.where, frozenset(shapes))
 
 
-def family_of(r: Reader) -> Family:
+def family_of(r: ConfigReader) -> Family:
     """The family that `general.architecture` names. Raises ConfigError naming those that are known."""
     name = r.get("general.architecture", str)
     for family in FAMILIES:

@@ -13,7 +13,7 @@ import torch
 from onebase.errors import ConfigError
 from onebase.formats.family import Tree
 from onebase.formats.fields import Found, View
-from onebase.formats.reader import Reader
+from onebase.formats.reader import ConfigReader
 from onebase.model.config import RopeConfig, RopeScaling
 from onebase.model.position import rotary_table
 
@@ -22,7 +22,7 @@ TABLES = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.w
 
 
 @dataclass(frozen=True)
-class Rope:
+class RopeLine:
     """The line of a table for rotary positions, under a note `rope` for lines that give each block its own. tables: those of TABLES that the
     architecture reads; partial: fewer features than a head has may turn."""
 
@@ -30,7 +30,7 @@ class Rope:
     tables: tuple[str, ...] = ()
     partial: bool = False
 
-    def read(self, r: Reader, found: Found) -> None:
+    def read(self, r: ConfigReader, found: Found) -> None:
         head_dim = found["block.attn.head_dim"]
         key = f"{self.arch}.rope.dimension_count"
         dim = r.size(key, head_dim, head_dim)
@@ -57,7 +57,7 @@ class Rope:
             tree |= _scaling_tree(rope.scaling, f"{self.arch}.rope.scaling", rope.base, dim, self.tables)
 
 
-def _scaling(r: Reader, key: str, base: float, dim: int, context: int) -> RopeScaling | None:
+def _scaling(r: ConfigReader, key: str, base: float, dim: int, context: int) -> RopeScaling | None:
     factor = r.positive(f"{key}.factor", 1.0)
     kind = r.get(f"{key}.type", str, "linear")
     original = r.get(f"{key}.original_context_length", int, 0)
@@ -85,7 +85,7 @@ def _scaling(r: Reader, key: str, base: float, dim: int, context: int) -> RopeSc
     return None if factor == 1.0 else RopeScaling(kind="linear", factor=factor)
 
 
-def _yarn(r: Reader, key: str, factor: float, original: int, attention: float) -> RopeScaling:
+def _yarn(r: ConfigReader, key: str, factor: float, original: int, attention: float) -> RopeScaling:
     """YaRN as llama.cpp has it: cos and sin grow with the logarithm of the factor."""
     for name in ("yarn_ext_factor", "yarn_attn_factor"):
         r.must(f"{key}.{name}", 1.0, 1.0, "what it changes is not known")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from onebase.errors import ArtifactError, UserError
-from onebase.formats.gguf.header import Entry, Header, open_file, read_header
+from onebase.formats.gguf.header import Header, TensorInfo, open_file, read_header
 from onebase.formats.raw_tensors import opened, read_into, read_tensor
 from onebase.formats.rules import Shape
 
@@ -33,7 +33,7 @@ class GGUFFile:
         self.path, self.where = path, str(path)
         first = self._open(path)
         self.metadata: dict[str, Any] = first[1].metadata
-        self._at: dict[str, tuple[Path, Entry]] = {}
+        self._at: dict[str, tuple[Path, TensorInfo]] = {}
         parts = [first, *self._others()]
         self.files = tuple(file for file, _ in parts)
         for file, header in parts:
@@ -92,7 +92,7 @@ class GGUFFile:
 _WHOLE = "take all parts of the file anew, in one folder"
 
 
-def _decoded(file: Path, entry: Entry) -> Tensor:
+def _decoded(file: Path, entry: TensorInfo) -> Tensor:
     """Float32 numbers of quantised blocks, by the classes of the `gguf` package."""
     kind = entry.kind
     decode = getattr(library(), kind.name).dequantize_blocks

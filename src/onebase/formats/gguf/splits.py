@@ -50,7 +50,7 @@ _BLOOM = r" ?[^(\s|.,!?…。，、।۔،)]+"
 
 
 @dataclass(frozen=True)
-class Split:
+class TextSplit:
     """One way to split. `names`: the first is written, all are read. `whole`: a word that is a token is that token, whatever the merges
     say. `begins`: texts begin with BOS where a file does not say it. `nfc`: the models put a text into NFC first (llama.cpp does not).
     `also`: patterns of the models' own tokenizer.json, which come to the same for their vocabularies, and are given the name on export.
@@ -85,8 +85,8 @@ def _step(pattern: str) -> Any:
     return pre_tokenizers.Split(Regex(pattern), "isolated")
 
 
-def _one(names: str, *patterns: str, **how: Any) -> Split:
-    return Split(tuple(names.split()), patterns, **how)
+def _one(names: str, *patterns: str, **how: Any) -> TextSplit:
+    return TextSplit(tuple(names.split()), patterns, **how)
 
 
 SPLITS = (
@@ -142,12 +142,12 @@ SPLITS = (
 NAMES = tuple(name for split in SPLITS for name in split.names)
 
 
-def named(name: str) -> Split | None:
+def named(name: str) -> TextSplit | None:
     """The kind that a name of `tokenizer.ggml.pre` stands for; None for one that is not known."""
     return next((s for s in SPLITS if name in s.names), None)
 
 
-def alike(tree: dict[str, Any]) -> list[Split]:
+def alike(tree: dict[str, Any]) -> list[TextSplit]:
     """The kinds that split as the tokenizer of a tokenizer.json does, `whole` aside."""
     found = tree.get("normalizer") or {}
     todo = found.get("normalizers", [found] if found else [])

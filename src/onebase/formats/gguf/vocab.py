@@ -13,7 +13,7 @@ from tokenizers import AddedToken, decoders, models, normalizers
 from onebase.codec.text.roles import Roles
 from onebase.errors import ArtifactError, ConfigError
 from onebase.formats.gguf.splits import NAMES, named
-from onebase.formats.reader import Reader
+from onebase.formats.reader import ConfigReader
 
 UNKNOWN, CONTROL, USER, UNUSED, BYTE = 2, 3, 4, 5, 6
 """Kinds of tokens (`tokenizer.ggml.token_type`); 1 is any other."""
@@ -21,7 +21,7 @@ MAX_TOKEN, MAX_LETTERS, MAX_MERGES = 1024, 2**24, 2**22
 """Letters of a token, letters of a vocabulary and merges of it, at most, where merges are found from scores: bounds time and memory."""
 
 
-def read_tokenizer(r: Reader) -> tuple[tokenizers.Tokenizer, Roles]:
+def read_tokenizer(r: ConfigReader) -> tuple[tokenizers.Tokenizer, Roles]:
     """Raises ArtifactError or ConfigError for a tokenizer that is damaged or of a kind that is not known."""
     tokens = r.get("tokenizer.ggml.tokens", list)
     vocab = {token: i for i, token in enumerate(tokens)}
@@ -49,7 +49,7 @@ def read_tokenizer(r: Reader) -> tuple[tokenizers.Tokenizer, Roles]:
     return inner, roles
 
 
-def _byte_level(r: Reader, vocab: dict[str, int]) -> tokenizers.Tokenizer:
+def _byte_level(r: ConfigReader, vocab: dict[str, int]) -> tokenizers.Tokenizer:
     if not r.has("tokenizer.ggml.pre"):  # llama.cpp then splits by a rule that is that of no model, and warns
         raise ConfigError(
             f"{r.where}: key 'tokenizer.ggml.pre' is missing: the file does not say how a text is split before its parts become tokens",
@@ -71,7 +71,7 @@ def _byte_level(r: Reader, vocab: dict[str, int]) -> tokenizers.Tokenizer:
     return inner
 
 
-def _scored(r: Reader, tokens: list[str], vocab: dict[str, int], kinds: Any) -> tokenizers.Tokenizer:
+def _scored(r: ConfigReader, tokens: list[str], vocab: dict[str, int], kinds: Any) -> tokenizers.Tokenizer:
     scores = _numbers(r, "tokenizer.ggml.scores", len(tokens), None)
     if any(len(t) > MAX_TOKEN for t in tokens) or sum(map(len, tokens)) > MAX_LETTERS:
         raise ArtifactError(
@@ -134,7 +134,7 @@ def _add(inner: tokenizers.Tokenizer, tokens: list[str], kinds: Any, roles: Role
     )
 
 
-def _numbers(r: Reader, key: str, size: int, default: Any) -> Any:
+def _numbers(r: ConfigReader, key: str, size: int, default: Any) -> Any:
     found = r.data.get(key, default)
     r.has(key)
     if not isinstance(found, np.ndarray) or len(found) != size or found.dtype.kind not in "iuf":
@@ -146,7 +146,7 @@ def _numbers(r: Reader, key: str, size: int, default: Any) -> Any:
     return found
 
 
-def _roles(r: Reader, tokens: list[str], kind: str) -> Roles:
+def _roles(r: ConfigReader, tokens: list[str], kind: str) -> Roles:
     def token(name: str) -> str | None:
         key = f"tokenizer.ggml.{name}_token_id"
         if not r.has(key):
@@ -157,7 +157,7 @@ def _roles(r: Reader, tokens: list[str], kind: str) -> Roles:
         return tokens[i]
 
     bos, eos = token("bos"), token("eos")
-    closing = dict.fromkeys(t for t in (eos, token("eot"), token("eom")) if t is not None)
+    stop = dict.fromkeys(t for t in (eos, token("eot"), token("eom")) if t is not None)
     # Where the file does not say it, it is as its kind of model does: SentencePiece's and Llama 3's begin with BOS.
     split = named(r.get("tokenizer.ggml.pre", str, "")) if kind == "gpt2" else None
     begins = kind == "llama" or (split is not None and split.begins)
@@ -168,7 +168,7 @@ def _roles(r: Reader, tokens: list[str], kind: str) -> Roles:
         eos=eos,
         pad=token("padding"),
         unk=token("unknown") if kind == "llama" else None,
-        closing=tuple(closing),
+        stop=tuple(stop),
         before=() if before is None else (before,),
         after=() if after is None else (after,),
     )

@@ -20,8 +20,8 @@ from onebase.codec.text.tokenizer import Tokenizer
 from onebase.errors import ConfigError
 from onebase.formats.gguf.splits import SPLITS, alike
 from onebase.formats.gguf.vocab import BYTE, CONTROL, UNKNOWN, UNUSED, USER, read_tokenizer
-from onebase.formats.hf.tokenizer_files import with_turns
-from onebase.formats.reader import Reader
+from onebase.formats.hf.tokenizer_files import with_end_of_turn
+from onebase.formats.reader import ConfigReader
 from onebase.formats.tokenizer_equality import lost_ends, other_frame, other_ids, other_talk
 
 log = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ def vocabulary(
     for key, role in (("bos", roles.bos), ("eos", roles.eos), ("padding", roles.pad)):
         if role is not None:
             out[f"tokenizer.ggml.{key}_token_id"] = ids[role]
-    others = [t for t in roles.closing if t != roles.eos]
+    others = [t for t in roles.stop if t != roles.eos]
     if others:
         out["tokenizer.ggml.eot_token_id"] = ids[others[0]]
     if len(others) > 1:
@@ -165,7 +165,7 @@ def prove(
 
     Raises ConfigError naming what differs, with the text."""
     where = "the exported file"
-    found, found_roles = read_tokenizer(Reader(dict(metadata), where))
+    found, found_roles = read_tokenizer(ConfigReader(dict(metadata), where))
     ours = Tokenizer(tokenizers.Tokenizer.from_str(inner.to_str()), roles)
     theirs = Tokenizer(found, found_roles)
     if frame := other_frame(ours, theirs):
@@ -178,9 +178,9 @@ def prove(
         raise ConfigError(f"llama.cpp would not read text as this tokenizer does: {said}", _NEAREST)
     chat = chat or ChatTemplate(template or "", tuple(ours.specials), where, roles)
     there = ChatTemplate(template or "", tuple(theirs.specials), where, found_roles)
-    if lost := lost_ends(ours, with_turns(theirs, there)):
+    if lost := lost_ends(ours, with_end_of_turn(theirs, there)):
         raise ConfigError(
-            f"a generation ends with any of {len(roles.closing)} tokens, GGUF has keys for three (tokenizer.ggml.eos_token_id, eot_token_id, eom_token_id): {lost[0]!r} would not end one there",
+            f"a generation ends with any of {len(roles.stop)} tokens, GGUF has keys for three (tokenizer.ggml.eos_token_id, eot_token_id, eom_token_id): {lost[0]!r} would not end one there",
             _REMEDY,
         )
     talk = None if nearest else other_talk(TextCodec(ours, chat), TextCodec(theirs, there))

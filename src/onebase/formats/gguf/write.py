@@ -23,7 +23,7 @@ from onebase.codec.text.template import ChatTemplate
 from onebase.errors import ConfigError
 from onebase.formats.family import Family, written
 from onebase.formats.gguf.families import stored
-from onebase.formats.gguf.header import KINDS, Kind
+from onebase.formats.gguf.header import TENSOR_TYPES, TensorType
 from onebase.formats.gguf.keys import pooling_tree
 from onebase.formats.gguf.rotary import TABLES
 from onebase.formats.gguf.source import library
@@ -35,7 +35,7 @@ WeightKind = Literal["F32", "F16", "BF16", "Q8_0", "Q4_1"]
 FILE_TYPES: dict[WeightKind, int] = {"F32": 0, "F16": 1, "BF16": 32, "Q8_0": 7, "Q4_1": 3}
 """`general.file_type` (llama.h, enum llama_ftype)."""
 ALIGNMENT = 32
-_CODES = {k.name: code for code, k in KINDS.items()}
+_CODES = {k.name: code for code, k in TENSOR_TYPES.items()}
 _LARGEST_F16 = 65504.0
 
 
@@ -69,7 +69,7 @@ def save_gguf(
     rules = [r for r in family.rules(model.cfg) if isinstance(r, Rule)]
     own = {n: p.detach() for n, p in model.named_parameters()}
     shapes = own_shapes(model)
-    plan = {t: (tuple(x.shape), KINDS[0]) for t, x in tables.items()}
+    plan = {t: (tuple(x.shape), TENSOR_TYPES[0]) for t, x in tables.items()}
     for rule in rules:
         for theirs, shape in zip(rule.theirs, their_shapes(rule, shapes), strict=True):
             plan[theirs] = shape, _kind(theirs, shape, kind)
@@ -78,7 +78,7 @@ def save_gguf(
         with disk_errors(path), open(part, "wb") as f:
             f.write(_header(metadata, plan))
             for one in tables.values():
-                _put(f, one, KINDS[0], "a table of angles")
+                _put(f, one, TENSOR_TYPES[0], "a table of angles")
             for rule in rules:
                 for theirs, x in zip(rule.theirs, rule.back([own[n] for n in rule.ours]), strict=True):
                     _put(f, x, plan[theirs][1], theirs)
@@ -89,15 +89,15 @@ def save_gguf(
         part.unlink(missing_ok=True)
 
 
-def _kind(name: str, shape: Shape, asked: WeightKind) -> Kind:
+def _kind(name: str, shape: Shape, asked: WeightKind) -> TensorType:
     end = name in ("token_embd.weight", "output.weight")
-    found = KINDS[_CODES["Q8_0" if end and asked == "Q4_1" else asked]]
+    found = TENSOR_TYPES[_CODES["Q8_0" if end and asked == "Q4_1" else asked]]
     if len(shape) == 1:
-        return KINDS[_CODES["F32"]]
-    return found if shape[-1] % found.block == 0 else KINDS[_CODES["F16"]]
+        return TENSOR_TYPES[_CODES["F32"]]
+    return found if shape[-1] % found.block == 0 else TENSOR_TYPES[_CODES["F16"]]
 
 
-def _header(metadata: Mapping[str, Any], plan: Mapping[str, tuple[Shape, Kind]]) -> bytes:
+def _header(metadata: Mapping[str, Any], plan: Mapping[str, tuple[Shape, TensorType]]) -> bytes:
     out = [b"GGUF", struct.pack("<IQQ", 3, len(plan), len(metadata))]
     for key, value in metadata.items():
         out += [_text(key), *_value(value)]
@@ -138,7 +138,7 @@ def _padded(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
-def _put(f: BinaryIO, x: Tensor, kind: Kind, name: str) -> None:
+def _put(f: BinaryIO, x: Tensor, kind: TensorType, name: str) -> None:
     x = x.to("cpu").contiguous()
     if kind.name == "BF16":
         raw = x.to(torch.bfloat16).view(torch.uint8).numpy().data

@@ -31,9 +31,9 @@ from onebase.formats.hf.speech import read_speech, write_speech
 from onebase.formats.hf.tokenizer_files import GENERATION, TEMPLATE, TOKENIZER, TOKENIZER_CONFIG, read_codec
 from onebase.formats.hf.unsupported import no_model_type, packed
 from onebase.formats.peft.folder import CONFIG as ADAPTER
-from onebase.formats.reader import Reader
+from onebase.formats.reader import ConfigReader
 from onebase.formats.tokenizer_equality import lost_ends, other_frame, other_ids, other_talk
-from onebase.formats.weight_loading import given_back, passed_over, place, spelled
+from onebase.formats.weight_loading import given_back, load_weights, passed_over, with_prefixes
 
 log = logging.getLogger(__name__)
 FAMILY = "imported.model_type"
@@ -56,9 +56,9 @@ def open_folder(path: Path, *, dtype: torch.dtype | None = None, hashes: bool = 
     folder = sentence.model if sentence else path
     source = HFFolder(folder)
     where = str(folder / CONFIG)
-    found = find_head(Reader(source.config, where), source.shapes())
+    found = find_head(ConfigReader(source.config, where), source.shapes())
     whole, source = source, source.without(found.names if found else ())
-    reader = Reader(source.config, where, frozenset(source.shapes()), source.read)
+    reader = ConfigReader(source.config, where, frozenset(source.shapes()), source.read)
     if "model_type" not in source.config and (odd := no_model_type(source.config, reader.where)):
         raise odd
     if (odd := packed(source.config, reader.where)) is not None:
@@ -69,16 +69,16 @@ def open_folder(path: Path, *, dtype: torch.dtype | None = None, hashes: bool = 
     # Before the weights: it is quick to say no.
     lower = sentence is not None and sentence.lower
     words = read_codec(folder, cfg.text.vocab_size, lower=lower) if "text" in cfg.codecs else None
-    if family.told is not None and words is not None:
-        cfg = family.told(cfg, words)
+    if family.with_tokenizer is not None and words is not None:
+        cfg = family.with_tokenizer(cfg, words)
     speech = (
         read_speech(folder, words.tokenizer, cfg.audio, cfg.text.vocab_size)
         if words is not None and "audio" in cfg.codecs
         else None
     )
-    rules = spelled(family.rules(cfg), family, source.shapes())
+    rules = with_prefixes(family.rules(cfg), family, source.shapes())
     notices = source.notices + passed_over(rules, source.listed, source.unlisted, str(folder))
-    model = place(cfg, family, source, dtype=dtype)
+    model = load_weights(cfg, family, source, dtype=dtype)
     files = [p for p in path.rglob("*") if p.suffix in (".json", ".safetensors", ".jinja")]
     head = None
     if found is not None:
@@ -153,10 +153,10 @@ def save_hf(base: LoadedBase, out: Path, head: OwnHead | None = None) -> None:
         tensors = given_back(base.model, family.rules(cfg))
         if head is not None:
             tensors = {n: t for n, t in tensors.items() if n.startswith(family.prefix)} | own
-            known |= padding(base.words.tokenizer, head) if base.words is not None else {}
+            known |= padding(base.text_codec.tokenizer, head) if base.text_codec is not None else {}
         save_folder(folder, config | known, tensors)
-        if base.words is not None:
-            _write_words(folder, base.words, cfg.text, _role_ids(base), head)
+        if base.text_codec is not None:
+            _write_words(folder, base.text_codec, cfg.text, _role_ids(base), head)
         if "image" in cfg.codecs:
             _dump(folder / PREPROCESSOR, processor_tree(cfg.image))
         for name, tree in (family.beside(cfg) if family.beside else {}).items():
@@ -173,9 +173,9 @@ def save_hf(base: LoadedBase, out: Path, head: OwnHead | None = None) -> None:
 
 def _prove(folder: Path, base: LoadedBase) -> None:
     """Read the words of a folder back. Raises ConfigError naming what would be read otherwise there."""
-    if base.words is None:
+    if base.text_codec is None:
         return
-    ours, again = base.words, read_codec(folder, base.model.cfg.text.vocab_size)
+    ours, again = base.text_codec, read_codec(folder, base.model.cfg.text.vocab_size)
     one, two = ours.tokenizer, again.tokenizer
     lost = lost_ends(one, two)
     said = other_frame(one, two) or other_ids(one, two, ["nothing", "special", "text"])
@@ -189,9 +189,9 @@ def _prove(folder: Path, base: LoadedBase) -> None:
 
 def _role_ids(base: LoadedBase) -> Tree:
     """`bos_token_id` and its like; none for a base without text."""
-    if base.words is None:
+    if base.text_codec is None:
         return {}
-    tokenizer = base.words.tokenizer
+    tokenizer = base.text_codec.tokenizer
     roles = [("bos", tokenizer.bos), ("eos", tokenizer.eos), ("pad", tokenizer.pad)]
     roles += [("decoder_start", base.speech.start)] if base.speech else []
     return {f"{k}_token_id": i for k, i in roles}
@@ -199,9 +199,9 @@ def _role_ids(base: LoadedBase) -> Tree:
 
 def _other_ids(base: LoadedBase) -> Tree:
     """`cls_token_id` and `sep_token_id`, which configs of encoders have; those that the tokenizer names."""
-    if base.words is None:
+    if base.text_codec is None:
         return {}
-    tokenizer = base.words.tokenizer
+    tokenizer = base.text_codec.tokenizer
     others = {k: tokenizer.roles.others.get(k) for k in ("cls_token", "sep_token")}
     return {f"{k}_id": tokenizer.id_of(v) for k, v in others.items() if v is not None}
 
@@ -210,7 +210,7 @@ def _write_words(
     folder: Path, codec: TextCodec, cfg: TextCodecConfig, ids: Tree, head: OwnHead | None = None
 ) -> None:
     tokenizer = codec.tokenizer
-    generation = ids | {"eos_token_id": sorted(tokenizer.closing) or None}
+    generation = ids | {"eos_token_id": sorted(tokenizer.stop_ids) or None}
     _dump(folder / GENERATION, {k: v for k, v in generation.items() if v is not None})
     (folder / TOKENIZER).write_text(framed_json(tokenizer), encoding="utf-8")
     _dump(

@@ -65,7 +65,7 @@ class HFFolder:
         self.unlisted: frozenset[str] = frozenset()
         self.notices: list[str] = []
         self.config = read_json(path / CONFIG)
-        self._at: dict[str, Entry] = {}
+        self._at: dict[str, TensorEntry] = {}
         for file in self._files():
             for name, entry in read_entries(file).items():
                 if name in self._at:
@@ -97,7 +97,7 @@ class HFFolder:
         for at in range(0, length, step):
             yield read_tensor(entry.file, entry.start + at * size, (min(step, length - at), *rest), dtype)
 
-    def _typed(self, name: str) -> tuple["Entry", torch.dtype]:
+    def _typed(self, name: str) -> tuple["TensorEntry", torch.dtype]:
         entry = self._at[name]
         if entry.dtype is None:
             raise ArtifactError(
@@ -148,7 +148,7 @@ class HFFolder:
 
 
 @dataclass(frozen=True)
-class Entry:
+class TensorEntry:
     """One tensor: its type as the format calls it and as PyTorch has it (None where it does not), and where its bytes begin."""
 
     file: Path
@@ -158,7 +158,7 @@ class Entry:
     start: int
 
 
-def read_entries(file: Path) -> dict[str, Entry]:
+def read_entries(file: Path) -> dict[str, TensorEntry]:
     """What a file holds. The library refuses headers that are too large and offsets that overlap or leave the file; they are read
     from the header after it has found nothing wrong."""
     try:
@@ -169,7 +169,9 @@ def read_entries(file: Path) -> dict[str, Entry]:
             (size,) = struct.unpack("<Q", f.read(8))
             header = json.loads(f.read(size))
         return {
-            name: Entry(file, kind, DTYPES.get(kind), shape, 8 + size + int(header[name]["data_offsets"][0]))
+            name: TensorEntry(
+                file, kind, DTYPES.get(kind), shape, 8 + size + int(header[name]["data_offsets"][0])
+            )
             for name, (kind, shape) in found.items()
         }
     except (SafetensorError, OSError, ValueError, OverflowError, RecursionError) as e:

@@ -6,7 +6,7 @@ from pathlib import Path
 from onebase.codec.image.config import Filter, ImageCodecConfig, PixelsConfig
 from onebase.formats.family import Tree
 from onebase.formats.hf.folder import read_json
-from onebase.formats.reader import Reader
+from onebase.formats.reader import ConfigReader
 
 PREPROCESSOR, PROCESSOR = "preprocessor_config.json", "processor_config.json"
 RESAMPLE: dict[int, Filter] = {
@@ -24,19 +24,19 @@ KNOWN = ("do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_conver
 LACKED = ("crop_pct", "size_divisor", "pad_size", "size_divisibility")
 
 
-def processor(folder: Path) -> Reader | None:
+def processor(folder: Path) -> ConfigReader | None:
     """What a folder says about pictures: in a file of its own, or in that of the whole processor (transformers 5); None without."""
     for name in (PREPROCESSOR, PROCESSOR):
         if (folder / name).is_file():
             tree = read_json(folder / name)
             if name == PREPROCESSOR:
-                return Reader(tree, str(folder / name))
-            found = Reader(tree, str(folder / name))
+                return ConfigReader(tree, str(folder / name))
+            found = ConfigReader(tree, str(folder / name))
             return found.part("image_processor") if found.has("image_processor") else None
     return None
 
 
-def read_pixels(r: Reader | None, codec: ImageCodecConfig) -> PixelsConfig:
+def read_pixels(r: ConfigReader | None, codec: ImageCodecConfig) -> PixelsConfig:
     """The steps that the file switches on; what it leaves out is as in `codec.pixels`, the family's own. Raises ConfigError by name."""
     return shortest(codec.pixels if r is None else _read(r, codec), codec.size)
 
@@ -57,7 +57,7 @@ def _one(values: tuple[float, ...]) -> tuple[float, ...]:
     return values[:1] if len(set(values)) == 1 else values
 
 
-def _read(r: Reader, codec: ImageCodecConfig) -> PixelsConfig:
+def _read(r: ConfigReader, codec: ImageCodecConfig) -> PixelsConfig:
     if r.has("max_image_size"):
         return _whole(r, codec)
     own = codec.pixels
@@ -95,7 +95,7 @@ def _read(r: Reader, codec: ImageCodecConfig) -> PixelsConfig:
     )
 
 
-def _whole(r: Reader, codec: ImageCodecConfig) -> PixelsConfig:
+def _whole(r: ConfigReader, codec: ImageCodecConfig) -> PixelsConfig:
     """Of the kind that cuts large pictures in tiles beside the whole picture (Idefics3): that whole, as without tiles."""
     for key in sorted(r.data):
         if key.startswith("do_") and key not in (*KNOWN, "do_image_splitting", "do_pad"):
@@ -118,7 +118,7 @@ def _whole(r: Reader, codec: ImageCodecConfig) -> PixelsConfig:
     )
 
 
-def _size(r: Reader, default: int, square: bool) -> tuple[int, bool]:
+def _size(r: ConfigReader, default: int, square: bool) -> tuple[int, bool]:
     """The edge, and whether both sides get it (else the shorter one). One number alone is what the family's own is."""
     if not r.has("size"):
         return default, square
@@ -133,7 +133,7 @@ def _size(r: Reader, default: int, square: bool) -> tuple[int, bool]:
     raise r.refuse("size", "equal height and width, or shortest_edge alone")
 
 
-def _crop(r: Reader, default: int) -> int:
+def _crop(r: ConfigReader, default: int) -> int:
     if not r.has("crop_size"):
         return default
     if not isinstance(r.data["crop_size"], dict):
@@ -144,14 +144,14 @@ def _crop(r: Reader, default: int) -> int:
     return found.size("height", most=MAX_SIDE)
 
 
-def _numbers(r: Reader, key: str, own: tuple[float, ...], channels: int) -> tuple[float, ...]:
+def _numbers(r: ConfigReader, key: str, own: tuple[float, ...], channels: int) -> tuple[float, ...]:
     if not r.has(key):
         return own
     value = r.data[key]
     found = value if isinstance(value, list) else [value]
     if len(found) not in (1, channels):
         raise r.refuse(key, f"{channels} numbers, or one for all channels")
-    numbers = tuple(Reader({key: x}, r.where).get(key, float) for x in found)
+    numbers = tuple(ConfigReader({key: x}, r.where).get(key, float) for x in found)
     if key == "image_std" and 0 in numbers:
         raise r.refuse(key, "numbers other than 0")
     return numbers

@@ -13,7 +13,7 @@ from typing import Any
 from onebase.codec.text.pooling import EmbeddingConfig, Pooling
 from onebase.errors import ArtifactError, ConfigError
 from onebase.formats.hf.folder import MAX_JSON, read_json
-from onebase.formats.reader import Reader
+from onebase.formats.reader import ConfigReader
 
 MODULES = "modules.json"
 ABOUT = "config_sentence_transformers.json"
@@ -93,7 +93,7 @@ def read_pairs(path: Path, context: int) -> Pairs:
 def crossing(path: Path) -> str | None:
     """`Pairs.activation` of a folder."""
     file = path / ABOUT
-    said = Reader(read_json(file), str(file)) if file.is_file() else None
+    said = ConfigReader(read_json(file), str(file)) if file.is_file() else None
     if said is None or said.get("model_type", str, "") != "CrossEncoder":
         return None
     return said.get("activation_fn", str, "")
@@ -134,7 +134,7 @@ def _modules(path: Path) -> list[tuple[str, Path]]:
         raise ArtifactError(f"{file} holds no list of modules", "take an intact copy of the folder")
     steps = []
     for entry in tree:
-        r = Reader(entry, str(file))
+        r = ConfigReader(entry, str(file))
         kind, folder = r.get("type", str), r.get("path", str, "")
         if not kind.startswith(PACKAGE):
             raise ConfigError(f"{file} has the module {kind!r}, code of its own", "its code is not run")
@@ -145,7 +145,7 @@ def _modules(path: Path) -> list[tuple[str, Path]]:
 
 
 def _pooling(file: Path) -> Pooling:
-    r = Reader(read_json(file), str(file))
+    r = ConfigReader(read_json(file), str(file))
     if r.has("pooling_mode"):
         value = r.data["pooling_mode"]
         modes = value if isinstance(value, list) else [value]
@@ -158,7 +158,7 @@ def _pooling(file: Path) -> Pooling:
 
 def _plain_normalize(folder: Path) -> None:
     if (folder / "config.json").is_file():
-        r = Reader(read_json(folder / "config.json"), str(folder / "config.json"))
+        r = ConfigReader(read_json(folder / "config.json"), str(folder / "config.json"))
         for key in ("module_input_name", "module_output_name"):
             r.must(key, "sentence_embedding", "sentence_embedding", "only the text's vector is normalised")
 
@@ -166,7 +166,7 @@ def _plain_normalize(folder: Path) -> None:
 def _no_prompt(path: Path) -> None:
     file = path / ABOUT
     if file.is_file():
-        r = Reader(read_json(file), str(file))
+        r = ConfigReader(read_json(file), str(file))
         name = r.get("default_prompt_name", str, "")
         if name and r.has("prompts") and r.part("prompts").get(name, str, ""):
             r.must("default_prompt_name", None, None, "it puts a text before every other")
@@ -178,7 +178,7 @@ def _limit(model: Path) -> tuple[int | None, bool]:
     lower = False
     for name in LIMITS:
         if (model / name).is_file():
-            r = Reader(read_json(model / name), str(model / name))
+            r = ConfigReader(read_json(model / name), str(model / name))
             lower = r.get("do_lower_case", bool, False)
             task = "feature-extraction"
             r.must("transformer_task", task, task, "vectors are made of hidden states")

@@ -12,7 +12,7 @@ from onebase.codec.text.tokenizer import Tokenizer
 from onebase.errors import ConfigError
 from onebase.formats.hf.folder import CONFIG, read_json
 from onebase.formats.hf.tokenizer_files import GENERATION
-from onebase.formats.reader import Reader
+from onebase.formats.reader import ConfigReader
 
 PREPROCESSOR, PROCESSOR = "preprocessor_config.json", "processor_config.json"
 LANGUAGE = re.compile(r"<\|([a-z]{2,3})\|>")
@@ -43,17 +43,17 @@ def read_speech(
     return speech_config(tokenizer.specials, own, rows, str(where))
 
 
-def _extractor(folder: Path) -> Reader | None:
+def _extractor(folder: Path) -> ConfigReader | None:
     """What a folder says about frames: in a file of its own, or in that of the whole processor (transformers 5); None without."""
     if (folder / PREPROCESSOR).is_file():
-        return Reader(read_json(folder / PREPROCESSOR), str(folder / PREPROCESSOR))
+        return ConfigReader(read_json(folder / PREPROCESSOR), str(folder / PREPROCESSOR))
     if not (folder / PROCESSOR).is_file():
         return None
-    found = Reader(read_json(folder / PROCESSOR), str(folder / PROCESSOR))
+    found = ConfigReader(read_json(folder / PROCESSOR), str(folder / PROCESSOR))
     return found.part("feature_extractor") if found.has("feature_extractor") else None
 
 
-def _same_frames(r: Reader, audio: AudioCodecConfig) -> None:
+def _same_frames(r: ConfigReader, audio: AudioCodecConfig) -> None:
     why = "frames of sound are made in one way only"
     for key, wanted in _frames(audio).items():
         r.must(key, wanted, wanted, why)
@@ -75,7 +75,7 @@ def speech_config(names: Mapping[str, int], said: Tree, rows: int, where: str) -
 
     Raises ConfigError naming a key of another type, or a token that the model lacks.
     """
-    r = Reader(said, where)
+    r = ConfigReader(said, where)
     nothing = names.get("<|notimestamps|>")
     nothing = r.get("no_timestamps_token_id", int, -1 if nothing is None else nothing)
     if START not in names or END not in names or nothing < 0:
@@ -115,14 +115,14 @@ def speech_config(names: Mapping[str, int], said: Tree, rows: int, where: str) -
     )
 
 
-def _table(r: Reader, key: str) -> dict[str, int]:
+def _table(r: ConfigReader, key: str) -> dict[str, int]:
     table = r.get(key, dict, {})
     if not all(isinstance(k, str) and type(v) is int for k, v in table.items()):
         raise r.refuse(key, "a map of names to ids")
     return table
 
 
-def _ids(r: Reader, key: str, rows: int) -> set[int]:
+def _ids(r: ConfigReader, key: str, rows: int) -> set[int]:
     """Ids of a list; -1 and the like mean none."""
     found = r.get(key, list, [])
     if not all(type(i) is int and i < rows for i in found):
@@ -131,7 +131,7 @@ def _ids(r: Reader, key: str, rows: int) -> set[int]:
 
 
 def _forced(
-    r: Reader, languages: Mapping[str, int], tasks: Mapping[str, int]
+    r: ConfigReader, languages: Mapping[str, int], tasks: Mapping[str, int]
 ) -> tuple[str | None, str | None]:
     """Language and task that are always taken: named, or (in older files) forced as tokens 1 and 2."""
     forced = r.get("forced_decoder_ids", list, [])

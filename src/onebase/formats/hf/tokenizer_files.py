@@ -93,7 +93,7 @@ def read_codec(folder: Path, rows: int, *, lower: bool = False) -> TextCodec:
     template = _template(folder, said, tokenizer)
     for notice in notices:
         log.warning("%s: %s", folder, notice)
-    return TextCodec(with_turns(tokenizer, template), template, rows)
+    return TextCodec(with_end_of_turn(tokenizer, template), template, rows)
 
 
 def _settled(said: Tree, names: Tree) -> tuple[Tree, list[str]]:
@@ -201,7 +201,7 @@ def _roles(
         eos=eos,
         pad=single["pad_token"],
         unk=single["unk_token"] or unknown_of(tree),
-        closing=tuple(dict.fromkeys([*([eos] if eos else []), *(by_id[i] for i in stops)])),
+        stop=tuple(dict.fromkeys([*([eos] if eos else []), *(by_id[i] for i in stops)])),
         before=before,
         after=after,
     )
@@ -266,15 +266,15 @@ def _template(folder: Path, said: Tree, tokenizer: Tokenizer) -> ChatTemplate:
     return ChatTemplate(source, tuple(tokenizer.specials), where, tokenizer.roles)
 
 
-def with_turns(tokenizer: Tokenizer, template: ChatTemplate) -> Tokenizer:
+def with_end_of_turn(tokenizer: Tokenizer, template: ChatTemplate) -> Tokenizer:
     """The same, with the tokens that close an assistant's turn among those that end a generation: some files forget them. A turn in the
     middle of a conversation may be closed by another token than its end (Phi 3)."""
     asks, says = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
     for talk in ([asks, says], [asks, says, asks]):
         try:
-            last = [s for s in template.spans(talk) if s.loss][-1:]
+            last = [s for s in template.segments(talk) if s.loss][-1:]
         except (ConfigError, DataError):
             continue
-        if last and last[0].kind == "special" and last[0].data not in tokenizer.roles.closing:
-            tokenizer = tokenizer.closing_with(last[0].data)
+        if last and last[0].kind == "special" and last[0].data not in tokenizer.roles.stop:
+            tokenizer = tokenizer.with_stop(last[0].data)
     return tokenizer

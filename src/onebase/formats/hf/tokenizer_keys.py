@@ -14,7 +14,7 @@ from typing import Any
 
 from onebase.errors import ConfigError
 from onebase.formats.hf.folder import CONFIG, read_json
-from onebase.formats.reader import Reader
+from onebase.formats.reader import ConfigReader
 
 Tree = dict[str, Any]
 BERT = frozenset(
@@ -69,7 +69,7 @@ def with_keys(folder: Path, tree: Tree, said: Tree) -> tuple[Tree, list[str]]:
     """The tree of a tokenizer.json with the keys of `said` (tokenizer_config.json) put in, and notices of keys that do nothing there.
 
     Raises ConfigError for a key that the file's steps have no place for."""
-    r = Reader(said, str(folder / "tokenizer_config.json"))
+    r = ConfigReader(said, str(folder / "tokenizer_config.json"))
     kind, model = kind_of(folder, said), None
     if (folder / CONFIG).is_file():
         model = read_json(folder / CONFIG).get("model_type")
@@ -95,7 +95,7 @@ def lowered(tree: Tree) -> Tree:
     return tree | {"normalizer": {"type": "Sequence", "normalizers": [{"type": "Lowercase"}, *steps]}}
 
 
-def _bert(tree: Tree, r: Reader) -> Tree:
+def _bert(tree: Tree, r: ConfigReader) -> Tree:
     flags = {
         "lowercase": r.get("do_lower_case", bool, True),
         "handle_chinese_chars": r.get("tokenize_chinese_chars", bool, True),
@@ -117,7 +117,7 @@ def _bert(tree: Tree, r: Reader) -> Tree:
     return tree
 
 
-def _prefixed(tree: Tree, r: Reader) -> Tree:
+def _prefixed(tree: Tree, r: ConfigReader) -> Tree:
     """A tokenizer made from SentencePiece, with or without a space before a text."""
     wanted = r.get("add_prefix_space", bool)
     normalizer, splitter = tree.get("normalizer"), tree.get("pre_tokenizer")
@@ -152,7 +152,7 @@ def _puts_space(part: Tree) -> bool:
     return kind == "Prepend"
 
 
-def _idle(tree: Tree, r: Reader, kind: str | None) -> Iterator[str]:
+def _idle(tree: Tree, r: ConfigReader, kind: str | None) -> Iterator[str]:
     """Keys that look as if they changed something, and do not: the class has no steps of its own."""
     what = f"{kind or 'a tokenizer of no class'} does not read it, tokenizer.json says how a text is written"
     lowers = any(

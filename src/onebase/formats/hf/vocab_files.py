@@ -16,7 +16,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from onebase.errors import ArtifactError
 from onebase.formats.hf.folder import MAX_JSON, read_json
 from onebase.formats.hf.tokenizer_keys import BERT, kind_of
-from onebase.formats.reader import Reader
+from onebase.formats.reader import ConfigReader
 
 LETTERS = 4096
 """Tokens of a list for proteins, each of which becomes a part of one pattern."""
@@ -34,12 +34,12 @@ _MEND = "take an intact copy of it"
 def read_vocab_files(folder: Path, said: Tree) -> tuple[Tree, Tree] | None:
     """The tree of a tokenizer.json, and `said` (tokenizer_config.json) with the names that are its defaults; None where the folder
     has no such files, or those of another tokenizer. Raises ArtifactError for damaged files."""
-    found = KINDS.get(str(kind_of(folder, said)))
+    found = READERS.get(str(kind_of(folder, said)))
     if found is None or not all((folder / n).is_file() for n in found[0]):
         return None
     files, names, make = found
     said = names | {k: v for k, v in said.items() if v is not None}
-    r = Reader(said, str(folder / "tokenizer_config.json"))
+    r = ConfigReader(said, str(folder / "tokenizer_config.json"))
     vocab, merges = _read(*(folder / n for n in files))
     try:
         inner = make(vocab, merges, r)
@@ -85,25 +85,25 @@ def with_word_ends(tree: Tree) -> Tree:
     return tree | {"decoder": {"type": "Sequence", "decoders": [decoder, last, space]}}
 
 
-def _name(r: Reader, key: str) -> str:
+def _name(r: ConfigReader, key: str) -> str:
     value = r.data[f"{key}_token"]
     return str(value["content"] if isinstance(value, dict) else value)
 
 
-def _gpt2(vocab: Vocab, merges: Merges, r: Reader) -> Tokenizer:
+def _gpt2(vocab: Vocab, merges: Merges, r: ConfigReader) -> Tokenizer:
     inner = Tokenizer(models.BPE(vocab, merges))
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=r.get("add_prefix_space", bool, False))
     inner.decoder = decoders.ByteLevel()
     return inner
 
 
-def _roberta(vocab: Vocab, merges: Merges, r: Reader) -> Tokenizer:
+def _roberta(vocab: Vocab, merges: Merges, r: ConfigReader) -> Tokenizer:
     inner = _gpt2(vocab, merges, r)
     inner.post_processor = _pair(vocab, r, "sep", "cls")
     return inner
 
 
-def _clip(vocab: Vocab, merges: Merges, r: Reader) -> Tokenizer:
+def _clip(vocab: Vocab, merges: Merges, r: ConfigReader) -> Tokenizer:
     inner = Tokenizer(models.BPE(vocab, merges, unk_token=_name(r, "unk"), end_of_word_suffix=END))
     spaces = normalizers.Replace(Regex(r"\s+"), " ")
     inner.normalizer = normalizers.Sequence([normalizers.NFC(), spaces, normalizers.Lowercase()])
@@ -114,7 +114,7 @@ def _clip(vocab: Vocab, merges: Merges, r: Reader) -> Tokenizer:
     return inner
 
 
-def _qwen2(vocab: Vocab, merges: Merges, r: Reader) -> Tokenizer:
+def _qwen2(vocab: Vocab, merges: Merges, r: ConfigReader) -> Tokenizer:
     inner = Tokenizer(models.BPE(vocab, merges))
     inner.normalizer = normalizers.NFC()
     spaced = r.get("add_prefix_space", bool, False)
@@ -124,12 +124,12 @@ def _qwen2(vocab: Vocab, merges: Merges, r: Reader) -> Tokenizer:
     return inner
 
 
-def _pair(vocab: Vocab, r: Reader, last: str, first: str) -> processors.RobertaProcessing:
+def _pair(vocab: Vocab, r: ConfigReader, last: str, first: str) -> processors.RobertaProcessing:
     sep, cls = ((n, vocab[n]) for n in (_name(r, last), _name(r, first)))
     return processors.RobertaProcessing(sep, cls, trim_offsets=True, add_prefix_space=False)
 
 
-def _bert(vocab: Vocab, merges: Merges, r: Reader) -> Tokenizer:
+def _bert(vocab: Vocab, merges: Merges, r: ConfigReader) -> Tokenizer:
     inner = Tokenizer(models.WordPiece(vocab, unk_token=_name(r, "unk")))
     inner.normalizer = normalizers.BertNormalizer(
         clean_text=True,
@@ -142,7 +142,7 @@ def _bert(vocab: Vocab, merges: Merges, r: Reader) -> Tokenizer:
     return _framed(inner, vocab, _name(r, "cls"), _name(r, "sep"))
 
 
-def _protein(vocab: Vocab, merges: Merges, r: Reader) -> Tokenizer:
+def _protein(vocab: Vocab, merges: Merges, r: ConfigReader) -> Tokenizer:
     """Every token is a word of its own wherever it stands; what is between two of them is one unknown."""
     if len(vocab) > LETTERS:
         raise ArtifactError(f"vocab.txt lists {len(vocab):,} letters of proteins", _MEND)
@@ -171,8 +171,8 @@ _CLIP = _GPT2 | {"bos_token": "<|startoftext|>", "pad_token": _EOT}
 _QWEN2 = {"eos_token": _EOT, "pad_token": _EOT, "unk_token": _EOT}
 _BERT = {f"{k}_token": f"[{k.upper()}]" for k in ("unk", "sep", "pad", "cls", "mask")}
 _PROTEIN = {f"{k}_token": f"<{k}>" for k in ("unk", "cls", "pad", "mask", "eos")}
-Make = Callable[[Vocab, Merges, Reader], Tokenizer]
-KINDS: dict[str, tuple[tuple[str, ...], dict[str, str], Make]] = {
+Make = Callable[[Vocab, Merges, ConfigReader], Tokenizer]
+READERS: dict[str, tuple[tuple[str, ...], dict[str, str], Make]] = {
     "GPT2Tokenizer": (_PAIR, _GPT2, _gpt2),
     "WhisperTokenizer": (_PAIR, _GPT2, _gpt2),
     "RobertaTokenizer": (_PAIR, _ROBERTA, _roberta),

@@ -18,7 +18,7 @@ from onebase.base.model import BaseModel
 from onebase.errors import ArtifactError, ConfigError
 from onebase.formats.family import Family
 from onebase.formats.hf.folder import read_json
-from onebase.formats.reader import Reader
+from onebase.formats.reader import ConfigReader
 
 CONFIG, WEIGHTS, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 PREFIX = "base_model.model."
@@ -51,7 +51,7 @@ class PeftFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.said = Reader(read_json(path / CONFIG), str(path / CONFIG))
+        self.said = ConfigReader(read_json(path / CONFIG), str(path / CONFIG))
         self.kind = self.said.get("peft_type", str)
         self.prefix = PREFIX
         self.heads: frozenset[str] = frozenset()

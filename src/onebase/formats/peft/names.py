@@ -14,7 +14,7 @@ from onebase.model.proj import Proj
 
 
 @dataclass(frozen=True)
-class Module:
+class PeftModule:
     """One module of theirs: our projections in it, in order, and how a weight's rows are rearranged."""
 
     parts: tuple[tuple[Proj, str], ...]
@@ -34,19 +34,21 @@ class Module:
         return b
 
 
-def modules(model: BaseModel, family: Family, headed: bool = False) -> Iterator[tuple[str, Module]]:
+def modules(model: BaseModel, family: Family, headed: bool = False) -> Iterator[tuple[str, PeftModule]]:
     """Modules that hold projections of a trunk, by their names in memory in transformers 5. headed: in a class with a head around the trunk."""
     for file, module in _in_files(model, family):
         yield from _now(file, module, headed or _headed(model.cfg), family)
 
 
-def by_any_name(model: BaseModel, family: Family) -> dict[str, Module]:
+def by_any_name(model: BaseModel, family: Family) -> dict[str, PeftModule]:
     """The same by all the names that versions of transformers have had for them: in memory, in files, with and without the head around."""
-    out: dict[str, Module] = {}
+    out: dict[str, PeftModule] = {}
     prefix = family.prefix or "model."
     for file, module in _in_files(model, family):
         found = [(file, module), *_now(file, module, _headed(model.cfg), family)]
-        found += [(a + file.removeprefix(b), module) for a, b in family.spellings if file.startswith(b)]
+        found += [
+            (a + file.removeprefix(b), module) for a, b in family.checkpoint_prefixes if file.startswith(b)
+        ]
         for name, one in found:
             bare = name.removeprefix(prefix)
             for alias in (name, bare, prefix + bare):
@@ -67,7 +69,7 @@ def ends_by_any_name(model: BaseModel, family: Family) -> dict[str, str]:
     prefix = family.prefix or "model."
     for file, end in _end_files(model, family).items():
         names = [file, _name_now(file, _headed(model.cfg), family)]
-        names += [a + file.removeprefix(b) for a, b in family.spellings if file.startswith(b)]
+        names += [a + file.removeprefix(b) for a, b in family.checkpoint_prefixes if file.startswith(b)]
         for name in names:
             bare = name.removeprefix(prefix)
             out |= dict.fromkeys((name, bare, prefix + bare), end)
@@ -86,7 +88,7 @@ def _end_files(model: BaseModel, family: Family) -> dict[str, str]:
     return out
 
 
-def _in_files(model: BaseModel, family: Family) -> Iterator[tuple[str, Module]]:
+def _in_files(model: BaseModel, family: Family) -> Iterator[tuple[str, PeftModule]]:
     """By their names in a checkpoint's file."""
     # Those that pool (SigLIP's head) are one module of torch there, and no adapter acts on them here.
     projs = {
@@ -99,10 +101,13 @@ def _in_files(model: BaseModel, family: Family) -> Iterator[tuple[str, Module]]:
             # B's rows are the weight's rows however the weight itself lies in their file.
             steps = tuple(s for s in rule.steps if not isinstance(s, Transpose))
             parts = tuple((projs[n], n) for n in rule.ours)
-            yield rule.theirs[0].removesuffix(".weight"), Module(parts, steps, len(steps) < len(rule.steps))
+            yield (
+                rule.theirs[0].removesuffix(".weight"),
+                PeftModule(parts, steps, len(steps) < len(rule.steps)),
+            )
 
 
-def _now(file: str, module: Module, headed: bool, family: Family) -> Iterator[tuple[str, Module]]:
+def _now(file: str, module: PeftModule, headed: bool, family: Family) -> Iterator[tuple[str, PeftModule]]:
     """A module by its name in memory; several where the file has as one matrix what is apart there."""
     name = _name_now(file, headed, family)
     before, _, last = name.rpartition(".")
@@ -111,7 +116,7 @@ def _now(file: str, module: Module, headed: bool, family: Family) -> Iterator[tu
         yield name, module
         return
     for word, part in zip(words, module.parts, strict=True):
-        yield f"{before}.{word}", Module((part,), (), module.turned)
+        yield f"{before}.{word}", PeftModule((part,), (), module.turned)
 
 
 def _name_now(file: str, headed: bool, family: Family) -> str:

@@ -20,8 +20,8 @@ from torch import Tensor
 from onebase.model.kernels.blocked import blocked_attention
 from onebase.model.mask import Causal, Cols, Everything, Mask
 
-Kind = Literal["plain", "sdpa", "blocked", "flex"]
-KINDS: tuple[Kind, ...] = ("plain", "sdpa", "blocked", "flex")
+Backend = Literal["plain", "sdpa", "blocked", "flex"]
+BACKENDS: tuple[Backend, ...] = ("plain", "sdpa", "blocked", "flex")
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +35,7 @@ class Lowered:
     bias: added to scores, fp32 [B or 1, N, Q, K], -inf where a key is not seen; `seen` is then None. Only plain and sdpa know it.
     """
 
-    kind: Kind
+    kind: Backend
     seen: Tensor | None = None
     live: Tensor | None = None
     causal: bool = False
@@ -58,7 +58,7 @@ def lower(
 
     With a cache the queries are the last Q of the keys. bias [B or 1, N, Q, K] is added to scores.
     """
-    assert impl == "auto" or impl in KINDS, impl
+    assert impl == "auto" or impl in BACKENDS, impl
     device = torch.device(device)
     if bias is not None:
         seen = mask.dense(q, k)
@@ -69,7 +69,7 @@ def lower(
     single = q.single and k.single and q.shape == k.shape
     alone = mask.alone() if single else None
     easy = alone in (Everything(), Causal())
-    kind = cast(Kind, impl) if impl != "auto" else _choose(device, easy, softcap)
+    kind = cast(Backend, impl) if impl != "auto" else _choose(device, easy, softcap)
     if easy:
         return Lowered(
             kind, causal=alone == Causal(), flex=_flex_mask(mask, q, k, device) if kind == "flex" else None
@@ -114,7 +114,7 @@ def attend(
     return out if lowered.live is None else out.masked_fill(~lowered.live, 0.0)
 
 
-def _choose(device: torch.device, easy: bool, softcap: float | None) -> Kind:
+def _choose(device: torch.device, easy: bool, softcap: float | None) -> Backend:
     if device.type == "cuda":
         return "sdpa" if easy and softcap is None else "flex"
     if torch.is_grad_enabled() or softcap is not None:

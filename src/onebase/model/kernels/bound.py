@@ -22,11 +22,11 @@ from onebase.model.norm import Norm, inference_rms
 from onebase.model.position import rotate
 from onebase.model.proj import Proj
 
-Turns = tuple[Tensor, Tensor] | None
+RotaryFactors = tuple[Tensor, Tensor] | None
 Fn = Callable[[Tensor], Tensor]
 Fused = Any
 """The module `fused` (`compiled.loops_for`), for one token a row; None where torch's operations do it, for any number."""
-Step = Callable[[Tensor, Turns, Lowered, LayerCache], Tensor]
+Step = Callable[[Tensor, RotaryFactors, Lowered, LayerCache], Tensor]
 """x [B, T, D], the table of `turns`, the mask and the cache of this block: its output [B, T, D]."""
 
 
@@ -86,12 +86,12 @@ def bound_attention(attn: Attention, dtype: torch.dtype, fused: Fused) -> Step:
     out = bound_product(dtype, fused is not None, attn.o.packed, attn.o)
     whole = cfg.qk_norm_whole and attn.q_norm is not None
     q_norm, k_norm = (bound_norm(n, None if whole else fused) for n in (attn.q_norm, attn.k_norm))
-    look = None if fused is None or whole else _bound_look(attn, fused)
+    look = None if fused is None or whole else _bound_attend(attn, fused)
     if look is not None:
         one = look
         return lambda x_B1D, *seen: out(one(qkv(x_B1D), *seen))
 
-    def run(x_BTD: Tensor, turns: Turns, lowered: Lowered, cache: LayerCache) -> Tensor:
+    def run(x_BTD: Tensor, turns: RotaryFactors, lowered: Lowered, cache: LayerCache) -> Tensor:
         B, T, _ = x_BTD.shape
         qkv_BTF = qkv(x_BTD)
         if whole and q_norm is not None and k_norm is not None:
@@ -115,7 +115,7 @@ def bound_attention(attn: Attention, dtype: torch.dtype, fused: Fused) -> Step:
     return run
 
 
-def _bound_look(attn: Attention, fused: Fused) -> Step | None:
+def _bound_attend(attn: Attention, fused: Fused) -> Step | None:
     """From the projections of one token a row [B, 1, X H] to what attention says, [B, 1, N H]; None where there is no loop for it."""
     cfg, scale = attn.cfg, attn.scale
     norms = [n for n in (attn.q_norm, attn.k_norm) if n is not None]
@@ -124,9 +124,9 @@ def _bound_look(attn: Attention, fused: Fused) -> Step | None:
     heads, softcap = (cfg.heads, cfg.kv_heads, cfg.head_dim), cfg.softcap
     gains = (gain_of(norms[0]), gain_of(norms[1]), float(norms[0].floor)) if norms else None
 
-    def run(qkv_B1F: Tensor, turns: Turns, lowered: Lowered, cache: LayerCache) -> Tensor:
-        q_BNH = fused.turned(qkv_B1F, heads, turns, gains, cache)
-        o_B1F: Tensor = fused.looked(q_BNH, cache, lowered.seen, scale, softcap).unsqueeze(1)
+    def run(qkv_B1F: Tensor, turns: RotaryFactors, lowered: Lowered, cache: LayerCache) -> Tensor:
+        q_BNH = fused.rotate_into_cache(qkv_B1F, heads, turns, gains, cache)
+        o_B1F: Tensor = fused.attend_cached(q_BNH, cache, lowered.seen, scale, softcap).unsqueeze(1)
         return o_B1F if lowered.live is None else o_B1F.masked_fill(~lowered.live[:, 0], 0.0)
 
     return run
@@ -163,7 +163,7 @@ def bound_block(
     attn_out, ff_out = outs
     if where == "post":
 
-        def post(x_BTD: Tensor, turns: Turns, lowered: Lowered, cache: LayerCache) -> Tensor:
+        def post(x_BTD: Tensor, turns: RotaryFactors, lowered: Lowered, cache: LayerCache) -> Tensor:
             x_BTD = x_BTD + attn(x_BTD, turns, lowered, cache)
             x_BTD = x_BTD if attn_norm is None else attn_norm(x_BTD)
             x_BTD = x_BTD + ff(x_BTD)
@@ -171,7 +171,7 @@ def bound_block(
 
         return post
 
-    def run(x_BTD: Tensor, turns: Turns, lowered: Lowered, cache: LayerCache) -> Tensor:
+    def run(x_BTD: Tensor, turns: RotaryFactors, lowered: Lowered, cache: LayerCache) -> Tensor:
         a_BTD = attn(x_BTD if attn_norm is None else attn_norm(x_BTD), turns, lowered, cache)
         x_BTD = x_BTD + (a_BTD if attn_out is None else attn_out(a_BTD))
         f_BTD = ff(x_BTD if ff_norm is None else ff_norm(x_BTD))

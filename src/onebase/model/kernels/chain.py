@@ -10,7 +10,7 @@ from typing import Any
 from numba import carray, njit, types
 
 from onebase.model.kernels.dots import PRODUCT, times
-from onebase.model.kernels.loops import gated, looked, rms, turned
+from onebase.model.kernels.loops import attend_cached, gated, rms, rotate_into_cache
 from onebase.model.kernels.machine_code import Compiled, singles, truths
 from onebase.model.kernels.tiles import at_int64
 
@@ -26,11 +26,17 @@ REALS = GAINS + 6
 """fp32 of a block: eps D of its norms, in the order of their gains; scale, softcap, slope and bend of the activation; the weights of what
 comes and of the trunk's input in what the block reads."""
 SCALE, SOFTCAP, SLOPE, BEND, OLD, FIRST = range(GAINS, REALS)
-LOOKS = 8
+ATTEND_FIELDS = 8
 """int64 of a block that are another token's each time: addresses of its rotary tables (`position.turns`) and how many features turn; of its
 keys, its values, and how many slots there are; of what is seen, bool [B, used + 1], or 0 for all; of which rows are live, bool [B], or 0."""
 
-_times, _rms, _gated, _turned, _looked = times.inner, rms.inner, gated.inner, turned.inner, looked.inner
+_times, _rms, _gated, _rotate_into_cache, _attend_cached = (
+    times.inner,
+    rms.inner,
+    gated.inner,
+    rotate_into_cache.inner,
+    attend_cached.inner,
+)
 
 
 def room(D: int, N: int, G: int, H: int, F: int) -> int:
@@ -74,7 +80,7 @@ def _blocks(
         block_at = blocks_at + 8 * b * WHOLE
         size, gain = carray(at_int64(block_at), (SIZES,)), carray(at_int64(block_at + 8 * SIZES), (GAINS,))
         real = singles(reals_at + 4 * b * REALS, (REALS,))
-        look = carray(at_int64(looks_at + 8 * b * LOOKS), (LOOKS,))
+        look = carray(at_int64(looks_at + 8 * b * ATTEND_FIELDS), (ATTEND_FIELDS,))
         D, N, G, H, F = size[0], size[1], size[2], size[3], size[4]
         own_at, other_at, dim, k_at, v_at, slots, seen_at, live_at = (
             look[0], look[1], look[2], look[3], look[4], look[5], look[6], look[7]
@@ -93,10 +99,10 @@ def _blocks(
 
         given_at = _normed(y_at, gain[BEFORE], h_at, rows, D, real[BEFORE])
         _times(block_at + 8 * QKV, given_at, qkv_at, rows, free_at)
-        _turned(
+        _rotate_into_cache(
             qkv_at, q_at, own_at, other_at, gain[OF_Q], gain[OF_K], k_at, v_at, rows, N, G, H, dim, slots, used, real[OF_Q], 0.0
         )  # fmt: skip
-        _looked(
+        _attend_cached(
             q_at, k_at, v_at, seen_at, o_at, rows, N, G, H, slots, used + 1, real[SCALE], real[SOFTCAP], 0.0
         )
         if live_at:

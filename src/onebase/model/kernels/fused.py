@@ -51,7 +51,7 @@ Gains = tuple[Tensor, Tensor, float] | None
 """What queries and keys are normalised by: the gains fp32 [H] of both, and the floor."""
 
 
-def turned(
+def rotate_into_cache(
     qkv: Tensor,
     heads: tuple[int, int, int],
     turns: tuple[Tensor, Tensor] | None,
@@ -65,7 +65,7 @@ def turned(
     q_BNH = qkv.new_empty(qkv.shape[0], N, H)
     own, other = (t.contiguous() for t in turns) if turns is not None else (qkv, qkv)
     q_gain, k_gain, floor = gains if gains is not None else (None, None, 0.0)
-    loops.turned(
+    loops.rotate_into_cache(
         qkv.dtype,
         qkv.data_ptr(),
         q_BNH.data_ptr(),
@@ -88,7 +88,7 @@ def turned(
     return q_BNH
 
 
-def looked(
+def attend_cached(
     q_BNH: Tensor, cache: LayerCache, seen: Tensor | None, scale: float, softcap: float | None
 ) -> Tensor:
     """softmax(scale * q k^T, capped by tanh if given, over the keys seen) v of one query a head: bf16 [B, N H].
@@ -99,7 +99,7 @@ def looked(
     mask = None if seen is None else seen.expand(rows, 1, 1, -1).contiguous()
     out = q_BNH.new_empty(rows, N * H)
     threads()
-    loops.looked(
+    loops.attend_cached(
         q_BNH.dtype,
         q_BNH.data_ptr(),
         cache.k.data_ptr(),
@@ -118,7 +118,7 @@ def looked(
     return out
 
 
-Turns = tuple[Tensor, Tensor] | None
+RotaryFactors = tuple[Tensor, Tensor] | None
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ class Chain:
         self._held = blocks  # addresses hold as long as these do
 
     def __call__(
-        self, x_B1D: Tensor, looks: Sequence[tuple[Turns, Lowered]], layers: Sequence[LayerCache]
+        self, x_B1D: Tensor, looks: Sequence[tuple[RotaryFactors, Lowered]], layers: Sequence[LayerCache]
     ) -> Tensor:
         """[B, 1, D] behind the last block. looks: for each block the rotary tables and the mask."""
         rows = x_B1D.shape[0]
@@ -162,12 +162,12 @@ class Chain:
         x = x_B1D.contiguous()
         y_B1D = torch.empty_like(x)
         used = layers[0].used
-        held: dict[tuple[int, int], _Look] = {}
+        held: dict[tuple[int, int], _AttendInputs] = {}
         table: list[int] = []
         for (turns, lowered), layer in zip(looks, layers, strict=True):
             key = id(turns), id(lowered)
             if key not in held:
-                held[key] = _Look(turns, lowered, rows)
+                held[key] = _AttendInputs(turns, lowered, rows)
             at = held[key]
             k = layer.k
             table += (*at.tables, k.data_ptr(), layer.v.data_ptr(), k.shape[2], *at.masks)
@@ -179,10 +179,10 @@ class Chain:
         return y_B1D
 
 
-class _Look:
+class _AttendInputs:
     """Addresses of what one token a row is turned by and sees, and what they are of."""
 
-    def __init__(self, turns: Turns, lowered: Lowered, rows: int) -> None:
+    def __init__(self, turns: RotaryFactors, lowered: Lowered, rows: int) -> None:
         masks = [
             None if t is None else t.expand(rows, 1, 1, -1).contiguous() for t in (lowered.seen, lowered.live)
         ]

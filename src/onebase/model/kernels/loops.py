@@ -37,7 +37,7 @@ def gated(gu_at: Any, out_at: Any, rows: Any, hidden: Any, slope: Any, bend: Any
 
 
 @njit(inline="always", error_model="numpy")
-def _turn(x: Any, own: Any, other: Any, gain: Any, floor: Any, room: Any, y: Any, like: Any) -> None:
+def _rotate(x: Any, own: Any, other: Any, gain: Any, floor: Any, room: Any, y: Any, like: Any) -> None:
     """One head: normalised where it has a gain, its first features turned, the others as they are."""
     width, dim = len(x), len(own)
     for d in range(width):
@@ -59,7 +59,7 @@ def _turn(x: Any, own: Any, other: Any, gain: Any, floor: Any, room: Any, y: Any
 
 
 @loop(*[_INT] * 15, _FLOAT)
-def turned(
+def rotate_into_cache(
     qkv_at: Any,
     q_at: Any,
     own_at: Any,
@@ -86,9 +86,9 @@ def turned(
     room = np.empty(H, np.float32)
     for r in range(rows):
         for n in range(N):
-            _turn(qkv[r, n], own[r], other[r], q_gain, floor, room, q[r, n], like)
+            _rotate(qkv[r, n], own[r], other[r], q_gain, floor, room, q[r, n], like)
         for g in range(G):
-            _turn(qkv[r, N + g], own[r], other[r], k_gain, floor, room, k[r, g, slot], like)
+            _rotate(qkv[r, N + g], own[r], other[r], k_gain, floor, room, k[r, g, slot], like)
             x, y = qkv[r, N + G + g], v[r, g, slot]
             for d in range(H):
                 y[d] = x[d]
@@ -147,7 +147,7 @@ def _sums(p: Any, v: Any, sums: Any) -> None:
 
 
 @njit(**HOW)
-def _look(
+def _attend(
     share: Any,
     q_at: Any,
     k_at: Any,
@@ -190,7 +190,7 @@ def _bytes(like: Any) -> Any:
 
 
 @loop(*[_INT] * 11, _FLOAT, _FLOAT, parallel=True)
-def looked(
+def attend_cached(
     q_at: Any,
     k_at: Any,
     v_at: Any,
@@ -211,6 +211,6 @@ def looked(
         size = _bytes(like)
         mine, held = task * share * H * size, task * slots * H * size
         seen = seen_at + task // G * used if seen_at else 0
-        _look(
+        _attend(
             share, q_at + mine, k_at + held, v_at + held, seen, out_at + mine, H, used, scale, softcap, like
         )

@@ -18,7 +18,7 @@ FEW_ROWS = {8: 16, 4: 64}
 
 
 @dataclass(frozen=True)
-class Part:
+class WeightPart:
     """A matrix [O, I], as numbers or in few bits, its bias [O], and where these stand."""
 
     matrix: Tensor | Stored
@@ -30,7 +30,7 @@ class HasPart(Protocol):
     """What has one matrix that multiplies."""
 
     @property
-    def part(self) -> Part: ...
+    def part(self) -> WeightPart: ...
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def pack(owners: Sequence[HasPart], dtype: torch.dtype, decoding: bool) -> Packe
     return found or Packed(None, 0)
 
 
-def _packed_bf16(parts: Sequence[Part], kinds: set[type]) -> Packed | None:
+def _packed_bf16(parts: Sequence[WeightPart], kinds: set[type]) -> Packed | None:
     """By oneDNN's kernel, or by that of 4 bits, where their shapes allow."""
     biases = [p.bias for p in parts]
     if kinds <= {Tensor, nn.Parameter}:
@@ -117,7 +117,7 @@ def _packed_bf16(parts: Sequence[Part], kinds: set[type]) -> Packed | None:
     return Packed(int4_product(codes, scales, lows, biases, group), FEW_ROWS[4] * int4[0].d_in)
 
 
-def _as_stored(parts: Sequence[Part], dtype: torch.dtype) -> Packed | None:
+def _as_stored(parts: Sequence[WeightPart], dtype: torch.dtype) -> Packed | None:
     """By our own loops in fp32, on the weights where they are; a bf16 x is widened, for bf16 by emulation is slower than anything."""
     module = direct()
     if module is None:

@@ -11,7 +11,7 @@ from onebase.model.kernels.compiled import direct
 
 ROWS = (4, 16, 64, 256)
 SHAPE = (1024, 768)
-KINDS = ("fp32", "8 bits", "4 bits")
+STORAGES = ("fp32", "8 bits", "4 bits")
 STORED, DENSE = "as stored", "made dense"
 
 

@@ -80,7 +80,7 @@ FREE = {
 """Let through whatever their arguments are."""
 
 
-class Check(NamedTuple):
+class ArgumentCheck(NamedTuple):
     """What an argument must be. among: its lower 32 bits are one of `values`; outside: none of them; without: none of these bits is set; zero:
     all 64 bits are 0. The kernel reads an int from the lower half alone, so a check of the upper one would be no check."""
 
@@ -112,29 +112,32 @@ ADVICE = (
 )  # NORMAL to DONTNEED, FREE, HUGEPAGE, NOHUGEPAGE; others poison or merge pages
 OURS = (FROM_JUDGE, TO_JUDGE)
 
-CHECKED: dict[str, tuple[tuple[int | None, int | None], tuple[tuple[Check, ...], ...]]] = {
+CHECKED: dict[str, tuple[tuple[int | None, int | None], tuple[tuple[ArgumentCheck, ...], ...]]] = {
     # name: numbers, ways; a call is let through if all checks of one of its ways hold
-    "open": ((2, None), ((Check(1, "without", (O_WRITING,)),),)),
-    "openat": ((257, 56), ((Check(2, "without", (O_WRITING,)),),)),
-    "close": ((3, 57), ((Check(0, "outside", OURS),),)),
-    "dup2": ((33, None), ((Check(1, "outside", OURS),),)),
-    "dup3": ((292, 24), ((Check(1, "outside", OURS),),)),
-    "pipe2": ((293, 59), ((Check(1, "among", (0, 0o4000, 0o2000000, 0o2004000)),),)),
+    "open": ((2, None), ((ArgumentCheck(1, "without", (O_WRITING,)),),)),
+    "openat": ((257, 56), ((ArgumentCheck(2, "without", (O_WRITING,)),),)),
+    "close": ((3, 57), ((ArgumentCheck(0, "outside", OURS),),)),
+    "dup2": ((33, None), ((ArgumentCheck(1, "outside", OURS),),)),
+    "dup3": ((292, 24), ((ArgumentCheck(1, "outside", OURS),),)),
+    "pipe2": ((293, 59), ((ArgumentCheck(1, "among", (0, 0o4000, 0o2000000, 0o2004000)),),)),
     "fcntl": (
         (72, 25),
         (
-            (Check(1, "among", (F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_DUPFD_CLOEXEC)),),
-            (Check(1, "among", (F_SETFL,)), Check(2, "without", (O_ASYNC,))),
+            (ArgumentCheck(1, "among", (F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_DUPFD_CLOEXEC)),),
+            (ArgumentCheck(1, "among", (F_SETFL,)), ArgumentCheck(2, "without", (O_ASYNC,))),
         ),
     ),
-    "ioctl": ((16, 29), ((Check(1, "among", (TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX)),),)),
-    "mmap": ((9, 222), ((Check(3, "without", (MAP_LOCKED | MAP_HUGETLB,)),),)),
-    "madvise": ((28, 233), ((Check(2, "among", ADVICE),),)),
-    "prctl": ((157, 167), ((Check(0, "among", (PR_SET_NAME, PR_GET_NAME)),),)),
-    "clock_gettime": ((228, 113), ((Check(0, "among", CLOCKS),),)),
-    "clock_getres": ((229, 114), ((Check(0, "among", CLOCKS),),)),
-    "prlimit64": ((302, 261), ((Check(0, "among", (0,)), Check(2, "zero")),)),
-    "sched_getaffinity": ((204, 123), ((Check(0, "among", (0,)),),)),
+    "ioctl": (
+        (16, 29),
+        ((ArgumentCheck(1, "among", (TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX)),),),
+    ),
+    "mmap": ((9, 222), ((ArgumentCheck(3, "without", (MAP_LOCKED | MAP_HUGETLB,)),),)),
+    "madvise": ((28, 233), ((ArgumentCheck(2, "among", ADVICE),),)),
+    "prctl": ((157, 167), ((ArgumentCheck(0, "among", (PR_SET_NAME, PR_GET_NAME)),),)),
+    "clock_gettime": ((228, 113), ((ArgumentCheck(0, "among", CLOCKS),),)),
+    "clock_getres": ((229, 114), ((ArgumentCheck(0, "among", CLOCKS),),)),
+    "prlimit64": ((302, 261), ((ArgumentCheck(0, "among", (0,)), ArgumentCheck(2, "zero")),)),
+    "sched_getaffinity": ((204, 123), ((ArgumentCheck(0, "among", (0,)),),)),
 }
 """Let through with some arguments only."""
 
@@ -178,7 +181,7 @@ def packed(code: Sequence[Line]) -> bytes:
     return b"".join(struct.pack("HBBI", *line) for line in code)
 
 
-def _way(checks: Sequence[Check]) -> list[Line]:
+def _way(checks: Sequence[ArgumentCheck]) -> list[Line]:
     """Let through if all hold, else go on behind."""
     out: list[Line] = [(GIVE, 0, 0, ALLOW)]
     for check in reversed(checks):
@@ -186,7 +189,7 @@ def _way(checks: Sequence[Check]) -> list[Line]:
     return out
 
 
-def _check(check: Check, rest: int) -> list[Line]:
+def _check(check: ArgumentCheck, rest: int) -> list[Line]:
     """Go on if it holds, else over the `rest` lines that follow it."""
     low = 16 + 8 * check.argument  # struct seccomp_data, on machines whose lower half comes first
     if check.how == "zero":

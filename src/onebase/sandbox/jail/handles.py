@@ -16,8 +16,8 @@ import sys
 import types
 from typing import Any
 
-from .remote import MIRRORS, Asks, Remote, mirrored
-from .wire import Garbage, Item, Node, Reader, Writer
+from .remote import MIRRORS, Channel, Remote, mirrored
+from .wire import Garbage, Item, Node, WireReader, Writer
 
 LOAD, LOOK = 1, 2
 """Functions of the program's side that the judge knows from the start (`program`)."""
@@ -69,7 +69,7 @@ class Live:
 class Handles:
     """What one side knows of the other's objects, and has told of its own. peer: whom they ask."""
 
-    def __init__(self, peer: Asks) -> None:
+    def __init__(self, peer: Channel) -> None:
         self._peer = peer
         self.ours: dict[int, Any] = {}
         self._number: dict[int, int] = {}
@@ -110,7 +110,7 @@ class Handles:
                 return ["h", "value", self.own(value), writer.items([base(_bare(base, value))])]
         return ["h", "object", self.own(value), []]
 
-    def value(self, reader: Reader, node: Node) -> Any:
+    def value(self, reader: WireReader, node: Node) -> Any:
         """What a handle stands for here. Of what it names nothing is made but builtin types and errors."""
         tag, kind, *rest = node
         if tag != "h":
@@ -141,7 +141,9 @@ class Handles:
             return self._theirs[number]
         raise Garbage("no such handle")
 
-    def _error_class(self, reader: Reader, number: int, module: str, name: str, bases: list[Item]) -> type:
+    def _error_class(
+        self, reader: WireReader, number: int, module: str, name: str, bases: list[Item]
+    ) -> type:
         """A class of error of the other side, so that `except` knows it. One of LIBRARY that is loaded here is that one. (Not of any module: what
         `unittest.SkipTest` means is for the tests alone to say.)"""
         real = getattr(sys.modules.get(module), name, None) if module in LIBRARY else None

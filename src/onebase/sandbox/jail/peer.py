@@ -14,7 +14,7 @@ from typing import Any
 
 from .handles import LOOK, Handles
 from .remote import COMPARED, COUNTED
-from .wire import Garbage, Reader, Writer
+from .wire import Garbage, WireReader, Writer
 
 MOST = 32 * 2**20
 """Bytes of a message."""
@@ -110,7 +110,7 @@ class Peer:
 
     def _answer(self, said: Mapping[str, Any], asked: Writer, op: str) -> Any:
         try:
-            reader = Reader(said["nodes"], self.handles.value, asked.kept)
+            reader = WireReader(said["nodes"], self.handles.value, asked.kept)
             out, printed = reader.value(said["out"]), said.get("printed")
         except (Garbage, KeyError) as e:
             raise self._broken() from e
@@ -130,7 +130,7 @@ class Peer:
         known: dict[int, tuple[int, bool]] = {}
         raised, told, typed = False, io.StringIO(), io.StringIO(str(asked.get("typed", "")))
         try:
-            reader = Reader(asked["nodes"], self.handles.value)
+            reader = WireReader(asked["nodes"], self.handles.value)
             boxes = [(at, box, _held(box)) for at, box in reader.containers()]
             args = reader.values(asked["args"])
             named = {str(reader.value(k)): reader.value(v) for k, v in asked["named"]}

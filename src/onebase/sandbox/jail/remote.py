@@ -41,7 +41,7 @@ ANSWERS: dict[str, type] = {t.__name__: t for t in SIMPLE} | {
 UNDECIDED = "the tests compare an object of the program by its own operators; let them call a method, or compare plain values"
 
 
-class Asks(Protocol):
+class Channel(Protocol):
     """What `Remote` needs of the connection."""
 
     strict: bool
@@ -53,11 +53,11 @@ class Remote:
     """An object of the other side. spoilt: made by an operator from a value of the tests."""
 
     __slots__ = ("_onebase_number", "_onebase_peer", "_onebase_spoilt")
-    _onebase_peer: Asks
+    _onebase_peer: Channel
     _onebase_number: int
     _onebase_spoilt: bool
 
-    def __init__(self, peer: Asks, number: int) -> None:
+    def __init__(self, peer: Channel, number: int) -> None:
         object.__setattr__(self, "_onebase_peer", peer)
         object.__setattr__(self, "_onebase_number", number)
         object.__setattr__(self, "_onebase_spoilt", False)
@@ -159,7 +159,7 @@ def _mirror(kind: type) -> type:
 MIRRORS = {kind: _mirror(kind) for kind in (int, float, complex, str, bytes, tuple, frozenset)}
 
 
-def mirrored(peer: Asks, number: int, value: Any) -> Any:
+def mirrored(peer: Channel, number: int, value: Any) -> Any:
     """A value that the other side has as an object of a subclass."""
     kind = MIRRORS.get(type(value))
     if kind is None:

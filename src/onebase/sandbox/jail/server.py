@@ -6,7 +6,7 @@ import struct
 import sys
 from functools import partial
 
-from .supervisor import Asked, supervised
+from .supervisor import JailRequest, supervised
 
 HEAD = struct.Struct("<QdQQ?QQ")
 """seconds, wall, memory, newest, spaces (`Asked`), bytes of the program, bytes of the tests."""
@@ -21,7 +21,7 @@ def main() -> None:
         if not child:
             status = 1
             try:
-                word = supervised(Asked(*asked), readable, _read(of_program), partial(_read, of_tests))
+                word = supervised(JailRequest(*asked), readable, _read(of_program), partial(_read, of_tests))
                 os.write(1, f"{word}\n".encode())
                 status = 0
             finally:

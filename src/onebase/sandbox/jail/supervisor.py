@@ -16,7 +16,7 @@ RIGHT = b"right"
 READ = b"r"
 
 
-class Asked(NamedTuple):
+class JailRequest(NamedTuple):
     """seconds: of CPU, of each of the two. wall: seconds on the clock. memory: bytes, of each. newest, spaces: less than this machine has (tests)."""
 
     seconds: int
@@ -26,7 +26,9 @@ class Asked(NamedTuple):
     spaces: bool
 
 
-def supervised(asked: Asked, readable: Sequence[str], program: bytes, tests: Callable[[], bytes]) -> str:
+def supervised(
+    asked: JailRequest, readable: Sequence[str], program: bytes, tests: Callable[[], bytes]
+) -> str:
     """`right` or `wrong` with the locks that held, or `!` and what this machine misses. tests: reads them; called in the judge alone, so that the
     program's process, which is made of this one, has never had them."""
     spaces = asked.spaces and own_spaces()

@@ -122,14 +122,14 @@ class Writer:
         return None
 
 
-class Reader:
+class WireReader:
     """Items as values. handle: the value of a node of another tag than those above. asked: what was sent with the question, by number. Raises
     Garbage for what is no value: whatever is sent, nothing but these types is made of it."""
 
     def __init__(
         self,
         nodes: Any,
-        handle: Callable[["Reader", Node], Any],
+        handle: Callable[["WireReader", Node], Any],
         asked: list[Any] | None = None,
     ) -> None:
         if not isinstance(nodes, list) or not all(isinstance(n, list) and n for n in nodes):

@@ -7,11 +7,11 @@ from pathlib import Path
 from onebase.base.folder import LoadedBase
 from onebase.errors import UserError
 from onebase.tasks.rewards import builtin
-from onebase.tasks.rewards.answer import Answer, Reward
+from onebase.tasks.rewards.answer import Reward, RewardInput
 from onebase.tasks.rewards.function import function
 from onebase.tasks.rewards.model import model
 
-__all__ = ["Answer", "Reward", "checked", "opened"]
+__all__ = ["RewardInput", "Reward", "checked", "opened"]
 
 CHECKS: dict[str, Callable[[], Reward]] = {
     "exact": builtin.exact,

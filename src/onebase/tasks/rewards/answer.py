@@ -6,7 +6,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Answer:
+class RewardInput:
     """A completion with the row that it answers: `prompt` as the row has it (a text, or messages), `where` the row's place."""
 
     prompt: Any
@@ -15,7 +15,7 @@ class Answer:
     where: str
 
 
-Flaw = tuple[str, str]
+FindsProblem = tuple[str, str]
 """What is wrong with a row, and what to do."""
 
 
@@ -24,8 +24,8 @@ class Reward:
     """A number for each answer. columns: what a row must have beside its prompt. check: what is wrong with a row, if anything. facts: what the
     record keeps of it. seen: what it keeps of the machine that the reward ran on."""
 
-    scores: Callable[[Sequence[Answer]], list[float]]
+    scores: Callable[[Sequence[RewardInput]], list[float]]
     columns: tuple[str, ...] = ()
-    check: Callable[[Mapping[str, Any]], Flaw | None] = lambda row: None
+    check: Callable[[Mapping[str, Any]], FindsProblem | None] = lambda row: None
     facts: Mapping[str, str] = field(default_factory=dict)
     seen: Mapping[str, str] = field(default_factory=dict)

@@ -9,7 +9,7 @@ from typing import Any
 from onebase.errors import UserError
 from onebase.sandbox.matching import SECONDS, matches
 from onebase.sandbox.programs import Sandbox, check_sandbox
-from onebase.tasks.rewards.answer import Answer, Flaw, Reward
+from onebase.tasks.rewards.answer import FindsProblem, Reward, RewardInput
 from onebase.tasks.rewards.numbers import last_number, number_of
 
 FENCED = re.compile(r"```[^\n]*\n(.*?)(?:```|\Z)", re.DOTALL)
@@ -37,7 +37,7 @@ def form(pattern: str) -> Reward:
             r"give one of Python's, for example format:\s*\d+",
         ) from None
 
-    def scores(answers: Sequence[Answer]) -> list[float]:
+    def scores(answers: Sequence[RewardInput]) -> list[float]:
         found = matches(pattern, [a.completion for a in answers])
         if None in found:
             late = answers[found.index(None)]
@@ -61,28 +61,28 @@ def code() -> Reward:
 
 
 def _each(
-    right: Callable[[Answer], bool],
+    right: Callable[[RewardInput], bool],
     columns: tuple[str, ...] = (),
-    check: Callable[[Mapping[str, Any]], Flaw | None] = lambda row: None,
+    check: Callable[[Mapping[str, Any]], FindsProblem | None] = lambda row: None,
 ) -> Reward:
-    def scores(answers: Sequence[Answer]) -> list[float]:
+    def scores(answers: Sequence[RewardInput]) -> list[float]:
         return [float(right(a)) for a in answers]
 
     return Reward(scores, columns, check)
 
 
-def _same_number(a: Answer) -> bool:
+def _same_number(a: RewardInput) -> bool:
     found = last_number(a.completion)
     return found is not None and found == number_of(str(a.row["answer"]))
 
 
-def _no_number(row: Mapping[str, Any]) -> Flaw | None:
+def _no_number(row: Mapping[str, Any]) -> FindsProblem | None:
     if isinstance(row["answer"], bool) or number_of(str(row["answer"])) is None:
         return f"'answer' is {row['answer']!r}, a number is expected", "give a number, or use reward exact"
     return None
 
 
-def _no_tests(row: Mapping[str, Any]) -> Flaw | None:
+def _no_tests(row: Mapping[str, Any]) -> FindsProblem | None:
     if not isinstance(row["tests"], str):
         return f"'tests' is {type(row['tests']).__name__}, Python is expected", "give it as text"
     try:

@@ -8,7 +8,7 @@ from typing import Any
 
 from onebase.artifact.files import sha256_bytes
 from onebase.errors import UserError
-from onebase.tasks.rewards.answer import Answer, Reward
+from onebase.tasks.rewards.answer import Reward, RewardInput
 
 
 def function(spec: str) -> Reward:
@@ -21,7 +21,7 @@ def function(spec: str) -> Reward:
         )
     call = _loaded(path, name, spec)
 
-    def scores(answers: Sequence[Answer]) -> list[float]:
+    def scores(answers: Sequence[RewardInput]) -> list[float]:
         return [_number(_called(call, spec, a), spec, a) for a in answers]
 
     return Reward(scores, facts={"file": sha256_bytes(path.read_bytes())})
@@ -44,7 +44,7 @@ def _loaded(path: Path, name: str, spec: str) -> Callable[..., Any]:
     return call
 
 
-def _called(call: Callable[..., Any], spec: str, a: Answer) -> Any:
+def _called(call: Callable[..., Any], spec: str, a: RewardInput) -> Any:
     try:
         return call(a.prompt, a.completion, dict(a.row))
     except Exception as e:  # anything may go wrong in a user's function; nothing of it is swallowed
@@ -54,7 +54,7 @@ def _called(call: Callable[..., Any], spec: str, a: Answer) -> Any:
         ) from e
 
 
-def _number(given: Any, spec: str, a: Answer) -> float:
+def _number(given: Any, spec: str, a: RewardInput) -> float:
     # numpy and torch have numbers of their own; a text that looks like one is a mistake
     try:
         found = math.nan if isinstance(given, str) or not hasattr(given, "__float__") else float(given)

@@ -15,7 +15,7 @@ from onebase.methods.folder import attach, detach
 from onebase.methods.table import METHODS
 from onebase.opening.adapters import read_adapter
 from onebase.tasks.preferences import answer_tokens
-from onebase.tasks.rewards.answer import Answer, Reward
+from onebase.tasks.rewards.answer import Reward, RewardInput
 
 NAME = "__reward"
 """The name under which a reward model is on its base meanwhile."""
@@ -35,11 +35,11 @@ def model(folder: Path, base: LoadedBase) -> Iterator[Reward]:
     on = attach(base, parts, NAME)
 
     @torch.no_grad()
-    def scores(answers: Sequence[Answer]) -> list[float]:
+    def scores(answers: Sequence[RewardInput]) -> list[float]:
         read = [answer_tokens(base, a.prompt, a.completion) for a in answers]
         head = base.model.heads[NAME]
         assert isinstance(head, Head)
-        z_N1 = head(features(base, read, cfg.pooling, on.active).to(base.model.device))
+        z_N1 = head(features(base, read, cfg.pooling, on.routing).to(base.model.device))
         found: list[float] = (cfg.mean + cfg.scale * z_N1[:, 0].cpu().double()).tolist()
         for value, a in zip(found, answers, strict=True):
             if not math.isfinite(value):
