@@ -11,7 +11,7 @@ from onebase.api.loading import load
 from onebase.base.folder import LoadedBase, load_base, save_base
 from onebase.codec.text import ChatTemplate, TextCodec
 from onebase.errors import ConfigError, DataError
-from tests.helpers import tiny_base
+from tests.helpers import taken, tiny_base
 from tests.pictures import digits, sighted
 from tests.pretrained import onebase
 
@@ -49,7 +49,8 @@ def with_template(source: str) -> Base:
 
 
 def learn(base: Base, data: Any, **more: Any) -> Any:
-    return base.adapt(data, **({"method": "lora", "rank": 2, "epochs": 1, "batch_size": 2} | more))
+    asked = {"method": "lora", "epochs": 1, "batch_size": 2} | more
+    return base.adapt(data, **(taken(asked["method"], rank=2) | asked))
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
