@@ -1,5 +1,6 @@
 """An HTML page as its tests read it."""
 
+import re
 from html.parser import HTMLParser
 
 VOID = {"meta", "br", "img", "hr", "input", "link"}
@@ -45,3 +46,10 @@ class Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         if self.open and self.open[-1] not in ("style", "script"):
             self.text += data
+
+
+def drawn(svg: str, kind: str) -> list[tuple[float, float]]:
+    """The points of a chart's line of this kind, in user units."""
+    (path,) = re.findall(rf'<g class="{kind}">\s*<path d="([^"]*)"', svg)
+    numbers = [float(x) for x in re.findall(r"[-\d.e]+", re.sub("[ML]", " ", path))]
+    return list(zip(numbers[::2], numbers[1::2], strict=True))

@@ -29,11 +29,16 @@ from onebase.errors import ConfigError
 class Block:
     heads: int = 2
     rate: float = 0.5
+    kind: Literal["block"] = "block"
 
 
 @config
 class Other:
+    kind: Literal["other"] = "other"
     zeta: str
+
+
+Either = Annotated[Block | Other, OneOf(lambda: {"block": Block, "other": Other}, "block")]
 
 
 @config
@@ -44,7 +49,7 @@ class Recipe:
     blocks: tuple[Block, ...] = ()
     named: dict[str, Block] = dataclasses.field(default_factory=dict)
     maybe: Block | None = None
-    either: Block | Other | None = None
+    either: Either | None = None
     name: str = "n"
     on: bool = False
 
@@ -121,7 +126,14 @@ def test_digest_of_equal_numbers() -> None:
         ("width: 1\nnamed:\n  a: {heds: 1}", ("r.yaml:3", "'named.a.heds'", "'heads'")),
         ("width: 1\nnamed:\n  1: {heds: 1}", ("r.yaml:3", "'named.1.heds'", "'heads'")),
         ("width: 1\nmaybe: {heds: 1}", ("r.yaml:2", "'maybe.heds'", "'heads'")),
-        ("width: 1\neither: {zet: a}", ("r.yaml:2", "'either.zet'", "'zeta' (text)", "heads, rate, zeta")),
+        (
+            "width: 1\neither: {kind: other, zet: a}",
+            ("r.yaml:2", "'either.zet'", "'zeta' (text)", "valid keys here: kind, zeta"),
+        ),
+        (
+            "width: 1\neither: {heds: 1}",
+            ("r.yaml:2", "'either.heds'", "'heads'", "valid keys here: heads, rate"),
+        ),
         ("width: 1\nqqqq: 2", ("r.yaml:2", "'qqqq'", "valid keys here: width, mode")),
     ],
 )
@@ -146,7 +158,8 @@ def test_unknown_key(tmp_path: Path, source: str, parts: tuple[str, ...]) -> Non
             ("r.yaml:4", "'blocks.1.heads'", "accepted: whole number"),
         ),
         ("width: 1\nmaybe: 3", ("r.yaml:2", "or nothing (null)")),
-        ("width: 1\neither: {zeta: 1}", ("r.yaml:2", "'either.zeta'", "accepted: text")),
+        ("width: 1\neither: {kind: third}", ("r.yaml:2", "'either.kind'", "'third'", "one of block, other")),
+        ("width: 1\neither: {kind: other, zeta: 1}", ("r.yaml:2", "'either.zeta'", "accepted: text")),
         ("mode: text", ("'width' is missing", "whole number")),
         ("width: -1", ("r.yaml", "width is negative", "give 1 or more")),
     ],
@@ -393,3 +406,25 @@ def test_one_of_several_configs_is_chosen_by_its_kind(
 def test_what_is_wrong_in_the_chosen_config_is_named(tmp_path: Path, source: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         drawn(tmp_path, source)
+
+
+CODECS = [
+    ({"kind": "audio", "mles": 3}, "unknown key 'codecs.a.mles'", "did you mean 'mels'"),
+    ({"kind": "image"}, "key 'codecs.a.size' is missing", "whole number"),
+    ({"kind": "image", "size": "x"}, "'codecs.a.size' is 'x'", "whole number"),
+    ({"vocab_size": 3, "context": 8, "mels": 80}, "unknown key 'codecs.a.mels'", "vocab_size"),
+    ({"kind": "sound"}, "'codecs.a.kind' is 'sound'", "one of text, image, audio"),
+    (3, "'codecs.a' is 3", "one of text, image, audio"),
+]
+
+
+@pytest.mark.parametrize(("codec", "cause", "remedy"), CODECS)
+def test_an_error_in_one_of_several_kinds_is_about_that_one(codec: Any, cause: str, remedy: str) -> None:
+    from onebase.base.config import BaseConfig, TextShape, text_base
+
+    tree = to_dict(text_base(TextShape(vocab_size=300, width=32, depth=1, head_dim=16, context=32)))
+    tree["codecs"]["a"] = codec
+    with pytest.raises(ConfigError) as e:
+        from_dict(BaseConfig, tree)
+    assert cause in e.value.cause and remedy in e.value.remedy
+    assert "mels" not in e.value.remedy or not isinstance(codec, dict) or codec.get("kind") == "audio"

@@ -21,20 +21,28 @@ def text(i: int, name: str = "") -> Tokens:
     return Tokens(np.array([0, i + 5], np.int32), np.array([False, True]), name or str(i))
 
 
+class Names(Sequence[str]):
+    """`a0`, `a1` and so on, made when they are asked for."""
+
+    def __init__(self, first: str, n: int) -> None:
+        self.first, self.n = first, n
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, i: Any) -> Any:
+        return f"{self.first}{i}"
+
+
 def packed(n: int, per_step: int, seed: int, epochs: int | None, source: str = "a") -> RowPlan:
     """Documents of 2 to 5 tokens, in rows of 12."""
     places = np.zeros(n, PLACE)
     places["length"] = 2 + np.arange(n) % 4
     places["start"] = np.cumsum(places["length"]) - places["length"]
-    ids = np.where(np.isin(np.arange(places["length"].sum()), places["start"]), 0, 7).astype(np.int32)
-    names = [f"{source}{i}" for i in range(n)]
-    return RowPlan(
-        TokenSet([ids], None, places, names, [source], 0, f"tk1-{n}{source}"),
-        12,
-        per_step,
-        seed,
-        epochs=epochs,
-    )
+    ids = np.full(int(places["length"].sum()), 7, np.int32)
+    ids[places["start"]] = 0
+    tokens = TokenSet([ids], None, places, Names(source, n), [source], 0, f"tk1-{n}{source}")
+    return RowPlan(tokens, 12, per_step, seed, epochs=epochs)
 
 
 def single(n: int, per_step: int, seed: int, epochs: int | None) -> ExampleOrder:

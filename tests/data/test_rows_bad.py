@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from onebase.data import BadRows, Rows, read_rows
-from onebase.data.bad_rows import places_of, refuse_bad
+from onebase.data import BadRows, read_rows
 from onebase.errors import DataError
 from onebase.tasks.job import rows_hash
 
@@ -107,15 +108,8 @@ def test_a_mapped_column_is_named_as_the_file_calls_it(tmp_path: Path) -> None:
 
 
 def test_a_further_look_is_in_the_same_list(tmp_path: Path) -> None:
-    def check(rows: Rows) -> None:
-        refuse_bad(
-            {
-                i: (f"has {len(r['text'])} letters", "shorten it")
-                for i, r in enumerate(rows)
-                if len(r["text"]) > 3
-            },
-            places_of(rows),
-        )
+    def check(row: Mapping[str, Any]) -> tuple[str, str] | None:
+        return (f"has {len(row['text'])} letters", "shorten it") if len(row["text"]) > 3 else None
 
     (tmp_path / "a.csv").write_text("text,label\nlong one,x\nb,\nc,x\nlong two,x\n")
     with pytest.raises(BadRows) as e:

@@ -235,7 +235,7 @@ def test_open_bases_stand_in_the_same_table_with_verdicts_of_their_own() -> None
     assert "Poor + head: TF-IDF + logistic regression is better by" in flat
     assert text.count('<span class="pill yes small">Yes</span>') == 2
     assert text.count('<span class="pill no small">No</span>') == 2
-    assert text.count('<g class="dot open">') == 2 and "134.5 million parameters, 98.36 MB on disk" in flat
+    assert text.count('<g class="open">') == 2 and "134.5 million parameters, 98.36 MB on disk" in flat
 
 
 def test_a_quick_run_says_so() -> None:

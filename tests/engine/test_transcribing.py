@@ -47,6 +47,16 @@ def test_a_sound_becomes_text_with_times(folder: Path, tmp_path: Path) -> None:
     assert all(0 <= s.start <= s.end for s in timed.segments)
 
 
+def test_no_segment_ends_after_the_sound(folder: Path, tmp_path: Path) -> None:
+    """A random base draws any timestamps of its second, in a sound of a fifth of it."""
+    base, file = onebase.load(folder), sound(tmp_path / "a.wav", 0.2)
+    said = [
+        base.transcribe(file, language="en", timestamps=True, temperatures=(t / 10,)) for t in range(5, 15)
+    ]
+    segments = [s for one in said for s in one.segments]
+    assert segments and all(0 <= s.start <= s.end <= 0.2 for s in segments)
+
+
 def test_long_sounds_and_other_rates(folder: Path, tmp_path: Path) -> None:
     base = onebase.load(folder)
     said = base.transcribe(sound(tmp_path / "a.wav", 3.3, 8000), temperatures=(0.0,))

@@ -19,6 +19,7 @@ from onebase.govern.verify import verify_artifact
 from tests.govern.conftest import Family
 from tests.helpers import tiny_base
 from tests.pages import Page
+from tests.pages import drawn as points_of
 from tests.pretrained import onebase, tiny_run
 
 HOSTILE = "</td></table><script>alert('x')</script> & <img src=http://evil.example/a.png> \x1b[31m \u202e"
@@ -89,8 +90,7 @@ def test_the_page_of_what_was_learnt_from_rewards_has_its_curve(adapter: Path) -
     assert list(drawn)[:2] == ["Reward, mean of the completions", "Success, % of the completions"]
     for title in ("KL", "Length", "Importance ratio", "Clipped"):
         assert any(t.startswith(title) for t in drawn), title
-    raw = re.findall('class="raw" points="(.*?)"', drawn["Success, % of the completions"])[0].split()
-    heights = [float(p.split(",")[1]) for p in raw]
+    heights = [y for _, y in points_of(drawn["Success, % of the completions"], "raw")]
     assert heights == pytest.approx([176 - 146 * r["success"] for r in curve], abs=0.051)  # 0 to 100 %
     assert list(curve[0]) in (cells := Cells(text).rows)
     for r in curve:
@@ -170,7 +170,7 @@ def test_a_curve_that_is_none_is_shown_as_any_fact(tmp_path: Path, value: Any) -
 def test_odd_numbers_in_a_curve_are_left_out_of_the_charts(tmp_path: Path) -> None:
     curve = [{"rollout": i, "reward": v} for i, v in enumerate((0.5, "nan", 10**400, None, True, 1e300, 0.7))]
     (svg,) = charts(render(recorded(tmp_path / "a", curve))).values()
-    assert len(re.findall('class="raw" points="(.*?)"', svg)[0].split()) == 3
+    assert len(points_of(svg, "raw")) == 3
     assert "One rollout is too short" in render(recorded(tmp_path / "b", curve[:1]))
 
 

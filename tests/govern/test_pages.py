@@ -1,5 +1,8 @@
 """How values are printed in pages, and the part about a run's log."""
 
+import pytest
+
+from onebase.govern import charts, drawing, pages
 from onebase.govern.pages import known, learning, seconds, size, visible, whole
 
 
@@ -27,3 +30,16 @@ def test_what_a_log_says() -> None:
     assert said["curve"] == {"steps": 4, "left_out": 1, "first": "4.000", "last": "2.000", "speed": "100"}
     assert said["curve_svg"] is not None
     assert learning([])["curve"]["first"] == "unknown" and learning([])["curve_svg"] is None
+
+
+def test_without_matplotlib_a_curve_is_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drawing.importlib.util, "find_spec", lambda name: None)
+    lines = [{"loss": 4.0 - i / 100, "tokens": 1000 * (i + 1), "tokens_per_second": None} for i in range(300)]
+    said = learning(lines)
+    assert said["curve_svg"] is None and len(said["curve_rows"]) <= pages.ROWS + 2
+    template = pages.environment(pages.Path(pages.__file__).parent).get_template("curve.html.jinja")
+    text = template.render(**said, train={}, model={})
+    assert "onebase[charts]" in text and "<svg" not in text
+    for cell in ("1,000", "300,000", "4.000", "1.010", "unknown"):
+        assert f">{cell}</td>" in text
+    assert charts.series_chart([(0, 1), (1, 2)], "a", "rollout") is None

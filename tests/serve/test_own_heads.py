@@ -1,12 +1,13 @@
 """The head that a base was published with, over HTTP, under the base's own name."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import onebase
-from onebase.api.serving import app_of
 from onebase.errors import UserError
+from onebase.serve.adapters import app_of
 from tests.interop.test_heads import CANDIDATES, NAMES, QUERY, TEXTS, made
 
 TestClient = pytest.importorskip("starlette.testclient").TestClient
@@ -19,7 +20,8 @@ def test_classes(tmp_path: Path) -> None:
         assert [m["id"] for m in client.get("/v1/models").json()["data"]] == ["mood"]
         data = client.post("/v1/classify", json={"model": "mood", "input": TEXTS}).json()["data"]
         assert [d["label"] for d in data] == [f.label for f in base.classify(TEXTS)]
-        assert client.post("/v1/tag", json={"model": "mood", "input": "a"}).status_code == 400
+        ask = {"model": "mood", "input": {"query": "a", "texts": ["b"]}}
+        assert client.post("/v1/rerank", json=ask).status_code == 400
     assert base.attached is not None
     with pytest.raises(UserError, match="two models are called 'mood'"):
         app_of(base, "mood", {"mood": base.attached})
@@ -30,8 +32,14 @@ def test_an_order(tmp_path: Path) -> None:
     base = onebase.load(tmp_path)
     row = {"query": QUERY, "texts": CANDIDATES}
     with TestClient(app_of(base, "order", {})) as client:
-        data = client.post("/v1/rerank", json={"model": "order", "input": row}).json()["data"]
-        wanted = [{"index": r.index, "score": r.score} for r in base.rerank(QUERY, CANDIDATES)]
-        assert data[0]["ranked"] == wanted
-        for wrong in ({"query": QUERY}, {**row, "texts": "a"}, QUERY):
-            assert client.post("/v1/rerank", json={"model": "order", "input": wrong}).status_code == 400
+
+        def asked(**more: object) -> Any:
+            return client.post("/v1/rerank", json={"model": "order", "input": row, **more})
+
+        (found,) = asked().json()["data"]
+        assert found["ranked"] == [
+            {"index": r.index, "score": r.score} for r in base.rerank(QUERY, CANDIDATES)
+        ]
+        for wrong in ({"texts": []}, {"texts": 3}, {"query": [1]}, {"texts": "a"}, {"more": 1}):
+            assert asked(input=row | wrong).status_code == 400
+        assert asked(model="none").status_code == 404

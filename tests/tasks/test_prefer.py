@@ -226,9 +226,11 @@ def test_what_cannot_teach_is_refused(data: Any, options: dict[str, Any], error:
 
 
 def test_other_answers_are_of_other_prompts_and_cut_to_what_fits() -> None:
-    from onebase.tasks.preferences import other_answers, pair_tokens
+    from onebase.tasks.preferences import other_answers, pair_tokens, preference_rows
+    from onebase.tasks.rows import reader_on
 
-    pairs = pair_tokens(tiny_base(), [*TRAIN[:6], TRAIN[0] | {"rejected": " fox" * 10}])
+    given = [*TRAIN[:6], TRAIN[0] | {"rejected": " fox" * 10}]
+    pairs = pair_tokens(preference_rows(reader_on(Base(tiny_base())), given))
     others = other_answers(pairs, 24, 0)
     assert len(others) == 7
     for (own, _), other in zip(pairs, others, strict=True):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import onebase
-from onebase.adapt.spans import Span, spans_of, tags_of, token_places
+from onebase.adapt.spans import Span, placed, spans_of, tags_of
 from onebase.api.base import Adapter, Base
 from onebase.base.folder import load_base, save_base
 from onebase.errors import DataError, UserError
@@ -54,7 +54,7 @@ def test_spans_of_words_come_back_as_they_were(words: list[tuple[str, str]]) -> 
         if label:
             spans.append(Span(len(text), len(text) + len(word), label))
         text += word
-    places = token_places(TOKENIZER, text)
+    places = placed(TOKENIZER, text).places
     assert len(places) == len(TOKENIZER.encode(text))
     tags, flaw = tags_of(spans, places, ("a", "b"), text)
     assert flaw is None
@@ -63,7 +63,7 @@ def test_spans_of_words_come_back_as_they_were(words: list[tuple[str, str]]) -> 
 
 def test_a_token_that_is_partly_in_a_span_belongs_to_it() -> None:
     text = "The quick"
-    assert (3, 6) in token_places(TOKENIZER, text)  # " qu"
+    assert (3, 6) in placed(TOKENIZER, text).places  # " qu"
     places = [(0, 2), (2, 3), (3, 6), (6, 7), (7, 9)]
     tags, flaw = tags_of([Span(5, 7, "a")], places, ("a",), text)
     assert (tags, flaw) == ([0, 0, 1, 2, 0], None)

@@ -1,120 +1,310 @@
-"""Work is done once: a file is parsed once (a pipe gives its rows once), a text is tokenised once."""
+"""Work is done once, whatever the task: a file is opened and parsed once (a pipe gives its rows once), a text is tokenised once, by adapt with its
+test rows, by a plan, and by an evaluation. Where a text has to be tokenised again, a table says why."""
 
 import csv
-import io
 import json
 import os
+import re
 import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-import onebase.data.labelled as labelled
-from onebase.api.base import Base
+import onebase
+from onebase.api.base import Adapter, Base
+from onebase.base.folder import save_base
 from onebase.codec.text import Tokenizer
-from onebase.formats import rows
+from onebase.data import row_files
+from onebase.errors import DataError
+from onebase.formats import rows as names
+from onebase.tasks.table import PREDICTIONS, TASKS
 from tests.helpers import taken, tiny_base
 
-N = 40
+N, TEST, HELD = 24, 8, 1000
+"""Rows, test rows, and the number of the first test row: a text says by its number which row it is of."""
 WORDS = ("red", "blue", "grey", "green")
-ROWS: dict[str, list[dict[str, Any]]] = {
-    "classify": [{"text": f"{WORDS[i % 4]} {i}", "label": WORDS[i % 4]} for i in range(N)],
-    "many": [{"text": f"{WORDS[i % 4]} {i}", "labels": [["a"], ["b"], ["a", "b"]][i % 3]} for i in range(N)],
-    "regress": [{"text": f"{WORDS[i % 4]} {i}", "value": i} for i in range(N)],
-    "tag": [{"text": f"red {i}", "spans": [{"start": 0, "end": 3, "label": "x"}]} for i in range(N)],
-    "complete": [{"prompt": f"p{i}", "completion": f" c{i}"} for i in range(N)],
-    "chat": [
-        {"messages": [{"role": "user", "content": f"p{i}"}, {"role": "assistant", "content": f"c{i}"}]}
-        for i in range(N)
-    ],
-    "prefer": [{"prompt": f"p{i}", "chosen": f" c{i}", "rejected": f" r{i}"} for i in range(N)],
-    "reward": [{"prompt": f"p{i}", "chosen": f" c{i}", "rejected": f" r{i}"} for i in range(N)],
-    "embed": [{"anchor": f"a{i}", "positive": f"b{i}"} for i in range(N)],
-    "continue": [{"text": f"{WORDS[i % 4]} {i}"} for i in range(N)],
-    "reinforce": [{"prompt": f"say {i}"} for i in range(N)],
+
+
+def text(i: int) -> str:
+    return f"{WORDS[i % 4]} {i}"
+
+
+def said(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}
+
+
+ROWS: dict[str, Callable[[int], dict[str, Any]]] = {
+    "classify": lambda i: {"text": text(i), "label": WORDS[i % 4]},
+    "many": lambda i: {"text": text(i), "labels": [["a"], ["b"], ["a", "b"]][i % 3]},
+    "regress": lambda i: {"text": text(i), "value": i},
+    "tag": lambda i: {"text": text(i), "spans": [{"start": 0, "end": 3, "label": "x"}]},
+    "complete": lambda i: {"prompt": f"p{i}", "completion": f" c{i}"},
+    "chat": lambda i: {
+        "messages": [{"role": "user", "content": f"p{i}"}, {"role": "assistant", "content": f"c{i}"}]
+    },
+    "prefer": lambda i: {"prompt": f"p{i}", "chosen": f" c{i}", "rejected": f" r{i}"},
+    "preferred chats": lambda i: {
+        "prompt": [{"role": "user", "content": f"p{i}"}],
+        "chosen": f"c{i}",
+        "rejected": f"r{i}",
+    },
+    "reward": lambda i: {"prompt": f"p{i}", "chosen": f" c{i}", "rejected": f" r{i}"},
+    "embed": lambda i: {"anchor": f"a{i}", "positive": f"b{i}"},
+    "triples": lambda i: {"anchor": f"a{i}", "positive": f"b{i}", "negative": f"n{i}"},
+    "rerank": lambda i: {"query": f"q{i}", "texts": [f"t{i}", f"u{i}"], "grades": [1, 0]},
+    "continue": lambda i: {"text": text(i)},
+    "text": lambda i: {"text": text(i)},
+    "reinforce": lambda i: {"prompt": f"say {i}"},
+    "distil": lambda i: {"text": text(i)},
+    "distil writing": lambda i: {"prompt": f"p{i}", "completion": f" c{i}"},
+    "distil answers": lambda i: {"prompt": f"p{i}"},
+    "prompted": lambda i: {"text": text(i), "label": WORDS[i % 4]},
+    "prompted by examples": lambda i: {"text": text(i), "label": WORDS[i % 4]},
 }
-TEXTS = {"complete": 2, "chat": 2, "prefer": 4, "reward": 4, "embed": 2, "tag": 2}
-"""Texts of a row: prompt and completion apart, prompt and answer of both sides; a tagged one is read once more for where its tokens stand."""
+TASK = {"many": "classify", "preferred chats": "prefer", "triples": "embed"} | {
+    k: k.split()[0].replace("prompted", "classify") for k in ROWS if k.startswith(("distil", "prompted"))
+}
+TEXTS = {"complete": 2, "chat": 2, "prefer": 3, "preferred chats": 3, "reward": 3, "embed": 2, "triples": 3, "rerank": 3, "distil writing": 2}  # fmt: skip
+"""Texts of a row, where it has more than one."""
+COMPARED = (
+    "classify",
+    "many",
+    "regress",
+    "tag",
+    "embed",
+    "triples",
+    "rerank",
+    "reinforce",
+    "prompted",
+    "prompted by examples",
+)
+"""Test rows of these are found among the rows by their text: they are not tokenised."""
+REPEATED = {
+    "distil": "the teacher reads each text too, with a tokenizer of its own, and student and teacher the test rows",
+    "distil writing": "the teacher has a tokenizer of its own, and is shown the prompts of test rows that lack an answer",
+    "distil answers": "a prompt is asked of the teacher, and learnt with what it has written",
+    "prompted by examples": "a question is tokenised with so many examples as may fit, then with fewer, and examples are texts of rows themselves",
+}
+"""Where a text is tokenised more than once, and why it has to be."""
+OPTIONS: dict[str, dict[str, Any]] = {
+    "reinforce": {"reinforce": {"reward": "format:.*", "max_tokens": 1, "group": 2}},
+    "prompted": {"answers": {w: f" {w}" for w in WORDS}, "prompt": "{text}"},
+    "prompted by examples": {"answers": {w: f" {w}" for w in WORDS}, "prompt": "{text}", "shots": {"n": 2}},
+}
+
+
+@dataclass
+class Work:
+    """What was tokenised and which files were opened, how often each."""
+
+    texts: Counter[str] = field(default_factory=Counter)
+    files: Counter[str] = field(default_factory=Counter)
+
+    def numbers(self, first: int, rows: int) -> Counter[str]:
+        """Of texts that name one of these rows, how often each was tokenised."""
+        mine = range(first, first + rows)
+        return Counter(
+            {
+                t: n
+                for t, n in self.texts.items()
+                if len(t) < 20 and any(int(d) in mine for d in re.findall(r"\d+", t))
+            }
+        )
+
+
+class Counting:
+    """The library's tokenizer, which notes what it is given."""
+
+    def __init__(self, inner: Any, heard: Counter[str]) -> None:
+        self.inner, self.heard = inner, heard
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def encode(self, text: str, *rest: Any, **how: Any) -> Any:
+        self.heard[text] += 1
+        return self.inner.encode(text, *rest, **how)
+
+    def encode_batch_fast(self, texts: list[str], *rest: Any, **how: Any) -> Any:
+        self.heard.update(texts)
+        return self.inner.encode_batch_fast(texts, *rest, **how)
 
 
 @pytest.fixture
-def encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    heard: list[str] = []
-    one, many = Tokenizer.encode, Tokenizer.encode_batch
+def work(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Any]:
+    """`with work() as done:` counts."""
+    inner, following = Tokenizer.inner.fget, Tokenizer._following  # type: ignore[attr-defined]
+    opened, parquet = Path.open, pq.ParquetFile
 
-    def encode(self: Tokenizer, text: str, **how: Any) -> list[int]:
-        heard.append(text)
-        return one(self, text, **how)
+    @contextmanager
+    def counted() -> Iterator[Work]:
+        done = Work()
+        with monkeypatch.context() as patch:
+            patch.setattr(Tokenizer, "_following", lambda self, f: Counting(following(self, f), done.texts))
+            patch.setattr(Tokenizer, "inner", property(lambda self: Counting(inner(self), done.texts)))
+            patch.setattr(
+                Path, "open", lambda self, *a, **k: done.files.update([self.name]) or opened(self, *a, **k)
+            )
+            patch.setattr(
+                row_files.pq, "ParquetFile", lambda p, **k: done.files.update([p.name]) or parquet(p, **k)
+            )
+            yield done
 
-    def encode_batch(self: Tokenizer, texts: Any, **how: Any) -> list[list[int]]:
-        heard.extend(texts)
-        return many(self, texts, **how)
-
-    monkeypatch.setattr(Tokenizer, "encode", encode)
-    monkeypatch.setattr(Tokenizer, "encode_batch", encode_batch)
-    return heard
-
-
-def asked(kind: str, method: str = "lora") -> dict[str, Any]:
-    more = {"reinforce": {"reward": "format:.*", "max_tokens": 1, "group": 2}} if kind == "reinforce" else {}
-    return {
-        "task": "classify" if kind == "many" else kind,
-        "epochs": 1,
-        **taken(method, rank=2, virtual=2),
-        **more,
-    }
+    return counted
 
 
-@pytest.mark.parametrize("method", ["head", "lora", "soft"])
-@pytest.mark.parametrize("kind", ROWS)
-def test_forty_rows_are_tokenised_forty_times(kind: str, method: str, encoded: list[str]) -> None:
-    if method == "head" and kind not in ("classify", "many", "regress", "tag", "reward"):
-        pytest.skip("a head does not go with this task")
-    base = Base(tiny_base())
-    encoded.clear()
-    base.adapt(ROWS[kind], method=method, **asked(kind, method))
-    words = [t for t in encoded if any(c.isdigit() for c in t) or t.startswith("red")]
-    assert len(words) == TEXTS.get(kind, 1) * N
-
-
-def file(path: Path, rows: list[dict[str, Any]]) -> Path:
-    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    """In the format that the name says."""
+    if path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    elif path.suffix == ".json":
+        path.write_text(json.dumps(rows))
+    elif path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    else:
+        with path.open("w", newline="") as f:
+            table = csv.DictWriter(f, list(rows[0]))
+            table.writeheader()
+            table.writerows(rows)
     return path
 
 
-@pytest.mark.parametrize("kind", ROWS)
-def test_a_file_is_parsed_once(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read: list[Path] = []
-    real = labelled.all_records
-    monkeypatch.setattr(labelled, "all_records", lambda path, *a: read.append(path) or real(path, *a))
-    Base(tiny_base()).adapt(file(tmp_path / "rows.jsonl", ROWS[kind]), method="lora", **asked(kind))
-    assert len(read) == 1
+def asked(kind: str, folder: Path, method: str = "lora") -> dict[str, Any]:
+    """What `adapt` takes beside rows."""
+    method = "prompt" if kind.startswith("prompted") else method
+    more = OPTIONS.get(kind, {})
+    if kind.startswith("distil"):
+        save_base(folder / "teacher", tiny_base())
+        more = {"distil": {"teacher": str(folder / "teacher"), "max_tokens": 2}}
+    if kind == "distil":
+        rows = [ROWS["classify"](i) for i in range(8)]
+        Base(tiny_base()).adapt(rows, task="classify", method="head").save(folder / "sorts")
+        more["distil"]["adapter"] = str(folder / "sorts")
+    if kind == "distil answers":
+        more["distil"]["level"] = "sequence"
+    own = {} if method == "prompt" else {"epochs": 1, **taken(method, rank=2, virtual=2)}
+    return {"task": TASK.get(kind, kind), "method": method, **own, **more}
+
+
+def files(kind: str, folder: Path) -> tuple[Path, Path]:
+    """Rows and test rows."""
+    return (
+        write(folder / "rows.jsonl", [ROWS[kind](i) for i in range(N)]),
+        write(folder / "test.jsonl", [ROWS[kind](HELD + i) for i in range(TEST)]),
+    )
+
+
+def check(kind: str, done: Work, first: int, rows: int, texts: int) -> None:
+    """Each text once, but for what the table says."""
+    found = done.numbers(first, rows)
+    more = {t: n for t, n in found.items() if n > 1}
+    assert not more or kind in REPEATED, more
+    if kind in REPEATED:
+        assert len(found) >= rows * texts
+    else:
+        assert sum(found.values()) == len(found) == rows * texts
+
+
+def test_every_task_is_looked_at() -> None:
+    assert {TASK.get(kind, kind) for kind in ROWS} == TASKS.keys() | PREDICTIONS.keys()
+    assert REPEATED.keys() <= ROWS.keys()
+
+
+LEARNT = [k for k in ROWS if k != "text"]
+
+
+@pytest.mark.parametrize("how", ["adapt", "plan_adapt"])
+@pytest.mark.parametrize("kind", LEARNT)
+def test_to_learn_each_text_is_tokenised_once_and_each_file_opened_once(
+    kind: str, how: str, work: Any, tmp_path: Path
+) -> None:
+    base, options, (rows, test) = Base(tiny_base()), asked(kind, tmp_path), files(kind, tmp_path)
+    unfinished = (
+        pytest.raises(DataError, match="none of the teacher's") if kind == "distil answers" else nullcontext()
+    )
+    with work() as done, unfinished:
+        getattr(base, how)(rows, test=test, **options)
+    check(kind, done, 0, N, TEXTS.get(kind, 1))
+    check(kind, done, HELD, TEST, 0 if kind in COMPARED or kind.startswith("distil") else TEXTS.get(kind, 1))
+    assert (done.files["rows.jsonl"], done.files["test.jsonl"]) == (1, 1)
+
+
+@pytest.mark.parametrize("method", ["head", "soft", "full"])
+@pytest.mark.parametrize(
+    "kind", ["classify", "many", "regress", "tag", "complete", "chat", "reward", "embed"]
+)
+def test_by_other_methods_too(kind: str, method: str, work: Any, tmp_path: Path) -> None:
+    options = asked(kind, tmp_path, method)
+    if method not in TASKS[options["task"]].makers:
+        pytest.skip("this method does not go with the task")
+    with work() as done:
+        Base(tiny_base()).adapt([ROWS[kind](i) for i in range(N)], **options)
+    check(kind, done, 0, N, TEXTS.get(kind, 1))
+
+
+@pytest.mark.parametrize("kind", [k for k in ROWS if TASK.get(k, k) in PREDICTIONS])
+def test_to_score_each_text_is_tokenised_once_and_each_file_opened_once(
+    kind: str, work: Any, tmp_path: Path
+) -> None:
+    base, (rows, test) = Base(tiny_base()), files(kind, tmp_path)
+    if kind not in ("text", "reinforce"):
+        adapter: Adapter = base.adapt(rows, **asked(kind, tmp_path))
+        base = base.with_adapter(adapter)
+    more = {"judged": {"reward": "format:.*", "max_tokens": 1}} if kind == "reinforce" else {}
+    with work() as done:
+        onebase.evaluate(base, test, task=TASK.get(kind, kind), max_tokens=1, **more)
+    check(kind, done, HELD, TEST, TEXTS.get(kind, 1))
+    assert done.files["test.jsonl"] == 1
+
+
+def test_to_tune_too(work: Any, tmp_path: Path) -> None:
+    """Trials learn of what was tokenised for all of them; what they are judged on is read for each."""
+    rows, test = files("classify", tmp_path)
+    with work() as done:
+        Base(tiny_base()).tune(rows, task="classify", method="lora", trials=2, test=test, epochs=1)
+    found = done.numbers(0, N)
+    assert len(found) == N and set(found.values()) == {1, 3}
+    assert (done.files["rows.jsonl"], done.files["test.jsonl"]) == (1, 1)
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "json", "csv", "tsv", "parquet"])
+def test_of_any_format_a_file_is_opened_once(ending: str, work: Any, tmp_path: Path) -> None:
+    made = [ROWS["classify"](i) for i in range(N)]
+    path = write(tmp_path / f"rows.{ending}", made)
+    if ending == "tsv":
+        path.write_text(path.read_text().replace(",", "\t"))
+    with work() as done:
+        Base(tiny_base()).adapt(path, task="classify", method="head")
+    assert done.files[path.name] == 1
+    path = path.with_suffix(".json")
+    path.write_text("\n".join(map(json.dumps, made)))  # no list, but lines
+    with work() as done:
+        Base(tiny_base()).adapt(path, task="classify", method="head")
+    assert done.files[path.name] == 1
 
 
 def test_the_hub_is_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asks: list[str] = []
-    path = file(tmp_path / "rows.jsonl", ROWS["classify"])
-    monkeypatch.setattr(rows.hub_data, "fetch", lambda name: asks.append(name) or ([path], {"repo": name}))
-    made = Base(tiny_base()).adapt("hf:some/rows", method="lora", **asked("classify"))
+    path = files("classify", tmp_path)[0]
+    monkeypatch.setattr(names.hub_data, "fetch", lambda name: asks.append(name) or ([path], {"repo": name}))
+    made = Base(tiny_base()).adapt("hf:some/rows", **asked("classify", tmp_path))
     assert asks == ["hf:some/rows"] and made.record.get("data.source") == {"repo": "hf:some/rows"}
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
 @pytest.mark.parametrize("ending", ["jsonl", "csv"])
 def test_a_pipe_is_read(ending: str, tmp_path: Path) -> None:
-    pipe, plain = tmp_path / f"rows.{ending}", tmp_path / f"plain.{ending}"
-    if ending == "jsonl":
-        text = "".join(json.dumps(r) + "\n" for r in ROWS["classify"])
-    else:
-        out = io.StringIO()
-        table = csv.DictWriter(out, ["text", "label"])
-        table.writeheader()
-        table.writerows(ROWS["classify"])
-        text = out.getvalue()
-    plain.write_text(text)
+    plain = write(tmp_path / f"plain.{ending}", [ROWS["classify"](i) for i in range(N)])
+    pipe, said = tmp_path / f"rows.{ending}", plain.read_text()
     os.mkfifo(pipe)
-    writer = threading.Thread(target=lambda: pipe.write_text(text), daemon=True)
+    writer = threading.Thread(target=lambda: pipe.write_text(said), daemon=True)
     writer.start()
     found = Base(tiny_base()).adapt(pipe, method="head", task="classify")
     assert found.fingerprint == Base(tiny_base()).adapt(plain, method="head", task="classify").fingerprint

@@ -111,7 +111,7 @@ def write_peft(
     ranks = {m: cfg.rank_at(end) for end, m in ends.items() if cfg.rank_at(end) != cfg.rank}
     alphas = {m: cfg.alpha_at(end) for end, m in ends.items() if cfg.alpha_at(end) != cfg.alpha}
     adapted, others = [], []
-    for module, made in modules(model, family):
+    for module, made in modules(model, family, target.headed):
         here = [p.site for p, _ in made.parts]
         if not sites & set(here):
             others.append(module)
@@ -131,7 +131,7 @@ def write_peft(
             f"the {family.model_types[0]} layout has no place for a delta at {sorted(sites)[0]!r}",
             "export the merged base instead",
         )
-    turned = any(made.turned for m, made in modules(model, family) if m in adapted)
+    turned = any(made.turned for m, made in modules(model, family, target.headed) if m in adapted)
     adapted += ends.values()
     words = sorted({m.rsplit(".", 1)[-1] for m in adapted})
     # Heads, poolers and towers of other models have matrices of the same last word, which are no projections here.

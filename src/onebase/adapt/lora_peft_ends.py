@@ -70,7 +70,7 @@ def read_ends(folder: PeftFolder, target: Target, found: Parts, tokens: Mapping[
             )
         out.tensors[f"{end}.a"], out.tensors[f"{end}.b"] = a.float().clone(), b.float().clone()
         out.modules[end] = module
-    for name, t in folder.saved.items():
+    for name, t in folder.matrices.items():
         if not name.endswith(".weight") or name.removesuffix(".weight") not in known:
             raise ConfigError(
                 f"{folder.said.where}: 'modules_to_save' has {name!r} saved, which is neither the embedding nor the matrix that makes logits",
@@ -135,7 +135,7 @@ def write_ends(
     if not (cfg.ends or cfg.replaced or cfg.tokens):
         return {}, {}, {}
     model = target.model
-    names = {ENDS[end]: name for end, name in ends(model, target.family()).items()}
+    names = {ENDS[end]: name for end, name in ends(model, target.family(), target.headed).items()}
     if lacking := sorted({*cfg.ends, *cfg.replaced} - names.keys()):
         raise ConfigError(f"PEFT's LoRA has no place for {lacking[0]!r}", "export the merged base instead")
     out: dict[str, Tensor] = {}

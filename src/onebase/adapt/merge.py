@@ -1,13 +1,14 @@
 """Adapters into the weights of the base under them, whatever their methods. V vocabulary, D width."""
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from onebase.adapt.method import Method, Whole
 from onebase.adapt.parts import holders
-from onebase.adapt.rounding import Rounding
 from onebase.base.model import BaseModel
 from onebase.errors import UserError
 from onebase.model.kernels.storage import Int4, Int8
@@ -15,6 +16,34 @@ from onebase.model.proj import Proj
 
 STEM, HEAD = "text.stem", "text.head"
 """The two ends of the text as places of a merge, beside the sites of projections."""
+
+
+@dataclass
+class Rounding:
+    """What is lost of deltas where the merged weights are stored in half precision. Sums of squares, in fp64, over all matrices that were changed: of what rounding took away, and of the deltas. by: each matrix's own."""
+
+    by: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    def note(self, name: str, before: Tensor, exact: Tensor, stored: Tensor) -> None:
+        """One matrix: as it was, with its delta, and as that was stored. A matrix that keeps what it was given is not counted."""
+        wide = torch.promote_types(exact.dtype, torch.float32)
+        if stored.dtype == wide:
+            return
+        was = exact.to(wide) - before.to(wide)
+        lost = stored.to(wide) - exact.to(wide)
+        old = self.by.get(name, (0.0, 0.0))
+        self.by[name] = (old[0] + _square(lost), old[1] + _square(was))
+
+    @property
+    def lost(self) -> float:
+        """|round(W + d) - (W + d)| / |d| over all matrices together (Euclidean lengths); 0 where nothing was rounded."""
+        return _ratio(sum(a for a, _ in self.by.values()), sum(b for _, b in self.by.values()))
+
+    @property
+    def worst(self) -> tuple[str, float]:
+        """The matrix that loses most, by that measure; an empty name where nothing was rounded."""
+        ratios = {name: _ratio(*pair) for name, pair in self.by.items()}
+        return max(ratios.items(), key=lambda x: x[1], default=("", 0.0))
 
 
 @torch.no_grad()
@@ -48,7 +77,7 @@ def _open_ends(model: BaseModel) -> None:
     storage = model.cfg.storage
     if storage is not None and storage.head is not None:
         raise UserError(
-            f"the base keeps the matrix that makes logits in {storage.head} bits: the adapter's rows of tokens would be rounded away",
+            f"the base keeps the matrix that makes logits in {storage.head} bits: what the adapter changes of it would be rounded away",
             "serve the adapter beside the base, or merge first and quantize the result",
         )
     model.untie()
@@ -86,3 +115,11 @@ def _together(wholes: Sequence[Tensor], own: Tensor | None) -> Tensor:
         return wholes[0]
     own = own.to(wholes[0].dtype)
     return own + torch.stack([w - own for w in wholes]).sum(0)
+
+
+def _square(x: Tensor) -> float:
+    return float(torch.linalg.vector_norm(x, dtype=torch.float64)) ** 2
+
+
+def _ratio(lost: float, delta: float) -> float:
+    return math.sqrt(lost / delta) if delta > 0 else 0.0

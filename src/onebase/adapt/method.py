@@ -11,7 +11,7 @@ from onebase.base.folder import LoadedBase
 from onebase.base.model import BaseModel
 from onebase.codec.text.sample import Tokens
 from onebase.config import config
-from onebase.interop.peft import PeftFolder, Target
+from onebase.interop.peft import PREFIX, PeftFolder, Target
 from onebase.model.proj import Active
 
 SCRATCH = "__adapting"
@@ -122,12 +122,13 @@ class Combine(Protocol):
 
 @dataclass(frozen=True)
 class Peft:
-    """A method in PEFT's files. kind: its `peft_type`. read: config and tensors as ours have them. write: what adapter_config.json says beside
+    """A method in PEFT's files. kind: its `peft_type`; prefix: what stands before a module's name in those of its tensors. read: config and tensors as ours have them. write: what adapter_config.json says beside
     the type and the base's name, and PEFT's tensors. Both raise ConfigError for what one side cannot say, ArtifactError for a folder that does not fit the model."""
 
     kind: str
     read: Callable[[PeftFolder, Target], tuple[Any, dict[str, Tensor]]]
     write: Callable[[Any, dict[str, Tensor], Target], tuple[dict[str, Any], dict[str, Tensor]]]
+    prefix: str = PREFIX
 
 
 @dataclass(frozen=True)

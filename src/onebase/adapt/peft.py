@@ -1,14 +1,16 @@
 """Adapters of PEFT in and out, whatever their method: the method says how its own reads and writes (`Method.peft`)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from onebase.adapt import head
 from onebase.adapt.config import AdapterConfig
 from onebase.adapt.methods import METHODS, by_peft
+from onebase.adapt.peft_head import read_head, write_head
 from onebase.errors import ConfigError, UserError
 from onebase.interop.peft import PeftFolder, Target, save_peft
 
@@ -36,8 +38,15 @@ def read(path: Path, target: Target) -> Opened:
             f"{folder.said.where}: 'peft_type' is {folder.kind!r}: no method here is that",
             f"accepted: {', '.join(known)}",
         )
+    folder.prefix = method.peft.prefix
+    with_head = read_head(folder, target)
+    if with_head is None:
+        return Opened(method.name, *method.peft.read(folder, target))
+    folder.heads = with_head.names
     config, tensors = method.peft.read(folder, target)
-    return Opened(method.name, config, tensors)
+    return Opened(
+        method.name, config, tensors | with_head.tensors, with_head.task, {"head": with_head.config}
+    )
 
 
 def write(
@@ -51,7 +60,13 @@ def write(
             f"an adapter of method {method.name} has no form in PEFT: {method.peft}",
             f"methods that have: {', '.join(known)}",
         )
-    if config.head is not None:
-        raise UserError("the adapter has a head, which PEFT has no place for", "export the base alone")
-    said, found = method.peft.write(config.part(method.name), dict(tensors), target)
+    mine = {k: t for k, t in tensors.items() if not head.owns(k)}
+    if config.head is None:
+        said, found = method.peft.write(config.part(method.name), mine, target)
+    else:
+        more, heads = write_head(config.head, {k: t for k, t in tensors.items() if head.owns(k)}, target)
+        said, found = method.peft.write(config.part(method.name), mine, replace(target, headed=True))
+        saved = [*said.get("modules_to_save", []), *more["modules_to_save"]]
+        said = {**said, **more, "modules_to_save": saved}
+        found = found | {method.peft.prefix + name: t for name, t in heads.items()}
     save_peft(path, method.peft.kind, said, found, base)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from onebase.adapt.method import SCRATCH, Learner, Part, Peft, Start
 from onebase.adapt.soft import (
     PEFT_KEY,
+    PEFT_PREFIX,
     SoftConfig,
     first,
     peft_said,
@@ -139,5 +140,5 @@ METHOD = first(
     PrefixConfig,
     Part(owns, tensors, put, remove),
     learn,
-    Peft("PREFIX_TUNING", read_peft, write_peft),
+    Peft("PREFIX_TUNING", read_peft, write_peft, PEFT_PREFIX),
 )

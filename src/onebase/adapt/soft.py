@@ -16,6 +16,8 @@ from onebase.interop.peft import PeftFolder, Target
 from onebase.model.proj import Active
 
 KEY, PEFT_KEY = "soft.vectors", "prompt_embeddings"
+PEFT_PREFIX = "base_model."
+"""What stands before a module's name there: no tuner is around the model."""
 IDLE = ("num_attention_heads", "num_layers", "token_dim")
 """Keys of PEFT's configs of virtual tokens that the shape of their tensor says."""
 STARTED = ("prompt_tuning_init", "prompt_tuning_init_text", "tokenizer_kwargs", "tokenizer_name_or_path")
@@ -146,8 +148,13 @@ def peft_said(cfg: SoftConfig, model: BaseModel, heads: int, width: int) -> dict
 
 def peft_tensor(folder: PeftFolder, wanted: tuple[int, int], what: str) -> Tensor:
     """The one tensor of PEFT's virtual tokens, fp32. Raises ArtifactError where it is not the one that this base needs."""
-    found = folder.tensors
-    if set(found) != {PEFT_KEY} or found[PEFT_KEY].shape != wanted or not found[PEFT_KEY].is_floating_point():
+    found = folder.own
+    if (
+        set(found) != {PEFT_KEY}
+        or folder.matrices
+        or found[PEFT_KEY].shape != wanted
+        or not found[PEFT_KEY].is_floating_point()
+    ):
         shapes = {k: list(t.shape) for k, t in found.items()}
         raise ArtifactError(
             f"{folder.where} has {shapes}, a {what} for this base is {PEFT_KEY} {list(wanted)}",
@@ -187,5 +194,5 @@ METHOD = first(
     SoftConfig,
     Part(owns, tensors, put, remove),
     learn,
-    Peft("PROMPT_TUNING", read_peft, write_peft),
+    Peft("PROMPT_TUNING", read_peft, write_peft, PEFT_PREFIX),
 )

@@ -6,8 +6,10 @@ Tags are BIO (Ramshaw and Marcus, cmp-lg/9505040): 0 is outside, 1 + 2 i begins 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from onebase.codec.text.sample import Tokens
 from onebase.codec.text.tokenizer import Tokenizer
-from onebase.errors import DataError
 
 
 @dataclass(frozen=True, order=True)
@@ -22,17 +24,19 @@ class Span:
 Place = tuple[int, int]
 
 
-def token_places(tokenizer: Tokenizer, text: str) -> list[Place]:
-    """Start and end (exclusive) in characters of each token that `tokenizer.encode(text)` gives. Tokens that are parts of one character
-    all have its place. Raises DataError where the name of a special token is in the text and the vocabulary has to write it apart."""
-    ids = tokenizer.encode(text)  # refuses what is no text
-    found = tokenizer.inner.encode(text, add_special_tokens=False)
-    if found.ids != ids:
-        raise DataError(
-            "the text has the name of a special token in it, and this vocabulary cannot say where its tokens stand",
-            "leave the name out",
-        )
-    return list(found.offsets)
+@dataclass(frozen=True)
+class Placed(Tokens):
+    """A text as a base reads a whole one, nothing of it learnt. places: start and end (exclusive) in characters of each of its tokens, those that
+    frame it left out; tokens that are parts of one character all have its place."""
+
+    places: tuple[Place, ...] = ()
+
+
+def placed(tokenizer: Tokenizer, text: str, name: str = "") -> Placed:
+    """A text with its places. Raises DataError where the name of a special token is in it and the vocabulary has to write it apart."""
+    ids, places = tokenizer.encode_placed(text)
+    framed = np.asarray(tokenizer.framed(ids), np.int32)
+    return Placed(framed, np.zeros(len(framed), np.bool_), name, "labelled", places=tuple(places))
 
 
 def trimmed(text: str, span: Span) -> Span | None:

@@ -15,10 +15,9 @@ from onebase.derive.merging import merged
 from onebase.derive.quantising import quantised
 from onebase.derive.students import student
 from onebase.formats.adapters import read_adapter
-from onebase.tasks.estimate import Plan
 from onebase.tasks.plan import planned
 from onebase.tasks.prompting import Given
-from onebase.tasks.results import Adapter, Label, Span
+from onebase.tasks.results import Adapter, Label, Plan, Span
 from onebase.tasks.table import adapted, answers
 from onebase.train.listen import Listener
 
@@ -51,7 +50,7 @@ class Base(Writes, Reads):
         """Learn an adapter from `data` (a file, or rows).
 
         task, method: names of the tables `onebase.tasks.table.TASKS` and `METHODS`; docs/adaptation.md has the columns of each task. Options are
-        those of `AdaptOptions`. The base does not change. Raises UserError.
+        those of `AdaptOptions` and of the method. The base does not change. Raises UserError.
 
         Before anything is learnt the token ledger is told to `tell`, and stops what should not be learnt (docs/adaptation.md); `allow`
         names the codes that do not stop it. test: rows (or a file) that must not be among `data`; nothing else is done with them.

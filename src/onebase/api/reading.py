@@ -14,7 +14,17 @@ from onebase.engine.image_search import TEMPLATE, Found, chances, find
 from onebase.engine.speech import Transcriber
 from onebase.engine.transcribing import Transcript, transcribe
 from onebase.errors import UserError
-from onebase.tasks.answers import Answer, Ranked, labels, of_task, ranked, rewards, spans, values, vectors
+from onebase.tasks.answers import (
+    Answer,
+    Ranked,
+    labels,
+    of_task,
+    ranked,
+    rewards,
+    spans,
+    values,
+    vectors,
+)
 from onebase.tasks.bound import Bound
 from onebase.tasks.pairs import Near, nearest
 from onebase.tasks.passages import Extracted, extracted

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from torch import nn
 
@@ -11,8 +11,12 @@ from onebase.codec.audio.modules import AudioEnds
 from onebase.codec.image.config import ImageCodecConfig, image_parameters
 from onebase.codec.image.modules import ImageEnds
 from onebase.codec.text.modules import TextCodecConfig, TextEnds, codec_parameters
+from onebase.config import OneOf
 
-CodecConfig = TextCodecConfig | ImageCodecConfig | AudioCodecConfig
+CodecConfig = Annotated[
+    TextCodecConfig | ImageCodecConfig | AudioCodecConfig,
+    OneOf(lambda: {name: kind.config for name, kind in KINDS.items()}, "text"),
+]
 Ends = TextEnds | ImageEnds | AudioEnds
 
 

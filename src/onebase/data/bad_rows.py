@@ -2,49 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
+from onebase.codec.text.sample import Tokens
 from onebase.errors import DataError
-
-T = TypeVar("T")
 
 SHOWN = 20
 """Bad rows that an error lists; of the others it says how many there are."""
+Samples = tuple[Tokens, ...]
+"""What a row is as tokens: one text or several."""
 
 
 class Rows(list[dict[str, Any]]):
     """Rows with their `places` (`file:line`, or `row n` of a list), the folder that relative paths in them begin at, the `columns` that were
-    named anew, and the `source` of those that are from the Hub (repo, revision, files).
+    named anew, the `source` of those that are from the Hub (repo, revision, files), and the `name` of the file that they are from.
 
-    `read_rows` makes them, and gives them back with their places when it is given them again. Equal to a plain list of the same rows.
-    made: what was made of them, by what it is, so that it is made once (`once`).
+    samples: what each row is as tokens, where a task has read them; then one entry a row. `read_rows` makes them, and gives them back with their
+    places when it is given them again. Equal to a plain list of the same rows.
     """
 
     def __init__(
         self,
-        rows: Iterable[dict[str, Any]],
+        rows: Iterable[dict[str, Any]] = (),
         places: Sequence[str] = (),
         folder: Path | None = None,
         columns: Mapping[str, str] | None = None,
         source: Mapping[str, Any] | None = None,
+        name: str | None = None,
+        samples: Sequence[Samples] = (),
     ) -> None:
         super().__init__(rows)
         self.places = list(places) or [f"row {i}" for i in range(1, len(self) + 1)]
         self.folder = folder or Path()
         self.columns, self.source = dict(columns or {}), dict(source or {})
-        self.made: dict[object, Any] = {}
+        self.name, self.samples = name, list(samples)
 
+    def some(self, which: Sequence[int]) -> Rows:
+        """These of the rows, by number from 0, with their samples."""
+        samples = [self.samples[i] for i in which] if self.samples else ()
+        kept = (self.folder, self.columns, self.source, self.name)
+        return Rows([self[i] for i in which], [self.places[i] for i in which], *kept, samples)
 
-def once(rows: Sequence[Any], what: object, make: Callable[[], T]) -> T:
-    """What `make` makes of the rows. They keep it, so that who asks for it again is given the same; plain lists keep nothing."""
-    if not isinstance(rows, Rows):
-        return make()
-    if what not in rows.made:
-        rows.made[what] = make()
-    found: T = rows.made[what]
-    return found
+    def named(self, ends: Sequence[str] = ("",), first: int = 1) -> list[Samples]:
+        """The samples, their texts called by the number of their row from `first` on, and an end for each text of a row."""
+        return [
+            tuple(replace(t, id=f"{i}{end}") for t, end in zip(each, ends, strict=True))
+            for i, each in enumerate(self.samples, first)
+        ]
+
+    @property
+    def texts(self) -> list[Tokens]:
+        """All texts of the samples, one after the other, called by number from 0."""
+        return [replace(t, id=str(i)) for i, t in enumerate(t for each in self.samples for t in each)]
 
 
 class Bad(NamedTuple):
@@ -59,16 +71,11 @@ class Bad(NamedTuple):
         return f"{self.where}{' ' if self.what.startswith(('has ', 'is ')) else ': '}{self.what}"
 
 
-FindsFlaw = Callable[[Mapping[str, Any]], tuple[str, str] | None]
-"""What is wrong with a row, and what to do; None where nothing is."""
-
-
 class BadRows(DataError):
-    """All bad rows of some `total`, the first 20 in its text; `good` are those that were right. One alone is said in one line."""
+    """All bad rows of some `total`, the first 20 in its text. One alone is said in one line."""
 
-    def __init__(self, bad: Sequence[Bad], total: int, good: Rows | None = None) -> None:
+    def __init__(self, bad: Sequence[Bad], total: int) -> None:
         self.bad, self.total = sorted(bad), total
-        self.good = Rows([]) if good is None else good
         remedies = list(dict.fromkeys(b.remedy for b in self.bad))
         if len(self.bad) == 1:
             super().__init__(str(self.bad[0]), remedies[0])
@@ -90,8 +97,3 @@ def refuse_bad(found: Mapping[int, tuple[str, str]], places: Sequence[str]) -> N
     """Raise BadRows for rows of `places` by number from 0: what is wrong with each and what to do. Does nothing where there are none."""
     if found:
         raise BadRows([Bad(i, places[i], *said) for i, said in found.items()], len(places))
-
-
-def refuse_flawed(rows: Sequence[Any], flaw: FindsFlaw) -> None:
-    """`refuse_bad` for the rows in which `flaw` finds something."""
-    refuse_bad({i: said for i, row in enumerate(rows) if (said := flaw(row)) is not None}, places_of(rows))

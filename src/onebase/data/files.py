@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from onebase.data.row_files import FORMATS, Flaw, Record, lines, missing_column, records
+from onebase.data.row_files import FORMATS, Flaw, Record, lines, missing_column, records, unreadable
 from onebase.errors import DataError
 
 __all__ = [
@@ -54,14 +56,10 @@ def check_file(path: Path) -> None:
         raise DataError(
             f"{path}: is a folder, a file is expected", "name a file in it, or use a source of kind 'folder'"
         )
-    try:
-        if not path.is_file():  # a pipe gives what it has once
-            return
-        with path.open("rb") as f:
-            first = f.read(1)
-    except OSError as e:
-        raise DataError(f"{path}: cannot be read: {e.strerror or e}", "check its permissions") from None
-    if not first:
+    if not os.access(path, os.R_OK):
+        raise unreadable(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+    # It is opened once, by who reads it: a pipe gives what it has once.
+    if path.is_file() and not path.stat().st_size:
         raise DataError(f"{path}: the file is empty", "remove it from the source, or fill it")
 
 

@@ -8,20 +8,20 @@ import difflib
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from onebase.data.bad_rows import Bad, BadRows, Rows, places_of
+from onebase.data.bad_rows import Bad, BadRows, Rows, Samples, places_of
 from onebase.data.files import FORMATS, all_records
-from onebase.data.row_files import Flaw, missing_column, no_column
+from onebase.data.row_files import Flaw, Record, missing_column, no_column
 from onebase.errors import DataError
 
-# What the columns that tasks read must hold; a label may be anything.
+# What the columns that tasks read must hold; a label may be anything, and a prompt a text or messages.
 KINDS: dict[str, type] = {
     "text": str,
-    "prompt": str,
     "completion": str,
     "messages": list,
     "anchor": str,
@@ -32,48 +32,14 @@ KINDS: dict[str, type] = {
 }
 
 
-def read_rows(
-    data: str | Path | Fetched | Parsed | Sequence[Mapping[str, Any]],
-    required: Sequence[str] = ("text", "label"),
-    *,
-    columns: Mapping[str, str] | None = None,
-    check: Callable[[Rows], object] | None = None,
-) -> Rows:
-    """Rows of a .jsonl, .json (a list), .csv, .tsv or .parquet file, of the files that a name stands for, or of a list, each with a value for every key of `required`.
-
-    columns: what the file calls a column, by what it shall be called, {"text": "body"}. check: a further look at rows that are right so
-    far, raising BadRows; it is called only where others are bad, so that one error has them all: call it on what comes back.
-
-    Rows that it gave are taken again, and keep their places. Raises DataError for what is wrong with the whole (unknown ending, empty, binary, a column that no row has), and BadRows with all bad
-    rows and their places (broken line, no UTF-8, missing column, wrong type, empty value).
-    """
-    found, folder, source = data if isinstance(data, Parsed) else _found(data)
-    before = data.columns if isinstance(data, Rows) else {}
-    total = len(found)
-    mapped, bad = _mapped(found, required, dict(columns or {}))
-    good = []
-    for at, where, row in mapped:
-        flaw = _flaw(row, required, columns or {})
-        if flaw is None:
-            good.append((at, where, row))
-        else:
-            bad.append(Bad(at, where, *flaw))
-    rows = Rows(
-        [r for _, _, r in good], [w for _, w, _ in good], folder, before | dict(columns or {}), source
-    )
-    if isinstance(data, Rows) and not columns and len(rows) == len(data):
-        rows.made = data.made  # they are the same rows
-    if bad:
-        if check is not None and rows:
-            try:
-                check(rows)
-            except BadRows as e:
-                bad += [Bad(good[b.at][0], b.where, b.what, b.remedy) for b in e.bad]
-        raise BadRows(bad, total, rows)
-    return rows
-
-
-Found = list[tuple[int, str, "dict[str, Any] | Flaw"]]
+CHUNK = 512
+"""Rows whose texts are tokenised at a time."""
+Flawed = tuple[str, str]
+"""What is wrong with a row, and what to do."""
+Check = Callable[[Mapping[str, Any]], Flawed | None]
+"""What is wrong with the values of a row, if anything."""
+Make = Callable[[Sequence[dict[str, Any]]], Sequence[Samples | Flaw]]
+"""What some rows are as tokens; of a row that cannot be any, what is wrong with it."""
 
 
 @dataclass(frozen=True)
@@ -88,76 +54,133 @@ Data = str | Path | Fetched | Sequence[dict[str, Any]]
 """What users give: a file, the files of a name, or rows."""
 
 
-class Parsed(NamedTuple):
-    """Records as they stand in files, read once: `read_rows` takes them in the place of the files' name, as often as one likes."""
+class Records:
+    """The records of a file, of several or of a list, each parsed once, when it is come to, with its columns named anew.
 
-    found: Found
-    folder: Path
-    source: Mapping[str, Any]
+    columns: what the data call a column, by what it shall be called. Raises DataError for what is wrong with the whole.
+    """
+
+    def __init__(
+        self,
+        data: str | Path | Fetched | Sequence[Mapping[str, Any]],
+        columns: Mapping[str, str] | None = None,
+    ) -> None:
+        self.named = dict(columns or {})
+        self.folder, self.name = Path(), None
+        self.source: Mapping[str, Any] = {}
+        before: Mapping[str, str] = {}
+        found: Iterable[Record]
+        if isinstance(data, (str, Path, Fetched)):
+            files = data if isinstance(data, Fetched) else Fetched((Path(data),), {})
+            self.folder, self.source = files.paths[0].parent, files.source
+            self.name = str(data) if isinstance(data, (str, Path)) else None
+            # Not only the columns that are asked for: tasks carry further ones.
+            found = chain.from_iterable(all_records(p, k) for p, k in [(p, _kind(p)) for p in files.paths])
+        else:
+            if not data:
+                raise DataError("no rows were given", "give at least one")
+            if isinstance(data, Rows):
+                self.folder, self.source, self.name, before = (
+                    data.folder,
+                    data.source,
+                    data.name,
+                    data.columns,
+                )
+            found = ((where, _row(row)) for where, row in zip(places_of(data), data, strict=True))
+        self.columns = {**before, **self.named}
+        self._first, self._there = "", dict[str, None]()
+        self._rest, self._kept = map(self._renamed, found), list[Record]()
+
+    def __iter__(self) -> Iterator[Record]:
+        """Place and row, or what is wrong with the record."""
+        yield from self._kept
+        yield from self._rest
+
+    @property
+    def sound(self) -> list[dict[str, Any]]:
+        """All rows that can be read; they are kept until they are asked for one by one."""
+        self._kept += self._rest
+        return [row for _, row in self._kept if not isinstance(row, Flaw)]
+
+    def _renamed(self, record: Record) -> Record:
+        where, row = record
+        if isinstance(row, Flaw):
+            return record
+        self._first = self._first or where
+        self._there.update(dict.fromkeys(row))
+        if not self.named:
+            return record
+        moved = set(self.named.values()) - self.named.keys()
+        own = {k: row[v] for k, v in self.named.items() if v in row}
+        return where, own | {k: v for k, v in row.items() if k not in self.named and k not in moved}
+
+    def refuse_lacking(self, required: Sequence[str]) -> None:
+        """Raise DataError for a column that no row has, with the nearest of those there are. To be asked at the end."""
+        wanted = self.named | {k: k for k in required if k not in self.named}
+        lacking = {task: name for task, name in wanted.items() if name not in self._there}
+        if not lacking or not self._first:
+            return
+        there = list(self._there)
+        flaw = no_column(list(lacking.values()), there)
+        task, name = next(iter(lacking.items()))
+        near = difflib.get_close_matches(name, there, 1, 0.5)
+        raise DataError(
+            f"{self._first}: {flaw.what}",
+            f"{flaw.remedy}; map it: --column {task}={near[0] if near else 'NAME'}",
+        )
 
 
-def parsed(data: str | Path | Fetched | Sequence[Mapping[str, Any]]) -> Parsed | Rows:
-    """The records of a file, of several or of a list. Raises DataError for what is wrong with the whole."""
-    return data if isinstance(data, Rows) else Parsed(*_found(data))
+def read_rows(
+    data: str | Path | Fetched | Records | Sequence[Mapping[str, Any]],
+    required: Sequence[str] = ("text", "label"),
+    *,
+    columns: Mapping[str, str] | None = None,
+    check: Check = lambda row: None,
+    make: Make | None = None,
+) -> Rows:
+    """Rows of a .jsonl, .json (a list), .csv, .tsv or .parquet file, of the files that a name stands for, or of a list, each with a value for every key of `required`.
+
+    columns: what the file calls a column, by what it shall be called, {"text": "body"}. check: what is wrong with the values of a row. make:
+    what rows are as tokens (`Rows.samples`). All in one pass: a record is parsed, looked at and tokenised once.
+
+    Rows that it gave are taken again, and keep their places. Raises DataError for what is wrong with the whole (unknown ending, empty, binary, a column that no row has), and BadRows with all bad
+    rows and their places (broken line, no UTF-8, missing column, wrong type, empty value, what `check` and `make` find).
+    """
+    records = data if isinstance(data, Records) else Records(data, columns)
+    rows = Rows([], (), records.folder, records.columns, records.source, records.name)
+    bad: list[Bad] = []
+    numbered = enumerate(records)
+    total = 0
+    while chunk := list(islice(numbered, CHUNK)):
+        total += len(chunk)
+        right: list[tuple[int, str, dict[str, Any]]] = []
+        for at, (where, row) in chunk:
+            flaw = row if isinstance(row, Flaw) else _flaw(row, required, records.named) or check(row)
+            if flaw is not None:
+                bad.append(Bad(at, where, *flaw))
+            elif not isinstance(row, Flaw):
+                right.append((at, where, row))
+        made = [()] * len(right) if make is None else make([row for _, _, row in right])
+        for (at, where, row), found in zip(right, made, strict=True):
+            if isinstance(found, Flaw):
+                bad.append(Bad(at, where, *found))
+                continue
+            rows.append(row)
+            rows.places.append(where)
+            rows.samples.append(found)
+    records.refuse_lacking(required)
+    if bad:
+        raise BadRows(bad, total)
+    return rows
 
 
-def _found(data: str | Path | Fetched | Sequence[Mapping[str, Any]]) -> tuple[Found, Path, Mapping[str, Any]]:
-    """Number, place and content of every record; the folder that paths in them begin at."""
-    if not isinstance(data, (str, Path, Fetched)):
-        found: Found = [
-            (i, where, _row(row)) for i, (where, row) in enumerate(zip(places_of(data), data, strict=True))
-        ]
-        if not found:
-            raise DataError("no rows were given", "give at least one")
-        return (found, data.folder, data.source) if isinstance(data, Rows) else (found, Path(), {})
-    files = data if isinstance(data, Fetched) else Fetched((Path(data),), {})
-    paths, source = files.paths, files.source
-    out: Found = []
-    for path in paths:
-        kind = FORMATS.get(path.suffix.lower())
-        if kind is None:
-            raise DataError(
-                f"{path}: the ending says no known format", f"accepted: {', '.join(FORMATS)}, or hf:org/name"
-            )
-        # Not only `required`: tasks carry further columns.
-        out += [(len(out) + i, where, row) for i, (where, row) in enumerate(all_records(path, kind))]
-    return out, paths[0].parent, source
-
-
-def _mapped(
-    found: Found, required: Sequence[str], columns: dict[str, str]
-) -> tuple[list[tuple[int, str, dict[str, Any]]], list[Bad]]:
-    """Rows with their columns named anew, and what is no row. Raises DataError for a column that no row has."""
-    bad = [Bad(at, where, *row) for at, where, row in found if isinstance(row, Flaw)]
-    rows = [(at, where, row) for at, where, row in found if not isinstance(row, Flaw)]
-    there = list(dict.fromkeys(k for _, _, row in rows for k in row))
-    if rows:
-        _check_columns(rows[0][1], there, required, columns)
-    if not columns:
-        return rows, bad
-    moved = set(columns.values()) - columns.keys()
-    out = []
-    for at, where, row in rows:
-        named = {k: row[v] for k, v in columns.items() if v in row}
-        rest = {k: v for k, v in row.items() if k not in columns and k not in moved}
-        out.append((at, where, named | rest))
-    return out, bad
-
-
-def _check_columns(
-    where: str, there: Sequence[str], required: Sequence[str], columns: dict[str, str]
-) -> None:
-    """Raise DataError for a column that no row has, with the nearest of those there are."""
-    wanted = columns | {k: k for k in required if k not in columns}
-    lacking = {task: name for task, name in wanted.items() if name not in there}
-    if not lacking:
-        return
-    flaw = no_column(list(lacking.values()), there)
-    task, name = next(iter(lacking.items()))
-    near = difflib.get_close_matches(name, there, 1, 0.5)
-    raise DataError(
-        f"{where}: {flaw.what}", f"{flaw.remedy}; map it: --column {task}={near[0] if near else 'NAME'}"
-    )
+def _kind(path: Path) -> str:
+    kind = FORMATS.get(path.suffix.lower())
+    if kind is None:
+        raise DataError(
+            f"{path}: the ending says no known format", f"accepted: {', '.join(FORMATS)}, or hf:org/name"
+        )
+    return kind
 
 
 def check_labels(
@@ -224,7 +247,7 @@ def _value_flaw(name: str, kind: type | None, value: object) -> Flaw | None:
         wanted = "text" if kind is str else "a list"
         return Flaw(f"{name} is {type(value).__name__}, {wanted} is expected", "mend the row")
     try:
-        json.dumps(value, ensure_ascii=False, default=str).encode()
+        (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)).encode()
     except UnicodeEncodeError:
         return Flaw(f"{name} holds a lone surrogate, which is no valid Unicode", "mend the text")
     return None

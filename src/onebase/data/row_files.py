@@ -7,6 +7,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,10 +34,12 @@ class Flaw(NamedTuple):
     remedy: str
 
 
-SHOWN = 20
-"""Names of columns that an error lists."""
-DEEPEST = 100
+SHOWN, DEEPEST = 20, 100
+"""Names of columns that an error lists, and lists and objects that may stand in each other."""
+JSON_KINDS = {list: "list", str: "string", bool: "true/false", type(None): "null"}
 Record = tuple[str, "dict[str, Any] | Flaw"]
+Line = tuple[int, str, Flaw | None]
+"""Number, text with its end, and flaw of a line."""
 
 
 def records(path: Path, kind: str, columns: Sequence[str] = ()) -> Iterator[Record]:
@@ -48,13 +51,21 @@ def records(path: Path, kind: str, columns: Sequence[str] = ()) -> Iterator[Reco
     return READERS[kind](path, columns)
 
 
-def lines(path: Path) -> Iterator[tuple[int, str, Flaw | None]]:
+def lines(path: Path) -> Iterator[Line]:
     """Number, text with its end and flaw of each line, as `lines_of` has them."""
-    with path.open("rb") as f:
-        yield from lines_of(f, str(path))
+    try:
+        with path.open("rb") as f:
+            yield from lines_of(f, str(path))
+    except OSError as e:
+        raise unreadable(path, e) from None
 
 
-def lines_of(stream: Iterable[bytes], name: str) -> Iterator[tuple[int, str, Flaw | None]]:
+def unreadable(path: Path, e: OSError) -> DataError:
+    """The error for a file that the system does not give."""
+    return DataError(f"{path}: cannot be read: {e.strerror or e}", "check its permissions")
+
+
+def lines_of(stream: Iterable[bytes], name: str) -> Iterator[Line]:
     """Number, text with its end and flaw of each line of what is called `name`.
 
     Lines end in `\\n` or `\\r\\n`, and in nothing else: U+2028, a form feed and a lone `\\r` are text. A line that is no UTF-8 keeps its bytes as
@@ -104,7 +115,11 @@ def missing_column(where: str, columns: Sequence[str], there: Sequence[str]) -> 
 
 
 def _jsonl(path: Path, columns: Sequence[str]) -> Iterator[Record]:
-    for number, line, flaw in lines(path):
+    yield from _json_lines(path, lines(path), columns)
+
+
+def _json_lines(path: Path, found: Iterable[Line], columns: Sequence[str]) -> Iterator[Record]:
+    for number, line, flaw in found:
         if line.strip():
             yield f"{path}:{number}", flaw or _json_line(line, columns)
 
@@ -121,7 +136,7 @@ def _json(path: Path, columns: Sequence[str]) -> Iterator[Record]:
     found = list(lines(path))
     text = "".join(line for _, line, _ in found)
     if not text.lstrip().startswith("["):
-        yield from _jsonl(path, columns)
+        yield from _json_lines(path, found, columns)
         return
     if flawed := next(((n, flaw) for n, _, flaw in found if flaw), None):
         raise DataError(f"{path}:{flawed[0]}: {flawed[1].what}", flawed[1].remedy)
@@ -192,7 +207,10 @@ def _too_deep(value: object) -> bool:
 
 def _object(value: object, columns: Sequence[str]) -> dict[str, Any] | Flaw:
     if not isinstance(value, dict):
-        return Flaw(f"a JSON {_json_kind(value)}, an object is expected", 'a row is like {"text": "..."}')
+        return Flaw(
+            f"a JSON {JSON_KINDS.get(type(value), 'number')}, an object is expected",
+            'a row is like {"text": "..."}',
+        )
     if lacking := [c for c in columns if c not in value]:
         return no_column(lacking, list(value))
     if _too_deep(value):
@@ -203,19 +221,6 @@ def _object(value: object, columns: Sequence[str]) -> dict[str, Any] | Flaw:
 def _not_json(e: Exception, remedy: str) -> Flaw:
     why = f"{e.msg} at column {e.colno}" if isinstance(e, json.JSONDecodeError) else str(e)
     return Flaw(f"not valid JSON: {why}", remedy)
-
-
-def _json_kind(value: object) -> str:
-    names = {list: "list", str: "string", bool: "true/false", type(None): "null"}
-    return names.get(type(value), "number")
-
-
-def _csv(path: Path, columns: Sequence[str]) -> Iterator[Record]:
-    yield from _separated(path, columns, ",", 'quote text that has commas: "a, b"')
-
-
-def _tsv(path: Path, columns: Sequence[str]) -> Iterator[Record]:
-    yield from _separated(path, columns, "\t", 'quote text that has tabs or quotes: "say ""a"""')
 
 
 def _separated(path: Path, columns: Sequence[str], separator: str, remedy: str) -> Iterator[Record]:
@@ -289,7 +294,7 @@ def _parquet(path: Path, columns: Sequence[str]) -> Iterator[Record]:
 READERS: dict[str, Callable[[Path, Sequence[str]], Iterator[Record]]] = {
     "jsonl": _jsonl,
     "json": _json,
-    "csv": _csv,
-    "tsv": _tsv,
+    "csv": partial(_separated, separator=",", remedy='quote text that has commas: "a, b"'),
+    "tsv": partial(_separated, separator="\t", remedy='quote text that has tabs or quotes: "say ""a"""'),
     "parquet": _parquet,
 }

@@ -81,7 +81,7 @@ def _write_peft(base: Bound, out: Path, options: Mapping[str, Any]) -> None:
         raise UserError("there is no adapter on the base", "give --adapter REF (with_adapter in Python)")
     alone(attached, "PEFT's format")
     tensors = adapter_tensors(attached.base, attached.name)
-    target = Target(attached.base.model, lambda: layout_of(attached.base)[0])
+    target = Target(attached.base.model, lambda: layout_of(attached.base)[0], attached.base.head)
     appear(out, lambda folder: write(folder, attached.config, tensors, target, base.name))
 
 

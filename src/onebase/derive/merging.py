@@ -9,9 +9,8 @@ from dataclasses import dataclass
 import torch
 
 from onebase.adapt.folder import Attached
-from onebase.adapt.merge import merge
+from onebase.adapt.merge import Rounding, merge
 from onebase.adapt.methods import METHODS
-from onebase.adapt.rounding import Rounding
 from onebase.artifact.record import Record
 from onebase.base.folder import LoadedBase
 from onebase.base.model import BaseModel

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from onebase.adapt import head
 from onebase.adapt.config import AdapterConfig
 from onebase.adapt.folder import AdapterParts, Attached, adapter_tensors, bound_to
 from onebase.artifact.record import Record, machine_facts, version_facts
@@ -121,7 +122,7 @@ def head_of(attached: Attached, merged: LoadedBase) -> Adapter:
     if attached.config.head is None:
         raise UserError("the adapter has no head", "merge it: nothing is left behind")
     cfg = AdapterConfig(
-        method="head", task=attached.config.task, base=bound_to(merged), head=attached.config.head
+        method=head.METHOD.name, task=attached.config.task, base=bound_to(merged), head=attached.config.head
     )
     own = adapter_tensors(attached.base, attached.name)
     record = Record("adapter")
@@ -129,9 +130,9 @@ def head_of(attached: Attached, merged: LoadedBase) -> Adapter:
     record.add_parent("adapter", attached.fingerprint, attached.name)
     for key, value, origin in (
         ("task", cfg.task, "that of the adapter"),
-        ("method", "head", "the rest is merged"),
+        ("method", cfg.method, "the rest is merged"),
         ("data", None, "that of the adapter it is a part of"),
         ("versions", version_facts(), "read from the packages"),
     ):
         record.add(key, value, origin)
-    return Adapter(AdapterParts(cfg, {k: t for k, t in own.items() if k.startswith("head.")}, record))
+    return Adapter(AdapterParts(cfg, {k: t for k, t in own.items() if head.owns(k)}, record))

@@ -1,6 +1,6 @@
 """Texts under a base: as tokens, as pooled features, as vectors."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -12,67 +12,42 @@ from torch import Tensor
 
 from onebase.base.folder import LoadedBase, Memory
 from onebase.base.head import Read
+from onebase.codec.text.codec import Known
 from onebase.codec.text.pairs import cut_pair, pair_frame
 from onebase.codec.text.pooling import EmbeddingConfig, pooled
 from onebase.codec.text.sample import Tokens, chat_sample, completion_sample
-from onebase.data.bad_rows import once
 from onebase.engine.scoring import batch_tokens, batches
 from onebase.errors import ArtifactError, DataError, UserError
 from onebase.model.proj import Active
 from onebase.objective.pooled import How, narrowed, pool, text_batch
 
 
-def framed_texts(base: LoadedBase, rows: Sequence[dict[str, Any]]) -> list[NDArray[np.int32]]:
-    """The ids of the text of each row, framed as the base reads a whole text; of `Rows` made once."""
-    tok = base.codec.tokenizer
-    return once(
-        rows,
-        ("framed", tok.digest),
-        lambda: [
-            np.asarray(tok.framed(ids), np.int32) for ids in tok.encode_batch([r["text"] for r in rows])
-        ],
-    )
-
-
-def samples_of(base: LoadedBase, what: str) -> tuple[str, str, str]:
-    """Under what name `Rows` keep samples that this base's codec made of them."""
-    return what, base.codec.tokenizer.digest, base.codec.template.digest
-
-
-def row_tokens(
-    base: LoadedBase, rows: Sequence[dict[str, Any]], limit: int | None = None, before: int = 0
-) -> list[Tokens]:
-    """`text_tokens` of the rows' texts; of `Rows` that were checked before they are not made anew."""
-    return text_tokens(base, [], limit, before, framed_texts(base, rows))
-
-
 def text_tokens(
-    base: LoadedBase,
-    texts: Sequence[str],
-    limit: int | None = None,
-    before: int = 0,
-    framed: Sequence[Sequence[int] | NDArray[np.int32]] | None = None,
+    base: LoadedBase, texts: Sequence[str], limit: int | None = None, before: int = 0
 ) -> list[Tokens]:
     """One Tokens a text, framed as the base reads a whole text, ids by number; one longer than the limit (the context) is refused.
 
-    before: places of the context that an adapter takes. framed: the ids, where they are known.
+    before: places of the context that an adapter takes.
     """
+    tok = base.codec.tokenizer
+    read = [given_tokens(tok.framed(ids), i) for i, ids in enumerate(tok.encode_batch(list(texts)))]
+    refuse_long(base, read, limit, before)
+    return read
+
+
+def refuse_long(base: LoadedBase, texts: Sequence[Tokens], limit: int | None = None, before: int = 0) -> None:
+    """Raise DataError for a text without a token, or longer than the limit (the context, less `before`)."""
     context = base.model.cfg.text.context - before
     limit = min(limit or context, context) if before else limit or context
-    tok = base.codec.tokenizer
-    out = []
-    framed = list(map(tok.framed, tok.encode_batch(list(texts)))) if framed is None else framed
-    for i, ids in enumerate(framed):
-        if not len(ids):
-            raise DataError(f"row {i + 1} has no token", "give a text that is not empty")
-        if len(ids) > limit:
+    for i, text in enumerate(texts, 1):
+        if not len(text):
+            raise DataError(f"row {i} has no token", "give a text that is not empty")
+        if len(text) > limit:
             raise DataError(
-                f"row {i + 1} has {len(ids)} tokens, the limit is {limit}"
+                f"row {i} has {len(text)} tokens, the limit is {limit}"
                 + (f" behind the {before} of the adapter" if before else ""),
                 "shorten it, or raise max_length",
             )
-        out.append(given_tokens(ids, i))
-    return out
 
 
 def pair_tokens(
@@ -91,8 +66,10 @@ def pair_tokens(
     context = base.model.cfg.text.context - before
     room = min(limit or context, context) - frame.size
     out = []
-    sides = [tok.encode_batch([pair[i] for pair in pairs]) for i in (0, 1)]
-    for i, (first, second) in enumerate(zip(*sides, strict=True)):
+    texts = list(dict.fromkeys(text for pair in pairs for text in pair))
+    encoded = dict(zip(texts, tok.encode_batch(texts), strict=True))
+    for i, pair in enumerate(pairs):
+        first, second = encoded[pair[0]], encoded[pair[1]]
         if len(first) + len(second) > room and not cut:
             raise DataError(
                 f"pair {i + 1} has {len(first) + len(second) + frame.size} tokens, the limit is {room + frame.size}",
@@ -111,24 +88,28 @@ def given_tokens(ids: Sequence[int] | NDArray[np.int32], number: int) -> Tokens:
     return Tokens(np.asarray(ids, np.int32), np.zeros(len(ids), np.bool_), str(number), "labelled")
 
 
-def completion_rows(base: LoadedBase, rows: Sequence[dict[str, Any]]) -> list[Tokens]:
-    """Rows with prompt and completion as tokens, the completion supervised."""
-    samples = (
-        completion_sample(r["prompt"], r["completion"], id=str(i), source="sft")
-        for i, r in enumerate(rows, 1)
+def completion_row(
+    base: LoadedBase, row: Mapping[str, Any], name: str = "", known: Known | None = None
+) -> Tokens:
+    """A row with prompt and completion as tokens, the completion supervised. known: as for `TextCodec.tokens`."""
+    return base.codec.tokens(
+        completion_sample(row["prompt"], row["completion"], id=name, source="sft"), known
     )
-    return [base.codec.tokens(s) for s in samples]
 
 
-def chat_rows(base: LoadedBase, rows: Sequence[dict[str, Any]]) -> list[Tokens]:
-    """Rows with messages as tokens, the assistant's parts supervised."""
-    out = []
-    for i, r in enumerate(rows, 1):
-        try:
-            out.append(base.codec.tokens(chat_sample(r["messages"], id=str(i), source="sft")))
-        except DataError as e:  # the template knows the message, not the row
-            raise DataError(f"row {i}: {e.cause}", e.remedy) from None
-    return out
+def chat_row(base: LoadedBase, row: Mapping[str, Any], name: str = "", known: Known | None = None) -> Tokens:
+    """A row with messages as tokens, the assistant's parts supervised. Raises DataError for what the template does not take."""
+    return base.codec.tokens(chat_sample(row["messages"], id=name, source="sft"), known)
+
+
+def completion_rows(base: LoadedBase, rows: Sequence[Mapping[str, Any]]) -> list[Tokens]:
+    """`completion_row` of each, called by number from 1."""
+    return [completion_row(base, r, str(i)) for i, r in enumerate(rows, 1)]
+
+
+def chat_rows(base: LoadedBase, rows: Sequence[Mapping[str, Any]]) -> list[Tokens]:
+    """`chat_row` of each, called by number from 1."""
+    return [chat_row(base, r, str(i)) for i, r in enumerate(rows, 1)]
 
 
 def vector_of(base: LoadedBase) -> EmbeddingConfig:

@@ -3,7 +3,7 @@
 N pictures, D features of a state, T vectors of a picture, L classes.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,7 @@ def features(base: LoadedBase, paths: Paths, pooling: Read, active: Active | Non
     return _over(base, paths, lambda h_BTD: picture_features(base.model.image, h_BTD, pooling), active)
 
 
-def sees_images(base: LoadedBase, rows: Sequence[dict[str, Any]]) -> bool:
+def sees_images(base: LoadedBase, rows: Sequence[Mapping[str, Any]]) -> bool:
     """Whether rows of examples are about pictures: the base sees some, and they have the column `image` (or it sees nothing else)."""
     if "image" not in base.model.cfg.codecs:
         return False

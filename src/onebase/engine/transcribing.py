@@ -1,7 +1,7 @@
 """`Base.transcribe`: a sound file to text with times, and the ways to write it down."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,10 @@ def transcribe(
         window = mel_MF[:, : ears.audio.context]
         chosen, sure = ears.language(ears.memory(window))
     how = Listening(**(vars(how) | {"language": chosen}))
-    found = tuple(ears.segments(mel_MF, how))
+    # A timestamp may lie beyond the end of the sound.
+    found = tuple(
+        replace(s, start=min(s.start, seconds), end=min(s.end, seconds)) for s in ears.segments(mel_MF, how)
+    )
     text = "".join(s.text for s in found).strip()
     return Transcript(text, chosen, found, sure, seconds)
 

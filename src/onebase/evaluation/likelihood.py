@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from onebase.base.folder import LoadedBase
 from onebase.codec.text.sample import Tokens
@@ -25,6 +27,30 @@ class DocumentNats:
     tokens: int
 
 
+@dataclass(frozen=True)
+class DocumentIds:
+    """One document as it is scored, however often: ids with what begins and ends it, int [T], and bytes of text."""
+
+    source: str
+    ids: NDArray[np.integer[Any]]
+    bytes: int
+
+
+def document_ids(
+    base: LoadedBase, documents: Iterable[Document], max_tokens: int | None = None
+) -> list[DocumentIds]:
+    """Tokenise documents, until there are `max_tokens`."""
+    out: list[DocumentIds] = []
+    total = 0
+    for doc in documents:
+        ids = np.asarray(base.codec.tokenizer.encode(doc.text, bos=True, eos=True))
+        out.append(DocumentIds(doc.source, ids, len(doc.text.encode())))
+        total += len(ids)
+        if max_tokens is not None and total >= max_tokens:
+            break
+    return out
+
+
 def document_nats(
     base: LoadedBase,
     documents: Iterable[Document],
@@ -33,27 +59,34 @@ def document_nats(
     max_tokens: int | None = None,
     active: Active | None = None,
 ) -> list[DocumentNats]:
+    """`nats_of` of texts; stops after `max_tokens`."""
+    return nats_of(base, document_ids(base, documents, max_tokens), length=length, active=active)
+
+
+def nats_of(
+    base: LoadedBase,
+    documents: Sequence[DocumentIds],
+    *,
+    length: int | None = None,
+    active: Active | None = None,
+) -> list[DocumentNats]:
     """Score documents in pieces of `length` tokens (the base's context when not given), each piece after a BOS of its own, as in
     training. Where the base has no BOS, a piece stands after the last token of the one before it, and a document's first token is
-    given, not predicted. Stops after `max_tokens`."""
+    given, not predicted."""
     length = length or base.model.cfg.text.context - base.model.leading(active, 1)[0]
     tok = base.codec.tokenizer
     pieces: list[list[int]] = []
     owner: list[int] = []
     found: list[list[float | str]] = []
-    total = 0
     for doc in documents:
-        ids = np.asarray(tok.encode(doc.text, bos=True, eos=True))
+        ids = doc.ids
         _, starts, stops = cut(np.asarray([len(ids)]), length)
         first = tok.begun([])
         for a, b in zip(starts, stops, strict=True):
             part = ids[a:b].tolist()
             pieces.append(part if a == 0 else [*(first or [int(ids[a - 1])]), *part])
             owner.append(len(found))
-        found.append([doc.source, 0.0, len(doc.text.encode()), len(ids) - max(1, len(first))])
-        total += len(ids)
-        if max_tokens is not None and total >= max_tokens:
-            break
+        found.append([doc.source, 0.0, doc.bytes, len(ids) - max(1, len(first))])
     for i, logp in zip(owner, score(base, pieces, active), strict=True):
         found[i][1] -= float(np.sum(np.asarray(logp)))  # type: ignore[operator]
     return [DocumentNats(str(s), float(n), int(b), int(t)) for s, n, b, t in found]

@@ -69,8 +69,8 @@ class Retrieved:
 
 
 @dataclass(frozen=True, eq=False)
-class Reranked:
-    """The texts of each query: their grades (above 0 for what answers it), and how well each was found to answer it."""
+class Graded:
+    """The grades of each query's texts, and how well each was found to answer it."""
 
     grades: Sequence[Sequence[float]]
     found: Sequence[Sequence[float]]

@@ -26,6 +26,7 @@ from onebase.evaluation.metrics import (
 from onebase.evaluation.predictions import (
     Alike,
     Documents,
+    Graded,
     Judged,
     Labels,
     LabelSets,
@@ -33,7 +34,6 @@ from onebase.evaluation.predictions import (
     Passages,
     Preferred,
     Rated,
-    Reranked,
     Retrieved,
     SpanSets,
     Written,
@@ -149,7 +149,7 @@ def _recall(k: int, said: Retrieved, seed: int) -> Score:
     return mean_score(f"recall@{k}", recall_each(said.ranks, k), seed=seed)
 
 
-def _reranked(said: Reranked, seed: int) -> dict[str, Score]:
+def _graded(said: Graded, seed: int) -> dict[str, Score]:
     each = [graded_each(g, f, NDCG) for g, f in zip(said.grades, said.found, strict=True)]
     names = (f"ndcg@{NDCG}", f"mrr@{NDCG}")
     return {n: mean_score(n, list(x), seed=seed) for n, x in zip(names, zip(*each, strict=True), strict=True)}
@@ -229,7 +229,7 @@ for _k in RECALLS:
 _add(
     Retrieved, f"ndcg@{NDCG}", lambda x, seed: mean_score(f"ndcg@{NDCG}", ndcg_each(x.ranks, NDCG), seed=seed)
 )
-_add_group(Reranked, _reranked, (f"ndcg@{NDCG}", f"mrr@{NDCG}"))
+_add_group(Graded, _graded, (f"ndcg@{NDCG}", f"mrr@{NDCG}"))
 _add_group(Passages, _answered, ("answer_exact", "answer_f1"))
 _add(Alike, "spearman", lambda x, seed: spearman(x.truth, x.cosines_n, seed=seed))
 _add(Rated, "accuracy", lambda x, seed: wins("accuracy", x.chosen_n, x.rejected_n, seed=seed))

@@ -18,7 +18,7 @@ def read_adapter(base: LoadedBase, path: Path) -> AdapterParts:
     path = fetch(path) if is_name(path) else path
     if not is_peft(path):
         return load_adapter(path)
-    found = read(path, Target(base.model, lambda: layout_of(base)[0]))
+    found = read(path, Target(base.model, lambda: layout_of(base)[0], base.head))
     record = Record("adapter")
     relied = {k: v for k, v in base.hashes.items() if k != "fingerprint"}
     # PEFT does not say which weights an adapter was made on: that it belongs to this base is the user's word.

@@ -1,23 +1,37 @@
-"""The charts of our pages as plain SVG: no plotting library, sharp at any size, colours from the page's style sheet.
+"""The charts of our pages, drawn by matplotlib (extra `charts`) as SVG inside the page: sharp at any size, in the colours of its style sheet.
 
-Every chart is one <svg> with a title and a description for screen readers; all text in it is escaped.
+Every chart is one <svg> with a title and a description for screen readers. Each is made in two steps: a figure, and the figure as SVG. Where
+matplotlib is not installed there are no charts; the pages have the same numbers as tables.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from onebase.evaluation.bootstrap import Score
+from onebase.govern.drawing import (
+    COLOURS,
+    as_svg,
+    axes_at,
+    can_draw,
+    new_figure,
+    number,
+    page_of,
+    plain,
+    set_ticks,
+    thinned,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 WIDTH = 900  # user units; the page scales the chart, and scrolls it on narrow screens
 HALF = 440  # of a chart that stands beside another
-POINTS = 700  # of a line at most: a long run draws every k-th step
-_LEFT, _RIGHT = 62, 14
 _LEAST = 1e-100  # a span that can be divided by
 _LANE, _HEAD, _GAP = 17, 22, 8  # of the interval chart: a system's lane, a row's label, the space below a row
 
@@ -46,16 +60,6 @@ def finite(value: Any) -> bool:
     return isinstance(value, (int, float)) and abs(value) <= 1e100  # not nan, not inf, no endless integer
 
 
-def ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """About `count` round numbers that lie in [low, high]."""
-    if not high - low > _LEAST:
-        return [low]
-    raw = (high - low) / count
-    power = 10.0 ** math.floor(math.log10(raw))
-    step = next(power * k for k in (1, 2, 5, 10) if power * k >= raw * 0.999)
-    return [k * step for k in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
-
-
 def smooth(values: Sequence[float]) -> list[float]:
     """Centred moving mean over about a thirtieth of the values; the window shrinks alike on both sides at the ends."""
     half = max(1, len(values) // 60)
@@ -78,49 +82,61 @@ def warmdown_start(lines: Sequence[dict[str, Any]]) -> int | None:
     return top + 1 if top + 1 < len(factors) else None
 
 
+def learnt(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The lines of log.jsonl with a finite loss that changed weights."""
+    return [x for x in lines if finite(x.get("loss")) and finite(x.get("tokens")) and not x.get("skipped")]
+
+
 def curve_chart(lines: Sequence[dict[str, Any]]) -> Markup | None:
     """Loss against tokens read (raw and smoothed, the warm-down shaded), and below it the tokens a second.
 
-    lines: those of log.jsonl; steps without a finite loss are left out. None when fewer than two are left.
+    lines: those of log.jsonl; steps without a finite loss are left out. None when fewer than two are left, or without matplotlib.
     """
-    used = [x for x in lines if finite(x.get("loss")) and finite(x.get("tokens")) and not x.get("skipped")]
-    if len(used) < 2:
+    used = learnt(lines)
+    if len(used) < 2 or not can_draw():
         return None
-    tokens = [float(x["tokens"]) for x in used]
-    x_at = _scale(0, tokens[-1], _LEFT, WIDTH - _RIGHT)
-    loss, mean = [float(x["loss"]) for x in used], smooth([float(x["loss"]) for x in used])
-    top, bottom, strip, floor = 16, 286, 322, 392
-    low, high = min(loss), max(loss)
-    pad = max((high - low) * 0.04, 1e-3)
-    y_at = _scale(low - pad, high + pad, bottom, top)
-    parts = []
+    loss, tokens = [float(x["loss"]) for x in used], float(used[-1]["tokens"])
+    last = smooth(loss)[-1]
+    says = f"The loss {{}} from {loss[0]:.2f} to {last:.2f} nats per token"
+    says = f"{says.format('falls')} over {tokens:,.0f} tokens" if last < loss[0] else says.format("goes")
+    return as_svg(curve_figure(used), "Training loss and speed", says + ".")
+
+
+def curve_figure(used: Sequence[dict[str, Any]]) -> Figure:
+    """The figure of `curve_chart`: axes of the loss, and of the speed where it is known."""
+    end = float(used[-1]["tokens"])
+    unit, name = (1e6, "million tokens read") if end >= 1e6 else (1e3, "thousand tokens read")
+    tokens, loss = [float(x["tokens"]) / unit for x in used], [float(x["loss"]) for x in used]
+    speed = [(t, float(x["tokens_per_second"])) for t, x in zip(tokens, used, strict=True) if _speed(x)]
+    fig = new_figure(WIDTH, 438)
+    ax = axes_at(fig, 20, 266)
+    ax.set_xlim(0, max(tokens[-1], _LEAST))
+    pad = max((max(loss) - min(loss)) * 0.04, 1e-3)
+    ax.set_ylim(min(loss) - pad, max(loss) + pad)
     start = warmdown_start(used)
     if start is not None:
-        left = x_at(tokens[start - 1])
-        parts.append(_rect("shade", left, top, WIDTH - _RIGHT - left, bottom - top))
-    parts += _y_axis(y_at, ticks(low - pad, high + pad), _LEFT, WIDTH - _RIGHT)
-    if start is not None:
-        parts.append(_text("note", left + 6, top + 14, "warm-down: the learning rate falls"))
-    parts.append(_text("axis-title", _LEFT, top - 4, "loss, nats per token (lower is better)"))
-    parts.append(_line("raw", tokens, loss, x_at, y_at))
-    parts.append(_line("smooth", tokens, mean, x_at, y_at))
-    speed = [(t, float(x["tokens_per_second"])) for t, x in zip(tokens, used, strict=True) if _speed(x)]
+        ax.axvspan(tokens[start - 1], tokens[-1], color=COLOURS["panel"], lw=0, zorder=0)
+        ax.annotate("warm-down: the learning rate falls", (1, 1), (-6, -14), "axes fraction",
+                    "offset points", ha="right", size=12, color=COLOURS["soft"])  # fmt: skip
+    ax.set_title("loss, nats per token (lower is better)", loc="left", size=12, color=COLOURS["soft"])
+    _lines(ax, tokens, loss)
+    low = ax
     if len(speed) > 1:
+        low = axes_at(fig, 326, 70)
         most = sorted(s for _, s in speed)[int(0.99 * (len(speed) - 1))] * 1.1  # one odd step sets no scale
-        s_at = _scale(0, most, floor, strip)
-        parts += _y_axis(s_at, ticks(0, most, 2), _LEFT, WIDTH - _RIGHT)
-        parts.append(_text("axis-title", _LEFT, strip - 6, "tokens a second"))
-        parts.append(_line("speed", [t for t, _ in speed], [min(s, most) for _, s in speed], x_at, s_at))
-    unit, name = (1e6, "million tokens read") if tokens[-1] >= 1e6 else (1e3, "thousand tokens read")
-    for t in ticks(0, tokens[-1] / unit, 8):
-        parts.append(_text("tick", x_at(t * unit), floor + 18, _number(t), "middle"))
-    parts.append(_text("axis-title", WIDTH - _RIGHT, floor + 38, name, "end"))
-    says = (
-        f"The loss falls from {loss[0]:.2f} to {mean[-1]:.2f} nats per token over {tokens[-1]:,.0f} tokens"
-        if mean[-1] < loss[0]
-        else f"The loss goes from {loss[0]:.2f} to {mean[-1]:.2f} nats per token"
-    )
-    return _svg(floor + 46, "Training loss and speed", says + ".", parts)
+        low.set_xlim(ax.get_xlim())
+        low.set_ylim(0, most)
+        low.set_title("tokens a second", loc="left", size=12, color=COLOURS["soft"])
+        low.plot(
+            *thinned([t for t, _ in speed], [min(s, most) for _, s in speed]),
+            gid="speed",
+            color=COLOURS["soft"],
+            lw=1.2,
+        )
+        set_ticks(low, 2, 8)
+    set_ticks(ax, 5, 8 if low is ax else 0)
+    low.set_xlabel(name, loc="right")
+    return fig
 
 
 def series_chart(
@@ -128,132 +144,91 @@ def series_chart(
 ) -> Markup | None:
     """One number against another, as it is and smoothed; half as wide as the page.
 
-    of: what counts whole numbers along x. ends: values that the axis of y reaches in any case. None with fewer than two points.
+    of: what counts whole numbers along x. ends: values that the axis of y reaches in any case. None with fewer than two points, or without
+    matplotlib.
     """
     used = [(float(x), float(y)) for x, y in points if finite(x) and finite(y)]
-    if len(used) < 2:
+    if len(used) < 2 or not can_draw():
         return None
+    ys = [y for _, y in used]
+    says = f"From {number(ys[0])} to {number(ys[-1])}, between {number(min(ys))} and {number(max(ys))}."
+    return as_svg(series_figure(used, title, of, ends), title, says)
+
+
+def series_figure(used: Sequence[tuple[float, float]], title: str, of: str, ends: Sequence[float]) -> Figure:
+    """The figure of `series_chart`."""
     xs, ys = [x for x, _ in used], [y for _, y in used]
     low, high = min(*ys, *ends), max(*ys, *ends)
     pad = max((high - low) * 0.06, abs(high) * 1e-3, 1e-12)
-    low, high = (v if v in ends else v + by for v, by in ((low, -pad), (high, pad)))
-    top, bottom = 30, 176
-    x_at, y_at = _scale(min(xs), max(xs), _LEFT, HALF - _RIGHT), _scale(low, high, bottom, top)
-    parts = [_text("panel", 0, 14, title), *_y_axis(y_at, ticks(low, high, 4), _LEFT, HALF - _RIGHT)]
-    for t in ticks(min(xs), max(xs), 6):
-        if t == round(t):
-            parts.append(_text("tick", x_at(t), bottom + 18, _number(t), "middle"))
-    parts.append(_text("axis-title", HALF - _RIGHT, bottom + 36, of, "end"))
-    parts += [_line("raw", xs, ys, x_at, y_at), _line("smooth", xs, smooth(ys), x_at, y_at)]
-    says = f"From {_number(ys[0])} to {_number(ys[-1])}, between {_number(min(ys))} and {_number(max(ys))}."
-    return _svg(bottom + 42, title, says, parts, HALF)
+    fig = new_figure(HALF, 218)
+    ax = axes_at(fig, 30, 146)
+    span = max(xs) - min(xs)
+    ax.set_xlim(min(xs), max(xs) if span > _LEAST else min(xs) + 1)
+    ax.set_ylim(*(v if v in ends else v + by for v, by in ((low, -pad), (high, pad))))
+    page_of(fig).text(0, 14, plain(title), weight="bold", size=14)
+    _lines(ax, xs, ys)
+    ax.set_xlabel(of, loc="right")
+    set_ticks(ax, 4, 6, whole=span >= 1)
+    return fig
 
 
 def interval_chart(panels: Iterable[Panel], title: str) -> Markup | None:
-    """Dots with their 95% intervals, a lane a system, a panel with its own axis for each metric. None without a score."""
-    parts: list[Markup] = []
-    says, y = [], 0.0
-    left, right = 340, WIDTH - 66
-    for panel in panels:
+    """Dots with their 95% intervals, a lane a system, a panel with its own axis for each metric. None without a score, or without matplotlib."""
+    used = [p for p in panels if any(finite(d.score.value) for _, dots in p.rows for d in dots)]
+    if not used or not can_draw():
+        return None
+    says = [
+        label + ": " + ", ".join(f"{d.name} {d.score.value:.{p.digits}f}" for d in dots)
+        for p in used
+        for label, dots in p.rows
+    ]
+    return as_svg(interval_figure(used), title, ". ".join(says) + ".")
+
+
+def interval_figure(panels: Sequence[Panel]) -> Figure:
+    """The figure of `interval_chart`: the page's own axes, and one for each panel."""
+    heights = [sum(_HEAD + _LANE * len(dots) + _GAP for _, dots in p.rows) for p in panels]
+    fig = new_figure(WIDTH, sum(heights) + 68 * len(heights))
+    page, y = page_of(fig), 0.0
+    for panel, height in zip(panels, heights, strict=True):
+        page.text(0, y + 16, plain(f"{panel.metric}, {panel.better} is better"), weight="bold", size=14)
+        y += 30
+        ax = axes_at(fig, y, height, 340, 66)
         found = [d.score for _, dots in panel.rows for d in dots if finite(d.score.value)]
-        if not found:
-            continue
         low, high = min(s.low for s in found), max(s.high for s in found)
         pad = max((high - low) * 0.06, 1e-6)
-        x_at = _scale(low - pad, high + pad, left, right)
-        parts.append(_text("panel", 0, y + 16, f"{panel.metric}, {panel.better} is better"))
-        y += 30
-        height = sum(_HEAD + _LANE * len(dots) + _GAP for _, dots in panel.rows)
-        for t in ticks(low - pad, high + pad):
-            parts.append(_segment("grid", x_at(t), y, x_at(t), y + height))
-            parts.append(_text("tick", x_at(t), y + height + 16, _number(t), "middle"))
+        ax.set(xlim=(low - pad, high + pad), ylim=(y + height, y))
         for label, dots in panel.rows:
-            parts.append(_segment("rule", 0, y, WIDTH, y))
-            parts.append(_text("label", 0, y + 17, label))
+            page.plot((0, WIDTH), (y, y), color=COLOURS["rule"], lw=1)
+            page.text(0, y + 17, plain(label), weight="bold", size=13, backgroundcolor=COLOURS["page"])
             y += _HEAD
             for dot in dots:
                 if finite(dot.score.value):
-                    parts += _dot(dot, x_at, y + _LANE / 2, left, panel.digits)
+                    _dot(page, ax, dot, y + _LANE / 2, panel.digits)
                 y += _LANE
-            says.append(label + ": " + ", ".join(f"{d.name} {d.score.value:.{panel.digits}f}" for d in dots))
             y += _GAP
         y += 38
-    return _svg(y, title, ". ".join(says) + ".", parts) if parts else None
+        set_ticks(ax, 0, 5)
+    return fig
 
 
-def _dot(dot: Dot, x_at: _scale, y: float, left: float, digits: int) -> list[Markup]:
-    x, s = x_at(dot.score.value), dot.score
-    shape = {
-        "base": Markup('<circle cx="{:.1f}" cy="{:.1f}" r="5"/>').format(x, y),
-        "untrained": Markup('<circle cx="{:.1f}" cy="{:.1f}" r="4.2"/>').format(x, y),
-        "open": Markup('<rect x="{:.1f}" y="{:.1f}" width="9" height="9"/>').format(x - 4.5, y - 4.5),
-    }.get(
-        dot.kind,
-        Markup('<path d="M{:.1f} {:.1f}l5 5l-5 5l-5 -5z"/>').format(x, y - 5),
-    )
-    name = dot.name if len(dot.name) <= 52 else dot.name[:51] + "…"
-    return [
-        _text("system", left - 12, y + 4, name, "end"),
-        Markup('<g class="dot {}">{}{}</g>').format(
-            dot.kind, _segment("bar", x_at(s.low), y, x_at(s.high), y), shape
-        ),
-        _text("value", WIDTH, y + 4, f"{s.value:.{digits}f}", "end"),
-    ]
-
-
-class _scale:
-    """A straight map from data to user units."""
-
-    def __init__(self, low: float, high: float, start: float, end: float) -> None:
-        self.low, self.start = low, start
-        self.by = (end - start) / (high - low if abs(high - low) > _LEAST else 1.0)
-
-    def __call__(self, value: float) -> float:
-        return self.start + (value - self.low) * self.by
+def _dot(page: Axes, ax: Axes, dot: Dot, y: float, digits: int) -> None:
+    s, colour = dot.score, COLOURS[dot.kind]
+    shape, size = {"base": ("o", 10.0), "untrained": ("o", 8.4), "open": ("s", 9.0)}.get(dot.kind, ("D", 7.0))
+    inside = COLOURS["page"] if dot.kind == "untrained" else colour
+    reach = [[s.value - s.low], [s.high - s.value]]
+    line, *_ = ax.errorbar(s.value, y, xerr=reach, fmt=shape, ms=size, color=colour, elinewidth=2)
+    line.set(mfc=inside, mew=2 if inside != colour else 0, gid=dot.kind)
+    name = dot.name if len(dot.name) <= 46 else dot.name[:45] + "…"
+    page.text(328, y + 4, plain(name), ha="right", size=12)
+    page.text(WIDTH, y + 4, f"{s.value:.{digits}f}", ha="right", size=12)
 
 
 def _speed(line: dict[str, Any]) -> bool:
     return finite(line.get("tokens_per_second")) and line["tokens_per_second"] > 0
 
 
-def _number(value: float) -> str:
-    return f"{value:,.6g}"
-
-
-def _y_axis(at: _scale, marks: list[float], left: float, right: float) -> list[Markup]:
-    out = []
-    for m in marks:
-        out.append(_segment("grid", left, at(m), right, at(m)))
-        out.append(_text("tick", left - 8, at(m) + 4, _number(m), "end"))
-    return out
-
-
-def _line(kind: str, xs: Sequence[float], ys: Sequence[float], x_at: _scale, y_at: _scale) -> Markup:
-    every = max(1, math.ceil(len(xs) / POINTS))
-    keep = [*range(0, len(xs) - 1, every), len(xs) - 1]
-    points = " ".join(f"{x_at(xs[i]):.1f},{y_at(ys[i]):.1f}" for i in keep)
-    return Markup('<polyline class="{}" points="{}"/>').format(kind, points)
-
-
-def _segment(kind: str, x1: float, y1: float, x2: float, y2: float) -> Markup:
-    return Markup('<line class="{}" x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}"/>').format(
-        kind, x1, y1, x2, y2
-    )
-
-
-def _rect(kind: str, x: float, y: float, width: float, height: float) -> Markup:
-    return Markup('<rect class="{}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"/>').format(
-        kind, x, y, width, height
-    )
-
-
-def _text(kind: str, x: float, y: float, text: str, anchor: str = "start") -> Markup:
-    return Markup('<text class="{}" x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>').format(
-        kind, x, y, anchor, text
-    )
-
-
-def _svg(height: float, title: str, says: str, parts: Sequence[Markup], width: int = WIDTH) -> Markup:
-    return Markup('<svg role="img" viewBox="0 0 {} {:.0f}" aria-label="{}"><desc>{}</desc>{}</svg>').format(
-        width, height, title, says, Markup("").join(escape(p) for p in parts)
-    )
+def _lines(ax: Axes, xs: Sequence[float], ys: Sequence[float]) -> None:
+    """A line as it is, and smoothed."""
+    ax.plot(*thinned(xs, ys), color=COLOURS["base"], lw=1, alpha=0.55, gid="raw")
+    ax.plot(*thinned(xs, smooth(ys)), color=COLOURS["base"], lw=2.2, gid="smooth")

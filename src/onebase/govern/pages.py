@@ -11,8 +11,11 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from onebase.govern.charts import curve_chart, finite, smooth
+from onebase.govern.charts import curve_chart, finite, learnt, smooth
 from onebase.govern.show import UNKNOWN
+
+ROWS = 20
+"""Of the table of a curve, where there is nothing to draw it with."""
 
 
 def environment(folder: Path) -> Environment:
@@ -39,7 +42,10 @@ def learning(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "last": f"{smooth([x['loss'] for x in good])[-1]:.3f}" if good else UNKNOWN,
         "speed": whole(speeds[len(speeds) // 2]) if speeds else UNKNOWN,
     }
-    return {"curve": facts, "curve_svg": curve_chart(lines)}
+    chart, used = curve_chart(lines), learnt(lines)
+    every = max(1, len(used) // ROWS)
+    rows = [] if chart or len(used) < 2 else [*used[:-1:every], used[-1]]
+    return {"curve": facts, "curve_svg": chart, "curve_rows": rows}
 
 
 def known(value: Any) -> str:

@@ -5,15 +5,18 @@ bias where the block has one. Which tensors there are, and how large, is what a 
 away. Several of ours, with spaces between, stand one behind the other in one tensor of theirs. Steps that follow are done first.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache, partial
+from typing import Any
 
 import torch
 
 from onebase.base.config import BaseConfig
 from onebase.base.model import BaseModel
-from onebase.interop.rules import Ignore, Rule, Shape, Split, Step, Tie
+from onebase.interop.family import Family
+from onebase.interop.fields import Table
+from onebase.interop.rules import Ignore, Rule, Rules, Shape, Split, Step, Tie
 from onebase.model.config import BlockConfig
 from onebase.model.trunk import Block
 
@@ -26,6 +29,14 @@ OLD = (("gamma", ".weight"), ("beta", ".bias"))
 def under(prefix: str, names: Mapping[str, str]) -> list[tuple[str, str]]:
     """Lines of tensors whose names begin alike: their name behind `prefix`, to ours."""
     return [(prefix + theirs, ours) for theirs, ours in names.items()]
+
+
+PARTS = ("attn.q", "attn.k", "attn.v", "attn.o", "attn_norm", "ff.up", "ff.down", "ff_norm")
+
+
+def block_names(theirs: str) -> dict[str, str]:
+    """Their names, with spaces between, of a plain block's q, k, v, o, norm of attention, up, down and norm of the feed-forward, to ours."""
+    return {name: f"block.{part}" for name, part in zip(theirs.split(), PARTS, strict=True)}
 
 
 def rules_of(cfg: BaseConfig, kind: str, names: Names) -> list[Rule | Tie | Ignore]:
@@ -42,6 +53,19 @@ def rules_of(cfg: BaseConfig, kind: str, names: Names) -> list[Rule | Tie | Igno
             if kind == "text" and ours in ("codec.head", "codec.head.weight") and cfg.text.tied:
                 out.append(Tie(theirs.removesuffix(".weight") + ".weight", f"codecs.{kind}.stem.weight"))
     return out
+
+
+def table_family(
+    model_type: str, table: Table, names: Names | Callable[[BaseConfig], Names], **more: Any
+) -> Family:
+    """A family of one trunk by its two tables; more: what else a Family has."""
+    assert table.codec is not None
+    kind = table.codec.kind
+
+    def rules(cfg: BaseConfig) -> Rules:
+        return rules_of(cfg, kind, names(cfg) if callable(names) else names)
+
+    return Family((model_type,), table.read, table.write, rules, **more)
 
 
 def _whole(cfg: BaseConfig, kind: str, path: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from onebase.artifact.tensors import load_tensors, save_tensors
+from onebase.base.head import OwnHead
 from onebase.base.model import BaseModel
 from onebase.errors import ArtifactError, ConfigError
 from onebase.interop.family import Family
@@ -35,19 +36,25 @@ IDLE = (
 
 @dataclass(frozen=True)
 class Target:
-    """The base that an adapter is for. family: how its tensors are called elsewhere; raises where there is no such layout."""
+    """The base that an adapter is for. family: how its tensors are called elsewhere; raises where there is no such layout. head: the one that
+    it came with. headed: is it a trunk within a class with a head there, whatever the base here is?"""
 
     model: BaseModel
     family: Callable[[], Family]
+    head: OwnHead | None = None
+    headed: bool = False
 
 
 class PeftFolder:
-    """A folder of PEFT. `said` reads its config, `tensors` are its tensors, read at the first use."""
+    """A folder of PEFT. `said` reads its config, `tensors` are its tensors, read at the first use. prefix: what stands before a module's name;
+    heads: those of `saved` that are a head's."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.said = Reader(read_json(path / CONFIG), str(path / CONFIG))
         self.kind = self.said.get("peft_type", str)
+        self.prefix = PREFIX
+        self.heads: frozenset[str] = frozenset()
 
     @property
     def where(self) -> str:
@@ -69,10 +76,11 @@ class PeftFolder:
 
     @cached_property
     def saved(self) -> dict[str, Tensor]:
-        """Those of whole modules (`modules_to_save`), by their names without PREFIX. Raises ArtifactError where the config names some and none is there."""
-        names = [str(n) for n in self.said.get("modules_to_save", list, [])]
-        plain = {k.removeprefix(PREFIX): t for k, t in self.tensors.items()}
-        found = {k: t for k, t in plain.items() if any(f".{n}." in f".{k}" for n in names)}
+        """Those of whole modules (`modules_to_save`, ends of their names), by their names without prefix. Raises ArtifactError where the config names
+        some and none is there."""
+        names = tuple(str(n) for n in self.said.get("modules_to_save", list, []))
+        plain = {k.removeprefix(self.prefix): t for k, t in self.tensors.items() if k.startswith(self.prefix)}
+        found = {k: t for k, t in plain.items() if any(m.endswith(names) for m in _around(k))}
         if names and not found:
             raise ArtifactError(
                 f"{self.where}: 'modules_to_save' is {names}, and nothing of them is there",
@@ -81,9 +89,14 @@ class PeftFolder:
         return found
 
     @property
+    def matrices(self) -> dict[str, Tensor]:
+        """Those of whole modules that are no head: a method reads them or refuses them."""
+        return {k: t for k, t in self.saved.items() if k not in self.heads}
+
+    @property
     def own(self) -> dict[str, Tensor]:
         """Those of the method, by their whole names."""
-        return {k: t for k, t in self.tensors.items() if k.removeprefix(PREFIX) not in self.saved}
+        return {k: t for k, t in self.tensors.items() if k.removeprefix(self.prefix) not in self.saved}
 
     def done(self, what: str, idle: Sequence[str] = ()) -> None:
         """Raises ConfigError where the config switches something on that nobody asked about. what: the method alone; idle: its keys that say
@@ -97,6 +110,12 @@ class PeftFolder:
                 f"{r.where}: '{odd}' is {r.data[odd]!r}: nothing here reads it",
                 f"give an adapter that is {what} alone",
             )
+
+
+def _around(key: str) -> list[str]:
+    """The modules that a tensor is in, from the outermost in."""
+    parts = key.split(".")
+    return [".".join(parts[:i]) for i in range(1, len(parts))]
 
 
 def is_peft(path: Path) -> bool:

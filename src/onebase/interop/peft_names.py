@@ -34,10 +34,10 @@ class Module:
         return b
 
 
-def modules(model: BaseModel, family: Family) -> Iterator[tuple[str, Module]]:
-    """Modules that hold projections of a trunk, by their names in memory in transformers 5."""
+def modules(model: BaseModel, family: Family, headed: bool = False) -> Iterator[tuple[str, Module]]:
+    """Modules that hold projections of a trunk, by their names in memory in transformers 5. headed: in a class with a head around the trunk."""
     for file, module in _in_files(model, family):
-        yield from _now(file, module, model.cfg, family)
+        yield from _now(file, module, headed or _headed(model.cfg), family)
 
 
 def by_any_name(model: BaseModel, family: Family) -> dict[str, Module]:
@@ -45,7 +45,7 @@ def by_any_name(model: BaseModel, family: Family) -> dict[str, Module]:
     out: dict[str, Module] = {}
     prefix = family.prefix or "model."
     for file, module in _in_files(model, family):
-        found = [(file, module), *_now(file, module, model.cfg, family)]
+        found = [(file, module), *_now(file, module, _headed(model.cfg), family)]
         found += [(a + file.removeprefix(b), module) for a, b in family.spellings if file.startswith(b)]
         for name, one in found:
             bare = name.removeprefix(prefix)
@@ -55,9 +55,10 @@ def by_any_name(model: BaseModel, family: Family) -> dict[str, Module]:
     return out
 
 
-def ends(model: BaseModel, family: Family) -> dict[str, str]:
+def ends(model: BaseModel, family: Family, headed: bool = False) -> dict[str, str]:
     """The modules of the ends of the text (`embedding`, `lm_head`) by their names in memory; a tied end has a name too."""
-    return {end: name_now(file, model.cfg, family) for file, end in _end_files(model, family).items()}
+    headed = headed or _headed(model.cfg)
+    return {end: _name_now(file, headed, family) for file, end in _end_files(model, family).items()}
 
 
 def ends_by_any_name(model: BaseModel, family: Family) -> dict[str, str]:
@@ -65,7 +66,7 @@ def ends_by_any_name(model: BaseModel, family: Family) -> dict[str, str]:
     out: dict[str, str] = {}
     prefix = family.prefix or "model."
     for file, end in _end_files(model, family).items():
-        names = [file, name_now(file, model.cfg, family)]
+        names = [file, _name_now(file, _headed(model.cfg), family)]
         names += [a + file.removeprefix(b) for a, b in family.spellings if file.startswith(b)]
         for name in names:
             bare = name.removeprefix(prefix)
@@ -101,9 +102,9 @@ def _in_files(model: BaseModel, family: Family) -> Iterator[tuple[str, Module]]:
             yield rule.theirs[0].removesuffix(".weight"), Module(parts, steps, len(steps) < len(rule.steps))
 
 
-def _now(file: str, module: Module, cfg: BaseConfig, family: Family) -> Iterator[tuple[str, Module]]:
+def _now(file: str, module: Module, headed: bool, family: Family) -> Iterator[tuple[str, Module]]:
     """A module by its name in memory; several where the file has as one matrix what is apart there."""
-    name = name_now(file, cfg, family)
+    name = _name_now(file, headed, family)
     before, _, last = name.rpartition(".")
     words = last.split("|")
     if len(words) == 1:
@@ -113,11 +114,11 @@ def _now(file: str, module: Module, cfg: BaseConfig, family: Family) -> Iterator
         yield f"{before}.{word}", Module((part,), (), module.turned)
 
 
-def name_now(file: str, cfg: BaseConfig, family: Family) -> str:
+def _name_now(file: str, headed: bool, family: Family) -> str:
     """The name in memory of a module that a file calls so."""
     for pattern, new in family.memory:
         file = re.sub(pattern, new, file)
-    return file if _headed(cfg) else file.removeprefix(family.prefix)
+    return file if headed else file.removeprefix(family.prefix)
 
 
 def _headed(cfg: BaseConfig) -> bool:

@@ -8,7 +8,7 @@ from onebase.base.config import base_flops, base_parameters
 from onebase.model import count
 from onebase.model.device import has_bf16, pick_device
 from onebase.pretraining.recipe import Recipe
-from onebase.tasks.estimate import Plan
+from onebase.tasks.results import Plan
 from onebase.train.loop import micro_rows
 from onebase.train.memory import GIB, available, training_memory
 from onebase.train.parallel import Parallel

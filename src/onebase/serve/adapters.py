@@ -1,6 +1,6 @@
 """Adapters for the server, each under a name: put on the base, and what each of them answers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,8 @@ from onebase.tasks.prompting import prompted
 from onebase.tasks.table import TASKS, answers, asked_by
 
 if TYPE_CHECKING:  # serving is an extra
+    from starlette.applications import Starlette
+
     from onebase.serve.app import Saved
 
 
@@ -71,3 +73,24 @@ def task_model(base: LoadedBase, on: Attached) -> TaskModel:
         return [shown.fields for shown in answers(bound, given)]
 
     return TaskModel(task.name, task.path, answer, asked_by(on), task.lists, on.fingerprint)
+
+
+def app_of(
+    base: Bound, shown: str, attached: Mapping[str, Attached], tell: Callable[[str], None] = print
+) -> "Starlette":
+    """The app that serves a base under a name, and adapters under theirs. Raises UserError for a name that stands for two things."""
+    from onebase.serve.app import create_app
+
+    if shown in attached:
+        raise UserError(
+            f"two models are called {shown!r}", "give the adapter another NAME in NAME=DIR, or say --name"
+        )
+    asked = {n: task_model(base.loaded, a) for n, a in attached.items() if TASKS[a.task].answer}
+    writing = {n: a for n, a in attached.items() if n not in asked}
+    saved = {n: prompting(a) for n, a in writing.items() if a.config.prompt is not None}
+    if base.own and base.attached is not None and TASKS[base.attached.task].answer:
+        # The head that it came with answers under the base's own name.
+        asked[shown] = task_model(base.loaded, base.attached)
+    paths = "".join(f"; {n} at {model.path}" for n, model in asked.items())
+    tell(f"models: {', '.join([shown, *writing])}{paths}")
+    return create_app(base.loaded, shown, {n: a.active for n, a in writing.items()}, asked, saved)

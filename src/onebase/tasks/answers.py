@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from onebase.adapt.folder import Attached
-from onebase.adapt.spans import Span, spans_of, token_places
+from onebase.adapt.spans import Placed, Span, placed, spans_of
 from onebase.base.folder import LoadedBase
 from onebase.base.head import Head, Pooling
 from onebase.codec.text.sample import Tokens
-from onebase.engine.features import embeddings, features, pair_tokens, text_tokens
+from onebase.engine.features import embeddings, features, pair_tokens, refuse_long, text_tokens
 from onebase.engine.image_search import text_vectors
 from onebase.engine.scoring import batch_tokens, batches
 from onebase.errors import DataError, UserError
@@ -111,7 +111,7 @@ def _tokens(on: Attached, texts: Sequence[Given]) -> list[Tokens]:
             "rows are for adapters of method prompt, this one reads texts",
             "give texts, or pairs of them: (text, text)",
         )
-    return [_unpadded(t, head.pad if head else None) for t in read]
+    return read
 
 
 def _unpadded(text: Tokens, pad: int | None) -> Tokens:
@@ -123,7 +123,6 @@ def _unpadded(text: Tokens, pad: int | None) -> Tokens:
     return replace(text, ids=text.ids[:kept], loss=text.loss[:kept], types=types)
 
 
-@torch.no_grad()
 def classes(on: Attached, texts: Sequence[Given]) -> tuple[tuple[str, ...], Tensor]:
     """(labels, log-probabilities [N, C]) of texts under an adapter that classifies; of many labels each by itself. Rows in the place of texts
     are for saved prompts with other variables."""
@@ -134,13 +133,20 @@ def classes(on: Attached, texts: Sequence[Given]) -> tuple[tuple[str, ...], Tens
     assert cfg.head is not None
     if cfg.head.reads != "text":
         raise UserError("the adapter classifies images", "give it files: base.classify_images([...])")
-    read = _tokens(on, texts)
-    x_NP = features(base, read, cfg.head.pooling, on.active)
+    return classes_of(on, _tokens(on, texts))
+
+
+@torch.no_grad()
+def classes_of(on: Attached, texts: Sequence[Tokens]) -> tuple[tuple[str, ...], Tensor]:
+    """`classes` of texts as the base reads them, by a head."""
+    cfg = on.config.head
+    assert cfg is not None
+    x_NP = features(on.base, [_unpadded(t, cfg.pad) for t in texts], cfg.pooling, on.active)
     head = head_of(on)
     z_NC = head(x_NP.to(head.weight_CP.device)).cpu()
     # In fp64: in fp32 all that is surer than 1 - 6e-8 is 1, and scores that order texts would call them equal.
     z_NC = z_NC.double()
-    return cfg.head.labels, F.logsigmoid(z_NC) if cfg.head.gives == "many" else z_NC.log_softmax(-1)
+    return cfg.labels, F.logsigmoid(z_NC) if cfg.gives == "many" else z_NC.log_softmax(-1)
 
 
 def values(on: Attached, texts: Sequence[str]) -> list[float]:
@@ -156,7 +162,7 @@ def rewards(on: Attached, answers: Sequence[Answer]) -> list[float]:
     room = base.model.cfg.text.context - base.model.leading(on.active, 1)[0]
     for i, item in enumerate(answers, 1):
         prompt, answer = ("", item) if isinstance(item, str) else item
-        read.append(answer_tokens(base, prompt, answer, str(i)))
+        read.append(answer_tokens(base, prompt, answer, name=str(i)))
         if len(read[-1]) > room:
             raise DataError(
                 f"answer {i} has {len(read[-1])} tokens with its prompt, the base reads {room}", "shorten it"
@@ -178,18 +184,21 @@ def numbers(on: Attached, read: Sequence[Tokens]) -> list[float]:
 
 
 def spans(on: Attached, texts: Sequence[str]) -> list[list[Span]]:
-    """The spans of each text, in its order."""
-    cfg, base = on.config.head, on.base
+    """The spans of each text, in its order. Raises DataError for one that is empty, or beyond the context."""
+    read = [placed(on.base.codec.tokenizer, text, str(i)) for i, text in enumerate(texts)]
+    refuse_long(on.base, read, before=on.base.model.leading(on.active, 1)[0])
+    return spans_in(on, texts, read)
+
+
+def spans_in(on: Attached, texts: Sequence[str], read: Sequence[Placed]) -> list[list[Span]]:
+    """`spans` of texts as the base reads them."""
+    cfg, first = on.config.head, len(on.base.codec.tokenizer.begun([]))
     assert cfg is not None
-    read = text_tokens(base, texts, before=base.model.leading(on.active, 1)[0])
-    first = len(base.codec.tokenizer.begun([]))
     out = []
-    for text, tags_T in zip(
-        texts, states_of(base, read, on.active, _likeliest(head_of(on), cfg.tag_numbers)), strict=True
-    ):
-        places = token_places(base.codec.tokenizer, text)
-        tags = tags_T[first : first + len(places)].tolist()
-        out.append(spans_of(tags, places, cfg.labels, text))
+    tags = states_of(on.base, read, on.active, _likeliest(head_of(on), cfg.tag_numbers))
+    for text, found, tags_T in zip(texts, read, tags, strict=True):
+        own = tags_T[first : first + len(found.places)].tolist()
+        out.append(spans_of(own, found.places, cfg.labels, text))
     return out
 
 

@@ -9,8 +9,7 @@ from onebase.adapt.method import Signal
 from onebase.adapt.methods import BY_STEPS
 from onebase.base.folder import LoadedBase
 from onebase.config import config
-from onebase.data import Rows
-from onebase.data.labelled import Data
+from onebase.data.labelled import Check, Data, Make
 from onebase.engine.constrain import Constraint
 from onebase.errors import ConfigError
 from onebase.tasks.bound import Bound
@@ -18,6 +17,7 @@ from onebase.tasks.fit import Lesson, by_steps
 from onebase.tasks.job import Adapting
 from onebase.tasks.options import AdaptOptions
 from onebase.tasks.prompting import Given
+from onebase.tasks.reading import Reader, no_samples
 
 Maker = Callable[[Adapting], AdapterParts]
 
@@ -62,19 +62,11 @@ class Shown:
 
 @dataclass(frozen=True)
 class Look:
-    """What columns may hang on: the base, the options, and the rows that are right so far (a call reads them)."""
+    """What columns may hang on: the base, the options, and the rows that can be read (a call reads them)."""
 
     base: LoadedBase
     options: AdaptOptions
-    rows: Callable[[], Rows]
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Tokens that a text may have, and how many of the context an adapter takes before it."""
-
-    tokens: int
-    taken: int
+    rows: Callable[[], Sequence[Mapping[str, Any]]]
 
 
 def always(options: AdaptOptions) -> bool:
@@ -94,7 +86,9 @@ class Task:
     columns: those that rows must have, or what says so. lesson: what a method that learns by steps learns; head, prompt: makers by these methods.
     refused: methods that do not fit, and why. images: is it also learnt from images, on a base that reads no text, by methods that need none? writes: is it
     learnt by predicting next tokens, which not every base does? It may hang on the options. opened: rows of what is given, where files may be of text.
-    check: raises BadRows for rows that no sample can be made of, or a longer one than the base reads. predictions: what
+    check: what is wrong with the values of a row. samples: what makes of rows what is learnt, as tokens, once; it says which have none, or one
+    that is longer than the base reads. compared: columns that a test row must have, and by which it is found among the rows (none: it has all of `columns`); by_sample: it
+    is found by what its sample says. predictions: what
     the base says of rows, beside what is true: what scores are computed from (`evaluation.scores`); constrained, judged: are these answers that may have
     to have a form, or that a reward may judge?
     answer: what an adapter says of texts (of a saved prompt: of rows), in their order; reads: the columns of a row that it is asked by, lists: those of them
@@ -111,7 +105,10 @@ class Task:
     images: bool = False
     writes: Callable[[AdaptOptions], bool] = never
     opened: Callable[[Data], Data] = lambda data: data
-    check: Callable[[LoadedBase, Rows, Limits, AdaptOptions], None] = lambda base, rows, limits, options: None
+    check: Check = lambda row: None
+    samples: Callable[[Reader], Make] = no_samples
+    compared: tuple[str, ...] = ()
+    by_sample: bool = False
     predictions: Callable[[ScoreRequest], Any] | None = None
     answer: Callable[[Bound, Sequence[Given]], list[Shown]] | None = None
     reads: tuple[str, ...] = ("text",)

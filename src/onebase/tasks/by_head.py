@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 from torch import Tensor
 
@@ -14,13 +13,13 @@ from onebase.adapt.method import SCRATCH, Learner
 from onebase.base.folder import LoadedBase
 from onebase.base.head import Head, HeadConfig
 from onebase.codec.text.sample import Tokens
-from onebase.data.order import ExampleOrder, one_by_one
-from onebase.engine.features import features, row_tokens
+from onebase.data.order import ExampleOrder, Row, one_by_one
+from onebase.engine.features import features
 from onebase.model.proj import Active
 from onebase.objective.base import Objective
 from onebase.tasks.fit import Fields, Lesson, Steps
 from onebase.tasks.job import Adapting, Facts
-from onebase.tasks.ledgers import check_labelled
+from onebase.tasks.ledgers import check_rows
 
 
 @dataclass(frozen=True)
@@ -39,35 +38,31 @@ Fitter = Callable[[Sequence[Tokens], Active | None], Fit]
 
 @dataclass(frozen=True)
 class Prepared:
-    """A task with a head, ready: its rows, what fits the head, and facts of the data. vectors: where the method learns vectors first, and
-    the head is fitted on them: what they are learnt by. tokens: the rows as the base reads them, behind so many places of an adapter, where they are
-    no texts; ledger: tells the token ledger of them."""
+    """A task with a head, ready: what fits the head on texts, and facts of the data (the ledger is told where it is not among them). vectors: where
+    the method learns vectors first, and the head is fitted on them: what they are learnt by. rows: where they are not the texts of the job's rows,
+    each by itself; fields: of the adapter's config."""
 
-    rows: Sequence[dict[str, Any]]
     fit: Fitter
     facts: Facts
     vectors: Callable[[Sequence[Tokens], Active | None], Objective] | None = None
-    tokens: Callable[[int], list[Tokens]] | None = None
-    ledger: Callable[[], Facts] | None = None
+    rows: Sequence[Row] | None = None
+    fields: Fields = field(default_factory=dict)
 
-    def read(self, job: Adapting, before: int = 0) -> list[Tokens]:
-        """The rows as the base reads them."""
-        made = self.tokens
-        return (
-            row_tokens(job.base, self.rows, job.options.max_length, before) if made is None else made(before)
-        )
-
-    def checked(self, job: Adapting) -> Facts:
-        """Facts of the data, once the ledger is told."""
-        return self.facts | (check_labelled(job, self.rows) if self.ledger is None else self.ledger())
+    def read(self, job: Adapting) -> tuple[Sequence[Row], list[Tokens], Facts]:
+        """The rows, their texts, and facts."""
+        rows = one_by_one(job.rows.texts) if self.rows is None else self.rows
+        facts = self.facts if "ledger" in self.facts else self.facts | check_rows(job)
+        return rows, [t for row in rows for t in row], facts
 
 
 def by_head(job: Adapting, task: Prepared) -> AdapterParts:
     """The fitted head, and nothing else."""
-    facts = task.checked(job)
-    job.reads(texts := task.read(job))
+    _, texts, facts = task.read(job)
+    job.reads(texts)
     made = task.fit(texts, None)
-    cfg = AdapterConfig(method="head", task=job.task, base=bound_to(job.base), head=made.config)
+    cfg = AdapterConfig(
+        method="head", task=job.task, base=bound_to(job.base), head=made.config, **task.fields
+    )
     return job.parts(cfg, tensors(made.head), facts | made.facts)
 
 
@@ -79,16 +74,16 @@ def tensors(head: Head) -> dict[str, Tensor]:
 def lesson(job: Adapting, task: Prepared) -> Lesson:
     """The head and what the method learns, together, from the fitted head on."""
     o, base = job.options, job.base
-    facts = task.checked(job)
+    rows, texts, facts = task.read(job)
 
     def steps(found: Learner, stack: ExitStack) -> Steps:
-        texts = task.read(job, found.before)
         found.reads_only(texts)
         # Not the context: it decides how many rows make a micro-batch.
-        longest = max(2, *(found.before + len(t) for t in texts))
+        longest = max(2, *(len(row) * (found.before + max(map(len, row))) for row in rows))
         # A text alone in a step has nothing to be drawn to.
         least = 1 if task.vectors is None else 2
-        plan = ExampleOrder(one_by_one(texts), min(o.rows, len(texts)), o.seed, o.epochs, least=least)
+        alike = task.rows is not None
+        plan = ExampleOrder(rows, min(o.rows, len(rows)), o.seed, o.epochs, least, alike)
 
         def fitted(active: Active | None) -> Fit:
             made = task.fit(texts, active)
@@ -96,7 +91,7 @@ def lesson(job: Adapting, task: Prepared) -> Lesson:
             return made
 
         def after() -> tuple[Facts, Fields]:
-            with _forgetting(base):  # method full changed the weights by which texts were read
+            with forgetting(base):  # method full changed the weights by which texts were read
                 made = fitted(found.active)
             return made.facts, {"head": made.config}
 
@@ -112,11 +107,12 @@ def lesson(job: Adapting, task: Prepared) -> Lesson:
             fields={"head": made.config},
         )
 
-    return Lesson(facts, "labels", steps)
+    return Lesson(facts, "labels", steps, fields=task.fields)
 
 
 @contextmanager
-def _forgetting(base: LoadedBase) -> Iterator[None]:
+def forgetting(base: LoadedBase) -> Iterator[None]:
+    """Inside, the base remembers no text: what it said before it learnt would be taken for what it says."""
     kept, base.memory = base.memory, None
     try:
         yield

@@ -11,12 +11,12 @@ from onebase.adapt.config import AdapterConfig
 from onebase.adapt.folder import AdapterParts, bound_to
 from onebase.adapt.prompt import ANSWER, KEY, PromptConfig, PromptOptions, ShotsConfig
 from onebase.codec.text.sample import chat_sample
-from onebase.data import Rows, read_rows
+from onebase.data import Rows
 from onebase.data.bad_rows import places_of, refuse_bad
 from onebase.draws import Draws
 from onebase.errors import DataError, UserError
 from onebase.tasks.job import Adapting, Facts, data_facts
-from onebase.tasks.ledgers import check_asked
+from onebase.tasks.ledgers import check_rows
 from onebase.tasks.prompting import Prompter, asked, checked, scores_of, vectors
 
 CONTENT_FREE = ("N/A", "[MASK]", "")
@@ -37,6 +37,11 @@ def columns(task: str, prompt: object, shots: ShotsConfig) -> tuple[str, ...]:
     return (*(own.get(n, n) for n in cfg.variables), *([answer] if answer else []))
 
 
+def asks(task: str, prompt: object) -> tuple[str, ...]:
+    """The columns of a row that are its question."""
+    return columns(task, prompt, ShotsConfig())
+
+
 @dataclass(frozen=True)
 class _Made:
     """A prompt before it is calibrated, and the rows that were given."""
@@ -53,7 +58,7 @@ def by_prompt(job: Adapting) -> AdapterParts:
     facts: Facts = {"data.rows": (0, "a prompt learns from no labels")}
     if rows:
         labels = sorted({str(r["label"]) for r in rows}) if all("label" in r for r in rows) else ()
-        facts = data_facts(rows, labels) | check_asked(job, rows, _asks(job.task, cfg))
+        facts = data_facts(rows, labels) | check_rows(job, says=_says(job.task, cfg))
     if _own(job).shots.n:
         facts |= _shots_facts(job, made)
     if job.task == "classify":
@@ -95,8 +100,8 @@ def forms(job: Adapting) -> list[str]:
     made = _made(job, embed=False)
     if not made.rows:
         return []
-    check_asked(job, made.rows, asks := _asks(job.task, made.cfg))
-    out = [asks[1](r) for r in made.rows] if made.cfg.examples and made.cfg.shots.select == "similar" else []
+    check_rows(job, says=(says := _says(job.task, made.cfg)))
+    out = [says(r) for r in made.rows] if made.cfg.examples and made.cfg.shots.select == "similar" else []
     if job.task == "classify" and _own(job).compare.calibration in (None, "batch"):
         cfg = replace(made.cfg, shots=replace(made.cfg.shots, select="first"))
         out += [p.read for p in Prompter(job.base, cfg).texts([checked(cfg, r) for r in made.rows])]
@@ -119,7 +124,7 @@ def _made(job: Adapting, embed: bool = True) -> _Made:
         raise UserError(f"prompt {o.prompt!r} does not say where the text goes", "write {text} in it")
     if task == "chat" and template and not o.shots.n:
         _talks(job, cfg)
-    rows = Rows([]) if _none(job.data) else read_rows(job.data, columns(task, o.prompt, o.shots))
+    rows = job.rows
     if not o.shots.n:
         return _Made(cfg, rows, None)
     if len(rows) < o.shots.n:
@@ -141,17 +146,12 @@ def _made(job: Adapting, embed: bool = True) -> _Made:
     return _Made(cfg, rows, found)
 
 
-def _asks(task: str, cfg: PromptConfig) -> tuple[Sequence[str], Callable[[Mapping[str, Any]], str]]:
-    """The columns of a row that are its question, and the question as a text."""
+def _says(task: str, cfg: PromptConfig) -> Callable[[Mapping[str, Any]], str]:
+    """The question of a row as a text."""
     if task == "chat":
-        return ("messages",), lambda row: asked(row["messages"])
-    own = {"text": "prompt"} if task == "complete" else {}
-    names = [own.get(n, n) for n in cfg.variables]
-    return names, lambda row: "\n".join(str(row[n]) for n in names)
-
-
-def _none(data: object) -> bool:
-    return isinstance(data, Sequence) and not data
+        return lambda row: asked(row["messages"])
+    names = asks(task, cfg.template)
+    return lambda row: "\n".join(str(row[n]) for n in names)
 
 
 def _check(job: Adapting) -> None:
@@ -162,7 +162,7 @@ def _check(job: Adapting) -> None:
             raise UserError(
                 "the prompt method needs `answers`", 'give for example answers={"yes": " yes", "no": " no"}'
             )
-        if o.compare.calibration == "batch" and _none(job.data):
+        if o.compare.calibration == "batch" and not job.rows:
             raise UserError(
                 "nothing to calibrate on", "give texts (--data FILE), or -o compare.calibration=content_free"
             )
@@ -175,7 +175,7 @@ def _check(job: Adapting) -> None:
             raise UserError("rows without labels cannot be balanced", "give shots.select=random")
         if o.prompt == "{text}" and not o.shots.n:
             raise UserError("there is nothing to save", "give a prompt, or examples: -o shots.n=4 and data")
-        if not o.shots.n and not _none(job.data):
+        if not o.shots.n and job.rows:
             raise UserError(
                 "a prompt without examples takes nothing from data", "give -o shots.n=4, or no data"
             )

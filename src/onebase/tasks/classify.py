@@ -2,18 +2,20 @@
 with `labels` in the place of `label` are for `many`."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 
 from onebase.adapt.folder import AdapterParts
+from onebase.adapt.head import best_pooled, fit_head
 from onebase.adapt.method import SCRATCH
 from onebase.adapt.vector_head import candidates, fit_views
-from onebase.base.folder import LoadedBase
 from onebase.base.head import HeadConfig
 from onebase.codec.text.sample import Tokens
 from onebase.data import Rows, read_rows
+from onebase.data.labelled import Make, Records
 from onebase.engine import image_features as images
 from onebase.engine.features import how_read, vector_of, views
 from onebase.engine.scoring import batch_tokens
@@ -23,65 +25,60 @@ from onebase.evaluation.predictions import Labels, LabelSets
 from onebase.model.proj import Active
 from onebase.objective.base import Objective
 from onebase.objective.grouped import Grouped
-from onebase.objective.label import Label
+from onebase.objective.label import Label, ManyLabels, marks
 from onebase.tasks import by_head as heads
 from onebase.tasks import by_prompt
 from onebase.tasks import image_classes as pictures
-from onebase.tasks import multilabel as many
-from onebase.tasks.answers import labels
-from onebase.tasks.base import Limits, Look, ScoreRequest, Shown, Task
+from onebase.tasks.answers import classes_of, labels
+from onebase.tasks.base import Look, ScoreRequest, Shown, Task
 from onebase.tasks.bound import Bound
-from onebase.tasks.by_head import Fit, Prepared
+from onebase.tasks.by_head import Fit, Prepared, wide_features
 from onebase.tasks.checks import head_size
 from onebase.tasks.fit import Lesson
 from onebase.tasks.job import Adapting, data_facts
-from onebase.tasks.multilabel import many_rows
-from onebase.tasks.options import AdaptOptions
 from onebase.tasks.prompting import Given, columns, inputs
+from onebase.tasks.reading import Reader, no_samples, whole_texts
 from onebase.tasks.results import Label as Said
 from onebase.tasks.results import labelled
-from onebase.tasks.rows import check_texts
+from onebase.tasks.rows import reader_on
 
 
 def by_head(job: Adapting) -> AdapterParts:
     """Logistic regression on what a head reads of texts, or of images."""
-    given = read_rows(job.data, ())
-    if not images.sees_images(job.base, given):
-        return heads.by_head(job, _prepared(job, given))
-    _one_label(given)
+    if not images.sees_images(job.base, job.rows):
+        return heads.by_head(job, _prepared(job))
+    _one_label(job.rows)
     return pictures.by_head(job)
 
 
 def lesson(job: Adapting) -> Lesson:
     """A head and what the method learns, together; the head starts from the exact fit on the frozen base (behind what the method puts
     before the text). With `contrast.first` the method learns vectors, and the head is fitted on them afterwards."""
-    given = read_rows(job.data, ())
-    if images.sees_images(job.base, given):
-        _one_label(given)
+    if images.sees_images(job.base, job.rows):
+        _one_label(job.rows)
         return pictures.lesson(job)
-    return heads.lesson(job, _prepared(job, given))
+    return heads.lesson(job, _prepared(job))
 
 
 def _one_label(given: Rows) -> None:
-    if many.has_many(given):
+    if has_many(given):
         raise UserError("images with many labels each", "give one label an image: the column `label`")
 
 
-def _prepared(job: Adapting, given: Rows) -> Prepared:
-    if not many.has_many(given):
+def _prepared(job: Adapting) -> Prepared:
+    if not has_many(job.rows):
         return prepare(job)
     if job.options.contrast.first:
         raise UserError(
             "contrast draws texts of one label together, and these rows have many labels each",
             "leave contrast.first out, or give one label a text",
         )
-    return many.prepare(job)
+    return _prepare_many(job)
 
 
 def prepare(job: Adapting) -> Prepared:
     """Rows with one label each."""
-    rows, labels = job.labelled()
-    o, base = job.options, job.base
+    o, base, rows, labels = job.options, job.base, job.rows, job.labels()
     number = {label: i for i, label in enumerate(labels)}
     numbers = [number[str(r["label"])] for r in rows]
     contrast = o.contrast
@@ -111,18 +108,63 @@ def prepare(job: Adapting) -> Prepared:
         chunk = max(1, batch_tokens(base.model.device) // max(len(t) for t in texts))
         return Grouped(vector_of(base), targets, contrast.temperature, active, chunk)
 
-    return Prepared(rows, fit, data_facts(rows, labels), vectors if contrast.first else None)
+    return Prepared(fit, data_facts(rows, labels), vectors if contrast.first else None)
+
+
+def has_many(rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Have the rows a column `labels`, and none `label`?"""
+    return any("labels" in r for r in rows) and not any("label" in r for r in rows)
+
+
+def labels_flaw(row: Mapping[str, Any]) -> tuple[str, str] | None:
+    """What is wrong with the labels of a row, and what to do."""
+    given = row["labels"]
+    if isinstance(given, (list, tuple)) and all(isinstance(x, str) and x.strip() for x in given):
+        return None
+    return f"'labels' is {given!r}, a list of texts is expected", 'for example ["red", "round"]'
+
+
+def _prepare_many(job: Adapting) -> Prepared:
+    rows = job.rows
+    has = [set(r["labels"]) for r in rows]
+    labels = tuple(sorted(set().union(*has)))
+    for label, n in Counter(x for given in has for x in given).items():
+        if n == len(rows):
+            raise DataError(
+                f"all {len(rows)} rows have the label {label!r}", "give rows without it too, or leave it out"
+            )
+    number = {label: i for i, label in enumerate(labels)}
+    numbers = [tuple(sorted(number[x] for x in given)) for given in has]
+    job.head = head_size(job, len(rows), len(labels), [len(rows)])
+    y_NC = marks(numbers, len(labels))
+    o = job.options
+
+    def fit(texts: Sequence[Tokens], active: Active | None) -> Fit:
+        x_NP = wide_features(job, texts, active)
+        fitted, pooling = best_pooled(lambda x: fit_head(x, y_NC, len(labels), o.seed), x_NP, o.pooling)
+        targets = {t.id: x for t, x in zip(texts, numbers, strict=True)}
+        return Fit(
+            fitted.head,
+            HeadConfig(labels=labels, pooling=pooling, gives="many"),
+            lambda on: ManyLabels(SCRATCH, targets, len(labels), how_read(job.base, pooling), on),
+            fitted.facts,
+        )
+
+    return Prepared(fit, data_facts(rows, labels))
 
 
 def _columns(look: Look) -> tuple[str, ...]:
     if "image" in look.base.model.cfg.codecs:
         return ("image", "label") if images.sees_images(look.base, look.rows()) else ("text", "label")
-    return ("text", "labels") if many.has_many(look.rows()) else ("text", "label")
+    return ("text", "labels") if has_many(look.rows()) else ("text", "label")
 
 
-def _check(base: LoadedBase, rows: Rows, limits: Limits, options: AdaptOptions) -> None:
-    if base.words is not None and not images.sees_images(base, rows):
-        check_texts(base, rows, limits, lambda row: many.flaw(row) if many.has_many([row]) else None)
+def _check(row: Mapping[str, Any]) -> tuple[str, str] | None:
+    return labels_flaw(row) if has_many([row]) else None
+
+
+def _samples(reader: Reader) -> Make:
+    return whole_texts(reader) if "text" in reader.columns else no_samples(reader)
 
 
 def predictions(request: ScoreRequest) -> Labels | LabelSets:
@@ -143,22 +185,38 @@ def predictions(request: ScoreRequest) -> Labels | LabelSets:
         )
         found = labelled(names, logp_NL.exp())
     else:
-        if many.has_many(given := read_rows(data, ())):
+        records = Records(data)
+        if has_many(records.sound):
             raise UserError(
                 "the rows have many labels each, the adapter gives one", "give the column `label`"
             )
-        rows = read_rows(given, (*columns(attached), "label"))
-        found = labels(base, inputs(attached, rows))
+        wanted = (*columns(attached), "label")
+        if head is None:
+            rows = read_rows(records, wanted)
+            found = labels(base, inputs(attached, rows))
+        else:
+            rows = read_rows(records, wanted, make=whole_texts(reader_on(base)))
+            found = _read(base, rows)
     truth, guess = [str(r["label"]) for r in rows], [f.label for f in found]
     return Labels(truth, guess, *_tables([[x] for x in truth], found))
 
 
 def _many(request: ScoreRequest) -> LabelSets:
-    rows, truth = many_rows(request.data)
-    found = labels(request.base, [r["text"] for r in rows])
+    make = whole_texts(reader_on(request.base))
+    rows = read_rows(request.data, ("text", "labels"), check=labels_flaw, make=make)
+    truth = [set(r["labels"]) for r in rows]
+    found = _read(request.base, rows)
     y_NL, p_NL = _tables(truth, found)
     names = list(found[0].scores)
     return LabelSets(y_NL, np.array([[float(x in f.labels) for x in names] for f in found]), p_NL)
+
+
+def _read(base: Bound, rows: Rows) -> list[Said]:
+    """The classes of texts that were tokenised when they were read."""
+    on = base.attached
+    assert on is not None and on.config.head is not None
+    names, logp_NL = classes_of(on, rows.texts)
+    return labelled(names, logp_NL.exp(), many=on.config.head.gives == "many")
 
 
 def _tables(truth: Sequence[Iterable[str]], found: Sequence[Said]) -> tuple[Array, Array]:
@@ -195,6 +253,8 @@ TASK = Task(
     prompt=by_prompt.by_prompt,
     images=True,
     check=_check,
+    samples=_samples,
+    compared=("text", "image"),
     predictions=predictions,
     answer=_answer,
     tuned_by=("accuracy", "micro_f1"),

@@ -3,8 +3,10 @@
 D documents, as pretraining reads them: all of a document is learnt, long ones are cut into pieces, pieces are packed into rows.
 """
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,18 @@ from onebase.base.folder import LoadedBase
 from onebase.codec.text.sample import Tokens, document_sample
 from onebase.data import Document, RowPlan, Rows, SourceConfig, TokenSet, cut, read_rows, read_source
 from onebase.data.files import FORMATS
-from onebase.data.labelled import Data
+from onebase.data.labelled import Data, Make
 from onebase.data.mixed import MixedPlan
 from onebase.data.order import ExampleOrder, Order, one_by_one
 from onebase.errors import DataError, UserError
 from onebase.evaluation.forgetting import DOMAIN, GENERAL, changes
-from onebase.evaluation.likelihood import DocumentNats, document_nats
+from onebase.evaluation.likelihood import (
+    DocumentIds,
+    DocumentNats,
+    document_ids,
+    document_nats,
+    nats_of,
+)
 from onebase.evaluation.predictions import Documents
 from onebase.evaluation.reference import reference
 from onebase.formats.rows import resolved
@@ -30,6 +38,7 @@ from onebase.tasks.base import ScoreRequest, Task, always
 from onebase.tasks.fit import Lesson, Steps
 from onebase.tasks.job import Adapting, Facts, data_facts, rows_hash, score_facts
 from onebase.tasks.ledgers import check_samples
+from onebase.tasks.reading import Reader, one_sample, samples_in
 
 REFERENCE_TOKENS = 6_000
 """Tokens of the Python language reference that stand for general text where no other is given."""
@@ -60,23 +69,25 @@ def _general(given: str | Sequence[dict[str, Any]], option: str) -> Rows:
     return text_rows(given)
 
 
-def document_tokens(base: LoadedBase, rows: Sequence[dict[str, Any]], source: str) -> list[Tokens]:
-    """Each text as pretraining reads it: what begins it, the text, its end."""
-    return [
-        base.codec.tokens(document_sample(str(r["text"]), id=str(i), source=source))
-        for i, r in enumerate(rows, 1)
-    ]
+def document_tokens(base: LoadedBase, rows: Sequence[Mapping[str, Any]], source: str) -> list[Tokens]:
+    """Each text as pretraining reads it, called by number from 1: what begins it, the text, its end."""
+    return [_document(base, r, source, str(i)) for i, r in enumerate(rows, 1)]
+
+
+def _document(base: LoadedBase, row: Mapping[str, Any], source: str = DOMAIN, name: str = "") -> Tokens:
+    return base.codec.tokens(document_sample(str(row["text"]), id=name, source=source))
+
+
+def documents(reader: Reader) -> Make:
+    """`document_tokens` of rows as they are read; of any length, for long ones are cut into pieces."""
+    return one_sample(replace(reader, tokens=sys.maxsize), _document)
 
 
 def lesson(job: Adapting) -> Lesson:
     """Next-token prediction on all tokens of the documents, rows of replay among them."""
     o, base = job.options, job.base
-    rows = read_rows(job.data, ("text",))
-    tokens = document_tokens(base, rows, DOMAIN)
-    test = None if job.test is None else text_rows(job.test)
-    facts = data_facts(rows) | check_samples(
-        job, tokens, test, None if test is None else document_tokens(base, test, DOMAIN)
-    )
+    tokens, test = samples_in(job.rows), None if job.test is None else samples_in(job.test)
+    facts = data_facts(job.rows) | check_samples(job, tokens, test)
     facts["data.tokens"] = (sum(len(t.ids) for t in tokens), "counted")
     replay: list[Tokens] = []
     if o.replay.data is not None:
@@ -85,7 +96,7 @@ def lesson(job: Adapting) -> Lesson:
         facts |= {f"replay.{k}": v for k, v in data_facts(general).items()}
         job.bind("replay.data", o.replay.data, facts["replay.data.fingerprint"][0])
         facts["replay.data.tokens"] = (sum(len(t.ids) for t in replay), "counted")
-    scores = _Scores(job, test)
+    scores = _Scores(job)
 
     def steps(found: Learner, stack: ExitStack) -> Steps:
         length = row_length(job, found.before)
@@ -156,32 +167,30 @@ def _numbered(
 class _Scores:
     """Bits per byte of the test rows and of general text, before and after; nothing where no test rows are given."""
 
-    def __init__(self, job: Adapting, test: Rows | None) -> None:
+    def __init__(self, job: Adapting) -> None:
         self.base, self.seed = job.base, job.options.seed
-        self.docs: dict[str, list[Document]] = {}
+        self.docs: list[DocumentIds] = []
         given = job.options.replay.test
         self.general = (
             f"{REFERENCE_TOKENS} tokens of the Python language reference"
             if given is None
             else "given by the user"
         )
-        self.limits = {DOMAIN: None, GENERAL: REFERENCE_TOKENS if given is None else None}
-        if test is not None:
-            general = (
-                [{"text": d.text} for d in reference()] if given is None else _general(given, "replay.test")
-            )
-            if given is not None:
-                job.bind("replay.test", given, rows_hash(general))
-            for name, rows in ((DOMAIN, test), (GENERAL, general)):
-                self.docs[name] = [Document(str(r["text"]), name) for r in rows]
+        if (test := job.test) is None:
+            return
+        for row, (sample,) in zip(test, test.samples, strict=True):
+            self.docs.append(DocumentIds(DOMAIN, sample.ids, len(str(row["text"]).encode())))
+        if given is None:
+            general = (Document(d.text, GENERAL) for d in reference())
+            self.docs += document_ids(self.base, general, REFERENCE_TOKENS)
+        else:
+            rows = _general(given, "replay.test")
+            job.bind("replay.test", given, rows_hash(rows))
+            self.docs += document_ids(self.base, (Document(str(r["text"]), GENERAL) for r in rows))
 
     def measured(self, active: Active | None) -> list[DocumentNats]:
         """The documents under the base as it is now."""
-        return [
-            d
-            for name, docs in self.docs.items()
-            for d in document_nats(self.base, docs, max_tokens=self.limits[name], active=active)
-        ]
+        return nats_of(self.base, self.docs, active=active)
 
     def facts(self, before: Sequence[DocumentNats], active: Active | None) -> Facts:
         """What learning changed, for the record, and told."""
@@ -193,17 +202,26 @@ class _Scores:
 
 def predictions(request: ScoreRequest) -> Documents:
     """How likely the texts of the domain are, and those whose `source` is general. With an adapter also to the base alone."""
-    base, documents = request.base, []
-    for i, row in enumerate(text_rows(request.data), 1):
-        source = row.get("source") or DOMAIN
-        if source not in (DOMAIN, GENERAL):
-            raise DataError(
-                f"row {i} has the source {source!r}", f"accepted: {DOMAIN}, {GENERAL}; or none, for {DOMAIN}"
-            )
-        documents.append(Document(str(row["text"]), source))
-    after = document_nats(base.loaded, documents, active=base.active)
+    base = request.base
+    rows = read_rows(opened(request.data), ("text",), check=source_flaw)
+    read = document_ids(base.loaded, (Document(r["text"], r.get("source") or DOMAIN) for r in rows))
+    after = nats_of(base.loaded, read, active=base.active)
     before = base.attached is not None and not base.own
-    return Documents(after, document_nats(base.plain.loaded, documents) if before else None)
+    return Documents(after, nats_of(base.plain.loaded, read) if before else None)
+
+
+def source_flaw(row: Mapping[str, Any]) -> tuple[str, str] | None:
+    """What is wrong with the source of a row, and what to do."""
+    if (source := row.get("source") or DOMAIN) in (DOMAIN, GENERAL):
+        return None
+    return f"has the source {source!r}", f"accepted: {DOMAIN}, {GENERAL}; or none, for {DOMAIN}"
+
+
+def likely_texts(request: ScoreRequest) -> Documents:
+    """How likely each text is, which no adapter need have been learnt for."""
+    base, rows = request.base, read_rows(request.data, ("text",))
+    read = (Document(r["text"], "text") for r in rows)
+    return Documents(document_nats(base.loaded, read, active=base.active))
 
 
 TASK = Task(
@@ -216,6 +234,8 @@ TASK = Task(
     },
     writes=always,
     opened=opened,
+    samples=documents,
+    by_sample=True,
     predictions=predictions,
     tuned_by=("domain_bits_per_byte",),
     signal="documents",

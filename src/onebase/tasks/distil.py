@@ -17,14 +17,14 @@ from onebase.adapt.vector_head import candidates, fit_views
 from onebase.artifact.record import Record
 from onebase.base.head import Head, HeadConfig, Read
 from onebase.codec.text.sample import Tokens
-from onebase.data import Order, read_rows
+from onebase.data import Order
+from onebase.data.labelled import Make
 from onebase.data.order import ExampleOrder, one_by_one
 from onebase.engine.features import (
     chat_rows,
     completion_rows,
     features,
     how_read,
-    row_tokens,
     text_tokens,
     views,
 )
@@ -35,13 +35,14 @@ from onebase.objective.next_token import NextToken
 from onebase.tasks import continued
 from onebase.tasks import writing as generate
 from onebase.tasks.answers import vectors
-from onebase.tasks.base import Limits, Task
+from onebase.tasks.base import Task
 from onebase.tasks.bound import Bound
+from onebase.tasks.by_head import forgetting
 from onebase.tasks.checks import check_reads, check_writes
 from onebase.tasks.fit import Fields, Lesson, Steps
 from onebase.tasks.job import Adapting, Facts, data_facts, score_facts
-from onebase.tasks.ledgers import check_labelled, check_samples
-from onebase.tasks.rows import check_texts
+from onebase.tasks.ledgers import check_rows, check_samples
+from onebase.tasks.reading import Reader, no_samples, whole_texts
 from onebase.tasks.teachers import (
     TASKS,
     Kind,
@@ -77,8 +78,8 @@ def lesson(job: Adapting) -> Lesson:
 def _classes(job: Adapting, teacher: Bound) -> Lesson:
     """A head and what the method learns, together, towards the teacher's probabilities; the head starts from a fit on its labels."""
     o, base, how = job.options, job.base, job.options.distil
-    rows = read_rows(job.data, ("text",))
-    facts = data_facts(rows) | check_labelled(job, rows)
+    rows, texts = job.rows, job.rows.texts
+    facts = data_facts(rows) | check_rows(job)
     said = [str(r["text"]) for r in rows]
     labels, logp_NC = class_chances(teacher, said)
     guess_N = logp_NC.argmax(-1)
@@ -90,8 +91,6 @@ def _classes(job: Adapting, teacher: Bound) -> Lesson:
     taught = _taught(job, teacher, rows, labels, logp_NC)
 
     def steps(found: Learner, stack: ExitStack) -> Steps:
-        check_texts(base, rows, _limits(job, found.before))
-        texts = row_tokens(base, rows, o.max_length, found.before)
         found.reads_only(texts)
         longest = max(2, *(found.before + len(t) for t in texts))
         some = _started(taught)
@@ -124,13 +123,10 @@ def _agreed(
     if job.test is None:
         return {}
     o, base = job.options, job.base
-    test = read_rows(job.test, ("text",))
+    test = job.test
     shown = [str(r["text"]) for r in test]
-    kept, base.memory = base.memory, None  # it remembers what the base said before it learnt
-    try:
+    with forgetting(base):
         x = features(base, text_tokens(base, shown, o.max_length, found.before), pooling, found.active)
-    finally:
-        base.memory = kept
     with torch.no_grad():
         student_NC = head(x.to(base.model.device)).cpu().log_softmax(-1)
     truth = [str(r["label"]) for r in test] if all("label" in r for r in test) else None
@@ -143,11 +139,6 @@ def _started(taught: Sequence[Taught]) -> list[int]:
     rest = [i for i, t in enumerate(taught) if t.label == IGNORE]
     room = FITTED - len(own)
     return own + (rest[:: -(-len(rest) // room)] if room and rest else [])
-
-
-def _limits(job: Adapting, before: int) -> Limits:
-    context = job.base.model.cfg.text.context - before
-    return Limits(min(job.options.max_length or context, context), before)
 
 
 def _taught(
@@ -195,15 +186,14 @@ def _writing(job: Adapting, teacher: Bound) -> Lesson:
             "teacher and student have different tokenizers: their distributions are over different tokens",
             "learn from what the teacher writes: distil.level=sequence, with rows of prompt or messages",
         )
-    rows = list(read_rows(job.data, ()))
+    rows = list(job.rows)
     kind = kind_of(rows)
     answered, dropped = with_answers(job, teacher, rows, kind, anew=how.level == "sequence")
     tokens = _tokens(job, answered, kind)
     test_tokens: list[Tokens] | None = None
-    test = None if job.test is None else read_rows(continued.opened(job.test), (kind,))
-    if test is not None:
-        test_tokens = _tokens(job, with_answers(job, teacher, test, kind, anew=False)[0], kind)
-    facts = data_facts(rows) | check_samples(job, tokens, test, test_tokens)
+    if job.test is not None:
+        test_tokens = _tokens(job, with_answers(job, teacher, job.test, kind, anew=False)[0], kind)
+    facts = data_facts(rows) | check_samples(job, tokens, test_tokens)
     facts["data.tokens"] = (sum(len(t.ids) for t in tokens), "counted")
     if answered != rows or dropped:
         facts["distil.written"] = (
@@ -260,9 +250,17 @@ def _check_room(tokens: Sequence[Tokens], limit: int) -> None:
         )
 
 
+def _samples(reader: Reader) -> Make:
+    """Texts that a teacher classifies. Of those that one writes there is nothing to learn before it has written."""
+    return no_samples(reader) if teaches_writing(reader.options) else whole_texts(reader)
+
+
 TASK = Task(
     name="distil",
     columns=lambda look: (kind_of(look.rows()),),
+    check=generate.text_flaw,
+    samples=_samples,
+    compared=("text",),
     lesson=lesson,
     refused={
         "prompt": "a prompt learns nothing from a teacher",

@@ -1,14 +1,18 @@
 """Task embed: vectors by which texts that belong together find each other, learnt from pairs."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 
 from onebase.adapt.method import Learner
+from onebase.base.folder import LoadedBase
 from onebase.codec.text.pooling import EmbeddingConfig
 from onebase.codec.text.sample import Tokens
+from onebase.data.bad_rows import Samples
+from onebase.data.labelled import Make
 from onebase.data.order import ExampleOrder
+from onebase.data.row_files import Flaw
 from onebase.engine.features import embedding_tokens
 from onebase.engine.scoring import batch_tokens
 from onebase.errors import DataError, UserError
@@ -18,8 +22,10 @@ from onebase.tasks.answers import vectors
 from onebase.tasks.base import ScoreRequest, Task
 from onebase.tasks.fit import Lesson, Steps
 from onebase.tasks.job import Adapting, data_facts
-from onebase.tasks.ledgers import check_pairs
-from onebase.tasks.pairs import compared, pair_rows
+from onebase.tasks.ledgers import check_rows
+from onebase.tasks.options import AdaptOptions
+from onebase.tasks.pairs import compared, pair_columns
+from onebase.tasks.reading import Reader, Row, together
 
 
 def lesson(job: Adapting) -> Lesson:
@@ -30,21 +36,19 @@ def lesson(job: Adapting) -> Lesson:
             "this base has its texts in one space with images, which learning from texts alone would pull apart",
             "adapt a base of text",
         )
-    rows = pair_rows(job.data)
+    rows = job.rows
     if any("score" in r for r in rows):
         raise DataError(
             "pairs with a score are for evaluation: those with a low one do not belong together",
             "keep the pairs that belong together, without the column 'score'",
         )
-    facts = data_facts(rows) | check_pairs(job, rows)
-    made = replace(base.embedding or EmbeddingConfig(), normalise=True)
-    made = replace(made, limit=_shorter(made.limit, o.max_length))
-    sides = ("anchor", "positive", *(("negative",) if "negative" in rows[0] else ()))
+    facts = data_facts(rows) | check_rows(job)
+    sides = _sides(rows[0])
+    groups = rows.named([""] * len(sides), 0)
+    made = _made(base, o)
 
     def steps(found: Learner, stack: ExitStack) -> Steps:
-        columns = [embedding_tokens(base, [r[side] for r in rows], made, found.before) for side in sides]
-        groups = list(zip(*columns, strict=True))
-        found.reads_only([t for column in columns for t in column])
+        found.reads_only([t for group in groups for t in group])
         per_step = min(o.rows, len(groups))
         _check_negatives(groups, per_step)
         longest = found.before + max(2, *(len(t.ids) for g in groups for t in g))
@@ -54,6 +58,27 @@ def lesson(job: Adapting) -> Lesson:
         return Steps(Contrastive(made, o.temperature, o.symmetric, found.active, chunk=chunk), plan, longest)
 
     return Lesson(facts, "vectors", steps, fields={"embedding": made})
+
+
+def _made(base: LoadedBase, options: AdaptOptions) -> EmbeddingConfig:
+    """How the adapter makes a vector of a text."""
+    own = base.embedding or EmbeddingConfig()
+    return replace(own, normalise=True, limit=_shorter(own.limit, options.max_length))
+
+
+def _sides(columns: Container[str]) -> tuple[str, ...]:
+    return ("anchor", "positive", *(("negative",) if "negative" in columns else ()))
+
+
+def _samples(reader: Reader) -> Make:
+    """The texts of a row, each as it is read for a vector: long ones are cut."""
+    base, sides, made = reader.base, _sides(reader.columns), _made(reader.base, reader.options)
+
+    def make(rows: Sequence[Row]) -> list[Samples | Flaw]:
+        read = iter(embedding_tokens(base, [r[side] for r in rows for side in sides], made, reader.taken))
+        return [tuple(next(read) for _ in sides) for _ in rows]
+
+    return together(make)
 
 
 def _shorter(a: int | None, b: int | None) -> int | None:
@@ -83,8 +108,10 @@ def predictions(request: ScoreRequest) -> Retrieved | Alike:
 
 TASK = Task(
     name="embed",
-    columns=("anchor", "positive"),
+    columns=lambda look: pair_columns(look.rows()),
     lesson=lesson,
+    samples=_samples,
+    compared=("anchor", "positive"),
     refused={
         "prompt": "a prompt gives each of some answers a probability, no vectors",
         "head": "a head says which of some labels, it gives no vectors",

@@ -11,25 +11,24 @@ import torch
 
 from onebase.adapt.head import FOLDS, fit_head, spread
 from onebase.adapt.method import SCRATCH
-from onebase.base.folder import LoadedBase
 from onebase.base.head import HeadConfig
 from onebase.codec.text.sample import Tokens
-from onebase.data import Rows, read_rows
-from onebase.data.bad_rows import refuse_flawed
-from onebase.errors import DataError
+from onebase.data import read_rows
+from onebase.data.bad_rows import Samples
+from onebase.data.labelled import Make
+from onebase.data.row_files import Flaw
 from onebase.evaluation.predictions import Passages
 from onebase.model.proj import Active
 from onebase.objective.extract import Extract
 from onebase.tasks import by_head as heads
 from onebase.tasks.answers import of_task, token_states
-from onebase.tasks.base import Limits, ScoreRequest, Shown, Task
+from onebase.tasks.base import ScoreRequest, Shown, Task
 from onebase.tasks.bound import Bound
 from onebase.tasks.by_head import Fit, Prepared
 from onebase.tasks.checks import head_size
 from onebase.tasks.job import Adapting, data_facts
-from onebase.tasks.ledgers import check_asked
-from onebase.tasks.options import AdaptOptions
 from onebase.tasks.passages import Window, extracted, windows
+from onebase.tasks.reading import Reader, Row, each_row
 
 COLUMNS = ("question", "context", "answers")
 FORM = 'for example {"text": ["Ada"], "answer_start": [0]}'
@@ -58,79 +57,54 @@ def flaw(row: Mapping[str, Any]) -> tuple[str, str] | None:
     return None
 
 
-def _check(base: LoadedBase, rows: Rows, limits: Limits, options: AdaptOptions) -> None:
-    refuse_flawed(rows, flaw)
-
-
-def _rows(data: Any) -> Rows:
-    rows = read_rows(data, COLUMNS, check=lambda good: refuse_flawed(good, flaw))
-    refuse_flawed(rows, flaw)
-    return rows
-
-
 def pairs(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     """Question and context of each row."""
     return [(r["question"], r["context"]) for r in rows]
 
 
-def _target(window: Window, row: Mapping[str, Any]) -> tuple[int, int] | None:
-    """The places of the first and the last token of the row's first answer; None where not all of it stands in the window."""
-    start = row["answers"]["answer_start"][0]
-    end = start + len(row["answers"]["text"][0])
-    at = [i for i, (a, b) in enumerate(window.places) if a < end and b > start]
-    if not at or window.places[at[0]][0] > start or window.places[at[-1]][1] < end:
-        return None
-    return window.first + at[0], window.first + at[-1]
+def _samples(reader: Reader) -> Make:
+    """Of each row the first window that has the whole of its first answer."""
+
+    def made(row: Row) -> Samples | Flaw:
+        start = row["answers"]["answer_start"][0]
+        end = start + len(row["answers"]["text"][0])
+        limit = reader.options.max_length
+        for window in windows(reader.base, pairs([row]), limit, reader.taken):
+            if (found := window.answered(start, end)) is not None:
+                return (found,)
+        return Flaw("no window of the text has the whole answer", "shorten the answer, or raise max_length")
+
+    return each_row(made)
 
 
 def prepare(job: Adapting) -> Prepared:
-    rows, o = _rows(job.data), job.options
-    targets: dict[str, tuple[int, int]] = {}
-    texts: dict[str, tuple[int, int]] = {}
+    rows, o = job.rows, job.options
+    job.head = head_size(job, sum(map(len, rows.texts)), 2, [])
 
-    def tokens(before: int) -> list[Tokens]:
-        """Of each row the first window that has the whole answer."""
-        targets.clear()
-        texts.clear()
-        kept: dict[int, Tokens] = {}
-        for w in windows(job.base, pairs(rows), o.max_length, before):
-            if w.row not in kept and (at := _target(w, rows[w.row])) is not None:
-                kept[w.row], targets[w.tokens.id] = w.tokens, at
-                texts[w.tokens.id] = (w.first, w.first + len(w.places))
-        if missing := [i for i in range(1, len(rows) + 1) if i - 1 not in kept]:
-            raise DataError(f"row {missing[0]}: no window holds its answer whole", "shorten the answer")
-        return list(kept.values())
-
-    job.head = head_size(job, sum(len(t) for t in tokens(0)), 2, [])
-
-    def fit(read: Sequence[Tokens], active: Active | None) -> Fit:
-        states = token_states(job.base, read, active)
+    def fit(texts: Sequence[Tokens], active: Active | None) -> Fit:
+        read = [t for t in texts if isinstance(t, Window) and t.answer is not None]
+        assert len(read) == len(rows)
+        answers = {t.id: t.answer for t in read if t.answer is not None}
+        whole = {t.id: (t.first, t.first + len(t.places)) for t in read}
         marks, parts = [], []
-        for t, h_TD in zip(read, states, strict=True):
-            (first, stop), (start, end) = texts[t.id], targets[t.id]
+        for t, h_TD in zip(read, token_states(job.base, read, active), strict=True):
+            (first, stop), (start, end) = whole[t.id], answers[t.id]
             y_n2 = torch.zeros(stop - first, 2)
             y_n2[start - first, 0] = y_n2[end - first, 1] = 1.0
             marks.append(y_n2)
             parts.append(h_TD[first:stop])
+        # Tokens of one text lean on each other: they are held out together.
         folds = np.repeat(spread(len(read), o.seed), [len(y) for y in marks])
         made = fit_head(torch.cat(parts), torch.cat(marks), 2, o.seed, folds if len(read) >= FOLDS else None)
         cfg = HeadConfig(gives="answer", limit=o.max_length)
-        return Fit(made.head, cfg, lambda on: Extract(SCRATCH, dict(targets), dict(texts), on), made.facts)
+        return Fit(made.head, cfg, lambda on: Extract(SCRATCH, answers, whole, on), made.facts)
 
-    return Prepared(
-        rows,
-        fit,
-        data_facts(rows),
-        tokens=tokens,
-        ledger=lambda: check_asked(
-            job, rows, (("question", "context"), lambda r: f"{r['question']}\n{r['context']}")
-        ),
-    )
+    return Prepared(fit, data_facts(rows))
 
 
 def predictions(request: ScoreRequest) -> Passages:
     """The likeliest answer of each row, beside the right ones."""
-    rows = _rows(request.data)
+    rows = read_rows(request.data, COLUMNS, check=flaw)
     found = extracted(of_task(request.base, "extract", "finds answers in texts"), pairs(rows))
     return Passages([r["answers"]["text"] for r in rows], [f[0].text if f else "" for f in found])
 
@@ -151,7 +125,9 @@ TASK = Task(
     lesson=lambda job: heads.lesson(job, prepare(job)),
     head=lambda job: heads.by_head(job, prepare(job)),
     refused={"prompt": "a prompt gives each of some answers a probability, no places in a text"},
-    check=_check,
+    check=flaw,
+    samples=_samples,
+    compared=("question", "context"),
     predictions=predictions,
     answer=_answer,
     reads=("question", "context"),

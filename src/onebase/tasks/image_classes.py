@@ -15,6 +15,7 @@ from onebase.adapt.head import Fitted, fit_pooled, pooled_as
 from onebase.adapt.method import SCRATCH, Learner
 from onebase.base.head import HeadConfig
 from onebase.codec.text.sample import Tokens
+from onebase.data import Rows
 from onebase.data.order import ExampleOrder, one_by_one
 from onebase.engine import image_features as images
 from onebase.errors import UserError
@@ -23,7 +24,7 @@ from onebase.tasks import by_head as heads
 from onebase.tasks.checks import before, head_size
 from onebase.tasks.fit import Lesson, Steps
 from onebase.tasks.job import Adapting, Facts, data_facts
-from onebase.tasks.ledgers import check_labelled
+from onebase.tasks.ledgers import check_rows
 
 
 def by_head(job: Adapting) -> AdapterParts:
@@ -73,10 +74,13 @@ def _fitted(job: Adapting) -> tuple[Fitted, HeadConfig, Facts, Sequence[Path], l
         raise UserError(
             "contrast learns the vectors of texts, and these rows are pictures", "leave contrast.first out"
         )
-    rows, labels = job.labelled("image")
-    paths = images.image_paths(rows, job.data)
+    rows, labels = job.rows, job.labels()
+    paths = images.image_paths(rows, rows)
     hashes = images.hashed(paths, rows)
-    facts = data_facts(hashes, labels) | check_labelled(job, hashes, "image")
+    if job.test is not None:  # it is compared by the content of the pictures
+        test = [{"image": images.file_hash(path)} for path in images.image_paths(job.test, job.test)]
+        job.test = Rows(test, job.test.places, name=job.test.name)
+    facts = data_facts(hashes, labels) | check_rows(job, hashes)
     job.head = head_size(job, len(rows), len(labels), list(Counter(str(r["label"]) for r in rows).values()))
     job.reads(paths)
     x_NP = images.features(job.base, paths, pooled_as(o.pooling), None)

@@ -15,8 +15,7 @@ from onebase.artifact.record import Record, machine_facts, version_facts
 from onebase.base.folder import LoadedBase
 from onebase.codec.text.sample import Tokens
 from onebase.config import to_dict
-from onebase.data import Rows, read_rows
-from onebase.data.labelled import Data
+from onebase.data import Rows
 from onebase.errors import DataError
 from onebase.evaluation.bootstrap import Score
 from onebase.tasks.options import AdaptOptions, flat
@@ -35,24 +34,22 @@ class HeadSize:
     seconds: float
 
 
+@dataclass
 class Adapting:
-    """What the makers share: the request, the clock and the record."""
+    """What the makers share: the request, the clock and the record. compared: the columns by which a test row is found among the rows."""
 
-    def __init__(
-        self,
-        base: LoadedBase,
-        data: Data,
-        task: str,
-        method: str,
-        options: AdaptOptions,
-        listeners: tuple[Listener, ...],
-        tell: Any,
-        test: Data | None = None,
-        resume: Path | None = None,
-    ) -> None:
-        self.base, self.data, self.task, self.method = base, data, task, method
-        self.options, self.listeners, self.tell = options, listeners, tell
-        self.test, self.resume = test, resume
+    base: LoadedBase
+    rows: Rows
+    task: str
+    method: str
+    options: AdaptOptions
+    listeners: tuple[Listener, ...] = ()
+    tell: Callable[[str], object] = lambda said: None
+    test: Rows | None = None
+    resume: Path | None = None
+    compared: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
         # A plan takes the place of these: the loop, and what hears of the texts or pictures that a head is about to be fitted on.
         self.run: Callable[[Job], Result] = run
         self.reads: Callable[[Sequence[Tokens] | Sequence[Path]], None] = lambda given: None
@@ -67,15 +64,14 @@ class Adapting:
         self.bound[option] = content
         self.called[option] = f"{option} ({given})" if isinstance(given, (str, Path)) else option
 
-    def labelled(self, column: str = "text") -> tuple[list[dict[str, Any]], tuple[str, ...]]:
-        """Rows with text (or another column) and label, and the labels in order."""
-        rows = read_rows(self.data, (column, "label"))
-        labels = tuple(sorted({str(r["label"]) for r in rows}))
+    def labels(self) -> tuple[str, ...]:
+        """The labels of the rows, one each, in order. Raises DataError where they are all the same."""
+        labels = tuple(sorted({str(r["label"]) for r in self.rows}))
         if len(labels) < 2:
             raise DataError(
-                f"all {len(rows)} rows have the label {labels[0]!r}", "give rows of at least two labels"
+                f"all {len(self.rows)} rows have the label {labels[0]!r}", "give rows of at least two labels"
             )
-        return rows, labels
+        return labels
 
     def parts(self, config: AdapterConfig, tensors: dict[str, Tensor], facts: Facts) -> AdapterParts:
         """The adapter with its record."""
@@ -88,10 +84,10 @@ class Adapting:
         record.add("method", self.method, "stated by the user")
         record.add("config.adapter", to_dict(config), "stated by the user")
         record.add("config.options", options_kept(self.options), "stated by the user")
-        if isinstance(self.data, Rows) and self.data.columns:
-            record.add("data.columns", dict(self.data.columns), "stated by the user")
-        if isinstance(self.data, Rows) and self.data.source:
-            record.add("data.source", dict(self.data.source), "as the Hub says")
+        if self.rows.columns:
+            record.add("data.columns", dict(self.rows.columns), "stated by the user")
+        if self.rows.source:
+            record.add("data.source", dict(self.rows.source), "as the Hub says")
         for name, (value, origin) in facts.items():
             record.add(name, value, origin)
         record.add("seconds", round(time.perf_counter() - self.began, 3), "measured")

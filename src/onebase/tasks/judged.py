@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 
 from onebase.data import read_rows
-from onebase.data.bad_rows import places_of
 from onebase.data.labelled import Data
 from onebase.draws import Draws
 from onebase.engine.decoder import generate
@@ -15,8 +14,10 @@ from onebase.errors import UserError
 from onebase.evaluation.predictions import Judged
 from onebase.tasks.base import JudgeConfig, ScoreRequest
 from onebase.tasks.bound import Bound
+from onebase.tasks.preferences import prompt_flaw
 from onebase.tasks.rewards import Reward, checked, opened
-from onebase.tasks.rollouts import Question, check_questions, questions
+from onebase.tasks.rollouts import Question, prompt_samples, questions
+from onebase.tasks.rows import reader_on
 
 
 def rewarded(request: ScoreRequest) -> Judged:
@@ -51,10 +52,9 @@ def wins_of(request: ScoreRequest, cfg: JudgeConfig) -> np.ndarray:
 
 
 def _questions(base: Bound, data: Data, cfg: JudgeConfig) -> list[Question]:
-    loaded, rows = base.loaded, read_rows(data, checked(cfg.reward).columns)
-    context = base.config.text.context - loaded.model.leading(base.active, 1)[0]
-    check_questions(loaded, rows, cfg.reward, cfg.max_tokens, context)
-    return questions(loaded, rows, places_of(rows))
+    make = prompt_samples(reader_on(base), cfg.reward, cfg.max_tokens)
+    required = ("prompt", *checked(cfg.reward).columns)
+    return questions(read_rows(data, required, check=prompt_flaw, make=make))
 
 
 def _worth(

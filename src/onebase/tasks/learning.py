@@ -143,11 +143,10 @@ def _identity(job: Adapting) -> dict[str, str]:
             kept = kept[part]
         kept.pop(last, None)
     asked = {"task": job.task, "method": job.method, "options": options}
-    rows = job.data if isinstance(job.data, Sequence) else []
     base = {f"base's {k}" if k != "fingerprint" else "weights": v for k, v in job.base.hashes.items()}
     return (
         base
         | {"date": str(job.options.date)}
-        | {"adapter": digest(asked), "rows": rows_hash(rows)}
+        | {"adapter": digest(asked), "rows": rows_hash(job.rows)}
         | job.bound
     )

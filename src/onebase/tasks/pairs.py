@@ -1,7 +1,7 @@
 """Texts that belong together: rows of pairs, how well a base's vectors find them, and the texts nearest to a query."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from onebase.data import read_rows
-from onebase.data.labelled import Data
+from onebase.data.labelled import Data, Records
 from onebase.errors import DataError, UserError
 from onebase.evaluation.predictions import Alike, Retrieved
 from onebase.evaluation.retrieval import relevant_ranks
@@ -26,38 +26,29 @@ class Near:
     score: float
 
 
-def pair_rows(data: Data) -> list[dict[str, Any]]:
-    """Rows of anchor and positive, all or none of them with a negative, or with a score. Raises DataError."""
-    rows = read_rows(data, ("anchor", "positive"))
-    for further in ("negative", "score"):
-        if any(further in r for r in rows):
-            rows = read_rows(rows, (further,))
-    return rows
+def pair_columns(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """What rows of anchor and positive must have: a negative, or a score, where any of them has one."""
+    return ("anchor", "positive", *(c for c in ("negative", "score") if any(c in r for r in rows)))
 
 
-def scored(rows: Sequence[dict[str, Any]]) -> list[float]:
-    """How alike the texts of each pair are, as the rows say. Raises DataError for what is no number from 0 to 1."""
-    out = []
-    for i, row in enumerate(rows, 1):
-        try:
-            value = float(row["score"])
-        except (TypeError, ValueError, OverflowError):
-            value = math.nan
-        if not 0 <= value <= 1:
-            raise DataError(
-                f"row {i} has the score {row['score']!r}",
-                "give a number from 0 (nothing in common) to 1 (the same)",
-            )
-        out.append(value)
-    return out
+def score_flaw(row: Mapping[str, Any]) -> tuple[str, str] | None:
+    """What is wrong with how alike a row says that its texts are, and what to do."""
+    try:
+        value = float(row.get("score", 0.0))
+    except (TypeError, ValueError, OverflowError):
+        value = math.nan
+    if 0 <= value <= 1:
+        return None
+    return f"has the score {row['score']!r}", "give a number from 0 (nothing in common) to 1 (the same)"
 
 
 def compared(embed: Embed, data: Data) -> Retrieved | Alike:
     """Of pairs with a score: their cosines. Else where the positives of each anchor are found among all positives and negatives of the data.
     Raises DataError."""
-    rows = pair_rows(data)
+    records = Records(data)
+    rows = read_rows(records, pair_columns(records.sound), check=score_flaw)
     if "score" in rows[0]:
-        wanted = scored(rows)
+        wanted = [float(r["score"]) for r in rows]
         a_ND, b_ND = (F.normalize(embed([r[side] for r in rows]), dim=-1) for side in ("anchor", "positive"))
         return Alike(wanted, (a_ND * b_ND).sum(-1).double().numpy())
     found = [r["positive"] for r in rows] + [r["negative"] for r in rows if "negative" in r]

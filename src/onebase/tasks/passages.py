@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from onebase.adapt.folder import Attached
-from onebase.adapt.spans import Place, token_places
+from onebase.adapt.spans import Place
 from onebase.base.folder import LoadedBase
 from onebase.codec.text.pairs import pair_frame
 from onebase.codec.text.sample import Tokens
@@ -26,14 +26,21 @@ LEAST = 8
 
 
 @dataclass(frozen=True)
-class Window:
-    """A part of a text behind its question. row: which of the rows; first: the place of its first token among `tokens`; places: where its tokens
-    stand in the text."""
+class Window(Tokens):
+    """A part of a text behind its question. row: which of the rows; first: at which of its tokens the text begins; places: where the tokens of the text
+    stand in it. answer: at which of its tokens an answer begins and ends, where one is known."""
 
-    row: int
-    tokens: Tokens
-    first: int
-    places: Sequence[Place]
+    row: int = 0
+    first: int = 0
+    places: tuple[Place, ...] = ()
+    answer: tuple[int, int] | None = None
+
+    def answered(self, start: int, end: int) -> "Window | None":
+        """This window with the answer that has these characters (end exclusive); None where not all of it stands here."""
+        at = [i for i, (a, b) in enumerate(self.places) if a < end and b > start]
+        if not at or self.places[at[0]][0] > start or self.places[at[-1]][1] < end:
+            return None
+        return replace(self, answer=(self.first + at[0], self.first + at[-1]))
 
 
 @dataclass(frozen=True)
@@ -59,21 +66,21 @@ def windows(
     context = base.model.cfg.text.context - before
     out: list[Window] = []
     for row, (question, text) in enumerate(pairs):
-        asked, ids = tok.encode(question), tok.encode(text)
+        asked, (ids, places) = tok.encode(question), tok.encode_placed(text)
         room = min(limit or context, context) - frame.size - len(asked)
         if not ids or room < min(LEAST, len(ids)):
             what = f"a question of {len(asked)} tokens, which leaves no room for its text"
             raise DataError(
                 f"row {row + 1} has " + (what if ids else "a text without a token"), "shorten it, or mend it"
             )
-        places, step = token_places(tok, text), room - min(OVERLAP, room // 2)
+        step = room - min(OVERLAP, room // 2)
         for start in range(0, max(1, len(ids) - room + step), step):
             framed, types = frame.framed(asked, ids[start : start + room])
-            read = replace(
-                given_tokens(framed, len(out)), types=np.asarray(types, np.int32) if typed else None
-            )
             first = len(frame.before) + len(asked) + len(frame.between)
-            out.append(Window(row, read, first, places[start : start + room]))
+            plain = given_tokens(framed, len(out))
+            kinds = np.asarray(types, np.int32) if typed else None
+            inside = tuple(places[start : start + room])
+            out.append(Window(plain.ids, plain.loss, plain.id, plain.source, kinds, row, first, inside))
     return out
 
 
@@ -85,7 +92,7 @@ def extracted(on: Attached, pairs: Sequence[tuple[str, str]], top: int = 1) -> l
     head, base = on.config.head, on.base
     assert head is not None
     read = windows(base, pairs, head.limit, base.model.leading(on.active, 1)[0], head.typed)
-    said = states_of(base, [w.tokens for w in read], on.active, head_of(on))
+    said = states_of(base, read, on.active, head_of(on))
     each = [z_T2[w.first : w.first + len(w.places)].double() for w, z_T2 in zip(read, said, strict=True)]
     out = []
     for row, (_, text) in enumerate(pairs):

@@ -6,7 +6,7 @@ B rows, T time.
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 import torch
@@ -26,11 +26,11 @@ from onebase.objective.pictures import PictureLabel
 from onebase.objective.policy import Policy
 from onebase.objective.preference import Preference
 from onebase.tasks.bound import Bound
-from onebase.tasks.estimate import Plan
+from onebase.tasks.classify import has_many
 from onebase.tasks.job import Adapting
-from onebase.tasks.multilabel import has_many
 from onebase.tasks.options import read_options
 from onebase.tasks.plan_reading import by_reading
+from onebase.tasks.results import Plan
 from onebase.tasks.table import prepared
 from onebase.train.loop import Job, micro_rows
 from onebase.train.memory import Memory, available
@@ -73,26 +73,32 @@ def planned(
     """Do all that `adapted` does before step 1, then say what the rest would take. The base stays as it is. Raises what `adapted` raises."""
     if base.attached is not None and not base.own:
         raise UserError("this base has an adapter on it", "plan on the plain base: onebase.load(ref)")
-    told: list[str] = []
     job, maker = prepared(
         base.loaded,
         data,
         task=task,
         method=method,
         options=read_options(dict(options), method),
-        tell=told.append,
         columns=columns,
         test=test,
     )
+    return plan_of(job, maker)
+
+
+def plan_of(job: Adapting, maker: Callable[[Adapting], object]) -> Plan:
+    """The plan of a job whose rows are read; nobody else is told anything."""
+    told: list[str] = []
+    job = replace(job, tell=told.append, listeners=())
+    method = job.method
     began = time.perf_counter()
     state = torch.get_rng_state()
     try:
         found = by_reading(job, maker) if method not in BY_STEPS else _by_steps(job, maker)
     finally:
         torch.set_rng_state(state)
-    rows = job.data if isinstance(job.data, Rows) else Rows([])
+    rows = job.rows
     facts: dict[str, Any] = {
-        "task": task,
+        "task": job.task,
         "method": method,
         "rows": len(rows),
         "columns": list(dict.fromkeys(k for r in rows for k in r)),

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from onebase.data import Rows
 from onebase.engine import image_features as images
 from onebase.engine.features import features, text_tokens
 from onebase.engine.scoring import batch_tokens
@@ -27,10 +26,10 @@ class _Read(Exception):
 
 def by_reading(job: Adapting, maker: Callable[[Adapting], object]) -> dict[str, Any]:
     """A head or a prompt takes the time of reading the rows: some of them are read."""
-    rows = job.data
+    rows = job.rows
     forms = prompt.forms(job) if job.method == "prompt" else []
     facts: dict[str, Any] = {"seconds": {"reading": 0.0, "how": BY_READING, "probe": 0.0}}
-    if not isinstance(rows, Rows) or not rows or (job.method == "prompt" and not forms):
+    if not rows or (job.method == "prompt" and not forms):
         return facts
     base = job.base
     if job.method == "head" and images.sees_images(base, list(rows)):

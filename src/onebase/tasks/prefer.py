@@ -10,29 +10,28 @@ import torch
 
 from onebase.adapt.method import Learner
 from onebase.artifact.files import sha256_bytes
-from onebase.base.folder import LoadedBase
 from onebase.codec.text.sample import Tokens
-from onebase.data import Rows, read_rows
 from onebase.data.order import ExampleOrder
 from onebase.engine.scoring import batch_tokens
 from onebase.evaluation.likelihood import completion_nats
 from onebase.evaluation.predictions import Preferred
 from onebase.objective.preference import Preference, row_tokens
-from onebase.tasks.base import Limits, ScoreRequest, Task, always
+from onebase.tasks.base import ScoreRequest, Task, always
 from onebase.tasks.checks import before
 from onebase.tasks.fit import Lesson, Steps
 from onebase.tasks.job import Adapting, Facts, data_facts
 from onebase.tasks.judged import wins_of
 from onebase.tasks.ledgers import check_written
-from onebase.tasks.options import AdaptOptions
 from onebase.tasks.preferences import (
-    SIDES,
+    COLUMNS,
+    answer_pairs,
     has_chats,
     other_answers,
+    pair_flaw,
     pair_tokens,
     preference_rows,
-    refuse_pairs,
 )
+from onebase.tasks.rows import reader_on
 from onebase.tasks.writing import special_ids
 
 
@@ -40,10 +39,10 @@ def lesson(job: Adapting) -> Lesson:
     """A loss of pairs on what the method learns; the reference is the base as it was, read once before step 1."""
     o, base = job.options, job.base
     how = o.prefer
-    rows = read_rows(job.data, SIDES)
-    pairs = pair_tokens(base, rows)
+    rows = job.rows
+    pairs = pair_tokens(rows)
     texts = [t for pair in pairs for t in pair]
-    facts = data_facts(rows) | check_written(job, texts)
+    facts = data_facts(rows) | check_pairs(job, texts)
     facts |= {
         "prefer.loss": (how.loss, "stated by the user"),
         "prefer.beta": (how.beta, "stated by the user"),
@@ -101,10 +100,10 @@ def _reference_facts(job: Adapting, objective: Preference, pairs: Sequence[tuple
     return facts
 
 
-def check(base: LoadedBase, rows: Rows, limits: Limits, options: AdaptOptions) -> None:
-    """Raises BadRows for pairs that cannot be read, or with an answer beyond the limit."""
-    if base.words is not None:
-        refuse_pairs(base, rows, limits.tokens, limits.taken)
+def check_pairs(job: Adapting, texts: Sequence[Tokens]) -> Facts:
+    """The ledger of pairs."""
+    test = None if job.test is None else [t for pair in pair_tokens(job.test) for t in pair]
+    return check_written(job, texts, test, chats=has_chats(job.rows))
 
 
 def predictions(request: ScoreRequest) -> Preferred:
@@ -112,9 +111,8 @@ def predictions(request: ScoreRequest) -> Preferred:
     times the log-ratio to the base without the adapter (a token, for ipo). Where a reward judges, also how often it likes what is written with
     the adapter better than what the base writes without."""
     base = request.base
-    room = base.config.text.context - base.loaded.model.leading(base.active, 1)[0]
-    rows = preference_rows(base.loaded, request.data, room, base.config.text.context - room)
-    texts = [t for pair in pair_tokens(base.loaded, rows) for t in pair]
+    rows = preference_rows(reader_on(base), request.data)
+    texts = [t for pair in pair_tokens(rows) for t in pair]
     found = completion_nats(base.loaded, texts, base.active)
     logp_n2, size_n2 = -found[:, 0].reshape(-1, 2), found[:, 1].reshape(-1, 2)
     won_P = None if request.judge is None else wins_of(request, request.judge)
@@ -128,14 +126,16 @@ def predictions(request: ScoreRequest) -> Preferred:
 
 TASK = Task(
     name="prefer",
-    columns=SIDES,
+    columns=COLUMNS,
     lesson=lesson,
     refused={
         "prompt": "a prompt learns nothing of answers: write into it what is wanted (onebase chat)",
         "head": "a head writes no text: one that says how good an answer is, is task reward",
     },
     writes=always,
-    check=check,
+    check=pair_flaw,
+    samples=answer_pairs,
+    by_sample=True,
     predictions=predictions,
     judged=True,
     signal="pairs",

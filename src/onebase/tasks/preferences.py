@@ -7,42 +7,29 @@ from typing import Any
 import numpy as np
 
 from onebase.base.folder import LoadedBase
+from onebase.codec.text.codec import Known
 from onebase.codec.text.faults import stretches
 from onebase.codec.text.sample import Tokens, chat_sample, completion_sample
 from onebase.data import Rows, read_rows
-from onebase.data.bad_rows import once, places_of, refuse_bad
-from onebase.data.labelled import Data
-from onebase.data.row_files import missing_column
+from onebase.data.bad_rows import Samples
+from onebase.data.labelled import Data, Make
+from onebase.data.row_files import Flaw
 from onebase.draws import Draws
-from onebase.engine.features import samples_of
 from onebase.errors import DataError
+from onebase.tasks.reading import Reader, each_row
 
 SIDES = ("chosen", "rejected")
+COLUMNS = ("prompt", *SIDES)
 
 Prompt = str | Sequence[Mapping[str, Any]]
 """A text, or messages that an answer of the assistant follows."""
 
 
-def preference_rows(base: LoadedBase, data: Data, limit: int, taken: int = 0) -> Rows:
-    """Rows of prompt, chosen and rejected. Raises DataError, BadRows with all rows that `refuse_pairs` refuses."""
-    rows = read_rows(data, SIDES, check=lambda found: refuse_pairs(base, found, limit, taken))
-    refuse_pairs(base, rows, limit, taken)
-    return rows
-
-
-def refuse_pairs(base: LoadedBase, rows: Sequence[Mapping[str, Any]], limit: int, taken: int = 0) -> None:
-    """Raises DataError where no row has a prompt, and BadRows with all rows that cannot be used: a prompt that is neither text nor messages,
-    what the chat template does not take, equal answers, an answer that is longer with its prompt than `limit` tokens, of which an adapter
-    has `taken` some already."""
-    if not any("prompt" in row for row in rows):
-        raise missing_column(places_of(rows)[0], ["prompt"], list(rows[0]))
-    made: list[list[Tokens]] = []
-    found = {i: flaw for i, row in enumerate(rows) if (flaw := _flaw(base, row, limit, taken, made))}
-    refuse_bad(found, places_of(rows))
-    pairs = [
-        tuple(replace(t, id=f"{i} {s}") for t, s in zip(p, SIDES, strict=True)) for i, p in enumerate(made, 1)
-    ]
-    once(rows, samples_of(base, "preferences"), lambda: pairs)
+def pair_flaw(row: Mapping[str, Any]) -> tuple[str, str] | None:
+    """What is wrong with the values of a row, and what to do."""
+    if row["chosen"].strip() == row["rejected"].strip():
+        return "'chosen' and 'rejected' are the same", "remove the row: it prefers nothing"
+    return prompt_flaw(row)
 
 
 def prompt_flaw(row: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -61,37 +48,35 @@ def prompt_flaw(row: Mapping[str, Any]) -> tuple[str, str] | None:
     return None
 
 
-def _flaw(
-    base: LoadedBase, row: Mapping[str, Any], limit: int, taken: int, made: list[list[Tokens]]
-) -> tuple[str, str] | None:
-    """What is wrong with a row, and what to do; its answers as tokens are put into `made`."""
-    if (flaw := prompt_flaw(row)) is not None:
-        return flaw
-    prompt = row.get("prompt")
-    if row["chosen"].strip() == row["rejected"].strip():
-        return "'chosen' and 'rejected' are the same", "remove the row: it prefers nothing"
-    behind = f" behind the {taken} of the adapter" if taken else ""
-    made.append([])
-    for side in SIDES:
-        try:
-            made[-1].append(answer_tokens(base, prompt or "", row[side]))
-            size = len(made[-1][-1])
-        except DataError as e:
-            return e.cause, e.remedy
-        if size > limit:
-            return (
-                f"'{side}' has {size} tokens with its prompt, the limit is {limit}{behind}",
-                "shorten it, leave it out or raise max_length: answers are never cut",
-            )
-    return None
+def answer_pairs(reader: Reader) -> Make:
+    """Chosen and rejected of each row behind its prompt, which is encoded once."""
+
+    def one(row: Mapping[str, Any]) -> Samples | Flaw:
+        known: Known = {}
+        made = []
+        for side in SIDES:
+            made.append(answer_tokens(reader.base, row["prompt"], row[side], known))
+            long = reader.too_long(len(made[-1]), f"'{side}' ", " with its prompt", "answers")
+            if long is not None:
+                return long
+        return tuple(made)
+
+    return each_row(one)
 
 
-def answer_tokens(base: LoadedBase, prompt: Prompt, answer: str, name: str = "") -> Tokens:
+def preference_rows(reader: Reader, data: Data) -> Rows:
+    """Rows of prompt, chosen and rejected, with their answers as tokens. Raises DataError, BadRows with all that cannot be used."""
+    return read_rows(data, COLUMNS, check=pair_flaw, make=answer_pairs(reader))
+
+
+def answer_tokens(
+    base: LoadedBase, prompt: Prompt, answer: str, known: Known | None = None, name: str = ""
+) -> Tokens:
     """A prompt, an answer and its end as tokens, only the last two learnt; messages go through the chat template. Raises DataError."""
     if isinstance(prompt, str):
-        return base.codec.tokens(completion_sample(prompt, answer, id=name, source="preferences"))
+        return base.codec.tokens(completion_sample(prompt, answer, id=name, source="preferences"), known)
     messages = [*prompt, {"role": "assistant", "content": answer}]
-    made = base.codec.tokens(chat_sample(messages, id=name, source="preferences"))
+    made = base.codec.tokens(chat_sample(messages, id=name, source="preferences"), known)
     if not made.loss.any():
         return made  # the ledger says so
     start, stop = stretches(made)[-1]  # what the assistant said before is given
@@ -99,22 +84,14 @@ def answer_tokens(base: LoadedBase, prompt: Prompt, answer: str, name: str = "")
     return replace(made, loss=(at >= start) & (at < stop))
 
 
-def pair_tokens(base: LoadedBase, rows: Sequence[Mapping[str, Any]]) -> list[tuple[Tokens, Tokens]]:
-    """Chosen and rejected of each row, ids `1 chosen`, `1 rejected`, `2 chosen` and so on."""
-
-    def make() -> list[tuple[Tokens, Tokens]]:
-        made = [
-            [answer_tokens(base, r["prompt"], r[side], f"{i} {side}") for side in SIDES]
-            for i, r in enumerate(rows, 1)
-        ]
-        return [(chosen, rejected) for chosen, rejected in made]
-
-    return once(rows, samples_of(base, "preferences"), make)
+def pair_tokens(rows: Rows) -> list[tuple[Tokens, Tokens]]:
+    """Chosen and rejected of each row, called `1 chosen`, `1 rejected`, `2 chosen` and so on."""
+    return [(chosen, rejected) for chosen, rejected in rows.named([f" {side}" for side in SIDES])]
 
 
-def has_chats(data: Data) -> bool:
+def has_chats(rows: Sequence[Mapping[str, Any]]) -> bool:
     """Does any prompt go through the chat template?"""
-    return any(not isinstance(r["prompt"], str) for r in read_rows(data, SIDES))
+    return any(not isinstance(r["prompt"], str) for r in rows)
 
 
 def other_answers(

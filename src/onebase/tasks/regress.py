@@ -13,28 +13,20 @@ from onebase.adapt.ridge import fit_ridge
 from onebase.base.head import HeadConfig
 from onebase.codec.text.sample import Tokens
 from onebase.data import read_rows
-from onebase.data.bad_rows import refuse_flawed
-from onebase.data.labelled import Data
 from onebase.engine.features import how_read
 from onebase.errors import DataError
 from onebase.evaluation.predictions import Numbers
 from onebase.model.proj import Active
 from onebase.objective.regress import Value
 from onebase.tasks import by_head as heads
-from onebase.tasks.answers import of_task, values
+from onebase.tasks.answers import numbers, of_task, values
 from onebase.tasks.base import ScoreRequest, Shown, Task
 from onebase.tasks.bound import Bound
 from onebase.tasks.by_head import Fit, Prepared, wide_features
 from onebase.tasks.job import Adapting, data_facts
 from onebase.tasks.prompting import Given
-from onebase.tasks.rows import check_texts
-
-
-def value_rows(data: Data) -> tuple[list[dict[str, Any]], list[float]]:
-    """Rows with text and value, and the values as numbers (a file of csv has them as text). Raises DataError with all bad rows."""
-    rows = read_rows(data, ("text", "value"), check=lambda good: refuse_flawed(good, flaw))
-    refuse_flawed(rows, flaw)
-    return rows, [float(r["value"]) for r in rows]
+from onebase.tasks.reading import whole_texts
+from onebase.tasks.rows import reader_on
 
 
 def flaw(row: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -55,7 +47,8 @@ def _number(value: object) -> float | None:
 
 
 def prepare(job: Adapting) -> Prepared:
-    rows, wanted = value_rows(job.data)
+    rows = job.rows
+    wanted = [float(r["value"]) for r in rows]  # a file of csv has them as text
     y_N = torch.tensor(wanted, dtype=torch.float64)
     # From the first one on: numbers that are large and near each other (years, times) keep their differences.
     off_N = y_N - y_N[0]
@@ -82,7 +75,7 @@ def prepare(job: Adapting) -> Prepared:
         )
 
     facts = data_facts(rows) | {"data.mean": (mean, "computed"), "data.deviation": (scale, "computed")}
-    return Prepared(rows, fit, facts)
+    return Prepared(fit, facts)
 
 
 def _on(bound: Bound) -> Attached:
@@ -91,8 +84,9 @@ def _on(bound: Bound) -> Attached:
 
 def predictions(request: ScoreRequest) -> Numbers:
     """The number of each row, and the true one."""
-    rows, truth = value_rows(request.data)
-    return Numbers(truth, values(_on(request.base), [r["text"] for r in rows]))
+    reader = reader_on(request.base)
+    rows = read_rows(request.data, ("text", "value"), check=flaw, make=whole_texts(reader))
+    return Numbers([float(r["value"]) for r in rows], numbers(_on(request.base), rows.texts))
 
 
 def _answer(bound: Bound, given: Sequence[Given]) -> list[Shown]:
@@ -105,7 +99,9 @@ TASK = Task(
     lesson=lambda job: heads.lesson(job, prepare(job)),
     head=lambda job: heads.by_head(job, prepare(job)),
     refused={"prompt": "a prompt gives each of some answers a probability, no number"},
-    check=lambda base, rows, limits, _: check_texts(base, rows, limits, flaw),
+    check=flaw,
+    samples=whole_texts,
+    compared=("text",),
     predictions=predictions,
     answer=_answer,
     tuned_by=("mae",),

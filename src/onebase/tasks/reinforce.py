@@ -1,25 +1,23 @@
 """Task reinforce: completions that the base writes itself are judged by a reward, and better ones become likelier (GRPO, PPO)."""
 
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from onebase.adapt.method import Learner
-from onebase.base.folder import LoadedBase
 from onebase.base.head import Head
 from onebase.base.model import BaseModel
-from onebase.data import Rows, read_rows
-from onebase.data.bad_rows import places_of
+from onebase.data.labelled import Make
 from onebase.errors import UserError
 from onebase.objective.policy import Policy, ReinforceConfig
-from onebase.tasks.base import Limits, Look, Task, always
+from onebase.tasks.base import Look, Task, always
 from onebase.tasks.fit import Fields, Lesson, Steps
 from onebase.tasks.job import Adapting, Facts, data_facts
 from onebase.tasks.judged import rewarded
-from onebase.tasks.ledgers import check_asked
-from onebase.tasks.options import AdaptOptions
+from onebase.tasks.ledgers import check_rows
+from onebase.tasks.preferences import prompt_flaw
+from onebase.tasks.reading import Reader
 from onebase.tasks.rewards import checked, opened
-from onebase.tasks.rollouts import Question, Rollouts, check_questions, questions
+from onebase.tasks.rollouts import Question, Rollouts, prompt_samples, questions
 
 VALUE = "__value"
 """The name of PPO's value head on its base while it learns; no adapter keeps it."""
@@ -29,8 +27,8 @@ def lesson(job: Adapting) -> Lesson:
     """Epochs over the prompts, each of them asked once an epoch; a rollout of `rows` prompts (the last one perhaps fewer) and `reinforce.group`
     completions of each is learnt from in `passes` x `parts` steps."""
     o, base, cfg = job.options, job.base, job.options.reinforce
-    rows = read_rows(job.data, ())
-    facts = data_facts(rows) | check_asked(job, rows, ((), lambda r: _shown(r["prompt"])))
+    rows = job.rows
+    facts = data_facts(rows) | check_rows(job)
     chats = any(not isinstance(r["prompt"], str) for r in rows)
     prompts = min(o.rows, len(rows))
     _check_parts(prompts * cfg.group, cfg)
@@ -40,7 +38,7 @@ def lesson(job: Adapting) -> Lesson:
         head = stack.enter_context(_value_head(base.model, cfg))
         for content in reward.facts.values():
             job.bind("reinforce.reward", cfg.reward, f"{content}{_function(cfg.reward)}")
-        asked = questions(base, rows, places_of(rows))
+        asked = questions(rows)
         longest = found.before + max(len(q.tokens) for q in asked) + cfg.max_tokens
         name = VALUE if head else None
         source = Rollouts(
@@ -91,10 +89,6 @@ def _value_head(model: BaseModel, cfg: ReinforceConfig) -> Iterator[Head | None]
         del model.heads[VALUE]
 
 
-def _shown(prompt: object) -> str:
-    return prompt if isinstance(prompt, str) else json.dumps(prompt, ensure_ascii=False)
-
-
 def _told(source: Rollouts, asked: list[Question]) -> Facts:
     """What the record keeps of the rollouts. The gap is |log p by the engine that wrote - log p by the forward that trains| of a token."""
     curve = source.curve
@@ -126,13 +120,12 @@ def _told(source: Rollouts, asked: list[Question]) -> Facts:
 
 
 def _columns(look: Look) -> tuple[str, ...]:
-    return checked(look.options.reinforce.reward).columns
+    return ("prompt", *checked(look.options.reinforce.reward).columns)
 
 
-def _check(base: LoadedBase, rows: Rows, limits: Limits, options: AdaptOptions) -> None:
-    if base.words is not None:
-        how = options.reinforce
-        check_questions(base, rows, how.reward, how.max_tokens, limits.tokens)
+def _samples(reader: Reader) -> Make:
+    how = reader.options.reinforce
+    return prompt_samples(reader, how.reward, how.max_tokens)
 
 
 TASK = Task(
@@ -144,7 +137,9 @@ TASK = Task(
         "head": "a head writes no text: one that says how good an answer is, is task reward",
     },
     writes=always,
-    check=_check,
+    check=prompt_flaw,
+    samples=_samples,
+    compared=("prompt",),
     predictions=rewarded,
     judged=True,
     signal="rewards",

@@ -13,26 +13,26 @@ from torch import Tensor
 
 from onebase.adapt.head import FOLDS, best_pooled, fit_head, spread
 from onebase.adapt.method import SCRATCH
-from onebase.base.folder import LoadedBase
 from onebase.base.head import HeadConfig
 from onebase.codec.text.sample import Tokens
-from onebase.data import Rows, read_rows
-from onebase.data.bad_rows import refuse_flawed
+from onebase.data import read_rows
+from onebase.data.bad_rows import Samples
+from onebase.data.labelled import Make
+from onebase.data.row_files import Flaw
 from onebase.engine.features import how_read, pair_tokens
 from onebase.errors import DataError
-from onebase.evaluation.predictions import Reranked
+from onebase.evaluation.predictions import Graded
 from onebase.evaluation.retrieval import NDCG
 from onebase.model.proj import Active
 from onebase.objective.label import ManyLabels
 from onebase.tasks import by_head as heads
 from onebase.tasks.answers import asked_flaw, of_task, ranked, scored
-from onebase.tasks.base import Limits, ScoreRequest, Shown, Task
+from onebase.tasks.base import ScoreRequest, Shown, Task
 from onebase.tasks.bound import Bound
 from onebase.tasks.by_head import Fit, Prepared, wide_features
 from onebase.tasks.checks import head_size
 from onebase.tasks.job import Adapting, data_facts
-from onebase.tasks.ledgers import check_asked
-from onebase.tasks.options import AdaptOptions
+from onebase.tasks.reading import Reader, Row, together
 
 COLUMNS = ("query", "texts", "grades")
 
@@ -52,28 +52,29 @@ def flaw(row: Mapping[str, Any]) -> tuple[str, str] | None:
     return None if max(grades) > 0 else ("no text answers the query", "leave such rows out")
 
 
-def _check(base: LoadedBase, rows: Rows, limits: Limits, options: AdaptOptions) -> None:
-    refuse_flawed(rows, flaw)
-
-
-def _rows(data: Any) -> Rows:
-    rows = read_rows(data, COLUMNS, check=lambda good: refuse_flawed(good, flaw))
-    refuse_flawed(rows, flaw)
-    return rows
-
-
 def pairs(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     """Query and text of every text of every row."""
     return [(r["query"], t) for r in rows for t in r["texts"]]
 
 
+def _samples(reader: Reader) -> Make:
+    """Query and text of every text of a row; a pair beyond the limit loses the end of its longer text."""
+
+    def made(rows: Sequence[Row]) -> list[Samples | Flaw]:
+        limit = reader.options.max_length
+        read = iter(pair_tokens(reader.base, pairs(rows), limit, reader.taken, cut=True))
+        return [tuple(next(read) for _ in r["texts"]) for r in rows]
+
+    return together(made)
+
+
 def prepare(job: Adapting) -> Prepared:
-    rows = _rows(job.data)
+    rows = job.rows
     y_N = torch.tensor([float(g > 0) for r in rows for g in r["grades"]])
     if y_N.min() == y_N.max():
         raise DataError("every text answers its query", "give texts with grade 0 too")
     job.head = head_size(job, len(y_N), 1, [len(y_N)])
-    o, both = job.options, pairs(rows)
+    o = job.options
     # Texts of one query lean on each other: they are held out together.
     folds = np.repeat(spread(len(rows), o.seed), [len(r["texts"]) for r in rows])
 
@@ -93,22 +94,14 @@ def prepare(job: Adapting) -> Prepared:
             made.facts,
         )
 
-    return Prepared(
-        rows,
-        fit,
-        data_facts(rows) | {"data.texts": (len(y_N), "counted")},
-        tokens=lambda before: pair_tokens(job.base, both, o.max_length, before, cut=True),
-        ledger=lambda: check_asked(
-            job, rows, (("query", "texts"), lambda r: "\n".join([r["query"], *r["texts"]]))
-        ),
-    )
+    return Prepared(fit, data_facts(rows) | {"data.texts": (len(y_N), "counted")})
 
 
-def predictions(request: ScoreRequest) -> Reranked:
-    """How well each text answers its query, beside its grade."""
-    rows = _rows(request.data)
+def predictions(request: ScoreRequest) -> Graded:
+    """The scores of each query's texts, and their grades."""
+    rows = read_rows(request.data, COLUMNS, check=flaw)
     found = iter(scored(of_task(request.base, "rerank", "reranks"), pairs(rows)))
-    return Reranked([r["grades"] for r in rows], [[next(found) for _ in r["texts"]] for r in rows])
+    return Graded([r["grades"] for r in rows], [[next(found) for _ in r["texts"]] for r in rows])
 
 
 def _answer(bound: Bound, given: Sequence[Any]) -> list[Shown]:
@@ -127,7 +120,9 @@ TASK = Task(
     lesson=lambda job: heads.lesson(job, prepare(job)),
     head=lambda job: heads.by_head(job, prepare(job)),
     refused={"prompt": "a prompt gives each of some answers a probability, no order of texts"},
-    check=_check,
+    check=flaw,
+    samples=_samples,
+    compared=("query", "texts"),
     predictions=predictions,
     answer=_answer,
     reads=("query", "texts"),

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -10,10 +11,18 @@ from onebase.adapt.folder import AdapterParts, load_adapter, save_adapter
 from onebase.adapt.spans import Span
 from onebase.artifact.record import Record
 
-__all__ = ["THRESHOLD", "Adapter", "Label", "Span", "labelled"]
+__all__ = ["THRESHOLD", "Adapter", "Label", "Plan", "Span", "labelled"]
 
 THRESHOLD = 0.5
 """From this probability on a text has a label, where it may have many."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What something would take, before it is done: `facts` for programs, `text` for people."""
+
+    facts: dict[str, Any]
+    text: str
 
 
 @dataclass(frozen=True)

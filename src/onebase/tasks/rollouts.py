@@ -19,16 +19,15 @@ from torch import Tensor
 from onebase.base.folder import LoadedBase
 from onebase.codec.text.sample import Tokens
 from onebase.config import digest, to_dict
-from onebase.data.bad_rows import Rows, once, places_of, refuse_bad
+from onebase.data.bad_rows import Rows, Samples
+from onebase.data.labelled import Make
 from onebase.data.order import ExampleOrder, one_by_one, span
-from onebase.data.row_files import missing_column
+from onebase.data.row_files import Flaw
 from onebase.draws import Draws
 from onebase.engine.decoder import generate
-from onebase.engine.features import samples_of
 from onebase.engine.request import Completion
 from onebase.engine.sampler import Sampling
 from onebase.engine.scoring import batch_tokens, batches
-from onebase.errors import DataError
 from onebase.model.proj import Active
 from onebase.objective.policy import (
     Moved,
@@ -42,7 +41,8 @@ from onebase.objective.policy import (
     token_logps,
 )
 from onebase.objective.pooled import text_batch
-from onebase.tasks.preferences import Prompt, prompt_flaw
+from onebase.tasks.preferences import Prompt
+from onebase.tasks.reading import Reader, each_row
 from onebase.tasks.rewards import Answer, Reward, checked
 
 STREAMS = 64
@@ -61,50 +61,31 @@ class Question:
         return Answer(self.row["prompt"], completion, self.row, self.where)
 
 
-def questions(base: LoadedBase, rows: Sequence[Mapping[str, Any]], places: Sequence[str]) -> list[Question]:
-    """Ids by number from 0. Raises DataError for what the chat template does not take."""
-    out = []
-    known: list[list[int]] = rows.made.get(samples_of(base, "asked"), []) if isinstance(rows, Rows) else []
-    for i, (row, where) in enumerate(zip(rows, places, strict=True)):
-        ids = np.asarray(known[i] if known else prompt_ids(base, row["prompt"]), np.int32)
-        out.append(Question(Tokens(ids, np.zeros(len(ids), bool), str(i), "reinforce"), row, where))
-    return out
-
-
-def check_questions(
-    base: LoadedBase, rows: Sequence[Mapping[str, Any]], reward: str, max_tokens: int, limit: int
-) -> None:
-    """Raises DataError where no row has a prompt, BadRows with all rows that cannot be asked: a prompt that is neither text nor messages, or
-    after which `max_tokens` of a completion do not fit in `limit` tokens, and what the reward cannot judge."""
-    if not any("prompt" in row for row in rows):
-        raise missing_column(places_of(rows)[0], ["prompt"], list(rows[0]))
+def prompt_samples(reader: Reader, reward: str, max_tokens: int) -> Make:
+    """The prompt of each row, after which `max_tokens` of a completion have to fit; nothing of it is learnt. Refused is what the chat template does
+    not take, and what the reward cannot judge."""
     check = checked(reward).check
-    made: list[list[int]] = []
-    found = {
-        i: flaw
-        for i, row in enumerate(rows)
-        if (flaw := _flaw(base, row, max_tokens, limit, made) or check(row))
-    }
-    refuse_bad(found, places_of(rows))
-    once(rows, samples_of(base, "asked"), lambda: made)
+
+    def one(row: Mapping[str, Any]) -> Samples | Flaw:
+        ids = np.asarray(prompt_ids(reader.base, row["prompt"]), np.int32)
+        if len(ids) + max_tokens > reader.tokens:
+            return Flaw(
+                f"has {len(ids)} tokens, and {max_tokens} of the completion do not fit behind them: the limit is {reader.tokens}",
+                "shorten it, or lower max_tokens",
+            )
+        if (said := check(row)) is not None:
+            return Flaw(*said)
+        return (Tokens(ids, np.zeros(len(ids), bool), source="reinforce"),)
+
+    return each_row(one)
 
 
-def _flaw(
-    base: LoadedBase, row: Mapping[str, Any], max_tokens: int, limit: int, made: list[list[int]]
-) -> tuple[str, str] | None:
-    if (flaw := prompt_flaw(row)) is not None:
-        return flaw
-    try:
-        made.append(prompt_ids(base, row["prompt"]))
-        size = len(made[-1])
-    except DataError as e:  # what a chat template does not take
-        return e.cause, e.remedy
-    if size + max_tokens > limit:
-        return (
-            f"has {size} tokens, and {max_tokens} of the completion do not fit behind them: the limit is {limit}",
-            "shorten it, or lower max_tokens",
-        )
-    return None
+def questions(rows: Rows) -> list[Question]:
+    """Called by number from 0."""
+    return [
+        Question(tokens, row, where)
+        for (tokens,), row, where in zip(rows.named(first=0), rows, rows.places, strict=True)
+    ]
 
 
 def prompt_ids(base: LoadedBase, prompt: Prompt) -> list[int]:

@@ -7,9 +7,9 @@ from typing import Any
 
 from onebase.adapt.folder import AdapterParts, Attached
 from onebase.adapt.methods import BY_STEPS, METHODS, method_of
+from onebase.artifact.files import read_manifest
 from onebase.base.folder import LoadedBase
 from onebase.codec.text.clock import at, today
-from onebase.data import read_rows
 from onebase.data.labelled import Data
 from onebase.errors import ConfigError, UserError
 from onebase.formats.rows import resolved
@@ -30,14 +30,13 @@ from onebase.tasks import (
 from onebase.tasks.base import ScoreRequest, Shown, Task, never
 from onebase.tasks.bound import Bound
 from onebase.tasks.checks import check_reads, check_room, check_writes
-from onebase.tasks.dates import began
 from onebase.tasks.job import Adapting, rows_hash
 from onebase.tasks.options import AdaptOptions, read_options
 from onebase.tasks.prompting import Given
 from onebase.tasks.prompting import columns as prompt_columns
 from onebase.tasks.results import Adapter
-from onebase.tasks.rows import read
-from onebase.tasks.texts import likely_texts
+from onebase.tasks.rows import compared_by, read, read_test
+from onebase.train.checkpoint import list_checkpoints
 from onebase.train.listen import Listener
 
 __all__ = [
@@ -73,7 +72,7 @@ TASKS: dict[str, Task] = {
 
 PREDICTIONS: dict[str, Callable[[ScoreRequest], Any]] = {
     **{name: t.predictions for name, t in TASKS.items() if t.predictions is not None},
-    "text": likely_texts,
+    "text": continued.likely_texts,
 }
 """What scores are computed from, by task."""
 
@@ -138,6 +137,9 @@ def adapted(
     return Adapter(maker(job))
 
 
+Make = Callable[[Adapting], AdapterParts]
+
+
 def prepared(
     base: LoadedBase,
     data: Data,
@@ -150,8 +152,8 @@ def prepared(
     test: Data | None = None,
     columns: Mapping[str, str] | None = None,
     resume: str | Path | None = None,
-) -> tuple[Adapting, Callable[[Adapting], AdapterParts]]:
-    """The job with its rows read, and what makes its adapter. Raises UserError for what does not fit.
+) -> tuple[Adapting, Make]:
+    """The job with its rows and test rows read, and what makes its adapter. Raises UserError for what does not fit.
 
     columns: what the data (and the test rows) call a column, by what the task calls it. resume: the folder of its checkpoints."""
     if task not in TASKS:
@@ -173,11 +175,12 @@ def prepared(
         others = ", ".join(t.name for t in TASKS.values() if t.writes is never)
         check_writes(base, task, method, f"use a base that writes; this one learns {others}")
     check_room(base, method, options)
-    data, test = resolved(data), None if test is None else resolved(test)
     options = replace(options, date=options.date or began(resume) or today())
     with at(options.date):
-        rows = read(base, data, chosen, method, options, columns)
-    test = read_rows(test, (), columns=columns) if test is not None and columns else test
+        rows = read(base, resolved(data), chosen, method, options, columns)
+        tested = None
+        if test is not None and rows:
+            tested = read_test(base, resolved(test), chosen, options, columns)
     job = Adapting(
         base,
         rows,
@@ -186,8 +189,9 @@ def prepared(
         options,
         tuple(listeners),
         tell or (lambda _: None),
-        test,
+        tested,
         None if resume is None else Path(resume),
+        compared_by(base, chosen, options, lambda: rows),
     )
 
     def make(job: Adapting) -> AdapterParts:
@@ -195,3 +199,11 @@ def prepared(
             return makers[method](job)
 
     return job, make
+
+
+def began(resume: str | Path | None) -> str | None:
+    """The date of the run whose state of learning is in a folder, however often it is gone on with; None where none is."""
+    found = [] if resume is None else list_checkpoints(Path(resume) / "checkpoints")
+    identity = read_manifest(found[-1])["facts"].get("identity") if found else None
+    date = identity.get("date") if isinstance(identity, dict) else None
+    return date if isinstance(date, str) else None

@@ -6,7 +6,7 @@ Test rows play no part: they are only compared with the training rows, as `adapt
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from onebase.adapt.methods import BY_STEPS, METHODS
@@ -20,11 +20,11 @@ from onebase.evaluation.bootstrap import Score
 from onebase.evaluation.scores import check_names, scores_of
 from onebase.tasks.base import ScoreRequest
 from onebase.tasks.bound import Bound
-from onebase.tasks.estimate import Plan
-from onebase.tasks.options import read_options
-from onebase.tasks.plan import planned
-from onebase.tasks.results import Adapter
-from onebase.tasks.table import PREDICTIONS, TASKS, adapted, prepared, rows_hash
+from onebase.tasks.job import Adapting
+from onebase.tasks.options import AdaptOptions, read_options
+from onebase.tasks.plan import plan_of
+from onebase.tasks.results import Adapter, Plan
+from onebase.tasks.table import PREDICTIONS, TASKS, Make, prepared, rows_hash
 
 HELD_OUT = 0.25
 """Share of the training rows that the trials are judged on."""
@@ -53,6 +53,11 @@ class Setting:
         """As `Base.adapt` takes them."""
         return {"lr": self.lr, **self.own}
 
+    def set(self, options: AdaptOptions) -> AdaptOptions:
+        """Options with these values in them."""
+        own = replace(options.own, **self.own) if self.own else options.own
+        return replace(options, lr=self.lr, own=own)
+
 
 def tune(
     base: Bound,
@@ -76,33 +81,24 @@ def tune(
     tell = tell or (lambda _: None)
     check_names([score] if score else [])
     options = {"date": today(), **options}  # of all trials
-    rows, first = _request(base, data, task, method, trials, options, columns, test)
+    job, make, first = _request(base, data, task, method, trials, options, columns, test)
     # What speaks against learning these rows, a test row among them say, is said before the first trial.
-    planned(base, rows, task=task, method=method, test=test, options=options)
-    seed = read_options(dict(options), method).seed
-    learnt, held = split(rows, seed, TASKS[task].reads)
+    plan_of(job, make)
+    seed = job.options.seed
+    learnt, held = split(job.rows, seed, TASKS[task].reads)
     found: list[tuple[Setting, Score | None]] = []
     names, lower = (score,) if score else TASKS[task].tuned_by, False
     for number, setting in enumerate(settings(first, trials, seed, METHODS[method].tuned), 1):
-        more = {**options, **setting.options}
-        adapter = adapted(base, learnt, task=task, method=method, options=more)
-        value, lower = _judged(base, adapter, held, task, names, seed)
+        trial = replace(job, rows=learnt, test=None, options=setting.set(job.options))
+        value, lower = _judged(base, Adapter(make(trial)), held, task, names, seed)
         found.append((setting, value))
         tell(f"trial {number} of {trials}: {_text(setting)}: {value}")
     best = chosen([s for _, s in found], lower)
     setting = found[best][0]
     why = "no trial is better than the first beyond its interval: the first is kept"
     tell(why if best == 0 else f"chosen: {_text(setting)}")
-    adapter = adapted(
-        base,
-        rows,
-        task=task,
-        method=method,
-        tell=tell,
-        test=test,
-        listeners=listeners,
-        options={**options, **setting.options},
-    )
+    last = replace(job, tell=tell, listeners=tuple(listeners), options=setting.set(job.options))
+    adapter = Adapter(make(last))
     record = adapter.parts.record
     told = [{**s.options, **_fields(value)} for s, value in found]
     record.add("tune.trials", told, "measured on rows held out of the training rows")
@@ -125,12 +121,11 @@ def plan_tune(
     **options: Any,
 ) -> Plan:
     """`Base.plan_adapt`, and what the trials would take beside it: each learns on three quarters of the rows. Raises UserError."""
-    rows, first = _request(base, data, task, method, trials, options, columns, test)
-    whole = planned(base, rows, task=task, method=method, test=test, options=options)
+    job, make, first = _request(base, data, task, method, trials, options, columns, test)
+    whole = plan_of(job, make)
     one = whole.facts["seconds"]["steps"]
     seconds = one * (1 + trials * (1 - HELD_OUT))
-    seed = read_options(dict(options), method).seed
-    listed = settings(first, trials, seed, METHODS[method].tuned)
+    listed = settings(first, trials, job.options.seed, METHODS[method].tuned)
     facts = whole.facts | {"tune": {"trials": [s.options for s in listed], "seconds": seconds}}
     text = f"tuning        {trials} trials ({'; '.join(map(_text, listed))}) and the last run: about {seconds:,.0f} s, scoring not in it"
     return Plan(facts, f"{whole.text}\n{text}")
@@ -185,11 +180,7 @@ def split(rows: Rows, seed: int, reads: Sequence[str] = ()) -> tuple[Rows, Rows]
             f"{len(rows)} rows ({len(groups)} different) are too few to hold some out and choose by them",
             f"give at least {LEAST} different rows, with several of each label, or leave tuning out",
         )
-    return _some(rows, [i for i in range(len(rows)) if i not in held]), _some(rows, sorted(held))
-
-
-def _some(rows: Rows, which: Sequence[int]) -> Rows:
-    return Rows([rows[i] for i in which], [rows.places[i] for i in which], rows.folder)
+    return rows.some([i for i in range(len(rows)) if i not in held]), rows.some(sorted(held))
 
 
 def chosen(scores: Sequence[Score | None], lower: bool = False) -> int:
@@ -213,8 +204,8 @@ def _request(
     options: Mapping[str, object],
     columns: Mapping[str, str] | None,
     test: Data | None,
-) -> tuple[Rows, Setting]:
-    """The rows as `adapt` reads them, and the first setting. Raises UserError for what cannot be tuned."""
+) -> tuple[Adapting, Make, Setting]:
+    """The job with its rows read, what makes its adapters, and the first setting. Raises UserError for what cannot be tuned."""
     if trials < 2:
         raise UserError(f"{trials} trials cannot be compared", "give at least 2")
     asked = read_options(dict(options), method)
@@ -224,13 +215,13 @@ def _request(
         raise UserError(f"method {method!r} has neither rate nor rank", f"tuned are: {', '.join(BY_STEPS)}")
     if base.attached is not None and not base.own:
         raise UserError("this base has an adapter on it", "tune on the plain base: onebase.load(ref)")
-    job, _ = prepared(base.loaded, data, task=task, method=method, options=asked, columns=columns, test=test)
-    rows = job.data
-    assert isinstance(rows, Rows)  # what `prepared` has read
-    split(rows, asked.seed, TASKS[task].reads)
+    job, make = prepared(
+        base.loaded, data, task=task, method=method, options=asked, columns=columns, test=test
+    )
+    split(job.rows, asked.seed, TASKS[task].reads)
     how = METHODS[method]
     own = {name: getattr(asked.own, name) for name in how.tuned}
-    return rows, Setting(asked.lr or how.rate_of(TASKS[task].signal), own)
+    return job, make, Setting(asked.lr or how.rate_of(TASKS[task].signal), own)
 
 
 def _judged(

@@ -1,6 +1,6 @@
 """Tasks complete and chat: supervised fine-tuning on completions, or on the assistant's part of conversations."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
@@ -8,26 +8,25 @@ from typing import Any
 import numpy as np
 
 from onebase.adapt.method import Learner
-from onebase.base.folder import LoadedBase
+from onebase.codec.text.codec import Known
 from onebase.codec.text.sample import Tokens
 from onebase.codec.text.tokenizer import Tokenizer
-from onebase.data import RowPlan, Rows, TokenSet, read_rows
+from onebase.data import RowPlan, TokenSet, read_rows
 from onebase.data.order import ExampleOrder, Order, one_by_one
 from onebase.engine.decoder import generate
-from onebase.engine.features import chat_rows, completion_rows
+from onebase.engine.features import chat_row, completion_row
 from onebase.engine.sampler import Sampling
 from onebase.errors import DataError
 from onebase.evaluation.likelihood import completion_nats
 from onebase.evaluation.predictions import Written
 from onebase.objective.next_token import NextToken
 from onebase.tasks import by_prompt
-from onebase.tasks.base import Limits, ScoreRequest, Task, always
+from onebase.tasks.base import ScoreRequest, Task, always
 from onebase.tasks.fit import Lesson, Steps
 from onebase.tasks.job import Adapting, data_facts
-from onebase.tasks.ledgers import COLUMNS, check_written, written
-from onebase.tasks.options import AdaptOptions
+from onebase.tasks.ledgers import check_written
 from onebase.tasks.prompting import prompted, texts_of
-from onebase.tasks.rows import check_samples
+from onebase.tasks.reading import one_sample, samples_in
 
 PACKED = 256
 """Tokens of a packed row at least, where the context has room for them."""
@@ -35,11 +34,10 @@ PACKED = 256
 
 def lesson(job: Adapting) -> Lesson:
     """Next-token prediction on the supervised tokens alone."""
-    rows = read_rows(job.data, COLUMNS[job.task])
-    tokens = written(job, rows)
+    tokens, test = samples_in(job.rows), None if job.test is None else samples_in(job.test)
     facts = (
-        data_facts(rows)
-        | check_written(job, tokens)
+        data_facts(job.rows)
+        | check_written(job, tokens, test, chats=job.task == "chat")
         | {"data.tokens": (sum(len(t.ids) for t in tokens), "counted")}
     )
 
@@ -87,34 +85,52 @@ def completions(request: ScoreRequest) -> Written:
     """See `_written`. Rows have prompt and completion, and what a saved prompt has as variables."""
     base, on = request.base, request.base.attached
     asks = on is None or on.config.prompt is None or "text" in on.config.prompt.variables
-    rows = read_rows(request.data, (*(["prompt"] if asks else []), "completion"))
+    rows = read_rows(request.data, (*(["prompt"] if asks else []), "completion"), check=text_flaw)
     texts = [str(r["prompt"]) if asks else "" for r in rows]
     read = [
         prompted(on, t, _values(request, r, i)).read
         for i, (t, r) in enumerate(zip(texts, rows, strict=True), 1)
     ]
-    samples = completion_rows(base.loaded, [{**r, "prompt": p} for r, p in zip(rows, read, strict=True)])
+    samples, prompts = [], []
+    for i, (r, prompt) in enumerate(zip(rows, read, strict=True), 1):
+        known: Known = {}
+        samples.append(completion_row(base.loaded, {**r, "prompt": prompt}, str(i), known))
+        prompts.append(base.tokenizer.begun(known[prompt, "nothing"]))
     answers = [str(r["completion"]).strip() for r in rows]
-    return _written(request, Asks(samples, [base.tokenizer.encode(p, bos=True) for p in read], answers))
+    return _written(request, Asks(samples, prompts, answers))
 
 
 def chats(request: ScoreRequest) -> Written:
     """See `_written`. Rows have messages, the last of which is the answer."""
-    base, rows = request.base, read_rows(request.data, ("messages",))
+    base, rows = request.base, read_rows(request.data, ("messages",), check=answered_flaw)
     samples, prompts = [], []
     for i, r in enumerate(rows, 1):
-        if len(r["messages"]) < 2 or r["messages"][-1].get("role") != "assistant":
-            raise DataError(
-                f"row {i} does not end in an answer of the assistant",
-                "let it be the last message: it is compared",
-            )
         read = list(prompted(base.attached, r["messages"][:-1], _values(request, r, i)).read)
-        (sample,) = chat_rows(base.loaded, [{"messages": [*read, r["messages"][-1]]}])
+        known: Known = {}
+        sample = chat_row(base.loaded, {"messages": [*read, r["messages"][-1]]}, str(i), known)
         shown = _answers(read) - _answers(r["messages"][:-1])
         samples.append(_less_first(sample, shown) if shown else sample)
-        prompts.append(base.loaded.codec.chat_ids(read))
+        prompts.append(base.loaded.codec.chat_ids(read, known=known))
     answers = [str(r["messages"][-1]["content"]).strip() for r in rows]
     return _written(request, Asks(samples, prompts, answers))
+
+
+def text_flaw(row: Mapping[str, Any]) -> tuple[str, str] | None:
+    """What is wrong with a prompt that is no text, and what to do."""
+    if isinstance(prompt := row.get("prompt", ""), str):
+        return None
+    return (
+        f"'prompt' is {type(prompt).__name__}, text is expected",
+        "mend the row; messages are for task chat",
+    )
+
+
+def answered_flaw(row: Mapping[str, Any]) -> tuple[str, str] | None:
+    """What is wrong with messages that do not end in an answer, and what to do."""
+    last = row["messages"][-1]
+    if len(row["messages"]) > 1 and isinstance(last, Mapping) and last.get("role") == "assistant":
+        return None
+    return "does not end in an answer of the assistant", "let it be the last message: it is compared"
 
 
 def _values(request: ScoreRequest, row: Mapping[str, Any], number: int) -> dict[str, str]:
@@ -154,25 +170,26 @@ def _written(request: ScoreRequest, found: Asks) -> Written:
     return Written(found.answers, texts, nats[:, 0], nats[:, 1])
 
 
-def _task(name: str, columns: tuple[str, ...], predictions: Callable[[ScoreRequest], Written]) -> Task:
-    def check(base: LoadedBase, rows: Rows, limits: Limits, options: AdaptOptions) -> None:
-        if base.words is not None:
-            check_samples(base, name, rows, limits)
-
-    return Task(
-        name=name,
-        columns=columns,
-        lesson=lesson,
-        prompt=by_prompt.by_prompt,
-        refused={"head": "a head says which of some labels, it writes no text"},
-        writes=always,
-        check=check,
-        predictions=predictions,
-        constrained=True,
-        tuned_by=("nats_per_token",),
-        signal="answers",
-    )
-
-
-COMPLETE = _task("complete", ("prompt", "completion"), completions)
-CHAT = _task("chat", ("messages",), chats)
+COMPLETE = Task(
+    name="complete",
+    columns=("prompt", "completion"),
+    lesson=lesson,
+    prompt=by_prompt.by_prompt,
+    refused={"head": "a head says which of some labels, it writes no text"},
+    writes=always,
+    check=text_flaw,
+    samples=lambda reader: one_sample(reader, completion_row),
+    by_sample=True,
+    predictions=completions,
+    constrained=True,
+    tuned_by=("nats_per_token",),
+    signal="answers",
+)
+CHAT = replace(
+    COMPLETE,
+    name="chat",
+    columns=("messages",),
+    check=lambda row: None,
+    samples=lambda reader: one_sample(reader, chat_row),
+    predictions=chats,
+)

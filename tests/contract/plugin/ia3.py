@@ -93,7 +93,7 @@ def read(folder: PeftFolder, target: Target) -> tuple[IA3Options, dict[str, Tens
     folder.done("IA3", ("target_modules", "feedforward_modules", "fan_in_fan_out", "init_ia3_weights"))
     known = dict(modules(target.model, target.family()))
     found = {}
-    for key, factor in folder.tensors.items():
+    for key, factor in folder.own.items():
         module = known.get(key.removeprefix(PREFIX).removesuffix(".ia3_l"))
         if module is None or len(module.parts) != 1:
             raise ArtifactError(

@@ -10,10 +10,8 @@ import torch
 from onebase.adapt.head import HeadConfig, best_pooled
 from onebase.adapt.method import SCRATCH
 from onebase.adapt.ridge import fit_ridge
-from onebase.base.folder import LoadedBase
 from onebase.codec.text.sample import Tokens
-from onebase.data import Rows, read_rows
-from onebase.data.bad_rows import refuse_flawed
+from onebase.data import read_rows
 from onebase.engine.features import how_read
 from onebase.evaluation.bootstrap import Score, mean_score
 from onebase.evaluation.scores import Metric
@@ -22,11 +20,11 @@ from onebase.model.proj import Active
 from onebase.objective.regress import Value
 from onebase.tasks import by_head
 from onebase.tasks.answers import values
-from onebase.tasks.base import Limits, ScoreRequest, Shown, Task
+from onebase.tasks.base import ScoreRequest, Shown, Task
 from onebase.tasks.bound import Bound
 from onebase.tasks.by_head import Fit, Prepared, wide_features
 from onebase.tasks.job import Adapting, data_facts
-from onebase.tasks.options import AdaptOptions
+from onebase.tasks.reading import whole_texts
 from onebase.tasks.table import register
 
 COLUMNS = ("query", "passages", "grades")
@@ -41,17 +39,12 @@ def flaw(row: Any) -> tuple[str, str] | None:
     )
 
 
-def check(base: LoadedBase, rows: Rows, limits: Limits, options: AdaptOptions) -> None:
-    refuse_flawed(rows, flaw)
-
-
-def pairs(rows: Sequence[Any]) -> list[str]:
-    return [f"{r['query']}\n{p}" for r in rows for p in r["passages"]]
+def pairs(row: Any) -> list[str]:
+    return [f"{row['query']}\n{p}" for p in row["passages"]]
 
 
 def prepare(job: Adapting) -> Prepared:
-    rows = read_rows(job.data, COLUMNS)
-    y_N = torch.tensor([float(g) for r in rows for g in r["grades"]], dtype=torch.float64)
+    y_N = torch.tensor([float(g) for r in job.rows for g in r["grades"]], dtype=torch.float64)
     y_N = y_N - y_N.mean()
 
     def fit(texts: Sequence[Tokens], active: Active | None) -> Fit:
@@ -63,12 +56,12 @@ def prepare(job: Adapting) -> Prepared:
         how = HeadConfig(gives="value", pooling=pooling)
         return Fit(fitted.head, how, lambda on: Value(SCRATCH, targets, how_read(job.base, pooling), on))
 
-    return Prepared([{"text": t} for t in pairs(rows)], fit, data_facts(rows))
+    return Prepared(fit, data_facts(job.rows))
 
 
 def ranked(bound: Bound, rows: Sequence[Any]) -> list[list[int]]:
     assert bound.attached is not None
-    worth = iter(values(bound.attached, pairs(rows)))
+    worth = iter(values(bound.attached, [t for r in rows for t in pairs(r)]))
     each = [[next(worth) for _ in r["passages"]] for r in rows]
     return [sorted(range(len(w)), key=lambda i: -w[i]) for w in each]
 
@@ -96,7 +89,7 @@ class Orders:
 
 
 def predictions(request: ScoreRequest) -> Orders:
-    rows = read_rows(request.data, COLUMNS)
+    rows = read_rows(request.data, COLUMNS, check=flaw)
     return Orders([r["grades"] for r in rows], ranked(request.base, rows))
 
 
@@ -114,7 +107,9 @@ register(
         lesson=lambda job: by_head.lesson(job, prepare(job)),
         head=lambda job: by_head.by_head(job, prepare(job)),
         refused={"prompt": "a prompt gives each of some answers a probability, no order"},
-        check=check,
+        check=flaw,
+        samples=lambda reader: whole_texts(reader, pairs),
+        compared=("query", "passages"),
         predictions=predictions,
         answer=answer,
         reads=("query", "passages"),

@@ -1,62 +1,130 @@
-"""Sound files as samples: WAV by our own reader, FLAC, OGG and MP3 through `soundfile` (extra `audio`). N samples, C channels."""
+"""Sound files as samples, read by `soundfile` (libsndfile) and resampled by `soxr`, both of the extra `audio`. N samples, C channels.
 
+libsndfile reads a file that was cut off as far as it goes and says nothing. What is checked here is that the sound which a WAV or MP3 file
+announces is there.
+"""
+
+import io
+import os
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from onebase.codec.audio.resample import resampled
-from onebase.codec.audio.wav import is_wav, read_wav
 from onebase.errors import DataError, UserError
 
 RATES = (1_000, 768_000)
 LOUDEST = 1e4
 """Floats may go beyond 1, where a mix was too loud; far beyond it they are no sound."""
+STREAMED = (0x7FFFF000, 0x7FFFFF00, 0xFFFFFFFF)
+"""Lengths of a WAV file that was written to a pipe (sox, arecord, ffmpeg): its sound goes to the end of the file."""
+REMEDY = "give an intact WAV, FLAC, OGG or MP3 file"
+_MP3_FRAME = 1152
+"""Samples; the last frames may hold only what the encoder padded."""
+_MP3_TAGS = 4096
+"""Bytes of tags that may follow the last frame."""
 
 
 def read_audio(path: str | Path, rate: int) -> Tensor:
     """fp32 samples [N] from -1 to 1 at `rate` a second: all channels' mean, resampled where the file has another rate.
 
-    Raises UserError for a file that is missing, empty, damaged, cut off, or in a format that cannot be read.
+    Raises UserError for a file that is missing, empty, damaged, cut off, or in a format that cannot be read, and without the extra.
     """
     path = Path(path)
     try:
         with open(path, "rb") as f:
-            head = f.read(12)
+            if not f.read(1):
+                raise DataError(f"{path} is empty", "give a sound file")
+            f.seek(0)
+            sound_N, own = _decoded(f, path)
     except FileNotFoundError:
         raise UserError(f"there is no file {path}", "check the path") from None
     except OSError as e:
         raise UserError(f"{path} cannot be read: {e.strerror}", "give a sound file") from None
-    if not head:
-        raise DataError(f"{path} is empty", "give a sound file")
-    sound_NC, own = read_wav(path) if is_wav(head) else _other(path)
-    if not RATES[0] <= own <= RATES[1]:
-        raise DataError(
-            f"{path} says {own:,} samples a second", f"between {RATES[0]:,} and {RATES[1]:,} are read"
-        )
-    with np.errstate(invalid="ignore", over="ignore"):
-        sound_N = sound_NC.mean(axis=1, dtype=np.float32)
     if not bool((np.abs(sound_N) < LOUDEST).all()):
         raise DataError(
             f"{path} holds samples that are no numbers, or far too large", "take an intact copy of it"
         )
-    return resampled(torch.from_numpy(sound_N), own, rate)
+    return torch.from_numpy(resampled(sound_N, own, rate))
 
 
-def _other(path: Path) -> tuple[npt.NDArray[np.float32], int]:
+def resampled(sound_N: Any, rate: int, wanted: int) -> Any:
+    """fp32 samples at `wanted` instead of `rate` a second, round(N * wanted / rate) of them: soxr's quality HQ, as librosa and transformers
+    have it."""
+    if rate == wanted:
+        return sound_N
+    import soxr
+
+    return soxr.resample(sound_N, rate, wanted, quality="HQ")
+
+
+def _decoded(f: BinaryIO, path: Path) -> tuple[Any, int]:
+    """fp32 samples [N] of a file, the mean of its channels, and their rate."""
     try:
         import soundfile
+        import soxr  # noqa: F401  missed before an hour of sound is decoded
     except (ImportError, OSError):  # OSError: the wheel's library does not load here
         raise UserError(
-            f"{path} is no WAV file; other formats need the package soundfile",
-            "install it (pip install 'onebase[audio]'), or convert the file to WAV",
+            "reading sound needs the packages soundfile and soxr", "pip install 'onebase[audio]'"
         ) from None
     try:
-        sound_NC, rate = soundfile.read(str(path), dtype="float32", always_2d=True)
+        with soundfile.SoundFile(_whole_wav(f, path)) as sound:
+            own, announced, kind = int(sound.samplerate), int(sound.frames), str(sound.format)
+            if not RATES[0] <= own <= RATES[1]:
+                raise DataError(
+                    f"{path} says {own:,} samples a second", f"between {RATES[0]:,} and {RATES[1]:,} are read"
+                )
+            sound_NC = sound.read(dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, RuntimeError, ValueError, TypeError) as e:
+        says = getattr(e, "error_string", str(e))
+        raise DataError(f"{path} cannot be read as sound: {says[:200]}", REMEDY) from None
+    if not len(sound_NC) and kind != "WAV":
+        raise DataError(f"{path} holds no sound that can be read", REMEDY)
+    if kind == "MP3":
+        _check_mp3(f, path, len(sound_NC), announced)
+    with np.errstate(invalid="ignore", over="ignore"):
+        return sound_NC.mean(axis=1, dtype=np.float32), own
+
+
+def _whole_wav(f: BinaryIO, path: Path) -> BinaryIO:
+    """The file as libsndfile shall have it. A WAV file must hold the sound that it announces; one from a pipe that announces none is given
+    another length. Format: Microsoft, "Multiple channel audio data and WAVE files" (a chunk is four letters, 32 bits of length, data padded
+    to even)."""
+    size, riff = os.fstat(f.fileno()).st_size, f.read(12)
+    at = 12 if riff[:4] == b"RIFF" and riff[8:] == b"WAVE" else size
+    while at + 8 <= size:
+        f.seek(at)
+        head = f.read(8)
+        length, left = int.from_bytes(head[4:], "little"), size - at - 8
+        if head[:4] == b"data":
+            if left < length and length not in STREAMED:
+                raise DataError(f"{path} is cut off: {left:,} of {length:,} bytes of sound are there", REMEDY)
+            if left and not length and int.from_bytes(riff[4:8], "little") + 8 != size:
+                f.seek(0)
+                raw = f.read()
+                return io.BytesIO(raw[: at + 4] + STREAMED[-1].to_bytes(4, "little") + raw[at + 8 :])
+            break
+        at += 8 + length + (length & 1)
+    f.seek(0)
+    return f
+
+
+def _check_mp3(f: BinaryIO, path: Path, found: int, announced: int) -> None:
+    """Raise DataError where fewer samples were found than the first frame counts; and where nothing is counted, libsndfile guesses the
+    length by the bit rate of the first frames, and stops where the guess is too low."""
+    size, at = os.fstat(f.fileno()).st_size, f.tell()
+    f.seek(0)
+    head = f.read(10)
+    tag = sum((b & 0x7F) << 7 * i for i, b in enumerate(reversed(head[6:]))) if head[:3] == b"ID3" else -10
+    f.seek(tag + 10)
+    first = f.read(_MP3_FRAME)
+    if any(name in first for name in (b"Xing", b"Info", b"VBRI")):
+        if announced - found > 2 * _MP3_FRAME:
+            raise DataError(f"{path} is cut off: {found:,} of {announced:,} samples are there", REMEDY)
+    elif at + _MP3_TAGS < size:
         raise DataError(
-            f"{path} cannot be read as sound: {str(e)[:200]}", "give an intact WAV, FLAC, OGG or MP3 file"
-        ) from None
-    return sound_NC, int(rate)
+            f"{path} has a variable bit rate and no count of its frames: {at:,} of {size:,} bytes are read",
+            "write it anew, for example: ffmpeg -i OLD.mp3 NEW.wav",
+        )

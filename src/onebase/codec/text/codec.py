@@ -14,6 +14,9 @@ from onebase.codec.text.template import ChatTemplate
 from onebase.codec.text.tokenizer import Tokenizer
 from onebase.errors import DataError
 
+Known = dict[tuple[str, Follows], list[int]]
+"""Ids of pieces of text, by what they follow."""
+
 
 class TextCodec:
     """A tokenizer and a chat template: what turns a text sample into tokens, the same in training, scoring
@@ -32,30 +35,38 @@ class TextCodec:
         """The vocabulary for grammars, read once. Raises UserError as `spelled.spelled` does."""
         return spelled(self.tokenizer)
 
-    def tokens(self, sample: Sample) -> Tokens:
+    def tokens(self, sample: Sample, known: Known | None = None) -> Tokens:
         """What begins a text (BOS, where there is one), then the spans. Neighbouring `text` spans with equal loss are encoded as one;
         a change of loss is always a token boundary, because it is where a prompt ends and generation starts.
 
+        known: pieces of text that are not encoded again where samples share them (a prompt and its answers); it is added to.
         Raises DataError for a span kind that is not text, or a special token that the tokenizer or the base lacks.
         """
         chat = any(span.kind == "chat" for span in sample.spans)
-        ids, loss = self._read(self._expand(sample.spans), chat)
+        ids, loss = self._read(self._expand(sample.spans), chat, known)
         return Tokens(np.asarray(ids, np.int32), np.asarray(loss, np.bool_), sample.id, sample.source)
 
     def chat_ids(
-        self, messages: Sequence[Message], *, add_generation_prompt: bool = True, parts: bool = False
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool = True,
+        parts: bool = False,
+        known: Known | None = None,
     ) -> list[int]:
         """The ids that generation continues: what begins a text, the conversation and the assistant's opening token. parts: contents may
-        be lists, see ChatTemplate.spans."""
+        be lists, see ChatTemplate.spans. known: as for `tokens`."""
         own = self.tokenizer.roles.chat_framed
         # A foreign template need not say which part the assistant said before, and may have no way to.
         spans = self.template.spans(
             messages, add_generation_prompt=add_generation_prompt, tagged=own, parts=parts
         )
-        return self._read(spans, chat=True)[0]
+        return self._read(spans, True, known)[0]
 
-    def _read(self, spans: Iterable[Span], chat: bool) -> tuple[list[int], list[bool]]:
-        tok = self.tokenizer
+    def _read(
+        self, spans: Iterable[Span], chat: bool, known: Known | None = None
+    ) -> tuple[list[int], list[bool]]:
+        tok, known = self.tokenizer, {} if known is None else known
         ids = tok.begun([]) if tok.roles.chat_framed or not chat else []
         loss = [False] * len(ids)
         follows: Follows = "nothing"
@@ -71,7 +82,9 @@ class TextCodec:
                 text = span.data.lstrip() if swallow else span.data
                 after = joined[i + 1] if i + 1 < len(joined) else span
                 text = text.rstrip() if after.kind == "special" and after.data in tok.strips[0] else text
-                part = tok.encode(text, follows=follows)
+                if (text, follows) not in known:
+                    known[text, follows] = tok.encode(text, follows=follows)
+                part = known[text, follows]
                 if span.loss and not tok.closing.isdisjoint(part):
                     raise DataError(
                         f"{_shown(text)} has a letter for which this vocabulary has no other token than {tok.roles.unk}, which ends a text",

@@ -22,7 +22,8 @@ def closing_ids(tokenizer: Tokenizer) -> frozenset[int]:
 
 def stretches(item: Tokens) -> list[tuple[int, int]]:
     """(start, stop) of each run of learnt tokens."""
-    edges = np.flatnonzero(np.diff(np.pad(item.loss.astype(np.int8), 1)))
+    loss = item.loss.astype(np.int8)
+    edges = np.flatnonzero(np.diff(loss, prepend=np.int8(0), append=np.int8(0)))
     return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
 
 

@@ -8,9 +8,8 @@ on the lists of filters and methods below does not exist.
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jinja2
@@ -18,19 +17,12 @@ from jinja2 import nodes, pass_context
 from jinja2.ext import Extension
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from onebase.codec.text.guard import Guard, Told, guarded
+from onebase.codec.text.filters import check_number, filters_of, longest, tests_of
+from onebase.codec.text.guard import Guard, guarded
 from onebase.codec.text.meter import ELEMENT, KINDS, TooMuch, charge, weigh
 
 SOURCE = 1 << 18
 """Letters of a template."""
-_BITS = 4096
-_WORDS = (
-    "capitalize count d default first float indent int length lower replace reverse string title trim upper"
-)
-"""Filters that take a text whole; the others take it letter by letter."""
-FILTERS = (
-    f"{_WORDS} abs attr dictsort groupby items join last list map max min reject rejectattr round select selectattr sort sum unique"
-).split()
 _METHODS = (
     "capitalize count endswith find format get index isalnum isalpha isdecimal isdigit islower isnumeric isspace istitle "
     "isupper items join keys lower lstrip partition removeprefix removesuffix replace rfind rindex rpartition rsplit rstrip "
@@ -125,10 +117,9 @@ class Metered(ImmutableSandboxedEnvironment):
             finalize=_printed,
             extensions=[*extensions, "jinja2.ext.loopcontrols", "jinja2.ext.do", _Meters],
         )
-        self.filters = {name: _filter(name, self.filters[name], self.guard) for name in FILTERS}
-        self.filters |= {"tojson": _tojson(self.guard), "safe": _as_it_is}
-        tests: Mapping[str, Any] = self.tests
-        self.tests = {name: _test(test, self.guard) for name, test in tests.items()}
+        self.filters = filters_of(self.filters, self.guard)
+        tests: Any = tests_of(dict[str, Any](self.tests), self.guard)
+        self.tests = tests
         self.globals.pop("lipsum")
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
@@ -143,7 +134,7 @@ class Metered(ImmutableSandboxedEnvironment):
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         charge(1)
         if isinstance(left, int) and isinstance(right, int):
-            _numbers(operator, left, right)
+            check_number(operator, left, right)
         elif operator == "*":
             many, what = (left, right) if isinstance(left, int) else (right, left)
             charge(weigh(what) * max(0, many) if isinstance(many, int) and isinstance(what, KINDS) else 1)
@@ -190,12 +181,6 @@ def _printed(context: Any, value: Any) -> Any:
     return context.environment.guard.written(value)
 
 
-def _numbers(operator: str, a: int, b: int) -> None:
-    bits = {"*": a.bit_length() + b.bit_length(), "**": a.bit_length() * max(1, b)}.get(operator, 0)
-    if bits > _BITS:
-        raise TooMuch("the template makes a number of more than a thousand digits")
-
-
 _DIRECTIVE = re.compile(r"%(\(\w+\))?[-+ #0]?\d{0,3}(\.\d{1,3})?[a-zA-Z%]")
 
 
@@ -213,7 +198,7 @@ def _method(name: str, owner: Any, args: Sequence[Any], kwargs: Mapping[str, Any
         raise jinja2.exceptions.SecurityError(f"the method {name!r} is not for templates")
     own, given = weigh(owner), weigh(*args, *kwargs.values())
     if name == "replace":
-        charge((len(owner) + 1) * _longest(args[1:]))
+        charge((len(owner) + 1) * longest(args[1:]))
     elif name == "join":
         charge(given * (len(owner) + 1))
     elif name == "format":
@@ -222,132 +207,3 @@ def _method(name: str, owner: Any, args: Sequence[Any], kwargs: Mapping[str, Any
         charge(owner.count("{") * given)
     elif name in ("split", "rsplit", "splitlines"):
         charge(ELEMENT * own)
-
-
-def _longest(values: Sequence[Any]) -> int:
-    return max((len(v) for v in values if isinstance(v, (str, bytes))), default=0)
-
-
-def _filter(name: str, work: Callable[..., Any], guard: Guard) -> Callable[..., Any]:
-    """A filter that pays for what it reads and makes, and gives a list where jinja2 gives a generator."""
-    passes = int(getattr(work, "jinja_pass_arg", None) is not None)
-
-    def run(*args: Any, **kwargs: Any) -> Any:
-        values = [*args[passes:], *kwargs.values()]
-        size = weigh(*values)
-        if values and isinstance(values[0], str) and name not in _WORDS.split():
-            charge(ELEMENT * len(values[0]))
-        if name == "replace":
-            charge((len(str(values[0])) + 1) * _longest(values[2:3]))
-        elif name == "join":
-            charge(size + (size // ELEMENT) * _longest(values[1:2]))
-        elif name == "indent":
-            width = next((v for v in values[1:] if isinstance(v, (int, str)) and not isinstance(v, bool)), 4)
-            charge((1 + str(values[0]).count("\n")) * (width if isinstance(width, int) else len(width)))
-        elif name in ("sort", "dictsort", "groupby", "unique"):
-            charge(size * size.bit_length())
-        elif name == "round":
-            _numbers("**", 10, abs(int(values[1])) if len(values) > 1 and isinstance(values[1], int) else 1)
-        elif name == "sum":
-            charge(
-                size * (size // ELEMENT if any(isinstance(v, (str, list, tuple)) for v in values[2:]) else 1)
-            )
-        made = _worked(name, work, guard, args, kwargs, passes)
-        if isinstance(made, Iterator):
-            made = _listed(made)
-        weigh(made)
-        return made
-
-    run.__name__ = name
-    if passes:
-        run.jinja_pass_arg = work.jinja_pass_arg  # type: ignore[attr-defined]
-    return run
-
-
-_AS_METHODS = {"trim": "strip", "replace": "replace"}
-_OF_NUMBERS = frozenset(("abs", "float", "int", "round", "sum"))
-_OF_ORDER = frozenset(("max", "min", "sort", "unique"))
-
-
-class _Shown(str):
-    """A text as it is, which knows itself guarded."""
-
-    told: str
-
-
-def _worked(
-    name: str,
-    work: Callable[..., Any],
-    guard: Guard,
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any],
-    passes: int,
-) -> Any:
-    """What a filter makes of values, texts seen as they are where it looks at letters."""
-    subject = args[passes] if len(args) > passes else None
-    if name == "string":
-        return guard.written(subject)
-    if name in _OF_NUMBERS:
-        return work(*args[:passes], *map(guard.plain, args[passes:]), **kwargs)
-    if not guarded(*args[passes:], *kwargs.values()):
-        return work(*args, **kwargs)
-    if isinstance(subject, str):
-        if name in _AS_METHODS:
-            rest = [*args[passes + 1 :], *kwargs.values()]
-            return guard.call(_AS_METHODS[name], subject, [x for x in rest if x is not None], {})
-        if name in ("capitalize", "lower", "title", "upper"):
-            return guard.like(subject, work(*args[:passes], guard.show(subject)))
-        if name == "indent":
-            return guard.hide(work(*args[:passes], *map(guard.plain, args[passes:]), **kwargs))
-    if name in _OF_ORDER and isinstance(subject, (list, tuple)) and all(isinstance(x, str) for x in subject):
-        shown = [_Shown(guard.show(x)) for x in subject]
-        for a, b in zip(shown, subject, strict=True):
-            a.told = b
-        made = work(*args[:passes], shown, *args[passes + 1 :], **kwargs)
-        return made.told if isinstance(made, _Shown) else [x.told for x in made]
-    return work(*args, **kwargs)
-
-
-def _as_it_is(value: Any) -> Any:
-    return value
-
-
-def _listed(values: Iterator[Any]) -> list[Any]:
-    out = []
-    for value in values:
-        charge(ELEMENT)
-        out.append(value)
-    return out
-
-
-def _test(work: Callable[..., Any], guard: Guard) -> Callable[..., Any]:
-    def run(*args: Any) -> Any:
-        weigh(*(a for a in args if isinstance(a, KINDS)))
-        return work(*(guard.plain(a) if guarded(a) or isinstance(a, Told) else a for a in args))
-
-    if getattr(work, "jinja_pass_arg", None) is not None:
-        run.jinja_pass_arg = work.jinja_pass_arg  # type: ignore[attr-defined]
-    return run
-
-
-def _tojson(guard: Guard) -> Callable[..., str]:
-    def run(
-        value: Any,
-        ensure_ascii: bool = False,
-        indent: int | str | None = None,
-        separators: tuple[str, str] | None = None,
-        sort_keys: bool = False,
-    ) -> str:
-        """JSON as transformers' templates expect it: no escapes for HTML, letters as they are."""
-        deep = indent if isinstance(indent, int) else len(indent or "")
-        if deep > 64:
-            raise TooMuch("the template asks for JSON that is indented by more than 64")
-        size = weigh(value)
-        charge(size * (1 + deep))
-        shown = guard.plain(value)
-        made = json.dumps(
-            shown, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
-        )
-        return made if shown == value else guard.hide(made)
-
-    return run

@@ -44,14 +44,11 @@ class Seen:
 
     def _text(self, ids: list[int]) -> str:
         """Text between special tokens, white space normalised in each piece."""
-        tok, out, run = self.tokenizer, [], []
-        for i in ids:
-            if i not in tok.hidden:
-                run.append(i)
-                continue
-            out += [_TEXT, _plain(tok.decode(run)), _SPECIAL, str(i)]
-            run = []
-        return "".join([*out, _TEXT, _plain(tok.decode(run))])
+        tok, out, first = self.tokenizer, list[str](), 0
+        for at in [n for n, i in enumerate(ids) if i in tok.hidden]:
+            out += [_TEXT, _plain(tok.decode(ids[first:at])), _SPECIAL, str(ids[at])]
+            first = at + 1
+        return "".join([*out, _TEXT, _plain(tok.decode(ids[first:]))])
 
 
 def text_key(text: str) -> str:

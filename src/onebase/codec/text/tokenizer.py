@@ -195,6 +195,20 @@ class Tokenizer:
             for text, ids in zip(texts, found, strict=True)
         ]
 
+    def encode_placed(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """`encode` of a text, and where in it each token stands: characters from, to (exclusive). Raises DataError where the name of a special
+        token is in the text and the vocabulary has to write it apart."""
+        try:
+            found = self._following("nothing").encode(text, add_special_tokens=False)
+        except TypeError:
+            raise not_text(text) from None
+        if not self._watched.isdisjoint(found.ids) and self._plain(text, "nothing") != found.ids:
+            raise DataError(
+                "the text has the name of a special token in it, and this vocabulary cannot say where its tokens stand",
+                "leave the name out",
+            )
+        return found.ids, found.offsets
+
     def _plain(self, text: str, follows: Follows) -> list[int]:
         ids = self._raw(text, follows)
         if self._watched.isdisjoint(ids):
@@ -259,7 +273,11 @@ class Tokenizer:
         shown = [int(i) for i in ids if i not in hidden]
         if self.pieces is None:
             return str(self._inner.decode(shown, skip_special_tokens=False))
-        parts = [self.bytes_of(i) for i in shown]
+        table = self._bytes
+        try:
+            parts = [table[i] for i in shown]
+        except KeyError:
+            parts = [self.bytes_of(i) for i in shown]  # says which is not there
         if start and parts:
             parts[0] = self.begins(parts[0])
         return b"".join(parts).decode("utf-8", errors="replace")

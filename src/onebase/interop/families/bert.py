@@ -5,35 +5,15 @@ Source: transformers `models/bert/`, read for names and defaults; Devlin et al.,
 """
 
 from onebase.base.config import BaseConfig
-from onebase.interop.families.encoder import (
-    ABSOLUTE,
-    COUNTED,
-    MASKED,
-    MASKED_EPS,
-    NO_DECODER,
-    POOLER,
-    POST,
-    VOCABULARY,
-    Predicts,
-    head_names,
-    position_lines,
-    trunk_lines,
-)
-from onebase.interop.family import Family
+from onebase.interop.families import encoder
 from onebase.interop.fields import Put, Table, number, size
-from onebase.interop.names import Names, rules_of, under
-from onebase.interop.rules import Ignore, Rules
+from onebase.interop.names import Names, block_names, table_family, under
+from onebase.interop.rules import Ignore
 
-BLOCK = {
-    "attention.self.query": "block.attn.q",
-    "attention.self.key": "block.attn.k",
-    "attention.self.value": "block.attn.v",
-    "attention.output.dense": "block.attn.o",
-    "attention.output.LayerNorm": "block.attn_norm",
-    "intermediate.dense": "block.ff.up",
-    "output.dense": "block.ff.down",
-    "output.LayerNorm": "block.ff_norm",
-}
+BLOCK = block_names(
+    "attention.self.query attention.self.key attention.self.value attention.output.dense "
+    "attention.output.LayerNorm intermediate.dense output.dense output.LayerNorm"
+)
 NEXT = Ignore(
     r"cls\.seq_relationship\.(weight|bias)", "whether a sentence follows another is no task of a base"
 )
@@ -41,17 +21,17 @@ TYPES = size("type_vocab_size", "codec.types", 2)
 TABLE = Table(
     (
         Put({"model_type": "bert"}),
-        *NO_DECODER,
-        ABSOLUTE,
-        *trunk_lines(also="codec.transform.activation"),
-        number("layer_norm_eps", MASKED_EPS, 1e-12),
-        VOCABULARY,
-        *position_lines(),
+        *encoder.NO_DECODER,
+        encoder.ABSOLUTE,
+        *encoder.trunk_lines(also="codec.transform.activation"),
+        number("layer_norm_eps", encoder.MASKED_EPS, 1e-12),
+        encoder.VOCABULARY,
+        *encoder.position_lines(),
         TYPES,
-        Predicts("Bert", "cls.predictions.transform.dense.weight"),
+        encoder.Predicts("Bert", "cls.predictions.transform.dense.weight"),
     ),
-    POST,
-    MASKED,
+    encoder.POST,
+    encoder.MASKED,
 )
 
 
@@ -64,16 +44,16 @@ def trunk_names(prefix: str) -> Names:
         (f"{a}.token_type_embeddings.weight", "codec.stem.types"),
         (f"{a}.LayerNorm", "trunk.input_norm"),
         *under(prefix + "encoder.layer.{i}.", BLOCK),
-        COUNTED,
-        POOLER,
+        encoder.COUNTED,
+        encoder.POOLER,
     ]
 
 
-def rules(cfg: BaseConfig) -> Rules:
+def names(cfg: BaseConfig) -> Names:
     a = "cls.predictions"
     dense, norm = f"{a}.transform.dense", f"{a}.transform.LayerNorm"
-    head = head_names(cfg, dense, norm, f"{a}.decoder.weight", f"{a}.bias", f"{a}.decoder.bias")
-    return rules_of(cfg, "text", [*trunk_names("bert."), *head, NEXT])
+    head = encoder.head_names(cfg, dense, norm, f"{a}.decoder.weight", f"{a}.bias", f"{a}.decoder.bias")
+    return [*trunk_names("bert."), *head, NEXT]
 
 
-FAMILY = Family(("bert",), TABLE.read, TABLE.write, rules, prefix="bert.")
+FAMILY = table_family("bert", TABLE, names, prefix="bert.")

@@ -11,22 +11,13 @@ from onebase.base.config import BaseConfig
 from onebase.base.links import Link, PairConfig
 from onebase.codec.image.config import PixelsConfig
 from onebase.codec.text.pooling import EmbeddingConfig
+from onebase.interop.families import towers
 from onebase.interop.families.decoder import TEXT
 from onebase.interop.families.encoder import NORM
-from onebase.interop.families.towers import (
-    TOWER,
-    half,
-    image_names,
-    prefixed,
-    sub_config,
-    text_lines,
-    text_rules,
-    tower_lines,
-)
 from onebase.interop.families.vision import IMAGE, picture_lines
 from onebase.interop.family import Family, Tree
 from onebase.interop.fields import Found, Part, Put, Table, View, size
-from onebase.interop.names import Names, rules_of
+from onebase.interop.names import Names, rules_of, table_family
 from onebase.interop.reader import Reader
 from onebase.interop.rules import Rules
 
@@ -38,17 +29,20 @@ PIXELS = PixelsConfig(
 )
 """Those of the first models: means and deviations of what they learnt from."""
 TEXT_TABLE = Table(
-    (*tower_lines("clip_text_model", (512, 2048, 12, 8), "quick_gelu", 1e-5), *text_lines(49408, 77)),
-    replace(TOWER, direction="causal"),
+    (
+        *towers.tower_lines("clip_text_model", (512, 2048, 12, 8), "quick_gelu", 1e-5),
+        *towers.text_lines(49408, 77),
+    ),
+    replace(towers.TOWER, direction="causal"),
     replace(TEXT, head=False),
 )
 VISION_TABLE = Table(
     (
         Put({"architectures": ["CLIPVisionModel"]}),
-        *tower_lines("clip_vision_model", (768, 3072, 12, 12), "quick_gelu", 1e-5),
+        *towers.tower_lines("clip_vision_model", (768, 3072, 12, 12), "quick_gelu", 1e-5),
         *picture_lines(32),
     ),
-    replace(TOWER, input_norm=NORM),
+    replace(towers.TOWER, input_norm=NORM),
     replace(IMAGE, bias=False, pixels=PIXELS),
 )
 
@@ -57,7 +51,7 @@ class End:
     """The token that a text ends with; none where the config has the old rule."""
 
     def read(self, r: Reader, found: Found) -> None:
-        text, vocabulary = sub_config(r, "text_config"), found["parts"][0].text.vocab_size
+        text, vocabulary = towers.sub_config(r, "text_config"), found["parts"][0].text.vocab_size
         end = text.get("eos_token_id", int, 49407)
         if not 0 <= end < vocabulary:
             raise text.refuse("eos_token_id", f"a token of the vocabulary, 0 to {vocabulary - 1}")
@@ -71,8 +65,8 @@ class End:
 TABLE = Table(
     (
         Put({"architectures": ["CLIPModel"], "model_type": "clip"}),
-        Part("text_config", TEXT_TABLE, sub_config),
-        Part("vision_config", VISION_TABLE, sub_config),
+        Part("text_config", TEXT_TABLE, towers.sub_config),
+        Part("vision_config", VISION_TABLE, towers.sub_config),
         size("projection_dim", "link.pair.width", 512),
         End(),
     ),
@@ -85,24 +79,24 @@ PAIR: Names = [
 ]
 
 
-def vision_rules(cfg: BaseConfig) -> Rules:
+def vision_names(cfg: BaseConfig) -> Names:
     own: Names = [
         ("embeddings.class_embedding", "codec.class_token"),
         ("pre_layrnorm", "trunk.input_norm"),  # spelled so
     ]
-    return rules_of(cfg, "image", [*own, *image_names(cfg)])
+    return [*own, *towers.image_names(cfg)]
 
 
 def rules(cfg: BaseConfig) -> Rules:
-    text, image = text_rules(half(cfg, "text")), vision_rules(half(cfg, "image"))
-    return [*prefixed(text, "text_model."), *prefixed(image, "vision_model."), *rules_of(cfg, "text", PAIR)]
+    text, image = rules_of(cfg, "text", towers.TEXT_NAMES), rules_of(cfg, "image", vision_names(cfg))
+    return [
+        *towers.prefixed(text, "text_model."),
+        *towers.prefixed(image, "vision_model."),
+        *rules_of(cfg, "text", PAIR),
+    ]
 
 
 FAMILY = Family(("clip",), TABLE.read, TABLE.write, rules)
-VISION_FAMILY = Family(
-    ("clip_vision_model",),
-    VISION_TABLE.read,
-    VISION_TABLE.write,
-    vision_rules,
-    spellings=(("vision_model.", ""),),
+VISION_FAMILY = table_family(
+    "clip_vision_model", VISION_TABLE, vision_names, spellings=(("vision_model.", ""),)
 )

@@ -159,6 +159,21 @@ class ImageToken:
         tree[self.keys[-1]] = base["link.connector.token"]
 
 
+class OneMatrix:
+    """A connector of one matrix, that reads all states behind the last norm; the others are of other layouts."""
+
+    def read(self, r: Reader, found: Found) -> None:
+        pass
+
+    def write(self, base: View, tree: Tree) -> None:
+        connector = the_connector(base.cfg)
+        if connector.hidden is not None or connector.block is not None or connector.skip:
+            raise ConfigError(
+                f"its connector reads block {connector.block}, skips {connector.skip} and is {connector.hidden} wide inside",
+                "there a connector of one matrix reads all states after the last norm",
+            )
+
+
 def read_whole(r: Reader, table: Table) -> BaseConfig:
     """The base of a table. Raises ConfigError too where its connector does not go with the patches."""
     cfg = table.read(r)

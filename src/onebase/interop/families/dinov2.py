@@ -16,18 +16,13 @@ from onebase.interop.families.vision import IMAGE, Classes, vit_lines, vit_names
 from onebase.interop.families.vit import ATTENTION
 from onebase.interop.family import Family, Tree
 from onebase.interop.fields import Found, Line, Put, Set, Table, View, choice, size
-from onebase.interop.names import rules_of, under
+from onebase.interop.names import Names, block_names, table_family, under
 from onebase.interop.reader import MAX_SIZE, Reader
-from onebase.interop.rules import Rules
 
-BLOCK = ATTENTION | {
-    "norm1": "block.attn_norm",
-    "norm2": "block.ff_norm",
-    "layer_scale1.lambda1": "block.attn_scale.weight",
-    "layer_scale2.lambda1": "block.ff_scale.weight",
-}
-PLAIN_FF = {"mlp.fc1": "block.ff.up", "mlp.fc2": "block.ff.down"}
+SCALES = {"layer_scale1.lambda1": "block.attn_scale.weight", "layer_scale2.lambda1": "block.ff_scale.weight"}
+BLOCK = block_names(f"{ATTENTION} norm1 mlp.fc1 mlp.fc2 norm2") | SCALES
 GATED_FF = {"mlp.weights_in": "block.ff.gate block.ff.up", "mlp.weights_out": "block.ff.down"}
+GATED = {k: v for k, v in BLOCK.items() if not k.startswith("mlp.")} | GATED_FF
 CUT = PixelsConfig(resize="crop", edge=256, size=224)
 IMAGENET = replace(CUT, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 """What published models were trained on; their folders say so too."""
@@ -77,10 +72,9 @@ MEMORY = (
 )
 
 
-def _rules(cfg: BaseConfig, prefix: str) -> Rules:
+def _names(cfg: BaseConfig, prefix: str) -> Names:
     gated = cfg.trunks["image"].blocks[0].ff.activation == "swiglu"
-    block = under(prefix + "encoder.layer.{i}.", BLOCK | (GATED_FF if gated else PLAIN_FF))
-    return rules_of(cfg, "image", [*vit_names(cfg, prefix), *block])
+    return [*vit_names(cfg, prefix), *under(prefix + "encoder.layer.{i}.", GATED if gated else BLOCK)]
 
 
 def _family(model_type: str, name: str, codec: ImageCodecConfig, *more: Line) -> Family:
@@ -93,8 +87,8 @@ def _family(model_type: str, name: str, codec: ImageCodecConfig, *more: Line) ->
         *more,
     )
     table = Table(lines, patterned(ENCODER, layer_scale=True), codec)
-    rules = partial(_rules, prefix=f"{model_type}.")
-    return Family((model_type,), table.read, table.write, rules, prefix=f"{model_type}.", memory=MEMORY)
+    prefix = f"{model_type}."
+    return table_family(model_type, table, partial(_names, prefix=prefix), prefix=prefix, memory=MEMORY)
 
 
 FAMILY = _family("dinov2", "Dinov2", replace(IMAGE, places_fit="bicubic"), Put({"use_mask_token": False}))

@@ -5,37 +5,18 @@ Source: transformers `models/distilbert/`, read for names and defaults; Sanh et 
 """
 
 from onebase.base.config import BaseConfig
-from onebase.interop.families.encoder import (
-    COUNTED,
-    MASKED,
-    MASKED_EPS,
-    POST,
-    VOCABULARY,
-    Predicts,
-    head_names,
-    position_lines,
-    trunk_lines,
-)
-from onebase.interop.family import Family
+from onebase.interop.families import encoder
 from onebase.interop.fields import Put, Set, Table
-from onebase.interop.names import rules_of, under
-from onebase.interop.rules import Rules
+from onebase.interop.names import Names, block_names, table_family, under
 
-BLOCK = {
-    "attention.q_lin": "block.attn.q",
-    "attention.k_lin": "block.attn.k",
-    "attention.v_lin": "block.attn.v",
-    "attention.out_lin": "block.attn.o",
-    "sa_layer_norm": "block.attn_norm",
-    "ffn.lin1": "block.ff.up",
-    "ffn.lin2": "block.ff.down",
-    "output_layer_norm": "block.ff_norm",
-}
+BLOCK = block_names(
+    "attention.q_lin attention.k_lin attention.v_lin attention.out_lin sa_layer_norm ffn.lin1 ffn.lin2 output_layer_norm"
+)
 HEAD = ("vocab_transform", "vocab_layer_norm", "vocab_projector.weight", "vocab_projector.bias")
 TABLE = Table(
     (
         Put({"model_type": "distilbert"}),
-        *trunk_lines(
+        *encoder.trunk_lines(
             ("dim", 768),
             ("n_heads", 12),
             ("n_layers", 6),
@@ -43,25 +24,25 @@ TABLE = Table(
             ("activation", "gelu"),
             also="codec.transform.activation",
         ),
-        Set(MASKED_EPS, lambda r, found: 1e-12),
-        VOCABULARY,
-        *position_lines(),
-        Predicts("DistilBert", "vocab_transform.weight"),
+        Set(encoder.MASKED_EPS, lambda r, found: 1e-12),
+        encoder.VOCABULARY,
+        *encoder.position_lines(),
+        encoder.Predicts("DistilBert", "vocab_transform.weight"),
     ),
-    POST,
-    MASKED,
+    encoder.POST,
+    encoder.MASKED,
 )
 
 
-def rules(cfg: BaseConfig) -> Rules:
+def names(cfg: BaseConfig) -> Names:
     a = "distilbert.embeddings"
-    names = [
+    trunk = [
         (f"{a}.word_embeddings", "codec.stem"),
         (f"{a}.position_embeddings.weight", "codec.stem.positions"),
         (f"{a}.LayerNorm", "trunk.input_norm"),
         *under("distilbert.transformer.layer.{i}.", BLOCK),
     ]
-    return rules_of(cfg, "text", [*names, *head_names(cfg, *HEAD), COUNTED])
+    return [*trunk, *encoder.head_names(cfg, *HEAD), encoder.COUNTED]
 
 
-FAMILY = Family(("distilbert",), TABLE.read, TABLE.write, rules, prefix="distilbert.")
+FAMILY = table_family("distilbert", TABLE, names, prefix="distilbert.")

@@ -14,30 +14,18 @@ import torch
 from torch import Tensor
 
 from onebase.base.config import BaseConfig
-from onebase.interop.families.bert import BLOCK as BERT_BLOCK
-from onebase.interop.families.encoder import (
-    BEHIND_PADDING,
-    COUNTED,
-    ENCODER,
-    MASKED,
-    MASKED_EPS,
-    NO_DECODER,
-    NORM,
-    POOLER,
-    VOCABULARY,
-    Predicts,
-    head_names,
-    trunk_lines,
-)
-from onebase.interop.family import Family, Tree
+from onebase.interop.families import encoder
+from onebase.interop.family import Tree
 from onebase.interop.fields import Found, Must, Put, Table, View, flag, number
-from onebase.interop.names import Names, rules_of, under
+from onebase.interop.names import Names, block_names, table_family, under
 from onebase.interop.reader import Reader
-from onebase.interop.rules import Ignore, Rules
+from onebase.interop.rules import Ignore
 from onebase.model.config import RopeConfig
 
-OTHER_NORMS = {"attention.LayerNorm": "block.attn_norm", "LayerNorm": "block.ff_norm"}
-BLOCK = {k: v for k, v in BERT_BLOCK.items() if not v.endswith("norm")} | OTHER_NORMS
+BLOCK = block_names(
+    "attention.self.query attention.self.key attention.self.value attention.output.dense "
+    "attention.LayerNorm intermediate.dense output.dense LayerNorm"
+)
 HEAD = ("lm_head.dense", "lm_head.layer_norm", "lm_head.decoder.weight", "lm_head.bias")
 KEPT = 1 - 0.15 * 0.8
 PAD = 1
@@ -55,7 +43,7 @@ class Positions:
         kinds = {"absolute": True, "rotary": False}
         count = r.size("max_position_embeddings", 1026)
         if r.one_of("position_embedding_type", kinds, "absolute"):
-            BEHIND_PADDING.read(r, found)
+            encoder.BEHIND_PADDING.read(r, found)
             found |= {"codec.positions": count, "codec.context": count - found["codec.first_position"]}
         else:
             found |= {"codec.context": count, "block.attn.rope": _rope(r)}
@@ -82,18 +70,18 @@ class Dropped:
 TABLE = Table(
     (
         Put({"model_type": "esm"}),
-        *NO_DECODER,
+        *encoder.NO_DECODER,
         Must("is_folding_model", False, "structures are not predicted here"),
         Dropped(),
-        *trunk_lines()[:-1],  # its activation is GELU, whatever a key says
-        flag("emb_layer_norm_before", "trunk.input_norm", False, on=NORM, off=None),
-        number("layer_norm_eps", MASKED_EPS, 1e-12),
-        VOCABULARY,
+        *encoder.trunk_lines()[:-1],  # its activation is GELU, whatever a key says
+        flag("emb_layer_norm_before", "trunk.input_norm", False, on=encoder.NORM, off=None),
+        number("layer_norm_eps", encoder.MASKED_EPS, 1e-12),
+        encoder.VOCABULARY,
         Positions(),
-        Predicts("Esm", "lm_head.dense.weight"),
+        encoder.Predicts("Esm", "lm_head.dense.weight"),
     ),
-    ENCODER,
-    MASKED,
+    encoder.ENCODER,
+    encoder.MASKED,
 )
 
 
@@ -114,18 +102,17 @@ def _same(cfg: RopeConfig, x: Tensor) -> bool:
     return x.ndim == 1 and torch.allclose(x.float(), wanted, rtol=1e-5, atol=0)
 
 
-def rules(cfg: BaseConfig) -> Rules:
-    names: Names = [
+def names(cfg: BaseConfig) -> Names:
+    return [
         ("esm.embeddings.word_embeddings", "codec.stem"),
         ("esm.embeddings.position_embeddings.weight", "codec.stem.positions"),
         ("esm.embeddings.layer_norm", "trunk.input_norm"),
         ("esm.encoder.emb_layer_norm_after", "trunk.final_norm"),
         *under("esm.encoder.layer.{i}.", BLOCK),
-        *head_names(cfg, *HEAD),
-        *(COUNTED, POOLER, CONTACTS),
+        *encoder.head_names(cfg, *HEAD),
+        *(encoder.COUNTED, encoder.POOLER, CONTACTS),
         *([] if cfg.text.positions else [NO_TABLE, _angles(cfg)]),
     ]
-    return rules_of(cfg, "text", names)
 
 
 def _angles(cfg: BaseConfig) -> Ignore:
@@ -138,4 +125,4 @@ def _angles(cfg: BaseConfig) -> Ignore:
     return Ignore(r".*rotary_embeddings\.inv_freq", "rotary angles follow from the config", same)
 
 
-FAMILY = Family(("esm",), TABLE.read, TABLE.write, rules, prefix="esm.")
+FAMILY = table_family("esm", TABLE, names, prefix="esm.")

@@ -7,22 +7,14 @@ Source: transformers `models/gemma2/configuration_gemma2.py` and `modeling_gemma
 from dataclasses import replace
 from typing import Any
 
-from onebase.interop.families.decoder import (
-    DECODER,
-    PLAIN,
-    Rope,
-    Windows,
-    decoder_family,
-    decoder_lines,
-    patterned,
-)
+from onebase.interop.families import decoder
 from onebase.interop.families.llama import BIASES
 from onebase.interop.family import Tree
 from onebase.interop.fields import Found, Line, Must, Set, View, number
 from onebase.interop.reader import Reader
 from onebase.model.config import NormConfig, Norms, TrunkConfig
 
-SANDWICH = PLAIN | {
+SANDWICH = decoder.PLAIN | {
     "input_layernorm": "block.attn_norm",
     "post_attention_layernorm": "block.attn_out_norm",
     "pre_feedforward_layernorm": "block.ff_norm",
@@ -33,8 +25,8 @@ NORM = NormConfig(offset=1.0)
 
 def gemma_trunk(**attn: Any) -> TrunkConfig:
     """The pattern of Gemma 2 and 3; `attn`: fields of their attention."""
-    trunk = replace(DECODER, final_norm=NORM)
-    return patterned(trunk, norms=Norms(norm=NORM, where="sandwich"), attn=attn)
+    trunk = replace(decoder.DECODER, final_norm=NORM)
+    return decoder.patterned(trunk, norms=Norms(norm=NORM, where="sandwich"), attn=attn)
 
 
 class Divisor:
@@ -63,7 +55,7 @@ def gemma_lines(model_type: str, name: str, context: int) -> tuple[Line, ...]:
     """The lines that Gemma 2 and 3 share."""
     return (
         Must("use_bidirectional_attention", False, "this family is read as a decoder"),
-        *decoder_lines(
+        *decoder.decoder_lines(
             model_type,
             name,
             context=context,
@@ -79,11 +71,11 @@ def gemma_lines(model_type: str, name: str, context: int) -> tuple[Line, ...]:
     )
 
 
-FAMILY = decoder_family(
+FAMILY = decoder.decoder_family(
     "gemma2",
     *gemma_lines("gemma2", "Gemma2", 8192),
-    Rope(),
-    Windows(lambda found, i: i % 2 == 0, always=True),
+    decoder.Rope(),
+    decoder.Windows(lambda found, i: i % 2 == 0, always=True),
     number("attn_logit_softcapping", "block.attn.softcap", 50.0, null=None),
     number("final_logit_softcapping", "codec.softcap", 30.0, null=None),
     trunk=gemma_trunk(),

@@ -11,7 +11,7 @@ from onebase.interop.families.decoder import FULL, SLIDING, Windows, decoder_fam
 from onebase.interop.families.gemma2 import NORM, SANDWICH, gemma_lines, gemma_trunk
 from onebase.interop.families.rotary import one_rope, rope_map
 from onebase.interop.family import Tree
-from onebase.interop.fields import Each, Found, Must, Set, View, number
+from onebase.interop.fields import Each, Found, Must, Put, Set, View, number
 from onebase.interop.reader import Reader
 from onebase.model.config import RopeConfig
 
@@ -57,6 +57,7 @@ def _pattern(r: Reader, found: Found) -> int:
 TEXT = decoder_family(
     "gemma3_text",
     Must("attn_logit_softcapping", None, "it is not known whether scores are meant to be capped"),
+    Put({"attn_logit_softcapping": None}),
     *gemma_lines("gemma3_text", "Gemma3", 131072),
     Set("pattern", _pattern),
     Windows(lambda found, i: (i + 1) % found["pattern"] != 0, always=True),

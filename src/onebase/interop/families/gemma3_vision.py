@@ -11,14 +11,7 @@ from onebase.base.config import BaseConfig
 from onebase.base.links import ConnectorConfig, Link, connector_places
 from onebase.codec.text.codec import TextCodec
 from onebase.errors import ConfigError
-from onebase.interop.families.compose import (
-    ImagePart,
-    ImageToken,
-    TextPart,
-    part_rules,
-    read_whole,
-    the_connector,
-)
+from onebase.interop.families import compose
 from onebase.interop.families.gemma3 import FAMILY as TEXT
 from onebase.interop.families.llava import MEMORY, SPELLINGS
 from onebase.interop.families.towers import prefixed
@@ -51,13 +44,7 @@ class Pool:
         found["link.connector.pool"] = side // isqrt(count)
 
     def write(self, base: View, tree: Tree) -> None:
-        connector = the_connector(base.cfg)
-        if connector.hidden is not None or connector.block is not None or connector.skip:
-            raise ConfigError(
-                f"its connector reads block {connector.block}, skips {connector.skip} and is {connector.hidden} wide inside",
-                "there a connector of one matrix reads all states after the last norm",
-            )
-        tree["mm_tokens_per_image"] = connector_places(connector, base.cfg.image)
+        tree["mm_tokens_per_image"] = connector_places(compose.the_connector(base.cfg), base.cfg.image)
 
 
 class Around:
@@ -68,7 +55,7 @@ class Around:
             r.get(key, int, default)
 
     def write(self, base: View, tree: Tree) -> None:
-        connector = the_connector(base.cfg)
+        connector = compose.the_connector(base.cfg)
         if connector.before and connector.after:
             tree |= {"boi_token_index": connector.before[-1], "eoi_token_index": connector.after[0]}
 
@@ -86,9 +73,10 @@ def _uncapped(r: Reader, found: Found) -> None:
 TABLE = Table(
     (
         Put({"architectures": ["Gemma3ForConditionalGeneration"], "model_type": "gemma3"}),
-        TextPart(BEGINS, tied=True, default="gemma3_text", scaled=True),
-        ImagePart("siglip_vision_model"),
-        ImageToken(("image_token_id", "image_token_index"), 262_144),
+        compose.OneMatrix(),
+        compose.TextPart(BEGINS, tied=True, default="gemma3_text", scaled=True),
+        compose.ImagePart("siglip_vision_model"),
+        compose.ImageToken(("image_token_id", "image_token_index"), 262_144),
         Set("", _uncapped),
         Pool(),
         Set("link.connector.norm", _norm),
@@ -106,7 +94,7 @@ CONNECTOR: Names = [
 
 def read(r: Reader) -> BaseConfig:
     if r.has("vision_config"):
-        return read_whole(r, TABLE)
+        return compose.read_whole(r, TABLE)
     seeing = next(
         (n for n in sorted(r.tensors) if "vision_tower." in n or "multi_modal_projector." in n), None
     )
@@ -124,21 +112,21 @@ def told(cfg: BaseConfig, words: TextCodec) -> BaseConfig:
     if begin is None or end is None or not cfg.links:
         return cfg
     line = tuple(words.tokenizer.encode(BREAK))
-    connector = replace(the_connector(cfg), before=(*line, begin), after=(end, *line))
+    connector = replace(compose.the_connector(cfg), before=(*line, begin), after=(end, *line))
     return replace(cfg, links=(replace(cfg.links[0], connector=connector),))
 
 
 def rules(cfg: BaseConfig) -> Rules:
-    text = prefixed(part_rules(cfg, "text"), "language_model.")
+    text = prefixed(compose.part_rules(cfg, "text"), "language_model.")
     if not cfg.links:
         return text
     connector = rules_of(cfg, "text", CONNECTOR)
-    return [*text, *prefixed(part_rules(cfg, "image"), "vision_tower."), *connector]
+    return [*text, *prefixed(compose.part_rules(cfg, "image"), "vision_tower."), *connector]
 
 
 def beside(cfg: BaseConfig) -> dict[str, Tree]:
     """What their processor of images and text needs to know."""
-    places = connector_places(the_connector(cfg), cfg.image)
+    places = connector_places(compose.the_connector(cfg), cfg.image)
     return {PROCESSOR: {"processor_class": "Gemma3Processor", "image_seq_length": places}}
 
 

@@ -8,14 +8,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from onebase.base.config import BaseConfig
 from onebase.interop.families.decoder import MAX_VOCABULARY, NO_TOKENS, TEXT, UNPACKED, Head
 from onebase.interop.families.encoder import ENCODER, EPS, PLAIN, trunk_lines
-from onebase.interop.family import Family, Tree
+from onebase.interop.family import Tree
 from onebase.interop.fields import Each, Found, Must, Put, Table, View, choice, number, size
-from onebase.interop.names import Names, rules_of
+from onebase.interop.names import Names, table_family
 from onebase.interop.reader import Reader
-from onebase.interop.rules import Ignore, Rules, Transpose
+from onebase.interop.rules import Ignore, Transpose
 
 
 class Inner:
@@ -104,8 +103,4 @@ NAMES: Names = [
 ]
 
 
-def rules(cfg: BaseConfig) -> Rules:
-    return rules_of(cfg, "text", NAMES)
-
-
-FAMILY = Family(("gpt2",), TABLE.read, TABLE.write, rules, prefix="transformer.")
+FAMILY = table_family("gpt2", TABLE, NAMES, prefix="transformer.")

@@ -14,12 +14,18 @@ from onebase.base.config import BaseConfig
 from onebase.base.links import ConnectorConfig, Link, connector_places
 from onebase.codec.image.config import PoolConfig
 from onebase.codec.text.codec import TextCodec
-from onebase.errors import ConfigError
-from onebase.interop.families.compose import ImageToken, TextPart, part_rules, read_whole, the_connector
-from onebase.interop.families.towers import TOWER, half, image_names, moved, prefixed, tower_lines
+from onebase.interop.families.compose import (
+    ImageToken,
+    OneMatrix,
+    TextPart,
+    part_rules,
+    read_whole,
+    the_connector,
+)
+from onebase.interop.families.towers import TOWER, image_names, moved, prefixed, tower_lines
 from onebase.interop.families.vision import IMAGE, picture_lines
 from onebase.interop.family import Family, Tree
-from onebase.interop.fields import Found, Part, Put, Set, Table, View, size
+from onebase.interop.fields import Found, Part, Put, Set, Table, size
 from onebase.interop.names import rules_of
 from onebase.interop.pictures import PROCESSOR
 from onebase.interop.reader import Reader
@@ -27,21 +33,6 @@ from onebase.interop.rules import Rules
 
 AROUND, WHOLE = "<fake_token_around_image>", "<global-img>"
 CONNECTOR = ("model.connector.modality_projection.proj", "link.first")
-
-
-class OneMatrix:
-    """A connector of one matrix, that reads all states behind the last norm; the others are of other layouts."""
-
-    def read(self, r: Reader, found: Found) -> None:
-        pass
-
-    def write(self, base: View, tree: Tree) -> None:
-        connector = the_connector(base.cfg)
-        if connector.hidden is not None or connector.block is not None or connector.skip:
-            raise ConfigError(
-                f"its connector reads block {connector.block}, skips {connector.skip} and is {connector.hidden} wide inside",
-                "there a connector of one matrix reads all states after the last norm",
-            )
 
 
 def _ordered(r: Reader, found: Found) -> None:
@@ -64,10 +55,9 @@ def told(cfg: BaseConfig, words: TextCodec) -> BaseConfig:
 
 
 def rules(cfg: BaseConfig) -> Rules:
-    image = half(cfg, "image")
     return [
         *moved(part_rules(cfg, "text"), {"model.": "model.text_model."}),
-        *prefixed(rules_of(image, "image", image_names(image)), "model.vision_model."),
+        *prefixed(rules_of(cfg, "image", image_names(cfg)), "model.vision_model."),
         *rules_of(cfg, "text", [CONNECTOR]),
     ]
 

@@ -8,14 +8,7 @@ from functools import partial
 from onebase.base.config import BaseConfig
 from onebase.base.links import ConnectorConfig, Link, connector_places
 from onebase.errors import ConfigError
-from onebase.interop.families.compose import (
-    ImagePart,
-    ImageToken,
-    TextPart,
-    part_rules,
-    read_whole,
-    the_connector,
-)
+from onebase.interop.families import compose
 from onebase.interop.families.encoder import PLAIN
 from onebase.interop.families.towers import prefixed
 from onebase.interop.family import Family, Tree
@@ -49,7 +42,7 @@ class Layer:
         found["link.connector.block"] = block
 
     def write(self, base: View, tree: Tree) -> None:
-        connector = the_connector(base.cfg)
+        connector = compose.the_connector(base.cfg)
         if connector.block is None or connector.skip > 1 or connector.hidden is None:
             raise ConfigError(
                 f"its connector reads block {connector.block}, skips {connector.skip} and is {connector.hidden} wide inside",
@@ -62,9 +55,9 @@ class Layer:
 TABLE = Table(
     (
         Put({"architectures": ["LlavaForConditionalGeneration"], "model_type": "llava"}),
-        TextPart({"language_model.": "", "model.language_model.": "model."}, own_tie=True),
-        ImagePart("clip_vision_model"),
-        ImageToken(("image_token_id", "image_token_index"), 32000),
+        compose.TextPart({"language_model.": "", "model.language_model.": "model."}, own_tie=True),
+        compose.ImagePart("clip_vision_model"),
+        compose.ImageToken(("image_token_id", "image_token_index"), 32000),
         Layer(),
         choice("vision_feature_select_strategy", "link.connector.skip", {"default": 1, "full": 0}, "default"),
         Set("link.connector.hidden", lambda r, found: found["parts"][0].trunks["text"].width),
@@ -80,7 +73,7 @@ CONNECTOR: Names = [
 
 
 def rules(cfg: BaseConfig) -> Rules:
-    text, image = part_rules(cfg, "text"), part_rules(cfg, "image")
+    text, image = compose.part_rules(cfg, "text"), compose.part_rules(cfg, "image")
     connector = rules_of(cfg, "text", CONNECTOR)
     return [*prefixed(text, "language_model."), *prefixed(image, "vision_tower."), *connector]
 
@@ -92,7 +85,7 @@ def beside(cfg: BaseConfig) -> dict[str, Tree]:
         "processor_class": "LlavaProcessor",
         "patch_size": cfg.image.patch,
         "num_additional_image_tokens": front,
-        "vision_feature_select_strategy": "default" if the_connector(cfg).skip else "full",
+        "vision_feature_select_strategy": "default" if compose.the_connector(cfg).skip else "full",
     }
     return {PROCESSOR: tree}
 
@@ -104,7 +97,7 @@ MEMORY = (
 )
 FAMILY = Family(
     ("llava",),
-    partial(read_whole, table=TABLE),
+    partial(compose.read_whole, table=TABLE),
     TABLE.write,
     rules,
     spellings=SPELLINGS,

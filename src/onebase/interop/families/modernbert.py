@@ -7,25 +7,14 @@ Source: transformers `models/modernbert/`, read for names and defaults; Warner e
 
 from dataclasses import replace
 
-from onebase.base.config import BaseConfig
 from onebase.codec.text.modules import TransformConfig
+from onebase.interop.families import encoder
 from onebase.interop.families.decoder import FULL, GATED, SLIDING, layer_kinds, patterned
-from onebase.interop.families.encoder import (
-    ENCODER,
-    MASKED,
-    MASKED_EPS,
-    NORM,
-    PLAIN,
-    VOCABULARY,
-    Predicts,
-    trunk_lines,
-)
 from onebase.interop.families.rotary import one_rope, rope_map
-from onebase.interop.family import Family, Tree
+from onebase.interop.family import Tree
 from onebase.interop.fields import Each, Found, Put, Set, Table, View, choice, flag, number, size
-from onebase.interop.names import rules_of, under
+from onebase.interop.names import table_family, under
 from onebase.interop.reader import Reader
-from onebase.interop.rules import Rules
 from onebase.model.config import ALL, RopeConfig
 
 
@@ -75,23 +64,23 @@ TABLE = Table(
     (
         # The default of the padding token lies beyond most vocabularies; the tokenizer knows it.
         Put({"model_type": "modernbert", "pad_token_id": None}),
-        *trunk_lines(depth=("num_hidden_layers", 22), hidden=("intermediate_size", 1152))[:-1],
+        *encoder.trunk_lines(depth=("num_hidden_layers", 22), hidden=("intermediate_size", 1152))[:-1],
         choice("hidden_activation", "block.ff.activation", GATED, "gelu"),
-        number("norm_eps", MASKED_EPS, 1e-5),
+        number("norm_eps", encoder.MASKED_EPS, 1e-5),
         flag("norm_bias", f"block.norms.norm.bias {BIASED}", False),
         flag("attention_bias", "block.attn.bias", False, on=ALL, off=()),
         flag("mlp_bias", "block.ff.bias", False),
         Set("block.norms.attn", _later),
         Kinds(),
-        choice("classifier_activation", "codec.transform.activation", PLAIN, "gelu"),
+        choice("classifier_activation", "codec.transform.activation", encoder.PLAIN, "gelu"),
         flag("classifier_bias", "codec.transform.bias", False),
         flag("decoder_bias", "codec.head_bias", True),
-        VOCABULARY,
+        encoder.VOCABULARY,
         size("max_position_embeddings", "codec.context", 8192),
-        Predicts("ModernBert", "head.dense.weight"),
+        encoder.Predicts("ModernBert", "head.dense.weight"),
     ),
-    replace(patterned(ENCODER, ff={"activation": "geglu"}), input_norm=NORM),
-    replace(MASKED, transform=TransformConfig(norm=NORM)),
+    replace(patterned(encoder.ENCODER, ff={"activation": "geglu"}), input_norm=encoder.NORM),
+    replace(encoder.MASKED, transform=TransformConfig(norm=encoder.NORM)),
 )
 BLOCK = {
     "attn.Wqkv": "block.attn.q block.attn.k block.attn.v",
@@ -112,8 +101,4 @@ NAMES = [
 ]
 
 
-def rules(cfg: BaseConfig) -> Rules:
-    return rules_of(cfg, "text", NAMES)
-
-
-FAMILY = Family(("modernbert",), TABLE.read, TABLE.write, rules, prefix="model.")
+FAMILY = table_family("modernbert", TABLE, NAMES, prefix="model.")

@@ -4,24 +4,11 @@ Source: transformers `models/roberta/` and `models/xlm_roberta/`, read for names
 """
 
 from onebase.base.config import BaseConfig
+from onebase.interop.families import encoder
 from onebase.interop.families.bert import TYPES, trunk_names
-from onebase.interop.families.encoder import (
-    ABSOLUTE,
-    BEHIND_PADDING,
-    MASKED,
-    MASKED_EPS,
-    NO_DECODER,
-    POST,
-    VOCABULARY,
-    Predicts,
-    head_names,
-    position_lines,
-    trunk_lines,
-)
 from onebase.interop.family import Family
 from onebase.interop.fields import Put, Table, number
-from onebase.interop.names import rules_of
-from onebase.interop.rules import Rules
+from onebase.interop.names import Names, table_family
 
 HEAD = (
     "lm_head.dense",
@@ -32,25 +19,24 @@ HEAD = (
 )
 
 
-def rules(cfg: BaseConfig) -> Rules:
-    return rules_of(cfg, "text", [*trunk_names("roberta."), *head_names(cfg, *HEAD)])
+def names(cfg: BaseConfig) -> Names:
+    return [*trunk_names("roberta."), *encoder.head_names(cfg, *HEAD)]
 
 
 def _family(model_type: str, name: str) -> Family:
     lines = (
         Put({"model_type": model_type}),
-        *NO_DECODER,
-        ABSOLUTE,
-        *trunk_lines(),
-        number("layer_norm_eps", MASKED_EPS, 1e-12),
-        VOCABULARY,
-        BEHIND_PADDING,
-        *position_lines(),
+        *encoder.NO_DECODER,
+        encoder.ABSOLUTE,
+        *encoder.trunk_lines(),
+        number("layer_norm_eps", encoder.MASKED_EPS, 1e-12),
+        encoder.VOCABULARY,
+        encoder.BEHIND_PADDING,
+        *encoder.position_lines(),
         TYPES,
-        Predicts(name, "lm_head.dense.weight"),
+        encoder.Predicts(name, "lm_head.dense.weight"),
     )
-    table = Table(lines, POST, MASKED)
-    return Family((model_type,), table.read, table.write, rules, prefix="roberta.")
+    return table_family(model_type, Table(lines, encoder.POST, encoder.MASKED), names, prefix="roberta.")
 
 
 FAMILY = _family("roberta", "Roberta")

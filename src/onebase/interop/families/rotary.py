@@ -17,22 +17,29 @@ from onebase.interop.rules import Ignore
 from onebase.model.config import RopeConfig, RopeScaling
 
 ORIGINAL = "original_max_position_embeddings"
-KNOWN = {
-    *("rope_theta", "rope_type", "type", "factor", "partial_rotary_factor", "attention_factor"),
-    *("short_factor", "long_factor", "low_freq_factor", "high_freq_factor", ORIGINAL),
+SIZED = {"attention_factor": "attention", ORIGINAL: "original"}
+WRITTEN: dict[str, dict[str, str]] = {
+    "default": {},
+    "linear": {"factor": "factor"},
+    "dynamic": {"factor": "factor"},
+    "llama3": {
+        "factor": "factor",
+        "low_freq_factor": "low",
+        "high_freq_factor": "high",
+        ORIGINAL: "original",
+    },
+    "yarn": {"factor": "factor", "beta_fast": "high", "beta_slow": "low", **SIZED},
+    "longrope": {"short_factor": "short", "long_factor": "long", **SIZED},
 }
+"""Each kind of stretching: their key to our field."""
 YARN = {"beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"}
-READ: dict[str, set[str]] = {
-    "default": set(),
-    "linear": {"factor"},
-    "dynamic": {"factor"},
-    "llama3": {"factor", "low_freq_factor", "high_freq_factor", ORIGINAL},
-    "yarn": {"factor", "attention_factor", ORIGINAL} | YARN,
-    "longrope": {"factor", "short_factor", "long_factor", "attention_factor", ORIGINAL},
-}
+READ = {kind: set(keys) for kind, keys in WRITTEN.items()}
+READ["yarn"] |= YARN
+READ["longrope"].add("factor")
 READ["su"] = READ["longrope"]
 """What each kind of stretching reads, there as here, beside the keys of all kinds."""
 ALWAYS = {"rope_theta", "rope_type", "type", "partial_rotary_factor"}
+KNOWN = ALWAYS.union(*WRITTEN.values())
 IDLE = {"attn_factor", "finetuned", "extrapolation_factor", "mrope_section", "mrope_interleaved"}
 """Of the code beside the weights that transformers does not run (YaRN's first authors, DeepSeek), or of images, whose places are a text's where
 there are none. It ignores them, and so do we, with a notice; also what another kind reads. Not `mscale` of another kind than YaRN, which
@@ -159,23 +166,10 @@ def rope_map(cfg: RopeConfig, head_dim: int) -> Tree:
     s = cfg.scaling
     if s is None:
         return tree
+    values = {key: getattr(s, ours) for key, ours in WRITTEN[s.kind].items()}
+    tree |= {key: list(x) if isinstance(x, tuple) else x for key, x in values.items()}
     tree["rope_type"] = s.kind
-    if s.kind in ("linear", "llama3", "yarn", "dynamic"):
-        tree["factor"] = s.factor
-    if s.kind == "yarn":
-        tree |= {
-            "beta_fast": s.high,
-            "beta_slow": s.low,
-            "attention_factor": s.attention,
-            ORIGINAL: s.original,
-        }
-        tree |= {} if s.truncate else {"truncate": False}
-    if s.kind == "llama3":
-        tree |= {"low_freq_factor": s.low, "high_freq_factor": s.high, ORIGINAL: s.original}
-    if s.kind == "longrope":
-        tree |= {"short_factor": list(s.short), "long_factor": list(s.long)}
-        tree |= {"attention_factor": s.attention, ORIGINAL: s.original}
-    return tree
+    return tree if s.truncate else tree | {"truncate": False}
 
 
 def rope_tree(cfg: RopeConfig, head_dim: int) -> Tree:

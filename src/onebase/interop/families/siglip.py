@@ -11,21 +11,12 @@ from onebase.base.config import BaseConfig
 from onebase.base.links import Link, PairConfig
 from onebase.codec.image.config import PoolConfig
 from onebase.codec.text.pooling import EmbeddingConfig
+from onebase.interop.families import towers
 from onebase.interop.families.decoder import TEXT
-from onebase.interop.families.towers import (
-    TOWER,
-    half,
-    image_names,
-    prefixed,
-    sub_config,
-    text_lines,
-    text_rules,
-    tower_lines,
-)
 from onebase.interop.families.vision import IMAGE, picture_lines
 from onebase.interop.family import Family, Tree
 from onebase.interop.fields import Found, Part, Put, Table, View
-from onebase.interop.names import Names, rules_of
+from onebase.interop.names import Names, rules_of, table_family
 from onebase.interop.reader import Reader
 from onebase.interop.rules import Lead, Rules
 from onebase.model.config import FFConfig, NormConfig
@@ -56,9 +47,9 @@ class Width:
     """Features of the common space: those of the image's tower, which has no matrix of its own."""
 
     def read(self, r: Reader, found: Found) -> None:
-        text, width = sub_config(r, "text_config"), found["parts"][0].trunks["text"].width
+        text, width = towers.sub_config(r, "text_config"), found["parts"][0].trunks["text"].width
         image = found["parts"][1].trunks["image"].width
-        sub_config(r, "vision_config").must(
+        towers.sub_config(r, "vision_config").must(
             "vision_use_head", True, True, "the image's vector is made by the tower's head"
         )
         found["link.pair.width"] = text.size("projection_size", width)
@@ -70,18 +61,21 @@ class Width:
 
 
 TEXT_TABLE = Table(
-    (*tower_lines("siglip_text_model", LIKE, "gelu_pytorch_tanh", 1e-6), *text_lines(32000, 64)),
-    TOWER,
+    (
+        *towers.tower_lines("siglip_text_model", LIKE, "gelu_pytorch_tanh", 1e-6),
+        *towers.text_lines(32000, 64),
+    ),
+    towers.TOWER,
     replace(TEXT, head=False),
 )
 VISION_TABLE = Table(
     (
         Put({"architectures": ["SiglipVisionModel"]}),
-        *tower_lines("siglip_vision_model", LIKE, "gelu_pytorch_tanh", 1e-6),
+        *towers.tower_lines("siglip_vision_model", LIKE, "gelu_pytorch_tanh", 1e-6),
         *picture_lines(16),
         Pool(),
     ),
-    TOWER,
+    towers.TOWER,
     replace(IMAGE, class_token=False),
 )
 PAIR = PairConfig(
@@ -90,8 +84,8 @@ PAIR = PairConfig(
 TABLE = Table(
     (
         Put({"architectures": ["SiglipModel"], "model_type": "siglip"}),
-        Part("text_config", TEXT_TABLE, sub_config),
-        Part("vision_config", VISION_TABLE, sub_config),
+        Part("text_config", TEXT_TABLE, towers.sub_config),
+        Part("vision_config", VISION_TABLE, towers.sub_config),
         Width(),
     ),
     link=Link(src="image", dst="text", how="pair", pair=PAIR),
@@ -115,20 +109,20 @@ SPACE: Names = [
 ]
 
 
-def vision_rules(cfg: BaseConfig) -> Rules:
-    return rules_of(cfg, "image", [*image_names(cfg), *POOL])
+def vision_names(cfg: BaseConfig) -> Names:
+    return [*towers.image_names(cfg), *POOL]
 
 
 def rules(cfg: BaseConfig) -> Rules:
-    text, image = text_rules(half(cfg, "text")), vision_rules(half(cfg, "image"))
-    return [*prefixed(text, "text_model."), *prefixed(image, "vision_model."), *rules_of(cfg, "text", SPACE)]
+    text, image = rules_of(cfg, "text", towers.TEXT_NAMES), rules_of(cfg, "image", vision_names(cfg))
+    return [
+        *towers.prefixed(text, "text_model."),
+        *towers.prefixed(image, "vision_model."),
+        *rules_of(cfg, "text", SPACE),
+    ]
 
 
 FAMILY = Family(("siglip",), TABLE.read, TABLE.write, rules)
-VISION_FAMILY = Family(
-    ("siglip_vision_model",),
-    VISION_TABLE.read,
-    VISION_TABLE.write,
-    vision_rules,
-    spellings=(("vision_model.", ""),),
+VISION_FAMILY = table_family(
+    "siglip_vision_model", VISION_TABLE, vision_names, spellings=(("vision_model.", ""),)
 )

@@ -15,20 +15,13 @@ from onebase.interop.families.encoder import (
 )
 from onebase.interop.families.vision import patch_step
 from onebase.interop.fields import LACKS, Line, Put, number, size
-from onebase.interop.names import Names, rules_of, under
+from onebase.interop.names import Names, block_names, under
 from onebase.interop.reader import Reader
 from onebase.interop.rules import Ignore, Rule, Rules, Tie
 
-BLOCK = {
-    "self_attn.q_proj": "block.attn.q",
-    "self_attn.k_proj": "block.attn.k",
-    "self_attn.v_proj": "block.attn.v",
-    "self_attn.out_proj": "block.attn.o",
-    "layer_norm1": "block.attn_norm",
-    "mlp.fc1": "block.ff.up",
-    "mlp.fc2": "block.ff.down",
-    "layer_norm2": "block.ff_norm",
-}
+BLOCK = block_names(
+    "self_attn.q_proj self_attn.k_proj self_attn.v_proj self_attn.out_proj layer_norm1 mlp.fc1 mlp.fc2 layer_norm2"
+)
 TOWER = ENCODER
 """The pattern of both."""
 
@@ -56,16 +49,14 @@ def text_lines(vocabulary: int, positions: int) -> tuple[Line, ...]:
     return (size("vocab_size", "codec.vocab_size", vocabulary, MAX_VOCABULARY), *position_lines(positions))
 
 
-def text_rules(cfg: BaseConfig) -> Rules:
-    """The text tower, by the names of one saved alone."""
-    names: Names = [
-        ("embeddings.token_embedding", "codec.stem"),
-        ("embeddings.position_embedding.weight", "codec.stem.positions"),
-        ("final_layer_norm", "trunk.final_norm"),
-        *under("encoder.layers.{i}.", BLOCK),
-        COUNTED,
-    ]
-    return rules_of(cfg, "text", names)
+TEXT_NAMES: Names = [
+    ("embeddings.token_embedding", "codec.stem"),
+    ("embeddings.position_embedding.weight", "codec.stem.positions"),
+    ("final_layer_norm", "trunk.final_norm"),
+    *under("encoder.layers.{i}.", BLOCK),
+    COUNTED,
+]
+"""The text tower, by the names of one saved alone."""
 
 
 def image_names(cfg: BaseConfig) -> Names:

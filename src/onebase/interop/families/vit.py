@@ -11,23 +11,14 @@ from onebase.base.config import BaseConfig
 from onebase.codec.image.config import PixelsConfig
 from onebase.interop.families.encoder import ENCODER, trunk_lines
 from onebase.interop.families.vision import IMAGE, Classes, vit_lines, vit_names
-from onebase.interop.family import Family
 from onebase.interop.fields import Table
-from onebase.interop.names import rules_of, under
-from onebase.interop.rules import Ignore, Rules
+from onebase.interop.names import Names, block_names, table_family, under
+from onebase.interop.rules import Ignore
 
-ATTENTION = {
-    "attention.attention.query": "block.attn.q",
-    "attention.attention.key": "block.attn.k",
-    "attention.attention.value": "block.attn.v",
-    "attention.output.dense": "block.attn.o",
-}
-BLOCK = ATTENTION | {
-    "layernorm_before": "block.attn_norm",
-    "intermediate.dense": "block.ff.up",
-    "output.dense": "block.ff.down",
-    "layernorm_after": "block.ff_norm",
-}
+ATTENTION = (
+    "attention.attention.query attention.attention.key attention.attention.value attention.output.dense"
+)
+BLOCK = block_names(f"{ATTENTION} layernorm_before intermediate.dense output.dense layernorm_after")
 POOLER = Ignore(
     r"(.*\.)?pooler\.dense\.(weight|bias)",
     "heads and embeddings read the class token, not what the pooler makes",
@@ -39,9 +30,8 @@ TABLE = Table(
 )
 
 
-def rules(cfg: BaseConfig) -> Rules:
-    block = under("vit.encoder.layer.{i}.", BLOCK)
-    return rules_of(cfg, "image", [*vit_names(cfg, "vit."), *block, POOLER])
+def names(cfg: BaseConfig) -> Names:
+    return [*vit_names(cfg, "vit."), *under("vit.encoder.layer.{i}.", BLOCK), POOLER]
 
 
 MEMORY = (
@@ -51,4 +41,4 @@ MEMORY = (
     (r"intermediate\.dense$", "mlp.fc1"),
     (r"output\.dense$", "mlp.fc2"),
 )
-FAMILY = Family(("vit",), TABLE.read, TABLE.write, rules, prefix="vit.", memory=MEMORY)
+FAMILY = table_family("vit", TABLE, names, prefix="vit.", memory=MEMORY)

@@ -14,27 +14,18 @@ from onebase.interop.families.decoder import MAX_VOCABULARY, NO_TOKENS, TEXT, UN
 from onebase.interop.families.encoder import BLOCK, ENCODER, NORM, trunk_lines
 from onebase.interop.family import Family
 from onebase.interop.fields import LACKS, Field, Line, Must, Part, Put, Set, Table, flag, size
-from onebase.interop.names import rules_of, under
+from onebase.interop.names import block_names, rules_of, under
 from onebase.interop.reader import Reader
 from onebase.interop.rules import Rules
 
 MAX_CONTEXT = 2**20
 ATTN = replace(BLOCK.attn, bias=("q", "v", "o"))
 LISTENER = patterned(replace(ENCODER, final_norm=replace(NORM, eps=1e-5)), attn={"bias": ATTN.bias})
-OWN = {
-    "self_attn.q_proj": "block.attn.q",
-    "self_attn.k_proj": "block.attn.k",
-    "self_attn.v_proj": "block.attn.v",
-    "self_attn.out_proj": "block.attn.o",
-    "self_attn_layer_norm": "block.attn_norm",
-    "fc1": "block.ff.up",
-    "fc2": "block.ff.down",
-    "final_layer_norm": "block.ff_norm",
-}
+OWN = block_names(
+    "self_attn.q_proj self_attn.k_proj self_attn.v_proj self_attn.out_proj self_attn_layer_norm fc1 fc2 final_layer_norm"
+)
 CROSS = {
-    "encoder_attn.q_proj": "block.cross.q",
-    "encoder_attn.k_proj": "block.cross.k",
-    "encoder_attn.v_proj": "block.cross.v",
+    **{f"encoder_attn.{x}_proj": f"block.cross.{x}" for x in "qkv"},
     "encoder_attn.out_proj": "block.cross.o",
     "encoder_attn_layer_norm": "block.cross_norm",
 }

@@ -1,0 +1,97 @@
+"""How rows become tokens, once, as they are read: what is too long or cannot be tokenised is said of its row."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from onebase.base.folder import LoadedBase
+from onebase.codec.text.sample import Tokens
+from onebase.data.bad_rows import Rows, Samples
+from onebase.data.labelled import Make
+from onebase.data.row_files import Flaw
+from onebase.engine.features import given_tokens
+from onebase.errors import DataError
+from onebase.tasks.options import AdaptOptions
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """What reads rows: the base; the tokens that a text may have, and how many of the context an adapter takes before it; the columns that rows must
+    have, and the options."""
+
+    base: LoadedBase
+    tokens: int
+    taken: int = 0
+    columns: tuple[str, ...] = ()
+    options: AdaptOptions = field(default_factory=AdaptOptions)
+
+    def too_long(self, size: int, what: str = "", more: str = "", things: str = "samples") -> Flaw | None:
+        """What is wrong with a text of so many tokens, if anything; it is never cut."""
+        if size <= self.tokens:
+            return None
+        behind = f" behind the {self.taken} of the adapter" if self.taken else ""
+        return Flaw(
+            f"{what}has {size} tokens{more}, the limit is {self.tokens}{behind}",
+            f"shorten it, leave it out or raise max_length: {things} are never cut",
+        )
+
+    def refused(self, texts: Sequence[Tokens]) -> Flaw | None:
+        """What is wrong with texts of which one has no token, or too many."""
+        if not all(map(len, texts)):
+            return Flaw("has no token", "give a text that is not empty")
+        return self.too_long(max(map(len, texts)))
+
+
+def no_samples(reader: Reader) -> Make:
+    """`Task.samples` where rows are no texts, or none yet."""
+    return lambda rows: [()] * len(rows)
+
+
+def together(make: Make) -> Make:
+    """Of rows that can be encoded as one batch; where that fails, each is tried alone, so that it is known which one it was."""
+
+    def made(rows: Sequence[dict[str, Any]]) -> Sequence[Samples | Flaw]:
+        try:
+            return make(rows)
+        except DataError as e:
+            return [Flaw(e.cause, e.remedy)] if len(rows) == 1 else [x for r in rows for x in made([r])]
+
+    return made
+
+
+def each_row(sample: Callable[[Row], Samples | Flaw]) -> Make:
+    """What `sample` makes of each row; what it refuses is said of the row."""
+    alone = together(lambda rows: [sample(row) for row in rows])
+    return lambda rows: [x for row in rows for x in alone([row])]
+
+
+def one_sample(reader: Reader, sample: Callable[[LoadedBase, Row], Tokens]) -> Make:
+    """One sample a row, no longer than the limit."""
+
+    def made(row: Row) -> Samples | Flaw:
+        found = sample(reader.base, row)
+        return reader.too_long(len(found)) or (found,)
+
+    return each_row(made)
+
+
+def whole_texts(reader: Reader, texts: Callable[[Row], Sequence[str]] = lambda row: (row["text"],)) -> Make:
+    """Each text of a row as the base reads a whole one, nothing of it learnt."""
+    tok = reader.base.codec.tokenizer
+
+    def made(rows: Sequence[Row]) -> list[Samples | Flaw]:
+        each = [texts(row) for row in rows]
+        ids = iter(tok.encode_batch([t for found in each for t in found]))
+        return [
+            reader.refused(read) or read
+            for read in (tuple(given_tokens(tok.framed(next(ids)), 0) for _ in found) for found in each)
+        ]
+
+    return together(made)
+
+
+def samples_in(rows: Rows) -> list[Tokens]:
+    """The samples of rows that have one each, called by number from 1."""
+    return [sample for (sample,) in rows.named()]
