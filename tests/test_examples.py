@@ -18,6 +18,7 @@ EXAMPLES: dict[str, tuple[bool | str, str]] = {
     "pretrain_tiny": (False, "held-out bits per byte"),
     "adapt_classify": (True, "accuracy"),
     "saved_prompt": (True, "On Friday we cook soup ->"),
+    "rerank_and_extract": (True, "answer '"),
     "adapt_continue": (True, "forgetting"),
     "adapt_distil": (True, "student_accuracy"),
     "adapt_prefer": (True, "reward_accuracy"),
