@@ -7,7 +7,7 @@ import torch
 
 from onebase.api.base import Base
 from onebase.errors import UserError
-from tests.interop.parity import shaken
+from tests.formats.parity import shaken
 
 transformers = pytest.importorskip("transformers")
 PIL = pytest.importorskip("PIL.Image")

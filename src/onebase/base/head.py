@@ -1,6 +1,6 @@
 """A head on the hidden states of a base: what it reads of them, its layers, and what its outputs mean.
 
-B examples, P features, C outputs. How one is fitted stands in `adapt/head.py`.
+B examples, P features, C outputs. How one is fitted stands in `methods/head.py`.
 """
 
 import math
@@ -91,7 +91,7 @@ class HeadConfig:
 
     @property
     def tag_numbers(self) -> tuple[int, ...]:
-        """What each output for a token means as a tag of ours (adapt/spans.py): 0 outside, 1 + 2 i begins a span of label i, 2 + 2 i goes on."""
+        """What each output for a token means as a tag of ours (methods/spans.py): 0 outside, 1 + 2 i begins a span of label i, 2 + 2 i goes on."""
         found = []
         for name in self.tags or span_tags(self.labels):
             begins, label = tag_parts(name)

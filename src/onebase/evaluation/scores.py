@@ -11,7 +11,6 @@ from typing import Any
 
 from onebase.errors import ConfigError, UserError
 from onebase.evaluation.bootstrap import Score, mean_score
-from onebase.evaluation.chances import ece, macro_auroc, macro_f1_of_labels, micro_f1
 from onebase.evaluation.forgetting import DOMAIN, GENERAL, changes
 from onebase.evaluation.likelihood import by_source
 from onebase.evaluation.metrics import (
@@ -39,6 +38,7 @@ from onebase.evaluation.predictions import (
     Written,
 )
 from onebase.evaluation.preference import margin, wins
+from onebase.evaluation.probabilities import ece, macro_auroc, macro_f1_of_labels, micro_f1
 from onebase.evaluation.retrieval import NDCG, RECALLS, graded_each, ndcg_each, recall_each
 from onebase.evaluation.spans import answer_each, span_scores
 from onebase.evaluation.values import mae, spearman

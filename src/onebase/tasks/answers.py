@@ -8,8 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from onebase.adapt.folder import Attached
-from onebase.adapt.spans import Placed, Span, placed, spans_of
 from onebase.base.folder import LoadedBase
 from onebase.base.head import Head, Pooling
 from onebase.codec.text.sample import Tokens
@@ -17,6 +15,8 @@ from onebase.engine.features import embeddings, features, pair_tokens, refuse_lo
 from onebase.engine.image_search import text_vectors
 from onebase.engine.scoring import batch_tokens, batches
 from onebase.errors import DataError, UserError
+from onebase.methods.folder import Attached
+from onebase.methods.spans import Placed, Span, placed, spans_of
 from onebase.model.proj import Active
 from onebase.objective.pooled import text_batch
 from onebase.tasks.bound import Bound

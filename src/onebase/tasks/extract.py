@@ -4,13 +4,12 @@ Rows are SQuAD's (Rajpurkar et al., 1606.05250): question, context, and answers 
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from onebase.adapt.head import FOLDS, fit_head, spread
-from onebase.adapt.method import SCRATCH
 from onebase.base.head import HeadConfig
 from onebase.codec.text.sample import Tokens
 from onebase.data import read_rows
@@ -18,6 +17,8 @@ from onebase.data.bad_rows import Samples
 from onebase.data.labelled import Make
 from onebase.data.row_files import Flaw
 from onebase.evaluation.predictions import Passages
+from onebase.methods.head import FOLDS, fit_head, spread
+from onebase.methods.method import SCRATCH
 from onebase.model.proj import Active
 from onebase.objective.extract import Extract
 from onebase.tasks import by_head as heads
@@ -62,44 +63,59 @@ def pairs(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     return [(r["question"], r["context"]) for r in rows]
 
 
+@dataclass(frozen=True)
+class Answered(Tokens):
+    """A question and the part of its context that has the whole answer. text: the places of the context's tokens, end exclusive; answer: those of
+    the first and the last token of the answer."""
+
+    text: tuple[int, int] = (0, 0)
+    answer: tuple[int, int] = (0, 0)
+
+
+def _answered(window: Window, row: Mapping[str, Any]) -> Answered | None:
+    """The window with the row's first answer; None where not all of it stands in it."""
+    start = row["answers"]["answer_start"][0]
+    end = start + len(row["answers"]["text"][0])
+    at = [i for i, (a, b) in enumerate(window.places) if a < end and b > start]
+    if not at or window.places[at[0]][0] > start or window.places[at[-1]][1] < end:
+        return None
+    first = window.first
+    text, answer = (first, first + len(window.places)), (first + at[0], first + at[-1])
+    return Answered(**vars(window.tokens), text=text, answer=answer)
+
+
 def _samples(reader: Reader) -> Make:
-    """Of each row the first window that has the whole of its first answer."""
+    """Of each row the first window that has the whole answer."""
 
-    def made(row: Row) -> Samples | Flaw:
-        start = row["answers"]["answer_start"][0]
-        end = start + len(row["answers"]["text"][0])
-        limit = reader.options.max_length
-        for window in windows(reader.base, pairs([row]), limit, reader.taken):
-            if (found := window.answered(start, end)) is not None:
-                return (found,)
-        return Flaw("no window of the text has the whole answer", "shorten the answer, or raise max_length")
+    def one(row: Row) -> Samples | Flaw:
+        read = windows(reader.base, pairs([row]), reader.options.max_length, reader.taken)
+        found = next((a for w in read if (a := _answered(w, row)) is not None), None)
+        return Flaw("no window holds its answer whole", "shorten the answer") if found is None else (found,)
 
-    return each_row(made)
+    return each_row(one)
 
 
 def prepare(job: Adapting) -> Prepared:
-    rows, o = job.rows, job.options
-    job.head = head_size(job, sum(map(len, rows.texts)), 2, [])
+    o, read = job.options, job.rows.texts
+    job.head = head_size(job, sum(map(len, read)), 2, [])
 
     def fit(texts: Sequence[Tokens], active: Active | None) -> Fit:
-        read = [t for t in texts if isinstance(t, Window) and t.answer is not None]
-        assert len(read) == len(rows)
-        answers = {t.id: t.answer for t in read if t.answer is not None}
-        whole = {t.id: (t.first, t.first + len(t.places)) for t in read}
+        known = [t for t in texts if isinstance(t, Answered)]
+        assert len(known) == len(texts), "they are the samples of the rows"
         marks, parts = [], []
-        for t, h_TD in zip(read, token_states(job.base, read, active), strict=True):
-            (first, stop), (start, end) = whole[t.id], answers[t.id]
+        for t, h_TD in zip(known, token_states(job.base, known, active), strict=True):
+            (first, stop), (start, end) = t.text, t.answer
             y_n2 = torch.zeros(stop - first, 2)
             y_n2[start - first, 0] = y_n2[end - first, 1] = 1.0
             marks.append(y_n2)
             parts.append(h_TD[first:stop])
-        # Tokens of one text lean on each other: they are held out together.
-        folds = np.repeat(spread(len(read), o.seed), [len(y) for y in marks])
-        made = fit_head(torch.cat(parts), torch.cat(marks), 2, o.seed, folds if len(read) >= FOLDS else None)
+        folds = np.repeat(spread(len(known), o.seed), [len(y) for y in marks])
+        made = fit_head(torch.cat(parts), torch.cat(marks), 2, o.seed, folds if len(known) >= FOLDS else None)
         cfg = HeadConfig(gives="answer", limit=o.max_length)
-        return Fit(made.head, cfg, lambda on: Extract(SCRATCH, answers, whole, on), made.facts)
+        answer, text = {t.id: t.answer for t in known}, {t.id: t.text for t in known}
+        return Fit(made.head, cfg, lambda on: Extract(SCRATCH, answer, text, on), made.facts)
 
-    return Prepared(fit, data_facts(rows))
+    return Prepared(fit, data_facts(job.rows))
 
 
 def predictions(request: ScoreRequest) -> Passages:

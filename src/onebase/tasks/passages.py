@@ -8,13 +8,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from onebase.adapt.folder import Attached
-from onebase.adapt.spans import Place
 from onebase.base.folder import LoadedBase
 from onebase.codec.text.pairs import pair_frame
 from onebase.codec.text.sample import Tokens
 from onebase.engine.features import given_tokens
 from onebase.errors import DataError, UserError
+from onebase.methods.folder import Attached
+from onebase.methods.spans import Place
 from onebase.tasks.answers import head_of, states_of
 
 OVERLAP = 128
@@ -26,21 +26,14 @@ LEAST = 8
 
 
 @dataclass(frozen=True)
-class Window(Tokens):
-    """A part of a text behind its question. row: which of the rows; first: at which of its tokens the text begins; places: where the tokens of the text
-    stand in it. answer: at which of its tokens an answer begins and ends, where one is known."""
+class Window:
+    """A part of a text behind its question. row: which of the rows; first: the place of its first token among `tokens`; places: where its tokens
+    stand in the text."""
 
-    row: int = 0
-    first: int = 0
-    places: tuple[Place, ...] = ()
-    answer: tuple[int, int] | None = None
-
-    def answered(self, start: int, end: int) -> "Window | None":
-        """This window with the answer that has these characters (end exclusive); None where not all of it stands here."""
-        at = [i for i, (a, b) in enumerate(self.places) if a < end and b > start]
-        if not at or self.places[at[0]][0] > start or self.places[at[-1]][1] < end:
-            return None
-        return replace(self, answer=(self.first + at[0], self.first + at[-1]))
+    row: int
+    tokens: Tokens
+    first: int
+    places: Sequence[Place]
 
 
 @dataclass(frozen=True)
@@ -76,11 +69,11 @@ def windows(
         step = room - min(OVERLAP, room // 2)
         for start in range(0, max(1, len(ids) - room + step), step):
             framed, types = frame.framed(asked, ids[start : start + room])
+            read = replace(
+                given_tokens(framed, len(out)), types=np.asarray(types, np.int32) if typed else None
+            )
             first = len(frame.before) + len(asked) + len(frame.between)
-            plain = given_tokens(framed, len(out))
-            kinds = np.asarray(types, np.int32) if typed else None
-            inside = tuple(places[start : start + room])
-            out.append(Window(plain.ids, plain.loss, plain.id, plain.source, kinds, row, first, inside))
+            out.append(Window(row, read, first, places[start : start + room]))
     return out
 
 
@@ -92,7 +85,7 @@ def extracted(on: Attached, pairs: Sequence[tuple[str, str]], top: int = 1) -> l
     head, base = on.config.head, on.base
     assert head is not None
     read = windows(base, pairs, head.limit, base.model.leading(on.active, 1)[0], head.typed)
-    said = states_of(base, read, on.active, head_of(on))
+    said = states_of(base, [w.tokens for w in read], on.active, head_of(on))
     each = [z_T2[w.first : w.first + len(w.places)].double() for w, z_T2 in zip(read, said, strict=True)]
     out = []
     for row, (_, text) in enumerate(pairs):
