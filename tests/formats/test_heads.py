@@ -380,7 +380,7 @@ def test_what_is_learnt_here_for_transformers(tmp_path: Path) -> None:
     made(tmp_path / "theirs", "bert", "Model")
     base = onebase.load(tmp_path / "theirs")
     rows = [{"text": t, "spans": [{"start": 0, "end": 3, "label": "word"}]} for t in TEXTS]
-    on = base.with_adapter(base.adapt(rows, task="tag", method="lora", epochs=2, lr=0.05, allow=["short"]))
+    on = base.with_adapter(base.adapt(rows, task="tag", method="lora", epochs=2, lr=0.05))
     back = opened(on.export(tmp_path / "back"), "AutoModelForTokenClassification")
     assert back.config.id2label == {0: "O", 1: "B-word", 2: "I-word"}
     assert onebase.load(tmp_path / "back").tag(TEXTS) == on.tag(TEXTS)

@@ -61,7 +61,7 @@ def test_windows_cover_a_long_text() -> None:
     base = tiny_base()
     text = " ".join(f"word{i}" for i in range(60))
     found = windows(base, [("Who?", text)], 40)
-    assert len(found) > 2 and all(len(w) <= 40 for w in found)
+    assert len(found) > 2 and all(len(w.tokens) <= 40 for w in found)
     covered = {p for w in found for p in w.places}
     assert min(a for a, _ in covered) == 0 and max(b for _, b in covered) == len(text)
     whole = windows(base, [("Who?", text)])

@@ -11,9 +11,11 @@ import torch
 from onebase.base.head import HeadConfig
 from onebase.codec.text.sample import Tokens
 from onebase.data import Rows, read_rows
+from onebase.data.bad_rows import Samples
 from onebase.data.labelled import Make, Records
+from onebase.data.row_files import Problem
 from onebase.engine import image_features as images
-from onebase.engine.features import pooling_of, vector_of, views
+from onebase.engine.features import pair_tokens, pooling_of, vector_of, views
 from onebase.engine.scoring import batch_tokens
 from onebase.errors import DataError, UserError
 from onebase.evaluation.bootstrap import Array
@@ -37,7 +39,7 @@ from onebase.tasks.checks import head_size
 from onebase.tasks.fit import Lesson
 from onebase.tasks.job import Adapting, data_facts
 from onebase.tasks.prompting import Given, columns, inputs
-from onebase.tasks.reading import RowReader, no_samples, whole_texts
+from onebase.tasks.reading import Row, RowReader, no_samples, together, whole_texts
 from onebase.tasks.results import Label as Said
 from onebase.tasks.results import labelled
 from onebase.tasks.rows import reader_on
@@ -195,14 +197,29 @@ def predictions(request: ScoreRequest) -> Labels | LabelSets:
             rows = read_rows(records, wanted)
             found = labels(base, inputs(attached, rows))
         else:
-            rows = read_rows(records, wanted, make=whole_texts(reader_on(base)))
+            rows = read_rows(records, wanted, make=_asked(reader_on(base), head))
             found = _read(base, rows)
     truth, guess = [str(r["label"]) for r in rows], [f.label for f in found]
     return Labels(truth, guess, *_tables([[x] for x in truth], found))
 
 
+def _asked(reader: RowReader, head: HeadConfig) -> Make:
+    """Each text as the base reads a whole one; with its `text_pair` where a row has one and the head reads pairs."""
+    alone = whole_texts(reader)
+
+    def made(rows: Sequence[Row]) -> Sequence[Samples | Problem]:
+        if not head.pairs or not any("text_pair" in r for r in rows):
+            return alone(list(map(dict, rows)))
+        both = [(r["text"], str(r.get("text_pair"))) for r in rows]
+        return [(t,) for t in pair_tokens(reader.base, both, before=reader.taken, typed=head.typed)]
+
+    return together(made)
+
+
 def _multilabel_predictions(request: ScoreRequest) -> LabelSets:
-    make = whole_texts(reader_on(request.base))
+    on = request.base.attached
+    assert on is not None and on.config.head is not None
+    make = _asked(reader_on(request.base), on.config.head)
     rows = read_rows(request.data, ("text", "labels"), check=labels_problem, make=make)
     truth = [set(r["labels"]) for r in rows]
     found = _read(request.base, rows)
