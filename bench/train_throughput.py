@@ -92,8 +92,8 @@ def ours(side: str, steps: int) -> tuple[list[float], list[float], int]:
     from onebase.base.model import BaseModel
     from onebase.codec.text import Tokens
     from onebase.objective.next_token import NextToken
+    from onebase.train.callbacks import Quiet, StepInfo
     from onebase.train.config import AdamWConfig, MuonConfig, TrainConfig
-    from onebase.train.listen import Quiet, StepInfo
     from onebase.train.loop import Job, run
 
     ids = token_rows(steps + 1).astype(np.int32)

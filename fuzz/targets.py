@@ -14,18 +14,18 @@ from pathlib import Path
 import torch
 
 import onebase
-from onebase.adapt.config import AdapterConfig, part_field
-from onebase.adapt.folder import bound_to
-from onebase.adapt.lora_config import LoraConfig
-from onebase.adapt.peft import write
 from onebase.codec.text.template import ChatTemplate
 from onebase.errors import UserError
-from onebase.formats.adapters import read_adapter
-from onebase.formats.opening import open_foreign
-from onebase.interop.folder import CONFIG, INDEX, WEIGHTS
-from onebase.interop.hf import layout_of
-from onebase.interop.peft import Target
-from onebase.interop.words import read_codec
+from onebase.formats.hf.base import layout_of
+from onebase.formats.hf.folder import CONFIG, INDEX, WEIGHTS
+from onebase.formats.hf.tokenizer_files import read_codec
+from onebase.formats.peft.folder import Target
+from onebase.methods.config import AdapterConfig, part_field
+from onebase.methods.folder import bound_to
+from onebase.methods.lora_config import LoraConfig
+from onebase.methods.peft import write
+from onebase.opening.adapters import read_adapter
+from onebase.opening.bases import open_foreign
 from tests.helpers import tiny_base
 
 ROOM = "ONEBASE_FUZZ_ROOM"

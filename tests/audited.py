@@ -100,8 +100,8 @@ def encoder(folder: Path, *, head: bool = True) -> Path:
     """A tiny random BERT with its vocabulary, as a folder of transformers."""
     import transformers
 
-    from tests.interop.parity import shaken
-    from tests.interop.words import write_words
+    from tests.formats.parity import shaken
+    from tests.formats.words import write_words
 
     inner = write_words(folder, "bert")
     cfg = transformers.BertConfig(

@@ -14,13 +14,13 @@ from typing import Any
 
 import torch
 
-from onebase.adapt.lora import Lora, LoraConfig, inject
-from onebase.adapt.methods import METHODS
 from onebase.base.config import TextShape, text_base
 from onebase.base.folder import LoadedBase
 from onebase.base.model import BaseModel
 from onebase.codec.text.codec import TextCodec
 from onebase.codec.text.tokenizer import Tokenizer
+from onebase.methods.lora import Lora, LoraConfig, inject
+from onebase.methods.table import METHODS
 
 LINES = (
     "The quick brown fox jumps over the lazy dog.\n",

@@ -129,7 +129,7 @@ def _folder(package: str) -> Path:
 def hearing(path: Path) -> Path:
     """A tiny random Whisper as a base folder: it listens, and writes nonsense."""
     import onebase
-    from tests.interop.speech import speech_folder
+    from tests.formats.speech import speech_folder
 
     source = path.with_name(path.name + "-source")
     speech_folder(source, max_source_positions=200)

@@ -29,11 +29,16 @@ from onebase.errors import ConfigError
 class Block:
     heads: int = 2
     rate: float = 0.5
+    kind: Literal["block"] = "block"
 
 
 @config
 class Other:
+    kind: Literal["other"] = "other"
     zeta: str
+
+
+Either = Annotated[Block | Other, OneOf(lambda: {"block": Block, "other": Other}, "block")]
 
 
 @config
@@ -44,7 +49,7 @@ class Recipe:
     blocks: tuple[Block, ...] = ()
     named: dict[str, Block] = dataclasses.field(default_factory=dict)
     maybe: Block | None = None
-    either: Block | Other | None = None
+    either: Either | None = None
     name: str = "n"
     on: bool = False
 
@@ -121,7 +126,14 @@ def test_digest_of_equal_numbers() -> None:
         ("width: 1\nnamed:\n  a: {heds: 1}", ("r.yaml:3", "'named.a.heds'", "'heads'")),
         ("width: 1\nnamed:\n  1: {heds: 1}", ("r.yaml:3", "'named.1.heds'", "'heads'")),
         ("width: 1\nmaybe: {heds: 1}", ("r.yaml:2", "'maybe.heds'", "'heads'")),
-        ("width: 1\neither: {zet: a}", ("r.yaml:2", "'either.zet'", "'zeta' (text)", "heads, rate, zeta")),
+        (
+            "width: 1\neither: {kind: other, zet: a}",
+            ("r.yaml:2", "'either.zet'", "'zeta' (text)", "valid keys here: kind, zeta"),
+        ),
+        (
+            "width: 1\neither: {heds: 1}",
+            ("r.yaml:2", "'either.heds'", "'heads'", "valid keys here: heads, rate"),
+        ),
         ("width: 1\nqqqq: 2", ("r.yaml:2", "'qqqq'", "valid keys here: width, mode")),
     ],
 )
@@ -146,7 +158,8 @@ def test_unknown_key(tmp_path: Path, source: str, parts: tuple[str, ...]) -> Non
             ("r.yaml:4", "'blocks.1.heads'", "accepted: whole number"),
         ),
         ("width: 1\nmaybe: 3", ("r.yaml:2", "or nothing (null)")),
-        ("width: 1\neither: {zeta: 1}", ("r.yaml:2", "'either.zeta'", "accepted: text")),
+        ("width: 1\neither: {kind: third}", ("r.yaml:2", "'either.kind'", "'third'", "one of block, other")),
+        ("width: 1\neither: {kind: other, zeta: 1}", ("r.yaml:2", "'either.zeta'", "accepted: text")),
         ("mode: text", ("'width' is missing", "whole number")),
         ("width: -1", ("r.yaml", "width is negative", "give 1 or more")),
     ],

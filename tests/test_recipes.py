@@ -12,7 +12,7 @@ import onebase
 from onebase import config
 from onebase.base.config import base_parameters, text_base
 from onebase.pretraining.recipe import Recipe
-from onebase.train.listen import read_log
+from onebase.train.callbacks import read_log
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))

@@ -86,7 +86,7 @@ def learnt(base: Any, seed: int, args: argparse.Namespace) -> dict[str, Any]:
     """Learn from the sums that the seed does not hold out; success on those that it does, before and after."""
     import onebase
     from onebase.govern.page import write_page
-    from onebase.train.listen import Quiet, StepInfo
+    from onebase.train.callbacks import Quiet, StepInfo
 
     class Told(Quiet):
         def step(self, info: StepInfo) -> None:

@@ -20,8 +20,8 @@ def explained(
 ) -> ConfigError:
     """The first real one of pydantic's `errors` about `data` as a `cls`. where: the source's name; lines: of each key, -1 for an override."""
     errors = [inner for error in errors for inner in _unfolded(error)]
-    # Each branch of a union complains; a key that another branch knows is not the mistake.
-    error = next((one for one in errors if not _known_elsewhere(cls, data, one)), errors[0])
+    # A key that is not known first: where one is missing, that may be it, misspelt.
+    error = next((one for one in errors if one["type"] in _UNKNOWN), errors[0])
     loc = tuple(p for p in error["loc"])
     path, holder, annotation = _walk(cls, data, loc)
     dotted = ".".join(str(p) for p in path)
@@ -39,19 +39,14 @@ def explained(
     )
     kind = error["type"]
     if kind in _UNKNOWN:
-        holders = _holders(cls, data, loc) or [holder]
-        owners = {f.name: h for h in reversed(holders) for f in dataclasses.fields(h)}
-        fields = list(dict.fromkeys(f.name for h in holders for f in dataclasses.fields(h)))
-        now = next(
-            (f.name for h in holders for f in dataclasses.fields(h) if f.metadata.get("was") == path[-1]),
-            None,
-        )
+        fields = [f.name for f in dataclasses.fields(holder)]
+        now = next((f.name for f in dataclasses.fields(holder) if f.metadata.get("was") == path[-1]), None)
         if now is not None:
             return ConfigError(
-                f"{place}'{dotted}' has another name now", f"write '{now}'{_accepts(owners[now], now)}"
+                f"{place}'{dotted}' has another name now", f"write '{now}'{_accepts(holder, now)}"
             )
         near = difflib.get_close_matches(str(path[-1]), fields, 1, 0.4)
-        hint = f"did you mean '{near[0]}'" + _accepts(owners[near[0]], near[0]) + "?" if near else ""
+        hint = f"did you mean '{near[0]}'" + _accepts(holder, near[0]) + "?" if near else ""
         return ConfigError(
             f"{place}unknown key '{dotted}'", f"{hint} valid keys here: {', '.join(fields)}".strip()
         )
@@ -75,33 +70,6 @@ def _unfolded(error: dict[str, Any]) -> list[dict[str, Any]]:
     return [e | {"loc": (*error["loc"], *e["loc"])} for e in found]
 
 
-def _known_elsewhere(cls: type, data: Any, error: dict[str, Any]) -> bool:
-    loc = error["loc"]
-    return error["type"] in _UNKNOWN and any(_has(h, loc[-1]) for h in _holders(cls, data, loc))
-
-
-def _holders(cls: type, data: Any, loc: tuple[str | int, ...]) -> list[Any]:
-    """The configs that the map around the last part of `loc` may be: one, or the branches of a union."""
-    path: list[str | int] = []
-    for part in loc[:-1]:
-        if (isinstance(data, Mapping) and part in data) or (isinstance(data, list) and isinstance(part, int)):
-            data = data[part]  # type: ignore[index]
-            path.append(part)
-    annotation = _annotation(cls, path)
-    return [a for a in options(annotation, data) if dataclasses.is_dataclass(a)]
-
-
-def _annotation(annotation: Any, path: list[str | int]) -> Any:
-    for part in path:
-        holder = next((a for a in options(annotation) if dataclasses.is_dataclass(a) and _has(a, part)), None)
-        if holder is not None:
-            annotation = typing.get_type_hints(holder, include_extras=True)[str(part)]
-        else:
-            args = [a for o in options(annotation) for a in typing.get_args(o) if a is not Ellipsis]
-            annotation = args[-1] if args else None
-    return annotation
-
-
 def _walk(cls: Any, data: Any, loc: tuple[str | int, ...]) -> tuple[Path_, Any, Any]:
     """Follow pydantic's location through our types: the real path, the innermost dataclass, the last field's annotation."""
     path: list[str | int] = []
@@ -115,7 +83,7 @@ def _walk(cls: Any, data: Any, loc: tuple[str | int, ...]) -> tuple[Path_, Any, 
         ):
             data = data[part]  # type: ignore[index]
         elif here is None or not (_has(here, part) or part == loc[-1]):
-            continue  # a union branch's name, not a key
+            continue  # what pydantic calls a branch of a type, not a key
         path.append(part)
         if here is not None:
             holder = here
@@ -141,7 +109,7 @@ def options(annotation: Any, data: Any = None) -> tuple[Any, ...]:
         chosen = table.get(str(data.get("kind", one.default))) if isinstance(data, dict) else None
         return (chosen,) if chosen else tuple(table.values())
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return typing.get_args(annotation)
+        return tuple(one for a in typing.get_args(annotation) for one in options(a, data))
     return (annotation,)
 
 

@@ -10,7 +10,7 @@ import torch
 
 import onebase
 from onebase.errors import ArtifactError, ConfigError, UserError
-from onebase.train.listen import read_log
+from onebase.train.callbacks import read_log
 
 RECIPE = """
 name: tiny

@@ -11,9 +11,9 @@ import pytest
 
 import onebase
 from onebase.errors import DataError, UserError
+from tests.formats.parity import shaken
+from tests.formats.words import write_words
 from tests.helpers import LINES, tiny_base
-from tests.interop.parity import shaken
-from tests.interop.words import write_words
 from tests.pretrained import onebase as command
 
 transformers = pytest.importorskip("transformers")

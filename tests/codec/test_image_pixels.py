@@ -18,7 +18,7 @@ from onebase.codec.image import pixels as module
 from onebase.codec.image.config import ImageCodecConfig, PixelsConfig
 from onebase.codec.image.pixels import MAX_PIXELS, pixels, prepared, read_picture
 from onebase.errors import ConfigError, DataError, UserError
-from onebase.interop.pictures import processor_tree
+from onebase.formats.hf.pictures import processor_tree
 
 Image = pytest.importorskip("PIL.Image")
 transformers = pytest.importorskip("transformers")

@@ -25,11 +25,11 @@ from onebase.codec.text import (
 )
 from onebase.codec.text.ledger import REMEDIES
 from onebase.errors import ConfigError, DataError
-from onebase.interop.gguf.header import read_header
-from onebase.interop.gguf.vocab import read_tokenizer
-from onebase.interop.reader import Reader
-from onebase.interop.words import with_turns
-from tests.interop.words import GEMMA
+from onebase.formats.gguf.header import read_header
+from onebase.formats.gguf.vocab import read_tokenizer
+from onebase.formats.hf.tokenizer_files import with_turns
+from onebase.formats.reader import Reader
+from tests.formats.words import GEMMA
 
 ONE = [{"role": "user", "content": "Is it so?"}, {"role": "assistant", "content": "Yes, it is."}]
 TWO = [*ONE, {"role": "user", "content": "Sure?"}, {"role": "assistant", "content": "Quite sure."}]

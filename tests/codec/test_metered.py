@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from onebase.codec.text.meter import metered
-from onebase.codec.text.metered import Metered
+from onebase.codec.text.budget import metered
 from onebase.codec.text.roles import Roles
+from onebase.codec.text.sandbox import Metered
 from onebase.codec.text.template import ChatTemplate
 from onebase.errors import ConfigError, DataError
 

@@ -11,17 +11,17 @@ from typing import Any
 
 import pytest
 
-from onebase.adapt import methods
-from onebase.adapt.config import OWN, AdapterConfig, BoundTo
-from onebase.adapt.method import Method
 from onebase.api.base import Base
 from onebase.base.folder import save_base
 from onebase.errors import ConfigError, UserError
 from onebase.evaluation import scores
 from onebase.evaluation.predictions import Labels
 from onebase.evaluation.scores import Metric
-from onebase.interop import families
-from onebase.interop.families.llama import FAMILY as LLAMA
+from onebase.formats import families
+from onebase.formats.families.llama import FAMILY as LLAMA
+from onebase.methods import table as methods
+from onebase.methods.config import OWN, AdapterConfig, BoundTo
+from onebase.methods.method import Method
 from onebase.pretraining import objectives
 from onebase.tasks import table
 from tests.helpers import posted, served, tiny_base
@@ -183,7 +183,7 @@ def test_a_method_of_a_plugin_is_read_and_written_as_peft_has_it(place: Path) ->
 PRETRAIN = """
 import onebase, torch
 from pathlib import Path
-from onebase.train.listen import Quiet, read_log
+from onebase.train.callbacks import Quiet, read_log
 
 class Ends(Quiet):
     def step(self, info):

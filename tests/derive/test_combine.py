@@ -8,13 +8,13 @@ import pytest
 import torch
 
 import onebase
-from onebase.adapt.combine import Weighed, combine, nearest, smallest_kept, ties, trimmed
-from onebase.adapt.config import BoundTo
-from onebase.adapt.lora import LoraConfig
 from onebase.api.base import Adapter, Base
 from onebase.base.folder import load_base, save_base
 from onebase.cli import _guard, app
 from onebase.errors import UserError
+from onebase.methods.combine import Weighed, combine, nearest, smallest_kept, ties, trimmed
+from onebase.methods.config import BoundTo
+from onebase.methods.lora import LoraConfig
 from tests.helpers import tiny_base
 
 CHATS = [{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes."}]}] * 6

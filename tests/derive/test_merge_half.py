@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from onebase.adapt import lora
-from onebase.adapt.merge import merge
 from onebase.api.base import Base
 from onebase.base.folder import load_base
 from onebase.cli import _guard, app
 from onebase.derive.merging import MAX_LOST
 from onebase.errors import UserError
+from onebase.methods import lora
+from onebase.methods.merge import merge
 from tests.helpers import tiny_base
 
 CHATS = [{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes."}]}] * 6

@@ -105,9 +105,9 @@ def test_refusals() -> None:
         quantise(untied(), StorageConfig(bits=8), [])
     base = Base(small)
     adapter = base.adapt([{"prompt": "a", "completion": "b"}] * 2, task="complete", method="lora")
-    from onebase.adapt.folder import attach
-    from onebase.adapt.merge import merge
-    from onebase.adapt.methods import METHODS
+    from onebase.methods.folder import attach
+    from onebase.methods.merge import merge
+    from onebase.methods.table import METHODS
 
     attached = attach(small, adapter.parts, "a")
     with pytest.raises(UserError, match="rounded away"):

@@ -14,9 +14,9 @@ import torch
 
 from onebase.objective.base import Batch, Losses
 from onebase.objective.infill import Infill
+from onebase.train.callbacks import JsonLog
 from onebase.train.config import MuonConfig
-from onebase.train.leave import leave
-from onebase.train.listen import JsonLog
+from onebase.train.exiting import leave
 from onebase.train.loop import run
 from onebase.train.parallel import Parallel
 from tests.resume.workers import small_job

@@ -25,8 +25,8 @@ from transformers import (
     SiglipModel,
 )
 
-from tests.interop.parity import shaken
-from tests.interop.words import TEXTS
+from tests.formats.parity import shaken
+from tests.formats.words import TEXTS
 
 TOWER = {"intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "hidden_size": 16}
 VISION = TOWER | {"image_size": 16, "patch_size": 4}

@@ -20,9 +20,9 @@ from onebase.codec.text import TextCodec
 from onebase.engine import Completion, Sampling, generate, stream
 from onebase.engine.constrain import LETTERS, Constraint, guides
 from onebase.errors import UserError
-from onebase.interop.words import read_codec
+from onebase.formats.hf.tokenizer_files import read_codec
+from tests.formats.words import write_words
 from tests.helpers import tiny_base
-from tests.interop.words import write_words
 
 PERSON: dict[str, Any] = {
     "type": "object",

@@ -21,7 +21,7 @@ from tests.engine.pictures import (
     write_clip,
     write_siglip,
 )
-from tests.interop.words import TEXTS
+from tests.formats.words import TEXTS
 from tests.pretrained import onebase as command
 
 WRITERS = {"clip": write_clip, "siglip": write_siglip}

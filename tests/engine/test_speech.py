@@ -195,8 +195,8 @@ def test_an_answer_is_cut_at_its_timestamps() -> None:
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> LoadedBase:
     pytest.importorskip("transformers")
-    from onebase.interop.hf import open_folder
-    from tests.interop.speech import speech_folder
+    from onebase.formats.hf.base import open_folder
+    from tests.formats.speech import speech_folder
 
     path = tmp_path_factory.mktemp("whisper")
     speech_folder(path, max_source_positions=50)
@@ -372,7 +372,7 @@ def test_weights_in_another_format_say_the_same(base: LoadedBase) -> None:
 
 
 def test_an_adapter_is_heard(base: LoadedBase) -> None:
-    from onebase.adapt.lora import Lora, LoraConfig, inject, remove
+    from onebase.methods.lora import Lora, LoraConfig, inject, remove
     from onebase.model.proj import Active
 
     prompt = [base.speech.start, base.speech.no_timestamps]  # type: ignore[union-attr]
@@ -407,8 +407,8 @@ def test_what_a_base_cannot_is_refused(base: LoadedBase) -> None:
 
 def test_one_language_is_english(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
-    from onebase.interop.hf import open_folder
-    from tests.interop.speech import speech_folder
+    from onebase.formats.hf.base import open_folder
+    from tests.formats.speech import speech_folder
 
     speech_folder(tmp_path, multilingual=False)
     ears = Transcriber(open_folder(tmp_path))

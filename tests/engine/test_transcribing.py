@@ -14,7 +14,7 @@ from onebase.errors import UserError
 from tests.pretrained import onebase as command
 
 pytest.importorskip("transformers")
-from tests.interop.speech import speech_folder
+from tests.formats.speech import speech_folder
 
 
 @pytest.fixture(scope="module")

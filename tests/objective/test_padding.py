@@ -12,8 +12,8 @@ from onebase.codec.text.sample import Tokens
 from onebase.model.proj import Active
 from onebase.objective.padding import shared_rows, states
 from onebase.objective.pooled import text_batch
-from tests.adapt.conformance.kinds import encoder
 from tests.helpers import tiny_base
+from tests.methods.conformance.kinds import encoder
 
 EQUAL = 2e-5  # of states near 1, in fp32
 

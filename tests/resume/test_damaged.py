@@ -12,7 +12,6 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from onebase.adapt.folder import load_adapter
 from onebase.artifact.files import MANIFEST, read_manifest, sha256_file
 from onebase.artifact.manifest import manifest_bytes
 from onebase.artifact.record import Record
@@ -23,10 +22,11 @@ from onebase.data import Dataset, TokenSet
 from onebase.errors import UserError
 from onebase.govern.store import Store
 from onebase.govern.verify import verify_tree
+from onebase.methods.folder import load_adapter
 from onebase.pretraining.claim import claim
 from onebase.pretraining.recipe import Recipe
+from onebase.train.callbacks import read_log
 from onebase.train.checkpoint import list_checkpoints, load_checkpoint
-from onebase.train.listen import read_log
 from onebase.train.parallel import Parallel
 from tests.pretrained import onebase, tiny_run
 

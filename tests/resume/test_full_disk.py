@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from onebase.artifact.files import verify
+from onebase.train.callbacks import read_log
 from onebase.train.checkpoint import list_checkpoints
-from onebase.train.listen import read_log
 from tests.resume import workers
 
 fork = multiprocessing.get_context("forkserver")

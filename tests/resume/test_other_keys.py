@@ -13,9 +13,9 @@ from onebase.data import SourceConfig
 from onebase.errors import ArtifactError
 from onebase.pretraining.recipe import DataConfig, Recipe
 from onebase.pretraining.run import run_recipe
+from onebase.train.callbacks import Quiet, StepInfo, read_log
 from onebase.train.checkpoint import list_checkpoints
 from onebase.train.config import CheckpointConfig, TrainConfig
-from onebase.train.listen import Quiet, StepInfo, read_log
 
 
 class Stops(Quiet):

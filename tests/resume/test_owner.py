@@ -21,7 +21,7 @@ from onebase.artifact.owned import owned
 from onebase.codec.text import Tokenizer
 from onebase.data import Document, prepare
 from onebase.errors import ArtifactError
-from onebase.train.listen import read_log
+from onebase.train.callbacks import read_log
 from tests.pretrained import onebase, tiny_run
 
 ROOT = Path(__file__).parents[2]

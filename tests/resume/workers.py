@@ -18,8 +18,8 @@ from onebase.data import RowPlan
 from onebase.data.tokens import TokenSet
 from onebase.errors import UserError
 from onebase.objective.infill import Infill, InfillMarks
+from onebase.train.callbacks import JsonLog, Quiet, StepInfo
 from onebase.train.config import CheckpointConfig, MuonConfig, ScheduleConfig, TrainConfig
-from onebase.train.listen import JsonLog, Quiet, StepInfo
 from onebase.train.loop import Job, Result, run
 
 STEPS = 9

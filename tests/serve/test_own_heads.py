@@ -8,7 +8,7 @@ import pytest
 import onebase
 from onebase.errors import UserError
 from onebase.serve.adapters import app_of
-from tests.interop.test_heads import CANDIDATES, NAMES, QUERY, TEXTS, made
+from tests.formats.test_heads import CANDIDATES, NAMES, QUERY, TEXTS, made
 
 TestClient = pytest.importorskip("starlette.testclient").TestClient
 

@@ -13,8 +13,8 @@ from onebase.tasks import rows as reading
 from onebase.tasks import table
 from onebase.tasks.options import AdaptOptions
 from onebase.tasks.table import TASKS
-from tests.adapt.conformance.made import folder
 from tests.helpers import tiny_base
+from tests.methods.conformance.made import folder
 
 PAGE = Path(__file__).parents[2] / "docs/data.md"
 LINE = re.compile(r"^\| (`\w+`(?:, `\w+`)*) \| `(\{.*?\})` \|", re.MULTILINE)

@@ -14,7 +14,7 @@ from onebase.codec.text import clock
 from onebase.codec.text.codec import TextCodec
 from onebase.codec.text.template import DEFAULT, ChatTemplate
 from onebase.errors import ArtifactError, ConfigError
-from onebase.train.listen import Quiet, StepInfo
+from onebase.train.callbacks import Quiet, StepInfo
 from tests.helpers import tiny_base
 
 DATED = "{{ 'It is ' + strftime_now('%d %B %Y') + '. ' }}" + DEFAULT

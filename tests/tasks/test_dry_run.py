@@ -114,6 +114,13 @@ EVERY: list[tuple[str, list[dict[str, Any]]]] = [
     ("prefer", ANSWERS),
     ("reward", ANSWERS),
     ("rerank", [{"query": t, "texts": [t, "none"], "grades": [1, 0]} for t in TEXTS]),
+    (
+        "extract",
+        [
+            {"question": "Who?", "context": t, "answers": {"text": [t[:3]], "answer_start": [0]}}
+            for t in TEXTS
+        ],
+    ),
     ("reinforce", [{"prompt": r["prompt"]} for r in WRITTEN[:8]]),
     ("continue", [{"text": t} for t in TEXTS]),
     ("distil", [{"text": t} for t in TEXTS]),

@@ -11,9 +11,9 @@ from tokenizers import AddedToken, models, pre_tokenizers
 from onebase.api.base import Base
 from onebase.base.folder import LoadedBase
 from onebase.codec.text import ChatTemplate, TextCodec, Tokenizer
-from onebase.codec.text.faults import closing_ids, faults, stretches
 from onebase.codec.text.roles import Roles
 from onebase.codec.text.sample import chat_sample, completion_sample, document_sample
+from onebase.codec.text.validation import closing_ids, faults, stretches
 from onebase.errors import DataError
 from onebase.tasks.writing import special_ids
 from tests.helpers import tiny_base

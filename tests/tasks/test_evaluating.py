@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from onebase.adapt.folder import Attached, load_adapter
 from onebase.api.base import Adapter, Base
 from onebase.assess.gating import adapted_twin, against_classical, contenders, shipped_bytes
 from onebase.base.folder import load_base, save_base
 from onebase.errors import DataError, UserError
+from onebase.methods.folder import Attached, load_adapter
 from tests.helpers import tiny_base
 from tests.pretrained import onebase as command
 from tests.pretrained import tiny_run

@@ -5,8 +5,8 @@ import torch
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
 
-from onebase.adapt.head import _solve, fit_head, fit_pooled
-from onebase.adapt.vector_head import (
+from onebase.methods.head import _solve, fit_head, fit_pooled
+from onebase.methods.vector_head import (
     SPREAD_PRIOR,
     VECTOR_C,
     WARMTHS,

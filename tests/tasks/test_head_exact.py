@@ -5,11 +5,11 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from onebase.adapt.head import Fitted, fit_head, solve_bytes, spread
-from onebase.adapt.ridge import fit_ridge
-from onebase.adapt.vector_head import fit_vector
 from onebase.api.base import Base
 from onebase.errors import UserError
+from onebase.methods.head import Fitted, fit_head, solve_bytes, spread
+from onebase.methods.ridge import fit_ridge
+from onebase.methods.vector_head import fit_vector
 from onebase.tasks import checks as fitting
 from tests.helpers import tiny_base
 

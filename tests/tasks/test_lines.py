@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from onebase.cli import lines as cli_lines
 from onebase.data import SourceConfig, read_rows, read_source
-from onebase.train.listen import read_log
+from onebase.train.callbacks import read_log
 from tests.pretrained import onebase, tiny_run
 
 ODD = [

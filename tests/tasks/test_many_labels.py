@@ -9,11 +9,11 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 import onebase
-from onebase.adapt.head import _solve, fit_head
 from onebase.api.base import Base
 from onebase.assess.gating import against_classical
 from onebase.base.folder import load_base, save_base
 from onebase.errors import DataError, UserError
+from onebase.methods.head import _solve, fit_head
 from tests.helpers import tiny_base
 
 ROWS = [

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from onebase.adapt import methods
-from onebase.adapt.lora_config import LoraOptions
-from onebase.adapt.method import Method, Peft, option
 from onebase.config import config, digest
 from onebase.errors import ConfigError, UserError
+from onebase.methods import table as methods
+from onebase.methods.lora_config import LoraOptions
+from onebase.methods.method import Method, Peft, option
 from onebase.tasks.options import COMMON, AdaptOptions, as_before, explained, flat, read_options, those_of
 from tests.pretrained import onebase
 

@@ -13,7 +13,7 @@ from onebase.api.base import Adapter, Base
 from onebase.base.folder import base_tensors, load_base, save_base
 from onebase.data import BadRows
 from onebase.errors import ArtifactError, ConfigError, DataError, UserError
-from onebase.train.listen import StepInfo
+from onebase.train.callbacks import StepInfo
 from tests.helpers import tiny_base
 from tests.pretrained import onebase as command
 

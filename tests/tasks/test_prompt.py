@@ -5,10 +5,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onebase.adapt import prompt
-from onebase.adapt.prompt import PromptConfig, ShotsConfig, filled, names
 from onebase.config import from_dict, to_dict, to_lean
 from onebase.errors import ConfigError, DataError
+from onebase.methods import prompt
+from onebase.methods.prompt import PromptConfig, ShotsConfig, filled, names
 from tests.helpers import tiny_base
 
 NAME = st.one_of(

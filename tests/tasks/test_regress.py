@@ -10,10 +10,10 @@ import torch
 from sklearn.linear_model import Ridge
 
 import onebase
-from onebase.adapt.ridge import _solve, fit_ridge
 from onebase.api.base import Adapter, Base
 from onebase.base.folder import load_base, save_base
 from onebase.errors import ConfigError, DataError, UserError
+from onebase.methods.ridge import _solve, fit_ridge
 from tests.helpers import tiny_base
 
 ROWS = [
@@ -121,4 +121,4 @@ def test_mistakes(base: Base) -> None:
     with pytest.raises(UserError, match="no adapter that classifies"):
         on.classify(["x"])
     with pytest.raises(ConfigError, match="scale"):
-        onebase.adapt.head.HeadConfig(gives="value", scale=0.0)  # type: ignore[attr-defined]
+        onebase.methods.head.HeadConfig(gives="value", scale=0.0)  # type: ignore[attr-defined]

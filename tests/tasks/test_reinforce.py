@@ -10,12 +10,12 @@ import pytest
 import torch
 
 import onebase
-from onebase.adapt.folder import detach
 from onebase.api.base import Base
 from onebase.base.folder import base_tensors, save_base
 from onebase.errors import DataError, UserError
+from onebase.methods.folder import detach
 from onebase.tasks.learning import SCRATCH
-from onebase.train.listen import Quiet, StepInfo
+from onebase.train.callbacks import Quiet, StepInfo
 from onebase.train.signals import Stopped
 from tests.helpers import taken, tiny_base
 from tests.pretrained import onebase as command

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 import onebase.base.folder as folder
-from onebase.adapt.folder import AdapterParts, attach
-from onebase.adapt.methods import PARTS
 from onebase.api.base import Adapter, Base
 from onebase.base.folder import LoadedBase, load_base, save_base
 from onebase.engine.decoder import stream
 from onebase.engine.sampler import Sampling
 from onebase.errors import ArtifactError, ConfigError, UserError
+from onebase.methods.folder import AdapterParts, attach
+from onebase.methods.table import PARTS
 from onebase.serve.adapters import attach_all
 from tests.helpers import taken, tiny_base
 

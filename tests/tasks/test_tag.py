@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import onebase
-from onebase.adapt.spans import Span, placed, spans_of, tags_of
 from onebase.api.base import Adapter, Base
 from onebase.base.folder import load_base, save_base
 from onebase.errors import DataError, UserError
+from onebase.methods.spans import Span, placed, spans_of, tags_of
 from tests.helpers import tiny_base
 
 TOKENIZER = tiny_base().codec.tokenizer

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 import onebase
-from onebase.adapt.methods import METHODS
 from onebase.api.base import Base
 from onebase.base.folder import load_base, save_base
 from onebase.data import read_rows
 from onebase.errors import DataError, UserError
 from onebase.evaluation.bootstrap import Score
+from onebase.methods.table import METHODS
 from onebase.tasks import tune
 from onebase.tasks.bound import Bound
 from onebase.tasks.tune import SPAN, Setting, chosen, settings, split

@@ -293,7 +293,7 @@ def test_of_any_format_a_file_is_opened_once(ending: str, work: Any, tmp_path: P
 def test_the_hub_is_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asks: list[str] = []
     path = files("classify", tmp_path)[0]
-    monkeypatch.setattr(names.hub_data, "fetch", lambda name: asks.append(name) or ([path], {"repo": name}))
+    monkeypatch.setattr(names.datasets, "fetch", lambda name: asks.append(name) or ([path], {"repo": name}))
     made = Base(tiny_base()).adapt("hf:some/rows", **asked("classify", tmp_path))
     assert asks == ["hf:some/rows"] and made.record.get("data.source") == {"repo": "hf:some/rows"}
 

@@ -11,9 +11,9 @@ import pytest
 from onebase.artifact.files import ArtifactWriter, verify
 from onebase.model import device
 from onebase.train import muon
+from onebase.train.callbacks import Quiet, StepInfo
 from onebase.train.checkpoint import list_checkpoints
 from onebase.train.formats import go_on
-from onebase.train.listen import Quiet, StepInfo
 from onebase.train.loop import run
 from tests.resume.workers import small_job
 

@@ -7,7 +7,7 @@ import pytest
 
 PROGRAM = """
 import atexit, sys, threading, time
-from onebase.train.leave import leave
+from onebase.train.exiting import leave
 atexit.register(lambda: print("told"))
 threading.Thread(target=time.sleep, args=(600,)).start()  # a usual exit would wait for it
 sys.stdout.write("unflushed ")

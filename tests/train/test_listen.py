@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from onebase.train.listen import read_log
+from onebase.train.callbacks import read_log
 
 
 @pytest.mark.parametrize("cut", [1, 3, 4, 12])

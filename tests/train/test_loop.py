@@ -16,9 +16,9 @@ from onebase.base.model import BaseModel
 from onebase.errors import ConfigError, UserError
 from onebase.objective.base import Batch, Losses
 from onebase.objective.next_token import NextToken
+from onebase.train.callbacks import Quiet, StepInfo
 from onebase.train.checkpoint import list_checkpoints
 from onebase.train.config import TrainConfig
-from onebase.train.listen import Quiet, StepInfo
 from onebase.train.loop import run
 from tests.resume.workers import small_job
 

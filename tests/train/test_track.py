@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from examples.pretrain_tiny import write_corpus
-from onebase.train.listen import JsonLog, StepInfo, read_log
+from onebase.train.callbacks import JsonLog, StepInfo, read_log
 from onebase.train.track import WandB
 from tests.pretrained import onebase
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from onebase.train.listen import Quiet, StepInfo
+from onebase.train.callbacks import Quiet, StepInfo
 from onebase.train.loop import run
 from onebase.train.track import TensorBoard, WandB
 from tests.resume.workers import small_job

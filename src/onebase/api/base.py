@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from onebase.adapt.folder import own_head
-from onebase.adapt.stacking import refuse_unmergeable
 from onebase.api.reading import Reads
 from onebase.api.writing import Writes
 from onebase.base.folder import save_base
@@ -14,12 +12,14 @@ from onebase.derive.exporting import export
 from onebase.derive.merging import merged
 from onebase.derive.quantising import quantised
 from onebase.derive.students import student
-from onebase.formats.adapters import read_adapter
+from onebase.methods.folder import own_head
+from onebase.methods.stacking import refuse_unmergeable
+from onebase.opening.adapters import read_adapter
 from onebase.tasks.plan import planned
 from onebase.tasks.prompting import Given
 from onebase.tasks.results import Adapter, Label, Plan, Span
 from onebase.tasks.table import adapted, answers
-from onebase.train.listen import Listener
+from onebase.train.callbacks import Listener
 
 __all__ = ["Adapter", "Base", "Label", "Span"]
 OneAdapter = Adapter | str | Path

@@ -27,6 +27,7 @@ from onebase.tasks.answers import (
 )
 from onebase.tasks.bound import Bound
 from onebase.tasks.pairs import Near, nearest
+from onebase.tasks.passages import Extracted, extracted
 from onebase.tasks.prompting import Given
 from onebase.tasks.results import Label, Span, labelled
 
@@ -81,6 +82,11 @@ class Reads(Bound):
         """The texts in the order in which they answer a query (`index` in what was given, `score`, `text`), the best first; `top`: so many of
         them. Raises UserError without an adapter of task rerank (a cross-encoder)."""
         return ranked(of_task(self, "rerank", "reranks"), query, texts, top)
+
+    def extract(self, question: str, context: str, *, top: int = 1) -> list[Extracted]:
+        """The likeliest parts of a text that answer a question, the best first (`text`, `start`, `end`: characters, `score`: a probability); `top`: so many.
+        A text beyond the context is read in windows. Raises UserError without an adapter of task extract."""
+        return extracted(of_task(self, "extract", "finds answers in texts"), [(question, context)], top)[0]
 
     def tag(self, texts: Sequence[str]) -> list[list[Span]]:
         """The labelled spans in each text (`start`, `end`, `label`: characters, end exclusive), in its order. Raises UserError without an

@@ -4,9 +4,6 @@ from collections.abc import Sequence
 from dataclasses import is_dataclass, replace
 from typing import Any
 
-from onebase.adapt.folder import Attached
-from onebase.adapt.methods import METHODS
-from onebase.adapt.stacking import alone
 from onebase.base.folder import LoadedBase, base_tensors
 from onebase.base.model import BaseModel
 from onebase.config import to_dict
@@ -18,7 +15,10 @@ from onebase.evaluation.bootstrap import mean_score
 from onebase.evaluation.energy import watching
 from onebase.evaluation.gate import System, Verdict, gate
 from onebase.evaluation.metrics import correct
-from onebase.formats.rows import resolved
+from onebase.methods.folder import Attached
+from onebase.methods.stacking import alone
+from onebase.methods.table import METHODS
+from onebase.opening.rows import resolved
 from onebase.tasks.answers import labels
 from onebase.tasks.bound import Bound
 from onebase.tasks.options import those_of

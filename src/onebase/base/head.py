@@ -1,6 +1,6 @@
 """A head on the hidden states of a base: what it reads of them, its layers, and what its outputs mean.
 
-B examples, P features, C outputs. How one is fitted stands in `adapt/head.py`.
+B examples, P features, C outputs. How one is fitted stands in `methods/head.py`.
 """
 
 import math
@@ -48,7 +48,8 @@ class HeadConfig:
     the states, or "vector": what the base makes of a text, with length 1. layer: a hidden layer before the outputs.
 
     gives: "one" of the labels, "many" (each by a probability of its own), a "value" (no labels; it is mean + scale * output, in the
-    units of the data), or "spans" (outputs for each token: outside of all spans, then begin and inside of each label; no pooling).
+    units of the data), "spans" (outputs for each token: outside of all spans, then begin and inside of each label; no pooling), or an "answer" (two outputs
+    for each token: it is the first, or the last, of the part that answers a question).
     tags: names of the outputs for each token, where they stand in another order or scheme (B-name, I-name, name, O). sigmoid: a value
     is given as its sigmoid. pairs: a row may have a `text_pair`, which is read with its text. typed: the second text
     of a pair is of the second type. pad: tokens of this id at the end of a text are not read. limit: tokens that a pair of texts is cut to.
@@ -57,7 +58,7 @@ class HeadConfig:
     labels: tuple[str, ...] = ()
     pooling: Read = "both"
     reads: Literal["text", "image"] = "text"
-    gives: Literal["one", "many", "value", "spans"] = "one"
+    gives: Literal["one", "many", "value", "spans", "answer"] = "one"
     mean: float = 0.0
     scale: float = 1.0
     layer: LayerConfig | None = None
@@ -69,7 +70,7 @@ class HeadConfig:
     limit: int | None = None
 
     def __post_init__(self) -> None:
-        if not self.labels and self.gives != "value":
+        if not self.labels and self.gives not in ("value", "answer"):
             raise ConfigError("a head without labels", "name them in `labels`")
         if not (math.isfinite(self.mean) and 0 < self.scale < math.inf):
             raise ConfigError(
@@ -82,13 +83,15 @@ class HeadConfig:
         """Numbers that the head gives for a text, or for a token."""
         if self.gives == "value":
             return 1
+        if self.gives == "answer":
+            return 2
         if self.gives == "spans":
             return len(self.tags) or 1 + 2 * len(self.labels)
         return len(self.labels)
 
     @property
     def tag_numbers(self) -> tuple[int, ...]:
-        """What each output for a token means as a tag of ours (adapt/spans.py): 0 outside, 1 + 2 i begins a span of label i, 2 + 2 i goes on."""
+        """What each output for a token means as a tag of ours (methods/spans.py): 0 outside, 1 + 2 i begins a span of label i, 2 + 2 i goes on."""
         found = []
         for name in self.tags or span_tags(self.labels):
             begins, label = tag_parts(name)

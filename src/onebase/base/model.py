@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from onebase.base.config import BaseConfig
-from onebase.base.leads import Front, Prefix, SoftPrompt, fill
 from onebase.base.links import Connector, link_module
+from onebase.base.virtual_tokens import Front, Prefix, SoftPrompt, fill
 from onebase.codec.audio.modules import AudioEnds
 from onebase.codec.image.modules import ImageEnds
 from onebase.codec.kinds import KINDS, Ends

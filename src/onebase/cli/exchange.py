@@ -25,8 +25,8 @@ def import_(
 
     refuse_existing(out)
     if base is not None:
-        from onebase.formats.adapters import read_adapter
-        from onebase.formats.opening import find_artifact
+        from onebase.opening.adapters import read_adapter
+        from onebase.opening.bases import find_artifact
 
         loaded = onebase.load(base).loaded
         onebase.Adapter(read_adapter(loaded, find_artifact(src))).save(out)

@@ -61,7 +61,7 @@ def pretrain(
     """Pretrain a base from a recipe. The same command goes on where an interrupted one stopped (exit status 75)."""
     from onebase import config
     from onebase.api.loading import Recipe, run_recipe
-    from onebase.train.listen import Progress
+    from onebase.train.callbacks import Progress
     from onebase.train.signals import EXIT_STOPPED
 
     more = [f"train.{k}={v}" for k, v in (("device", device), ("dtype", dtype)) if v]
@@ -143,10 +143,10 @@ def adapt(
     """Adapt a base to a task; only the adapter is written."""
     import onebase
     import onebase.api  # methods of other packages register there
-    from onebase.adapt.methods import method_of
     from onebase.config import parse_pairs
+    from onebase.methods.table import method_of
     from onebase.tasks.options import explained
-    from onebase.train.listen import Progress
+    from onebase.train.callbacks import Progress
 
     if option == ["help"]:
         say(explained(method))

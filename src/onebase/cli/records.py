@@ -20,8 +20,8 @@ def show(
     ] = None,
 ) -> None:
     """What an artifact is made of: its record, every number with its origin."""
-    from onebase.formats.opening import find_base, refuse_foreign
     from onebase.govern.show import describe, lines
+    from onebase.opening.bases import find_base, refuse_foreign
 
     path = find_base(ref)
     refuse_foreign(path)
@@ -40,8 +40,8 @@ def show(
 @app.command(epilog=example("onebase verify runs/demo/pretrain"))
 def verify(ref: Ref) -> None:
     """Reread every byte of an artifact (of a run folder: of all in it); check manifest, fingerprint and record."""
-    from onebase.formats.opening import find_artifact, refuse_foreign
     from onebase.govern.verify import verify_tree
+    from onebase.opening.bases import find_artifact, refuse_foreign
 
     path = find_artifact(ref)
     refuse_foreign(path)

@@ -22,9 +22,9 @@ from onebase.demo.opened import PACKAGES
 from onebase.model.device import has_bf16, pick_device
 from onebase.objective.next_token import NextToken
 from onebase.pretraining.recipe import Recipe
+from onebase.train.callbacks import Quiet, StepInfo
 from onebase.train.checkpoint import list_checkpoints
 from onebase.train.config import CheckpointConfig
-from onebase.train.listen import Quiet, StepInfo
 from onebase.train.loop import Job, run
 from onebase.train.signals import Stopped
 

@@ -23,7 +23,7 @@ from onebase.evaluation.gate import System, gate
 from onebase.evaluation.likelihood import completion_nats
 from onebase.evaluation.metrics import rouge_l_each
 from onebase.evaluation.ngram import NGram
-from onebase.train.listen import Progress
+from onebase.train.callbacks import Progress
 
 LORA: dict[str, Any] = {"method": "lora", "rank": 32, "alpha": 32.0, "lr": 1e-2}
 FULL: dict[str, Any] = {"method": "full", "lr": 4e-3}

@@ -28,8 +28,8 @@ from onebase.model.device import pick_device
 from onebase.pretraining.objectives import InfillConfig, NextTokenConfig
 from onebase.pretraining.recipe import DataConfig, Recipe
 from onebase.pretraining.run import run_recipe
+from onebase.train.callbacks import Progress, read_log
 from onebase.train.config import AdamWConfig, CheckpointConfig, MuonConfig, ScheduleConfig, TrainConfig
-from onebase.train.listen import Progress, read_log
 from onebase.train.signals import Stopped
 
 Tell = Callable[[str], None]

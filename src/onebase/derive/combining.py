@@ -7,14 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
-from onebase.adapt.config import part_field
-from onebase.adapt.folder import AdapterParts, load_adapter
-from onebase.adapt.method import How, Weighed
-from onebase.adapt.methods import METHODS, PARTS
 from onebase.artifact.record import Record, machine_facts, version_facts
 from onebase.config import to_dict
 from onebase.errors import UserError
-from onebase.formats.opening import find_artifact
+from onebase.methods.config import part_field
+from onebase.methods.folder import AdapterParts, load_adapter
+from onebase.methods.method import How, Weighed
+from onebase.methods.table import METHODS, PARTS
+from onebase.opening.bases import find_artifact
 from onebase.tasks.results import Adapter
 
 

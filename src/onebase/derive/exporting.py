@@ -7,9 +7,6 @@ from typing import Any, get_args
 
 import torch
 
-from onebase.adapt.folder import adapter_tensors
-from onebase.adapt.peft import write
-from onebase.adapt.stacking import alone, refuse_unmergeable
 from onebase.base.folder import LoadedBase, base_tensors
 from onebase.base.head import Head, OwnHead
 from onebase.base.model import BaseModel
@@ -17,10 +14,13 @@ from onebase.codec.image.config import PoolConfig
 from onebase.config import from_dict
 from onebase.derive.merging import merged
 from onebase.errors import ConfigError, UserError
-from onebase.interop.folder import appear
-from onebase.interop.gguf import WeightKind, write_base
-from onebase.interop.hf import layout_of, save_hf
-from onebase.interop.peft import Target
+from onebase.formats.gguf import WeightKind, write_base
+from onebase.formats.hf.base import layout_of, save_hf
+from onebase.formats.hf.folder import appear
+from onebase.formats.peft.folder import Target
+from onebase.methods.folder import adapter_tensors
+from onebase.methods.peft import write
+from onebase.methods.stacking import alone, refuse_unmergeable
 from onebase.tasks.bound import Bound
 
 

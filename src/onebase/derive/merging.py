@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 import torch
 
-from onebase.adapt.folder import Attached
-from onebase.adapt.merge import Rounding, merge
-from onebase.adapt.methods import METHODS
 from onebase.artifact.record import Record
 from onebase.base.folder import LoadedBase
 from onebase.base.model import BaseModel
 from onebase.errors import DataError, UserError
 from onebase.evaluation.reference import reference
+from onebase.methods.folder import Attached
+from onebase.methods.merge import Rounding, merge
+from onebase.methods.table import METHODS
 
 MAX_DRIFT, MAX_SHARE = 0.05, 0.25
 """Beyond these a merge into few bits is refused: nats a token that rounding changes what is said by, and that as a share of what the adapter

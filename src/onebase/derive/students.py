@@ -11,9 +11,6 @@ from pathlib import Path
 
 import torch
 
-from onebase.adapt import head
-from onebase.adapt.config import AdapterConfig
-from onebase.adapt.folder import AdapterParts, Attached, adapter_tensors, bound_to
 from onebase.artifact.record import Record, machine_facts, version_facts
 from onebase.base.folder import LoadedBase, base_tensors, put_tensors
 from onebase.base.model import BaseModel
@@ -22,6 +19,9 @@ from onebase.codec.text.trim import trimmed
 from onebase.data.labelled import Data
 from onebase.derive.quantising import weight_bytes
 from onebase.errors import UserError
+from onebase.methods import head
+from onebase.methods.config import AdapterConfig
+from onebase.methods.folder import AdapterParts, Attached, adapter_tensors, bound_to
 from onebase.tasks.continued import text_rows
 from onebase.tasks.job import rows_hash
 from onebase.tasks.results import Adapter

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from onebase.codec.text.codec import TextCodec
-from onebase.codec.text.spelled import Spelled
+from onebase.codec.text.token_bytes import Spelled
 from onebase.codec.text.valid import is_unicode
 from onebase.errors import UserError
 

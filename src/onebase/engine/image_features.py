@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from onebase.adapt.config import AdapterConfig
 from onebase.artifact.files import sha256_file
 from onebase.base.folder import LoadedBase
 from onebase.base.head import Head, Read
@@ -18,6 +17,7 @@ from onebase.base.links import Pair
 from onebase.codec.image.pixels import pixels
 from onebase.engine.scoring import batch_tokens
 from onebase.errors import DataError, UserError
+from onebase.methods.config import AdapterConfig
 from onebase.model.proj import Active
 from onebase.objective.pictures import picture_features
 

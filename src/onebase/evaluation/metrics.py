@@ -16,8 +16,8 @@ from numpy.typing import ArrayLike
 
 from onebase.errors import UserError
 from onebase.evaluation.bootstrap import Array, Score, bootstrap, mean_score, ratio_score, same_length
-from onebase.evaluation.chances import auroc as auroc
-from onebase.evaluation.chances import ece, macro_auroc, micro_f1
+from onebase.evaluation.probabilities import auroc as auroc
+from onebase.evaluation.probabilities import ece, macro_auroc, micro_f1
 from onebase.evaluation.spans import span_f1
 from onebase.evaluation.values import mae, spearman
 from onebase.evaluation.words import words

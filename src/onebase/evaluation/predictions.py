@@ -77,6 +77,14 @@ class Graded:
 
 
 @dataclass(frozen=True, eq=False)
+class Passages:
+    """The right answers to each question, and the part of its text that was found."""
+
+    truth: Sequence[Sequence[str]]
+    found: Sequence[str]
+
+
+@dataclass(frozen=True, eq=False)
 class Alike:
     """How alike the texts of each pair are, 0 to 1, and the cosine of their vectors."""
 

@@ -11,7 +11,6 @@ from typing import Any
 
 from onebase.errors import ConfigError, UserError
 from onebase.evaluation.bootstrap import Score, mean_score
-from onebase.evaluation.chances import ece, macro_auroc, macro_f1_of_labels, micro_f1
 from onebase.evaluation.forgetting import DOMAIN, GENERAL, changes
 from onebase.evaluation.likelihood import by_source
 from onebase.evaluation.metrics import (
@@ -31,6 +30,7 @@ from onebase.evaluation.predictions import (
     Labels,
     LabelSets,
     Numbers,
+    Passages,
     Preferred,
     Rated,
     Retrieved,
@@ -38,8 +38,9 @@ from onebase.evaluation.predictions import (
     Written,
 )
 from onebase.evaluation.preference import margin, wins
+from onebase.evaluation.probabilities import ece, macro_auroc, macro_f1_of_labels, micro_f1
 from onebase.evaluation.retrieval import NDCG, RECALLS, graded_each, ndcg_each, recall_each
-from onebase.evaluation.spans import span_scores
+from onebase.evaluation.spans import answer_each, span_scores
 from onebase.evaluation.values import mae, spearman
 from onebase.evaluation.written import all_json, bleu, chrf, has_sacrebleu, json_match, json_valid
 
@@ -154,6 +155,12 @@ def _graded(said: Graded, seed: int) -> dict[str, Score]:
     return {n: mean_score(n, list(x), seed=seed) for n, x in zip(names, zip(*each, strict=True), strict=True)}
 
 
+def _answered(said: Passages, seed: int) -> dict[str, Score]:
+    each = [answer_each(t, f) for t, f in zip(said.truth, said.found, strict=True)]
+    names = ("answer_exact", "answer_f1")
+    return {n: mean_score(n, list(x), seed=seed) for n, x in zip(names, zip(*each, strict=True), strict=True)}
+
+
 def _pairwise(name: str, said: Preferred, seed: int) -> Score | None:
     if said.gain_n2 is None:
         return None
@@ -223,6 +230,7 @@ _add(
     Retrieved, f"ndcg@{NDCG}", lambda x, seed: mean_score(f"ndcg@{NDCG}", ndcg_each(x.ranks, NDCG), seed=seed)
 )
 _add_group(Graded, _graded, (f"ndcg@{NDCG}", f"mrr@{NDCG}"))
+_add_group(Passages, _answered, ("answer_exact", "answer_f1"))
 _add(Alike, "spearman", lambda x, seed: spearman(x.truth, x.cosines_n, seed=seed))
 _add(Rated, "accuracy", lambda x, seed: wins("accuracy", x.chosen_n, x.rejected_n, seed=seed))
 _add(Rated, "margin", lambda x, seed: margin(x.chosen_n, x.rejected_n, seed=seed))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import string
+from collections import Counter
 from collections.abc import Collection, Sequence
 
 import numpy as np
@@ -49,3 +51,23 @@ def span_f1(
 ) -> Score:
     """The `span_f1` of `span_scores`."""
     return span_scores(targets, predictions, seed=seed)["span_f1"]
+
+
+def answer_each(truth: Sequence[str], found: str) -> tuple[float, float]:
+    """(exact match, F1 of the words in common) of an answer with the nearest of the right ones, 0 to 1, as SQuAD counts them: lower case, without
+    punctuation and articles (Rajpurkar et al., 1606.05250)."""
+    said = _words(found)
+    both = [(float(right == said), _f1(right, said)) for right in map(_words, truth)]
+    return max(x for x, _ in both), max(x for _, x in both)
+
+
+def _words(text: str) -> list[str]:
+    kept = "".join(c for c in text.lower() if c not in string.punctuation)
+    return [w for w in kept.split() if w not in ("a", "an", "the")]
+
+
+def _f1(truth: Sequence[str], found: Sequence[str]) -> float:
+    if not truth or not found:
+        return float(list(truth) == list(found))
+    common = sum((Counter(truth) & Counter(found)).values())
+    return 2 * common / (len(truth) + len(found))

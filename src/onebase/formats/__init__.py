@@ -1,1 +1,1 @@
-"""Opening: what a name means, bases and adapters of ours and of others."""
+"""Open weights in and out: one list of invertible rules per family, formats, and nothing that looks at a model's name."""

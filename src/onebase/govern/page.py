@@ -15,7 +15,7 @@ from onebase.errors import ArtifactError, UserError
 from onebase.govern.charts import finite, series_chart
 from onebase.govern.pages import environment, learning
 from onebase.govern.show import about, as_text, clean, describe, fact_rows
-from onebase.train.listen import read_log
+from onebase.train.callbacks import read_log
 
 TEMPLATE = "page.html.jinja"
 REINFORCE = "reinforce.curve"

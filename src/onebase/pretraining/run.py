@@ -25,8 +25,8 @@ from onebase.pretraining.claim import claim
 from onebase.pretraining.objectives import Heldout, Setting, objective_of
 from onebase.pretraining.recipe import Recipe, read_recipe
 from onebase.pretraining.run_sources import check_sources, keep_sources
+from onebase.train.callbacks import JsonLog, Listener
 from onebase.train.flops import counted_flops
-from onebase.train.listen import JsonLog, Listener
 from onebase.train.loop import Job, Result, micro_rows, run
 from onebase.train.memory import check_memory
 from onebase.train.owning import owning

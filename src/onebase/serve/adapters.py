@@ -4,13 +4,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onebase.adapt.folder import Attached
-from onebase.adapt.methods import METHODS
-from onebase.adapt.stacking import stacked
 from onebase.base.folder import LoadedBase
 from onebase.errors import UserError
-from onebase.formats.adapters import read_adapter
-from onebase.formats.opening import find_artifact
+from onebase.methods.folder import Attached
+from onebase.methods.stacking import stacked
+from onebase.methods.table import METHODS
+from onebase.opening.adapters import read_adapter
+from onebase.opening.bases import find_artifact
 from onebase.serve.tasks import TaskModel
 from onebase.tasks.base import never
 from onebase.tasks.bound import Bound

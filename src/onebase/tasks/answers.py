@@ -8,8 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from onebase.adapt.folder import Attached
-from onebase.adapt.spans import Placed, Span, placed, spans_of
 from onebase.base.folder import LoadedBase
 from onebase.base.head import Head, Pooling
 from onebase.codec.text.sample import Tokens
@@ -17,6 +15,8 @@ from onebase.engine.features import embeddings, features, pair_tokens, refuse_lo
 from onebase.engine.image_search import text_vectors
 from onebase.engine.scoring import batch_tokens, batches
 from onebase.errors import DataError, UserError
+from onebase.methods.folder import Attached
+from onebase.methods.spans import Placed, Span, placed, spans_of
 from onebase.model.proj import Active
 from onebase.objective.pooled import text_batch
 from onebase.tasks.bound import Bound
@@ -71,11 +71,11 @@ def vectors(bound: Bound, texts: Sequence[str], pooling: Pooling | None = None) 
 
 def token_states(base: LoadedBase, texts: Sequence[Tokens], active: Active | None) -> list[Tensor]:
     """The hidden state of each token of each text, fp32 [T, D] on the CPU: 4 D bytes a token."""
-    return _each(base, texts, active, lambda h_BTD: h_BTD.float())
+    return states_of(base, texts, active, lambda h_BTD: h_BTD.float())
 
 
 @torch.no_grad()
-def _each(
+def states_of(
     base: LoadedBase, texts: Sequence[Tokens], active: Active | None, of: Callable[[Tensor], Tensor]
 ) -> list[Tensor]:
     """`of` the states of each text, [T, ...] on the CPU, in the order given. Texts of like length share a batch."""
@@ -90,7 +90,8 @@ def _each(
     return out
 
 
-def _head(on: Attached) -> Head:
+def head_of(on: Attached) -> Head:
+    """The head of an adapter that has one."""
     head = on.base.model.heads[on.name]
     assert isinstance(head, Head)
     return head
@@ -141,7 +142,7 @@ def classes_of(on: Attached, texts: Sequence[Tokens]) -> tuple[tuple[str, ...], 
     cfg = on.config.head
     assert cfg is not None
     x_NP = features(on.base, [_unpadded(t, cfg.pad) for t in texts], cfg.pooling, on.active)
-    head = _head(on)
+    head = head_of(on)
     z_NC = head(x_NP.to(head.weight_CP.device)).cpu()
     # In fp64: in fp32 all that is surer than 1 - 6e-8 is 1, and scores that order texts would call them equal.
     z_NC = z_NC.double()
@@ -176,7 +177,7 @@ def numbers(on: Attached, read: Sequence[Tokens]) -> list[float]:
     assert cfg is not None
     if not read:
         return []
-    head, read = _head(on), [_unpadded(t, cfg.pad) for t in read]
+    head, read = head_of(on), [_unpadded(t, cfg.pad) for t in read]
     z_N1 = head(features(base, read, cfg.pooling, on.active).to(head.weight_CP.device))
     z_N = cfg.mean + cfg.scale * z_N1[:, 0].cpu().double()
     return (z_N.sigmoid() if cfg.sigmoid else z_N).tolist()
@@ -194,7 +195,7 @@ def spans_in(on: Attached, texts: Sequence[str], read: Sequence[Placed]) -> list
     cfg, first = on.config.head, len(on.base.codec.tokenizer.begun([]))
     assert cfg is not None
     out = []
-    tags = _each(on.base, read, on.active, _likeliest(_head(on), cfg.tag_numbers))
+    tags = states_of(on.base, read, on.active, _likeliest(head_of(on), cfg.tag_numbers))
     for text, found, tags_T in zip(texts, read, tags, strict=True):
         own = tags_T[first : first + len(found.places)].tolist()
         out.append(spans_of(own, found.places, cfg.labels, text))

@@ -4,14 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from onebase.adapt.folder import AdapterParts
-from onebase.adapt.method import Signal
-from onebase.adapt.methods import BY_STEPS
 from onebase.base.folder import LoadedBase
 from onebase.config import config
 from onebase.data.labelled import Check, Data, Make
 from onebase.engine.constrain import Constraint
 from onebase.errors import ConfigError
+from onebase.methods.folder import AdapterParts
+from onebase.methods.method import Signal
+from onebase.methods.table import BY_STEPS
 from onebase.tasks.bound import Bound
 from onebase.tasks.fit import Lesson, by_steps
 from onebase.tasks.job import Adapting

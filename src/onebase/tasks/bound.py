@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from typing import Self
 
-from onebase.adapt.folder import AdapterParts, Attached, own_head
-from onebase.adapt.stacking import stacked
 from onebase.artifact.record import Record
 from onebase.base.config import BaseConfig
 from onebase.base.folder import LoadedBase
 from onebase.codec.text.tokenizer import Tokenizer
+from onebase.methods.folder import AdapterParts, Attached, own_head
+from onebase.methods.stacking import stacked
 from onebase.model.proj import Active
 
 

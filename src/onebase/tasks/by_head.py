@@ -6,15 +6,15 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from onebase.adapt.config import AdapterConfig
-from onebase.adapt.folder import AdapterParts, bound_to
-from onebase.adapt.head import pooled_as
-from onebase.adapt.method import SCRATCH, Learner
 from onebase.base.folder import LoadedBase
 from onebase.base.head import Head, HeadConfig
 from onebase.codec.text.sample import Tokens
 from onebase.data.order import ExampleOrder, Row, one_by_one
 from onebase.engine.features import features
+from onebase.methods.config import AdapterConfig
+from onebase.methods.folder import AdapterParts, bound_to
+from onebase.methods.head import pooled_as
+from onebase.methods.method import SCRATCH, Learner
 from onebase.model.proj import Active
 from onebase.objective.base import Objective
 from onebase.tasks.fit import Fields, Lesson, Steps

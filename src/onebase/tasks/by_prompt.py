@@ -7,14 +7,14 @@ from typing import Any
 
 from torch import Tensor
 
-from onebase.adapt.config import AdapterConfig
-from onebase.adapt.folder import AdapterParts, bound_to
-from onebase.adapt.prompt import ANSWER, KEY, PromptConfig, PromptOptions, ShotsConfig
 from onebase.codec.text.sample import chat_sample
 from onebase.data import Rows
 from onebase.data.bad_rows import places_of, refuse_bad
 from onebase.draws import Draws
 from onebase.errors import DataError, UserError
+from onebase.methods.config import AdapterConfig
+from onebase.methods.folder import AdapterParts, bound_to
+from onebase.methods.prompt import ANSWER, KEY, PromptConfig, PromptOptions, ShotsConfig
 from onebase.tasks.job import Adapting, Facts, data_facts
 from onebase.tasks.ledgers import check_rows
 from onebase.tasks.prompting import Prompter, asked, checked, scores_of, vectors

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 import torch
 
-from onebase.adapt.head import FOLDS, solve_bytes, solve_flops
-from onebase.adapt.methods import METHODS
 from onebase.base.folder import LoadedBase
 from onebase.errors import UserError
+from onebase.methods.head import FOLDS, solve_bytes, solve_flops
+from onebase.methods.table import METHODS
 from onebase.tasks.job import Adapting, HeadSize
 from onebase.tasks.options import AdaptOptions
 from onebase.train.memory import available

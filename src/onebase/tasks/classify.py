@@ -8,10 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from onebase.adapt.folder import AdapterParts
-from onebase.adapt.head import best_pooled, fit_head
-from onebase.adapt.method import SCRATCH
-from onebase.adapt.vector_head import candidates, fit_views
 from onebase.base.head import HeadConfig
 from onebase.codec.text.sample import Tokens
 from onebase.data import Rows, read_rows
@@ -22,6 +18,10 @@ from onebase.engine.scoring import batch_tokens
 from onebase.errors import DataError, UserError
 from onebase.evaluation.bootstrap import Array
 from onebase.evaluation.predictions import Labels, LabelSets
+from onebase.methods.folder import AdapterParts
+from onebase.methods.head import best_pooled, fit_head
+from onebase.methods.method import SCRATCH
+from onebase.methods.vector_head import candidates, fit_views
 from onebase.model.proj import Active
 from onebase.objective.base import Objective
 from onebase.objective.grouped import Grouped

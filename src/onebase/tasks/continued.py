@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from onebase.adapt.method import Learner
 from onebase.base.folder import LoadedBase
 from onebase.codec.text.sample import Tokens, document_sample
 from onebase.data import Document, RowPlan, Rows, SourceConfig, TokenSet, cut, read_rows, read_source
@@ -31,9 +30,10 @@ from onebase.evaluation.likelihood import (
 )
 from onebase.evaluation.predictions import Documents
 from onebase.evaluation.reference import reference
-from onebase.formats.rows import resolved
+from onebase.methods.method import Learner
 from onebase.model.proj import Active
 from onebase.objective.next_token import NextToken
+from onebase.opening.rows import resolved
 from onebase.tasks.base import ScoreRequest, Task, always
 from onebase.tasks.fit import Lesson, Steps
 from onebase.tasks.job import Adapting, Facts, data_facts, rows_hash, score_facts

@@ -12,8 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from onebase.adapt.method import SCRATCH, Learner, Signal
-from onebase.adapt.vector_head import candidates, fit_views
 from onebase.artifact.record import Record
 from onebase.base.head import Head, HeadConfig, Read
 from onebase.codec.text.sample import Tokens
@@ -29,6 +27,8 @@ from onebase.engine.features import (
     views,
 )
 from onebase.errors import DataError, UserError
+from onebase.methods.method import SCRATCH, Learner, Signal
+from onebase.methods.vector_head import candidates, fit_views
 from onebase.objective.base import IGNORE
 from onebase.objective.distil import Said, SoftLabel, Taught, TokenDistil
 from onebase.objective.next_token import NextToken

@@ -5,7 +5,6 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 
-from onebase.adapt.method import Learner
 from onebase.base.folder import LoadedBase
 from onebase.codec.text.pooling import EmbeddingConfig
 from onebase.codec.text.sample import Tokens
@@ -17,6 +16,7 @@ from onebase.engine.features import embedding_tokens
 from onebase.engine.scoring import batch_tokens
 from onebase.errors import DataError, UserError
 from onebase.evaluation.predictions import Alike, Retrieved
+from onebase.methods.method import Learner
 from onebase.objective.contrastive import Contrastive
 from onebase.tasks.answers import vectors
 from onebase.tasks.base import ScoreRequest, Task

@@ -7,13 +7,13 @@ from typing import Any
 
 from torch import nn
 
-from onebase.adapt.config import AdapterConfig, part_field
-from onebase.adapt.folder import AdapterParts, adapter_tensors, bound_to
-from onebase.adapt.method import SCRATCH, Learner, Signal
-from onebase.adapt.methods import METHODS
 from onebase.artifact.record import Record
 from onebase.base.model import BaseModel
 from onebase.data import Order
+from onebase.methods.config import AdapterConfig, part_field
+from onebase.methods.folder import AdapterParts, adapter_tensors, bound_to
+from onebase.methods.method import SCRATCH, Learner, Signal
+from onebase.methods.table import METHODS
 from onebase.objective.base import Objective
 from onebase.tasks.job import Adapting, Facts
 from onebase.tasks.learning import learn, learner, train_config

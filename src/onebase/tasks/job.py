@@ -8,8 +8,6 @@ from typing import Any
 
 from torch import Tensor
 
-from onebase.adapt.config import AdapterConfig
-from onebase.adapt.folder import AdapterParts
 from onebase.artifact.files import canonical_json, sha256_bytes
 from onebase.artifact.record import Record, machine_facts, version_facts
 from onebase.base.folder import LoadedBase
@@ -18,8 +16,10 @@ from onebase.config import to_dict
 from onebase.data import Rows
 from onebase.errors import DataError
 from onebase.evaluation.bootstrap import Score
+from onebase.methods.config import AdapterConfig
+from onebase.methods.folder import AdapterParts
 from onebase.tasks.options import AdaptOptions, flat
-from onebase.train.listen import Listener
+from onebase.train.callbacks import Listener
 from onebase.train.loop import Job, Result, run
 
 Facts = dict[str, tuple[Any, str]]

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import torch
 
-from onebase.adapt.folder import detach
-from onebase.adapt.method import SCRATCH, Learner, Start
-from onebase.adapt.methods import METHODS
 from onebase.base.config import base_flops
 from onebase.base.model import BaseModel
 from onebase.config import digest
 from onebase.data import Order
+from onebase.methods.folder import detach
+from onebase.methods.method import SCRATCH, Learner, Start
+from onebase.methods.table import METHODS
 from onebase.objective.base import Objective
 from onebase.tasks.job import Adapting, Facts, rows_hash
 from onebase.tasks.options import AdaptOptions, as_before

@@ -6,14 +6,14 @@ from collections.abc import Hashable
 from dataclasses import MISSING, Field, field, fields, is_dataclass, make_dataclass
 from typing import Any, cast, get_type_hints
 
-from onebase.adapt.head import Chosen
-from onebase.adapt.method import option
-from onebase.adapt.methods import METHODS, OURS, method_of, takers
 from onebase.codec.text.clock import read_date
 from onebase.codec.text.ledger import check_codes
 from onebase.config import config, from_dict, to_dict, to_hash
 from onebase.data.mixed import ReplayConfig
 from onebase.errors import ConfigError
+from onebase.methods.head import Chosen
+from onebase.methods.method import option
+from onebase.methods.table import METHODS, OURS, method_of, takers
 from onebase.objective.distil import DistilConfig
 from onebase.objective.grouped import ContrastConfig
 from onebase.objective.policy import ReinforceConfig

@@ -11,11 +11,11 @@ from typing import Any, NoReturn
 
 import torch
 
-from onebase.adapt.methods import BY_STEPS, METHODS
 from onebase.base.config import base_flops
 from onebase.data import Rows
 from onebase.data.labelled import Data
 from onebase.errors import UserError
+from onebase.methods.table import BY_STEPS, METHODS
 from onebase.model import count
 from onebase.model.device import compute_dtype
 from onebase.objective.base import Batch, Row, takes_whole_step

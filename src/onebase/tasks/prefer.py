@@ -8,19 +8,19 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from onebase.adapt.method import Learner
 from onebase.artifact.files import sha256_bytes
 from onebase.codec.text.sample import Tokens
 from onebase.data.order import ExampleOrder
 from onebase.engine.scoring import batch_tokens
 from onebase.evaluation.likelihood import completion_nats
 from onebase.evaluation.predictions import Preferred
+from onebase.methods.method import Learner
 from onebase.objective.preference import Preference, row_tokens
 from onebase.tasks.base import ScoreRequest, Task, always
 from onebase.tasks.checks import before
 from onebase.tasks.fit import Lesson, Steps
 from onebase.tasks.job import Adapting, Facts, data_facts
-from onebase.tasks.judged import wins_of
+from onebase.tasks.judge import wins_of
 from onebase.tasks.ledgers import check_written
 from onebase.tasks.preferences import (
     COLUMNS,

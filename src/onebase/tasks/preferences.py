@@ -8,8 +8,8 @@ import numpy as np
 
 from onebase.base.folder import LoadedBase
 from onebase.codec.text.codec import Known
-from onebase.codec.text.faults import stretches
 from onebase.codec.text.sample import Tokens, chat_sample, completion_sample
+from onebase.codec.text.validation import stretches
 from onebase.data import Rows, read_rows
 from onebase.data.bad_rows import Samples
 from onebase.data.labelled import Data, Make

@@ -11,9 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from onebase.adapt import prompt as saved
-from onebase.adapt.folder import Attached
-from onebase.adapt.prompt import ANSWER, EXAMPLES, PromptConfig, filled, missing
 from onebase.base.folder import LoadedBase
 from onebase.codec.text.parts import joined
 from onebase.codec.text.pooling import EmbeddingConfig
@@ -21,6 +18,9 @@ from onebase.codec.text.sample import Message
 from onebase.engine.features import embeddings, features, given_tokens
 from onebase.engine.scoring import score
 from onebase.errors import DataError, UserError
+from onebase.methods import prompt as saved
+from onebase.methods.folder import Attached
+from onebase.methods.prompt import ANSWER, EXAMPLES, PromptConfig, filled, missing
 from onebase.model.proj import Active
 
 Given = str | tuple[str, str] | Mapping[str, Any]

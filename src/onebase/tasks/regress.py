@@ -6,16 +6,16 @@ from typing import Any
 
 import torch
 
-from onebase.adapt.folder import Attached
-from onebase.adapt.head import best_pooled
-from onebase.adapt.method import SCRATCH
-from onebase.adapt.ridge import fit_ridge
 from onebase.base.head import HeadConfig
 from onebase.codec.text.sample import Tokens
 from onebase.data import read_rows
 from onebase.engine.features import how_read
 from onebase.errors import DataError
 from onebase.evaluation.predictions import Numbers
+from onebase.methods.folder import Attached
+from onebase.methods.head import best_pooled
+from onebase.methods.method import SCRATCH
+from onebase.methods.ridge import fit_ridge
 from onebase.model.proj import Active
 from onebase.objective.regress import Value
 from onebase.tasks import by_head as heads

@@ -3,16 +3,16 @@
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from onebase.adapt.method import Learner
 from onebase.base.head import Head
 from onebase.base.model import BaseModel
 from onebase.data.labelled import Make
 from onebase.errors import UserError
+from onebase.methods.method import Learner
 from onebase.objective.policy import Policy, ReinforceConfig
 from onebase.tasks.base import Look, Task, always
 from onebase.tasks.fit import Fields, Lesson, Steps
 from onebase.tasks.job import Adapting, Facts, data_facts
-from onebase.tasks.judged import rewarded
+from onebase.tasks.judge import rewarded
 from onebase.tasks.ledgers import check_rows
 from onebase.tasks.preferences import prompt_flaw
 from onebase.tasks.reading import Reader

@@ -11,8 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from onebase.adapt.head import FOLDS, best_pooled, fit_head, spread
-from onebase.adapt.method import SCRATCH
 from onebase.base.head import HeadConfig
 from onebase.codec.text.sample import Tokens
 from onebase.data import read_rows
@@ -23,6 +21,8 @@ from onebase.engine.features import how_read, pair_tokens
 from onebase.errors import DataError
 from onebase.evaluation.predictions import Graded
 from onebase.evaluation.retrieval import NDCG
+from onebase.methods.head import FOLDS, best_pooled, fit_head, spread
+from onebase.methods.method import SCRATCH
 from onebase.model.proj import Active
 from onebase.objective.label import ManyLabels
 from onebase.tasks import by_head as heads

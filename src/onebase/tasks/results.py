@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from onebase.adapt.folder import AdapterParts, load_adapter, save_adapter
-from onebase.adapt.spans import Span
 from onebase.artifact.record import Record
+from onebase.methods.folder import AdapterParts, load_adapter, save_adapter
+from onebase.methods.spans import Span
 
 __all__ = ["THRESHOLD", "Adapter", "Label", "Plan", "Span", "labelled"]
 

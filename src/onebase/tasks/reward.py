@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from onebase.adapt.folder import Attached
-from onebase.adapt.head import FOLDS, Fitted, best_pooled, fit_head, spread
-from onebase.adapt.method import SCRATCH
 from onebase.base.head import HeadConfig
 from onebase.codec.text.sample import Tokens
 from onebase.engine.features import how_read
 from onebase.evaluation.predictions import Rated
+from onebase.methods.folder import Attached
+from onebase.methods.head import FOLDS, Fitted, best_pooled, fit_head, spread
+from onebase.methods.method import SCRATCH
 from onebase.model.proj import Active
 from onebase.objective.reward import Reward
 from onebase.tasks import by_head as heads

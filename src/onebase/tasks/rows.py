@@ -4,11 +4,11 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from onebase.adapt.methods import METHODS
-from onebase.adapt.prompt import PromptOptions
 from onebase.base.folder import LoadedBase
 from onebase.data import Rows, read_rows
 from onebase.data.labelled import Data, Records
+from onebase.methods.prompt import PromptOptions
+from onebase.methods.table import METHODS
 from onebase.tasks import by_prompt
 from onebase.tasks.base import Look, Task
 from onebase.tasks.bound import Bound

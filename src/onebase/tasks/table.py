@@ -5,19 +5,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from onebase.adapt.folder import AdapterParts, Attached
-from onebase.adapt.methods import BY_STEPS, METHODS, method_of
 from onebase.artifact.files import read_manifest
 from onebase.base.folder import LoadedBase
 from onebase.codec.text.clock import at, today
 from onebase.data.labelled import Data
 from onebase.errors import ConfigError, UserError
-from onebase.formats.rows import resolved
+from onebase.methods.folder import AdapterParts, Attached
+from onebase.methods.table import BY_STEPS, METHODS, method_of
+from onebase.opening.rows import resolved
 from onebase.tasks import (
     classify,
     continued,
     distil,
     embed,
+    extract,
     prefer,
     regress,
     reinforce,
@@ -35,8 +36,8 @@ from onebase.tasks.prompting import Given
 from onebase.tasks.prompting import columns as prompt_columns
 from onebase.tasks.results import Adapter
 from onebase.tasks.rows import compared_by, read, read_test
+from onebase.train.callbacks import Listener
 from onebase.train.checkpoint import list_checkpoints
-from onebase.train.listen import Listener
 
 __all__ = [
     "BY_STEPS",
@@ -60,6 +61,7 @@ TASKS: dict[str, Task] = {
         writing.CHAT,
         embed.TASK,
         rerank.TASK,
+        extract.TASK,
         prefer.TASK,
         reward.TASK,
         reinforce.TASK,

@@ -6,9 +6,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from onebase.adapt.head import FOLDS, fit_head, spread
-from onebase.adapt.method import SCRATCH
-from onebase.adapt.spans import Placed, Span, placed, tags_of, trimmed
 from onebase.base.head import HeadConfig
 from onebase.codec.text.sample import Tokens
 from onebase.data import read_rows
@@ -17,6 +14,9 @@ from onebase.data.labelled import Make
 from onebase.data.row_files import Flaw
 from onebase.errors import DataError
 from onebase.evaluation.predictions import SpanSets
+from onebase.methods.head import FOLDS, fit_head, spread
+from onebase.methods.method import SCRATCH
+from onebase.methods.spans import Placed, Span, placed, tags_of, trimmed
 from onebase.model.proj import Active
 from onebase.objective.base import IGNORE
 from onebase.objective.tag import Tag

@@ -10,19 +10,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from onebase.adapt.folder import load_config
 from onebase.codec.text.sample import Tokens
 from onebase.config import digest
 from onebase.engine.decoder import generate
 from onebase.engine.sampler import Sampling
 from onebase.errors import DataError, UserError
 from onebase.evaluation.bootstrap import Score, mean_score, paired_difference, ratio_score
-from onebase.formats.adapters import read_adapter
-from onebase.formats.opening import find_artifact, open_base
-from onebase.interop.peft import is_peft
+from onebase.formats.peft.folder import is_peft
+from onebase.methods.folder import load_config
 from onebase.model.mask import Cols
 from onebase.objective.base import TrunkInput
 from onebase.objective.distil import Said, kl
+from onebase.opening.adapters import read_adapter
+from onebase.opening.bases import find_artifact, open_base
 from onebase.tasks.answers import labels as labels_of
 from onebase.tasks.bound import Bound
 from onebase.tasks.job import Adapting

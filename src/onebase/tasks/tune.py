@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from onebase.adapt.methods import BY_STEPS, METHODS
 from onebase.artifact.files import canonical_json
 from onebase.codec.text.clock import today
 from onebase.data import Rows
@@ -18,6 +17,7 @@ from onebase.draws import Draws
 from onebase.errors import DataError, UserError
 from onebase.evaluation.bootstrap import Score
 from onebase.evaluation.scores import check_names, scores_of
+from onebase.methods.table import BY_STEPS, METHODS
 from onebase.tasks.base import ScoreRequest
 from onebase.tasks.bound import Bound
 from onebase.tasks.job import Adapting

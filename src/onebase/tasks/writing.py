@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from onebase.adapt.method import Learner
 from onebase.codec.text.codec import Known
 from onebase.codec.text.sample import Tokens
 from onebase.codec.text.tokenizer import Tokenizer
@@ -19,6 +18,7 @@ from onebase.engine.sampler import Sampling
 from onebase.errors import DataError
 from onebase.evaluation.likelihood import completion_nats
 from onebase.evaluation.predictions import Written
+from onebase.methods.method import Learner
 from onebase.objective.next_token import NextToken
 from onebase.tasks import by_prompt
 from onebase.tasks.base import ScoreRequest, Task, always

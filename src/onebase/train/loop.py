@@ -18,6 +18,7 @@ from onebase.errors import UserError
 from onebase.model.device import compute_dtype
 from onebase.model.memory import keep_freed_memory
 from onebase.objective.base import Batch, Objective, count_sources, takes_whole_step
+from onebase.train.callbacks import Listener, StepInfo
 from onebase.train.checkpoint import (
     RunState,
     check_identity,
@@ -28,7 +29,6 @@ from onebase.train.checkpoint import (
 from onebase.train.compiling import compile_blocks
 from onebase.train.config import FREE, TrainConfig
 from onebase.train.formats import formats, go_on
-from onebase.train.listen import Listener, StepInfo
 from onebase.train.optim import Optimizers
 from onebase.train.owning import owning
 from onebase.train.parallel import Parallel, load_whole_state, whole_state

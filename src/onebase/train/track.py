@@ -11,7 +11,7 @@ from typing import Any, Literal
 from onebase.artifact.disk import disk_errors
 from onebase.artifact.files import write_atomic
 from onebase.errors import UserError
-from onebase.train.listen import Quiet, StepInfo, as_line, read_log
+from onebase.train.callbacks import Quiet, StepInfo, as_line, read_log
 
 FACTS = frozenset(f.name for f in fields(StepInfo))
 CONNECT_SECONDS = 30.0

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from onebase.adapt.method import SCRATCH, Learner, Method, Part, Peft, Start, Whole, option
-from onebase.adapt.methods import register
 from onebase.base.model import BaseModel
 from onebase.config import config
 from onebase.errors import ArtifactError, ConfigError
-from onebase.interop.peft import PREFIX, PeftFolder, Target
-from onebase.interop.peft_names import modules
+from onebase.formats.peft.folder import PREFIX, PeftFolder, Target
+from onebase.formats.peft.names import modules
+from onebase.methods.method import SCRATCH, Learner, Method, Part, Peft, Start, Whole, option
+from onebase.methods.table import register
 from onebase.model.proj import Active, Delta, Proj
 from onebase.model.sites import fits
 

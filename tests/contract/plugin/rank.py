@@ -7,15 +7,15 @@ from typing import Any
 
 import torch
 
-from onebase.adapt.head import HeadConfig, best_pooled
-from onebase.adapt.method import SCRATCH
-from onebase.adapt.ridge import fit_ridge
 from onebase.codec.text.sample import Tokens
 from onebase.data import read_rows
 from onebase.engine.features import how_read
 from onebase.evaluation.bootstrap import Score, mean_score
 from onebase.evaluation.scores import Metric
 from onebase.evaluation.scores import register as register_score
+from onebase.methods.head import HeadConfig, best_pooled
+from onebase.methods.method import SCRATCH
+from onebase.methods.ridge import fit_ridge
 from onebase.model.proj import Active
 from onebase.objective.regress import Value
 from onebase.tasks import by_head

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from onebase.adapt.methods import METHODS
 from onebase.artifact.record import Record, machine_facts, version_facts
 from onebase.assess.auditing.result import EXIT_SILENT, Audit, Check, Group, note
 from onebase.assess.auditing.rows import read_pairs, read_questions
@@ -10,6 +9,7 @@ from onebase.assess.auditing.stereotypes import stereotypes as stereotype_check
 from onebase.assess.auditing.truth import truth as truth_check
 from onebase.data.labelled import Data
 from onebase.errors import UserError
+from onebase.methods.table import METHODS
 from onebase.tasks.bound import Bound
 
 __all__ = ["EXIT_SILENT", "Audit", "Check", "Group", "audit"]

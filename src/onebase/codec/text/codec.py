@@ -9,8 +9,8 @@ import numpy as np
 
 from onebase.codec.text.pieces import Follows
 from onebase.codec.text.sample import Message, Sample, Span, Tokens
-from onebase.codec.text.spelled import Spelled, spelled
 from onebase.codec.text.template import ChatTemplate
+from onebase.codec.text.token_bytes import Spelled, spelled
 from onebase.codec.text.tokenizer import Tokenizer
 from onebase.errors import DataError
 

@@ -6,8 +6,8 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from onebase.codec.text.budget import ELEMENT, KINDS, TooMuch, charge, weigh
 from onebase.codec.text.guard import Guard, Told, guarded
-from onebase.codec.text.meter import ELEMENT, KINDS, TooMuch, charge, weigh
 
 _BITS = 4096
 _WORDS = (

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from onebase.codec.text.faults import closing_ids, faults, name_of
 from onebase.codec.text.repeats import Seen, text_key
 from onebase.codec.text.sample import Tokens
 from onebase.codec.text.shown import LedgerRow, ledger_rows, marked, render_rows
 from onebase.codec.text.tokenizer import Tokenizer
+from onebase.codec.text.validation import closing_ids, faults, name_of
 from onebase.errors import ConfigError, DataError
 
 REMEDIES = {

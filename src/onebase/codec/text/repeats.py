@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 
-from onebase.codec.text.faults import stretches
 from onebase.codec.text.sample import Tokens
 from onebase.codec.text.tokenizer import Tokenizer
+from onebase.codec.text.validation import stretches
 
 # Between texts and special tokens: what normalised text cannot hold, so that no text passes for another's parts.
 _TEXT, _SPECIAL, _ANSWER = "\n", "\t", "\r"

@@ -19,13 +19,13 @@ from jinja2.ext import Extension
 from jinja2.parser import Parser
 
 from onebase.artifact.files import sha256_bytes
+from onebase.codec.text.budget import metered
 from onebase.codec.text.clock import now
 from onebase.codec.text.guard import Guard
-from onebase.codec.text.meter import metered
-from onebase.codec.text.metered import Metered
 from onebase.codec.text.parts import PROBE, in_parts, is_part
 from onebase.codec.text.roles import Roles
 from onebase.codec.text.sample import SPECIALS, Message, Span
+from onebase.codec.text.sandbox import Metered
 from onebase.errors import ConfigError, DataError
 
 DEFAULT = """\

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import torch
 
-from onebase.adapt.folder import attach, detach
-from onebase.adapt.methods import METHODS
 from onebase.base.folder import LoadedBase
 from onebase.base.head import Head
 from onebase.engine.features import features
 from onebase.errors import UserError
-from onebase.formats.adapters import read_adapter
+from onebase.methods.folder import attach, detach
+from onebase.methods.table import METHODS
+from onebase.opening.adapters import read_adapter
 from onebase.tasks.preferences import answer_tokens
 from onebase.tasks.rewards.answer import Answer, Reward
 

@@ -1,0 +1,1 @@
+"""CTranslate2's files, and Whisper in them."""

@@ -1,0 +1,142 @@
+"""Gemma 3 with images: SigLIP's tower, means of squares of patches, a norm and a matrix, and the text decoder, which reads its vectors in
+the places of a token. The places of one image see each other both ways. A config of its text alone is read too.
+
+Source: transformers `models/gemma3/`, read for names, defaults, what is pooled and who sees whom; Gemma 3, 2503.19786.
+"""
+
+from dataclasses import replace
+from math import isqrt
+
+from onebase.base.config import BaseConfig
+from onebase.base.links import ConnectorConfig, Link, connector_places
+from onebase.codec.text.codec import TextCodec
+from onebase.errors import ConfigError
+from onebase.formats.families import compose
+from onebase.formats.families.gemma3 import FAMILY as TEXT
+from onebase.formats.families.llava import MEMORY, SPELLINGS
+from onebase.formats.families.towers import prefixed
+from onebase.formats.family import Family, Tree
+from onebase.formats.fields import Found, Put, Set, Table, View
+from onebase.formats.hf.pictures import PROCESSOR
+from onebase.formats.names import Names, rules_of
+from onebase.formats.reader import Reader
+from onebase.formats.rules import Rules, Transpose
+from onebase.model.config import NormConfig
+
+BEGIN, END, BREAK = "<start_of_image>", "<end_of_image>", "\n\n"
+BEGINS = {"language_model.": "", "model.language_model.": "model."}
+ALONE = ("model.layers.", "model.embed_tokens.", "model.norm.")
+"""How names begin where the text was saved alone."""
+
+
+class Pool:
+    """Vectors of an image, and how many patches each is the mean of. No window of the text may be shorter: what an image's places see of
+    each other would then depend on the side from which they look."""
+
+    def read(self, r: Reader, found: Found) -> None:
+        text, image = found["parts"]
+        count, side = r.size("mm_tokens_per_image", 256), image.image.size // image.image.patch
+        if isqrt(count) ** 2 != count or side % isqrt(count):
+            raise r.refuse("mm_tokens_per_image", f"the square of a divisor of {side}, the patches of a side")
+        windows = [b.attn.window for b in text.trunks["text"].blocks if b.attn.window]
+        if min(windows, default=count) < count:
+            raise r.refuse("mm_tokens_per_image", f"at most the text's sliding_window ({min(windows)})")
+        found["link.connector.pool"] = side // isqrt(count)
+
+    def write(self, base: View, tree: Tree) -> None:
+        tree["mm_tokens_per_image"] = connector_places(compose.the_connector(base.cfg), base.cfg.image)
+
+
+class Around:
+    """The tokens around an image: which they are the tokenizer says (`told`)."""
+
+    def read(self, r: Reader, found: Found) -> None:
+        for key, default in (("boi_token_index", 255_999), ("eoi_token_index", 256_000)):
+            r.get(key, int, default)
+
+    def write(self, base: View, tree: Tree) -> None:
+        connector = compose.the_connector(base.cfg)
+        if connector.before and connector.after:
+            tree |= {"boi_token_index": connector.before[-1], "eoi_token_index": connector.after[0]}
+
+
+def _norm(r: Reader, found: Found) -> NormConfig:
+    trunk = found["parts"][1].trunks["image"]
+    return NormConfig(eps=trunk.blocks[0].norms.norm.eps, offset=1.0)
+
+
+def _uncapped(r: Reader, found: Found) -> None:
+    why = "transformers caps no logits of a model that sees images"
+    r.part("text_config").must("final_logit_softcapping", None, None, why)
+
+
+TABLE = Table(
+    (
+        Put({"architectures": ["Gemma3ForConditionalGeneration"], "model_type": "gemma3"}),
+        compose.OneMatrix(),
+        compose.TextPart(BEGINS, tied=True, default="gemma3_text", scaled=True),
+        compose.ImagePart("siglip_vision_model"),
+        compose.ImageToken(("image_token_id", "image_token_index"), 262_144),
+        Set("", _uncapped),
+        Pool(),
+        Set("link.connector.norm", _norm),
+        Around(),
+    ),
+    link=Link(
+        src="image", dst="text", how="embed", connector=ConnectorConfig(token=0, bias=False, both=True)
+    ),
+)
+CONNECTOR: Names = [
+    ("multi_modal_projector.mm_soft_emb_norm", "link.norm"),
+    ("multi_modal_projector.mm_input_projection_weight", "link.first.weight", Transpose()),
+]
+
+
+def read(r: Reader) -> BaseConfig:
+    if r.has("vision_config"):
+        return compose.read_whole(r, TABLE)
+    seeing = next(
+        (n for n in sorted(r.tensors) if "vision_tower." in n or "multi_modal_projector." in n), None
+    )
+    if seeing is not None:
+        raise ConfigError(
+            f"{r.where}: tensor {seeing!r} is of a model that sees images, but there is no 'vision_config'",
+            "take an intact copy of config.json",
+        )
+    return TEXT.read(r)
+
+
+def told(cfg: BaseConfig, words: TextCodec) -> BaseConfig:
+    """The tokens around an image, and the empty lines around those, where the tokenizer has them."""
+    begin, end = (words.tokenizer.specials.get(name) for name in (BEGIN, END))
+    if begin is None or end is None or not cfg.links:
+        return cfg
+    line = tuple(words.tokenizer.encode(BREAK))
+    connector = replace(compose.the_connector(cfg), before=(*line, begin), after=(end, *line))
+    return replace(cfg, links=(replace(cfg.links[0], connector=connector),))
+
+
+def rules(cfg: BaseConfig) -> Rules:
+    text = prefixed(compose.part_rules(cfg, "text"), "language_model.")
+    if not cfg.links:
+        return text
+    connector = rules_of(cfg, "text", CONNECTOR)
+    return [*text, *prefixed(compose.part_rules(cfg, "image"), "vision_tower."), *connector]
+
+
+def beside(cfg: BaseConfig) -> dict[str, Tree]:
+    """What their processor of images and text needs to know."""
+    places = connector_places(compose.the_connector(cfg), cfg.image)
+    return {PROCESSOR: {"processor_class": "Gemma3Processor", "image_seq_length": places}}
+
+
+FAMILY = Family(
+    ("gemma3",),
+    read,
+    TABLE.write,
+    rules,
+    spellings=(*SPELLINGS, *((begin, f"language_model.{begin}") for begin in ALONE)),
+    told=told,
+    beside=beside,
+    memory=MEMORY,
+)

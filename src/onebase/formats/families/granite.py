@@ -1,0 +1,46 @@
+"""Granite 3 (dense): Llama with four multipliers: of embeddings, of scores, of what each part adds, and a divisor of logits.
+
+Source: transformers `models/granite/configuration_granite.py` and `modeling_granite.py`, read for names, defaults and what is multiplied.
+"""
+
+from onebase.formats.families.decoder import Rope, decoder_family, decoder_lines
+from onebase.formats.families.llama import BIASES
+from onebase.formats.family import Tree
+from onebase.formats.fields import Field, Found, View, number
+from onebase.formats.reader import Reader
+
+
+def multiplier(key: str, path: str) -> Field:
+    """A factor that is null here where it is 1."""
+    return Field(
+        key,
+        path,
+        Reader.positive,
+        1.0,
+        into=lambda x: None if x == 1 else x,
+        back=lambda x: 1.0 if x is None else x,
+    )
+
+
+class Scale:
+    """What scores are multiplied by; ours where it is the root of a head's size."""
+
+    def read(self, r: Reader, found: Found) -> None:
+        scale, usual = r.positive("attention_multiplier", 1.0), found["block.attn.head_dim"] ** -0.5
+        found["block.attn.scale"] = None if scale == usual else scale
+
+    def write(self, base: View, tree: Tree) -> None:
+        scale = base["block.attn.scale"]
+        tree["attention_multiplier"] = base["block.attn.head_dim"] ** -0.5 if scale is None else scale
+
+
+FAMILY = decoder_family(
+    "granite",
+    *decoder_lines("granite", "Granite", context=2048),
+    Rope(),
+    Scale(),
+    multiplier("embedding_multiplier", "codec.scale"),
+    multiplier("logits_scaling", "codec.divisor"),
+    number("residual_multiplier", "block.residual", 1.0),
+    *BIASES,
+)

@@ -1,0 +1,239 @@
+"""Heads of published models: which tensors they are, and what they mean; read and written by one table.
+
+An architecture is a trunk and a kind of head (`BertForSequenceClassification`). Where a family keeps the parts of a head is a `Layout`; all
+else (labels, problem type, how a cross-encoder's score is given) is in the config. Source: transformers `modeling_layers.py` and the
+`modeling_*.py` of each family, sentence-transformers `cross_encoder/model.py`, read for names and defaults.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from onebase.base.config import BaseConfig
+from onebase.base.head import OUTSIDE, Head, HeadConfig, LayerConfig, OwnHead, Pooling, tag_parts
+from onebase.errors import ArtifactError, ConfigError
+from onebase.formats.families.encoder import PLAIN
+from onebase.formats.hf.sentence import Pairs, read_pairs
+from onebase.formats.reader import Reader
+from onebase.formats.weight_loading import Source
+from onebase.model.config import NormConfig
+
+Kind = Literal["sequence", "tokens", "answers"]
+KINDS: dict[str, Kind] = {
+    "ForSequenceClassification": "sequence",
+    "ForTokenClassification": "tokens",
+    "ForQuestionAnswering": "answers",
+}
+UNREAD = ("ForQuestionAnswering", "ForMultipleChoice")
+"""Heads that mean nothing here: the trunk opens without them."""
+PLACES = ("classifier.", "pre_classifier.", "qa_outputs.", "score.", "head.")
+"""How the names of their tensors begin."""
+ACTIVATIONS = {"torch.nn.modules.linear.Identity": False, "torch.nn.modules.activation.Sigmoid": True}
+"""By their names in a cross-encoder's config: is a score the sigmoid of the output?"""
+
+
+def _tanh(r: Reader) -> LayerConfig:
+    return LayerConfig()
+
+
+def _relu(r: Reader) -> LayerConfig:
+    return LayerConfig(activation="relu")
+
+
+def _modernbert(r: Reader) -> LayerConfig:
+    norm = NormConfig(kind="layer", eps=r.positive("norm_eps", 1e-5), bias=r.get("norm_bias", bool, False))
+    act = r.one_of("classifier_activation", PLAIN, "gelu")
+    return LayerConfig(activation=act, bias=r.get("classifier_bias", bool, False), norm=norm)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a head lies. out: the name of its last matrix; bias: has that one a bias? dense, norm: of its hidden layer, which `layer` reads the
+    config of. pooling: what it reads of a sequence; None: as `classifier_pooling` says."""
+
+    out: str
+    dense: str | None = None
+    layer: Callable[[Reader], LayerConfig] = _tanh
+    norm: str | None = None
+    pooling: Pooling | None = "cls"
+    bias: bool = True
+
+    def names(self, layer: LayerConfig | None) -> dict[str, str]:
+        """Our names of the head's tensors to theirs; a bias of the last matrix that they do not have is left out."""
+        parts = {"head": (self.out, ("weight", "bias") if self.bias else ("weight",))}
+        if layer is not None and self.dense is not None:
+            parts["head.layer"] = (self.dense, ("weight", "bias") if layer.bias else ("weight",))
+            if layer.norm is not None and self.norm is not None:
+                parts["head.layer.norm"] = (self.norm, ("weight", "bias") if layer.norm.bias else ("weight",))
+        return {f"{ours}.{k}": f"{theirs}.{k}" for ours, (theirs, kinds) in parts.items() for k in kinds}
+
+
+_TOKENS, _ANSWERS = Layout("classifier"), Layout("qa_outputs")
+_FAIRSEQ: dict[Kind, Layout] = {
+    "sequence": Layout("classifier.out_proj", dense="classifier.dense"),
+    "tokens": _TOKENS,
+    "answers": _ANSWERS,
+}
+_MODERNBERT = Layout("classifier", dense="head.dense", layer=_modernbert, norm="head.norm", pooling=None)
+_DECODER: dict[Kind, Layout] = {
+    "sequence": Layout("score", pooling="last", bias=False),
+    "tokens": Layout("score", pooling="last"),
+}
+LAYOUTS: dict[str, dict[Kind, Layout]] = {
+    "bert": {
+        "sequence": Layout("classifier", dense="bert.pooler.dense"),
+        "tokens": _TOKENS,
+        "answers": _ANSWERS,
+    },
+    "distilbert": {
+        "sequence": Layout("classifier", dense="pre_classifier", layer=_relu),
+        "tokens": _TOKENS,
+        "answers": _ANSWERS,
+    },
+    "modernbert": dict.fromkeys(("sequence", "tokens", "answers"), _MODERNBERT),
+    **dict.fromkeys(("roberta", "xlm-roberta", "esm", "mpnet"), _FAIRSEQ),
+    "gpt2": {**_DECODER, "tokens": _TOKENS},
+    **dict.fromkeys(
+        ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "gemma3_text", "phi3", "smollm3"), _DECODER
+    ),
+    **dict.fromkeys(("olmo2", "granite"), _DECODER),
+}
+"""By `model_type`."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """The head of a checkpoint: its architecture, kind and layout (None: it is not read), and the names of its tensors there."""
+
+    architecture: str
+    kind: Kind
+    layout: Layout | None
+    names: frozenset[str]
+
+
+def find_head(r: Reader, names: Collection[str]) -> Found | None:
+    """The head that a config and the names of a checkpoint's tensors speak of; None for a trunk alone, or a head that is not known."""
+    known = LAYOUTS.get(str(r.data.get("model_type")), {})
+    said = r.data.get("architectures")
+    for architecture in map(str, said if isinstance(said, list) else []):
+        kind = next((k for suffix, k in KINDS.items() if architecture.endswith(suffix)), None)
+        if kind is not None and kind in known and f"{known[kind].out}.weight" in names:
+            at = [p for p in (known[kind].out, known[kind].dense, known[kind].norm) if p is not None]
+            found = {n for n in names if n.rsplit(".", 1)[0] in at}
+            return Found(architecture, kind, known[kind], frozenset(found))
+        if known and architecture.endswith(UNREAD):
+            return Found(architecture, "sequence", None, frozenset(n for n in names if n.startswith(PLACES)))
+    return None
+
+
+def open_head(
+    r: Reader, source: Source, found: Found, folder: Path, cfg: BaseConfig
+) -> tuple[OwnHead | None, list[str]]:
+    """The head of a folder; or none, and what is to be said of it, where it is none that is known here: the trunk opens without it."""
+    if found.layout is None:
+        return None, [f"the head of {found.architecture} is left out: no task here is answered by it"]
+    pairs, width = read_pairs(folder, cfg.text.context), cfg.trunks["text"].width
+    try:
+        head = r.checked(lambda: read_head(r, source, found, pairs))
+    except ConfigError as e:
+        return None, [f"the head of {found.architecture} is left out: {e.cause} ({e.remedy})"]
+    if (features := head.tensors["head.weight"].shape[1]) != width:
+        raise ArtifactError(
+            f"{source.where}: its head reads {features} features, its trunk gives {width}",
+            "take an intact copy of the folder",
+        )
+    return head, []
+
+
+def read_head(r: Reader, source: Source, found: Found, pairs: Pairs) -> OwnHead:
+    """The head. Raises ConfigError for what no head here means, ArtifactError for tensors
+    that are missing or do not fit."""
+    assert found.layout is not None
+    out = found.layout.out
+    task, cfg = read_config(r, found, len(_tensor(source, f"{out}.weight")), pairs)
+    names = found.layout.names(cfg.layer)
+    if f"{out}.bias" in found.names:  # some have one where the family's own have none
+        names["head.bias"] = f"{out}.bias"
+    if unused := sorted(found.names - set(names.values())):
+        raise ConfigError(f"{r.where}: tensor {unused[0]!r}", "this head has no place for it")
+    tensors = {ours: _tensor(source, theirs) for ours, theirs in names.items()}
+    tensors.setdefault("head.bias", torch.zeros(len(tensors["head.weight"])))
+    try:
+        return OwnHead(task, cfg, Head.of(cfg, tensors).tensors)
+    except ConfigError as e:
+        raise ArtifactError(f"{source.where}: {e.cause}", "take an intact copy of the folder") from None
+
+
+def _tensor(source: Source, name: str) -> Tensor:
+    if name not in source.shapes():
+        raise ArtifactError(
+            f"{source.where}: tensor {name!r} is missing, which its head needs",
+            "take an intact copy of the folder",
+        )
+    return source.read(name).float().clone()
+
+
+def read_config(r: Reader, found: Found, outputs: int, pairs: Pairs) -> tuple[str, HeadConfig]:
+    """(task, config) of a head of so many outputs."""
+    layout = found.layout
+    assert layout is not None
+    layer = None if layout.dense is None else layout.layer(r)
+    names = _labels(r, outputs)
+    if found.kind == "answers":
+        if outputs != 2:
+            raise ConfigError(
+                f"{r.where}: a head of {outputs} outputs for answers", "it has two: first and last"
+            )
+        return "extract", HeadConfig(gives="answer", layer=layer, typed=pairs.typed, limit=pairs.limit)
+    if found.kind == "tokens":
+        labels = tuple(dict.fromkeys(tag_parts(n)[1] for n in names if n != OUTSIDE))
+        return "tag", HeadConfig(labels=labels, gives="spans", tags=names, layer=layer)
+    pooling: Pooling = (
+        r.one_of("classifier_pooling", _POOLINGS, "cls") if layout.pooling is None else layout.pooling
+    )
+    cfg = HeadConfig(labels=names, pooling=pooling, layer=layer, pairs=outputs > 1, typed=pairs.typed)
+    if pooling == "last":
+        cfg = replace(cfg, pad=r.get("pad_token_id", int) if r.has("pad_token_id") else None)
+    problem = r.get("problem_type", str, "")
+    if problem == "multi_label_classification":
+        return "classify", replace(cfg, gives="many")
+    if outputs == 1:
+        task, sigmoid = _value(r, problem, pairs.activation, decoder=pooling == "last")
+        limit = pairs.limit if task == "rerank" else None
+        return task, replace(cfg, labels=(), gives="value", sigmoid=sigmoid, limit=limit)
+    if problem == "regression":
+        raise ConfigError(f"{r.where}: a regression of {outputs} numbers", "a head gives one number")
+    return "classify", cfg
+
+
+_POOLINGS: Mapping[str, Pooling] = {"cls": "cls", "mean": "mean"}
+
+
+def _value(r: Reader, problem: str, crossing: str | None, *, decoder: bool) -> tuple[str, bool]:
+    """The task of a head of one output, and whether its sigmoid is given. What was trained by transformers' own loss says that it is a
+    regression; a decoder's is a reward; what is left is a cross-encoder, as sentence-transformers reads it."""
+    own = r.get("sentence_transformers", dict, {}).get("activation_fn")
+    named = crossing or own or r.get("sbert_ce_default_activation_function", str, "")
+    if crossing is None and not named:
+        if problem == "regression":
+            return "regress", False
+        if decoder:
+            return "reward", False
+    if named and named not in ACTIVATIONS:
+        raise ConfigError(f"{r.where}: scores by {named!r}", f"accepted: {', '.join(ACTIVATIONS)}")
+    return "rerank", ACTIVATIONS[named] if named else True
+
+
+def _labels(r: Reader, outputs: int) -> tuple[str, ...]:
+    """The names of the outputs, each once: one that comes again gets its number."""
+    for key in ("num_labels", "label2id", "_num_labels"):
+        r.has(key)
+    said = r.get("id2label", dict, {})
+    if said and set(said) != {str(i) for i in range(outputs)}:
+        raise r.refuse("id2label", f'a name for each of the {outputs} outputs, from "0" up')
+    names = [str(said.get(str(i), f"LABEL_{i}")) for i in range(outputs)]
+    return tuple(n if n not in names[:i] else f"{n} ({i})" for i, n in enumerate(names))

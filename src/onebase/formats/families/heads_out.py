@@ -1,0 +1,114 @@
+"""Heads written as transformers has them: the keys of the config, and the tensors, by the table of `heads`."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from onebase.base.head import OwnHead, span_tags
+from onebase.codec.text.tokenizer import Tokenizer
+from onebase.errors import ConfigError
+from onebase.formats.families.encoder import PLAIN
+from onebase.formats.families.heads import ACTIVATIONS, KINDS, LAYOUTS, Found, Kind, read_config
+from onebase.formats.family import Tree
+from onebase.formats.hf.sentence import Pairs
+from onebase.formats.reader import Reader
+
+
+def written_head(model_type: str, head: OwnHead, config: Tree) -> tuple[Tree, dict[str, Tensor]]:
+    """The keys that say what a head is, on top of the trunk's `config`, and its tensors by their names there. Raises ConfigError where
+    the family's layout cannot say it: it is proved by reading it back."""
+    cfg = head.config
+    kinds: dict[str, Kind] = {"spans": "tokens", "answer": "answers"}
+    kind = kinds.get(cfg.gives, "sequence")
+    layout = LAYOUTS.get(model_type, {}).get(kind)
+    if layout is None:
+        raise ConfigError(
+            f"a head for {head.task} on a base of the {model_type} layout", "export the base alone"
+        )
+    suffix = next(s for s, k in KINDS.items() if k == kind)
+    names = (
+        cfg.tags
+        or (span_tags(cfg.labels) if cfg.gives == "spans" else cfg.labels)
+        or tuple(f"LABEL_{i}" for i in range(cfg.outputs))
+    )
+    tree = config | {
+        "architectures": [_stem(config) + suffix],
+        "id2label": {str(i): n for i, n in enumerate(names)},
+        "label2id": {n: i for i, n in enumerate(names)},
+        "problem_type": _PROBLEMS.get((cfg.gives, head.task)),
+    }
+    if layout.dense == "head.dense" and cfg.layer is not None:
+        act = next((name for name, ours in PLAIN.items() if ours == cfg.layer.activation), "tanh")
+        tree |= {"classifier_activation": act, "classifier_bias": cfg.layer.bias}
+        tree |= {"classifier_pooling": cfg.pooling} if kind == "sequence" else {}
+    if cfg.pad is not None:
+        tree["pad_token_id"] = cfg.pad
+    crossing = next(n for n, sigmoid in ACTIVATIONS.items() if sigmoid == cfg.sigmoid)
+    if head.task == "rerank":
+        tree["sentence_transformers"] = {"activation_fn": crossing}
+    tensors = dict(head.tensors)
+    _prove(Found(tree["architectures"][0], kind, layout, frozenset()), head, tree)
+    if not layout.bias and (head.task == "reward" or torch.count_nonzero(tensors["head.bias"]) == 0):
+        # Of rewards only differences mean something.
+        del tensors["head.bias"]
+    theirs = layout.names(cfg.layer)
+    if odd := sorted(tensors.keys() - theirs.keys()):
+        raise ConfigError(
+            f"{odd[0]} of the head, for which {tree['architectures'][0]} has no place",
+            "export the base alone",
+        )
+    return tree, {theirs[name]: t for name, t in tensors.items()}
+
+
+_PROBLEMS = {
+    ("one", "classify"): "single_label_classification",
+    ("many", "classify"): "multi_label_classification",
+    ("value", "regress"): "regression",
+}
+
+
+def _prove(found: Found, head: OwnHead, tree: Tree) -> None:
+    """Raises ConfigError where the keys would be read as another head."""
+    cfg = head.config
+    r = Reader(tree, "the exported config")
+    try:
+        task, again = read_config(r, found, cfg.outputs, Pairs(None, cfg.limit, cfg.typed))
+    except ConfigError as e:
+        raise ConfigError(f"{found.architecture} cannot express this head: {e.cause}", e.remedy) from None
+    wanted = replace(cfg, tags=cfg.tags or span_tags(cfg.labels)) if cfg.gives == "spans" else cfg
+    if found.kind != "sequence":
+        wanted = replace(wanted, pooling=again.pooling)
+    for name in ("pooling", "layer", "gives", "labels", "tags", "mean", "scale", "sigmoid", "pad"):
+        if getattr(again, name) != getattr(wanted, name):
+            raise ConfigError(
+                f"{found.architecture} cannot express a head whose {name} is {getattr(wanted, name)!r} (there it is {getattr(again, name)!r})",
+                "export the base alone, or learn such a head (docs/bases.md)",
+            )
+    if task != head.task:
+        raise ConfigError(f"{found.architecture} would be read as one for {task}", "export the base alone")
+
+
+def padding(tokenizer: Tokenizer, head: OwnHead) -> Tree:
+    """`pad_token_id` of a config whose head reads the last state that is no padding: a token that ends texts must not be it."""
+    if head.config.pooling != "last" or head.config.gives == "spans":
+        return {}
+    pad = tokenizer.pad if tokenizer.pad not in tokenizer.closing else None
+    return {"pad_token_id": pad if head.config.pad is None else head.config.pad}
+
+
+def pairs_tree(head: OwnHead) -> Tree:
+    """What tokenizer_config.json says of pairs of texts for a head."""
+    tree: Tree = {} if head.config.typed else {"model_input_names": ["input_ids", "attention_mask"]}
+    return tree if head.config.limit is None else tree | {"model_max_length": head.config.limit}
+
+
+def _stem(config: Tree) -> str:
+    """How the names of a family's architectures begin: `Bert` of `BertModel`."""
+    if config["model_type"] == "gemma3_text":
+        return "Gemma3Text"
+    name = str(config["architectures"][0])
+    for suffix in ("ForMaskedLM", "ForCausalLM", "LMHeadModel", "Model"):
+        if name.endswith(suffix):
+            return name.removesuffix(suffix)
+    return name

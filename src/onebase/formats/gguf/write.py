@@ -1,0 +1,153 @@
+"""A base as a GGUF file that llama.cpp opens: F32, F16, BF16, Q8_0 or Q4_1, byte-repeatable, one tensor at a time.
+
+Format: ggml docs/gguf.md, version 3. Matrices take the kind that is asked for; vectors stay F32; in a file of Q4_1 the embedding and the
+output are Q8_0; rows that blocks do not divide stay F16. That is how llama.cpp's own tools do it.
+"""
+
+import os
+import struct
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+import tokenizers
+import torch
+from torch import Tensor
+
+from onebase.artifact.disk import disk_errors, fsync
+from onebase.base.model import BaseModel
+from onebase.codec.text.pooling import EmbeddingConfig
+from onebase.codec.text.roles import Roles
+from onebase.codec.text.template import ChatTemplate
+from onebase.errors import ConfigError
+from onebase.formats.family import Family, written
+from onebase.formats.gguf.families import stored
+from onebase.formats.gguf.header import KINDS, Kind
+from onebase.formats.gguf.keys import pooling_tree
+from onebase.formats.gguf.rotary import TABLES
+from onebase.formats.gguf.source import library
+from onebase.formats.gguf.vocab_out import prove, vocabulary
+from onebase.formats.rules import Rule, Shape, their_shapes
+from onebase.formats.weight_loading import own_shapes
+
+WeightKind = Literal["F32", "F16", "BF16", "Q8_0", "Q4_1"]
+FILE_TYPES: dict[WeightKind, int] = {"F32": 0, "F16": 1, "BF16": 32, "Q8_0": 7, "Q4_1": 3}
+"""`general.file_type` (llama.h, enum llama_ftype)."""
+ALIGNMENT = 32
+_CODES = {k.name: code for code, k in KINDS.items()}
+_LARGEST_F16 = 65504.0
+
+
+def save_gguf(
+    path: str | Path,
+    model: BaseModel,
+    family: Family,
+    inner: tokenizers.Tokenizer,
+    roles: Roles,
+    template: str | None = None,
+    *,
+    kind: WeightKind = "F16",
+    name: str = "base",
+    pre: str | None = None,
+    embedding: EmbeddingConfig | None = None,
+    chat: ChatTemplate | None = None,
+) -> None:
+    """Write the base whole or not at all. `pre`: the name of the splitting of text to give where the tokenizer's own has none;
+    embedding: how a text becomes one vector; chat: the template as the base has it, where `template` is not that.
+
+    Raises ConfigError naming what the format cannot express, ArtifactError for disk trouble.
+    """
+    path = Path(path)
+    tree = written(family, stored(model.cfg))
+    tables = {t: torch.tensor(tree.pop(t)) for t in TABLES if t in tree}
+    head = {"general.name": name, "general.file_type": FILE_TYPES[kind], "general.quantization_version": 2}
+    metadata = tree | head | pooling_tree(embedding, family.model_types[0])
+    words = vocabulary(inner, roles, template, model.cfg.text.vocab_size, pre)
+    prove(words, inner, roles, template, chat=chat, nearest=pre is not None)
+    metadata |= words
+    rules = [r for r in family.rules(model.cfg) if isinstance(r, Rule)]
+    own = {n: p.detach() for n, p in model.named_parameters()}
+    shapes = own_shapes(model)
+    plan = {t: (tuple(x.shape), KINDS[0]) for t, x in tables.items()}
+    for rule in rules:
+        for theirs, shape in zip(rule.theirs, their_shapes(rule, shapes), strict=True):
+            plan[theirs] = shape, _kind(theirs, shape, kind)
+    part = path.with_name(path.name + ".part")
+    try:
+        with disk_errors(path), open(part, "wb") as f:
+            f.write(_header(metadata, plan))
+            for one in tables.values():
+                _put(f, one, KINDS[0], "a table of angles")
+            for rule in rules:
+                for theirs, x in zip(rule.theirs, rule.back([own[n] for n in rule.ours]), strict=True):
+                    _put(f, x, plan[theirs][1], theirs)
+        fsync(part)
+        with disk_errors(path):
+            os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _kind(name: str, shape: Shape, asked: WeightKind) -> Kind:
+    end = name in ("token_embd.weight", "output.weight")
+    found = KINDS[_CODES["Q8_0" if end and asked == "Q4_1" else asked]]
+    if len(shape) == 1:
+        return KINDS[_CODES["F32"]]
+    return found if shape[-1] % found.block == 0 else KINDS[_CODES["F16"]]
+
+
+def _header(metadata: Mapping[str, Any], plan: Mapping[str, tuple[Shape, Kind]]) -> bytes:
+    out = [b"GGUF", struct.pack("<IQQ", 3, len(plan), len(metadata))]
+    for key, value in metadata.items():
+        out += [_text(key), *_value(value)]
+    offset = 0
+    for name, (shape, kind) in plan.items():
+        numbers = int(np.prod(shape))
+        out += [_text(name), struct.pack("<I", len(shape)), struct.pack(f"<{len(shape)}Q", *reversed(shape))]
+        out.append(struct.pack("<IQ", _CODES[kind.name], offset))
+        offset += _padded(numbers // kind.block * kind.size)
+    head = b"".join(out)
+    return head + bytes(_padded(len(head)) - len(head))
+
+
+def _text(text: str) -> bytes:
+    raw = text.encode()
+    return struct.pack("<Q", len(raw)) + raw
+
+
+def _value(value: Any) -> Iterator[bytes]:
+    """The type of a value, and the value."""
+    if isinstance(value, bool):
+        yield struct.pack("<IB", 7, value)
+    elif isinstance(value, int):
+        yield struct.pack("<II", 4, value)
+    elif isinstance(value, float):
+        yield struct.pack("<If", 6, value)
+    elif isinstance(value, str):
+        yield struct.pack("<I", 8) + _text(value)
+    elif isinstance(value, list):
+        yield struct.pack("<IIQ", 9, 8, len(value))
+        yield from map(_text, value)
+    else:
+        code = {"i": 5, "f": 6}[value.dtype.kind]
+        yield struct.pack("<IIQ", 9, code, len(value)) + value.tobytes()
+
+
+def _padded(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def _put(f: BinaryIO, x: Tensor, kind: Kind, name: str) -> None:
+    x = x.to("cpu").contiguous()
+    if kind.name == "BF16":
+        raw = x.to(torch.bfloat16).view(torch.uint8).numpy().data
+    elif kind.name in ("F16", "F32"):
+        if kind.name == "F16" and bool((x.abs() > _LARGEST_F16).any()):
+            raise ConfigError(f"tensor {name!r} has numbers beyond those of F16", "write BF16 or F32")
+        raw = x.to(torch.float16 if kind.name == "F16" else torch.float32).view(torch.uint8).numpy().data
+    else:
+        quantised = getattr(library(), kind.name).quantize(x.float().numpy())
+        raw = np.ascontiguousarray(quantised).data
+    f.write(raw)
+    f.write(bytes(_padded(raw.nbytes) - raw.nbytes))

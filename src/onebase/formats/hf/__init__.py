@@ -1,0 +1,1 @@
+"""Hugging Face folders in and out: a base, its tokenizer, and what stands beside them."""

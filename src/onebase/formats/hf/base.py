@@ -1,0 +1,285 @@
+"""A base from a Hugging Face folder, and a folder that transformers opens from a base."""
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from onebase.artifact.files import sha256_file
+from onebase.artifact.record import Record
+from onebase.base.config import BaseConfig
+from onebase.base.folder import LoadedBase
+from onebase.base.head import OwnHead
+from onebase.codec.text.codec import TextCodec
+from onebase.codec.text.modules import TextCodecConfig
+from onebase.codec.text.roles import Roles
+from onebase.codec.text.tokenizer import Tokenizer
+from onebase.errors import ConfigError
+from onebase.formats.families import FAMILIES, family_of
+from onebase.formats.families.heads import find_head, open_head
+from onebase.formats.families.heads_out import padding, pairs_tree, written_head
+from onebase.formats.family import Family, Tree, written
+from onebase.formats.hf.folder import CONFIG, HFFolder, appear, save_folder
+from onebase.formats.hf.named_tokens import SPECIALS, STANDARD, names_tree
+from onebase.formats.hf.pictures import PREPROCESSOR, processor, processor_tree, read_pixels
+from onebase.formats.hf.sentence import MODULES, read_sentence, write_sentence
+from onebase.formats.hf.speech import read_speech, write_speech
+from onebase.formats.hf.tokenizer_files import GENERATION, TEMPLATE, TOKENIZER, TOKENIZER_CONFIG, read_codec
+from onebase.formats.hf.unsupported import no_model_type, packed
+from onebase.formats.peft.folder import CONFIG as ADAPTER
+from onebase.formats.reader import Reader
+from onebase.formats.tokenizer_equality import lost_ends, other_frame, other_ids, other_talk
+from onebase.formats.weight_loading import given_back, passed_over, place, spelled
+
+log = logging.getLogger(__name__)
+FAMILY = "imported.model_type"
+"""The field of a record that says which family a base came from, and goes back to."""
+
+
+def is_folder(path: Path) -> bool:
+    """Is this a folder of a saved model (and none of ours)?"""
+    if not path.is_dir() or (path / "manifest.json").is_file():
+        return False
+    return (path / CONFIG).is_file() or (path / MODULES).is_file()
+
+
+def open_folder(path: Path, *, dtype: torch.dtype | None = None, hashes: bool = False) -> LoadedBase:
+    """Read a folder. Weights become `dtype`, or stay as stored. hashes: note the hash of every file, not only its size.
+
+    Raises ArtifactError for what is missing or damaged, ConfigError for what the config switches on and we lack.
+    """
+    sentence = read_sentence(path)
+    folder = sentence.model if sentence else path
+    source = HFFolder(folder)
+    where = str(folder / CONFIG)
+    found = find_head(Reader(source.config, where), source.shapes())
+    whole, source = source, source.without(found.names if found else ())
+    reader = Reader(source.config, where, frozenset(source.shapes()), source.read)
+    if "model_type" not in source.config and (odd := no_model_type(source.config, reader.where)):
+        raise odd
+    if (odd := packed(source.config, reader.where)) is not None:
+        raise odd
+    family = family_of(source.config.get("model_type"), reader.where)
+    cfg = reader.checked(lambda: family.read(reader))
+    cfg, pictures = with_pictures(cfg, folder)
+    # Before the weights: it is quick to say no.
+    lower = sentence is not None and sentence.lower
+    words = read_codec(folder, cfg.text.vocab_size, lower=lower) if "text" in cfg.codecs else None
+    if family.told is not None and words is not None:
+        cfg = family.told(cfg, words)
+    speech = (
+        read_speech(folder, words.tokenizer, cfg.audio, cfg.text.vocab_size)
+        if words is not None and "audio" in cfg.codecs
+        else None
+    )
+    rules = spelled(family.rules(cfg), family, source.shapes())
+    notices = source.notices + passed_over(rules, source.listed, source.unlisted, str(folder))
+    model = place(cfg, family, source, dtype=dtype)
+    files = [p for p in path.rglob("*") if p.suffix in (".json", ".safetensors", ".jinja")]
+    head = None
+    if found is not None:
+        head, left = open_head(reader, whole, found, folder, cfg)
+        notices += left
+    if (folder / ADAPTER).is_file():
+        notices.append(
+            f"{ADAPTER} lies beside the weights: the adapter is not put on them (give it by --adapter)"
+        )
+    for notice in notices:
+        log.warning("%s: %s", folder, notice)
+    unread = [*reader.unread, *pictures]
+    record = imported(path, "hf", source.config["model_type"], unread, files, hashes)
+    if head is not None:
+        record.add("imported.head", {"task": head.task}, "read from the source")
+    embedding = sentence.embedding if sentence else None
+    return LoadedBase(model, words, record, path, embedding=embedding, speech=speech, head=head)
+
+
+def with_pictures(cfg: BaseConfig, folder: Path) -> tuple[BaseConfig, list[str]]:
+    """A config whose pictures are prepared as the folder says, and the keys that this did not ask for. A base that sees none stays as it
+    is; without a file the family's own way holds. Raises ConfigError for a step that we lack."""
+    if "image" not in cfg.codecs:
+        return cfg, []
+    r = processor(folder)
+    codec = cfg.image
+    if r is None:
+        codec = replace(codec, pixels=read_pixels(None, codec))
+    else:
+        codec = r.checked(lambda: replace(cfg.image, pixels=read_pixels(r, cfg.image)))
+    unread = [f"{PREPROCESSOR}: {key}" for key in r.unread] if r else []
+    return replace(cfg, codecs=cfg.codecs | {"image": codec}), unread
+
+
+def imported(
+    path: Path, format: str, model_type: str, unread: Sequence[str], files: Sequence[Path], hashes: bool
+) -> Record:
+    """The record of a base that came in another format: what is known of it, and that the rest is not."""
+    name = path.resolve().name
+    record = Record("base")
+    record.add("name", name, "name of the source")
+    record.add("imported.from", name, "name of the source")
+    record.add("imported.format", format, "read from the source")
+    record.add(FAMILY, model_type, "read from the source")
+    record.add("imported.unread", list(unread), "keys of its config that no rule asked for")
+    found = {
+        str(p.relative_to(path) if path.is_dir() else p.name): {"bytes": p.stat().st_size}
+        | ({"sha256": sha256_file(p)} if hashes else {})
+        for p in sorted(files)
+        if p.is_file()
+    }
+    record.add("imported.files", found, "hashed" if hashes else "read from the disk")
+    record.add("data", None, "not known: the source does not say what the weights learnt from")
+    return record
+
+
+def save_hf(base: LoadedBase, out: Path, head: OwnHead | None = None) -> None:
+    """Write a folder that transformers opens: config, weights, and what its codecs have: tokenizer, chat template, how pictures are
+    prepared; with a head the trunk alone and the head (`...ForSequenceClassification`). It appears whole or not at all.
+
+    Raises ConfigError naming what no layout can express, ArtifactError when `out` exists.
+    """
+    family, config = layout_of(base)
+    cfg = base.model.cfg
+    own: dict[str, torch.Tensor] = {}
+    if head is not None:
+        config, own = written_head(config["model_type"], head, config)
+
+    def write(folder: Path) -> None:
+        # What the family wrote wins: the row of the padding token says where RoBERTa's positions begin.
+        known = {k: i for k, i in (_role_ids(base) | _other_ids(base)).items() if config.get(k) is None}
+        tensors = given_back(base.model, family.rules(cfg))
+        if head is not None:
+            tensors = {n: t for n, t in tensors.items() if n.startswith(family.prefix)} | own
+            known |= padding(base.words.tokenizer, head) if base.words is not None else {}
+        save_folder(folder, config | known, tensors)
+        if base.words is not None:
+            _write_words(folder, base.words, cfg.text, _role_ids(base), head)
+        if "image" in cfg.codecs:
+            _dump(folder / PREPROCESSOR, processor_tree(cfg.image))
+        for name, tree in (family.beside(cfg) if family.beside else {}).items():
+            _dump(folder / name, tree)
+        if base.speech is not None:
+            write_speech(folder, base.speech, cfg.audio, cfg.text.context)
+        if base.embedding is not None:
+            write_sentence(folder, base.embedding, base.model.trunk.cfg.width)
+        base.record.save(folder / "onebase_record.json")
+        _prove(folder, base)
+
+    appear(out, write)
+
+
+def _prove(folder: Path, base: LoadedBase) -> None:
+    """Read the words of a folder back. Raises ConfigError naming what would be read otherwise there."""
+    if base.words is None:
+        return
+    ours, again = base.words, read_codec(folder, base.model.cfg.text.vocab_size)
+    one, two = ours.tokenizer, again.tokenizer
+    lost = lost_ends(one, two)
+    said = other_frame(one, two) or other_ids(one, two, ["nothing", "special", "text"])
+    said = said or other_talk(ours, again) or (f"{lost[0]!r} would not end a text" if lost else None)
+    if said:
+        raise ConfigError(
+            f"a folder of transformers would not read text as this base does: {said}",
+            "export to another format",
+        )
+
+
+def _role_ids(base: LoadedBase) -> Tree:
+    """`bos_token_id` and its like; none for a base without text."""
+    if base.words is None:
+        return {}
+    tokenizer = base.words.tokenizer
+    roles = [("bos", tokenizer.bos), ("eos", tokenizer.eos), ("pad", tokenizer.pad)]
+    roles += [("decoder_start", base.speech.start)] if base.speech else []
+    return {f"{k}_token_id": i for k, i in roles}
+
+
+def _other_ids(base: LoadedBase) -> Tree:
+    """`cls_token_id` and `sep_token_id`, which configs of encoders have; those that the tokenizer names."""
+    if base.words is None:
+        return {}
+    tokenizer = base.words.tokenizer
+    others = {k: tokenizer.roles.others.get(k) for k in ("cls_token", "sep_token")}
+    return {f"{k}_id": tokenizer.id_of(v) for k, v in others.items() if v is not None}
+
+
+def _write_words(
+    folder: Path, codec: TextCodec, cfg: TextCodecConfig, ids: Tree, head: OwnHead | None = None
+) -> None:
+    tokenizer = codec.tokenizer
+    generation = ids | {"eos_token_id": sorted(tokenizer.closing) or None}
+    _dump(folder / GENERATION, {k: v for k, v in generation.items() if v is not None})
+    (folder / TOKENIZER).write_text(framed_json(tokenizer), encoding="utf-8")
+    _dump(
+        folder / TOKENIZER_CONFIG,
+        _tokenizer_config(tokenizer.roles, cfg) | (pairs_tree(head) if head else {}),
+    )
+    if names := {k: v for k, v in names_tree(tokenizer.roles).items() if k in STANDARD}:
+        _dump(folder / SPECIALS, names)
+    if source := whole_template(codec):
+        (folder / TEMPLATE).write_text(source, encoding="utf-8")
+
+
+def whole_template(codec: TextCodec) -> str | None:
+    """The chat template as others use it: our own leave it to the codec to begin a conversation, others to the template."""
+    if not codec.template.source.strip():
+        return None
+    return ("{{- bos_token -}}\n" if codec.tokenizer.roles.chat_framed else "") + codec.template.source
+
+
+def layout_of(base: LoadedBase) -> tuple[Family, Tree]:
+    """The family that can express this base, and the config in its words: the one it came from, else the first that can."""
+    came = base.record.get(FAMILY)
+    known = [f for f in FAMILIES if came in f.model_types]
+    refused: ConfigError | None = None
+    for family in known or FAMILIES:
+        try:
+            return family, written(family, base.model.cfg)
+        except ConfigError as e:
+            refused = refused or e
+    raise refused or ConfigError(
+        "no layout that we know can express this base", "export it to another format"
+    )
+
+
+def framed_json(tokenizer: Tokenizer) -> str:
+    """`tokenizer.json` whose post-processor frames a text as our codec does."""
+    tree: Tree = json.loads(tokenizer.as_json)
+    roles = tokenizer.roles
+    if roles == Roles.own() or (tree.get("post_processor") is None and (roles.before or roles.after)):
+        names = dict.fromkeys([*roles.before, *roles.after])
+        tree["post_processor"] = {
+            "type": "TemplateProcessing",
+            "single": _pieces(roles, "A"),
+            "pair": [*_pieces(roles, "A"), *_pieces(roles, "B")],
+            "special_tokens": {n: {"id": n, "ids": [tokenizer.id_of(n)], "tokens": [n]} for n in names},
+        }
+    return json.dumps(tree, ensure_ascii=False)
+
+
+def _pieces(roles: Roles, part: str) -> list[Tree]:
+    def special(names: Sequence[str]) -> list[Tree]:
+        return [{"SpecialToken": {"id": n, "type_id": 0}} for n in names]
+
+    return [*special(roles.before), {"Sequence": {"id": part, "type_id": 0}}, *special(roles.after)]
+
+
+def _tokenizer_config(roles: Roles, codec: TextCodecConfig) -> Tree:
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": codec.context,
+        "clean_up_tokenization_spaces": False,
+        # Else their class gives all models kinds of tokens, which some refuse to take.
+        "model_input_names": [
+            "input_ids",
+            *(["token_type_ids"] if codec.types > 1 else []),
+            "attention_mask",
+        ],
+    } | names_tree(roles)
+
+
+def _dump(path: Path, tree: Any) -> None:
+    path.write_text(json.dumps(tree, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

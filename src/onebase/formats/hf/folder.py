@@ -1,0 +1,208 @@
+"""Hugging Face folders: config.json and safetensors, whole or in shards. Opened strictly: the folder may come from anywhere."""
+
+import copy
+import json
+import math
+import os
+import secrets
+import shutil
+import struct
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from onebase.artifact.tensors import DTYPES
+from onebase.errors import ArtifactError
+from onebase.formats.hf.unsupported import no_weights, pointer
+from onebase.formats.raw_tensors import read_tensor
+from onebase.formats.rules import Shape
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+MAX_JSON = 64 * 2**20
+"""A config or an index is some kilobytes; what is far larger is not read."""
+
+PART = 16 * 2**20
+"""Bytes of a tensor at a time, where it is not read whole."""
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON map of sane size. Raises ArtifactError naming the file."""
+    try:
+        if path.stat().st_size > MAX_JSON:
+            raise ArtifactError(
+                f"{path} has {path.stat().st_size:,} bytes", f"at most {MAX_JSON:,} are read as JSON"
+            )
+        tree = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ArtifactError(f"{path} is missing", "take an intact copy of the folder") from None
+    except (OSError, ValueError, RecursionError) as e:
+        raise pointer(path) or ArtifactError(
+            f"{path} is not JSON: {e}", "take an intact copy of the folder"
+        ) from None
+    if not isinstance(tree, dict):
+        raise ArtifactError(f"{path} holds no map", "take an intact copy of the folder")
+    return tree
+
+
+class HFFolder:
+    """The tensors of a folder. Raises ArtifactError for what is missing, damaged, or would leave the folder.
+
+    listed: names that the index has and no shard; unlisted: the other way round (`Family` rules say whether they matter); notices: what
+    was passed over."""
+
+    fresh = True
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.where = path, str(path)
+        self.listed: frozenset[str] = frozenset()
+        self.unlisted: frozenset[str] = frozenset()
+        self.notices: list[str] = []
+        self.config = read_json(path / CONFIG)
+        self._at: dict[str, Entry] = {}
+        for file in self._files():
+            for name, entry in read_entries(file).items():
+                if name in self._at:
+                    raise ArtifactError(
+                        f"{file}: tensor {name!r} is in {self._at[name].file.name} too",
+                        "take an intact copy of the folder",
+                    )
+                self._at[name] = entry
+
+    def without(self, names: Collection[str]) -> "HFFolder":
+        """The same folder, as if these tensors were not in it."""
+        rest = copy.copy(self)
+        rest._at = {name: entry for name, entry in self._at.items() if name not in names}
+        rest.unlisted = self.unlisted - set(names)
+        return rest
+
+    def shapes(self) -> Mapping[str, Shape]:
+        return {name: entry.shape for name, entry in self._at.items()}
+
+    def read(self, name: str) -> Tensor:
+        entry, dtype = self._typed(name)
+        return read_tensor(entry.file, entry.start, entry.shape, dtype)
+
+    def parts(self, name: str) -> Iterator[Tensor]:
+        entry, dtype = self._typed(name)
+        length, *rest = entry.shape or (1,)
+        size = math.prod(rest) * dtype.itemsize
+        step = max(1, PART // max(1, size))
+        for at in range(0, length, step):
+            yield read_tensor(entry.file, entry.start + at * size, (min(step, length - at), *rest), dtype)
+
+    def _typed(self, name: str) -> tuple["Entry", torch.dtype]:
+        entry = self._at[name]
+        if entry.dtype is None:
+            raise ArtifactError(
+                f"{entry.file}: tensor {name!r} is of type {entry.kind}, which PyTorch does not have here",
+                "give the checkpoint in another number format",
+            )
+        return entry, entry.dtype
+
+    def _files(self) -> list[Path]:
+        """The files of weights: the one, or the shards of the index. Raises ArtifactError where there are both, as which count is not said
+        (transformers reads the one; programs that follow the index read the shards)."""
+        one = self.path / WEIGHTS
+        if not (self.path / INDEX).is_file():
+            if not one.is_file():
+                raise no_weights(self.path, f"{WEIGHTS} nor {INDEX}")
+            return [one]
+        index = read_json(self.path / INDEX)
+        table = index.get("weight_map")
+        if not isinstance(table, dict) or not table:
+            raise ArtifactError(f"{self.path / INDEX} has no weight_map", "take an intact copy of the folder")
+        names = sorted({str(x) for x in table.values()})
+        for name in names:
+            if Path(name).name != name or not name.endswith(".safetensors") or len(name) > 255:
+                raise ArtifactError(
+                    f"{self.path / INDEX} names the shard {name[:300]!r}",
+                    "a shard is a .safetensors file in the same folder",
+                )
+        there = [name for name in names if (self.path / name).is_file()]
+        if one.is_file() and WEIGHTS not in names:
+            if there:
+                raise ArtifactError(
+                    f"{self.path} has two sets of weights: {WEIGHTS}, and {there[0]} by {INDEX}",
+                    "remove the one that is out of date (transformers reads the first)",
+                )
+            self.notices.append(
+                f"none of the shards of {INDEX} is there: {WEIGHTS} is read, as in transformers"
+            )
+            return [one]
+        if missing := [name for name in names if name not in there]:
+            raise ArtifactError(
+                f"shard {self.path / missing[0]} is missing", "take an intact copy of the folder"
+            )
+        files = [self.path / name for name in names]
+        held = {name for file in files for name in read_entries(file)}
+        self.listed = frozenset(map(str, table)) - held
+        self.unlisted = frozenset(held - set(table))
+        return files
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor: its type as the format calls it and as PyTorch has it (None where it does not), and where its bytes begin."""
+
+    file: Path
+    kind: str
+    dtype: torch.dtype | None
+    shape: Shape
+    start: int
+
+
+def read_entries(file: Path) -> dict[str, Entry]:
+    """What a file holds. The library refuses headers that are too large and offsets that overlap or leave the file; they are read
+    from the header after it has found nothing wrong."""
+    try:
+        with safe_open(str(file), framework="pt") as f:
+            known = {name: f.get_slice(name) for name in f.keys()}  # noqa: SIM118
+            found = {name: (x.get_dtype(), tuple(x.get_shape())) for name, x in known.items()}
+        with open(file, "rb") as f:
+            (size,) = struct.unpack("<Q", f.read(8))
+            header = json.loads(f.read(size))
+        return {
+            name: Entry(file, kind, DTYPES.get(kind), shape, 8 + size + int(header[name]["data_offsets"][0]))
+            for name, (kind, shape) in found.items()
+        }
+    except (SafetensorError, OSError, ValueError, OverflowError, RecursionError) as e:
+        raise pointer(file) or ArtifactError(
+            f"{file} is not a whole safetensors file: {e}", "take an intact copy of it"
+        ) from None
+
+
+def save_folder(path: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Write config.json and model.safetensors into an existing folder."""
+    from onebase.artifact.tensors import save_tensors
+
+    dtypes = {str(t.dtype).removeprefix("torch.") for t in tensors.values() if t.is_floating_point()}
+    tree = dict(config) | ({"dtype": dtypes.pop()} if len(dtypes) == 1 else {})
+    (path / CONFIG).write_text(json.dumps(tree, indent=2) + "\n", encoding="utf-8")
+    save_tensors(path / WEIGHTS, tensors)
+
+
+def appear(out: Path, write: Callable[[Path], None]) -> None:
+    """Fill a foreign folder (no artifact of ours: it has no manifest) beside its place and rename it. Raises ArtifactError."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ArtifactError(f"{out} already exists", "choose another --out")
+    draft = out.with_name(f".{out.name}.tmp-{secrets.token_hex(4)}")
+    try:
+        draft.mkdir(parents=True)
+        write(draft)
+        if out.exists():
+            out.rmdir()
+        os.rename(draft, out)
+    except BaseException as e:  # Ctrl-C too: a draft is never left behind
+        shutil.rmtree(draft, ignore_errors=True)
+        if isinstance(e, OSError):
+            raise ArtifactError(
+                f"{out} cannot be written: {e.strerror}", "check the disk and the path"
+            ) from None
+        raise

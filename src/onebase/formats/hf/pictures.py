@@ -1,0 +1,202 @@
+"""How pictures are prepared, as `preprocessor_config.json` says it: read strictly, and written back."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from onebase.codec.image.config import Filter, ImageCodecConfig, PixelsConfig
+from onebase.formats.family import Tree
+from onebase.formats.hf.folder import read_json
+from onebase.formats.reader import Reader
+
+PREPROCESSOR, PROCESSOR = "preprocessor_config.json", "processor_config.json"
+RESAMPLE: dict[int, Filter] = {
+    0: "nearest",
+    1: "lanczos",
+    2: "bilinear",
+    3: "bicubic",
+    4: "box",
+    5: "hamming",
+}
+"""Pillow's numbers."""
+MAX_SIDE = 2**13
+"""Pixels of a side beyond it are no preparation but a trap: a picture would fill the memory."""
+KNOWN = ("do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb")
+LACKED = ("crop_pct", "size_divisor", "pad_size", "size_divisibility")
+
+
+def processor(folder: Path) -> Reader | None:
+    """What a folder says about pictures: in a file of its own, or in that of the whole processor (transformers 5); None without."""
+    for name in (PREPROCESSOR, PROCESSOR):
+        if (folder / name).is_file():
+            tree = read_json(folder / name)
+            if name == PREPROCESSOR:
+                return Reader(tree, str(folder / name))
+            found = Reader(tree, str(folder / name))
+            return found.part("image_processor") if found.has("image_processor") else None
+    return None
+
+
+def read_pixels(r: Reader | None, codec: ImageCodecConfig) -> PixelsConfig:
+    """The steps that the file switches on; what it leaves out is as in `codec.pixels`, the family's own. Raises ConfigError by name."""
+    return shortest(codec.pixels if r is None else _read(r, codec), codec.size)
+
+
+def shortest(pixels: PixelsConfig, size: int) -> PixelsConfig:
+    """The same steps without numbers that follow from others: one way to say each thing."""
+    side = pixels.size or size
+    return replace(
+        pixels,
+        size=None if side == size else side,
+        edge=None if pixels.edge in (None, side) else pixels.edge,
+        mean=_one(pixels.mean),
+        std=_one(pixels.std),
+    )
+
+
+def _one(values: tuple[float, ...]) -> tuple[float, ...]:
+    return values[:1] if len(set(values)) == 1 else values
+
+
+def _read(r: Reader, codec: ImageCodecConfig) -> PixelsConfig:
+    if r.has("max_image_size"):
+        return _whole(r, codec)
+    own = codec.pixels
+    side = own.size or codec.size
+    for key in sorted(r.data):
+        if key.startswith("do_") and key not in KNOWN:
+            r.must(key, False, False, "pictures are not prepared in this way here")
+        if key in LACKED:
+            r.must(key, None, None, "pictures are not prepared in this way here")
+    r.get("do_convert_rgb", bool, True)  # they always become what the stem reads
+    r.must("do_resize", True, True, "pictures of any size must be made equal")
+    r.must("do_rescale", True, True, "values are given from 0 to 1")
+    if abs(r.get("rescale_factor", float, 1 / 255) * 255 - 1) > 1e-6:
+        raise r.refuse("rescale_factor", "1/255")
+    edge, square = _size(r, own.edge or side, own.resize == "stretch")
+    crops = r.get("do_center_crop", bool, own.resize == "crop")
+    if not crops and not square:
+        raise r.refuse("do_center_crop", "true where size is a shortest edge, or a size of height and width")
+    if r.has("resample"):
+        number = r.get("resample", int)
+        if number not in RESAMPLE:
+            raise r.refuse(
+                "resample", f"one of Pillow's {', '.join(f'{n} ({x})' for n, x in RESAMPLE.items())}"
+            )
+    else:
+        number = next(n for n, x in RESAMPLE.items() if x == own.filter)
+    normal = r.get("do_normalize", bool, True)
+    return PixelsConfig(
+        resize="stretch" if square else "crop",
+        edge=edge,
+        size=_crop(r, side) if crops else edge,
+        filter=RESAMPLE[number],
+        mean=_numbers(r, "image_mean", own.mean, codec.channels) if normal else (0.0,),
+        std=_numbers(r, "image_std", own.std, codec.channels) if normal else (1.0,),
+    )
+
+
+def _whole(r: Reader, codec: ImageCodecConfig) -> PixelsConfig:
+    """Of the kind that cuts large pictures in tiles beside the whole picture (Idefics3): that whole, as without tiles."""
+    for key in sorted(r.data):
+        if key.startswith("do_") and key not in (*KNOWN, "do_image_splitting", "do_pad"):
+            r.must(key, False, False, "pictures are not prepared in this way here")
+    for key in ("do_resize", "do_rescale", "do_normalize"):
+        r.must(key, True, True, "pictures of any size must be made equal")
+    if abs(r.get("rescale_factor", float, 1 / 255) * 255 - 1) > 1e-6:
+        raise r.refuse("rescale_factor", "1/255")
+    edge = r.part("max_image_size").size("longest_edge")
+    if edge != codec.size:
+        raise r.refuse("max_image_size", f"a longest_edge of {codec.size}, the image_size of the model")
+    number = r.get("resample", int, 1)
+    if number not in RESAMPLE:
+        raise r.refuse("resample", "one of Pillow's numbers")
+    return PixelsConfig(
+        filter=RESAMPLE[number],
+        mean=_numbers(r, "image_mean", (0.5,), codec.channels),
+        std=_numbers(r, "image_std", (0.5,), codec.channels),
+        long=r.part("size").size("longest_edge", most=4096),
+    )
+
+
+def _size(r: Reader, default: int, square: bool) -> tuple[int, bool]:
+    """The edge, and whether both sides get it (else the shorter one). One number alone is what the family's own is."""
+    if not r.has("size"):
+        return default, square
+    if not isinstance(r.data["size"], dict):
+        return r.size("size", most=MAX_SIDE), square
+    found = r.part("size")
+    keys = {key for key in found.data if found.data[key] is not None}
+    if keys == {"shortest_edge"}:
+        return found.size("shortest_edge", most=MAX_SIDE), False
+    if keys == {"height", "width"} and found.data["height"] == found.data["width"]:
+        return found.size("height", most=MAX_SIDE), True
+    raise r.refuse("size", "equal height and width, or shortest_edge alone")
+
+
+def _crop(r: Reader, default: int) -> int:
+    if not r.has("crop_size"):
+        return default
+    if not isinstance(r.data["crop_size"], dict):
+        return r.size("crop_size", most=MAX_SIDE)
+    found = r.part("crop_size")
+    if found.get("height", int) != found.get("width", int):
+        raise r.refuse("crop_size", "equal height and width")
+    return found.size("height", most=MAX_SIDE)
+
+
+def _numbers(r: Reader, key: str, own: tuple[float, ...], channels: int) -> tuple[float, ...]:
+    if not r.has(key):
+        return own
+    value = r.data[key]
+    found = value if isinstance(value, list) else [value]
+    if len(found) not in (1, channels):
+        raise r.refuse(key, f"{channels} numbers, or one for all channels")
+    numbers = tuple(Reader({key: x}, r.where).get(key, float) for x in found)
+    if key == "image_std" and 0 in numbers:
+        raise r.refuse(key, "numbers other than 0")
+    return numbers
+
+
+def processor_tree(codec: ImageCodecConfig) -> Tree:
+    """`preprocessor_config.json` of a codec: `read_pixels` of it gives the same."""
+    how, side = codec.pixels, codec.side
+    if how.long is not None:
+        return _whole_tree(codec, how.long)
+    edge = how.edge or side
+    crops = how.resize == "crop" or edge != side
+    square = how.resize == "stretch"
+    tree = {
+        # Both know all of these steps; which one it is says only what would hold if a key were missing.
+        "image_processor_type": "CLIPImageProcessor" if crops else "ViTImageProcessor",
+        "do_convert_rgb": codec.channels == 3,
+        "do_resize": True,
+        "size": {"height": edge, "width": edge} if square else {"shortest_edge": edge},
+        "resample": next(n for n, name in RESAMPLE.items() if name == how.filter),
+        "do_center_crop": crops,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": [*(how.mean if len(how.mean) > 1 else how.mean * codec.channels)],
+        "image_std": [*(how.std if len(how.std) > 1 else how.std * codec.channels)],
+    }
+    return tree | ({"crop_size": {"height": side, "width": side}} if crops else {})
+
+
+def _whole_tree(codec: ImageCodecConfig, long: int) -> Tree:
+    """What `_whole` reads. Tiles are off: a picture is one there too."""
+    how = codec.pixels
+    return {
+        "image_processor_type": "Idefics3ImageProcessor",
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "size": {"longest_edge": long},
+        "resample": next(n for n, name in RESAMPLE.items() if name == how.filter),
+        "do_image_splitting": False,
+        "max_image_size": {"longest_edge": codec.side},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": [*(how.mean if len(how.mean) > 1 else how.mean * codec.channels)],
+        "image_std": [*(how.std if len(how.std) > 1 else how.std * codec.channels)],
+        "do_pad": True,
+    }

@@ -1,0 +1,295 @@
+"""Models by their name on the Hugging Face Hub, `hf:org/name`: the files that are read, fetched into the Hub's own cache; never a pickle.
+
+The client is the package huggingface_hub (`snapshot_download`). It is imported only when such a name is given, and what it honours holds here
+too: HF_ENDPOINT, HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_HUB_OFFLINE. Weights are fetched last and the name of the revision is noted after them,
+so a snapshot whose weights are whole is whole.
+"""
+
+import glob
+import logging
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from onebase.artifact.disk import user_error
+from onebase.errors import ArtifactError, UserError
+from onebase.formats.hf.folder import WEIGHTS
+from onebase.formats.hub.files import (
+    all_parts,
+    gguf_files,
+    has_weights,
+    leaves_the_folder,
+    nothing_to_read,
+    small_files,
+    weight_files,
+)
+
+log = logging.getLogger(__name__)
+
+PREFIX = "hf:"
+_NAME = re.compile(
+    r"(?P<repo>[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?)(?P<file>(?:/[\w.+ -]+)+\.gguf)?(?:@(?P<revision>[\w./+-]+))?",
+    re.ASCII,
+)
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True)
+class HubName:
+    """`hf:repo[/file.gguf][@revision]`; a revision is a branch, a tag or the hash of a commit."""
+
+    repo: str
+    file: str | None
+    revision: str
+    kind: Literal["model", "dataset"] = "model"
+
+    def __str__(self) -> str:
+        end = "" if self.revision == "main" else f"@{self.revision}"
+        return f"{PREFIX}{self.repo}{'/' + self.file if self.file else ''}{end}"
+
+
+class Unreachable(UserError):
+    """The Hub gives no answer: what the cache holds may do."""
+
+
+def is_name(ref: str | Path) -> bool:
+    """Is this a name on the Hub, and no path that exists?"""
+    return str(ref).startswith(PREFIX) and not Path(ref).exists()
+
+
+def looks_like_one(ref: str | Path) -> bool:
+    """Could this, which is no path, be a name on the Hub without `hf:`?"""
+    text = str(ref)
+    return (
+        text.count("/") == 1
+        and not text.startswith((".", "runs/", "bases/"))
+        and _NAME.fullmatch(text) is not None
+    )
+
+
+def parse(ref: str) -> HubName:
+    """Read `hf:org/name[/file.gguf][@revision]`. Raises UserError."""
+    found = _NAME.fullmatch(ref.removeprefix(PREFIX))
+    parts = re.split(r"[/@]", ref)
+    if found is None or ".." in parts or "." in parts:
+        raise UserError(
+            f"{ref!r} is no name on the Hub",
+            "write hf:org/name, hf:org/name@revision or hf:org/name/file.gguf",
+        )
+    return HubName(
+        found["repo"], (found["file"] or "").removeprefix("/") or None, found["revision"] or "main"
+    )
+
+
+def fetch(ref: str | Path) -> Path:
+    """The folder with the files of a model (or its .gguf file), in the Hub's cache, fetched where they are not there yet.
+
+    A name is asked for anew each time; where the Hub cannot be reached, what was fetched last serves, with a warning. Raises UserError for what is not there or not allowed, ArtifactError for what we cannot read or will not.
+    """
+    name = parse(str(ref))
+    library()
+    had = _whole(name)
+    try:
+        return _fetched(name)
+    except Unreachable as e:
+        if had is None:
+            raise Unreachable(f"{name} is not whole in the cache, and {e.cause}", e.remedy) from None
+        log.warning("%s; commit %s, which is in the cache, is taken", e.cause, _commit_of(had))
+        return had
+
+
+def origin(path: Path) -> tuple[str, str] | None:
+    """Repo and commit of what lies in the Hub's cache; None elsewhere."""
+    for folder in (path.absolute(), *path.absolute().parents):
+        repo = folder.parent.parent.name
+        if (
+            folder.parent.name == "snapshots"
+            and repo.startswith("models--")
+            and _COMMIT.fullmatch(folder.name)
+        ):
+            return repo.removeprefix("models--").replace("--", "/"), folder.name
+    return None
+
+
+def _commit_of(path: Path) -> str:
+    came = origin(path)
+    return came[1] if came else path.name
+
+
+def _fetched(name: HubName) -> Path:
+    commit, names = listed(name)
+    if name.file:
+        small, heavy = [], all_parts(name.file)
+    elif not has_weights(names):
+        raise nothing_to_read(str(name), name.repo, names)
+    else:
+        small = small_files(names)
+        heavy = weight_files(get(name, commit, small), names)
+    missing = next((n for n in heavy if n not in names), None)
+    if missing is not None:
+        others = gguf_files(name.repo, names) if name.file else ""
+        raise ArtifactError(
+            f"{name}: the repo has no file {missing}", f"it has: {others}" if others else "check the name"
+        )
+    folder = get(name, commit, heavy)
+    note(name, (small or heavy)[0])
+    return folder / (name.file or "")
+
+
+def _whole(name: HubName) -> Path | None:
+    """What the cache holds under this name, if it is whole."""
+    if (folder := cached(name)) is None:
+        return None
+    names = [p.relative_to(folder).as_posix() for p in folder.rglob("*")]
+    heavy = all_parts(name.file) if name.file else weight_files(folder, names) or [WEIGHTS]
+    return folder / (name.file or "") if all((folder / n).is_file() for n in heavy) else None
+
+
+def listed(name: HubName) -> tuple[str, list[str]]:
+    """The commit that a name means, and the names of its files. Raises UserError, and ArtifactError for a list that no Hub would give."""
+    from huggingface_hub import HfApi
+
+    with _told(name):
+        info: Any = HfApi(endpoint=_endpoint()).repo_info(
+            name.repo, repo_type=name.kind, revision=name.revision, timeout=10
+        )
+    commit, names = str(info.sha), [str(s.rfilename) for s in info.siblings or ()]
+    odd = next((n for n in names if leaves_the_folder(n)), None)
+    if odd is not None or not _COMMIT.fullmatch(commit):
+        raise ArtifactError(
+            f"{name}: the server names {'the file ' + repr(odd) if odd is not None else 'the commit ' + repr(commit)}",
+            "nothing is fetched from it; is HF_ENDPOINT the one that you mean?",
+        )
+    return commit, names
+
+
+def get(name: HubName, commit: str, files: Sequence[str]) -> Path:
+    """The folder of a commit in the cache, with `files` fetched where they are not there yet."""
+    from huggingface_hub import snapshot_download
+
+    with _told(name):
+        where = snapshot_download(
+            name.repo, revision=commit, allow_patterns=[glob.escape(f) for f in files], **_places(name)
+        )
+    missing = next((f for f in files if not (Path(where) / f).is_file()), None)
+    if missing is not None:
+        raise ArtifactError(f"{name}: the server does not give {missing} of {commit}", "try again later")
+    return Path(where)
+
+
+def note(name: HubName, file: str) -> None:
+    """Have the cache note which commit the revision stands for: that happens when a file is asked for by the revision's name."""
+    from huggingface_hub import hf_hub_download
+
+    if not _COMMIT.fullmatch(name.revision):
+        with _told(name):
+            hf_hub_download(name.repo, file, revision=name.revision, **_places(name))
+
+
+def cached(name: HubName) -> Path | None:
+    """The folder of the commit that the cache holds under this name; perhaps not all of its files are there."""
+    from huggingface_hub import errors, snapshot_download
+
+    try:
+        return Path(
+            snapshot_download(
+                name.repo, revision=name.revision, allow_patterns=[], local_files_only=True, **_places(name)
+            )
+        )
+    except errors.LocalEntryNotFoundError:
+        return None
+
+
+def _places(name: HubName) -> dict[str, Any]:
+    return {
+        "repo_type": name.kind,
+        "endpoint": _endpoint(),
+        "cache_dir": _cache(),
+        "etag_timeout": 10,
+    }
+
+
+@contextmanager
+def _told(name: HubName) -> Iterator[None]:
+    """What the client raises, as cause and remedy."""
+    from huggingface_hub import errors
+
+    # Whichever HTTP client the package uses: the error that its own errors are built on, and OSError.
+    failed: Any = errors.HfHubHTTPError.__bases__
+    end = (_endpoint() or "https://huggingface.co").rstrip("/")
+    try:
+        yield
+    except errors.GatedRepoError:
+        raise UserError(
+            f"{name} is gated: its owner says who may fetch it",
+            f"ask for access at {end}/{'datasets/' if name.kind == 'dataset' else ''}{name.repo}, then set HF_TOKEN (or run: hf auth login)",
+        ) from None
+    except errors.RepositoryNotFoundError:
+        raise UserError(
+            f"{end} has no {name.kind} {name.repo!r}, or not for you",
+            "check the name; a private one needs HF_TOKEN (or: hf auth login)",
+        ) from None
+    except errors.RevisionNotFoundError:
+        raise UserError(
+            f"hf:{name.repo} has no revision {name.revision!r}",
+            "give a branch, a tag or the hash of a commit",
+        ) from None
+    except errors.EntryNotFoundError as e:
+        if isinstance(e, errors.LocalEntryNotFoundError):
+            raise _unreachable(e) from None
+        raise ArtifactError(
+            f"{name}: a file that is listed is not there: {line_of(e)}", "try again later"
+        ) from None
+    except errors.HfHubHTTPError as e:
+        status = e.response.status_code if e.response is not None else 0
+        if status in (401, 403):
+            raise UserError(
+                f"{end} does not let you fetch {name} ({status})", "check HF_TOKEN (hf auth whoami)"
+            ) from None
+        if status >= 500 or status in (408, 429):
+            raise _unreachable(e) from None
+        raise ArtifactError(f"{name}: {line_of(e)}", "check the name") from None
+    except failed as e:
+        full = user_error(e, Path(_cache() or "the cache of the Hub")) if isinstance(e, OSError) else None
+        raise full or _unreachable(e) from None
+    except (ValueError, KeyError, TypeError, AttributeError) as e:  # an answer that is none
+        raise ArtifactError(
+            f"{end} does not answer as a Hub does: {line_of(e)}", "check HF_ENDPOINT"
+        ) from None
+
+
+def _unreachable(e: BaseException) -> Unreachable:
+    end = _endpoint() or "https://huggingface.co"
+    return Unreachable(
+        f"{end} cannot be reached or broke off: {line_of(e.__cause__ or e).rstrip('.')}",
+        "run it again with the network there (what has been fetched is kept), or give a folder",
+    )
+
+
+def line_of(e: BaseException) -> str:
+    """The first line of an error's text."""
+    return (str(e).strip().splitlines() or [""])[0][:200] or type(e).__name__
+
+
+def _endpoint() -> str | None:
+    """Asked for at each call: the package reads it once, when it is imported."""
+    return os.environ.get("HF_ENDPOINT") or None
+
+
+def _cache() -> str | None:
+    """None: where the package has it."""
+    found = os.environ.get("HF_HUB_CACHE")
+    return found or (os.path.join(os.environ["HF_HOME"], "hub") if os.environ.get("HF_HOME") else None)
+
+
+def library() -> None:
+    try:
+        import huggingface_hub  # noqa: F401
+    except ImportError:
+        raise UserError(
+            "names that begin with hf: need the package huggingface_hub", "pip install 'onebase[hub]'"
+        ) from None

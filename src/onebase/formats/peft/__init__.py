@@ -1,0 +1,1 @@
+"""PEFT's adapters as folders, and what its modules are called."""

@@ -1,0 +1,144 @@
+"""Prefix tuning (Li and Liang, 2101.00190): keys and values learnt in the place of a prompt's, in every block. P virtual tokens, G key
+heads, H head features.
+
+The paper learns them through a small network, for keys drawn at random learn unsteadily. Here they start as those that the base itself
+makes of tokens (its section 7.3), which needs no such network.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from onebase.base.model import BaseModel
+from onebase.base.virtual_tokens import Prefix
+from onebase.config import config
+from onebase.errors import ConfigError
+from onebase.formats.peft.folder import PeftFolder, Target
+from onebase.methods.method import SCRATCH, Learner, Part, Peft, Start
+from onebase.methods.soft import (
+    PEFT_KEY,
+    PEFT_PREFIX,
+    SoftConfig,
+    first,
+    peft_said,
+    peft_size,
+    peft_tensor,
+    started,
+    virtual_tokens,
+)
+
+RATE = 100.0
+"""As that of soft prompts."""
+
+
+@config
+class PrefixConfig(SoftConfig):
+    """`virtual`: how many keys and values stand before a text in each block; they count against the base's context."""
+
+
+@torch.no_grad()
+def inject(model: BaseModel, name: str, ids: Tensor) -> list[nn.Parameter]:
+    """Attach a prefix that starts as the keys and values that the base makes of the tokens `ids` [P]; returns its parameters."""
+    cache = model.new_cache(1, len(ids))
+    model.hidden(ids.to(model.device)[None], cache=cache)
+    # Laid out as a file holds them: the optimizer rounds numbers that lie otherwise in another way, and a resumed run must not.
+    lead = Prefix(
+        *([_row(t) for t in each] for each in zip(*((x.k, x.v) for x in cache.layers), strict=True))
+    )
+    model.leads[name] = lead
+    return list(lead.parameters())
+
+
+def _row(made_BGPH: Tensor) -> Tensor:
+    """The first row's keys or values [P, G, H], in memory of their own."""
+    return made_BGPH[0].transpose(0, 1).float().clone(memory_format=torch.contiguous_format)
+
+
+def owns(key: str) -> bool:
+    """See `tensors`."""
+    return key.startswith("prefix.")
+
+
+def tensors(model: BaseModel, name: str) -> dict[str, Tensor]:
+    """`prefix.N.k` and `prefix.N.v` [P, G, H] of block N; keys as they are in the cache, turned to positions 0 .. P - 1."""
+    if name not in model.leads or not isinstance(lead := model.leads[name], Prefix):
+        return {}
+    made = (("k", lead.keys), ("v", lead.values))
+    return {f"prefix.{i}.{kind}": t.detach() for kind, each in made for i, t in enumerate(each)}
+
+
+def put(model: BaseModel, name: str, cfg: PrefixConfig, found: dict[str, Tensor]) -> None:
+    """Attach saved keys and values. Raises ConfigError naming one that does not fit the base or the config."""
+    shapes = [(cfg.virtual, b.attn.kv_heads, b.attn.head_dim) for b in model.trunk.cfg.blocks]
+    wanted = {f"prefix.{i}.{kind}": shape for i, shape in enumerate(shapes) for kind in "kv"}
+    bad = [
+        k for k in sorted(wanted.keys() | found.keys()) if k not in found or found[k].shape != wanted.get(k)
+    ]
+    if bad:
+        raise ConfigError(
+            f"prefix tensor {bad[0]!r} does not fit this base", "use the base the adapter was made for"
+        )
+    n = range(len(shapes))
+    model.leads[name] = Prefix(
+        [found[f"prefix.{i}.k"].clone() for i in n], [found[f"prefix.{i}.v"].clone() for i in n]
+    )
+
+
+def remove(model: BaseModel, name: str) -> None:
+    """Take it off."""
+    if name in model.leads and isinstance(model.leads[name], Prefix):
+        del model.leads[name]
+
+
+@contextmanager
+def learn(start: Start) -> Iterator[Learner]:
+    """A fresh prefix."""
+    params = inject(start.base.model, SCRATCH, started(start))
+    yield virtual_tokens(params, PrefixConfig(virtual=start.options.virtual), RATE)
+
+
+def read_peft(folder: PeftFolder, target: Target) -> tuple[PrefixConfig, dict[str, Tensor]]:
+    """`prompt_embeddings` [P, N x 2 x G x H]: keys and values of N blocks as they stand in the cache, there and here. Raises ConfigError for a
+    prefix that a network makes, which PEFT keeps while it learns."""
+    cfg = PrefixConfig(virtual=peft_size(folder))
+    folder.said.must("prefix_projection", False, False, "a network makes its keys and values")
+    folder.done("a prefix", ("encoder_hidden_size", "init_weights"))
+    blocks, heads, size = _alike(target.model)
+    flat = peft_tensor(folder, (cfg.virtual, blocks * 2 * heads * size), "prefix")
+    made_PNKGH = flat.view(cfg.virtual, blocks, 2, heads, size)
+    both = enumerate("kv")
+    return cfg, {
+        f"prefix.{i}.{kind}": made_PNKGH[:, i, k].contiguous() for k, kind in both for i in range(blocks)
+    }
+
+
+def write_peft(
+    cfg: PrefixConfig, found: Mapping[str, Tensor], target: Target
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The keys and values for PEFT."""
+    blocks, heads, size = _alike(target.model)
+    made = [torch.stack([found[f"prefix.{i}.{kind}"] for kind in "kv"], 1) for i in range(blocks)]
+    said = peft_said(cfg, target.model, heads, heads * size)
+    return said | {"prefix_projection": False}, {PEFT_KEY: torch.stack(made, 1).flatten(1)}
+
+
+def _alike(model: BaseModel) -> tuple[int, int, int]:
+    """Blocks, key heads and features of a head. Raises ConfigError where blocks differ, for which PEFT has no room."""
+    attn = [b.attn for b in model.trunk.cfg.blocks]
+    if len({(a.kv_heads, a.head_dim) for a in attn}) > 1:
+        raise ConfigError(
+            "this base's blocks have keys of several sizes, PEFT's prefix has one", "use a LoRA for this base"
+        )
+    return len(attn), attn[0].kv_heads, attn[0].head_dim
+
+
+METHOD = first(
+    "prefix",
+    PrefixConfig,
+    Part(owns, tensors, put, remove),
+    learn,
+    Peft("PREFIX_TUNING", read_peft, write_peft, PEFT_PREFIX),
+)

@@ -1,0 +1,1 @@
+"""Opening: what a name means, bases and adapters of ours and of others."""

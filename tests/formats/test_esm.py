@@ -1,0 +1,104 @@
+"""ESM: what transformers says."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from onebase.errors import ArtifactError, ConfigError
+from onebase.formats.family import written
+from onebase.formats.hf.folder import HFFolder, save_folder
+from onebase.model.mask import Cols
+from tests.formats.encoders import check_encoder
+from tests.formats.parity import close, imported, shaken
+from tests.formats.test_bert import SMALL
+
+transformers = pytest.importorskip("transformers")
+ESM2: dict[str, Any] = SMALL | {
+    "vocab_size": 33,
+    "pad_token_id": 1,
+    "mask_token_id": 32,
+    "position_embedding_type": "rotary",
+    "token_dropout": True,
+}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"token_dropout": False, "emb_layer_norm_before": True, "rope_theta": 50.0},
+        {"position_embedding_type": "absolute", "emb_layer_norm_before": True},
+        {"tie_word_embeddings": False},
+    ],
+)
+def test_with_a_head(more: dict[str, Any], tmp_path: Path) -> None:
+    check_encoder(transformers.EsmForMaskedLM(transformers.EsmConfig(**ESM2 | more)), tmp_path)
+
+
+@pytest.mark.parametrize("pooler", [True, False])
+def test_bare(pooler: bool, tmp_path: Path) -> None:
+    bare = transformers.EsmModel(transformers.EsmConfig(**ESM2), add_pooling_layer=pooler)
+    model = check_encoder(bare, tmp_path)
+    assert model.cfg.text.scale == pytest.approx(0.88)
+
+
+def test_angles_that_the_config_does_not_say_are_refused(tmp_path: Path) -> None:
+    transformers.EsmModel(transformers.EsmConfig(**ESM2)).save_pretrained(tmp_path)
+    source = HFFolder(tmp_path)
+    tensors = {name: source.read(name).clone() for name in source.shapes()}
+    name = next(n for n in tensors if n.endswith("inv_freq"))
+    imported(tmp_path)
+    save_folder(tmp_path, source.config, tensors | {name: tensors[name] * 1.1})
+    with pytest.raises(ArtifactError, match="inv_freq"):
+        imported(tmp_path)
+
+
+def test_angles_rounded_to_fp16_are_used_so(tmp_path: Path) -> None:
+    there = shaken(
+        transformers.EsmForMaskedLM(transformers.EsmConfig(**ESM2 | {"max_position_embeddings": 400}))
+    )
+    angles = there.esm.rotary_embeddings.inv_freq
+    angles.copy_(angles.half().float())
+    there.save_pretrained(tmp_path)
+    family, model = imported(tmp_path)
+    rope = model.trunk.cfg.blocks[0].attn.rope
+    assert rope is not None and rope.half
+    ids = torch.randint(4, 24, (1, 400), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        close(model.logits(ids), there(input_ids=ids).logits)
+    with pytest.raises(ConfigError, match="half"):
+        written(family, model.cfg)
+
+
+@pytest.mark.parametrize("mask", [32, 4])
+def test_masked_tokens_are_dropped_and_their_text_scaled(mask: int, tmp_path: Path) -> None:
+    there = shaken(transformers.EsmForMaskedLM(transformers.EsmConfig(**ESM2 | {"mask_token_id": mask})))
+    there.save_pretrained(tmp_path)
+    _, model = imported(tmp_path)
+    ids = torch.randint(5, 24, (3, 12), generator=torch.Generator().manual_seed(0))
+    ids[0, [1, 4, 5]] = mask
+    ids[1, 2] = mask
+    lengths = [12, 7, 9]
+    cols = Cols.padded(torch.tensor(lengths), 12)
+    live = cols.doc >= 0
+    ids = ids.where(live, 1)
+    with torch.no_grad():
+        want = there(input_ids=ids, attention_mask=live.long()).logits
+        close(model.text.logits(model.hidden(ids, cols).hidden)[live], want[live])
+        # Each text of a row counts its own.
+        row = torch.cat([ids[i, :n] for i, n in enumerate(lengths)])[None]
+        pos = torch.cat([torch.arange(n) for n in lengths])[None]
+        doc = torch.cat([torch.full((n,), i) for i, n in enumerate(lengths)])[None]
+        close(model.text.logits(model.hidden(row, Cols(pos, doc)).hidden)[0], want[live])
+
+
+def test_a_table_of_positions_beside_rotary_ones_is_left(tmp_path: Path) -> None:
+    transformers.EsmModel(transformers.EsmConfig(**ESM2)).save_pretrained(tmp_path)
+    source = HFFolder(tmp_path)
+    tensors = {name: source.read(name).clone() for name in source.shapes()}
+    save_folder(
+        tmp_path, source.config, tensors | {"embeddings.position_embeddings.weight": torch.ones(20, 32)}
+    )
+    imported(tmp_path)
