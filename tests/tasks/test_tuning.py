@@ -14,7 +14,6 @@ from onebase.errors import DataError, UserError
 from onebase.evaluation.bootstrap import Score
 from onebase.methods.table import METHODS
 from onebase.tasks import tune
-from onebase.tasks.bound import Bound
 from onebase.tasks.tune import SPAN, Setting, chosen, settings, split
 from tests.helpers import tiny_base
 from tests.pretrained import onebase as command
