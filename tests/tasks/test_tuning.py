@@ -14,7 +14,6 @@ from onebase.errors import DataError, UserError
 from onebase.evaluation.bootstrap import Score
 from onebase.methods.table import METHODS
 from onebase.tasks import tune
-from onebase.tasks.bound import Bound
 from onebase.tasks.tune import SPAN, TrialSetting, chosen, settings, split
 from tests.helpers import tiny_base
 from tests.pretrained import onebase as command
@@ -83,17 +82,17 @@ def test_the_record_has_every_trial_and_the_adapter_learns_all_rows(
 ) -> None:
     base = Base(load_base(saved))
     seen: list[int] = []
-    real = tune.adapted
+    real = tune.prepared
 
-    def counted(base: Bound, data: Any, **options: Any) -> Any:
-        seen.append(len(data))
-        return real(base, data, **options)
+    def counted(*given: Any, **options: Any) -> Any:
+        job, make = real(*given, **options)
+        return job, lambda j: seen.append(len(j.rows)) or make(j)
 
-    monkeypatch.setattr(tune, "adapted", counted)  # the real one runs: only the rows are counted
+    monkeypatch.setattr(tune, "prepared", counted)  # the real one runs: only the rows are counted
     before = base.loaded.reread()
     adapter = base.tune(ROWS, task="classify", method="lora", trials=3, test=[{"text": "new"}], **FEW)
     record = adapter.parts.record
-    assert seen == [24, 24, 24, 32]
+    assert seen == [32, 24, 24, 24, 32]  # the plan, three trials, and the adapter
     trials = record.get("tune.trials")
     assert [t["score"] for t in trials] == ["accuracy"] * 3 and all(t["n"] == 8 for t in trials)
     assert trials[0]["lr"] == 1e-3 and trials[0]["rank"] == 8
@@ -118,7 +117,13 @@ def test_other_tasks_are_judged_by_their_scores(saved: Path) -> None:
 def test_a_test_row_among_the_training_rows_is_refused_before_any_trial(
     saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tune, "adapted", lambda *_, **__: pytest.fail("a trial began"))
+    real = tune.prepared
+
+    def watched(*given: Any, **options: Any) -> Any:
+        job, make = real(*given, **options)
+        return job, lambda j: make(j) if len(j.rows) == len(ROWS) else pytest.fail("a trial began")
+
+    monkeypatch.setattr(tune, "prepared", watched)  # the plan is made of all rows, a trial of some
     base = Base(load_base(saved))
     for row in ROWS[::9]:  # on either side of the split
         with pytest.raises(UserError, match="test"):

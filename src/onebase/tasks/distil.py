@@ -254,7 +254,9 @@ def _check_room(tokens: Sequence[Tokens], limit: int) -> None:
 
 def _samples(reader: RowReader) -> Make:
     """Texts that a teacher classifies. Of those that one writes there is nothing to learn before it has written."""
-    return no_samples(reader) if teaches_writing(reader.options) else whole_texts(reader)
+    if reader.options.distil.teacher is None or teaches_writing(reader.options):
+        return no_samples(reader)
+    return whole_texts(reader)
 
 
 TASK = Task(
