@@ -199,7 +199,7 @@ def test_adapters_of_peft_in_and_out(tmp_path: Path) -> None:
             .logits[0],
             want,
         )
-    with pytest.raises(UserError, match="no LoRA adapter"):
+    with pytest.raises(UserError, match="no adapter on the base"):
         base.export(tmp_path / "none", format="peft")
 
 

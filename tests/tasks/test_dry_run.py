@@ -161,7 +161,7 @@ def test_every_task_is_planned_by_every_method(task: str, method: str, which: in
         assert "steps" not in facts and facts["seconds"]["reading"] > 0
     else:
         assert facts["steps"] > 0 and facts["tokens_supervised"] > 0 and facts["seconds"]["steps"] > 0
-        writes = task not in ("classify", "regress", "tag", "embed", "reward")
+        writes = task not in ("classify", "regress", "tag", "embed", "reward", "rerank", "extract")
         assert (facts["memory_bytes"]["logits"] > 0) == writes
     assert f"{task} by {method}: a plan" in plan.text and "token ledger" in plan.text
     if rows is MANY:

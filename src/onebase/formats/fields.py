@@ -34,6 +34,10 @@ LACKS = {
 }
 
 
+class OtherParts(ConfigError):
+    """A base that lacks a part that all bases of a layout have: no near miss."""
+
+
 class Each(tuple[Any, ...]):
     """One value for every block."""
 
@@ -44,7 +48,7 @@ class View:
     def __init__(self, cfg: BaseConfig, kind: str | None, how: str | None = None) -> None:
         for lacks in (kind if kind not in cfg.codecs else None, how if cfg.link(how or "") is None else None):
             if lacks is not None:
-                raise ConfigError(*LACKS[lacks])
+                raise OtherParts(*LACKS[lacks])
         if how is not None and len(cfg.links) > 1:
             raise ConfigError(f"this base has {len(cfg.links)} links", "this layout is of bases with one")
         self.cfg, self.kind = cfg, kind

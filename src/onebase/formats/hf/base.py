@@ -23,6 +23,7 @@ from onebase.formats.families import FAMILIES, family_of
 from onebase.formats.families.heads import find_head, open_head
 from onebase.formats.families.heads_out import padding, pairs_tree, written_head
 from onebase.formats.family import Family, Tree, written
+from onebase.formats.fields import OtherParts
 from onebase.formats.hf.folder import CONFIG, HFFolder, appear, save_folder
 from onebase.formats.hf.named_tokens import SPECIALS, STANDARD, names_tree
 from onebase.formats.hf.pictures import PREPROCESSOR, processor, processor_tree, read_pixels
@@ -239,7 +240,8 @@ def layout_of(base: LoadedBase) -> tuple[Family, Tree]:
         try:
             return family, written(family, base.model.cfg)
         except ConfigError as e:
-            refused = refused or e
+            nearer = refused is None or (isinstance(refused, OtherParts) and not isinstance(e, OtherParts))
+            refused = e if nearer else refused
     raise refused or ConfigError(
         "no layout that we know can express this base", "export it to another format"
     )
