@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from onebase.cli import app
+from onebase.cli.names import BUILT_IN, from_tables
 from onebase.pretraining.objectives import OBJECTIVES, NextTokenConfig
 from onebase.pretraining.recipe import Recipe
 from onebase.tasks.options import AdaptOptions
@@ -193,6 +194,16 @@ def test_the_links_of_the_readme_lead_somewhere() -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
         if target != "docs/report.png":  # a picture of the demo's report
             assert (ROOT / target).is_file(), target
+
+
+def test_help_without_the_tables_has_their_names() -> None:
+    assert from_tables() == BUILT_IN
+
+
+def test_help_of_adapt_imports_no_torch() -> None:
+    code = "import sys\nfrom onebase.cli import main\nsys.argv = ['onebase', 'adapt', '--help']\ntry:\n    main()\nfinally:\n    assert 'torch' not in sys.modules"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert found.returncode == 0 and "rerank" in found.stdout, found.stderr
 
 
 def test_every_command_has_help_with_an_example() -> None:

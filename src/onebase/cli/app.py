@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from onebase.cli.names import names
 from onebase.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,19 +21,9 @@ class FromTables(TyperCommand):
     plug-ins bring among them. They are read when the help is shown, for no command should wait for them."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        from onebase.tasks.table import METHODS, PREDICTIONS, TASKS
-
-        tasks = TASKS.values()
-        names = {
-            "tasks": list(TASKS),
-            "methods": list(METHODS),
-            "scored": list(PREDICTIONS),
-            "judged": [t.name for t in tasks if t.takes_judge],
-            "asked": [t.name for t in tasks if t.answer],
-        }
         parts: list[Any] = [self, *(p for p in self.params if hasattr(p, "help"))]
         for part in parts:
-            for key, found in names.items():
+            for key, found in names().items():
                 part.help = (part.help or "").replace(f"{{{key}}}", ", ".join(found))
         super().format_help(ctx, formatter)
 
