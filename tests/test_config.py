@@ -1,4 +1,5 @@
 import dataclasses
+import logging
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -343,9 +344,17 @@ def test_what_does_not_fit_keeps_its_names() -> None:
         assert to_new_names(HasAfter, tree) == tree
 
 
-def test_an_old_name_of_a_user_is_told_the_new_one(tmp_path: Path) -> None:
+def test_an_old_name_of_a_user_is_read_and_told_the_new_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = tmp_path / "r.yaml"
     path.write_text("maybe:\n  seed: 1\n  rows: 3\n")
+    with caplog.at_level(logging.WARNING):
+        assert load(HasAfter, path, ["train.rows=5"]) == HasAfter(
+            train=After(batch_size=5), maybe=After(batch_size=3, seed=1)
+        )
+    assert caplog.messages == [f"{path}: 'rows' is called 'batch_size' now"]
+    path.write_text("maybe:\n  batch_size: 1\n  rows: 3\n")
     with pytest.raises(ConfigError) as e:
         load(HasAfter, path)
     assert e.value.cause == f"{path}:3: 'maybe.rows' has another name now"

@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import logging
 import re
 import typing
 from collections.abc import Callable, Hashable, Iterable, Mapping
@@ -25,6 +26,7 @@ if typing.TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)
@@ -110,18 +112,28 @@ def from_file(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:
     return from_dict(cls, to_new_names(cls, data), where)
 
 
-def to_new_names(cls: Any, data: Any) -> Any:
-    """Plain data of `cls`, maybe written by an earlier version, with the names that its fields have now. What does not fit stays as it is."""
+def with_new_names(cls: Any, data: Any, where: str) -> Any:
+    """`to_new_names` for what a user wrote; says which names are old."""
+    changed: dict[str, str] = {}
+    found = to_new_names(cls, data, changed)
+    for was, now in changed.items():
+        log.warning("%s: '%s' is called '%s' now", where, was, now)
+    return found
+
+
+def to_new_names(cls: Any, data: Any, changed: dict[str, str] | None = None) -> Any:
+    """Plain data of `cls`, maybe written by an earlier version, with the names that its fields have now. What does not fit stays as it is.
+    changed: takes the old names that were met, and what they are now."""
     kinds = options(cls)
     if isinstance(data, list):
         inner = next((typing.get_args(k)[0] for k in kinds if typing.get_args(k)), None)
-        return [to_new_names(inner, x) for x in data]
+        return [to_new_names(inner, x, changed) for x in data]
     if not isinstance(data, Mapping):
         return data
     holders = [k for k in kinds if dataclasses.is_dataclass(k)]
     if not holders:
         inner = next((typing.get_args(k)[-1] for k in kinds if typing.get_args(k)), None)
-        return {k: to_new_names(inner, v) for k, v in data.items()}
+        return {k: to_new_names(inner, v, changed) for k, v in data.items()}
     found = dict(data)
     for holder in holders:
         hints = typing.get_type_hints(holder)
@@ -129,8 +141,10 @@ def to_new_names(cls: Any, data: Any) -> Any:
             was = f.metadata.get("was")
             if was in found and f.name not in found:
                 found = {f.name if k == was else k: v for k, v in found.items()}
+                if changed is not None:
+                    changed[str(was)] = f.name
             if f.name in found:
-                found[f.name] = to_new_names(hints[f.name], found[f.name])
+                found[f.name] = to_new_names(hints[f.name], found[f.name], changed)
     return found
 
 
@@ -170,7 +184,7 @@ def load(cls: type[T], path: str | Path, overrides: Iterable[str] = ()) -> T:
     for text_override in overrides:
         key = _override(data, text_override)
         lines[key] = -1  # an override has no line
-    return _build(cls, data, str(path), lines)
+    return _build(cls, with_new_names(cls, data, str(path)), str(path), lines)
 
 
 def override(cfg: T, overrides: Iterable[str]) -> T:

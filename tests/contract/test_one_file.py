@@ -183,20 +183,20 @@ def test_a_method_of_a_plugin_is_read_and_written_as_peft_has_it(place: Path) ->
 PRETRAIN = """
 import onebase, torch
 from pathlib import Path
-from onebase.train.callbacks import Quiet, read_log
+from onebase.train.callbacks import NoCallback, read_log
 
-class Ends(Quiet):
+class Ends(NoCallback):
     def step(self, info):
         if info.step == 13:
             raise KeyboardInterrupt
 
 told = []
-base = onebase.pretrain("hidden.yaml", out="whole", tell=told.append)
+base = onebase.pretrain("hidden.yaml", out="whole", log=told.append)
 try:
-    onebase.pretrain("hidden.yaml", out="parts", listeners=[Ends()])
+    onebase.pretrain("hidden.yaml", out="parts", callbacks=[Ends()])
 except KeyboardInterrupt:
     pass
-on = onebase.pretrain("hidden.yaml", out="parts", tell=told.append)
+on = onebase.pretrain("hidden.yaml", out="parts", log=told.append)
 assert on.fingerprint == base.fingerprint, "resumes bitwise"
 log = read_log(Path("whole/log.jsonl"))
 assert [l["loss"] for l in log] == [l["loss"] for l in read_log(Path("parts/log.jsonl"))][-24:]

@@ -82,7 +82,7 @@ def test_what_the_assistant_says_is_learnt_with_its_end(folders: Any, kind: str)
     tokens = codec.tokens(chat_sample(talk))
     check_tokens(tokens, codec.tokenizer)
     learnt = tokens.ids[tokens.loss].tolist()
-    assert learnt[-1] in codec.tokenizer.closing
+    assert learnt[-1] in codec.tokenizer.stop_ids
     assert codec.tokenizer.decode(learnt[:-1], start=False).strip() == "Yes, it is."
     whole = theirs.apply_chat_template(talk, return_dict=False)
     assert tokens.ids.tolist() == whole
@@ -96,11 +96,11 @@ def test_special_tokens_have_the_roles_that_the_folder_says(folders: Any) -> Non
     assert (roles["qwen"].bos, roles["qwen"].before) == (None, ())
     assert (roles["gpt2"].bos, roles["gpt2"].before, roles["gpt2"].pad) == ("<|endoftext|>", (), None)
     assert roles["llama3"].before == ("<|begin_of_text|>",)
-    assert roles["phi3"].closing == (
+    assert roles["phi3"].stop == (
         "<|endoftext|>",
         "<|end|>",
     )  # the second is what its template closes a turn with
-    assert roles["gemma"].closing == ("<eos>", "<end_of_turn>")
+    assert roles["gemma"].stop == ("<eos>", "<end_of_turn>")
     assert (roles["bert"].before, roles["bert"].after) == (("[CLS]",), ("[SEP]",))
     assert (roles["unigram"].before, roles["unigram"].after) == (("<s>",), ("</s>",))
     for codec, theirs in folders.values():
@@ -118,7 +118,7 @@ def test_no_text_becomes_a_special_token(folders: Any, data: st.DataObject) -> N
     unk = set() if tok.roles.unk is None else {tok.id_of(tok.roles.unk)}
     for follows in ("nothing", "special", "text"):
         ids = tok.encode(text, follows=follows)
-        assert not set(ids) & (tok.hidden - unk)
+        assert not set(ids) & (tok.special_ids - unk)
         assert tok.encode_batch([text], follows=follows) == [ids]
 
 

@@ -41,7 +41,7 @@ def put(base: LoadedBase, method: str, name: str, seed: int = 0, virtual: int = 
 def by_hand(base: LoadedBase, name: str, ids: list[int]) -> torch.Tensor:
     """Logits after each of `ids` [T, V], what leads put there without any of the code of leads."""
     model, lead = base.model, base.model.virtual[name]
-    P, dtype = lead.places, torch.float32
+    P, dtype = lead.count, torch.float32
     tokens = model.text.stem.weight[torch.tensor(ids)][None]
     if model.text.cfg.scale is not None:
         tokens = tokens * model.text.cfg.scale

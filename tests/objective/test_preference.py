@@ -62,7 +62,7 @@ def made(base: LoadedBase, cfg: PreferConfig, given: list[list[Tokens]], **more:
         return found
     noise = np.random.default_rng(0)
     with torch.no_grad():
-        texts = {t.id: float(alone(base, t, more.get("active"))) for row in given for t in row}
+        texts = {t.id: float(alone(base, t, more.get("routing"))) for row in given for t in row}
     return replace(found, reference={k: v + noise.normal(0, 3) for k, v in texts.items()})
 
 
@@ -120,7 +120,7 @@ def gradients(base: LoadedBase, loss: Tensor) -> dict[str, Tensor]:
     return {k: p.grad.clone() for k, p in base.model.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.parametrize("active", [False, True])
+@pytest.mark.parametrize("routing", [False, True])
 @pytest.mark.parametrize("cfg", CONFIGS, ids=str)
 def test_loss_and_gradient_are_the_formula(cfg: PreferConfig, routing: bool) -> None:
     """8 pairs, all weights learning, and those of an adapter with rows of tokens: within 5e-6 of the largest number; in fp64, but for the

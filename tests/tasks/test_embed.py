@@ -122,7 +122,7 @@ def test_what_cannot_teach_is_refused(data: Any, options: dict[str, Any], error:
 
 def test_test_pairs_among_the_training_pairs_are_refused() -> None:
     base, said = Base(tiny_base()), []
-    kwargs: dict[str, Any] = {"task": "embed", "method": "lora", "epochs": 1, "tell": said.append}
+    kwargs: dict[str, Any] = {"task": "embed", "method": "lora", "epochs": 1, "log": said.append}
     with pytest.raises(DataError, match="test-in-train"):
         base.adapt(TRAIN, test=[*TEST, TRAIN[0]], **kwargs)
     other = {"anchor": TRAIN[0]["anchor"], "positive": TRAIN[1]["positive"]}

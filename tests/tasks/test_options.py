@@ -76,10 +76,10 @@ def test_the_command_lists_them(tmp_path: Path) -> None:
 def test_names_that_are_taken_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     @config
     class Taken:
-        rows: int = option(1, "another's")
+        batch_size: int = option(1, "another's")
 
     monkeypatch.setitem(methods.METHODS, "mine", Method(name="mine", options=Taken))
-    with pytest.raises(ConfigError, match="a method calls an option 'rows', which all have"):
+    with pytest.raises(ConfigError, match="a method calls an option 'batch_size', which all have"):
         read_options({}, "mine")
     lora = methods.METHODS["lora"].peft
     assert isinstance(lora, Peft)

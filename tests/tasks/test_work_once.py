@@ -23,7 +23,7 @@ from onebase.base.folder import save_base
 from onebase.codec.text import Tokenizer
 from onebase.data import row_files
 from onebase.errors import DataError
-from onebase.formats import rows as names
+from onebase.opening import rows as names
 from onebase.tasks.table import PREDICTIONS, TASKS
 from tests.helpers import taken, tiny_base
 
@@ -59,6 +59,11 @@ ROWS: dict[str, Callable[[int], dict[str, Any]]] = {
     "embed": lambda i: {"anchor": f"a{i}", "positive": f"b{i}"},
     "triples": lambda i: {"anchor": f"a{i}", "positive": f"b{i}", "negative": f"n{i}"},
     "rerank": lambda i: {"query": f"q{i}", "texts": [f"t{i}", f"u{i}"], "grades": [1, 0]},
+    "extract": lambda i: {
+        "question": f"q{i}",
+        "context": f"c{i} so",
+        "answers": {"text": [f"c{i}"], "answer_start": [0]},
+    },
     "continue": lambda i: {"text": text(i)},
     "text": lambda i: {"text": text(i)},
     "reinforce": lambda i: {"prompt": f"say {i}"},
@@ -71,7 +76,7 @@ ROWS: dict[str, Callable[[int], dict[str, Any]]] = {
 TASK = {"many": "classify", "preferred chats": "prefer", "triples": "embed"} | {
     k: k.split()[0].replace("prompted", "classify") for k in ROWS if k.startswith(("distil", "prompted"))
 }
-TEXTS = {"complete": 2, "chat": 2, "prefer": 3, "preferred chats": 3, "reward": 3, "embed": 2, "triples": 3, "rerank": 3, "distil writing": 2}  # fmt: skip
+TEXTS = {"complete": 2, "chat": 2, "prefer": 3, "preferred chats": 3, "reward": 3, "embed": 2, "triples": 3, "rerank": 3, "extract": 2, "distil writing": 2}  # fmt: skip
 """Texts of a row, where it has more than one."""
 COMPARED = (
     "classify",
@@ -81,6 +86,7 @@ COMPARED = (
     "embed",
     "triples",
     "rerank",
+    "extract",
     "reinforce",
     "prompted",
     "prompted by examples",
@@ -257,7 +263,7 @@ def test_to_score_each_text_is_tokenised_once_and_each_file_opened_once(
     if kind not in ("text", "reinforce"):
         adapter: Adapter = base.adapt(rows, **asked(kind, tmp_path))
         base = base.with_adapter(adapter)
-    more = {"judged": {"reward": "format:.*", "max_tokens": 1}} if kind == "reinforce" else {}
+    more = {"judge": {"reward": "format:.*", "max_tokens": 1}} if kind == "reinforce" else {}
     with work() as done:
         onebase.evaluate(base, test, task=TASK.get(kind, kind), max_tokens=1, **more)
     check(kind, done, HELD, TEST, TEXTS.get(kind, 1))

@@ -8,7 +8,7 @@ from typing import Any, cast, get_type_hints
 
 from onebase.codec.text.clock import read_date
 from onebase.codec.text.ledger import check_codes
-from onebase.config import config, from_dict, to_dict, to_hash, to_new_names
+from onebase.config import config, from_dict, to_dict, to_hash, to_new_names, with_new_names
 from onebase.data.mixed import ReplayConfig
 from onebase.errors import ConfigError
 from onebase.methods.head import Chosen
@@ -75,6 +75,7 @@ def read_options(options: dict[str, object], method: str) -> AdaptOptions:
     """Strict: an unknown option names the nearest valid one, one of another method those methods. Raises ConfigError, UserError."""
     own = method_of(method)
     plain = {k: list(v) if isinstance(v, tuple) else v for k, v in options.items()}
+    plain = with_new_names(AdaptOptions, plain, "adapt options")
     known = {f.name for f in COMMON} | set(own.option_names)
     for name in plain.keys() - known:
         if others := takers(name):
