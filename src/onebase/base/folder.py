@@ -108,7 +108,7 @@ class LoadedBase:
 
 
 def base_tensors(model: BaseModel) -> dict[str, torch.Tensor]:
-    """The base's own parameters: no adapter's deltas, no heads, nothing that leads, no rows that learn in the place of a matrix."""
+    """The base's own parameters: no adapter's deltas, no heads, no virtual tokens, no rows that learn in the place of a matrix."""
     return {
         name: p.detach()
         for name, p in model.named_parameters()

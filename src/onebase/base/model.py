@@ -126,7 +126,7 @@ class BaseModel(nn.Module):
             ends.keep_in(storage, take=take)
 
     def new_cache(self, batch: int, slots: int, routing: AdapterRouting | None = None) -> Cache:
-        """An empty key-value cache for the text trunk, with room for `slots` tokens a row and what leads them."""
+        """An empty key-value cache for the text trunk, with room for `slots` tokens a row and the virtual tokens before them."""
         slots += sum(max(front.counts_B, default=0) for front in self._virtual_tokens(routing, batch))
         return Cache(self.trunk.cfg, batch, slots, self.device, self.compute_dtype)
 

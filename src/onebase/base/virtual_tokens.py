@@ -42,7 +42,7 @@ VirtualTokens = SoftPrompt | Prefix
 
 
 class BatchVirtualTokens:
-    """The leads of one kind that act on a batch: which one each row has, if any."""
+    """The virtual tokens of one kind that act on a batch: which one each row has, if any."""
 
     def __init__(
         self, virtual: nn.ModuleDict, kind: type[VirtualTokens], routing: AdapterRouting | None, batch: int
@@ -50,12 +50,12 @@ class BatchVirtualTokens:
         self.found: list[VirtualTokens] = []
         self.which_B = [-1] * batch
         for name, rows in routing.groups if routing is not None else ():
-            if name not in virtual or not isinstance(lead := virtual[name], kind):
+            if name not in virtual or not isinstance(tokens := virtual[name], kind):
                 continue
             for b in range(batch) if rows is None else rows:
                 assert self.which_B[b] < 0, "one soft prompt and one prefix act on a row at most"
                 self.which_B[b] = len(self.found)
-            self.found.append(lead)
+            self.found.append(tokens)
 
     @property
     def counts_B(self) -> list[int]:
@@ -63,7 +63,7 @@ class BatchVirtualTokens:
         return [self.found[i].count if i >= 0 else 0 for i in self.which_B]
 
     def rows(self, parts: Sequence[Tensor]) -> Tensor:
-        """[B, P, ...]: of the tensors [p, ...], one for each lead found, the one of each row; zeros behind it and where there is none."""
+        """[B, P, ...]: of the tensors [p, ...], one for each of them, the one of each row; zeros behind it and where there is none."""
         P = max(map(len, parts))
         wide = [torch.cat((t, t.new_zeros(P - len(t), *t.shape[1:]))) for t in parts]
         wide.append(torch.zeros_like(wide[0]))  # what -1 points at

@@ -45,11 +45,11 @@ def inject(model: BaseModel, name: str, ids: Tensor) -> list[nn.Parameter]:
     cache = model.new_cache(1, len(ids))
     model.hidden(ids.to(model.device)[None], cache=cache)
     # Laid out as a file holds them: the optimizer rounds numbers that lie otherwise in another way, and a resumed run must not.
-    lead = Prefix(
+    found = Prefix(
         *([_row(t) for t in each] for each in zip(*((x.k, x.v) for x in cache.layers), strict=True))
     )
-    model.virtual[name] = lead
-    return list(lead.parameters())
+    model.virtual[name] = found
+    return list(found.parameters())
 
 
 def _row(made_BGPH: Tensor) -> Tensor:
@@ -64,9 +64,9 @@ def owns(key: str) -> bool:
 
 def tensors(model: BaseModel, name: str) -> dict[str, Tensor]:
     """`prefix.N.k` and `prefix.N.v` [P, G, H] of block N; keys as they are in the cache, turned to positions 0 .. P - 1."""
-    if name not in model.virtual or not isinstance(lead := model.virtual[name], Prefix):
+    if name not in model.virtual or not isinstance(found := model.virtual[name], Prefix):
         return {}
-    made = (("k", lead.keys), ("v", lead.values))
+    made = (("k", found.keys), ("v", found.values))
     return {f"prefix.{i}.{kind}": t.detach() for kind, each in made for i, t in enumerate(each)}
 
 

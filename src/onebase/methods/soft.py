@@ -49,9 +49,9 @@ def inject(model: BaseModel, name: str, ids: Tensor) -> list[nn.Parameter]:
     """Attach a soft prompt that starts as the embeddings of the tokens `ids` [P]; returns its parameters."""
     with torch.no_grad():
         vectors_PD = model.text.stem.tokens(ids.to(model.device)[None])[0].float()
-    lead = SoftPrompt(vectors_PD)
-    model.virtual[name] = lead
-    return list(lead.parameters())
+    found = SoftPrompt(vectors_PD)
+    model.virtual[name] = found
+    return list(found.parameters())
 
 
 def owns(key: str) -> bool:
@@ -61,9 +61,9 @@ def owns(key: str) -> bool:
 
 def tensors(model: BaseModel, name: str) -> dict[str, Tensor]:
     """`soft.vectors` [P, D]."""
-    if name not in model.virtual or not isinstance(lead := model.virtual[name], SoftPrompt):
+    if name not in model.virtual or not isinstance(found := model.virtual[name], SoftPrompt):
         return {}
-    return {KEY: lead.vectors_PD.detach()}
+    return {KEY: found.vectors_PD.detach()}
 
 
 def put(model: BaseModel, name: str, cfg: SoftConfig, found: dict[str, Tensor]) -> None:

@@ -59,7 +59,7 @@ def shared_rows(lengths: Sequence[int], room: int) -> list[list[int]]:
 
 
 def _may_share(base: BaseModel, read: TrunkInput, routing: AdapterRouting | None) -> bool:
-    """Whether nothing is said of a row as a whole: what leads it, an adapter of its own, blocks, a mask of its own."""
+    """Whether nothing is said of a row as a whole: virtual tokens, an adapter of its own, blocks, a mask of its own."""
     whole = routing is None or all(rows is None for _, rows in routing.groups)
     plain = read.mask is None and read.cols.block is None
     return whole and plain and not any(base.virtual_counts(routing, len(read.ids_BT)))

@@ -113,7 +113,7 @@ class Preference:
 
     reference: log-probability of each answer under the reference, by text id. KTO measures how far the policy has gone from the reference by
     what it makes of such other answers, the mean over a step and at least 0, without a gradient: it needs all rows of a step at once
-    (`whole_step`), and reads them in chunks of `tokens`. packs: several pairs may share a row; False where something leads each.
+    (`whole_step`), and reads them in chunks of `tokens`. packs: several pairs may share a row; False where each has virtual tokens.
     """
 
     cfg: PreferConfig
