@@ -14,15 +14,13 @@ from onebase.config import (
     dumps,
     from_dict,
     from_file,
-    later,
     load,
     override,
-    renamed,
     to_dict,
     to_hash,
-    to_new_names,
     without_defaults,
 )
+from onebase.config_fields import later, renamed, to_new_names
 from onebase.errors import ConfigError
 
 

@@ -10,14 +10,14 @@ import dataclasses
 import functools
 import hashlib
 import json
-import logging
 import re
 import typing
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, dataclass_transform
 
-from onebase.config_errors import explained, kind_of, options
+from onebase.config_errors import explained, kind_of
+from onebase.config_fields import to_new_names, with_new_names
 from onebase.errors import ConfigError
 from onebase.yamls import Path_, dumper, loader
 from onebase.yamls import lines as lines_of
@@ -26,7 +26,6 @@ if typing.TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 T = TypeVar("T")
-log = logging.getLogger(__name__)
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)
@@ -35,11 +34,6 @@ def config(cls: type[T]) -> type[T]:
     made = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
     made.__pydantic_config__ = {"extra": "forbid", "strict": True}  # type: ignore[attr-defined]
     return made
-
-
-def renamed(was: str, default: T) -> T:
-    """The default of a field that had another name, `was`, in what earlier versions wrote: `from_file` reads both, and hashes keep the old one."""
-    return dataclasses.field(default=default, metadata={"was": was})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,11 +68,6 @@ class OneOf:
         return core_schema.no_info_plain_validator_function(self.read)
 
 
-def later(default: T) -> T:
-    """The default of a field that earlier versions did not have: while a config has it, its hashes leave the field out."""
-    return dataclasses.field(default=default, metadata={"later": True})
-
-
 def to_dict(cfg: Any) -> dict[str, Any]:
     """The config as JSON-able data, every field present."""
     tree = _plain(cfg)
@@ -110,42 +99,6 @@ def from_dict(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:
 def from_file(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:
     """`from_dict` for what we wrote ourselves, an earlier version too. Raises ConfigError."""
     return from_dict(cls, to_new_names(cls, data), where)
-
-
-def with_new_names(cls: Any, data: Any, where: str) -> Any:
-    """`to_new_names` for what a user wrote; says which names are old."""
-    changed: dict[str, str] = {}
-    found = to_new_names(cls, data, changed)
-    for was, now in changed.items():
-        log.warning("%s: '%s' is called '%s' now", where, was, now)
-    return found
-
-
-def to_new_names(cls: Any, data: Any, changed: dict[str, str] | None = None) -> Any:
-    """Plain data of `cls`, maybe written by an earlier version, with the names that its fields have now. What does not fit stays as it is.
-    changed: takes the old names that were met, and what they are now."""
-    kinds = options(cls)
-    if isinstance(data, list):
-        inner = next((typing.get_args(k)[0] for k in kinds if typing.get_args(k)), None)
-        return [to_new_names(inner, x, changed) for x in data]
-    if not isinstance(data, Mapping):
-        return data
-    holders = [k for k in kinds if dataclasses.is_dataclass(k)]
-    if not holders:
-        inner = next((typing.get_args(k)[-1] for k in kinds if typing.get_args(k)), None)
-        return {k: to_new_names(inner, v, changed) for k, v in data.items()}
-    found = dict(data)
-    for holder in holders:
-        hints = typing.get_type_hints(holder)
-        for f in dataclasses.fields(holder):
-            was = f.metadata.get("was")
-            if was in found and f.name not in found:
-                found = {f.name if k == was else k: v for k, v in found.items()}
-                if changed is not None:
-                    changed[str(was)] = f.name
-            if f.name in found:
-                found[f.name] = to_new_names(hints[f.name], found[f.name], changed)
-    return found
 
 
 def load(cls: type[T], path: str | Path, overrides: Iterable[str] = ()) -> T:

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from onebase.codec.image.config import ImageCodecConfig
 from onebase.codec.text.pooling import EmbeddingConfig, pooled
-from onebase.config import config, later
+from onebase.config import config
+from onebase.config_fields import later
 from onebase.errors import ConfigError
 from onebase.model.config import Activation, NormConfig
 from onebase.model.count import norm_parameters

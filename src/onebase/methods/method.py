@@ -22,7 +22,7 @@ Signal = Literal["labels", "vectors", "answers", "documents", "pairs", "rewards"
 
 def option(default: Any, about: str, *, later: bool = False, was: str | None = None) -> Any:
     """A field of an options class: its default, and what users read of it (`onebase adapt -o help`). later: earlier versions did not have it
-    (`onebase.config.later`). was: what they called it (`onebase.config.renamed`)."""
+    (`onebase.config_fields.later`). was: what they called it (`onebase.config_fields.renamed`)."""
     names = {} if was is None else {"was": was}
     return field(default=default, metadata={"about": about, "later": later, **names})
 

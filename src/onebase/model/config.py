@@ -2,7 +2,8 @@
 
 from typing import Literal
 
-from onebase.config import config, later
+from onebase.config import config
+from onebase.config_fields import later
 from onebase.errors import ConfigError
 
 Activation = Literal[

@@ -7,6 +7,7 @@ from typing import Any
 from onebase import config as configs
 from onebase.artifact.files import MANIFEST, write_atomic
 from onebase.artifact.reading import read_json, understood
+from onebase.config_fields import to_new_names
 from onebase.errors import ArtifactError
 from onebase.pretraining.recipe import Recipe
 from onebase.train.checkpoint import list_checkpoints
@@ -54,7 +55,7 @@ def _recipe_of(path: Path, begun: bool) -> dict[str, Any]:
     with understood(path, remedy):
         if tree["objective"]["kind"] == "next_token":  # it once had the keys of infill too
             tree["objective"] = {"kind": "next_token"}
-        return _decides(configs.to_new_names(Recipe, tree), begun)
+        return _decides(to_new_names(Recipe, tree), begun)
 
 
 def _decides(recipe: dict[str, Any], begun: bool) -> dict[str, Any]:

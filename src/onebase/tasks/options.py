@@ -8,7 +8,8 @@ from typing import Any, cast, get_type_hints
 
 from onebase.codec.text.clock import read_date
 from onebase.codec.text.ledger import check_codes
-from onebase.config import config, from_dict, to_dict, to_hash, to_new_names, with_new_names
+from onebase.config import config, from_dict, to_dict, to_hash
+from onebase.config_fields import to_new_names, with_new_names
 from onebase.data.mixed import ReplayConfig
 from onebase.errors import ConfigError
 from onebase.methods.head import Chosen

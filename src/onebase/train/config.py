@@ -2,7 +2,8 @@
 
 from typing import Literal
 
-from onebase.config import config, renamed
+from onebase.config import config
+from onebase.config_fields import renamed
 from onebase.errors import ConfigError
 
 Device = Literal["auto", "cpu", "cuda", "mps"]

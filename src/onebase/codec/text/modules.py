@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from onebase.codec.text.rows import EndDelta, FewRows, HeadMatrix
-from onebase.config import config, later
+from onebase.config import config
+from onebase.config_fields import later
 from onebase.errors import ConfigError, UserError
 from onebase.model.config import Activation, NormConfig, StorageConfig
 from onebase.model.count import norm_parameters

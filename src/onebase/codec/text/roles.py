@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import field
 
 from onebase.codec.text.sample import BOS, END, EOS, PAD
-from onebase.config import config, renamed
+from onebase.config import config
+from onebase.config_fields import renamed
 
 
 @config
