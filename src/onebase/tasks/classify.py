@@ -40,8 +40,7 @@ from onebase.tasks.fit import Lesson
 from onebase.tasks.job import Adapting, data_facts
 from onebase.tasks.prompting import Given, columns, inputs
 from onebase.tasks.reading import Row, RowReader, no_samples, together, whole_texts
-from onebase.tasks.results import Label as Said
-from onebase.tasks.results import labelled
+from onebase.tasks.results import Label, labelled
 from onebase.tasks.rows import reader_on
 
 
@@ -228,7 +227,7 @@ def _multilabel_predictions(request: ScoreRequest) -> LabelSets:
     return LabelSets(y_NL, np.array([[float(x in f.labels) for x in names] for f in found]), p_NL)
 
 
-def _read(base: Bound, rows: Rows) -> list[Said]:
+def _read(base: Bound, rows: Rows) -> list[Label]:
     """The classes of texts that were tokenised when they were read."""
     on = base.attached
     assert on is not None and on.config.head is not None
@@ -236,7 +235,7 @@ def _read(base: Bound, rows: Rows) -> list[Said]:
     return labelled(names, logp_NL.exp(), many=on.config.head.gives == "many")
 
 
-def _tables(truth: Sequence[Iterable[str]], found: Sequence[Said]) -> tuple[Array, Array]:
+def _tables(truth: Sequence[Iterable[str]], found: Sequence[Label]) -> tuple[Array, Array]:
     """Which labels each row has, 1/0, and the probability of each, both [N, L]. Raises DataError for a label unknown to the adapter."""
     at = {label: i for i, label in enumerate(found[0].scores)}
     y_NL = np.zeros((len(found), len(at)))
