@@ -81,7 +81,7 @@ def micro_batch_size(cfg: TrainConfig, par: Parallel) -> int:
     """
     if cfg.batch_size % par.world:
         raise UserError(
-            f"{cfg.batch_size} rows a step cannot be shared evenly by {par.world} processes",
+            f"a batch of {cfg.batch_size} rows cannot be shared evenly by {par.world} processes",
             f"set train.batch_size to a multiple of {par.world}",
         )
     return min(
