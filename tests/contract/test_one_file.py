@@ -104,7 +104,13 @@ def test_by_command(place: Path) -> None:
     config = json.loads((place / "few" / "adapter.json").read_text())["config"]
     assert config["plugins"] == {"ia3": {"factors": ["attn.v"]}}
     command(place, "merge", "base", "few", "--out", "merged")
-    command(place, "export", "base", "--adapter", "few", "--format", "peft", "--out", "theirs")
+    bad = run(place, "-m", "onebase", "export", "base", "--adapter", "few", "--format", "peft", "--out", "x")
+    assert "PEFT has no place for a head whose pooling is 'all'" in bad.stderr
+    says = [json.dumps({"prompt": f"tea {i}", "completion": " please"}) for i in range(4)]
+    (place / "says.jsonl").write_text("\n".join(says))
+    asked = ("--data", "says.jsonl", "--task", "complete", "--method", "ia3", "-o", "epochs=1")
+    command(place, "adapt", "base", *asked, "--out", "says")
+    command(place, "export", "base", "--adapter", "says", "--format", "peft", "--out", "theirs")
     for method in ("lora", "head"):
         bad = run(place, "-m", "onebase", "adapt", "base", *more, "--method", method, *few, "--out", "x")
         assert f"method {method} has no option 'factors': ia3 has it" in bad.stderr
