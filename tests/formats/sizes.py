@@ -1,4 +1,4 @@
-"""Sizes of the tiny models that the tests of interop make."""
+"""Sizes of the tiny models that the tests of formats make."""
 
 from typing import Any
 

@@ -1,5 +1,5 @@
 """Hostile folders: each trap is refused with a cause that names it, runs no code, and takes no memory. (GGUF: test_gguf_header.py; templates:
-codec/test_metered.py; random damage: test_fuzz.py.)
+codec/test_sandbox.py; random damage: test_fuzz.py.)
 """
 
 import contextlib

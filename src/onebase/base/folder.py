@@ -47,7 +47,7 @@ class FeatureMemo:
 
 @dataclass
 class LoadedBase:
-    """A base in memory: the module, the codec that makes its ids (`words`; None where it reads no text), its record, and where it came from.
+    """A base in memory: the module, the codec that makes its ids (`text_codec`; None where it reads no text), its record, and where it came from.
 
     `origin` is the fingerprint of the folder it was read from; a base made in memory computes its own. `embedding`: how a text
     becomes one vector, where the base was made for that; `speech`: what its special tokens mean when it writes what it hears; `head`: what

@@ -26,7 +26,7 @@ Row = Sequence[Tokens]
 
 
 class Order(Protocol):
-    """Rows by step. Packed pieces (`RowPlan`), texts and pairs (`ExampleOrder`), mixtures (`MixedPlan`), and completions that the present
+    """Rows by step. Packed pieces (`RowPlan`), texts and pairs (`ExampleOrder`), mixtures (`MixedOrder`), and completions that the present
     weights write (`tasks.rollouts`): one whose rows depend on the weights says `ahead = False`, and is asked when the step begins."""
 
     @property

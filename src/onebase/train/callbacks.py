@@ -1,4 +1,4 @@
-"""Who hears of a run as it goes: the JSONL log, the progress bar, and in `track` the trackers. The loop knows only `Listener`."""
+"""Who hears of a run as it goes: the JSONL log, the progress bar, and in `track` the trackers. The loop knows only `Callback`."""
 
 import contextlib
 import json

@@ -48,7 +48,7 @@ class PatchPool:
 
 
 class Around:
-    """The tokens around an image: which they are the tokenizer says (`told`)."""
+    """The tokens around an image: which they are the tokenizer says (`with_tokenizer`)."""
 
     def read(self, r: ConfigReader, found: Found) -> None:
         for key, default in (("boi_token_index", 255_999), ("eoi_token_index", 256_000)):

@@ -9,7 +9,7 @@ from functools import partial
 from .supervisor import JailRequest, supervised
 
 HEAD = struct.Struct("<QdQQ?QQ")
-"""seconds, wall, memory, newest, spaces (`Asked`), bytes of the program, bytes of the tests."""
+"""seconds, wall, memory, newest, spaces (`JailRequest`), bytes of the program, bytes of the tests."""
 
 
 def main() -> None:

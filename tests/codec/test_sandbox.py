@@ -139,7 +139,7 @@ def test_an_attack_is_refused_soon(name: str) -> None:
 
 MEMORY = """
 import json, resource, sys
-from tests.codec.test_metered import ATTACKS, refused
+from tests.codec.test_sandbox import ATTACKS, refused
 refused("{{ messages[0].content }}")
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 names = list(ATTACKS)
