@@ -243,9 +243,9 @@ def test_the_manuals_list_every_key_with_its_default(cls: type, document: str) -
     shown.pop("train.muon", None)  # its keys stand below it
     wanted = keys(cls)
     if cls is AdaptOptions:
-        del wanted["own"]  # the options of the method, each in its own class
-        for method in METHODS.values():
-            wanted |= keys(method.options)
+        del wanted["of_task"], wanted["of_method"]  # the options of each, in their own classes
+        for owner in (*TASKS.values(), *METHODS.values()):
+            wanted |= keys(owner.options)
         shown = {k: v for k, v in shown.items() if k in wanted}
     assert set(shown) == set(wanted)
     for key, default in wanted.items():

@@ -138,13 +138,14 @@ def _options(attached: Attached) -> dict[str, Any]:
     """The options that the adapter was made with, all of them, from its record."""
     recorded = attached.record.get("config.options")
     if recorded is not None:
-        return those_of(dict(recorded), attached.method)
+        return those_of(recorded, attached.task, attached.method)
     # An adapter from before options were recorded: what its config tells. Epochs, rate, rows and length are then the defaults.
     cfg, method = attached.config, METHODS[attached.method]
     out: dict[str, Any] = {} if cfg.head is None else {"pooling": cfg.head.pooling}
     part = cfg.part(method.name)
     kept = {name: getattr(part, name) for name in method.option_names if hasattr(part, name)}
-    return out | {name: to_dict(v) if is_dataclass(v) else v for name, v in kept.items()}
+    out |= {name: to_dict(v) if is_dataclass(v) else v for name, v in kept.items()}
+    return those_of(out, attached.task, attached.method)
 
 
 def untrained_twin(base: LoadedBase, seed: int) -> LoadedBase:

@@ -78,7 +78,7 @@ def planned(
         data,
         task=task,
         method=method,
-        options=read_options(dict(options), method),
+        options=read_options(options, task, method),
         columns=columns,
         test=test,
     )

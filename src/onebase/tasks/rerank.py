@@ -27,7 +27,7 @@ from onebase.model.proj import AdapterRouting
 from onebase.objective.label import MultiLabel
 from onebase.tasks import by_head as heads
 from onebase.tasks.answers import of_task, query_problem, ranked, scored
-from onebase.tasks.base import ScoreRequest, Shown, Task
+from onebase.tasks.base import Maker, ScoreRequest, Shown, Task
 from onebase.tasks.bound import Bound
 from onebase.tasks.by_head import Fit, Prepared, wide_features
 from onebase.tasks.checks import head_size
@@ -82,7 +82,7 @@ def prepare(job: Adapting) -> Prepared:
         def fitted(x_NP: Tensor) -> Any:
             return fit_head(x_NP, y_N[:, None], 1, o.seed, folds if len(rows) >= FOLDS else None)
 
-        made, pooling = best_pooled(fitted, wide_features(job, texts, routing), o.pooling)
+        made, pooling = best_pooled(fitted, wide_features(job, texts, routing), o.of_task.pooling)
         targets: dict[str, tuple[int, ...]] = {
             t.id: (0,) if y else () for t, y in zip(texts, y_N.tolist(), strict=True)
         }
@@ -118,8 +118,11 @@ TASK = Task(
     name="rerank",
     columns=COLUMNS,
     lesson=lambda job: heads.lesson(job, prepare(job)),
-    head=lambda job: heads.by_head(job, prepare(job)),
-    refused={"prompt": "a prompt gives each of some answers a probability, no order of texts"},
+    options=heads.HeadOptions,
+    methods={
+        "head": Maker(lambda job: heads.by_head(job, prepare(job))),
+        "prompt": "a prompt gives each of some answers a probability, no order of texts",
+    },
     check=problem,
     samples=_samples,
     compared=("query", "texts"),

@@ -18,7 +18,7 @@ from onebase.model.proj import AdapterRouting
 from onebase.objective.reward import PairwiseReward
 from onebase.tasks import by_head as heads
 from onebase.tasks.answers import numbers, of_task, rewards
-from onebase.tasks.base import ScoreRequest, Shown, Task
+from onebase.tasks.base import Maker, ScoreRequest, Shown, Task
 from onebase.tasks.bound import Bound
 from onebase.tasks.by_head import Fit, Prepared, wide_features
 from onebase.tasks.job import Adapting, data_facts
@@ -49,7 +49,7 @@ def prepare(job: Adapting) -> Prepared:
 
     def fit(texts: Sequence[Tokens], routing: AdapterRouting | None) -> Fit:
         x_NP = wide_features(job, texts, routing)
-        fitted, pooling = best_pooled(on_differences, x_NP, job.options.pooling)
+        fitted, pooling = best_pooled(on_differences, x_NP, job.options.of_task.pooling)
         return Fit(
             fitted.head,
             HeadConfig(gives="value", pooling=pooling),
@@ -79,8 +79,11 @@ TASK = Task(
     name="reward",
     columns=COLUMNS,
     lesson=lambda job: heads.lesson(job, prepare(job)),
-    head=lambda job: heads.by_head(job, prepare(job)),
-    refused={"prompt": "a prompt gives each of some answers a probability, no number"},
+    options=heads.HeadOptions,
+    methods={
+        "head": Maker(lambda job: heads.by_head(job, prepare(job))),
+        "prompt": "a prompt gives each of some answers a probability, no number",
+    },
     check=pair_problem,
     samples=answer_pairs,
     by_sample=True,

@@ -23,7 +23,7 @@ from onebase.objective.tag import Tagging
 from onebase.tasks import by_head as heads
 from onebase.tasks.answers import of_task, spans_in, token_states
 from onebase.tasks.answers import spans as spans_of
-from onebase.tasks.base import ScoreRequest, Shown, Task
+from onebase.tasks.base import Maker, ScoreRequest, Shown, Task
 from onebase.tasks.bound import Bound
 from onebase.tasks.by_head import Fit, Prepared
 from onebase.tasks.checks import head_size
@@ -146,8 +146,10 @@ TASK = Task(
     name="tag",
     columns=("text",),
     lesson=lambda job: heads.lesson(job, prepare(job)),
-    head=lambda job: heads.by_head(job, prepare(job)),
-    refused={"prompt": "a prompt gives each of some answers a probability, no places in a text"},
+    methods={
+        "head": Maker(lambda job: heads.by_head(job, prepare(job))),
+        "prompt": "a prompt gives each of some answers a probability, no places in a text",
+    },
     check=problem,
     samples=placed_texts,
     compared=("text",),

@@ -20,7 +20,7 @@ from onebase.evaluation.likelihood import completion_nats
 from onebase.evaluation.predictions import Written
 from onebase.methods.method import Learner
 from onebase.objective.next_token import NextToken
-from onebase.tasks import by_prompt
+from onebase.tasks import by_prompt, prompts
 from onebase.tasks.base import ScoreRequest, Task, always
 from onebase.tasks.fit import Lesson, Steps
 from onebase.tasks.job import Adapting, data_facts
@@ -170,12 +170,13 @@ def _written(request: ScoreRequest, found: EvalPrompts) -> Written:
     return Written(found.answers, texts, nats[:, 0], nats[:, 1])
 
 
+NO_HEAD = "a head says which of some labels, it writes no text"
+
 COMPLETE = Task(
     name="complete",
     columns=("prompt", "completion"),
     lesson=lesson,
-    prompt=by_prompt.by_prompt,
-    refused={"head": "a head says which of some labels, it writes no text"},
+    methods={"prompt": by_prompt.maker(prompts.COMPLETIONS), "head": NO_HEAD},
     writes=always,
     check=text_problem,
     samples=lambda reader: one_sample(reader, completion_row),
@@ -189,6 +190,7 @@ CHAT = replace(
     COMPLETE,
     name="chat",
     columns=("messages",),
+    methods={"prompt": by_prompt.maker(prompts.MESSAGES), "head": NO_HEAD},
     check=lambda row: None,
     samples=lambda reader: one_sample(reader, chat_row),
     predictions=chats,

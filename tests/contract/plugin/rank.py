@@ -20,7 +20,7 @@ from onebase.model.proj import AdapterRouting
 from onebase.objective.regress import Regression
 from onebase.tasks import by_head
 from onebase.tasks.answers import values
-from onebase.tasks.base import ScoreRequest, Shown, Task
+from onebase.tasks.base import Maker, ScoreRequest, Shown, Task
 from onebase.tasks.bound import Bound
 from onebase.tasks.by_head import Fit, Prepared, wide_features
 from onebase.tasks.job import Adapting, data_facts
@@ -50,7 +50,7 @@ def prepare(job: Adapting) -> Prepared:
     def fit(texts: Sequence[Tokens], routing: AdapterRouting | None) -> Fit:
         x_NP = wide_features(job, texts, routing)
         fitted, pooling = best_pooled(
-            lambda x: fit_ridge(x, y_N, job.options.seed), x_NP, job.options.pooling
+            lambda x: fit_ridge(x, y_N, job.options.seed), x_NP, job.options.of_task.pooling
         )
         targets = {t.id: y for t, y in zip(texts, y_N.tolist(), strict=True)}
         how = HeadConfig(gives="value", pooling=pooling)
@@ -107,8 +107,11 @@ register(
         name="rank",
         columns=COLUMNS,
         lesson=lambda job: by_head.lesson(job, prepare(job)),
-        head=lambda job: by_head.by_head(job, prepare(job)),
-        refused={"prompt": "a prompt gives each of some answers a probability, no order"},
+        options=by_head.HeadOptions,
+        methods={
+            "head": Maker(lambda job: by_head.by_head(job, prepare(job))),
+            "prompt": "a prompt gives each of some answers a probability, no order",
+        },
         check=flaw,
         samples=lambda reader: whole_texts(reader, pairs),
         compared=("query", "passages"),
