@@ -9,20 +9,20 @@ from onebase.base.model import BaseModel
 from onebase.config import to_dict
 from onebase.data import check_labels, read_rows
 from onebase.data.labelled import Data
+from onebase.engine.answers import labels
+from onebase.engine.prompting import Given, columns, inputs
 from onebase.errors import DataError, UserError
 from onebase.evaluation.baselines import NearestNeighbour, TfidfLogistic
 from onebase.evaluation.bootstrap import mean_score
 from onebase.evaluation.energy import watching
 from onebase.evaluation.gate import System, Verdict, gate
 from onebase.evaluation.metrics import correct
+from onebase.methods.bound import Bound
 from onebase.methods.folder import Attached
 from onebase.methods.stacking import alone
 from onebase.methods.table import METHODS
 from onebase.opening.rows import resolved
-from onebase.tasks.answers import labels
-from onebase.tasks.bound import Bound
 from onebase.tasks.options import those_of
-from onebase.tasks.prompting import Given, columns, inputs
 from onebase.tasks.table import adapted, rows_hash
 
 

@@ -8,15 +8,15 @@ from onebase.base.folder import LoadedBase
 from onebase.config import config
 from onebase.data.labelled import Check, Data, Make
 from onebase.engine.constrain import Constraint
+from onebase.engine.prompting import Given
 from onebase.errors import ConfigError
+from onebase.methods.bound import Bound
 from onebase.methods.folder import AdapterParts
 from onebase.methods.method import NoOptions, Signal
 from onebase.methods.table import BY_STEPS
-from onebase.tasks.bound import Bound
 from onebase.tasks.fit import Lesson, by_steps
 from onebase.tasks.job import Adapting
 from onebase.tasks.options import AdaptOptions
-from onebase.tasks.prompting import Given
 from onebase.tasks.reading import RowReader, no_samples
 
 MakeAdapter = Callable[[Adapting], AdapterParts]

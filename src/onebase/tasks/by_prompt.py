@@ -11,6 +11,7 @@ from onebase.data import Rows
 from onebase.data.bad_rows import places_of, refuse_bad
 from onebase.draws import Draws
 from onebase.engine.features import text_tokens
+from onebase.engine.prompting import Prompter, scores_of, vectors
 from onebase.errors import DataError, UserError
 from onebase.methods.config import AdapterConfig
 from onebase.methods.folder import AdapterParts, bound_to
@@ -18,7 +19,6 @@ from onebase.methods.prompt import KEY, PromptConfig, PromptOptions, ShotsConfig
 from onebase.tasks.base import Maker
 from onebase.tasks.job import Adapting, Facts, data_facts
 from onebase.tasks.ledgers import check_rows
-from onebase.tasks.prompting import Prompter, scores_of, vectors
 from onebase.tasks.prompts import Example, PromptForm, Row
 
 CONTENT_FREE = ("N/A", "[MASK]", "")

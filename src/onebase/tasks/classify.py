@@ -16,11 +16,15 @@ from onebase.data.bad_rows import Samples
 from onebase.data.labelled import Make, Records
 from onebase.data.row_files import Problem
 from onebase.engine import image_features as images
+from onebase.engine.answers import classes_of, labels
 from onebase.engine.features import pair_tokens, pooling_of, vector_of, views
+from onebase.engine.labels import Label, labelled
+from onebase.engine.prompting import Given, columns, inputs
 from onebase.engine.scoring import batch_tokens
 from onebase.errors import DataError, UserError
 from onebase.evaluation.bootstrap import Array
 from onebase.evaluation.predictions import Labels, LabelSets
+from onebase.methods.bound import Bound
 from onebase.methods.folder import AdapterParts
 from onebase.methods.head import best_pooled, fit_head
 from onebase.methods.method import SCRATCH, option
@@ -32,16 +36,12 @@ from onebase.objective.label import Classification, MultiLabel, marks
 from onebase.tasks import by_head as heads
 from onebase.tasks import by_prompt, prompts
 from onebase.tasks import image_classes as pictures
-from onebase.tasks.answers import classes_of, labels
 from onebase.tasks.base import Look, Maker, ScoreRequest, Shown, Task
-from onebase.tasks.bound import Bound
 from onebase.tasks.by_head import Fit, HeadOptions, Prepared, wide_features
 from onebase.tasks.checks import head_size
 from onebase.tasks.fit import Lesson
 from onebase.tasks.job import Adapting, data_facts
-from onebase.tasks.prompting import Given, columns, inputs
 from onebase.tasks.reading import Row, RowReader, no_samples, together, whole_texts
-from onebase.tasks.results import Label, labelled
 from onebase.tasks.rows import reader_on
 
 

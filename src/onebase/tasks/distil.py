@@ -19,6 +19,7 @@ from onebase.config import config
 from onebase.data import Order
 from onebase.data.labelled import Make
 from onebase.data.order import ExampleOrder, one_by_one
+from onebase.engine.answers import vectors
 from onebase.engine.features import (
     chat_rows,
     completion_rows,
@@ -28,6 +29,7 @@ from onebase.engine.features import (
     views,
 )
 from onebase.errors import DataError, UserError
+from onebase.methods.bound import Bound
 from onebase.methods.method import SCRATCH, Learner, Signal, option
 from onebase.methods.vector_head import candidates, fit_views
 from onebase.objective.base import IGNORE
@@ -40,9 +42,7 @@ from onebase.objective.distil import (
 )
 from onebase.objective.next_token import NextToken
 from onebase.tasks import classify, continued, writing
-from onebase.tasks.answers import vectors
 from onebase.tasks.base import Task
-from onebase.tasks.bound import Bound
 from onebase.tasks.by_head import HeadOptions, forgetting
 from onebase.tasks.checks import check_reads, check_writes
 from onebase.tasks.fit import Fields, Lesson, Steps

@@ -13,13 +13,13 @@ from onebase.data.bad_rows import Samples
 from onebase.data.labelled import Make
 from onebase.data.order import ExampleOrder
 from onebase.data.row_files import Problem
+from onebase.engine.answers import vectors
 from onebase.engine.features import embedding_tokens
 from onebase.engine.scoring import batch_tokens
 from onebase.errors import ConfigError, DataError, UserError
 from onebase.evaluation.predictions import Alike, Retrieved
 from onebase.methods.method import Learner, option
 from onebase.objective.contrastive import Contrastive
-from onebase.tasks.answers import vectors
 from onebase.tasks.base import ScoreRequest, Task
 from onebase.tasks.fit import Lesson, Steps
 from onebase.tasks.job import Adapting, data_facts

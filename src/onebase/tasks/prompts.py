@@ -6,9 +6,9 @@ from typing import Any
 
 from onebase.base.folder import LoadedBase
 from onebase.codec.text.sample import chat_sample
+from onebase.engine.prompting import asked, checked
 from onebase.errors import DataError
 from onebase.methods.prompt import ANSWER, PromptConfig, PromptOptions, ShotsConfig
-from onebase.tasks.prompting import asked, checked
 
 Row = Mapping[str, Any]
 Example = Callable[[Row], dict[str, Any]]

@@ -10,6 +10,7 @@ from onebase.data.labelled import Make
 from onebase.errors import UserError
 from onebase.methods.method import Learner, option
 from onebase.objective.policy import Policy, ReinforceConfig
+from onebase.rewards import checked, opened
 from onebase.tasks.base import Look, Task, always
 from onebase.tasks.fit import Fields, Lesson, Steps
 from onebase.tasks.job import Adapting, Facts, data_facts
@@ -17,7 +18,6 @@ from onebase.tasks.judge import rewarded
 from onebase.tasks.ledgers import check_rows
 from onebase.tasks.preferences import prompt_problem
 from onebase.tasks.reading import RowReader
-from onebase.tasks.rewards import checked, opened
 from onebase.tasks.rollouts import RolloutPrompt, Rollouts, prompt_samples, questions
 
 VALUE = "__value"

@@ -17,18 +17,18 @@ from onebase.data import read_rows
 from onebase.data.bad_rows import Samples
 from onebase.data.labelled import Make
 from onebase.data.row_files import Problem
+from onebase.engine.answers import of_task, query_problem, ranked, scored
 from onebase.engine.features import pair_tokens, pooling_of
 from onebase.errors import DataError
 from onebase.evaluation.predictions import Graded
 from onebase.evaluation.retrieval import NDCG
+from onebase.methods.bound import Bound
 from onebase.methods.head import FOLDS, best_pooled, fit_head, spread
 from onebase.methods.method import SCRATCH
 from onebase.model.proj import AdapterRouting
 from onebase.objective.label import MultiLabel
 from onebase.tasks import by_head as heads
-from onebase.tasks.answers import of_task, query_problem, ranked, scored
 from onebase.tasks.base import Maker, ScoreRequest, Shown, Task
-from onebase.tasks.bound import Bound
 from onebase.tasks.by_head import Fit, Prepared, wide_features
 from onebase.tasks.checks import head_size
 from onebase.tasks.job import Adapting, data_facts

@@ -9,17 +9,18 @@ from torch import Tensor
 
 from onebase.base.head import HeadConfig
 from onebase.codec.text.sample import Tokens
+from onebase.engine.answers import numbers, of_task, rewards
 from onebase.engine.features import pooling_of
+from onebase.engine.prompting import Given
 from onebase.evaluation.predictions import Rated
+from onebase.methods.bound import Bound
 from onebase.methods.folder import Attached
 from onebase.methods.head import FOLDS, Fitted, best_pooled, fit_head, spread
 from onebase.methods.method import SCRATCH
 from onebase.model.proj import AdapterRouting
 from onebase.objective.reward import PairwiseReward
 from onebase.tasks import by_head as heads
-from onebase.tasks.answers import numbers, of_task, rewards
 from onebase.tasks.base import Maker, ScoreRequest, Shown, Task
-from onebase.tasks.bound import Bound
 from onebase.tasks.by_head import Fit, Prepared, wide_features
 from onebase.tasks.job import Adapting, data_facts
 from onebase.tasks.prefer import check_pairs
@@ -31,7 +32,6 @@ from onebase.tasks.preferences import (
     pair_tokens,
     preference_rows,
 )
-from onebase.tasks.prompting import Given
 from onebase.tasks.rows import reader_on
 
 

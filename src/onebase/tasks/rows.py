@@ -7,9 +7,9 @@ from typing import Any
 from onebase.base.folder import LoadedBase
 from onebase.data import Rows, read_rows
 from onebase.data.labelled import Data, Records
+from onebase.methods.bound import Bound
 from onebase.methods.table import METHODS
 from onebase.tasks.base import Look, Task
-from onebase.tasks.bound import Bound
 from onebase.tasks.checks import before
 from onebase.tasks.options import AdaptOptions
 from onebase.tasks.reading import RowReader

@@ -9,7 +9,10 @@ from onebase.artifact.files import read_manifest
 from onebase.base.folder import LoadedBase
 from onebase.codec.text.clock import at, today
 from onebase.data.labelled import Data
+from onebase.engine.prompting import Given
+from onebase.engine.prompting import columns as prompt_columns
 from onebase.errors import ConfigError, UserError
+from onebase.methods.bound import Bound
 from onebase.methods.folder import AdapterParts, Attached
 from onebase.methods.table import BY_STEPS, METHODS, method_of
 from onebase.opening.rows import resolved
@@ -28,12 +31,9 @@ from onebase.tasks import (
     writing,
 )
 from onebase.tasks.base import MakeAdapter, ScoreRequest, Shown, Task, never
-from onebase.tasks.bound import Bound
 from onebase.tasks.checks import check_reads, check_room, check_writes
 from onebase.tasks.job import Adapting, rows_hash
 from onebase.tasks.options import TASK_OPTIONS, AdaptOptions, read_options
-from onebase.tasks.prompting import Given
-from onebase.tasks.prompting import columns as prompt_columns
 from onebase.tasks.results import Adapter
 from onebase.tasks.rows import compared_by, read, read_test
 from onebase.train.callbacks import Callback

@@ -17,9 +17,9 @@ from onebase.draws import Draws
 from onebase.errors import DataError, UserError
 from onebase.evaluation.bootstrap import Score
 from onebase.evaluation.scores import check_names, scores_of
+from onebase.methods.bound import Bound
 from onebase.methods.table import BY_STEPS, METHODS
 from onebase.tasks.base import MakeAdapter, ScoreRequest
-from onebase.tasks.bound import Bound
 from onebase.tasks.job import Adapting
 from onebase.tasks.options import AdaptOptions, read_options
 from onebase.tasks.plan import plan_of

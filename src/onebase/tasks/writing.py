@@ -14,6 +14,7 @@ from onebase.data import RowPlan, TokenSet, read_rows
 from onebase.data.order import ExampleOrder, Order, one_by_one
 from onebase.engine.decoder import generate
 from onebase.engine.features import chat_row, completion_row
+from onebase.engine.prompting import prompted, texts_of
 from onebase.engine.sampler import Sampling
 from onebase.errors import DataError
 from onebase.evaluation.likelihood import completion_nats
@@ -25,7 +26,6 @@ from onebase.tasks.base import ScoreRequest, Task, always
 from onebase.tasks.fit import Lesson, Steps
 from onebase.tasks.job import Adapting, data_facts
 from onebase.tasks.ledgers import check_written
-from onebase.tasks.prompting import prompted, texts_of
 from onebase.tasks.reading import one_sample, samples_in
 
 PACKED = 256

@@ -9,19 +9,19 @@ import torch
 
 from onebase.codec.text.sample import Tokens
 from onebase.data import read_rows
+from onebase.engine.answers import values
 from onebase.engine.features import pooling_of
 from onebase.evaluation.bootstrap import Score, mean_score
 from onebase.evaluation.scores import Metric
 from onebase.evaluation.scores import register as register_score
+from onebase.methods.bound import Bound
 from onebase.methods.head import HeadConfig, best_pooled
 from onebase.methods.method import SCRATCH
 from onebase.methods.ridge import fit_ridge
 from onebase.model.proj import AdapterRouting
 from onebase.objective.regress import Regression
 from onebase.tasks import by_head
-from onebase.tasks.answers import values
 from onebase.tasks.base import Maker, ScoreRequest, Shown, Task
-from onebase.tasks.bound import Bound
 from onebase.tasks.by_head import Fit, Prepared, wide_features
 from onebase.tasks.job import Adapting, data_facts
 from onebase.tasks.reading import whole_texts
