@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from onebase.api.base import Base
+from onebase.artifact.record import state
 from onebase.base.folder import save_base
 from onebase.errors import UserError
 from onebase.opening.bases import FORMATS_IN, find_artifact, open_base, open_foreign
@@ -25,13 +26,25 @@ def load(ref: str | Path, *, device: str = "cpu", dtype: str = "fp32") -> Base:
     return Base.opened(open_base(ref, device=device, dtype=dtype))
 
 
-def import_base(src: str | Path, out: str | Path, *, overwrite: bool = False) -> Base:
+def import_base(
+    src: str | Path,
+    out: str | Path,
+    *,
+    overwrite: bool = False,
+    licence: str | None = None,
+    source: str | None = None,
+    log: Tell | None = None,
+) -> Base:
     """Take an open model into a base folder of ours: the same weights, and a record that says where from, with the hash of every
-    file. Raises UserError for what cannot be read."""
+    file, and what the source says of licence and data. licence, source: what you state of them; where the source says otherwise the record keeps both,
+    and `log` hears of it. Raises UserError for what cannot be read."""
     path = find_artifact(src)
     found = open_foreign(path, hashes=True)
     if found is None:
         raise UserError(f"{path} is no model in a format that is known", f"accepted: {', '.join(FORMATS_IN)}")
+    for field, value in (("licence", licence), ("source", source)):
+        if value is not None:
+            state(found.record, field, value, log or (lambda _: None))
     save_base(Path(out), found, overwrite=overwrite)
     return load(out)
 

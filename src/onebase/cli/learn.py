@@ -101,8 +101,8 @@ def adapt(
             help="Do all that comes before step 1, show the ledger, memory and time, and stop. Writes nothing.",
         ),
     ] = False,
-    task: Annotated[str, typer.Option(help="What is learnt: {tasks}.")] = "classify",
-    method: Annotated[str, typer.Option(help="How: {methods}.")] = "lora",
+    task: Annotated[str | None, typer.Option(help="What is learnt: {tasks} (default: classify).")] = None,
+    method: Annotated[str | None, typer.Option(help="How: {methods} (default: lora).")] = None,
     option: Annotated[
         list[str] | None,
         typer.Option(
@@ -127,6 +127,15 @@ def adapt(
             help="Keep the state of learning there; the same command goes on from it.",
         ),
     ] = None,
+    data_licence: Annotated[
+        str | None,
+        typer.Option(
+            "--data-licence", "--data-license", metavar="TEXT", help="The licence of --data, for the record."
+        ),
+    ] = None,
+    data_source: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Where --data is from, for the record.")
+    ] = None,
     tune: Annotated[
         int,
         typer.Option(
@@ -146,13 +155,14 @@ def adapt(
     from onebase.config import parse_pairs
     from onebase.methods.table import method_of
     from onebase.tasks.options import explained
+    from onebase.tasks.table import METHOD, TASK
     from onebase.train.callbacks import Progress
 
     if option == ["help"]:
-        say(explained(task, method))
+        say(explained(task or TASK, method or METHOD))
         return
-    if data is None and method_of(method).needs_rows:
-        raise UserError(f"method {method} learns from data", "give --data FILE")
+    if data is None and method_of(method or METHOD).needs_rows:
+        raise UserError(f"method {method or METHOD} learns from data", "give --data FILE")
     if out is None and not dry_run:
         raise UserError(
             "nothing says where the adapter goes", "give --out DIR, or --dry-run for a plan alone"
@@ -181,14 +191,16 @@ def adapt(
         data or [],
         task=task,
         method=method,
-        callbacks=[Progress(f"{method} {task}")],
+        callbacks=[Progress(f"{method or METHOD} {task or TASK}")],
         log=say,
         test=test,
         columns=columns,
+        data_licence=data_licence,
+        data_source=data_source,
         **options,
     )
     adapter.save(out)
-    say(f"adapter: {out} ({adapter.bytes / 1024:.1f} KiB, {method}, for {base.fingerprint[:16]}...)")
+    say(f"adapter: {out} ({adapter.bytes / 1024:.1f} KiB, {adapter.method}, for {base.fingerprint[:16]}...)")
 
 
 @app.command(

@@ -8,12 +8,14 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from onebase.data.file_hashes import hashed_lines, note_file
 from onebase.errors import DataError
 
 #: format by file ending
@@ -55,7 +57,7 @@ def lines(path: Path) -> Iterator[Line]:
     """Number, text with its end and problem of each line, as `lines_of` has them."""
     try:
         with path.open("rb") as f:
-            yield from lines_of(f, str(path))
+            yield from lines_of(hashed_lines(f, path), str(path))
     except OSError as e:
         raise unreadable(path, e) from None
 
@@ -275,7 +277,17 @@ def _header(where: str, names: list[str], columns: Sequence[str]) -> list[str]:
 
 def _parquet(path: Path, columns: Sequence[str]) -> Iterator[Record]:
     try:
-        file = pq.ParquetFile(path, page_checksum_verification=True)
+        raw = path.open("rb")
+    except OSError as e:
+        raise unreadable(path, e) from None
+    with raw:
+        note_file(raw, path)
+        yield from _parquet_of(raw, path, columns)
+
+
+def _parquet_of(raw: BufferedReader, path: Path, columns: Sequence[str]) -> Iterator[Record]:
+    try:
+        file = pq.ParquetFile(raw, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as e:
         raise DataError(
             f"{path}: not a Parquet file: {e}", "give a .parquet file, or name its kind"

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from onebase.artifact.record import Record
+from onebase.artifact.record import Origin, Record
 from onebase.base.folder import LoadedBase
+from onebase.formats.card import note_card
 from onebase.formats.hf.base import layout_of
 from onebase.formats.hub.models import fetch, is_name
 from onebase.formats.peft.folder import Target, is_peft
@@ -22,12 +23,12 @@ def read_adapter(base: LoadedBase, path: Path) -> AdapterParts:
     record = Record("adapter")
     relied = {k: v for k, v in base.hashes.items() if k != "fingerprint"}
     # PEFT does not say which weights an adapter was made on: that it belongs to this base is the user's word.
-    record.add_parent("base", base.fingerprint, base.path.name if base.path else "", **relied)
-    record.add("imported.from", path.resolve().name, "name of the source")
-    record.add("imported.format", "peft", "read from the source")
+    record.add_parent("base", base.fingerprint, base.name, **relied)
+    record.add("imported.from", path.resolve().name, f"{Origin.SOURCE}: its name")
+    record.add("imported.format", "peft", Origin.SOURCE)
     note_hub(record, path)
     record.add("base", base.fingerprint, "stated by the user, who put it on this base")
-    record.add("data", None, "not known: the source does not say what the adapter learnt from")
+    note_card(record, path)
     own = part_field(found.method, found.config)
     cfg = AdapterConfig(method=found.method, task=found.task, base=bound_to(base), **own, **found.parts)
     return AdapterParts(cfg, found.tensors, record, path)

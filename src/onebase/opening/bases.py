@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from onebase.artifact.files import MANIFEST
-from onebase.artifact.record import Record
+from onebase.artifact.record import Origin, Record
 from onebase.base.folder import LoadedBase, load_base
 from onebase.codec.text.codec import TextCodec
 from onebase.errors import UserError
@@ -65,8 +65,8 @@ def note_hub(record: Record, path: Path) -> None:
         return
     repo, commit = came
     if path.is_dir():  # its name is the commit's there
-        record.add("name", repo.rsplit("/", 1)[-1], "name of the repo on the Hub")
-    record.add("imported.hub", {"repo": repo, "revision": commit}, "the Hub's cache")
+        record.add("name", repo.rsplit("/", 1)[-1], f"{Origin.SOURCE}: the repo on the Hub")
+    record.add("imported.hub", {"repo": repo, "revision": commit}, f"{Origin.SOURCE}: the Hub's cache")
 
 
 def refuse_foreign(path: Path) -> None:
