@@ -93,7 +93,7 @@ def takes(task: str, method: str) -> list[str]:
     return out
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 @pytest.mark.parametrize(
     ("task", "method"), [("classify", "head"), ("classify", "lora"), ("complete", "soft")]

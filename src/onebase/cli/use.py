@@ -87,6 +87,12 @@ def eval_(
     lm_eval_include: Annotated[
         Path | None, typer.Option(metavar="DIR", help="A folder of task files, for names.")
     ] = None,
+    record: Annotated[
+        bool,
+        typer.Option(
+            "--record/--no-record", help="Keep the scores in the adapter's record, with the hash of the data."
+        ),
+    ] = True,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     device: Device = "auto",
     dtype: DType = "auto",
@@ -94,8 +100,10 @@ def eval_(
     """Score a base or an adapter, each number with its 95% interval; with --train, ask whether a base is needed at all."""
     import onebase
     from onebase.assess.gating import against_classical
+    from onebase.assess.keeping import keep_scores, kept_in
     from onebase.config import parse_pairs
     from onebase.data import read_rows
+    from onebase.data.file_hashes import files_read
     from onebase.opening.rows import resolved
 
     if lm_eval:
@@ -111,15 +119,18 @@ def eval_(
     form, columns = constraint(schema), named_columns(column or [])
     judged = parse_pairs(option) if option else None
     base = load_base(ref, adapter, device, dtype)
-    rows = read_rows(resolved(data), (), columns=columns) if columns else data
-    scores = onebase.evaluate(
-        base, rows, task=task, max_tokens=max_tokens, constraint=form, judge=judged, scores=score
-    )
+    with files_read() as files:
+        rows = read_rows(resolved(data), (), columns=columns) if columns else data
+        scores = onebase.evaluate(
+            base, rows, task=task, max_tokens=max_tokens, constraint=form, judge=judged, scores=score
+        )
     verdict = None
     if train:
         verdict = against_classical(
             base, read_rows(resolved(train), (), columns=columns) if columns else train, rows
         )
+    if record and (folder := kept_in(adapter or [])) is not None:
+        keep_scores(folder, scores, files, verdict)
     if json:
         gate = {"gate": verdict.line, "gate_costs": [vars(c) for c in verdict.costs]} if verdict else {}
         print_json({k: _fields(s) for k, s in scores.items()} | gate)
