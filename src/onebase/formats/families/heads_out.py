@@ -1,6 +1,7 @@
 """Heads written as transformers has them: the keys of the config, and the tensors, by the table of `heads`."""
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -9,22 +10,43 @@ from onebase.base.head import OwnHead, span_tags
 from onebase.codec.text.tokenizer import Tokenizer
 from onebase.errors import ConfigError
 from onebase.formats.families.encoder import PLAIN
-from onebase.formats.families.heads import ACTIVATIONS, HEAD_KINDS, LAYOUTS, FoundHead, Kind, read_config
+from onebase.formats.families.heads import (
+    ACTIVATIONS,
+    HEAD_KINDS,
+    KINDS,
+    LAYOUTS,
+    FoundHead,
+    read_config,
+)
 from onebase.formats.family import Tree
 from onebase.formats.hf.sentence import Pairs
 from onebase.formats.reader import ConfigReader
 
 
-def written_head(model_type: str, head: OwnHead, config: Tree) -> tuple[Tree, dict[str, Tensor]]:
+@dataclass(frozen=True)
+class WrittenHead:
+    """The config of a model with a head, the tensors of the head by their names there, and what the trunk's names begin with (None: as the family's)."""
+
+    config: Tree
+    tensors: dict[str, Tensor]
+    trunk: str | None
+
+    def trunk_names(self, tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+        """Of a family's tensors those of the trunk, whose names begin with `prefix`, as this class calls them."""
+        begin = prefix if self.trunk is None else self.trunk
+        return {begin + n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+
+
+def written_head(model_type: str, head: OwnHead, config: Tree) -> WrittenHead:
     """The keys that say what a head is, on top of the trunk's `config`, and its tensors by their names there. Raises ConfigError where
     the family's layout cannot say it: it is proved by reading it back."""
     cfg = head.config
-    kinds: dict[str, Kind] = {"spans": "tokens", "answer": "answers"}
-    kind = kinds.get(cfg.gives, "sequence")
+    kind = KINDS.get(cfg.gives, "sequence")
     layout = LAYOUTS.get(model_type, {}).get(kind)
     if layout is None:
         raise ConfigError(
-            f"a head for {head.task} on a base of the {model_type} layout", "export the base alone"
+            f"a head for {head.task} on a base of the {model_type} layout: transformers has no such class",
+            "export the base alone",
         )
     suffix = next(s for s, k in HEAD_KINDS.items() if k == kind)
     names = (
@@ -58,7 +80,7 @@ def written_head(model_type: str, head: OwnHead, config: Tree) -> tuple[Tree, di
             f"{odd[0]} of the head, for which {tree['architectures'][0]} has no place",
             "export the base alone",
         )
-    return tree, {theirs[name]: t for name, t in tensors.items()}
+    return WrittenHead(tree, {theirs[name]: t for name, t in tensors.items()}, layout.trunk)
 
 
 _PROBLEMS = {
