@@ -22,7 +22,7 @@ from onebase.formats.family import Family
 from onebase.formats.hf.sentence import Pairs, read_pairs
 from onebase.formats.reader import ConfigReader
 from onebase.formats.weight_loading import WeightSource
-from onebase.model.config import NormConfig
+from onebase.model.config import Activation, NormConfig
 
 Kind = Literal["sequence", "tokens", "answers"]
 HEAD_KINDS: dict[str, Kind] = {
@@ -40,6 +40,10 @@ ACTIVATIONS = {"torch.nn.modules.linear.Identity": False, "torch.nn.modules.acti
 """By their names in a cross-encoder's config: is a score the sigmoid of the output?"""
 
 
+ACTS: Mapping[str, Activation | Literal["tanh"]] = {**PLAIN, "tanh": "tanh"}
+"""By their names there: activations of a hidden layer."""
+
+
 def _tanh(r: ConfigReader) -> LayerConfig:
     return LayerConfig()
 
@@ -50,7 +54,7 @@ def _relu(r: ConfigReader) -> LayerConfig:
 
 def _modernbert(r: ConfigReader) -> LayerConfig:
     norm = NormConfig(kind="layer", eps=r.positive("norm_eps", 1e-5), bias=r.get("norm_bias", bool, False))
-    act = r.one_of("classifier_activation", PLAIN, "gelu")
+    act = r.one_of("classifier_activation", ACTS, "gelu")
     return LayerConfig(activation=act, bias=r.get("classifier_bias", bool, False), norm=norm)
 
 
@@ -206,7 +210,7 @@ def read_config(r: ConfigReader, found: FoundHead, outputs: int, pairs: Pairs) -
         labels = tuple(dict.fromkeys(tag_parts(n)[1] for n in names if n != OUTSIDE))
         return "tag", HeadConfig(labels=labels, gives="spans", tags=names, layer=layer)
     pooling: Pooling = (
-        r.one_of("classifier_pooling", _POOLINGS, "cls") if layout.pooling is None else layout.pooling
+        r.one_of("classifier_pooling", POOLINGS, "cls") if layout.pooling is None else layout.pooling
     )
     cfg = HeadConfig(labels=names, pooling=pooling, layer=layer, pairs=outputs > 1, typed=pairs.typed)
     if pooling == "last":
@@ -223,7 +227,7 @@ def read_config(r: ConfigReader, found: FoundHead, outputs: int, pairs: Pairs) -
     return "classify", cfg
 
 
-_POOLINGS: Mapping[str, Pooling] = {"cls": "cls", "mean": "mean"}
+POOLINGS: Mapping[str, Pooling] = {"cls": "cls", "mean": "mean"}
 
 
 def _value(r: ConfigReader, problem: str, crossing: str | None, *, decoder: bool) -> tuple[str, bool]:

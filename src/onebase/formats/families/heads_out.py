@@ -9,15 +9,18 @@ from torch import Tensor
 from onebase.base.head import OwnHead, span_tags
 from onebase.codec.text.tokenizer import Tokenizer
 from onebase.errors import ConfigError
-from onebase.formats.families.encoder import PLAIN
 from onebase.formats.families.heads import (
     ACTIVATIONS,
+    ACTS,
     HEAD_KINDS,
     KINDS,
     LAYOUTS,
+    POOLINGS,
     FoundHead,
+    Layout,
     read_config,
 )
+from onebase.formats.families.heads_linear import as_layout
 from onebase.formats.family import Tree
 from onebase.formats.hf.sentence import Pairs
 from onebase.formats.reader import ConfigReader
@@ -40,28 +43,31 @@ class WrittenHead:
 def written_head(model_type: str, head: OwnHead, config: Tree) -> WrittenHead:
     """The keys that say what a head is, on top of the trunk's `config`, and its tensors by their names there. Raises ConfigError where
     the family's layout cannot say it: it is proved by reading it back."""
-    cfg = head.config
-    kind = KINDS.get(cfg.gives, "sequence")
+    kind = KINDS.get(head.config.gives, "sequence")
     layout = LAYOUTS.get(model_type, {}).get(kind)
     if layout is None:
         raise ConfigError(
             f"a head for {head.task} on a base of the {model_type} layout: transformers has no such class",
             "export the base alone",
         )
-    suffix = next(s for s, k in HEAD_KINDS.items() if k == kind)
+    architecture = _stem(config) + next(s for s, k in HEAD_KINDS.items() if k == kind)
+    if kind == "sequence":
+        _refuse_pooling(architecture, layout, head)
+    head = as_layout(head, layout, config)
+    cfg = head.config
     names = (
         cfg.tags
         or (span_tags(cfg.labels) if cfg.gives == "spans" else cfg.labels)
         or tuple(f"LABEL_{i}" for i in range(cfg.outputs))
     )
     tree = config | {
-        "architectures": [_stem(config) + suffix],
+        "architectures": [architecture],
         "id2label": {str(i): n for i, n in enumerate(names)},
         "label2id": {n: i for i, n in enumerate(names)},
         "problem_type": _PROBLEMS.get((cfg.gives, head.task)),
     }
     if layout.dense == "head.dense" and cfg.layer is not None:
-        act = next((name for name, ours in PLAIN.items() if ours == cfg.layer.activation), "tanh")
+        act = next((name for name, ours in ACTS.items() if ours == cfg.layer.activation), "tanh")
         tree |= {"classifier_activation": act, "classifier_bias": cfg.layer.bias}
         tree |= {"classifier_pooling": cfg.pooling} if kind == "sequence" else {}
     if cfg.pad is not None:
@@ -70,14 +76,14 @@ def written_head(model_type: str, head: OwnHead, config: Tree) -> WrittenHead:
     if head.task == "rerank":
         tree["sentence_transformers"] = {"activation_fn": crossing}
     tensors = dict(head.tensors)
-    _prove(FoundHead(tree["architectures"][0], kind, layout, frozenset()), head, tree)
+    _prove(FoundHead(architecture, kind, layout, frozenset()), head, tree)
     if not layout.bias and (head.task == "reward" or torch.count_nonzero(tensors["head.bias"]) == 0):
         # Of rewards only differences mean something.
         del tensors["head.bias"]
     theirs = layout.names(cfg.layer)
-    if odd := sorted(tensors.keys() - theirs.keys()):
+    if "head.bias" in tensors and "head.bias" not in theirs:
         raise ConfigError(
-            f"{odd[0]} of the head, for which {tree['architectures'][0]} has no place",
+            f"{architecture} cannot express a head with a bias: 'score' has none there",
             "export the base alone",
         )
     return WrittenHead(tree, {theirs[name]: t for name, t in tensors.items()}, layout.trunk)
@@ -88,6 +94,15 @@ _PROBLEMS = {
     ("many", "classify"): "multi_label_classification",
     ("value", "regress"): "regression",
 }
+
+
+def _refuse_pooling(architecture: str, layout: Layout, head: OwnHead) -> None:
+    can = tuple(POOLINGS) if layout.pooling is None else (layout.pooling,)
+    if (pooling := head.config.pooling) not in can:
+        raise ConfigError(
+            f"{architecture} cannot express a head whose pooling is {pooling!r} (there it is {' or '.join(map(repr, can))})",
+            f"learn it with -o pooling={can[-1]}, or export the base alone",
+        )
 
 
 def _prove(found: FoundHead, head: OwnHead, tree: Tree) -> None:
