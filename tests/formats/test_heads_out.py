@@ -129,6 +129,30 @@ def test_answers_in_texts(family: str, tmp_path: Path) -> None:
     same([again.score], torch.tensor([found.score]))
 
 
+@pytest.mark.parametrize(
+    ("family", "task", "method"),
+    [
+        ("llama", "classify", "head"),
+        ("gpt2", "many", "head"),
+        ("qwen2", "regress", "head"),
+        ("llama", "classify", "lora"),
+        ("llama", "regress", "lora"),
+        ("gpt2", "many", "full"),
+    ],
+)
+def test_a_head_without_a_bias_is_a_decoders(family: str, task: str, method: str, tmp_path: Path) -> None:
+    made(tmp_path / "theirs", family, "Model")
+    base = onebase.load(tmp_path / "theirs")
+    agrees(learnt(base, task, method, pooling="last", head_bias=False), tmp_path / "back", task)
+    if (family, task, method) == ("llama", "classify", "head"):
+        for pooling in ("last", "both"):
+            with pytest.raises(ConfigError, match="cannot express a head with a bias|whose pooling is") as e:
+                learnt(base, task, pooling=pooling).export(tmp_path / "no")
+            assert "-o pooling=last -o head_bias=false" in e.value.remedy
+        with pytest.raises(ConfigError, match="'head_bias' is false and 'pooling' is 'auto'"):
+            learnt(base, task, head_bias=False)
+
+
 def test_what_cannot_be_said_is_refused_with_what_would(tmp_path: Path) -> None:
     for family, reads in (("bert", "cls"), ("modernbert_cls", "cls' or 'mean")):
         made(tmp_path / family, family, "Model")

@@ -159,3 +159,8 @@ def test_what_has_no_form_is_named(tmp_path: Path) -> None:
         )
         with pytest.raises(ConfigError, match=said):
             on.export(tmp_path / pooling, format="peft")
+    more = {"epochs": 1, "lr": 1e-2, "pooling": "last", "head_bias": False}
+    on = base.with_adapter(base.adapt(rows, task="classify", method="lora", **more))
+    again = base.with_adapter(on.export(tmp_path / "there", format="peft"))
+    want = torch.tensor([list(f.scores.values()) for f in on.classify(["ab", "bb"])])
+    same([list(f.scores.values()) for f in again.classify(["ab", "bb"])], want)

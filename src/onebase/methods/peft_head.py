@@ -91,7 +91,7 @@ def write_head(
     if "head.bias" not in names and bool(tensors["head.bias"].any()):
         raise ConfigError(
             f"PEFT has no place for a head's bias: {layout.out!r} has none on this base",
-            "export the merged base, and keep the head beside it",
+            "learn it with -o head_bias=false, or export the merged base, and keep the head beside it",
         )
     found = {theirs: tensors[ours] for ours, theirs in names.items()}
     modules = sorted({n.removeprefix(target.family().prefix).split(".")[0] for n in found})

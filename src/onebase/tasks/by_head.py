@@ -102,7 +102,7 @@ def lesson(job: Adapting, task: Prepared) -> Lesson:
             made.objective(found.routing),
             plan,
             longest,
-            params=list(base.model.heads[SCRATCH].parameters()),
+            params=[p for p in base.model.heads[SCRATCH].parameters() if p.requires_grad],
             facts=made.facts,
             fields={"head": made.config},
         )

@@ -95,7 +95,7 @@ def prepare(job: Adapting) -> Prepared:
 
     def fit(texts: Sequence[Tokens], routing: AdapterRouting | None) -> Fit:
         x_by = views(base, texts, reads, routing)
-        fitted, read = fit_views(x_by, torch.tensor(numbers), len(labels), o.seed)
+        fitted, read = fit_views(x_by, torch.tensor(numbers), len(labels), o.seed, o.head_bias)
         targets = {t.id: c for t, c in zip(texts, numbers, strict=True)}
         return Fit(
             fitted.head,
@@ -142,7 +142,9 @@ def _prepare_multilabel(job: Adapting) -> Prepared:
 
     def fit(texts: Sequence[Tokens], routing: AdapterRouting | None) -> Fit:
         x_NP = wide_features(job, texts, routing)
-        fitted, pooling = best_pooled(lambda x: fit_head(x, y_NC, len(labels), o.seed), x_NP, o.pooling)
+        fitted, pooling = best_pooled(
+            lambda x: fit_head(x, y_NC, len(labels), o.seed, bias=o.head_bias), x_NP, o.pooling
+        )
         targets = {t.id: x for t, x in zip(texts, numbers, strict=True)}
         return Fit(
             fitted.head,

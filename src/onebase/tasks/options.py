@@ -36,6 +36,11 @@ class AdaptOptions:
         was="micro",
     )
     pooling: Chosen = option("auto", "which hidden states a head reads")
+    head_bias: bool = option(
+        True,
+        "classify, regress, rerank of texts: whether a head has a bias; decoders' classes of transformers have none",
+        later=True,
+    )
     temperature: float = option(0.05, "task embed: cosines are divided by it")
     symmetric: bool = option(False, "task embed: positives must find their anchors too")
     contrast: ContrastConfig = option(ContrastConfig(), "task classify: whether vectors are learnt first")
@@ -59,6 +64,10 @@ class AdaptOptions:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ConfigError(f"'{name}' is {value}", f"give at least {least}")
+        if not self.head_bias and self.pooling in ("auto", "vector"):
+            raise ConfigError(
+                f"'head_bias' is false and 'pooling' is {self.pooling!r}", "name a pooling, such as last"
+            )
         if not 0 < self.temperature < float("inf"):
             raise ConfigError(f"'temperature' is {self.temperature}", "give a number above 0")
         if self.lr is not None and not 0 < self.lr < float("inf"):

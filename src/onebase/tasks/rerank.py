@@ -80,7 +80,7 @@ def prepare(job: Adapting) -> Prepared:
 
     def fit(texts: Sequence[Tokens], routing: AdapterRouting | None) -> Fit:
         def fitted(x_NP: Tensor) -> Any:
-            return fit_head(x_NP, y_N[:, None], 1, o.seed, folds if len(rows) >= FOLDS else None)
+            return fit_head(x_NP, y_N[:, None], 1, o.seed, folds if len(rows) >= FOLDS else None, o.head_bias)
 
         made, pooling = best_pooled(fitted, wide_features(job, texts, routing), o.pooling)
         targets: dict[str, tuple[int, ...]] = {

@@ -84,7 +84,7 @@ def written_head(model_type: str, head: OwnHead, config: Tree) -> WrittenHead:
     if "head.bias" in tensors and "head.bias" not in theirs:
         raise ConfigError(
             f"{architecture} cannot express a head with a bias: 'score' has none there",
-            "export the base alone",
+            "learn it with -o pooling=last -o head_bias=false, or export the base alone",
         )
     return WrittenHead(tree, {theirs[name]: t for name, t in tensors.items()}, layout.trunk)
 
@@ -99,9 +99,10 @@ _PROBLEMS = {
 def _refuse_pooling(architecture: str, layout: Layout, head: OwnHead) -> None:
     can = tuple(POOLINGS) if layout.pooling is None else (layout.pooling,)
     if (pooling := head.config.pooling) not in can:
+        more = "" if layout.bias or head.task == "reward" else " -o head_bias=false"
         raise ConfigError(
             f"{architecture} cannot express a head whose pooling is {pooling!r} (there it is {' or '.join(map(repr, can))})",
-            f"learn it with -o pooling={can[-1]}, or export the base alone",
+            f"learn it with -o pooling={can[-1]}{more}, or export the base alone",
         )
 
 
