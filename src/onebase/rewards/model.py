@@ -9,8 +9,8 @@ import torch
 
 from onebase.base.folder import LoadedBase
 from onebase.base.head import Head
-from onebase.engine.features import features
-from onebase.engine.prompt_tokens import answer_tokens
+from onebase.engine.features import features, room_of
+from onebase.engine.prompt_tokens import answer_tokens, less_prompt
 from onebase.errors import UserError
 from onebase.methods.folder import attach, detach
 from onebase.methods.table import METHODS
@@ -36,7 +36,8 @@ def model(folder: Path, base: LoadedBase) -> Iterator[Reward]:
 
     @torch.no_grad()
     def scores(answers: Sequence[RewardInput]) -> list[float]:
-        read = [answer_tokens(base, a.prompt, a.completion) for a in answers]
+        room = room_of(base, cfg.limit, base.model.virtual_counts(on.routing, 1)[0])
+        read = [less_prompt(answer_tokens(base, a.prompt, a.completion), room, cfg.long) for a in answers]
         head = base.model.heads[NAME]
         assert isinstance(head, Head)
         z_N1 = head(features(base, read, cfg.pooling, on.routing).to(base.model.device))
