@@ -19,10 +19,9 @@ from onebase.errors import ConfigError, UserError
 from onebase.model.cache import Cache
 from onebase.model.config import StorageConfig
 from onebase.model.cross import Memory
-from onebase.model.init import init_trunk
 from onebase.model.mask import Cols, Mask, SameDocument, prefix
 from onebase.model.proj import AdapterRouting, Proj
-from onebase.model.trunk import Trunk, TrunkOutput
+from onebase.model.trunk import Trunk, TrunkOutput, init_trunk
 
 R = TypeVar("R")
 
@@ -34,7 +33,7 @@ class BaseModel(nn.Module):
         super().__init__()
         self.cfg = cfg
         self.compute_dtype = torch.float32
-        self.compiled = False  # set by train.compiling: the loss may then compile its part too
+        self.compiled = False  # set by train.parallel: the loss may then compile its part too
         self.trunks = nn.ModuleDict({name: Trunk(name, t) for name, t in cfg.trunks.items()})
         self.codecs = nn.ModuleDict(
             {name: CODECS[c.kind].module(c, cfg.trunks[name].width) for name, c in cfg.codecs.items()}

@@ -66,7 +66,7 @@ def main() -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         _guard(lambda: app(prog_name="onebase"))
         return
-    from onebase.train.exiting import exit_now
+    from onebase.train.signals import exit_now
 
     try:
         _guard(lambda: app(prog_name="onebase"))

@@ -29,8 +29,7 @@ from onebase.train.callbacks import Callback, JsonLog
 from onebase.train.flops import counted_flops
 from onebase.train.loop import Job, Result, micro_batch_size, run
 from onebase.train.memory import check_memory
-from onebase.train.owning import owning
-from onebase.train.parallel import Parallel, load_whole_state, whole_state
+from onebase.train.parallel import Parallel, load_whole_state, owning, whole_state
 from onebase.train.track import TensorBoard, WandB
 
 T = TypeVar("T")
