@@ -21,8 +21,7 @@ from onebase.demo.docstrings import docstring
 from onebase.demo.heldout import fit_ngram, heldout
 from onebase.demo.opened import open_bases
 from onebase.demo.report import write_report
-from onebase.demo.results import DemoResult, Generated, as_json
-from onebase.demo.size import Size
+from onebase.demo.results import DemoResult, Generated, Size, as_json
 from onebase.demo.tasks import tasks
 from onebase.errors import UserError
 from onebase.model.device import pick_device
