@@ -142,6 +142,24 @@ def _ranks(v: Array, w: Array) -> Array:
     return np.asarray(rank[:, group])
 
 
+def wins(name: str, chosen: ArrayLike, rejected: ArrayLike, *, seed: int = 0) -> Score:
+    """Share of pairs whose chosen answer has the larger number, 0 to 1, ties counting half; both float [n]."""
+    difference = _difference(name, chosen, rejected)
+    return mean_score(name, (difference > 0) + 0.5 * (difference == 0), seed=seed)
+
+
+def margin(chosen: ArrayLike, rejected: ArrayLike, *, seed: int = 0) -> Score:
+    """Mean of the chosen answers' numbers less the rejected ones', in their units."""
+    return mean_score("margin", _difference("margin", chosen, rejected), seed=seed)
+
+
+def _difference(name: str, chosen: ArrayLike, rejected: ArrayLike) -> Array:
+    a, b = as_array(chosen, name), as_array(rejected, name)
+    if len(a) != len(b):
+        raise DataError(f"{name}: {len(a)} chosen and {len(b)} rejected answers", "give pairs")
+    return a - b
+
+
 METRICS: Mapping[str, Callable[..., Score]] = {
     "accuracy": accuracy,
     "macro_f1": macro_f1,
