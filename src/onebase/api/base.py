@@ -14,7 +14,7 @@ from onebase.derive.quantising import quantised
 from onebase.derive.students import student
 from onebase.methods.folder import own_head
 from onebase.methods.stacking import refuse_unmergeable
-from onebase.opening.adapters import read_adapter
+from onebase.opening.names import read_adapter
 from onebase.tasks.plan import planned
 from onebase.tasks.prompting import Given
 from onebase.tasks.results import Adapter, Label, Plan, Span

@@ -18,7 +18,7 @@ from onebase.evaluation.metrics import correct
 from onebase.methods.folder import Attached
 from onebase.methods.stacking import alone
 from onebase.methods.table import METHODS
-from onebase.opening.rows import resolved
+from onebase.opening.names import resolved
 from onebase.tasks.answers import labels
 from onebase.tasks.bound import Bound
 from onebase.tasks.options import those_of

@@ -12,7 +12,7 @@ from onebase.data.labelled import Data
 from onebase.errors import ConfigError, UserError
 from onebase.methods.folder import AdapterParts, Attached
 from onebase.methods.table import BY_STEPS, METHODS, method_of
-from onebase.opening.rows import resolved
+from onebase.opening.names import resolved
 from onebase.tasks import (
     classify,
     continued,

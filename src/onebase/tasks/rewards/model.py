@@ -13,7 +13,7 @@ from onebase.engine.features import features
 from onebase.errors import UserError
 from onebase.methods.folder import attach, detach
 from onebase.methods.table import METHODS
-from onebase.opening.adapters import read_adapter
+from onebase.opening.names import read_adapter
 from onebase.tasks.preferences import answer_tokens
 from onebase.tasks.rewards.answer import Reward, RewardInput
 
