@@ -23,7 +23,7 @@ from onebase.base.folder import save_base
 from onebase.codec.text import Tokenizer
 from onebase.data import row_files
 from onebase.errors import DataError
-from onebase.opening import rows as names
+from onebase.opening import names
 from onebase.tasks.table import PREDICTIONS, TASKS
 from tests.helpers import taken, tiny_base
 

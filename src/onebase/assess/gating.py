@@ -21,7 +21,7 @@ from onebase.methods.bound import Bound
 from onebase.methods.folder import Attached
 from onebase.methods.stacking import alone
 from onebase.methods.table import METHODS
-from onebase.opening.rows import resolved
+from onebase.opening.names import resolved
 from onebase.tasks.options import those_of
 from onebase.tasks.table import adapted, rows_hash
 

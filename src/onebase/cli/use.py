@@ -96,7 +96,7 @@ def eval_(
     from onebase.assess.gating import against_classical
     from onebase.config import parse_pairs
     from onebase.data import read_rows
-    from onebase.opening.rows import resolved
+    from onebase.opening.names import resolved
 
     if lm_eval:
         if data or train or task or column or score:

@@ -11,8 +11,7 @@ from typing import Any
 
 from onebase.errors import ConfigError, UserError
 from onebase.evaluation.bootstrap import Score, mean_score
-from onebase.evaluation.forgetting import DOMAIN, GENERAL, changes
-from onebase.evaluation.likelihood import by_source
+from onebase.evaluation.likelihood import DOMAIN, GENERAL, by_source, changes
 from onebase.evaluation.metrics import (
     LOWER_IS_BETTER,
     accuracy,

@@ -14,7 +14,7 @@ from onebase.engine.prompt_tokens import answer_tokens
 from onebase.errors import UserError
 from onebase.methods.folder import attach, detach
 from onebase.methods.table import METHODS
-from onebase.opening.adapters import read_adapter
+from onebase.opening.names import read_adapter
 from onebase.rewards.answer import Reward, RewardInput
 
 NAME = "__reward"

@@ -15,7 +15,7 @@ from onebase.errors import ConfigError, UserError
 from onebase.methods.bound import Bound
 from onebase.methods.folder import AdapterParts, Attached
 from onebase.methods.table import BY_STEPS, METHODS, method_of
-from onebase.opening.rows import resolved
+from onebase.opening.names import resolved
 from onebase.tasks import (
     classify,
     continued,

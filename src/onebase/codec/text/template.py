@@ -20,9 +20,8 @@ from onebase.artifact.files import sha256_bytes
 from onebase.codec.text.budget import budget
 from onebase.codec.text.guard import Guard
 from onebase.codec.text.jinja_environment import OFF, ON, environment
-from onebase.codec.text.parts import PROBE, in_parts, is_part
 from onebase.codec.text.roles import Roles
-from onebase.codec.text.sample import SPECIALS, Message, Segment
+from onebase.codec.text.sample import PROBE, SPECIALS, Message, Segment, in_parts, is_part
 from onebase.errors import ConfigError, DataError
 
 DEFAULT = """\
@@ -152,7 +151,7 @@ class ChatTemplate:
     ) -> tuple[Segment, ...]:
         """The conversation as `text` and `special` spans, with `loss` on what the assistant said and its
         stop token. tagged=False: it is read only, so nobody asks which part the assistant said. parts: contents may be lists
-        (codec/text/parts.py), which the template must know. A template that drops plain contents is given lists.
+        (codec/text/sample.py), which the template must know. A template that drops plain contents is given lists.
 
         Raises DataError for messages that are malformed or that the template refuses, and where there is no template.
         """
