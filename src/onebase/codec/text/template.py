@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +92,22 @@ def _now(form: str) -> str:
     return now().strftime(str(form)[:100])
 
 
+@lru_cache(maxsize=32)
+def _guard(specials: tuple[str, ...]) -> Guard:
+    return Guard(specials, _ON + _OFF)
+
+
+@lru_cache(maxsize=32)
+def _compiled(source: str, guard: Guard, chat_framed: bool) -> tuple[jinja2.Template, bool]:
+    """The template, and whether it has the tag. Kept: compiling takes longer than making a small base, and bases share templates."""
+    env = Sandboxed(_Generation, undefined=_Undefined if chat_framed else jinja2.Undefined, guard=guard)
+    env.globals |= {"raise_exception": _raise, "strftime_now": _now}
+    tree = env.parse(source)
+    blocks = tree.find_all(nodes.CallBlock)
+    tagged = any(isinstance(b.call.node, nodes.ExtensionAttribute) for b in blocks)
+    return env.from_string(tree), tagged
+
+
 class ChatTemplate:
     """A template over `messages`, `add_generation_prompt`, `bos_token` and `eos_token`.
 
@@ -116,19 +132,13 @@ class ChatTemplate:
             "unk_token": roles.unk,
         }
         self._names = {k: v for k, v in names.items() if v is not None}
-        self._specials = tuple(specials)
         self._pattern = re.compile(
             "|".join(re.escape(s) for s in sorted(specials, key=len, reverse=True)) or "(?!)"
         )
-        self._guard = Guard(specials, _ON + _OFF)
-        undefined = _Undefined if roles.chat_framed else jinja2.Undefined
-        env = Sandboxed(_Generation, undefined=undefined, guard=self._guard)
-        env.globals |= {"raise_exception": _raise, "strftime_now": _now}
+        self._guard = _guard(tuple(specials))
         self._broken: ConfigError | None = None
         try:
-            self._template = env.from_string(source)
-            blocks = env.parse(source).find_all(nodes.CallBlock)
-            self._tagged = any(isinstance(b.call.node, nodes.ExtensionAttribute) for b in blocks)
+            self._template, self._tagged = _compiled(source, self._guard, roles.chat_framed)
         except jinja2.TemplateSyntaxError as e:
             self._broken = ConfigError(f"{where}:{e.lineno}: {e.message}", "mend the Jinja template")
         except Exception as e:  # nested too deep, a number too large: what Python says when it compiles
