@@ -49,7 +49,7 @@ def to_new_names(cls: Any, data: Any, changed: dict[str, str] | None = None) -> 
         return [to_new_names(inner, x, changed) for x in data]
     if not isinstance(data, Mapping):
         return data
-    holders = [k for k in kinds if dataclasses.is_dataclass(k)]
+    holders: list[Any] = [k for k in kinds if dataclasses.is_dataclass(k)]
     if not holders:
         inner = next((typing.get_args(k)[-1] for k in kinds if typing.get_args(k)), None)
         return {k: to_new_names(inner, v, changed) for k, v in data.items()}
