@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import jinja2
@@ -47,8 +48,19 @@ def _now(form: str) -> str:
     return now().strftime(str(form)[:100])
 
 
-def environment(guard: Guard, strict: bool) -> Sandboxed:
-    """What templates are made in. strict: printing what is not there is an error (see ChatTemplate)."""
+@lru_cache(maxsize=32)
+def guard_of(specials: tuple[str, ...]) -> Guard:
+    """What guards the names of these special tokens."""
+    return Guard(specials, ON + OFF)
+
+
+@lru_cache(maxsize=32)
+def compiled(source: str, guard: Guard, strict: bool) -> tuple[jinja2.Template, bool]:
+    """The template, and whether it has the tag. strict: printing what is not there is an error (see ChatTemplate). Kept: compiling takes longer than
+    making a small base, and bases share templates."""
     env = Sandboxed(_Generation, undefined=_Undefined if strict else jinja2.Undefined, guard=guard)
     env.globals |= {"raise_exception": _raise, "strftime_now": _now}
-    return env
+    tree = env.parse(source)
+    blocks = tree.find_all(nodes.CallBlock)
+    tagged = any(isinstance(b.call.node, nodes.ExtensionAttribute) for b in blocks)
+    return env.from_string(tree), tagged

@@ -14,12 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from jinja2 import nodes
 
 from onebase.artifact.files import sha256_bytes
 from onebase.codec.text.budget import budget
-from onebase.codec.text.guard import Guard
-from onebase.codec.text.jinja_environment import OFF, ON, environment
+from onebase.codec.text.jinja_environment import OFF, ON, compiled, guard_of
 from onebase.codec.text.roles import Roles
 from onebase.codec.text.sample import PROBE, SPECIALS, Message, Segment, in_parts, is_part
 from onebase.errors import ConfigError, DataError
@@ -79,17 +77,13 @@ class ChatTemplate:
             "unk_token": roles.unk,
         }
         self._names = {k: v for k, v in names.items() if v is not None}
-        self._specials = tuple(specials)
         self._pattern = re.compile(
             "|".join(re.escape(s) for s in sorted(specials, key=len, reverse=True)) or "(?!)"
         )
-        self._guard = Guard(specials, ON + OFF)
-        env = environment(self._guard, roles.chat_framed)
+        self._guard = guard_of(tuple(specials))
         self._broken: ConfigError | None = None
         try:
-            self._template = env.from_string(source)
-            blocks = env.parse(source).find_all(nodes.CallBlock)
-            self._tagged = any(isinstance(b.call.node, nodes.ExtensionAttribute) for b in blocks)
+            self._template, self._tagged = compiled(source, self._guard, roles.chat_framed)
         except jinja2.TemplateSyntaxError as e:
             self._broken = ConfigError(f"{where}:{e.lineno}: {e.message}", "mend the Jinja template")
         except Exception as e:  # nested too deep, a number too large: what Python says when it compiles
