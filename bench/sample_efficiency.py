@@ -43,7 +43,7 @@ def prepare(folder: Path) -> None:
     """Corpus, tokenizer and tokens, once for both sides."""
     from onebase.codec.text.tokenizer import Tokenizer
     from onebase.data import TokenSet, prepare
-    from onebase.demo.tasks import corpus
+    from onebase.demo.corpus import corpus
 
     dataset = prepare(corpus(0).documents(), folder / "corpus", holdout=0.0)
     texts = (d.text for i, d in enumerate(dataset.documents("train")) if i % 2 == 0)

@@ -19,8 +19,12 @@ from onebase.evaluation.metrics import (
     correct,
     exact_match,
     macro_f1,
+    mae,
+    margin,
     nats_per_token,
     rouge_l,
+    spearman,
+    wins,
 )
 from onebase.evaluation.predictions import (
     Alike,
@@ -37,11 +41,9 @@ from onebase.evaluation.predictions import (
     SpanSets,
     Written,
 )
-from onebase.evaluation.preference import margin, wins
 from onebase.evaluation.probabilities import ece, macro_auroc, macro_f1_of_labels, micro_f1
 from onebase.evaluation.retrieval import NDCG, RECALLS, graded_each, ndcg_each, recall_each
 from onebase.evaluation.spans import answer_each, span_scores
-from onebase.evaluation.values import mae, spearman
 from onebase.evaluation.written import all_json, bleu, chrf, has_sacrebleu, json_match, json_valid
 
 

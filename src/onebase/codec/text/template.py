@@ -15,17 +15,14 @@ from typing import Any
 
 import jinja2
 from jinja2 import nodes
-from jinja2.ext import Extension
-from jinja2.parser import Parser
 
 from onebase.artifact.files import sha256_bytes
 from onebase.codec.text.budget import budget
-from onebase.codec.text.clock import now
 from onebase.codec.text.guard import Guard
+from onebase.codec.text.jinja_environment import OFF, ON, environment
 from onebase.codec.text.parts import PROBE, in_parts, is_part
 from onebase.codec.text.roles import Roles
 from onebase.codec.text.sample import SPECIALS, Message, Segment
-from onebase.codec.text.sandbox import Sandboxed
 from onebase.errors import ConfigError, DataError
 
 DEFAULT = """\
@@ -42,9 +39,6 @@ DEFAULT = """\
 {%- endfor -%}
 {%- if add_generation_prompt -%}<|assistant|>{%- endif -%}
 """
-
-# Noncharacters of Unicode, never assigned: what is learnt stands between them. In a message they are guarded like the rest.
-_ON, _OFF = "\ufdd2", "\ufdd3"
 _ROLES = frozenset(
     [
         "assistant",
@@ -60,36 +54,6 @@ _ROLES = frozenset(
     ]
 )
 """Names of roles that a template may make a special token of (<|user|>), as do those that it names itself."""
-
-
-class _Undefined(jinja2.Undefined):
-    """False when tested, an error when printed: `{% if message.tools %}` works, a misspelt `{{ message.contnt
-    }}` does not.
-    """
-
-    def __str__(self) -> str:
-        raise jinja2.UndefinedError(self._undefined_message)
-
-
-class _Generation(Extension):
-    tags = {"generation"}  # noqa: RUF012  declared so by jinja2
-
-    def parse(self, parser: Parser) -> nodes.Node:
-        line = next(parser.stream).lineno
-        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        return nodes.CallBlock(self.call_method("mark"), [], [], body).set_lineno(line)
-
-    def mark(self, caller: Any) -> str:
-        return f"{_ON}{caller()}{_OFF}"
-
-
-def _raise(message: str) -> None:
-    raise jinja2.TemplateError(str(message)[:1000])
-
-
-def _now(form: str) -> str:
-    """The date as foreign templates ask for it: that of the run or of today (clock.py)."""
-    return now().strftime(str(form)[:100])
 
 
 class ChatTemplate:
@@ -120,10 +84,8 @@ class ChatTemplate:
         self._pattern = re.compile(
             "|".join(re.escape(s) for s in sorted(specials, key=len, reverse=True)) or "(?!)"
         )
-        self._guard = Guard(specials, _ON + _OFF)
-        undefined = _Undefined if roles.chat_framed else jinja2.Undefined
-        env = Sandboxed(_Generation, undefined=undefined, guard=self._guard)
-        env.globals |= {"raise_exception": _raise, "strftime_now": _now}
+        self._guard = Guard(specials, ON + OFF)
+        env = environment(self._guard, roles.chat_framed)
         self._broken: ConfigError | None = None
         try:
             self._template = env.from_string(source)
@@ -205,11 +167,11 @@ class ChatTemplate:
         messages = [in_parts(m) for m in messages] if self._drops_plain else messages
         text = self._render(messages, add_generation_prompt)
         if not tagged:
-            return tuple(self._cut(re.sub(f"{_ON}|{_OFF}", "", text), loss=False))
+            return tuple(self._cut(re.sub(f"{ON}|{OFF}", "", text), loss=False))
         if not self._tagged:
             text = self._tag(messages, text)
         spans: list[Segment] = []
-        for i, part in enumerate(re.split(f"{_ON}|{_OFF}", text)):
+        for i, part in enumerate(re.split(f"{ON}|{OFF}", text)):
             spans += self._cut(part, loss=i % 2 == 1)
         return tuple(spans)
 
@@ -285,7 +247,7 @@ class ChatTemplate:
             said = whole[len(prompt) :]
             ends = [m.end() for m in self._pattern.finditer(said)]
             stop = len(prompt) + (ends[-1] if ends else len(said))  # not the blank line after the stop token
-            out += full[at : len(prompt)] + _ON + full[len(prompt) : stop] + _OFF
+            out += full[at : len(prompt)] + ON + full[len(prompt) : stop] + OFF
             at = stop
         return out + full[at:]
 
