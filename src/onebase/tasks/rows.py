@@ -29,7 +29,7 @@ def read(
     type or value, longer than the limit (with their lengths); DataError for what is wrong with the whole."""
     if not METHODS[method].needs_rows and isinstance(data, Sequence) and not data:
         return Rows()
-    records = Records(task.opened(data), columns)
+    records = Records.of(task.opened(data), columns)
     if isinstance(own := options.own, PromptOptions):  # the length of a prompt hangs on its answers
         return read_rows(records, by_prompt.columns(task.name, own.prompt, own.shots))
     taken, context = (
@@ -50,7 +50,7 @@ def read_test(
     columns: Mapping[str, str] | None = None,
 ) -> Rows:
     """The rows that must not be among those of `read`: of any length, and with their samples where they are found by them."""
-    records = Records(task.opened(data), columns)
+    records = Records.of(task.opened(data), columns)
     required = compared_by(base, task, options, lambda: records.sound)
     if not task.by_sample or isinstance(options.own, PromptOptions):
         return read_rows(records, required)
