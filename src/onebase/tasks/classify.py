@@ -195,12 +195,12 @@ def predictions(request: ScoreRequest) -> Labels | LabelSets:
             base.loaded,
             attached.config if attached else None,
             attached.name if attached else "",
-            images.image_paths(rows, data),
+            images.image_paths(rows, rows),
             base.routing,
         )
         found = labelled(names, logp_NL.exp())
     else:
-        records = Records(data)
+        records = Records.of(data)
         if is_multilabel(records.sound):
             raise UserError(
                 "the rows have many labels each, the adapter gives one", "give the column `label`"

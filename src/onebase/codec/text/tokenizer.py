@@ -235,8 +235,7 @@ class Tokenizer:
 
         start: the ids begin a text, so that the space goes which some tokenizers put before one.
         """
-        hidden = self.special_ids if skip_special else frozenset()
-        shown = [int(i) for i in ids if i not in hidden]
+        shown = [int(i) for i in ids if i not in self.special_ids] if skip_special else list(map(int, ids))
         if self.pieces is None:
             return str(self._inner.decode(shown, skip_special_tokens=False))
         table = self._bytes
