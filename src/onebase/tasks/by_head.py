@@ -14,6 +14,7 @@ from onebase.codec.text.sample import Tokens
 from onebase.config import config
 from onebase.data.order import ExampleOrder, Row, one_by_one
 from onebase.engine.features import features
+from onebase.errors import ConfigError
 from onebase.methods.config import AdapterConfig
 from onebase.methods.folder import AdapterParts, bound_to
 from onebase.methods.head import Chosen, pooled_as
@@ -36,7 +37,22 @@ class HeadOptions:
 
 
 @config
-class TextOptions(HeadOptions):
+class BiasedHeadOptions(HeadOptions):
+    """Options of the tasks whose head may do without a bias."""
+
+    head_bias: bool = option(
+        True, "whether the head has a bias; decoders' classes of transformers have none", later=True
+    )
+
+    def __post_init__(self) -> None:
+        if not self.head_bias and self.pooling in ("auto", "vector"):
+            raise ConfigError(
+                f"'head_bias' is false and 'pooling' is {self.pooling!r}", "name a pooling, such as last"
+            )
+
+
+@config
+class TextOptions(BiasedHeadOptions):
     """Options of the tasks whose head reads whole texts, long ones too."""
 
     long: Long = option("windows", LONG, later=True)
@@ -139,7 +155,7 @@ def lesson(job: Adapting, task: Prepared) -> Lesson:
             made.objective(found.routing),
             plan,
             longest,
-            params=list(base.model.heads[SCRATCH].parameters()),
+            params=[p for p in base.model.heads[SCRATCH].parameters() if p.requires_grad],
             facts=made.facts,
             fields={"head": made.config},
         )

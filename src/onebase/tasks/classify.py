@@ -109,7 +109,7 @@ def prepare(job: Adapting) -> Prepared:
 
     def fit(texts: Sequence[Tokens], routing: AdapterRouting | None) -> Fit:
         x_by = views(base, texts, reads, routing)
-        fitted, read = fit_views(x_by, torch.tensor(numbers), len(labels), o.seed)
+        fitted, read = fit_views(x_by, torch.tensor(numbers), len(labels), o.seed, own.head_bias)
         targets = {t.id: c for t, c in zip(texts, numbers, strict=True)}
         return Fit(
             fitted.head,
@@ -152,11 +152,13 @@ def _prepare_multilabel(job: Adapting) -> Prepared:
     numbers = [tuple(sorted(number[x] for x in given)) for given in has]
     job.head = head_size(job, len(rows), len(labels), [len(rows)])
     y_NC = marks(numbers, len(labels))
-    o, chosen = job.options, _own(job).pooling
+    o, chosen = job.options, _own(job)
 
     def fit(texts: Sequence[Tokens], routing: AdapterRouting | None) -> Fit:
         x_NP = wide_features(job, texts, routing)
-        fitted, pooling = best_pooled(lambda x: fit_head(x, y_NC, len(labels), o.seed), x_NP, chosen)
+        fitted, pooling = best_pooled(
+            lambda x: fit_head(x, y_NC, len(labels), o.seed, bias=chosen.head_bias), x_NP, chosen.pooling
+        )
         targets = {t.id: x for t, x in zip(texts, numbers, strict=True)}
         return Fit(
             fitted.head,
@@ -195,12 +197,12 @@ def predictions(request: ScoreRequest) -> Labels | LabelSets:
             base.loaded,
             attached.config if attached else None,
             attached.name if attached else "",
-            images.image_paths(rows, data),
+            images.image_paths(rows, rows),
             base.routing,
         )
         found = labelled(names, logp_NL.exp())
     else:
-        records = Records(data)
+        records = Records.of(data)
         if is_multilabel(records.sound):
             raise UserError(
                 "the rows have many labels each, the adapter gives one", "give the column `label`"

@@ -116,14 +116,14 @@ def _classes(job: Adapting, teacher: Bound) -> Lesson:
             found.routing if found.before else None,
         )
         y = torch.tensor([t.label if t.label != IGNORE else int(t.logp_C.argmax()) for t in taught])
-        fitted, pooling = fit_views(x_by, y[some], len(labels), o.seed)
+        fitted, pooling = fit_views(x_by, y[some], len(labels), o.seed, o.of_task.head_bias)
         base.model.heads[SCRATCH] = head = fitted.head.to(base.model.device)
         said_of = {t.id: s for t, s in zip(texts, taught, strict=True)}
         return Steps(
             SoftClassification(SCRATCH, said_of, how, pooling_of(base, pooling), found.routing),
             ExampleOrder(one_by_one(texts), min(o.batch_size, len(texts)), o.seed, o.epochs),
             longest,
-            params=list(head.parameters()),
+            params=[p for p in head.parameters() if p.requires_grad],
             fields={"head": HeadConfig(labels=labels, pooling=pooling, **reads(job))},
             after=lambda: (_agreed(job, teacher, labels, head, pooling, found), {}),
         )
