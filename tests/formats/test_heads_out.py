@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 import torch
-from onebase.tasks.answers import token_states
 
 import onebase
 from onebase.api.base import Base
+from onebase.engine.answers import token_states
 from onebase.engine.features import text_tokens
 from onebase.errors import ConfigError, UserError
 from tests.formats.test_heads import FAMILIES, TEXTS, made, opened, said_there, same
