@@ -11,7 +11,7 @@ from onebase.base.folder import load_base
 from onebase.errors import DataError
 from onebase.tasks import rows as reading
 from onebase.tasks import table
-from onebase.tasks.options import AdaptOptions
+from onebase.tasks.options import read_options
 from onebase.tasks.table import TASKS
 from tests.helpers import tiny_base
 from tests.methods.conformance.made import folder
@@ -37,7 +37,7 @@ def test_the_table_of_tasks_and_methods_is_true() -> None:
     assert {task for task, _, _ in lines} == set(TASKS)
     for task, kind, cells in lines:
         said = {m for m, cell in zip(METHODS, cells.split("|")[1:], strict=True) if cell.strip() == "yes"}
-        if "sees" in kind:
+        if "images" in kind:
             assert TASKS[task].images and said == {m for m in METHODS if not table.METHODS[m].text}
         elif "many labels" in kind:
             assert said == {m for m in METHODS if m in TASKS[task].makers} - {"prompt"}
@@ -53,7 +53,7 @@ def test_every_task_has_a_row() -> None:
 @pytest.mark.parametrize(("task", "row"), SHOWN)
 def test_a_row_that_is_shown_is_read(task: str, row: dict[str, Any]) -> None:
     base = load_base(folder("both")) if "image" in row else tiny_base(context=128)
-    options = AdaptOptions()
+    options = read_options({}, task, "lora")
 
     def read(*rows: dict[str, Any]) -> list[dict[str, Any]]:
         return reading.read(base, list(rows), TASKS[task], "lora", options)

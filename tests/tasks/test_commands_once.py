@@ -15,8 +15,8 @@ from onebase.base.folder import save_base
 from onebase.codec.text.ledger import token_ledger
 from onebase.data import Document, prepare
 from onebase.engine.features import chat_rows, completion_rows
-from onebase.tasks.rewards import RewardInput
-from onebase.tasks.rewards.model import model
+from onebase.rewards import RewardInput
+from onebase.rewards.model import model
 from tests.counting import counted
 from tests.helpers import taken, tiny_base
 from tests.pretrained import onebase as command

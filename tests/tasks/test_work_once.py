@@ -19,7 +19,7 @@ import onebase
 from onebase.api.base import Adapter, Base
 from onebase.base.folder import save_base
 from onebase.errors import DataError
-from onebase.opening import rows as names
+from onebase.opening import names
 from onebase.tasks.table import PREDICTIONS, TASKS
 from tests.counting import Work, counted
 from tests.helpers import taken, tiny_base

@@ -9,20 +9,20 @@ from onebase.base.model import BaseModel
 from onebase.config import to_dict
 from onebase.data import check_labels, read_rows
 from onebase.data.labelled import Data
+from onebase.engine.answers import labels
+from onebase.engine.prompting import Given, columns, inputs
 from onebase.errors import DataError, UserError
 from onebase.evaluation.baselines import NearestNeighbour, TfidfLogistic
 from onebase.evaluation.bootstrap import mean_score
 from onebase.evaluation.energy import watching
 from onebase.evaluation.gate import System, Verdict, gate
 from onebase.evaluation.metrics import correct
+from onebase.methods.bound import Bound
 from onebase.methods.folder import Attached
 from onebase.methods.stacking import alone
 from onebase.methods.table import METHODS
-from onebase.opening.rows import resolved
-from onebase.tasks.answers import labels
-from onebase.tasks.bound import Bound
+from onebase.opening.names import resolved
 from onebase.tasks.options import those_of
-from onebase.tasks.prompting import Given, columns, inputs
 from onebase.tasks.table import adapted, rows_hash
 
 
@@ -144,13 +144,14 @@ def _options(attached: Attached) -> dict[str, Any]:
     """The options that the adapter was made with, all of them, from its record."""
     recorded = attached.record.get("config.options")
     if recorded is not None:
-        return those_of(dict(recorded), attached.method)
+        return those_of(recorded, attached.task, attached.method)
     # An adapter from before options were recorded: what its config tells. Epochs, rate, rows and length are then the defaults.
     cfg, method = attached.config, METHODS[attached.method]
     out: dict[str, Any] = {} if cfg.head is None else {"pooling": cfg.head.pooling}
     part = cfg.part(method.name)
     kept = {name: getattr(part, name) for name in method.option_names if hasattr(part, name)}
-    return out | {name: to_dict(v) if is_dataclass(v) else v for name, v in kept.items()}
+    out |= {name: to_dict(v) if is_dataclass(v) else v for name, v in kept.items()}
+    return those_of(out, attached.task, attached.method)
 
 
 def untrained_twin(base: LoadedBase, seed: int) -> LoadedBase:

@@ -96,7 +96,7 @@ def eval_(
     from onebase.assess.gating import against_classical, compared_adapter
     from onebase.config import parse_pairs
     from onebase.data.labelled import Data, Records
-    from onebase.opening.rows import resolved
+    from onebase.opening.names import resolved
 
     if lm_eval:
         if data or train or task or column or score:

@@ -11,8 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from onebase.artifact.files import check_fast, read_manifest
-from onebase.artifact.reading import read_json, understood
+from onebase.artifact.files import check_fast, read_json, read_manifest, understood
 from onebase.artifact.record import Record
 from onebase.data.sources import HOLDOUT, TRAIN, Document
 from onebase.errors import ArtifactError, DataError

@@ -6,7 +6,7 @@ import numpy as np
 
 from onebase.api.base import Base
 from onebase.data import Dataset, TokenSet
-from onebase.demo.size import Size
+from onebase.demo.results import Size
 from onebase.draws import Draws
 from onebase.evaluation.bootstrap import Score
 from onebase.evaluation.likelihood import DocumentIds, by_source, document_ids, nats_of

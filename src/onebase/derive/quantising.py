@@ -15,8 +15,7 @@ from onebase.base.folder import LoadedBase, base_tensors
 from onebase.config import from_dict, to_dict
 from onebase.data import Document, SourceConfig, read_source
 from onebase.errors import DataError, UserError
-from onebase.evaluation.likelihood import document_ids, nats_of
-from onebase.evaluation.reference import reference
+from onebase.evaluation.likelihood import document_ids, nats_of, reference
 from onebase.model.config import StorageConfig
 
 MEASURED_TOKENS = 1_500

@@ -108,6 +108,11 @@ class PromptConfig:
         return self.template
 
     @property
+    def chat(self) -> bool:
+        """Is it put around a conversation, not a text?"""
+        return not isinstance(self.template, str)
+
+    @property
     def names(self) -> tuple[str, ...]:
         """The variables, each once, in order; the place of the examples among them."""
         parts = (

@@ -21,16 +21,14 @@ from onebase.errors import ConfigError
 from onebase.evaluation.bootstrap import Score
 from onebase.evaluation.likelihood import DocumentIds
 from onebase.model.device import pick_device
-from onebase.pretraining.claim import claim
+from onebase.pretraining.claim import check_sources, claim, keep_sources
 from onebase.pretraining.objectives import Heldout, Setting, objective_of
 from onebase.pretraining.recipe import Recipe, read_recipe
-from onebase.pretraining.run_sources import check_sources, keep_sources
 from onebase.train.callbacks import Callback, JsonLog
 from onebase.train.flops import counted_flops
 from onebase.train.loop import Job, Result, micro_batch_size, run
 from onebase.train.memory import check_memory
-from onebase.train.owning import owning
-from onebase.train.parallel import Parallel, load_whole_state, whole_state
+from onebase.train.parallel import Parallel, load_whole_state, owning, whole_state
 from onebase.train.track import TensorBoard, WandB
 
 T = TypeVar("T")

@@ -9,17 +9,25 @@ from torch import Tensor
 from onebase.base.folder import LoadedBase
 from onebase.base.head import Head, HeadConfig
 from onebase.codec.text.sample import Tokens
+from onebase.config import config
 from onebase.data.order import ExampleOrder, Row, one_by_one
 from onebase.engine.features import features
 from onebase.methods.config import AdapterConfig
 from onebase.methods.folder import AdapterParts, bound_to
-from onebase.methods.head import pooled_as
-from onebase.methods.method import SCRATCH, Learner
+from onebase.methods.head import Chosen, pooled_as
+from onebase.methods.method import SCRATCH, Learner, option
 from onebase.model.proj import AdapterRouting
 from onebase.objective.base import Objective
 from onebase.tasks.fit import Fields, Lesson, Steps
 from onebase.tasks.job import Adapting, Facts
 from onebase.tasks.ledgers import check_rows
+
+
+@config
+class HeadOptions:
+    """Options of the tasks whose head chooses what it reads."""
+
+    pooling: Chosen = option("auto", "which hidden states a head reads")
 
 
 @dataclass(frozen=True)
@@ -58,10 +66,10 @@ class Prepared:
 def by_head(job: Adapting, task: Prepared) -> AdapterParts:
     """The fitted head, and nothing else."""
     _, texts, facts = task.read(job)
-    job.reads(texts)
+    job.reads(lambda: texts)
     made = task.fit(texts, None)
     cfg = AdapterConfig(
-        method="head", task=job.task, base=bound_to(job.base), head=made.config, **task.fields
+        method=job.method, task=job.task, base=bound_to(job.base), head=made.config, **task.fields
     )
     return job.parts(cfg, tensors(made.head), facts | made.facts)
 
@@ -122,4 +130,4 @@ def forgetting(base: LoadedBase) -> Iterator[None]:
 
 def wide_features(job: Adapting, texts: Sequence[Tokens], routing: AdapterRouting | None) -> Tensor:
     """Pooled states [N, P] of which every pooling that the options allow can be had."""
-    return features(job.base, texts, pooled_as(job.options.pooling), routing)
+    return features(job.base, texts, pooled_as(job.options.of_task.pooling), routing)

@@ -12,8 +12,12 @@ from onebase.data import read_rows
 from onebase.data.bad_rows import Samples
 from onebase.data.labelled import Make
 from onebase.data.row_files import Problem
+from onebase.engine.answers import of_task, spans_in, token_states
+from onebase.engine.answers import spans as spans_of
+from onebase.engine.prompting import Given
 from onebase.errors import DataError
 from onebase.evaluation.predictions import SpanSets
+from onebase.methods.bound import Bound
 from onebase.methods.head import FOLDS, fit_head, spread
 from onebase.methods.method import SCRATCH
 from onebase.methods.spans import Placed, Span, placed, tags_of, trimmed
@@ -21,14 +25,10 @@ from onebase.model.proj import AdapterRouting
 from onebase.objective.base import IGNORE
 from onebase.objective.tag import Tagging
 from onebase.tasks import by_head as heads
-from onebase.tasks.answers import of_task, spans_in, token_states
-from onebase.tasks.answers import spans as spans_of
-from onebase.tasks.base import ScoreRequest, Shown, Task
-from onebase.tasks.bound import Bound
+from onebase.tasks.base import Maker, ScoreRequest, Shown, Task
 from onebase.tasks.by_head import Fit, Prepared
 from onebase.tasks.checks import head_size
 from onebase.tasks.job import Adapting, Facts, data_facts
-from onebase.tasks.prompting import Given
 from onebase.tasks.reading import RowReader, each_row
 from onebase.tasks.rows import reader_on
 
@@ -146,8 +146,10 @@ TASK = Task(
     name="tag",
     columns=("text",),
     lesson=lambda job: heads.lesson(job, prepare(job)),
-    head=lambda job: heads.by_head(job, prepare(job)),
-    refused={"prompt": "a prompt gives each of some answers a probability, no places in a text"},
+    methods={
+        "head": Maker(lambda job: heads.by_head(job, prepare(job))),
+        "prompt": "a prompt gives each of some answers a probability, no places in a text",
+    },
     check=problem,
     samples=placed_texts,
     compared=("text",),

@@ -15,7 +15,7 @@ from onebase.base.config import BaseConfig
 from onebase.base.folder import LoadedBase
 from onebase.base.head import OwnHead
 from onebase.codec.text.codec import TextCodec
-from onebase.codec.text.modules import TextCodecConfig
+from onebase.codec.text.config import TextCodecConfig
 from onebase.codec.text.roles import Roles
 from onebase.codec.text.tokenizer import Tokenizer
 from onebase.errors import ConfigError

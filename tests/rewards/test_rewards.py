@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from onebase.errors import UserError
+from onebase.rewards import RewardInput, checked, opened
 from onebase.sandbox.programs import SandboxLimits, check_sandbox, runs
-from onebase.tasks.rewards import RewardInput, checked, opened
 from tests.helpers import tiny_base
 
 

@@ -11,12 +11,12 @@ from onebase.base.folder import LoadedBase
 from onebase.base.head import Head
 from onebase.codec.text.codec import Known
 from onebase.engine.features import features
+from onebase.engine.prompt_tokens import answer_tokens
 from onebase.errors import UserError
 from onebase.methods.folder import attach, detach
 from onebase.methods.table import METHODS
-from onebase.opening.adapters import read_adapter
-from onebase.tasks.preferences import answer_tokens
-from onebase.tasks.rewards.answer import Reward, RewardInput
+from onebase.opening.names import read_adapter
+from onebase.rewards.answer import Reward, RewardInput
 
 NAME = "__reward"
 """The name under which a reward model is on its base meanwhile."""

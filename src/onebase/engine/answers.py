@@ -13,16 +13,16 @@ from onebase.base.head import Head, Pooling
 from onebase.codec.text.sample import Tokens
 from onebase.engine.features import embeddings, features, pair_tokens, refuse_long, text_tokens
 from onebase.engine.image_search import text_vectors
+from onebase.engine.labels import Label, labelled
+from onebase.engine.prompt_tokens import Prompt, answer_tokens
+from onebase.engine.prompting import Given, answer_scores, prompter
 from onebase.engine.scoring import batch_tokens, batches
 from onebase.errors import DataError, UserError
+from onebase.methods.bound import Bound
 from onebase.methods.folder import Attached
 from onebase.methods.spans import Placed, Span, placed, spans_of
 from onebase.model.proj import AdapterRouting
 from onebase.objective.pooled import text_batch
-from onebase.tasks.bound import Bound
-from onebase.tasks.preferences import Prompt, answer_tokens
-from onebase.tasks.prompting import Given, answer_scores, prompter
-from onebase.tasks.results import Label, labelled
 
 Answer = str | tuple[Prompt, str]
 """A prompt (a text, or messages) and an answer to it, or a text alone."""

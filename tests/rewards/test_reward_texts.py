@@ -13,9 +13,9 @@ from onebase.errors import UserError
 from onebase.evaluation.baselines import NearestNeighbour, TfidfLogistic
 from onebase.evaluation.metrics import rouge_l_each
 from onebase.evaluation.words import words
+from onebase.rewards import RewardInput, opened
+from onebase.rewards.numbers import MINUS, last_number, number_of
 from onebase.sandbox.matching import matches
-from onebase.tasks.rewards import RewardInput, opened
-from onebase.tasks.rewards.numbers import MINUS, last_number, number_of
 from tests.helpers import tiny_base
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from onebase.base.folder import LoadedBase
 from onebase.errors import UserError
-from onebase.tasks.rewards import builtin
-from onebase.tasks.rewards.answer import Reward, RewardInput
-from onebase.tasks.rewards.function import function
-from onebase.tasks.rewards.model import model
+from onebase.rewards import builtin
+from onebase.rewards.answer import Reward, RewardInput
+from onebase.rewards.function import function
+from onebase.rewards.model import model
 
 __all__ = ["RewardInput", "Reward", "checked", "opened"]
 

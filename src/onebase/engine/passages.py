@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from onebase.base.folder import LoadedBase
 from onebase.codec.text.pairs import pair_frame
 from onebase.codec.text.sample import Tokens
+from onebase.engine.answers import head_of, states_of
 from onebase.engine.features import given_tokens
 from onebase.errors import DataError, UserError
 from onebase.methods.folder import Attached
 from onebase.methods.spans import Place
-from onebase.tasks.answers import head_of, states_of
 
 OVERLAP = 128
 """Tokens that two windows of a text share, where they are long enough (as in the usual script for SQuAD)."""

@@ -12,9 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from onebase.base.folder import LoadedBase
-from onebase.codec.text.parts import joined
 from onebase.codec.text.pooling import EmbeddingConfig
-from onebase.codec.text.sample import Message
+from onebase.codec.text.sample import Message, joined
 from onebase.engine.features import embeddings, features, given_tokens
 from onebase.engine.scoring import score
 from onebase.errors import DataError, UserError
@@ -158,27 +157,26 @@ def prompted(
 
     Raises UserError for variables that nobody asks for, and for a saved prompt of another task; DataError for a variable without a value.
     """
-    if on is None or on.config.prompt is None or on.task == "classify":
+    if on is None or on.config.prompt is None or on.config.prompt.answers:
         if variables:
             raise UserError(
                 f"variables ({', '.join(sorted(variables))}) without a saved prompt that has them",
                 "put an adapter of method prompt on the base, or leave them out",
             )
         return Prompted(given)
-    chat = not isinstance(given, str)
-    if chat != (on.task == "chat"):
+    cfg = on.config.prompt
+    if cfg.chat == isinstance(given, str):
         raise UserError(
             f"the saved prompt is for {on.task}",
             "use chat (base.chat, onebase chat, /v1/chat/completions)"
-            if on.task == "chat"
+            if cfg.chat
             else "use generate (base.generate, onebase generate, /v1/completions)",
         )
-    cfg = on.config.prompt
     values = texts_of(variables or {})
     if unknown := sorted(values.keys() - set(cfg.variables)):
         has = f"its variables: {', '.join(cfg.variables)}" if cfg.variables else "it has none"
         raise UserError(f"the prompt has no variable {', '.join(map(repr, unknown))}", has)
-    if on.task != "chat":
+    if not cfg.chat:
         if "text" in cfg.variables and "text" not in values:
             values["text"] = str(given)
         elif given:

@@ -8,7 +8,7 @@ from typing import Any
 
 from onebase.artifact.files import sha256_bytes
 from onebase.errors import UserError
-from onebase.tasks.rewards.answer import Reward, RewardInput
+from onebase.rewards.answer import Reward, RewardInput
 
 
 def function(spec: str) -> Reward:

@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from onebase.errors import UserError
+from onebase.rewards.answer import FindsProblem, Reward, RewardInput
+from onebase.rewards.numbers import last_number, number_of
 from onebase.sandbox.matching import SECONDS, matches
 from onebase.sandbox.programs import Sandbox, check_sandbox
-from onebase.tasks.rewards.answer import FindsProblem, Reward, RewardInput
-from onebase.tasks.rewards.numbers import last_number, number_of
 
 FENCED = re.compile(r"```[^\n]*\n(.*?)(?:```|\Z)", re.DOTALL)
 
