@@ -136,7 +136,7 @@ def find_head(r: ConfigReader, names: Collection[str]) -> FoundHead | None:
     return None
 
 
-def as_spelled(family: Family, layout: Layout | None) -> Family:
+def as_stored(family: Family, layout: Layout | None) -> Family:
     """The family, whose trunk's names may begin otherwise in a class with such a head, in files and in memory."""
     if layout is None or layout.trunk is None:
         return family
