@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from onebase.base.folder import LoadedBase
-from onebase.codec.text.long import Parts, parts_of
+from onebase.codec.text.long import ReadPart, parts_of
 from onebase.codec.text.pooling import EmbeddingConfig
 from onebase.codec.text.sample import Message, joined
 from onebase.engine.features import embeddings, features, given_tokens
@@ -85,7 +85,7 @@ class Prompter:
             around = len(tok.encode(filled(cfg.template, {**row, name: "", EXAMPLES: ""}), bos=True))
             room = limit - around - MARGIN
             if len(ids) <= room or room < 1:  # one without any room is refused where it is scored
-                parts = [Parts(((0, len(ids)),))]
+                parts = [ReadPart(((0, len(ids)),))]
             else:
                 parts = parts_of(len(ids), room, cfg.long)
             cut += any(p.left_out for p in parts)
