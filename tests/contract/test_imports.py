@@ -8,7 +8,7 @@ import pytest
 
 import onebase.api
 from onebase.api.base import Base
-from onebase.tasks.bound import Bound
+from onebase.methods.bound import Bound
 
 
 def graph() -> dict[str, set[str]]:

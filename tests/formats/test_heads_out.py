@@ -8,9 +8,9 @@ import torch
 
 import onebase
 from onebase.api.base import Base
+from onebase.engine.answers import token_states
 from onebase.engine.features import text_tokens
 from onebase.errors import ConfigError, UserError
-from onebase.tasks.answers import token_states
 from tests.formats.test_heads import FAMILIES, TEXTS, made, opened, said_there, same
 
 transformers = pytest.importorskip("transformers")

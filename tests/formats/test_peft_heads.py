@@ -11,9 +11,9 @@ transformers = pytest.importorskip("transformers")
 
 import onebase  # noqa: E402
 from onebase.api.base import Base  # noqa: E402
+from onebase.engine.answers import numbers, token_states  # noqa: E402
 from onebase.engine.features import text_tokens  # noqa: E402
 from onebase.errors import ArtifactError, ConfigError  # noqa: E402
-from onebase.tasks.answers import numbers, token_states  # noqa: E402
 from tests.formats.test_heads import NAMES, TEXTS, made, said_there, same  # noqa: E402
 from tests.helpers import tiny_base  # noqa: E402
 

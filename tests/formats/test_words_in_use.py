@@ -12,13 +12,13 @@ from onebase.codec.text import TextCodec, Tokens, document_sample
 from onebase.data import Document, TokenSet, prepare
 from onebase.engine.decoder import generate
 from onebase.engine.features import text_tokens
+from onebase.engine.prompting import answer_scores
 from onebase.engine.sampler import Sampling
 from onebase.errors import DataError, UserError
 from onebase.evaluation.likelihood import document_nats
 from onebase.formats.hf.tokenizer_files import read_codec
 from onebase.methods.config import PromptConfig
 from onebase.serve.app import create_app
-from onebase.tasks.prompting import answer_scores
 from tests.formats.words import write_words
 from tests.helpers import client_of, serving, tiny_base
 

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onebase.api.base import Base
+from onebase.engine.labels import labelled
 from onebase.errors import UserError
 from onebase.evaluation.probabilities import macro_auroc
 from onebase.methods.head import fit_head, standardised
 from onebase.methods.ridge import fit_ridge
 from onebase.objective.policy import generalised_advantages, group_advantages, held, normalised
-from onebase.tasks.results import labelled
 from tests.helpers import tiny_base
 
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)

@@ -3,8 +3,8 @@
 import pytest
 
 from onebase.errors import UserError
+from onebase.rewards import RewardInput, checked
 from onebase.sandbox.programs import Sandbox, SandboxLimits, check_sandbox
-from onebase.tasks.rewards import RewardInput, checked
 
 LIMITS = SandboxLimits(seconds=4, wall=8)
 

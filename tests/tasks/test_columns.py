@@ -11,7 +11,7 @@ from onebase.base.folder import load_base
 from onebase.errors import DataError
 from onebase.tasks import rows as reading
 from onebase.tasks import table
-from onebase.tasks.options import AdaptOptions
+from onebase.tasks.options import read_options
 from onebase.tasks.table import TASKS
 from tests.helpers import tiny_base
 from tests.methods.conformance.made import folder
@@ -53,7 +53,7 @@ def test_every_task_has_a_row() -> None:
 @pytest.mark.parametrize(("task", "row"), SHOWN)
 def test_a_row_that_is_shown_is_read(task: str, row: dict[str, Any]) -> None:
     base = load_base(folder("both")) if "image" in row else tiny_base(context=128)
-    options = AdaptOptions()
+    options = read_options({}, task, "lora")
 
     def read(*rows: dict[str, Any]) -> list[dict[str, Any]]:
         return reading.read(base, list(rows), TASKS[task], "lora", options)

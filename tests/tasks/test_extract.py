@@ -6,9 +6,9 @@ import pytest
 
 import onebase
 from onebase.api.base import Base
+from onebase.engine.passages import windows
 from onebase.errors import DataError, UserError
 from onebase.evaluation.spans import answer_each
-from onebase.tasks.passages import windows
 from tests.helpers import tiny_base
 
 NAMES = ["Ada", "Grace", "Alan", "Emmy"]

@@ -11,19 +11,32 @@ from onebase.errors import ConfigError, UserError
 from onebase.methods import table as methods
 from onebase.methods.lora_config import LoraOptions
 from onebase.methods.method import Method, Peft, option
-from onebase.tasks.options import COMMON, AdaptOptions, as_before, explained, flat, read_options, those_of
+from onebase.tasks.options import (
+    COMMON,
+    TASK_OPTIONS,
+    AdaptOptions,
+    as_before,
+    explained,
+    flat,
+    read_options,
+    those_of,
+)
 from tests.pretrained import onebase
 
 
 def test_they_are_read_flat_and_kept_apart() -> None:
-    found = read_options({"rank": 4, "epochs": 2, "sites": ("q",)}, "lora")
-    assert isinstance(found.own, LoraOptions) and (found.own.rank, found.own.sites, found.epochs) == (
+    found = read_options({"rank": 4, "epochs": 2, "sites": ("q",)}, "complete", "lora")
+    assert isinstance(found.of_method, LoraOptions) and (
+        found.of_method.rank,
+        found.of_method.sites,
+        found.epochs,
+    ) == (
         4,
         ("q",),
         2,
     )
-    assert flat(found)["rank"] == 4 and "virtual" not in flat(found) and "own" not in flat(found)
-    assert not fields(read_options({}, "full").own)
+    assert flat(found)["rank"] == 4 and "virtual" not in flat(found) and "of_method" not in flat(found)
+    assert not fields(read_options({}, "complete", "full").of_method)
 
 
 @pytest.mark.parametrize(
@@ -37,13 +50,15 @@ def test_they_are_read_flat_and_kept_apart() -> None:
         ("lora", {"rank": "many"}, "'rank' is 'many'"),
         ("lora", {"epochs": 0}, "adapt options: 'epochs' is 0"),
         ("soft", {"virtual": 0}, "'virtual' is 0"),
-        ("lora", {"own": 3}, "unknown key 'own'"),
+        ("lora", {"of_task": 3}, "unknown key 'of_task'"),
+        ("lora", {"temperature": 1.0}, "task complete has no option 'temperature': embed has it"),
+        ("lora", {"pooling": "first"}, "task complete has no option 'pooling': classify, regress"),
         ("rola", {}, "method 'rola' is not known.*lora"),
     ],
 )
 def test_what_is_wrong_is_said(method: str, given: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=f"(?s){said}"):
-        read_options(given, method)
+        read_options(given, "complete", method)
 
 
 def test_what_was_hashed_before_methods_had_their_own_is_hashed_still() -> None:
@@ -53,23 +68,26 @@ def test_what_was_hashed_before_methods_had_their_own_is_hashed_still() -> None:
         "0506077f8d5d6ce03c377dd75a1d12337df0871a481f3127e04717273d0d227c": {},
     }
     for found, given in wanted.items():
-        assert digest(as_before(read_options(given, "lora"))) == found
+        assert digest(as_before(read_options(given, "complete", "lora"))) == found
 
 
 def test_a_record_from_before_gives_each_method_its_own() -> None:
-    recorded = as_before(read_options({"rank": 4}, "lora"))
+    recorded = as_before(read_options({"rank": 4}, "complete", "lora"))
     assert {"rank", "virtual", "prompt"} <= set(recorded)
-    assert read_options(those_of(recorded, "head"), "head") == read_options({}, "head")
-    assert read_options(those_of(recorded, "lora"), "lora").own.rank == 4
+    assert read_options(those_of(recorded, "classify", "head"), "classify", "head") == read_options(
+        {}, "classify", "head"
+    )
+    assert read_options(those_of(recorded, "complete", "lora"), "complete", "lora").of_method.rank == 4
 
 
 def test_the_command_lists_them(tmp_path: Path) -> None:
     for method in methods.OURS:
-        said = onebase("adapt", tmp_path, "--method", method, "-o", "help")
-        assert said.status == 0 and said.out.strip() == explained(method)
+        said = onebase("adapt", tmp_path, "--task", "complete", "--method", method, "-o", "help")
+        assert said.status == 0 and said.out.strip() == explained("complete", method)
         for name in (*methods.METHODS[method].option_names, *(f.name for f in COMMON)):
             assert f"\n  {name} (" in said.out, name
     assert all(f.metadata["about"] for m in methods.METHODS.values() for f in fields(m.options))
+    assert all(f.metadata["about"] for c in TASK_OPTIONS.values() for f in fields(c))
     assert "not known" in onebase("adapt", tmp_path, "--method", "rola", "-o", "help").err
 
 
@@ -79,8 +97,8 @@ def test_names_that_are_taken_are_refused(monkeypatch: pytest.MonkeyPatch) -> No
         batch_size: int = option(1, "another's")
 
     monkeypatch.setitem(methods.METHODS, "mine", Method(name="mine", options=Taken))
-    with pytest.raises(ConfigError, match="a method calls an option 'batch_size', which all have"):
-        read_options({}, "mine")
+    with pytest.raises(ConfigError, match="a method calls an option 'batch_size', which every task has"):
+        read_options({}, "complete", "mine")
     lora = methods.METHODS["lora"].peft
     assert isinstance(lora, Peft)
     with pytest.raises(ConfigError, match="two methods are PEFT's LORA: lora and other"):
@@ -93,4 +111,4 @@ def test_every_method_says_how_or_why_not() -> None:
     for m in methods.METHODS.values():
         for how in (m.merge, m.combine, m.peft):
             assert not isinstance(how, str) or (len(how) > 15 and not how.endswith("."))
-    assert isinstance(AdaptOptions().own, type(None))
+    assert AdaptOptions().of_method is None

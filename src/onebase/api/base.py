@@ -12,12 +12,14 @@ from onebase.derive.exporting import export
 from onebase.derive.merging import merged
 from onebase.derive.quantising import quantised
 from onebase.derive.students import student
+from onebase.engine.labels import Label
+from onebase.engine.prompting import Given
 from onebase.methods.folder import own_head
+from onebase.methods.spans import Span
 from onebase.methods.stacking import refuse_unmergeable
-from onebase.opening.adapters import read_adapter
+from onebase.opening.names import read_adapter
 from onebase.tasks.plan import planned
-from onebase.tasks.prompting import Given
-from onebase.tasks.results import Adapter, Label, Plan, Span
+from onebase.tasks.results import Adapter, Plan
 from onebase.tasks.table import adapted, answers
 from onebase.train.callbacks import Callback
 

@@ -9,12 +9,7 @@ from torch import Tensor
 
 from onebase.base.head import Pooling
 from onebase.engine import image_features as images
-from onebase.engine.features import remembering
-from onebase.engine.image_search import TEMPLATE, FoundImage, find, probabilities
-from onebase.engine.speech import Transcriber
-from onebase.engine.transcribing import Transcript, transcribe
-from onebase.errors import UserError
-from onebase.tasks.answers import (
+from onebase.engine.answers import (
     Answer,
     Ranked,
     labels,
@@ -25,11 +20,17 @@ from onebase.tasks.answers import (
     values,
     vectors,
 )
-from onebase.tasks.bound import Bound
+from onebase.engine.features import remembering
+from onebase.engine.image_search import TEMPLATE, FoundImage, find, probabilities
+from onebase.engine.labels import Label, labelled
+from onebase.engine.passages import Extracted, extracted
+from onebase.engine.prompting import Given
+from onebase.engine.speech import Transcriber
+from onebase.engine.transcribing import Transcript, transcribe
+from onebase.errors import UserError
+from onebase.methods.bound import Bound
+from onebase.methods.spans import Span
 from onebase.tasks.pairs import Near, nearest
-from onebase.tasks.passages import Extracted, extracted
-from onebase.tasks.prompting import Given
-from onebase.tasks.results import Label, Span, labelled
 
 
 class Understanding(Bound):

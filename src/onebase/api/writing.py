@@ -7,10 +7,10 @@ from typing import Any
 from onebase.engine import image_prompts as seeing
 from onebase.engine.constrain import Constraint
 from onebase.engine.decoder import generate, stream
+from onebase.engine.prompting import Prompted, prompted
 from onebase.engine.sampler import Sampling
 from onebase.errors import DataError, UserError
-from onebase.tasks.bound import Bound
-from onebase.tasks.prompting import Prompted, prompted
+from onebase.methods.bound import Bound
 
 Message = Mapping[str, Any]
 

@@ -109,7 +109,7 @@ def adapt(
             "-o",
             "--option",
             metavar="KEY=VALUE",
-            help="Any option of Base.adapt, as YAML; -o help says which the method takes.",
+            help="Any option of Base.adapt, as YAML; -o help says which this task and method take.",
         ),
     ] = None,
     test: Annotated[
@@ -149,7 +149,7 @@ def adapt(
     from onebase.train.callbacks import Progress
 
     if option == ["help"]:
-        say(explained(method))
+        say(explained(task, method))
         return
     if data is None and method_of(method).needs_rows:
         raise UserError(f"method {method} learns from data", "give --data FILE")

@@ -18,10 +18,10 @@ from onebase.formats.gguf import WeightKind, write_base
 from onebase.formats.hf.base import layout_of, save_hf
 from onebase.formats.hf.folder import appear
 from onebase.formats.peft.folder import Target
+from onebase.methods.bound import Bound
 from onebase.methods.folder import adapter_tensors
 from onebase.methods.peft import write
 from onebase.methods.stacking import alone, refuse_unmergeable
-from onebase.tasks.bound import Bound
 
 
 def _write_hf(base: Bound, out: Path, options: Mapping[str, Any]) -> None:

@@ -5,16 +5,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onebase.base.folder import LoadedBase
+from onebase.engine.prompting import prompted
 from onebase.errors import UserError
+from onebase.methods.bound import Bound
 from onebase.methods.folder import Attached
 from onebase.methods.stacking import stacked
 from onebase.methods.table import METHODS
-from onebase.opening.adapters import read_adapter
-from onebase.opening.bases import find_artifact
+from onebase.opening.names import find_artifact, read_adapter
 from onebase.serve.tasks import TaskModel
 from onebase.tasks.base import never
-from onebase.tasks.bound import Bound
-from onebase.tasks.prompting import prompted
 from onebase.tasks.table import TASKS, answers, asked_by
 
 if TYPE_CHECKING:  # serving is an extra

@@ -8,18 +8,29 @@ from onebase.base.folder import LoadedBase
 from onebase.config import config
 from onebase.data.labelled import Check, Data, Make
 from onebase.engine.constrain import Constraint
+from onebase.engine.prompting import Given
 from onebase.errors import ConfigError
+from onebase.methods.bound import Bound
 from onebase.methods.folder import AdapterParts
-from onebase.methods.method import Signal
+from onebase.methods.method import NoOptions, Signal
 from onebase.methods.table import BY_STEPS
-from onebase.tasks.bound import Bound
 from onebase.tasks.fit import Lesson, by_steps
 from onebase.tasks.job import Adapting
 from onebase.tasks.options import AdaptOptions
-from onebase.tasks.prompting import Given
 from onebase.tasks.reading import RowReader, no_samples
 
-Maker = Callable[[Adapting], AdapterParts]
+MakeAdapter = Callable[[Adapting], AdapterParts]
+"""Makes the adapter of a job."""
+
+
+@dataclass(frozen=True)
+class Maker:
+    """How a task's adapters are made by a method that does not learn by steps. columns: those that rows must have by the options of the method, where they are not
+    the task's (rows then have no samples); asks: those of them that a test row is found by."""
+
+    make: MakeAdapter
+    columns: Callable[[Any], tuple[str, ...]] | None = None
+    asks: Callable[[Any], tuple[str, ...]] | None = None
 
 
 @config
@@ -83,8 +94,8 @@ def never(options: AdaptOptions) -> bool:
 class Task:
     """What a user wants of a base.
 
-    columns: those that rows must have, or what says so. lesson: what a method that learns by steps learns; head, prompt: makers by these methods.
-    refused: methods that do not fit, and why. images: is it also learnt from images, on a base that reads no text, by methods that need none? writes: is it
+    columns: those that rows must have, or what says so. lesson: what a method that learns by steps learns. methods: of the methods that do not learn by steps, how they
+    make an adapter, or why they do not. options: the class of what users may say of the task (fields by `methods.method.option`). images: is it also learnt from images, on a base that reads no text, by methods that need none? writes: is it
     learnt by predicting next tokens, which not every base does? It may hang on the options. opened: rows of what is given, where files may be of text.
     check: what is wrong with the values of a row. samples: what makes of rows what is learnt, as tokens, once; it says which have none, or one
     that is longer than the base reads. compared: columns that a test row must have, and by which it is found among the rows (none: it has all of `columns`); by_sample: it
@@ -99,9 +110,8 @@ class Task:
     name: str
     columns: tuple[str, ...] | Callable[[Look], tuple[str, ...]]
     lesson: Callable[[Adapting], Lesson]
-    head: Maker | None = None
-    prompt: Maker | None = None
-    refused: Mapping[str, str] = field(default_factory=dict)
+    methods: Mapping[str, Maker | str] = field(default_factory=dict)
+    options: type[Any] = NoOptions
     images: bool = False
     writes: Callable[[AdaptOptions], bool] = never
     opened: Callable[[Data], Data] = lambda data: data
@@ -120,11 +130,20 @@ class Task:
     signal: Signal = "answers"
 
     @property
-    def makers(self) -> dict[str, Maker]:
+    def makers(self) -> dict[str, MakeAdapter]:
         """What makes an adapter, by method."""
-        alone = {"prompt": self.prompt, "head": self.head}
-        steps = dict.fromkeys(BY_STEPS, by_steps(self.lesson))
-        return {method: make for method, make in alone.items() if make is not None} | steps
+        alone = {name: how.make for name, how in self.methods.items() if isinstance(how, Maker)}
+        return alone | dict.fromkeys(BY_STEPS, by_steps(self.lesson))
+
+    @property
+    def refused(self) -> dict[str, str]:
+        """Methods that do not fit, and why."""
+        return {name: how for name, how in self.methods.items() if isinstance(how, str)}
+
+    def maker(self, method: str) -> Maker | None:
+        """How a method makes its adapters, where it does not learn by steps."""
+        how = self.methods.get(method)
+        return how if isinstance(how, Maker) else None
 
     @property
     def path(self) -> str:

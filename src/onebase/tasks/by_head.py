@@ -3,23 +3,75 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
 from onebase.base.folder import LoadedBase
 from onebase.base.head import Head, HeadConfig
+from onebase.codec.text.long import Long, long_texts
 from onebase.codec.text.sample import Tokens
+from onebase.config import config
 from onebase.data.order import ExampleOrder, Row, one_by_one
 from onebase.engine.features import features
+from onebase.errors import ConfigError
 from onebase.methods.config import AdapterConfig
 from onebase.methods.folder import AdapterParts, bound_to
-from onebase.methods.head import pooled_as
-from onebase.methods.method import SCRATCH, Learner
+from onebase.methods.head import Chosen, pooled_as
+from onebase.methods.method import SCRATCH, Learner, option
 from onebase.model.proj import AdapterRouting
 from onebase.objective.base import Objective
 from onebase.tasks.fit import Fields, Lesson, Steps
 from onebase.tasks.job import Adapting, Facts
 from onebase.tasks.ledgers import check_rows
+from onebase.tasks.reading import long_of
+
+LONG = "what is done with texts beyond the limit: refuse, head, tail or middle (what is kept), or windows"
+
+
+@config
+class HeadOptions:
+    """Options of the tasks whose head chooses what it reads."""
+
+    pooling: Chosen = option("auto", "which hidden states a head reads")
+
+
+@config
+class BiasedHeadOptions(HeadOptions):
+    """Options of the tasks whose head may do without a bias."""
+
+    head_bias: bool = option(
+        True, "whether the head has a bias; decoders' classes of transformers have none", later=True
+    )
+
+    def __post_init__(self) -> None:
+        if not self.head_bias and self.pooling in ("auto", "vector"):
+            raise ConfigError(
+                f"'head_bias' is false and 'pooling' is {self.pooling!r}", "name a pooling, such as last"
+            )
+
+
+@config
+class TextOptions(BiasedHeadOptions):
+    """Options of the tasks whose head reads whole texts, long ones too."""
+
+    long: Long = option("windows", LONG, later=True)
+
+
+def reads(job: Adapting) -> dict[str, Any]:
+    """How a head reads long texts, as fields of its config: as it learnt them."""
+    long = long_of(job.options)
+    return {} if long == "refuse" else {"long": long, "limit": job.options.max_length}
+
+
+def long_facts(job: Adapting, texts: Sequence[Tokens]) -> Facts:
+    """How many texts are longer than is read at once; it is said too."""
+    found = long_texts(texts)
+    if not str(found):
+        return {}
+    job.log(str(found))
+    counts = {k: v for k, v in vars(found).items() if v}
+    return {"data.long": (counts, "counted before step 1")}
 
 
 @dataclass(frozen=True)
@@ -52,16 +104,17 @@ class Prepared:
         """The rows, their texts, and facts."""
         rows = one_by_one(job.rows.texts) if self.rows is None else self.rows
         facts = self.facts if "ledger" in self.facts else self.facts | check_rows(job)
-        return rows, [t for row in rows for t in row], facts
+        texts = [t for row in rows for t in row]
+        return rows, texts, facts | long_facts(job, texts)
 
 
 def by_head(job: Adapting, task: Prepared) -> AdapterParts:
     """The fitted head, and nothing else."""
     _, texts, facts = task.read(job)
-    job.reads(texts)
+    job.reads(lambda: texts)
     made = task.fit(texts, None)
     cfg = AdapterConfig(
-        method="head", task=job.task, base=bound_to(job.base), head=made.config, **task.fields
+        method=job.method, task=job.task, base=bound_to(job.base), head=made.config, **task.fields
     )
     return job.parts(cfg, tensors(made.head), facts | made.facts)
 
@@ -122,4 +175,4 @@ def forgetting(base: LoadedBase) -> Iterator[None]:
 
 def wide_features(job: Adapting, texts: Sequence[Tokens], routing: AdapterRouting | None) -> Tensor:
     """Pooled states [N, P] of which every pooling that the options allow can be had."""
-    return features(job.base, texts, pooled_as(job.options.pooling), routing)
+    return features(job.base, texts, pooled_as(job.options.of_task.pooling), routing)

@@ -54,7 +54,7 @@ def check_writes(base: LoadedBase, task: str, method: str, remedy: str) -> None:
 
 def before(method: str, options: AdaptOptions) -> int:
     """Places that the method takes before the first token of a text."""
-    return METHODS[method].virtual(options.own)
+    return METHODS[method].virtual(options.of_method)
 
 
 def check_room(base: LoadedBase, method: str, options: AdaptOptions) -> None:

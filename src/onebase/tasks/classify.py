@@ -10,38 +10,51 @@ import torch
 
 from onebase.base.head import HeadConfig
 from onebase.codec.text.sample import Tokens
+from onebase.config import config
 from onebase.data import Rows, read_rows
 from onebase.data.bad_rows import Samples
 from onebase.data.labelled import Make, Records
 from onebase.data.row_files import Problem
 from onebase.engine import image_features as images
+from onebase.engine.answers import classes_of, labels
 from onebase.engine.features import pair_tokens, pooling_of, vector_of, views
+from onebase.engine.labels import Label, labelled
+from onebase.engine.prompting import Given, columns, inputs
 from onebase.engine.scoring import batch_tokens
 from onebase.errors import DataError, UserError
 from onebase.evaluation.bootstrap import Array
 from onebase.evaluation.predictions import Labels, LabelSets
+from onebase.methods.bound import Bound
 from onebase.methods.folder import AdapterParts
 from onebase.methods.head import best_pooled, fit_head
-from onebase.methods.method import SCRATCH
+from onebase.methods.method import SCRATCH, option
 from onebase.methods.vector_head import candidates, fit_views
 from onebase.model.proj import AdapterRouting
 from onebase.objective.base import Objective
-from onebase.objective.grouped import SupervisedContrast
+from onebase.objective.grouped import ContrastConfig, SupervisedContrast
 from onebase.objective.label import Classification, MultiLabel, marks
 from onebase.tasks import by_head as heads
-from onebase.tasks import by_prompt
+from onebase.tasks import by_prompt, prompts
 from onebase.tasks import image_classes as pictures
-from onebase.tasks.answers import classes_of, labels
-from onebase.tasks.base import Look, ScoreRequest, Shown, Task
-from onebase.tasks.bound import Bound
-from onebase.tasks.by_head import Fit, Prepared, wide_features
+from onebase.tasks.base import Look, Maker, ScoreRequest, Shown, Task
+from onebase.tasks.by_head import Fit, Prepared, TextOptions, wide_features
 from onebase.tasks.checks import head_size
 from onebase.tasks.fit import Lesson
 from onebase.tasks.job import Adapting, data_facts
-from onebase.tasks.prompting import Given, columns, inputs
 from onebase.tasks.reading import Row, RowReader, no_samples, together, whole_texts
-from onebase.tasks.results import Label, labelled
 from onebase.tasks.rows import reader_on
+
+
+@config
+class ClassifyOptions(TextOptions):
+    """Options of task classify."""
+
+    contrast: ContrastConfig = option(ContrastConfig(), "whether vectors are learnt first")
+
+
+def _own(job: Adapting) -> ClassifyOptions:
+    assert isinstance(job.options.of_task, ClassifyOptions)
+    return job.options.of_task
 
 
 def by_head(job: Adapting) -> AdapterParts:
@@ -69,7 +82,7 @@ def _one_label(given: Rows) -> None:
 def _prepared(job: Adapting) -> Prepared:
     if not is_multilabel(job.rows):
         return prepare(job)
-    if job.options.contrast.first:
+    if _own(job).contrast.first:
         raise UserError(
             "contrast draws texts of one label together, and these rows have many labels each",
             "leave contrast.first out, or give one label a text",
@@ -80,26 +93,27 @@ def _prepared(job: Adapting) -> Prepared:
 def prepare(job: Adapting) -> Prepared:
     """Rows with one label each."""
     o, base, rows, labels = job.options, job.base, job.rows, job.labels()
+    own = _own(job)
     number = {label: i for i, label in enumerate(labels)}
     numbers = [number[str(r["label"])] for r in rows]
-    contrast = o.contrast
+    contrast = own.contrast
     if contrast.first and len(labels) == len(rows):
         raise DataError(
             "no label has two texts, and contrast draws texts of one label together",
             "give more rows, or leave contrast.first out",
         )
     # What was learnt for the vector is read of the vector.
-    pooling = "vector" if contrast.first and o.pooling == "auto" else o.pooling
+    pooling = "vector" if contrast.first and own.pooling == "auto" else own.pooling
     reads = candidates(pooling, base.embedding is not None)
     job.head = head_size(job, len(rows), len(labels), list(Counter(numbers).values()))
 
     def fit(texts: Sequence[Tokens], routing: AdapterRouting | None) -> Fit:
         x_by = views(base, texts, reads, routing)
-        fitted, read = fit_views(x_by, torch.tensor(numbers), len(labels), o.seed, o.head_bias)
+        fitted, read = fit_views(x_by, torch.tensor(numbers), len(labels), o.seed, own.head_bias)
         targets = {t.id: c for t, c in zip(texts, numbers, strict=True)}
         return Fit(
             fitted.head,
-            HeadConfig(labels=labels, pooling=read),
+            HeadConfig(labels=labels, pooling=read, **heads.reads(job)),
             lambda on: Classification(SCRATCH, targets, pooling_of(base, read), on),
             fitted.facts,
         )
@@ -138,17 +152,17 @@ def _prepare_multilabel(job: Adapting) -> Prepared:
     numbers = [tuple(sorted(number[x] for x in given)) for given in has]
     job.head = head_size(job, len(rows), len(labels), [len(rows)])
     y_NC = marks(numbers, len(labels))
-    o = job.options
+    o, chosen = job.options, _own(job)
 
     def fit(texts: Sequence[Tokens], routing: AdapterRouting | None) -> Fit:
         x_NP = wide_features(job, texts, routing)
         fitted, pooling = best_pooled(
-            lambda x: fit_head(x, y_NC, len(labels), o.seed, bias=o.head_bias), x_NP, o.pooling
+            lambda x: fit_head(x, y_NC, len(labels), o.seed, bias=chosen.head_bias), x_NP, chosen.pooling
         )
         targets = {t.id: x for t, x in zip(texts, numbers, strict=True)}
         return Fit(
             fitted.head,
-            HeadConfig(labels=labels, pooling=pooling, gives="many"),
+            HeadConfig(labels=labels, pooling=pooling, gives="many", **heads.reads(job)),
             lambda on: MultiLabel(SCRATCH, targets, len(labels), pooling_of(job.base, pooling), on),
             fitted.facts,
         )
@@ -183,12 +197,12 @@ def predictions(request: ScoreRequest) -> Labels | LabelSets:
             base.loaded,
             attached.config if attached else None,
             attached.name if attached else "",
-            images.image_paths(rows, data),
+            images.image_paths(rows, rows),
             base.routing,
         )
         found = labelled(names, logp_NL.exp())
     else:
-        records = Records(data)
+        records = Records.of(data)
         if is_multilabel(records.sound):
             raise UserError(
                 "the rows have many labels each, the adapter gives one", "give the column `label`"
@@ -212,7 +226,9 @@ def _asked(reader: RowReader, head: HeadConfig) -> Make:
         if not head.pairs or not any("text_pair" in r for r in rows):
             return alone(list(map(dict, rows)))
         both = [(r["text"], str(r.get("text_pair"))) for r in rows]
-        return [(t,) for t in pair_tokens(reader.base, both, before=reader.taken, typed=head.typed)]
+        cut = head.long != "refuse"
+        read = pair_tokens(reader.base, both, reader.tokens, reader.taken, cut=cut, typed=head.typed)
+        return [(t,) for t in read]
 
     return together(made)
 
@@ -267,8 +283,8 @@ TASK = Task(
     name="classify",
     columns=_columns,
     lesson=lesson,
-    head=by_head,
-    prompt=by_prompt.by_prompt,
+    options=ClassifyOptions,
+    methods={"head": Maker(by_head), "prompt": by_prompt.maker(prompts.LABELS)},
     images=True,
     check=_check,
     samples=_samples,

@@ -14,26 +14,29 @@ import numpy as np
 
 from onebase.base.folder import LoadedBase
 from onebase.codec.text.sample import Tokens, document_sample
+from onebase.config import config
 from onebase.data import Document, RowPlan, Rows, SourceConfig, TokenSet, cut, read_rows, read_source
 from onebase.data.files import FORMATS
 from onebase.data.labelled import Data, Make
-from onebase.data.mixed import MixedOrder
+from onebase.data.mixed import MixedOrder, ReplayConfig
 from onebase.data.order import ExampleOrder, Order, one_by_one
 from onebase.errors import DataError, UserError
-from onebase.evaluation.forgetting import DOMAIN, GENERAL, changes
 from onebase.evaluation.likelihood import (
+    DOMAIN,
+    GENERAL,
     DocumentIds,
     DocumentNats,
+    changes,
     document_ids,
     document_nats,
     nats_of,
+    reference,
 )
 from onebase.evaluation.predictions import Documents
-from onebase.evaluation.reference import reference
-from onebase.methods.method import Learner
+from onebase.methods.method import Learner, option
 from onebase.model.proj import AdapterRouting
 from onebase.objective.next_token import NextToken
-from onebase.opening.rows import resolved
+from onebase.opening.names import resolved
 from onebase.tasks.base import ScoreRequest, Task, always
 from onebase.tasks.fit import Lesson, Steps
 from onebase.tasks.job import Adapting, Facts, data_facts, rows_hash, score_facts
@@ -83,18 +86,25 @@ def documents(reader: RowReader) -> Make:
     return one_sample(replace(reader, tokens=sys.maxsize), _document)
 
 
+@config
+class ContinueOptions:
+    """Options of task continue."""
+
+    replay: ReplayConfig = option(ReplayConfig(), "general text that is read on the side")
+
+
 def lesson(job: Adapting) -> Lesson:
     """Next-token prediction on all tokens of the documents, rows of replay among them."""
-    o, base = job.options, job.base
+    base, own = job.base, job.options.of_task
     tokens, test = samples_in(job.rows), None if job.test is None else samples_in(job.test)
     facts = data_facts(job.rows) | check_samples(job, tokens, test)
     facts["data.tokens"] = (sum(len(t.ids) for t in tokens), "counted")
     replay: list[Tokens] = []
-    if o.replay.data is not None:
-        general = _general(o.replay.data, "replay.data")
+    if own.replay.data is not None:
+        general = _general(own.replay.data, "replay.data")
         replay = document_tokens(base, general, GENERAL)
         facts |= {f"replay.{k}": v for k, v in data_facts(general).items()}
-        job.bind("replay.data", o.replay.data, facts["replay.data.fingerprint"][0])
+        job.bind("replay.data", own.replay.data, facts["replay.data.fingerprint"][0])
         facts["replay.data.tokens"] = (sum(len(t.ids) for t in replay), "counted")
     scores = _Scores(job)
 
@@ -140,8 +150,8 @@ def document_plan(
     if replay:
         # The plan shares rows out, and those of the two may hold more or fewer tokens.
         other, _, other_size = _numbered(job, replay, length, single)
-        wanted = o.replay.share / other_size
-        share = wanted / (wanted + (1 - o.replay.share) / size)
+        wanted = o.of_task.replay.share / other_size
+        share = wanted / (wanted + (1 - o.of_task.replay.share) / size)
     rows /= 1 - share
     return MixedOrder(plan, other, share, max(1, min(o.batch_size, round(rows) // 4)))
 
@@ -170,7 +180,7 @@ class _Scores:
     def __init__(self, job: Adapting) -> None:
         self.base, self.seed = job.base, job.options.seed
         self.docs: list[DocumentIds] = []
-        given = job.options.replay.test
+        given = job.options.of_task.replay.test
         self.general = (
             f"{REFERENCE_TOKENS} tokens of the Python language reference"
             if given is None
@@ -228,7 +238,8 @@ TASK = Task(
     name="continue",
     columns=("text",),
     lesson=lesson,
-    refused={
+    options=ContinueOptions,
+    methods={
         "prompt": "a prompt learns nothing of a text",
         "head": "a head says which of some labels, it writes no text",
     },

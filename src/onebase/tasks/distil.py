@@ -15,9 +15,11 @@ from torch import Tensor
 from onebase.artifact.record import Record
 from onebase.base.head import Head, HeadConfig, Read
 from onebase.codec.text.sample import Tokens
+from onebase.config import config
 from onebase.data import Order
 from onebase.data.labelled import Make
 from onebase.data.order import ExampleOrder, one_by_one
+from onebase.engine.answers import vectors
 from onebase.engine.features import (
     chat_rows,
     completion_rows,
@@ -27,24 +29,27 @@ from onebase.engine.features import (
     views,
 )
 from onebase.errors import DataError, UserError
-from onebase.methods.method import SCRATCH, Learner, Signal
+from onebase.methods.bound import Bound
+from onebase.methods.method import SCRATCH, Learner, Signal, option
 from onebase.methods.vector_head import candidates, fit_views
 from onebase.objective.base import IGNORE
-from onebase.objective.distil import SoftClassification, TeacherOutput, TeacherTarget, TokenDistil
+from onebase.objective.distil import (
+    DistilConfig,
+    SoftClassification,
+    TeacherOutput,
+    TeacherTarget,
+    TokenDistil,
+)
 from onebase.objective.next_token import NextToken
-from onebase.tasks import continued
-from onebase.tasks import writing as generate
-from onebase.tasks.answers import vectors
+from onebase.tasks import classify, continued, writing
 from onebase.tasks.base import Task
-from onebase.tasks.bound import Bound
-from onebase.tasks.by_head import forgetting
+from onebase.tasks.by_head import TextOptions, forgetting, reads
 from onebase.tasks.checks import check_reads, check_writes
 from onebase.tasks.fit import Fields, Lesson, Steps
 from onebase.tasks.job import Adapting, Facts, data_facts, score_facts
 from onebase.tasks.ledgers import check_rows, check_samples
-from onebase.tasks.reading import RowReader, no_samples, whole_texts
+from onebase.tasks.reading import RowReader, long_of, no_samples, whole_texts
 from onebase.tasks.teachers import (
-    TASKS,
     Kind,
     class_agreement,
     class_probabilities,
@@ -55,6 +60,16 @@ from onebase.tasks.teachers import (
     with_answers,
 )
 
+
+@config
+class DistilOptions(TextOptions):
+    """Options of task distil. pooling is that of a student that classifies."""
+
+    distil: DistilConfig = option(DistilConfig(), "the teacher and how it is learnt from")
+
+
+STUDENTS: dict[Kind, Task] = {"messages": writing.CHAT, "prompt": writing.COMPLETE, "text": continued.TASK}
+"""What a student of a teacher that writes then does, by the column that the rows have."""
 FITTED = 500
 """Texts that the head a student starts with is fitted on, at most: it learns on from there."""
 
@@ -68,7 +83,7 @@ def lesson(job: Adapting) -> Lesson:
         """The teacher among the parents of the student's record."""
         record.add_parent("teacher", teacher.fingerprint, teacher.name)
         if teacher.attached is not None:
-            name = Path(str(job.options.distil.adapter)).name
+            name = Path(str(job.options.of_task.distil.adapter)).name
             record.add_parent("teacher's adapter", teacher.attached.fingerprint, name)
         record.add("distilled", made.task, "what the teacher does")
 
@@ -77,7 +92,7 @@ def lesson(job: Adapting) -> Lesson:
 
 def _classes(job: Adapting, teacher: Bound) -> Lesson:
     """A head and what the method learns, together, towards the teacher's probabilities; the head starts from a fit on its labels."""
-    o, base, how = job.options, job.base, job.options.distil
+    o, base, how = job.options, job.base, job.options.of_task.distil
     rows, texts = job.rows, job.rows.texts
     facts = data_facts(rows) | check_rows(job)
     said = [str(r["text"]) for r in rows]
@@ -97,11 +112,11 @@ def _classes(job: Adapting, teacher: Bound) -> Lesson:
         x_by = views(
             base,
             [texts[i] for i in some],
-            candidates(o.pooling, base.embedding is not None),
+            candidates(o.of_task.pooling, base.embedding is not None),
             found.routing if found.before else None,
         )
         y = torch.tensor([t.label if t.label != IGNORE else int(t.logp_C.argmax()) for t in taught])
-        fitted, pooling = fit_views(x_by, y[some], len(labels), o.seed, o.head_bias)
+        fitted, pooling = fit_views(x_by, y[some], len(labels), o.seed, o.of_task.head_bias)
         base.model.heads[SCRATCH] = head = fitted.head.to(base.model.device)
         said_of = {t.id: s for t, s in zip(texts, taught, strict=True)}
         return Steps(
@@ -109,11 +124,11 @@ def _classes(job: Adapting, teacher: Bound) -> Lesson:
             ExampleOrder(one_by_one(texts), min(o.batch_size, len(texts)), o.seed, o.epochs),
             longest,
             params=[p for p in head.parameters() if p.requires_grad],
-            fields={"head": HeadConfig(labels=labels, pooling=pooling)},
+            fields={"head": HeadConfig(labels=labels, pooling=pooling, **reads(job))},
             after=lambda: (_agreed(job, teacher, labels, head, pooling, found), {}),
         )
 
-    return Lesson(facts, "labels", steps, task="classify")
+    return Lesson(facts, "labels", steps, task=classify.TASK.name)
 
 
 def _agreed(
@@ -126,7 +141,9 @@ def _agreed(
     test = job.test
     shown = [str(r["text"]) for r in test]
     with forgetting(base):
-        x = features(base, text_tokens(base, shown, o.max_length, found.before), pooling, found.routing)
+        x = features(
+            base, text_tokens(base, shown, o.max_length, found.before, long_of(o)), pooling, found.routing
+        )
     with torch.no_grad():
         student_NC = head(x.to(base.model.device)).cpu().log_softmax(-1)
     truth = [str(r["label"]) for r in test] if all("label" in r for r in test) else None
@@ -147,7 +164,7 @@ def _taught(
     job: Adapting, teacher: Bound, rows: Sequence[dict[str, Any]], labels: Sequence[str], logp_NC: Tensor
 ) -> list[TeacherTarget]:
     """What the teacher says of each row, and the row's own label where that is asked for."""
-    how = job.options.distil
+    how = job.options.of_task.distil
     means: Sequence[Tensor | None] = [None] * len(rows)
     if how.hidden:
         widths = [b.model.cfg.trunks["text"].width for b in (job.base, teacher.loaded)]
@@ -174,7 +191,7 @@ def _taught(
 
 def _writing(job: Adapting, teacher: Bound) -> Lesson:
     """The distribution over the next token of the teacher, or what it writes."""
-    o, base, how = job.options, job.base, job.options.distil
+    o, base, how = job.options, job.base, job.options.of_task.distil
     check_reads(teacher.loaded, images=False, remedy="a teacher must read text")
     check_writes(
         teacher.loaded,
@@ -204,7 +221,7 @@ def _writing(job: Adapting, teacher: Bound) -> Lesson:
         )
         facts["distil.written_rows"] = (len(answered), "counted")
         facts["distil.unfinished"] = (dropped, "counted: answers that did not end are not learnt")
-    special = () if kind == "text" else generate.special_ids(tokens, base.codec.tokenizer)
+    special = () if kind == "text" else writing.special_ids(tokens, base.codec.tokenizer)
     signal: Signal = "documents" if kind == "text" else "answers"
 
     def steps(found: Learner, stack: ExitStack) -> Steps:
@@ -215,7 +232,7 @@ def _writing(job: Adapting, teacher: Bound) -> Lesson:
             data: Order = continued.document_plan(job, tokens, length, single=found.before + ahead > 0)
         else:
             _check_room(tokens, limit)
-            data, length = generate.sample_plan(job, tokens, max(found.before, ahead))
+            data, length = writing.sample_plan(job, tokens, max(found.before, ahead))
         knows = TeacherOutput(teacher.loaded.model, teacher.routing)
         objective = (
             TokenDistil(length, knows, how, found.routing)
@@ -233,7 +250,7 @@ def _writing(job: Adapting, teacher: Bound) -> Lesson:
 
         return Steps(objective, data, found.before + length, after=after)
 
-    return Lesson(facts, signal, steps, special=special, task=TASKS[kind])
+    return Lesson(facts, signal, steps, special=special, task=STUDENTS[kind].name)
 
 
 def _tokens(job: Adapting, rows: Sequence[dict[str, Any]], kind: Kind) -> list[Tokens]:
@@ -254,7 +271,7 @@ def _check_room(tokens: Sequence[Tokens], limit: int) -> None:
 
 def _samples(reader: RowReader) -> Make:
     """Texts that a teacher classifies. Of those that one writes there is nothing to learn before it has written."""
-    if reader.options.distil.teacher is None or teaches_writing(reader.options):
+    if reader.options.of_task.distil.teacher is None or teaches_writing(reader.options):
         return no_samples(reader)
     return whole_texts(reader)
 
@@ -262,11 +279,12 @@ def _samples(reader: RowReader) -> Make:
 TASK = Task(
     name="distil",
     columns=lambda look: (kind_of(look.rows()),),
-    check=generate.text_problem,
+    check=writing.text_problem,
     samples=_samples,
     compared=("text",),
     lesson=lesson,
-    refused={
+    options=DistilOptions,
+    methods={
         "prompt": "a prompt learns nothing from a teacher",
         "head": "a head alone is fitted on labels: let the teacher give them (onebase apply), and learn task classify",
     },

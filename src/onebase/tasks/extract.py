@@ -16,19 +16,19 @@ from onebase.data import read_rows
 from onebase.data.bad_rows import Samples
 from onebase.data.labelled import Make
 from onebase.data.row_files import Problem
+from onebase.engine.answers import of_task, token_states
+from onebase.engine.passages import PassageWindow, extracted, windows
 from onebase.evaluation.predictions import Passages
+from onebase.methods.bound import Bound
 from onebase.methods.head import FOLDS, fit_head, spread
 from onebase.methods.method import SCRATCH
 from onebase.model.proj import AdapterRouting
 from onebase.objective.extract import Extract
 from onebase.tasks import by_head as heads
-from onebase.tasks.answers import of_task, token_states
-from onebase.tasks.base import ScoreRequest, Shown, Task
-from onebase.tasks.bound import Bound
+from onebase.tasks.base import Maker, ScoreRequest, Shown, Task
 from onebase.tasks.by_head import Fit, Prepared
 from onebase.tasks.checks import head_size
 from onebase.tasks.job import Adapting, data_facts
-from onebase.tasks.passages import PassageWindow, extracted, windows
 from onebase.tasks.reading import Row, RowReader, each_row
 
 COLUMNS = ("question", "context", "answers")
@@ -141,8 +141,10 @@ TASK = Task(
     name="extract",
     columns=COLUMNS,
     lesson=lambda job: heads.lesson(job, prepare(job)),
-    head=lambda job: heads.by_head(job, prepare(job)),
-    refused={"prompt": "a prompt gives each of some answers a probability, no places in a text"},
+    methods={
+        "head": Maker(lambda job: heads.by_head(job, prepare(job))),
+        "prompt": "a prompt gives each of some answers a probability, no places in a text",
+    },
     check=problem,
     samples=_samples,
     compared=("question", "context"),

@@ -67,7 +67,7 @@ def lesson(job: Adapting) -> Lesson:
 
 def _fitted(job: Adapting) -> tuple[Fitted, HeadConfig, Facts, Sequence[Path], list[dict[str, Any]]]:
     """The head on the frozen base, its config, facts, the files, and what a record keeps of the rows."""
-    o = job.options
+    o = job.options.of_task
     if o.pooling == "vector":
         raise no_vector()
     if o.contrast.first:
@@ -82,10 +82,10 @@ def _fitted(job: Adapting) -> tuple[Fitted, HeadConfig, Facts, Sequence[Path], l
         job.test = Rows(test, job.test.places, name=job.test.name)
     facts = data_facts(hashes, labels) | check_rows(job, hashes)
     job.head = head_size(job, len(rows), len(labels), list(Counter(str(r["label"]) for r in rows).values()))
-    job.reads(paths)
+    job.reads(lambda: paths)
     x_NP = images.features(job.base, paths, pooled_as(o.pooling), None)
     number = {label: i for i, label in enumerate(labels)}
     y_N = torch.tensor([number[str(r["label"])] for r in rows])
-    fitted, pooling = fit_pooled(x_NP, y_N, len(labels), o.pooling, o.seed)
+    fitted, pooling = fit_pooled(x_NP, y_N, len(labels), o.pooling, job.options.seed)
     facts |= fitted.facts
     return fitted, HeadConfig(labels=labels, pooling=pooling, reads="image"), facts, paths, hashes

@@ -50,9 +50,9 @@ class Adapting:
     compared: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        # A plan takes the place of these: the loop, and what hears of the texts or pictures that a head is about to be fitted on.
+        # A plan takes the place of these: the loop, and what hears of the texts or pictures that the base is about to read.
         self.run: Callable[[Job], Result] = run
-        self.reads: Callable[[Sequence[Tokens] | Sequence[Path]], None] = lambda given: None
+        self.reads: Callable[[Callable[[], Sequence[Tokens] | Sequence[Path]]], None] = lambda given: None
         self.head: HeadSize | None = None
         self.bound: dict[str, str] = {}
         self.called: dict[str, str] = {}
@@ -104,13 +104,15 @@ def rows_hash(rows: Sequence[Any]) -> str:
 
 def options_kept(options: AdaptOptions) -> dict[str, Any]:
     """The options as a record keeps them: of rows that stand in them their number and hash, as of the data itself."""
-    kept = flat(options)
-    kept["replay"] |= {
-        name: {"rows": len(given), "fingerprint": rows_hash(given)}
-        for name, given in kept["replay"].items()
-        if isinstance(given, list)
+
+    def kept(value: Any) -> Any:
+        rows = isinstance(value, list) and value and all(isinstance(r, dict) for r in value)
+        return {"rows": len(value), "fingerprint": rows_hash(value)} if rows else value
+
+    return {
+        name: {k: kept(v) for k, v in value.items()} if isinstance(value, dict) else value
+        for name, value in flat(options).items()
     }
-    return kept
 
 
 def data_facts(rows: Sequence[Any], labels: Sequence[str] = ()) -> Facts:

@@ -12,10 +12,10 @@ from onebase.engine.decoder import generate
 from onebase.engine.sampler import Sampling
 from onebase.errors import UserError
 from onebase.evaluation.predictions import Judged
+from onebase.methods.bound import Bound
+from onebase.rewards import Reward, checked, opened
 from onebase.tasks.base import JudgeConfig, ScoreRequest
-from onebase.tasks.bound import Bound
 from onebase.tasks.preferences import prompt_problem
-from onebase.tasks.rewards import Reward, checked, opened
 from onebase.tasks.rollouts import RolloutPrompt, prompt_samples, questions
 from onebase.tasks.rows import reader_on
 

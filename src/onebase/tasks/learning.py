@@ -33,7 +33,7 @@ def learner(job: Adapting, tokens: tuple[int, ...] = (), trunk: str = "text") ->
     assert method.learn is not None
     flags = [(p, p.requires_grad) for p in job.base.model.parameters()]
     try:
-        with method.learn(Start(job.base, job.options.own, job.options.seed, tokens, trunk)) as found:
+        with method.learn(Start(job.base, job.options.of_method, job.options.seed, tokens, trunk)) as found:
             yield found
     except BaseException:
         for p, learns in flags:

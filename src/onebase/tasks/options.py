@@ -1,8 +1,8 @@
-"""Options of adaptation: one flat, strict set for Python and the command line, of which each method's stand in the method's own class."""
+"""Options of adaptation: users write one flat, strict set; those of a task and of a method stand in the task's and the method's own class."""
 
 import functools
 import json
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import MISSING, Field, field, fields, is_dataclass, make_dataclass
 from typing import Any, cast, get_type_hints
 
@@ -10,20 +10,15 @@ from onebase.codec.text.clock import read_date
 from onebase.codec.text.ledger import check_codes
 from onebase.config import config, from_dict, to_dict, to_hash
 from onebase.config_fields import to_new_names, with_new_names
-from onebase.data.mixed import ReplayConfig
-from onebase.errors import ConfigError
-from onebase.methods.head import Chosen
+from onebase.errors import ConfigError, UserError
 from onebase.methods.method import option
 from onebase.methods.table import METHODS, OURS, method_of, takers
-from onebase.objective.distil import DistilConfig
-from onebase.objective.grouped import ContrastConfig
-from onebase.objective.policy import ReinforceConfig
-from onebase.objective.preference import PreferConfig
 
 
 @config
 class AdaptOptions:
-    """What `Base.adapt` takes beside data, task and method. `own` are the options of the method, which users write among these."""
+    """What `Base.adapt` takes beside data, task and method, whatever these are. Users write the options of the task (`of_task`) and of the method
+    (`of_method`) among these."""
 
     epochs: int = option(
         3, "passes over the data (not used by a head, which is solved exactly, nor by a prompt)"
@@ -35,21 +30,6 @@ class AdaptOptions:
         "samples read at a time, at most; what is learnt does not depend on it",
         was="micro",
     )
-    pooling: Chosen = option("auto", "which hidden states a head reads")
-    head_bias: bool = option(
-        True,
-        "classify, regress, rerank of texts: whether a head has a bias; decoders' classes of transformers have none",
-        later=True,
-    )
-    temperature: float = option(0.05, "task embed: cosines are divided by it")
-    symmetric: bool = option(False, "task embed: positives must find their anchors too")
-    contrast: ContrastConfig = option(ContrastConfig(), "task classify: whether vectors are learnt first")
-    prefer: PreferConfig = option(PreferConfig(), "task prefer: the loss and what it hangs on")
-    replay: ReplayConfig = option(ReplayConfig(), "task continue: general text that is read on the side")
-    distil: DistilConfig = option(DistilConfig(), "task distil: the teacher and how it is learnt from")
-    reinforce: ReinforceConfig = option(
-        ReinforceConfig(), "task reinforce: the reward and how it is learnt from"
-    )
     max_length: int | None = option(None, "longest sample in tokens; the base's context when not given")
     allow: tuple[str, ...] = option((), "codes of the token ledger's findings that do not stop it")
     seed: int = option(0, "of all that is drawn")
@@ -57,19 +37,14 @@ class AdaptOptions:
         None,
         "what a chat template finds for today, YYYY-MM-DD; the day on which the run began when not given",
     )
-    own: Any = None
+    of_task: Any = None
+    of_method: Any = None
 
     def __post_init__(self) -> None:
         for name, least in (("epochs", 1), ("batch_size", 1), ("micro_batch", 1), ("max_length", 2)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ConfigError(f"'{name}' is {value}", f"give at least {least}")
-        if not self.head_bias and self.pooling in ("auto", "vector"):
-            raise ConfigError(
-                f"'head_bias' is false and 'pooling' is {self.pooling!r}", "name a pooling, such as last"
-            )
-        if not 0 < self.temperature < float("inf"):
-            raise ConfigError(f"'temperature' is {self.temperature}", "give a number above 0")
         if self.lr is not None and not 0 < self.lr < float("inf"):
             raise ConfigError(f"'lr' is {self.lr}", "give a number above 0")
         if self.date is not None:
@@ -77,59 +52,86 @@ class AdaptOptions:
         check_codes(self.allow)
 
 
-COMMON = tuple(f for f in fields(AdaptOptions) if f.name != "own")
-"""The options that do not hang on the method."""
+COMMON = tuple(f for f in fields(AdaptOptions) if not f.name.startswith("of_"))
+"""The options of every task and method."""
+TASK_OPTIONS: dict[str, type[Any]] = {}
+"""The class of each task's own options, by the task's name."""
 
 
-def read_options(options: dict[str, object], method: str) -> AdaptOptions:
-    """Strict: an unknown option names the nearest valid one, one of another method those methods. Raises ConfigError, UserError."""
-    own = method_of(method)
+def task_options(task: str) -> type[Any]:
+    """The class of a task's own options. Raises UserError for a task that is not known."""
+    if task not in TASK_OPTIONS:
+        raise UserError(f"task {task!r} is not known", f"tasks: {', '.join(TASK_OPTIONS)}")
+    return TASK_OPTIONS[task]
+
+
+def read_options(options: Mapping[str, object], task: str, method: str) -> AdaptOptions:
+    """Strict: an unknown option names the nearest valid one, one of another task or method those that have it. Raises ConfigError, UserError."""
+    asked, own = task_options(task), method_of(method)
+    classes = {"of_task": asked, "of_method": own.options}
     plain = {k: list(v) if isinstance(v, tuple) else v for k, v in options.items()}
     plain = with_new_names(AdaptOptions, plain, "adapt options")
-    known = {f.name for f in COMMON} | set(own.option_names)
+    known = {f.name for f in COMMON} | {f.name for c in classes.values() for f in fields(c)}
     for name in plain.keys() - known:
         if others := takers(name):
             has = f"its own: {', '.join(own.option_names)}" if own.option_names else "it has none of its own"
             raise ConfigError(
-                f"method {method} has no option {name!r}: {', '.join(others)} {'has' if len(others) == 1 else 'have'} it",
+                f"method {method} has no option {name!r}: {_have(others)}",
                 f"leave it out, or give another method ({has})",
             )
-    read = from_dict(_flat(cast(Hashable, own.options)), plain, "adapt options")
+        if others := [t for t, c in TASK_OPTIONS.items() if name in {f.name for f in fields(c)}]:
+            raise ConfigError(f"task {task} has no option {name!r}: {_have(others)}", "leave it out")
+    read = from_dict(_flat(cast(Hashable, asked), cast(Hashable, own.options)), plain, "adapt options")
     try:
-        mine = own.options(**{n: getattr(read, n) for n in own.option_names})
-        return AdaptOptions(**{f.name: getattr(read, f.name) for f in COMMON}, own=mine)
+        parts = {p: c(**{f.name: getattr(read, f.name) for f in fields(c)}) for p, c in classes.items()}
+        return AdaptOptions(**{f.name: getattr(read, f.name) for f in COMMON}, **parts)
     except ConfigError as e:
         raise ConfigError(f"adapt options: {e.cause}", e.remedy) from None
+
+
+def _have(names: Sequence[str]) -> str:
+    return f"{', '.join(names)} {'has' if len(names) == 1 else 'have'} it"
 
 
 def flat(options: AdaptOptions) -> dict[str, Any]:
     """All options by the names that users write, as plain data."""
     tree = to_dict(options)
-    return tree | (tree.pop("own") or {})
+    own = (tree.pop("of_task") or {}) | (tree.pop("of_method") or {})
+    return tree | own
 
 
 def as_before(options: AdaptOptions) -> dict[str, Any]:
-    """The same for hashes, with the defaults of our other methods' options: what they were taken of before methods had options of their own."""
+    """The same for hashes, with the defaults of the other tasks' and methods' options, of those that this package had when each had all options."""
     tree = to_hash(options)
-    own = tree.pop("own") or {}
-    others = [to_hash(METHODS[name].options()) for name in OURS]
+    own = (tree.pop("of_task") or {}) | (tree.pop("of_method") or {})
+    others = [to_hash(TASK_OPTIONS[t]()) for t in SHARED_TASKS] + [
+        to_hash(METHODS[m].options()) for m in OURS
+    ]
     return {k: v for each in others for k, v in each.items()} | tree | own
 
 
-def those_of(recorded: dict[str, Any], method: str) -> dict[str, Any]:
-    """Of options that a record has, perhaps from before methods had their own, those that this method takes."""
-    mine = {f.name for f in COMMON} | set(method_of(method).option_names)
+SHARED_TASKS = ("classify", "embed", "prefer", "reinforce", "continue", "distil")
+"""Tasks whose options were once those of every task; hashes still have them."""
+
+
+def those_of(recorded: Mapping[str, Any], task: str, method: str) -> dict[str, Any]:
+    """Of options that a record has, perhaps from when it kept those of every task and method, those that this task and method take."""
+    classes = (task_options(task), method_of(method).options)
+    mine = {f.name for f in COMMON} | {f.name for c in classes for f in fields(c)}
+    of_tasks = {f.name for c in TASK_OPTIONS.values() for f in fields(c)}
     now = to_new_names(AdaptOptions, recorded)
-    return {k: v for k, v in now.items() if k in mine or not takers(k)}
+    return {k: v for k, v in now.items() if k in mine or not (k in of_tasks or takers(k))}
 
 
-def explained(method: str) -> str:
-    """The options that a method takes with their defaults, its own first, as text. Raises UserError for a method that is not known."""
-    own = method_of(method)
-    parts = ((f"options of method {method}", fields(own.options)), ("options of every method", COMMON))
+def explained(task: str | None, method: str) -> str:
+    """The options that a task with a method takes, with their defaults, its own first, as text. task: None leaves those of tasks out. Raises UserError
+    for what is not known."""
+    parts = [(f"options of method {method}", fields(method_of(method).options))]
+    if task is not None:
+        parts.insert(0, (f"options of task {task}", fields(task_options(task))))
     out = []
-    for title, some in parts:
-        out.append(title if some else f"method {method} has no options of its own")
+    for title, some in (*parts, ("options of every task and method", COMMON)):
+        out.append(title if some else f"{title.removeprefix('options of ')} has no options of its own")
         out += [f"  {f.name} ({_default(f)}): {f.metadata.get('about', '')}".rstrip(": ") for f in some]
     return "\n".join(out)
 
@@ -141,15 +143,22 @@ def _default(one: Field[Any]) -> str:
 
 
 @functools.cache
-def _flat(own: Hashable) -> type[Any]:
-    """One class of the common options and a method's, to read them by. Raises ConfigError for a name that both have."""
-    assert isinstance(own, type) and is_dataclass(own)
-    if both := {f.name for f in COMMON} & {f.name for f in fields(own)}:
-        raise ConfigError(f"a method calls an option {min(both)!r}, which all have", "give it another name")
-    hints = get_type_hints(own) | get_type_hints(AdaptOptions)
-    made = [(f.name, hints[f.name], _copied(f)) for f in (*COMMON, *fields(own))]
+def _flat(of_task: Hashable, of_method: Hashable) -> type[Any]:
+    """One class of the common options, a task's and a method's, to read them by. Raises ConfigError for a name that two have."""
+    made: dict[str, Any] = {}
+    for owner, some in (("every task", AdaptOptions), ("a task", of_task), ("a method", of_method)):
+        assert isinstance(some, type) and is_dataclass(some)
+        hints = get_type_hints(some)
+        for f in COMMON if some is AdaptOptions else fields(some):
+            if f.name in made:
+                raise ConfigError(
+                    f"{owner} calls an option {f.name!r}, which {made[f.name][0]} has",
+                    "give it another name",
+                )
+            made[f.name] = (owner, hints[f.name], _copied(f))
     strict = {"__pydantic_config__": {"extra": "forbid", "strict": True}}
-    return make_dataclass("AdaptOptions", made, kw_only=True, frozen=True, namespace=strict)
+    members = [(name, hint, value) for name, (_, hint, value) in made.items()]
+    return make_dataclass("AdaptOptions", members, kw_only=True, frozen=True, namespace=strict)
 
 
 def _copied(one: Field[Any]) -> Any:

@@ -15,6 +15,7 @@ from onebase.base.config import base_flops
 from onebase.data import Rows
 from onebase.data.labelled import Data
 from onebase.errors import UserError
+from onebase.methods.bound import Bound
 from onebase.methods.table import BY_STEPS, METHODS
 from onebase.model import count
 from onebase.model.device import compute_dtype
@@ -25,7 +26,6 @@ from onebase.objective.next_token import NextToken
 from onebase.objective.pictures import ImageClassification
 from onebase.objective.policy import Policy
 from onebase.objective.preference import Preference
-from onebase.tasks.bound import Bound
 from onebase.tasks.classify import is_multilabel
 from onebase.tasks.job import Adapting
 from onebase.tasks.options import read_options
@@ -78,7 +78,7 @@ def planned(
         data,
         task=task,
         method=method,
-        options=read_options(dict(options), method),
+        options=read_options(options, task, method),
         columns=columns,
         test=test,
     )

@@ -10,12 +10,13 @@ import torch
 
 from onebase.artifact.files import sha256_bytes
 from onebase.codec.text.sample import Tokens
+from onebase.config import config
 from onebase.data.order import ExampleOrder
 from onebase.engine.scoring import batch_tokens
 from onebase.evaluation.likelihood import completion_nats
 from onebase.evaluation.predictions import Preferred
-from onebase.methods.method import Learner
-from onebase.objective.preference import Preference, row_tokens
+from onebase.methods.method import Learner, option
+from onebase.objective.preference import PreferConfig, Preference, row_tokens
 from onebase.tasks.base import ScoreRequest, Task, always
 from onebase.tasks.checks import before
 from onebase.tasks.fit import Lesson, Steps
@@ -35,10 +36,17 @@ from onebase.tasks.rows import reader_on
 from onebase.tasks.writing import special_ids
 
 
+@config
+class PreferOptions:
+    """Options of task prefer."""
+
+    prefer: PreferConfig = option(PreferConfig(), "the loss and what it hangs on")
+
+
 def lesson(job: Adapting) -> Lesson:
     """A loss of pairs on what the method learns; the reference is the base as it was, read once before step 1."""
     o, base = job.options, job.base
-    how = o.prefer
+    how = o.of_task.prefer
     rows = job.rows
     pairs = pair_tokens(rows)
     texts = [t for pair in pairs for t in pair]
@@ -115,7 +123,7 @@ def predictions(request: ScoreRequest) -> Preferred:
     texts = [t for pair in pair_tokens(rows) for t in pair]
     found = completion_nats(base.loaded, texts, base.routing)
     logp_n2, size_n2 = -found[:, 0].reshape(-1, 2), found[:, 1].reshape(-1, 2)
-    won_P = None if request.judge is None else wins_of(request, request.judge)
+    won_P = None if request.judge is None else wins_of(replace(request, data=rows), request.judge)
     how = base.attached.config.prefer if base.attached else None
     if how is None or not how.referred:
         return Preferred(logp_n2 / size_n2, won_P=won_P)
@@ -128,7 +136,8 @@ TASK = Task(
     name="prefer",
     columns=COLUMNS,
     lesson=lesson,
-    refused={
+    options=PreferOptions,
+    methods={
         "prompt": "a prompt learns nothing of answers: write into it what is wanted (onebase chat)",
         "head": "a head writes no text: one that says how good an answer is, is task reward",
     },

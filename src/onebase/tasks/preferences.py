@@ -1,28 +1,23 @@
 """Rows of a prompt and two answers, the first of which is liked better: what is wrong with them, and their tokens."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from onebase.base.folder import LoadedBase
 from onebase.codec.text.codec import Known
-from onebase.codec.text.sample import Tokens, chat_sample, completion_sample
-from onebase.codec.text.validation import stretches
+from onebase.codec.text.sample import Tokens
 from onebase.data import Rows, read_rows
 from onebase.data.bad_rows import Samples
 from onebase.data.labelled import Data, Make
 from onebase.data.row_files import Problem
 from onebase.draws import Draws
+from onebase.engine.prompt_tokens import answer_tokens, less_prompt
 from onebase.errors import DataError
 from onebase.tasks.reading import RowReader, each_row
 
 SIDES = ("chosen", "rejected")
 COLUMNS = ("prompt", *SIDES)
-
-Prompt = str | Sequence[Mapping[str, Any]]
-"""A text, or messages that an answer of the assistant follows."""
 
 
 def pair_problem(row: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -55,7 +50,8 @@ def answer_pairs(reader: RowReader) -> Make:
         known: Known = {}
         made = []
         for side in SIDES:
-            made.append(answer_tokens(reader.base, row["prompt"], row[side], known))
+            answer = answer_tokens(reader.base, row["prompt"], row[side], known)
+            made.append(less_prompt(answer, reader.tokens, reader.long))
             long = reader.too_long(len(made[-1]), f"'{side}' ", " with its prompt", "answers")
             if long is not None:
                 return long
@@ -67,21 +63,6 @@ def answer_pairs(reader: RowReader) -> Make:
 def preference_rows(reader: RowReader, data: Data) -> Rows:
     """Rows of prompt, chosen and rejected, with their answers as tokens. Raises DataError, BadRows with all that cannot be used."""
     return read_rows(data, COLUMNS, check=pair_problem, make=answer_pairs(reader))
-
-
-def answer_tokens(
-    base: LoadedBase, prompt: Prompt, answer: str, known: Known | None = None, name: str = ""
-) -> Tokens:
-    """A prompt, an answer and its end as tokens, only the last two learnt; messages go through the chat template. Raises DataError."""
-    if isinstance(prompt, str):
-        return base.codec.tokens(completion_sample(prompt, answer, id=name, source="preferences"), known)
-    messages = [*prompt, {"role": "assistant", "content": answer}]
-    made = base.codec.tokens(chat_sample(messages, id=name, source="preferences"), known)
-    if not made.loss.any():
-        return made  # the ledger says so
-    start, stop = stretches(made)[-1]  # what the assistant said before is given
-    at = np.arange(len(made))
-    return replace(made, loss=(at >= start) & (at < stop))
 
 
 def pair_tokens(rows: Rows) -> list[tuple[Tokens, Tokens]]:

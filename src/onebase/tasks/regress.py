@@ -9,9 +9,12 @@ import torch
 from onebase.base.head import HeadConfig
 from onebase.codec.text.sample import Tokens
 from onebase.data import read_rows
+from onebase.engine.answers import numbers, of_task, values
 from onebase.engine.features import pooling_of
+from onebase.engine.prompting import Given
 from onebase.errors import DataError
 from onebase.evaluation.predictions import Numbers
+from onebase.methods.bound import Bound
 from onebase.methods.folder import Attached
 from onebase.methods.head import best_pooled
 from onebase.methods.method import SCRATCH
@@ -19,12 +22,9 @@ from onebase.methods.ridge import fit_ridge
 from onebase.model.proj import AdapterRouting
 from onebase.objective.regress import Regression
 from onebase.tasks import by_head as heads
-from onebase.tasks.answers import numbers, of_task, values
-from onebase.tasks.base import ScoreRequest, Shown, Task
-from onebase.tasks.bound import Bound
+from onebase.tasks.base import Maker, ScoreRequest, Shown, Task
 from onebase.tasks.by_head import Fit, Prepared, wide_features
 from onebase.tasks.job import Adapting, data_facts
-from onebase.tasks.prompting import Given
 from onebase.tasks.reading import whole_texts
 from onebase.tasks.rows import reader_on
 
@@ -60,8 +60,8 @@ def prepare(job: Adapting) -> Prepared:
             else "the values are too large to be told apart",
             "give rows of at least two values, of a size that numbers hold",
         )
-    o = job.options
-    if o.head_bias:
+    o, own = job.options, job.options.of_task
+    if own.head_bias:
         centred_N = off_N - off_N.mean()
     else:
         centred_N, mean, scale = y_N, 0.0, float(y_N.square().mean().sqrt())
@@ -69,11 +69,11 @@ def prepare(job: Adapting) -> Prepared:
 
     def fit(texts: Sequence[Tokens], routing: AdapterRouting | None) -> Fit:
         x_NP = wide_features(job, texts, routing)
-        fitted, pooling = best_pooled(lambda x: fit_ridge(x, y_N, o.seed, o.head_bias), x_NP, o.pooling)
+        fitted, pooling = best_pooled(lambda x: fit_ridge(x, y_N, o.seed, own.head_bias), x_NP, own.pooling)
         targets = {t.id: y for t, y in zip(texts, y_N.tolist(), strict=True)}
         return Fit(
             fitted.head,
-            HeadConfig(gives="value", pooling=pooling, mean=mean, scale=scale),
+            HeadConfig(gives="value", pooling=pooling, mean=mean, scale=scale, **heads.reads(job)),
             lambda on: Regression(SCRATCH, targets, pooling_of(job.base, pooling), on),
             fitted.facts,
         )
@@ -101,8 +101,11 @@ TASK = Task(
     name="regress",
     columns=("text", "value"),
     lesson=lambda job: heads.lesson(job, prepare(job)),
-    head=lambda job: heads.by_head(job, prepare(job)),
-    refused={"prompt": "a prompt gives each of some answers a probability, no number"},
+    options=heads.TextOptions,
+    methods={
+        "head": Maker(lambda job: heads.by_head(job, prepare(job))),
+        "prompt": "a prompt gives each of some answers a probability, no number",
+    },
     check=problem,
     samples=whole_texts,
     compared=("text",),

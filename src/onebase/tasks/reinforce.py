@@ -5,10 +5,12 @@ from contextlib import ExitStack, contextmanager
 
 from onebase.base.head import Head
 from onebase.base.model import BaseModel
+from onebase.config import config
 from onebase.data.labelled import Make
 from onebase.errors import UserError
-from onebase.methods.method import Learner
+from onebase.methods.method import Learner, option
 from onebase.objective.policy import Policy, ReinforceConfig
+from onebase.rewards import checked, opened
 from onebase.tasks.base import Look, Task, always
 from onebase.tasks.fit import Fields, Lesson, Steps
 from onebase.tasks.job import Adapting, Facts, data_facts
@@ -16,17 +18,23 @@ from onebase.tasks.judge import rewarded
 from onebase.tasks.ledgers import check_rows
 from onebase.tasks.preferences import prompt_problem
 from onebase.tasks.reading import RowReader
-from onebase.tasks.rewards import checked, opened
 from onebase.tasks.rollouts import RolloutPrompt, Rollouts, prompt_samples, questions
 
 VALUE = "__value"
 """The name of PPO's value head on its base while it learns; no adapter keeps it."""
 
 
+@config
+class ReinforceOptions:
+    """Options of task reinforce."""
+
+    reinforce: ReinforceConfig = option(ReinforceConfig(), "the reward and how it is learnt from")
+
+
 def lesson(job: Adapting) -> Lesson:
     """Epochs over the prompts, each of them asked once an epoch; a rollout of `rows` prompts (the last one perhaps fewer) and `reinforce.group`
     completions of each is learnt from in `passes` x `parts` steps."""
-    o, base, cfg = job.options, job.base, job.options.reinforce
+    o, base, cfg = job.options, job.base, job.options.of_task.reinforce
     rows = job.rows
     facts = data_facts(rows) | check_rows(job)
     chats = any(not isinstance(r["prompt"], str) for r in rows)
@@ -120,11 +128,11 @@ def _told(source: Rollouts, asked: list[RolloutPrompt]) -> Facts:
 
 
 def _columns(look: Look) -> tuple[str, ...]:
-    return ("prompt", *checked(look.options.reinforce.reward).columns)
+    return ("prompt", *checked(look.options.of_task.reinforce.reward).columns)
 
 
 def _samples(reader: RowReader) -> Make:
-    how = reader.options.reinforce
+    how = reader.options.of_task.reinforce
     return prompt_samples(reader, how.reward, how.max_tokens)
 
 
@@ -132,7 +140,8 @@ TASK = Task(
     name="reinforce",
     columns=_columns,
     lesson=lesson,
-    refused={
+    options=ReinforceOptions,
+    methods={
         "prompt": "a prompt learns nothing from rewards: write into it what is wanted (onebase chat)",
         "head": "a head writes no text: one that says how good an answer is, is task reward",
     },

@@ -17,18 +17,18 @@ from onebase.data import read_rows
 from onebase.data.bad_rows import Samples
 from onebase.data.labelled import Make
 from onebase.data.row_files import Problem
+from onebase.engine.answers import of_task, query_problem, ranked, scored
 from onebase.engine.features import pair_tokens, pooling_of
 from onebase.errors import DataError
 from onebase.evaluation.predictions import Graded
 from onebase.evaluation.retrieval import NDCG
+from onebase.methods.bound import Bound
 from onebase.methods.head import FOLDS, best_pooled, fit_head, spread
 from onebase.methods.method import SCRATCH
 from onebase.model.proj import AdapterRouting
 from onebase.objective.label import MultiLabel
 from onebase.tasks import by_head as heads
-from onebase.tasks.answers import of_task, query_problem, ranked, scored
-from onebase.tasks.base import ScoreRequest, Shown, Task
-from onebase.tasks.bound import Bound
+from onebase.tasks.base import Maker, ScoreRequest, Shown, Task
 from onebase.tasks.by_head import Fit, Prepared, wide_features
 from onebase.tasks.checks import head_size
 from onebase.tasks.job import Adapting, data_facts
@@ -80,9 +80,11 @@ def prepare(job: Adapting) -> Prepared:
 
     def fit(texts: Sequence[Tokens], routing: AdapterRouting | None) -> Fit:
         def fitted(x_NP: Tensor) -> Any:
-            return fit_head(x_NP, y_N[:, None], 1, o.seed, folds if len(rows) >= FOLDS else None, o.head_bias)
+            return fit_head(
+                x_NP, y_N[:, None], 1, o.seed, folds if len(rows) >= FOLDS else None, o.of_task.head_bias
+            )
 
-        made, pooling = best_pooled(fitted, wide_features(job, texts, routing), o.pooling)
+        made, pooling = best_pooled(fitted, wide_features(job, texts, routing), o.of_task.pooling)
         targets: dict[str, tuple[int, ...]] = {
             t.id: (0,) if y else () for t, y in zip(texts, y_N.tolist(), strict=True)
         }
@@ -118,8 +120,11 @@ TASK = Task(
     name="rerank",
     columns=COLUMNS,
     lesson=lambda job: heads.lesson(job, prepare(job)),
-    head=lambda job: heads.by_head(job, prepare(job)),
-    refused={"prompt": "a prompt gives each of some answers a probability, no order of texts"},
+    options=heads.BiasedHeadOptions,
+    methods={
+        "head": Maker(lambda job: heads.by_head(job, prepare(job))),
+        "prompt": "a prompt gives each of some answers a probability, no order of texts",
+    },
     check=problem,
     samples=_samples,
     compared=("query", "texts"),

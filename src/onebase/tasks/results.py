@@ -1,20 +1,11 @@
-"""What the methods of `Base` give: an adapter in memory, and the class of a text or an image. N rows, L labels."""
+"""What learning gives: an adapter in memory, and a plan of what it would take."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from onebase.artifact.record import Record
 from onebase.methods.folder import AdapterParts, load_adapter, save_adapter
-from onebase.methods.spans import Span
-
-__all__ = ["THRESHOLD", "Adapter", "Label", "Plan", "Span", "labelled"]
-
-THRESHOLD = 0.5
-"""From this probability on a text has a label, where it may have many."""
 
 
 @dataclass(frozen=True)
@@ -23,19 +14,6 @@ class Plan:
 
     facts: dict[str, Any]
     text: str
-
-
-@dataclass(frozen=True)
-class Label:
-    """The class of a text or an image: `label` is the likeliest, `scores` the probability of each.
-
-    labels: those that it has: `label` alone; with an adapter of many labels, each of which has a probability of its own, all from 0.5 on
-    (perhaps none), the likeliest first.
-    """
-
-    label: str
-    scores: dict[str, float]
-    labels: tuple[str, ...] = ()
 
 
 @dataclass
@@ -75,14 +53,3 @@ class Adapter:
     def load(path: str | Path) -> "Adapter":
         """Read an adapter folder. Raises ArtifactError."""
         return Adapter(load_adapter(Path(path)))
-
-
-def labelled(labels: Sequence[str], p_NL: Tensor, *, many: bool = False) -> list[Label]:
-    """A label for each row of probabilities [N, L]. many: each stands for itself, and they do not add up to 1."""
-    out = []
-    for row_L in p_NL:
-        scores = dict(zip(labels, row_L.tolist(), strict=True))
-        likeliest = labels[int(row_L.argmax())]
-        over = sorted((x for x in scores if scores[x] >= THRESHOLD), key=lambda x: -scores[x])
-        out.append(Label(likeliest, scores, tuple(over) if many else (likeliest,)))
-    return out

@@ -2,6 +2,7 @@
 ones (Bradley and Terry, 1952). n pairs, P pooled features."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -9,17 +10,19 @@ from torch import Tensor
 
 from onebase.base.head import HeadConfig
 from onebase.codec.text.sample import Tokens
+from onebase.config import config
+from onebase.engine.answers import numbers, of_task, rewards
 from onebase.engine.features import pooling_of
+from onebase.engine.prompting import Given
 from onebase.evaluation.predictions import Rated
+from onebase.methods.bound import Bound
 from onebase.methods.folder import Attached
 from onebase.methods.head import FOLDS, Fitted, best_pooled, fit_head, spread
-from onebase.methods.method import SCRATCH
+from onebase.methods.method import SCRATCH, option
 from onebase.model.proj import AdapterRouting
 from onebase.objective.reward import PairwiseReward
 from onebase.tasks import by_head as heads
-from onebase.tasks.answers import numbers, of_task, rewards
-from onebase.tasks.base import ScoreRequest, Shown, Task
-from onebase.tasks.bound import Bound
+from onebase.tasks.base import Maker, ScoreRequest, Shown, Task
 from onebase.tasks.by_head import Fit, Prepared, wide_features
 from onebase.tasks.job import Adapting, data_facts
 from onebase.tasks.prefer import check_pairs
@@ -31,8 +34,16 @@ from onebase.tasks.preferences import (
     pair_tokens,
     preference_rows,
 )
-from onebase.tasks.prompting import Given
 from onebase.tasks.rows import reader_on
+
+
+@config
+class RewardOptions(heads.HeadOptions):
+    """Options of task reward."""
+
+    long: Literal["refuse", "tail"] = option(
+        "tail", "what is done with long prompts: refuse, or tail (their beginning is left out)", later=True
+    )
 
 
 def prepare(job: Adapting) -> Prepared:
@@ -49,10 +60,10 @@ def prepare(job: Adapting) -> Prepared:
 
     def fit(texts: Sequence[Tokens], routing: AdapterRouting | None) -> Fit:
         x_NP = wide_features(job, texts, routing)
-        fitted, pooling = best_pooled(on_differences, x_NP, job.options.pooling)
+        fitted, pooling = best_pooled(on_differences, x_NP, job.options.of_task.pooling)
         return Fit(
             fitted.head,
-            HeadConfig(gives="value", pooling=pooling),
+            HeadConfig(gives="value", pooling=pooling, **heads.reads(job)),
             lambda on: PairwiseReward(SCRATCH, pooling_of(job.base, pooling), on),
             fitted.facts,
         )
@@ -79,8 +90,11 @@ TASK = Task(
     name="reward",
     columns=COLUMNS,
     lesson=lambda job: heads.lesson(job, prepare(job)),
-    head=lambda job: heads.by_head(job, prepare(job)),
-    refused={"prompt": "a prompt gives each of some answers a probability, no number"},
+    options=RewardOptions,
+    methods={
+        "head": Maker(lambda job: heads.by_head(job, prepare(job))),
+        "prompt": "a prompt gives each of some answers a probability, no number",
+    },
     check=pair_problem,
     samples=answer_pairs,
     by_sample=True,

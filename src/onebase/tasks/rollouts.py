@@ -25,6 +25,7 @@ from onebase.data.order import ExampleOrder, one_by_one, span
 from onebase.data.row_files import Problem
 from onebase.draws import Draws
 from onebase.engine.decoder import generate
+from onebase.engine.prompt_tokens import Prompt
 from onebase.engine.request import Completion
 from onebase.engine.sampler import Sampling
 from onebase.engine.scoring import batch_tokens, batches
@@ -41,9 +42,8 @@ from onebase.objective.policy import (
     token_logps,
 )
 from onebase.objective.pooled import text_batch
-from onebase.tasks.preferences import Prompt
+from onebase.rewards import Reward, RewardInput, checked
 from onebase.tasks.reading import RowReader, each_row
-from onebase.tasks.rewards import Reward, RewardInput, checked
 
 STREAMS = 64
 """Completions that are written at a time."""

@@ -9,10 +9,13 @@ from onebase.artifact.files import read_manifest
 from onebase.base.folder import LoadedBase
 from onebase.codec.text.clock import at, today
 from onebase.data.labelled import Data
+from onebase.engine.prompting import Given
+from onebase.engine.prompting import columns as prompt_columns
 from onebase.errors import ConfigError, UserError
+from onebase.methods.bound import Bound
 from onebase.methods.folder import AdapterParts, Attached
 from onebase.methods.table import BY_STEPS, METHODS, method_of
-from onebase.opening.rows import resolved
+from onebase.opening.names import resolved
 from onebase.tasks import (
     classify,
     continued,
@@ -27,13 +30,10 @@ from onebase.tasks import (
     tag,
     writing,
 )
-from onebase.tasks.base import ScoreRequest, Shown, Task, never
-from onebase.tasks.bound import Bound
+from onebase.tasks.base import MakeAdapter, ScoreRequest, Shown, Task, never
 from onebase.tasks.checks import check_reads, check_room, check_writes
 from onebase.tasks.job import Adapting, rows_hash
-from onebase.tasks.options import AdaptOptions, read_options
-from onebase.tasks.prompting import Given
-from onebase.tasks.prompting import columns as prompt_columns
+from onebase.tasks.options import TASK_OPTIONS, AdaptOptions, read_options
 from onebase.tasks.results import Adapter
 from onebase.tasks.rows import compared_by, read, read_test
 from onebase.train.callbacks import Callback
@@ -70,6 +70,8 @@ TASKS: dict[str, Task] = {
     )
 }
 
+TASK_OPTIONS.update({name: t.options for name, t in TASKS.items()})
+
 PREDICTIONS: dict[str, Callable[[ScoreRequest], Any]] = {
     **{name: t.predictions for name, t in TASKS.items() if t.predictions is not None},
     "text": continued.likely_texts,
@@ -82,6 +84,7 @@ def register(task: Task) -> None:
     if TASKS.get(task.name, task) is not task or (task.name not in TASKS and task.name in PREDICTIONS):
         raise ConfigError(f"there are two tasks called {task.name!r}", "give one of them another name")
     TASKS[task.name] = task
+    TASK_OPTIONS[task.name] = task.options
     if task.predictions is not None:
         PREDICTIONS[task.name] = task.predictions
 
@@ -117,7 +120,7 @@ def adapted(
     resume: str | Path | None = None,
 ) -> Adapter:
     """`Base.adapt`, its options as plain values."""
-    found = read_options(dict(options), method)
+    found = read_options(options, task, method)
     if base.attached is not None and not base.own:
         raise UserError(
             "this base has an adapter on it", "adapt the plain base: onebase.load(ref).adapt(...)"
@@ -137,9 +140,6 @@ def adapted(
     return Adapter(maker(job))
 
 
-Make = Callable[[Adapting], AdapterParts]
-
-
 def prepared(
     base: LoadedBase,
     data: Data,
@@ -152,7 +152,7 @@ def prepared(
     test: Data | None = None,
     columns: Mapping[str, str] | None = None,
     resume: str | Path | None = None,
-) -> tuple[Adapting, Make]:
+) -> tuple[Adapting, MakeAdapter]:
     """The job with its rows and test rows read, and what makes its adapter. Raises UserError for what does not fit.
 
     columns: what the data (and the test rows) call a column, by what the task calls it. resume: the folder of its checkpoints."""
@@ -180,7 +180,7 @@ def prepared(
         rows = read(base, resolved(data), chosen, method, options, columns)
         tested = None
         if test is not None and rows:
-            tested = read_test(base, resolved(test), chosen, options, columns)
+            tested = read_test(base, resolved(test), chosen, method, options, columns)
     job = Adapting(
         base,
         rows,
@@ -191,7 +191,7 @@ def prepared(
         log or (lambda _: None),
         tested,
         None if resume is None else Path(resume),
-        compared_by(base, chosen, options, lambda: rows),
+        compared_by(base, chosen, method, options, lambda: rows),
     )
 
     def make(job: Adapting) -> AdapterParts:

@@ -12,25 +12,22 @@ from torch import Tensor
 
 from onebase.codec.text.sample import Tokens
 from onebase.config import digest
+from onebase.engine.answers import labels as labels_of
 from onebase.engine.decoder import generate
 from onebase.engine.sampler import Sampling
 from onebase.errors import DataError, UserError
 from onebase.evaluation.bootstrap import Score, mean_score, paired_difference, ratio_score
 from onebase.formats.peft.folder import is_peft
+from onebase.methods.bound import Bound
 from onebase.methods.folder import load_config
 from onebase.model.mask import Cols
 from onebase.objective.base import TrunkInput
 from onebase.objective.distil import TeacherOutput, kl
-from onebase.opening.adapters import read_adapter
-from onebase.opening.bases import find_artifact, open_base
-from onebase.tasks.answers import labels as labels_of
-from onebase.tasks.bound import Bound
+from onebase.opening.names import find_artifact, open_base, read_adapter
 from onebase.tasks.job import Adapting
 from onebase.tasks.options import AdaptOptions
 
 Kind = Literal["messages", "prompt", "text"]
-TASKS: dict[Kind, str] = {"messages": "chat", "prompt": "complete", "text": "continue"}
-"""What a student of a teacher that writes then does, by the column that the rows have."""
 WRITTEN = 16
 """Prompts that a teacher answers at a time."""
 
@@ -44,7 +41,7 @@ def kind_of(rows: Sequence[Mapping[str, Any]]) -> Kind:
 
 def load_teacher(job: Adapting) -> Bound:
     """The teacher that the options name, with its adapter, on the student's device and in its number format. Raises UserError."""
-    how, model = job.options.distil, job.base.model
+    how, model = job.options.of_task.distil, job.base.model
     assert how.teacher is not None  # `teaches_writing` has refused it
     teacher = Bound(open_base(how.teacher, device=str(model.device)))
     teacher.loaded.model.compute_dtype = model.compute_dtype
@@ -59,7 +56,7 @@ def load_teacher(job: Adapting) -> Bound:
 def teaches_writing(options: AdaptOptions) -> bool:
     """Does the teacher that the options name write (or else classify texts)? Its adapter's config says it, so that nothing else need be
     read first. Raises UserError where none is named, and for one that does neither."""
-    how = options.distil
+    how = options.of_task.distil
     if how.teacher is None:
         raise UserError(
             "no teacher to learn from",
@@ -68,15 +65,15 @@ def teaches_writing(options: AdaptOptions) -> bool:
     if how.adapter is None or is_peft(path := find_artifact(how.adapter)):
         return True
     on = load_config(path)
-    if on.task in TASKS.values():
-        return True
-    if on.task != "classify":
+    head = on.head
+    if head is None and on.embedding is None:
+        return on.prompt is None or not on.prompt.answers
+    if head is None or head.gives not in ("one", "many"):
         raise UserError(
             f"the teacher's adapter is for {on.task}: students learn to classify or to write",
             "give a teacher that classifies texts, or writes",
         )
-    head = on.head
-    if head is not None and (head.gives != "one" or head.reads != "text"):
+    if head.gives != "one" or head.reads != "text":
         what = "classifies images" if head.reads != "text" else "gives a text many labels"
         raise UserError(f"the teacher {what}", "give one that gives a text one of its labels")
     return False
@@ -95,7 +92,7 @@ def with_answers(
 ) -> tuple[list[dict[str, Any]], int]:
     """Rows whose answers the teacher has written, all of them (`anew`) or those that are missing, and how many were left out because they
     did not end within `max_tokens`: learning them would teach to stop anywhere. Raises UserError for texts, which ask nothing."""
-    how, codec = job.options.distil, teacher.loaded.codec
+    how, codec = job.options.of_task.distil, teacher.loaded.codec
     if kind == "text":
         if anew:
             raise UserError(

@@ -17,14 +17,14 @@ from onebase.draws import Draws
 from onebase.errors import DataError, UserError
 from onebase.evaluation.bootstrap import Score
 from onebase.evaluation.scores import check_names, scores_of
+from onebase.methods.bound import Bound
 from onebase.methods.table import BY_STEPS, METHODS
-from onebase.tasks.base import ScoreRequest
-from onebase.tasks.bound import Bound
+from onebase.tasks.base import MakeAdapter, ScoreRequest
 from onebase.tasks.job import Adapting
 from onebase.tasks.options import AdaptOptions, read_options
 from onebase.tasks.plan import plan_of
 from onebase.tasks.results import Adapter, Plan
-from onebase.tasks.table import PREDICTIONS, TASKS, Make, prepared, rows_hash
+from onebase.tasks.table import PREDICTIONS, TASKS, prepared, rows_hash
 
 HELD_OUT = 0.25
 """Share of the training rows that the trials are judged on."""
@@ -55,8 +55,8 @@ class TrialSetting:
 
     def set(self, options: AdaptOptions) -> AdaptOptions:
         """Options with these values in them."""
-        own = replace(options.own, **self.own) if self.own else options.own
-        return replace(options, lr=self.lr, own=own)
+        own = replace(options.of_method, **self.own) if self.own else options.of_method
+        return replace(options, lr=self.lr, of_method=own)
 
 
 def tune(
@@ -206,11 +206,11 @@ def _request(
     options: Mapping[str, object],
     columns: Mapping[str, str] | None,
     test: Data | None,
-) -> tuple[Adapting, Make, TrialSetting]:
+) -> tuple[Adapting, MakeAdapter, TrialSetting]:
     """The job with its rows read, what makes its adapters, and the first setting. Raises UserError for what cannot be tuned."""
     if trials < 2:
         raise UserError(f"{trials} trials cannot be compared", "give at least 2")
-    asked = read_options(dict(options), method)
+    asked = read_options(options, task, method)
     if task not in (tuned := [t.name for t in TASKS.values() if t.tuned_by]):
         raise UserError(f"task {task!r} is not tuned", f"tasks with a score to choose by: {', '.join(tuned)}")
     if method not in BY_STEPS:
@@ -222,7 +222,7 @@ def _request(
     )
     split(job.rows, asked.seed, TASKS[task].reads)
     how = METHODS[method]
-    own = {name: getattr(asked.own, name) for name in how.tuned}
+    own = {name: getattr(asked.of_method, name) for name in how.tuned}
     return job, make, TrialSetting(asked.lr or how.rate_of(TASKS[task].signal), own)
 
 

@@ -14,18 +14,18 @@ from onebase.data import RowPlan, TokenSet, read_rows
 from onebase.data.order import ExampleOrder, Order, one_by_one
 from onebase.engine.decoder import generate
 from onebase.engine.features import chat_row, completion_row
+from onebase.engine.prompting import prompted, texts_of
 from onebase.engine.sampler import Sampling
 from onebase.errors import DataError
 from onebase.evaluation.likelihood import completion_nats
 from onebase.evaluation.predictions import Written
 from onebase.methods.method import Learner
 from onebase.objective.next_token import NextToken
-from onebase.tasks import by_prompt
+from onebase.tasks import by_prompt, prompts
 from onebase.tasks.base import ScoreRequest, Task, always
 from onebase.tasks.fit import Lesson, Steps
 from onebase.tasks.job import Adapting, data_facts
 from onebase.tasks.ledgers import check_written
-from onebase.tasks.prompting import prompted, texts_of
 from onebase.tasks.reading import one_sample, samples_in
 
 PACKED = 256
@@ -170,12 +170,13 @@ def _written(request: ScoreRequest, found: EvalPrompts) -> Written:
     return Written(found.answers, texts, nats[:, 0], nats[:, 1])
 
 
+NO_HEAD = "a head says which of some labels, it writes no text"
+
 COMPLETE = Task(
     name="complete",
     columns=("prompt", "completion"),
     lesson=lesson,
-    prompt=by_prompt.by_prompt,
-    refused={"head": "a head says which of some labels, it writes no text"},
+    methods={"prompt": by_prompt.maker(prompts.COMPLETIONS), "head": NO_HEAD},
     writes=always,
     check=text_problem,
     samples=lambda reader: one_sample(reader, completion_row),
@@ -189,6 +190,7 @@ CHAT = replace(
     COMPLETE,
     name="chat",
     columns=("messages",),
+    methods={"prompt": by_prompt.maker(prompts.MESSAGES), "head": NO_HEAD},
     check=lambda row: None,
     samples=lambda reader: one_sample(reader, chat_row),
     predictions=chats,

@@ -9,8 +9,8 @@ from onebase.assess.auditing.stereotypes import stereotypes as stereotype_check
 from onebase.assess.auditing.truth import truth as truth_check
 from onebase.data.labelled import Data
 from onebase.errors import UserError
+from onebase.methods.bound import Bound
 from onebase.methods.table import METHODS
-from onebase.tasks.bound import Bound
 
 __all__ = ["EXIT_SILENT", "Audit", "AuditCheck", "Group", "audit"]
 

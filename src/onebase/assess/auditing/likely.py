@@ -10,7 +10,7 @@ from onebase.errors import DataError, UserError
 from onebase.evaluation.audits import Read
 from onebase.evaluation.bootstrap import Array
 from onebase.evaluation.masked import mask_id, masked_score
-from onebase.tasks.bound import Bound
+from onebase.methods.bound import Bound
 
 
 def reads(base: Bound) -> str:

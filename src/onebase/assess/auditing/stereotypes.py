@@ -20,7 +20,7 @@ from onebase.evaluation.audits import (
     stands_out,
 )
 from onebase.evaluation.bootstrap import Array
-from onebase.tasks.bound import Bound
+from onebase.methods.bound import Bound
 
 FRAME = "The word is {word}, and it stands in this sentence."
 CHANCE = 0.5

@@ -14,7 +14,7 @@ from onebase.draws import Draws
 from onebase.errors import DataError, UserError
 from onebase.evaluation.audits import Control, Figure, half_way, mc1, mc2, share
 from onebase.evaluation.bootstrap import Array, Score, mean_score
-from onebase.tasks.bound import Bound
+from onebase.methods.bound import Bound
 
 ASK = "Q: {question}\nA:"
 UNASKED = "A:"

@@ -18,7 +18,7 @@ from onebase.artifact.files import plain
 from onebase.artifact.record import version_facts
 from onebase.errors import DataError, UserError
 from onebase.evaluation.bootstrap import Score, mean_score
-from onebase.tasks.bound import Bound
+from onebase.methods.bound import Bound
 
 SEED = 1234
 """Draws few-shot examples; the harness's own default."""

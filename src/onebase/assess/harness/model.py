@@ -18,7 +18,7 @@ from onebase.engine.request import check_prompts
 from onebase.engine.sampler import Sampling
 from onebase.engine.scoring import score_ends
 from onebase.errors import DataError, UserError
-from onebase.tasks.bound import Bound
+from onebase.methods.bound import Bound
 
 NEW_TOKENS = 256
 """Tokens of an answer where a task says nothing; the harness's default."""
