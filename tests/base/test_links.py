@@ -16,7 +16,7 @@ from onebase.base.links import (
     shuffled,
 )
 from onebase.codec.image.config import ImageCodecConfig
-from onebase.codec.text.modules import TextCodecConfig
+from onebase.codec.text.config import TextCodecConfig
 from onebase.codec.text.pooling import EmbeddingConfig
 from onebase.errors import ConfigError
 from onebase.model.config import AttnConfig, BlockConfig, FFConfig, NormConfig, TrunkConfig

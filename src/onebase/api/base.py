@@ -13,11 +13,11 @@ from onebase.derive.merging import merged
 from onebase.derive.quantising import StorageOptions, quantised
 from onebase.derive.students import student
 from onebase.engine.labels import Label
-from onebase.engine.prompting import Given
+from onebase.engine.prompter import Given
 from onebase.methods.folder import own_head
 from onebase.methods.spans import Span
 from onebase.methods.stacking import refuse_unmergeable
-from onebase.opening.adapters import read_adapter
+from onebase.opening.names import read_adapter
 from onebase.tasks.job import AboutData
 from onebase.tasks.plan import planned
 from onebase.tasks.results import Adapter, Plan

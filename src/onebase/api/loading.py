@@ -7,7 +7,7 @@ from onebase.api.base import Base
 from onebase.artifact.record import state
 from onebase.base.folder import save_base
 from onebase.errors import UserError
-from onebase.opening.bases import FORMATS_IN, find_artifact, open_base, open_foreign
+from onebase.opening.names import FORMATS_IN, find_artifact, open_base, open_foreign
 from onebase.pretraining.recipe import Recipe, read_recipe
 from onebase.pretraining.run import Tell, run_recipe
 from onebase.train.callbacks import Callback

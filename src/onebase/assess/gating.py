@@ -10,7 +10,8 @@ from onebase.config import to_dict
 from onebase.data import check_labels, read_rows
 from onebase.data.labelled import Data
 from onebase.engine.answers import labels
-from onebase.engine.prompting import Given, columns, inputs
+from onebase.engine.prompter import Given
+from onebase.engine.prompting import columns, inputs
 from onebase.errors import DataError, UserError
 from onebase.evaluation.baselines import NearestNeighbour, TfidfLogistic
 from onebase.evaluation.bootstrap import mean_score
@@ -21,7 +22,7 @@ from onebase.methods.bound import Bound
 from onebase.methods.folder import Attached
 from onebase.methods.stacking import alone
 from onebase.methods.table import METHODS
-from onebase.opening.rows import resolved
+from onebase.opening.names import resolved
 from onebase.tasks.options import those_of
 from onebase.tasks.table import adapted, rows_hash
 
@@ -41,18 +42,7 @@ def contenders(
     All predict the same test texts, and all count alike: seconds to fit (the adapter's as its record has them) and to predict, and
     bytes to ship. The base's own bytes stand apart, in `System.shared`. Raises UserError.
     """
-    attached = base.attached
-    if attached is None or attached.task != "classify":
-        raise UserError(
-            "the gate needs an adapter that classifies", "give --adapter DIR of a classifying adapter"
-        )
-    alone(attached, "the gate")
-    head = attached.config.head
-    if head is not None and head.gives == "many":
-        raise UserError(
-            "the gate compares systems that give one label a text, this adapter gives many",
-            "leave --train out: its scores have no classical rival here",
-        )
+    attached = compared_adapter(base)
     reads = columns(attached)
     known, rows = (read_rows(resolved(x), (*reads, "label")) for x in (train, test))
     check_labels(known, rows)
@@ -77,6 +67,23 @@ def contenders(
         score = mean_score("accuracy", each, seed=seed)
         rivals.append(System(model.name, score, each, model.seconds, model.size, predicting=watch.taken))
     return ours, twin, tuple(rivals)
+
+
+def compared_adapter(base: Bound) -> Attached:
+    """The adapter that the gate compares: one that gives each text one label. Raises UserError for any other, and for none."""
+    attached = base.attached
+    if attached is None or attached.task != "classify":
+        raise UserError(
+            "the gate needs an adapter that classifies", "give --adapter DIR of a classifying adapter"
+        )
+    alone(attached, "the gate")
+    head = attached.config.head
+    if head is not None and head.gives == "many":
+        raise UserError(
+            "the gate compares systems that give one label a text, this adapter gives many",
+            "leave --train out: its scores have no classical rival here",
+        )
+    return attached
 
 
 def adapted_twin(base: Bound, known: Sequence[dict[str, Any]], seed: int) -> Bound:
@@ -141,7 +148,9 @@ def _options(attached: Attached) -> dict[str, Any]:
         return those_of(recorded, attached.task, attached.method)
     # An adapter from before options were recorded: what its config tells. Epochs, rate, rows and length are then the defaults.
     cfg, method = attached.config, METHODS[attached.method]
-    out: dict[str, Any] = {} if cfg.head is None else {"pooling": cfg.head.pooling}
+    out: dict[str, Any] = {}
+    if cfg.head is not None:
+        out = {"pooling": cfg.head.pooling, "long": cfg.head.long, "max_length": cfg.head.limit}
     part = cfg.part(method.name)
     kept = {name: getattr(part, name) for name in method.option_names if hasattr(part, name)}
     out |= {name: to_dict(v) if is_dataclass(v) else v for name, v in kept.items()}

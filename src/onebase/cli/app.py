@@ -77,7 +77,7 @@ def example(*lines: str) -> str:
 def load_base(ref: str, adapters: str | Sequence[str] | None, device: str, dtype: str) -> "onebase.Base":
     """The base with the adapters on it, the last one on top."""
     import onebase
-    from onebase.opening.bases import find_artifact
+    from onebase.opening.names import find_artifact
 
     each = [adapters] if isinstance(adapters, str) else list(adapters or [])
     found = [find_artifact(a) for a in each]  # say that one is not there before the base is read

@@ -45,7 +45,7 @@ def apply(
     """Say what an adapter makes of texts or rows, for the tasks that are asked so: {asked}."""
     from onebase.data import read_rows
     from onebase.engine.prompting import inputs
-    from onebase.opening.rows import resolved
+    from onebase.opening.names import resolved
     from onebase.tasks.table import answers, asked_by
 
     if bool(texts) == (data is not None):

@@ -39,8 +39,7 @@ def import_(
     refuse_existing(out)
     if base is not None:
         from onebase.artifact.record import state
-        from onebase.opening.adapters import read_adapter
-        from onebase.opening.bases import find_artifact
+        from onebase.opening.names import find_artifact, read_adapter
 
         loaded = onebase.load(base).loaded
         parts = read_adapter(loaded, find_artifact(src))

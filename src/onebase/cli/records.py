@@ -21,7 +21,7 @@ def show(
 ) -> None:
     """What an artifact is made of: its record, every number with its origin."""
     from onebase.govern.show import describe, lines
-    from onebase.opening.bases import find_base, refuse_foreign
+    from onebase.opening.names import find_base, refuse_foreign
 
     path = find_base(ref)
     refuse_foreign(path)
@@ -41,7 +41,7 @@ def show(
 def verify(ref: Ref) -> None:
     """Reread every byte of an artifact (of a run folder: of all in it); check manifest, fingerprint and record."""
     from onebase.govern.verify import verify_tree
-    from onebase.opening.bases import find_artifact, refuse_foreign
+    from onebase.opening.names import find_artifact, refuse_foreign
 
     path = find_artifact(ref)
     refuse_foreign(path)

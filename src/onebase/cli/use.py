@@ -99,12 +99,12 @@ def eval_(
 ) -> None:
     """Score a base or an adapter, each number with its 95% interval; with --train, ask whether a base is needed at all."""
     import onebase
-    from onebase.assess.gating import against_classical
+    from onebase.assess.gating import against_classical, compared_adapter
     from onebase.assess.keeping import keep_scores, kept_in
     from onebase.config import parse_pairs
-    from onebase.data import read_rows
     from onebase.data.file_hashes import files_read
-    from onebase.opening.rows import resolved
+    from onebase.data.labelled import Data, Records
+    from onebase.opening.names import resolved
 
     if lm_eval:
         if data or train or task or column or score:
@@ -119,16 +119,18 @@ def eval_(
     form, columns = constraint(schema), named_columns(column or [])
     judged = parse_pairs(option) if option else None
     base = load_base(ref, adapter, device, dtype)
+    rows: Data = data
+    if train:
+        compared_adapter(base)  # says what the gate does not compare
     with files_read() as files:
-        rows = read_rows(resolved(data), (), columns=columns) if columns else data
+        if train or columns:
+            rows = Records.of(resolved(data), columns).kept()
         scores = onebase.evaluate(
             base, rows, task=task, max_tokens=max_tokens, constraint=form, judge=judged, scores=score
         )
     verdict = None
     if train:
-        verdict = against_classical(
-            base, read_rows(resolved(train), (), columns=columns) if columns else train, rows
-        )
+        verdict = against_classical(base, Records.of(resolved(train), columns), rows)
     if record and (folder := kept_in(adapter or [])) is not None:
         keep_scores(folder, scores, files, verdict)
     if json:

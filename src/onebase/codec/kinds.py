@@ -10,7 +10,8 @@ from onebase.codec.audio.config import AudioCodecConfig, audio_parameters
 from onebase.codec.audio.modules import AudioModule
 from onebase.codec.image.config import ImageCodecConfig, image_parameters
 from onebase.codec.image.modules import ImageModule
-from onebase.codec.text.modules import TextCodecConfig, TextModule, codec_parameters
+from onebase.codec.text.config import TextCodecConfig, codec_parameters
+from onebase.codec.text.modules import TextModule
 from onebase.config import OneOf
 
 CodecConfig = Annotated[

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import torch
 
-from onebase.artifact.files import MANIFEST, read_manifest, verify
-from onebase.artifact.reading import read_json
+from onebase.artifact.files import MANIFEST, read_json, read_manifest, verify
 from onebase.artifact.record import RECORD, Record
 from onebase.artifact.tensors import fingerprint, load_tensors
 from onebase.base.config import BaseConfig

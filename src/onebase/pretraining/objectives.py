@@ -1,7 +1,7 @@
 """What a base may be pretrained by: one value an objective, with a config of its own. Other packages add to the table (docs/plugins.md)."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Literal
 
 from onebase.base.folder import LoadedBase
@@ -11,7 +11,7 @@ from onebase.config import OneOf, config
 from onebase.data.sources import Document
 from onebase.errors import ConfigError
 from onebase.evaluation.bootstrap import Score
-from onebase.evaluation.likelihood import by_source, document_nats
+from onebase.evaluation.likelihood import DocumentIds, by_source, document_ids, nats_of
 from onebase.objective.base import Objective
 from onebase.objective.infill import Infill, InfillMarks
 from onebase.objective.next_token import NextToken
@@ -29,20 +29,32 @@ class Setting:
 
 @dataclass(frozen=True)
 class Heldout:
-    """Held-out documents by source, the tokens of a row, and how many tokens are scored in all."""
+    """Held-out documents by source, the tokens of a row, and how many tokens are scored in all. known: documents that were tokenised before, by
+    source: the scores of one run share them."""
 
     documents: Mapping[str, Sequence[Document]]
     length: int
     tokens: int
+    known: dict[str, list[DocumentIds]] = field(default_factory=dict)
+
+    def read(self, base: LoadedBase, source: str) -> list[DocumentIds]:
+        """The documents of a source as tokens, up to its even share of `tokens`; each is tokenised once."""
+        known, total = self.known.setdefault(source, []), 0
+        for n, document in enumerate(self.documents[source]):
+            if n == len(known):
+                known += document_ids(base, [document])
+            total += len(known[n].ids)
+            if total >= self.tokens // len(self.documents):
+                return known[: n + 1]
+        return known[:]
 
 
 def bits_per_byte(base: LoadedBase, held: Heldout) -> dict[str, Score]:
     """Bits per byte of each source, by next-token prediction; the tokens are shared evenly by the sources."""
-    each = held.tokens // len(held.documents)
     found = []
-    for documents in held.documents.values():
+    for source, documents in held.documents.items():
         if documents:
-            found += document_nats(base, documents, length=held.length, max_tokens=each)
+            found += nats_of(base, held.read(base, source), length=held.length)
     return by_source(found)
 
 

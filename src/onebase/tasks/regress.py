@@ -11,7 +11,7 @@ from onebase.codec.text.sample import Tokens
 from onebase.data import read_rows
 from onebase.engine.answers import numbers, of_task, values
 from onebase.engine.features import pooling_of
-from onebase.engine.prompting import Given
+from onebase.engine.prompter import Given
 from onebase.errors import DataError
 from onebase.evaluation.predictions import Numbers
 from onebase.methods.bound import Bound
@@ -60,16 +60,20 @@ def prepare(job: Adapting) -> Prepared:
             else "the values are too large to be told apart",
             "give rows of at least two values, of a size that numbers hold",
         )
-    y_N = (off_N - off_N.mean()) / scale
-    o = job.options
+    o, own = job.options, job.options.of_task
+    if own.head_bias:
+        centred_N = off_N - off_N.mean()
+    else:
+        centred_N, mean, scale = y_N, 0.0, float(y_N.square().mean().sqrt())
+    y_N = centred_N / scale
 
     def fit(texts: Sequence[Tokens], routing: AdapterRouting | None) -> Fit:
         x_NP = wide_features(job, texts, routing)
-        fitted, pooling = best_pooled(lambda x: fit_ridge(x, y_N, o.seed), x_NP, o.of_task.pooling)
+        fitted, pooling = best_pooled(lambda x: fit_ridge(x, y_N, o.seed, own.head_bias), x_NP, own.pooling)
         targets = {t.id: y for t, y in zip(texts, y_N.tolist(), strict=True)}
         return Fit(
             fitted.head,
-            HeadConfig(gives="value", pooling=pooling, mean=mean, scale=scale),
+            HeadConfig(gives="value", pooling=pooling, mean=mean, scale=scale, **heads.reads(job)),
             lambda on: Regression(SCRATCH, targets, pooling_of(job.base, pooling), on),
             fitted.facts,
         )
@@ -97,7 +101,7 @@ TASK = Task(
     name="regress",
     columns=("text", "value"),
     lesson=lambda job: heads.lesson(job, prepare(job)),
-    options=heads.HeadOptions,
+    options=heads.TextOptions,
     methods={
         "head": Maker(lambda job: heads.by_head(job, prepare(job))),
         "prompt": "a prompt gives each of some answers a probability, no number",

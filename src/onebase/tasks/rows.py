@@ -7,12 +7,13 @@ from typing import Any
 from onebase.base.folder import LoadedBase
 from onebase.data import Rows, read_rows
 from onebase.data.labelled import Data, Records
+from onebase.engine.features import room_of
 from onebase.methods.bound import Bound
 from onebase.methods.table import METHODS
 from onebase.tasks.base import Look, Task
 from onebase.tasks.checks import before
 from onebase.tasks.options import AdaptOptions
-from onebase.tasks.reading import RowReader
+from onebase.tasks.reading import RowReader, long_of
 
 
 def read(
@@ -27,7 +28,7 @@ def read(
     type or value, longer than the limit (with their lengths); DataError for what is wrong with the whole."""
     if not METHODS[method].needs_rows and isinstance(data, Sequence) and not data:
         return Rows()
-    records = Records(task.opened(data), columns)
+    records = Records.of(task.opened(data), columns)
     maker = task.maker(method)
     if maker is not None and maker.columns is not None:  # the length of a prompt hangs on its answers
         return read_rows(records, maker.columns(options.of_method))
@@ -37,7 +38,7 @@ def read(
     )
     longest = min(options.max_length or context, context - taken) if taken else options.max_length or context
     required = task.columns_of(Look(base, options, lambda: records.sound))
-    make = task.samples(RowReader(base, longest, taken, required, options))
+    make = task.samples(RowReader(base, longest, taken, required, options, long_of(options)))
     return read_rows(records, required, check=task.check, make=make)
 
 
@@ -50,7 +51,7 @@ def read_test(
     columns: Mapping[str, str] | None = None,
 ) -> Rows:
     """The rows that must not be among those of `read`: of any length, and with their samples where they are found by them."""
-    records = Records(task.opened(data), columns)
+    records = Records.of(task.opened(data), columns)
     required = compared_by(base, task, method, options, lambda: records.sound)
     if not task.by_sample or _asks(task, method) is not None:
         return read_rows(records, required)
@@ -79,6 +80,9 @@ def _asks(task: Task, method: str) -> Callable[[Any], tuple[str, ...]] | None:
 
 
 def reader_on(base: Bound) -> RowReader:
-    """What reads the rows of an evaluation: the base with what is on it."""
+    """What reads the rows of an evaluation: the base with what is on it, long texts as its adapter does."""
     taken = base.loaded.model.virtual_counts(base.routing, 1)[0]
-    return RowReader(base.loaded, base.config.text.context - taken, taken)
+    head = None if base.attached is None else base.attached.config.head
+    if head is None:
+        return RowReader(base.loaded, base.config.text.context - taken, taken)
+    return RowReader(base.loaded, room_of(base.loaded, head.limit, taken), taken, long=head.long)

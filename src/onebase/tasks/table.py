@@ -10,13 +10,13 @@ from onebase.base.folder import LoadedBase
 from onebase.codec.text.clock import at, today
 from onebase.data.file_hashes import files_read
 from onebase.data.labelled import Data
-from onebase.engine.prompting import Given
+from onebase.engine.prompter import Given
 from onebase.engine.prompting import columns as prompt_columns
 from onebase.errors import ConfigError, UserError
 from onebase.methods.bound import Bound
 from onebase.methods.folder import AdapterParts, Attached
 from onebase.methods.table import BY_STEPS, METHODS, method_of
-from onebase.opening.rows import resolved
+from onebase.opening.names import resolved
 from onebase.tasks import (
     classify,
     continued,

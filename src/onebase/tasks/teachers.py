@@ -23,8 +23,7 @@ from onebase.methods.folder import load_config
 from onebase.model.mask import Cols
 from onebase.objective.base import TrunkInput
 from onebase.objective.distil import TeacherOutput, kl
-from onebase.opening.adapters import read_adapter
-from onebase.opening.bases import find_artifact, open_base
+from onebase.opening.names import find_artifact, open_base, read_adapter
 from onebase.tasks.job import Adapting
 from onebase.tasks.options import AdaptOptions
 

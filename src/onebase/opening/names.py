@@ -1,5 +1,5 @@
-"""What a name means, and the base that is there in memory: ours, or open weights of a format that is known. A new format is one entry in a
-table here."""
+"""What a name means, and what is there in memory: bases and adapters of ours or of formats that are known, and rows of the Hub. A new
+format is one entry in a table here."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,16 +9,23 @@ from onebase.artifact.files import MANIFEST
 from onebase.artifact.record import Origin, Record
 from onebase.base.folder import LoadedBase, load_base
 from onebase.codec.text.codec import TextCodec
+from onebase.data.labelled import Data, Fetched
 from onebase.errors import UserError
+from onebase.formats.card import note_card
 from onebase.formats.ctranslate2.file import is_ctranslate2
 from onebase.formats.ctranslate2.whisper import open_ctranslate2
 from onebase.formats.gguf import is_gguf
 from onebase.formats.gguf import open_base as open_gguf
-from onebase.formats.hf.base import is_folder, open_folder
+from onebase.formats.hf.base import is_folder, layout_of, open_folder
 from onebase.formats.hf.tokenizer_files import with_end_of_turn
 from onebase.formats.hf.unsupported import what_it_is
-from onebase.formats.hub import models
+from onebase.formats.hub import datasets, models
+from onebase.formats.hub.models import fetch, is_name
+from onebase.formats.peft.folder import Target, is_peft
 from onebase.govern.store import Store
+from onebase.methods.config import AdapterConfig, part_field
+from onebase.methods.folder import AdapterParts, bound_to, load_adapter
+from onebase.methods.peft import read
 from onebase.model.device import compute_dtype, pick_device
 
 
@@ -107,3 +114,32 @@ def find_artifact(ref: str | Path) -> Path:
         if models.looks_like_one(ref):
             raise UserError(e.cause, f"{e.remedy}; on the Hugging Face Hub it would be hf:{ref}") from None
         raise
+
+
+def read_adapter(base: LoadedBase, path: Path) -> AdapterParts:
+    """An adapter folder of ours, or one that PEFT saved for this base (perhaps on the Hub). Raises ArtifactError or ConfigError."""
+    path = fetch(path) if is_name(path) else path
+    if not is_peft(path):
+        return load_adapter(path)
+    found = read(path, Target(base.model, lambda: layout_of(base)[0], base.head))
+    record = Record("adapter")
+    relied = {k: v for k, v in base.hashes.items() if k != "fingerprint"}
+    # PEFT does not say which weights an adapter was made on: that it belongs to this base is the user's word.
+    record.add_parent("base", base.fingerprint, base.name, **relied)
+    record.add("imported.from", path.resolve().name, f"{Origin.SOURCE}: its name")
+    record.add("imported.format", "peft", Origin.SOURCE)
+    note_hub(record, path)
+    record.add("base", base.fingerprint, "stated by the user, who put it on this base")
+    note_card(record, path)
+    own = part_field(found.method, found.config)
+    cfg = AdapterConfig(method=found.method, task=found.task, base=bound_to(base), **own, **found.parts)
+    return AdapterParts(cfg, found.tensors, record, path)
+
+
+def resolved(data: Data) -> Data:
+    """The files of `hf:org/name[@revision][:[config/]split]`; all else as it is. Raises UserError for what is not there or not allowed, DataError for
+    a split that is not there or has to be named."""
+    if not isinstance(data, (str, Path)) or not models.is_name(data):
+        return data
+    paths, source = datasets.fetch(data)
+    return Fetched(tuple(paths), source)
