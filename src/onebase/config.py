@@ -154,7 +154,7 @@ def override(cfg: T, overrides: Iterable[str]) -> T:
 
 @dataclasses.dataclass(frozen=True)
 class Given:
-    """What was given of a config, as plain trees by the names of today: by the file (or in Python), and by overrides of single keys."""
+    """What was given of a config, as plain trees by the names of today: by the file, and by overrides of single keys or in Python."""
 
     file: Any
     overrides: Any
@@ -165,7 +165,7 @@ def given_of(cfg: Any) -> Given:
     found = vars(cfg).get("_given")
     if isinstance(found, Given):
         return found
-    return Given(to_new_names(type(cfg), without_defaults(cfg)), {})
+    return Given({}, to_new_names(type(cfg), without_defaults(cfg)))
 
 
 def _note(cfg: T, given: Given, overrides: Iterable[str]) -> T:

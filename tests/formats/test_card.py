@@ -125,8 +125,8 @@ def test_a_folder_that_says_nothing_is_called_by_what_is_in_it(folder: str, said
     assert found == name and Origin.of(origin) == Origin.SOURCE
 
 
-def stated(source: Path, out: Path, log: list[str], **said: str) -> Record:
-    onebase.import_base(source, out, log=log.append, **said)
+def stated(model: Path, out: Path, log: list[str], **said: str) -> Record:
+    onebase.import_base(model, out, log=log.append, **said)
     return Record.load(out)
 
 
@@ -137,7 +137,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.helpers import tiny_base
 
     folder = tmp_path_factory.mktemp("card") / "model"
-    Base(tiny_base()).export(folder)
+    Base(tiny_base(portable=True)).export(folder)
     (folder / "README.md").write_text(CARD)
     return folder
 

@@ -51,6 +51,7 @@ def combine(
     record.add_parent("base", config.base.fingerprint, name, **{k: v for k, v in relied.items() if v})
     for part, called, weight in zip(parts, names, found, strict=True):
         record.add_parent("adapter", part.fingerprint, called, weight=weight)
+    record.inherit(first.record, names[0])
     record.add("task", config.task, f"{Origin.PARENT}: the first adapter")
     record.add("method", config.method, f"{Origin.PARENT}: the adapters")
     record.add("config.adapter", to_dict(config), f"{Origin.COMPUTED} from the adapters")

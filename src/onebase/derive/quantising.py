@@ -87,7 +87,7 @@ def quantise(
     r.add("name", f"{base.name or 'base'}-{storage.bits}bit", f"{Origin.COMPUTED} from the base's name")
     r.add_parent("base", base.fingerprint, base.name, **relied)
     r.inherit(base.record, base.name)
-    stated = given_of(storage).file if given is None else given
+    stated = given_of(storage).overrides if given is None else given
     r.add_tree("config.storage", to_dict(storage), by_given(stated))
     if documents is None:
         r.add("quantised.text", "the Python language reference", Origin.DEFAULT)
