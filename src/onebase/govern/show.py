@@ -70,12 +70,12 @@ def describe(folder: str | Path) -> dict[str, Any]:
 def lines(folder: str | Path) -> list[str]:
     """The artifact as plain text, `field  value  [origin]`, one a line: what a reader asks first, an empty line, then field by field. Raises ArtifactError."""
     data = describe(folder)
-    first, rows = list(answers(data)), list(_rows(data))
-    wide = max(len(field) for field, _, _ in first + rows)
-    said = [
-        [f"{field:<{wide}}  {value}  [{origin}]" for field, value, origin in part] for part in (first, rows)
-    ]
-    return [*said[0], "", *said[1]]
+    return [*_aligned(list(answers(data))), "", *_aligned(list(_rows(data)))]
+
+
+def _aligned(rows: list[Row]) -> list[str]:
+    wide = max(len(field) for field, _, _ in rows)
+    return [f"{field:<{wide}}  {value}  [{origin}]" for field, value, origin in rows]
 
 
 def show(folder: str | Path, console: Console | None = None) -> None:
