@@ -6,7 +6,7 @@ from onebase.base.links import Link, link_parameters
 from onebase.codec.audio.config import AudioCodecConfig
 from onebase.codec.image.config import ImageCodecConfig
 from onebase.codec.kinds import CODECS, CodecConfig
-from onebase.codec.text.modules import TextCodecConfig
+from onebase.codec.text.config import TextCodecConfig
 from onebase.config import config
 from onebase.errors import ConfigError
 from onebase.model import count

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from onebase.cli.app import Out, Ref, app, example, refuse_existing, say
+from onebase.cli.app import Out, Ref, app, check_paths, example, refuse_existing, say
 
 
 @app.command(
@@ -25,9 +25,10 @@ def student(
     ] = None,
 ) -> None:
     """Make a smaller base of some layers of a base, for `adapt --task distil`."""
+    refuse_existing(out)
+    check_paths(ref, None, [data])
     import onebase
 
-    refuse_existing(out)
     made = onebase.load(ref).student(layers, tokens=tokens, data=data)
     made.save(out)
     now, before = (made.record.get(f"student.parameters{x}") for x in ("", "_before"))

@@ -9,7 +9,7 @@ from onebase.base.links import Link
 from onebase.codec.image.config import ImageCodecConfig, PixelsConfig
 from onebase.codec.kinds import CodecConfig
 from onebase.codec.text.codec import TextCodec
-from onebase.codec.text.modules import TextCodecConfig
+from onebase.codec.text.config import TextCodecConfig
 from onebase.config import to_dict
 from onebase.errors import ConfigError
 from onebase.formats.reader import ConfigReader

@@ -6,7 +6,8 @@ from onebase.artifact.record import Record
 from onebase.base.folder import LoadedBase
 from onebase.formats.hf.base import layout_of
 from onebase.formats.hub.models import fetch, is_name
-from onebase.formats.peft.folder import Target, is_peft
+from onebase.formats.peft.folder import Target
+from onebase.formats.recognise import is_peft
 from onebase.methods.config import AdapterConfig, part_field
 from onebase.methods.folder import AdapterParts, bound_to, load_adapter
 from onebase.methods.peft import read

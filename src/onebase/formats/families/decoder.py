@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from onebase.base.config import BaseConfig
-from onebase.codec.text.modules import TextCodecConfig
+from onebase.codec.text.config import TextCodecConfig
 from onebase.errors import ConfigError
 from onebase.formats.families.rotary import cached_angles, rope, rope_tree
 from onebase.formats.family import Family, Tree

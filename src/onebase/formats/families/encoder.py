@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from onebase.base.config import BaseConfig
-from onebase.codec.text.modules import TransformConfig
+from onebase.codec.text.config import TransformConfig
 from onebase.formats.families.decoder import MAX_DEPTH, MAX_VOCABULARY, TEXT
 from onebase.formats.family import Tree
 from onebase.formats.fields import Default, Field, Found, Line, Must, Set, View, choice, size

@@ -7,7 +7,7 @@ Source: transformers `models/modernbert/`, read for names and defaults; Warner e
 
 from dataclasses import replace
 
-from onebase.codec.text.modules import TransformConfig
+from onebase.codec.text.config import TransformConfig
 from onebase.formats.families import encoder
 from onebase.formats.families.decoder import FULL, GATED, SLIDING, layer_kinds, patterned
 from onebase.formats.families.rotary import one_rope, rope_map
