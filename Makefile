@@ -40,8 +40,9 @@ contract:
 	$(BIN)/lint-imports
 
 # One thread a worker: two workers with two threads each would wait for each other. A file's tests stay together: they share what they make.
+# Bytecode is kept, whatever the shell says: a test's own processes need not compile the package anew.
 unit:
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow"
+	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow"
 
 slow: install
 	$(BIN)/python -m pytest -m slow

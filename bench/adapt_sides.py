@@ -3,7 +3,7 @@
     python bench/adapt_sides.py SIDE TASK BASE DATA [--dtype bf16] [--samples N] [--threads N]
 
 SIDE: ours, trainer. TASK: lora (rank 8 on all linear layers, of conversations) or full (all weights and a head, of labelled texts). BASE: what
-the side loads. DATA: a JSON file by bench/adapt.py, with the same samples for both: token ids and which of them are learnt beside the rows.
+the side loads. DATA: a JSON file by bench/adapt.py, with the same samples for both: token ids and their loss masks, beside the rows.
 """
 
 import argparse

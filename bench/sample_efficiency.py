@@ -1,9 +1,9 @@
-"""Tokens to a loss: what Hugging Face's Trainer with AdamW reaches after N tokens, and with how many tokens we reach it.
+"""Sample efficiency: the loss that Hugging Face's Trainer with AdamW reaches after N tokens, and how many tokens onebase needs for it.
 
 Both sides: the same tokenizer, documents, context, batch, held-out text and (within 2%) parameters; width 128; each tunes its
 learning rate over five values on seed 0, then runs three seeds. The Trainer runs a Llama with linear decay after warm-up on
 documents joined by end tokens and cut to the context, as its examples do. Both are scored on the same held-out pieces.
-Ours runs once for each share of N that is claimed, because a schedule ends where its budget ends. Both compute in bf16 where the chip
+Ours runs once for each claimed share of N, because the learning rate schedule depends on the budget. Both compute in bf16 where the chip
 multiplies it, else in fp32.
 
     python bench/sample_efficiency.py [--quick] [--isa avx2]
@@ -43,7 +43,7 @@ def prepare(folder: Path) -> None:
     """Corpus, tokenizer and tokens, once for both sides."""
     from onebase.codec.text.tokenizer import Tokenizer
     from onebase.data import TokenSet, prepare
-    from onebase.demo.tasks import corpus
+    from onebase.demo.corpus import corpus
 
     dataset = prepare(corpus(0).documents(), folder / "corpus", holdout=0.0)
     texts = (d.text for i, d in enumerate(dataset.documents("train")) if i % 2 == 0)

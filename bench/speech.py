@@ -1,4 +1,4 @@
-"""Whisper beside faster-whisper: processor seconds a clip, greedy, with timestamps, one thread, and how many texts are equal.
+"""Whisper beside faster-whisper: processor seconds per clip (greedy, with timestamps, one thread), and the number of equal texts.
 fp32 on both sides, and ours in bf16 where the chip multiplies it.
 
 Needs faster-whisper, the packages of real Whispers, and recordings (tests/spoken.py says which).

@@ -1,6 +1,6 @@
-"""Teach a base to answer, by LoRA on a few chats. Run: python examples/adapt_chat_lora.py [BASE]
+"""Fine-tune a base to chat, by LoRA on a few chats. Run: python examples/adapt_chat_lora.py [BASE]
 
-Only the adapter is written; the base answers as before without it.
+Only the adapter is written. Without it the base answers as before.
 """
 
 import tempfile
@@ -17,7 +17,7 @@ rows = [chat(f"What is {word}?", "It is food.") for word in FOOD]
 rows += [chat(f"What is {word}?", "It is weather.") for word in WEATHER]
 
 base = given_or_made()
-# `log` hears the token ledger first: what will be learnt stands in « ».
+# `log` gets the token ledger first: text that the loss covers is marked with « ».
 adapter = base.adapt(rows, task="chat", method="lora", rank=8, epochs=60, lr=5e-3, log=print)
 folder = adapter.save(Path(tempfile.mkdtemp()) / "what-is-it")
 print("adapter:", sorted(p.name for p in folder.iterdir()))

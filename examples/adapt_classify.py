@@ -1,4 +1,4 @@
-"""Teach a base two labels with a head, and measure it. Run: python examples/adapt_classify.py [BASE]"""
+"""Train a classifier with two labels, by a head, and evaluate it. Run: python examples/adapt_classify.py [BASE]"""
 
 import random
 
@@ -20,7 +20,7 @@ def labelled(n: int, seed: int) -> list[dict[str, str]]:
 
 
 base = given_or_made()
-# The head is fitted exactly (logistic regression on the base's hidden states); the base stays as it is.
+# The head is fitted exactly (logistic regression on the base's hidden states); the base is not changed.
 adapter = base.adapt(labelled(24, seed=1), task="classify", method="head")
 print(f"the adapter has {adapter.bytes} bytes and belongs to {base.fingerprint[:16]}...")
 

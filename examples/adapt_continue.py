@@ -1,6 +1,6 @@
-"""Read on in a new domain without forgetting the old one. Run: python examples/adapt_continue.py [BASE]
+"""Continued pretraining on a new domain, without forgetting the old one. Run: python examples/adapt_continue.py [BASE]
 
-General text is replayed on the side, and the record says what the new text cost the old.
+General text is replayed beside the new text. The record shows how much the scores on general text changed.
 """
 
 import random

@@ -1,4 +1,4 @@
-"""A smaller base learns from a larger one, without a label. Run: python examples/adapt_distil.py [BASE]"""
+"""Distil a larger base into a smaller one, without labels. Run: python examples/adapt_distil.py [BASE]"""
 
 import random
 import sys
@@ -28,7 +28,7 @@ base = onebase.load(ref)
 # The teacher: the base with a head on 24 labels.
 base.adapt(labelled(24, seed=1), task="classify", method="head").save(folder / "sorts")
 
-# The student: one of the base's two layers. It sees texts, and what the teacher says of them.
+# The student: one of the base's two layers. It is trained on texts and the teacher's predictions.
 student = base.student(layers=1)
 print({k: student.record.get(f"student.parameters{k}") for k in ("_before", "")})
 texts = [{"text": row["text"]} for row in labelled(120, seed=2)]

@@ -1,6 +1,6 @@
-"""Teach a base which of two answers is liked better: by DPO, and by a reward model. Run: python examples/adapt_prefer.py [BASE]
+"""Preference training: DPO, and a reward model. Run: python examples/adapt_prefer.py [BASE]
 
-DPO makes the better answers likelier than the base makes them; a reward model leaves what is written alone and rates it.
+DPO raises the probability of the preferred answers. A reward model does not change what the base generates; it rates answers.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Learn from a reward: completions that a function likes become likelier (GRPO). Run: python examples/adapt_reinforce.py [BASE]"""
+"""Reinforcement learning (GRPO): completions that a reward function rates higher become more probable. Run: python examples/adapt_reinforce.py [BASE]"""
 
 from pathlib import Path
 from typing import Any

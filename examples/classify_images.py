@@ -1,4 +1,4 @@
-"""A head on a base that sees: shapes drawn here, a few labels of each. Run: python examples/classify_images.py BASE
+"""Train an image classifier: a head on a base with images, from a few labels of shapes drawn here. Run: python examples/classify_images.py BASE
 
 BASE is any base with images, for example hf:facebook/dinov2-small (docs/images.md).
 """
@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 import onebase
 
-SHAPES = {"disc": 0, "triangle": 3, "square": 4}  # the name, and how many corners it has
+SHAPES = {"disc": 0, "triangle": 3, "square": 4}  # name, number of corners
 
 
 def drawn(folder: Path, n: int, seed: int) -> list[dict[str, str]]:
@@ -42,7 +42,7 @@ def main() -> None:
     base = onebase.load(sys.argv[1])
     with tempfile.TemporaryDirectory() as name:
         train, test = drawn(Path(name), 60, seed=1), drawn(Path(name), 60, seed=2)
-        adapter = base.adapt(train, task="classify", method="head")  # the base stays as it is
+        adapter = base.adapt(train, task="classify", method="head")  # the base is not changed
         seeing = base.with_adapter(adapter)
         (found,) = seeing.classify_images([test[0]["image"]])
         print(f"a {test[0]['label']}:", {label: round(p, 3) for label, p in found.scores.items()})

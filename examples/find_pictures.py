@@ -1,6 +1,6 @@
-"""Pictures by a text, and classes by their names, with a base of images and text. Run: python examples/find_pictures.py BASE
+"""Search images by a text, and classify them by class names (zero-shot), with a base of images and text. Run: python examples/find_pictures.py BASE
 
-BASE has one space for both, for example hf:openai/clip-vit-base-patch32 (docs/images_and_text.md). Nothing is learnt here.
+BASE has one embedding space for both, for example hf:openai/clip-vit-base-patch32 (docs/images_and_text.md). Nothing is trained.
 """
 
 import sys

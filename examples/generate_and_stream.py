@@ -1,4 +1,4 @@
-"""Continue text: greedy, sampled, streamed, and with what the model gave each token. Run: python examples/generate_and_stream.py [BASE]"""
+"""Generate text: greedy, sampled, streamed, and with the log-probability of each token. Run: python examples/generate_and_stream.py [BASE]"""
 
 from pretrain_tiny import given_or_made
 
@@ -13,7 +13,7 @@ for piece in base.stream(prompt, max_tokens=24, temperature=0.7, seed=2):
     print(piece, end="", flush=True)
 print()
 
-# What the base thinks of a text: the log-probability of each token given those before it.
+# Score a text: the log-probability of each token given the tokens before it.
 ids = base.tokenizer.encode("On Friday there is snow.", bos=True)
 logp = base.logits(ids).log_softmax(-1)
 for before, token in enumerate(ids[1:]):

@@ -1,7 +1,7 @@
-"""Add an objective of your own: one class, and the one loop runs it. Run: python examples/own_objective.py
+"""Write your own training objective: one class, and the training loop runs it. Run: python examples/own_objective.py
 
-This one reads text in which some tokens were replaced by others and learns the true next tokens, so that the base forgives
-mistakes in what it reads.
+This objective replaces some input tokens by others and trains on the true next tokens. So the base becomes robust to mistakes
+in its input.
 """
 
 from collections.abc import Sequence
@@ -42,7 +42,7 @@ class Forgiving:
             for place in np.flatnonzero(rng.random(self.length) < self.rate):
                 if int(read.cols.doc[i, place]) >= 0 and int(read.cols.pos[i, place]) > 0:
                     ids[i, place] = int(rng.integers(self.vocab))
-        # The targets were made from the clean ids and stay as they are.
+        # The targets were made from the clean ids and are not changed.
         return replace(batch, inputs={"text": replace(read, ids_BT=ids)})
 
     def losses(self, base: BaseModel, batch: Batch) -> Losses:

@@ -1,6 +1,6 @@
 """Pretrain a tiny base on made-up sentences, in seconds. Run: python examples/pretrain_tiny.py [OUT]
 
-The other examples use this base when they are given none.
+The other examples use this base if you give none.
 """
 
 import json

@@ -1,6 +1,6 @@
-"""Order texts by how well they answer a query, and find an answer in a text. Run: python examples/rerank_and_extract.py [BASE]
+"""Rerank texts for a query, and extract an answer from a text. Run: python examples/rerank_and_extract.py [BASE]
 
-A published reranker or question answering model does the same as it is: onebase.load("hf:org/name").rerank(query, texts).
+A published reranker or question answering model works without training: onebase.load("hf:org/name").rerank(query, texts).
 """
 
 import random

@@ -1,4 +1,4 @@
-"""Save prompts with variables and examples as adapters, and use them. Run: python examples/saved_prompt.py [BASE]"""
+"""Save prompts with variables and few-shot examples as adapters, and use them. Run: python examples/saved_prompt.py [BASE]"""
 
 import random
 import tempfile
@@ -18,14 +18,14 @@ def labelled(n: int, seed: int) -> list[dict[str, str]]:
 
 base = given_or_made()
 
-# A text with variables. Nothing is learnt; the folder holds the text, the base's hashes and a record.
+# A text with variables. Nothing is trained; the folder holds the text, the base's hashes and a record.
 adapter = base.adapt([], task="complete", method="prompt", prompt="On {day} we cook {text}")
 folder = adapter.save(Path(tempfile.mkdtemp()) / "cook")
 cook = base.with_adapter(folder)
 day = {"day": "Friday"}
 print(cook.prompted("soup", day).read, "->", cook.generate("soup", variables=day, max_tokens=8))
 
-# Examples: for each question the two that are nearest by the base's own vectors, the nearest last.
+# Few-shot examples: for each question the two nearest by the base's own embeddings, the nearest last.
 rows = labelled(24, seed=1)
 sorts = base.with_adapter(
     base.adapt(

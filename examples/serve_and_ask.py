@@ -1,6 +1,6 @@
-"""Serve a base and ask it with the `openai` package. Run: python examples/serve_and_ask.py [BASE]
+"""Serve a base and query it with the `openai` package. Run: python examples/serve_and_ask.py [BASE]
 
-Needs: pip install "onebase[serve]" openai. The server is a process of its own, as it would be in use.
+Needs: pip install "onebase[serve]" openai. The server runs in a process of its own, as in production.
 """
 
 import re
@@ -18,7 +18,7 @@ else:
     ref = str(Path(tempfile.mkdtemp()) / "base")
     tiny_base().save(ref)
 
-# Port 0 takes a free one; the address is on standard error.
+# Port 0 takes a free port; the server prints its address to standard error.
 command = [
     sys.executable,
     "-m",
@@ -41,7 +41,7 @@ try:
         if not line:
             raise SystemExit(f"the server did not start: {said}")
         said += line
-    # A proxy that the environment names is not asked for this machine's own address.
+    # A proxy from the environment is not used for this machine's own address.
     http = openai.DefaultHttpxClient(trust_env=False)
     client = openai.OpenAI(base_url=found[1], api_key="none", http_client=http)
 
@@ -57,5 +57,5 @@ try:
             print(event.choices[0].delta.content or "", end="", flush=True)
     print()
 finally:
-    server.terminate()  # lets requests under way end
+    server.terminate()  # running requests are finished first
     server.wait(30)

@@ -1,6 +1,6 @@
-"""Answers of a given form: JSON of a schema, or what matches a regular expression. Run: python examples/structured_output.py [BASE]
+"""Structured output: JSON that fits a schema, or text that matches a regular expression. Run: python examples/structured_output.py [BASE]
 
-Needs: pip install "onebase[structured]". Without a base it makes a tiny one, whose answers have the form and little sense.
+Needs: pip install "onebase[structured]". Without a base it makes a tiny one. Its answers fit the schema but make little sense.
 """
 
 import json
@@ -19,7 +19,7 @@ print("dish and guests:  ", json.loads(text)["dish"], json.loads(text)["for"])
 day = onebase.Constraint(regex="(Mon|Fri|Sun)day, [0-9]{1,2} (am|pm)")
 print("a day:            ", base.generate("It is cold on ", constraint=day))
 
-# What a schema asks for and no decoding can promise is said before the first token.
+# A schema that decoding cannot guarantee is refused before the first token.
 try:
     base.generate("On Friday", constraint=onebase.Constraint(schema={"type": "array", "uniqueItems": True}))
 except onebase.UserError as e:

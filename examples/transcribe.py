@@ -1,8 +1,8 @@
-"""Write down a sound: text, language, and when each piece was said.
+"""Transcribe audio: text, language, and the times of each segment.
 
     python examples/transcribe.py REF [FILE.wav]
 
-REF is a base that listens, a Whisper say (docs/speech.md). Without a file two seconds of a tone are written down, which is not speech.
+REF is a speech base, for example a Whisper (docs/speech.md). Without a file it transcribes two seconds of a tone, which is not speech.
 """
 
 import math

@@ -24,8 +24,7 @@ from onebase.methods.config import AdapterConfig, part_field
 from onebase.methods.folder import bound_to
 from onebase.methods.lora_config import LoraConfig
 from onebase.methods.peft import write
-from onebase.opening.adapters import read_adapter
-from onebase.opening.bases import open_foreign
+from onebase.opening.names import open_foreign, read_adapter
 from tests.helpers import tiny_base
 
 ROOM = "ONEBASE_FUZZ_ROOM"

@@ -1,6 +1,8 @@
-"""For all tests: caches and the store go to a folder of the session, never to the user's home; no deadlines."""
+"""For all tests: caches and the store go to a folder of the session, never to the user's home; no deadlines; files in memory."""
 
+import gc
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +14,21 @@ from onebase.model.kernels import compiled, packed, quickest
 # A busy machine is no failure: the time of one example says nothing of the code.
 settings.register_profile("onebase", deadline=None)
 settings.load_profile("onebase")
+
+# A run writes some 300 MB in thousands of small files, each synced: on a disk a worker waits for that, in memory it does not.
+MEMORY, ROOM = Path("/dev/shm"), 4 << 30
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Folders of tests go to memory where there is room and nobody has said where else; full disks are file systems of their own."""
+    if MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free >= ROOM:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+
+
+def pytest_collection_finish() -> None:
+    """What importing and collecting made stays: the collector need not walk it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

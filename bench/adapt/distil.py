@@ -1,8 +1,8 @@
 """A MiniLM classifier and a student four times as small: accuracy kept, bytes, time a text.
 
 The teacher is all-MiniLM-L6-v2 with a head on 20 labels a topic (chatterbot-corpus, 15 topics, the demo's splits; draws 0, 1, 2). The student is
-made of it: 2 of 6 layers, 4,900 of 30,522 tokens (those that the unlabelled texts use most). It learns what the teacher says of the labelled texts
-and of unlabelled ones (exchanges that are not in the test, messages of chitchat, first sentences of docstrings of the
+made of it: 2 of 6 layers, 4,900 of 30,522 tokens (those that the unlabelled texts use most). It is trained on the teacher's predictions for the labelled texts
+and for unlabelled ones (exchanges that are not in the test, messages of chitchat, first sentences of docstrings of the
 Python library), and is shipped merged, with its head. Beside it the same student without distillation, a head fitted on the same labels as the teacher's.
 Rate and passes were chosen on draws 3 and 4, by the divergence from the teacher on exchanges that stand in no test.
 

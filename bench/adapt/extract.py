@@ -1,11 +1,11 @@
-"""Structured extraction by a small model: the parameters of a function as JSON, prompted and learnt, free and constrained by a schema.
+"""Structured extraction by a small model: the parameters of a function as JSON, by prompt and by LoRA, with and without a schema constraint.
 
-Data: functions of the standard library (PSF-2.0), each as its definition's first lines and its docstring's first sentence, as they stand in
-the source. Asked: JSON with the function's name and its parameters in order, each with the text of its default, or null; `self` and
+Data: functions of the standard library (PSF-2.0), each as its definition's first lines and its docstring's first sentence, as in
+the source. The answer is JSON with the function's name and its parameters in order, each with the text of its default, or null; `self` and
 `cls` are left out. Whole top-level modules are held out for the test, and texts that also occur in training are dropped.
 SmolLM2-135M-Instruct (Q4_1) is asked through its chat template: with the instruction alone, with two examples before it as earlier turns,
-and after LoRA on the same instruction. Every system decodes greedily twice: freely, and held to the schema. match: share of answers that say
-the same JSON; valid: share that is JSON; with 95% bootstrap intervals over the test functions. Then what the constraint costs in time.
+and after LoRA on the same instruction. Every system decodes greedily twice: unconstrained, and constrained by the schema. match: share of answers with
+the same JSON; valid: share that is JSON; with 95% bootstrap intervals over the test functions. Then the time that the constraint costs.
 
     python bench/adapt/extract.py [--quick] [--train 600] [--test 100] [--epochs 3] [--threads 1] [--isa avx2]
 """

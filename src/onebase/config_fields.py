@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import typing
 from collections.abc import Mapping
@@ -24,6 +25,12 @@ def later(default: T) -> T:
     return dataclasses.field(default=default, metadata={"later": True})
 
 
+@functools.cache
+def _hints(cls: Any) -> dict[str, Any]:
+    """The types of a class's fields: worked out from their text, a tenth of the time in which a small base opens."""
+    return typing.get_type_hints(cls)
+
+
 def with_new_names(cls: Any, data: Any, where: str) -> Any:
     """`to_new_names` for what a user wrote; says which names are old."""
     changed: dict[str, str] = {}
@@ -42,13 +49,13 @@ def to_new_names(cls: Any, data: Any, changed: dict[str, str] | None = None) -> 
         return [to_new_names(inner, x, changed) for x in data]
     if not isinstance(data, Mapping):
         return data
-    holders = [k for k in kinds if dataclasses.is_dataclass(k)]
+    holders: list[Any] = [k for k in kinds if dataclasses.is_dataclass(k)]
     if not holders:
         inner = next((typing.get_args(k)[-1] for k in kinds if typing.get_args(k)), None)
         return {k: to_new_names(inner, v, changed) for k, v in data.items()}
     found = dict(data)
     for holder in holders:
-        hints = typing.get_type_hints(holder)
+        hints = _hints(holder)
         for f in dataclasses.fields(holder):
             was = f.metadata.get("was")
             if was in found and f.name not in found:

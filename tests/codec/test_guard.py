@@ -1,5 +1,6 @@
 """A template sees what is in a message as it is, and nothing in a message becomes a special token, whatever the template does with it."""
 
+import functools
 from typing import Any
 
 import pytest
@@ -85,10 +86,14 @@ def there(source: str, messages: list[dict[str, Any]]) -> str:
     return found
 
 
+@functools.cache
+def template(source: str) -> ChatTemplate:
+    return ChatTemplate(source, SPECIALS, roles=ROLES)
+
+
 def here(source: str, messages: list[dict[str, Any]]) -> tuple[str, list[str]]:
     """The text, and the special tokens in it."""
-    template = ChatTemplate(source, SPECIALS, roles=ROLES)
-    spans = template.segments(messages, tagged=False)
+    spans = template(source).segments(messages, tagged=False)
     return "".join(s.data for s in spans), [s.data for s in spans if s.kind == "special"]
 
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from onebase.codec.text.modules import TextCodecConfig, TextModule, TransformConfig, codec_parameters
+from onebase.codec.text.config import TextCodecConfig, TransformConfig, codec_parameters
+from onebase.codec.text.modules import TextModule
 from onebase.errors import ConfigError, UserError
 from onebase.model.config import NormConfig
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from onebase.codec.text.modules import TextCodecConfig, TextModule
+from onebase.codec.text.config import TextCodecConfig
+from onebase.codec.text.modules import TextModule
 from onebase.codec.text.rows import FewRows, TokenRows
 from onebase.model.proj import AdapterRouting
 from onebase.objective.cross_entropy import linear_cross_entropy, token_nll

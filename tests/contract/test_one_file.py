@@ -154,6 +154,42 @@ assert torch.allclose(onebase.load("out").logits(ids), plain, atol=1e-5)
 """
 
 
+OPTION = """
+import json, onebase, torch
+from onebase.errors import ConfigError
+rows = [json.loads(line) for line in open("rows.jsonl")]
+moved = [r | {"grades": [g + i % 4 for g in r["grades"]]} for i, r in enumerate(rows)]
+base = onebase.load("base")
+
+def head(rows, **options):
+    made = base.adapt(rows, task="rank", method="head", pooling="mean", **options)
+    assert made.record.get("config.options")["by_query"] is options.get("by_query", False)
+    return made.parts.tensors["head.weight"]
+
+plain, beside = head(rows), head(moved, by_query=True)
+assert torch.equal(beside, plain), "what all grades of a query have in common does not count"
+assert not torch.allclose(head(moved), plain, rtol=0.01)
+for given, says in (({"by_query": 1}, "'by_query' is 1"), ({"by_qery": True}, "did you mean 'by_query'"), ({"temperature": 1.0}, "embed has it")):
+    try:
+        head(rows, **given)
+    except ConfigError as e:
+        assert says in str(e), e
+    else:
+        raise AssertionError(given)
+"""
+
+
+def test_a_task_of_a_plugin_has_an_option_of_its_own(place: Path) -> None:
+    found = run(place, "-c", OPTION)
+    assert found.returncode == 0, found.stderr
+    told = command(place, "adapt", "base", "--task", "rank", "--method", "head", "-o", "help")
+    assert told.startswith('options of task rank\n  pooling ("auto"): ')
+    assert "\n  by_query (false): whether a grade counts beside the others of its query only\n" in told
+    asked = ("--data", "none.jsonl", "--task", "complete", "--method", "lora", "-o", "by_query=true")
+    bad = run(place, "-m", "onebase", "adapt", "base", *asked, "--out", "x")
+    assert "task complete has no option 'by_query': rank has it" in bad.stderr
+
+
 def test_in_python(place: Path) -> None:
     found = run(place, "-c", PYTHON)
     assert found.returncode == 0, found.stderr
@@ -369,7 +405,7 @@ def test_a_name_that_is_taken_is_refused() -> None:
 
 def test_a_method_that_a_task_says_nothing_of_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """As a task of another package may, of a method that learns without the loop."""
-    monkeypatch.setitem(table.TASKS, "tag", replace(table.TASKS["tag"], head=None))
+    monkeypatch.setitem(table.TASKS, "tag", replace(table.TASKS["tag"], methods={}))
     with pytest.raises(UserError, match="'head' does not go: the task does not say"):
         Base(tiny_base()).adapt([], task="tag", method="head")
 

@@ -9,7 +9,7 @@ import pytest
 from onebase.api.base import Base
 from onebase.demo import measure, opened, tasks
 from onebase.demo.opened import ADD, PACKAGES, OpenedBase, open_bases
-from onebase.demo.size import Size
+from onebase.demo.results import Size
 from onebase.evaluation.gate import MIN_EXAMPLES
 from tests.helpers import tiny_base
 

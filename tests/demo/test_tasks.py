@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from onebase.demo import sources, tasks
+from onebase.demo.corpus import Corpus
+from onebase.demo.corpus import corpus as made_corpus
 from onebase.demo.library import functions_of, modules, reference
 from onebase.demo.sources import chats, exchanges, share
 from onebase.errors import UserError
@@ -19,8 +21,8 @@ def squeeze(text: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def corpus() -> tasks.Corpus:
-    return tasks.corpus()
+def corpus() -> Corpus:
+    return made_corpus()
 
 
 def test_sources_are_what_the_packages_hold() -> None:
@@ -46,7 +48,7 @@ def test_functions_have_lost_their_docstring_and_nothing_else() -> None:
         assert 40 <= len(f.source) <= 700 and 10 <= len(f.summary) <= 200
 
 
-def test_corpus_keeps_its_budget_and_its_licences(corpus: tasks.Corpus) -> None:
+def test_corpus_keeps_its_budget_and_its_licences(corpus: Corpus) -> None:
     size: Counter[str] = Counter()
     for d in corpus.pretrain:
         size[d.source] += len(d.text)
@@ -57,12 +59,12 @@ def test_corpus_keeps_its_budget_and_its_licences(corpus: tasks.Corpus) -> None:
     assert {d.source for d in corpus.held_out} == set(size) and all(
         d.meta["split"] == "holdout" for d in corpus.held_out
     )
-    small = tasks.corpus(dialogue_chars=100_000, code_chars=0, prose_chars=0)
+    small = made_corpus(dialogue_chars=100_000, code_chars=0, prose_chars=0)
     assert {d.source for d in small.pretrain} == {"dialogue"}
     assert sum(len(d.text) for d in small.pretrain) <= 100_000
 
 
-def test_no_test_example_was_read(corpus: tasks.Corpus) -> None:
+def test_no_test_example_was_read(corpus: Corpus) -> None:
     spoken = {
         squeeze(line[2:]) for d in corpus.pretrain if d.source == "dialogue" for line in d.text.splitlines()
     }

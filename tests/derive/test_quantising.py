@@ -12,8 +12,7 @@ from onebase.base.folder import LoadedBase, base_fingerprint, load_base, save_ba
 from onebase.data import Document
 from onebase.derive.quantising import measured, quantise
 from onebase.errors import ConfigError, DataError, UserError
-from onebase.evaluation.likelihood import document_nats
-from onebase.evaluation.reference import reference
+from onebase.evaluation.likelihood import document_nats, reference
 from onebase.govern.verify import verify_artifact
 from onebase.model.config import StorageConfig
 from tests.helpers import LINES, tiny_base

@@ -15,8 +15,7 @@ from onebase.codec.text.codec import TextCodec
 from onebase.codec.text.pooling import EmbeddingConfig
 from onebase.codec.text.roles import Roles
 from onebase.codec.text.tokenizer import Tokenizer
-from onebase.codec.text.trim import trimmed
-from onebase.derive.students import head_of, spread
+from onebase.derive.students import head_of, spread, trimmed
 from onebase.errors import ConfigError, UserError
 from tests.helpers import tiny_base
 

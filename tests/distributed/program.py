@@ -16,9 +16,9 @@ from onebase.objective.base import Batch, Losses
 from onebase.objective.infill import Infill
 from onebase.train.callbacks import JsonLog
 from onebase.train.config import MuonConfig
-from onebase.train.exiting import exit_now
 from onebase.train.loop import run
 from onebase.train.parallel import Parallel
+from onebase.train.signals import exit_now
 from tests.resume.workers import small_job
 
 

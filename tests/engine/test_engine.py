@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from onebase.base.folder import LoadedBase
 from onebase.engine import Completion, PromptTooLong, Sampling, generate, stream
-from onebase.engine.decoder import Decoder, rows_of
+from onebase.engine.batching import rows_of
+from onebase.engine.decoder import Decoder
 from onebase.errors import UserError
 from onebase.model.proj import AdapterRouting
 from tests.helpers import add_lora, tiny_base

@@ -1,6 +1,7 @@
 """Choosing tokens: what the options mean, and that a request's draws are its own."""
 
 import math
+import random
 from typing import Any
 
 import pytest
@@ -55,8 +56,8 @@ def test_logits_that_are_no_numbers_are_refused() -> None:
 
 
 def frequencies(sampling: Sampling, logits_V: torch.Tensor, n: int = 4000) -> torch.Tensor:
-    sampler = Sampler([sampling], CPU)
-    drawn = torch.cat([sampler(logits_V[None]) for _ in range(n)])
+    """Of a request's draws, one after the other: as many rows that share its generator."""
+    drawn = Sampler([sampling] * n, CPU, [random.Random(sampling.seed)] * n)(logits_V.expand(n, -1))
     return torch.bincount(drawn, minlength=len(logits_V)) / n
 
 

@@ -8,9 +8,9 @@ from scipy.stats import spearmanr
 from sklearn.metrics import f1_score, roc_auc_score
 
 from onebase.errors import DataError
+from onebase.evaluation.metrics import _ranks, mae, spearman
 from onebase.evaluation.probabilities import ece, macro_auroc, macro_f1_of_labels, micro_f1
 from onebase.evaluation.spans import span_f1, span_scores
-from onebase.evaluation.values import _ranks, mae, spearman
 
 tables = st.integers(2, 30).flatmap(
     lambda n: st.tuples(

@@ -48,6 +48,8 @@ FAMILIES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "gemma3_text": ("Gemma3Text", "gemma", GROUPED | {"head_dim": 8}),
     "mistral": ("Mistral", "mistral", GROUPED),
     "phi3": ("Phi3", "phi3", GROUPED),
+    "smollm3": ("SmolLM3", "llama3", GROUPED),
+    "mpnet": ("MPNet", "bert", SMALL),
 }
 NAMES = {0: "bad", 1: "fair", 2: "good"}
 
@@ -394,7 +396,11 @@ def test_what_is_learnt_here_for_transformers(tmp_path: Path) -> None:
 CONTEXT = "The quick brown fox jumps over the lazy dog. Hello there, how are you? I am fine, thank you."
 
 
-@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "modernbert_cls"])
+ANSWERING = ["bert", "roberta", "distilbert", "modernbert_cls", "mpnet"]
+ANSWERING += ["gpt2", "llama", "qwen2", "qwen3", "mistral", "smollm3"]
+
+
+@pytest.mark.parametrize("family", ANSWERING)
 def test_answers_in_a_text(family: str, tmp_path: Path) -> None:
     there = made(tmp_path / "theirs", family, "ForQuestionAnswering")
     base = onebase.load(tmp_path / "theirs")
@@ -421,5 +427,8 @@ def test_answers_in_a_text(family: str, tmp_path: Path) -> None:
     assert 0 < long[0].score < 1
     back = opened(base.export(tmp_path / "back"), "AutoModelForQuestionAnswering")
     with torch.no_grad():
-        same(back(**read).start_logits, said.start_logits)
+        again = back(**read)
+    same(again.start_logits, said.start_logits)
+    same(again.end_logits, said.end_logits)
+    assert type(back) is type(there)
     assert onebase.load(tmp_path / "back").extract(QUERY, CONTEXT, top=3) == found

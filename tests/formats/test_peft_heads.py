@@ -103,6 +103,28 @@ def test_token_classes(tmp_path: Path) -> None:
     same(said_there(again, tmp_path / "base", TEXTS[:1])[0], said_there(on, tmp_path / "base", TEXTS[:1])[0])
 
 
+@pytest.mark.parametrize("family", ["bert", "llama", "mistral", "gpt2"])
+def test_answers_in_texts(family: str, tmp_path: Path) -> None:
+    """In classes whose trunk is called otherwise than in the family's others too."""
+    there = made(tmp_path / "base", family, "ForQuestionAnswering")
+    words = WORDS.get(family, WORDS["llama"])
+    on = trained(there, tmp_path / "theirs", "QUESTION_ANS", words)
+    here = onebase.load(tmp_path / "base").with_adapter(tmp_path / "theirs")
+    assert here.attached is not None and (here.attached.task, here.attached.method) == ("extract", "lora")
+    (read,) = text_tokens(here.loaded, TEXTS[1:2])
+    ids = torch.tensor(read.ids.tolist())[None]
+    with torch.no_grad():
+        said = on(input_ids=ids)
+    want = torch.stack((said.start_logits[0], said.end_logits[0]), -1)
+    states = token_states(here.loaded, [read], here.attached.routing)[0]
+    same(here.attached.base.model.heads[here.attached.name](states).detach(), want)
+    here.export(tmp_path / "back", format="peft")
+    fresh = type(there).from_pretrained(tmp_path / "base").eval()
+    again = peft.PeftModel.from_pretrained(fresh, tmp_path / "back").eval()
+    with torch.no_grad():
+        same(again(input_ids=ids).start_logits[0], want[:, 0])
+
+
 def test_a_soft_prompt_may_have_a_head_too(tmp_path: Path) -> None:
     there = made(tmp_path / "base", "llama", "ForSequenceClassification", id2label=NAMES)
     cfg = peft.PromptTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=3)
@@ -137,3 +159,8 @@ def test_what_has_no_form_is_named(tmp_path: Path) -> None:
         )
         with pytest.raises(ConfigError, match=said):
             on.export(tmp_path / pooling, format="peft")
+    more = {"epochs": 1, "lr": 1e-2, "pooling": "last", "head_bias": False}
+    on = base.with_adapter(base.adapt(rows, task="classify", method="lora", **more))
+    again = base.with_adapter(on.export(tmp_path / "there", format="peft"))
+    want = torch.tensor([list(f.scores.values()) for f in on.classify(["ab", "bb"])])
+    same([list(f.scores.values()) for f in again.classify(["ab", "bb"])], want)

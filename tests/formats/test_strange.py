@@ -252,7 +252,7 @@ def test_an_adapter_beside_the_weights_is_told(tmp_path: Path, caplog: pytest.Lo
 
 
 def test_other_weights_and_tokenizers_beside_count_for_nothing(tmp_path: Path) -> None:
-    """docs/bases.md, Tokens and Files that disagree."""
+    """docs/bases.md, Tokenizers and Conflicting files in one folder."""
     make(tmp_path, "qwen")
     want = onebase.load(tmp_path)
     for name in (

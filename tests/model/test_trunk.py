@@ -20,9 +20,8 @@ from onebase.model.config import (
     RopeScaling,
     TrunkConfig,
 )
-from onebase.model.init import init_trunk
 from onebase.model.mask import Causal, Cols, SameBlock, SameDocument
-from onebase.model.trunk import Trunk
+from onebase.model.trunk import Trunk, init_trunk
 
 LLAMA3 = RopeScaling(kind="llama3", factor=8.0, original=16)
 

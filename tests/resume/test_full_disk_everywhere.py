@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as shapes
 
-from onebase.artifact.arrays import array_bytes, save_array
 from onebase.artifact.disk import user_error
 from onebase.artifact.files import ArtifactWriter
+from onebase.artifact.raw import array_bytes, save_array
 from onebase.artifact.tensors import save_tensors
 from onebase.codec.text import Tokenizer
 from onebase.data import Dataset, Document, TokenSet, prepare

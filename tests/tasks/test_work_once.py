@@ -4,12 +4,10 @@ test rows, by a plan, and by an evaluation. Where a text has to be tokenised aga
 import csv
 import json
 import os
-import re
 import threading
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +18,10 @@ import pytest
 import onebase
 from onebase.api.base import Adapter, Base
 from onebase.base.folder import save_base
-from onebase.codec.text import Tokenizer
-from onebase.data import row_files
 from onebase.errors import DataError
-from onebase.opening import rows as names
+from onebase.opening import names
 from onebase.tasks.table import PREDICTIONS, TASKS
+from tests.counting import Work, counted
 from tests.helpers import taken, tiny_base
 
 N, TEST, HELD = 24, 8, 1000
@@ -106,64 +103,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-@dataclass
-class Work:
-    """What was tokenised and which files were opened, how often each."""
-
-    texts: Counter[str] = field(default_factory=Counter)
-    files: Counter[str] = field(default_factory=Counter)
-
-    def numbers(self, first: int, rows: int) -> Counter[str]:
-        """Of texts that name one of these rows, how often each was tokenised."""
-        mine = range(first, first + rows)
-        return Counter(
-            {
-                t: n
-                for t, n in self.texts.items()
-                if len(t) < 20 and any(int(d) in mine for d in re.findall(r"\d+", t))
-            }
-        )
-
-
-class Counting:
-    """The library's tokenizer, which notes what it is given."""
-
-    def __init__(self, inner: Any, heard: Counter[str]) -> None:
-        self.inner, self.heard = inner, heard
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.inner, name)
-
-    def encode(self, text: str, *rest: Any, **how: Any) -> Any:
-        self.heard[text] += 1
-        return self.inner.encode(text, *rest, **how)
-
-    def encode_batch_fast(self, texts: list[str], *rest: Any, **how: Any) -> Any:
-        self.heard.update(texts)
-        return self.inner.encode_batch_fast(texts, *rest, **how)
-
-
 @pytest.fixture
 def work(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Any]:
     """`with work() as done:` counts."""
-    inner, following = Tokenizer.inner.fget, Tokenizer._following  # type: ignore[attr-defined]
-    opened, parquet = Path.open, pq.ParquetFile
-
-    @contextmanager
-    def counted() -> Iterator[Work]:
-        done = Work()
-        with monkeypatch.context() as patch:
-            patch.setattr(Tokenizer, "_following", lambda self, f: Counting(following(self, f), done.texts))
-            patch.setattr(Tokenizer, "inner", property(lambda self: Counting(inner(self), done.texts)))
-            patch.setattr(
-                Path, "open", lambda self, *a, **k: done.files.update([self.name]) or opened(self, *a, **k)
-            )
-            patch.setattr(
-                row_files.pq, "ParquetFile", lambda p, **k: done.files.update([p.name]) or parquet(p, **k)
-            )
-            yield done
-
-    return counted
+    return partial(counted, monkeypatch)
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> Path:

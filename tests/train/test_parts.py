@@ -12,7 +12,7 @@ from onebase.model.device import compute_dtype, pick_device
 from onebase.train.config import ScheduleConfig, TrainConfig
 from onebase.train.flops import counted_flops
 from onebase.train.memory import check_memory, training_memory
-from onebase.train.schedule import factor
+from onebase.train.optim import factor
 from tests.resume.workers import small_job
 
 

@@ -17,7 +17,7 @@ from onebase.engine.prompting import Given
 from onebase.methods.folder import own_head
 from onebase.methods.spans import Span
 from onebase.methods.stacking import refuse_unmergeable
-from onebase.opening.adapters import read_adapter
+from onebase.opening.names import read_adapter
 from onebase.tasks.plan import planned
 from onebase.tasks.results import Adapter, Plan
 from onebase.tasks.table import adapted, answers

@@ -10,7 +10,7 @@ from onebase.errors import UserError
 from onebase.evaluation.bootstrap import Score
 from onebase.evaluation.scores import check_names, computed
 from onebase.methods.bound import Bound
-from onebase.opening.rows import resolved
+from onebase.opening.names import resolved
 from onebase.tasks.base import JudgeConfig, ScoreRequest
 from onebase.tasks.table import PREDICTIONS, TASKS
 

@@ -7,8 +7,8 @@ from onebase.api.base import Base
 from onebase.base.folder import save_base
 from onebase.errors import UserError
 from onebase.formats.recognise import FORMATS_IN
-from onebase.opening.bases import open_base, open_foreign
 from onebase.opening.find import find_artifact
+from onebase.opening.names import open_base, open_foreign
 from onebase.pretraining.recipe import Recipe, read_recipe
 from onebase.pretraining.run import Tell, run_recipe
 from onebase.train.callbacks import Callback

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import json
 import os
@@ -130,22 +131,17 @@ def machine_facts() -> dict[str, Any]:
 
 def version_facts() -> dict[str, str]:
     """Versions of onebase and of the libraries that shape its results; those not installed are left out."""
-    found = {}
-    for name in (
-        "onebase",
-        "torch",
-        "numpy",
-        "tokenizers",
-        "safetensors",
-        "pyarrow",
-        "pydantic",
-        "scikit-learn",
-    ):
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    names = ("onebase", "torch", "numpy", "tokenizers", "safetensors", "pyarrow", "pydantic", "scikit-learn")
+    return {name: found for name in names if (found := _version(name)) is not None}
+
+
+@functools.cache
+def _version(name: str) -> str | None:
+    """Read once: a process does not change what it has imported, and each look parses the package's whole metadata."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _cpu() -> str | None:

@@ -1,4 +1,4 @@
-"""Tensors on disk (safetensors, never pickle) and the fingerprint of weights.
+"""Tensors on disk (safetensors, never pickle), and the fingerprint of weights.
 
 The file is written here and read by the `safetensors` library. Its own writer orders the metadata at random, so that two
 saves of equal tensors differ in bytes, and it copies a whole file in memory; ours is byte-repeatable and streams.
@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from onebase.artifact.disk import disk_errors
-from onebase.artifact.fingerprint import FORMATS, digest, of_digest, unreadable
+from onebase.artifact.raw import FORMATS, digest, of_digest, unreadable
 
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, theirs) for name, theirs in FORMATS.items()}
 """Number formats as the file calls them."""
@@ -80,7 +80,7 @@ def tensors_digest(tensors: Mapping[str, torch.Tensor]) -> str:
 
 
 def fingerprint(tensors: Mapping[str, torch.Tensor], config: Mapping[str, Any]) -> str:
-    """The identity of weights, of tensors and the config (`artifact.fingerprint`)."""
+    """The identity of weights, of tensors and the config (`artifact.raw`)."""
     return of_digest(tensors_digest(tensors), config)
 
 

@@ -21,7 +21,7 @@ from onebase.methods.bound import Bound
 from onebase.methods.folder import Attached
 from onebase.methods.stacking import alone
 from onebase.methods.table import METHODS
-from onebase.opening.rows import resolved
+from onebase.opening.names import resolved
 from onebase.tasks.options import those_of
 from onebase.tasks.table import adapted, rows_hash
 
@@ -41,18 +41,7 @@ def contenders(
     All predict the same test texts, and all count alike: seconds to fit (the adapter's as its record has them) and to predict, and
     bytes to ship. The base's own bytes stand apart, in `System.shared`. Raises UserError.
     """
-    attached = base.attached
-    if attached is None or attached.task != "classify":
-        raise UserError(
-            "the gate needs an adapter that classifies", "give --adapter DIR of a classifying adapter"
-        )
-    alone(attached, "the gate")
-    head = attached.config.head
-    if head is not None and head.gives == "many":
-        raise UserError(
-            "the gate compares systems that give one label a text, this adapter gives many",
-            "leave --train out: its scores have no classical rival here",
-        )
+    attached = compared_adapter(base)
     reads = columns(attached)
     known, rows = (read_rows(resolved(x), (*reads, "label")) for x in (train, test))
     check_labels(known, rows)
@@ -77,6 +66,23 @@ def contenders(
         score = mean_score("accuracy", each, seed=seed)
         rivals.append(System(model.name, score, each, model.seconds, model.size, predicting=watch.taken))
     return ours, twin, tuple(rivals)
+
+
+def compared_adapter(base: Bound) -> Attached:
+    """The adapter that the gate compares: one that gives each text one label. Raises UserError for any other, and for none."""
+    attached = base.attached
+    if attached is None or attached.task != "classify":
+        raise UserError(
+            "the gate needs an adapter that classifies", "give --adapter DIR of a classifying adapter"
+        )
+    alone(attached, "the gate")
+    head = attached.config.head
+    if head is not None and head.gives == "many":
+        raise UserError(
+            "the gate compares systems that give one label a text, this adapter gives many",
+            "leave --train out: its scores have no classical rival here",
+        )
+    return attached
 
 
 def adapted_twin(base: Bound, known: Sequence[dict[str, Any]], seed: int) -> Bound:

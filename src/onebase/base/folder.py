@@ -10,8 +10,7 @@ from weakref import WeakValueDictionary
 
 import torch
 
-from onebase.artifact.files import ArtifactWriter, check_fast, read_manifest
-from onebase.artifact.reading import read_json, understood
+from onebase.artifact.files import ArtifactWriter, check_fast, read_json, read_manifest, understood
 from onebase.artifact.record import Record
 from onebase.artifact.tensors import fingerprint, load_tensors, save_tensors
 from onebase.base.config import BaseConfig

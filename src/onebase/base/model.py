@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from onebase.base.config import BaseConfig
 from onebase.base.link_modules import Connector, link_module
-from onebase.base.virtual_tokens import BatchVirtualTokens, Prefix, SoftPrompt, fill_cache
+from onebase.base.virtual_tokens import acting, fill_cache, shifted, with_soft_prompts
 from onebase.codec.audio.modules import AudioModule
 from onebase.codec.image.modules import ImageModule
 from onebase.codec.kinds import CODECS
@@ -19,10 +19,9 @@ from onebase.errors import ConfigError, UserError
 from onebase.model.cache import Cache
 from onebase.model.config import StorageConfig
 from onebase.model.cross import Memory
-from onebase.model.init import init_trunk
 from onebase.model.mask import Cols, Mask, SameDocument, prefix
 from onebase.model.proj import AdapterRouting, Proj
-from onebase.model.trunk import Trunk, TrunkOutput
+from onebase.model.trunk import Trunk, TrunkOutput, init_trunk
 
 R = TypeVar("R")
 
@@ -34,7 +33,7 @@ class BaseModel(nn.Module):
         super().__init__()
         self.cfg = cfg
         self.compute_dtype = torch.float32
-        self.compiled = False  # set by train.compiling: the loss may then compile its part too
+        self.compiled = False  # set by train.parallel: the loss may then compile its part too
         self.trunks = nn.ModuleDict({name: Trunk(name, t) for name, t in cfg.trunks.items()})
         self.codecs = nn.ModuleDict(
             {name: CODECS[c.kind].module(c, cfg.trunks[name].width) for name, c in cfg.codecs.items()}
@@ -127,7 +126,7 @@ class BaseModel(nn.Module):
 
     def new_cache(self, batch: int, slots: int, routing: AdapterRouting | None = None) -> Cache:
         """An empty key-value cache for the text trunk, with room for `slots` tokens a row and the virtual tokens before them."""
-        slots += sum(max(front.counts_B, default=0) for front in self._virtual_tokens(routing, batch))
+        slots += sum(max(front.counts_B, default=0) for front in acting(self.virtual, routing, batch))
         return Cache(self.trunk.cfg, batch, slots, self.device, self.compute_dtype)
 
     def hidden(
@@ -156,13 +155,18 @@ class BaseModel(nn.Module):
         before_B = self.virtual_counts(routing, len(ids_BT))
         first = cache is None or cache.cols is None
         if led := any(before_B):
-            cols = self._shifted(cols, before_B, first)
+            cols = shifted(cols, before_B, self.cfg.text.context if first else None)
         x_BTD = self.text.embed(ids_BT, cols.pos, self.compute_dtype, routing, cols.doc, types_BT)
         if inserts is not None:
             x_BTD = self.inserted(x_BTD, ids_BT, inserts)
             cols, mask = self._images_whole(ids_BT, cols, mask)
         if led and first:
-            x_BTD, cols, cache = self._with_virtual_tokens(x_BTD, cols, cache, routing)
+            prefixes, softs = acting(self.virtual, routing, len(ids_BT))
+            if softs.found:
+                x_BTD, cols = with_soft_prompts(x_BTD, cols, softs, prefixes.counts_B, self.text.stem)
+            if prefixes.found:
+                cache = self.new_cache(len(ids_BT), x_BTD.shape[1], routing) if cache is None else cache
+                fill_cache(cache, prefixes, x_BTD.dtype, x_BTD.device)
         out: TrunkOutput = self.trunk(
             x_BTD, cols, mask, cache=cache, routing=routing, memory=memory, taps=taps, impl=impl
         )
@@ -172,46 +176,8 @@ class BaseModel(nn.Module):
 
     def virtual_counts(self, routing: AdapterRouting | None, batch: int) -> list[int]:
         """How many places active adapters take before the first token of each row of a batch (soft prompts, prefixes)."""
-        prefixes, softs = self._virtual_tokens(routing, batch)
+        prefixes, softs = acting(self.virtual, routing, batch)
         return [a + b for a, b in zip(prefixes.counts_B, softs.counts_B, strict=True)]
-
-    def _virtual_tokens(
-        self, routing: AdapterRouting | None, batch: int
-    ) -> tuple[BatchVirtualTokens, BatchVirtualTokens]:
-        return BatchVirtualTokens(self.virtual, Prefix, routing, batch), BatchVirtualTokens(
-            self.virtual, SoftPrompt, routing, batch
-        )
-
-    def _shifted(self, cols: Cols, before_B: Sequence[int], first: bool) -> Cols:
-        """The columns of tokens that stand behind the virtual tokens of their rows."""
-        pos_BT = cols.pos + torch.tensor(before_B, device=cols.pos.device)[:, None]
-        pos_BT = torch.where(cols.doc >= 0, pos_BT, 0)
-        if first:
-            assert int(cols.doc.max()) <= 0, "virtual tokens stand before one document a row"
-            if (longest := int(pos_BT.max()) + 1) > self.cfg.text.context:
-                raise UserError(
-                    f"{longest} tokens with the {max(before_B)} that the adapter puts first, the context is {self.cfg.text.context}",
-                    "shorten the text",
-                )
-        return Cols(pos_BT, cols.doc, cols.block)
-
-    def _with_virtual_tokens(
-        self, x_BTD: Tensor, cols: Cols, cache: Cache | None, routing: AdapterRouting | None
-    ) -> tuple[Tensor, Cols, Cache | None]:
-        """The input and columns of a trunk with the soft prompts in front, and the cache with the prefixes in it (a new one where none is
-        given and some act)."""
-        B = len(x_BTD)
-        prefixes, softs = self._virtual_tokens(routing, B)
-        if softs.found:
-            front = softs.cols(prefixes.counts_B, x_BTD.device)
-            made = softs.rows([s.vectors_PD for s in softs.found if isinstance(s, SoftPrompt)])
-            x_BTD = torch.cat((self.text.stem.placed(made, front.pos).to(x_BTD.dtype), x_BTD), 1)
-            cols = Cols.cat((front, cols))
-        if prefixes.found:
-            if cache is None:
-                cache = self.new_cache(B, x_BTD.shape[1], routing)
-            fill_cache(cache, prefixes, x_BTD.dtype, x_BTD.device)
-        return x_BTD, cols, cache
 
     def inserted(self, x_BTD: Tensor, ids_BT: Tensor, inserts_ND: Tensor) -> Tensor:
         """`x` with the vectors in the places of the connector's token. Raises UserError when there are not as many of both."""

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from onebase.codec.text.modules import TextStem
+from onebase.errors import UserError
 from onebase.model.cache import Cache
 from onebase.model.mask import Cols
 from onebase.model.proj import AdapterRouting
@@ -76,6 +78,39 @@ class BatchVirtualTokens:
         here_BP = step_P < places_B1
         pos_BP = torch.where(here_BP, step_P + torch.tensor(start_B, device=device)[:, None], 0)
         return Cols(pos_BP, torch.where(here_BP, 0, -1))
+
+
+def acting(
+    virtual: nn.ModuleDict, routing: AdapterRouting | None, batch: int
+) -> tuple[BatchVirtualTokens, BatchVirtualTokens]:
+    """The prefixes and the soft prompts that act on a batch."""
+    return BatchVirtualTokens(virtual, Prefix, routing, batch), BatchVirtualTokens(
+        virtual, SoftPrompt, routing, batch
+    )
+
+
+def shifted(cols: Cols, before_B: Sequence[int], context: int | None) -> Cols:
+    """The columns of tokens that stand behind the virtual tokens of their rows. context: of the base, where these are the first tokens of
+    their rows. Raises UserError where both do not fit in it."""
+    pos_BT = cols.pos + torch.tensor(before_B, device=cols.pos.device)[:, None]
+    pos_BT = torch.where(cols.doc >= 0, pos_BT, 0)
+    if context is not None:
+        assert int(cols.doc.max()) <= 0, "virtual tokens stand before one document a row"
+        if (longest := int(pos_BT.max()) + 1) > context:
+            raise UserError(
+                f"{longest} tokens with the {max(before_B)} that the adapter puts first, the context is {context}",
+                "shorten the text",
+            )
+    return Cols(pos_BT, cols.doc, cols.block)
+
+
+def with_soft_prompts(
+    x_BTD: Tensor, cols: Cols, softs: BatchVirtualTokens, start_B: Sequence[int], stem: TextStem
+) -> tuple[Tensor, Cols]:
+    """The input and columns of a trunk with the soft prompts in front, their positions from `start` on."""
+    front = softs.cols(start_B, x_BTD.device)
+    made = softs.rows([s.vectors_PD for s in softs.found if isinstance(s, SoftPrompt)])
+    return torch.cat((stem.placed(made, front.pos).to(x_BTD.dtype), x_BTD), 1), Cols.cat((front, cols))
 
 
 def fill_cache(cache: Cache, front: BatchVirtualTokens, dtype: torch.dtype, device: torch.device) -> None:

@@ -8,19 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from onebase.cli import (
-    apply,
-    audit,
-    combine,
-    exchange,
-    images,
-    learn,
-    records,
-    speech,
-    students,
-    use,
-    vectors,
-)
+from onebase.cli import apply, audit, derive, exchange, images, learn, records, speech, use, vectors
 from onebase.cli.app import app, held
 from onebase.errors import UserError
 
@@ -28,14 +16,13 @@ __all__ = [
     "app",
     "apply",
     "audit",
-    "combine",
+    "derive",
     "exchange",
     "images",
     "learn",
     "main",
     "records",
     "speech",
-    "students",
     "use",
     "vectors",
 ]
@@ -95,7 +82,7 @@ def main() -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         _guard(lambda: app(prog_name="onebase"))
         return
-    from onebase.train.exiting import exit_now
+    from onebase.train.signals import exit_now
 
     try:
         _guard(lambda: app(prog_name="onebase"))

@@ -66,7 +66,7 @@ def apply(
     check_paths(ref, adapter, [data])
     from onebase.data import read_rows
     from onebase.engine.prompting import inputs
-    from onebase.opening.rows import resolved
+    from onebase.opening.names import resolved
     from onebase.tasks.table import answers, asked_by
 
     base = load_base(ref, adapter, device, dtype)

@@ -30,7 +30,7 @@ def import_(
     import onebase
 
     if base is not None:
-        from onebase.opening.adapters import read_adapter
+        from onebase.opening.names import read_adapter
 
         loaded = onebase.load(base).loaded
         onebase.Adapter(read_adapter(loaded, find_artifact(src))).save(out)

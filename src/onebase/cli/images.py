@@ -124,7 +124,7 @@ def _nearest(base: "Base", files: list[Path], json: bool) -> None:
 
 
 def _save(out: Path, vectors_ND: "Tensor") -> None:
-    from onebase.artifact.arrays import array_bytes
     from onebase.artifact.disk import write_atomic
+    from onebase.artifact.raw import array_bytes
 
     write_atomic(out, b"".join(array_bytes(vectors_ND.numpy())))

@@ -2,7 +2,7 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,9 +21,12 @@ from onebase.cli.app import (
     refuse_existing,
     say,
 )
-from onebase.cli.names import BUILT_IN
+from onebase.cli.names import BUILT_IN, with_plugins
 from onebase.errors import UserError
 from onebase.readable import size
+
+if TYPE_CHECKING:
+    from onebase.pretraining.recipe import Recipe
 
 
 @app.command(epilog=example("onebase demo --out runs/demo"))
@@ -62,18 +65,26 @@ def pretrain(
     wandb: Annotated[bool, typer.Option(help="Also log to Weights & Biases.")] = False,
 ) -> None:
     """Pretrain a base from a recipe. The same command goes on where an interrupted one stopped (exit status 75)."""
-    from onebase import config
-    from onebase.api.loading import Recipe, run_recipe
+    more = [f"train.{k}={v}" for k, v in (("device", device), ("dtype", dtype)) if v]
+    more += [f"log.{k}=true" for k, v in (("tensorboard", tensorboard), ("wandb", wandb)) if v]
+    read = _recipe(recipe, [*(overrides or []), *more])
+    from onebase.api.loading import run_recipe
     from onebase.train.callbacks import Progress
     from onebase.train.signals import EXIT_STOPPED
 
-    more = [f"train.{k}={v}" for k, v in (("device", device), ("dtype", dtype)) if v]
-    more += [f"log.{k}=true" for k, v in (("tensorboard", tensorboard), ("wandb", wandb)) if v]
-    read = config.load(Recipe, recipe, [*(overrides or []), *more])
     finished = run_recipe(read, out or Path("runs") / read.name, callbacks=[Progress(read.name)], log=say)
     if finished.base is None:
         raise typer.Exit(EXIT_STOPPED)
     say(f"base: {finished.out / 'base'} ({finished.base.fingerprint[:16]}...)")
+
+
+def _recipe(path: Path, overrides: list[str]) -> "Recipe":
+    """The recipe, read without torch; the objectives of other packages are known."""
+    from onebase import config
+    from onebase.pretraining.recipe import Recipe
+
+    with_plugins()
+    return config.load(Recipe, path, overrides)
 
 
 @app.command(
@@ -244,16 +255,15 @@ def plan(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Parameters, FLOPs, memory and time of a recipe, before anything is allocated; or what was chosen for this machine."""
-    from onebase import config
-    from onebase.api.loading import Recipe
-    from onebase.pretraining.planning import plan_machine, plan_recipe
-
     if machine == (recipe is not None):
         raise UserError(
             "a recipe and --machine" if machine else "neither a recipe nor --machine",
             "give one: onebase plan recipes/tiny.yaml, or onebase plan --machine",
         )
-    found = plan_recipe(config.load(Recipe, recipe, overrides or [])) if recipe else plan_machine()
+    read = _recipe(recipe, overrides or []) if recipe else None
+    from onebase.pretraining.planning import plan_machine, plan_recipe
+
+    found = plan_machine() if read is None else plan_recipe(read)
     if json:
         print_json(found.facts)
     else:

@@ -83,21 +83,22 @@ OF_METHODS: dict[str, dict[str, str]] = {
 
 def names() -> dict[str, tuple[str, ...]]:
     """Of the tables, what plug-ins bring among it."""
-    return from_tables() if _plugins() else BUILT_IN
+    return from_tables() if with_plugins() else BUILT_IN
 
 
 def option_names() -> "OptionNames":
     """The names of the options of adaptation, those that plug-ins bring among them."""
     from onebase.tasks.option_names import OptionNames
 
-    if not _plugins():
+    if not with_plugins():
         return OptionNames(COMMON, OF_TASKS, OF_METHODS, WAS)
     from onebase.tasks.options import option_names as found
 
     return found()
 
 
-def _plugins() -> bool:
+def with_plugins() -> bool:
+    """Are there plug-ins? They are in the tables then."""
     from importlib.metadata import entry_points
 
     if not entry_points(group=GROUP):

@@ -109,21 +109,23 @@ def eval_(
     judged = parse_pairs(option) if option else None
     check_paths(ref, adapter, [data, train])
     import onebase
-    from onebase.assess.gating import against_classical
-    from onebase.data import read_rows
-    from onebase.opening.rows import resolved
+    from onebase.assess.gating import against_classical, compared_adapter
+    from onebase.data.labelled import Data, Records
+    from onebase.opening.names import resolved
 
     form = constraint(schema)
     base = load_base(ref, adapter, device, dtype)
-    rows = read_rows(resolved(data), (), columns=columns) if columns else data
+    rows: Data = data
+    if train:
+        compared_adapter(base)  # says what the gate does not compare
+    if train or columns:
+        rows = Records.of(resolved(data), columns).kept()
     scores = onebase.evaluate(
         base, rows, task=task, max_tokens=max_tokens, constraint=form, judge=judged, scores=score
     )
     verdict = None
     if train:
-        verdict = against_classical(
-            base, read_rows(resolved(train), (), columns=columns) if columns else train, rows
-        )
+        verdict = against_classical(base, Records.of(resolved(train), columns), rows)
     if json:
         gate = {"gate": verdict.line, "gate_costs": [vars(c) for c in verdict.costs]} if verdict else {}
         print_json({k: _fields(s) for k, s in scores.items()} | gate)

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from onebase.artifact.files import check_fast, read_manifest
-from onebase.artifact.reading import read_json, understood
+from onebase.artifact.files import check_fast, read_json, read_manifest, understood
 from onebase.artifact.record import Record
 from onebase.data.sources import HOLDOUT, TRAIN, Document
 from onebase.errors import ArtifactError, DataError
@@ -67,11 +67,11 @@ class Dataset:
         """The dataset's record."""
         return Record.load(self.dir / "record.json")
 
-    def count(self, split: str) -> int:
-        """Number of documents in a split."""
+    def count(self, split: str, source: str | None = None) -> int:
+        """Number of documents in a split, of one source where named."""
         key = "holdout_documents" if self._checked(split) == HOLDOUT else "documents"
-        total = sum(int(s[key]) for s in self.stats.values())
-        return total if split == HOLDOUT else total - self.count(HOLDOUT)
+        total = sum(int(s[key]) for name, s in self.stats.items() if source in (None, name))
+        return total if split == HOLDOUT else total - self.count(HOLDOUT, source)
 
     def documents(self, split: str, source: str | None = None) -> Iterator[Document]:
         """Stream the documents of `split` ("train" or "holdout"), of one source where named. `meta` has hash
@@ -85,13 +85,26 @@ class Dataset:
                     meta = {"hash": row["hash"], "split": row["split"]}
                     yield Document(row["text"], row["source"], row["licence"], row["id"], meta)
 
+    def first(self, split: str, most: int) -> dict[str, list[Document]]:
+        """The first `most` documents of each source in `split`, or all it has: one pass, which ends where there are enough."""
+        out: dict[str, list[Document]] = {source: [] for source in self.stats}
+        left = sum(min(most, self.count(split, source)) for source in out)
+        for document in self.documents(split) if left else ():
+            mine = out[document.source]
+            if len(mine) < most:
+                mine.append(document)
+                left -= 1
+                if not left:
+                    break
+        return out
+
     def rows(self, shard: str, split: str) -> Iterator[dict[str, Any]]:
         """Stream the rows of one shard that belong to `split`."""
         self._checked(split)
         try:
             with pq.ParquetFile(self.dir / shard) as file:
                 for batch in file.iter_batches(batch_size=512):
-                    yield from (row for row in batch.to_pylist() if row["split"] == split)
+                    yield from batch.filter(pc.equal(batch["split"], split)).to_pylist()
         except (pa.ArrowException, OSError) as e:
             raise ArtifactError(
                 f"{self.dir / shard} cannot be read: {e}", "prepare the dataset again"

@@ -50,10 +50,6 @@ class Fetched:
     source: Mapping[str, Any]
 
 
-Data = str | Path | Fetched | Sequence[dict[str, Any]]
-"""What users give: a file, the files of a name, or rows."""
-
-
 class Records:
     """The records of a file, of several or of a list, each parsed once, when it is come to, with its columns named anew.
 
@@ -96,11 +92,20 @@ class Records:
         yield from self._kept
         yield from self._rest
 
+    @classmethod
+    def of(cls, data: Data, columns: Mapping[str, str] | None = None) -> Records:
+        """The records of data; of records these themselves, whose columns have their names already."""
+        return data if isinstance(data, Records) else cls(data, columns)
+
+    def kept(self) -> Records:
+        """Itself, parsed whole: it can be walked as often as is wanted then."""
+        self._kept += self._rest
+        return self
+
     @property
     def sound(self) -> list[dict[str, Any]]:
         """All rows that can be read; they are kept until they are asked for one by one."""
-        self._kept += self._rest
-        return [row for _, row in self._kept if not isinstance(row, Problem)]
+        return [row for _, row in self.kept()._kept if not isinstance(row, Problem)]
 
     def _renamed(self, record: Record) -> Record:
         where, row = record
@@ -128,6 +133,10 @@ class Records:
             f"{self._first}: {problem.what}",
             f"{problem.remedy}; map it: --column {task}={near[0] if near else 'NAME'}",
         )
+
+
+Data = str | Path | Fetched | Records | Sequence[dict[str, Any]]
+"""What users give: a file, the files of a name, or rows; or records, which who gives the same to several has parsed once."""
 
 
 def read_rows(

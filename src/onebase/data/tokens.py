@@ -10,17 +10,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onebase.artifact.arrays import save_array
 from onebase.artifact.files import (
     ArtifactWriter,
     canonical_json,
     check_fast,
+    read_json,
     read_manifest,
     sha256_bytes,
+    understood,
     write_atomic,
 )
 from onebase.artifact.owned import owned
-from onebase.artifact.reading import read_json, understood
+from onebase.artifact.raw import save_array
 from onebase.codec.text import TextCodec, Tokenizer, Tokens
 from onebase.data.dataset import Dataset
 from onebase.errors import ArtifactError, DataError

@@ -11,8 +11,7 @@ from onebase.api.base import Base
 from onebase.assess.gating import shipped_bytes
 from onebase.codec.text.sample import completion_sample
 from onebase.demo.measure import Tell
-from onebase.demo.results import DemoResult, Generated, Row
-from onebase.demo.size import Size
+from onebase.demo.results import DemoResult, Generated, Row, Size
 from onebase.demo.tasks import DemoTask, Example
 from onebase.engine.decoder import generate
 from onebase.engine.features import completion_rows

@@ -6,10 +6,10 @@ import numpy as np
 
 from onebase.api.base import Base
 from onebase.data import Dataset, TokenSet
-from onebase.demo.size import Size
+from onebase.demo.results import Size
 from onebase.draws import Draws
 from onebase.evaluation.bootstrap import Score
-from onebase.evaluation.likelihood import by_source, document_nats
+from onebase.evaluation.likelihood import DocumentIds, by_source, document_ids, nats_of
 from onebase.evaluation.metrics import bits_per_byte
 from onebase.evaluation.ngram import NGram
 
@@ -29,21 +29,21 @@ def heldout(
     base: Base, untrained: Base, ngram: NGram, dataset: Dataset, size: Size, log: Callable[[str], None]
 ) -> dict[str, dict[str, Score]]:
     """Bits per byte of held-out text by source and system: the base, its untrained twin, the n-gram."""
-    documents = []
+    documents, front = list[DocumentIds](), len(base.tokenizer.begun([]))
     for source in dataset.stats:
         used = 0
         for d in dataset.documents("holdout", source):
-            used += len(base.tokenizer.encode(d.text))
-            documents.append(d)
+            documents += document_ids(base.loaded, [d])
+            used += len(documents[-1].ids) - front - 1  # what begins and ends it aside
             if used > size.heldout_tokens // len(dataset.stats):
                 break
-    nats = ngram.totals([base.tokenizer.encode(d.text, eos=True) for d in documents])
-    ours = by_source(document_nats(base.loaded, documents))
-    start = by_source(document_nats(untrained.loaded, documents))
+    nats = ngram.totals([d.ids[front:].astype(np.int64) for d in documents])
+    ours = by_source(nats_of(base.loaded, documents))
+    start = by_source(nats_of(untrained.loaded, documents))
     found: dict[str, dict[str, Score]] = {}
     for source, score in ours.items():
         mine = [i for i, d in enumerate(documents) if d.source == source]
-        rival = bits_per_byte([nats[i] for i in mine], [len(documents[i].text.encode()) for i in mine])
+        rival = bits_per_byte([nats[i] for i in mine], [documents[i].bytes for i in mine])
         found[source] = {"base": score, "5-gram": rival, "untrained base": start[source]}
         log(f"{source}: {score.value:.3f} bits per byte, 5-gram {rival.value:.3f}")
     return found

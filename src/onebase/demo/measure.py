@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from onebase.api.base import Base
 from onebase.assess.gating import shipped_bytes
 from onebase.demo.opened import OpenedBase, rows
-from onebase.demo.results import Beside, DemoResult, Row
-from onebase.demo.size import Size
+from onebase.demo.results import Beside, DemoResult, Row, Size
 from onebase.demo.tasks import MARKS, DemoTask, Example
 from onebase.evaluation.baselines import NearestNeighbour, TfidfLogistic
 from onebase.evaluation.bootstrap import mean_score

@@ -16,13 +16,13 @@ from onebase.config import to_dict
 from onebase.data import Dataset, TokenSet, prepare
 from onebase.demo import measure
 from onebase.demo.budget import default_steps, measure_pace, spoken, work
+from onebase.demo.corpus import corpus
 from onebase.demo.docstrings import docstring
 from onebase.demo.heldout import fit_ngram, heldout
 from onebase.demo.opened import open_bases
 from onebase.demo.report import write_report
-from onebase.demo.results import DemoResult, Generated, as_json
-from onebase.demo.size import Size
-from onebase.demo.tasks import corpus, tasks
+from onebase.demo.results import DemoResult, Generated, Size, as_json
+from onebase.demo.tasks import tasks
 from onebase.errors import UserError
 from onebase.model.device import pick_device
 from onebase.pretraining.objectives import InfillConfig, NextTokenConfig

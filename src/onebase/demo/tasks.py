@@ -1,7 +1,7 @@
-"""The demo's corpus and its three tasks, split so that nothing a task tests on was read in pretraining.
+"""The demo's three tasks, split so that nothing a task tests on was read in pretraining.
 
 Every split is a function of (seed, name of the chat, module or exchange), so it does not depend on the order of files. The
-chats of `question` and the modules of `docstring`'s test set are left out of the corpus; the exchanges of `topic` never enter it.
+chats of `question` and the modules of `docstring`'s test set are left out of the corpus (corpus.py); the exchanges of `topic` never enter it.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import functools
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
-from onebase.data.sources import Document
-from onebase.demo.library import Function, functions_of, modules, reference
-from onebase.demo.sources import Chat, chats, dialogue, exchanges, lines, share
+from onebase.demo.corpus import held_out_modules, side
+from onebase.demo.library import Function, functions_of, modules
+from onebase.demo.sources import Chat, chats, exchanges, lines, share
 from onebase.errors import UserError
 
 SEEDS = 5
@@ -23,16 +23,10 @@ UNLABELLED = 200
 QUESTION_SIZES = (10, 50, 200)
 TOPIC_SIZES = (5, 20)
 MARKS = {"question": "?", "statement": "."}  # label -> the mark whose probability the prompt method compares
-
-_TEST_CHATS, _POOL_CHATS = (
-    0.06,
-    0.12,
-)  # shares of the chats: below the first test, below the second labels for training
 _TEST_PER_CLASS = 600
 _CONTEXT_CHARS = 300
+_DOCSTRING_TRAIN = 2500
 _TOPIC_MIN, _TOPIC_POOL, _TOPIC_TEST = 19, 0.6, 60
-_DOCSTRING_TRAIN, _DOCSTRING_TEST, _TEST_TOP_MAX = 2500, 400, 70
-_HELD_OUT_CHARS = {"dialogue": 150_000, "code": 100_000, "prose": 50_000}
 _NOT_WORD = re.compile(r"[\W_]+")
 _ENDS = re.compile(r"(?P<text>.*\w\W?)\s?(?P<mark>[?.])", re.DOTALL)
 
@@ -77,57 +71,6 @@ class DemoTask:
         return self.draws[key]
 
 
-@dataclass(frozen=True)
-class Corpus:
-    """What is read in pretraining, and a sample of what is not: chats and modules held out for the tasks.
-
-    meta["split"] of each document is "train" or "holdout", which `onebase.data.prepare` obeys.
-    """
-
-    pretrain: tuple[Document, ...]
-    held_out: tuple[Document, ...]
-
-    def documents(self) -> tuple[Document, ...]:
-        """Both parts, for `prepare`."""
-        return self.pretrain + self.held_out
-
-
-def corpus(
-    seed: int = 0,
-    *,
-    dialogue_chars: int = 7_000_000,
-    code_chars: int = 7_000_000,
-    prose_chars: int = 1_500_000,
-) -> Corpus:
-    """The pretraining documents, at most so many characters of each source, in an order that depends on the seed alone.
-
-    Raises UserError when the demo's packages are not installed.
-    """
-    tests = _test_tops(seed)
-    by_source = {
-        "dialogue": ([dialogue(c) for c in chats() if _side(seed, c) == "pretrain"], dialogue_chars),
-        "code": ([d for m in modules() if m.top not in tests for d in m.code], code_chars),
-        "prose": (
-            [d for m in modules() if m.top not in tests for d in m.prose] + list(reference()),
-            prose_chars,
-        ),
-    }
-    held = {
-        "dialogue": [dialogue(c) for c in chats() if _side(seed, c) == "test"],
-        "code": [d for m in modules() if m.top in tests for d in m.code],
-        "prose": [d for m in modules() if m.top in tests for d in m.prose],
-    }
-    pretrain = [
-        d for documents, budget in by_source.values() for d in _take(seed, documents, budget, "train")
-    ]
-    held_out = [
-        d
-        for name, documents in held.items()
-        for d in _take(seed, documents, _HELD_OUT_CHARS[name], "holdout")
-    ]
-    return Corpus(tuple(pretrain), tuple(held_out))
-
-
 @functools.lru_cache(maxsize=4)
 def question(seed: int = 0) -> DemoTask:
     """Is this message a question? Its final mark is taken off; "?" and "." are equally common.
@@ -136,16 +79,16 @@ def question(seed: int = 0) -> DemoTask:
     of them is also a message of the corpus. `prompt` is the end of the chat's transcript up to where the mark stood, so the
     next token of the text is the mark: compare P("?") with P("."), see MARKS.
     """
-    known = {_key(m) for c in chats() if _side(seed, c) == "pretrain" for turn in c.turns for m in turn}
+    known = {_key(m) for c in chats() if side(seed, c) == "pretrain" for turn in c.turns for m in turn}
     found: dict[str, dict[str, list[Example]]] = {s: {label: [] for label in MARKS} for s in ("test", "pool")}
     for chat in sorted(chats(), key=lambda c: share(seed, "chat order " + c.id)):
-        side = _side(seed, chat)
-        if side != "pretrain":
+        part = side(seed, chat)
+        if part != "pretrain":
             for example in _marked(chat):
                 if _key(example.text) not in known:
                     known.add(_key(example.text))
-                    found[side][example.target].append(example)
-    shuffled = {side: {k: _shuffle(seed, v) for k, v in classes.items()} for side, classes in found.items()}
+                    found[part][example.target].append(example)
+    shuffled = {part: {k: _shuffle(seed, v) for k, v in classes.items()} for part, classes in found.items()}
     every = sorted(
         (e for v in found["pool"].values() for e in v), key=lambda e: share(seed, f"unlabelled {e.id}")
     )
@@ -170,7 +113,7 @@ def docstring(seed: int = 0) -> DemoTask:
     Split by top-level module. The test modules are held out of the corpus, and a test function whose sentence or source also
     occurs anywhere else in the library is left out. The training functions stand in modules that the corpus may hold too.
     """
-    tests = _test_tops(seed)
+    tests = held_out_modules(seed)
     every = functions_of(modules())
     train = _once([f for f in every if f.top not in tests])
     read = _key("\n".join(d.text for m in modules() if m.top not in tests for d in m.code))
@@ -231,26 +174,6 @@ def tasks(seed: int = 0) -> dict[str, DemoTask]:
     return {task.name: task for task in (question(seed), docstring(seed), topic(seed))}
 
 
-@functools.lru_cache(maxsize=4)
-def _test_tops(seed: int) -> frozenset[str]:
-    """Top-level modules held out for the docstring test: drawn until they hold 400 functions, none with more than 70."""
-    count: dict[str, int] = defaultdict(int)
-    for m in modules():
-        count[m.top] += len(m.functions)
-    chosen: set[str] = set()
-    for top in sorted(count, key=lambda t: share(seed, "top " + t)):
-        if sum(count[t] for t in chosen) >= _DOCSTRING_TEST:
-            break
-        if 0 < count[top] <= _TEST_TOP_MAX:
-            chosen.add(top)
-    return frozenset(chosen)
-
-
-def _side(seed: int, chat: Chat) -> Literal["test", "pool", "pretrain"]:
-    at = share(seed, "chat " + chat.id)
-    return "test" if at < _TEST_CHATS else "pool" if at < _POOL_CHATS else "pretrain"
-
-
 def _marked(chat: Chat) -> Iterable[Example]:
     """The chat's messages of two words or more that end in one "?" or ".", with the transcript before the mark."""
     labels = {mark: label for label, mark in MARKS.items()}
@@ -294,14 +217,4 @@ def _draws(seed: int, pool: Mapping[str, list[Example]], sizes: tuple[int, ...])
         ranked = [sorted(v, key=lambda e: share(mixed, f"draw {e.id}")) for v in pool.values()]
         for size in sizes:
             out[size, draw] = tuple(_shuffle(draw, [e for v in ranked for e in v[:size]]))
-    return out
-
-
-def _take(seed: int, documents: Iterable[Document], budget: int, split: str) -> list[Document]:
-    """Documents in the order of their shares until `budget` characters; the one that would pass it is skipped."""
-    out, used = [], 0
-    for d in sorted(documents, key=lambda d: share(seed, "document " + d.id)):
-        if used + len(d.text) <= budget:
-            used += len(d.text)
-            out.append(replace(d, meta={**d.meta, "split": split}))
     return out

@@ -12,7 +12,7 @@ from onebase.artifact.record import Record
 from onebase.base.folder import LoadedBase
 from onebase.base.model import BaseModel
 from onebase.errors import DataError, UserError
-from onebase.evaluation.reference import reference
+from onebase.evaluation.likelihood import reference
 from onebase.methods.folder import Attached
 from onebase.methods.merge import Rounding, merge
 from onebase.methods.table import METHODS

@@ -15,8 +15,7 @@ from onebase.base.folder import LoadedBase, base_tensors
 from onebase.config import from_dict, to_dict
 from onebase.data import Document, SourceConfig, read_source
 from onebase.errors import DataError, UserError
-from onebase.evaluation.likelihood import document_nats
-from onebase.evaluation.reference import reference
+from onebase.evaluation.likelihood import document_ids, nats_of, reference
 from onebase.model.config import StorageConfig
 
 MEASURED_TOKENS = 1_500
@@ -113,7 +112,8 @@ def measured(
 ) -> RoundingLoss:
     """What the change from one base to the other costs on these documents."""
     length = min(LENGTH, before.model.cfg.text.context)
-    found = [document_nats(b, documents, length=length, max_tokens=tokens) for b in (before, after)]
+    read = document_ids(before, documents, tokens)
+    found = [nats_of(b, read, length=length) for b in (before, after)]
     counts = [sum(d.tokens for d in each) for each in found]
     if not counts[0]:
         raise DataError("the text to measure on is empty", "give some pages of text")

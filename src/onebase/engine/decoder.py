@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from onebase.base.folder import LoadedBase
+from onebase.engine.batching import left_padded, read_once, rows_of
 from onebase.engine.constrain import Guide, guides, masked
 from onebase.engine.request import Completion, Finish, Piece, Top, check_prompts
 from onebase.engine.sampler import Sampler, Sampling
@@ -84,12 +85,12 @@ class Decoder:
             )
         ]
         self._sampler = Sampler(each, self._device)
-        self._once = None if self._inserts else _once(prompts, routing)
+        self._once = None if self._inserts else read_once(prompts, routing)
         read, reading = prompts, routing
         if self._once is not None:
             first, _ = self._once
             read, reading = [prompts[i] for i in first], rows_of(routing, first)
-        self._next, self._cols = _left_padded(read, self._device)
+        self._next, self._cols = left_padded(read, self._device)
         longest = self._next.shape[1] if prompts else 0
         self._pos = torch.tensor([[len(p)] for p in prompts], device=self._device)
         self._doc = torch.zeros_like(self._pos)
@@ -198,50 +199,6 @@ class Decoder:
         self._sampler = self._sampler.rows(keep)
         self._inserts = [self._inserts[i] for i in keep] if self._inserts else []
         self._rows = [self._rows[i] for i in keep]
-
-
-def _once(
-    prompts: Sequence[Sequence[int]], routing: AdapterRouting | None
-) -> tuple[list[int], list[int]] | None:
-    """Equal prompts under the same adapters, as of several answers to one question: (the rows to read, and for each row which of these it
-    is a copy of). None where all differ."""
-    groups = () if routing is None else routing.groups
-    seen: dict[tuple[object, ...], int] = {}
-    first: list[int] = []
-    copies: list[int] = []
-    for i, prompt in enumerate(prompts):
-        key = (tuple(prompt), *(rows is None or i in rows for _, rows in groups))
-        if key not in seen:
-            seen[key] = len(first)
-            first.append(i)
-        copies.append(seen[key])
-    return (first, copies) if len(first) < len(copies) else None
-
-
-def rows_of(routing: AdapterRouting | None, index: Sequence[int]) -> AdapterRouting | None:
-    """Which adapters act on a batch made of rows `index` of the batch that `routing` is for."""
-    if routing is None:
-        return None
-    groups = []
-    for name, rows in routing.groups:
-        here = None if rows is None else tuple(i for i, old in enumerate(index) if old in rows)
-        if here is None or here:
-            groups.append((name, here))
-    return AdapterRouting(tuple(groups))
-
-
-def _left_padded(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Cols]:
-    """ids [B, T] and their columns, T the longest prompt's length. Padding is id 0: no mask sees it, and not all have a token for it."""
-    lengths = [len(p) for p in prompts]
-    T = max(lengths, default=0)
-    ids_BT = torch.tensor(
-        [[0] * (T - len(p)) + list(p) for p in prompts], dtype=torch.long, device=device
-    ).view(-1, T)
-    if all(n == T for n in lengths):
-        return ids_BT, Cols.simple(len(prompts), T, device)
-    pos_BT = torch.arange(T, device=device) - torch.tensor([[T - n] for n in lengths], device=device)
-    doc_BT = torch.where(pos_BT < 0, -1, 0)
-    return ids_BT, Cols(pos_BT.clamp(min=0), doc_BT)
 
 
 def stream(

@@ -10,8 +10,7 @@ from torch import Tensor
 from onebase.base.folder import LoadedBase
 from onebase.base.links import ConnectorConfig, connector_places
 from onebase.codec.image.pixels import pixels
-from onebase.codec.text.parts import in_parts, joined
-from onebase.codec.text.sample import Message, Sample, Segment
+from onebase.codec.text.sample import Message, Sample, Segment, in_parts, joined
 from onebase.errors import ArtifactError, DataError, UserError
 from onebase.model.proj import AdapterRouting
 

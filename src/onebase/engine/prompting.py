@@ -12,9 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from onebase.base.folder import LoadedBase
-from onebase.codec.text.parts import joined
 from onebase.codec.text.pooling import EmbeddingConfig
-from onebase.codec.text.sample import Message
+from onebase.codec.text.sample import Message, joined
 from onebase.engine.features import embeddings, features, given_tokens
 from onebase.engine.scoring import score
 from onebase.errors import DataError, UserError

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from onebase.base.folder import LoadedBase
-from onebase.engine.decoder import rows_of
+from onebase.engine.batching import rows_of
 from onebase.engine.request import check_prompts
 from onebase.model.mask import Cols
 from onebase.model.proj import AdapterRouting

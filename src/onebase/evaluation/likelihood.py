@@ -1,7 +1,8 @@
-"""How well a base predicts text it has not seen: nats of each document, bits per byte of each source."""
+"""How well a base predicts text: nats of each document, bits per byte of each source, and what learning one kind of text did to another."""
 
+import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from onebase.codec.text.sample import Tokens
 from onebase.data.packing import cut
 from onebase.data.sources import Document
 from onebase.engine.scoring import score
-from onebase.evaluation.bootstrap import Score
+from onebase.evaluation.bootstrap import Score, paired_difference
 from onebase.evaluation.metrics import bits_per_byte
 from onebase.model.proj import AdapterRouting
 
@@ -112,3 +113,39 @@ def completion_nats(
         mask = sample.loss[1:]
         out[i] = -float(np.asarray(logp)[mask].sum()), int(mask.sum())
     return out
+
+
+DOMAIN, GENERAL = "domain", "general"
+"""Sources of documents: what was learnt, and what should not be forgotten over it."""
+
+
+def changes(
+    before: Sequence[DocumentNats], after: Sequence[DocumentNats], *, seed: int = 0
+) -> dict[str, Score]:
+    """Bits per byte of each source before and after, and the change with its paired interval over documents; below 0 the text became
+    likelier. The change of general text is called forgetting. Both are of the same documents in the same order."""
+    out: dict[str, Score] = {}
+    old, new = by_source(before, seed=seed), by_source(after, seed=seed)
+    for source in new:
+        pairs = [(a, b) for a, b in zip(before, after, strict=True) if b.source == source]
+        change = paired_difference(
+            [b.nats / math.log(2) for _, b in pairs],
+            [a.nats / math.log(2) for a, _ in pairs],
+            weights=[b.bytes for _, b in pairs],
+            name="forgetting" if source == GENERAL else f"{source}_change",
+            seed=seed,
+        )
+        names = f"{source}_bits_per_byte_before", f"{source}_bits_per_byte"
+        for name, of in zip(names, (old[source], new[source]), strict=True):
+            out[name] = replace(of, name=name)
+        out[change.name] = change
+    return out
+
+
+def reference() -> Iterable[Document]:
+    """The Python language reference as `help()` shows it: text that every Python brings along."""
+    from pydoc_data.topics import topics
+
+    pages: dict[str, Any] = topics
+    for name, text in pages.items():
+        yield Document(str(text), "reference", licence="PSF-2.0", id=f"pydoc/{name}")

@@ -1,7 +1,7 @@
-"""Metrics, each with a bootstrap interval. `METRICS` names them; `metric(name)` finds one.
+"""Metrics, each with a bootstrap interval. `METRICS` names them; `metric(name)` finds one. n examples, B resamples.
 
 Label metrics take (targets, predictions); AUROC and ECE take (targets 0/1, scores); the likelihoods take sums per document. Those of
-probabilities are in `chances`, of numbers in `values`, of spans in `spans`, of written texts (sacrebleu's, JSON) in `written`.
+probabilities are in `probabilities`, of spans in `spans`, of written texts (sacrebleu's, JSON) in `written`.
 """
 
 from __future__ import annotations
@@ -14,12 +14,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from onebase.errors import UserError
-from onebase.evaluation.bootstrap import Array, Score, bootstrap, mean_score, ratio_score, same_length
+from onebase.errors import DataError, UserError
+from onebase.evaluation.bootstrap import (
+    Array,
+    Score,
+    as_array,
+    bootstrap,
+    mean_score,
+    ratio_score,
+    same_length,
+)
 from onebase.evaluation.probabilities import auroc as auroc
 from onebase.evaluation.probabilities import ece, macro_auroc, micro_f1
 from onebase.evaluation.spans import span_f1
-from onebase.evaluation.values import mae, spearman
 from onebase.evaluation.words import words
 from onebase.evaluation.written import bleu, chrf, json_match, json_match_each
 
@@ -91,6 +98,66 @@ def rouge_l_each(targets: Sequence[str], predictions: Sequence[str]) -> Array:
     """
     same_length(targets, predictions)
     return np.array([_rouge_l(words(t), words(p)) for t, p in zip(targets, predictions, strict=True)])
+
+
+def mae(targets: ArrayLike, predictions: ArrayLike, *, seed: int = 0) -> Score:
+    """Mean absolute error in the data's own units, lower is better; both float [n]."""
+    y, p = as_array(targets, "mae"), as_array(predictions, "mae")
+    same_length(y, p)
+    return mean_score("mae", np.abs(y - p), seed=seed)
+
+
+def spearman(targets: ArrayLike, predictions: ArrayLike, *, seed: int = 0) -> Score:
+    """Correlation of the ranks, ties sharing their mean rank, -1 to 1; both float [n]. Predictions that are all alike order nothing: 0.
+
+    Raises DataError where all targets are alike (the score is not defined then).
+    """
+    y, p = as_array(targets, "spearman"), as_array(predictions, "spearman")
+    same_length(y, p)
+    if len(y) and (y == y[0]).all():
+        raise DataError(
+            "spearman: all targets are alike, there is no order to find",
+            "give test examples of at least two values",
+        )
+
+    def statistic(w: Array) -> Array:
+        n = w.sum(1, keepdims=True)
+        a, b = _ranks(y, w) - (n + 1) / 2, _ranks(p, w) - (n + 1) / 2  # the mean rank, ties or not
+        spread = (w * a * a).sum(1), (w * b * b).sum(1)
+        both = np.sqrt(spread[0] * spread[1])
+        found = np.divide((w * a * b).sum(1), both, out=np.zeros_like(both), where=both > 0)
+        return np.where(spread[0] > 0, found, np.nan)
+
+    return bootstrap("spearman", statistic, len(y), seed=seed)
+
+
+def _ranks(v: Array, w: Array) -> Array:
+    """Mean rank of each example in resamples with multiplicities w [B, n]: [B, n]."""
+    order = np.argsort(v, kind="stable")
+    new = np.r_[True, np.diff(v[order]) != 0]
+    alike = np.add.reduceat(w[:, order], np.flatnonzero(new), axis=1)
+    rank = np.cumsum(alike, axis=1) - (alike - 1) / 2
+    group = np.empty(len(v), dtype=int)
+    group[order] = np.cumsum(new) - 1
+    return np.asarray(rank[:, group])
+
+
+def wins(name: str, chosen: ArrayLike, rejected: ArrayLike, *, seed: int = 0) -> Score:
+    """Share of pairs whose chosen answer has the larger number, 0 to 1, ties counting half; both float [n]."""
+    difference = _difference(name, chosen, rejected)
+    return mean_score(name, (difference > 0) + 0.5 * (difference == 0), seed=seed)
+
+
+def margin(chosen: ArrayLike, rejected: ArrayLike, *, seed: int = 0) -> Score:
+    """Mean of the chosen answers' numbers less the rejected ones', in their units."""
+    return mean_score("margin", _difference("margin", chosen, rejected), seed=seed)
+
+
+def _difference(name: str, chosen: ArrayLike, rejected: ArrayLike) -> Array:
+    a, b = as_array(chosen, name), as_array(rejected, name)
+    if len(a) != len(b):
+        raise DataError(f"{name}: {len(a)} chosen and {len(b)} rejected answers", "give pairs")
+    return a - b
 
 
 METRICS: Mapping[str, Callable[..., Score]] = {

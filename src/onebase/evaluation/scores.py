@@ -11,16 +11,19 @@ from typing import Any
 
 from onebase.errors import ConfigError, UserError
 from onebase.evaluation.bootstrap import Score, mean_score
-from onebase.evaluation.forgetting import DOMAIN, GENERAL, changes
-from onebase.evaluation.likelihood import by_source
+from onebase.evaluation.likelihood import DOMAIN, GENERAL, by_source, changes
 from onebase.evaluation.metrics import (
     LOWER_IS_BETTER,
     accuracy,
     correct,
     exact_match,
     macro_f1,
+    mae,
+    margin,
     nats_per_token,
     rouge_l,
+    spearman,
+    wins,
 )
 from onebase.evaluation.predictions import (
     Alike,
@@ -37,11 +40,9 @@ from onebase.evaluation.predictions import (
     SpanSets,
     Written,
 )
-from onebase.evaluation.preference import margin, wins
 from onebase.evaluation.probabilities import ece, macro_auroc, macro_f1_of_labels, micro_f1
 from onebase.evaluation.retrieval import NDCG, RECALLS, graded_each, ndcg_each, recall_each
 from onebase.evaluation.spans import answer_each, span_scores
-from onebase.evaluation.values import mae, spearman
 from onebase.evaluation.written import all_json, bleu, chrf, has_sacrebleu, json_match, json_valid
 
 

@@ -7,9 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from onebase.artifact.files import MANIFEST, read_manifest, verify
-from onebase.artifact.fingerprint import files_digest, of_digest
-from onebase.artifact.reading import read_json
+from onebase.artifact.files import MANIFEST, read_json, read_manifest, verify
+from onebase.artifact.raw import files_digest, of_digest
 from onebase.artifact.record import RECORD, Record
 from onebase.base.config import BaseConfig
 from onebase.config import from_file, without_defaults

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from onebase.artifact.files import ArtifactWriter, canonical_json, check_fast, read_manifest
-from onebase.artifact.reading import read_json
+from onebase.artifact.files import ArtifactWriter, canonical_json, check_fast, read_json, read_manifest
 from onebase.artifact.record import Record
 from onebase.artifact.tensors import fingerprint, load_tensors, save_tensors
 from onebase.base.folder import LoadedBase, base_tensors

@@ -35,8 +35,9 @@ def _solve(
     strength: float,
     start: tuple[Tensor, Tensor] | None = None,
     exact: bool = True,
+    bias: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """Logistic regression with an L2 penalty on the weights, by L-BFGS in fp64 from `start`: multinomial for class numbers y [N], one
+    """Logistic regression with an L2 penalty on the weights, by L-BFGS in fp64 from `start`, with a bias or with one of 0: multinomial for class numbers y [N], one
     for each label for marks y [N, C] (1 where the example has it).
 
     Solved in coordinates v = w / d in which every direction bends about alike (where all classes are as likely the curvature of
@@ -50,7 +51,7 @@ def _solve(
     shrink_R = strength * d_R.square() / (4 if many else classes)
     at_N = torch.arange(N)
     opt = torch.optim.LBFGS(
-        [v_CR, b_C],
+        [v_CR, b_C] if bias else [v_CR],
         history_size=_history(v_CR.numel()),
         max_iter=200 if exact else 100,
         tolerance_grad=1e-6 if exact else 1e-4,  # 1e-3 chooses too weak strengths
@@ -180,18 +181,24 @@ def pooled_as(pooling: Chosen) -> Read:
 
 
 def fit_head(
-    x_NP: Tensor, y_N: Tensor, classes: int, seed: int = 0, fold_N: np.ndarray | None = None
+    x_NP: Tensor,
+    y_N: Tensor,
+    classes: int,
+    seed: int = 0,
+    fold_N: np.ndarray | None = None,
+    bias: bool = True,
 ) -> Fitted:
     """The head fitted by L2-penalised logistic regression, its strength by cross-validation. y: class numbers [N], or marks [N, C].
     fold: the fold of each example, where examples that lean on each other must stay together.
 
+    Without a bias features are only divided by their size, and that of the head stays 0 (it takes no gradient).
     Runs with gradients on whatever the caller's mode is. Features are standardised for the fit; the standardisation is folded
     into the head, so it reads raw features.
     """
     with torch.inference_mode(False), torch.enable_grad():
         x = x_NP.detach().double().cpu().clone()
         y = y_N.double().cpu().clone() if y_N.ndim == 2 else y_N.cpu().clone()
-        mean, std, z_NP = standardised(x)
+        mean, std, z_NP = standardised(x) if bias else sized(x)
         # The penalised solution lies in the span of the examples: solve there, in at most N dimensions instead of P.
         _, scale, basis_RP = torch.linalg.svd(z_NP, full_matrices=False)
         basis_RP = basis_RP[scale > 1e-9 * scale.max().clamp(min=1e-30)]
@@ -205,18 +212,25 @@ def fit_head(
             for k in range(FOLDS):
                 start = None
                 for i, s in enumerate(STRENGTHS):
-                    start = _solve(z[fold != k], y[fold != k], classes, s, start, exact=False)
+                    start = _solve(z[fold != k], y[fold != k], classes, s, start, exact=False, bias=bias)
                     held = F.linear(z[fold == k], *start)
                     losses_SN[i, fold == k] = _held_losses(held, y[fold == k])
             best = int(losses_SN.mean(1).argmin())
             strength, losses_N = STRENGTHS[best], losses_SN[best]
-        w, b = _solve(z, y, classes, strength)
+        w, b = _solve(z, y, classes, strength, bias=bias)
         w = w @ basis_RP
     head = Head(x.shape[1], classes)
     with torch.no_grad():
         head.weight_CP.copy_(w / std)
         head.bias_C.copy_(b - (w / std) @ mean)
+    head.bias_C.requires_grad_(bias)
     return Fitted(head, strength, losses_N)
+
+
+def sized(x_NP: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """As `standardised`, with means of 0: deviations are those from 0."""
+    size_P = x_NP.square().mean(0).sqrt().clamp(min=1e-6)
+    return torch.zeros_like(size_P), size_P, x_NP / size_P
 
 
 def standardised(x_NP: Tensor) -> tuple[Tensor, Tensor, Tensor]:

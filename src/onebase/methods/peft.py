@@ -1,7 +1,7 @@
 """Adapters of PEFT in and out, whatever their method: the method says how its own reads and writes (`Method.peft`)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ def read(path: Path, target: Target) -> OpenedPeft:
     if with_head is None:
         return OpenedPeft(method.name, *method.peft.read(folder, target))
     folder.heads = with_head.names
-    config, tensors = method.peft.read(folder, target)
+    config, tensors = method.peft.read(folder, with_head.target)
     return OpenedPeft(
         method.name, config, tensors | with_head.tensors, with_head.task, {"head": with_head.config}
     )
@@ -64,8 +64,10 @@ def write(
     if config.head is None:
         said, found = method.peft.write(config.part(method.name), mine, target)
     else:
-        more, heads = write_head(config.head, {k: t for k, t in tensors.items() if head.owns(k)}, target)
-        said, found = method.peft.write(config.part(method.name), mine, replace(target, headed=True))
+        more, heads, within = write_head(
+            config.head, {k: t for k, t in tensors.items() if head.owns(k)}, target
+        )
+        said, found = method.peft.write(config.part(method.name), mine, within)
         saved = [*said.get("modules_to_save", []), *more["modules_to_save"]]
         said = {**said, **more, "modules_to_save": saved}
         found = found | {method.peft.prefix + name: t for name, t in heads.items()}

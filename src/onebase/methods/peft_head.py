@@ -5,7 +5,7 @@ would have them on a base without one (LABEL_0 ...). Source: peft `peft_model.py
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,22 +13,23 @@ from torch import Tensor
 
 from onebase.base.head import Head, HeadConfig, tag_parts
 from onebase.errors import ArtifactError, ConfigError
-from onebase.formats.families.heads import LAYOUTS, Kind, Layout
+from onebase.formats.families.heads import KINDS, LAYOUTS, Kind, Layout, as_spelled
 from onebase.formats.peft.folder import PeftFolder, Target
 from onebase.formats.reader import ConfigReader
 
-TASK_TYPES: dict[str, Kind] = {"SEQ_CLS": "sequence", "TOKEN_CLS": "tokens"}
+TASK_TYPES: dict[str, Kind] = {"SEQ_CLS": "sequence", "TOKEN_CLS": "tokens", "QUESTION_ANS": "answers"}
 """By PEFT's `task_type`."""
 
 
 @dataclass(frozen=True)
 class PeftHead:
-    """A head: its task, what it is, its tensors as ours, and what these are called there."""
+    """A head: its task, what it is, its tensors as ours, what these are called there, and the base as it is called in a class with such a head."""
 
     task: str
     config: HeadConfig
     tensors: dict[str, Tensor]
     names: frozenset[str]
+    target: Target
 
 
 def read_head(folder: PeftFolder, target: Target) -> PeftHead | None:
@@ -63,20 +64,21 @@ def read_head(folder: PeftFolder, target: Target) -> PeftHead | None:
         made = Head.of(cfg, tensors).tensors
     except ConfigError as e:
         raise ArtifactError(f"{folder.where}: {e.cause}", "give an adapter of this base") from None
-    return PeftHead(task, cfg, made, frozenset(saved))
+    return PeftHead(task, cfg, made, frozenset(saved), _within(target, layout))
 
 
 def write_head(
     cfg: HeadConfig, tensors: Mapping[str, Tensor], target: Target
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What adapter_config.json says of a head, and its tensors by their modules there. Raises ConfigError for one that transformers' class has no place for."""
-    kind: Kind = "tokens" if cfg.gives == "spans" else "sequence"
+) -> tuple[dict[str, Any], dict[str, Tensor], Target]:
+    """What adapter_config.json says of a head, its tensors by their modules there, and the base as it is called in a class with such a head.
+    Raises ConfigError for one that transformers' class has no place for."""
+    kind = KINDS.get(cfg.gives, "sequence")
     layout = _layout(target, kind)
     wanted = _fresh(kind, layout, cfg.outputs)[1]
     own = target.head.config if target.head is not None else None
     pooling = layout.pooling or (own.pooling if own is not None else None)
     for name, here, there in (
-        ("pooling", cfg.pooling, cfg.pooling if kind == "tokens" else pooling),
+        ("pooling", cfg.pooling, pooling if kind == "sequence" else cfg.pooling),
         ("layer", cfg.layer, own.layer if own is not None else wanted.layer),
         ("scale", (cfg.mean, cfg.scale), (0.0, 1.0)),
     ):
@@ -89,12 +91,16 @@ def write_head(
     if "head.bias" not in names and bool(tensors["head.bias"].any()):
         raise ConfigError(
             f"PEFT has no place for a head's bias: {layout.out!r} has none on this base",
-            "export the merged base, and keep the head beside it",
+            "learn it with -o head_bias=false, or export the merged base, and keep the head beside it",
         )
     found = {theirs: tensors[ours] for ours, theirs in names.items()}
     modules = sorted({n.removeprefix(target.family().prefix).split(".")[0] for n in found})
     said = {"task_type": next(t for t, k in TASK_TYPES.items() if k == kind), "modules_to_save": modules}
-    return said, found
+    return said, found, _within(target, layout)
+
+
+def _within(target: Target, layout: Layout) -> Target:
+    return replace(target, family=lambda: as_spelled(target.family(), layout), headed=True)
 
 
 def _layout(target: Target, kind: Kind) -> Layout:
@@ -113,11 +119,7 @@ def _meant(
 ) -> tuple[str, HeadConfig, Mapping[str, Tensor]]:
     """Task, config and tensors of the base's own head, where it has one of this kind and size; else what transformers would make of one."""
     own = target.head
-    if (
-        own is not None
-        and own.config.outputs == outputs
-        and (own.config.gives == "spans") == (kind == "tokens")
-    ):
+    if own is not None and own.config.outputs == outputs and KINDS.get(own.config.gives, "sequence") == kind:
         return own.task, own.config, own.tensors
     return (*_fresh(kind, layout, outputs), {})
 
@@ -128,6 +130,8 @@ def _fresh(kind: Kind, layout: Layout, outputs: int) -> tuple[str, HeadConfig]:
     if kind == "tokens":
         labels = tuple(dict.fromkeys(tag_parts(n)[1] for n in names))
         return "tag", HeadConfig(labels=labels, gives="spans", tags=names, layer=layer)
+    if kind == "answers":
+        return "extract", HeadConfig(gives="answer", layer=layer)
     pooling = layout.pooling or "cls"
     if outputs == 1:  # as a base with such a head is opened: a decoder's is a reward
         return ("reward" if pooling == "last" else "regress"), HeadConfig(

@@ -4,41 +4,43 @@ import torch
 from torch import Tensor
 
 from onebase.base.head import Head
-from onebase.methods.head import FOLDS, Fitted, spread, standardised
+from onebase.methods.head import FOLDS, Fitted, sized, spread, standardised
 
 STRENGTHS = (1000.0, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
 """L2 strengths tried by cross-validation, on standardised features: mean squared error + strength * |w|^2."""
 
 
-def fit_ridge(x_NP: Tensor, y_N: Tensor, seed: int = 0) -> Fitted:
+def fit_ridge(x_NP: Tensor, y_N: Tensor, seed: int = 0, bias: bool = True) -> Fitted:
     """The head whose squared error with an L2 penalty on the weights is the least, in closed form (Hoerl and Kennard, 1970); its strength
     by cross-validation (a middle one with under 6 texts). Features are standardised for the fit, which is folded into the head.
 
+    bias: without one features are only divided by their size, and that of the head stays 0 (it takes no gradient).
     y: standardised values, fp64 [N]. The losses of the result are squared errors of held-out folds.
     """
     x, y = x_NP.detach().double().cpu(), y_N.detach().double().cpu()
-    mean_P, std_P, z = standardised(x)
+    mean_P, std_P, z = standardised(x) if bias else sized(x)
     strength, losses_N = STRENGTHS[len(STRENGTHS) // 2], None
     if len(y) >= 2 * FOLDS:
         fold = torch.from_numpy(spread(len(y), seed))
         lost_SN = torch.zeros(len(STRENGTHS), len(y), dtype=torch.float64)
         for k in range(FOLDS):
-            w_SP, b_S = _solve(z[fold != k], y[fold != k], STRENGTHS)
+            w_SP, b_S = _solve(z[fold != k], y[fold != k], STRENGTHS, bias)
             off_SN = w_SP @ z[fold == k].T + b_S[:, None] - y[fold == k]
             lost_SN[:, fold == k] = off_SN.square()
         best = int(lost_SN.mean(1).argmin())
         strength, losses_N = STRENGTHS[best], lost_SN[best]
-    w_SP, b_S = _solve(z, y, (strength,))
+    w_SP, b_S = _solve(z, y, (strength,), bias)
     head = Head(x.shape[1], 1)
     with torch.no_grad():
         head.weight_CP.copy_(w_SP / std_P)
         head.bias_C.copy_(b_S - (w_SP / std_P) @ mean_P)
+    head.bias_C.requires_grad_(bias)
     return Fitted(head, strength, losses_N)
 
 
-def _solve(z_NP: Tensor, y_N: Tensor, strengths: tuple[float, ...]) -> tuple[Tensor, Tensor]:
+def _solve(z_NP: Tensor, y_N: Tensor, strengths: tuple[float, ...], bias: bool) -> tuple[Tensor, Tensor]:
     """Weights [S, P] and biases [S] for S strengths, from one singular value decomposition."""
-    mid_P, mid = z_NP.mean(0), y_N.mean()
+    mid_P, mid = (z_NP.mean(0), y_N.mean()) if bias else (torch.zeros_like(z_NP[0]), torch.zeros_like(y_N[0]))
     u_NR, s_R, v_RP = torch.linalg.svd(z_NP - mid_P, full_matrices=False)
     along_R = u_NR.T @ (y_N - mid)
     pull_S1 = len(y_N) * torch.tensor(strengths, dtype=z_NP.dtype)[:, None]

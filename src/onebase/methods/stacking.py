@@ -1,14 +1,44 @@
-"""Several adapters on one base at a time: what each adds is added up, and the last one says what the stack is for."""
+"""Several adapters on one base at a time: what each adds is added up, the last one says what the stack is for, and who holds none comes off."""
 
+import weakref
 from collections.abc import Sequence
 from dataclasses import replace
 
 from onebase.base.folder import LoadedBase
 from onebase.errors import UserError
-from onebase.methods.folder import AdapterParts, Attached, attach
-from onebase.methods.lease import Lease, keep_only, lease_of
+from onebase.methods.folder import AdapterParts, Attached, attach, detach
+from onebase.methods.parts import holders
 from onebase.methods.table import METHODS
 from onebase.model.proj import AdapterRouting
+
+
+class Lease:
+    """An adapter under a name on a base, for as long as this object lives: who uses the adapter has it (`Attached.lease`, `AdapterRouting.leases`)."""
+
+    def __init__(self, base: LoadedBase, name: str) -> None:
+        self._finish = weakref.finalize(self, detach, base, name)
+        self._finish.atexit = False
+        base.leases[name] = self
+
+    @property
+    def alive(self) -> bool:
+        return self._finish.alive
+
+    def end(self) -> None:
+        """Take the adapter off now."""
+        self._finish()
+
+
+def lease_of(base: LoadedBase, name: str) -> Lease | None:
+    """That of an adapter which is on the base; several may hold it."""
+    found = base.leases.get(name)
+    return found if isinstance(found, Lease) and found.alive else None
+
+
+def keep_only(base: LoadedBase, names: set[str]) -> None:
+    """Take all other adapters off."""
+    for name in {n for holder in holders(base.model) for n in holder} - names:
+        detach(base, name)
 
 
 def stacked(base: LoadedBase, parts: Sequence[AdapterParts], name: str) -> Attached:

@@ -43,12 +43,20 @@ def candidates(pooling: Chosen, vectors: bool) -> tuple[Read, ...]:
     return ("vector", *CANDIDATES) if vectors else CANDIDATES
 
 
-def fit_views(x_by: Mapping[Read, Tensor], y_N: Tensor, classes: int, seed: int = 0) -> tuple[Fitted, Read]:
+def fit_views(
+    x_by: Mapping[Read, Tensor], y_N: Tensor, classes: int, seed: int = 0, bias: bool = True
+) -> tuple[Fitted, Read]:
     """The head on one of the things that may be read: `fit_vector` on the vector, `fit_head` on poolings of hidden states. Of poolings
     that with the least held-out loss (the first, where there are too few labels for folds), and that in the place of the vector only
     by `first_unless_better`."""
     found: list[tuple[Fitted, Read]] = [
-        ((fit_vector if how == "vector" else fit_head)(x, y_N, classes, seed), how) for how, x in x_by.items()
+        (
+            fit_vector(x, y_N, classes, seed)
+            if how == "vector"
+            else fit_head(x, y_N, classes, seed, bias=bias),
+            how,
+        )
+        for how, x in x_by.items()
     ]
     best = [f for f in found if f[1] == "vector"]
     if states := [f for f in found if f[1] != "vector"]:

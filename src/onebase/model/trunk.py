@@ -230,3 +230,26 @@ def _memory_keys(
     if layer is not None:
         layer.memory = made
     return made
+
+
+@torch.no_grad()
+def init_trunk(trunk: Trunk, generator: torch.Generator) -> None:
+    """Normal(0, std) projections, plain norms; with `zero_out` the projections that end a residual branch start at zero."""
+    for name, module in trunk.named_modules():
+        if isinstance(module, Norm):
+            module.reset()
+        elif isinstance(module, Proj):
+            assert module.weight is not None
+            last = name.rsplit(".", 1)[-1]
+            if trunk.cfg.init.zero_out and last in ("o", "down"):
+                nn.init.zeros_(module.weight)
+            else:
+                nn.init.normal_(module.weight, 0.0, trunk.cfg.init.std, generator)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, Scale):
+            nn.init.ones_(module.weight)
+    if trunk.relative is not None:
+        nn.init.normal_(trunk.relative, 0.0, trunk.cfg.init.std, generator)
+    if trunk.lambdas is not None:
+        trunk.lambdas.copy_(torch.tensor([1.0, 0.0]).expand_as(trunk.lambdas))

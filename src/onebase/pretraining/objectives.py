@@ -1,20 +1,23 @@
 """What a base may be pretrained by: one value an objective, with a config of its own. Other packages add to the table (docs/plugins.md)."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Annotated, Any, Literal
+from __future__ import annotations
 
-from onebase.base.folder import LoadedBase
-from onebase.codec.text.sample import Tokens
-from onebase.codec.text.tokenizer import Tokenizer
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
 from onebase.config import OneOf, config
-from onebase.data.sources import Document
 from onebase.errors import ConfigError
-from onebase.evaluation.bootstrap import Score
-from onebase.evaluation.likelihood import by_source, document_nats
-from onebase.objective.base import Objective
-from onebase.objective.infill import Infill, InfillMarks
-from onebase.objective.next_token import NextToken
+
+if TYPE_CHECKING:  # a recipe is read, and what is wrong in it said, without torch
+    from onebase.base.folder import LoadedBase
+    from onebase.codec.text.sample import Tokens
+    from onebase.codec.text.tokenizer import Tokenizer
+    from onebase.data.sources import Document
+    from onebase.evaluation.bootstrap import Score
+    from onebase.evaluation.likelihood import DocumentIds
+    from onebase.objective.base import Objective
+    from onebase.objective.infill import Infill
 
 
 @dataclass(frozen=True)
@@ -29,20 +32,36 @@ class Setting:
 
 @dataclass(frozen=True)
 class Heldout:
-    """Held-out documents by source, the tokens of a row, and how many tokens are scored in all."""
+    """Held-out documents by source, the tokens of a row, and how many tokens are scored in all. known: documents that were tokenised before, by
+    source: the scores of one run share them."""
 
     documents: Mapping[str, Sequence[Document]]
     length: int
     tokens: int
+    known: dict[str, list[DocumentIds]] = field(default_factory=dict)
+
+    def read(self, base: LoadedBase, source: str) -> list[DocumentIds]:
+        """The documents of a source as tokens, up to its even share of `tokens`; each is tokenised once."""
+        from onebase.evaluation.likelihood import document_ids
+
+        known, total = self.known.setdefault(source, []), 0
+        for n, document in enumerate(self.documents[source]):
+            if n == len(known):
+                known += document_ids(base, [document])
+            total += len(known[n].ids)
+            if total >= self.tokens // len(self.documents):
+                return known[: n + 1]
+        return known[:]
 
 
 def bits_per_byte(base: LoadedBase, held: Heldout) -> dict[str, Score]:
     """Bits per byte of each source, by next-token prediction; the tokens are shared evenly by the sources."""
-    each = held.tokens // len(held.documents)
+    from onebase.evaluation.likelihood import by_source, nats_of
+
     found = []
-    for documents in held.documents.values():
+    for source, documents in held.documents.items():
         if documents:
-            found += document_nats(base, documents, length=held.length, max_tokens=each)
+            found += nats_of(base, held.read(base, source), length=held.length)
     return by_source(found)
 
 
@@ -98,18 +117,26 @@ class InfillConfig:
     sources: tuple[str, ...] = ()
 
 
+def _next_token(cfg: NextTokenConfig, run: Setting) -> Objective:
+    from onebase.objective.next_token import NextToken
+
+    return NextToken(run.length)
+
+
 def _infill(cfg: InfillConfig, run: Setting) -> Infill:
     if unknown := sorted(set(cfg.sources) - set(run.sources)):
         raise ConfigError(
             f"objective.sources names {unknown[0]!r}, which the data does not have",
             f"its sources: {', '.join(sorted(run.sources))}",
         )
+    from onebase.objective.infill import Infill, InfillMarks
+
     marks = InfillMarks(*(run.tokenizer.id_of(f"<|fim_{k}|>") for k in ("prefix", "middle", "suffix")))
     return Infill(run.length, marks, cfg.rate, cfg.sources, run.seed)
 
 
 OBJECTIVES: dict[str, PretrainingObjective] = {
-    "next_token": PretrainingObjective(NextTokenConfig, lambda cfg, run: NextToken(run.length)),
+    "next_token": PretrainingObjective(NextTokenConfig, _next_token),
     # version: cuts are drawn otherwise than at first
     "infill": PretrainingObjective(
         InfillConfig, _infill, shown=lambda o, document, n: o.turned([document], n)[0], version="2"

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,18 +19,17 @@ from onebase.codec.text.tokenizer import Tokenizer
 from onebase.data import Dataset, RowPlan, TokenSet, prepare, read_source
 from onebase.errors import ConfigError
 from onebase.evaluation.bootstrap import Score
+from onebase.evaluation.likelihood import DocumentIds
 from onebase.model.device import pick_device
-from onebase.pretraining.claim import claim
+from onebase.pretraining.claim import check_sources, claim, keep_sources
 from onebase.pretraining.objectives import Heldout, Setting, objective_of
 from onebase.pretraining.recipe import Recipe, read_recipe
-from onebase.pretraining.run_sources import check_sources, keep_sources
 from onebase.readable import figure
 from onebase.train.callbacks import Callback, JsonLog
 from onebase.train.flops import counted_flops
 from onebase.train.loop import Job, Result, micro_batch_size, run
 from onebase.train.memory import check_memory
-from onebase.train.owning import owning
-from onebase.train.parallel import Parallel, load_whole_state, whole_state
+from onebase.train.parallel import Parallel, load_whole_state, owning, whole_state
 from onebase.train.track import TensorBoard, WandB
 
 T = TypeVar("T")
@@ -105,11 +103,11 @@ def _run(recipe: Recipe, out: Path, par: Parallel, callbacks: Sequence[Callback]
     first = objective.batch(plan.rows(0)[:1], 0)
     counted = counted_flops(model, objective, first) / first.inputs["text"].ids_BT.numel()
     loaded = LoadedBase(model, codec)
-    heldout = {s: list(islice(dataset.documents("holdout", s), 1000)) for s in dataset.stats}
+    heldout, known = dataset.first("holdout", 1000), dict[str, list[DocumentIds]]()
 
     def measured(base: LoadedBase, tokens: int) -> dict[str, Score]:
         """The objective's score of held-out documents by source, of so many tokens in all."""
-        return entry.measure(base, Heldout(heldout, recipe.train.sequence_length, tokens))
+        return entry.measure(base, Heldout(heldout, recipe.train.sequence_length, tokens, known))
 
     def scores(_: BaseModel) -> dict[str, float]:
         found = measured(loaded, EVAL_TOKENS // 4)

@@ -9,12 +9,13 @@ import torch
 
 from onebase.base.folder import LoadedBase
 from onebase.base.head import Head
+from onebase.codec.text.codec import Known
 from onebase.engine.features import features
 from onebase.engine.prompt_tokens import answer_tokens
 from onebase.errors import UserError
 from onebase.methods.folder import attach, detach
 from onebase.methods.table import METHODS
-from onebase.opening.adapters import read_adapter
+from onebase.opening.names import read_adapter
 from onebase.rewards.answer import Reward, RewardInput
 
 NAME = "__reward"
@@ -36,7 +37,8 @@ def model(folder: Path, base: LoadedBase) -> Iterator[Reward]:
 
     @torch.no_grad()
     def scores(answers: Sequence[RewardInput]) -> list[float]:
-        read = [answer_tokens(base, a.prompt, a.completion) for a in answers]
+        known: Known = {}  # answers to one prompt share it
+        read = [answer_tokens(base, a.prompt, a.completion, known) for a in answers]
         head = base.model.heads[NAME]
         assert isinstance(head, Head)
         z_N1 = head(features(base, read, cfg.pooling, on.routing).to(base.model.device))

@@ -11,7 +11,7 @@ from onebase.methods.bound import Bound
 from onebase.methods.folder import Attached
 from onebase.methods.stacking import stacked
 from onebase.methods.table import METHODS
-from onebase.opening.adapters import read_adapter
+from onebase.opening.names import read_adapter
 from onebase.serve.tasks import TaskModel
 from onebase.tasks.base import never
 from onebase.tasks.table import TASKS, answers, asked_by

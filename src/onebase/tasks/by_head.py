@@ -12,6 +12,7 @@ from onebase.codec.text.sample import Tokens
 from onebase.config import config
 from onebase.data.order import ExampleOrder, Row, one_by_one
 from onebase.engine.features import features
+from onebase.errors import ConfigError
 from onebase.methods.config import AdapterConfig
 from onebase.methods.folder import AdapterParts, bound_to
 from onebase.methods.head import Chosen, pooled_as
@@ -28,6 +29,21 @@ class HeadOptions:
     """Options of the tasks whose head chooses what it reads."""
 
     pooling: Chosen = option("auto", "which hidden states a head reads")
+
+
+@config
+class BiasedHeadOptions(HeadOptions):
+    """Options of the tasks whose head may do without a bias."""
+
+    head_bias: bool = option(
+        True, "whether the head has a bias; decoders' classes of transformers have none", later=True
+    )
+
+    def __post_init__(self) -> None:
+        if not self.head_bias and self.pooling in ("auto", "vector"):
+            raise ConfigError(
+                f"'head_bias' is false and 'pooling' is {self.pooling!r}", "name a pooling, such as last"
+            )
 
 
 @dataclass(frozen=True)
@@ -110,7 +126,7 @@ def lesson(job: Adapting, task: Prepared) -> Lesson:
             made.objective(found.routing),
             plan,
             longest,
-            params=list(base.model.heads[SCRATCH].parameters()),
+            params=[p for p in base.model.heads[SCRATCH].parameters() if p.requires_grad],
             facts=made.facts,
             fields={"head": made.config},
         )

@@ -66,13 +66,14 @@ def _read(job: Adapting, form: PromptForm, cfg: PromptConfig, calibrates: Sequen
     """What would be read, for a plan: the questions by themselves where they get vectors, and what calibrates, with the first
     examples in the place of those that would be chosen, once for each answer that has to be read behind it."""
     similar = cfg.examples and cfg.shots.select == "similar"
-    out = [form.question(cfg, r) for r in job.rows] if similar else []
+    out = text_tokens(job.base, [form.question(cfg, r) for r in job.rows], None) if similar else []
     if calibrates:
         first = replace(cfg, shots=replace(cfg.shots, select="first"))
         tails = job.base.codec.tokenizer.encode_batch(list(cfg.answers.values()), follows="text")
         times = 1 if all(len(t) <= 1 for t in tails) else len(tails)
-        out += [p.read for p in Prompter(job.base, first).texts(calibrates) for _ in range(times)]
-    return text_tokens(job.base, out, None)
+        read = [p.read for p in Prompter(job.base, first).texts(calibrates)]
+        out += [t for t in text_tokens(job.base, read, None) for _ in range(times)]
+    return out
 
 
 def _shots_facts(prompter: Prompter, rows: Rows, form: PromptForm) -> Facts:

@@ -37,7 +37,7 @@ from onebase.tasks import by_head as heads
 from onebase.tasks import by_prompt, prompts
 from onebase.tasks import image_classes as pictures
 from onebase.tasks.base import Look, Maker, ScoreRequest, Shown, Task
-from onebase.tasks.by_head import Fit, HeadOptions, Prepared, wide_features
+from onebase.tasks.by_head import BiasedHeadOptions, Fit, Prepared, wide_features
 from onebase.tasks.checks import head_size
 from onebase.tasks.fit import Lesson
 from onebase.tasks.job import Adapting, data_facts
@@ -46,7 +46,7 @@ from onebase.tasks.rows import reader_on
 
 
 @config
-class ClassifyOptions(HeadOptions):
+class ClassifyOptions(BiasedHeadOptions):
     """Options of task classify."""
 
     contrast: ContrastConfig = option(ContrastConfig(), "whether vectors are learnt first")
@@ -109,7 +109,7 @@ def prepare(job: Adapting) -> Prepared:
 
     def fit(texts: Sequence[Tokens], routing: AdapterRouting | None) -> Fit:
         x_by = views(base, texts, reads, routing)
-        fitted, read = fit_views(x_by, torch.tensor(numbers), len(labels), o.seed)
+        fitted, read = fit_views(x_by, torch.tensor(numbers), len(labels), o.seed, own.head_bias)
         targets = {t.id: c for t, c in zip(texts, numbers, strict=True)}
         return Fit(
             fitted.head,
@@ -152,11 +152,13 @@ def _prepare_multilabel(job: Adapting) -> Prepared:
     numbers = [tuple(sorted(number[x] for x in given)) for given in has]
     job.head = head_size(job, len(rows), len(labels), [len(rows)])
     y_NC = marks(numbers, len(labels))
-    o, chosen = job.options, _own(job).pooling
+    o, chosen = job.options, _own(job)
 
     def fit(texts: Sequence[Tokens], routing: AdapterRouting | None) -> Fit:
         x_NP = wide_features(job, texts, routing)
-        fitted, pooling = best_pooled(lambda x: fit_head(x, y_NC, len(labels), o.seed), x_NP, chosen)
+        fitted, pooling = best_pooled(
+            lambda x: fit_head(x, y_NC, len(labels), o.seed, bias=chosen.head_bias), x_NP, chosen.pooling
+        )
         targets = {t.id: x for t, x in zip(texts, numbers, strict=True)}
         return Fit(
             fitted.head,
@@ -195,12 +197,12 @@ def predictions(request: ScoreRequest) -> Labels | LabelSets:
             base.loaded,
             attached.config if attached else None,
             attached.name if attached else "",
-            images.image_paths(rows, data),
+            images.image_paths(rows, rows),
             base.routing,
         )
         found = labelled(names, logp_NL.exp())
     else:
-        records = Records(data)
+        records = Records.of(data)
         if is_multilabel(records.sound):
             raise UserError(
                 "the rows have many labels each, the adapter gives one", "give the column `label`"

@@ -21,20 +21,22 @@ from onebase.data.labelled import Data, Make
 from onebase.data.mixed import MixedOrder, ReplayConfig
 from onebase.data.order import ExampleOrder, Order, one_by_one
 from onebase.errors import DataError, UserError
-from onebase.evaluation.forgetting import DOMAIN, GENERAL, changes
 from onebase.evaluation.likelihood import (
+    DOMAIN,
+    GENERAL,
     DocumentIds,
     DocumentNats,
+    changes,
     document_ids,
     document_nats,
     nats_of,
+    reference,
 )
 from onebase.evaluation.predictions import Documents
-from onebase.evaluation.reference import reference
 from onebase.methods.method import Learner, option
 from onebase.model.proj import AdapterRouting
 from onebase.objective.next_token import NextToken
-from onebase.opening.rows import resolved
+from onebase.opening.names import resolved
 from onebase.tasks.base import ScoreRequest, Task, always
 from onebase.tasks.fit import Lesson, Steps
 from onebase.tasks.job import Adapting, Facts, data_facts, rows_hash, score_facts

@@ -43,7 +43,7 @@ from onebase.objective.distil import (
 from onebase.objective.next_token import NextToken
 from onebase.tasks import classify, continued, writing
 from onebase.tasks.base import Task
-from onebase.tasks.by_head import HeadOptions, forgetting
+from onebase.tasks.by_head import BiasedHeadOptions, forgetting
 from onebase.tasks.checks import check_reads, check_writes
 from onebase.tasks.fit import Fields, Lesson, Steps
 from onebase.tasks.job import Adapting, Facts, data_facts, score_facts
@@ -62,7 +62,7 @@ from onebase.tasks.teachers import (
 
 
 @config
-class DistilOptions(HeadOptions):
+class DistilOptions(BiasedHeadOptions):
     """Options of task distil. pooling is that of a student that classifies."""
 
     distil: DistilConfig = option(DistilConfig(), "the teacher and how it is learnt from")
@@ -116,14 +116,14 @@ def _classes(job: Adapting, teacher: Bound) -> Lesson:
             found.routing if found.before else None,
         )
         y = torch.tensor([t.label if t.label != IGNORE else int(t.logp_C.argmax()) for t in taught])
-        fitted, pooling = fit_views(x_by, y[some], len(labels), o.seed)
+        fitted, pooling = fit_views(x_by, y[some], len(labels), o.seed, o.of_task.head_bias)
         base.model.heads[SCRATCH] = head = fitted.head.to(base.model.device)
         said_of = {t.id: s for t, s in zip(texts, taught, strict=True)}
         return Steps(
             SoftClassification(SCRATCH, said_of, how, pooling_of(base, pooling), found.routing),
             ExampleOrder(one_by_one(texts), min(o.batch_size, len(texts)), o.seed, o.epochs),
             longest,
-            params=list(head.parameters()),
+            params=[p for p in head.parameters() if p.requires_grad],
             fields={"head": HeadConfig(labels=labels, pooling=pooling)},
             after=lambda: (_agreed(job, teacher, labels, head, pooling, found), {}),
         )

@@ -33,7 +33,7 @@ def score_problem(row: Mapping[str, Any]) -> tuple[str, str] | None:
 def compared(embed: Embed, data: Data) -> Retrieved | Alike:
     """Of pairs with a score: their cosines. Else where the positives of each anchor are found among all positives and negatives of the data.
     Raises DataError."""
-    records = Records(data)
+    records = Records.of(data)
     rows = read_rows(records, pair_columns(records.sound), check=score_problem)
     if "score" in rows[0]:
         wanted = [float(r["score"]) for r in rows]

@@ -123,7 +123,7 @@ def predictions(request: ScoreRequest) -> Preferred:
     texts = [t for pair in pair_tokens(rows) for t in pair]
     found = completion_nats(base.loaded, texts, base.routing)
     logp_n2, size_n2 = -found[:, 0].reshape(-1, 2), found[:, 1].reshape(-1, 2)
-    won_P = None if request.judge is None else wins_of(request, request.judge)
+    won_P = None if request.judge is None else wins_of(replace(request, data=rows), request.judge)
     how = base.attached.config.prefer if base.attached else None
     if how is None or not how.referred:
         return Preferred(logp_n2 / size_n2, won_P=won_P)

@@ -61,12 +61,16 @@ def prepare(job: Adapting) -> Prepared:
             else "the values are too large to be told apart",
             "give rows of at least two values, of a size that numbers hold",
         )
-    y_N = (off_N - off_N.mean()) / scale
-    o = job.options
+    o, own = job.options, job.options.of_task
+    if own.head_bias:
+        centred_N = off_N - off_N.mean()
+    else:
+        centred_N, mean, scale = y_N, 0.0, float(y_N.square().mean().sqrt())
+    y_N = centred_N / scale
 
     def fit(texts: Sequence[Tokens], routing: AdapterRouting | None) -> Fit:
         x_NP = wide_features(job, texts, routing)
-        fitted, pooling = best_pooled(lambda x: fit_ridge(x, y_N, o.seed), x_NP, o.of_task.pooling)
+        fitted, pooling = best_pooled(lambda x: fit_ridge(x, y_N, o.seed, own.head_bias), x_NP, own.pooling)
         targets = {t.id: y for t, y in zip(texts, y_N.tolist(), strict=True)}
         return Fit(
             fitted.head,
@@ -98,7 +102,7 @@ TASK = Task(
     name="regress",
     columns=("text", "value"),
     lesson=lambda job: heads.lesson(job, prepare(job)),
-    options=heads.HeadOptions,
+    options=heads.BiasedHeadOptions,
     methods={
         "head": Maker(lambda job: heads.by_head(job, prepare(job))),
         "prompt": "a prompt gives each of some answers a probability, no number",

@@ -81,7 +81,9 @@ def prepare(job: Adapting) -> Prepared:
 
     def fit(texts: Sequence[Tokens], routing: AdapterRouting | None) -> Fit:
         def fitted(x_NP: Tensor) -> Any:
-            return fit_head(x_NP, y_N[:, None], 1, o.seed, folds if len(rows) >= FOLDS else None)
+            return fit_head(
+                x_NP, y_N[:, None], 1, o.seed, folds if len(rows) >= FOLDS else None, o.of_task.head_bias
+            )
 
         made, pooling = best_pooled(fitted, wide_features(job, texts, routing), o.of_task.pooling)
         targets: dict[str, tuple[int, ...]] = {
@@ -119,7 +121,7 @@ TASK = Task(
     name="rerank",
     columns=COLUMNS,
     lesson=lambda job: heads.lesson(job, prepare(job)),
-    options=heads.HeadOptions,
+    options=heads.BiasedHeadOptions,
     methods={
         "head": Maker(lambda job: heads.by_head(job, prepare(job))),
         "prompt": "a prompt gives each of some answers a probability, no order of texts",

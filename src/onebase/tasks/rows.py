@@ -27,7 +27,7 @@ def read(
     type or value, longer than the limit (with their lengths); DataError for what is wrong with the whole."""
     if not METHODS[method].needs_rows and isinstance(data, Sequence) and not data:
         return Rows()
-    records = Records(task.opened(data), columns)
+    records = Records.of(task.opened(data), columns)
     maker = task.maker(method)
     if maker is not None and maker.columns is not None:  # the length of a prompt hangs on its answers
         return read_rows(records, maker.columns(options.of_method))
@@ -50,7 +50,7 @@ def read_test(
     columns: Mapping[str, str] | None = None,
 ) -> Rows:
     """The rows that must not be among those of `read`: of any length, and with their samples where they are found by them."""
-    records = Records(task.opened(data), columns)
+    records = Records.of(task.opened(data), columns)
     required = compared_by(base, task, method, options, lambda: records.sound)
     if not task.by_sample or _asks(task, method) is not None:
         return read_rows(records, required)

@@ -15,7 +15,7 @@ from onebase.errors import ConfigError, UserError
 from onebase.methods.bound import Bound
 from onebase.methods.folder import AdapterParts, Attached
 from onebase.methods.table import BY_STEPS, METHODS, method_of
-from onebase.opening.rows import resolved
+from onebase.opening.names import resolved
 from onebase.tasks import (
     classify,
     continued,
@@ -80,7 +80,7 @@ PREDICTIONS: dict[str, Callable[[ScoreRequest], Any]] = {
 
 
 def register(task: Task) -> None:
-    """MakeAdapter a task known that comes from elsewhere. Raises ConfigError where another has its name."""
+    """Make a task known that comes from elsewhere. Raises ConfigError where another has its name."""
     if TASKS.get(task.name, task) is not task or (task.name not in TASKS and task.name in PREDICTIONS):
         raise ConfigError(f"there are two tasks called {task.name!r}", "give one of them another name")
     TASKS[task.name] = task

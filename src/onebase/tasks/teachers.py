@@ -23,9 +23,8 @@ from onebase.methods.folder import load_config
 from onebase.model.mask import Cols
 from onebase.objective.base import TrunkInput
 from onebase.objective.distil import TeacherOutput, kl
-from onebase.opening.adapters import read_adapter
-from onebase.opening.bases import open_base
 from onebase.opening.find import find_artifact
+from onebase.opening.names import open_base, read_adapter
 from onebase.tasks.job import Adapting
 from onebase.tasks.options import AdaptOptions
 

@@ -14,8 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from onebase.artifact.files import ArtifactWriter, verify
-from onebase.artifact.reading import read_json, understood
+from onebase.artifact.files import ArtifactWriter, read_json, understood, verify
 from onebase.artifact.tensors import load_tensors, save_tensors
 from onebase.errors import ArtifactError
 

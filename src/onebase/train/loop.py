@@ -15,8 +15,7 @@ from onebase.base.model import BaseModel
 from onebase.config import digest, to_hash
 from onebase.data.order import Order, split
 from onebase.errors import UserError
-from onebase.model.device import compute_dtype
-from onebase.model.memory import keep_freed_memory
+from onebase.model.device import compute_dtype, keep_freed_memory
 from onebase.objective.base import Batch, Objective, count_sources, takes_whole_step
 from onebase.train.callbacks import Callback, StepInfo
 from onebase.train.checkpoint import (
@@ -26,14 +25,10 @@ from onebase.train.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from onebase.train.compiling import compile_blocks
 from onebase.train.config import FREE, TrainConfig
 from onebase.train.formats import formats, go_on
-from onebase.train.optim import Optimizers
-from onebase.train.owning import owning
-from onebase.train.parallel import Parallel, load_whole_state, whole_state
-from onebase.train.schedule import factor
-from onebase.train.shards import whole
+from onebase.train.optim import Optimizers, factor
+from onebase.train.parallel import Parallel, compile_blocks, load_whole_state, owning, whole, whole_state
 from onebase.train.signals import StopSignals
 
 CALIBRATE = 12

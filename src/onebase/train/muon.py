@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from onebase.model.device import has_bf16
-from onebase.train.shards import is_split
+from onebase.train.parallel import is_split
 
 A, B, C = 3.4445, -4.7750, 2.0315  # the quintic of Jordan's post
 EPS = 1e-7

@@ -1,4 +1,4 @@
-"""Optimizers by kind of parameter, seen as one: step, rates, and state as named tensors."""
+"""Optimizers by kind of parameter, seen as one (step, rates, state as named tensors), and the learning rate over a run."""
 
 from collections.abc import Iterator
 
@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from onebase.base.model import BaseModel
 from onebase.errors import ArtifactError
-from onebase.train.config import AdamWConfig, MuonConfig
+from onebase.train.config import AdamWConfig, MuonConfig, ScheduleConfig
 from onebase.train.muon import Muon, newton_schulz_dtype
-from onebase.train.shards import is_split, split_like, whole
+from onebase.train.parallel import is_split, split_like, whole
 
 
 class Optimizers:
@@ -97,3 +97,12 @@ def _place(tensor: Tensor, like: nn.Parameter) -> Tensor:
     if is_split(like):
         return split_like(tensor, like)
     return tensor.to(like.device, copy=True)
+
+
+def factor(cfg: ScheduleConfig, step: int, total: int) -> float:
+    """Factor at `step` (from 0) of `total`: warm-up, flat, linear warm-down; the last step is just above `final`."""
+    up = min(1.0, (step + 1) / cfg.warmup) if cfg.warmup else 1.0
+    down_steps = max(1.0, cfg.warmdown * total)
+    left = (total - step) / down_steps
+    down = min(1.0, left * (1 - cfg.final) + cfg.final) if cfg.warmdown else 1.0
+    return up * down

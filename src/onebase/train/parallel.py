@@ -1,19 +1,25 @@
-"""One process or many: ranks, sums over ranks, and FSDP2 applied from outside the model.
+"""One process or many: ranks, sums over ranks, their one claim on a folder, and FSDP2 and torch.compile applied from outside the model.
 
 Started by `torchrun`, which sets the environment that is read here; without it everything below is a no-op.
 """
 
+from __future__ import annotations
+
+import contextlib
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from onebase.artifact.owned import owned
 from onebase.base.model import BaseModel
 from onebase.errors import ArtifactError
-from onebase.train.shards import split_like, whole
 
 
 @dataclass(frozen=True)
@@ -25,7 +31,7 @@ class Parallel:
     device: torch.device
 
     @staticmethod
-    def start(device: torch.device) -> "Parallel":
+    def start(device: torch.device) -> Parallel:
         """Join the group that torchrun describes, or be alone. gloo on CPUs, nccl on GPUs."""
         world = int(os.environ.get("WORLD_SIZE", "1"))
         if world == 1:
@@ -116,3 +122,58 @@ def load_whole_state(model: nn.Module, tensors: Mapping[str, Tensor], *, learnt:
                 "resume with the recipe that the checkpoint was made with",
             )
         p.copy_(split_like(t, p))
+
+
+def whole(t: Tensor) -> Tensor:
+    """All of a tensor. A collective where it is split: every rank must call it."""
+    if not is_split(t):
+        return t
+    found: Tensor = t.full_tensor()  # type: ignore[attr-defined]
+    return found
+
+
+def split_like(t: Tensor, like: Tensor) -> Tensor:
+    """A whole tensor split as another one is; itself, on the other's device, where that is not split."""
+    t = t.to(like.device)
+    if not is_split(like):
+        return t
+    from torch.distributed.tensor import distribute_tensor
+
+    sharded: Any = like
+    return distribute_tensor(t, sharded.device_mesh, sharded.placements)
+
+
+def is_split(t: Tensor) -> bool:
+    """Whether a tensor is split over processes (a DTensor). Their module takes a second to import, and only a sharded run does: before that
+    there are none."""
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(t, module.DTensor)
+
+
+@contextlib.contextmanager
+def owning(folder: Path | None, par: Parallel) -> Iterator[None]:
+    """While inside, this run alone writes `folder` (None: it writes nothing). Rank 0 has the claim, for all ranks.
+
+    Raises ArtifactError on every rank where another run has it: one that went on would wait for the others for ever.
+    """
+    with contextlib.ExitStack() as stack:
+        refused: ArtifactError | None = None
+        if folder is not None and par.main:
+            try:
+                stack.enter_context(owned(folder))
+            except ArtifactError as e:
+                refused = e
+        if folder is not None and par.any(refused is not None):
+            raise refused or ArtifactError(
+                f"{folder} is being written by another run", "see what rank 0 says"
+            )
+        yield
+
+
+def compile_blocks(model: BaseModel) -> None:
+    """Compile every block of every trunk in place, for fixed shapes: identical blocks share one compilation, and nothing outside them needs
+    to trace. The first step takes the compile time."""
+    for name in model.trunks:
+        for block in model.trunks[name].blocks:  # type: ignore[union-attr]
+            block.compile(dynamic=False)
+    model.compiled = True

@@ -1,9 +1,12 @@
-"""A polite end: the first SIGTERM or SIGINT lets the step finish and the run save; the second ends at once."""
+"""The end of a process: the first SIGTERM or SIGINT lets the step finish and the run save, the second ends at once; one of many leaves at once."""
 
+import atexit
 import os
 import signal
+import sys
 import threading
 from types import FrameType, TracebackType
+from typing import NoReturn
 
 from onebase.errors import UserError
 
@@ -40,3 +43,16 @@ class StopSignals:
     ) -> None:
         for number, handler in self._old.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
+
+
+def exit_now(status: int = 0) -> NoReturn:
+    """End this rank's process now, after what asked to be told of the exit was told: never returns.
+
+    Once in many runs of two ranks one ended with SIGABRT ("terminate called without an active exception") when its work was done and its
+    interpreter went down; it could not be made to happen again. gloo's threads are still there then, for the caches of DTensor hold
+    the group, and a thread that asks for an interpreter that is gone ends so. Leaving at once gives none the occasion.
+    """
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(status)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from onebase.codec.text.sample import Tokens
+from onebase.config import config
 from onebase.data import read_rows
 from onebase.engine.answers import values
 from onebase.engine.features import pooling_of
@@ -16,18 +17,25 @@ from onebase.evaluation.scores import Metric
 from onebase.evaluation.scores import register as register_score
 from onebase.methods.bound import Bound
 from onebase.methods.head import HeadConfig, best_pooled
-from onebase.methods.method import SCRATCH
+from onebase.methods.method import SCRATCH, option
 from onebase.methods.ridge import fit_ridge
 from onebase.model.proj import AdapterRouting
 from onebase.objective.regress import Regression
 from onebase.tasks import by_head
 from onebase.tasks.base import Maker, ScoreRequest, Shown, Task
-from onebase.tasks.by_head import Fit, Prepared, wide_features
+from onebase.tasks.by_head import Fit, HeadOptions, Prepared, wide_features
 from onebase.tasks.job import Adapting, data_facts
 from onebase.tasks.reading import whole_texts
 from onebase.tasks.table import register
 
 COLUMNS = ("query", "passages", "grades")
+
+
+@config
+class RankOptions(HeadOptions):
+    """Options of task rank: those of every task whose head chooses what it reads, and one of its own."""
+
+    by_query: bool = option(False, "whether a grade counts beside the others of its query only")
 
 
 def flaw(row: Any) -> tuple[str, str] | None:
@@ -44,14 +52,15 @@ def pairs(row: Any) -> list[str]:
 
 
 def prepare(job: Adapting) -> Prepared:
-    y_N = torch.tensor([float(g) for r in job.rows for g in r["grades"]], dtype=torch.float64)
+    own = job.options.of_task
+    assert isinstance(own, RankOptions)
+    each = [torch.tensor([float(g) for g in r["grades"]], dtype=torch.float64) for r in job.rows]
+    y_N = torch.cat([g - g.mean() for g in each]) if own.by_query else torch.cat(each)
     y_N = y_N - y_N.mean()
 
     def fit(texts: Sequence[Tokens], routing: AdapterRouting | None) -> Fit:
         x_NP = wide_features(job, texts, routing)
-        fitted, pooling = best_pooled(
-            lambda x: fit_ridge(x, y_N, job.options.seed), x_NP, job.options.of_task.pooling
-        )
+        fitted, pooling = best_pooled(lambda x: fit_ridge(x, y_N, job.options.seed), x_NP, own.pooling)
         targets = {t.id: y for t, y in zip(texts, y_N.tolist(), strict=True)}
         how = HeadConfig(gives="value", pooling=pooling)
         return Fit(
@@ -107,7 +116,7 @@ register(
         name="rank",
         columns=COLUMNS,
         lesson=lambda job: by_head.lesson(job, prepare(job)),
-        options=by_head.HeadOptions,
+        options=RankOptions,
         methods={
             "head": Maker(lambda job: by_head.by_head(job, prepare(job))),
             "prompt": "a prompt gives each of some answers a probability, no order",

@@ -11,7 +11,7 @@ from onebase.base.links import ConnectorConfig, Link
 from onebase.base.model import BaseModel
 from onebase.codec.audio.config import AudioCodecConfig
 from onebase.codec.text.codec import TextCodec
-from onebase.codec.text.modules import TextCodecConfig
+from onebase.codec.text.config import TextCodecConfig
 from onebase.codec.text.tokenizer import Tokenizer
 from onebase.formats.hf.tokenizer_files import read_codec
 from onebase.model.config import AttnConfig, BlockConfig, FFConfig, NormConfig, Norms, Part, TrunkConfig

@@ -27,7 +27,7 @@ def test_an_encoder_writes_nothing(task: str, method: str) -> None:
     """Said before the rows are read, which are not there; of a student of a base that writes too."""
     base = Base(load_base(folder("encoder")))
     with pytest.raises(UserError, match="reads in both directions and predicts no next token"):
-        base.adapt("none.jsonl", task=task, method=method, **OF_A_DECODER)
+        base.adapt("none.jsonl", task=task, method=method, **(OF_A_DECODER if task == "distil" else {}))
 
 
 @pytest.mark.parametrize("given", [{}, {"teacher": str(folder("decoder")), "adapter": "nowhere/at/all"}])

@@ -14,7 +14,7 @@ from onebase.data import read_rows
 from onebase.data.bad_rows import Rows, refuse_bad
 from onebase.data.labelled import Data
 from onebase.errors import DataError
-from onebase.opening.rows import resolved
+from onebase.opening.names import resolved
 from onebase.tasks.table import rows_hash
 
 PACKAGE = {"stereotypes": "data/Crows-Pairs/test.csv", "truth": "data/TruthfulQA/combined.jsonl"}

@@ -7,6 +7,10 @@ learnt stretch is the same, and so is all that stands before it; that finds a co
 from __future__ import annotations
 
 import hashlib
+import itertools
+from typing import Any
+
+import numpy as np
 
 from onebase.codec.text.sample import Tokens
 from onebase.codec.text.tokenizer import Tokenizer
@@ -21,6 +25,9 @@ class RepeatedTexts:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
+        self._special = np.zeros(tokenizer.vocab_size, np.bool_)
+        self._special[list(tokenizer.special_ids)] = True
+        self._joint = "" if tokenizer.pieces else " "
         self._whole: set[str] = set()
         self._answers: set[str] = set()
 
@@ -38,17 +45,63 @@ class RepeatedTexts:
         return whole in self._whole or not self._answers.isdisjoint(answers)
 
     def _keys(self, item: Tokens) -> tuple[str, list[str]]:
-        ids = item.ids.tolist()
-        answers = [_hash(self._text(ids[:a]) + _ANSWER + self._text(ids[a:b])) for a, b in stretches(item)]
-        return _hash(self._text(ids)), answers
+        """Hashes of the whole and of each answer, in one pass: every token is decoded once, however many answers there are."""
+        ids, special = item.ids.tolist(), self._special[item.ids]
+        ends = {b: a for a, b in stretches(item)}
+        begins = set(ends.values())
+        at = np.flatnonzero(special)
+        cuts = sorted({0, len(ids), *at.tolist(), *(at + 1).tolist(), *begins, *ends})
+        whole, answer = _Said(self._joint), None
+        answers = []
+        for a, b in itertools.pairwise(cuts):
+            if a in begins:
+                answer = whole.answered()
+            part = (
+                None
+                if special[a]
+                else self.tokenizer.decode(ids[a:b], skip_special=False, start=not whole.run)
+            )
+            for said in (whole, answer):
+                if said is not None:
+                    said.add(ids[a], part)
+            if answer is not None and b in ends:
+                answers.append(answer.key())
+                answer = None
+        return whole.key(), answers
 
-    def _text(self, ids: list[int]) -> str:
-        """Text between special tokens, white space normalised in each piece."""
-        tok, out, first = self.tokenizer, list[str](), 0
-        for at in [n for n, i in enumerate(ids) if i in tok.special_ids]:
-            out += [_TEXT, _plain(tok.decode(ids[first:at])), _SPECIAL, str(ids[at])]
-            first = at + 1
-        return "".join([*out, _TEXT, _plain(tok.decode(ids[first:]))])
+
+class _Said:
+    """A hash that grows with a sample: the text between special tokens, white space normalised in each piece."""
+
+    def __init__(self, joint: str, before: Any = None) -> None:
+        self.joint = joint
+        self.state = hashlib.sha256() if before is None else before
+        self.run: list[str] = []  # the parts since the last special token
+
+    def add(self, id: int, part: str | None) -> None:
+        """A part of text, or None for the special token `id`."""
+        if part is not None:
+            self.run.append(part)
+            return
+        self._update(f"{self._open()}{_SPECIAL}{id}")
+        self.run = []
+
+    def answered(self) -> _Said:
+        """What an answer is told by: all that was said so far, and what is now added to it."""
+        before = self.state.copy()
+        before.update(_bytes(self._open() + _ANSWER))
+        return _Said(self.joint, before)
+
+    def key(self) -> str:
+        """The hash of all that was said; nothing may be added then."""
+        self._update(self._open())
+        return str(self.state.hexdigest())
+
+    def _open(self) -> str:
+        return _TEXT + _plain(self.joint.join(self.run))
+
+    def _update(self, text: str) -> None:
+        self.state.update(_bytes(text))
 
 
 def text_key(text: str) -> str:
@@ -61,4 +114,8 @@ def _plain(text: str) -> str:
 
 
 def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return hashlib.sha256(_bytes(text)).hexdigest()
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")

@@ -82,3 +82,31 @@ def chat_sample(messages: Sequence[Message], *, id: str = "", source: str = "") 
     assistant's turns).
     """
     return Sample((Segment("chat", list(messages), loss=True),), id, source)
+
+
+PROBE = "probe"
+"""A text to see what a template does with one."""
+
+
+def is_part(part: Any) -> bool:
+    """Whether it is a part of a content that is a list: {"type": "image"} or {"type": "text", "text": ...}, as templates of models that
+    see images take them."""
+    return isinstance(part, Mapping) and (
+        part == {"type": "image"} or (part.get("type") == "text" and isinstance(part.get("text"), str))
+    )
+
+
+def in_parts(message: Message) -> Message:
+    """The message with its content as a list."""
+    content = message.get("content")
+    return (
+        {**message, "content": [{"type": "text", "text": content}]} if isinstance(content, str) else message
+    )
+
+
+def joined(message: Message) -> Message:
+    """The message with its content as one text; it has no images."""
+    content = message.get("content")
+    return (
+        {**message, "content": "".join(p["text"] for p in content)} if isinstance(content, list) else message
+    )

@@ -14,18 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from jinja2 import nodes
-from jinja2.ext import Extension
-from jinja2.parser import Parser
 
 from onebase.artifact.files import sha256_bytes
 from onebase.codec.text.budget import budget
-from onebase.codec.text.clock import now
-from onebase.codec.text.guard import Guard
-from onebase.codec.text.parts import PROBE, in_parts, is_part
+from onebase.codec.text.jinja_environment import OFF, ON, compiled, guard_of
 from onebase.codec.text.roles import Roles
-from onebase.codec.text.sample import SPECIALS, Message, Segment
-from onebase.codec.text.sandbox import Sandboxed
+from onebase.codec.text.sample import PROBE, SPECIALS, Message, Segment, in_parts, is_part
 from onebase.errors import ConfigError, DataError
 
 DEFAULT = """\
@@ -42,9 +36,6 @@ DEFAULT = """\
 {%- endfor -%}
 {%- if add_generation_prompt -%}<|assistant|>{%- endif -%}
 """
-
-# Noncharacters of Unicode, never assigned: what is learnt stands between them. In a message they are guarded like the rest.
-_ON, _OFF = "\ufdd2", "\ufdd3"
 _ROLES = frozenset(
     [
         "assistant",
@@ -60,36 +51,6 @@ _ROLES = frozenset(
     ]
 )
 """Names of roles that a template may make a special token of (<|user|>), as do those that it names itself."""
-
-
-class _Undefined(jinja2.Undefined):
-    """False when tested, an error when printed: `{% if message.tools %}` works, a misspelt `{{ message.contnt
-    }}` does not.
-    """
-
-    def __str__(self) -> str:
-        raise jinja2.UndefinedError(self._undefined_message)
-
-
-class _Generation(Extension):
-    tags = {"generation"}  # noqa: RUF012  declared so by jinja2
-
-    def parse(self, parser: Parser) -> nodes.Node:
-        line = next(parser.stream).lineno
-        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        return nodes.CallBlock(self.call_method("mark"), [], [], body).set_lineno(line)
-
-    def mark(self, caller: Any) -> str:
-        return f"{_ON}{caller()}{_OFF}"
-
-
-def _raise(message: str) -> None:
-    raise jinja2.TemplateError(str(message)[:1000])
-
-
-def _now(form: str) -> str:
-    """The date as foreign templates ask for it: that of the run or of today (clock.py)."""
-    return now().strftime(str(form)[:100])
 
 
 class ChatTemplate:
@@ -116,19 +77,13 @@ class ChatTemplate:
             "unk_token": roles.unk,
         }
         self._names = {k: v for k, v in names.items() if v is not None}
-        self._specials = tuple(specials)
         self._pattern = re.compile(
             "|".join(re.escape(s) for s in sorted(specials, key=len, reverse=True)) or "(?!)"
         )
-        self._guard = Guard(specials, _ON + _OFF)
-        undefined = _Undefined if roles.chat_framed else jinja2.Undefined
-        env = Sandboxed(_Generation, undefined=undefined, guard=self._guard)
-        env.globals |= {"raise_exception": _raise, "strftime_now": _now}
+        self._guard = guard_of(tuple(specials))
         self._broken: ConfigError | None = None
         try:
-            self._template = env.from_string(source)
-            blocks = env.parse(source).find_all(nodes.CallBlock)
-            self._tagged = any(isinstance(b.call.node, nodes.ExtensionAttribute) for b in blocks)
+            self._template, self._tagged = compiled(source, self._guard, roles.chat_framed)
         except jinja2.TemplateSyntaxError as e:
             self._broken = ConfigError(f"{where}:{e.lineno}: {e.message}", "mend the Jinja template")
         except Exception as e:  # nested too deep, a number too large: what Python says when it compiles
@@ -190,7 +145,7 @@ class ChatTemplate:
     ) -> tuple[Segment, ...]:
         """The conversation as `text` and `special` spans, with `loss` on what the assistant said and its
         stop token. tagged=False: it is read only, so nobody asks which part the assistant said. parts: contents may be lists
-        (codec/text/parts.py), which the template must know. A template that drops plain contents is given lists.
+        (codec/text/sample.py), which the template must know. A template that drops plain contents is given lists.
 
         Raises DataError for messages that are malformed or that the template refuses, and where there is no template.
         """
@@ -205,11 +160,11 @@ class ChatTemplate:
         messages = [in_parts(m) for m in messages] if self._drops_plain else messages
         text = self._render(messages, add_generation_prompt)
         if not tagged:
-            return tuple(self._cut(re.sub(f"{_ON}|{_OFF}", "", text), loss=False))
+            return tuple(self._cut(re.sub(f"{ON}|{OFF}", "", text), loss=False))
         if not self._tagged:
             text = self._tag(messages, text)
         spans: list[Segment] = []
-        for i, part in enumerate(re.split(f"{_ON}|{_OFF}", text)):
+        for i, part in enumerate(re.split(f"{ON}|{OFF}", text)):
             spans += self._cut(part, loss=i % 2 == 1)
         return tuple(spans)
 
@@ -285,7 +240,7 @@ class ChatTemplate:
             said = whole[len(prompt) :]
             ends = [m.end() for m in self._pattern.finditer(said)]
             stop = len(prompt) + (ends[-1] if ends else len(said))  # not the blank line after the stop token
-            out += full[at : len(prompt)] + _ON + full[len(prompt) : stop] + _OFF
+            out += full[at : len(prompt)] + ON + full[len(prompt) : stop] + OFF
             at = stop
         return out + full[at:]
 

@@ -14,27 +14,15 @@ from functools import cached_property
 from pathlib import Path
 
 import tokenizers
-from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
 
 from onebase.artifact.files import canonical_json, sha256_bytes, write_atomic
+from onebase.codec.text.bpe import train_bpe
 from onebase.codec.text.pieces import Follows, Pieces, following, pieces
 from onebase.codec.text.roles import Roles
 from onebase.codec.text.sample import SPECIALS
-from onebase.codec.text.valid import checked, is_unicode, not_text
+from onebase.codec.text.valid import is_unicode, not_text
 from onebase.config import to_hash
-from onebase.errors import ArtifactError, ConfigError, DataError
-
-# GPT-4's pre-tokenisation with numbers cut into one or two digits (three waste a small vocabulary; nanochat
-# dev/LOG.md).
-PATTERN = (
-    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}"
-    r"| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
-)
-# Llama 3's: llama.cpp knows patterns by name alone, and none of those it knows cuts numbers as ours does.
-PORTABLE = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
+from onebase.errors import ArtifactError, DataError
 
 
 class Tokenizer:
@@ -84,29 +72,7 @@ class Tokenizer:
 
         portable: cut text as Llama 3 does, which every other program can say. The vocabulary is smaller than `vocab_size` when the texts have too few repeats to fill it.
         Raises ConfigError when `vocab_size` cannot hold the 256 bytes and the specials."""
-        least = 256 + len(specials)
-        if vocab_size < least:
-            raise ConfigError(
-                f"vocab_size {vocab_size} cannot hold 256 bytes and {len(specials)} specials",
-                f"use at least {least}",
-            )
-        inner = tokenizers.Tokenizer(models.BPE())
-        split = pre_tokenizers.Split(Regex(PORTABLE if portable else PATTERN), "isolated")
-        inner.pre_tokenizer = pre_tokenizers.Sequence(
-            [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-        )
-        inner.decoder = decoders.ByteLevel()
-        trainer = trainers.BpeTrainer(
-            vocab_size=vocab_size,
-            special_tokens=[AddedToken(s, special=True, normalized=False) for s in specials],
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            min_frequency=2,
-            show_progress=False,
-        )
-        inner.train_from_iterator(checked(texts), trainer)
-        if portable:  # as Llama 3's again: a word that is a token is that token
-            inner.model.ignore_merges = True
-        return cls(inner)
+        return cls(train_bpe(texts, vocab_size, specials, portable))
 
     @classmethod
     def from_file(cls, path: str | Path, roles: Roles | None = None) -> Tokenizer:
@@ -269,8 +235,7 @@ class Tokenizer:
 
         start: the ids begin a text, so that the space goes which some tokenizers put before one.
         """
-        hidden = self.special_ids if skip_special else frozenset()
-        shown = [int(i) for i in ids if i not in hidden]
+        shown = [int(i) for i in ids if i not in self.special_ids] if skip_special else list(map(int, ids))
         if self.pieces is None:
             return str(self._inner.decode(shown, skip_special_tokens=False))
         table = self._bytes

@@ -22,9 +22,11 @@ def stop_ids(tokenizer: Tokenizer) -> frozenset[int]:
 
 def stretches(item: Tokens) -> list[tuple[int, int]]:
     """(start, stop) of each run of learnt tokens."""
-    loss = item.loss.astype(np.int8)
-    edges = np.flatnonzero(np.diff(loss, prepend=np.int8(0), append=np.int8(0)))
-    return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
+    loss = item.loss
+    edges = (np.flatnonzero(loss[1:] != loss[:-1]) + 1).tolist()
+    edges = [0, *edges] if len(loss) and loss[0] else edges
+    edges += [len(loss)] * (len(edges) % 2)
+    return list(zip(edges[::2], edges[1::2], strict=True))
 
 
 def problems(item: Tokens, tokenizer: Tokenizer) -> Iterator[tuple[str, str]]:

@@ -5,6 +5,7 @@ else (labels, problem type, how a cross-encoder's score is given) is in the conf
 `modeling_*.py` of each family, sentence-transformers `cross_encoder/model.py`, read for names and defaults.
 """
 
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,10 +18,11 @@ from onebase.base.config import BaseConfig
 from onebase.base.head import OUTSIDE, Head, HeadConfig, LayerConfig, OwnHead, Pooling, tag_parts
 from onebase.errors import ArtifactError, ConfigError
 from onebase.formats.families.encoder import PLAIN
+from onebase.formats.family import Family
 from onebase.formats.hf.sentence import Pairs, read_pairs
 from onebase.formats.reader import ConfigReader
 from onebase.formats.weight_loading import WeightSource
-from onebase.model.config import NormConfig
+from onebase.model.config import Activation, NormConfig
 
 Kind = Literal["sequence", "tokens", "answers"]
 HEAD_KINDS: dict[str, Kind] = {
@@ -28,12 +30,18 @@ HEAD_KINDS: dict[str, Kind] = {
     "ForTokenClassification": "tokens",
     "ForQuestionAnswering": "answers",
 }
-UNREAD = ("ForQuestionAnswering", "ForMultipleChoice")
-"""Heads that mean nothing here: the trunk opens without them."""
+KINDS: dict[str, Kind] = {"spans": "tokens", "answer": "answers"}
+"""By what a head gives; `sequence` for all else."""
+UNREAD = "ForMultipleChoice"
+"""A head that means nothing here: the trunk opens without it."""
 PLACES = ("classifier.", "pre_classifier.", "qa_outputs.", "score.", "head.")
 """How the names of their tensors begin."""
 ACTIVATIONS = {"torch.nn.modules.linear.Identity": False, "torch.nn.modules.activation.Sigmoid": True}
 """By their names in a cross-encoder's config: is a score the sigmoid of the output?"""
+
+
+ACTS: Mapping[str, Activation | Literal["tanh"]] = {**PLAIN, "tanh": "tanh"}
+"""By their names there: activations of a hidden layer."""
 
 
 def _tanh(r: ConfigReader) -> LayerConfig:
@@ -46,14 +54,15 @@ def _relu(r: ConfigReader) -> LayerConfig:
 
 def _modernbert(r: ConfigReader) -> LayerConfig:
     norm = NormConfig(kind="layer", eps=r.positive("norm_eps", 1e-5), bias=r.get("norm_bias", bool, False))
-    act = r.one_of("classifier_activation", PLAIN, "gelu")
+    act = r.one_of("classifier_activation", ACTS, "gelu")
     return LayerConfig(activation=act, bias=r.get("classifier_bias", bool, False), norm=norm)
 
 
 @dataclass(frozen=True)
 class Layout:
     """Where a head lies. out: the name of its last matrix; bias: has that one a bias? dense, norm: of its hidden layer, which `layer` reads the
-    config of. pooling: what it reads of a sequence; None: as `classifier_pooling` says."""
+    config of. pooling: what it reads of a sequence; None: as `classifier_pooling` says. trunk: what the trunk's names begin with there, where it is
+    not the family's prefix."""
 
     out: str
     dense: str | None = None
@@ -61,6 +70,7 @@ class Layout:
     norm: str | None = None
     pooling: Pooling | None = "cls"
     bias: bool = True
+    trunk: str | None = None
 
     def names(self, layer: LayerConfig | None) -> dict[str, str]:
         """Our names of the head's tensors to theirs; a bias of the last matrix that they do not have is left out."""
@@ -73,36 +83,30 @@ class Layout:
 
 
 _TOKENS, _ANSWERS = Layout("classifier"), Layout("qa_outputs")
-_FAIRSEQ: dict[Kind, Layout] = {
-    "sequence": Layout("classifier.out_proj", dense="classifier.dense"),
+_BERT: dict[Kind, Layout] = {
+    "sequence": Layout("classifier", dense="bert.pooler.dense"),
     "tokens": _TOKENS,
     "answers": _ANSWERS,
 }
+_FAIRSEQ = _BERT | {"sequence": Layout("classifier.out_proj", dense="classifier.dense")}
 _MODERNBERT = Layout("classifier", dense="head.dense", layer=_modernbert, norm="head.norm", pooling=None)
-_DECODER: dict[Kind, Layout] = {
-    "sequence": Layout("score", pooling="last", bias=False),
-    "tokens": Layout("score", pooling="last"),
-}
+_SCORE = Layout("score", pooling="last", bias=False)
+_REWARDS: dict[Kind, Layout] = {"sequence": _SCORE}
+_TAGGERS = _REWARDS | {"tokens": Layout("score")}
+_DECODER = _TAGGERS | {"answers": Layout("qa_outputs", trunk="transformer.")}
 LAYOUTS: dict[str, dict[Kind, Layout]] = {
-    "bert": {
-        "sequence": Layout("classifier", dense="bert.pooler.dense"),
-        "tokens": _TOKENS,
-        "answers": _ANSWERS,
-    },
-    "distilbert": {
-        "sequence": Layout("classifier", dense="pre_classifier", layer=_relu),
-        "tokens": _TOKENS,
-        "answers": _ANSWERS,
-    },
+    "bert": _BERT,
+    "distilbert": _BERT | {"sequence": Layout("classifier", dense="pre_classifier", layer=_relu)},
     "modernbert": dict.fromkeys(("sequence", "tokens", "answers"), _MODERNBERT),
-    **dict.fromkeys(("roberta", "xlm-roberta", "esm", "mpnet"), _FAIRSEQ),
-    "gpt2": {**_DECODER, "tokens": _TOKENS},
-    **dict.fromkeys(
-        ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "gemma3_text", "phi3", "smollm3"), _DECODER
-    ),
-    **dict.fromkeys(("olmo2", "granite"), _DECODER),
+    **dict.fromkeys(("roberta", "xlm-roberta", "mpnet"), _FAIRSEQ),
+    "esm": {kind: _FAIRSEQ[kind] for kind in ("sequence", "tokens")},
+    "gpt2": {"sequence": _SCORE, "tokens": _TOKENS, "answers": _ANSWERS},
+    "mistral": _TAGGERS | {"answers": _ANSWERS},
+    **dict.fromkeys(("llama", "qwen2", "qwen3", "smollm3"), _DECODER),
+    **dict.fromkeys(("gemma2", "phi3"), _TAGGERS),
+    **dict.fromkeys(("gemma3", "gemma3_text", "olmo2"), _REWARDS),
 }
-"""By `model_type`."""
+"""By `model_type`: the classes with a head that transformers has."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +134,17 @@ def find_head(r: ConfigReader, names: Collection[str]) -> FoundHead | None:
                 architecture, "sequence", None, frozenset(n for n in names if n.startswith(PLACES))
             )
     return None
+
+
+def as_spelled(family: Family, layout: Layout | None) -> Family:
+    """The family, whose trunk's names may begin otherwise in a class with such a head, in files and in memory."""
+    if layout is None or layout.trunk is None:
+        return family
+    return replace(
+        family,
+        checkpoint_prefixes=(*family.checkpoint_prefixes, (layout.trunk, family.prefix)),
+        memory=(*family.memory, ("^" + re.escape(family.prefix), layout.trunk)),
+    )
 
 
 def open_head(
@@ -195,7 +210,7 @@ def read_config(r: ConfigReader, found: FoundHead, outputs: int, pairs: Pairs) -
         labels = tuple(dict.fromkeys(tag_parts(n)[1] for n in names if n != OUTSIDE))
         return "tag", HeadConfig(labels=labels, gives="spans", tags=names, layer=layer)
     pooling: Pooling = (
-        r.one_of("classifier_pooling", _POOLINGS, "cls") if layout.pooling is None else layout.pooling
+        r.one_of("classifier_pooling", POOLINGS, "cls") if layout.pooling is None else layout.pooling
     )
     cfg = HeadConfig(labels=names, pooling=pooling, layer=layer, pairs=outputs > 1, typed=pairs.typed)
     if pooling == "last":
@@ -212,7 +227,7 @@ def read_config(r: ConfigReader, found: FoundHead, outputs: int, pairs: Pairs) -
     return "classify", cfg
 
 
-_POOLINGS: Mapping[str, Pooling] = {"cls": "cls", "mean": "mean"}
+POOLINGS: Mapping[str, Pooling] = {"cls": "cls", "mean": "mean"}
 
 
 def _value(r: ConfigReader, problem: str, crossing: str | None, *, decoder: bool) -> tuple[str, bool]:

@@ -1,6 +1,7 @@
 """Heads written as transformers has them: the keys of the config, and the tensors, by the table of `heads`."""
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -8,38 +9,65 @@ from torch import Tensor
 from onebase.base.head import OwnHead, span_tags
 from onebase.codec.text.tokenizer import Tokenizer
 from onebase.errors import ConfigError
-from onebase.formats.families.encoder import PLAIN
-from onebase.formats.families.heads import ACTIVATIONS, HEAD_KINDS, LAYOUTS, FoundHead, Kind, read_config
+from onebase.formats.families.heads import (
+    ACTIVATIONS,
+    ACTS,
+    HEAD_KINDS,
+    KINDS,
+    LAYOUTS,
+    POOLINGS,
+    FoundHead,
+    Layout,
+    read_config,
+)
+from onebase.formats.families.heads_linear import as_layout
 from onebase.formats.family import Tree
 from onebase.formats.hf.sentence import Pairs
 from onebase.formats.reader import ConfigReader
 
 
-def written_head(model_type: str, head: OwnHead, config: Tree) -> tuple[Tree, dict[str, Tensor]]:
+@dataclass(frozen=True)
+class WrittenHead:
+    """The config of a model with a head, the tensors of the head by their names there, and what the trunk's names begin with (None: as the family's)."""
+
+    config: Tree
+    tensors: dict[str, Tensor]
+    trunk: str | None
+
+    def trunk_names(self, tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+        """Of a family's tensors those of the trunk, whose names begin with `prefix`, as this class calls them."""
+        begin = prefix if self.trunk is None else self.trunk
+        return {begin + n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+
+
+def written_head(model_type: str, head: OwnHead, config: Tree) -> WrittenHead:
     """The keys that say what a head is, on top of the trunk's `config`, and its tensors by their names there. Raises ConfigError where
     the family's layout cannot say it: it is proved by reading it back."""
-    cfg = head.config
-    kinds: dict[str, Kind] = {"spans": "tokens", "answer": "answers"}
-    kind = kinds.get(cfg.gives, "sequence")
+    kind = KINDS.get(head.config.gives, "sequence")
     layout = LAYOUTS.get(model_type, {}).get(kind)
     if layout is None:
         raise ConfigError(
-            f"a head for {head.task} on a base of the {model_type} layout", "export the base alone"
+            f"a head for {head.task} on a base of the {model_type} layout: transformers has no such class",
+            "export the base alone",
         )
-    suffix = next(s for s, k in HEAD_KINDS.items() if k == kind)
+    architecture = _stem(config) + next(s for s, k in HEAD_KINDS.items() if k == kind)
+    if kind == "sequence":
+        _refuse_pooling(architecture, layout, head)
+    head = as_layout(head, layout, config)
+    cfg = head.config
     names = (
         cfg.tags
         or (span_tags(cfg.labels) if cfg.gives == "spans" else cfg.labels)
         or tuple(f"LABEL_{i}" for i in range(cfg.outputs))
     )
     tree = config | {
-        "architectures": [_stem(config) + suffix],
+        "architectures": [architecture],
         "id2label": {str(i): n for i, n in enumerate(names)},
         "label2id": {n: i for i, n in enumerate(names)},
         "problem_type": _PROBLEMS.get((cfg.gives, head.task)),
     }
     if layout.dense == "head.dense" and cfg.layer is not None:
-        act = next((name for name, ours in PLAIN.items() if ours == cfg.layer.activation), "tanh")
+        act = next((name for name, ours in ACTS.items() if ours == cfg.layer.activation), "tanh")
         tree |= {"classifier_activation": act, "classifier_bias": cfg.layer.bias}
         tree |= {"classifier_pooling": cfg.pooling} if kind == "sequence" else {}
     if cfg.pad is not None:
@@ -48,17 +76,17 @@ def written_head(model_type: str, head: OwnHead, config: Tree) -> tuple[Tree, di
     if head.task == "rerank":
         tree["sentence_transformers"] = {"activation_fn": crossing}
     tensors = dict(head.tensors)
-    _prove(FoundHead(tree["architectures"][0], kind, layout, frozenset()), head, tree)
+    _prove(FoundHead(architecture, kind, layout, frozenset()), head, tree)
     if not layout.bias and (head.task == "reward" or torch.count_nonzero(tensors["head.bias"]) == 0):
         # Of rewards only differences mean something.
         del tensors["head.bias"]
     theirs = layout.names(cfg.layer)
-    if odd := sorted(tensors.keys() - theirs.keys()):
+    if "head.bias" in tensors and "head.bias" not in theirs:
         raise ConfigError(
-            f"{odd[0]} of the head, for which {tree['architectures'][0]} has no place",
-            "export the base alone",
+            f"{architecture} cannot express a head with a bias: 'score' has none there",
+            "learn it with -o pooling=last -o head_bias=false, or export the base alone",
         )
-    return tree, {theirs[name]: t for name, t in tensors.items()}
+    return WrittenHead(tree, {theirs[name]: t for name, t in tensors.items()}, layout.trunk)
 
 
 _PROBLEMS = {
@@ -66,6 +94,16 @@ _PROBLEMS = {
     ("many", "classify"): "multi_label_classification",
     ("value", "regress"): "regression",
 }
+
+
+def _refuse_pooling(architecture: str, layout: Layout, head: OwnHead) -> None:
+    can = tuple(POOLINGS) if layout.pooling is None else (layout.pooling,)
+    if (pooling := head.config.pooling) not in can:
+        more = "" if layout.bias or head.task == "reward" else " -o head_bias=false"
+        raise ConfigError(
+            f"{architecture} cannot express a head whose pooling is {pooling!r} (there it is {' or '.join(map(repr, can))})",
+            f"learn it with -o pooling={can[-1]}{more}, or export the base alone",
+        )
 
 
 def _prove(found: FoundHead, head: OwnHead, tree: Tree) -> None:

@@ -10,12 +10,13 @@ from dataclasses import replace
 from onebase.codec.text.config import TransformConfig
 from onebase.formats.families import encoder
 from onebase.formats.families.decoder import FULL, GATED, SLIDING, layer_kinds, patterned
+from onebase.formats.families.encoder import PLAIN
 from onebase.formats.families.rotary import one_rope, rope_map
 from onebase.formats.family import Tree
 from onebase.formats.fields import Each, Found, Put, Set, Table, View, choice, flag, number, size
 from onebase.formats.names import table_family, under
 from onebase.formats.reader import ConfigReader
-from onebase.model.config import ALL, RopeConfig
+from onebase.model.config import ALL, Activation, RopeConfig
 
 
 class Kinds:
@@ -59,6 +60,13 @@ def _later(r: ConfigReader, found: Found) -> Each:
     return Each(i > 0 for i in range(found["trunk.depth"]))
 
 
+def _activation(r: ConfigReader, key: str, default: str) -> Activation:
+    """tanh is for the head of a classifier (`heads`), whose config the trunk reads too: what predicts tokens has another."""
+    alone = r.tensors and "head.dense.weight" not in r.tensors
+    return "gelu" if alone and r.data.get(key) == "tanh" and r.has(key) else r.one_of(key, PLAIN, default)
+
+
+TRANSFORM: tuple[str, dict[str, Activation], str] = ("codec.transform.activation", PLAIN, "gelu")
 BIASED = "trunk.final_norm.bias trunk.input_norm.bias codec.transform.norm.bias"
 TABLE = Table(
     (
@@ -72,7 +80,7 @@ TABLE = Table(
         flag("mlp_bias", "block.ff.bias", False),
         Set("block.norms.attn", _later),
         Kinds(),
-        choice("classifier_activation", "codec.transform.activation", encoder.PLAIN, "gelu"),
+        replace(choice("classifier_activation", *TRANSFORM), ask=_activation),
         flag("classifier_bias", "codec.transform.bias", False),
         flag("decoder_bias", "codec.head_bias", True),
         encoder.VOCABULARY,

@@ -20,7 +20,7 @@ from onebase.codec.text.roles import Roles
 from onebase.codec.text.tokenizer import Tokenizer
 from onebase.errors import ConfigError
 from onebase.formats.families import FAMILIES, family_of
-from onebase.formats.families.heads import find_head, open_head
+from onebase.formats.families.heads import as_spelled, find_head, open_head
 from onebase.formats.families.heads_out import padding, pairs_tree, written_head
 from onebase.formats.family import Family, Tree, written
 from onebase.formats.fields import OtherParts
@@ -59,6 +59,7 @@ def open_folder(path: Path, *, dtype: torch.dtype | None = None, hashes: bool = 
     if (odd := packed(source.config, reader.where)) is not None:
         raise odd
     family = family_of(source.config.get("model_type"), reader.where)
+    family = as_spelled(family, found.layout if found else None)
     cfg = reader.checked(lambda: family.read(reader))
     cfg, pictures = with_pictures(cfg, folder)
     # Before the weights: it is quick to say no.
@@ -138,16 +139,16 @@ def save_hf(base: LoadedBase, out: Path, head: OwnHead | None = None) -> None:
     """
     family, config = layout_of(base)
     cfg = base.model.cfg
-    own: dict[str, torch.Tensor] = {}
-    if head is not None:
-        config, own = written_head(config["model_type"], head, config)
+    made = None if head is None else written_head(config["model_type"], head, config)
+    if made is not None:
+        config = made.config
 
     def write(folder: Path) -> None:
         # What the family wrote wins: the row of the padding token says where RoBERTa's positions begin.
         known = {k: i for k, i in (_role_ids(base) | _other_ids(base)).items() if config.get(k) is None}
         tensors = given_back(base.model, family.rules(cfg))
-        if head is not None:
-            tensors = {n: t for n, t in tensors.items() if n.startswith(family.prefix)} | own
+        if head is not None and made is not None:
+            tensors = made.trunk_names(tensors, family.prefix) | made.tensors
             known |= padding(base.text_codec.tokenizer, head) if base.text_codec is not None else {}
         save_folder(folder, config | known, tensors)
         if base.text_codec is not None:

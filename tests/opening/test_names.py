@@ -13,7 +13,7 @@ import pytest
 from onebase import data
 from onebase.errors import ArtifactError, DataError, UserError
 from onebase.formats.hub.datasets import splits_of
-from onebase.opening.rows import resolved
+from onebase.opening.names import resolved
 from tests.formats.hub_server import Hub, hub_server
 
 client = pytest.importorskip("huggingface_hub.utils")

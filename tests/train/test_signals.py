@@ -7,7 +7,7 @@ import pytest
 
 PROGRAM = """
 import atexit, sys, threading, time
-from onebase.train.exiting import exit_now
+from onebase.train.signals import exit_now
 atexit.register(lambda: print("told"))
 threading.Thread(target=time.sleep, args=(600,)).start()  # a usual exit would wait for it
 sys.stdout.write("unflushed ")

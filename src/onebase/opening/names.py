@@ -1,5 +1,5 @@
-"""The base that a name means, in memory: ours, or open weights of a format that is known. A new format is one entry in the table here, and one
-in `formats.recognise`."""
+"""What a name means, in memory: bases and adapters of ours or of formats that are known, and rows of the Hub. A new format is one entry in the table
+here, and one in `formats.recognise`; `find` says what is there without opening it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -9,13 +9,19 @@ from onebase.artifact.files import MANIFEST
 from onebase.artifact.record import Record
 from onebase.base.folder import LoadedBase, load_base
 from onebase.codec.text.codec import TextCodec
+from onebase.data.labelled import Data, Fetched
 from onebase.formats.ctranslate2.whisper import open_ctranslate2
 from onebase.formats.gguf import open_base as open_gguf
-from onebase.formats.hf.base import open_folder
+from onebase.formats.hf.base import layout_of, open_folder
 from onebase.formats.hf.tokenizer_files import with_end_of_turn
 from onebase.formats.hf.unsupported import what_it_is
-from onebase.formats.hub import models
-from onebase.formats.recognise import FORMATS_IN, is_ctranslate2, is_folder, is_gguf
+from onebase.formats.hub import datasets, models
+from onebase.formats.hub.models import fetch, is_name
+from onebase.formats.peft.folder import Target
+from onebase.formats.recognise import FORMATS_IN, is_ctranslate2, is_folder, is_gguf, is_peft
+from onebase.methods.config import AdapterConfig, part_field
+from onebase.methods.folder import AdapterParts, bound_to, load_adapter
+from onebase.methods.peft import read
 from onebase.model.device import compute_dtype, pick_device
 from onebase.opening.find import find_base
 
@@ -76,3 +82,32 @@ def open_base(ref: str | Path, *, device: str = "cpu", dtype: str = "fp32") -> L
     found.model.to(where)
     found.model.compute_dtype = compute_dtype(dtype, where)
     return found
+
+
+def read_adapter(base: LoadedBase, path: Path) -> AdapterParts:
+    """An adapter folder of ours, or one that PEFT saved for this base (perhaps on the Hub). Raises ArtifactError or ConfigError."""
+    path = fetch(path) if is_name(path) else path
+    if not is_peft(path):
+        return load_adapter(path)
+    found = read(path, Target(base.model, lambda: layout_of(base)[0], base.head))
+    record = Record("adapter")
+    relied = {k: v for k, v in base.hashes.items() if k != "fingerprint"}
+    # PEFT does not say which weights an adapter was made on: that it belongs to this base is the user's word.
+    record.add_parent("base", base.fingerprint, base.path.name if base.path else "", **relied)
+    record.add("imported.from", path.resolve().name, "name of the source")
+    record.add("imported.format", "peft", "read from the source")
+    note_hub(record, path)
+    record.add("base", base.fingerprint, "stated by the user, who put it on this base")
+    record.add("data", None, "not known: the source does not say what the adapter learnt from")
+    own = part_field(found.method, found.config)
+    cfg = AdapterConfig(method=found.method, task=found.task, base=bound_to(base), **own, **found.parts)
+    return AdapterParts(cfg, found.tensors, record, path)
+
+
+def resolved(data: Data) -> Data:
+    """The files of `hf:org/name[@revision][:[config/]split]`; all else as it is. Raises UserError for what is not there or not allowed, DataError for
+    a split that is not there or has to be named."""
+    if not isinstance(data, (str, Path)) or not models.is_name(data):
+        return data
+    paths, source = datasets.fetch(data)
+    return Fetched(tuple(paths), source)

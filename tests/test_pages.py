@@ -1,0 +1,71 @@
+"""What the pages name exists: options of commands, modules and their parts, files of the repository, other pages and their headings."""
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+import typer
+
+from onebase.cli import app
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted(p for p in (ROOT / "docs").glob("*.md") if p.stem != "log")
+NAMES = [p.stem for p in PAGES]
+OPTIONS = {"serving": "serve", "speech": "transcribe", "images": "images", "audits": "audit", "demo": "demo"}
+"""Pages whose tables list every option of a command."""
+EVERYWHERE = {"--help", "--device", "--dtype"}
+
+
+def prose(page: Path) -> str:
+    return re.sub(r"^ *```.*?^ *```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+
+
+def anchors(page: Path) -> set[str]:
+    """Headings as links name them."""
+    heads = re.findall(r"^#+ (.+)$", prose(page), re.M)
+    return {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize("page", OPTIONS)
+def test_the_table_of_options_is_that_of_the_command(page: str) -> None:
+    command = typer.main.get_command(app).commands[OPTIONS[page]]
+    known = {name for p in command.params for name in p.opts if name.startswith("--")}
+    rows = re.findall(r"^\| (`--[^|]+) \|", prose(ROOT / "docs" / f"{page}.md"), re.M)
+    shown = {name for row in rows for name in re.findall(r"--[a-z-]+", row)}
+    assert shown | EVERYWHERE == known | EVERYWHERE
+
+
+def test_options_of_eval_exist() -> None:
+    known = {name for p in typer.main.get_command(app).commands["eval"].params for name in p.opts}
+    shown = re.findall(r"^\| `(--[a-z-]+)", prose(ROOT / "docs" / "evaluation.md"), re.M)
+    assert len(shown) > 5 and set(shown) <= known
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_modules_and_their_parts_exist(page: Path) -> None:
+    for name in re.findall(r"`(onebase(?:\.\w+)+)[`(]", prose(page)):
+        parts = name.split(".")
+        found = importlib.import_module("onebase")
+        for i, part in enumerate(parts[1:], 2):
+            if not hasattr(found, part):
+                importlib.import_module(".".join(parts[:i]))
+            found = getattr(found, part)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_files_of_the_repository_exist(page: Path) -> None:
+    for name in re.findall(
+        r"\b((?:tests|src|bench|examples|recipes|fuzz|docs)/[\w/.-]+\.(?:py|md|yaml|jsonl|csv))\b",
+        prose(page),
+    ):
+        assert (ROOT / name).is_file(), name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", prose(page)):
+        name, _, heading = target.partition("#")
+        there = page.parent / name if name else page
+        assert there.exists(), target
+        assert not heading or heading in anchors(there), target
