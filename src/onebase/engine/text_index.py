@@ -18,6 +18,7 @@ from torch import Tensor
 from onebase.artifact.files import ArtifactWriter, canonical_json, check_fast, read_manifest
 from onebase.artifact.record import Record
 from onebase.artifact.tensors import load_tensors, save_tensors
+from onebase.base.folder import state_of
 from onebase.errors import ArtifactError, UserError
 from onebase.methods.bound import Bound
 
@@ -158,6 +159,25 @@ class Index:
         return index
 
 
+class LastTexts:
+    """The texts that were last looked in, with their vectors: who asks again about the same pays for the query alone."""
+
+    def __init__(self, bound: Bound, embed: Embed) -> None:
+        self._bound, self._embed = bound, embed
+        self._kept: tuple[object, Index] | None = None
+
+    def nearest(self, query: str, texts: Sequence[str], top: int | None) -> list[Near]:
+        """All texts, or the `top` nearest, the nearest first. Raises UserError."""
+        check_query(query, top)
+        if isinstance(texts, str) or not texts:
+            raise UserError(f"the texts are {texts!r}", "give a list of texts to look in")
+        key = (_texts_key(texts), state_of(self._bound.loaded.model))
+        if self._kept is None or self._kept[0] != key:
+            rows = ({"text": text, "at": i} for i, text in enumerate(texts))
+            self._kept = key, Index(self._bound, self._embed, rows)
+        return [Near(n.text, n.score) for n in self._kept[1].search(query, top)]
+
+
 def check_maker(path: Path, maker: Maker) -> None:
     """Raises UserError where another base or adapter made the index in a folder."""
     facts = read_manifest(path, KIND)["facts"]
@@ -188,7 +208,7 @@ def best(score_N: Tensor, top: int) -> list[int]:
     return score_N.argsort(descending=True, stable=True).tolist()
 
 
-def texts_key(texts: Sequence[str]) -> bytes:
+def _texts_key(texts: Sequence[str]) -> bytes:
     """The hash of texts and their order."""
     state = hashlib.sha256()
     for text in texts:
