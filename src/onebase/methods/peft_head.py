@@ -13,7 +13,7 @@ from torch import Tensor
 
 from onebase.base.head import Head, HeadConfig, tag_parts
 from onebase.errors import ArtifactError, ConfigError
-from onebase.formats.families.heads import KINDS, LAYOUTS, Kind, Layout, as_spelled
+from onebase.formats.families.heads import KINDS, LAYOUTS, Kind, Layout, as_stored
 from onebase.formats.peft.folder import PeftFolder, Target
 from onebase.formats.reader import ConfigReader
 
@@ -100,7 +100,7 @@ def write_head(
 
 
 def _within(target: Target, layout: Layout) -> Target:
-    return replace(target, family=lambda: as_spelled(target.family(), layout), headed=True)
+    return replace(target, family=lambda: as_stored(target.family(), layout), headed=True)
 
 
 def _layout(target: Target, kind: Kind) -> Layout:

@@ -38,7 +38,9 @@ def fit_ridge(x_NP: Tensor, y_N: Tensor, seed: int = 0, bias: bool = True) -> Fi
     return Fitted(head, strength, losses_N)
 
 
-def _solve(z_NP: Tensor, y_N: Tensor, strengths: tuple[float, ...], bias: bool) -> tuple[Tensor, Tensor]:
+def _solve(
+    z_NP: Tensor, y_N: Tensor, strengths: tuple[float, ...], bias: bool = True
+) -> tuple[Tensor, Tensor]:
     """Weights [S, P] and biases [S] for S strengths, from one singular value decomposition."""
     mid_P, mid = (z_NP.mean(0), y_N.mean()) if bias else (torch.zeros_like(z_NP[0]), torch.zeros_like(y_N[0]))
     u_NR, s_R, v_RP = torch.linalg.svd(z_NP - mid_P, full_matrices=False)

@@ -51,7 +51,7 @@ class RepeatedTexts:
         begins = set(ends.values())
         at = np.flatnonzero(special)
         cuts = sorted({0, len(ids), *at.tolist(), *(at + 1).tolist(), *begins, *ends})
-        whole, answer = _Said(self._joint), None
+        whole, answer = _TextHash(self._joint), None
         answers = []
         for a, b in itertools.pairwise(cuts):
             if a in begins:
@@ -61,17 +61,17 @@ class RepeatedTexts:
                 if special[a]
                 else self.tokenizer.decode(ids[a:b], skip_special=False, start=not whole.run)
             )
-            for said in (whole, answer):
-                if said is not None:
-                    said.add(ids[a], part)
+            for text in (whole, answer):
+                if text is not None:
+                    text.add(ids[a], part)
             if answer is not None and b in ends:
                 answers.append(answer.key())
                 answer = None
         return whole.key(), answers
 
 
-class _Said:
-    """A hash that grows with a sample: the text between special tokens, white space normalised in each piece."""
+class _TextHash:
+    """A hash that is updated along a sample: its special tokens, and the text between them with white space normalised."""
 
     def __init__(self, joint: str, before: Any = None) -> None:
         self.joint = joint
@@ -86,14 +86,14 @@ class _Said:
         self._update(f"{self._open()}{_SPECIAL}{id}")
         self.run = []
 
-    def answered(self) -> _Said:
-        """What an answer is told by: all that was said so far, and what is now added to it."""
+    def answered(self) -> _TextHash:
+        """The hash of an answer that begins here: all text so far, and what is added from here on."""
         before = self.state.copy()
         before.update(_bytes(self._open() + _ANSWER))
-        return _Said(self.joint, before)
+        return _TextHash(self.joint, before)
 
     def key(self) -> str:
-        """The hash of all that was said; nothing may be added then."""
+        """The finished hash; nothing may be added after it."""
         self._update(self._open())
         return str(self.state.hexdigest())
 

@@ -20,7 +20,7 @@ from onebase.codec.text.roles import Roles
 from onebase.codec.text.tokenizer import Tokenizer
 from onebase.errors import ConfigError
 from onebase.formats.families import FAMILIES, family_of
-from onebase.formats.families.heads import as_spelled, find_head, open_head
+from onebase.formats.families.heads import as_stored, find_head, open_head
 from onebase.formats.families.heads_out import padding, pairs_tree, written_head
 from onebase.formats.family import Family, Tree, written
 from onebase.formats.fields import OtherParts
@@ -59,7 +59,7 @@ def open_folder(path: Path, *, dtype: torch.dtype | None = None, hashes: bool = 
     if (odd := packed(source.config, reader.where)) is not None:
         raise odd
     family = family_of(source.config.get("model_type"), reader.where)
-    family = as_spelled(family, found.layout if found else None)
+    family = as_stored(family, found.layout if found else None)
     cfg = reader.checked(lambda: family.read(reader))
     cfg, pictures = with_pictures(cfg, folder)
     # Before the weights: it is quick to say no.
