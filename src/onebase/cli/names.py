@@ -1,6 +1,9 @@
 """Tasks, methods and options by name, for help and for checks: without plug-ins these need not wait seconds for the tables, which import torch. A
 test holds both equal."""
 
+import json
+from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onebase.plugins import GROUP
@@ -21,64 +24,8 @@ BUILT_IN = {
     "judged": ("prefer", "reinforce"),
     "asked": ("classify", "regress", "tag", "rerank", "extract", "reward"),
 }
-WHOLE, NUMBER, NULL, TEXT, SWITCH = (
-    "whole number",
-    "number",
-    " or nothing (null)",
-    "text",
-    "true or false",
-)
-POOLING = {"pooling": "one of last, mean, both, all, cls or one of vector or one of auto"}
-VIRTUAL = {"virtual": WHOLE, "soft_text": TEXT + NULL}
-COMMON = {
-    "epochs": WHOLE,
-    "batch_size": WHOLE,
-    "lr": NUMBER + NULL,
-    "micro_batch": WHOLE + NULL,
-    "max_length": WHOLE + NULL,
-    "allow": "list of text",
-    "seed": WHOLE,
-    "date": TEXT + NULL,
-}
-WAS = ("rows", "micro")
-OF_TASKS: dict[str, dict[str, str]] = {
-    **{task: {} for task in BUILT_IN["tasks"]},
-    "classify": {**POOLING, "contrast": "map with keys first, temperature"},
-    "regress": POOLING,
-    "embed": {"temperature": NUMBER, "symmetric": SWITCH},
-    "rerank": POOLING,
-    "prefer": {"prefer": "map with keys loss, beta, smoothing"},
-    "reward": POOLING,
-    "reinforce": {
-        "reinforce": "map with keys how, reward, group, max_tokens, stop, passes, parts, clip, kl, advantages, length, gamma, lam, value, success"
-    },
-    "continue": {"replay": "map with keys data, share, test"},
-    "distil": {
-        **POOLING,
-        "distil": "map with keys teacher, adapter, level, temperature, direction, hard, hidden, max_tokens, sample",
-    },
-}
-OF_METHODS: dict[str, dict[str, str]] = {
-    "prompt": {
-        "prompt": "text or list of map of name to text",
-        "answers": "map of name to text" + NULL,
-        "shots": "map with keys n, select, example, between",
-        "compare": "map with keys calibration, mean",
-    },
-    "head": {},
-    "lora": {
-        "rank": WHOLE,
-        "alpha": NUMBER,
-        "sites": "list of text",
-        "ranks": "map of name to whole number" + NULL,
-        "alphas": "map of name to number" + NULL,
-        "rslora": SWITCH,
-        "dora": SWITCH,
-    },
-    "soft": VIRTUAL,
-    "prefix": VIRTUAL,
-    "full": {},
-}
+OPTIONS = Path(__file__).with_name("options.json")
+"""The options of every task and method, of each task and of each method, as the tables have them: `python -m onebase.cli.names` writes it anew."""
 
 
 def names() -> dict[str, tuple[str, ...]]:
@@ -90,8 +37,12 @@ def option_names() -> "OptionNames":
     """The names of the options of adaptation, those that plug-ins bring among them."""
     from onebase.tasks.option_names import OptionNames
 
-    if not with_plugins():
-        return OptionNames(COMMON, OF_TASKS, OF_METHODS, WAS)
+    return OptionNames(**json.loads(OPTIONS.read_bytes())) if not with_plugins() else options_of_tables()
+
+
+def options_of_tables() -> "OptionNames":
+    """As the tables have them now."""
+    import onebase.tasks.table  # noqa: F401  # fills the table of tasks' options
     from onebase.tasks.options import option_names as found
 
     return found()
@@ -119,3 +70,7 @@ def from_tables() -> dict[str, tuple[str, ...]]:
         "judged": tuple(t.name for t in TASKS.values() if t.takes_judge),
         "asked": tuple(t.name for t in TASKS.values() if t.answer),
     }
+
+
+if __name__ == "__main__":
+    OPTIONS.write_text(json.dumps(asdict(options_of_tables()), indent=1) + "\n", encoding="utf-8")

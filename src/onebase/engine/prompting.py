@@ -3,6 +3,7 @@
 N texts, E stored examples, C answers, D width.
 """
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from onebase.base.folder import LoadedBase
+from onebase.codec.text.long import ReadPart, parts_of
 from onebase.codec.text.pooling import EmbeddingConfig
 from onebase.codec.text.sample import Message, joined
 from onebase.engine.features import embeddings, features, given_tokens
@@ -21,10 +23,14 @@ from onebase.methods import prompt as saved
 from onebase.methods.folder import Attached
 from onebase.methods.prompt import ANSWER, EXAMPLES, PromptConfig, filled, missing
 from onebase.model.proj import AdapterRouting
+from onebase.objective.pooled import mean_of_windows
 
 Given = str | tuple[str, str] | Mapping[str, Any]
 """A text, a pair of texts that are read together, or a row with the columns that the prompt's variables are called by."""
 T = TypeVar("T")
+MARGIN = 4
+"""Tokens that a part of a text may have more inside a prompt than it had in the text."""
+log = logging.getLogger(__name__)
 CHARS = (str, int, float)
 """What a variable's value may be."""
 
@@ -62,6 +68,34 @@ class Prompter:
 
             out.append(self._fitted(which, make, lambda text: len(tokenizer.encode(text, bos=True))))
         return out
+
+    def windows(self, rows: Sequence[Mapping[str, str]]) -> tuple[list[Mapping[str, str]], list[int]]:
+        """The rows, the longest variable of those that leave no room for an answer cut as the config says, or the row once for each of its windows;
+        and the number of the row that each is of."""
+        cfg, tok = self.cfg, self.base.codec.tokenizer
+        if cfg.long == "refuse" or not cfg.variables or not isinstance(cfg.template, str):
+            return list(rows), list(range(len(rows)))
+        answer = max(cfg.room, *(len(tok.encode(a, follows="text")) for a in cfg.answers.values()))
+        limit = self.base.model.cfg.text.context - self.before - answer
+        out: list[Mapping[str, str]] = []
+        text_W, cut = [], 0
+        for n, row in enumerate(rows):
+            name = max(cfg.variables, key=lambda v: len(row[v]))
+            ids, places = tok.encode_placed(row[name])
+            around = len(tok.encode(filled(cfg.template, {**row, name: "", EXAMPLES: ""}), bos=True))
+            room = limit - around - MARGIN
+            if len(ids) <= room or room < 1:  # one without any room is refused where it is scored
+                parts = [ReadPart(((0, len(ids)),))]
+            else:
+                parts = parts_of(len(ids), room, cfg.long)
+            cut += any(p.left_out for p in parts)
+            for part in parts:
+                text = "".join(row[name][places[a][0] : places[b - 1][1]] for a, b in part.stretches if b > a)
+                out.append({**row, name: text} if len(ids) > room >= 1 else row)
+                text_W.append(n)
+        if cut:
+            log.warning("%d of %d texts are cut to what the prompt has room for", cut, len(rows))
+        return out, text_W
 
     def talk(self, messages: Sequence[Message], values: Mapping[str, str]) -> Prompted:
         """The conversation to read: saved messages, examples as turns, and the messages that were given. A system message of theirs goes
@@ -240,8 +274,12 @@ def answer_scores(
     """log P(answer | prompt) for each label less its bias, normalised over the labels, [N, C]."""
     rows = [checked(prompt, t, f"row {i}: ") for i, t in enumerate(texts, 1)]
     before = base.model.virtual_counts(routing, 1)[0]
-    read = Prompter(base, prompt, vectors_ED, before).texts(rows)
-    return scores_of(base, prompt, [p.read for p in read], routing)
+    prompter = Prompter(base, prompt, vectors_ED, before)
+    windows, text_W = prompter.windows(rows)
+    logp_WC = scores_of(base, prompt, [p.read for p in prompter.texts(windows)], routing)
+    if len(windows) == len(rows):
+        return logp_WC
+    return mean_of_windows(logp_WC, torch.tensor(text_W), "mean").log_softmax(-1)
 
 
 def scores_of(
