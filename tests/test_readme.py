@@ -16,10 +16,11 @@ import pytest
 import yaml
 
 from onebase.cli import app
-from onebase.cli.names import BUILT_IN, from_tables
+from onebase.cli.names import BUILT_IN, COMMON, OF_METHODS, OF_TASKS, WAS, from_tables
 from onebase.pretraining.objectives import OBJECTIVES, NextTokenConfig
 from onebase.pretraining.recipe import Recipe
-from onebase.tasks.options import AdaptOptions
+from onebase.tasks.option_names import OptionNames
+from onebase.tasks.options import AdaptOptions, option_names
 from onebase.tasks.table import METHODS, PREDICTIONS, TASKS
 from tests.pictures import photos, sighted
 from tests.pretrained import onebase, tiny_run
@@ -38,6 +39,8 @@ NAMES = [
     "eval",
     "audit",
     "apply",
+    "embed",
+    "search",
     "generate",
     "chat",
     "images",
@@ -47,6 +50,7 @@ NAMES = [
     "export",
     "quantize",
     "student",
+    "list",
     "show",
     "verify",
 ]
@@ -136,6 +140,9 @@ def test_the_commands_of_the_readme(clone: Path) -> None:
         "demo",  # run by .ci/run
         "combine",  # in the manual
         "student",  # in the manual
+        "embed",  # in the manual
+        "search",  # in the manual
+        "list",  # in the manual
         "merge",  # in the manual
         "audit",  # in the manual
         "images",  # in the manual, on a base that sees
@@ -198,6 +205,16 @@ def test_the_links_of_the_readme_lead_somewhere() -> None:
 
 def test_help_without_the_tables_has_their_names() -> None:
     assert from_tables() == BUILT_IN
+
+
+def test_options_without_the_tables_are_theirs() -> None:
+    shown = OptionNames(COMMON, OF_TASKS, OF_METHODS, WAS)
+    assert shown == option_names()
+    for mine, found in (
+        (COMMON, option_names().common),
+        *((x, option_names().methods[m]) for m, x in OF_METHODS.items()),
+    ):
+        assert list(mine) == list(found)  # what is listed to the user is in their order
 
 
 def test_help_of_adapt_imports_no_torch() -> None:

@@ -6,7 +6,9 @@ from pathlib import Path
 from onebase.api.base import Base
 from onebase.base.folder import save_base
 from onebase.errors import UserError
-from onebase.opening.names import FORMATS_IN, find_artifact, open_base, open_foreign
+from onebase.formats.recognise import FORMATS_IN
+from onebase.opening.find import find_artifact
+from onebase.opening.names import open_base, open_foreign
 from onebase.pretraining.recipe import Recipe, read_recipe
 from onebase.pretraining.run import Tell, run_recipe
 from onebase.train.callbacks import Callback

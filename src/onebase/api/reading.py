@@ -1,12 +1,13 @@
 """The part of `Base` that reads: texts, images and sound into vectors, classes, numbers, spans and words."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from onebase.base.folder import state_of
 from onebase.base.head import Pooling
 from onebase.engine import image_features as images
 from onebase.engine.answers import (
@@ -26,17 +27,18 @@ from onebase.engine.labels import Label, labelled
 from onebase.engine.passages import Extracted, extracted
 from onebase.engine.prompting import Given
 from onebase.engine.speech import Transcriber
+from onebase.engine.text_index import Index, Near, Row, check_query, texts_key
 from onebase.engine.transcribing import Transcript, transcribe
 from onebase.errors import UserError
 from onebase.methods.bound import Bound
 from onebase.methods.spans import Span
-from onebase.tasks.pairs import Near, nearest
 
 
 class Understanding(Bound):
     """Says something of what it is given."""
 
     _ears: Transcriber | None = None
+    _looked_in: tuple[object, Index] | None = None
 
     @torch.no_grad()
     def logits(self, ids: Sequence[int]) -> Tensor:
@@ -55,8 +57,22 @@ class Understanding(Bound):
         return vectors(self, texts, pooling)
 
     def nearest(self, query: str, texts: Sequence[str], *, top: int | None = None) -> list[Near]:
-        """Texts by how near they are to another, the nearest first (`text`, `score`: the cosine of what `embed` gives). Raises UserError."""
-        return nearest(self.embed, query, texts, top)
+        """Texts by how near they are to another, the nearest first (`text`, `score`: the cosine of what `embed` gives). The vectors of the texts that it was
+        last asked about are kept; to hold more, or on the disk, see `index`. Raises UserError."""
+        check_query(query, top)
+        if isinstance(texts, str) or not texts:
+            raise UserError(f"the texts are {texts!r}", "give a list of texts to look in")
+        key = (texts_key(texts), state_of(self.loaded.model))
+        if self._looked_in is None or self._looked_in[0] != key:
+            self._looked_in = key, self.index({"text": text, "at": i} for i, text in enumerate(texts))
+        return [Near(n.text, n.score) for n in self._looked_in[1].search(query, top)]
+
+    def index(self, rows: Iterable[Row | str] = (), *, path: str | Path | None = None) -> Index:
+        """Texts, or rows with a column `text`, embedded once to be searched often (`search(query, top)`, `add(rows)`, `save(path)`); exact, right up to a
+        million texts. path: go on from the folder of an index, which must be of this base and adapter. Raises UserError."""
+        index = Index(self, self.embed) if path is None else Index.load(path, self, self.embed)
+        index.add(rows)
+        return index
 
     def remembering(self) -> AbstractContextManager[None]:
         """Inside `with base.remembering():` a text is read once, so that many heads on the same texts cost little more than one.

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from onebase.api.loading import load
 from onebase.errors import UserError
+from onebase.opening.find import named_adapters
 
 
 def serve_base(
@@ -19,7 +20,7 @@ def serve_base(
 ) -> None:
     """Load, attach and serve until stopped. Raises UserError."""
     try:
-        from onebase.serve.adapters import app_of, attach_all, named_adapters
+        from onebase.serve.adapters import app_of, attach_all
         from onebase.serve.run import serve
     except ModuleNotFoundError as e:
         raise UserError(f"serving needs {e.name}", 'run: pip install "onebase[serve]"') from None

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from onebase.errors import ArtifactError
+from onebase.errors import ArtifactError, DataError
 
 _FULL = {
     errno.ENOSPC: (
@@ -64,6 +64,26 @@ def user_error(error: BaseException, path: Path, only_full: bool = False) -> Art
         cause = f"{blocking} is a file, not a folder"
     shown = _DRAFT.sub(r"\1", str(path))  # by the name that it was to have
     return ArtifactError(f"cannot write {shown}: {cause}", remedy)
+
+
+def check_file(path: Path) -> None:
+    """Raise DataError unless `path` is a file with something in it that can be read."""
+    if not path.exists():
+        raise DataError(f"{path}: no such file", "check the path")
+    if path.is_dir():
+        raise DataError(
+            f"{path}: is a folder, a file is expected", "name a file in it, or use a source of kind 'folder'"
+        )
+    if not os.access(path, os.R_OK):
+        raise unreadable(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+    # It is opened once, by who reads it: a pipe gives what it has once.
+    if path.is_file() and not path.stat().st_size:
+        raise DataError(f"{path}: the file is empty", "remove it from the source, or fill it")
+
+
+def unreadable(path: Path, e: OSError) -> DataError:
+    """The error for a file that the system does not give."""
+    return DataError(f"{path}: cannot be read: {e.strerror or e}", "check its permissions")
 
 
 @contextlib.contextmanager

@@ -17,6 +17,12 @@ from onebase.errors import ArtifactError
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
+GIVE = {
+    ("base", "adapter"): "give a base; an adapter goes to --adapter NAME=DIR",
+    ("base", ""): "give a base",
+    ("adapter", ""): "give a folder made by onebase adapt",
+}
+"""What to do where a folder is not of the kind that is wanted: by that kind and its own ("": any other)."""
 
 
 def read_manifest(folder: str | Path, kind: str | None = None) -> dict[str, Any]:
@@ -51,7 +57,11 @@ def read_manifest(folder: str | Path, kind: str | None = None) -> dict[str, Any]
     if not isinstance(manifest, dict) or manifest_bytes(manifest) != raw or not _well_formed(manifest):
         raise _damaged(path, "is changed (its own hash does not match)")
     if kind is not None and manifest["kind"] != kind:
-        raise ArtifactError(f"{folder} is a {manifest['kind']}, not a {kind}", f"give the folder of a {kind}")
+        found = manifest["kind"]
+        raise ArtifactError(
+            f"{folder} is of kind {found!r}, not {'an' if kind[0] in 'aeiou' else 'a'} {kind}",
+            GIVE.get((kind, found)) or GIVE.get((kind, ""), f"give the folder of a {kind}"),
+        )
     return manifest
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from onebase.cli.app import AdapterDir, Out, Ref, app, example, load_base, refuse_existing, say
+from onebase.cli.app import AdapterDir, Out, Ref, app, check_paths, example, load_base, refuse_existing, say
 
 
 @app.command(
@@ -21,11 +21,16 @@ def import_(
     base: Annotated[str | None, typer.Option(metavar="REF", help="The base of an adapter of PEFT.")] = None,
 ) -> None:
     """Take an open model into a base folder, its record saying where from. (Other commands also take SRC as it is.)"""
-    import onebase
+    from onebase.opening.find import find_artifact
 
     refuse_existing(out)
+    check_paths(base)
+    if not src.startswith("hf:"):
+        find_artifact(src)
+    import onebase
+
     if base is not None:
-        from onebase.opening.names import find_artifact, read_adapter
+        from onebase.opening.names import read_adapter
 
         loaded = onebase.load(base).loaded
         onebase.Adapter(read_adapter(loaded, find_artifact(src))).save(out)
@@ -52,10 +57,13 @@ def export(
 ) -> None:
     """Write a base for other programs; with --adapter its weights are merged in."""
     from onebase.config import parse_pairs
-    from onebase.derive.exporting import export as write
 
     refuse_existing(out)
-    write(load_base(ref, adapter, "cpu", "fp32"), out, format, parse_pairs(option or []))
+    options = parse_pairs(option or [])
+    check_paths(ref, adapter)
+    from onebase.derive.exporting import export as write
+
+    write(load_base(ref, adapter, "cpu", "fp32"), out, format, options)
     say(f"{format}: {out}")
 
 
@@ -108,6 +116,7 @@ def quantize(
 ) -> None:
     """Make a smaller base; its record says what that cost in perplexity."""
     refuse_existing(out)
+    check_paths(ref, None, [data])
     small = load_base(ref, None, "cpu", "fp32").quantize(bits, group=group, head=head or None, data=data)
     small.save(out)
     say(f"base: {out} ({small.fingerprint[:16]}...)")

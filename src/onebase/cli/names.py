@@ -1,8 +1,12 @@
-"""Tasks and methods by name, for help: without plug-ins it need not wait seconds for the tables, which import torch. A test holds both equal."""
+"""Tasks, methods and options by name, for help and for checks: without plug-ins these need not wait seconds for the tables, which import torch. A
+test holds both equal."""
 
-from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
 
 from onebase.plugins import GROUP
+
+if TYPE_CHECKING:
+    from onebase.tasks.option_names import OptionNames
 
 BUILT_IN = {
     "tasks": (
@@ -17,11 +21,91 @@ BUILT_IN = {
     "judged": ("prefer", "reinforce"),
     "asked": ("classify", "regress", "tag", "rerank", "extract", "reward"),
 }
+WHOLE, NUMBER, NULL, TEXT, SWITCH = (
+    "whole number",
+    "number",
+    " or nothing (null)",
+    "text",
+    "true or false",
+)
+POOLING = {"pooling": "one of last, mean, both, all, cls or one of vector or one of auto"}
+VIRTUAL = {"virtual": WHOLE, "soft_text": TEXT + NULL}
+COMMON = {
+    "epochs": WHOLE,
+    "batch_size": WHOLE,
+    "lr": NUMBER + NULL,
+    "micro_batch": WHOLE + NULL,
+    "max_length": WHOLE + NULL,
+    "allow": "list of text",
+    "seed": WHOLE,
+    "date": TEXT + NULL,
+}
+WAS = ("rows", "micro")
+OF_TASKS: dict[str, dict[str, str]] = {
+    **{task: {} for task in BUILT_IN["tasks"]},
+    "classify": {**POOLING, "contrast": "map with keys first, temperature"},
+    "regress": POOLING,
+    "embed": {"temperature": NUMBER, "symmetric": SWITCH},
+    "rerank": POOLING,
+    "prefer": {"prefer": "map with keys loss, beta, smoothing"},
+    "reward": POOLING,
+    "reinforce": {
+        "reinforce": "map with keys how, reward, group, max_tokens, stop, passes, parts, clip, kl, advantages, length, gamma, lam, value, success"
+    },
+    "continue": {"replay": "map with keys data, share, test"},
+    "distil": {
+        **POOLING,
+        "distil": "map with keys teacher, adapter, level, temperature, direction, hard, hidden, max_tokens, sample",
+    },
+}
+OF_METHODS: dict[str, dict[str, str]] = {
+    "prompt": {
+        "prompt": "text or list of map of name to text",
+        "answers": "map of name to text" + NULL,
+        "shots": "map with keys n, select, example, between",
+        "compare": "map with keys calibration, mean",
+    },
+    "head": {},
+    "lora": {
+        "rank": WHOLE,
+        "alpha": NUMBER,
+        "sites": "list of text",
+        "ranks": "map of name to whole number" + NULL,
+        "alphas": "map of name to number" + NULL,
+        "rslora": SWITCH,
+        "dora": SWITCH,
+    },
+    "soft": VIRTUAL,
+    "prefix": VIRTUAL,
+    "full": {},
+}
 
 
 def names() -> dict[str, tuple[str, ...]]:
     """Of the tables, what plug-ins bring among it."""
-    return from_tables() if entry_points(group=GROUP) else BUILT_IN
+    return from_tables() if with_plugins() else BUILT_IN
+
+
+def option_names() -> "OptionNames":
+    """The names of the options of adaptation, those that plug-ins bring among them."""
+    from onebase.tasks.option_names import OptionNames
+
+    if not with_plugins():
+        return OptionNames(COMMON, OF_TASKS, OF_METHODS, WAS)
+    from onebase.tasks.options import option_names as found
+
+    return found()
+
+
+def with_plugins() -> bool:
+    """Are there plug-ins? They are in the tables then."""
+    from importlib.metadata import entry_points
+
+    if not entry_points(group=GROUP):
+        return False
+    import onebase.api  # noqa: F401  # they register themselves there
+
+    return True
 
 
 def from_tables() -> dict[str, tuple[str, ...]]:

@@ -17,6 +17,7 @@ from onebase.cli.app import (
     Schema,
     Vars,
     app,
+    check_paths,
     constraint,
     example,
     load_base,
@@ -92,11 +93,7 @@ def eval_(
     dtype: DType = "auto",
 ) -> None:
     """Score a base or an adapter, each number with its 95% interval; with --train, ask whether a base is needed at all."""
-    import onebase
-    from onebase.assess.gating import against_classical, compared_adapter
     from onebase.config import parse_pairs
-    from onebase.data.labelled import Data, Records
-    from onebase.opening.names import resolved
 
     if lm_eval:
         if data or train or task or column or score:
@@ -108,8 +105,15 @@ def eval_(
         return
     if data is None:
         raise UserError("there is nothing to score on", "give --data FILE, or --lm-eval TASK")
-    form, columns = constraint(schema), named_columns(column or [])
+    columns = named_columns(column or [])
     judged = parse_pairs(option) if option else None
+    check_paths(ref, adapter, [data, train])
+    import onebase
+    from onebase.assess.gating import against_classical, compared_adapter
+    from onebase.data.labelled import Data, Records
+    from onebase.opening.names import resolved
+
+    form = constraint(schema)
     base = load_base(ref, adapter, device, dtype)
     rows: Data = data
     if train:
@@ -160,6 +164,7 @@ def _fields(score: "Score") -> dict[str, Any]:
 @app.command(
     epilog=example(
         'onebase generate runs/demo/pretrain "def main(" --max-tokens 40',
+        'onebase generate bases/coder "def add(a, b):" --suffix "    return total"',
         'onebase generate bases/llava "USER: <image> What is it? ASSISTANT:" --image photos/a.png',
     )
 )
@@ -179,6 +184,13 @@ def generate(
         float, typer.Option(help="Sample from the likeliest tokens of this total probability.")
     ] = 1.0,
     seed: Annotated[int | None, typer.Option(help="Makes sampling repeatable.")] = None,
+    suffix: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="What comes behind: the text between PROMPT and it is written, by a base that learnt infill.",
+        ),
+    ] = None,
     stop: Annotated[
         list[str] | None, typer.Option(help="Text to stop before; may be given more than once.")
     ] = None,
@@ -195,10 +207,11 @@ def generate(
     dtype: DType = "fp32",
 ) -> None:
     """Continue a text, printed as it comes."""
-    form = constraint(schema, regex)
-    base = load_base(ref, adapter, device, dtype)
     if prompt is None and not var:
         raise UserError("there is no text to continue", "give PROMPT, or --var for a saved prompt")
+    check_paths(ref, adapter, image or ())
+    form = constraint(schema, regex)
+    base = load_base(ref, adapter, device, dtype)
     text = stdin_text() if prompt == "-" else prompt or ""
     for piece in base.stream(
         text,
@@ -210,6 +223,7 @@ def generate(
         images=image or (),
         variables=variables(var),
         constraint=form,
+        suffix=suffix,
     ):
         sys.stdout.write(piece)
         sys.stdout.flush()
@@ -230,9 +244,10 @@ def chat(
     dtype: DType = "fp32",
 ) -> None:
     """Talk to a base in the terminal; an empty line or end of input leaves."""
+    given = variables(var)
+    check_paths(ref, adapter)
     form = constraint(schema, regex)
     base = load_base(ref, adapter, device, dtype)
-    given = variables(var)
     messages = [{"role": "system", "content": system}] if system else []
     lines = None if sys.stdin.isatty() else stdin_lines()
     while True:
@@ -275,6 +290,9 @@ def serve(
     dtype: DType = "fp32",
 ) -> None:
     """Serve a base and its adapters behind an OpenAI-shaped HTTP API."""
+    from onebase.opening.find import named_adapters
+
+    check_paths(ref, [str(a) for each in named_adapters(adapter or []).values() for a in each])
     from onebase.api.serving import serve_base
 
     serve_base(

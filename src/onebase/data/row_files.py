@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from onebase.artifact.disk import unreadable
 from onebase.errors import DataError
 
 #: format by file ending
@@ -58,11 +59,6 @@ def lines(path: Path) -> Iterator[Line]:
             yield from lines_of(f, str(path))
     except OSError as e:
         raise unreadable(path, e) from None
-
-
-def unreadable(path: Path, e: OSError) -> DataError:
-    """The error for a file that the system does not give."""
-    return DataError(f"{path}: cannot be read: {e.strerror or e}", "check its permissions")
 
 
 def lines_of(stream: Iterable[bytes], name: str) -> Iterator[Line]:

@@ -120,7 +120,7 @@ class _Request(BaseModel):
     def _only_what_we_do(cls, data: Any) -> Any:
         if isinstance(data, dict):
             for name, neutral in _UNSUPPORTED.items():
-                if name in data and data[name] not in neutral:
+                if name not in cls.model_fields and name in data and data[name] not in neutral:
                     raise ValueError(f"'{name}' is not supported by this server; leave it out")
         return data
 
@@ -207,6 +207,17 @@ class TextRequest(_Request):
     prompt: str | list[str] | list[StrictInt] | list[list[StrictInt]]
     logprobs: Annotated[StrictInt, Field(ge=0, le=TOP)] | None = None
     echo: bool | None = False
+    suffix: str | None = None
+
+    @model_validator(mode="after")
+    def _suffix_alone(self) -> "TextRequest":
+        if self.suffix and (self.echo or not self._is_text):
+            raise ValueError("'suffix' goes with a prompt of text, and without 'echo'")
+        return self
+
+    @property
+    def _is_text(self) -> bool:
+        return isinstance(self.prompt, str) or all(isinstance(p, str) for p in self.prompt)
 
     @field_validator("prompt")
     @classmethod

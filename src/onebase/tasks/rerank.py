@@ -27,6 +27,7 @@ from onebase.methods.head import FOLDS, best_pooled, fit_head, spread
 from onebase.methods.method import SCRATCH
 from onebase.model.proj import AdapterRouting
 from onebase.objective.label import MultiLabel
+from onebase.readable import figure
 from onebase.tasks import by_head as heads
 from onebase.tasks.base import Maker, ScoreRequest, Shown, Task
 from onebase.tasks.by_head import Fit, Prepared, wide_features
@@ -111,7 +112,7 @@ def _answer(bound: Bound, given: Sequence[Any]) -> list[Shown]:
     out = []
     for row in given:
         found = ranked(on, row["query"], row["texts"])
-        line = "; ".join(f"{r.score:.4g} {r.text}" for r in found)
+        line = "; ".join(f"{figure(r.score, 4)} {r.text}" for r in found)
         out.append(Shown(line, {"ranked": [{"index": r.index, "score": r.score} for r in found]}))
     return out
 

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from onebase.artifact.disk import user_error
 from onebase.errors import ArtifactError, UserError
-from onebase.formats.hf.folder import WEIGHTS
+from onebase.formats.hf.files import WEIGHTS
 from onebase.formats.hub.files import (
     all_parts,
     gguf_files,
