@@ -8,7 +8,7 @@ from onebase.base.folder import LoadedBase
 from onebase.codec.text.sample import Tokens
 from onebase.data.bad_rows import Rows, Samples
 from onebase.data.labelled import Make
-from onebase.data.row_files import Problem
+from onebase.data.lines import Problem
 from onebase.engine.features import given_tokens
 from onebase.errors import DataError
 from onebase.tasks.options import AdaptOptions
