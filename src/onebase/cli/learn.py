@@ -228,9 +228,8 @@ def adapt(
 
 
 def _explain(task: str, method: str) -> None:
-    import onebase.api  # methods of other packages register there, and tasks with their options in the table below
-    import onebase.tasks.table
-    import onebase.tasks.table  # noqa: F401  # and tasks here
+    import onebase.api  # noqa: F401  methods and tasks of other packages register there
+    import onebase.tasks.table  # noqa: F401  and our tasks with their options here
     from onebase.tasks.options import explained
 
     say(explained(task, method))
