@@ -228,7 +228,7 @@ def adapt(
 
 
 def _explain(task: str, method: str) -> None:
-    import onebase.api  # noqa: F401  methods and tasks of other packages register there
+    import onebase.api
     import onebase.tasks.table  # noqa: F401  and our tasks with their options here
     from onebase.tasks.options import explained
 
