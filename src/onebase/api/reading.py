@@ -24,7 +24,7 @@ from onebase.engine.features import remembering
 from onebase.engine.image_search import TEMPLATE, FoundImage, find, probabilities
 from onebase.engine.labels import Label, labelled
 from onebase.engine.passages import Extracted, extracted
-from onebase.engine.prompting import Given
+from onebase.engine.prompter import Given
 from onebase.engine.speech import Transcriber
 from onebase.engine.text_index import Index, LastTexts, Near, Row
 from onebase.engine.transcribing import Transcript, transcribe

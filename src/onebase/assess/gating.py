@@ -10,7 +10,8 @@ from onebase.config import to_dict
 from onebase.data import check_labels, read_rows
 from onebase.data.labelled import Data
 from onebase.engine.answers import labels
-from onebase.engine.prompting import Given, columns, inputs
+from onebase.engine.prompter import Given
+from onebase.engine.prompting import columns, inputs
 from onebase.errors import DataError, UserError
 from onebase.evaluation.baselines import NearestNeighbour, TfidfLogistic
 from onebase.evaluation.bootstrap import mean_score

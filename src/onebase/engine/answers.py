@@ -18,7 +18,8 @@ from onebase.engine.features import embeddings, features, pair_tokens, refuse_lo
 from onebase.engine.image_search import text_vectors
 from onebase.engine.labels import Label, labelled
 from onebase.engine.prompt_tokens import Prompt, answer_tokens, less_prompt
-from onebase.engine.prompting import Given, answer_scores, prompter
+from onebase.engine.prompter import Given
+from onebase.engine.prompting import answer_scores, prompter
 from onebase.engine.scoring import batch_tokens, batches
 from onebase.errors import DataError, UserError
 from onebase.methods.bound import Bound

@@ -19,7 +19,8 @@ from onebase.engine import image_features as images
 from onebase.engine.answers import classes_of, labels
 from onebase.engine.features import pair_tokens, pooling_of, vector_of, views
 from onebase.engine.labels import Label, labelled
-from onebase.engine.prompting import Given, columns, inputs
+from onebase.engine.prompter import Given
+from onebase.engine.prompting import columns, inputs
 from onebase.engine.scoring import batch_tokens
 from onebase.errors import DataError, UserError
 from onebase.evaluation.bootstrap import Array

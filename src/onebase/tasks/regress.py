@@ -11,7 +11,7 @@ from onebase.codec.text.sample import Tokens
 from onebase.data import read_rows
 from onebase.engine.answers import numbers, of_task, values
 from onebase.engine.features import pooling_of
-from onebase.engine.prompting import Given
+from onebase.engine.prompter import Given
 from onebase.errors import DataError
 from onebase.evaluation.predictions import Numbers
 from onebase.methods.bound import Bound

@@ -13,7 +13,7 @@ from onebase.codec.text.sample import Tokens
 from onebase.config import config
 from onebase.engine.answers import numbers, of_task, rewards
 from onebase.engine.features import pooling_of
-from onebase.engine.prompting import Given
+from onebase.engine.prompter import Given
 from onebase.evaluation.predictions import Rated
 from onebase.methods.bound import Bound
 from onebase.methods.folder import Attached

@@ -17,7 +17,7 @@ from onebase.data.labelled import Make
 from onebase.data.row_files import Problem
 from onebase.engine.answers import of_task, spans_in, token_states, unframed
 from onebase.engine.answers import spans as spans_of
-from onebase.engine.prompting import Given
+from onebase.engine.prompter import Given
 from onebase.errors import DataError
 from onebase.evaluation.predictions import SpanSets
 from onebase.methods.bound import Bound
