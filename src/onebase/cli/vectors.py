@@ -150,7 +150,7 @@ def _rows(given: Sequence[str], columns: dict[str, str]) -> list[dict[str, Any]]
     """Rows with a column `text`, of texts, files and standard input."""
     from onebase.data import read_rows
     from onebase.data.files import text_lines
-    from onebase.data.row_files import without_end
+    from onebase.data.lines import without_end
 
     out: list[dict[str, Any]] = []
     for one in given:

@@ -14,7 +14,7 @@ from onebase.config import config
 from onebase.data import Rows, read_rows
 from onebase.data.bad_rows import Samples
 from onebase.data.labelled import Make, Records
-from onebase.data.row_files import Problem
+from onebase.data.lines import Problem
 from onebase.engine import image_features as images
 from onebase.engine.answers import classes_of, labels
 from onebase.engine.features import pair_tokens, pooling_of, vector_of, views
