@@ -6,20 +6,38 @@ from typing import Annotated
 import typer
 
 from onebase.cli.app import ArtifactRef, app, example, print_json, say
+from onebase.errors import UserError
 
 
-@app.command("list", epilog=example("onebase list", "onebase list --kind adapter --json"))
+@app.command(
+    "list", epilog=example("onebase list --add demo=runs/demo/pretrain", "onebase list --kind adapter --json")
+)
 def list_(
     kind: Annotated[
         str | None, typer.Option(help="Only these: base, adapter, dataset, run or checkpoint.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False,
+    add: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=DIR", help="Give a folder a name in the store (repeatable)."),
+    ] = None,
+    remove: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Take a name out of the store; a folder elsewhere stays."),
+    ] = None,
 ) -> None:
     """The store: names, what each is, from what it was made, how large and how old it is."""
     from onebase.govern.listing import listed, table
     from onebase.govern.store import Store
 
     store = Store()
+    for word in add or []:
+        name, separator, folder = word.partition("=")
+        if not separator or not folder:
+            raise UserError(f"--add {word}: no name and folder", "give NAME=DIR")
+        store.add(folder, name)
+    for name in remove or []:
+        store.remove(name)
     found, gone = listed(store, kind)
     if json:
         print_json([x.fields for x in found])
