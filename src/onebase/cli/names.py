@@ -1,6 +1,9 @@
 """Tasks, methods and options by name, for help and for checks: without plug-ins these need not wait seconds for the tables, which import torch. A
 test holds both equal."""
 
+import re
+from collections.abc import Collection
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onebase.plugins import GROUP
@@ -79,6 +82,25 @@ OF_METHODS: dict[str, dict[str, str]] = {
     "prefix": VIRTUAL,
     "full": {},
 }
+
+
+def usage_hint(refused: str, options: Collection[str]) -> str:
+    """What to write in the place of words that a command with these options refuses, by the parser's message; "" where nothing tells."""
+    from onebase.tasks.option_names import OTHER_NAMES
+
+    if (found := re.fullmatch(r"No such option: --([a-z][\w-]*)", refused)) and "--option" in options:
+        name = found[1].replace("-", "_")
+        name = OTHER_NAMES.get(name, name)
+        own = {
+            **COMMON,
+            **{k: v for each in (*OF_TASKS.values(), *OF_METHODS.values()) for k, v in each.items()},
+        }
+        return f"; write -o {name}=VALUE" if name in own else ""
+    if (
+        found := re.fullmatch(r"Got unexpected extra arguments?(?:\(s\))? \((\S+)\)", refused)
+    ) and "--data" in options:
+        return f"; a file of rows is given by --data {found[1]}" if Path(found[1]).suffix else ""
+    return ""
 
 
 def names() -> dict[str, tuple[str, ...]]:
