@@ -2,12 +2,14 @@
 
 import math
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from onebase.readable import duration, figure, number, size
+from tests.pretrained import onebase
 
 
 @pytest.mark.parametrize(
@@ -62,3 +64,11 @@ def test_a_size_has_at_most_four_digits(n: int) -> None:
     assert len(re.sub("[.,]", "", digits)) <= 4 and unit
     factor = 1024.0 ** ["byte", "KiB", "MiB", "GiB", "TiB", "PiB"].index(unit.removesuffix("s"))
     assert float(digits.replace(",", "")) * factor == pytest.approx(n, rel=0.005)
+
+
+def test_plans_print_figures_that_people_read() -> None:
+    said = onebase("plan", Path(__file__).parents[1] / "recipes/124m.yaml")
+    assert said.status == 0, said.err
+    assert re.search(r"memory +\d+\.\d+ GiB with", said.out) and "if 40% of that is reached" in said.out
+    for figure_ in re.findall(r"([\d.,]+(?:e[+-]?\d+)?) (?:[KMGT]iB|ms|s|min|h)\b", said.out):
+        assert "e" not in figure_ and len(re.sub("[.,]", "", figure_)) <= 4, figure_

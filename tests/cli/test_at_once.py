@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from onebase.cli import app
+from onebase.cli import app, speech
+from onebase.engine import transcribing
 from onebase.govern.store import Store
 from tests.pretrained import onebase, tiny_run
 
@@ -189,3 +190,26 @@ def test_help_leaves_no_name_of_a_table_unfilled() -> None:
     said = onebase("--help")
     assert said.status == 0 and "apply" in said.out and "{" not in said.out
     assert "classify, regress, tag" in onebase("apply", "--help").out
+
+
+def test_every_ref_says_what_it_may_be() -> None:
+    for command in (
+        "adapt",
+        "eval",
+        "apply",
+        "embed",
+        "search",
+        "generate",
+        "chat",
+        "serve",
+        "export",
+        "merge",
+    ):
+        told = " ".join(onebase(command, "--help").out.replace("│", " ").split())
+        for part in (".gguf", "hf:org/name", "onebase list"):
+            assert part in told, (command, part)
+    assert "onebase list" in " ".join(onebase("show", "--help").out.replace("│", " ").split())
+
+
+def test_formats_that_are_known_without_the_engine_are_its() -> None:
+    assert tuple(transcribing.FORMATS) == speech.FORMATS and speech.TIMED == transcribing.TIMED

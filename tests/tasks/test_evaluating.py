@@ -103,8 +103,10 @@ def test_the_twin_is_made_with_exactly_the_options_of_the_adapter(method: str, p
 
 def test_a_longest_sample_holds_for_the_twin_too(put: Put) -> None:
     long = {"text": "zq" * 22, "label": "ask"}
-    with pytest.raises(UserError, match="the limit is 40"):
-        adapted_twin(put("lora"), [*ROWS, long], 0)
+    twin = adapted_twin(put("lora"), [*ROWS, long], 0)
+    assert twin.attached is not None and twin.attached.config.head is not None
+    assert twin.attached.config.head.limit == 40
+    assert twin.attached.record.get("data.long")["windowed"] == 1
 
 
 def test_a_twin_of_a_prompt_is_calibrated_only_if_the_prompt_is(put: Put) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from onebase.base.folder import state_of
 from onebase.base.head import Pooling
 from onebase.engine import image_features as images
 from onebase.engine.answers import (
@@ -25,9 +24,9 @@ from onebase.engine.features import remembering
 from onebase.engine.image_search import TEMPLATE, FoundImage, find, probabilities
 from onebase.engine.labels import Label, labelled
 from onebase.engine.passages import Extracted, extracted
-from onebase.engine.prompting import Given
+from onebase.engine.prompter import Given
 from onebase.engine.speech import Transcriber
-from onebase.engine.text_index import Index, Near, Row, check_query, texts_key
+from onebase.engine.text_index import Index, LastTexts, Near, Row
 from onebase.engine.transcribing import Transcript, transcribe
 from onebase.errors import UserError
 from onebase.methods.bound import Bound
@@ -38,7 +37,7 @@ class Understanding(Bound):
     """Says something of what it is given."""
 
     _ears: Transcriber | None = None
-    _looked_in: tuple[object, Index] | None = None
+    _last: LastTexts | None = None
 
     @torch.no_grad()
     def logits(self, ids: Sequence[int]) -> Tensor:
@@ -52,20 +51,15 @@ class Understanding(Bound):
 
     def embed(self, texts: Sequence[str], *, pooling: Pooling | None = None) -> Tensor:
         """One vector a text, float32 [N, D]: as the base was made to give them (sentence-transformers; CLIP and SigLIP, where images are in
-        the same space) or as an adapter of task embed makes them, else the mean of its hidden states; `pooling` asks for the mean, last or both of them. Raises DataError for a
-        text beyond the context (a base that was made for it cuts long texts)."""
+        the same space) or as an adapter of task embed makes them, else the mean of its hidden states; `pooling` asks for the mean, last or both of them. Long texts
+        are cut at their end, or as the adapter says (`long`)."""
         return vectors(self, texts, pooling)
 
     def nearest(self, query: str, texts: Sequence[str], *, top: int | None = None) -> list[Near]:
         """Texts by how near they are to another, the nearest first (`text`, `score`: the cosine of what `embed` gives). The vectors of the texts that it was
         last asked about are kept; to hold more, or on the disk, see `index`. Raises UserError."""
-        check_query(query, top)
-        if isinstance(texts, str) or not texts:
-            raise UserError(f"the texts are {texts!r}", "give a list of texts to look in")
-        key = (texts_key(texts), state_of(self.loaded.model))
-        if self._looked_in is None or self._looked_in[0] != key:
-            self._looked_in = key, self.index({"text": text, "at": i} for i, text in enumerate(texts))
-        return [Near(n.text, n.score) for n in self._looked_in[1].search(query, top)]
+        self._last = self._last or LastTexts(self, self.embed)
+        return self._last.nearest(query, texts, top)
 
     def index(self, rows: Iterable[Row | str] = (), *, path: str | Path | None = None) -> Index:
         """Texts, or rows with a column `text`, embedded once to be searched often (`search(query, top)`, `add(rows)`, `save(path)`); exact, right up to a
@@ -87,7 +81,7 @@ class Understanding(Bound):
 
     def predict(self, texts: Sequence[str]) -> list[float]:
         """The number of each text, in the units of the data that the adapter learnt from. Raises UserError without an adapter of task
-        regress, DataError for a text beyond the context."""
+        regress, DataError for a text that the adapter is to refuse (`long`)."""
         return values(of_task(self, "regress", "gives numbers"), list(texts))
 
     def reward(self, answers: Sequence[Answer]) -> list[float]:
@@ -107,7 +101,7 @@ class Understanding(Bound):
 
     def tag(self, texts: Sequence[str]) -> list[list[Span]]:
         """The labelled spans in each text (`start`, `end`, `label`: characters, end exclusive), in its order. Raises UserError without an
-        adapter of task tag, DataError for a text beyond the context."""
+        adapter of task tag, DataError for a text that the adapter is to refuse (`long`)."""
         return spans(of_task(self, "tag", "tags"), list(texts))
 
     def embed_images(self, paths: images.Paths) -> Tensor:

@@ -8,7 +8,8 @@ from onebase.engine import image_prompts as seeing
 from onebase.engine.constrain import Constraint
 from onebase.engine.decoder import generate, stream
 from onebase.engine.infilling import infill_ids
-from onebase.engine.prompting import Prompted, prompted
+from onebase.engine.prompter import Prompted
+from onebase.engine.prompting import prompted
 from onebase.engine.sampler import Sampling
 from onebase.errors import DataError, UserError
 from onebase.methods.bound import Bound

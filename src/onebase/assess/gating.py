@@ -10,7 +10,8 @@ from onebase.config import to_dict
 from onebase.data import check_labels, read_rows
 from onebase.data.labelled import Data
 from onebase.engine.answers import labels
-from onebase.engine.prompting import Given, columns, inputs
+from onebase.engine.prompter import Given
+from onebase.engine.prompting import columns, inputs
 from onebase.errors import DataError, UserError
 from onebase.evaluation.baselines import NearestNeighbour, TfidfLogistic
 from onebase.evaluation.bootstrap import mean_score
@@ -169,7 +170,9 @@ def _options(attached: Attached) -> dict[str, Any]:
         return those_of(recorded, attached.task, attached.method)
     # An adapter from before options were recorded: what its config tells. Epochs, rate, rows and length are then the defaults.
     cfg, method = attached.config, METHODS[attached.method]
-    out: dict[str, Any] = {} if cfg.head is None else {"pooling": cfg.head.pooling}
+    out: dict[str, Any] = {}
+    if cfg.head is not None:
+        out = {"pooling": cfg.head.pooling, "long": cfg.head.long, "max_length": cfg.head.limit}
     part = cfg.part(method.name)
     kept = {name: getattr(part, name) for name in method.option_names if hasattr(part, name)}
     out |= {name: to_dict(v) if is_dataclass(v) else v for name, v in kept.items()}

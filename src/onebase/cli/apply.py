@@ -40,7 +40,7 @@ def apply(
         list[str] | None,
         typer.Option(
             metavar="REF",
-            help="The adapter to ask: a folder or a store name. Given again, one more on top of it. Not given: the head that the base came with.",
+            help="The adapter to ask: a folder (ours, or PEFT's), a name in the store, or hf:org/name. Given again, one more on top of it. Not given: the head that the base came with.",
         ),
     ] = None,
     data: Annotated[

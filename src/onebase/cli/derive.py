@@ -16,7 +16,10 @@ from onebase.readable import size
     )
 )
 def combine(
-    adapters: Annotated[list[str], typer.Argument(metavar="REF...", help="LoRA adapters of one base.")],
+    adapters: Annotated[
+        list[str],
+        typer.Argument(metavar="REF...", help="LoRA adapters of one base: folders, or names in the store."),
+    ],
     out: Out,
     weights: Annotated[
         str | None, typer.Option(help="One for each, with commas between (default: equal, adding up to 1).")

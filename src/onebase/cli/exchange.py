@@ -16,9 +16,18 @@ from onebase.cli.app import AdapterDir, Out, Ref, app, check_paths, example, loa
     ),
 )
 def import_(
-    src: Annotated[str, typer.Argument(metavar="SRC", help="An open model, or an adapter (docs/bases.md).")],
+    src: Annotated[
+        str,
+        typer.Argument(
+            metavar="SRC",
+            help="An open model: a folder (Hugging Face, CTranslate2), a .gguf file or hf:org/name. With --base an adapter of PEFT, likewise.",
+        ),
+    ],
     out: Out,
-    base: Annotated[str | None, typer.Option(metavar="REF", help="The base of an adapter of PEFT.")] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(metavar="REF", help="The base of an adapter of PEFT, as other commands take it."),
+    ] = None,
 ) -> None:
     """Take an open model into a base folder, its record saying where from. (Other commands also take SRC as it is.)"""
     from onebase.opening.find import find_artifact
@@ -70,7 +79,13 @@ def export(
 @app.command(epilog=example("onebase merge runs/demo/pretrain runs/chat --out bases/merged"))
 def merge(
     ref: Ref,
-    adapter: Annotated[str, typer.Argument(metavar="ADAPTER", help="Its adapter, lora or full.")],
+    adapter: Annotated[
+        str,
+        typer.Argument(
+            metavar="ADAPTER",
+            help="Its adapter, lora or full: a folder (ours, or PEFT's), a name in the store, or hf:org/name.",
+        ),
+    ],
     out: Out,
     max_drift: Annotated[
         float | None,

@@ -196,7 +196,8 @@ def adapt(
     columns = named_columns(column or [])
     check_paths(ref, None, [data, test])
     import onebase
-    import onebase.api  # methods of other packages register there
+    import onebase.api  # methods of other packages register there, and tasks with their options in the table below
+    import onebase.tasks.table
     from onebase.methods.table import method_of
     from onebase.tasks.options import read_options
     from onebase.train.callbacks import Progress
@@ -227,8 +228,8 @@ def adapt(
 
 
 def _explain(task: str, method: str) -> None:
-    import onebase.api  # methods of other packages register there
-    import onebase.tasks.table  # noqa: F401  # and tasks here
+    import onebase.api
+    import onebase.tasks.table  # noqa: F401  and our tasks with their options here
     from onebase.tasks.options import explained
 
     say(explained(task, method))

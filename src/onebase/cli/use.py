@@ -286,7 +286,10 @@ def serve(
     ref: Ref,
     adapter: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=DIR", help="An adapter to serve as a model NAME; NAME=DIR+DIR stacks."),
+        typer.Option(
+            metavar="NAME=DIR",
+            help="An adapter (a folder, a name in the store, or hf:org/name) to serve as a model NAME; NAME=DIR+DIR stacks.",
+        ),
     ] = None,
     host: Annotated[
         str, typer.Option(help="Address to listen on; the default is this machine alone.")
@@ -300,7 +303,8 @@ def serve(
     from onebase.opening.find import named_adapters
 
     check_paths(ref, [str(a) for each in named_adapters(adapter or []).values() for a in each])
-    from onebase.api.serving import serve_base
+    import onebase.api  # noqa: F401  # tasks and methods of other packages register there
+    from onebase.serve import serve_base
 
     serve_base(
         ref, adapters=adapter or [], host=host, port=port, name=name, device=device, dtype=dtype, log=say

@@ -18,6 +18,7 @@ from torch import Tensor
 from onebase.artifact.files import ArtifactWriter, canonical_json, check_fast, read_manifest
 from onebase.artifact.record import Record
 from onebase.artifact.tensors import load_tensors, save_tensors
+from onebase.base.folder import state_of
 from onebase.errors import ArtifactError, UserError
 from onebase.methods.bound import Bound
 
@@ -40,7 +41,7 @@ class Near:
 
 
 @dataclass(frozen=True)
-class Maker:
+class IndexMaker:
     """What made the vectors of an index: fingerprint and name of a base, the hash of its tokenizer, fingerprints of the adapters on it."""
 
     base: str
@@ -49,7 +50,7 @@ class Maker:
     adapters: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, bound: Bound) -> "Maker":
+    def of(cls, bound: Bound) -> "IndexMaker":
         """What a base with its adapters is. A head that a base was published with makes no vectors."""
         hashes, on = bound.loaded.hashes, None if bound.own else bound.attached
         plain = bound.plain
@@ -69,7 +70,7 @@ class Index:
     """Rows with a text each, and their vectors, float32 [N, D] of length 1. Made by `Base.index` or `Index.load`."""
 
     def __init__(self, bound: Bound, embed: Embed, rows: Iterable[Row | str] = ()) -> None:
-        self.maker, self._embed = Maker.of(bound), embed
+        self.maker, self._embed = IndexMaker.of(bound), embed
         self.rows: list[Row] = []
         self.vectors_ND = torch.empty(0, 0)
         self.add(rows)
@@ -144,7 +145,7 @@ class Index:
     def load(cls, path: str | Path, bound: Bound, embed: Embed) -> "Index":
         """Read a folder. Raises ArtifactError where it is damaged, and UserError where another base (or another adapter) made it, naming both."""
         path = Path(path)
-        check_maker(path, Maker.of(bound))
+        check_maker(path, IndexMaker.of(bound))
         check_fast(path)
         index = cls(bound, embed)
         with (path / ROWS).open(encoding="utf-8") as f:
@@ -158,10 +159,29 @@ class Index:
         return index
 
 
-def check_maker(path: Path, maker: Maker) -> None:
+class LastTexts:
+    """The texts that were last looked in, with their vectors: who asks again about the same pays for the query alone."""
+
+    def __init__(self, bound: Bound, embed: Embed) -> None:
+        self._bound, self._embed = bound, embed
+        self._kept: tuple[object, Index] | None = None
+
+    def nearest(self, query: str, texts: Sequence[str], top: int | None) -> list[Near]:
+        """All texts, or the `top` nearest, the nearest first. Raises UserError."""
+        check_query(query, top)
+        if isinstance(texts, str) or not texts:
+            raise UserError(f"the texts are {texts!r}", "give a list of texts to look in")
+        key = (_texts_key(texts), state_of(self._bound.loaded.model))
+        if self._kept is None or self._kept[0] != key:
+            rows = ({"text": text, "at": i} for i, text in enumerate(texts))
+            self._kept = key, Index(self._bound, self._embed, rows)
+        return [Near(n.text, n.score) for n in self._kept[1].search(query, top)]
+
+
+def check_maker(path: Path, maker: IndexMaker) -> None:
     """Raises UserError where another base or adapter made the index in a folder."""
     facts = read_manifest(path, KIND)["facts"]
-    made = Maker(facts["base"], facts["name"], facts["tokenizer"], tuple(facts["adapters"]))
+    made = IndexMaker(facts["base"], facts["name"], facts["tokenizer"], tuple(facts["adapters"]))
     if (made.base, made.tokenizer, made.adapters) != (maker.base, maker.tokenizer, maker.adapters):
         raise UserError(
             f"the index {path} was made by {made}, this is {maker}: their vectors cannot be compared",
@@ -188,7 +208,7 @@ def best(score_N: Tensor, top: int) -> list[int]:
     return score_N.argsort(descending=True, stable=True).tolist()
 
 
-def texts_key(texts: Sequence[str]) -> bytes:
+def _texts_key(texts: Sequence[str]) -> bytes:
     """The hash of texts and their order."""
     state = hashlib.sha256()
     for text in texts:

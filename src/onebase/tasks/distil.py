@@ -43,12 +43,12 @@ from onebase.objective.distil import (
 from onebase.objective.next_token import NextToken
 from onebase.tasks import classify, continued, writing
 from onebase.tasks.base import Task
-from onebase.tasks.by_head import BiasedHeadOptions, forgetting
+from onebase.tasks.by_head import TextOptions, forgetting, reads
 from onebase.tasks.checks import check_reads, check_writes
 from onebase.tasks.fit import Fields, Lesson, Steps
 from onebase.tasks.job import Adapting, Facts, data_facts, score_facts
 from onebase.tasks.ledgers import check_rows, check_samples
-from onebase.tasks.reading import RowReader, no_samples, whole_texts
+from onebase.tasks.reading import RowReader, long_of, no_samples, whole_texts
 from onebase.tasks.teachers import (
     Kind,
     class_agreement,
@@ -62,7 +62,7 @@ from onebase.tasks.teachers import (
 
 
 @config
-class DistilOptions(BiasedHeadOptions):
+class DistilOptions(TextOptions):
     """Options of task distil. pooling is that of a student that classifies."""
 
     distil: DistilConfig = option(DistilConfig(), "the teacher and how it is learnt from")
@@ -124,7 +124,7 @@ def _classes(job: Adapting, teacher: Bound) -> Lesson:
             ExampleOrder(one_by_one(texts), min(o.batch_size, len(texts)), o.seed, o.epochs),
             longest,
             params=[p for p in head.parameters() if p.requires_grad],
-            fields={"head": HeadConfig(labels=labels, pooling=pooling)},
+            fields={"head": HeadConfig(labels=labels, pooling=pooling, **reads(job))},
             after=lambda: (_agreed(job, teacher, labels, head, pooling, found), {}),
         )
 
@@ -141,7 +141,9 @@ def _agreed(
     test = job.test
     shown = [str(r["text"]) for r in test]
     with forgetting(base):
-        x = features(base, text_tokens(base, shown, o.max_length, found.before), pooling, found.routing)
+        x = features(
+            base, text_tokens(base, shown, o.max_length, found.before, long_of(o)), pooling, found.routing
+        )
     with torch.no_grad():
         student_NC = head(x.to(base.model.device)).cpu().log_softmax(-1)
     truth = [str(r["label"]) for r in test] if all("label" in r for r in test) else None

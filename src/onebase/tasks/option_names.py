@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from onebase.errors import ConfigError, UserError
 
@@ -72,7 +72,7 @@ class OptionNames:
     common: Names
     tasks: Mapping[str, Names]
     methods: Mapping[str, Names]
-    was: Sequence[str] = field(default=())
+    was: Sequence[str] = ()
 
     def check_pair(self, task: str, method: str) -> None:
         """Raises UserError for a task or method that is not known."""

@@ -11,7 +11,7 @@ from onebase.codec.text.sample import Tokens
 from onebase.data import read_rows
 from onebase.engine.answers import numbers, of_task, values
 from onebase.engine.features import pooling_of
-from onebase.engine.prompting import Given
+from onebase.engine.prompter import Given
 from onebase.errors import DataError
 from onebase.evaluation.predictions import Numbers
 from onebase.methods.bound import Bound
@@ -74,7 +74,7 @@ def prepare(job: Adapting) -> Prepared:
         targets = {t.id: y for t, y in zip(texts, y_N.tolist(), strict=True)}
         return Fit(
             fitted.head,
-            HeadConfig(gives="value", pooling=pooling, mean=mean, scale=scale),
+            HeadConfig(gives="value", pooling=pooling, mean=mean, scale=scale, **heads.reads(job)),
             lambda on: Regression(SCRATCH, targets, pooling_of(job.base, pooling), on),
             fitted.facts,
         )
@@ -102,7 +102,7 @@ TASK = Task(
     name="regress",
     columns=("text", "value"),
     lesson=lambda job: heads.lesson(job, prepare(job)),
-    options=heads.BiasedHeadOptions,
+    options=heads.TextOptions,
     methods={
         "head": Maker(lambda job: heads.by_head(job, prepare(job))),
         "prompt": "a prompt gives each of some answers a probability, no number",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from onebase.codec.text.long import Long
 from onebase.config import config
+from onebase.config_fields import later
 from onebase.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -16,10 +18,10 @@ Pooling = Literal["mean", "cls", "last", "max"]
 @config
 class EmbeddingConfig:
     """How a text becomes a vector: the mean or the largest value over its tokens (those around it count), the first token's or the last's
-    hidden state; `normalise` then gives it length 1. Texts are cut to `limit` tokens, the ones around them included (null: to the context).
+    hidden state; `normalise` then gives it length 1. Texts have `limit` tokens at most, the ones around them included (null: the context).
 
     filled: shorter texts are filled up to the limit with the padding token, which then counts like any other (SigLIP). ends: the token that
-    must end a text, where it is known (CLIP).
+    must end a text, where it is known (CLIP). long: what is done with longer texts.
     """
 
     pooling: Pooling = "mean"
@@ -27,6 +29,7 @@ class EmbeddingConfig:
     limit: int | None = None
     filled: bool = False
     ends: int | None = None
+    long: Long = later("head")
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
