@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from onebase.cli.names import names
+from onebase.cli.names import names, usage_hint
 from onebase.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,6 +19,15 @@ if TYPE_CHECKING:
 class FromTables(TyperCommand):
     """A command whose help names tasks and methods: {tasks}, {methods}, {scored}, {judged} and {asked} stand for those of the tables, what
     plug-ins bring among them. They are read when the help is shown, for no command should wait for them."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As the class above; what it refuses is told with what to write instead."""
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as e:  # its class is typer's own affair
+            if hint := usage_hint(str(getattr(e, "message", "")), {o for p in self.params for o in p.opts}):
+                e.message += hint  # type: ignore[attr-defined]
+            raise
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         parts: list[Any] = [self, *(p for p in self.params if hasattr(p, "help"))]
@@ -69,7 +78,13 @@ Schema = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="A JSON schema that answers must fit (docs/structured.md)."),
 ]
-Regex = Annotated[str | None, typer.Option(help="A regular expression that answers must match whole.")]
+Regex = Annotated[
+    str | None,
+    typer.Option(help="A regular expression that the whole answer must match (^ and $ are implied)."),
+]
+Spaces = Annotated[
+    bool, typer.Option("--spaces", help="With --schema: allow white space between the parts of the JSON.")
+]
 Column = Annotated[
     list[str] | None,
     typer.Option(
@@ -130,17 +145,23 @@ def named_columns(pairs: list[str]) -> dict[str, str]:
     return out
 
 
-def constraint(schema: Path | None, regex: str | None = None) -> "onebase.Constraint | None":
+def constraint(
+    schema: Path | None, regex: str | None = None, spaces: bool = False
+) -> "onebase.Constraint | None":
     """The form that --schema or --regex asks for."""
     if schema is None and regex is None:
         return None
     try:
         text = None if schema is None else schema.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as e:
-        raise UserError(f"--schema {schema} cannot be read: {e}", "give a file with a JSON schema") from None
+        inline = str(schema).lstrip().startswith("{")
+        raise UserError(
+            f"--schema {schema} is no file" if inline else f"--schema {schema} cannot be read: {e}",
+            "write the schema into a file, and give its path" if inline else "give a file with a JSON schema",
+        ) from None
     import onebase
 
-    return onebase.Constraint(schema=text, regex=regex)
+    return onebase.Constraint(schema=text, regex=regex, spaces=spaces and schema is not None)
 
 
 def variables(pairs: Sequence[str] | None) -> dict[str, str] | None:

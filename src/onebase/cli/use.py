@@ -15,6 +15,7 @@ from onebase.cli.app import (
     Ref,
     Regex,
     Schema,
+    Spaces,
     Vars,
     app,
     check_paths,
@@ -61,6 +62,7 @@ def eval_(
         ),
     ] = None,
     schema: Schema = None,
+    spaces: Spaces = False,
     max_tokens: Annotated[int, typer.Option(help="New tokens of a written answer, at most.")] = 64,
     option: Annotated[
         list[str] | None,
@@ -109,7 +111,7 @@ def eval_(
     judged = parse_pairs(option) if option else None
     check_paths(ref, adapter, [data, train])
     import onebase
-    from onebase.assess.gating import against_classical, compared_adapter
+    from onebase.assess.gating import against_classical, compared_adapter, refuse_other_rows
     from onebase.data.labelled import Data, Records
     from onebase.opening.names import resolved
 
@@ -118,14 +120,17 @@ def eval_(
     rows: Data = data
     if train:
         compared_adapter(base)  # says what the gate does not compare
+        learnt = Records.of(resolved(train), columns).kept()
     if train or columns:
         rows = Records.of(resolved(data), columns).kept()
+    if train:
+        refuse_other_rows(base, learnt, rows)
     scores = onebase.evaluate(
         base, rows, task=task, max_tokens=max_tokens, constraint=form, judge=judged, scores=score
     )
     verdict = None
     if train:
-        verdict = against_classical(base, Records.of(resolved(train), columns), rows)
+        verdict = against_classical(base, learnt, rows)
     if json:
         gate = {"gate": verdict.line, "gate_costs": [vars(c) for c in verdict.costs]} if verdict else {}
         print_json({k: _fields(s) for k, s in scores.items()} | gate)
@@ -202,6 +207,7 @@ def generate(
         ),
     ] = None,
     schema: Schema = None,
+    spaces: Spaces = False,
     regex: Regex = None,
     device: Device = "auto",
     dtype: DType = "fp32",
@@ -210,7 +216,7 @@ def generate(
     if prompt is None and not var:
         raise UserError("there is no text to continue", "give PROMPT, or --var for a saved prompt")
     check_paths(ref, adapter, image or ())
-    form = constraint(schema, regex)
+    form = constraint(schema, regex, spaces)
     base = load_base(ref, adapter, device, dtype)
     text = stdin_text() if prompt == "-" else prompt or ""
     for piece in base.stream(
@@ -239,6 +245,7 @@ def chat(
     max_tokens: Annotated[int, typer.Option(help="New tokens of an answer, at most.")] = 128,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.7,
     schema: Schema = None,
+    spaces: Spaces = False,
     regex: Regex = None,
     device: Device = "auto",
     dtype: DType = "fp32",
@@ -246,7 +253,7 @@ def chat(
     """Talk to a base in the terminal; an empty line or end of input leaves."""
     given = variables(var)
     check_paths(ref, adapter)
-    form = constraint(schema, regex)
+    form = constraint(schema, regex, spaces)
     base = load_base(ref, adapter, device, dtype)
     messages = [{"role": "system", "content": system}] if system else []
     lines = None if sys.stdin.isatty() else stdin_lines()
