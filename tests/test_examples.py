@@ -19,6 +19,7 @@ EXAMPLES: dict[str, tuple[bool | str, str]] = {
     "adapt_classify": (True, "accuracy"),
     "saved_prompt": (True, "On Friday we cook soup ->"),
     "rerank_and_extract": (True, "answer '"),
+    "search_documents": (True, "found on page 200"),
     "adapt_continue": (True, "forgetting"),
     "adapt_distil": (True, "student_accuracy"),
     "adapt_prefer": (True, "reward_accuracy"),

@@ -1,6 +1,7 @@
 """What the README and docs/commands.md show is run as it stands, on a tiny base in place of the demo's."""
 
 import dataclasses
+import json
 import os
 import re
 import shlex
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -16,7 +18,7 @@ import pytest
 import yaml
 
 from onebase.cli import app
-from onebase.cli.names import BUILT_IN, from_tables
+from onebase.cli.names import BUILT_IN, OPTIONS, from_tables, options_of_tables
 from onebase.pretraining.objectives import OBJECTIVES, NextTokenConfig
 from onebase.pretraining.recipe import Recipe
 from onebase.tasks.options import AdaptOptions
@@ -38,6 +40,8 @@ NAMES = [
     "eval",
     "audit",
     "apply",
+    "embed",
+    "search",
     "generate",
     "chat",
     "images",
@@ -47,6 +51,7 @@ NAMES = [
     "export",
     "quantize",
     "student",
+    "list",
     "show",
     "verify",
 ]
@@ -136,6 +141,9 @@ def test_the_commands_of_the_readme(clone: Path) -> None:
         "demo",  # run by .ci/run
         "combine",  # in the manual
         "student",  # in the manual
+        "embed",  # in the manual
+        "search",  # in the manual
+        "list",  # in the manual
         "merge",  # in the manual
         "audit",  # in the manual
         "images",  # in the manual, on a base that sees
@@ -198,6 +206,11 @@ def test_the_links_of_the_readme_lead_somewhere() -> None:
 
 def test_help_without_the_tables_has_their_names() -> None:
     assert from_tables() == BUILT_IN
+
+
+def test_options_without_the_tables_are_theirs() -> None:
+    """Where this fails an option has changed: python -m onebase.cli.names writes the file anew."""
+    assert json.loads(OPTIONS.read_text()) == json.loads(json.dumps(asdict(options_of_tables())))
 
 
 def test_help_of_adapt_imports_no_torch() -> None:

@@ -18,7 +18,6 @@ from onebase.methods.folder import own_head
 from onebase.methods.spans import Span
 from onebase.methods.stacking import refuse_unmergeable
 from onebase.opening.names import read_adapter
-from onebase.tasks.job import AboutData
 from onebase.tasks.plan import planned
 from onebase.tasks.results import Adapter, Plan
 from onebase.tasks.table import adapted, answers
@@ -73,7 +72,8 @@ class Base(Generation, Understanding):
             test=test,
             columns=columns,
             resume=resume,
-            about=AboutData(data_licence, data_source),
+            data_licence=data_licence,
+            data_source=data_source,
         )
 
     def apply(self, given: Sequence[Given]) -> list[dict[str, Any]]:
@@ -81,23 +81,12 @@ class Base(Generation, Understanding):
         --json` prints. Raises UserError without an adapter, and for a task that answers no such question."""
         return [a.fields for a in answers(self, list(given))]
 
-    def tune(
-        self,
-        data: Data,
-        *,
-        task: str | None = None,
-        method: str | None = None,
-        trials: int,
-        data_licence: str | None = None,
-        data_source: str | None = None,
-        **more: Any,
-    ) -> Adapter:
+    def tune(self, data: Data, *, trials: int, **more: Any) -> Adapter:
         """`adapt` with the best of `trials` learning rates and ranks, judged on rows split off `data` (docs/tuning.md). `more` is what `adapt`
         takes, but `resume`. Raises UserError."""
         from onebase.tasks.tune import tune  # scores, which few need
 
-        about = AboutData(data_licence, data_source)
-        return tune(self, data, task=task, method=method, trials=trials, about=about, **more)
+        return tune(self, data, trials=trials, **more)
 
     def plan_adapt(
         self,

@@ -219,8 +219,10 @@ class _Parts(dict[str, Any]):
         return list(inner.values()) if list(inner) == [str(i) for i in range(len(inner))] else inner
 
 
-def state(record: Record, field: str, value: str, log: Callable[[str], object]) -> None:
-    """Note what the user states of a field. Where the source says otherwise both stay in the record, and it is said; the user's counts."""
+def state(record: Record, field: str, value: str | None, log: Callable[[str], object]) -> None:
+    """Note what the user states of a field, if anything. Where the source says otherwise both stay in the record, and it is said; the user's counts."""
+    if value is None:
+        return
     before = record.get(field)
     if isinstance(before, str) and before.strip().casefold() != value.strip().casefold():
         log(f"{field}: the source says {before!r}, you state {value!r}; the record keeps both, yours counts")

@@ -45,14 +45,8 @@ def contenders(
     attached = compared_adapter(base)
     reads = columns(attached)
     known, rows = (read_rows(resolved(x), (*reads, "label")) for x in (train, test))
+    _refuse_other_rows(attached, known, rows)
     check_labels(known, rows)
-    learnt = attached.record.get("data.fingerprint")
-    saved = attached.config.prompt
-    if (saved is None or saved.examples) and learnt not in (None, rows_hash(known)):
-        raise DataError(
-            f"these {len(known)} rows are not those that the adapter learnt from",
-            "give the same data: all systems must learn from the same labels",
-        )
     given, truth = inputs(attached, rows), [str(r["label"]) for r in rows]
     ours = _measured(f"the base with {attached.method}", base, given, truth, seed)
     twin = _measured("untrained", adapted_twin(base, known, seed), given, truth, seed)
@@ -67,6 +61,34 @@ def contenders(
         score = mean_score("accuracy", each, seed=seed)
         rivals.append(System(model.name, score, each, model.seconds, model.size, predicting=watch.taken))
     return ours, twin, tuple(rivals)
+
+
+def refuse_other_rows(base: Bound, train: Data, test: Data) -> None:
+    """Raises DataError where `train` are not the rows that the adapter learnt from: before anything is scored, which takes longer."""
+    attached = compared_adapter(base)
+    _refuse_other_rows(
+        attached, *(read_rows(resolved(x), (*columns(attached), "label")) for x in (train, test))
+    )
+
+
+def _refuse_other_rows(attached: Attached, known: Sequence[Any], rows: Sequence[Any]) -> None:
+    learnt, saved = attached.record.get("data.fingerprint"), attached.config.prompt
+    if learnt in (None, rows_hash(known)) or not (saved is None or saved.examples):
+        return
+    if learnt == rows_hash(rows):
+        raise DataError(
+            "the test rows are those that the adapter learnt from, the training rows are others",
+            "--train and --data are swapped: give the rows it learnt from to --train",
+        )
+    count, labels = (attached.record.get(f"data.{x}") for x in ("rows", "labels"))
+    told = f"; it learnt from {count:,} rows" if isinstance(count, int) else ""
+    told += (
+        f" with the labels {', '.join(map(str, labels[:10]))}" if isinstance(labels, list) and told else ""
+    )
+    raise DataError(
+        f"these {len(known)} rows are not those that the adapter learnt from{told}",
+        "give the same data, in the same order: all systems must learn from the same labels",
+    )
 
 
 def compared_adapter(base: Bound) -> Attached:

@@ -12,7 +12,7 @@ from onebase.errors import ArtifactError
 from onebase.evaluation.bootstrap import Score
 from onebase.evaluation.gate import Verdict
 from onebase.formats.hub.models import is_name
-from onebase.opening.names import find_artifact
+from onebase.opening.find import find_artifact
 
 log = logging.getLogger(__name__)
 

@@ -19,6 +19,7 @@ from onebase.evaluation.bootstrap import mean_score
 from onebase.evaluation.gate import System, gate
 from onebase.evaluation.metrics import auroc, correct
 from onebase.evaluation.ngram import NGram
+from onebase.readable import duration
 
 Tell = Callable[[str], None]
 Array = NDArray[np.float64]
@@ -79,7 +80,7 @@ def _readers(
                 texts += [r.said(_message(t)) for t in task.unlabelled[: size.test]]
             seconds = r.read(list(dict.fromkeys(texts)))
             if r in opened:
-                log(f"{r.name} has read {len(set(texts)):,} texts in {seconds:.0f} s")
+                log(f"{r.name} has read {len(set(texts)):,} texts in {duration(seconds)}")
         yield readers
 
 

@@ -15,6 +15,7 @@ from onebase.errors import DataError
 from onebase.evaluation.bootstrap import Array, Score, paired_difference
 from onebase.evaluation.energy import Taken
 from onebase.evaluation.metrics import LOWER_IS_BETTER
+from onebase.readable import figure
 
 MIN_EXAMPLES = 20  # below this a bootstrap interval says little: the gate then never says yes
 
@@ -105,7 +106,7 @@ class Verdict:
 
 
 def _figure(x: float | None) -> str:
-    return "-" if x is None else f"{x:.2g}"
+    return "-" if x is None else figure(x, 3)
 
 
 def _cost_of(s: System) -> Cost:

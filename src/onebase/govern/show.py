@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
-
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from typing import TYPE_CHECKING, Any
 
 from onebase.artifact.files import read_manifest
 from onebase.artifact.record import RECORD, Origin, Record
 from onebase.govern.store import read_entry
 from onebase.govern.summary import summary
+from onebase.readable import figure
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 UNKNOWN, NOT_SET = "unknown", "not set"
 Row = tuple[str, str, str]
@@ -80,6 +80,10 @@ def _aligned(rows: list[Row]) -> list[str]:
 
 def show(folder: str | Path, console: Console | None = None) -> None:
     """Print the artifact as a table. Raises ArtifactError."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table("field", "value", "origin", title=clean(Path(folder).name), title_justify="left")
     data = describe(folder)
     for part in (answers(data), _rows(data)):
@@ -159,7 +163,7 @@ def as_text(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, float):
-        return f"{value:.6g}"
+        return figure(value)
     if isinstance(value, (list, dict)):
         items = value if isinstance(value, list) else list(value)
         return ", ".join(as_text(part) for part in items) if items else "none"

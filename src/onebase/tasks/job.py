@@ -87,9 +87,8 @@ class Adapting:
         """The labels of the rows, one each, in order. Raises DataError where they are all the same."""
         labels = tuple(sorted({str(r["label"]) for r in self.rows}))
         if len(labels) < 2:
-            raise DataError(
-                f"all {len(self.rows)} rows have the label {labels[0]!r}", "give rows of at least two labels"
-            )
+            found = "the one row has" if len(self.rows) == 1 else f"all {len(self.rows)} rows have"
+            raise DataError(f"{found} the label {labels[0]!r}", "give rows of at least two labels")
         return labels
 
     def origin(self, option: str) -> str:
@@ -106,6 +105,8 @@ class Adapting:
         if rows:
             columns = list(dict.fromkeys(k for r in rows for k in r))
             record.add("data.fields", columns, f"{Origin.SOURCE}: the columns of the rows")
+        if separator := rows.notes.get("separator"):
+            record.add("data.separator", separator, f"{Origin.SOURCE}: the header of the file")
         for name, files in (("data.files", about.files), ("test.data.files", about.test_files)):
             if files:
                 record.add(
@@ -120,8 +121,7 @@ class Adapting:
         if licence:
             record.add("data.licence", licence, f"{Origin.SOURCE}: README.md")
         for said, name in ((about.source, "data.source"), (about.licence, "data.licence")):
-            if said is not None:
-                state(record, name, said, self.log)
+            state(record, name, said, self.log)
 
     def parts(self, config: AdapterConfig, tensors: dict[str, Tensor], facts: Facts) -> AdapterParts:
         """The adapter with its record."""

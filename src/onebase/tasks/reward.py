@@ -21,6 +21,7 @@ from onebase.methods.head import FOLDS, Fitted, best_pooled, fit_head, spread
 from onebase.methods.method import SCRATCH, option
 from onebase.model.proj import AdapterRouting
 from onebase.objective.reward import PairwiseReward
+from onebase.readable import figure
 from onebase.tasks import by_head as heads
 from onebase.tasks.base import Maker, ScoreRequest, Shown, Task
 from onebase.tasks.by_head import Fit, Prepared, wide_features
@@ -83,7 +84,7 @@ def predictions(request: ScoreRequest) -> Rated:
 
 
 def _answer(bound: Bound, given: Sequence[Given]) -> list[Shown]:
-    return [Shown(f"{x:.6g}", {"reward": x}) for x in rewards(_on(bound), [str(t) for t in given])]
+    return [Shown(figure(x), {"reward": x}) for x in rewards(_on(bound), [str(t) for t in given])]
 
 
 TASK = Task(

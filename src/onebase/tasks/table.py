@@ -34,6 +34,7 @@ from onebase.tasks import (
 from onebase.tasks.base import MakeAdapter, ScoreRequest, Shown, Task, never
 from onebase.tasks.checks import check_reads, check_room, check_writes
 from onebase.tasks.job import NOTHING_SAID, AboutData, Adapting, rows_hash
+from onebase.tasks.option_names import METHOD, TASK
 from onebase.tasks.options import TASK_OPTIONS, given_options, read_options
 from onebase.tasks.results import Adapter
 from onebase.tasks.rows import compared_by, read, read_test
@@ -51,9 +52,6 @@ __all__ = [
     "prepared",
     "rows_hash",
 ]
-
-TASK, METHOD = "classify", "lora"
-"""What is learnt, and how, where nobody says it."""
 
 TASKS: dict[str, Task] = {
     t.name: t
@@ -122,7 +120,8 @@ def adapted(
     test: Data | None = None,
     columns: Mapping[str, str] | None = None,
     resume: str | Path | None = None,
-    about: AboutData = NOTHING_SAID,
+    data_licence: str | None = None,
+    data_source: str | None = None,
 ) -> Adapter:
     """`Base.adapt`, its options as plain values."""
     read_options(options, task or TASK, method or METHOD)
@@ -141,7 +140,7 @@ def adapted(
         test=test,
         columns=columns,
         resume=resume,
-        about=about,
+        about=AboutData(data_licence, data_source),
     )
     return Adapter(maker(job))
 

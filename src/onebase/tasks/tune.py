@@ -19,12 +19,14 @@ from onebase.evaluation.bootstrap import Score
 from onebase.evaluation.scores import check_names, scores_of
 from onebase.methods.bound import Bound
 from onebase.methods.table import BY_STEPS, METHODS
+from onebase.readable import duration
 from onebase.tasks.base import MakeAdapter, ScoreRequest
 from onebase.tasks.job import NOTHING_SAID, AboutData, Adapting
+from onebase.tasks.option_names import METHOD, TASK
 from onebase.tasks.options import AdaptOptions, read_options
 from onebase.tasks.plan import plan_of
 from onebase.tasks.results import Adapter, Plan
-from onebase.tasks.table import METHOD, PREDICTIONS, TASK, TASKS, prepared, rows_hash
+from onebase.tasks.table import PREDICTIONS, TASKS, prepared, rows_hash
 
 HELD_OUT = 0.25
 """Share of the training rows that the trials are judged on."""
@@ -71,7 +73,8 @@ def tune(
     columns: Mapping[str, str] | None = None,
     callbacks: Sequence[Any] = (),
     score: str | None = None,
-    about: AboutData = NOTHING_SAID,
+    data_licence: str | None = None,
+    data_source: str | None = None,
     **options: Any,
 ) -> Adapter:
     """`Base.adapt` with the best of `trials` settings, the first being what the options (or the method's own) say.
@@ -81,6 +84,7 @@ def tune(
     """
     log = log or (lambda _: None)
     check_names([score] if score else [])
+    about = AboutData(data_licence, data_source)
     job, make, first = _request(base, data, task, method, trials, options, columns, test, about)
     task, method = job.task, job.method
     # What speaks against learning these rows, a test row among them say, is said before the first trial.
@@ -137,7 +141,7 @@ def plan_tune(
     seconds = one * (1 + trials * (1 - HELD_OUT))
     listed = settings(first, trials, job.options.seed, METHODS[job.method].tuned)
     facts = whole.facts | {"tune": {"trials": [s.options for s in listed], "seconds": seconds}}
-    text = f"tuning        {trials} trials ({'; '.join(map(_text, listed))}) and the last run: about {seconds:,.0f} s, scoring not in it"
+    text = f"tuning        {trials} trials ({'; '.join(map(_text, listed))}) and the last run: about {duration(seconds)}, scoring not in it"
     return Plan(facts, f"{whole.text}\n{text}")
 
 
