@@ -36,6 +36,7 @@ NAMES = [
     "combine",
     "merge",
     "eval",
+    "compare",
     "audit",
     "apply",
     "generate",

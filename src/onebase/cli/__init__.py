@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from onebase.cli import apply, audit, derive, exchange, images, learn, records, speech, use
+from onebase.cli import apply, audit, compare, derive, exchange, images, learn, records, speech, use
 from onebase.cli.app import app, held
 from onebase.errors import UserError
 
@@ -16,6 +16,7 @@ __all__ = [
     "app",
     "apply",
     "audit",
+    "compare",
     "derive",
     "exchange",
     "images",
@@ -33,6 +34,7 @@ ORDER = [
     "combine",
     "merge",
     "eval",
+    "compare",
     "audit",
     "apply",
     "generate",

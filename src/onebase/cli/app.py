@@ -139,12 +139,12 @@ held = contextlib.ExitStack()
 """What a command has claimed; `main` lets go of it when the command ends."""
 
 
-def refuse_existing(out: Path, *, hold: bool = True) -> None:
+def refuse_existing(out: Path, *, hold: bool = True, option: str = "--out") -> None:
     """Say that the folder is taken before the work, not after it; with `hold` it is ours until the command ends, and another process
     that is to write it is told now."""
     from onebase.artifact.owned import owned
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} already exists", "choose another --out")
+        raise UserError(f"{out} already exists", f"choose another {option}")
     if hold and os.environ.get("RANK", "0") == "0":
         held.enter_context(owned(out, beside=True))
