@@ -258,7 +258,7 @@ def _override(data: dict[str, Any], text: str) -> Path_:
 
     key, sign, value = text.partition("=")
     if not sign or not key.strip():
-        raise ConfigError(f"override {text!r} is not key=value", "write for example train.steps=100")
+        raise ConfigError(f"override {text!r} is not key=value", f"write {key.strip() or 'key'}=VALUE")
     try:
         parsed = yaml.load(value, Loader=loader())
     except yaml.YAMLError:

@@ -13,7 +13,7 @@ from onebase.derive.merging import merged
 from onebase.derive.quantising import quantised
 from onebase.derive.students import student
 from onebase.engine.labels import Label
-from onebase.engine.prompting import Given
+from onebase.engine.prompter import Given
 from onebase.methods.folder import own_head
 from onebase.methods.spans import Span
 from onebase.methods.stacking import refuse_unmergeable

@@ -4,9 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from onebase.api.base import Base
+from onebase.artifact.files import MANIFEST, read_manifest
 from onebase.base.folder import save_base
 from onebase.errors import UserError
-from onebase.opening.names import FORMATS_IN, find_artifact, open_base, open_foreign
+from onebase.formats.recognise import FORMATS_IN
+from onebase.opening.find import find_base
+from onebase.opening.names import open_base, open_foreign
 from onebase.pretraining.recipe import Recipe, read_recipe
 from onebase.pretraining.run import Tell, run_recipe
 from onebase.train.callbacks import Callback
@@ -28,9 +31,14 @@ def load(ref: str | Path, *, device: str = "cpu", dtype: str = "fp32") -> Base:
 def import_base(src: str | Path, out: str | Path, *, overwrite: bool = False) -> Base:
     """Take an open model into a base folder of ours: the same weights, and a record that says where from, with the hash of every
     file. Raises UserError for what cannot be read."""
-    path = find_artifact(src)
+    path = find_base(src)
     found = open_foreign(path, hashes=True)
     if found is None:
+        if (path / MANIFEST).is_file():
+            kind = read_manifest(path)["kind"]
+            raise UserError(
+                f"{path} is of kind {kind!r}, made by onebase: there is nothing to import", "use it as it is"
+            )
         raise UserError(f"{path} is no model in a format that is known", f"accepted: {', '.join(FORMATS_IN)}")
     save_base(Path(out), found, overwrite=overwrite)
     return load(out)

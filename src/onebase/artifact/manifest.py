@@ -17,6 +17,13 @@ from onebase.errors import ArtifactError
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
+GIVE = {
+    ("base", "adapter"): "give the base that it was made for, and --adapter {folder}",
+    ("base", ""): "give a base",
+    ("adapter", "base"): "a base is the first argument; give a folder made by onebase adapt here",
+    ("adapter", ""): "give a folder made by onebase adapt",
+}
+"""What to do where a folder is not of the kind that is wanted: by that kind and its own ("": any other)."""
 
 
 def read_manifest(folder: str | Path, kind: str | None = None) -> dict[str, Any]:
@@ -33,8 +40,15 @@ def read_manifest(folder: str | Path, kind: str | None = None) -> dict[str, Any]
         raw = path.read_bytes()
     except FileNotFoundError:
         why = f"{folder} has no {MANIFEST}" if folder.is_dir() else f"there is no folder {folder}"
+        near = _inside(folder)
         raise ArtifactError(
-            f"{why}: not an artifact, or one whose writing was cut off", "check the path"
+            f"{why}: not an artifact, or one whose writing was cut off",
+            f"it holds others: give {' or '.join(near)}" if near else "check the path",
+        ) from None
+    except NotADirectoryError:
+        raise ArtifactError(
+            f"{folder} is a file, {'an artifact' if kind is None else _a(kind)} is a folder",
+            GIVE.get((kind or "", ""), "give a folder that onebase made"),
         ) from None
     except OSError as e:
         raise ArtifactError(
@@ -51,8 +65,28 @@ def read_manifest(folder: str | Path, kind: str | None = None) -> dict[str, Any]
     if not isinstance(manifest, dict) or manifest_bytes(manifest) != raw or not _well_formed(manifest):
         raise _damaged(path, "is changed (its own hash does not match)")
     if kind is not None and manifest["kind"] != kind:
-        raise ArtifactError(f"{folder} is a {manifest['kind']}, not a {kind}", f"give the folder of a {kind}")
+        found = manifest["kind"]
+        raise ArtifactError(
+            f"{folder} is of kind {found!r}, not {_a(kind)}",
+            (GIVE.get((kind, found)) or GIVE.get((kind, ""), f"give the folder of a {kind}")).format(
+                folder=folder
+            ),
+        )
     return manifest
+
+
+def _a(kind: str) -> str:
+    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
+
+
+def _inside(folder: Path) -> list[str]:
+    """The first artifacts and runs in a folder that is none itself."""
+    with contextlib.suppress(OSError):
+        runs = ("", "base")
+        return [str(p) for p in sorted(folder.iterdir()) if any((p / r / MANIFEST).is_file() for r in runs)][
+            :3
+        ]
+    return []
 
 
 def verify(folder: str | Path) -> None:

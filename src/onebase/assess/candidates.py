@@ -15,6 +15,7 @@ from onebase.engine.features import remembering
 from onebase.errors import UserError
 from onebase.methods.bound import Bound
 from onebase.methods.table import METHODS
+from onebase.readable import duration
 from onebase.tasks.base import ScoreRequest
 from onebase.tasks.job import Adapting
 from onebase.tasks.options import COMMON, read_options, task_options
@@ -108,7 +109,7 @@ def base_candidates(
     for method in sorted(methods, key=lambda m: m != "head"):
         label = f"{method} on {name}"
         if head > left() and method != "head":
-            untried.append(Untried(label, f"longer than the head, which takes about {head:,.0f} s", head))
+            untried.append(Untried(label, f"longer than the head, which takes about {duration(head)}", head))
             continue
         try:
             found = _planned(base, label, method, given)

@@ -24,7 +24,9 @@ from onebase.evaluation.energy import watching
 from onebase.evaluation.gate import gate
 from onebase.evaluation.paired import Answer, RowSums
 from onebase.methods.bound import Bound
-from onebase.opening.names import find_base, open_base
+from onebase.opening.find import expect_base
+from onebase.opening.names import open_base
+from onebase.readable import duration
 from onebase.tasks.job import rows_hash, score_facts
 
 
@@ -54,7 +56,7 @@ def compare(
     plugins.load()  # tasks and methods of other packages
     for ref in bases:
         if not isinstance(ref, Bound):
-            find_base(ref)
+            expect_base(ref)
     asked = question(
         data, test, task=task, methods=methods, minutes=minutes, columns=columns, options=options
     )
@@ -89,11 +91,11 @@ def compared(
             untried.append(Untried(candidate.name, "the time was used up", needed(candidate.seconds, 1)))
             log(f"not tried: {candidate.name}: the time was used up")
             continue
-        log(f"{candidate.name}: about {needed(candidate.seconds, folds[candidate]):,.0f} s")
+        log(f"{candidate.name}: about {duration(needed(candidate.seconds, folds[candidate]))}")
         one, learnt = _tried(candidate, folds[candidate], asked, left)
         tried.append(one)
         log(
-            f"{one.name}: {one.metric} {one.held_out:.3f} in {one.folds} of {FOLDS} folds, {one.seconds:,.1f} s to learn"
+            f"{one.name}: {one.metric} {one.held_out:.3f} in {one.folds} of {FOLDS} folds, {duration(one.seconds)} to learn"
         )
         if learnt.adapter is not None and best([t for t in tried if not t.classical]) is one:
             keeps = learnt
@@ -119,7 +121,7 @@ def allotted(found: Sequence[Candidate], seconds: float) -> tuple[dict[Candidate
             late.append(
                 Untried(
                     c.name,
-                    f"it would take about {needed(c.seconds, 1):,.0f} s, more than is left",
+                    f"it would take about {duration(needed(c.seconds, 1))}, more than is left",
                     needed(c.seconds, 1),
                 )
             )

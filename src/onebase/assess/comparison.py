@@ -7,11 +7,12 @@ from typing import Any
 
 from onebase.artifact.files import write_atomic
 from onebase.assess.candidates import CLASSICAL, Untried
-from onebase.evaluation.gate import System, figure
+from onebase.evaluation.gate import System
 from onebase.evaluation.paired import Answer, RowSums
 from onebase.govern.charts import Dot, Panel, interval_chart
 from onebase.govern.page import refuse_place
-from onebase.govern.pages import environment, seconds, size
+from onebase.govern.pages import environment
+from onebase.readable import duration, figure, size
 from onebase.tasks.results import Adapter
 
 TEMPLATE = "compare.html.jinja"
@@ -119,9 +120,9 @@ class Comparison:
                 t.name,
                 t.score_text,
                 f"{t.held_out:.3f} ({t.folds})",
-                seconds(t.seconds),
+                duration(t.seconds),
                 t.bytes_text,
-                figure(t.ms_per_item),
+                figure(t.ms_per_item, 3),
             )
             for t in self.tried
         ]
@@ -175,7 +176,7 @@ class Comparison:
         dots = tuple(Dot(t.name, "classical" if t.classical else "base", t.system.score) for t in order)
         panel = Panel(self.metric, self.better, 3, ((f"on {self.test_rows:,} test rows", dots),))
         templates = environment(Path(__file__).parent)
-        templates.filters["figure"] = figure
+        templates.filters.update(figure=figure, duration=duration, bytes=size)
         return templates.get_template(TEMPLATE).render(
             c=self, order=order, svg=interval_chart([panel], "Scores with 95% intervals")
         )

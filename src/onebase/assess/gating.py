@@ -25,9 +25,6 @@ from onebase.tasks.base import ScoreRequest
 from onebase.tasks.options import those_of
 from onebase.tasks.table import PREDICTIONS, TASKS, adapted, rows_hash
 
-SUPERVISED = ("label", "labels", "value", "spans")
-"""Columns of what is to be said of a row, of the tasks that have classical rivals."""
-
 
 def against_classical(base: Bound, train: Data, test: Data, *, twin: bool = False, seed: int = 0) -> Verdict:
     """The gate for an adapter: beside classical systems for rows of its kind that learn from the same rows, and with `twin` beside the same
@@ -46,16 +43,9 @@ def contenders(
     """
     attached = compared_adapter(base)
     known, rows = (read_known(x, attached) for x in (train, test))
-    said = [c for c in SUPERVISED if c in known[0]]
-    if "label" in said:
+    _refuse_other_rows(attached, known, rows)
+    if "label" in known[0]:
         check_labels(known, rows)
-    learnt = attached.record.get("data.fingerprint")
-    saved = attached.config.prompt
-    if (saved is None or saved.examples) and learnt not in (None, _hash(known)):
-        raise DataError(
-            f"these {len(known)} rows are not those that the adapter learnt from",
-            "give the same data: all systems must learn from the same labels",
-        )
     ours = _measured(f"the base with {attached.method}", base, rows, seed)
     untrained = _measured("untrained", adapted_twin(base, known, seed), rows, seed) if twin else None
     rivals = rivals_of(attached.task, known, columns(attached))
@@ -63,6 +53,32 @@ def contenders(
         ours,
         untrained,
         tuple(rival_system(make().fit(known), attached.task, rows, seed) for make in rivals),
+    )
+
+
+def refuse_other_rows(base: Bound, train: Data, test: Data) -> None:
+    """Raises DataError where `train` are not the rows that the adapter learnt from: before anything is scored, which takes longer."""
+    attached = compared_adapter(base)
+    _refuse_other_rows(attached, *(read_known(x, attached) for x in (train, test)))
+
+
+def _refuse_other_rows(attached: Attached, known: Rows, rows: Rows) -> None:
+    learnt, saved = attached.record.get("data.fingerprint"), attached.config.prompt
+    if learnt in (None, _hash(known)) or not (saved is None or saved.examples):
+        return
+    if learnt == _hash(rows):
+        raise DataError(
+            "the test rows are those that the adapter learnt from, the training rows are others",
+            "--train and --data are swapped: give the rows it learnt from to --train",
+        )
+    count, labels = (attached.record.get(f"data.{x}") for x in ("rows", "labels"))
+    told = f"; it learnt from {count:,} rows" if isinstance(count, int) else ""
+    told += (
+        f" with the labels {', '.join(map(str, labels[:10]))}" if isinstance(labels, list) and told else ""
+    )
+    raise DataError(
+        f"these {len(known)} rows are not those that the adapter learnt from{told}",
+        "give the same data, in the same order: all systems must learn from the same labels",
     )
 
 
@@ -189,10 +205,9 @@ def _options(attached: Attached) -> dict[str, Any]:
         return those_of(recorded, attached.task, attached.method)
     # An adapter from before options were recorded: what its config tells. Epochs, rate and rows are then the defaults.
     cfg, method = attached.config, METHODS[attached.method]
-    head = cfg.head
-    out: dict[str, Any] = (
-        {} if head is None else {"pooling": head.pooling, "long": head.long, "max_length": head.limit}
-    )
+    out: dict[str, Any] = {}
+    if cfg.head is not None:
+        out = {"pooling": cfg.head.pooling, "long": cfg.head.long, "max_length": cfg.head.limit}
     part = cfg.part(method.name)
     kept = {name: getattr(part, name) for name in method.option_names if hasattr(part, name)}
     out |= {name: to_dict(v) if is_dataclass(v) else v for name, v in kept.items()}

@@ -10,6 +10,7 @@ from onebase.cli.app import (
     Device,
     DType,
     app,
+    check_paths,
     example,
     named_columns,
     print_json,
@@ -68,12 +69,16 @@ def compare(
     """Which is best for a task: a classical system, or a prompt, head, contrast, LoRA or all weights on one of the bases?"""
     import sys
 
-    import onebase
     from onebase.config import parse_pairs
-    from onebase.govern.page import refuse_place
 
     if save is not None:
         refuse_existing(save, option="--save")
+    for ref in bases:
+        check_paths(ref, None, [data, test])
+    import onebase
+    import onebase.api  # methods of other packages register there
+    from onebase.govern.page import refuse_place
+
     if report is not None:
         refuse_place(report)
     found = onebase.compare(

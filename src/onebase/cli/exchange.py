@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from onebase.cli.app import AdapterDir, Out, Ref, app, example, load_base, refuse_existing, say
+from onebase.cli.app import AdapterDir, Out, Ref, app, check_paths, example, load_base, refuse_existing, say
 
 
 @app.command(
@@ -16,16 +16,30 @@ from onebase.cli.app import AdapterDir, Out, Ref, app, example, load_base, refus
     ),
 )
 def import_(
-    src: Annotated[str, typer.Argument(metavar="SRC", help="An open model, or an adapter (docs/bases.md).")],
+    src: Annotated[
+        str,
+        typer.Argument(
+            metavar="SRC",
+            help="An open model: a folder (Hugging Face, CTranslate2), a .gguf file or hf:org/name. With --base an adapter of PEFT, likewise.",
+        ),
+    ],
     out: Out,
-    base: Annotated[str | None, typer.Option(metavar="REF", help="The base of an adapter of PEFT.")] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(metavar="REF", help="The base of an adapter of PEFT, as other commands take it."),
+    ] = None,
 ) -> None:
     """Take an open model into a base folder, its record saying where from. (Other commands also take SRC as it is.)"""
-    import onebase
+    from onebase.opening.find import find_artifact
 
     refuse_existing(out)
+    check_paths(base)
+    if not src.startswith("hf:"):
+        find_artifact(src)
+    import onebase
+
     if base is not None:
-        from onebase.opening.names import find_artifact, read_adapter
+        from onebase.opening.names import read_adapter
 
         loaded = onebase.load(base).loaded
         onebase.Adapter(read_adapter(loaded, find_artifact(src))).save(out)
@@ -52,17 +66,26 @@ def export(
 ) -> None:
     """Write a base for other programs; with --adapter its weights are merged in."""
     from onebase.config import parse_pairs
-    from onebase.derive.exporting import export as write
 
     refuse_existing(out)
-    write(load_base(ref, adapter, "cpu", "fp32"), out, format, parse_pairs(option or []))
+    options = parse_pairs(option or [])
+    check_paths(ref, adapter)
+    from onebase.derive.exporting import export as write
+
+    write(load_base(ref, adapter, "cpu", "fp32"), out, format, options)
     say(f"{format}: {out}")
 
 
 @app.command(epilog=example("onebase merge runs/demo/pretrain runs/chat --out bases/merged"))
 def merge(
     ref: Ref,
-    adapter: Annotated[str, typer.Argument(metavar="ADAPTER", help="Its adapter, lora or full.")],
+    adapter: Annotated[
+        str,
+        typer.Argument(
+            metavar="ADAPTER",
+            help="Its adapter, lora or full: a folder (ours, or PEFT's), a name in the store, or hf:org/name.",
+        ),
+    ],
     out: Out,
     max_drift: Annotated[
         float | None,
@@ -108,6 +131,7 @@ def quantize(
 ) -> None:
     """Make a smaller base; its record says what that cost in perplexity."""
     refuse_existing(out)
+    check_paths(ref, None, [data])
     small = load_base(ref, None, "cpu", "fp32").quantize(bits, group=group, head=head or None, data=data)
     small.save(out)
     say(f"base: {out} ({small.fingerprint[:16]}...)")

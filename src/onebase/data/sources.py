@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from onebase.config import config
 from onebase.data.files import FORMATS, check_file, read_text, rows, text_lines
-from onebase.data.row_files import without_end
+from onebase.data.lines import without_end
 from onebase.errors import DataError
 
 TRAIN, HOLDOUT = "train", "holdout"

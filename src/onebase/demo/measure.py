@@ -20,6 +20,7 @@ from onebase.evaluation.gate import System, gate
 from onebase.evaluation.metrics import auroc, correct
 from onebase.evaluation.ngram import NGram
 from onebase.evaluation.paired import mean_sums
+from onebase.readable import duration
 
 Tell = Callable[[str], None]
 Array = NDArray[np.float64]
@@ -80,7 +81,7 @@ def _readers(
                 texts += [r.said(_message(t)) for t in task.unlabelled[: size.test]]
             seconds = r.read(list(dict.fromkeys(texts)))
             if r in opened:
-                log(f"{r.name} has read {len(set(texts)):,} texts in {seconds:.0f} s")
+                log(f"{r.name} has read {len(set(texts)):,} texts in {duration(seconds)}")
         yield readers
 
 

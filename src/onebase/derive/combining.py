@@ -14,7 +14,7 @@ from onebase.methods.config import part_field
 from onebase.methods.folder import AdapterParts, load_adapter
 from onebase.methods.method import How, Weighed
 from onebase.methods.table import METHODS, PARTS
-from onebase.opening.names import find_artifact
+from onebase.opening.find import find_artifact
 from onebase.tasks.results import Adapter
 
 

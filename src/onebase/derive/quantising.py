@@ -17,6 +17,7 @@ from onebase.data import Document, SourceConfig, read_source
 from onebase.errors import DataError, UserError
 from onebase.evaluation.likelihood import document_ids, nats_of, reference
 from onebase.model.config import StorageConfig
+from onebase.readable import size
 
 MEASURED_TOKENS = 1_500
 COMPARED_TOKENS = 256
@@ -43,7 +44,7 @@ class RoundingLoss:
         """One line for people."""
         rise = 100 * (self.perplexity / self.perplexity_before - 1)
         return (
-            f"{self.bytes / 1e6:,.1f} MB instead of {self.bytes_before / 1e6:,.1f}; perplexity {self.perplexity:.3f} instead of "
+            f"{size(self.bytes)} instead of {size(self.bytes_before)}; perplexity {self.perplexity:.3f} instead of "
             f"{self.perplexity_before:.3f} ({rise:+.2f}%) on {self.tokens:,} tokens, same first choice after {100 * self.agreement:.1f}%"
         )
 

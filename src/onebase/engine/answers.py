@@ -18,7 +18,8 @@ from onebase.engine.features import embeddings, features, pair_tokens, refuse_lo
 from onebase.engine.image_search import text_vectors
 from onebase.engine.labels import Label, labelled
 from onebase.engine.prompt_tokens import Prompt, answer_tokens, less_prompt
-from onebase.engine.prompting import Given, answer_scores, prompter
+from onebase.engine.prompter import Given
+from onebase.engine.prompting import answer_scores, prompter
 from onebase.engine.scoring import batch_tokens, batches
 from onebase.errors import DataError, UserError
 from onebase.methods.bound import Bound
@@ -61,7 +62,7 @@ def labels(bound: Bound, texts: Sequence[Given]) -> list[Label]:
 
 
 def vectors(bound: Bound, texts: Sequence[str], pooling: Pooling | None = None) -> Tensor:
-    """One vector a text, float32 [N, D], as `Base.embed` gives them. Raises DataError for a text beyond the context."""
+    """One vector a text, float32 [N, D], as `Base.embed` gives them. A long text is cut at its end, with a warning."""
     base, on = bound.loaded, bound.attached
     if pooling is None and bound.config.link("pair") is not None:
         return text_vectors(base, list(texts), bound.routing)
@@ -69,7 +70,9 @@ def vectors(bound: Bound, texts: Sequence[str], pooling: Pooling | None = None) 
     made = learnt or base.embedding
     if pooling is None and made is not None:
         return embeddings(base, list(texts), made, bound.routing)
-    read = text_tokens(base, list(texts), before=base.model.virtual_counts(bound.routing, 1)[0])
+    before = base.model.virtual_counts(bound.routing, 1)[0]
+    read = text_tokens(base, list(texts), before=before, long="head")
+    tell_cut(read)
     return features(base, read, pooling or "mean", bound.routing)
 
 

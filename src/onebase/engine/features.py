@@ -108,7 +108,9 @@ def pair_tokens(
         ids, types = frame.framed(first[:a], second[:b])
         if not ids:
             raise DataError(f"pair {i + 1} has no token", "give texts that are not empty")
-        out.append(replace(given_tokens(ids, i), types=np.asarray(types, np.int32) if typed else None))
+        typed_T = np.asarray(types, np.int32) if typed else None
+        left_out = len(first) + len(second) - a - b
+        out.append(replace(given_tokens(ids, i), types=typed_T, left_out=left_out))
     return out
 
 

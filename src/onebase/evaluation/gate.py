@@ -14,6 +14,7 @@ from onebase.evaluation.bootstrap import Score
 from onebase.evaluation.energy import Taken
 from onebase.evaluation.metrics import LOWER_IS_BETTER
 from onebase.evaluation.paired import Answer, Difference, RowSums, difference
+from onebase.readable import figure
 
 MIN_EXAMPLES = 20  # below this a bootstrap interval says little: the gate then cannot tell
 
@@ -91,8 +92,8 @@ class Verdict:
                 c.name,
                 f"{c.bytes:,}",
                 f"{c.shared_bytes:,}",
-                figure(c.ms_per_item),
-                figure(c.joules_per_item),
+                _figure(c.ms_per_item),
+                _figure(c.joules_per_item),
             )
             for c in self.costs
         ]
@@ -108,9 +109,8 @@ class Verdict:
         return "\n".join([*lines, note] if hows else lines)
 
 
-def figure(x: float | None) -> str:
-    """Two digits, never with an exponent."""
-    return "-" if x is None else f"{float(f'{x:.2g}'):,.7f}".rstrip("0").rstrip(".")
+def _figure(x: float | None) -> str:
+    return "-" if x is None else figure(x, 3)
 
 
 def _cost_of(s: System) -> Cost:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
-
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from typing import TYPE_CHECKING, Any
 
 from onebase.artifact.files import read_manifest
 from onebase.artifact.record import RECORD, Record
 from onebase.govern.store import read_entry
+from onebase.readable import figure
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 UNKNOWN = "unknown"
 Row = tuple[str, str, str]
@@ -74,6 +74,10 @@ def lines(folder: str | Path) -> list[str]:
 
 def show(folder: str | Path, console: Console | None = None) -> None:
     """Print the artifact as a table. Raises ArtifactError."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table("field", "value", "origin", title=clean(Path(folder).name), title_justify="left")
     for row in _rows(describe(folder)):
         table.add_row(
@@ -139,7 +143,7 @@ def as_text(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, float):
-        return f"{value:.6g}"
+        return figure(value)
     if isinstance(value, (list, dict)):
         items = value if isinstance(value, list) else list(value)
         return ", ".join(as_text(part) for part in items) if items else "none"

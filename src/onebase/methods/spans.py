@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onebase.codec.text.long import Long, Parts, parts_of, picked
+from onebase.codec.text.long import Long, ReadPart, parts_of, picked
 from onebase.codec.text.sample import Tokens
 from onebase.codec.text.tokenizer import Tokenizer
 
@@ -40,7 +40,7 @@ def placed(
     token is in it and the vocabulary has to write it apart."""
     ids, places = tokenizer.encode_placed(text)
     room = len(ids) if limit is None or long == "refuse" else max(1, limit - len(tokenizer.framed([])))
-    parts = [Parts(((0, len(ids)),))] if len(ids) <= room else parts_of(len(ids), room, long)
+    parts = [ReadPart(((0, len(ids)),))] if len(ids) <= room else parts_of(len(ids), room, long)
     windows = [tokenizer.framed(picked(ids, p)) for p in parts]
     framed = np.asarray([i for w in windows for i in w], np.int32)
     return Placed(

@@ -1,7 +1,7 @@
-"""What a name means, and what is there in memory: bases and adapters of ours or of formats that are known, and rows of the Hub. A new
-format is one entry in a table here."""
+"""What a name means, in memory: bases and adapters of ours or of formats that are known, and rows of the Hub. A new format is one entry in the table
+here, and one in `formats.recognise`; `find` says what is there without opening it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,22 +10,20 @@ from onebase.artifact.record import Record
 from onebase.base.folder import LoadedBase, load_base
 from onebase.codec.text.codec import TextCodec
 from onebase.data.labelled import Data, Fetched
-from onebase.errors import UserError
-from onebase.formats.ctranslate2.file import is_ctranslate2
 from onebase.formats.ctranslate2.whisper import open_ctranslate2
-from onebase.formats.gguf import is_gguf
 from onebase.formats.gguf import open_base as open_gguf
-from onebase.formats.hf.base import is_folder, layout_of, open_folder
+from onebase.formats.hf.base import layout_of, open_folder
 from onebase.formats.hf.tokenizer_files import with_end_of_turn
 from onebase.formats.hf.unsupported import what_it_is
 from onebase.formats.hub import datasets, models
 from onebase.formats.hub.models import fetch, is_name
-from onebase.formats.peft.folder import Target, is_peft
-from onebase.govern.store import Store
+from onebase.formats.peft.folder import Target
+from onebase.formats.recognise import FORMATS_IN, is_ctranslate2, is_folder, is_gguf, is_peft
 from onebase.methods.config import AdapterConfig, part_field
 from onebase.methods.folder import AdapterParts, bound_to, load_adapter
 from onebase.methods.peft import read
 from onebase.model.device import compute_dtype, pick_device
+from onebase.opening.find import find_base
 
 
 def _open_hf(path: Path, hashes: bool) -> LoadedBase:
@@ -44,20 +42,20 @@ def _open_gguf(path: Path, hashes: bool) -> LoadedBase:
     )
 
 
-#: name: whether a path is of this format, and what opens it (the flag: hash every file for the record)
-FORMATS_IN: dict[str, tuple[Callable[[Path], bool], Callable[[Path, bool], LoadedBase]]] = {
-    "a CTranslate2 folder of a Whisper (model.bin, tokenizer.json)": (is_ctranslate2, _open_ctranslate2),
-    "a Hugging Face folder (config.json and safetensors)": (is_folder, _open_hf),
-    "a .gguf file": (is_gguf, _open_gguf),
+OPENERS: Mapping[Callable[[Path], bool], Callable[[Path, bool], LoadedBase]] = {
+    is_ctranslate2: _open_ctranslate2,
+    is_folder: _open_hf,
+    is_gguf: _open_gguf,
 }
+"""What opens a format, by what says that a path is of it (`formats.recognise`); the flag: hash every file for the record."""
 
 
 def open_foreign(path: Path, *, hashes: bool = False) -> LoadedBase | None:
     """The model at `path`, or None where it is in no foreign format (an artifact of ours, say). Raises UserError for one that cannot be read,
     and for a form that is known and not read."""
-    for fits, opener in FORMATS_IN.values():
+    for fits in FORMATS_IN.values():
         if fits(path):
-            found = opener(path, hashes)
+            found = OPENERS[fits](path, hashes)
             note_hub(found.record, path)
             return found
     if not (path / MANIFEST).is_file() and (odd := what_it_is(path)) is not None:
@@ -75,15 +73,6 @@ def note_hub(record: Record, path: Path) -> None:
     record.add("imported.hub", {"repo": repo, "revision": commit}, "the Hub's cache")
 
 
-def refuse_foreign(path: Path) -> None:
-    """Raises UserError for what has no record because it is no artifact of ours, but could have one."""
-    for name, (fits, _) in FORMATS_IN.items():
-        if fits(path):
-            raise UserError(
-                f"{path} is {name}, it has no record", f"make a base of it: onebase import {path} --out DIR"
-            )
-
-
 def open_base(ref: str | Path, *, device: str = "cpu", dtype: str = "fp32") -> LoadedBase:
     """`onebase.load`, without the face."""
     path, where = find_base(ref), pick_device(device)
@@ -93,26 +82,6 @@ def open_base(ref: str | Path, *, device: str = "cpu", dtype: str = "fp32") -> L
     found.model.to(where)
     found.model.compute_dtype = compute_dtype(dtype, where)
     return found
-
-
-def find_base(ref: str | Path) -> Path:
-    """The base folder that `ref` means."""
-    path = find_artifact(ref)
-    inner = path / "base"
-    return inner if not (path / MANIFEST).is_file() and (inner / MANIFEST).is_file() else path
-
-
-def find_artifact(ref: str | Path) -> Path:
-    """The folder that `ref` means: an existing path, then a name in the store, then `hf:org/name` (a name on the Hugging Face Hub, which is
-    fetched). Raises UserError with names that are near."""
-    if models.is_name(ref):
-        return models.fetch(ref)
-    try:
-        return Store().resolve(str(ref))
-    except UserError as e:
-        if models.looks_like_one(ref):
-            raise UserError(e.cause, f"{e.remedy}; on the Hugging Face Hub it would be hf:{ref}") from None
-        raise
 
 
 def read_adapter(base: LoadedBase, path: Path) -> AdapterParts:

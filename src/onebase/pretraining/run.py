@@ -24,6 +24,7 @@ from onebase.model.device import pick_device
 from onebase.pretraining.claim import check_sources, claim, keep_sources
 from onebase.pretraining.objectives import Heldout, Setting, objective_of
 from onebase.pretraining.recipe import Recipe, read_recipe
+from onebase.readable import duration, figure
 from onebase.train.callbacks import Callback, JsonLog
 from onebase.train.flops import counted_flops
 from onebase.train.loop import Job, Result, micro_batch_size, run
@@ -152,7 +153,7 @@ def describe(cfg: BaseConfig, recipe: Recipe, plan: RowPlan) -> str:
     train = recipe.train
     rows = f"{train.batch_size} x {train.sequence_length} tokens a step"
     budget = (
-        f"{train.minutes:g} minutes"
+        f"{figure(train.minutes)} minutes"
         if train.minutes
         else f"{train.steps or -(-(train.tokens or 0) // (train.batch_size * train.sequence_length)):,} steps"
     )
@@ -203,7 +204,7 @@ def _tokenizer(recipe: Recipe, out: Path, dataset: Dataset, log: Tell) -> Tokeni
         texts, model = _sample(dataset, recipe.tokenizer.train_bytes), recipe.model
         made = Tokenizer.train(texts, model.vocab_size, (*SPECIALS, *specials), model.portable)
         made.save(path)
-        log(f"tokenizer: {made.vocab_size} tokens, trained in {time.perf_counter() - began:.1f} s")
+        log(f"tokenizer: {made.vocab_size} tokens, trained in {duration(time.perf_counter() - began)}")
     return _having(specials, path, recipe)
 
 

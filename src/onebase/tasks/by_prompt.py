@@ -12,7 +12,8 @@ from onebase.data import Rows
 from onebase.data.bad_rows import places_of, refuse_bad
 from onebase.draws import Draws
 from onebase.engine.features import text_tokens
-from onebase.engine.prompting import Prompter, scores_of, vectors
+from onebase.engine.prompter import Prompter, vectors
+from onebase.engine.prompting import scores_of
 from onebase.errors import DataError, UserError
 from onebase.methods.config import AdapterConfig
 from onebase.methods.folder import AdapterParts, bound_to

@@ -68,9 +68,8 @@ class Adapting:
         """The labels of the rows, one each, in order. Raises DataError where they are all the same."""
         labels = tuple(sorted({str(r["label"]) for r in self.rows}))
         if len(labels) < 2:
-            raise DataError(
-                f"all {len(self.rows)} rows have the label {labels[0]!r}", "give rows of at least two labels"
-            )
+            found = "the one row has" if len(self.rows) == 1 else f"all {len(self.rows)} rows have"
+            raise DataError(f"{found} the label {labels[0]!r}", "give rows of at least two labels")
         return labels
 
     def parts(self, config: AdapterConfig, tensors: dict[str, Tensor], facts: Facts) -> AdapterParts:
@@ -86,6 +85,8 @@ class Adapting:
         record.add("config.options", options_kept(self.options), "stated by the user")
         if self.rows.columns:
             record.add("data.columns", dict(self.rows.columns), "stated by the user")
+        if separator := self.rows.notes.get("separator"):
+            record.add("data.separator", separator, "read from the header of the file")
         if self.rows.source:
             record.add("data.source", dict(self.rows.source), "as the Hub says")
         for name, (value, origin) in facts.items():

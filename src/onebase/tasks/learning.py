@@ -88,7 +88,9 @@ def learn(
     if not train.micro_batch and not METHODS[job.method].replaces and model.device.type == "cpu":
         train = replace(train, micro_batch=max(1, MICRO_TOKENS // train.sequence_length))
     if job.resume:
-        train = replace(train, checkpoint=CheckpointConfig(every=max(1, (train.steps or 0) // KEEPS)))
+        train = replace(
+            train, checkpoint=CheckpointConfig(every=max(1, (train.steps or 0) // KEEPS), flat=False)
+        )
     for p in model.parameters():
         p.requires_grad_(False)
     for p in learnt:

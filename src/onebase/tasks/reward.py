@@ -13,7 +13,7 @@ from onebase.codec.text.sample import Tokens
 from onebase.config import config
 from onebase.engine.answers import numbers, of_task, rewards
 from onebase.engine.features import pooling_of
-from onebase.engine.prompting import Given
+from onebase.engine.prompter import Given
 from onebase.evaluation.predictions import Rated
 from onebase.methods.bound import Bound
 from onebase.methods.folder import Attached
@@ -21,6 +21,7 @@ from onebase.methods.head import FOLDS, Fitted, best_pooled, fit_head, spread
 from onebase.methods.method import SCRATCH, option
 from onebase.model.proj import AdapterRouting
 from onebase.objective.reward import PairwiseReward
+from onebase.readable import figure
 from onebase.tasks import by_head as heads
 from onebase.tasks.base import Maker, ScoreRequest, Shown, Task
 from onebase.tasks.by_head import Fit, Prepared, wide_features
@@ -83,7 +84,7 @@ def predictions(request: ScoreRequest) -> Rated:
 
 
 def _answer(bound: Bound, given: Sequence[Given]) -> list[Shown]:
-    return [Shown(f"{x:.6g}", {"reward": x}) for x in rewards(_on(bound), [str(t) for t in given])]
+    return [Shown(figure(x), {"reward": x}) for x in rewards(_on(bound), [str(t) for t in given])]
 
 
 TASK = Task(

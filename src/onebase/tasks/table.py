@@ -9,7 +9,7 @@ from onebase.artifact.files import read_manifest
 from onebase.base.folder import LoadedBase
 from onebase.codec.text.clock import at, today
 from onebase.data.labelled import Data
-from onebase.engine.prompting import Given
+from onebase.engine.prompter import Given
 from onebase.engine.prompting import columns as prompt_columns
 from onebase.errors import ConfigError, UserError
 from onebase.methods.bound import Bound

@@ -14,10 +14,10 @@ from onebase.config import config
 from onebase.data import read_rows
 from onebase.data.bad_rows import Samples
 from onebase.data.labelled import Make
-from onebase.data.row_files import Problem
+from onebase.data.lines import Problem
 from onebase.engine.answers import of_task, spans_in, token_states, unframed
 from onebase.engine.answers import spans as spans_of
-from onebase.engine.prompting import Given
+from onebase.engine.prompter import Given
 from onebase.errors import DataError
 from onebase.evaluation.predictions import SpanSets
 from onebase.methods.bound import Bound

@@ -19,6 +19,7 @@ from onebase.evaluation.bootstrap import Score
 from onebase.evaluation.scores import check_names, scores_of
 from onebase.methods.bound import Bound
 from onebase.methods.table import BY_STEPS, METHODS
+from onebase.readable import duration
 from onebase.tasks.base import MakeAdapter, ScoreRequest
 from onebase.tasks.job import Adapting
 from onebase.tasks.options import AdaptOptions, read_options
@@ -127,7 +128,7 @@ def plan_tune(
     seconds = one * (1 + trials * (1 - HELD_OUT))
     listed = settings(first, trials, job.options.seed, METHODS[method].tuned)
     facts = whole.facts | {"tune": {"trials": [s.options for s in listed], "seconds": seconds}}
-    text = f"tuning        {trials} trials ({'; '.join(map(_text, listed))}) and the last run: about {seconds:,.0f} s, scoring not in it"
+    text = f"tuning        {trials} trials ({'; '.join(map(_text, listed))}) and the last run: about {duration(seconds)}, scoring not in it"
     return Plan(facts, f"{whole.text}\n{text}")
 
 

@@ -16,38 +16,38 @@ WINDOWS = 16
 
 
 @dataclass(frozen=True)
-class Parts:
+class ReadPart:
     """The stretches of a text that are read, each [start, end) in its tokens, and how many tokens are in none."""
 
     stretches: tuple[tuple[int, int], ...]
     left_out: int = 0
 
 
-def parts_of(size: int, room: int, long: Long) -> list[Parts]:
+def parts_of(size: int, room: int, long: Long) -> list[ReadPart]:
     """The windows of a text of `size` tokens, where one holds `room`: one of them, unless it is read in windows. Cut at the middle a window has two
     stretches. Not for `refuse`."""
     if size <= room:
-        return [Parts(((0, size),))]
+        return [ReadPart(((0, size),))]
     if long == "head":
-        return [Parts(((0, room),), size - room)]
+        return [ReadPart(((0, room),), size - room)]
     if long == "tail":
-        return [Parts(((size - room, size),), size - room)]
+        return [ReadPart(((size - room, size),), size - room)]
     if long == "middle":
         first = room - room // 2
-        return [Parts(((0, first), (size - room // 2, size)), size - room)]
+        return [ReadPart(((0, first), (size - room // 2, size)), size - room)]
     assert long == "windows"
     # Windows of like size weigh alike in a mean.
     count = min(-(-size // room), WINDOWS)
     if size <= count * room:
         ends = [size * i // count for i in range(count + 1)]
-        return [Parts(((a, b),)) for a, b in pairwise(ends)]
+        return [ReadPart(((a, b),)) for a, b in pairwise(ends)]
     first = count - count // 2
     starts = [room * i for i in range(first)] + [size - room * i for i in range(count // 2, 0, -1)]
     lost = size - count * room
-    return [Parts(((a, a + room),), 0 if i else lost) for i, a in enumerate(starts)]
+    return [ReadPart(((a, a + room),), 0 if i else lost) for i, a in enumerate(starts)]
 
 
-def picked(items: Sequence[int], part: Parts) -> list[int]:
+def picked(items: Sequence[int], part: ReadPart) -> list[int]:
     """The items of a window."""
     return [x for a, b in part.stretches for x in items[a:b]]
 

@@ -1,15 +1,16 @@
 """One vector for a whole text, from the hidden states of its tokens. B texts, T tokens, D width."""
 
-from typing import Literal
+from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal
 
 from onebase.codec.text.long import Long
 from onebase.config import config
 from onebase.config_fields import later
 from onebase.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Pooling = Literal["mean", "cls", "last", "max"]
 
@@ -37,6 +38,9 @@ class EmbeddingConfig:
 
 def pooled(hidden_BTD: Tensor, live_BT: Tensor, cfg: EmbeddingConfig) -> Tensor:
     """fp32 vectors (fp64 of fp64) [B, D] of hidden states [B, T, D]. live: bool [B, T], false for padding, true somewhere in every row."""
+    import torch  # not above: the config is read without it
+    import torch.nn.functional as F
+
     h_BTD = hidden_BTD.to(torch.promote_types(hidden_BTD.dtype, torch.float32))
     T = h_BTD.shape[1]
     if cfg.pooling == "mean":

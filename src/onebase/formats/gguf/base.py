@@ -23,11 +23,6 @@ _TAG = re.compile(r"\{%([-+]?)(\s*(?:end)?generation\s*)([-+]?)%\}")
 """What marks the text that is learnt: llama.cpp's templates know no such tag, so it is written as a comment."""
 
 
-def is_gguf(path: Path) -> bool:
-    """Is this a file that calls itself GGUF?"""
-    return path.is_file() and path.suffix.lower() == ".gguf"
-
-
 def open_base(path: Path, *, dtype: torch.dtype | None = None, hashes: bool = False) -> LoadedBase:
     """Read a file, or the first of its parts. hashes: note the hash of every file, not only its size.
 

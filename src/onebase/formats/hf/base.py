@@ -24,10 +24,11 @@ from onebase.formats.families.heads import as_stored, find_head, open_head
 from onebase.formats.families.heads_out import padding, pairs_tree, written_head
 from onebase.formats.family import Family, Tree, written
 from onebase.formats.fields import OtherParts
-from onebase.formats.hf.folder import CONFIG, HFFolder, appear, save_folder
+from onebase.formats.hf.files import CONFIG
+from onebase.formats.hf.folder import HFFolder, appear, save_folder
 from onebase.formats.hf.named_tokens import SPECIALS, STANDARD, names_tree
 from onebase.formats.hf.pictures import PREPROCESSOR, processor, processor_tree, read_pixels
-from onebase.formats.hf.sentence import MODULES, read_sentence, write_sentence
+from onebase.formats.hf.sentence import read_sentence, write_sentence
 from onebase.formats.hf.speech import read_speech, write_speech
 from onebase.formats.hf.tokenizer_files import GENERATION, TEMPLATE, TOKENIZER, TOKENIZER_CONFIG, read_codec
 from onebase.formats.hf.unsupported import no_model_type, packed
@@ -39,13 +40,6 @@ from onebase.formats.weight_loading import given_back, load_weights, passed_over
 log = logging.getLogger(__name__)
 FAMILY = "imported.model_type"
 """The field of a record that says which family a base came from, and goes back to."""
-
-
-def is_folder(path: Path) -> bool:
-    """Is this a folder of a saved model (and none of ours)?"""
-    if not path.is_dir() or (path / "manifest.json").is_file():
-        return False
-    return (path / CONFIG).is_file() or (path / MODULES).is_file()
 
 
 def open_folder(path: Path, *, dtype: torch.dtype | None = None, hashes: bool = False) -> LoadedBase:

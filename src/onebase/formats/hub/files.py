@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from onebase.errors import ArtifactError
-from onebase.formats.hf.folder import CONFIG, INDEX, WEIGHTS, read_json
+from onebase.formats.hf.files import CONFIG, INDEX, WEIGHTS, read_json
 from onebase.formats.hf.unsupported import by_names
 
 ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
