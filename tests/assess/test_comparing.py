@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,8 @@ import pytest
 
 import onebase
 from onebase.api.base import Base
-from onebase.assess.candidates import Candidate, Untried, answers_of
-from onebase.assess.comparing import allotted, best, needed
+from onebase.assess.candidates import Candidate, Learnt, Untried, answers_of
+from onebase.assess.comparing import _tried, allotted, best, needed
 from onebase.assess.comparison import Comparison, Tried
 from onebase.assess.question import folds_of, question
 from onebase.base.folder import save_base
@@ -21,6 +22,7 @@ from onebase.evaluation.bootstrap import mean_score
 from onebase.evaluation.energy import Taken
 from onebase.evaluation.gate import System
 from onebase.evaluation.paired import mean_sums
+from onebase.evaluation.predictions import Labels
 from tests.assess.test_rivals import many, numbers, spans
 from tests.helpers import tiny_base
 from tests.pages import Page
@@ -165,6 +167,30 @@ def test_what_does_not_fit_the_time_is_listed_with_its_estimate(base: Base) -> N
     assert late["lora on base"].seconds is not None and late["lora on base"].seconds > 3
     assert all(t.classical or t.method == "head" for t in found.tried) and found.tried[0].classical
     assert "not tried: lora on base: " in found.table
+
+
+@pytest.mark.parametrize(("left", "folds"), [(1e9, 5), (0.0, 1)])
+def test_a_fold_is_judged_by_what_learnt_without_it(left: float, folds: int) -> None:
+    asked = question(KNOWN, TEST, methods=["classical"])
+    learnt: list[list[int]] = []
+    judged: list[list[str]] = []
+
+    def learn(numbers: Sequence[int]) -> Learnt:
+        learnt.append(list(numbers))
+
+        def said(rows: Any) -> Labels:
+            judged.append([r["text"] for r in rows])
+            truth = [r["label"] for r in rows]
+            return Labels(truth, truth, np.ones((len(truth), 2)), np.ones((len(truth), 2)))
+
+        return Learnt(said, 0.0, 1)
+
+    one, _ = _tried(Candidate("x", "classical", 0.0, learn), 5, asked, lambda: left)
+    assert one.folds == folds and len(learnt) == folds + 1
+    for some, texts in zip(learnt[:-1], judged[:-1], strict=True):
+        assert {KNOWN[i]["text"] for i in some} | set(texts) == {r["text"] for r in KNOWN}
+        assert not {KNOWN[i]["text"] for i in some} & set(texts)
+    assert learnt[-1] == list(range(len(KNOWN))) and judged[-1] == [r["text"] for r in TEST]
 
 
 def labelled(*labels: str) -> Rows:
