@@ -38,6 +38,7 @@ NAMES = [
     "combine",
     "merge",
     "eval",
+    "compare",
     "audit",
     "apply",
     "embed",

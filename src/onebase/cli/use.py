@@ -58,9 +58,16 @@ def eval_(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="The rows the adapter learnt from, for the gate: classical rivals and an untrained twin (classify).",
+            help="The rows the adapter learnt from, for the gate: is it better than classical systems (classify, regress, tag)?",
         ),
     ] = None,
+    twin: Annotated[
+        bool,
+        typer.Option(
+            "--twin",
+            help="With --train: compare with the same adapter on an untrained base, too (it takes as long as the adapter took).",
+        ),
+    ] = False,
     schema: Schema = None,
     spaces: Spaces = False,
     max_tokens: Annotated[int, typer.Option(help="New tokens of a written answer, at most.")] = 64,
@@ -113,6 +120,8 @@ def eval_(
         return
     if data is None:
         raise UserError("there is nothing to score on", "give --data FILE, or --lm-eval TASK")
+    if twin and not train:
+        raise UserError("--twin without --train: there is no gate", "give --train FILE, the adapter's rows")
     columns = named_columns(column or [])
     judged = parse_pairs(option) if option else None
     check_paths(ref, adapter, [data, train])
@@ -139,11 +148,19 @@ def eval_(
         )
     verdict = None
     if train:
-        verdict = against_classical(base, learnt, rows)
+        verdict = against_classical(base, learnt, rows, twin=twin)
     if record and (folder := kept_in(adapter or [])) is not None:
         keep_scores(folder, scores, files, verdict)
     if json:
-        gate = {"gate": verdict.line, "gate_costs": [vars(c) for c in verdict.costs]} if verdict else {}
+        gate = (
+            {
+                "gate": verdict.line,
+                "gate_answer": verdict.answer,
+                "gate_costs": [vars(c) for c in verdict.costs],
+            }
+            if verdict
+            else {}
+        )
         print_json({k: _fields(s) for k, s in scores.items()} | gate)
         return
     _say_scores(scores)

@@ -41,6 +41,12 @@ def write_page(folder: str | Path, path: str | Path) -> None:
     Raises ArtifactError, UserError where `path` cannot be a file, or lies in an artifact: it would no longer be what its manifest says.
     """
     path = Path(path)
+    refuse_place(path)
+    write_atomic(path, render(folder).encode("utf-8", "replace"))
+
+
+def refuse_place(path: Path) -> None:
+    """Raises UserError where `path` cannot be a page: a folder, one that is not there, or inside of an artifact."""
     if path.is_dir() or not path.parent.is_dir():
         why = "is a folder" if path.is_dir() else f"has no folder {path.parent} to stand in"
         raise UserError(f"the page {path} {why}", "give a file in a folder that is there")
@@ -50,7 +56,6 @@ def write_page(folder: str | Path, path: str | Path) -> None:
                 f"{path} is inside of the artifact {parent}, which holds what its manifest says and nothing else",
                 f"give a file beside it, for example {parent}.html",
             )
-    write_atomic(path, render(folder).encode("utf-8", "replace"))
 
 
 def render(folder: str | Path) -> str:

@@ -173,12 +173,9 @@ def _radical(n: int, base: int) -> float:
 
 def split(rows: Rows, seed: int, reads: Sequence[str] = ()) -> tuple[Rows, Rows]:
     """(rows to learn from, rows to judge by). reads: columns by which a task is asked, beside `INPUTS`. Raises DataError where there are too few."""
-    inputs = dict.fromkeys((*INPUTS, *reads))
-    groups: dict[str, list[int]] = defaultdict(list)
-    for i, row in enumerate(rows):
-        groups[canonical_json([row[c] for c in inputs if c in row])].append(i)
+    groups = groups_of(rows, reads)
     strata: dict[str, list[list[int]]] = defaultdict(list)
-    for group in groups.values():
+    for group in groups:
         strata[str(rows[group[0]].get("label", ""))].append(group)
     draws = Draws(seed, "held out")
     held: set[int] = set()
@@ -197,6 +194,15 @@ def split(rows: Rows, seed: int, reads: Sequence[str] = ()) -> tuple[Rows, Rows]
             f"give at least {LEAST} different rows, with several of each label, or leave tuning out",
         )
     return rows.some([i for i in range(len(rows)) if i not in held]), rows.some(sorted(held))
+
+
+def groups_of(rows: Sequence[Mapping[str, Any]], reads: Sequence[str] = ()) -> list[list[int]]:
+    """Numbers of the rows, those with the same content of `INPUTS` and `reads` together."""
+    inputs = dict.fromkeys((*INPUTS, *reads))
+    groups: dict[str, list[int]] = defaultdict(list)
+    for i, row in enumerate(rows):
+        groups[canonical_json([row[c] for c in inputs if c in row])].append(i)
+    return list(groups.values())
 
 
 def chosen(scores: Sequence[Score | None], lower: bool = False) -> int:
