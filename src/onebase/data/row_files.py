@@ -118,7 +118,8 @@ def _parquet(path: Path, columns: Sequence[str]) -> Iterator[Record]:
         file = pq.ParquetFile(path, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as e:
         raise DataError(
-            f"{path}: not a Parquet file: {e}", "give a .parquet file, or name its kind"
+            f"{path}: not a Parquet file: {e}",
+            "give an intact .parquet file; a file of text ends in .csv or .jsonl",
         ) from None
     with file:
         there = file.schema_arrow.names
