@@ -18,7 +18,7 @@ from onebase.methods.table import METHODS
 from onebase.readable import duration
 from onebase.tasks.base import ScoreRequest
 from onebase.tasks.job import Adapting
-from onebase.tasks.options import COMMON, read_options, task_options
+from onebase.tasks.options import COMMON, task_options
 from onebase.tasks.plan import plan_of
 from onebase.tasks.results import Adapter
 from onebase.tasks.table import PREDICTIONS, TASKS, prepared
@@ -133,7 +133,7 @@ def _planned(base: Bound, label: str, method: str, given: Comparing) -> Candidat
         given.records,
         task=given.task,
         method=how,
-        options=read_options(asked, given.task, how),
+        options=asked,
     )
     facts = plan_of(replace(job), make).facts
     seconds = facts["seconds"]
