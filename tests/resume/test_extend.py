@@ -22,6 +22,8 @@ from onebase.artifact.tensors import load_tensors
 from onebase.base.config import TextShape
 from onebase.data import SourceConfig
 from onebase.errors import ConfigError, UserError
+from onebase.pretraining import extending
+from onebase.pretraining import run as pretraining
 from onebase.pretraining.recipe import DataConfig, Recipe
 from onebase.pretraining.run import run_recipe
 from onebase.train.budget import Extension
@@ -152,6 +154,33 @@ def test_an_extension_that_was_stopped_goes_on_bitwise(recipe: Recipe, run: Path
             run_recipe(recipe, run, extend={"steps": 7})
     run_recipe(recipe, run, extend={"steps": 6})
     same(run, straight)
+
+
+class Dies(BaseException):
+    """As a process does."""
+
+
+@pytest.mark.parametrize("where", ["drop_after", "keep_before", "save_base"])
+def test_a_death_on_the_way_loses_nothing(
+    recipe: Recipe, run: Path, straight: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """Before the old warm-down is dropped; with the old base kept and not replaced; before that."""
+    module = extending if where == "drop_after" else pretraining
+    inner = getattr(module, where)
+
+    def dying(*args: Any, **kwargs: Any) -> None:
+        if where == "keep_before":
+            inner(*args, **kwargs)
+        raise Dies
+
+    with monkeypatch.context() as m:
+        m.setattr(module, where, dying)
+        with pytest.raises(Dies):
+            run_recipe(recipe, run, extend={"steps": 6})
+    assert Record.load(run / "base").get("train.steps") == 9
+    run_recipe(recipe, run, extend={"steps": 6})
+    same(run, straight)
+    verify(run / "base-step_00000009")
 
 
 def test_twice(recipe: Recipe, run: Path, straight: Path) -> None:
