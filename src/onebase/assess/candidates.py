@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from onebase.artifact.record import Origin
 from onebase.assess.gating import shipped_bytes
 from onebase.assess.rivals import rivals_of
 from onebase.codec.text.clock import at
@@ -17,8 +18,8 @@ from onebase.methods.bound import Bound
 from onebase.methods.table import METHODS
 from onebase.readable import duration
 from onebase.tasks.base import ScoreRequest
-from onebase.tasks.job import Adapting
-from onebase.tasks.options import COMMON, read_options, task_options
+from onebase.tasks.job import AboutData, Adapting
+from onebase.tasks.options import COMMON, task_options
 from onebase.tasks.plan import plan_of
 from onebase.tasks.results import Adapter
 from onebase.tasks.table import PREDICTIONS, TASKS, prepared
@@ -35,7 +36,7 @@ TEMPLATE = "{text}\nLabel:"
 @dataclass(frozen=True)
 class Comparing:
     """What candidates are made from: the task, its training rows (`records` for who reads them, `rows` as they are), options, columns that are
-    read, and the seed."""
+    read, the seed, and the files of the rows."""
 
     task: str
     records: Records
@@ -43,6 +44,7 @@ class Comparing:
     options: Mapping[str, Any]
     reads: tuple[str, ...]
     seed: int
+    about: AboutData
 
 
 @dataclass
@@ -127,14 +129,18 @@ def base_candidates(
 def _planned(base: Bound, label: str, method: str, given: Comparing) -> Candidate:
     """A method on a base, with the time of learning from all rows. Raises UserError where it does not fit, or the base does not."""
     how = "lora" if method == CONTRAST else method
-    asked = _taken({**_own_options(method, given), **given.options}, given.task, how)
+    own = _own_options(method, given)
+    asked = _taken({**own, **given.options}, given.task, how)
     job, make = prepared(
         base.loaded,
         given.records,
         task=given.task,
         method=how,
-        options=read_options(asked, given.task, how),
+        options=asked,
     )
+    ours = {"task", "method", *own} - given.options.keys()
+    origins = {**job.origins, **dict.fromkeys(ours, f"{Origin.CHOSEN} by onebase compare")}
+    job = replace(job, origins=origins, about=given.about)
     facts = plan_of(replace(job), make).facts
     seconds = facts["seconds"]
     whole = seconds["before"] + seconds.get("steps", seconds.get("reading", 0.0))

@@ -97,6 +97,12 @@ def eval_(
     lm_eval_include: Annotated[
         Path | None, typer.Option(metavar="DIR", help="A folder of task files, for names.")
     ] = None,
+    record: Annotated[
+        bool,
+        typer.Option(
+            "--record/--no-record", help="Keep the scores in the adapter's record, with the hash of the data."
+        ),
+    ] = True,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     device: Device = "auto",
     dtype: DType = "auto",
@@ -121,6 +127,8 @@ def eval_(
     check_paths(ref, adapter, [data, train])
     import onebase
     from onebase.assess.gating import against_classical, compared_adapter, refuse_other_rows
+    from onebase.assess.keeping import keep_scores, kept_in
+    from onebase.data.file_hashes import files_read
     from onebase.data.labelled import Data, Records
     from onebase.opening.names import resolved
 
@@ -130,16 +138,19 @@ def eval_(
     if train:
         compared_adapter(base)  # says what the gate does not compare
         learnt = Records.of(resolved(train), columns).kept()
-    if train or columns:
-        rows = Records.of(resolved(data), columns).kept()
-    if train:
-        refuse_other_rows(base, learnt, rows)
-    scores = onebase.evaluate(
-        base, rows, task=task, max_tokens=max_tokens, constraint=form, judge=judged, scores=score
-    )
+    with files_read() as files:
+        if train or columns:
+            rows = Records.of(resolved(data), columns).kept()
+        if train:
+            refuse_other_rows(base, learnt, rows)
+        scores = onebase.evaluate(
+            base, rows, task=task, max_tokens=max_tokens, constraint=form, judge=judged, scores=score
+        )
     verdict = None
     if train:
         verdict = against_classical(base, learnt, rows, twin=twin)
+    if record and (folder := kept_in(adapter or [])) is not None:
+        keep_scores(folder, scores, files, verdict)
     if json:
         gate = (
             {

@@ -11,10 +11,11 @@ from typing import Any
 from markupsafe import Markup
 
 from onebase.artifact.files import MANIFEST, write_atomic
+from onebase.artifact.record import RECORD, Record
 from onebase.errors import ArtifactError, UserError
 from onebase.govern.charts import finite, series_chart
 from onebase.govern.pages import environment, learning
-from onebase.govern.show import about, as_text, clean, describe, fact_rows
+from onebase.govern.show import about, answers, as_text, clean, describe, fact_rows
 from onebase.train.callbacks import read_log
 
 TEMPLATE = "page.html.jinja"
@@ -65,13 +66,15 @@ def render(folder: str | Path) -> str:
     rollouts = _rollouts(facts.get(REINFORCE, {}).get("value"))
     shown = [f for name, f in facts.items() if not (rollouts and name == REINFORCE)]
     config = [f for f in shown if f["field"].split(".")[0] == "config"]
-    recipe = _dict(facts.get("config.recipe", {}).get("value"))
+    record = Record.load(folder) if (folder / RECORD).is_file() else Record(data["kind"])
+    recipe = _dict(record.get("config.recipe"))
     log = _log(folder) if data["kind"] == "base" else []
     return (
         environment(Path(__file__).parent)
         .get_template(TEMPLATE)
         .render(
             name=clean(str(facts["name"]["value"] if "name" in facts else folder.resolve().name)),
+            answers=list(answers(data)),
             about=list(about(data)),
             what=[fact_rows([facts[k]]) for k in ("task", "method") if k in facts],
             files={clean(name): size for name, size in data["files"].items()},

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from onebase import config as configs
 from onebase.artifact.files import MANIFEST
-from onebase.artifact.record import machine_facts, version_facts
+from onebase.artifact.record import Origin, machine_facts, version_facts
 from onebase.base.config import BaseConfig, base_flops, base_parameters
 from onebase.base.folder import LoadedBase, load_base, save_base
 from onebase.base.model import BaseModel
@@ -17,13 +17,14 @@ from onebase.codec.text.sample import SPECIALS
 from onebase.codec.text.shown import ledger_rows, render_rows
 from onebase.codec.text.tokenizer import Tokenizer
 from onebase.data import Dataset, RowPlan, TokenSet, prepare, read_source
+from onebase.data.sources import UNKNOWN
 from onebase.errors import ConfigError
 from onebase.evaluation.bootstrap import Score
 from onebase.evaluation.likelihood import DocumentIds
 from onebase.model.device import pick_device
 from onebase.pretraining.claim import check_sources, claim, keep_sources
 from onebase.pretraining.objectives import Heldout, Setting, objective_of
-from onebase.pretraining.recipe import Recipe, read_recipe
+from onebase.pretraining.recipe import Recipe, licences_from, origins, read_recipe
 from onebase.readable import duration, figure
 from onebase.train.callbacks import Callback, JsonLog
 from onebase.train.flops import counted_flops
@@ -177,7 +178,10 @@ def _dataset(recipe: Recipe, out: Path, log: Tell) -> Dataset:
     path = out / "data"
     if not (path / MANIFEST).is_file():
         documents = (d for s in recipe.data.sources for d in read_source(s))
-        prepare(documents, path, holdout=recipe.data.holdout, seed=recipe.train.seed)
+        from_ = origins(recipe)
+        holdout = None if from_(("data", "holdout")) == Origin.DEFAULT else recipe.data.holdout
+        seed = None if from_(("train", "seed")) == Origin.DEFAULT else recipe.train.seed
+        prepare(documents, path, holdout=holdout, seed=seed, stated=licences_from(recipe))
         keep_sources(out, recipe)
     dataset = Dataset.open(path)
     for name, s in dataset.stats.items():
@@ -252,25 +256,32 @@ def _record(
     state, cfg, r = result.state, base.model.cfg, base.record
     r.kind = "base"
     r.parents = []
-    r.add("name", recipe.name, "stated in the recipe")
-    r.add("config.recipe", configs.to_dict(recipe), "stated in the recipe")
+    from_ = origins(recipe)
+    r.add("name", recipe.name, from_(("name",)))
+    r.add_tree("config.recipe", configs.to_dict(recipe), from_)
     r.add("config.parameters", base_parameters(cfg), "counted from the config")
     r.add_parent("dataset", dataset.fingerprint, dataset.dir.name)
     r.add("data.fingerprint", dataset.fingerprint, "hashed")
-    r.add("data.sources", dataset.stats, "counted while preparing")
+    counts = {name: {k: v for k, v in s.items() if k != "licence"} for name, s in dataset.stats.items()}
+    licences = {name: None if s["licence"] == UNKNOWN else s["licence"] for name, s in dataset.stats.items()}
+    r.add("data.sources", counts, f"{Origin.COUNTED} while preparing")
+    from_source = f"{Origin.SOURCE}: the record of the data set"
+    r.add("data.licences", licences, from_source if recipe.data.dataset else licences_from(recipe))
     r.add("tokens.by_source", dict(state.sources), "counted by the loop")
     r.add("tokens.read", state.tokens, "counted by the loop")
     r.add("tokens.supervised", state.supervised, "counted by the loop")
     r.add("train.steps", state.step, "counted by the loop")
     r.add("train.skipped_steps", state.bad_steps, "counted by the loop")
-    r.add("train.formats", dict(state.formats), "what the loop computed in, by the first step of each")
+    r.add(
+        "train.formats", dict(state.formats), "measured: what the loop computed in, by the first step of each"
+    )
     slots = state.step * recipe.train.batch_size * recipe.train.sequence_length
     r.add(
         "flops.formula",
         base_flops(cfg, recipe.train.sequence_length) * slots,
-        "formula of the config x token slots",
+        "computed: formula of the config x token slots",
     )
-    r.add("flops.counted", counted * slots, "operations of one row counted by torch x token slots")
+    r.add("flops.counted", counted * slots, "counted by torch: operations of one row x token slots")
     r.add("seconds.training", round(state.seconds, 3), "measured")
     r.add(
         "train.final_loss",
@@ -278,5 +289,5 @@ def _record(
         "measured, nats per token of the last batch",
     )
     r.add("train.ranks", par.world, "measured")
-    r.add("machine", machine_facts(), "read from the system")
-    r.add("versions", version_facts(), "read from the packages")
+    r.add("machine", machine_facts(), Origin.SYSTEM)
+    r.add("versions", version_facts(), Origin.PACKAGES)
