@@ -147,7 +147,8 @@ def _planned(base: Bound, label: str, method: str, given: Comparing) -> Candidat
     whole += facts.get("head", {}).get("seconds", 0.0)
 
     def learn(numbers: Sequence[int]) -> Learnt:
-        return _learnt(base, replace(job, rows=job.rows.some(list(numbers))), make)
+        some = job.rows if len(numbers) == len(job.rows) else job.rows.some(list(numbers))
+        return _learnt(base, replace(job, rows=some), make)
 
     def folding() -> AbstractContextManager[None]:
         reads = method == "head" and base.loaded.text_codec is not None and base.loaded.memory is None
