@@ -23,6 +23,7 @@ from onebase.evaluation.energy import Taken
 from onebase.evaluation.gate import System
 from onebase.evaluation.paired import mean_sums
 from onebase.evaluation.predictions import Labels
+from onebase.methods.folder import load_adapter
 from tests.assess.test_rivals import many, numbers, spans
 from tests.helpers import tiny_base
 from tests.pages import Page
@@ -71,6 +72,9 @@ def test_the_kept_adapter_is_the_best_of_the_bases_and_answers_as_the_table_says
     again = onebase.evaluate(base.with_adapter(found.adapter), TEST)["accuracy"]
     assert again == ours.system.score
     record = found.adapter.record
+    origins = {e.field: e.origin for e in record.events}
+    assert origins["method"] == origins["task"] == "chosen by onebase compare"
+    assert origins["config.options.epochs"] == "stated by the user"
     assert record.get("compare")["held_out"] == ours.held_out and record.get("compare")["folds"] == 5
     assert record.get("scores.accuracy")["value"] == again.value
 
@@ -321,6 +325,9 @@ def test_the_command(tmp_path: Path) -> None:
     assert done.status == 0, done.err
     assert "candidate" in done.out and "\nNo: " in done.out and f"adapter: {tmp_path / 'best'}" in done.out
     assert "head on base: about" in done.err
+    record = load_adapter(tmp_path / "best").record
+    assert [f["name"] for f in record.get("data.files")] == ["train.jsonl"]
+    assert [f["name"] for f in record.get("test.data.files")] == ["test.jsonl"]
     asked = command("apply", tmp_path / "base", "--adapter", tmp_path / "best", "red of and some near far")
     assert asked.status == 0 and asked.out.startswith(("colour", "metal"))
     assert "chosen" in (tmp_path / "page.html").read_text()

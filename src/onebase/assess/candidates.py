@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from onebase.artifact.record import Origin
 from onebase.assess.gating import shipped_bytes
 from onebase.assess.rivals import rivals_of
 from onebase.codec.text.clock import at
@@ -17,7 +18,7 @@ from onebase.methods.bound import Bound
 from onebase.methods.table import METHODS
 from onebase.readable import duration
 from onebase.tasks.base import ScoreRequest
-from onebase.tasks.job import Adapting
+from onebase.tasks.job import AboutData, Adapting
 from onebase.tasks.options import COMMON, task_options
 from onebase.tasks.plan import plan_of
 from onebase.tasks.results import Adapter
@@ -35,7 +36,7 @@ TEMPLATE = "{text}\nLabel:"
 @dataclass(frozen=True)
 class Comparing:
     """What candidates are made from: the task, its training rows (`records` for who reads them, `rows` as they are), options, columns that are
-    read, and the seed."""
+    read, the seed, and the files of the rows."""
 
     task: str
     records: Records
@@ -43,6 +44,7 @@ class Comparing:
     options: Mapping[str, Any]
     reads: tuple[str, ...]
     seed: int
+    about: AboutData
 
 
 @dataclass
@@ -127,7 +129,8 @@ def base_candidates(
 def _planned(base: Bound, label: str, method: str, given: Comparing) -> Candidate:
     """A method on a base, with the time of learning from all rows. Raises UserError where it does not fit, or the base does not."""
     how = "lora" if method == CONTRAST else method
-    asked = _taken({**_own_options(method, given), **given.options}, given.task, how)
+    own = _own_options(method, given)
+    asked = _taken({**own, **given.options}, given.task, how)
     job, make = prepared(
         base.loaded,
         given.records,
@@ -135,13 +138,17 @@ def _planned(base: Bound, label: str, method: str, given: Comparing) -> Candidat
         method=how,
         options=asked,
     )
+    ours = {"task", "method", *own} - given.options.keys()
+    origins = {**job.origins, **dict.fromkeys(ours, f"{Origin.CHOSEN} by onebase compare")}
+    job = replace(job, origins=origins, about=given.about)
     facts = plan_of(replace(job), make).facts
     seconds = facts["seconds"]
     whole = seconds["before"] + seconds.get("steps", seconds.get("reading", 0.0))
     whole += facts.get("head", {}).get("seconds", 0.0)
 
     def learn(numbers: Sequence[int]) -> Learnt:
-        return _learnt(base, replace(job, rows=job.rows.some(list(numbers))), make)
+        some = job.rows if len(numbers) == len(job.rows) else job.rows.some(list(numbers))
+        return _learnt(base, replace(job, rows=some), make)
 
     def folding() -> AbstractContextManager[None]:
         reads = method == "head" and base.loaded.text_codec is not None and base.loaded.memory is None

@@ -45,6 +45,7 @@ def keep_scores(
             record.add(f"scores.{name}", value | on, origin)
         if verdict is not None:
             said = {
+                "answer": verdict.answer,
                 "needs_base": verdict.needs_base,
                 "line": verdict.line,
                 "costs": [vars(c) for c in verdict.costs],

@@ -8,13 +8,14 @@ from typing import Any
 
 from onebase.assess.candidates import CONTRAST, Comparing, methods_of
 from onebase.data import Rows, read_rows
+from onebase.data.file_hashes import files_read
 from onebase.data.labelled import Data, Records, check_labels
 from onebase.draws import Draws
 from onebase.engine.image_features import file_hash, image_paths
 from onebase.errors import DataError, UserError
 from onebase.methods.table import method_of
 from onebase.opening.names import resolved
-from onebase.tasks.job import rows_hash
+from onebase.tasks.job import AboutData, rows_hash
 from onebase.tasks.options import COMMON, read_options, task_options
 from onebase.tasks.table import TASKS
 from onebase.tasks.tune import LEAST, groups_of
@@ -64,7 +65,10 @@ def question(
     if not 0 < minutes < math.inf:
         raise UserError(f"{minutes:g} minutes are no time to compare in", "give a number above 0")
     opened = TASKS[task].opened if task in TASKS else lambda given: given  # files of text, say
-    records, tests = (Records.of(opened(resolved(x)), columns).kept() for x in (data, test))
+    with files_read() as files:
+        records = Records.of(opened(resolved(data)), columns).kept()
+    with files_read() as test_files:
+        tests = Records.of(opened(resolved(test)), columns).kept()
     name = task or task_of(records)
     able = [t.name for t in TASKS.values() if t.tuned_by]
     if name not in able:
@@ -82,7 +86,8 @@ def question(
     reads = ("image",) if _pictured(known) else chosen.reads
     seed = read_options({k: v for k, v in options.items() if k == "seed"}, name, "lora").seed
     folds = folds_of(known, seed, reads)
-    given = Comparing(name, records, known, options, reads, seed)
+    about = AboutData(files=tuple(files), test_files=tuple(test_files))
+    given = Comparing(name, records, known, options, reads, seed, about)
     return Question(given, tests, tested, chosen_methods, classical, 60 * minutes, folds)
 
 
