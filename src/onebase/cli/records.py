@@ -7,6 +7,7 @@ import typer
 from typer.core import TyperCommand
 
 from onebase.cli.app import Ref, app, example, print_json, say
+from onebase.errors import UserError
 
 
 class BareRead(TyperCommand):
@@ -47,6 +48,8 @@ def show(
     from onebase.govern.show import describe, lines
     from onebase.opening.names import find_base, refuse_foreign
 
+    if read is not None and html is not None:
+        raise UserError("--read beside --html: a page has no count of documents", "give one of them")
     path = find_base(ref)
     refuse_foreign(path)
     if read is not None:
