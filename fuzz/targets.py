@@ -17,7 +17,7 @@ import onebase
 from onebase.codec.text.template import ChatTemplate
 from onebase.errors import UserError
 from onebase.formats.hf.base import layout_of
-from onebase.formats.hf.folder import CONFIG, INDEX, WEIGHTS
+from onebase.formats.hf.files import CONFIG, INDEX, WEIGHTS
 from onebase.formats.hf.tokenizer_files import read_codec
 from onebase.formats.peft.folder import Target
 from onebase.methods.config import AdapterConfig, part_field

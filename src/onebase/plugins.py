@@ -5,7 +5,6 @@ rank = "my_package.rank"
 """
 
 import logging
-from importlib.metadata import entry_points
 
 log = logging.getLogger(__name__)
 GROUP = "onebase"
@@ -13,6 +12,8 @@ GROUP = "onebase"
 
 def load() -> None:
     """Import what other packages bring. One that fails is named and left out: it takes nothing else with it."""
+    from importlib.metadata import entry_points  # a tenth of a second, which help and records need not wait
+
     for point in entry_points(group=GROUP):
         try:
             point.load()

@@ -55,7 +55,7 @@ def test_round_trip(tmp_path: Path) -> None:
     for check in CHECKS:
         check(folder)
     assert names(tmp_path / "deep") == ["base"]
-    assert "is a base, not a adapter" in refused(lambda: read_manifest(folder, "adapter"))
+    assert "is of kind 'base', not an adapter" in refused(lambda: read_manifest(folder, "adapter"))
 
 
 def test_facts_may_be_filled_late(tmp_path: Path) -> None:

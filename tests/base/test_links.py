@@ -4,17 +4,8 @@ import pytest
 import torch
 
 from onebase.base.config import BaseConfig
-from onebase.base.links import (
-    Connector,
-    ConnectorConfig,
-    Link,
-    PairConfig,
-    PairLink,
-    connector_places,
-    link_module,
-    link_parameters,
-    shuffled,
-)
+from onebase.base.link_modules import Connector, PairLink, link_module, shuffled
+from onebase.base.links import ConnectorConfig, Link, PairConfig, connector_places, link_parameters
 from onebase.codec.image.config import ImageCodecConfig
 from onebase.codec.text.config import TextCodecConfig
 from onebase.codec.text.pooling import EmbeddingConfig

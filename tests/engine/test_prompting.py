@@ -15,7 +15,8 @@ from onebase.api.base import Adapter, Base
 from onebase.assess.gating import adapted_twin, against_classical
 from onebase.base.folder import save_base
 from onebase.cli import app
-from onebase.engine.prompting import Prompted, prompter
+from onebase.engine.prompter import Prompted
+from onebase.engine.prompting import prompter
 from onebase.engine.scoring import score
 from onebase.errors import ConfigError, UserError
 from onebase.serve.adapters import attach_all, prompting, task_model

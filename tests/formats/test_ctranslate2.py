@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 import onebase
 from onebase.errors import ArtifactError, ConfigError, UserError
-from onebase.formats.ctranslate2.file import CT2File, is_ctranslate2, read_contents
+from onebase.formats.ctranslate2.file import CT2File, read_contents
 from onebase.formats.ctranslate2.whisper import open_ctranslate2
+from onebase.formats.recognise import is_ctranslate2
 from onebase.model.cross import Memory
 from onebase.model.mask import Cols
 from tests.formats.ct2_files import file, rounded, string, variable, whisper_arrays

@@ -255,7 +255,7 @@ PAIRS = [("Who jumps?", "The quick brown fox"), ("How are you?", "Yes, it is"), 
 @pytest.mark.parametrize(
     "family", ["bert", "roberta", "distilbert", "modernbert_mean", "xlm_roberta", "qwen3"]
 )
-def test_pairs_of_texts(family: str, tmp_path: Path) -> None:
+def test_pairs_of_texts(family: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Framed as the tokenizer frames two, the second of the second type where the base knows types."""
     there = made(tmp_path / "theirs", family, "ForSequenceClassification", id2label=NAMES)
     base = onebase.load(tmp_path / "theirs")
@@ -264,8 +264,9 @@ def test_pairs_of_texts(family: str, tmp_path: Path) -> None:
     same([list(f.scores.values()) for f in found], want)
     rows = [{"text": a, "text_pair": b, "label": f.label} for (a, b), f in zip(PAIRS, found, strict=True)]
     assert onebase.evaluate(base, rows)["accuracy"].value == 1.0
-    with pytest.raises(UserError, match=r"pair 1 has \d+ tokens, the limit is 6"):
-        base.classify([("Yes " * 80, "Yes")])
+    (long,) = base.classify([("Yes " * 80, "Yes")])
+    assert "1 of 1 texts are cut" in caplog.text
+    assert long.scores == base.classify([("Yes " * 400, "Yes")])[0].scores
     with pytest.raises(UserError, match="pairs of them"):
         base.classify(["Yes", PAIRS[0]])
 

@@ -153,6 +153,21 @@ def test_a_head_without_a_bias_is_a_decoders(family: str, task: str, method: str
             learnt(base, task, head_bias=False)
 
 
+@pytest.mark.parametrize("family", ["bert", "llama"])
+def test_a_reranker(family: str, tmp_path: Path) -> None:
+    made(tmp_path / "theirs", family, "Model")
+    base = onebase.load(tmp_path / "theirs")
+    rows = [{"query": q, "texts": TEXTS, "grades": [int(t[0] == q[0]) for t in TEXTS]} for q in TEXTS]
+    how = {"pooling": "cls"} if family == "bert" else {"pooling": "last", "head_bias": False}
+    on = base.with_adapter(base.adapt(rows, task="rerank", method="head", **how))
+    back = opened(on.export(tmp_path / "back"), SEQUENCE)
+    found = sorted(on.rerank(TEXTS[0], TEXTS), key=lambda r: r.index)
+    z = said_there(back, tmp_path / "back", [(TEXTS[0], t) for t in TEXTS])[:, 0]
+    same([r.score for r in found], z.sigmoid())
+    again = sorted(onebase.load(tmp_path / "back").rerank(TEXTS[0], TEXTS), key=lambda r: r.index)
+    same([r.score for r in again], z.sigmoid())
+
+
 def test_what_cannot_be_said_is_refused_with_what_would(tmp_path: Path) -> None:
     for family, reads in (("bert", "cls"), ("modernbert_cls", "cls' or 'mean")):
         made(tmp_path / family, family, "Model")

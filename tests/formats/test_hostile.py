@@ -21,7 +21,8 @@ import onebase
 from fuzz.targets import good
 from onebase.errors import ArtifactError, UserError
 from onebase.formats.gguf.source import GGUFFile
-from onebase.formats.hf.folder import CONFIG, INDEX, WEIGHTS, HFFolder
+from onebase.formats.hf.files import CONFIG, INDEX, WEIGHTS
+from onebase.formats.hf.folder import HFFolder
 
 SHARD = "model-00001-of-00002.safetensors"
 OTHER = "model-00002-of-00002.safetensors"

@@ -11,7 +11,7 @@ import torch
 import onebase
 from fuzz.targets import good
 from onebase.errors import ArtifactError, UserError
-from onebase.formats.hf.folder import CONFIG, WEIGHTS
+from onebase.formats.hf.files import CONFIG, WEIGHTS
 from tests.formats.test_hostile import copied, refused
 
 

@@ -13,7 +13,8 @@ transformers = pytest.importorskip("transformers")
 from onebase.base.model import BaseModel  # noqa: E402
 from onebase.errors import ArtifactError, ConfigError  # noqa: E402
 from onebase.formats.family import Family  # noqa: E402
-from onebase.formats.peft.folder import CONFIG, WEIGHTS, is_peft  # noqa: E402
+from onebase.formats.peft.folder import CONFIG, WEIGHTS  # noqa: E402
+from onebase.formats.recognise import is_peft  # noqa: E402
 from onebase.methods import lora  # noqa: E402
 from onebase.methods.lora import LoraConfig  # noqa: E402
 from onebase.methods.peft import OpenedPeft  # noqa: E402

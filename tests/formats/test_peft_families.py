@@ -14,7 +14,7 @@ from torch import Tensor
 peft = pytest.importorskip("peft")
 transformers = pytest.importorskip("transformers")
 
-from onebase.base.links import PairLink  # noqa: E402
+from onebase.base.link_modules import PairLink  # noqa: E402
 from onebase.base.model import BaseModel  # noqa: E402
 from onebase.formats.peft.folder import CONFIG, WEIGHTS  # noqa: E402
 from onebase.methods import lora  # noqa: E402

@@ -12,7 +12,8 @@ peft = pytest.importorskip("peft")
 from onebase.api.base import Base  # noqa: E402
 from onebase.base.model import BaseModel  # noqa: E402
 from onebase.errors import ArtifactError, ConfigError, UserError  # noqa: E402
-from onebase.formats.peft.folder import CONFIG, WEIGHTS, is_peft  # noqa: E402
+from onebase.formats.peft.folder import CONFIG, WEIGHTS  # noqa: E402
+from onebase.formats.recognise import is_peft  # noqa: E402
 from onebase.methods import prefix, soft  # noqa: E402
 from onebase.methods.soft import SoftConfig  # noqa: E402
 from onebase.model.proj import AdapterRouting  # noqa: E402

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 import onebase
 from onebase.errors import ArtifactError, ConfigError, UserError
-from onebase.formats.hf.folder import INDEX, WEIGHTS
+from onebase.formats.hf.files import INDEX, WEIGHTS
 from onebase.formats.hub.files import nothing_to_read, weight_files
 from tests.formats.test_hf import make
 from tests.helpers import tiny_base

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from onebase.base.config import base_parameters
-from onebase.base.links import PairLink
+from onebase.base.link_modules import PairLink
 from onebase.base.model import BaseModel
 from onebase.formats.family import Family
 from onebase.formats.rules import Rule

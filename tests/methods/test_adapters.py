@@ -106,6 +106,7 @@ def test_user_mistakes(saved: Path) -> None:
             [{"text": "x", "label": "a"}, {"text": "x y " * 100, "label": "b"}],
             task="classify",
             method="head",
+            long="refuse",
         )
     with pytest.raises(DataError, match="the limit is"):
         base.adapt([{"prompt": "x y " * 100, "completion": "b"}], task="complete", method="lora")

@@ -15,7 +15,8 @@ from hypothesis.extra import numpy as shapes
 
 from onebase.artifact.disk import user_error
 from onebase.artifact.files import ArtifactWriter
-from onebase.artifact.tensors import array_bytes, save_array, save_tensors
+from onebase.artifact.raw import array_bytes, save_array
+from onebase.artifact.tensors import save_tensors
 from onebase.codec.text import Tokenizer
 from onebase.data import Dataset, Document, TokenSet, prepare
 from onebase.data.tokens import PLACE

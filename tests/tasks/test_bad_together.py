@@ -49,14 +49,15 @@ def test_bad_values_and_long_rows_are_in_one_error_with_their_lines(
     right, bad, long, says = ROWS[task]
     other = {"value": 3} if task == "regress" else {"labels": ["y"]} if task == "classify" else {}
     base, path = Base(tiny_base()), tmp_path / "rows.jsonl"
+    how = {"method": "head", "long": "refuse"}
     learnt = [right, {**right, **other}] * 6
     lines = [json.dumps(r) for r in (right, bad, right, long)]
     path.write_text("\n".join([*lines, "{", "{}"]) + "\n")
     with pytest.raises(BadRows) as said:
         if what == "adapt":
-            base.adapt(path, task=task, method="head")
+            base.adapt(path, task=task, **how)
         else:
-            onebase.evaluate(base.with_adapter(base.adapt(learnt, task=task, method="head")), path)
+            onebase.evaluate(base.with_adapter(base.adapt(learnt, task=task, **how)), path)
     text = str(said.value)
     assert [b.at for b in said.value.bad] == [1, 3, 4, 5] and "4 of 6 rows cannot be used" in text
     for line, words in ((2, says), (4, "the limit is 64"), (5, "not valid JSON"), (6, "no column")):

@@ -112,10 +112,10 @@ def test_mistakes(base: Base) -> None:
     with pytest.raises(UserError, match="no number"):
         base.adapt(ROWS, task="regress", method="prompt")
     with pytest.raises(DataError, match="row 1 has"):
-        base.adapt([{"text": "x y " * 99, "value": 1}, ROWS[0]], task="regress", method="head")
+        base.adapt([{"text": "x y " * 99, "value": 1}, ROWS[0]], task="regress", method="head", long="refuse")
     with pytest.raises(UserError, match="no adapter that gives numbers"):
         base.predict(["x"])
-    on = base.with_adapter(base.adapt(ROWS, task="regress", method="head"))
+    on = base.with_adapter(base.adapt(ROWS, task="regress", method="head", long="refuse"))
     with pytest.raises(DataError, match="the limit is"):
         on.predict(["x y " * 99])
     with pytest.raises(UserError, match="no adapter that classifies"):

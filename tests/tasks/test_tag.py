@@ -135,7 +135,7 @@ def test_mistakes(base: Base) -> None:
         base.adapt(ROWS, task="tag", method="prompt")
     with pytest.raises(UserError, match="no adapter that tags"):
         base.tag(["x"])
-    on = base.with_adapter(base.adapt(ROWS, task="tag", method="head"))
+    on = base.with_adapter(base.adapt(ROWS, task="tag", method="head", long="refuse"))
     with pytest.raises(DataError, match="the limit is"):
         on.tag(["x y " * 99])
     with pytest.raises(DataError, match="no text has a span"):

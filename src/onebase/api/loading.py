@@ -5,8 +5,8 @@ from pathlib import Path
 
 from onebase.api.base import Base
 from onebase.base.folder import save_base
-from onebase.errors import UserError
-from onebase.opening.names import FORMATS_IN, find_artifact, open_base, open_foreign
+from onebase.opening.find import find_base
+from onebase.opening.names import open_base, open_to_keep
 from onebase.pretraining.recipe import Recipe, read_recipe
 from onebase.pretraining.report import Tell
 from onebase.pretraining.run import run_recipe
@@ -26,13 +26,19 @@ def load(ref: str | Path, *, device: str = "cpu", dtype: str = "fp32") -> Base:
     return Base.opened(open_base(ref, device=device, dtype=dtype))
 
 
-def import_base(src: str | Path, out: str | Path, *, overwrite: bool = False) -> Base:
+def import_base(
+    src: str | Path,
+    out: str | Path,
+    *,
+    overwrite: bool = False,
+    licence: str | None = None,
+    source: str | None = None,
+    log: Tell | None = None,
+) -> Base:
     """Take an open model into a base folder of ours: the same weights, and a record that says where from, with the hash of every
-    file. Raises UserError for what cannot be read."""
-    path = find_artifact(src)
-    found = open_foreign(path, hashes=True)
-    if found is None:
-        raise UserError(f"{path} is no model in a format that is known", f"accepted: {', '.join(FORMATS_IN)}")
+    file, and what the source says of licence and data. licence, source: what you state of them; where the source says otherwise the record keeps both,
+    and `log` hears of it. Raises UserError for what cannot be read."""
+    found = open_to_keep(find_base(src), {"licence": licence, "source": source}, log or (lambda _: None))
     save_base(Path(out), found, overwrite=overwrite)
     return load(out)
 

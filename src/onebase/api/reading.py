@@ -1,6 +1,6 @@
 """The part of `Base` that reads: texts, images and sound into vectors, classes, numbers, spans and words."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -24,19 +24,20 @@ from onebase.engine.features import remembering
 from onebase.engine.image_search import TEMPLATE, FoundImage, find, probabilities
 from onebase.engine.labels import Label, labelled
 from onebase.engine.passages import Extracted, extracted
-from onebase.engine.prompting import Given
+from onebase.engine.prompter import Given
 from onebase.engine.speech import Transcriber
+from onebase.engine.text_index import Index, LastTexts, Near, Row
 from onebase.engine.transcribing import Transcript, transcribe
 from onebase.errors import UserError
 from onebase.methods.bound import Bound
 from onebase.methods.spans import Span
-from onebase.tasks.pairs import Near, nearest
 
 
 class Understanding(Bound):
     """Says something of what it is given."""
 
     _ears: Transcriber | None = None
+    _last: LastTexts | None = None
 
     @torch.no_grad()
     def logits(self, ids: Sequence[int]) -> Tensor:
@@ -50,13 +51,22 @@ class Understanding(Bound):
 
     def embed(self, texts: Sequence[str], *, pooling: Pooling | None = None) -> Tensor:
         """One vector a text, float32 [N, D]: as the base was made to give them (sentence-transformers; CLIP and SigLIP, where images are in
-        the same space) or as an adapter of task embed makes them, else the mean of its hidden states; `pooling` asks for the mean, last or both of them. Raises DataError for a
-        text beyond the context (a base that was made for it cuts long texts)."""
+        the same space) or as an adapter of task embed makes them, else the mean of its hidden states; `pooling` asks for the mean, last or both of them. Long texts
+        are cut at their end, or as the adapter says (`long`)."""
         return vectors(self, texts, pooling)
 
     def nearest(self, query: str, texts: Sequence[str], *, top: int | None = None) -> list[Near]:
-        """Texts by how near they are to another, the nearest first (`text`, `score`: the cosine of what `embed` gives). Raises UserError."""
-        return nearest(self.embed, query, texts, top)
+        """Texts by how near they are to another, the nearest first (`text`, `score`: the cosine of what `embed` gives). The vectors of the texts that it was
+        last asked about are kept; to hold more, or on the disk, see `index`. Raises UserError."""
+        self._last = self._last or LastTexts(self, self.embed)
+        return self._last.nearest(query, texts, top)
+
+    def index(self, rows: Iterable[Row | str] = (), *, path: str | Path | None = None) -> Index:
+        """Texts, or rows with a column `text`, embedded once to be searched often (`search(query, top)`, `add(rows)`, `save(path)`); exact, right up to a
+        million texts. path: go on from the folder of an index, which must be of this base and adapter. Raises UserError."""
+        index = Index(self, self.embed) if path is None else Index.load(path, self, self.embed)
+        index.add(rows)
+        return index
 
     def remembering(self) -> AbstractContextManager[None]:
         """Inside `with base.remembering():` a text is read once, so that many heads on the same texts cost little more than one.
@@ -71,7 +81,7 @@ class Understanding(Bound):
 
     def predict(self, texts: Sequence[str]) -> list[float]:
         """The number of each text, in the units of the data that the adapter learnt from. Raises UserError without an adapter of task
-        regress, DataError for a text beyond the context."""
+        regress, DataError for a text that the adapter is to refuse (`long`)."""
         return values(of_task(self, "regress", "gives numbers"), list(texts))
 
     def reward(self, answers: Sequence[Answer]) -> list[float]:
@@ -91,7 +101,7 @@ class Understanding(Bound):
 
     def tag(self, texts: Sequence[str]) -> list[list[Span]]:
         """The labelled spans in each text (`start`, `end`, `label`: characters, end exclusive), in its order. Raises UserError without an
-        adapter of task tag, DataError for a text beyond the context."""
+        adapter of task tag, DataError for a text that the adapter is to refuse (`long`)."""
         return spans(of_task(self, "tag", "tags"), list(texts))
 
     def embed_images(self, paths: images.Paths) -> Tensor:

@@ -7,7 +7,9 @@ from typing import Any
 from onebase.engine import image_prompts as seeing
 from onebase.engine.constrain import Constraint
 from onebase.engine.decoder import generate, stream
-from onebase.engine.prompting import Prompted, prompted
+from onebase.engine.infilling import infill_ids
+from onebase.engine.prompter import Prompted
+from onebase.engine.prompting import prompted
 from onebase.engine.sampler import Sampling
 from onebase.errors import DataError, UserError
 from onebase.methods.bound import Bound
@@ -30,12 +32,14 @@ class Generation(Bound):
         images: Sequence[str | Path] = (),
         variables: Mapping[str, object] | None = None,
         constraint: Constraint | None = None,
+        suffix: str | None = None,
     ) -> str:
         """Continue `prompt`; greedy at temperature 0. images: files, one for each place in the prompt that the base's image token marks
         (docs/images_and_text.md). variables: values for those of a saved prompt (docs/prompting.md). constraint: the form that the answer must
-        have (docs/structured.md). Raises UserError when the prompt is longer than the context, or the constraint cannot be followed."""
+        have (docs/structured.md). suffix: what comes behind; the text between the two is returned, by a base that learnt infill. Raises UserError when
+        the prompt is longer than the context, the constraint cannot be followed, or the base learnt no infill."""
         sampling = _sampling(max_tokens, temperature, stop, top_p, seed, constraint)
-        read = self._read(prompt, images, variables)
+        read = self._read(prompt, images, variables, suffix)
         return generate(self.loaded, [read.ids], sampling, self.routing, inserts=[read.inserts])[0].text
 
     def chat(
@@ -73,10 +77,11 @@ class Generation(Bound):
         images: Sequence[str | Path] = (),
         variables: Mapping[str, object] | None = None,
         constraint: Constraint | None = None,
+        suffix: str | None = None,
     ) -> Iterator[str]:
         """The text of `generate` (for a str) or `chat` (for messages), piece by piece as it comes."""
         sampling = _sampling(max_tokens, temperature, stop, top_p, seed, constraint)
-        read = self._read(prompt, images, variables)
+        read = self._read(prompt, images, variables, suffix)
         for pieces in stream(self.loaded, [read.ids], sampling, self.routing, [read.inserts]):
             for piece in pieces:
                 if piece.text:
@@ -94,9 +99,16 @@ class Generation(Bound):
         given: str | Sequence[Message],
         images: Sequence[str | Path],
         variables: Mapping[str, object] | None,
+        suffix: str | None = None,
     ) -> seeing.Prompt:
         """The ids of a prompt or a conversation, and the vectors of its images."""
         prompt = self.prompted(given, variables).read
+        if suffix is not None:
+            if images or not isinstance(prompt, str):
+                raise UserError(
+                    "a suffix beside images or messages", "it goes with a text: generate(prompt, suffix=...)"
+                )
+            return seeing.Prompt(infill_ids(self.loaded, prompt, suffix), None)
         if not isinstance(prompt, str):
             if images:
                 raise UserError("images beside messages", 'put them in: {"type": "image", "image": path}')

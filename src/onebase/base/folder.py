@@ -85,6 +85,12 @@ class LoadedBase:
         return self.memory.weights
 
     @property
+    def name(self) -> str:
+        """What the base calls itself: what its record says, else its folder; "" in memory."""
+        stated = self.record.get("name")
+        return str(stated) if stated else self.path.name if self.path else ""
+
+    @property
     def codec(self) -> TextCodec:
         """What makes its ids. Raises ArtifactError for a base that reads no text."""
         if self.text_codec is None:
@@ -183,14 +189,7 @@ def load_base(
     `dtype` maps the device to the number format activations run in (fp32 when not given); weights stay as stored.
     Raises ArtifactError naming what is missing, damaged or of another kind.
     """
-    manifest = read_manifest(path)
-    if manifest["kind"] != "base":
-        remedy = (
-            "give a base; an adapter goes to --adapter NAME=DIR"
-            if manifest["kind"] == "adapter"
-            else "give a base"
-        )
-        raise ArtifactError(f"{path} is of kind {manifest['kind']!r}, not a base", remedy)
+    manifest = read_manifest(path, "base")
     check_fast(path)
     device = device or torch.device("cpu")
     tree = read_json(path / "base.json", "config")

@@ -12,7 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from onebase.codec.text.long import Long
 from onebase.config import config
+from onebase.config_fields import later
 from onebase.errors import ConfigError
 from onebase.model.config import GATED, Activation, NormConfig
 from onebase.model.feedforward import ACTIVATIONS
@@ -51,8 +53,8 @@ class HeadConfig:
     units of the data), "spans" (outputs for each token: outside of all spans, then begin and inside of each label; no pooling), or an "answer" (two outputs
     for each token: it is the first, or the last, of the part that answers a question).
     tags: names of the outputs for each token, where they stand in another order or scheme (B-name, I-name, name, O). sigmoid: a value
-    is given as its sigmoid. pairs: a row may have a `text_pair`, which is read with its text. typed: the second text
-    of a pair is of the second type. pad: tokens of this id at the end of a text are not read. limit: tokens that a pair of texts is cut to.
+    is given as its sigmoid. long: what is done with texts beyond the limit (a pair loses the end of its longer text, unless it is refused). pairs: a row may have a `text_pair`, which is read with its text. typed: the second text
+    of a pair is of the second type. pad: tokens of this id at the end of a text are not read. limit: tokens that are read of a text or a pair (null: the context).
     """
 
     labels: tuple[str, ...] = ()
@@ -68,6 +70,7 @@ class HeadConfig:
     typed: bool = True
     pad: int | None = None
     limit: int | None = None
+    long: Long = later("refuse")
 
     def __post_init__(self) -> None:
         if not self.labels and self.gives not in ("value", "answer"):

@@ -1,21 +1,14 @@
-"""How the trunks of one base meet. B batch, T vectors of the source, D its width, N vectors given on, E the target's width."""
+"""How the trunks of one base meet, as configs and counts; `link_modules` has what is learnt."""
 
 from typing import Literal
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-
 from onebase.codec.image.config import ImageCodecConfig
-from onebase.codec.text.pooling import EmbeddingConfig, pooled
+from onebase.codec.text.pooling import EmbeddingConfig
 from onebase.config import config
 from onebase.config_fields import later
 from onebase.errors import ConfigError
 from onebase.model.config import Activation, NormConfig
 from onebase.model.count import norm_parameters
-from onebase.model.feedforward import ACTIVATIONS
-from onebase.model.norm import Norm
-from onebase.model.trunk import TrunkOutput
 
 
 @config
@@ -91,31 +84,6 @@ class Link:
         return f"{self.src}_{self.dst}"
 
 
-class Connector(nn.Module):
-    """States of one trunk as vectors for the sequence of another, see ConnectorConfig."""
-
-    def __init__(self, cfg: ConnectorConfig, src: int, dst: int) -> None:
-        super().__init__()
-        self.cfg = cfg
-        wide = src * cfg.shuffle**2
-        self.norm = Norm(cfg.norm, wide) if cfg.norm else None
-        self.first = nn.Linear(wide, cfg.hidden or dst, bias=cfg.bias)
-        self.second = nn.Linear(cfg.hidden, dst, bias=cfg.bias) if cfg.hidden else None
-
-    def taps(self, depth: int) -> tuple[int, ...]:
-        """Which blocks of a trunk of `depth` blocks it reads."""
-        return () if self.cfg.block is None else (depth - 1 - self.cfg.block,)
-
-    def forward(self, out: TrunkOutput) -> Tensor:
-        """[B, N, E] of the source's states."""
-        x_BTD = out.hidden if self.cfg.block is None else next(iter(out.taps.values()))
-        x_BTD = x_BTD[:, self.cfg.skip :]
-        x_BTD = shuffled(pooled_squares(x_BTD, self.cfg.pool), self.cfg.shuffle)
-        x_BTD = x_BTD if self.norm is None else self.norm(x_BTD)
-        x_BNE = _linear(self.first, x_BTD)
-        return x_BNE if self.second is None else _linear(self.second, ACTIVATIONS[self.cfg.activation](x_BNE))
-
-
 def connector_places(cfg: ConnectorConfig, codec: ImageCodecConfig) -> int:
     """How many vectors one image gives. Raises ConfigError where its patches make no whole squares."""
     left = codec.patches + codec.class_token + codec.registers - cfg.skip
@@ -126,68 +94,6 @@ def connector_places(cfg: ConnectorConfig, codec: ImageCodecConfig) -> int:
             "skip what stands before the patches, and let pool and shuffle divide a side",
         )
     return left // by**2
-
-
-def shuffled(x_BTD: Tensor, by: int) -> Tensor:
-    """Squares of `by` x `by` neighbouring patches as one vector each, [B, T / by^2, D * by^2]; patches stand row by row in a square."""
-    if by == 1:
-        return x_BTD
-    B, T, D = x_BTD.shape
-    side = round(T**0.5)
-    assert side * side == T and side % by == 0, (T, by)
-    x = x_BTD.view(B, side // by, by, side // by, by, D).permute(0, 1, 3, 2, 4, 5)
-    return x.reshape(B, T // by**2, D * by**2)
-
-
-def pooled_squares(x_BTD: Tensor, by: int) -> Tensor:
-    """Means of squares of `by` x `by` neighbouring patches, [B, T / by^2, D]."""
-    if by == 1:
-        return x_BTD
-    B, T, D = x_BTD.shape
-    return shuffled(x_BTD, by).view(B, T // by**2, by**2, D).mean(2)
-
-
-class PairLink(nn.Module):
-    """Two trunks' pooled states in one space, see PairConfig."""
-
-    def __init__(self, cfg: PairConfig, src: int, dst: int) -> None:
-        super().__init__()
-        self.cfg = cfg
-        self.width = width = cfg.width or src
-        self.src = nn.Linear(src, width, bias=cfg.src_bias) if cfg.project_src else None
-        self.dst = nn.Linear(dst, width, bias=cfg.dst_bias) if cfg.project_dst else None
-        self.scale = nn.Parameter(torch.zeros(()))
-        self.shift = nn.Parameter(torch.zeros(())) if cfg.shift else None
-
-    def texts(self, hidden_BTD: Tensor, live_BT: Tensor) -> Tensor:
-        """fp32 unit vectors of texts from their states. live: false for padding, true somewhere in every row."""
-        return self.placed(pooled(hidden_BTD, live_BT, self.cfg.pool), "dst")
-
-    def placed(self, pooled_BD: Tensor, side: Literal["src", "dst"]) -> Tensor:
-        """fp32 unit vectors in the common space."""
-        matrix = self.src if side == "src" else self.dst
-        v_BE = pooled_BD if matrix is None else _linear(matrix, pooled_BD)
-        return F.normalize(v_BE.float(), dim=-1)
-
-    def scores(self, src_BE: Tensor, dst_CE: Tensor) -> Tensor:
-        """Scores of every source with every target [B, C]."""
-        z_BC = src_BE @ dst_CE.T * self.scale.float().exp()
-        return z_BC if self.shift is None else z_BC + self.shift.float()
-
-    def probabilities(self, scores_BC: Tensor) -> Tensor:
-        """Probabilities of scores: of each pair by itself where it has a shift, else of one of the row's targets."""
-        return scores_BC.softmax(-1) if self.shift is None else scores_BC.sigmoid()
-
-
-def _linear(m: nn.Linear, x: Tensor) -> Tensor:
-    return F.linear(x, m.weight.to(x.dtype), None if m.bias is None else m.bias.to(x.dtype))
-
-
-def link_module(link: Link, src: int, dst: int) -> nn.Module | None:
-    """The learned part of a link between trunks of these widths; None where it has none."""
-    if link.connector is not None:
-        return Connector(link.connector, src, dst)
-    return PairLink(link.pair, src, dst) if link.pair is not None else None
 
 
 def link_parameters(link: Link, src: int, dst: int) -> int:

@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from onebase.base.config import BaseConfig
-from onebase.base.links import Connector, link_module
+from onebase.base.link_modules import Connector, link_module
 from onebase.base.virtual_tokens import acting, fill_cache, shifted, with_soft_prompts
 from onebase.codec.audio.modules import AudioModule
 from onebase.codec.image.modules import ImageModule
-from onebase.codec.kinds import CODECS, CodecModule
+from onebase.codec.kinds import CODECS
 from onebase.codec.text.modules import TextModule
 from onebase.errors import ConfigError, UserError
 from onebase.model.cache import Cache
@@ -87,7 +87,7 @@ class BaseModel(nn.Module):
             init_trunk(trunk, generator)
         for name in sorted(self.codecs):
             ends = self.codecs[name]
-            assert isinstance(ends, CodecModule)
+            assert isinstance(ends, TextModule | ImageModule | AudioModule)
             ends.reset(generator)
         for name in sorted(self.links):
             for p in self.links[name].parameters():
@@ -121,7 +121,7 @@ class BaseModel(nn.Module):
         for proj in self.sites().values():
             proj.keep_in(storage, take=take)
         for ends in self.codecs.values():
-            assert isinstance(ends, CodecModule)
+            assert isinstance(ends, TextModule | ImageModule | AudioModule)
             ends.keep_in(storage, take=take)
 
     def new_cache(self, batch: int, slots: int, routing: AdapterRouting | None = None) -> Cache:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from onebase.cli import apply, audit, derive, exchange, images, learn, records, speech, use
+from onebase.cli import apply, audit, compare, derive, exchange, images, learn, records, speech, use, vectors
 from onebase.cli.app import app, held
 from onebase.errors import UserError
 
@@ -16,6 +16,7 @@ __all__ = [
     "app",
     "apply",
     "audit",
+    "compare",
     "derive",
     "exchange",
     "images",
@@ -24,6 +25,7 @@ __all__ = [
     "records",
     "speech",
     "use",
+    "vectors",
 ]
 ORDER = [
     "demo",
@@ -33,8 +35,11 @@ ORDER = [
     "combine",
     "merge",
     "eval",
+    "compare",
     "audit",
     "apply",
+    "embed",
+    "search",
     "generate",
     "chat",
     "images",
@@ -44,6 +49,7 @@ ORDER = [
     "export",
     "quantize",
     "student",
+    "list",
     "show",
     "verify",
 ]
@@ -51,8 +57,21 @@ app.registered_commands.sort(key=lambda c: ORDER.index(c.name or str(getattr(c.c
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of a failure.")]
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        from onebase import __version__
+
+        print(f"onebase {__version__}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+]
+
+
 @app.callback()
-def _all(debug: Debug = False) -> None:
+def _all(debug: Debug = False, version: Version = False) -> None:
     if debug:
         os.environ["ONEBASE_DEBUG"] = "1"
 

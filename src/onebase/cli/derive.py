@@ -4,8 +4,9 @@ from typing import Annotated
 
 import typer
 
-from onebase.cli.app import Out, Ref, app, example, refuse_existing, say
+from onebase.cli.app import Out, Ref, app, check_paths, example, refuse_existing, say
 from onebase.errors import UserError
+from onebase.readable import size
 
 
 @app.command(
@@ -15,33 +16,38 @@ from onebase.errors import UserError
     )
 )
 def combine(
-    adapters: Annotated[list[str], typer.Argument(metavar="REF...", help="LoRA adapters of one base.")],
+    adapters: Annotated[
+        list[str],
+        typer.Argument(metavar="REF...", help="LoRA adapters of one base: folders, or names in the store."),
+    ],
     out: Out,
     weights: Annotated[
         str | None, typer.Option(help="One for each, with commas between (default: equal, adding up to 1).")
     ] = None,
-    how: Annotated[str, typer.Option(help="linear (exact) or ties.")] = "linear",
-    density: Annotated[float, typer.Option(help="ties: the share of each delta that stays.")] = 0.2,
+    how: Annotated[str | None, typer.Option(help="linear (exact, the default) or ties.")] = None,
+    density: Annotated[
+        float | None, typer.Option(help="ties: the share of each delta that stays (default 0.2).")
+    ] = None,
     rank: Annotated[
         int | None, typer.Option(help="Rank of the result (default: the sum of the adapters').")
     ] = None,
 ) -> None:
     """Make one adapter of several of the same base, for the task of the first."""
+    refuse_existing(out)
+    shares = None if weights is None else _numbers(weights)
+    check_paths(None, adapters)
     import onebase
 
-    refuse_existing(out)
     made = onebase.combine(
         adapters,
-        None if weights is None else _numbers(weights),
+        shares,
         how=how,  # type: ignore[arg-type]  # checked there, with the accepted words
         density=density,
         rank=rank,
     )
     made.save(out)
     error = made.record.get("combined.error")
-    say(
-        f"adapter: {out} ({made.bytes / 1024:.1f} KiB, of {len(adapters)}; {100 * error:.2f}% of the deltas left out)"
-    )
+    say(f"adapter: {out} ({size(made.bytes)}, of {len(adapters)}; {100 * error:.2f}% of the deltas left out)")
 
 
 def _numbers(text: str) -> list[float]:
@@ -71,9 +77,10 @@ def student(
     ] = None,
 ) -> None:
     """Make a smaller base of some layers of a base, for `adapt --task distil`."""
+    refuse_existing(out)
+    check_paths(ref, None, [data])
     import onebase
 
-    refuse_existing(out)
     made = onebase.load(ref).student(layers, tokens=tokens, data=data)
     made.save(out)
     now, before = (made.record.get(f"student.parameters{x}") for x in ("", "_before"))

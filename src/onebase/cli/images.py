@@ -5,7 +5,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from onebase.cli.app import AdapterDir, Device, DType, Ref, app, example, load_base, print_json, say
+from onebase.cli.app import (
+    AdapterDir,
+    Device,
+    DType,
+    Ref,
+    app,
+    check_paths,
+    example,
+    load_base,
+    print_json,
+    say,
+)
 from onebase.errors import UserError
 
 if TYPE_CHECKING:
@@ -48,8 +59,6 @@ def images(
     dtype: DType = "fp32",
 ) -> None:
     """Say what is on pictures, by the base's classes or an adapter's; without classes, which of the others is nearest to each."""
-    from onebase.engine.image_features import classifies_images
-
     if sum(x is not None for x in (label, query, out)) > 1:
         raise UserError("--label, --query and --out ask for different things", "give one of them")
     if template is not None and not label:
@@ -60,6 +69,9 @@ def images(
         raise UserError(
             f"--out {out} exists, or does not end in .npy", "give a new file, for example vectors.npy"
         )
+    check_paths(ref, adapter, files)
+    from onebase.engine.image_features import classifies_images
+
     base = load_base(ref, adapter, device, dtype)
     _ = base.config.image  # says it where the base sees no images, before anything else is found wanting
     if out is not None:
@@ -113,6 +125,6 @@ def _nearest(base: "Base", files: list[Path], json: bool) -> None:
 
 def _save(out: Path, vectors_ND: "Tensor") -> None:
     from onebase.artifact.disk import write_atomic
-    from onebase.artifact.tensors import array_bytes
+    from onebase.artifact.raw import array_bytes
 
     write_atomic(out, b"".join(array_bytes(vectors_ND.numpy())))

@@ -1,4 +1,4 @@
-"""Commands that read records."""
+"""Commands that read records. None of them needs torch, and none imports it, but `show --read`: that makes the order of a run anew."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -6,8 +6,46 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from onebase.cli.app import Ref, app, example, print_json, say
+from onebase.cli.app import ArtifactRef, app, example, print_json, say
 from onebase.errors import UserError
+
+
+@app.command(
+    "list", epilog=example("onebase list --add demo=runs/demo/pretrain", "onebase list --kind adapter --json")
+)
+def list_(
+    kind: Annotated[
+        str | None, typer.Option(help="Only these: base, adapter, dataset, run or checkpoint.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False,
+    add: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=DIR", help="Give a folder a name in the store (repeatable)."),
+    ] = None,
+    remove: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Take a name out of the store; a folder elsewhere stays."),
+    ] = None,
+) -> None:
+    """The store: names, what each is, from what it was made, how large and how old it is."""
+    from onebase.govern.listing import listed, table
+    from onebase.govern.store import Store
+
+    store = Store()
+    for word in add or []:
+        name, separator, folder = word.partition("=")
+        if not separator or not folder:
+            raise UserError(f"--add {word}: no name and folder", "give NAME=DIR")
+        store.add(folder, name)
+    for name in remove or []:
+        store.remove(name)
+    found, gone = listed(store, kind)
+    if json:
+        print_json([x.fields for x in found])
+        return
+    say(table(store, found))
+    for line in gone:
+        say(f"not listed: {line}")
 
 
 class BareRead(TyperCommand):
@@ -30,7 +68,7 @@ class BareRead(TyperCommand):
     ),
 )
 def show(
-    ref: Ref,
+    ref: ArtifactRef,
     json: Annotated[bool, typer.Option("--json", help="Print the record as JSON.")] = False,
     html: Annotated[
         Path | None,
@@ -46,7 +84,7 @@ def show(
 ) -> None:
     """What an artifact is made of: its record, every number with its origin."""
     from onebase.govern.show import describe, lines
-    from onebase.opening.names import find_base, refuse_foreign
+    from onebase.opening.find import find_base, refuse_foreign
 
     if read is not None and html is not None:
         raise UserError("--read beside --html: a page has no count of documents", "give one of them")
@@ -86,12 +124,13 @@ def _say_read(path: Path, document: str, json: bool) -> None:
 
 
 @app.command(epilog=example("onebase verify runs/demo/pretrain"))
-def verify(ref: Ref) -> None:
+def verify(ref: ArtifactRef) -> None:
     """Reread every byte of an artifact (of a run folder: of all in it); check manifest, fingerprint and record."""
-    from onebase.govern.verify import verify_tree
-    from onebase.opening.names import find_artifact, refuse_foreign
+    from onebase.opening.find import find_artifact, refuse_foreign
 
     path = find_artifact(ref)
     refuse_foreign(path)
+    from onebase.govern.verify import verify_tree
+
     for report in verify_tree(path):
         say(report.line())

@@ -5,7 +5,22 @@ from typing import Annotated
 
 import typer
 
-from onebase.cli.app import AdapterDir, Device, DType, Ref, app, example, load_base, say
+from onebase.cli.app import (
+    AdapterDir,
+    Device,
+    DType,
+    Ref,
+    app,
+    check_paths,
+    example,
+    load_base,
+    print_json,
+    say,
+)
+from onebase.errors import UserError
+
+FORMATS, TIMED = ("text", "json", "srt", "vtt"), ("srt", "vtt")
+"""Those of `engine.transcribing`, known without importing it."""
 
 
 @app.command(
@@ -30,14 +45,13 @@ def transcribe(
     dtype: DType = "fp32",
 ) -> None:
     """Write down speech."""
-    from onebase.cli.app import print_json
-    from onebase.engine.transcribing import FORMATS, TIMED, as_tree, write
-    from onebase.errors import UserError
-
     if format not in FORMATS:
         raise UserError(f"format {format!r} is not known", f"formats: {', '.join(FORMATS)}")
     if format in TIMED and len(files) > 1:
         raise UserError(f"{len(files)} files in one {format}", "give one file, or --format json")
+    check_paths(ref, adapter, files)
+    from onebase.engine.transcribing import as_tree, write
+
     base = load_base(ref, adapter, device, dtype)
     found = []
     for file in files:

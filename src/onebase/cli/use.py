@@ -15,8 +15,10 @@ from onebase.cli.app import (
     Ref,
     Regex,
     Schema,
+    Spaces,
     Vars,
     app,
+    check_paths,
     constraint,
     example,
     load_base,
@@ -56,10 +58,18 @@ def eval_(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="The rows the adapter learnt from, for the gate: classical rivals and an untrained twin (classify).",
+            help="The rows the adapter learnt from, for the gate: is it better than classical systems (classify, regress, tag)?",
         ),
     ] = None,
+    twin: Annotated[
+        bool,
+        typer.Option(
+            "--twin",
+            help="With --train: compare with the same adapter on an untrained base, too (it takes as long as the adapter took).",
+        ),
+    ] = False,
     schema: Schema = None,
+    spaces: Spaces = False,
     max_tokens: Annotated[int, typer.Option(help="New tokens of a written answer, at most.")] = 64,
     option: Annotated[
         list[str] | None,
@@ -87,16 +97,18 @@ def eval_(
     lm_eval_include: Annotated[
         Path | None, typer.Option(metavar="DIR", help="A folder of task files, for names.")
     ] = None,
+    record: Annotated[
+        bool,
+        typer.Option(
+            "--record/--no-record", help="Keep the scores in the adapter's record, with the hash of the data."
+        ),
+    ] = True,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     device: Device = "auto",
     dtype: DType = "auto",
 ) -> None:
     """Score a base or an adapter, each number with its 95% interval; with --train, ask whether a base is needed at all."""
-    import onebase
-    from onebase.assess.gating import against_classical, compared_adapter
     from onebase.config import parse_pairs
-    from onebase.data.labelled import Data, Records
-    from onebase.opening.names import resolved
 
     if lm_eval:
         if data or train or task or column or score:
@@ -108,22 +120,47 @@ def eval_(
         return
     if data is None:
         raise UserError("there is nothing to score on", "give --data FILE, or --lm-eval TASK")
-    form, columns = constraint(schema), named_columns(column or [])
+    if twin and not train:
+        raise UserError("--twin without --train: there is no gate", "give --train FILE, the adapter's rows")
+    columns = named_columns(column or [])
     judged = parse_pairs(option) if option else None
+    check_paths(ref, adapter, [data, train])
+    import onebase
+    from onebase.assess.gating import against_classical, compared_adapter, refuse_other_rows
+    from onebase.assess.keeping import keep_scores, kept_in
+    from onebase.data.file_hashes import files_read
+    from onebase.data.labelled import Data, Records
+    from onebase.opening.names import resolved
+
+    form = constraint(schema)
     base = load_base(ref, adapter, device, dtype)
     rows: Data = data
     if train:
         compared_adapter(base)  # says what the gate does not compare
-    if train or columns:
-        rows = Records.of(resolved(data), columns).kept()
-    scores = onebase.evaluate(
-        base, rows, task=task, max_tokens=max_tokens, constraint=form, judge=judged, scores=score
-    )
+        learnt = Records.of(resolved(train), columns).kept()
+    with files_read() as files:
+        if train or columns:
+            rows = Records.of(resolved(data), columns).kept()
+        if train:
+            refuse_other_rows(base, learnt, rows)
+        scores = onebase.evaluate(
+            base, rows, task=task, max_tokens=max_tokens, constraint=form, judge=judged, scores=score
+        )
     verdict = None
     if train:
-        verdict = against_classical(base, Records.of(resolved(train), columns), rows)
+        verdict = against_classical(base, learnt, rows, twin=twin)
+    if record and (folder := kept_in(adapter or [])) is not None:
+        keep_scores(folder, scores, files, verdict)
     if json:
-        gate = {"gate": verdict.line, "gate_costs": [vars(c) for c in verdict.costs]} if verdict else {}
+        gate = (
+            {
+                "gate": verdict.line,
+                "gate_answer": verdict.answer,
+                "gate_costs": [vars(c) for c in verdict.costs],
+            }
+            if verdict
+            else {}
+        )
         print_json({k: _fields(s) for k, s in scores.items()} | gate)
         return
     _say_scores(scores)
@@ -160,6 +197,7 @@ def _fields(score: "Score") -> dict[str, Any]:
 @app.command(
     epilog=example(
         'onebase generate runs/demo/pretrain "def main(" --max-tokens 40',
+        'onebase generate bases/coder "def add(a, b):" --suffix "    return total"',
         'onebase generate bases/llava "USER: <image> What is it? ASSISTANT:" --image photos/a.png',
     )
 )
@@ -179,6 +217,13 @@ def generate(
         float, typer.Option(help="Sample from the likeliest tokens of this total probability.")
     ] = 1.0,
     seed: Annotated[int | None, typer.Option(help="Makes sampling repeatable.")] = None,
+    suffix: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="What comes behind: the text between PROMPT and it is written, by a base that learnt infill.",
+        ),
+    ] = None,
     stop: Annotated[
         list[str] | None, typer.Option(help="Text to stop before; may be given more than once.")
     ] = None,
@@ -190,15 +235,17 @@ def generate(
         ),
     ] = None,
     schema: Schema = None,
+    spaces: Spaces = False,
     regex: Regex = None,
     device: Device = "auto",
     dtype: DType = "fp32",
 ) -> None:
     """Continue a text, printed as it comes."""
-    form = constraint(schema, regex)
-    base = load_base(ref, adapter, device, dtype)
     if prompt is None and not var:
         raise UserError("there is no text to continue", "give PROMPT, or --var for a saved prompt")
+    check_paths(ref, adapter, image or ())
+    form = constraint(schema, regex, spaces)
+    base = load_base(ref, adapter, device, dtype)
     text = stdin_text() if prompt == "-" else prompt or ""
     for piece in base.stream(
         text,
@@ -210,6 +257,7 @@ def generate(
         images=image or (),
         variables=variables(var),
         constraint=form,
+        suffix=suffix,
     ):
         sys.stdout.write(piece)
         sys.stdout.flush()
@@ -225,14 +273,16 @@ def chat(
     max_tokens: Annotated[int, typer.Option(help="New tokens of an answer, at most.")] = 128,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.7,
     schema: Schema = None,
+    spaces: Spaces = False,
     regex: Regex = None,
     device: Device = "auto",
     dtype: DType = "fp32",
 ) -> None:
     """Talk to a base in the terminal; an empty line or end of input leaves."""
-    form = constraint(schema, regex)
-    base = load_base(ref, adapter, device, dtype)
     given = variables(var)
+    check_paths(ref, adapter)
+    form = constraint(schema, regex, spaces)
+    base = load_base(ref, adapter, device, dtype)
     messages = [{"role": "system", "content": system}] if system else []
     lines = None if sys.stdin.isatty() else stdin_lines()
     while True:
@@ -264,7 +314,10 @@ def serve(
     ref: Ref,
     adapter: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=DIR", help="An adapter to serve as a model NAME; NAME=DIR+DIR stacks."),
+        typer.Option(
+            metavar="NAME=DIR",
+            help="An adapter (a folder, a name in the store, or hf:org/name) to serve as a model NAME; NAME=DIR+DIR stacks.",
+        ),
     ] = None,
     host: Annotated[
         str, typer.Option(help="Address to listen on; the default is this machine alone.")
@@ -275,7 +328,11 @@ def serve(
     dtype: DType = "fp32",
 ) -> None:
     """Serve a base and its adapters behind an OpenAI-shaped HTTP API."""
-    from onebase.api.serving import serve_base
+    from onebase.opening.find import named_adapters
+
+    check_paths(ref, [str(a) for each in named_adapters(adapter or []).values() for a in each])
+    import onebase.api  # noqa: F401  # tasks and methods of other packages register there
+    from onebase.serve import serve_base
 
     serve_base(
         ref, adapters=adapter or [], host=host, port=port, name=name, device=device, dtype=dtype, log=say

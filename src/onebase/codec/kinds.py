@@ -1,24 +1,43 @@
-"""The kinds of codecs, each a record: its config, its learned ends, its count. A new modality is one entry here."""
+"""The kinds of codecs, each a record: its config, its learned ends, its count. A new modality is one entry here.
+
+Configs are read without torch (`onebase verify`), so what makes the ends is imported when it is asked for."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Annotated, Any
 
 from onebase.codec.audio.config import AudioCodecConfig, audio_parameters
-from onebase.codec.audio.modules import AudioModule
 from onebase.codec.image.config import ImageCodecConfig, image_parameters
-from onebase.codec.image.modules import ImageModule
 from onebase.codec.text.config import TextCodecConfig, codec_parameters
-from onebase.codec.text.modules import TextModule
 from onebase.config import OneOf
+
+if TYPE_CHECKING:
+    from onebase.codec.audio.modules import AudioModule
+    from onebase.codec.image.modules import ImageModule
+    from onebase.codec.text.modules import TextModule
 
 CodecConfig = Annotated[
     TextCodecConfig | ImageCodecConfig | AudioCodecConfig,
     OneOf(lambda: {name: kind.config for name, kind in CODECS.items()}, "text"),
 ]
-CodecModule = TextModule | ImageModule | AudioModule
+
+
+def _text(cfg: TextCodecConfig, width: int) -> "TextModule":
+    from onebase.codec.text.modules import TextModule
+
+    return TextModule(cfg, width)
+
+
+def _image(cfg: ImageCodecConfig, width: int) -> "ImageModule":
+    from onebase.codec.image.modules import ImageModule
+
+    return ImageModule(cfg, width)
+
+
+def _audio(cfg: AudioCodecConfig, width: int) -> "AudioModule":
+    from onebase.codec.audio.modules import AudioModule
+
+    return AudioModule(cfg, width)
 
 
 @dataclass(frozen=True)
@@ -26,12 +45,12 @@ class CodecKind:
     """ends: makes the learned ends of a codec beside a trunk of a width; parameters: their count."""
 
     config: type
-    module: Callable[[Any, int], nn.Module]
+    module: "Callable[[Any, int], TextModule | ImageModule | AudioModule]"
     parameters: Callable[[Any, int], int]
 
 
 CODECS: Mapping[str, CodecKind] = {
-    "text": CodecKind(TextCodecConfig, TextModule, codec_parameters),
-    "image": CodecKind(ImageCodecConfig, ImageModule, image_parameters),
-    "audio": CodecKind(AudioCodecConfig, AudioModule, audio_parameters),
+    "text": CodecKind(TextCodecConfig, _text, codec_parameters),
+    "image": CodecKind(ImageCodecConfig, _image, image_parameters),
+    "audio": CodecKind(AudioCodecConfig, _audio, audio_parameters),
 }

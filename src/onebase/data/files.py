@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import errno
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from onebase.data.row_files import FORMATS, Problem, Record, lines, missing_column, records, unreadable
+from onebase.artifact.disk import check_file
+from onebase.artifact.odd_files import FORMATS, odd_file
+from onebase.data.lines import Problem, Record, lines, missing_column
+from onebase.data.row_files import Notes, records
 from onebase.errors import DataError
 
 __all__ = [
@@ -37,30 +38,19 @@ def rows(path: Path, kind: str, columns: Sequence[str] = ()) -> Iterator[Row]:
         yield where, row
 
 
-def all_records(path: Path, kind: str, columns: Sequence[str] = ()) -> Iterator[Record]:
-    """As `rows`, with the flaws of single records in their places. Raises DataError for what is wrong with the whole file."""
+def all_records(
+    path: Path, kind: str, columns: Sequence[str] = (), notes: Notes | None = None
+) -> Iterator[Record]:
+    """As `rows`, with the flaws of single records in their places. notes: as for `records`. Raises DataError for what is wrong with the whole file."""
     check_file(path)
+    if path.is_file() and (odd := odd_file(path)) is not None:
+        raise odd
     found = False
-    for record in records(path, kind, columns):
+    for record in records(path, kind, columns, notes):
         found = True
         yield record
     if not found:
         raise DataError(f"{path}: no records in it", "give a file with at least one record")
-
-
-def check_file(path: Path) -> None:
-    """Raise DataError unless `path` is a file with something in it that can be read."""
-    if not path.exists():
-        raise DataError(f"{path}: no such file", "check the path")
-    if path.is_dir():
-        raise DataError(
-            f"{path}: is a folder, a file is expected", "name a file in it, or use a source of kind 'folder'"
-        )
-    if not os.access(path, os.R_OK):
-        raise unreadable(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
-    # It is opened once, by who reads it: a pipe gives what it has once.
-    if path.is_file() and not path.stat().st_size:
-        raise DataError(f"{path}: the file is empty", "remove it from the source, or fill it")
 
 
 def read_text(path: Path) -> str:

@@ -147,4 +147,6 @@ def _hash(texts: Iterable[Tokens]) -> str:
     state = hashlib.sha256(b"onebase.draws\0")
     for t in texts:
         state.update(t.id.encode() + b"\0" + t.ids.astype("<i4").tobytes() + t.loss.tobytes() + b"\1")
+        if t.windows:
+            state.update(repr(t.windows).encode())
     return state.hexdigest()

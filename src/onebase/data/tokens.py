@@ -21,7 +21,7 @@ from onebase.artifact.files import (
     write_atomic,
 )
 from onebase.artifact.owned import owned
-from onebase.artifact.tensors import save_array
+from onebase.artifact.raw import save_array
 from onebase.codec.text import TextCodec, Tokenizer, Tokens
 from onebase.data.dataset import Dataset
 from onebase.errors import ArtifactError, DataError

@@ -29,6 +29,7 @@ from onebase.pretraining.objectives import InfillConfig, NextTokenConfig
 from onebase.pretraining.recipe import DataConfig, Recipe
 from onebase.pretraining.report import fit_ngram
 from onebase.pretraining.run import run_recipe
+from onebase.readable import duration
 from onebase.train.callbacks import Progress, read_log
 from onebase.train.config import AdamWConfig, CheckpointConfig, MuonConfig, ScheduleConfig, TrainConfig
 from onebase.train.signals import Stopped
@@ -139,7 +140,7 @@ def _run_demo(out: Path, minutes: float | None, quick: bool, log: Tell, seed: in
         write_report(result, out / "report.html")
         write_atomic(out / "results.json", json.dumps(as_json(result), indent=1).encode())
     took = time.perf_counter() - began
-    log(f"\nreport: {out / 'report.html'}   ({took:.0f} s in all, {expected:.0f} s expected)")
+    log(f"\nreport: {out / 'report.html'}   ({duration(took)} in all, {duration(expected)} expected)")
     log(f"chat with it:   onebase chat {out / 'pretrain'}")
     adapters = " ".join(f"--adapter {name}={path}" for name, path in result.adapters.items())
     log(f"serve it:       onebase serve {out / 'pretrain'} {adapters}")

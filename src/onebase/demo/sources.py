@@ -105,7 +105,9 @@ def exchanges() -> tuple[Exchange, ...]:
     return tuple(seen.values())
 
 
-_REINSTALL = 'reinstall it: pip install --force-reinstall "onebase[demo]"'
+_REINSTALL = (
+    "reinstall it: pip install --force-reinstall --no-deps chitchat-dataset==0.9.0 chatterbot-corpus==1.3.3"
+)
 
 
 def _package(module: str, name: str) -> Path:

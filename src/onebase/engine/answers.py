@@ -1,5 +1,6 @@
 """What an adapter says of texts: classes, numbers, spans and vectors. N texts, T tokens, D width, P pooled features, C outputs."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,12 +11,15 @@ from torch import Tensor
 
 from onebase.base.folder import LoadedBase
 from onebase.base.head import Head, Pooling
+from onebase.codec.text.long import long_texts
 from onebase.codec.text.sample import Tokens
-from onebase.engine.features import embeddings, features, pair_tokens, refuse_long, text_tokens
+from onebase.codec.text.tokenizer import Tokenizer
+from onebase.engine.features import embeddings, features, pair_tokens, refuse_long, room_of, text_tokens
 from onebase.engine.image_search import text_vectors
 from onebase.engine.labels import Label, labelled
-from onebase.engine.prompt_tokens import Prompt, answer_tokens
-from onebase.engine.prompting import Given, answer_scores, prompter
+from onebase.engine.prompt_tokens import Prompt, answer_tokens, less_prompt
+from onebase.engine.prompter import Given
+from onebase.engine.prompting import answer_scores, prompter
 from onebase.engine.scoring import batch_tokens, batches
 from onebase.errors import DataError, UserError
 from onebase.methods.bound import Bound
@@ -24,6 +28,7 @@ from onebase.methods.spans import Placed, Span, placed, spans_of
 from onebase.model.proj import AdapterRouting
 from onebase.objective.pooled import text_batch
 
+log = logging.getLogger(__name__)
 Answer = str | tuple[Prompt, str]
 """A prompt (a text, or messages) and an answer to it, or a text alone."""
 
@@ -42,7 +47,7 @@ def of_task(bound: Bound, task: str, does: str) -> Attached:
     if bound.attached is None or bound.attached.task != task:
         raise UserError(
             f"this base has no adapter that {does}",
-            f"make one with base.adapt(data, task='{task}', method='head') and use base.with_adapter(it)",
+            f"give --adapter DIR of one, or make it: onebase adapt --task {task} (in Python: adapt, then with_adapter)",
         )
     return bound.attached
 
@@ -57,7 +62,7 @@ def labels(bound: Bound, texts: Sequence[Given]) -> list[Label]:
 
 
 def vectors(bound: Bound, texts: Sequence[str], pooling: Pooling | None = None) -> Tensor:
-    """One vector a text, float32 [N, D], as `Base.embed` gives them. Raises DataError for a text beyond the context."""
+    """One vector a text, float32 [N, D], as `Base.embed` gives them. A long text is cut at its end, with a warning."""
     base, on = bound.loaded, bound.attached
     if pooling is None and bound.config.link("pair") is not None:
         return text_vectors(base, list(texts), bound.routing)
@@ -65,7 +70,9 @@ def vectors(bound: Bound, texts: Sequence[str], pooling: Pooling | None = None) 
     made = learnt or base.embedding
     if pooling is None and made is not None:
         return embeddings(base, list(texts), made, bound.routing)
-    read = text_tokens(base, list(texts), before=base.model.virtual_counts(bound.routing, 1)[0])
+    before = base.model.virtual_counts(bound.routing, 1)[0]
+    read = text_tokens(base, list(texts), before=before, long="head")
+    tell_cut(read)
     return features(base, read, pooling or "mean", bound.routing)
 
 
@@ -78,16 +85,24 @@ def token_states(base: LoadedBase, texts: Sequence[Tokens], routing: AdapterRout
 def states_of(
     base: LoadedBase, texts: Sequence[Tokens], routing: AdapterRouting | None, of: Callable[[Tensor], Tensor]
 ) -> list[Tensor]:
-    """`of` the states of each text, [T, ...] on the CPU, in the order given. Texts of like length share a batch."""
-    device = base.model.device
-    out: list[Tensor] = [torch.empty(0)] * len(texts)
-    for part in batches([len(t) for t in texts], batch_tokens(device)):
-        read = text_batch([texts[j] for j in part])
+    """`of` the states of each text, [T, ...] on the CPU, in the order given; those of its windows one after the other. Texts of like length share
+    a batch."""
+    device, windows = base.model.device, [part for t in texts for part in t.parts]
+    out: list[Tensor] = [torch.empty(0)] * len(windows)
+    for part in batches([len(t) for t in windows], batch_tokens(device)):
+        read = text_batch([windows[j] for j in part])
         read = read.to(device)
         h_BTD = base.model.hidden(read.ids_BT, read.cols, routing=routing, types_BT=read.types_BT).hidden
         for j, row in zip(part, of(h_BTD).cpu(), strict=True):
-            out[j] = row[: len(texts[j])].clone()
-    return out
+            out[j] = row[: len(windows[j])].clone()
+    each = iter(out)
+    return [torch.cat([next(each) for _ in t.parts]) if t.windows else next(each) for t in texts]
+
+
+def tell_cut(texts: Sequence[Tokens]) -> None:
+    """Warn of texts that are not read whole."""
+    if (found := long_texts(texts)).cut:
+        log.warning("%s", found)
 
 
 def head_of(on: Attached) -> Head:
@@ -103,9 +118,13 @@ def _tokens(on: Attached, texts: Sequence[Given]) -> list[Tokens]:
     alone = [t for t in texts if isinstance(t, str)]
     both = [(t[0], t[1]) for t in texts if isinstance(t, tuple) and len(t) == 2]
     if len(alone) == len(texts):
-        read = text_tokens(base, alone, before=before)
+        read = text_tokens(
+            base, alone, None if head is None else head.limit, before, "refuse" if head is None else head.long
+        )
     elif len(both) == len(texts):
-        read = pair_tokens(base, both, before=before, typed=head is None or head.typed)
+        cut = head is not None and head.long != "refuse"
+        limit = head.limit if cut and head is not None else None
+        read = pair_tokens(base, both, limit, before, cut=cut, typed=head is None or head.typed)
     else:
         raise UserError(
             "rows are for adapters of method prompt, this one reads texts",
@@ -116,7 +135,7 @@ def _tokens(on: Attached, texts: Sequence[Given]) -> list[Tokens]:
 
 def _unpadded(text: Tokens, pad: int | None) -> Tokens:
     """The text without tokens `pad` at its end, the first token stays: a head that reads the last state was learnt not to see them."""
-    if pad is None:
+    if pad is None or text.windows:
         return text
     kept = 1 + max([0, *(text.ids != pad).nonzero()[0].tolist()])
     types = None if text.types is None else text.types[:kept]
@@ -141,6 +160,7 @@ def classes_of(on: Attached, texts: Sequence[Tokens]) -> tuple[tuple[str, ...], 
     """`classes` of texts as the base reads them, by a head."""
     cfg = on.config.head
     assert cfg is not None
+    tell_cut(texts)
     x_NP = features(on.base, [_unpadded(t, cfg.pad) for t in texts], cfg.pooling, on.routing)
     head = head_of(on)
     z_NC = head(x_NP.to(head.weight_CP.device)).cpu()
@@ -157,15 +177,18 @@ def values(on: Attached, texts: Sequence[str]) -> list[float]:
 def rewards(on: Attached, answers: Sequence[Answer]) -> list[float]:
     """How good each answer is, as the adapter learnt it from pairs; only differences mean something. Raises DataError for one beyond the
     context."""
-    base = on.base
+    base, head = on.base, on.config.head
+    assert head is not None
     read = []
     room = base.model.cfg.text.context - base.model.virtual_counts(on.routing, 1)[0]
+    limit = min(head.limit or room, room)
     for i, item in enumerate(answers, 1):
         prompt, answer = ("", item) if isinstance(item, str) else item
-        read.append(answer_tokens(base, prompt, answer, name=str(i)))
+        read.append(less_prompt(answer_tokens(base, prompt, answer, name=str(i)), limit, head.long))
         if len(read[-1]) > room:
             raise DataError(
-                f"answer {i} has {len(read[-1])} tokens with its prompt, the base reads {room}", "shorten it"
+                f"answer {i} has {len(read[-1])} tokens with its prompt, the base reads {room}",
+                "shorten it (an adapter that leaves out the beginning of long prompts is learnt with -o long=tail)",
             )
     return numbers(on, read)
 
@@ -177,6 +200,7 @@ def numbers(on: Attached, read: Sequence[Tokens]) -> list[float]:
     assert cfg is not None
     if not read:
         return []
+    tell_cut(read)
     head, read = head_of(on), [_unpadded(t, cfg.pad) for t in read]
     z_N1 = head(features(base, read, cfg.pooling, on.routing).to(head.weight_CP.device))
     z_N = cfg.mean + cfg.scale * z_N1[:, 0].cpu().double()
@@ -185,21 +209,32 @@ def numbers(on: Attached, read: Sequence[Tokens]) -> list[float]:
 
 def spans(on: Attached, texts: Sequence[str]) -> list[list[Span]]:
     """The spans of each text, in its order. Raises DataError for one that is empty, or beyond the context."""
-    read = [placed(on.base.codec.tokenizer, text, str(i)) for i, text in enumerate(texts)]
-    refuse_long(on.base, read, before=on.base.model.virtual_counts(on.routing, 1)[0])
+    head, before = on.config.head, on.base.model.virtual_counts(on.routing, 1)[0]
+    assert head is not None
+    room, tokenizer = room_of(on.base, head.limit, before), on.base.codec.tokenizer
+    read = [placed(tokenizer, text, str(i), room, head.long) for i, text in enumerate(texts)]
+    refuse_long(on.base, read, before=before)
     return spans_in(on, texts, read)
 
 
 def spans_in(on: Attached, texts: Sequence[str], read: Sequence[Placed]) -> list[list[Span]]:
     """`spans` of texts as the base reads them."""
-    cfg, first = on.config.head, len(on.base.codec.tokenizer.begun([]))
+    cfg, tokenizer = on.config.head, on.base.codec.tokenizer
     assert cfg is not None
+    tell_cut(read)
     out = []
     tags = states_of(on.base, read, on.routing, _likeliest(head_of(on), cfg.tag_numbers))
     for text, found, tags_T in zip(texts, read, tags, strict=True):
-        own = tags_T[first : first + len(found.places)].tolist()
+        own = unframed(tags_T, found, tokenizer).tolist()
         out.append(spans_of(own, found.places, cfg.labels, text))
     return out
+
+
+def unframed(x_T: Tensor, text: Tokens, tokenizer: Tokenizer) -> Tensor:
+    """What there is of each token of a text, without those that frame it, or each of its windows."""
+    before, around = len(tokenizer.begun([])), len(tokenizer.framed([]))
+    each = torch.split(x_T, list(text.windows) or [len(x_T)])
+    return torch.cat([x[before : before + len(x) - around] for x in each])
 
 
 def _likeliest(head: Head, tags: Sequence[int]) -> Callable[[Tensor], Tensor]:

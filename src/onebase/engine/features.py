@@ -13,40 +13,69 @@ from torch import Tensor
 from onebase.base.folder import FeatureMemo, LoadedBase
 from onebase.base.head import Read
 from onebase.codec.text.codec import Known
+from onebase.codec.text.long import Long, parts_of, picked
 from onebase.codec.text.pairs import cut_pair, pair_frame
 from onebase.codec.text.pooling import EmbeddingConfig, pooled
 from onebase.codec.text.sample import Tokens, chat_sample, completion_sample
+from onebase.codec.text.tokenizer import Tokenizer
 from onebase.engine.scoring import batch_tokens, batches
 from onebase.errors import ArtifactError, DataError, UserError
 from onebase.model.proj import AdapterRouting
-from onebase.objective.pooled import How, narrowed, pool, text_batch
+from onebase.objective.pooled import How, mean_of_windows, narrowed, pool, text_batch
 
 
 def text_tokens(
-    base: LoadedBase, texts: Sequence[str], limit: int | None = None, before: int = 0
+    base: LoadedBase,
+    texts: Sequence[str],
+    limit: int | None = None,
+    before: int = 0,
+    long: Long = "refuse",
 ) -> list[Tokens]:
-    """One Tokens a text, framed as the base reads a whole text, ids by number; one longer than the limit (the context) is refused.
+    """One Tokens a text, framed as the base reads a whole text, ids by number; long: what is done with one beyond the limit (the context).
 
     before: places of the context that an adapter takes.
     """
     tok = base.codec.tokenizer
-    read = [given_tokens(tok.framed(ids), i) for i, ids in enumerate(tok.encode_batch(list(texts)))]
+    room = room_of(base, limit, before)
+    read = [long_tokens(tok, ids, i, room, long) for i, ids in enumerate(tok.encode_batch(list(texts)))]
     refuse_long(base, read, limit, before)
     return read
 
 
+def room_of(base: LoadedBase, limit: int | None, before: int) -> int:
+    """Tokens that a text may have: the limit, or the context less what an adapter takes before the text."""
+    context = base.model.cfg.text.context - before
+    return min(limit or context, context) if before else limit or context
+
+
+def long_tokens(tok: Tokenizer, ids: Sequence[int], number: int, limit: int, long: Long) -> Tokens:
+    """A text of these tokens, framed; one beyond the limit whole where it is to be refused, else as `long` says."""
+    room = limit - len(tok.framed([]))
+    if len(ids) <= room or long == "refuse" or room < 1:
+        return given_tokens(tok.framed(ids), number)
+    parts = parts_of(len(ids), room, long)
+    return windowed([tok.framed(picked(ids, p)) for p in parts], number, sum(p.left_out for p in parts))
+
+
+def windowed(windows: Sequence[Sequence[int]], number: int, left_out: int) -> Tokens:
+    """A text by the tokens of its windows, of which it may have one."""
+    sizes = tuple(map(len, windows)) if len(windows) > 1 else ()
+    return replace(given_tokens(np.concatenate(windows), number), windows=sizes, left_out=left_out)
+
+
 def refuse_long(base: LoadedBase, texts: Sequence[Tokens], limit: int | None = None, before: int = 0) -> None:
     """Raise DataError for a text without a token, or longer than the limit (the context, less `before`)."""
-    context = base.model.cfg.text.context - before
-    limit = min(limit or context, context) if before else limit or context
+    limit = room_of(base, limit, before)
     for i, text in enumerate(texts, 1):
+        if text.windows:
+            continue
         if not len(text):
             raise DataError(f"row {i} has no token", "give a text that is not empty")
         if len(text) > limit:
             raise DataError(
                 f"row {i} has {len(text)} tokens, the limit is {limit}"
                 + (f" behind the {before} of the adapter" if before else ""),
-                "shorten it, or raise max_length",
+                "shorten it (an adapter that cuts long texts, or reads them in windows, is learnt with -o long=head, tail, middle or windows)",
             )
 
 
@@ -79,7 +108,9 @@ def pair_tokens(
         ids, types = frame.framed(first[:a], second[:b])
         if not ids:
             raise DataError(f"pair {i + 1} has no token", "give texts that are not empty")
-        out.append(replace(given_tokens(ids, i), types=np.asarray(types, np.int32) if typed else None))
+        typed_T = np.asarray(types, np.int32) if typed else None
+        left_out = len(first) + len(second) - a - b
+        out.append(replace(given_tokens(ids, i), types=typed_T, left_out=left_out))
     return out
 
 
@@ -145,7 +176,11 @@ def views(
 
 
 def _key(text: Tokens) -> bytes:
-    return text.ids.tobytes() + (b"" if text.types is None else b"|" + text.types.tobytes())
+    return (
+        repr(text.windows).encode()
+        + text.ids.tobytes()
+        + (b"" if text.types is None else b"|" + text.types.tobytes())
+    )
 
 
 @contextmanager
@@ -171,45 +206,60 @@ def _read(
     base: LoadedBase, texts: Sequence[Tokens], hows: Sequence[How], routing: AdapterRouting | None
 ) -> list[tuple[Tensor, ...]]:
     """Pooled hidden states of each text, in each of the ways, fp32 [P] on the CPU."""
-    device = base.model.device
-    out: list[tuple[Tensor, ...]] = [()] * len(texts)
-    for part in batches([len(t) for t in texts], batch_tokens(device)):
-        read = text_batch([texts[j] for j in part])
+    device, windows = base.model.device, [part for t in texts for part in t.parts]
+    out: list[tuple[Tensor, ...]] = [()] * len(windows)
+    for part in batches([len(t) for t in windows], batch_tokens(device)):
+        read = text_batch([windows[j] for j in part])
         cols = read.cols.to(device)
         read = read.to(device)
         h_BTD = base.model.hidden(read.ids_BT, cols, routing=routing, types_BT=read.types_BT).hidden
         made = [pool(h_BTD, cols.doc, how).cpu() for how in hows]
         for j, *rows in zip(part, *made, strict=True):
             out[j] = tuple(rows)
-    return out
+    if len(windows) == len(texts):
+        return out
+    each = [together(torch.stack(x), texts, how) for x, how in zip(zip(*out, strict=True), hows, strict=True)]
+    return list(zip(*each, strict=True))
+
+
+def together(x_WP: Tensor, texts: Sequence[Tokens], how: How) -> Tensor:
+    """What was read of all windows of the texts as what is read of these, [N, P]."""
+    text_W = torch.tensor([n for n, t in enumerate(texts) for _ in t.parts])
+    return mean_of_windows(x_WP, text_W, how)
 
 
 @torch.no_grad()
 def embeddings(
     base: LoadedBase, texts: Sequence[str], cfg: EmbeddingConfig, routing: AdapterRouting | None
 ) -> Tensor:
-    """Vectors of texts as a base that was made for it gives them, fp32 [N, D] on the CPU; long texts are cut to its limit."""
+    """Vectors of texts as a base that was made for it gives them, fp32 [N, D] on the CPU; long ones as the config says."""
     read = embedding_tokens(base, texts, cfg, base.model.virtual_counts(routing, 1)[0])
-    out: list[Tensor] = [torch.empty(0)] * len(read)
-    for part in batches([len(t) for t in read], batch_tokens(base.model.device)):
-        rows = text_batch([read[j] for j in part])
+    windows = [part for t in read for part in t.parts]
+    out: list[Tensor] = [torch.empty(0)] * len(windows)
+    for part in batches([len(t) for t in windows], batch_tokens(base.model.device)):
+        rows = text_batch([windows[j] for j in part])
         cols = rows.cols.to(base.model.device)
         h_BTD = base.model.hidden(rows.ids_BT.to(base.model.device), cols, routing=routing).hidden
         for j, row in zip(part, pooled(h_BTD, cols.doc >= 0, cfg).cpu(), strict=True):
             out[j] = row
-    return torch.stack(out) if out else torch.empty(0, base.model.trunk.cfg.width)
+    if not out:
+        return torch.empty(0, base.model.trunk.cfg.width)
+    v_WD = torch.stack(out)
+    return v_WD if len(windows) == len(read) else together(v_WD, read, cfg)
 
 
 def embedding_tokens(
     base: LoadedBase, texts: Sequence[str], cfg: EmbeddingConfig, before: int = 0
 ) -> list[Tokens]:
-    """One Tokens a text, as it is read for a vector: framed, long ones cut to the limit, short ones filled up where the config says so; ids
-    by number from 0. before: places of the context that an adapter takes. Raises DataError for a text without a token."""
+    """One Tokens a text, as it is read for a vector: framed, long ones cut to the limit or in windows, short ones filled up where the config
+    says so; ids by number from 0. before: places of the context that an adapter takes. Raises DataError for a text without a token, and for one beyond
+    the limit that is to be refused."""
     tok = base.codec.tokenizer
     context = base.model.cfg.text.context - before
     limit = min(cfg.limit or context, context)
-    room = max(0, limit - len(tok.framed([])))
-    read = [given_tokens(tok.framed(ids[:room]), i) for i, ids in enumerate(tok.encode_batch(list(texts)))]
+    read = [long_tokens(tok, ids, i, limit, cfg.long) for i, ids in enumerate(tok.encode_batch(list(texts)))]
+    if cfg.long == "refuse":
+        refuse_long(base, read, limit, before)
     if any(not len(t) for t in read):
         raise DataError("a text has no token", "give texts that are not empty")
     if cfg.filled:

@@ -13,7 +13,7 @@ from torch import Tensor
 from onebase.artifact.files import sha256_file
 from onebase.base.folder import LoadedBase
 from onebase.base.head import Head, Read
-from onebase.base.links import PairLink
+from onebase.base.link_modules import PairLink
 from onebase.codec.image.pixels import pixels
 from onebase.engine.scoring import batch_tokens
 from onebase.errors import DataError, UserError

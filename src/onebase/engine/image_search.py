@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from onebase.base.folder import LoadedBase
-from onebase.base.links import PairLink
+from onebase.base.link_modules import PairLink
 from onebase.engine.features import embeddings
 from onebase.engine.image_features import Paths, vectors
 from onebase.errors import ArtifactError, UserError

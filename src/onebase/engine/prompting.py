@@ -3,143 +3,23 @@
 N texts, E stored examples, C answers, D width.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from onebase.base.folder import LoadedBase
-from onebase.codec.text.pooling import EmbeddingConfig
-from onebase.codec.text.sample import Message, joined
-from onebase.engine.features import embeddings, features, given_tokens
+from onebase.codec.text.sample import Message
+from onebase.engine.features import features, given_tokens
+from onebase.engine.prompter import Given, Prompted, Prompter, checked, texts_of
 from onebase.engine.scoring import score
 from onebase.errors import DataError, UserError
 from onebase.methods import prompt as saved
 from onebase.methods.folder import Attached
-from onebase.methods.prompt import ANSWER, EXAMPLES, PromptConfig, filled, missing
+from onebase.methods.prompt import PromptConfig
 from onebase.model.proj import AdapterRouting
-
-Given = str | tuple[str, str] | Mapping[str, Any]
-"""A text, a pair of texts that are read together, or a row with the columns that the prompt's variables are called by."""
-T = TypeVar("T")
-CHARS = (str, int, float)
-"""What a variable's value may be."""
-
-
-@dataclass(frozen=True)
-class Prompted:
-    """What a base reads in the place of what it was given: `read`, a text or messages; how many `examples` are in it, and how many were
-    `dropped`, the least similar first, because the context has no room for them."""
-
-    read: Any
-    examples: int = 0
-    dropped: int = 0
-
-
-@dataclass(frozen=True)
-class Prompter:
-    """A saved prompt on the plain `base`. vectors_ED: of its examples, where similar ones are chosen. before: places of the context that
-    other adapters take."""
-
-    base: LoadedBase
-    cfg: PromptConfig
-    vectors_ED: Tensor | None = None
-    before: int = 0
-
-    def texts(self, rows: Sequence[Mapping[str, str]]) -> list[Prompted]:
-        """The texts to read for rows of the template's variables."""
-        tokenizer, out = self.base.codec.tokenizer, []
-        for row, which in zip(rows, self._chosen([self._key(r) for r in rows]), strict=True):
-
-            def make(some: Sequence[int], row: Mapping[str, str] = row) -> str:
-                shown = "".join(self._example(i) + self.cfg.shots.between for i in some)
-                assert isinstance(self.cfg.template, str)
-                text = filled(self.cfg.template, {**row, EXAMPLES: shown})
-                return text if EXAMPLES in self.cfg.names else shown + text
-
-            out.append(self._fitted(which, make, lambda text: len(tokenizer.encode(text, bos=True))))
-        return out
-
-    def talk(self, messages: Sequence[Message], values: Mapping[str, str]) -> Prompted:
-        """The conversation to read: saved messages, examples as turns, and the messages that were given. A system message of theirs goes
-        behind the saved one, in the same message. Raises DataError naming a variable without a value."""
-        cfg = self.cfg
-        assert not isinstance(cfg.template, str)
-        own = [{**m, "content": filled(m["content"], values)} for m in cfg.template]
-        system = [m for m in (*own[:1], *messages[:1]) if m.get("role") == "system"]
-        rest = list(messages[1:] if messages[:1] and messages[0].get("role") == "system" else messages)
-        own = own[1:] if own and own[0]["role"] == "system" else own
-        first = (
-            [{"role": "system", "content": "\n\n".join(_plain(m)["content"] for m in system)}]
-            if system
-            else []
-        )
-        (which,) = self._chosen([(asked(messages),)])
-
-        def make(some: Sequence[int]) -> list[Message]:
-            turns = [m for i in some for m in cfg.examples[i]["messages"]]
-            return [*first, *own, *turns, *rest]
-
-        def size(made: list[Message]) -> int:
-            return len(self.base.codec.chat_ids([_plain(m) for m in made]))
-
-        return self._fitted(which, make, size)
-
-    def _fitted(
-        self, which: Sequence[int], make: Callable[[Sequence[int]], T], size: Callable[[T], int]
-    ) -> Prompted:
-        limit = self.base.model.cfg.text.context - self.before - self.cfg.room
-        for dropped in range(len(which)):
-            made = make(which[dropped:])
-            if size(made) <= limit:
-                return Prompted(made, len(which) - dropped, dropped)
-        return Prompted(make(()), 0, len(which))
-
-    def _example(self, i: int) -> str:
-        template, row = self.cfg.shots.example, self.cfg.examples[i]
-        assert isinstance(self.cfg.template, str)
-        return filled(self.cfg.template, row) + row[ANSWER] if template is None else filled(template, row)
-
-    def _key(self, row: Mapping[str, str]) -> tuple[str, ...]:
-        return tuple(row[n] for n in self.cfg.variables)
-
-    def _chosen(self, keys: Sequence[tuple[str, ...]]) -> list[list[int]]:
-        """For each question the numbers of its examples in the order in which they are shown. Nobody sees the example that is the question itself."""
-        n, examples = self.cfg.shots.n, self.cfg.examples
-        own = [(asked(e["messages"]),) if "messages" in e else self._key(e) for e in examples]
-        allowed = [[i for i, k in enumerate(own) if k != key] for key in keys]
-        if self.cfg.shots.select != "similar" or not own or not keys:
-            return [some[:n] for some in allowed]
-        assert self.vectors_ED is not None
-        likeness_NE = vectors(self.base, keys) @ self.vectors_ED.T
-        out = []
-        for row_E, some in zip(likeness_NE.tolist(), allowed, strict=True):
-            out.append(sorted(some, key=lambda i: (-row_E[i], i))[:n][::-1])
-        return out
-
-
-def vectors(base: LoadedBase, keys: Sequence[tuple[str, ...]]) -> Tensor:
-    """Vectors [N, D] of length 1 of questions, as the base alone makes them; long ones are cut to its context."""
-    cfg = base.embedding or EmbeddingConfig()
-    return F.normalize(embeddings(base, ["\n".join(k) for k in keys], cfg, None).float(), dim=-1)
-
-
-def asked(messages: Sequence[Message]) -> str:
-    """What a conversation asks: the text of its last message of the user, or of its last at all."""
-    said = [m for m in messages if m.get("role") == "user"] or list(messages)
-    return str(_plain(said[-1])["content"]) if said else ""
-
-
-def _plain(message: Message) -> dict[str, Any]:
-    """The message with its text alone."""
-    content = message.get("content")
-    if isinstance(content, list | tuple):
-        texts = [p for p in content if isinstance(p, Mapping) and p.get("type") == "text"]
-        return dict(joined({**message, "content": texts}))
-    return dict(message)
+from onebase.objective.pooled import mean_of_windows
 
 
 def prompter(on: Attached) -> Prompter:
@@ -189,31 +69,6 @@ def prompted(
     return prompter(on).talk(messages, checked(cfg, values))
 
 
-def checked(cfg: PromptConfig, row: Given, where: str = "") -> dict[str, str]:
-    """The values of the prompt's variables in a row (a text alone is `text`). Raises DataError naming all that are missing."""
-    if isinstance(row, str):
-        if "text" not in cfg.variables:
-            wanted = ", ".join(cfg.variables)
-            raise DataError(
-                f"{where}a text alone, the prompt's variables are {wanted}", "give rows with these columns"
-            )
-        row = {"text": row}
-    if isinstance(row, tuple):
-        raise DataError(f"{where}a pair of texts, which a saved prompt has no place for", "give rows")
-    if lacking := [n for n in cfg.variables if row.get(n) is None]:
-        e = missing(lacking, sorted(map(str, row)))
-        raise DataError(f"{where}{e.cause}", e.remedy)
-    return texts_of({n: row[n] for n in cfg.variables}, where)
-
-
-def texts_of(values: Mapping[str, Any], where: str = "") -> dict[str, str]:
-    """Values as texts. Raises DataError for what is neither text nor a number."""
-    for name, value in values.items():
-        if not isinstance(value, CHARS) or isinstance(value, bool):
-            raise DataError(f"{where}variable {name!r} is {type(value).__name__}", "give text or a number")
-    return {k: str(v) for k, v in values.items()}
-
-
 def columns(on: Attached | None) -> tuple[str, ...]:
     """The columns of a row that an adapter which sorts texts reads."""
     cfg = on.config.prompt if on is not None else None
@@ -240,8 +95,12 @@ def answer_scores(
     """log P(answer | prompt) for each label less its bias, normalised over the labels, [N, C]."""
     rows = [checked(prompt, t, f"row {i}: ") for i, t in enumerate(texts, 1)]
     before = base.model.virtual_counts(routing, 1)[0]
-    read = Prompter(base, prompt, vectors_ED, before).texts(rows)
-    return scores_of(base, prompt, [p.read for p in read], routing)
+    prompter = Prompter(base, prompt, vectors_ED, before)
+    windows, text_W = prompter.windows(rows)
+    logp_WC = scores_of(base, prompt, [p.read for p in prompter.texts(windows)], routing)
+    if len(windows) == len(rows):
+        return logp_WC
+    return mean_of_windows(logp_WC, torch.tensor(text_W), "mean").log_softmax(-1)
 
 
 def scores_of(

@@ -140,6 +140,13 @@ class Store:
         )
         return tuple(e for e in entries if kind in (None, e.kind))
 
+    def unreadable(self) -> tuple[str, ...]:
+        """A line for each name whose artifact is gone or damaged, which `list` leaves out."""
+        if not self.root.is_dir():
+            return ()
+        with self._db() as db:
+            return self._refresh(db)
+
     def remove(self, name: str) -> None:
         """Forget a name: a link goes and its artifact stays where it is; a copy made by the store is deleted."""
         place = self._places().get(name)

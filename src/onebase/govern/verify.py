@@ -7,14 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from onebase.artifact.files import MANIFEST, read_json, read_manifest, verify
+from onebase.artifact.raw import files_digest, of_digest
 from onebase.artifact.record import RECORD, Record
-from onebase.artifact.tensors import fingerprint, load_tensors
 from onebase.base.config import BaseConfig
 from onebase.config import from_file, without_defaults
 from onebase.errors import ArtifactError
+from onebase.readable import duration, size
 
 Recompute = Callable[[Path], str]
 
@@ -33,24 +32,15 @@ class Report:
 
     def line(self) -> str:
         """One line for people."""
-        size, found = f"{self.files} files, {self.bytes:,} bytes", self.fingerprint or "no fingerprint"
-        return (
-            f"ok  {self.path}  {self.kind}  {found}  {size}, {self.seconds:.1f} s: {'; '.join(self.checks)}"
-        )
+        held, found = f"{self.files} files, {size(self.bytes)}", self.fingerprint or "no fingerprint"
+        return f"ok  {self.path}  {self.kind}  {found}  {held}, {duration(self.seconds)}: {'; '.join(self.checks)}"
 
 
 def base_fingerprint(folder: Path) -> str:
     """The fingerprint of a base folder from its bytes: base.json's "config" and the tensors of model*.safetensors."""
     config = read_json(folder / "base.json", "config")["config"]
-    tensors: dict[str, torch.Tensor] = {}
-    for path in sorted(folder.glob("model*.safetensors")):
-        shard = load_tensors(path)
-        for name in sorted(shard.keys() & tensors.keys()):
-            raise ArtifactError(
-                f"{path}: tensor '{name}' is in two files", "take an intact copy of the folder"
-            )
-        tensors |= shard
-    return fingerprint(tensors, without_defaults(from_file(BaseConfig, config, str(folder / "base.json"))))
+    tensors = files_digest(sorted(folder.glob("model*.safetensors")))
+    return of_digest(tensors, without_defaults(from_file(BaseConfig, config, str(folder / "base.json"))))
 
 
 RECOMPUTE: Mapping[str, Recompute] = {"base": base_fingerprint}

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from onebase.base.model import BaseModel
+from onebase.codec.text.long import Long
 from onebase.config import config
+from onebase.config_fields import later
 from onebase.errors import ConfigError, DataError, UserError
 from onebase.methods.method import Method, MethodPart, option
 
@@ -80,7 +82,8 @@ class PromptConfig:
 
     answers: for classify, each label's text whose probability is compared. bias: taken from each label's log-probability (`CompareConfig`).
     It supposes that the labels are about equally common. shots: how examples are chosen; examples: those to choose from, each with the template's variables and
-    `answer`, or for chat with `messages`. room: tokens that are left free behind the prompt, as many as the longest answer known.
+    `answer`, or for chat with `messages`. room: tokens that are left free behind the prompt, as many as the longest answer known. long: what is done with a text
+    that leaves no room for an answer.
     """
 
     template: Template
@@ -90,6 +93,7 @@ class PromptConfig:
     shots: ShotsConfig = ShotsConfig()
     examples: tuple[dict[str, Any], ...] = ()
     room: int = 1
+    long: Long = later("refuse")
 
     def __post_init__(self) -> None:
         known = self.names

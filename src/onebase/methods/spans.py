@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onebase.codec.text.long import Long, ReadPart, parts_of, picked
 from onebase.codec.text.sample import Tokens
 from onebase.codec.text.tokenizer import Tokenizer
 
@@ -32,11 +33,25 @@ class Placed(Tokens):
     places: tuple[Place, ...] = ()
 
 
-def placed(tokenizer: Tokenizer, text: str, name: str = "") -> Placed:
-    """A text with its places. Raises DataError where the name of a special token is in it and the vocabulary has to write it apart."""
+def placed(
+    tokenizer: Tokenizer, text: str, name: str = "", limit: int | None = None, long: Long = "refuse"
+) -> Placed:
+    """A text with its places; one beyond the limit as `long` says, and whole where it is to be refused. Raises DataError where the name of a special
+    token is in it and the vocabulary has to write it apart."""
     ids, places = tokenizer.encode_placed(text)
-    framed = np.asarray(tokenizer.framed(ids), np.int32)
-    return Placed(framed, np.zeros(len(framed), np.bool_), name, "labelled", places=tuple(places))
+    room = len(ids) if limit is None or long == "refuse" else max(1, limit - len(tokenizer.framed([])))
+    parts = [ReadPart(((0, len(ids)),))] if len(ids) <= room else parts_of(len(ids), room, long)
+    windows = [tokenizer.framed(picked(ids, p)) for p in parts]
+    framed = np.asarray([i for w in windows for i in w], np.int32)
+    return Placed(
+        framed,
+        np.zeros(len(framed), np.bool_),
+        name,
+        "labelled",
+        windows=tuple(map(len, windows)) if len(windows) > 1 else (),
+        left_out=sum(p.left_out for p in parts),
+        places=tuple(places[i] for p in parts for i in picked(range(len(ids)), p)),
+    )
 
 
 def trimmed(text: str, span: Span) -> Span | None:

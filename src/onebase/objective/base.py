@@ -20,17 +20,22 @@ IGNORE = -100
 @dataclass(frozen=True)
 class TrunkInput:
     """What one trunk reads: ids [B, T], their columns, a mask (None: the trunk's own), and the types of tokens [B, T] (None: all of the
-    first)."""
+    first). text: which text each row is of, [B], where some are windows of one (None: each row is a text)."""
 
     ids_BT: Tensor
     cols: Cols
     mask: Mask | None = None
     types_BT: Tensor | None = None
+    text_B: Tensor | None = None
 
     def to(self, device: torch.device) -> "TrunkInput":
         types_BT = None if self.types_BT is None else self.types_BT.to(device, non_blocking=True)
         return TrunkInput(
-            self.ids_BT.to(device, non_blocking=True), self.cols.to(device), self.mask, types_BT
+            self.ids_BT.to(device, non_blocking=True),
+            self.cols.to(device),
+            self.mask,
+            types_BT,
+            None if self.text_B is None else self.text_B.to(device, non_blocking=True),
         )
 
 

@@ -22,7 +22,7 @@ from onebase.errors import ConfigError
 from onebase.model.proj import AdapterRouting
 from onebase.objective.base import Batch, Losses, Row, TrunkInput, count_sources
 from onebase.objective.padding import states
-from onebase.objective.pooled import text_batch
+from onebase.objective.pooled import by_text, text_batch
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def chunk_vectors(
 
     def vectors(chunk: TrunkInput) -> Tensor:
         h_BTD = states(base, chunk, routing)
-        return pooled(h_BTD, chunk.cols.doc >= 0, embedding)
+        return by_text(pooled(h_BTD, chunk.cols.doc >= 0, embedding), chunk, embedding)
 
     if len(chunks) == 1:  # there is nothing to save by reading it twice
         return vectors(chunks[0])

@@ -21,7 +21,7 @@ from onebase.objective.base import IGNORE, Batch, Losses, Row, TrunkInput
 from onebase.objective.cross_entropy import CHUNK, linear_cross_entropy, linear_loss
 from onebase.objective.next_token import packed_batch
 from onebase.objective.padding import states
-from onebase.objective.pooled import How, one_text_batch, pool
+from onebase.objective.pooled import How, one_text_batch, text_features
 
 Direction = Literal["forward", "reverse"]
 
@@ -206,7 +206,7 @@ class SoftClassification:
     def losses(self, base: BaseModel, batch: Batch) -> Losses:
         read, T = batch.inputs["text"], self.how.temperature
         h_BTD = states(base, read, self.routing)
-        z_BC = base.heads[self.head](pool(h_BTD, read.cols.doc, self.pooling))
+        z_BC = base.heads[self.head](text_features(h_BTD, read, self.pooling))
         label_B = batch.targets["label"]
         # A row without a label of its own learns from the teacher alone.
         hard_B = torch.where(label_B == IGNORE, 0.0, self.how.hard)
@@ -215,7 +215,7 @@ class SoftClassification:
         nll_B = F.cross_entropy(z_BC, label_B, ignore_index=IGNORE, reduction="none")
         total = ((1 - hard_B) * kl_B + hard_B * nll_B).sum()
         if "mean" in batch.targets:
-            mean_BD = pool(h_BTD, read.cols.doc, "mean")
+            mean_BD = text_features(h_BTD, read, "mean")
             far_B = 1 - F.cosine_similarity(mean_BD, batch.targets["mean"], dim=-1)
             total = total + self.how.hidden * far_B.sum()
         return {"distil": (total, batch.counts["distil"])}

@@ -6,6 +6,7 @@ B texts, T time, D width, P pooled features, C outputs.
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from onebase.base.head import Pooling
@@ -55,8 +56,23 @@ def narrowed(x_NP: Tensor, how: Pooling) -> Tensor:
     return x_NP[:, kept[how]]
 
 
+def by_text(x_BP: Tensor, read: TrunkInput, how: How) -> Tensor:
+    """The mean over the windows of each text, [N, P], of what was pooled of each row; of vectors of length 1 it has that length again."""
+    return x_BP if read.text_B is None else mean_of_windows(x_BP, read.text_B, how)
+
+
+def mean_of_windows(x_BP: Tensor, text_B: Tensor, how: How) -> Tensor:
+    """`by_text` by the number of each row's text; each of 0 to N - 1 has one at least."""
+    rows_N = text_B.bincount()
+    x_NP = x_BP.new_zeros(len(rows_N), x_BP.shape[1]).index_add(0, text_B, x_BP) / rows_N[:, None]
+    return F.normalize(x_NP, dim=-1) if isinstance(how, EmbeddingConfig) and how.normalise else x_NP
+
+
 def text_batch(texts: Sequence[Tokens]) -> TrunkInput:
-    """Texts as rows of one document each, padded on the right."""
+    """Texts, or their windows, as rows of one document each, padded on the right."""
+    windows = [(n, part) for n, t in enumerate(texts) for part in t.parts]
+    text_B = torch.tensor([n for n, _ in windows]) if len(windows) > len(texts) else None
+    texts = [part for _, part in windows]
     lengths = torch.tensor([len(t.ids) for t in texts])
     length = int(lengths.max())
     ids_BT = torch.zeros(len(texts), length, dtype=torch.long)
@@ -66,7 +82,7 @@ def text_batch(texts: Sequence[Tokens]) -> TrunkInput:
     for b, t in enumerate(texts):
         if types_BT is not None and t.types is not None:
             types_BT[b, : len(t.ids)] = torch.from_numpy(t.types.astype("int64"))
-    return TrunkInput(ids_BT, Cols.padded(lengths, length), types_BT=types_BT)
+    return TrunkInput(ids_BT, Cols.padded(lengths, length), types_BT=types_BT, text_B=text_B)
 
 
 def one_text_batch(rows: Sequence[Row], name: str, targets: Tensor, count: int) -> Batch:
@@ -85,5 +101,10 @@ def outputs(base: BaseModel, batch: Batch, head: str, pooling: How, routing: Ada
     """What the head says of each text, [B, C]."""
     read = batch.inputs["text"]
     h_BTD = states(base, read, routing)
-    z_BC: Tensor = base.heads[head](pool(h_BTD, read.cols.doc, pooling))
+    z_BC: Tensor = base.heads[head](text_features(h_BTD, read, pooling))
     return z_BC
+
+
+def text_features(h_BTD: Tensor, read: TrunkInput, how: How) -> Tensor:
+    """What a head reads of each text, fp32 [N, P]: of one in windows the mean of what it reads of these."""
+    return by_text(pool(h_BTD, read.cols.doc, how), read, how)

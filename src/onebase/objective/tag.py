@@ -15,8 +15,8 @@ from onebase.objective.pooled import text_batch
 
 @dataclass(frozen=True)
 class Tagging:
-    """Cross-entropy of the tag of each token. A row is one text; `targets` gives a tag for each token of a text id, IGNORE where a
-    token is none of the text's (what the base puts around it)."""
+    """Cross-entropy of the tag of each token. A row is one text, perhaps in windows; `targets` gives a tag for each token of a text id,
+    IGNORE where a token is none of the text's (what the base puts around it)."""
 
     head: str
     targets: dict[str, tuple[int, ...]]
@@ -27,10 +27,13 @@ class Tagging:
         texts = [row[0] for row in rows]
         read = text_batch(texts)
         tags_BT = torch.full(read.ids_BT.shape, IGNORE)
-        for b, t in enumerate(texts):
+        b = 0
+        for t in texts:
             tags = self.targets[t.id]
             assert len(tags) == len(t.ids)
-            tags_BT[b, : len(tags)] = torch.tensor(tags)
+            for own in torch.split(torch.tensor(tags), list(t.windows) or [len(tags)]):
+                tags_BT[b, : len(own)] = own
+                b += 1
         return Batch(
             inputs={"text": read},
             targets={"tag": tags_BT},

@@ -1,20 +1,23 @@
 """What a base may be pretrained by: one value an objective, with a config of its own. Other packages add to the table (docs/plugins.md)."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from onebase.base.folder import LoadedBase
-from onebase.codec.text.sample import Tokens
-from onebase.codec.text.tokenizer import Tokenizer
 from onebase.config import OneOf, config
-from onebase.data.sources import Document
 from onebase.errors import ConfigError
-from onebase.evaluation.bootstrap import Score
-from onebase.evaluation.likelihood import DocumentIds, by_source, document_ids, nats_of
-from onebase.objective.base import Objective
-from onebase.objective.infill import Infill, InfillMarks
-from onebase.objective.next_token import NextToken
+
+if TYPE_CHECKING:  # a recipe is read, and what is wrong in it said, without torch
+    from onebase.base.folder import LoadedBase
+    from onebase.codec.text.sample import Tokens
+    from onebase.codec.text.tokenizer import Tokenizer
+    from onebase.data.sources import Document
+    from onebase.evaluation.bootstrap import Score
+    from onebase.evaluation.likelihood import DocumentIds
+    from onebase.objective.base import Objective
+    from onebase.objective.infill import Infill
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,8 @@ class Heldout:
 
     def read(self, base: LoadedBase, source: str) -> list[DocumentIds]:
         """The documents of a source as tokens, up to its even share of `tokens`; each is tokenised once."""
+        from onebase.evaluation.likelihood import document_ids
+
         known, total = self.known.setdefault(source, []), 0
         for n, document in enumerate(self.documents[source]):
             if n == len(known):
@@ -51,6 +56,8 @@ class Heldout:
 
 def bits_per_byte(base: LoadedBase, held: Heldout) -> dict[str, Score]:
     """Bits per byte of each source, by next-token prediction; the tokens are shared evenly by the sources."""
+    from onebase.evaluation.likelihood import by_source, nats_of
+
     found = []
     for source, documents in held.documents.items():
         if documents:
@@ -110,18 +117,26 @@ class InfillConfig:
     sources: tuple[str, ...] = ()
 
 
+def _next_token(cfg: NextTokenConfig, run: Setting) -> Objective:
+    from onebase.objective.next_token import NextToken
+
+    return NextToken(run.length)
+
+
 def _infill(cfg: InfillConfig, run: Setting) -> Infill:
     if unknown := sorted(set(cfg.sources) - set(run.sources)):
         raise ConfigError(
             f"objective.sources names {unknown[0]!r}, which the data does not have",
             f"its sources: {', '.join(sorted(run.sources))}",
         )
+    from onebase.objective.infill import Infill, InfillMarks
+
     marks = InfillMarks(*(run.tokenizer.id_of(f"<|fim_{k}|>") for k in ("prefix", "middle", "suffix")))
     return Infill(run.length, marks, cfg.rate, cfg.sources, run.seed)
 
 
 OBJECTIVES: dict[str, PretrainingObjective] = {
-    "next_token": PretrainingObjective(NextTokenConfig, lambda cfg, run: NextToken(run.length)),
+    "next_token": PretrainingObjective(NextTokenConfig, _next_token),
     # version: cuts are drawn otherwise than at first
     "infill": PretrainingObjective(
         InfillConfig, _infill, shown=lambda o, document, n: o.turned([document], n)[0], version="2"

@@ -8,9 +8,10 @@ from onebase.base.config import base_flops, base_parameters
 from onebase.model import count
 from onebase.model.device import has_bf16, pick_device
 from onebase.pretraining.recipe import Recipe
+from onebase.readable import duration, figure, number, size
 from onebase.tasks.results import Plan
 from onebase.train.loop import micro_batch_size
-from onebase.train.memory import GIB, available, training_memory
+from onebase.train.memory import available, training_memory
 from onebase.train.parallel import Parallel
 
 
@@ -45,17 +46,18 @@ def plan_recipe(recipe: Recipe) -> Plan:
         + (
             f", {tokens / 1e6:,.1f}M tokens, {per_token * tokens:.2e} FLOPs"
             if tokens
-            else f", {train.minutes:g} minutes"
+            else f", {figure(train.minutes or 0)} minutes"
         ),
-        f"memory        {memory.total / GIB:.2f} GiB with micro-batches of {micro} rows: "
-        + ", ".join(f"{k} {v / GIB:.2f}" for k, v in vars(memory).items())
-        + f"; {free / GIB:.1f} GiB free: {'fits' if facts['fits'] else 'DOES NOT FIT'}",
+        f"memory        {size(memory.total)} with micro-batches of {micro} rows: "
+        + ", ".join(f"{k} {size(v)}" for k, v in vars(memory).items())
+        + f"; {size(free)} free: {'fits' if facts['fits'] else 'DOES NOT FIT'}",
         f"cache         {facts['cache_bytes_per_token']:,} bytes a token when generating in bf16",
-        f"speed         {speed / 1e12:.2f} TFLOP/s measured on a large matrix product here",
+        f"speed         {number(speed / 1e12)} TFLOP/s measured on a large matrix product here",
     ]
     if tokens:
-        seconds = facts["seconds_at_40_percent"]
-        lines.append(f"time          about {seconds / 60:,.1f} minutes if 40% of that is reached")
+        lines.append(
+            f"time          about {duration(facts['seconds_at_40_percent'])} if 40% of that is reached"
+        )
     return Plan(facts, "\n".join(lines))
 
 
@@ -92,7 +94,7 @@ def plan_machine() -> Plan:
         what = f"up to {most} rows at a time as it is stored" if most else "made dense"
         lines.append(f"{kind:<13} a matrix is multiplied {what}")
     for c in machine.known():
-        ways = ", ".join(f"{way} {1e3 * s:.3g} ms" for way, s in c.seconds.items())
+        ways = ", ".join(f"{way} {duration(s)}" for way, s in c.seconds.items())
         lines.append(f"measured      {c.question}: {ways}" + (" (busy: not kept)" if c.busy else ""))
     if not rows[STORAGES[0]]:
         lines.append("              without the extra `fast` (numba) there are no loops of our own to choose")

@@ -7,15 +7,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onebase import config as configs
-from onebase.artifact.record import Record, machine_facts, version_facts
+from onebase.artifact.record import Origin, Record, machine_facts, version_facts
 from onebase.base.config import BaseConfig, base_flops, base_parameters
 from onebase.data import Dataset, RowPlan, TokenSet
+from onebase.data.sources import UNKNOWN
 from onebase.draws import Draws
 from onebase.evaluation.bootstrap import Score
 from onebase.evaluation.likelihood import DocumentIds
 from onebase.evaluation.metrics import bits_per_byte
 from onebase.evaluation.ngram import NGram
-from onebase.pretraining.recipe import Recipe
+from onebase.pretraining.recipe import Recipe, licences_from, origins
+from onebase.readable import figure
 from onebase.train.callbacks import NoCallback, StepInfo
 from onebase.train.loop import Result
 
@@ -42,7 +44,9 @@ def describe(cfg: BaseConfig, recipe: Recipe, plan: RowPlan) -> str:
     rows = f"{train.batch_size} x {train.sequence_length} tokens a step"
     steps = train.planned_steps
     budget = (
-        f"{train.minutes:g} minutes" if steps is None else f"{steps:,} steps, {share(epochs_of(plan, steps))}"
+        f"{figure(train.minutes or 0)} minutes"
+        if steps is None
+        else f"{steps:,} steps, {share(epochs_of(plan, steps))}"
     )
     return (
         f"{recipe.name}: {base_parameters(cfg) / 1e6:.2f}M parameters, {base_flops(cfg, train.sequence_length) / 1e6:.1f} MFLOPs a token; "
@@ -152,13 +156,18 @@ def note_run(
     state = result.state
     r.kind = "base"
     r.parents = []
-    r.add("name", recipe.name, "stated in the recipe")
-    r.add("config.recipe", configs.to_dict(recipe), "stated in the recipe")
+    from_ = origins(recipe)
+    r.add("name", recipe.name, from_(("name",)))
+    r.add_tree("config.recipe", configs.to_dict(recipe), from_)
     r.add("config.parameters", base_parameters(cfg), "counted from the config")
     r.add_parent("dataset", dataset.fingerprint, dataset.dir.name)
     r.add("data.fingerprint", dataset.fingerprint, "hashed")
     r.add("data.order", plan.digest, "hashed")
-    r.add("data.sources", dataset.stats, "counted while preparing")
+    counts = {name: {k: v for k, v in s.items() if k != "licence"} for name, s in dataset.stats.items()}
+    licences = {name: None if s["licence"] == UNKNOWN else s["licence"] for name, s in dataset.stats.items()}
+    r.add("data.sources", counts, f"{Origin.COUNTED} while preparing")
+    from_source = f"{Origin.SOURCE}: the record of the data set"
+    r.add("data.licences", licences, from_source if recipe.data.dataset else licences_from(recipe))
     r.add("tokens.by_source", dict(state.sources), "counted by the loop")
     r.add("tokens.read", state.tokens, "counted by the loop")
     r.add("tokens.supervised", state.supervised, "counted by the loop")
@@ -166,17 +175,19 @@ def note_run(
     r.add(
         "train.epochs",
         round(epochs_of(plan, state.step), 4),
-        "rows of all steps over rows of the first epoch",
+        "computed: rows of all steps over rows of the first epoch",
     )
     r.add("train.skipped_steps", state.bad_steps, "counted by the loop")
-    r.add("train.formats", dict(state.formats), "what the loop computed in, by the first step of each")
+    r.add(
+        "train.formats", dict(state.formats), "measured: what the loop computed in, by the first step of each"
+    )
     slots = state.step * recipe.train.batch_size * recipe.train.sequence_length
     r.add(
         "flops.formula",
         base_flops(cfg, recipe.train.sequence_length) * slots,
-        "formula of the config x token slots",
+        "computed: formula of the config x token slots",
     )
-    r.add("flops.counted", counted * slots, "operations of one row counted by torch x token slots")
+    r.add("flops.counted", counted * slots, "counted by torch: operations of one row x token slots")
     r.add("seconds.training", round(state.seconds, 3), "measured")
     r.add(
         "train.final_loss",
@@ -184,5 +195,5 @@ def note_run(
         "measured, nats per token of the last batch",
     )
     r.add("train.ranks", ranks, "measured")
-    r.add("machine", machine_facts(), "read from the system")
-    r.add("versions", version_facts(), "read from the packages")
+    r.add("machine", machine_facts(), Origin.SYSTEM)
+    r.add("versions", version_facts(), Origin.PACKAGES)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from onebase.artifact.files import MANIFEST
+from onebase.artifact.record import Origin
 from onebase.base.folder import LoadedBase, load_base, save_base
 from onebase.base.model import BaseModel
 from onebase.codec.text.codec import TextCodec
@@ -29,7 +30,7 @@ from onebase.pretraining.extending import (
     under_way,
 )
 from onebase.pretraining.objectives import Heldout, Setting, objective_of
-from onebase.pretraining.recipe import Recipe, read_recipe
+from onebase.pretraining.recipe import Recipe, licences_from, origins, read_recipe
 from onebase.pretraining.report import (
     Scores,
     Tell,
@@ -39,6 +40,7 @@ from onebase.pretraining.report import (
     note_run,
     share,
 )
+from onebase.readable import duration
 from onebase.train.callbacks import Callback, JsonLog
 from onebase.train.flops import counted_flops
 from onebase.train.loop import Job, Result, micro_batch_size, run
@@ -213,7 +215,10 @@ def _dataset(recipe: Recipe, out: Path, log: Tell) -> Dataset:
     path = out / "data"
     if not (path / MANIFEST).is_file():
         documents = (d for s in recipe.data.sources for d in read_source(s))
-        prepare(documents, path, holdout=recipe.data.holdout, seed=recipe.train.seed)
+        from_ = origins(recipe)
+        holdout = None if from_(("data", "holdout")) == Origin.DEFAULT else recipe.data.holdout
+        seed = None if from_(("train", "seed")) == Origin.DEFAULT else recipe.train.seed
+        prepare(documents, path, holdout=holdout, seed=seed, stated=licences_from(recipe))
         keep_sources(out, recipe)
     dataset = Dataset.open(path)
     for name, s in dataset.stats.items():
@@ -240,7 +245,7 @@ def _tokenizer(recipe: Recipe, out: Path, dataset: Dataset, log: Tell) -> Tokeni
         texts, model = _sample(dataset, recipe.tokenizer.train_bytes), recipe.model
         made = Tokenizer.train(texts, model.vocab_size, (*SPECIALS, *specials), model.portable)
         made.save(path)
-        log(f"tokenizer: {made.vocab_size} tokens, trained in {time.perf_counter() - began:.1f} s")
+        log(f"tokenizer: {made.vocab_size} tokens, trained in {duration(time.perf_counter() - began)}")
     return _having(specials, path, recipe)
 
 

@@ -10,8 +10,8 @@ import torch
 from onebase.base.folder import LoadedBase
 from onebase.base.head import Head
 from onebase.codec.text.codec import Known
-from onebase.engine.features import features
-from onebase.engine.prompt_tokens import answer_tokens
+from onebase.engine.features import features, room_of
+from onebase.engine.prompt_tokens import answer_tokens, less_prompt
 from onebase.errors import UserError
 from onebase.methods.folder import attach, detach
 from onebase.methods.table import METHODS
@@ -37,8 +37,11 @@ def model(folder: Path, base: LoadedBase) -> Iterator[Reward]:
 
     @torch.no_grad()
     def scores(answers: Sequence[RewardInput]) -> list[float]:
+        room = room_of(base, cfg.limit, base.model.virtual_counts(on.routing, 1)[0])
         known: Known = {}  # answers to one prompt share it
-        read = [answer_tokens(base, a.prompt, a.completion, known) for a in answers]
+        read = [
+            less_prompt(answer_tokens(base, a.prompt, a.completion, known), room, cfg.long) for a in answers
+        ]
         head = base.model.heads[NAME]
         assert isinstance(head, Head)
         z_N1 = head(features(base, read, cfg.pooling, on.routing).to(base.model.device))

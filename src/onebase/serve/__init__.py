@@ -1,6 +1,6 @@
 """The server. Its libraries are an extra, so they are imported when it is used."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from onebase.errors import UserError
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from onebase.model.proj import AdapterRouting
     from onebase.serve.tasks import TaskModel
 
-__all__ = ["create_app", "serve"]
+__all__ = ["create_app", "serve", "serve_base"]
 
 
 def create_app(
@@ -35,6 +35,29 @@ def serve(app: "ASGIApp", host: str = "127.0.0.1", port: int = 8000) -> None:
     from onebase.serve.run import serve as run
 
     run(app, host, port)
+
+
+def serve_base(
+    ref: str,
+    *,
+    adapters: Sequence[str],
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    name: str | None = None,
+    device: str = "auto",
+    dtype: str = "fp32",
+    log: Callable[[str], None] = print,
+) -> None:
+    """`onebase serve`: a base and its adapters (`NAME=DIR`), each under a name, until stopped. Raises UserError."""
+    _need()
+    from onebase.methods.bound import Bound
+    from onebase.opening.find import named_adapters
+    from onebase.opening.names import open_base
+    from onebase.serve.adapters import app_of, attach_all
+
+    base = Bound.opened(open_base(ref, device=device, dtype=dtype))
+    attached = attach_all(base, named_adapters(adapters))
+    serve(app_of(base, name or base.name, attached, log), host, port)
 
 
 def _need() -> None:

@@ -11,7 +11,7 @@ from onebase.methods.bound import Bound
 from onebase.methods.folder import Attached
 from onebase.methods.stacking import stacked
 from onebase.methods.table import METHODS
-from onebase.opening.names import find_artifact, read_adapter
+from onebase.opening.names import read_adapter
 from onebase.serve.tasks import TaskModel
 from onebase.tasks.base import never
 from onebase.tasks.table import TASKS, answers, asked_by
@@ -20,22 +20,6 @@ if TYPE_CHECKING:  # serving is an extra
     from starlette.applications import Starlette
 
     from onebase.serve.app import Saved
-
-
-def named_adapters(texts: Sequence[str]) -> dict[str, list[Path]]:
-    """`NAME=DIR` pairs, each name once; `NAME=DIR+DIR` is a stack. Raises UserError."""
-    out: dict[str, list[Path]] = {}
-    for text in texts:
-        name, sign, folder = text.partition("=")
-        if not sign or not name or not folder:
-            raise UserError(
-                f"--adapter {text!r} is not NAME=DIR", "write for example --adapter chat=runs/chat"
-            )
-        if name in out:
-            raise UserError(f"two adapters are called {name!r}", "give each --adapter a name of its own")
-        # A folder may have a + in its name.
-        out[name] = [find_artifact(f) for f in ([folder] if Path(folder).exists() else folder.split("+"))]
-    return out
 
 
 def attach_all(base: Bound, adapters: Mapping[str, Path | Sequence[Path]]) -> dict[str, Attached]:

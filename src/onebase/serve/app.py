@@ -15,6 +15,7 @@ from starlette.routing import Route
 from onebase.base.folder import LoadedBase
 from onebase.engine.constrain import guides
 from onebase.engine.decoder import stream
+from onebase.engine.infilling import infill_ids
 from onebase.engine.request import Completion, Piece, check_prompts
 from onebase.engine.sampler import Sampling
 from onebase.engine.scoring import score
@@ -192,7 +193,7 @@ class _Server:
         given = [await self._saved(request, asked, p) for p in asked.prompts()]
         if None in given:
             return Response(status_code=499)  # nobody reads it
-        prompts = await run_in_threadpool(lambda: [self._ids(p) for p in given])
+        prompts = await run_in_threadpool(lambda: [self._ids(p, asked.suffix) for p in given])
         return await self._answer(request, "text", asked, prompts, asked.sampling(), routing)
 
     async def _saved(self, request: Request, asked: ChatRequest | TextRequest, given: Any) -> Any:
@@ -210,7 +211,9 @@ class _Server:
         variables = asked.variables or {}
         return await unless_gone(request, self.worker.submit(lambda: iter([work(given, variables)])))
 
-    def _ids(self, prompt: str | list[int]) -> list[int]:
+    def _ids(self, prompt: str | list[int], suffix: str | None = None) -> list[int]:
+        if suffix and isinstance(prompt, str):
+            return infill_ids(self.base, prompt, suffix)
         return self.base.codec.tokenizer.encode(prompt, bos=True) if isinstance(prompt, str) else prompt
 
     async def _answer(

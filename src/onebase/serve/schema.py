@@ -83,17 +83,20 @@ class ResponseFormat(BaseModel):
 
 
 class StructuredOutputs(BaseModel):
-    """What vLLM calls it: one of a schema, a regular expression, a grammar (in Lark's syntax)."""
+    """What vLLM calls it: one of a schema, a regular expression, a grammar (in Lark's syntax). JSON is compact unless `disable_any_whitespace` is false."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     json_: dict[str, Any] | str | None = Field(default=None, alias="json")
     regex: str | None = None
     grammar: str | None = None
+    disable_any_whitespace: bool = True
 
     @property
     def constraint(self) -> Constraint:
-        return Constraint(schema=self.json_, regex=self.regex, grammar=self.grammar)
+        return Constraint(
+            schema=self.json_, regex=self.regex, grammar=self.grammar, spaces=not self.disable_any_whitespace
+        )
 
 
 class _Request(BaseModel):
@@ -120,7 +123,7 @@ class _Request(BaseModel):
     def _only_what_we_do(cls, data: Any) -> Any:
         if isinstance(data, dict):
             for name, neutral in _UNSUPPORTED.items():
-                if name in data and data[name] not in neutral:
+                if name not in cls.model_fields and name in data and data[name] not in neutral:
                     raise ValueError(f"'{name}' is not supported by this server; leave it out")
         return data
 
@@ -207,6 +210,17 @@ class TextRequest(_Request):
     prompt: str | list[str] | list[StrictInt] | list[list[StrictInt]]
     logprobs: Annotated[StrictInt, Field(ge=0, le=TOP)] | None = None
     echo: bool | None = False
+    suffix: str | None = None
+
+    @model_validator(mode="after")
+    def _suffix_alone(self) -> "TextRequest":
+        if self.suffix and (self.echo or not self._is_text):
+            raise ValueError("'suffix' goes with a prompt of text, and without 'echo'")
+        return self
+
+    @property
+    def _is_text(self) -> bool:
+        return isinstance(self.prompt, str) or all(isinstance(p, str) for p in self.prompt)
 
     @field_validator("prompt")
     @classmethod

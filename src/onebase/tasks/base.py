@@ -8,7 +8,7 @@ from onebase.base.folder import LoadedBase
 from onebase.config import config
 from onebase.data.labelled import Check, Data, Make
 from onebase.engine.constrain import Constraint
-from onebase.engine.prompting import Given
+from onebase.engine.prompter import Given
 from onebase.errors import ConfigError
 from onebase.methods.bound import Bound
 from onebase.methods.folder import AdapterParts

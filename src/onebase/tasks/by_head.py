@@ -3,11 +3,13 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
 from onebase.base.folder import LoadedBase
 from onebase.base.head import Head, HeadConfig
+from onebase.codec.text.long import Long, long_texts
 from onebase.codec.text.sample import Tokens
 from onebase.config import config
 from onebase.data.order import ExampleOrder, Row, one_by_one
@@ -22,6 +24,9 @@ from onebase.objective.base import Objective
 from onebase.tasks.fit import Fields, Lesson, Steps
 from onebase.tasks.job import Adapting, Facts
 from onebase.tasks.ledgers import check_rows
+from onebase.tasks.reading import long_of
+
+LONG = "what is done with texts beyond the limit: refuse, head, tail or middle (what is kept), or windows"
 
 
 @config
@@ -44,6 +49,29 @@ class BiasedHeadOptions(HeadOptions):
             raise ConfigError(
                 f"'head_bias' is false and 'pooling' is {self.pooling!r}", "name a pooling, such as last"
             )
+
+
+@config
+class TextOptions(BiasedHeadOptions):
+    """Options of the tasks whose head reads whole texts, long ones too."""
+
+    long: Long = option("windows", LONG, later=True)
+
+
+def reads(job: Adapting) -> dict[str, Any]:
+    """How a head reads long texts, as fields of its config: as it learnt them."""
+    long = long_of(job.options)
+    return {} if long == "refuse" else {"long": long, "limit": job.options.max_length}
+
+
+def long_facts(job: Adapting, texts: Sequence[Tokens]) -> Facts:
+    """How many texts are longer than is read at once; it is said too."""
+    found = long_texts(texts)
+    if not str(found):
+        return {}
+    job.log(str(found))
+    counts = {k: v for k, v in vars(found).items() if v}
+    return {"data.long": (counts, "counted before step 1")}
 
 
 @dataclass(frozen=True)
@@ -76,7 +104,8 @@ class Prepared:
         """The rows, their texts, and facts."""
         rows = one_by_one(job.rows.texts) if self.rows is None else self.rows
         facts = self.facts if "ledger" in self.facts else self.facts | check_rows(job)
-        return rows, [t for row in rows for t in row], facts
+        texts = [t for row in rows for t in row]
+        return rows, texts, facts | long_facts(job, texts)
 
 
 def by_head(job: Adapting, task: Prepared) -> AdapterParts:

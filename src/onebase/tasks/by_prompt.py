@@ -6,12 +6,14 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from onebase.codec.text.long import Long
 from onebase.codec.text.sample import Tokens
 from onebase.data import Rows
 from onebase.data.bad_rows import places_of, refuse_bad
 from onebase.draws import Draws
 from onebase.engine.features import text_tokens
-from onebase.engine.prompting import Prompter, scores_of, vectors
+from onebase.engine.prompter import Prompter, vectors
+from onebase.engine.prompting import scores_of
 from onebase.errors import DataError, UserError
 from onebase.methods.config import AdapterConfig
 from onebase.methods.folder import AdapterParts, bound_to
@@ -20,6 +22,7 @@ from onebase.tasks.base import Maker
 from onebase.tasks.job import Adapting, Facts, data_facts
 from onebase.tasks.ledgers import check_rows
 from onebase.tasks.prompts import Example, PromptForm, Row
+from onebase.tasks.reading import long_of
 
 CONTENT_FREE = ("N/A", "[MASK]", "")
 """Texts that say nothing (2102.09690, section 5); the last is left out where a base makes no token of it."""
@@ -37,7 +40,7 @@ def maker(form: PromptForm) -> Maker:
 def by_prompt(job: Adapting, form: PromptForm) -> AdapterParts:
     """The template, the answers and the examples as an adapter. Raises UserError for what does not fit together, DataError for rows."""
     cfg, rows, base = _with_examples(job, form), job.rows, job.base
-    facts: Facts = {"data.rows": (0, "a prompt learns from no labels")}
+    facts: Facts = {"data.rows": (0, "counted: a prompt learns from no labels")}
     if rows:
         labels = sorted({str(r["label"]) for r in rows}) if all("label" in r for r in rows) else ()
         facts = data_facts(rows, labels) | check_rows(job, says=partial(form.question, cfg))
@@ -49,7 +52,14 @@ def by_prompt(job: Adapting, form: PromptForm) -> AdapterParts:
     if cfg.shots.n:
         facts |= _shots_facts(prompter, rows, form)
     if form.compares:
-        facts |= {"prompt.calibration": (calibrates[0], "stated by the user, or as there is data")}
+        facts |= {
+            "prompt.calibration": (
+                calibrates[0],
+                job.origin("compare.calibration")
+                if _own(job).compare.calibration
+                else "chosen: as there are rows",
+            )
+        }
         cfg = _calibrated(prompter, *calibrates)
     tensors = {} if vectors_ED is None else {KEY: vectors_ED}
     return job.parts(
@@ -69,9 +79,10 @@ def _read(job: Adapting, form: PromptForm, cfg: PromptConfig, calibrates: Sequen
     out = text_tokens(job.base, [form.question(cfg, r) for r in job.rows], None) if similar else []
     if calibrates:
         first = replace(cfg, shots=replace(cfg.shots, select="first"))
+        prompter = Prompter(job.base, first)
         tails = job.base.codec.tokenizer.encode_batch(list(cfg.answers.values()), follows="text")
         times = 1 if all(len(t) <= 1 for t in tails) else len(tails)
-        read = [p.read for p in Prompter(job.base, first).texts(calibrates)]
+        read = [p.read for p in prompter.texts(prompter.windows(calibrates)[0])]
         out += [t for t in text_tokens(job.base, read, None) for _ in range(times)]
     return out
 
@@ -102,7 +113,8 @@ def _with_examples(job: Adapting, form: PromptForm) -> PromptConfig:
     if form.chat and isinstance(template, str):  # "{text}" is the default, and means nothing here
         template = () if template == "{text}" else ({"role": "system", "content": template},)
     answers = (o.answers or {}) if form.compares else {}
-    cfg = PromptConfig(template=template, answers=answers, mean=o.compare.mean, shots=o.shots)
+    long: Long = long_of(job.options) if form.compares else "refuse"
+    cfg = PromptConfig(template=template, answers=answers, mean=o.compare.mean, shots=o.shots, long=long)
     if form.compares and not cfg.variables:
         raise UserError(f"prompt {o.prompt!r} does not say where the text goes", "write {text} in it")
     if form.chat and template and not o.shots.n:
@@ -199,7 +211,7 @@ def _calibrated(prompter: Prompter, how: str, rows: Sequence[Mapping[str, str]])
     cfg = prompter.cfg
     if how == "none":
         return cfg
-    logp_NC = scores_of(prompter.base, cfg, [p.read for p in prompter.texts(rows)])
+    logp_NC = scores_of(prompter.base, cfg, [p.read for p in prompter.texts(prompter.windows(rows)[0])])
     # The paper on batch calibration takes the mean of log-probabilities, that on content-free texts of probabilities.
     # In fp64, and never as probabilities: that of a long answer is below what a number holds.
     logp_NC = logp_NC.double()

@@ -9,13 +9,13 @@ from onebase.base.folder import LoadedBase
 from onebase.errors import UserError
 from onebase.methods.head import FOLDS, solve_bytes, solve_flops
 from onebase.methods.table import METHODS
+from onebase.readable import duration, size
 from onebase.tasks.job import Adapting, HeadSize
 from onebase.tasks.options import AdaptOptions
 from onebase.train.memory import available
 
 HOURS = 2.0
 """Hours that fitting a head may take by the estimate."""
-GIB = 2**30
 
 
 def check_reads(base: LoadedBase, images: bool, remedy: str) -> None:
@@ -79,8 +79,8 @@ def head_size(job: Adapting, examples: int, outputs: int, rows_of_labels: Sequen
     free = available(torch.device("cpu"))
     if found.bytes > free or found.seconds > HOURS * 3600:
         raise UserError(
-            f"a head of {outputs:,} outputs on {examples:,} examples takes about {found.bytes / GIB:,.1f} GiB and {found.seconds / 3600:,.1f} h to fit; "
-            f"{free / GIB:,.1f} GiB are free, and {HOURS:g} h is the most",
+            f"a head of {outputs:,} outputs on {examples:,} examples takes about {size(found.bytes)} and {duration(found.seconds)} to fit; "
+            f"{size(free)} are free, and {HOURS:g} h is the most",
             "give fewer labels or rows (are the labels free text? learn them by task complete, or find the nearest text by task embed)",
         )
     return found

@@ -9,17 +9,19 @@ import numpy as np
 import torch
 
 from onebase.base.head import HeadConfig
+from onebase.codec.text.ledger import same_but_for_case
 from onebase.codec.text.sample import Tokens
 from onebase.config import config
 from onebase.data import Rows, read_rows
 from onebase.data.bad_rows import Samples
 from onebase.data.labelled import Make, Records
-from onebase.data.row_files import Problem
+from onebase.data.lines import Problem
 from onebase.engine import image_features as images
 from onebase.engine.answers import classes_of, labels
 from onebase.engine.features import pair_tokens, pooling_of, vector_of, views
 from onebase.engine.labels import Label, labelled
-from onebase.engine.prompting import Given, columns, inputs
+from onebase.engine.prompter import Given
+from onebase.engine.prompting import columns, inputs
 from onebase.engine.scoring import batch_tokens
 from onebase.errors import DataError, UserError
 from onebase.evaluation.bootstrap import Array
@@ -37,7 +39,7 @@ from onebase.tasks import by_head as heads
 from onebase.tasks import by_prompt, prompts
 from onebase.tasks import image_classes as pictures
 from onebase.tasks.base import Look, Maker, ScoreRequest, Shown, Task
-from onebase.tasks.by_head import BiasedHeadOptions, Fit, Prepared, wide_features
+from onebase.tasks.by_head import Fit, Prepared, TextOptions, wide_features
 from onebase.tasks.checks import head_size
 from onebase.tasks.fit import Lesson
 from onebase.tasks.job import Adapting, data_facts
@@ -46,7 +48,7 @@ from onebase.tasks.rows import reader_on
 
 
 @config
-class ClassifyOptions(BiasedHeadOptions):
+class ClassifyOptions(TextOptions):
     """Options of task classify."""
 
     contrast: ContrastConfig = option(ContrastConfig(), "whether vectors are learnt first")
@@ -113,7 +115,7 @@ def prepare(job: Adapting) -> Prepared:
         targets = {t.id: c for t, c in zip(texts, numbers, strict=True)}
         return Fit(
             fitted.head,
-            HeadConfig(labels=labels, pooling=read),
+            HeadConfig(labels=labels, pooling=read, **heads.reads(job)),
             lambda on: Classification(SCRATCH, targets, pooling_of(base, read), on),
             fitted.facts,
         )
@@ -162,7 +164,7 @@ def _prepare_multilabel(job: Adapting) -> Prepared:
         targets = {t.id: x for t, x in zip(texts, numbers, strict=True)}
         return Fit(
             fitted.head,
-            HeadConfig(labels=labels, pooling=pooling, gives="many"),
+            HeadConfig(labels=labels, pooling=pooling, gives="many", **heads.reads(job)),
             lambda on: MultiLabel(SCRATCH, targets, len(labels), pooling_of(job.base, pooling), on),
             fitted.facts,
         )
@@ -226,7 +228,9 @@ def _asked(reader: RowReader, head: HeadConfig) -> Make:
         if not head.pairs or not any("text_pair" in r for r in rows):
             return alone(list(map(dict, rows)))
         both = [(r["text"], str(r.get("text_pair"))) for r in rows]
-        return [(t,) for t in pair_tokens(reader.base, both, before=reader.taken, typed=head.typed)]
+        cut = head.long != "refuse"
+        read = pair_tokens(reader.base, both, reader.tokens, reader.taken, cut=cut, typed=head.typed)
+        return [(t,) for t in read]
 
     return together(made)
 
@@ -258,9 +262,10 @@ def _tables(truth: Sequence[Iterable[str]], found: Sequence[Label]) -> tuple[Arr
     for n, own in enumerate(truth):
         for label in own:
             if label not in at:
+                near = [x for x in at if same_but_for_case((x, label))]
                 raise DataError(
                     f"row {n + 1} has the label {label!r}, which the adapter never saw",
-                    f"its labels: {', '.join(sorted(at))}",
+                    f"{f'write it as it was learnt: {near[0]!r}; ' if near else ''}its labels: {', '.join(sorted(at))}",
                 )
             y_NL[n, at[label]] = 1.0
     return y_NL, np.array([list(f.scores.values()) for f in found])

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from onebase.artifact.record import Record
+from onebase.artifact.record import Origin, Record
 from onebase.base.head import Head, HeadConfig, Read
 from onebase.codec.text.sample import Tokens
 from onebase.config import config
@@ -43,12 +43,12 @@ from onebase.objective.distil import (
 from onebase.objective.next_token import NextToken
 from onebase.tasks import classify, continued, writing
 from onebase.tasks.base import Task
-from onebase.tasks.by_head import BiasedHeadOptions, forgetting
+from onebase.tasks.by_head import TextOptions, forgetting, reads
 from onebase.tasks.checks import check_reads, check_writes
 from onebase.tasks.fit import Fields, Lesson, Steps
 from onebase.tasks.job import Adapting, Facts, data_facts, score_facts
 from onebase.tasks.ledgers import check_rows, check_samples
-from onebase.tasks.reading import RowReader, no_samples, whole_texts
+from onebase.tasks.reading import RowReader, long_of, no_samples, whole_texts
 from onebase.tasks.teachers import (
     Kind,
     class_agreement,
@@ -62,7 +62,7 @@ from onebase.tasks.teachers import (
 
 
 @config
-class DistilOptions(BiasedHeadOptions):
+class DistilOptions(TextOptions):
     """Options of task distil. pooling is that of a student that classifies."""
 
     distil: DistilConfig = option(DistilConfig(), "the teacher and how it is learnt from")
@@ -85,7 +85,7 @@ def lesson(job: Adapting) -> Lesson:
         if teacher.attached is not None:
             name = Path(str(job.options.of_task.distil.adapter)).name
             record.add_parent("teacher's adapter", teacher.attached.fingerprint, name)
-        record.add("distilled", made.task, "what the teacher does")
+        record.add("distilled", made.task, f"{Origin.PARENT}: what the teacher does")
 
     return replace(made, recorded=recorded)
 
@@ -124,7 +124,7 @@ def _classes(job: Adapting, teacher: Bound) -> Lesson:
             ExampleOrder(one_by_one(texts), min(o.batch_size, len(texts)), o.seed, o.epochs),
             longest,
             params=[p for p in head.parameters() if p.requires_grad],
-            fields={"head": HeadConfig(labels=labels, pooling=pooling)},
+            fields={"head": HeadConfig(labels=labels, pooling=pooling, **reads(job))},
             after=lambda: (_agreed(job, teacher, labels, head, pooling, found), {}),
         )
 
@@ -141,7 +141,9 @@ def _agreed(
     test = job.test
     shown = [str(r["text"]) for r in test]
     with forgetting(base):
-        x = features(base, text_tokens(base, shown, o.max_length, found.before), pooling, found.routing)
+        x = features(
+            base, text_tokens(base, shown, o.max_length, found.before, long_of(o)), pooling, found.routing
+        )
     with torch.no_grad():
         student_NC = head(x.to(base.model.device)).cpu().log_softmax(-1)
     truth = [str(r["label"]) for r in test] if all("label" in r for r in test) else None
@@ -215,7 +217,7 @@ def _writing(job: Adapting, teacher: Bound) -> Lesson:
     if answered != rows or dropped:
         facts["distil.written"] = (
             data_facts(answered)["data.fingerprint"][0],
-            "hash of what the teacher wrote",
+            "hashed: what the teacher wrote",
         )
         facts["distil.written_rows"] = (len(answered), "counted")
         facts["distil.unfinished"] = (dropped, "counted: answers that did not end are not learnt")

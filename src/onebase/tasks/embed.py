@@ -6,13 +6,14 @@ from dataclasses import replace
 from functools import partial
 
 from onebase.base.folder import LoadedBase
+from onebase.codec.text.long import Long
 from onebase.codec.text.pooling import EmbeddingConfig
 from onebase.codec.text.sample import Tokens
 from onebase.config import config
 from onebase.data.bad_rows import Samples
 from onebase.data.labelled import Make
+from onebase.data.lines import Problem
 from onebase.data.order import ExampleOrder
-from onebase.data.row_files import Problem
 from onebase.engine.answers import vectors
 from onebase.engine.features import embedding_tokens
 from onebase.engine.scoring import batch_tokens
@@ -21,12 +22,13 @@ from onebase.evaluation.predictions import Alike, Retrieved
 from onebase.methods.method import Learner, option
 from onebase.objective.contrastive import Contrastive
 from onebase.tasks.base import ScoreRequest, Task
+from onebase.tasks.by_head import LONG, long_facts
 from onebase.tasks.fit import Lesson, Steps
 from onebase.tasks.job import Adapting, data_facts
 from onebase.tasks.ledgers import check_rows
 from onebase.tasks.options import AdaptOptions
 from onebase.tasks.pairs import compared, pair_columns
-from onebase.tasks.reading import Row, RowReader, together
+from onebase.tasks.reading import Row, RowReader, long_of, together
 
 
 @config
@@ -35,6 +37,8 @@ class EmbedOptions:
 
     temperature: float = option(0.05, "cosines are divided by it")
     symmetric: bool = option(False, "positives must find their anchors too")
+
+    long: Long = option("head", LONG, later=True)
 
     def __post_init__(self) -> None:
         if not 0 < self.temperature < float("inf"):
@@ -55,7 +59,7 @@ def lesson(job: Adapting) -> Lesson:
             "pairs with a score are for evaluation: those with a low one do not belong together",
             "keep the pairs that belong together, without the column 'score'",
         )
-    facts = data_facts(rows) | check_rows(job)
+    facts = data_facts(rows) | check_rows(job) | long_facts(job, rows.texts)
     sides = _sides(rows[0])
     groups = rows.named([""] * len(sides), 0)
     made = _made(base, o)
@@ -78,7 +82,8 @@ def lesson(job: Adapting) -> Lesson:
 def _made(base: LoadedBase, options: AdaptOptions) -> EmbeddingConfig:
     """How the adapter makes a vector of a text."""
     own = base.embedding or EmbeddingConfig()
-    return replace(own, normalise=True, limit=_shorter(own.limit, options.max_length))
+    long = long_of(options)
+    return replace(own, normalise=True, limit=_shorter(own.limit, options.max_length), long=long)
 
 
 def _sides(columns: Container[str]) -> tuple[str, ...]:

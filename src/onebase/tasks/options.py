@@ -2,17 +2,20 @@
 
 import functools
 import json
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from dataclasses import MISSING, Field, field, fields, is_dataclass, make_dataclass
 from typing import Any, cast, get_type_hints
 
+from onebase.artifact.files import plain
 from onebase.codec.text.clock import read_date
 from onebase.codec.text.ledger import check_codes
 from onebase.config import config, from_dict, to_dict, to_hash
+from onebase.config_errors import type_name
 from onebase.config_fields import to_new_names, with_new_names
 from onebase.errors import ConfigError, UserError
 from onebase.methods.method import option
 from onebase.methods.table import METHODS, OURS, method_of, takers
+from onebase.tasks.option_names import OptionNames
 
 
 @config
@@ -69,19 +72,10 @@ def read_options(options: Mapping[str, object], task: str, method: str) -> Adapt
     """Strict: an unknown option names the nearest valid one, one of another task or method those that have it. Raises ConfigError, UserError."""
     asked, own = task_options(task), method_of(method)
     classes = {"of_task": asked, "of_method": own.options}
-    plain = {k: list(v) if isinstance(v, tuple) else v for k, v in options.items()}
-    plain = with_new_names(AdaptOptions, plain, "adapt options")
-    known = {f.name for f in COMMON} | {f.name for c in classes.values() for f in fields(c)}
-    for name in plain.keys() - known:
-        if others := takers(name):
-            has = f"its own: {', '.join(own.option_names)}" if own.option_names else "it has none of its own"
-            raise ConfigError(
-                f"method {method} has no option {name!r}: {_have(others)}",
-                f"leave it out, or give another method ({has})",
-            )
-        if others := [t for t, c in TASK_OPTIONS.items() if name in {f.name for f in fields(c)}]:
-            raise ConfigError(f"task {task} has no option {name!r}: {_have(others)}", "leave it out")
-    read = from_dict(_flat(cast(Hashable, asked), cast(Hashable, own.options)), plain, "adapt options")
+    said = {k: list(v) if isinstance(v, tuple) else v for k, v in options.items()}
+    said = with_new_names(AdaptOptions, said, "adapt options")
+    option_names().check(said, task, method)
+    read = from_dict(_flat(cast(Hashable, asked), cast(Hashable, own.options)), said, "adapt options")
     try:
         parts = {p: c(**{f.name: getattr(read, f.name) for f in fields(c)}) for p, c in classes.items()}
         return AdaptOptions(**{f.name: getattr(read, f.name) for f in COMMON}, **parts)
@@ -89,8 +83,26 @@ def read_options(options: Mapping[str, object], task: str, method: str) -> Adapt
         raise ConfigError(f"adapt options: {e.cause}", e.remedy) from None
 
 
-def _have(names: Sequence[str]) -> str:
-    return f"{', '.join(names)} {'has' if len(names) == 1 else 'have'} it"
+def given_options(options: Mapping[str, object]) -> dict[str, Any]:
+    """What a user gave of the options, by their names of today, as plain data."""
+    found = to_new_names(AdaptOptions, plain(options))
+    assert isinstance(found, dict)
+    return found
+
+
+def option_names() -> OptionNames:
+    """The names of all options, as the tables have them now."""
+
+    def named(cls: type[Any]) -> dict[str, str]:
+        hints = get_type_hints(cls)
+        return {f.name: type_name(hints[f.name]) for f in fields(cls) if not f.name.startswith("of_")}
+
+    return OptionNames(
+        named(AdaptOptions),
+        {name: named(c) for name, c in TASK_OPTIONS.items()},
+        {name: named(m.options) for name, m in METHODS.items()},
+        tuple(f.metadata["was"] for f in COMMON if "was" in f.metadata),
+    )
 
 
 def flat(options: AdaptOptions) -> dict[str, Any]:

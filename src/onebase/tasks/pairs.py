@@ -1,29 +1,17 @@
-"""Texts that belong together: rows of pairs, how well a base's vectors find them, and the texts nearest to a query."""
+"""Texts that belong together: rows of pairs, and how well a base's vectors find them."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch.nn.functional as F
-from torch import Tensor
 
 from onebase.data import read_rows
 from onebase.data.labelled import Data, Records
-from onebase.errors import DataError, UserError
+from onebase.engine.text_index import Embed
+from onebase.errors import DataError
 from onebase.evaluation.predictions import Alike, Retrieved
 from onebase.evaluation.retrieval import relevant_ranks
-
-Embed = Callable[[Sequence[str]], Tensor]
-"""Texts to vectors [N, D]."""
-
-
-@dataclass(frozen=True)
-class Near:
-    """A text and how near it is to what was looked for: the cosine, at most 1."""
-
-    text: str
-    score: float
 
 
 def pair_columns(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
@@ -63,17 +51,3 @@ def compared(embed: Embed, data: Data) -> Retrieved | Alike:
     a_QD, c_CD = (F.normalize(embed(list(texts)), dim=-1).double() for texts in (relevant, candidates))
     own = [[candidates[text]] if text in candidates else [] for text in relevant]
     return Retrieved(relevant_ranks((a_QD @ c_CD.T).numpy(), list(relevant.values()), own))
-
-
-def nearest(embed: Embed, query: str, texts: Sequence[str], top: int | None = None) -> list[Near]:
-    """The texts, nearest to the query first; the `top` nearest alone where it is given. Raises UserError."""
-    if not isinstance(query, str) or not query.strip():
-        raise UserError(f"the query is {query!r}", "say what to look for")
-    if isinstance(texts, str) or not texts:
-        raise UserError(f"the texts are {texts!r}", "give a list of texts to look in")
-    if top is not None and top < 1:
-        raise UserError(f"top is {top}", "give at least 1, or none for all")
-    v_ND = F.normalize(embed([query, *texts]), dim=-1)
-    score_N = v_ND[1:] @ v_ND[0]
-    order = score_N.argsort(descending=True, stable=True).tolist()
-    return [Near(texts[i], float(score_N[i])) for i in order[:top]]

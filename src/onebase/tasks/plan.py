@@ -26,9 +26,9 @@ from onebase.objective.next_token import NextToken
 from onebase.objective.pictures import ImageClassification
 from onebase.objective.policy import Policy
 from onebase.objective.preference import Preference
+from onebase.readable import duration, size
 from onebase.tasks.classify import is_multilabel
 from onebase.tasks.job import Adapting
-from onebase.tasks.options import read_options
 from onebase.tasks.plan_reading import by_reading
 from onebase.tasks.results import Plan
 from onebase.tasks.table import prepared
@@ -38,7 +38,6 @@ from onebase.train.parallel import Parallel
 
 STEPS, TIMED = 4, 2
 """Steps whose batches are looked at, and times that one micro-batch goes forward and back on the clock, after once to warm up."""
-MIB = 2**20
 TIMING = "one micro-batch forward and back on this base, {} times after one to warm up; AdamW's own time is not in it"
 WRITING = "; the completions of the first steps were written once each"
 
@@ -64,8 +63,8 @@ def planned(
     base: Bound,
     data: Data,
     *,
-    task: str,
-    method: str,
+    task: str | None,
+    method: str | None,
     options: Mapping[str, object],
     columns: Mapping[str, str] | None = None,
     test: Data | None = None,
@@ -78,7 +77,7 @@ def planned(
         data,
         task=task,
         method=method,
-        options=read_options(options, task, method),
+        options=options,
         columns=columns,
         test=test,
     )
@@ -256,17 +255,17 @@ def _text(facts: dict[str, Any], told: Sequence[str]) -> str:
     elif facts.get("tokens"):
         lines.append(f"tokens        {facts['tokens']:,}")
     if memory := facts.get("memory_bytes"):
-        parts = ", ".join(f"{k} {v / MIB:,.1f}" for k, v in memory.items() if k != "total")
+        parts = ", ".join(f"{k} {size(v)}" for k, v in memory.items() if k != "total")
         lines.append(
-            f"memory        about {memory['total'] / MIB:,.1f} MiB: {parts}; {facts['free_bytes'] / MIB:,.0f} MiB free beside the weights: "
+            f"memory        about {size(memory['total'])}: {parts}; {size(facts['free_bytes'])} free beside the weights: "
             + ("fits" if facts["fits"] else "DOES NOT FIT")
         )
     if head := facts.get("head"):
         lines.append(
-            f"head          about {head['bytes'] / MIB:,.1f} MiB and {head['seconds']:,.1f} s to fit (estimated)"
+            f"head          about {size(head['bytes'])} and {duration(head['seconds'])} to fit (estimated)"
         )
     whole = seconds.get("steps", seconds.get("reading", 0.0))
     lines.append(
-        f"time          about {whole:,.{0 if whole >= 10 else 2}f} s, and {seconds['before']:,.2f} s before it; measured: {seconds['how']}"
+        f"time          about {duration(whole)}, and {duration(seconds['before'])} before it; measured: {seconds['how']}"
     )
     return "\n".join(lines)

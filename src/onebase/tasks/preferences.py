@@ -10,9 +10,9 @@ from onebase.codec.text.sample import Tokens
 from onebase.data import Rows, read_rows
 from onebase.data.bad_rows import Samples
 from onebase.data.labelled import Data, Make
-from onebase.data.row_files import Problem
+from onebase.data.lines import Problem
 from onebase.draws import Draws
-from onebase.engine.prompt_tokens import answer_tokens
+from onebase.engine.prompt_tokens import answer_tokens, less_prompt
 from onebase.errors import DataError
 from onebase.tasks.reading import RowReader, each_row
 
@@ -50,7 +50,8 @@ def answer_pairs(reader: RowReader) -> Make:
         known: Known = {}
         made = []
         for side in SIDES:
-            made.append(answer_tokens(reader.base, row["prompt"], row[side], known))
+            answer = answer_tokens(reader.base, row["prompt"], row[side], known)
+            made.append(less_prompt(answer, reader.tokens, reader.long))
             long = reader.too_long(len(made[-1]), f"'{side}' ", " with its prompt", "answers")
             if long is not None:
                 return long

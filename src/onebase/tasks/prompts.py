@@ -6,7 +6,7 @@ from typing import Any
 
 from onebase.base.folder import LoadedBase
 from onebase.codec.text.sample import chat_sample
-from onebase.engine.prompting import asked, checked
+from onebase.engine.prompter import asked, checked
 from onebase.errors import DataError
 from onebase.methods.prompt import ANSWER, PromptConfig, PromptOptions, ShotsConfig
 

@@ -2,14 +2,15 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from onebase.base.folder import LoadedBase
+from onebase.codec.text.long import Long
 from onebase.codec.text.sample import Tokens
 from onebase.data.bad_rows import Rows, Samples
 from onebase.data.labelled import Make
-from onebase.data.row_files import Problem
-from onebase.engine.features import given_tokens
+from onebase.data.lines import Problem
+from onebase.engine.features import long_tokens
 from onebase.errors import DataError
 from onebase.tasks.options import AdaptOptions
 
@@ -19,29 +20,46 @@ Row = Mapping[str, Any]
 @dataclass(frozen=True)
 class RowReader:
     """What reads rows: the base; the tokens that a text may have, and how many of the context an adapter takes before it; the columns that rows must
-    have, and the options."""
+    have, and the options. long: what is done with texts that have more tokens."""
 
     base: LoadedBase
     tokens: int
     taken: int = 0
     columns: tuple[str, ...] = ()
     options: AdaptOptions = field(default_factory=AdaptOptions)
+    long: Long = "refuse"
 
     def too_long(self, size: int, what: str = "", more: str = "", things: str = "samples") -> Problem | None:
-        """What is wrong with a text of so many tokens, if anything; it is never cut."""
+        """What is wrong with a text of so many tokens, if anything."""
         if size <= self.tokens:
             return None
         behind = f" behind the {self.taken} of the adapter" if self.taken else ""
         return Problem(
             f"{what}has {size} tokens{more}, the limit is {self.tokens}{behind}",
-            f"shorten it, leave it out or raise max_length: {things} are never cut",
+            f"shorten it, leave it out or raise max_length: {things} are never cut"
+            if self.cuts is None
+            else f"take -o long={self.cuts}, shorten it, leave it out or raise max_length",
         )
+
+    @property
+    def cuts(self) -> str | None:
+        """The values of `long` that the task has beside "refuse"; None where it has no such option."""
+        own = self.options.of_task
+        if own is None or (hint := get_type_hints(type(own)).get("long")) is None:
+            return None
+        return " or ".join(x for x in get_args(hint) if x != "refuse")
 
     def refused(self, texts: Sequence[Tokens]) -> Problem | None:
         """What is wrong with texts of which one has no token, or too many."""
         if not all(map(len, texts)):
             return Problem("has no token", "give a text that is not empty")
-        return self.too_long(max(map(len, texts)))
+        return None if any(t.windows for t in texts) else self.too_long(max(map(len, texts)))
+
+
+def long_of(options: AdaptOptions) -> Long:
+    """What the task's options say is done with long texts; those of a task without the option are refused."""
+    found: Long = getattr(options.of_task, "long", "refuse")
+    return found
 
 
 def no_samples(reader: RowReader) -> Make:
@@ -86,9 +104,10 @@ def whole_texts(
     def made(rows: Sequence[Row]) -> list[Samples | Problem]:
         each = [texts(row) for row in rows]
         ids = iter(tok.encode_batch([t for found in each for t in found]))
+        limit, long = reader.tokens, reader.long
         return [
             reader.refused(read) or read
-            for read in (tuple(given_tokens(tok.framed(next(ids)), 0) for _ in found) for found in each)
+            for read in (tuple(long_tokens(tok, next(ids), 0, limit, long) for _ in found) for found in each)
         ]
 
     return together(made)

@@ -11,7 +11,7 @@ from onebase.codec.text.sample import Tokens
 from onebase.data import read_rows
 from onebase.engine.answers import numbers, of_task, values
 from onebase.engine.features import pooling_of
-from onebase.engine.prompting import Given
+from onebase.engine.prompter import Given
 from onebase.errors import DataError
 from onebase.evaluation.predictions import Numbers
 from onebase.methods.bound import Bound
@@ -21,6 +21,7 @@ from onebase.methods.method import SCRATCH
 from onebase.methods.ridge import fit_ridge
 from onebase.model.proj import AdapterRouting
 from onebase.objective.regress import Regression
+from onebase.readable import figure
 from onebase.tasks import by_head as heads
 from onebase.tasks.base import Maker, ScoreRequest, Shown, Task
 from onebase.tasks.by_head import Fit, Prepared, wide_features
@@ -73,7 +74,7 @@ def prepare(job: Adapting) -> Prepared:
         targets = {t.id: y for t, y in zip(texts, y_N.tolist(), strict=True)}
         return Fit(
             fitted.head,
-            HeadConfig(gives="value", pooling=pooling, mean=mean, scale=scale),
+            HeadConfig(gives="value", pooling=pooling, mean=mean, scale=scale, **heads.reads(job)),
             lambda on: Regression(SCRATCH, targets, pooling_of(job.base, pooling), on),
             fitted.facts,
         )
@@ -94,14 +95,14 @@ def predictions(request: ScoreRequest) -> Numbers:
 
 
 def _answer(bound: Bound, given: Sequence[Given]) -> list[Shown]:
-    return [Shown(f"{x:.6g}", {"value": x}) for x in values(_on(bound), [str(t) for t in given])]
+    return [Shown(figure(x), {"value": x}) for x in values(_on(bound), [str(t) for t in given])]
 
 
 TASK = Task(
     name="regress",
     columns=("text", "value"),
     lesson=lambda job: heads.lesson(job, prepare(job)),
-    options=heads.BiasedHeadOptions,
+    options=heads.TextOptions,
     methods={
         "head": Maker(lambda job: heads.by_head(job, prepare(job))),
         "prompt": "a prompt gives each of some answers a probability, no number",

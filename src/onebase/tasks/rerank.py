@@ -16,7 +16,7 @@ from onebase.codec.text.sample import Tokens
 from onebase.data import read_rows
 from onebase.data.bad_rows import Samples
 from onebase.data.labelled import Make
-from onebase.data.row_files import Problem
+from onebase.data.lines import Problem
 from onebase.engine.answers import of_task, query_problem, ranked, scored
 from onebase.engine.features import pair_tokens, pooling_of
 from onebase.errors import DataError
@@ -27,6 +27,7 @@ from onebase.methods.head import FOLDS, best_pooled, fit_head, spread
 from onebase.methods.method import SCRATCH
 from onebase.model.proj import AdapterRouting
 from onebase.objective.label import MultiLabel
+from onebase.readable import figure
 from onebase.tasks import by_head as heads
 from onebase.tasks.base import Maker, ScoreRequest, Shown, Task
 from onebase.tasks.by_head import Fit, Prepared, wide_features
@@ -111,7 +112,7 @@ def _answer(bound: Bound, given: Sequence[Any]) -> list[Shown]:
     out = []
     for row in given:
         found = ranked(on, row["query"], row["texts"])
-        line = "; ".join(f"{r.score:.4g} {r.text}" for r in found)
+        line = "; ".join(f"{figure(r.score, 4)} {r.text}" for r in found)
         out.append(Shown(line, {"ranked": [{"index": r.index, "score": r.score} for r in found]}))
     return out
 

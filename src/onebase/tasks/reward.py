@@ -2,6 +2,7 @@
 ones (Bradley and Terry, 1952). n pairs, P pooled features."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -9,16 +10,18 @@ from torch import Tensor
 
 from onebase.base.head import HeadConfig
 from onebase.codec.text.sample import Tokens
+from onebase.config import config
 from onebase.engine.answers import numbers, of_task, rewards
 from onebase.engine.features import pooling_of
-from onebase.engine.prompting import Given
+from onebase.engine.prompter import Given
 from onebase.evaluation.predictions import Rated
 from onebase.methods.bound import Bound
 from onebase.methods.folder import Attached
 from onebase.methods.head import FOLDS, Fitted, best_pooled, fit_head, spread
-from onebase.methods.method import SCRATCH
+from onebase.methods.method import SCRATCH, option
 from onebase.model.proj import AdapterRouting
 from onebase.objective.reward import PairwiseReward
+from onebase.readable import figure
 from onebase.tasks import by_head as heads
 from onebase.tasks.base import Maker, ScoreRequest, Shown, Task
 from onebase.tasks.by_head import Fit, Prepared, wide_features
@@ -33,6 +36,15 @@ from onebase.tasks.preferences import (
     preference_rows,
 )
 from onebase.tasks.rows import reader_on
+
+
+@config
+class RewardOptions(heads.HeadOptions):
+    """Options of task reward."""
+
+    long: Literal["refuse", "tail"] = option(
+        "tail", "what is done with long prompts: refuse, or tail (their beginning is left out)", later=True
+    )
 
 
 def prepare(job: Adapting) -> Prepared:
@@ -52,7 +64,7 @@ def prepare(job: Adapting) -> Prepared:
         fitted, pooling = best_pooled(on_differences, x_NP, job.options.of_task.pooling)
         return Fit(
             fitted.head,
-            HeadConfig(gives="value", pooling=pooling),
+            HeadConfig(gives="value", pooling=pooling, **heads.reads(job)),
             lambda on: PairwiseReward(SCRATCH, pooling_of(job.base, pooling), on),
             fitted.facts,
         )
@@ -72,14 +84,14 @@ def predictions(request: ScoreRequest) -> Rated:
 
 
 def _answer(bound: Bound, given: Sequence[Given]) -> list[Shown]:
-    return [Shown(f"{x:.6g}", {"reward": x}) for x in rewards(_on(bound), [str(t) for t in given])]
+    return [Shown(figure(x), {"reward": x}) for x in rewards(_on(bound), [str(t) for t in given])]
 
 
 TASK = Task(
     name="reward",
     columns=COLUMNS,
     lesson=lambda job: heads.lesson(job, prepare(job)),
-    options=heads.HeadOptions,
+    options=RewardOptions,
     methods={
         "head": Maker(lambda job: heads.by_head(job, prepare(job))),
         "prompt": "a prompt gives each of some answers a probability, no number",

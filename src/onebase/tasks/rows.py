@@ -7,12 +7,13 @@ from typing import Any
 from onebase.base.folder import LoadedBase
 from onebase.data import Rows, read_rows
 from onebase.data.labelled import Data, Records
+from onebase.engine.features import room_of
 from onebase.methods.bound import Bound
 from onebase.methods.table import METHODS
 from onebase.tasks.base import Look, Task
 from onebase.tasks.checks import before
 from onebase.tasks.options import AdaptOptions
-from onebase.tasks.reading import RowReader
+from onebase.tasks.reading import RowReader, long_of
 
 
 def read(
@@ -37,7 +38,7 @@ def read(
     )
     longest = min(options.max_length or context, context - taken) if taken else options.max_length or context
     required = task.columns_of(Look(base, options, lambda: records.sound))
-    make = task.samples(RowReader(base, longest, taken, required, options))
+    make = task.samples(RowReader(base, longest, taken, required, options, long_of(options)))
     return read_rows(records, required, check=task.check, make=make)
 
 
@@ -79,6 +80,9 @@ def _asks(task: Task, method: str) -> Callable[[Any], tuple[str, ...]] | None:
 
 
 def reader_on(base: Bound) -> RowReader:
-    """What reads the rows of an evaluation: the base with what is on it."""
+    """What reads the rows of an evaluation: the base with what is on it, long texts as its adapter does."""
     taken = base.loaded.model.virtual_counts(base.routing, 1)[0]
-    return RowReader(base.loaded, base.config.text.context - taken, taken)
+    head = None if base.attached is None else base.attached.config.head
+    if head is None:
+        return RowReader(base.loaded, base.config.text.context - taken, taken)
+    return RowReader(base.loaded, room_of(base.loaded, head.limit, taken), taken, long=head.long)

@@ -7,19 +7,22 @@ import numpy as np
 import torch
 
 from onebase.base.head import HeadConfig
+from onebase.codec.text.long import Long
 from onebase.codec.text.sample import Tokens
+from onebase.codec.text.tokenizer import Tokenizer
+from onebase.config import config
 from onebase.data import read_rows
 from onebase.data.bad_rows import Samples
 from onebase.data.labelled import Make
-from onebase.data.row_files import Problem
-from onebase.engine.answers import of_task, spans_in, token_states
+from onebase.data.lines import Problem
+from onebase.engine.answers import of_task, spans_in, token_states, unframed
 from onebase.engine.answers import spans as spans_of
-from onebase.engine.prompting import Given
+from onebase.engine.prompter import Given
 from onebase.errors import DataError
 from onebase.evaluation.predictions import SpanSets
 from onebase.methods.bound import Bound
 from onebase.methods.head import FOLDS, fit_head, spread
-from onebase.methods.method import SCRATCH
+from onebase.methods.method import SCRATCH, option
 from onebase.methods.spans import Placed, Span, placed, tags_of, trimmed
 from onebase.model.proj import AdapterRouting
 from onebase.objective.base import IGNORE
@@ -36,6 +39,13 @@ MEND_TOKENS = "a token has one label at most: make one span of them, or drop one
 MEND = "mend the spans: characters from 0, end exclusive, none over another"
 
 
+@config
+class TagOptions:
+    """Options of task tag."""
+
+    long: Long = option("windows", heads.LONG, later=True)
+
+
 def spans_said(row: Mapping[str, Any]) -> list[Span]:
     """The spans of a row, without white space at their ends."""
     cut = (trimmed(row["text"], Span(s["start"], s["end"], s["label"])) for s in row["spans"])
@@ -46,10 +56,11 @@ def placed_texts(reader: RowReader, whole: bool = True) -> Make:
     """The texts of rows with the places of their tokens. whole: each token may be in one span at most."""
 
     def one(row: Mapping[str, Any]) -> Samples | Problem:
-        read = placed(reader.base.codec.tokenizer, row["text"])
+        read = placed(reader.base.codec.tokenizer, row["text"], "", reader.tokens, reader.long)
         if (refused := reader.refused((read,))) is not None:
             return refused
-        spans = [Span(s["start"], s["end"], s["label"]) for s in row["spans"]] if whole else []
+        given = [Span(s["start"], s["end"], s["label"]) for s in row["spans"]] if whole else []
+        spans = _within(given, read)
         said = tags_of(spans, read.places, sorted({s.label for s in spans}), row["text"])[1]
         return (read,) if said is None else Problem(said, MEND_TOKENS)
 
@@ -94,20 +105,18 @@ def prepare(job: Adapting) -> Prepared:
     tags = []
     for row, each, (text,) in zip(rows, spans, rows.samples, strict=True):
         assert isinstance(text, Placed)
-        found, said = tags_of(each, text.places, number, row["text"])
+        found, said = tags_of(_within(each, text), text.places, number, row["text"])
         assert said is None, "it was looked at when the rows were read"
         tags.append(found)
-    before = len(tokenizer.begun([]))
-    after = len(tokenizer.framed([])) - before
-    framed = [(*[IGNORE] * before, *t, *[IGNORE] * after) for t in tags]
+    framed = [_framed(t, text, tokenizer) for t, (text,) in zip(tags, rows.samples, strict=True)]
 
     def fit(texts: Sequence[Tokens], routing: AdapterRouting | None) -> Fit:
         states = token_states(job.base, texts, routing)
-        x_ND = torch.cat([h_TD[before : before + len(t)] for h_TD, t in zip(states, tags, strict=True)])
+        x_ND = torch.cat([unframed(h_TD, t, tokenizer) for h_TD, t in zip(states, texts, strict=True)])
         y_N = torch.tensor([tag for t in tags for tag in t])
         # Tokens of one text lean on each other: they are held out together.
         folds = np.repeat(spread(len(tags), job.options.seed), [len(t) for t in tags])
-        cfg = HeadConfig(labels=labels, gives="spans")
+        cfg = HeadConfig(labels=labels, gives="spans", **heads.reads(job))
         fitted = fit_head(x_ND, y_N, cfg.outputs, job.options.seed, folds if len(tags) >= FOLDS else None)
         targets = {t.id: x for t, x in zip(texts, framed, strict=True)}
         facts: Facts = fitted.facts
@@ -118,6 +127,24 @@ def prepare(job: Adapting) -> Prepared:
         "data.tokens": (sum(map(len, tags)), "counted"),
     }
     return Prepared(fit, facts)
+
+
+def _within(spans: Sequence[Span], text: Placed) -> Sequence[Span]:
+    """Those of a text's spans that are read: of a text that is cut, all that lie in what is left."""
+    if not text.left_out:
+        return spans
+    return [s for s in spans if any(a < s.end and s.start < b for a, b in text.places)]
+
+
+def _framed(tags: Sequence[int], text: Tokens, tokenizer: Tokenizer) -> tuple[int, ...]:
+    """A tag for each token of a text, those that frame it or its windows among them."""
+    before, around = len(tokenizer.begun([])), len(tokenizer.framed([]))
+    out: list[int] = []
+    left = list(tags)
+    for size in text.windows or (len(text),):
+        own, left = left[: size - around], left[size - around :]
+        out += [IGNORE] * before + own + [IGNORE] * (around - before)
+    return tuple(out)
 
 
 def predictions(request: ScoreRequest) -> SpanSets:
@@ -146,6 +173,7 @@ TASK = Task(
     name="tag",
     columns=("text",),
     lesson=lambda job: heads.lesson(job, prepare(job)),
+    options=TagOptions,
     methods={
         "head": Maker(lambda job: heads.by_head(job, prepare(job))),
         "prompt": "a prompt gives each of some answers a probability, no places in a text",

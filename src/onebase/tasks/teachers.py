@@ -17,13 +17,14 @@ from onebase.engine.decoder import generate
 from onebase.engine.sampler import Sampling
 from onebase.errors import DataError, UserError
 from onebase.evaluation.bootstrap import Score, mean_score, paired_difference, ratio_score
-from onebase.formats.peft.folder import is_peft
+from onebase.formats.recognise import is_peft
 from onebase.methods.bound import Bound
 from onebase.methods.folder import load_config
 from onebase.model.mask import Cols
 from onebase.objective.base import TrunkInput
 from onebase.objective.distil import TeacherOutput, kl
-from onebase.opening.names import find_artifact, open_base, read_adapter
+from onebase.opening.find import find_artifact
+from onebase.opening.names import open_base, read_adapter
 from onebase.tasks.job import Adapting
 from onebase.tasks.options import AdaptOptions
 

@@ -14,7 +14,8 @@ from onebase.data import RowPlan, TokenSet, read_rows
 from onebase.data.order import ExampleOrder, Order, one_by_one
 from onebase.engine.decoder import generate
 from onebase.engine.features import chat_row, completion_row
-from onebase.engine.prompting import prompted, texts_of
+from onebase.engine.prompter import texts_of
+from onebase.engine.prompting import prompted
 from onebase.engine.sampler import Sampling
 from onebase.errors import DataError
 from onebase.evaluation.likelihood import completion_nats

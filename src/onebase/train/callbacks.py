@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from onebase.artifact.disk import disk_errors
 from onebase.artifact.files import write_atomic
+from onebase.readable import duration
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ class Progress(NoCallback):
         if not self.terminal and ((info.step + 1) % tenth == 0 or info.step + 1 == info.total):
             left = info.seconds / (info.step + 1) * (info.total - info.step - 1)
             print(
-                f"{self.title} {info.step + 1}/{info.total}  loss {shown}  {speed} tokens/s  {left:.0f} s left",
+                f"{self.title} {info.step + 1}/{info.total}  loss {shown}  {speed} tokens/s  {duration(left)} left",
                 flush=True,
             )
 

@@ -9,9 +9,8 @@ from onebase.base.config import BaseConfig, base_parameters
 from onebase.errors import UserError
 from onebase.model import count
 from onebase.objective.cross_entropy import CHUNK
+from onebase.readable import size
 from onebase.train.config import TrainConfig
-
-GIB = 2**30
 
 
 @dataclass(frozen=True)
@@ -77,6 +76,4 @@ def check_memory(
         if fits
         else "even one row at a time does not fit: lower model.width or model.depth, or use more ranks (torchrun)"
     )
-    raise UserError(
-        f"this run needs about {need.total / GIB:.1f} GiB on {device}, {free / GIB:.1f} GiB are free", remedy
-    )
+    raise UserError(f"this run needs about {size(need.total)} on {device}, {size(free)} are free", remedy)

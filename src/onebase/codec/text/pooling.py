@@ -1,13 +1,16 @@
 """One vector for a whole text, from the hidden states of its tokens. B texts, T tokens, D width."""
 
-from typing import Literal
+from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal
 
+from onebase.codec.text.long import Long
 from onebase.config import config
+from onebase.config_fields import later
 from onebase.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Pooling = Literal["mean", "cls", "last", "max"]
 
@@ -15,10 +18,10 @@ Pooling = Literal["mean", "cls", "last", "max"]
 @config
 class EmbeddingConfig:
     """How a text becomes a vector: the mean or the largest value over its tokens (those around it count), the first token's or the last's
-    hidden state; `normalise` then gives it length 1. Texts are cut to `limit` tokens, the ones around them included (null: to the context).
+    hidden state; `normalise` then gives it length 1. Texts have `limit` tokens at most, the ones around them included (null: the context).
 
     filled: shorter texts are filled up to the limit with the padding token, which then counts like any other (SigLIP). ends: the token that
-    must end a text, where it is known (CLIP).
+    must end a text, where it is known (CLIP). long: what is done with longer texts.
     """
 
     pooling: Pooling = "mean"
@@ -26,6 +29,7 @@ class EmbeddingConfig:
     limit: int | None = None
     filled: bool = False
     ends: int | None = None
+    long: Long = later("head")
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
@@ -34,6 +38,9 @@ class EmbeddingConfig:
 
 def pooled(hidden_BTD: Tensor, live_BT: Tensor, cfg: EmbeddingConfig) -> Tensor:
     """fp32 vectors (fp64 of fp64) [B, D] of hidden states [B, T, D]. live: bool [B, T], false for padding, true somewhere in every row."""
+    import torch  # not above: the config is read without it
+    import torch.nn.functional as F
+
     h_BTD = hidden_BTD.to(torch.promote_types(hidden_BTD.dtype, torch.float32))
     T = h_BTD.shape[1]
     if cfg.pooling == "mean":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -54,16 +55,36 @@ class Sample:
 @dataclass(frozen=True)
 class Tokens:
     """A tokenised sample: `ids` int32 [T]; `loss` bool [T], true where token t is a target that is learnt. types: of a pair of texts which
-    of the two a token is of, int32 [T]; None: all are of the first."""
+    of the two a token is of, int32 [T]; None: all are of the first. windows: of a text that is read in several, the tokens of each, one
+    after the other (none: it is read at once). left_out: tokens of the text that are not read."""
 
     ids: NDArray[np.int32]
     loss: NDArray[np.bool_]
     id: str = ""
     source: str = ""
     types: NDArray[np.int32] | None = None
+    windows: tuple[int, ...] = ()
+    left_out: int = 0
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def parts(self) -> list[Tokens]:
+        """What is read at once, in order: the windows, or itself."""
+        if not self.windows:
+            return [self]
+        ends = np.cumsum((0, *self.windows)).tolist()
+        return [
+            Tokens(
+                self.ids[a:b],
+                self.loss[a:b],
+                self.id,
+                self.source,
+                None if self.types is None else self.types[a:b],
+            )
+            for a, b in pairwise(ends)
+        ]
 
 
 def document_sample(text: str, *, id: str = "", source: str = "") -> Sample:

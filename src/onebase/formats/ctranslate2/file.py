@@ -20,7 +20,6 @@ from torch import Tensor
 from onebase.errors import ArtifactError
 from onebase.formats.rules import Shape
 
-FILE = "model.bin"
 VERSION = 6
 MAX_COUNT, MAX_NAME, MAX_RANK = 65536, 512, 4
 """Variables (and second names) at most, bytes of a name, dimensions: the largest Whisper has about 1,300 variables."""
@@ -47,20 +46,6 @@ class Contents:
     revision: int
     variables: dict[str, Variable]
     second: dict[str, str]
-
-
-def is_ctranslate2(path: Path) -> bool:
-    """Is this a folder with a model of CTranslate2?"""
-    try:
-        with open(path / FILE, "rb") as f:
-            head = f.read(256)
-    except OSError:
-        return False
-    # A version and a short text that names a "...Spec": nothing else that is called model.bin begins so.
-    if len(head) < 7 or struct.unpack("<I", head[:4])[0] > 255:
-        return False
-    end = 6 + struct.unpack("<H", head[4:6])[0]
-    return head[6:end].endswith(b"Spec\0")
 
 
 class CT2File:

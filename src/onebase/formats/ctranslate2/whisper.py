@@ -15,15 +15,16 @@ from onebase.base.folder import LoadedBase
 from onebase.codec.text.codec import TextCodec
 from onebase.codec.text.tokenizer import Tokenizer
 from onebase.errors import ArtifactError, ConfigError
-from onebase.formats.ctranslate2.file import FILE, CT2File
+from onebase.formats.ctranslate2.file import CT2File
 from onebase.formats.families import whisper
 from onebase.formats.families.encoder import STEM
 from onebase.formats.family import Family
 from onebase.formats.hf.base import imported
-from onebase.formats.hf.folder import CONFIG, read_json
+from onebase.formats.hf.files import CONFIG, read_json
 from onebase.formats.hf.speech import END, speech_config
 from onebase.formats.hf.tokenizer_files import TOKENIZER, read_codec
 from onebase.formats.reader import ConfigReader
+from onebase.formats.recognise import CT2_FILE
 from onebase.formats.rules import Ignore, Rule, Rules, Split, Tie, rename
 from onebase.formats.weight_loading import load_weights
 
@@ -33,7 +34,7 @@ NORMS = (("gamma", "weight"), ("beta", "bias"))
 
 def open_ctranslate2(path: Path, *, hashes: bool = False) -> LoadedBase:
     """Read a folder with model.bin, config.json and tokenizer.json. Raises ArtifactError or ConfigError for what does not fit."""
-    source = CT2File(path / FILE)
+    source = CT2File(path / CT2_FILE)
     if source.contents.spec != SPEC:
         raise ConfigError(f"{source.where} is a {source.contents.spec}", f"accepted of this format: {SPEC}")
     values = ConfigReader(source.values, source.where)
@@ -51,10 +52,12 @@ def open_ctranslate2(path: Path, *, hashes: bool = False) -> LoadedBase:
     model = load_weights(cfg, FAMILY, source)
     unread = [*values.unread, *sorted(tree.keys() - names.keys())]
     files = [p for p in path.iterdir() if p.suffix in (".json", ".bin", ".txt")]
-    record = imported(path, "ctranslate2", "whisper", unread, files, hashes)
+    record = imported(path, "ctranslate2", tree | {"model_type": "whisper"}, unread, files, hashes)
     kinds = sorted(set(source.kinds().values()))
     record.add(
-        "imported.numbers", kinds, "number formats in the source; those of whole numbers became float32"
+        "imported.numbers",
+        kinds,
+        "read from the source: its number formats; those of whole numbers became float32",
     )
     return LoadedBase(model, words, record, path, speech=speech)
 

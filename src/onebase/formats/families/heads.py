@@ -208,11 +208,14 @@ def read_config(r: ConfigReader, found: FoundHead, outputs: int, pairs: Pairs) -
         return "extract", HeadConfig(gives="answer", layer=layer, typed=pairs.typed, limit=pairs.limit)
     if found.kind == "tokens":
         labels = tuple(dict.fromkeys(tag_parts(n)[1] for n in names if n != OUTSIDE))
-        return "tag", HeadConfig(labels=labels, gives="spans", tags=names, layer=layer)
+        return "tag", HeadConfig(labels=labels, gives="spans", tags=names, layer=layer, long="windows")
     pooling: Pooling = (
         r.one_of("classifier_pooling", POOLINGS, "cls") if layout.pooling is None else layout.pooling
     )
-    cfg = HeadConfig(labels=names, pooling=pooling, layer=layer, pairs=outputs > 1, typed=pairs.typed)
+    # Such a checkpoint says nothing of longer texts; its users truncate them.
+    cfg = HeadConfig(
+        labels=names, pooling=pooling, layer=layer, pairs=outputs > 1, typed=pairs.typed, long="head"
+    )
     if pooling == "last":
         cfg = replace(cfg, pad=r.get("pad_token_id", int) if r.has("pad_token_id") else None)
     problem = r.get("problem_type", str, "")

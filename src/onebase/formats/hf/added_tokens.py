@@ -13,7 +13,7 @@ from typing import Any
 import tokenizers
 
 from onebase.errors import ArtifactError
-from onebase.formats.hf.folder import read_json
+from onebase.formats.hf.files import read_json
 
 ADDED = "added_tokens.json"
 CONFIG = "tokenizer_config.json"

@@ -18,37 +18,13 @@ from torch import Tensor
 
 from onebase.artifact.tensors import DTYPES
 from onebase.errors import ArtifactError
+from onebase.formats.hf.files import CONFIG, INDEX, WEIGHTS, read_json
 from onebase.formats.hf.unsupported import no_weights, pointer
 from onebase.formats.raw_tensors import read_tensor
 from onebase.formats.rules import Shape
 
-CONFIG = "config.json"
-WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
-MAX_JSON = 64 * 2**20
-"""A config or an index is some kilobytes; what is far larger is not read."""
-
 PART = 16 * 2**20
 """Bytes of a tensor at a time, where it is not read whole."""
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON map of sane size. Raises ArtifactError naming the file."""
-    try:
-        if path.stat().st_size > MAX_JSON:
-            raise ArtifactError(
-                f"{path} has {path.stat().st_size:,} bytes", f"at most {MAX_JSON:,} are read as JSON"
-            )
-        tree = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ArtifactError(f"{path} is missing", "take an intact copy of the folder") from None
-    except (OSError, ValueError, RecursionError) as e:
-        raise pointer(path) or ArtifactError(
-            f"{path} is not JSON: {e}", "take an intact copy of the folder"
-        ) from None
-    if not isinstance(tree, dict):
-        raise ArtifactError(f"{path} holds no map", "take an intact copy of the folder")
-    return tree
 
 
 class HFFolder:

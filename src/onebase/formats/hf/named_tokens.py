@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from onebase.codec.text.roles import Roles
-from onebase.formats.hf.folder import CONFIG, read_json
+from onebase.formats.hf.files import CONFIG, read_json
 
 OWN = ("bos_token", "eos_token", "pad_token", "unk_token")
 """Roles that have a field of their own."""

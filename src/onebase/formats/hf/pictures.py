@@ -5,7 +5,7 @@ from pathlib import Path
 
 from onebase.codec.image.config import Filter, ImageCodecConfig, PixelsConfig
 from onebase.formats.family import Tree
-from onebase.formats.hf.folder import read_json
+from onebase.formats.hf.files import read_json
 from onebase.formats.reader import ConfigReader
 
 PREPROCESSOR, PROCESSOR = "preprocessor_config.json", "processor_config.json"

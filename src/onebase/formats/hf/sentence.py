@@ -12,10 +12,10 @@ from typing import Any
 
 from onebase.codec.text.pooling import EmbeddingConfig, Pooling
 from onebase.errors import ArtifactError, ConfigError
-from onebase.formats.hf.folder import MAX_JSON, read_json
+from onebase.formats.hf.files import MAX_JSON, read_json
 from onebase.formats.reader import ConfigReader
+from onebase.formats.recognise import MODULES
 
-MODULES = "modules.json"
 ABOUT = "config_sentence_transformers.json"
 LIMITS = tuple(
     f"sentence_{kind}_config.json"

@@ -10,7 +10,7 @@ from onebase.codec.audio.config import AudioCodecConfig
 from onebase.codec.audio.speech import SpeechConfig
 from onebase.codec.text.tokenizer import Tokenizer
 from onebase.errors import ConfigError
-from onebase.formats.hf.folder import CONFIG, read_json
+from onebase.formats.hf.files import CONFIG, read_json
 from onebase.formats.hf.tokenizer_files import GENERATION
 from onebase.formats.reader import ConfigReader
 

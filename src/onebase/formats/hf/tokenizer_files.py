@@ -30,7 +30,7 @@ from onebase.formats.hf.added_tokens import (
     vocab_of,
     with_added,
 )
-from onebase.formats.hf.folder import CONFIG, read_json
+from onebase.formats.hf.files import CONFIG, read_json
 from onebase.formats.hf.named_tokens import extra_tokens, other_names
 from onebase.formats.hf.tokenizer_keys import lowered, with_keys
 from onebase.formats.hf.vocab_files import read_vocab_files, with_word_ends

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from onebase.errors import ConfigError
-from onebase.formats.hf.folder import CONFIG, read_json
+from onebase.formats.hf.files import CONFIG, read_json
 from onebase.formats.reader import ConfigReader
 
 Tree = dict[str, Any]

@@ -14,7 +14,7 @@ from typing import Any
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from onebase.errors import ArtifactError
-from onebase.formats.hf.folder import MAX_JSON, read_json
+from onebase.formats.hf.files import MAX_JSON, read_json
 from onebase.formats.hf.tokenizer_keys import BERT, kind_of
 from onebase.formats.reader import ConfigReader
 

@@ -17,10 +17,11 @@ from onebase.base.head import OwnHead
 from onebase.base.model import BaseModel
 from onebase.errors import ArtifactError, ConfigError
 from onebase.formats.family import Family
-from onebase.formats.hf.folder import read_json
+from onebase.formats.hf.files import read_json
 from onebase.formats.reader import ConfigReader
+from onebase.formats.recognise import PEFT_CONFIG
 
-CONFIG, WEIGHTS, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
+CONFIG, WEIGHTS, PICKLE = PEFT_CONFIG, "adapter_model.safetensors", "adapter_model.bin"
 PREFIX = "base_model.model."
 """What stands before a module's name in their tensors' names."""
 IDLE = (
@@ -118,11 +119,6 @@ def _around(key: str) -> list[str]:
     """The modules that a tensor is in, from the outermost in."""
     parts = key.split(".")
     return [".".join(parts[:i]) for i in range(1, len(parts))]
-
-
-def is_peft(path: Path) -> bool:
-    """Is this a folder that PEFT saved an adapter in?"""
-    return path.is_dir() and (path / CONFIG).is_file()
 
 
 def save_peft(

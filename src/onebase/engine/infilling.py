@@ -1,0 +1,42 @@
+"""Prompts for what stands between two texts: prefix, suffix, then the middle is generated (Bavarian et al., 2207.14255), as objective infill writes them."""
+
+from onebase.base.folder import LoadedBase
+from onebase.codec.text.tokenizer import Tokenizer
+from onebase.errors import UserError
+from onebase.objective.infill import InfillMarks
+
+NAMES = (
+    ("<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>"),  # ours, Qwen2.5-Coder, CodeGemma
+    ("<fim_prefix>", "<fim_middle>", "<fim_suffix>"),  # StarCoder, Granite code
+    ("<fim-prefix>", "<fim-middle>", "<fim-suffix>"),  # SantaCoder
+    ("▁<PRE>", "▁<MID>", "▁<SUF>"),  # Code Llama
+    ("<｜fim▁begin｜>", "<｜fim▁end｜>", "<｜fim▁hole｜>"),  # DeepSeek Coder
+)
+"""What families call the tokens before the prefix, the middle and the suffix."""
+
+
+def marks_of(tokenizer: Tokenizer) -> InfillMarks | None:
+    """The tokens of a tokenizer that mark the parts; None where it has none."""
+    for names in NAMES:
+        ids = [i for name in names if (i := tokenizer.inner.token_to_id(name)) is not None]
+        if len(ids) == len(names):
+            return InfillMarks(*ids)
+    return None
+
+
+def infill_ids(base: LoadedBase, prefix: str, suffix: str) -> list[int]:
+    """A prompt that asks for what stands between two texts. Raises UserError for a base that has not learnt to say it."""
+    remedy = "pretrain with objective: infill, or use a base that has such tokens (most code models)"
+    recipe = base.record.get("config.recipe")
+    objective = recipe.get("objective") if isinstance(recipe, dict) else None
+    kind = objective.get("kind", "next_token") if isinstance(objective, dict) else objective
+    if isinstance(recipe, dict) and kind != "infill":  # our tokenizers have the tokens, whatever is learnt
+        raise UserError(
+            f"a suffix for a base that learnt no infill (its recipe says objective: {kind or 'next_token'})",
+            remedy,
+        )
+    tok = base.codec.tokenizer
+    if (marks := marks_of(tok)) is None:
+        raise UserError("a suffix for a base whose tokenizer has no tokens for infill", remedy)
+    before, after = (tok.encode(text, follows="special") for text in (prefix, suffix))
+    return tok.begun([marks.prefix, *before, marks.suffix, *after, marks.middle])

@@ -1,0 +1,57 @@
+"""Which format of others a path is in, by the names of its files and their first bytes alone: quick, and without torch."""
+
+import struct
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from onebase.artifact.manifest import MANIFEST
+from onebase.formats.hf.files import CONFIG
+
+MODULES = "modules.json"
+"""What sentence-transformers writes beside, or in the place of, config.json."""
+PEFT_CONFIG = "adapter_config.json"
+CT2_FILE = "model.bin"
+
+
+def is_folder(path: Path) -> bool:
+    """Is this a folder of a saved Hugging Face model (and none of ours)?"""
+    if not path.is_dir() or (path / MANIFEST).is_file():
+        return False
+    return (path / CONFIG).is_file() or (path / MODULES).is_file()
+
+
+def is_gguf(path: Path) -> bool:
+    """Is this a file that calls itself GGUF?"""
+    return path.is_file() and path.suffix.lower() == ".gguf"
+
+
+def is_ctranslate2(path: Path) -> bool:
+    """Is this a folder with a model of CTranslate2?"""
+    try:
+        with open(path / CT2_FILE, "rb") as f:
+            head = f.read(256)
+    except OSError:
+        return False
+    # A version and a short text that names a "...Spec": nothing else that is called model.bin begins so.
+    if len(head) < 7 or struct.unpack("<I", head[:4])[0] > 255:
+        return False
+    end = 6 + struct.unpack("<H", head[4:6])[0]
+    return head[6:end].endswith(b"Spec\0")
+
+
+def is_peft(path: Path) -> bool:
+    """Is this a folder that PEFT saved an adapter in?"""
+    return path.is_dir() and (path / PEFT_CONFIG).is_file()
+
+
+FORMATS_IN: Mapping[str, Callable[[Path], bool]] = {
+    "a CTranslate2 folder of a Whisper (model.bin, tokenizer.json)": is_ctranslate2,
+    "a Hugging Face folder (config.json and safetensors)": is_folder,
+    "a .gguf file": is_gguf,
+}
+"""Formats that a base is opened from, by what they are called, and what says that a path is of one. The first that fits counts."""
+
+
+def format_of(path: Path) -> str | None:
+    """The format of others that a path is in; None where it is in none that is opened."""
+    return next((name for name, fits in FORMATS_IN.items() if fits(path)), None)
