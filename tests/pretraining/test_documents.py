@@ -175,7 +175,15 @@ def test_the_command(ended: Path) -> None:
     assert "train.steps" in told(ended)  # without it: the record
 
 
+def test_a_link_to_the_base_is_enough(ended: Path, tmp_path: Path) -> None:
+    """As the store has it."""
+    (tmp_path / "name").symlink_to(ended / "base")
+    assert onebase.documents_read(tmp_path / "name").sources == onebase.documents_read(ended).sources
+
+
 def test_what_cannot_be_counted(ended: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--read beside --html"):
+        told(ended, "--read", "--html", tmp_path / "page.html")
     with pytest.raises(UserError, match="has no document 'nobody'"):
         onebase.documents_read(ended).document("nobody")
     alone = tmp_path / "base"

@@ -1,4 +1,4 @@
-"""Commands that read records. None of them needs torch, and none imports it."""
+"""Commands that read records. None of them needs torch, and none imports it, but `show --read`: that makes the order of a run anew."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -86,6 +86,8 @@ def show(
     from onebase.govern.show import describe, lines
     from onebase.opening.find import find_base, refuse_foreign
 
+    if read is not None and html is not None:
+        raise UserError("--read beside --html: a page has no count of documents", "give one of them")
     path = find_base(ref)
     refuse_foreign(path)
     if read is not None:

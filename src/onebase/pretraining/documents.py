@@ -138,6 +138,8 @@ def documents_read(run: str | Path) -> DocumentsRead:
     data/, tokenizer.json), or where that is not what the base was made of.
     """
     path = Path(run)
+    if not any((p / "recipe.json").is_file() for p in (path, path.parent)):
+        path = path.resolve()  # a name in the store is a link
     out = path if (path / "recipe.json").is_file() else path.parent
     base = out / "base" if out == path else path
     if not (out / "recipe.json").is_file():
@@ -152,8 +154,11 @@ def documents_read(run: str | Path) -> DocumentsRead:
     steps = checkpoint_step(checkpoints[-1]) if record is None else int(record.get("train.steps"))
     recipe = kept_recipe(out)
     plan, dataset = _plan(recipe, out)
-    wanted = None if record is None else record.get("data.order")
-    if wanted not in (None, plan.digest):
+    now = {
+        "data.order": plan.digest,
+        "data.fingerprint": dataset.fingerprint,
+    }  # the second alone in older records
+    if record is not None and any(record.get(k) not in (None, v) for k, v in now.items()):
         raise ArtifactError(
             f"the data, tokenizer or recipe in {out} are not those that {base} was trained with",
             "put them back as they were",
