@@ -17,6 +17,8 @@ from onebase.errors import ArtifactError
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
+BEFORE = "before"
+"""Key of a file's entry while the file is replaced (`artifact.appending`): what it was, which holds as well until the new one is there."""
 GIVE = {
     ("base", "adapter"): "give the base that it was made for, and --adapter {folder}",
     ("base", ""): "give a base: its folder, a .gguf file, a name in the store (onebase list) or hf:org/name",
@@ -111,6 +113,18 @@ def cached_hashes() -> Iterator[Callable[[Path, os.stat_result], str]]:
 
 def _check(folder: Path, hasher: Callable[[Path, os.stat_result, str], str]) -> None:
     manifest = read_manifest(folder)
+    try:
+        _compare(folder, manifest, hasher)
+    except ArtifactError:
+        # Facts may have been added to the record between the manifest and the record: then there is another manifest now.
+        if (now := read_manifest(folder)) == manifest:
+            raise
+        _compare(folder, now, hasher)
+
+
+def _compare(
+    folder: Path, manifest: dict[str, Any], hasher: Callable[[Path, os.stat_result, str], str]
+) -> None:
     found = dict(walk(folder))
     found.pop(MANIFEST)
     for name in sorted(manifest["files"].keys() - found.keys()):
@@ -119,10 +133,14 @@ def _check(folder: Path, hasher: Callable[[Path, os.stat_result, str], str]) -> 
         raise ArtifactError(
             f"{folder / name} is extra: the manifest does not list it", "move it out of the folder"
         )
-    for name, entry in manifest["files"].items():
+    for name, now in manifest["files"].items():
         path = found[name]
         try:
             info = path.stat()
+            entry = now
+            if BEFORE in now and info.st_size == now[BEFORE]["bytes"]:
+                old = now[BEFORE]["sha256"]
+                entry = now[BEFORE] if hasher(path, info, old) == old else now
             if info.st_size < entry["bytes"]:
                 raise _damaged(path, f"is truncated: {info.st_size} of {entry['bytes']} bytes")
             if info.st_size > entry["bytes"] or hasher(path, info, entry["sha256"]) != entry["sha256"]:
@@ -161,12 +179,15 @@ def _well_formed(manifest: dict[str, Any]) -> bool:
         and isinstance(manifest.get("facts"), dict)
         and isinstance(files, dict)
         and all(
-            good_name(name)
-            and isinstance(e, dict)
-            and isinstance(e.get("sha256"), str)
-            and type(e.get("bytes")) is int
+            good_name(name) and _entry(e) and (BEFORE not in e or _entry(e[BEFORE]))
             for name, e in files.items()
         )
+    )
+
+
+def _entry(value: Any) -> bool:
+    return (
+        isinstance(value, dict) and isinstance(value.get("sha256"), str) and type(value.get("bytes")) is int
     )
 
 

@@ -200,7 +200,7 @@ held = contextlib.ExitStack()
 """What a command has claimed; `main` lets go of it when the command ends."""
 
 
-def refuse_existing(out: Path, *, hold: bool = True, overwrite: str = "") -> None:
+def refuse_existing(out: Path, *, hold: bool = True, overwrite: str = "", option: str = "--out") -> None:
     """Say that the folder is taken before the work, not after it; with `hold` it is ours until the command ends, and another process
     that is to write it is told now. overwrite: the kind of an artifact that may be there, and is replaced."""
     from onebase.artifact.manifest import MANIFEST, read_manifest
@@ -208,10 +208,10 @@ def refuse_existing(out: Path, *, hold: bool = True, overwrite: str = "") -> Non
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         if not overwrite:
-            raise UserError(f"{out} already exists", "choose another --out")
+            raise UserError(f"{out} already exists", f"choose another {option}")
         if not (out / MANIFEST).is_file():
             raise UserError(
-                f"{out} was not made by onebase, so it is not overwritten", "choose another --out"
+                f"{out} was not made by onebase, so it is not overwritten", f"choose another {option}"
             )
         read_manifest(out, overwrite)
     if hold and os.environ.get("RANK", "0") == "0":

@@ -58,9 +58,16 @@ def eval_(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="The rows the adapter learnt from, for the gate: classical rivals and an untrained twin (classify).",
+            help="The rows the adapter learnt from, for the gate: is it better than classical systems (classify, regress, tag)?",
         ),
     ] = None,
+    twin: Annotated[
+        bool,
+        typer.Option(
+            "--twin",
+            help="With --train: compare with the same adapter on an untrained base, too (it takes as long as the adapter took).",
+        ),
+    ] = False,
     schema: Schema = None,
     spaces: Spaces = False,
     max_tokens: Annotated[int, typer.Option(help="New tokens of a written answer, at most.")] = 64,
@@ -90,6 +97,12 @@ def eval_(
     lm_eval_include: Annotated[
         Path | None, typer.Option(metavar="DIR", help="A folder of task files, for names.")
     ] = None,
+    record: Annotated[
+        bool,
+        typer.Option(
+            "--record/--no-record", help="Keep the scores in the adapter's record, with the hash of the data."
+        ),
+    ] = True,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     device: Device = "auto",
     dtype: DType = "auto",
@@ -107,11 +120,15 @@ def eval_(
         return
     if data is None:
         raise UserError("there is nothing to score on", "give --data FILE, or --lm-eval TASK")
+    if twin and not train:
+        raise UserError("--twin without --train: there is no gate", "give --train FILE, the adapter's rows")
     columns = named_columns(column or [])
     judged = parse_pairs(option) if option else None
     check_paths(ref, adapter, [data, train])
     import onebase
     from onebase.assess.gating import against_classical, compared_adapter, refuse_other_rows
+    from onebase.assess.keeping import keep_scores, kept_in
+    from onebase.data.file_hashes import files_read
     from onebase.data.labelled import Data, Records
     from onebase.opening.names import resolved
 
@@ -121,18 +138,29 @@ def eval_(
     if train:
         compared_adapter(base)  # says what the gate does not compare
         learnt = Records.of(resolved(train), columns).kept()
-    if train or columns:
-        rows = Records.of(resolved(data), columns).kept()
-    if train:
-        refuse_other_rows(base, learnt, rows)
-    scores = onebase.evaluate(
-        base, rows, task=task, max_tokens=max_tokens, constraint=form, judge=judged, scores=score
-    )
+    with files_read() as files:
+        if train or columns:
+            rows = Records.of(resolved(data), columns).kept()
+        if train:
+            refuse_other_rows(base, learnt, rows)
+        scores = onebase.evaluate(
+            base, rows, task=task, max_tokens=max_tokens, constraint=form, judge=judged, scores=score
+        )
     verdict = None
     if train:
-        verdict = against_classical(base, learnt, rows)
+        verdict = against_classical(base, learnt, rows, twin=twin)
+    if record and (folder := kept_in(adapter or [])) is not None:
+        keep_scores(folder, scores, files, verdict)
     if json:
-        gate = {"gate": verdict.line, "gate_costs": [vars(c) for c in verdict.costs]} if verdict else {}
+        gate = (
+            {
+                "gate": verdict.line,
+                "gate_answer": verdict.answer,
+                "gate_costs": [vars(c) for c in verdict.costs],
+            }
+            if verdict
+            else {}
+        )
         print_json({k: _fields(s) for k, s in scores.items()} | gate)
         return
     _say_scores(scores)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from onebase.artifact.disk import unreadable
+from onebase.data.file_hashes import hashed_lines
 from onebase.errors import DataError
 
 
@@ -28,7 +29,7 @@ def lines(path: Path) -> Iterator[Line]:
     """Number, text with its end and problem of each line, as `lines_of` has them."""
     try:
         with path.open("rb") as f:
-            yield from lines_of(f, str(path))
+            yield from lines_of(hashed_lines(f, path), str(path))
     except OSError as e:
         raise unreadable(path, e) from None
 

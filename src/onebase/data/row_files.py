@@ -8,12 +8,15 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from io import BufferedReader
 from itertools import chain
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from onebase.artifact.disk import unreadable
+from onebase.data.file_hashes import note_file
 from onebase.data.json_files import json_file, json_lines
 from onebase.data.lines import Problem, Record, lines, missing_column, some_names
 from onebase.errors import DataError
@@ -115,7 +118,17 @@ def _header(where: str, names: list[str], columns: Sequence[str]) -> list[str]:
 
 def _parquet(path: Path, columns: Sequence[str]) -> Iterator[Record]:
     try:
-        file = pq.ParquetFile(path, page_checksum_verification=True)
+        raw = path.open("rb")
+    except OSError as e:
+        raise unreadable(path, e) from None
+    with raw:
+        note_file(raw, path)
+        yield from _parquet_of(raw, path, columns)
+
+
+def _parquet_of(raw: BufferedReader, path: Path, columns: Sequence[str]) -> Iterator[Record]:
+    try:
+        file = pq.ParquetFile(raw, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as e:
         raise DataError(
             f"{path}: not a Parquet file: {e}",

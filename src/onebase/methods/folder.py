@@ -86,7 +86,7 @@ def own_head(base: LoadedBase) -> AdapterParts | None:
         return None
     cfg = AdapterConfig(method="head", task=base.head.task, base=bound_to(base), head=base.head.config)
     record = Record("adapter")
-    record.add_parent("base", base.fingerprint, base.path.name if base.path else "")
+    record.add_parent("base", base.fingerprint, base.name)
     record.add("task", base.head.task, "read from the source of the base")
     record.add("data", None, "not known: the source does not say what the head learnt from")
     return AdapterParts(cfg, base.head.tensors, record)

@@ -178,7 +178,7 @@ class _Scores:
     """Bits per byte of the test rows and of general text, before and after; nothing where no test rows are given."""
 
     def __init__(self, job: Adapting) -> None:
-        self.base, self.seed = job.base, job.options.seed
+        self.job, self.base, self.seed = job, job.base, job.options.seed
         self.docs: list[DocumentIds] = []
         given = job.options.of_task.replay.test
         self.general = (
@@ -207,7 +207,7 @@ class _Scores:
         if not self.docs:
             return {}
         found = changes(before, self.measured(routing), seed=self.seed)
-        return score_facts(found) | {"scores.general_text": (self.general, "stated")}
+        return score_facts(found) | {"scores.general_text": (self.general, self.job.origin("replay.test"))}
 
 
 def predictions(request: ScoreRequest) -> Documents:

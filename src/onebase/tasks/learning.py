@@ -128,7 +128,10 @@ def learn(
         "train.batch_size": (state.rows, "counted by the loop"),
         "tokens.read": (state.tokens, "counted by the loop"),
         "tokens.supervised": (state.supervised, "counted by the loop"),
-        "flops.formula": (per_token * state.tokens, "formula of the config x tokens, full backward assumed"),
+        "flops.formula": (
+            per_token * state.tokens,
+            "computed: formula of the config x tokens, full backward assumed",
+        ),
         # Of a run that was at its end already there is no batch to measure.
         **({"train.final_loss": (result.losses[-1], "measured on the last batch")} if result.losses else {}),
     }

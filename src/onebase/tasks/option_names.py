@@ -64,6 +64,9 @@ OTHER_METHODS = {
 Names = Mapping[str, str]
 """Options by name, with what each accepts in words."""
 
+TASK, METHOD = "classify", "lora"
+"""What is learnt, and how, where nobody says it."""
+
 
 @dataclass(frozen=True)
 class OptionNames:
