@@ -278,12 +278,15 @@ def test_stop_strings_are_refused_beside_a_form() -> None:
 
 
 def test_json_is_compact_unless_white_space_is_asked_for() -> None:
-    found = [f.text for f in answers(30, Constraint(schema=PERSON), max_tokens=200)]
-    assert all(
-        text == json.dumps(json.loads(text), separators=(",", ":"), ensure_ascii=False) for text in found
-    )
+    def between(text: str) -> str:
+        """What is not within strings."""
+        return re.sub(r'"(?:\\.|[^"\\])*"', "", text)
+
+    for f in answers(30, Constraint(schema=PERSON), max_tokens=200):
+        check(f.text, PERSON)
+        assert not re.search(r"\s", between(f.text)), f.text
     loose = [f.text for f in answers(30, Constraint(schema=PERSON, spaces=True), max_tokens=300)]
-    assert any(": " in text or ":\n" in text for text in loose)
+    assert any(re.search(r"\s", between(text)) for text in loose)
     for text in loose:
         check(text, PERSON)
 
