@@ -8,7 +8,20 @@ from typing import Annotated, Any
 
 import typer
 
-from onebase.cli import apply, audit, compare, derive, exchange, images, learn, records, speech, use, vectors
+from onebase.cli import (
+    apply,
+    audit,
+    compare,
+    derive,
+    evaluate,
+    exchange,
+    images,
+    learn,
+    records,
+    speech,
+    use,
+    vectors,
+)
 from onebase.cli.app import app, held
 from onebase.errors import UserError
 
@@ -18,6 +31,7 @@ __all__ = [
     "audit",
     "compare",
     "derive",
+    "evaluate",
     "exchange",
     "images",
     "learn",
