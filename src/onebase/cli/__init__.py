@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from onebase.cli import (
+    adapt,
     apply,
     audit,
     compare,
@@ -16,7 +17,7 @@ from onebase.cli import (
     evaluate,
     exchange,
     images,
-    learn,
+    pretrain,
     records,
     speech,
     use,
@@ -27,6 +28,7 @@ from onebase.errors import UserError
 
 __all__ = [
     "app",
+    "adapt",
     "apply",
     "audit",
     "compare",
@@ -34,8 +36,8 @@ __all__ = [
     "evaluate",
     "exchange",
     "images",
-    "learn",
     "main",
+    "pretrain",
     "records",
     "speech",
     "use",
