@@ -27,8 +27,8 @@ from onebase.cli.app import app, held
 from onebase.errors import UserError
 
 __all__ = [
-    "app",
     "adapt",
+    "app",
     "apply",
     "audit",
     "compare",
