@@ -51,7 +51,7 @@ demo: $(VENV)/.demo bases
 
 # The site of docs/, into site/: every link checked, and nothing loaded from the network.
 docs: $(VENV)/.docs
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict  # with --quiet warnings would not count
 	@echo "site/index.html; with search: $(BIN)/python -m http.server --bind 127.0.0.1 -d site"
 
 wheel: | $(BIN)/python

@@ -10,7 +10,7 @@ import typer
 from onebase.cli import app
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted(p for p in (ROOT / "docs").glob("*.md") if p.stem != "log")
+PAGES = sorted(p for p in (ROOT / "docs").rglob("*.md") if p.stem != "log")
 NAMES = [p.stem for p in PAGES]
 OPTIONS = {"serving": "serve", "speech": "transcribe", "images": "images", "audits": "audit", "demo": "demo"}
 """Pages whose tables list every option of a command."""
@@ -69,3 +69,55 @@ def test_links_lead_somewhere(page: Path) -> None:
         there = page.parent / name if name else page
         assert there.exists(), target
         assert not heading or heading in anchors(there), target
+
+
+def test_the_names_of_our_side_exist() -> None:
+    """Each call, command, option, task and method in the right column of docs/coming_from.md, and theirs where the package is installed."""
+    import onebase
+    from onebase.tasks.option_names import OptionNames
+    from onebase.tasks.options import option_names
+    from onebase.tasks.table import METHODS, TASKS
+
+    names: OptionNames = option_names()
+    options = {*names.common, *(k for own in (*names.tasks.values(), *names.methods.values()) for k in own)}
+    commands = typer.main.get_command(app).commands
+    rows = re.findall(r"^\| (.+?) \| (.+) \|$", (ROOT / "docs" / "coming_from.md").read_text(), re.M)
+    ours = "\n".join(right for _, right in rows)
+    for name in re.findall(r"\bBase\.(\w+)", ours):
+        assert hasattr(onebase.Base, name), name
+    for name in re.findall(r"\bonebase\.(\w+)", ours):
+        assert name in onebase.__all__, name
+    used = re.findall(r"`onebase ([a-z]+)([^`]*)", ours)
+    assert len(used) > 15
+    for command, rest in used:
+        known = {name for p in commands[command].params for name in p.opts}
+        assert set(re.findall(r"--[a-z-]+", rest)) <= known, (command, rest)
+    for kind, known in (("task", TASKS), ("method", METHODS)):
+        said = re.findall(rf"--{kind} (\w+)|{kind}=\"(\w+)\"", ours)
+        said += [
+            (w, "")
+            for found in re.findall(rf"\b{kind}s? ((?:`\w+`(?:, | and | or )?)+)", ours)
+            for w in re.findall(r"\w+(?=`)", found)
+        ]
+        assert said and {a or b for a, b in said} <= set(known), kind
+    for name in re.findall(r"options? ((?:`[^`]+`(?:, )?)+)", ours):
+        assert {w.partition("=")[0] for w in re.findall(r"`([^`]+)`", name)} <= options, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("package", "names"),
+    [
+        (
+            "transformers",
+            "AutoModelForCausalLM TextIteratorStreamer Trainer TrainingArguments TrainerCallback BitsAndBytesConfig pipeline",
+        ),
+        ("peft", "LoraConfig get_peft_model PromptTuningConfig PrefixTuningConfig PeftModel"),
+        ("sentence_transformers", "SentenceTransformer CrossEncoder util"),
+    ],
+)
+def test_the_names_of_their_side_exist(package: str, names: str) -> None:
+    there = pytest.importorskip(package)
+    page = (ROOT / "docs" / "coming_from.md").read_text()
+    for name in names.split():
+        assert f"{name}" in page and hasattr(there, name), name

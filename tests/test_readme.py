@@ -11,6 +11,7 @@ import sys
 import urllib.request
 from collections.abc import Iterable
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -116,7 +117,8 @@ def serve_line(words: list[str]) -> None:
             said += line
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(f"{found[1]}/models", timeout=600) as answer:
-            assert b'"chat"' in answer.read()
+            served = answer.read().decode()
+        assert all(f'"{w.partition("=")[0]}"' in served for b, w in pairwise(words) if b == "--adapter")
     finally:
         process.terminate()
         process.communicate(timeout=600)

@@ -110,13 +110,33 @@ def load(cls: type[T], path: str | Path, overrides: Iterable[str] = ()) -> T:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
+        own = next(
+            (p for p in (Path("recipes") / f"{path.stem}.yaml", path.with_suffix(".yaml")) if p.is_file()),
+            None,
+        )
         raise ConfigError(
-            f"no recipe at {path}", "give the path of a YAML file; recipes/ has some to start from"
+            f"no recipe at {path}",
+            f"did you mean {own}?"
+            if own
+            else "give the path of a YAML file; recipes/ has some to start from",
+        ) from None
+    except IsADirectoryError:
+        found = sorted(p for p in path.iterdir() if p.suffix in (".yaml", ".yml"))
+        raise ConfigError(
+            f"{path} is a folder, a recipe is a YAML file",
+            f"give one of its files: {', '.join(map(str, found[:5]))}"
+            if found
+            else "give the path of a YAML file",
         ) from None
     except (OSError, UnicodeDecodeError) as e:
         raise ConfigError(
             f"{path} cannot be read as UTF-8 text: {e}", "give the path of a YAML file"
         ) from None
+    if path.suffix.lower() in (".jsonl", ".csv", ".tsv"):
+        raise ConfigError(
+            f"{path} has rows, a recipe is a YAML file",
+            f"name it in a recipe: data.sources.0.path={path}; or give it to onebase adapt --data",
+        )
     lines: dict[Path_, int] = {}
     try:
         lines_of(yaml.compose(text, Loader=loader()), (), lines)

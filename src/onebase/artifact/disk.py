@@ -90,7 +90,7 @@ def _where_it_may_be(path: Path) -> str:
     if text.startswith("~") and path.expanduser().exists():
         return f"write {path.expanduser()}: the shell does not replace ~ inside quotes"
     with contextlib.suppress(OSError):
-        if near := difflib.get_close_matches(path.name, os.listdir(path.parent), 1, 0.6):
+        if near := difflib.get_close_matches(path.name, os.listdir(path.parent), 1, 0.75):
             return f"did you mean {path.with_name(near[0])}?"
     if not path.suffix and text.count("/") < 2 and not path.is_absolute():
         name = text if "/" in text else f"ORG/{text}"

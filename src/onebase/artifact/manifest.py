@@ -21,7 +21,7 @@ BEFORE = "before"
 """Key of a file's entry while the file is replaced (`artifact.appending`): what it was, which holds as well until the new one is there."""
 GIVE = {
     ("base", "adapter"): "give the base that it was made for, and --adapter {folder}",
-    ("base", ""): "give a base",
+    ("base", ""): "give a base: its folder, a .gguf file, a name in the store (onebase list) or hf:org/name",
     ("adapter", "base"): "a base is the first argument; give a folder made by onebase adapt here",
     ("adapter", ""): "give a folder made by onebase adapt",
 }
@@ -45,7 +45,9 @@ def read_manifest(folder: str | Path, kind: str | None = None) -> dict[str, Any]
         near = _inside(folder)
         raise ArtifactError(
             f"{why}: not an artifact, or one whose writing was cut off",
-            f"it holds others: give {' or '.join(near)}" if near else "check the path",
+            f"it holds others: give {' or '.join(near)}"
+            if near
+            else GIVE.get((kind or "", ""), "check the path"),
         ) from None
     except NotADirectoryError:
         raise ArtifactError(

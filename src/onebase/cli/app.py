@@ -131,6 +131,15 @@ def load_base(ref: str, adapters: str | Sequence[str] | None, device: str, dtype
     return base.with_adapter(found) if found else base
 
 
+def refuse_blank(texts: Sequence[str]) -> None:
+    """Raises UserError for a text without a letter: a base makes something even of that, which means nothing."""
+    for i, text in enumerate(texts, 1):
+        if not text.strip():
+            raise UserError(
+                f"text {i} of {len(texts)} is empty", "give a text; is a variable of the shell empty?"
+            )
+
+
 def named_columns(pairs: list[str]) -> dict[str, str]:
     """`text=body` as what the task calls a column, and what the file calls it. Raises UserError."""
     out: dict[str, str] = {}

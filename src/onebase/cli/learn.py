@@ -46,7 +46,12 @@ def demo(
     run_demo(out, minutes=minutes, quick=quick, log=say)
 
 
-@app.command(epilog=example("onebase pretrain recipes/tiny.yaml train.steps=200 --out runs/tiny"))
+@app.command(
+    epilog=example(
+        "onebase pretrain recipes/tiny.yaml train.steps=200 --out runs/tiny",
+        "onebase pretrain recipes/tiny.yaml train.steps=200 --out runs/tiny --extend minutes=60",
+    )
+)
 def pretrain(
     recipe: Annotated[Path, typer.Argument(help="A recipe (YAML).")],
     overrides: Annotated[
@@ -61,6 +66,16 @@ def pretrain(
     dtype: Annotated[
         str | None, typer.Option(help="auto, bf16 or fp32 (default: as the recipe says).")
     ] = None,
+    extend: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="Go on from a finished run, by one of steps, tokens, epochs, minutes; the base of before is kept.",
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="With --extend: do not keep the base of before.")
+    ] = False,
     tensorboard: Annotated[bool, typer.Option(help="Also log to TensorBoard.")] = False,
     wandb: Annotated[bool, typer.Option(help="Also log to Weights & Biases.")] = False,
 ) -> None:
@@ -69,10 +84,18 @@ def pretrain(
     more += [f"log.{k}=true" for k, v in (("tensorboard", tensorboard), ("wandb", wandb)) if v]
     read = _recipe(recipe, [*(overrides or []), *more])
     from onebase.api.loading import run_recipe
+    from onebase.config import parse_pairs
     from onebase.train.callbacks import Progress
     from onebase.train.signals import EXIT_STOPPED
 
-    finished = run_recipe(read, out or Path("runs") / read.name, callbacks=[Progress(read.name)], log=say)
+    finished = run_recipe(
+        read,
+        out or Path("runs") / read.name,
+        callbacks=[Progress(read.name)],
+        log=say,
+        extend=None if extend is None else parse_pairs([extend]),
+        overwrite=overwrite,
+    )
     if finished.base is None:
         raise typer.Exit(EXIT_STOPPED)
     say(f"base: {finished.out / 'base'} ({finished.base.fingerprint[:16]}...)")

@@ -1,9 +1,10 @@
-"""Commands that read records. None of them needs torch, and none imports it."""
+"""Commands that read records. None of them needs torch, and none imports it, but `show --read`: that makes the order of a run anew."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from onebase.cli.app import ArtifactRef, app, example, print_json, say
 from onebase.errors import UserError
@@ -47,8 +48,24 @@ def list_(
         say(f"not listed: {line}")
 
 
+class BareRead(TyperCommand):
+    """A command whose `--read` may stand without a value: alone at the end, or before another option."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        after = [*args[1:], "-"]
+        bare = [
+            "--read=" if a == "--read" and b.startswith("-") else a for a, b in zip(args, after, strict=True)
+        ]
+        return super().parse_args(ctx, bare)
+
+
 @app.command(
-    epilog=example("onebase show runs/demo/pretrain --json", "onebase show runs/adds --html runs/adds.html")
+    cls=BareRead,
+    epilog=example(
+        "onebase show runs/demo/pretrain --json",
+        "onebase show runs/adds --html runs/adds.html",
+        "onebase show runs/demo/pretrain --read",
+    ),
 )
 def show(
     ref: ArtifactRef,
@@ -57,13 +74,25 @@ def show(
         Path | None,
         typer.Option(metavar="FILE", help="Write it as one page, with the curves of its training, instead."),
     ] = None,
+    read: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[ID]",
+            help="Count instead what a base read in pretraining, by source; with the id or hash of a document: how often that was read.",
+        ),
+    ] = None,
 ) -> None:
     """What an artifact is made of: its record, every number with its origin."""
     from onebase.govern.show import describe, lines
     from onebase.opening.find import find_base, refuse_foreign
 
+    if read is not None and html is not None:
+        raise UserError("--read beside --html: a page has no count of documents", "give one of them")
     path = find_base(ref)
     refuse_foreign(path)
+    if read is not None:
+        _say_read(path, read, json)
+        return
     if html is not None:
         from onebase.govern.page import write_page
 
@@ -74,6 +103,24 @@ def show(
         say(f"page: {html}")
     else:
         say("\n".join(lines(path)))
+
+
+def _say_read(path: Path, document: str, json: bool) -> None:
+    """What --read asks for."""
+    import onebase.api  # objectives of other packages register there
+
+    found = onebase.documents_read(path)
+    if not document:
+        if json:
+            print_json(found.facts)
+        else:
+            say(found.text)
+        return
+    each = found.document(document)
+    if json:
+        print_json([vars(one) for one in each])
+    else:
+        say("\n".join(one.line() for one in each))
 
 
 @app.command(epilog=example("onebase verify runs/demo/pretrain"))

@@ -131,7 +131,8 @@ def _parquet_of(raw: BufferedReader, path: Path, columns: Sequence[str]) -> Iter
         file = pq.ParquetFile(raw, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as e:
         raise DataError(
-            f"{path}: not a Parquet file: {e}", "give a .parquet file, or name its kind"
+            f"{path}: not a Parquet file: {e}",
+            "give an intact .parquet file; a file of text ends in .csv or .jsonl",
         ) from None
     with file:
         there = file.schema_arrow.names

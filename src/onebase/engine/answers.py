@@ -47,7 +47,7 @@ def of_task(bound: Bound, task: str, does: str) -> Attached:
     if bound.attached is None or bound.attached.task != task:
         raise UserError(
             f"this base has no adapter that {does}",
-            f"make one with base.adapt(data, task='{task}', method='head') and use base.with_adapter(it)",
+            f"give --adapter DIR of one, or make it: onebase adapt --task {task} (in Python: adapt, then with_adapter)",
         )
     return bound.attached
 

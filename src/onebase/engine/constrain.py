@@ -35,8 +35,8 @@ SYMBOLS = 20_000
 # White space between the parts of JSON, where it is allowed: none, one space, or a new line and its indent. Without a bound a small base may write
 # it for ever, and even so it takes tokens that the values then lack: by default there is none.
 # No \uXXXX in strings: a key written so would be another name for a property that the schema knows, and escape its rules.
+_SPACES, _COMPACT = {"whitespace_pattern": r" |\n {0,20}"}, {"whitespace_flexible": False}
 _JSON = {
-    "whitespace_pattern": r" |\n {0,20}",
     "item_separator": ",",
     "key_separator": ":",
     "json_allowed_escapes": 'nrbtf\\"',
@@ -227,7 +227,7 @@ def _compiled(codec: TextCodec, constraint: Constraint) -> Guide:
     try:
         match constraint.kind:
             case "schema":
-                how: Any = _JSON | {"whitespace_flexible": constraint.spaces}
+                how: Any = _JSON | (_SPACES if constraint.spaces else _COMPACT)
                 form = LLMatcher.grammar_from_json_schema(constraint.text, overrides=how)
             case "regex":
                 form = LLMatcher.grammar_from_regex(constraint.text)

@@ -82,7 +82,10 @@ def _with_base(path: Path, remedy: str) -> str:
     with contextlib.suppress(UserError, OSError):
         if read_manifest(path)["kind"] == "adapter":
             parents = [p for p in Record.load(path / RECORD).parents if p["kind"] == "base"]
-            named = [f"{p['name'] or 'a base'} ({p['fingerprint'][:16]}...)" for p in parents[:1]]
+            named = [
+                f"{p['name'] if p['name'] != 'base' else 'a base'} ({p['fingerprint'][:16]}...)"
+                for p in parents[:1]
+            ]
             return f"{remedy}; it was made for {named[0]}" if named else remedy
     return remedy
 

@@ -7,6 +7,7 @@ from dataclasses import MISSING, Field, field, fields, is_dataclass, make_datacl
 from typing import Any, cast, get_type_hints
 
 from onebase.artifact.files import plain
+from onebase.artifact.record import Record
 from onebase.codec.text.clock import read_date
 from onebase.codec.text.ledger import check_codes
 from onebase.config import config, from_dict, to_dict, to_hash
@@ -133,6 +134,13 @@ def those_of(recorded: Mapping[str, Any], task: str, method: str) -> dict[str, A
     of_tasks = {f.name for c in TASK_OPTIONS.values() for f in fields(c)}
     now = to_new_names(AdaptOptions, recorded)
     return {k: v for k, v in now.items() if k in mine or not (k in of_tasks or takers(k))}
+
+
+def date_of(record: Record | None) -> str | None:
+    """The date that the chat template of an adapter with this record found when it was learnt: its scores are the same on another day."""
+    kept = None if record is None else record.get("config.options")
+    date = kept.get("date") if isinstance(kept, dict) else None
+    return date if isinstance(date, str) else None
 
 
 def explained(task: str | None, method: str) -> str:

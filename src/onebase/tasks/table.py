@@ -104,7 +104,7 @@ def answers(bound: Bound, given: Sequence[Given]) -> list[Shown]:
     if task is None or task.answer is None:
         able = [t.name for t in TASKS.values() if t.answer is not None]
         what = "there is no adapter on the base" if on is None else f"this adapter is for task {on.task}"
-        raise UserError(what, f"adapters of these tasks are asked about texts: {', '.join(able)}")
+        raise UserError(what, f"give --adapter DIR of a task that answers about texts: {', '.join(able)}")
     return task.answer(bound, given)
 
 
