@@ -19,14 +19,15 @@ def labelled(n: int, seed: int) -> list[dict[str, str]]:
     return rows
 
 
-base = given_or_made()
-# The head is fitted exactly (logistic regression on the base's hidden states); the base is not changed.
-adapter = base.adapt(labelled(24, seed=1), task="classify", method="head")
-print(f"the adapter has {adapter.bytes} bytes and belongs to {base.fingerprint[:16]}...")
+if __name__ == "__main__":
+    base = given_or_made()
+    # The head is fitted exactly (logistic regression on the base's hidden states); the base is not changed.
+    adapter = base.adapt(labelled(24, seed=1), task="classify", method="head")
+    print(f"the adapter has {adapter.bytes} bytes and belongs to {base.fingerprint[:16]}...")
 
-sorting = base.with_adapter(adapter)
-for found in sorting.classify(["There is snow on Friday.", "We eat cake."]):
-    print(found.label, {label: round(p, 3) for label, p in found.scores.items()})
+    sorting = base.with_adapter(adapter)
+    for found in sorting.classify(["There is snow on Friday.", "We eat cake."]):
+        print(found.label, {label: round(p, 3) for label, p in found.scores.items()})
 
-for name, score in onebase.evaluate(sorting, labelled(60, seed=2)).items():
-    print(f"{name} {score.value:.3f} (95%: {score.low:.3f} to {score.high:.3f}, n = {score.n})")
+    for name, score in onebase.evaluate(sorting, labelled(60, seed=2)).items():
+        print(f"{name} {score.value:.3f} (95%: {score.low:.3f} to {score.high:.3f}, n = {score.n})")

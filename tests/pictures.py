@@ -45,7 +45,7 @@ def sighted(path: Path, **codec: Any) -> Path:
     model = BaseModel(BaseConfig(trunks={"image": trunk}, codecs={"image": ImageCodecConfig(**made | codec)}))
     model.reset(0)
     record = Record("base")
-    record.add("name", "sighted", "stated by the test")
+    record.add("name", "sighted", "stated by the user")
     save_base(path, LoadedBase(model.eval(), None, record))
     return path
 

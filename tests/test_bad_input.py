@@ -159,10 +159,10 @@ def test_a_row_that_cannot_be_learnt(task: str, row: dict[str, object], parts: t
         "chat": {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]},
     }
     Path("rows.jsonl").write_text(lines_of(*[fine[task]] * 12, row))
-    said = onebase(
-        "adapt", tiny_run(), "--data", "rows.jsonl", "--task", task, "-o", "epochs=1", "--out", "out"
-    )
-    refused(said, *parts)
+    words = ["adapt", tiny_run(), "--data", "rows.jsonl", "--task", task, "-o", "epochs=1", "--out", "out"]
+    if task == "classify":  # it reads long texts in windows, unless told otherwise
+        words += ["-o", "long=refuse"]
+    refused(onebase(*words), *parts)
     assert not Path("out").exists()
 
 

@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 EXAMPLES: dict[str, tuple[bool | str, str]] = {
     "pretrain_tiny": (False, "held-out bits per byte"),
     "adapt_classify": (True, "accuracy"),
+    "compare_systems": (True, "the best adapter is a "),
     "saved_prompt": (True, "On Friday we cook soup ->"),
     "rerank_and_extract": (True, "answer '"),
     "search_documents": (True, "found on page 200"),

@@ -39,6 +39,7 @@ NAMES = [
     "combine",
     "merge",
     "eval",
+    "compare",
     "audit",
     "apply",
     "embed",

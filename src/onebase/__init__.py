@@ -1,6 +1,6 @@
 """onebase: one base, every task, known origins.
 
-The public face, loaded on first use so that `import onebase` is quick: `load`, `pretrain`, `import_base`, `combine`, `evaluate`, `audit`, `lm_eval`, `Base`, `Adapter`, `Constraint`, `Label`, `Span`.
+The public face, loaded on first use so that `import onebase` is quick: `load`, `pretrain`, `import_base`, `combine`, `compare`, `documents_read`, `evaluate`, `audit`, `lm_eval`, `Base`, `Adapter`, `Constraint`, `Label`, `Span`.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -10,10 +10,12 @@ if TYPE_CHECKING:
     from onebase.api.evaluating import evaluate
     from onebase.api.loading import import_base, load, pretrain
     from onebase.assess.auditing import audit
+    from onebase.assess.comparing import compare
     from onebase.assess.harness import lm_eval
     from onebase.derive.combining import combine
     from onebase.engine.constrain import Constraint
     from onebase.errors import UserError
+    from onebase.pretraining.documents import documents_read
 
 __version__ = "0.1.0"
 __all__ = [
@@ -26,6 +28,8 @@ __all__ = [
     "__version__",
     "audit",
     "combine",
+    "compare",
+    "documents_read",
     "evaluate",
     "import_base",
     "lm_eval",
@@ -42,6 +46,8 @@ _WHERE = {
     "UserError": "onebase.errors",
     "audit": "onebase.assess.auditing",
     "combine": "onebase.derive.combining",
+    "compare": "onebase.assess.comparing",
+    "documents_read": "onebase.pretraining.documents",
     "evaluate": "onebase.api.evaluating",
     "import_base": "onebase.api.loading",
     "lm_eval": "onebase.assess.harness",

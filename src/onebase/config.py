@@ -6,6 +6,7 @@ accepted type. Tuples are written as YAML lists.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import hashlib
@@ -109,13 +110,33 @@ def load(cls: type[T], path: str | Path, overrides: Iterable[str] = ()) -> T:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
+        own = next(
+            (p for p in (Path("recipes") / f"{path.stem}.yaml", path.with_suffix(".yaml")) if p.is_file()),
+            None,
+        )
         raise ConfigError(
-            f"no recipe at {path}", "give the path of a YAML file; recipes/ has some to start from"
+            f"no recipe at {path}",
+            f"did you mean {own}?"
+            if own
+            else "give the path of a YAML file; recipes/ has some to start from",
+        ) from None
+    except IsADirectoryError:
+        found = sorted(p for p in path.iterdir() if p.suffix in (".yaml", ".yml"))
+        raise ConfigError(
+            f"{path} is a folder, a recipe is a YAML file",
+            f"give one of its files: {', '.join(map(str, found[:5]))}"
+            if found
+            else "give the path of a YAML file",
         ) from None
     except (OSError, UnicodeDecodeError) as e:
         raise ConfigError(
             f"{path} cannot be read as UTF-8 text: {e}", "give the path of a YAML file"
         ) from None
+    if path.suffix.lower() in (".jsonl", ".csv", ".tsv"):
+        raise ConfigError(
+            f"{path} has rows, a recipe is a YAML file",
+            f"name it in a recipe: data.sources.0.path={path}; or give it to onebase adapt --data",
+        )
     lines: dict[Path_, int] = {}
     try:
         lines_of(yaml.compose(text, Loader=loader()), (), lines)
@@ -134,19 +155,46 @@ def load(cls: type[T], path: str | Path, overrides: Iterable[str] = ()) -> T:
         raise ConfigError(
             f"{path}: a recipe is a mapping of keys, this is {kind_of(data)}", "start with one of recipes/"
         )
-    for text_override in overrides:
-        key = _override(data, text_override)
-        lines[key] = -1  # an override has no line
-    return _build(cls, with_new_names(cls, data, str(path)), str(path), lines)
+    given, texts = Given(to_new_names(cls, copy.deepcopy(data)), {}), list(overrides)
+    for one in texts:
+        lines[_override(data, one)] = -1  # an override has no line
+    made = _build(cls, with_new_names(cls, data, str(path)), str(path), lines)
+    return _note(made, given, texts)
 
 
 def override(cfg: T, overrides: Iterable[str]) -> T:
     """A copy of `cfg` with `key.sub=value` overrides applied."""
     data = to_dict(cfg)
     lines: dict[Path_, int] = {}
-    for text in overrides:
+    texts = list(overrides)
+    for text in texts:
         lines[_override(data, text)] = -1
-    return _build(type(cfg), data, "", lines)
+    return _note(_build(type(cfg), data, "", lines), given_of(cfg), texts)
+
+
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """What was given of a config, as plain trees by the names of today: by the file, and by overrides of single keys or in Python."""
+
+    file: Any
+    overrides: Any
+
+
+def given_of(cfg: Any) -> Given:
+    """What was given of a config; of one made in Python all that is not the default."""
+    found = vars(cfg).get("_given")
+    if isinstance(found, Given):
+        return found
+    return Given({}, to_new_names(type(cfg), without_defaults(cfg)))
+
+
+def _note(cfg: T, given: Given, overrides: Iterable[str]) -> T:
+    tree = copy.deepcopy(given.overrides)
+    for text in overrides:
+        _override(tree, text)
+    # Beside the fields: it is no part of what the config is, nor of its hash.
+    object.__setattr__(cfg, "_given", Given(given.file, to_new_names(type(cfg), tree)))
+    return cfg
 
 
 def parse_pairs(texts: Iterable[str]) -> dict[str, Any]:
@@ -258,7 +306,7 @@ def _override(data: dict[str, Any], text: str) -> Path_:
 
     key, sign, value = text.partition("=")
     if not sign or not key.strip():
-        raise ConfigError(f"override {text!r} is not key=value", "write for example train.steps=100")
+        raise ConfigError(f"override {text!r} is not key=value", f"write {key.strip() or 'key'}=VALUE")
     try:
         parsed = yaml.load(value, Loader=loader())
     except yaml.YAMLError:

@@ -71,7 +71,7 @@ def test_the_record_says_what_it_is_made_of(base: onebase.Base, run: Path) -> No
     assert r.hashes["fingerprint"] == base.fingerprint
     assert r.parents[0]["kind"] == "dataset"
     assert r.get("tokens.by_source") == {"text": r.get("tokens.read")}
-    assert r.get("data.sources")["text"]["licence"] == "CC0-1.0"
+    assert r.get("data.licences") == {"text": "CC0-1.0"}
     formula, counted = r.get("flops.formula"), r.get("flops.counted")
     assert counted == pytest.approx(formula, rel=0.25)
     score = r.get("scores.heldout_bits_per_byte.text")

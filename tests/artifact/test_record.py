@@ -1,4 +1,5 @@
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -6,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onebase.artifact.record import Record, machine_facts, version_facts
-from onebase.errors import ArtifactError
+from onebase.artifact.record import Origin, Record, by_given, machine_facts, version_facts
+from onebase.errors import ArtifactError, ConfigError
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -16,8 +17,11 @@ values = st.recursive(
 )
 
 
+origins = st.builds(lambda o, more: f"{o}: {more}", st.sampled_from(list(Origin)), st.text())
+
+
 @settings(max_examples=40)
-@given(st.lists(st.tuples(st.text(min_size=1), values, st.text(min_size=1)), max_size=4))
+@given(st.lists(st.tuples(st.text(min_size=1), values, origins), max_size=4))
 def test_round_trip(tmp_path_factory: pytest.TempPathFactory, facts: list[tuple[str, Any, str]]) -> None:
     record = Record("base", {"fingerprint": "ob1-0"})
     record.add_parent("dataset", "ob1-1", "talk", relied_on=["tokenizer"])
@@ -38,12 +42,51 @@ def test_the_latest_counts_and_the_earlier_stays() -> None:
     assert record.get("absent") is None and record.get("absent", 3) == 3
     assert record.events[0].time.endswith("+00:00")
     with pytest.raises(AssertionError):
-        record.add("loss", 1.0, "")
+        record.add("", 1.0, "measured")
+
+
+@pytest.mark.parametrize("origin", ["", "stated", "made up", "defaulted", "countedx"])
+def test_an_origin_is_one_of_the_list(origin: str) -> None:
+    with pytest.raises(ConfigError, match="knows no origin") as e:
+        Record("run").add("loss", 1.0, origin)
+    assert all(o in e.value.remedy for o in Origin)
+
+
+leaves = st.none() | st.booleans() | st.integers() | st.text(max_size=3) | st.lists(st.integers(), max_size=2)
+keys = st.text("abc", min_size=1, max_size=2)
+trees = st.recursive(
+    st.dictionaries(keys, leaves, min_size=1, max_size=3),
+    lambda inner: st.dictionaries(
+        keys, leaves | inner | st.lists(inner, min_size=1, max_size=2), min_size=1, max_size=3
+    ),
+    max_leaves=6,
+)
+
+
+@given(trees, st.integers(0, 2**32))
+def test_a_tree_in_parts_is_the_same_tree(tree: dict[str, Any], seed: int) -> None:
+    """Whichever values were given: put together it is what it was, and each part has the origin of all that is in it."""
+    draws = random.Random(seed)
+    chosen: dict[tuple[str, ...], str] = {}
+    record = Record("run")
+    record.add_tree("a", tree, lambda path: chosen.setdefault(path, draws.choice(list(Origin))))
+    assert record.get("a") == tree
+    for path, origin in chosen.items():
+        assert {
+            e.origin for e in record.events if path == () or ("a." + ".".join(path)).startswith(e.field)
+        } >= {origin}
+
+
+def test_what_was_given_of_a_config_and_what_was_not() -> None:
+    of = by_given({"a": {"b": 1}, "c": [{"d": 1}], "e": "name", "f": [1, 2], "g": {}})
+    stated = [("a", "b"), ("c", "0", "d"), ("e", "kind"), ("f",)]
+    default = [("a", "x"), ("c", "0", "x"), ("c", "1", "d"), ("e", "rate"), ("h",), ("g", "x")]
+    assert {of(p) for p in stated} == {Origin.USER} and {of(p) for p in default} == {Origin.DEFAULT}
 
 
 def test_undecodable_text(tmp_path: Path) -> None:
     record = Record("run")
-    record.add("file", "a\udc80", "stated")
+    record.add("file", "a\udc80", "stated by the user")
     record.save(tmp_path / "record.json")
     assert Record.load(tmp_path).get("file") == "a\udc80"
 

@@ -92,6 +92,7 @@ def test_a_wrong_path_is_said_before_torch_is_imported_by_every_command() -> Non
             ("quantize", "gone", "--bits", "8", "--out", "o"),
             ("student", "gone", "--layers", "1", "--out", "o"),
         ),
+        ("compare", "gone", "--data", "rows.jsonl", "--test", "rows.jsonl"),
         *(("show", "gone"), ("verify", "gone")),
     ]
     no_file = [
@@ -102,6 +103,8 @@ def test_a_wrong_path_is_said_before_torch_is_imported_by_every_command() -> Non
             ("eval", run, "--data", "rows.jsonl", "--train", "gone.jsonl"),
         ),
         *(("apply", run, "--data", "gone.jsonl"), ("embed", run, "gone.jsonl")),
+        ("compare", run, "--data", "gone.jsonl", "--test", "rows.jsonl"),
+        ("compare", run, "--data", "rows.jsonl", "--test", "gone.jsonl"),
         *(
             ("search", run, "--index", "i", "--add", "gone.jsonl"),
             ("search", run, "query", "--index", "gone"),

@@ -13,6 +13,7 @@ from onebase.demo.results import Beside, DemoResult, Generated, Row
 from onebase.errors import ArtifactError
 from onebase.evaluation.bootstrap import Score, mean_score, ratio_score
 from onebase.evaluation.gate import System, gate
+from onebase.evaluation.paired import RowSums, mean_sums
 from tests.pages import Page
 
 HOSTILE = "</pre><script>alert('x')</script> & <img src=http://evil.example/a.png> \x1b[31m \u202e"
@@ -35,9 +36,11 @@ def row(task: str, setting: str, metric: str, means: tuple[float, ...], n: int =
         else:
             each = rng.normal(mean, 1.0, n) * (10.0 if metric == "nats_per_token" else 1.0)
         found = ratio_score(metric, each, counts) if metric == "nats_per_token" else mean_score(metric, each)
-        systems.append(System(name, found, each, (12.5, 11.0, 0.6, 0.002)[i], (0, 96_000, 1_400_000, 250)[i]))
-    weights = counts if metric == "nats_per_token" else None
-    verdict = gate(metric, systems[0], systems[1], systems[2:], weights=weights)
+        parts = RowSums(each, counts if metric == "nats_per_token" else np.ones(n))
+        systems.append(
+            System(name, found, parts, (12.5, 11.0, 0.6, 0.002)[i], (0, 96_000, 1_400_000, 250)[i])
+        )
+    verdict = gate(metric, systems[0], systems[1], systems[2:])
     return Row(task, setting, metric, systems[0], systems[1], tuple(systems[2:]), verdict)
 
 
@@ -149,14 +152,18 @@ def test_a_whole_report(tmp_path: Path) -> None:
     assert "4.1e+13" in flat and "4.2e+13" in flat
 
 
-def test_the_gate_says_yes_and_no() -> None:
+def test_the_gate_says_yes_and_no_and_that_it_cannot_tell() -> None:
     result = full()
-    yes = [r.verdict.needs_base for r in result.rows]
-    assert True in yes and False in yes, "the test data must show both answers"
+    said = [r.verdict.answer for r in result.rows]
+    assert set(said) == {"yes", "no", "cannot tell"}, "the test data must show all answers"
     text = render(result)
-    assert text.count('<span class="pill yes">Yes</span>') == 2 * sum(yes)  # on top and in the table
-    assert text.count('<span class="pill no">No</span>') == 2 * (len(yes) - sum(yes))
-    assert f"Yes in {sum(yes)} of {len(yes)} settings" in text
+    for answer, pill in (
+        ("yes", '<span class="pill yes">Yes</span>'),
+        ("no", '<span class="pill no">No</span>'),
+        ("cannot tell", '<span class="pill unsure">Cannot tell</span>'),
+    ):
+        assert text.count(pill) == 2 * said.count(answer)  # on top and in the table
+    assert f"Yes in {said.count('yes')} of {len(said)} settings, no in {said.count('no')}" in text
 
 
 @pytest.mark.parametrize("make", [full, lambda: DemoResult("o", {}, {}, {}, [], "")])
@@ -209,8 +216,10 @@ def test_open_bases_stand_in_the_same_table_with_verdicts_of_their_own() -> None
     first = result.rows[-1]
     rng = np.random.default_rng(7)
     for name, mean in (("Big & <b>", 0.97), ("Poor", 0.3)):
-        each = (rng.random(len(first.base.each)) < mean).astype(float)
-        system = System(f"{name} + head", mean_score("accuracy", each), each, 3.0, 69_000, 98_362_432)
+        each = (rng.random(len(first.base.sums.over)) < mean).astype(float)
+        system = System(
+            f"{name} + head", mean_score("accuracy", each), mean_sums(each), 3.0, 69_000, 98_362_432
+        )
         verdict = gate(
             "accuracy", system, first.base, first.classical, twin="the base trained here", who=name
         )
@@ -232,7 +241,7 @@ def test_open_bases_stand_in_the_same_table_with_verdicts_of_their_own() -> None
     assert "b" not in page.tags and page.loads == []
     flat = " ".join(page.text.split())
     assert "Big & <b> + head: Big & <b> adds" in flat and "+ base 98.36 MB" in flat
-    assert "Poor + head: TF-IDF + logistic regression is better by" in flat
+    assert "Poor + head: TF-IDF + logistic regression is better than Poor by" in flat
     assert text.count('<span class="pill yes small">Yes</span>') == 2
     assert text.count('<span class="pill no small">No</span>') == 2
     assert text.count('<g class="open">') == 2 and "134.5 million parameters, 98.36 MB on disk" in flat

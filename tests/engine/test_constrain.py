@@ -277,6 +277,52 @@ def test_stop_strings_are_refused_beside_a_form() -> None:
         Sampling(stop=("x",), constraint=Constraint(regex="a"))
 
 
+def test_json_is_compact_unless_white_space_is_asked_for() -> None:
+    def between(text: str) -> str:
+        """What is not within strings."""
+        return re.sub(r'"(?:\\.|[^"\\])*"', "", text)
+
+    for f in answers(30, Constraint(schema=PERSON), max_tokens=200):
+        check(f.text, PERSON)
+        assert not re.search(r"\s", between(f.text)), f.text
+    loose = [f.text for f in answers(30, Constraint(schema=PERSON, spaces=True), max_tokens=300)]
+    assert any(re.search(r"\s", between(text)) for text in loose)
+    for text in loose:
+        check(text, PERSON)
+
+
+@pytest.mark.parametrize(
+    ("regex", "held"),
+    [
+        ("^[0-9]+$", "[0-9]+"),
+        (r"\A(a|b)\z", "(a|b)"),
+        ("ab$", "ab"),
+        (r"[$^]\$", r"[$^]\$"),
+        (r"\^a[^$]", r"\^a[^$]"),
+        (r"a\\$", r"a\\"),
+    ],
+)
+def test_a_regex_matches_the_whole_answer_with_its_anchors_or_without(regex: str, held: str) -> None:
+    assert Constraint(regex=regex).text == held
+    (guide,) = guides(base().codec, [Constraint(regex=regex)])
+    assert guide is not None
+
+
+@pytest.mark.parametrize("regex", ["a|^b", "a$b", r"\bfoo", "(^a)", r"foo\b"])
+def test_an_anchor_elsewhere_is_explained(regex: str) -> None:
+    with pytest.raises(UserError, match="where it cannot be followed") as e:
+        Constraint(regex=regex)
+    assert "matches the whole answer" in e.value.remedy
+
+
+def test_a_pattern_of_a_schema_that_holds_no_whole_text_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    Constraint(schema={"type": "string", "pattern": "^[A-Z]{3}$"})
+    assert not caplog.records
+    for _ in range(2):
+        Constraint(schema={"type": "string", "pattern": "[A-Z]{3}"})
+    assert [r.getMessage() for r in caplog.records if "no ^ and $" in r.getMessage()] == [caplog.messages[0]]
+
+
 @pytest.mark.parametrize(
     ("given", "word"),
     [

@@ -81,7 +81,7 @@ def test_a_name_is_the_model_and_only_what_is_read_is_fetched(repo: str, hub: Hu
     assert base.fingerprint == plain.fingerprint
     assert torch.equal(base.logits(ids), plain.logits(ids))
     found = {n for n in hub.fetched() if not n.startswith("model-0")}
-    small = {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"}
+    small = {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "README.md"}
     assert found == small | ({"model.safetensors"} if repo == REPO else {"model.safetensors.index.json"})
     assert base.record.get("imported.hub") == {"repo": repo, "revision": COMMIT}
     assert base.name == repo.split("/")[1]
@@ -127,6 +127,7 @@ def test_commands_take_the_name_and_the_record_says_where_from(hub: Hub, tmp_pat
             "tokenizer.json",
             "tokenizer_config.json",
             "model.safetensors",
+            "README.md",
         )
     }
     assert COMMIT in command("show", tmp_path / "base").out

@@ -3,6 +3,7 @@
 import copy
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -146,8 +147,10 @@ def test_hostile_text_is_shown_not_obeyed(tmp_path: Path) -> None:
     point = {"rollout": 0, "reward": HOSTILE, HOSTILE: 1.0}
     record = Record("adapter", {HOSTILE: HOSTILE})
     for field in (HOSTILE, "name", "task", f"config.{HOSTILE}"):
-        record.add(field, {HOSTILE: [HOSTILE]} if field == HOSTILE else HOSTILE, HOSTILE)
-    record.add(REINFORCE, [point, point | {"rollout": 1}], HOSTILE)
+        record.add(field, {HOSTILE: [HOSTILE]} if field == HOSTILE else HOSTILE, "measured")
+    record.add(REINFORCE, [point, point | {"rollout": 1}], "measured")
+    # From elsewhere: nobody here makes such an origin.
+    record.events = [replace(e, origin=HOSTILE) for e in record.events]
     record.add_parent("base", HOSTILE, HOSTILE)
     with ArtifactWriter(tmp_path / "a", "adapter", {"fingerprint": HOSTILE}) as w:
         record.save(w.path("record.json"))

@@ -20,7 +20,8 @@ from onebase.methods.folder import AdapterParts, bound_to, detach, save_adapter
 from onebase.methods.lora import LoraConfig
 from onebase.methods.prefix import PrefixConfig
 from onebase.methods.soft import SoftConfig
-from onebase.serve.adapters import attach_all, named_adapters
+from onebase.opening.find import named_adapters
+from onebase.serve.adapters import attach_all
 from tests.helpers import tiny_base
 
 TOLERANCE = 1e-5

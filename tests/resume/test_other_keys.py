@@ -64,7 +64,7 @@ def test_how_often_to_save_and_score_may_change(recipe: Recipe, stopped: Path, t
     assert straight.base is not None
     assert finished.base.fingerprint == straight.base.fingerprint
     names = [p.name for p in list_checkpoints(stopped / "checkpoints")]
-    assert names == ["step_00000003", "step_00000006", "step_00000009"]
+    assert names == ["step_00000005", "step_00000006", "step_00000009"]  # 5: the last before the warm-down
     lines = read_log(stopped / "log.jsonl")
     assert [i["step"] for i in lines] == list(range(9))
     assert [i["step"] for i in lines if "heldout_bits_per_byte/made up" in i] == [3, 7, 8]

@@ -1,9 +1,11 @@
 """Texts beyond the context: refused, cut, or read in windows, alike in learning, scoring and answering."""
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import torch
 import torch.nn.functional as F
@@ -15,8 +17,11 @@ from onebase.codec.text.long import parts_of, picked
 from onebase.engine.features import features, text_tokens
 from onebase.errors import DataError
 from onebase.objective.label import Classification
+from onebase.serve.adapters import attach_all, task_model
+from onebase.serve.app import create_app
 from onebase.tasks.plan import planned
-from tests.helpers import tiny_base
+from tests.helpers import serving, tiny_base
+from tests.pretrained import onebase as command
 
 CONTEXT = 24
 ROWS = [
@@ -195,3 +200,16 @@ def test_a_prompt_reads_long_texts(base: Base, long: str) -> None:
     )
     with pytest.raises(DataError, match="no answer fits"):
         base.with_adapter(refusing).classify([LONG[0]])
+
+
+def test_the_server_and_the_command_read_long_texts_alike(base: Base, tmp_path: Path) -> None:
+    adapter = base.adapt(ROWS, task="classify", method="head", long="tail")
+    adapter.save(tmp_path / "sort")
+    wanted = base.with_adapter(adapter).classify([LONG[0]])[0].scores
+    on = attach_all(base, {"sort": tmp_path / "sort"})
+    app: Any = create_app(base.loaded, "tiny", {}, {"sort": task_model(base.loaded, on["sort"])})
+    with serving(app) as url, httpx.Client(base_url=url) as client:
+        (found,) = client.post("/v1/classify", json={"model": "sort", "input": [LONG[0]]}).json()["data"]
+    assert found["scores"] == pytest.approx(wanted, abs=1e-4)
+    said = command("apply", str(base.loaded.path), LONG[0], "--adapter", tmp_path / "sort", "--json")
+    assert said.status == 0 and json.loads(said.out)["scores"] == pytest.approx(wanted, abs=1e-4)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from onebase.api.reading import Understanding
 from onebase.api.writing import Generation
@@ -10,7 +10,7 @@ from onebase.base.folder import save_base
 from onebase.data.labelled import Data
 from onebase.derive.exporting import export
 from onebase.derive.merging import merged
-from onebase.derive.quantising import quantised
+from onebase.derive.quantising import StorageOptions, quantised
 from onebase.derive.students import student
 from onebase.engine.labels import Label
 from onebase.engine.prompter import Given
@@ -40,24 +40,26 @@ class Base(Generation, Understanding):
         self,
         data: Data,
         *,
-        task: str,
-        method: str,
+        task: str | None = None,
+        method: str | None = None,
         callbacks: Sequence[Callback] = (),
         log: Any = None,
         test: Data | None = None,
         columns: Mapping[str, str] | None = None,
         resume: str | Path | None = None,
+        data_licence: str | None = None,
+        data_source: str | None = None,
         **options: object,
     ) -> Adapter:
         """Learn an adapter from `data` (a file, or rows).
 
-        task, method: names of the tables `onebase.tasks.table.TASKS` and `METHODS`; docs/adaptation.md has the columns of each task. Options are
+        task, method: names of the tables `onebase.tasks.table.TASKS` and `METHODS` (classify by lora when not given); docs/adaptation.md has the columns of each task. Options are
         those of `AdaptOptions` and of the method. The base does not change. Raises UserError.
 
         Before anything is learnt the token ledger is told to `log`, and stops what should not be learnt (docs/adaptation.md); `allow`
         names the codes that do not stop it. test: rows (or a file) that must not be among `data`; nothing else is done with them.
         columns: what the data calls a column, by what the task calls it, {"text": "body"}. resume: a folder for the state of learning:
-        the same call goes on from it, to the bitwise same adapter.
+        the same call goes on from it, to the bitwise same adapter. data_licence, data_source: what you state of the data, for the record.
         """
         return adapted(
             self,
@@ -70,6 +72,8 @@ class Base(Generation, Understanding):
             test=test,
             columns=columns,
             resume=resume,
+            data_licence=data_licence,
+            data_source=data_source,
         )
 
     def apply(self, given: Sequence[Given]) -> list[dict[str, Any]]:
@@ -77,19 +81,19 @@ class Base(Generation, Understanding):
         --json` prints. Raises UserError without an adapter, and for a task that answers no such question."""
         return [a.fields for a in answers(self, list(given))]
 
-    def tune(self, data: Data, *, task: str, method: str, trials: int, **more: Any) -> Adapter:
+    def tune(self, data: Data, *, trials: int, **more: Any) -> Adapter:
         """`adapt` with the best of `trials` learning rates and ranks, judged on rows split off `data` (docs/tuning.md). `more` is what `adapt`
         takes, but `resume`. Raises UserError."""
         from onebase.tasks.tune import tune  # scores, which few need
 
-        return tune(self, data, task=task, method=method, trials=trials, **more)
+        return tune(self, data, trials=trials, **more)
 
     def plan_adapt(
         self,
         data: Data,
         *,
-        task: str,
-        method: str,
+        task: str | None = None,
+        method: str | None = None,
         test: Data | None = None,
         columns: Mapping[str, str] | None = None,
         trials: int = 0,
@@ -140,14 +144,14 @@ class Base(Generation, Understanding):
         return export(self, Path(out), format, options)
 
     def quantize(
-        self, bits: int, *, group: int = 32, head: int | None = 8, data: str | Path | None = None
+        self, bits: int, *, data: str | Path | None = None, **storage: Unpack[StorageOptions]
     ) -> "Base":
         """A smaller copy of this base with its matrices in `bits` (8 or 4), its record saying what that cost in perplexity.
 
-        group: inputs that share a scale (4 bits); head: bits of the matrix that makes logits, None leaves it as it is; data: a text file
+        group: inputs that share a scale (4 bits; 32 when not given); head: bits of the matrix that makes logits (8), None leaves it as it is; data: a text file
         that the cost is measured on (the Python language reference when not given). Raises UserError.
         """
-        return Base(quantised(self.loaded, bits, group, head, data))
+        return Base(quantised(self.loaded, bits, data, storage))
 
     def student(self, layers: int, *, tokens: int | None = None, data: Data | None = None) -> "Base":
         """A smaller base of `layers` of this one's layers, for this one to teach (docs/distillation.md).

@@ -12,6 +12,7 @@ from onebase.evaluation.scores import check_names, computed
 from onebase.methods.bound import Bound
 from onebase.opening.names import resolved
 from onebase.tasks.base import JudgeConfig, ScoreRequest
+from onebase.tasks.options import date_of
 from onebase.tasks.table import PREDICTIONS, TASKS
 
 
@@ -56,17 +57,10 @@ def evaluate(
             f"leave them out, or score {_either('takes_judge')}",
         )
     how = None if judge is None else from_dict(JudgeConfig, dict(judge), "options of judging")
-    with at(_learnt_on(base)):
+    with at(date_of(None if base.attached is None else base.attached.record)):
         said = PREDICTIONS[task](ScoreRequest(base, resolved(data), seed, max_tokens, constraint, how))
     return computed(said, seed, scores)
 
 
 def _either(fact: str) -> str:
     return " or ".join(t.name for t in TASKS.values() if getattr(t, fact))
-
-
-def _learnt_on(base: Bound) -> str | None:
-    """The date that an adapter's chat template found when it was learnt: scores are the same on another day."""
-    kept = base.attached.record.get("config.options") if base.attached else None
-    date = kept.get("date") if isinstance(kept, dict) else None
-    return date if isinstance(date, str) else None

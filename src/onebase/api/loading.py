@@ -1,16 +1,15 @@
 """`onebase.load`, `onebase.import_base` and `onebase.pretrain`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from onebase.api.base import Base
 from onebase.base.folder import save_base
-from onebase.errors import UserError
-from onebase.formats.recognise import FORMATS_IN
-from onebase.opening.find import find_artifact
-from onebase.opening.names import open_base, open_foreign
+from onebase.opening.find import find_base
+from onebase.opening.names import open_base, open_to_keep
 from onebase.pretraining.recipe import Recipe, read_recipe
-from onebase.pretraining.run import Tell, run_recipe
+from onebase.pretraining.report import Tell
+from onebase.pretraining.run import run_recipe
 from onebase.train.callbacks import Callback
 from onebase.train.signals import Stopped
 
@@ -27,13 +26,19 @@ def load(ref: str | Path, *, device: str = "cpu", dtype: str = "fp32") -> Base:
     return Base.opened(open_base(ref, device=device, dtype=dtype))
 
 
-def import_base(src: str | Path, out: str | Path, *, overwrite: bool = False) -> Base:
+def import_base(
+    src: str | Path,
+    out: str | Path,
+    *,
+    overwrite: bool = False,
+    licence: str | None = None,
+    source: str | None = None,
+    log: Tell | None = None,
+) -> Base:
     """Take an open model into a base folder of ours: the same weights, and a record that says where from, with the hash of every
-    file. Raises UserError for what cannot be read."""
-    path = find_artifact(src)
-    found = open_foreign(path, hashes=True)
-    if found is None:
-        raise UserError(f"{path} is no model in a format that is known", f"accepted: {', '.join(FORMATS_IN)}")
+    file, and what the source says of licence and data. licence, source: what you state of them; where the source says otherwise the record keeps both,
+    and `log` hears of it. Raises UserError for what cannot be read."""
+    found = open_to_keep(find_base(src), {"licence": licence, "source": source}, log or (lambda _: None))
     save_base(Path(out), found, overwrite=overwrite)
     return load(out)
 
@@ -44,15 +49,19 @@ def pretrain(
     out: str | Path | None = None,
     callbacks: Sequence[Callback] = (),
     log: Tell | None = None,
+    extend: Mapping[str, float] | None = None,
+    overwrite: bool = False,
     **overrides: object,
 ) -> Base:
     """Pretrain a base from a recipe (a file or a `Recipe`) in the folder `out` (`runs/<name>` when not given).
 
     Overrides are recipe keys with `__` for the dot: `train__steps=100`. The same call goes on where an interrupted one stopped.
-    Raises UserError; `Stopped` when a signal asked the run to end (it is saved).
+    extend: go on from a finished run, by one of `{"minutes": 60}`, steps, tokens, epochs (docs/training.md); the base of before is kept as
+    `base-step_N/`, but with `overwrite`. Raises UserError; `Stopped` when a signal asked the run to end (it is saved).
     """
     recipe = read_recipe(recipe, dict(overrides))
-    finished = run_recipe(recipe, out or Path("runs") / recipe.name, callbacks=callbacks, log=log)
+    where = out or Path("runs") / recipe.name
+    finished = run_recipe(recipe, where, callbacks=callbacks, log=log, extend=extend, overwrite=overwrite)
     if finished.base is None:
         raise Stopped(f"stopped and saved in {finished.out}", "run the same command to go on")
     return Base(finished.base)

@@ -51,8 +51,8 @@ class Understanding(Bound):
 
     def embed(self, texts: Sequence[str], *, pooling: Pooling | None = None) -> Tensor:
         """One vector a text, float32 [N, D]: as the base was made to give them (sentence-transformers; CLIP and SigLIP, where images are in
-        the same space) or as an adapter of task embed makes them, else the mean of its hidden states; `pooling` asks for the mean, last or both of them. Raises DataError for a
-        text beyond the context (a base that was made for it cuts long texts)."""
+        the same space) or as an adapter of task embed makes them, else the mean of its hidden states; `pooling` asks for the mean, last or both of them. Long texts
+        are cut at their end, or as the adapter says (`long`)."""
         return vectors(self, texts, pooling)
 
     def nearest(self, query: str, texts: Sequence[str], *, top: int | None = None) -> list[Near]:
@@ -81,7 +81,7 @@ class Understanding(Bound):
 
     def predict(self, texts: Sequence[str]) -> list[float]:
         """The number of each text, in the units of the data that the adapter learnt from. Raises UserError without an adapter of task
-        regress, DataError for a text beyond the context."""
+        regress, DataError for a text that the adapter is to refuse (`long`)."""
         return values(of_task(self, "regress", "gives numbers"), list(texts))
 
     def reward(self, answers: Sequence[Answer]) -> list[float]:
@@ -101,7 +101,7 @@ class Understanding(Bound):
 
     def tag(self, texts: Sequence[str]) -> list[list[Span]]:
         """The labelled spans in each text (`start`, `end`, `label`: characters, end exclusive), in its order. Raises UserError without an
-        adapter of task tag, DataError for a text beyond the context."""
+        adapter of task tag, DataError for a text that the adapter is to refuse (`long`)."""
         return spans(of_task(self, "tag", "tags"), list(texts))
 
     def embed_images(self, paths: images.Paths) -> Tensor:

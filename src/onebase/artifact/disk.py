@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import errno
 import hashlib
 import os
@@ -69,7 +70,7 @@ def user_error(error: BaseException, path: Path, only_full: bool = False) -> Art
 def check_file(path: Path) -> None:
     """Raise DataError unless `path` is a file with something in it that can be read."""
     if not path.exists():
-        raise DataError(f"{path}: no such file", "check the path")
+        raise DataError(f"{path}: no such file", _where_it_may_be(path))
     if path.is_dir():
         raise DataError(
             f"{path}: is a folder, a file is expected", "name a file in it, or use a source of kind 'folder'"
@@ -79,6 +80,22 @@ def check_file(path: Path) -> None:
     # It is opened once, by who reads it: a pipe gives what it has once.
     if path.is_file() and not path.stat().st_size:
         raise DataError(f"{path}: the file is empty", "remove it from the source, or fill it")
+
+
+def _where_it_may_be(path: Path) -> str:
+    """What to do where there is no such file: the nearest name in its folder, or what the name looks like instead."""
+    text = str(path)
+    if found := re.match(r"([a-z][a-z0-9+.-]+):/", text):
+        return f"{found[1]}: addresses are not fetched: download it first, or give hf:org/name for a dataset of the Hub"
+    if text.startswith("~") and path.expanduser().exists():
+        return f"write {path.expanduser()}: the shell does not replace ~ inside quotes"
+    with contextlib.suppress(OSError):
+        if near := difflib.get_close_matches(path.name, os.listdir(path.parent), 1, 0.75):
+            return f"did you mean {path.with_name(near[0])}?"
+    if not path.suffix and text.count("/") < 2 and not path.is_absolute():
+        name = text if "/" in text else f"ORG/{text}"
+        return f"check the path; a dataset of the Hugging Face Hub would be hf:{name}"
+    return "check the path" if path.parent.exists() else f"check the path: there is no folder {path.parent}"
 
 
 def unreadable(path: Path, e: OSError) -> DataError:

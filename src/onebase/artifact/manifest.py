@@ -17,9 +17,12 @@ from onebase.errors import ArtifactError
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
+BEFORE = "before"
+"""Key of a file's entry while the file is replaced (`artifact.appending`): what it was, which holds as well until the new one is there."""
 GIVE = {
-    ("base", "adapter"): "give a base; an adapter goes to --adapter NAME=DIR",
-    ("base", ""): "give a base",
+    ("base", "adapter"): "give the base that it was made for, and --adapter {folder}",
+    ("base", ""): "give a base: its folder, a .gguf file, a name in the store (onebase list) or hf:org/name",
+    ("adapter", "base"): "a base is the first argument; give a folder made by onebase adapt here",
     ("adapter", ""): "give a folder made by onebase adapt",
 }
 """What to do where a folder is not of the kind that is wanted: by that kind and its own ("": any other)."""
@@ -39,8 +42,17 @@ def read_manifest(folder: str | Path, kind: str | None = None) -> dict[str, Any]
         raw = path.read_bytes()
     except FileNotFoundError:
         why = f"{folder} has no {MANIFEST}" if folder.is_dir() else f"there is no folder {folder}"
+        near = _inside(folder)
         raise ArtifactError(
-            f"{why}: not an artifact, or one whose writing was cut off", "check the path"
+            f"{why}: not an artifact, or one whose writing was cut off",
+            f"it holds others: give {' or '.join(near)}"
+            if near
+            else GIVE.get((kind or "", ""), "check the path"),
+        ) from None
+    except NotADirectoryError:
+        raise ArtifactError(
+            f"{folder} is a file, {'an artifact' if kind is None else _a(kind)} is a folder",
+            GIVE.get((kind or "", ""), "give a folder that onebase made"),
         ) from None
     except OSError as e:
         raise ArtifactError(
@@ -59,10 +71,26 @@ def read_manifest(folder: str | Path, kind: str | None = None) -> dict[str, Any]
     if kind is not None and manifest["kind"] != kind:
         found = manifest["kind"]
         raise ArtifactError(
-            f"{folder} is of kind {found!r}, not {'an' if kind[0] in 'aeiou' else 'a'} {kind}",
-            GIVE.get((kind, found)) or GIVE.get((kind, ""), f"give the folder of a {kind}"),
+            f"{folder} is of kind {found!r}, not {_a(kind)}",
+            (GIVE.get((kind, found)) or GIVE.get((kind, ""), f"give the folder of a {kind}")).format(
+                folder=folder
+            ),
         )
     return manifest
+
+
+def _a(kind: str) -> str:
+    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
+
+
+def _inside(folder: Path) -> list[str]:
+    """The first artifacts and runs in a folder that is none itself."""
+    with contextlib.suppress(OSError):
+        runs = ("", "base")
+        return [str(p) for p in sorted(folder.iterdir()) if any((p / r / MANIFEST).is_file() for r in runs)][
+            :3
+        ]
+    return []
 
 
 def verify(folder: str | Path) -> None:
@@ -85,6 +113,18 @@ def cached_hashes() -> Iterator[Callable[[Path, os.stat_result], str]]:
 
 def _check(folder: Path, hasher: Callable[[Path, os.stat_result, str], str]) -> None:
     manifest = read_manifest(folder)
+    try:
+        _compare(folder, manifest, hasher)
+    except ArtifactError:
+        # Facts may have been added to the record between the manifest and the record: then there is another manifest now.
+        if (now := read_manifest(folder)) == manifest:
+            raise
+        _compare(folder, now, hasher)
+
+
+def _compare(
+    folder: Path, manifest: dict[str, Any], hasher: Callable[[Path, os.stat_result, str], str]
+) -> None:
     found = dict(walk(folder))
     found.pop(MANIFEST)
     for name in sorted(manifest["files"].keys() - found.keys()):
@@ -93,10 +133,14 @@ def _check(folder: Path, hasher: Callable[[Path, os.stat_result, str], str]) -> 
         raise ArtifactError(
             f"{folder / name} is extra: the manifest does not list it", "move it out of the folder"
         )
-    for name, entry in manifest["files"].items():
+    for name, now in manifest["files"].items():
         path = found[name]
         try:
             info = path.stat()
+            entry = now
+            if BEFORE in now and info.st_size == now[BEFORE]["bytes"]:
+                old = now[BEFORE]["sha256"]
+                entry = now[BEFORE] if hasher(path, info, old) == old else now
             if info.st_size < entry["bytes"]:
                 raise _damaged(path, f"is truncated: {info.st_size} of {entry['bytes']} bytes")
             if info.st_size > entry["bytes"] or hasher(path, info, entry["sha256"]) != entry["sha256"]:
@@ -135,12 +179,15 @@ def _well_formed(manifest: dict[str, Any]) -> bool:
         and isinstance(manifest.get("facts"), dict)
         and isinstance(files, dict)
         and all(
-            good_name(name)
-            and isinstance(e, dict)
-            and isinstance(e.get("sha256"), str)
-            and type(e.get("bytes")) is int
+            good_name(name) and _entry(e) and (BEFORE not in e or _entry(e[BEFORE]))
             for name, e in files.items()
         )
+    )
+
+
+def _entry(value: Any) -> bool:
+    return (
+        isinstance(value, dict) and isinstance(value.get("sha256"), str) and type(value.get("bytes")) is int
     )
 
 

@@ -85,6 +85,12 @@ class LoadedBase:
         return self.memory.weights
 
     @property
+    def name(self) -> str:
+        """What the base calls itself: what its record says, else its folder; "" in memory."""
+        stated = self.record.get("name")
+        return str(stated) if stated else self.path.name if self.path else ""
+
+    @property
     def codec(self) -> TextCodec:
         """What makes its ids. Raises ArtifactError for a base that reads no text."""
         if self.text_codec is None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from onebase.cli import apply, audit, derive, exchange, images, learn, records, speech, use, vectors
+from onebase.cli import apply, audit, compare, derive, exchange, images, learn, records, speech, use, vectors
 from onebase.cli.app import app, held
 from onebase.errors import UserError
 
@@ -16,6 +16,7 @@ __all__ = [
     "app",
     "apply",
     "audit",
+    "compare",
     "derive",
     "exchange",
     "images",
@@ -34,6 +35,7 @@ ORDER = [
     "combine",
     "merge",
     "eval",
+    "compare",
     "audit",
     "apply",
     "embed",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from onebase.cli.names import names
+from onebase.cli.names import names, usage_hint
 from onebase.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,6 +19,15 @@ if TYPE_CHECKING:
 class FromTables(TyperCommand):
     """A command whose help names tasks and methods: {tasks}, {methods}, {scored}, {judged} and {asked} stand for those of the tables, what
     plug-ins bring among them. They are read when the help is shown, for no command should wait for them."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As the class above; what it refuses is told with what to write instead."""
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as e:  # its class is typer's own affair
+            if hint := usage_hint(str(getattr(e, "message", "")), {o for p in self.params for o in p.opts}):
+                e.message += hint  # type: ignore[attr-defined]
+            raise
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         parts: list[Any] = [self, *(p for p in self.params if hasattr(p, "help"))]
@@ -69,7 +78,13 @@ Schema = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="A JSON schema that answers must fit (docs/structured.md)."),
 ]
-Regex = Annotated[str | None, typer.Option(help="A regular expression that answers must match whole.")]
+Regex = Annotated[
+    str | None,
+    typer.Option(help="A regular expression that the whole answer must match (^ and $ are implied)."),
+]
+Spaces = Annotated[
+    bool, typer.Option("--spaces", help="With --schema: allow white space between the parts of the JSON.")
+]
 Column = Annotated[
     list[str] | None,
     typer.Option(
@@ -116,6 +131,15 @@ def load_base(ref: str, adapters: str | Sequence[str] | None, device: str, dtype
     return base.with_adapter(found) if found else base
 
 
+def refuse_blank(texts: Sequence[str]) -> None:
+    """Raises UserError for a text without a letter: a base makes something even of that, which means nothing."""
+    for i, text in enumerate(texts, 1):
+        if not text.strip():
+            raise UserError(
+                f"text {i} of {len(texts)} is empty", "give a text; is a variable of the shell empty?"
+            )
+
+
 def named_columns(pairs: list[str]) -> dict[str, str]:
     """`text=body` as what the task calls a column, and what the file calls it. Raises UserError."""
     out: dict[str, str] = {}
@@ -130,17 +154,23 @@ def named_columns(pairs: list[str]) -> dict[str, str]:
     return out
 
 
-def constraint(schema: Path | None, regex: str | None = None) -> "onebase.Constraint | None":
+def constraint(
+    schema: Path | None, regex: str | None = None, spaces: bool = False
+) -> "onebase.Constraint | None":
     """The form that --schema or --regex asks for."""
     if schema is None and regex is None:
         return None
     try:
         text = None if schema is None else schema.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as e:
-        raise UserError(f"--schema {schema} cannot be read: {e}", "give a file with a JSON schema") from None
+        inline = str(schema).lstrip().startswith("{")
+        raise UserError(
+            f"--schema {schema} is no file" if inline else f"--schema {schema} cannot be read: {e}",
+            "write the schema into a file, and give its path" if inline else "give a file with a JSON schema",
+        ) from None
     import onebase
 
-    return onebase.Constraint(schema=text, regex=regex)
+    return onebase.Constraint(schema=text, regex=regex, spaces=spaces and schema is not None)
 
 
 def variables(pairs: Sequence[str] | None) -> dict[str, str] | None:
@@ -170,7 +200,7 @@ held = contextlib.ExitStack()
 """What a command has claimed; `main` lets go of it when the command ends."""
 
 
-def refuse_existing(out: Path, *, hold: bool = True, overwrite: str = "") -> None:
+def refuse_existing(out: Path, *, hold: bool = True, overwrite: str = "", option: str = "--out") -> None:
     """Say that the folder is taken before the work, not after it; with `hold` it is ours until the command ends, and another process
     that is to write it is told now. overwrite: the kind of an artifact that may be there, and is replaced."""
     from onebase.artifact.manifest import MANIFEST, read_manifest
@@ -178,10 +208,10 @@ def refuse_existing(out: Path, *, hold: bool = True, overwrite: str = "") -> Non
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         if not overwrite:
-            raise UserError(f"{out} already exists", "choose another --out")
+            raise UserError(f"{out} already exists", f"choose another {option}")
         if not (out / MANIFEST).is_file():
             raise UserError(
-                f"{out} was not made by onebase, so it is not overwritten", "choose another --out"
+                f"{out} was not made by onebase, so it is not overwritten", f"choose another {option}"
             )
         read_manifest(out, overwrite)
     if hold and os.environ.get("RANK", "0") == "0":

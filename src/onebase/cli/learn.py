@@ -46,7 +46,12 @@ def demo(
     run_demo(out, minutes=minutes, quick=quick, log=say)
 
 
-@app.command(epilog=example("onebase pretrain recipes/tiny.yaml train.steps=200 --out runs/tiny"))
+@app.command(
+    epilog=example(
+        "onebase pretrain recipes/tiny.yaml train.steps=200 --out runs/tiny",
+        "onebase pretrain recipes/tiny.yaml train.steps=200 --out runs/tiny --extend minutes=60",
+    )
+)
 def pretrain(
     recipe: Annotated[Path, typer.Argument(help="A recipe (YAML).")],
     overrides: Annotated[
@@ -61,6 +66,16 @@ def pretrain(
     dtype: Annotated[
         str | None, typer.Option(help="auto, bf16 or fp32 (default: as the recipe says).")
     ] = None,
+    extend: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="Go on from a finished run, by one of steps, tokens, epochs, minutes; the base of before is kept.",
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="With --extend: do not keep the base of before.")
+    ] = False,
     tensorboard: Annotated[bool, typer.Option(help="Also log to TensorBoard.")] = False,
     wandb: Annotated[bool, typer.Option(help="Also log to Weights & Biases.")] = False,
 ) -> None:
@@ -69,10 +84,18 @@ def pretrain(
     more += [f"log.{k}=true" for k, v in (("tensorboard", tensorboard), ("wandb", wandb)) if v]
     read = _recipe(recipe, [*(overrides or []), *more])
     from onebase.api.loading import run_recipe
+    from onebase.config import parse_pairs
     from onebase.train.callbacks import Progress
     from onebase.train.signals import EXIT_STOPPED
 
-    finished = run_recipe(read, out or Path("runs") / read.name, callbacks=[Progress(read.name)], log=say)
+    finished = run_recipe(
+        read,
+        out or Path("runs") / read.name,
+        callbacks=[Progress(read.name)],
+        log=say,
+        extend=None if extend is None else parse_pairs([extend]),
+        overwrite=overwrite,
+    )
     if finished.base is None:
         raise typer.Exit(EXIT_STOPPED)
     say(f"base: {finished.out / 'base'} ({finished.base.fingerprint[:16]}...)")
@@ -115,8 +138,8 @@ def adapt(
             help="Do all that comes before step 1, show the ledger, memory and time, and stop. Writes nothing.",
         ),
     ] = False,
-    task: Annotated[str, typer.Option(help="What is learnt: {tasks}.")] = "classify",
-    method: Annotated[str, typer.Option(help="How: {methods}.")] = "lora",
+    task: Annotated[str | None, typer.Option(help="What is learnt: {tasks} (default: classify).")] = None,
+    method: Annotated[str | None, typer.Option(help="How: {methods} (default: lora).")] = None,
     option: Annotated[
         list[str] | None,
         typer.Option(
@@ -149,6 +172,15 @@ def adapt(
             help="Keep the state of learning there; the same command goes on from it.",
         ),
     ] = None,
+    data_licence: Annotated[
+        str | None,
+        typer.Option(
+            "--data-licence", "--data-license", metavar="TEXT", help="The licence of --data, for the record."
+        ),
+    ] = None,
+    data_source: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Where --data is from, for the record.")
+    ] = None,
     tune: Annotated[
         int,
         typer.Option(
@@ -165,8 +197,11 @@ def adapt(
     """Adapt a base to a task; only the adapter is written."""
     from onebase.cli.names import option_names
     from onebase.config import parse_pairs
+    from onebase.tasks.option_names import METHOD, TASK
 
     known = option_names()
+    said = {"task": task, "method": method}  # what the user says; the rest is the default
+    task, method = task or TASK, method or METHOD
     if option == ["help"]:
         known.check_pair(task, method)
         _explain(task, method)
@@ -207,20 +242,19 @@ def adapt(
     read_options(options, task, method)  # their values, before the base is read
     base = onebase.load(ref, device=device, dtype=dtype)
     if out is None or dry_run:
-        found = base.plan_adapt(
-            data or [], task=task, method=method, test=test, columns=columns, trials=tune, **options
-        )
+        found = base.plan_adapt(data or [], **said, test=test, columns=columns, trials=tune, **options)
         say(found.text)
         return
     learn = partial(base.tune, trials=tune, score=score) if tune else partial(base.adapt, resume=resume)
     adapter = learn(
         data or [],
-        task=task,
-        method=method,
+        **said,
         callbacks=[Progress(f"{method} {task}")],
         log=say,
         test=test,
         columns=columns,
+        data_licence=data_licence,
+        data_source=data_source,
         **options,
     )
     adapter.save(out, overwrite=overwrite)
@@ -228,9 +262,8 @@ def adapt(
 
 
 def _explain(task: str, method: str) -> None:
-    import onebase.api  # methods of other packages register there, and tasks with their options in the table below
-    import onebase.tasks.table
-    import onebase.tasks.table  # noqa: F401  # and tasks here
+    import onebase.api
+    import onebase.tasks.table  # noqa: F401  and our tasks with their options here
     from onebase.tasks.options import explained
 
     say(explained(task, method))

@@ -14,7 +14,7 @@ _BREAKS = {ord(c): ascii(c)[1:-1] for c in "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029
 def stdin_lines() -> Iterator[str]:
     """The lines of standard input as they come, without their ends; only `\\n` and `\\r\\n` end a line. Raises DataError (binary, no UTF-8)."""
     from onebase.data.files import sound
-    from onebase.data.row_files import lines_of, without_end
+    from onebase.data.lines import lines_of, without_end
 
     binary = getattr(sys.stdin, "buffer", None)
     given = (line.encode("utf-8", "surrogateescape") for line in sys.stdin) if binary is None else binary

@@ -2,6 +2,8 @@
 test holds both equal."""
 
 import json
+import re
+from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +28,22 @@ BUILT_IN = {
 }
 OPTIONS = Path(__file__).with_name("options.json")
 """The options of every task and method, of each task and of each method, as the tables have them: `python -m onebase.cli.names` writes it anew."""
+
+
+def usage_hint(refused: str, options: Collection[str]) -> str:
+    """What to write in the place of words that a command with these options refuses, by the parser's message; "" where nothing tells."""
+    if (found := re.fullmatch(r"No such option: --([a-z][\w-]*)", refused)) and "--method" in options:
+        from onebase.tasks.option_names import OTHER_NAMES
+
+        name = found[1].replace("-", "_")
+        known = option_names()
+        name = OTHER_NAMES.get(name, name)
+        tables = (known.common, *known.tasks.values(), *known.methods.values())
+        return f"; write -o {name}=VALUE" if any(name in t for t in tables) else ""
+    found = re.fullmatch(r"Got unexpected extra arguments?(?:\(s\))? \((\S+)\)", refused)
+    if found and "--data" in options and Path(found[1]).suffix:
+        return f"; a file of rows is given by --data {found[1]}"
+    return ""
 
 
 def names() -> dict[str, tuple[str, ...]]:

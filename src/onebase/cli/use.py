@@ -15,6 +15,7 @@ from onebase.cli.app import (
     Ref,
     Regex,
     Schema,
+    Spaces,
     Vars,
     app,
     check_paths,
@@ -57,10 +58,18 @@ def eval_(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="The rows the adapter learnt from, for the gate: classical rivals and an untrained twin (classify).",
+            help="The rows the adapter learnt from, for the gate: is it better than classical systems (classify, regress, tag)?",
         ),
     ] = None,
+    twin: Annotated[
+        bool,
+        typer.Option(
+            "--twin",
+            help="With --train: compare with the same adapter on an untrained base, too (it takes as long as the adapter took).",
+        ),
+    ] = False,
     schema: Schema = None,
+    spaces: Spaces = False,
     max_tokens: Annotated[int, typer.Option(help="New tokens of a written answer, at most.")] = 64,
     option: Annotated[
         list[str] | None,
@@ -88,6 +97,12 @@ def eval_(
     lm_eval_include: Annotated[
         Path | None, typer.Option(metavar="DIR", help="A folder of task files, for names.")
     ] = None,
+    record: Annotated[
+        bool,
+        typer.Option(
+            "--record/--no-record", help="Keep the scores in the adapter's record, with the hash of the data."
+        ),
+    ] = True,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     device: Device = "auto",
     dtype: DType = "auto",
@@ -105,11 +120,15 @@ def eval_(
         return
     if data is None:
         raise UserError("there is nothing to score on", "give --data FILE, or --lm-eval TASK")
+    if twin and not train:
+        raise UserError("--twin without --train: there is no gate", "give --train FILE, the adapter's rows")
     columns = named_columns(column or [])
     judged = parse_pairs(option) if option else None
     check_paths(ref, adapter, [data, train])
     import onebase
-    from onebase.assess.gating import against_classical, compared_adapter
+    from onebase.assess.gating import against_classical, compared_adapter, refuse_other_rows
+    from onebase.assess.keeping import keep_scores, kept_in
+    from onebase.data.file_hashes import files_read
     from onebase.data.labelled import Data, Records
     from onebase.opening.names import resolved
 
@@ -118,16 +137,30 @@ def eval_(
     rows: Data = data
     if train:
         compared_adapter(base)  # says what the gate does not compare
-    if train or columns:
-        rows = Records.of(resolved(data), columns).kept()
-    scores = onebase.evaluate(
-        base, rows, task=task, max_tokens=max_tokens, constraint=form, judge=judged, scores=score
-    )
+        learnt = Records.of(resolved(train), columns).kept()
+    with files_read() as files:
+        if train or columns:
+            rows = Records.of(resolved(data), columns).kept()
+        if train:
+            refuse_other_rows(base, learnt, rows)
+        scores = onebase.evaluate(
+            base, rows, task=task, max_tokens=max_tokens, constraint=form, judge=judged, scores=score
+        )
     verdict = None
     if train:
-        verdict = against_classical(base, Records.of(resolved(train), columns), rows)
+        verdict = against_classical(base, learnt, rows, twin=twin)
+    if record and (folder := kept_in(adapter or [])) is not None:
+        keep_scores(folder, scores, files, verdict)
     if json:
-        gate = {"gate": verdict.line, "gate_costs": [vars(c) for c in verdict.costs]} if verdict else {}
+        gate = (
+            {
+                "gate": verdict.line,
+                "gate_answer": verdict.answer,
+                "gate_costs": [vars(c) for c in verdict.costs],
+            }
+            if verdict
+            else {}
+        )
         print_json({k: _fields(s) for k, s in scores.items()} | gate)
         return
     _say_scores(scores)
@@ -202,6 +235,7 @@ def generate(
         ),
     ] = None,
     schema: Schema = None,
+    spaces: Spaces = False,
     regex: Regex = None,
     device: Device = "auto",
     dtype: DType = "fp32",
@@ -210,7 +244,7 @@ def generate(
     if prompt is None and not var:
         raise UserError("there is no text to continue", "give PROMPT, or --var for a saved prompt")
     check_paths(ref, adapter, image or ())
-    form = constraint(schema, regex)
+    form = constraint(schema, regex, spaces)
     base = load_base(ref, adapter, device, dtype)
     text = stdin_text() if prompt == "-" else prompt or ""
     for piece in base.stream(
@@ -239,6 +273,7 @@ def chat(
     max_tokens: Annotated[int, typer.Option(help="New tokens of an answer, at most.")] = 128,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.7,
     schema: Schema = None,
+    spaces: Spaces = False,
     regex: Regex = None,
     device: Device = "auto",
     dtype: DType = "fp32",
@@ -246,7 +281,7 @@ def chat(
     """Talk to a base in the terminal; an empty line or end of input leaves."""
     given = variables(var)
     check_paths(ref, adapter)
-    form = constraint(schema, regex)
+    form = constraint(schema, regex, spaces)
     base = load_base(ref, adapter, device, dtype)
     messages = [{"role": "system", "content": system}] if system else []
     lines = None if sys.stdin.isatty() else stdin_lines()

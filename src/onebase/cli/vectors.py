@@ -18,6 +18,7 @@ from onebase.cli.app import (
     example,
     load_base,
     named_columns,
+    refuse_blank,
     say,
 )
 from onebase.cli.lines import json_line, one_line, stdin_lines
@@ -62,6 +63,7 @@ def embed(
     if out is not None and (out.exists() or out.suffix not in OUTS):
         what = "exists already" if out.exists() else "is no kind of file that vectors are written to"
         raise UserError(f"--out {out} {what}", f"give a new file that ends in {', '.join(OUTS)}")
+    refuse_blank(texts)
     columns = named_columns(column or [])
     check_paths(ref, adapter, [t for t in texts if _is_file(t)])
     base = load_base(ref, adapter, device, dtype)
@@ -150,7 +152,7 @@ def _rows(given: Sequence[str], columns: dict[str, str]) -> list[dict[str, Any]]
     """Rows with a column `text`, of texts, files and standard input."""
     from onebase.data import read_rows
     from onebase.data.files import text_lines
-    from onebase.data.row_files import without_end
+    from onebase.data.lines import without_end
 
     out: list[dict[str, Any]] = []
     for one in given:

@@ -33,18 +33,20 @@ class Rows(list[dict[str, Any]]):
         source: Mapping[str, Any] | None = None,
         name: str | None = None,
         samples: Sequence[Samples] = (),
+        notes: dict[str, str] | None = None,
     ) -> None:
         super().__init__(rows)
         self.places = list(places) or [f"row {i}" for i in range(1, len(self) + 1)]
         self.folder = folder or Path()
         self.columns, self.source = dict(columns or {}), dict(source or {})
         self.name, self.samples = name, list(samples)
+        self.notes = {} if notes is None else notes  # filled while the file is read
 
     def some(self, which: Sequence[int]) -> Rows:
         """These of the rows, by number from 0, with their samples."""
         samples = [self.samples[i] for i in which] if self.samples else ()
         kept = (self.folder, self.columns, self.source, self.name)
-        return Rows([self[i] for i in which], [self.places[i] for i in which], *kept, samples)
+        return Rows([self[i] for i in which], [self.places[i] for i in which], *kept, samples, self.notes)
 
     def named(self, ends: Sequence[str] = ("",), first: int = 1) -> list[Samples]:
         """The samples, their texts called by the number of their row from `first` on, and an end for each text of a row."""
@@ -72,7 +74,7 @@ class Bad(NamedTuple):
 
 
 class BadRows(DataError):
-    """All bad rows of some `total`, the first 20 in its text. One alone is said in one line."""
+    """All bad rows of some `total`, the first 20 in its text (3 where all are bad alike). One alone is said in one line."""
 
     def __init__(self, bad: Sequence[Bad], total: int) -> None:
         self.bad, self.total = sorted(bad), total
@@ -80,8 +82,9 @@ class BadRows(DataError):
         if len(self.bad) == 1:
             super().__init__(str(self.bad[0]), remedies[0])
             return
-        shown = [f"\n    {b}" for b in self.bad[:SHOWN]]
-        more = f"\n    and {len(self.bad) - SHOWN} more" if len(self.bad) > SHOWN else ""
+        most = 3 if len(self.bad) == total and len(remedies) == 1 else SHOWN
+        shown = [f"\n    {b}" for b in self.bad[:most]]
+        more = f"\n    and {len(self.bad) - most} more" if len(self.bad) > most else ""
         super().__init__(
             f"{len(self.bad)} of {total} rows cannot be used:{''.join(shown)}{more}",
             remedies[0] if len(remedies) == 1 else "mend these rows or remove them",

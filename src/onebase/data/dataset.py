@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,6 +98,22 @@ class Dataset:
                 if not left:
                     break
         return out
+
+    def find(self, name: str) -> list[dict[str, Any]]:
+        """id, source, hash and split of the documents with this id, or whose hash begins so (8 hex digits at least)."""
+        columns, found = ["id", "source", "hash", "split"], []
+        for shard in self.shards:
+            try:
+                table = pq.read_table(self.dir / shard, columns=columns)
+            except (pa.ArrowException, OSError) as e:
+                raise ArtifactError(
+                    f"{self.dir / shard} cannot be read: {e}", "prepare the dataset again"
+                ) from None
+            chosen = pc.equal(pc.cast(table["id"], pa.string()), name)
+            if re.fullmatch(r"[0-9a-fA-F]{8,64}", name):
+                chosen = pc.or_kleene(chosen, pc.starts_with(table["hash"], name.lower()))
+            found += table.filter(chosen).to_pylist()
+        return found
 
     def rows(self, shard: str, split: str) -> Iterator[dict[str, Any]]:
         """Stream the rows of one shard that belong to `split`."""

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from onebase.artifact.disk import check_file
-from onebase.data.row_files import FORMATS, Problem, Record, lines, missing_column, records
+from onebase.artifact.odd_files import FORMATS, odd_file
+from onebase.data.lines import Problem, Record, lines, missing_column
+from onebase.data.row_files import Notes, records
 from onebase.errors import DataError
 
 __all__ = [
@@ -36,11 +38,15 @@ def rows(path: Path, kind: str, columns: Sequence[str] = ()) -> Iterator[Row]:
         yield where, row
 
 
-def all_records(path: Path, kind: str, columns: Sequence[str] = ()) -> Iterator[Record]:
-    """As `rows`, with the flaws of single records in their places. Raises DataError for what is wrong with the whole file."""
+def all_records(
+    path: Path, kind: str, columns: Sequence[str] = (), notes: Notes | None = None
+) -> Iterator[Record]:
+    """As `rows`, with the flaws of single records in their places. notes: as for `records`. Raises DataError for what is wrong with the whole file."""
     check_file(path)
+    if path.is_file() and (odd := odd_file(path)) is not None:
+        raise odd
     found = False
-    for record in records(path, kind, columns):
+    for record in records(path, kind, columns, notes):
         found = True
         yield record
     if not found:

@@ -4,7 +4,6 @@ from them.
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 from collections import Counter
@@ -14,23 +13,14 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+from onebase.artifact.disk import check_file
+from onebase.artifact.odd_files import FORMATS, unknown_format
 from onebase.data.bad_rows import Bad, BadRows, Rows, Samples, places_of
-from onebase.data.files import FORMATS, all_records
-from onebase.data.row_files import Problem, Record, missing_column, no_column
+from onebase.data.column_names import COLUMN_TYPES, lacking_columns
+from onebase.data.files import all_records
+from onebase.data.lines import Problem, Record, missing_column, no_column
+from onebase.data.row_files import Notes
 from onebase.errors import DataError
-
-# What the columns that tasks read must hold; a label may be anything, and a prompt a text or messages.
-COLUMN_TYPES: dict[str, type] = {
-    "text": str,
-    "completion": str,
-    "messages": list,
-    "anchor": str,
-    "positive": str,
-    "negative": str,
-    "chosen": str,
-    "rejected": str,
-}
-
 
 CHUNK = 512
 """Rows whose texts are tokenised at a time."""
@@ -63,6 +53,7 @@ class Records:
     ) -> None:
         self.named = dict(columns or {})
         self.folder, self.name = Path(), None
+        self.notes: Notes = {}
         self.source: Mapping[str, Any] = {}
         before: Mapping[str, str] = {}
         found: Iterable[Record]
@@ -71,20 +62,20 @@ class Records:
             self.folder, self.source = files.paths[0].parent, files.source
             self.name = str(data) if isinstance(data, (str, Path)) else None
             # Not only the columns that are asked for: tasks carry further ones.
-            found = chain.from_iterable(all_records(p, k) for p, k in [(p, _kind(p)) for p in files.paths])
+            kinds = [(p, _kind(p)) for p in files.paths]
+            found = chain.from_iterable(all_records(p, k, notes=self.notes) for p, k in kinds)
         else:
             if not data:
                 raise DataError("no rows were given", "give at least one")
             if isinstance(data, Rows):
-                self.folder, self.source, self.name, before = (
-                    data.folder,
-                    data.source,
-                    data.name,
-                    data.columns,
-                )
+                self.folder, self.source, self.name = data.folder, data.source, data.name
+                before, self.notes = data.columns, data.notes
             found = ((where, _row(row)) for where, row in zip(places_of(data), data, strict=True))
         self.columns = {**before, **self.named}
-        self._first, self._there = "", dict[str, None]()
+        self._first, self._there = (
+            "",
+            dict[str, Any](),
+        )  # place of the first row; columns, and the first value of each
         self._rest, self._kept = map(self._renamed, found), list[Record]()
 
     def __iter__(self) -> Iterator[Record]:
@@ -112,7 +103,7 @@ class Records:
         if isinstance(row, Problem):
             return record
         self._first = self._first or where
-        self._there.update(dict.fromkeys(row))
+        self._there = {**row, **self._there} if row.keys() - self._there.keys() else self._there
         if not self.named:
             return record
         moved = set(self.named.values()) - self.named.keys()
@@ -121,18 +112,11 @@ class Records:
 
     def refuse_lacking(self, required: Sequence[str]) -> None:
         """Raise DataError for a column that no row has, with the nearest of those there are. To be asked at the end."""
-        wanted = self.named | {k: k for k in required if k not in self.named}
-        lacking = {task: name for task, name in wanted.items() if name not in self._there}
-        if not lacking or not self._first:
-            return
-        there = list(self._there)
-        problem = no_column(list(lacking.values()), there)
-        task, name = next(iter(lacking.items()))
-        near = difflib.get_close_matches(name, there, 1, 0.5)
-        raise DataError(
-            f"{self._first}: {problem.what}",
-            f"{problem.remedy}; map it: --column {task}={near[0] if near else 'NAME'}",
-        )
+        if (
+            self._first
+            and (error := lacking_columns(self._first, self._there, self.named, required)) is not None
+        ):
+            raise error
 
 
 Data = str | Path | Fetched | Records | Sequence[dict[str, Any]]
@@ -156,7 +140,7 @@ def read_rows(
     rows and their places (broken line, no UTF-8, missing column, wrong type, empty value, what `check` and `make` find).
     """
     records = data if isinstance(data, Records) else Records(data, columns)
-    rows = Rows([], (), records.folder, records.columns, records.source, records.name)
+    rows = Rows([], (), records.folder, records.columns, records.source, records.name, notes=records.notes)
     bad: list[Bad] = []
     numbered = enumerate(records)
     total = 0
@@ -186,11 +170,10 @@ def read_rows(
 
 
 def _kind(path: Path) -> str:
-    kind = FORMATS.get(path.suffix.lower())
-    if kind is None:
-        raise DataError(
-            f"{path}: the ending says no known format", f"accepted: {', '.join(FORMATS)}, or hf:org/name"
-        )
+    if (kind := FORMATS.get(path.suffix.lower())) is None or path.is_dir():
+        if not path.exists():
+            check_file(path)
+        raise unknown_format(path)
     return kind
 
 

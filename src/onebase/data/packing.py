@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import bisect
 from collections import OrderedDict
+from collections.abc import Iterator
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -170,6 +171,23 @@ class RowPlan:
         """The rows of a step, or one rank's share; the shares of all ranks, in order, are the whole."""
         self._first(step)  # refuses one below 0
         return [self._row(i) for i in split(span(step, self.batch_size, self.total), rank, world)]
+
+    def read(self, steps: int) -> Iterator[tuple[int, list[Ints]]]:
+        """What the first `steps` steps read, window by window: the number of the window's first row, and the pieces of each of its rows."""
+        rows, window = steps * self.batch_size, 0
+        while (first := self._count(window)) < rows:
+            yield first, self._window(window)[: rows - first]
+            window += 1
+
+    @property
+    def documents(self) -> Ints:
+        """The document that each piece is of, int64 [P], rising."""
+        return self._document
+
+    @property
+    def piece_tokens(self) -> Ints:
+        """Tokens of the document in each piece, int64 [P]: a BOS of its own is not counted."""
+        return self._stop - self._start
 
     def _first(self, step: int) -> int:
         if step < 0:

@@ -20,9 +20,9 @@ import pyarrow.parquet as pq
 
 from onebase.artifact.disk import disk_errors
 from onebase.artifact.files import ArtifactWriter, write_atomic
-from onebase.artifact.record import Record
+from onebase.artifact.record import Origin, Record
 from onebase.data.dataset import KIND, SCHEMA, Dataset
-from onebase.data.sources import HOLDOUT, SPLITS, TRAIN, Document
+from onebase.data.sources import HOLDOUT, SPLITS, TRAIN, UNKNOWN, Document
 from onebase.errors import ConfigError, DataError
 
 COLUMNS = pa.schema(
@@ -37,6 +37,8 @@ COLUMNS = pa.schema(
     ]
 )
 GROUP_BYTES = 4 << 20
+HOLDOUT_SHARE = 0.02
+"""Share of the documents that is kept from training, where nobody says another."""
 Progress = Callable[[int, int], None]
 
 
@@ -54,26 +56,30 @@ class _Source:
 
     def public(self) -> dict[str, Any]:
         facts = {k: v for k, v in vars(self).items() if k != "licences"}
-        return facts | {"licence": ", ".join(sorted(self.licences)) or "unknown"}
+        return facts | {"licence": ", ".join(sorted(self.licences)) or UNKNOWN}
 
 
 def prepare(
     documents: Iterable[Document],
     out: str | Path,
     *,
-    holdout: float = 0.02,
-    seed: int = 0,
+    holdout: float | None = None,
+    seed: int | None = None,
     shard_bytes: int = 64 << 20,
     progress: Progress | None = None,
     overwrite: bool = False,
+    stated: str = Origin.USER,
 ) -> Dataset:
     """Write `documents` as a dataset folder and open it.
 
     holdout: share of documents kept from training, chosen by hash of (seed, text); a document's own
-    `meta["split"]` overrules it, and where copies of a text disagree it is held out. shard_bytes: text bytes
+    `meta["split"]` overrules it, and where copies of a text disagree it is held out. Without one it is HOLDOUT_SHARE,
+    without a seed 0. stated: who states these and the licences, for the record. shard_bytes: text bytes
     per shard. progress(documents, bytes) is called as documents are read. Raises DataError for documents that
     cannot be stored, ArtifactError for a folder that cannot be written; either leaves nothing behind.
     """
+    origins = {k: Origin.DEFAULT if v is None else stated for k, v in (("holdout", holdout), ("seed", seed))}
+    holdout, seed = HOLDOUT_SHARE if holdout is None else holdout, seed or 0
     if not 0 <= holdout < 1:
         raise ConfigError(f"holdout is {holdout}", "give a share from 0 to below 1, for example 0.02")
     if shard_bytes < 1:
@@ -121,7 +127,7 @@ def prepare(
             "sources": {name: stats[name].public() for name in sorted(stats)},
         }
         write_atomic(writer.path("dataset.json"), json.dumps(facts, indent=2, ensure_ascii=False).encode())
-        _record(facts).save(writer.path("record.json"))
+        _record(facts, origins, stated).save(writer.path("record.json"))
     return Dataset.open(out)
 
 
@@ -233,11 +239,15 @@ def _count(writer: ArtifactWriter, files: list[str], stats: dict[str, _Source]) 
                 source.holdout_bytes += row["bytes_sum"]
 
 
-def _record(facts: Mapping[str, Any]) -> Record:
+def _record(facts: Mapping[str, Any], origins: Mapping[str, str], stated: str) -> Record:
     record = Record(kind=KIND, hashes={"fingerprint": facts["fingerprint"]}, parents=[], events=[])
     for key in ("seed", "holdout"):
-        record.add(key, facts[key], "data.prepare")
+        record.add(key, facts[key], origins[key])
     for name, source in facts["sources"].items():
         for key, value in source.items():
-            record.add(f"sources.{name}.{key}", value, "data.prepare")
+            if key != "licence":
+                record.add(f"sources.{name}.{key}", value, f"{Origin.COUNTED} while preparing")
+        known = source["licence"] != UNKNOWN
+        note = stated if known else f"{Origin.UNKNOWN}: nobody stated it"
+        record.add(f"sources.{name}.licence", source["licence"] if known else None, note)
     return record

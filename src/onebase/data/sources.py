@@ -10,10 +10,12 @@ from typing import Any, Literal
 
 from onebase.config import config
 from onebase.data.files import FORMATS, check_file, read_text, rows, text_lines
-from onebase.data.row_files import without_end
+from onebase.data.lines import without_end
 from onebase.errors import DataError
 
 TRAIN, HOLDOUT = "train", "holdout"
+UNKNOWN = "unknown"
+"""The licence of what nobody stated one for."""
 #: what a source's own split column may say
 SPLITS = {
     TRAIN: TRAIN,
@@ -32,7 +34,7 @@ class Document:
 
     text: str
     source: str
-    licence: str = "unknown"
+    licence: str = UNKNOWN
     id: str = ""
     meta: Mapping[str, Any] = field(default_factory=dict)
 
@@ -51,7 +53,7 @@ class SourceConfig:
     kind: Literal["jsonl", "csv", "parquet", "text", "folder"]
     path: str
     text_column: str = "text"
-    licence: str = "unknown"
+    licence: str = UNKNOWN
     glob: str = "**/*"
     separator: str = ""
     split_column: str | None = None

@@ -166,6 +166,19 @@ class TokenSet:
         name = self._names[i]
         return name if isinstance(name, str) else bytes(name).hex()
 
+    def numbers(self, hashed: str) -> list[int]:
+        """The documents of this hash (64 hex digits, of which the first 16 are kept), by number."""
+        names: list[int] = np.flatnonzero(
+            (np.asarray(self._names) == np.frombuffer(bytes.fromhex(hashed[:16]), np.uint8)).all(1)
+        ).tolist()
+        return names
+
+    @property
+    def source_numbers(self) -> NDArray[np.int64]:
+        """The source of each document, as an index into `sources`, int64 [N]."""
+        numbers: NDArray[np.int64] = self._places["source"].astype(np.int64)
+        return numbers
+
     def tokens(self, i: int) -> Tokens:
         """Document i. Raises IndexError."""
         return self.part(i, 0, int(self._places[i]["length"]))

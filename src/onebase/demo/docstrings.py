@@ -22,6 +22,7 @@ from onebase.evaluation.gate import System, gate
 from onebase.evaluation.likelihood import completion_nats
 from onebase.evaluation.metrics import rouge_l_each
 from onebase.evaluation.ngram import NGram
+from onebase.evaluation.paired import RowSums, mean_sums
 from onebase.train.callbacks import Progress
 
 LORA: dict[str, Any] = {"method": "lora", "rank": 32, "alpha": 32.0, "lr": 1e-2}
@@ -60,22 +61,24 @@ def docstring(
         wrote = time.perf_counter()
         shipped = shipped_bytes(adapted)
         score = ratio_score("nats_per_token", nats, counts)
-        likely.append(System(name, score, nats, scored - began, *shipped))
+        likely.append(System(name, score, RowSums(nats, np.asarray(counts, float)), scored - began, *shipped))
         each = 100 * rouge_l_each(truth, texts)
         seconds = fitted - began + wrote - scored
-        written.append(System(name, mean_score("rouge_l", each), each, seconds, *shipped))
+        written.append(System(name, mean_score("rouge_l", each), mean_sums(each), seconds, *shipped))
         if b is base:
             result.adapters["docstring"] = str(adapter.save(out / "adapters" / "docstring", overwrite=True))
             for e, text in list(zip(test, texts, strict=False))[:4]:
                 result.samples.append(Generated("docstring after SFT", e.prompt, text, e.target))
     counted = _counted(base, train, test, counts)
-    verdict = gate("nats_per_token", likely[0], likely[1], counted, weights=counts, twin=TWIN)
+    verdict = gate("nats_per_token", likely[0], likely[1], counted, twin=TWIN)
     log(f"docstring, likelihood: {verdict.line}")
     setting = "SFT, likelihood of the true text"
     found = [Row(task.name, setting, "nats_per_token", likely[0], likely[1], (counted,), verdict)]
     words = NameWords().fit([e.text for e in train], [e.target for e in train])
     guess = 100 * rouge_l_each(truth, words.predict([e.text for e in test[: size.written]]))
-    named = System("the words of its name", mean_score("rouge_l", guess), guess, words.seconds, words.size)
+    named = System(
+        "the words of its name", mean_score("rouge_l", guess), mean_sums(guess), words.seconds, words.size
+    )
     verdict = gate("rouge_l", written[0], written[1], named, twin=TWIN)
     log(f"docstring, written text: {verdict.line}")
     return [*found, Row(task.name, "SFT, written text", "rouge_l", written[0], written[1], (named,), verdict)]
@@ -91,7 +94,9 @@ def _counted(base: Base, train: Sequence[Example], test: Sequence[Example], coun
     grams = NGram(base.config.text.vocab_size, 4).fit([_supervised(base, e.target) for e in train])
     total = np.asarray(grams.totals([_supervised(base, e.target) for e in test]))
     score = ratio_score("nats_per_token", total, counts)
-    return System("a 4-gram", score, total, time.perf_counter() - began, grams.size)
+    return System(
+        "a 4-gram", score, RowSums(total, np.asarray(counts, float)), time.perf_counter() - began, grams.size
+    )
 
 
 def _supervised(base: Base, text: str) -> list[int]:

@@ -5,24 +5,12 @@ from collections.abc import Callable
 import numpy as np
 
 from onebase.api.base import Base
-from onebase.data import Dataset, TokenSet
+from onebase.data import Dataset
 from onebase.demo.results import Size
-from onebase.draws import Draws
 from onebase.evaluation.bootstrap import Score
 from onebase.evaluation.likelihood import DocumentIds, by_source, document_ids, nats_of
 from onebase.evaluation.metrics import bits_per_byte
 from onebase.evaluation.ngram import NGram
-
-
-def fit_ngram(base: Base, tokens: TokenSet, size: Size) -> NGram:
-    """A Kneser-Ney 5-gram over the base's own tokens, on documents of its corpus drawn at random."""
-    order, read = [], 0
-    for i in Draws(0, "n-gram").permutation(len(tokens)):
-        order.append(tokens.tokens(int(i)).ids[1:].astype(np.int64))
-        read += len(order[-1])
-        if read > size.ngram_tokens:
-            break
-    return NGram(base.config.text.vocab_size, 5).fit(order)
 
 
 def heldout(

@@ -19,6 +19,7 @@ from onebase.evaluation.bootstrap import mean_score
 from onebase.evaluation.gate import System, gate
 from onebase.evaluation.metrics import auroc, correct
 from onebase.evaluation.ngram import NGram
+from onebase.evaluation.paired import mean_sums
 from onebase.readable import duration
 
 Tell = Callable[[str], None]
@@ -114,7 +115,9 @@ def _headed(reader: OpenedBase, task: DemoTask, test: Sequence[Example], labels:
         each.append(correct([e.target for e in test], [x.label for x in found]))
         shipped = _bytes(reader, adapted)
     mean = np.mean(each, axis=0)
-    return System(f"{reader.name} + head", mean_score("accuracy", mean), mean, seconds / len(each), *shipped)
+    return System(
+        f"{reader.name} + head", mean_score("accuracy", mean), mean_sums(mean), seconds / len(each), *shipped
+    )
 
 
 def _by_lora(reader: OpenedBase, task: DemoTask, test: Sequence[Example], labels: int, size: Size) -> System:
@@ -127,7 +130,7 @@ def _by_lora(reader: OpenedBase, task: DemoTask, test: Sequence[Example], labels
     seconds += time.perf_counter() - began
     each = correct([e.target for e in test], [x.label for x in found])
     name = f"{reader.name} + LoRA"
-    return System(name, mean_score("accuracy", each), each, seconds, *_bytes(reader, adapted))
+    return System(name, mean_score("accuracy", each), mean_sums(each), seconds, *_bytes(reader, adapted))
 
 
 def _bytes(reader: OpenedBase, adapted: Base) -> tuple[int, int]:
@@ -174,7 +177,9 @@ def _prompted(
         seconds += time.perf_counter() - began
         each = correct(truth, [x.label for x in labels])
         name = f"{r.name}, prompt alone"
-        systems.append(System(name, mean_score("accuracy", each), each, seconds, *_bytes(r, adapted)))
+        systems.append(
+            System(name, mean_score("accuracy", each), mean_sums(each), seconds, *_bytes(r, adapted))
+        )
         areas.append(auroc([t == "question" for t in truth], [x.scores["question"] for x in labels]))
         if r is readers[0]:
             result.adapters["mark"] = str(adapter.save(out / "adapters" / "mark", overwrite=True))
@@ -187,7 +192,9 @@ def _prompted(
     odds -= mark_odds(readers[0].base, ngram, task.unlabelled).mean()
     each = correct(truth, ["question" if x > 0 else "statement" for x in odds])
     seconds = time.perf_counter() - began
-    counted = System(f"a {ngram.name}, no label", mean_score("accuracy", each), each, seconds, ngram.size)
+    counted = System(
+        f"a {ngram.name}, no label", mean_score("accuracy", each), mean_sums(each), seconds, ngram.size
+    )
     beside = list(zip((r for r in readers[2:] if r.prompted), systems[2:], strict=True))
     learnt = rivals.systems(task.sizes[0], size.draws)
     return _row(task, "prompt alone, no label", (systems[0], systems[1], beside), [counted, *learnt], log)
@@ -221,7 +228,7 @@ class _Rivals:
             mean = np.mean(each, axis=0)
             name = make.name + (f" with {labels} labels a class" if self.task.name == "question" else "")
             cost = sum(seconds) / draws
-            out.append(System(name, mean_score("accuracy", mean), mean, cost, sizes[-1]))
+            out.append(System(name, mean_score("accuracy", mean), mean_sums(mean), cost, sizes[-1]))
         return out
 
     def _fitted(self, make: Any, labels: int, draw: int) -> tuple[Array, float, int]:

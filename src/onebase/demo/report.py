@@ -120,14 +120,14 @@ def _better(metric: str) -> str:
 def _answer(row: Row) -> dict[str, Any]:
     """The verdicts, on our base and on open ones, as markers and sentences without their first word."""
     return {
-        "yes": row.verdict.needs_base,
+        "says": row.verdict.answer,
         "task": _asks(row),
         "setting": row.setting,
         "line": _line(row.verdict),
         "beside": [
             {
                 "name": b.system.name,
-                "yes": b.verdict.needs_base,
+                "says": b.verdict.answer,
                 "line": _line(b.verdict),
                 "short": b.short,
             }
@@ -137,7 +137,7 @@ def _answer(row: Row) -> dict[str, Any]:
 
 
 def _line(verdict: Verdict) -> str:
-    line = re.sub(r"^(Yes|No): ", "", verdict.line)
+    line = re.sub(r"^(Yes: |No: |Cannot tell )", "", verdict.line)
     return line[:1].upper() + line[1:]
 
 

@@ -19,7 +19,9 @@ class Beside:
         """Both differences, in its favour when above zero."""
         v = self.verdict
         rivals = ((v.over_classical, v.classical), (v.over_untrained, "the base trained here"))
-        return ", ".join(f"{d.value:+.3f} ({d.low:+.3f} to {d.high:+.3f}) beside {who}" for d, who in rivals)
+        return ", ".join(
+            f"{d.value:+.3f} ({d.low:+.3f} to {d.high:+.3f}) beside {who}" for d, who in rivals if d
+        )
 
 
 @dataclass(frozen=True)
@@ -83,9 +85,9 @@ def as_json(result: DemoResult) -> dict[str, Any]:
                 system(s) for s in (r.base, r.untrained, *(b.system for b in r.beside), *r.classical)
             ],
             "verdict": r.verdict.line,
-            "needs_base": r.verdict.needs_base,
+            "answer": r.verdict.answer,
             "beside": [
-                {"name": b.system.name, "verdict": b.verdict.line, "needs_base": b.verdict.needs_base}
+                {"name": b.system.name, "verdict": b.verdict.line, "answer": b.verdict.answer}
                 for b in r.beside
             ],
         }

@@ -18,7 +18,7 @@ from onebase.demo import measure
 from onebase.demo.budget import default_steps, measure_pace, spoken, work
 from onebase.demo.corpus import corpus
 from onebase.demo.docstrings import docstring
-from onebase.demo.heldout import fit_ngram, heldout
+from onebase.demo.heldout import heldout
 from onebase.demo.opened import open_bases
 from onebase.demo.report import write_report
 from onebase.demo.results import DemoResult, Generated, Size, as_json
@@ -27,6 +27,7 @@ from onebase.errors import UserError
 from onebase.model.device import pick_device
 from onebase.pretraining.objectives import InfillConfig, NextTokenConfig
 from onebase.pretraining.recipe import DataConfig, Recipe
+from onebase.pretraining.report import fit_ngram
 from onebase.pretraining.run import run_recipe
 from onebase.readable import duration
 from onebase.train.callbacks import Progress, read_log
@@ -120,7 +121,7 @@ def _run_demo(out: Path, minutes: float | None, quick: bool, log: Tell, seed: in
     found = tasks(seed)
     size = Size.quick() if quick else Size()
     with stage("predict held-out text, beside a 5-gram"):
-        ngram = fit_ngram(base, tokens, size)
+        ngram, _ = fit_ngram(tokens, base.config.text.vocab_size, size.ngram_tokens)
         result.heldout = heldout(base, untrained, ngram, dataset, size, log)
     with stage("open two bases that others trained"):
         opened = open_bases(log)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
-from onebase.artifact.record import Record, machine_facts, version_facts
+from onebase.artifact.record import Origin, Record, machine_facts, version_facts
 from onebase.config import to_dict
 from onebase.errors import UserError
 from onebase.methods.config import part_field
@@ -22,17 +22,19 @@ def combine(
     adapters: Sequence[Adapter | str | Path],
     weights: Sequence[float] | None = None,
     *,
-    how: How = "linear",
-    density: float = 0.2,
+    how: How | None = None,
+    density: float | None = None,
     rank: int | None = None,
 ) -> Adapter:
     """One adapter (of a method whose adapters combine: LoRA) from several of the same base, for the first one's task.
 
-    weights: one each (equal, adding up to 1, when not given). how: `linear` adds the deltas up exactly, `ties` trims each to the share
-    `density`, elects signs and takes the mean of those that agree (2306.01708). rank: of the result; its ranks' sum when not given.
+    weights: one each (equal, adding up to 1, when not given). how: `linear` (the default) adds the deltas up exactly, `ties` trims each to the share
+    `density` (0.2 when not given), elects signs and takes the mean of those that agree (2306.01708). rank: of the result; its ranks' sum when not given.
     Raises UserError for adapters of different bases, with heads or of other methods, and for weights that do not fit.
     """
-    began = time.perf_counter()
+    began, given = time.perf_counter(), {"how": how, "density": density, "rank": rank, "weights": weights}
+    from_ = {k: Origin.DEFAULT if v is None else Origin.USER for k, v in given.items()}
+    how, density = how or "linear", 0.2 if density is None else density
     parts = [a.parts if isinstance(a, Adapter) else load_adapter(Path(find_artifact(a))) for a in adapters]
     names = [_name(p, i) for i, p in enumerate(parts)]
     found = _checked(parts, names, weights, how, density, rank)
@@ -49,23 +51,28 @@ def combine(
     record.add_parent("base", config.base.fingerprint, name, **{k: v for k, v in relied.items() if v})
     for part, called, weight in zip(parts, names, found, strict=True):
         record.add_parent("adapter", part.fingerprint, called, weight=weight)
-    record.add("task", config.task, "that of the first adapter")
-    record.add("method", config.method, "that of the adapters")
-    record.add("config.adapter", to_dict(config), "counted from the adapters")
-    record.add("combined.how", how, "stated by the user")
-    record.add("combined.weights", found, "stated by the user" if weights is not None else "equal")
+    record.inherit(first.record, names[0])
+    record.add("task", config.task, f"{Origin.PARENT}: the first adapter")
+    record.add("method", config.method, f"{Origin.PARENT}: the adapters")
+    record.add("config.adapter", to_dict(config), f"{Origin.COMPUTED} from the adapters")
+    record.add("combined.how", how, from_["how"])
+    record.add("combined.weights", found, from_["weights"])
     if how == "ties":
-        record.add("combined.density", density, "stated by the user, or the default")
-    record.add("combined.rank", rank, "stated by the user (null: the sum of the adapters')")
+        record.add("combined.density", density, from_["density"])
+    record.add(
+        "combined.rank", rank, from_["rank"] if rank else f"{Origin.DEFAULT}: the sum of the adapters'"
+    )
     origin = (
-        "nothing is left out" if made.error is None else "measured: what the rank leaves out of the deltas"
+        "computed: nothing is left out"
+        if made.error is None
+        else "measured: what the rank leaves out of the deltas"
     )
     record.add("combined.error", made.error or 0.0, origin)
-    record.add("data", None, "that of the adapters it is made of")
+    record.add("data", None, f"{Origin.PARENT}: the adapters it is made of")
     record.add("seconds", round(time.perf_counter() - began, 3), "measured")
     record.add("parameters", sum(t.numel() for t in made.tensors.values()), "counted")
-    record.add("machine", machine_facts(), "read from the system")
-    record.add("versions", version_facts(), "read from the packages")
+    record.add("machine", machine_facts(), Origin.SYSTEM)
+    record.add("versions", version_facts(), Origin.PACKAGES)
     return Adapter(AdapterParts(config, made.tensors, record))
 
 

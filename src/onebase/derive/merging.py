@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from onebase.artifact.record import Record
+from onebase.artifact.record import Origin, Record
 from onebase.base.folder import LoadedBase
 from onebase.base.model import BaseModel
 from onebase.errors import DataError, UserError
@@ -58,8 +58,9 @@ def merged(
                 "serve the adapter beside the base, merge first and quantize the result, or accept more (max_drift)",
             )
     record = Record("base")
-    record.add("name", f"{name}-merged", "made from a base and an adapter")
+    record.add("name", f"{name}-merged", f"{Origin.COMPUTED} from the names of base and adapter")
     record.add_parent("base", base.fingerprint, name)
+    record.inherit(base.record, name)
     for each in attached.stack:
         record.add_parent("adapter", each.fingerprint, each.name)
     if drift is not None:
@@ -68,13 +69,15 @@ def merged(
             "merged.drift", drift.mean, f"{origin}: mean KL, nats a token, from the adapter beside the base"
         )
         record.add("merged.drift_most", drift.most, f"{origin}: largest difference of a logit")
-        record.add("merged.max_drift", most, "the default" if max_drift is None else "stated by the user")
+        record.add("merged.max_drift", most, Origin.DEFAULT if max_drift is None else Origin.USER)
         record.add(
             "merged.effect", drift.effect, f"{origin}: mean KL from the adapter to the base without it"
         )
     _note_lost(record, rounding, name)
     if model.cfg != base.model.cfg:
-        record.add("untied", True, "the adapter adds different rows to the two ends, which shared a matrix")
+        record.add(
+            "untied", True, "computed: the adapter adds different rows to the two ends, which shared a matrix"
+        )
     return LoadedBase(
         model,
         base.text_codec,
@@ -92,7 +95,7 @@ def _note_lost(record: Record, rounding: Rounding, name: str) -> None:
     origin = "measured: |stored - exact| / |delta|, Euclidean lengths"
     record.add("merged.lost", lost, f"{origin}, over all changed matrices together")
     record.add("merged.lost_most", {"matrix": site, "lost": most}, f"{origin}, of the matrix that loses most")
-    record.add("merged.lost_limit", MAX_LOST, "the default: beyond it a warning is given")
+    record.add("merged.lost_limit", MAX_LOST, "default: beyond it a warning is given")
     if lost > MAX_LOST:
         log.warning(
             "%s: its weights are stored in half precision, and rounding takes %.1f%% of the adapter's change of them (most at %s: %.1f%%; %.0f%% pass "

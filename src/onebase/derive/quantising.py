@@ -3,16 +3,17 @@
 import copy
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any, TypedDict
 
 import torch
 
-from onebase.artifact.record import Record, machine_facts, version_facts
+from onebase.artifact.record import Origin, Record, by_given, machine_facts, version_facts
 from onebase.base.folder import LoadedBase, base_tensors
-from onebase.config import from_dict, to_dict
+from onebase.config import from_dict, given_of, to_dict
 from onebase.data import Document, SourceConfig, read_source
 from onebase.errors import DataError, UserError
 from onebase.evaluation.likelihood import document_ids, nats_of, reference
@@ -49,17 +50,25 @@ class RoundingLoss:
         )
 
 
+class StorageOptions(TypedDict, total=False):
+    """What may be given beside the bits: see `StorageConfig`."""
+
+    group: int
+    head: int | None
+
+
 def quantise(
     base: LoadedBase,
     storage: StorageConfig,
     documents: Iterable[Document] | None = None,
     *,
     tokens: int = MEASURED_TOKENS,
+    given: Mapping[str, Any] | None = None,
 ) -> tuple[LoadedBase, RoundingLoss]:
     """A base with its matrices in few bits, whose record names `base` as parent and holds the cost; `base` stays as it was.
 
     documents: what the cost is measured on, up to `tokens` tokens (the Python language reference when not given: state your own for
-    a base of another language or field). Raises UserError for a base that is quantised already or predicts no tokens, ConfigError for
+    a base of another language or field). given: what the user gave of `storage`, for the record. Raises UserError for a base that is quantised already or predicts no tokens, ConfigError for
     matrices that do not divide into groups, DataError without text.
     """
     if not base.model.cfg.text.head or base.model.cfg.trunks["text"].direction != "causal":
@@ -71,18 +80,20 @@ def quantise(
     made = LoadedBase(copy.deepcopy(base.model), base.codec, Record("base"), head=base.head)
     made.model.requires_grad_(False).quantise(storage)
     # Few enough that both sides read the same whole documents.
-    given = islice(documents if documents is not None else reference(), 1000)
-    some = [replace(d, text=d.text[:LETTERS]) for d in given]
+    texts = islice(documents if documents is not None else reference(), 1000)
+    some = [replace(d, text=d.text[:LETTERS]) for d in texts]
     cost = measured(base, made, some, tokens)
     r = made.record
     relied = {k: v for k, v in base.hashes.items() if k != "fingerprint"}
-    r.add_parent("base", base.fingerprint, base.path.name if base.path else "", **relied)
-    r.add("config.storage", to_dict(storage), "stated by the user")
-    r.add(
-        "quantised.text",
-        "the Python language reference" if documents is None else "given by the user",
-        "stated",
-    )
+    r.add("name", f"{base.name or 'base'}-{storage.bits}bit", f"{Origin.COMPUTED} from the base's name")
+    r.add_parent("base", base.fingerprint, base.name, **relied)
+    r.inherit(base.record, base.name)
+    stated = given_of(storage).overrides if given is None else given
+    r.add_tree("config.storage", to_dict(storage), by_given(stated))
+    if documents is None:
+        r.add("quantised.text", "the Python language reference", Origin.DEFAULT)
+    else:
+        r.add("quantised.text", "given by the user", Origin.USER)
     r.add("quantised.tokens", cost.tokens, "counted")
     r.add("quantised.perplexity", cost.perplexity, "measured")
     r.add("quantised.perplexity_before", cost.perplexity_before, "measured")
@@ -90,21 +101,20 @@ def quantise(
     r.add("quantised.bytes", cost.bytes, "counted")
     r.add("quantised.bytes_before", cost.bytes_before, "counted")
     r.add("seconds", round(time.perf_counter() - began, 3), "measured")
-    r.add("machine", machine_facts(), "read from the system")
-    r.add("versions", version_facts(), "read from the packages")
+    r.add("machine", machine_facts(), Origin.SYSTEM)
+    r.add("versions", version_facts(), Origin.PACKAGES)
     return made, cost
 
 
-def quantised(
-    base: LoadedBase, bits: int, group: int, head: int | None, data: str | Path | None
-) -> LoadedBase:
+def quantised(base: LoadedBase, bits: int, data: str | Path | None, given: StorageOptions) -> LoadedBase:
     """`quantise` from plain values. Raises ConfigError for a number of bits that is not 4 or 8."""
-    storage = from_dict(StorageConfig, {"bits": bits, "group": group, "head": head}, "quantize")
+    said = {"bits": bits, **given}
+    storage = from_dict(StorageConfig, said, "quantize")
     documents = None
     if data is not None:
         documents = read_source(SourceConfig(name="text", kind="text", path=str(data)))
-    made, cost = quantise(base, storage, documents)
-    made.record.add("quantised.line", cost.line, "written from the numbers above")
+    made, cost = quantise(base, storage, documents, given=said)
+    made.record.add("quantised.line", cost.line, "computed from the numbers above")
     return made
 
 

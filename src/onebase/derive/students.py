@@ -14,7 +14,7 @@ import numpy as np
 import tokenizers
 import torch
 
-from onebase.artifact.record import Record, machine_facts, version_facts
+from onebase.artifact.record import Origin, Record, machine_facts, version_facts
 from onebase.base.folder import LoadedBase, base_tensors, put_tensors
 from onebase.base.model import BaseModel
 from onebase.codec.text.codec import TextCodec
@@ -88,17 +88,18 @@ def student(
     put_tensors(model, made, Path("student"))
     model.compute_dtype = base.model.compute_dtype
     out = LoadedBase(model.eval(), words, record, embedding=base.embedding)
-    record.add("name", f"{name or 'base'}-student", "made from a base")
+    record.add("name", f"{name or 'base'}-student", f"{Origin.COMPUTED} from the base's name")
     record.add_parent("base", base.fingerprint, name)
-    record.add("student.layers", list(kept), "spread evenly over the base's")
+    record.inherit(base.record, name)
+    record.add("student.layers", list(kept), f"{Origin.CHOSEN}: spread evenly over the base's")
     for label, each in (("", out), ("_before", base)):
         size = sum(t.numel() for t in base_tensors(each.model).values())
         record.add(f"student.parameters{label}", size, "counted")
         record.add(f"student.bytes{label}", weight_bytes(each), "counted")
-    record.add("data", None, "that of the base it is made of")
+    record.add("data", None, f"{Origin.PARENT}: the base it is made of")
     record.add("seconds", round(time.perf_counter() - began, 3), "measured")
-    record.add("machine", machine_facts(), "read from the system")
-    record.add("versions", version_facts(), "read from the packages")
+    record.add("machine", machine_facts(), Origin.SYSTEM)
+    record.add("versions", version_facts(), Origin.PACKAGES)
     return out
 
 
@@ -132,10 +133,10 @@ def head_of(attached: Attached, merged: LoadedBase) -> Adapter:
     record.add_parent("base", merged.fingerprint)
     record.add_parent("adapter", attached.fingerprint, attached.name)
     for key, value, origin in (
-        ("task", cfg.task, "that of the adapter"),
-        ("method", cfg.method, "the rest is merged"),
-        ("data", None, "that of the adapter it is a part of"),
-        ("versions", version_facts(), "read from the packages"),
+        ("task", cfg.task, f"{Origin.PARENT}: the adapter"),
+        ("method", cfg.method, f"{Origin.COMPUTED}: the rest is merged"),
+        ("data", None, f"{Origin.PARENT}: the adapter it is a part of"),
+        ("versions", version_facts(), Origin.PACKAGES),
     ):
         record.add(key, value, origin)
     return Adapter(AdapterParts(cfg, {k: t for k, t in own.items() if head.owns(k)}, record))

@@ -47,7 +47,7 @@ def of_task(bound: Bound, task: str, does: str) -> Attached:
     if bound.attached is None or bound.attached.task != task:
         raise UserError(
             f"this base has no adapter that {does}",
-            f"make one with base.adapt(data, task='{task}', method='head') and use base.with_adapter(it)",
+            f"give --adapter DIR of one, or make it: onebase adapt --task {task} (in Python: adapt, then with_adapter)",
         )
     return bound.attached
 
@@ -62,7 +62,7 @@ def labels(bound: Bound, texts: Sequence[Given]) -> list[Label]:
 
 
 def vectors(bound: Bound, texts: Sequence[str], pooling: Pooling | None = None) -> Tensor:
-    """One vector a text, float32 [N, D], as `Base.embed` gives them. Raises DataError for a text beyond the context."""
+    """One vector a text, float32 [N, D], as `Base.embed` gives them. A long text is cut at its end, with a warning."""
     base, on = bound.loaded, bound.attached
     if pooling is None and bound.config.link("pair") is not None:
         return text_vectors(base, list(texts), bound.routing)
@@ -70,7 +70,9 @@ def vectors(bound: Bound, texts: Sequence[str], pooling: Pooling | None = None) 
     made = learnt or base.embedding
     if pooling is None and made is not None:
         return embeddings(base, list(texts), made, bound.routing)
-    read = text_tokens(base, list(texts), before=base.model.virtual_counts(bound.routing, 1)[0])
+    before = base.model.virtual_counts(bound.routing, 1)[0]
+    read = text_tokens(base, list(texts), before=before, long="head")
+    tell_cut(read)
     return features(base, read, pooling or "mean", bound.routing)
 
 

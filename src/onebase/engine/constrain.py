@@ -4,7 +4,9 @@ Before each token llguidance says which tokens the form allows (Earley's parser 
 the trie of the vocabulary); the others get no probability. So the text has the form by construction, whatever the weights are.
 """
 
+import functools
 import json
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,15 +25,18 @@ from onebase.errors import UserError
 if TYPE_CHECKING:
     from llguidance import LLMatcher
 
+log = logging.getLogger(__name__)
+
 LETTERS = 1 << 16
 """Letters in a constraint at most. Compiling takes time that grows faster than the text: about 3 s at worst here."""
 SYMBOLS = 20_000
 """Symbols of the grammar that a constraint becomes, at most."""
 
-# White space between the parts of JSON: none, one space, or a new line and its indent. Without a bound a small base may write it for ever.
+# White space between the parts of JSON, where it is allowed: none, one space, or a new line and its indent. Without a bound a small base may write
+# it for ever, and even so it takes tokens that the values then lack: by default there is none.
 # No \uXXXX in strings: a key written so would be another name for a property that the schema knows, and escape its rules.
+_SPACES, _COMPACT = {"whitespace_pattern": r" |\n {0,20}"}, {"whitespace_flexible": False}
 _JSON = {
-    "whitespace_pattern": r" |\n {0,20}",
     "item_separator": ",",
     "key_separator": ":",
     "json_allowed_escapes": 'nrbtf\\"',
@@ -39,6 +44,8 @@ _JSON = {
     "coerce_one_of": False,
     "lenient": False,
 }
+_ANCHOR = re.compile(r"\\[AbBz<>]|\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|[$^]", re.DOTALL)
+"""Anchors of a regular expression, and what may hold their characters without being one: escapes and classes."""
 _CONTROL = re.compile(r"[\x00-\x07\x0b\x0e-\x1f\x7f]")
 _CONTROL_ESCAPE = re.compile(r"(?<!\\)(?:\\\\)*\\(?:[xu]\{|x[01]|x7[fF]|u00[01]|u007[fF]|[avcU0])")
 _SUPPORTED = "docs/structured.md says what a constraint may be"
@@ -48,23 +55,29 @@ _SUPPORTED = "docs/structured.md says what a constraint may be"
 class Constraint:
     """The form that an answer must have; one of the three.
 
-    schema: JSON that validates (JSON Schema 2020-12, as far as docs/structured.md says): a mapping, or JSON text. regex: the whole
-    answer, in the syntax of Rust's `regex` (no look-around, no back-references). grammar: Lark's syntax as llguidance reads it, from
+    schema: JSON that validates (JSON Schema 2020-12, as far as docs/structured.md says): a mapping, or JSON text. spaces: the JSON may have
+    white space between its parts; else it is compact. regex: the whole answer, in the syntax of Rust's `regex` (no look-around, no
+    back-references); a `^` at its beginning and a `$` at its end change nothing. grammar: Lark's syntax as llguidance reads it, from
     `start`. Raises UserError; what only the compiled form shows (a keyword that is not supported) is raised before the first token.
     """
 
     schema: Any = None
     regex: str | None = None
     grammar: str | None = None
+    spaces: bool = False
 
     def __post_init__(self) -> None:
-        given = [k for k, v in vars(self).items() if v is not None]
+        given = [k for k in ("schema", "regex", "grammar") if getattr(self, k) is not None]
         if len(given) != 1:
             raise UserError(
                 f"a constraint of {' and '.join(given) or 'nothing'}", "give one of schema, regex and grammar"
             )
         if self.schema is not None:
             object.__setattr__(self, "schema", _json_text(self.schema))
+        elif self.spaces:
+            raise UserError(f"white space of JSON for a {given[0]}", "leave spaces out, or give a schema")
+        if isinstance(self.regex, str):
+            object.__setattr__(self, "regex", _without_anchors(self.regex))
         text = self.text
         if not isinstance(text, str) or not is_unicode(text):
             raise UserError(f"the {self.kind} is no text", "give a str that is valid Unicode")
@@ -79,6 +92,33 @@ class Constraint:
     def text(self) -> str:
         """As the library reads it."""
         return str(self.schema) if self.schema is not None else self.regex or self.grammar or ""
+
+
+def _without_anchors(regex: str) -> str:
+    """A regular expression without the `^` that begins it and the `$` that ends it: it matches the whole answer in any case. Raises UserError for
+    anchors in other places, which would not."""
+    found = [
+        m for m in _ANCHOR.finditer(regex) if m[0] in ("^", "$", r"\A", r"\z", r"\b", r"\B", r"\<", r"\>")
+    ]
+    first = bool(found) and found[0].start() == 0 and found[0][0] in ("^", r"\A")
+    rest = found[first:]
+    last = bool(rest) and rest[-1].end() == len(regex) and rest[-1][0] in ("$", r"\z")
+    if inner := rest[: len(rest) - last]:
+        raise UserError(
+            f"the regex has {inner[0][0]} at character {inner[0].start() + 1}, where it cannot be followed",
+            "leave it out: the regex matches the whole answer; write .* where any text may stand before or behind",
+        )
+    return regex[found[0].end() if first else 0 : rest[-1].start() if last else len(regex)]
+
+
+@functools.lru_cache(1024)
+def _say_unanchored(pattern: str) -> None:
+    """Warn once of a pattern in a schema that does not hold the whole text."""
+    if not (pattern.startswith("^") and pattern.endswith("$")):
+        log.warning(
+            "the schema's pattern %r has no ^ and $ around it: by JSON Schema any text may stand before and behind it",
+            pattern,
+        )
 
 
 def _json_text(schema: Any) -> str:
@@ -114,6 +154,8 @@ def _check(tree: Any) -> None:
             patterns = node.get("patternProperties")
             for pattern in [node.get("pattern"), *(patterns if isinstance(patterns, dict) else ())]:
                 _writable(str(pattern), _CONTROL_ESCAPE)
+            if isinstance(node.get("pattern"), str):
+                _say_unanchored(node["pattern"])
             stack += [*node, *node.values()]
 
 
@@ -185,7 +227,8 @@ def _compiled(codec: TextCodec, constraint: Constraint) -> Guide:
     try:
         match constraint.kind:
             case "schema":
-                form = LLMatcher.grammar_from_json_schema(constraint.text, overrides=_JSON)  # type: ignore[arg-type]
+                how: Any = _JSON | (_SPACES if constraint.spaces else _COMPACT)
+                form = LLMatcher.grammar_from_json_schema(constraint.text, overrides=how)
             case "regex":
                 form = LLMatcher.grammar_from_regex(constraint.text)
             case _:

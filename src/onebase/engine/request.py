@@ -59,7 +59,10 @@ def check_prompts(
     """
     cfg = base.model.cfg.text
     if base.model.trunk.cfg.direction != "causal":
-        raise UserError("this base reads in both directions and predicts no next token", "use a causal base")
+        raise UserError(
+            "this base reads in both directions and predicts no next token",
+            "use a causal base (a decoder); an encoder is for embed, search, adapt and apply",
+        )
     before = base.model.virtual_counts(routing, len(prompts))
     for n, prompt in enumerate(prompts, 1):
         name = f"prompt {n} of {len(prompts)}" if len(prompts) > 1 else "the prompt"

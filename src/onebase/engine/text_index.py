@@ -41,7 +41,7 @@ class Near:
 
 
 @dataclass(frozen=True)
-class Maker:
+class IndexMaker:
     """What made the vectors of an index: fingerprint and name of a base, the hash of its tokenizer, fingerprints of the adapters on it."""
 
     base: str
@@ -50,7 +50,7 @@ class Maker:
     adapters: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, bound: Bound) -> "Maker":
+    def of(cls, bound: Bound) -> "IndexMaker":
         """What a base with its adapters is. A head that a base was published with makes no vectors."""
         hashes, on = bound.loaded.hashes, None if bound.own else bound.attached
         plain = bound.plain
@@ -70,7 +70,7 @@ class Index:
     """Rows with a text each, and their vectors, float32 [N, D] of length 1. Made by `Base.index` or `Index.load`."""
 
     def __init__(self, bound: Bound, embed: Embed, rows: Iterable[Row | str] = ()) -> None:
-        self.maker, self._embed = Maker.of(bound), embed
+        self.maker, self._embed = IndexMaker.of(bound), embed
         self.rows: list[Row] = []
         self.vectors_ND = torch.empty(0, 0)
         self.add(rows)
@@ -145,7 +145,7 @@ class Index:
     def load(cls, path: str | Path, bound: Bound, embed: Embed) -> "Index":
         """Read a folder. Raises ArtifactError where it is damaged, and UserError where another base (or another adapter) made it, naming both."""
         path = Path(path)
-        check_maker(path, Maker.of(bound))
+        check_maker(path, IndexMaker.of(bound))
         check_fast(path)
         index = cls(bound, embed)
         with (path / ROWS).open(encoding="utf-8") as f:
@@ -178,10 +178,10 @@ class LastTexts:
         return [Near(n.text, n.score) for n in self._kept[1].search(query, top)]
 
 
-def check_maker(path: Path, maker: Maker) -> None:
+def check_maker(path: Path, maker: IndexMaker) -> None:
     """Raises UserError where another base or adapter made the index in a folder."""
     facts = read_manifest(path, KIND)["facts"]
-    made = Maker(facts["base"], facts["name"], facts["tokenizer"], tuple(facts["adapters"]))
+    made = IndexMaker(facts["base"], facts["name"], facts["tokenizer"], tuple(facts["adapters"]))
     if (made.base, made.tokenizer, made.adapters) != (maker.base, maker.tokenizer, maker.adapters):
         raise UserError(
             f"the index {path} was made by {made}, this is {maker}: their vectors cannot be compared",

@@ -69,7 +69,7 @@ class TfidfLogistic(_Timed):
         self.min_labels, self.folds, self.seed = min_labels, folds, seed
         self.chosen_c = _DEFAULT_C
         self.labels: list[str] = []
-        self._vectors = _vectorizer()
+        self._vectors = vectorizer()
         self._coefficients: NDArray[np.float32] | None = None  # [classes (1 for two), features]
         self._intercept = np.zeros(1, dtype=np.float32)
 
@@ -123,7 +123,7 @@ class TfidfLogistic(_Timed):
     @property
     def size(self) -> int:
         weights = 0 if self._coefficients is None else self._coefficients.nbytes + self._intercept.nbytes
-        return weights + _vectors_size(self._vectors)
+        return weights + vectors_size(self._vectors)
 
 
 class NearestNeighbour(_Timed):
@@ -133,7 +133,7 @@ class NearestNeighbour(_Timed):
 
     def __init__(self) -> None:
         super().__init__()
-        self._vectors = _vectorizer()
+        self._vectors = vectorizer()
         self._rows: Any = None
         self._targets: list[str] = []
 
@@ -161,7 +161,7 @@ class NearestNeighbour(_Timed):
             if self._rows is None
             else self._rows.data.nbytes + self._rows.indices.nbytes + self._rows.indptr.nbytes
         )
-        return int(rows) + _vectors_size(self._vectors) + sum(len(t.encode()) for t in self._targets)
+        return int(rows) + vectors_size(self._vectors) + sum(len(t.encode()) for t in self._targets)
 
 
 class MajorityClass(_Timed):
@@ -249,7 +249,8 @@ def _check(texts: Sequence[str], targets: Sequence[str]) -> None:
         raise DataError("no training examples", "give at least one labelled text")
 
 
-def _vectorizer() -> Any:
+def vectorizer() -> Any:
+    """TF-IDF of words (1-2 grams) beside that of characters (2-5 grams within words)."""
     text, pipeline = sklearn("feature_extraction.text"), sklearn("pipeline")
     shared = {"sublinear_tf": True, "dtype": np.float32}
     # One-letter words and punctuation count: "I", "?" and "def f(x):" tell labels apart.
@@ -259,7 +260,7 @@ def _vectorizer() -> Any:
     return pipeline.FeatureUnion([("words", words), ("chars", chars)])
 
 
-def _vectors_size(union: Any) -> int:
+def vectors_size(union: Any) -> int:
     """Bytes of the terms and of their inverse document frequencies."""
     total = 0
     for _, part in union.transformer_list:

@@ -1,23 +1,22 @@
-"""The baseline gate: does this task need a pretrained base at all? One honest sentence, also when the answer is no.
+"""The baseline gate: does this task need a pretrained base at all? One honest sentence: yes, no, or that these examples cannot tell.
 
-Two rivals, on the same test examples: a small classical system, and the same adapter on a base with untrained weights. The
+Two rivals, on the same test examples: a small classical system, and (where it was made) the same adapter on a base with untrained weights. The
 base is needed only when it beats both, each by a paired difference whose whole interval lies above zero.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-
-import numpy as np
+from dataclasses import dataclass, field, replace
 
 from onebase.errors import DataError
-from onebase.evaluation.bootstrap import Array, Score, paired_difference
+from onebase.evaluation.bootstrap import Score
 from onebase.evaluation.energy import Taken
 from onebase.evaluation.metrics import LOWER_IS_BETTER
-from onebase.readable import number
+from onebase.evaluation.paired import Answer, Difference, RowSums, difference
+from onebase.readable import figure
 
-MIN_EXAMPLES = 20  # below this a bootstrap interval says little: the gate then never says yes
+MIN_EXAMPLES = 20  # below this a bootstrap interval says little: the gate then cannot tell
 
 _UNITS = {
     "macro_f1": "macro-F1",
@@ -33,8 +32,8 @@ _UNITS = {
 class System:
     """One system's result on a task.
 
-    each: float [n], one value per test example in the common order (1/0 correct, ROUGE-L, or the summed nats of a
-    document when `weights` are given to `gate`); seconds: to fit and to predict, on the same examples for all systems.
+    sums: the score as sums over the test examples, in the common order (1/0 correct, or nats over tokens); seconds: to fit and to predict,
+    on the same examples for all systems.
     size: bytes that must be shipped for this task alone (an adapter, a classical model); shared: bytes of the base that it
     needs beside them, which other tasks share (0: it needs none). predicting: what all test examples took, in the one call that predicts
     them. A cost that was not measured is 0, and nothing is said of it.
@@ -42,7 +41,7 @@ class System:
 
     name: str
     score: Score
-    each: Array = field(repr=False, compare=False)
+    sums: RowSums = field(repr=False, compare=False)
     seconds: float = 0.0
     size: int = 0
     shared: int = 0
@@ -69,15 +68,20 @@ class Cost:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The gate's answer: `line` is the sentence; the differences are in the base's favour when above zero; `costs` of each choice, the
-    base's first."""
+    """The gate's answer: `line` is the sentence; the differences are in the base's favour when above zero (None: there was no twin); `costs`
+    of each choice, the base's first."""
 
-    needs_base: bool
+    answer: Answer
     line: str
     over_classical: Score
-    over_untrained: Score
+    over_untrained: Score | None
     classical: str
     costs: tuple[Cost, ...] = ()
+
+    @property
+    def needs_base(self) -> bool:
+        """Is it surely needed?"""
+        return self.answer == "yes"
 
     @property
     def table(self) -> str:
@@ -106,11 +110,11 @@ class Verdict:
 
 
 def _figure(x: float | None) -> str:
-    return "-" if x is None else number(x)
+    return "-" if x is None else figure(x, 3)
 
 
 def _cost_of(s: System) -> Cost:
-    n, t = max(1, len(s.each)), s.predicting
+    n, t = max(1, len(s.sums.over)), s.predicting
     if not t.seconds:
         return Cost(s.name, s.size, s.shared, None, None, "")
     return Cost(s.name, s.size, s.shared, 1000 * t.seconds / n, t.joules / n, t.how)
@@ -119,19 +123,19 @@ def _cost_of(s: System) -> Cost:
 def gate(
     metric: str,
     base: System,
-    untrained: System,
+    untrained: System | None,
     classical: System | Sequence[System],
     *,
-    weights: Sequence[float] | Array | None = None,
     twin: str = "the same adapter on an untrained base",
     who: str | None = None,
     seed: int = 0,
 ) -> Verdict:
-    """Judge `base` against its untrained twin and the best of the classical systems.
+    """Judge `base` against the best of the classical systems, and against its untrained twin where there is one.
 
-    twin: what `untrained` is, as the sentence says it; who: a base that was not pretrained here, by its name: its `untrained` is then a
-    smaller base. metric: a name of METRICS (it says whether lower is better) or any other name (higher is better); weights: tokens or
-    bytes per document when `each` holds sums of nats. Raises DataError when the systems were scored on different examples.
+    Yes and no are said only of differences whose whole interval lies on one side of zero; of all else it cannot tell, and says how many
+    examples would (`Difference.needed`). twin: what `untrained` is, as the sentence says it; who: what helps, where it is not pretraining by
+    this base: the name of one from elsewhere, whose `untrained` is then a smaller base. metric: a name of METRICS (it says whether lower
+    is better) or any other name (higher is better). Raises DataError when the systems were scored on different examples.
     """
     sign = -1.0 if metric in LOWER_IS_BETTER else 1.0
     rivals = [classical] if isinstance(classical, System) else list(classical)
@@ -139,64 +143,87 @@ def gate(
         raise DataError("the gate got no classical system", "give at least one, e.g. the majority class")
     rival = max(rivals, key=lambda s: sign * s.score.value)
 
-    def ahead_of(other: System) -> Score:
-        return paired_difference(
-            sign * np.asarray(base.each), sign * np.asarray(other.each), weights=weights, seed=seed
-        )
+    def ahead_of(other: System) -> Difference:
+        ours, theirs = (RowSums(sign * s.sums.over, s.sums.under) for s in (base, other))
+        return difference(ours, theirs, seed=seed)
 
-    over_classical, over_untrained = ahead_of(rival), ahead_of(untrained)
-    unit = _UNITS.get(metric, metric)
-    verb = "saves" if sign < 0 else "adds"
-    few = over_classical.n < MIN_EXAMPLES
-    cost = _cost(rival, base)
-    won = over_classical.low > 0 and not few
-    needs = won and over_untrained.low > 0
-    if few:
-        line = f"No: {over_classical.n} test examples are too few to show that the base helps; give at least {MIN_EXAMPLES}"
-    elif needs:
-        line = (
-            f"Yes: {who or 'pretraining'} {verb} {_size(over_classical)} {unit} {_range(over_classical)} over {rival.name} and "
-            f"{_size(over_untrained)} {_range(over_untrained)} over {twin}"
-            + (f"; {rival.name} would take {cost}" if cost else "")
-        )
-    elif won:
-        does = "does better" if over_untrained.high < 0 else "does as well"
-        line = (
-            f"No: {who or 'the base'} {verb} {_size(over_classical)} {unit} {_range(over_classical)} over {rival.name}, but {twin} "
-            f"{does} (difference {_signed(over_untrained)}): "
-            + (f"{who} is not needed" if who else "pretraining is not what helps")
-        )
-    elif over_classical.high < 0:
-        flipped = Score(
-            "difference", -over_classical.value, -over_classical.high, -over_classical.low, over_classical.n
-        )
-        line = f"No: {rival.name} is better by {_size(flipped)} {unit} {_range(flipped)}" + _advice(
-            cost, rival, base, who, better=True
-        )
-    else:
-        line = f"No: {rival.name} does as well (difference {_signed(over_classical)} {unit})" + _advice(
-            cost, rival, base, who, better=False
-        )
+    over_classical = ahead_of(rival)
+    over_untrained = None if untrained is None else ahead_of(untrained)
+    answer, line = _judged(
+        _Words(
+            _UNITS.get(metric, metric),
+            "saves" if sign < 0 else "adds",
+            who or ("the base" if over_untrained is None else "pretraining"),
+            who,
+            twin,
+        ),
+        base,
+        rival,
+        over_classical,
+        over_untrained,
+    )
     costs = tuple(_cost_of(s) for s in (base, *rivals))
-    return Verdict(needs, line + ".", over_classical, over_untrained, rival.name, costs)
+    beside = None if over_untrained is None else over_untrained.score
+    return Verdict(answer, line + ".", over_classical.score, beside, rival.name, costs)
 
 
-def _advice(cost: str, rival: System, base: System, who: str | None, *, better: bool) -> str:
-    """Ship the rival unless it costs more on every count. Whether this task needs a base is asked, so the base's bytes count.
+@dataclass(frozen=True)
+class _Words:
+    """How a sentence says what is judged: the score, what a better one does to it, what helps, its name where it has one, its twin."""
 
-    Where they decide between equals, the advice says so: a base that other tasks need costs this one nothing.
-    """
-    if _dearer(rival, base, base.whole):
-        return f", though it takes {cost}: {who or 'pretraining'} gains nothing that can be shown here"
-    ship = "; ship that"
-    if not better and base.shared and _dearer(rival, base, base.size):
-        ship += ", unless other tasks need the base anyway"
-    return (f" at {cost}" if cost else "") + ship
+    unit: str
+    verb: str
+    helps: str
+    who: str | None
+    twin: str
 
 
-def _dearer(rival: System, base: System, size: int) -> bool:
-    """Whether the rival costs more on every count that was measured for both, when `size` are the base's bytes."""
-    pairs = ((rival.seconds, base.seconds), (rival.whole, size))
+def _judged(
+    words: _Words, base: System, rival: System, over: Difference, over_twin: Difference | None
+) -> tuple[Answer, str]:
+    """The answer, and the sentence that says it."""
+    unit, cost, n = words.unit, _cost(rival, base), over.score.n
+    takes = f"; {rival.name} would take {cost}" if cost else ""
+    if n < MIN_EXAMPLES:
+        return (
+            "cannot tell",
+            f"Cannot tell with {n} test rows, which are too few: give at least {MIN_EXAMPLES}",
+        )
+    if over.answer == "cannot tell":
+        of = f"of {words.who} " if words.who else ""
+        beside = f"the difference {of}to {rival.name} is {sized(over.score, unit)}"
+        return over.answer, f"Cannot tell with {n:,} test rows: {beside}; {over.would}{takes}"
+    if over.answer == "no":
+        than = f"than {words.who} " if words.who else ""
+        lost = replace(over.score, value=-over.score.value, low=-over.score.high, high=-over.score.low)
+        return "no", f"No: {rival.name} is better {than}by {sized(lost, unit)}" + _advice(cost, rival, base)
+    adds = f"{words.verb} {sized(over.score, unit)} over {rival.name}"
+    if over_twin is None:
+        return "yes", f"Yes: {words.helps} {adds}{takes}"
+    if over_twin.answer == "yes":
+        return "yes", f"Yes: {words.helps} {adds} and {sized(over_twin.score)} over {words.twin}{takes}"
+    whole = f"{words.who or 'the base'} {adds}, but {words.twin}"
+    if over_twin.answer == "no":
+        helps = f"{words.who} is not needed" if words.who else "pretraining is not what helps"
+        return "no", f"No: {whole} does better (difference {signed(over_twin.score)}): {helps}"
+    helps = f"{words.who} is needed" if words.who else "pretraining is what helps"
+    return (
+        "cannot tell",
+        f"Cannot tell with {n:,} test rows whether {helps}: {whole} may do as well "
+        f"(difference {signed(over_twin.score)}); {over_twin.would}",
+    )
+
+
+def _advice(cost: str, rival: System, base: System) -> str:
+    """Ship the rival, which is better, unless it costs more on every count. Whether this task needs a base is asked, so the base's bytes count."""
+    if _dearer(rival, base):
+        return f", though it takes {cost}"
+    return (f" at {cost}" if cost else "") + "; ship that"
+
+
+def _dearer(rival: System, base: System) -> bool:
+    """Whether the rival costs more on every count that was measured for both."""
+    pairs = ((rival.seconds, base.seconds), (rival.whole, base.whole))
     measured = [r > b for r, b in pairs if r > 0 and b > 0]
     return bool(measured) and all(measured)
 
@@ -241,16 +268,15 @@ def _amount(size: int) -> str:
     return f"{size / 1000**power:,.1f} {('kB', 'MB', 'GB')[power - 1]}"
 
 
-def _size(s: Score) -> str:
-    return _print(s.value, _digits(s))
-
-
-def _range(s: Score) -> str:
+def sized(s: Score, unit: str = "") -> str:
+    """ "0.15 accuracy (0.09 to 0.21)"."""
     d = _digits(s)
-    return f"({_print(s.low, d)} to {_print(s.high, d)})"
+    between = f"({_print(s.low, d)} to {_print(s.high, d)})"
+    return " ".join(x for x in (_print(s.value, d), unit, between) if x)
 
 
-def _signed(s: Score) -> str:
+def signed(s: Score) -> str:
+    """ "0.01, -0.05 to 0.07"."""
     d = _digits(s)
     return f"{_print(s.value, d)}, {_print(s.low, d)} to {_print(s.high, d)}"
 

@@ -4,10 +4,13 @@ add to the table.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
+
+import numpy as np
 
 from onebase.errors import ConfigError, UserError
 from onebase.evaluation.bootstrap import Score, mean_score
@@ -25,6 +28,7 @@ from onebase.evaluation.metrics import (
     spearman,
     wins,
 )
+from onebase.evaluation.paired import RowSums, mean_sums
 from onebase.evaluation.predictions import (
     Alike,
     Documents,
@@ -42,7 +46,7 @@ from onebase.evaluation.predictions import (
 )
 from onebase.evaluation.probabilities import ece, macro_auroc, macro_f1_of_labels, micro_f1
 from onebase.evaluation.retrieval import NDCG, RECALLS, graded_each, ndcg_each, recall_each
-from onebase.evaluation.spans import answer_each, span_scores
+from onebase.evaluation.spans import answer_each, span_scores, span_sums
 from onebase.evaluation.written import all_json, bleu, chrf, has_sacrebleu, json_match, json_valid
 
 
@@ -51,7 +55,8 @@ class Metric:
     """A score by itself.
 
     of: the class of what it is computed from. score: of such a value and a seed; None where it has nothing to say of it. lower: is less better?
-    asked: is it left out where nobody asks for it by name?
+    asked: is it left out where nobody asks for it by name? sums: of a score that is a ratio of sums over rows (a mean, say), these sums: two
+    systems are compared row by row by them.
     """
 
     name: str
@@ -59,6 +64,7 @@ class Metric:
     score: Callable[[Any, int], Score | None]
     lower: bool = False
     asked: bool = False
+    sums: Callable[[Any], RowSums] | None = None
 
 
 SCORES: dict[tuple[type, str], Metric] = {}
@@ -108,13 +114,26 @@ def computed(said: Any, seed: int = 0, names: Sequence[str] | None = None) -> di
 # ---------------------------------------------------------------------------------------------------------------------------
 
 Group = Callable[[Any, int], Mapping[str, Score]]
+NO_PARTS: Mapping[str, Callable[[Any], RowSums]] = {}
 
 
-def _add(of: type, name: str, score: Callable[[Any, int], Score | None], lower: bool | None = None) -> None:
-    register(Metric(name, of, score, name in LOWER_IS_BETTER if lower is None else lower))
+def _add(
+    of: type,
+    name: str,
+    score: Callable[[Any, int], Score | None],
+    lower: bool | None = None,
+    sums: Callable[[Any], RowSums] | None = None,
+) -> None:
+    register(Metric(name, of, score, name in LOWER_IS_BETTER if lower is None else lower, sums=sums))
 
 
-def _add_group(of: type, group: Group, names: Sequence[str], lower: bool = False) -> None:
+def _add_group(
+    of: type,
+    group: Group,
+    names: Sequence[str],
+    lower: bool = False,
+    sums: Mapping[str, Callable[[Any], RowSums]] = NO_PARTS,
+) -> None:
     """Scores that are made together: once, whichever are asked for."""
     once = lru_cache(maxsize=1)(group)
 
@@ -122,7 +141,7 @@ def _add_group(of: type, group: Group, names: Sequence[str], lower: bool = False
         return once(said, seed).get(name)
 
     for name in names:
-        _add(of, name, partial(one, name), lower)
+        _add(of, name, partial(one, name), lower, sums.get(name))
 
 
 def _some(
@@ -150,16 +169,33 @@ def _recall(k: int, said: Retrieved, seed: int) -> Score:
     return mean_score(f"recall@{k}", recall_each(said.ranks, k), seed=seed)
 
 
+def _gains(said: Graded) -> list[tuple[float, float]]:
+    return [graded_each(g, f, NDCG) for g, f in zip(said.grades, said.found, strict=True)]
+
+
 def _graded(said: Graded, seed: int) -> dict[str, Score]:
-    each = [graded_each(g, f, NDCG) for g, f in zip(said.grades, said.found, strict=True)]
+    each = _gains(said)
     names = (f"ndcg@{NDCG}", f"mrr@{NDCG}")
     return {n: mean_score(n, list(x), seed=seed) for n, x in zip(names, zip(*each, strict=True), strict=True)}
 
 
+def _answers(said: Passages) -> list[tuple[float, float]]:
+    return [answer_each(t, f) for t, f in zip(said.truth, said.found, strict=True)]
+
+
 def _answered(said: Passages, seed: int) -> dict[str, Score]:
-    each = [answer_each(t, f) for t, f in zip(said.truth, said.found, strict=True)]
+    each = _answers(said)
     names = ("answer_exact", "answer_f1")
     return {n: mean_score(n, list(x), seed=seed) for n, x in zip(names, zip(*each, strict=True), strict=True)}
+
+
+def _found_sets(said: LabelSets) -> RowSums:
+    return RowSums(2 * (said.has_NL * said.found_NL).sum(1), (said.has_NL + said.found_NL).sum(1))
+
+
+def _domain(said: Documents) -> RowSums:
+    mine = [d for d in said.found if d.source == DOMAIN]
+    return RowSums(np.array([d.nats / math.log(2) for d in mine]), np.array([float(d.bytes) for d in mine]))
 
 
 def _pairwise(name: str, said: Preferred, seed: int) -> Score | None:
@@ -169,7 +205,12 @@ def _pairwise(name: str, said: Preferred, seed: int) -> Score | None:
     return margin(*gain, seed=seed) if name == "margin" else wins(name, *gain, seed=seed)
 
 
-_add(Labels, "accuracy", lambda x, seed: accuracy(x.truth, x.found, seed=seed))
+_add(
+    Labels,
+    "accuracy",
+    lambda x, seed: accuracy(x.truth, x.found, seed=seed),
+    sums=lambda x: mean_sums(correct(x.truth, x.found)),
+)
 _add(Labels, "macro_f1", lambda x, seed: macro_f1(x.truth, x.found, seed=seed))
 _add(
     Labels,
@@ -181,7 +222,12 @@ _add(
     "ece",
     lambda x, seed: ece([int(c) for c in correct(x.truth, x.found)], x.p_NL.max(1), seed=seed),
 )
-_add(LabelSets, "micro_f1", lambda x, seed: micro_f1(x.has_NL, x.found_NL, seed=seed))
+_add(
+    LabelSets,
+    "micro_f1",
+    lambda x, seed: micro_f1(x.has_NL, x.found_NL, seed=seed),
+    sums=_found_sets,
+)
 _add(LabelSets, "macro_f1", lambda x, seed: macro_f1_of_labels(x.has_NL, x.found_NL, seed=seed))
 _add(
     LabelSets,
@@ -191,7 +237,12 @@ _add(
         lambda x: bool((x.has_NL.min(0) < x.has_NL.max(0)).any()),
     ),
 )
-_add(Numbers, "mae", lambda x, seed: mae(x.truth, x.found, seed=seed))
+_add(
+    Numbers,
+    "mae",
+    lambda x, seed: mae(x.truth, x.found, seed=seed),
+    sums=lambda x: mean_sums(np.abs(np.subtract(x.truth, x.found))),
+)
 _add(
     Numbers,
     "spearman",
@@ -201,8 +252,14 @@ _add_group(
     SpanSets,
     lambda x, seed: span_scores(x.truth, x.found, seed=seed),
     ("span_precision", "span_recall", "span_f1"),
+    sums={"span_f1": lambda x: RowSums(*span_sums(x.truth, x.found))},
 )
-_add(Written, "nats_per_token", lambda x, seed: nats_per_token(x.nats_N, x.tokens_N, seed=seed))
+_add(
+    Written,
+    "nats_per_token",
+    lambda x, seed: nats_per_token(x.nats_N, x.tokens_N, seed=seed),
+    sums=lambda x: RowSums(np.asarray(x.nats_N, float), np.asarray(x.tokens_N, float)),
+)
 _add(Written, "exact_match", lambda x, seed: exact_match(x.truth, x.found, seed=seed))
 _add(Written, "rouge_l", lambda x, seed: rouge_l(x.truth, x.found, seed=seed))
 _add(
@@ -228,10 +285,23 @@ _add(
 for _k in RECALLS:
     _add(Retrieved, f"recall@{_k}", partial(_recall, _k))
 _add(
-    Retrieved, f"ndcg@{NDCG}", lambda x, seed: mean_score(f"ndcg@{NDCG}", ndcg_each(x.ranks, NDCG), seed=seed)
+    Retrieved,
+    f"ndcg@{NDCG}",
+    lambda x, seed: mean_score(f"ndcg@{NDCG}", ndcg_each(x.ranks, NDCG), seed=seed),
+    sums=lambda x: mean_sums(ndcg_each(x.ranks, NDCG)),
 )
-_add_group(Graded, _graded, (f"ndcg@{NDCG}", f"mrr@{NDCG}"))
-_add_group(Passages, _answered, ("answer_exact", "answer_f1"))
+_add_group(
+    Graded,
+    _graded,
+    (f"ndcg@{NDCG}", f"mrr@{NDCG}"),
+    sums={f"ndcg@{NDCG}": lambda x: mean_sums([gain for gain, _ in _gains(x)])},
+)
+_add_group(
+    Passages,
+    _answered,
+    ("answer_exact", "answer_f1"),
+    sums={"answer_f1": lambda x: mean_sums([f1 for _, f1 in _answers(x)])},
+)
 _add(Alike, "spearman", lambda x, seed: spearman(x.truth, x.cosines_n, seed=seed))
 _add(Rated, "accuracy", lambda x, seed: wins("accuracy", x.chosen_n, x.rejected_n, seed=seed))
 _add(Rated, "margin", lambda x, seed: margin(x.chosen_n, x.rejected_n, seed=seed))
@@ -261,4 +331,5 @@ _add_group(
         "forgetting",
     ),
     lower=True,
+    sums={f"{DOMAIN}_bits_per_byte": _domain},
 )

@@ -25,9 +25,7 @@ def span_scores(
     same_length(targets, predictions)
     wanted = np.array([len(set(t)) for t in targets], dtype=np.float64)
     found = np.array([len(set(p)) for p in predictions], dtype=np.float64)
-    hit = np.array(
-        [len(set(t) & set(p)) for t, p in zip(targets, predictions, strict=True)], dtype=np.float64
-    )
+    hit = span_sums(targets, predictions)[0] / 2
     if not wanted.sum():
         raise DataError("span_f1: no text has a span", "give test rows of which some have spans")
 
@@ -44,6 +42,16 @@ def span_scores(
         "span_recall": score("span_recall", hit, wanted),
         "span_f1": score("span_f1", 2 * hit, wanted + found),
     }
+
+
+def span_sums(
+    targets: Sequence[Collection[Place]], predictions: Sequence[Collection[Place]]
+) -> tuple[Array, Array]:
+    """Of each text twice the spans found, and those wanted and said together, float64 [n]: `span_f1` is the ratio of their sums."""
+    pairs = [(set(t), set(p)) for t, p in zip(targets, predictions, strict=True)]
+    return np.array([2.0 * len(t & p) for t, p in pairs]), np.array(
+        [float(len(t) + len(p)) for t, p in pairs]
+    )
 
 
 def span_f1(

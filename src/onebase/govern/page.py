@@ -11,10 +11,11 @@ from typing import Any
 from markupsafe import Markup
 
 from onebase.artifact.files import MANIFEST, write_atomic
+from onebase.artifact.record import RECORD, Record
 from onebase.errors import ArtifactError, UserError
 from onebase.govern.charts import finite, series_chart
 from onebase.govern.pages import environment, learning
-from onebase.govern.show import about, as_text, clean, describe, fact_rows
+from onebase.govern.show import about, answers, as_text, clean, describe, fact_rows
 from onebase.train.callbacks import read_log
 
 TEMPLATE = "page.html.jinja"
@@ -40,6 +41,12 @@ def write_page(folder: str | Path, path: str | Path) -> None:
     Raises ArtifactError, UserError where `path` cannot be a file, or lies in an artifact: it would no longer be what its manifest says.
     """
     path = Path(path)
+    refuse_place(path)
+    write_atomic(path, render(folder).encode("utf-8", "replace"))
+
+
+def refuse_place(path: Path) -> None:
+    """Raises UserError where `path` cannot be a page: a folder, one that is not there, or inside of an artifact."""
     if path.is_dir() or not path.parent.is_dir():
         why = "is a folder" if path.is_dir() else f"has no folder {path.parent} to stand in"
         raise UserError(f"the page {path} {why}", "give a file in a folder that is there")
@@ -49,7 +56,6 @@ def write_page(folder: str | Path, path: str | Path) -> None:
                 f"{path} is inside of the artifact {parent}, which holds what its manifest says and nothing else",
                 f"give a file beside it, for example {parent}.html",
             )
-    write_atomic(path, render(folder).encode("utf-8", "replace"))
 
 
 def render(folder: str | Path) -> str:
@@ -60,13 +66,15 @@ def render(folder: str | Path) -> str:
     rollouts = _rollouts(facts.get(REINFORCE, {}).get("value"))
     shown = [f for name, f in facts.items() if not (rollouts and name == REINFORCE)]
     config = [f for f in shown if f["field"].split(".")[0] == "config"]
-    recipe = _dict(facts.get("config.recipe", {}).get("value"))
+    record = Record.load(folder) if (folder / RECORD).is_file() else Record(data["kind"])
+    recipe = _dict(record.get("config.recipe"))
     log = _log(folder) if data["kind"] == "base" else []
     return (
         environment(Path(__file__).parent)
         .get_template(TEMPLATE)
         .render(
             name=clean(str(facts["name"]["value"] if "name" in facts else folder.resolve().name)),
+            answers=list(answers(data)),
             about=list(about(data)),
             what=[fact_rows([facts[k]]) for k in ("task", "method") if k in facts],
             files={clean(name): size for name, size in data["files"].items()},

@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onebase.artifact.files import read_manifest
-from onebase.artifact.record import RECORD, Record
+from onebase.artifact.record import RECORD, Origin, Record
 from onebase.govern.store import read_entry
+from onebase.govern.summary import summary
 from onebase.readable import figure
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-UNKNOWN = "unknown"
+UNKNOWN, NOT_SET = "unknown", "not set"
 Row = tuple[str, str, str]
 """(field, value, origin)"""
 # What a reader asks first. A field counts as known when an event is named so, or begins so ("flops.counted").
@@ -29,7 +30,7 @@ EXPECTED = {
 def describe(folder: str | Path) -> dict[str, Any]:
     """The artifact as JSON data, for `onebase show REF --json`. Unknown values are null. Raises ArtifactError.
 
-    "facts" lists {"field", "value", "origin", "time", "times"}: the latest value of each field, and how often it was noted.
+    "summary" lists {"question", "answer", "origin"}: what a reader asks first (`govern.summary`). "facts" lists {"field", "value", "origin", "time", "times"}: the latest value of each field, and how often it was noted.
     """
     folder = Path(folder)
     manifest, entry = read_manifest(folder), read_entry(folder)
@@ -49,7 +50,10 @@ def describe(folder: str | Path) -> dict[str, Any]:
     for name in EXPECTED.get(entry.kind, ()):
         if not any(f["field"] == name or f["field"].startswith((name + ".", name + "_")) for f in facts):
             facts.append({"field": name, "value": None, "origin": "not recorded", "time": None, "times": 0})
+    missing = [f["field"] for f in facts if f["value"] is None and not _not_set(f["origin"])]
+    asked = summary(record, entry.kind, missing)
     return {
+        "summary": [dict(zip(("question", "answer", "origin"), row, strict=True)) for row in asked],
         "path": str(folder),
         "kind": entry.kind,
         "fingerprint": entry.fingerprint or None,
@@ -64,12 +68,14 @@ def describe(folder: str | Path) -> dict[str, Any]:
 
 
 def lines(folder: str | Path) -> list[str]:
-    """The artifact as plain text: `field  value  [origin]`, one a line. Raises ArtifactError."""
-    rows = list(_rows(describe(folder)))
+    """The artifact as plain text, `field  value  [origin]`, one a line: what a reader asks first, an empty line, then field by field. Raises ArtifactError."""
+    data = describe(folder)
+    return [*_aligned(list(answers(data))), "", *_aligned(list(_rows(data)))]
+
+
+def _aligned(rows: list[Row]) -> list[str]:
     wide = max(len(field) for field, _, _ in rows)
-    return [
-        f"{field:<{wide}}  {value}" + (f"  [{origin}]" if origin else "") for field, value, origin in rows
-    ]
+    return [f"{field:<{wide}}  {value}  [{origin}]" for field, value, origin in rows]
 
 
 def show(folder: str | Path, console: Console | None = None) -> None:
@@ -79,10 +85,12 @@ def show(folder: str | Path, console: Console | None = None) -> None:
     from rich.text import Text
 
     table = Table("field", "value", "origin", title=clean(Path(folder).name), title_justify="left")
-    for row in _rows(describe(folder)):
-        table.add_row(
-            *(Text(cell, style="dim" if cell == UNKNOWN else "") for cell in row)
-        )  # Text: no markup is read
+    data = describe(folder)
+    for part in (answers(data), _rows(data)):
+        for row in part:
+            # Text: no markup is read
+            table.add_row(*(Text(cell, style="dim" if cell == UNKNOWN else "") for cell in row))
+        table.add_section()
     (console or Console()).print(table)
 
 
@@ -94,6 +102,12 @@ def clean(text: str) -> str:
 def _rows(data: dict[str, Any]) -> Iterator[Row]:
     yield from about(data)
     yield from fact_rows(data["facts"])
+
+
+def answers(data: dict[str, Any]) -> Iterator[Row]:
+    """What `describe` says a reader asks first, as text."""
+    for row in data["summary"]:
+        yield row["question"], clean(row["answer"]), clean(row["origin"])
 
 
 def about(data: dict[str, Any]) -> Iterator[Row]:
@@ -120,7 +134,13 @@ def fact_rows(facts: Iterable[dict[str, Any]]) -> Iterator[Row]:
     for fact in facts:
         again = f" (latest of {fact['times']})" if fact["times"] > 1 else ""
         for field, value in _leaves(fact["field"], fact["value"]):
-            yield clean(field), as_text(value), clean(fact["origin"]) + again
+            said = NOT_SET if value is None and _not_set(fact["origin"]) else as_text(value)
+            yield clean(field), said, clean(fact["origin"]) + again
+
+
+def _not_set(origin: str) -> bool:
+    """Is a value that is none what somebody, or the default, wants it to be?"""
+    return Origin.of(origin) in (Origin.DEFAULT, Origin.USER, Origin.RECIPE)
 
 
 def _leaves(field: str, value: Any) -> Iterator[tuple[str, Any]]:

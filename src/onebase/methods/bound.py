@@ -39,8 +39,7 @@ class Bound:
     @property
     def name(self) -> str:
         """What the base calls itself: stated in its recipe, or its folder."""
-        stated = self._loaded.record.get("name")
-        return str(stated) if stated else self._loaded.path.name if self._loaded.path else "base"
+        return self._loaded.name or "base"
 
     @property
     def fingerprint(self) -> str:

@@ -86,7 +86,7 @@ def own_head(base: LoadedBase) -> AdapterParts | None:
         return None
     cfg = AdapterConfig(method="head", task=base.head.task, base=bound_to(base), head=base.head.config)
     record = Record("adapter")
-    record.add_parent("base", base.fingerprint, base.path.name if base.path else "")
+    record.add_parent("base", base.fingerprint, base.name)
     record.add("task", base.head.task, "read from the source of the base")
     record.add("data", None, "not known: the source does not say what the head learnt from")
     return AdapterParts(cfg, base.head.tensors, record)
@@ -120,9 +120,9 @@ def load_config(path: Path) -> AdapterConfig:
     return from_file(AdapterConfig, tree["config"], str(path / "adapter.json"))
 
 
-def check_base(cfg: AdapterConfig, base: LoadedBase, name: str, *, reread: bool = False) -> None:
+def check_base(parts: AdapterParts, base: LoadedBase, name: str, *, reread: bool = False) -> None:
     """Refuse a base that is not the adapter's own. With `reread` the weights in memory are hashed anew."""
-    found = base.hashes
+    cfg, found = parts.config, base.hashes
     if reread:
         found["fingerprint"] = base.reread()
     needs = {"fingerprint": cfg.base.fingerprint, "tokenizer": cfg.base.tokenizer}
@@ -131,9 +131,11 @@ def check_base(cfg: AdapterConfig, base: LoadedBase, name: str, *, reread: bool 
     for key, wanted in needs.items():
         if found.get(key, "") != wanted:
             what = "weights" if key == "fingerprint" else key
+            called = str(parts.path or name)
+            own = next((p["name"] for p in parts.record.parents if p["kind"] == "base" and p["name"]), "")
             raise ArtifactError(
-                f"adapter {name!r} was made for a base with other {what} ({wanted[:16]}..., this one is {found.get(key, '')[:16]}...)",
-                "load the base named in the adapter's record (onebase show), or adapt this base again",
+                f"adapter {called!r} was made for a base with other {what} ({wanted[:16]}..., this one is {found.get(key, '')[:16]}...)",
+                f"give its base ({f'{own}, ' if own else ''}{cfg.base.fingerprint[:16]}...; onebase list has those of the store), or adapt this base again",
             )
 
 
@@ -144,7 +146,7 @@ def attach(base: LoadedBase, adapter: Path | AdapterParts, name: str) -> Attache
     if not name or "." in name:
         raise UserError(f"adapter name {name!r}", "give a name without dots")
     # Weights that were changed in memory after loading would slip through the folder's fingerprint: hash what is there.
-    check_base(parts.config, base, name, reread=True)
+    check_base(parts, base, name, reread=True)
     tensors = {k: t.to(base.model.device) for k, t in parts.tensors.items()}
     has = {kind: part for kind, part in PARTS.items() if parts.config.part(kind) is not None}
     rest = {k: t for k, t in tensors.items() if not any(p.owns(k) for p in has.values())}

@@ -152,10 +152,12 @@ class Fitted:
     @property
     def facts(self) -> dict[str, tuple[object, str]]:
         """What the record says of it: values with their origins."""
-        origin = "too few labels to choose" if self.held_out is None else "chosen by cross-validation"
+        origin = (
+            "default: too few labels to choose" if self.held_out is None else "chosen by cross-validation"
+        )
         if self.fit is None:
             return {"head.l2": (self.strength, origin)}
-        return {"head.fit": (self.fit, origin), "head.prior": (self.strength, "fixed")}
+        return {"head.fit": (self.fit, origin), "head.prior": (self.strength, "default")}
 
 
 def fit_pooled(

@@ -1,11 +1,14 @@
 """What a name means, and whether a base or an adapter is there: by paths, names, manifests and first bytes alone, without torch, so that what is
 wrong with them is said at once."""
 
+import contextlib
+import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
-from onebase.artifact.manifest import MANIFEST, read_manifest
-from onebase.errors import UserError
+from onebase.artifact.manifest import GIVE, MANIFEST, read_manifest
+from onebase.artifact.record import RECORD, Record
+from onebase.errors import ArtifactError, UserError
 from onebase.formats.hf.unsupported import what_it_is
 from onebase.formats.hub import models
 from onebase.formats.recognise import format_of, is_peft
@@ -27,9 +30,22 @@ def find_artifact(ref: str | Path) -> Path:
     try:
         return Store().resolve(str(ref))
     except UserError as e:
-        if models.looks_like_one(ref):
-            raise UserError(e.cause, f"{e.remedy}; on the Hugging Face Hub it would be hf:{ref}") from None
+        if (hub := models.hub_name(ref)) is not None:
+            raise UserError(
+                e.cause, f"for the model of the Hugging Face Hub write {hub}; {e.remedy}"
+            ) from None
+        if near := _near_paths(Path(ref)):
+            raise UserError(e.cause, f"did you mean {near}? {e.remedy}") from None
         raise
+
+
+def _near_paths(path: Path) -> str:
+    """The folder beside, or the file of a model, whose name is nearest; "" where none is near."""
+    with contextlib.suppress(OSError):
+        there = [p.name for p in path.parent.iterdir() if p.is_dir() or p.suffix == ".gguf"]
+        near = difflib.get_close_matches(path.name, there, 1, 0.6)
+        return str(path.with_name(near[0])) if near else ""
+    return ""
 
 
 def refuse_foreign(path: Path) -> None:
@@ -46,13 +62,32 @@ def expect_base(ref: str | Path) -> None:
         return
     if not (path / MANIFEST).is_file() and (odd := what_it_is(path)) is not None:
         raise odd
-    read_manifest(path, "base")
+    try:
+        read_manifest(path, "base")
+    except ArtifactError as e:
+        raise ArtifactError(e.cause, _with_base(path, e.remedy)) from None
 
 
 def expect_adapter(ref: str | Path) -> None:
     """Raises UserError unless `ref` is an adapter of ours or of PEFT, as reading it would. What must be fetched first is not asked."""
-    if not models.is_name(ref) and not is_peft(path := find_artifact(ref)):
-        read_manifest(path, "adapter")
+    if models.is_name(ref) or is_peft(path := find_artifact(ref)):
+        return
+    if (name := format_of(path)) is not None:
+        raise ArtifactError(f"{path} is {name}, not an adapter", GIVE["adapter", "base"])
+    read_manifest(find_base(path), "adapter")
+
+
+def _with_base(path: Path, remedy: str) -> str:
+    """The remedy, with the base that an adapter was made for where `path` is one: by the name in its record."""
+    with contextlib.suppress(UserError, OSError):
+        if read_manifest(path)["kind"] == "adapter":
+            parents = [p for p in Record.load(path / RECORD).parents if p["kind"] == "base"]
+            named = [
+                f"{p['name'] if p['name'] != 'base' else 'a base'} ({p['fingerprint'][:16]}...)"
+                for p in parents[:1]
+            ]
+            return f"{remedy}; it was made for {named[0]}" if named else remedy
+    return remedy
 
 
 def named_adapters(texts: Sequence[str]) -> dict[str, list[Path]]:
@@ -62,7 +97,10 @@ def named_adapters(texts: Sequence[str]) -> dict[str, list[Path]]:
         name, sign, folder = text.partition("=")
         if not sign or not name or not folder:
             raise UserError(
-                f"--adapter {text!r} is not NAME=DIR", "write for example --adapter chat=runs/chat"
+                f"--adapter {text!r} is not NAME=DIR",
+                f"name the model that it is served as: --adapter {Path(text).name or 'chat'}={text}"
+                if text and not sign
+                else "write for example --adapter chat=runs/chat",
             )
         if name in out:
             raise UserError(f"two adapters are called {name!r}", "give each --adapter a name of its own")

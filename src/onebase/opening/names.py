@@ -5,11 +5,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from onebase.artifact.files import MANIFEST
-from onebase.artifact.record import Record
+from onebase.artifact.files import MANIFEST, read_manifest
+from onebase.artifact.record import Origin, Record, state
 from onebase.base.folder import LoadedBase, load_base
 from onebase.codec.text.codec import TextCodec
 from onebase.data.labelled import Data, Fetched
+from onebase.errors import UserError
+from onebase.formats.card import note_card
 from onebase.formats.ctranslate2.whisper import open_ctranslate2
 from onebase.formats.gguf import open_base as open_gguf
 from onebase.formats.hf.base import layout_of, open_folder
@@ -63,14 +65,29 @@ def open_foreign(path: Path, *, hashes: bool = False) -> LoadedBase | None:
     return None
 
 
+def open_to_keep(path: Path, stated: Mapping[str, str | None], log: Callable[[str], object]) -> LoadedBase:
+    """The model at `path` with the hash of every file, and what the user states of fields of its record. Raises UserError."""
+    found = open_foreign(path, hashes=True)
+    if found is None:
+        if (path / MANIFEST).is_file():
+            kind = read_manifest(path)["kind"]
+            raise UserError(
+                f"{path} is of kind {kind!r}, made by onebase: there is nothing to import", "use it as it is"
+            )
+        raise UserError(f"{path} is no model in a format that is known", f"accepted: {', '.join(FORMATS_IN)}")
+    for field, value in stated.items():
+        state(found.record, field, value, log)
+    return found
+
+
 def note_hub(record: Record, path: Path) -> None:
     """Say in the record which repo and commit of the Hub it was, where the Hub's cache holds the source."""
     if (came := models.origin(path)) is None:
         return
     repo, commit = came
     if path.is_dir():  # its name is the commit's there
-        record.add("name", repo.rsplit("/", 1)[-1], "name of the repo on the Hub")
-    record.add("imported.hub", {"repo": repo, "revision": commit}, "the Hub's cache")
+        record.add("name", repo.rsplit("/", 1)[-1], f"{Origin.SOURCE}: the repo on the Hub")
+    record.add("imported.hub", {"repo": repo, "revision": commit}, f"{Origin.SOURCE}: the Hub's cache")
 
 
 def open_base(ref: str | Path, *, device: str = "cpu", dtype: str = "fp32") -> LoadedBase:
@@ -93,12 +110,12 @@ def read_adapter(base: LoadedBase, path: Path) -> AdapterParts:
     record = Record("adapter")
     relied = {k: v for k, v in base.hashes.items() if k != "fingerprint"}
     # PEFT does not say which weights an adapter was made on: that it belongs to this base is the user's word.
-    record.add_parent("base", base.fingerprint, base.path.name if base.path else "", **relied)
-    record.add("imported.from", path.resolve().name, "name of the source")
-    record.add("imported.format", "peft", "read from the source")
+    record.add_parent("base", base.fingerprint, base.name, **relied)
+    record.add("imported.from", path.resolve().name, f"{Origin.SOURCE}: its name")
+    record.add("imported.format", "peft", Origin.SOURCE)
     note_hub(record, path)
     record.add("base", base.fingerprint, "stated by the user, who put it on this base")
-    record.add("data", None, "not known: the source does not say what the adapter learnt from")
+    note_card(record, path)
     own = part_field(found.method, found.config)
     cfg = AdapterConfig(method=found.method, task=found.task, base=bound_to(base), **own, **found.parts)
     return AdapterParts(cfg, found.tensors, record, path)

@@ -52,11 +52,22 @@ def claim(out: Path, recipe: Recipe, par: Parallel) -> None:
 def _recipe_of(path: Path, begun: bool) -> dict[str, Any]:
     """What a run folder is bound to by its own recipe. Raises ArtifactError where that was changed."""
     remedy = f"give another --out; or, where you know that the recipe is the folder's own, remove {path.name} and run it again"
+    tree = _tree(path, remedy)
+    with understood(path, remedy):
+        return _decides(tree, begun)
+
+
+def kept_recipe(out: Path) -> Recipe:
+    """The recipe of a run folder. Raises UserError."""
+    return configs.from_dict(Recipe, _tree(out / "recipe.json", REMEDY), str(out / "recipe.json"))
+
+
+def _tree(path: Path, remedy: str) -> dict[str, Any]:
     tree = read_json(path, remedy=remedy)
     with understood(path, remedy):
         if tree["objective"]["kind"] == "next_token":  # it once had the keys of infill too
             tree["objective"] = {"kind": "next_token"}
-        return _decides(to_new_names(Recipe, tree), begun)
+        return to_new_names(Recipe, tree)
 
 
 def _decides(recipe: dict[str, Any], begun: bool) -> dict[str, Any]:

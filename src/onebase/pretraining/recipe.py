@@ -1,11 +1,13 @@
 """A recipe: everything that decides a pretraining run, as one YAML file."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from onebase import config as configs
+from onebase.artifact.record import Origin, Path_, by_given
 from onebase.base.config import BaseConfig, TextShape, text_base
-from onebase.config import config
+from onebase.config import config, given_of
 from onebase.data.sources import SourceConfig
 from onebase.errors import ConfigError
 from onebase.pretraining.objectives import NextTokenConfig, ObjectiveConfig, objective_of
@@ -67,6 +69,27 @@ class Recipe:
         """The config of the base, which looks the way that its objective needs. vocab_size: of the tokenizer, where there is one."""
         shape = self.model if vocab_size is None else replace(self.model, vocab_size=vocab_size)
         return text_base(shape, objective_of(self.objective).direction)
+
+
+def origins(recipe: Recipe) -> Callable[[Path_], str]:
+    """Where each value of a recipe is from, by its path: the file, an override, or the default."""
+    given = given_of(recipe)
+    file, user = by_given(given.file, Origin.RECIPE), by_given(given.overrides)
+    return lambda path: user(path) if user(path) != Origin.DEFAULT else file(path)
+
+
+def licences_from(recipe: Recipe) -> str:
+    """Who states the licences of the recipe's sources."""
+    from_ = origins(recipe)
+    found = {from_(("data", "sources", str(i), "licence")) for i in range(len(recipe.data.sources))}
+    found.discard(Origin.DEFAULT)
+    return (
+        found.pop()
+        if len(found) == 1
+        else f"{Origin.RECIPE}, or over it by the user"
+        if found
+        else Origin.RECIPE
+    )
 
 
 def read_recipe(recipe: "Recipe | str | Path", overrides: dict[str, object]) -> Recipe:

@@ -1,15 +1,13 @@
 """Pretraining from a recipe: data, tokenizer, loop, scores, record, and the finished base."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from onebase import config as configs
 from onebase.artifact.files import MANIFEST
-from onebase.artifact.record import machine_facts, version_facts
-from onebase.base.config import BaseConfig, base_flops, base_parameters
+from onebase.artifact.record import Origin
 from onebase.base.folder import LoadedBase, load_base, save_base
 from onebase.base.model import BaseModel
 from onebase.codec.text.codec import TextCodec
@@ -17,14 +15,32 @@ from onebase.codec.text.sample import SPECIALS
 from onebase.codec.text.shown import ledger_rows, render_rows
 from onebase.codec.text.tokenizer import Tokenizer
 from onebase.data import Dataset, RowPlan, TokenSet, prepare, read_source
-from onebase.errors import ConfigError
+from onebase.errors import ConfigError, UserError
 from onebase.evaluation.bootstrap import Score
 from onebase.evaluation.likelihood import DocumentIds
 from onebase.model.device import pick_device
 from onebase.pretraining.claim import check_sources, claim, keep_sources
+from onebase.pretraining.extending import (
+    Amount,
+    amount,
+    begin,
+    check_extension,
+    keep_before,
+    note_extension,
+    under_way,
+)
 from onebase.pretraining.objectives import Heldout, Setting, objective_of
-from onebase.pretraining.recipe import Recipe, read_recipe
-from onebase.readable import duration, figure
+from onebase.pretraining.recipe import Recipe, licences_from, origins, read_recipe
+from onebase.pretraining.report import (
+    Scores,
+    Tell,
+    TellShare,
+    describe,
+    epochs_of,
+    note_run,
+    share,
+)
+from onebase.readable import duration
 from onebase.train.callbacks import Callback, JsonLog
 from onebase.train.flops import counted_flops
 from onebase.train.loop import Job, Result, micro_batch_size, run
@@ -33,7 +49,6 @@ from onebase.train.parallel import Parallel, load_whole_state, owning, whole_sta
 from onebase.train.track import TensorBoard, WandB
 
 T = TypeVar("T")
-Tell = Callable[[str], None]
 EVAL_TOKENS = 100_000
 
 
@@ -52,30 +67,51 @@ def run_recipe(
     *,
     callbacks: Sequence[Callback] = (),
     log: Tell | None = None,
+    extend: Mapping[str, Any] | Amount | None = None,
+    overwrite: bool = False,
     **overrides: object,
 ) -> Finished:
     """Do what a recipe says, in the folder `out`: data/, tokenizer.json, log.jsonl, checkpoints/, and base/ at the end.
 
-    The same call goes on where an interrupted one stopped. `log` hears lines for the user. Raises UserError, also where another process
-    is writing the folder.
+    The same call goes on where an interrupted one stopped. extend: go on from a finished run, by `{"minutes": 60}` or steps, tokens, epochs;
+    the base that it replaces is kept as `base-step_N/`, but with `overwrite`. `log` hears lines for the user. Raises UserError, also where another
+    process is writing the folder.
     """
+    by = None if extend is None else amount(extend)
+    if overwrite and by is None:
+        raise UserError(
+            "overwrite without extend: a finished base is not trained again",
+            "give another --out, or --extend minutes=60",
+        )
     recipe = read_recipe(recipe, overrides)
     par = Parallel.start(pick_device(recipe.train.device))
     try:
         told = log if log is not None and par.main else lambda _: None
         out = Path(out)
-        done = (out / "base" / MANIFEST).is_file()  # then nothing is written
+        if by is not None:
+            check_extension(out, recipe, by)
+        done = by is None and (out / "base" / MANIFEST).is_file()  # then nothing is written
         with owning(None if done else out, par):
-            return _run(recipe, out, par, callbacks, told)
+            return _run(recipe, out, par, callbacks, told, by, overwrite)
     finally:
         par.stop()
 
 
-def _run(recipe: Recipe, out: Path, par: Parallel, callbacks: Sequence[Callback], log: Tell) -> Finished:
+def _run(
+    recipe: Recipe,
+    out: Path,
+    par: Parallel,
+    callbacks: Sequence[Callback],
+    log: Tell,
+    by: Amount | None,
+    overwrite: bool,
+) -> Finished:
     claim(out, recipe, par)
     check_sources(out, recipe)
-    if (out / "base" / MANIFEST).is_file():
-        log(f"{out / 'base'} is finished already")
+    if by is None and (out / "base" / MANIFEST).is_file():
+        begun = under_way(out)
+        more = f"; go on with its extension by --extend {Amount(**begun.by)}" if begun else ""  # type: ignore[arg-type]
+        log(f"{out / 'base'} is finished already{more}")
         return Finished(load_base(out / "base", device=par.device), None, out)
     dataset = _once(par, lambda: _dataset(recipe, out, log))
     tokenizer = _once(par, lambda: _tokenizer(recipe, out, dataset, log))
@@ -94,6 +130,16 @@ def _run(recipe: Recipe, out: Path, par: Parallel, callbacks: Sequence[Callback]
     micro = micro_batch_size(recipe.train, par)
     check_memory(cfg, recipe.train, micro, par.device, par.world)
     log(describe(cfg, recipe, plan))
+    extended = None if by is None else _once(par, lambda: begin(out, recipe, by, plan))
+    if extended is not None:
+        end = (
+            f"for {by}"
+            if extended.total is None
+            else f"to step {extended.total:,}, {share(epochs_of(plan, extended.total))}"
+        )
+        log(
+            f"extended from step {extended.start:,}, the last before its warm-down, of {extended.before:,}: {end}"
+        )
     shown = (entry.shown(objective, document, n) for n, document in enumerate(tokens))
     log("what will be learnt, between « »:\n" + render_rows(ledger_rows(shown, tokenizer)))
 
@@ -119,11 +165,12 @@ def _run(recipe: Recipe, out: Path, par: Parallel, callbacks: Sequence[Callback]
         rows=plan,
         train=recipe.train,
         out=out,
-        callbacks=[*_loggers(recipe, out, par), *callbacks],
+        callbacks=[*_loggers(recipe, out, par), TellShare(plan, log), *callbacks],
         evaluate=scores if any(heldout.values()) else None,
         parallel=par,
         identity={"tokenizer": tokenizer.digest} | ({entry.name: entry.version} if entry.version else {}),
         log=log,
+        extension=extended.budget() if extended else None,
     )
     result = run(job)
     if result.stopped:
@@ -131,36 +178,27 @@ def _run(recipe: Recipe, out: Path, par: Parallel, callbacks: Sequence[Callback]
         return Finished(None, result, out)
     whole = loaded if par.world == 1 else _gather(model, loaded)
     if par.main:
-        _record(whole, recipe, dataset, result, counted, par)
-        found = measured(whole, EVAL_TOKENS)
-        for source, s in found.items():
-            value = {"value": s.value, "low": s.low, "high": s.high, "n": s.n}
-            whole.record.add(
-                f"scores.heldout_{entry.measured}.{source}", value, "measured on held-out documents"
-            )
-            log(
-                f"held-out {entry.measured.replace('_', ' ')}, {source}: {s.value:.3f} ({s.low:.3f} to {s.high:.3f})"
-            )
-        save_base(out / "base", whole)
+        kept = None
+        if extended is not None:
+            kept = None if overwrite else keep_before(out, extended.before)
+            whole.record = note_extension(out, extended, result.state.step, kept)
+        note_run(whole.record, cfg, recipe, dataset, plan, result, counted, par.world)
+        found = Scores(entry.measured, measured(whole, EVAL_TOKENS))
+        found = found.beside_ngram(tokens, cfg.text.vocab_size, known)
+        read = f"{result.state.step:,} steps, {share(epochs_of(plan, result.state.step))}"
+        found.note(whole.record)
+        whole.record.add(
+            "train.summary", "; ".join(filter(None, (read, found.summary()))), "values of this record"
+        )
+        for line in (read, *found.lines()):
+            log(line)
+        save_base(out / "base", whole, overwrite=extended is not None)
+        if kept is not None:
+            log(f"the base of before is kept: {kept}")
         whole = load_base(out / "base", device=par.device)
         whole.model.compute_dtype = model.compute_dtype
     par.barrier()
     return Finished(whole, result, out)
-
-
-def describe(cfg: BaseConfig, recipe: Recipe, plan: RowPlan) -> str:
-    """One paragraph: parameters, data and budget of the run."""
-    train = recipe.train
-    rows = f"{train.batch_size} x {train.sequence_length} tokens a step"
-    budget = (
-        f"{figure(train.minutes)} minutes"
-        if train.minutes
-        else f"{train.steps or -(-(train.tokens or 0) // (train.batch_size * train.sequence_length)):,} steps"
-    )
-    return (
-        f"{recipe.name}: {base_parameters(cfg) / 1e6:.2f}M parameters, {base_flops(cfg, train.sequence_length) / 1e6:.1f} MFLOPs a token; "
-        f"{plan.tokens_per_epoch / 1e6:.2f}M tokens an epoch, {plan.waste():.1%} padding; {rows}, {budget}"
-    )
 
 
 def _once(par: Parallel, make: Callable[[], T]) -> T:
@@ -177,7 +215,10 @@ def _dataset(recipe: Recipe, out: Path, log: Tell) -> Dataset:
     path = out / "data"
     if not (path / MANIFEST).is_file():
         documents = (d for s in recipe.data.sources for d in read_source(s))
-        prepare(documents, path, holdout=recipe.data.holdout, seed=recipe.train.seed)
+        from_ = origins(recipe)
+        holdout = None if from_(("data", "holdout")) == Origin.DEFAULT else recipe.data.holdout
+        seed = None if from_(("train", "seed")) == Origin.DEFAULT else recipe.train.seed
+        prepare(documents, path, holdout=holdout, seed=seed, stated=licences_from(recipe))
         keep_sources(out, recipe)
     dataset = Dataset.open(path)
     for name, s in dataset.stats.items():
@@ -244,39 +285,3 @@ def _gather(model: BaseModel, loaded: LoadedBase) -> LoadedBase:
     load_whole_state(whole, tensors)
     whole.compute_dtype = model.compute_dtype
     return LoadedBase(whole, loaded.codec)
-
-
-def _record(
-    base: LoadedBase, recipe: Recipe, dataset: Dataset, result: Result, counted: float, par: Parallel
-) -> None:
-    state, cfg, r = result.state, base.model.cfg, base.record
-    r.kind = "base"
-    r.parents = []
-    r.add("name", recipe.name, "stated in the recipe")
-    r.add("config.recipe", configs.to_dict(recipe), "stated in the recipe")
-    r.add("config.parameters", base_parameters(cfg), "counted from the config")
-    r.add_parent("dataset", dataset.fingerprint, dataset.dir.name)
-    r.add("data.fingerprint", dataset.fingerprint, "hashed")
-    r.add("data.sources", dataset.stats, "counted while preparing")
-    r.add("tokens.by_source", dict(state.sources), "counted by the loop")
-    r.add("tokens.read", state.tokens, "counted by the loop")
-    r.add("tokens.supervised", state.supervised, "counted by the loop")
-    r.add("train.steps", state.step, "counted by the loop")
-    r.add("train.skipped_steps", state.bad_steps, "counted by the loop")
-    r.add("train.formats", dict(state.formats), "what the loop computed in, by the first step of each")
-    slots = state.step * recipe.train.batch_size * recipe.train.sequence_length
-    r.add(
-        "flops.formula",
-        base_flops(cfg, recipe.train.sequence_length) * slots,
-        "formula of the config x token slots",
-    )
-    r.add("flops.counted", counted * slots, "operations of one row counted by torch x token slots")
-    r.add("seconds.training", round(state.seconds, 3), "measured")
-    r.add(
-        "train.final_loss",
-        result.losses[-1] if result.losses else None,
-        "measured, nats per token of the last batch",
-    )
-    r.add("train.ranks", par.world, "measured")
-    r.add("machine", machine_facts(), "read from the system")
-    r.add("versions", version_facts(), "read from the packages")

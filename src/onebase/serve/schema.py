@@ -83,17 +83,20 @@ class ResponseFormat(BaseModel):
 
 
 class StructuredOutputs(BaseModel):
-    """What vLLM calls it: one of a schema, a regular expression, a grammar (in Lark's syntax)."""
+    """What vLLM calls it: one of a schema, a regular expression, a grammar (in Lark's syntax). JSON is compact unless `disable_any_whitespace` is false."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     json_: dict[str, Any] | str | None = Field(default=None, alias="json")
     regex: str | None = None
     grammar: str | None = None
+    disable_any_whitespace: bool = True
 
     @property
     def constraint(self) -> Constraint:
-        return Constraint(schema=self.json_, regex=self.regex, grammar=self.grammar)
+        return Constraint(
+            schema=self.json_, regex=self.regex, grammar=self.grammar, spaces=not self.disable_any_whitespace
+        )
 
 
 class _Request(BaseModel):

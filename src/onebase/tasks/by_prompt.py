@@ -40,7 +40,7 @@ def maker(form: PromptForm) -> Maker:
 def by_prompt(job: Adapting, form: PromptForm) -> AdapterParts:
     """The template, the answers and the examples as an adapter. Raises UserError for what does not fit together, DataError for rows."""
     cfg, rows, base = _with_examples(job, form), job.rows, job.base
-    facts: Facts = {"data.rows": (0, "a prompt learns from no labels")}
+    facts: Facts = {"data.rows": (0, "counted: a prompt learns from no labels")}
     if rows:
         labels = sorted({str(r["label"]) for r in rows}) if all("label" in r for r in rows) else ()
         facts = data_facts(rows, labels) | check_rows(job, says=partial(form.question, cfg))
@@ -52,7 +52,14 @@ def by_prompt(job: Adapting, form: PromptForm) -> AdapterParts:
     if cfg.shots.n:
         facts |= _shots_facts(prompter, rows, form)
     if form.compares:
-        facts |= {"prompt.calibration": (calibrates[0], "stated by the user, or as there is data")}
+        facts |= {
+            "prompt.calibration": (
+                calibrates[0],
+                job.origin("compare.calibration")
+                if _own(job).compare.calibration
+                else "chosen: as there are rows",
+            )
+        }
         cfg = _calibrated(prompter, *calibrates)
     tensors = {} if vectors_ED is None else {KEY: vectors_ED}
     return job.parts(

@@ -9,12 +9,13 @@ import numpy as np
 import torch
 
 from onebase.base.head import HeadConfig
+from onebase.codec.text.ledger import same_but_for_case
 from onebase.codec.text.sample import Tokens
 from onebase.config import config
 from onebase.data import Rows, read_rows
 from onebase.data.bad_rows import Samples
 from onebase.data.labelled import Make, Records
-from onebase.data.row_files import Problem
+from onebase.data.lines import Problem
 from onebase.engine import image_features as images
 from onebase.engine.answers import classes_of, labels
 from onebase.engine.features import pair_tokens, pooling_of, vector_of, views
@@ -261,9 +262,10 @@ def _tables(truth: Sequence[Iterable[str]], found: Sequence[Label]) -> tuple[Arr
     for n, own in enumerate(truth):
         for label in own:
             if label not in at:
+                near = [x for x in at if same_but_for_case((x, label))]
                 raise DataError(
                     f"row {n + 1} has the label {label!r}, which the adapter never saw",
-                    f"its labels: {', '.join(sorted(at))}",
+                    f"{f'write it as it was learnt: {near[0]!r}; ' if near else ''}its labels: {', '.join(sorted(at))}",
                 )
             y_NL[n, at[label]] = 1.0
     return y_NL, np.array([list(f.scores.values()) for f in found])

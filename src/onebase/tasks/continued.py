@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from onebase.artifact.odd_files import FORMATS
 from onebase.base.folder import LoadedBase
 from onebase.codec.text.sample import Tokens, document_sample
 from onebase.config import config
 from onebase.data import Document, RowPlan, Rows, SourceConfig, TokenSet, cut, read_rows, read_source
-from onebase.data.files import FORMATS
 from onebase.data.labelled import Data, Make
 from onebase.data.mixed import MixedOrder, ReplayConfig
 from onebase.data.order import ExampleOrder, Order, one_by_one
@@ -178,7 +178,7 @@ class _Scores:
     """Bits per byte of the test rows and of general text, before and after; nothing where no test rows are given."""
 
     def __init__(self, job: Adapting) -> None:
-        self.base, self.seed = job.base, job.options.seed
+        self.job, self.base, self.seed = job, job.base, job.options.seed
         self.docs: list[DocumentIds] = []
         given = job.options.of_task.replay.test
         self.general = (
@@ -207,7 +207,7 @@ class _Scores:
         if not self.docs:
             return {}
         found = changes(before, self.measured(routing), seed=self.seed)
-        return score_facts(found) | {"scores.general_text": (self.general, "stated")}
+        return score_facts(found) | {"scores.general_text": (self.general, self.job.origin("replay.test"))}
 
 
 def predictions(request: ScoreRequest) -> Documents:
@@ -229,7 +229,7 @@ def source_problem(row: Mapping[str, Any]) -> tuple[str, str] | None:
 
 def likely_texts(request: ScoreRequest) -> Documents:
     """How likely each text is, which no adapter need have been learnt for."""
-    base, rows = request.base, read_rows(request.data, ("text",))
+    base, rows = request.base, text_rows(request.data)
     read = (Document(r["text"], "text") for r in rows)
     return Documents(document_nats(base.loaded, read, routing=base.routing))
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from onebase.artifact.record import Record
+from onebase.artifact.record import Origin, Record
 from onebase.base.head import Head, HeadConfig, Read
 from onebase.codec.text.sample import Tokens
 from onebase.config import config
@@ -85,7 +85,7 @@ def lesson(job: Adapting) -> Lesson:
         if teacher.attached is not None:
             name = Path(str(job.options.of_task.distil.adapter)).name
             record.add_parent("teacher's adapter", teacher.attached.fingerprint, name)
-        record.add("distilled", made.task, "what the teacher does")
+        record.add("distilled", made.task, f"{Origin.PARENT}: what the teacher does")
 
     return replace(made, recorded=recorded)
 
@@ -217,7 +217,7 @@ def _writing(job: Adapting, teacher: Bound) -> Lesson:
     if answered != rows or dropped:
         facts["distil.written"] = (
             data_facts(answered)["data.fingerprint"][0],
-            "hash of what the teacher wrote",
+            "hashed: what the teacher wrote",
         )
         facts["distil.written_rows"] = (len(answered), "counted")
         facts["distil.unfinished"] = (dropped, "counted: answers that did not end are not learnt")

@@ -12,8 +12,8 @@ from onebase.codec.text.sample import Tokens
 from onebase.config import config
 from onebase.data.bad_rows import Samples
 from onebase.data.labelled import Make
+from onebase.data.lines import Problem
 from onebase.data.order import ExampleOrder
-from onebase.data.row_files import Problem
 from onebase.engine.answers import vectors
 from onebase.engine.features import embedding_tokens
 from onebase.engine.scoring import batch_tokens

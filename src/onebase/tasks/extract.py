@@ -15,7 +15,7 @@ from onebase.codec.text.sample import Tokens
 from onebase.data import read_rows
 from onebase.data.bad_rows import Samples
 from onebase.data.labelled import Make
-from onebase.data.row_files import Problem
+from onebase.data.lines import Problem
 from onebase.engine.answers import of_task, token_states
 from onebase.engine.passages import PassageWindow, extracted, windows
 from onebase.evaluation.predictions import Passages

@@ -2,18 +2,19 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from onebase.artifact.files import canonical_json, sha256_bytes
-from onebase.artifact.record import Record, machine_facts, version_facts
+from onebase.artifact.record import Origin, Record, by_given, machine_facts, state, version_facts
 from onebase.base.folder import LoadedBase
 from onebase.codec.text.sample import Tokens
 from onebase.config import to_dict
 from onebase.data import Rows
+from onebase.data.file_hashes import FileRead
 from onebase.errors import DataError
 from onebase.evaluation.bootstrap import Score
 from onebase.methods.config import AdapterConfig
@@ -34,9 +35,24 @@ class HeadSize:
     seconds: float
 
 
+@dataclass(frozen=True)
+class AboutData:
+    """What is known of the rows beside themselves. licence, source: as the user states them; files, test_files: what the rows and the test rows
+    were read from."""
+
+    licence: str | None = None
+    source: str | None = None
+    files: tuple[FileRead, ...] = ()
+    test_files: tuple[FileRead, ...] = ()
+
+
+NOTHING_SAID = AboutData()
+
+
 @dataclass
 class Adapting:
-    """What the makers share: the request, the clock and the record. compared: the columns by which a test row is found among the rows."""
+    """What the makers share: the request, the clock and the record. compared: the columns by which a test row is found among the rows. given: what the
+    user gave of task, method and options; origins: where options are from that neither the user gave nor a default did."""
 
     base: LoadedBase
     rows: Rows
@@ -48,6 +64,9 @@ class Adapting:
     test: Rows | None = None
     resume: Path | None = None
     compared: tuple[str, ...] = ()
+    given: Mapping[str, Any] = field(default_factory=dict)
+    about: AboutData = NOTHING_SAID
+    origins: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         # A plan takes the place of these: the loop, and what hears of the texts or pictures that the base is about to read.
@@ -68,32 +87,60 @@ class Adapting:
         """The labels of the rows, one each, in order. Raises DataError where they are all the same."""
         labels = tuple(sorted({str(r["label"]) for r in self.rows}))
         if len(labels) < 2:
-            raise DataError(
-                f"all {len(self.rows)} rows have the label {labels[0]!r}", "give rows of at least two labels"
-            )
+            found = "the one row has" if len(self.rows) == 1 else f"all {len(self.rows)} rows have"
+            raise DataError(f"{found} the label {labels[0]!r}", "give rows of at least two labels")
         return labels
+
+    def origin(self, option: str) -> str:
+        """Where an option is from, by its name ("contrast.first")."""
+        path = tuple(option.split("."))
+        if path == ("date",) and self.given.get("date") is None:
+            return f"{Origin.SYSTEM}: the day on which the run began"
+        return self.origins.get(path[0]) or by_given(self.given)(path)
+
+    def _note_data(self, record: Record) -> None:
+        rows, about = self.rows, self.about
+        if rows.columns:
+            record.add("data.columns", dict(rows.columns), Origin.USER)
+        if rows:
+            columns = list(dict.fromkeys(k for r in rows for k in r))
+            record.add("data.fields", columns, f"{Origin.SOURCE}: the columns of the rows")
+        if separator := rows.notes.get("separator"):
+            record.add("data.separator", separator, f"{Origin.SOURCE}: the header of the file")
+        for name, files in (("data.files", about.files), ("test.data.files", about.test_files)):
+            if files:
+                record.add(
+                    name,
+                    [asdict(f) for f in files],
+                    f"{Origin.HASHED}: the bytes of the file, as sha256sum does",
+                )
+        hub = dict(rows.source)
+        licence = hub.pop("licence", None)
+        if hub:
+            record.add("data.source", hub, f"{Origin.SOURCE}: the Hub")
+        if licence:
+            record.add("data.licence", licence, f"{Origin.SOURCE}: README.md")
+        for said, name in ((about.source, "data.source"), (about.licence, "data.licence")):
+            state(record, name, said, self.log)
 
     def parts(self, config: AdapterConfig, tensors: dict[str, Tensor], facts: Facts) -> AdapterParts:
         """The adapter with its record."""
         record = Record("adapter")
         relied = {k: v for k, v in self.base.hashes.items() if k != "fingerprint"}
-        record.add_parent(
-            "base", self.base.fingerprint, self.base.path.name if self.base.path else "", **relied
-        )
-        record.add("task", self.task, "stated by the user")
-        record.add("method", self.method, "stated by the user")
-        record.add("config.adapter", to_dict(config), "stated by the user")
-        record.add("config.options", options_kept(self.options), "stated by the user")
-        if self.rows.columns:
-            record.add("data.columns", dict(self.rows.columns), "stated by the user")
-        if self.rows.source:
-            record.add("data.source", dict(self.rows.source), "as the Hub says")
+        record.add_parent("base", self.base.fingerprint, self.base.name, **relied)
+        record.inherit(self.base.record, self.base.name)
+        record.add("task", self.task, self.origin("task"))
+        record.add("method", self.method, self.origin("method"))
+        record.add("config.adapter", to_dict(config), f"{Origin.COMPUTED} from task, options and data")
+        kept = options_kept(self.options)
+        record.add_tree("config.options", kept, lambda path: self.origin(".".join(path)))
+        self._note_data(record)
         for name, (value, origin) in facts.items():
             record.add(name, value, origin)
         record.add("seconds", round(time.perf_counter() - self.began, 3), "measured")
         record.add("parameters", sum(t.numel() for t in tensors.values()), "counted")
-        record.add("machine", machine_facts(), "read from the system")
-        record.add("versions", version_facts(), "read from the packages")
+        record.add("machine", machine_facts(), Origin.SYSTEM)
+        record.add("versions", version_facts(), Origin.PACKAGES)
         return AdapterParts(config, tensors, record)
 
 

@@ -88,7 +88,9 @@ def learn(
     if not train.micro_batch and not METHODS[job.method].replaces and model.device.type == "cpu":
         train = replace(train, micro_batch=max(1, MICRO_TOKENS // train.sequence_length))
     if job.resume:
-        train = replace(train, checkpoint=CheckpointConfig(every=max(1, (train.steps or 0) // KEEPS)))
+        train = replace(
+            train, checkpoint=CheckpointConfig(every=max(1, (train.steps or 0) // KEEPS), flat=False)
+        )
     for p in model.parameters():
         p.requires_grad_(False)
     for p in learnt:
@@ -126,7 +128,10 @@ def learn(
         "train.batch_size": (state.rows, "counted by the loop"),
         "tokens.read": (state.tokens, "counted by the loop"),
         "tokens.supervised": (state.supervised, "counted by the loop"),
-        "flops.formula": (per_token * state.tokens, "formula of the config x tokens, full backward assumed"),
+        "flops.formula": (
+            per_token * state.tokens,
+            "computed: formula of the config x tokens, full backward assumed",
+        ),
         # Of a run that was at its end already there is no batch to measure.
         **({"train.final_loss": (result.losses[-1], "measured on the last batch")} if result.losses else {}),
     }

@@ -6,8 +6,66 @@ from dataclasses import dataclass
 
 from onebase.errors import ConfigError, UserError
 
+OTHER_NAMES = {
+    "learning_rate": "lr",
+    "num_epochs": "epochs",
+    "num_train_epochs": "epochs",
+    "r": "rank",
+    "lora_r": "rank",
+    "lora_rank": "rank",
+    "lora_alpha": "alpha",
+    "target_modules": "sites",
+    "use_dora": "dora",
+    "use_rslora": "rslora",
+    "max_seq_length": "max_length",
+    "max_seq_len": "max_length",
+    "bs": "batch_size",
+    "per_device_train_batch_size": "batch_size",
+    "gradient_accumulation_steps": "micro_batch",
+    "num_virtual_tokens": "virtual",
+    "template": "prompt",
+    "few_shot": "shots",
+}
+"""What other programs call our options."""
+OTHER_TASKS = {
+    "classification": "classify",
+    "sentiment": "classify",
+    "regression": "regress",
+    "ner": "tag",
+    "token-classification": "tag",
+    "sft": "complete",
+    "instruct": "complete",
+    "completion": "complete",
+    "embedding": "embed",
+    "retrieval": "embed",
+    "qa": "extract",
+    "question-answering": "extract",
+    "dpo": "prefer",
+    "rlhf": "reinforce",
+    "grpo": "reinforce",
+    "ppo": "reinforce",
+    "pretrain": "continue",
+    "distill": "distil",
+}
+OTHER_METHODS = {
+    "qlora": "lora",
+    "peft": "lora",
+    "finetune": "full",
+    "fine-tune": "full",
+    "sft": "full",
+    "linear": "head",
+    "linear-probe": "head",
+    "probe": "head",
+    "prompt-tuning": "soft",
+    "prefix-tuning": "prefix",
+    "few-shot": "prompt",
+}
+
 Names = Mapping[str, str]
 """Options by name, with what each accepts in words."""
+
+TASK, METHOD = "classify", "lora"
+"""What is learnt, and how, where nobody says it."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +81,10 @@ class OptionNames:
         """Raises UserError for a task or method that is not known."""
         for kind, name, known in (("task", task, self.tasks), ("method", method, self.methods)):
             if name not in known:
-                raise UserError(f"{kind} {name!r} is not known", f"{kind}s: {', '.join(known)}")
+                others = OTHER_TASKS if kind == "task" else OTHER_METHODS
+                near = nearest(name.lower(), known, others)
+                hint = f"did you mean {near}? " if near else ""
+                raise UserError(f"{kind} {name!r} is not known", f"{hint}{kind}s: {', '.join(known)}")
 
     def check(self, given: Iterable[str], task: str, method: str) -> None:
         """Raises ConfigError for an option that this task and method do not have: it names those that have it, or the nearest."""
@@ -41,11 +102,21 @@ class OptionNames:
                 )
             if others := [t for t, names in self.tasks.items() if name in names]:
                 raise ConfigError(f"task {task} has no option {name!r}: {_have(others)}", "leave it out")
-            near = difflib.get_close_matches(name, known, 1, 0.4)
-            hint = f"did you mean '{near[0]}' ({known[near[0]]})? " if near else ""
+            near = nearest(name, known, OTHER_NAMES, 0.4)
+            hint = f"did you mean '{near}' ({known[near]})? " if near else ""
+            if (other := OTHER_NAMES.get(name)) and other not in known:
+                hint = f"it is called '{other}' here ({_have([m for m, own in self.methods.items() if other in own])}); "
             raise ConfigError(
                 f"adapt options: unknown key '{name}'", f"{hint}valid keys here: {', '.join(known)}"
             )
+
+
+def nearest(name: str, known: Iterable[str], others: Mapping[str, str], cutoff: float = 0.6) -> str | None:
+    """The known name that is meant: what others call so, or the one that is spelt most alike; None where none is near."""
+    known = list(known)
+    if (found := others.get(name)) in known:
+        return found
+    return next(iter(difflib.get_close_matches(name, known, 1, cutoff)), None)
 
 
 def _have(names: Sequence[str]) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Hashable, Mapping
 from dataclasses import MISSING, Field, field, fields, is_dataclass, make_dataclass
 from typing import Any, cast, get_type_hints
 
+from onebase.artifact.files import plain
+from onebase.artifact.record import Record
 from onebase.codec.text.clock import read_date
 from onebase.codec.text.ledger import check_codes
 from onebase.config import config, from_dict, to_dict, to_hash
@@ -71,15 +73,22 @@ def read_options(options: Mapping[str, object], task: str, method: str) -> Adapt
     """Strict: an unknown option names the nearest valid one, one of another task or method those that have it. Raises ConfigError, UserError."""
     asked, own = task_options(task), method_of(method)
     classes = {"of_task": asked, "of_method": own.options}
-    plain = {k: list(v) if isinstance(v, tuple) else v for k, v in options.items()}
-    plain = with_new_names(AdaptOptions, plain, "adapt options")
-    option_names().check(plain, task, method)
-    read = from_dict(_flat(cast(Hashable, asked), cast(Hashable, own.options)), plain, "adapt options")
+    said = {k: list(v) if isinstance(v, tuple) else v for k, v in options.items()}
+    said = with_new_names(AdaptOptions, said, "adapt options")
+    option_names().check(said, task, method)
+    read = from_dict(_flat(cast(Hashable, asked), cast(Hashable, own.options)), said, "adapt options")
     try:
         parts = {p: c(**{f.name: getattr(read, f.name) for f in fields(c)}) for p, c in classes.items()}
         return AdaptOptions(**{f.name: getattr(read, f.name) for f in COMMON}, **parts)
     except ConfigError as e:
         raise ConfigError(f"adapt options: {e.cause}", e.remedy) from None
+
+
+def given_options(options: Mapping[str, object]) -> dict[str, Any]:
+    """What a user gave of the options, by their names of today, as plain data."""
+    found = to_new_names(AdaptOptions, plain(options))
+    assert isinstance(found, dict)
+    return found
 
 
 def option_names() -> OptionNames:
@@ -125,6 +134,13 @@ def those_of(recorded: Mapping[str, Any], task: str, method: str) -> dict[str, A
     of_tasks = {f.name for c in TASK_OPTIONS.values() for f in fields(c)}
     now = to_new_names(AdaptOptions, recorded)
     return {k: v for k, v in now.items() if k in mine or not (k in of_tasks or takers(k))}
+
+
+def date_of(record: Record | None) -> str | None:
+    """The date that the chat template of an adapter with this record found when it was learnt: its scores are the same on another day."""
+    kept = None if record is None else record.get("config.options")
+    date = kept.get("date") if isinstance(kept, dict) else None
+    return date if isinstance(date, str) else None
 
 
 def explained(task: str | None, method: str) -> str:

@@ -29,7 +29,6 @@ from onebase.objective.preference import Preference
 from onebase.readable import duration, size
 from onebase.tasks.classify import is_multilabel
 from onebase.tasks.job import Adapting
-from onebase.tasks.options import read_options
 from onebase.tasks.plan_reading import by_reading
 from onebase.tasks.results import Plan
 from onebase.tasks.table import prepared
@@ -64,8 +63,8 @@ def planned(
     base: Bound,
     data: Data,
     *,
-    task: str,
-    method: str,
+    task: str | None,
+    method: str | None,
     options: Mapping[str, object],
     columns: Mapping[str, str] | None = None,
     test: Data | None = None,
@@ -78,7 +77,7 @@ def planned(
         data,
         task=task,
         method=method,
-        options=read_options(options, task, method),
+        options=options,
         columns=columns,
         test=test,
     )

@@ -52,8 +52,8 @@ def lesson(job: Adapting) -> Lesson:
     texts = [t for pair in pairs for t in pair]
     facts = data_facts(rows) | check_pairs(job, texts)
     facts |= {
-        "prefer.loss": (how.loss, "stated by the user"),
-        "prefer.beta": (how.beta, "stated by the user"),
+        "prefer.loss": (how.loss, job.origin("prefer.loss")),
+        "prefer.beta": (how.beta, job.origin("prefer.beta")),
         "data.tokens": (sum(map(len, texts)), "counted"),
     }
     groups: list[Sequence[Tokens]] = list(pairs)
@@ -104,7 +104,7 @@ def _reference_facts(job: Adapting, objective: Preference, pairs: Sequence[tuple
     }
     for i, side in enumerate(("chosen", "rejected")):
         mean = math.fsum(found[pair[i].id] for pair in pairs) / len(pairs)
-        facts[f"reference.{side}"] = (mean, "nats an answer, measured once before step 1")
+        facts[f"reference.{side}"] = (mean, "measured once before step 1, nats an answer")
     return facts
 
 

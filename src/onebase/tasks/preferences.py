@@ -10,7 +10,7 @@ from onebase.codec.text.sample import Tokens
 from onebase.data import Rows, read_rows
 from onebase.data.bad_rows import Samples
 from onebase.data.labelled import Data, Make
-from onebase.data.row_files import Problem
+from onebase.data.lines import Problem
 from onebase.draws import Draws
 from onebase.engine.prompt_tokens import answer_tokens, less_prompt
 from onebase.errors import DataError

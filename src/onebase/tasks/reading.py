@@ -9,7 +9,7 @@ from onebase.codec.text.long import Long
 from onebase.codec.text.sample import Tokens
 from onebase.data.bad_rows import Rows, Samples
 from onebase.data.labelled import Make
-from onebase.data.row_files import Problem
+from onebase.data.lines import Problem
 from onebase.engine.features import long_tokens
 from onebase.errors import DataError
 from onebase.tasks.options import AdaptOptions

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
+from onebase.artifact.record import Origin
 from onebase.base.head import Head
 from onebase.base.model import BaseModel
 from onebase.config import config
@@ -55,7 +56,10 @@ def lesson(job: Adapting) -> Lesson:
 
         def after() -> tuple[Facts, Fields]:
             hashed = {f"reinforce.reward.{k}": (v, "hashed") for k, v in reward.facts.items()}
-            seen = {f"reinforce.reward.{k}": (v, "seen on this machine") for k, v in reward.seen.items()}
+            seen = {
+                f"reinforce.reward.{k}": (v, f"{Origin.SYSTEM}, as the reward was first asked")
+                for k, v in reward.seen.items()
+            }
             return hashed | seen | _told(source, asked), {}
 
         return Steps(
@@ -116,14 +120,17 @@ def _told(source: Rollouts, asked: list[RolloutPrompt]) -> Facts:
         "reinforce.completions": (written, "counted, of the rollouts in the curve"),
         "tokens.supervised": (
             round(written * mean("length")) * source.cfg.passes,
-            "tokens of completions, counted once a pass, of the rollouts in the curve",
+            "counted: tokens of completions once a pass, of the rollouts in the curve",
         ),
-        "reinforce.no_signal": (round(mean("no_signal"), 4), "share of groups whose rewards are all equal"),
+        "reinforce.no_signal": (
+            round(mean("no_signal"), 4),
+            "measured: share of groups whose rewards are all equal",
+        ),
         "reinforce.gap": (
             {"mean": mean("gap"), "most": max(c["gap_most"] for c in curve)},
-            "nats between the engine's log-probability of a token and that of the forward that trains",
+            "measured: nats between the engine's log-probability of a token and that of the forward that trains",
         ),
-        "reinforce.prompt_tokens": (sum(len(q.tokens) for q in asked) / len(asked), "mean"),
+        "reinforce.prompt_tokens": (sum(len(q.tokens) for q in asked) / len(asked), "counted: the mean"),
     }
 
 

@@ -21,8 +21,8 @@ from onebase.codec.text.sample import Tokens
 from onebase.config import digest, to_dict
 from onebase.data.bad_rows import Rows, Samples
 from onebase.data.labelled import Make
+from onebase.data.lines import Problem
 from onebase.data.order import ExampleOrder, one_by_one, span
-from onebase.data.row_files import Problem
 from onebase.draws import Draws
 from onebase.engine.decoder import generate
 from onebase.engine.prompt_tokens import Prompt

@@ -8,6 +8,7 @@ from typing import Any
 from onebase.artifact.files import read_manifest
 from onebase.base.folder import LoadedBase
 from onebase.codec.text.clock import at, today
+from onebase.data.file_hashes import files_read
 from onebase.data.labelled import Data
 from onebase.engine.prompter import Given
 from onebase.engine.prompting import columns as prompt_columns
@@ -32,8 +33,9 @@ from onebase.tasks import (
 )
 from onebase.tasks.base import MakeAdapter, ScoreRequest, Shown, Task, never
 from onebase.tasks.checks import check_reads, check_room, check_writes
-from onebase.tasks.job import Adapting, rows_hash
-from onebase.tasks.options import TASK_OPTIONS, AdaptOptions, read_options
+from onebase.tasks.job import NOTHING_SAID, AboutData, Adapting, rows_hash
+from onebase.tasks.option_names import METHOD, TASK
+from onebase.tasks.options import TASK_OPTIONS, given_options, read_options
 from onebase.tasks.results import Adapter
 from onebase.tasks.rows import compared_by, read, read_test
 from onebase.train.callbacks import Callback
@@ -102,7 +104,7 @@ def answers(bound: Bound, given: Sequence[Given]) -> list[Shown]:
     if task is None or task.answer is None:
         able = [t.name for t in TASKS.values() if t.answer is not None]
         what = "there is no adapter on the base" if on is None else f"this adapter is for task {on.task}"
-        raise UserError(what, f"adapters of these tasks are asked about texts: {', '.join(able)}")
+        raise UserError(what, f"give --adapter DIR of a task that answers about texts: {', '.join(able)}")
     return task.answer(bound, given)
 
 
@@ -110,17 +112,19 @@ def adapted(
     base: Bound,
     data: Data,
     *,
-    task: str,
-    method: str,
+    task: str | None,
+    method: str | None,
     options: Mapping[str, object],
     callbacks: Sequence[Callback] = (),
     log: Any = None,
     test: Data | None = None,
     columns: Mapping[str, str] | None = None,
     resume: str | Path | None = None,
+    data_licence: str | None = None,
+    data_source: str | None = None,
 ) -> Adapter:
     """`Base.adapt`, its options as plain values."""
-    found = read_options(options, task, method)
+    read_options(options, task or TASK, method or METHOD)
     if base.attached is not None and not base.own:
         raise UserError(
             "this base has an adapter on it", "adapt the plain base: onebase.load(ref).adapt(...)"
@@ -130,12 +134,13 @@ def adapted(
         data,
         task=task,
         method=method,
-        options=found,
+        options=options,
         callbacks=callbacks,
         log=log,
         test=test,
         columns=columns,
         resume=resume,
+        about=AboutData(data_licence, data_source),
     )
     return Adapter(maker(job))
 
@@ -144,18 +149,23 @@ def prepared(
     base: LoadedBase,
     data: Data,
     *,
-    task: str,
-    method: str,
-    options: AdaptOptions,
+    task: str | None,
+    method: str | None,
+    options: Mapping[str, object],
     callbacks: Sequence[Callback] = (),
     log: Any = None,
     test: Data | None = None,
     columns: Mapping[str, str] | None = None,
     resume: str | Path | None = None,
+    about: AboutData = NOTHING_SAID,
 ) -> tuple[Adapting, MakeAdapter]:
     """The job with its rows and test rows read, and what makes its adapter. Raises UserError for what does not fit.
 
-    columns: what the data (and the test rows) call a column, by what the task calls it. resume: the folder of its checkpoints."""
+    task, method: the defaults where nobody says them. options: what users give of them. columns: what the data (and the test rows) call a column, by
+    what the task calls it. resume: the folder of its checkpoints. about: what the user says of the data."""
+    given = given_options(options) | {k: v for k, v in (("task", task), ("method", method)) if v is not None}
+    task, method = task or TASK, method or METHOD
+    asked = read_options(options, task, method)
     if task not in TASKS:
         raise UserError(f"task {task!r} is not known", f"tasks: {', '.join(TASKS)}")
     how, chosen = method_of(method), TASKS[task]
@@ -171,27 +181,32 @@ def prepared(
     check_reads(
         base, chosen.images and not how.text, f"images are learnt from by task {pictured} with method {able}"
     )
-    if how.predicts or chosen.writes(options):
+    if how.predicts or chosen.writes(asked):
         others = ", ".join(t.name for t in TASKS.values() if t.writes is never)
         check_writes(base, task, method, f"use a base that writes; this one learns {others}")
-    check_room(base, method, options)
-    options = replace(options, date=options.date or began(resume) or today())
-    with at(options.date):
-        rows = read(base, resolved(data), chosen, method, options, columns)
+    check_room(base, method, asked)
+    asked = replace(asked, date=asked.date or began(resume) or today())
+    with at(asked.date):
+        with files_read() as files:
+            rows = read(base, resolved(data), chosen, method, asked, columns)
         tested = None
         if test is not None and rows:
-            tested = read_test(base, resolved(test), chosen, method, options, columns)
+            with files_read() as test_files:
+                tested = read_test(base, resolved(test), chosen, method, asked, columns)
+            about = replace(about, test_files=tuple(test_files))
     job = Adapting(
         base,
         rows,
         chosen.name,
         method,
-        options,
+        asked,
         tuple(callbacks),
         log or (lambda _: None),
         tested,
         None if resume is None else Path(resume),
-        compared_by(base, chosen, method, options, lambda: rows),
+        compared_by(base, chosen, method, asked, lambda: rows),
+        given,
+        replace(about, files=tuple(files)),
     )
 
     def make(job: Adapting) -> AdapterParts:

@@ -14,7 +14,7 @@ from onebase.config import config
 from onebase.data import read_rows
 from onebase.data.bad_rows import Samples
 from onebase.data.labelled import Make
-from onebase.data.row_files import Problem
+from onebase.data.lines import Problem
 from onebase.engine.answers import of_task, spans_in, token_states, unframed
 from onebase.engine.answers import spans as spans_of
 from onebase.engine.prompter import Given

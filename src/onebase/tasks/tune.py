@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from onebase.artifact.files import canonical_json
-from onebase.codec.text.clock import today
+from onebase.artifact.record import Origin
 from onebase.data import Rows
 from onebase.data.labelled import Data
 from onebase.draws import Draws
@@ -21,7 +21,8 @@ from onebase.methods.bound import Bound
 from onebase.methods.table import BY_STEPS, METHODS
 from onebase.readable import duration
 from onebase.tasks.base import MakeAdapter, ScoreRequest
-from onebase.tasks.job import Adapting
+from onebase.tasks.job import NOTHING_SAID, AboutData, Adapting
+from onebase.tasks.option_names import METHOD, TASK
 from onebase.tasks.options import AdaptOptions, read_options
 from onebase.tasks.plan import plan_of
 from onebase.tasks.results import Adapter, Plan
@@ -64,14 +65,16 @@ def tune(
     base: Bound,
     data: Data,
     *,
-    task: str,
-    method: str,
+    task: str | None = None,
+    method: str | None = None,
     trials: int,
     log: Any = None,
     test: Data | None = None,
     columns: Mapping[str, str] | None = None,
     callbacks: Sequence[Any] = (),
     score: str | None = None,
+    data_licence: str | None = None,
+    data_source: str | None = None,
     **options: Any,
 ) -> Adapter:
     """`Base.adapt` with the best of `trials` settings, the first being what the options (or the method's own) say.
@@ -81,8 +84,9 @@ def tune(
     """
     log = log or (lambda _: None)
     check_names([score] if score else [])
-    options = {"date": today(), **options}  # of all trials
-    job, make, first = _request(base, data, task, method, trials, options, columns, test)
+    about = AboutData(data_licence, data_source)
+    job, make, first = _request(base, data, task, method, trials, options, columns, test, about)
+    task, method = job.task, job.method
     # What speaks against learning these rows, a test row among them say, is said before the first trial.
     plan_of(job, make)
     seed = job.options.seed
@@ -96,14 +100,23 @@ def tune(
         log(f"trial {number} of {trials}: {_text(setting)}: {value}")
     best = chosen([s for _, s in found], lower)
     setting = found[best][0]
-    why = "no trial is better than the first beyond its interval: the first is kept"
-    log(why if best == 0 else f"chosen: {_text(setting)}")
-    last = replace(job, log=log, callbacks=tuple(callbacks), options=setting.set(job.options))
+    kept = "no trial is better than the first beyond its interval: the first is kept"
+    why = kept if best == 0 else "the best score"
+    log(kept if best == 0 else f"chosen: {_text(setting)}")
+    # What the user gave stays theirs where the first setting is kept.
+    tried = [name for name in setting.options if best or name not in job.given]
+    last = replace(
+        job,
+        log=log,
+        callbacks=tuple(callbacks),
+        options=setting.set(job.options),
+        origins={**job.origins, **dict.fromkeys(tried, f"{Origin.CHOSEN} by trials")},
+    )
     adapter = Adapter(make(last))
     record = adapter.parts.record
     told = [{**s.options, **_fields(value)} for s, value in found]
     record.add("tune.trials", told, "measured on rows held out of the training rows")
-    record.add("tune.chosen", {"trial": best + 1, **setting.options}, why if best == 0 else "the best score")
+    record.add("tune.chosen", {"trial": best + 1, **setting.options}, f"{Origin.CHOSEN}: {why}")
     record.add(
         "tune.split", {"rows": len(held), "fingerprint": rows_hash(held), "seed": seed}, "drawn by seed"
     )
@@ -114,8 +127,8 @@ def plan_tune(
     base: Bound,
     data: Data,
     *,
-    task: str,
-    method: str,
+    task: str | None = None,
+    method: str | None = None,
     trials: int,
     test: Data | None = None,
     columns: Mapping[str, str] | None = None,
@@ -126,7 +139,7 @@ def plan_tune(
     whole = plan_of(job, make)
     one = whole.facts["seconds"]["steps"]
     seconds = one * (1 + trials * (1 - HELD_OUT))
-    listed = settings(first, trials, job.options.seed, METHODS[method].tuned)
+    listed = settings(first, trials, job.options.seed, METHODS[job.method].tuned)
     facts = whole.facts | {"tune": {"trials": [s.options for s in listed], "seconds": seconds}}
     text = f"tuning        {trials} trials ({'; '.join(map(_text, listed))}) and the last run: about {duration(seconds)}, scoring not in it"
     return Plan(facts, f"{whole.text}\n{text}")
@@ -160,12 +173,9 @@ def _radical(n: int, base: int) -> float:
 
 def split(rows: Rows, seed: int, reads: Sequence[str] = ()) -> tuple[Rows, Rows]:
     """(rows to learn from, rows to judge by). reads: columns by which a task is asked, beside `INPUTS`. Raises DataError where there are too few."""
-    inputs = dict.fromkeys((*INPUTS, *reads))
-    groups: dict[str, list[int]] = defaultdict(list)
-    for i, row in enumerate(rows):
-        groups[canonical_json([row[c] for c in inputs if c in row])].append(i)
+    groups = groups_of(rows, reads)
     strata: dict[str, list[list[int]]] = defaultdict(list)
-    for group in groups.values():
+    for group in groups:
         strata[str(rows[group[0]].get("label", ""))].append(group)
     draws = Draws(seed, "held out")
     held: set[int] = set()
@@ -186,6 +196,15 @@ def split(rows: Rows, seed: int, reads: Sequence[str] = ()) -> tuple[Rows, Rows]
     return rows.some([i for i in range(len(rows)) if i not in held]), rows.some(sorted(held))
 
 
+def groups_of(rows: Sequence[Mapping[str, Any]], reads: Sequence[str] = ()) -> list[list[int]]:
+    """Numbers of the rows, those with the same content of `INPUTS` and `reads` together."""
+    inputs = dict.fromkeys((*INPUTS, *reads))
+    groups: dict[str, list[int]] = defaultdict(list)
+    for i, row in enumerate(rows):
+        groups[canonical_json([row[c] for c in inputs if c in row])].append(i)
+    return list(groups.values())
+
+
 def chosen(scores: Sequence[Score | None], lower: bool = False) -> int:
     """The number of the best score, from 0; 0 where no other lies outside the first one's interval on the better side. lower: less is better."""
     first = scores[0]
@@ -201,17 +220,19 @@ def chosen(scores: Sequence[Score | None], lower: bool = False) -> int:
 def _request(
     base: Bound,
     data: Data,
-    task: str,
-    method: str,
+    task: str | None,
+    method: str | None,
     trials: int,
     options: Mapping[str, object],
     columns: Mapping[str, str] | None,
     test: Data | None,
+    about: AboutData = NOTHING_SAID,
 ) -> tuple[Adapting, MakeAdapter, TrialSetting]:
     """The job with its rows read, what makes its adapters, and the first setting. Raises UserError for what cannot be tuned."""
     if trials < 2:
         raise UserError(f"{trials} trials cannot be compared", "give at least 2")
-    asked = read_options(options, task, method)
+    asked_for, task, method = (task, method), task or TASK, method or METHOD
+    read_options(options, task, method)
     if task not in (tuned := [t.name for t in TASKS.values() if t.tuned_by]):
         raise UserError(f"task {task!r} is not tuned", f"tasks with a score to choose by: {', '.join(tuned)}")
     if method not in BY_STEPS:
@@ -219,8 +240,16 @@ def _request(
     if base.attached is not None and not base.own:
         raise UserError("this base has an adapter on it", "tune on the plain base: onebase.load(ref)")
     job, make = prepared(
-        base.loaded, data, task=task, method=method, options=asked, columns=columns, test=test
+        base.loaded,
+        data,
+        task=asked_for[0],
+        method=asked_for[1],
+        options=options,
+        columns=columns,
+        test=test,
+        about=about,
     )
+    asked = job.options
     split(job.rows, asked.seed, TASKS[task].reads)
     how = METHODS[method]
     own = {name: getattr(asked.of_method, name) for name in how.tuned}

@@ -4,7 +4,9 @@ A checkpoint appears by rename, so it is whole or absent; the newest valid one i
 """
 
 import json
+import os
 import re
+import secrets
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -14,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from onebase.artifact.disk import disk_errors
 from onebase.artifact.files import ArtifactWriter, read_json, understood, verify
 from onebase.artifact.tensors import load_tensors, save_tensors
 from onebase.errors import ArtifactError
@@ -24,7 +27,8 @@ PREFIX = "step_"
 @dataclass
 class RunState:
     """Everything but tensors that the next step needs, and the running totals that enter the record. `formats`: number formats, by the step
-    from which on (`train.formats`)."""
+    from which on (`train.formats`); `flat`: the last step at the full learning rates, whose checkpoint is kept; `extended`: how often the
+    run got a larger budget."""
 
     step: int = 0
     total: int | None = None
@@ -37,13 +41,15 @@ class RunState:
     bad_in_a_row: int = 0
     identity: dict[str, str] = field(default_factory=dict)
     formats: dict[str, dict[str, str]] = field(default_factory=dict)
+    flat: int | None = None
+    extended: int = 0
 
 
 def save_checkpoint(
     folder: Path, state: RunState, model: dict[str, Tensor], optim: dict[str, Tensor], keep: int
 ) -> Path:
-    """Write checkpoints/step_N whole or not at all, then remove all but the newest `keep`."""
-    path = folder / f"{PREFIX}{state.step:08d}"
+    """Write checkpoints/step_N whole or not at all, then remove all but the newest `keep` and that of step `state.flat`."""
+    path = folder / checkpoint_name(state.step)
     if path.exists():
         return path
     stamp = {"step": str(state.step), "identity": json.dumps(state.identity, sort_keys=True)}
@@ -53,8 +59,14 @@ def save_checkpoint(
         facts: dict[str, Any] = asdict(state) | {"rng": torch.get_rng_state().numpy().tobytes().hex()}
         w.path("state.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
     for old in list_checkpoints(folder)[: -max(1, keep)]:
-        shutil.rmtree(old, ignore_errors=True)
+        if state.flat is None or old.name != checkpoint_name(state.flat):
+            shutil.rmtree(old, ignore_errors=True)
     return path
+
+
+def checkpoint_name(step: int) -> str:
+    """The folder of the checkpoint after so many steps."""
+    return f"{PREFIX}{step:08d}"
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -64,6 +76,27 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(
         p for p in folder.iterdir() if p.name.startswith(PREFIX) and (p / "manifest.json").is_file()
     )
+
+
+def checkpoint_step(path: Path) -> int:
+    """After how many steps a checkpoint was made."""
+    return int(path.name.removeprefix(PREFIX))
+
+
+def checkpoint_facts(path: Path) -> dict[str, Any]:
+    """What `state.json` of a checkpoint says, without the tensors."""
+    return read_json(path / "state.json", "step", "identity")
+
+
+def drop_after(folder: Path, step: int, extended: int) -> None:
+    """Remove the checkpoints after `step` of a run that was extended less often: the warm-down that an extension takes another way than."""
+    for path in list_checkpoints(folder):
+        if checkpoint_step(path) > step and checkpoint_facts(path).get("extended", 0) < extended:
+            # By another name first: a kill on the way leaves no half of it, and the next one who saves this step clears it.
+            draft = path.with_name(f".{path.name}.tmp-{secrets.token_hex(4)}")
+            with disk_errors(path):
+                os.rename(path, draft)
+            shutil.rmtree(draft, ignore_errors=True)
 
 
 def load_checkpoint(path: Path) -> tuple[RunState, dict[str, Tensor], dict[str, Tensor]]:

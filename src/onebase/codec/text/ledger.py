@@ -117,6 +117,14 @@ class Ledger:
             if counts:
                 shown = [f"{k} {n:,}" for k, n in counts.items()]
                 lines.append(f"  {name}: " + ", ".join(shown[:20] + ["..."] * (len(shown) > 20)))
+        if alike := same_but_for_case(self.labels):
+            lines.append(
+                f"  labels that differ only in case or spaces: {'; '.join(' and '.join(map(repr, a)) for a in alike)}"
+            )
+        if self.samples > 9 and len(self.labels) > self.samples / 2 and all(map(_is_number, self.labels)):
+            lines.append(
+                f"  {len(self.labels)} labels of {self.samples} samples, all numbers: task regress predicts numbers"
+            )
         tested = "no test rows given" if self.test is None else f"{self.test_in_train:,} of {self.test:,}"
         lines.append(f"  repeated samples: {self.repeats:,}; test samples in train: {tested}")
         for f in self.findings:
@@ -139,6 +147,22 @@ class Ledger:
             f"{first.code}: {first.found}{shown} ({_many(first.samples, 'sample')}){more}",
             f"{first.remedy}; to learn all the same: {codes} (in Python: allow={[f.code for f in bad]})",
         )
+
+
+def same_but_for_case(labels: Iterable[str]) -> list[list[str]]:
+    """Labels that are the same but for case and white space, by groups: most often one label, spelt in two ways."""
+    groups: dict[str, list[str]] = {}
+    for label in labels:
+        groups.setdefault("".join(label.casefold().split()), []).append(label)
+    return [found for found in groups.values() if len(found) > 1]
+
+
+def _is_number(label: str) -> bool:
+    try:
+        float(label)
+    except ValueError:
+        return False
+    return True
 
 
 def check_codes(codes: Iterable[str]) -> None:

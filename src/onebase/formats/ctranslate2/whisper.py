@@ -52,10 +52,12 @@ def open_ctranslate2(path: Path, *, hashes: bool = False) -> LoadedBase:
     model = load_weights(cfg, FAMILY, source)
     unread = [*values.unread, *sorted(tree.keys() - names.keys())]
     files = [p for p in path.iterdir() if p.suffix in (".json", ".bin", ".txt")]
-    record = imported(path, "ctranslate2", "whisper", unread, files, hashes)
+    record = imported(path, "ctranslate2", tree | {"model_type": "whisper"}, unread, files, hashes)
     kinds = sorted(set(source.kinds().values()))
     record.add(
-        "imported.numbers", kinds, "number formats in the source; those of whole numbers became float32"
+        "imported.numbers",
+        kinds,
+        "read from the source: its number formats; those of whole numbers became float32",
     )
     return LoadedBase(model, words, record, path, speech=speech)
 

@@ -8,12 +8,13 @@ import tokenizers
 import torch
 
 from onebase.artifact.files import sha256_file
-from onebase.artifact.record import Record
+from onebase.artifact.record import Origin, Record
 from onebase.base.folder import LoadedBase
 from onebase.codec.text.codec import TextCodec
 from onebase.codec.text.template import ChatTemplate
 from onebase.codec.text.tokenizer import Tokenizer
 from onebase.errors import ArtifactError
+from onebase.formats.card import called, note_general
 from onebase.formats.gguf.families import family_for
 from onebase.formats.gguf.open import open_gguf
 from onebase.formats.gguf.write import WeightKind, save_gguf
@@ -34,14 +35,17 @@ def open_base(path: Path, *, dtype: torch.dtype | None = None, hashes: bool = Fa
         found.template or "", tuple(tokenizer.specials), f"{path}: tokenizer.chat_template", found.roles
     )
     record = Record("base")
-    record.add("name", path.stem, "name of the file")
-    record.add("imported.from", path.name, "name of the file")
-    record.add("imported.format", "gguf", "read from the file")
-    record.add("imported.architecture", found.architecture, "read from the file")
-    record.add("imported.types", found.kinds, "read from the file: how many tensors were stored as what")
-    record.add("imported.unread", list(found.unread), "keys of the file that no rule asked for")
-    record.add("imported.files", _files(found.files, hashes), "hashed" if hashes else "read from the folder")
-    record.add("data", None, "not known: the file does not say what the weights learnt from")
+    record.add("name", *called(path.stem, lambda: found.general.get("general.name")))
+    record.add("imported.from", path.name, f"{Origin.SOURCE}: its name")
+    record.add("imported.format", "gguf", Origin.SOURCE)
+    record.add("imported.architecture", found.architecture, f"{Origin.SOURCE}: general.architecture")
+    record.add("imported.types", found.kinds, f"{Origin.COUNTED}: how many tensors were stored as what")
+    record.add(
+        "imported.unread", list(found.unread), f"{Origin.SOURCE}: keys of the file that no rule asked for"
+    )
+    files = _files(found.files, hashes)
+    record.add("imported.files", files, Origin.HASHED if hashes else f"{Origin.COUNTED} on the disk")
+    note_general(record, found.general)
     for key in found.unread:
         if key.startswith(f"{found.architecture}."):
             log.warning("%s: '%s' is not applied: it changes nothing here", path, key)

@@ -1,7 +1,8 @@
 """A GGUF file opened: config, weights decoded as they are placed, tokenizer and chat template."""
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ MAX_TABLE = 4096
 class OpenedGGUF:
     """All that a file holds. `template` is the Jinja source of its chat template, or None; `unread` are keys that nobody asked for;
     `kinds` counts tensors by the type they are stored in; `files` are its parts; `embedding`: how a text becomes one vector, where it says
-    so."""
+    so; `general`: what the file says of itself, `general.*`."""
 
     cfg: BaseConfig
     model: BaseModel
@@ -42,6 +43,7 @@ class OpenedGGUF:
     kinds: dict[str, int]
     files: tuple[Path, ...]
     embedding: EmbeddingConfig | None = None
+    general: Mapping[str, Any] = field(default_factory=dict)
 
 
 def open_gguf(path: str | Path, *, dtype: torch.dtype | None = None) -> OpenedGGUF:
@@ -63,9 +65,20 @@ def open_gguf(path: str | Path, *, dtype: torch.dtype | None = None) -> OpenedGG
     template = r.get("tokenizer.chat_template", str, "") or None
     model = load_weights(cfg, family, source, dtype=dtype)
     kinds = dict(sorted(Counter(source.kinds().values()).items()))
+    general = {k: v for k, v in source.metadata.items() if k.startswith("general.")}
     unread = tuple(k for k in r.unread if not k.startswith("general."))
     return OpenedGGUF(
-        cfg, model, inner, roles, template, unread, family.model_types[0], kinds, source.files, embedding
+        cfg,
+        model,
+        inner,
+        roles,
+        template,
+        unread,
+        family.model_types[0],
+        kinds,
+        source.files,
+        embedding,
+        general,
     )
 
 

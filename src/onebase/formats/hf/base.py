@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from onebase.artifact.files import sha256_file
-from onebase.artifact.record import Record
+from onebase.artifact.record import Origin, Record
 from onebase.base.config import BaseConfig
 from onebase.base.folder import LoadedBase
 from onebase.base.head import OwnHead
@@ -19,6 +19,7 @@ from onebase.codec.text.config import TextCodecConfig
 from onebase.codec.text.roles import Roles
 from onebase.codec.text.tokenizer import Tokenizer
 from onebase.errors import ConfigError
+from onebase.formats.card import README, called, note_card, title
 from onebase.formats.families import FAMILIES, family_of
 from onebase.formats.families.heads import as_stored, find_head, open_head
 from onebase.formats.families.heads_out import padding, pairs_tree, written_head
@@ -75,7 +76,9 @@ def open_folder(path: Path, *, dtype: torch.dtype | None = None, hashes: bool = 
     rules = with_prefixes(family.rules(cfg), family, source.shapes())
     notices = source.notices + passed_over(rules, source.listed, source.unlisted, str(folder))
     model = load_weights(cfg, family, source, dtype=dtype)
-    files = [p for p in path.rglob("*") if p.suffix in (".json", ".safetensors", ".jinja")]
+    files = [
+        p for p in path.rglob("*") if p.suffix in (".json", ".safetensors", ".jinja") or p.name == README
+    ]
     head = None
     if found is not None:
         head, left = open_head(reader, whole, found, folder, cfg)
@@ -87,9 +90,9 @@ def open_folder(path: Path, *, dtype: torch.dtype | None = None, hashes: bool = 
     for notice in notices:
         log.warning("%s: %s", folder, notice)
     unread = [*reader.unread, *pictures]
-    record = imported(path, "hf", source.config["model_type"], unread, files, hashes)
+    record = imported(path, "hf", source.config, unread, files, hashes)
     if head is not None:
-        record.add("imported.head", {"task": head.task}, "read from the source")
+        record.add("imported.head", {"task": head.task}, Origin.SOURCE)
     embedding = sentence.embedding if sentence else None
     return LoadedBase(model, words, record, path, embedding=embedding, speech=speech, head=head)
 
@@ -110,24 +113,26 @@ def with_pictures(cfg: BaseConfig, folder: Path) -> tuple[BaseConfig, list[str]]
 
 
 def imported(
-    path: Path, format: str, model_type: str, unread: Sequence[str], files: Sequence[Path], hashes: bool
+    path: Path, format: str, config: Tree, unread: Sequence[str], files: Sequence[Path], hashes: bool
 ) -> Record:
-    """The record of a base that came in another format: what is known of it, and that the rest is not."""
-    name = path.resolve().name
+    """The record of a base that came in another format: what is known of it, and that the rest is not. config: its own; `model_type` is the family."""
+    model_type = config["model_type"]
+    folder = path if path.is_dir() else path.parent
+    own = path.resolve().name
     record = Record("base")
-    record.add("name", name, "name of the source")
-    record.add("imported.from", name, "name of the source")
-    record.add("imported.format", format, "read from the source")
-    record.add(FAMILY, model_type, "read from the source")
-    record.add("imported.unread", list(unread), "keys of its config that no rule asked for")
+    record.add("name", *called(own, lambda: title(folder), lambda: config.get("_name_or_path")))
+    record.add("imported.from", own, f"{Origin.SOURCE}: its name")
+    record.add("imported.format", format, Origin.SOURCE)
+    record.add(FAMILY, model_type, f"{Origin.SOURCE}: {CONFIG}")
+    record.add("imported.unread", list(unread), f"{Origin.SOURCE}: keys of its config that no rule asked for")
     found = {
         str(p.relative_to(path) if path.is_dir() else p.name): {"bytes": p.stat().st_size}
         | ({"sha256": sha256_file(p)} if hashes else {})
         for p in sorted(files)
         if p.is_file()
     }
-    record.add("imported.files", found, "hashed" if hashes else "read from the disk")
-    record.add("data", None, "not known: the source does not say what the weights learnt from")
+    record.add("imported.files", found, Origin.HASHED if hashes else f"{Origin.COUNTED} on the disk")
+    note_card(record, folder)
     return record
 
 

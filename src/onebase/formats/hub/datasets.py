@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from onebase.artifact.disk import write_atomic
-from onebase.errors import ArtifactError, DataError, UserError
+from onebase.errors import ArtifactError, DataError
+from onebase.formats.card import README, front_matter
 from onebase.formats.hub import models
 
 log = logging.getLogger(__name__)
@@ -30,7 +31,6 @@ SPLITS = {
     "testing": "test",
     "eval": "test",
 }
-README = "README.md"
 NAMES = "onebase-files-"
 """Beginning of the file in the cache that keeps which files a commit has: a split is whole if all of its files are there."""
 _PART = re.compile(r"-(?P<no>\d{5})-of-(?P<count>\d{5})$")
@@ -41,7 +41,7 @@ Splits = dict[str, list[str]]
 
 
 def fetch(ref: str | Path) -> tuple[list[Path], dict[str, Any]]:
-    """The files of a split, in order, and where they are from (repo, revision, files). Where the Hub cannot be reached, what was fetched last serves, with a warning, if it is whole.
+    """The files of a split, in order, and where they are from (repo, revision, files; config, split and licence where they are said). Where the Hub cannot be reached, what was fetched last serves, with a warning, if it is whole.
 
     Raises UserError for what is not there or not allowed, DataError for a split that is not there or has to be named.
     """
@@ -57,16 +57,22 @@ def fetch(ref: str | Path) -> tuple[list[Path], dict[str, Any]]:
         if not files or not all((folder / n).is_file() for n in files):
             raise models.Unreachable(f"{name} is not whole in the cache, and {e.cause}", e.remedy) from None
         log.warning("%s; commit %s, which is in the cache, is taken", e.cause, folder.name)
-        return [folder / n for n in files], _source(name, folder.name, files)
+        return [folder / n for n in files], _source(name, folder, files, config, split)
     files = _chosen(name, names, folder, config, split)
     folder = models.get(name, commit, files)
     models.note(name, files[-1])
     write_atomic(folder.parent.parent / f"{NAMES}{commit}.json", json.dumps(names).encode())
-    return [folder / n for n in files], _source(name, commit, files)
+    return [folder / n for n in files], _source(name, folder, files, config, split)
 
 
-def _source(name: models.HubName, commit: str, files: Sequence[str]) -> dict[str, Any]:
-    return {"repo": name.repo, "revision": commit, "files": list(files)}
+def _source(
+    name: models.HubName, folder: Path, files: Sequence[str], config: str | None, split: str | None
+) -> dict[str, Any]:
+    """Where rows are from; of the licence what the README says."""
+    licence = front_matter(folder).get("license")
+    said = {"config": config, "split": split, "licence": licence if isinstance(licence, str) else None}
+    there = {k: v for k, v in said.items() if v is not None}
+    return {"repo": name.repo, "revision": folder.name, "files": list(files), **there}
 
 
 def parse(ref: str) -> tuple[models.HubName, str | None, str | None]:
@@ -156,7 +162,7 @@ def _chosen(
     name: models.HubName, names: Sequence[str], folder: Path | None, config: str | None, split: str | None
 ) -> list[str]:
     """The files of the split that is meant. Raises DataError."""
-    found = stated_splits(name, _front(folder), names, config) or splits_of(names)
+    found = stated_splits(name, front_matter(folder), names, config) or splits_of(names)
     found = {k: v for k, v in found.items() if v}
     if not found:
         scripts = [n for n in names if n.endswith(".py")]
@@ -195,24 +201,6 @@ def _check_parts(name: models.HubName, files: Sequence[str]) -> None:
                 f"{name}: {len(alike)} of {count} parts are there ({file})",
                 "run it again with the network there",
             )
-
-
-def _front(folder: Path | None) -> Mapping[str, Any]:
-    """The YAML that a README begins with; {} where there is none that can be read."""
-    import yaml
-
-    from onebase.yamls import loader
-
-    if folder is None or not (folder / README).is_file():
-        return {}
-    text = (folder / README).read_text("utf-8", "replace")
-    found = re.match(r"---\s*\n(.*?)\n---\s*(?:\n|$)", text, re.DOTALL)
-    try:
-        read = yaml.load(found[1], Loader=loader()) if found else {}  # our loader is a SafeLoader
-    except (yaml.YAMLError, ValueError, RecursionError, UserError) as e:
-        log.warning("%s: its front matter cannot be read: %s", README, models.line_of(e))
-        return {}
-    return read if isinstance(read, dict) else {}
 
 
 def _cached(name: models.HubName) -> tuple[Path, list[str]] | None:

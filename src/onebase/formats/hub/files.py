@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from onebase.errors import ArtifactError
+from onebase.formats.card import README, TRAINED_ON
 from onebase.formats.hf.files import CONFIG, INDEX, WEIGHTS, read_json
 from onebase.formats.hf.unsupported import by_names
 
@@ -18,7 +19,7 @@ SMALL = frozenset(
         *("modules", "config_sentence_transformers", "sentence_bert_config", "sentence_roberta_config"),
         *("sentence_distilbert_config", "sentence_xlm-roberta_config"),
     )
-) | {"chat_template.jinja", "vocab.txt", "merges.txt"}
+) | {"chat_template.jinja", "vocab.txt", "merges.txt", README, TRAINED_ON}
 """Everything that is read beside weights."""
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 MAX_PARTS = 1000

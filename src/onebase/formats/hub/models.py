@@ -35,6 +35,20 @@ _NAME = re.compile(
     r"(?P<repo>[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?)(?P<file>(?:/[\w.+ -]+)+\.gguf)?(?:@(?P<revision>[\w./+-]+))?",
     re.ASCII,
 )
+_ADDRESS = re.compile(
+    r"(?:https?:/+)?(?:www\.)?(?:huggingface\.co|hf\.co)/(?!datasets/|spaces/)([\w.-]+/[\w.-]+)"
+)
+FIRST_MODELS = {
+    "gpt2": "openai-community",
+    "bert-": "google-bert",
+    "distilbert-": "distilbert",
+    "distilgpt2": "distilbert",
+    "roberta-": "FacebookAI",
+    "xlm-roberta-": "FacebookAI",
+    "all-minilm-": "sentence-transformers",
+    "all-mpnet-": "sentence-transformers",
+}
+"""How names begin that are known without an organisation, and whose models they are."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -69,6 +83,18 @@ def looks_like_one(ref: str | Path) -> bool:
         and not text.startswith((".", "runs/", "bases/"))
         and _NAME.fullmatch(text) is not None
     )
+
+
+def hub_name(ref: str | Path) -> str | None:
+    """`hf:org/name` for what is no path and looks like a model of the Hub: its address, a name without `hf:`, or one of the first models, which
+    had no organisation. None for all else."""
+    text = str(ref)
+    if found := _ADDRESS.match(text):
+        return f"{PREFIX}{found[1]}"
+    if looks_like_one(ref):
+        return f"{PREFIX}{text}"
+    org = next((org for begins, org in FIRST_MODELS.items() if text.lower().startswith(begins)), None)
+    return None if org is None or "/" in text else f"{PREFIX}{org}/{text}"
 
 
 def parse(ref: str) -> HubName:

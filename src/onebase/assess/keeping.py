@@ -1,0 +1,60 @@
+"""Scores and the gate's answer in the record of the adapter that they are of, each with the data that it was measured on."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from onebase.artifact.appending import add_facts
+from onebase.artifact.record import RECORD, Origin, Record
+from onebase.data.file_hashes import FileRead
+from onebase.errors import ArtifactError
+from onebase.evaluation.bootstrap import Score
+from onebase.evaluation.gate import Verdict
+from onebase.formats.hub.models import is_name
+from onebase.opening.find import find_artifact
+
+log = logging.getLogger(__name__)
+
+
+def kept_in(adapters: Sequence[str]) -> Path | None:
+    """The folder whose record takes the scores of a base with these adapters: that of one adapter of ours, no stack and none of PEFT."""
+    if len(adapters) != 1 or is_name(adapters[0]):
+        return None
+    folder = find_artifact(adapters[0])
+    return folder if (folder / RECORD).is_file() else None
+
+
+def keep_scores(
+    folder: str | Path,
+    scores: Mapping[str, Score],
+    files: Sequence[FileRead],
+    verdict: Verdict | None = None,
+) -> bool:
+    """Add scores (as `evaluate` gives them), and the gate's answer, to the record of the adapter in `folder`. files: what the test rows were read from
+    (`onebase.data.file_hashes.files_read`). Returns whether it was done: a folder that cannot be written is warned of. The fingerprint stays."""
+    files = list(dict.fromkeys(files))
+    on: dict[str, Any] = {"on": ", ".join(f.name for f in files) or "rows given in Python"}
+    if files:
+        on["sha256"] = ", ".join(f.sha256 for f in files)
+    origin = f"{Origin.MEASURED} on {on['on']}"
+
+    def add(record: Record) -> None:
+        for name, s in scores.items():
+            value = {k: getattr(s, k) for k in ("value", "low", "high", "n")}
+            record.add(f"scores.{name}", value | on, origin)
+        if verdict is not None:
+            said = {
+                "answer": verdict.answer,
+                "needs_base": verdict.needs_base,
+                "line": verdict.line,
+                "costs": [vars(c) for c in verdict.costs],
+            }
+            record.add("gate", said | on, origin)
+
+    try:
+        add_facts(folder, add)
+    except ArtifactError as e:
+        log.warning("the scores are not kept in the adapter's record: %s (%s)", e.cause, e.remedy)
+        return False
+    return True

@@ -1,0 +1,199 @@
+"""What a run says of itself: how much of its data it read, how well it predicts held-out text beside counting, and its record."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onebase import config as configs
+from onebase.artifact.record import Origin, Record, machine_facts, version_facts
+from onebase.base.config import BaseConfig, base_flops, base_parameters
+from onebase.data import Dataset, RowPlan, TokenSet
+from onebase.data.sources import UNKNOWN
+from onebase.draws import Draws
+from onebase.evaluation.bootstrap import Score
+from onebase.evaluation.likelihood import DocumentIds
+from onebase.evaluation.metrics import bits_per_byte
+from onebase.evaluation.ngram import NGram
+from onebase.pretraining.recipe import Recipe, licences_from, origins
+from onebase.readable import figure
+from onebase.train.callbacks import NoCallback, StepInfo
+from onebase.train.loop import Result
+
+Tell = Callable[[str], None]
+NGRAM_TOKENS = 1_000_000
+"""Of training text that the 5-gram counts: a few seconds."""
+
+
+def epochs_of(plan: RowPlan, steps: int) -> float:
+    """How often so many steps read the data."""
+    return steps * plan.batch_size / plan.rows_per_epoch
+
+
+def share(epochs: float) -> str:
+    """ "3% of an epoch", "2.3 epochs"."""
+    if epochs >= 0.995:
+        return f"{epochs:.1f} epochs"
+    return f"{100 * epochs:.{1 if epochs < 0.01 else 0}f}% of an epoch"
+
+
+def describe(cfg: BaseConfig, recipe: Recipe, plan: RowPlan) -> str:
+    """One paragraph: parameters, data and budget of the run."""
+    train = recipe.train
+    rows = f"{train.batch_size} x {train.sequence_length} tokens a step"
+    steps = train.planned_steps
+    budget = (
+        f"{figure(train.minutes or 0)} minutes"
+        if steps is None
+        else f"{steps:,} steps, {share(epochs_of(plan, steps))}"
+    )
+    return (
+        f"{recipe.name}: {base_parameters(cfg) / 1e6:.2f}M parameters, {base_flops(cfg, train.sequence_length) / 1e6:.1f} MFLOPs a token; "
+        f"{plan.tokens_per_epoch / 1e6:.2f}M tokens an epoch, {plan.waste():.1%} padding; {rows}, {budget}"
+    )
+
+
+class TellShare(NoCallback):
+    """Says how much of the data a budget in minutes will read, once its first steps were timed."""
+
+    def __init__(self, plan: RowPlan, log: Tell) -> None:
+        self.plan, self.log = plan, log
+
+    def start(self, step: int, total: int | None) -> None:
+        self.known = total is not None
+
+    def step(self, info: StepInfo) -> None:
+        if not self.known and info.total is not None:
+            self.known = True
+            self.log(
+                f"the first steps are timed: {info.total:,} steps, {share(epochs_of(self.plan, info.total))}"
+            )
+
+
+def fit_ngram(tokens: TokenSet, vocab: int, most: int = NGRAM_TOKENS) -> tuple[NGram, int]:
+    """A Kneser-Ney 5-gram over a base's own tokens, on up to `most` of them, of documents drawn at random; and on how many. BOS is given, as
+    to the base."""
+    found, left, front = list[NDArray[np.int64]](), most, 0 if tokens.bos is None else 1
+    for i in Draws(0, "n-gram").permutation(len(tokens)).tolist():
+        found.append(tokens.tokens(i).ids[front : front + left].astype(np.int64))
+        left -= len(found[-1])
+        if not left:
+            break
+    return NGram(vocab, 5).fit(found), most - left
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Of held-out documents by source: the base's, by the measure of that name, and where it is bits per byte those of a 5-gram on the same
+    ones, which counted so many tokens of training text."""
+
+    measured: str
+    base: Mapping[str, Score]
+    ngram: Mapping[str, Score] = field(default_factory=dict)
+    counted: int = 0
+
+    def beside_ngram(
+        self, tokens: TokenSet, vocab: int, documents: Mapping[str, Sequence[DocumentIds]]
+    ) -> "Scores":
+        """With the 5-gram of the training text; as it is where the measure is another."""
+        if self.measured != "bits_per_byte" or not self.base:
+            return self
+        (ngram, counted), found = fit_ngram(tokens, vocab), {}
+        front = 0 if tokens.bos is None else 1
+        for source in self.base:
+            mine = documents[source]
+            nats = ngram.totals([d.ids[front:].astype(np.int64) for d in mine])
+            found[source] = bits_per_byte(nats, [d.bytes for d in mine])
+        return Scores(self.measured, self.base, found, counted)
+
+    def lines(self) -> list[str]:
+        """A line for each source, then the warning where it is due."""
+        lines = []
+        for source, s in self.base.items():
+            beside = f"; a 5-gram of the same text has {self.ngram[source].value:.3f}" if self.ngram else ""
+            lines.append(
+                f"held-out {self.measured.replace('_', ' ')}, {source}: {s.value:.3f} ({s.low:.3f} to {s.high:.3f}){beside}"
+            )
+        if worse := [name for name, s in self.ngram.items() if self.base[name].value >= s.value]:
+            lines.append(
+                f"warning: on {', '.join(worse)} the base is no better than a 5-gram that counted {self.counted:,} tokens of the same text: "
+                "it has learnt too little. Give it more steps (--extend), or a larger model"
+            )
+        return lines
+
+    def summary(self) -> str:
+        """ "held-out bits per byte: notes 3.160 (a 5-gram: 1.760)"; nothing without scores."""
+        each = ", ".join(
+            f"{source} {s.value:.3f}" + (f" (a 5-gram: {self.ngram[source].value:.3f})" if self.ngram else "")
+            for source, s in self.base.items()
+        )
+        return f"held-out {self.measured.replace('_', ' ')}: {each}" if each else ""
+
+    def note(self, r: Record) -> None:
+        """All of them, each with its interval."""
+        counting = f"measured on held-out documents, by a 5-gram of {self.counted:,} training tokens"
+        for name, found, origin in (
+            (f"heldout_{self.measured}", self.base, "measured on held-out documents"),
+            (f"ngram_{self.measured}", self.ngram, counting),
+        ):
+            for source, s in found.items():
+                value = {"value": s.value, "low": s.low, "high": s.high, "n": s.n}
+                r.add(f"scores.{name}.{source}", value, origin)
+
+
+def note_run(
+    r: Record,
+    cfg: BaseConfig,
+    recipe: Recipe,
+    dataset: Dataset,
+    plan: RowPlan,
+    result: Result,
+    counted: float,
+    ranks: int,
+) -> None:
+    """What went into the base. counted: FLOPs a token by torch's count."""
+    state = result.state
+    r.kind = "base"
+    r.parents = []
+    from_ = origins(recipe)
+    r.add("name", recipe.name, from_(("name",)))
+    r.add_tree("config.recipe", configs.to_dict(recipe), from_)
+    r.add("config.parameters", base_parameters(cfg), "counted from the config")
+    r.add_parent("dataset", dataset.fingerprint, dataset.dir.name)
+    r.add("data.fingerprint", dataset.fingerprint, "hashed")
+    r.add("data.order", plan.digest, "hashed")
+    counts = {name: {k: v for k, v in s.items() if k != "licence"} for name, s in dataset.stats.items()}
+    licences = {name: None if s["licence"] == UNKNOWN else s["licence"] for name, s in dataset.stats.items()}
+    r.add("data.sources", counts, f"{Origin.COUNTED} while preparing")
+    from_source = f"{Origin.SOURCE}: the record of the data set"
+    r.add("data.licences", licences, from_source if recipe.data.dataset else licences_from(recipe))
+    r.add("tokens.by_source", dict(state.sources), "counted by the loop")
+    r.add("tokens.read", state.tokens, "counted by the loop")
+    r.add("tokens.supervised", state.supervised, "counted by the loop")
+    r.add("train.steps", state.step, "counted by the loop")
+    r.add(
+        "train.epochs",
+        round(epochs_of(plan, state.step), 4),
+        "computed: rows of all steps over rows of the first epoch",
+    )
+    r.add("train.skipped_steps", state.bad_steps, "counted by the loop")
+    r.add(
+        "train.formats", dict(state.formats), "measured: what the loop computed in, by the first step of each"
+    )
+    slots = state.step * recipe.train.batch_size * recipe.train.sequence_length
+    r.add(
+        "flops.formula",
+        base_flops(cfg, recipe.train.sequence_length) * slots,
+        "computed: formula of the config x token slots",
+    )
+    r.add("flops.counted", counted * slots, "counted by torch: operations of one row x token slots")
+    r.add("seconds.training", round(state.seconds, 3), "measured")
+    r.add(
+        "train.final_loss",
+        result.losses[-1] if result.losses else None,
+        "measured, nats per token of the last batch",
+    )
+    r.add("train.ranks", ranks, "measured")
+    r.add("machine", machine_facts(), Origin.SYSTEM)
+    r.add("versions", version_facts(), Origin.PACKAGES)
