@@ -147,6 +147,7 @@ def test_the_commands_of_the_readme(clone: Path) -> None:
         "embed",  # in the manual
         "search",  # in the manual
         "list",  # in the manual
+        "compare",  # in the manual
         "merge",  # in the manual
         "audit",  # in the manual
         "images",  # in the manual, on a base that sees

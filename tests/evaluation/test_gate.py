@@ -135,7 +135,7 @@ def test_an_adapter_is_counted_alone_and_with_its_base() -> None:
     yes = gate("accuracy", ours, system("untrained", right(0.6)), rival)
     cost = (
         "1/50 of the time to adapt and predict, 12 times the bytes of the adapter alone and 1/38 of the bytes of the adapter "
-        "with its base (900.0 kB, shared by all its tasks)"
+        "with its base (879 KiB, shared by all its tasks)"
     )
     assert yes.needs_base and yes.line.endswith(f"; TF-IDF would take {cost}.")
     no = gate(
@@ -164,7 +164,7 @@ def test_like_bytes_and_an_adapter_without_any() -> None:
     [
         (1_500, "; ship that."),
         (24_000, "; ship that."),
-        (10**7, "(900.0 kB, shared by all its tasks)."),
+        (10**7, "(879 KiB, shared by all its tasks)."),
     ],
 )
 def test_the_advice_on_a_slower_rival_counts_the_base(size: int, end: str) -> None:
@@ -179,7 +179,7 @@ def test_a_cost_that_was_not_measured_is_not_compared() -> None:
     twin = system("untrained", right(0.5))
     for rival, end in [
         (system("TF-IDF", right(0.9), 500, 24_000), "; ship that."),
-        (system("TF-IDF", right(0.9), 500, 10**7), "(900.0 kB, shared by all its tasks)."),
+        (system("TF-IDF", right(0.9), 500, 10**7), "(879 KiB, shared by all its tasks)."),
     ]:
         line = gate("accuracy", adapted(0.8, seconds=0), twin, rival).line
         assert "adapt and predict" not in line and line.endswith(end)

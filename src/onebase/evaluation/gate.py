@@ -14,7 +14,7 @@ from onebase.evaluation.bootstrap import Score
 from onebase.evaluation.energy import Taken
 from onebase.evaluation.metrics import LOWER_IS_BETTER
 from onebase.evaluation.paired import Answer, Difference, RowSums, difference
-from onebase.readable import figure
+from onebase.readable import figure, size
 
 MIN_EXAMPLES = 20  # below this a bootstrap interval says little: the gate then cannot tell
 
@@ -241,7 +241,7 @@ def _cost(rival: System, base: System) -> str:
             # Pretraining took time too, once for all tasks: name the time that is meant.
             _times(rival.seconds, base.seconds, "time to adapt and predict"),
             _times(rival.whole, base.size, "bytes", "the adapter alone"),
-            both and f"{both} ({_amount(base.shared)}, shared by all its tasks)",
+            both and f"{both} ({size(base.shared)}, shared by all its tasks)",
         ]
     found = [p for p in parts if p]
     return " and ".join([", ".join(found[:-1]), found[-1]] if len(found) > 1 else found)
@@ -258,14 +258,6 @@ def _times(rival: float, base: float, what: str, whose: str = "") -> str:
     if ratio > 1 / 1.5:
         return f"about the same {what}" + (f" as {whose}" if whose else "")
     return f"{1 / ratio:,.0f} times the {what}{of}"
-
-
-def _amount(size: int) -> str:
-    """Bytes as people read them: "950 bytes", "4.9 MB"; units are powers of 1000."""
-    power = min((len(str(size)) - 1) // 3, 3)
-    if power == 0:
-        return f"{size} bytes"
-    return f"{size / 1000**power:,.1f} {('kB', 'MB', 'GB')[power - 1]}"
 
 
 def sized(s: Score, unit: str = "") -> str:
