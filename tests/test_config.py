@@ -7,20 +7,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from onebase.config import (
-    OneOf,
-    config,
-    digest,
-    dumps,
-    from_dict,
-    from_file,
-    load,
-    override,
-    to_dict,
-    to_hash,
-    without_defaults,
-)
+from onebase.config import OneOf, config, dumps, from_dict, from_file, load, override
 from onebase.config_fields import later, renamed, to_new_names
+from onebase.config_plain import digest, to_dict, to_hash, without_defaults
 from onebase.errors import ConfigError
 
 

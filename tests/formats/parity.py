@@ -12,7 +12,8 @@ from torch import Tensor
 from onebase.artifact.tensors import load_tensors
 from onebase.base.config import BaseConfig, base_parameters
 from onebase.base.model import BaseModel
-from onebase.config import from_dict, to_dict
+from onebase.config import from_dict
+from onebase.config_plain import to_dict
 from onebase.formats.families import family_of
 from onebase.formats.family import Family, written
 from onebase.formats.hf.folder import HFFolder, save_folder

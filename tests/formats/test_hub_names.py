@@ -8,7 +8,7 @@ import pytest
 
 import onebase
 from onebase.errors import UserError
-from onebase.formats.hub.models import HubName, parse
+from onebase.formats.hub.names import HubName, parse
 
 
 @pytest.mark.parametrize(

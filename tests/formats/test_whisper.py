@@ -15,7 +15,8 @@ import onebase
 from onebase.base.config import BaseConfig, base_parameters
 from onebase.base.folder import load_base, save_base
 from onebase.base.model import BaseModel
-from onebase.config import from_dict, to_dict
+from onebase.config import from_dict
+from onebase.config_plain import to_dict
 from onebase.errors import ArtifactError, ConfigError, UserError
 from onebase.formats.hf.base import open_folder, save_hf
 from onebase.formats.rules import Rule

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from onebase.base.config import BaseConfig, base_parameters
 from onebase.base.model import BaseModel
-from onebase.config import from_dict, to_dict
+from onebase.config import from_dict
+from onebase.config_plain import to_dict
 from onebase.formats.rules import Rule
 from onebase.formats.weight_loading import shortened
 from tests.formats.parity import close, exported, imported, shaken, weights_of

@@ -11,7 +11,7 @@ from onebase.artifact.files import ArtifactWriter
 from onebase.artifact.record import Record
 from onebase.artifact.tensors import fingerprint, save_tensors
 from onebase.base.config import TextShape, text_base
-from onebase.config import to_dict, without_defaults
+from onebase.config_plain import to_dict, without_defaults
 from onebase.govern.store import Store
 
 CONFIG = text_base(TextShape(width=32, depth=1, head_dim=16, vocab_size=300))

@@ -9,7 +9,7 @@ from onebase.artifact.files import ArtifactWriter, verify
 from onebase.artifact.record import Record
 from onebase.artifact.tensors import save_tensors
 from onebase.base.config import TextShape, text_base
-from onebase.config import to_dict
+from onebase.config_plain import to_dict
 from onebase.errors import ArtifactError
 from onebase.govern.verify import verify_artifact, verify_tree
 from tests.govern.conftest import Family, make_base, make_other

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from onebase.api.base import Base
-from onebase.config import without_defaults
+from onebase.config_plain import without_defaults
 from onebase.errors import ConfigError
 from onebase.methods import lora
 from onebase.methods.dora import Dora

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from onebase.config import config, digest
+from onebase.config import config
+from onebase.config_plain import digest
 from onebase.errors import ConfigError, UserError
 from onebase.methods import table as methods
 from onebase.methods.lora_config import LoraOptions

@@ -5,7 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onebase.config import from_dict, to_dict, without_defaults
+from onebase.config import from_dict
+from onebase.config_plain import to_dict, without_defaults
 from onebase.errors import ConfigError, DataError
 from onebase.methods import prompt
 from onebase.methods.prompt import PromptConfig, ShotsConfig, filled, names

@@ -45,7 +45,7 @@ from onebase.artifact.manifest import (
     verify,
     walk,
 )
-from onebase.config import canonical_json
+from onebase.config_plain import canonical_json
 from onebase.errors import ArtifactError, UserError
 
 __all__ = [

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from onebase.artifact.disk import disk_errors
-from onebase.config import canonical_json
+from onebase.config_plain import canonical_json
 from onebase.errors import ArtifactError
 
 FORMATS = {

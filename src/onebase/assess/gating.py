@@ -7,7 +7,7 @@ from typing import Any
 from onebase.assess.rivals import Rival, rivals_of
 from onebase.base.folder import LoadedBase, base_tensors
 from onebase.base.model import BaseModel
-from onebase.config import to_dict
+from onebase.config_plain import to_dict
 from onebase.data import Rows, read_rows
 from onebase.data.labelled import Data, Records, check_labels
 from onebase.engine.image_features import hashed, image_paths

@@ -11,7 +11,7 @@ from onebase.data.file_hashes import FileRead
 from onebase.errors import ArtifactError
 from onebase.evaluation.bootstrap import Score
 from onebase.evaluation.gate import Verdict
-from onebase.formats.hub.models import is_name
+from onebase.formats.hub.names import is_name
 from onebase.opening.find import find_artifact
 
 log = logging.getLogger(__name__)

@@ -22,7 +22,8 @@ from onebase.codec.text.pooling import EmbeddingConfig
 from onebase.codec.text.roles import Roles
 from onebase.codec.text.template import ChatTemplate
 from onebase.codec.text.tokenizer import Tokenizer
-from onebase.config import from_file, to_dict, without_defaults
+from onebase.config import from_file
+from onebase.config_plain import to_dict, without_defaults
 from onebase.errors import ArtifactError
 
 WEIGHTS = "model-00001.safetensors"

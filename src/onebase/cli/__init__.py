@@ -8,20 +8,36 @@ from typing import Annotated, Any
 
 import typer
 
-from onebase.cli import apply, audit, compare, derive, exchange, images, learn, records, speech, use, vectors
+from onebase.cli import (
+    adapt,
+    apply,
+    audit,
+    compare,
+    derive,
+    evaluate,
+    exchange,
+    images,
+    pretrain,
+    records,
+    speech,
+    use,
+    vectors,
+)
 from onebase.cli.app import app, held
 from onebase.errors import UserError
 
 __all__ = [
+    "adapt",
     "app",
     "apply",
     "audit",
     "compare",
     "derive",
+    "evaluate",
     "exchange",
     "images",
-    "learn",
     "main",
+    "pretrain",
     "records",
     "speech",
     "use",

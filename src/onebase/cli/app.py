@@ -107,7 +107,7 @@ def check_paths(
 ) -> None:
     """Raise UserError for a base, an adapter or a file that is not there or is something else: before torch is imported, which takes seconds."""
     from onebase.artifact.disk import check_file
-    from onebase.formats.hub.models import is_name
+    from onebase.formats.hub.names import is_name
     from onebase.opening.find import expect_adapter, expect_base
 
     if ref is not None:

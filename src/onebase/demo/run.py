@@ -12,7 +12,7 @@ from onebase.artifact.owned import owned
 from onebase.assess.gating import untrained_twin
 from onebase.base.config import TextShape
 from onebase.codec.text.shown import ledger_rows, render_rows
-from onebase.config import to_dict
+from onebase.config_plain import to_dict
 from onebase.data import Dataset, TokenSet, prepare
 from onebase.demo import measure
 from onebase.demo.budget import default_steps, measure_pace, spoken, work

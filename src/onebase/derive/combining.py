@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import get_args
 
 from onebase.artifact.record import Origin, Record, machine_facts, version_facts
-from onebase.config import to_dict
+from onebase.config_plain import to_dict
 from onebase.errors import UserError
 from onebase.methods.config import part_field
 from onebase.methods.folder import AdapterParts, load_adapter

@@ -13,7 +13,8 @@ import torch
 
 from onebase.artifact.record import Origin, Record, by_given, machine_facts, version_facts
 from onebase.base.folder import LoadedBase, base_tensors
-from onebase.config import from_dict, given_of, to_dict
+from onebase.config import from_dict, given_of
+from onebase.config_plain import to_dict
 from onebase.data import Document, SourceConfig, read_source
 from onebase.errors import DataError, UserError
 from onebase.evaluation.likelihood import document_ids, nats_of, reference

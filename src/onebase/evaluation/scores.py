@@ -4,7 +4,6 @@ add to the table.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -14,7 +13,19 @@ import numpy as np
 
 from onebase.errors import ConfigError, UserError
 from onebase.evaluation.bootstrap import Score, mean_score
-from onebase.evaluation.likelihood import DOMAIN, GENERAL, by_source, changes
+from onebase.evaluation.from_predictions import (
+    answer_matches,
+    answer_scores,
+    domain_sums,
+    graded_gains,
+    graded_scores,
+    label_set_sums,
+    pair_score,
+    recall,
+    reward_scores,
+    source_scores,
+)
+from onebase.evaluation.likelihood import DOMAIN, GENERAL, by_source
 from onebase.evaluation.metrics import (
     LOWER_IS_BETTER,
     accuracy,
@@ -45,8 +56,8 @@ from onebase.evaluation.predictions import (
     Written,
 )
 from onebase.evaluation.probabilities import ece, macro_auroc, macro_f1_of_labels, micro_f1
-from onebase.evaluation.retrieval import NDCG, RECALLS, graded_each, ndcg_each, recall_each
-from onebase.evaluation.spans import answer_each, span_scores, span_sums
+from onebase.evaluation.retrieval import NDCG, RECALLS, ndcg_each
+from onebase.evaluation.spans import span_scores, span_sums
 from onebase.evaluation.written import all_json, bleu, chrf, has_sacrebleu, json_match, json_valid
 
 
@@ -150,61 +161,6 @@ def _some(
     return lambda said, seed: score(said, seed) if where(said) else None
 
 
-def _rewards(said: Judged, seed: int) -> dict[str, Score]:
-    out: dict[str, Score] = {}
-    for before, worth_PS in (("", said.greedy_PS), ("sampled_", said.sampled_PS)):
-        if worth_PS is not None:
-            each = {"reward": worth_PS.mean(1), "success": (worth_PS >= said.success).mean(1)}
-            out |= {before + k: mean_score(before + k, v, seed=seed) for k, v in each.items()}
-    return out
-
-
-def _by_source(said: Documents, seed: int) -> dict[str, Score]:
-    if said.before is not None:
-        return changes(said.before, said.found, seed=seed)
-    return {f"{k}_bits_per_byte": s for k, s in by_source(said.found, seed=seed).items()}
-
-
-def _recall(k: int, said: Retrieved, seed: int) -> Score:
-    return mean_score(f"recall@{k}", recall_each(said.ranks, k), seed=seed)
-
-
-def _gains(said: Graded) -> list[tuple[float, float]]:
-    return [graded_each(g, f, NDCG) for g, f in zip(said.grades, said.found, strict=True)]
-
-
-def _graded(said: Graded, seed: int) -> dict[str, Score]:
-    each = _gains(said)
-    names = (f"ndcg@{NDCG}", f"mrr@{NDCG}")
-    return {n: mean_score(n, list(x), seed=seed) for n, x in zip(names, zip(*each, strict=True), strict=True)}
-
-
-def _answers(said: Passages) -> list[tuple[float, float]]:
-    return [answer_each(t, f) for t, f in zip(said.truth, said.found, strict=True)]
-
-
-def _answered(said: Passages, seed: int) -> dict[str, Score]:
-    each = _answers(said)
-    names = ("answer_exact", "answer_f1")
-    return {n: mean_score(n, list(x), seed=seed) for n, x in zip(names, zip(*each, strict=True), strict=True)}
-
-
-def _found_sets(said: LabelSets) -> RowSums:
-    return RowSums(2 * (said.has_NL * said.found_NL).sum(1), (said.has_NL + said.found_NL).sum(1))
-
-
-def _domain(said: Documents) -> RowSums:
-    mine = [d for d in said.found if d.source == DOMAIN]
-    return RowSums(np.array([d.nats / math.log(2) for d in mine]), np.array([float(d.bytes) for d in mine]))
-
-
-def _pairwise(name: str, said: Preferred, seed: int) -> Score | None:
-    if said.gain_n2 is None:
-        return None
-    gain = said.gain_n2.T
-    return margin(*gain, seed=seed) if name == "margin" else wins(name, *gain, seed=seed)
-
-
 _add(
     Labels,
     "accuracy",
@@ -226,7 +182,7 @@ _add(
     LabelSets,
     "micro_f1",
     lambda x, seed: micro_f1(x.has_NL, x.found_NL, seed=seed),
-    sums=_found_sets,
+    sums=label_set_sums,
 )
 _add(LabelSets, "macro_f1", lambda x, seed: macro_f1_of_labels(x.has_NL, x.found_NL, seed=seed))
 _add(
@@ -283,7 +239,7 @@ _add(
     _some(lambda x, seed: json_match(x.truth, x.found, seed=seed), lambda x: all_json(x.truth)),
 )
 for _k in RECALLS:
-    _add(Retrieved, f"recall@{_k}", partial(_recall, _k))
+    _add(Retrieved, f"recall@{_k}", partial(recall, _k))
 _add(
     Retrieved,
     f"ndcg@{NDCG}",
@@ -292,28 +248,28 @@ _add(
 )
 _add_group(
     Graded,
-    _graded,
+    graded_scores,
     (f"ndcg@{NDCG}", f"mrr@{NDCG}"),
-    sums={f"ndcg@{NDCG}": lambda x: mean_sums([gain for gain, _ in _gains(x)])},
+    sums={f"ndcg@{NDCG}": lambda x: mean_sums([gain for gain, _ in graded_gains(x)])},
 )
 _add_group(
     Passages,
-    _answered,
+    answer_scores,
     ("answer_exact", "answer_f1"),
-    sums={"answer_f1": lambda x: mean_sums([f1 for _, f1 in _answers(x)])},
+    sums={"answer_f1": lambda x: mean_sums([f1 for _, f1 in answer_matches(x)])},
 )
 _add(Alike, "spearman", lambda x, seed: spearman(x.truth, x.cosines_n, seed=seed))
 _add(Rated, "accuracy", lambda x, seed: wins("accuracy", x.chosen_n, x.rejected_n, seed=seed))
 _add(Rated, "margin", lambda x, seed: margin(x.chosen_n, x.rejected_n, seed=seed))
-_add(Preferred, "reward_accuracy", lambda x, seed: _pairwise("reward_accuracy", x, seed))
-_add(Preferred, "margin", lambda x, seed: _pairwise("margin", x, seed))
+_add(Preferred, "reward_accuracy", lambda x, seed: pair_score("reward_accuracy", x, seed))
+_add(Preferred, "margin", lambda x, seed: pair_score("margin", x, seed))
 _add(Preferred, "preferred", lambda x, seed: wins("preferred", *x.logp_n2.T, seed=seed))
 _add(
     Preferred,
     "win_rate",
     _some(lambda x, seed: mean_score("win_rate", x.won_P, seed=seed), lambda x: x.won_P is not None),
 )
-_add_group(Judged, _rewards, ("reward", "success", "sampled_reward", "sampled_success"))
+_add_group(Judged, reward_scores, ("reward", "success", "sampled_reward", "sampled_success"))
 _add(
     Documents,
     "bits_per_byte",
@@ -324,12 +280,12 @@ _add(
 )
 _add_group(
     Documents,
-    _by_source,
+    source_scores,
     (
         *(f"{s}_bits_per_byte{more}" for s in (DOMAIN, GENERAL) for more in ("_before", "")),
         f"{DOMAIN}_change",
         "forgetting",
     ),
     lower=True,
-    sums={f"{DOMAIN}_bits_per_byte": _domain},
+    sums={f"{DOMAIN}_bits_per_byte": domain_sums},
 )

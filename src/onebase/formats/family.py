@@ -10,7 +10,7 @@ from onebase.codec.image.config import ImageCodecConfig, PixelsConfig
 from onebase.codec.kinds import CodecConfig
 from onebase.codec.text.codec import TextCodec
 from onebase.codec.text.config import TextCodecConfig
-from onebase.config import to_dict
+from onebase.config_plain import to_dict
 from onebase.errors import ConfigError
 from onebase.formats.reader import ConfigReader
 from onebase.formats.rules import Rule, Rules

@@ -11,7 +11,8 @@ from onebase.artifact.files import MANIFEST, read_json, read_manifest, verify
 from onebase.artifact.raw import files_digest, of_digest
 from onebase.artifact.record import RECORD, Record
 from onebase.base.config import BaseConfig
-from onebase.config import from_file, without_defaults
+from onebase.config import from_file
+from onebase.config_plain import without_defaults
 from onebase.errors import ArtifactError
 from onebase.readable import duration, size
 

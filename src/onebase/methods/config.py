@@ -5,7 +5,8 @@ from typing import Any
 
 from onebase.base.head import HeadConfig
 from onebase.codec.text.pooling import EmbeddingConfig
-from onebase.config import config, from_dict, to_dict
+from onebase.config import config, from_dict
+from onebase.config_plain import to_dict
 from onebase.errors import ConfigError
 from onebase.methods.lora_config import LoraConfig
 from onebase.methods.prefix import PrefixConfig

@@ -11,7 +11,8 @@ from onebase.artifact.files import ArtifactWriter, canonical_json, check_fast, r
 from onebase.artifact.record import Record
 from onebase.artifact.tensors import fingerprint, load_tensors, save_tensors
 from onebase.base.folder import LoadedBase, base_tensors
-from onebase.config import from_file, to_dict, without_defaults
+from onebase.config import from_file
+from onebase.config_plain import to_dict, without_defaults
 from onebase.errors import ArtifactError, UserError
 from onebase.methods.config import AdapterConfig, BoundTo
 from onebase.methods.parts import all_or_nothing

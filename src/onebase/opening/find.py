@@ -10,7 +10,8 @@ from onebase.artifact.manifest import GIVE, MANIFEST, read_manifest
 from onebase.artifact.record import RECORD, Record
 from onebase.errors import ArtifactError, UserError
 from onebase.formats.hf.unsupported import what_it_is
-from onebase.formats.hub import models
+from onebase.formats.hub.models import fetch
+from onebase.formats.hub.names import hub_name, is_name
 from onebase.formats.recognise import format_of, is_peft
 from onebase.govern.store import Store
 
@@ -25,12 +26,12 @@ def find_base(ref: str | Path) -> Path:
 def find_artifact(ref: str | Path) -> Path:
     """The folder that `ref` means: an existing path, then a name in the store, then `hf:org/name` (a name on the Hugging Face Hub, which is
     fetched). Raises UserError with names that are near."""
-    if models.is_name(ref):
-        return models.fetch(ref)
+    if is_name(ref):
+        return fetch(ref)
     try:
         return Store().resolve(str(ref))
     except UserError as e:
-        if (hub := models.hub_name(ref)) is not None:
+        if (hub := hub_name(ref)) is not None:
             raise UserError(
                 e.cause, f"for the model of the Hugging Face Hub write {hub}; {e.remedy}"
             ) from None
@@ -58,7 +59,7 @@ def refuse_foreign(path: Path) -> None:
 
 def expect_base(ref: str | Path) -> None:
     """Raises UserError unless `ref` is a base of ours or in a format that is opened, as opening it would. What must be fetched first is not asked."""
-    if models.is_name(ref) or format_of(path := find_base(ref)) is not None:
+    if is_name(ref) or format_of(path := find_base(ref)) is not None:
         return
     if not (path / MANIFEST).is_file() and (odd := what_it_is(path)) is not None:
         raise odd
@@ -70,7 +71,7 @@ def expect_base(ref: str | Path) -> None:
 
 def expect_adapter(ref: str | Path) -> None:
     """Raises UserError unless `ref` is an adapter of ours or of PEFT, as reading it would. What must be fetched first is not asked."""
-    if models.is_name(ref) or is_peft(path := find_artifact(ref)):
+    if is_name(ref) or is_peft(path := find_artifact(ref)):
         return
     if (name := format_of(path)) is not None:
         raise ArtifactError(f"{path} is {name}, not an adapter", GIVE["adapter", "base"])

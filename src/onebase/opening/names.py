@@ -18,7 +18,8 @@ from onebase.formats.hf.base import layout_of, open_folder
 from onebase.formats.hf.tokenizer_files import with_end_of_turn
 from onebase.formats.hf.unsupported import what_it_is
 from onebase.formats.hub import datasets, models
-from onebase.formats.hub.models import fetch, is_name
+from onebase.formats.hub.models import fetch
+from onebase.formats.hub.names import is_name
 from onebase.formats.peft.folder import Target
 from onebase.formats.recognise import FORMATS_IN, is_ctranslate2, is_folder, is_gguf, is_peft
 from onebase.methods.config import AdapterConfig, part_field
@@ -124,7 +125,7 @@ def read_adapter(base: LoadedBase, path: Path) -> AdapterParts:
 def resolved(data: Data) -> Data:
     """The files of `hf:org/name[@revision][:[config/]split]`; all else as it is. Raises UserError for what is not there or not allowed, DataError for
     a split that is not there or has to be named."""
-    if not isinstance(data, (str, Path)) or not models.is_name(data):
+    if not isinstance(data, (str, Path)) or not is_name(data):
         return data
     paths, source = datasets.fetch(data)
     return Fetched(tuple(paths), source)

@@ -8,6 +8,7 @@ from onebase import config as configs
 from onebase.artifact.files import MANIFEST, REMEDY, read_json, understood, write_atomic
 from onebase.artifact.manifest import cached_hashes
 from onebase.config_fields import to_new_names
+from onebase.config_plain import to_dict
 from onebase.data.sources import files_of
 from onebase.errors import ArtifactError
 from onebase.pretraining.recipe import Recipe
@@ -24,7 +25,7 @@ def claim(out: Path, recipe: Recipe, par: Parallel) -> None:
     its memory, say) goes on in the same folder with the setting that fits.
     """
     path = out / "recipe.json"
-    mine = configs.to_dict(recipe)
+    mine = to_dict(recipe)
     begun = bool(list_checkpoints(out / "checkpoints")) or (out / "base" / MANIFEST).is_file()
     made = begun or (out / "data" / MANIFEST).is_file() or (out / "tokenizer.json").is_file()
     if made and path.is_file():

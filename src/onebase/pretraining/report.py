@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from onebase import config as configs
 from onebase.artifact.record import Origin, Record, machine_facts, version_facts
 from onebase.base.config import BaseConfig, base_flops, base_parameters
+from onebase.config_plain import to_dict
 from onebase.data import Dataset, RowPlan, TokenSet
 from onebase.data.sources import UNKNOWN
 from onebase.draws import Draws
@@ -158,7 +158,7 @@ def note_run(
     r.parents = []
     from_ = origins(recipe)
     r.add("name", recipe.name, from_(("name",)))
-    r.add_tree("config.recipe", configs.to_dict(recipe), from_)
+    r.add_tree("config.recipe", to_dict(recipe), from_)
     r.add("config.parameters", base_parameters(cfg), "counted from the config")
     r.add_parent("dataset", dataset.fingerprint, dataset.dir.name)
     r.add("data.fingerprint", dataset.fingerprint, "hashed")

@@ -12,7 +12,7 @@ from onebase.artifact.files import canonical_json, sha256_bytes
 from onebase.artifact.record import Origin, Record, by_given, machine_facts, state, version_facts
 from onebase.base.folder import LoadedBase
 from onebase.codec.text.sample import Tokens
-from onebase.config import to_dict
+from onebase.config_plain import to_dict
 from onebase.data import Rows
 from onebase.data.file_hashes import FileRead
 from onebase.errors import DataError

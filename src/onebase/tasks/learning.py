@@ -8,7 +8,7 @@ import torch
 
 from onebase.base.config import base_flops
 from onebase.base.model import BaseModel
-from onebase.config import digest
+from onebase.config_plain import digest
 from onebase.data import Order
 from onebase.methods.folder import detach
 from onebase.methods.method import SCRATCH, Learner, Start

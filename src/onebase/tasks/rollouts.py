@@ -18,7 +18,7 @@ from torch import Tensor
 
 from onebase.base.folder import LoadedBase
 from onebase.codec.text.sample import Tokens
-from onebase.config import digest, to_dict
+from onebase.config_plain import digest, to_dict
 from onebase.data.bad_rows import Rows, Samples
 from onebase.data.labelled import Make
 from onebase.data.lines import Problem

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from onebase.codec.text.sample import Tokens
-from onebase.config import digest
+from onebase.config_plain import digest
 from onebase.engine.answers import labels as labels_of
 from onebase.engine.decoder import generate
 from onebase.engine.sampler import Sampling

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from onebase.base.model import BaseModel
-from onebase.config import digest, to_hash
+from onebase.config_plain import digest, to_hash
 from onebase.data.order import Order, split
 from onebase.errors import UserError
 from onebase.model.device import compute_dtype, keep_freed_memory

@@ -21,7 +21,7 @@ from onebase.codec.text.pieces import Follows, Pieces, following, pieces
 from onebase.codec.text.roles import Roles
 from onebase.codec.text.sample import SPECIALS
 from onebase.codec.text.valid import is_unicode, not_text
-from onebase.config import to_hash
+from onebase.config_plain import to_hash
 from onebase.errors import ArtifactError, DataError
 
 

@@ -15,6 +15,8 @@ from onebase.artifact.disk import write_atomic
 from onebase.errors import ArtifactError, DataError
 from onebase.formats.card import README, front_matter
 from onebase.formats.hub import models
+from onebase.formats.hub.names import PREFIX, HubName
+from onebase.formats.hub.names import parse as parse_model
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +68,7 @@ def fetch(ref: str | Path) -> tuple[list[Path], dict[str, Any]]:
 
 
 def _source(
-    name: models.HubName, folder: Path, files: Sequence[str], config: str | None, split: str | None
+    name: HubName, folder: Path, files: Sequence[str], config: str | None, split: str | None
 ) -> dict[str, Any]:
     """Where rows are from; of the licence what the README says."""
     licence = front_matter(folder).get("license")
@@ -75,12 +77,12 @@ def _source(
     return {"repo": name.repo, "revision": folder.name, "files": list(files), **there}
 
 
-def parse(ref: str) -> tuple[models.HubName, str | None, str | None]:
+def parse(ref: str) -> tuple[HubName, str | None, str | None]:
     """(repo and revision, config, split). Raises UserError."""
-    head, _, tail = ref.removeprefix(models.PREFIX).partition(":")
-    name = models.parse(models.PREFIX + head)
+    head, _, tail = ref.removeprefix(PREFIX).partition(":")
+    name = parse_model(PREFIX + head)
     config, slash, split = tail.rpartition("/")
-    if name.file or (slash and not config) or (":" in ref[len(models.PREFIX) :] and not split):
+    if name.file or (slash and not config) or (":" in ref[len(PREFIX) :] and not split):
         raise DataError(f"{ref!r} is no name of a dataset", "write hf:org/name or hf:org/name:split")
     return replace(name, kind="dataset"), config or None, split or None
 
@@ -105,7 +107,7 @@ def splits_of(names: Sequence[str]) -> Splits:
 
 
 def stated_splits(
-    name: models.HubName, front: Mapping[str, Any], names: Sequence[str], config: str | None
+    name: HubName, front: Mapping[str, Any], names: Sequence[str], config: str | None
 ) -> Splits:
     """Files by split as the front matter of the README says it; {} where it says nothing. Raises DataError for a config that must be named."""
     listed = front.get("configs")
@@ -159,7 +161,7 @@ def _shallow(part: str) -> str:
 
 
 def _chosen(
-    name: models.HubName, names: Sequence[str], folder: Path | None, config: str | None, split: str | None
+    name: HubName, names: Sequence[str], folder: Path | None, config: str | None, split: str | None
 ) -> list[str]:
     """The files of the split that is meant. Raises DataError."""
     found = stated_splits(name, front_matter(folder), names, config) or splits_of(names)
@@ -188,7 +190,7 @@ def _chosen(
     return files
 
 
-def _check_parts(name: models.HubName, files: Sequence[str]) -> None:
+def _check_parts(name: HubName, files: Sequence[str]) -> None:
     """Raise ArtifactError where a file is one of many and others are missing."""
     for file in files:
         part = _PART.search(Path(file).stem)
@@ -203,7 +205,7 @@ def _check_parts(name: models.HubName, files: Sequence[str]) -> None:
             )
 
 
-def _cached(name: models.HubName) -> tuple[Path, list[str]] | None:
+def _cached(name: HubName) -> tuple[Path, list[str]] | None:
     """The folder of the commit that the cache holds under this name, and the names of all files of the repo (fetched or not)."""
     folder = models.cached(name)
     listed = folder.parent.parent / f"{NAMES}{folder.name}.json" if folder else None

@@ -11,9 +11,8 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from onebase.artifact.disk import user_error
 from onebase.errors import ArtifactError, UserError
@@ -27,88 +26,15 @@ from onebase.formats.hub.files import (
     small_files,
     weight_files,
 )
+from onebase.formats.hub.names import HubName, parse
 
 log = logging.getLogger(__name__)
 
-PREFIX = "hf:"
-_NAME = re.compile(
-    r"(?P<repo>[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?)(?P<file>(?:/[\w.+ -]+)+\.gguf)?(?:@(?P<revision>[\w./+-]+))?",
-    re.ASCII,
-)
-_ADDRESS = re.compile(
-    r"(?:https?:/+)?(?:www\.)?(?:huggingface\.co|hf\.co)/(?!datasets/|spaces/)([\w.-]+/[\w.-]+)"
-)
-FIRST_MODELS = {
-    "gpt2": "openai-community",
-    "bert-": "google-bert",
-    "distilbert-": "distilbert",
-    "distilgpt2": "distilbert",
-    "roberta-": "FacebookAI",
-    "xlm-roberta-": "FacebookAI",
-    "all-minilm-": "sentence-transformers",
-    "all-mpnet-": "sentence-transformers",
-}
-"""How names begin that are known without an organisation, and whose models they are."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-
-
-@dataclass(frozen=True)
-class HubName:
-    """`hf:repo[/file.gguf][@revision]`; a revision is a branch, a tag or the hash of a commit."""
-
-    repo: str
-    file: str | None
-    revision: str
-    kind: Literal["model", "dataset"] = "model"
-
-    def __str__(self) -> str:
-        end = "" if self.revision == "main" else f"@{self.revision}"
-        return f"{PREFIX}{self.repo}{'/' + self.file if self.file else ''}{end}"
 
 
 class Unreachable(UserError):
     """The Hub gives no answer: what the cache holds may do."""
-
-
-def is_name(ref: str | Path) -> bool:
-    """Is this a name on the Hub, and no path that exists?"""
-    return str(ref).startswith(PREFIX) and not Path(ref).exists()
-
-
-def looks_like_one(ref: str | Path) -> bool:
-    """Could this, which is no path, be a name on the Hub without `hf:`?"""
-    text = str(ref)
-    return (
-        text.count("/") == 1
-        and not text.startswith((".", "runs/", "bases/"))
-        and _NAME.fullmatch(text) is not None
-    )
-
-
-def hub_name(ref: str | Path) -> str | None:
-    """`hf:org/name` for what is no path and looks like a model of the Hub: its address, a name without `hf:`, or one of the first models, which
-    had no organisation. None for all else."""
-    text = str(ref)
-    if found := _ADDRESS.match(text):
-        return f"{PREFIX}{found[1]}"
-    if looks_like_one(ref):
-        return f"{PREFIX}{text}"
-    org = next((org for begins, org in FIRST_MODELS.items() if text.lower().startswith(begins)), None)
-    return None if org is None or "/" in text else f"{PREFIX}{org}/{text}"
-
-
-def parse(ref: str) -> HubName:
-    """Read `hf:org/name[/file.gguf][@revision]`. Raises UserError."""
-    found = _NAME.fullmatch(ref.removeprefix(PREFIX))
-    parts = re.split(r"[/@]", ref)
-    if found is None or ".." in parts or "." in parts:
-        raise UserError(
-            f"{ref!r} is no name on the Hub",
-            "write hf:org/name, hf:org/name@revision or hf:org/name/file.gguf",
-        )
-    return HubName(
-        found["repo"], (found["file"] or "").removeprefix("/") or None, found["revision"] or "main"
-    )
 
 
 def fetch(ref: str | Path) -> Path:
