@@ -12,9 +12,9 @@ import pytest
 import onebase
 from onebase.api.base import Base
 from onebase.assess.candidates import Candidate, Learnt, Untried, answers_of
+from onebase.assess.compared_data import folds_of, question
 from onebase.assess.comparing import _tried, allotted, best, needed
 from onebase.assess.comparison import Comparison, Tried
-from onebase.assess.question import folds_of, question
 from onebase.base.folder import save_base
 from onebase.data import Rows, read_rows
 from onebase.errors import DataError, UserError

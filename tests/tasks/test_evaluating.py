@@ -184,6 +184,8 @@ def test_only_for_an_adapter_of_a_kind_that_has_rivals(saved: Path) -> None:
 def test_all_systems_learn_from_the_same_rows(put: Put) -> None:
     for method in ("head", "lora"):
         with pytest.raises(DataError, match="these 23 rows are not those that the adapter learnt from"):
+            contenders(put(method), ROWS[1:], ROWS[:20])
+        with pytest.raises(DataError, match="the test rows are those that the adapter learnt from"):
             contenders(put(method), ROWS[1:], ROWS)
     contenders(put("prompt"), ROWS[:20], ROWS)  # it learnt from none
 

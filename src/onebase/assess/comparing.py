@@ -15,9 +15,9 @@ from onebase.assess.candidates import (
     base_candidates,
     classical_candidates,
 )
+from onebase.assess.compared_data import FOLDS, ComparisonData, question
 from onebase.assess.comparison import Comparison, Tried
 from onebase.assess.gating import main_score, system_of
-from onebase.assess.question import FOLDS, Question, question
 from onebase.data.labelled import Data
 from onebase.errors import UserError
 from onebase.evaluation.energy import watching
@@ -68,7 +68,7 @@ def compare(
 
 
 def compared(
-    bases: Sequence[Bound], asked: Question, log: Callable[[str], object] = lambda _: None
+    bases: Sequence[Bound], asked: ComparisonData, log: Callable[[str], object] = lambda _: None
 ) -> Comparison:
     """Try candidates, cheap ones first, as the time allows: each is cross-validated on the training rows, learns from all of them, and is scored on
     the test rows. The choice is made by the cross-validation alone. Raises UserError."""
@@ -154,7 +154,7 @@ def best(tried: Sequence[Tried]) -> Tried | None:
 
 
 def _candidates(
-    bases: Sequence[Bound], asked: Question, left: Callable[[], float]
+    bases: Sequence[Bound], asked: ComparisonData, left: Callable[[], float]
 ) -> tuple[list[Candidate], list[Untried]]:
     """All candidates, the cheapest first. Raises UserError for a base that cannot learn the task, or without any."""
     untried: list[Untried] = []
@@ -173,7 +173,7 @@ def _candidates(
 
 
 def _tried(
-    candidate: Candidate, folds: int, asked: Question, left: Callable[[], float]
+    candidate: Candidate, folds: int, asked: ComparisonData, left: Callable[[], float]
 ) -> tuple[Tried, Learnt]:
     """Cross-validate a candidate on so many folds, fewer where they take longer than planned, then learn from all rows and ask about the test rows."""
     given, every = asked.given, list(range(len(asked.folds)))
@@ -205,7 +205,7 @@ def _tried(
 
 
 def _answered(
-    tried: list[Tried], untried: list[Untried], asked: Question, keeps: Learnt | None, seconds: float
+    tried: list[Tried], untried: list[Untried], asked: ComparisonData, keeps: Learnt | None, seconds: float
 ) -> Comparison:
     """The sentence, and the adapter with what was found in its record."""
     given, chosen = asked.given, best(tried)

@@ -38,7 +38,7 @@ TASK_BY_COLUMN = {
 
 
 @dataclass(frozen=True)
-class Question:
+class ComparisonData:
     """What is compared: rows that were read and checked, before any base is opened."""
 
     given: Comparing
@@ -59,7 +59,7 @@ def question(
     minutes: float = 10.0,
     columns: Mapping[str, str] | None = None,
     options: Mapping[str, Any] | None = None,
-) -> Question:
+) -> ComparisonData:
     """Read and check what is compared. Raises UserError for a task or method that is not known, DataError for rows that do not fit: of one label,
     test rows among the training rows, a label that only test rows have, too few rows."""
     if not 0 < minutes < math.inf:
@@ -88,7 +88,7 @@ def question(
     folds = folds_of(known, seed, reads)
     about = AboutData(files=tuple(files), test_files=tuple(test_files))
     given = Comparing(name, records, known, options, reads, seed, about)
-    return Question(given, tests, tested, chosen_methods, classical, 60 * minutes, folds)
+    return ComparisonData(given, tests, tested, chosen_methods, classical, 60 * minutes, folds)
 
 
 def task_of(records: Records) -> str:
