@@ -36,10 +36,13 @@ def test_the_table_of_options_is_that_of_the_command(page: str) -> None:
     assert shown | EVERYWHERE == known | EVERYWHERE
 
 
-def test_options_of_eval_exist() -> None:
-    known = {name for p in typer.main.get_command(app).commands["eval"].params for name in p.opts}
-    shown = re.findall(r"^\| `(--[a-z-]+)", prose(ROOT / "docs" / "evaluation.md"), re.M)
-    assert len(shown) > 5 and set(shown) <= known
+def test_options_of_eval_and_compare_exist() -> None:
+    before, _, rest = prose(ROOT / "docs" / "evaluation.md").partition("\n## Compare")
+    section, _, after = rest.partition("\n## ")
+    for command, text in (("eval", before + after), ("compare", section)):
+        known = {name for p in typer.main.get_command(app).commands[command].params for name in p.opts}
+        shown = re.findall(r"^\| `(--[a-z-]+)", text, re.M)
+        assert len(shown) > 5 and set(shown) <= known
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
