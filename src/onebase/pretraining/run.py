@@ -188,7 +188,9 @@ def _run(
         read = f"{result.state.step:,} steps, {share(epochs_of(plan, result.state.step))}"
         found.note(whole.record)
         whole.record.add(
-            "train.summary", "; ".join(filter(None, (read, found.summary()))), "computed from values of this record"
+            "train.summary",
+            "; ".join(filter(None, (read, found.summary()))),
+            "computed from values of this record",
         )
         for line in (read, *found.lines()):
             log(line)
