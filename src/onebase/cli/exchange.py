@@ -148,10 +148,10 @@ def quantize(
     ] = None,
 ) -> None:
     """Make a smaller base; its record says what that cost in perplexity."""
-    from onebase.derive.quantising import StorageOptions
-
     refuse_existing(out)
     check_paths(ref, None, [data])
+    from onebase.derive.quantising import StorageOptions
+
     given: StorageOptions = {} if group is None else {"group": group}
     if head is not None:
         given["head"] = head or None
