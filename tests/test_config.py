@@ -179,7 +179,7 @@ def test_unreadable_files(tmp_path: Path) -> None:
     for path, part in (
         (tmp_path / "none.yaml", "no recipe at"),
         (tmp_path / "r.yaml", "UTF-8"),
-        (tmp_path, "cannot be read"),
+        (tmp_path, "is a folder, a recipe is a YAML file"),
     ):
         with pytest.raises(ConfigError, match=part):
             load(Recipe, path)
