@@ -305,7 +305,7 @@ def test_the_twin_has_the_same_examples(base: Base, how: str) -> None:
     assert twin.config.prompt.examples == on.attached.config.prompt.examples
     assert (twin.config.prompt.bias is None) == (how == "none")
     with pytest.raises(UserError, match="not those that the adapter learnt from"):
-        against_classical(on, LABELLED[:4], LABELLED)
+        against_classical(on, LABELLED[:4], LABELLED[4:8])
 
 
 def test_saved_and_read_again(base: Base, tmp_path: Path) -> None:

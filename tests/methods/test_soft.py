@@ -236,7 +236,7 @@ def test_user_mistakes(method: str) -> None:
             base.adapt(PAIRS, task="complete", method=method, **options)  # type: ignore[arg-type]
         assert not base.loaded.model.virtual, "a failed adaptation left something behind"
     with pytest.raises(DataError, match="behind the 60 of the adapter"):
-        base.adapt(LABELLED, task="classify", method=method, virtual=60)
+        base.adapt(LABELLED, task="classify", method=method, virtual=60, long="refuse")
     adapter = base.adapt(PAIRS, task="complete", method=method, virtual=3, epochs=1)
     with pytest.raises(UserError, match="nothing that could go into the base's weights"):
         base.with_adapter(adapter).merged()

@@ -121,6 +121,8 @@ class Fills(NoCallback):
 def fill_at(out: str, how: str, step: int, said: str) -> None:
     """Run until nothing more can be written after `step`; what the run says of it goes to the file `said`."""
     job = small_job(Path(out), eval_every=1)
+    # Nothing but the log is to be written at the step: no checkpoint before the warm-down.
+    job = replace(job, train=replace(job.train, checkpoint=replace(job.train.checkpoint, flat=False)))
     # On a full disk a short line might still fit into the last page of the log.
     scores = {f"score/{i}": 0.0 for i in range(500 if how == "disk" else 1)}
     callbacks = [*job.callbacks, Fills(Path(out), how, step)]

@@ -202,7 +202,12 @@ def test_texts_and_chats_and_a_plan(taught: dict[str, str]) -> None:
             DataError,
             "the label 'x'",
         ),
-        ([*TEXTS, {"text": "a b " * 90}], {"adapter": "sorts"}, DataError, "the limit is 64"),
+        (
+            [*TEXTS, {"text": "a b " * 90}],
+            {"adapter": "sorts", "long": "refuse"},
+            DataError,
+            "the limit is 64",
+        ),
         (TEXTS, {"test": [TEXTS[2]], "adapter": "sorts"}, DataError, "test-in-train"),
         (TEXTS, {"test": [TEXTS[2]]}, DataError, "test-in-train"),
     ],
@@ -210,7 +215,7 @@ def test_texts_and_chats_and_a_plan(taught: dict[str, str]) -> None:
 def test_what_cannot_teach_is_refused(
     data: Any, options: dict[str, Any], error: Any, says: str, taught: dict[str, str]
 ) -> None:
-    outer = {k: options.pop(k) for k in ("method", "test") if k in options} if options else {}
+    outer = {k: options.pop(k) for k in ("method", "test", "long") if k in options} if options else {}
     distil = options.pop("distil", {"teacher": taught["base"]} | options)
     if "adapter" in distil:
         distil["adapter"] = taught[distil["adapter"]]

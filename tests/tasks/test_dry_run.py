@@ -232,7 +232,8 @@ def test_one_error_has_bad_rows_and_those_that_are_too_long_with_their_lengths(
     (tmp_path / "a.jsonl").write_text("\n".join(rows))
     for method in ("lora", "full"):
         with pytest.raises(BadRows) as e:
-            base.adapt(tmp_path / "a.jsonl", task=task, method=method)
+            long_too = {"long": "refuse"} if task == "classify" else {}
+            base.adapt(tmp_path / "a.jsonl", task=task, method=method, **long_too)
         lines = e.value.cause.splitlines()
         assert lines[0].startswith("3 of 5 rows cannot be used")
         for line, number in zip(lines[1:], (2, 3, 5), strict=True):
@@ -315,7 +316,9 @@ def test_the_same_error_has_what_a_task_has_against_its_values(task: str, base: 
     ]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
     with pytest.raises(BadRows) as e:
-        base.adapt(tmp_path / "a.jsonl", task="classify" if task == "many" else task, method="head")
+        base.adapt(
+            tmp_path / "a.jsonl", task="classify" if task == "many" else task, method="head", long="refuse"
+        )
     said = e.value.cause.splitlines()
     assert said[0].startswith("3 of 4 rows cannot be used")
     assert [int(b.where.rsplit(":", 1)[1]) for b in e.value.bad] == [2, 3, 4]

@@ -123,7 +123,7 @@ def test_too_few_vectors_for_folds_are_fitted_as_they_are() -> None:
     x, y = near(60, 3, 0)
     one = fit_vector(x[:6], y[:6], 3)
     assert one.held_out is None and one.fit == "logistic", "two examples of a class make no folds"
-    assert one.facts["head.fit"] == ("logistic", "too few labels to choose")
+    assert one.facts["head.fit"] == ("logistic", "default: too few labels to choose")
 
 
 def test_vectors_that_are_all_the_same_tell_no_class() -> None:

@@ -135,7 +135,7 @@ def test_a_head_that_cannot_fit_is_refused_before_anything_is_read(monkeypatch: 
                 [{"text": r["text"], "spans": [{"start": 0, "end": 1, "label": r["label"]}]} for r in rows],
             ),
         ):
-            with pytest.raises(UserError, match=r"outputs on .* GiB are free"):
+            with pytest.raises(UserError, match=r"outputs on .* are free"):
                 go(data, task=task, method="head")
     monkeypatch.setattr(fitting, "available", lambda device: 1 << 40)
     monkeypatch.setattr(fitting, "_rate", lambda: 1.0)

@@ -51,9 +51,13 @@ def odd_file(path: Path) -> DataError | None:
     """Why a file holds no rows, whatever its ending says; None where nothing tells, or it cannot be read."""
     try:
         with path.open("rb") as f:
-            head = f.read(512)
+            return odd_beginning(path, f.read(512))
     except OSError:
         return None
+
+
+def odd_beginning(path: Path, head: bytes) -> DataError | None:
+    """`odd_file` by the first bytes of the file, for who has it open."""
     words = {"path": path, "name": path.name}
     if head.startswith(b"PAR1") and path.suffix.lower() != ".parquet":
         return DataError(f"{path} is a Parquet file", f"name it so: {path.with_suffix('.parquet')}")

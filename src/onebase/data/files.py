@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from onebase.artifact.disk import check_file
-from onebase.artifact.odd_files import FORMATS, odd_file
+from onebase.artifact.odd_files import FORMATS
 from onebase.data.lines import Problem, Record, lines, missing_column
 from onebase.data.row_files import Notes, records
 from onebase.errors import DataError
@@ -43,8 +43,6 @@ def all_records(
 ) -> Iterator[Record]:
     """As `rows`, with the flaws of single records in their places. notes: as for `records`. Raises DataError for what is wrong with the whole file."""
     check_file(path)
-    if path.is_file() and (odd := odd_file(path)) is not None:
-        raise odd
     found = False
     for record in records(path, kind, columns, notes):
         found = True

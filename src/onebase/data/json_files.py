@@ -20,7 +20,7 @@ JSON_KINDS = {list: "list", str: "string", bool: "true/false", type(None): "null
 
 def json_lines(path: Path, columns: Sequence[str]) -> Iterator[Record]:
     """One object a line; a file that is one list of objects is read as such, whatever its ending."""
-    found = lines(path)
+    found = lines(path, rows=True)
     before: list[Line] = []
     for line in found:
         before.append(line)
@@ -66,7 +66,7 @@ def _json_line(line: str, columns: Sequence[str]) -> dict[str, Any] | Problem:
 
 def json_file(path: Path, columns: Sequence[str]) -> Iterator[Record]:
     """A list of objects, or one object a line."""
-    found = list(lines(path))
+    found = list(lines(path, rows=True))
     first = next((x for x in found if x[1].strip()), (1, "", None))
     if first[1].lstrip().startswith("{") and isinstance(_json_line(first[1], ()), Problem):
         with contextlib.suppress(ValueError, RecursionError):

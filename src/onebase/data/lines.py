@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from onebase.artifact.disk import unreadable
+from onebase.artifact.odd_files import odd_beginning
 from onebase.data.file_hashes import hashed_lines
 from onebase.errors import DataError
 
@@ -25,10 +26,13 @@ Line = tuple[int, str, Problem | None]
 """Number, text with its end, and problem of a line."""
 
 
-def lines(path: Path) -> Iterator[Line]:
-    """Number, text with its end and problem of each line, as `lines_of` has them."""
+def lines(path: Path, rows: bool = False) -> Iterator[Line]:
+    """Number, text with its end and problem of each line, as `lines_of` has them. rows: shall the file hold rows? Then one of another kind is
+    refused by what it is."""
     try:
         with path.open("rb") as f:
+            if rows and (odd := odd_beginning(path, f.peek(512)[:512])) is not None:
+                raise odd
             yield from lines_of(hashed_lines(f, path), str(path))
     except OSError as e:
         raise unreadable(path, e) from None

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from onebase.artifact.disk import unreadable
+from onebase.artifact.odd_files import odd_beginning
 from onebase.data.file_hashes import note_file
 from onebase.data.json_files import json_file, json_lines
 from onebase.data.lines import Problem, Record, lines, missing_column, some_names
@@ -47,7 +48,7 @@ def _separated(
     flawed: dict[int, Problem] = {}
 
     def texts() -> Iterator[str]:
-        for number, line, problem in lines(path):
+        for number, line, problem in lines(path, rows=True):
             if problem:
                 flawed[number] = problem
             yield line
@@ -122,6 +123,8 @@ def _parquet(path: Path, columns: Sequence[str]) -> Iterator[Record]:
     except OSError as e:
         raise unreadable(path, e) from None
     with raw:
+        if (odd := odd_beginning(path, raw.peek(512)[:512])) is not None:
+            raise odd
         note_file(raw, path)
         yield from _parquet_of(raw, path, columns)
 

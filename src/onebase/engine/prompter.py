@@ -71,6 +71,11 @@ class Prompter:
         out: list[Mapping[str, str]] = []
         text_W, cut = [], 0
         for n, row in enumerate(rows):
+            # No text has more tokens than bytes: one that surely fits is not tokenised for it.
+            if len(filled(cfg.template, {**row, EXAMPLES: ""}).encode()) <= limit - MARGIN:
+                out.append(row)
+                text_W.append(n)
+                continue
             name = max(cfg.variables, key=lambda v: len(row[v]))
             ids, places = tok.encode_placed(row[name])
             around = len(tok.encode(filled(cfg.template, {**row, name: "", EXAMPLES: ""}), bos=True))

@@ -63,7 +63,7 @@ def test_what_stands_before_a_text_counts_in_the_error_of_all_rows(kind: str, me
     rows = [*LABELLED, {"text": word, "label": "ask"}, {"text": word, "label": "tell"}]
     virtual = base.config.text.context - size + 1
     with pytest.raises(DataError) as e:
-        base.adapt(rows, task="classify", method=method, virtual=virtual)
+        base.adapt(rows, task="classify", method=method, virtual=virtual, long="refuse")
     said = f"has {size} tokens, the limit is {size - 1} behind the {virtual} of the adapter"
     assert f"row 13: {said}" in e.value.cause or f"row 13 {said}" in str(e.value), str(e.value)
     assert "row 14" in str(e.value)
