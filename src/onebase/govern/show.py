@@ -50,7 +50,7 @@ def describe(folder: str | Path) -> dict[str, Any]:
     for name in EXPECTED.get(entry.kind, ()):
         if not any(f["field"] == name or f["field"].startswith((name + ".", name + "_")) for f in facts):
             facts.append({"field": name, "value": None, "origin": "not recorded", "time": None, "times": 0})
-    missing = [f["field"] for f in facts if f["value"] is None and not _not_set(f["origin"])]
+    missing = [f["field"] for f in facts if f["value"] is None and not _not_set(f)]
     asked = summary(record, entry.kind, missing)
     return {
         "summary": [dict(zip(("question", "answer", "origin"), row, strict=True)) for row in asked],
@@ -134,13 +134,14 @@ def fact_rows(facts: Iterable[dict[str, Any]]) -> Iterator[Row]:
     for fact in facts:
         again = f" (latest of {fact['times']})" if fact["times"] > 1 else ""
         for field, value in _leaves(fact["field"], fact["value"]):
-            said = NOT_SET if value is None and _not_set(fact["origin"]) else as_text(value)
+            said = NOT_SET if value is None and _not_set(fact) else as_text(value)
             yield clean(field), said, clean(fact["origin"]) + again
 
 
-def _not_set(origin: str) -> bool:
-    """Is a value that is none what somebody, or the default, wants it to be?"""
-    return Origin.of(origin) in (Origin.DEFAULT, Origin.USER, Origin.RECIPE)
+def _not_set(fact: dict[str, Any]) -> bool:
+    """Is a value that is none what somebody, or the default, wants it to be? So is a part that a config does not have."""
+    wanted = Origin.of(fact["origin"]) in (Origin.DEFAULT, Origin.USER, Origin.RECIPE)
+    return wanted or fact["field"].startswith("config.")
 
 
 def _leaves(field: str, value: Any) -> Iterator[tuple[str, Any]]:
