@@ -262,8 +262,12 @@ def embedding_tokens(
         refuse_long(base, read, limit, before)
     if any(not len(t) for t in read):
         raise DataError("a text has no token", "give texts that are not empty")
-    if cfg.filled:
-        read = [given_tokens(filled_up(base, t.ids.tolist(), limit), i) for i, t in enumerate(read)]
+    if cfg.filled:  # one in windows fills each but for a token or so
+        read = [
+            t if t.windows else replace(t, ids=ids, loss=np.zeros(len(ids), np.bool_))
+            for t in read
+            for ids in (np.asarray(filled_up(base, t.ids.tolist(), limit), np.int32),)
+        ]
     return read
 
 
