@@ -49,7 +49,7 @@ def keep_harness_scores(folder: str | Path, found: Harnessed) -> bool:
 
 
 def _add(
-    folder: str | Path, scores: Mapping[str, Score], on: Mapping[str, Any], verdict: Verdict | None
+    folder: str | Path, scores: Mapping[str, Score], on: dict[str, Any], verdict: Verdict | None
 ) -> bool:
     origin = f"{Origin.MEASURED} on {on['on']}"
 
