@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from onebase.model.mask import (
     And,
     Causal,
+    Clean,
     Cols,
     Everything,
     Mask,
@@ -19,6 +20,7 @@ from onebase.model.mask import (
     SameDocument,
     Unblocked,
     Window,
+    mixed,
     prefix,
 )
 
@@ -28,6 +30,7 @@ class Token:
     pos: int
     doc: int
     block: int
+    noisy: bool = False
 
 
 def reference(mask: Mask, q: Token, k: Token) -> bool:
@@ -45,6 +48,8 @@ def reference(mask: Mask, q: Token, k: Token) -> bool:
             return q.block >= 0 and q.block == k.block
         case Unblocked():
             return k.block < 0
+        case Clean():
+            return not k.noisy
         case And(left, right):
             return reference(left, q, k) and reference(right, q, k)
         case Or(left, right):
@@ -59,11 +64,12 @@ leaves = st.one_of(
     st.just(SameDocument()),
     st.just(SameBlock()),
     st.just(Unblocked()),
+    st.just(Clean()),
 )
 masks: st.SearchStrategy[Mask] = st.recursive(
     leaves, lambda inner: st.one_of(st.builds(And, inner, inner), st.builds(Or, inner, inner)), max_leaves=5
 )
-tokens = st.builds(Token, st.integers(0, 8), st.integers(-1, 2), st.integers(-1, 2))
+tokens = st.builds(Token, st.integers(0, 8), st.integers(-1, 2), st.integers(-1, 2), st.booleans())
 
 
 def rows_of(draw: Any, batch: int, label: str) -> list[list[Token]]:
@@ -72,8 +78,10 @@ def rows_of(draw: Any, batch: int, label: str) -> list[list[Token]]:
 
 
 def columns(rows: list[list[Token]], block: bool = True) -> Cols:
-    pos, doc, blk = ([[getattr(t, n) for t in row] for row in rows] for n in ("pos", "doc", "block"))
-    return Cols(torch.tensor(pos), torch.tensor(doc), torch.tensor(blk) if block else None)
+    pos, doc, blk, noisy = (
+        torch.tensor([[getattr(t, n) for t in row] for row in rows]) for n in ("pos", "doc", "block", "noisy")
+    )
+    return Cols(pos, doc, blk if block else None, noisy=noisy)
 
 
 @given(mask=masks, data=st.data())
@@ -144,3 +152,46 @@ def test_padded_rows_end_where_their_lengths_say() -> None:
     cols = Cols.padded(torch.tensor([3, 1]), 3)
     assert cols.doc.tolist() == [[0, 0, 0], [0, -1, -1]]
     assert not cols.single
+
+
+spans = st.lists(
+    st.tuples(st.sampled_from(["text", "clean", "noisy"]), st.integers(1, 4)), min_size=1, max_size=5
+)
+
+
+@given(documents=st.lists(spans, min_size=1, max_size=3))
+def test_mixed_documents_see_what_the_rule_says(documents: list[list[tuple[str, int]]]) -> None:
+    """The rule by index, as it is published, against the mask by columns: a block has one position."""
+    row, block = [], 0
+    for doc, document in enumerate(documents):
+        pos = 0
+        for kind, size in document:
+            media = kind != "text"
+            row += [
+                Token(pos if media else pos + i, doc, block if media else -1, kind == "noisy")
+                for i in range(size)
+            ]
+            pos += 1 if media else size
+            block += media
+    seen = mixed().dense(columns([row]), columns([row]))[0, 0]
+    for q, a in enumerate(row):
+        for k, b in enumerate(row):
+            same = a.block >= 0 and a.block == b.block
+            wanted = a.doc == b.doc and (k <= q or same) and not (b.noisy and not same)
+            assert bool(seen[q, k]) == wanted, (q, k, row)
+
+
+def test_all_columns_join_cut_pad_and_move() -> None:
+    pos = torch.arange(6).reshape(2, 3)
+    full = Cols(pos, pos * 0, pos - 2, pos % 3, pos > 2)
+    bare = Cols(pos, pos * 0)
+    both = Cols.cat((bare, full))
+    assert both.block is not None and both.kind is not None and both.noisy is not None
+    assert both.block.tolist()[0] == [-1, -1, -1, -2, -1, 0] and both.noisy.dtype == torch.bool
+    assert both.kind.tolist() == [[0, 0, 0, 0, 1, 2]] * 2
+    assert both.noisy.tolist() == [[False] * 6, [False] * 3 + [True] * 3]
+    cut = both.cut(3, 6).rows(torch.tensor([1]))
+    assert cut.kind is not None and cut.kind.tolist() == [[0, 1, 2]] and cut.shape == (1, 3)
+    longer = cut.padded_to(5)
+    assert longer.doc.tolist() == [[0, 0, 0, -1, -1]] and longer.noisy is not None
+    assert longer.noisy.tolist() == [[True, True, True, False, False]]

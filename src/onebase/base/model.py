@@ -201,7 +201,7 @@ class BaseModel(nn.Module):
         here_BT = ids_BT == link.connector.token
         begins_BT = here_BT & ~F.pad(here_BT, (1, 0))[:, :-1]
         block_BT = torch.where(here_BT, begins_BT.cumsum(1) - 1, -1)
-        return Cols(cols.pos, cols.doc, block_BT), prefix() & SameDocument()
+        return replace(cols, block=block_BT, single=False), prefix() & SameDocument()
 
     def states(
         self,

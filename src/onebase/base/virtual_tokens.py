@@ -5,6 +5,7 @@ P virtual tokens, D width, G key heads, H head features.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -101,7 +102,7 @@ def shifted(cols: Cols, before_B: Sequence[int], context: int | None) -> Cols:
                 f"{longest} tokens with the {max(before_B)} that the adapter puts first, the context is {context}",
                 "shorten the text",
             )
-    return Cols(pos_BT, cols.doc, cols.block)
+    return replace(cols, pos=pos_BT, single=False)
 
 
 def with_soft_prompts(

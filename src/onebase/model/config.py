@@ -182,7 +182,8 @@ class TrunkConfig:
 
     `input_norm` acts on the stem's output. `lambdas` gives every block two learned numbers (a, b) and the input
     a*x + b*x_0, with x_0 the stem's output (modded-nanogpt). `memory`: features of the states that cross-attention reads (its own
-    width when null). `relative`: scores know how far a key is away.
+    width when null). `relative`: scores know how far a key is away. `groups`: names of the kinds of tokens that have a feed-forward
+    of their own in every block, of one shape, text first; none: all tokens share one (2603.03276).
     """
 
     width: int
@@ -194,8 +195,14 @@ class TrunkConfig:
     init: InitConfig = InitConfig()
     memory: int | None = None
     relative: RelativeConfig | None = later(None)
+    groups: tuple[str, ...] = later(())
 
     def __post_init__(self) -> None:
+        if len(set(self.groups)) < len(self.groups) or not all(g.isidentifier() for g in self.groups):
+            raise ConfigError(
+                f"feed-forward groups {', '.join(map(repr, self.groups))}",
+                "give each another name, of letters and digits",
+            )
         if self.relative is not None and len({b.attn.heads for b in self.blocks}) > 1:
             raise ConfigError(
                 "blocks of different heads share relative positions", "give all as many, or relative: null"

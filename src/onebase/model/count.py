@@ -27,13 +27,15 @@ def attention_parameters(cfg: AttnConfig, width: int, memory: int | None = None)
     )
 
 
-def block_parameters(cfg: BlockConfig, width: int, memory: int | None = None) -> int:
-    """One block: attention, cross-attention to a memory of `memory` features, feed-forward, norms, scales."""
+def block_parameters(cfg: BlockConfig, width: int, memory: int | None = None, groups: int = 1) -> int:
+    """One block: attention, cross-attention to a memory of `memory` features, a feed-forward for each of the groups, norms, scales."""
     ups = 2 if cfg.ff.activation in GATED else 1
     ff = ups * _linear(width, cfg.ff.hidden, cfg.ff.bias) + _linear(cfg.ff.hidden, width, cfg.ff.bias)
     parts = 2 + (cfg.cross is not None)
     norms = parts * (2 if cfg.norms.where == "sandwich" else 1) - (not cfg.norms.attn)
-    total = attention_parameters(cfg.attn, width) + ff + norms * norm_parameters(cfg.norms.norm, width)
+    total = (
+        attention_parameters(cfg.attn, width) + groups * ff + norms * norm_parameters(cfg.norms.norm, width)
+    )
     if cfg.cross is not None:
         total += attention_parameters(cfg.cross, width, memory)
     return total + (parts * width if cfg.layer_scale else 0)
@@ -43,20 +45,20 @@ def parameters(cfg: TrunkConfig) -> int:
     """All learned numbers of a trunk."""
     ends = norm_parameters(cfg.input_norm, cfg.width) + norm_parameters(cfg.final_norm, cfg.width)
     return (
-        sum(block_parameters(b, cfg.width, cfg.memory) for b in cfg.blocks)
+        sum(block_parameters(b, cfg.width, cfg.memory, max(1, len(cfg.groups))) for b in cfg.blocks)
         + ends
         + (2 * len(cfg.blocks) if cfg.lambdas else 0)
         + (cfg.relative.buckets * cfg.blocks[0].attn.heads if cfg.relative else 0)
     )
 
 
-def matrix_parameters(cfg: TrunkConfig) -> int:
-    """Weights that are multiplied with every token: the projections, without biases and norms. What reads a memory is not: its keys
-    and values are made once for a memory, however many tokens look at it."""
+def matrix_parameters(cfg: TrunkConfig, groups: int = 1) -> int:
+    """Weights that are multiplied with every token: the projections, without biases and norms; with `groups` the feed-forwards of so many
+    groups. What reads a memory is not: its keys and values are made once for a memory, however many tokens look at it."""
     total = 0
     for b in cfg.blocks:
         heads = (2 * b.attn.heads + 2 * b.attn.kv_heads) * b.attn.head_dim
-        total += cfg.width * (heads + (3 if b.ff.activation in GATED else 2) * b.ff.hidden)
+        total += cfg.width * (heads + groups * (3 if b.ff.activation in GATED else 2) * b.ff.hidden)
         if b.cross is not None:
             total += 2 * cfg.width * b.cross.heads * b.cross.head_dim
     return total

@@ -1,6 +1,7 @@
-"""Feed-forward parts. F hidden features."""
+"""Feed-forward parts. B batch, T time, N = B T tokens, D width, F hidden features."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -70,3 +71,64 @@ class FeedForward(nn.Module):
                 h_BTF = act(gate_BTF) * h_BTF
         out: Tensor = self.down(h_BTF, routing)
         return out
+
+
+@dataclass(frozen=True)
+class TokenGroups:
+    """The tokens of a batch sorted by feed-forward group: `order` int [N] into rows laid end to end, `back` its inverse, `sizes` of the groups."""
+
+    order_N: Tensor
+    back_N: Tensor
+    sizes: tuple[int, ...]
+
+    @staticmethod
+    def of(kind_BT: Tensor, groups: int) -> "TokenGroups":
+        """Of group numbers [B, T], each below `groups`."""
+        kind_N = kind_BT.flatten()
+        order_N = torch.argsort(kind_N, stable=True)
+        sizes = tuple(torch.bincount(kind_N, minlength=groups).tolist())
+        assert len(sizes) == groups, "a token of a group that the trunk has not"
+        return TokenGroups(order_N, torch.argsort(order_N), sizes)
+
+    @property
+    def only(self) -> int | None:
+        """The one group that all tokens are of, if there is one."""
+        return next((g for g, size in enumerate(self.sizes) if size == len(self.order_N)), None)
+
+
+def by_group(
+    parts: Sequence[FeedForward], x_BTD: Tensor, tokens: TokenGroups, routing: AdapterRouting | None
+) -> Tensor:
+    """Each token through the feed-forward of its group.
+
+    Where gradients are taken a group without tokens runs on none: the gradient of its weights is zero, not missing, so that ranks that see
+    different kinds of tokens reduce the same tensors.
+    """
+    grad = torch.is_grad_enabled()
+    if (only := tokens.only) is not None:
+        y_BTD: Tensor = parts[only](x_BTD, routing)
+        if not grad:
+            return y_BTD
+        others = [p for i, p in enumerate(parts) if i != only]
+        return y_BTD + torch.stack([p(x_BTD[:, :0], routing).sum() for p in others]).sum()
+    T, D = x_BTD.shape[1:]
+    sorted_ND = x_BTD.reshape(-1, D)[tokens.order_N]
+    row_N = None if routing is None else tokens.order_N // T
+    out, start = [], 0
+    for part, size in zip(parts, tokens.sizes, strict=True):
+        end = start + size
+        if size or grad:
+            own = None if routing is None or row_N is None else _of_tokens(routing, row_N[start:end])
+            out.append(part(sorted_ND[start:end], own))
+        start = end
+    return torch.cat(out)[tokens.back_N].reshape(x_BTD.shape)
+
+
+def _of_tokens(routing: AdapterRouting, row_n: Tensor) -> AdapterRouting:
+    """The routing of some tokens, by the row of each: their numbers in the place of the rows."""
+    groups: list[tuple[str, tuple[int, ...] | None]] = []
+    for name, rows in routing.groups:
+        if rows is not None:
+            rows = tuple(torch.isin(row_n, torch.tensor(rows, device=row_n.device)).nonzero()[:, 0].tolist())
+        groups.append((name, rows))
+    return AdapterRouting(tuple(groups), routing.leases)

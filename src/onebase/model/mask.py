@@ -5,32 +5,38 @@ a batch, in a pack and behind a cache (the columns of the keys are kept beside K
 `&` and `|`; `attend.lower` turns one into what a kernel needs, once per distinct mask and forward.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
 @dataclass(frozen=True, eq=False)
 class Cols:
-    """Facts about the tokens of rows, all int [B, T].
+    """Facts about the tokens of rows, all [B, T]; int but for `noisy`.
 
     pos: position inside the token's document, 0, 1, 2 ... ; doc: the document, -1 for padding (never seen, sees nothing);
     block: tokens of one block (>= 0) may see each other under `SameBlock`; None or -1: in no block.
+    kind: the feed-forward group of a token, a number of `TrunkConfig.groups`; None: all are of the first.
+    noisy: bool, the token is a noised patch, which `Clean` hides; None: none is.
     single: the maker knows that every row is one document without padding at positions 0 .. T-1.
     """
 
     pos: Tensor
     doc: Tensor
     block: Tensor | None = None
+    kind: Tensor | None = None
+    noisy: Tensor | None = None
     single: bool = False
 
     @staticmethod
     def simple(batch: int, length: int, device: torch.device | str = "cpu", start: int = 0) -> "Cols":
         """`batch` rows of one document each, positions start .. start + length - 1."""
         pos = torch.arange(start, start + length, device=device).expand(batch, length)
-        return Cols(pos, torch.zeros_like(pos), None, single=start == 0)
+        return Cols(pos, torch.zeros_like(pos), single=start == 0)
 
     @staticmethod
     def padded(lengths: Tensor, length: int) -> "Cols":
@@ -44,30 +50,50 @@ class Cols:
         """Rows put one behind the other along T."""
         if len(parts) == 1:
             return parts[0]
-        block = None
-        if any(part.block is not None for part in parts):
-            block = torch.cat([part.blocks() for part in parts], dim=1)
-        return Cols(
-            torch.cat([part.pos for part in parts], dim=1),
-            torch.cat([part.doc for part in parts], dim=1),
-            block,
-        )
+
+        def joined(name: str, fill: int | bool) -> Tensor | None:
+            found = [getattr(part, name) for part in parts]
+            if all(column is None for column in found):
+                return None
+            dtype = torch.bool if isinstance(fill, bool) else torch.long
+            full = [
+                torch.full_like(part.pos, fill, dtype=dtype) if column is None else column
+                for part, column in zip(parts, found, strict=True)
+            ]
+            return torch.cat(full, dim=1)
+
+        more: Any = {name: joined(name, fill) for name, fill in OPTIONAL.items()}
+        pos, doc = (torch.cat([getattr(part, name) for part in parts], dim=1) for name in ("pos", "doc"))
+        return Cols(pos, doc, **more)
+
+    def each(self, change: Callable[[Tensor], Tensor], single: bool = False) -> "Cols":
+        """Every column, changed alike."""
+        found = {name: getattr(self, name) for name in OPTIONAL}
+        more: Any = {name: None if column is None else change(column) for name, column in found.items()}
+        return Cols(change(self.pos), change(self.doc), **more, single=single)
 
     def cut(self, start: int, stop: int) -> "Cols":
         """Columns start .. stop - 1 of every row."""
-        block = None if self.block is None else self.block[:, start:stop]
-        return Cols(
-            self.pos[:, start:stop], self.doc[:, start:stop], block, single=self.single and start == 0
-        )
+        return self.each(lambda c: c[:, start:stop], self.single and start == 0)
 
     def rows(self, index: Tensor | slice) -> "Cols":
         """The rows chosen by `index` (a slice, or int/bool [n])."""
-        block = None if self.block is None else self.block[index]
-        return Cols(self.pos[index], self.doc[index], block, self.single)
+        return self.each(lambda c: c[index], self.single)
 
     def to(self, device: torch.device | str) -> "Cols":
-        block = None if self.block is None else self.block.to(device)
-        return Cols(self.pos.to(device), self.doc.to(device), block, self.single)
+        return self.each(lambda c: c.to(device), self.single)
+
+    def padded_to(self, length: int) -> "Cols":
+        """Padding behind every row, up to `length`."""
+        more = length - self.shape[1]
+        if not more:
+            return self
+        longer = self.each(lambda c: F.pad(c, (0, more)))
+        return replace(
+            longer,
+            doc=F.pad(self.doc, (0, more), value=-1),
+            block=None if self.block is None else F.pad(self.block, (0, more), value=-1),
+        )
 
     def blocks(self) -> Tensor:
         """The block column, -1 everywhere if there is none."""
@@ -77,9 +103,9 @@ class Cols:
     def shape(self) -> tuple[int, int]:
         return self.pos.shape[0], self.pos.shape[1]
 
-    def _map_dim(self, dim: int) -> "Cols":
-        block = None if self.block is None else self.block.unsqueeze(dim)
-        return Cols(self.pos.unsqueeze(dim), self.doc.unsqueeze(dim), block)
+
+OPTIONAL: dict[str, int | bool] = {"block": -1, "kind": 0, "noisy": False}
+"""Columns that may be missing, and what each of their tokens then has."""
 
 
 class Mask:
@@ -107,7 +133,7 @@ class Mask:
 
     def dense(self, q: Cols, k: Cols) -> Tensor:
         """bool [B, 1, Q, K]: q [B, Q] sees k [B, K]. Padding keys are never seen and padding queries see nothing."""
-        qc, kc = q._map_dim(2), k._map_dim(1)
+        qc, kc = q.each(lambda c: c.unsqueeze(2)), k.each(lambda c: c.unsqueeze(1))
         seen = self.sees(qc, kc) & (kc.doc >= 0) & (qc.doc >= 0)
         return seen.unsqueeze(1)
 
@@ -203,6 +229,18 @@ class Unblocked(Mask):
 
 
 @dataclass(frozen=True)
+class Clean(Mask):
+    """Keys that are not noised."""
+
+    def sees(self, q: Cols, k: Cols) -> Tensor:
+        every = torch.ones_like(q.pos == k.pos)
+        return every if k.noisy is None else every & ~k.noisy
+
+    def ahead(self) -> bool:
+        return True
+
+
+@dataclass(frozen=True)
 class And(Mask):
     """Seen by both."""
 
@@ -264,3 +302,8 @@ def prefix() -> Mask:
 def branches() -> Mask:
     """Causal within a document that begins once and goes on in several ways: each block sees what is in no block, and itself."""
     return Causal() & SameDocument() & (Unblocked() | SameBlock())
+
+
+def mixed() -> Mask:
+    """Text causal, each block of media whole in itself, and a noised block seen by itself alone (BAGEL, 2505.14683)."""
+    return SameDocument() & (Causal() | SameBlock()) & (Clean() | SameBlock())

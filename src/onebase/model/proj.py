@@ -122,7 +122,7 @@ class Proj(nn.Module):
             if rows is None:
                 y = y + delta(x, own, self)
             else:
-                index = torch.tensor(rows, device=x.device)
+                index = torch.tensor(rows, dtype=torch.long, device=x.device)  # there may be none
                 y = y.index_add(0, index, delta(x[index], own[index], self))
         return y
 

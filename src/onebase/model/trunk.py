@@ -11,7 +11,7 @@ from onebase.model.attention import Attention
 from onebase.model.cache import Cache, LayerCache
 from onebase.model.config import BlockConfig, TrunkConfig
 from onebase.model.cross import CrossAttention, KeysValues, Memory
-from onebase.model.feedforward import FeedForward
+from onebase.model.feedforward import FeedForward, TokenGroups, by_group
 from onebase.model.kernels.attention import Lowered, lower
 from onebase.model.kernels.decode import FastDecode
 from onebase.model.kernels.weight_cache import place
@@ -33,11 +33,19 @@ class Block(nn.Module):
     """Attention, attention to a memory where the config has it, and feed-forward, each with its residual; norms stand where the config
     says."""
 
-    def __init__(self, site: str, cfg: BlockConfig, width: int, memory: int | None = None) -> None:
+    def __init__(
+        self,
+        site: str,
+        cfg: BlockConfig,
+        width: int,
+        memory: int | None = None,
+        groups: Sequence[str] = (),
+    ) -> None:
         super().__init__()
         self.where, self.residual = cfg.norms.where, cfg.residual
         self.attn = Attention(f"{site}.attn", cfg.attn, width)
         self.ff = FeedForward(f"{site}.ff", cfg.ff, width)
+        self.group_ff = nn.ModuleDict({g: FeedForward(f"{site}.ff.{g}", cfg.ff, width) for g in groups[1:]})
         before, behind = self.where != "out", self.where in ("sandwich", "out")
         norm = cfg.norms.norm
         self.attn_norm = Norm(norm, width) if cfg.norms.attn and before else nn.Identity()
@@ -59,6 +67,7 @@ class Block(nn.Module):
         cache: LayerCache | None = None,
         routing: AdapterRouting | None = None,
         memory: tuple[KeysValues, Lowered] | None = None,
+        tokens: TokenGroups | None = None,
     ) -> Tensor:
         post = self.where == "post"
         a_BTD = self.attn(x_BTD if post else self.attn_norm(x_BTD), rope, lowered, cache, routing)
@@ -67,8 +76,16 @@ class Block(nn.Module):
             c_BTD = self.cross(x_BTD if post else self.cross_norm(x_BTD), *memory, routing)
             after = self.cross_norm if post else None
             x_BTD = self._sum(x_BTD, c_BTD, self.cross_scale, after, self.cross_out_norm)
-        f_BTD = self.ff(x_BTD if post else self.ff_norm(x_BTD), routing)
+        f_BTD = self._feed_forward(x_BTD if post else self.ff_norm(x_BTD), tokens, routing)
         return self._sum(x_BTD, f_BTD, self.ff_scale, self.ff_norm if post else None, self.ff_out_norm)
+
+    def _feed_forward(
+        self, x_BTD: Tensor, tokens: TokenGroups | None, routing: AdapterRouting | None
+    ) -> Tensor:
+        if tokens is None:
+            out: Tensor = self.ff(x_BTD, routing)
+            return out
+        return by_group([self.ff, *self.group_ff.values()], x_BTD, tokens, routing)  # type: ignore[list-item]
 
     def _sum(
         self,
@@ -103,7 +120,7 @@ class Trunk(nn.Module):
         self.name, self.cfg = name, cfg
         self.input_norm = Norm(cfg.input_norm, cfg.width) if cfg.input_norm else None
         self.blocks = nn.ModuleList(
-            Block(f"{name}.{i}", b, cfg.width, cfg.memory) for i, b in enumerate(cfg.blocks)
+            Block(f"{name}.{i}", b, cfg.width, cfg.memory, cfg.groups) for i, b in enumerate(cfg.blocks)
         )
         self.final_norm = Norm(cfg.final_norm, cfg.width) if cfg.final_norm else None
         # One pair a block: the weight of the stream, the weight of the trunk's input.
@@ -151,7 +168,8 @@ class Trunk(nn.Module):
         x_BTD = x_BTD if self.input_norm is None else self.input_norm(x_BTD)
         x0_BTD, kept = x_BTD, {}
         one = x_BTD.shape[1] == 1
-        plain = self.relative is None and (routing is None or not routing.groups)
+        tokens = self._token_groups(cols)
+        plain = self.relative is None and tokens is None and (routing is None or not routing.groups)
         ready = self._decode.ready(x_BTD.dtype, one) if cache is not None and plain else None
         memories = self._lowered_memory(memory, cols, cache, x_BTD.device, impl)
         bias = (
@@ -195,10 +213,18 @@ class Trunk(nn.Module):
                     if memories is None or block.cross is None
                     else (_memory_keys(block, memory, layer, routing), memories)
                 )
-                x_BTD = block(x_BTD, rotated, seen, layer, routing, read)
+                x_BTD = block(x_BTD, rotated, seen, layer, routing, read, tokens)
             if i in taps:
                 kept[i] = x_BTD
         return TrunkOutput(x_BTD if self.final_norm is None else self.final_norm(x_BTD), kept)
+
+    def _token_groups(self, cols: Cols) -> TokenGroups | None:
+        """The tokens by feed-forward group; None where all go through the first and no gradient is taken of the others."""
+        groups, grad = len(self.cfg.groups), torch.is_grad_enabled()
+        if groups < 2 or (cols.kind is None and not grad):
+            return None
+        tokens = TokenGroups.of(torch.zeros_like(cols.pos) if cols.kind is None else cols.kind, groups)
+        return None if tokens.only == 0 and not grad else tokens
 
     def _lowered_memory(
         self, memory: Memory | None, cols: Cols, cache: Cache | None, device: torch.device, impl: str

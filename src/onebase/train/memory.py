@@ -34,7 +34,7 @@ def training_memory(
     """What training holds at its peak: fp32 weights and gradients, optimizer moments, one micro-batch of `micro` rows."""
     total = base_parameters(cfg)
     trunk, codec = cfg.trunks["text"], cfg.text
-    matrices = count.matrix_parameters(trunk)
+    matrices = count.matrix_parameters(trunk, max(1, len(trunk.groups)))
     moments = 2 * total - (matrices if train.muon else 0)  # Muon keeps one moment, AdamW two
     width = 2 if bf16 else 4
     tokens = micro * train.sequence_length

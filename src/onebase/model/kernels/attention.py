@@ -219,21 +219,11 @@ def flex_length(length: int) -> int:
     return length if length == 1 else -(-length // FLEX_BLOCK) * FLEX_BLOCK
 
 
-def _longer(cols: Cols, length: int) -> Cols:
-    """Columns padded on the right: padding is never seen and sees nothing."""
-    more = length - cols.shape[1]
-    if not more:
-        return cols
-    block = None if cols.block is None else F.pad(cols.block, (0, more), value=-1)
-    return Cols(F.pad(cols.pos, (0, more)), F.pad(cols.doc, (0, more), value=-1), block)
-
-
 def _flex_mask(mask: Mask, q: Cols, k: Cols, device: torch.device) -> Any:
-    q, k = _longer(q, flex_length(q.shape[1])), _longer(k, flex_length(k.shape[1]))
+    q, k = q.padded_to(flex_length(q.shape[1])), k.padded_to(flex_length(k.shape[1]))
 
     def seen(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
-        qc = Cols(q.pos[b, i], q.doc[b, i], None if q.block is None else q.block[b, i])
-        kc = Cols(k.pos[b, j], k.doc[b, j], None if k.block is None else k.block[b, j])
+        qc, kc = q.each(lambda c: c[b, i]), k.each(lambda c: c[b, j])
         return mask.sees(qc, kc) & (kc.doc >= 0) & (qc.doc >= 0)
 
     (B, Q), K = q.shape, k.shape[1]
