@@ -26,7 +26,7 @@ from onebase.model.config import (
 @config
 class BaseConfig:
     """Trunks and codecs by name, and how the trunks meet. A codec's name is its kind: `text`, `image`, `audio`; a text base has one trunk
-    and one codec. `storage`: how its matrices are kept, if in few bits."""
+    and one codec. Codecs of patches share the trunk that they name. `storage`: how its matrices are kept, if in few bits."""
 
     trunks: dict[str, TrunkConfig]
     codecs: dict[str, CodecConfig]
@@ -34,7 +34,7 @@ class BaseConfig:
     links: tuple[Link, ...] = ()
 
     def __post_init__(self) -> None:
-        missing = [n for n in self.codecs if n not in self.trunks]
+        missing = [n for n in self.codecs if self.trunk_of(n) not in self.trunks]
         if missing or not self.codecs:
             raise ConfigError(
                 f"codecs {sorted(self.codecs)} and trunks {sorted(self.trunks)} do not match",
@@ -43,12 +43,22 @@ class BaseConfig:
         for name, codec in self.codecs.items():
             if codec.kind != name:
                 raise ConfigError(f"the codec {name!r} is of kind {codec.kind}", f"call it {codec.kind}")
+            groups = self.trunks[self.trunk_of(name)].groups
+            if groups and (group := getattr(codec, "group", groups[0])) not in groups:
+                raise ConfigError(
+                    f"codec {name} is of the feed-forward group {group!r}",
+                    f"its trunk has: {', '.join(groups)}",
+                )
         for link in self.links:
             if lost := {link.src, link.dst} - self.trunks.keys():
                 raise ConfigError(
                     f"link {link.src} -> {link.dst} names {min(lost)!r}",
                     f"its trunks: {', '.join(sorted(self.trunks))}",
                 )
+
+    def trunk_of(self, codec: str) -> str:
+        """The name of the trunk that a codec's vectors go to."""
+        return getattr(self.codecs[codec], "trunk", codec)
 
     @property
     def text(self) -> TextCodecConfig:
@@ -167,7 +177,7 @@ def base_parameters(cfg: BaseConfig) -> int:
     """All learned numbers of a base."""
     total = sum(count.parameters(t) for t in cfg.trunks.values())
     for name, codec in cfg.codecs.items():
-        total += CODECS[codec.kind].parameters(codec, cfg.trunks[name].width)
+        total += CODECS[codec.kind].parameters(codec, cfg.trunks[cfg.trunk_of(name)].width)
     return total + sum(
         link_parameters(x, cfg.trunks[x.src].width, cfg.trunks[x.dst].width) for x in cfg.links
     )

@@ -1,6 +1,6 @@
 """A base as a module: trunks and codec ends composed as its config says. B batch, T time, D width, V vocabulary."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal, TypeVar
 
@@ -10,10 +10,12 @@ from torch import Tensor, nn
 
 from onebase.base.config import BaseConfig
 from onebase.base.link_modules import Connector, link_module
+from onebase.base.patches import Patches, with_patches
 from onebase.base.virtual_tokens import acting, fill_cache, shifted, with_soft_prompts
 from onebase.codec.audio.modules import AudioModule
 from onebase.codec.image.modules import ImageModule
 from onebase.codec.kinds import CODECS
+from onebase.codec.patches.modules import PatchModule
 from onebase.codec.text.modules import TextModule
 from onebase.errors import ConfigError, UserError
 from onebase.model.cache import Cache
@@ -36,7 +38,10 @@ class BaseModel(nn.Module):
         self.compiled = False  # set by train.parallel: the loss may then compile its part too
         self.trunks = nn.ModuleDict({name: Trunk(name, t) for name, t in cfg.trunks.items()})
         self.codecs = nn.ModuleDict(
-            {name: CODECS[c.kind].module(c, cfg.trunks[name].width) for name, c in cfg.codecs.items()}
+            {
+                name: CODECS[c.kind].module(c, cfg.trunks[cfg.trunk_of(name)].width)
+                for name, c in cfg.codecs.items()
+            }
         )
         made = {x.name: link_module(x, cfg.trunks[x.src].width, cfg.trunks[x.dst].width) for x in cfg.links}
         self.links = nn.ModuleDict({name: m for name, m in made.items() if m is not None})
@@ -74,6 +79,11 @@ class BaseModel(nn.Module):
         return ends
 
     @property
+    def patches(self) -> dict[str, PatchModule]:
+        """The learned ends of the modalities of patches, by codec."""
+        return {name: m for name, m in self.codecs.items() if isinstance(m, PatchModule)}
+
+    @property
     def device(self) -> torch.device:
         return next(self.parameters()).device
 
@@ -87,7 +97,7 @@ class BaseModel(nn.Module):
             init_trunk(trunk, generator)
         for name in sorted(self.codecs):
             ends = self.codecs[name]
-            assert isinstance(ends, TextModule | ImageModule | AudioModule)
+            assert isinstance(ends, TextModule | ImageModule | AudioModule | PatchModule)
             ends.reset(generator)
         for name in sorted(self.links):
             for p in self.links[name].parameters():
@@ -121,7 +131,7 @@ class BaseModel(nn.Module):
         for proj in self.sites().values():
             proj.keep_in(storage, take=take)
         for ends in self.codecs.values():
-            assert isinstance(ends, TextModule | ImageModule | AudioModule)
+            assert isinstance(ends, TextModule | ImageModule | AudioModule | PatchModule)
             ends.keep_in(storage, take=take)
 
     def new_cache(self, batch: int, slots: int, routing: AdapterRouting | None = None) -> Cache:
@@ -139,14 +149,15 @@ class BaseModel(nn.Module):
         routing: AdapterRouting | None = None,
         memory: Memory | None = None,
         inserts: Tensor | None = None,
+        media: Mapping[str, Patches] | None = None,
         types_BT: Tensor | None = None,
         taps: Sequence[int] = (),
         impl: str = "auto",
     ) -> TrunkOutput:
         """Hidden states of text; without columns every row is one document from position 0.
 
-        memory: what its cross-attention reads. inserts [N, D]: vectors that take the places of the connector's token, in order. types: of
-        tokens (of a pair of texts 0 and 1); None: all 0. Virtual tokens of an
+        memory: what its cross-attention reads. inserts [N, D]: vectors that take the places of the connector's token, in order. media: patches by their
+        codec, which take the places they name. types: of tokens (of a pair of texts 0 and 1); None: all 0. Virtual tokens of an
         active adapter (`virtual_counts`) stand before the first token, the positions of the row's tokens begin behind them, and a
         cache needs that many more slots; a row is then one document. Raises UserError where both do not fit in the context.
         """
@@ -160,6 +171,8 @@ class BaseModel(nn.Module):
         if inserts is not None:
             x_BTD = self.inserted(x_BTD, ids_BT, inserts)
             cols, mask = self._images_whole(ids_BT, cols, mask)
+        if self.patches:
+            x_BTD = with_patches(self.patches, x_BTD, media or {})
         if led and first:
             prefixes, softs = acting(self.virtual, routing, len(ids_BT))
             if softs.found:

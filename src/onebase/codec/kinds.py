@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from onebase.codec.audio.config import AudioCodecConfig, audio_parameters
 from onebase.codec.image.config import ImageCodecConfig, image_parameters
+from onebase.codec.patches.config import ImagePatchesConfig, SoundPatchesConfig, patch_parameters
 from onebase.codec.text.config import TextCodecConfig, codec_parameters
 from onebase.config import OneOf
 
 if TYPE_CHECKING:
     from onebase.codec.audio.modules import AudioModule
     from onebase.codec.image.modules import ImageModule
+    from onebase.codec.patches.modules import PatchModule
     from onebase.codec.text.modules import TextModule
 
 CodecConfig = Annotated[
-    TextCodecConfig | ImageCodecConfig | AudioCodecConfig,
+    TextCodecConfig | ImageCodecConfig | AudioCodecConfig | ImagePatchesConfig | SoundPatchesConfig,
     OneOf(lambda: {name: kind.config for name, kind in CODECS.items()}, "text"),
 ]
 
@@ -40,12 +42,18 @@ def _audio(cfg: AudioCodecConfig, width: int) -> "AudioModule":
     return AudioModule(cfg, width)
 
 
+def _patches(cfg: ImagePatchesConfig | SoundPatchesConfig, width: int) -> "PatchModule":
+    from onebase.codec.patches.modules import PatchModule
+
+    return PatchModule(cfg, width)
+
+
 @dataclass(frozen=True)
 class CodecKind:
     """ends: makes the learned ends of a codec beside a trunk of a width; parameters: their count."""
 
     config: type
-    module: "Callable[[Any, int], TextModule | ImageModule | AudioModule]"
+    module: "Callable[[Any, int], TextModule | ImageModule | AudioModule | PatchModule]"
     parameters: Callable[[Any, int], int]
 
 
@@ -53,4 +61,6 @@ CODECS: Mapping[str, CodecKind] = {
     "text": CodecKind(TextCodecConfig, _text, codec_parameters),
     "image": CodecKind(ImageCodecConfig, _image, image_parameters),
     "audio": CodecKind(AudioCodecConfig, _audio, audio_parameters),
+    "image_patches": CodecKind(ImagePatchesConfig, _patches, patch_parameters),
+    "sound_patches": CodecKind(SoundPatchesConfig, _patches, patch_parameters),
 }

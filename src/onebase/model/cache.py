@@ -61,6 +61,13 @@ class Cache:
         self.cols = cols if self.cols is None else Cols.cat((self.cols, cols))
         return self.cols
 
+    def rewind(self, used: int) -> None:
+        """Forget all slots but the first `used`, so that what came behind them can be read again in another form."""
+        for layer in self.layers:
+            layer.used = min(layer.used, used)
+        if self.cols is not None:
+            self.cols = self.cols.cut(0, used)
+
     def keep(self, index: Tensor) -> None:
         """Keep these rows of the batch (int [R]), in this order; a row may be kept more than once."""
         for layer in self.layers:

@@ -6,7 +6,7 @@ a batch, in a pack and behind a cache (the columns of the keys are kept beside K
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -30,7 +30,7 @@ class Cols:
     block: Tensor | None = None
     kind: Tensor | None = None
     noisy: Tensor | None = None
-    single: bool = False
+    single: bool = field(default=False, kw_only=True)
 
     @staticmethod
     def simple(batch: int, length: int, device: torch.device | str = "cpu", start: int = 0) -> "Cols":

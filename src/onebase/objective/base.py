@@ -1,6 +1,6 @@
 """What an objective is: rows of tokens in, a batch; a batch in, named losses. B rows, T time."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from onebase.base.model import BaseModel
+from onebase.base.patches import Patches
 from onebase.data.order import Row as Row
 from onebase.model.mask import Cols, Mask
 
@@ -20,13 +21,15 @@ IGNORE = -100
 @dataclass(frozen=True)
 class TrunkInput:
     """What one trunk reads: ids [B, T], their columns, a mask (None: the trunk's own), and the types of tokens [B, T] (None: all of the
-    first). text: which text each row is of, [B], where some are windows of one (None: each row is a text)."""
+    first). text: which text each row is of, [B], where some are windows of one (None: each row is a text). media: patches by
+    codec, which take the places they name."""
 
     ids_BT: Tensor
     cols: Cols
     mask: Mask | None = None
     types_BT: Tensor | None = None
     text_B: Tensor | None = None
+    media: Mapping[str, Patches] = field(default_factory=dict)
 
     def to(self, device: torch.device) -> "TrunkInput":
         types_BT = None if self.types_BT is None else self.types_BT.to(device, non_blocking=True)
@@ -36,6 +39,7 @@ class TrunkInput:
             self.mask,
             types_BT,
             None if self.text_B is None else self.text_B.to(device, non_blocking=True),
+            {name: found.to(device) for name, found in self.media.items()},
         )
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from onebase.base.model import BaseModel
 from onebase.errors import DataError
@@ -64,19 +65,21 @@ class NextToken:
         return {"next_token": text_loss(base, batch, "next_token", self.routing)}
 
 
-def text_loss(
-    base: BaseModel, batch: Batch, name: str, routing: AdapterRouting | None
-) -> tuple[torch.Tensor, int]:
+def text_loss(base: BaseModel, batch: Batch, name: str, routing: AdapterRouting | None) -> tuple[Tensor, int]:
     """Sum of the negative log-probabilities (nats) of the targets `name`, and their count."""
     read = batch.inputs["text"]
-    h_BTD = base.text.ready(base.hidden(read.ids_BT, read.cols, read.mask, routing=routing).hidden)
-    targets_BT = batch.targets[name]
-    totals = []
+    h_BTD = base.hidden(read.ids_BT, read.cols, read.mask, routing=routing).hidden
+    return states_loss(base, h_BTD, batch.targets[name], batch.counts[name], routing), batch.counts[name]
+
+
+def states_loss(
+    base: BaseModel, h_BTD: Tensor, targets_BT: Tensor, count: int, routing: AdapterRouting | None
+) -> Tensor:
+    """Sum of the negative log-probabilities (nats) of `count` targets by the trunk's states."""
+    h_BTD, totals = base.text.ready(h_BTD), []
     for rows, head in base.text.head_weights(routing, len(h_BTD)):
         h_ND, targets_N = h_BTD[rows].flatten(0, 1), targets_BT[rows].flatten()
-        if (
-            2 * batch.counts[name] < targets_BT.numel()
-        ):  # mostly prompt or padding: logits of the supervised only
+        if 2 * count < targets_BT.numel():  # mostly prompt or padding: logits of the supervised only
             kept = (targets_N != IGNORE).nonzero()[:, 0]
             h_ND, targets_N = h_ND[kept], targets_N[kept]
         total, _ = linear_cross_entropy(
@@ -88,4 +91,4 @@ def text_loss(
             fast=base.compiled,
         )
         totals.append(total)
-    return torch.stack(totals).sum(), batch.counts[name]
+    return torch.stack(totals).sum()

@@ -13,13 +13,14 @@ TIMES = 64
 @config
 class ImagePatchesConfig:
     """Pictures of any size and shape, cut into patches of `patch` x `patch` pixels from -1 to 1, each a vector by a matrix through
-    `bottleneck` features (JiT, 2511.13720). limit: patches of one picture; larger pictures are made smaller. group: its feed-forward."""
+    `bottleneck` features (JiT, 2511.13720). limit: patches of one picture; larger pictures are made smaller. trunk: the one that reads them; group: their feed-forward in it."""
 
     kind: Literal["image_patches"]
     patch: int = 4
     channels: Literal[1, 3] = 3
     bottleneck: int = 128
     limit: int = 1024
+    trunk: str = "text"
     group: str = "vision"
 
     def __post_init__(self) -> None:
@@ -39,13 +40,14 @@ class ImagePatchesConfig:
 @config
 class SoundPatchesConfig:
     """Sound as log-mel frames (`mel`), `stack` of them a patch (4 of 10 ms: 25 patches a second). limit: patches of one sound; longer ones are
-    refused. group: its feed-forward."""
+    refused. trunk: the one that reads them; group: their feed-forward in it."""
 
     kind: Literal["sound_patches"]
     mel: AudioCodecConfig = AudioCodecConfig(kind="audio")
     stack: int = 4
     bottleneck: int = 128
     limit: int = 750
+    trunk: str = "text"
     group: str = "audio"
 
     def __post_init__(self) -> None:

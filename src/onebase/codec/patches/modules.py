@@ -68,9 +68,8 @@ class PatchModule(nn.Module):
 
 def positions(at_NK: Tensor, width: int) -> Tensor:
     """Sines and cosines of the coordinates, fp32 [N, D]: the width is shared among the coordinates (2106.10270); what is left over is zero."""
-    N, K = at_NK.shape
-    half = width // K // 2
+    half = width // at_NK.shape[1] // 2
     step = torch.exp(torch.arange(half, device=at_NK.device) * (-math.log(10_000) / max(1, half)))
     angle_NKh = at_NK.float()[..., None] * step
-    found = torch.cat((angle_NKh.sin(), angle_NKh.cos()), -1).reshape(N, -1)
+    found = torch.cat((angle_NKh.sin(), angle_NKh.cos()), -1).flatten(1)
     return F.pad(found, (0, width - found.shape[1]))

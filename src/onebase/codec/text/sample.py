@@ -52,11 +52,33 @@ class Sample:
     target: Any = None
 
 
+@dataclass(frozen=True, eq=False)
+class Media:
+    """A picture or a sound in a tokenised sample: its patches fp32 [N, P] and their coordinates int [N, K] of the codec `kind`, in the places of the
+    N tokens from `start` on. noise: it is learnt to be made, by flow matching; else it is read as it is. opening: tokens directly before it that
+    announce it. name: of the file, for messages."""
+
+    kind: str
+    start: int
+    patch_NP: NDArray[np.float32]
+    at_NK: NDArray[np.int64]
+    noise: bool = False
+    opening: int = 1
+    name: str = ""
+
+    def __len__(self) -> int:
+        return len(self.patch_NP)
+
+    @property
+    def stop(self) -> int:
+        return self.start + len(self)
+
+
 @dataclass(frozen=True)
 class Tokens:
     """A tokenised sample: `ids` int32 [T]; `loss` bool [T], true where token t is a target that is learnt. types: of a pair of texts which
     of the two a token is of, int32 [T]; None: all are of the first. windows: of a text that is read in several, the tokens of each, one
-    after the other (none: it is read at once). left_out: tokens of the text that are not read."""
+    after the other (none: it is read at once). left_out: tokens of the text that are not read. media: pictures and sounds, in the places of their tokens."""
 
     ids: NDArray[np.int32]
     loss: NDArray[np.bool_]
@@ -65,6 +87,7 @@ class Tokens:
     types: NDArray[np.int32] | None = None
     windows: tuple[int, ...] = ()
     left_out: int = 0
+    media: tuple[Media, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)

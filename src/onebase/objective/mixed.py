@@ -1,0 +1,209 @@
+"""Next tokens of text and clean patches of media, learnt in one row. B rows, T time, N patches, P values of a patch, D width.
+
+Text is predicted token by token; a picture or a sound that is to be made is noised as a whole, z = t x + (1 - t) noise, and its clean patches are
+predicted, with the loss of flow matching, mean((x' - x)^2) / (1 - t)^2 (JiT, 2511.13720; Transfusion, 2408.11039). Each loss is a mean over its
+own tokens of the global batch.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from onebase.base.model import BaseModel
+from onebase.base.patches import Patches, nothing
+from onebase.codec.patches.modules import PatchModule
+from onebase.codec.text.sample import Media, Tokens
+from onebase.config import config
+from onebase.draws import Draws
+from onebase.errors import ConfigError
+from onebase.model.mask import Cols, mixed
+from onebase.model.proj import AdapterRouting
+from onebase.objective.base import IGNORE, Batch, Losses, Row, TrunkInput, count_sources
+from onebase.objective.next_token import pack_rows, states_loss
+
+NEAREST = 0.05
+"""1 - t is never taken for less: close to the clean picture the velocity would be anything."""
+
+
+@config
+class FlowConfig:
+    """weight: of this loss beside that of text. A time is the logistic of a normal number with `mean` and `std`: mostly noisy. drop: share of the
+    pictures that are learnt without what stands before them, for guidance. damage: share of the pictures that are only read which get up to
+    `noise` of noise."""
+
+    weight: float = 3.0
+    mean: float = -0.8
+    std: float = 0.8
+    drop: float = 0.1
+    damage: float = 0.1
+    noise: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("drop", "damage", "noise"):
+            if not 0 <= (value := getattr(self, name)) <= 1:
+                raise ConfigError(f"flow.{name} is {value}", "give a share from 0 to 1")
+        if self.weight < 0 or self.std <= 0:
+            raise ConfigError(
+                f"flow.weight is {self.weight} and flow.std {self.std}",
+                "give at least 0, and a number above 0",
+            )
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """groups: the number of each codec's feed-forward group."""
+
+    length: int
+    groups: Mapping[str, int]
+    flow: FlowConfig = field(default_factory=FlowConfig)
+    seed: int = 0
+    routing: AdapterRouting | None = None
+    reserve: int = 0
+
+    @staticmethod
+    def of(
+        base: BaseModel,
+        length: int,
+        flow: FlowConfig | None = None,
+        seed: int = 0,
+        routing: AdapterRouting | None = None,
+    ) -> "Mixed":
+        """For the codecs of a base."""
+        names = base.trunk.cfg.groups
+        groups = {n: names.index(m.cfg.group) if names else 0 for n, m in base.patches.items()}
+        return Mixed(length, groups, flow or FlowConfig(), seed, routing)
+
+    def batch(self, rows: Sequence[Row], first: int) -> Batch:
+        draws = [Draws(self.seed, "flow", first + b) for b in range(len(rows))]
+        rows = [[self._maybe_unprompted(p, d) for p in row] for row, d in zip(rows, draws, strict=True)]
+        ids, targets, pos, doc = pack_rows(rows, self.length)
+        block, kind = np.full_like(pos, -1), np.zeros_like(pos)
+        noisy = np.zeros_like(pos, dtype=bool)
+        found: dict[str, list[_Noised]] = {name: [] for name in self.groups}
+        for b, row in enumerate(rows):
+            at = blocks = 0
+            for piece in row:
+                for media in piece.media:
+                    start, stop = at + media.start, at + media.stop
+                    pos[b, start:stop] = pos[b, start]
+                    pos[b, stop : at + len(piece)] -= len(media) - 1
+                    block[b, start:stop], kind[b, start:stop] = blocks, self.groups[media.kind]
+                    noisy[b, start:stop] = media.noise
+                    blocks += 1
+                    found[media.kind].append(self._noised(media, draws[b], b * self.length + start))
+                at += len(piece)
+        none = not any(found.values())
+        whole = Cols(*map(torch.from_numpy, (pos, doc)))
+        if not none:
+            whole = Cols(whole.pos, whole.doc, *map(torch.from_numpy, (block, kind, noisy)))
+        inserted = {name: _joined(parts) for name, parts in found.items() if parts}
+        learnt = {name: [p for p in parts if p.learnt] for name, parts in found.items()}
+        counts = {f"flow.{name}": sum(len(p.t_N) for p in parts) for name, parts in learnt.items()}
+        goals = {
+            f"flow.{name}.{k}": v for name, parts in learnt.items() if parts for k, v in _goals(parts).items()
+        }
+        return Batch(
+            inputs={
+                "text": TrunkInput(torch.from_numpy(ids), whole, None if none else mixed(), media=inserted)
+            },
+            targets={"next_token": torch.from_numpy(targets)} | goals,
+            counts={"next_token": int((targets != IGNORE).sum())} | counts,
+            ids=tuple(piece.id for row in rows for piece in row),
+            sources=count_sources(rows),
+        )
+
+    def losses(self, base: BaseModel, batch: Batch) -> Losses:
+        read = batch.inputs["text"]
+        h_BTD = base.hidden(read.ids_BT, read.cols, read.mask, media=read.media, routing=self.routing).hidden
+        count = batch.counts["next_token"]
+        out: Losses = {
+            "next_token": (
+                states_loss(base, h_BTD, batch.targets["next_token"], count, self.routing),
+                count,
+            )
+        }
+        for name, module in base.patches.items():
+            key = f"flow.{name}"
+            goal = [batch.targets.get(f"{key}.{k}") for k in ("clean", "t", "place")]
+            sums_N = flow_losses(module, h_BTD, *goal)
+            out[key] = (self.flow.weight * sums_N.sum(), batch.counts[key])
+        return out
+
+    def _maybe_unprompted(self, piece: Tokens, draws: Draws) -> Tokens:
+        made = next((m for m in piece.media if m.noise), None)
+        if made is None or float(draws.uniform(1)[0]) >= self.flow.drop:
+            return piece
+        return unprompted(piece, made)
+
+    def _noised(self, media: Media, draws: Draws, place: int) -> "_Noised":
+        """The patches as they are read, and what they are."""
+        clean_NP = torch.from_numpy(media.patch_NP)
+        if media.noise:
+            t = float(torch.sigmoid(self.flow.mean + self.flow.std * _normal(draws)))
+        else:
+            hit, amount = draws.uniform(2).tolist()
+            t = 1.0 - amount * self.flow.noise if hit < self.flow.damage else 1.0
+        noise = torch.Generator().manual_seed(draws.seeds(1)[0])
+        z_NP = clean_NP if t == 1.0 else t * clean_NP + (1 - t) * torch.randn(clean_NP.shape, generator=noise)
+        n = len(media)
+        places = torch.arange(place, place + n)
+        return _Noised(
+            clean_NP, z_NP, torch.from_numpy(media.at_NK), torch.full((n,), t), places, media.noise
+        )
+
+
+@dataclass(frozen=True)
+class _Noised:
+    clean_NP: Tensor
+    z_NP: Tensor
+    at_NK: Tensor
+    t_N: Tensor
+    place_N: Tensor
+    learnt: bool
+
+
+def _joined(parts: Sequence[_Noised]) -> Patches:
+    each = ([getattr(p, k) for p in parts] for k in ("z_NP", "at_NK", "t_N", "place_N"))
+    return Patches(*map(torch.cat, each))
+
+
+def _goals(parts: Sequence[_Noised]) -> dict[str, Tensor]:
+    names = {"clean": "clean_NP", "t": "t_N", "place": "place_N"}
+    return {k: torch.cat([getattr(p, name) for p in parts]) for k, name in names.items()}
+
+
+def flow_losses(
+    module: PatchModule,
+    h_BTD: Tensor,
+    clean_NP: Tensor | None,
+    t_N: Tensor | None,
+    place_N: Tensor | None,
+) -> Tensor:
+    """Of each patch that is learnt, fp32 [N]; of none, where there are none, so that the head has a gradient of zero."""
+    if clean_NP is None or t_N is None or place_N is None:
+        found = nothing(module, h_BTD.device)
+        clean_NP, t_N, place_N = found.patch_NP, found.t_N, found.place_N
+    made_NP = module.predict(h_BTD.reshape(-1, h_BTD.shape[-1])[place_N], t_N)
+    return (made_NP - clean_NP).square().mean(-1) / (1 - t_N).clamp(min=NEAREST).square()
+
+
+def unprompted(piece: Tokens, media: Media) -> Tokens:
+    """The piece without what stands between its first token and the media's opening."""
+    gone = media.start - media.opening - 1
+    if gone <= 0:
+        return piece
+
+    def less(x: np.ndarray) -> np.ndarray:
+        return np.concatenate((x[:1], x[1 + gone :]))
+
+    kept = tuple(replace(m, start=m.start - gone) for m in piece.media if m.start >= media.start)
+    return replace(piece, ids=less(piece.ids), loss=less(piece.loss), media=kept)
+
+
+def _normal(draws: Draws) -> Tensor:
+    """A normal number."""
+    u = torch.from_numpy(draws.uniform(1)).clamp(1e-9, 1 - 1e-9)
+    return torch.erfinv(2 * u - 1)[0] * 2**0.5

@@ -1,0 +1,244 @@
+"""Text and media learnt in one row: what a batch holds, what each loss counts, and eight pairs learnt by heart both ways."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from onebase.base.config import BaseConfig, TextShape, base_parameters, text_base
+from onebase.base.model import BaseModel
+from onebase.codec.patches.config import ImagePatchesConfig, SoundPatchesConfig
+from onebase.codec.patches.pictures import grid
+from onebase.codec.text.sample import Media, Tokens
+from onebase.data.order import ExampleOrder
+from onebase.engine.drawing import Drawing, drawn
+from onebase.errors import ConfigError, UserError
+from onebase.model.mask import mixed
+from onebase.objective.mixed import FlowConfig, Mixed, unprompted
+from onebase.train.config import TrainConfig
+from onebase.train.loop import Job, run
+
+BOS, OPEN, CLOSE, END, PATCH, FIRST = range(6)
+IMAGE = ImagePatchesConfig(kind="image_patches", channels=1, bottleneck=16)
+SOUND = SoundPatchesConfig(kind="sound_patches", bottleneck=16, limit=8)
+PLAIN = FlowConfig(drop=0.0, damage=0.0)
+
+
+def native(zero_out: bool = True) -> BaseConfig:
+    shape = TextShape(width=64, depth=2, head_dim=16, context=64, vocab_size=32, zero_out=zero_out)
+    cfg = text_base(shape)
+    trunk = replace(cfg.trunks["text"], groups=("text", "vision", "audio"))
+    codecs = cfg.codecs | {"image_patches": IMAGE, "sound_patches": SOUND}
+    return BaseConfig(trunks={"text": trunk}, codecs=codecs)
+
+
+def model(zero_out: bool = True) -> BaseModel:
+    base = BaseModel(native(zero_out))
+    base.reset(0)
+    return base
+
+
+def picture(i: int, noise: bool, start: int) -> Media:
+    """8 x 8 pixels, smooth, each number another."""
+    draw = np.random.default_rng(i)
+    small = draw.uniform(-1, 1, (2, 2))
+    values = np.kron(small, np.ones((4, 4)))[None].astype(np.float32)
+    patch = values.reshape(1, 2, 4, 2, 4).transpose(1, 3, 0, 2, 4).reshape(4, 16)
+    return Media("image_patches", start, patch, grid(2, 2).numpy(), noise)
+
+
+def caption(i: int) -> list[int]:
+    return [FIRST + i, FIRST + 8 + i % 3]
+
+
+def read_row(i: int) -> Tokens:
+    """Picture, then its name."""
+    ids = [BOS, OPEN, *[PATCH] * 4, CLOSE, *caption(i), END]
+    loss = [False] * 7 + [True] * 3
+    return Tokens(
+        np.array(ids, np.int32), np.array(loss), f"read {i}", "pairs", media=(picture(i, False, 2),)
+    )
+
+
+def drawn_row(i: int) -> Tokens:
+    """Name, then the picture that is to be made."""
+    ids = [BOS, *caption(i), OPEN, *[PATCH] * 4, CLOSE]
+    return Tokens(
+        np.array(ids, np.int32), np.zeros(9, bool), f"draw {i}", "pairs", media=(picture(i, True, 4),)
+    )
+
+
+def text_row(n: int = 6) -> Tokens:
+    ids = np.arange(FIRST, FIRST + n, dtype=np.int32)
+    return Tokens(ids, np.array([False] + [True] * (n - 1)), "text", "text")
+
+
+def sound_row() -> Tokens:
+    patch = np.random.default_rng(3).normal(size=(3, SOUND.values)).astype(np.float32)
+    media = Media("sound_patches", 2, patch, np.arange(3)[:, None], False)
+    ids = np.array([BOS, OPEN, *[PATCH] * 3, CLOSE, FIRST], np.int32)
+    return Tokens(ids, np.array([False] * 6 + [True]), "sound", "sounds", media=(media,))
+
+
+def test_a_batch_holds_each_kind_in_its_place() -> None:
+    base = model()
+    found = Mixed.of(base, 20, PLAIN).batch([[read_row(0), text_row()], [drawn_row(1)]], 0)
+    read = found.inputs["text"]
+    assert read.mask == mixed() and read.cols.noisy is not None and read.cols.kind is not None
+    assert read.cols.pos[0].tolist()[:16] == [0, 1, 2, 2, 2, 2, 3, 4, 5, 6, 0, 1, 2, 3, 4, 5]
+    assert read.cols.doc[0].tolist() == [0] * 10 + [1] * 6 + [-1] * 4
+    assert read.cols.kind[0].tolist()[:10] == [0, 0, 1, 1, 1, 1, 0, 0, 0, 0]
+    assert not read.cols.noisy[0].any() and read.cols.noisy[1].nonzero()[:, 0].tolist() == [4, 5, 6, 7]
+    media = read.media["image_patches"]
+    assert media.place_N.tolist() == [2, 3, 4, 5, 24, 25, 26, 27]
+    assert media.t_N[:4].tolist() == [1.0] * 4 and 0 < float(media.t_N[4]) < 1
+    assert torch.equal(media.patch_NP[:4], torch.from_numpy(picture(0, False, 0).patch_NP))
+    assert found.counts == {"next_token": 8, "flow.image_patches": 4, "flow.sound_patches": 0}
+    assert found.tokens == 25
+
+
+def test_rows_are_noised_alike_in_any_micro_batch() -> None:
+    objective = Mixed.of(model(), 12)
+    rows = [[drawn_row(i)] for i in range(6)] + [[read_row(i)] for i in range(6)]
+    whole = objective.batch(rows, 100).inputs["text"]
+    parts = [objective.batch(rows[i : i + 3], 100 + i).inputs["text"] for i in range(0, 12, 3)]
+    assert torch.equal(whole.ids_BT, torch.cat([p.ids_BT for p in parts]))
+    for name in ("patch_NP", "t_N"):
+        found = torch.cat([getattr(p.media["image_patches"], name) for p in parts])
+        assert torch.equal(found, getattr(whole.media["image_patches"], name))
+    again = objective.batch(rows, 200).inputs["text"].media["image_patches"]
+    assert not torch.equal(again.t_N, whole.media["image_patches"].t_N)
+
+
+def test_without_a_prompt_the_opening_stays() -> None:
+    piece = drawn_row(2)
+    found = unprompted(piece, piece.media[0])
+    assert found.ids.tolist() == [BOS, OPEN, *[PATCH] * 4, CLOSE] and found.media[0].start == 2
+    assert unprompted(found, found.media[0]) is found
+    always = Mixed.of(model(), 12, FlowConfig(drop=1.0)).batch([[piece]], 0)
+    assert always.inputs["text"].ids_BT[0, :3].tolist() == [BOS, OPEN, PATCH]
+
+
+@pytest.mark.parametrize("rows", ["text", "read", "drawn", "sound"])
+def test_what_is_absent_has_a_gradient_of_zero(rows: str) -> None:
+    base = model(zero_out=False)
+    torch.nn.init.normal_(
+        base.patches["image_patches"].head.weight
+    )  # from zero nothing before it would learn at once
+    given = {"text": text_row(), "read": read_row(0), "drawn": drawn_row(0), "sound": sound_row()}[rows]
+    objective = Mixed.of(base, 12, PLAIN)
+    batch = objective.batch([[given]], 0)
+    sum(total for total, _ in objective.losses(base, batch).values()).backward()
+    present = {
+        "text": {"vision": False, "image": False, "flow": False, "audio": False, "sound": False},
+        "read": {"vision": True, "image": True, "flow": False, "audio": False, "sound": False},
+        "drawn": {"vision": True, "image": True, "flow": True, "audio": False, "sound": False},
+        "sound": {"vision": False, "image": False, "flow": False, "audio": True, "sound": True},
+    }[rows]
+    for name, where in {
+        "vision": "trunks.text.blocks.0.group_ff.vision.up.weight",
+        "audio": "trunks.text.blocks.0.group_ff.audio.up.weight",
+        "image": "codecs.image_patches.narrow",
+        "sound": "codecs.sound_patches.narrow",
+        "flow": "codecs.image_patches.head.weight",
+    }.items():
+        grad = base.get_parameter(where).grad
+        assert grad is not None, where
+        assert bool(grad.any()) == present[name], name
+
+
+def test_each_loss_is_a_mean_over_its_own_tokens() -> None:
+    base, rows = model(), [[read_row(0), text_row()], [drawn_row(1)], [drawn_row(2)]]
+    torch.nn.init.normal_(base.patches["image_patches"].head.weight, std=0.1)
+    objective = Mixed.of(base, 20, PLAIN)
+    whole = objective.losses(base, objective.batch(rows, 0))
+    parts = [objective.losses(base, objective.batch([row], i)) for i, row in enumerate(rows)]
+    for name, (total, count) in whole.items():
+        torch.testing.assert_close(
+            total, torch.stack([p[name][0] for p in parts]).sum(), atol=1e-3, rtol=1e-4
+        )
+        assert count == sum(p[name][1] for p in parts)
+    half = replace(objective, flow=replace(PLAIN, weight=1.5)).losses(base, objective.batch(rows, 0))
+    torch.testing.assert_close(2 * half["flow.image_patches"][0], whole["flow.image_patches"][0])
+
+
+def test_a_clean_patch_reads_alike_where_it_was_made() -> None:
+    """At t = 1 the block of a finished picture is that of a picture that is read."""
+    base = model().eval()
+    seen = Mixed.of(base, 12, PLAIN).batch([[read_row(0)]], 0).inputs["text"]
+    made = replace(drawn_row(0), ids=read_row(0).ids, loss=read_row(0).loss, media=(picture(0, True, 2),))
+    batch = Mixed.of(base, 12, PLAIN).batch([[made]], 0).inputs["text"]
+    media = batch.media["image_patches"]
+    done = replace(media, patch_NP=seen.media["image_patches"].patch_NP, t_N=torch.ones(4))
+    with torch.no_grad():
+        a = base.hidden(seen.ids_BT, seen.cols, mixed(), media=seen.media).hidden[0, 2:6]
+        b = base.hidden(batch.ids_BT, batch.cols, mixed(), media={"image_patches": done}).hidden[0, 2:6]
+    assert torch.equal(a, b)
+
+
+def test_configs_and_counts() -> None:
+    cfg = native()
+    assert base_parameters(cfg) == sum(p.numel() for p in BaseModel(cfg).parameters())
+    with pytest.raises(ConfigError, match="'vision'.*|its trunk has: text, audio"):
+        replace(cfg, trunks={"text": replace(cfg.trunks["text"], groups=("text", "audio"))})
+    with pytest.raises(ConfigError, match="flow.drop is 2"):
+        FlowConfig(drop=2)
+    with pytest.raises(UserError, match="steps is 0"):
+        Drawing(steps=0)
+
+
+@pytest.fixture(scope="module")
+def learnt() -> BaseModel:
+    """Eight pairs, both ways, by the loop that learns everything."""
+    base = model()
+    rows = [(row(i),) for i in range(8) for row in (read_row, drawn_row)]
+    train = TrainConfig(steps=400, batch_size=16, sequence_length=12, dtype="fp32", compile=False)
+    objective = Mixed.of(base, 12, FlowConfig(damage=0.0))
+    result = run(Job(base, objective, ExampleOrder(rows, 16), train))
+    assert np.mean(result.losses[-20:]) < 0.2 * np.mean(result.losses[:5])
+    return base.eval()
+
+
+def test_eight_pairs_are_read(learnt: BaseModel) -> None:
+    objective = Mixed.of(learnt, 12, PLAIN)
+    read = objective.batch([[read_row(i)] for i in range(8)], 0).inputs["text"]
+    with torch.no_grad():
+        h_BTD = learnt.hidden(read.ids_BT, read.cols, read.mask, media=read.media).hidden
+        guess = learnt.text.logits(h_BTD[:, 6:9]).argmax(-1)
+    assert guess.tolist() == [[*caption(i), END] for i in range(8)]
+
+
+@pytest.mark.parametrize("solver", ["euler", "heun"])
+def test_eight_pairs_are_drawn(learnt: BaseModel, solver: str) -> None:
+    all_8NP = torch.stack([torch.from_numpy(picture(i, True, 0).patch_NP) for i in range(8)])
+    how = Drawing(steps=12, guidance=1.5, solver=solver)  # type: ignore[arg-type]
+    hits = 0
+    for i in range(8):
+        prompt = [BOS, *caption(i), OPEN]
+        made_BNP = drawn(learnt, "image_patches", prompt, grid(2, 2), 2, how, unprompted=[BOS, OPEN])
+        far_B8 = (made_BNP[:, None] - all_8NP).square().mean((2, 3))
+        hits += int((far_B8.argmin(1) == i).sum())
+        assert far_B8[:, i].max() < 0.1
+        again = drawn(learnt, "image_patches", prompt, grid(2, 2), 1, how, unprompted=[BOS, OPEN])
+        torch.testing.assert_close(again[0], made_BNP[0], atol=1e-4, rtol=1e-4)
+    assert hits == 16
+
+
+def test_a_seed_repeats_bitwise_and_known_patches_stay(learnt: BaseModel) -> None:
+    prompt, how = [BOS, *caption(3), OPEN], Drawing(steps=6, seed=5)
+    first, second = (
+        drawn(learnt, "image_patches", prompt, grid(2, 2), 1, how, unprompted=[BOS, OPEN]) for _ in range(2)
+    )
+    assert torch.equal(first, second)
+    other = drawn(learnt, "image_patches", prompt, grid(2, 2), 1, replace(how, seed=6))
+    assert not torch.equal(first, other)
+    whole_NP = torch.from_numpy(picture(3, True, 0).patch_NP)
+    given = torch.tensor([True, False, True, False])
+    filled = drawn(
+        learnt, "image_patches", prompt, grid(2, 2), 1, how, known=(whole_NP, given), unprompted=[BOS, OPEN]
+    )
+    assert torch.equal(filled[0, given], whole_NP[given])
+    assert (filled[0] - whole_NP).square().mean() < 0.05
+    with pytest.raises(UserError, match="the context is 64"):
+        drawn(learnt, "image_patches", prompt, grid(8, 8), 1, how)
