@@ -55,7 +55,7 @@ def test_apply_and_eval(adapters: Path, task: str) -> None:
 def test_what_apply_refuses(adapters: Path) -> None:
     for words, says in [
         ((), "no texts"),
-        (("x", "--data", adapters / "tag.jsonl"), "two places"),
+        (("x", "--data", adapters / "tag.jsonl"), "both TEXT and --data"),
     ]:
         said = onebase("apply", tiny_run(), "--adapter", adapters / "tag", *words)
         assert said.status == 1 and says in said.err and len(said.err.splitlines()) <= 2

@@ -243,8 +243,8 @@ def test_the_command(saved: Path, tasks: Path, tmp_path: Path) -> None:
     for words, wanted in {
         ("--lm-eval", tasks / "none.yaml"): "no such file",
         ("--lm-eval", tasks / "broken.yaml"): "cannot load",
-        ("--lm-eval", tasks / "choice.yaml", "--data", tasks / "rows.jsonl"): "two",
-        (): "nothing to score on",
+        ("--lm-eval", tasks / "choice.yaml", "--data", tasks / "rows.jsonl"): "does not go with",
+        (): "no data to score",
     }.items():
         refused = command("eval", saved, *words)
         assert refused.status == 1 and wanted in refused.err, (words, refused.err)

@@ -184,11 +184,11 @@ NAMES: list[Mistake] = [
     ((*LEARN, "train.jsonl", "-o", "epochs"), "'epochs' is not key=value", "write epochs=VALUE"),
     ((*SAY, "--regex", "a|^b"), r"the regex has \^ at character 3", "matches the whole answer"),
     ((*SAY, "--regex", r"\bfoo\b"), r"the regex has \\b at character 1", "matches the whole answer"),
-    ((*SAY, "--schema", '{"type": "object"}'), "is no file", "write the schema into a file"),
+    ((*SAY, "--schema", '{"type": "object"}'), "is not a file", "write the schema to a file"),
 ]
 USAGE: list[tuple[tuple[str, ...], str]] = [
     ((*LEARN, "train.jsonl", "--learning-rate", "1"), "No such option: --learning-rate; write -o lr=VALUE"),
-    (("eval", "BASE", "train.jsonl"), "a file of rows is given by --data train.jsonl"),
+    (("eval", "BASE", "train.jsonl"), "give a data file as --data train.jsonl"),
 ]
 
 

@@ -89,7 +89,7 @@ def test_by_command(place: Path) -> None:
     assert sorted(first["order"]) == [0, 1, 2] and first["query"] == "tea please"
     assert "ia3" in run(place, "-m", "onebase", "show", "by_ia3").stdout
     bad = run(place, "-m", "onebase", "apply", "base", "--adapter", "by_ia3", "a text")
-    assert "asked by query, passages" in bad.stderr
+    assert "needs the columns query, passages" in bad.stderr
     only = ("eval", "base", "--adapter", "by_ia3", "--data", "rows.jsonl", "--score")
     assert command(place, *only, "ndcg").startswith("ndcg: ")
     assert "score 'ndgc' is not known" in run(place, "-m", "onebase", *only, "ndgc").stderr

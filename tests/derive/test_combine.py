@@ -245,4 +245,4 @@ def test_weights_that_are_no_numbers_are_refused(made: Path, tmp_path: Path, cap
     ]
     with pytest.raises(SystemExit):
         _guard(lambda: app(line, standalone_mode=False))
-    assert "numbers with commas" in capsys.readouterr().err
+    assert "numbers separated by commas" in capsys.readouterr().err

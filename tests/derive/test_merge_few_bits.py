@@ -72,5 +72,5 @@ def test_the_command_says_what_rounding_costs(tmp_path: Path, capsys: pytest.Cap
     assert "1e-09 nats are accepted" in capsys.readouterr().err
     assert not (tmp_path / "made").exists()
     app(line, standalone_mode=False)
-    assert "nats a token, where the adapter changes" in capsys.readouterr().out
+    assert "nats per token; the adapter's effect is" in capsys.readouterr().out
     assert Base(load_base(tmp_path / "made")).record.get("merged.drift") > 0

@@ -97,7 +97,7 @@ def test_a_tokenizer_without_such_tokens_is_refused() -> None:
 
 
 def test_images_and_messages_have_no_suffix(base: Base) -> None:
-    with pytest.raises(UserError, match="beside images or messages"):
+    with pytest.raises(UserError, match="needs a text prompt, without images"):
         list(base.stream([{"role": "user", "content": "a"}], suffix="b"))
 
 

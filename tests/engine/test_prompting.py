@@ -357,7 +357,7 @@ def test_the_commands(base: Base, tmp_path: Path) -> None:
     on = ("--adapter", str(tmp_path / "w"))
     wanted = base.generate("x y", max_tokens=5)
     assert run("generate", "x", "--var", "a=y", "--max-tokens", "5", *on) == wanted + "\n"
-    assert "is no NAME=VALUE" in run("generate", "x", "--var", "a", *on, code=1)
+    assert "is not of the form NAME=VALUE" in run("generate", "x", "--var", "a", *on, code=1)
     assert "no text to continue" in run("generate", code=1)
 
 

@@ -278,7 +278,7 @@ def test_the_command(tmp_path: Path) -> None:
         said = command("adapt", tiny_run(), "--data", data, "--column", column, "--dry-run")
         assert said.status == 1 and "--column text=body" in said.err and "Traceback" not in said.err
     said = command(*words, "--column", "text=label")
-    assert said.status == 1 and "names a column again" in said.err
+    assert said.status == 1 and "names a column twice" in said.err
     said = command(*words[:4], "--column", "text=boody", "--dry-run")
     assert said.status == 1 and "map it: --column text=body" in said.err
 

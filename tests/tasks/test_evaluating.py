@@ -247,4 +247,4 @@ def test_the_command_compares_with_a_twin_where_it_is_asked(
     assert command(*words, "--train", rows).status == 0 and not made
     assert command(*words, "--train", rows, "--twin").status == 0 and len(made) == 1
     told = command(*words, "--twin")
-    assert told.status == 1 and "--twin without --train" in told.err
+    assert told.status == 1 and "--twin needs --train" in told.err

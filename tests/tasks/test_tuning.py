@@ -156,4 +156,4 @@ def test_the_command(saved: Path, tmp_path: Path) -> None:
     assert done.status == 0 and "trial 2 of 2: lr " in done.err + done.out, done.err
     assert len(onebase.load(saved).with_adapter(tmp_path / "out").attached.record.get("tune.trials")) == 2  # type: ignore[union-attr]
     refused = command(*words, "--out", tmp_path / "other", "--resume", tmp_path / "state")
-    assert refused.status == 1 and "trials keep no state" in refused.err
+    assert refused.status == 1 and "trials save no checkpoints" in refused.err
