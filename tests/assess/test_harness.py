@@ -145,7 +145,7 @@ def test_what_is_written_is_our_greedy_text_and_the_adapter_s(tmp_path: Path) ->
     assert again[0] == again[1] and again[0][0] != again[0][1]  # repeatable, and each draw its own
     with pytest.raises(DataError, match="num_beams"):
         ours.generate_until([asked("a", {"num_beams": 4, "max_gen_toks": 5})])
-    with pytest.raises(DataError, match="wants 256 new tokens"):
+    with pytest.raises(DataError, match="asks for 256 new tokens"):
         ours.generate_until([asked("a", {})])
 
 

@@ -126,10 +126,10 @@ DATA: list[Mistake] = [
     ((*SCORE, "case.jsonl"), "'A ', which the adapter never saw", "write it as it was learnt: 'a'"),
     (
         (*SCORE, "test.jsonl", "--train", "other.jsonl"),
-        "not those that the adapter learnt from; .* 12 rows",
+        "not the training rows of the adapter; .* 12 rows",
         "the same data",
     ),
-    ((*SCORE, "train.jsonl", "--train", "test.jsonl"), "the test rows are those", "swapped"),
+    ((*SCORE, "train.jsonl", "--train", "test.jsonl"), "was trained on the test rows", "swapped"),
     (
         ("eval", "BASE", "--data", "train.jsonl", "--task", "classify"),
         "no adapter that classifies",

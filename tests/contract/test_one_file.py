@@ -94,7 +94,7 @@ def test_by_command(place: Path) -> None:
     assert command(place, *only, "ndcg").startswith("ndcg: ")
     assert "score 'ndgc' is not known" in run(place, "-m", "onebase", *only, "ndgc").stderr
     bad = run(place, "-m", "onebase", *only, "brier")
-    assert "there is no score 'brier' of these answers\n  scores: ndcg" in bad.stderr
+    assert "there is no score 'brier' for this task\n  scores: ndcg" in bad.stderr
     plan = command(place, "adapt", "base", *more, "--method", "ia3", "--dry-run")
     assert "rank" in plan and "ia3" in plan
     told = command(place, "adapt", "base", "--method", "ia3", "-o", "help")
@@ -397,7 +397,7 @@ def test_a_name_that_is_taken_is_refused() -> None:
         objectives.register(replace(objectives.OBJECTIVES["infill"], version="3"))
     with pytest.raises(ConfigError, match="BoundTo has no field `kind`"):
         objectives.register(replace(objectives.OBJECTIVES["infill"], config=BoundTo))
-    with pytest.raises(ConfigError, match="two scores called 'ece' of Labels"):
+    with pytest.raises(ConfigError, match="two scores of Labels are called 'ece'"):
         scores.register(Metric("ece", Labels, lambda said, seed: None))
     methods.register(methods.METHODS["lora"])  # a module that is imported twice
     assert methods.BY_STEPS.count("lora") == 1

@@ -304,7 +304,7 @@ def test_the_twin_has_the_same_examples(base: Base, how: str) -> None:
     assert on.attached.config.prompt is not None
     assert twin.config.prompt.examples == on.attached.config.prompt.examples
     assert (twin.config.prompt.bias is None) == (how == "none")
-    with pytest.raises(UserError, match="not those that the adapter learnt from"):
+    with pytest.raises(UserError, match="not the training rows of the adapter"):
         against_classical(on, LABELLED[:4], LABELLED[4:8])
 
 

@@ -112,5 +112,5 @@ def test_no_record_leaves_it_and_a_read_only_one_only_warns(
     monkeypatch.setattr(os, "access", lambda p, mode: mode != os.W_OK and real(p, mode))
     with caplog.at_level(logging.WARNING):
         assert "accuracy" in scored(folder)
-    assert "not kept in the adapter's record" in caplog.text
+    assert "not saved in the adapter's record" in caplog.text
     assert (folder / "head" / "record.json").read_bytes() == raw
