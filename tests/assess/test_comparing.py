@@ -340,4 +340,4 @@ def test_the_command(tmp_path: Path) -> None:
     again = command(*words, *some, "--save", tmp_path / "best")
     assert again.status == 1 and "--save" in again.err and "already exists" in again.err
     nowhere = command(*words, *some, "--report", tmp_path / "none" / "page.html")
-    assert nowhere.status == 1 and "has no folder" in nowhere.err
+    assert nowhere.status == 1 and "there is no folder" in nowhere.err

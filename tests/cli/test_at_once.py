@@ -63,7 +63,7 @@ def test_records_are_read_without_torch() -> None:
         assert said["status"] == 0 and not said["heavy"], said
     assert str(found[0]["out"]).startswith("onebase ")
     assert "at-once" in str(found[1]["out"])
-    assert "fingerprint computed anew" in str(found[-1]["out"])
+    assert "fingerprint recomputed" in str(found[-1]["out"])
 
 
 def test_a_wrong_path_is_said_before_torch_is_imported_by_every_command() -> None:

@@ -47,7 +47,7 @@ def test_a_folder_of_few_bits_is_a_base_like_any_other(
         assert torch.equal(said, small.model.logits(ids))
     assert 0 < float((said - dense).abs().max()) < 0.5 * float(dense.abs().max())
     assert again.fingerprint == base_fingerprint(again.model) != before
-    assert "fingerprint computed anew" in verify_artifact(tmp_path / "small").checks
+    assert "fingerprint recomputed" in verify_artifact(tmp_path / "small").checks
     assert again.record.parents[0]["fingerprint"] == before
     assert again.record.get("quantised.perplexity") == cost.perplexity
     assert cost.bytes < (0.35 if storage.head else 0.7) * cost.bytes_before or tied is False
