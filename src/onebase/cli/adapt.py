@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from onebase.cli.app import (
+    TRAIN_DATA,
     Column,
     Device,
     DType,
@@ -17,6 +18,7 @@ from onebase.cli.app import (
     echo,
     example,
     named_columns,
+    pairs_option,
     refuse_existing,
 )
 from onebase.cli.names import BUILT_IN
@@ -37,13 +39,7 @@ def adapt(
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Output folder; not needed with --dry-run.")
     ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE",
-            help="Training rows: jsonl, json, csv, tsv, parquet or hf:org/name[:split]. Optional for method prompt.",
-        ),
-    ] = None,
+    data: Annotated[str | None, TRAIN_DATA] = None,
     column: Column = None,
     dry_run: Annotated[
         bool,
@@ -55,13 +51,7 @@ def adapt(
     task: Annotated[str | None, typer.Option(help="Task: {tasks} (default: classify).")] = None,
     method: Annotated[str | None, typer.Option(help="Method: {methods} (default: lora).")] = None,
     option: Annotated[
-        list[str] | None,
-        typer.Option(
-            "-o",
-            "--option",
-            metavar="KEY=VALUE",
-            help="Option of the task or method, as YAML; -o help lists them.",
-        ),
+        list[str] | None, pairs_option("Option of the task or method, as YAML; -o help lists them.")
     ] = None,
     batch_size: Annotated[
         int | None,
@@ -108,7 +98,7 @@ def adapt(
     device: Device = "auto",
     dtype: DType = "auto",
 ) -> None:
-    """Adapt a base to a task; only the adapter is written."""
+    """Adapt a base to a task; only the adapter is written. Method prompt needs no --data."""
     from onebase.cli.names import option_names
     from onebase.config import parse_pairs
     from onebase.tasks.option_names import METHOD, TASK

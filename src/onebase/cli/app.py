@@ -90,7 +90,20 @@ Column = Annotated[
         help="Map a column of the task to a column of the file: text=body (repeatable).",
     ),
 ]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+MaxTokens = Annotated[int, typer.Option(help="Maximum new tokens.")]
+Temperature = Annotated[float, typer.Option(help="Sampling temperature; 0 is greedy.")]
+TRAIN_DATA = typer.Option(
+    "--data",
+    metavar="FILE",
+    help="Training rows: jsonl, json, csv, tsv, parquet or hf:org/name[:split].",
+)
 Out = Annotated[Path, typer.Option(metavar="DIR", help="Output folder.")]
+
+
+def pairs_option(help: str) -> Any:
+    """The option -o KEY=VALUE (repeatable)."""
+    return typer.Option("-o", "--option", metavar="KEY=VALUE", help=help)
 
 
 def example(*lines: str) -> str:

@@ -9,6 +9,7 @@ from onebase.cli.app import (
     AdapterDir,
     Device,
     DType,
+    Json,
     Ref,
     app,
     check_paths,
@@ -46,7 +47,7 @@ def audit(
         Path | None,
         typer.Option(metavar="DIR", help="Output folder for the audit and its record (default: none)."),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    json: Json = False,
     device: Device = "auto",
     dtype: DType = "auto",
 ) -> None:

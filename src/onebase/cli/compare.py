@@ -6,14 +6,17 @@ from typing import Annotated
 import typer
 
 from onebase.cli.app import (
+    TRAIN_DATA,
     Column,
     Device,
     DType,
+    Json,
     app,
     check_paths,
     echo,
     example,
     named_columns,
+    pairs_option,
     print_json,
     refuse_existing,
 )
@@ -30,12 +33,7 @@ def compare(
         list[str],
         typer.Argument(metavar="BASE...", help="One or more bases: folders or names in the store."),
     ],
-    data: Annotated[
-        str,
-        typer.Option(
-            metavar="FILE", help="Training rows: jsonl, json, csv, tsv, parquet or hf:org/name[:split]."
-        ),
-    ],
+    data: Annotated[str, TRAIN_DATA],
     test: Annotated[str, typer.Option(metavar="FILE", help="Test rows, scored once at the end.")],
     task: Annotated[str | None, typer.Option(help="Task (default: inferred from the columns).")] = None,
     minutes: Annotated[float, typer.Option(help="Minutes for all candidates together.")] = 10.0,
@@ -48,13 +46,7 @@ def compare(
     ] = None,
     column: Column = None,
     option: Annotated[
-        list[str] | None,
-        typer.Option(
-            "-o",
-            "--option",
-            metavar="KEY=VALUE",
-            help="Option of adaptation, for the candidates that have it.",
-        ),
+        list[str] | None, pairs_option("Option of adaptation, for the candidates that have it.")
     ] = None,
     save: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Output folder for the best adapter.")
@@ -62,7 +54,7 @@ def compare(
     report: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Output HTML file with table and chart.")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    json: Json = False,
     device: Device = "auto",
     dtype: DType = "auto",
 ) -> None:

@@ -11,6 +11,8 @@ from onebase.cli.app import (
     Device,
     DType,
     FromTables,
+    Json,
+    MaxTokens,
     Ref,
     Schema,
     Spaces,
@@ -21,6 +23,7 @@ from onebase.cli.app import (
     example,
     load_base,
     named_columns,
+    pairs_option,
     print_json,
 )
 from onebase.errors import UserError
@@ -66,14 +69,11 @@ def eval_(
     ] = False,
     schema: Schema = None,
     spaces: Spaces = False,
-    max_tokens: Annotated[int, typer.Option(help="Maximum new tokens of a generated answer.")] = 64,
+    max_tokens: MaxTokens = 64,
     option: Annotated[
         list[str] | None,
-        typer.Option(
-            "-o",
-            "--option",
-            metavar="KEY=VALUE",
-            help="Option of judging completions (tasks {judged}): reward, max_tokens, stop, success, samples.",
+        pairs_option(
+            "Option of judging completions (tasks {judged}): reward, max_tokens, stop, success, samples."
         ),
     ] = None,
     score: Annotated[
@@ -99,7 +99,7 @@ def eval_(
             "--record/--no-record", help="Save the scores in the adapter's record, with the hash of the data."
         ),
     ] = True,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    json: Json = False,
     device: Device = "auto",
     dtype: DType = "auto",
 ) -> None:

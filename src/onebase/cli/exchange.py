@@ -5,7 +5,18 @@ from typing import Annotated
 
 import typer
 
-from onebase.cli.app import AdapterDir, Out, Ref, app, check_paths, echo, example, load_base, refuse_existing
+from onebase.cli.app import (
+    AdapterDir,
+    Out,
+    Ref,
+    app,
+    check_paths,
+    echo,
+    example,
+    load_base,
+    pairs_option,
+    refuse_existing,
+)
 
 
 @app.command(
@@ -74,10 +85,7 @@ def export(
     out: Out,
     format: Annotated[str, typer.Option(help="Output format: hf, or another one of docs/bases.md.")] = "hf",
     adapter: AdapterDir = None,
-    option: Annotated[
-        list[str] | None,
-        typer.Option("-o", "--option", metavar="KEY=VALUE", help="Option of the format, as YAML."),
-    ] = None,
+    option: Annotated[list[str] | None, pairs_option("Option of the format, as YAML.")] = None,
 ) -> None:
     """Convert a base to a format of other programs; with --adapter its weights are merged in."""
     from onebase.config import parse_pairs

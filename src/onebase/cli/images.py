@@ -9,6 +9,7 @@ from onebase.cli.app import (
     AdapterDir,
     Device,
     DType,
+    Json,
     Ref,
     app,
     check_paths,
@@ -54,7 +55,7 @@ def images(
         Path | None,
         typer.Option(metavar="FILE.npy", help="Output file for the embeddings, float32 [N, D]."),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    json: Json = False,
     device: Device = "auto",
     dtype: DType = "fp32",
 ) -> None:

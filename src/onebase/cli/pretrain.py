@@ -5,7 +5,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from onebase.cli.app import Out, app, echo, example, print_json
+from onebase.cli.app import (
+    Json,
+    Out,
+    app,
+    echo,
+    example,
+    print_json,
+)
 from onebase.cli.names import with_plugins
 from onebase.errors import UserError
 
@@ -106,7 +113,7 @@ def plan(
         bool,
         typer.Option("--machine", help="Show this machine's dtypes, kernels and their measured speed."),
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    json: Json = False,
 ) -> None:
     """Estimate parameters, FLOPs, memory and time of a recipe before anything is allocated; or describe this machine."""
     if machine == (recipe is not None):
