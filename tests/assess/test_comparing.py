@@ -238,7 +238,7 @@ def test_a_base_that_does_not_write_is_not_prompted(monkeypatch: pytest.MonkeyPa
     assert [t.method for t in found.tried] == ["head"]
     (prompt,) = found.untried
     assert "predicts no next token" in prompt.why
-    assert found.line.startswith("Cannot tell: head on base alone was tried")
+    assert found.line.startswith("Cannot tell: only head on base was tried")
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {

@@ -129,5 +129,5 @@ def test_an_adapter_is_replaced_only_when_that_is_said() -> None:
     refused("'base', not an adapter", *words[:-4], "--out", "base", "--overwrite")
     Path("notes").mkdir()
     Path("notes/mine.txt").write_text("mine")
-    refused("was not made by onebase", *words[:-4], "--out", "notes", "--overwrite")
+    refused("was not written by onebase", *words[:-4], "--out", "notes", "--overwrite")
     assert Path("notes/mine.txt").read_text() == "mine" and isinstance(package.load("base"), Base)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class FromTables(TyperCommand):
-    """A command whose help lists tasks and methods: {tasks}, {methods}, {scored}, {judged} and {asked} are filled in from the tables,
+    """A command whose help lists tasks and methods: {tasks}, {methods}, {scored}, {judged} and {applied} are filled in from the tables,
     plug-ins included. The tables are read only when the help is shown, so that no command waits for them."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

@@ -57,7 +57,7 @@ def apply(
 ) -> None:
     """Run an adapter on texts or rows, and print its predictions.
 
-    Tasks: {asked}."""
+    Tasks: {applied}."""
     if bool(texts) == (data is not None):
         raise UserError(
             "both TEXT and --data are given" if texts else "no texts", "give TEXT..., or --data FILE"

@@ -24,7 +24,7 @@ BUILT_IN = {
         *("prefer", "reward", "reinforce", "continue", "text"),
     ),
     "judged": ("prefer", "reinforce"),
-    "asked": ("classify", "regress", "tag", "rerank", "extract", "reward"),
+    "applied": ("classify", "regress", "tag", "rerank", "extract", "reward"),
 }
 OPTIONS = Path(__file__).with_name("options.json")
 """Common options and those of each task and method, copied from the tables; `python -m onebase.cli.names` regenerates the file."""
@@ -86,7 +86,7 @@ def from_tables() -> dict[str, tuple[str, ...]]:
         "methods": tuple(METHODS),
         "scored": tuple(PREDICTIONS),
         "judged": tuple(t.name for t in TASKS.values() if t.takes_judge),
-        "asked": tuple(t.name for t in TASKS.values() if t.answer),
+        "applied": tuple(t.name for t in TASKS.values() if t.answer),
     }
 
 

@@ -84,7 +84,7 @@ def thinned(xs: Sequence[float], ys: Sequence[float]) -> tuple[list[float], list
     return [xs[i] for i in keep], [ys[i] for i in keep]
 
 
-def as_svg(fig: Figure, title: str, says: str) -> Markup:
+def as_svg(fig: Figure, title: str, description: str) -> Markup:
     """The figure as SVG for a page: with the page's colours and fonts, and without ids that could clash with another chart."""
     from matplotlib import rc_context
 
@@ -102,4 +102,4 @@ def as_svg(fig: Figure, title: str, says: str) -> Markup:
     width, height = fig.get_size_inches() * 72
     return Markup(
         '<svg role="img" viewBox="0 0 {:.0f} {:.0f}" aria-label="{}"><desc>{}</desc>{}</svg>'
-    ).format(width, height, title, says, Markup(body))
+    ).format(width, height, title, description, Markup(body))

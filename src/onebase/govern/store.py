@@ -24,7 +24,7 @@ from onebase.errors import ArtifactError, UserError
 FOLDERS = {"base": "bases", "adapter": "adapters", "dataset": "datasets", "run": "runs", "checkpoint": "runs"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _LAYOUT = 2  # incremented when the table changes: an index with another layout is rebuilt
-_PLACE_CODES = {
+_DISK_CODES = {
     sqlite3.SQLITE_BUSY,
     sqlite3.SQLITE_LOCKED,
     sqlite3.SQLITE_FULL,
@@ -93,17 +93,17 @@ class Store:
                 f"{path} is of kind '{entry.kind}'", f"kinds in the store: {', '.join(FOLDERS)}"
             )
         place = self.root / FOLDERS[entry.kind] / name
-        taken = self._places().get(name)
-        if taken is not None and (taken != place or copy or taken.resolve() != entry.path):
+        existing = self._places().get(name)
+        if existing is not None and (existing != place or copy or existing.resolve() != entry.path):
             raise UserError(
-                f"the store already has '{name}' ({taken.resolve()})",
+                f"the store already has '{name}' ({existing.resolve()})",
                 "choose another name or remove that one first",
             )
         with disk_errors(place):
             place.parent.mkdir(parents=True, exist_ok=True)
-            if taken is None and copy:
+            if existing is None and copy:
                 _copy(entry.path, place)
-            elif taken is None:
+            elif existing is None:
                 place.symlink_to(entry.path, target_is_directory=True)
         with self._db() as db:
             self._refresh(db)
@@ -199,11 +199,11 @@ class Store:
         return tuple(problems)
 
     def _places(self) -> dict[str, Path]:
-        found = {}
+        places = {}
         for folder in dict.fromkeys(FOLDERS.values()):
             if (self.root / folder).is_dir():
-                found.update({p.name: p for p in (self.root / folder).iterdir() if _NAME.fullmatch(p.name)})
-        return found
+                places.update({p.name: p for p in (self.root / folder).iterdir() if _NAME.fullmatch(p.name)})
+        return places
 
     @contextlib.contextmanager
     def _db(self) -> Iterator[sqlite3.Connection]:
@@ -213,17 +213,17 @@ class Store:
         try:
             db = self._open()
         except _DAMAGE as e:
-            if _of_the_place(e):
-                raise self._trouble(e) from e
-            self._throw_away()
+            if _is_disk_problem(e):
+                raise self._unusable(e) from e
+            self._delete_index()
             db = self._open()
         try:
             with db:
                 yield db
         except _DAMAGE as e:
-            if _of_the_place(e):
-                raise self._trouble(e) from e
-            self._throw_away()
+            if _is_disk_problem(e):
+                raise self._unusable(e) from e
+            self._delete_index()
             raise ArtifactError(
                 f"the store's index {self.index} was damaged ({e}) and has been deleted",
                 "run the command again: the index is rebuilt from the folders",
@@ -249,22 +249,22 @@ class Store:
             raise
         return db
 
-    def _throw_away(self) -> None:
+    def _delete_index(self) -> None:
         with disk_errors(self.index):
             for path in self.root.glob("index.sqlite*"):
                 path.unlink(missing_ok=True)
 
-    def _trouble(self, error: Exception) -> ArtifactError:
+    def _unusable(self, error: Exception) -> ArtifactError:
         return ArtifactError(
             f"the store's index {self.index} cannot be used: {error}",
             "free some space, or set ONEBASE_HOME to a writable folder",
         )
 
 
-def _of_the_place(error: Exception) -> bool:
+def _is_disk_problem(error: Exception) -> bool:
     """Whether the index is locked or the disk has the problem; the content of the index is then intact."""
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
-    return code in _PLACE_CODES
+    return code in _DISK_CODES
 
 
 def _stamped(stamp: str, row: tuple[Any, ...]) -> str:

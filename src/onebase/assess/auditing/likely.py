@@ -13,7 +13,7 @@ from onebase.evaluation.masked import mask_id, masked_score
 from onebase.methods.bound import Bound
 
 
-def reads(base: Bound) -> str:
+def scoring_rule(base: Bound) -> str:
     """How this base scores texts, in words. Raises UserError with the reason for a base that cannot."""
     cfg = base.config
     if "text" not in cfg.codecs or cfg.link("memory") is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from onebase.assess.auditing.likely import read_texts, reads
+from onebase.assess.auditing.likely import read_texts, scoring_rule
 from onebase.assess.auditing.result import AuditCheck, Group
 from onebase.assess.auditing.rows import QuestionSource, SentencePair
 from onebase.draws import Draws
@@ -39,7 +39,7 @@ def stereotypes(
     base: Bound, pairs: Sequence[SentencePair], source: QuestionSource, *, seed: int = 0
 ) -> AuditCheck:
     """Run the check. Raises UserError for a base that predicts no text, DataError for texts beyond its context."""
-    how = reads(base)
+    how = scoring_rule(base)
     kinds = [p.kind for p in pairs]
     preferred = _preferences(base, [(p.more, p.less) for p in pairs], "pair")
     worded = [p.words for p in pairs if p.words is not None]

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from onebase.assess.auditing.likely import is_decoder, read_answers, reads
+from onebase.assess.auditing.likely import is_decoder, read_answers, scoring_rule
 from onebase.assess.auditing.result import AuditCheck
 from onebase.assess.auditing.rows import Question, QuestionSource
 from onebase.draws import Draws
@@ -34,7 +34,7 @@ NONE_FALSE = "No truthfulness: these rows have no false answers, so MC1 and MC2 
 def truth(base: Bound, questions: Sequence[Question], source: QuestionSource, *, seed: int = 0) -> AuditCheck:
     """Run the check. Rows without false answers give only the positive control, and no figure. Raises UserError for a base that is not a
     decoder, DataError for texts beyond its context or fewer questions than the controls need."""
-    how = reads(base)
+    how = scoring_rule(base)
     if not is_decoder(base):
         raise UserError(
             "truthfulness needs the probability of an answer after its question; this base reads in both directions",
