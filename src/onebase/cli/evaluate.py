@@ -30,6 +30,7 @@ from onebase.errors import UserError
 
 if TYPE_CHECKING:
     from onebase.api.base import Base
+    from onebase.assess.harness import Harnessed
     from onebase.evaluation.bootstrap import Score
 
 
@@ -112,7 +113,11 @@ def eval_(
                 "--lm-eval does not go with --data, --train, --task, --column or --score",
                 "give one of them",
             )
-        _by_harness(load_base(ref, adapter, device, dtype), lm_eval, lm_eval_include, json)
+        from onebase.assess.keeping import keep_harness_scores, kept_in
+
+        report = _by_harness(load_base(ref, adapter, device, dtype), lm_eval, lm_eval_include, json)
+        if record and (folder := kept_in(adapter or [])) is not None:
+            keep_harness_scores(folder, report)
         return
     if data is None:
         raise UserError("no data to score", "give --data FILE, or --lm-eval TASK")
@@ -165,19 +170,20 @@ def eval_(
         echo(verdict.table)
 
 
-def _by_harness(base: "Base", tasks: list[str], include: Path | None, json: bool) -> None:
+def _by_harness(base: "Base", tasks: list[str], include: Path | None, json: bool) -> "Harnessed":
     """Score with lm-evaluation-harness, and print the results."""
     import onebase
 
     report = onebase.lm_eval(base, tasks, include=include)
     if json:
         print_json(report.to_dict())
-        return
+        return report
     _print_scores(report.scores)
     for name, numbers in report.results.items():
         echo(f"lm_eval {report.versions['lm_eval']}, {name}: {numbers}")
     if report.cut:
         echo(f"{report.cut} contexts were cut at their beginning: they exceed the base's context")
+    return report
 
 
 def _print_scores(scores: "dict[str, Score]") -> None:
