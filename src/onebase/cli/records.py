@@ -81,7 +81,7 @@ def show(
         str | None,
         typer.Option(
             metavar="[ID]",
-            help="Count tokens read in pretraining by source; with a document's id or hash: how often it was read.",
+            help="Count what was read in pretraining, by source; with a document's id or hash: how often it was read.",
         ),
     ] = None,
 ) -> None:

@@ -33,9 +33,7 @@ def transcribe(
     ref: Ref,
     files: Annotated[
         list[Path],
-        typer.Argument(
-            metavar="FILE...", help="Audio files: WAV; also FLAC, OGG and MP3 with the extra `audio`."
-        ),
+        typer.Argument(metavar="FILE...", help="WAV; also FLAC, OGG and MP3 with the extra `audio`."),
     ],
     language: Annotated[
         str | None, typer.Option(help="Language code: en, de, ... (default: detected).")
@@ -51,9 +49,7 @@ def transcribe(
     if format not in FORMATS:
         raise UserError(f"format {format!r} is not known", f"formats: {', '.join(FORMATS)}")
     if format in TIMED and len(files) > 1:
-        raise UserError(
-            f"--format {format} takes one file, not {len(files)}", "give one file, or --format json"
-        )
+        raise UserError(f"{len(files)} files for --format {format}", "give one file, or --format json")
     check_paths(ref, adapter, files)
     from onebase.engine.transcribing import as_tree, write
 

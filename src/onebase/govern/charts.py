@@ -97,13 +97,9 @@ def curve_chart(lines: Sequence[dict[str, Any]]) -> Markup | None:
         return None
     loss, tokens = [float(x["loss"]) for x in used], float(used[-1]["tokens"])
     last = smooth(loss)[-1]
-    description = f"The loss {{}} from {loss[0]:.2f} to {last:.2f} nats per token"
-    description = (
-        f"{description.format('falls')} over {tokens:,.0f} tokens"
-        if last < loss[0]
-        else description.format("goes")
-    )
-    return as_svg(curve_figure(used), "Training loss and speed", description + ".")
+    text = f"The loss {{}} from {loss[0]:.2f} to {last:.2f} nats per token"
+    text = f"{text.format('falls')} over {tokens:,.0f} tokens" if last < loss[0] else text.format("goes")
+    return as_svg(curve_figure(used), "Training loss and speed", text + ".")
 
 
 def curve_figure(used: Sequence[dict[str, Any]]) -> Figure:
@@ -156,10 +152,8 @@ def series_chart(
     if len(used) < 2 or not can_draw():
         return None
     ys = [y for _, y in used]
-    description = (
-        f"From {number(ys[0])} to {number(ys[-1])}, between {number(min(ys))} and {number(max(ys))}."
-    )
-    return as_svg(series_figure(used, title, of, ends), title, description)
+    text = f"From {number(ys[0])} to {number(ys[-1])}, between {number(min(ys))} and {number(max(ys))}."
+    return as_svg(series_figure(used, title, of, ends), title, text)
 
 
 def series_figure(used: Sequence[tuple[float, float]], title: str, of: str, ends: Sequence[float]) -> Figure:
@@ -184,12 +178,12 @@ def interval_chart(panels: Iterable[Panel], title: str) -> Markup | None:
     used = [p for p in panels if any(finite(d.score.value) for _, dots in p.rows for d in dots)]
     if not used or not can_draw():
         return None
-    description = [
+    text = [
         label + ": " + ", ".join(f"{d.name} {d.score.value:.{p.digits}f}" for d in dots)
         for p in used
         for label, dots in p.rows
     ]
-    return as_svg(interval_figure(used), title, ". ".join(description) + ".")
+    return as_svg(interval_figure(used), title, ". ".join(text) + ".")
 
 
 def interval_figure(panels: Sequence[Panel]) -> Figure:

@@ -66,12 +66,12 @@ def _node(entry: StoreEntry, name: str, known: dict[str, StoreEntry], above: Seq
     seen = (*above, entry.fingerprint)
     for parent in entry.parents:
         fingerprint = parent["fingerprint"]
-        above_it = known.get(fingerprint)
+        ancestor = known.get(fingerprint)
         # A forged record could name itself as its ancestor, which would be an infinite loop.
-        if above_it is None or fingerprint in seen:
+        if ancestor is None or fingerprint in seen:
             parents.append(
-                Node(parent["kind"], fingerprint, parent["name"], above_it.path if above_it else None)
+                Node(parent["kind"], fingerprint, parent["name"], ancestor.path if ancestor else None)
             )
         else:
-            parents.append(_node(above_it, above_it.name, known, seen))
+            parents.append(_node(ancestor, ancestor.name, known, seen))
     return Node(entry.kind, entry.fingerprint, name, entry.path, tuple(parents))
