@@ -51,7 +51,8 @@ def adapt(
     task: Annotated[str | None, typer.Option(help="Task: {tasks} (default: classify).")] = None,
     method: Annotated[str | None, typer.Option(help="Method: {methods} (default: lora).")] = None,
     option: Annotated[
-        list[str] | None, pairs_option("Option of the task or method, as YAML; -o help lists them.")
+        list[str] | None,
+        pairs_option("Option of the task or method, as YAML (repeatable); -o help lists them."),
     ] = None,
     batch_size: Annotated[
         int | None,

@@ -102,7 +102,7 @@ Out = Annotated[Path, typer.Option(metavar="DIR", help="Output folder.")]
 
 
 def pairs_option(help: str) -> Any:
-    """The option -o KEY=VALUE (repeatable)."""
+    """The repeatable option -o KEY=VALUE."""
     return typer.Option("-o", "--option", metavar="KEY=VALUE", help=help)
 
 

@@ -46,7 +46,7 @@ def compare(
     ] = None,
     column: Column = None,
     option: Annotated[
-        list[str] | None, pairs_option("Option of adaptation, for the candidates that have it.")
+        list[str] | None, pairs_option("Option of adaptation, for the candidates that have it (repeatable).")
     ] = None,
     save: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Output folder for the best adapter.")

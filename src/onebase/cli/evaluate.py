@@ -58,13 +58,13 @@ def eval_(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Training rows of the adapter: compare it with classical systems, too (classify, regress, tag).",
+            help="Training rows of the adapter, for the gate against classical systems (classify, regress, tag).",
         ),
     ] = None,
     twin: Annotated[
         bool,
         typer.Option(
-            "--twin", help="With --train: also compare with the same adapter trained on an untrained base."
+            "--twin", help="With --train: also train the same adapter on an untrained base, and compare."
         ),
     ] = False,
     schema: Schema = None,

@@ -85,7 +85,7 @@ def export(
     out: Out,
     format: Annotated[str, typer.Option(help="Output format: hf, or another one of docs/bases.md.")] = "hf",
     adapter: AdapterDir = None,
-    option: Annotated[list[str] | None, pairs_option("Option of the format, as YAML.")] = None,
+    option: Annotated[list[str] | None, pairs_option("Option of the format, as YAML (repeatable).")] = None,
 ) -> None:
     """Convert a base to a format of other programs; with --adapter its weights are merged in."""
     from onebase.config import parse_pairs
