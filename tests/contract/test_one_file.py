@@ -317,7 +317,7 @@ def test_a_score_by_command(place: Path) -> None:
     shown = run(place, "-m", "onebase", "show", "by_brier")
     assert "brier" in shown.stdout
     bad = run(place, "-m", "onebase", "adapt", "base", *more, "lora", "--score", "brier", "--out", "no")
-    assert "--score without --tune" in bad.stderr
+    assert "--score needs --tune" in bad.stderr
 
 
 @pytest.mark.slow
