@@ -122,7 +122,7 @@ DATA: list[Mistake] = [
     ((*LEARN, "nowhere/a.jsonl"), "no such file", "there is no folder nowhere"),
     ((*LEARN, "https://example.com/a.jsonl"), "no such file", "addresses are not fetched.*hf:org/name"),
     ((*LEARN, "stanfordnlp/imdb"), "no such file", "hf:stanfordnlp/imdb"),
-    ((*LEARN, "train.jsonl", "--test", "train.jsonl"), "test-in-train", "take these samples out"),
+    ((*LEARN, "train.jsonl", "--test", "train.jsonl"), "test-in-train", "remove these samples"),
     ((*SCORE, "case.jsonl"), "'A ', which the adapter never saw", "write it as it was learnt: 'a'"),
     (
         (*SCORE, "test.jsonl", "--train", "other.jsonl"),
