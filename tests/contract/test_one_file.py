@@ -71,7 +71,7 @@ def run(place: Path, *words: str) -> subprocess.CompletedProcess[str]:
 def command(place: Path, *words: str) -> str:
     found = run(place, "-m", "onebase", *words)
     assert found.returncode == 0, found.stderr
-    assert "plug-in broken (broken) is left out: RuntimeError: no" in found.stderr
+    assert "plug-in broken (broken) is skipped: RuntimeError: no" in found.stderr
     return found.stdout
 
 
