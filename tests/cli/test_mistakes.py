@@ -103,7 +103,7 @@ DATA: list[Mistake] = [
     ((*LEARN, "data.jsonl.gz"), "is a gzip archive", "gunzip -k data.jsonl.gz"),
     ((*LEARN, "page.jsonl"), "page.jsonl is a web page", "download the data itself"),
     ((*LEARN, "pointer.jsonl"), "a pointer of Git LFS", "git lfs pull"),
-    ((*LEARN, "old.jsonl"), "a pickle, which can run arbitrary code", "save the rows as jsonl"),
+    ((*LEARN, "old.jsonl"), "a pickle, which can run any code", "save the rows as jsonl"),
     ((*LEARN, "text.parquet"), "not a Parquet file", "ends in .csv or .jsonl"),
     ((*LEARN, "parquet.csv"), "parquet.csv is a Parquet file", "rename it: parquet.parquet"),
     ((*LEARN, "commas.jsonl"), "12 of 12 rows.*a comma at the end of the line", "remove the commas"),

@@ -210,7 +210,7 @@ def walk(folder: Path) -> Iterator[tuple[str, Path]]:
             if not stat.S_ISREG(mode):
                 what = "a symbolic link" if stat.S_ISLNK(mode) else "not a regular file"
                 raise ArtifactError(
-                    f"{path} is {what}; an artifact contains only regular files", "replace it by a copy"
+                    f"{path} is {what}; an artifact has regular files only", "replace it by a copy"
                 )
             yield path.relative_to(folder).as_posix(), path
 

@@ -35,11 +35,7 @@ _BEGINNINGS: tuple[tuple[bytes, str, str], ...] = (
         "an SQLite database",
         "export its table: sqlite3 -csv -header {path} 'select ...'",
     ),
-    (
-        rb"\x80[\x02-\x05]",
-        "a pickle, which can run arbitrary code when opened",
-        "save the rows as jsonl or csv",
-    ),
+    (rb"\x80[\x02-\x05]", "a pickle, which can run any code when opened", "save the rows as jsonl or csv"),
     (rb"\x93NUMPY", "a NumPy array", "save the rows as jsonl or csv"),
     (rb"ARROW1|FEA1", "an Arrow file", "save it as Parquet: dataset.to_parquet, or pandas' to_parquet"),
     (rb"(\xff\xfe|\xfe\xff)", "text in UTF-16", "convert it: iconv -f utf-16 -t utf-8 {path} > utf8-{name}"),
