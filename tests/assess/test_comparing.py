@@ -256,7 +256,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no task": ({"data": [{"text": "a"}], "test": [{"text": "b"}]}, "do not say which task"),
     "not compared": ({"task": "reinforce"}, "'reinforce' is not compared"),
     "no method": ({"methods": ["lorra"]}, "not learnt by 'lorra'"),
-    "refused method": ({"task": "regress", "methods": ["prompt"]}, "a prompt gives each of some answers"),
+    "refused method": ({"task": "regress", "methods": ["prompt"]}, "a prompt gives probabilities of answers"),
     "no option": ({"epoch": 3}, "epoch"),
     "no time": ({"minutes": 0}, "0 minutes are no time"),
     "no time to speak of": ({"minutes": math.inf}, "inf minutes"),
