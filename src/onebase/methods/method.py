@@ -141,7 +141,7 @@ class Method:
 
     options: the class of its options (fields by `option`). config: the class of its config in an adapter (None: its options). part: the
     weights that it adds to a base. learn: puts the method on a base for training, and restores the base's own weights at the end (None: it
-    does not train in steps). rate, rates: AdamW's default peak learning rate, and that for some signals. tuned: options that trials vary,
+    does not train by steps). rate, rates: AdamW's default peak learning rate, and that for some signals. tuned: options that trials vary,
     with their values. virtual: virtual tokens before the first token of a text, from its options.
 
     acts: does its part change a forward? replaces: do its weights replace the base's? needs_rows: does it need rows, not options only?

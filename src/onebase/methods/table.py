@@ -10,7 +10,7 @@ METHODS: dict[str, Method] = {
 OURS = tuple(METHODS)
 """Methods of this package."""
 BY_STEPS = [name for name, m in METHODS.items() if m.learn is not None]
-"""Methods that train in steps, by the loop."""
+"""Methods that train by steps, by the loop."""
 PARTS: dict[str, MethodPart] = {name: m.part for name, m in METHODS.items() if m.part is not None}
 """Weights that adapters may add to the base's, by method."""
 

@@ -15,7 +15,7 @@ class RewardInput:
     where: str
 
 
-FindsProblem = tuple[str, str]
+RowProblem = tuple[str, str]
 """What is wrong with a row, and what to do."""
 
 
@@ -26,6 +26,6 @@ class Reward:
 
     scores: Callable[[Sequence[RewardInput]], list[float]]
     columns: tuple[str, ...] = ()
-    check: Callable[[Mapping[str, Any]], FindsProblem | None] = lambda row: None
+    check: Callable[[Mapping[str, Any]], RowProblem | None] = lambda row: None
     facts: Mapping[str, str] = field(default_factory=dict)
     seen: Mapping[str, str] = field(default_factory=dict)

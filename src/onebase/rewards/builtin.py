@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from onebase.errors import UserError
-from onebase.rewards.answer import FindsProblem, Reward, RewardInput
+from onebase.rewards.answer import Reward, RewardInput, RowProblem
 from onebase.rewards.numbers import last_number, number_of
 from onebase.sandbox.matching import SECONDS, matches
 from onebase.sandbox.programs import Sandbox, check_sandbox
@@ -62,7 +62,7 @@ def code() -> Reward:
 def _each(
     right: Callable[[RewardInput], bool],
     columns: tuple[str, ...] = (),
-    check: Callable[[Mapping[str, Any]], FindsProblem | None] = lambda row: None,
+    check: Callable[[Mapping[str, Any]], RowProblem | None] = lambda row: None,
 ) -> Reward:
     def scores(answers: Sequence[RewardInput]) -> list[float]:
         return [float(right(a)) for a in answers]
@@ -75,13 +75,13 @@ def _same_number(a: RewardInput) -> bool:
     return found is not None and found == number_of(str(a.row["answer"]))
 
 
-def _no_number(row: Mapping[str, Any]) -> FindsProblem | None:
+def _no_number(row: Mapping[str, Any]) -> RowProblem | None:
     if isinstance(row["answer"], bool) or number_of(str(row["answer"])) is None:
         return f"'answer' is {row['answer']!r}, expected a number", "give a number, or use reward exact"
     return None
 
 
-def _no_tests(row: Mapping[str, Any]) -> FindsProblem | None:
+def _no_tests(row: Mapping[str, Any]) -> RowProblem | None:
     if not isinstance(row["tests"], str):
         return f"'tests' is {type(row['tests']).__name__}, expected Python code", "give it as text"
     try:

@@ -25,7 +25,7 @@ MakeAdapter = Callable[[Adapting], AdapterParts]
 
 @dataclass(frozen=True)
 class Maker:
-    """Builds a task's adapters by a method that does not train in steps. columns: the required columns, from the method's options, where they
+    """Builds a task's adapters by a method that does not train by steps. columns: the required columns, from the method's options, where they
     differ from the task's (rows then have no samples). asks: the columns among them that identify a test row."""
 
     make: MakeAdapter
@@ -94,7 +94,7 @@ def never(options: AdaptOptions) -> bool:
 class Task:
     """What a user wants of a base.
 
-    columns: the columns that rows must have, or a function that returns them. lesson: what methods that train in steps train on.
+    columns: the columns that rows must have, or a function that returns them. lesson: what methods that train by steps train on.
     methods: for other methods, how they build an adapter, or why they do not fit. options: the class of the task's own options (fields
     by `methods.method.option`). images: can methods that need no text also train the task on images, on a base that reads no text?
     writes: is the task trained by next-token prediction, which not every base supports? It may depend on the options.
@@ -142,7 +142,7 @@ class Task:
         return {name: how for name, how in self.methods.items() if isinstance(how, str)}
 
     def maker(self, method: str) -> Maker | None:
-        """How a method builds its adapters; None for methods that train in steps."""
+        """How a method builds its adapters; None for methods that train by steps."""
         how = self.methods.get(method)
         return how if isinstance(how, Maker) else None
 

@@ -1,4 +1,4 @@
-"""Trains any task by any method that trains in steps: its lesson, the method on the base, the loop, and the finished adapter."""
+"""Trains any task by any method that trains by steps: its lesson, the method on the base, the loop, and the finished adapter."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -90,5 +90,5 @@ def fit(job: Adapting, lesson: Lesson) -> AdapterParts:
 
 
 def by_steps(lesson: Callable[[Adapting], Lesson]) -> Callable[[Adapting], AdapterParts]:
-    """The function that builds a task's adapters by any method that trains in steps."""
+    """The function that builds a task's adapters by any method that trains by steps."""
     return lambda job: fit(job, lesson(job))

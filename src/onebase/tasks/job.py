@@ -45,7 +45,7 @@ class AboutData:
     test_files: tuple[FileRead, ...] = ()
 
 
-NOTHING_SAID = AboutData()
+NO_METADATA = AboutData()
 
 
 @dataclass
@@ -64,7 +64,7 @@ class Adapting:
     resume: Path | None = None
     compared: tuple[str, ...] = ()
     given: Mapping[str, Any] = field(default_factory=dict)
-    about: AboutData = NOTHING_SAID
+    about: AboutData = NO_METADATA
     origins: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -106,7 +106,7 @@ def _labels(rows: Rows) -> dict[str, int]:
 
 
 def _by_steps(job: Adapting, maker: Callable[[Adapting], object]) -> dict[str, Any]:
-    """The plan of a job that trains in steps: runs the job up to where the loop would begin."""
+    """The plan of a job that trains by steps: runs the job up to where the loop would begin."""
     job.run = lambda loop: _probe(job, loop)
     try:
         maker(job)

@@ -1,4 +1,4 @@
-"""Plans a method that does not train in steps: its time is that of reading the rows, measured on a part of them."""
+"""Plans a method that does not train by steps: its time is that of reading the rows, measured on a part of them."""
 
 import time
 from collections.abc import Callable, Sequence

@@ -33,7 +33,7 @@ from onebase.tasks import (
 )
 from onebase.tasks.base import MakeAdapter, ScoreRequest, Shown, Task, never
 from onebase.tasks.checks import check_reads, check_room, check_writes
-from onebase.tasks.job import NOTHING_SAID, AboutData, Adapting, rows_hash
+from onebase.tasks.job import NO_METADATA, AboutData, Adapting, rows_hash
 from onebase.tasks.option_names import METHOD, TASK
 from onebase.tasks.options import TASK_OPTIONS, given_options, read_options
 from onebase.tasks.results import Adapter
@@ -157,7 +157,7 @@ def prepared(
     test: Data | None = None,
     columns: Mapping[str, str] | None = None,
     resume: str | Path | None = None,
-    about: AboutData = NOTHING_SAID,
+    about: AboutData = NO_METADATA,
 ) -> tuple[Adapting, MakeAdapter]:
     """The job with its rows and test rows read, and the function that builds its adapter. Raises UserError for options that do not fit.
 

@@ -35,8 +35,8 @@ from onebase.tasks.job import Adapting, Facts, data_facts
 from onebase.tasks.reading import RowReader, each_row
 from onebase.tasks.rows import reader_on
 
-MEND_TOKENS = "a token has one label at most: merge the spans, or remove one"
-MEND = "correct the spans: characters from 0, end exclusive, without overlap"
+TOKEN_REMEDY = "a token has one label at most: merge the spans, or remove one"
+REMEDY = "correct the spans: characters from 0, end exclusive, without overlap"
 
 
 @config
@@ -62,7 +62,7 @@ def placed_texts(reader: RowReader, whole: bool = True) -> Make:
         given = [Span(s["start"], s["end"], s["label"]) for s in row["spans"]] if whole else []
         spans = _within(given, read)
         problem = tags_of(spans, read.places, sorted({s.label for s in spans}), row["text"])[1]
-        return (read,) if problem is None else Problem(problem, MEND_TOKENS)
+        return (read,) if problem is None else Problem(problem, TOKEN_REMEDY)
 
     return each_row(one)
 
@@ -85,11 +85,11 @@ def problem(row: Mapping[str, Any]) -> tuple[str, str] | None:
     for s in sorted(given, key=lambda s: (s["start"], s["end"])):
         span = f"the span {s['start']} to {s['end']}"
         if not 0 <= s["start"] < s["end"] <= len(text):
-            return f"{span} is not in the text of {len(text)} characters", MEND
+            return f"{span} is not in the text of {len(text)} characters", REMEDY
         if not text[s["start"] : s["end"]].strip():
-            return f"{span} is only white space", MEND
+            return f"{span} is only white space", REMEDY
         if s["start"] < last:
-            return f"{span} overlaps the one before it", MEND
+            return f"{span} overlaps the one before it", REMEDY
         last = s["end"]
     return None
 

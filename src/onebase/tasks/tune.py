@@ -21,7 +21,7 @@ from onebase.methods.bound import Bound
 from onebase.methods.table import BY_STEPS, METHODS
 from onebase.readable import duration
 from onebase.tasks.base import MakeAdapter, ScoreRequest
-from onebase.tasks.job import NOTHING_SAID, AboutData, Adapting
+from onebase.tasks.job import NO_METADATA, AboutData, Adapting
 from onebase.tasks.option_names import METHOD, TASK
 from onebase.tasks.options import AdaptOptions, read_options
 from onebase.tasks.plan import plan_of
@@ -229,7 +229,7 @@ def _request(
     options: Mapping[str, object],
     columns: Mapping[str, str] | None,
     test: Data | None,
-    about: AboutData = NOTHING_SAID,
+    about: AboutData = NO_METADATA,
 ) -> tuple[Adapting, MakeAdapter, TrialSetting]:
     """The job with its rows read, the function that builds its adapters, and the first setting. Raises UserError for what cannot be tuned."""
     if trials < 2:
