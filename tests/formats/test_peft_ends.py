@@ -181,7 +181,7 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
         (
             {"base_model.model.score.weight": torch.tensor(1.0)},
             {"modules_to_save": ["score"], "task_type": "SEQ_CLS"},
-            "not a matrix",
+            "expected a matrix",
         ),
         (
             {f"{end}.token_adapter.trainable_tokens_delta": torch.ones(1, 32)},

@@ -84,9 +84,9 @@ def test_a_function_of_the_user_s_own_is_called_and_its_mistakes_name_the_row(tm
     assert len(reward.facts["file"]) == 64
     for name, says in (
         ("fails", "failed at row 1, completion 'abc': KeyError: 'absent'"),
-        ("nan", "gave nan at row 1"),
-        ("text", "gave '1' at row 1"),
-        ("nothing", "gave None at row 1"),
+        ("nan", "returned nan at row 1"),
+        ("text", "returned '1' at row 1"),
+        ("nothing", "returned None at row 1"),
     ):
         with pytest.raises(UserError, match=says):
             judged(f"{file}:{name}", ["abc"])
