@@ -385,11 +385,11 @@ def test_without_its_package_an_adapter_is_refused(place: Path, tmp_path: Path) 
 
 
 def test_a_name_that_is_taken_is_refused() -> None:
-    with pytest.raises(ConfigError, match="two methods called 'lora'"):
+    with pytest.raises(ConfigError, match="two methods have the name 'lora'"):
         methods.register(Method(name="lora"))
-    with pytest.raises(ConfigError, match="two tasks called 'chat'"):
+    with pytest.raises(ConfigError, match="two tasks have the name 'chat'"):
         table.register(replace(table.TASKS["tag"], name="chat"))
-    with pytest.raises(ConfigError, match="two tasks called 'text'"):
+    with pytest.raises(ConfigError, match="two tasks have the name 'text'"):
         table.register(replace(table.TASKS["tag"], name="text"))
     with pytest.raises(ConfigError, match="two families read model_type 'llama'"):
         families.register(replace(LLAMA, model_types=("new", "llama")))
