@@ -254,7 +254,7 @@ def test_a_teacher_of_another_task_is_refused(taught: dict[str, str], tmp_path: 
     base = onebase.load(taught["base"])
     rows = [{"text": r["text"], "value": i} for i, r in enumerate(LABELLED)]
     base.adapt(rows, task="regress", method="head").save(tmp_path / "r")
-    with pytest.raises(UserError, match="adapter is for regress"):
+    with pytest.raises(UserError, match="adapter is for task regress"):
         base.adapt(
             TEXTS,
             task="distil",
