@@ -258,7 +258,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "task cannot be inferred from the columns",
     ),
     "not compared": ({"task": "reinforce"}, "'reinforce' cannot be compared"),
-    "no method": ({"methods": ["lorra"]}, "does not support method 'lorra'"),
+    "no method": ({"methods": ["lorra"]}, "not learnt by 'lorra'"),
     "refused method": ({"task": "regress", "methods": ["prompt"]}, "a prompt gives each of some answers"),
     "no option": ({"epoch": 3}, "epoch"),
     "no time": ({"minutes": 0}, "minutes is 0"),

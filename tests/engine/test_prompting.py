@@ -112,17 +112,20 @@ def test_bad_requests_say_what_is_wrong(base: Base, ask: Callable[[Base, Base], 
     ("options", "said"),
     [
         ({"task": "complete"}, "nothing to save"),
-        ({"task": "complete", "prompt": "{text}!", "data": PAIRS}, "takes nothing from data"),
-        ({"task": "complete", "shots": {"n": 9}, "data": PAIRS}, "9 examples are wanted, 3 rows"),
-        ({"task": "complete", "shots": {"n": 1, "select": "balanced"}, "data": PAIRS}, "cannot be balanced"),
+        ({"task": "complete", "prompt": "{text}!", "data": PAIRS}, "without examples uses no data"),
+        ({"task": "complete", "shots": {"n": 9}, "data": PAIRS}, "asks for 9 examples, the data has 3 rows"),
+        (
+            {"task": "complete", "shots": {"n": 1, "select": "balanced"}, "data": PAIRS},
+            "balanced needs rows with labels",
+        ),
         ({"task": "complete", "prompt": "{x}", "shots": {"n": 1}, "data": PAIRS}, "no column 'x'|lacks|'x'"),
         ({"task": "complete", "prompt": "{text", "data": []}, "lone '{'"),
         ({"task": "chat", "shots": {"n": 1}, "data": [{"messages": CHATS[0]["messages"][:1]}]}, "an answer"),
-        ({"task": "chat", "answers": ANSWERS}, "leave `answers` out|answers are compared"),
-        ({"prompt": "no place"}, "where the text goes"),
+        ({"task": "chat", "answers": ANSWERS}, "remove `answers`|answers are compared"),
+        ({"prompt": "no place"}, "has no variable for the text"),
         ({"prompt": [{"role": "user", "content": "{text}"}]}, "for task chat"),
         ({"shots": {"n": 1}, "data": [{"text": "a", "label": "shout"}]}, "'shout' has no answer"),
-        ({"compare": {"calibration": "batch"}}, "nothing to calibrate on"),
+        ({"compare": {"calibration": "batch"}}, "no texts to calibrate on"),
         ({"shots": {"m": 1}}, "unknown key"),
     ],
 )
@@ -335,7 +338,7 @@ def test_the_commands(base: Base, tmp_path: Path) -> None:
 
     sorts = ("--task", "classify", "--method", "prompt", "--data", str(rows), "-o", "shots.n=2")
     sorts += ("-o", 'answers={ask: "?", tell: "."}', "-o", 'prompt="{topic}: {text}"')
-    assert "nothing is learnt" in run("adapt", *sorts, "--dry-run")
+    assert "nothing is trained" in run("adapt", *sorts, "--dry-run")
     run("adapt", *sorts, "--out", str(tmp_path / "sort"))
     on = ("--adapter", str(tmp_path / "sort"))
     said = run("apply", "A dog", "--var", "topic=x", "--json", *on)

@@ -176,12 +176,12 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
         ({}, {"modules_to_save": ["lm_head"]}, "nothing of them is there"),
         ({"base_model.model.score.weight": torch.ones(2, 32)}, {"modules_to_save": ["score"]}, "score"),
         ({}, {"trainable_token_indices": [1, 1]}, "different token ids"),
-        ({}, {"trainable_token_indices": [1]}, "no rows are there"),
+        ({}, {"trainable_token_indices": [1]}, "the file has no such rows"),
         ({}, {"modules_to_save": [""]}, "a list of names of modules"),
         (
             {"base_model.model.score.weight": torch.tensor(1.0)},
             {"modules_to_save": ["score"], "task_type": "SEQ_CLS"},
-            "no matrix",
+            "expected a matrix",
         ),
         (
             {f"{end}.token_adapter.trainable_tokens_delta": torch.ones(1, 32)},

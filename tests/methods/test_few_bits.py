@@ -17,7 +17,7 @@ from onebase.errors import UserError
 from onebase.evaluation.probabilities import macro_auroc
 from onebase.methods.head import fit_head, standardised
 from onebase.methods.ridge import fit_ridge
-from onebase.objective.policy import generalised_advantages, group_advantages, held, normalised
+from onebase.objective.policy import bounded, generalised_advantages, group_advantages, normalised
 from tests.helpers import tiny_base
 
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
@@ -48,7 +48,7 @@ def test_advantages_are_those_of_exact_fractions(rewards: list[float], offset: f
 
 @pytest.mark.parametrize("rewards", [(1e6, 1e6 + 0.01), (1e39, -1e39), (1.7e9, 1.7e9 + 1), (1e308, -1e308)])
 def test_large_rewards_keep_their_order(rewards: tuple[float, float]) -> None:
-    made = held(group_advantages(torch.tensor([rewards * 4], dtype=torch.float64), "std"))[0]
+    made = bounded(group_advantages(torch.tensor([rewards * 4], dtype=torch.float64), "std"))[0]
     sign = 1 if rewards[0] > rewards[1] else -1
     assert torch.isfinite(made).all() and (made[::2] * sign > 0.5).all() and (made[1::2] * sign < -0.5).all()
     ppo = normalised([generalised_advantages(r, torch.zeros(3), 1.0, 1.0)[0] for r in rewards * 2], "std")
@@ -57,7 +57,7 @@ def test_large_rewards_keep_their_order(rewards: tuple[float, float]) -> None:
 
 def test_what_the_loss_cannot_hold_is_refused_by_name() -> None:
     with pytest.raises(UserError, match=r"1e\+39.*1e\+18 at most"):
-        held(torch.tensor([1e39], dtype=torch.float64))
+        bounded(torch.tensor([1e39], dtype=torch.float64))
 
 
 def judge(folder: Path, body: str) -> str:

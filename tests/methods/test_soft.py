@@ -230,15 +230,15 @@ def test_user_mistakes(method: str) -> None:
         ({"virtual": 0}, ConfigError, "'virtual' is 0"),
         ({"virtual": 63}, UserError, "no room in a context of 64"),
         ({"soft_text": ""}, UserError, "'soft_text' has no token"),
-        ({"virtual": 60}, DataError, "the limit is 4 behind the 60 of the adapter"),
+        ({"virtual": 60}, DataError, "the limit is 4 after the adapter's 60 virtual tokens"),
     ]:
         with pytest.raises(error, match=says):
             base.adapt(PAIRS, task="complete", method=method, **options)  # type: ignore[arg-type]
         assert not base.loaded.model.virtual, "a failed adaptation left something behind"
-    with pytest.raises(DataError, match="behind the 60 of the adapter"):
+    with pytest.raises(DataError, match="after the adapter's 60 virtual tokens"):
         base.adapt(LABELLED, task="classify", method=method, virtual=60, long="refuse")
     adapter = base.adapt(PAIRS, task="complete", method=method, virtual=3, epochs=1)
-    with pytest.raises(UserError, match="nothing that could go into the base's weights"):
+    with pytest.raises(UserError, match="virtual tokens are not weights of the base"):
         base.with_adapter(adapter).merged()
     cut = {k: t[:2] for k, t in adapter.parts.tensors.items()}
     adapter.parts.tensors.update(cut)

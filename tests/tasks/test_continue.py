@@ -185,7 +185,7 @@ def test_a_plan_and_a_merge(general: str) -> None:
     [
         ([{"text": "a"}, {"text": " "}], {}, DataError, "row 2: 'text' is empty"),
         ([{"body": "a"}], {}, DataError, "text"),
-        (TRAIN, {"method": "head"}, UserError, "task 'continue' with method 'head' does not go"),
+        (TRAIN, {"method": "head"}, UserError, "task 'continue' cannot use method 'head'"),
         (TRAIN, {"max_length": 65}, UserError, "'max_length' is 65, the context is 64"),
         (TRAIN, {"replay": {"share": 1.0}}, UserError, "replay.share"),
         (TRAIN, {"replay": {"dta": "x"}}, UserError, "data"),

@@ -297,17 +297,17 @@ def test_the_same_error_has_what_a_task_has_against_its_values(task: str, base: 
     text = "the cat is here"
     good: dict[str, Any]
     if task == "regress":
-        good, bad, says = {"value": 1}, [{"value": "many"}, {"value": None}], ["a number is expected"]
+        good, bad, says = {"value": 1}, [{"value": "many"}, {"value": None}], ["expected a number"]
     elif task == "tag":
         good = {"spans": [{"start": 4, "end": 7, "label": "animal"}]}
         over = {"start": 4, "end": 9, "label": "animal"}
         bad = [{"spans": [*good["spans"], over]}, {"spans": [{"start": 3, "end": 4, "label": "x"}]}]
-        says = ["lies over the one before it", "is white space alone"]
+        says = ["overlaps the one before it", "is only white space"]
     else:
         good, bad, says = (
             {"labels": ["a"]},
             [{"labels": [1]}, {"labels": "a"}],
-            ["a list of texts is expected"],
+            ["expected a list of texts"],
         )
     rows = [
         {"text": text} | good,

@@ -134,9 +134,9 @@ def test_a_test_row_among_the_training_rows_is_refused_before_any_trial(
     ("more", "says"),
     [
         ({"trials": 1}, "1 trials cannot be compared"),
-        ({"method": "head"}, "has neither rate nor rank"),
-        ({"task": "tag", "method": "prompt"}, "has neither rate nor rank"),
-        ({"task": "reinforce"}, "is not tuned"),
+        ({"method": "head"}, "has no learning rate or rank to tune"),
+        ({"task": "tag", "method": "prompt"}, "has no learning rate or rank to tune"),
+        ({"task": "reinforce"}, "cannot be tuned"),
         ({"ranks": 3}, "ranks"),
     ],
 )
