@@ -153,7 +153,7 @@ def test_what_is_no_rows_is_refused_and_no_program_is_run(hub: Hub, tmp_path: Pa
         read_rows("hf:org/made")
     assert hub.fetched() == {"README.md"}
     for ref in ("hf:org/made:", "hf:org/made:/train", "hf:org/a.gguf/b.gguf:train"):
-        with pytest.raises(DataError, match="no name of a dataset"):
+        with pytest.raises(DataError, match="not a dataset name"):
             read_rows(ref)
     with pytest.raises(UserError, match="no dataset 'org/none'"):
         read_rows("hf:org/none")
@@ -173,13 +173,13 @@ def test_without_the_hub_what_is_whole_in_the_cache_serves(
     hub.status = 503
     with caplog.at_level("WARNING"):
         assert len(read_rows("hf:org/rows:train")) == 4
-    assert f"commit {COMMIT}, which is in the cache, is taken" in caplog.text
+    assert f"using commit {COMMIT} from the cache" in caplog.text
     for ref in ("hf:org/rows:test", "hf:org/none"):
-        with pytest.raises(UserError, match="is not whole in the cache"):
+        with pytest.raises(UserError, match="is not complete in the cache"):
             read_rows(ref)
     (cached,) = Path(os.environ["HF_HUB_CACHE"]).glob("**/snapshots/*/data/train-00001*")
     cached.unlink()
-    with pytest.raises(UserError, match="is not whole in the cache"):
+    with pytest.raises(UserError, match="is not complete in the cache"):
         read_rows("hf:org/rows:train")
 
 
