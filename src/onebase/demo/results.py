@@ -20,7 +20,7 @@ class Beside:
         v = self.verdict
         rivals = ((v.over_classical, v.classical), (v.over_untrained, "the base trained here"))
         return ", ".join(
-            f"{d.value:+.3f} ({d.low:+.3f} to {d.high:+.3f}) beside {who}" for d, who in rivals if d
+            f"{d.value:+.3f} ({d.low:+.3f} to {d.high:+.3f}) against {who}" for d, who in rivals if d
         )
 
 

@@ -120,19 +120,19 @@ def _run_demo(out: Path, minutes: float | None, quick: bool, log: Tell, seed: in
     )
     demo_tasks = tasks(seed)
     size = Size.quick() if quick else Size()
-    with stage("predict held-out text, beside a 5-gram"):
+    with stage("predict held-out text, compared with a 5-gram"):
         ngram, _ = fit_ngram(tokens, base.config.text.vocab_size, size.ngram_tokens)
         result.heldout = heldout(base, untrained, ngram, dataset, size, log)
-    with stage("open two bases that others trained"):
+    with stage("open two published bases"):
         opened = open_bases(log)
         result.opened += [r.facts for r in opened]
-    with stage("task: is it a question? by prompt alone, by a head, by LoRA"):
+    with stage("task: is it a question? with the prompt alone, a head, LoRA"):
         result.rows += measure.question(
             base, untrained, opened, ngram, demo_tasks["question"], out, result, size, log
         )
-    with stage("task: write the docstring, by supervised fine-tuning"):
+    with stage("task: write the docstring, with supervised fine-tuning"):
         result.rows += docstring(base, untrained, demo_tasks["docstring"], out, result, size, log)
-    with stage("task: topic of an exchange, by a head"):
+    with stage("task: topic of an exchange, with a head"):
         result.rows += measure.topic(base, untrained, opened, demo_tasks["topic"], size, log)
     with stage("sample and report"):
         result.samples += _samples(base)
@@ -144,7 +144,7 @@ def _run_demo(out: Path, minutes: float | None, quick: bool, log: Tell, seed: in
     log(f"chat with it:   onebase chat {out / 'pretrain'}")
     adapters = " ".join(f"--adapter {name}={path}" for name, path in result.adapters.items())
     log(f"serve it:       onebase serve {out / 'pretrain'} {adapters}")
-    log(f"what is in it:  onebase show {out / 'pretrain' / 'base'}")
+    log(f"show its record: onebase show {out / 'pretrain' / 'base'}")
     return result
 
 
