@@ -146,7 +146,9 @@ def test_a_head_without_a_bias_is_a_decoders(family: str, task: str, method: str
     agrees(learnt(base, task, method, pooling="last", head_bias=False), tmp_path / "back", task)
     if (family, task, method) == ("llama", "classify", "head"):
         for pooling in ("last", "both"):
-            with pytest.raises(ConfigError, match="cannot express a head with a bias|whose pooling is") as e:
+            with pytest.raises(
+                ConfigError, match="cannot express a head with a bias|a head with pooling"
+            ) as e:
                 learnt(base, task, pooling=pooling).export(tmp_path / "no")
             assert "-o pooling=last -o head_bias=false" in e.value.remedy
         with pytest.raises(ConfigError, match="'head_bias' is false and 'pooling' is 'auto'"):
