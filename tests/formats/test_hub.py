@@ -254,9 +254,9 @@ def test_an_index_that_leaves_the_folder_and_a_commit_that_is_none(hub: Hub, tmp
         json.dumps({"weight_map": {"a": "../../x.safetensors"}})
     )
     hub.repos["org/odd"] = tmp_path / "repo"
-    refused(command("generate", "hf:org/odd", "a"), "names the shard '../../x.safetensors'")
+    refused(command("generate", "hf:org/odd", "a"), "has the shard '../../x.safetensors'")
     hub.revisions["main"] = "../../../x"
-    refused(command("generate", f"hf:{REPO}", "a"), "names the commit")
+    refused(command("generate", f"hf:{REPO}", "a"), "lists the commit")
 
 
 def test_a_path_of_that_name_comes_first(
@@ -272,5 +272,5 @@ def test_a_damaged_file_from_the_server_is_refused(hub: Hub, tmp_path: Path) -> 
     shutil.copytree(hub.repos[REPO], tmp_path / "repo")
     hub.repos[REPO] = tmp_path / "repo"
     (tmp_path / "repo" / "model.safetensors").write_bytes(b"\xff" * 64)
-    with pytest.raises(ArtifactError, match="not a whole safetensors file"):
+    with pytest.raises(ArtifactError, match="not a complete safetensors file"):
         onebase.load(f"hf:{REPO}")
