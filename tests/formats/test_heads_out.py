@@ -174,7 +174,7 @@ def test_what_cannot_be_said_is_refused_with_what_would(tmp_path: Path) -> None:
     for family, reads in (("bert", "cls"), ("modernbert_cls", "cls' or 'mean")):
         made(tmp_path / family, family, "Model")
         base = onebase.load(tmp_path / family)
-        with pytest.raises(UserError, match=f"whose pooling is 'both' .there it is '{reads}'.") as e:
+        with pytest.raises(UserError, match=f"a head with pooling 'both' .it has '{reads}'.") as e:
             learnt(base, "classify", pooling="both").export(tmp_path / "no")
         assert f"-o pooling={ENCODERS[family] if family == 'bert' else 'mean'}" in e.value.remedy
     rows = [{"text": t, "label": str(i)} for i, t in enumerate(f"{x} {y}" for x in TEXTS for y in TEXTS)] * 2

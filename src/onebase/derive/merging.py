@@ -119,7 +119,7 @@ class Drift:
 
     @property
     def line(self) -> str:
-        return f"{self.mean:.4f} nats a token, where the adapter changes {self.effect:.4f}"
+        return f"{self.mean:.4f} nats a token; the adapter's own effect is {self.effect:.4f}"
 
 
 @torch.no_grad()

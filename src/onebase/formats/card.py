@@ -94,11 +94,11 @@ def note_general(record: Record, metadata: Mapping[str, Any]) -> None:
     _note_unknown(record, "the file does not say what the weights learnt from")
 
 
-def called(folder_name: str, *said: Callable[[], object]) -> tuple[str, str]:
-    """A model's name and the origin of the name: the folder or file name, or if that is generic ("model"), the first usable name of `said`."""
+def called(folder_name: str, *own_names: Callable[[], object]) -> tuple[str, str]:
+    """A model's name and the origin of the name: the folder or file name, or if that is generic ("model"), its first usable own name."""
     if PLAIN_NAMES.fullmatch(folder_name):
-        for stated in said:
-            name = stated()
+        for own_name in own_names:
+            name = own_name()
             if isinstance(name, str):
                 last = name.strip().rstrip("/").rsplit("/", 1)[-1][:LONGEST]
                 if last.isprintable() and last and not PLAIN_NAMES.fullmatch(last):

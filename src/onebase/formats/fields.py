@@ -43,7 +43,7 @@ class Each(tuple[Any, ...]):
 
 
 class View:
-    """The values of a config by path, for a table of this kind. Raises ConfigError where the config lacks the trunk or the link."""
+    """The values of a config by path, for a table of this kind. Raises ConfigError if the config lacks the trunk or the link."""
 
     def __init__(self, cfg: BaseConfig, kind: str | None, how: str | None = None) -> None:
         for lacks in (kind if kind not in cfg.codecs else None, how if cfg.link(how or "") is None else None):

@@ -45,7 +45,7 @@ def is_peft(path: Path) -> bool:
 
 
 FORMATS_IN: Mapping[str, Callable[[Path], bool]] = {
-    "a CTranslate2 folder of a Whisper (model.bin, tokenizer.json)": is_ctranslate2,
+    "a CTranslate2 folder of Whisper (model.bin, tokenizer.json)": is_ctranslate2,
     "a Hugging Face folder (config.json and safetensors)": is_folder,
     "a .gguf file": is_gguf,
 }

@@ -186,7 +186,7 @@ def read_head(r: ConfigReader, source: WeightSource, found: FoundHead, pairs: Pa
 def _tensor(source: WeightSource, name: str) -> Tensor:
     if name not in source.shapes():
         raise ArtifactError(
-            f"{source.where}: tensor {name!r} of its head is missing",
+            f"{source.where}: tensor {name!r} is missing: its head needs it",
             "take an intact copy of the folder",
         )
     return source.read(name).float().clone()

@@ -130,7 +130,7 @@ def get(name: HubName, commit: str, files: Sequence[str]) -> Path:
         )
     missing = next((f for f in files if not (Path(where) / f).is_file()), None)
     if missing is not None:
-        raise ArtifactError(f"{name}: the server does not give {missing} of {commit}", "try again later")
+        raise ArtifactError(f"{name}: the server does not provide {missing} of {commit}", "try again later")
     return Path(where)
 
 

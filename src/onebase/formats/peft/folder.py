@@ -122,9 +122,9 @@ def _around(key: str) -> list[str]:
 
 
 def save_peft(
-    path: Path, kind: str, said: Mapping[str, Any], tensors: Mapping[str, Tensor], base: str = ""
+    path: Path, kind: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor], base: str = ""
 ) -> None:
     """Write an adapter into an existing folder. base: the name of the adapter's base."""
-    tree = {"peft_type": kind, "base_model_name_or_path": base, "inference_mode": True, **said}
+    tree = {"peft_type": kind, "base_model_name_or_path": base, "inference_mode": True, **config}
     (path / CONFIG).write_text(json.dumps(tree, indent=2) + "\n", encoding="utf-8")
     save_tensors(path / WEIGHTS, {k: t.contiguous() for k, t in tensors.items()})
