@@ -173,11 +173,11 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
         ({f"{end}.lora_embedding_A": torch.ones(4, 60)}, {}, r"\[rank, 50\]"),
         ({"base_model.model.lm_head.lora_A.weight": torch.ones(4, 32)}, {}, "only one of A and B"),
         ({}, {"r": 3}, "the config says 3"),
-        ({}, {"modules_to_save": ["lm_head"]}, "nothing of them is there"),
+        ({}, {"modules_to_save": ["lm_head"]}, "no tensors of these modules"),
         ({"base_model.model.score.weight": torch.ones(2, 32)}, {"modules_to_save": ["score"]}, "score"),
         ({}, {"trainable_token_indices": [1, 1]}, "different token ids"),
         ({}, {"trainable_token_indices": [1]}, "the file has no such rows"),
-        ({}, {"modules_to_save": [""]}, "a list of names of modules"),
+        ({}, {"modules_to_save": [""]}, "a list of module names"),
         (
             {"base_model.model.score.weight": torch.tensor(1.0)},
             {"modules_to_save": ["score"], "task_type": "SEQ_CLS"},
