@@ -95,5 +95,5 @@ def test_a_server_has_no_answer_for_vectors(tmp_path: Path) -> None:
     base = Base(load_base(tiny_run() / "base"))
     rows = [{"anchor": w, "positive": w * 2} for w in ("so", "no", "it")]
     base.adapt(rows, task="embed", method="lora", epochs=1).save(tmp_path / "x")
-    with pytest.raises(UserError, match="is for task embed, which the server has no answer for"):
+    with pytest.raises(UserError, match="is for task embed, which the server does not support"):
         attach_all(base, {"x": tmp_path / "x"})

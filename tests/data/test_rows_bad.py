@@ -137,7 +137,7 @@ def test_odd_data_is_refused_in_few_words_and_little_time(tmp_path: Path) -> Non
     for depth in (101, 900, 100_000):
         nested = b'{"text": "x", "a": ' + b"[" * depth + b"]" * depth + b"}"
         for name, data in (("a.jsonl", nested), ("a.json", b"[" + nested + b"]")):
-            assert re.search("nested more than 100 deep|maximum recursion depth", said(name, data))
+            assert re.search("nested more than 100 levels deep|maximum recursion depth", said(name, data))
     assert "4300 digits" in said("a.jsonl", b'{"text": "x", "n": ' + b"9" * 5000 + b"}\n")
     long = json.dumps({"k" * 10_000_000: 1}).encode()
     assert "kkk..." in said("a.jsonl", long)

@@ -112,7 +112,7 @@ def test_by_command_and_over_http(base: Base, tmp_path: Path) -> None:
         assert status == 200 and body["choices"][0]["text"] == wanted
         for more in ({"echo": True}, {"prompt": [5, 6]}):
             status, body = posted(url, "/v1/completions", asked | more)
-            assert status == 400 and "'suffix' goes with" in body["error"]["message"]
+            assert status == 400 and "'suffix' needs a text prompt" in body["error"]["message"]
     learnt = recorded({"kind": "next_token"})
     with serving(create_app(learnt.loaded, "base")) as url:
         status, body = posted(url, "/v1/completions", asked)
