@@ -104,7 +104,7 @@ def test_bad_requests_say_what_is_wrong(base: Base, ask: Callable[[Base, Base], 
     writes = made(base, task="complete", prompt="{text} {tongue}")
     with pytest.raises(UserError, match=said):
         ask(writes, made(base, task="chat", prompt="{who}"))
-    with pytest.raises(UserError, match="without a saved prompt"):
+    with pytest.raises(UserError, match="the base has no saved prompt"):
         base.generate("x", variables={"a": "b"})
 
 

@@ -394,7 +394,7 @@ def test_an_adapter_is_heard(base: LoadedBase) -> None:
 
 
 def test_what_a_base_cannot_is_refused(base: LoadedBase) -> None:
-    with pytest.raises(UserError, match="does not write down speech"):
+    with pytest.raises(UserError, match="does not transcribe speech"):
         Transcriber(tiny_base())
     ears = Transcriber(base)
     for wrong in ({"language": "xx"}, {"task": "summarise"}):
