@@ -30,7 +30,7 @@ from onebase.objective.pooled import text_batch
 
 log = logging.getLogger(__name__)
 Answer = str | tuple[Prompt, str]
-"""A prompt (a text, or messages) and an answer to it, or a text alone."""
+"""A prompt (a text, or messages) and an answer to it, or only a text."""
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,7 @@ class Prompter:
             if system
             else []
         )
-        (which,) = self._chosen([(asked(messages),)])
+        (which,) = self._chosen([(question_of(messages),)])
 
         def make(chosen: Sequence[int]) -> list[Message]:
             turns = [m for i in chosen for m in cfg.examples[i]["messages"]]
@@ -138,7 +138,7 @@ class Prompter:
     def _chosen(self, keys: Sequence[tuple[str, ...]]) -> list[list[int]]:
         """For each question the indices of its examples, in prompt order. An example that equals the question is left out."""
         n, examples = self.cfg.shots.n, self.cfg.examples
-        example_keys = [(asked(e["messages"]),) if "messages" in e else self._key(e) for e in examples]
+        example_keys = [(question_of(e["messages"]),) if "messages" in e else self._key(e) for e in examples]
         allowed = [[i for i, k in enumerate(example_keys) if k != key] for key in keys]
         if self.cfg.shots.select != "similar" or not example_keys or not keys:
             return [candidates[:n] for candidates in allowed]
@@ -156,7 +156,7 @@ def vectors(base: LoadedBase, keys: Sequence[tuple[str, ...]]) -> Tensor:
     return F.normalize(embeddings(base, ["\n".join(k) for k in keys], cfg, None).float(), dim=-1)
 
 
-def asked(messages: Sequence[Message]) -> str:
+def question_of(messages: Sequence[Message]) -> str:
     """The question of a conversation: the text of the last user message, or of the last message if there is none."""
     candidates = [m for m in messages if m.get("role") == "user"] or list(messages)
     return str(_plain(candidates[-1])["content"]) if candidates else ""

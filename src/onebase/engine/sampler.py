@@ -53,7 +53,7 @@ class Sampling:
         _between("top_p", self.top_p, 0.0, 1.0)
         _between("min_p", self.min_p, 0.0, 1.0)
         if self.top_p == 0.0:
-            raise UserError("top_p is 0, which leaves no token", "give a share above 0, at most 1")
+            raise UserError("top_p is 0, which excludes every token", "give a share above 0, at most 1")
         if any(not isinstance(s, str) or not s for s in stop):
             raise UserError(f"stop is {stop!r}", "give strings of at least one character")
         if stop and self.constraint is not None:

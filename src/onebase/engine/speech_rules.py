@@ -55,54 +55,54 @@ def silence(logits_V: Tensor, speech: SpeechConfig) -> float:
     return 0.0 if speech.no_speech is None else float(logits_V.softmax(-1)[speech.no_speech])
 
 
-def suppress(logits_V: Tensor, said: Sequence[int], speech: SpeechConfig) -> None:
+def suppress(logits_V: Tensor, ids: Sequence[int], speech: SpeechConfig) -> None:
     """Mask tokens that are never allowed, and those that are not allowed first: the end, and a blank."""
     logits_V[list(speech.suppress)] = NEVER
-    if not said:
+    if not ids:
         logits_V[list(speech.suppress_first)] = NEVER
 
 
-def begin_with_time(logits_V: Tensor, said: Sequence[int], speech: SpeechConfig) -> None:
+def begin_with_time(logits_V: Tensor, ids: Sequence[int], speech: SpeechConfig) -> None:
     """The first token must be an early timestamp; the token for no timestamps is never allowed."""
     logits_V[speech.no_timestamps] = NEVER
-    if not said:
+    if not ids:
         logits_V[: speech.first] = NEVER
         if speech.first_timestamp is not None:
             logits_V[speech.first + speech.first_timestamp + 1 :] = NEVER
 
 
-def in_pairs(logits_V: Tensor, said: Sequence[int], speech: SpeechConfig) -> None:
+def in_pairs(logits_V: Tensor, ids: Sequence[int], speech: SpeechConfig) -> None:
     """A timestamp that ends a text must be followed by one that begins the next, or by the end token; one that begins a text, by text."""
-    if not said or said[-1] < speech.first:
+    if not ids or ids[-1] < speech.first:
         return
-    if len(said) < 2 or said[-2] >= speech.first:
+    if len(ids) < 2 or ids[-2] >= speech.first:
         logits_V[speech.first :] = NEVER
     else:
         logits_V[: speech.end] = NEVER
 
 
-def forward_in_time(logits_V: Tensor, said: Sequence[int], speech: SpeechConfig) -> None:
+def forward_in_time(logits_V: Tensor, ids: Sequence[int], speech: SpeechConfig) -> None:
     """No timestamp before the last one; after text only a later one."""
-    times = [t for t in said if t >= speech.first]
+    times = [t for t in ids if t >= speech.first]
     if times:
-        least = times[-1] if said[-1] >= speech.first else times[-1] + 1
+        least = times[-1] if ids[-1] >= speech.first else times[-1] + 1
         logits_V[speech.first : least] = NEVER
 
 
-def likelier_time(logits_V: Tensor, said: Sequence[int], speech: SpeechConfig) -> None:
+def likelier_time(logits_V: Tensor, ids: Sequence[int], speech: SpeechConfig) -> None:
     """If all timestamps together are more likely than the most likely text token, a timestamp is required. (The first token always is one.)"""
-    if said and logits_V[speech.first :].logsumexp(-1) > logits_V[: speech.first].max():
+    if ids and logits_V[speech.first :].logsumexp(-1) > logits_V[: speech.first].max():
         logits_V[: speech.first] = NEVER
 
 
-def ruled(logits_V: Tensor, said: Sequence[int], speech: SpeechConfig, *, timestamps: bool) -> None:
+def ruled(logits_V: Tensor, ids: Sequence[int], speech: SpeechConfig, *, timestamps: bool) -> None:
     """Apply all rules for the next token, in order; the last depends on the result of the others."""
-    suppress(logits_V, said, speech)
+    suppress(logits_V, ids, speech)
     if timestamps:
-        begin_with_time(logits_V, said, speech)
-        in_pairs(logits_V, said, speech)
-        forward_in_time(logits_V, said, speech)
-        likelier_time(logits_V, said, speech)
+        begin_with_time(logits_V, ids, speech)
+        in_pairs(logits_V, ids, speech)
+        forward_in_time(logits_V, ids, speech)
+        likelier_time(logits_V, ids, speech)
 
 
 def repetition(text: str) -> float:

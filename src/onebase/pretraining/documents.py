@@ -157,7 +157,7 @@ def documents_read(run: str | Path) -> DocumentsRead:
     now = {
         "data.order": plan.digest,
         "data.fingerprint": dataset.fingerprint,
-    }  # the second alone in older records
+    }  # older records have only the second
     if record is not None and any(record.get(k) not in (None, v) for k, v in now.items()):
         raise ArtifactError(
             f"the data, tokenizer or recipe in {out} are not those that {base} was trained with",

@@ -149,7 +149,7 @@ def _run(job: Job, par: Parallel) -> Result:
                     f"{state.bad_in_a_row} steps in a row had a loss or gradient that is not a number",
                     "lower the learning rates (train.muon.lr, train.adamw.*) or train in fp32 (train.dtype=fp32)",
                 )
-            stop = par.any(signals.asked)
+            stop = par.any(signals.received)
             due = cfg.checkpoint.every and state.step % cfg.checkpoint.every == 0
             if cfg.checkpoint.flat and _is_flat_end(cfg, state, timed):
                 state.flat, due = state.step, True
@@ -271,13 +271,13 @@ def _resume(job: Job, optim: Optimizers, identity: dict[str, str]) -> RunState:
         return RunState(identity=identity)
     state, model, optimizer = load_checkpoint(found[-1])
     check_identity(found[-1], state.identity, identity, job.called)
-    load_whole_state(job.model, model, learnt=True)
+    load_whole_state(job.model, model, trainable=True)
     optim.load_state_tensors(optimizer)
     return state
 
 
 def _save(job: Job, par: Parallel, optim: Optimizers, state: RunState) -> None:
-    model, optimizer = whole_state(job.model, learnt=True), optim.state_tensors()
+    model, optimizer = whole_state(job.model, trainable=True), optim.state_tensors()
     if par.main and job.out:
         save_checkpoint(job.out / "checkpoints", state, model, optimizer, job.train.checkpoint.keep)
     par.barrier()

@@ -93,22 +93,22 @@ class Parallel:
             dist.destroy_process_group()
 
 
-def whole_state(model: nn.Module, *, learnt: bool = False) -> dict[str, Tensor]:
+def whole_state(model: nn.Module, *, trainable: bool = False) -> dict[str, Tensor]:
     """All parameters (or only the trainable ones) as whole CPU tensors. A collective: every rank must call it."""
     out: dict[str, Tensor] = {}
-    for name, p in _chosen(model, learnt):
+    for name, p in _chosen(model, trainable):
         out[name] = whole(p).detach().cpu()
     return out
 
 
-def _chosen(model: nn.Module, learnt: bool) -> list[tuple[str, nn.Parameter]]:
-    return [(n, p) for n, p in model.named_parameters() if p.requires_grad or not learnt]
+def _chosen(model: nn.Module, trainable: bool) -> list[tuple[str, nn.Parameter]]:
+    return [(n, p) for n, p in model.named_parameters() if p.requires_grad or not trainable]
 
 
 @torch.no_grad()
-def load_whole_state(model: nn.Module, tensors: Mapping[str, Tensor], *, learnt: bool = False) -> None:
+def load_whole_state(model: nn.Module, tensors: Mapping[str, Tensor], *, trainable: bool = False) -> None:
     """Copy whole tensors into all parameters (their shards), or into the trainable ones. Raises ArtifactError naming a tensor that does not fit."""
-    params = dict(_chosen(model, learnt))
+    params = dict(_chosen(model, trainable))
     for name in sorted(params.keys() ^ tensors.keys()):
         side = "lacks" if name in params else "has an unknown"
         raise ArtifactError(

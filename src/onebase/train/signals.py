@@ -21,16 +21,16 @@ class Stopped(UserError):
 
 
 class StopSignals:
-    """While entered, `asked` is True after a stop signal. Only the main thread can handle signals."""
+    """While entered, `received` is True after a stop signal. Only the main thread can handle signals."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.received = False
         self._old: dict[int, object] = {}
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+        if self.received:
             os._exit(128 + number)
-        self.asked = True
+        self.received = True
 
     def __enter__(self) -> "StopSignals":
         if threading.current_thread() is threading.main_thread():

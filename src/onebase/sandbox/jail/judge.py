@@ -120,8 +120,8 @@ def free_names(tests: str) -> dict[str, bool]:
 
     tree = ast.parse(tests)
     of = {id(n.value) for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
-    alone = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and id(n) not in of}
-    return {name: name not in alone for name in free}
+    unqualified = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and id(n) not in of}
+    return {name: name not in unqualified for name in free}
 
 
 def class_names(tests: str) -> set[str]:

@@ -34,20 +34,20 @@ def supervised(
     the program's process, which is forked from this one, never has them."""
     spaces = request.spaces and own_spaces()
     to_program, to_judge, word, both = os.pipe(), os.pipe(), os.pipe(), os.pipe()
-    hear, say = word
+    word_reader, word_writer = word
 
     def judge() -> None:
         text = tests().decode()
-        os.write(say, READ)
+        os.write(word_writer, READ)
         os.close(both[1])
         os.read(
             both[0], 1
         )  # wait for the program: no process can start in a namespace whose first process has ended
-        _keep(to_judge[0], to_program[1], say)
+        _keep(to_judge[0], to_program[1], word_writer)
         version = shut(readable, request.seconds, request.memory, request.newest)
-        os.write(say, f"{version} ".encode())
+        os.write(word_writer, f"{version} ".encode())
         if passed(text, to_judge[0], to_program[1]):
-            os.write(say, RIGHT)
+            os.write(word_writer, RIGHT)
 
     def program_() -> None:
         os.dup2(to_program[0], FROM_JUDGE)
@@ -58,14 +58,14 @@ def supervised(
         run(source)
 
     # The judge is the first process of its namespace: when it exits, the kernel kills the program.
-    children = [_forked(judge, say)]
+    children = [_forked(judge, word_writer)]
     try:
-        first = os.read(hear, 1)
+        first = os.read(word_reader, 1)
         if first == READ:
-            children.append(_forked(program_, say))
-        for fd in (*to_program, *to_judge, *both, say):
+            children.append(_forked(program_, word_writer))
+        for fd in (*to_program, *to_judge, *both, word_writer):
             os.close(fd)
-        output = first + _heard(hear, request.wall)
+        output = first + _verdict(word_reader, request.wall)
     finally:
         for child in children:
             os.kill(child, signal.SIGKILL)
@@ -78,21 +78,21 @@ def supervised(
     return f"{verdict or 'wrong'} {version or 0} {int(spaces)}"
 
 
-def _forked(work: Callable[[], None], say: int) -> int:
+def _forked(work: Callable[[], None], word_writer: int) -> int:
     child = os.fork()
     if child:
         return child
     try:
         work()
     except Missing as e:
-        os.write(say, f"!{e}".encode())
+        os.write(word_writer, f"!{e}".encode())
     except BaseException:  # a child must never return into the supervisor's code
         pass
     finally:
         os._exit(0)
 
 
-def _heard(fd: int, wall: float) -> bytes:
+def _verdict(fd: int, wall: float) -> bytes:
     """The judge's output until it exits or the time is over."""
     end, output = time.monotonic() + wall, b""
     while (left := end - time.monotonic()) > 0 and select.select([fd], [], [], left)[0]:

@@ -123,20 +123,20 @@ class Writer:
 
 
 class WireReader:
-    """Reads values from items. handle: the value of a node with any other tag. asked: values of the request, by number. Raises Garbage for invalid data:
+    """Reads values from items. handle: the value of a node with any other tag. sent: values of the request, by number. Raises Garbage for invalid data:
     only these types are ever created, whatever is sent."""
 
     def __init__(
         self,
         nodes: Any,
         handle: Callable[["WireReader", Node], Any],
-        asked: list[Any] | None = None,
+        sent: list[Any] | None = None,
     ) -> None:
         if not isinstance(nodes, list) or not all(isinstance(n, list) and n for n in nodes):
             raise Garbage("no list of nodes")
         self.nodes: list[Node] = nodes
         self.handle = handle
-        self.asked = asked or []
+        self.sent = sent or []
         self.built: list[Any] = [MISSING] * len(nodes)
         try:
             self._shells()
@@ -186,7 +186,7 @@ class WireReader:
             elif tag == "x" and node[1].startswith("collections."):
                 self.built[at] = _collection(node[1])
             elif tag == "o":
-                self.built[at] = self.asked[_natural(node[1])]
+                self.built[at] = self.sent[_natural(node[1])]
 
     def _fill(self) -> None:
         for at in range(len(self.nodes)):
