@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import onebase
+from onebase.artifact.record import Record
 from onebase.errors import DataError, UserError
 from tests.formats.parity import shaken
 from tests.formats.words import write_words
@@ -248,6 +249,26 @@ def test_the_command(saved: Path, tasks: Path, tmp_path: Path) -> None:
     }.items():
         refused = command("eval", saved, *words)
         assert refused.status == 1 and wanted in refused.err, (words, refused.err)
+
+
+def test_scores_stay_in_the_adapter_s_record(saved: Path, tasks: Path, tmp_path: Path) -> None:
+    rows = [{"prompt": "The quick", "completion": " lazy dog"}] * 4
+    base = onebase.load(saved)
+    base.adapt(rows, task="complete", method="lora", epochs=1, max_length=32).save(tmp_path / "adapter")
+    words = ("eval", saved, "--adapter", tmp_path / "adapter", "--lm-eval", tasks / "choice.yaml", "--json")
+    unrecorded = command(*words, "--no-record")
+    assert unrecorded.status == 0, unrecorded.err
+    assert Record.load(tmp_path / "adapter").event("scores.own_choice.acc") is None
+    printed = command(*words)
+    assert printed.status == 0, printed.err
+    score = json.loads(printed.out)["scores"]["own_choice.acc"]
+    event = Record.load(tmp_path / "adapter").event("scores.own_choice.acc")
+    assert event is not None and "own_choice (version 3)" in event.origin
+    assert event.origin.startswith("measured on lm_eval ")
+    assert {k: event.value[k] for k in ("value", "low", "high", "n")} == {
+        k: score[k] for k in ("value", "low", "high", "n")
+    }
+    assert command("verify", tmp_path / "adapter").status == 0
 
 
 @pytest.mark.slow  # the index of the harness's own tasks is 14,000 files

@@ -14,7 +14,8 @@ import onebase
 from onebase.api.base import Adapter, Base
 from onebase.base.folder import load_base, save_base
 from onebase.codec.text.long import parts_of, picked
-from onebase.engine.features import features, text_tokens
+from onebase.codec.text.pooling import EmbeddingConfig
+from onebase.engine.features import embeddings, features, text_tokens
 from onebase.errors import DataError
 from onebase.objective.label import Classification
 from onebase.serve.adapters import attach_all, task_model
@@ -180,6 +181,31 @@ def test_vectors_of_windows_are_their_mean(base: Base) -> None:
     plain = base.with_adapter(base.adapt(pairs, task="embed", method="lora", epochs=1))
     head = plain.embed([LONG[0], LONG[0] + " and more and more"])
     torch.testing.assert_close(head[0], head[1])  # the head is read by default
+
+
+def test_each_window_is_filled_up_where_the_base_fills_its_texts(base: Base) -> None:
+    cfg = EmbeddingConfig(pooling="last", normalise=True, filled=True, long="windows")
+    found = embeddings(base.loaded, [LONG[0], "Is it"], cfg, None)
+    tok = base.tokenizer
+    each = []
+    for part in parts_of(len(tok.encode(LONG[0])), CONTEXT - len(tok.framed([])), "windows"):
+        ids = tok.framed(picked(tok.encode(LONG[0]), part))
+        assert len(ids) < CONTEXT  # else there is nothing to fill
+        full = ids + [tok.pad] * (CONTEXT - len(ids))
+        h_TD = base.loaded.model.hidden(torch.tensor([full])).hidden[0].detach()
+        each.append(F.normalize(h_TD[-1], dim=-1))
+    wanted = F.normalize(torch.stack(each).mean(0), dim=-1)
+    assert len(each) > 1
+    torch.testing.assert_close(found[0], wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_vectors_of_cut_texts_come_with_a_warning(base: Base, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        embeddings(base.loaded, [*LONG[:2], "Is it"], EmbeddingConfig(), None)
+    assert "2 of 3 texts are cut" in caplog.text
+    caplog.clear()
+    embeddings(base.loaded, LONG[:2], EmbeddingConfig(long="windows"), None)
+    assert "cut" not in caplog.text
 
 
 def test_a_reward_reads_the_end_of_a_long_prompt(base: Base) -> None:

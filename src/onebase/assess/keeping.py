@@ -7,6 +7,7 @@ from typing import Any
 
 from onebase.artifact.appending import add_facts
 from onebase.artifact.record import RECORD, Origin, Record
+from onebase.assess.harness import Harnessed
 from onebase.data.file_hashes import FileRead
 from onebase.errors import ArtifactError
 from onebase.evaluation.bootstrap import Score
@@ -37,6 +38,19 @@ def keep_scores(
     on: dict[str, Any] = {"on": ", ".join(f.name for f in files) or "rows given in Python"}
     if files:
         on["sha256"] = ", ".join(f.sha256 for f in files)
+    return _add(folder, scores, on, verdict)
+
+
+def keep_harness_scores(folder: str | Path, found: Harnessed) -> bool:
+    """Add the scores of lm-evaluation-harness to the record of the adapter in `folder`, with the versions of the harness and of its tasks. Returns
+    whether it was done."""
+    tasks = ", ".join(f"{name} (version {version})" for name, version in found.versions["tasks"].items())
+    return _add(folder, found.scores, {"on": f"lm_eval {found.versions['lm_eval']}, {tasks}"}, None)
+
+
+def _add(
+    folder: str | Path, scores: Mapping[str, Score], on: dict[str, Any], verdict: Verdict | None
+) -> bool:
     origin = f"{Origin.MEASURED} on {on['on']}"
 
     def add(record: Record) -> None:

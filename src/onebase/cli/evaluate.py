@@ -27,6 +27,7 @@ from onebase.errors import UserError
 
 if TYPE_CHECKING:
     from onebase.api.base import Base
+    from onebase.assess.harness import Harnessed
     from onebase.evaluation.bootstrap import Score
 
 
@@ -111,7 +112,11 @@ def eval_(
                 "--lm-eval beside --data, --train, --task, --column or --score: two ways to score",
                 "give one of them",
             )
-        _by_harness(load_base(ref, adapter, device, dtype), lm_eval, lm_eval_include, json)
+        from onebase.assess.keeping import keep_harness_scores, kept_in
+
+        found = _by_harness(load_base(ref, adapter, device, dtype), lm_eval, lm_eval_include, json)
+        if record and (folder := kept_in(adapter or [])) is not None:
+            keep_harness_scores(folder, found)
         return
     if data is None:
         raise UserError("there is nothing to score on", "give --data FILE, or --lm-eval TASK")
@@ -164,19 +169,20 @@ def eval_(
         say(verdict.table)
 
 
-def _by_harness(base: "Base", tasks: list[str], include: Path | None, json: bool) -> None:
-    """Score by lm-evaluation-harness, and say what it found."""
+def _by_harness(base: "Base", tasks: list[str], include: Path | None, json: bool) -> "Harnessed":
+    """Score by lm-evaluation-harness, and print the scores."""
     import onebase
 
     found = onebase.lm_eval(base, tasks, include=include)
     if json:
         print_json(found.to_dict())
-        return
+        return found
     _say_scores(found.scores)
     for name, numbers in found.results.items():
         say(f"lm_eval {found.versions['lm_eval']}, {name}: {numbers}")
     if found.cut:
         say(f"{found.cut} contexts lost their beginning: they were longer than the base reads")
+    return found
 
 
 def _say_scores(scores: "dict[str, Score]") -> None:

@@ -1,6 +1,5 @@
 """Predictions of an adapter for texts: classes, numbers, spans and vectors. N texts, T tokens, D width, P pooled features, C outputs."""
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,10 +10,17 @@ from torch import Tensor
 
 from onebase.base.folder import LoadedBase
 from onebase.base.head import Head, Pooling
-from onebase.codec.text.long import long_texts
 from onebase.codec.text.sample import Tokens
 from onebase.codec.text.tokenizer import Tokenizer
-from onebase.engine.features import embeddings, features, pair_tokens, refuse_long, room_of, text_tokens
+from onebase.engine.features import (
+    embeddings,
+    features,
+    pair_tokens,
+    refuse_long,
+    room_of,
+    text_tokens,
+    warn_of_cut,
+)
 from onebase.engine.image_search import text_vectors
 from onebase.engine.labels import Label, labelled
 from onebase.engine.prompt_tokens import Prompt, answer_tokens, less_prompt
@@ -28,7 +34,6 @@ from onebase.methods.spans import Placed, Span, placed, spans_of
 from onebase.model.proj import AdapterRouting
 from onebase.objective.pooled import text_batch
 
-log = logging.getLogger(__name__)
 Answer = str | tuple[Prompt, str]
 """A prompt (a text, or messages) and an answer to it, or only a text."""
 
@@ -71,7 +76,7 @@ def vectors(bound: Bound, texts: Sequence[str], pooling: Pooling | None = None) 
         return embeddings(base, list(texts), config, bound.routing)
     before = base.model.virtual_counts(bound.routing, 1)[0]
     read = text_tokens(base, list(texts), before=before, long="head")
-    tell_cut(read)
+    warn_of_cut(read)
     return features(base, read, pooling or "mean", bound.routing)
 
 
@@ -96,12 +101,6 @@ def states_of(
             out[j] = row[: len(windows[j])].clone()
     each = iter(out)
     return [torch.cat([next(each) for _ in t.parts]) if t.windows else next(each) for t in texts]
-
-
-def tell_cut(texts: Sequence[Tokens]) -> None:
-    """Warn about texts that are cut."""
-    if (long := long_texts(texts)).cut:
-        log.warning("%s", long)
 
 
 def head_of(on: Attached) -> Head:
@@ -163,7 +162,7 @@ def classes_of(on: Attached, texts: Sequence[Tokens]) -> tuple[tuple[str, ...], 
     """`classes` of tokenised texts, by a head."""
     cfg = on.config.head
     assert cfg is not None
-    tell_cut(texts)
+    warn_of_cut(texts)
     x_NP = features(on.base, [_unpadded(t, cfg.pad) for t in texts], cfg.pooling, on.routing)
     head = head_of(on)
     z_NC = head(x_NP.to(head.weight_CP.device)).cpu()
@@ -203,7 +202,7 @@ def numbers(on: Attached, read: Sequence[Tokens]) -> list[float]:
     assert cfg is not None
     if not read:
         return []
-    tell_cut(read)
+    warn_of_cut(read)
     head, read = head_of(on), [_unpadded(t, cfg.pad) for t in read]
     z_N1 = head(features(base, read, cfg.pooling, on.routing).to(head.weight_CP.device))
     z_N = cfg.mean + cfg.scale * z_N1[:, 0].cpu().double()
@@ -224,7 +223,7 @@ def spans_in(on: Attached, texts: Sequence[str], read: Sequence[Placed]) -> list
     """`spans` of tokenised texts."""
     cfg, tokenizer = on.config.head, on.base.codec.tokenizer
     assert cfg is not None
-    tell_cut(read)
+    warn_of_cut(read)
     out = []
     tags = states_of(on.base, read, on.routing, _likeliest(head_of(on), cfg.tag_numbers))
     for text, tokens, tags_T in zip(texts, read, tags, strict=True):

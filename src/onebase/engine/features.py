@@ -1,5 +1,6 @@
 """Texts as tokens, pooled features and vectors of a base."""
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,7 +14,7 @@ from torch import Tensor
 from onebase.base.folder import FeatureMemo, LoadedBase
 from onebase.base.head import Read
 from onebase.codec.text.codec import Known
-from onebase.codec.text.long import Long, parts_of, picked
+from onebase.codec.text.long import Long, long_texts, parts_of, picked
 from onebase.codec.text.pairs import cut_pair, pair_frame
 from onebase.codec.text.pooling import EmbeddingConfig, pooled
 from onebase.codec.text.sample import Tokens, chat_sample, completion_sample
@@ -22,6 +23,8 @@ from onebase.engine.scoring import batch_tokens, batches
 from onebase.errors import ArtifactError, DataError, UserError
 from onebase.model.proj import AdapterRouting
 from onebase.objective.pooled import How, mean_of_windows, narrowed, pool, text_batch
+
+log = logging.getLogger(__name__)
 
 
 def text_tokens(
@@ -238,6 +241,7 @@ def embeddings(
 ) -> Tensor:
     """Vectors of texts by an embedding config, fp32 [N, D] on the CPU; it also decides how long texts are shortened."""
     read = embedding_tokens(base, texts, cfg, base.model.virtual_counts(routing, 1)[0])
+    warn_of_cut(read)
     windows = [part for t in read for part in t.parts]
     out: list[Tensor] = [torch.empty(0)] * len(windows)
     for part in batches([len(t) for t in windows], batch_tokens(base.model.device)):
@@ -250,6 +254,12 @@ def embeddings(
         return torch.empty(0, base.model.trunk.cfg.width)
     v_WD = torch.stack(out)
     return v_WD if len(windows) == len(read) else together(v_WD, read, cfg)
+
+
+def warn_of_cut(texts: Sequence[Tokens]) -> None:
+    """Warn about texts that are cut."""
+    if (long := long_texts(texts)).cut:
+        log.warning("%s", long)
 
 
 def embedding_tokens(
@@ -266,11 +276,10 @@ def embedding_tokens(
         refuse_long(base, read, limit, before)
     if any(not len(t) for t in read):
         raise DataError("a text has no tokens", "give texts that are not empty")
-    if cfg.filled:  # windows are full except for a token or so
+    if cfg.filled:
         read = [
-            t if t.windows else replace(t, ids=ids, loss=np.zeros(len(ids), np.bool_))
-            for t in read
-            for ids in (np.asarray(filled_up(base, t.ids.tolist(), limit), np.int32),)
+            windowed([filled_up(base, part.ids.tolist(), limit) for part in t.parts], i, t.left_out)
+            for i, t in enumerate(read)
         ]
     return read
 
