@@ -70,10 +70,8 @@ class Records:
                 before, self.notes = data.columns, data.notes
             parsed = ((where, _row(row)) for where, row in zip(places_of(data), data, strict=True))
         self.columns = {**before, **self.named}
-        self._first, self._there = (
-            "",
-            dict[str, Any](),
-        )  # position of the first row; first value of each column
+        # Position of the first row; the first value of each column.
+        self._first, self._there = "", dict[str, Any]()
         self._rest, self._kept = map(self._renamed, parsed), list[Record]()
 
     def __iter__(self) -> Iterator[Record]:

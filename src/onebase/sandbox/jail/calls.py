@@ -89,27 +89,17 @@ class ArgumentCheck(NamedTuple):
     values: tuple[int, ...] = ()
 
 
-O_WRITING = (
-    0o3 | 0o100 | 0o1000 | 0o20000000
-)  # O_ACCMODE, O_CREAT, O_TRUNC, the bit of O_TMPFILE beyond O_DIRECTORY
+# O_ACCMODE, O_CREAT, O_TRUNC, the bit of O_TMPFILE beyond O_DIRECTORY
+O_WRITING = 0o3 | 0o100 | 0o1000 | 0o20000000
 O_ASYNC = 0o20000
 F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC = 0, 1, 2, 3, 4, 1030
 TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX = 0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451
 MAP_LOCKED, MAP_HUGETLB = 0x2000, 0x40000
 PR_SET_NAME, PR_GET_NAME = 15, 16
-CLOCKS = tuple(
-    range(12)
-)  # the clocks of the system and of the process; a negative number is the clock of another process
-ADVICE = (
-    0,
-    1,
-    2,
-    3,
-    4,
-    8,
-    14,
-    15,
-)  # NORMAL to DONTNEED, FREE, HUGEPAGE, NOHUGEPAGE; others can poison or merge pages
+# The clocks of the system and of the process; a negative number is the clock of another process.
+CLOCKS = tuple(range(12))
+# NORMAL to DONTNEED, FREE, HUGEPAGE, NOHUGEPAGE; others can poison or merge pages
+ADVICE = (0, 1, 2, 3, 4, 8, 14, 15)
 OURS = (FROM_JUDGE, TO_JUDGE)
 
 CHECKED: dict[str, tuple[tuple[int | None, int | None], tuple[tuple[ArgumentCheck, ...], ...]]] = {

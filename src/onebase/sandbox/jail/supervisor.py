@@ -40,9 +40,8 @@ def supervised(
         text = tests().decode()
         os.write(word_writer, READ)
         os.close(both[1])
-        os.read(
-            both[0], 1
-        )  # wait for the program: no process can start in a namespace whose first process has ended
+        # Wait for the program: no process can start in a namespace whose first process has ended.
+        os.read(both[0], 1)
         _keep(to_judge[0], to_program[1], word_writer)
         version = shut(readable, request.seconds, request.memory, request.newest)
         os.write(word_writer, f"{version} ".encode())
