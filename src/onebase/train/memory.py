@@ -76,4 +76,4 @@ def check_memory(
         if fits
         else "even one row at a time does not fit: lower model.width or model.depth, or use more ranks (torchrun)"
     )
-    raise UserError(f"this run needs about {size(need.total)} on {device}, {size(free)} free", remedy)
+    raise UserError(f"this run needs about {size(need.total)} on {device}, {size(free)} are free", remedy)
