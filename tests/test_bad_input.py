@@ -147,7 +147,7 @@ def test_a_file_that_cannot_be_read(name: str, command: str, here: Path) -> None
             {"messages": [{"role": "user", "content": LONG}, {"role": "assistant", "content": "x"}]},
             ("rows.jsonl:13 has", "the limit is 128"),
         ),
-        ("chat", {"messages": [{"role": "user", "content": "x"}]}, ("sample 13", "no token is learnt")),
+        ("chat", {"messages": [{"role": "user", "content": "x"}]}, ("sample 13", "no token is supervised")),
         ("chat", {"messages": [{"role": "usr", "content": "x"}]}, ("rows.jsonl:13", 'unknown role "usr"')),
         ("chat", {"messages": "x"}, (":13: 'messages' is str",)),
     ],

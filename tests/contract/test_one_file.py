@@ -71,7 +71,7 @@ def run(place: Path, *words: str) -> subprocess.CompletedProcess[str]:
 def command(place: Path, *words: str) -> str:
     found = run(place, "-m", "onebase", *words)
     assert found.returncode == 0, found.stderr
-    assert "plug-in broken (broken) is left out: RuntimeError: no" in found.stderr
+    assert "plug-in broken (broken) is skipped: RuntimeError: no" in found.stderr
     return found.stdout
 
 
@@ -249,7 +249,7 @@ kept = base.record.get("scores.heldout_nats_per_hidden_token.docs")
 assert kept["low"] < kept["value"] < kept["high"] and kept["value"] < first
 assert base.record.get("config.recipe")["objective"] == {"kind": "masked", "rate": 0.15, "hidden": 0.8}
 ledger = next(t for t in told if "what will be learnt" in t)
-rows = [l for l in ledger.splitlines() if "tokens learnt" in l]
+rows = [l for l in ledger.splitlines() if "tokens supervised" in l]
 shares = [int(l.split()[-5]) / int(l.split()[-3]) for l in rows]
 assert 0 < sum(shares) / len(shares) < 0.4, ledger
 
@@ -325,7 +325,7 @@ def test_an_objective_by_command(place: Path) -> None:
     said = command(
         place, "pretrain", "hidden.yaml", "objective.rate=0.3", "train.steps=3", "--out", "by_rate"
     )
-    assert "tokens learnt" in said and "held-out nats per hidden token, docs:" in said
+    assert "tokens supervised" in said and "held-out nats per hidden token, docs:" in said
     shown = run(place, "-m", "onebase", "show", "by_rate/base").stdout
     assert "heldout_nats_per_hidden_token" in shown
     bad = run(place, "-m", "onebase", "pretrain", "hidden.yaml", "objective=maskd")

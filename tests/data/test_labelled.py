@@ -37,7 +37,7 @@ def test_files_and_lists_give_the_same_rows(tmp_path: Path) -> None:
         ("a.csv", b"text,label\na\0,b\n", "a binary file"),
         ("a.csv", b"text,label\n\xff,b\n", "a.csv:2: not UTF-8"),
         ("a.csv", b"text,class\na,b\n", "no column 'label'"),
-        ("a.xlsx", b"PK", "the ending says no known format"),
+        ("a.xlsx", b"PK", "unknown file extension"),
     ],
 )
 def test_bad_files_are_named(tmp_path: Path, name: str, data: bytes, cause: str) -> None:

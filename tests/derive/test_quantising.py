@@ -96,7 +96,7 @@ def test_cached_decoding_is_the_whole_forward() -> None:
 
 def test_refusals() -> None:
     small, _ = quantise(untied(), StorageConfig(bits=8), DOCUMENTS)
-    with pytest.raises(ConfigError, match="kept in 8 bits"):
+    with pytest.raises(ConfigError, match="already quantized to 8 bits"):
         quantise(small, StorageConfig(bits=4), DOCUMENTS)
     with pytest.raises(ConfigError, match="groups of 24"):
         quantise(untied(), StorageConfig(bits=4, group=24), DOCUMENTS)

@@ -150,7 +150,7 @@ def test_a_base_of_text_alone_says_so(tmp_path: Path) -> None:
     model.reset(0)
     words = TextCodec(Tokenizer.train(TEXTS, 300))
     base = Base(LoadedBase(model.requires_grad_(False).eval(), words))
-    with pytest.raises(UserError, match="no common space"):
+    with pytest.raises(UserError, match="no shared embedding space"):
         base.search("a house", ["a.png"])
     with pytest.raises(UserError, match="takes no images in its text"):
         base.generate("what is this?", images=["a.png"])

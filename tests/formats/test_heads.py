@@ -265,7 +265,7 @@ def test_pairs_of_texts(family: str, tmp_path: Path, caplog: pytest.LogCaptureFi
     rows = [{"text": a, "text_pair": b, "label": f.label} for (a, b), f in zip(PAIRS, found, strict=True)]
     assert onebase.evaluate(base, rows)["accuracy"].value == 1.0
     (long,) = base.classify([("Yes " * 80, "Yes")])
-    assert "1 of 1 texts are cut" in caplog.text
+    assert "1 of 1 texts are truncated" in caplog.text
     assert long.scores == base.classify([("Yes " * 400, "Yes")])[0].scores
     with pytest.raises(UserError, match="pairs of them"):
         base.classify(["Yes", PAIRS[0]])

@@ -219,7 +219,7 @@ def test_it_counts_against_the_context(method: str) -> None:
     score(base, [[*fits, 30]], routing)
     with pytest.raises(PromptTooLong):
         score(base, [[*fits, 30, 30]], routing)
-    with pytest.raises(UserError, match="65 tokens with the 8 that the adapter puts first"):
+    with pytest.raises(UserError, match="65 tokens, 8 of them virtual tokens of the adapter"):
         base.model.logits(torch.tensor([[*fits, 30, 30]]), routing)
 
 

@@ -260,5 +260,7 @@ def test_what_cannot_be_extended(recipe: Recipe, run: Path, tmp_path: Path) -> N
 
 def test_a_changed_file_of_extensions_is_named(recipe: Recipe, run: Path) -> None:
     (run / "extensions.json").write_text(json.dumps({"schema": 1, "extensions": [{"by": 3}]}))
-    with pytest.raises(UserError, match=r"extensions\.json does not hold what onebase writes there"):
+    with pytest.raises(
+        UserError, match=r"extensions\.json does not have the content that onebase writes there"
+    ):
         run_recipe(recipe, run, extend={"steps": 5})

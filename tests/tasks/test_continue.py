@@ -216,7 +216,7 @@ def test_the_commands(tmp_path: Path, general: str) -> None:
         "adapt", tmp_path / "base", "--data", train, "--test", test, *words, "--out", tmp_path / "a"
     )
     assert said.status == 0, said.err
-    assert "tokens learnt" in said.out
+    assert "tokens supervised" in said.out
     scored = command("eval", tmp_path / "base", "--adapter", tmp_path / "a", "--data", test, "--json")
     assert scored.status == 0, scored.err
     assert json.loads(scored.out).keys() == {

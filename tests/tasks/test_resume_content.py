@@ -188,5 +188,5 @@ def test_a_run_folder_is_bound_to_what_its_sources_said(tmp_path: Path) -> None:
     assert pretrain(recipe, out=tmp_path / "run").fingerprint == made.fingerprint
     for damaged in (b"{", b"[]", b'{"a": 3}', b"\xff"):
         (tmp_path / "run" / "sources.json").write_bytes(damaged)
-        with pytest.raises(ArtifactError, match=r"sources\.json is changed since it was written"):
+        with pytest.raises(ArtifactError, match=r"sources\.json was changed after it was written"):
             pretrain(recipe, out=tmp_path / "run")

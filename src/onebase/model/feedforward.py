@@ -1,4 +1,4 @@
-"""Feed-forward parts. F hidden features."""
+"""Feed-forward layers. F hidden features."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -29,7 +29,7 @@ ACTIVATIONS: Mapping[Activation, Callable[[Tensor], Tensor]] = {
 
 
 class _SwiGlu(torch.autograd.Function):
-    """silu(gate) * up that keeps its two inputs alone; silu is made again for the gradient."""
+    """silu(gate) * up that saves only its two inputs; silu is recomputed for the gradient."""
 
     @staticmethod
     def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
