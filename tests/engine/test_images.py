@@ -66,7 +66,7 @@ def test_a_broken_or_missing_file_is_named(folder: Path, tmp_path: Path) -> None
     for name in ("bad.png", "none.png"):
         with pytest.raises(DataError, match=name):
             base.embed_images([good, tmp_path / name])
-    with pytest.raises(UserError, match="no pictures"):
+    with pytest.raises(UserError, match="no images were given"):
         base.embed_images([])
 
 

@@ -104,7 +104,7 @@ def test_bad_requests_say_what_is_wrong(base: Base, ask: Callable[[Base, Base], 
     writes = made(base, task="complete", prompt="{text} {tongue}")
     with pytest.raises(UserError, match=said):
         ask(writes, made(base, task="chat", prompt="{who}"))
-    with pytest.raises(UserError, match="without a saved prompt"):
+    with pytest.raises(UserError, match="the base has no saved prompt"):
         base.generate("x", variables={"a": "b"})
 
 
@@ -400,7 +400,7 @@ def test_served(base: Base, tmp_path: Path) -> None:
         again = client.post("/classify", body={"model": "sort", "input": rows}, cast_to=object)
         assert again["data"] == sorted_["data"]
         for more, said in (
-            ({}, "input has no 'b': this model is asked by text, b"),
+            ({}, "input has no 'b': this model reads text, b"),
             ({"variables": {"b": "x", "c": "y"}}, "input has 'c', but"),
         ):
             with pytest.raises(Exception, match=said):
@@ -412,7 +412,7 @@ def test_served(base: Base, tmp_path: Path) -> None:
         ):
             with pytest.raises(Exception, match=said):  # the client's own error, of status 400
                 client.completions.create(model=model, prompt="x", extra_body=more, **asked)
-        with pytest.raises(Exception, match="around a text"):
+        with pytest.raises(Exception, match="takes text, not token ids"):
             client.completions.create(
                 model="write", prompt=[1, 2], extra_body={"variables": {"a": "y"}}, **asked
             )

@@ -214,7 +214,7 @@ def test_it_counts_against_the_context(method: str) -> None:
     (one,) = generate(base, [fits], Sampling(max_tokens=99), routing)
     assert len(one.ids) == 1
     assert len(generate(base, [fits], Sampling(max_tokens=99))[0].ids) == 9
-    with pytest.raises(PromptTooLong, match=r"has 56 tokens, the adapter puts 8 before it; .* 64 tokens"):
+    with pytest.raises(PromptTooLong, match=r"has 56 tokens, the adapter adds 8 before it; .* 64 tokens"):
         Decoder(base, [[*fits, 30]], routing=routing)
     score(base, [[*fits, 30]], routing)
     with pytest.raises(PromptTooLong):

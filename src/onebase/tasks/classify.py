@@ -252,7 +252,7 @@ def _read(base: Bound, rows: Rows) -> list[Label]:
     on = base.attached
     assert on is not None and on.config.head is not None
     names, logp_NL = classes_of(on, rows.texts)
-    return labelled(names, logp_NL.exp(), many=on.config.head.gives == "many")
+    return labelled(names, logp_NL.exp(), multilabel=on.config.head.gives == "many")
 
 
 def _tables(truth: Sequence[Iterable[str]], found: Sequence[Label]) -> tuple[Array, Array]:

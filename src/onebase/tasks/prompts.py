@@ -6,7 +6,7 @@ from typing import Any
 
 from onebase.base.folder import LoadedBase
 from onebase.codec.text.sample import chat_sample
-from onebase.engine.prompter import asked, checked
+from onebase.engine.prompter import checked, question_of
 from onebase.errors import DataError
 from onebase.methods.prompt import ANSWER, PromptConfig, PromptOptions, ShotsConfig
 
@@ -53,7 +53,7 @@ class PromptForm:
     def question(self, cfg: PromptConfig, row: Row) -> str:
         """The question of a row as a text."""
         if self.chat:
-            return asked(row["messages"])
+            return question_of(row["messages"])
         return "\n".join(str(row[n]) for n in self._variables(cfg.template, ShotsConfig()))
 
     def values(self, cfg: PromptConfig, row: Row) -> dict[str, str]:
@@ -62,7 +62,7 @@ class PromptForm:
 
     def key(self, cfg: PromptConfig, example: Row) -> tuple[str, ...]:
         """The texts by which similar examples are retrieved."""
-        return (asked(example["messages"]),) if self.chat else tuple(example[n] for n in cfg.variables)
+        return (question_of(example["messages"]),) if self.chat else tuple(example[n] for n in cfg.variables)
 
 
 def _labelled(base: LoadedBase, cfg: PromptConfig) -> tuple[Example, AnswerSize]:
