@@ -152,6 +152,12 @@ def vector_of(base: LoadedBase) -> EmbeddingConfig:
     return replace(base.embedding or EmbeddingConfig(), normalise=True, filled=False)
 
 
+def suits_vector(base: LoadedBase, texts: Sequence[Tokens]) -> bool:
+    """Whether at least half of the texts are no longer than those that the base's vectors were trained for."""
+    limit = vector_of(base).limit or base.model.cfg.text.context
+    return sum(len(t) + t.left_out > limit for t in texts) * 2 <= len(texts)
+
+
 def pooling_of(base: LoadedBase, read: Read) -> How:
     """The argument of `objective.pooled.pool` for the features that a head reads."""
     return vector_of(base) if read == "vector" else read

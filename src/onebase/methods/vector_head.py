@@ -44,10 +44,16 @@ def candidates(pooling: Chosen, vectors: bool) -> tuple[Read, ...]:
 
 
 def fit_views(
-    x_by: Mapping[Read, Tensor], y_N: Tensor, classes: int, seed: int = 0, bias: bool = True
+    x_by: Mapping[Read, Tensor],
+    y_N: Tensor,
+    classes: int,
+    seed: int = 0,
+    bias: bool = True,
+    prefer_vector: bool = True,
 ) -> tuple[Fitted, Read]:
     """Fit a head on the best of several features: `fit_vector` on the vector, `fit_head` on poolings of hidden states. The best pooling has the
-    lowest held-out loss (with too few labels for folds: the first); it replaces the vector only by `first_unless_better`."""
+    lowest held-out loss (with too few labels for folds: the first). It replaces the vector by `first_unless_better`; without `prefer_vector`
+    by its loss alone."""
     found: list[tuple[Fitted, Read]] = [
         (
             fit_vector(x, y_N, classes, seed)
@@ -60,7 +66,10 @@ def fit_views(
     best = [f for f in found if f[1] == "vector"]
     if states := [f for f in found if f[1] != "vector"]:
         best.append(min(states, key=lambda f: 0.0 if f[0].held_out is None else f[0].held_out))
-    return best[first_unless_better([f.losses_N for f, _ in best])]
+    losses = [f.losses_N for f, _ in best]
+    if prefer_vector or any(x is None for x in losses):
+        return best[first_unless_better(losses)]
+    return min(best, key=lambda f: f[0].held_out or 0.0)
 
 
 def first_unless_better(losses: Sequence[Tensor | None]) -> int:

@@ -18,7 +18,7 @@ from onebase.data.labelled import Make, Records
 from onebase.data.lines import Problem
 from onebase.engine import image_features as images
 from onebase.engine.answers import classes_of, labels
-from onebase.engine.features import pair_tokens, pooling_of, vector_of, views
+from onebase.engine.features import pair_tokens, pooling_of, suits_vector, vector_of, views
 from onebase.engine.labels import Label, labelled
 from onebase.engine.prompter import Given
 from onebase.engine.prompting import columns, inputs
@@ -113,7 +113,8 @@ def prepare(job: Adapting) -> Prepared:
 
     def fit(texts: Sequence[Tokens], routing: AdapterRouting | None) -> Fit:
         x_by = views(base, texts, reads, routing)
-        fitted, read = fit_views(x_by, torch.tensor(numbers), len(labels), o.seed, own.head_bias)
+        y_N, prefer = torch.tensor(numbers), suits_vector(base, texts)
+        fitted, read = fit_views(x_by, y_N, len(labels), o.seed, own.head_bias, prefer)
         targets = {t.id: c for t, c in zip(texts, numbers, strict=True)}
         return Fit(
             fitted.head,

@@ -20,7 +20,15 @@ from onebase.data import Order
 from onebase.data.labelled import Make
 from onebase.data.order import ExampleOrder, one_by_one
 from onebase.engine.answers import vectors
-from onebase.engine.features import chat_rows, completion_rows, features, pooling_of, text_tokens, views
+from onebase.engine.features import (
+    chat_rows,
+    completion_rows,
+    features,
+    pooling_of,
+    suits_vector,
+    text_tokens,
+    views,
+)
 from onebase.errors import DataError, UserError
 from onebase.methods.bound import Bound
 from onebase.methods.method import SCRATCH, Learner, Signal, option
@@ -101,14 +109,17 @@ def _classes(job: Adapting, teacher: Bound) -> Lesson:
         learner.reads_only(texts)
         longest = max(2, *(learner.before + len(t) for t in texts))
         some = _to_fit(targets)
+        read = [texts[i] for i in some]
         x_by = views(
             base,
-            [texts[i] for i in some],
+            read,
             candidates(o.of_task.pooling, base.embedding is not None),
             learner.routing if learner.before else None,
         )
         y = torch.tensor([t.label if t.label != IGNORE else int(t.logp_C.argmax()) for t in targets])
-        fitted, pooling = fit_views(x_by, y[some], len(labels), o.seed, o.of_task.head_bias)
+        fitted, pooling = fit_views(
+            x_by, y[some], len(labels), o.seed, o.of_task.head_bias, suits_vector(base, read)
+        )
         base.model.heads[SCRATCH] = head = fitted.head.to(base.model.device)
         target_of = {t.id: s for t, s in zip(texts, targets, strict=True)}
         return Steps(
