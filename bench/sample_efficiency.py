@@ -1,10 +1,9 @@
-"""Sample efficiency: the loss that Hugging Face's Trainer with AdamW reaches after N tokens, and how many tokens onebase needs for it.
+"""Sample efficiency: the loss of Hugging Face's Trainer with AdamW after N tokens, and the number of tokens that onebase needs for it.
 
-Both sides: the same tokenizer, documents, context, batch, held-out text and (within 2%) parameters; width 128; each tunes its
-learning rate over five values on seed 0, then runs three seeds. The Trainer runs a Llama with linear decay after warm-up on
-documents joined by end tokens and cut to the context, as its examples do. Both are scored on the same held-out pieces.
-Ours runs once for each claimed share of N, because the learning rate schedule depends on the budget. Both compute in bf16 where the chip
-multiplies it, else in fp32.
+Both sides use the same tokenizer, documents, context, batch, held-out text and (within 2%) number of parameters; width 128. Each tunes its
+learning rate over five values on seed 0, then runs three seeds. The Trainer runs a Llama with linear decay after warm-up on documents
+joined by end tokens and cut to the context, as its examples do. Both are scored on the same held-out pieces. Ours runs once for each
+claimed share of N, because the learning rate schedule depends on the budget. Both compute in bf16 if the chip multiplies it, else in fp32.
 
     python bench/sample_efficiency.py [--quick] [--isa avx2]
 """
@@ -31,7 +30,7 @@ SEEDS = (0, 1, 2)
 
 
 def shape() -> Any:
-    """Ours: the recipe of docs/training.md; the feed-forward is sized so that parameters match the Llama's."""
+    """Our shape: the recipe of docs/training.md, with the feed-forward sized to match the Llama's number of parameters."""
     from onebase.base.config import TextShape
 
     return TextShape(
@@ -65,7 +64,7 @@ def opened(folder: Path) -> tuple[Any, Any, Any]:
 
 
 def held_out(tokens: Any, limit: int = 100_000) -> list[list[int]]:
-    """The same pieces for both: documents cut to the context, each after a BOS."""
+    """The held-out pieces for both sides: documents cut to the context, each with a BOS."""
     from onebase.data import RowPlan
 
     plan = RowPlan(tokens, LENGTH, 1)
@@ -78,7 +77,7 @@ def held_out(tokens: Any, limit: int = 100_000) -> list[list[int]]:
 
 
 def trainer_side(folder: Path, lr: float, seed: int, steps: int) -> dict[str, Any]:
-    """One run of the peer."""
+    """One run of the Trainer."""
     import numpy as np
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments
@@ -127,7 +126,7 @@ def trainer_side(folder: Path, lr: float, seed: int, steps: int) -> dict[str, An
         began = time.perf_counter()
         Trainer(model=model, args=args, train_dataset=rows).train()
     seconds = time.perf_counter() - began
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # before the scoring, which holds all logits
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # before scoring, which stores all logits
     total, count = 0.0, 0
     model.eval()
     with torch.no_grad():
@@ -145,7 +144,7 @@ def trainer_side(folder: Path, lr: float, seed: int, steps: int) -> dict[str, An
 
 
 def our_side(folder: Path, lr: float, seed: int, steps: int) -> dict[str, Any]:
-    """One run of ours, through the one loop."""
+    """One run of ours, with the training loop of the package."""
     from onebase.base.config import base_parameters, text_base
     from onebase.base.folder import LoadedBase
     from onebase.base.model import BaseModel
@@ -190,11 +189,11 @@ def our_side(folder: Path, lr: float, seed: int, steps: int) -> dict[str, Any]:
 
 
 def one(side: str, folder: Path, lr: float, seed: int, steps: int) -> dict[str, Any]:
-    """A run in a process of its own, so that peaks are its own, on one thread: two run side by side."""
+    """A run in its own process, for its own peak memory, on one thread, because two run in parallel."""
     command = [sys.executable, __file__, "--run", side, str(folder), str(lr), str(seed), str(steps)]
-    found = child(command, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    print(f"{side:8} lr {lr:<6} seed {seed} steps {steps}: {found}", flush=True)
-    return found
+    result = child(command, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    print(f"{side:8} lr {lr:<6} seed {seed} steps {steps}: {result}", flush=True)
+    return result
 
 
 def main() -> None:

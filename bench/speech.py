@@ -1,7 +1,7 @@
-"""Whisper beside faster-whisper: processor seconds per clip (greedy, with timestamps, one thread), and the number of equal texts.
-fp32 on both sides, and ours in bf16 where the chip multiplies it.
+"""Whisper compared with faster-whisper: CPU seconds per clip (greedy, with timestamps, one thread), and the number of equal texts.
+fp32 on both sides, and ours also in bf16 if the chip multiplies it.
 
-Needs faster-whisper, the packages of real Whispers, and recordings (tests/spoken.py says which).
+Needs faster-whisper, the packages of real Whisper models, and recordings (listed in tests/spoken.py).
 
     OMP_NUM_THREADS=1 python bench/speech.py [--quick] [--isa avx2]
 """
@@ -18,21 +18,21 @@ from typing import Any
 from common import arguments, chip_dtype, need, report
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-# One thread on a machine that others use: processor time says what wall-clock time would on a quiet one.
+# With one thread, CPU time on a shared machine equals wall-clock time on a quiet one.
 RUN = Callable[[Path], str]
 
 
 def sides(folder: Path) -> dict[str, RUN]:
-    """What writes a file down, by name."""
+    """Functions that transcribe a file, by name."""
     from faster_whisper import WhisperModel
 
     import onebase
 
-    there: Any = WhisperModel(str(folder), device="cpu", compute_type="float32", cpu_threads=1)
+    model: Any = WhisperModel(str(folder), device="cpu", compute_type="float32", cpu_threads=1)
 
     def peer(file: Path) -> str:
-        found, _ = there.transcribe(str(file), language="en", beam_size=1, temperature=0.0)
-        return "".join(s.text for s in found).strip()
+        segments, _ = model.transcribe(str(file), language="en", beam_size=1, temperature=0.0)
+        return "".join(s.text for s in segments).strip()
 
     def ours(dtype: str) -> RUN:
         base = onebase.load(folder, dtype=dtype)

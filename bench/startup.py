@@ -1,7 +1,7 @@
-"""Start-up: `import onebase`, and what the command answers without torch (help, version, the store, a record, every byte of it, a mistake), beside peers' imports.
+"""Start-up time: `import onebase` and commands that need no torch (help, version, list, show, verify, mistakes), compared with imports of peers.
 
-Prints medians and the least over fresh processes, warm; `ratios` are ours over the peer (import onebase / import transformers), or over
-the limit: 0.3 s for the import, help and version, 0.6 s for the rest. On a machine that others use, the least says what is ours.
+Prints medians and minima over fresh processes, warm; `ratios` are ours over the peer (import onebase / import transformers), or over the
+limit: 0.3 s for the import, help and version, 0.6 s for the rest. On a shared machine the minimum is the meaningful number.
 
     python bench/startup.py [--quick] [--isa avx2]
 """
@@ -21,7 +21,7 @@ LIMIT_SECONDS, ANSWER_SECONDS = 0.3, 0.6
 
 
 def seconds(command: list[str], runs: int, status: int = 0) -> tuple[float, float]:
-    """Median and least wall-clock of whole processes, one warm-up."""
+    """Median and minimum wall-clock time of whole processes, after one warm-up."""
     times = []
     for i in range(runs + 1):
         began = time.perf_counter()
@@ -33,7 +33,7 @@ def seconds(command: list[str], runs: int, status: int = 0) -> tuple[float, floa
 
 
 def small_base(folder: Path) -> Path:
-    """A base with starting weights, 0.1 million parameters."""
+    """An untrained base with 0.1 million parameters."""
     from onebase.base.config import TextShape, text_base
     from onebase.base.folder import LoadedBase, save_base
     from onebase.base.model import BaseModel

@@ -1,9 +1,9 @@
-"""Training throughput on this machine beside the Hugging Face Trainer: one Llama-shaped model, whole training steps.
+"""Training throughput compared with the Hugging Face Trainer: one Llama-shaped model, whole training steps.
 
-Vocabulary 8192, width 256, depth 6, 4 heads, feed-forward 688, 16 rows of 512 tokens a step, AdamW, gradients clipped. Every
-side runs in fresh processes, in turns, so that a change of the machine's speed meets all alike; the median step counts. The first
-step holds the compilation: cold with an empty cache of the compiler, warm in the later rounds. Where the chip multiplies bf16, ours computes
-in it and the Trainer in both formats; elsewhere all are fp32.
+Vocabulary 8192, width 256, depth 6, 4 heads, feed-forward 688, 16 rows of 512 tokens per step, AdamW, gradients clipped. All sides run in
+fresh processes, in turns, so that changes of the machine's speed affect all alike; the median step is reported. The first step includes the
+compilation: cold with an empty compiler cache, warm in later rounds. If the chip multiplies bf16, ours computes in it and the Trainer in
+both formats; otherwise all are fp32.
 
     python bench/train_throughput.py [--quick] [--isa avx2] [--rounds N] [--steps N] [--sides ours trainer_fp32 ...]
 """
@@ -27,7 +27,7 @@ VOCAB, WIDTH, DEPTH, HEADS, HIDDEN, ROWS, LENGTH = 8192, 256, 6, 4, 688, 16, 512
 BF16 = ("trainer_bf16", "trainer_bf16_compiled")
 TRAINERS = (*BF16, "trainer_fp32", "trainer_fp32_compiled")
 OURS = ("ours", "ours_muon", "ours_eager")
-SKIPPED = 2  # first steps: compilation, and memory and caches that fill
+SKIPPED = 2  # first steps: compilation, and warm-up of memory and caches
 
 
 def token_rows(steps: int) -> Any:
@@ -38,7 +38,7 @@ def token_rows(steps: int) -> Any:
 
 
 def trainer(side: str, steps: int) -> tuple[list[float], list[float], int]:
-    """Seconds of each step, losses and parameters of the Trainer."""
+    """Seconds per step, losses and number of parameters of the Trainer."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
@@ -80,12 +80,12 @@ def trainer(side: str, steps: int) -> tuple[list[float], list[float], int]:
             disable_tqdm=True,
         )
         Trainer(model=model, args=options, train_dataset=data, callbacks=[Clock()]).train()
-    # From one step's begin to the next one's: data, forward, backward, clipping, optimizer, log.
+    # From the begin of one step to the next: data, forward, backward, clipping, optimizer, log.
     return [b - a for a, b in itertools.pairwise(marks)], losses, sum(p.numel() for p in model.parameters())
 
 
 def ours(side: str, steps: int) -> tuple[list[float], list[float], int]:
-    """The same of onebase's own loop."""
+    """The same for onebase's own loop."""
     import numpy as np
 
     from onebase.base.config import TextShape, text_base
@@ -146,7 +146,7 @@ def ours(side: str, steps: int) -> tuple[list[float], list[float], int]:
 
 
 class Optimizing:
-    """Seconds in the optimizers of torch, by class, one number a step: told by torch itself, so of every side alike."""
+    """Seconds per step in torch optimizers, by class; measured with torch's own hooks, so alike for all sides."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, list[float]] = {}
@@ -200,7 +200,7 @@ def measure(sides: list[str], rounds: int, steps: int) -> dict[str, Any]:
 
 
 def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """The median step of all rounds, and what the first step took longer than it: cold, and warm if seen."""
+    """The median step of all rounds, and the extra time of the first step: cold, and warm with more than one round."""
     step = statistics.median(s for run in runs for s in run["seconds"][SKIPPED:])
     first = [run["seconds"][0] - step for run in runs]
     optimizers = {
@@ -224,9 +224,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="one round of few steps: shows that it runs")
+    parser.add_argument("--quick", action="store_true", help="one round of few steps, as a smoke test")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, help="steps a round (8; quick: 4)")
+    parser.add_argument("--steps", type=int, help="steps per round (8; quick: 4)")
     parser.add_argument(
         "--sides",
         nargs="+",
@@ -241,8 +241,8 @@ def main() -> None:
         return
     bf16 = chip_dtype() == "bf16"
     sides = args.sides or ["ours", *(BF16 if bf16 else ()), "trainer_fp32", "ours_muon"]
-    if not bf16 and (found := [s for s in sides if s in BF16]):
-        sys.exit(f"{', '.join(found)}: this chip, as it is held, has no bf16\n  take trainer_fp32")
+    if not bf16 and (unsupported := [s for s in sides if s in BF16]):
+        sys.exit(f"{', '.join(unsupported)}: this chip, as limited by --isa, has no bf16\n  use trainer_fp32")
     if any(s in TRAINERS for s in sides):
         need("transformers", "accelerate")
     results = measure(sides, 1 if args.quick else args.rounds, steps)

@@ -21,6 +21,6 @@ for score in onebase.evaluate(base.with_adapter(polite), data).values():
     print("after DPO:", score)
 
 judge = base.with_adapter(base.adapt(data, task="reward", method="head"))
-asked = [{"role": "user", "content": "Do you ship to Norway?"}]
+question = [{"role": "user", "content": "Do you ship to Norway?"}]
 for answer in ("Yes, and it takes about a week.", "Look it up yourself."):
-    print(f"{judge.reward([(asked, answer)])[0]:7.2f}  {answer}")
+    print(f"{judge.reward([(question, answer)])[0]:7.2f}  {answer}")

@@ -11,9 +11,9 @@ DATA = Path(__file__).with_name("arithmetic.jsonl")
 
 
 def digits(prompt: str, completion: str, row: dict[str, Any]) -> float:
-    """The reward: how much of a completion is digits. A tiny base will not learn to add; this it learns."""
-    said = completion.strip()
-    return sum(c.isdigit() for c in said) / max(1, len(said))
+    """The reward: the share of digits in a completion. A tiny base cannot learn to add, but it can learn this."""
+    text = completion.strip()
+    return sum(c.isdigit() for c in text) / max(1, len(text))
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ SHAPES = {"disc": 0, "triangle": 3, "square": 4}  # name, number of corners
 
 
 def drawn(folder: Path, n: int, seed: int) -> list[dict[str, str]]:
-    """Files of `n` shapes in any place, size and colour, as rows with image and label."""
+    """Files of `n` shapes with random position, size and colour, as rows with image and label."""
     rng = random.Random(seed)
     rows = []
     for i in range(n):
@@ -36,7 +36,7 @@ def drawn(folder: Path, n: int, seed: int) -> list[dict[str, str]]:
 
 
 def main() -> None:
-    """Learn from 60 shapes, and measure on 60 others."""
+    """Train on 60 shapes, and evaluate on 60 others."""
     if len(sys.argv) != 2:
         sys.exit(__doc__)
     base = onebase.load(sys.argv[1])

@@ -16,7 +16,7 @@ SHAPES = ("disc", "square")
 
 
 def drawn(folder: Path) -> dict[Path, str]:
-    """A file for each colour and shape, and what is on it."""
+    """An image file for each colour and shape, with its description."""
     files = {}
     for colour in COLOURS:
         for shape in SHAPES:
@@ -30,7 +30,7 @@ def drawn(folder: Path) -> dict[Path, str]:
 
 
 def main() -> None:
-    """Ask for each thing that was drawn, then let names choose."""
+    """Search for each shape by its description, then classify by name."""
     if len(sys.argv) != 2:
         sys.exit(__doc__)
     base = onebase.load(sys.argv[1])

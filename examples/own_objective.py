@@ -21,7 +21,7 @@ from onebase.train.loop import Job, run
 
 @dataclass(frozen=True)
 class Forgiving:
-    """Next-token prediction on rows where a share `rate` of the tokens read is noise.
+    """Next-token prediction on rows where a share `rate` of the input tokens is noise.
 
     An objective has three things: `reserve` (tokens that it adds to a piece), `batch` and `losses`.
     """
@@ -39,10 +39,10 @@ class Forgiving:
         ids = read.ids_BT.clone()
         for i in range(len(rows)):
             rng = np.random.default_rng([self.seed, first + i])
-            for place in np.flatnonzero(rng.random(self.length) < self.rate):
-                if int(read.cols.doc[i, place]) >= 0 and int(read.cols.pos[i, place]) > 0:
-                    ids[i, place] = int(rng.integers(self.vocab))
-        # The targets were made from the clean ids and are not changed.
+            for t in np.flatnonzero(rng.random(self.length) < self.rate):
+                if int(read.cols.doc[i, t]) >= 0 and int(read.cols.pos[i, t]) > 0:
+                    ids[i, t] = int(rng.integers(self.vocab))
+        # The targets come from the clean ids and are not changed.
         return replace(batch, inputs={"text": replace(read, ids_BT=ids)})
 
     def losses(self, base: BaseModel, batch: Batch) -> Losses:
@@ -69,7 +69,7 @@ train = TrainConfig(
 )
 plan = RowPlan(TokenSet.from_tokens(tokens), train.sequence_length, train.batch_size, seed=0)
 result = run(Job(model, Forgiving(train.sequence_length, codec.tokenizer.vocab_size), plan, train))
-print(f"loss {result.losses[0]:.3f} -> {result.losses[-1]:.3f} nats a token over {result.state.step} steps")
+print(f"loss {result.losses[0]:.3f} -> {result.losses[-1]:.3f} nats per token over {result.state.step} steps")
 print(
-    f"{result.state.tokens} tokens read, {result.state.supervised} learnt, by source: {result.state.sources}"
+    f"{result.state.tokens} tokens read, {result.state.supervised} supervised, by source: {result.state.sources}"
 )

@@ -46,7 +46,7 @@ def write_corpus(path: Path, documents: int = 600, seed: int = 0) -> Path:
 
 
 def tiny_base(out: Path | None = None, steps: int = 60) -> onebase.Base:
-    """A base of 0.1M parameters, pretrained in `out` (a temporary folder when not given)."""
+    """A base of 0.1M parameters, pretrained in `out` (default: a temporary folder)."""
     out = out or Path(tempfile.mkdtemp())
     out.mkdir(parents=True, exist_ok=True)
     corpus = write_corpus(out / "corpus.jsonl")
@@ -67,7 +67,7 @@ def tiny_base(out: Path | None = None, steps: int = 60) -> onebase.Base:
 
 
 def given_or_made() -> onebase.Base:
-    """The base named on the command line, or a tiny one made now."""
+    """The base named on the command line, or a tiny one trained now."""
     return onebase.load(sys.argv[1]) if len(sys.argv) > 1 else tiny_base()
 
 

@@ -1,7 +1,7 @@
-"""Search texts by what they mean, with vectors that are made once and kept. Run: python examples/search_documents.py [BASE]
+"""Semantic search over texts, with an index of embeddings on disk. Run: python examples/search_documents.py [BASE]
 
-A base that was made for vectors (sentence-transformers, for example hf:sentence-transformers/all-MiniLM-L6-v2) finds what is meant; the tiny one that is
-made here without BASE finds what looks alike.
+An embedding model (sentence-transformers, for example hf:sentence-transformers/all-MiniLM-L6-v2) finds texts with a similar meaning. The tiny
+base that is trained here without BASE finds texts with similar words.
 """
 
 import tempfile

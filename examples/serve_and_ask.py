@@ -35,15 +35,15 @@ command = [
 server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 try:
     assert server.stderr is not None
-    said = ""
-    while not (found := re.search(r"Serving on (\S+)", said)):
+    output = ""
+    while not (match := re.search(r"Serving on (\S+)", output)):
         line = server.stderr.readline()
         if not line:
-            raise SystemExit(f"the server did not start: {said}")
-        said += line
+            raise SystemExit(f"the server did not start: {output}")
+        output += line
     # A proxy from the environment is not used for this machine's own address.
     http = openai.DefaultHttpxClient(trust_env=False)
-    client = openai.OpenAI(base_url=found[1], api_key="none", http_client=http)
+    client = openai.OpenAI(base_url=match[1], api_key="none", http_client=http)
 
     print("models:", [model.id for model in client.models.list()])
     done = client.completions.create(model="tiny", prompt="The soup", max_tokens=16, temperature=0)

@@ -1,6 +1,6 @@
 """Structured output: JSON that fits a schema, or text that matches a regular expression. Run: python examples/structured_output.py [BASE]
 
-Needs: pip install "onebase[structured]". Without a base it makes a tiny one. Its answers fit the schema but make little sense.
+Needs: pip install "onebase[structured]". Without a base it trains a tiny one, whose answers fit the schema but make little sense.
 """
 
 import json
@@ -13,7 +13,7 @@ import onebase
 base = given_or_made()
 schema = (Path(__file__).parent / "menu.schema.json").read_text(encoding="utf-8")
 text = base.generate("On Friday there is ", constraint=onebase.Constraint(schema=schema))
-print("as it was written:", text)
+print("generated text:   ", text)
 print("dish and guests:  ", json.loads(text)["dish"], json.loads(text)["for"])
 
 day = onebase.Constraint(regex="(Mon|Fri|Sun)day, [0-9]{1,2} (am|pm)")

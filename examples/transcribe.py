@@ -16,7 +16,7 @@ import onebase
 
 
 def tone(path: Path) -> Path:
-    """Two seconds of 440 Hz, 16 bits, 16,000 samples a second."""
+    """Two seconds of 440 Hz, 16 bits, 16,000 samples per second."""
     samples = (int(8000 * math.sin(2 * math.pi * 440 * i / 16000)) for i in range(32000))
     with wave.open(str(path), "wb") as f:
         f.setnchannels(1)
@@ -28,9 +28,11 @@ def tone(path: Path) -> Path:
 
 def main(ref: str, file: Path) -> None:
     base = onebase.load(ref)
-    said = base.transcribe(file, timestamps=True)
-    print(f"{said.duration:.1f} seconds of sound, language {said.language} ({said.language_probability:.2f})")
-    for s in said.segments:
+    result = base.transcribe(file, timestamps=True)
+    print(
+        f"{result.duration:.1f} seconds of audio, language {result.language} ({result.language_probability:.2f})"
+    )
+    for s in result.segments:
         print(f"{s.start:7.2f} to {s.end:7.2f}  {s.text.strip()}  (log-probability {s.avg_logprob:.2f})")
 
 

@@ -67,7 +67,7 @@ def test_wrong_recipe_key_has_file_line_and_the_nearest_key() -> None:
         (("recipe.yaml", "train.minutes=1"), ("steps and minutes", "exactly one")),
         (
             ("recipe.yaml", "train.sequence_length=100"),
-            ("train.sequence_length 100 is more than model.context 64",),
+            ("train.sequence_length 100 is larger than model.context 64",),
         ),
         (("recipe.yaml", "model.head_dim=15"), ("width 32 is not a multiple of head_dim 15",)),
         (("recipe.yaml", "--device", "gpu"), ("'train.device' is 'gpu'", "auto, cpu, cuda, mps")),
@@ -91,7 +91,7 @@ def test_after_a_mistake_the_same_folder_takes_the_mended_recipe() -> None:
     )
     assert onebase("pretrain", "recipe.yaml", "--out", "run").status == 0
     said = onebase("pretrain", "recipe.yaml", "train.batch_size=4", "--out", "run")
-    refused(said, "run holds a run of another recipe: 'train.batch_size' is 4, there 2\n", "--out")
+    refused(said, "run contains a run of another recipe: 'train.batch_size' is 4, there 2\n", "--out")
     assert onebase("verify", "run").status == 0
 
 
@@ -147,7 +147,7 @@ def test_a_file_that_cannot_be_read(name: str, command: str, here: Path) -> None
             {"messages": [{"role": "user", "content": LONG}, {"role": "assistant", "content": "x"}]},
             ("rows.jsonl:13 has", "the limit is 128"),
         ),
-        ("chat", {"messages": [{"role": "user", "content": "x"}]}, ("sample 13", "no token is learnt")),
+        ("chat", {"messages": [{"role": "user", "content": "x"}]}, ("sample 13", "no token is supervised")),
         ("chat", {"messages": [{"role": "usr", "content": "x"}]}, ("rows.jsonl:13", 'unknown role "usr"')),
         ("chat", {"messages": "x"}, (":13: 'messages' is str",)),
     ],

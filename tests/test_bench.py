@@ -47,14 +47,14 @@ print(json.dumps({"zmm": text.count("zmm"), "ymm": text.count("ymm"), "cpu": cpu
 def environment() -> Iterator[None]:
     """The environment as it was, afterwards."""
     before = dict(os.environ)
-    for name in common.HELD["avx2"]:
+    for name in common.ISA_ENV["avx2"]:
         os.environ.pop(name, None)
     yield
     os.environ.clear()
     os.environ.update(before)
 
 
-def held(code: str, *words: str) -> dict[str, Any]:
+def child_output(code: str, *words: str) -> dict[str, Any]:
     """What a child of a bench script prints, the script being called with these words."""
     program = (
         "import argparse, json, sys\n"
@@ -72,37 +72,37 @@ def _path() -> str:
 @needs_avx2
 @pytest.mark.usefixtures("environment")
 def test_children_of_a_held_script_compute_with_no_more_than_avx2() -> None:
-    seen = held(SEEN, "--isa", "avx2")
-    assert common.HELD["avx2"].items() <= seen["env"].items()
+    seen = child_output(SEEN, "--isa", "avx2")
+    assert common.ISA_ENV["avx2"].items() <= seen["env"].items()
     assert (seen["torch"], seen["bf16"]) == ("AVX2", False)
 
 
 @pytest.mark.usefixtures("environment")
 def test_without_isa_nothing_is_set() -> None:
-    assert not common.HELD["avx2"].keys() & held(SEEN)["env"].keys()
+    assert not common.ISA_ENV["avx2"].keys() & child_output(SEEN)["env"].keys()
 
 
 @needs_avx2
 @pytest.mark.usefixtures("environment")
 def test_numba_makes_no_wider_vectors_and_keeps_them_apart_on_disk() -> None:
     pytest.importorskip("numba")
-    here, there = held(LOOP), held(LOOP, "--isa", "avx2")
+    here, there = child_output(LOOP), child_output(LOOP, "--isa", "avx2")
     assert there["zmm"] == 0 < there["ymm"]
     # The key of its cache: with the features of the machine a chip with AVX-512 would have its vectors in spite of the name.
     assert there["cpu"] == "haswell"
-    assert there["features"] == common.HELD["avx2"]["NUMBA_CPU_FEATURES"]
+    assert there["features"] == common.ISA_ENV["avx2"]["NUMBA_CPU_FEATURES"]
     assert here["features"] != there["features"]
 
 
 @pytest.mark.usefixtures("environment")
 def test_what_is_held_is_known_by_the_whole_environment() -> None:
-    assert common.held() == "native"
+    assert common.current_isa() == "native"
     os.environ["ATEN_CPU_CAPABILITY"] = "avx2"
-    assert common.held() == "native"
+    assert common.current_isa() == "native"
     facts = common.isa_facts()
     assert facts["asked"] == "native" and facts["set"] == {"ATEN_CPU_CAPABILITY": "avx2"}
-    os.environ.update(common.HELD["avx2"])
-    assert common.held() == common.isa_facts()["asked"] == "avx2"
+    os.environ.update(common.ISA_ENV["avx2"])
+    assert common.current_isa() == common.isa_facts()["asked"] == "avx2"
 
 
 @pytest.mark.usefixtures("environment")
@@ -116,7 +116,7 @@ def test_a_chip_without_avx2_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(common, "READ_ONCE", ())
     monkeypatch.setattr(common, "_flags", lambda: " fpu sse2 ")
     with pytest.raises(SystemExit, match="no AVX2"):
-        common.hold("avx2")
+        common.set_isa("avx2")
 
 
 @pytest.mark.parametrize(

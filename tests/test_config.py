@@ -116,13 +116,13 @@ def test_digest_of_equal_numbers() -> None:
         ("width: 1\nmaybe: {heds: 1}", ("r.yaml:2", "'maybe.heds'", "'heads'")),
         (
             "width: 1\neither: {kind: other, zet: a}",
-            ("r.yaml:2", "'either.zet'", "'zeta' (text)", "valid keys here: kind, zeta"),
+            ("r.yaml:2", "'either.zet'", "'zeta' (text)", "valid keys: kind, zeta"),
         ),
         (
             "width: 1\neither: {heds: 1}",
-            ("r.yaml:2", "'either.heds'", "'heads'", "valid keys here: heads, rate"),
+            ("r.yaml:2", "'either.heds'", "'heads'", "valid keys: heads, rate"),
         ),
-        ("width: 1\nqqqq: 2", ("r.yaml:2", "'qqqq'", "valid keys here: width, mode")),
+        ("width: 1\nqqqq: 2", ("r.yaml:2", "'qqqq'", "valid keys: width, mode")),
     ],
 )
 def test_unknown_key(tmp_path: Path, source: str, parts: tuple[str, ...]) -> None:
@@ -340,11 +340,11 @@ def test_an_old_name_of_a_user_is_read_and_told_the_new_one(
         assert load(HasAfter, path, ["train.rows=5"]) == HasAfter(
             train=After(batch_size=5), maybe=After(batch_size=3, seed=1)
         )
-    assert caplog.messages == [f"{path}: 'rows' is called 'batch_size' now"]
+    assert caplog.messages == [f"{path}: 'rows' was renamed to 'batch_size'"]
     path.write_text("maybe:\n  batch_size: 1\n  rows: 3\n")
     with pytest.raises(ConfigError) as e:
         load(HasAfter, path)
-    assert e.value.cause == f"{path}:3: 'maybe.rows' has another name now"
+    assert e.value.cause == f"{path}:3: 'maybe.rows' was renamed"
     assert e.value.remedy == "write 'batch_size' (whole number)"
 
 

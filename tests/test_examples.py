@@ -29,10 +29,10 @@ EXAMPLES: dict[str, tuple[bool | str, str]] = {
     "generate_and_stream": (True, "one vector for each text: (2, 64)"),
     "classify_images": ("sees", "accuracy"),
     "find_pictures": ("pairs", "of 6 found first"),
-    "transcribe": ("hears", "2.0 seconds of sound"),
+    "transcribe": ("hears", "2.0 seconds of audio"),
     "serve_and_ask": (True, "chat, streamed:"),
     "structured_output": (True, "dish and guests:"),
-    "own_objective": (False, "nats a token over 15 steps"),
+    "own_objective": (False, "nats per token over 15 steps"),
 }
 
 

@@ -287,11 +287,11 @@ def test_the_pages_of_tasks_give_the_defaults_of_the_code(document: str) -> None
 @pytest.mark.parametrize(
     ("command", "before", "known"),
     [
-        ("adapt", "What is learnt:", TASKS),
-        ("adapt", "How:", METHODS),
-        ("eval", "What is scored:", PREDICTIONS),
-        ("eval", "judged (tasks", [t.name for t in TASKS.values() if t.takes_judge]),
-        ("apply", "asked so:", [t.name for t in TASKS.values() if t.answer]),
+        ("adapt", "Task:", TASKS),
+        ("adapt", "Method:", METHODS),
+        ("eval", "Task to score:", PREDICTIONS),
+        ("eval", "completions (tasks", [t.name for t in TASKS.values() if t.takes_judge]),
+        ("apply", "Tasks:", [t.name for t in TASKS.values() if t.answer]),
     ],
 )
 def test_the_help_names_every_task_and_method(command: str, before: str, known: Iterable[str]) -> None:

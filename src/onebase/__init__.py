@@ -1,6 +1,7 @@
 """onebase: one base, every task, known origins.
 
-The public face, loaded on first use so that `import onebase` is quick: `load`, `pretrain`, `import_base`, `combine`, `compare`, `documents_read`, `evaluate`, `audit`, `lm_eval`, `Base`, `Adapter`, `Constraint`, `Label`, `Span`.
+The public API, loaded on first use so that `import onebase` is quick: `load`, `pretrain`, `import_base`, `combine`, `compare`,
+`documents_read`, `evaluate`, `audit`, `lm_eval`, `Base`, `Adapter`, `Constraint`, `Label`, `Span`.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""`python -m onebase`: the command, where its script is not on the path."""
+"""`python -m onebase`: the command, if its script is not on the PATH."""
 
 from onebase.cli import main
 

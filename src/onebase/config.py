@@ -1,7 +1,7 @@
 """Strict typed configs: frozen dataclasses in, YAML in and out, `a.b=value` overrides.
 
-Validation is pydantic's (strict, no unknown keys); what is ours is the message: file, line, the nearest valid key and the
-accepted type. Tuples are written as YAML lists.
+pydantic validates (strict, no unknown keys); the messages are ours: file, line, the nearest valid key and the accepted type.
+Tuples are written as YAML lists.
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ T = TypeVar("T")
 @dataclass_transform(kw_only_default=True, frozen_default=True)
 def config(cls: type[T]) -> type[T]:
     """Make `cls` a frozen, keyword-only dataclass that refuses unknown keys and wrong types when read."""
-    made = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
-    made.__pydantic_config__ = {"extra": "forbid", "strict": True}  # type: ignore[attr-defined]
-    return made
+    frozen = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+    frozen.__pydantic_config__ = {"extra": "forbid", "strict": True}  # type: ignore[attr-defined]
+    return frozen
 
 
 @dataclasses.dataclass(frozen=True)
 class OneOf:
-    """The type of a field that holds one of several configs, chosen by its key `kind`: `Annotated[object, OneOf(table, default)]`.
+    """The type of a field that holds one of several configs, selected by its key `kind`: `Annotated[object, OneOf(table, default)]`.
 
-    table: the configs by name; it is asked when a config is read, for other packages add to it. default: the name where there is no `kind`. The
-    name alone stands for its config with all defaults.
+    table: returns the configs by name; it is called when a config is read, because other packages add to it. default: the name without
+    `kind`. A plain name means that config with all defaults.
     """
 
     table: Callable[[], Mapping[str, type]]
     default: str
 
     def read(self, data: Any) -> Any:
-        """Plain data as the config that it names. Raises pydantic's errors."""
+        """Parse plain data as the config that it names. Raises pydantic's errors."""
         from pydantic import ValidationError
         from pydantic_core import InitErrorDetails, PydanticCustomError
 
@@ -75,7 +75,7 @@ def from_dict(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:
 
 
 def from_file(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:
-    """`from_dict` for what we wrote ourselves, an earlier version too. Raises ConfigError."""
+    """`from_dict` for files written by onebase, earlier versions included. Raises ConfigError."""
     return from_dict(cls, to_new_names(cls, data), where)
 
 
@@ -87,22 +87,22 @@ def load(cls: type[T], path: str | Path, overrides: Iterable[str] = ()) -> T:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        own = next(
+        near = next(
             (p for p in (Path("recipes") / f"{path.stem}.yaml", path.with_suffix(".yaml")) if p.is_file()),
             None,
         )
         raise ConfigError(
             f"no recipe at {path}",
-            f"did you mean {own}?"
-            if own
+            f"did you mean {near}?"
+            if near
             else "give the path of a YAML file; recipes/ has some to start from",
         ) from None
     except IsADirectoryError:
-        found = sorted(p for p in path.iterdir() if p.suffix in (".yaml", ".yml"))
+        recipes = sorted(p for p in path.iterdir() if p.suffix in (".yaml", ".yml"))
         raise ConfigError(
             f"{path} is a folder, a recipe is a YAML file",
-            f"give one of its files: {', '.join(map(str, found[:5]))}"
-            if found
+            f"give one of its files: {', '.join(map(str, recipes[:5]))}"
+            if recipes
             else "give the path of a YAML file",
         ) from None
     except (OSError, UnicodeDecodeError) as e:
@@ -120,7 +120,7 @@ def load(cls: type[T], path: str | Path, overrides: Iterable[str] = ()) -> T:
         data = yaml.load(text, Loader=loader())  # our loader is a SafeLoader
     except RecursionError:
         raise ConfigError(
-            f"{path}: nested too deep, or an alias inside itself", "write the recipe flat"
+            f"{path}: nested too deep, or an alias inside itself", "write the recipe with less nesting"
         ) from None
     except yaml.YAMLError as e:
         mark = getattr(e, "problem_mark", None)
@@ -151,17 +151,17 @@ def override(cfg: T, overrides: Iterable[str]) -> T:
 
 @dataclasses.dataclass(frozen=True)
 class Given:
-    """What was given of a config, as plain trees by the names of today: by the file, and by overrides of single keys or in Python."""
+    """The keys of a config that were set explicitly, as plain trees with current names: in the file, and by overrides or in Python."""
 
     file: Any
     overrides: Any
 
 
 def given_of(cfg: Any) -> Given:
-    """What was given of a config; of one made in Python all that is not the default."""
-    found = vars(cfg).get("_given")
-    if isinstance(found, Given):
-        return found
+    """The explicitly set keys of a config; of one built in Python, all that differ from the default."""
+    given = vars(cfg).get("_given")
+    if isinstance(given, Given):
+        return given
     return Given({}, to_new_names(type(cfg), without_defaults(cfg)))
 
 
@@ -169,13 +169,13 @@ def _note(cfg: T, given: Given, overrides: Iterable[str]) -> T:
     tree = copy.deepcopy(given.overrides)
     for text in overrides:
         _override(tree, text)
-    # Beside the fields: it is no part of what the config is, nor of its hash.
+    # Not a field: it is no part of the config or its hash.
     object.__setattr__(cfg, "_given", Given(given.file, to_new_names(type(cfg), tree)))
     return cfg
 
 
 def parse_pairs(texts: Iterable[str]) -> dict[str, Any]:
-    """`key=value` pairs with YAML values as a mapping. Raises ConfigError for what is not a pair."""
+    """Parse `key=value` pairs with YAML values into a mapping. Raises ConfigError for a text that is not a pair."""
     data: dict[str, Any] = {}
     for text in texts:
         _override(data, text)
@@ -183,11 +183,11 @@ def parse_pairs(texts: Iterable[str]) -> dict[str, Any]:
 
 
 def dumps(cfg: Any) -> str:
-    """The config as YAML that `load` reads back equal."""
+    """The config as YAML, from which `load` reads an equal config."""
     import yaml
 
     tree = to_dict(cfg)
-    # PyYAML writes these three line breaks bare and then folds them to a space when it reads.
+    # PyYAML writes these three line breaks unescaped, and folds them to a space when it reads.
     breaks = re.search("[\x85\u2028\u2029]", json.dumps(tree, ensure_ascii=False))
     return str(yaml.dump(tree, Dumper=dumper(), sort_keys=False, allow_unicode=breaks is None))
 
@@ -206,9 +206,9 @@ def _build(cls: type[T], data: Mapping[str, Any], where: str, lines: dict[Path_,
     from pydantic import ValidationError
 
     try:
-        # Through JSON because pydantic's strict mode takes lists for tuples only there.
+        # Through JSON, because only there pydantic's strict mode accepts lists for tuples.
         text = json.dumps(data)
-        data = json.loads(text)  # what pydantic sees: keys are text
+        data = json.loads(text)  # as pydantic sees it: keys are text
     except (TypeError, ValueError, RecursionError) as e:
         raise ConfigError(
             f"{where or cls.__name__}: a value is not plain data: {e}", "use text, numbers, lists, maps"
@@ -249,10 +249,10 @@ def _override(data: dict[str, Any], text: str) -> Path_:
         if i == len(keys) - 1:
             here[at] = parsed
         elif isinstance(here, list):
-            here = here[at]  # type: ignore[index]  # a list has whole-number places only
+            here = here[at]  # type: ignore[index]  # `at` is an int for a list
         else:
             if not isinstance(here.get(at), (dict, list)):
-                # The name of one of several configs (`OneOf`) stays what it is.
+                # A plain name of a config (`OneOf`) is kept as its `kind`.
                 here[at] = {"kind": here[at]} if isinstance(here.get(at), str) else {}
             here = here[at]
     return tuple(parts)

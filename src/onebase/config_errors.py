@@ -1,4 +1,4 @@
-"""What is wrong with a config, as a user would say it: the file and line, the nearest valid key, the accepted type."""
+"""Turns pydantic's errors about a config into messages for users: file and line, nearest valid key, accepted type."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _UNKNOWN = ("unexpected_keyword_argument", "extra_forbidden")
 def explained(
     cls: type, data: Any, where: str, lines: dict[Path_, int], errors: Sequence[dict[str, Any]]
 ) -> ConfigError:
-    """The first real one of pydantic's `errors` about `data` as a `cls`. where: the source's name; lines: of each key, -1 for an override."""
+    """The most useful of pydantic's `errors` about `data` as a `cls`. where: the source's name; lines: line of each key, -1 for an override."""
     errors = [inner for error in errors for inner in _unfolded(error)]
-    # A key that is not known first: where one is missing, that may be it, misspelt.
+    # An unknown key first: where one is missing, this may be it, misspelt.
     error = next((one for one in errors if one["type"] in _UNKNOWN), errors[0])
     loc = tuple(p for p in error["loc"])
     path, holder, annotation = _walk(cls, data, loc)
@@ -42,13 +42,11 @@ def explained(
         fields = [f.name for f in dataclasses.fields(holder)]
         now = next((f.name for f in dataclasses.fields(holder) if f.metadata.get("was") == path[-1]), None)
         if now is not None:
-            return ConfigError(
-                f"{place}'{dotted}' has another name now", f"write '{now}'{_accepts(holder, now)}"
-            )
+            return ConfigError(f"{place}'{dotted}' was renamed", f"write '{now}'{_accepts(holder, now)}")
         near = difflib.get_close_matches(str(path[-1]), fields, 1, 0.4)
         hint = f"did you mean '{near[0]}'" + _accepts(holder, near[0]) + "?" if near else ""
         return ConfigError(
-            f"{place}unknown key '{dotted}'", f"{hint} valid keys here: {', '.join(fields)}".strip()
+            f"{place}unknown key '{dotted}'", f"{hint} valid keys: {', '.join(fields)}".strip()
         )
     if kind in ("missing_argument", "missing"):
         return ConfigError(f"{place}key '{dotted}' is missing", f"add it{_accepts(holder, str(path[-1]))}")
@@ -62,12 +60,12 @@ def explained(
 
 
 def _unfolded(error: dict[str, Any]) -> list[dict[str, Any]]:
-    """What is wrong inside a config that its own key `kind` chose (`config.OneOf`), each with its whole place; any other error as it is."""
+    """The errors inside a config that was selected by `kind` (`config.OneOf`), each with its full location; any other error unchanged."""
     inner = error.get("ctx", {}).get("error")
     if not hasattr(inner, "errors"):
         return [error]
-    found = [dict(e) for e in inner.errors(include_url=False)]
-    return [e | {"loc": (*error["loc"], *e["loc"])} for e in found]
+    errors = [dict(e) for e in inner.errors(include_url=False)]
+    return [e | {"loc": (*error["loc"], *e["loc"])} for e in errors]
 
 
 def _walk(cls: Any, data: Any, loc: tuple[str | int, ...]) -> tuple[Path_, Any, Any]:
@@ -83,7 +81,7 @@ def _walk(cls: Any, data: Any, loc: tuple[str | int, ...]) -> tuple[Path_, Any, 
         ):
             data = data[part]  # type: ignore[index]
         elif here is None or not (_has(here, part) or part == loc[-1]):
-            continue  # what pydantic calls a branch of a type, not a key
+            continue  # pydantic's name of a union branch, not a key
         path.append(part)
         if here is not None:
             holder = here
@@ -100,7 +98,7 @@ def _has(cls: Any, name: Any) -> bool:
 
 
 def options(annotation: Any, data: Any = None) -> tuple[Any, ...]:
-    """The branches of a type; of several configs that a key `kind` chooses from, the one that `data` names."""
+    """The branches of a type; of configs selected by `kind`, the one that `data` names."""
     if typing.get_origin(annotation) is typing.Annotated:
         one = next((m for m in annotation.__metadata__ if hasattr(m, "table")), None)
         if one is None:
@@ -119,7 +117,7 @@ def _accepts(holder: Any, name: str) -> str:
 
 
 def type_name(annotation: Any) -> str:
-    """A type as a user would say it: `int`, `one of a, b`, `list of str`."""
+    """A type in words: `whole number`, `one of a, b`, `list of text`."""
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
         return type_name(args[0])
@@ -143,7 +141,7 @@ def type_name(annotation: Any) -> str:
 
 
 def kind_of(value: Any) -> str:
-    """What a value is, as a user would say it."""
+    """The type of a value in words."""
     names = {
         bool: "true/false",
         int: "whole number",

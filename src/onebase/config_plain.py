@@ -1,4 +1,4 @@
-"""A config as plain data, and its one canonical hash: no hash of what was written changes when a field is renamed or added."""
+"""A config as plain data, and its canonical hash, which does not change when a field is renamed or added."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ from typing import Any
 
 
 def to_dict(cfg: Any) -> dict[str, Any]:
-    """The config as JSON-able data, every field present."""
+    """The config as JSON data, with every field."""
     tree = _plain(cfg)
     assert isinstance(tree, dict)
     return tree
 
 
 def to_hash(cfg: Any) -> dict[str, Any]:
-    """`to_dict` for hashing, so that no hash of what was written changes: a field that was `renamed` goes by its first name, and one that came
-    `later` is left out while it has its default."""
+    """`to_dict` for hashing, so that hashes of existing files stay valid: a `renamed` field has its first name, and a field added `later`
+    is left out while it has its default."""
     tree = _plain(cfg, hashed=True)
     assert isinstance(tree, dict)
     return tree
 
 
 def without_defaults(cfg: Any) -> dict[str, Any]:
-    """`to_hash` without the fields that have their default. Hashes of what lasts are taken from it: a field that a later version
-    adds then changes none of them. (So a default, once published, must keep its meaning.)"""
+    """`to_hash` without the fields that have their default. Hashes of stored artifacts use it: a field that a later version adds
+    then changes none of them. (So a default, once published, must keep its meaning.)"""
     tree = _without_defaults(cfg)
     assert isinstance(tree, dict)
     return tree
 
 
 def digest(cfg: Any) -> str:
-    """SHA-256 of the canonical JSON of the config: equal configs, equal digests."""
+    """SHA-256 of the config's canonical JSON: equal configs have equal digests."""
     return hashlib.sha256(canonical_json(_plain(cfg, hashed=True)).encode()).hexdigest()
 
 
 def canonical_json(value: Any) -> str:
-    """The one JSON text of plain data: keys sorted, no spaces, ASCII, and equal numbers written alike (1.0 as 1)."""
+    """Canonical JSON of plain data: keys sorted, no spaces, ASCII, and equal numbers written the same (1.0 as 1)."""
     return json.dumps(_whole(value), sort_keys=True, separators=(",", ":"))
 
 
@@ -67,13 +67,13 @@ def _plain(value: Any, hashed: bool = False) -> Any:
 
 def _without_defaults(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        found = {}
+        tree = {}
         for f in dataclasses.fields(value):
             default = f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
             own = getattr(value, f.name)
             if own != default or isinstance(own, bool) != isinstance(default, bool):  # True == 1
-                found[_name(f)] = _without_defaults(own)
-        return found
+                tree[_name(f)] = _without_defaults(own)
+        return tree
     if isinstance(value, Mapping):
         return {str(k): _without_defaults(v) for k, v in value.items()}
     return [_without_defaults(v) for v in value] if isinstance(value, (list, tuple)) else value

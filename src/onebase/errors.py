@@ -1,11 +1,11 @@
-"""Errors that a user can mend: one line of cause, one line of remedy."""
+"""Errors that a user can fix: one line of cause, one line of remedy."""
 
 
 class UserError(Exception):
-    """A mistake or limit outside our code.
+    """A mistake or a limit outside our code.
 
-    `cause` says what was given and what is accepted; `remedy` says what to do. The command line prints both lines and no
-    traceback (unless `--debug`).
+    `cause`: what was given and what is accepted; `remedy`: what to do. The command line prints both lines and no traceback
+    (unless `--debug`).
     """
 
     exit_status = 1
@@ -28,4 +28,4 @@ class DataError(UserError):
 
 
 class ArtifactError(UserError):
-    """A folder of ours that is damaged, incomplete, of another kind, or cannot be written."""
+    """An artifact folder that is damaged, incomplete, of another kind, or cannot be written."""

@@ -1,7 +1,7 @@
-"""What is quickest on this machine: measured once for each question, kept in a file, shown by `onebase plan --machine`.
+"""Autotuning: which of several implementations is fastest on this machine, measured once, cached in a file, shown by `onebase plan --machine`.
 
-What is chosen here never changes what is learnt, only which of several ways makes the same numbers. What does (the number format) goes by
-what the chip says it has (`model.device.has_bf16`), for a measurement may come out otherwise tomorrow.
+The choice never changes results, only which implementation computes them. Choices that do change results (the dtype) depend on the
+features of the chip (`model.device.has_bf16`), because a measurement may come out differently the next time.
 """
 
 import json
@@ -23,7 +23,7 @@ CLEARLY = 0.85
 
 @dataclass(frozen=True)
 class Choice:
-    """The answer to one question: the way that was quickest, and the least seconds of each."""
+    """The result for one question: the fastest implementation, and the minimum seconds of each. busy: other programs were using the cores."""
 
     question: str
     chosen: str
@@ -35,16 +35,16 @@ _here: dict[str, Choice] = {}
 
 
 def choose(question: str, ways: Mapping[str, Callable[[], object]]) -> Choice:
-    """The quickest of several ways to the same numbers: as it was found on this machine before, or measured now.
+    """The fastest of several implementations of the same result: as measured on this machine before, or measured now.
 
-    The first way is the usual one: another is chosen when it takes less than `CLEARLY` of its time. The ways take turns, so that a change
-    of the machine's speed meets all, and the least time of each counts. What is measured while other programs want the cores holds for this
-    process and is not kept.
+    The first is the default: another is chosen only when it takes less than `CLEARLY` of its time. They run in turns, so that a change
+    of the machine's speed affects all, and the minimum time of each counts. A measurement while other programs use the cores is valid
+    for this process only and is not saved.
     """
     if question not in _here:
-        kept = _read().get(question)
+        saved = _read().get(question)
         _here[question] = (
-            kept if kept is not None and set(kept.seconds) == set(ways) else _measured(question, ways)
+            saved if saved is not None and set(saved.seconds) == set(ways) else _measured(question, ways)
         )
     return _here[question]
 
@@ -53,26 +53,26 @@ def _measured(question: str, ways: Mapping[str, Callable[[], object]]) -> Choice
     least = {name: float("inf") for name in ways}
     busy = is_busy()
     for run in ways.values():
-        run()  # what is compiled or packed at first is no part of it
+        run()  # warm-up: compiling and packing are not measured
     for _ in range(ROUNDS):
         for name, run in ways.items():
             began = time.perf_counter()
             run()
             least[name] = min(least[name], time.perf_counter() - began)
     usual, best = next(iter(ways)), min(least, key=lambda name: least[name])
-    found = Choice(question, best if least[best] < CLEARLY * least[usual] else usual, least, busy)
+    choice = Choice(question, best if least[best] < CLEARLY * least[usual] else usual, least, busy)
     if not busy:
-        _keep(found)
-    return found
+        _keep(choice)
+    return choice
 
 
 def known() -> list[Choice]:
-    """What was chosen on this machine until now, by question."""
+    """All choices on this machine so far, sorted by question."""
     return [c for _, c in sorted((_read() | _here).items())]
 
 
 def is_busy() -> bool:
-    """Whether other programs wanted half of the cores or more in the last minute; False where the system does not say."""
+    """Whether other programs used half of the cores or more in the last minute; False where the system does not report it."""
     try:
         return os.getloadavg()[0] > 0.5 * cores() + 1
     except (OSError, AttributeError):
@@ -80,14 +80,14 @@ def is_busy() -> bool:
 
 
 def cores() -> int:
-    """How many cores this process may use: those it is bound to, and no more than its group's share of time (cgroups 1 and 2)."""
+    """Number of cores this process may use: its CPU affinity, limited by its cgroup's quota (cgroups 1 and 2)."""
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     share = _share(Path("/sys/fs/cgroup"))
     return bound if share is None else max(1, min(bound, int(share)))
 
 
 def _share(root: Path) -> float | None:
-    """Cores' worth of time that the control group of this process allows; None where there is no limit."""
+    """The CPU quota of this process's cgroup, in cores; None where there is no limit."""
     try:
         quota, period = (root / "cpu.max").read_text().split()
     except (OSError, ValueError):
@@ -102,7 +102,7 @@ def _share(root: Path) -> float | None:
 
 
 def facts() -> dict[str, Any]:
-    """What the answers hold for: another chip, number of threads or version of what computes asks anew."""
+    """The conditions under which saved choices are valid: a change of chip, threads or library versions measures again."""
     import importlib.metadata
 
     import torch
@@ -126,24 +126,24 @@ def facts() -> dict[str, Any]:
 
 
 def path() -> Path:
-    """Where the answers for this machine are kept; it can be deleted at any time."""
+    """The file with the choices for this machine; it can be deleted at any time."""
     name = sha256_bytes(json.dumps(facts(), sort_keys=True).encode())[:16]
     return cache_dir() / "machine" / f"{name}.json"
 
 
 def _read() -> dict[str, Choice]:
-    """What the file says; nothing where it is missing or damaged."""
+    """The choices in the file; none where it is missing or damaged."""
     try:
-        found = json.loads(path().read_text(encoding="utf-8"))
-        made = [Choice(**c) for c in found["choices"]]
-        good = all(c.chosen in c.seconds and isinstance(c.question, str) for c in made)
+        tree = json.loads(path().read_text(encoding="utf-8"))
+        choices = [Choice(**c) for c in tree["choices"]]
+        good = all(c.chosen in c.seconds and isinstance(c.question, str) for c in choices)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return {}
-    return {c.question: c for c in made} if good else {}
+    return {c.question: c for c in choices} if good else {}
 
 
 def _keep(choice: Choice) -> None:
-    """Add an answer to the file. Without a folder for it the answer holds for this process."""
+    """Add a choice to the file. Where the file cannot be written, the choice is valid for this process only."""
     choices = _read() | {choice.question: choice}
     text = json.dumps(
         {"facts": facts(), "choices": [asdict(c) for _, c in sorted(choices.items())]}, indent=1

@@ -1,4 +1,4 @@
-"""Families, tasks, methods, objectives and scores that other packages bring: an entry point of the group `onebase`, whose module registers them when it is imported.
+"""Loads plug-ins: an entry point of the group `onebase` names a module that registers families, tasks, methods, objectives or scores.
 
 [project.entry-points.onebase]
 rank = "my_package.rank"
@@ -11,13 +11,13 @@ GROUP = "onebase"
 
 
 def load() -> None:
-    """Import what other packages bring. One that fails is named and left out: it takes nothing else with it."""
-    from importlib.metadata import entry_points  # a tenth of a second, which help and records need not wait
+    """Import all plug-ins. One that fails is logged and skipped; the others still load."""
+    from importlib.metadata import entry_points  # a tenth of a second, which help and records do not need
 
     for point in entry_points(group=GROUP):
         try:
             point.load()
-        except Exception as e:  # another's code: whatever it raises, ours goes on
+        except Exception as e:  # third-party code may raise anything
             log.warning(
-                "the plug-in %s (%s) is left out: %s: %s", point.name, point.value, type(e).__name__, e
+                "the plug-in %s (%s) is skipped: %s: %s", point.name, point.value, type(e).__name__, e
             )

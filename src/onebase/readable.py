@@ -1,4 +1,4 @@
-"""Numbers as people read them: sizes, durations and figures of three digits. Records and JSON keep the numbers themselves."""
+"""Formats numbers, sizes and durations for people, with three digits. Records and JSON keep the exact numbers."""
 
 import math
 
@@ -6,7 +6,7 @@ UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
 def number(x: float, digits: int = 3) -> str:
-    """So many significant digits, thousands parted by commas, and no exponent for what is not tiny: 0.0123, 4.56, 789, 12,300."""
+    """`digits` significant digits, thousands separated by commas, an exponent only below 1e-5: 0.0123, 4.56, 789, 12,300."""
     if not x or not math.isfinite(x):
         return f"{x:g}"
     if abs(x) < 1e-5:
@@ -17,15 +17,15 @@ def number(x: float, digits: int = 3) -> str:
 
 
 def figure(x: float, digits: int = 6) -> str:
-    """`number` without zeros at its end: 12.5, 1,234,570, 0.00012."""
+    """`number` without trailing zeros: 12.5, 1,234,570, 0.00012."""
     text = number(x, digits)
     return text.rstrip("0").rstrip(".") if "." in text and "e" not in text else text
 
 
 def size(n: float) -> str:
-    """Bytes in the unit that fits: 512 bytes, 86.1 KiB, 1.25 GiB."""
+    """Bytes in a suitable unit: 512 bytes, 86.1 KiB, 1.25 GiB."""
     at = 0
-    # 999.5 KiB and more is said in the next unit: three digits are enough.
+    # From 999.5 KiB on the next unit is used: three digits are enough.
     while at < len(UNITS) - 1 and abs(n) >= (1024 if at == 0 else 999.5):
         n, at = n / 1024, at + 1
     if at:

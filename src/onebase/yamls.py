@@ -1,4 +1,4 @@
-"""YAML as a config wants it: 1.2 numbers, no key twice, text that stays text, and the line of every key."""
+"""YAML for configs: 1.2 numbers, no duplicate keys, text that stays text, and the line of every key."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def loader() -> Any:
     import yaml
 
     class Loader(yaml.SafeLoader):
-        """YAML 1.2 numbers and no silent repeat of a key.
+        """YAML 1.2 numbers, and an error for a duplicate key.
 
-        PyYAML's are 1.1: `1e-3` is text, `010` is 8, `1:30` is 90 and `2024-01-01` a date. Here the first is a number, the
-        others text.
+        PyYAML reads YAML 1.1: `1e-3` is text, `010` is 8, `1:30` is 90 and `2024-01-01` a date. Here the first is a number, the
+        others are text.
         """
 
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
@@ -75,7 +75,7 @@ def dumper() -> Any:
     import yaml
 
     class Dumper(yaml.SafeDumper):
-        """Quotes text that YAML 1.1 or our loader would take for something else."""
+        """Quotes text that YAML 1.1 or our loader would read as another type."""
 
     Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+0123456789."))
     return Dumper

@@ -55,7 +55,7 @@ def test_apply_and_eval(adapters: Path, task: str) -> None:
 def test_what_apply_refuses(adapters: Path) -> None:
     for words, says in [
         ((), "no texts"),
-        (("x", "--data", adapters / "tag.jsonl"), "two places"),
+        (("x", "--data", adapters / "tag.jsonl"), "both TEXT and --data"),
     ]:
         said = onebase("apply", tiny_run(), "--adapter", adapters / "tag", *words)
         assert said.status == 1 and says in said.err and len(said.err.splitlines()) <= 2
@@ -82,7 +82,7 @@ def test_a_server_answers_each_at_its_own_path(adapters: Path) -> None:
             assert [{k: v for k, v in d.items() if k != "index"} for d in again["data"]] == found["data"]
             assert len(posted(url, f"/v1/{task}", {"model": f"my-{task}", "input": rows[0]})[1]["data"]) == 1
         status, found = posted(url, "/v1/tag", {"model": "my-regress", "input": "x"})
-        assert status == 400 and "answers at /v1/regress; known here: my-tag" in found["error"]["message"]
+        assert status == 400 and "is served at /v1/regress; known here: my-tag" in found["error"]["message"]
         long = posted(url, "/v1/tag", {"model": "my-tag", "input": "x " * 400})
         assert long[0] == 200 and len(long[1]["data"]) == 1
         assert posted(url, "/v1/reward", {"model": "my-tag", "input": "x"})[0] == 400, (
@@ -95,5 +95,5 @@ def test_a_server_has_no_answer_for_vectors(tmp_path: Path) -> None:
     base = Base(load_base(tiny_run() / "base"))
     rows = [{"anchor": w, "positive": w * 2} for w in ("so", "no", "it")]
     base.adapt(rows, task="embed", method="lora", epochs=1).save(tmp_path / "x")
-    with pytest.raises(UserError, match="is for task embed, which the server has no answer for"):
+    with pytest.raises(UserError, match="is for task embed, which the server does not support"):
         attach_all(base, {"x": tmp_path / "x"})

@@ -110,7 +110,7 @@ def test_evaluate(base: onebase.Base, tmp_path: Path) -> None:
     rows = [{"text": f"number {i}", "label": "ab"[i % 2]} for i in range(12)]
     adapted = base.with_adapter(base.adapt(rows, task="classify", method="head"))
     assert onebase.evaluate(adapted, rows)["accuracy"].value > 0.9
-    with pytest.raises(UserError, match="never saw"):
+    with pytest.raises(UserError, match="does not have"):
         onebase.evaluate(adapted, [{"text": "x", "label": "c"}])
 
 

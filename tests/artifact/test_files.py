@@ -109,7 +109,7 @@ def test_names_that_leave_the_folder(tmp_path: Path, name: str) -> None:
     (folder / "manifest.json").write_bytes(manifest.manifest_bytes(forged))  # its own hash is right
     assert "manifest.json" in refused(lambda: read_manifest(folder))
     with ArtifactWriter(tmp_path / "w", "base") as w:
-        assert "cannot be a file of an artifact" in refused(lambda: w.path(name))
+        assert "not a valid file name in an artifact" in refused(lambda: w.path(name))
 
 
 def test_unknown_schema(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_unknown_schema(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "[]", "{}", "null", "\xff", '{"schema": 1}', "[" * 100_000])
 def test_rubbish_manifest(tmp_path: Path, text: str) -> None:
     (tmp_path / "manifest.json").write_text(text, encoding="latin-1")
-    assert "manifest.json is changed" in refused(lambda: read_manifest(tmp_path))
+    assert "manifest.json was changed" in refused(lambda: read_manifest(tmp_path))
 
 
 def test_check_fast_reads_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,7 +137,7 @@ def test_check_fast_reads_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     info = (folder / "a.txt").stat()
     (folder / "a.txt").write_text("two")
     os.utime(folder / "a.txt", ns=(info.st_atime_ns, info.st_mtime_ns))  # same size, mtime set back
-    assert "a.txt is changed" in refused(lambda: check_fast(folder))
+    assert "a.txt was changed" in refused(lambda: check_fast(folder))
 
 
 def test_check_fast_without_a_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,7 +151,7 @@ def test_check_fast_without_a_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "home/cache/hashes.sqlite").write_bytes(b"not a database" * 100)
     check_fast(folder)
     (folder / "a.txt").write_text("two")
-    assert "a.txt is changed" in refused(lambda: check_fast(folder))
+    assert "a.txt was changed" in refused(lambda: check_fast(folder))
 
 
 def test_an_error_leaves_nothing(tmp_path: Path) -> None:
@@ -339,7 +339,7 @@ except ArtifactError as e:
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "new")], capture_output=True, text=True, check=True
     )
-    assert "the file is larger than allowed here\n  raise the file size limit" in done.stdout
+    assert "the file exceeds the size limit\n  raise the file size limit" in done.stdout
     assert names(tmp_path) == []
 
 

@@ -47,7 +47,7 @@ def test_the_latest_counts_and_the_earlier_stays() -> None:
 
 @pytest.mark.parametrize("origin", ["", "stated", "made up", "defaulted", "countedx"])
 def test_an_origin_is_one_of_the_list(origin: str) -> None:
-    with pytest.raises(ConfigError, match="knows no origin") as e:
+    with pytest.raises(ConfigError, match="unknown origin") as e:
         Record("run").add("loss", 1.0, origin)
     assert all(o in e.value.remedy for o in Origin)
 
@@ -99,7 +99,7 @@ GOOD = {"schema": 1, "kind": "base", "hashes": {}, "parents": [], "events": []}
     [
         ({"schema": 2}, "schema 2"),
         ({"kind": 1}, "not a record"),
-        ({"hashes": {"a": 1}}, "hashes are text"),
+        ({"hashes": {"a": 1}}, "hashes must be text"),
         ({"parents": [{"kind": "base"}]}, "not a record"),
         ({"parents": 3}, "not a record"),
         ({"events": [{"field": "x"}]}, "not a record"),

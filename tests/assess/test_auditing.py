@@ -109,7 +109,7 @@ def test_an_encoder_is_asked_by_hiding_tokens_and_one_without_a_head_refused(tmp
     with pytest.raises(UserError, match="both directions"):
         onebase.audit(masked, truth=questions())
     bare = onebase.load(encoder(tmp_path / "bare", head=False))
-    with pytest.raises(UserError, match="predicts no tokens"):
+    with pytest.raises(UserError, match="no language model head"):
         onebase.audit(bare, stereotypes=pairs())
 
 
@@ -127,7 +127,7 @@ def test_an_adapter_is_audited_and_a_head_is_not(base: onebase.Base) -> None:
     ]
     labels = [{"text": p["sent_more"], "label": p["bias_type"]} for p in pairs()]
     head = base.with_adapter(base.adapt(labels, task="classify", method="head"))
-    with pytest.raises(UserError, match="the adapter is a head"):
+    with pytest.raises(UserError, match="an adapter of method head does not"):
         onebase.audit(head, stereotypes=pairs())
 
 
@@ -199,14 +199,18 @@ def test_every_published_form_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("stereotypes", "truth", "said"),
     [
-        (None, None, "nothing to audit with"),
+        (None, None, "no data to audit with"),
         ([{"text": "a"}], None, "no column 'sentence', 'mask1', 'mask2', 'bias_type'"),
         (
             [PUBLISHED, PUBLISHED | {"sent_less": "The old man."}],
             None,
-            "row 2 has two sentences that are the same",
+            "row 2 has two identical sentences",
         ),
-        ([{"sentence": "No gap.", "mask1": "a", "mask2": "b", "bias_type": "x"}], None, "0 times"),
+        (
+            [{"sentence": "No gap.", "mask1": "a", "mask2": "b", "bias_type": "x"}],
+            None,
+            "0 times, once is expected",
+        ),
         ([PUBLISHED | {"sent_more": "far " * 70}], None, "pair 1: longer than the 48 tokens"),
         (None, [{"question": "Why?"}], "no column 'answer'"),
         (None, [TRUE | {"answer": [1]}], "text or a list of texts is expected"),

@@ -11,15 +11,15 @@ import pytest
 
 import onebase
 from onebase.api.base import Base
-from onebase.assess.candidates import Candidate, Learnt, Untried, answers_of
-from onebase.assess.compared_data import folds_of, question
+from onebase.assess.candidates import Candidate, Trained, Untried, answers_of
+from onebase.assess.compared_data import comparison_data, folds_of
 from onebase.assess.comparing import _tried, allotted, best, needed
 from onebase.assess.comparison import Comparison, Tried
 from onebase.base.folder import save_base
 from onebase.data import Rows, read_rows
 from onebase.errors import DataError, UserError
 from onebase.evaluation.bootstrap import mean_score
-from onebase.evaluation.energy import Taken
+from onebase.evaluation.energy import Usage
 from onebase.evaluation.gate import System
 from onebase.evaluation.paired import mean_sums
 from onebase.evaluation.predictions import Labels
@@ -118,7 +118,7 @@ def test_pictures(tmp_path: Path) -> None:
     file.write_text("".join(json.dumps(r) + "\n" for r in rows))
     with pytest.raises(DataError, match="20 of 20 test rows are among the training rows"):
         onebase.compare([seeing], file, parts[1])
-    with pytest.raises(UserError, match="base cannot learn task classify from these rows"):
+    with pytest.raises(UserError, match="base cannot be adapted to task classify with these rows"):
         onebase.compare([Base(tiny_base())], *parts)
 
 
@@ -132,7 +132,7 @@ def test_a_task_without_classical_systems_compares_methods(base: Base) -> None:
 
 def tried(name: str, folds: list[float], method: str = "head", lower: bool = False) -> Tried:
     each = np.ones(30)
-    system = System(name, mean_score("accuracy", each), mean_sums(each), 1.0, 10, 0, Taken(0.3))
+    system = System(name, mean_score("accuracy", each), mean_sums(each), 1.0, 10, 0, Usage(0.3))
     return Tried(name, method, system, tuple(mean_sums([x, x]) for x in folds), 2.0, lower)
 
 
@@ -175,21 +175,21 @@ def test_what_does_not_fit_the_time_is_listed_with_its_estimate(base: Base) -> N
 
 @pytest.mark.parametrize(("left", "folds"), [(1e9, 5), (0.0, 1)])
 def test_a_fold_is_judged_by_what_learnt_without_it(left: float, folds: int) -> None:
-    asked = question(KNOWN, TEST, methods=["classical"])
+    asked = comparison_data(KNOWN, TEST, methods=["classical"])
     learnt: list[list[int]] = []
     judged: list[list[str]] = []
 
-    def learn(numbers: Sequence[int]) -> Learnt:
-        learnt.append(list(numbers))
+    def train(indices: Sequence[int]) -> Trained:
+        learnt.append(list(indices))
 
         def said(rows: Any) -> Labels:
             judged.append([r["text"] for r in rows])
             truth = [r["label"] for r in rows]
             return Labels(truth, truth, np.ones((len(truth), 2)), np.ones((len(truth), 2)))
 
-        return Learnt(said, 0.0, 1)
+        return Trained(said, 0.0, 1)
 
-    one, _ = _tried(Candidate("x", "classical", 0.0, learn), 5, asked, lambda: left)
+    one, _ = _tried(Candidate("x", "classical", 0.0, train), 5, asked, lambda: left)
     assert one.folds == folds and len(learnt) == folds + 1
     for some, texts in zip(learnt[:-1], judged[:-1], strict=True):
         assert {KNOWN[i]["text"] for i in some} | set(texts) == {r["text"] for r in KNOWN}
@@ -238,7 +238,7 @@ def test_a_base_that_does_not_write_is_not_prompted(monkeypatch: pytest.MonkeyPa
     assert [t.method for t in found.tried] == ["head"]
     (prompt,) = found.untried
     assert "predicts no next token" in prompt.why
-    assert found.line.startswith("Cannot tell: head on base alone was tried")
+    assert found.line.startswith("Cannot tell: only head on base was tried")
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
@@ -252,14 +252,17 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "labels seen only in the test rows: 'gold'",
     ),
     "no such base": ({"bases": ["nowhere/base"]}, "nowhere/base"),
-    "no base": ({"bases": []}, "no list of bases"),
-    "no task": ({"data": [{"text": "a"}], "test": [{"text": "b"}]}, "do not say which task"),
-    "not compared": ({"task": "reinforce"}, "'reinforce' is not compared"),
-    "no method": ({"methods": ["lorra"]}, "not learnt by 'lorra'"),
-    "refused method": ({"task": "regress", "methods": ["prompt"]}, "a prompt gives each of some answers"),
+    "no base": ({"bases": []}, "bases is not a list of bases"),
+    "no task": (
+        {"data": [{"text": "a"}], "test": [{"text": "b"}]},
+        "task cannot be inferred from the columns",
+    ),
+    "not compared": ({"task": "reinforce"}, "'reinforce' cannot be compared"),
+    "no method": ({"methods": ["lorra"]}, "does not support method 'lorra'"),
+    "refused method": ({"task": "regress", "methods": ["prompt"]}, "a prompt gives probabilities of answers"),
     "no option": ({"epoch": 3}, "epoch"),
-    "no time": ({"minutes": 0}, "0 minutes are no time"),
-    "no time to speak of": ({"minutes": math.inf}, "inf minutes"),
+    "no time": ({"minutes": 0}, "minutes is 0"),
+    "no time to speak of": ({"minutes": math.inf}, "minutes is inf"),
     "too few": ({"data": KNOWN[:8]}, "8 training rows are too few"),
     "no column": ({"data": [{"text": "a", "value": 1.0}] * 20, "task": "classify"}, "label"),
     "no file": ({"data": "nowhere.jsonl"}, "nowhere.jsonl"),
@@ -282,7 +285,8 @@ def test_refused_before_any_base_is_opened(
 
 def test_a_shared_test_row_may_be_allowed() -> None:
     assert (
-        question(KNOWN, [*TEST, KNOWN[0]], options={"allow": ["test-in-train"]}).tested.places[-1] == "row 61"
+        comparison_data(KNOWN, [*TEST, KNOWN[0]], options={"allow": ["test-in-train"]}).tested.places[-1]
+        == "row 61"
     )
 
 
@@ -336,4 +340,4 @@ def test_the_command(tmp_path: Path) -> None:
     again = command(*words, *some, "--save", tmp_path / "best")
     assert again.status == 1 and "--save" in again.err and "already exists" in again.err
     nowhere = command(*words, *some, "--report", tmp_path / "none" / "page.html")
-    assert nowhere.status == 1 and "has no folder" in nowhere.err
+    assert nowhere.status == 1 and "there is no folder" in nowhere.err

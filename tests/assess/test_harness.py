@@ -146,7 +146,7 @@ def test_what_is_written_is_our_greedy_text_and_the_adapter_s(tmp_path: Path) ->
     assert again[0] == again[1] and again[0][0] != again[0][1]  # repeatable, and each draw its own
     with pytest.raises(DataError, match="num_beams"):
         ours.generate_until([asked("a", {"num_beams": 4, "max_gen_toks": 5})])
-    with pytest.raises(DataError, match="wants 256 new tokens"):
+    with pytest.raises(DataError, match="asks for 256 new tokens"):
         ours.generate_until([asked("a", {})])
 
 
@@ -244,8 +244,8 @@ def test_the_command(saved: Path, tasks: Path, tmp_path: Path) -> None:
     for words, wanted in {
         ("--lm-eval", tasks / "none.yaml"): "no such file",
         ("--lm-eval", tasks / "broken.yaml"): "cannot load",
-        ("--lm-eval", tasks / "choice.yaml", "--data", tasks / "rows.jsonl"): "two",
-        (): "nothing to score on",
+        ("--lm-eval", tasks / "choice.yaml", "--data", tasks / "rows.jsonl"): "does not go with",
+        (): "no data to score",
     }.items():
         refused = command("eval", saved, *words)
         assert refused.status == 1 and wanted in refused.err, (words, refused.err)

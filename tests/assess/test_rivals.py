@@ -117,7 +117,7 @@ def test_the_gate_asks_for_every_kind(task: str, make: Any, options: dict[str, A
     assert len(verdict.costs) == 1 + len(rivals_of(task, read(known), ("text",)))
     twin = against_classical(on, known, test, twin=True)
     assert twin.over_untrained is not None
-    with pytest.raises(DataError, match="not those that the adapter learnt from"):
+    with pytest.raises(DataError, match="not the training rows of the adapter"):
         against_classical(on, known[1:], test)
     # The better side is above zero, whichever way the score goes.
     scores = onebase.evaluate(on, test)

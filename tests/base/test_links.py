@@ -68,7 +68,7 @@ def test_how_many_vectors_an_image_has() -> None:
     assert connector_places(ConnectorConfig(token=1, skip=3), codec(registers=2)) == 16
     assert connector_places(ConnectorConfig(token=1, shuffle=2), codec(class_token=False)) == 4
     for bad in (ConnectorConfig(token=1, shuffle=2), ConnectorConfig(token=1, skip=17)):
-        with pytest.raises(ConfigError, match="a connector with skip"):
+        with pytest.raises(ConfigError, match="a connector has skip"):
             connector_places(bad, codec())
     with pytest.raises(ConfigError, match="shuffle 3"):
         connector_places(ConnectorConfig(token=1, shuffle=3), codec(class_token=False))
@@ -100,13 +100,13 @@ def test_texts_are_pooled_as_the_pair_says() -> None:
 def test_what_makes_no_link_is_refused() -> None:
     with pytest.raises(ConfigError, match="shuffle 0"):
         ConnectorConfig(token=1, shuffle=0)
-    with pytest.raises(ConfigError, match="embed has a connector"):
+    with pytest.raises(ConfigError, match="embed needs connector"):
         link("embed")
-    with pytest.raises(ConfigError, match="embed has a connector"):
+    with pytest.raises(ConfigError, match="embed needs connector"):
         link("memory", pair=PairConfig())
     attn = AttnConfig(heads=1, kv_heads=1, head_dim=8)
     trunk = TrunkConfig(width=8, blocks=(BlockConfig(attn=attn, ff=FFConfig(hidden=8)),))
-    with pytest.raises(ConfigError, match="names 'image'"):
+    with pytest.raises(ConfigError, match="has no trunk 'image'"):
         BaseConfig(
             trunks={"text": trunk},
             codecs={"text": TextCodecConfig(vocab_size=9, context=8)},

@@ -63,7 +63,7 @@ def test_records_are_read_without_torch() -> None:
         assert said["status"] == 0 and not said["heavy"], said
     assert str(found[0]["out"]).startswith("onebase ")
     assert "at-once" in str(found[1]["out"])
-    assert "fingerprint computed anew" in str(found[-1]["out"])
+    assert "fingerprint recomputed" in str(found[-1]["out"])
 
 
 def test_a_wrong_path_is_said_before_torch_is_imported_by_every_command() -> None:
@@ -171,7 +171,7 @@ def test_options_are_checked_before_torch_is_imported() -> None:
         (*start, "--task", "classifi"): "task 'classifi' is not known",
         (*start, "--method", "lorra"): "method 'lorra' is not known",
         (*start, "-o", "epochs"): "is not key=value",
-        (*start, "--batch-size", "4", "-o", "batch_size=8"): "the same said twice",
+        (*start, "--batch-size", "4", "-o", "batch_size=8"): "both --batch-size and -o batch_size",
     }
     for said, part in zip(told(*cases), cases.values(), strict=True):
         assert said["status"] == 1 and part in str(said["err"]) and not said["heavy"], said
@@ -183,7 +183,7 @@ def test_a_recipe_is_checked_before_torch_is_imported() -> None:
         ("pretrain", "gone.yaml"): "no recipe at gone.yaml",
         ("pretrain", recipe, "train.stepz=3"): "did you mean 'steps'",
         ("plan", recipe, "objective=infil"): "accepted: one of next_token, infill",
-        ("plan", recipe, "--machine"): "a recipe and --machine",
+        ("plan", recipe, "--machine"): "both a recipe and --machine",
     }
     for said, part in zip(told(*cases), cases.values(), strict=True):
         assert said["status"] == 1 and part in str(said["err"]) and "torch" not in str(said["heavy"]), said

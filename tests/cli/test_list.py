@@ -23,7 +23,7 @@ def test_a_name_is_given_used_and_taken_away(tmp_path: Path, monkeypatch: pytest
 @pytest.mark.parametrize(
     ("words", "cause"),
     [
-        (("--add", "small"), "no name and folder"),
+        (("--add", "small"), "not of the form NAME=DIR"),
         (("--add", "small=gone"), "gone"),
         (("--add", "a/b=folder"), "cannot be a store name"),
         (("--remove", "none"), "none"),

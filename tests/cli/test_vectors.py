@@ -61,7 +61,7 @@ def test_an_index_is_made_extended_and_searched() -> None:
     add = ("search", "base", "--index", "index", "--add")
     assert "index (6 texts, 6 new)" in good(*add, "faq.jsonl", "--column", "text=question").out
     assert "index (8 texts, 2 new)" in good(*add, "lines.txt").out
-    assert "index (8 texts, 0 new, 2 were there)" in good(*add, "lines.txt").out
+    assert "index (8 texts, 0 new, 2 were already in it)" in good(*add, "lines.txt").out
     found = good(
         "search", "base", "--index", "index", "Where is parcel 3?", "-k", "2", "--json"
     ).out.splitlines()
@@ -97,8 +97,8 @@ def test_an_index_of_another_base() -> None:
 
 
 def test_bad_input() -> None:
-    refused("there is no index", "search", "base", "dog")
-    refused("nothing to look for", "search", "base", "--index", "index")
+    refused("no index to search", "search", "base", "dog")
+    refused("neither QUERY nor --add", "search", "base", "--index", "index")
     refused("there is no folder gone", "search", "base", "dog", "--index", "gone")
     refused("of kind 'base', not an index", "search", "base", "dog", "--index", "base")
     refused("no column 'text'", "search", "base", "--index", "index", "--add", "faq.jsonl")
@@ -106,9 +106,9 @@ def test_bad_input() -> None:
     refused("-k is 0", "search", "base", "dog", "--index", "index", "-k", "0")
     assert not Path("index").exists()
     refused("gone.csv: no such file", "embed", "base", "gone.csv")
-    refused("no kind of file that vectors are written to", "embed", "base", "a", "--out", "v.pt")
+    refused("does not end in a known suffix", "embed", "base", "a", "--out", "v.pt")
     Path("v.npy").write_text("mine")
-    refused("v.npy exists already", "embed", "base", "a", "--out", "v.npy")
+    refused("v.npy already exists", "embed", "base", "a", "--out", "v.npy")
     refused("there are no texts", "embed", "base", "-")
     said = onebase("embed", "base", "word " * 400)
     assert said.status == 0 and len(json.loads(said.out.splitlines()[0])["vector"]) == 32
@@ -129,5 +129,5 @@ def test_an_adapter_is_replaced_only_when_that_is_said() -> None:
     refused("'base', not an adapter", *words[:-4], "--out", "base", "--overwrite")
     Path("notes").mkdir()
     Path("notes/mine.txt").write_text("mine")
-    refused("was not made by onebase", *words[:-4], "--out", "notes", "--overwrite")
+    refused("was not written by onebase", *words[:-4], "--out", "notes", "--overwrite")
     assert Path("notes/mine.txt").read_text() == "mine" and isinstance(package.load("base"), Base)

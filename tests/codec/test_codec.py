@@ -68,7 +68,7 @@ def test_a_chat_and_the_ledger_of_it(codec: TextCodec) -> None:
     )
     text = render_rows([row])
     assert text.splitlines()[1].strip() == "<|bos|><|user|>Hi<|end|><|assistant|>«Hello.<|end|>»"
-    assert f"{row.supervised} of {row.tokens} tokens learnt" in text
+    assert f"{row.supervised} of {row.tokens} tokens supervised" in text
 
 
 def test_the_ledger_is_short_and_shows_ends(codec: TextCodec) -> None:
@@ -103,16 +103,16 @@ def test_checks_pass_what_is_sound_and_name_what_is_not(codec: TextCodec) -> Non
         with pytest.raises(DataError, match=cause):
             check_tokens(tokens, t)
 
-    refused(codec.tokens(chat_sample(TALK[:1], id="x")), "sample x: no token is learnt")
+    refused(codec.tokens(chat_sample(TALK[:1], id="x")), "sample x: no token is supervised")
     ids, loss = good.ids, good.loss
     refused(replace(good, ids=np.append(t.bos, ids), loss=np.append(False, loss)), "<.bos.> twice")
     refused(replace(good, ids=ids[1:], loss=loss[1:]), "does not start with <.bos.>")
-    refused(replace(good, loss=np.append(True, loss[1:])), "<.bos.> is marked to be learnt")
+    refused(replace(good, loss=np.append(True, loss[1:])), "<.bos.> is supervised")
     refused(replace(good, ids=ids[:-1], loss=loss[:-1]), "does not end in <.eos.> or <.end.>")
     inner = loss & (ids != t.id_of("<|end|>"))  # the closing token of each answer is not learnt
     refused(replace(good, loss=inner), "does not end in")
 
 
 def test_other_modalities_are_refused(codec: TextCodec) -> None:
-    with pytest.raises(DataError, match="no codec for spans of kind 'image'"):
+    with pytest.raises(DataError, match="no codec for segments of kind 'image'"):
         codec.tokens(Sample((Segment("image", None),)))

@@ -85,7 +85,7 @@ def test_less_than_a_patch_and_other_channels_are_refused() -> None:
 
 def test_a_base_without_classes_says_so() -> None:
     model = base()
-    with pytest.raises(UserError, match="no classes"):
+    with pytest.raises(UserError, match="no image classes"):
         model.image.scores(torch.randn(1, WIDTH))
 
 
@@ -100,8 +100,8 @@ def test_starting_weights_follow_from_the_seed_and_nothing_learned_is_left_at_no
 @pytest.mark.parametrize(
     ("codec", "said"),
     [
-        ({"patch": 13}, "cannot be cut"),
-        ({"patch": 0}, "cannot be cut"),
+        ({"patch": 13}, "cannot be split"),
+        ({"patch": 0}, "cannot be split"),
         ({"pixels": PixelsConfig(mean=(0.1, 0.2))}, "2 means"),
         ({"pixels": PixelsConfig(size=24)}, "positions are for 12"),
         ({"pool": {"kind": "attention"}}, "attention"),

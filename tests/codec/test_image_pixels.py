@@ -105,7 +105,7 @@ def test_sixteen_bits_are_scaled(tmp_path: Path) -> None:
 
 def test_pixels_without_a_brightest_value_are_refused(tmp_path: Path) -> None:
     Image.fromarray(np.ones((4, 4), np.float32)).save(tmp_path / "x.tiff")
-    with pytest.raises(DataError, match=r"x\.tiff cannot be read as a picture: pixels of mode F"):
+    with pytest.raises(DataError, match=r"x\.tiff cannot be read as an image: pixels of mode F"):
         read_picture(tmp_path / "x.tiff")
 
 
@@ -183,7 +183,7 @@ def test_a_cut_file_is_refused_by_name(suffix: str, tmp_path: Path) -> None:
     data = whole.getvalue()
     for part in (0.02, 0.3, 0.8):
         (tmp_path / f"x.{suffix}").write_bytes(data[: int(len(data) * part)])
-        with pytest.raises(DataError, match=rf"x\.{suffix} cannot be read as a picture"):
+        with pytest.raises(DataError, match=rf"x\.{suffix} cannot be read as an image"):
             read_picture(tmp_path / f"x.{suffix}")
 
 
@@ -200,7 +200,7 @@ def test_a_cut_file_is_refused_by_name(suffix: str, tmp_path: Path) -> None:
 )
 def test_what_is_no_picture_is_refused_by_name(make: Callable[[Path], Any], tmp_path: Path) -> None:
     make(tmp_path / "x.png")
-    with pytest.raises(DataError, match=r"x\.png cannot be read as a picture(.|\n)*intact file"):
+    with pytest.raises(DataError, match=r"x\.png cannot be read as an image(.|\n)*intact file"):
         read_picture(tmp_path / "x.png")
 
 

@@ -183,7 +183,7 @@ def test_numbers_of_our_own_chats(codec: TextCodec) -> None:
     assert found.numbers()["findings"] == {}
     text = found.text()
     assert "«Yes, it is.<|end|>»" in text
-    assert f"{learnt} learnt ({learnt / sum(sizes):.1%})" in text
+    assert f"{learnt} supervised ({learnt / sum(sizes):.1%})" in text
     assert "repeated samples: 1" in text
 
 

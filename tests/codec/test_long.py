@@ -41,6 +41,6 @@ def test_windows_of_a_sample_are_its_parts() -> None:
     assert (found.texts, found.windowed, found.windows, found.cut, found.left_out) == (2, 1, 2, 1, 5)
     assert (
         str(found)
-        == "1 of 2 texts are read in windows, 2 in all; 1 of 2 texts are cut: 26.3% of all tokens are not read"
+        == "1 of 2 texts are read in windows, 2 in all; 1 of 2 texts are truncated: 26.3% of all tokens are not read"
     )
     assert not str(long_texts([Tokens(ids, ids > 9)]))

@@ -63,7 +63,7 @@ def test_a_codec_without_a_head_says_so() -> None:
     ends = made(TextCodecConfig(vocab_size=9, context=4, head=False))
     with pytest.raises(UserError, match="predicts no tokens"):
         ends.logits(torch.zeros(1, 4))
-    with pytest.raises(ConfigError, match="without a head"):
+    with pytest.raises(ConfigError, match="head is false"):
         TextCodecConfig(vocab_size=9, context=4, head=False, tied=True)
     with pytest.raises(ConfigError, match="too short for a context of 5 that starts at row 2"):
         TextCodecConfig(vocab_size=9, context=5, positions=6, first_position=2)

@@ -81,7 +81,7 @@ def test_a_template_without_the_tag_is_asked_what_a_turn_adds() -> None:
 
 def test_a_template_that_rewrites_history_must_have_the_tag() -> None:
     template = ChatTemplate("{{ messages | length }}{% for m in messages %}{{ m.content }}{% endfor %}")
-    with pytest.raises(DataError, match="cannot tell what message 2 adds") as e:
+    with pytest.raises(DataError, match="cannot determine which text message 2 adds") as e:
         template.segments(TALK[1:])
     assert "generation" in e.value.remedy
 

@@ -67,7 +67,7 @@ def test_mistakes_are_named(tokenizer: Tokenizer, tmp_path: Path) -> None:
         tokenizer.encode_batch(["ok", "a\ud800"])
     with pytest.raises(DataError, match="lone surrogate"):
         Tokenizer.train(["a\ud800"], 400)
-    with pytest.raises(DataError, match="a text is expected, this is int"):
+    with pytest.raises(DataError, match="expected a text, got int"):
         tokenizer.encode(3)  # type: ignore[arg-type]
     with pytest.raises(DataError, match="token id 9999"):
         tokenizer.decode([9999])

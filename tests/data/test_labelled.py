@@ -33,11 +33,11 @@ def test_files_and_lists_give_the_same_rows(tmp_path: Path) -> None:
         ("a.jsonl", b'{"text": " ", "label": "b"}\n', "a.jsonl:1: 'text' is empty"),
         ("a.jsonl", b'{"text": "a", "label": null}\n', "a.jsonl:1: 'label' is empty"),
         ("a.jsonl", b'{"text": "a", "label": NaN}\n', "a.jsonl:1: 'label' is empty"),
-        ("a.jsonl", b'{"text": "\\ud800", "label": "a"}\n', "a.jsonl:1: 'text' holds a lone surrogate"),
+        ("a.jsonl", b'{"text": "\\ud800", "label": "a"}\n', "a.jsonl:1: 'text' contains a lone surrogate"),
         ("a.csv", b"text,label\na\0,b\n", "a binary file"),
         ("a.csv", b"text,label\n\xff,b\n", "a.csv:2: not UTF-8"),
         ("a.csv", b"text,class\na,b\n", "no column 'label'"),
-        ("a.xlsx", b"PK", "the ending says no known format"),
+        ("a.xlsx", b"PK", "unknown file extension"),
     ],
 )
 def test_bad_files_are_named(tmp_path: Path, name: str, data: bytes, cause: str) -> None:

@@ -142,7 +142,7 @@ def test_progress_is_told(documents: Docs, tmp_path: Path) -> None:
     ("bad", "cause"),
     [
         (Document("a\ud800", "s", id="x"), "document 'x' of 's': a lone surrogate at character 1"),
-        (Document(None, "s", id="x"), "is no text"),  # type: ignore[arg-type]
+        (Document(None, "s", id="x"), "is not text"),  # type: ignore[arg-type]
         (Document("a", "s", id="x", meta={"split": "later"}), "split 'later'"),
     ],
 )
@@ -180,7 +180,7 @@ def test_places_that_cannot_be_written(documents: Docs, dataset: Dataset, tmp_pa
 
 
 def test_nothing_to_prepare_and_wrong_settings(documents: Docs, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no document has any text"):
+    with pytest.raises(DataError, match="every document is empty"):
         prepare([Document(" ", "a")], tmp_path / "d")
     with pytest.raises(ConfigError, match="holdout is 1"):
         prepare(documents(), tmp_path / "d", holdout=1)

@@ -152,7 +152,7 @@ def test_waste_is_under_two_percent_on_a_realistic_mix(
 def test_mistakes() -> None:
     tokens = token_set([5, 40, 50])
     with pytest.raises(
-        DataError, match="sample d1 has 40 tokens, a row holds 15; 2 of 3 samples are too long"
+        DataError, match="sample d1 has 40 tokens, the limit of a row is 15; 2 of 3 samples are too long"
     ):
         RowPlan(tokens, 16, 1, reserve=1, long="refuse")
     for sizes in ({"length": 1}, {"batch_size": 0}, {"reserve": 15}, {"reserve": -1}):

@@ -162,8 +162,8 @@ def test_columns_are_named_as_the_task_calls_them(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("columns", "cause", "remedy"),
     [
-        ({"text": "bdy"}, "no column 'bdy'", "columns there are: body, label; map it: --column text=body"),
-        ({}, "no column 'text'", "columns there are: body, label; map it: --column text=body"),
+        ({"text": "bdy"}, "no column 'bdy'", "available columns: body, label; map it: --column text=body"),
+        ({}, "no column 'text'", "available columns: body, label; map it: --column text=body"),
         ({"text": "body", "label": "labels"}, "no column 'labels'", "--column label=label"),
     ],
 )

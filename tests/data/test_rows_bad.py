@@ -34,7 +34,7 @@ FOUND = [
     (7, "'text' is empty"),
     (8, "a JSON list, an object is expected"),
     (9, "'label' is empty"),
-    (10, "'text' holds a lone surrogate"),
+    (10, "'text' contains a lone surrogate"),
 ]
 
 
@@ -50,7 +50,7 @@ def test_all_bad_rows_of_a_jsonl_file(tmp_path: Path) -> None:
     assert e.value.cause.startswith("8 of 9 rows cannot be used:")
     for said, (line, what) in zip(listed(e), FOUND, strict=True):
         assert said.startswith(f"{tmp_path / 'a.jsonl'}:{line}: {what}"), said
-    assert e.value.remedy == "mend these rows or remove them"
+    assert e.value.remedy == "fix or remove these rows"
 
 
 def test_all_bad_rows_of_a_csv_file_and_the_lines_on_which_they_begin(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_twenty_are_listed_and_the_others_counted(tmp_path: Path) -> None:
         ('[{"text": "a", "label": "b"}\n{"text": "a"}]', "a.json:2: not valid JSON: a comma or ]"),
         ('[{"text": "a", "label": "b"}', "a.json:1: not valid JSON: a comma or ]"),
         ('[{"text": "a", "label": "b"},\n\n3]', "a.json:3: a JSON number"),
-        ('[{"text": "a", "label": "b"}]\n[]', "more stands behind the list"),
+        ('[{"text": "a", "label": "b"}]\n[]', "text after the end of the list"),
         ('[{"text": "a", "label": "b"},]', "a.json:1: not valid JSON"),
         ("[]", "no records"),
         ('{"rows":\n []}', "not valid JSON"),
@@ -130,14 +130,14 @@ def test_odd_data_is_refused_in_few_words_and_little_time(tmp_path: Path) -> Non
     many = [f"c{i}" for i in range(200_000)]
     wide = (",".join(many) + "\n" + ",".join("x" for _ in many) + "\n").encode()
     assert "c19 and 199,980 more" in said("a.csv", wide)
-    assert "twice: text\n" in said("a.csv", b"text,a,text\nx,y,z\n")
-    assert "there twice: c" in said("a.csv", b",".join([b"c"] * 200_000) + b"\n")
-    assert "the key 'text' is there twice" in said("a.jsonl", b'{"text": "x", "text": "y"}\n')
-    assert "the key 'a' is there twice" in said("a.json", b'[{"text": "x", "b": {"a": 1, "a": 1}}]')
+    assert "duplicate column name: text\n" in said("a.csv", b"text,a,text\nx,y,z\n")
+    assert "duplicate column name: c" in said("a.csv", b",".join([b"c"] * 200_000) + b"\n")
+    assert "duplicate key 'text'" in said("a.jsonl", b'{"text": "x", "text": "y"}\n')
+    assert "duplicate key 'a'" in said("a.json", b'[{"text": "x", "b": {"a": 1, "a": 1}}]')
     for depth in (101, 900, 100_000):
         nested = b'{"text": "x", "a": ' + b"[" * depth + b"]" * depth + b"}"
         for name, data in (("a.jsonl", nested), ("a.json", b"[" + nested + b"]")):
-            assert re.search("nested more than 100 deep|maximum recursion depth", said(name, data))
+            assert re.search("nested more than 100 levels deep|maximum recursion depth", said(name, data))
     assert "4300 digits" in said("a.jsonl", b'{"text": "x", "n": ' + b"9" * 5000 + b"}\n")
     long = json.dumps({"k" * 10_000_000: 1}).encode()
     assert "kkk..." in said("a.jsonl", long)

@@ -62,7 +62,7 @@ def test_a_source_may_say_the_split(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", '{"text": "a", "s": "Train"}\n{"text": "b", "s": "validation"}\n')
     assert [d.meta["split"] for d in read(path, "jsonl", split_column="s")] == ["train", "holdout"]
     write(path, '{"text": "a", "s": "train"}\n{"text": "b", "s": "x"}\n')
-    with pytest.raises(DataError, match=r"a.jsonl:2: column 's' says 'x'"):
+    with pytest.raises(DataError, match=r"a.jsonl:2: column 's' is 'x'"):
         read(path, "jsonl", split_column="s")
 
 
@@ -71,8 +71,8 @@ BAD = [
     ("csv", b"", "a.csv: the file is empty"),
     ("text", b"", "a.text: the file is empty"),
     ("parquet", b"", "a.parquet: the file is empty"),
-    ("jsonl", b"\n\n", "a.jsonl: no records"),
-    ("csv", b"text\n", "a.csv: no records"),
+    ("jsonl", b"\n\n", "a.jsonl: the file has no records"),
+    ("csv", b"text\n", "a.csv: the file has no records"),
     ("jsonl", b'{"text": "a"}\n{"text": \n', "a.jsonl:2: not valid JSON"),
     ("jsonl", b'{"text": "a"}\n\n{"text": "b"} x\n', "a.jsonl:3: not valid JSON"),
     ("jsonl", b"[1]\n", "a.jsonl:1: a JSON list"),
@@ -86,7 +86,7 @@ BAD = [
     ("text", b"ab\ncd\0\n", "a.text:2: a binary file (NUL at byte 5)"),
     ("csv", b"te\0xt", "a.csv:1: a binary file"),
     ("csv", b"title,body\n1,2\n", "a.csv:1: no column 'text'"),
-    ("csv", b"text,text\n1,2\n", "a.csv:1: a column name is there twice"),
+    ("csv", b"text,text\n1,2\n", "a.csv:1: duplicate column name"),
     ("csv", b"text,n\na,1\nb\n", "a.csv:3: 1 fields, the header has 2"),
     ("csv", b'text\n"abc\n', "not valid CSV"),
     ("parquet", b"PAR1 no", "a.parquet: not a Parquet file"),
@@ -104,7 +104,7 @@ def test_bad_files_are_named_with_their_line(tmp_path: Path, kind: str, data: by
 def test_missing_columns_show_what_there_is(tmp_path: Path) -> None:
     with pytest.raises(DataError) as e:
         read(write(tmp_path / "a.csv", "title,body\n1,2\n"), "csv")
-    assert e.value.remedy == "the columns there are: title, body"
+    assert e.value.remedy == "available columns: title, body"
     pq.write_table(pa.table({"body": ["a"]}), tmp_path / "a.parquet")
     with pytest.raises(DataError, match="no column 'text'"):
         read(tmp_path / "a.parquet", "parquet")

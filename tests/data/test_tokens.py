@@ -88,7 +88,7 @@ def test_samples_in_memory_keep_their_loss(tokenizer: Tokenizer) -> None:
 def test_mistakes(documents: Docs, dataset: Dataset, tokenizer: Tokenizer, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there are no samples"):
         TokenSet.from_tokens([])
-    with pytest.raises(DataError, match="begins with the same BOS"):
+    with pytest.raises(DataError, match="do not all begin with the same BOS"):
         TokenSet.from_tokens([Tokens(np.array([i], np.int32), np.array([True])) for i in (0, 5)])
     whole = prepare(documents(), tmp_path / "whole", holdout=0)
     with pytest.raises(DataError, match="'holdout' .* has no documents"):

@@ -50,7 +50,7 @@ def test_make_installs_what_the_demo_looks_for() -> None:
 
 def test_a_text_costs_the_same_whenever_it_is_read() -> None:
     reader = OpenedBase(Base(tiny_base()), "x", line="- {text}")
-    assert reader.said("who is {text}") == "- who is {text}"
+    assert reader.chat_line("who is {text}") == "- who is {text}"
     with reader.reading():
         first = reader.read(["one", "two words"])
         assert first > 0 and reader.read(["two words", "one"]) == pytest.approx(first)
@@ -102,7 +102,7 @@ def test_real_open_bases_reach_what_they_are_known_for() -> None:
     assert all(b.verdict.needs_base for b in few.beside), "with 5 labels both beat TF-IDF"
     smol, task = found["SmolLM2-135M"], tasks.question()
     test = task.test[:200]
-    known = [{"text": smol.said(measure._message(t))} for t in task.unlabelled]
+    known = [{"text": smol.chat_line(measure._message(t))} for t in task.unlabelled]
     adapter = smol.base.adapt(known, task="classify", method="prompt", answers=dict(tasks.MARKS))
-    asked = smol.base.with_adapter(adapter).classify([smol.said(e.text) for e in test])
+    asked = smol.base.with_adapter(adapter).classify([smol.chat_line(e.text) for e in test])
     assert sum(x.label == e.target for x, e in zip(asked, test, strict=True)) > 0.88 * len(test)

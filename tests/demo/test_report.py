@@ -96,7 +96,7 @@ def full() -> DemoResult:
             "versions": {"onebase": "0.1.0", "torch": "2.13.0"},
         },
         curve=curve(220),
-        ledger="dialogue 0a1b: 9 of 10 tokens learnt\n  <|bos|>«- Hi! How are you?\\n- Fine.<|eos|>»",
+        ledger="dialogue 0a1b: 9 of 10 tokens supervised\n  <|bos|>«- Hi! How are you?\\n- Fine.<|eos|>»",
         heldout={
             "dialogue": {
                 "base": Score("bits_per_byte", 1.741, 1.7, 1.79, 47),
@@ -180,7 +180,7 @@ def test_hostile_text_is_shown_not_obeyed() -> None:
     result = full()
     result.out = HOSTILE
     result.samples = [Generated(HOSTILE, HOSTILE, HOSTILE, HOSTILE), Generated(HOSTILE, HOSTILE, HOSTILE)]
-    result.ledger = f"x: 1 of 2 tokens learnt\n  «{HOSTILE}»"
+    result.ledger = f"x: 1 of 2 tokens supervised\n  «{HOSTILE}»"
     result.sources = {HOSTILE: {"licence": HOSTILE}}
     result.facts |= {"fingerprint": HOSTILE, "versions": {HOSTILE: HOSTILE}, "machine": {"cpu": HOSTILE}}
     result.facts["tokens.by_source"] = {HOSTILE: 3}

@@ -217,7 +217,7 @@ def test_the_command_writes_an_adapter_with_its_parents(made: Path, capsys: Any,
     [
         (["chat"], {}, "at least two"),
         (["chat", "other"], {}, "different bases"),
-        (["chat", "labels"], {}, "with head"),
+        (["chat", "labels"], {}, "part of kind head"),
         (["chat", "dora"], {}, "DoRA"),
         (["chat", "pairs"], {"weights": [1.0]}, "1 weights for 2"),
         (["chat", "pairs"], {"weights": [1.0, 0.0]}, "a weight is 0"),
@@ -245,4 +245,4 @@ def test_weights_that_are_no_numbers_are_refused(made: Path, tmp_path: Path, cap
     ]
     with pytest.raises(SystemExit):
         _guard(lambda: app(line, standalone_mode=False))
-    assert "numbers with commas" in capsys.readouterr().err
+    assert "numbers separated by commas" in capsys.readouterr().err

@@ -97,7 +97,7 @@ def test_the_command_says_what_is_lost_and_keeps_all(
     base.adapt(CHATS, task="chat", method="lora", rank=2, epochs=4, lr=1e-4).save(tmp_path / "on")
     line = ["merge", str(tmp_path / "base"), str(tmp_path / "on"), "--out"]
     _guard(lambda: app([*line, str(tmp_path / "a")], standalone_mode=False))
-    assert "of the adapter's change of weights" in capsys.readouterr().out
+    assert "of the adapter's weight deltas" in capsys.readouterr().out
     _guard(lambda: app([*line, str(tmp_path / "b"), "--fp32"], standalone_mode=False))
-    assert "change of weights" not in capsys.readouterr().out
+    assert "weight deltas" not in capsys.readouterr().out
     assert {p.dtype for p in load_base(tmp_path / "b").model.parameters()} == {torch.float32}

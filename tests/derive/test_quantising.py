@@ -47,7 +47,7 @@ def test_a_folder_of_few_bits_is_a_base_like_any_other(
         assert torch.equal(said, small.model.logits(ids))
     assert 0 < float((said - dense).abs().max()) < 0.5 * float(dense.abs().max())
     assert again.fingerprint == base_fingerprint(again.model) != before
-    assert "fingerprint computed anew" in verify_artifact(tmp_path / "small").checks
+    assert "fingerprint recomputed" in verify_artifact(tmp_path / "small").checks
     assert again.record.parents[0]["fingerprint"] == before
     assert again.record.get("quantised.perplexity") == cost.perplexity
     assert cost.bytes < (0.35 if storage.head else 0.7) * cost.bytes_before or tied is False
@@ -96,7 +96,7 @@ def test_cached_decoding_is_the_whole_forward() -> None:
 
 def test_refusals() -> None:
     small, _ = quantise(untied(), StorageConfig(bits=8), DOCUMENTS)
-    with pytest.raises(ConfigError, match="kept in 8 bits"):
+    with pytest.raises(ConfigError, match="already quantized to 8 bits"):
         quantise(small, StorageConfig(bits=4), DOCUMENTS)
     with pytest.raises(ConfigError, match="groups of 24"):
         quantise(untied(), StorageConfig(bits=4, group=24), DOCUMENTS)

@@ -310,7 +310,7 @@ def test_a_regex_matches_the_whole_answer_with_its_anchors_or_without(regex: str
 
 @pytest.mark.parametrize("regex", ["a|^b", "a$b", r"\bfoo", "(^a)", r"foo\b"])
 def test_an_anchor_elsewhere_is_explained(regex: str) -> None:
-    with pytest.raises(UserError, match="where it cannot be followed") as e:
+    with pytest.raises(UserError, match="where it is not supported") as e:
         Constraint(regex=regex)
     assert "matches the whole answer" in e.value.remedy
 
@@ -339,7 +339,7 @@ def test_a_pattern_of_a_schema_that_holds_no_whole_text_is_told(caplog: pytest.L
         ({"schema": {"type": "string", "format": "shoe-size"}}, "shoe-size"),
         ({"schema": False}, "bool"),
         ({"schema": {"type": "integer", "minimum": 3, "maximum": 2}}, "Unsatisfiable"),
-        ({"schema": {"$ref": "#"}}, "cannot be followed"),
+        ({"schema": {"$ref": "#"}}, "cannot be satisfied"),
         ({"schema": {"type": "object", "minProperties": 2}}, "minProperties"),
         (
             {"schema": {"oneOf": [{"type": "string"}, {"minLength": 1}], "x-guidance": {"lenient": True}}},
@@ -351,9 +351,9 @@ def test_a_pattern_of_a_schema_that_holds_no_whole_text_is_told(caplog: pytest.L
         ({"schema": {"type": "object", "patternProperties": {r"^\u{1}": {}}}}, "control character"),
         ({"regex": "(a"}, "unclosed"),
         ({"regex": r"(a)\1"}, "backreferences"),
-        ({"regex": "\ud800"}, "no text"),
+        ({"regex": "\ud800"}, "not a text"),
         ({"grammar": "start: nothing"}, "nothing"),
-        ({"regex": "a" * (LETTERS + 1)}, "letters"),
+        ({"regex": "a" * (LETTERS + 1)}, "characters"),
     ],
 )
 def test_what_cannot_be_held_is_refused_before_the_first_token(given: dict[str, Any], word: str) -> None:

@@ -66,7 +66,7 @@ def test_a_broken_or_missing_file_is_named(folder: Path, tmp_path: Path) -> None
     for name in ("bad.png", "none.png"):
         with pytest.raises(DataError, match=name):
             base.embed_images([good, tmp_path / name])
-    with pytest.raises(UserError, match="no pictures"):
+    with pytest.raises(UserError, match="no images were given"):
         base.embed_images([])
 
 
@@ -158,10 +158,10 @@ def test_what_needs_text_is_refused_and_says_why(folder: Path, tmp_path: Path) -
 def test_a_base_of_text_says_that_it_sees_nothing(folder: Path) -> None:
     base = onebase.load(tiny_run())
     for what in (base.embed_images, base.classify_images):
-        with pytest.raises(UserError, match="sees no images"):
+        with pytest.raises(UserError, match="reads no images"):
             what(files(folder)[:1])
     said = command("images", tiny_run(), files(folder)[0])
-    assert said.status == 1 and said.err.startswith("error: this base sees no images"), said.err
+    assert said.status == 1 and said.err.startswith("error: this base reads no images"), said.err
 
 
 def test_saved_shown_verified_exported_and_back(folder: Path, tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def recorded(objective: object) -> Base:
 
 def test_a_base_that_learnt_no_infill_is_refused() -> None:
     for objective in ({"kind": "next_token"}, "next_token"):
-        with pytest.raises(UserError, match="learnt no infill") as e:
+        with pytest.raises(UserError, match="not trained for infill") as e:
             recorded(objective).generate("a", suffix="b")
         assert "objective: infill" in e.value.remedy
     for objective in ({"kind": "infill", "rate": 0.5}, "infill"):
@@ -97,7 +97,7 @@ def test_a_tokenizer_without_such_tokens_is_refused() -> None:
 
 
 def test_images_and_messages_have_no_suffix(base: Base) -> None:
-    with pytest.raises(UserError, match="beside images or messages"):
+    with pytest.raises(UserError, match="needs a text prompt, without images"):
         list(base.stream([{"role": "user", "content": "a"}], suffix="b"))
 
 
@@ -112,9 +112,9 @@ def test_by_command_and_over_http(base: Base, tmp_path: Path) -> None:
         assert status == 200 and body["choices"][0]["text"] == wanted
         for more in ({"echo": True}, {"prompt": [5, 6]}):
             status, body = posted(url, "/v1/completions", asked | more)
-            assert status == 400 and "'suffix' goes with" in body["error"]["message"]
+            assert status == 400 and "'suffix' needs a text prompt" in body["error"]["message"]
     learnt = recorded({"kind": "next_token"})
     with serving(create_app(learnt.loaded, "base")) as url:
         status, body = posted(url, "/v1/completions", asked)
-        assert status == 400 and "learnt no infill" in body["error"]["message"]
+        assert status == 400 and "not trained for infill" in body["error"]["message"]
         assert posted(url, "/v1/completions", asked | {"suffix": ""})[0] == 200

@@ -104,7 +104,7 @@ def test_bad_requests_say_what_is_wrong(base: Base, ask: Callable[[Base, Base], 
     writes = made(base, task="complete", prompt="{text} {tongue}")
     with pytest.raises(UserError, match=said):
         ask(writes, made(base, task="chat", prompt="{who}"))
-    with pytest.raises(UserError, match="without a saved prompt"):
+    with pytest.raises(UserError, match="the base has no saved prompt"):
         base.generate("x", variables={"a": "b"})
 
 
@@ -112,17 +112,20 @@ def test_bad_requests_say_what_is_wrong(base: Base, ask: Callable[[Base, Base], 
     ("options", "said"),
     [
         ({"task": "complete"}, "nothing to save"),
-        ({"task": "complete", "prompt": "{text}!", "data": PAIRS}, "takes nothing from data"),
-        ({"task": "complete", "shots": {"n": 9}, "data": PAIRS}, "9 examples are wanted, 3 rows"),
-        ({"task": "complete", "shots": {"n": 1, "select": "balanced"}, "data": PAIRS}, "cannot be balanced"),
+        ({"task": "complete", "prompt": "{text}!", "data": PAIRS}, "without examples uses no data"),
+        ({"task": "complete", "shots": {"n": 9}, "data": PAIRS}, "asks for 9 examples, the data has 3 rows"),
+        (
+            {"task": "complete", "shots": {"n": 1, "select": "balanced"}, "data": PAIRS},
+            "balanced needs rows with labels",
+        ),
         ({"task": "complete", "prompt": "{x}", "shots": {"n": 1}, "data": PAIRS}, "no column 'x'|lacks|'x'"),
         ({"task": "complete", "prompt": "{text", "data": []}, "lone '{'"),
         ({"task": "chat", "shots": {"n": 1}, "data": [{"messages": CHATS[0]["messages"][:1]}]}, "an answer"),
-        ({"task": "chat", "answers": ANSWERS}, "leave `answers` out|answers are compared"),
-        ({"prompt": "no place"}, "where the text goes"),
+        ({"task": "chat", "answers": ANSWERS}, "remove `answers`|answers are compared"),
+        ({"prompt": "no place"}, "has no variable for the text"),
         ({"prompt": [{"role": "user", "content": "{text}"}]}, "for task chat"),
         ({"shots": {"n": 1}, "data": [{"text": "a", "label": "shout"}]}, "'shout' has no answer"),
-        ({"compare": {"calibration": "batch"}}, "nothing to calibrate on"),
+        ({"compare": {"calibration": "batch"}}, "no texts to calibrate on"),
         ({"shots": {"m": 1}}, "unknown key"),
     ],
 )
@@ -304,7 +307,7 @@ def test_the_twin_has_the_same_examples(base: Base, how: str) -> None:
     assert on.attached.config.prompt is not None
     assert twin.config.prompt.examples == on.attached.config.prompt.examples
     assert (twin.config.prompt.bias is None) == (how == "none")
-    with pytest.raises(UserError, match="not those that the adapter learnt from"):
+    with pytest.raises(UserError, match="not the training rows of the adapter"):
         against_classical(on, LABELLED[:4], LABELLED[4:8])
 
 
@@ -335,7 +338,7 @@ def test_the_commands(base: Base, tmp_path: Path) -> None:
 
     sorts = ("--task", "classify", "--method", "prompt", "--data", str(rows), "-o", "shots.n=2")
     sorts += ("-o", 'answers={ask: "?", tell: "."}', "-o", 'prompt="{topic}: {text}"')
-    assert "nothing is learnt" in run("adapt", *sorts, "--dry-run")
+    assert "nothing is trained" in run("adapt", *sorts, "--dry-run")
     run("adapt", *sorts, "--out", str(tmp_path / "sort"))
     on = ("--adapter", str(tmp_path / "sort"))
     said = run("apply", "A dog", "--var", "topic=x", "--json", *on)
@@ -357,7 +360,7 @@ def test_the_commands(base: Base, tmp_path: Path) -> None:
     on = ("--adapter", str(tmp_path / "w"))
     wanted = base.generate("x y", max_tokens=5)
     assert run("generate", "x", "--var", "a=y", "--max-tokens", "5", *on) == wanted + "\n"
-    assert "is no NAME=VALUE" in run("generate", "x", "--var", "a", *on, code=1)
+    assert "is not of the form NAME=VALUE" in run("generate", "x", "--var", "a", *on, code=1)
     assert "no text to continue" in run("generate", code=1)
 
 
@@ -397,7 +400,7 @@ def test_served(base: Base, tmp_path: Path) -> None:
         again = client.post("/classify", body={"model": "sort", "input": rows}, cast_to=object)
         assert again["data"] == sorted_["data"]
         for more, said in (
-            ({}, "input has no 'b': this model is asked by text, b"),
+            ({}, "input has no 'b': this model reads text, b"),
             ({"variables": {"b": "x", "c": "y"}}, "input has 'c', but"),
         ):
             with pytest.raises(Exception, match=said):
@@ -409,7 +412,7 @@ def test_served(base: Base, tmp_path: Path) -> None:
         ):
             with pytest.raises(Exception, match=said):  # the client's own error, of status 400
                 client.completions.create(model=model, prompt="x", extra_body=more, **asked)
-        with pytest.raises(Exception, match="around a text"):
+        with pytest.raises(Exception, match="takes text, not token ids"):
             client.completions.create(
                 model="write", prompt=[1, 2], extra_body={"variables": {"a": "y"}}, **asked
             )

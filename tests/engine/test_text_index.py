@@ -90,7 +90,7 @@ def test_a_damaged_folder_is_named(base: Base, tmp_path: Path) -> None:
     base.index(TEXTS).save(tmp_path / "index")
     rows = tmp_path / "index/rows.jsonl"
     rows.write_text(rows.read_text().replace("fox", "box"))
-    with pytest.raises(ArtifactError, match=r"rows\.jsonl is changed"):
+    with pytest.raises(ArtifactError, match=r"rows\.jsonl was changed"):
         base.index(path=tmp_path / "index")
     with pytest.raises(ArtifactError, match="there is no folder"):
         base.index(path=tmp_path / "gone")

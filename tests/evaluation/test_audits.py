@@ -12,7 +12,7 @@ from onebase.errors import DataError, UserError
 from onebase.evaluation.audits import (
     Control,
     Figure,
-    Read,
+    ScoredText,
     grouped_share,
     half_way,
     mc1,
@@ -70,13 +70,13 @@ def test_verdicts_of_controls() -> None:
 
 
 def test_the_three_readings_of_a_pair() -> None:
-    a = Read([1, 7, 3], np.array([-1.0, -9.0, -1.0]))  # the differing token is rare, what follows fits
-    b = Read([1, 8, 9, 3], np.array([-1.0, -2.0, -2.0, -1.5]))
+    a = ScoredText([1, 7, 3], np.array([-1.0, -9.0, -1.0]))  # the differing token is rare, what follows fits
+    b = ScoredText([1, 8, 9, 3], np.array([-1.0, -2.0, -2.0, -1.5]))
     found = preferences([(a, b), (b, a), (a, a)])
     assert found["shared"].tolist() == [1.0, 0.0, 0.5]  # -2 against -2.5
     assert found["sentence"].tolist() == [0.0, 1.0, 0.5]  # -11 against -6.5
     assert found["per_token"].tolist() == [0.0, 1.0, 0.5]  # -3.7 against -1.6
-    noise = Read([1, 7, 3], a.logp + 1e-6)
+    noise = ScoredText([1, 7, 3], a.logp + 1e-6)
     assert all(v.tolist() == [0.5] for v in preferences([(noise, a)]).values())  # rounding is no preference
 
 

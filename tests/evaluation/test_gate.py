@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from onebase.errors import DataError
 from onebase.evaluation.bootstrap import mean_score
-from onebase.evaluation.energy import Taken
+from onebase.evaluation.energy import Usage
 from onebase.evaluation.gate import System, gate
 from onebase.evaluation.paired import RowSums, mean_sums, rounded
 
@@ -226,12 +226,12 @@ def test_a_system_never_beats_itself() -> None:
 
 
 def test_the_costs_of_each_choice_stand_in_a_table() -> None:
-    def costed(name: str, taken: Taken, size: int, shared: int = 0) -> System:
+    def costed(name: str, usage: Usage, size: int, shared: int = 0) -> System:
         each = right(0.8)
-        return System(name, mean_score("accuracy", each), mean_sums(each), 1, size, shared, taken)
+        return System(name, mean_score("accuracy", each), mean_sums(each), 1, size, shared, usage)
 
-    ours = costed("base", Taken(4.0, 40.0), 2_000, 900_000)
-    rivals = [costed("TF-IDF", Taken(0.4, 2.0, True), 24_000), costed("neighbour", Taken(), 70)]
+    ours = costed("base", Usage(4.0, 40.0), 2_000, 900_000)
+    rivals = [costed("TF-IDF", Usage(0.4, 2.0, True), 24_000), costed("neighbour", Usage(), 70)]
     v = gate("accuracy", ours, system("untrained", right(0.5)), rivals)
     assert [c.name for c in v.costs] == ["base", "TF-IDF", "neighbour"]
     assert (v.costs[0].ms_per_item, v.costs[0].joules_per_item) == (10.0, 0.1)  # of 400 examples

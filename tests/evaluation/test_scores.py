@@ -26,9 +26,9 @@ def test_those_asked_for_are_computed_in_their_order() -> None:
     found = computed(TWO, 3, ["ece", "accuracy", "ece"])
     assert list(found) == ["ece", "accuracy"]
     assert found["accuracy"] == computed(TWO, 3)["accuracy"]
-    with pytest.raises(UserError, match="there is no score 'mae' of these answers\n  scores: accuracy, "):
+    with pytest.raises(UserError, match="there is no score 'mae' for this task\n  scores: accuracy, "):
         computed(TWO, 0, ["mae"])
-    with pytest.raises(UserError, match="auroc says nothing of these rows"):
+    with pytest.raises(UserError, match="auroc is undefined for these rows"):
         computed(SAME, 0, ["auroc"])
     with pytest.raises(UserError, match="score 'acuracy' is not known\n  scores: accuracy, "):
         check_names(["ece", "acuracy"])

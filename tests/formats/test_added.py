@@ -80,7 +80,7 @@ def test_a_role_that_is_no_token_is_refused(key: str, file: str, form: str, tmp_
     write_words(tmp_path, "qwen")
     value: Any = "<none>" if form == "text" else {"content": "<none>", "lstrip": False}
     put(tmp_path, file, **{key: value})
-    with pytest.raises(ArtifactError, match=f"'{key}' is '<none>', which is no token"):
+    with pytest.raises(ArtifactError, match=f"'{key}' is '<none>', which is not in the vocabulary"):
         read_codec(tmp_path, 1000)
 
 

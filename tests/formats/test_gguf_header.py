@@ -58,13 +58,13 @@ BAD: dict[str, tuple[bytes, str]] = {
     "version 99": (file(start=b"GGUF" + struct.pack("<I", 99)), "version 99"),
     "version 0": (file(start=b"GGUF" + struct.pack("<I", 0)), "version 0"),
     "big endian": (file(start=b"GGUF" + struct.pack(">I", 3)), "big-endian"),
-    "2^63 tensors": (file(counts=(2**63, 0)), "tensors are announced"),
-    "2^64-1 keys": (file(counts=(0, 2**64 - 1)), "keys are announced"),
+    "2^63 tensors": (file(counts=(2**63, 0)), "tensors are declared"),
+    "2^64-1 keys": (file(counts=(0, 2**64 - 1)), "keys are declared"),
     "many keys": (file(counts=(0, 10**6), data=14 * 10**6), "at most 65,536"),
     "key length": (file((struct.pack("<Q", 2**62) + b"a",)), "key"),
     "key not UTF-8": (file((key(b"\xff\xfe", 4, bytes(4)),)), "UTF-8"),
     "key empty": (file((key("", 4, bytes(4)),)), "empty"),
-    "key twice": (file((key("a", 4, bytes(4)), key("a", 4, bytes(4)))), "'a' is there twice"),
+    "key twice": (file((key("a", 4, bytes(4)), key("a", 4, bytes(4)))), "'a' appears twice"),
     "type": (file((key("a", 13, bytes(8)),)), "unknown type 13"),
     "bool": (file((key("a", 7, b"\x02"),)), "neither true nor false"),
     "NaN": (file((key("a", 6, struct.pack("<f", float("nan"))),)), "nan"),
@@ -82,7 +82,7 @@ BAD: dict[str, tuple[bytes, str]] = {
     "alignment text": (file((key("general.alignment", 8, text("32")),)), "alignment"),
     "alignment 2^31": (file((key("general.alignment", 4, struct.pack("<I", 2**31)),)), "alignment"),
     "name too long": (file((), (tensor("a" * 65, (4,)),)), "65 bytes"),
-    "tensor twice": (file((), (tensor("a", (4,)), tensor("a", (4,), offset=32))), "'a' is there twice"),
+    "tensor twice": (file((), (tensor("a", (4,)), tensor("a", (4,), offset=32))), "'a' appears twice"),
     "overlap": (file((), (tensor("a", (16,)), tensor("b", (4,), offset=32))), "'a' and 'b' overlap"),
     "same place": (file((), (tensor("a", (4,)), tensor("b", (4,)))), "overlap"),
     "offset": (file((), (tensor("a", (4,), offset=2**40),)), "ends at byte"),
@@ -94,7 +94,7 @@ BAD: dict[str, tuple[bytes, str]] = {
     "no rows": (file((), (tensor("a", (4, 0)),)), "shape"),
     "no dimensions": (file((), (tensor("a", ()),)), "0 dimensions"),
     "2^31 dimensions": (file((), (text("a") + struct.pack("<I", 2**31),)), "dimensions"),
-    "part of a block": (file((), (tensor("a", (33,), 8),)), "cannot hold"),
+    "part of a block": (file((), (tensor("a", (33,), 8),)), "cannot store"),
     "type not read": (file((), (tensor("a", (256,), 10),)), "Q2_K"),
     "type unknown": (file((), (tensor("a", (256,), 4242),)), "number 4242"),
 }
@@ -176,7 +176,7 @@ def test_a_split_file_that_does_not_fit_together(change: dict[str, Any], said: s
 
 
 def test_a_count_of_parts_that_is_not_in_the_name(tmp_path: Path) -> None:
-    for count, total, said in ((60000, 2, "its name says"), (2, 7, "7 are announced")):
+    for count, total, said in ((60000, 2, "its name has"), (2, 7, "7 are declared")):
         parts = [
             {"no": 0, "count": count, "tensor": "a", "total": total},
             {"no": 1, "count": count, "tensor": "b"},

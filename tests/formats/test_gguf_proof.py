@@ -64,7 +64,7 @@ def test_a_llama_like_tokenizer_of_today_is_refused_unless_the_nearest_is_named(
 ) -> None:
     """It puts no space before a text that begins with one, llama.cpp does."""
     base = base_of(metaspace(scheme, split=False))
-    with pytest.raises(ConfigError, match="would not read text as this tokenizer does: ' '"):
+    with pytest.raises(ConfigError, match="would not read text like this tokenizer: ' '"):
         base.export(tmp_path / "a.gguf", format="gguf")
     assert not list(tmp_path.iterdir())
     base.export(tmp_path / "a.gguf", format="gguf", pre="default")
@@ -107,8 +107,8 @@ def with_model(inner: tokenizers.Tokenizer, **more: Any) -> tokenizers.Tokenizer
         (without_bytes(sentence_piece(True)), ROLES, "", "<0x00>"),
         (with_model(byte_level(), dropout=0.5), ROLES, "", "dropout"),
         (with_model(byte_level(), end_of_word_suffix="</w>"), ROLES, "", "end_of_word_suffix"),
-        (byte_level(), replace(ROLES, before=("<end>",)), "", "BOS stands before"),
-        (byte_level(), replace(ROLES, after=("<end>",)), "", "EOS behind"),
+        (byte_level(), replace(ROLES, before=("<end>",)), "", "add BOS before"),
+        (byte_level(), replace(ROLES, after=("<end>",)), "", "EOS after"),
     ],
 )
 def test_what_the_format_has_no_word_for_is_refused_by_name(

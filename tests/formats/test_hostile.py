@@ -95,7 +95,7 @@ SAFETENSORS: dict[str, bytes] = {
 @pytest.mark.parametrize("trap", SAFETENSORS)
 def test_a_damaged_file_of_tensors_is_refused(trap: str, folder: Path) -> None:
     (folder / WEIGHTS).write_bytes(SAFETENSORS[trap])
-    assert "not a whole safetensors file" in refused(folder, WEIGHTS)
+    assert "not a complete safetensors file" in refused(folder, WEIGHTS)
 
 
 @pytest.mark.parametrize("trap", SAFETENSORS)
@@ -138,21 +138,21 @@ def test_two_tensors_of_one_name_are_not_both_read(folder: Path) -> None:
 
 
 INDICES: dict[str, tuple[Any, str]] = {
-    "the folder above": ({"a": f"../{SHARD}"}, "names the shard"),
-    "a folder below": ({"a": f"sub/{SHARD}"}, "names the shard"),
-    "the root": ({"a": f"/tmp/{SHARD}"}, "names the shard"),
+    "the folder above": ({"a": f"../{SHARD}"}, "has the shard"),
+    "a folder below": ({"a": f"sub/{SHARD}"}, "has the shard"),
+    "the root": ({"a": f"/tmp/{SHARD}"}, "has the shard"),
     "by backslashes": ({"a": f"..\\{SHARD}"}, "missing"),
-    "the folder itself": ({"a": "."}, "names the shard"),
-    "nothing": ({"a": ""}, "names the shard"),
-    "a pickle": ({"a": "pytorch_model.bin"}, "names the shard"),
-    "the index itself, in a circle": ({"a": INDEX}, "names the shard"),
+    "the folder itself": ({"a": "."}, "has the shard"),
+    "nothing": ({"a": ""}, "has the shard"),
+    "a pickle": ({"a": "pytorch_model.bin"}, "has the shard"),
+    "the index itself, in a circle": ({"a": INDEX}, "has the shard"),
     "the index by another name, in a circle": ({"a": "loop.safetensors"}, "loop.safetensors"),
     "a shard that is not there": ({"a": "model-00009-of-00009.safetensors"}, "is missing"),
     "a shard that is a folder": ({"a": "folder.safetensors"}, "is missing"),
     "a NUL": ({"a": "a\0.safetensors"}, "is missing"),
-    "a very long name": ({"a": "a" * 5000 + ".safetensors"}, "names the shard"),
-    "a number": ({"a": 7}, "names the shard"),
-    "a list": ({"a": ["x"]}, "names the shard"),
+    "a very long name": ({"a": "a" * 5000 + ".safetensors"}, "has the shard"),
+    "a number": ({"a": 7}, "has the shard"),
+    "a list": ({"a": ["x"]}, "has the shard"),
     "no table": (None, "no weight_map"),
     "a table that is a list": ([], "no weight_map"),
     "an empty table": ({}, "no weight_map"),

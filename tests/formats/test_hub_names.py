@@ -16,7 +16,7 @@ from onebase.formats.hub.names import HubName, parse
     ["hf:", "hf:a/b/c", "hf:../x", "hf:a/..", "hf:a b/c", "hf:org/name@", "hf:o/n@a/../b", "hf:o/../x.gguf"],
 )
 def test_names_that_are_none(ref: str) -> None:
-    with pytest.raises(UserError, match="no name on the Hub"):
+    with pytest.raises(UserError, match="not a valid name on the Hub"):
         onebase.load(ref)
 
 

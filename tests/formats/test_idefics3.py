@@ -95,7 +95,7 @@ def test_the_decoders_own_tie_does_not_count(tmp_path: Path) -> None:
     [
         ({"scale_factor": 3}, "shuffle"),
         ({"image_token_id": 40}, "image_token_id"),
-        ({"vision_config": VISION | {"image_size": 38}}, "19 patches a side"),
+        ({"vision_config": VISION | {"image_size": 38}}, "19 patches per side"),
     ],
 )
 def test_what_cannot_be_is_named(tree: dict[str, object], names: str) -> None:

@@ -52,7 +52,7 @@ def test_mistral_beyond_its_window(window: int | None, tmp_path: Path) -> None:
         ({"rope_parameters": {"full_attention": {"rope_type": "default"}}}, "full_attention"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
         ({"num_key_value_heads": 3}, "4 query heads cannot share 3"),
-        ({"head_dim": 7}, "even head_dim"),
+        ({"head_dim": 7}, "need an even number"),
         ({"num_attention_heads": 0}, "num_attention_heads"),
         ({"num_hidden_layers": 10**9}, "num_hidden_layers"),
         ({"rope_theta": -1.0}, "rope_theta"),

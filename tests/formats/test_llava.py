@@ -216,7 +216,7 @@ def test_as_many_vectors_as_places(tmp_path: Path) -> None:
         ({"text_config": {"model_type": ["llama"]}}, "model_type"),
         ({"text_config": {**DECODER, "model_type": "phi3", "rms_norm_eps": 1e-6}}, "written as llama"),
         ({"vision_config": {"model_type": "pixtral"}}, "pixtral"),
-        ({"vision_config": {**DECODER, "model_type": "llama"}}, "a tower of images"),
+        ({"vision_config": {**DECODER, "model_type": "llama"}}, "an image tower"),
         ({"vision_config": None}, "vision_config"),
     ],
 )

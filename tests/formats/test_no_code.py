@@ -35,7 +35,7 @@ def test_a_pickle_is_never_opened(folder: Path, tmp_path: Path) -> None:
     torch.save({"a": Trap(tmp_path / "ran")}, folder / "pytorch_model.bin")
     refused(folder, "as a pickle (pytorch_model.bin)", "can run any code")
     (folder / "pytorch_model.bin").rename(folder / WEIGHTS)
-    refused(folder, "not a whole safetensors file")
+    refused(folder, "not a complete safetensors file")
     adapter = copied("peft", tmp_path / "adapter")
     (adapter / "adapter_model.safetensors").unlink()
     torch.save({"a": Trap(tmp_path / "ran")}, adapter / "adapter_model.bin")

@@ -145,14 +145,14 @@ def test_what_has_no_form_is_named(tmp_path: Path) -> None:
     there = made(tmp_path / "base", "bert", "ForSequenceClassification", id2label=NAMES)
     trained(there, tmp_path / "theirs", "SEQ_CLS", WORDS["bert"])
     with pytest.raises(
-        ArtifactError, match="its head reads 'bert.pooler.dense.*which neither it nor the base has"
+        ArtifactError, match="its head needs 'bert.pooler.dense.*which neither the adapter nor the base has"
     ):
         onebase.load(tmp_path / "trunk").with_adapter(tmp_path / "theirs")
     base = Base(tiny_base(portable=True))
     rows = [{"text": t, "label": t[0]} for t in ("aa", "ab", "ba", "bb") * 4]
     for pooling, said in (
         ("both", "whose pooling is 'both'"),
-        ("last", "no place for a head's bias: 'score'"),
+        ("last", "cannot represent this head's bias: 'score'"),
     ):
         on = base.with_adapter(
             base.adapt(rows, task="classify", method="lora", epochs=1, lr=1e-2, pooling=pooling)

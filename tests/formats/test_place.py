@@ -118,7 +118,7 @@ def test_whole_numbers_are_no_weights(tmp_path: Path) -> None:
     llama().save_pretrained(tmp_path)
     name = "model.layers.0.mlp.up_proj.weight"
     rewritten(tmp_path, lambda t: t.update({name: t[name].to(torch.int8)}))
-    with pytest.raises(ArtifactError, match=r"up_proj.weight' holds int8"):
+    with pytest.raises(ArtifactError, match=r"up_proj.weight' has dtype int8"):
         imported(tmp_path)
 
 

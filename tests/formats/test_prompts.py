@@ -98,9 +98,9 @@ def test_by_the_doors(tmp_path: Path) -> None:
     assert not torch.equal(again.logits(ids), base.logits(ids))
     assert again.attached is not None
     assert (again.attached.method, again.attached.record.get("imported.format")) == ("soft", "peft")
-    with pytest.raises(UserError, match="there is no adapter"):
+    with pytest.raises(UserError, match="no adapter is attached"):
         base.export(tmp_path / "none", format="peft")
-    with pytest.raises(UserError, match="nothing that could go into the base's weights"):
+    with pytest.raises(UserError, match="virtual tokens are not weights of the base"):
         on.export(tmp_path / "hf")
 
 

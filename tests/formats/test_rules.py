@@ -114,7 +114,7 @@ def test_a_plan_of_what_fits() -> None:
     ("more", "without", "named"),
     [
         ({}, "fused", r"'fused' is missing"),
-        ({"fusd": (5, 4)}, "fused", r"'fused' is missing.*is 'fusd' it"),
+        ({"fusd": (5, 4)}, "fused", r"'fused' is missing.*the nearest is 'fusd'"),
         ({"extra.bias": (3,)}, "", r"no rule reads tensor 'extra.bias' \[3\]"),
         ({"buffer.x": (3,)}, "", r"'buffer.x'"),
         ({"buffer.0.more": (3,)}, "", r"'buffer.0.more'"),

@@ -113,7 +113,7 @@ def test_a_module_lies_in_the_folder(where: str, tmp_path: Path) -> None:
         tmp_path / "modules.json",
         [{"path": "", "type": CLASS + "Transformer"}, {"path": where, "type": CLASS + "Pooling"}],
     )
-    with pytest.raises(ArtifactError, match="names the folder"):
+    with pytest.raises(ArtifactError, match="has the folder"):
         read_sentence(tmp_path)
 
 

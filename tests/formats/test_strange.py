@@ -26,8 +26,8 @@ OTHERS: dict[str, tuple[list[str], str, str]] = {
     "OpenCLIP's": (["open_clip_config.json", "open_clip_model.safetensors"], "OpenCLIP", "model_type clip"),
     "OpenCLIP's pickle": (["open_clip_pytorch_model.bin"], "OpenCLIP", "model_type clip"),
     "a pipeline": (["model_index.json", "unet/config.json", "text_encoder/config.json"], "diffusers", "reads text"),
-    "an adapter": (["adapter_config.json", "adapter_model.safetensors", "tokenizer.json"], "adapter of PEFT", "--adapter"),
-    "an adapter as a pickle": (["adapter_config.json", "adapter_model.bin"], "adapter of PEFT", "--adapter"),
+    "an adapter": (["adapter_config.json", "adapter_model.safetensors", "tokenizer.json"], "PEFT adapter", "--adapter"),
+    "an adapter as a pickle": (["adapter_config.json", "adapter_model.bin"], "PEFT adapter", "--adapter"),
     "GGUF files": (["a-Q4_K_M.gguf", "a-Q8_0.gguf"], "folder of GGUF files", "a-Q4_K_M.gguf"),
     "ONNX": (["model.onnx", "tokenizer.json"], "ONNX", "config.json and"),
     "ONNX one level down": (["onnx/model_quantized.onnx"], "ONNX", "config.json and"),
@@ -64,7 +64,7 @@ def test_a_folder_of_another_kind_is_said_with_what_to_do(kind: str, tmp_path: P
     [
         (["consolidated.safetensors", "params.json"], "Meta and Mistral", "Hugging Face"),
         (["adapter_config.json", "adapter_model.safetensors"], "of an adapter", "--adapter"),
-        (["model.fp16.safetensors"], "as model.fp16.safetensors", "call them model.safetensors"),
+        (["model.fp16.safetensors"], "as model.fp16.safetensors", "rename the file to model.safetensors"),
         (["model-00001-of-00002.safetensors"], "no model.safetensors.index.json", "intact"),
         (["diffusion_pytorch_model.safetensors"], "diffusers", "reads text"),
         (["pytorch_model.bin", "onnx/model.onnx", "tf_model.h5"], "as a pickle", "safetensors"),
@@ -91,11 +91,11 @@ def test_a_config_without_weights_is_said_with_what_to_do(
     ("config", "what"),
     [
         ({"_class_name": "UNet2DConditionModel", "_diffusers_version": "0.1"}, "diffusers pipeline"),
-        ({"architecture": "vit_base", "num_features": 768, "pretrained_cfg": {}}, "model of timm"),
+        ({"architecture": "vit_base", "num_features": 768, "pretrained_cfg": {}}, "timm model"),
         ({"bos_token": "a", "eos_token": "b", "unk_token": "c"}, "CTranslate2"),
         ({"model_cfg": {}, "preprocess_cfg": {}}, "OpenCLIP"),
-        ({"model_type": "mamba"}, "'mamba' is of no family"),
-        ({}, "model_type None is of no family"),
+        ({"model_type": "mamba"}, "'mamba' is not supported"),
+        ({}, "model_type None is not supported"),
         ({"model_type": "llama", "quantization_config": {"quant_method": "gptq", "bits": 4}}, "gptq, 4 bits"),
         ({"model_type": "bert", "quantization_config": {"quant_method": "bitsandbytes"}}, "bitsandbytes"),
         ({"model_type": "llama", "quantization": {"group_size": 64, "bits": 4}}, "mlx, 4 bits"),
@@ -113,7 +113,7 @@ def test_a_config_of_another_kind_is_said(config: dict[str, Any], what: str, tmp
 def test_a_pointer_of_lfs_is_called_one(name: str, tmp_path: Path) -> None:
     make(tmp_path, "qwen")
     (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 5\n")
-    with pytest.raises(ArtifactError, match="pointer of Git LFS") as e:
+    with pytest.raises(ArtifactError, match="Git LFS pointer") as e:
         onebase.load(tmp_path)
     assert "git lfs pull" in e.value.remedy
 
@@ -222,7 +222,7 @@ def test_two_sets_of_weights_are_refused_and_an_old_index_is_passed_over(
     listed(tmp_path / "new", table)
     with caplog.at_level(logging.WARNING):
         assert onebase.load(tmp_path / "new").fingerprint == want.fingerprint
-    assert "none of the shards" in caplog.text
+    assert "no shard of" in caplog.text
     peer = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "new", local_files_only=True)
     assert torch.equal(peer.model.norm.weight, new["model.norm.weight"])
     shutil.copy(tmp_path / "old" / "model-00001-of-00002.safetensors", tmp_path / "new")
@@ -248,7 +248,7 @@ def test_an_adapter_beside_the_weights_is_told(tmp_path: Path, caplog: pytest.Lo
     (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA"}')
     with caplog.at_level(logging.WARNING):
         onebase.load(tmp_path)
-    assert "the adapter is not put on them" in caplog.text
+    assert "that adapter is not applied" in caplog.text
 
 
 def test_other_weights_and_tokenizers_beside_count_for_nothing(tmp_path: Path) -> None:

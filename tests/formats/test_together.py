@@ -109,5 +109,5 @@ def test_a_decoder_within_a_decoder_within_a_decoder_is_no_model() -> None:
     tree: dict[str, Any] = TREES["llava"]
     for _ in range(300):
         tree = TREES["llava"] | {"text_config": tree | {"model_type": "llava"}}
-    with pytest.raises(ConfigError, match="of its own"):
+    with pytest.raises(ConfigError, match="has its own"):
         llava.FAMILY.read(ConfigReader(tree, "config.json"))

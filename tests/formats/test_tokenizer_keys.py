@@ -165,7 +165,7 @@ def test_a_bert_with_steps_of_its_own(tmp_path: Path) -> None:
     same(tmp_path)
     tree["normalizer"] = {"type": "NFC"}
     (tmp_path / "tokenizer.json").write_text(json.dumps(tree))
-    with pytest.raises(ConfigError, match="'do_lower_case' is True, the normalizer"):
+    with pytest.raises(ConfigError, match="'do_lower_case' is True, which contradicts the normalizer"):
         read_codec(tmp_path, 10_000)
 
 
@@ -182,7 +182,7 @@ def test_a_key_that_a_generic_class_does_not_read_is_told(
     with caplog.at_level(logging.WARNING):
         read_codec(tmp_path, 10_000)
     said = caplog.text
-    assert "do_lower_case is False: PreTrainedTokenizer does not read it" in said
+    assert "do_lower_case is False: PreTrainedTokenizer ignores it" in said
     assert "add_prefix_space is True" in said
 
 

@@ -143,7 +143,7 @@ def test_an_older_folder_says_the_kind_by_its_model(tmp_path: Path) -> None:
     write_two_files(tmp_path, "GPT2Tokenizer")
     want = read_codec(tmp_path, 2000).tokenizer.encode("The quick brown fox")
     (tmp_path / "tokenizer_config.json").unlink()
-    with pytest.raises(ArtifactError, match="vocab.json and not as tokenizer.json"):
+    with pytest.raises(ArtifactError, match="vocab.json, not as tokenizer.json"):
         read_codec(tmp_path, 2000)
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
     assert read_codec(tmp_path, 2000).tokenizer.encode("The quick brown fox") == want

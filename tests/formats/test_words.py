@@ -204,7 +204,7 @@ def test_generation_ends_with_any_token_of_the_list(tmp_path: Path) -> None:
     _with(tmp_path, "generation_config.json", eos_token_id=ids)
     assert read_codec(tmp_path, 1000).tokenizer.stop_ids == frozenset(ids)
     _with(tmp_path, "generation_config.json", eos_token_id=9999)
-    with pytest.raises(ArtifactError, match="ends with token 9999"):
+    with pytest.raises(ArtifactError, match="stop token 9999"):
         read_codec(tmp_path, 1000)
 
 
@@ -241,7 +241,7 @@ def test_a_padded_matrix_is_well_and_a_short_one_is_refused(tmp_path: Path) -> N
 @pytest.mark.parametrize("name", ["tokenizer.model", "vocab.txt"])
 def test_other_formats_are_refused_with_what_to_do(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"x")
-    with pytest.raises(ArtifactError, match=f"as {name} and not as tokenizer.json") as e:
+    with pytest.raises(ArtifactError, match=f"as {name}, not as tokenizer.json") as e:
         read_codec(tmp_path, 10)
     assert "save_pretrained" in e.value.remedy
 

@@ -117,7 +117,7 @@ def test_nothing_to_go_on_from_is_refused(tmp_path: Path) -> None:
     base = base_with("qwen", tmp_path)
     with pytest.raises(UserError, match="the prompt has no token") as e:
         generate(base, [base.codec.tokenizer.encode("", bos=True)])
-    assert "no token that begins one" in e.value.remedy
+    assert "this base has no BOS token" in e.value.remedy
     with pytest.raises(DataError, match="row 1 has no token"):
         text_tokens(base, [""])
 

@@ -189,11 +189,11 @@ def test_the_command_writes_the_page_and_refuses_what_can_be_no_file(adapter: Pa
         encoding="utf-8"
     )
     for bad, part in (
-        (tmp_path / "nothing" / "a.html", "has no folder"),
+        (tmp_path / "nothing" / "a.html", "there is no folder"),
         (tmp_path, "is a folder"),
-        (out / "a.html", "has no folder"),
+        (out / "a.html", "there is no folder"),
         ("", "is a folder"),
-        (adapter / "a.html", "is inside of the artifact"),
+        (adapter / "a.html", "is inside the artifact"),
     ):
         said = onebase("show", adapter, "--html", bad)
         assert said.status == 1 and part in said.err and len(said.err.splitlines()) == 2, said.err

@@ -48,7 +48,7 @@ def test_references_and_copies(family: Family, tmp_path: Path) -> None:
     copy = store.add(family.root / "base", "own", copy=True)
     shutil.rmtree(family.root / "base")
     assert store.resolve("own") == copy.path == tmp_path / "store/bases/own"
-    with pytest.raises(UserError, match="which is gone"):
+    with pytest.raises(UserError, match="which does not exist"):
         store.resolve("my-base")
     assert "my-base" not in [e.name for e in store.list()]
     assert [p.split(":")[0] for p in store.reindex()] == ["my-base"]
@@ -74,7 +74,7 @@ def test_names(family: Family, tmp_path: Path) -> None:
             family.store.add(family.root / "base", name)
     make_base(tmp_path / "second", value=1.0)
     for path in (tmp_path / "second", family.root / "adapter"):
-        with pytest.raises(UserError, match="the store has another 'my-base'"):
+        with pytest.raises(UserError, match="the store already has 'my-base'"):
             family.store.add(path, "my-base")
     assert family.store.add(family.root / "base", "my-base").fingerprint == family.base  # again is no harm
 

@@ -41,7 +41,7 @@ def test_good(family: Family) -> None:
     assert report.checks == (
         "every byte reread",
         "record agrees with the manifest",
-        "fingerprint computed anew",
+        "fingerprint recomputed",
     )
     assert report.line().startswith(f"ok  {family.root / 'base'}  base  {family.base}")
     assert verify_artifact(family.root / "adapter").fingerprint == "ob1-adapter"
@@ -77,9 +77,9 @@ def test_no_fingerprint_stated(family: Family) -> None:
 @pytest.mark.parametrize(
     ("record", "part"),
     [
-        (Record("adapter"), "says kind adapter"),
-        (Record("base", {"fingerprint": "ob1-0"}), "says fingerprint ob1-0"),
-        (Record("base", {"base.json": "0" * 64}), r"says base\.json 0000"),
+        (Record("adapter"), "has kind adapter"),
+        (Record("base", {"fingerprint": "ob1-0"}), "has fingerprint ob1-0"),
+        (Record("base", {"base.json": "0" * 64}), r"has base\.json 0000"),
     ],
 )
 def test_record_and_manifest_differ(family: Family, record: Record, part: str) -> None:

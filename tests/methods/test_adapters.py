@@ -89,7 +89,7 @@ def test_user_mistakes(saved: Path) -> None:
     base = Base(load_base(saved))
     for wrong, error, says in [
         ({"task": "classify", "method": "magic"}, UserError, "prompt, head, lora"),
-        ({"task": "complete", "method": "head"}, UserError, "it writes no text"),
+        ({"task": "complete", "method": "head"}, UserError, "a head predicts labels, not text"),
         ({"task": "sing", "method": "lora"}, UserError, "classify"),
         ({"task": "classify", "method": "lora", "rnak": 3}, ConfigError, "rank"),
         ({"task": "classify", "method": "lora", "sites": ["gate"]}, ConfigError, "gate"),

@@ -164,7 +164,7 @@ def test_patterns() -> None:
     ("cfg", "said"),
     [
         ({"sites": ("text.7.*",)}, "site 'text.7"),
-        ({"sites": ("q",), "ranks": {"v": 3}}, "ranks 'v' means no site that LoRA is put on"),
+        ({"sites": ("q",), "ranks": {"v": 3}}, "ranks 'v' matches no site with LoRA"),
         ({"alphas": {"head": 3.0}}, "alphas 'head'"),
         ({"ranks": {"q": 0}}, "rank is 0"),
     ],

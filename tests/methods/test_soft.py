@@ -214,12 +214,12 @@ def test_it_counts_against_the_context(method: str) -> None:
     (one,) = generate(base, [fits], Sampling(max_tokens=99), routing)
     assert len(one.ids) == 1
     assert len(generate(base, [fits], Sampling(max_tokens=99))[0].ids) == 9
-    with pytest.raises(PromptTooLong, match=r"has 56 tokens, the adapter puts 8 before it; .* 64 tokens"):
+    with pytest.raises(PromptTooLong, match=r"has 56 tokens, the adapter adds 8 before it; .* 64 tokens"):
         Decoder(base, [[*fits, 30]], routing=routing)
     score(base, [[*fits, 30]], routing)
     with pytest.raises(PromptTooLong):
         score(base, [[*fits, 30, 30]], routing)
-    with pytest.raises(UserError, match="65 tokens with the 8 that the adapter puts first"):
+    with pytest.raises(UserError, match="65 tokens, 8 of them virtual tokens of the adapter"):
         base.model.logits(torch.tensor([[*fits, 30, 30]]), routing)
 
 
@@ -230,15 +230,15 @@ def test_user_mistakes(method: str) -> None:
         ({"virtual": 0}, ConfigError, "'virtual' is 0"),
         ({"virtual": 63}, UserError, "no room in a context of 64"),
         ({"soft_text": ""}, UserError, "'soft_text' has no token"),
-        ({"virtual": 60}, DataError, "the limit is 4 behind the 60 of the adapter"),
+        ({"virtual": 60}, DataError, "the limit is 4 after the adapter's 60 virtual tokens"),
     ]:
         with pytest.raises(error, match=says):
             base.adapt(PAIRS, task="complete", method=method, **options)  # type: ignore[arg-type]
         assert not base.loaded.model.virtual, "a failed adaptation left something behind"
-    with pytest.raises(DataError, match="behind the 60 of the adapter"):
+    with pytest.raises(DataError, match="after the adapter's 60 virtual tokens"):
         base.adapt(LABELLED, task="classify", method=method, virtual=60, long="refuse")
     adapter = base.adapt(PAIRS, task="complete", method=method, virtual=3, epochs=1)
-    with pytest.raises(UserError, match="nothing that could go into the base's weights"):
+    with pytest.raises(UserError, match="virtual tokens are not weights of the base"):
         base.with_adapter(adapter).merged()
     cut = {k: t[:2] for k, t in adapter.parts.tensors.items()}
     adapter.parts.tensors.update(cut)

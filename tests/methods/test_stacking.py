@@ -127,7 +127,7 @@ def test_a_head_reads_the_states_that_the_others_made(base: Base) -> None:
     assert any(abs(a.scores["ask"] - float(b[0])) > 1e-4 for a, b in zip(plain, found, strict=True))
     with pytest.raises(UserError, match="no adapter that classifies"):  # the last one says the task
         base.with_adapter([head, low]).classify(texts)
-    with pytest.raises(UserError, match="takes one adapter, 2 are stacked"):
+    with pytest.raises(UserError, match="needs one adapter, 2 are stacked"):
         against_classical(on, LABELLED, LABELLED)
 
 
@@ -169,7 +169,7 @@ def test_a_prefix_and_a_soft_prompt_both_stand_first_and_deltas_act_on_them(base
         base.with_adapter([prefix, soft, low]).logits(IDS), said, atol=TOLERANCE * 10, rtol=TOLERANCE
     )
     assert not torch.allclose(said, base.with_adapter([soft, low]).logits(IDS), atol=1e-3)
-    with pytest.raises(UserError, match="stands before the text"):
+    with pytest.raises(UserError, match="virtual tokens are not weights"):
         on.merged()
 
 

@@ -95,5 +95,5 @@ def test_a_layer_scale_of_zero_is_the_identity() -> None:
 
 
 def test_a_memory_has_no_rotary_positions() -> None:
-    with pytest.raises(ConfigError, match="hold their own positions"):
+    with pytest.raises(ConfigError, match="contain their own positions"):
         BlockConfig(attn=LOOK, ff=FFConfig(hidden=8), cross=AttnConfig(heads=1, kv_heads=1, head_dim=8))

@@ -177,7 +177,7 @@ def test_many_processes_are_refused() -> None:
         TrainConfig(steps=1, batch_size=8),
         parallel=Parallel(0, 2, base.model.device),
     )
-    with pytest.raises(UserError, match="2 processes share them"):
+    with pytest.raises(UserError, match="split over 2 processes"):
         run(job)
 
 

@@ -145,7 +145,7 @@ def test_front_matter_that_says_nothing_of_use_is_passed_over(front: str, hub: H
 def test_what_is_no_rows_is_refused_and_no_program_is_run(hub: Hub, tmp_path: Path) -> None:
     made(hub, tmp_path, text_txt="a")
     (hub.repos["org/made"] / "made.py").write_text("raise SystemExit('run')")
-    with pytest.raises(DataError, match=r"no files of rows, but a program \(made.py\), which is not run"):
+    with pytest.raises(DataError, match=r"no files with rows, only a script \(made.py\), which is not run"):
         read_rows("hf:org/made")
     hub.revisions["main"] = "3" * 40
     made(hub, tmp_path, README_md="---\nconfigs: [{data_files: made.py}]\n---\n")
@@ -153,7 +153,7 @@ def test_what_is_no_rows_is_refused_and_no_program_is_run(hub: Hub, tmp_path: Pa
         read_rows("hf:org/made")
     assert hub.fetched() == {"README.md"}
     for ref in ("hf:org/made:", "hf:org/made:/train", "hf:org/a.gguf/b.gguf:train"):
-        with pytest.raises(DataError, match="no name of a dataset"):
+        with pytest.raises(DataError, match="not a dataset name"):
             read_rows(ref)
     with pytest.raises(UserError, match="no dataset 'org/none'"):
         read_rows("hf:org/none")
@@ -173,19 +173,19 @@ def test_without_the_hub_what_is_whole_in_the_cache_serves(
     hub.status = 503
     with caplog.at_level("WARNING"):
         assert len(read_rows("hf:org/rows:train")) == 4
-    assert f"commit {COMMIT}, which is in the cache, is taken" in caplog.text
+    assert f"using commit {COMMIT} from the cache" in caplog.text
     for ref in ("hf:org/rows:test", "hf:org/none"):
-        with pytest.raises(UserError, match="is not whole in the cache"):
+        with pytest.raises(UserError, match="is not complete in the cache"):
             read_rows(ref)
     (cached,) = Path(os.environ["HF_HUB_CACHE"]).glob("**/snapshots/*/data/train-00001*")
     cached.unlink()
-    with pytest.raises(UserError, match="is not whole in the cache"):
+    with pytest.raises(UserError, match="is not complete in the cache"):
         read_rows("hf:org/rows:train")
 
 
 def test_a_list_with_a_name_that_leaves_the_folder_is_refused(hub: Hub) -> None:
     hub.listed.append("../../train.jsonl")
-    with pytest.raises(ArtifactError, match=r"names the file '../../train.jsonl'"):
+    with pytest.raises(ArtifactError, match=r"lists the file '../../train.jsonl'"):
         read_rows("hf:org/rows:train")
     assert not hub.fetched()
 

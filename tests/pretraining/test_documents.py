@@ -182,7 +182,7 @@ def test_a_link_to_the_base_is_enough(ended: Path, tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_counted(ended: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--read beside --html"):
+    with pytest.raises(UserError, match="--read does not go with --html"):
         told(ended, "--read", "--html", tmp_path / "page.html")
     with pytest.raises(UserError, match="has no document 'nobody'"):
         onebase.documents_read(ended).document("nobody")

@@ -48,7 +48,7 @@ def test_a_short_run_says_so_before_and_after_and_in_its_record(tmp_path: Path) 
     assert 0 < percent < 20
     text = "\n".join(said)
     assert f"3 steps, {percent}% of an epoch" in said
-    assert f"4 x 64 tokens a step, 3 steps, {percent}% of an epoch" in text
+    assert f"4 x 64 tokens per step, 3 steps, {percent}% of an epoch" in text
     # The 5-gram of all of the text, on the same documents by hand.
     field = "bits_per_byte.made up"
     found, ours = (base.record.get(f"scores.{kind}_{field}") for kind in ("ngram", "heldout"))

@@ -168,7 +168,7 @@ def test_a_changed_byte_in_the_recipe_by_the_command(intact: Path, tmp_path: Pat
     said = onebase("pretrain", recipe, "--out", run)
     assert said.status == 1, said
     assert (
-        f"{run / RECIPE} is changed since it was written: not valid JSON" in said.err
+        f"{run / RECIPE} was changed after it was written: not valid JSON" in said.err
         and "remove recipe.json" in said.err
     )
 

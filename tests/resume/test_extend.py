@@ -120,7 +120,7 @@ def test_an_extended_run_is_the_longer_run(recipe: Recipe, run: Path, straight: 
     before = Record.load(run / "base")
     base = onebase.pretrain(recipe, out=run, extend={"steps": 6}, log=said.append)
     same(run, straight)
-    assert "extended from step 5, the last before its warm-down, of 9: to step 15, " in "\n".join(said)
+    assert "extended from step 5 of 9, the last before the warm-down: to step 15, " in "\n".join(said)
     assert names(run) == names(straight)
     # The base of before is beside it, whole; the record of the new one has the scores of both.
     kept = run / "base-step_00000009"
@@ -149,8 +149,8 @@ def test_an_extension_that_was_stopped_goes_on_bitwise(recipe: Recipe, run: Path
         assert (
             run_recipe(recipe, run, log=said.append).base is not None
         )  # that of before, as long as it is the last
-        assert said == [f"{run / 'base'} is finished already; go on with its extension by --extend steps=6"]
-        with pytest.raises(UserError, match="is being extended by steps=6, which is not finished"):
+        assert said == [f"{run / 'base'} is already finished; resume its extension with --extend steps=6"]
+        with pytest.raises(UserError, match="has an unfinished extension by steps=6"):
             run_recipe(recipe, run, extend={"steps": 7})
     run_recipe(recipe, run, extend={"steps": 6})
     same(run, straight)
@@ -198,9 +198,7 @@ def test_epochs_and_too_few_minutes(recipe: Recipe, run: Path) -> None:
     per_epoch = first.record.get("train.steps") * 4 / first.record.get("train.epochs")
     assert 100 < per_epoch < 300  # some 90 documents, of 100 tokens each, in rows of 64
     assert first.record.get("train.steps") == 9 + math.ceil(round(per_epoch) / 2 / 4)
-    with pytest.raises(
-        UserError, match=r"in 1e-05 minutes the run would not get beyond the \d+ steps it has"
-    ):
+    with pytest.raises(UserError, match=r"1e-05 minutes are too few to get past the \d+ steps of the run"):
         run_recipe(recipe, run, extend={"minutes": 1e-5})
 
 
@@ -247,12 +245,12 @@ def test_wrong_amounts(recipe: Recipe, run: Path, extend: dict[str, Any], said: 
 
 
 def test_what_cannot_be_extended(recipe: Recipe, run: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"holds no finished run to extend\n  finish it first"):
+    with pytest.raises(UserError, match=r"has no finished run to extend\n  finish it first"):
         run_recipe(recipe, tmp_path / "none", extend={"steps": 5})
     assert not (tmp_path / "none").exists()
-    with pytest.raises(UserError, match="overwrite without extend"):
+    with pytest.raises(UserError, match="overwrite is given without extend"):
         run_recipe(recipe, run, overwrite=True)
-    with pytest.raises(UserError, match="holds a run of another recipe"):
+    with pytest.raises(UserError, match="contains a run of another recipe"):
         run_recipe(recipe, run, extend={"steps": 5}, train__steps=20)
     shutil.rmtree(run / "checkpoints" / "step_00000005")
     with pytest.raises(UserError, match=r"no checkpoint from before the warm-down \(of step 5 or earlier\)"):
@@ -262,5 +260,7 @@ def test_what_cannot_be_extended(recipe: Recipe, run: Path, tmp_path: Path) -> N
 
 def test_a_changed_file_of_extensions_is_named(recipe: Recipe, run: Path) -> None:
     (run / "extensions.json").write_text(json.dumps({"schema": 1, "extensions": [{"by": 3}]}))
-    with pytest.raises(UserError, match=r"extensions\.json does not hold what onebase writes there"):
+    with pytest.raises(
+        UserError, match=r"extensions\.json does not have the content that onebase writes there"
+    ):
         run_recipe(recipe, run, extend={"steps": 5})

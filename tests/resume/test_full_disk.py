@@ -16,8 +16,8 @@ fork = multiprocessing.get_context("forkserver")
 fork.set_forkserver_preload(["tests.resume.workers"])
 
 SAID = {
-    "limit": "the file is larger than allowed here\n  raise the file size limit (ulimit -f) or choose another disk",
-    "disk": "the disk is full\n  free some space or choose another path; what was there before is untouched",
+    "limit": "the file exceeds the size limit\n  raise the file size limit (ulimit -f) or choose another disk",
+    "disk": "the disk is full\n  free some space or choose another path; existing files are unchanged",
 }
 
 

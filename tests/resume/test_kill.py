@@ -96,5 +96,5 @@ def test_other_data_or_recipe_is_refused(undisturbed: Path) -> None:
 def test_a_run_of_before_an_identity_is_not_gone_on_with(undisturbed: Path) -> None:
     """What a later version draws otherwise has a key of its own in the identity; the old checkpoint lacks it."""
     job = workers.small_job(undisturbed, steps=workers.STEPS)
-    with pytest.raises(ArtifactError, match="says nothing of its infill: another version"):
+    with pytest.raises(ArtifactError, match="does not record its infill: it was written by another version"):
         workers.run_job(replace(job, identity={"infill": "2"}))

@@ -75,7 +75,7 @@ def test_what_decides_the_weights_may_not(recipe: Recipe, stopped: Path) -> None
     with pytest.raises(ArtifactError) as e:
         run_recipe(recipe, stopped, train__muon__lr=0.03, train__clip=None)
     assert str(e.value) == (
-        f"{stopped} holds a run of another recipe: 'train.clip' is null, there 1.0, 'train.muon.lr' is 0.03, there 0.02\n"
+        f"{stopped} contains a run of another recipe: 'train.clip' is null, there 1.0, 'train.muon.lr' is 0.03, there 0.02\n"
         "  give another --out, or the same recipe"
     )
     with pytest.raises(ArtifactError, match=r"'train.muon' is null, there \{.*\}\n"):

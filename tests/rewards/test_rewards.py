@@ -41,13 +41,13 @@ def test_numbers_are_compared_by_value_and_the_last_one_counts() -> None:
     check = checked("number").check
     for wrong in ("many", True, "nan", [1]):
         flaw = check({"answer": wrong})
-        assert flaw is not None and "a number is expected" in flaw[0]
+        assert flaw is not None and "expected a number" in flaw[0]
     assert check({"answer": " 7 "}) is None
 
 
 def test_a_format_is_of_the_whole_completion() -> None:
     assert judged(r"format:<a>.*</a>", ["<a>1\n2</a>", "<a>1</a>!", "<a>"]) == [1, 0, 0]
-    with pytest.raises(UserError, match="is no regular expression"):
+    with pytest.raises(UserError, match="is not a regular expression"):
         checked("format:(")
 
 
@@ -55,7 +55,7 @@ def test_a_format_is_of_the_whole_completion() -> None:
     ("spec", "says"),
     [
         ("exactly", "is not known"),
-        ("none.py:f", "there is no file"),
+        ("none.py:f", "file none.py does not exist"),
         ("{file}:absent", "has no function 'absent'"),
         ("{broken}:f", "cannot be loaded: ZeroDivisionError"),
     ],
@@ -84,9 +84,9 @@ def test_a_function_of_the_user_s_own_is_called_and_its_mistakes_name_the_row(tm
     assert len(reward.facts["file"]) == 64
     for name, says in (
         ("fails", "failed at row 1, completion 'abc': KeyError: 'absent'"),
-        ("nan", "gave nan at row 1"),
-        ("text", "gave '1' at row 1"),
-        ("nothing", "gave None at row 1"),
+        ("nan", "returned nan at row 1"),
+        ("text", "returned '1' at row 1"),
+        ("nothing", "returned None at row 1"),
     ):
         with pytest.raises(UserError, match=says):
             judged(f"{file}:{name}", ["abc"])
@@ -98,7 +98,7 @@ def test_programs_are_right_when_their_tests_come_to_the_end() -> None:
     said = [right, f"Here it is:\n```python\n{right}\n```\nDone.", "def f(x): return x", "def f(", ""]
     assert judged("code", said, tests="import math\nassert f(1) == math.floor(2.5)") == [1, 1, 0, 0, 0]
     flaw = checked("code").check({"tests": "assert ("})
-    assert flaw is not None and "is no Python" in flaw[0]
+    assert flaw is not None and "is not valid Python" in flaw[0]
 
 
 HOSTILE = {

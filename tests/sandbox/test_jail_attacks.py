@@ -339,7 +339,7 @@ def test_a_server_that_was_ended_from_outside_is_started_again() -> None:
 
 def test_what_is_weaker_on_an_older_kernel_is_said(caplog: pytest.LogCaptureFixture) -> None:
     check_sandbox(Sandbox(newest=5, spaces=False))
-    assert "signals and sockets of a program are kept in by the list of system calls alone" in caplog.text
+    assert "signals and sockets of a program are restricted only by the list of system calls" in caplog.text
     caplog.clear()
     new = Sandbox()
     check_sandbox(new)

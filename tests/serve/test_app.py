@@ -231,7 +231,7 @@ def test_a_task_of_any_columns_answers_at_its_path(url: str, client: openai.Open
     assert ask(row)[1]["data"] == [{"index": 0, "best": "a", "of": "q"}]
     assert ask({"query": "q"}, variables={"x": "y"})[0] == 400
     for wrong, said in [
-        ("text", "input is a text, but this model is asked by query, passages"),
+        ("text", "input is a text, but this model reads query, passages"),
         ({"query": "q"}, "input has no 'passages'"),
         ([row, {"passages": ["a"]}], "input.1 has no 'query'"),
         ({**row, "grades": ["1"]}, "input has 'grades'"),
@@ -241,7 +241,7 @@ def test_a_task_of_any_columns_answers_at_its_path(url: str, client: openai.Open
         ({**row, "query": ["q"]}, "input: 'query' is not a text"),
         ({**row, "passages": [{"a": 1}]}, "'passages' is not a list of 1 to 256 texts"),
         ({**row, "query": True}, "input: 'query' is not a text"),
-        ([3], "input.0 is neither a text nor a map of columns"),
+        ([3], "input.0 is neither a text nor an object of columns"),
         ([row] * 257, "input has 257 items; send 1 to 256"),
         (None, "input"),
     ]:
@@ -258,7 +258,7 @@ def test_a_task_of_any_columns_answers_at_its_path(url: str, client: openai.Open
 
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/Pick", "/v1/a/b", "/v2/a", "/v1/chat/completions"])
 def test_a_task_may_not_answer_where_the_server_does(base: LoadedBase, path: str) -> None:
-    with pytest.raises(UserError, match=f"a task cannot answer at {path}"):
+    with pytest.raises(UserError, match=f"a task cannot be served at {path}"):
         create_app(base, "tiny", {}, {"x": TaskModel("x", path, first)})
 
 
@@ -373,7 +373,7 @@ def test_a_client_that_leaves_stops_an_answer_that_does_not_stream(url: str) -> 
 
 def test_names_must_be_plain_and_differ(base: LoadedBase) -> None:
     for name in ("", "../x", "a/b", "-a", "a" * 65, "ä"):
-        with pytest.raises(UserError, match="model's name"):
+        with pytest.raises(UserError, match="valid model name"):
             create_app(base, "tiny", {name: None})
     for clash in ({"adapters": {"tiny": None}}, {"adapters": {"a": None}, "tasks": {"a": ASKED["sorter"]}}):
         with pytest.raises(UserError, match="two models are called"):

@@ -101,7 +101,7 @@ def test_sigterm_lets_the_request_under_way_end(server: tuple[subprocess.Popen[s
 def test_another_address_is_told_to_have_no_password() -> None:
     process, port, said = start('("0.0.0.0", 0)')
     try:
-        assert "warning: listening on 0.0.0.0 without any password" in said
+        assert "warning: listening on 0.0.0.0 without authentication" in said
         assert get(port, "/health", "any.example") == 200
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=600)

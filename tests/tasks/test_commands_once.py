@@ -46,7 +46,7 @@ def test_what_the_gate_does_not_compare_is_said_before_a_row_is_read(work: Any, 
     save_base(tmp_path / "base", tiny_base())
     with work() as done:
         said = command("eval", tmp_path / "base", "--data", test, "--train", rows)
-    assert said.status == 1 and "the gate needs an adapter that says a label" in said.err
+    assert said.status == 1 and "the gate needs an adapter that predicts labels" in said.err
     assert not done.files["test.jsonl"]
 
 

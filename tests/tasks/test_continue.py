@@ -185,7 +185,7 @@ def test_a_plan_and_a_merge(general: str) -> None:
     [
         ([{"text": "a"}, {"text": " "}], {}, DataError, "row 2: 'text' is empty"),
         ([{"body": "a"}], {}, DataError, "text"),
-        (TRAIN, {"method": "head"}, UserError, "task 'continue' with method 'head' does not go"),
+        (TRAIN, {"method": "head"}, UserError, "task 'continue' cannot use method 'head'"),
         (TRAIN, {"max_length": 65}, UserError, "'max_length' is 65, the context is 64"),
         (TRAIN, {"replay": {"share": 1.0}}, UserError, "replay.share"),
         (TRAIN, {"replay": {"dta": "x"}}, UserError, "data"),
@@ -216,7 +216,7 @@ def test_the_commands(tmp_path: Path, general: str) -> None:
         "adapt", tmp_path / "base", "--data", train, "--test", test, *words, "--out", tmp_path / "a"
     )
     assert said.status == 0, said.err
-    assert "tokens learnt" in said.out
+    assert "tokens supervised" in said.out
     scored = command("eval", tmp_path / "base", "--adapter", tmp_path / "a", "--data", test, "--json")
     assert scored.status == 0, scored.err
     assert json.loads(scored.out).keys() == {

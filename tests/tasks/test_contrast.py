@@ -118,7 +118,7 @@ def test_what_contrast_is_not_for() -> None:
     with pytest.raises(DataError, match="no label has two texts"):
         base.adapt(alone, task="classify", method="lora", contrast={"first": True})
     many = [{"text": r["text"], "labels": [r["label"]]} for r in ROWS]
-    with pytest.raises(UserError, match="have many labels each"):
+    with pytest.raises(UserError, match="these rows are multilabel"):
         base.adapt(many, task="classify", method="lora", contrast={"first": True})
     with pytest.raises(ConfigError, match=r"contrast\.temperature"):
         replace(ContrastConfig(), temperature=0.0)

@@ -95,7 +95,7 @@ def test_eval_keeps_its_scores_and_the_gate_in_the_record(folder: Path) -> None:
     assert "the gate:" in first["how good"]
     assert first["from what"].endswith("data: rows.jsonl (24 rows)")
     assert first["licence of the data"] == "CC0-1.0" and first["licence"] == "unknown"
-    assert first["for what"] == "classify (no, yes), learnt by head"
+    assert first["for what"] == "classify (no, yes), trained with head"
     shown = lines(folder / "head")
     assert [line.split("  ")[0] for line in shown[:4]] == ["what it is", "from what", "for what", "how good"]
     again = Base.opened(tiny_base()).with_adapter(folder / "head")  # it still fits
@@ -112,5 +112,5 @@ def test_no_record_leaves_it_and_a_read_only_one_only_warns(
     monkeypatch.setattr(os, "access", lambda p, mode: mode != os.W_OK and real(p, mode))
     with caplog.at_level(logging.WARNING):
         assert "accuracy" in scored(folder)
-    assert "not kept in the adapter's record" in caplog.text
+    assert "not saved in the adapter's record" in caplog.text
     assert (folder / "head" / "record.json").read_bytes() == raw

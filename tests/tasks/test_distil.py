@@ -189,10 +189,10 @@ def test_texts_and_chats_and_a_plan(taught: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("data", "options", "error", "says"),
     [
-        (TEXTS, {"distil": {}}, UserError, "no teacher to learn from"),
+        (TEXTS, {"distil": {}}, UserError, "needs a teacher"),
         (TEXTS, {"distil": {"teacher": "nowhere/at/all"}}, UserError, "nowhere"),
-        (TEXTS, {"method": "head"}, UserError, "task 'distil' with method 'head' does not go"),
-        (TEXTS, {"level": "sequence"}, UserError, "nothing for the teacher to answer"),
+        (TEXTS, {"method": "head"}, UserError, "task 'distil' cannot use method 'head'"),
+        (TEXTS, {"level": "sequence"}, UserError, "without a prompt for the teacher to answer"),
         ([{"text": "a"}, {"text": ""}], {}, DataError, "row 2: 'text' is empty"),
         (TEXTS, {"adapter": "sorts", "hard": 0.5}, DataError, "they have none"),
         ([{"text": "a", "label": "x"}], {"adapter": "sorts", "hard": 0.5}, DataError, "two of its labels"),
@@ -254,7 +254,7 @@ def test_a_teacher_of_another_task_is_refused(taught: dict[str, str], tmp_path: 
     base = onebase.load(taught["base"])
     rows = [{"text": r["text"], "value": i} for i, r in enumerate(LABELLED)]
     base.adapt(rows, task="regress", method="head").save(tmp_path / "r")
-    with pytest.raises(UserError, match="adapter is for regress"):
+    with pytest.raises(UserError, match="adapter is for task regress"):
         base.adapt(
             TEXTS,
             task="distil",

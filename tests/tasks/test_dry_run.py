@@ -278,7 +278,7 @@ def test_the_command(tmp_path: Path) -> None:
         said = command("adapt", tiny_run(), "--data", data, "--column", column, "--dry-run")
         assert said.status == 1 and "--column text=body" in said.err and "Traceback" not in said.err
     said = command(*words, "--column", "text=label")
-    assert said.status == 1 and "names a column again" in said.err
+    assert said.status == 1 and "names a column twice" in said.err
     said = command(*words[:4], "--column", "text=boody", "--dry-run")
     assert said.status == 1 and "map it: --column text=body" in said.err
 
@@ -297,17 +297,17 @@ def test_the_same_error_has_what_a_task_has_against_its_values(task: str, base: 
     text = "the cat is here"
     good: dict[str, Any]
     if task == "regress":
-        good, bad, says = {"value": 1}, [{"value": "many"}, {"value": None}], ["a number is expected"]
+        good, bad, says = {"value": 1}, [{"value": "many"}, {"value": None}], ["expected a number"]
     elif task == "tag":
         good = {"spans": [{"start": 4, "end": 7, "label": "animal"}]}
         over = {"start": 4, "end": 9, "label": "animal"}
         bad = [{"spans": [*good["spans"], over]}, {"spans": [{"start": 3, "end": 4, "label": "x"}]}]
-        says = ["lies over the one before it", "is white space alone"]
+        says = ["overlaps the one before it", "is only white space"]
     else:
         good, bad, says = (
             {"labels": ["a"]},
             [{"labels": [1]}, {"labels": "a"}],
-            ["a list of texts is expected"],
+            ["expected a list of texts"],
         )
     rows = [
         {"text": text} | good,

@@ -105,13 +105,18 @@ def test_every_pair_once_an_epoch() -> None:
     [
         ([*TRAIN[:2], {"anchor": "a", "positive": " "}], {}, DataError, "row 3: 'positive' is empty"),
         ([*TRAIN[:2], {"anchor": 3, "positive": "b"}], {}, DataError, "row 3: 'anchor' is int"),
-        (TRAIN[:1], {}, DataError, "nothing to tell it from"),
-        ([{"anchor": a, "positive": "same"} for a in "abc"], {}, DataError, "nothing to tell it from"),
-        (TRAIN, {"batch_size": 1}, UserError, "with one pair a step there are no negatives"),
+        (TRAIN[:1], {}, DataError, "all pairs have the same positive"),
+        (
+            [{"anchor": a, "positive": "same"} for a in "abc"],
+            {},
+            DataError,
+            "all pairs have the same positive",
+        ),
+        (TRAIN, {"batch_size": 1}, UserError, "with one pair per step there are no negatives"),
         ([{**TRAIN[0], "negative": "c"}, TRAIN[1]], {}, DataError, "negative"),
         ([{**r, "score": 0.5} for r in TRAIN], {}, DataError, "pairs with a score are for evaluation"),
         (TRAIN, {"temperature": 0}, UserError, "temperature"),
-        (TRAIN, {"method": "head"}, UserError, "task 'embed' with method 'head' does not go"),
+        (TRAIN, {"method": "head"}, UserError, "task 'embed' cannot use method 'head'"),
     ],
 )
 def test_what_cannot_teach_is_refused(data: Any, options: dict[str, Any], error: Any, says: str) -> None:
@@ -149,7 +154,7 @@ def test_scores_of_a_hand_made_case() -> None:
     for wrong in (1.5, "much", True and float("nan")):
         with pytest.raises(DataError, match="score"):
             value(base, "spearman", [*rows, {**rows[0], "score": wrong}])
-    with pytest.raises(DataError, match="nothing to find it among"):
+    with pytest.raises(DataError, match="all positives and negatives are the same text"):
         value(base, data=TEST[:1])
     for query, texts, top in ((" ", ["a"], 1), ("a", "text", 1), ("a", [], 1), ("a", ["b"], 0)):
         with pytest.raises(UserError):

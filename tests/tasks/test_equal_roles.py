@@ -135,6 +135,6 @@ def test_an_unknown_word_is_not_learnt_as_an_end() -> None:
         2,
         0,
     ]  # read, not learnt
-    with pytest.raises(DataError, match="' cat' has a letter .* which ends a text"):
+    with pytest.raises(DataError, match="' cat' has a character .* its stop token"):
         codec.tokens(completion_sample("fox is", " cat"))
     assert np.array_equal(codec.tokens(completion_sample("fox", " dog")).loss, [False, False, True, True])

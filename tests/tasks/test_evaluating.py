@@ -177,15 +177,17 @@ def test_the_gate_says_what_the_bytes_are(put: Put) -> None:
 
 
 def test_only_for_an_adapter_of_a_kind_that_has_rivals(saved: Path) -> None:
-    with pytest.raises(UserError, match="that says a label, labels, a number or spans"):
+    with pytest.raises(UserError, match="that predicts labels, a number or spans"):
         against_classical(Base(load_base(saved)), ROWS, ROWS)
 
 
 def test_all_systems_learn_from_the_same_rows(put: Put) -> None:
     for method in ("head", "lora"):
-        with pytest.raises(DataError, match="these 23 rows are not those that the adapter learnt from"):
+        with pytest.raises(DataError, match="these 23 rows are not the training rows of the adapter"):
             contenders(put(method), ROWS[1:], ROWS[:20])
-        with pytest.raises(DataError, match="the test rows are those that the adapter learnt from"):
+        with pytest.raises(
+            DataError, match="the adapter was trained on the test rows, not on the training rows"
+        ):
             contenders(put(method), ROWS[1:], ROWS)
     contenders(put("prompt"), ROWS[:20], ROWS)  # it learnt from none
 
@@ -247,4 +249,4 @@ def test_the_command_compares_with_a_twin_where_it_is_asked(
     assert command(*words, "--train", rows).status == 0 and not made
     assert command(*words, "--train", rows, "--twin").status == 0 and len(made) == 1
     told = command(*words, "--twin")
-    assert told.status == 1 and "--twin without --train" in told.err
+    assert told.status == 1 and "--twin needs --train" in told.err

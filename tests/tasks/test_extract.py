@@ -42,7 +42,7 @@ def test_bad_rows() -> None:
     base = Base(tiny_base())
     for answers, said in [
         ({"text": [], "answer_start": []}, "has no answer"),
-        ({"text": ["Ada"], "answer_start": [1]}, "does not stand at character 1"),
+        ({"text": ["Ada"], "answer_start": [1]}, "is not at character 1"),
         ({"text": ["Ada"]}, "'answers' is"),
         ("Ada", "'answers' is"),
     ]:

@@ -167,9 +167,17 @@ def test_what_a_head_reads_is_chosen_among_all_that_is_given() -> None:
     assert losses[0] is not None and losses[1] is not None and losses[0].mean() > losses[1].mean()
     assert first_unless_better(losses) == 0
     assert fit_views({"both": worse, "all": x}, y, 2)[1] == "all"
+    near = {"vector": torch.nn.functional.normalize(worse, dim=-1), "both": x}
+    lower = [fit_views({how: z}, y, 2)[0].held_out for how, z in near.items()]
+    assert lower[0] is not None and lower[1] is not None and lower[1] < lower[0]
+    assert fit_views(near, y, 2)[1] == "vector"
+    assert fit_views(near, y, 2, prefer_vector=False)[1] == "both", "longer texts than the vector is for"
     few = torch.tensor([0, 1, 2, 3])
     assert fit_views({"vector": noise[few], "both": telling[few]}, y[few], 2)[1] == "vector", (
         "no folds: the first"
+    )
+    assert (
+        fit_views({"vector": noise[few], "both": telling[few]}, y[few], 2, prefer_vector=False)[1] == "vector"
     )
     assert candidates("auto", True)[0] == "vector" and "vector" not in candidates("auto", False)
     assert candidates("mean", True) == ("mean",)

@@ -139,7 +139,7 @@ def test_a_head_that_cannot_fit_is_refused_before_anything_is_read(monkeypatch: 
                 go(data, task=task, method="head")
     monkeypatch.setattr(fitting, "available", lambda device: 1 << 40)
     monkeypatch.setattr(fitting, "_rate", lambda: 1.0)
-    with pytest.raises(UserError, match="2 h is the most"):
+    with pytest.raises(UserError, match="the limit is 2 h"):
         base.adapt(rows, task="classify", method="head")
 
 

@@ -119,7 +119,7 @@ def test_a_template_that_is_not_the_saved_base_s(base: Base) -> None:
 
 
 def test_nothing_at_all_to_learn_cannot_be_allowed(base: Base) -> None:
-    with pytest.raises(DataError, match="no token of 1 samples is learnt"):
+    with pytest.raises(DataError, match="none of the 1 samples has a token with a loss"):
         learn(base, ASKED, task="chat", allow=["all-masked"])
 
 

@@ -74,7 +74,7 @@ def test_long_texts_are_learnt_scored_and_answered_alike(
     adapter = base.adapt(ROWS, task=task, method=method, epochs=1, long=long, log=told.append, **own)
     kept = adapter.record.get("data.long")
     assert ("windowed" in kept) == (long == "windows") and ("cut" in kept) == (long != "windows")
-    assert any("windows" in t if long == "windows" else "are cut" in t for t in told)
+    assert any("windows" in t if long == "windows" else "are truncated" in t for t in told)
     head = adapter.parts.config.head
     assert head is not None and head.long == long and adapter.record.get("config.options")["long"] == long
     on = base.with_adapter(Adapter.load(adapter.save(tmp_path / "a")))
@@ -129,7 +129,7 @@ def test_cut_texts_are_counted_when_they_are_asked(base: Base, caplog: pytest.Lo
     on = base.with_adapter(base.adapt(ROWS, task="classify", method="head", long="tail"))
     with caplog.at_level(logging.WARNING):
         on.classify([*LONG[:2], "Is it"])
-    assert "2 of 3 texts are cut" in caplog.text
+    assert "2 of 3 texts are truncated" in caplog.text
     caplog.clear()
     on.classify(["Is it"])
     assert "cut" not in caplog.text
@@ -202,7 +202,7 @@ def test_each_window_is_filled_up_where_the_base_fills_its_texts(base: Base) -> 
 def test_vectors_of_cut_texts_come_with_a_warning(base: Base, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         embeddings(base.loaded, [*LONG[:2], "Is it"], EmbeddingConfig(), None)
-    assert "2 of 3 texts are cut" in caplog.text
+    assert "2 of 3 texts are truncated" in caplog.text
     caplog.clear()
     embeddings(base.loaded, LONG[:2], EmbeddingConfig(long="windows"), None)
     assert "cut" not in caplog.text

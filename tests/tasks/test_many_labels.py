@@ -90,7 +90,7 @@ def test_mistakes(base: Base) -> None:
             base.adapt([*ROWS, row], task="classify", method="head")
 
     refused({"text": "x", "labels": []}, "row 21: 'labels' is empty")
-    refused({"text": "x", "labels": "code"}, "row 21: 'labels' is 'code', a list of texts is expected")
+    refused({"text": "x", "labels": "code"}, "row 21: 'labels' is 'code', expected a list of texts")
     refused({"text": "x", "labels": [1]}, "row 21: 'labels' is")
     refused({"text": "x", "labels": ["code", " "]}, "row 21: 'labels' is")
     with pytest.raises(DataError, match="all 2 rows have the label 'a'"):

@@ -98,11 +98,13 @@ def test_names_that_are_taken_are_refused(monkeypatch: pytest.MonkeyPatch) -> No
         batch_size: int = option(1, "another's")
 
     monkeypatch.setitem(methods.METHODS, "mine", Method(name="mine", options=Taken))
-    with pytest.raises(ConfigError, match="a method calls an option 'batch_size', which every task has"):
+    with pytest.raises(
+        ConfigError, match="the option 'batch_size' of a method is already an option of every task"
+    ):
         read_options({}, "complete", "mine")
     lora = methods.METHODS["lora"].peft
     assert isinstance(lora, Peft)
-    with pytest.raises(ConfigError, match="two methods are PEFT's LORA: lora and other"):
+    with pytest.raises(ConfigError, match="two methods have the PEFT type LORA: lora and other"):
         methods.register(Method(name="other", peft=replace(lora, kind="LORA")))
     assert "other" not in methods.METHODS
 

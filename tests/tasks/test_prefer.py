@@ -203,7 +203,7 @@ def test_one_error_lists_all_bad_rows() -> None:
     text = str(said.value)
     for words in (
         "are the same",
-        "ends with the assistant",
+        "ends with a message of the assistant",
         "unknown role",
         "'chosen' is empty",
         "'rejected' is int",
@@ -221,9 +221,9 @@ def test_one_error_lists_all_bad_rows() -> None:
         (TRAIN, {"prefer": {"beta": -1}}, ConfigError, "prefer.beta is -1"),
         (TRAIN, {"prefer": {"loss": "ppo"}}, ConfigError, "ppo"),
         (TRAIN, {"method": "head"}, UserError, "task reward"),
-        (TRAIN, {"method": "prompt"}, UserError, "does not go"),
+        (TRAIN, {"method": "prompt"}, UserError, "task 'prefer' cannot use method 'prompt'"),
         (TRAIN, {"test": [*TEST, TRAIN[0]]}, DataError, "test-in-train"),
-        (TRAIN, {"method": "soft", "virtual": 50}, DataError, "behind the 50 of the adapter"),
+        (TRAIN, {"method": "soft", "virtual": 50}, DataError, "after the adapter's 50 virtual tokens"),
     ],
 )
 def test_what_cannot_teach_is_refused(data: Any, options: dict[str, Any], error: Any, says: str) -> None:
@@ -305,7 +305,7 @@ def test_what_is_written_wins_by_a_reward(tmp_path: Path) -> None:
     drawn = onebase.evaluate(on, TEST[:12], judge=how | {"samples": 4})["win_rate"].value
     assert 0 < drawn < 1 and drawn * 12 * 16 * 2 == pytest.approx(round(drawn * 12 * 16 * 2))
 
-    with pytest.raises(UserError, match="against the base without it"):
+    with pytest.raises(UserError, match="with the base without it"):
         onebase.evaluate(base, TEST, task="prefer", judge=how)
     with pytest.raises(DataError, match="answer"):  # what this reward reads is not there
         onebase.evaluate(on, TEST, judge={"reward": "exact", "max_tokens": 8})

@@ -74,9 +74,9 @@ def test_messages_have_variables_too() -> None:
     ("fields", "said"),
     [
         ({"template": "{answer}"}, "another name"),
-        ({"template": "{examples}{text}", "shots": {"n": 2}}, "nothing says how one looks"),
-        ({"template": "{text}", "shots": {"n": 2, "example": "{text}"}}, "where the answer goes"),
-        ({"template": "{text}", "shots": {"n": -1}}, "0 or more"),
+        ({"template": "{examples}{text}", "shots": {"n": 2}}, "there is no template for an example"),
+        ({"template": "{text}", "shots": {"n": 2, "example": "{text}"}}, "has no variable for the answer"),
+        ({"template": "{text}", "shots": {"n": -1}}, "at least 0"),
         ({"template": "{text}", "shots": {"select": "nearest"}}, "one of similar"),
     ],
 )

@@ -109,7 +109,7 @@ def test_mistakes(base: Base) -> None:
         base.adapt([{"text": "x", "label": "y"}], task="regress", method="head")
     with pytest.raises(DataError, match="all 3 rows have the value 2.0"):
         base.adapt([{"text": "x", "value": 2}] * 3, task="regress", method="lora")
-    with pytest.raises(UserError, match="no number"):
+    with pytest.raises(UserError, match="not numbers"):
         base.adapt(ROWS, task="regress", method="prompt")
     with pytest.raises(DataError, match="row 1 has"):
         base.adapt([{"text": "x y " * 99, "value": 1}, ROWS[0]], task="regress", method="head", long="refuse")

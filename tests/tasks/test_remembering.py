@@ -78,7 +78,7 @@ def test_an_error_inside_is_the_one_that_is_told() -> None:
     base = Base(tiny_base())
     with pytest.raises(UserError, match="no adapter that classifies"), base.remembering():
         base.classify(ASKED)
-    with base.remembering(), pytest.raises(UserError, match="remembering already"), base.remembering():
+    with base.remembering(), pytest.raises(UserError, match="already caching features"), base.remembering():
         pass
 
 

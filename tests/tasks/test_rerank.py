@@ -36,13 +36,13 @@ def test_bad_rows_and_calls() -> None:
     base = Base(tiny_base())
     for row, said in [
         ({"grades": [1, 0]}, "a number for each text"),
-        ({"grades": [0, 0, 0]}, "no text answers"),
+        ({"grades": [0, 0, 0]}, "no text has a grade"),
         ({"grades": [1, -1, 0]}, "numbers of at least 0"),
         ({"texts": "some tea"}, "a list of texts is expected"),
     ]:
         with pytest.raises(DataError, match=said):
             base.adapt([*ROWS, {**ROWS[0], **row}], task="rerank", method="head")
-    with pytest.raises(DataError, match="every text answers"):
+    with pytest.raises(DataError, match="every text has a grade"):
         base.adapt([{**ROWS[0], "grades": [1, 1, 2]}] * 3, task="rerank", method="head")
     with pytest.raises(UserError, match="no adapter that reranks"):
         base.rerank("tea", ["milk"])

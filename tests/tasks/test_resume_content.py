@@ -182,11 +182,11 @@ def test_a_run_folder_is_bound_to_what_its_sources_said(tmp_path: Path) -> None:
         pretrain(recipe, out=tmp_path / "run")
     (texts / "7.txt").unlink()
     (texts / "new.txt").write_text("One more.\n")
-    with pytest.raises(ArtifactError, match=r"new\.txt \(source 'a'\) was not there when"):
+    with pytest.raises(ArtifactError, match=r"new\.txt \(source 'a'\) did not exist when"):
         pretrain(recipe, out=tmp_path / "run")
     (texts / "new.txt").unlink()  # what is gone is not missed: the data is made
     assert pretrain(recipe, out=tmp_path / "run").fingerprint == made.fingerprint
     for damaged in (b"{", b"[]", b'{"a": 3}', b"\xff"):
         (tmp_path / "run" / "sources.json").write_bytes(damaged)
-        with pytest.raises(ArtifactError, match=r"sources\.json is changed since it was written"):
+        with pytest.raises(ArtifactError, match=r"sources\.json was changed after it was written"):
             pretrain(recipe, out=tmp_path / "run")

@@ -63,7 +63,7 @@ def test_a_plan(tmp_path: Path) -> None:
     [
         ([TRAIN[0] | {"rejected": TRAIN[0]["chosen"]}], {}, DataError, "are the same"),
         (TRAIN, {"test": [*TEST, TRAIN[0]]}, DataError, "test-in-train"),
-        (TRAIN, {"method": "prompt"}, UserError, "no number"),
+        (TRAIN, {"method": "prompt"}, UserError, "not numbers"),
     ],
 )
 def test_what_cannot_teach_is_refused(data: Any, options: dict[str, Any], error: Any, says: str) -> None:

@@ -32,7 +32,7 @@ class Stops:
 def test_half_an_adapter_is_not_kept(task: str, method: str, rows: list[dict[str, str]]) -> None:
     base = Base(tiny_base())
     before = base.logits([1, 2, 3])
-    with pytest.raises(Stopped, match="half an adapter is not kept") as e:
+    with pytest.raises(Stopped, match="a partly trained adapter is not saved") as e:
         base.adapt(rows, task=task, method=method, epochs=3, callbacks=[Stops()])
     assert e.value.exit_status == EXIT_STOPPED
     assert (base.logits([1, 2, 3]) == before).all()

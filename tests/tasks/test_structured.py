@@ -66,7 +66,7 @@ def test_evaluation_scores_json_and_can_hold_answers_to_a_schema(base: Base) -> 
     assert "version:" in held["chrf"].how and held["rouge_l"].how == ""
     texts = [r | {"completion": "It is."} for r in ROWS]
     assert "json_valid" not in ob.evaluate(base, texts, task="complete")
-    with pytest.raises(UserError, match="writes nothing"):
+    with pytest.raises(UserError, match="generates no text"):
         ob.evaluate(base, [{"text": "a"}], task="text", constraint=ob.Constraint(schema=SCHEMA))
 
 

@@ -103,11 +103,11 @@ def test_a_base_learns_to_tag(base: Base, method: str, tmp_path: Path) -> None:
         ([(0, 99, "a")], "is not in the text of 12 characters"),
         ([(-1, 2, "a")], "is not in the text"),
         ([(3, 3, "a")], "is not in the text"),
-        ([(2, 3, "a")], "white space alone"),
-        ([(0, 5, "a"), (3, 8, "b")], "lies over the one before it"),
-        ([(0, 2.0, "a")], "is none"),
-        ([(0, 2, "")], "is none"),
-        ([(True, 2, "a")], "is none"),
+        ([(2, 3, "a")], "is only white space"),
+        ([(0, 5, "a"), (3, 8, "b")], "overlaps the one before it"),
+        ([(0, 2.0, "a")], "is not a span"),
+        ([(0, 2, "")], "is not a span"),
+        ([(True, 2, "a")], "is not a span"),
     ],
 )
 def test_what_is_no_span_is_refused_with_its_row(base: Base, spans: list[Any], says: str) -> None:
@@ -131,7 +131,7 @@ def test_mistakes(base: Base) -> None:
         base.adapt([*ROWS, bad], task="tag", method="head")
     with pytest.raises(DataError, match="(?s)2 of .*'spans' is str.*shares a token with another"):
         base.adapt([*ROWS, {"text": "x", "spans": "0-1"}, bad], task="tag", method="head")
-    with pytest.raises(UserError, match="no places in a text"):
+    with pytest.raises(UserError, match="not positions in a text"):
         base.adapt(ROWS, task="tag", method="prompt")
     with pytest.raises(UserError, match="no adapter that tags"):
         base.tag(["x"])

@@ -134,9 +134,9 @@ def test_a_test_row_among_the_training_rows_is_refused_before_any_trial(
     ("more", "says"),
     [
         ({"trials": 1}, "1 trials cannot be compared"),
-        ({"method": "head"}, "has neither rate nor rank"),
-        ({"task": "tag", "method": "prompt"}, "has neither rate nor rank"),
-        ({"task": "reinforce"}, "is not tuned"),
+        ({"method": "head"}, "has no learning rate or rank to tune"),
+        ({"task": "tag", "method": "prompt"}, "has no learning rate or rank to tune"),
+        ({"task": "reinforce"}, "cannot be tuned"),
         ({"ranks": 3}, "ranks"),
     ],
 )
@@ -156,4 +156,4 @@ def test_the_command(saved: Path, tmp_path: Path) -> None:
     assert done.status == 0 and "trial 2 of 2: lr " in done.err + done.out, done.err
     assert len(onebase.load(saved).with_adapter(tmp_path / "out").attached.record.get("tune.trials")) == 2  # type: ignore[union-attr]
     refused = command(*words, "--out", tmp_path / "other", "--resume", tmp_path / "state")
-    assert refused.status == 1 and "trials keep no state" in refused.err
+    assert refused.status == 1 and "trials save no checkpoints" in refused.err

@@ -49,8 +49,8 @@ def test_a_run_goes_on_on_another_chip_and_says_so(
     assert rest.state.formats == {"0": before, "5": after}
     a, b = before["activations"], after["activations"]
     assert told == [
-        f"from step 5 on activations in {b} (before: {a}), newton-schulz in {b} (before: {a}): the chip decides; "
-        "losses differ from those of an undisturbed run by rounding"
+        f"from step 5 on activations in {b} (before: {a}), newton-schulz in {b} (before: {a}), because of the chip; "
+        "losses differ from those of an uninterrupted run by rounding"
     ]
     assert stopped.losses == straight[:5]
     assert rest.losses == pytest.approx(straight[5:], abs=5e-3)

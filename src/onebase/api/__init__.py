@@ -1,4 +1,4 @@
-"""The face: what users and commands call. What other packages bring (`plugins`) is known from here on."""
+"""The public Python API, which users and commands call. Importing it loads the plug-ins (`plugins`)."""
 
 from onebase import plugins
 

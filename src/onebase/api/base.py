@@ -1,4 +1,4 @@
-"""`Base`: what a user holds. It generates, chats, scores, embeds, adapts and classifies; an adapter changes none of its weights."""
+"""`Base`, the main class of the API: generate, chat, score, embed, classify and adapt. An adapter never changes the base's weights."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,11 +28,11 @@ OneAdapter = Adapter | str | Path
 
 
 class Base(Generation, Understanding):
-    """A base, perhaps with an adapter on it. Made by `onebase.load`, `onebase.pretrain` or `with_adapter`."""
+    """A base, optionally with an adapter attached. Created by `onebase.load`, `onebase.pretrain` or `with_adapter`."""
 
     @property
     def head(self) -> Adapter | None:
-        """The head that this base was published with, as an adapter; it is on a base that was just opened. None where it came without."""
+        """The head that this base was published with, as an adapter; `onebase.load` attaches it. None if there is none."""
         parts = own_head(self._loaded)
         return None if parts is None else Adapter(parts)
 
@@ -51,15 +51,15 @@ class Base(Generation, Understanding):
         data_source: str | None = None,
         **options: object,
     ) -> Adapter:
-        """Learn an adapter from `data` (a file, or rows).
+        """Train an adapter on `data` (a file, or rows).
 
-        task, method: names of the tables `onebase.tasks.table.TASKS` and `METHODS` (classify by lora when not given); docs/adaptation.md has the columns of each task. Options are
-        those of `AdaptOptions` and of the method. The base does not change. Raises UserError.
+        task, method: names in `onebase.tasks.table.TASKS` and `METHODS` (default: classify with lora). docs/adaptation.md lists the columns of
+        each task. Options are those of `AdaptOptions`, the task and the method. The base does not change. Raises UserError.
 
-        Before anything is learnt the token ledger is told to `log`, and stops what should not be learnt (docs/adaptation.md); `allow`
-        names the codes that do not stop it. test: rows (or a file) that must not be among `data`; nothing else is done with them.
-        columns: what the data calls a column, by what the task calls it, {"text": "body"}. resume: a folder for the state of learning:
-        the same call goes on from it, to the bitwise same adapter. data_licence, data_source: what you state of the data, for the record.
+        Before training, the token ledger is passed to `log`; its findings are errors (docs/adaptation.md) unless the option `allow` lists
+        their codes. test: rows (or a file) that must not overlap `data`; they are not used otherwise. columns: maps the task's columns to the
+        data's, {"text": "body"}. resume: a folder for checkpoints; the same call resumes from it, and the adapter is bitwise the same.
+        data_licence, data_source: licence and origin of the data, for the record.
         """
         return adapted(
             self,
@@ -77,14 +77,14 @@ class Base(Generation, Understanding):
         )
 
     def apply(self, given: Sequence[Given]) -> list[dict[str, Any]]:
-        """What the adapter on this base says of texts, or of rows where it is asked by several columns: for each the fields that `onebase apply
-        --json` prints. Raises UserError without an adapter, and for a task that answers no such question."""
+        """Predictions of the attached adapter for texts, or for rows if its task has several input columns. Returns for each the fields that
+        `onebase apply --json` prints. Raises UserError without an adapter, and for a task that makes no such predictions."""
         return [a.fields for a in answers(self, list(given))]
 
     def tune(self, data: Data, *, trials: int, **more: Any) -> Adapter:
-        """`adapt` with the best of `trials` learning rates and ranks, judged on rows split off `data` (docs/tuning.md). `more` is what `adapt`
-        takes, but `resume`. Raises UserError."""
-        from onebase.tasks.tune import tune  # scores, which few need
+        """`adapt` with the best of `trials` learning rates and ranks, validated on rows split off `data` (docs/tuning.md). `more`: arguments of
+        `adapt`, except `resume`. Raises UserError."""
+        from onebase.tasks.tune import tune  # imports scores, which few callers need
 
         return tune(self, data, trials=trials, **more)
 
@@ -99,9 +99,9 @@ class Base(Generation, Understanding):
         trials: int = 0,
         **options: object,
     ) -> Plan:
-        """All that `adapt` does before its first step, and what the rest would take: `facts` and `text`, with rows, labels, the token
-        ledger, steps, tokens, memory and time. Nothing is learnt, the base does not change. trials: what `tune` would take. Raises UserError as
-        `adapt` does."""
+        """Plan `adapt` without training: all its checks before the first step, and an estimate of the rest. The plan has `facts` and `text`,
+        with rows, labels, the token ledger, steps, tokens, memory and time. The base does not change. trials: plan `tune` with so many trials.
+        Raises UserError as `adapt` does."""
         if trials:
             from onebase.tasks.tune import plan_tune
 
@@ -111,50 +111,50 @@ class Base(Generation, Understanding):
         return planned(self, data, task=task, method=method, options=options, columns=columns, test=test)
 
     def with_adapter(self, adapter: OneAdapter | Sequence[OneAdapter], name: str = "adapter") -> "Base":
-        """This base with an adapter on it (of ours, or a folder of PEFT) in the place of one that it has; the original goes on without.
+        """A copy of this base with an adapter attached (onebase's, or a PEFT folder), replacing the one it has; weights are shared, and the
+        original does not change.
 
-        A list stacks adapters: what each adds is added up, and the last one says what the stack is for (docs/adaptation.md). Raises
-        ArtifactError for an adapter of another base, UserError for adapters that do not stack."""
+        A list stacks adapters: their deltas are summed, and the last one determines the task (docs/adaptation.md). Raises ArtifactError for
+        an adapter of another base, UserError for adapters that cannot be stacked."""
         each = [adapter] if isinstance(adapter, Adapter | str | Path) else list(adapter)
         parts = [a.parts if isinstance(a, Adapter) else read_adapter(self._loaded, Path(a)) for a in each]
         return self.with_parts(parts, name)
 
     def merged(self, *, max_drift: float | None = None, fp32: bool = False) -> "Base":
-        """A base of its own with the adapter's deltas (or replaced weights) in its weights, and both as parents in its record.
+        """A new base with the adapter's deltas (or replaced weights) merged into its weights, and both as parents in its record.
 
-        A head or a prompt is not a change of weights and stays behind. Where the base shares one matrix between its ends and the
-        adapter has rows of tokens, which differ for the two, the merged base has two. max_drift: nats a token by which rounding anew may
-        change what a base in few bits says (docs/adaptation.md has the default). fp32: the merged base's weights are, whatever those of the
-        base: in half precision a part of the deltas is rounded away (its record says how much). Raises UserError beyond the drift, and
-        without an adapter that has any weights.
+        A head or a prompt does not change weights and is not merged. If the base ties embedding and head and the adapter has token rows, which
+        differ for the two, the merged base is untied. max_drift: maximum change of a quantized base by requantization, in nats per token
+        (default: docs/adaptation.md). fp32: store the merged weights in fp32 whatever the base's dtype; in half precision part of the deltas is
+        lost to rounding, and the record contains how much. Raises UserError above the drift, and without an adapter that has weights.
         """
         refuse_unmergeable(on := self._attached)
         assert on is not None
         return Base(merged(self._loaded, on, self.name, max_drift, fp32=fp32))
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> str:
-        """Write the base (never the adapter) as a folder; returns its fingerprint."""
+        """Write the base, without an attached adapter, to a folder; returns its fingerprint."""
         return save_base(Path(path), self._loaded, overwrite=overwrite)
 
     def export(self, out: str | Path, *, format: str = "hf", **options: object) -> Path:
-        """Write this base for other programs: `hf` (a folder that transformers opens), or another format of docs/bases.md.
+        """Write this base in a format of other programs: `hf` (a folder that transformers opens), or another one of docs/bases.md.
 
-        With an adapter on it, its weights are merged into those of the copy. Raises UserError naming what the format cannot express.
+        The weights of an attached adapter are merged into the copy. Raises UserError naming what the format cannot express.
         """
         return export(self, Path(out), format, options)
 
     def quantize(
         self, bits: int, *, data: str | Path | None = None, **storage: Unpack[StorageOptions]
     ) -> "Base":
-        """A smaller copy of this base with its matrices in `bits` (8 or 4), its record saying what that cost in perplexity.
+        """A quantized copy of this base, its matrices in `bits` (8 or 4); its record contains the change in perplexity.
 
-        group: inputs that share a scale (4 bits; 32 when not given); head: bits of the matrix that makes logits (8), None leaves it as it is; data: a text file
-        that the cost is measured on (the Python language reference when not given). Raises UserError.
+        group: inputs per scale (4 bits; default 32). head: bits of the output head (default 8), None for no quantization. data: a text file
+        to measure perplexity on (default: the Python language reference). Raises UserError.
         """
         return Base(quantised(self.loaded, bits, data, storage))
 
     def student(self, layers: int, *, tokens: int | None = None, data: Data | None = None) -> "Base":
-        """A smaller base of `layers` of this one's layers, for this one to teach (docs/distillation.md).
+        """A smaller base with `layers` of this one's layers, as the student for distillation (docs/distillation.md).
 
-        tokens: keep so many of a WordPiece vocabulary at most, those that the texts of `data` use most. Raises UserError."""
+        tokens: maximum size of the vocabulary (WordPiece only); the tokens most frequent in the texts of `data` are kept. Raises UserError."""
         return Base(student(self.loaded, layers, tokens=tokens, data=data, name=self.name))

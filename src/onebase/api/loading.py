@@ -17,11 +17,11 @@ __all__ = ["Recipe", "import_base", "load", "pretrain", "run_recipe"]
 
 
 def load(ref: str | Path, *, device: str = "cpu", dtype: str = "fp32") -> Base:
-    """Open a base: an existing path (a base folder, a run folder that holds `base/`, or an open model: docs/bases.md), then a name
-    in the store, then `hf:org/name[@revision]` or `hf:org/name/file.gguf` on the Hugging Face Hub.
+    """Open a base. `ref` is an existing path (a base folder, a run folder that contains `base/`, or an open model: docs/bases.md), else a
+    name in the store, else `hf:org/name[@revision]` or `hf:org/name/file.gguf` on the Hugging Face Hub.
 
-    A model with a head (of a class, of tags, of a score) answers by it at once; adapters take its place.
-    device: cpu, cuda, mps or auto; dtype of activations: fp32, bf16 or auto. Raises UserError naming what is known.
+    If the model was published with a head (classification, tagging, score), it is attached; an adapter replaces it.
+    device: cpu, cuda, mps or auto. dtype: of activations; fp32, bf16 or auto. Raises UserError listing the accepted values.
     """
     return Base.opened(open_base(ref, device=device, dtype=dtype))
 
@@ -35,11 +35,11 @@ def import_base(
     source: str | None = None,
     log: Tell | None = None,
 ) -> Base:
-    """Take an open model into a base folder of ours: the same weights, and a record that says where from, with the hash of every
-    file, and what the source says of licence and data. licence, source: what you state of them; where the source says otherwise the record keeps both,
-    and `log` hears of it. Raises UserError for what cannot be read."""
-    found = open_to_keep(find_base(src), {"licence": licence, "source": source}, log or (lambda _: None))
-    save_base(Path(out), found, overwrite=overwrite)
+    """Convert an open model to a base folder: the same weights, and a record with the origin, the hash of every file, and the licence and data
+    that the source states. licence, source: your own statements; where the source states otherwise, the record contains both and `log` reports
+    it. Raises UserError for a model that cannot be read."""
+    loaded = open_to_keep(find_base(src), {"licence": licence, "source": source}, log or (lambda _: None))
+    save_base(Path(out), loaded, overwrite=overwrite)
     return load(out)
 
 
@@ -53,15 +53,15 @@ def pretrain(
     overwrite: bool = False,
     **overrides: object,
 ) -> Base:
-    """Pretrain a base from a recipe (a file or a `Recipe`) in the folder `out` (`runs/<name>` when not given).
+    """Pretrain a base from a recipe (a file or a `Recipe`) in the folder `out` (default: `runs/<name>`).
 
-    Overrides are recipe keys with `__` for the dot: `train__steps=100`. The same call goes on where an interrupted one stopped.
-    extend: go on from a finished run, by one of `{"minutes": 60}`, steps, tokens, epochs (docs/training.md); the base of before is kept as
-    `base-step_N/`, but with `overwrite`. Raises UserError; `Stopped` when a signal asked the run to end (it is saved).
+    Overrides are recipe keys with `__` for the dot: `train__steps=100`. The same call resumes an interrupted run. extend: continue a finished
+    run by minutes, steps, tokens or epochs, for example `{"minutes": 60}` (docs/training.md); the previous base is kept as `base-step_N/`,
+    or replaced with `overwrite`. Raises UserError; `Stopped` when a signal stopped the run (a checkpoint is saved).
     """
     recipe = read_recipe(recipe, dict(overrides))
-    where = out or Path("runs") / recipe.name
-    finished = run_recipe(recipe, where, callbacks=callbacks, log=log, extend=extend, overwrite=overwrite)
+    folder = out or Path("runs") / recipe.name
+    finished = run_recipe(recipe, folder, callbacks=callbacks, log=log, extend=extend, overwrite=overwrite)
     if finished.base is None:
-        raise Stopped(f"stopped and saved in {finished.out}", "run the same command to go on")
+        raise Stopped(f"stopped and saved in {finished.out}", "run the same command to resume")
     return Base(finished.base)

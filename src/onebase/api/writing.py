@@ -1,4 +1,4 @@
-"""The part of `Base` that writes: text from a prompt, answers in a conversation."""
+"""The generation half of `Base`: completions of prompts and chat answers, whole or streamed."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ Message = Mapping[str, Any]
 
 
 class Generation(Bound):
-    """Generates, whole or piece by piece."""
+    """Text generation, whole or streamed."""
 
     def generate(
         self,
@@ -34,10 +34,10 @@ class Generation(Bound):
         constraint: Constraint | None = None,
         suffix: str | None = None,
     ) -> str:
-        """Continue `prompt`; greedy at temperature 0. images: files, one for each place in the prompt that the base's image token marks
-        (docs/images_and_text.md). variables: values for those of a saved prompt (docs/prompting.md). constraint: the form that the answer must
-        have (docs/structured.md). suffix: what comes behind; the text between the two is returned, by a base that learnt infill. Raises UserError when
-        the prompt is longer than the context, the constraint cannot be followed, or the base learnt no infill."""
+        """Continue `prompt`; greedy at temperature 0. images: files, one for each image token in the prompt (docs/images_and_text.md). variables:
+        values for the variables of a saved prompt (docs/prompting.md). constraint: schema or regex that the output must match
+        (docs/structured.md). suffix: infill, returns the text between `prompt` and suffix (for a base trained for infill). Raises UserError
+        for a prompt longer than the context, a constraint that cannot be met, or a suffix without infill training."""
         sampling = _sampling(max_tokens, temperature, stop, top_p, seed, constraint)
         read = self._read(prompt, images, variables, suffix)
         return generate(self.loaded, [read.ids], sampling, self.routing, inserts=[read.inserts])[0].text
@@ -54,15 +54,13 @@ class Generation(Bound):
         variables: Mapping[str, object] | None = None,
         constraint: Constraint | None = None,
     ) -> str:
-        """The assistant's answer to `messages` ({"role", "content"} each), by the base's chat template. A content is text, or a list of
-        {"type": "text", "text": ...} and, for a base that sees them, {"type": "image", "image": path}. variables: as for `generate`."""
+        """The assistant's answer to `messages` ({"role", "content"} each), with the base's chat template. A content is text, or a list of
+        {"type": "text", "text": ...} and, for a base with an image codec, {"type": "image", "image": path}. variables: as for `generate`."""
         sampling = _sampling(max_tokens, temperature, stop, top_p, seed, constraint)
-        told = self.prompted(messages, variables).read
-        if isinstance(told, str):
-            raise DataError(
-                "a conversation is a list of messages, this is a text", "generate goes on from a text"
-            )
-        read = seeing.chat_prompt(self.loaded, told, self.routing)
+        prompt = self.prompted(messages, variables).read
+        if isinstance(prompt, str):
+            raise DataError("chat takes a list of messages, not a text", "use generate to continue a text")
+        read = seeing.chat_prompt(self.loaded, prompt, self.routing)
         return generate(self.loaded, [read.ids], sampling, self.routing, inserts=[read.inserts])[0].text
 
     def stream(
@@ -79,7 +77,7 @@ class Generation(Bound):
         constraint: Constraint | None = None,
         suffix: str | None = None,
     ) -> Iterator[str]:
-        """The text of `generate` (for a str) or `chat` (for messages), piece by piece as it comes."""
+        """Stream the text of `generate` (for a str) or `chat` (for messages), piece by piece."""
         sampling = _sampling(max_tokens, temperature, stop, top_p, seed, constraint)
         read = self._read(prompt, images, variables, suffix)
         for pieces in stream(self.loaded, [read.ids], sampling, self.routing, [read.inserts]):
@@ -90,8 +88,8 @@ class Generation(Bound):
     def prompted(
         self, given: str | Sequence[Message], variables: Mapping[str, object] | None = None
     ) -> Prompted:
-        """What is read in the place of a text or a conversation with the saved prompt that is on the base: `read` (a text or messages), and how
-        many stored `examples` are in it or were `dropped`. The same as given where there is none. Raises UserError."""
+        """The rendered prompt for a text or a conversation, from the saved prompt attached to the base: `read` (a text or messages), and the
+        number of stored `examples` in it and `dropped` from it. Without a saved prompt the input is unchanged. Raises UserError."""
         return prompted(self.attached, given, variables)
 
     def _read(
@@ -106,12 +104,14 @@ class Generation(Bound):
         if suffix is not None:
             if images or not isinstance(prompt, str):
                 raise UserError(
-                    "a suffix beside images or messages", "it goes with a text: generate(prompt, suffix=...)"
+                    "a suffix needs a text prompt, without images", "call generate(prompt, suffix=...)"
                 )
             return seeing.Prompt(infill_ids(self.loaded, prompt, suffix), None)
         if not isinstance(prompt, str):
             if images:
-                raise UserError("images beside messages", 'put them in: {"type": "image", "image": path}')
+                raise UserError(
+                    "images given separately from messages", 'put them in: {"type": "image", "image": path}'
+                )
             return seeing.chat_prompt(self.loaded, prompt, self.routing)
         if images:
             return seeing.text_prompt(self.loaded, prompt, images, self.routing)

@@ -1,1 +1,1 @@
-"""Folders that can be trusted: hashing, the manifest, the record, tensors on disk."""
+"""Artifact folders with verified content: hashes, the manifest, the record, tensors on disk."""

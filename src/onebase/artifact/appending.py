@@ -1,4 +1,4 @@
-"""Facts that are added to the record of an artifact that is there already: scores, say. All else in the folder stays, and so does the fingerprint."""
+"""Adds facts (such as scores) to the record of an existing artifact. All other files and the fingerprint stay the same."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ from onebase.artifact.record import RECORD, Record
 from onebase.errors import ArtifactError
 
 WAIT = 10.0
-"""Seconds to wait for another process that adds to the same record."""
+"""Seconds to wait for another process that is adding to the same record."""
 
 
 def add_facts(folder: str | Path, add: Callable[[Record], None]) -> None:
-    """Let `add` add events to the record of the artifact in `folder`, and write it.
+    """Call `add` to add events to the record of the artifact in `folder`, and write it.
 
-    A process killed at any instant leaves an artifact that is whole, with the old record or the new one: the manifest first takes both, then the record
-    is replaced, then the manifest takes the new one alone. Raises ArtifactError for a folder that is none or cannot be written; it is then as it was.
+    A process killed at any instant leaves a complete artifact, with the old record or the new one: first the manifest lists both, then the
+    record is replaced, then the manifest lists only the new one. Raises ArtifactError for a folder that is no artifact or cannot be
+    written; it is then unchanged.
     """
     folder = Path(os.path.realpath(folder))
     for path in (folder, folder / RECORD, folder / MANIFEST):
         if path.exists() and not os.access(path, os.W_OK):
-            raise ArtifactError(f"{path} cannot be written", "make it writable")
+            raise ArtifactError(f"{path} cannot be written", "change its permissions")
     lock = _lock(folder)
     try:
         manifest = read_manifest(folder)
@@ -62,8 +63,8 @@ def _with(manifest: dict[str, object], entry: dict[str, object]) -> bytes:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Put another file in the place of one in an artifact. Its draft stands beside the folder: what a killed writer leaves is then no part of it, and
-    the next writer of the folder clears it."""
+    """Replace a file of an artifact. The temporary file is beside the folder: one left by a killed writer is then no part of the artifact,
+    and the next writer of the folder removes it."""
     draft = path.parent.with_name(f".{path.parent.name}.tmp-{secrets.token_hex(4)}")
     with disk_errors(path):
         try:
@@ -75,15 +76,15 @@ def _replace(path: Path, content: bytes) -> None:
 
 
 def _lock(folder: Path) -> int | None:
-    """The folder, held until it is closed; None where there are no locks. Raises ArtifactError where another process has it for long."""
+    """A lock on the folder, held until closed; None where the system has no locks. Raises ArtifactError after WAIT seconds."""
     if importlib.util.find_spec("fcntl") is None:
         return None
     end = time.monotonic() + WAIT
     with disk_errors(folder):
         if not folder.is_dir():
-            read_manifest(folder)  # says what is wrong
-        while (found := try_lock(folder)) is None:
+            read_manifest(folder)  # raises the error
+        while (lock := try_lock(folder)) is None:
             if time.monotonic() > end:
-                raise ArtifactError(f"another process writes {folder}", "try again when it has ended")
+                raise ArtifactError(f"another process is writing {folder}", "try again when it has ended")
             time.sleep(0.05)
-    return found
+    return lock

@@ -1,4 +1,4 @@
-"""The disk: where things are kept, durable writes, what it refuses (said as cause and remedy), locks that die with us."""
+"""Disk access: locations, durable writes, disk errors as cause and remedy, locks that end with the process."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ from onebase.errors import ArtifactError, DataError
 _FULL = {
     errno.ENOSPC: (
         "the disk is full",
-        "free some space or choose another path; what was there before is untouched",
+        "free some space or choose another path; existing files are unchanged",
     ),
     errno.EDQUOT: ("the disk quota is used up", "free some space or choose another path"),
     errno.EFBIG: (
-        "the file is larger than allowed here",
+        "the file exceeds the size limit",
         "raise the file size limit (ulimit -f) or choose another disk",
     ),
     errno.EROFS: ("the file system is read-only", "choose a path that can be written"),
 }
 _PLACE = {
-    errno.EACCES: ("permission denied", "choose a path that you may write"),
-    errno.EPERM: ("permission denied", "choose a path that you may write"),
+    errno.EACCES: ("permission denied", "choose a path with write permission"),
+    errno.EPERM: ("permission denied", "choose a path with write permission"),
     errno.ENOTDIR: ("a part of the path is a file, not a folder", "choose another path"),
-    errno.EISDIR: ("a folder is in the way", "choose another path"),
-    errno.EEXIST: ("something of that name is in the way", "choose another path"),
-    errno.ENOTEMPTY: ("something of that name is in the way", "choose another path"),
+    errno.EISDIR: ("a folder of that name exists", "choose another path"),
+    errno.EEXIST: ("a file or folder of that name exists", "choose another path"),
+    errno.ENOTEMPTY: ("a file or folder of that name exists", "choose another path"),
     errno.ENOENT: ("it cannot be created there", "choose another path"),
     errno.ENAMETOOLONG: ("the name is too long", "choose a shorter path"),
 }
 
 _NUMPY = re.compile(r"\d+ requested and \d+ written")
-"""All that numpy's `tofile` says of a disk that takes no more."""
+"""The message of numpy's `tofile` on a full disk."""
 _DRAFT = re.compile(r"(?<=[/\\])\.([^/\\]+)\.tmp-[0-9a-f]{8}(?=[/\\]|$)")
 
 
 def user_error(error: BaseException, path: Path, only_full: bool = False) -> ArtifactError | None:
-    """The ArtifactError for a failed write at `path`, or None when the error is of another sort.
+    """The ArtifactError for a failed write at `path`, or None for an unrelated error.
 
-    `only_full` maps only what a disk says of itself (full, read-only): for errors from code that may do other things too.
-    Libraries in Rust raise their own exceptions; there the number is read from the text ("os error 28").
+    `only_full` maps only errors of the disk itself (full, read-only): for exceptions from code that does more than writing.
+    Libraries in Rust raise their own exceptions; there the errno is read from the text ("os error 28").
     """
     number = error.errno if isinstance(error, OSError) else None
     if number is None and (found := re.search(r"\b(?:os error|errno) (\d+)\b", str(error), re.IGNORECASE)):
@@ -61,34 +61,34 @@ def user_error(error: BaseException, path: Path, only_full: bool = False) -> Art
         return None
     cause, remedy = table[number]
     blocking = next((p for p in path.parents if p.is_file()), None)
-    if blocking is not None:  # the system says "exists" or "not a directory", by the call
+    if blocking is not None:  # the system reports "exists" or "not a directory", depending on the call
         cause = f"{blocking} is a file, not a folder"
-    shown = _DRAFT.sub(r"\1", str(path))  # by the name that it was to have
+    shown = _DRAFT.sub(r"\1", str(path))  # the final name
     return ArtifactError(f"cannot write {shown}: {cause}", remedy)
 
 
 def check_file(path: Path) -> None:
-    """Raise DataError unless `path` is a file with something in it that can be read."""
+    """Raise DataError unless `path` is a readable file that is not empty."""
     if not path.exists():
         raise DataError(f"{path}: no such file", _where_it_may_be(path))
     if path.is_dir():
         raise DataError(
-            f"{path}: is a folder, a file is expected", "name a file in it, or use a source of kind 'folder'"
+            f"{path}: is a folder, expected a file", "give a file in it, or use a source of kind 'folder'"
         )
     if not os.access(path, os.R_OK):
         raise unreadable(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
-    # It is opened once, by who reads it: a pipe gives what it has once.
+    # Not opened here: a pipe can be read only once.
     if path.is_file() and not path.stat().st_size:
-        raise DataError(f"{path}: the file is empty", "remove it from the source, or fill it")
+        raise DataError(f"{path}: the file is empty", "remove it from the source, or add content")
 
 
 def _where_it_may_be(path: Path) -> str:
-    """What to do where there is no such file: the nearest name in its folder, or what the name looks like instead."""
+    """The remedy for a missing file: the nearest name in its folder, or what the name seems to be instead."""
     text = str(path)
     if found := re.match(r"([a-z][a-z0-9+.-]+):/", text):
-        return f"{found[1]}: addresses are not fetched: download it first, or give hf:org/name for a dataset of the Hub"
+        return f"{found[1]}: URLs are not fetched: download it first, or give hf:org/name for a dataset of the Hub"
     if text.startswith("~") and path.expanduser().exists():
-        return f"write {path.expanduser()}: the shell does not replace ~ inside quotes"
+        return f"write {path.expanduser()}: the shell does not expand ~ inside quotes"
     with contextlib.suppress(OSError):
         if near := difflib.get_close_matches(path.name, os.listdir(path.parent), 1, 0.75):
             return f"did you mean {path.with_name(near[0])}?"
@@ -99,13 +99,13 @@ def _where_it_may_be(path: Path) -> str:
 
 
 def unreadable(path: Path, e: OSError) -> DataError:
-    """The error for a file that the system does not give."""
+    """The error for a file that the system refuses to read."""
     return DataError(f"{path}: cannot be read: {e.strerror or e}", "check its permissions")
 
 
 @contextlib.contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn the OSErrors of a write at `path` into ArtifactError; others pass."""
+    """Turn OSErrors of a write at `path` into ArtifactError; others propagate."""
     try:
         yield
     except OSError as e:
@@ -116,9 +116,9 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 
 def try_lock(folder: Path) -> int | None:
-    """Lock a folder for this process: an open descriptor, or None when another holds it or locks do not work here.
+    """Lock a folder for this process: an open descriptor, or None when another process has the lock or locks do not work here.
 
-    The kernel drops the lock when the process ends, however it ends, so a killed writer never blocks the next one.
+    The kernel releases the lock when the process ends, however it ends, so a killed writer never blocks the next one.
     """
     try:
         import fcntl
@@ -134,12 +134,12 @@ def try_lock(folder: Path) -> int | None:
 
 
 def home() -> Path:
-    """Where onebase keeps its store and caches: `$ONEBASE_HOME`, else `~/.onebase`. Not created here."""
+    """The folder of store and caches: `$ONEBASE_HOME`, else `~/.onebase`. Not created here."""
     return Path(os.environ.get("ONEBASE_HOME") or "~/.onebase").expanduser()
 
 
 def cache_dir() -> Path:
-    """Where caches live; all of it can be deleted at any time."""
+    """The folder of caches; all of it can be deleted at any time."""
     return home() / "cache"
 
 
@@ -174,7 +174,7 @@ def fsync(path: Path) -> None:
 
 
 def write_atomic(path: str | Path, data: bytes) -> None:
-    """Write `data` so that `path` holds either its old content or all of the new. Raises ArtifactError on disk trouble."""
+    """Write `data` so that `path` has either its old content or all of the new. Raises ArtifactError on disk errors."""
     path = Path(path)
     with disk_errors(path):
         temp = path.with_name(f".{path.name}.tmp-{secrets.token_hex(4)}")
@@ -188,7 +188,7 @@ def write_atomic(path: str | Path, data: bytes) -> None:
 
 
 def siblings(final: Path, what: str) -> list[Path]:
-    """The `.<name>.<what>-*` beside `final`: what writers of it use or left."""
+    """The `.<name>.<what>-*` beside `final`: temporary paths of its writers, in use or left over."""
     prefix = f".{final.name}.{what}-"
     if not final.parent.is_dir():
         return []
@@ -196,7 +196,7 @@ def siblings(final: Path, what: str) -> list[Path]:
 
 
 def recover(final: Path) -> None:
-    """Finish what a killed `overwrite` left: put the old folder back if the new one is not there, else drop the old."""
+    """Clean up after a killed `overwrite`: restore the old folder if the new one is missing, else remove the old one."""
     asides = siblings(final, "old")
     if not asides or any(in_use(p) for p in siblings(final, "tmp")):
         return  # nothing to do, or a live writer is between its two renames
@@ -207,7 +207,7 @@ def recover(final: Path) -> None:
 
 
 def in_use(folder: Path) -> bool:
-    """Whether a living writer holds the folder."""
+    """Whether a running writer has the lock of the folder."""
     try:
         lock = try_lock(folder)
     except FileNotFoundError:
@@ -219,7 +219,7 @@ def in_use(folder: Path) -> bool:
 
 
 def remove_if_abandoned(folder: Path) -> None:
-    """Remove what a killed writer left."""
+    """Remove a temporary file or folder that a killed writer left."""
     if not folder.is_dir():
         folder.unlink(missing_ok=True)
     elif not in_use(folder):

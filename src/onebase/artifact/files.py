@@ -1,9 +1,9 @@
-"""Artifact folders: written whole or not at all, and checked byte for byte.
+"""Artifact folders: written completely or not at all, and verified byte for byte.
 
-A folder is filled under a temporary name beside its target, hashed, closed by `manifest.json` and renamed. A process
-killed at any instant leaves either the old state or the new one; what it left half done is named `.<name>.tmp-*` (or,
-while replacing, `.<name>.old-*`) and the next writer of that target clears it or puts it back. Our own files read back may
-have been changed since: then they are named, and nothing else happens.
+A folder is filled under a temporary name beside its target, hashed, completed by `manifest.json` and renamed. A process
+killed at any instant leaves either the old state or the new one. Its unfinished folder is named `.<name>.tmp-*` (or, while
+replacing, `.<name>.old-*`); the next writer of that target removes or restores it. A file that was changed since it was
+written raises an error that names it.
 """
 
 from __future__ import annotations
@@ -80,21 +80,21 @@ def plain(value: Any) -> Any:
 
 
 class ArtifactWriter:
-    """Write an artifact folder so that it appears only whole.
+    """Write an artifact folder so that it appears only when complete.
 
         with ArtifactWriter("runs/base", kind="base", facts={"fingerprint": "ob1-..."}) as w:
             w.path("base.json").write_text(...)
 
-    `w.path(name)` is a path in a temporary sibling folder (sub-folders are made); `w.facts` may be filled until the end.
-    When the body raises, the temporary folder goes and the target is as it was. With `overwrite`, an artifact at the
-    target is replaced; a folder that is not an artifact of ours is never replaced.
+    `w.path(name)` is a path in a temporary sibling folder (sub-folders are created); `w.facts` may be filled until the end.
+    When the body raises, the temporary folder is removed and the target is unchanged. With `overwrite`, an artifact at the
+    target is replaced; any other folder is never replaced.
     Raises ArtifactError when the target exists, cannot be written, or the disk is full.
     """
 
     def __init__(
         self, final: str | Path, kind: str, facts: Mapping[str, Any] | None = None, overwrite: bool = False
     ) -> None:
-        # A link to a folder is replaced at its end, so that the link goes on to work.
+        # Of a symbolic link the target folder is replaced, so that the link stays valid.
         self.final = Path(os.path.realpath(final))
         self.kind = kind
         self.facts: dict[str, Any] = dict(facts or {})
@@ -107,7 +107,7 @@ class ArtifactWriter:
         """Where to write the file `name` (relative, `/` between folders)."""
         if not good_name(name):
             raise ArtifactError(
-                f"'{name}' cannot be a file of an artifact", "use a relative name without '..'"
+                f"'{name}' is not a valid file name in an artifact", "use a relative name without '..'"
             )
         path = self._last = self.dir / name
         with disk_errors(path):
@@ -122,7 +122,7 @@ class ArtifactWriter:
             for stale in siblings(self.final, "tmp"):
                 remove_if_abandoned(stale)
             self.dir.mkdir()
-            # Held while we live: no other writer takes this folder for a stale one.
+            # Locked while this process runs: no other writer treats this folder as stale.
             self._lock = try_lock(self.dir)
         return self
 
@@ -148,7 +148,7 @@ class ArtifactWriter:
         if not self.final.exists() or (self.final.is_dir() and not any(self.final.iterdir())):
             return
         if not self.overwrite:
-            raise ArtifactError(f"{self.final} already exists", "choose another path, or say overwrite")
+            raise ArtifactError(f"{self.final} already exists", "choose another path, or set overwrite")
         if not (self.final / MANIFEST).is_file():
             raise ArtifactError(
                 f"{self.final} is not an artifact of onebase, so it is not overwritten", "choose another path"
@@ -181,38 +181,42 @@ class ArtifactWriter:
             raise
         fsync(self.final.parent)
         if old is not None:
-            shutil.rmtree(old, ignore_errors=True)  # what stays, the next writer clears
+            shutil.rmtree(old, ignore_errors=True)  # the next writer removes the rest
 
 
-REMEDY = "take an intact copy of the folder, or make it again"
+REMEDY = "use an intact copy of the folder, or create it again"
 _UNFIT = (ValueError, KeyError, TypeError, IndexError, AttributeError, EOFError, OverflowError, RecursionError, RuntimeError, MemoryError, SyntaxError, tokenize.TokenError)  # fmt: skip
-"""What Python, numpy (whose headers are read by Python's own tokenizer) and torch say of content that does not fit. No OSError: a disk that
-fails is another matter."""
+"""Exceptions of Python, numpy (which parses headers with Python's tokenizer) and torch for invalid content. Not OSError: that is a disk
+error."""
 
 
 def read_json(path: Path, *keys: str, remedy: str = REMEDY) -> dict[str, Any]:
-    """The object in a JSON file that we wrote. Raises ArtifactError where it cannot be read, is no JSON object, or lacks one of `keys`."""
+    """The object in a JSON file that onebase wrote. Raises ArtifactError where it cannot be read, is no JSON object, or lacks one of `keys`."""
     try:
-        found = json.loads(path.read_bytes())
+        tree = json.loads(path.read_bytes())
     except OSError as e:
         raise ArtifactError(f"{path} cannot be read: {e.strerror or e}", remedy) from None
     except (ValueError, RecursionError) as e:  # UnicodeDecodeError is a ValueError
-        raise ArtifactError(f"{path} is changed since it was written: not valid JSON ({e})", remedy) from None
-    if not isinstance(found, dict):
-        raise ArtifactError(f"{path} is changed since it was written: no JSON object", remedy)
+        raise ArtifactError(
+            f"{path} was changed after it was written: not valid JSON ({e})", remedy
+        ) from None
+    if not isinstance(tree, dict):
+        raise ArtifactError(f"{path} was changed after it was written: no JSON object", remedy)
     for key in keys:
-        if key not in found:
-            raise ArtifactError(f"{path} is changed since it was written: it has no '{key}'", remedy)
-    return found
+        if key not in tree:
+            raise ArtifactError(f"{path} was changed after it was written: it has no '{key}'", remedy)
+    return tree
 
 
 @contextlib.contextmanager
 def understood(path: Path, remedy: str = REMEDY) -> Iterator[None]:
-    """Around making something of what stands in `path`: content that does not fit becomes ArtifactError naming the file."""
+    """Wrap the parsing of `path`: invalid content becomes an ArtifactError that names the file."""
     try:
         yield
     except UserError:
         raise
     except _UNFIT as e:
         what = f"{type(e).__name__}: {e}" if str(e) else type(e).__name__
-        raise ArtifactError(f"{path} does not hold what onebase writes there ({what})", remedy) from None
+        raise ArtifactError(
+            f"{path} does not have the content that onebase writes there ({what})", remedy
+        ) from None

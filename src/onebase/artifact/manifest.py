@@ -1,4 +1,4 @@
-"""The manifest of an artifact folder: the names, sizes and hashes of its files; and their check."""
+"""The manifest of an artifact folder (names, sizes and hashes of its files), and verification against it."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from onebase.errors import ArtifactError
 MANIFEST = "manifest.json"
 SCHEMA = 1
 BEFORE = "before"
-"""Key of a file's entry while the file is replaced (`artifact.appending`): what it was, which holds as well until the new one is there."""
+"""Key in a file's entry while the file is being replaced (`artifact.appending`): the old entry, valid until the new file exists."""
 GIVE = {
-    ("base", "adapter"): "give the base that it was made for, and --adapter {folder}",
+    ("base", "adapter"): "give the base that it was trained on, and --adapter {folder}",
     ("base", ""): "give a base: its folder, a .gguf file, a name in the store (onebase list) or hf:org/name",
-    ("adapter", "base"): "a base is the first argument; give a folder made by onebase adapt here",
-    ("adapter", ""): "give a folder made by onebase adapt",
+    ("adapter", "base"): "a base is the first argument; here give a folder written by onebase adapt",
+    ("adapter", ""): "give a folder written by onebase adapt",
 }
-"""What to do where a folder is not of the kind that is wanted: by that kind and its own ("": any other)."""
+"""The remedy for a folder of the wrong kind, by the expected kind and its own ("": any other)."""
 
 
 def read_manifest(folder: str | Path, kind: str | None = None) -> dict[str, Any]:
-    """The manifest of an artifact, itself checked (any changed byte of it is seen); files are not read.
+    """The manifest of an artifact, verified by its own hash; files are not read.
 
     Raises ArtifactError when there is none, it is damaged, of an unknown schema, or of another kind than `kind`.
     """
@@ -44,15 +44,15 @@ def read_manifest(folder: str | Path, kind: str | None = None) -> dict[str, Any]
         why = f"{folder} has no {MANIFEST}" if folder.is_dir() else f"there is no folder {folder}"
         near = _inside(folder)
         raise ArtifactError(
-            f"{why}: not an artifact, or one whose writing was cut off",
-            f"it holds others: give {' or '.join(near)}"
+            f"{why}: not an artifact, or an incomplete one",
+            f"it contains artifacts: give {' or '.join(near)}"
             if near
             else GIVE.get((kind or "", ""), "check the path"),
         ) from None
     except NotADirectoryError:
         raise ArtifactError(
             f"{folder} is a file, {'an artifact' if kind is None else _a(kind)} is a folder",
-            GIVE.get((kind or "", ""), "give a folder that onebase made"),
+            GIVE.get((kind or "", ""), "give a folder that onebase wrote"),
         ) from None
     except OSError as e:
         raise ArtifactError(
@@ -61,13 +61,13 @@ def read_manifest(folder: str | Path, kind: str | None = None) -> dict[str, Any]
     try:
         manifest = json.loads(raw)
     except (ValueError, RecursionError):
-        raise _damaged(path, "is changed (not valid JSON)") from None
+        raise _damaged(path, "was changed (not valid JSON)") from None
     if isinstance(manifest, dict) and manifest.get("schema") not in (SCHEMA, None):
         raise ArtifactError(
             f"{path} has schema {manifest['schema']}, this version reads {SCHEMA}", "update onebase"
         )
     if not isinstance(manifest, dict) or manifest_bytes(manifest) != raw or not _well_formed(manifest):
-        raise _damaged(path, "is changed (its own hash does not match)")
+        raise _damaged(path, "was changed (its own hash does not match)")
     if kind is not None and manifest["kind"] != kind:
         found = manifest["kind"]
         raise ArtifactError(
@@ -84,7 +84,7 @@ def _a(kind: str) -> str:
 
 
 def _inside(folder: Path) -> list[str]:
-    """The first artifacts and runs in a folder that is none itself."""
+    """The first artifacts and runs in a folder that is no artifact itself."""
     with contextlib.suppress(OSError):
         runs = ("", "base")
         return [str(p) for p in sorted(folder.iterdir()) if any((p / r / MANIFEST).is_file() for r in runs)][
@@ -94,19 +94,19 @@ def _inside(folder: Path) -> list[str]:
 
 
 def verify(folder: str | Path) -> None:
-    """Reread every byte of an artifact. Raises ArtifactError naming the file that is changed, cut, missing or extra."""
+    """Hash every file of an artifact. Raises ArtifactError naming the file that is changed, truncated, missing or extra."""
     _check(Path(folder), lambda path, *_: sha256_file(path))
 
 
 def check_fast(folder: str | Path) -> None:
-    """Like `verify`, but a file whose path, size and times are those of an earlier check is not read again."""
+    """Like `verify`, but a file whose path, size and times match an earlier check is not read again."""
     with _HashCache() as cache:
         _check(Path(folder), cache.sha256)
 
 
 @contextlib.contextmanager
 def cached_hashes() -> Iterator[Callable[[Path, os.stat_result], str]]:
-    """SHA-256 of files by (path, what `stat` says of it): one whose path, size and times are those of an earlier call is not read again."""
+    """A function that hashes files by (path, its `stat` result): a file whose path, size and times match an earlier call is not read again."""
     with _HashCache() as cache:
         yield cache.sha256
 
@@ -116,25 +116,25 @@ def _check(folder: Path, hasher: Callable[[Path, os.stat_result, str], str]) -> 
     try:
         _compare(folder, manifest, hasher)
     except ArtifactError:
-        # Facts may have been added to the record between the manifest and the record: then there is another manifest now.
-        if (now := read_manifest(folder)) == manifest:
+        # Facts may have been added to the record after the manifest was read: then the manifest has changed too.
+        if (current := read_manifest(folder)) == manifest:
             raise
-        _compare(folder, now, hasher)
+        _compare(folder, current, hasher)
 
 
 def _compare(
     folder: Path, manifest: dict[str, Any], hasher: Callable[[Path, os.stat_result, str], str]
 ) -> None:
-    found = dict(walk(folder))
-    found.pop(MANIFEST)
-    for name in sorted(manifest["files"].keys() - found.keys()):
+    paths = dict(walk(folder))
+    paths.pop(MANIFEST)
+    for name in sorted(manifest["files"].keys() - paths.keys()):
         raise _damaged(folder / name, "is missing")
-    for name in sorted(found.keys() - manifest["files"].keys()):
+    for name in sorted(paths.keys() - manifest["files"].keys()):
         raise ArtifactError(
             f"{folder / name} is extra: the manifest does not list it", "move it out of the folder"
         )
     for name, now in manifest["files"].items():
-        path = found[name]
+        path = paths[name]
         try:
             info = path.stat()
             entry = now
@@ -144,7 +144,7 @@ def _compare(
             if info.st_size < entry["bytes"]:
                 raise _damaged(path, f"is truncated: {info.st_size} of {entry['bytes']} bytes")
             if info.st_size > entry["bytes"] or hasher(path, info, entry["sha256"]) != entry["sha256"]:
-                raise _damaged(path, "is changed since it was written")
+                raise _damaged(path, "was changed after it was written")
         except OSError as e:
             raise ArtifactError(
                 f"{path} cannot be read: {e.strerror}", "check the disk and permissions"
@@ -152,11 +152,11 @@ def _compare(
 
 
 def _damaged(path: Path, what: str) -> ArtifactError:
-    return ArtifactError(f"{path} {what}", "take an intact copy of the folder, or make it again")
+    return ArtifactError(f"{path} {what}", "use an intact copy of the folder, or create it again")
 
 
 def good_name(name: Any) -> bool:
-    """Whether `name` may stand in a manifest."""
+    """Whether `name` is valid in a manifest."""
     # Canonical relative POSIX names only: 'a//b', './a', '/a', '../a' and 'a\\b' are all refused.
     return (
         isinstance(name, str)
@@ -192,14 +192,14 @@ def _entry(value: Any) -> bool:
 
 
 def manifest_bytes(manifest: dict[str, Any]) -> bytes:
-    """The one byte form of a manifest, with the hash of its content: a reader compares whole bytes."""
+    """The canonical bytes of a manifest, with the hash of its content; readers compare all bytes."""
     body = {k: v for k, v in manifest.items() if k != "self"}
     body["self"] = sha256_bytes(json.dumps(body, sort_keys=True).encode())
     return (json.dumps(body, sort_keys=True, indent=1) + "\n").encode()
 
 
 def walk(folder: Path) -> Iterator[tuple[str, Path]]:
-    """(name, path) of every file, sorted. Refuses links and special files, which a hash cannot vouch for."""
+    """(name, path) of every file, sorted. Refuses links and special files, whose content a hash cannot guarantee."""
     for root, folders, files in os.walk(folder):
         folders.sort()
         for entry in sorted(folders + files):
@@ -209,12 +209,14 @@ def walk(folder: Path) -> Iterator[tuple[str, Path]]:
                 continue
             if not stat.S_ISREG(mode):
                 what = "a symbolic link" if stat.S_ISLNK(mode) else "not a regular file"
-                raise ArtifactError(f"{path} is {what}; an artifact holds files only", "replace it by a copy")
+                raise ArtifactError(
+                    f"{path} is {what}; an artifact has regular files only", "replace it by a copy"
+                )
             yield path.relative_to(folder).as_posix(), path
 
 
 class _HashCache:
-    """Hashes by (path, size, times) in SQLite; when it cannot be opened or written, files are simply read."""
+    """Hashes by (path, size, times) in SQLite; when it cannot be opened or written, files are read instead."""
 
     def __init__(self) -> None:
         self.db: sqlite3.Connection | None = None
@@ -226,11 +228,11 @@ class _HashCache:
             self.close()
 
     def sha256(self, path: Path, info: os.stat_result, wanted: str | None = None) -> str:
-        """The hash of a file. One that is kept is believed where it is the `wanted` one, or none is; else the file is read, for the cache may
-        be damaged."""
-        # ctime too: a tool that sets back the mtime (rsync, cp -p) cannot set back the ctime.
+        """The hash of a file. A cached hash is used if it is the `wanted` one, or none is wanted; otherwise the file is read, because the
+        cache may be damaged."""
+        # ctime too: a tool that restores the mtime (rsync, cp -p) cannot restore the ctime.
         name, key = str(path.resolve()), f"{info.st_size} {info.st_mtime_ns} {info.st_ctime_ns}"
-        # Within one tick of the file system's clock a second change would leave the same times.
+        # A second change within one tick of the file system's clock would leave the same times.
         settled = time.time() - info.st_mtime > 0.1
         try:
             if self.db is not None and settled:

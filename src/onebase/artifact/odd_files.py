@@ -1,5 +1,5 @@
-"""Files that hold no rows that can be read: what they are, by their first bytes, and what to do instead. Without torch or pyarrow, so that commands
-can ask first."""
+"""Recognises files that are not data rows by their first bytes, and tells what to do instead. Without torch or pyarrow, so that commands
+can check early."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FORMATS = {
     ".parquet": "parquet",
 }
 _SHEET = "save it as CSV UTF-8 in the program that wrote it, and give that file"
-# The first that fits, at the beginning of the file: (bytes, what it is, what to do). {path}: the file, {name}: its name alone.
+# The first match at the start of the file: (bytes, what it is, what to do). {path}: the file, {name}: its name.
 _BEGINNINGS: tuple[tuple[bytes, str, str], ...] = (
     (rb"\x1f\x8b", "a gzip archive", "unpack it first: gunzip -k {path}"),
     (rb"BZh[1-9]", "a bzip2 archive", "unpack it first: bunzip2 -k {path}"),
@@ -48,7 +48,7 @@ _ENDINGS: Mapping[str, str] = {
 
 
 def odd_file(path: Path) -> DataError | None:
-    """Why a file holds no rows, whatever its ending says; None where nothing tells, or it cannot be read."""
+    """Why a file contains no rows, whatever its extension; None for an unknown content, or if it cannot be read."""
     try:
         with path.open("rb") as f:
             return odd_beginning(path, f.read(512))
@@ -57,10 +57,10 @@ def odd_file(path: Path) -> DataError | None:
 
 
 def odd_beginning(path: Path, head: bytes) -> DataError | None:
-    """`odd_file` by the first bytes of the file, for who has it open."""
+    """`odd_file` by the first bytes, for callers that have the file open."""
     words = {"path": path, "name": path.name}
     if head.startswith(b"PAR1") and path.suffix.lower() != ".parquet":
-        return DataError(f"{path} is a Parquet file", f"name it so: {path.with_suffix('.parquet')}")
+        return DataError(f"{path} is a Parquet file", f"rename it: {path.with_suffix('.parquet')}")
     if head.startswith(b"PK\x03\x04"):
         return _zipped(path)
     for begins, what, remedy in _BEGINNINGS:
@@ -87,20 +87,20 @@ def _zipped(path: Path) -> DataError:
 
 
 def unknown_format(path: Path) -> DataError:
-    """The error for rows whose format the name does not say."""
+    """The error for rows whose format the file name does not tell."""
     accepted = ", ".join(FORMATS)
     if path.is_dir():
-        found = sorted(p for p in path.iterdir() if p.suffix.lower() in FORMATS)
+        files = sorted(p for p in path.iterdir() if p.suffix.lower() in FORMATS)
         what = (
-            f"give one of its files: {', '.join(map(str, found[:5]))}"
-            if found
+            f"give one of its files: {', '.join(map(str, files[:5]))}"
+            if files
             else f"give a file ({accepted})"
         )
-        return DataError(f"{path} is a folder, a file of rows is expected", what)
+        return DataError(f"{path} is a folder, expected a file of rows", what)
     if path.is_file() and (odd := odd_file(path)) is not None:
         return odd
     hint = _ENDINGS.get(path.suffix.lower(), "")
     return DataError(
-        f"{path}: the ending says no known format",
+        f"{path}: unknown file extension",
         f"{hint + '; ' if hint else ''}accepted: {accepted}, or hf:org/name",
     )

@@ -1,8 +1,8 @@
-"""A folder that one process writes at a time: who has it, kept for others to read, and let go however the process ends.
+"""Exclusive ownership of a folder by one writing process, with the owner's facts for others to read; released however the process ends.
 
-The claim is a lock of the kernel (flock) on a small file, so that it ends with the process that has it: a killed owner stands in nobody's way, and
-a process number that is used again means nothing. Over NFS Linux asks the server for the lock, which then holds between hosts. Where
-the file system has no locks, the file's own words decide: an owner of this host that is no more is followed, one of another host must be looked after by a person.
+The claim is a kernel lock (flock) on a small file, so it ends with its process: a killed owner blocks nobody, and a reused process
+number means nothing. On NFS Linux asks the server for the lock, which is then valid between hosts. Where the file system has no locks, the
+content of the file decides: a dead owner on this host is replaced; for an owner on another host a person must decide.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from onebase.errors import ArtifactError
 
 OWNER = ".owner"
 PAUSE = 0.2
-"""Seconds between two looks of one who waits."""
+"""Seconds between two attempts of a waiting process."""
 log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
 def owned(folder: Path, *, beside: bool = False, wait: bool = False) -> Iterator[None]:
-    """While inside, this process alone writes `folder`. Raises ArtifactError naming the process that has it; with `wait`, waits for it instead.
+    """Inside this context only this process writes `folder`. Raises ArtifactError naming the process that owns it; with `wait`, waits instead.
 
-    beside: the folder will appear by a rename, so the claim stands beside it. What was made for the claim alone goes with it.
+    beside: the folder will appear by a rename, so the lock file is beside it. Folders created only for the lock file are removed at the end.
     """
     folder = Path(os.path.realpath(folder))
     path = folder.with_name(f".{folder.name}{OWNER}") if beside else folder / OWNER
@@ -41,46 +41,46 @@ def owned(folder: Path, *, beside: bool = False, wait: bool = False) -> Iterator
         made = _make(path.parent)
     fd = None
     try:
-        fd = _taken(path, folder, wait)
+        fd = _acquire(path, folder, wait)
         yield
     finally:
         if fd is not None:
-            _let_go(path, fd)
-        for place in made:  # a folder that nothing was put in
+            _release(path, fd)
+        for created in made:  # removes only empty folders
             with contextlib.suppress(OSError):
-                place.rmdir()
+                created.rmdir()
 
 
-def _make(place: Path) -> list[Path]:
-    """The folders that were not there and now are, the innermost first."""
-    missing = [p for p in (place, *place.parents) if not p.exists()]
-    place.mkdir(parents=True, exist_ok=True)
+def _make(folder: Path) -> list[Path]:
+    """Create a folder and its parents; returns those that were missing, innermost first."""
+    missing = [p for p in (folder, *folder.parents) if not p.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
     return missing
 
 
-def _taken(path: Path, folder: Path, wait: bool) -> int | None:
-    """The claim as an open file; None where this system has no locks."""
-    told = False
+def _acquire(path: Path, folder: Path, wait: bool) -> int | None:
+    """The lock as an open file; None where this system has no locks."""
+    logged = False
     while True:
-        found = _try(path, folder, wait)
-        if found is not True:
-            return found or None
+        lock = _try(path, folder, wait)
+        if lock is not True:
+            return lock or None
         if not wait:
             raise ArtifactError(
                 f"{folder} is being written by {_who(path)}", "wait for it, stop it, or give another --out"
             )
-        if not told:
-            log.warning("waiting for %s, which is making %s", _who(path), folder)
-            told = True
+        if not logged:
+            log.warning("waiting for %s, which is writing %s", _who(path), folder)
+            logged = True
         time.sleep(PAUSE)
 
 
 def _try(path: Path, folder: Path, wait: bool) -> int | bool:
-    """An open file that is locked for us; True where another has it, False where there are no locks and nothing to wait for."""
+    """An open file locked by this process; True where another has the lock, False where there are no locks and nothing to wait for."""
     try:
         import fcntl
     except ImportError:
-        return False  # Windows: writers are told apart by the names of their drafts alone
+        return False  # Windows: only the names of temporary folders keep writers apart
     while True:
         with disk_errors(folder):
             fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -90,8 +90,8 @@ def _try(path: Path, folder: Path, wait: bool) -> int | bool:
             if e.errno in (errno.EAGAIN, errno.EACCES, errno.EINTR):
                 os.close(fd)
                 return True
-            # No locks here. Who would wait does not: what it makes appears whole, and nobody would say when the other is gone.
-            if wait or ((said := _read(path)) and not _gone(said)):
+            # No locks here. Do not wait: results appear only when complete, and nothing would report the end of the other process.
+            if wait or ((owner := _read(path)) and not _gone(owner)):
                 os.close(fd)
                 return not wait
         try:
@@ -99,46 +99,50 @@ def _try(path: Path, folder: Path, wait: bool) -> int | bool:
                 break
         except FileNotFoundError:
             pass
-        os.close(fd)  # the owner before us took the file away between our two calls
+        os.close(fd)  # the previous owner removed the file between our two calls
     mine = {"pid": os.getpid(), "host": socket.gethostname(), "born": _born(os.getpid())}
     mine |= {"since": datetime.now(UTC).isoformat(timespec="seconds"), "command": " ".join(sys.argv)[:200]}
-    with contextlib.suppress(OSError):  # a full disk: the lock holds all the same
+    with contextlib.suppress(OSError):  # a full disk: the lock is valid anyway
         os.ftruncate(fd, 0)
         os.pwrite(fd, json.dumps(mine).encode(), 0)
     return fd
 
 
-def _let_go(path: Path, fd: int) -> None:
+def _release(path: Path, fd: int) -> None:
     with contextlib.suppress(OSError):
         if os.fstat(fd).st_ino == os.stat(path).st_ino:
-            path.unlink()  # before the lock goes: who opened it meanwhile sees that it is gone and looks again
+            path.unlink()  # before the lock is released: a process that opened it meanwhile notices and tries again
     os.close(fd)
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """What an owner wrote of itself; None where it did not, or not yet."""
+    """The facts that an owner wrote about itself; None where there are none (yet)."""
     with contextlib.suppress(OSError, ValueError, RecursionError):
-        said = json.loads(path.read_bytes())
-        if isinstance(said, dict) and isinstance(said.get("pid"), int) and isinstance(said.get("host"), str):
-            return said
+        owner = json.loads(path.read_bytes())
+        if (
+            isinstance(owner, dict)
+            and isinstance(owner.get("pid"), int)
+            and isinstance(owner.get("host"), str)
+        ):
+            return owner
     return None
 
 
-def _gone(said: dict[str, Any]) -> bool:
-    """Is the owner a process of this host that is no more? A number that was given to a new process was born at another time."""
-    if said["host"] != socket.gethostname():
+def _gone(owner: dict[str, Any]) -> bool:
+    """Whether the owner was a process of this host that has ended. A reused process number has another start time."""
+    if owner["host"] != socket.gethostname():
         return False
     try:
-        os.kill(said["pid"], 0)
+        os.kill(owner["pid"], 0)
     except ProcessLookupError:
         return True
     except (OSError, OverflowError):
         return False
-    return said.get("born") != _born(said["pid"])
+    return owner.get("born") != _born(owner["pid"])
 
 
 def _born(pid: int) -> str | None:
-    """When a process began, as its system counts it, and in which run of the system; None where that cannot be read."""
+    """The start time of a process in its system's ticks, with the boot id; None where that cannot be read."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
@@ -148,8 +152,8 @@ def _born(pid: int) -> str | None:
 
 
 def _who(path: Path) -> str:
-    said = _read(path)
-    if said is None:
+    owner = _read(path)
+    if owner is None:
         return "another process"
-    command = f": {said['command']}" if said.get("command") else ""
-    return f"process {said['pid']} on {said['host']} (since {said.get('since', 'unknown')}{command})"
+    command = f": {owner['command']}" if owner.get("command") else ""
+    return f"process {owner['pid']} on {owner['host']} (since {owner.get('since', 'unknown')}{command})"

@@ -1,4 +1,4 @@
-"""Numbers as bytes, without torch: the fingerprint of weights (of tensors in memory, as `artifact.tensors` gives them, or of files as they lie), and arrays (.npy)."""
+"""Tensors and arrays as bytes, without torch: the fingerprint of weights (from `artifact.tensors` or from files), and .npy files."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ FORMATS = {
     "U8": "uint8",
     "BOOL": "bool",
 }
-"""Number formats as safetensors calls them, and as torch does."""
+"""Names of dtypes in safetensors, and in torch."""
 CHUNK = 16 * 2**20
 Named = tuple[str, str, Sequence[int], Iterable[Any]]
-"""A tensor: its name, its format as torch calls it, its shape, and its bytes in parts (row-major)."""
+"""A tensor: name, dtype as torch names it, shape, and bytes in parts (row-major)."""
 
 
 def digest(tensors: Iterable[Named]) -> str:
-    """SHA-256 hex over names, formats, shapes and bytes of tensors, which come in the order of their names."""
+    """SHA-256 hex over names, dtypes, shapes and bytes of tensors, given in the order of their names."""
     state = hashlib.sha256()
     for name, dtype, shape, parts in tensors:
-        # One JSON line, then exactly as many bytes as it announces: no two contents give one stream.
+        # One JSON line, then exactly as many bytes as it announces: different contents never give the same stream.
         state.update(canonical_json([name, dtype, list(shape)]).encode() + b"\n")
         for part in parts:
             state.update(part)
@@ -61,20 +61,20 @@ def of_digest(tensors: str, config: Mapping[str, Any]) -> str:
 
 
 def files_digest(paths: Sequence[Path]) -> str:
-    """`digest` of all tensors in safetensors files. Raises ArtifactError naming one that is absent, damaged, or has a name again."""
-    found: dict[str, tuple[Path, str, list[int], int, int]] = {}
+    """`digest` of all tensors in safetensors files. Raises ArtifactError naming a file that is absent, damaged, or repeats a tensor."""
+    entries: dict[str, tuple[Path, str, list[int], int, int]] = {}
     for path in paths:
         for name, (dtype, shape, start, end) in _entries(path).items():
-            if name in found:
+            if name in entries:
                 raise ArtifactError(
-                    f"{path}: tensor '{name}' is in two files", "take an intact copy of the folder"
+                    f"{path}: tensor '{name}' is in two files", "use an intact copy of the folder"
                 )
-            found[name] = (path, dtype, shape, start, end)
-    return digest((n, d, s, _parts(p, a, b)) for n, (p, d, s, a, b) in sorted(found.items()))
+            entries[name] = (path, dtype, shape, start, end)
+    return digest((n, d, s, _parts(p, a, b)) for n, (p, d, s, a, b) in sorted(entries.items()))
 
 
 def _entries(path: Path) -> dict[str, tuple[str, list[int], int, int]]:
-    """By name: format, shape, and where the bytes begin and end in the file."""
+    """By name: dtype, shape, start and end of the bytes in the file."""
     try:
         with safe_open(path, framework="np"):  # it checks the header: sizes, gaps, the length of the file
             pass
@@ -99,16 +99,16 @@ def _parts(path: Path, start: int, end: int) -> Iterable[bytes]:
 
 
 def unreadable(path: str | Path, error: Exception) -> ArtifactError:
-    """The error for a file of tensors that is not there, or not whole."""
+    """The error for a tensor file that is missing or damaged."""
     if isinstance(error, FileNotFoundError):
         return ArtifactError(f"there is no file {path}", "check the path")
     return ArtifactError(
-        f"{path} is not an intact safetensors file: {error}", "take an intact copy of the folder"
+        f"{path} is not an intact safetensors file: {error}", "use an intact copy of the folder"
     )
 
 
 def array_bytes(array: NDArray[Any]) -> tuple[bytes, memoryview]:
-    """What stands in the file: the header, and the numbers in C order."""
+    """The content of a .npy file: the header, and the values in C order."""
     whole = np.ascontiguousarray(array)
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(whole))
@@ -118,10 +118,10 @@ def array_bytes(array: NDArray[Any]) -> tuple[bytes, memoryview]:
 def save_array(path: Path, array: NDArray[Any]) -> None:
     """Write a file that `np.load` reads: numbers or records of them, no objects. Not atomic by itself: write into an `ArtifactWriter`.
 
-    numpy's own writing hands the file to C (`ndarray.tofile`), which loses the system's error: on a full disk it says "100443 requested and
-    90048 written" and nothing of a disk. Format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
+    numpy's own writer passes the file to C (`ndarray.tofile`), which loses the system's error: on a full disk it reports "100443 requested
+    and 90048 written" and does not mention the disk. Format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
 
-    Raises ArtifactError that names the file on disk trouble.
+    Raises ArtifactError that names the file on disk errors.
     """
     assert not array.dtype.hasobject, "objects would be pickled"
     with disk_errors(path), open(path, "wb") as f:

@@ -1,4 +1,4 @@
-"""The record of an artifact: its hashes, its parents by fingerprint, and dated facts, each with where it comes from."""
+"""The record of an artifact: its hashes, its parents by fingerprint, and dated facts, each with its origin."""
 
 from __future__ import annotations
 
@@ -23,33 +23,33 @@ Path_ = tuple[str, ...]
 
 
 class Origin(StrEnum):
-    """How a fact is known. Every origin of a record is one of these, and perhaps more words after it ("counted before step 1")."""
+    """How a fact is known. Every origin in a record starts with one of these; more words may follow ("counted before step 1")."""
 
-    DEFAULT = "default"  # nobody said anything else
+    DEFAULT = "default"  # not set by anyone
     USER = "stated by the user"
     RECIPE = "stated in the recipe"
-    SOURCE = "read from the source"  # which file or key follows
+    SOURCE = "read from the source"  # the file or key follows
     SYSTEM = "read from the system"
     PACKAGES = "read from the packages"
     PARENT = "taken from a parent"
     COUNTED = "counted"
     MEASURED = "measured"
-    COMPUTED = "computed"  # follows from other facts
+    COMPUTED = "computed"  # from other facts
     HASHED = "hashed"
-    CHOSEN = "chosen"  # by a rule or by trials, which follow
+    CHOSEN = "chosen"  # by a rule or by trials; those follow
     DRAWN = "drawn"  # by a seed
     UNKNOWN = "not known"
 
     @classmethod
     def of(cls, text: str) -> Origin | None:
-        """The origin that a text begins with; None for any other text."""
-        found = next((o for o in cls if text.startswith(o)), None)
-        rest = "" if found is None else text[len(found) :]
-        return None if rest[:1].isalnum() else found
+        """The origin that a text starts with; None for any other text."""
+        origin = next((o for o in cls if text.startswith(o)), None)
+        rest = "" if origin is None else text[len(origin) :]
+        return None if rest[:1].isalnum() else origin
 
 
 def by_given(given: Mapping[str, Any], origin: str = Origin.USER) -> Callable[[Path_], str]:
-    """The origin of each value of a config, by its path: `origin` for what stands in `given`, a tree, the default for the rest."""
+    """The origin of each config value by its path: `origin` for values in the tree `given`, the default for the rest."""
 
     def of(path: Path_) -> str:
         here: Any = given
@@ -59,7 +59,7 @@ def by_given(given: Mapping[str, Any], origin: str = Origin.USER) -> Callable[[P
             elif isinstance(here, Mapping) and part in here:
                 here = here[part]
             else:
-                # The name of one of several configs stands for the config; any other value is given whole.
+                # A plain name of a config stands for its `kind`; any other value was given as a whole.
                 named = isinstance(here, str) and part == "kind"
                 whole = not isinstance(here, (Mapping, list, str))
                 return origin if i and (named or whole) else Origin.DEFAULT
@@ -70,7 +70,7 @@ def by_given(given: Mapping[str, Any], origin: str = Origin.USER) -> Callable[[P
 
 @dataclass(frozen=True)
 class Event:
-    """One fact: when it was noted (ISO 8601, UTC), which field, its value (JSON data; None = unknown), its origin."""
+    """One fact: time of recording (ISO 8601, UTC), field, value (JSON data; None = unknown), origin."""
 
     time: str
     field: str
@@ -80,10 +80,10 @@ class Event:
 
 @dataclass
 class Record:
-    """The facts of one artifact. Events are only ever added: a later event of a field supersedes, the earlier stays.
+    """The facts of one artifact. Events are only added: a later event of a field supersedes the earlier one, which stays.
 
-    `hashes` names contents ("fingerprint", "tokenizer", "template", ...); `parents` holds
-    {"kind", "fingerprint", "name"} each (further keys, such as what an adapter relied on, may follow).
+    `hashes` identifies contents ("fingerprint", "tokenizer", "template", ...); each of `parents` has
+    {"kind", "fingerprint", "name"} (and further keys, such as the hashes that an adapter depends on).
     """
 
     kind: str
@@ -92,29 +92,29 @@ class Record:
     events: list[Event] = field(default_factory=list)
 
     def add(self, field: str, value: Any, origin: str) -> None:
-        """Note a fact now. `origin` says how it is known: "measured", "counted from the config", "stated by the user". Raises ConfigError for one
-        that is none of `Origin`."""
+        """Record a fact now. `origin`: how it is known ("measured", "counted from the config", "stated by the user"). Raises ConfigError
+        for an origin that does not start with one of `Origin`."""
         assert field, "a fact needs a field"
         if Origin.of(origin) is None:
             raise ConfigError(
-                f"a record knows no origin {origin!r} (of {field!r})",
-                f"begin it with one of: {', '.join(Origin)}",
+                f"unknown origin {origin!r} of the fact {field!r}",
+                f"start it with one of: {', '.join(Origin)}",
             )
         time = datetime.now(UTC).isoformat(timespec="milliseconds")
         self.events.append(Event(time, field, plain(value), origin))
 
     def add_tree(self, field: str, tree: Any, origin: Callable[[Path_], str]) -> None:
-        """Note a config, whose values may have different origins: as one fact where all have the same, else part by part ("config.options.rank").
-        origin: that of a value by its path in the tree. `get` puts the parts together."""
+        """Record a config whose values may have different origins: as one fact if all are the same, else by part ("config.options.rank").
+        origin: returns the origin of a value by its path. `get` joins the parts."""
         for path, value, from_ in _parts(plain(tree), (), origin):
             self.add(".".join((field, *path)), value, from_)
 
     def add_parent(self, kind: str, fingerprint: str, name: str = "", **more: Any) -> None:
-        """Note what this artifact was made from."""
+        """Record an artifact that this one was derived from."""
         self.parents.append({"kind": kind, "fingerprint": fingerprint, "name": name, **plain(more)})
 
     def inherit(self, parent: Record, name: str) -> None:
-        """Note what a parent's record says that holds of what is made of it too: the licence."""
+        """Copy the facts of a parent that apply to derived artifacts too: the licence."""
         if (licence := parent.get("licence")) is not None:
             self.add("licence", licence, f"{Origin.PARENT}: {name or parent.kind}")
 
@@ -123,9 +123,9 @@ class Record:
         return next((e for e in reversed(self.events) if e.field == field), None)
 
     def get(self, field: str, default: Any = None) -> Any:
-        """The latest value of a field; of a config that was noted part by part (`add_tree`) all of it."""
-        if (found := self.event(field)) is not None:
-            return found.value
+        """The latest value of a field; for a config recorded by part (`add_tree`), all of it."""
+        if (event := self.event(field)) is not None:
+            return event.value
         tree = _Parts()
         for e in self.events:
             if e.field.startswith(f"{field}."):
@@ -137,13 +137,13 @@ class Record:
         return {"schema": SCHEMA, **asdict(self)}
 
     def save(self, path: str | Path) -> None:
-        """Write as JSON, atomically. Raises ArtifactError on disk trouble."""
+        """Write as JSON, atomically. Raises ArtifactError on disk errors."""
         write_atomic(path, self.as_bytes())
 
     def as_bytes(self) -> bytes:
-        """The record as the bytes of its file."""
+        """The bytes of the record's file."""
         text = json.dumps(self.to_dict(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-        # Half a surrogate pair (from an undecodable file name) has no UTF-8; its escape is JSON as well.
+        # A lone surrogate (from an undecodable file name) has no UTF-8; its escape is valid JSON too.
         return text.encode("utf-8", "backslashreplace")
 
     @classmethod
@@ -158,7 +158,7 @@ class Record:
                 f"{path} cannot be read: {e.strerror}", "give the folder of an artifact"
             ) from None
         except (ValueError, RecursionError):
-            raise ArtifactError(f"{path} is not valid JSON", "take an intact copy of the folder") from None
+            raise ArtifactError(f"{path} is not valid JSON", "use an intact copy of the folder") from None
         schema = data.get("schema") if isinstance(data, dict) else None
         if schema != SCHEMA:
             raise ArtifactError(
@@ -167,43 +167,43 @@ class Record:
         try:
             return cls._from(data)
         except (KeyError, TypeError, ValueError, AttributeError) as e:
-            raise ArtifactError(f"{path} is not a record: {e}", "take an intact copy of the folder") from None
+            raise ArtifactError(f"{path} is not a record: {e}", "use an intact copy of the folder") from None
 
     @classmethod
     def _from(cls, data: Mapping[str, Any]) -> Record:
         hashes, parents, events = data["hashes"], data["parents"], data["events"]
         if not isinstance(data["kind"], str) or not isinstance(hashes, dict):
-            raise TypeError("kind is text and hashes is a map")
+            raise TypeError("kind must be text and hashes a map")
         if not all(isinstance(k, str) and isinstance(v, str) for k, v in hashes.items()):
-            raise ValueError("hashes are text")
+            raise ValueError("hashes must be text")
         for parent in parents:
             if not all(isinstance(parent[k], str) for k in ("kind", "fingerprint", "name")):
-                raise ValueError("a parent has kind, fingerprint and name")
-        made = [Event(**e) for e in events]
-        if not all(isinstance(t, str) for e in made for t in (e.time, e.field, e.origin)):
-            raise ValueError("an event has time, field, value and origin")
-        return cls(data["kind"], dict(hashes), list(parents), made)
+                raise ValueError("a parent needs kind, fingerprint and name")
+        parsed = [Event(**e) for e in events]
+        if not all(isinstance(t, str) for e in parsed for t in (e.time, e.field, e.origin)):
+            raise ValueError("an event needs time, field, value and origin")
+        return cls(data["kind"], dict(hashes), list(parents), parsed)
 
 
 def _parts(value: Any, path: Path_, origin: Callable[[Path_], str]) -> Iterator[tuple[Path_, Any, str]]:
-    """A tree in as few parts as have one origin each."""
+    """A tree in the fewest parts with a single origin each."""
     inner: dict[str, Any] = {}
     if isinstance(value, dict):
         inner = value
     elif isinstance(value, list) and all(isinstance(x, dict) for x in value):
         inner = {str(i): x for i, x in enumerate(value)}
-    found = [part for k, v in inner.items() for part in _parts(v, (*path, k), origin)]
-    if len({from_ for _, _, from_ in found}) <= 1:
-        yield path, value, found[0][2] if found else origin(path)
+    parts = [part for k, v in inner.items() for part in _parts(v, (*path, k), origin)]
+    if len({from_ for _, _, from_ in parts}) <= 1:
+        yield path, value, parts[0][2] if parts else origin(path)
     else:
-        yield from found
+        yield from parts
 
 
 class _Parts(dict[str, Any]):
-    """What `_parts` took apart, by the names of the parts."""
+    """Joins the parts of `_parts` by their names."""
 
     def put(self, path: list[str], value: Any) -> None:
-        """Add the part at `path`; a later one takes the place of an earlier."""
+        """Add the part at `path`; a later one replaces an earlier one."""
         name, *rest = path
         if not rest:
             self[name] = value
@@ -214,23 +214,24 @@ class _Parts(dict[str, Any]):
         inner.put(rest, value)
 
     def joined(self) -> Any:
-        """The tree; parts that are numbered from 0 on were a list."""
+        """The tree; parts numbered from 0 on become a list."""
         inner = {k: v.joined() if isinstance(v, _Parts) else v for k, v in self.items()}
         return list(inner.values()) if list(inner) == [str(i) for i in range(len(inner))] else inner
 
 
 def state(record: Record, field: str, value: str | None, log: Callable[[str], object]) -> None:
-    """Note what the user states of a field, if anything. Where the source says otherwise both stay in the record, and it is said; the user's counts."""
+    """Record the user's value of a field, if any. If the source has another value, both stay in the record, a line is logged, and the user's
+    value is used."""
     if value is None:
         return
     before = record.get(field)
     if isinstance(before, str) and before.strip().casefold() != value.strip().casefold():
-        log(f"{field}: the source says {before!r}, you state {value!r}; the record keeps both, yours counts")
+        log(f"{field}: the source has {before!r}, you gave {value!r}; the record keeps both and uses yours")
     record.add(field, value, Origin.USER)
 
 
 def machine_facts() -> dict[str, Any]:
-    """What this computer is, without what identifies it (no host name, user or address). Unknown values are None."""
+    """Facts about this machine that do not identify it (no host name, user or address). Unknown values are None."""
     import torch
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -248,14 +249,14 @@ def machine_facts() -> dict[str, Any]:
 
 
 def version_facts() -> dict[str, str]:
-    """Versions of onebase and of the libraries that shape its results; those not installed are left out."""
+    """Versions of onebase and of the libraries that affect its results; those not installed are left out."""
     names = ("onebase", "torch", "numpy", "tokenizers", "safetensors", "pyarrow", "pydantic", "scikit-learn")
-    return {name: found for name in names if (found := _version(name)) is not None}
+    return {name: version for name in names if (version := _version(name)) is not None}
 
 
 @functools.cache
 def _version(name: str) -> str | None:
-    """Read once: a process does not change what it has imported, and each look parses the package's whole metadata."""
+    """Cached: versions do not change in a process, and each lookup parses the package's whole metadata."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

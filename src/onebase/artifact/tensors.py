@@ -1,7 +1,7 @@
 """Tensors on disk (safetensors, never pickle), and the fingerprint of weights.
 
-The file is written here and read by the `safetensors` library. Its own writer orders the metadata at random, so that two
-saves of equal tensors differ in bytes, and it copies a whole file in memory; ours is byte-repeatable and streams.
+The file is written here and read by the `safetensors` library. Its own writer orders the metadata at random, so two saves of
+equal tensors differ in bytes, and it copies the whole file in memory; ours is reproducible byte for byte and streams.
 Format: https://huggingface.co/docs/safetensors (8 bytes little-endian header size, JSON header, data without gaps).
 """
 
@@ -21,7 +21,7 @@ from onebase.artifact.disk import disk_errors
 from onebase.artifact.raw import FORMATS, digest, of_digest, unreadable
 
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, theirs) for name, theirs in FORMATS.items()}
-"""Number formats as the file calls them."""
+"""Dtypes by their names in the file."""
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
@@ -30,13 +30,13 @@ def save_tensors(
 ) -> None:
     """Write tensors of any shape and device as one safetensors file; equal input gives equal bytes.
 
-    Not atomic by itself: write into an `ArtifactWriter`. Tensors that share memory are written once each.
-    Raises ArtifactError on disk trouble.
+    Not atomic by itself: write into an `ArtifactWriter`. Tensors that share memory are each written in full.
+    Raises ArtifactError on disk errors.
     """
     path = Path(path)
     # Widest first keeps every tensor aligned to its element size.
     order = sorted(tensors, key=lambda n: (-tensors[n].element_size(), n))
-    # "format" is what transformers asks for; our own keys follow.
+    # transformers requires "format"; our own keys follow.
     header: dict[str, Any] = {"__metadata__": dict(sorted({"format": "pt", **(metadata or {})}.items()))}
     end = 0
     for name in order:
@@ -80,7 +80,7 @@ def tensors_digest(tensors: Mapping[str, torch.Tensor]) -> str:
 
 
 def fingerprint(tensors: Mapping[str, torch.Tensor], config: Mapping[str, Any]) -> str:
-    """The identity of weights, of tensors and the config (`artifact.raw`)."""
+    """The identity of weights, from tensors and config (`artifact.raw`)."""
     return of_digest(tensors_digest(tensors), config)
 
 

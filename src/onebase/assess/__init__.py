@@ -1,1 +1,1 @@
-"""What judges a base as a whole: the gate against classical systems, audits, lm-evaluation-harness."""
+"""Assessment of a base as a whole: the gate against classical systems, comparisons, audits, lm-evaluation-harness."""

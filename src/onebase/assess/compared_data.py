@@ -1,4 +1,4 @@
-"""What is compared: rows that are read, checked and drawn into folds before any base is opened."""
+"""Data of a comparison: rows are read, checked and split into folds before any base is opened."""
 
 import math
 from collections import Counter
@@ -21,7 +21,7 @@ from onebase.tasks.table import TASKS
 from onebase.tasks.tune import LEAST, groups_of
 
 FOLDS = 5
-"""Parts of the training rows, drawn by seed. A candidate learns on four and is judged on the fifth, as often as the time allows."""
+"""Cross-validation folds, drawn by seed. A candidate trains on four and is scored on the fifth, for as many folds as the time allows."""
 
 TASK_BY_COLUMN = {
     "label": "classify",
@@ -34,12 +34,12 @@ TASK_BY_COLUMN = {
     "grades": "rerank",
     "answers": "extract",
 }
-"""The task of rows that have a column, where nobody names one."""
+"""The default task of rows with a column of that name."""
 
 
 @dataclass(frozen=True)
 class ComparisonData:
-    """What is compared: rows that were read and checked, before any base is opened."""
+    """Data of a comparison, read and checked: training rows, test rows, methods, time limit and the fold of each training row."""
 
     given: Comparing
     test: Records
@@ -50,7 +50,7 @@ class ComparisonData:
     folds: list[int] = field(repr=False)
 
 
-def question(
+def comparison_data(
     data: Data,
     test: Data,
     *,
@@ -60,11 +60,11 @@ def question(
     columns: Mapping[str, str] | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> ComparisonData:
-    """Read and check what is compared. Raises UserError for a task or method that is not known, DataError for rows that do not fit: of one label,
-    test rows among the training rows, a label that only test rows have, too few rows."""
+    """Read and check the data of a comparison. Raises UserError for an unknown task or method, DataError for unsuitable rows: only one label, test
+    rows among the training rows, a label that only test rows have, too few rows."""
     if not 0 < minutes < math.inf:
-        raise UserError(f"{minutes:g} minutes are no time to compare in", "give a number above 0")
-    opened = TASKS[task].opened if task in TASKS else lambda given: given  # files of text, say
+        raise UserError(f"minutes is {minutes:g}", "give a number above 0")
+    opened = TASKS[task].opened if task in TASKS else lambda given: given  # for example files of text
     with files_read() as files:
         records = Records.of(opened(resolved(data)), columns).kept()
     with files_read() as test_files:
@@ -73,7 +73,7 @@ def question(
     able = [t.name for t in TASKS.values() if t.tuned_by]
     if name not in able:
         raise UserError(
-            f"task {name!r} is not compared", f"tasks with a score to choose by: {', '.join(able)}"
+            f"task {name!r} cannot be compared", f"tasks with a score to choose by: {', '.join(able)}"
         )
     chosen = TASKS[name]
     chosen_methods, classical = methods_of(methods, name)
@@ -92,26 +92,26 @@ def question(
 
 
 def task_of(records: Records) -> str:
-    """The task of rows by their columns. Raises UserError where these say nothing."""
-    there = {c for row in records.sound for c in row}
-    found = next((task for column, task in TASK_BY_COLUMN.items() if column in there), None)
-    if found is None:
-        named = ", ".join(f"{c} ({t})" for c, t in TASK_BY_COLUMN.items())
+    """The task of rows, inferred from their columns. Raises UserError if no column determines it."""
+    present = {c for row in records.sound for c in row}
+    task = next((task for column, task in TASK_BY_COLUMN.items() if column in present), None)
+    if task is None:
+        known = ", ".join(f"{c} ({t})" for c, t in TASK_BY_COLUMN.items())
         raise UserError(
-            f"the columns {', '.join(sorted(there)) or '(none)'} do not say which task it is",
-            f"give --task NAME, or map a column: --column label=NAME; known are {named}",
+            f"the task cannot be inferred from the columns {', '.join(sorted(present)) or '(none)'}",
+            f"give --task NAME, or map a column: --column label=NAME; known columns: {known}",
         )
-    return found
+    return task
 
 
 def folds_of(rows: Rows, seed: int, reads: Sequence[str]) -> list[int]:
-    """The fold of each row, 0 to 4, drawn by seed; -1: always learnt from. Rows with the same content are in one fold, each label (of many, the rarest
-    of a row) has its share in every fold, and no label is in one fold alone. Raises DataError where there are too few rows."""
-    said = [labels_of(r) for r in rows]
-    common = Counter(x for each in said for x in each)
+    """The fold of each row, 0 to 4, drawn by seed; -1: always trained on. Rows with the same content are in one fold, the folds are stratified by
+    label (for several labels by the rarest one of a row), and no label is in one fold only. Raises DataError for too few rows."""
+    labels = [labels_of(r) for r in rows]
+    common = Counter(x for each in labels for x in each)
     strata: dict[str, list[list[int]]] = {}
     for group in groups_of(rows, reads):
-        rarest = min(sorted(said[group[0]]), key=lambda x: common[x], default="")
+        rarest = min(sorted(labels[group[0]]), key=lambda x: common[x], default="")
         strata.setdefault(rarest, []).append(group)
     draws, at = Draws(seed, "folds"), 0
     fold = [-1] * len(rows)
@@ -124,13 +124,13 @@ def folds_of(rows: Rows, seed: int, reads: Sequence[str]) -> list[int]:
                 fold[i] = at % FOLDS
             at += 1
     for label in sorted(common):
-        mine = [i for i, each in enumerate(said) if label in each]
+        mine = [i for i, each in enumerate(labels) if label in each]
         if len({fold[i] for i in mine}) == 1 and fold[mine[0]] >= 0:
             for i in next(g for g in groups_of(rows, reads) if mine[0] in g):
                 fold[i] = -1
     if len(rows) < LEAST or any(f not in fold for f in range(FOLDS)):
         raise DataError(
-            f"{len(rows)} training rows are too few to choose by parts of them",
+            f"{len(rows)} training rows are too few for {FOLDS}-fold cross-validation",
             f"give at least {LEAST} different rows, with several of each label",
         )
     return fold
@@ -146,12 +146,12 @@ def labels_of(row: Mapping[str, Any]) -> set[str]:
 
 
 def _required(records: Records, task: str) -> tuple[str, ...]:
-    """The columns that rows of a task must have, for checks that need no base."""
-    there = {c for row in records.sound for c in row}
+    """The columns that rows of a task must have, for checks without a base."""
+    present = {c for row in records.sound for c in row}
     if task == "classify":
         return (
-            "image" if "image" in there and "text" not in there else "text",
-            "labels" if "labels" in there and "label" not in there else "label",
+            "image" if "image" in present and "text" not in present else "text",
+            "labels" if "labels" in present and "label" not in present else "label",
         )
     columns = TASKS[task].columns
     return columns if isinstance(columns, tuple) else ()
@@ -172,14 +172,14 @@ def _refuse_unknown(options: Mapping[str, Any], task: str, methods: Sequence[str
 
 def _refuse_labels(known: Rows, tested: Rows) -> None:
     """Raises DataError for rows of one label, and for labels that only test rows have."""
-    said, asked = ([{"label": x} for r in rows for x in sorted(labels_of(r))] for rows in (known, tested))
-    if "label" in known[0] and len({r["label"] for r in said}) < 2:
+    train, test = ([{"label": x} for r in rows for x in sorted(labels_of(r))] for rows in (known, tested))
+    if "label" in known[0] and len({r["label"] for r in train}) < 2:
         raise DataError(
-            f"all {len(known)} training rows have the label {said[0]['label']!r}",
+            f"all {len(known)} training rows have the label {train[0]['label']!r}",
             "give rows of at least two labels",
         )
-    if said:
-        check_labels(said, asked)
+    if train:
+        check_labels(train, test)
 
 
 def _refuse_shared(compared: Sequence[str], known: Rows, tested: Rows) -> None:
@@ -193,10 +193,10 @@ def _refuse_shared(compared: Sequence[str], known: Rows, tested: Rows) -> None:
             return [file_hash(path) for path in image_paths(rows, rows)]
         return [rows_hash([{c: r.get(c) for c in by}]) for r in rows]
 
-    learnt = set(keys(known))
-    shared = [i for i, key in enumerate(keys(tested)) if key in learnt] if by or _pictured(known) else []
+    train = set(keys(known))
+    shared = [i for i, key in enumerate(keys(tested)) if key in train] if by or _pictured(known) else []
     if shared:
         raise DataError(
             f"{len(shared)} of {len(tested)} test rows are among the training rows, first {tested.places[shared[0]]}",
-            "take them out of one of the two: what was learnt by heart says nothing (or allow it: -o 'allow=[test-in-train]')",
+            "remove them from one of the two: memorised rows measure nothing (or allow it: -o 'allow=[test-in-train]')",
         )

@@ -1,4 +1,4 @@
-"""What a comparison found: one table, one sentence, and both as a page."""
+"""The result of a comparison: a table, a sentence, and both as an HTML page."""
 
 import re
 from dataclasses import dataclass, field
@@ -20,8 +20,8 @@ TEMPLATE = "compare.html.jinja"
 
 @dataclass(frozen=True)
 class Tried:
-    """A candidate that was tried. system: its score on the test rows and its costs. sums: of its score on the rows of each fold that it was judged on.
-    seconds: to learn from all training rows. lower: is less better?"""
+    """A candidate that was tried. system: its score on the test rows and its costs. sums: of its score on the rows of each fold that was scored.
+    seconds: training on all training rows. lower: whether lower is better."""
 
     name: str
     method: str
@@ -53,7 +53,7 @@ class Tried:
 
     @property
     def ms_per_item(self) -> float:
-        """Milliseconds for a test row, of the one call that asked about all of them."""
+        """Milliseconds per test row, measured in one call for all of them."""
         return 1000 * self.system.predicting.seconds / self.system.score.n
 
     @property
@@ -69,8 +69,8 @@ class Tried:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Which candidate is best? `chosen` by cross-validation on `rows` training rows; `answer`, `line`: is the best adapter better than the best
-    classical system, on the test rows? `adapter`: the best of those that were learnt on a base."""
+    """The result of a comparison. chosen: the best candidate by cross-validation on `rows` training rows. answer, line: whether the best adapter is
+    better than the best classical system on the test rows. adapter: the best one trained on a base."""
 
     task: str
     rows: int
@@ -102,7 +102,7 @@ class Comparison:
 
     @property
     def table(self) -> str:
-        """The table as lines of text; * marks the chosen one."""
+        """The candidates as a text table; * marks the chosen one."""
         rows = [
             (
                 "",
@@ -137,7 +137,7 @@ class Comparison:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """All of it as plain data."""
+        """The result as JSON data."""
         return {
             "task": self.task,
             "score": self.metric,
@@ -166,12 +166,12 @@ class Comparison:
         }
 
     def write_page(self, path: str | Path) -> None:
-        """Write table, chart and sentence as one self-contained HTML file. Raises UserError where `path` cannot be one."""
+        """Write table, chart and sentence as one self-contained HTML file. Raises UserError if `path` cannot be written."""
         refuse_place(path := Path(path))
         write_atomic(path, self.page().encode("utf-8", "replace"))
 
     def page(self) -> str:
-        """The page as text."""
+        """The HTML page as text."""
         order = sorted(self.tried, key=lambda t: t.system.score.value, reverse=not self.tried[0].lower)
         dots = tuple(Dot(t.name, "classical" if t.classical else "base", t.system.score) for t in order)
         panel = Panel(self.metric, self.better, 3, ((f"on {self.test_rows:,} test rows", dots),))

@@ -1,4 +1,4 @@
-"""Scores and the gate's answer in the record of the adapter that they are of, each with the data that it was measured on."""
+"""Save scores and the gate's answer in the record of an adapter, each with the data that it was measured on."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 def kept_in(adapters: Sequence[str]) -> Path | None:
-    """The folder whose record takes the scores of a base with these adapters: that of one adapter of ours, no stack and none of PEFT."""
+    """The folder whose record stores the scores: that of a single onebase adapter; None for a stack or a PEFT adapter."""
     if len(adapters) != 1 or is_name(adapters[0]):
         return None
     folder = find_artifact(adapters[0])
@@ -32,8 +32,9 @@ def keep_scores(
     files: Sequence[FileRead],
     verdict: Verdict | None = None,
 ) -> bool:
-    """Add scores (as `evaluate` gives them), and the gate's answer, to the record of the adapter in `folder`. files: what the test rows were read from
-    (`onebase.data.file_hashes.files_read`). Returns whether it was done: a folder that cannot be written is warned of. The fingerprint stays."""
+    """Add scores (from `evaluate`) and the gate's answer to the record of the adapter in `folder`. files: the files of the test rows
+    (`onebase.data.file_hashes.files_read`). Returns whether they were saved; logs a warning for a folder that is not writable. The fingerprint
+    does not change."""
     files = list(dict.fromkeys(files))
     on: dict[str, Any] = {"on": ", ".join(f.name for f in files) or "rows given in Python"}
     if files:
@@ -41,11 +42,11 @@ def keep_scores(
     return _add(folder, scores, on, verdict)
 
 
-def keep_harness_scores(folder: str | Path, found: Harnessed) -> bool:
-    """Add the scores of lm-evaluation-harness to the record of the adapter in `folder`, with the versions of the harness and of its tasks. Returns
-    whether it was done."""
-    tasks = ", ".join(f"{name} (version {version})" for name, version in found.versions["tasks"].items())
-    return _add(folder, found.scores, {"on": f"lm_eval {found.versions['lm_eval']}, {tasks}"}, None)
+def keep_harness_scores(folder: str | Path, report: Harnessed) -> bool:
+    """Add the scores of lm-evaluation-harness to the record of the adapter in `folder`, with the versions of the harness and its tasks. Returns
+    whether they were saved."""
+    tasks = ", ".join(f"{name} (version {version})" for name, version in report.versions["tasks"].items())
+    return _add(folder, report.scores, {"on": f"lm_eval {report.versions['lm_eval']}, {tasks}"}, None)
 
 
 def _add(
@@ -58,17 +59,17 @@ def _add(
             value = {k: getattr(s, k) for k in ("value", "low", "high", "n")}
             record.add(f"scores.{name}", value | on, origin)
         if verdict is not None:
-            said = {
+            answer = {
                 "answer": verdict.answer,
                 "needs_base": verdict.needs_base,
                 "line": verdict.line,
                 "costs": [vars(c) for c in verdict.costs],
             }
-            record.add("gate", said | on, origin)
+            record.add("gate", answer | on, origin)
 
     try:
         add_facts(folder, add)
     except ArtifactError as e:
-        log.warning("the scores are not kept in the adapter's record: %s (%s)", e.cause, e.remedy)
+        log.warning("the scores are not saved in the adapter's record: %s (%s)", e.cause, e.remedy)
         return False
     return True

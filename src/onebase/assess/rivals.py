@@ -1,7 +1,7 @@
-"""Small classical systems for what a task's rows are: one label, many labels, a number, spans of a text, a picture. R rows, L labels.
+"""Small classical systems for each kind of rows: one label, several labels, a number, spans, an image. R rows, L labels.
 
-Each learns from rows and gives what a base gives (`onebase.evaluation.predictions`), so that both have the same scores. scikit-learn comes
-with the extra `eval` and is imported when needed.
+Each is fitted on rows and predicts what a base predicts (`onebase.evaluation.predictions`), so that both have the same scores. scikit-learn
+comes with the extra `eval` and is imported when needed.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from onebase.evaluation.predictions import Labels, LabelSets, Numbers
 from onebase.tasks.classify import is_multilabel
 
 TERMS = 1000
-"""Words whose TF-IDF trees may ask for."""
+"""Number of words whose TF-IDF are features of the trees."""
 SIDE = 24
-"""Pixels along each side of a picture, in red, green and blue."""
+"""Pixels along each side of the resized RGB image."""
 _FEW = 10
-"""Examples below which no strength of a penalty is chosen by cross-validation."""
+"""With fewer examples the regularisation strength is not chosen by cross-validation."""
 
 
 class Rival(Protocol):
-    """A classical system: `seconds` to fit, `size` in bytes of the numbers and words that must be shipped."""
+    """A classical system. seconds: of fitting. size: bytes of the numbers and words to ship."""
 
     name: str
     seconds: float
@@ -50,8 +50,8 @@ class Rival(Protocol):
 def rivals_of(
     task: str, rows: Sequence[Mapping[str, Any]], reads: Sequence[str]
 ) -> list[Callable[[], Rival]]:
-    """The classical systems for the rows of a task, none where there is none of the kind. reads: the columns that hold what is read; of
-    several a rival reads one below the other."""
+    """The classical systems for the rows of a task; an empty list if there are none. reads: the input columns, joined by line breaks if there
+    are several."""
     if task == "regress":
         return [lambda: RidgeOfTexts(reads), lambda: TreesOfTexts(reads)]
     if task == "tag":
@@ -66,7 +66,7 @@ def rivals_of(
 
 
 def read_texts(rows: Sequence[Mapping[str, Any]], reads: Sequence[str]) -> list[str]:
-    """What each row is read as."""
+    """The input text of each row."""
     return ["\n".join(str(r[c]) for c in (*reads, "text_pair") if c in r) for r in rows]
 
 
@@ -99,7 +99,7 @@ class OneLabel:
 
 
 class OneVsRest:
-    """Logistic regression on TF-IDF for each label by itself; a label is found from probability 0.5 on."""
+    """Independent logistic regression on TF-IDF for each label; a label is predicted from probability 0.5 on."""
 
     name = "TF-IDF + one-vs-rest logistic regression"
 
@@ -116,7 +116,7 @@ class OneVsRest:
         self._labels = sorted(set().union(*has))
         x = self._vectors.fit_transform(read_texts(rows, self._reads))
         for label in self._labels:
-            y = np.array([label in own for own in has])
+            y = np.array([label in labels for labels in has])
             if y.all():
                 self._weights.append((np.zeros(x.shape[1], np.float32), 100.0))
                 continue
@@ -159,8 +159,8 @@ class RidgeOfTexts:
         return self
 
     def predict(self, rows: Rows) -> Numbers:
-        found = self._model.predict(self._vectors.transform(read_texts(rows, self._reads)))
-        return Numbers(_values(rows).tolist(), np.asarray(found, np.float64).tolist())
+        values = self._model.predict(self._vectors.transform(read_texts(rows, self._reads)))
+        return Numbers(_values(rows).tolist(), np.asarray(values, np.float64).tolist())
 
     @property
     def size(self) -> int:
@@ -168,7 +168,7 @@ class RidgeOfTexts:
 
 
 class TreesOfTexts:
-    """Gradient boosting on the TF-IDF of the commonest words."""
+    """Gradient boosting on the TF-IDF of the most frequent words."""
 
     name = "TF-IDF + gradient boosting"
 
@@ -189,12 +189,12 @@ class TreesOfTexts:
         return self
 
     def predict(self, rows: Rows) -> Numbers:
-        found = self._model.predict(self._vectors.transform(read_texts(rows, self._reads)))
-        return Numbers(_values(rows).tolist(), np.asarray(found, np.float64).tolist())
+        values = self._model.predict(self._vectors.transform(read_texts(rows, self._reads)))
+        return Numbers(_values(rows).tolist(), np.asarray(values, np.float64).tolist())
 
     @property
     def size(self) -> int:
-        """Of a node: two children, the term that is asked for, the threshold and the value, 4 bytes each."""
+        """Per node: two children, the feature, the threshold and the value, 4 bytes each."""
         nodes = sum(tree.tree_.node_count for tree in self._model.estimators_.ravel())
         return (
             20 * int(nodes)
@@ -204,7 +204,7 @@ class TreesOfTexts:
 
 
 class PixelLogistic:
-    """Logistic regression on the pixels of a small copy of each picture."""
+    """Logistic regression on the pixels of a downscaled copy of each image."""
 
     name = "pixels + logistic regression"
 
@@ -219,9 +219,7 @@ class PixelLogistic:
         linear = sklearn("linear_model")
         x, y = _pixels(rows), [str(r["label"]) for r in rows]
         self._mean, self._scale = x.mean(0), float(x.std()) or 1.0
-        x = (x - self._mean) / (
-            self._scale * np.sqrt(x.shape[1])
-        )  # rows of about unit length, as TF-IDF's are
+        x = (x - self._mean) / (self._scale * np.sqrt(x.shape[1]))  # rows of about unit length, like TF-IDF's
         fewest = min(y.count(label) for label in set(y))
         c = _chosen(lambda c: linear.LogisticRegression(C=c, max_iter=300), x, y, fewest, "accuracy")
         self._model = linear.LogisticRegression(C=c, max_iter=300).fit(x, y)
@@ -238,7 +236,7 @@ class PixelLogistic:
 
 
 def _chosen(make: Callable[[float], Any], x: Any, y: Any, fewest: int, score: str) -> float:
-    """How little is shrunk: of a few strengths the best by cross-validation on three folds; 10 where there is too little to choose by."""
+    """The inverse regularisation strength: the best of a grid by 3-fold cross-validation; 10 with too few examples."""
     if fewest < _FEW:
         return 10.0
     selection = sklearn("model_selection")
@@ -258,7 +256,7 @@ def _labels(rows: Rows, names: Sequence[str], p_RL: Array) -> Labels:
 
 def _marks(each: Sequence[Sequence[str]], names: Sequence[str]) -> Array:
     """1 for the labels that a row has, [R, L]."""
-    return np.array([[float(n in own) for n in names] for own in map(set, each)])
+    return np.array([[float(n in labels) for n in names] for labels in map(set, each)])
 
 
 def _values(rows: Rows) -> Array:

@@ -1,4 +1,4 @@
-"""The classical system for spans of texts: logistic regression of each word's tag on the words around it."""
+"""The classical system for task tag: logistic regression of each word's tag on the words around it."""
 
 from __future__ import annotations
 
@@ -17,12 +17,11 @@ from onebase.methods.spans import spans_of, tags_of
 from onebase.tasks.tag import spans_said
 
 AROUND = 2
-"""Words to each side of one whose tag is asked for."""
+"""Context words on each side of the tagged one."""
 
 
 class TokenTags:
-    """Logistic regression of a tag for each word (begins a span, goes on in one, outside) on the words around it: as they are, their
-    shapes, beginnings and ends."""
+    """Logistic regression of a BIO tag for each word. Features of the words around it: the word, its shape, prefix and suffix."""
 
     name = "word features + logistic regression"
 
@@ -41,30 +40,30 @@ class TokenTags:
         tags: list[int] = []
         for row, each in zip(rows, spans, strict=True):
             places = _words(row["text"])
-            # Of two spans within one word the first is learnt: a word has one tag.
+            # Of two spans within one word only the first is used, since a word has one tag.
             kept = [s for i, s in enumerate(each) if not _shares_word(s, each[:i], places)]
             tags += tags_of(kept, places, number, row["text"])[0]
             seen += _word_features(row["text"], places)
         x = self._features.fit_transform(seen)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that it stopped before the last digit
+            warnings.simplefilter("ignore")  # that it did not fully converge
             self._model = sklearn("linear_model").LogisticRegression(C=10.0, max_iter=100).fit(x, tags)
         self.seconds = time.perf_counter() - began
         return self
 
     def predict(self, rows: Rows) -> SpanSets:
-        found = []
+        predicted = []
         for row in rows:
             text, places = row["text"], _words(row["text"])
             logp_TG = np.full((len(places), 1 + 2 * len(self._labels)), -np.inf)
             if places:
                 known = self._model.predict_log_proba(self._features.transform(_word_features(text, places)))
                 logp_TG[:, self._model.classes_] = known
-            found.append(spans_of(logp_TG.argmax(1).tolist(), places, self._labels, text))
+            predicted.append(spans_of(logp_TG.argmax(1).tolist(), places, self._labels, text))
         return SpanSets(
             *(
                 [[(s.start, s.end, s.label) for s in each] for each in some]
-                for some in (map(spans_said, rows), found)
+                for some in (map(spans_said, rows), predicted)
             )
         )
 
@@ -86,14 +85,14 @@ def _shares_word(span: Any, before: Sequence[Any], places: Sequence[tuple[int, i
 
 def _word_features(text: str, places: Sequence[tuple[int, int]]) -> list[dict[str, float]]:
     words = [text[a:b] for a, b in places]
-    own = [_one_word(w) for w in words]
+    each = [_one_word(w) for w in words]
     out = []
     for i in range(len(words)):
-        found: dict[str, float] = {}
+        features: dict[str, float] = {}
         for k in range(-AROUND, AROUND + 1):
-            at = own[i + k] if 0 <= i + k < len(own) else ("end",)
-            found |= {f"{k}:{name}": 1.0 for name in at}
-        out.append(found)
+            names = each[i + k] if 0 <= i + k < len(each) else ("end",)
+            features |= {f"{k}:{name}": 1.0 for name in names}
+        out.append(features)
     return out
 
 

@@ -1,4 +1,4 @@
-"""What a base is made of: named trunks, codecs and links; and short functions that write such trees."""
+"""The config of a base: named trunks, codecs and links; and functions that build common configs."""
 
 from typing import Literal
 
@@ -25,8 +25,8 @@ from onebase.model.config import (
 
 @config
 class BaseConfig:
-    """Trunks and codecs by name, and how the trunks meet. A codec's name is its kind: `text`, `image`, `audio`; a text base has one trunk
-    and one codec. Codecs of patches share the trunk that they name. `storage`: how its matrices are kept, if in few bits."""
+    """Trunks and codecs by name, and the links between trunks. A codec's name is its kind: `text`, `image`, `audio`; a text base has one
+    trunk and one codec. Codecs of patches share the trunk that they name. `storage`: the quantization of its matrices, if any."""
 
     trunks: dict[str, TrunkConfig]
     codecs: dict[str, CodecConfig]
@@ -42,7 +42,7 @@ class BaseConfig:
             )
         for name, codec in self.codecs.items():
             if codec.kind != name:
-                raise ConfigError(f"the codec {name!r} is of kind {codec.kind}", f"call it {codec.kind}")
+                raise ConfigError(f"the codec {name!r} is of kind {codec.kind}", f"name it {codec.kind}")
             groups = self.trunks[self.trunk_of(name)].groups
             if groups and (group := getattr(codec, "group", groups[0])) not in groups:
                 raise ConfigError(
@@ -52,8 +52,8 @@ class BaseConfig:
         for link in self.links:
             if lost := {link.src, link.dst} - self.trunks.keys():
                 raise ConfigError(
-                    f"link {link.src} -> {link.dst} names {min(lost)!r}",
-                    f"its trunks: {', '.join(sorted(self.trunks))}",
+                    f"link {link.src} -> {link.dst} has no trunk {min(lost)!r}",
+                    f"trunks: {', '.join(sorted(self.trunks))}",
                 )
 
     def trunk_of(self, codec: str) -> str:
@@ -63,29 +63,29 @@ class BaseConfig:
     @property
     def text(self) -> TextCodecConfig:
         """The text codec. Raises ConfigError when this base has none."""
-        found = self.codecs.get("text")
-        if not isinstance(found, TextCodecConfig):
+        codec = self.codecs.get("text")
+        if not isinstance(codec, TextCodecConfig):
             raise ConfigError(f"this base reads no text, only {_kinds(self)}", "use a base with text")
-        return found
+        return codec
 
     @property
     def image(self) -> ImageCodecConfig:
         """The image codec. Raises ConfigError when this base has none."""
-        found = self.codecs.get("image")
-        if not isinstance(found, ImageCodecConfig):
-            raise ConfigError(f"this base sees no images, only {_kinds(self)}", "use a base with images")
-        return found
+        codec = self.codecs.get("image")
+        if not isinstance(codec, ImageCodecConfig):
+            raise ConfigError(f"this base reads no images, only {_kinds(self)}", "use a base with images")
+        return codec
 
     @property
     def audio(self) -> AudioCodecConfig:
         """The audio codec. Raises ConfigError when this base has none."""
-        found = self.codecs.get("audio")
-        if not isinstance(found, AudioCodecConfig):
-            raise ConfigError(f"this base hears no sound, only {_kinds(self)}", "use a base with audio")
-        return found
+        codec = self.codecs.get("audio")
+        if not isinstance(codec, AudioCodecConfig):
+            raise ConfigError(f"this base reads no audio, only {_kinds(self)}", "use a base with audio")
+        return codec
 
     def link(self, how: str) -> Link | None:
-        """The link of a sort; None where there is none."""
+        """The link of a kind (memory, embed, pair); None where there is none."""
         return next((x for x in self.links if x.how == how), None)
 
 
@@ -95,10 +95,10 @@ def _kinds(cfg: BaseConfig) -> str:
 
 @config
 class TextShape:
-    """A decoder for text by its sizes. Sizes not given follow from `width` and `depth`.
+    """A text decoder by its sizes. Sizes that are not set follow from `width` and `depth`.
 
-    `portable` keeps to what the Llama layout can express (SwiGLU, affine RMS norms, no soft-cap, no lambdas, QK-norm off), so
-    that the base exports with equal logits; otherwise the recipe of docs/training.md.
+    `portable` stays within the Llama layout (SwiGLU, affine RMS norms, no soft-cap, no lambdas, QK-norm off), so that the base
+    exports with equal logits; otherwise the recipe of docs/training.md.
     """
 
     width: int
@@ -123,11 +123,11 @@ class TextShape:
 
 
 def text_base(shape: TextShape, direction: Literal["causal", "both"] = "causal") -> BaseConfig:
-    """The config tree of a text decoder of this shape; both: of an encoder, each of whose tokens sees those behind it too."""
+    """The config of a text decoder of this shape; both: of an encoder, whose tokens also attend to later ones."""
     if shape.width % shape.head_dim:
         raise ConfigError(
             f"width {shape.width} is not a multiple of head_dim {shape.head_dim}",
-            "choose head_dim that divides width",
+            "choose a head_dim that divides width",
         )
     heads = shape.width // shape.head_dim
     ff: Literal["swiglu", "relu2"] = "swiglu" if shape.portable else shape.ff
@@ -174,7 +174,7 @@ def text_base(shape: TextShape, direction: Literal["causal", "both"] = "causal")
 
 
 def base_parameters(cfg: BaseConfig) -> int:
-    """All learned numbers of a base."""
+    """Parameters of a base."""
     total = sum(count.parameters(t) for t in cfg.trunks.values())
     for name, codec in cfg.codecs.items():
         total += CODECS[codec.kind].parameters(codec, cfg.trunks[cfg.trunk_of(name)].width)
@@ -184,8 +184,8 @@ def base_parameters(cfg: BaseConfig) -> int:
 
 
 def base_flops(cfg: BaseConfig, length: int) -> float:
-    """Training FLOPs per token of a text base in rows of `length`: forward and backward (three forwards), head included. Of a base that reads
-    no text: per vector of a picture."""
+    """Training FLOPs per token of a text base in rows of `length`: forward and backward (three forwards), head included. For a base without
+    text: per vector of an image."""
     if "text" not in cfg.codecs:
         return 3.0 * count.forward_flops(cfg.trunks["image"], length)
     trunk = cfg.trunks["text"]

@@ -38,8 +38,8 @@ C = TypeVar("C")
 
 @dataclass
 class FeatureMemo:
-    """What a base keeps of itself while someone asked for it (`Base.remembering`): pooled states of texts by their ids, and the hash of
-    its weights once it was taken."""
+    """A cache of a base while `Base.remembering` is active: pooled states of texts by their ids, and the hash of its weights once
+    computed."""
 
     texts: dict[bytes, torch.Tensor] = field(default_factory=dict)
     weights: str | None = None
@@ -47,11 +47,11 @@ class FeatureMemo:
 
 @dataclass
 class LoadedBase:
-    """A base in memory: the module, the codec that makes its ids (`text_codec`; None where it reads no text), its record, and where it came from.
+    """A base in memory: the module, its `text_codec` (None where it reads no text), its record, and where it was read from.
 
-    `origin` is the fingerprint of the folder it was read from; a base made in memory computes its own. `embedding`: how a text
-    becomes one vector, where the base was made for that; `speech`: what its special tokens mean when it writes what it hears; `head`: what
-    it was published with, no part of its fingerprint. A copy begins without `memory`.
+    `origin` is the fingerprint of the folder it was read from; a base built in memory computes its own. `embedding`: how a text
+    becomes one vector, for embedding models; `speech`: its special tokens, for speech recognition; `head`: the published head, no part
+    of the fingerprint. A copy starts without `memory`.
     """
 
     model: BaseModel
@@ -70,12 +70,12 @@ class LoadedBase:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Content hash of weights and config; what adapters are bound to."""
+        """Content hash of weights and config, to which adapters are bound."""
         return self.origin or base_fingerprint(self.model)
 
     def reread(self) -> str:
-        """The fingerprint of the weights in memory as they are now (while they are remembered: as they were at the first asking). Hashed once, and
-        anew when they have changed by `state_of`."""
+        """The fingerprint of the weights in memory now (inside `remembering`: at the first call). Hashed once, and again when `state_of`
+        reports a change."""
         if self.memory is None:
             now = state_of(self.model)
             if self._hashed is None or self._hashed[0] != now:
@@ -87,13 +87,13 @@ class LoadedBase:
 
     @property
     def name(self) -> str:
-        """What the base calls itself: what its record says, else its folder; "" in memory."""
+        """The base's name: from its record, else its folder; "" in memory."""
         stated = self.record.get("name")
         return str(stated) if stated else self.path.name if self.path else ""
 
     @property
     def codec(self) -> TextCodec:
-        """What makes its ids. Raises ArtifactError for a base that reads no text."""
+        """The text codec. Raises ArtifactError for a base that reads no text."""
         if self.text_codec is None:
             raise ArtifactError(
                 f"this base has no tokenizer: it reads {', '.join(sorted(self.model.cfg.codecs))}",
@@ -103,18 +103,18 @@ class LoadedBase:
 
     @property
     def hashes(self) -> dict[str, str]:
-        """What an adapter may rely on: weights, tokenizer and template."""
-        found = {"fingerprint": self.fingerprint}
+        """Hashes of all that an adapter may depend on: weights, tokenizer and template."""
+        hashes = {"fingerprint": self.fingerprint}
         if self.text_codec is not None:
-            found |= {
+            hashes |= {
                 "tokenizer": self.text_codec.tokenizer.digest,
                 "template": self.text_codec.template.digest,
             }
-        return found
+        return hashes
 
 
 def base_tensors(model: BaseModel) -> dict[str, torch.Tensor]:
-    """The base's own parameters: no adapter's deltas, no heads, no virtual tokens, no rows that learn in the place of a matrix."""
+    """The base's own parameters: without adapter deltas, heads, virtual tokens, and the trained rows of `FewRows`."""
     return {
         name: p.detach()
         for name, p in model.named_parameters()
@@ -123,23 +123,23 @@ def base_tensors(model: BaseModel) -> dict[str, torch.Tensor]:
 
 
 SAMPLED = 1 << 16
-"""Numbers of a tensor at most that are summed up to see whether it has changed."""
+"""Maximum values of a tensor that are summed to detect a change."""
 
 
 @torch.no_grad()
 def state_of(model: BaseModel) -> tuple[object, ...]:
-    """What tells weights that have changed in memory from the same ones, at a hundredth of the time of a hash: the config, and of each tensor
-    name, address, version (which torch counts up at changes in place) and the sum of its bits, of a large one those of evenly spread
-    numbers: who changes weights past torch (`p.data`, numpy) changes no version."""
-    told: list[tuple[object, ...]] = []
+    """A cheap state that detects changed weights in memory, in a hundredth of the time of a hash. It has the config, and for each tensor its
+    name, address, version (which torch increments on in-place changes) and the sum of its bits (of a large tensor: of evenly spaced
+    values). The sum is needed because changes that bypass torch (`p.data`, numpy) change no version."""
+    facts: list[tuple[object, ...]] = []
     sums = []
     for name, t in base_tensors(model).items():
-        told.append((name, t.data_ptr(), -1 if t.is_inference() else t._version, t.shape, t.dtype))
+        facts.append((name, t.data_ptr(), -1 if t.is_inference() else t._version, t.shape, t.dtype))
         flat = t.reshape(-1) if t.is_contiguous() else t.contiguous().view(-1)
         some = flat[:: max(1, flat.numel() // SAMPLED)].contiguous()
         bits = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[some.element_size()]
         sums.append(some.view(bits).sum(dtype=torch.int64))
-    return (model.cfg, *told, *(torch.stack(sums).tolist() if sums else ()))
+    return (model.cfg, *facts, *(torch.stack(sums).tolist() if sums else ()))
 
 
 def base_fingerprint(model: BaseModel) -> str:
@@ -148,13 +148,13 @@ def base_fingerprint(model: BaseModel) -> str:
 
 
 def save_base(path: Path, base: LoadedBase, *, overwrite: bool = False) -> str:
-    """Write the folder, whole or not at all; returns the fingerprint."""
-    found = base_fingerprint(base.model)
-    base.record.hashes.update(base.hashes | {"fingerprint": found})
-    with ArtifactWriter(path, kind="base", facts={"fingerprint": found}, overwrite=overwrite) as w:
+    """Write the folder, completely or not at all; returns the fingerprint."""
+    digest = base_fingerprint(base.model)
+    base.record.hashes.update(base.hashes | {"fingerprint": digest})
+    with ArtifactWriter(path, kind="base", facts={"fingerprint": digest}, overwrite=overwrite) as w:
         tree = {"schema": 1, "config": to_dict(base.model.cfg)}
         w.path("base.json").write_text(json.dumps(tree, indent=1), encoding="utf-8")
-        save_tensors(w.path(WEIGHTS), base_tensors(base.model), {"fingerprint": found})
+        save_tensors(w.path(WEIGHTS), base_tensors(base.model), {"fingerprint": digest})
         if base.text_codec is not None:
             _save_text_codec(w, base.text_codec)
         if base.embedding is not None:
@@ -168,7 +168,7 @@ def save_base(path: Path, base: LoadedBase, *, overwrite: bool = False) -> str:
             w.path(HEAD).write_text(json.dumps(head, indent=1), encoding="utf-8")
             save_tensors(w.path(HEAD_WEIGHTS), base.head.tensors)
         base.record.save(w.path("record.json"))
-    return found
+    return digest
 
 
 def _save_text_codec(w: ArtifactWriter, codec: TextCodec) -> None:
@@ -187,7 +187,7 @@ def load_base(
 ) -> LoadedBase:
     """Read a base folder. Files are checked against the manifest (hashes cached by path, size and mtime).
 
-    `dtype` maps the device to the number format activations run in (fp32 when not given); weights stay as stored.
+    `dtype` maps the device to the dtype of activations (default fp32); weights stay as stored.
     Raises ArtifactError naming what is missing, damaged or of another kind.
     """
     manifest = read_manifest(path, "base")
@@ -219,7 +219,7 @@ def _head(path: Path) -> OwnHead | None:
 
 
 def _codec(path: Path, rows: int) -> TextCodec:
-    """Tokenizer and template; without a file of roles the tokenizer is one of our own."""
+    """Tokenizer and template; without a roles file the tokenizer was trained by onebase."""
     roles = _part(path / ROLES, Roles, "roles")
     tokenizer = Tokenizer.from_file(path / TOKENIZER, roles)
     template = ChatTemplate.from_file(path / TEMPLATE, tuple(tokenizer.specials), roles)
@@ -227,26 +227,27 @@ def _codec(path: Path, rows: int) -> TextCodec:
 
 
 def _part(file: Path, kind: type[C], key: str) -> C | None:
-    """A config in a file of its own; None where a base has none."""
+    """A config stored in its own file; None where the base has none."""
     if not file.is_file():
         return None
     return from_file(kind, read_json(file, key)[key], str(file))
 
 
 def put_tensors(model: BaseModel, tensors: dict[str, torch.Tensor], path: Path) -> None:
-    """Give the parameters of a model made on `meta` their tensors; every name and shape must fit."""
+    """Assign tensors to the parameters of a model built on `meta`; every name and shape must match."""
     wanted = {n: p.shape for n, p in model.named_parameters()}
     for name in sorted(wanted.keys() ^ tensors.keys()):
-        how = "is missing" if name in wanted else "is not known to the config"
+        how = "is missing" if name in wanted else "is not in the config"
         raise ArtifactError(
-            f"{path}: tensor {name!r} {how}", "the folder is not one of ours, or base.json was changed"
+            f"{path}: tensor {name!r} {how}",
+            "use an intact base folder: base.json or the weights were changed",
         )
     for name, shape in wanted.items():
         if tensors[name].shape != shape:
             raise ArtifactError(
-                f"{path}: tensor {name!r} has shape {tuple(tensors[name].shape)}, base.json says {tuple(shape)}",
-                "the folder is not one of ours, or base.json was changed",
+                f"{path}: tensor {name!r} has shape {tuple(tensors[name].shape)}, base.json requires {tuple(shape)}",
+                "use an intact base folder: base.json or the weights were changed",
             )
     with understood(path):
         model.load_state_dict(tensors, strict=True, assign=True)
-    model.requires_grad_(False)  # a loaded base is for use; whoever trains says what is learnt
+    model.requires_grad_(False)  # a loaded base is frozen; training unfreezes what it trains

@@ -1,6 +1,6 @@
-"""A head on the hidden states of a base: what it reads of them, its layers, and what its outputs mean.
+"""A head on the hidden states of a base: its features, its layers, and the meaning of its outputs.
 
-B examples, P features, C outputs. How one is fitted stands in `methods/head.py`.
+B examples, P features, C outputs. `methods/head.py` fits heads.
 """
 
 import math
@@ -21,17 +21,17 @@ from onebase.model.feedforward import ACTIVATIONS
 from onebase.model.norm import Norm
 
 Pooling = Literal["last", "mean", "both", "all", "cls"]
-"""Of the states of a text's tokens: the last one, the mean, these two, those and the largest value of each channel, the first one."""
+"""How token states are pooled: last state; mean; both of these; `all`: both and the maximum of each channel; `cls`: first state."""
 
 OUTSIDE = "O"
-"""The name of the class of tokens in no span."""
+"""The class of tokens outside all spans."""
 Read = Pooling | Literal["vector"]
-"""What a head reads of a text: a pooling, or the vector that the base makes of it, with length 1 (`engine.features.vector_of`)."""
+"""A head's input: a pooling, or the base's own embedding of the text, with length 1 (`engine.features.vector_of`)."""
 
 
 @config
 class LayerConfig:
-    """A hidden layer of a head, as wide as what it reads: norm(activation(x W^T + b))."""
+    """A hidden layer of a head, as wide as its input: norm(activation(x W^T + b))."""
 
     activation: Activation | Literal["tanh"] = "tanh"
     bias: bool = True
@@ -40,21 +40,23 @@ class LayerConfig:
     def __post_init__(self) -> None:
         if self.activation in GATED:
             raise ConfigError(
-                f"a head's hidden layer with activation {self.activation!r}", "give one without a gate"
+                f"a head's hidden layer has the gated activation {self.activation!r}",
+                "use one without a gate",
             )
 
 
 @config
 class HeadConfig:
-    """`labels` in the order of the head's outputs. `reads`: texts, or images (whose pooling engine.image_features explains). `pooling`: of
-    the states, or "vector": what the base makes of a text, with length 1. layer: a hidden layer before the outputs.
+    """`labels` in the order of the head's outputs. `reads`: texts, or images (engine.image_features documents their pooling). `pooling`: of
+    the states, or "vector": the base's own embedding of a text, with length 1. layer: a hidden layer before the outputs.
 
-    gives: "one" of the labels, "many" (each by a probability of its own), a "value" (no labels; it is mean + scale * output, in the
-    units of the data), "spans" (outputs for each token: outside of all spans, then begin and inside of each label; no pooling), or an "answer" (two outputs
-    for each token: it is the first, or the last, of the part that answers a question).
-    tags: names of the outputs for each token, where they stand in another order or scheme (B-name, I-name, name, O). sigmoid: a value
-    is given as its sigmoid. long: what is done with texts beyond the limit (a pair loses the end of its longer text, unless it is refused). pairs: a row may have a `text_pair`, which is read with its text. typed: the second text
-    of a pair is of the second type. pad: tokens of this id at the end of a text are not read. limit: tokens that are read of a text or a pair (null: the context).
+    gives: "one" of the labels; "many" (multilabel, a probability per label); a "value" (no labels; mean + scale * output, in the units
+    of the data); "spans" (outputs per token: outside of all spans, then begin and inside of each label; no pooling); or an "answer"
+    (two outputs per token: the start and the end of the answer to a question).
+    tags: names of the outputs per token, if they have another order or scheme (B-name, I-name, name, O). sigmoid: apply a sigmoid to a
+    value. pairs: a row may have a `text_pair`, which is read with its text. typed: the second text of a pair has type 1. pad: tokens of
+    this id at the end of a text are not read. limit: maximum tokens of a text or a pair (null: the context). long: what to do with texts
+    beyond the limit (of a pair, the longer text is truncated, unless it is refused).
     """
 
     labels: tuple[str, ...] = ()
@@ -74,16 +76,16 @@ class HeadConfig:
 
     def __post_init__(self) -> None:
         if not self.labels and self.gives not in ("value", "answer"):
-            raise ConfigError("a head without labels", "name them in `labels`")
+            raise ConfigError("a head has no labels", "name them in `labels`")
         if not (math.isfinite(self.mean) and 0 < self.scale < math.inf):
             raise ConfigError(
-                f"a head with mean {self.mean} and scale {self.scale}",
-                "give finite numbers, the scale above 0",
+                f"a head has mean {self.mean} and scale {self.scale}",
+                "both must be finite, and scale above 0",
             )
 
     @property
     def outputs(self) -> int:
-        """Numbers that the head gives for a text, or for a token."""
+        """Number of outputs per text, or per token."""
         if self.gives == "value":
             return 1
         if self.gives == "answer":
@@ -94,23 +96,23 @@ class HeadConfig:
 
     @property
     def tag_numbers(self) -> tuple[int, ...]:
-        """What each output for a token means as a tag of ours (methods/spans.py): 0 outside, 1 + 2 i begins a span of label i, 2 + 2 i goes on."""
-        found = []
+        """Our tag number (methods/spans.py) of each output per token: 0 outside, 1 + 2 i begins a span of label i, 2 + 2 i is inside it."""
+        numbers = []
         for name in self.tags or span_tags(self.labels):
             begins, label = tag_parts(name)
-            found.append(0 if name == OUTSIDE else 2 + 2 * self.labels.index(label) - begins)
-        return tuple(found)
+            numbers.append(0 if name == OUTSIDE else 2 + 2 * self.labels.index(label) - begins)
+        return tuple(numbers)
 
 
 def tag_parts(name: str) -> tuple[bool, str]:
-    """(begins a span, its label) of the name of a token's class: B-x, I-x, or x alone, which goes on; S- and U- begin, E- and L- go on."""
+    """(begins a span, its label) of a token class: B-x begins, I-x and a plain x are inside; S- and U- begin, E- and L- are inside."""
     if len(name) > 2 and name[1] == "-" and name[0] in "BISUEL":
         return name[0] in "BSU", name[2:]
     return False, name
 
 
 def span_tags(labels: Sequence[str]) -> tuple[str, ...]:
-    """The names of the outputs for a token in our own order: outside, then begin and inside of each label."""
+    """The names of the outputs per token in our own order: outside, then begin and inside of each label."""
     return (OUTSIDE, *(f"{part}-{label}" for label in labels for part in "BI"))
 
 
@@ -131,7 +133,7 @@ class HeadLayer(nn.Module):
 
 
 class Head(nn.Module):
-    """z = x W^T + b in fp32, of what a hidden layer makes of x where there is one."""
+    """z = x W^T + b in fp32, after a hidden layer if there is one."""
 
     def __init__(self, features: int, classes: int, layer: LayerConfig | None = None) -> None:
         super().__init__()
@@ -145,28 +147,28 @@ class Head(nn.Module):
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """All learned numbers by their names in a file: `head.weight` [C, P], `head.bias` [C], `head.layer.weight` [P, P] and so on."""
+        """All parameters by their names in a file: `head.weight` [C, P], `head.bias` [C], `head.layer.weight` [P, P] and so on."""
         return {file_name(name): p.detach() for name, p in self.named_parameters()}
 
     @classmethod
     def of(cls, cfg: HeadConfig, tensors: Mapping[str, Tensor]) -> "Head":
-        """The head with these tensors. Raises ConfigError where they are not those of such a head."""
+        """The head with these tensors. Raises ConfigError where their names or shapes do not match the config."""
         weight = tensors.get("head.weight")
         features = weight.shape[1] if weight is not None and weight.ndim == 2 else 0
-        with torch.device("meta"):  # no memory is taken for what does not fit
-            made = cls(features, cfg.outputs, cfg.layer)
-        own = {file_name(name): p for name, p in made.named_parameters()}
+        with torch.device("meta"):  # allocate nothing for tensors that do not fit
+            head = cls(features, cfg.outputs, cfg.layer)
+        own = {file_name(name): p for name, p in head.named_parameters()}
         if odd := sorted(n for n in own.keys() | tensors.keys() if not _fits(own.get(n), tensors.get(n))):
-            layer = " behind a hidden layer" if cfg.layer else ""
+            layer = " after a hidden layer" if cfg.layer else ""
             raise ConfigError(
-                f"the tensors of the head are not those of {cfg.outputs} outputs{layer} ({', '.join(odd)})",
+                f"the head's tensors do not match its config of {cfg.outputs} outputs{layer} ({', '.join(odd)})",
                 "use the adapter as it was saved",
             )
-        made.to_empty(device="cpu")
+        head.to_empty(device="cpu")
         with torch.no_grad():
-            for name, p in made.named_parameters():
+            for name, p in head.named_parameters():
                 p.copy_(tensors[file_name(name)])
-        return made
+        return head
 
 
 def file_name(name: str) -> str:
@@ -180,7 +182,7 @@ def _fits(own: Tensor | None, given: Tensor | None) -> bool:
 
 @dataclass(frozen=True)
 class OwnHead:
-    """The head that a base came with: the task that it is for, what it is, and its tensors as an adapter has them."""
+    """The head published with a base: its task, its config, and its tensors as in an adapter."""
 
     task: str
     config: HeadConfig

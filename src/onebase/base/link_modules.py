@@ -1,4 +1,4 @@
-"""What is learnt where the trunks of one base meet. B batch, T vectors of the source, D its width, N vectors given on, E the target's width."""
+"""The learned modules of links between trunks. B batch, T vectors of the source, D its width, N output vectors, E the target's width."""
 
 from typing import Literal
 
@@ -14,7 +14,7 @@ from onebase.model.trunk import TrunkOutput
 
 
 class Connector(nn.Module):
-    """States of one trunk as vectors for the sequence of another, see ConnectorConfig."""
+    """Turns the states of one trunk into vectors in the sequence of another, see ConnectorConfig."""
 
     def __init__(self, cfg: ConnectorConfig, src: int, dst: int) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class Connector(nn.Module):
         self.second = nn.Linear(cfg.hidden, dst, bias=cfg.bias) if cfg.hidden else None
 
     def taps(self, depth: int) -> tuple[int, ...]:
-        """Which blocks of a trunk of `depth` blocks it reads."""
+        """The blocks, of a trunk of `depth` blocks, whose output it reads."""
         return () if self.cfg.block is None else (depth - 1 - self.cfg.block,)
 
     def forward(self, out: TrunkOutput) -> Tensor:
@@ -39,7 +39,7 @@ class Connector(nn.Module):
 
 
 def shuffled(x_BTD: Tensor, by: int) -> Tensor:
-    """Squares of `by` x `by` neighbouring patches as one vector each, [B, T / by^2, D * by^2]; patches stand row by row in a square."""
+    """Pixel shuffle: each square of `by` x `by` patches becomes one vector, [B, T / by^2, D * by^2]; patches in a square are row by row."""
     if by == 1:
         return x_BTD
     B, T, D = x_BTD.shape
@@ -70,7 +70,7 @@ class PairLink(nn.Module):
         self.shift = nn.Parameter(torch.zeros(())) if cfg.shift else None
 
     def texts(self, hidden_BTD: Tensor, live_BT: Tensor) -> Tensor:
-        """fp32 unit vectors of texts from their states. live: false for padding, true somewhere in every row."""
+        """fp32 unit vectors of texts from their states. live: false for padding, true at least once in every row."""
         return self.placed(pooled(hidden_BTD, live_BT, self.cfg.pool), "dst")
 
     def placed(self, pooled_BD: Tensor, side: Literal["src", "dst"]) -> Tensor:
@@ -80,12 +80,12 @@ class PairLink(nn.Module):
         return F.normalize(v_BE.float(), dim=-1)
 
     def scores(self, src_BE: Tensor, dst_CE: Tensor) -> Tensor:
-        """Scores of every source with every target [B, C]."""
+        """Scores of every source against every target, [B, C]."""
         z_BC = src_BE @ dst_CE.T * self.scale.float().exp()
         return z_BC if self.shift is None else z_BC + self.shift.float()
 
     def probabilities(self, scores_BC: Tensor) -> Tensor:
-        """Probabilities of scores: of each pair by itself where it has a shift, else of one of the row's targets."""
+        """Probabilities from scores: a sigmoid per pair where there is a shift, else a softmax over the row's targets."""
         return scores_BC.softmax(-1) if self.shift is None else scores_BC.sigmoid()
 
 

@@ -1,4 +1,4 @@
-"""How the trunks of one base meet, as configs and counts; `link_modules` has what is learnt."""
+"""Configs and parameter counts of links between trunks; `link_modules` has their modules."""
 
 from typing import Literal
 
@@ -13,13 +13,13 @@ from onebase.model.count import norm_parameters
 
 @config
 class ConnectorConfig:
-    """What stands between a trunk's states and another trunk's sequence.
+    """The layers between a trunk's states and another trunk's sequence.
 
-    block: whose output is read, counted from the last (0); null: the states after the final norm. skip: vectors at the front that are
-    left out (class token, registers). pool: so many neighbouring patches of each direction become their mean (Gemma 3). shuffle: so many
-    become one long vector (pixel shuffle). norm acts on what comes of it; hidden: features between the two matrices (one matrix when
-    null). token: the id in the text whose places the vectors take; before, after: ids that stand around the places of one image. both:
-    in a causal text, the places of one image see each other both ways.
+    block: the block whose output is read, counted from the last (0); null: the states after the final norm. skip: vectors dropped at the
+    front (class token, registers). pool: average squares of `pool` x `pool` patches (Gemma 3). shuffle: concatenate squares of
+    `shuffle` x `shuffle` patches (pixel shuffle). norm: applied to the result; hidden: features between the two matrices (null: one
+    matrix). token: the placeholder id in the text that the vectors replace; before, after: ids around the placeholders of one image.
+    both: in a causal text, the vectors of one image attend to each other in both directions.
     """
 
     token: int
@@ -38,16 +38,16 @@ class ConnectorConfig:
     def __post_init__(self) -> None:
         if min(self.shuffle, self.pool) < 1 or self.skip < 0 or (self.block is not None and self.block < 0):
             raise ConfigError(
-                f"a connector with shuffle {self.shuffle}, pool {self.pool}, skip {self.skip}, block {self.block}",
-                "give shuffle and pool at least 1, skip and block at least 0",
+                f"a connector has shuffle {self.shuffle}, pool {self.pool}, skip {self.skip}, block {self.block}",
+                "shuffle and pool must be at least 1, skip and block at least 0",
             )
 
 
 @config
 class PairConfig:
-    """One space for a trunk (the source: its codec pools it) and one of text, whose states become a vector as `pool` says. Each goes through
-    a matrix into `width` features (null: as many as the source has), or stays as it is. Scores are cosines times exp(scale); where `shift`,
-    a learned number is added, and the score of a pair stands for itself (SigLIP) instead of beside those of others (CLIP)."""
+    """A shared space for a source trunk (pooled by its codec) and a text trunk (pooled by `pool`). Each is projected to `width` features
+    (null: the source's width) or used as it is. Scores are cosines times exp(scale). With `shift` a learned bias is added and each pair
+    is scored independently, by a sigmoid (SigLIP); without it by a softmax over all pairs (CLIP)."""
 
     width: int | None = None
     pool: EmbeddingConfig = EmbeddingConfig(pooling="last")
@@ -60,8 +60,8 @@ class PairConfig:
 
 @config
 class Link:
-    """`src` and `dst` are trunks. memory: dst's cross-attention reads src's states; embed: src's states go through a connector into dst's
-    sequence; pair: both in one space."""
+    """`src` and `dst` are trunks. memory: dst's cross-attention reads src's states; embed: a connector puts src's states into dst's
+    sequence; pair: both are projected into one space."""
 
     src: str
     dst: str
@@ -74,30 +74,30 @@ class Link:
             self.pair is not None
         ):
             raise ConfigError(
-                f"link {self.src} -> {self.dst} ({self.how}) with connector {self.connector} and pair {self.pair}",
-                "embed has a connector, pair has pair, memory has neither",
+                f"link {self.src} -> {self.dst} ({self.how}) has connector {self.connector} and pair {self.pair}",
+                "embed needs connector, pair needs pair, memory needs neither",
             )
 
     @property
     def name(self) -> str:
-        """The link's name among a base's modules."""
+        """The link's module name."""
         return f"{self.src}_{self.dst}"
 
 
 def connector_places(cfg: ConnectorConfig, codec: ImageCodecConfig) -> int:
-    """How many vectors one image gives. Raises ConfigError where its patches make no whole squares."""
+    """Number of vectors per image. Raises ConfigError where the patches cannot be grouped into whole squares."""
     left = codec.patches + codec.class_token + codec.registers - cfg.skip
     side, by = round(max(left, 0) ** 0.5), cfg.shuffle * cfg.pool
     if left < 1 or (by > 1 and (side * side != left or side % by)):
         raise ConfigError(
-            f"a connector with skip {cfg.skip}, pool {cfg.pool} and shuffle {cfg.shuffle} for {codec.patches} patches",
-            "skip what stands before the patches, and let pool and shuffle divide a side",
+            f"a connector has skip {cfg.skip}, pool {cfg.pool} and shuffle {cfg.shuffle} for {codec.patches} patches",
+            "skip must be the number of vectors before the patches; pool * shuffle must divide the patches per side",
         )
     return left // by**2
 
 
 def link_parameters(link: Link, src: int, dst: int) -> int:
-    """All learned numbers of a link."""
+    """Parameters of a link."""
     if (c := link.connector) is not None:
         wide, out = src * c.shuffle**2, c.hidden or dst
         total = norm_parameters(c.norm, wide) + out * (wide + c.bias)

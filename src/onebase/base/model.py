@@ -1,4 +1,4 @@
-"""A base as a module: trunks and codec ends composed as its config says. B batch, T time, D width, V vocabulary."""
+"""A base as a module: trunks, codec modules and links, composed by its config. B batch, T time, D width, V vocabulary."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -29,7 +29,7 @@ R = TypeVar("R")
 
 
 class BaseModel(nn.Module):
-    """Trunks and codec ends. Parameters keep their stored dtype; `compute_dtype` is what activations run in."""
+    """Trunks and codec modules. Parameters keep their stored dtype; `compute_dtype` is the dtype of activations."""
 
     def __init__(self, cfg: BaseConfig) -> None:
         super().__init__()
@@ -43,12 +43,12 @@ class BaseModel(nn.Module):
                 for name, c in cfg.codecs.items()
             }
         )
-        made = {x.name: link_module(x, cfg.trunks[x.src].width, cfg.trunks[x.dst].width) for x in cfg.links}
-        self.links = nn.ModuleDict({name: m for name, m in made.items() if m is not None})
+        links = {x.name: link_module(x, cfg.trunks[x.src].width, cfg.trunks[x.dst].width) for x in cfg.links}
+        self.links = nn.ModuleDict({name: m for name, m in links.items() if m is not None})
         if cfg.storage is not None:
             self._keep_in(cfg.storage, take=False)
-        self.heads = nn.ModuleDict()  # what adaptation puts on the hidden states; empty in a plain base
-        self.virtual = nn.ModuleDict()  # what it puts before the first token; empty too
+        self.heads = nn.ModuleDict()  # heads of adapters on the hidden states; empty in a plain base
+        self.virtual = nn.ModuleDict()  # virtual tokens of adapters before the first token; empty too
 
     @property
     def trunk(self) -> Trunk:
@@ -59,24 +59,24 @@ class BaseModel(nn.Module):
 
     @property
     def text(self) -> TextModule:
-        """The learned ends of the text codec. Raises ConfigError when this base reads no text."""
-        ends = self.codecs[self.cfg.text.kind]
-        assert isinstance(ends, TextModule)
-        return ends
+        """The text codec module. Raises ConfigError when this base reads no text."""
+        module = self.codecs[self.cfg.text.kind]
+        assert isinstance(module, TextModule)
+        return module
 
     @property
     def image(self) -> ImageModule:
-        """The learned ends of the image codec. Raises ConfigError when this base sees no images."""
-        ends = self.codecs[self.cfg.image.kind]
-        assert isinstance(ends, ImageModule)
-        return ends
+        """The image codec module. Raises ConfigError when this base reads no images."""
+        module = self.codecs[self.cfg.image.kind]
+        assert isinstance(module, ImageModule)
+        return module
 
     @property
     def audio(self) -> AudioModule:
-        """The learned end of the audio codec. Raises ConfigError when this base hears nothing."""
-        ends = self.codecs[self.cfg.audio.kind]
-        assert isinstance(ends, AudioModule)
-        return ends
+        """The audio codec module. Raises ConfigError when this base reads no audio."""
+        module = self.codecs[self.cfg.audio.kind]
+        assert isinstance(module, AudioModule)
+        return module
 
     @property
     def patches(self) -> dict[str, PatchModule]:
@@ -88,17 +88,17 @@ class BaseModel(nn.Module):
         return next(self.parameters()).device
 
     def reset(self, seed: int) -> None:
-        """Draw all starting weights from `seed` (on the CPU, so that a seed means the same on every device)."""
-        assert self.cfg.storage is None, "a quantised base has no starting weights"
+        """Initialise all weights from `seed` (on the CPU, so that a seed gives the same weights on every device)."""
+        assert self.cfg.storage is None, "a quantized base cannot be initialised"
         generator = torch.Generator().manual_seed(seed)
         for name in sorted(self.trunks):
             trunk = self.trunks[name]
             assert isinstance(trunk, Trunk)
             init_trunk(trunk, generator)
         for name in sorted(self.codecs):
-            ends = self.codecs[name]
-            assert isinstance(ends, TextModule | ImageModule | AudioModule | PatchModule)
-            ends.reset(generator)
+            codec = self.codecs[name]
+            assert isinstance(codec, TextModule | ImageModule | AudioModule | PatchModule)
+            codec.reset(generator)
         for name in sorted(self.links):
             for p in self.links[name].parameters():
                 if p.ndim == 2:
@@ -111,18 +111,19 @@ class BaseModel(nn.Module):
         return {m.site: m for m in self.modules() if isinstance(m, Proj)}
 
     def untie(self) -> None:
-        """Give the text head a matrix of its own, equal to the stem's (nothing to do when it has one): another config."""
+        """Give the text head a matrix of its own, equal to the stem's (does nothing when it has one); changes the config."""
         self.text.untie()
         self.cfg = replace(self.cfg, codecs=self.cfg.codecs | {"text": self.text.cfg})
 
     def quantise(self, storage: StorageConfig) -> None:
-        """Round the matrices of all projections, and of the head, into few bits: another config, other weights.
+        """Quantize the matrices of all projections and of the head; changes config and weights.
 
-        Raises ConfigError when this was done before, or when a matrix does not divide into groups.
+        Raises ConfigError when the base is already quantized, or when a matrix does not divide into groups.
         """
         if self.cfg.storage is not None:
             raise ConfigError(
-                f"this base is kept in {self.cfg.storage.bits} bits", "start from the one it was made of"
+                f"this base is already quantized to {self.cfg.storage.bits} bits",
+                "start from the base it was quantized from",
             )
         self._keep_in(storage, take=True)
         self.cfg = replace(self.cfg, storage=storage)
@@ -130,12 +131,12 @@ class BaseModel(nn.Module):
     def _keep_in(self, storage: StorageConfig, *, take: bool) -> None:
         for proj in self.sites().values():
             proj.keep_in(storage, take=take)
-        for ends in self.codecs.values():
-            assert isinstance(ends, TextModule | ImageModule | AudioModule | PatchModule)
-            ends.keep_in(storage, take=take)
+        for codec in self.codecs.values():
+            assert isinstance(codec, TextModule | ImageModule | AudioModule | PatchModule)
+            codec.keep_in(storage, take=take)
 
     def new_cache(self, batch: int, slots: int, routing: AdapterRouting | None = None) -> Cache:
-        """An empty key-value cache for the text trunk, with room for `slots` tokens a row and the virtual tokens before them."""
+        """An empty key-value cache for the text trunk, for `slots` tokens per row and the virtual tokens before them."""
         slots += sum(max(front.counts_B, default=0) for front in acting(self.virtual, routing, batch))
         return Cache(self.trunk.cfg, batch, slots, self.device, self.compute_dtype)
 
@@ -156,16 +157,16 @@ class BaseModel(nn.Module):
     ) -> TrunkOutput:
         """Hidden states of text; without columns every row is one document from position 0.
 
-        memory: what its cross-attention reads. inserts [N, D]: vectors that take the places of the connector's token, in order. media: patches by their
-        codec, which take the places they name. types: of tokens (of a pair of texts 0 and 1); None: all 0. Virtual tokens of an
-        active adapter (`virtual_counts`) stand before the first token, the positions of the row's tokens begin behind them, and a
-        cache needs that many more slots; a row is then one document. Raises UserError where both do not fit in the context.
+        memory: input of cross-attention. inserts [N, D]: vectors that replace the connector's placeholder tokens, in order. media: patches by
+        codec, at the places that they name. types: token types (0 and 1 in a pair of texts); None: all 0. The virtual tokens of an active adapter (`virtual_counts`) precede the first
+        token: positions of the row's tokens start after them, and a cache needs that many more slots; a row is then one document.
+        Raises UserError where tokens and virtual tokens do not fit in the context.
         """
         if cols is None:
             cols = Cols.simple(ids_BT.shape[0], ids_BT.shape[1], ids_BT.device)
         before_B = self.virtual_counts(routing, len(ids_BT))
         first = cache is None or cache.cols is None
-        if led := any(before_B):
+        if has_virtual := any(before_B):
             cols = shifted(cols, before_B, self.cfg.text.context if first else None)
         x_BTD = self.text.embed(ids_BT, cols.pos, self.compute_dtype, routing, cols.doc, types_BT)
         if inserts is not None:
@@ -173,7 +174,7 @@ class BaseModel(nn.Module):
             cols, mask = self._images_whole(ids_BT, cols, mask)
         if self.patches:
             x_BTD = with_patches(self.patches, x_BTD, media or {})
-        if led and first:
+        if has_virtual and first:
             prefixes, softs = acting(self.virtual, routing, len(ids_BT))
             if softs.found:
                 x_BTD, cols = with_soft_prompts(x_BTD, cols, softs, prefixes.counts_B, self.text.stem)
@@ -188,25 +189,25 @@ class BaseModel(nn.Module):
         return TrunkOutput(out.hidden[:, over:], {i: t_BTD[:, over:] for i, t_BTD in out.taps.items()})
 
     def virtual_counts(self, routing: AdapterRouting | None, batch: int) -> list[int]:
-        """How many places active adapters take before the first token of each row of a batch (soft prompts, prefixes)."""
+        """Number of virtual tokens of active adapters before each row of a batch (soft prompts, prefixes)."""
         prefixes, softs = acting(self.virtual, routing, batch)
         return [a + b for a, b in zip(prefixes.counts_B, softs.counts_B, strict=True)]
 
     def inserted(self, x_BTD: Tensor, ids_BT: Tensor, inserts_ND: Tensor) -> Tensor:
-        """`x` with the vectors in the places of the connector's token. Raises UserError when there are not as many of both."""
+        """`x` with the connector's placeholder tokens replaced by the vectors. Raises UserError when their numbers differ."""
         link = self.cfg.link("embed")
         assert link is not None and link.connector is not None
         places_BT = ids_BT == link.connector.token
         if int(places_BT.sum()) != len(inserts_ND):
             raise UserError(
-                f"{len(inserts_ND)} vectors of {link.src} for {int(places_BT.sum())} places in the text",
-                "let the text have one place (or the codec's expansion of it) for each image that is given",
+                f"{len(inserts_ND)} {link.src} vectors for {int(places_BT.sum())} placeholder tokens in the text",
+                "give one placeholder (or the codec's expansion of it) per image",
             )
         return x_BTD.masked_scatter(places_BT[..., None], inserts_ND.to(x_BTD.dtype))
 
     def _images_whole(self, ids_BT: Tensor, cols: Cols, mask: Mask | None) -> tuple[Cols, Mask | None]:
-        """Columns and mask under which the places of one image see each other, where the connector says so and no mask is given. Places
-        that touch are of one image."""
+        """Columns and mask with which the tokens of one image attend to each other, where the connector has `both` and no mask is given.
+        Adjacent placeholders belong to one image."""
         link = self.cfg.link("embed")
         assert link is not None and link.connector is not None
         if mask is not None or not link.connector.both:
@@ -224,23 +225,27 @@ class BaseModel(nn.Module):
         routing: AdapterRouting | None = None,
         taps: Sequence[int] = (),
     ) -> TrunkOutput:
-        """Hidden states of images (pixels [B, C, H, W]) or of sound (log-mel frames [B, M, F])."""
-        ends = self.image if kind == "image" else self.audio
-        x_BTD, cols = ends.embed(data, self.compute_dtype)
+        """Hidden states of images (pixels [B, C, H, W]) or of audio (log-mel frames [B, M, F])."""
+        codec = self.image if kind == "image" else self.audio
+        x_BTD, cols = codec.embed(data, self.compute_dtype)
         out: TrunkOutput = self.trunks[kind](x_BTD, cols, routing=routing, taps=taps)
         return out
 
     def link(self, how: Literal["embed", "pair"]) -> nn.Module:
-        """The learned part of the link of a sort. Raises UserError where this base has none."""
-        found = self.cfg.link(how)
-        if found is None:
-            what = "takes no images into its text" if how == "embed" else "has no common space of two kinds"
+        """The module of the link of a kind. Raises UserError where this base has none."""
+        link = self.cfg.link(how)
+        if link is None:
+            what = (
+                "takes no images in a prompt"
+                if how == "embed"
+                else "has no shared embedding space of two modalities"
+            )
             raise UserError(f"this base {what}", "use one that does (docs/images_and_text.md)")
-        return self.links[found.name]
+        return self.links[link.name]
 
     def seen(self, pixels_BCHW: Tensor, routing: AdapterRouting | None = None) -> Tensor:
-        """What `hidden` takes as inserts for these images, [N, E] with as many vectors for each image. Raises UserError where this base
-        takes no images into its text."""
+        """The `inserts` of `hidden` for these images, [N, E], the same number of vectors per image. Raises UserError where this base takes
+        no images in a prompt."""
         connector = self.link("embed")
         assert isinstance(connector, Connector)
         taps = connector.taps(len(self.cfg.trunks["image"].blocks))
@@ -248,23 +253,23 @@ class BaseModel(nn.Module):
         return out.flatten(0, 1)
 
     def logits(self, ids_BT: Tensor, routing: AdapterRouting | None = None) -> Tensor:
-        """fp32 logits [B, T, V] of whole rows."""
+        """fp32 logits [B, T, V] of complete rows."""
         return self.text.logits(self.hidden(ids_BT, routing=routing).hidden, routing)
 
     def forward(self, work: Callable[["BaseModel"], R]) -> R:
         """Run `work` on this model from inside a module call.
 
-        Sharded training gathers parameters around `forward`; whatever touches weights outside a trunk (the loss reads the
-        head's matrix) must therefore run within it.
+        Sharded training gathers parameters around `forward`. So everything that uses weights outside a trunk (the loss reads the
+        head's matrix) must run inside it.
         """
         return work(self)
 
     def groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
-        """Trainable parameters by the kind that decides their optimizer: matrix, embed, head, other.
+        """Trainable parameters in the groups that decide their optimizer: matrix, embed, head, other.
 
-        An adapter's rows of tokens go with the end they belong to, and virtual tokens with the embeddings.
+        An adapter's token rows are in the group of embedding or head, and virtual tokens in that of the embedding.
         """
-        found: dict[str, list[tuple[str, nn.Parameter]]] = {
+        groups: dict[str, list[tuple[str, nn.Parameter]]] = {
             "matrix": [],
             "embed": [],
             "head": [],
@@ -276,16 +281,16 @@ class BaseModel(nn.Module):
             if name.endswith((".stem.weight", ".stem.few.rows_KD", ".stem_KD")) or name.startswith(
                 "virtual."
             ):
-                found["embed"].append((name, p))
+                groups["embed"].append((name, p))
             elif name.endswith((".head.weight", ".head_KD")):
-                found["head"].append((name, p))
+                groups["head"].append((name, p))
             elif (
                 p.ndim == 2
                 and name.startswith("trunks.")
                 and not name.endswith(("lambdas", "relative"))
                 and ".deltas." not in name
             ):
-                found["matrix"].append((name, p))
+                groups["matrix"].append((name, p))
             else:
-                found["other"].append((name, p))
-        return found
+                groups["other"].append((name, p))
+        return groups

@@ -1,6 +1,6 @@
-"""What an adapter puts before the first token of a row: a soft prompt (vectors at the stem) or a prefix (keys and values in the cache).
+"""Virtual tokens of an adapter before the first token of a row: a soft prompt (input vectors) or a prefix (keys and values in the cache).
 
-Whoever makes ids knows nothing of it: `BaseModel.hidden` puts it there and takes its places out of what it gives back. B batch, T time,
+Code that builds ids does not handle them: `BaseModel.hidden` inserts them and removes their positions from its result. B batch, T time,
 P virtual tokens, D width, G key heads, H head features.
 """
 
@@ -18,7 +18,7 @@ from onebase.model.proj import AdapterRouting
 
 
 class SoftPrompt(nn.Module):
-    """Vectors [P, D] that stand where the embeddings of P tokens would (Lester et al., 2104.08691)."""
+    """Vectors [P, D] in place of the embeddings of P tokens (Lester et al., 2104.08691)."""
 
     def __init__(self, vectors_PD: Tensor) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class SoftPrompt(nn.Module):
 
 
 class Prefix(nn.Module):
-    """Keys and values [P, G, H] of each block, as P tokens would have left them in the cache (Li and Liang, 2101.00190)."""
+    """Keys and values [P, G, H] of each block, as if P tokens were in the cache (Li and Liang, 2101.00190)."""
 
     def __init__(self, keys: Sequence[Tensor], values: Sequence[Tensor]) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ VirtualTokens = SoftPrompt | Prefix
 
 
 class BatchVirtualTokens:
-    """The virtual tokens of one kind that act on a batch: which one each row has, if any."""
+    """The virtual tokens of one kind that act on a batch, and which of them each row has, if any."""
 
     def __init__(
         self, virtual: nn.ModuleDict, kind: type[VirtualTokens], routing: AdapterRouting | None, batch: int
@@ -56,24 +56,24 @@ class BatchVirtualTokens:
             if name not in virtual or not isinstance(tokens := virtual[name], kind):
                 continue
             for b in range(batch) if rows is None else rows:
-                assert self.which_B[b] < 0, "one soft prompt and one prefix act on a row at most"
+                assert self.which_B[b] < 0, "at most one soft prompt and one prefix per row"
                 self.which_B[b] = len(self.found)
             self.found.append(tokens)
 
     @property
     def counts_B(self) -> list[int]:
-        """How many places it takes before each row."""
+        """Number of virtual tokens before each row."""
         return [self.found[i].count if i >= 0 else 0 for i in self.which_B]
 
     def rows(self, parts: Sequence[Tensor]) -> Tensor:
-        """[B, P, ...]: of the tensors [p, ...], one for each of them, the one of each row; zeros behind it and where there is none."""
+        """[B, P, ...]: the tensor [p, ...] of each row, selected from one tensor per item of `found`; zero padded, zeros for no item."""
         P = max(map(len, parts))
         wide = [torch.cat((t, t.new_zeros(P - len(t), *t.shape[1:]))) for t in parts]
-        wide.append(torch.zeros_like(wide[0]))  # what -1 points at
+        wide.append(torch.zeros_like(wide[0]))  # index -1
         return torch.stack(wide)[self.which_B]
 
     def cols(self, start_B: Sequence[int], device: torch.device) -> Cols:
-        """Its columns [B, P], positions from `start` on. What a row lacks is padding."""
+        """Columns [B, P] of the virtual tokens, positions from `start` on. Missing ones are padding."""
         places_B1 = torch.tensor(self.counts_B, device=device)[:, None]
         step_P = torch.arange(int(max(self.counts_B)), device=device)
         here_BP = step_P < places_B1
@@ -91,15 +91,15 @@ def acting(
 
 
 def shifted(cols: Cols, before_B: Sequence[int], context: int | None) -> Cols:
-    """The columns of tokens that stand behind the virtual tokens of their rows. context: of the base, where these are the first tokens of
+    """The columns of tokens, shifted past the virtual tokens of their rows. context: the base's, where these are the first tokens of
     their rows. Raises UserError where both do not fit in it."""
     pos_BT = cols.pos + torch.tensor(before_B, device=cols.pos.device)[:, None]
     pos_BT = torch.where(cols.doc >= 0, pos_BT, 0)
     if context is not None:
-        assert int(cols.doc.max()) <= 0, "virtual tokens stand before one document a row"
+        assert int(cols.doc.max()) <= 0, "virtual tokens need rows of one document"
         if (longest := int(pos_BT.max()) + 1) > context:
             raise UserError(
-                f"{longest} tokens with the {max(before_B)} that the adapter puts first, the context is {context}",
+                f"{longest} tokens, {max(before_B)} of them virtual tokens of the adapter, exceed the context of {context}",
                 "shorten the text",
             )
     return replace(cols, pos=pos_BT, single=False)
@@ -108,18 +108,18 @@ def shifted(cols: Cols, before_B: Sequence[int], context: int | None) -> Cols:
 def with_soft_prompts(
     x_BTD: Tensor, cols: Cols, softs: BatchVirtualTokens, start_B: Sequence[int], stem: TextStem
 ) -> tuple[Tensor, Cols]:
-    """The input and columns of a trunk with the soft prompts in front, their positions from `start` on."""
+    """The input and columns of a trunk with the soft prompts prepended, their positions from `start` on."""
     front = softs.cols(start_B, x_BTD.device)
-    made = softs.rows([s.vectors_PD for s in softs.found if isinstance(s, SoftPrompt)])
-    return torch.cat((stem.placed(made, front.pos).to(x_BTD.dtype), x_BTD), 1), Cols.cat((front, cols))
+    prompt_BPD = softs.rows([s.vectors_PD for s in softs.found if isinstance(s, SoftPrompt)])
+    return torch.cat((stem.placed(prompt_BPD, front.pos).to(x_BTD.dtype), x_BTD), 1), Cols.cat((front, cols))
 
 
 def fill_cache(cache: Cache, front: BatchVirtualTokens, dtype: torch.dtype, device: torch.device) -> None:
-    """Put the prefixes into an empty cache; gradients reach them."""
+    """Write the prefixes into an empty cache; gradients reach them."""
     prefixes = [p for p in front.found if isinstance(p, Prefix)]
     cache.extend(front.cols([0] * len(front.which_B), device))
     for i, layer in enumerate(cache.layers):
         k_BPGH, v_BPGH = (
-            front.rows(list(made)).to(dtype) for made in zip(*((p.keys[i], p.values[i]) for p in prefixes))
+            front.rows(list(parts)).to(dtype) for parts in zip(*((p.keys[i], p.values[i]) for p in prefixes))
         )
         layer.append(k_BPGH.transpose(1, 2), v_BPGH.transpose(1, 2))

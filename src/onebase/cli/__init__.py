@@ -1,4 +1,4 @@
-"""The command line: thin over the Python face, imports on use, failures as one line of cause and one of remedy."""
+"""The command line: a thin layer over the Python API with lazy imports; an error is one line of cause and one of remedy."""
 
 import io
 import os
@@ -23,7 +23,7 @@ from onebase.cli import (
     use,
     vectors,
 )
-from onebase.cli.app import app, held
+from onebase.cli.app import app, locks
 from onebase.errors import UserError
 
 __all__ = [
@@ -70,11 +70,11 @@ ORDER = [
     "verify",
 ]
 app.registered_commands.sort(key=lambda c: ORDER.index(c.name or str(getattr(c.callback, "__name__", ""))))
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of a failure.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(show: bool) -> None:
+    if show:
         from onebase import __version__
 
         print(f"onebase {__version__}")
@@ -96,7 +96,9 @@ def main() -> None:
     """Entry point. A UserError becomes two lines on standard error and status 1."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a locale without a letter is no reason to stop
+            stream.reconfigure(
+                errors="backslashreplace"
+            )  # a character that the locale lacks must not stop a command
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         _guard(lambda: app(prog_name="onebase"))
         return
@@ -110,7 +112,7 @@ def main() -> None:
 
 def _guard(work: Callable[[], Any]) -> None:
     try:
-        with held:
+        with locks:
             work()
     except UserError as e:
         if os.environ.get("ONEBASE_DEBUG"):
@@ -120,7 +122,7 @@ def _guard(work: Callable[[], Any]) -> None:
             print(f"  {e.remedy}", file=sys.stderr)
         raise SystemExit(e.exit_status) from None
     except OSError as e:
-        # What a room did not foresee: still a cause and a remedy. A closed pipe (`| head`) is no failure.
+        # Not handled below: still a cause and a remedy. A closed pipe (`| head`) is not an error.
         if isinstance(e, BrokenPipeError):
             sys.stderr.close()
             raise SystemExit(0) from None

@@ -1,4 +1,4 @@
-"""The command adapt: a base learns a task."""
+"""The command adapt: train an adapter of a base for a task."""
 
 from functools import partial
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from onebase.cli.app import (
+    TRAIN_DATA,
     Column,
     Device,
     DType,
@@ -14,10 +15,11 @@ from onebase.cli.app import (
     Ref,
     app,
     check_paths,
+    echo,
     example,
     named_columns,
+    pairs_option,
     refuse_existing,
-    say,
 )
 from onebase.cli.names import BUILT_IN
 from onebase.errors import UserError
@@ -35,86 +37,72 @@ from onebase.readable import size
 def adapt(
     ref: Ref,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder to write; not needed with --dry-run.")
+        Path | None, typer.Option(metavar="DIR", help="Output folder; not needed with --dry-run.")
     ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE",
-            help="jsonl, json, csv, tsv, parquet or hf:org/name[:split], with the columns of the task. Not for method prompt.",
-        ),
-    ] = None,
+    data: Annotated[str | None, TRAIN_DATA] = None,
     column: Column = None,
     dry_run: Annotated[
         bool,
         typer.Option(
             "--dry-run",
-            help="Do all that comes before step 1, show the ledger, memory and time, and stop. Writes nothing.",
+            help="Show the token ledger, memory and time, and stop before step 1. Writes nothing.",
         ),
     ] = False,
-    task: Annotated[str | None, typer.Option(help="What is learnt: {tasks} (default: classify).")] = None,
-    method: Annotated[str | None, typer.Option(help="How: {methods} (default: lora).")] = None,
+    task: Annotated[str | None, typer.Option(help="Task: {tasks} (default: classify).")] = None,
+    method: Annotated[str | None, typer.Option(help="Method: {methods} (default: lora).")] = None,
     option: Annotated[
         list[str] | None,
-        typer.Option(
-            "-o",
-            "--option",
-            metavar="KEY=VALUE",
-            help="Any option of Base.adapt, as YAML; -o help says which this task and method take.",
-        ),
+        pairs_option("Option of the task or method, as YAML (repeatable); -o help lists them."),
     ] = None,
     batch_size: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Samples in an optimizer step (as -o batch_size=N)."),
+        typer.Option(metavar="N", help="Samples per optimizer step (as -o batch_size=N)."),
     ] = None,
     overwrite: Annotated[
         bool,
-        typer.Option("--overwrite", help="Replace the adapter that is in --out, when the new one is whole."),
+        typer.Option("--overwrite", help="Replace an adapter in --out once the new one is complete."),
     ] = False,
     test: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="Test rows: refused when some are among the rows of --data."),
+        typer.Option(metavar="FILE", help="Test rows: an error if any of them is in --data."),
     ] = None,
     allow: Annotated[
         list[str] | None,
-        typer.Option(metavar="CODE", help="A finding of the token ledger to go on with (repeatable)."),
+        typer.Option(metavar="CODE", help="Finding of the token ledger to ignore (repeatable)."),
     ] = None,
     resume: Annotated[
         Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Keep the state of learning there; the same command goes on from it.",
-        ),
+        typer.Option(metavar="DIR", help="Folder for checkpoints; the same command resumes from it."),
     ] = None,
     data_licence: Annotated[
         str | None,
         typer.Option(
-            "--data-licence", "--data-license", metavar="TEXT", help="The licence of --data, for the record."
+            "--data-licence", "--data-license", metavar="TEXT", help="Licence of --data, for the record."
         ),
     ] = None,
     data_source: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Where --data is from, for the record.")
+        str | None, typer.Option(metavar="TEXT", help="Origin of --data, for the record.")
     ] = None,
     tune: Annotated[
         int,
         typer.Option(
             metavar="N",
-            help="Try N learning rates and ranks first, judged on a part of the rows of --data (docs/tuning.md).",
+            help="First try N learning rates and ranks, validated on rows split off --data (docs/tuning.md).",
         ),
     ] = 0,
     score: Annotated[
-        str | None, typer.Option(metavar="NAME", help="With --tune: the score that judges (docs/tuning.md).")
+        str | None, typer.Option(metavar="NAME", help="With --tune: the score to select by (docs/tuning.md).")
     ] = None,
     device: Device = "auto",
     dtype: DType = "auto",
 ) -> None:
-    """Adapt a base to a task; only the adapter is written."""
+    """Adapt a base to a task; only the adapter is written. Method prompt needs no --data."""
     from onebase.cli.names import option_names
     from onebase.config import parse_pairs
     from onebase.tasks.option_names import METHOD, TASK
 
     known = option_names()
-    said = {"task": task, "method": method}  # what the user says; the rest is the default
+    given = {"task": task, "method": method}  # None: the default
     task, method = task or TASK, method or METHOD
     if option == ["help"]:
         known.check_pair(task, method)
@@ -123,48 +111,48 @@ def adapt(
     options = parse_pairs(option or [])
     if batch_size is not None:
         if "batch_size" in options:
-            raise UserError("--batch-size beside -o batch_size: the same said twice", "give one of them")
+            raise UserError("both --batch-size and -o batch_size are given", "give one of them")
         options["batch_size"] = batch_size
     if allow:
         options["allow"] = [*options.get("allow", []), *allow]
     known.check(options, task, method)
     if tune and resume:
-        raise UserError("--tune beside --resume: trials keep no state", "give one of them")
+        raise UserError(
+            "--tune and --resume do not go together: trials save no checkpoints", "give one of them"
+        )
     if score and not tune:
         raise UserError(
-            "--score without --tune: nothing is judged", "give --tune N, or score by onebase eval"
+            "--score needs --tune: it selects the best trial", "give --tune N, or score with onebase eval"
         )
     if data is None and method != "prompt" and method in BUILT_IN["methods"]:
-        raise UserError(f"method {method} learns from data", "give --data FILE")
+        raise UserError(f"method {method} needs training data", "give --data FILE")
     if out is None and not dry_run:
-        raise UserError(
-            "nothing says where the adapter goes", "give --out DIR, or --dry-run for a plan alone"
-        )
+        raise UserError("no output folder for the adapter", "give --out DIR, or --dry-run for a plan only")
     if out is not None:
         refuse_existing(out, hold=not dry_run, overwrite="adapter" if overwrite else "")
     columns = named_columns(column or [])
     check_paths(ref, None, [data, test])
     import onebase
-    import onebase.api  # methods of other packages register there, and tasks with their options in the table below
+    import onebase.api  # loads plug-ins; the table below holds tasks with their options
     import onebase.tasks.table
     from onebase.methods.table import method_of
     from onebase.tasks.options import read_options
     from onebase.train.callbacks import Progress
 
     if data is None and method_of(method).needs_rows:
-        raise UserError(f"method {method} learns from data", "give --data FILE")
-    read_options(options, task, method)  # their values, before the base is read
+        raise UserError(f"method {method} needs training data", "give --data FILE")
+    read_options(options, task, method)  # checks their values before the base is read
     base = onebase.load(ref, device=device, dtype=dtype)
     if out is None or dry_run:
-        found = base.plan_adapt(data or [], **said, test=test, columns=columns, trials=tune, **options)
-        say(found.text)
+        plan = base.plan_adapt(data or [], **given, test=test, columns=columns, trials=tune, **options)
+        echo(plan.text)
         return
-    learn = partial(base.tune, trials=tune, score=score) if tune else partial(base.adapt, resume=resume)
-    adapter = learn(
+    train = partial(base.tune, trials=tune, score=score) if tune else partial(base.adapt, resume=resume)
+    adapter = train(
         data or [],
-        **said,
+        **given,
         callbacks=[Progress(f"{method} {task}")],
-        log=say,
+        log=echo,
         test=test,
         columns=columns,
         data_licence=data_licence,
@@ -172,12 +160,12 @@ def adapt(
         **options,
     )
     adapter.save(out, overwrite=overwrite)
-    say(f"adapter: {out} ({size(adapter.bytes)}, {method}, for {base.fingerprint[:16]}...)")
+    echo(f"adapter: {out} ({size(adapter.bytes)}, {method}, for {base.fingerprint[:16]}...)")
 
 
 def _explain(task: str, method: str) -> None:
     import onebase.api
-    import onebase.tasks.table  # noqa: F401  and our tasks with their options here
+    import onebase.tasks.table  # noqa: F401  # and here the built-in tasks with their options
     from onebase.tasks.options import explained
 
-    say(explained(task, method))
+    echo(explained(task, method))

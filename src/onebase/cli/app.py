@@ -1,4 +1,4 @@
-"""What the commands share: the app, common options, and how they speak and refuse."""
+"""What the commands share: the app, common options, argument checks and output."""
 
 import contextlib
 import os
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 class FromTables(TyperCommand):
-    """A command whose help names tasks and methods: {tasks}, {methods}, {scored}, {judged} and {asked} stand for those of the tables, what
-    plug-ins bring among them. They are read when the help is shown, for no command should wait for them."""
+    """A command whose help lists tasks and methods: {tasks}, {methods}, {scored}, {judged} and {applied} are filled in from the tables,
+    plug-ins included. The tables are read only when the help is shown, so that no command waits for them."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """As the class above; what it refuses is told with what to write instead."""
+        """Add to a usage error what to write instead."""
         try:
             return super().parse_args(ctx, args)
-        except Exception as e:  # its class is typer's own affair
+        except Exception as e:  # the class of a usage error is internal to typer
             if hint := usage_hint(str(getattr(e, "message", "")), {o for p in self.params for o in p.opts}):
                 e.message += hint  # type: ignore[attr-defined]
             raise
@@ -32,8 +32,8 @@ class FromTables(TyperCommand):
     def format_help(self, ctx: Any, formatter: Any) -> None:
         parts: list[Any] = [self, *(p for p in self.params if hasattr(p, "help"))]
         for part in parts:
-            for key, found in names().items():
-                part.help = (part.help or "").replace(f"{{{key}}}", ", ".join(found))
+            for key, values in names().items():
+                part.help = (part.help or "").replace(f"{{{key}}}", ", ".join(values))
         super().format_help(ctx, formatter)
 
 
@@ -49,54 +49,65 @@ Ref = Annotated[
     str,
     typer.Argument(
         metavar="REF",
-        help="A base: a folder (of a base, a run, or a Hugging Face or CTranslate2 model), a .gguf file, a name in the store (onebase list), or hf:org/name on the Hub.",
+        help="The base: a folder (base, run, Hugging Face or CTranslate2 model), a .gguf file, a name in the store (onebase list), or hf:org/name.",
     ),
 ]
 ArtifactRef = Annotated[
     str,
     typer.Argument(
         metavar="REF",
-        help="What onebase made: the folder of a base, adapter, data set or run, or a name in the store (onebase list).",
+        help="A base, adapter, data set or run: its folder, or its name in the store (onebase list).",
     ),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
-DType = Annotated[str, typer.Option(help="Number format of activations: auto, bf16 or fp32.")]
+Device = Annotated[str, typer.Option(help="Device: auto, cpu, cuda or mps.")]
+DType = Annotated[str, typer.Option(help="Dtype of activations: auto, bf16 or fp32.")]
 AdapterDir = Annotated[
     list[str] | None,
     typer.Option(
         metavar="REF",
-        help="An adapter to put on the base: a folder (ours, or PEFT's), a name in the store, or hf:org/name. Given again, one more on top of it.",
+        help="Adapter to attach: a folder (onebase or PEFT), a name in the store, or hf:org/name. Repeat to stack.",
     ),
 ]
 Vars = Annotated[
     list[str] | None,
-    typer.Option(
-        "--var", metavar="NAME=VALUE", help="A value for a variable of a saved prompt (repeatable)."
-    ),
+    typer.Option("--var", metavar="NAME=VALUE", help="Value for a variable of a saved prompt (repeatable)."),
 ]
 Schema = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="A JSON schema that answers must fit (docs/structured.md)."),
+    typer.Option(metavar="FILE", help="JSON schema that the output must match (docs/structured.md)."),
 ]
 Regex = Annotated[
     str | None,
-    typer.Option(help="A regular expression that the whole answer must match (^ and $ are implied)."),
+    typer.Option(help="Regular expression that the whole output must match (^ and $ are implied)."),
 ]
 Spaces = Annotated[
-    bool, typer.Option("--spaces", help="With --schema: allow white space between the parts of the JSON.")
+    bool, typer.Option("--spaces", help="With --schema: allow white space between JSON tokens.")
 ]
 Column = Annotated[
     list[str] | None,
     typer.Option(
         metavar="TASK=FILE",
-        help="What the task calls a column, and what the file calls it: text=body (repeatable).",
+        help="Map a column of the task to a column of the file: text=body (repeatable).",
     ),
 ]
-Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder to write.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+MaxTokens = Annotated[int, typer.Option(help="Maximum new tokens.")]
+Temperature = Annotated[float, typer.Option(help="Sampling temperature; 0 is greedy.")]
+TRAIN_DATA = typer.Option(
+    "--data",
+    metavar="FILE",
+    help="Training rows: jsonl, json, csv, tsv, parquet or hf:org/name[:split].",
+)
+Out = Annotated[Path, typer.Option(metavar="DIR", help="Output folder.")]
+
+
+def pairs_option(help: str) -> Any:
+    """The repeatable option -o KEY=VALUE."""
+    return typer.Option("-o", "--option", metavar="KEY=VALUE", help=help)
 
 
 def example(*lines: str) -> str:
-    """An epilog that shows how a command is used."""
+    """The examples at the end of a command's help."""
     return "Example:\n\n" + "\n\n".join(lines)
 
 
@@ -105,7 +116,7 @@ def check_paths(
     adapters: str | Sequence[str] | None = None,
     files: Sequence[str | Path | None] = (),
 ) -> None:
-    """Raise UserError for a base, an adapter or a file that is not there or is something else: before torch is imported, which takes seconds."""
+    """Raise UserError for a base, an adapter or a file that is missing or of another kind, before torch is imported, which takes seconds."""
     from onebase.artifact.disk import check_file
     from onebase.formats.hub.names import is_name
     from onebase.opening.find import expect_adapter, expect_base
@@ -120,34 +131,33 @@ def check_paths(
 
 
 def load_base(ref: str, adapters: str | Sequence[str] | None, device: str, dtype: str) -> "onebase.Base":
-    """The base with the adapters on it, the last one on top."""
+    """The base with the adapters attached, the last one on top."""
     check_paths(ref, adapters)
     import onebase
     from onebase.opening.find import find_artifact
 
-    each = [adapters] if isinstance(adapters, str) else list(adapters or [])
-    found = [find_artifact(a) for a in each]
+    refs = [adapters] if isinstance(adapters, str) else list(adapters or [])
+    paths = [find_artifact(a) for a in refs]
     base = onebase.load(ref, device=device, dtype=dtype)
-    return base.with_adapter(found) if found else base
+    return base.with_adapter(paths) if paths else base
 
 
 def refuse_blank(texts: Sequence[str]) -> None:
-    """Raises UserError for a text without a letter: a base makes something even of that, which means nothing."""
+    """Raises UserError for a blank text: the model would give an output for it, and it would mean nothing."""
     for i, text in enumerate(texts, 1):
         if not text.strip():
-            raise UserError(
-                f"text {i} of {len(texts)} is empty", "give a text; is a variable of the shell empty?"
-            )
+            raise UserError(f"text {i} of {len(texts)} is empty", "give a text; is a shell variable empty?")
 
 
 def named_columns(pairs: list[str]) -> dict[str, str]:
-    """`text=body` as what the task calls a column, and what the file calls it. Raises UserError."""
+    """`text=body` pairs as a mapping from the task's columns to the file's. Raises UserError."""
     out: dict[str, str] = {}
     for pair in pairs:
         task, equals, name = pair.partition("=")
         if not equals or not task.strip() or not name.strip() or task.strip() in out:
             raise UserError(
-                f"--column {pair!r} " + ("names a column again" if equals else "is no TASK=FILE"),
+                f"--column {pair!r} "
+                + ("names a column twice" if task.strip() in out else "is not of the form TASK=FILE"),
                 "write for example --column text=body --column label=topic, each column once",
             )
         out[task.strip()] = name.strip()
@@ -157,7 +167,7 @@ def named_columns(pairs: list[str]) -> dict[str, str]:
 def constraint(
     schema: Path | None, regex: str | None = None, spaces: bool = False
 ) -> "onebase.Constraint | None":
-    """The form that --schema or --regex asks for."""
+    """The constraint of --schema or --regex."""
     if schema is None and regex is None:
         return None
     try:
@@ -165,8 +175,8 @@ def constraint(
     except (OSError, UnicodeDecodeError) as e:
         inline = str(schema).lstrip().startswith("{")
         raise UserError(
-            f"--schema {schema} is no file" if inline else f"--schema {schema} cannot be read: {e}",
-            "write the schema into a file, and give its path" if inline else "give a file with a JSON schema",
+            f"--schema {schema} is not a file" if inline else f"--schema {schema} cannot be read: {e}",
+            "write the schema to a file and give its path" if inline else "give a file with a JSON schema",
         ) from None
     import onebase
 
@@ -174,19 +184,19 @@ def constraint(
 
 
 def variables(pairs: Sequence[str] | None) -> dict[str, str] | None:
-    """`NAME=VALUE` pairs; None without any. Raises UserError."""
+    """`NAME=VALUE` pairs as a mapping; None if there are none. Raises UserError."""
     out: dict[str, str] = {}
     for pair in pairs or ():
         name, sign, value = pair.partition("=")
         if not sign or not name or name in out:
-            what = "names a variable again" if name in out else "is no NAME=VALUE"
+            what = "names a variable twice" if name in out else "is not of the form NAME=VALUE"
             raise UserError(f"--var {pair!r} {what}", "write for example --var language=French, each once")
         out[name] = value
     return out or None
 
 
-def say(line: str) -> None:
-    if os.environ.get("RANK", "0") == "0":  # under torchrun one process speaks for all
+def echo(line: str) -> None:
+    if os.environ.get("RANK", "0") == "0":  # under torchrun only rank 0 prints
         print(line, flush=True)
 
 
@@ -196,13 +206,13 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=1))
 
 
-held = contextlib.ExitStack()
-"""What a command has claimed; `main` lets go of it when the command ends."""
+locks = contextlib.ExitStack()
+"""Locks on output folders; `main` releases them when the command ends."""
 
 
 def refuse_existing(out: Path, *, hold: bool = True, overwrite: str = "", option: str = "--out") -> None:
-    """Say that the folder is taken before the work, not after it; with `hold` it is ours until the command ends, and another process
-    that is to write it is told now. overwrite: the kind of an artifact that may be there, and is replaced."""
+    """Raise UserError for an output folder that exists, before the work starts. With `hold` the folder is locked until the command ends, and
+    another process that would write it fails at once. overwrite: the kind of artifact that may exist there and is replaced."""
     from onebase.artifact.manifest import MANIFEST, read_manifest
     from onebase.artifact.owned import owned
 
@@ -211,8 +221,8 @@ def refuse_existing(out: Path, *, hold: bool = True, overwrite: str = "", option
             raise UserError(f"{out} already exists", f"choose another {option}")
         if not (out / MANIFEST).is_file():
             raise UserError(
-                f"{out} was not made by onebase, so it is not overwritten", f"choose another {option}"
+                f"{out} was not written by onebase, so it is not overwritten", f"choose another {option}"
             )
         read_manifest(out, overwrite)
     if hold and os.environ.get("RANK", "0") == "0":
-        held.enter_context(owned(out, beside=True))
+        locks.enter_context(owned(out, beside=True))

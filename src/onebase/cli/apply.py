@@ -1,4 +1,4 @@
-"""The command that asks an adapter about texts or rows."""
+"""The command apply: run an adapter on texts or rows."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,10 +13,10 @@ from onebase.cli.app import (
     Vars,
     app,
     check_paths,
+    echo,
     example,
     load_base,
     refuse_blank,
-    say,
     variables,
 )
 from onebase.cli.lines import json_line, one_line, stdin_lines
@@ -35,31 +35,33 @@ def apply(
     ref: Ref,
     texts: Annotated[
         list[str] | None,
-        typer.Argument(metavar="TEXT...", help="Texts; - reads one a line of standard input."),
+        typer.Argument(metavar="TEXT...", help="Texts; - reads standard input, one per line."),
     ] = None,
     adapter: Annotated[
         list[str] | None,
         typer.Option(
             metavar="REF",
-            help="The adapter to ask: a folder (ours, or PEFT's), a name in the store, or hf:org/name. Given again, one more on top of it. Not given: the head that the base came with.",
+            help="Adapter to run: a folder (onebase or PEFT), a name in the store, or hf:org/name. Repeat to stack. Default: the base's own head.",
         ),
     ] = None,
     data: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Rows with a column `text` (or a prompt's variables), in their place."
+            metavar="FILE", help="Instead of TEXT: rows with a column `text` (or a prompt's variables)."
         ),
     ] = None,
     var: Vars = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
     device: Device = "auto",
     dtype: DType = "fp32",
 ) -> None:
-    """Say what an adapter makes of texts or rows.
+    """Run an adapter on texts or rows, and print its predictions.
 
-    For the tasks that are asked so: {asked}."""
+    Tasks: {applied}."""
     if bool(texts) == (data is not None):
-        raise UserError("no texts, or texts from two places", "give TEXT..., or --data FILE")
+        raise UserError(
+            "both TEXT and --data are given" if texts else "no texts", "give TEXT..., or --data FILE"
+        )
     lines = list(texts or [])
     if lines == ["-"]:
         lines = [line for line in stdin_lines() if line.strip()]
@@ -72,20 +74,20 @@ def apply(
     from onebase.tasks.table import answers, asked_by
 
     base = load_base(ref, adapter, device, dtype)
-    reads = asked_by(base.attached)
-    if unknown := sorted(values.keys() - set(reads)):
+    columns = asked_by(base.attached)
+    if unknown := sorted(values.keys() - set(columns)):
         raise UserError(
-            f"--var {unknown[0]}: the adapter has no such variable", f"it has: {', '.join(reads)}"
+            f"--var {unknown[0]}: the adapter has no such variable", f"it has: {', '.join(columns)}"
         )
-    needed = [c for c in reads if c not in values]
-    if lines and "text" not in reads:
+    needed = [c for c in columns if c not in values]
+    if lines and "text" not in columns:
         raise UserError(
-            f"the adapter is asked by {', '.join(reads)}, not by a text", "give rows: --data FILE"
+            f"the adapter needs the columns {', '.join(columns)}, not one text", "give rows: --data FILE"
         )
-    found = read_rows(resolved(data), needed) if data else [{"text": line} for line in lines]
-    rows = [{**r, **values} for r in found]
-    given = inputs(base.attached, rows) if reads == ("text",) else rows
-    for row, text, said in zip(rows, given, answers(base, given), strict=True):
-        asked = ("text", "text_pair") if isinstance(text, tuple) else reads
-        own = {c: str(row.get(c)) if reads == ("text",) else row.get(c) for c in asked}
-        say(json_line({**own, **said.fields}) if json else one_line(said.line))
+    read = read_rows(resolved(data), needed) if data else [{"text": line} for line in lines]
+    rows = [{**r, **values} for r in read]
+    prompts = inputs(base.attached, rows) if columns == ("text",) else rows
+    for row, prompt, answer in zip(rows, prompts, answers(base, prompts), strict=True):
+        shown = ("text", "text_pair") if isinstance(prompt, tuple) else columns
+        fields = {c: str(row.get(c)) if columns == ("text",) else row.get(c) for c in shown}
+        echo(json_line({**fields, **answer.fields}) if json else one_line(answer.line))

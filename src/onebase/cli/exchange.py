@@ -1,11 +1,22 @@
-"""Commands that turn a base into another form."""
+"""Commands that convert a base: import, export, merge and quantize."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from onebase.cli.app import AdapterDir, Out, Ref, app, check_paths, example, load_base, refuse_existing, say
+from onebase.cli.app import (
+    AdapterDir,
+    Out,
+    Ref,
+    app,
+    check_paths,
+    echo,
+    example,
+    load_base,
+    pairs_option,
+    refuse_existing,
+)
 
 
 @app.command(
@@ -21,13 +32,13 @@ def import_(
         str,
         typer.Argument(
             metavar="SRC",
-            help="An open model: a folder (Hugging Face, CTranslate2), a .gguf file or hf:org/name. With --base an adapter of PEFT, likewise.",
+            help="Open model: a folder (Hugging Face, CTranslate2), a .gguf file or hf:org/name. With --base: a PEFT adapter.",
         ),
     ],
     out: Out,
     base: Annotated[
         str | None,
-        typer.Option(metavar="REF", help="The base of an adapter of PEFT, as other commands take it."),
+        typer.Option(metavar="REF", help="Base of the PEFT adapter SRC."),
     ] = None,
     licence: Annotated[
         str | None,
@@ -35,14 +46,12 @@ def import_(
             "--licence",
             "--license",
             metavar="TEXT",
-            help="Its licence, where SRC does not say it: MIT, apache-2.0 ...",
+            help="Licence of SRC, if it does not state one: MIT, apache-2.0 ...",
         ),
     ] = None,
-    source: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Where it is from, for the record.")
-    ] = None,
+    source: Annotated[str | None, typer.Option(metavar="TEXT", help="Origin of SRC, for the record.")] = None,
 ) -> None:
-    """Take an open model into a base folder, its record saying where from. (Other commands also take SRC as it is.)"""
+    """Convert an open model to a base folder, with its origin in the record. (Other commands also open SRC directly.)"""
     from onebase.opening.find import find_artifact
 
     refuse_existing(out)
@@ -58,30 +67,27 @@ def import_(
         loaded = onebase.load(base).loaded
         parts = read_adapter(loaded, find_artifact(src))
         for field, value in (("licence", licence), ("source", source)):
-            state(parts.record, field, value, say)
+            state(parts.record, field, value, echo)
         onebase.Adapter(parts).save(out)
-        say(f"adapter: {out} (for {loaded.fingerprint[:16]}...)")
+        echo(f"adapter: {out} (for {loaded.fingerprint[:16]}...)")
         return
-    found = onebase.import_base(src, out, licence=licence, source=source, log=say)
-    say(f"base: {out} ({found.fingerprint[:16]}...)")
-    if found.head is not None:
-        labels = found.head.parts.config.head.labels if found.head.parts.config.head else ()
-        said = f": {', '.join(labels[:8])}{', ...' if len(labels) > 8 else ''}" if labels else ""
-        say(f"head: {found.head.task}{said} (onebase apply {out}, onebase eval {out})")
+    imported = onebase.import_base(src, out, licence=licence, source=source, log=echo)
+    echo(f"base: {out} ({imported.fingerprint[:16]}...)")
+    if imported.head is not None:
+        labels = imported.head.parts.config.head.labels if imported.head.parts.config.head else ()
+        names = f": {', '.join(labels[:8])}{', ...' if len(labels) > 8 else ''}" if labels else ""
+        echo(f"head: {imported.head.task}{names} (onebase apply {out}, onebase eval {out})")
 
 
 @app.command(epilog=example("onebase export runs/demo/pretrain --format hf --out exported"))
 def export(
     ref: Ref,
     out: Out,
-    format: Annotated[str, typer.Option(help="hf, or another format of docs/bases.md.")] = "hf",
+    format: Annotated[str, typer.Option(help="Output format: hf, or another one of docs/bases.md.")] = "hf",
     adapter: AdapterDir = None,
-    option: Annotated[
-        list[str] | None,
-        typer.Option("-o", "--option", metavar="KEY=VALUE", help="An option of the format, as YAML."),
-    ] = None,
+    option: Annotated[list[str] | None, pairs_option("Option of the format, as YAML (repeatable).")] = None,
 ) -> None:
-    """Write a base for other programs; with --adapter its weights are merged in."""
+    """Convert a base to a format of other programs; with --adapter its weights are merged in."""
     from onebase.config import parse_pairs
 
     refuse_existing(out)
@@ -90,7 +96,7 @@ def export(
     from onebase.derive.exporting import export as write
 
     write(load_base(ref, adapter, "cpu", "fp32"), out, format, options)
-    say(f"{format}: {out}")
+    echo(f"{format}: {out}")
 
 
 @app.command(epilog=example("onebase merge runs/demo/pretrain runs/chat --out bases/merged"))
@@ -100,31 +106,33 @@ def merge(
         str,
         typer.Argument(
             metavar="ADAPTER",
-            help="Its adapter, lora or full: a folder (ours, or PEFT's), a name in the store, or hf:org/name.",
+            help="LoRA or full adapter: a folder (onebase or PEFT), a name in the store, or hf:org/name.",
         ),
     ],
     out: Out,
     max_drift: Annotated[
         float | None,
-        typer.Option(help="Nats a token that rounding may cost on a base in few bits (docs/adaptation.md)."),
+        typer.Option(
+            help="Maximum loss from rounding on a quantized base, in nats per token (docs/adaptation.md)."
+        ),
     ] = None,
     fp32: Annotated[
         bool,
         typer.Option(
-            "--fp32", help="Store the merged weights in fp32: nothing of the adapter is rounded away."
+            "--fp32", help="Store the merged weights in fp32, so that no adapter delta is lost to rounding."
         ),
     ] = False,
 ) -> None:
-    """Make a base of its own from a base and an adapter."""
+    """Merge an adapter into its base, as a new base."""
     refuse_existing(out)
     base = load_base(ref, adapter, "cpu", "fp32").merged(max_drift=max_drift, fp32=fp32)
     base.save(out)
-    say(f"base: {out} ({base.fingerprint[:16]}...)")
+    echo(f"base: {out} ({base.fingerprint[:16]}...)")
     if (drift := base.record.get("merged.drift")) is not None:
         effect = base.record.get("merged.effect")
-        say(f"rounding: {drift:.4f} nats a token, where the adapter changes {effect:.4f}")
+        echo(f"rounding: {drift:.4f} nats per token; the adapter's effect is {effect:.4f}")
     if (lost := base.record.get("merged.lost")) is not None:
-        say(f"rounding: {lost:.2%} of the adapter's change of weights (--fp32 keeps all)")
+        echo(f"rounding: {lost:.2%} of the adapter's weight deltas are lost (--fp32 keeps all)")
 
 
 @app.command(
@@ -136,26 +144,28 @@ def merge(
 def quantize(
     ref: Ref,
     out: Out,
-    bits: Annotated[int, typer.Option(help="8 or 4.")],
-    group: Annotated[int | None, typer.Option(help="Inputs that share a scale (4 bits; default 32).")] = None,
+    bits: Annotated[int, typer.Option(help="Bits per weight: 8 or 4.")],
+    group: Annotated[
+        int | None, typer.Option(help="Group size: inputs per scale (4 bits; default 32).")
+    ] = None,
     head: Annotated[
         int | None,
-        typer.Option(help="Bits of the matrix that makes logits: 8 (default), 4, or 0 to leave it as it is."),
+        typer.Option(help="Bits of the output head: 8 (default), 4, or 0 for no quantization."),
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(help="A text file that the cost is measured on (default: Python's own reference)."),
+        typer.Option(help="Text file to measure perplexity on (default: the Python language reference)."),
     ] = None,
 ) -> None:
-    """Make a smaller base; its record says what that cost in perplexity."""
+    """Quantize a base to 8 or 4 bits; its record contains the change in perplexity."""
     refuse_existing(out)
     check_paths(ref, None, [data])
     from onebase.derive.quantising import StorageOptions
 
-    given: StorageOptions = {} if group is None else {"group": group}
+    options: StorageOptions = {} if group is None else {"group": group}
     if head is not None:
-        given["head"] = head or None
-    small = load_base(ref, None, "cpu", "fp32").quantize(bits, data=data, **given)
+        options["head"] = head or None
+    small = load_base(ref, None, "cpu", "fp32").quantize(bits, data=data, **options)
     small.save(out)
-    say(f"base: {out} ({small.fingerprint[:16]}...)")
-    say(str(small.record.get("quantised.line")))
+    echo(f"base: {out} ({small.fingerprint[:16]}...)")
+    echo(str(small.record.get("quantised.line")))

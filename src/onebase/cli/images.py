@@ -1,4 +1,4 @@
-"""The command for pictures: their classes, the ones that a text describes, their nearest ones, or their vectors."""
+"""The command images: classify images, search them by text, find nearest neighbours, or write embeddings."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,13 +9,14 @@ from onebase.cli.app import (
     AdapterDir,
     Device,
     DType,
+    Json,
     Ref,
     app,
     check_paths,
+    echo,
     example,
     load_base,
     print_json,
-    say,
 )
 from onebase.errors import UserError
 
@@ -35,36 +36,34 @@ if TYPE_CHECKING:
 def images(
     ref: Ref,
     files: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", help="Pictures: PNG, JPEG, WebP, GIF, BMP, TIFF.")
+        list[Path], typer.Argument(metavar="FILE...", help="Image files: PNG, JPEG, WebP, GIF, BMP, TIFF.")
     ],
     adapter: AdapterDir = None,
     label: Annotated[
         list[str] | None,
-        typer.Option(help="A class to choose from, for a base of images and text; give two or more."),
+        typer.Option(help="Class to choose from, for an image-text base; give two or more."),
     ] = None,
     template: Annotated[
         str | None,
-        typer.Option(help="The text of a --label, {label} in its place (default: a photo of a {label})."),
+        typer.Option(help="Text for each --label; {label} is replaced (default: a photo of a {label})."),
     ] = None,
     query: Annotated[
-        str | None, typer.Option(help="List the pictures that this text describes best first.")
+        str | None, typer.Option(help="Rank the images by their similarity to this text.")
     ] = None,
-    top: Annotated[int, typer.Option(help="How many classes of each picture.")] = 3,
+    top: Annotated[int, typer.Option(help="Number of classes to print per image.")] = 3,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.npy", help="Write the vectors, float32 [N, D], and nothing else."),
+        typer.Option(metavar="FILE.npy", help="Output file for the embeddings, float32 [N, D]."),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    json: Json = False,
     device: Device = "auto",
     dtype: DType = "fp32",
 ) -> None:
-    """Say what is on pictures, by the base's classes or an adapter's; without classes, which of the others is nearest to each."""
+    """Classify images with the base's classes or an adapter's; without classes, find the nearest neighbour of each."""
     if sum(x is not None for x in (label, query, out)) > 1:
-        raise UserError("--label, --query and --out ask for different things", "give one of them")
+        raise UserError("--label, --query and --out do not go together", "give one of them")
     if template is not None and not label:
-        raise UserError(
-            "--template is the text of labels, and none is given", "give --label NAME, twice or more"
-        )
+        raise UserError("--template needs labels", "give --label NAME, twice or more")
     if out is not None and (out.exists() or out.suffix != ".npy"):
         raise UserError(
             f"--out {out} exists, or does not end in .npy", "give a new file, for example vectors.npy"
@@ -73,10 +72,10 @@ def images(
     from onebase.engine.image_features import classifies_images
 
     base = load_base(ref, adapter, device, dtype)
-    _ = base.config.image  # says it where the base sees no images, before anything else is found wanting
+    _ = base.config.image  # raises first if the base has no image codec
     if out is not None:
         _save(out, base.embed_images(files))
-        say(f"vectors: {out} ({len(files)} pictures)")
+        echo(f"vectors: {out} ({len(files)} images)")
     elif query is not None:
         _find(base, query, files, json)
     elif label or classifies_images(base.loaded, base.attached.config if base.attached else None):
@@ -88,22 +87,22 @@ def images(
 def _classes(
     base: "Base", files: list[Path], labels: list[str] | None, template: str | None, top: int, json: bool
 ) -> None:
-    found = base.classify_images(files, labels, **({} if template is None else {"template": template}))
+    results = base.classify_images(files, labels, **({} if template is None else {"template": template}))
     if json:
-        print_json({str(f): x.scores for f, x in zip(files, found, strict=True)})
+        print_json({str(f): x.scores for f, x in zip(files, results, strict=True)})
         return
-    for file, label in zip(files, found, strict=True):
+    for file, label in zip(files, results, strict=True):
         best = sorted(label.scores.items(), key=lambda x: -x[1])[: max(1, top)]
-        say(f"{file}: " + ", ".join(f"{name} {chance:.3f}" for name, chance in best))
+        echo(f"{file}: " + ", ".join(f"{name} {probability:.3f}" for name, probability in best))
 
 
 def _find(base: "Base", query: str, files: list[Path], json: bool) -> None:
-    found = base.search(query, files)
+    results = base.search(query, files)
     if json:
-        print_json({str(x.path): x.score for x in found})
+        print_json({str(x.path): x.score for x in results})
         return
-    for x in found:
-        say(f"{x.path}: cosine {x.score:.3f}")
+    for x in results:
+        echo(f"{x.path}: cosine {x.score:.3f}")
 
 
 def _nearest(base: "Base", files: list[Path], json: bool) -> None:
@@ -111,7 +110,7 @@ def _nearest(base: "Base", files: list[Path], json: bool) -> None:
 
     if len(files) < 2:
         raise UserError(
-            "this base has no classes of images, and one picture has no nearest other",
+            "the base has no image classes, and one image has no nearest neighbour",
             "give two files or more, --out FILE.npy for vectors, or --adapter REF of one that classifies",
         )
     at, cosine = nearest(base.embed_images(files))
@@ -120,7 +119,7 @@ def _nearest(base: "Base", files: list[Path], json: bool) -> None:
         print_json({str(f): {"nearest": str(other), "cosine": c} for f, other, c in pairs})
         return
     for file, other, c in pairs:
-        say(f"{file}: nearest {other} (cosine {c:.3f})")
+        echo(f"{file}: nearest {other} (cosine {c:.3f})")
 
 
 def _save(out: Path, vectors_ND: "Tensor") -> None:

@@ -1,5 +1,5 @@
-"""Tasks, methods and options by name, for help and for checks: without plug-ins these need not wait seconds for the tables, which import torch. A
-test holds both equal."""
+"""Names of tasks, methods and options for help and checks. Without plug-ins they are listed here, because the tables import torch, which takes
+seconds. A test checks that both are equal."""
 
 import json
 import re
@@ -24,61 +24,61 @@ BUILT_IN = {
         *("prefer", "reward", "reinforce", "continue", "text"),
     ),
     "judged": ("prefer", "reinforce"),
-    "asked": ("classify", "regress", "tag", "rerank", "extract", "reward"),
+    "applied": ("classify", "regress", "tag", "rerank", "extract", "reward"),
 }
 OPTIONS = Path(__file__).with_name("options.json")
-"""The options of every task and method, of each task and of each method, as the tables have them: `python -m onebase.cli.names` writes it anew."""
+"""Common options and those of each task and method, copied from the tables; `python -m onebase.cli.names` regenerates the file."""
 
 
 def usage_hint(refused: str, options: Collection[str]) -> str:
-    """What to write in the place of words that a command with these options refuses, by the parser's message; "" where nothing tells."""
-    if (found := re.fullmatch(r"No such option: --([a-z][\w-]*)", refused)) and "--method" in options:
+    """What to write instead, for a usage error of a command with these options (refused: the parser's message); "" if unknown."""
+    if (match := re.fullmatch(r"No such option: --([a-z][\w-]*)", refused)) and "--method" in options:
         from onebase.tasks.option_names import OTHER_NAMES
 
-        name = found[1].replace("-", "_")
+        name = match[1].replace("-", "_")
         known = option_names()
         name = OTHER_NAMES.get(name, name)
         tables = (known.common, *known.tasks.values(), *known.methods.values())
         return f"; write -o {name}=VALUE" if any(name in t for t in tables) else ""
-    found = re.fullmatch(r"Got unexpected extra arguments?(?:\(s\))? \((\S+)\)", refused)
-    if found and "--data" in options and Path(found[1]).suffix:
-        return f"; a file of rows is given by --data {found[1]}"
+    match = re.fullmatch(r"Got unexpected extra arguments?(?:\(s\))? \((\S+)\)", refused)
+    if match and "--data" in options and Path(match[1]).suffix:
+        return f"; give a data file as --data {match[1]}"
     return ""
 
 
 def names() -> dict[str, tuple[str, ...]]:
-    """Of the tables, what plug-ins bring among it."""
+    """Names of tasks and methods, those of plug-ins included."""
     return from_tables() if with_plugins() else BUILT_IN
 
 
 def option_names() -> "OptionNames":
-    """The names of the options of adaptation, those that plug-ins bring among them."""
+    """Names of the options of adaptation, those of plug-ins included."""
     from onebase.tasks.option_names import OptionNames
 
     return OptionNames(**json.loads(OPTIONS.read_bytes())) if not with_plugins() else options_of_tables()
 
 
 def options_of_tables() -> "OptionNames":
-    """As the tables have them now."""
+    """Names of options, read from the tables."""
     import onebase.tasks.table  # noqa: F401  # fills the table of tasks' options
-    from onebase.tasks.options import option_names as found
+    from onebase.tasks.options import option_names as from_classes
 
-    return found()
+    return from_classes()
 
 
 def with_plugins() -> bool:
-    """Are there plug-ins? They are in the tables then."""
+    """Are plug-ins installed? If so, loads them into the tables."""
     from importlib.metadata import entry_points
 
     if not entry_points(group=GROUP):
         return False
-    import onebase.api  # noqa: F401  # they register themselves there
+    import onebase.api  # noqa: F401  # loads the plug-ins
 
     return True
 
 
 def from_tables() -> dict[str, tuple[str, ...]]:
-    """As the tables have them now."""
+    """Names of tasks and methods, read from the tables."""
     from onebase.tasks.table import METHODS, PREDICTIONS, TASKS
 
     return {
@@ -86,7 +86,7 @@ def from_tables() -> dict[str, tuple[str, ...]]:
         "methods": tuple(METHODS),
         "scored": tuple(PREDICTIONS),
         "judged": tuple(t.name for t in TASKS.values() if t.takes_judge),
-        "asked": tuple(t.name for t in TASKS.values() if t.answer),
+        "applied": tuple(t.name for t in TASKS.values() if t.answer),
     }
 
 

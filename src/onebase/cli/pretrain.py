@@ -1,11 +1,11 @@
-"""Commands about a recipe: the demo, pretraining, and the plan before."""
+"""Commands that train from a recipe: demo, pretrain and plan."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from onebase.cli.app import Out, app, example, print_json, say
+from onebase.cli.app import Json, Out, app, echo, example, print_json
 from onebase.cli.names import with_plugins
 from onebase.errors import UserError
 
@@ -18,16 +18,14 @@ def demo(
     out: Out = Path("runs/demo"),
     minutes: Annotated[
         float | None,
-        typer.Option(
-            help="Minutes of pretraining, in place of a fixed number of tokens; from 30 on also a larger base."
-        ),
+        typer.Option(help="Minutes of pretraining, instead of a number of tokens; from 30 on a larger base."),
     ] = None,
-    quick: Annotated[bool, typer.Option(help="A few steps of everything, to see that it runs.")] = False,
+    quick: Annotated[bool, typer.Option(help="Run a few steps of everything, as a smoke test.")] = False,
 ) -> None:
-    """The whole life of a base on data that pip alone brings: pretrain, adapt, measure, report."""
+    """Pretrain, adapt, evaluate and report on a small base; the data comes with pip packages."""
     from onebase.demo.run import run_demo
 
-    run_demo(out, minutes=minutes, quick=quick, log=say)
+    run_demo(out, minutes=minutes, quick=quick, log=echo)
 
 
 @app.command(
@@ -41,52 +39,50 @@ def pretrain(
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Recipe keys to change.")
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Run folder; runs/NAME when not given.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Run folder (default: runs/NAME).")] = None,
     device: Annotated[
-        str | None, typer.Option(help="auto, cpu, cuda or mps (default: as the recipe says).")
+        str | None, typer.Option(help="Device: auto, cpu, cuda or mps (default: the recipe's).")
     ] = None,
     dtype: Annotated[
-        str | None, typer.Option(help="auto, bf16 or fp32 (default: as the recipe says).")
+        str | None, typer.Option(help="Dtype of activations: auto, bf16 or fp32 (default: the recipe's).")
     ] = None,
     extend: Annotated[
         str | None,
         typer.Option(
             metavar="KEY=VALUE",
-            help="Go on from a finished run, by one of steps, tokens, epochs, minutes; the base of before is kept.",
+            help="Continue a finished run by steps, tokens, epochs or minutes; the previous base is kept.",
         ),
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="With --extend: do not keep the base of before.")
+        bool, typer.Option("--overwrite", help="With --extend: replace the previous base.")
     ] = False,
     tensorboard: Annotated[bool, typer.Option(help="Also log to TensorBoard.")] = False,
     wandb: Annotated[bool, typer.Option(help="Also log to Weights & Biases.")] = False,
 ) -> None:
-    """Pretrain a base from a recipe. The same command goes on where an interrupted one stopped (exit status 75)."""
-    more = [f"train.{k}={v}" for k, v in (("device", device), ("dtype", dtype)) if v]
-    more += [f"log.{k}=true" for k, v in (("tensorboard", tensorboard), ("wandb", wandb)) if v]
-    read = _recipe(recipe, [*(overrides or []), *more])
+    """Pretrain a base from a recipe. The same command resumes an interrupted run (exit status 75)."""
+    flags = [f"train.{k}={v}" for k, v in (("device", device), ("dtype", dtype)) if v]
+    flags += [f"log.{k}=true" for k, v in (("tensorboard", tensorboard), ("wandb", wandb)) if v]
+    config = _recipe(recipe, [*(overrides or []), *flags])
     from onebase.api.loading import run_recipe
     from onebase.config import parse_pairs
     from onebase.train.callbacks import Progress
     from onebase.train.signals import EXIT_STOPPED
 
     finished = run_recipe(
-        read,
-        out or Path("runs") / read.name,
-        callbacks=[Progress(read.name)],
-        log=say,
+        config,
+        out or Path("runs") / config.name,
+        callbacks=[Progress(config.name)],
+        log=echo,
         extend=None if extend is None else parse_pairs([extend]),
         overwrite=overwrite,
     )
     if finished.base is None:
         raise typer.Exit(EXIT_STOPPED)
-    say(f"base: {finished.out / 'base'} ({finished.base.fingerprint[:16]}...)")
+    echo(f"base: {finished.out / 'base'} ({finished.base.fingerprint[:16]}...)")
 
 
 def _recipe(path: Path, overrides: list[str]) -> "Recipe":
-    """The recipe, read without torch; the objectives of other packages are known."""
+    """The recipe, read without torch; objectives of plug-ins are known."""
     from onebase import config
     from onebase.pretraining.recipe import Recipe
 
@@ -108,23 +104,21 @@ def plan(
     ] = None,
     machine: Annotated[
         bool,
-        typer.Option(
-            "--machine", help="What this machine computes with: formats, kernels, their measured speed."
-        ),
+        typer.Option("--machine", help="Show this machine's dtypes, kernels and their measured speed."),
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    json: Json = False,
 ) -> None:
-    """Parameters, FLOPs, memory and time of a recipe, before anything is allocated; or what was chosen for this machine."""
+    """Estimate parameters, FLOPs, memory and time of a recipe before anything is allocated; or describe this machine."""
     if machine == (recipe is not None):
         raise UserError(
-            "a recipe and --machine" if machine else "neither a recipe nor --machine",
+            "both a recipe and --machine are given" if machine else "neither a recipe nor --machine is given",
             "give one: onebase plan recipes/tiny.yaml, or onebase plan --machine",
         )
-    read = _recipe(recipe, overrides or []) if recipe else None
+    config = _recipe(recipe, overrides or []) if recipe else None
     from onebase.pretraining.planning import plan_machine, plan_recipe
 
-    found = plan_machine() if read is None else plan_recipe(read)
+    report = plan_machine() if config is None else plan_recipe(config)
     if json:
-        print_json(found.facts)
+        print_json(report.facts)
     else:
-        say(found.text)
+        echo(report.text)

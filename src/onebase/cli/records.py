@@ -1,4 +1,4 @@
-"""Commands that read records. None of them needs torch, and none imports it, but `show --read`: that makes the order of a run anew."""
+"""Commands that read records: list, show and verify. None imports torch except `show --read`, which recomputes the order of a run."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from onebase.cli.app import ArtifactRef, app, example, print_json, say
+from onebase.cli.app import ArtifactRef, app, echo, example, print_json
 from onebase.errors import UserError
 
 
@@ -15,19 +15,22 @@ from onebase.errors import UserError
 )
 def list_(
     kind: Annotated[
-        str | None, typer.Option(help="Only these: base, adapter, dataset, run or checkpoint.")
+        str | None, typer.Option(help="Only this kind: base, adapter, dataset, run or checkpoint.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False,
     add: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=DIR", help="Give a folder a name in the store (repeatable)."),
+        typer.Option(metavar="NAME=DIR", help="Add a folder to the store under a name (repeatable)."),
     ] = None,
     remove: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Take a name out of the store; a folder elsewhere stays."),
+        typer.Option(
+            metavar="NAME",
+            help="Remove a name from the store; folders outside the store are not deleted (repeatable).",
+        ),
     ] = None,
 ) -> None:
-    """The store: names, what each is, from what it was made, how large and how old it is."""
+    """List the artifacts in the store: name, kind, parents, size and age."""
     from onebase.govern.listing import listed, table
     from onebase.govern.store import Store
 
@@ -35,21 +38,21 @@ def list_(
     for word in add or []:
         name, separator, folder = word.partition("=")
         if not separator or not folder:
-            raise UserError(f"--add {word}: no name and folder", "give NAME=DIR")
+            raise UserError(f"--add {word} is not of the form NAME=DIR", "give a name and a folder: NAME=DIR")
         store.add(folder, name)
     for name in remove or []:
         store.remove(name)
-    found, gone = listed(store, kind)
+    entries, missing = listed(store, kind)
     if json:
-        print_json([x.fields for x in found])
+        print_json([x.fields for x in entries])
         return
-    say(table(store, found))
-    for line in gone:
-        say(f"not listed: {line}")
+    echo(table(store, entries))
+    for line in missing:
+        echo(f"not listed: {line}")
 
 
 class BareRead(TyperCommand):
-    """A command whose `--read` may stand without a value: alone at the end, or before another option."""
+    """A command whose `--read` may be given without a value: at the end, or before another option."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         after = [*args[1:], "-"]
@@ -72,26 +75,26 @@ def show(
     json: Annotated[bool, typer.Option("--json", help="Print the record as JSON.")] = False,
     html: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write it as one page, with the curves of its training, instead."),
+        typer.Option(metavar="FILE", help="Write an HTML page instead, with the training curves."),
     ] = None,
     read: Annotated[
         str | None,
         typer.Option(
             metavar="[ID]",
-            help="Count instead what a base read in pretraining, by source; with the id or hash of a document: how often that was read.",
+            help="Count what was read in pretraining, by source; with a document's id or hash: how often it was read.",
         ),
     ] = None,
 ) -> None:
-    """What an artifact is made of: its record, every number with its origin."""
+    """Show the record of an artifact: where it comes from, with the origin of every number."""
     from onebase.govern.show import describe, lines
     from onebase.opening.find import find_base, refuse_foreign
 
     if read is not None and html is not None:
-        raise UserError("--read beside --html: a page has no count of documents", "give one of them")
+        raise UserError("--read does not go with --html: the page has no document counts", "give one of them")
     path = find_base(ref)
     refuse_foreign(path)
     if read is not None:
-        _say_read(path, read, json)
+        _print_read(path, read, json)
         return
     if html is not None:
         from onebase.govern.page import write_page
@@ -100,32 +103,32 @@ def show(
     if json:
         print_json(describe(path))
     elif html is not None:
-        say(f"page: {html}")
+        echo(f"page: {html}")
     else:
-        say("\n".join(lines(path)))
+        echo("\n".join(lines(path)))
 
 
-def _say_read(path: Path, document: str, json: bool) -> None:
-    """What --read asks for."""
-    import onebase.api  # objectives of other packages register there
+def _print_read(path: Path, document: str, json: bool) -> None:
+    """Print what was read in pretraining: all sources, or one document."""
+    import onebase.api  # loads plug-ins
 
-    found = onebase.documents_read(path)
+    report = onebase.documents_read(path)
     if not document:
         if json:
-            print_json(found.facts)
+            print_json(report.facts)
         else:
-            say(found.text)
+            echo(report.text)
         return
-    each = found.document(document)
+    matches = report.document(document)
     if json:
-        print_json([vars(one) for one in each])
+        print_json([vars(one) for one in matches])
     else:
-        say("\n".join(one.line() for one in each))
+        echo("\n".join(one.line() for one in matches))
 
 
 @app.command(epilog=example("onebase verify runs/demo/pretrain"))
 def verify(ref: ArtifactRef) -> None:
-    """Reread every byte of an artifact (of a run folder: of all in it); check manifest, fingerprint and record."""
+    """Reread every byte of an artifact, or of all artifacts in a run folder; check manifest, fingerprint and record."""
     from onebase.opening.find import find_artifact, refuse_foreign
 
     path = find_artifact(ref)
@@ -133,4 +136,4 @@ def verify(ref: ArtifactRef) -> None:
     from onebase.govern.verify import verify_tree
 
     for report in verify_tree(path):
-        say(report.line())
+        echo(report.line())

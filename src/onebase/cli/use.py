@@ -1,4 +1,4 @@
-"""Commands that use a base: text, chat, the server."""
+"""Commands that run a base: generate, chat and serve."""
 
 import sys
 from pathlib import Path
@@ -10,17 +10,19 @@ from onebase.cli.app import (
     AdapterDir,
     Device,
     DType,
+    MaxTokens,
     Ref,
     Regex,
     Schema,
     Spaces,
+    Temperature,
     Vars,
     app,
     check_paths,
     constraint,
+    echo,
     example,
     load_base,
-    say,
     variables,
 )
 from onebase.cli.lines import stdin_lines, stdin_text
@@ -39,32 +41,31 @@ def generate(
     prompt: Annotated[
         str | None,
         typer.Argument(
-            help="Text to continue; - reads it from standard input. Not for a saved prompt without {text}."
+            help="Text to continue; - reads standard input. Not needed for a saved prompt without {text}."
         ),
     ] = None,
     adapter: AdapterDir = None,
     var: Vars = None,
-    max_tokens: Annotated[int, typer.Option(help="New tokens at most.")] = 128,
-    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
+    max_tokens: MaxTokens = 128,
+    temperature: Temperature = 0.0,
     top_p: Annotated[
-        float, typer.Option(help="Sample from the likeliest tokens of this total probability.")
+        float,
+        typer.Option(help="Nucleus sampling: sample from the likeliest tokens of this total probability."),
     ] = 1.0,
-    seed: Annotated[int | None, typer.Option(help="Makes sampling repeatable.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Random seed, for repeatable sampling.")] = None,
     suffix: Annotated[
         str | None,
         typer.Option(
             metavar="TEXT",
-            help="What comes behind: the text between PROMPT and it is written, by a base that learnt infill.",
+            help="Infill: generate the text between PROMPT and this suffix, with a base trained for infill.",
         ),
     ] = None,
-    stop: Annotated[
-        list[str] | None, typer.Option(help="Text to stop before; may be given more than once.")
-    ] = None,
+    stop: Annotated[list[str] | None, typer.Option(help="Stop before this text (repeatable).")] = None,
     image: Annotated[
         list[Path] | None,
         typer.Option(
             metavar="FILE",
-            help="A picture for a base that sees them, one for each place in the prompt, in order.",
+            help="Image file, one per image placeholder in the prompt, in order (repeatable).",
         ),
     ] = None,
     schema: Schema = None,
@@ -73,7 +74,7 @@ def generate(
     device: Device = "auto",
     dtype: DType = "fp32",
 ) -> None:
-    """Continue a text, printed as it comes."""
+    """Continue a text, streamed to standard output."""
     if prompt is None and not var:
         raise UserError("there is no text to continue", "give PROMPT, or --var for a saved prompt")
     check_paths(ref, adapter, image or ())
@@ -101,18 +102,18 @@ def generate(
 def chat(
     ref: Ref,
     adapter: AdapterDir = None,
-    system: Annotated[str | None, typer.Option(help="A system message.")] = None,
+    system: Annotated[str | None, typer.Option(help="System message.")] = None,
     var: Vars = None,
-    max_tokens: Annotated[int, typer.Option(help="New tokens of an answer, at most.")] = 128,
-    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.7,
+    max_tokens: MaxTokens = 128,
+    temperature: Temperature = 0.7,
     schema: Schema = None,
     spaces: Spaces = False,
     regex: Regex = None,
     device: Device = "auto",
     dtype: DType = "fp32",
 ) -> None:
-    """Talk to a base in the terminal; an empty line or end of input leaves."""
-    given = variables(var)
+    """Chat with a base in the terminal; an empty line or end of input exits."""
+    values = variables(var)
     check_paths(ref, adapter)
     form = constraint(schema, regex, spaces)
     base = load_base(ref, adapter, device, dtype)
@@ -120,15 +121,15 @@ def chat(
     lines = None if sys.stdin.isatty() else stdin_lines()
     while True:
         try:
-            said = input("you> ") if lines is None else next(lines, "")
+            message = input("you> ") if lines is None else next(lines, "")
         except (EOFError, KeyboardInterrupt):
-            said = ""
-        if not said.strip():
+            message = ""
+        if not message.strip():
             return
-        messages.append({"role": "user", "content": said})
+        messages.append({"role": "user", "content": message})
         answer = ""
         for piece in base.stream(
-            messages, max_tokens=max_tokens, temperature=temperature, variables=given, constraint=form
+            messages, max_tokens=max_tokens, temperature=temperature, variables=values, constraint=form
         ):
             answer += piece
             sys.stdout.write(piece)
@@ -149,24 +150,24 @@ def serve(
         list[str] | None,
         typer.Option(
             metavar="NAME=DIR",
-            help="An adapter (a folder, a name in the store, or hf:org/name) to serve as a model NAME; NAME=DIR+DIR stacks.",
+            help="Adapter (folder, name in the store, or hf:org/name) to serve as model NAME; NAME=DIR+DIR stacks (repeatable).",
         ),
     ] = None,
     host: Annotated[
-        str, typer.Option(help="Address to listen on; the default is this machine alone.")
+        str, typer.Option(help="Address to listen on; the default accepts local connections only.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 8000,
+    port: Annotated[int, typer.Option(help="Port; 0 picks a free one.")] = 8000,
     name: Annotated[str | None, typer.Option(help="Model name of the base (default: its own).")] = None,
     device: Device = "auto",
     dtype: DType = "fp32",
 ) -> None:
-    """Serve a base and its adapters behind an OpenAI-shaped HTTP API."""
+    """Serve a base and its adapters over an OpenAI-compatible HTTP API."""
     from onebase.opening.find import named_adapters
 
     check_paths(ref, [str(a) for each in named_adapters(adapter or []).values() for a in each])
-    import onebase.api  # noqa: F401  # tasks and methods of other packages register there
+    import onebase.api  # noqa: F401  # loads plug-ins
     from onebase.serve import serve_base
 
     serve_base(
-        ref, adapters=adapter or [], host=host, port=port, name=name, device=device, dtype=dtype, log=say
+        ref, adapters=adapter or [], host=host, port=port, name=name, device=device, dtype=dtype, log=echo
     )

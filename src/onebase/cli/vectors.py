@@ -1,4 +1,4 @@
-"""Commands that make vectors of texts, and search texts by them."""
+"""Commands that embed texts, and search texts by their embeddings."""
 
 import sys
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ from onebase.cli.app import (
     Ref,
     app,
     check_paths,
+    echo,
     example,
     load_base,
     named_columns,
     refuse_blank,
-    say,
 )
 from onebase.cli.lines import json_line, one_line, stdin_lines
 from onebase.errors import UserError
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ENDINGS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".txt")
-"""What a file of texts ends in: rows with a column `text`, or in .txt a text a line."""
+"""Suffixes of text files: rows with a column `text`, or in .txt one text per line."""
 OUTS = (".npy", ".jsonl", ".parquet")
 
 
@@ -53,15 +53,15 @@ def embed(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Write them there: .npy (float32 [N, D]), .jsonl or .parquet (the rows, with a column `vector`). Not given: JSON lines.",
+            help="Output file: .npy (float32 [N, D]), .jsonl or .parquet (rows with a column `vector`). Default: JSON lines to standard output.",
         ),
     ] = None,
     device: Device = "auto",
     dtype: DType = "fp32",
 ) -> None:
-    """Make a vector of each text: as the base was made to, or as an adapter of task embed does."""
+    """Embed texts with the base, or with an adapter of task embed."""
     if out is not None and (out.exists() or out.suffix not in OUTS):
-        what = "exists already" if out.exists() else "is no kind of file that vectors are written to"
+        what = "already exists" if out.exists() else "does not end in a known suffix"
         raise UserError(f"--out {out} {what}", f"give a new file that ends in {', '.join(OUTS)}")
     refuse_blank(texts)
     columns = named_columns(column or [])
@@ -71,10 +71,10 @@ def embed(
     vectors_ND = base.embed([str(r["text"]) for r in rows])
     if out is None:
         for row, vector in zip(rows, vectors_ND.tolist(), strict=True):
-            say(json_line({**row, "vector": vector}))
+            echo(json_line({**row, "vector": vector}))
         return
     _write(out, rows, vectors_ND)
-    say(f"vectors: {out} ({len(rows):,} texts, {vectors_ND.shape[1]} numbers each)")
+    echo(f"vectors: {out} ({len(rows):,} texts, {vectors_ND.shape[1]} numbers each)")
 
 
 @app.command(
@@ -87,30 +87,30 @@ def search(
     ref: Ref,
     query: Annotated[
         str | None,
-        typer.Argument(metavar="QUERY", help="What to look for; - reads one a line of standard input."),
+        typer.Argument(metavar="QUERY", help="Text to search for; - reads standard input, one per line."),
     ] = None,
     index: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The folder with the texts and their vectors.")
+        Path | None, typer.Option(metavar="DIR", help="Folder of the index: texts and their embeddings.")
     ] = None,
     add: Annotated[
         list[str] | None,
         typer.Option(
             metavar="FILE",
-            help="Add the texts of a file to the index, which is made if it is not there (repeatable; - is standard input).",
+            help="Add the texts of a file to the index, created if missing (repeatable; - is standard input).",
         ),
     ] = None,
-    top: Annotated[int, typer.Option("-k", "--top", help="So many texts at most.")] = 5,
+    top: Annotated[int, typer.Option("-k", "--top", help="Maximum number of results.")] = 5,
     adapter: AdapterDir = None,
     column: Column = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object a text that is found.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object per result.")] = False,
     device: Device = "auto",
     dtype: DType = "fp32",
 ) -> None:
-    """Find the texts nearest to a query, by vectors that are made once and kept."""
+    """Find the texts nearest to a query, in an index of embeddings on disk."""
     if index is None:
-        raise UserError("there is no index to look in", "give --index DIR; --add FILE makes it")
+        raise UserError("no index to search", "give --index DIR; --add FILE creates it")
     if query is None and not add:
-        raise UserError("there is nothing to look for", "give QUERY, or --add FILE to add texts")
+        raise UserError("neither QUERY nor --add is given", "give QUERY, or --add FILE to add texts")
     if top < 1:
         raise UserError(f"-k is {top}", "give at least 1")
     files, columns = list(add or []), named_columns(column or [])
@@ -120,42 +120,42 @@ def search(
                 f"--add {name}: not a file of texts", f"give a file that ends in {', '.join(ENDINGS)}"
             )
     check_paths(ref, adapter, [f for f in files if f != "-"])
-    there = index.exists()
-    if there or not files:
+    exists = index.exists()
+    if exists or not files:
         from onebase.artifact.manifest import read_manifest
 
         read_manifest(index, "index")
     base = load_base(ref, adapter, device, dtype)
-    found = base.index(path=index if there else None)
+    texts = base.index(path=index if exists else None)
     if files:
         rows = _rows(files, columns)
-        new = found.add(rows, _told if sys.stderr.isatty() else lambda done, of: None)
-        found.save(index, overwrite=there)
-        already = f", {len(rows) - new:,} were there" if new < len(rows) else ""
-        say(f"index: {index} ({len(found):,} texts, {new:,} new{already})")
+        new = texts.add(rows, _print_progress if sys.stderr.isatty() else lambda done, of: None)
+        texts.save(index, overwrite=exists)
+        already = f", {len(rows) - new:,} were already in it" if new < len(rows) else ""
+        echo(f"index: {index} ({len(texts):,} texts, {new:,} new{already})")
     for line in stdin_lines() if query == "-" else [query] if query is not None else []:
-        for near in found.search(line, top) if line.strip() else []:
+        for near in texts.search(line, top) if line.strip() else []:
             fields = {"text": near.text, "score": near.score, **({"row": near.row} if near.row else {})}
             if query == "-":
                 fields = {"query": line, **fields}
-            say(json_line(fields) if json else f"{near.score:.3f}  {one_line(near.text)}")
+            echo(json_line(fields) if json else f"{near.score:.3f}  {one_line(near.text)}")
 
 
 def _is_file(text: str) -> bool:
-    """Does it name a file of texts? A text may end so too, but not without a space in it."""
+    """Does it name a file of texts? A text may have such a suffix, but then it contains a space."""
     return (Path(text).suffix.lower() in ENDINGS and not any(c.isspace() for c in text)) or (
         len(text) < 256 and Path(text).is_file()
     )
 
 
-def _rows(given: Sequence[str], columns: dict[str, str]) -> list[dict[str, Any]]:
-    """Rows with a column `text`, of texts, files and standard input."""
+def _rows(inputs: Sequence[str], columns: dict[str, str]) -> list[dict[str, Any]]:
+    """Rows with a column `text`, from texts, files and standard input."""
     from onebase.data import read_rows
     from onebase.data.files import text_lines
     from onebase.data.lines import without_end
 
     out: list[dict[str, Any]] = []
-    for one in given:
+    for one in inputs:
         if one == "-":
             out += [{"text": line} for line in stdin_lines() if line.strip()]
         elif not _is_file(one):
@@ -165,7 +165,9 @@ def _rows(given: Sequence[str], columns: dict[str, str]) -> list[dict[str, Any]]
         else:
             out += read_rows(one, ("text",), columns=columns)
     if not out:
-        raise UserError("there are no texts", "give TEXT..., a file with some, or lines on standard input")
+        raise UserError(
+            "there are no texts", "give TEXT..., a file that is not empty, or lines on standard input"
+        )
     return out
 
 
@@ -192,10 +194,10 @@ def _write(out: Path, rows: list[dict[str, Any]], vectors_ND: "Tensor") -> None:
         try:
             columns = {name: pa.array([row.get(name) for row in rows]) for name in names}
         except pa.ArrowException as e:
-            raise UserError(f"the rows fit no Parquet file: {e}", "write .jsonl, or .npy") from None
+            raise UserError(f"the rows cannot be written as Parquet: {e}", "write .jsonl or .npy") from None
         pq.write_table(pa.table({**columns, "vector": vectors}), into)
     write_atomic(out, into.getvalue())
 
 
-def _told(done: int, of: int) -> None:
-    print(f"\r{done:,} of {of:,} texts read", end="\n" if done == of else "", file=sys.stderr, flush=True)
+def _print_progress(done: int, of: int) -> None:
+    print(f"\r{done:,} of {of:,} texts embedded", end="\n" if done == of else "", file=sys.stderr, flush=True)

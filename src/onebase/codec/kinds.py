@@ -1,6 +1,6 @@
-"""The kinds of codecs, each a record: its config, its learned ends, its count. A new modality is one entry here.
+"""The table of codec kinds: config, module and parameter count of each. A new modality is one entry here.
 
-Configs are read without torch (`onebase verify`), so what makes the ends is imported when it is asked for."""
+Configs are read without torch (`onebase verify`), so modules are imported on first use."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -50,7 +50,7 @@ def _patches(cfg: ImagePatchesConfig | SoundPatchesConfig, width: int) -> "Patch
 
 @dataclass(frozen=True)
 class CodecKind:
-    """ends: makes the learned ends of a codec beside a trunk of a width; parameters: their count."""
+    """config: the config class; module: builds the codec module for a trunk width; parameters: counts its parameters."""
 
     config: type
     module: "Callable[[Any, int], TextModule | ImageModule | AudioModule | PatchModule]"

@@ -1,4 +1,4 @@
-"""Rows that know where they stand, and the one error that lists all that are bad."""
+"""Rows that know their position in a file, and the one error that lists all bad rows."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from onebase.codec.text.sample import Tokens
 from onebase.errors import DataError
 
 SHOWN = 20
-"""Bad rows that an error lists; of the others it says how many there are."""
+"""Bad rows that an error lists; the rest are only counted."""
 Samples = tuple[Tokens, ...]
-"""What a row is as tokens: one text or several."""
+"""A row as tokens: one text or several."""
 
 
 class Rows(list[dict[str, Any]]):
-    """Rows with their `places` (`file:line`, or `row n` of a list), the folder that relative paths in them begin at, the `columns` that were
-    named anew, the `source` of those that are from the Hub (repo, revision, files), and the `name` of the file that they are from.
+    """Rows with their origin. Equal to a plain list of the same rows.
 
-    samples: what each row is as tokens, where a task has read them; then one entry a row. `read_rows` makes them, and gives them back with their
-    places when it is given them again. Equal to a plain list of the same rows.
+    places: position of each row (`file:line`, or `row n` of a list). folder: relative paths in the rows start here. columns: the renamed columns.
+    source: of rows from the Hub (repo, revision, files). name: of the file. samples: each row as tokens, one entry a row, once a task has read
+    them. `read_rows` creates them, and returns them with their positions when it gets them again.
     """
 
     def __init__(
@@ -43,13 +43,13 @@ class Rows(list[dict[str, Any]]):
         self.notes = {} if notes is None else notes  # filled while the file is read
 
     def some(self, which: Sequence[int]) -> Rows:
-        """These of the rows, by number from 0, with their samples."""
+        """The rows with these numbers (from 0), with their samples."""
         samples = [self.samples[i] for i in which] if self.samples else ()
         kept = (self.folder, self.columns, self.source, self.name)
         return Rows([self[i] for i in which], [self.places[i] for i in which], *kept, samples, self.notes)
 
     def named(self, ends: Sequence[str] = ("",), first: int = 1) -> list[Samples]:
-        """The samples, their texts called by the number of their row from `first` on, and an end for each text of a row."""
+        """The samples; the id of each text is the number of its row (counted from `first`) and one of `ends` per text of a row."""
         return [
             tuple(replace(t, id=f"{i}{end}") for t, end in zip(each, ends, strict=True))
             for i, each in enumerate(self.samples, first)
@@ -57,12 +57,12 @@ class Rows(list[dict[str, Any]]):
 
     @property
     def texts(self) -> list[Tokens]:
-        """All texts of the samples, one after the other, called by number from 0."""
+        """All texts of the samples in order; their ids are numbers from 0."""
         return [replace(t, id=str(i)) for i, t in enumerate(t for each in self.samples for t in each)]
 
 
 class Bad(NamedTuple):
-    """A bad row: its number among those looked at (from 0), its place, what is wrong with it, what to do."""
+    """A bad row: its number among the checked rows (from 0), its position, the problem, the remedy."""
 
     at: int
     where: str
@@ -74,7 +74,7 @@ class Bad(NamedTuple):
 
 
 class BadRows(DataError):
-    """All bad rows of some `total`, the first 20 in its text (3 where all are bad alike). One alone is said in one line."""
+    """All bad rows out of `total`. The message lists the first 20 (3 if every row has the same remedy); a single one takes one line."""
 
     def __init__(self, bad: Sequence[Bad], total: int) -> None:
         self.bad, self.total = sorted(bad), total
@@ -87,16 +87,16 @@ class BadRows(DataError):
         more = f"\n    and {len(self.bad) - most} more" if len(self.bad) > most else ""
         super().__init__(
             f"{len(self.bad)} of {total} rows cannot be used:{''.join(shown)}{more}",
-            remedies[0] if len(remedies) == 1 else "mend these rows or remove them",
+            remedies[0] if len(remedies) == 1 else "fix or remove these rows",
         )
 
 
 def places_of(rows: Sequence[Any]) -> list[str]:
-    """Where each row stands: as `Rows` know it, else by number."""
+    """Position of each row: from `Rows`, else its number."""
     return rows.places if isinstance(rows, Rows) else [f"row {i}" for i in range(1, len(rows) + 1)]
 
 
 def refuse_bad(found: Mapping[int, tuple[str, str]], places: Sequence[str]) -> None:
-    """Raise BadRows for rows of `places` by number from 0: what is wrong with each and what to do. Does nothing where there are none."""
+    """Raise BadRows if `found` has entries: row number (from 0, an index into `places`) to (problem, remedy)."""
     if found:
-        raise BadRows([Bad(i, places[i], *said) for i, said in found.items()], len(places))
+        raise BadRows([Bad(i, places[i], *problem) for i, problem in found.items()], len(places))

@@ -1,4 +1,4 @@
-"""Columns that rows lack, and what to write instead, by the names and first values of those there are."""
+"""Error messages for missing columns, with suggestions from the names and first values of the existing columns."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from onebase.data.json_files import rows_inside
 from onebase.data.lines import no_column
 from onebase.errors import DataError
 
-# What the columns that tasks read must hold; a label may be anything, and a prompt a text or messages.
+# Types of the columns that tasks read. A label may have any type, and a prompt is a text or messages.
 COLUMN_TYPES: dict[str, type] = {
     "text": str,
     "completion": str,
@@ -45,23 +45,23 @@ OTHER_NAMES: dict[str, tuple[str, ...]] = {
     "query": ("question", "anchor"),
     "context": ("passage", "document", "text"),
 }
-"""What files often call the columns that tasks read, for remedies."""
+"""Common names in files for the columns that tasks read, used in remedies."""
 
 
 def lacking_columns(
     first: str, there: Mapping[str, Any], named: Mapping[str, str], required: Sequence[str]
 ) -> DataError | None:
-    """The error for columns that no row has; None where none is lacking.
+    """The error for columns that no row has; None if none is missing.
 
-    first: the place of the first row. there: the columns, with the first value of each. named: what the file calls a column, by what the task
-    calls it. required: the columns of the task.
+    first: position of the first row. there: the columns, with the first value of each. named: the task's column name to the file's. required: the
+    columns of the task.
     """
     taken = {name: task for task, name in named.items() if task not in required}
     for name in required:
         if name not in named and name in taken:
             return DataError(
-                f"--column {taken[name]}={name} takes away the column '{name}', which the task reads",
-                f"the task's name stands first: --column {name}={taken[name]}, where the file calls it '{taken[name]}'",
+                f"--column {taken[name]}={name} renames the column '{name}', which the task reads",
+                f"put the task's name first: --column {name}={taken[name]} if the file calls it '{taken[name]}'",
             )
     wanted = dict(named) | {k: k for k in required if k not in named}
     lacking = {task: name for task, name in wanted.items() if name not in there}
@@ -74,7 +74,7 @@ def lacking_columns(
 
 
 def _mapped(first: str, there: Mapping[str, Any], lacking: Mapping[str, str]) -> str:
-    """How to name the lacking columns: task's name and what the file seems to call it."""
+    """How to map the missing columns: the task's name to the most likely name in the file."""
     near: dict[str, str] = {}
     for task, name in lacking.items():
         free = {
@@ -82,24 +82,24 @@ def _mapped(first: str, there: Mapping[str, Any], lacking: Mapping[str, str]) ->
         }
         close = difflib.get_close_matches(name.casefold(), free, 1, 0.6)
         usual = [c for c in OTHER_NAMES.get(task, ()) if c in free]
-        if found := (close or usual):
-            near[task] = free[found[0]]
+        if matches := (close or usual):
+            near[task] = free[matches[0]]
     pairs = [f"{task}={near.get(task, 'NAME')}" for task in lacking]
-    said = f"map {'it' if len(pairs) == 1 else 'them'}: "
-    said += " ".join("--column " + (f"'{p}'" if " " in p else p) for p in pairs)
+    hint = f"map {'it' if len(pairs) == 1 else 'them'}: "
+    hint += " ".join("--column " + (f"'{p}'" if " " in p else p) for p in pairs)
     if "text" in lacking and not any(_could_be("text", value) for value in there.values()):
-        return f"none of them holds text; give a file with a column of texts, or {said}"
+        return f"none of them contains text; give a file with a text column, or {hint}"
     if not near and len(there) == len(lacking) and first.endswith(":2"):
-        return f"if these are data, write a line of names above them: {','.join(lacking)}; else {said}"
-    return said
+        return f"if the first line is data, add a header line above it: {','.join(lacking)}; else {hint}"
+    return hint
 
 
 def _could_be(task: str, value: object) -> bool:
-    """May a column with this value be what the task reads? A text is no number."""
+    """Whether a column with this value can be the task's column. A number is not a text."""
     if COLUMN_TYPES.get(task) is not str:
         return True
     try:
-        float(value)  # type: ignore[arg-type]  # what is no number says so
+        float(value)  # type: ignore[arg-type]  # raises for what is not a number
     except (TypeError, ValueError):
         return isinstance(value, str)
     return False

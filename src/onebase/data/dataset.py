@@ -39,9 +39,7 @@ class Dataset:
 
     @classmethod
     def open(cls, dir: str | Path) -> Dataset:
-        """Open a folder that `prepare` wrote. Raises ArtifactError when it is none, damaged, or of a newer
-        schema.
-        """
+        """Open a folder that `prepare` wrote. Raises ArtifactError when it is not a dataset, is damaged, or has a newer schema."""
         dir = Path(dir)
         kind = read_manifest(dir)["kind"]
         if kind != KIND:
@@ -69,15 +67,13 @@ class Dataset:
         return Record.load(self.dir / "record.json")
 
     def count(self, split: str, source: str | None = None) -> int:
-        """Number of documents in a split, of one source where named."""
+        """Number of documents in a split, of one source if given."""
         key = "holdout_documents" if self._checked(split) == HOLDOUT else "documents"
         total = sum(int(s[key]) for name, s in self.stats.items() if source in (None, name))
         return total if split == HOLDOUT else total - self.count(HOLDOUT, source)
 
     def documents(self, split: str, source: str | None = None) -> Iterator[Document]:
-        """Stream the documents of `split` ("train" or "holdout"), of one source where named. `meta` has hash
-        and split.
-        """
+        """Stream the documents of `split` ("train" or "holdout"), of one source if given. `meta` has hash and split."""
         if source is not None and source not in self.stats:
             raise DataError(f"the dataset has no source '{source}'", f"it has: {', '.join(self.stats)}")
         for shard in self.shards:
@@ -87,7 +83,7 @@ class Dataset:
                     yield Document(row["text"], row["source"], row["licence"], row["id"], meta)
 
     def first(self, split: str, most: int) -> dict[str, list[Document]]:
-        """The first `most` documents of each source in `split`, or all it has: one pass, which ends where there are enough."""
+        """The first `most` documents of each source in `split`, or all if fewer. One pass, which stops when there are enough."""
         out: dict[str, list[Document]] = {source: [] for source in self.stats}
         left = sum(min(most, self.count(split, source)) for source in out)
         for document in self.documents(split) if left else ():
@@ -100,7 +96,7 @@ class Dataset:
         return out
 
     def find(self, name: str) -> list[dict[str, Any]]:
-        """id, source, hash and split of the documents with this id, or whose hash begins so (8 hex digits at least)."""
+        """id, source, hash and split of the documents with this id or hash prefix (at least 8 hex digits)."""
         columns, found = ["id", "source", "hash", "split"], []
         for shard in self.shards:
             try:

@@ -1,4 +1,4 @@
-"""Files of rows and text that are read while somebody listens: each by name, size and the SHA-256 of its bytes, taken as they are read."""
+"""Records which row and text files are read inside a block: name, size and SHA-256 of each, computed while reading."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class FileRead:
-    """A file that was read to its end. `name` is without its folders, which are the machine's; `sha256` is what `sha256sum` prints."""
+    """A file that was read to its end. `name` has no folders, which differ between machines; `sha256` is what `sha256sum` prints."""
 
     name: str
     sha256: str
     bytes: int
 
 
-_HEARD: ContextVar[list[FileRead] | None] = ContextVar("files_read", default=None)
+_FILES_READ: ContextVar[list[FileRead] | None] = ContextVar("files_read", default=None)
 
 
 @contextmanager
 def files_read() -> Iterator[list[FileRead]]:
-    """The files that are read whole inside of the block, in order. A block inside hears in the place of this one."""
-    found: list[FileRead] = []
-    token = _HEARD.set(found)
+    """The files that are read whole inside the block, in order. A nested block records its files instead of this one."""
+    files: list[FileRead] = []
+    token = _FILES_READ.set(files)
     try:
-        yield found
+        yield files
     finally:
-        _HEARD.reset(token)
+        _FILES_READ.reset(token)
 
 
 def hashed_lines(stream: Iterable[bytes], path: Path) -> Iterator[bytes]:
-    """The lines of a file as they are; at its end it is noted, where somebody listens."""
-    if (found := _HEARD.get()) is None:
+    """The lines of a file, unchanged. At its end the file is recorded, inside a `files_read` block."""
+    if (files := _FILES_READ.get()) is None:
         yield from stream
         return
     state, size = hashlib.sha256(), 0
@@ -44,12 +44,12 @@ def hashed_lines(stream: Iterable[bytes], path: Path) -> Iterator[bytes]:
         state.update(line)
         size += len(line)
         yield line
-    found.append(FileRead(path.name, state.hexdigest(), size))
+    files.append(FileRead(path.name, state.hexdigest(), size))
 
 
 def note_file(file: BufferedReader, path: Path) -> None:
-    """Note an open file that is not read by lines, and go back to its beginning; nothing where nobody listens."""
-    if (found := _HEARD.get()) is not None:
+    """Record an open file that is not read by lines, and rewind it. Does nothing outside a `files_read` block."""
+    if (files := _FILES_READ.get()) is not None:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-        found.append(FileRead(path.name, digest, file.tell()))
+        files.append(FileRead(path.name, digest, file.tell()))
         file.seek(0)

@@ -1,4 +1,4 @@
-"""Files of records and of text, read strictly: the first mistake is raised with its place."""
+"""Files of records and of text, read strictly: the first error is raised with its position."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ Row = tuple[str, dict[str, Any]]
 
 
 def rows(path: Path, kind: str, columns: Sequence[str] = ()) -> Iterator[Row]:
-    """(where, row) of each record; `where` is `file:line` (for Parquet `file: row n`). Blank lines are passed over.
+    """(where, row) of each record; `where` is `file:line` (for Parquet `file: row n`). Blank lines are skipped.
 
-    A row that lacks one of `columns`, an empty file, a broken line and bytes that are no UTF-8 raise DataError.
+    Raises DataError for a row without one of `columns`, an empty file, a broken line, and bytes that are not UTF-8.
     """
     for where, row in all_records(path, kind, columns):
         if isinstance(row, Problem):
@@ -41,31 +41,29 @@ def rows(path: Path, kind: str, columns: Sequence[str] = ()) -> Iterator[Row]:
 def all_records(
     path: Path, kind: str, columns: Sequence[str] = (), notes: Notes | None = None
 ) -> Iterator[Record]:
-    """As `rows`, with the flaws of single records in their places. notes: as for `records`. Raises DataError for what is wrong with the whole file."""
+    """Like `rows`, but yields a Problem for a bad record. notes: as for `records`. Raises DataError only for problems of the whole file."""
     check_file(path)
     found = False
     for record in records(path, kind, columns, notes):
         found = True
         yield record
     if not found:
-        raise DataError(f"{path}: no records in it", "give a file with at least one record")
+        raise DataError(f"{path}: the file has no records", "give a file with at least one record")
 
 
 def read_text(path: Path) -> str:
-    """The whole file as text, byte for byte but for a leading byte order mark. Raises DataError (empty,
-    binary, no UTF-8).
-    """
+    """The whole file as text, byte for byte except a leading byte order mark. Raises DataError (empty, binary, not UTF-8)."""
     return "".join(text_lines(path))
 
 
 def text_lines(path: Path) -> Iterator[str]:
-    """The lines of `read_text`, each with its end; they end in `\\n` or `\\r\\n` alone."""
+    """The lines of `read_text`, each with its line end, which is `\\n` or `\\r\\n`."""
     check_file(path)
     yield from sound(lines(path), str(path))
 
 
 def sound(numbered: Iterable[tuple[int, str, Problem | None]], name: str) -> Iterator[str]:
-    """The text of lines. Raises DataError for the first with a problem."""
+    """The text of each line. Raises DataError for the first line with a problem."""
     for number, line, problem in numbered:
         if problem:
             raise DataError(f"{name}:{number}: {problem.what}", problem.remedy)

@@ -1,4 +1,4 @@
-"""Records out of JSON: one object a line, or one list of objects."""
+"""Reads records from JSON: one object per line, or one list of objects."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from onebase.data.lines import Line, Problem, Record, lines, no_column, some_nam
 from onebase.errors import DataError
 
 DEEPEST = 100
-"""Lists and objects that may stand in each other."""
+"""Nesting depth of lists and objects that is accepted."""
 JSON_KINDS = {list: "list", str: "string", bool: "true/false", type(None): "null"}
 
 
 def json_lines(path: Path, columns: Sequence[str]) -> Iterator[Record]:
-    """One object a line; a file that is one list of objects is read as such, whatever its ending."""
+    """One object per line. A file that is one list of objects is read as such, whatever its extension."""
     found = lines(path, rows=True)
     before: list[Line] = []
     for line in found:
@@ -33,7 +33,7 @@ def json_lines(path: Path, columns: Sequence[str]) -> Iterator[Record]:
 
 
 def _begins_list(line: str) -> bool:
-    """Does a list of objects begin here, that may go on on further lines?"""
+    """Whether a list of objects begins here; it may continue on further lines."""
     if not line.lstrip().startswith("["):
         return False
     try:
@@ -65,7 +65,7 @@ def _json_line(line: str, columns: Sequence[str]) -> dict[str, Any] | Problem:
 
 
 def json_file(path: Path, columns: Sequence[str]) -> Iterator[Record]:
-    """A list of objects, or one object a line."""
+    """A list of objects, or one object per line."""
     found = list(lines(path, rows=True))
     first = next((x for x in found if x[1].strip()), (1, "", None))
     if first[1].lstrip().startswith("{") and isinstance(_json_line(first[1], ()), Problem):
@@ -80,16 +80,16 @@ def json_file(path: Path, columns: Sequence[str]) -> Iterator[Record]:
 
 
 def rows_inside(value: Mapping[str, Any]) -> Problem | None:
-    """What is wrong with an object that holds the rows, in the place of being one; None where it does not."""
+    """The problem of an object that contains the rows instead of being one; None if it contains none."""
     if lists := [k for k, v in value.items() if isinstance(v, list) and v and isinstance(v[0], dict)]:
         return Problem(
-            f"one object that has the rows under '{lists[0]}'",
-            f"give that list alone, for example by: jq .{lists[0]}",
+            f"one object with the rows under '{lists[0]}'",
+            f"extract that list, for example with: jq .{lists[0]}",
         )
     if len(value) > 1 and all(isinstance(v, dict) for v in value.values()):
         return Problem(
             f"one object of columns ({some_names(list(value))})",
-            'write it by rows; with pandas: to_json(path, orient="records", lines=True)',
+            'write one object per row; with pandas: to_json(path, orient="records", lines=True)',
         )
     return None
 
@@ -126,12 +126,12 @@ def _json_list(path: Path, found: Sequence[Line], columns: Sequence[str]) -> Ite
             if text[at + 1 :].strip():
                 yield (
                     where,
-                    Problem("not valid JSON: more stands behind the list", "the file is one JSON list"),
+                    Problem("not valid JSON: text after the end of the list", "the file is one JSON list"),
                 )
             return
         try:
             value, end = _DECODER.raw_decode(text, at)
-        except (ValueError, RecursionError) as e:  # what follows cannot be told apart any more
+        except (ValueError, RecursionError) as e:  # where the next record begins is unknown
             yield where, _not_json(e, "the file is one JSON list of objects")
             return
         yield where, _object(value, columns)
@@ -140,7 +140,7 @@ def _json_list(path: Path, found: Sequence[Line], columns: Sequence[str]) -> Ite
 
 
 def _blank(text: str, at: int) -> int:
-    """Where the next character is that is no white space of JSON."""
+    """Index of the next character that is not JSON white space."""
     while text[at : at + 1] in (" ", "\t", "\r", "\n"):
         at += 1
     return at
@@ -150,16 +150,16 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = next(k for k, n in Counter(k for k, _ in pairs).items() if n > 1)
-        raise ValueError(f"the key {twice[:100]!r} is there twice")
+        raise ValueError(f"duplicate key {twice[:100]!r}")
     return found
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_once)
-"""No key twice: the last one would win, and nobody would hear of the first."""
+"""Refuses duplicate keys: otherwise the last one would silently replace the first."""
 
 
 def _too_deep(value: object) -> bool:
-    """Are there more than DEEPEST lists and objects in each other? What comes later walks into them by recursion."""
+    """Whether lists and objects are nested deeper than DEEPEST. Later code walks them recursively."""
     level: list[object] = [value]
     for _ in range(DEEPEST + 1):
         level = [
@@ -182,7 +182,7 @@ def _object(value: object, columns: Sequence[str]) -> dict[str, Any] | Problem:
     if lacking := [c for c in columns if c not in value]:
         return no_column(lacking, list(value))
     if _too_deep(value):
-        return Problem(f"nested more than {DEEPEST} deep", "write it flat")
+        return Problem(f"nested more than {DEEPEST} levels deep", "flatten it")
     return value
 
 

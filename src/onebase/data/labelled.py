@@ -1,6 +1,4 @@
-"""Labelled rows for adaptation and evaluation: small enough for memory, checked before anything is learnt
-from them.
-"""
+"""Labelled rows for adaptation and evaluation: small enough for memory, checked before training."""
 
 from __future__ import annotations
 
@@ -23,27 +21,27 @@ from onebase.data.row_files import Notes
 from onebase.errors import DataError
 
 CHUNK = 512
-"""Rows whose texts are tokenised at a time."""
+"""Rows that are tokenised at a time."""
 Flawed = tuple[str, str]
-"""What is wrong with a row, and what to do."""
+"""The problem of a row, and the remedy."""
 Check = Callable[[Mapping[str, Any]], Flawed | None]
-"""What is wrong with the values of a row, if anything."""
+"""Checks the values of a row: the problem, or None."""
 Make = Callable[[Sequence[dict[str, Any]]], Sequence[Samples | Problem]]
-"""What some rows are as tokens; of a row that cannot be any, what is wrong with it."""
+"""Tokenises rows: samples for each row, or the problem of a row that cannot be tokenised."""
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """The files that a name stands for, in order, and what its source says of itself. Who knows names makes it (`formats.rows`)."""
+    """The files that a dataset name resolves to, in order, and the metadata of their source. `formats.rows` resolves names."""
 
     paths: tuple[Path, ...]
     source: Mapping[str, Any]
 
 
 class Records:
-    """The records of a file, of several or of a list, each parsed once, when it is come to, with its columns named anew.
+    """The records of one or more files or of a list, each parsed once, lazily, with its columns renamed.
 
-    columns: what the data call a column, by what it shall be called. Raises DataError for what is wrong with the whole.
+    columns: new column name to the name in the data. Raises DataError for problems of the whole file or list.
     """
 
     def __init__(
@@ -56,46 +54,44 @@ class Records:
         self.notes: Notes = {}
         self.source: Mapping[str, Any] = {}
         before: Mapping[str, str] = {}
-        found: Iterable[Record]
+        parsed: Iterable[Record]
         if isinstance(data, (str, Path, Fetched)):
             files = data if isinstance(data, Fetched) else Fetched((Path(data),), {})
             self.folder, self.source = files.paths[0].parent, files.source
             self.name = str(data) if isinstance(data, (str, Path)) else None
-            # Not only the columns that are asked for: tasks carry further ones.
+            # All columns, not only the required ones: tasks keep further ones.
             kinds = [(p, _kind(p)) for p in files.paths]
-            found = chain.from_iterable(all_records(p, k, notes=self.notes) for p, k in kinds)
+            parsed = chain.from_iterable(all_records(p, k, notes=self.notes) for p, k in kinds)
         else:
             if not data:
                 raise DataError("no rows were given", "give at least one")
             if isinstance(data, Rows):
                 self.folder, self.source, self.name = data.folder, data.source, data.name
                 before, self.notes = data.columns, data.notes
-            found = ((where, _row(row)) for where, row in zip(places_of(data), data, strict=True))
+            parsed = ((where, _row(row)) for where, row in zip(places_of(data), data, strict=True))
         self.columns = {**before, **self.named}
-        self._first, self._there = (
-            "",
-            dict[str, Any](),
-        )  # place of the first row; columns, and the first value of each
-        self._rest, self._kept = map(self._renamed, found), list[Record]()
+        # Position of the first row; the first value of each column.
+        self._first, self._there = "", dict[str, Any]()
+        self._rest, self._kept = map(self._renamed, parsed), list[Record]()
 
     def __iter__(self) -> Iterator[Record]:
-        """Place and row, or what is wrong with the record."""
+        """(position, row), or (position, problem) for a bad record."""
         yield from self._kept
         yield from self._rest
 
     @classmethod
     def of(cls, data: Data, columns: Mapping[str, str] | None = None) -> Records:
-        """The records of data; of records these themselves, whose columns have their names already."""
+        """The records of data. Records are returned as they are: their columns are already renamed."""
         return data if isinstance(data, Records) else cls(data, columns)
 
     def kept(self) -> Records:
-        """Itself, parsed whole: it can be walked as often as is wanted then."""
+        """Itself, fully parsed: it can then be iterated any number of times."""
         self._kept += self._rest
         return self
 
     @property
     def sound(self) -> list[dict[str, Any]]:
-        """All rows that can be read; they are kept until they are asked for one by one."""
+        """All rows that can be read; they stay in memory for later iteration."""
         return [row for _, row in self.kept()._kept if not isinstance(row, Problem)]
 
     def _renamed(self, record: Record) -> Record:
@@ -107,11 +103,11 @@ class Records:
         if not self.named:
             return record
         moved = set(self.named.values()) - self.named.keys()
-        own = {k: row[v] for k, v in self.named.items() if v in row}
-        return where, own | {k: v for k, v in row.items() if k not in self.named and k not in moved}
+        renamed = {k: row[v] for k, v in self.named.items() if v in row}
+        return where, renamed | {k: v for k, v in row.items() if k not in self.named and k not in moved}
 
     def refuse_lacking(self, required: Sequence[str]) -> None:
-        """Raise DataError for a column that no row has, with the nearest of those there are. To be asked at the end."""
+        """Raise DataError for a column that no row has, with the closest existing name. Call it after the last record."""
         if (
             self._first
             and (error := lacking_columns(self._first, self._there, self.named, required)) is not None
@@ -120,7 +116,7 @@ class Records:
 
 
 Data = str | Path | Fetched | Records | Sequence[dict[str, Any]]
-"""What users give: a file, the files of a name, or rows; or records, which who gives the same to several has parsed once."""
+"""Input rows: a file, the files of a dataset name, a list, or records (already parsed, to be shared by several readers)."""
 
 
 def read_rows(
@@ -131,13 +127,14 @@ def read_rows(
     check: Check = lambda row: None,
     make: Make | None = None,
 ) -> Rows:
-    """Rows of a .jsonl, .json (a list), .csv, .tsv or .parquet file, of the files that a name stands for, or of a list, each with a value for every key of `required`.
+    """Read rows in one pass (parse, check, tokenise), each with a value for every key of `required`.
 
-    columns: what the file calls a column, by what it shall be called, {"text": "body"}. check: what is wrong with the values of a row. make:
-    what rows are as tokens (`Rows.samples`). All in one pass: a record is parsed, looked at and tokenised once.
+    data: a .jsonl, .json (a list), .csv, .tsv or .parquet file, the files of a dataset name, or a list. Rows that this function returned are accepted
+    again, and keep their positions. columns: new column name to the name in the file, {"text": "body"}. check: finds problems in the values of a
+    row. make: tokenises rows (`Rows.samples`).
 
-    Rows that it gave are taken again, and keep their places. Raises DataError for what is wrong with the whole (unknown ending, empty, binary, a column that no row has), and BadRows with all bad
-    rows and their places (broken line, no UTF-8, missing column, wrong type, empty value, what `check` and `make` find).
+    Raises DataError for problems of the whole (unknown extension, empty, binary, a column that no row has), and BadRows with all bad rows and their
+    positions (broken line, not UTF-8, missing column, wrong type, empty value, problems from `check` and `make`).
     """
     records = data if isinstance(data, Records) else Records(data, columns)
     rows = Rows([], (), records.folder, records.columns, records.source, records.name, notes=records.notes)
@@ -146,7 +143,7 @@ def read_rows(
     total = 0
     while chunk := list(islice(numbered, CHUNK)):
         total += len(chunk)
-        right: list[tuple[int, str, dict[str, Any]]] = []
+        good: list[tuple[int, str, dict[str, Any]]] = []
         for at, (where, row) in chunk:
             problem = (
                 row if isinstance(row, Problem) else _problem(row, required, records.named) or check(row)
@@ -154,15 +151,15 @@ def read_rows(
             if problem is not None:
                 bad.append(Bad(at, where, *problem))
             elif not isinstance(row, Problem):
-                right.append((at, where, row))
-        made = [()] * len(right) if make is None else make([row for _, _, row in right])
-        for (at, where, row), found in zip(right, made, strict=True):
-            if isinstance(found, Problem):
-                bad.append(Bad(at, where, *found))
+                good.append((at, where, row))
+        tokenised = [()] * len(good) if make is None else make([row for _, _, row in good])
+        for (at, where, row), samples in zip(good, tokenised, strict=True):
+            if isinstance(samples, Problem):
+                bad.append(Bad(at, where, *samples))
                 continue
             rows.append(row)
             rows.places.append(where)
-            rows.samples.append(found)
+            rows.samples.append(samples)
     records.refuse_lacking(required)
     if bad:
         raise BadRows(bad, total)
@@ -180,7 +177,7 @@ def _kind(path: Path) -> str:
 def check_labels(
     train: Iterable[Mapping[str, Any]], test: Iterable[Mapping[str, Any]], key: str = "label"
 ) -> None:
-    """Raise DataError when a label of `test` is never seen in `train`: nothing could learn it."""
+    """Raise DataError when a label of `test` does not occur in `train`: it cannot be learnt."""
     known = {row[key] for row in train}
     unseen = Counter(str(row[key]) for row in test if row[key] not in known)
     if unseen:
@@ -195,9 +192,7 @@ def check_labels(
 
 
 def deduplicate(rows: Sequence[Mapping[str, Any]], keys: Sequence[str] = ("text",)) -> list[dict[str, Any]]:
-    """The first of the rows that agree in all `keys`, in the given order. Do it before splitting, so that no
-    row leaks.
-    """
+    """The first of the rows that agree in all `keys`, in the given order. Call it before splitting, so that no row leaks."""
     seen: set[str] = set()
     out = []
     for i, row in enumerate(rows, 1):
@@ -219,13 +214,13 @@ def _row(row: object) -> dict[str, Any] | Problem:
 
 
 def _problem(row: Mapping[str, Any], required: Sequence[str], columns: Mapping[str, str]) -> Problem | None:
-    """What is wrong with a row, the first thing in the order of `required`."""
+    """The first problem of a row, in the order of `required`."""
     if lacking := [columns.get(key, key) for key in required if key not in row]:
         return no_column(lacking, list(row))
     for key in required:
         name = f"'{key}'" if columns.get(key, key) == key else f"'{columns[key]}' (as {key})"
-        if found := _value_problem(name, COLUMN_TYPES.get(key), row[key]):
-            return found
+        if problem := _value_problem(name, COLUMN_TYPES.get(key), row[key]):
+            return problem
     return None
 
 
@@ -239,9 +234,9 @@ def _value_problem(name: str, kind: type | None, value: object) -> Problem | Non
         return Problem(f"{name} is empty", "fill it or remove the row")
     if kind is not None and not isinstance(value, kind):
         wanted = "text" if kind is str else "a list"
-        return Problem(f"{name} is {type(value).__name__}, {wanted} is expected", "mend the row")
+        return Problem(f"{name} is {type(value).__name__}, {wanted} is expected", "fix the row")
     try:
         (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)).encode()
     except UnicodeEncodeError:
-        return Problem(f"{name} holds a lone surrogate, which is no valid Unicode", "mend the text")
+        return Problem(f"{name} contains a lone surrogate, which is not valid Unicode", "fix the text")
     return None

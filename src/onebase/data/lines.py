@@ -1,4 +1,4 @@
-"""Files as lines of text, and what is wrong with a record of them."""
+"""Reads files as lines of text, and describes the problems of their records."""
 
 from __future__ import annotations
 
@@ -13,22 +13,21 @@ from onebase.errors import DataError
 
 
 class Problem(NamedTuple):
-    """What is wrong with one record, and what to do."""
+    """The problem of one record, and the remedy."""
 
     what: str
     remedy: str
 
 
 SHOWN = 20
-"""Names of columns that an error lists."""
+"""Column names that an error lists at most."""
 Record = tuple[str, "dict[str, Any] | Problem"]
 Line = tuple[int, str, Problem | None]
-"""Number, text with its end, and problem of a line."""
+"""Number, text with its line end, and problem of a line."""
 
 
 def lines(path: Path, rows: bool = False) -> Iterator[Line]:
-    """Number, text with its end and problem of each line, as `lines_of` has them. rows: shall the file hold rows? Then one of another kind is
-    refused by what it is."""
+    """The lines of a file, as `lines_of` yields them. rows: the file must contain rows; a file of another kind is refused, and its kind named."""
     try:
         with path.open("rb") as f:
             if rows and (odd := odd_beginning(path, f.peek(512)[:512])) is not None:
@@ -39,17 +38,17 @@ def lines(path: Path, rows: bool = False) -> Iterator[Line]:
 
 
 def lines_of(stream: Iterable[bytes], name: str) -> Iterator[Line]:
-    """Number, text with its end and problem of each line of what is called `name`.
+    """Number, text with its line end, and problem of each line. name: of the stream, for messages.
 
-    Lines end in `\\n` or `\\r\\n`, and in nothing else: U+2028, a form feed and a lone `\\r` are text. A line that is no UTF-8 keeps its bytes as
-    surrogates. Raises DataError for a NUL byte.
+    Lines end only in `\\n` or `\\r\\n`: U+2028, a form feed and a lone `\\r` are text. A line that is not UTF-8 keeps its bytes as surrogates.
+    Raises DataError for a NUL byte.
     """
     at = 0
     for number, raw in enumerate(stream, 1):
         if b"\0" in raw:
             raise DataError(
                 f"{name}:{number}: a binary file (NUL at byte {at + raw.index(0)})",
-                "give text in UTF-8; leave binary files out (glob)",
+                "give text in UTF-8; exclude binary files (glob)",
             )
         problem = None
         try:
@@ -70,18 +69,18 @@ def without_end(line: str) -> str:
 
 
 def no_column(columns: Sequence[str], there: Sequence[str]) -> Problem:
-    """What is wrong where columns are not there."""
+    """The problem of missing columns."""
     names = ", ".join(f"'{c}'" for c in columns)
-    return Problem(f"no column {names}", f"the columns there are: {some_names(there) or 'none'}")
+    return Problem(f"no column {names}", f"available columns: {some_names(there) or 'none'}")
 
 
 def some_names(names: Sequence[str]) -> str:
-    """The first names, and how many more there are: a file may have hundreds of thousands."""
+    """The first names, and the number of the rest: a file may have hundreds of thousands."""
     shown = ", ".join(n if len(n) <= 100 else f"{n[:100]}..." for n in names[:SHOWN])
     return f"{shown} and {len(names) - SHOWN:,} more" if len(names) > SHOWN else shown
 
 
 def missing_column(where: str, columns: Sequence[str], there: Sequence[str]) -> DataError:
-    """The error for columns that are not there."""
+    """The error for missing columns."""
     problem = no_column(columns, there)
     return DataError(f"{where}: {problem.what}", problem.remedy)

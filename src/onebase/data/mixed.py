@@ -1,4 +1,4 @@
-"""Rows of two orders in one: a share of those of each step is from the second. A pure function of the step, as the orders are."""
+"""Mixes the rows of two orders: a fixed share of each step is from the second. A pure function of the step, like the orders."""
 
 import math
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ from onebase.errors import ConfigError
 
 @config
 class ReplayConfig:
-    """General text that is read on the side: `data`, rows of `text` (a file, or from Python) or text files, as the task's own data; `share`
-    of all tokens that it gives; `test`, general text to score before and after (the Python language reference when null)."""
+    """General text that is mixed into training. data: rows of `text` (a file, or from Python) or text files, in the formats of the task's data.
+    share: of all tokens. test: general text to score before and after (null: the Python language reference)."""
 
     data: str | tuple[dict[str, Any], ...] | None = None
     share: float = 0.1
@@ -27,9 +27,9 @@ class ReplayConfig:
 
 @dataclass(frozen=True)
 class MixedOrder:
-    """`batch_size` rows a step, of which the share `share` (of rows, from 0 to below 1) is from `second`: over the first n steps it has
-    given that share to within half a row. Both have one row a step, so that their rows have numbers, and go through epochs of their own; where `first`
-    has an end, the mixture ends with its last row."""
+    """`batch_size` rows a step, of which `share` (a share of rows, from 0 to below 1) is from `second`, exact to half a row after any number of
+    steps. Both orders have one row a step, so that their rows are numbered, and epochs of their own. If `first` ends, the mixture ends with its
+    last row."""
 
     first: Order
     second: Order
@@ -44,14 +44,14 @@ class MixedOrder:
 
     @cached_property
     def total(self) -> int | None:
-        """Rows of both up to the last one of `first`; None where it has no end."""
+        """Rows of both up to the last one of `first`; None if it has no end."""
         wanted = self.first.total
         if wanted is None:
             return None
-        found = max(wanted, math.floor(wanted / (1 - self.share)) - 2)
-        while found - self._seconds(found) < wanted:
-            found += 1
-        return found
+        total = max(wanted, math.floor(wanted / (1 - self.share)) - 2)
+        while total - self._seconds(total) < wanted:
+            total += 1
+        return total
 
     @property
     def steps(self) -> int:
@@ -59,12 +59,12 @@ class MixedOrder:
         return steps_of(self.total, self.batch_size)
 
     def _seconds(self, rows: int) -> int:
-        """How many of the first `rows` rows are from the second plan."""
+        """How many of the first `rows` rows are from the second order."""
         return math.floor(self.share * rows + 0.5)
 
     def rows(self, step: int) -> list[Row]:
-        """The global batch of a step, those of the second plan behind. Behind the end there is none."""
+        """The global batch of a step, rows of the second order last; empty after the end."""
         here = span(step, self.batch_size, self.total)
         a, b = self._seconds(here.start), self._seconds(here.stop)
-        own = range(here.start - a, here.stop - b)
-        return [self.first.rows(i)[0] for i in own] + [self.second.rows(i)[0] for i in range(a, b)]
+        firsts = range(here.start - a, here.stop - b)
+        return [self.first.rows(i)[0] for i in firsts] + [self.second.rows(i)[0] for i in range(a, b)]

@@ -1,8 +1,8 @@
-"""The order of training: which rows stand in which step.
+"""The order of training: which rows each step reads.
 
-A pure function of (seed, fingerprint of the rows, step) and of the plan's sizes; nothing is remembered, so
-a resumed run goes on exactly where it was, and workers and ranks only share out what `rows` says. A permutation is
-made once an epoch (`draws`, by algorithms that no library version changes); a step then takes the time of its own rows.
+A pure function of (seed, fingerprint of the rows, step) and of the plan's sizes. It has no state, so a resumed run continues exactly where
+it was, and ranks only split the result of `rows`. A permutation is drawn once an epoch (`draws`, by algorithms that no library version
+changes); the cost of a step then depends on its own rows only.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from onebase.errors import ConfigError
 
 T = TypeVar("T")
 Row = Sequence[Tokens]
-"""What one line of a batch is made of: packed pieces, one text, or the texts of a pair."""
+"""The content of one row of a batch: packed pieces, one text, or the texts of a pair."""
 
 
 class Order(Protocol):
-    """Rows by step. Packed pieces (`RowPlan`), texts and pairs (`ExampleOrder`), mixtures (`MixedOrder`), and completions that the present
-    weights write (`tasks.rollouts`): one whose rows depend on the weights says `ahead = False`, and is asked when the step begins."""
+    """Rows by step: packed pieces (`RowPlan`), texts and pairs (`ExampleOrder`), mixtures (`MixedOrder`), or completions generated with the
+    current weights (`tasks.rollouts`). An order whose rows depend on the weights sets `ahead = False`; its rows are read when the step begins."""
 
     @property
     def digest(self) -> str:
-        """Content hash of all that the order depends on: equal digests, equal rows at every step."""
+        """Content hash of everything the order depends on: equal digests give equal rows at every step."""
         ...
 
     @property
     def batch_size(self) -> int:
-        """Rows of a step; the last one may have fewer."""
+        """Rows of a step; the last step may have fewer."""
         ...
 
     @property
     def total(self) -> int | None:
-        """Rows of all steps; None where there is no end."""
+        """Rows of all steps; None if the order has no end."""
         ...
 
     @property
@@ -50,19 +50,19 @@ class Order(Protocol):
         ...
 
     def rows(self, step: int) -> Sequence[Row]:
-        """The global batch of a step; behind the end there is none."""
+        """The global batch of a step; empty after the end."""
         ...
 
 
 def steps_of(total: int | None, per_step: int, least: int = 1) -> int:
-    """Steps that hold `total` rows. A rest of fewer than `least` rows is no step of its own where there is one before it."""
+    """Steps for `total` rows. A remainder of fewer than `least` rows joins the step before it, if there is one."""
     assert total is not None, "an order without an end has no number of steps"
     whole, rest = divmod(total, per_step)
     return whole + (rest > 0 and (rest >= least or not whole))
 
 
 def span(step: int, per_step: int, total: int | None, least: int = 1) -> range:
-    """Numbers of the rows of a step; none behind the end. total: None for a stream without one."""
+    """Numbers of the rows of a step; empty after the end. total: None for an order without an end."""
     first = step * per_step
     if total is None:
         return range(first, first + per_step)
@@ -79,12 +79,11 @@ def split(rows: Sequence[T], rank: int, world: int) -> Sequence[T]:
 
 @dataclass(frozen=True)
 class ExampleOrder:
-    """Every example once an epoch, `batch_size` a step, each epoch in an order of its own. An example is one text or several; the order
-    hangs on the first texts.
+    """Every example once an epoch, `batch_size` a step, each epoch in a new order. An example is one text or several; the order depends on the
+    first texts.
 
-    epochs: it ends with the last example of so many (None: it has no end), its last step perhaps shorter. least: rows without which a step
-    teaches nothing; a rest of fewer joins the step before it. alike: within a step examples of like lengths stand together, so that less of
-    a micro-batch is padding.
+    epochs: number of epochs (None: no end); the last step may be shorter. least: rows that a step needs to train on; a smaller remainder joins
+    the step before it. alike: sort the examples of a step by length, so that micro-batches have less padding.
     """
 
     examples: Sequence[Row]
@@ -96,7 +95,7 @@ class ExampleOrder:
 
     @property
     def total(self) -> int | None:
-        """Rows of all epochs; None where there is no end."""
+        """Rows of all epochs; None if there is no end."""
         return None if self.epochs is None else self.epochs * len(self.examples)
 
     @property
@@ -106,7 +105,7 @@ class ExampleOrder:
 
     @cached_property
     def digest(self) -> str:
-        """Content hash of all texts, in order, and of how orders are drawn: a run that began by another way is not gone on with."""
+        """Content hash of all texts, in order, and of how orders are drawn: a run with another order is not resumed."""
         return _hash(text for example in self.examples for text in example)
 
     @cached_property
@@ -118,24 +117,24 @@ class ExampleOrder:
         return {}
 
     def _epoch(self, epoch: int) -> NDArray[np.int64]:
-        """The order of an epoch, made when it is first asked for. Two are kept: a step may span two."""
+        """The order of an epoch, drawn on first use. Two are cached: a step may span two."""
         order = self._kept.get(epoch)
         if order is None:
             order = self._kept[epoch] = permutation(self._key, epoch, len(self.examples))
             for old in list(self._kept)[:-2]:
-                self._kept.pop(old, None)  # the loop asks in a thread of its own
+                self._kept.pop(old, None)  # the loop reads in a thread of its own
         return order
 
     def numbers(self, step: int) -> list[int]:
-        """Which examples form the batch of a step, by number; it may span two epochs. Behind the end there is none."""
+        """Numbers of the examples in the batch of a step, which may span two epochs; empty after the end."""
         n = len(self.examples)
         each = span(step, self.batch_size, self.total, self.least)
         return [int(self._epoch(i // n)[i % n]) for i in each]
 
     def rows(self, step: int) -> list[Row]:
         """The examples of a step."""
-        found = [self.examples[i] for i in self.numbers(step)]
-        return sorted(found, key=lambda row: sum(map(len, row))) if self.alike else found
+        rows = [self.examples[i] for i in self.numbers(step)]
+        return sorted(rows, key=lambda row: sum(map(len, row))) if self.alike else rows
 
 
 def one_by_one(texts: Iterable[Tokens]) -> list[Row]:

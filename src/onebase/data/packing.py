@@ -1,8 +1,7 @@
 """Packed rows: documents cut into pieces, pieces packed into rows, rows in an order that is a function of the step.
 
-Packing is best-fit decreasing: the longest piece first, each into the fullest row that still holds it. Nothing is
-dropped and nothing is cut to fill a row, so every row and every piece begins with BOS; what stays free is
-padding.
+Packing is best-fit decreasing: the longest piece first, each into the fullest row that it fits into. Nothing is dropped or cut to
+fill a row, so every row and every piece begins with BOS; the rest of a row is padding.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from onebase.errors import ConfigError, DataError
 T = TypeVar("T")
 Ints = NDArray[np.int64]
 
-# A window is packed at a time. Large enough that the last, half-filled rows of a window do not count.
+# Pieces are packed one window at a time. Large enough that the last, half-filled rows of a window do not matter.
 WINDOW_PIECES = 8192
 WINDOW_ROWS = 512
 
@@ -33,8 +32,8 @@ WINDOW_ROWS = 512
 def cut(lengths: Ints, limit: int) -> tuple[Ints, Ints, Ints]:
     """Pieces of documents of `lengths` tokens: (document, start, stop), int64 [P] each, in document order.
 
-    The first piece holds up to `limit` tokens, the document's BOS among them; a later one `limit - 1`,
-    because a BOS is put before it. Together they hold every token once.
+    The first piece has up to `limit` tokens, including the document's BOS; later ones have `limit - 1`, because a BOS is put before
+    them. Together they contain every token once.
     """
     assert limit >= 2
     more = np.maximum(0, -(-(lengths - limit) // (limit - 1)))
@@ -49,29 +48,28 @@ def cut(lengths: Ints, limit: int) -> tuple[Ints, Ints, Ints]:
 def pack(sizes: Ints, capacity: int) -> tuple[Ints, int]:
     """Best-fit decreasing: (row of each piece int64 [P], number of rows). Every size is from 1 to `capacity`.
 
-    The free rooms are the bits of one integer, so the fullest row that fits is its lowest bit at or above the
-    size.
+    Bit n of one integer is set when some row has n tokens free, so the fullest row that fits is the lowest bit at or above the size.
     """
     assert not len(sizes) or (sizes.min() >= 1 and sizes.max() <= capacity)
     row_of = np.empty(len(sizes), np.int64)
-    with_room: list[list[int]] = [[] for _ in range(capacity + 1)]  # rows by free room
-    rooms = count = 0
+    rows_by_free: list[list[int]] = [[] for _ in range(capacity + 1)]
+    free_bits = count = 0
     order = np.argsort(-sizes, kind="stable")
     chosen = []
     for size in sizes[order].tolist():
-        fits = rooms >> size
+        fits = free_bits >> size
         if fits:
-            room = size + (fits & -fits).bit_length() - 1
-            row = with_room[room].pop()
-            if not with_room[room]:
-                rooms ^= 1 << room
+            free = size + (fits & -fits).bit_length() - 1
+            row = rows_by_free[free].pop()
+            if not rows_by_free[free]:
+                free_bits ^= 1 << free
         else:
-            room, row = capacity, count
+            free, row = capacity, count
             count += 1
         chosen.append(row)
-        if left := room - size:
-            with_room[left].append(row)
-            rooms |= 1 << left
+        if left := free - size:
+            rows_by_free[left].append(row)
+            free_bits |= 1 << left
     row_of[order] = chosen
     return row_of, count
 
@@ -79,15 +77,12 @@ def pack(sizes: Ints, capacity: int) -> tuple[Ints, int]:
 class RowPlan:
     """Rows of at most `length` tokens (padding not included), `batch_size` of them per step.
 
-    Each epoch holds every token once: its pieces are permuted, packed window by window, and the rows of a
-    window shuffled. A step may span two epochs. `reserve` tokens are kept free per piece (for what an
-    objective adds). `long`: a document that does not fit is cut into pieces (pretraining) or refused
-    (labelled samples). `epochs`: the plan ends with the last row of so many (None: it has no end), its last
-    step perhaps shorter.
+    Each epoch contains every token once: its pieces are permuted and packed window by window, and the rows of a window are shuffled. A
+    step may span two epochs. reserve: tokens left free per piece, for tokens that an objective adds. long: cut a document that does not
+    fit into pieces (pretraining), or refuse it (labelled samples). epochs: number of epochs (None: no end); the last step may be shorter.
 
-    Rows are packed as they are needed: `rows(step)` first packs the steps before it, at about 0.2 s per
-    100,000 pieces, once. Raises ConfigError for sizes that make no sense, DataError for a sample that is too
-    long when `long="refuse"`.
+    Rows are packed when needed: `rows(step)` first packs the steps before it, once, at about 0.2 s per 100,000 pieces. Raises ConfigError
+    for impossible sizes, DataError for a sample that is too long when `long="refuse"`.
     """
 
     def __init__(
@@ -102,10 +97,10 @@ class RowPlan:
         epochs: int | None = None,
     ) -> None:
         if batch_size < 1:
-            raise ConfigError(f"rows per step is {batch_size}", "give at least 1")
+            raise ConfigError(f"batch_size is {batch_size}", "give at least 1")
         if reserve < 0 or length - reserve < 2:
             raise ConfigError(
-                f"a row of {length} tokens with {reserve} kept free holds nothing", "raise the length"
+                f"a row of {length} tokens with {reserve} reserved has no space for text", "raise the length"
             )
         self.tokenset, self.length, self.batch_size = tokenset, length, batch_size
         self.seed, self.reserve, self.epochs = seed, reserve, epochs
@@ -118,15 +113,13 @@ class RowPlan:
         window = max(WINDOW_PIECES, int(np.ceil(WINDOW_ROWS * length / self._sizes.mean())))
         windows = max(1, pieces // window)  # evenly, so that no small window is left over
         self._bounds = [pieces * i // windows for i in range(windows + 1)]
-        self._starts = [
-            0
-        ]  # number of rows before window n, counted through the epochs; grows as windows are packed
+        self._starts = [0]  # rows before window n, counted over all epochs; grows as windows are packed
         self._orders: OrderedDict[int, Ints] = OrderedDict()
         self._packed: OrderedDict[int, list[Ints]] = OrderedDict()
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all that the order depends on: equal digests, equal rows at every step."""
+        """SHA-256 of everything the order depends on: equal digests give equal rows at every step."""
         parts = [self.tokenset.fingerprint, self.length, self.batch_size, self.seed, self.reserve]
         return sha256_bytes(canonical_json(parts).encode())
 
@@ -137,12 +130,12 @@ class RowPlan:
 
     @property
     def tokens_per_epoch(self) -> int:
-        """Tokens in the rows of one epoch, each continuation's own BOS among them."""
+        """Tokens in the rows of one epoch, including the BOS of each continuation."""
         return int(self._sizes.sum()) - self.reserve * self.pieces
 
     @property
     def rows_per_epoch(self) -> int:
-        """Rows of the first epoch; later ones may differ by a few, because they are packed anew."""
+        """Rows of the first epoch; later epochs may differ by a few, because they are packed again."""
         return self.epoch_rows(0)
 
     def epoch_rows(self, epoch: int) -> int:
@@ -151,7 +144,7 @@ class RowPlan:
 
     @property
     def total(self) -> int | None:
-        """Rows of all epochs, exactly (packs them all); None where there is no end."""
+        """Rows of all epochs, exactly (packs them all); None if there is no end."""
         return None if self.epochs is None else self._epoch_start(self.epochs)
 
     @property
@@ -168,12 +161,12 @@ class RowPlan:
         return self._locate(self._first(step))[0] // (len(self._bounds) - 1)
 
     def rows(self, step: int, rank: int = 0, world: int = 1) -> list[list[Tokens]]:
-        """The rows of a step, or one rank's share; the shares of all ranks, in order, are the whole."""
-        self._first(step)  # refuses one below 0
+        """The rows of a step, or one rank's share; the shares of all ranks, in order, are the whole batch."""
+        self._first(step)  # refuses a step below 0
         return [self._row(i) for i in split(span(step, self.batch_size, self.total), rank, world)]
 
     def read(self, steps: int) -> Iterator[tuple[int, list[Ints]]]:
-        """What the first `steps` steps read, window by window: the number of the window's first row, and the pieces of each of its rows."""
+        """Pieces read in the first `steps` steps, window by window: the number of the window's first row, and the pieces of each of its rows."""
         rows, window = steps * self.batch_size, 0
         while (first := self._count(window)) < rows:
             yield first, self._window(window)[: rows - first]
@@ -181,12 +174,12 @@ class RowPlan:
 
     @property
     def documents(self) -> Ints:
-        """The document that each piece is of, int64 [P], rising."""
+        """The document of each piece, int64 [P], ascending."""
         return self._document
 
     @property
     def piece_tokens(self) -> Ints:
-        """Tokens of the document in each piece, int64 [P]: a BOS of its own is not counted."""
+        """Tokens of the document in each piece, int64 [P], without the BOS that a continuation gets."""
         return self._stop - self._start
 
     def _first(self, step: int) -> int:
@@ -217,7 +210,7 @@ class RowPlan:
         return self._starts[window]
 
     def _window(self, window: int) -> list[Ints]:
-        """Rows of a window as arrays of piece numbers. Windows are counted through the epochs."""
+        """Rows of a window as arrays of piece numbers. Windows are counted over all epochs."""
         if (found := self._packed.get(window)) is not None:
             return found
         epoch, nth = divmod(window, len(self._bounds) - 1)
@@ -239,7 +232,7 @@ class RowPlan:
 
 def _keep(cache: OrderedDict[int, T], key: int, value: T) -> T:
     cache[key] = value
-    while len(cache) > 2:  # a step spans two windows or two epochs at most, in the usual case
+    while len(cache) > 2:  # a step usually spans at most two windows or epochs
         cache.popitem(last=False)
     return value
 
@@ -248,7 +241,7 @@ def _refuse(tokenset: TokenSet, over: NDArray[np.intp], limit: int) -> None:
     i = int(over[0])
     name = tokenset.name(i) or f"number {i + 1}"
     raise DataError(
-        f"sample {name} has {tokenset.lengths[i]} tokens, a row holds {limit}; "
+        f"sample {name} has {tokenset.lengths[i]} tokens, the limit of a row is {limit}; "
         f"{over.size} of {len(tokenset)} samples are too long",
         "raise the context length, or shorten or drop these samples",
     )

@@ -1,7 +1,7 @@
-"""Documents to a dataset: exact duplicates out, split by document, zstd Parquet shards, fingerprint, record.
+"""Builds a dataset from documents: removes exact duplicates, splits by document, writes zstd Parquet shards, fingerprint and record.
 
-Streams: memory holds one row group of text, and a hash and a flag per distinct document. What comes out
-depends on the set of documents and the seed alone: order and shard size change neither split nor fingerprint.
+It streams: memory holds one row group of text, and a hash and a flag per distinct document. The result depends only on the set of
+documents and the seed: their order and the shard size change neither split nor fingerprint.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ COLUMNS = pa.schema(
 )
 GROUP_BYTES = 4 << 20
 HOLDOUT_SHARE = 0.02
-"""Share of the documents that is kept from training, where nobody says another."""
+"""Default share of documents that is held out from training."""
 Progress = Callable[[int, int], None]
 
 
@@ -72,11 +72,10 @@ def prepare(
 ) -> Dataset:
     """Write `documents` as a dataset folder and open it.
 
-    holdout: share of documents kept from training, chosen by hash of (seed, text); a document's own
-    `meta["split"]` overrules it, and where copies of a text disagree it is held out. Without one it is HOLDOUT_SHARE,
-    without a seed 0. stated: who states these and the licences, for the record. shard_bytes: text bytes
-    per shard. progress(documents, bytes) is called as documents are read. Raises DataError for documents that
-    cannot be stored, ArtifactError for a folder that cannot be written; either leaves nothing behind.
+    holdout: share of documents held out from training, chosen by hash of (seed, text) (default HOLDOUT_SHARE). A document's
+    `meta["split"]` overrides it; if copies of a text disagree, the text is held out. seed: default 0. stated: origin of these values and of the
+    licences, for the record. shard_bytes: text bytes per shard. progress(documents, bytes) is called as documents are read. Raises DataError
+    for documents that cannot be stored, ArtifactError for a folder that cannot be written; either leaves nothing behind.
     """
     origins = {k: Origin.DEFAULT if v is None else stated for k, v in (("holdout", holdout), ("seed", seed))}
     holdout, seed = HOLDOUT_SHARE if holdout is None else holdout, seed or 0
@@ -86,7 +85,7 @@ def prepare(
         raise ConfigError(f"shard_bytes is {shard_bytes}", "give at least 1")
     stats: dict[str, _Source] = {}
     held: dict[bytes, bool] = {}  # document hash -> is held out
-    moved: set[str] = set()  # stored as train before a copy turned up that says holdout
+    moved: set[str] = set()  # stored as train before a copy in holdout was read
     with ArtifactWriter(Path(out), kind=KIND, overwrite=overwrite) as writer:
         shards = _Shards(writer, shard_bytes)
         seen = size = 0
@@ -111,7 +110,7 @@ def prepare(
             held[digest] = is_held
             shards.add(document, digest.hex(), len(raw), HOLDOUT if is_held else TRAIN)
         if not held:
-            raise DataError("no document has any text", "check the sources' paths and text columns")
+            raise DataError("every document is empty", "check the sources' paths and text columns")
         files = shards.close()
         if progress is not None:
             progress(seen, size)
@@ -134,15 +133,15 @@ def prepare(
 def _encode(document: Document) -> bytes:
     if not isinstance(document.text, str):
         raise DataError(
-            f"document {document.id!r} of '{document.source}' is no text", "give Document(text=...) a str"
+            f"document {document.id!r} of '{document.source}' is not text", "give Document(text=...) a str"
         )
     try:
         return document.text.encode()
     except UnicodeEncodeError as e:
         raise DataError(
             f"document {document.id!r} of '{document.source}': "
-            f"a lone surrogate at character {e.start} is no valid Unicode",
-            "mend or remove the document",
+            f"a lone surrogate at character {e.start} is not valid Unicode",
+            "fix or remove the document",
         ) from None
 
 
@@ -226,7 +225,7 @@ def _move(writer: ArtifactWriter, files: list[str], moved: set[str]) -> None:
 
 
 def _count(writer: ArtifactWriter, files: list[str], stats: dict[str, _Source]) -> None:
-    """Count what was stored from what was stored."""
+    """Count documents and bytes per source and split, from the stored shards."""
     for name in files:
         table = pq.read_table(writer.path(name), columns=["source", "split", "bytes"])
         grouped = table.group_by(["source", "split"]).aggregate([("bytes", "sum"), ("bytes", "count")])

@@ -1,4 +1,4 @@
-"""Records out of jsonl, json, csv, tsv and parquet files: each with the place where it begins, those that cannot be read among them."""
+"""Reads records from jsonl, json, csv, tsv and parquet files: each with its position, unreadable records included."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from onebase.errors import DataError
 log = logging.getLogger(__name__)
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
-"""What may separate the columns of a csv or tsv file, and what it is called."""
+"""Column separators of csv and tsv files, and their names."""
 Notes = dict[str, str]
-"""What was found out about a file while it was read, for the record: `separator`, where it is another than its ending says."""
+"""Facts found while reading a file, for the record: `separator`, if it is not the one that the extension implies."""
 
 
 def records(
     path: Path, kind: str, columns: Sequence[str] = (), notes: Notes | None = None
 ) -> Iterator[Record]:
-    """(where, record or what is wrong with it). `where` is `file:line`, the line on which the record begins (for Parquet `file: row n`).
+    """(where, record or its problem). `where` is `file:line`, the line on which the record begins (for Parquet `file: row n`).
 
-    Blank lines are passed over. What is wrong with the file as a whole raises DataError: a column that a header lacks, a NUL byte, a
-    damaged Parquet file. notes: takes what was found out about the file.
+    Blank lines are skipped. notes: receives facts about the file. Raises DataError for problems of the whole file: a column missing from
+    the header, a NUL byte, a damaged Parquet file.
     """
     return READERS[kind](path, columns, {} if notes is None else notes)
 
@@ -63,7 +63,7 @@ def _separated(
             "%s: columns are separated by %s, not by %s", path, *map(SEPARATORS.get, (other, separator))
         )
         notes["separator"] = other
-        separator, remedy = other, f"quote text that has {SEPARATORS[other]}"
+        separator, remedy = other, f"quote text that contains {SEPARATORS[other]}"
     reader = csv.reader(chain(before, found), delimiter=separator, strict=True)
     names: list[str] | None = None
     while True:
@@ -91,7 +91,7 @@ def _separated(
 
 
 def _separator(header: str, declared: str, columns: Sequence[str]) -> str:
-    """The separator of a header: `declared`, unless that leaves it whole or without the wanted columns, and another does not."""
+    """The separator of a header: `declared`, unless only another one splits it or yields the wanted columns."""
 
     def parted(by: str) -> tuple[int, int]:
         try:
@@ -103,14 +103,14 @@ def _separator(header: str, declared: str, columns: Sequence[str]) -> str:
     wanted, parts = parted(declared)
     if parts > 1 and (wanted or not columns):
         return declared
-    return max((declared, *SEPARATORS), key=parted)  # of equals the first
+    return max((declared, *SEPARATORS), key=parted)  # the first of equals
 
 
 def _header(where: str, names: list[str], columns: Sequence[str]) -> list[str]:
     if len(set(names)) < len(names):
         twice = [n for n, count in Counter(names).items() if count > 1]
         raise DataError(
-            f"{where}: a column name is there twice: {some_names(twice)}", "give each column its own name"
+            f"{where}: duplicate column name: {some_names(twice)}", "give each column its own name"
         )
     if lacking := [c for c in columns if c not in names]:
         raise missing_column(where, lacking, names)
@@ -135,7 +135,7 @@ def _parquet_of(raw: BufferedReader, path: Path, columns: Sequence[str]) -> Iter
     except (pa.ArrowException, OSError) as e:
         raise DataError(
             f"{path}: not a Parquet file: {e}",
-            "give an intact .parquet file; a file of text ends in .csv or .jsonl",
+            "give an intact .parquet file; name a text file .csv or .jsonl",
         ) from None
     with file:
         there = file.schema_arrow.names
@@ -148,13 +148,13 @@ def _parquet_of(raw: BufferedReader, path: Path, columns: Sequence[str]) -> Iter
                     number += 1
                     yield f"{path}: row {number}", row
         except (pa.ArrowException, OSError, UnicodeDecodeError) as e:
-            raise DataError(f"{path}: damaged after row {number}: {e}", "make the file again") from None
+            raise DataError(f"{path}: damaged after row {number}: {e}", "write the file again") from None
 
 
 READERS: dict[str, Callable[[Path, Sequence[str], Notes], Iterator[Record]]] = {
     "jsonl": lambda path, columns, _: json_lines(path, columns),
     "json": lambda path, columns, _: json_file(path, columns),
-    "csv": partial(_separated, separator=",", remedy='quote text that has commas: "a, b"'),
-    "tsv": partial(_separated, separator="\t", remedy='quote text that has tabs or quotes: "say ""a"""'),
+    "csv": partial(_separated, separator=",", remedy='quote text that contains commas: "a, b"'),
+    "tsv": partial(_separated, separator="\t", remedy='quote text that contains tabs or quotes: "say ""a"""'),
     "parquet": lambda path, columns, _: _parquet(path, columns),
 }

@@ -15,8 +15,8 @@ from onebase.errors import DataError
 
 TRAIN, HOLDOUT = "train", "holdout"
 UNKNOWN = "unknown"
-"""The licence of what nobody stated one for."""
-#: what a source's own split column may say
+"""The licence of a source without a stated one."""
+#: accepted values of a source's split column
 SPLITS = {
     TRAIN: TRAIN,
     HOLDOUT: HOLDOUT,
@@ -30,7 +30,7 @@ SPLITS = {
 
 @dataclass(frozen=True)
 class Document:
-    """One document. `meta["split"]`, where given, overrules the split by hash."""
+    """One document. `meta["split"]`, if given, overrides the split by hash."""
 
     text: str
     source: str
@@ -41,12 +41,11 @@ class Document:
 
 @config
 class SourceConfig:
-    """Where documents come from.
+    """A source of documents.
 
-    `path` is a file, or a folder whose files match `glob`. jsonl, csv and parquet give a document per record,
-    from the column `text_column`; text and folder give a document per file, or with `separator` one per part
-    between lines that equal it. `split_column` (records only) names a column that says train or holdout
-    (validation, valid, val, dev, test).
+    path: a file, or a folder whose files match `glob`. kind: jsonl, csv and parquet yield one document per record, from the column
+    `text_column`; text and folder yield one per file, or one per part between lines equal to `separator`. split_column (records
+    only): a column with the value train or holdout (also validation, valid, val, dev, test).
     """
 
     name: str
@@ -60,9 +59,7 @@ class SourceConfig:
 
 
 def read_source(cfg: SourceConfig) -> Iterator[Document]:
-    """Stream the documents of a source, in a fixed order. Raises DataError with file and line for what cannot
-    be read.
-    """
+    """Stream the documents of a source, in a fixed order. Raises DataError with file and line for unreadable input."""
     for name, path in files_of(cfg):
         if cfg.kind in ("text", "folder"):
             yield from _texts(cfg, path, name)
@@ -71,7 +68,7 @@ def read_source(cfg: SourceConfig) -> Iterator[Document]:
 
 
 def files_of(cfg: SourceConfig) -> Iterator[tuple[str, Path]]:
-    """The files of a source in order: (name below its folder, path). Raises DataError where there are none."""
+    """The files of a source in order: (name below its folder, path). Raises DataError if there are none."""
     root = Path(cfg.path)
     for path in _files(cfg, root):
         yield path.relative_to(root).as_posix() if root.is_dir() else path.name, path
@@ -85,18 +82,18 @@ def _files(cfg: SourceConfig, root: Path) -> list[Path]:
             )
         check_file(root)
         return [root]
-    found = []
+    matches = []
     for path in root.glob(cfg.glob):
         inside = path.relative_to(root)
         hidden = any(part.startswith(".") for part in inside.parts)  # .git and the like
         fits = cfg.kind in ("text", "folder") or FORMATS.get(path.suffix.lower()) == cfg.kind
         if path.is_file() and fits and not hidden:
-            found.append(path)
-    if not found:
+            matches.append(path)
+    if not matches:
         raise DataError(
             f"source '{cfg.name}': no file in {root} matches {cfg.glob!r}", "check path, kind and glob"
         )
-    return sorted(found, key=lambda p: p.relative_to(root).as_posix())
+    return sorted(matches, key=lambda p: p.relative_to(root).as_posix())
 
 
 def _texts(cfg: SourceConfig, path: Path, name: str) -> Iterator[Document]:
@@ -122,7 +119,7 @@ def _records(cfg: SourceConfig, path: Path, name: str) -> Iterator[Document]:
             kind = "null" if text is None else type(text).__name__
             raise DataError(
                 f"{where}: column '{cfg.text_column}' is {kind}, text is expected",
-                "mend or remove the record",
+                "fix or remove the record",
             )
         meta = {"split": _split(where, cfg.split_column, row[cfg.split_column])} if cfg.split_column else {}
         yield Document(text, cfg.name, cfg.licence, f"{name}#{number}", meta)
@@ -130,5 +127,5 @@ def _records(cfg: SourceConfig, path: Path, name: str) -> Iterator[Document]:
 
 def _split(where: str, column: str, value: object) -> str:
     if not isinstance(value, str) or value.lower() not in SPLITS:
-        raise DataError(f"{where}: column '{column}' says {value!r}", f"accepted: {', '.join(SPLITS)}")
+        raise DataError(f"{where}: column '{column}' is {value!r}", f"accepted: {', '.join(SPLITS)}")
     return SPLITS[value.lower()]

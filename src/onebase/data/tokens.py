@@ -1,4 +1,4 @@
-"""Token sets: a dataset's split as memory-mapped ids, or tokenised samples with their loss in memory."""
+"""Token sets: a split of a dataset as memory-mapped ids, or tokenised samples with their loss masks in memory."""
 
 from __future__ import annotations
 
@@ -29,16 +29,15 @@ from onebase.errors import ArtifactError, DataError
 KIND = "tokens"
 SCHEMA = 1
 CHUNK_BYTES = 2 << 20
-#: one per document: which array, where in it, how many tokens (BOS and EOS among them), index into `sources`
+#: one per document: array, offset in it, number of tokens (BOS and EOS included), index into `sources`
 PLACE = np.dtype([("shard", "<u4"), ("start", "<u8"), ("length", "<u8"), ("source", "<u4")])
 log = logging.getLogger(__name__)
 
 
 class TokenSet:
-    """Documents as tokens, in an order that is a function of their content (sorted by hash) or the order
-    given.
+    """Documents as tokens, sorted by hash or in the given order.
 
-    `tokens(i)` is document i with its BOS, everything but BOS supervised unless the samples say otherwise.
+    `tokens(i)` is document i with its BOS; everything except BOS is supervised, unless the samples have loss masks of their own.
     """
 
     def __init__(
@@ -64,9 +63,8 @@ class TokenSet:
     ) -> TokenSet:
         """Tokenise a split shard by shard, or open the result of an earlier call.
 
-        out: folder for such results, one sub-folder each (default: `<dataset>.tokens` beside the dataset,
-        because nothing may be added to an artifact). Raises DataError for an empty split, ArtifactError when
-        it cannot be written.
+        out: folder for the results, one sub-folder each (default: `<dataset>.tokens` beside the dataset, because nothing may be added
+        to an artifact). Raises DataError for an empty split, ArtifactError when the folder cannot be written.
         """
         if isinstance(tokenizer, TextCodec):
             tokenizer = tokenizer.tokenizer
@@ -82,8 +80,7 @@ class TokenSet:
             "split": split,
         }
         fingerprint = "tk1-" + sha256_bytes(canonical_json(facts).encode())
-        # Copies of a dataset may name their sources differently under one fingerprint: the shards' hashes
-        # tell them apart.
+        # Copies of a dataset may name their sources differently under one fingerprint: the hashes of the shards distinguish them.
         key = sha256_bytes(
             canonical_json(
                 [facts, read_manifest(dataset.dir)["files"]["dataset.json"], _shards(dataset)]
@@ -93,7 +90,7 @@ class TokenSet:
         final = root / key[:24]
         if (found := _reopen(final)) is not None:
             return found
-        # The place is shared by all runs on this dataset: who comes second waits for the first and reads what it made.
+        # All runs on this dataset share the folder: the second waits for the first and reads its result.
         with owned(final, beside=True, wait=True):
             if (found := _reopen(final)) is not None:
                 return found
@@ -110,7 +107,7 @@ class TokenSet:
 
     @classmethod
     def open(cls, path: str | Path) -> TokenSet:
-        """Open a folder that `build` wrote. Raises ArtifactError when it is damaged or none."""
+        """Open a folder that `build` wrote. Raises ArtifactError when it is damaged or not a token set."""
         path = Path(path)
         if (kind := read_manifest(path)["kind"]) != KIND:
             raise ArtifactError(f"{path} is a {kind}, not a token set", "tokenise the dataset again")
@@ -124,13 +121,15 @@ class TokenSet:
 
     @classmethod
     def from_tokens(cls, tokens: Sequence[Tokens], *, alike: bool = True) -> TokenSet:
-        """Keep tokenised samples in memory, in the order given. alike: all begin with one token, BOS, which the later parts
-        of long ones get too. Raises DataError when there are none or they lack BOS.
+        """Tokenised samples in memory, in the given order. alike: all begin with the same BOS, which later parts of long samples get
+        too. Raises DataError when there are no samples or they have no common BOS.
         """
         if not tokens:
             raise DataError("there are no samples", "give at least one")
         if any(not len(t) or (alike and t.ids[0] != tokens[0].ids[0]) for t in tokens):
-            raise DataError("not every sample begins with the same BOS", "make them with TextCodec.tokens")
+            raise DataError(
+                "the samples do not all begin with the same BOS", "build them with TextCodec.tokens"
+            )
         sources = sorted({t.source for t in tokens})
         places = np.zeros(len(tokens), PLACE)
         places["length"] = [len(t) for t in tokens]
@@ -167,7 +166,7 @@ class TokenSet:
         return name if isinstance(name, str) else bytes(name).hex()
 
     def numbers(self, hashed: str) -> list[int]:
-        """The documents of this hash (64 hex digits, of which the first 16 are kept), by number."""
+        """Numbers of the documents with this hash (64 hex digits, of which the first 16 are stored)."""
         names: list[int] = np.flatnonzero(
             (np.asarray(self._names) == np.frombuffer(bytes.fromhex(hashed[:16]), np.uint8)).all(1)
         ).tolist()
@@ -184,8 +183,8 @@ class TokenSet:
         return self.part(i, 0, int(self._places[i]["length"]))
 
     def part(self, i: int, start: int, stop: int) -> Tokens:
-        """Tokens `start` to `stop` of document i; a part that does not begin the document gets a BOS of its
-        own before it (without BOS: the token that stands there), which is given and not learnt.
+        """Tokens `start` to `stop` of document i. A part that does not begin the document gets a BOS before it (without BOS: the
+        previous token), which has no loss.
         """
         place = self._places[i]
         at = int(place["start"])
@@ -195,7 +194,7 @@ class TokenSet:
             loss = self._loss[shard][at + start : at + stop].copy()
         else:
             loss = np.ones(len(ids), np.bool_)
-            loss[: start == 0] = False  # BOS is given, never learnt
+            loss[: start == 0] = False  # BOS is given: it has no loss
         if start > 0:
             first = self._ids[shard][at + start - 1] if self.bos is None else self.bos
             ids, loss = np.append(np.int32(first), ids), np.append(False, loss)
@@ -247,7 +246,7 @@ def _write(
         shards.append(f"ids-{len(shards):05d}.npy")
         save_array(writer.path(shards[-1]), np.concatenate(parts))
     names = np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, 32)
-    # By hash, so that the order of samples does not depend on the order in which documents came.
+    # By hash, so that the order of samples does not depend on the order of the documents.
     order = np.lexsort(names[:, ::-1].T)
     save_array(writer.path("places.npy"), np.concatenate(places)[order])
     save_array(writer.path("names.npy"), names[order][:, :8])

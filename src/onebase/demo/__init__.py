@@ -1,1 +1,1 @@
-"""The demo: real data that pip alone brings, three tasks on it, and the run that shows the whole life of a base."""
+"""The demo: real data from pip packages, three tasks on it, and a run that shows the whole life cycle of a base."""

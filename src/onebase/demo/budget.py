@@ -1,7 +1,7 @@
-"""The demo's budget, and the time that it will take, said before it starts.
+"""The demo's budget, and an estimate of its time before it starts.
 
-The budget is a number of tokens, by what the chip has and not by how quick it was for a moment: a busy machine changes the time, not what is
-learnt. The time is an estimate from a few training steps of the same shape on random tokens, measured here. It decides nothing.
+The budget is a number of tokens that depends on the features of the chip, not on its momentary speed: a busy machine changes the time, not
+the result. The time is estimated from a few training steps of the same shape on random tokens, measured here. Nothing depends on it.
 """
 
 import importlib.util
@@ -29,23 +29,23 @@ from onebase.train.loop import Job, run
 from onebase.train.signals import Stopped
 
 STEPS = {"bf16": 480, "fp32": 440}
-"""Steps of 4,096 tokens where no minutes are given, by the chip's own format. With both the base beats its 5-gram on every text (docs/log.md)."""
+"""Steps of 4,096 tokens if no minutes are given, by the chip's number format. With both the base beats its 5-gram on every text (docs/log.md)."""
 
-FIXED = 95.0  # seconds that follow no large product: corpus, tokenizer, n-grams, TF-IDF, heads, the report
-BASE_TOKENS = 900_000  # what is done with our base after pretraining, as tokens of training it
-OPENED_FLOPS = 9.5e12  # what reading the tasks with open bases takes, as FLOPs of training
-QUICK = 0.08  # of BASE_TOKENS and OPENED_FLOPS, in a quick demo
+FIXED = 95.0  # seconds that do not depend on matrix products: corpus, tokenizer, n-grams, TF-IDF, heads, the report
+BASE_TOKENS = 900_000  # cost of the tasks on our base after pretraining, as tokens of training it
+OPENED_FLOPS = 9.5e12  # cost of the tasks on the open bases, as FLOPs of training
+QUICK = 0.08  # share of BASE_TOKENS and OPENED_FLOPS in a quick demo
 PROBED = 3  # steps
 
 
 def default_steps(device: torch.device) -> int:
-    """Of 4,096 tokens. A function of the chip alone."""
+    """Steps of 4,096 tokens. A function of the chip alone."""
     return STEPS["bf16" if has_bf16(device) else "fp32"]
 
 
 @dataclass(frozen=True)
 class Pace:
-    """Of training: seconds a token, and FLOPs (by the formula of the config) a token."""
+    """The speed of training: seconds a token, and FLOPs (by the formula of the config) a token."""
 
     seconds: float
     flops: float
@@ -53,7 +53,8 @@ class Pace:
 
 @dataclass(frozen=True)
 class Work:
-    """What a demo has before it: seconds of pretraining that are given, else tokens; tokens and FLOPs of what comes after; seconds of the rest."""
+    """The remaining work of a demo. minutes or tokens: of pretraining; after: tokens of the tasks on our base; opened: FLOPs of the tasks on
+    open bases; fixed: seconds of the rest."""
 
     minutes: float
     tokens: float
@@ -62,31 +63,31 @@ class Work:
     fixed: float
 
     def seconds(self, pace: Pace) -> float:
-        """Of all of it."""
+        """The total time."""
         trained = self.minutes * 60 + (self.tokens + self.after) * pace.seconds
         return trained + self.opened * pace.seconds / pace.flops + self.fixed
 
 
 def work(recipe: Recipe, run_dir: Path, *, quick: bool) -> Work:
-    """What is left to do in a folder: a base that is finished is not trained again, one that was stopped goes on."""
+    """The remaining work in a folder: a finished base is not trained again, a stopped one resumes."""
     train = recipe.train
     done = list_checkpoints(run_dir / "checkpoints")
     steps = int(done[-1].name.rsplit("_", 1)[-1]) if done else 0
     left = 0 if (run_dir / "base" / MANIFEST).is_file() else max(0, (train.steps or 0) - steps)
     minutes = 0.0 if (run_dir / "base" / MANIFEST).is_file() else train.minutes or 0.0
     share = QUICK if quick else 1.0
-    found = sum(importlib.util.find_spec(p.module) is not None for p in PACKAGES) / len(PACKAGES)
+    installed = sum(importlib.util.find_spec(p.module) is not None for p in PACKAGES) / len(PACKAGES)
     return Work(
         minutes,
         left * train.batch_size * train.sequence_length,
         BASE_TOKENS * share,
-        OPENED_FLOPS * share * found,
+        OPENED_FLOPS * share * installed,
         FIXED * (0.5 if quick else 1.0),
     )
 
 
 def measure_pace(recipe: Recipe) -> Pace:
-    """The quickest of a few steps of the recipe's shape on random tokens. What is random elsewhere is left as it was."""
+    """The fastest of a few steps of the recipe's shape on random tokens. The global random state does not change."""
     cfg, length = text_base(recipe.model), recipe.train.sequence_length
     train = replace(
         recipe.train, steps=PROBED, tokens=None, minutes=None, batch_size=16, checkpoint=CheckpointConfig()
@@ -115,8 +116,8 @@ def measure_pace(recipe: Recipe) -> Pace:
 def _random(vocab: int, rows: int, length: int) -> ExampleOrder:
     """Rows of random tokens, the same in every step."""
     ids = np.random.default_rng(0).integers(0, vocab, (rows, length)).astype(np.int32)
-    learnt = np.ones(length, np.bool_)
-    return ExampleOrder(one_by_one(Tokens(row, learnt, str(i), "random") for i, row in enumerate(ids)), rows)
+    loss = np.ones(length, np.bool_)
+    return ExampleOrder(one_by_one(Tokens(row, loss, str(i), "random") for i, row in enumerate(ids)), rows)
 
 
 def spoken(seconds: float) -> str:

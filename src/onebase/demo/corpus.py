@@ -1,4 +1,4 @@
-"""The demo's corpus: what is read in pretraining, and which chats and modules are kept out of it for the tasks."""
+"""The demo's corpus: the pretraining documents, and the chats and modules that are held out for the tasks."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _HELD_OUT_CHARS = {"dialogue": 150_000, "code": 100_000, "prose": 50_000}
 
 @dataclass(frozen=True)
 class Corpus:
-    """What is read in pretraining, and a sample of what is not: chats and modules held out for the tasks.
+    """The pretraining documents, and a sample of the chats and modules that are held out for the tasks.
 
-    meta["split"] of each document is "train" or "holdout", which `onebase.data.prepare` obeys.
+    meta["split"] of each document is "train" or "holdout"; `onebase.data.prepare` uses it.
     """
 
     pretrain: tuple[Document, ...]
@@ -42,7 +42,7 @@ def corpus(
     code_chars: int = 7_000_000,
     prose_chars: int = 1_500_000,
 ) -> Corpus:
-    """The pretraining documents, at most so many characters of each source, in an order that depends on the seed alone.
+    """The documents, with at most the given characters of each source for pretraining, in an order that depends on the seed alone.
 
     Raises UserError when the demo's packages are not installed.
     """
@@ -55,7 +55,7 @@ def corpus(
             prose_chars,
         ),
     }
-    held = {
+    held_sources = {
         "dialogue": [dialogue(c) for c in chats() if side(seed, c) == "test"],
         "code": [d for m in modules() if m.top in tests for d in m.code],
         "prose": [d for m in modules() if m.top in tests for d in m.prose],
@@ -65,7 +65,7 @@ def corpus(
     ]
     held_out = [
         d
-        for name, documents in held.items()
+        for name, documents in held_sources.items()
         for d in _take(seed, documents, _HELD_OUT_CHARS[name], "holdout")
     ]
     return Corpus(tuple(pretrain), tuple(held_out))
@@ -73,7 +73,7 @@ def corpus(
 
 @functools.lru_cache(maxsize=4)
 def held_out_modules(seed: int) -> frozenset[str]:
-    """Top-level modules held out for the docstring test: drawn until they hold 400 functions, none with more than 70."""
+    """Top-level modules held out for the docstring test: drawn until they have 400 functions, none with more than 70."""
     count: dict[str, int] = defaultdict(int)
     for m in modules():
         count[m.top] += len(m.functions)
@@ -87,12 +87,12 @@ def held_out_modules(seed: int) -> frozenset[str]:
 
 
 def side(seed: int, chat: Chat) -> Literal["test", "pool", "pretrain"]:
-    at = share(seed, "chat " + chat.id)
-    return "test" if at < _TEST_CHATS else "pool" if at < _POOL_CHATS else "pretrain"
+    x = share(seed, "chat " + chat.id)
+    return "test" if x < _TEST_CHATS else "pool" if x < _POOL_CHATS else "pretrain"
 
 
 def _take(seed: int, documents: Iterable[Document], budget: int, split: str) -> list[Document]:
-    """Documents in the order of their shares until `budget` characters; the one that would pass it is skipped."""
+    """Documents in the order of their shares, at most `budget` characters; one that would exceed it is skipped."""
     out, used = [], 0
     for d in sorted(documents, key=lambda d: share(seed, "document " + d.id)):
         if used + len(d.text) <= budget:

@@ -1,4 +1,4 @@
-"""The demo's task that writes: supervised fine-tuning by LoRA, what it makes of the likelihood of true docstrings and of its own."""
+"""The demo's text generation task: supervised fine-tuning with LoRA, scored on true docstrings and on generated ones."""
 
 import time
 from collections.abc import Sequence
@@ -28,13 +28,13 @@ from onebase.train.callbacks import Progress
 LORA: dict[str, Any] = {"method": "lora", "rank": 32, "alpha": 32.0, "lr": 1e-2}
 FULL: dict[str, Any] = {"method": "full", "lr": 4e-3}
 TWIN = "an untrained base with all its weights trained on the same"
-"""LoRA on frozen random weights would be a straw man: its head says nothing whatever it learns (7.8 nats per token against 5.2)."""
+"""LoRA on frozen random weights would be a straw man: a random head predicts nothing whatever LoRA learns (7.8 nats per token against 5.2)."""
 
 
 def docstring(
     base: Base, untrained: Base, task: DemoTask, out: Path, result: DemoResult, size: Size, log: Tell
 ) -> list[Row]:
-    """SFT by LoRA: nats per token of the true docstring, and ROUGE-L of what is written. The untrained twin learns with all weights."""
+    """SFT with LoRA: nats per token of the true docstring, and ROUGE-L of the generated one. The untrained twin trains all its weights."""
     train = _fit_to(base, task.train()[: size.docstring_train], size)
     test = _fit_to(base, task.test, size)[: size.docstring_test]
     rows = [_pair(e) for e in train]
@@ -73,7 +73,7 @@ def docstring(
     verdict = gate("nats_per_token", likely[0], likely[1], counted, twin=TWIN)
     log(f"docstring, likelihood: {verdict.line}")
     setting = "SFT, likelihood of the true text"
-    found = [Row(task.name, setting, "nats_per_token", likely[0], likely[1], (counted,), verdict)]
+    likelihood = [Row(task.name, setting, "nats_per_token", likely[0], likely[1], (counted,), verdict)]
     words = NameWords().fit([e.text for e in train], [e.target for e in train])
     guess = 100 * rouge_l_each(truth, words.predict([e.text for e in test[: size.written]]))
     named = System(
@@ -81,7 +81,10 @@ def docstring(
     )
     verdict = gate("rouge_l", written[0], written[1], named, twin=TWIN)
     log(f"docstring, written text: {verdict.line}")
-    return [*found, Row(task.name, "SFT, written text", "rouge_l", written[0], written[1], (named,), verdict)]
+    return [
+        *likelihood,
+        Row(task.name, "SFT, written text", "rouge_l", written[0], written[1], (named,), verdict),
+    ]
 
 
 def _pair(e: Example) -> dict[str, Any]:
@@ -89,7 +92,7 @@ def _pair(e: Example) -> dict[str, Any]:
 
 
 def _counted(base: Base, train: Sequence[Example], test: Sequence[Example], counts: np.ndarray) -> System:
-    """A 4-gram of the training docstrings."""
+    """A 4-gram model fitted on the training docstrings."""
     began = time.perf_counter()
     grams = NGram(base.config.text.vocab_size, 4).fit([_supervised(base, e.target) for e in train])
     total = np.asarray(grams.totals([_supervised(base, e.target) for e in test]))
@@ -106,12 +109,12 @@ def _supervised(base: Base, text: str) -> list[int]:
 
 
 def _fit_to(base: Base, examples: Sequence[Example], size: Size) -> list[Example]:
-    """Functions cut to their first tokens, so that prompt and docstring fit in a short row."""
+    """Functions truncated to their first tokens, so that prompt and docstring fit in a short row."""
     out = []
     tok = base.tokenizer
-    room = size.docstring_tokens - 48
+    limit = size.docstring_tokens - 48
     for e, ids in zip(examples, tok.encode_batch([e.text for e in examples]), strict=True):
-        head = tok.decode(ids[:room]) if len(ids) > room else e.text
+        head = tok.decode(ids[:limit]) if len(ids) > limit else e.text
         out.append(Example(e.id, e.text, e.target, f'{head}\n"""'))
     return [e for e in out if len(tok.encode(e.target)) <= 40]
 

@@ -1,4 +1,4 @@
-"""The demo's first measurement: how well held-out text is predicted, beside what counting alone predicts."""
+"""The demo's first measurement: how well the base predicts held-out text, compared with an n-gram."""
 
 from collections.abc import Callable
 
@@ -17,21 +17,21 @@ def heldout(
     base: Base, untrained: Base, ngram: NGram, dataset: Dataset, size: Size, log: Callable[[str], None]
 ) -> dict[str, dict[str, Score]]:
     """Bits per byte of held-out text by source and system: the base, its untrained twin, the n-gram."""
-    documents, front = list[DocumentIds](), len(base.tokenizer.begun([]))
+    documents, prefix = list[DocumentIds](), len(base.tokenizer.begun([]))
     for source in dataset.stats:
         used = 0
         for d in dataset.documents("holdout", source):
             documents += document_ids(base.loaded, [d])
-            used += len(documents[-1].ids) - front - 1  # what begins and ends it aside
+            used += len(documents[-1].ids) - prefix - 1  # without the tokens that begin and end it
             if used > size.heldout_tokens // len(dataset.stats):
                 break
-    nats = ngram.totals([d.ids[front:].astype(np.int64) for d in documents])
+    nats = ngram.totals([d.ids[prefix:].astype(np.int64) for d in documents])
     ours = by_source(nats_of(base.loaded, documents))
     start = by_source(nats_of(untrained.loaded, documents))
-    found: dict[str, dict[str, Score]] = {}
+    scores: dict[str, dict[str, Score]] = {}
     for source, score in ours.items():
-        mine = [i for i, d in enumerate(documents) if d.source == source]
-        rival = bits_per_byte([nats[i] for i in mine], [documents[i].bytes for i in mine])
-        found[source] = {"base": score, "5-gram": rival, "untrained base": start[source]}
+        indices = [i for i, d in enumerate(documents) if d.source == source]
+        rival = bits_per_byte([nats[i] for i in indices], [documents[i].bytes for i in indices])
+        scores[source] = {"base": score, "5-gram": rival, "untrained base": start[source]}
         log(f"{source}: {score.value:.3f} bits per byte, 5-gram {rival.value:.3f}")
-    return found
+    return scores

@@ -1,7 +1,7 @@
 """The Python standard library as data: documents of code, documents of prose, and functions with their docstrings.
 
-It lies on every machine that runs Python; the licence is PSF-2.0. Each file is parsed once with `ast` and only the text that is
-used is kept, so what comes out depends on the Python version: the fingerprint of the prepared corpus says which it was.
+It is on every machine that runs Python; the licence is PSF-2.0. Each file is parsed once with `ast`, and only the text that is
+used is kept. The result depends on the Python version, and so does the fingerprint of the prepared corpus.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from onebase.data.sources import Document
 from onebase.errors import DataError
 
 MAX_FILE_BYTES = 300_000
-_CHUNK_CHARS = 3_000  # a code or prose document: some definitions that stand together
+_CHUNK_CHARS = 3_000  # a code or prose document: some adjacent definitions
 _SKIP = {
     "test", "tests", "idlelib", "lib2to3", "turtledemo", "ensurepip", "encodings", "pydoc_data", "site-packages",
     "dist-packages", "lib-dynload", "__pycache__", "__phello__",
 }  # fmt: skip
-# Modules that repeat one another's functions stand or fall together in a split.
+# Modules that repeat one another's functions are on the same side of a split.
 _FAMILY = {
     "ntpath": "posixpath", "genericpath": "posixpath", "nturl2path": "posixpath", "_pydecimal": "decimal",
     "_pyio": "io", "_pydatetime": "datetime", "_strptime": "datetime", "sre_compile": "re", "sre_parse": "re",
@@ -66,7 +66,7 @@ def modules() -> tuple[SourceModule, ...]:
     root = Path(sysconfig.get_path("stdlib"))
     out = []
     collecting = gc.isenabled()
-    gc.disable()  # syntax trees are many small objects without cycles: looking for garbage takes a third of the time
+    gc.disable()  # syntax trees are many small objects without cycles: garbage collection takes a third of the time
     try:
         for path in sorted(root.rglob("*.py")):
             parts = path.relative_to(root).with_suffix("").parts
@@ -93,7 +93,7 @@ def modules() -> tuple[SourceModule, ...]:
 
 
 def functions_of(found: tuple[SourceModule, ...]) -> list[Function]:
-    """All functions of these modules, in order."""
+    """All functions of the modules `found`, in order."""
     return [f for m in found for f in m.functions]
 
 
@@ -149,23 +149,23 @@ def _code(text: list[str], tree: ast.Module) -> Iterator[str]:
 
 
 def _prose(named: list[tuple[str, ast.AST]]) -> Iterator[str]:
-    """The docstrings as text, each under the dotted name of what it documents, about 3,000 characters a piece."""
-    held: list[str] = []
+    """The docstrings as text, each under the dotted name of its object, in pieces of about 3,000 characters."""
+    pending: list[str] = []
     for name, node in named:
         doc = ast.get_docstring(node)  # type: ignore[arg-type]
         if doc and len(doc) >= 60:
-            held.append(f"{name}\n\n{doc}\n")
-        if sum(map(len, held)) >= _CHUNK_CHARS:
-            yield "\n".join(held)
-            held = []
-    if held:
-        yield "\n".join(held)
+            pending.append(f"{name}\n\n{doc}\n")
+        if sum(map(len, pending)) >= _CHUNK_CHARS:
+            yield "\n".join(pending)
+            pending = []
+    if pending:
+        yield "\n".join(pending)
 
 
 def _functions(text: list[str], named: list[tuple[str, ast.AST]], top: str) -> Iterator[Function]:
-    """Those with a docstring of a readable first sentence and 40 to 700 characters of source without it.
+    """Functions with a docstring whose first sentence is readable, and with 40 to 700 characters of source without it.
 
-    Special methods (`__len__`) and bodies that only raise or pass are left out: their source does not tell what they do.
+    Special methods (`__len__`) and bodies that only raise or pass are left out: their source does not show what they do.
     """
     for name, node in named:
         if isinstance(node, _Definition) and not node.name.startswith("__") and not _is_stub(node):
@@ -176,7 +176,7 @@ def _functions(text: list[str], named: list[tuple[str, ast.AST]], top: str) -> I
 
 
 def _named(node: ast.Module | ast.ClassDef, name: str) -> Iterator[tuple[str, ast.AST]]:
-    """The module, its classes, functions and methods with dotted names, in order; nothing that is local to a function."""
+    """The module, its classes, functions and methods with dotted names, in order, without definitions inside functions."""
     yield name, node
     for child in node.body:
         if isinstance(child, ast.ClassDef):
@@ -191,7 +191,7 @@ def _is_stub(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
 
 def _without_docstring(text: list[str], node: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
     doc, first = node.body[0], node.lineno - 1
-    if doc.lineno - 1 <= first:  # the docstring stands on the line of the def
+    if doc.lineno - 1 <= first:  # the docstring is on the line of the def
         return ""
     kept = text[first : doc.lineno - 1] + text[doc.end_lineno : node.end_lineno]
     indent = len(kept[0]) - len(kept[0].lstrip())

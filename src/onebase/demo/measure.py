@@ -1,4 +1,4 @@
-"""The demo's labelled tasks under each adaptation, beside the same on an untrained base, open bases, and classical rivals."""
+"""Measures the demo's labelled tasks with each method, and compares them with an untrained base, open bases and classical systems."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +25,7 @@ from onebase.readable import duration
 Tell = Callable[[str], None]
 Array = NDArray[np.float64]
 Systems = tuple[System, System, list[tuple[OpenedBase, System]]]
-"""Of a row: the base, its untrained twin, and open bases."""
+"""The systems of a row: the base, its untrained twin, and open bases."""
 
 
 def question(
@@ -39,25 +39,25 @@ def question(
     size: Size,
     log: Tell,
 ) -> list[Row]:
-    """By prompt alone, by a head with few labels, by LoRA with the most. The adapters of `base` are saved under `out`."""
+    """Rows for the prompt alone, a head with each number of labels, and LoRA with the most. Saves the adapters of `base` under `out`."""
     test = task.test[: size.test]
     rivals = _Rivals(task, test)
     most = task.sizes[-1]
     with _readers(base, untrained, opened, task, size, log) as readers:
-        found = [_prompted(readers, ngram, task, test, rivals, out, result, size, log)]
-        found += [_by_head(readers, task, test, labels, rivals, size, log) for labels in task.sizes]
+        table = [_prompted(readers, ngram, task, test, rivals, out, result, size, log)]
+        table += [_by_head(readers, task, test, labels, rivals, size, log) for labels in task.sizes]
         adapter = base.adapt(rows(readers[0], task.train(most), chat=True), task="classify", method="head")
         result.adapters["question"] = str(adapter.save(out / "adapters" / "question", overwrite=True))
         ours, twin = (_by_lora(r, task, test, most, size) for r in readers[:2])
     setting = f"LoRA, {most} labels a class"
-    found.append(_row(task, setting, (ours, twin, []), rivals.systems(most, 1), log))
-    return found
+    table.append(_row(task, setting, (ours, twin, []), rivals.systems(most, 1), log))
+    return table
 
 
 def topic(
     base: Base, untrained: Base, opened: Sequence[OpenedBase], task: DemoTask, size: Size, log: Tell
 ) -> list[Row]:
-    """By a head with few labels."""
+    """Rows for a head with each number of labels."""
     test = task.test[: size.test]
     rivals = _Rivals(task, test)
     with _readers(base, untrained, opened, task, size, log) as readers:
@@ -68,7 +68,7 @@ def topic(
 def _readers(
     base: Base, untrained: Base, opened: Sequence[OpenedBase], task: DemoTask, size: Size, log: Tell
 ) -> Iterator[list[OpenedBase]]:
-    """All bases, ours first. Each has read the task's texts, once and together: batches of few texts cost most."""
+    """All bases, ours first. Each reads the task's texts once and together: small batches cost most."""
     readers = [OpenedBase(base, "base"), OpenedBase(untrained, "untrained"), *opened]
     chat = task.name == "question"
     with ExitStack() as stack:
@@ -78,7 +78,7 @@ def _readers(
             known = [e for draw in range(size.draws) for e in task.train(most, draw)]
             texts = [x["text"] for x in rows(r, (*task.test[: size.test], *known), chat=chat)]
             if r.prompted and chat:
-                texts += [r.said(_message(t)) for t in task.unlabelled[: size.test]]
+                texts += [r.chat_line(_message(t)) for t in task.unlabelled[: size.test]]
             seconds = r.read(list(dict.fromkeys(texts)))
             if r in opened:
                 log(f"{r.name} has read {len(set(texts)):,} texts in {duration(seconds)}")
@@ -94,25 +94,25 @@ def _by_head(
     size: Size,
     log: Tell,
 ) -> Row:
-    asked = readers if labels <= size.opened else readers[:2]
-    ours, twin, *beside = (_headed(r, task, test, labels, size) for r in asked)
-    systems = (ours, twin, list(zip(asked[2:], beside, strict=True)))
+    measured = readers if labels <= size.opened else readers[:2]
+    ours, twin, *beside = (_headed(r, task, test, labels, size) for r in measured)
+    systems = (ours, twin, list(zip(measured[2:], beside, strict=True)))
     return _row(task, f"head, {labels} labels a class", systems, rivals.systems(labels, size.draws), log)
 
 
 def _headed(reader: OpenedBase, task: DemoTask, test: Sequence[Example], labels: int, size: Size) -> System:
-    """Mean correctness of each test example over the draws of training labels, each by a head of its own."""
+    """Mean correctness of each test example over the draws of training labels, with one head per draw."""
     base, chat = reader.base, task.name == "question"
-    asked = [r["text"] for r in rows(reader, tuple(test), chat=chat)]
+    inputs = [r["text"] for r in rows(reader, tuple(test), chat=chat)]
     each, seconds, shipped = [], 0.0, (0, 0)
     for draw in range(size.draws):
         known = rows(reader, task.train(labels, draw), chat=chat)
-        seconds += reader.read([r["text"] for r in known] + asked)
+        seconds += reader.read([r["text"] for r in known] + inputs)
         began = time.perf_counter()
         adapted = base.with_adapter(base.adapt(known, task="classify", method="head"))
-        found = adapted.classify(asked)
+        answers = adapted.classify(inputs)
         seconds += time.perf_counter() - began
-        each.append(correct([e.target for e in test], [x.label for x in found]))
+        each.append(correct([e.target for e in test], [x.label for x in answers]))
         shipped = _bytes(reader, adapted)
     mean = np.mean(each, axis=0)
     return System(
@@ -121,20 +121,20 @@ def _headed(reader: OpenedBase, task: DemoTask, test: Sequence[Example], labels:
 
 
 def _by_lora(reader: OpenedBase, task: DemoTask, test: Sequence[Example], labels: int, size: Size) -> System:
-    """The first draw alone: LoRA trains for seconds where a head takes milliseconds."""
+    """The first draw only: LoRA trains for seconds, a head for milliseconds."""
     base, known = reader.base, rows(reader, task.train(labels), chat=True)
     seconds, began = reader.read([r["text"] for r in known]), time.perf_counter()
     adapter = base.adapt(known, task="classify", method="lora", epochs=size.lora_epochs)
     adapted = base.with_adapter(adapter)
-    found = adapted.classify([reader.said(e.text) for e in test])
+    answers = adapted.classify([reader.chat_line(e.text) for e in test])
     seconds += time.perf_counter() - began
-    each = correct([e.target for e in test], [x.label for x in found])
+    each = correct([e.target for e in test], [x.label for x in answers])
     name = f"{reader.name} + LoRA"
     return System(name, mean_score("accuracy", each), mean_sums(each), seconds, *_bytes(reader, adapted))
 
 
 def _bytes(reader: OpenedBase, adapted: Base) -> tuple[int, int]:
-    """Of the adapter, and of the base beside it: for an open base what its files take."""
+    """Bytes of the adapter, and of the base (of an open base: of its files)."""
     adapter, shared = shipped_bytes(adapted)
     return adapter, reader.size or shared
 
@@ -150,20 +150,20 @@ def _prompted(
     size: Size,
     log: Tell,
 ) -> Row:
-    """No labels: P("?") against P(".") after the message, each beside its mean over unlabelled messages.
+    """Without labels: P("?") against P(".") after the message, each relative to its mean over unlabelled messages.
 
-    The mean tells which mark a system prefers whatever the message; the messages it is taken over are drawn whatever their label.
-    Our bases read the message in its dialogue, an open base the message alone. The rivals are the same question put to an n-gram, and
-    systems that learn words from the fewest labels of the task.
+    The mean is the mark that a system prefers independently of the message; its messages are drawn independently of their label.
+    Our bases read the message in its dialogue, an open base the message alone. The rivals are an n-gram with the same prompts, and
+    classical systems trained on the fewest labels of the task.
     """
     systems, areas = [], []
     truth = [e.target for e in test]
     prompts = [e.prompt for e in test]
     for r in (*readers[:2], *(r for r in readers[2:] if r.prompted)):
-        known, asked, seconds = list(task.unlabelled[: size.test]), prompts, 0.0
+        known, inputs, seconds = list(task.unlabelled[: size.test]), prompts, 0.0
         if r.prompted:
-            known, asked = [r.said(_message(t)) for t in known], [r.said(e.text) for e in test]
-            seconds += r.read(known + asked)
+            known, inputs = [r.chat_line(_message(t)) for t in known], [r.chat_line(e.text) for e in test]
+            seconds += r.read(known + inputs)
         began = time.perf_counter()
         adapter = r.base.adapt(
             [{"text": t} for t in known],
@@ -173,7 +173,7 @@ def _prompted(
             answers=dict(MARKS),
         )
         adapted = r.base.with_adapter(adapter)
-        labels = adapted.classify(asked)
+        labels = adapted.classify(inputs)
         seconds += time.perf_counter() - began
         each = correct(truth, [x.label for x in labels])
         name = f"{r.name}, prompt alone"
@@ -196,12 +196,12 @@ def _prompted(
         f"a {ngram.name}, no label", mean_score("accuracy", each), mean_sums(each), seconds, ngram.size
     )
     beside = list(zip((r for r in readers[2:] if r.prompted), systems[2:], strict=True))
-    learnt = rivals.systems(task.sizes[0], size.draws)
-    return _row(task, "prompt alone, no label", (systems[0], systems[1], beside), [counted, *learnt], log)
+    classical = rivals.systems(task.sizes[0], size.draws)
+    return _row(task, "prompt alone, no label", (systems[0], systems[1], beside), [counted, *classical], log)
 
 
 def _message(prompt: str) -> str:
-    """The message that a transcript ends with."""
+    """The last message of a transcript."""
     return prompt.rsplit("\n", 1)[-1][2:]
 
 
@@ -209,17 +209,17 @@ def mark_odds(base: Base, ngram: NGram, prompts: Sequence[str]) -> Array:
     """log P("?") - log P(".") as the next token of each prompt under an n-gram over the base's tokens, float64 [n]."""
     marks = [base.tokenizer.encode(m) for m in (MARKS["question"], MARKS["statement"])]
     heads = base.tokenizer.encode_batch(list(prompts))
-    # Earlier tokens count the same for both marks and drop out of the difference.
+    # Earlier tokens contribute the same for both marks and cancel in the difference.
     nats = [ngram.totals([[*ids[-ngram.order :], *mark] for ids in heads]) for mark in marks]
     return np.asarray(nats[1] - nats[0])
 
 
 class _Rivals:
-    """The classical systems of a task, each fitted once for a draw of labels."""
+    """The classical systems of a task, each fitted once per draw of labels."""
 
     def __init__(self, task: DemoTask, test: Sequence[Example]) -> None:
         self.task, self.test = task, test
-        self._kept: dict[tuple[Any, int, int], tuple[Array, float, int]] = {}
+        self._fits: dict[tuple[Any, int, int], tuple[Array, float, int]] = {}
 
     def systems(self, labels: int, draws: int) -> list[System]:
         out = []
@@ -233,23 +233,23 @@ class _Rivals:
 
     def _fitted(self, make: Any, labels: int, draw: int) -> tuple[Array, float, int]:
         key = (make, labels, draw)
-        if key not in self._kept:
+        if key not in self._fits:
             train = self.task.train(labels, draw)
             model = make().fit([e.text for e in train], [e.target for e in train])
             right = correct([e.target for e in self.test], model.predict([e.text for e in self.test]))
-            self._kept[key] = (right, model.seconds, model.size)
-        return self._kept[key]
+            self._fits[key] = (right, model.seconds, model.size)
+        return self._fits[key]
 
 
 def _row(task: DemoTask, setting: str, systems: Systems, rivals: list[System], log: Tell) -> Row:
     ours, twin, beside = systems
     verdict = gate("accuracy", ours, twin, rivals)
-    found = tuple(
+    opened = tuple(
         Beside(s, gate("accuracy", s, ours, rivals, twin="the base trained here", who=r.name))
         for r, s in beside
     )
-    every = (ours, twin, *(b.system for b in found), *rivals)
+    every = (ours, twin, *(b.system for b in opened), *rivals)
     scores = ", ".join(f"{s.name} {s.score.value:.3f}" for s in every)
-    lines = [verdict.line, *(b.verdict.line for b in found)]
+    lines = [verdict.line, *(b.verdict.line for b in opened)]
     log(f"{task.name}, {setting}: {scores}\n  " + "\n  ".join(lines))
-    return Row(task.name, setting, "accuracy", ours, twin, tuple(rivals), verdict, found)
+    return Row(task.name, setting, "accuracy", ours, twin, tuple(rivals), verdict, opened)

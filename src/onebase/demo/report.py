@@ -1,4 +1,4 @@
-"""The demo's report: one HTML page that needs nothing else, no script and no network.
+"""The demo's report: one self-contained HTML page, without scripts or network access.
 
 All text in the page goes through Jinja's autoescape; a value that was never measured is printed as "unknown".
 """
@@ -23,7 +23,7 @@ from onebase.govern.pages import environment, learning, visible
 from onebase.govern.show import UNKNOWN
 
 TEMPLATE = "report.html.jinja"
-_ASKS = {
+_QUESTIONS = {
     "question": "Is this message a question?",
     "docstring": "Write the first sentence of a docstring",
     "topic": "Which topic is this exchange filed under?",
@@ -40,7 +40,7 @@ _HELDOUT = (("base", "base"), ("untrained base", "untrained"), ("5-gram", "class
 
 
 def write_report(result: DemoResult, path: Path) -> None:
-    """Write what the demo did and found as one self-contained HTML file. Raises ArtifactError on disk trouble."""
+    """Write the demo's results as one self-contained HTML file. Raises ArtifactError on disk errors."""
     write_atomic(path, render(result).encode("utf-8", "replace"))
 
 
@@ -85,7 +85,7 @@ def millions(value: Any) -> str:
 
 
 def score(value: Score | None, metric: str = "") -> str:
-    """ "0.842 (0.821–0.862)". A single example has no interval: resampling it draws nothing else."""
+    """ "0.842 (0.821–0.862)". A single example has no interval: resampling always draws the same one."""
     if value is None or not finite(value.value):
         return UNKNOWN
     d = _DIGITS.get(metric or value.name, 3)
@@ -95,7 +95,7 @@ def score(value: Score | None, metric: str = "") -> str:
 
 
 def marked(ledger: str) -> Markup:
-    """The text form of the ledger, escaped, with what stands in « » highlighted; the signs stay."""
+    """The ledger as escaped text, with the parts in « » highlighted; the signs stay."""
     out = []
     for line in ledger.split("\n"):
         for part in re.split("(«.*?»(?!»))", line):
@@ -109,8 +109,8 @@ def _dict(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _asks(row: Row) -> str:
-    return _ASKS.get(row.task, row.task)
+def _question(row: Row) -> str:
+    return _QUESTIONS.get(row.task, row.task)
 
 
 def _better(metric: str) -> str:
@@ -121,7 +121,7 @@ def _answer(row: Row) -> dict[str, Any]:
     """The verdicts, on our base and on open ones, as markers and sentences without their first word."""
     return {
         "says": row.verdict.answer,
-        "task": _asks(row),
+        "task": _question(row),
         "setting": row.setting,
         "line": _line(row.verdict),
         "beside": [
@@ -147,8 +147,8 @@ def _total(sources: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _heldout(scores: Mapping[str, Score]) -> list[dict[str, Any]]:
-    found = {name: s.value for name, s in scores.items() if finite(s.value)}
-    best = min(found, key=lambda name: found[name]) if found else None
+    values = {name: s.value for name, s in scores.items() if finite(s.value)}
+    best = min(values, key=lambda name: values[name]) if values else None
     return [
         {"name": name, "score": scores.get(name), "best": name == best, "kind": kind}
         for name, kind in _HELDOUT
@@ -180,7 +180,7 @@ def _table(row: Row) -> dict[str, Any]:
         for kind, s in _systems(row)
     ]
     return {
-        "task": _asks(row),
+        "task": _question(row),
         "setting": row.setting,
         "metric": row.metric,
         "says": f"{_METRICS.get(row.metric, row.metric)}, {_better(row.metric)} is better",
@@ -194,7 +194,7 @@ def _panels(result: DemoResult) -> list[Panel]:
     out = []
     for metric in dict.fromkeys(row.metric for row in result.rows):
         rows = tuple(
-            (f"{_asks(r)} · {r.setting}", tuple(Dot(s.name, kind, s.score) for kind, s in _systems(r)))
+            (f"{_question(r)} · {r.setting}", tuple(Dot(s.name, kind, s.score) for kind, s in _systems(r)))
             for r in result.rows
             if r.metric == metric
         )
@@ -204,7 +204,7 @@ def _panels(result: DemoResult) -> list[Panel]:
 
 
 def _stages(result: DemoResult) -> list[tuple[str, float, float]]:
-    """(stage, seconds, share of the whole); what no stage counted is a line of its own, "everything" the last."""
+    """(stage, seconds, share of the total). Time outside the stages has its own line; the last line is "everything"."""
     named = {k: v for k, v in result.stages.items() if k != "everything" and finite(v)}
     everything = result.stages.get("everything")
     whole_time = everything if finite(everything) and everything else sum(named.values())
@@ -223,32 +223,32 @@ def _earlier(result: DemoResult) -> bool:
 
 
 def _shares(counts: Any) -> list[tuple[str, int, float]]:
-    found = {k: v for k, v in _dict(counts).items() if finite(v)}
-    total = sum(found.values())
-    return [(k, v, v / total if total else 0.0) for k, v in found.items()]
+    known = {k: v for k, v in _dict(counts).items() if finite(v)}
+    total = sum(known.values())
+    return [(k, v, v / total if total else 0.0) for k, v in known.items()]
 
 
 def _commands(result: DemoResult) -> list[tuple[str, str]]:
-    """(what it does, the command), with the paths of this run."""
+    """(description, command), with the paths of this run."""
     out = Path(result.out)
     run, base = (shlex.quote(str(p)) for p in (out / "pretrain", out / "pretrain" / "base"))
     adapters = {k: shlex.quote(v) for k, v in result.adapters.items()}
     served = "".join(f" --adapter {shlex.quote(k)}={v}" for k, v in adapters.items())
-    found = [("Chat with it (babble: it has not been tuned to chat)", f"onebase chat {run}")]
+    commands = [("Chat with it (it is not tuned to chat, so it babbles)", f"onebase chat {run}")]
     if "docstring" in adapters:
-        found.append(
+        commands.append(
             (
-                "Let the adapted base write a docstring",
+                "Write a docstring with the adapted base",
                 f"{_PRINT} | onebase generate {run} - --adapter {adapters['docstring']} --max-tokens 32",
             )
         )
-    found += [
+    commands += [
         (
-            "Serve it and its adapters, behind an OpenAI-shaped API on this computer only",
+            "Serve it and its adapters with an OpenAI-shaped API, on this computer only",
             f"onebase serve {run}{served}",
         ),
-        ("Ask the server what it serves", "curl 127.0.0.1:8000/v1/models"),
-        ("Show what it is made of, each number with its origin", f"onebase show {base}"),
-        ("Reread every byte and check it against manifest and fingerprint", f"onebase verify {base}"),
+        ("List the models that the server has", "curl 127.0.0.1:8000/v1/models"),
+        ("Show its record, each number with its origin", f"onebase show {base}"),
+        ("Check every byte against manifest and fingerprint", f"onebase verify {base}"),
     ]
-    return found
+    return commands

@@ -1,4 +1,4 @@
-"""How much the demo measures and what it found, as plain facts that the report shows."""
+"""The demo's sizes and results as plain data for the report."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -9,18 +9,18 @@ from onebase.evaluation.gate import System, Verdict
 
 @dataclass(frozen=True)
 class Beside:
-    """An open base in a row, and the gate's verdict on it: beside the classical rivals and the base trained here."""
+    """An open base in a row, and the gate's verdict on it, compared with the classical rivals and the base trained here."""
 
     system: System
     verdict: Verdict
 
     @property
     def short(self) -> str:
-        """Both differences, in its favour when above zero."""
+        """Both differences; above zero is in favour of the open base."""
         v = self.verdict
         rivals = ((v.over_classical, v.classical), (v.over_untrained, "the base trained here"))
         return ", ".join(
-            f"{d.value:+.3f} ({d.low:+.3f} to {d.high:+.3f}) beside {who}" for d, who in rivals if d
+            f"{d.value:+.3f} ({d.low:+.3f} to {d.high:+.3f}) against {who}" for d, who in rivals if d
         )
 
 
@@ -40,7 +40,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Generated:
-    """Something the base wrote, shown as it is."""
+    """A text that the base generated, unedited."""
 
     what: str
     prompt: str
@@ -50,8 +50,8 @@ class Generated:
 
 @dataclass
 class DemoResult:
-    """Everything the report needs. `curve` are the lines of log.jsonl; `heldout` maps a source to systems' bits per byte; `opened`
-    are facts of the open bases beside ours; `expected` the seconds that were said before."""
+    """Everything the report needs. curve: the lines of log.jsonl; heldout: the systems' bits per byte, by source; opened: facts of
+    the open bases; expected: seconds, estimated before the run."""
 
     out: str
     recipe: dict[str, Any]
@@ -70,7 +70,7 @@ class DemoResult:
 
 
 def as_json(result: DemoResult) -> dict[str, Any]:
-    """The result as plain data: everything but the values of single examples."""
+    """The result as plain data, without the values of single examples."""
 
     def system(s: System) -> dict[str, Any]:
         costs = {"seconds": s.seconds, "bytes": s.size, "base_bytes": s.shared}
@@ -106,9 +106,9 @@ def as_json(result: DemoResult) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Size:
-    """test: examples of a labelled task; draws: of training labels, averaged; tokens of held-out text and of the n-gram's reading;
-    docstring_*: training and test functions, their longest prompt and text in tokens, passes of SFT; written: texts generated; opened: the most
-    labels a class that open bases are given."""
+    """test: examples of a labelled task; draws: of training labels, averaged; heldout_tokens, ngram_tokens: of held-out text, and of the
+    n-gram's training text; docstring_*: training and test functions, their maximum length (prompt and text) in tokens, epochs of SFT; written:
+    texts generated; opened: maximum labels per class for open bases."""
 
     test: int = 1200
     draws: int = 3
@@ -124,5 +124,5 @@ class Size:
 
     @staticmethod
     def quick() -> "Size":
-        """Enough to see every part run."""
+        """Just enough to run every part."""
         return Size(60, 1, 5_000, 50_000, 60, 20, 128, 1, 8, 1, 10)

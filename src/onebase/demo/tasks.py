@@ -1,4 +1,4 @@
-"""The demo's three tasks, split so that nothing a task tests on was read in pretraining.
+"""The demo's three tasks, split so that pretraining reads none of their test data.
 
 Every split is a function of (seed, name of the chat, module or exchange), so it does not depend on the order of files. The
 chats of `question` and the modules of `docstring`'s test set are left out of the corpus (corpus.py); the exchanges of `topic` never enter it.
@@ -33,7 +33,7 @@ _ENDS = re.compile(r"(?P<text>.*\w\W?)\s?(?P<mark>[?.])", re.DOTALL)
 
 @dataclass(frozen=True)
 class Example:
-    """One labelled example. `prompt` is the text after which an untrained user of the base would ask it for the answer."""
+    """One labelled example. `prompt` is the text after which a base without adaptation predicts the answer."""
 
     id: str
     text: str
@@ -45,9 +45,9 @@ class Example:
 class DemoTask:
     """Labelled data with fixed splits.
 
-    `sizes` are the labels a class that can be trained on, each under `seeds` draws; a task of kind "text" has one draw,
-    of all its training data. `labels` is empty for kind "text". `unlabelled` are prompts of the pool that labels are drawn from,
-    drawn whatever their label: what someone has who has labelled nothing.
+    sizes: numbers of training labels per class, each with `seeds` draws; a task of kind "text" has one draw of all its training
+    data. labels: empty for kind "text". unlabelled: prompts from the same pool as the training labels, drawn independently of
+    their label, for use without any labels.
     """
 
     name: str
@@ -61,7 +61,7 @@ class DemoTask:
     unlabelled: tuple[str, ...] = ()
 
     def train(self, size: int | None = None, seed: int = 0) -> tuple[Example, ...]:
-        """The training examples with `size` labels a class (default: the most) of draw `seed` (0 .. seeds-1)."""
+        """The training examples with `size` labels per class (default: the largest size) of draw `seed` (0 .. seeds-1)."""
         key = (self.sizes[-1] if size is None else size, seed)
         if key not in self.draws:
             raise UserError(
@@ -73,11 +73,11 @@ class DemoTask:
 
 @functools.lru_cache(maxsize=4)
 def question(seed: int = 0) -> DemoTask:
-    """Is this message a question? Its final mark is taken off; "?" and "." are equally common.
+    """Is this message a question? Its final mark is removed; "?" and "." are equally common.
 
     Messages come from chats held out of the corpus (test and training from different ones); each text occurs once, and none
-    of them is also a message of the corpus. `prompt` is the end of the chat's transcript up to where the mark stood, so the
-    next token of the text is the mark: compare P("?") with P("."), see MARKS.
+    of them is also a message of the corpus. `prompt` is the end of the chat's transcript up to the mark, so the next token of
+    the text is the mark: compare P("?") with P("."), see MARKS.
     """
     known = {_key(m) for c in chats() if side(seed, c) == "pretrain" for turn in c.turns for m in turn}
     found: dict[str, dict[str, list[Example]]] = {s: {label: [] for label in MARKS} for s in ("test", "pool")}
@@ -96,7 +96,7 @@ def question(seed: int = 0) -> DemoTask:
     return DemoTask(
         name="question",
         kind="label",
-        says="is this message a question? (its last mark taken off)",
+        says="is this message a question? (its last mark is removed)",
         labels=tuple(MARKS),
         sizes=QUESTION_SIZES,
         seeds=SEEDS,
@@ -111,7 +111,7 @@ def docstring(seed: int = 0) -> DemoTask:
     """Write the first sentence of a function's docstring from its source.
 
     Split by top-level module. The test modules are held out of the corpus, and a test function whose sentence or source also
-    occurs anywhere else in the library is left out. The training functions stand in modules that the corpus may hold too.
+    occurs anywhere else in the library is left out. The training functions come from modules that the corpus may contain too.
     """
     tests = held_out_modules(seed)
     every = functions_of(modules())
@@ -138,8 +138,8 @@ def docstring(seed: int = 0) -> DemoTask:
 def topic(seed: int = 0) -> DemoTask:
     """Which of 15 topics is this exchange filed under?
 
-    Exchanges with the same question stay on one side. Of each topic 60% may be drawn for training (the smallest topics give
-    11 labels where 20 are asked for) and at most 60 of the rest are tested, lest trivia outweigh all others.
+    Exchanges with the same question are on the same side of the split. Of each topic 60% may be drawn for training (the smallest
+    topics have only 11 labels for a size of 20), and at most 60 of the rest are tested, so that trivia does not outweigh the others.
     """
     groups: dict[str, dict[str, list[Example]]] = defaultdict(lambda: defaultdict(list))
     for e in exchanges():
@@ -154,7 +154,7 @@ def topic(seed: int = 0) -> DemoTask:
         ranked = [e for q in order for e in by_question[q]]
         cut = round(_TOPIC_POOL * len(ranked))
         while cut < len(ranked) and ranked[cut] in by_question[_key(ranked[cut - 1].text.split("\n")[0])]:
-            cut += 1  # a question's answers are not parted
+            cut += 1  # all answers to a question stay together
         pool[name] = ranked[:cut]
         test += ranked[cut:][:_TOPIC_TEST]
     return DemoTask(
@@ -179,15 +179,15 @@ def _marked(chat: Chat) -> Iterable[Example]:
     labels = {mark: label for label, mark in MARKS.items()}
     before: list[str] = []
     for i, (line, message) in enumerate(lines(chat.turns)):
-        found = _ENDS.fullmatch(message)
-        if found and " " in found["text"] and found["text"][-1] not in ".?!":
+        match = _ENDS.fullmatch(message)
+        if match and " " in match["text"] and match["text"][-1] not in ".?!":
             context = ""
             for earlier in reversed(before):
                 if len(context) + len(earlier) >= _CONTEXT_CHARS:
                     break
                 context = earlier + "\n" + context
-            prompt = context + line[: len(line) - len(message)] + found["text"]
-            yield Example(f"{chat.id}/{i}", found["text"], labels[found["mark"]], prompt)
+            prompt = context + line[: len(line) - len(message)] + match["text"]
+            yield Example(f"{chat.id}/{i}", match["text"], labels[match["mark"]], prompt)
         before.append(line)
 
 
@@ -198,7 +198,7 @@ def _once(functions: list[Function]) -> list[Example]:
 
 
 def _key(text: str) -> str:
-    """What counts as the same text: letters and digits in order, whatever the case, spaces and marks."""
+    """The key by which texts are equal: letters and digits in order, without case, spaces and marks."""
     return _NOT_WORD.sub("", text.lower())
 
 
@@ -210,7 +210,7 @@ Draws = dict[tuple[int, int], tuple[Example, ...]]
 
 
 def _draws(seed: int, pool: Mapping[str, list[Example]], sizes: tuple[int, ...]) -> Draws:
-    """For every size and draw, up to `size` examples a class; a larger draw holds the smaller one of the same seed."""
+    """For every size and draw, up to `size` examples per class; a larger draw contains the smaller one of the same seed."""
     out: Draws = {}
     for draw in range(SEEDS):
         mixed = seed * SEEDS + draw

@@ -1,1 +1,1 @@
-"""Bases made from bases: merged, combined, quantised, students, and copies for other programs."""
+"""Derives bases from bases: merged, combined, quantized, students, and exports for other programs."""

@@ -1,4 +1,4 @@
-"""Bases and adapters in other programs' formats. A new format is one entry in a table here."""
+"""Exports bases and adapters to the formats of other programs. A new format is one entry in the table here."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -25,7 +25,7 @@ from onebase.methods.stacking import alone, refuse_unmergeable
 
 
 def _write_hf(base: Bound, out: Path, options: Mapping[str, Any]) -> None:
-    """A folder of transformers; of an adapter with a head the model with that head."""
+    """Write a transformers folder. If the adapter has a head, the model is written with it."""
     _known("hf", options)
     on = base.attached
     if on is None or on.config.head is None:
@@ -43,12 +43,12 @@ def _write_hf(base: Bound, out: Path, options: Mapping[str, Any]) -> None:
 
 
 def with_classes(base: LoadedBase, head: OwnHead) -> LoadedBase:
-    """The base with classes of images by this head. Raises ConfigError where it cannot have such ones."""
+    """The base with this head as its image classifier. Raises ConfigError if the base cannot hold it."""
     cfg, codec = base.model.cfg, base.model.cfg.image
     kinds = {"both": "both", "mean": "mean", "last": "first", "cls": "first"}
     if head.config.pooling not in kinds or codec.pool.kind == "attention":
         raise ConfigError(
-            f"a head on pictures that reads {head.config.pooling!r}", "learn one with -o pooling=last or both"
+            f"this image head uses pooling {head.config.pooling!r}", "train one with -o pooling=last or both"
         )
     pool = from_dict(PoolConfig, {"kind": kinds[head.config.pooling]})
     codec = replace(codec, classes=head.config.labels, pool=pool)
@@ -63,10 +63,10 @@ def with_classes(base: LoadedBase, head: OwnHead) -> LoadedBase:
 
 
 def _write_gguf(base: Bound, out: Path, options: Mapping[str, Any]) -> None:
-    """A file: `out` itself where it ends in .gguf, else a file in the folder `out`. Options: kind, pre."""
+    """Write a file: `out` itself if it ends in .gguf, otherwise a file in the folder `out`. Options: kind, pre."""
     _known("gguf", options, "kind", "pre")
     if options.get("kind", "F16") not in get_args(WeightKind):
-        raise UserError(f"kind {options['kind']!r} is not known", f"kinds: {', '.join(get_args(WeightKind))}")
+        raise UserError(f"unknown kind {options['kind']!r}", f"kinds: {', '.join(get_args(WeightKind))}")
     loaded = _plain(base)
     file = out if out.suffix == ".gguf" else out / "model.gguf"
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -74,18 +74,18 @@ def _write_gguf(base: Bound, out: Path, options: Mapping[str, Any]) -> None:
 
 
 def _write_peft(base: Bound, out: Path, options: Mapping[str, Any]) -> None:
-    """The adapter that is on the base, for PEFT on the same base there."""
+    """Write the attached adapter, for PEFT on the same base."""
     _known("peft", options)
     attached = base.attached
     if attached is None:
-        raise UserError("there is no adapter on the base", "give --adapter REF (with_adapter in Python)")
+        raise UserError("no adapter is attached to the base", "give --adapter REF (with_adapter in Python)")
     alone(attached, "PEFT's format")
     tensors = adapter_tensors(attached.base, attached.name)
     target = Target(attached.base.model, lambda: layout_of(attached.base)[0], attached.base.head)
     appear(out, lambda folder: write(folder, attached.config, tensors, target, base.name))
 
 
-#: name: what writes a base in that format, or the adapter that is on it
+#: name: function that writes a base, or its attached adapter, in that format
 FORMATS_OUT: dict[str, Callable[[Bound, Path, Mapping[str, Any]], None]] = {
     "hf": _write_hf,
     "gguf": _write_gguf,
@@ -94,15 +94,15 @@ FORMATS_OUT: dict[str, Callable[[Bound, Path, Mapping[str, Any]], None]] = {
 
 
 def export(base: Bound, out: Path, format: str, options: Mapping[str, Any]) -> Path:
-    """Write `base` in a format by name. Raises UserError for a format or an option that is not known."""
+    """Write `base` in the named format. Raises UserError for an unknown format or option."""
     if format not in FORMATS_OUT:
-        raise UserError(f"format {format!r} is not known", f"formats: {', '.join(FORMATS_OUT)}")
+        raise UserError(f"unknown format {format!r}", f"formats: {', '.join(FORMATS_OUT)}")
     FORMATS_OUT[format](base, out, options)
     return out
 
 
 def _plain(base: Bound) -> LoadedBase:
-    """The base to write: with an adapter on it, a merged copy."""
+    """The base to write: a merged copy if an adapter is attached."""
     if base.attached is None or base.own:
         return base.loaded
     refuse_unmergeable(base.attached)
@@ -112,5 +112,5 @@ def _plain(base: Bound) -> LoadedBase:
 def _known(format: str, options: Mapping[str, Any], *names: str) -> None:
     odd = next((n for n in options if n not in names), None)
     if odd is not None:
-        what = f"options: {', '.join(names)}" if names else "it has none"
-        raise UserError(f"the format {format} has no option {odd!r}", what)
+        accepted = f"options: {', '.join(names)}" if names else "it has no options"
+        raise UserError(f"the format {format} has no option {odd!r}", accepted)

@@ -1,4 +1,4 @@
-"""A base of its own from a base and the adapter on it, and what rounding does to it where the base is kept in few bits or half precision."""
+"""Merges an adapter into a copy of its base, and measures the effect of rounding if the base is quantized or in half precision."""
 
 import copy
 import logging
@@ -18,31 +18,30 @@ from onebase.methods.merge import Rounding, merge
 from onebase.methods.table import METHODS
 
 MAX_DRIFT, MAX_SHARE = 0.05, 0.25
-"""Beyond these a merge into few bits is refused: nats a token that rounding changes what is said by, and that as a share of what the adapter
-changes it by."""
+"""Limits of a merge into a quantized base: the drift of the output by rounding, in nats a token, and as a share of the adapter's own effect."""
 DRIFT_TOKENS = 1000
 MAX_LOST = 0.01
-"""Beyond this share of the deltas' length a merge into weights in half precision warns of what rounding takes away."""
+"""A merge into half precision warns if rounding loses more than this share of the deltas' length."""
 log = logging.getLogger(__name__)
 
 
 def merged(
     base: LoadedBase, attached: Attached, name: str, max_drift: float | None = None, *, fp32: bool = False
 ) -> LoadedBase:
-    """The adapter's deltas, or replaced weights, in a copy of the base's weights, and both as parents in its record. `name` is the base's.
+    """Merge the adapter's deltas, or its replaced weights, into a copy of the base. The record names both as parents. `name` is the base's.
 
-    A base in few bits is rounded anew; the record says what that does (`Drift`). max_drift: nats a token that are accepted; when not given,
-    MAX_DRIFT and MAX_SHARE of what the adapter does. fp32: the copy's weights become fp32 first, so that nothing of the deltas is rounded
-    away; else the record says what is, and beyond MAX_LOST of them a warning. Raises UserError where the drift is more, or cannot be
-    measured because the base predicts no tokens from text alone, and for fp32 on a base in few bits.
+    A quantized base is quantized again; the record has the resulting `Drift`. max_drift: accepted drift in nats a token (default: MAX_DRIFT,
+    and MAX_SHARE of the adapter's effect). fp32: convert the copy to fp32 first, so that rounding loses nothing of the deltas. Otherwise the
+    loss is recorded, with a warning above MAX_LOST. Raises UserError if the drift is above the limit or cannot be measured because the base
+    predicts no tokens from text alone, and for fp32 on a quantized base.
     """
     if max_drift is not None and not 0 <= max_drift < math.inf:
-        raise UserError(f"max_drift is {max_drift}", "give nats a token, from 0 on")
+        raise UserError(f"max_drift is {max_drift}", "give nats a token, 0 or more")
     model = copy.deepcopy(attached.base.model)
     if fp32 and model.cfg.storage is not None:
         raise UserError(
-            f"the base is kept in {model.cfg.storage.bits} bits, its merge cannot be in fp32",
-            "merge into the base that it was made from, and quantize the result",
+            f"the base is quantized to {model.cfg.storage.bits} bits, so it cannot be merged in fp32",
+            "merge into the base that it was quantized from, and quantize the result",
         )
     model = model.float() if fp32 else model
     rounding = merge(model, [(METHODS[a.method], a.name) for a in attached.stack])
@@ -51,11 +50,11 @@ def merged(
         drift = measured(attached, model)
         most = min(MAX_DRIFT, MAX_SHARE * drift.effect) if max_drift is None else max_drift
         if drift.mean > most:
-            limit = f"{MAX_DRIFT} nats, and {MAX_SHARE:.0%} of what the adapter does, are"
+            limit = f"{MAX_DRIFT} nats, and {MAX_SHARE:.0%} of the adapter's effect, are"
             raise UserError(
-                f"the base is kept in {storage.bits} bits: rounded anew it says other things than with the adapter beside it ({drift.line}; "
-                f"at most {limit if max_drift is None else f'{max_drift} nats are'} accepted)",
-                "serve the adapter beside the base, merge first and quantize the result, or accept more (max_drift)",
+                f"the base is quantized to {storage.bits} bits: the merge changes its output too much, compared with the attached adapter "
+                f"({drift.line}; at most {limit if max_drift is None else f'{max_drift} nats are'} accepted)",
+                "serve the adapter with the base, merge first and quantize the result, or raise the limit (max_drift)",
             )
     record = Record("base")
     record.add("name", f"{name}-merged", f"{Origin.COMPUTED} from the names of base and adapter")
@@ -88,7 +87,7 @@ def merged(
 
 
 def _note_lost(record: Record, rounding: Rounding, name: str) -> None:
-    """Say in the record what storing the merged weights in half precision takes away, and warn where that is much."""
+    """Record what storing the merged weights in half precision loses, and warn if that is much."""
     if not rounding.by:
         return
     (site, most), lost = rounding.worst, rounding.lost
@@ -98,8 +97,8 @@ def _note_lost(record: Record, rounding: Rounding, name: str) -> None:
     record.add("merged.lost_limit", MAX_LOST, "default: beyond it a warning is given")
     if lost > MAX_LOST:
         log.warning(
-            "%s: its weights are stored in half precision, and rounding takes %.1f%% of the adapter's change of them (most at %s: %.1f%%; %.0f%% pass "
-            "without a word): merge to fp32 (merged(fp32=True), onebase merge --fp32), or serve the adapter beside the base",
+            "%s: its weights are stored in half precision, and rounding loses %.1f%% of the adapter's change (most at %s: %.1f%%; the limit of "
+            "this warning is %.0f%%): merge to fp32 (merged(fp32=True), onebase merge --fp32), or serve the adapter with the base",
             name,
             100 * lost,
             site,
@@ -110,8 +109,8 @@ def _note_lost(record: Record, rounding: Rounding, name: str) -> None:
 
 @dataclass(frozen=True)
 class Drift:
-    """What a merge changes. mean: KL(adapter beside the base || merged), nats a token; effect: KL(adapter beside the base || base alone),
-    likewise; most: the largest difference of a logit."""
+    """Change of the output by a merge. mean: KL(base with adapter || merged), nats a token; effect: KL(base with adapter || base alone),
+    nats a token; most: the largest difference of a logit."""
 
     mean: float
     effect: float
@@ -120,18 +119,18 @@ class Drift:
 
     @property
     def line(self) -> str:
-        return f"{self.mean:.4f} nats a token, where the adapter changes {self.effect:.4f}"
+        return f"{self.mean:.4f} nats a token; the adapter's own effect is {self.effect:.4f}"
 
 
 @torch.no_grad()
 def measured(attached: Attached, made: BaseModel, texts: Iterable[str] | None = None) -> Drift:
-    """The drift of a merged model on texts, up to DRIFT_TOKENS tokens (of the Python language reference when not given)."""
+    """The drift of a merged model on at most DRIFT_TOKENS tokens of `texts` (default: the Python language reference)."""
     base, routing = attached.base, attached.routing
     cfg = base.model.cfg
     if set(cfg.trunks) != {"text"} or cfg.trunks["text"].direction != "causal" or not cfg.text.head:
         raise UserError(
-            "the base is kept in few bits and predicts no tokens from text alone, so what a merge does cannot be measured",
-            "serve the adapter beside the base, or merge first and quantize the result",
+            "the base is quantized and predicts no tokens from text alone, so the drift of a merge cannot be measured",
+            "serve the adapter with the base, or merge first and quantize the result",
         )
     total = torch.zeros(2, dtype=torch.float64)
     most, count = 0.0, 0
@@ -140,17 +139,17 @@ def measured(attached: Attached, made: BaseModel, texts: Iterable[str] | None = 
         if not ids:
             continue
         ids_BT = torch.tensor([ids], device=base.model.device)
-        beside_TV = base.model.logits(ids_BT, routing)[0]
+        adapted_TV = base.model.logits(ids_BT, routing)[0]
         others = [made.logits(ids_BT)[0], base.model.logits(ids_BT)[0]]
-        logp_TV = beside_TV.log_softmax(-1)
+        logp_TV = adapted_TV.log_softmax(-1)
         for i, z_TV in enumerate(others):
             kl_T = (logp_TV.exp() * (logp_TV - z_TV.log_softmax(-1))).sum(-1)
             total[i] += float(kl_T.double().sum())
-        most = max(most, float((beside_TV - others[0]).abs().max()))
+        most = max(most, float((adapted_TV - others[0]).abs().max()))
         count += len(ids)
         if count >= DRIFT_TOKENS:
             break
     if not count:
-        raise DataError("the text to measure on is empty", "give some text")
+        raise DataError("the text to measure the drift on is empty", "give some text")
     mean, effect = (total / count).tolist()
     return Drift(max(0.0, mean), max(0.0, effect), most, count)

@@ -1,4 +1,4 @@
-"""A smaller base from a base: matrices in few bits, and what that cost, measured before it is handed over."""
+"""Quantizes a base, and measures the loss before the result is returned."""
 
 import copy
 import math
@@ -25,13 +25,13 @@ MEASURED_TOKENS = 1_500
 COMPARED_TOKENS = 256
 LENGTH = 512
 LETTERS = 2_000
-"""Tokens that the cost is measured on, in pieces of `LENGTH`, at most the first `LETTERS` of a document: both sides read the same ones, so that few tell the difference (in fp32 on two cores
-with AVX2 some 400 a second are read)."""
+"""Tokens that the loss is measured on, in pieces of `LENGTH`, at most the first `LETTERS` characters of a document. Both bases read the same
+tokens, so few show the difference (in fp32 two cores with AVX2 read about 400 a second)."""
 
 
 @dataclass(frozen=True)
 class RoundingLoss:
-    """Perplexity per token on the same text before and after, the share of tokens after which both expect the same next one most,
+    """Perplexity per token on the same text before and after, the share of tokens after which both rank the same next token first,
     and bytes of the weights."""
 
     perplexity_before: float
@@ -43,7 +43,7 @@ class RoundingLoss:
 
     @property
     def line(self) -> str:
-        """One line for people."""
+        """A one-line summary."""
         rise = 100 * (self.perplexity / self.perplexity_before - 1)
         return (
             f"{size(self.bytes)} instead of {size(self.bytes_before)}; perplexity {self.perplexity:.3f} instead of "
@@ -52,7 +52,7 @@ class RoundingLoss:
 
 
 class StorageOptions(TypedDict, total=False):
-    """What may be given beside the bits: see `StorageConfig`."""
+    """Options other than the bits: see `StorageConfig`."""
 
     group: int
     head: int | None
@@ -66,71 +66,71 @@ def quantise(
     tokens: int = MEASURED_TOKENS,
     given: Mapping[str, Any] | None = None,
 ) -> tuple[LoadedBase, RoundingLoss]:
-    """A base with its matrices in few bits, whose record names `base` as parent and holds the cost; `base` stays as it was.
+    """A copy of the base with quantized matrices. Its record names `base` as parent and has the loss; `base` does not change.
 
-    documents: what the cost is measured on, up to `tokens` tokens (the Python language reference when not given: state your own for
-    a base of another language or field). given: what the user gave of `storage`, for the record. Raises UserError for a base that is quantised already or predicts no tokens, ConfigError for
-    matrices that do not divide into groups, DataError without text.
+    documents: text that the loss is measured on, at most `tokens` tokens (default: the Python language reference; give your own for a base of
+    another language or field). given: the values of `storage` that the user set, for the record. Raises UserError for a base that is
+    quantized already or predicts no tokens, ConfigError for matrices that do not divide into groups, DataError without text.
     """
     if not base.model.cfg.text.head or base.model.cfg.trunks["text"].direction != "causal":
         raise UserError(
-            "this base predicts no next tokens, so what quantising costs cannot be measured",
-            "quantise a decoder",
+            "this base predicts no next tokens, so the loss by quantization cannot be measured",
+            "quantize a decoder",
         )
     began = time.perf_counter()
-    made = LoadedBase(copy.deepcopy(base.model), base.codec, Record("base"), head=base.head)
-    made.model.requires_grad_(False).quantise(storage)
-    # Few enough that both sides read the same whole documents.
+    result = LoadedBase(copy.deepcopy(base.model), base.codec, Record("base"), head=base.head)
+    result.model.requires_grad_(False).quantise(storage)
+    # Few enough that both bases read the same whole documents.
     texts = islice(documents if documents is not None else reference(), 1000)
-    some = [replace(d, text=d.text[:LETTERS]) for d in texts]
-    cost = measured(base, made, some, tokens)
-    r = made.record
-    relied = {k: v for k, v in base.hashes.items() if k != "fingerprint"}
+    sample = [replace(d, text=d.text[:LETTERS]) for d in texts]
+    loss = measured(base, result, sample, tokens)
+    r = result.record
+    hashes = {k: v for k, v in base.hashes.items() if k != "fingerprint"}
     r.add("name", f"{base.name or 'base'}-{storage.bits}bit", f"{Origin.COMPUTED} from the base's name")
-    r.add_parent("base", base.fingerprint, base.name, **relied)
+    r.add_parent("base", base.fingerprint, base.name, **hashes)
     r.inherit(base.record, base.name)
-    stated = given_of(storage).overrides if given is None else given
-    r.add_tree("config.storage", to_dict(storage), by_given(stated))
+    overrides = given_of(storage).overrides if given is None else given
+    r.add_tree("config.storage", to_dict(storage), by_given(overrides))
     if documents is None:
         r.add("quantised.text", "the Python language reference", Origin.DEFAULT)
     else:
         r.add("quantised.text", "given by the user", Origin.USER)
-    r.add("quantised.tokens", cost.tokens, "counted")
-    r.add("quantised.perplexity", cost.perplexity, "measured")
-    r.add("quantised.perplexity_before", cost.perplexity_before, "measured")
-    r.add("quantised.agreement", cost.agreement, f"measured on {COMPARED_TOKENS} tokens at most")
-    r.add("quantised.bytes", cost.bytes, "counted")
-    r.add("quantised.bytes_before", cost.bytes_before, "counted")
+    r.add("quantised.tokens", loss.tokens, "counted")
+    r.add("quantised.perplexity", loss.perplexity, "measured")
+    r.add("quantised.perplexity_before", loss.perplexity_before, "measured")
+    r.add("quantised.agreement", loss.agreement, f"measured on {COMPARED_TOKENS} tokens at most")
+    r.add("quantised.bytes", loss.bytes, "counted")
+    r.add("quantised.bytes_before", loss.bytes_before, "counted")
     r.add("seconds", round(time.perf_counter() - began, 3), "measured")
     r.add("machine", machine_facts(), Origin.SYSTEM)
     r.add("versions", version_facts(), Origin.PACKAGES)
-    return made, cost
+    return result, loss
 
 
 def quantised(base: LoadedBase, bits: int, data: str | Path | None, given: StorageOptions) -> LoadedBase:
-    """`quantise` from plain values. Raises ConfigError for a number of bits that is not 4 or 8."""
-    said = {"bits": bits, **given}
-    storage = from_dict(StorageConfig, said, "quantize")
+    """`quantise` with plain values. Raises ConfigError if `bits` is not 4 or 8."""
+    options = {"bits": bits, **given}
+    storage = from_dict(StorageConfig, options, "quantize")
     documents = None
     if data is not None:
         documents = read_source(SourceConfig(name="text", kind="text", path=str(data)))
-    made, cost = quantise(base, storage, documents, given=said)
-    made.record.add("quantised.line", cost.line, "computed from the numbers above")
-    return made
+    result, loss = quantise(base, storage, documents, given=options)
+    result.record.add("quantised.line", loss.line, "computed from the numbers above")
+    return result
 
 
 def measured(
     before: LoadedBase, after: LoadedBase, documents: Sequence[Document], tokens: int
 ) -> RoundingLoss:
-    """What the change from one base to the other costs on these documents."""
+    """The loss on these documents from one base to the other."""
     length = min(LENGTH, before.model.cfg.text.context)
-    read = document_ids(before, documents, tokens)
-    found = [nats_of(b, read, length=length) for b in (before, after)]
-    counts = [sum(d.tokens for d in each) for each in found]
+    ids = document_ids(before, documents, tokens)
+    nats_by_base = [nats_of(b, ids, length=length) for b in (before, after)]
+    counts = [sum(d.tokens for d in each) for each in nats_by_base]
     if not counts[0]:
-        raise DataError("the text to measure on is empty", "give some pages of text")
+        raise DataError("the text to measure the loss on is empty", "give some pages of text")
     assert counts[0] == counts[1]
-    nats = [sum(d.nats for d in each) / counts[0] for each in found]
+    nats = [sum(d.nats for d in each) / counts[0] for each in nats_by_base]
     return RoundingLoss(
         perplexity_before=math.exp(nats[0]),
         perplexity=math.exp(nats[1]),
@@ -154,11 +154,11 @@ def _agreement(before: LoadedBase, after: LoadedBase, documents: Sequence[Docume
         ids = before.codec.tokenizer.encode(d.text, bos=True)[: min(context, COMPARED_TOKENS - total)]
         if not ids:
             continue
-        one, two = (
+        first, second = (
             b.model.logits(torch.tensor([ids], device=b.model.device))[0].argmax(-1).cpu()
             for b in (before, after)
         )
-        same, total = same + int((one == two).sum()), total + len(ids)
+        same, total = same + int((first == second).sum()), total + len(ids)
         if total >= COMPARED_TOKENS:
             break
     return same / max(1, total)

@@ -1,4 +1,4 @@
-"""A smaller base from a base, for learning from it: some of its layers, and perhaps the part of its vocabulary that some texts use.
+"""Builds a smaller base to distil into: some layers of a base, and optionally only the part of the vocabulary that some texts use.
 
 L layers, V vocabulary, D width.
 """
@@ -34,7 +34,7 @@ _ROWS = re.compile(r"codecs\.text\.(stem\.weight|head\.weight|head\.bias)")
 
 
 def spread(depth: int, layers: int) -> tuple[int, ...]:
-    """Which of `depth` layers a student of `layers` keeps: evenly, the first and the last among them (one: the first)."""
+    """The layers (of `depth`) that a student of `layers` keeps: evenly spread, with the first and the last (of one layer: the first)."""
     if layers == 1:
         return (0,)
     return tuple(round(i * (depth - 1) / (layers - 1)) for i in range(layers))
@@ -43,40 +43,40 @@ def spread(depth: int, layers: int) -> tuple[int, ...]:
 def student(
     base: LoadedBase, layers: int, *, tokens: int | None = None, data: Data | None = None, name: str = ""
 ) -> LoadedBase:
-    """A base of its own with `layers` of the base's layers, its embeddings and norms, and the base as parent in its record.
+    """A new base with `layers` of the base's layers, its embeddings and norms. Its record names the base as parent.
 
-    tokens: keep so many of the vocabulary at most, those that the texts of `data` (rows of `text`, or files) use most; WordPiece alone.
-    It is worth little before it has learnt (task distil). Raises UserError for numbers that do not fit, and for bases that are more than
-    text or kept in few bits.
+    tokens: keep at most this many tokens of the vocabulary, those that `data` (rows with `text`, or files) uses most; WordPiece only.
+    The student needs training before it is useful (task distil). Raises UserError for invalid numbers, and for bases that are quantized or
+    not text-only.
     """
     cfg = base.model.cfg
     if set(cfg.trunks) != {"text"} or cfg.links or base.text_codec is None:
-        raise UserError("this base is more than text", "students are made of bases of text alone")
+        raise UserError("this base is not text-only", "students are built from text-only bases")
     if cfg.storage is not None:
         raise UserError(
-            f"this base is kept in {cfg.storage.bits} bits",
-            "make the student of the base that it was made of",
+            f"this base is quantized to {cfg.storage.bits} bits",
+            "build the student from the base that it was quantized from",
         )
     trunk, began = cfg.trunks["text"], time.perf_counter()
     if not 1 <= layers <= len(trunk.blocks):
         raise UserError(f"{layers} layers of {len(trunk.blocks)}", f"give 1 to {len(trunk.blocks)}")
     if (tokens is None) != (data is None):
         raise UserError(
-            "a smaller vocabulary takes a number of tokens and texts that use them",
+            "a smaller vocabulary needs a number of tokens and texts to choose them by",
             "give both tokens and data, or neither",
         )
     kept = spread(len(trunk.blocks), layers)
     own = base_tensors(base.model)
-    codec, words, rows = cfg.text, base.text_codec, None
+    codec, text_codec, rows = cfg.text, base.text_codec, None
     record = Record("base")
     if tokens is not None and data is not None:
         texts = text_rows(data)
-        tokenizer, ids = trimmed(words.tokenizer, [str(r["text"]) for r in texts], tokens)
-        rows, words = torch.from_numpy(ids), TextCodec(tokenizer, words.template)
+        tokenizer, ids = trimmed(text_codec.tokenizer, [str(r["text"]) for r in texts], tokens)
+        rows, text_codec = torch.from_numpy(ids), TextCodec(tokenizer, text_codec.template)
         codec = replace(codec, vocab_size=len(ids))
         record.add("student.tokens", len(ids), "counted")
         record.add("data.fingerprint", rows_hash(texts), "hashed: what the tokens were chosen by")
-    made = {k: t.clone() for k, t in _kept(own, kept, rows).items()}
+    tensors = {k: t.clone() for k, t in _kept(own, kept, rows).items()}
     with torch.device("meta"):
         model = BaseModel(
             replace(
@@ -85,9 +85,9 @@ def student(
                 codecs={"text": codec},
             )
         )
-    put_tensors(model, made, Path("student"))
+    put_tensors(model, tensors, Path("student"))
     model.compute_dtype = base.model.compute_dtype
-    out = LoadedBase(model.eval(), words, record, embedding=base.embedding)
+    out = LoadedBase(model.eval(), text_codec, record, embedding=base.embedding)
     record.add("name", f"{name or 'base'}-student", f"{Origin.COMPUTED} from the base's name")
     record.add_parent("base", base.fingerprint, name)
     record.inherit(base.record, name)
@@ -106,13 +106,13 @@ def student(
 def _kept(
     own: dict[str, torch.Tensor], layers: Sequence[int], rows: torch.Tensor | None
 ) -> dict[str, torch.Tensor]:
-    """The tensors of the layers that stay, numbered anew, and of the rows of the vocabulary that stay."""
+    """The tensors of the layers that stay, renumbered, and of the rows of the vocabulary that stay."""
     new = {old: i for i, old in enumerate(layers)}
     out = {}
     for name, t in own.items():
-        if found := _BLOCK.fullmatch(name):
-            if (old := int(found[1])) in new:
-                out[f"trunks.text.blocks.{new[old]}.{found[2]}"] = t
+        if match := _BLOCK.fullmatch(name):
+            if (old := int(match[1])) in new:
+                out[f"trunks.text.blocks.{new[old]}.{match[2]}"] = t
         elif name == "trunks.text.lambdas":
             out[name] = t[list(layers)]
         else:
@@ -121,10 +121,10 @@ def _kept(
 
 
 def head_of(attached: Attached, merged: LoadedBase) -> Adapter:
-    """The head of a `full` or `lora` adapter as an adapter of the base that it was merged into, where merging leaves it behind. Together
-    they are what is shipped. Raises UserError for an adapter without a head."""
+    """The head of a `full` or `lora` adapter, as an adapter of the merged base: merging does not include it. Ship both together.
+    Raises UserError for an adapter without a head."""
     if attached.config.head is None:
-        raise UserError("the adapter has no head", "merge it: nothing is left behind")
+        raise UserError("the adapter has no head", "merge it: the merged base is complete")
     cfg = AdapterConfig(
         method=head.METHOD.name, task=attached.config.task, base=bound_to(merged), head=attached.config.head
     )
@@ -143,31 +143,35 @@ def head_of(attached: Attached, merged: LoadedBase) -> Adapter:
 
 
 def trimmed(tokenizer: Tokenizer, texts: Sequence[str], size: int) -> tuple[Tokenizer, np.ndarray]:
-    """A WordPiece tokenizer of at most `size` tokens, and the ids that they had, int64 [size], in order.
+    """A WordPiece tokenizer of at most `size` tokens, and their old ids, int64 [size], in order.
 
-    All special tokens stay, and all pieces of one ASCII letter, digit or mark; then what the texts use most. A word with a letter that
-    is not there becomes the unknown token. Longest match first makes the choice of pieces safe: a word all of whose tokens stay becomes the
-    same tokens as before, another one becomes shorter pieces. Raises ConfigError for another kind of tokenizer, and a size that does not hold what must stay.
+    All special tokens stay, and all pieces of one ASCII letter, digit or mark; then the tokens that the texts use most. A word with a
+    character that is missing becomes the unknown token. Longest match first makes any choice of pieces safe: if all tokens of a word stay, its
+    tokens are the same as before; otherwise they are shorter pieces. Raises ConfigError for another kind of tokenizer, and for a size too
+    small for the tokens that must stay.
     """
     tree = json.loads(tokenizer.as_json)
     model = tree["model"]
     if model["type"] != "WordPiece":
         raise ConfigError(
-            f"the vocabulary is of kind {model['type']}, whose tokens are built on each other",
-            "leave the vocabulary whole: only WordPiece is trimmed",
+            f"the vocabulary is of kind {model['type']}, whose tokens are built from each other",
+            "keep the whole vocabulary: only WordPiece can be trimmed",
         )
     prefix = model["continuing_subword_prefix"]
-    must = {t["id"] for t in tree["added_tokens"]} | {
+    required = {t["id"] for t in tree["added_tokens"]} | {
         i for t, i in model["vocab"].items() if len(t.removeprefix(prefix)) == 1 and t.isascii()
     }
-    if size < len(must):
-        raise ConfigError(f"a vocabulary of {size} tokens", f"give at least {len(must)}, which must stay")
+    if size < len(required):
+        raise ConfigError(
+            f"a vocabulary of {size} tokens is too small",
+            f"give at least {len(required)}: that many must stay",
+        )
     counts = np.zeros(tokenizer.vocab_size, np.int64)
     for ids in tokenizer.encode_batch(list(texts)):
         np.add.at(counts, ids, 1)
-    counts[sorted(must)] = 0
-    used = np.argsort(-counts, kind="stable")[: min(size - len(must), int((counts > 0).sum()))]
-    kept = np.array(sorted(must | set(used.tolist())))
+    counts[sorted(required)] = 0
+    used = np.argsort(-counts, kind="stable")[: min(size - len(required), int((counts > 0).sum()))]
+    kept = np.array(sorted(required | set(used.tolist())))
     new = {int(old): i for i, old in enumerate(kept)}
     model["vocab"] = {t: new[i] for t, i in model["vocab"].items() if i in new}
     for token in tree["added_tokens"]:

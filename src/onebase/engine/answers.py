@@ -1,4 +1,4 @@
-"""What an adapter says of texts: classes, numbers, spans and vectors. N texts, T tokens, D width, P pooled features, C outputs."""
+"""Predictions of an adapter for texts: classes, numbers, spans and vectors. N texts, T tokens, D width, P pooled features, C outputs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -35,12 +35,12 @@ from onebase.model.proj import AdapterRouting
 from onebase.objective.pooled import text_batch
 
 Answer = str | tuple[Prompt, str]
-"""A prompt (a text, or messages) and an answer to it, or a text alone."""
+"""A prompt (a text, or messages) and an answer to it, or only a text."""
 
 
 @dataclass(frozen=True)
 class Ranked:
-    """A text by its place in what was given, and how well it answers the query: as the head gives it, larger is better."""
+    """A text with its index in the input, and its relevance to the query: the head's score, larger is better."""
 
     index: int
     score: float
@@ -48,33 +48,32 @@ class Ranked:
 
 
 def of_task(bound: Bound, task: str, does: str) -> Attached:
-    """The adapter on a base, where it is of this task. Raises UserError for any other, and for none."""
+    """The adapter on a base, if it is of this task. Raises UserError for another task or no adapter."""
     if bound.attached is None or bound.attached.task != task:
         raise UserError(
             f"this base has no adapter that {does}",
-            f"give --adapter DIR of one, or make it: onebase adapt --task {task} (in Python: adapt, then with_adapter)",
+            f"give --adapter DIR of one, or train it: onebase adapt --task {task} (in Python: adapt, then with_adapter)",
         )
     return bound.attached
 
 
 def labels(bound: Bound, texts: Sequence[Given]) -> list[Label]:
-    """The class of each text; for a saved prompt with other variables, of each row with their values. Raises UserError without a classifying
-    adapter."""
+    """The class of each text, or of each row if a saved prompt has other variables than `text`. Raises UserError without an adapter that
+    classifies."""
     on = of_task(bound, "classify", "classifies")
     names, logp_NC = classes(on, list(texts))
     head = on.config.head
-    return labelled(names, logp_NC.exp(), many=head is not None and head.gives == "many")
+    return labelled(names, logp_NC.exp(), multilabel=head is not None and head.gives == "many")
 
 
 def vectors(bound: Bound, texts: Sequence[str], pooling: Pooling | None = None) -> Tensor:
-    """One vector a text, float32 [N, D], as `Base.embed` gives them. A long text is cut at its end, with a warning."""
+    """One vector per text, float32 [N, D], as `Base.embed` returns them. The end of a long text is cut off, with a warning."""
     base, on = bound.loaded, bound.attached
     if pooling is None and bound.config.link("pair") is not None:
         return text_vectors(base, list(texts), bound.routing)
-    learnt = on.config.embedding if on else None
-    made = learnt or base.embedding
-    if pooling is None and made is not None:
-        return embeddings(base, list(texts), made, bound.routing)
+    config = (on.config.embedding if on else None) or base.embedding
+    if pooling is None and config is not None:
+        return embeddings(base, list(texts), config, bound.routing)
     before = base.model.virtual_counts(bound.routing, 1)[0]
     read = text_tokens(base, list(texts), before=before, long="head")
     warn_of_cut(read)
@@ -82,7 +81,7 @@ def vectors(bound: Bound, texts: Sequence[str], pooling: Pooling | None = None) 
 
 
 def token_states(base: LoadedBase, texts: Sequence[Tokens], routing: AdapterRouting | None) -> list[Tensor]:
-    """The hidden state of each token of each text, fp32 [T, D] on the CPU: 4 D bytes a token."""
+    """The hidden state of each token of each text, fp32 [T, D] on the CPU: 4 D bytes per token."""
     return states_of(base, texts, routing, lambda h_BTD: h_BTD.float())
 
 
@@ -90,8 +89,8 @@ def token_states(base: LoadedBase, texts: Sequence[Tokens], routing: AdapterRout
 def states_of(
     base: LoadedBase, texts: Sequence[Tokens], routing: AdapterRouting | None, of: Callable[[Tensor], Tensor]
 ) -> list[Tensor]:
-    """`of` the states of each text, [T, ...] on the CPU, in the order given; those of its windows one after the other. Texts of like length share
-    a batch."""
+    """`of` applied to the states of each text, [T, ...] on the CPU, in input order; the windows of a text are concatenated. Texts of similar length
+    share a batch."""
     device, windows = base.model.device, [part for t in texts for part in t.parts]
     out: list[Tensor] = [torch.empty(0)] * len(windows)
     for part in batches([len(t) for t in windows], batch_tokens(device)):
@@ -112,28 +111,32 @@ def head_of(on: Attached) -> Head:
 
 
 def _tokens(on: Attached, texts: Sequence[Given]) -> list[Tokens]:
-    """Texts, or pairs of texts, as the head of an adapter reads them."""
+    """Tokens of texts, or of pairs of texts, as the head of an adapter reads them."""
     before, base, head = on.base.model.virtual_counts(on.routing, 1)[0], on.base, on.config.head
-    alone = [t for t in texts if isinstance(t, str)]
-    both = [(t[0], t[1]) for t in texts if isinstance(t, tuple) and len(t) == 2]
-    if len(alone) == len(texts):
+    singles = [t for t in texts if isinstance(t, str)]
+    pairs = [(t[0], t[1]) for t in texts if isinstance(t, tuple) and len(t) == 2]
+    if len(singles) == len(texts):
         read = text_tokens(
-            base, alone, None if head is None else head.limit, before, "refuse" if head is None else head.long
+            base,
+            singles,
+            None if head is None else head.limit,
+            before,
+            "refuse" if head is None else head.long,
         )
-    elif len(both) == len(texts):
+    elif len(pairs) == len(texts):
         cut = head is not None and head.long != "refuse"
         limit = head.limit if cut and head is not None else None
-        read = pair_tokens(base, both, limit, before, cut=cut, typed=head is None or head.typed)
+        read = pair_tokens(base, pairs, limit, before, cut=cut, typed=head is None or head.typed)
     else:
         raise UserError(
-            "rows are for adapters of method prompt, this one reads texts",
+            "rows were given, but only adapters of method prompt take rows",
             "give texts, or pairs of them: (text, text)",
         )
     return read
 
 
 def _unpadded(text: Tokens, pad: int | None) -> Tokens:
-    """The text without tokens `pad` at its end, the first token stays: a head that reads the last state was learnt not to see them."""
+    """The text without `pad` tokens at its end (the first token stays): a head that reads the last state was trained without them."""
     if pad is None or text.windows:
         return text
     kept = 1 + max([0, *(text.ids != pad).nonzero()[0].tolist()])
@@ -142,12 +145,12 @@ def _unpadded(text: Tokens, pad: int | None) -> Tokens:
 
 
 def classes(on: Attached, texts: Sequence[Given]) -> tuple[tuple[str, ...], Tensor]:
-    """(labels, log-probabilities [N, C]) of texts under an adapter that classifies; of many labels each by itself. Rows in the place of texts
-    are for saved prompts with other variables."""
+    """(labels, log-probabilities [N, C]) of texts under an adapter that classifies; independent probabilities if it is multilabel. Saved prompts
+    with other variables take rows instead of texts."""
     cfg, base = on.config, on.base
     if cfg.prompt is not None:
-        found = answer_scores(base, cfg.prompt, texts, on.routing, prompter(on).vectors_ED)
-        return tuple(cfg.prompt.answers), found
+        logp_NC = answer_scores(base, cfg.prompt, texts, on.routing, prompter(on).vectors_ED)
+        return tuple(cfg.prompt.answers), logp_NC
     assert cfg.head is not None
     if cfg.head.reads != "text":
         raise UserError("the adapter classifies images", "give it files: base.classify_images([...])")
@@ -156,45 +159,45 @@ def classes(on: Attached, texts: Sequence[Given]) -> tuple[tuple[str, ...], Tens
 
 @torch.no_grad()
 def classes_of(on: Attached, texts: Sequence[Tokens]) -> tuple[tuple[str, ...], Tensor]:
-    """`classes` of texts as the base reads them, by a head."""
+    """`classes` of tokenised texts, by a head."""
     cfg = on.config.head
     assert cfg is not None
     warn_of_cut(texts)
     x_NP = features(on.base, [_unpadded(t, cfg.pad) for t in texts], cfg.pooling, on.routing)
     head = head_of(on)
     z_NC = head(x_NP.to(head.weight_CP.device)).cpu()
-    # In fp64: in fp32 all that is surer than 1 - 6e-8 is 1, and scores that order texts would call them equal.
+    # In fp64: in fp32 every probability above 1 - 6e-8 is 1, and ranking scores would treat them as ties.
     z_NC = z_NC.double()
     return cfg.labels, F.logsigmoid(z_NC) if cfg.gives == "many" else z_NC.log_softmax(-1)
 
 
 def values(on: Attached, texts: Sequence[str]) -> list[float]:
-    """The number of each text, in the units of the data that the adapter learnt from."""
+    """The number of each text, in the units of the training data."""
     return numbers(on, _tokens(on, texts))
 
 
 def rewards(on: Attached, answers: Sequence[Answer]) -> list[float]:
-    """How good each answer is, as the adapter learnt it from pairs; only differences mean something. Raises DataError for one beyond the
-    context."""
+    """The reward of each answer, from an adapter that was trained on pairs; only differences are meaningful. Raises DataError for an answer beyond
+    the context."""
     base, head = on.base, on.config.head
     assert head is not None
     read = []
-    room = base.model.cfg.text.context - base.model.virtual_counts(on.routing, 1)[0]
-    limit = min(head.limit or room, room)
+    context = base.model.cfg.text.context - base.model.virtual_counts(on.routing, 1)[0]
+    limit = min(head.limit or context, context)
     for i, item in enumerate(answers, 1):
         prompt, answer = ("", item) if isinstance(item, str) else item
         read.append(less_prompt(answer_tokens(base, prompt, answer, name=str(i)), limit, head.long))
-        if len(read[-1]) > room:
+        if len(read[-1]) > context:
             raise DataError(
-                f"answer {i} has {len(read[-1])} tokens with its prompt, the base reads {room}",
-                "shorten it (an adapter that leaves out the beginning of long prompts is learnt with -o long=tail)",
+                f"answer {i} has {len(read[-1])} tokens with its prompt, the limit is {context}",
+                "shorten it (to cut the beginning of long prompts, train the adapter with -o long=tail)",
             )
     return numbers(on, read)
 
 
 @torch.no_grad()
 def numbers(on: Attached, read: Sequence[Tokens]) -> list[float]:
-    """What a head of one output says of each text."""
+    """The output for each text of a head with one output."""
     cfg, base = on.config.head, on.base
     assert cfg is not None
     if not read:
@@ -207,63 +210,63 @@ def numbers(on: Attached, read: Sequence[Tokens]) -> list[float]:
 
 
 def spans(on: Attached, texts: Sequence[str]) -> list[list[Span]]:
-    """The spans of each text, in its order. Raises DataError for one that is empty, or beyond the context."""
+    """The spans of each text, in their order. Raises DataError for a text that is empty, or beyond the context."""
     head, before = on.config.head, on.base.model.virtual_counts(on.routing, 1)[0]
     assert head is not None
-    room, tokenizer = room_of(on.base, head.limit, before), on.base.codec.tokenizer
-    read = [placed(tokenizer, text, str(i), room, head.long) for i, text in enumerate(texts)]
+    limit, tokenizer = room_of(on.base, head.limit, before), on.base.codec.tokenizer
+    read = [placed(tokenizer, text, str(i), limit, head.long) for i, text in enumerate(texts)]
     refuse_long(on.base, read, before=before)
     return spans_in(on, texts, read)
 
 
 def spans_in(on: Attached, texts: Sequence[str], read: Sequence[Placed]) -> list[list[Span]]:
-    """`spans` of texts as the base reads them."""
+    """`spans` of tokenised texts."""
     cfg, tokenizer = on.config.head, on.base.codec.tokenizer
     assert cfg is not None
     warn_of_cut(read)
     out = []
     tags = states_of(on.base, read, on.routing, _likeliest(head_of(on), cfg.tag_numbers))
-    for text, found, tags_T in zip(texts, read, tags, strict=True):
-        own = unframed(tags_T, found, tokenizer).tolist()
-        out.append(spans_of(own, found.places, cfg.labels, text))
+    for text, tokens, tags_T in zip(texts, read, tags, strict=True):
+        text_tags = unframed(tags_T, tokens, tokenizer).tolist()
+        out.append(spans_of(text_tags, tokens.places, cfg.labels, text))
     return out
 
 
 def unframed(x_T: Tensor, text: Tokens, tokenizer: Tokenizer) -> Tensor:
-    """What there is of each token of a text, without those that frame it, or each of its windows."""
+    """Values per token of a text, without those of the special tokens around the text or around each of its windows."""
     before, around = len(tokenizer.begun([])), len(tokenizer.framed([]))
     each = torch.split(x_T, list(text.windows) or [len(x_T)])
     return torch.cat([x[before : before + len(x) - around] for x in each])
 
 
 def _likeliest(head: Head, tags: Sequence[int]) -> Callable[[Tensor], Tensor]:
-    """The tag of each token, by its number here; tags: the number of each output."""
+    """A function from states to the most likely tag of each token. tags: the tag number of each output."""
     return lambda h_BTD: torch.tensor(tags, device=h_BTD.device)[head(h_BTD).argmax(-1)]
 
 
 def query_problem(row: Mapping[str, Any]) -> tuple[str, str] | None:
-    """What is wrong with a query and the texts that may answer it, and what to do."""
+    """The problem of a row with a query and candidate texts, and the remedy; None if it is valid."""
     texts = row["texts"]
     if not isinstance(row["query"], str):
-        return f"'query' is {row['query']!r:.60}, a text is expected", "mend the row"
+        return f"'query' is {row['query']!r:.60}, a text is expected", "fix the row"
     if isinstance(texts, (list, tuple)) and texts and all(isinstance(t, str) and t.strip() for t in texts):
         return None
     return f"'texts' is {texts!r:.60}, a list of texts is expected", 'for example ["one text", "another"]'
 
 
 def scored(on: Attached, both: Sequence[tuple[str, str]]) -> list[float]:
-    """How well the second text of each pair answers the first. A pair beyond the limit loses the end of its longer text."""
+    """The score of each pair: how well the second text answers the first. In a pair beyond the limit, the longer text is cut at its end."""
     head, before = on.config.head, on.base.model.virtual_counts(on.routing, 1)[0]
     assert head is not None
     return numbers(on, pair_tokens(on.base, both, head.limit, before, cut=True, typed=head.typed))
 
 
 def ranked(on: Attached, query: str, texts: Sequence[str], top: int | None = None) -> list[Ranked]:
-    """The texts, the one that answers the query best first; the `top` best alone where it is given. Raises UserError."""
+    """The texts by relevance to the query, the best first; only the `top` best, if given. Raises UserError."""
     if (bad := query_problem({"query": query, "texts": texts})) is not None:
         raise UserError(bad[0], "give a query and a list of texts")
     if top is not None and top < 1:
-        raise UserError(f"top is {top}", "give at least 1, or none for all")
-    found = scored(on, [(query, t) for t in texts])
-    order = sorted(range(len(texts)), key=lambda i: -found[i])
-    return [Ranked(i, found[i], texts[i]) for i in order[:top]]
+        raise UserError(f"top is {top}", "give at least 1, or omit it for all")
+    scores = scored(on, [(query, t) for t in texts])
+    order = sorted(range(len(texts)), key=lambda i: -scores[i])
+    return [Ranked(i, scores[i], texts[i]) for i in order[:top]]

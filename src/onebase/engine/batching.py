@@ -1,4 +1,4 @@
-"""Prompts as one batch: padded on the left, equal ones read once, and the adapters of some of its rows. B rows, T time."""
+"""Batches prompts: left padding, deduplication of equal prompts, and adapter routing for a subset of rows. B rows, T time."""
 
 from collections.abc import Sequence
 
@@ -12,8 +12,8 @@ from onebase.model.proj import AdapterRouting
 def read_once(
     prompts: Sequence[Sequence[int]], routing: AdapterRouting | None
 ) -> tuple[list[int], list[int]] | None:
-    """Equal prompts under the same adapters, as of several answers to one question: (the rows to read, and for each row which of these it
-    is a copy of). None where all differ."""
+    """Find equal prompts under the same adapters (several answers to one question): (the rows to read, and for each row the index of its copy among
+    them). None if all differ."""
     groups = () if routing is None else routing.groups
     seen: dict[tuple[object, ...], int] = {}
     first: list[int] = []
@@ -28,7 +28,7 @@ def read_once(
 
 
 def rows_of(routing: AdapterRouting | None, index: Sequence[int]) -> AdapterRouting | None:
-    """Which adapters act on a batch made of rows `index` of the batch that `routing` is for."""
+    """The routing for a batch of the rows `index` of the batch that `routing` is for."""
     if routing is None:
         return None
     groups = []
@@ -40,7 +40,7 @@ def rows_of(routing: AdapterRouting | None, index: Sequence[int]) -> AdapterRout
 
 
 def left_padded(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Cols]:
-    """ids [B, T] and their columns, T the longest prompt's length. Padding is id 0: no mask sees it, and not all have a token for it."""
+    """ids [B, T] and their columns, T the longest prompt's length. Padding has id 0: it is masked, and not every tokenizer has a padding token."""
     lengths = [len(p) for p in prompts]
     T = max(lengths, default=0)
     ids_BT = torch.tensor(

@@ -1,8 +1,7 @@
 """The decode engine: prompts in, text out, token by token. B rows, T time, D width, V vocabulary.
 
-Prompts of different lengths are padded on the left with columns of document -1, which no mask sees: every row's newest token
-is then the last one, and a row gives the same log-probabilities alone and in a batch, with the cache and without. What is asked several
-times in a batch is read once.
+Prompts of different lengths are padded on the left with columns of document -1, which are masked: every row's newest token is then the last
+one, and a row gives the same log-probabilities alone and in a batch, with the cache and without. Equal prompts of a batch are read once.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,7 +24,7 @@ from onebase.model.proj import AdapterRouting
 
 @dataclass
 class _Row:
-    """One answer under way."""
+    """The state of one answer."""
 
     number: int
     sampling: Sampling
@@ -36,10 +35,10 @@ class _Row:
 
 
 class Decoder:
-    """Answers to a batch of prompts under way. `step` until `live` is False; the caller may stop at any time.
+    """Decodes a batch of prompts. Call `step` until `live` is False; the caller may stop at any time.
 
-    A request's max_tokens is cut to what fits in the context. inserts: for each prompt the vectors [N, D] that take the places of the
-    connector's token in it, or None. Raises as `check_prompts`, and UserError for a constraint that cannot be followed.
+    max_tokens of a request is reduced to what fits in the context. inserts: for each prompt the vectors [N, D] that replace the connector's tokens in
+    it, or None. Raises as `check_prompts`, and UserError for a constraint that cannot be satisfied.
     """
 
     def __init__(
@@ -60,14 +59,12 @@ class Decoder:
         )
         if len(each) != len(prompts):
             raise UserError(
-                f"{len(prompts)} prompts with {len(each)} samplings", "give one for all, or one for each"
+                f"{len(prompts)} prompts, but {len(each)} samplings", "give one for all, or one for each"
             )
         tokenizer, cfg = base.codec.tokenizer, base.model.cfg.text
         self._model, self._active = base.model, routing
         self._device = base.model.device
-        self._names = min(
-            tokenizer.vocab_size, cfg.vocab_size
-        )  # a padded vocabulary has ids that mean nothing
+        self._names = min(tokenizer.vocab_size, cfg.vocab_size)  # a padded vocabulary has unused ids
         self._stop_ids = tokenizer.stop_ids
         before = base.model.virtual_counts(routing, len(prompts))
         taken = [len(p) + n for p, n in zip(prompts, before, strict=True)]
@@ -76,7 +73,7 @@ class Decoder:
                 i,
                 s,
                 min(s.max_tokens, room(base.model.trunk.cfg, cfg.context, n) - n),
-                # An answer to a prompt that ends in text goes on with that text. One with a form is what its tokens spell.
+                # An answer to a prompt that ends in text continues that text. A constrained one is exactly the bytes of its tokens.
                 TextStream(tokenizer, s.stop, start=g is None and p[-1] in tokenizer.special_ids),
                 g,
             )
@@ -99,12 +96,12 @@ class Decoder:
 
     @property
     def live(self) -> bool:
-        """Is any answer still open?"""
+        """Whether any answer is unfinished."""
         return any(not r.done for r in self._rows)
 
     @torch.inference_mode()
     def step(self) -> list[Piece]:
-        """One token for every open row: a piece for each of them."""
+        """Decode one token for every unfinished row; returns a piece for each."""
         empty = [Piece(r.number, "", (), finish="length") for r in self._rows if not r.done and r.left <= 0]
         for row in self._rows:
             row.done = row.done or row.left <= 0
@@ -116,30 +113,30 @@ class Decoder:
             masked(logits_BV[:, : self._names], [None if r.done else r.guide for r in self._rows])
         )
         ids = ids_B.tolist()
-        said = self._logprobs(logits_BV, ids_B)
+        logprobs = self._logprobs(logits_BV, ids_B)
         self._next, self._cols = ids_B[:, None], Cols(self._pos, self._doc)
         self._pos = self._pos + 1
         return empty + [
-            self._piece(row, ids[i], *said.get(i, ((), ())))
+            self._piece(row, ids[i], *logprobs.get(i, ((), ())))
             for i, row in enumerate(self._rows)
             if not row.done
         ]
 
     def _logits(self) -> Tensor:
         """fp32 [B, V] after the newest token of each row."""
-        given = [x for x in self._inserts if x is not None]  # row by row, as they are put in
+        inserts = [x for x in self._inserts if x is not None]  # row by row
         once, routing, decoding = self._once, self._active, self._began
         self._began = True
         if once is not None:
             routing = rows_of(routing, once[0])
-        self._inserts, self._once = [], None  # they are of the prompts, not of what follows
-        # Always SDPA: what suits training (compiled per shape) would be made anew for every length of the cache.
+        self._inserts, self._once = [], None  # only for the prompts, not for later steps
+        # Always SDPA: a kernel compiled per shape, as in training, would be compiled again for every length of the cache.
         out = self._model.hidden(
             self._next,
             self._cols,
             cache=self._cache,
             routing=routing,
-            inserts=torch.cat(given) if given else None,
+            inserts=torch.cat(inserts) if inserts else None,
             impl="sdpa",
         )
         logits_BV = self._model.text.logits(out.hidden[:, -1], routing, decoding=decoding)
@@ -170,24 +167,24 @@ class Decoder:
     def _logprobs(
         self, logits_BV: Tensor, ids_B: Tensor
     ) -> dict[int, tuple[tuple[float, ...], tuple[Top, ...]]]:
-        """By slot: the chosen token's log-probability and the likeliest tokens, for the rows that ask."""
-        asked = [i for i, r in enumerate(self._rows) if not r.done and r.sampling.logprobs is not None]
-        if not asked:
+        """By row index: the chosen token's log-probability and the most likely tokens, for the rows that request them."""
+        wanted = [i for i, r in enumerate(self._rows) if not r.done and r.sampling.logprobs is not None]
+        if not wanted:
             return {}
-        index = torch.tensor(asked, device=self._device)
+        index = torch.tensor(wanted, device=self._device)
         logp_RV = logits_BV[index].log_softmax(-1)
         chosen = logp_RV.gather(-1, ids_B[index, None]).squeeze(-1).tolist()
-        most = min(max(self._rows[i].sampling.logprobs or 0 for i in asked), logp_RV.shape[-1])
+        most = min(max(self._rows[i].sampling.logprobs or 0 for i in wanted), logp_RV.shape[-1])
         best, which = (t.tolist() for t in logp_RV.topk(most, dim=-1))
         out: dict[int, tuple[tuple[float, ...], tuple[Top, ...]]] = {}
-        for n, i in enumerate(asked):
-            wanted = self._rows[i].sampling.logprobs or 0
-            pairs = tuple(zip(which[n][:wanted], best[n][:wanted], strict=True))
-            out[i] = (chosen[n],), ((pairs,) if wanted else ())
+        for n, i in enumerate(wanted):
+            top = self._rows[i].sampling.logprobs or 0
+            pairs = tuple(zip(which[n][:top], best[n][:top], strict=True))
+            out[i] = (chosen[n],), ((pairs,) if top else ())
         return out
 
     def _drop(self) -> None:
-        """Take finished rows out of the batch once they are half of it: fewer copies of the cache than one a row."""
+        """Remove finished rows from the batch once they are half of it: this copies the cache less often than after every row."""
         keep = [i for i, r in enumerate(self._rows) if not r.done]
         if 2 * len(keep) > len(self._rows) or self._once is not None:
             return
@@ -208,10 +205,10 @@ def stream(
     routing: AdapterRouting | None = None,
     inserts: Sequence[Tensor | None] | None = None,
 ) -> Iterator[list[Piece]]:
-    """Continue a batch of prompts (token ids, each as Tokenizer.encode(text, bos=True) gives them); yields the pieces of each step.
+    """Continue a batch of prompts (token ids, as from Tokenizer.encode(text, bos=True)); yields the pieces of each step.
 
-    sampling: one for all or one for each prompt (greedy, 128 tokens when not given). Joined, the texts of a row's pieces are
-    the text that `generate` gives. Raises PromptTooLong or UserError at once, before the first step.
+    sampling: one for all or one for each prompt (default: greedy, 128 tokens). The joined texts of a row's pieces equal the text of `generate`.
+    Raises PromptTooLong or UserError before the first step.
     """
     return _run(Decoder(base, prompts, sampling, routing, inserts))
 
@@ -239,7 +236,7 @@ def generate(
     batch: int = 32,
     inserts: Sequence[Tensor | None] | None = None,
 ) -> list[Completion]:
-    """Whole answers to prompts (token ids), in their order; at most `batch` are decoded at once, like lengths together.
+    """Whole answers to prompts (token ids), in their order; at most `batch` are decoded at once, similar lengths together.
 
     Raises PromptTooLong or UserError before any work is done.
     """
@@ -252,8 +249,8 @@ def generate(
             sampling if sampling is None or isinstance(sampling, Sampling) else [sampling[i] for i in index]
         )
         sums = [_Sum() for _ in index]
-        put = None if inserts is None else [inserts[i] for i in index]
-        for pieces in stream(base, [prompts[i] for i in index], each, rows_of(routing, index), put):
+        vectors = None if inserts is None else [inserts[i] for i in index]
+        for pieces in stream(base, [prompts[i] for i in index], each, rows_of(routing, index), vectors):
             for piece in pieces:
                 s = sums[piece.row]
                 s.text.append(piece.text)

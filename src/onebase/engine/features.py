@@ -1,4 +1,4 @@
-"""Texts under a base: as tokens, as pooled features, as vectors."""
+"""Texts as tokens, pooled features and vectors of a base."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,25 +34,25 @@ def text_tokens(
     before: int = 0,
     long: Long = "refuse",
 ) -> list[Tokens]:
-    """One Tokens a text, framed as the base reads a whole text, ids by number; long: what is done with one beyond the limit (the context).
+    """Tokenise texts, with the special tokens around a whole text; ids are numbers.
 
-    before: places of the context that an adapter takes.
+    limit: in tokens (default: the context). long: how to shorten a text beyond it. before: context positions that an adapter uses.
     """
     tok = base.codec.tokenizer
-    room = room_of(base, limit, before)
-    read = [long_tokens(tok, ids, i, room, long) for i, ids in enumerate(tok.encode_batch(list(texts)))]
+    most = room_of(base, limit, before)
+    read = [long_tokens(tok, ids, i, most, long) for i, ids in enumerate(tok.encode_batch(list(texts)))]
     refuse_long(base, read, limit, before)
     return read
 
 
 def room_of(base: LoadedBase, limit: int | None, before: int) -> int:
-    """Tokens that a text may have: the limit, or the context less what an adapter takes before the text."""
+    """Tokens that a text may have: the limit, or the context less the positions that an adapter uses before the text."""
     context = base.model.cfg.text.context - before
     return min(limit or context, context) if before else limit or context
 
 
 def long_tokens(tok: Tokenizer, ids: Sequence[int], number: int, limit: int, long: Long) -> Tokens:
-    """A text of these tokens, framed; one beyond the limit whole where it is to be refused, else as `long` says."""
+    """A text of these ids with its special tokens, shortened by `long` if it is beyond the limit ("refuse": unchanged, to be refused later)."""
     room = limit - len(tok.framed([]))
     if len(ids) <= room or long == "refuse" or room < 1:
         return given_tokens(tok.framed(ids), number)
@@ -61,24 +61,24 @@ def long_tokens(tok: Tokenizer, ids: Sequence[int], number: int, limit: int, lon
 
 
 def windowed(windows: Sequence[Sequence[int]], number: int, left_out: int) -> Tokens:
-    """A text by the tokens of its windows, of which it may have one."""
+    """A text from the tokens of one or more windows."""
     sizes = tuple(map(len, windows)) if len(windows) > 1 else ()
     return replace(given_tokens(np.concatenate(windows), number), windows=sizes, left_out=left_out)
 
 
 def refuse_long(base: LoadedBase, texts: Sequence[Tokens], limit: int | None = None, before: int = 0) -> None:
-    """Raise DataError for a text without a token, or longer than the limit (the context, less `before`)."""
+    """Raise DataError for a text without tokens, or longer than the limit (the context, less `before`)."""
     limit = room_of(base, limit, before)
     for i, text in enumerate(texts, 1):
         if text.windows:
             continue
         if not len(text):
-            raise DataError(f"row {i} has no token", "give a text that is not empty")
+            raise DataError(f"row {i} has no tokens", "give a text that is not empty")
         if len(text) > limit:
             raise DataError(
                 f"row {i} has {len(text)} tokens, the limit is {limit}"
                 + (f" behind the {before} of the adapter" if before else ""),
-                "shorten it (an adapter that cuts long texts, or reads them in windows, is learnt with -o long=head, tail, middle or windows)",
+                "shorten it (to cut long texts or read them in windows, train the adapter with -o long=head, tail, middle or windows)",
             )
 
 
@@ -91,9 +91,10 @@ def pair_tokens(
     cut: bool = False,
     typed: bool = True,
 ) -> list[Tokens]:
-    """One Tokens a pair of texts, framed as the base's tokenizer frames two, ids by number. cut: a pair beyond the limit (the context)
-    loses the end of its longer text; else it is refused. typed: the second text is of the second type, where
-    the base has types. before: places of the context that an adapter takes. Raises DataError."""
+    """Tokenise pairs of texts, with the special tokens around a pair; ids are numbers. Raises DataError.
+
+    limit: in tokens (default: the context). cut: cut the end of the longer text of a pair beyond the limit, instead of refusing it. typed: give
+    the second text the second token type, if the base has types. before: context positions that an adapter uses."""
     tok, frame = base.codec.tokenizer, pair_frame(base.codec.tokenizer)
     context = base.model.cfg.text.context - before
     room = min(limit or context, context) - frame.size
@@ -110,7 +111,7 @@ def pair_tokens(
         a, b = cut_pair(len(first), len(second), max(room, 0))
         ids, types = frame.framed(first[:a], second[:b])
         if not ids:
-            raise DataError(f"pair {i + 1} has no token", "give texts that are not empty")
+            raise DataError(f"pair {i + 1} has no tokens", "give texts that are not empty")
         typed_T = np.asarray(types, np.int32) if typed else None
         left_out = len(first) + len(second) - a - b
         out.append(replace(given_tokens(ids, i), types=typed_T, left_out=left_out))
@@ -118,7 +119,7 @@ def pair_tokens(
 
 
 def given_tokens(ids: Sequence[int] | NDArray[np.int32], number: int) -> Tokens:
-    """Tokens of which nothing is learnt."""
+    """Tokens without a loss."""
     return Tokens(np.asarray(ids, np.int32), np.zeros(len(ids), np.bool_), str(number), "labelled")
 
 
@@ -132,47 +133,55 @@ def completion_row(
 
 
 def chat_row(base: LoadedBase, row: Mapping[str, Any], name: str = "", known: Known | None = None) -> Tokens:
-    """A row with messages as tokens, the assistant's parts supervised. Raises DataError for what the template does not take."""
+    """A row with messages as tokens, the assistant's parts supervised. Raises DataError for messages that the template refuses."""
     return base.codec.tokens(chat_sample(row["messages"], id=name, source="sft"), known)
 
 
 def completion_rows(base: LoadedBase, rows: Sequence[Mapping[str, Any]]) -> list[Tokens]:
-    """`completion_row` of each, called by number from 1."""
+    """`completion_row` of each; ids are numbers from 1."""
     return [completion_row(base, r, str(i)) for i, r in enumerate(rows, 1)]
 
 
 def chat_rows(base: LoadedBase, rows: Sequence[Mapping[str, Any]]) -> list[Tokens]:
-    """`chat_row` of each, called by number from 1."""
+    """`chat_row` of each; ids are numbers from 1."""
     return [chat_row(base, r, str(i)) for i, r in enumerate(rows, 1)]
 
 
 def vector_of(base: LoadedBase) -> EmbeddingConfig:
-    """How this base makes a vector of length 1 of a text that is read whole: as it was made to, or else by the mean of its states."""
+    """How this base pools a whole text into a vector of length 1: its embedding config, or else the mean of the states."""
     return replace(base.embedding or EmbeddingConfig(), normalise=True, filled=False)
 
 
+def suits_vector(base: LoadedBase, texts: Sequence[Tokens]) -> bool:
+    """Whether at least half of the texts are no longer than those that the base's vectors were trained for."""
+    limit = vector_of(base).limit or base.model.cfg.text.context
+    return sum(len(t) + t.left_out > limit for t in texts) * 2 <= len(texts)
+
+
 def pooling_of(base: LoadedBase, read: Read) -> How:
-    """What `objective.pooled.pool` takes for what a head reads."""
+    """The argument of `objective.pooled.pool` for the features that a head reads."""
     return vector_of(base) if read == "vector" else read
 
 
 def features(base: LoadedBase, texts: Sequence[Tokens], read: Read, routing: AdapterRouting | None) -> Tensor:
-    """Pooled hidden states, fp32 [N, P] on the CPU, in the order given. Texts of like length share a batch."""
+    """Pooled hidden states, fp32 [N, P] on the CPU, in input order. Texts of similar length share a batch."""
     return views(base, texts, (read,), routing)[read]
 
 
 def views(
     base: LoadedBase, texts: Sequence[Tokens], reads: Sequence[Read], routing: AdapterRouting | None
 ) -> dict[Read, Tensor]:
-    """`features` for several things that a head may read, the texts being read once."""
-    if base.memory is None or routing is not None or "cls" in reads:  # what is remembered has no first state
+    """`features` for several poolings, with one forward per text."""
+    if (
+        base.memory is None or routing is not None or "cls" in reads
+    ):  # the cached features have no first state
         hows = tuple(pooling_of(base, r) for r in reads)
-        made = zip(*_read(base, texts, hows, routing), strict=True)
-        return {r: torch.stack(x) for r, x in zip(reads, made, strict=True)}
+        columns = zip(*_read(base, texts, hows, routing), strict=True)
+        return {r: torch.stack(x) for r, x in zip(reads, columns, strict=True)}
     known, keys = base.memory.texts, [_key(t) for t in texts]
     new = {k: t for k, t in zip(keys, texts, strict=True) if k not in known}
-    both = _read(base, list(new.values()), ("all", vector_of(base)), None)
-    known.update((k, torch.cat(x)) for k, x in zip(new, both, strict=True))
+    pooled_states = _read(base, list(new.values()), ("all", vector_of(base)), None)
+    known.update((k, torch.cat(x)) for k, x in zip(new, pooled_states, strict=True))
     x_NP = torch.stack([known[k] for k in keys])
     states = x_NP.shape[1] // 4 * 3
     return {r: x_NP[:, states:] if r == "vector" else narrowed(x_NP[:, :states], r) for r in reads}
@@ -188,10 +197,10 @@ def _key(text: Tokens) -> bytes:
 
 @contextmanager
 def remembering(base: LoadedBase) -> Iterator[None]:
-    """Inside, a text that the base without adapters has read is not read again, and its weights are hashed once. Raises UserError at the
-    end when they changed meanwhile."""
+    """Cache the features of texts (of the base without adapters) inside the block, and hash the weights once. Raises UserError at the end if the
+    weights have changed."""
     if base.memory is not None:
-        raise UserError("this base is remembering already", "leave the first block before the second")
+        raise UserError("this base is already caching features", "leave the first block before the second")
     base.memory = FeatureMemo()
     try:
         yield
@@ -200,7 +209,8 @@ def remembering(base: LoadedBase) -> Iterator[None]:
         base.memory = None
     if hashed is not None and base.reread() != hashed:
         raise UserError(
-            "the base's weights changed while it was remembering texts", "change them outside the block"
+            "the base's weights changed while it cached the features of texts",
+            "change them outside the block",
         )
 
 
@@ -208,7 +218,7 @@ def remembering(base: LoadedBase) -> Iterator[None]:
 def _read(
     base: LoadedBase, texts: Sequence[Tokens], hows: Sequence[How], routing: AdapterRouting | None
 ) -> list[tuple[Tensor, ...]]:
-    """Pooled hidden states of each text, in each of the ways, fp32 [P] on the CPU."""
+    """Pooled hidden states of each text by each method, fp32 [P] on the CPU."""
     device, windows = base.model.device, [part for t in texts for part in t.parts]
     out: list[tuple[Tensor, ...]] = [()] * len(windows)
     for part in batches([len(t) for t in windows], batch_tokens(device)):
@@ -216,8 +226,8 @@ def _read(
         cols = read.cols.to(device)
         read = read.to(device)
         h_BTD = base.model.hidden(read.ids_BT, cols, routing=routing, types_BT=read.types_BT).hidden
-        made = [pool(h_BTD, cols.doc, how).cpu() for how in hows]
-        for j, *rows in zip(part, *made, strict=True):
+        pooled_BP = [pool(h_BTD, cols.doc, how).cpu() for how in hows]
+        for j, *rows in zip(part, *pooled_BP, strict=True):
             out[j] = tuple(rows)
     if len(windows) == len(texts):
         return out
@@ -226,7 +236,7 @@ def _read(
 
 
 def together(x_WP: Tensor, texts: Sequence[Tokens], how: How) -> Tensor:
-    """What was read of all windows of the texts as what is read of these, [N, P]."""
+    """Combine the pooled features of all windows into those of the texts, [N, P]."""
     text_W = torch.tensor([n for n, t in enumerate(texts) for _ in t.parts])
     return mean_of_windows(x_WP, text_W, how)
 
@@ -235,7 +245,7 @@ def together(x_WP: Tensor, texts: Sequence[Tokens], how: How) -> Tensor:
 def embeddings(
     base: LoadedBase, texts: Sequence[str], cfg: EmbeddingConfig, routing: AdapterRouting | None
 ) -> Tensor:
-    """Vectors of texts as a base that was made for it gives them, fp32 [N, D] on the CPU; long ones as the config says."""
+    """Vectors of texts by an embedding config, fp32 [N, D] on the CPU; it also decides how long texts are shortened."""
     read = embedding_tokens(base, texts, cfg, base.model.virtual_counts(routing, 1)[0])
     warn_of_cut(read)
     windows = [part for t in read for part in t.parts]
@@ -253,17 +263,17 @@ def embeddings(
 
 
 def warn_of_cut(texts: Sequence[Tokens]) -> None:
-    """Warn of texts that are not read whole."""
-    if (found := long_texts(texts)).cut:
-        log.warning("%s", found)
+    """Warn about texts that are cut."""
+    if (long := long_texts(texts)).cut:
+        log.warning("%s", long)
 
 
 def embedding_tokens(
     base: LoadedBase, texts: Sequence[str], cfg: EmbeddingConfig, before: int = 0
 ) -> list[Tokens]:
-    """One Tokens a text, as it is read for a vector: framed, long ones cut to the limit or in windows, short ones filled up where the config
-    says so; ids by number from 0. before: places of the context that an adapter takes. Raises DataError for a text without a token, and for one beyond
-    the limit that is to be refused."""
+    """Tokenise texts for embedding: with special tokens; long texts cut or in windows, and short ones padded, as the config says; ids are numbers
+    from 0. before: context positions that an adapter uses. Raises DataError for a text without tokens, and for one beyond the limit if the config
+    refuses it."""
     tok = base.codec.tokenizer
     context = base.model.cfg.text.context - before
     limit = min(cfg.limit or context, context)
@@ -271,7 +281,7 @@ def embedding_tokens(
     if cfg.long == "refuse":
         refuse_long(base, read, limit, before)
     if any(not len(t) for t in read):
-        raise DataError("a text has no token", "give texts that are not empty")
+        raise DataError("a text has no tokens", "give texts that are not empty")
     if cfg.filled:
         read = [
             windowed([filled_up(base, part.ids.tolist(), limit) for part in t.parts], i, t.left_out)
@@ -281,11 +291,11 @@ def embedding_tokens(
 
 
 def filled_up(base: LoadedBase, ids: list[int], limit: int) -> list[int]:
-    """The ids with padding tokens behind them, up to `limit`. Raises ArtifactError where the tokenizer has none."""
+    """The ids padded at the end to `limit`. Raises ArtifactError if the tokenizer has no padding token."""
     pad = base.codec.tokenizer.pad
     if pad is None:
         raise ArtifactError(
-            "this base fills its texts up with a padding token, but its tokenizer has none",
-            "say which one it is: pad_token in its tokenizer_config.json (of a GGUF file: tokenizer.ggml.padding_token_id)",
+            "this base pads its texts with a padding token, but its tokenizer has none",
+            "set it: pad_token in its tokenizer_config.json (in a GGUF file: tokenizer.ggml.padding_token_id)",
         )
     return ids + [pad] * (limit - len(ids))

@@ -1,6 +1,6 @@
-"""Pictures under a base: as vectors, as classes by the base's own head or an adapter's, and as features for a new head.
+"""Images as vectors, as classes by the head of the base or of an adapter, and as features for a new head.
 
-N pictures, D features of a state, T vectors of a picture, L classes.
+N images, D features of a state, T vectors of an image, L classes.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,9 +25,9 @@ Paths = str | Path | Sequence[str | Path]
 
 
 def vectors(base: LoadedBase, paths: Paths, routing: AdapterRouting | None) -> Tensor:
-    """fp32 [N, D] on the CPU: what the codec pools, or, where images and texts share a space, unit vectors there.
+    """fp32 [N, D] on the CPU: the codec's pooled features, or unit vectors of the common space if images and texts share one.
 
-    Raises DataError naming a file that cannot be read, ConfigError for a base that sees no images.
+    Raises DataError naming a file that cannot be read, ConfigError for a base that reads no images.
     """
     link = base.model.cfg.link("pair")
     paired = base.model.link("pair") if link is not None and link.src == "image" else None
@@ -42,7 +42,7 @@ def vectors(base: LoadedBase, paths: Paths, routing: AdapterRouting | None) -> T
 def scores(
     base: LoadedBase, adapter: AdapterConfig | None, name: str, paths: Paths, routing: AdapterRouting | None
 ) -> tuple[tuple[str, ...], Tensor]:
-    """(labels, log-probabilities [N, L]) by the adapter's head, or by the base's own. Raises UserError where neither reads images."""
+    """(labels, log-probabilities [N, L]) by the head of the adapter or of the base. Raises UserError if neither classifies images."""
     if adapter is not None and adapter.task == "classify":
         if adapter.head is None or adapter.head.reads != "image":
             raise UserError("the adapter classifies texts", "give it texts: base.classify([...])")
@@ -55,8 +55,8 @@ def scores(
     labels = distinct(base.model.cfg.image.classes)
     if not labels:
         raise UserError(
-            "this base has no classes of images, and no adapter on it has",
-            'learn some: base.adapt(rows of {"image", "label"}, task="classify", method="head")',
+            "neither this base nor an adapter on it classifies images: no classes of images",
+            'train a head: base.adapt(rows of {"image", "label"}, task="classify", method="head")',
         )
     ends = base.model.image
     z_NL = _over(base, paths, lambda h_BTD: ends.scores(ends.pooled(h_BTD)), routing)
@@ -64,44 +64,44 @@ def scores(
 
 
 def classifies_images(base: LoadedBase, adapter: AdapterConfig | None) -> bool:
-    """Whether `scores` has classes: those of the adapter, or of the base alone."""
+    """Whether `scores` has classes, of the adapter or of the base."""
     if adapter is not None:
         return adapter.head is not None and adapter.head.reads == "image"
     return "image" in base.model.cfg.codecs and bool(base.model.cfg.image.classes)
 
 
 def features(base: LoadedBase, paths: Paths, pooling: Read, routing: AdapterRouting | None) -> Tensor:
-    """What a head reads, fp32 [N, P] on the CPU (see `picture_features`)."""
+    """Features that a head reads, fp32 [N, P] on the CPU (see `picture_features`)."""
     return _over(base, paths, lambda h_BTD: picture_features(base.model.image, h_BTD, pooling), routing)
 
 
 def sees_images(base: LoadedBase, rows: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether rows of examples are about pictures: the base sees some, and they have the column `image` (or it sees nothing else)."""
+    """Whether rows contain images: the base reads images, and the rows have the column `image` (or the base reads no texts)."""
     if "image" not in base.model.cfg.codecs:
         return False
     return base.text_codec is None or ("image" in rows[0] and "text" not in rows[0])
 
 
 def image_paths(rows: Sequence[dict[str, Any]], data: object) -> list[Path]:
-    """The column `image`; what is relative in a file of rows begins at that file's folder. Raises DataError for what is no path."""
+    """The column `image` as paths; relative paths in a file of rows start at its folder. Raises DataError for a value that is not a path."""
     folder = Path(data).parent if isinstance(data, (str, Path)) else getattr(data, "folder", Path())
     for i, row in enumerate(rows, 1):
         if not isinstance(row["image"], (str, Path)):
             raise DataError(
-                f"row {i}: 'image' is {type(row['image']).__name__}, a path is expected", "mend the row"
+                f"row {i}: 'image' is {type(row['image']).__name__}, a path is expected", "fix the row"
             )
     return [folder / row["image"] for row in rows]
 
 
 def hashed(paths: Sequence[Path], rows: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
-    """What a record keeps of the rows: the content of each picture and its label, wherever the file lies."""
+    """The rows for hashing in a record: the content hash of each image and its label, independent of file paths."""
     return [
         {"image": file_hash(path), "label": str(row["label"])} for path, row in zip(paths, rows, strict=True)
     ]
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a picture's file. Raises DataError where it cannot be read."""
+    """SHA-256 of an image file. Raises DataError if it cannot be read."""
     try:
         return sha256_file(path)
     except OSError as e:
@@ -109,7 +109,7 @@ def file_hash(path: Path) -> str:
 
 
 def nearest(vectors_ND: Tensor) -> tuple[Tensor, Tensor]:
-    """For each of at least two vectors the number of the nearest other one, and the cosine between them."""
+    """For each of at least two vectors the index of the nearest other one, and the cosine between them."""
     unit_ND = torch.nn.functional.normalize(vectors_ND.float(), dim=-1)
     near_NN = (unit_ND @ unit_ND.T).fill_diagonal_(-torch.inf)
     cosine_N, at_N = near_NN.max(1)
@@ -117,7 +117,7 @@ def nearest(vectors_ND: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def distinct(names: Sequence[str]) -> tuple[str, ...]:
-    """Names of classes, each once: published lists have a crane that is a bird and a crane that lifts. Later ones get their number."""
+    """Unique names of classes: published lists name two classes "crane" (bird, machine). Later duplicates get their number appended."""
     seen: set[str] = set()
     out = []
     for i, name in enumerate(names):
@@ -130,21 +130,21 @@ def distinct(names: Sequence[str]) -> tuple[str, ...]:
 def _over(
     base: LoadedBase, paths: Paths, read: Callable[[Tensor], Tensor], routing: AdapterRouting | None
 ) -> Tensor:
-    """`read` of the states of every picture, fp32 on the CPU, in the order given."""
+    """`read` applied to the states of every image, fp32 on the CPU, in input order."""
     model, codec = base.model, base.model.cfg.image
-    found = [paths] if isinstance(paths, (str, Path)) else list(paths)
-    if not found:
-        raise UserError("no pictures were given", "give at least one file")
-    if missing := next((p for p in found if not Path(p).is_file()), None):
-        raise DataError(f"{missing}: there is no such file", "give files of pictures")
+    files = [paths] if isinstance(paths, (str, Path)) else list(paths)
+    if not files:
+        raise UserError("no images were given", "give at least one file")
+    if missing := next((p for p in files if not Path(p).is_file()), None):
+        raise DataError(f"{missing}: there is no such file", "give image files")
     tokens = (codec.side // codec.patch) ** 2 + model.image.front
     out = []
-    for part in _parts(found, max(1, batch_tokens(model.device) // tokens)):
+    for part in _parts(files, max(1, batch_tokens(model.device) // tokens)):
         hidden_BTD = model.states("image", pixels(part, codec).to(model.device), routing=routing).hidden
         out.append(read(hidden_BTD).float().cpu())
     return torch.cat(out)
 
 
-def _parts(found: Sequence[str | Path], size: int) -> Iterator[Sequence[str | Path]]:
-    for i in range(0, len(found), size):
-        yield found[i : i + size]
+def _parts(files: Sequence[str | Path], size: int) -> Iterator[Sequence[str | Path]]:
+    for i in range(0, len(files), size):
+        yield files[i : i + size]

@@ -1,4 +1,4 @@
-"""Pictures in the prompt of a base whose text takes them: a place in the text becomes as many tokens as a picture has vectors."""
+"""Prompts with images: each image token in the text is expanded to as many tokens as an image has vectors."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,26 +15,26 @@ from onebase.errors import ArtifactError, DataError, UserError
 from onebase.model.proj import AdapterRouting
 
 BATCH = 8
-"""Pictures in one forward."""
+"""Images per forward."""
 
 
 class Prompt(NamedTuple):
-    """Ids, and the vectors that stand in the places of pictures (None without pictures)."""
+    """Token ids, and the vectors that replace the image tokens (None without images)."""
 
     ids: list[int]
     inserts: Tensor | None
 
 
 def sees(base: LoadedBase) -> bool:
-    """Whether pictures can stand in this base's text."""
+    """Whether this base takes images in its text."""
     return base.model.cfg.link("embed") is not None
 
 
 def text_prompt(
     base: LoadedBase, text: str, paths: Sequence[str | Path], routing: AdapterRouting | None = None
 ) -> Prompt:
-    """A text to be continued, the name of the picture's token in it wherever a picture stands. Raises UserError for another number of
-    places than pictures, DataError naming a file that is no picture."""
+    """A text to be continued, with the name of the image token where each image goes. Raises UserError if the number of image tokens is not that of the
+    images, DataError naming a file that is not an image."""
     name = image_name(base)
     spans: list[Segment] = []
     for i, part in enumerate(text.split(name)):
@@ -48,29 +48,29 @@ def chat_prompt(
 ) -> Prompt:
     """A conversation whose contents may be lists of parts, {"type": "image", "image": path} and {"type": "text", "text": ...}.
 
-    Raises UserError for a base that sees no pictures or whose template has no place for them, DataError for malformed messages.
+    Raises UserError for a base that reads no images or whose template does not support them, DataError for malformed messages.
     """
     if not _are_maps(messages):
-        return Prompt(base.codec.chat_ids(messages), None)  # which says what is wrong with them
+        return Prompt(base.codec.chat_ids(messages), None)  # raises for malformed messages
     plain, paths = taken_apart(messages)
     if paths and not sees(base):
         raise _sees_none()
     if paths and not base.codec.template.takes_parts:
         raise UserError(
-            "this base's chat template has no place for images",
+            "this base's chat template does not support images",
             f"use generate, with {image_name(base)} in the prompt",
         )
-    if not sees(base) or not base.codec.template.takes_parts:  # parts of text alone are one text
+    if not sees(base) or not base.codec.template.takes_parts:  # text parts are joined into one text
         return Prompt(base.codec.chat_ids([joined(m) for m in plain]), None)
     ids = base.codec.chat_ids([in_parts(m) for m in plain], parts=True)
-    # Templates of such models may leave it to whoever reads the text to begin it.
+    # Templates of such models may omit the token that begins a text.
     begun = base.codec.tokenizer.begun(ids)
     ids = ids if ids[:1] == begun[:1] else begun
     return _with_pictures(base, ids, paths, routing)
 
 
 def taken_apart(messages: Sequence[Message]) -> tuple[list[Message], list[str | Path]]:
-    """The messages without the paths of their pictures, and these in order. Raises DataError for a part that is neither."""
+    """The messages without the paths of their images, and these paths in order. Raises DataError for a part that is neither text nor image."""
     plain: list[Message] = []
     paths: list[str | Path] = []
     for n, message in enumerate(messages, 1):
@@ -95,19 +95,19 @@ def _part(part: Any, number: int, paths: list[str | Path]) -> dict[str, Any]:
         paths.append(part["image"])
         return {"type": "image"}
     raise DataError(
-        f"message {number}: a part of its content is {str(part)[:200]}",
+        f"message {number} has an unknown content part: {str(part)[:200]}",
         'give {"type": "image", "image": path} or {"type": "text", "text": text}',
     )
 
 
 def image_name(base: LoadedBase) -> str:
-    """The token that holds a picture's place, as one writes it in a prompt. Raises UserError where no pictures can stand in its text."""
+    """The name of the image token, as written in a prompt. Raises UserError if the base takes no images in its text."""
     token = _connector(base).token
     name = next((n for n, i in base.codec.tokenizer.specials.items() if i == token), None)
     if name is None:
         raise ArtifactError(
-            f"token {token} holds an image's place, but it is no special token of the tokenizer",
-            "take the tokenizer that belongs to the model",
+            f"token {token} stands for an image, but it is not a special token of the tokenizer",
+            "use the tokenizer that belongs to the model",
         )
     return name
 
@@ -120,9 +120,7 @@ def _connector(base: LoadedBase) -> ConnectorConfig:
 
 
 def _sees_none() -> UserError:
-    return UserError(
-        "this base sees no images", "use one that takes images into its text (docs/images_and_text.md)"
-    )
+    return UserError("this base takes no images in its text", "use one that does (docs/images_and_text.md)")
 
 
 @torch.no_grad()
@@ -133,14 +131,14 @@ def _with_pictures(
     places = ids.count(connector.token)
     if places != len(paths):
         raise UserError(
-            f"{len(paths)} images for {places} places in the prompt",
-            f"write {image_name(base)} once where each image stands",
+            f"{len(paths)} images, but {places} image tokens in the prompt",
+            f"write {image_name(base)} once for each image",
         )
     each = connector_places(connector, model.cfg.image)
     place = [*connector.before, *[connector.token] * each, *connector.after]
     wide = [j for i in ids for j in (place if i == connector.token else [i])]
-    made = []
+    vectors = []
     for start in range(0, len(paths), BATCH):
-        seen = pixels(paths[start : start + BATCH], model.cfg.image).to(model.device)
-        made.append(model.seen(seen, routing))
-    return Prompt(wide, torch.cat(made) if made else None)
+        images = pixels(paths[start : start + BATCH], model.cfg.image).to(model.device)
+        vectors.append(model.seen(images, routing))
+    return Prompt(wide, torch.cat(vectors) if vectors else None)

@@ -1,4 +1,4 @@
-"""Pictures and texts in the space that a base has for both: vectors, classes by their names, pictures found by a text."""
+"""Images and texts in a common vector space: vectors, zero-shot classification by label names, and image search by text."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,14 +19,14 @@ TEMPLATE = "a photo of a {label}"
 
 @dataclass(frozen=True)
 class FoundImage:
-    """A picture and how near it is to what was looked for: the cosine, at most 1."""
+    """An image and its cosine similarity to the query, at most 1."""
 
     path: Path
     score: float
 
 
 def the_pair(base: LoadedBase) -> PairLink:
-    """The space for both. Raises UserError where the base has none."""
+    """The link to the common space. Raises UserError if the base has none."""
     pair = base.model.link("pair")
     assert isinstance(pair, PairLink)
     return pair
@@ -34,14 +34,14 @@ def the_pair(base: LoadedBase) -> PairLink:
 
 @torch.no_grad()
 def text_vectors(base: LoadedBase, texts: Sequence[str], routing: AdapterRouting | None = None) -> Tensor:
-    """Unit vectors of texts in the common space, fp32 [N, E] on the CPU; long texts are cut to the context. Raises ArtifactError for a
-    tokenizer that does not end texts as the base reads them."""
+    """Unit vectors of texts in the common space, fp32 [N, E] on the CPU; long texts are cut to the context. Raises ArtifactError for a tokenizer that
+    does not add the end token that the base pools at."""
     pair, words = the_pair(base), base.codec.tokenizer
     ends = pair.cfg.pool.ends
     if ends is not None and words.framed([])[-1:] != [ends]:
         raise ArtifactError(
-            f"this base reads a text at the token {ends} that ends it, and its tokenizer does not write that",
-            "take the tokenizer that belongs to the model",
+            f"this base pools a text at its end token {ends}, which its tokenizer does not add",
+            "use the tokenizer that belongs to the model",
         )
     pooled_ND = embeddings(base, list(texts), pair.cfg.pool, routing)
     return pair.placed(pooled_ND.to(base.model.device), "dst").cpu()
@@ -55,9 +55,9 @@ def probabilities(
     template: str = TEMPLATE,
     routing: AdapterRouting | None = None,
 ) -> Tensor:
-    """How likely each picture is of each label, [N, L]: of one of the labels (CLIP), or of each label by itself (SigLIP).
+    """Probability of each label for each image, [N, L]: over all labels (CLIP), or for each label independently (SigLIP).
 
-    template: the text for a label, with {label} in it. Raises UserError for labels or a template that cannot be used.
+    template: the text for a label, containing {label}. Raises UserError for invalid labels or an invalid template.
     """
     texts = written_out(labels, template)
     pair, device = the_pair(base), base.model.device
@@ -74,7 +74,9 @@ def written_out(labels: Sequence[str], template: str = TEMPLATE) -> list[str]:
         twice = next(x for x in labels if list(labels).count(x) > 1)
         raise UserError(f"the label {twice!r} is given twice", "give each label once")
     if "{label}" not in template:
-        raise UserError(f"the template {template!r} has no place for a label", "write {label} where it goes")
+        raise UserError(
+            f"the template {template!r} does not contain {{label}}", "write {label} where the label goes"
+        )
     return [template.replace("{label}", x) for x in labels]
 
 
@@ -85,13 +87,13 @@ def find(
     top: int | None = None,
     routing: AdapterRouting | None = None,
 ) -> list[FoundImage]:
-    """The pictures, nearest to the query first; the `top` nearest alone where it is given. Raises UserError, DataError."""
+    """The images by similarity to the query, nearest first; only the `top` nearest, if given. Raises UserError, DataError."""
     if not isinstance(query, str) or not query.strip():
-        raise UserError(f"the query is {query!r}", "say what to look for, such as 'a red house by the sea'")
+        raise UserError(f"the query is {query!r}", "give a text, such as 'a red house by the sea'")
     if top is not None and top < 1:
-        raise UserError(f"top is {top}", "give at least 1, or none for all")
-    asked_E = text_vectors(base, [query], routing)[0]
+        raise UserError(f"top is {top}", "give at least 1, or omit it for all")
+    query_E = text_vectors(base, [query], routing)[0]
     files = [paths] if isinstance(paths, str | Path) else list(paths)
-    scores_N = vectors(base, files, routing) @ asked_E
+    scores_N = vectors(base, files, routing) @ query_E
     order = scores_N.argsort(descending=True, stable=True).tolist()
     return [FoundImage(Path(files[i]), float(scores_N[i])) for i in order[:top]]

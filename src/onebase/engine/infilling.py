@@ -1,4 +1,4 @@
-"""Prompts for what stands between two texts: prefix, suffix, then the middle is generated (Bavarian et al., 2207.14255), as objective infill writes them."""
+"""Fill-in-the-middle prompts: prefix, suffix, then the middle is generated (Bavarian et al., 2207.14255), as in objective infill."""
 
 from onebase.base.folder import LoadedBase
 from onebase.codec.text.tokenizer import Tokenizer
@@ -12,11 +12,11 @@ NAMES = (
     ("▁<PRE>", "▁<MID>", "▁<SUF>"),  # Code Llama
     ("<｜fim▁begin｜>", "<｜fim▁end｜>", "<｜fim▁hole｜>"),  # DeepSeek Coder
 )
-"""What families call the tokens before the prefix, the middle and the suffix."""
+"""Names of the tokens before the prefix, the middle and the suffix, by family."""
 
 
 def marks_of(tokenizer: Tokenizer) -> InfillMarks | None:
-    """The tokens of a tokenizer that mark the parts; None where it has none."""
+    """The tokens of a tokenizer that mark the parts; None if it has none."""
     for names in NAMES:
         ids = [i for name in names if (i := tokenizer.inner.token_to_id(name)) is not None]
         if len(ids) == len(names):
@@ -25,18 +25,18 @@ def marks_of(tokenizer: Tokenizer) -> InfillMarks | None:
 
 
 def infill_ids(base: LoadedBase, prefix: str, suffix: str) -> list[int]:
-    """A prompt that asks for what stands between two texts. Raises UserError for a base that has not learnt to say it."""
+    """A prompt for the text between two texts. Raises UserError for a base that was not trained for infill."""
     remedy = "pretrain with objective: infill, or use a base that has such tokens (most code models)"
     recipe = base.record.get("config.recipe")
     objective = recipe.get("objective") if isinstance(recipe, dict) else None
     kind = objective.get("kind", "next_token") if isinstance(objective, dict) else objective
-    if isinstance(recipe, dict) and kind != "infill":  # our tokenizers have the tokens, whatever is learnt
+    if isinstance(recipe, dict) and kind != "infill":  # onebase's tokenizers always have the tokens
         raise UserError(
-            f"a suffix for a base that learnt no infill (its recipe says objective: {kind or 'next_token'})",
+            f"a suffix is given, but this base was not trained for infill (objective: {kind or 'next_token'})",
             remedy,
         )
     tok = base.codec.tokenizer
     if (marks := marks_of(tok)) is None:
-        raise UserError("a suffix for a base whose tokenizer has no tokens for infill", remedy)
+        raise UserError("a suffix is given, but this base's tokenizer has no tokens for infill", remedy)
     before, after = (tok.encode(text, follows="special") for text in (prefix, suffix))
     return tok.begun([marks.prefix, *before, marks.suffix, *after, marks.middle])

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from torch import Tensor
 
 THRESHOLD = 0.5
-"""From this probability on a text has a label, where it may have many."""
+"""Probability from which on a text has a label (multilabel)."""
 
 
 @dataclass(frozen=True)
 class Label:
-    """The class of a text or an image: `label` is the likeliest, `scores` the probability of each.
+    """The class of a text or an image. label: the most likely. scores: probability of each label.
 
-    labels: those that it has: `label` alone; with an adapter of many labels, each of which has a probability of its own, all from 0.5 on
-    (perhaps none), the likeliest first.
+    labels: the predicted labels: only `label`; with a multilabel adapter, whose probabilities are independent, all from 0.5 on (possibly none),
+    the most likely first.
     """
 
     label: str
@@ -22,12 +22,12 @@ class Label:
     labels: tuple[str, ...] = ()
 
 
-def labelled(labels: Sequence[str], p_NL: Tensor, *, many: bool = False) -> list[Label]:
-    """A label for each row of probabilities [N, L]. many: each stands for itself, and they do not add up to 1."""
+def labelled(labels: Sequence[str], p_NL: Tensor, *, multilabel: bool = False) -> list[Label]:
+    """A label for each row of probabilities [N, L]. multilabel: they are independent, and do not add up to 1."""
     out = []
     for row_L in p_NL:
         scores = dict(zip(labels, row_L.tolist(), strict=True))
         likeliest = labels[int(row_L.argmax())]
         over = sorted((x for x in scores if scores[x] >= THRESHOLD), key=lambda x: -scores[x])
-        out.append(Label(likeliest, scores, tuple(over) if many else (likeliest,)))
+        out.append(Label(likeliest, scores, tuple(over) if multilabel else (likeliest,)))
     return out

@@ -1,4 +1,4 @@
-"""A prompt and an answer to it as tokens."""
+"""Tokenises a prompt with its answer."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,12 +13,12 @@ from onebase.codec.text.sample import Tokens, chat_sample, completion_sample
 from onebase.codec.text.validation import stretches
 
 Prompt = str | Sequence[Mapping[str, Any]]
-"""A text, or messages that an answer of the assistant follows."""
+"""A text, or messages before an answer of the assistant."""
 
 
 def less_prompt(text: Tokens, limit: int, long: Long) -> Tokens:
-    """A prompt and its answer without the beginning of the prompt, where they are longer than the limit and `long` is not "refuse". The first token stays
-    where it begins every text. The answer is never cut: beyond the limit it is refused where it is read."""
+    """Cut the beginning of the prompt if prompt and answer are longer than the limit, unless `long` is "refuse". The first token stays. The answer is
+    never cut: if it is beyond the limit, it is refused later."""
     over = len(text) - limit
     if over <= 0 or long == "refuse":
         return text
@@ -31,13 +31,13 @@ def less_prompt(text: Tokens, limit: int, long: Long) -> Tokens:
 def answer_tokens(
     base: LoadedBase, prompt: Prompt, answer: str, known: Known | None = None, name: str = ""
 ) -> Tokens:
-    """A prompt, an answer and its end as tokens, only the last two learnt; messages go through the chat template. Raises DataError."""
+    """A prompt, an answer and its stop token as tokens, with a loss on the last two only; messages go through the chat template. Raises DataError."""
     if isinstance(prompt, str):
         return base.codec.tokens(completion_sample(prompt, answer, id=name, source="preferences"), known)
     messages = [*prompt, {"role": "assistant", "content": answer}]
-    made = base.codec.tokens(chat_sample(messages, id=name, source="preferences"), known)
-    if not made.loss.any():
-        return made  # the ledger says so
-    start, stop = stretches(made)[-1]  # what the assistant said before is given
-    at = np.arange(len(made))
-    return replace(made, loss=(at >= start) & (at < stop))
+    tokens = base.codec.tokens(chat_sample(messages, id=name, source="preferences"), known)
+    if not tokens.loss.any():
+        return tokens  # the ledger reports it
+    start, stop = stretches(tokens)[-1]  # earlier turns of the assistant have no loss
+    at = np.arange(len(tokens))
+    return replace(tokens, loss=(at >= start) & (at < stop))

@@ -1,4 +1,4 @@
-"""Saved prompts at work: what is read in the place of what was given, and the probability of answers.
+"""Uses saved prompts: applies them to inputs, and computes the probabilities of answers.
 
 N texts, E stored examples, C answers, D width.
 """
@@ -25,23 +25,23 @@ from onebase.objective.pooled import mean_of_windows
 def prompter(on: Attached) -> Prompter:
     """The saved prompt of an adapter that has one."""
     assert on.config.prompt is not None
-    found = saved.tensors(on.base.model, on.name).get(saved.KEY)
+    vectors_ED = saved.tensors(on.base.model, on.name).get(saved.KEY)
     before = on.base.model.virtual_counts(on.routing, 1)[0]
-    return Prompter(on.base, on.config.prompt, None if found is None else found.cpu(), before)
+    return Prompter(on.base, on.config.prompt, None if vectors_ED is None else vectors_ED.cpu(), before)
 
 
 def prompted(
     on: Attached | None, given: str | Sequence[Message], variables: Mapping[str, Any] | None = None
 ) -> Prompted:
-    """What a base with this adapter reads for a text or a conversation: the same, where no saved prompt is on it.
+    """Apply the saved prompt of an adapter to a text or a conversation; unchanged if it has none.
 
-    Raises UserError for variables that nobody asks for, and for a saved prompt of another task; DataError for a variable without a value.
+    Raises UserError for unknown variables, and for a saved prompt of another task; DataError for a variable without a value.
     """
     if on is None or on.config.prompt is None or on.config.prompt.answers:
         if variables:
             raise UserError(
-                f"variables ({', '.join(sorted(variables))}) without a saved prompt that has them",
-                "put an adapter of method prompt on the base, or leave them out",
+                f"variables are given ({', '.join(sorted(variables))}), but the base has no saved prompt",
+                "attach an adapter of method prompt, or leave them out",
             )
         return Prompted(given)
     cfg = on.config.prompt
@@ -60,24 +60,25 @@ def prompted(
         if "text" in cfg.variables and "text" not in values:
             values["text"] = str(given)
         elif given:
-            said = "was given twice" if "text" in values else "has no place in the prompt"
-            raise UserError(f"a text {said}", "give it once" if "text" in values else "give variables alone")
+            problem = "was given twice" if "text" in values else "is not a variable of the prompt"
+            raise UserError(
+                f"a text {problem}", "give it once" if "text" in values else "give only variables"
+            )
         return prompter(on).texts([checked(cfg, values)])[0]
     messages: Any = given
     if not isinstance(messages, Sequence) or not all(isinstance(m, Mapping) for m in messages):
-        return Prompted(messages)  # who reads it says what is wrong
+        return Prompted(messages)  # the chat template raises for malformed messages
     return prompter(on).talk(messages, checked(cfg, values))
 
 
 def columns(on: Attached | None) -> tuple[str, ...]:
-    """The columns of a row that an adapter which sorts texts reads."""
+    """The columns that an adapter which classifies texts reads."""
     cfg = on.config.prompt if on is not None else None
     return ("text",) if cfg is None else cfg.variables
 
 
 def inputs(on: Attached | None, rows: Sequence[Mapping[str, Any]]) -> list[Given]:
-    """What of rows `Base.classify` is given: texts (of rows that have a `text_pair` the two), or whole rows where a saved prompt has other
-    variables."""
+    """Rows as inputs of `Base.classify`: texts, pairs of texts (rows with `text_pair`), or whole rows if a saved prompt has other variables."""
     if columns(on) != ("text",):
         return list(rows)
     if on is not None and on.config.head is not None and on.config.head.pairs and "text_pair" in rows[0]:
@@ -92,7 +93,7 @@ def answer_scores(
     routing: AdapterRouting | None = None,
     vectors_ED: Tensor | None = None,
 ) -> Tensor:
-    """log P(answer | prompt) for each label less its bias, normalised over the labels, [N, C]."""
+    """log P(answer | prompt) for each label minus its bias, normalised over the labels, [N, C]."""
     rows = [checked(prompt, t, f"row {i}: ") for i, t in enumerate(texts, 1)]
     before = base.model.virtual_counts(routing, 1)[0]
     prompter = Prompter(base, prompt, vectors_ED, before)
@@ -106,17 +107,17 @@ def answer_scores(
 def scores_of(
     base: LoadedBase, prompt: PromptConfig, forms: Sequence[str], routing: AdapterRouting | None = None
 ) -> Tensor:
-    """`answer_scores` of whole prompts."""
+    """`answer_scores` of filled prompts."""
     tok = base.codec.tokenizer
     heads = [tok.begun(h) for h in tok.encode_batch(list(forms))]
     tails = tok.encode_batch(list(prompt.answers.values()), follows="text")
     context = base.model.cfg.text.context - base.model.virtual_counts(routing, 1)[0]
     for i, head in enumerate(heads, 1):
         if not head:
-            raise DataError(f"row {i} has no token", "give a text or a prompt that is not empty")
+            raise DataError(f"row {i} has no tokens", "give a text or a prompt that is not empty")
         if len(head) + max(map(len, tails)) > context:
             raise DataError(
-                f"row {i} has {len(head)} tokens with its prompt, no answer fits in {context}",
+                f"row {i} has {len(head)} tokens with its prompt, and no answer fits in the context of {context}",
                 "shorten it",
             )
     if all(len(t) == 1 for t in tails):  # one forward of the prompt serves all answers

@@ -1,4 +1,4 @@
-"""What decoding is asked for and gives back, and the prompts it refuses."""
+"""Types of decoding results, and the check of prompts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,20 +10,20 @@ from onebase.model.proj import AdapterRouting
 
 Finish = Literal["stop", "length"]
 Top = tuple[tuple[int, float], ...]
-"""The likeliest tokens at one place: (id, log-probability in nats), likeliest first."""
+"""The most likely tokens at one position: (id, log-probability in nats), most likely first."""
 
 
 class PromptTooLong(UserError):
-    """A prompt that leaves no room for an answer in the base's context."""
+    """A prompt after which no answer fits in the base's context."""
 
 
 @dataclass(frozen=True)
 class Piece:
-    """What one step added to one answer.
+    """The output of one step for one answer.
 
-    `row` is the prompt's number. `text` may be empty (held back) or hold text of earlier steps. `ids` are the tokens chosen,
-    the closing one included; `logprobs` (nats, of the model itself: before temperature and cuts) and `top` go with them when
-    asked for. `finish` is set on the row's last piece.
+    row: index of the prompt. text: may be empty (held back) or contain text of earlier steps. ids: chosen tokens, including the stop token.
+    logprobs (nats, of the model itself: before temperature and filters) and top: for these tokens, if requested. finish: set on the row's last
+    piece.
     """
 
     row: int
@@ -36,7 +36,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Completion:
-    """A whole answer. `ids` include the stop token, `text` does not show it. `finish`: "stop" or "length"."""
+    """A whole answer. `ids` include the stop token, `text` does not. finish: "stop" or "length"."""
 
     text: str
     ids: tuple[int, ...]
@@ -53,9 +53,9 @@ def check_prompts(
     room: int = 1,
     routing: AdapterRouting | None = None,
 ) -> None:
-    """Refuse prompts that cannot be continued: empty, of unknown ids, or without `room` free tokens in the context.
+    """Refuse prompts that cannot be continued: empty, with unknown ids, or without `room` free tokens in the context.
 
-    What an active adapter puts before a prompt counts. Raises PromptTooLong or UserError, naming the prompt by number when there are several.
+    Virtual tokens of an active adapter count. Raises PromptTooLong or UserError, with the number of the prompt if there are several.
     """
     cfg = base.model.cfg.text
     if base.model.trunk.cfg.direction != "causal":
@@ -69,10 +69,10 @@ def check_prompts(
         if not len(prompt):
             begins = base.codec.tokenizer.begun([])
             raise UserError(
-                f"{name} has no token",
-                "give at least what begins a text, as Tokenizer.encode(text, bos=True) does"
+                f"{name} has no tokens",
+                "give at least the BOS token, as Tokenizer.encode(text, bos=True) does"
                 if begins
-                else "give some text: this base has no token that begins one",
+                else "give some text: this base has no BOS token",
             )
         if min(prompt) < 0 or max(prompt) >= cfg.vocab_size:
             raise UserError(
@@ -83,7 +83,7 @@ def check_prompts(
         if taken + room > cfg.context:
             answer = ", and the answer needs at least one of them" if room else ""
             over = taken + room - cfg.context
-            adapter = f", the adapter puts {before[n - 1]} before it" if before[n - 1] else ""
+            adapter = f", the adapter adds {before[n - 1]} before it" if before[n - 1] else ""
             raise PromptTooLong(
                 f"{name} has {len(prompt)} tokens{adapter}; the context of this base is {cfg.context} tokens{answer}",
                 f"shorten the prompt by {over} token{'s' * (over > 1)} or more, or use a base with a longer context",

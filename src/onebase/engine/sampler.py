@@ -1,7 +1,7 @@
-"""How the next token is chosen. B rows, V vocabulary.
+"""Samples the next token. B rows, V vocabulary.
 
-A request's draws depend on its seed alone: one number a step from its own generator, turned into a token by the inverse of
-the cumulative probabilities. So the same request gives the same tokens alone and in any batch, on any device.
+The draws of a request depend only on its seed: one number per step from its own generator, mapped to a token by inverse transform sampling.
+So the same request gives the same tokens alone and in any batch, on any device.
 """
 
 import math
@@ -16,21 +16,18 @@ from onebase.engine.constrain import Constraint
 from onebase.errors import UserError
 
 _CHUNK = 128
-_COLDEST = (
-    1e-6  # below this a temperature is no number to divide by in fp32; the choice is then greedy anyway
-)
+_COLDEST = 1e-6  # dividing by a smaller temperature overflows in fp32; the choice is then greedy anyway
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """What one request asks for.
+    """Sampling options of one request. Raises UserError for a value out of range.
 
-    max_tokens: new tokens at most. temperature: 0 is greedy. top_p: the smallest set of likeliest tokens with this
-    probability. top_k: the k likeliest (0: all). min_p: tokens at least this share of the likeliest one's probability.
-    seed: makes sampling repeatable (None: another draw each time). stop: strings that end the text and are not part of it.
-    logprobs: also give log-probabilities, of the chosen token and of this many likeliest ones (None: none).
-    constraint: the form that the text must have (not with stop, which would cut it).
-    Cuts apply in the order top_k, top_p, min_p, after the temperature. Raises UserError for a value out of range.
+    max_tokens: new tokens at most. temperature: 0 is greedy. top_p: sample from the smallest set of most likely tokens with this probability.
+    top_k: sample from the k most likely tokens (0: all). min_p: least probability of a token, as a share of the most likely one's. The filters apply
+    in the order top_k, top_p, min_p, after the temperature. seed: for repeatable sampling (None: different each time). stop: strings that end the
+    text and are not part of it. logprobs: also return log-probabilities, of the chosen token and of this many most likely ones (None: none).
+    constraint: the format of the text (not with stop, which would cut it).
     """
 
     max_tokens: int = 128
@@ -51,23 +48,23 @@ class Sampling:
         if self.logprobs is not None:
             _whole("logprobs", self.logprobs, 0)
         if self.seed is not None and (isinstance(self.seed, bool) or not isinstance(self.seed, int)):
-            raise UserError(f"seed is {self.seed!r}", "give a whole number, or none")
+            raise UserError(f"seed is {self.seed!r}", "give a whole number, or omit it")
         _between("temperature", self.temperature, 0.0, 100.0)
         _between("top_p", self.top_p, 0.0, 1.0)
         _between("min_p", self.min_p, 0.0, 1.0)
         if self.top_p == 0.0:
-            raise UserError("top_p is 0, which leaves no token", "give a share above 0, at most 1")
+            raise UserError("top_p is 0, which excludes every token", "give a share above 0, at most 1")
         if any(not isinstance(s, str) or not s for s in stop):
-            raise UserError(f"stop is {stop!r}", "give strings of at least one letter")
+            raise UserError(f"stop is {stop!r}", "give strings of at least one character")
         if stop and self.constraint is not None:
             raise UserError(
                 "stop strings would cut a constrained answer",
-                "leave out stop: a constrained answer ends by itself",
+                "leave out stop: a constrained answer ends when it is complete",
             )
 
     @property
     def cuts(self) -> bool:
-        """Are unlikely tokens cut away?"""
+        """Whether unlikely tokens are filtered out."""
         return self.top_p < 1.0 or self.top_k > 0 or self.min_p > 0.0
 
 
@@ -83,7 +80,7 @@ def _between(name: str, value: object, low: float, high: float) -> None:
 
 
 class Sampler:
-    """Chooses tokens for the rows of a batch, one `Sampling` each; keeps each row's own generator."""
+    """Chooses tokens for the rows of a batch, one `Sampling` and one random generator per row."""
 
     def __init__(
         self,
@@ -108,16 +105,16 @@ class Sampler:
         return torch.tensor(values, dtype=torch.float32, device=self._device)[:, None]
 
     def rows(self, index: Sequence[int]) -> "Sampler":
-        """The sampler of some of the rows, going on with their generators."""
+        """The sampler of a subset of the rows, with the same generators."""
         return Sampler([self._samplings[i] for i in index], self._device, [self._draws[i] for i in index])
 
     def __call__(self, logits_BV: Tensor) -> Tensor:
-        """int64 [B]: one token for each row of fp32 logits. Raises UserError when the logits are no numbers."""
+        """int64 [B]: one token for each row of fp32 logits. Raises UserError when the logits are not finite."""
         best_B, ids_B = _likeliest(logits_BV)
         if not bool(best_B.isfinite().all()):
             raise UserError(
-                "the base gave logits that are not finite",
-                "its weights are damaged: run `onebase verify`, or use fp32",
+                "the base computed logits that are not finite",
+                "its weights may be damaged: run `onebase verify`, or use fp32",
             )
         if not self._warm:
             return ids_B
@@ -131,24 +128,24 @@ class Sampler:
         total_R1 = sums_RV[:, -1:].contiguous()
         draws = [[self._draws[i].random()] for i in self._warm]
         u_R1 = torch.tensor(draws, dtype=torch.float64, device=z_RV.device)
-        # Below the total even after rounding, so that the token found has a probability above 0.
+        # Below the total even after rounding, so that the chosen token has a probability above 0.
         at_R1 = torch.minimum(u_R1 * total_R1, torch.nextafter(total_R1, torch.zeros_like(total_R1)))
         return torch.searchsorted(sums_RV, at_R1, right=True).squeeze(-1)
 
     def _cut(self, z_RV: Tensor) -> Tensor:
-        """Probabilities, zero where cut away, in the order of ids: rows without cuts draw as they would alone."""
+        """Probabilities in the order of ids, zero for filtered tokens: rows without filters draw as they would alone."""
         z_RV, order_RV = z_RV.sort(dim=-1, descending=True, stable=True)
         rank_V = torch.arange(z_RV.shape[-1], device=z_RV.device)
         p_RV = z_RV.masked_fill(rank_V >= self._top_k, -math.inf).softmax(-1)
-        before_RV = p_RV.cumsum(-1) - p_RV  # the likeliest token is always kept: nothing stands before it
+        before_RV = p_RV.cumsum(-1) - p_RV  # 0 for the most likely token, which is always kept
         p_RV = p_RV * ((before_RV < self._top_p) & (p_RV >= self._min_p * p_RV[:, :1]))
         return torch.zeros_like(p_RV).scatter(-1, order_RV, p_RV)
 
 
 def _likeliest(logits_BV: Tensor) -> tuple[Tensor, Tensor]:
-    """The highest number of each row and where it stands first, [B] each; NaN counts as highest.
+    """The maximum of each row and its first index, [B] each; NaN counts as highest.
 
-    In two steps where it can be: the kernel that finds a place is many times slower than the one that finds a number.
+    In two steps if possible: a reduction that returns the index is many times slower than one that returns only the value.
     """
     B, V = logits_BV.shape
     if V % _CHUNK or not logits_BV.is_contiguous():

@@ -1,4 +1,4 @@
-"""How likely given tokens are. B rows, T time, D width."""
+"""Log-probabilities of given tokens. B rows, T time, D width."""
 
 from collections.abc import Iterator, Sequence
 
@@ -14,8 +14,8 @@ from onebase.model.mask import Cols
 from onebase.model.proj import AdapterRouting
 from onebase.objective.cross_entropy import per_token_nll
 
-LOGITS = 256  # rows of logits that are held at once
-SPARSE = 1.25  # tokens with padding over tokens, at most
+LOGITS = 256  # rows of logits in memory at once
+SPARSE = 1.25  # largest ratio of tokens with padding to tokens
 
 
 @torch.inference_mode()
@@ -28,8 +28,8 @@ def score(
 ) -> list[NDArray[np.float32]]:
     """Log-probabilities in nats, fp32: for n ids an array of n - 1, [t] = log p(ids[t + 1] | ids[: t + 1]).
 
-    The same numbers as training's loss and the engine's `logprobs`; all logits are never held. Raises PromptTooLong for ids
-    beyond the context, UserError for none or unknown ones.
+    The same numbers as training's loss and the engine's `logprobs`; the logits are never all in memory. Raises PromptTooLong for ids beyond the
+    context, UserError for empty lists or unknown ids.
     """
     check_prompts(base, ids_list, room=0, routing=routing)
     ends = base.model.text
@@ -58,8 +58,8 @@ def score_ends(
     *,
     tokens: int | None = None,
 ) -> list[tuple[float, bool]]:
-    """(log p(end | start) in nats, whether greedy decoding would give that end) for each pair of start and end (token ids, both with
-    at least one). The last token is predicted, not read: start and end may have one token more than the context.
+    """(log p(end | start) in nats, whether greedy decoding would give that end) for each pair of start and end (token ids, at least one each).
+    The last token is predicted, not read: start and end may have one token more than the context.
 
     Raises PromptTooLong, UserError.
     """
@@ -71,7 +71,7 @@ def score_ends(
             end_N = torch.as_tensor(np.asarray(pairs[i][1], np.int64)).to(h_BTD.device)
             first = len(rows[i]) - len(end_N)
             total, greedy = 0.0, True
-            for n in range(0, len(end_N), LOGITS):  # so many rows of logits are held at once
+            for n in range(0, len(end_N), LOGITS):
                 wanted_N = end_N[n : n + LOGITS]
                 h_1ND = h_BTD[b : b + 1, first + n : first + n + len(wanted_N)]
                 logp_NV = base.model.text.logits(h_1ND, rows_of(here, [b]))[0].log_softmax(-1)
@@ -84,31 +84,31 @@ def score_ends(
 def _read(
     base: LoadedBase, ids_list: Sequence[Sequence[int]], routing: AdapterRouting | None, tokens: int | None
 ) -> Iterator[tuple[list[int], Tensor, AdapterRouting | None]]:
-    """Rows of ids in batches: which rows, their last hidden states [B, T, D], and the adapters on them."""
+    """Batches of rows: their indices, last hidden states [B, T, D], and adapter routing."""
     model = base.model
     for index in batches([len(ids) for ids in ids_list], tokens or batch_tokens(model.device)):
         T = max(len(ids_list[i]) for i in index)
         ids_BT = torch.zeros(len(index), T, dtype=torch.long)
         for b, i in enumerate(index):
             ids_BT[b, : len(ids_list[i])] = torch.as_tensor(np.asarray(ids_list[i], np.int64))
-        # Padding stands behind the last token of its row, where no causal mask looks, so no row needs one of its own.
+        # Padding is after the last token of its row, which a causal mask hides, so no row needs a mask of its own.
         cols = Cols.simple(len(index), T, model.device)
         here = rows_of(routing, index)
-        if any(model.virtual_counts(here, len(index))):  # whose positions must not run beyond the context
+        if any(model.virtual_counts(here, len(index))):  # their positions must not exceed the context
             lengths = torch.tensor([len(ids_list[i]) for i in index], device=model.device)
             cols = Cols.padded(lengths, T)
         yield index, model.hidden(ids_BT.to(model.device), cols, routing=here).hidden, here
 
 
 def batch_tokens(device: torch.device) -> int:
-    """Padded tokens in one forward. On CPUs what stays in the caches is quicker than what is large: between 1,024 and 4,096 bases of 3M
-    to 135M parameters take the same time, at 8,192 half as much again."""
+    """Padded tokens per forward. On CPUs batches that fit in the caches are faster: bases of 3M to 135M parameters take the same time between 1,024
+    and 4,096, and half as much again at 8,192."""
     return 2048 if device.type == "cpu" else 32768
 
 
 def batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
-    """Rows of like lengths together, `tokens` at most with padding (a longer row stands alone). A batch of an eighth of that keeps a device
-    busy: it takes no longer row that would make more than a fifth of it padding."""
+    """Group rows of similar length into batches of at most `tokens` with padding (a longer row is a batch of its own). An eighth of that keeps a device
+    busy: such a batch takes no longer row that would make more than a fifth of it padding."""
     batch: list[int] = []
     real = 0
     for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):

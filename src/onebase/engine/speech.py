@@ -1,4 +1,4 @@
-"""Sound to text: the encoder hears a window, the decoder writes, the next window begins where the last one was understood.
+"""Transcribes speech: the encoder reads a window of audio, the decoder writes its text, and the next window begins after the last complete text.
 
 B rows, T time, D width, V vocabulary, M mel bands, F frames.
 """
@@ -39,8 +39,8 @@ from onebase.model.trunk import Trunk
 
 @dataclass(frozen=True)
 class SpeechRequest:
-    """How to listen. language: a code, None to detect it. temperatures: tried in turn while an answer is not believed (0 is greedy); above
-    0 the likeliest of `draws` answers counts. condition: show the decoder the text before. Raises UserError."""
+    """Options of transcription. language: a code, None to detect it. temperatures: tried in turn until an answer is accepted (0 is greedy); above 0
+    the most likely of `draws` samples is used. condition: show the decoder the previous text. Raises UserError."""
 
     language: str | None = None
     task: str | None = None
@@ -53,15 +53,15 @@ class SpeechRequest:
 
     def __post_init__(self) -> None:
         if not self.temperatures:
-            raise UserError("there is no temperature to try", "give at least one; 0 is greedy")
+            raise UserError("temperatures is empty", "give at least one; 0 is greedy")
         if self.draws < 1:
             raise UserError(f"draws is {self.draws}", "give a whole number of at least 1")
 
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """What the decoder wrote for one window: tokens without the end, the mean log-probability of each (the end counted), the
-    probability that nobody speaks, the temperature it was drawn at, and the text."""
+    """The decoder's output for one window. ids: tokens without the end token. logprob: mean per token (with the end token). silent: probability that
+    there is no speech. temperature: of sampling. text: without special tokens."""
 
     ids: tuple[int, ...]
     logprob: float
@@ -72,7 +72,7 @@ class Hypothesis:
 
 @dataclass(frozen=True)
 class TimedText:
-    """A piece of text and when it was said, in seconds from the beginning."""
+    """A segment of text with its times, in seconds from the beginning."""
 
     start: float
     end: float
@@ -83,8 +83,8 @@ class TimedText:
 
 
 class Transcriber:
-    """A base that writes down what it hears. Make it once and use it for many sounds: weights kept in another number format than the one
-    they compute in are converted when it is made. Raises UserError for a base that cannot."""
+    """Transcribes audio with a base. Create it once and use it for many files: weights are converted to the compute format on creation. Raises
+    UserError for a base that cannot transcribe."""
 
     def __init__(self, base: LoadedBase, routing: AdapterRouting | None = None) -> None:
         if (
@@ -93,31 +93,31 @@ class Transcriber:
             or "audio" not in base.model.cfg.codecs
         ):
             raise UserError(
-                "this base does not write down speech", "use one that does (a Whisper: docs/speech.md)"
+                "this base does not transcribe speech", "use one that does (Whisper: docs/speech.md)"
             )
         self.base, self.routing = base, routing
         self.speech: SpeechConfig = base.speech
         self.audio = base.model.cfg.audio
         self._model, self._dtype = base.model, base.model.compute_dtype
         self._device = base.model.device
-        # Every new token reads all of the decoder: casting its weights each time would take longer than to multiply.
+        # Every new token reads all weights of the decoder: casting them each time would take longer than multiplying.
         self._trunk = cast(Trunk, _in_format(base.model.trunk, self._dtype))
         self._ends = cast(TextModule, _in_format(base.model.text, self._dtype))
         self._context = base.model.cfg.text.context
 
     def checked(self, how: SpeechRequest) -> SpeechRequest:
-        """`how` with the base's own language and task where none is named. Raises UserError for what the base does not know."""
+        """`how` with the base's default language and task filled in. Raises UserError for an unknown language or task."""
         known = self.speech
         language, task = how.language or known.language, how.task or known.task
         if language is not None and language not in (known.languages or ("en",)):
             raise UserError(
-                f"language {language!r} is not known to this base",
-                f"known: {', '.join(known.languages) or 'en'}",
+                f"this base does not support language {language!r}",
+                f"supported: {', '.join(known.languages) or 'en'}",
             )
         if task is not None and task not in (known.tasks or ("transcribe",)):
             raise UserError(
-                f"task {task!r} is not known to this base",
-                f"known: {', '.join(known.tasks) or 'transcribe'}",
+                f"this base does not support task {task!r}",
+                f"supported: {', '.join(known.tasks) or 'transcribe'}",
             )
         if task is None and known.tasks:
             task = "transcribe" if "transcribe" in known.tasks else next(iter(known.tasks))
@@ -125,12 +125,12 @@ class Transcriber:
         return SpeechRequest(**(vars(how) | values))
 
     def frames(self, sound_N: Tensor) -> Tensor:
-        """Log-mel frames [M, F] of a whole sound, a frame more than it fills."""
+        """Log-mel frames [M, F] of whole audio, one frame more than it fills."""
         return log_mel(torch.nn.functional.pad(sound_N, (0, self.audio.hop)), self.audio)
 
     @torch.inference_mode()
     def memory(self, mel_MF: Tensor) -> Memory:
-        """What the encoder makes of a window; frames that it lacks are zeros, as faster-whisper has them."""
+        """The encoder's output for a window; missing frames are zeros, as in faster-whisper."""
         short = self.audio.context - mel_MF.shape[1]
         mel_BMF = torch.nn.functional.pad(mel_MF, (0, short))[None].to(self._device)
         states = self._model.states("audio", mel_BMF, routing=self.routing).hidden
@@ -138,7 +138,7 @@ class Transcriber:
 
     @torch.inference_mode()
     def language(self, memory: Memory) -> tuple[str, float]:
-        """The likeliest language of a window, and its probability; English, where the base knows no other."""
+        """The most likely language of a window, and its probability; English if the base has no languages."""
         if not self.speech.languages:
             return "en", 1.0
         cache = self._cache(1)
@@ -156,7 +156,7 @@ class Transcriber:
         draws: int = 1,
         seed: int = 0,
     ) -> Hypothesis:
-        """What the decoder writes after `prompt`: the likeliest token each time, or the likeliest of `draws` answers at a temperature."""
+        """Decode after `prompt`: greedily, or the most likely of `draws` samples at a temperature above 0."""
         rows = draws if temperature > 0 else 1
         cache = self._cache(len(prompt) + room_after(len(prompt), self._context))
         hidden = self._hidden([list(prompt)], 0, cache, memory)
@@ -165,12 +165,12 @@ class Transcriber:
         cache.keep(torch.zeros(rows, dtype=torch.long, device=self._device))
         samplings = [Sampling(temperature=temperature, seed=seed * rows + i) for i in range(rows)]
         sampler = Sampler(samplings, self._device)
-        said: list[list[int]] = [[] for _ in range(rows)]
+        outputs: list[list[int]] = [[] for _ in range(rows)]
         sums, open_ = [0.0] * rows, list(range(rows))
         logits_BV = logits_TV[1:].repeat(rows, 1)
         for step in range(room_after(len(prompt), self._context)):
             for i, row in enumerate(open_):
-                ruled(logits_BV[i], said[row], self.speech, timestamps=timestamps)
+                ruled(logits_BV[i], outputs[row], self.speech, timestamps=timestamps)
             ids_B = sampler(logits_BV)
             logp_B = logits_BV.log_softmax(-1).gather(-1, ids_B[:, None])[:, 0].tolist()
             ids = ids_B.tolist()
@@ -178,29 +178,29 @@ class Transcriber:
                 sums[row] += p
             going = [i for i, id in enumerate(ids) if id != self.speech.end]
             for i in going:
-                said[open_[i]].append(ids[i])
+                outputs[open_[i]].append(ids[i])
             if len(going) < len(open_):
                 if not going:
                     break
                 cache.keep(torch.tensor(going, device=self._device))
                 sampler, open_ = sampler.rows(going), [open_[i] for i in going]
             if step + 1 < room_after(len(prompt), self._context):
-                new = [[said[row][-1]] for row in open_]
+                new = [[outputs[row][-1]] for row in open_]
                 logits_BV = self._ends.logits(
                     self._hidden(new, len(prompt) + step, cache)[:, -1], self.routing
                 )
-        # Which answer is the best: by the mean over its own tokens, as CTranslate2 orders them.
-        best = max(range(rows), key=lambda r: sums[r] / max(1, len(said[r])))
-        text = self.text(said[best]).strip()
-        return Hypothesis(tuple(said[best]), sums[best] / (len(said[best]) + 1), silent, temperature, text)
+        # The best answer by the mean over its tokens, as in CTranslate2.
+        best = max(range(rows), key=lambda r: sums[r] / max(1, len(outputs[r])))
+        ids_of_best, text = tuple(outputs[best]), self.text(outputs[best]).strip()
+        return Hypothesis(ids_of_best, sums[best] / (len(ids_of_best) + 1), silent, temperature, text)
 
     def believed(
         self, memory: Memory, prompt: Sequence[int], how: SpeechRequest, number: int = 0
     ) -> Hypothesis:
-        """The first answer that is believed, of those at each temperature; of none, the likeliest that does not repeat itself."""
+        """The first accepted answer, trying each temperature in turn; if none is accepted, the most likely one that is not repetitive."""
         tried: list[Hypothesis] = []
         for temperature in how.temperatures:
-            found = self.answer(
+            answer = self.answer(
                 memory,
                 prompt,
                 timestamps=how.timestamps,
@@ -208,19 +208,19 @@ class Transcriber:
                 draws=how.draws,
                 seed=how.seed + number,
             )
-            if not try_again(found.text, found.logprob, found.silent, how.thresholds):
-                return found
-            tried.append(found)
+            if not try_again(answer.text, answer.logprob, answer.silent, how.thresholds):
+                return answer
+            tried.append(answer)
         most = how.thresholds.repetition
         plain = [a for a in tried if most is None or repetition(a.text) <= most]
         best = max(plain or tried, key=lambda a: a.logprob)
-        # The temperature counts that was needed in the end: it says how far the text can be trusted.
+        # The last temperature is reported: it indicates how reliable the text is.
         return Hypothesis(best.ids, best.logprob, best.silent, how.temperatures[-1], best.text)
 
     def segments(self, mel_MF: Tensor, how: SpeechRequest) -> Iterator[TimedText]:
-        """Pieces of text as they are understood, window by window. `how` is checked, and names its language.
+        """Segments of text, window by window. `how` comes from `checked`, and has a language.
 
-        A sound longer than a window is always written with timestamps: the next window begins at the last of them.
+        Audio longer than a window is always decoded with timestamps: the next window begins at the last of them.
         """
         per_second = self.audio.rate / self.audio.hop
         total = mel_MF.shape[1] - 1  # the last frame is the one that was added
@@ -238,24 +238,24 @@ class Transcriber:
                 before=before if how.condition else (),
                 context=self._context,
             )
-            found = self.believed(memory, prompt, how, number)
+            answer = self.believed(memory, prompt, how, number)
             number += 1
-            if nobody_speaks(found.logprob, found.silent, how.thresholds):
+            if nobody_speaks(answer.logprob, answer.silent, how.thresholds):
                 at += frames
                 continue
             offset = at / per_second
-            cuts, on = cut(found.ids, self.speech, frames / per_second)
+            cuts, on = cut(answer.ids, self.speech, frames / per_second)
             for part in cuts:
                 text = self.text(part.ids)
                 if part.start != part.end and text.strip():
                     before += part.ids
-                    yield _segment(part, offset, text, found)
-            if found.temperature > how.thresholds.forget:
+                    yield _segment(part, offset, text, answer)
+            if answer.temperature > how.thresholds.forget:
                 before = []
             at += frames if on is None else max(1, round(on * per_second))
 
     def text(self, ids: Sequence[int]) -> str:
-        """The words among `ids`: no timestamps, no special tokens."""
+        """The text of `ids`, without timestamps and special tokens."""
         tokenizer = self.base.codec.tokenizer
         shown = [i for i in ids if i < self.speech.first and i not in tokenizer.special_ids]
         return tokenizer.decode([i for i in shown if i < tokenizer.vocab_size])
@@ -274,14 +274,14 @@ class Transcriber:
         return out
 
 
-def _segment(part: Cut, offset: float, text: str, found: Hypothesis) -> TimedText:
+def _segment(part: Cut, offset: float, text: str, answer: Hypothesis) -> TimedText:
     return TimedText(
-        offset + part.start, offset + part.end, text, found.logprob, found.silent, found.temperature
+        offset + part.start, offset + part.end, text, answer.logprob, answer.silent, answer.temperature
     )
 
 
 def _in_format(module: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
-    """The module itself, or a copy with its weights in the number format it computes in. What is in few bits stays so."""
+    """The module itself, or a copy with its weights in the compute format. Quantized weights stay quantized."""
     weights = list(module.parameters())
     if all(p.dtype == dtype for p in weights) or any(not p.is_floating_point() for p in weights):
         return module

@@ -1,4 +1,4 @@
-"""Tokens to text while they come: letters that span tokens, stop strings that span tokens, special tokens unseen."""
+"""Decodes tokens to text incrementally: characters and stop strings may span tokens, special tokens are hidden."""
 
 import codecs
 from collections.abc import Sequence
@@ -9,37 +9,36 @@ from onebase.codec.text.tokenizer import Tokenizer
 class TextStream:
     """The text of one answer, token by token.
 
-    Text that may still turn out to be the start of a stop string, and bytes that are no whole letter yet, are held back.
-    What `push` and `flush` returned, joined, is the text of the answer, however the text was cut into tokens. start: the answer
-    begins a text (as `Tokenizer.decode` has it), it does not go on with one.
+    Text that may be the start of a stop string, and incomplete characters, are held back. The joined results of `push` and `flush` are the text of
+    the answer, however it was tokenised. start: the answer begins a text (as for `Tokenizer.decode`), instead of continuing one.
     """
 
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = (), *, start: bool = True) -> None:
         self._tokenizer, self._stop = tokenizer, tuple(stop)
         self._special = tokenizer.special_ids
         self._start = start
-        # Tokens without bytes of their own (WordPiece) are decoded from the first on, each time.
+        # Tokens without bytes of their own (WordPiece): all of them are decoded again each time.
         self._whole: list[int] | None = [] if tokenizer.pieces is None else None
         self._said = 0
         self._bytes = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._held = ""
         self.stopped = False
-        """A stop string was found; nothing comes after it."""
+        """A stop string was found; no text follows."""
 
     def push(self, id: int) -> str:
-        """Add a token; returns the text that is now certain. Special tokens have none."""
+        """Add a token; returns the text that is now final. Special tokens have none."""
         if id in self._special or self.stopped:
             return ""
         if self._whole is not None:
             self._whole.append(id)
             return self._take(self._more())
-        found = self._tokenizer.bytes_of(id)
+        raw = self._tokenizer.bytes_of(id)
         if self._start:
-            found, self._start = self._tokenizer.begins(found), False
-        return self._take(self._bytes.decode(found))
+            raw, self._start = self._tokenizer.begins(raw), False
+        return self._take(self._bytes.decode(raw))
 
     def flush(self) -> str:
-        """The answer ended: what was held back. A letter that is not whole becomes U+FFFD."""
+        """End the answer; returns the text that was held back. An incomplete character becomes U+FFFD."""
         if self.stopped:
             return ""
         out = self._take(self._more(final=True) if self._whole else self._bytes.decode(b"", final=True))
@@ -49,7 +48,7 @@ class TextStream:
         return out + held
 
     def _more(self, final: bool = False) -> str:
-        """What decoding all tokens shows beyond what was shown. The last word waits, for the next token may change it."""
+        """New text from decoding all tokens. The last word is held back, because the next token may change it."""
         text = self._tokenizer.decode(self._whole or ())
         end = len(text) if final else max(self._said, text.rfind(" "))
         out, self._said = text[self._said : end], end
@@ -59,10 +58,10 @@ class TextStream:
         if not self._stop:
             return text
         self._held += text
-        # The stop string that is whole first; of those the longest. It is the same one however the text is cut.
-        found = [(at + len(s), at) for s in self._stop if (at := self._held.find(s)) >= 0]
-        if found:
-            out, self._held, self.stopped = self._held[: min(found)[1]], "", True
+        # The stop string that is complete first; of those the longest. This does not depend on the tokenisation.
+        matches = [(at + len(s), at) for s in self._stop if (at := self._held.find(s)) >= 0]
+        if matches:
+            out, self._held, self.stopped = self._held[: min(matches)[1]], "", True
             return out
         keep = max(self._begun(s) for s in self._stop)
         cut = len(self._held) - keep
@@ -70,6 +69,6 @@ class TextStream:
         return out
 
     def _begun(self, stop: str) -> int:
-        """How many letters at the end of the held text may be the start of `stop`."""
+        """How many characters at the end of the held text may be the start of `stop`."""
         most = min(len(stop) - 1, len(self._held))
         return next((n for n in range(most, 0, -1) if self._held.endswith(stop[:n])), 0)

@@ -1,7 +1,7 @@
-"""Texts with their vectors, searched by the cosine: kept in memory or in a folder. N texts, D width of a vector.
+"""An index of texts and their vectors, searched by cosine similarity, in memory or in a folder. N texts, D width of a vector.
 
-A search is exact: one product of a matrix with the query's vector. Up to a million texts that is right (384 features: 1.5 GB, and a fifth of a second on two
-cores); beyond it an approximate index is.
+A search is exact: one matrix-vector product. That suits up to a million texts (384 features: 1.5 GB, and a fifth of a second on two cores); more need
+an approximate index.
 """
 
 import hashlib
@@ -24,16 +24,16 @@ from onebase.methods.bound import Bound
 
 KIND, VECTORS, ROWS = "index", "vectors.safetensors", "rows.jsonl"
 CHUNK = 1024
-"""Texts that are embedded at a time: between two such parts a listener is told how far it is."""
+"""Texts that are embedded at a time; progress is reported after each chunk."""
 Embed = Callable[[Sequence[str]], Tensor]
 """Texts to vectors [N, D]."""
 Row = Mapping[str, Any]
-"""A text in column `text`, and whatever else stands in its row."""
+"""A text in column `text`, and any other columns."""
 
 
 @dataclass(frozen=True)
 class Near:
-    """A text and how near it is to what was looked for: the cosine, at most 1. row: the other columns of its row, if it has any."""
+    """A text and its cosine similarity to the query, at most 1. row: the other columns of its row."""
 
     text: str
     score: float
@@ -42,7 +42,7 @@ class Near:
 
 @dataclass(frozen=True)
 class IndexMaker:
-    """What made the vectors of an index: fingerprint and name of a base, the hash of its tokenizer, fingerprints of the adapters on it."""
+    """The origin of the vectors of an index: fingerprint and name of a base, hash of its tokenizer, fingerprints of its adapters."""
 
     base: str
     name: str
@@ -51,7 +51,7 @@ class IndexMaker:
 
     @classmethod
     def of(cls, bound: Bound) -> "IndexMaker":
-        """What a base with its adapters is. A head that a base was published with makes no vectors."""
+        """The origin for a base with its adapters. The head of a published checkpoint does not change vectors, so it is left out."""
         hashes, on = bound.loaded.hashes, None if bound.own else bound.attached
         plain = bound.plain
         return cls(
@@ -67,7 +67,7 @@ class IndexMaker:
 
 
 class Index:
-    """Rows with a text each, and their vectors, float32 [N, D] of length 1. Made by `Base.index` or `Index.load`."""
+    """Rows with a text each, and their vectors, float32 [N, D] of length 1. Created by `Base.index` or `Index.load`."""
 
     def __init__(self, bound: Bound, embed: Embed, rows: Iterable[Row | str] = ()) -> None:
         self.maker, self._embed = IndexMaker.of(bound), embed
@@ -79,8 +79,8 @@ class Index:
         return len(self.rows)
 
     def add(self, rows: Iterable[Row | str], tell: Callable[[int, int], None] = lambda done, of: None) -> int:
-        """Embed and keep rows (a text alone is a row); one that is there already is left out, and a text that is there is not embedded again. Returns
-        how many are new. tell: hears how many texts of how many are embedded. Raises UserError for a row without a text."""
+        """Embed and add rows (a text is a row with only that column); returns how many are new. Known rows are skipped, and known texts are not embedded
+        again. tell(done, total): called with the number of embedded texts. Raises UserError for a row without a text."""
         there = {_key(r) for r in self.rows}
         at = {str(r["text"]): i for i, r in enumerate(self.rows)}
         new, lacking = [], dict[str, int]()
@@ -94,16 +94,15 @@ class Index:
         for start in range(0, len(texts), CHUNK):
             parts.append(F.normalize(self._embed(texts[start : start + CHUNK]).float(), dim=-1))
             tell(min(start + CHUNK, len(texts)), len(texts))
-        made_MD = torch.cat(parts) if parts else torch.empty(0, self.vectors_ND.shape[1])
+        new_MD = torch.cat(parts) if parts else torch.empty(0, self.vectors_ND.shape[1])
         if new:
-            vectors = [self.vectors_ND[at[t]] if (t := r["text"]) in at else made_MD[lacking[t]] for r in new]
+            vectors = [self.vectors_ND[at[t]] if (t := r["text"]) in at else new_MD[lacking[t]] for r in new]
             self.vectors_ND = torch.cat([*([self.vectors_ND] if self.rows else []), torch.stack(vectors)])
             self.rows += new
         return len(new)
 
     def search(self, query: str, top: int | None = 10) -> list[Near]:
-        """The rows whose texts are nearest to a query, the nearest first, of equally near ones the first that was added; top: at most so many, None: all.
-        Raises UserError."""
+        """The rows nearest to a query, nearest first, ties in the order of addition. top: number of rows at most (None: all). Raises UserError."""
         check_query(query, top)
         if not self.rows:
             raise UserError("the index is empty", "add texts to it first")
@@ -120,7 +119,7 @@ class Index:
         ]
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
-        """Write the index as a folder, whole or not at all. Raises ArtifactError where there is one already, unless it is to be overwritten."""
+        """Write the index as a folder, atomically. Raises ArtifactError if the folder exists, unless `overwrite`."""
         m = self.maker
         facts = {
             "base": m.base,
@@ -143,7 +142,7 @@ class Index:
 
     @classmethod
     def load(cls, path: str | Path, bound: Bound, embed: Embed) -> "Index":
-        """Read a folder. Raises ArtifactError where it is damaged, and UserError where another base (or another adapter) made it, naming both."""
+        """Read a folder. Raises ArtifactError if it is damaged, and UserError if it is from another base or adapter, naming both."""
         path = Path(path)
         check_maker(path, IndexMaker.of(bound))
         check_fast(path)
@@ -153,14 +152,14 @@ class Index:
         index.vectors_ND = load_tensors(path / VECTORS)["vectors"]
         if len(index.vectors_ND) != len(index.rows):
             raise ArtifactError(
-                f"{path} has {len(index.vectors_ND)} vectors of {len(index.rows)} texts",
-                "make the index again",
+                f"{path} has {len(index.vectors_ND)} vectors for {len(index.rows)} texts",
+                "build the index again",
             )
         return index
 
 
 class LastTexts:
-    """The texts that were last looked in, with their vectors: who asks again about the same pays for the query alone."""
+    """Caches the vectors of the texts of the last search: another search in the same texts embeds only the query."""
 
     def __init__(self, bound: Bound, embed: Embed) -> None:
         self._bound, self._embed = bound, embed
@@ -170,7 +169,7 @@ class LastTexts:
         """All texts, or the `top` nearest, the nearest first. Raises UserError."""
         check_query(query, top)
         if isinstance(texts, str) or not texts:
-            raise UserError(f"the texts are {texts!r}", "give a list of texts to look in")
+            raise UserError(f"the texts are {texts!r}", "give a list of texts to search")
         key = (_texts_key(texts), state_of(self._bound.loaded.model))
         if self._kept is None or self._kept[0] != key:
             rows = ({"text": text, "at": i} for i, text in enumerate(texts))
@@ -179,31 +178,29 @@ class LastTexts:
 
 
 def check_maker(path: Path, maker: IndexMaker) -> None:
-    """Raises UserError where another base or adapter made the index in a folder."""
+    """Raises UserError if the index in a folder was built with another base or adapter."""
     facts = read_manifest(path, KIND)["facts"]
-    made = IndexMaker(facts["base"], facts["name"], facts["tokenizer"], tuple(facts["adapters"]))
-    if (made.base, made.tokenizer, made.adapters) != (maker.base, maker.tokenizer, maker.adapters):
+    origin = IndexMaker(facts["base"], facts["name"], facts["tokenizer"], tuple(facts["adapters"]))
+    if (origin.base, origin.tokenizer, origin.adapters) != (maker.base, maker.tokenizer, maker.adapters):
         raise UserError(
-            f"the index {path} was made by {made}, this is {maker}: their vectors cannot be compared",
-            "search with the base and adapter that made it, or make another index",
+            f"the index {path} was built with {origin}, this is {maker}: their vectors cannot be compared",
+            "search with the base and adapter of the index, or build another index",
         )
 
 
 def check_query(query: object, top: int | None) -> None:
-    """Raises UserError for what cannot be looked for."""
+    """Raises UserError for an invalid query or `top`."""
     if not isinstance(query, str) or not query.strip():
-        raise UserError(f"the query is {query!r}", "say what to look for")
+        raise UserError(f"the query is {query!r}", "give a text that is not empty")
     if top is not None and top < 1:
-        raise UserError(f"top is {top}", "give at least 1, or none for all")
+        raise UserError(f"top is {top}", "give at least 1, or omit it for all")
 
 
 def best(score_N: Tensor, top: int) -> list[int]:
-    """The places of the `top` largest scores, the largest first, of equal ones the first."""
+    """The indices of the `top` largest scores, the largest first, ties in input order."""
     if top < len(score_N):
         least = score_N.topk(top).values[-1]
-        among = (score_N >= least).nonzero()[
-            :, 0
-        ]  # in their order: equals of the last one that is taken are among them
+        among = (score_N >= least).nonzero()[:, 0]  # in input order, with all ties of the last chosen score
         return among[score_N[among].argsort(descending=True, stable=True)][:top].tolist()
     return score_N.argsort(descending=True, stable=True).tolist()
 
@@ -219,10 +216,10 @@ def _texts_key(texts: Sequence[str]) -> bytes:
 
 def _rows(rows: Iterable[Row | str]) -> Iterator[dict[str, Any]]:
     for i, row in enumerate([rows] if isinstance(rows, str) else rows):
-        found = {"text": row} if isinstance(row, str) else dict(row)
-        if not isinstance(found.get("text"), str) or not found["text"].strip():
+        columns = {"text": row} if isinstance(row, str) else dict(row)
+        if not isinstance(columns.get("text"), str) or not columns["text"].strip():
             raise UserError(f"row {i + 1} has no text", "give texts, or rows with a column `text`")
-        yield found
+        yield columns
 
 
 def _key(row: Row) -> str:

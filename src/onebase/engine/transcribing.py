@@ -1,4 +1,4 @@
-"""`Base.transcribe`: a sound file to text with times, and the ways to write it down."""
+"""`Base.transcribe`: an audio file to text with times, and its output formats."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -14,8 +14,8 @@ TASKS = ("transcribe", "translate")
 
 @dataclass(frozen=True)
 class Transcript:
-    """What was said. language: a code, stated or detected (None: there was nothing to detect it from), and with what probability;
-    segments: pieces of the text, their `start` and `end` in seconds; duration: of the sound, in seconds."""
+    """A transcript. language: a code, given or detected (None: no audio to detect it from). segments: parts of the text with `start` and `end` in
+    seconds. language_probability: of a detected language. duration: of the audio, in seconds."""
 
     text: str
     language: str | None
@@ -34,7 +34,7 @@ def transcribe(
     temperatures: Sequence[float] | None = None,
     condition: bool = True,
 ) -> Transcript:
-    """Write down a sound file, see `Base.transcribe`."""
+    """Transcribe an audio file, see `Base.transcribe`."""
     how = SpeechRequest(language=language, task=task, timestamps=timestamps, condition=condition)
     if temperatures is not None:
         how = SpeechRequest(**(vars(how) | {"temperatures": tuple(temperatures)}))
@@ -42,19 +42,19 @@ def transcribe(
     sound_N = read_audio(path, ears.audio.rate)
     seconds = len(sound_N) / ears.audio.rate
     mel_MF = ears.frames(sound_N)
-    if mel_MF.shape[1] <= 1:  # not even one frame of sound
+    if mel_MF.shape[1] <= 1:  # less than one frame of audio
         return Transcript("", how.language, (), duration=seconds)
-    chosen, sure = how.language, 1.0
+    chosen, probability = how.language, 1.0
     if chosen is None:
         window = mel_MF[:, : ears.audio.context]
-        chosen, sure = ears.language(ears.memory(window))
+        chosen, probability = ears.language(ears.memory(window))
     how = SpeechRequest(**(vars(how) | {"language": chosen}))
-    # A timestamp may lie beyond the end of the sound.
-    found = tuple(
+    # A timestamp may be beyond the end of the audio.
+    segments = tuple(
         replace(s, start=min(s.start, seconds), end=min(s.end, seconds)) for s in ears.segments(mel_MF, how)
     )
-    text = "".join(s.text for s in found).strip()
-    return Transcript(text, chosen, found, sure, seconds)
+    text = "".join(s.text for s in segments).strip()
+    return Transcript(text, chosen, segments, probability, seconds)
 
 
 def _plain(t: Transcript, timestamps: bool) -> str:
@@ -72,7 +72,7 @@ def _srt(t: Transcript, timestamps: bool) -> str:
 
 
 def _vtt(t: Transcript, timestamps: bool) -> str:
-    """WebVTT (W3C): a header, then times and text, in which &, < and > are written as in HTML."""
+    """WebVTT (W3C): a header, then times and text with &, < and > escaped as in HTML."""
     import html
 
     cues = (
@@ -109,12 +109,12 @@ FORMATS: dict[str, Callable[[Transcript, bool], str]] = {
     "srt": _srt,
     "vtt": _vtt,
 }
-"""How a transcript is written; the flag: whether its times were asked for (subtitles always have them)."""
+"""Writers of output formats; the flag: whether to write times (subtitles always have them)."""
 TIMED = ("srt", "vtt")
 
 
 def write(t: Transcript, format: str, *, timestamps: bool = False) -> str:
-    """A transcript in a format by name. Raises UserError for one that is not known."""
+    """A transcript in a format. Raises UserError for an unknown format."""
     if format not in FORMATS:
         raise UserError(f"format {format!r} is not known", f"formats: {', '.join(FORMATS)}")
     return FORMATS[format](t, timestamps)

@@ -1,4 +1,4 @@
-"""Metrics with intervals, classical baselines and the gate that asks whether a base is needed at all."""
+"""Metrics with confidence intervals, classical baselines, and the gate that tests whether a base is better than they are."""
 
 from onebase.evaluation.bootstrap import Score, bootstrap, paired_difference
 from onebase.evaluation.gate import System, Verdict, gate

@@ -1,8 +1,8 @@
-"""Pure scoring of audits: what pairs of sentences and sets of answers say, and whether their controls hold. N examples, T tokens, C choices.
+"""Scores of audits from log-probabilities: sentence pairs, answer sets and their controls. N examples, T tokens, C choices.
 
-A pair is read in three ways, each the log-probability of one sentence less the other's: whole sentences, the mean of their tokens, and the
-tokens that both share (Nangia et al., 2010.00133, who ask an encoder: there each shared token given all others; for a decoder, given what
-stands before it). Answers are read as in Lin et al., 2109.07958: MC1 and MC2.
+A pair is compared in three ways, each the log-probability of one sentence minus the other's: whole sentences, the mean of their tokens, and
+the tokens that both share (Nangia et al., 2010.00133, for encoders: there each shared token given all others; for a decoder, given the tokens
+before it). Answers are scored as in Lin et al., 2109.07958: MC1 and MC2.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from onebase.errors import DataError
 from onebase.evaluation.bootstrap import LEVEL, Array, Score, as_array, ratio_score
 
 TIE = 1e-4
-"""Nats: a smaller difference is rounding (the same tokens in batches of another shape), and counts as half."""
+"""In nats. A smaller difference is rounding (the same tokens in batches of another shape), and counts as half."""
 WIDEST = 0.15
-"""A negative control whose interval reaches further than this to either side says nothing."""
+"""A negative control is inconclusive if its interval is wider than this on either side."""
 Verdict = Literal["holds", "fails", "too few rows to tell"]
 
 
 @dataclass(frozen=True)
 class Control:
-    """A score whose answer is known beforehand. `expected`: chance for a negative control, the least for a positive one."""
+    """A score whose result is known beforehand. `expected`: chance for a negative control, the minimum for a positive one."""
 
     kind: Literal["negative", "positive"]
     score: Score
@@ -50,7 +50,7 @@ class Control:
 
 @dataclass(frozen=True)
 class Figure:
-    """One way to read the data: its score, what chance alone gives, and both controls, read in the same way."""
+    """One metric of an audit: its score, the chance level, and both controls, measured with the same metric."""
 
     score: Score
     chance: float
@@ -63,12 +63,12 @@ class Figure:
 
 
 def half_way(chance: float) -> float:
-    """What a positive control must reach."""
+    """The minimum for a positive control: half of the way from chance to 1."""
     return (1 + chance) / 2
 
 
 def share(name: str, values: ArrayLike, *, level: float = LEVEL) -> Score:
-    """Share of examples [N] (1, 0, or a half for a tie), with Wilson's interval: it holds for few examples too, and for shares near 0 or 1.
+    """Share of examples [N] (1, 0, or a half for a tie), with Wilson's interval, which is valid for few examples and for shares near 0 or 1.
 
     Wilson, "Probable inference, the law of succession, and statistical inference" (1927). Raises DataError for no examples."""
     v_N = as_array(values, name)
@@ -82,7 +82,7 @@ def share(name: str, values: ArrayLike, *, level: float = LEVEL) -> Score:
 
 
 def grouped_share(name: str, values: ArrayLike, groups: Sequence[str], *, seed: int = 0) -> Score:
-    """As `share`, where examples of a group are alike (the same two words): whole groups are drawn again, and `n` counts groups."""
+    """As `share`, for groups of similar examples (the same two words): whole groups are resampled, and `n` counts groups."""
     v_N = as_array(values, name)
     at = {g: i for i, g in enumerate(dict.fromkeys(groups))}
     index_N = np.array([at[g] for g in groups])
@@ -90,14 +90,14 @@ def grouped_share(name: str, values: ArrayLike, groups: Sequence[str], *, seed: 
 
 
 def stands_out(values: ArrayLike, chance: float, among: int) -> bool:
-    """Is chance outside the interval at the level for `among` comparisons (Bonferroni)?"""
+    """Whether chance is outside the interval at the Bonferroni-corrected level for `among` comparisons."""
     s = share("", values, level=1 - (1 - LEVEL) / among)
     return not s.low <= chance <= s.high
 
 
 @dataclass(frozen=True)
-class Read:
-    """A text as the base reads it: its own tokens, and the log-probability of each in nats, [T]."""
+class ScoredText:
+    """The token ids of a text without special tokens, and the log-probability of each in nats, [T]."""
 
     ids: Sequence[int]
     logp: Array
@@ -106,9 +106,9 @@ class Read:
 PAIR_READINGS = ("shared", "sentence", "per_token")
 
 
-def preferences(pairs: Iterable[tuple[Read, Read]]) -> dict[str, Array]:
-    """By reading, for each pair: 1 where the first text is the likelier one, 0 where the second is, a half for a tie."""
-    found: dict[str, list[float]] = {r: [] for r in PAIR_READINGS}
+def preferences(pairs: Iterable[tuple[ScoredText, ScoredText]]) -> dict[str, Array]:
+    """Per reading, for each pair: 1 if the first text is likelier, 0 if the second is, a half for a tie."""
+    wins: dict[str, list[float]] = {r: [] for r in PAIR_READINGS}
     for a, b in pairs:
         same = difflib.SequenceMatcher(None, a.ids, b.ids, autojunk=False).get_matching_blocks()
         in_a = [i for m in same for i in range(m.a, m.a + m.size)]
@@ -119,17 +119,17 @@ def preferences(pairs: Iterable[tuple[Read, Read]]) -> dict[str, Array]:
             "per_token": a.logp.mean() - b.logp.mean(),
         }
         for reading, d in differences.items():
-            found[reading].append(0.5 if abs(d) < TIE else float(d > 0))
-    return {r: np.array(v) for r, v in found.items()}
+            wins[reading].append(0.5 if abs(d) < TIE else float(d > 0))
+    return {r: np.array(v) for r, v in wins.items()}
 
 
 def mc1(right: float, wrong_C: Sequence[float]) -> float:
-    """1 when the right answer is likelier than every wrong one."""
+    """1 if the right answer is likelier than every wrong one, else 0."""
     return float(right > max(wrong_C))
 
 
 def mc2(right_C: Sequence[float], wrong_C: Sequence[float]) -> float:
-    """Share of the probability of all answers (log-probabilities in nats) that the right ones have."""
+    """The right answers' share of the probability of all answers; arguments are log-probabilities in nats."""
     all_C = np.array([*right_C, *wrong_C])
     p_C = np.exp(all_C - all_C.max())
     return float(p_C[: len(right_C)].sum() / p_C.sum())

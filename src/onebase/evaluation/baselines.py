@@ -1,7 +1,7 @@
-"""Small classical systems that a base must beat to be worth its price.
+"""Small classical systems that a base must beat to be worth its cost.
 
-Each has `fit` and `predict`, and measures what it cost: `seconds` (fit and predict together) and `size` (bytes of the numbers
-and words that must be shipped to use it elsewhere). scikit-learn comes with the extra `eval` and is imported when needed.
+Each has `fit` and `predict`, and measures its costs: `seconds` (fit and predict together) and `size` (bytes of the numbers and
+words that must be shipped to use it elsewhere). scikit-learn comes with the extra `eval` and is imported when needed.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from onebase.evaluation.words import inside
 __all__ = ["Baseline", "MajorityClass", "NGram", "NameWords", "NearestNeighbour", "TfidfLogistic", "sklearn"]
 
 _GRID = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
-_DEFAULT_C = 10.0  # for too few labels to choose by: little shrinkage suits unit-length TF-IDF rows
+_DEFAULT_C = 10.0  # with too few labels for cross-validation: little shrinkage suits unit-length TF-IDF rows
 
 
 class Baseline(Protocol):
-    """What the reports need of a classical system."""
+    """Interface of a classical system."""
 
     name: str
     seconds: float
@@ -58,8 +58,8 @@ class _Timed:
 class TfidfLogistic(_Timed):
     """Logistic regression on TF-IDF of words (1-2 grams) and characters (2-5 grams within words).
 
-    C is chosen by cross-validation on the training labels when every class has at least `min_labels` of them, otherwise
-    it is 10; `chosen_c` says which.
+    C is chosen by cross-validation on the training labels if every class has at least `min_labels` of them, otherwise it is
+    10; `chosen_c` is the result.
     """
 
     name = "TF-IDF + logistic regression"
@@ -87,7 +87,7 @@ class TfidfLogistic(_Timed):
 
             def model(
                 c: float,
-            ) -> Any:  # newton-cg: ten times sooner than the default on so few rows of so many columns
+            ) -> Any:  # newton-cg: ten times faster than the default for few rows with many columns
                 return linear.LogisticRegression(C=c, max_iter=100, solver="newton-cg")
 
             if min(counts.values()) >= self.min_labels:
@@ -138,7 +138,7 @@ class NearestNeighbour(_Timed):
         self._targets: list[str] = []
 
     def fit(self, texts: Sequence[str], targets: Sequence[str]) -> Self:
-        """Keep texts [n] and their targets [n]. Raises DataError for no data, UserError without scikit-learn."""
+        """Store texts [n] and their targets [n]. Raises DataError for no data, UserError without scikit-learn."""
         _check(texts, targets)
         with self._clock():
             self._rows = self._vectors.fit_transform(texts)
@@ -150,7 +150,7 @@ class NearestNeighbour(_Timed):
         with self._clock():
             if not texts:
                 return []
-            # Rows have unit length in each half (words, characters), so the product ranks as the cosine does.
+            # Rows have unit length in each half (words, characters), so the product ranks like the cosine.
             near = (self._vectors.transform(texts) @ self._rows.T).toarray().argmax(1)
             return [self._targets[i] for i in near]
 
@@ -165,7 +165,7 @@ class NearestNeighbour(_Timed):
 
 
 class MajorityClass(_Timed):
-    """The commonest training label, whatever the text."""
+    """Predicts the most frequent training label for every text."""
 
     name = "majority class"
 
@@ -193,8 +193,8 @@ class MajorityClass(_Timed):
 class NameWords(_Timed):
     """The words of a function's name as its docstring: "def read_next_row(" -> "Read next row.".
 
-    With training data it learns one thing: which opening, if any, to put before them ("Return the read next row.") for the
-    highest ROUGE-L on 500 training functions; untrained it puts none.
+    Fitting chooses one thing: the opening, if any, to put before them ("Return the read next row.") for the highest ROUGE-L on
+    500 training functions; without fitting there is none.
     """
 
     name = "name words"
@@ -204,21 +204,21 @@ class NameWords(_Timed):
         self.opening = ""
 
     def fit(self, texts: Sequence[str], targets: Sequence[str]) -> Self:
-        """Choose the opening among the commonest first one and two words of the targets [n]."""
+        """Choose the opening among the most frequent first one and two words of the targets [n]."""
         with self._clock():
-            found = Counter(" ".join(t.split()[:k]) for t in targets for k in (1, 2))
+            openings = Counter(" ".join(t.split()[:k]) for t in targets for k in (1, 2))
             words, gold = [self._words(t) for t in texts[:500]], targets[:500]
-            candidates = ["", *(o for o, _ in found.most_common(10))] if words else [""]
+            candidates = ["", *(o for o, _ in openings.most_common(10))] if words else [""]
             gains = [rouge_l_each(gold, [f"{o} {w}" for w in words]).sum() for o in candidates]
             self.opening = candidates[int(np.argmax(gains))]
         return self
 
     def predict(self, texts: Sequence[str]) -> list[str]:
-        """One sentence for each function source; an empty one where no `def` is found."""
+        """One sentence for each function source; empty without a `def`."""
         with self._clock():
             words = [self._words(t) for t in texts]
-            said = [f"{self.opening} {w}".strip() if w else "" for w in words]
-            return [s[:1].upper() + s[1:] + "." if s else "" for s in said]
+            sentences = [f"{self.opening} {w}".strip() if w else "" for w in words]
+            return [s[:1].upper() + s[1:] + "." if s else "" for s in sentences]
 
     @property
     def size(self) -> int:
@@ -226,12 +226,12 @@ class NameWords(_Timed):
 
     @staticmethod
     def _words(source: str) -> str:
-        found = re.search(r"\bdef\s+(\w+)", source)
-        return " ".join(re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+", found[1])).lower() if found else ""
+        match = re.search(r"\bdef\s+(\w+)", source)
+        return " ".join(re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+", match[1])).lower() if match else ""
 
 
 def sklearn(part: str) -> Any:
-    """The module `sklearn.<part>`. Raises UserError that names the extra when scikit-learn is not installed."""
+    """The module `sklearn.<part>`. Raises UserError naming the extra if scikit-learn is not installed."""
     try:
         return importlib.import_module(f"sklearn.{part}")
     except ModuleNotFoundError as e:
@@ -250,10 +250,10 @@ def _check(texts: Sequence[str], targets: Sequence[str]) -> None:
 
 
 def vectorizer() -> Any:
-    """TF-IDF of words (1-2 grams) beside that of characters (2-5 grams within words)."""
+    """TF-IDF of words (1-2 grams) and of characters (2-5 grams within words)."""
     text, pipeline = sklearn("feature_extraction.text"), sklearn("pipeline")
     shared = {"sublinear_tf": True, "dtype": np.float32}
-    # One-letter words and punctuation count: "I", "?" and "def f(x):" tell labels apart.
+    # One-letter words and punctuation are kept: "I", "?" and "def f(x):" distinguish labels.
     pattern = rf"(?u)\w[\w{inside()}]*|[^\w\s{inside()}]"
     words = text.TfidfVectorizer(ngram_range=(1, 2), token_pattern=pattern, **shared)
     chars = text.TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), **shared)
@@ -261,7 +261,7 @@ def vectorizer() -> Any:
 
 
 def vectors_size(union: Any) -> int:
-    """Bytes of the terms and of their inverse document frequencies."""
+    """Bytes of the terms and their inverse document frequencies."""
     total = 0
     for _, part in union.transformer_list:
         vocabulary = getattr(part, "vocabulary_", {})

@@ -1,6 +1,6 @@
-"""Bootstrap intervals: how far a score could move had we drawn other examples of the same kind.
+"""Bootstrap confidence intervals: how much a score would vary over other samples of examples of the same kind.
 
-One idea carries every metric: a resample is a row of multiplicities (how often each example was drawn), and a statistic maps
+All metrics work alike: a resample is a row of multiplicities (how often each example was drawn), and a statistic maps
 such rows, float64 [B, n], to one value per row, float64 [B]. Means, ratios, F1 and AUROC are then all matrix products.
 Percentile intervals after Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 13.
 """
@@ -22,13 +22,13 @@ Statistic = Callable[[Array], Array]
 
 RESAMPLES = 1000
 LEVEL = 0.95
-_CELLS = 4_000_000  # multiplicities held at once: 32 MB
+_CELLS = 4_000_000  # multiplicities in memory at once: 32 MB
 
 
 @dataclass(frozen=True)
 class Score:
-    """A value with its interval: `low <= value <= high`; `n` is the number of examples (documents for ratios); `how`: the settings of a
-    score that has many variants, in its library's words."""
+    """A value with its interval, `low <= value <= high`. n: number of examples (documents for ratios). how: settings of a score that has many
+    variants, as its library prints them."""
 
     name: str
     value: float
@@ -52,9 +52,9 @@ def bootstrap(
 ) -> Score:
     """Score of `statistic` over `n` examples with its percentile interval.
 
-    The same `n` and `seed` draw the same resamples, so two systems scored on the same examples share them. Resamples on
-    which the statistic is undefined (NaN: one class drawn only) are left out. The interval is widened, where it must be, to
-    hold the value itself: a biased statistic such as macro-F1 could otherwise fall outside. Raises DataError for n = 0.
+    The same `n` and `seed` draw the same resamples, so two systems scored on the same examples share them. Resamples with an
+    undefined statistic (NaN: only one class was drawn) are dropped. If necessary the interval is widened to contain the value
+    itself: a biased statistic such as macro-F1 could otherwise fall outside. Raises DataError for n = 0.
     """
     if n < 1:
         raise DataError(f"no examples to compute {name} on", "give at least one test example")
@@ -81,7 +81,7 @@ def mean_score(name: str, values: ArrayLike, *, seed: int = 0) -> Score:
 def ratio_score(name: str, over: ArrayLike, under: ArrayLike, *, scale: float = 1.0, seed: int = 0) -> Score:
     """Score of scale * sum(over) / sum(under), each float [n documents]; whole documents are resampled.
 
-    Tokens of one document lean on each other, so resampling tokens would make the interval too narrow.
+    Tokens of one document are not independent, so resampling tokens would make the interval too narrow.
     """
     o, u = as_array(over, name), as_array(under, name)
     if len(o) != len(u):
@@ -118,7 +118,7 @@ def as_array(values: ArrayLike, name: str) -> Array:
         raise DataError(f"{name}: values of shape {v.shape}", "give one number per example")
     if not np.isfinite(v).all():
         raise DataError(
-            f"{name}: {int((~np.isfinite(v)).sum())} values are not finite", "look at the system's outputs"
+            f"{name}: {int((~np.isfinite(v)).sum())} values are not finite", "check the system's outputs"
         )
     return v
 

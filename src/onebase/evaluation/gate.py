@@ -1,7 +1,7 @@
-"""The baseline gate: does this task need a pretrained base at all? One honest sentence: yes, no, or that these examples cannot tell.
+"""The baseline gate: does a task need a pretrained base at all? The answer is one sentence: yes, no, or cannot tell.
 
-Two rivals, on the same test examples: a small classical system, and (where it was made) the same adapter on a base with untrained weights. The
-base is needed only when it beats both, each by a paired difference whose whole interval lies above zero.
+The base is compared on the same test examples with a small classical system and, if trained, with the same adapter on a base with untrained
+weights. It is needed only if it beats both, each by a paired difference whose whole interval is above zero.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from dataclasses import dataclass, field, replace
 
 from onebase.errors import DataError
 from onebase.evaluation.bootstrap import Score
-from onebase.evaluation.energy import Taken
+from onebase.evaluation.energy import Usage
 from onebase.evaluation.metrics import LOWER_IS_BETTER
 from onebase.evaluation.paired import Answer, Difference, RowSums, difference
 from onebase.readable import figure, size
 
-MIN_EXAMPLES = 20  # below this a bootstrap interval says little: the gate then cannot tell
+MIN_EXAMPLES = 20  # with fewer, a bootstrap interval is not reliable, and the gate cannot tell
 
 _UNITS = {
     "macro_f1": "macro-F1",
@@ -32,11 +32,10 @@ _UNITS = {
 class System:
     """One system's result on a task.
 
-    sums: the score as sums over the test examples, in the common order (1/0 correct, or nats over tokens); seconds: to fit and to predict,
-    on the same examples for all systems.
-    size: bytes that must be shipped for this task alone (an adapter, a classical model); shared: bytes of the base that it
-    needs beside them, which other tasks share (0: it needs none). predicting: what all test examples took, in the one call that predicts
-    them. A cost that was not measured is 0, and nothing is said of it.
+    sums: the score as sums over the test examples, in the common order (1/0 correct, or nats over tokens). seconds: fitting and predicting,
+    on the same examples for all systems. size: bytes to ship for this task alone (an adapter, a classical model). shared: bytes of the base
+    that it also needs, which other tasks share (0: none). predicting: time and energy of one call that predicts all test examples. A
+    cost that was not measured is 0 and not reported.
     """
 
     name: str
@@ -45,18 +44,18 @@ class System:
     seconds: float = 0.0
     size: int = 0
     shared: int = 0
-    predicting: Taken = field(default_factory=Taken)
+    predicting: Usage = field(default_factory=Usage)
 
     @property
     def whole(self) -> int:
-        """Bytes of everything this task needs, as if it were the only one."""
+        """Bytes of everything that this task needs, the base included."""
         return self.size + self.shared
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What choosing a system costs: bytes to ship for this task, bytes of a base that other tasks share, and for one test example
-    milliseconds and joules (None: not measured); `how` says where the joules are from."""
+    """The cost of a system: bytes to ship for this task, bytes of a base shared with other tasks, and milliseconds and joules per test example
+    (None: not measured). how: the origin of the joules."""
 
     name: str
     bytes: int
@@ -68,8 +67,8 @@ class Cost:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The gate's answer: `line` is the sentence; the differences are in the base's favour when above zero (None: there was no twin); `costs`
-    of each choice, the base's first."""
+    """The gate's answer. line: the sentence. The differences favour the base if above zero (None: no twin). costs: of each system, the
+    base's first."""
 
     answer: Answer
     line: str
@@ -80,12 +79,12 @@ class Verdict:
 
     @property
     def needs_base(self) -> bool:
-        """Is it surely needed?"""
+        """Whether the answer is yes."""
         return self.answer == "yes"
 
     @property
     def table(self) -> str:
-        """The costs as lines of text."""
+        """The costs as a text table."""
         rows = [("choice", "bytes", "of a shared base", "ms an item", "joules an item")]
         rows += [
             (
@@ -130,17 +129,17 @@ def gate(
     who: str | None = None,
     seed: int = 0,
 ) -> Verdict:
-    """Judge `base` against the best of the classical systems, and against its untrained twin where there is one.
+    """Compare `base` with the best of the classical systems, and with its untrained twin if there is one.
 
-    Yes and no are said only of differences whose whole interval lies on one side of zero; of all else it cannot tell, and says how many
-    examples would (`Difference.needed`). twin: what `untrained` is, as the sentence says it; who: what helps, where it is not pretraining by
-    this base: the name of one from elsewhere, whose `untrained` is then a smaller base. metric: a name of METRICS (it says whether lower
-    is better) or any other name (higher is better). Raises DataError when the systems were scored on different examples.
+    The answer is yes or no only if the whole interval of a difference is on one side of zero; otherwise it is "cannot tell", with the number of
+    examples needed (`Difference.needed`). metric: a name of METRICS (which determines whether lower is better) or any other name (higher is
+    better). twin: description of `untrained` for the sentence. who: the name of an imported base, whose `untrained` is then a smaller base;
+    by default the sentence speaks of pretraining. Raises DataError if the systems were scored on different examples.
     """
     sign = -1.0 if metric in LOWER_IS_BETTER else 1.0
     rivals = [classical] if isinstance(classical, System) else list(classical)
     if not rivals:
-        raise DataError("the gate got no classical system", "give at least one, e.g. the majority class")
+        raise DataError("the gate needs a classical system", "give at least one, e.g. the majority class")
     rival = max(rivals, key=lambda s: sign * s.score.value)
 
     def ahead_of(other: System) -> Difference:
@@ -163,13 +162,13 @@ def gate(
         over_untrained,
     )
     costs = tuple(_cost_of(s) for s in (base, *rivals))
-    beside = None if over_untrained is None else over_untrained.score
-    return Verdict(answer, line + ".", over_classical.score, beside, rival.name, costs)
+    over_twin = None if over_untrained is None else over_untrained.score
+    return Verdict(answer, line + ".", over_classical.score, over_twin, rival.name, costs)
 
 
 @dataclass(frozen=True)
 class _Words:
-    """How a sentence says what is judged: the score, what a better one does to it, what helps, its name where it has one, its twin."""
+    """Parts of the sentence: the score, the verb for a better one, what helps, the base's name if any, and its twin."""
 
     unit: str
     verb: str
@@ -181,7 +180,7 @@ class _Words:
 def _judged(
     words: _Words, base: System, rival: System, over: Difference, over_twin: Difference | None
 ) -> tuple[Answer, str]:
-    """The answer, and the sentence that says it."""
+    """The answer and its sentence."""
     unit, cost, n = words.unit, _cost(rival, base), over.score.n
     takes = f"; {rival.name} would take {cost}" if cost else ""
     if n < MIN_EXAMPLES:
@@ -215,40 +214,40 @@ def _judged(
 
 
 def _advice(cost: str, rival: System, base: System) -> str:
-    """Ship the rival, which is better, unless it costs more on every count. Whether this task needs a base is asked, so the base's bytes count."""
+    """Recommend the rival, which is better, unless all its costs are higher. The base's bytes count, since the question is whether it is needed."""
     if _dearer(rival, base):
         return f", though it takes {cost}"
     return (f" at {cost}" if cost else "") + "; ship that"
 
 
 def _dearer(rival: System, base: System) -> bool:
-    """Whether the rival costs more on every count that was measured for both."""
+    """Whether the rival's costs are all higher, among those measured for both."""
     pairs = ((rival.seconds, base.seconds), (rival.whole, base.whole))
     measured = [r > b for r, b in pairs if r > 0 and b > 0]
     return bool(measured) and all(measured)
 
 
 def _cost(rival: System, base: System) -> str:
-    """What the rival takes, as shares of what the base takes; an adapter is counted both alone and with its base."""
+    """The rival's costs relative to the base's; an adapter is counted both alone and with its base."""
     if not base.shared:
         parts = [
             _times(rival.seconds, base.seconds, "time"),
             _times(rival.whole, base.size, "bytes"),
         ]
     else:
-        both = _times(rival.whole, base.whole, "bytes", "the adapter with its base")
+        total = _times(rival.whole, base.whole, "bytes", "the adapter with its base")
         parts = [
-            # Pretraining took time too, once for all tasks: name the time that is meant.
+            # Pretraining took time too, once for all tasks, so the sentence names which time it means.
             _times(rival.seconds, base.seconds, "time to adapt and predict"),
             _times(rival.whole, base.size, "bytes", "the adapter alone"),
-            both and f"{both} ({size(base.shared)}, shared by all its tasks)",
+            total and f"{total} ({size(base.shared)}, shared by all its tasks)",
         ]
-    found = [p for p in parts if p]
-    return " and ".join([", ".join(found[:-1]), found[-1]] if len(found) > 1 else found)
+    known = [p for p in parts if p]
+    return " and ".join([", ".join(known[:-1]), known[-1]] if len(known) > 1 else known)
 
 
 def _times(rival: float, base: float, what: str, whose: str = "") -> str:
-    """ "1/50 of the time", "3 times the bytes of X", or nothing where one was not measured."""
+    """ "1/50 of the time", "3 times the bytes of X", or "" if one was not measured."""
     if rival <= 0 or base <= 0:
         return ""
     ratio = base / rival
@@ -278,5 +277,5 @@ def _print(x: float, digits: int) -> str:
 
 
 def _digits(s: Score) -> int:
-    """Two digits, three when two would print a bound that is not zero as 0.00."""
+    """Two digits, or three if a bound that is not zero would be printed as 0.00."""
     return 3 if any(0 < abs(x) < 0.005 for x in (s.value, s.low, s.high)) else 2

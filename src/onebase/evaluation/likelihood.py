@@ -1,4 +1,4 @@
-"""How well a base predicts text: nats of each document, bits per byte of each source, and what learning one kind of text did to another."""
+"""Likelihood of text: nats of each document, bits per byte of each source, and the change (forgetting) after continued pretraining."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -30,7 +30,7 @@ class DocumentNats:
 
 @dataclass(frozen=True)
 class DocumentIds:
-    """One document as it is scored, however often: ids with what begins and ends it, int [T], and bytes of text."""
+    """One document, tokenised once for repeated scoring: ids with BOS and EOS, int [T], and bytes of text."""
 
     source: str
     ids: NDArray[np.integer[Any]]
@@ -40,7 +40,7 @@ class DocumentIds:
 def document_ids(
     base: LoadedBase, documents: Iterable[Document], max_tokens: int | None = None
 ) -> list[DocumentIds]:
-    """Tokenise documents, until there are `max_tokens`."""
+    """Tokenise documents up to `max_tokens` in total."""
     out: list[DocumentIds] = []
     total = 0
     for doc in documents:
@@ -71,14 +71,13 @@ def nats_of(
     length: int | None = None,
     routing: AdapterRouting | None = None,
 ) -> list[DocumentNats]:
-    """Score documents in pieces of `length` tokens (the base's context when not given), each piece after a BOS of its own, as in
-    training. Where the base has no BOS, a piece stands after the last token of the one before it, and a document's first token is
-    given, not predicted."""
+    """Score documents in pieces of `length` tokens (default: the base's context), each piece with a BOS of its own, as in training. If the
+    base has no BOS, each piece begins with the last token of the previous one, and a document's first token is not predicted."""
     length = length or base.model.cfg.text.context - base.model.virtual_counts(routing, 1)[0]
     tok = base.codec.tokenizer
     pieces: list[list[int]] = []
     owner: list[int] = []
-    found: list[list[float | str]] = []
+    totals: list[list[float | str]] = []
     for doc in documents:
         ids = doc.ids
         _, starts, stops = cut(np.asarray([len(ids)]), length)
@@ -86,11 +85,11 @@ def nats_of(
         for a, b in zip(starts, stops, strict=True):
             part = ids[a:b].tolist()
             pieces.append(part if a == 0 else [*(first or [int(ids[a - 1])]), *part])
-            owner.append(len(found))
-        found.append([doc.source, 0.0, doc.bytes, len(ids) - max(1, len(first))])
+            owner.append(len(totals))
+        totals.append([doc.source, 0.0, doc.bytes, len(ids) - max(1, len(first))])
     for i, logp in zip(owner, score(base, pieces, routing), strict=True):
-        found[i][1] -= float(np.sum(np.asarray(logp)))  # type: ignore[operator]
-    return [DocumentNats(str(s), float(n), int(b), int(t)) for s, n, b, t in found]
+        totals[i][1] -= float(np.sum(np.asarray(logp)))  # type: ignore[operator]
+    return [DocumentNats(str(s), float(n), int(b), int(t)) for s, n, b, t in totals]
 
 
 def by_source(documents: Sequence[DocumentNats], *, seed: int = 0) -> dict[str, Score]:
@@ -105,7 +104,7 @@ def by_source(documents: Sequence[DocumentNats], *, seed: int = 0) -> dict[str, 
 def completion_nats(
     base: LoadedBase, samples: Sequence[Tokens], routing: AdapterRouting | None = None
 ) -> np.ndarray:
-    """[N, 2]: nats of the supervised tokens of each sample, and how many they are."""
+    """Nats of the supervised tokens of each sample and their number, float64 [N, 2]."""
     out = np.zeros((len(samples), 2))
     for i, (sample, logp) in enumerate(
         zip(samples, score(base, [s.ids.tolist() for s in samples], routing), strict=True)
@@ -116,14 +115,14 @@ def completion_nats(
 
 
 DOMAIN, GENERAL = "domain", "general"
-"""Sources of documents: what was learnt, and what should not be forgotten over it."""
+"""Sources of documents: the text trained on, and general text that should not be forgotten."""
 
 
 def changes(
     before: Sequence[DocumentNats], after: Sequence[DocumentNats], *, seed: int = 0
 ) -> dict[str, Score]:
-    """Bits per byte of each source before and after, and the change with its paired interval over documents; below 0 the text became
-    likelier. The change of general text is called forgetting. Both are of the same documents in the same order."""
+    """Bits per byte of each source before and after, and the change with its paired interval over documents; below 0 is an improvement. The
+    change of general text is called forgetting. `before` and `after` are of the same documents in the same order."""
     out: dict[str, Score] = {}
     old, new = by_source(before, seed=seed), by_source(after, seed=seed)
     for source in new:
@@ -143,7 +142,7 @@ def changes(
 
 
 def reference() -> Iterable[Document]:
-    """The Python language reference as `help()` shows it: text that every Python brings along."""
+    """The Python language reference as `help()` shows it: text that every Python installation contains."""
     from pydoc_data.topics import topics
 
     pages: dict[str, Any] = topics

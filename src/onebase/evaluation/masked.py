@@ -1,4 +1,4 @@
-"""How likely the tokens of a text are to a base that reads in both directions: each hidden in turn, given all others. B rows, T time, D width, V vocabulary.
+"""Pseudo-likelihood of texts for encoders: each token masked in turn, given all others. B rows, T time, D width, V vocabulary.
 
 Salazar et al., "Masked Language Model Scoring", 1910.14659: the sum over a text is its pseudo-log-likelihood.
 """
@@ -17,17 +17,17 @@ from onebase.model.mask import Cols
 from onebase.model.proj import AdapterRouting
 
 MASKS = ("[MASK]", "<mask>")
-"""What vocabularies call the token that hides another one."""
+"""Names of the mask token in vocabularies."""
 
 
 def mask_id(tokenizer: Tokenizer) -> int:
-    """The token that hides another one. Raises UserError where there is none."""
+    """The id of the mask token. Raises UserError if there is none."""
     for name in MASKS:
         if name in tokenizer.specials:
             return tokenizer.specials[name]
     raise UserError(
-        f"the vocabulary of this base has no token that hides another one ({' or '.join(MASKS)})",
-        "use a base that was trained to fill such tokens in, or a decoder",
+        f"the vocabulary of this base has no mask token ({' or '.join(MASKS)})",
+        "use a base trained with masked language modelling, or a decoder",
     )
 
 
@@ -35,36 +35,36 @@ def mask_id(tokenizer: Tokenizer) -> int:
 def masked_score(
     base: LoadedBase, texts: Sequence[Sequence[int]], routing: AdapterRouting | None = None
 ) -> list[NDArray[np.float64]]:
-    """Log-probability of each id of each text in nats, given the others of its text; texts are ids without their frame ([CLS], [SEP]).
+    """Log-probability of each id of each text in nats, given the others of its text; texts are ids without special tokens ([CLS], [SEP]).
 
-    A text of T tokens costs T rows. Raises UserError for a base that has no head for it, no mask, or for a text beyond its context.
+    A text of T tokens costs T rows. Raises UserError for a base without a language model head or mask token, or a text beyond its context.
     """
     tok, model = base.codec.tokenizer, base.model
-    _ = model.text.head_weight_VD  # says so where there is none
-    hide, front = mask_id(tok), len(tok.begun([]))
+    _ = model.text.head_weight_VD  # raises if there is none
+    mask, front = mask_id(tok), len(tok.begun([]))
     context = model.cfg.text.context
-    places: list[tuple[int, int]] = []
+    positions: list[tuple[int, int]] = []
     framed = [tok.framed(ids) for ids in texts]
     for n, (ids, whole) in enumerate(zip(texts, framed, strict=True)):
         if len(whole) > context:
             raise UserError(
                 f"text {n + 1} has {len(whole)} tokens, the base reads {context}", "shorten or drop it"
             )
-        places += [(n, front + t) for t in range(len(ids))]
+        positions += [(n, front + t) for t in range(len(ids))]
     out = [np.zeros(len(ids)) for ids in texts]
-    for index in batches([len(framed[n]) for n, _ in places], batch_tokens(model.device)):
-        rows = [places[i] for i in index]
+    for index in batches([len(framed[n]) for n, _ in positions], batch_tokens(model.device)):
+        rows = [positions[i] for i in index]
         lengths = torch.tensor([len(framed[n]) for n, _ in rows], device=model.device)
         ids_BT = torch.zeros(len(rows), int(lengths.max()), dtype=torch.long)
         for b, (n, t) in enumerate(rows):
             ids_BT[b, : len(framed[n])] = torch.tensor(framed[n])
-            ids_BT[b, t] = hide
+            ids_BT[b, t] = mask
         cols = Cols.padded(lengths, ids_BT.shape[1])
         h_BTD = model.hidden(ids_BT.to(model.device), cols, routing=routing).hidden
         at_B = torch.tensor([t for _, t in rows], device=model.device)
         h_BD = h_BTD[torch.arange(len(rows), device=model.device), at_B]
         logp_BV = model.text.logits(h_BD[:, None], routing)[:, 0].log_softmax(-1)
-        wanted_B = torch.tensor([framed[n][t] for n, t in rows], device=model.device)
-        for (n, t), logp in zip(rows, logp_BV.gather(-1, wanted_B[:, None])[:, 0].tolist(), strict=True):
+        target_B = torch.tensor([framed[n][t] for n, t in rows], device=model.device)
+        for (n, t), logp in zip(rows, logp_BV.gather(-1, target_B[:, None])[:, 0].tolist(), strict=True):
             out[n][t - front] = logp
     return out

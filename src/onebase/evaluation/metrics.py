@@ -1,7 +1,7 @@
-"""Metrics, each with a bootstrap interval. `METRICS` names them; `metric(name)` finds one. n examples, B resamples.
+"""Metrics, each with a bootstrap interval. `METRICS` lists them; `metric(name)` looks one up. n examples, B resamples.
 
-Label metrics take (targets, predictions); AUROC and ECE take (targets 0/1, scores); the likelihoods take sums per document. Those of
-probabilities are in `probabilities`, of spans in `spans`, of written texts (sacrebleu's, JSON) in `written`.
+Label metrics take (targets, predictions); AUROC and ECE take (targets 0/1, scores); likelihood metrics take sums per document. Metrics of
+probabilities are in `probabilities`, of spans in `spans`, of generated texts (sacrebleu, JSON) in `written`.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ def correct(targets: Sequence[Label], predictions: Sequence[Label]) -> Array:
 
 
 def macro_f1(targets: Sequence[Label], predictions: Sequence[Label], *, seed: int = 0) -> Score:
-    """F1 averaged over the classes, each counting the same, 0 to 1.
+    """Unweighted mean of the F1 of each class, 0 to 1.
 
-    The classes are those among the targets or predictions; a resample that lost one of them averages over the rest, and a
-    class that is predicted but never a target counts 0 (as in scikit-learn with zero_division=0).
+    The classes are those of the targets and predictions. A resample without one of them averages over the rest; a class that
+    is predicted but never a target counts 0 (as in scikit-learn with zero_division=0).
     """
     same_length(targets, predictions)
     names = {label: i for i, label in enumerate(sorted({*targets, *predictions}, key=str))}
@@ -64,7 +64,7 @@ def macro_f1(targets: Sequence[Label], predictions: Sequence[Label], *, seed: in
 
 
 def exact_match(targets: Sequence[str], predictions: Sequence[str], *, seed: int = 0) -> Score:
-    """Share of texts that equal the target but for surrounding white space, 0 to 1."""
+    """Share of texts that equal the target, surrounding white space ignored, 0 to 1."""
     return mean_score("exact_match", exact(targets, predictions), seed=seed)
 
 
@@ -82,7 +82,7 @@ def bits_per_byte(nll_nats_per_doc: ArrayLike, bytes_per_doc: ArrayLike, *, seed
 
 
 def nats_per_token(nll_nats_per_doc: ArrayLike, tokens_per_doc: ArrayLike, *, seed: int = 0) -> Score:
-    """Mean negative log-likelihood per supervised token, in nats. Comparable for one and the same tokenizer only."""
+    """Mean negative log-likelihood per supervised token, in nats. Comparable only between models with the same tokenizer."""
     return ratio_score("nats_per_token", nll_nats_per_doc, tokens_per_doc, seed=seed)
 
 
@@ -108,25 +108,25 @@ def mae(targets: ArrayLike, predictions: ArrayLike, *, seed: int = 0) -> Score:
 
 
 def spearman(targets: ArrayLike, predictions: ArrayLike, *, seed: int = 0) -> Score:
-    """Correlation of the ranks, ties sharing their mean rank, -1 to 1; both float [n]. Predictions that are all alike order nothing: 0.
+    """Rank correlation, -1 to 1, ties sharing their mean rank; both float [n]. 0 if all predictions are equal.
 
-    Raises DataError where all targets are alike (the score is not defined then).
+    Raises DataError if all targets are equal (the score is undefined then).
     """
     y, p = as_array(targets, "spearman"), as_array(predictions, "spearman")
     same_length(y, p)
     if len(y) and (y == y[0]).all():
         raise DataError(
-            "spearman: all targets are alike, there is no order to find",
-            "give test examples of at least two values",
+            "spearman: all targets are equal, so their order is undefined",
+            "give test examples with at least two values",
         )
 
     def statistic(w: Array) -> Array:
         n = w.sum(1, keepdims=True)
         a, b = _ranks(y, w) - (n + 1) / 2, _ranks(p, w) - (n + 1) / 2  # the mean rank, ties or not
         spread = (w * a * a).sum(1), (w * b * b).sum(1)
-        both = np.sqrt(spread[0] * spread[1])
-        found = np.divide((w * a * b).sum(1), both, out=np.zeros_like(both), where=both > 0)
-        return np.where(spread[0] > 0, found, np.nan)
+        norm = np.sqrt(spread[0] * spread[1])
+        correlation = np.divide((w * a * b).sum(1), norm, out=np.zeros_like(norm), where=norm > 0)
+        return np.where(spread[0] > 0, correlation, np.nan)
 
     return bootstrap("spearman", statistic, len(y), seed=seed)
 
@@ -143,13 +143,13 @@ def _ranks(v: Array, w: Array) -> Array:
 
 
 def wins(name: str, chosen: ArrayLike, rejected: ArrayLike, *, seed: int = 0) -> Score:
-    """Share of pairs whose chosen answer has the larger number, 0 to 1, ties counting half; both float [n]."""
+    """Share of pairs whose chosen answer has the larger value, 0 to 1, ties counting half; both float [n]."""
     difference = _difference(name, chosen, rejected)
     return mean_score(name, (difference > 0) + 0.5 * (difference == 0), seed=seed)
 
 
 def margin(chosen: ArrayLike, rejected: ArrayLike, *, seed: int = 0) -> Score:
-    """Mean of the chosen answers' numbers less the rejected ones', in their units."""
+    """Mean of the chosen answers' values minus the rejected ones', in their units."""
     return mean_score("margin", _difference("margin", chosen, rejected), seed=seed)
 
 
@@ -179,7 +179,7 @@ METRICS: Mapping[str, Callable[..., Score]] = {
     "json_match": json_match,
 }
 LOWER_IS_BETTER = frozenset({"bits_per_byte", "nats_per_token", "ece", "mae"})
-# One value per example, for paired comparison; the likelihoods pass their sums and weights themselves.
+# One value per example, for paired comparison; likelihood metrics pass their sums and weights themselves.
 PER_EXAMPLE: Mapping[str, Callable[[Sequence[Any], Sequence[Any]], Array]] = {
     "accuracy": correct,
     "exact_match": exact,
@@ -189,7 +189,7 @@ PER_EXAMPLE: Mapping[str, Callable[[Sequence[Any], Sequence[Any]], Array]] = {
 
 
 def metric(name: str) -> Callable[..., Score]:
-    """The metric of that name. Raises UserError that names the nearest."""
+    """The metric of that name. Raises UserError with the closest name."""
     if name in METRICS:
         return METRICS[name]
     near = difflib.get_close_matches(name, METRICS, n=1)

@@ -1,11 +1,11 @@
-"""An interpolated Kneser-Ney n-gram language model over token ids: what counting alone predicts.
+"""An interpolated Kneser-Ney n-gram language model over token ids, as a baseline.
 
 Chen and Goodman (1998), "An Empirical Study of Smoothing Techniques for Language Modeling": modified Kneser-Ney, whose three
-discounts per order come from the counts of counts. Everything is sorted integer arrays, so a million tokens fit in seconds.
+discounts per order come from the counts of counts. All tables are sorted integer arrays, so fitting a million tokens takes seconds.
 
-Grams are named by where they end. id_k[e] is the index, in the sorted table of order k, of the k-gram that ends at position e;
-its key is id_{k-1}[e-1] * (V + 1) + token[e], which fits 64 bits for any vocabulary. The extra symbol V stands `order - 1`
-times before each document and is never predicted.
+Grams are identified by their end position. id_k[e] is the index, in the sorted table of order k, of the k-gram that ends at position
+e; its key is id_{k-1}[e-1] * (V + 1) + token[e], which fits 64 bits for any vocabulary. The extra symbol V pads each document with
+`order - 1` tokens in front and is never predicted.
 """
 
 from __future__ import annotations
@@ -26,13 +26,11 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class _Order:
-    """One order k: its grams, and per context ((k-1)-gram) what is held back for the order below."""
+    """One order k: its grams, and per context ((k-1)-gram) the probability reserved for the order below."""
 
     keys: Ints  # sorted [grams]
     gain: NDArray[np.float32]  # [grams] discounted count over the context's total
-    back: NDArray[
-        np.float32
-    ]  # [contexts] share of probability handed to the order below; 1 for a context never seen
+    back: NDArray[np.float32]  # [contexts] share of probability for the order below; 1 for an unseen context
 
     @property
     def nbytes(self) -> int:
@@ -40,7 +38,7 @@ class _Order:
 
 
 class NGram:
-    """fit(documents of token ids) -> self; then nats per document, and the exact distribution after any context."""
+    """Fit on documents of token ids; then nats per document, and the exact distribution after any context."""
 
     name = "n-gram"
 
@@ -70,15 +68,13 @@ class NGram:
             table, index = np.unique(self._key(before, tokens), return_inverse=True)
             keys.append(table)
             ids.append(index.astype(np.int64).reshape(-1))
-            before = np.r_[
-                np.int64(0), ids[-1][:-1]
-            ]  # the first position ends no context that is ever asked for
+            before = np.r_[np.int64(0), ids[-1][:-1]]  # no context that ends at the first position is used
         self._orders = []
         for k in range(1, self.order + 1):
             grams = len(keys[k - 1])
             if k == self.order:
                 counts = np.bincount(ids[k - 1][real], minlength=grams)
-            else:  # how many different tokens stand before the gram: one per longer gram that ends with it
+            else:  # number of different tokens before the gram: one per longer gram that ends with it
                 _, first = np.unique(ids[k][real], return_index=True)
                 counts = np.bincount(ids[k - 1][real][first], minlength=grams)
             contexts = 1 if k == 1 else len(keys[k - 2])
@@ -87,7 +83,7 @@ class NGram:
         return self
 
     def nats(self, documents: Sequence[Sequence[int] | Ints]) -> list[Floats]:
-        """Negative log-probability of every token given those before it in its document: float64 [tokens] per document."""
+        """Negative log-probability of every token given the previous ones in its document: float64 [tokens] per document."""
         start = time.perf_counter()
         tokens, real = self._join(documents)
         p = np.full(len(tokens), 1.0 / self.vocab_size)
@@ -97,7 +93,7 @@ class NGram:
             p = gain + back * p
             context = np.r_[
                 np.int64(-1), gram[:-1]
-            ]  # the k-gram ending one earlier is the context of order k + 1
+            ]  # the k-gram ending one earlier: the context of order k + 1
         out = -np.log(p[real])
         self.seconds += time.perf_counter() - start
         return np.split(out, np.cumsum([len(d) for d in documents])[:-1]) if len(documents) else []
@@ -123,13 +119,13 @@ class NGram:
 
     def _discounted(self, keys: Ints, counts: Ints, contexts: int) -> _Order:
         discounts = _discounts(counts)
-        held = discounts[np.minimum(counts, 3)]
+        reserved = discounts[np.minimum(counts, 3)]
         context = keys // (self.vocab_size + 1)
         total = np.bincount(context, weights=counts, minlength=contexts)
-        back = np.bincount(context, weights=held, minlength=contexts)
+        back = np.bincount(context, weights=reserved, minlength=contexts)
         seen = total > 0
         back = np.divide(back, total, out=np.ones(contexts), where=seen)
-        gain = np.divide(counts - held, total[context], out=np.zeros(len(keys)), where=seen[context])
+        gain = np.divide(counts - reserved, total[context], out=np.zeros(len(keys)), where=seen[context])
         keep = counts > 0  # grams that end in the start symbol serve as contexts only
         gain[~keep] = 0.0
         return _Order(keys, gain.astype(np.float32), back.astype(np.float32))
@@ -150,7 +146,7 @@ class NGram:
         return np.where(keys[at] == wanted, at, -1)
 
     def _join(self, documents: Sequence[Sequence[int] | Ints]) -> tuple[Ints, NDArray[np.bool_]]:
-        """All documents in a row, each after `order - 1` start symbols (one at least, so that no position lacks a context)."""
+        """All documents concatenated, each after `order - 1` start symbols (at least one, so that every position has a context)."""
         pad = np.full(max(self.order - 1, 1), self.vocab_size, dtype=np.int64)
         parts = [np.asarray(d, dtype=np.int64).reshape(-1) for d in documents]
         tokens = np.concatenate([x for d in parts for x in (pad, d)]) if parts else pad
@@ -158,7 +154,9 @@ class NGram:
         if (len(tokens) and ((tokens < 0) | (tokens > self.vocab_size)).any()) or sum(
             map(len, parts)
         ) != real.sum():
-            raise DataError("a token id outside the vocabulary", f"ids must lie in 0..{self.vocab_size - 1}")
+            raise DataError(
+                "a token id is outside the vocabulary", f"ids must be in 0..{self.vocab_size - 1}"
+            )
         return tokens, real
 
 
@@ -166,7 +164,7 @@ def _discounts(counts: Ints) -> Floats:
     """D(0)=0, D(1), D(2), D(3+) from the counts of counts; each within its count so that no probability is negative."""
     n1, n2, n3, n4 = (int((counts == c).sum()) for c in (1, 2, 3, 4))
     if not n1 or not n2:
-        return np.array([0.0, 0.5, 0.5, 0.5])  # too little data to estimate from
+        return np.array([0.0, 0.5, 0.5, 0.5])  # too little data for an estimate
     y = n1 / (n1 + 2 * n2)
     d = [0.0, 1 - 2 * y * n2 / n1, 2 - 3 * y * n3 / n2, 3 - 4 * y * n4 / n3 if n3 else 1.0]
     return np.array([min(max(x, 0.1 if c else 0.0), float(c) if c else 0.0) for c, x in enumerate(d)])

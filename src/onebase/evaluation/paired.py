@@ -1,4 +1,4 @@
-"""Two systems on the same examples: how far apart they are, whether these examples can tell, and how many would. n examples."""
+"""Paired comparison of two systems on the same examples: difference, interval, and the number of examples needed. n examples."""
 
 from __future__ import annotations
 
@@ -16,17 +16,16 @@ from onebase.evaluation.bootstrap import Array, Score, as_array, bootstrap
 Answer = Literal["yes", "no", "cannot tell"]
 
 SIDED, POWER = 0.05, 0.8
-"""Of the number of examples that would tell: how often a difference of zero may pass for one, on both sides together, and how often a true
-one is to be found."""
+"""Two-sided significance level and power for the number of examples needed."""
 
 _Z = NormalDist().inv_cdf(1 - SIDED / 2) + NormalDist().inv_cdf(POWER)
 MANY = 1_000_000
-"""Examples beyond which nobody is told a number."""
+"""Above so many examples needed, no number is reported."""
 
 
 @dataclass(frozen=True, eq=False)
 class RowSums:
-    """A score as a ratio of sums over examples, sum(over) / sum(under), both float64 [n]; `mean_sums` makes those of a mean."""
+    """A score as a ratio of sums over examples, sum(over) / sum(under), both float64 [n]; `mean_sums` builds them for a mean."""
 
     over: Array
     under: Array
@@ -36,24 +35,24 @@ class RowSums:
         return float(self.over.sum() / self.under.sum())
 
     def some(self, n: int) -> RowSums:
-        """Of the first n examples."""
+        """The sums of the first n examples."""
         return RowSums(self.over[:n], self.under[:n])
 
     @staticmethod
     def joined(sums: list[RowSums]) -> RowSums:
-        """Of all examples of several."""
+        """The sums over all examples of several."""
         return RowSums(np.concatenate([p.over for p in sums]), np.concatenate([p.under for p in sums]))
 
 
 def mean_sums(values: ArrayLike) -> RowSums:
-    """Of the mean of one value per example, float [n]."""
+    """The sums for the mean of one value per example, float [n]."""
     over = as_array(values, "mean")
     return RowSums(over, np.ones_like(over))
 
 
 @dataclass(frozen=True)
 class Difference:
-    """score: one system's score less another's, with its interval. deviation: the standard deviation of what one example adds to it, so that
+    """score: one system's score minus another's, with its interval. deviation: the standard deviation of one example's contribution, so that
     the standard error over n examples is deviation / sqrt(n)."""
 
     score: Score
@@ -61,16 +60,16 @@ class Difference:
 
     @property
     def answer(self) -> Answer:
-        """Is the first system better? Only an interval that holds no zero says so, or denies it."""
+        """Is the first system better? "yes" or "no" only if the interval excludes zero."""
         return "yes" if self.score.low > 0 else "no" if self.score.high < 0 else "cannot tell"
 
     @property
     def needed(self) -> int | None:
-        """How many examples would tell a difference of this size: N = ((z(0.975) + z(0.8)) * deviation / difference)^2, rounded up.
+        """Number of examples needed to detect a difference of this size: N = ((z(0.975) + z(0.8)) * deviation / difference)^2, rounded up.
 
-        With N examples of the same kind, a two-sided test at 5% finds a true difference of this size in 80 of 100 cases (the normal
-        approximation for a paired difference; z are quantiles of the normal distribution, 1.960 and 0.842). The difference is estimated from
-        few examples where it is within its interval, so N is a rough guide. None where the difference is zero.
+        With N examples of the same kind, a two-sided test at 5% detects a true difference of this size in 80 of 100 cases (the normal
+        approximation for a paired difference; z are quantiles of the normal distribution, 1.960 and 0.842). The difference itself is
+        estimated from few examples, so N is a rough guide. None if the difference is zero.
         """
         if not self.score.value:
             return None
@@ -78,7 +77,7 @@ class Difference:
 
     @property
     def would(self) -> str:
-        """The end of a sentence that says that these examples cannot tell."""
+        """How many examples would be needed, as the end of the "cannot tell" sentence."""
         if self.deviation == 0:
             return "both answer each of them alike"
         if self.needed is None or self.needed > MANY:
@@ -87,10 +86,10 @@ class Difference:
 
 
 def difference(a: RowSums, b: RowSums, *, seed: int = 0) -> Difference:
-    """The score of `a` less that of `b`, on the same examples in the same order.
+    """The score of `a` minus that of `b`, on the same examples in the same order.
 
-    The interval is the bootstrap's over whole examples. The deviation is of (over - score * under) / mean(under), example by example and `a`'s less
-    `b`'s: the ratio's linear part (the delta method). Raises DataError where the numbers of examples differ.
+    The interval is a bootstrap over whole examples. The deviation is that of `a`'s minus `b`'s values of (over - score * under) / mean(under) per
+    example, the linear part of the ratio (delta method). Raises DataError if the numbers of examples differ.
     """
     n = len(a.over)
     if n != len(b.over):
@@ -108,7 +107,7 @@ def difference(a: RowSums, b: RowSums, *, seed: int = 0) -> Difference:
 
 
 def rounded(n: int) -> int:
-    """To two digits, upwards: 1,234 is 1,300."""
+    """Round up to two significant digits: 1,234 becomes 1,300."""
     unit = 10 ** max(0, len(str(n)) - 2)
     return -(-n // unit) * unit
 

@@ -1,4 +1,4 @@
-"""What a base said of labelled rows, beside what is true of them: one class a kind of answer. Scores are computed from it (`scores`).
+"""Predictions of a base for labelled rows, with their targets: one class per kind of output. Scores are computed from them (`scores`).
 
 N rows, L labels, P prompts, S samples of each, n pairs.
 """
@@ -18,7 +18,7 @@ from onebase.evaluation.spans import Place
 
 @dataclass(frozen=True, eq=False)
 class Labels:
-    """One label a row: the true one and the likeliest; has_NL: 1 for the true one; p_NL: the probability of each."""
+    """One label per row: truth and found are the true and the likeliest one. has_NL: 1 for the true one; p_NL: the probability of each."""
 
     truth: Sequence[str]
     found: Sequence[str]
@@ -28,7 +28,7 @@ class Labels:
 
 @dataclass(frozen=True, eq=False)
 class LabelSets:
-    """Any number of labels a row: 1 for those it has, 1 for those found, and the probability of each by itself, all [N, L]."""
+    """Multilabel rows: 1 for true labels, 1 for predicted ones, and the independent probability of each, all [N, L]."""
 
     has_NL: Array
     found_NL: Array
@@ -37,7 +37,7 @@ class LabelSets:
 
 @dataclass(frozen=True, eq=False)
 class Numbers:
-    """A number a row, in the units of the data."""
+    """One number per row, in the units of the data: true and predicted."""
 
     truth: Sequence[float]
     found: Sequence[float]
@@ -45,7 +45,7 @@ class Numbers:
 
 @dataclass(frozen=True, eq=False)
 class SpanSets:
-    """The spans of each text."""
+    """The true and the predicted spans of each text."""
 
     truth: Sequence[Sequence[Place]]
     found: Sequence[Sequence[Place]]
@@ -53,7 +53,7 @@ class SpanSets:
 
 @dataclass(frozen=True, eq=False)
 class Written:
-    """A text a row: the true one and what was written greedily; nats_N, tokens_N: how likely the true one is, and its length."""
+    """One text per row: the true one and the greedy generation. nats_N, tokens_N: negative log-likelihood and length of the true one."""
 
     truth: Sequence[str]
     found: Sequence[str]
@@ -63,14 +63,14 @@ class Written:
 
 @dataclass(frozen=True, eq=False)
 class Retrieved:
-    """The places (from 1) at which each query's own texts were found."""
+    """The ranks (from 1) of each query's relevant texts."""
 
     ranks: Sequence[NDArray[np.int64]]
 
 
 @dataclass(frozen=True, eq=False)
 class Graded:
-    """The grades of each query's texts, and how well each was found to answer it."""
+    """The relevance grades of each query's texts, and their predicted scores."""
 
     grades: Sequence[Sequence[float]]
     found: Sequence[Sequence[float]]
@@ -78,7 +78,7 @@ class Graded:
 
 @dataclass(frozen=True, eq=False)
 class Passages:
-    """The right answers to each question, and the part of its text that was found."""
+    """The right answers to each question, and the predicted span of its text."""
 
     truth: Sequence[Sequence[str]]
     found: Sequence[str]
@@ -86,7 +86,7 @@ class Passages:
 
 @dataclass(frozen=True, eq=False)
 class Alike:
-    """How alike the texts of each pair are, 0 to 1, and the cosine of their vectors."""
+    """The true similarity of the texts of each pair, 0 to 1, and the cosine of their embeddings."""
 
     truth: Sequence[float]
     cosines_n: Array
@@ -94,7 +94,7 @@ class Alike:
 
 @dataclass(frozen=True, eq=False)
 class Rated:
-    """The rewards of the answers that are liked better, and of the others, by pair."""
+    """The rewards of the chosen and the rejected answers, by pair."""
 
     chosen_n: Array
     rejected_n: Array
@@ -102,8 +102,8 @@ class Rated:
 
 @dataclass(frozen=True, eq=False)
 class Preferred:
-    """Log-probability a token of both answers; gain_n2: what was learnt of them (None: nothing); won_P: how often the reward likes the adapter's
-    own completion better than the base's."""
+    """logp_n2: log-probability per token of both answers. gain_n2: their change by training (None: no adapter). won_P: how often the reward
+    prefers the adapter's own completion to the base's."""
 
     logp_n2: Array
     gain_n2: Array | None = None
@@ -112,7 +112,7 @@ class Preferred:
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """Rewards of completions: the greedy ones [P, 1], and of samples [P, S]; from `success` on one counts as right."""
+    """Rewards of greedy completions [P, 1] and of samples [P, S]. success: the reward from which a completion counts as successful."""
 
     greedy_PS: Array
     sampled_PS: Array | None
@@ -121,7 +121,7 @@ class Judged:
 
 @dataclass(frozen=True, eq=False)
 class Documents:
-    """How likely each document is; before: the same ones, to the base without its adapter."""
+    """Negative log-likelihood of each document; before: that of the base without its adapter."""
 
     found: Sequence[DocumentNats]
     before: Sequence[DocumentNats] | None = None

@@ -1,4 +1,4 @@
-"""Metrics of probabilities and scores: how well they order, and how well they are meant. n examples, L labels, B resamples."""
+"""Metrics of probabilities and scores: ranking and calibration. n examples, L labels, B resamples."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BINS = 15
 
 
 def auroc(targets: Sequence[int] | Sequence[bool], scores: ArrayLike, *, seed: int = 0) -> Score:
-    """Chance that a positive gets a higher score than a negative, ties counting half, 0 to 1.
+    """Probability that a positive gets a higher score than a negative, ties counting half, 0 to 1.
 
     targets: 1/0 or True/False [n]; scores: float [n], higher = more positive. Raises DataError when one class is missing.
     """
@@ -32,36 +32,36 @@ def auroc(targets: Sequence[int] | Sequence[bool], scores: ArrayLike, *, seed: i
 
 
 def macro_auroc(targets: ArrayLike, scores: ArrayLike, *, seed: int = 0) -> Score:
-    """AUROC of each label against the rest, averaged over the labels, each counting the same, 0 to 1.
+    """Unweighted mean over the labels of the AUROC of each against the rest, 0 to 1.
 
-    targets: 1 where the example has the label, else 0, [n, L]; scores: float [n, L]. Labels that all examples or none have are left out,
-    in a resample too. Raises DataError when none remains.
+    targets: 1 where the example has the label, else 0, [n, L]; scores: float [n, L]. Labels that all examples or none have are dropped,
+    in a resample too. Raises DataError if none remains.
     """
     y_NL, s_NL = _tables(targets, scores, "macro_auroc")
     kept = [c for c in range(y_NL.shape[1]) if 0 < y_NL[:, c].sum() < len(y_NL)]
     if not kept:
         raise DataError(
-            "macro_auroc: no label that some examples have and others have not",
+            "macro_auroc: no label has both positive and negative examples",
             "give test examples of at least two labels",
         )
     each = [_ordering(y_NL[:, c], s_NL[:, c]) for c in kept]
 
     def statistic(w: Array) -> Array:
-        found = np.stack([f(w) for f in each])
-        there = ~np.isnan(found)
-        total = np.where(there, found, 0.0).sum(0)
-        return np.divide(total, there.sum(0), out=np.full_like(total, np.nan), where=there.any(0))
+        values = np.stack([f(w) for f in each])
+        defined = ~np.isnan(values)
+        total = np.where(defined, values, 0.0).sum(0)
+        return np.divide(total, defined.sum(0), out=np.full_like(total, np.nan), where=defined.any(0))
 
     return bootstrap("auroc", statistic, len(y_NL), seed=seed)
 
 
 def ece(targets: Sequence[int] | Sequence[bool], probabilities: ArrayLike, *, seed: int = 0) -> Score:
-    """Expected calibration error: how far the probabilities are from how often they come true, 0 to 1, lower is better.
+    """Expected calibration error: distance of the probabilities from the observed frequencies, 0 to 1, lower is better.
 
-    targets: 1/0, did it come true [n] (for classes: is the likeliest right); probabilities: its probability [n]. The examples are put into 15
-    bins of equal width by probability; the score is the mean over examples of |share that is true - mean probability| of their bin
-    (Guo et al., 1706.04599). With few examples in a bin it is above 0 even for true probabilities. Raises DataError for a probability
-    outside of 0 to 1.
+    targets: 1/0, whether the event occurred [n] (for classes: whether the likeliest is right); probabilities: its probability [n]. The examples
+    are put into 15 bins of equal width by probability; the score is the mean over examples of |share that is true - mean probability| of their
+    bin (Guo et al., 1706.04599). With few examples in a bin it is above 0 even for perfect calibration. Raises DataError for a probability
+    outside 0 to 1.
     """
     p = as_array(probabilities, "ece")
     same_length(targets, p)
@@ -74,33 +74,33 @@ def ece(targets: Sequence[int] | Sequence[bool], probabilities: ArrayLike, *, se
 
 
 def micro_f1(targets: ArrayLike, predictions: ArrayLike, *, seed: int = 0) -> Score:
-    """F1 over all pairs of example and label, 0 to 1; targets, predictions: 1/0 [n, L]. 0 where nothing is wanted or found."""
+    """F1 over all pairs of example and label, 0 to 1; targets, predictions: 1/0 [n, L]. 0 if there are neither targets nor predictions."""
     y_NL, p_NL = _tables(targets, predictions, "micro_f1")
     hit, sides = (y_NL * p_NL).sum(1), (y_NL + p_NL).sum(1)
     return bootstrap("micro_f1", lambda w: _share(2 * (w @ hit), w @ sides), len(y_NL), seed=seed)
 
 
 def macro_f1_of_labels(targets: ArrayLike, predictions: ArrayLike, *, seed: int = 0) -> Score:
-    """F1 of each label, averaged, 0 to 1; targets, predictions: 1/0 [n, L]. A label that is neither wanted nor found counts 0, as in
-    scikit-learn with zero_division=0; a resample that lost it averages over the rest."""
+    """Mean F1 over labels, 0 to 1; targets, predictions: 1/0 [n, L]. A label without targets and predictions counts 0, as in scikit-learn with
+    zero_division=0; a resample without it averages over the rest."""
     y_NL, p_NL = _tables(targets, predictions, "macro_f1")
     hit, sides = y_NL * p_NL, y_NL + p_NL
     never = sides.sum(0) == 0
 
     def statistic(w: Array) -> Array:
         under = w @ sides
-        there = (under > 0) | never
+        counted = (under > 0) | never
         total = _share(2 * (w @ hit), under).sum(1)
-        return np.divide(total, there.sum(1), out=np.zeros_like(total), where=there.any(1))
+        return np.divide(total, counted.sum(1), out=np.zeros_like(total), where=counted.any(1))
 
     return bootstrap("macro_f1", statistic, len(y_NL), seed=seed)
 
 
 def _ordering(y: Array, s: Array) -> Statistic:
-    """The statistic of AUROC: y 1/0 [n], s scores [n]; NaN where a resample has one class only."""
+    """The statistic of AUROC: y 1/0 [n], s scores [n]; NaN for a resample with one class only."""
     order = np.argsort(s, kind="stable")
     y = y[order]
-    starts = np.flatnonzero(np.r_[True, np.diff(s[order]) != 0])  # first place of each run of equal scores
+    starts = np.flatnonzero(np.r_[True, np.diff(s[order]) != 0])  # start of each run of equal scores
 
     def statistic(w: Array) -> Array:
         w = w[:, order]
@@ -118,13 +118,15 @@ def _tables(targets: ArrayLike, scores: ArrayLike, name: str) -> tuple[Array, Ar
     y, s = np.asarray(targets, dtype=np.float64), np.asarray(scores, dtype=np.float64)
     if y.ndim != 2 or y.shape != s.shape:
         raise DataError(
-            f"{name}: targets of shape {y.shape}, predictions of {s.shape}",
+            f"{name}: targets of shape {y.shape}, predictions of shape {s.shape}",
             "give one number for each example and label, [n, L], in both",
         )
     if not np.isin(y, (0, 1)).all():
         raise DataError(f"{name}: targets other than 1 and 0", "give 1 where the example has the label")
     if not np.isfinite(s).all():
-        raise DataError(f"{name}: {int((~np.isfinite(s)).sum())} values are not finite", "look at the system")
+        raise DataError(
+            f"{name}: {int((~np.isfinite(s)).sum())} values are not finite", "check the system's outputs"
+        )
     return y, s
 
 

@@ -1,5 +1,5 @@
-"""The table of scores. A task says what was said beside what is true (`Task.predictions`), and a score is of one class of that. Other packages
-add to the table.
+"""The table of scores. A task returns predictions with their targets (`Task.predictions`), and each score is computed from one class of
+predictions. Plug-ins add scores to the table.
 """
 
 from __future__ import annotations
@@ -63,11 +63,11 @@ from onebase.evaluation.written import all_json, bleu, chrf, has_sacrebleu, json
 
 @dataclass(frozen=True)
 class Metric:
-    """A score by itself.
+    """One score.
 
-    of: the class of what it is computed from. score: of such a value and a seed; None where it has nothing to say of it. lower: is less better?
-    asked: is it left out where nobody asks for it by name? sums: of a score that is a ratio of sums over rows (a mean, say), these sums: two
-    systems are compared row by row by them.
+    of: the class of predictions that it is computed from. score: computes it from predictions and a seed; None if it is undefined for them.
+    lower: whether lower is better. asked: compute it only if requested by name. sums: for a score that is a ratio of sums over rows (such as a
+    mean), these sums, by which two systems are compared row by row.
     """
 
     name: str
@@ -82,42 +82,42 @@ SCORES: dict[tuple[type, str], Metric] = {}
 
 
 def register(metric: Metric) -> None:
-    """Make a score known. Raises ConfigError where the same class has another of that name."""
+    """Register a score. Raises ConfigError if the same class has another score of that name."""
     key = (metric.of, metric.name)
     if SCORES.get(key, metric) is not metric:
         raise ConfigError(
-            f"there are two scores called {metric.name!r} of {metric.of.__name__}",
-            "give one of them another name",
+            f"two scores of {metric.of.__name__} are called {metric.name!r}",
+            "rename one of them",
         )
     SCORES[key] = metric
 
 
-def scores_of(said: type) -> dict[str, Metric]:
-    """What is computed from values of a class, by name."""
-    return {name: m for (of, name), m in SCORES.items() if issubclass(said, of)}
+def scores_of(predictions: type) -> dict[str, Metric]:
+    """The scores of a class of predictions, by name."""
+    return {name: m for (of, name), m in SCORES.items() if issubclass(predictions, of)}
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Raises UserError for the name of no score at all."""
+    """Raises UserError for an unknown score."""
     known = sorted({name for _, name in SCORES})
     if unknown := [n for n in names if n not in known]:
         raise UserError(f"score {unknown[0]!r} is not known", f"scores: {', '.join(known)}")
 
 
-def computed(said: Any, seed: int = 0, names: Sequence[str] | None = None) -> dict[str, Score]:
-    """The scores of what was said, by name: those asked for, or all that need not be asked for. Raises UserError for one that is of something
-    else, or has nothing to say of these rows."""
-    known = scores_of(type(said))
+def computed(predictions: Any, seed: int = 0, names: Sequence[str] | None = None) -> dict[str, Score]:
+    """The scores of predictions, by name: the requested ones, or all default ones. Raises UserError for a score of other predictions, or one that
+    is undefined for these rows."""
+    known = scores_of(type(predictions))
     if names is None:
-        found = {n: m.score(said, seed) for n, m in known.items() if not m.asked}
-        return {n: s for n, s in found.items() if s is not None}
+        scores = {n: m.score(predictions, seed) for n, m in known.items() if not m.asked}
+        return {n: s for n, s in scores.items() if s is not None}
     out: dict[str, Score] = {}
     for name in dict.fromkeys(names):
         if name not in known:
-            raise UserError(f"there is no score {name!r} of these answers", f"scores: {', '.join(known)}")
-        score = known[name].score(said, seed)
+            raise UserError(f"there is no score {name!r} for this task", f"scores: {', '.join(known)}")
+        score = known[name].score(predictions, seed)
         if score is None:
-            raise UserError(f"{name} says nothing of these rows", "see docs/evaluation.md, or leave it out")
+            raise UserError(f"{name} is undefined for these rows", "see docs/evaluation.md, or leave it out")
         out[name] = score
     return out
 
@@ -145,11 +145,11 @@ def _add_group(
     lower: bool = False,
     sums: Mapping[str, Callable[[Any], RowSums]] = NO_PARTS,
 ) -> None:
-    """Scores that are made together: once, whichever are asked for."""
+    """Scores that are computed together, once, whichever are requested."""
     once = lru_cache(maxsize=1)(group)
 
-    def one(name: str, said: Any, seed: int) -> Score | None:
-        return once(said, seed).get(name)
+    def one(name: str, predictions: Any, seed: int) -> Score | None:
+        return once(predictions, seed).get(name)
 
     for name in names:
         _add(of, name, partial(one, name), lower, sums.get(name))
@@ -158,7 +158,7 @@ def _add_group(
 def _some(
     score: Callable[[Any, int], Score], where: Callable[[Any], bool]
 ) -> Callable[[Any, int], Score | None]:
-    return lambda said, seed: score(said, seed) if where(said) else None
+    return lambda predictions, seed: score(predictions, seed) if where(predictions) else None
 
 
 _add(

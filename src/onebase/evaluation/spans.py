@@ -1,4 +1,4 @@
-"""Metrics of spans in texts: a span is found where start, end and label are all right. n texts."""
+"""Metrics of labelled spans in texts: a span counts as found if start, end and label all match. n texts."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def span_scores(
 ) -> dict[str, Score]:
     """`span_precision`, `span_recall` and `span_f1`, 0 to 1, over all spans of all texts (micro); whole texts are resampled.
 
-    Precision is 0 where nothing was found. Raises DataError where no text has a span to find.
+    Precision is 0 if nothing was found. Raises DataError if no target has a span.
     """
     same_length(targets, predictions)
     wanted = np.array([len(set(t)) for t in targets], dtype=np.float64)
     found = np.array([len(set(p)) for p in predictions], dtype=np.float64)
     hit = span_sums(targets, predictions)[0] / 2
     if not wanted.sum():
-        raise DataError("span_f1: no text has a span", "give test rows of which some have spans")
+        raise DataError("span_f1: no text has a span", "give test rows with at least one span")
 
     def score(name: str, over: Array, under: Array) -> Score:
         def statistic(w: Array) -> Array:
@@ -47,7 +47,7 @@ def span_scores(
 def span_sums(
     targets: Sequence[Collection[Place]], predictions: Sequence[Collection[Place]]
 ) -> tuple[Array, Array]:
-    """Of each text twice the spans found, and those wanted and said together, float64 [n]: `span_f1` is the ratio of their sums."""
+    """Per text, twice the number of matches, and the number of target and predicted spans, float64 [n]: `span_f1` is the ratio of their sums."""
     pairs = [(set(t), set(p)) for t, p in zip(targets, predictions, strict=True)]
     return np.array([2.0 * len(t & p) for t, p in pairs]), np.array(
         [float(len(t) + len(p)) for t, p in pairs]
@@ -62,11 +62,11 @@ def span_f1(
 
 
 def answer_each(truth: Sequence[str], found: str) -> tuple[float, float]:
-    """(exact match, F1 of the words in common) of an answer with the nearest of the right ones, 0 to 1, as SQuAD counts them: lower case, without
-    punctuation and articles (Rajpurkar et al., 1606.05250)."""
-    said = _words(found)
-    both = [(float(right == said), _f1(right, said)) for right in map(_words, truth)]
-    return max(x for x, _ in both), max(x for _, x in both)
+    """(exact match, word F1) of an answer against the best of the right ones, 0 to 1, as in SQuAD: lower case, without punctuation and
+    articles (Rajpurkar et al., 1606.05250)."""
+    answer = _words(found)
+    scores = [(float(right == answer), _f1(right, answer)) for right in map(_words, truth)]
+    return max(x for x, _ in scores), max(x for _, x in scores)
 
 
 def _words(text: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Words of a text in any script, as the metrics and baselines take them."""
+"""Split a text of any script into words, for the metrics and baselines."""
 
 import re
 import sys
@@ -9,13 +9,13 @@ _SPACELESS = (
     r"\u0e01-\u0eff\u1000-\u109f\u1780-\u17ff\uaa60-\uaa7f\u3041-\u3096\u30a1-\u30fa\u31f0-\u31ff"
     r"\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 )
-"""Scripts that write no space between words: Thai, Lao, Burmese, Khmer, kana and Chinese characters."""
+"""Scripts without spaces between words: Thai, Lao, Burmese, Khmer, kana and Chinese characters."""
 
 
 @cache
 def inside() -> str:
-    """What goes on with a word and begins none, for a class of a regular expression: combining marks, which Python's `re` takes for the end of a
-    word (vowels of Hindi among them), and what joins letters or keeps them from joining."""
+    """Characters that continue a word but do not begin one, as a regular expression class: combining marks, which Python's `re` treats as the end
+    of a word (Hindi vowels, for example), and zero-width joiners and non-joiners."""
     out, start = [r"\u200c\u200d"], -1
     for code in range(0x300, sys.maxunicode + 2):
         mark = code <= sys.maxunicode and unicodedata.category(chr(code))[0] == "M"
@@ -35,6 +35,5 @@ def _word() -> re.Pattern[str]:
 
 
 def words(text: str) -> list[str]:
-    """Runs of letters, their marks and digits, lower-case, each letter in its composed form; in scripts without spaces each letter with its
-    marks."""
+    """Lower-case NFC runs of letters with their marks, and digits; in scripts without spaces each letter with its marks is a word."""
     return _word().findall(unicodedata.normalize("NFC", text.lower()))

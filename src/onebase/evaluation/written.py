@@ -1,4 +1,4 @@
-"""Scores of written texts beside the texts of the rows: chrF and BLEU by sacrebleu, and JSON by what it says. N texts, K counts."""
+"""Scores of generated texts against reference texts: chrF and BLEU by sacrebleu, and JSON by its content. N texts, K counts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from onebase.errors import UserError
 from onebase.evaluation.bootstrap import Array, Score, bootstrap, mean_score, same_length
 
 DEEPEST = 200
-"""Levels of JSON that are compared; deeper is taken as no JSON."""
+"""Maximum nesting of JSON; deeper texts count as invalid."""
 
 
 def has_sacrebleu() -> bool:
@@ -21,20 +21,20 @@ def has_sacrebleu() -> bool:
 
 
 def chrf(targets: Sequence[str], predictions: Sequence[str], *, seed: int = 0) -> Score:
-    """chrF2 of all texts together, 0 to 100 (Popović 2015): n-grams of up to 6 letters. `how` is sacrebleu's signature."""
+    """Corpus chrF2, 0 to 100 (Popović 2015): character n-grams up to 6. `how` is sacrebleu's signature."""
     return _sacrebleu("chrf", targets, predictions, seed)
 
 
 def bleu(targets: Sequence[str], predictions: Sequence[str], *, seed: int = 0) -> Score:
-    """BLEU-4 of all texts together, 0 to 100 (Papineni et al. 2002), words as in 13a. `how` is sacrebleu's signature."""
+    """Corpus BLEU-4, 0 to 100 (Papineni et al. 2002), tokenised as 13a. `how` is sacrebleu's signature."""
     return _sacrebleu("bleu", targets, predictions, seed)
 
 
 def _sacrebleu(
     name: Literal["chrf", "bleu"], targets: Sequence[str], predictions: Sequence[str], seed: int
 ) -> Score:
-    """The score from the sums of the texts' counts, so that a resample is a product of matrices and one division, not a new reading of
-    the texts. Raises UserError without sacrebleu."""
+    """The score from summed statistics of the texts, so that a resample is a matrix product and one division without processing the texts
+    again. Raises UserError without sacrebleu."""
     same_length(targets, predictions)
     if not has_sacrebleu():
         raise UserError(
@@ -44,41 +44,41 @@ def _sacrebleu(
     from sacrebleu.metrics.chrf import CHRF
 
     metric: Any = CHRF() if name == "chrf" else BLEU()
-    # The library's own bootstrap goes by these two, but gives half a width around a mean where we keep both ends.
+    # The library's own bootstrap uses these two functions, but reports a mean and half a width, where we need both bounds.
     counts_NK = np.array(metric._extract_corpus_statistics(list(predictions), [list(targets)]), np.int64)
 
     def statistic(w_BN: Array) -> Array:
         sums_BK = (w_BN @ counts_NK).astype(np.int64).tolist()
         return np.array([metric._compute_score_from_stats(s).score for s in sums_BK])
 
-    found = bootstrap(name, statistic, len(targets), seed=seed)
-    return Score(name, found.value, found.low, found.high, found.n, str(metric.get_signature()))
+    score = bootstrap(name, statistic, len(targets), seed=seed)
+    return Score(name, score.value, score.low, score.high, score.n, str(metric.get_signature()))
 
 
 def json_valid(predictions: Sequence[str], *, seed: int = 0) -> Score:
-    """Share of texts that are JSON (RFC 8259: no NaN, nothing around it but white space), 0 to 1."""
+    """Share of texts that are valid JSON (RFC 8259: no NaN, only white space around it), 0 to 1."""
     return mean_score("json_valid", [float(parsed(p) is not None) for p in predictions], seed=seed)
 
 
 def json_match(targets: Sequence[str], predictions: Sequence[str], *, seed: int = 0) -> Score:
-    """Share of texts that say the same JSON as the target, 0 to 1."""
+    """Share of texts whose JSON equals the target's, 0 to 1."""
     return mean_score("json_match", json_match_each(targets, predictions), seed=seed)
 
 
 def json_match_each(targets: Sequence[str], predictions: Sequence[str]) -> Array:
-    """1.0 where both are JSON and equal but for white space, the order of names and how a number is written (1 and 1.0): float64 [N]."""
+    """1.0 where both are JSON and equal, ignoring white space, the order of keys and number formats (1 and 1.0): float64 [N]."""
     same_length(targets, predictions)
     pairs = [(parsed(t), parsed(p)) for t, p in zip(targets, predictions, strict=True)]
     return np.array([float(t is not None and t == p) for t, p in pairs])
 
 
 def all_json(texts: Sequence[str]) -> bool:
-    """Is each of them an object or an array? A number or a name alone is a text like others."""
+    """Whether each text is a JSON object or array. A single number or word counts as plain text."""
     return all((p := parsed(t)) is not None and p[0] in ("object", "array") for t in texts)
 
 
 def parsed(text: str) -> tuple[Any, ...] | None:
-    """JSON in a form that compares as JSON does (1 equals 1.0 and not true); None for a text that is none."""
+    """JSON in a form that compares by JSON's rules (1 equals 1.0 but not true); None for a text that is not JSON."""
     try:
         return _form(json.loads(text, parse_constant=_refuse), DEEPEST)
     except (ValueError, RecursionError):

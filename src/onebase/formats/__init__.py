@@ -1,1 +1,1 @@
-"""Open weights in and out: one list of invertible rules per family, formats, and nothing that looks at a model's name."""
+"""Imports and exports open weights: one list of invertible rules per family, and file formats. Nothing depends on a model's name."""

@@ -1,5 +1,5 @@
-"""What a published model or data set says of itself: the front matter of its README, the training data that sentence-transformers notes, and
-`general.*` of a GGUF file. It is what the source claims, and enters the record as such.
+"""Reads what a published model or dataset states about itself: the front matter of its README, the training data listed by
+sentence-transformers, and `general.*` of a GGUF file. The record marks these facts as claims of the source.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ log = logging.getLogger(__name__)
 
 README, TRAINED_ON = "README.md", "data_config.json"
 LONGEST, MOST = 500, 200
-"""Characters of a text, and entries of a list, that a record takes from a source."""
+"""Maximum characters of a text, and entries of a list, that a record takes from a source."""
 SIZE = 8_000_000
-"""Bytes of a file beyond which it is no card."""
+"""Larger files, in bytes, are not read as cards."""
 PLAIN_NAMES = re.compile(
     r"(model|models|base|checkpoint|ckpt|weights|export|exported|output|out|final|best|latest|hf|gguf|main|data|tmp|snapshot)([-_. ]?\d+)?|[0-9a-f]{7,64}",
     re.IGNORECASE,
 )
-"""Names of folders and files that say nothing of what is inside."""
+"""Generic names of folders and files, which do not identify the model."""
 _KEYS = {
     "license": "licence",
     "license_name": "licence_name",
@@ -35,7 +35,7 @@ _KEYS = {
     "language": "language",
     "tags": "tags",
 }
-"""Keys of a front matter that a record keeps, and the fields there."""
+"""Keys of the front matter that a record takes, and their fields in it."""
 _GENERAL = {
     "license": "licence",
     "license.name": "licence_name",
@@ -47,11 +47,11 @@ _GENERAL = {
     "datasets": "data.datasets",
 }
 _SOURCES = ("source.url", "source.repo_url", "source.huggingface.repository", "url", "repo_url")
-"""Where a GGUF file says it is from, the first that is there."""
+"""Keys of the source in a GGUF file; the first that is there counts."""
 
 
 def front_matter(folder: Path | None) -> Mapping[str, Any]:
-    """The YAML that a README begins with; {} where there is none that can be read."""
+    """The YAML at the start of a README; {} if there is none or it cannot be read."""
     import yaml
 
     from onebase.yamls import loader
@@ -59,47 +59,46 @@ def front_matter(folder: Path | None) -> Mapping[str, Any]:
     path = None if folder is None else folder / README
     if path is None or not path.is_file() or path.stat().st_size > SIZE:
         return {}
-    found = re.match(r"---\s*\n(.*?)\n---\s*(?:\n|$)", path.read_text("utf-8", "replace"), re.DOTALL)
+    match = re.match(r"---\s*\n(.*?)\n---\s*(?:\n|$)", path.read_text("utf-8", "replace"), re.DOTALL)
     try:
-        read = yaml.load(found[1], Loader=loader()) if found else {}  # our loader is a SafeLoader
+        tree = yaml.load(match[1], Loader=loader()) if match else {}  # our loader is a SafeLoader
     except (yaml.YAMLError, ValueError, RecursionError, UserError) as e:
         first = (str(e).strip().splitlines() or [""])[0][:200]
-        log.warning("%s: its front matter cannot be read: %s", README, first or type(e).__name__)
+        log.warning("%s: front matter cannot be read: %s", README, first or type(e).__name__)
         return {}
-    return read if isinstance(read, dict) else {}
+    return tree if isinstance(tree, dict) else {}
 
 
 def note_card(record: Record, folder: Path) -> None:
-    """Note what a folder says of its model (or adapter). Where it says nothing of the data, that is noted as not known."""
+    """Record what a folder states about its model or adapter. If it does not state the data, they are recorded as unknown."""
     front = front_matter(folder)
     for key, field in _KEYS.items():
-        if (value := _said(front.get(key))) is not None:
+        if (value := _text(front.get(key))) is not None:
             record.add(field, value, f"{Origin.SOURCE}: {README}, {key}")
-    if (found := _trained_on(folder / TRAINED_ON)) is not None:
-        record.add("data.trained_on", found, f"{Origin.SOURCE}: {TRAINED_ON}, files and lines by folder")
+    if (data := _trained_on(folder / TRAINED_ON)) is not None:
+        record.add("data.trained_on", data, f"{Origin.SOURCE}: {TRAINED_ON}, files and lines by folder")
     _note_unknown(record, "the source does not say what the weights learnt from")
 
 
 def note_general(record: Record, metadata: Mapping[str, Any]) -> None:
-    """Note what the metadata of a GGUF file say of its model."""
-    said = {k.removeprefix("general."): v for k, v in metadata.items() if k.startswith("general.")}
+    """Record what the metadata of a GGUF file state about its model."""
+    general = {k.removeprefix("general."): v for k, v in metadata.items() if k.startswith("general.")}
     for key, field in _GENERAL.items():
-        if (value := _said(said.get(key))) is not None:
+        if (value := _text(general.get(key))) is not None:
             record.add(field, value, f"{Origin.SOURCE}: general.{key}")
-    for key in [k for k in _SOURCES if _said(said.get(k)) is not None][:1]:
-        record.add("source", _said(said[key]), f"{Origin.SOURCE}: general.{key}")
+    for key in [k for k in _SOURCES if _text(general.get(k)) is not None][:1]:
+        record.add("source", _text(general[key]), f"{Origin.SOURCE}: general.{key}")
     for part, field in (("base_model", "made_from"), ("dataset", "data.datasets")):
-        if names := _numbered(said, part):
+        if names := _numbered(general, part):
             record.add(field, names, f"{Origin.SOURCE}: general.{part}.*")
     _note_unknown(record, "the file does not say what the weights learnt from")
 
 
-def called(folder_name: str, *said: Callable[[], object]) -> tuple[str, str]:
-    """What a model is called, and the origin of that: by its folder or file, or where that says nothing ("model") by the first name that it gives
-    itself."""
+def called(folder_name: str, *own_names: Callable[[], object]) -> tuple[str, str]:
+    """A model's name and the origin of the name: the folder or file name, or if that is generic ("model"), its first usable own name."""
     if PLAIN_NAMES.fullmatch(folder_name):
-        for ask in said:
-            name = ask()
+        for own_name in own_names:
+            name = own_name()
             if isinstance(name, str):
                 last = name.strip().rstrip("/").rsplit("/", 1)[-1][:LONGEST]
                 if last.isprintable() and last and not PLAIN_NAMES.fullmatch(last):
@@ -108,16 +107,16 @@ def called(folder_name: str, *said: Callable[[], object]) -> tuple[str, str]:
 
 
 def title(folder: Path) -> str | None:
-    """The name that a README has as its heading, where that is a name: one word."""
+    """The heading of a README if it is a name (one word)."""
     path = folder / README
     if not path.is_file() or path.stat().st_size > SIZE:
         return None
-    found = re.search(r"^#\s+(\S+)\s*$", path.read_text("utf-8", "replace"), re.MULTILINE)
-    return found[1].strip("*`_") if found else None
+    match = re.search(r"^#\s+(\S+)\s*$", path.read_text("utf-8", "replace"), re.MULTILINE)
+    return match[1].strip("*`_") if match else None
 
 
-def _said(value: Any) -> str | list[str] | None:
-    """A text, or a list of them, of a length that a record takes; None for all else."""
+def _text(value: Any) -> str | list[str] | None:
+    """A text or a list of texts, truncated for a record; None for other values."""
     if isinstance(value, str):
         return value.strip()[:LONGEST] or None
     if isinstance(value, list):
@@ -125,28 +124,28 @@ def _said(value: Any) -> str | list[str] | None:
     return None
 
 
-def _numbered(said: Mapping[str, Any], part: str) -> list[str]:
+def _numbered(general: Mapping[str, Any], part: str) -> list[str]:
     """The names of `general.base_model.0.name` and so on, each with its organisation."""
     out = []
     for i in range(MOST):
-        if (name := _said(said.get(f"{part}.{i}.name"))) is None:
+        if (name := _text(general.get(f"{part}.{i}.name"))) is None:
             break
-        whose = _said(said.get(f"{part}.{i}.organization"))
-        out.append(f"{whose}/{name}" if whose else str(name))
+        owner = _text(general.get(f"{part}.{i}.organization"))
+        out.append(f"{owner}/{name}" if owner else str(name))
     return out
 
 
 def _trained_on(path: Path) -> dict[str, dict[str, int]] | None:
-    """Files and lines of training data by their first folder (or file), as sentence-transformers notes them; None where there are none."""
+    """Files and lines of training data by their first folder (or file), from the list of sentence-transformers; None if there is none."""
     if not path.is_file() or path.stat().st_size > SIZE:
         return None
     try:
-        read = json.loads(path.read_text("utf-8"))
+        tree = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError):
-        log.warning("%s cannot be read as JSON: it is not in the record", path)
+        log.warning("%s cannot be read as JSON and is not recorded", path)
         return None
     out: dict[str, dict[str, int]] = {}
-    for entry in read if isinstance(read, list) else []:
+    for entry in tree if isinstance(tree, list) else []:
         name = entry.get("name") if isinstance(entry, dict) else None
         if not isinstance(name, str):
             continue

@@ -1,4 +1,4 @@
-"""A family: a config out of theirs and back, and one list of rules. A checkpoint's `model_type` picks it; after that only values decide."""
+"""Defines a family: how a foreign config is read and written, and one list of tensor rules. `model_type` selects it, then only values decide."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -22,13 +22,13 @@ Tree = dict[str, Any]
 
 @dataclass(frozen=True)
 class Family:
-    """read: their config as ours (raises ConfigError for what we lack). write: ours as theirs, as well as the format can say it;
-    `written` finds what it could not say. It raises ConfigError for a base of another shape altogether; another error is a bug. rules: between their tensors and ours, by the names of a model with its head.
-    prefix: what the trunk's tensors begin with there; a trunk saved without its head lacks it. spellings: (theirs, that of the
-    rules), how names begin in checkpoints of other savers; of a model with several parts each may have its own. told: the config with what
-    only the tokenizer says. beside: other files of JSON that belong to an exported base. memory: (pattern, replacement) of regular
-    expressions, one behind the other: from names in a file to those of modules of transformers 5 in memory, where the two differ; last words
-    with | between them are modules of their own there."""
+    """read: their config as ours; raises ConfigError for unsupported values. write: our config as theirs, as far as the format can express it
+    (`written` finds the rest); raises ConfigError for a base of a different shape; any other error is a bug. rules: between their tensors and
+    ours, with the names of a model with its head. prefix: of the trunk's tensor names; missing if the trunk was saved without its head.
+    checkpoint_prefixes: (theirs, that of the rules), for checkpoints of other savers; each part of a model may have its own. with_tokenizer:
+    adds to the config the values that only the tokenizer has. beside: other JSON files of an exported base. memory: (pattern, replacement),
+    regular expressions applied in order: from names in a file to module names in memory in transformers 5, where they differ; words joined
+    with | in the last part are separate modules there."""
 
     model_types: tuple[str, ...]
     read: Callable[[ConfigReader], BaseConfig]
@@ -42,14 +42,13 @@ class Family:
 
 
 def plain(cfg: BaseConfig) -> BaseConfig:
-    """The config without what stands elsewhere: how its weights once started, which is not in a foreign checkpoint, and how pictures are
-    prepared, which has a file of its own there."""
+    """The config without the values that a foreign config does not have: initialisation, and image preprocessing, which has its own file."""
     trunks = {name: replace(t, init=InitConfig()) for name, t in cfg.trunks.items()}
     return replace(cfg, trunks=trunks, codecs={name: _plain_codec(c) for name, c in cfg.codecs.items()})
 
 
 def without_tokenizer(cfg: BaseConfig) -> BaseConfig:
-    """The config without what only a tokenizer says."""
+    """The config without the values that only a tokenizer has."""
     return replace(cfg, links=tuple(_plain_link(x) for x in cfg.links))
 
 
@@ -68,18 +67,18 @@ def _plain_codec(codec: CodecConfig) -> CodecConfig:
 
 
 def written(family: Family, cfg: BaseConfig) -> Tree:
-    """The foreign config of a base, proved by reading it back. Raises ConfigError naming what the format cannot express."""
+    """The foreign config of a base, checked by reading it back. Raises ConfigError with the value that the format cannot express."""
     what = f"the {family.model_types[0]} layout cannot express"
-    remedy = "export a base without it (recipes with `portable: true` make such), or to another format"
+    remedy = "export a base without it (recipes with `portable: true` train such bases), or export to another format"
     tree = family.write(cfg)
     names = frozenset(n for r in family.rules(cfg) if isinstance(r, Rule) for n in r.theirs)
     try:
-        found = family.read(ConfigReader(tree, "the exported config", names))
+        again = family.read(ConfigReader(tree, "the exported config", names))
     except ConfigError as e:
         raise ConfigError(f"{what} this base: {e.cause}", remedy) from None
     wanted = plain(without_tokenizer(cfg) if family.with_tokenizer else cfg)
-    if plain(found) != wanted:
-        name, ours, theirs = next(differences(to_dict(wanted), to_dict(plain(found))))
+    if plain(again) != wanted:
+        name, ours, theirs = next(differences(to_dict(wanted), to_dict(plain(again))))
         raise ConfigError(f"{what} {name} = {_short(ours)} (there it means {_short(theirs)})", remedy)
     return tree
 

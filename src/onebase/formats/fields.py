@@ -1,12 +1,12 @@
-"""A foreign config as a table that runs both ways: each line says which key there is which value here, and is read and written by the same words.
+"""Two-way tables for foreign configs: each line maps a key of theirs to a value of ours, and both reads and writes it.
 
 A value of ours has a path: `trunk.width`, `block.attn.heads`, `codec.context`, `link.connector.token`. `trunk` and `codec` are those of the
-table's kind (text, image, audio), `block` is every block of that trunk, `link` the base's one link; `trunk.depth` counts the blocks.
+table's kind (text, image, audio), `block` is every block of that trunk, `link` is the base's only link; `trunk.depth` counts the blocks.
 
-Reading: every line puts values under paths (`Found`); a value for each block on its own is an `Each`. Names that begin otherwise are notes for
-later lines. The values then go into the table's pattern, whose other values are the same in every model of the family; what lies in a part
-that is None falls away. Writing: every line looks up values (`View`) and puts keys into a tree. A line that says less than a config holds is no danger:
-`family.written` reads back what was written, and compares.
+Reading: every line stores values under paths (`Found`); an `Each` has one value per block. Other names are notes for later lines. The values
+then replace those in the table's pattern, whose other values are the same in every model of the family. Values inside a part that is None are
+dropped. Writing: every line looks up values (`View`) and puts keys into a tree. A line may express less than the config has: `family.written`
+reads the written config back and compares.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -25,17 +25,17 @@ T = TypeVar("T")
 Found = dict[str, Any]
 """Values by path, and notes."""
 LACKS = {
-    "text": ("this base reads no text", "this layout is of text decoders: export to another"),
-    "image": ("this base sees no images", "this layout is of such bases"),
-    "audio": ("this base hears no sound", "this layout is of such bases"),
-    "pair": ("this base has no space for images and text", "this layout is of such bases"),
-    "embed": ("this base takes no images into its text", "this layout is of such bases"),
-    "memory": ("this base does not turn sound into text", "export it to another layout"),
+    "text": ("this base reads no text", "this layout is for text decoders: export to another"),
+    "image": ("this base reads no images", "this layout is for bases that do"),
+    "audio": ("this base reads no audio", "this layout is for bases that do"),
+    "pair": ("this base has no shared space of images and text", "this layout is for bases that have one"),
+    "embed": ("this base takes no images in its text", "this layout is for bases that do"),
+    "memory": ("this base does not transcribe speech", "export it to another layout"),
 }
 
 
 class OtherParts(ConfigError):
-    """A base that lacks a part that all bases of a layout have: no near miss."""
+    """A base without a part that all bases of a layout have, so the layout is clearly the wrong one."""
 
 
 class Each(tuple[Any, ...]):
@@ -43,27 +43,29 @@ class Each(tuple[Any, ...]):
 
 
 class View:
-    """The values of a config by path, for a table of this kind. Raises ConfigError where the config lacks the trunk or the link."""
+    """The values of a config by path, for a table of this kind. Raises ConfigError if the config lacks the trunk or the link."""
 
     def __init__(self, cfg: BaseConfig, kind: str | None, how: str | None = None) -> None:
         for lacks in (kind if kind not in cfg.codecs else None, how if cfg.link(how or "") is None else None):
             if lacks is not None:
                 raise OtherParts(*LACKS[lacks])
         if how is not None and len(cfg.links) > 1:
-            raise ConfigError(f"this base has {len(cfg.links)} links", "this layout is of bases with one")
+            raise ConfigError(
+                f"this base has {len(cfg.links)} links", "this layout is for bases with one link"
+            )
         self.cfg, self.kind = cfg, kind
 
     def each(self, path: str) -> list[Any]:
-        """The value in every block (of another path a list of one); None where a part on the way to it is None."""
+        """The value in every block (for other paths a list of one); None if a part on the path is None."""
         root, *names = path.split(".")
         return [_walk(part, names) for part in self._roots(root)]
 
     def __getitem__(self, path: str) -> Any:
-        """The value, of blocks that of the first."""
+        """The value (for blocks: of the first one)."""
         return self.each(path)[0]
 
     def has(self, path: str) -> bool:
-        """Whether the part that the value lies in is there."""
+        """Whether the part that has the value is there."""
         parent = path.rpartition(".")[0]
         return "." not in parent or self[parent] is not None
 
@@ -86,10 +88,10 @@ def _walk(part: Any, names: list[str]) -> Any:
 
 
 class Line(Protocol):
-    """Something that a config says."""
+    """One line of a table."""
 
     def read(self, r: ConfigReader, found: Found) -> None:
-        """Ask `r` for keys and put what they mean into `found`. Raises ConfigError for what is not accepted."""
+        """Read keys from `r` and put their values into `found`. Raises ConfigError for values that are not accepted."""
 
     def write(self, base: View, tree: Tree) -> None:
         """Put the keys of this line into `tree`."""
@@ -97,8 +99,8 @@ class Line(Protocol):
 
 @dataclass(frozen=True)
 class Table:
-    """The lines of a config, in the order in which they are read, and the pattern that they fill: a trunk (its first block is that of every
-    block) and a codec, or a link between the parts that `Part` lines read, or all."""
+    """The lines of a config, in reading order, and the pattern that they fill: a trunk (its first block is the pattern of every block) and a
+    codec, or a link between the parts that `Part` lines read, or all of them."""
 
     lines: tuple[Line, ...]
     trunk: TrunkConfig | None = None
@@ -106,11 +108,11 @@ class Table:
     link: Link | None = None
 
     def read(self, r: ConfigReader) -> BaseConfig:
-        """Their config as ours. Raises ConfigError naming key and file."""
+        """Their config as ours. Raises ConfigError with key and file."""
         found: Found = {}
         for line in self.lines:
             line.read(r, found)
-        return r.checked(lambda: self._made(found))
+        return r.checked(lambda: self._config(found))
 
     def write(self, cfg: BaseConfig) -> Tree:
         """Ours as theirs. Raises ConfigError for a base without the trunk or the link."""
@@ -122,7 +124,7 @@ class Table:
             line.write(base, tree)
         return tree
 
-    def _made(self, found: Found) -> BaseConfig:
+    def _config(self, found: Found) -> BaseConfig:
         parts: list[BaseConfig] = found.get("parts", [])
         trunks = {name: t for part in parts for name, t in part.trunks.items()}
         codecs = {name: c for part in parts for name, c in part.codecs.items()}
@@ -139,18 +141,18 @@ def _inside(found: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def _trunk(pattern: TrunkConfig, values: dict[str, Any], each: dict[str, Any]) -> TrunkConfig:
-    made: dict[tuple[Any, ...], BlockConfig] = {}  # equal blocks are one object
+    built: dict[tuple[Any, ...], BlockConfig] = {}  # equal blocks are one object
     blocks = []
     for i in range(values.pop("depth")):
         own = tuple(x[i] if isinstance(x, Each) else x for x in each.values())
-        if own not in made:
-            made[own] = placed(pattern.blocks[0], dict(zip(each, own, strict=True)))
-        blocks.append(made[own])
+        if own not in built:
+            built[own] = placed(pattern.blocks[0], dict(zip(each, own, strict=True)))
+        blocks.append(built[own])
     return placed(pattern, values | {"blocks": tuple(blocks)})
 
 
 def placed(part: T, values: Mapping[str, Any]) -> T:
-    """A config with values at paths inside it; what lies in a part that is None falls away."""
+    """A config with these values at their paths; values inside a part that is None are dropped."""
     changes = {}
     for name in dict.fromkeys(path.partition(".")[0] for path in values):
         inner, own = _inside(values, name), values.get(name, getattr(part, name))
@@ -162,14 +164,14 @@ def placed(part: T, values: Mapping[str, Any]) -> T:
 
 AS_MISSING = object()
 Default = Any
-"""A value, or what makes one of what was read so far; None: the key must be there."""
+"""A value, or a function of the values read so far; None: the key is required."""
 
 
 @dataclass(frozen=True)
 class Field:
-    """`key` holds the value at `path` (several with spaces between; the first is written). ask: reads it, given the default.
-    null: what a null means, if another thing than a missing key (the default may then be None). into, back: their value to ours and back; back is
-    given None too."""
+    """`key` has the value at `path` (or several paths, separated by spaces; the first is written). ask: reads the key, given the default.
+    null: the value for null, if it differs from that of a missing key (the default may then be None). into, back: convert their value to ours
+    and back; `back` also gets None."""
 
     key: str
     path: str
@@ -210,13 +212,14 @@ def number(key: str, path: str, default: Default = None, null: Default = AS_MISS
 
 
 def flag(key: str, path: str, default: Default = None, on: Any = True, off: Any = False) -> Field:
-    """True or false; `on` and `off` are what they mean here. Whatever is not `off` is written as true."""
+    """True or false, for the values `on` and `off` of ours. Any value other than `off` is written as true."""
     into: Callable[[Any], Any] = lambda x: on if x else off  # noqa: E731
     return Field(key, path, lambda r, k, d: r.get(k, bool, d), default, into=into, back=lambda x: x != off)
 
 
 def choice(key: str, path: str, names: Mapping[str, Any], default: str | None = None) -> Field:
-    """One of the texts `names`, which mean our values. Written is the first name of a value; one without a name as it is, to be refused."""
+    """One of the texts `names`, mapped to our values. The first name of a value is written; a value without a name is written unchanged, so that
+    reading back refuses it."""
     first = {ours: theirs for theirs, ours in reversed(list(names.items()))}
     into: Callable[[Any], Any] = lambda x: x  # noqa: E731
     return Field(
@@ -226,8 +229,8 @@ def choice(key: str, path: str, names: Mapping[str, Any], default: str | None = 
 
 @dataclass(frozen=True)
 class Must:
-    """Only `wanted` is read: another value switches on what we lack, as `why` says. default: what a missing key means, `wanted` if not given;
-    where that is another, the key is written."""
+    """Only `wanted` is accepted: other values enable an unsupported feature, see `why`. default: the value of a missing key (default: `wanted`);
+    if it differs from `wanted`, the key is written."""
 
     key: str
     wanted: Any
@@ -244,7 +247,7 @@ class Must:
 
 @dataclass(frozen=True)
 class Put:
-    """Keys that are written and say nothing to us."""
+    """Keys that are written and not read."""
 
     tree: Tree
 
@@ -257,7 +260,7 @@ class Put:
 
 @dataclass(frozen=True)
 class Set:
-    """A value that follows from others, or a check of them (without a path). It has no key."""
+    """A value computed from others, or a check of them (without a path). It has no key."""
 
     path: str
     value: Callable[[ConfigReader, Found], Any]
@@ -272,7 +275,7 @@ class Set:
 
 @dataclass(frozen=True)
 class Part:
-    """The config of a part of a base, in the map at `key` (None: in this config itself), by a table of its own."""
+    """The config of a part of a base, in the map at `key` (None: in this config itself), with its own table."""
 
     key: str | None
     table: Table
@@ -283,5 +286,5 @@ class Part:
         found.setdefault("parts", []).append(self.table.read(part))
 
     def write(self, base: View, tree: Tree) -> None:
-        made = self.table.write(base.cfg)
-        tree |= made if self.key is None else {self.key: made}
+        inner = self.table.write(base.cfg)
+        tree |= inner if self.key is None else {self.key: inner}

@@ -1,8 +1,8 @@
-"""Tensor names as a table that runs both ways: their name and ours, `{i}` being the number of a block.
+"""Two-way tables of tensor names: their name and ours, where `{i}` is the number of a block.
 
-Names of ours have the roots of paths in a config (formats/fields.py): `("model.layers.{i}.self_attn.q_proj", "block.attn.q")` is a weight, and a
-bias where the block has one. Which tensors there are, and how large, is what a model of the config has: a line whose tensor it lacks falls
-away. Several of ours, with spaces between, stand one behind the other in one tensor of theirs. Steps that follow are done first.
+Our names have the roots of paths in a config (formats/fields.py): `("model.layers.{i}.self_attn.q_proj", "block.attn.q")` is a weight, and a
+bias if the block has one. The config determines which tensors exist, and their shapes: a line is skipped if the model lacks its tensor.
+Several names of ours, separated by spaces, are concatenated in one tensor of theirs. Steps after the names are applied first.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -23,11 +23,11 @@ from onebase.model.trunk import Block
 Names = Iterable[tuple[str, str] | tuple[str, str, Step] | Tie | Ignore]
 ENDS = ("", ".weight", ".bias")
 OLD = (("gamma", ".weight"), ("beta", ".bias"))
-"""Names of a layer norm's numbers in checkpoints of TensorFlow's days, and ESM's still."""
+"""Parameter names of a layer norm in checkpoints converted from TensorFlow, and in ESM's."""
 
 
 def under(prefix: str, names: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Lines of tensors whose names begin alike: their name behind `prefix`, to ours."""
+    """Lines of tensors with a common prefix: their name after `prefix`, and ours."""
     return [(prefix + theirs, ours) for theirs, ours in names.items()]
 
 
@@ -35,12 +35,12 @@ PARTS = ("attn.q", "attn.k", "attn.v", "attn.o", "attn_norm", "ff.up", "ff.down"
 
 
 def block_names(theirs: str) -> dict[str, str]:
-    """Their names, with spaces between, of a plain block's q, k, v, o, norm of attention, up, down and norm of the feed-forward, to ours."""
+    """Lines of a plain block. theirs: names of q, k, v, o, attention norm, up, down and feed-forward norm, separated by spaces."""
     return {name: f"block.{part}" for name, part in zip(theirs.split(), PARTS, strict=True)}
 
 
 def rules_of(cfg: BaseConfig, kind: str, names: Names) -> list[Rule | Tie | Ignore]:
-    """The rules that the lines make for a base; `kind` is the trunk that `trunk`, `block` and `codec` mean."""
+    """The rules of these lines for a base; `kind` is the trunk that `trunk`, `block` and `codec` refer to."""
     own, depth = parameters(cfg), len(cfg.trunks[kind].blocks)
     names = list(names)
     out: list[Rule | Tie | Ignore] = [x for x in names if not isinstance(x, tuple)]
@@ -58,7 +58,7 @@ def rules_of(cfg: BaseConfig, kind: str, names: Names) -> list[Rule | Tie | Igno
 def table_family(
     model_type: str, table: Table, names: Names | Callable[[BaseConfig], Names], **more: Any
 ) -> Family:
-    """A family of one trunk by its two tables; more: what else a Family has."""
+    """A family of one trunk from its two tables. more: other fields of Family."""
     assert table.codec is not None
     kind = table.codec.kind
 
@@ -79,28 +79,28 @@ def _rules(
 ) -> list[Rule | Tie]:
     out: list[Rule | Tie] = []
     for end in ENDS:
-        made = tuple(name + end for name in ours)
-        if all(name in own for name in made):
-            cut = (Split(tuple(own[name][0] for name in made)),) if len(made) > 1 else ()
-            out.append(Rule((theirs + end,), made, (*steps, *cut)))
+        whole = tuple(name + end for name in ours)
+        if all(name in own for name in whole):
+            cut = (Split(tuple(own[name][0] for name in whole)),) if len(whole) > 1 else ()
+            out.append(Rule((theirs + end,), whole, (*steps, *cut)))
     if ours[0].endswith("norm") and f"{ours[0]}.bias" in own:
         out += [Tie(f"{theirs}.{old}", ours[0] + end) for old, end in OLD]
     return out
 
 
 def parameters(cfg: BaseConfig) -> dict[str, Shape]:
-    """All learned tensors of a base without storage in few bits, by name; nothing is allocated."""
+    """Shapes of all parameters of a base (as if not quantized), by name; nothing is allocated."""
     first = {name: replace(t, blocks=t.blocks[:1]) for name, t in cfg.trunks.items()}
     with torch.device("meta"):
-        found = _shapes(BaseModel(replace(cfg, trunks=first, storage=None)))
-    found = {name: shape for name, shape in found.items() if ".blocks." not in name}
+        whole = _shapes(BaseModel(replace(cfg, trunks=first, storage=None)))
+    shapes = {name: shape for name, shape in whole.items() if ".blocks." not in name}
     for name, trunk in cfg.trunks.items():
         make = partial(_block, width=trunk.width, memory=trunk.memory)
         for i, block in enumerate(trunk.blocks):
-            found |= {f"trunks.{name}.blocks.{i}.{part}": shape for part, shape in make(block).items()}
+            shapes |= {f"trunks.{name}.blocks.{i}.{part}": shape for part, shape in make(block).items()}
         if trunk.lambdas:
-            found[f"trunks.{name}.lambdas"] = (len(trunk.blocks), 2)
-    return found
+            shapes[f"trunks.{name}.lambdas"] = (len(trunk.blocks), 2)
+    return shapes
 
 
 @lru_cache(maxsize=256)

@@ -1,4 +1,4 @@
-"""Bytes of a file read into memory of their own. A mapped file would stay in memory beside the weights that are made of it."""
+"""Reads bytes of a file into newly allocated memory. A mapped file would stay in memory together with the weights built from it."""
 
 import io
 import math
@@ -16,7 +16,7 @@ from onebase.formats.rules import Shape
 
 
 def read_tensor(file: Path, start: int, shape: Shape, dtype: torch.dtype) -> Tensor:
-    """The tensor that lies `start` bytes into a file, in row-major order. Raises ArtifactError where the file ends before it."""
+    """The tensor at byte `start` of a file, in row-major order. Raises ArtifactError if the file is too short."""
     out = torch.empty(math.prod(shape), dtype=dtype)
     with opened(file) as f:
         read_into(f, start, out.view(torch.uint8).numpy())
@@ -25,7 +25,7 @@ def read_tensor(file: Path, start: int, shape: Shape, dtype: torch.dtype) -> Ten
 
 @contextmanager
 def opened(file: Path) -> Iterator[io.FileIO]:
-    """The file, open for `read_into`. Raises ArtifactError for what the disk refuses."""
+    """The file, open for `read_into`. Raises ArtifactError for disk errors."""
     try:
         with open(file, "rb", buffering=0) as f:
             yield f
@@ -34,7 +34,7 @@ def opened(file: Path) -> Iterator[io.FileIO]:
 
 
 def read_into(f: io.FileIO, start: int, out: np.ndarray[Any, Any]) -> None:
-    """Fill `out`, uint8 [n], with the bytes from `start` on. Raises ArtifactError where there are fewer."""
+    """Fill `out`, uint8 [n], with the bytes from `start` on. Raises ArtifactError if there are fewer."""
     done, view = 0, out.data
     f.seek(start)
     while done < len(view):

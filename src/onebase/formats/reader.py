@@ -1,4 +1,4 @@
-"""A foreign config read strictly: every value is asked for by name and type, and what was never asked for is known."""
+"""Reads foreign configs strictly: every value by name and type. Keys that are never read are reported."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -21,12 +21,12 @@ _NAMES = {
 
 
 MAX_SIZE = 2**20
-"""Widths, heads, layers beyond it are no model but a trap: what follows from them would fill the memory."""
+"""Larger widths, heads or layers are refused: a hostile config could fill the memory."""
 
 
 class ConfigReader:
-    """The keys of one `config.json`. `where` names the file in errors; `tensors` are the names in the checkpoint, and `look` reads one of
-    them, for what no key says."""
+    """The keys of one `config.json`. where: the file, for errors; tensors: names in the checkpoint; look: reads one of them, for values that no
+    key has."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class ConfigReader:
     ) -> None:
         self.data, self.where, self.tensors, self.look = data, where, tensors, look
         self.asked: set[str] = set()
-        self.passed: list[str] = []  # keys of maps in it that were looked at and passed over
+        self.passed: list[str] = []  # keys of inner maps that were ignored
 
     def has(self, key: str) -> bool:
         """Whether the key is there and not null."""
@@ -45,16 +45,15 @@ class ConfigReader:
         return self.data.get(key) is not None
 
     def get(self, key: str, kind: type[T], default: T | None = None) -> T:
-        """The value of `key`; `default` where it is missing or null. Raises ConfigError for another type, or without a default.
-
-        Numbers are finite.
+        """The value of `key`, or `default` if it is missing or null. Raises ConfigError for another type, for numbers that are not finite, and
+        for a missing key without a default.
         """
         if not self.has(key):
             if default is None:
                 file = Path(self.where.split(": ")[0]).name
                 raise ConfigError(
                     f"{self.where}: key '{key}' is missing",
-                    f"it is {_NAMES[kind]}; take an intact copy of {file}",
+                    f"it must be {_NAMES[kind]}; take an intact copy of {file}",
                 )
             return default
         value = self.data[key]
@@ -96,7 +95,7 @@ class ConfigReader:
         return table[value]
 
     def must(self, key: str, wanted: Any, default: Any, why: str) -> None:
-        """Refuse a value that switches on what the trunk does not have."""
+        """Refuse a value that enables a feature that the trunk does not have."""
         value = self.data.get(key) if self.has(key) else default
         if value != wanted:
             raise ConfigError(f"{self.where}: '{key}' is {value!r}: {why}", f"only {wanted!r} is supported")
@@ -110,7 +109,7 @@ class ConfigReader:
         return ConfigError(f"{self.where}: '{key}' is {self.data.get(key)!r}", f"accepted: {accepted}")
 
     def checked(self, make: Callable[[], T]) -> T:
-        """`make()`, its ConfigErrors told with the name of the file."""
+        """`make()`; its ConfigErrors get the name of the file."""
         try:
             return make()
         except ConfigError as e:
@@ -118,5 +117,5 @@ class ConfigReader:
 
     @property
     def unread(self) -> list[str]:
-        """Keys that nobody asked for: the record names them."""
+        """Keys that were never read. The record lists them."""
         return sorted(self.data.keys() - self.asked) + self.passed

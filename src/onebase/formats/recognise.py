@@ -1,4 +1,4 @@
-"""Which format of others a path is in, by the names of its files and their first bytes alone: quick, and without torch."""
+"""Recognises the foreign format of a path by its file names and their first bytes alone: fast, and without torch."""
 
 import struct
 from collections.abc import Callable, Mapping
@@ -8,20 +8,20 @@ from onebase.artifact.manifest import MANIFEST
 from onebase.formats.hf.files import CONFIG
 
 MODULES = "modules.json"
-"""What sentence-transformers writes beside, or in the place of, config.json."""
+"""sentence-transformers writes it beside or instead of config.json."""
 PEFT_CONFIG = "adapter_config.json"
 CT2_FILE = "model.bin"
 
 
 def is_folder(path: Path) -> bool:
-    """Is this a folder of a saved Hugging Face model (and none of ours)?"""
+    """Is this a folder of a saved Hugging Face model (and not of ours)?"""
     if not path.is_dir() or (path / MANIFEST).is_file():
         return False
     return (path / CONFIG).is_file() or (path / MODULES).is_file()
 
 
 def is_gguf(path: Path) -> bool:
-    """Is this a file that calls itself GGUF?"""
+    """Does the file name end in .gguf?"""
     return path.is_file() and path.suffix.lower() == ".gguf"
 
 
@@ -32,7 +32,7 @@ def is_ctranslate2(path: Path) -> bool:
             head = f.read(256)
     except OSError:
         return False
-    # A version and a short text that names a "...Spec": nothing else that is called model.bin begins so.
+    # A version and a short text that ends in "Spec": no other kind of model.bin begins like this.
     if len(head) < 7 or struct.unpack("<I", head[:4])[0] > 255:
         return False
     end = 6 + struct.unpack("<H", head[4:6])[0]
@@ -40,18 +40,18 @@ def is_ctranslate2(path: Path) -> bool:
 
 
 def is_peft(path: Path) -> bool:
-    """Is this a folder that PEFT saved an adapter in?"""
+    """Is this a folder of an adapter saved by PEFT?"""
     return path.is_dir() and (path / PEFT_CONFIG).is_file()
 
 
 FORMATS_IN: Mapping[str, Callable[[Path], bool]] = {
-    "a CTranslate2 folder of a Whisper (model.bin, tokenizer.json)": is_ctranslate2,
+    "a CTranslate2 folder of Whisper (model.bin, tokenizer.json)": is_ctranslate2,
     "a Hugging Face folder (config.json and safetensors)": is_folder,
     "a .gguf file": is_gguf,
 }
-"""Formats that a base is opened from, by what they are called, and what says that a path is of one. The first that fits counts."""
+"""Formats that a base can be opened from, with the function that recognises each. The first match counts."""
 
 
 def format_of(path: Path) -> str | None:
-    """The format of others that a path is in; None where it is in none that is opened."""
+    """The foreign format of a path; None if it is in no supported one."""
     return next((name for name, fits in FORMATS_IN.items() if fits(path)), None)

@@ -1,8 +1,8 @@
-"""How a foreign checkpoint's tensors become ours and back: rules, each with its inverse.
+"""Rules that convert a foreign checkpoint's tensors to ours and back. Each rule has an inverse.
 
-A rule says which of their tensors make which of ours, and by what steps. A step works on a list of tensors and knows its way
-back; steps only move numbers, so import after export is bitwise. Every foreign key belongs to exactly one rule, every tensor of ours
-is made by exactly one: `plan` checks it, by names and shapes, before any data is read.
+A rule maps some of their tensors to some of ours by steps. A step works on a list of tensors and can be inverted. Steps only
+rearrange values, so import after export is bitwise equal. Every foreign key belongs to exactly one rule, and exactly one rule produces
+each tensor of ours: `plan` checks it by names and shapes before any data is read.
 """
 
 import re
@@ -28,7 +28,7 @@ class Step(Protocol):
 
 @dataclass(frozen=True)
 class Split:
-    """One tensor of theirs holds several of ours, `sizes` long, one behind the other along `dim`."""
+    """One tensor of theirs is several of ours, of lengths `sizes`, concatenated along `dim`."""
 
     sizes: tuple[int, ...]
     dim: int = 0
@@ -43,7 +43,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Transpose:
-    """They keep matrices the other way round (GPT-2); vectors have no other way."""
+    """Their matrices are transposed (GPT-2); vectors stay."""
 
     def there(self, xs: list[Tensor]) -> list[Tensor]:
         return [x.T if x.ndim == 2 else x for x in xs]
@@ -53,7 +53,7 @@ class Transpose:
 
 @dataclass(frozen=True)
 class Rotary:
-    """They pair neighbouring features of a head for rotation, we pair its halves: rows [heads * H, ...] are put in our order."""
+    """Their rotary embedding pairs adjacent features of a head, ours pairs its halves: rows [heads * H, ...] are reordered."""
 
     heads: int
 
@@ -66,7 +66,7 @@ class Rotary:
 
 @dataclass(frozen=True)
 class Reshape:
-    """The same numbers under another shape (a patch convolution is a matrix)."""
+    """The same values in another shape (a patch convolution is a matrix)."""
 
     theirs: tuple[int, ...]
     ours: tuple[int, ...]
@@ -80,7 +80,7 @@ class Reshape:
 
 @dataclass(frozen=True)
 class Lead:
-    """They have `dims` dimensions of 1 in front."""
+    """Their tensors have `dims` leading dimensions of size 1."""
 
     dims: int = 1
 
@@ -93,7 +93,7 @@ class Lead:
 
 @dataclass(frozen=True)
 class Rule:
-    """`theirs` become `ours` by `steps`, in order; without steps one tensor gets another name."""
+    """Converts `theirs` to `ours` by `steps`, in order; without steps a tensor is only renamed."""
 
     theirs: tuple[str, ...]
     ours: tuple[str, ...]
@@ -118,13 +118,13 @@ def rename(theirs: str, ours: str, *steps: Step) -> Rule:
 
 
 def split(theirs: str, ours: Sequence[str], sizes: Sequence[int], dim: int = 0, *before: Step) -> Rule:
-    """One tensor of theirs holds several of ours."""
+    """One tensor of theirs is several of ours."""
     return Rule((theirs,), tuple(ours), (*before, Split(tuple(sizes), dim)))
 
 
 @dataclass(frozen=True)
 class Tie:
-    """A second name of a tensor of ours. It may be missing; where it is there it must be equal. Export leaves it out."""
+    """A second name of a tensor of ours. It may be missing; if it is there it must be equal. Export leaves it out."""
 
     theirs: str
     ours: str
@@ -132,9 +132,9 @@ class Tie:
 
 @dataclass(frozen=True)
 class Ignore:
-    """Keys that say nothing the config does not say (a regular expression on the whole key), for the reason `why`.
+    """Keys that add nothing to the config (a regular expression on the whole key), for the reason `why`.
 
-    `check`, where given, must hold of the tensor: what is thrown away is looked at first.
+    check: must be true for the tensor before it is dropped.
     """
 
     pattern: str
@@ -148,7 +148,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class TensorPlan:
-    """Rules that fit a checkpoint: what to place, what to compare, what to look at and leave."""
+    """Rules matched to a checkpoint: tensors to load, to compare, and to check and ignore."""
 
     rules: tuple[Rule, ...]
     ties: tuple[Tie, ...]
@@ -158,26 +158,26 @@ class TensorPlan:
 def plan(rules: Rules, theirs: Mapping[str, Shape], ours: Mapping[str, Shape], where: str) -> TensorPlan:
     """Match rules with the keys of a checkpoint and the parameters of a model, by name and shape alone.
 
-    Raises ArtifactError that names a key no rule uses, a key a rule does not find, or a shape that does not fit.
+    Raises ArtifactError with a key that no rule uses, a key that is missing, or a shape that does not match.
     """
     moves = complete(rules, theirs, where)
-    made = _once((name for r in moves for name in r.ours), "makes")
-    assert made == ours.keys(), (
-        f"rules and model differ: {sorted(made ^ ours.keys())[:5]}"
+    produced = _once((name for r in moves for name in r.ours), "produce")
+    assert produced == ours.keys(), (
+        f"rules and model differ: {sorted(produced ^ ours.keys())[:5]}"
     )  # our bug, not the file's
     used = {name for r in moves for name in r.theirs}
     ties = [t for t in rules if isinstance(t, Tie) and t.theirs in theirs]
     left = theirs.keys() - used - {t.theirs for t in ties}
     ignored = []
     for name in sorted(left):
-        found = next((i for i in rules if isinstance(i, Ignore) and re.fullmatch(i.pattern, name)), None)
-        if found is None:
+        rule = next((i for i in rules if isinstance(i, Ignore) and re.fullmatch(i.pattern, name)), None)
+        if rule is None:
             raise ArtifactError(
                 f"{where}: no rule reads tensor {name!r} {list(theirs[name])}"
                 + _nearest(name, used - theirs.keys()),
-                "this checkpoint has a part that the family does not know: it would be lost",
+                "the family does not support this part of the checkpoint: it would be lost",
             )
-        ignored.append((name, found))
+        ignored.append((name, rule))
     for r in moves:
         for name, wanted in zip(r.theirs, their_shapes(r, ours), strict=True):
             if theirs[name] != wanted:
@@ -189,8 +189,8 @@ def plan(rules: Rules, theirs: Mapping[str, Shape], ours: Mapping[str, Shape], w
 
 
 def complete(rules: Rules, theirs: Mapping[str, Shape], where: str) -> list[Rule]:
-    """The rules that move tensors, by the names that the checkpoint has. Raises ArtifactError naming one that it lacks."""
-    # Of two equal tensors some savers keep the one that we would leave out.
+    """The rules that load tensors, with the names in this checkpoint. Raises ArtifactError with a name that is missing."""
+    # Of two tied tensors some savers keep the one that we leave out.
     twins = {t.ours: t.theirs for t in rules if isinstance(t, Tie) and t.theirs in theirs}
     moves = [
         Rule((twins[r.ours[0]],), r.ours)
@@ -199,20 +199,20 @@ def complete(rules: Rules, theirs: Mapping[str, Shape], where: str) -> list[Rule
         for r in rules
         if isinstance(r, Rule)
     ]
-    used = _once((name for r in moves for name in r.theirs), "reads")
+    used = _once((name for r in moves for name in r.theirs), "read")
     for name in sorted(used - theirs.keys()):
         raise ArtifactError(
-            f"{where}: tensor {name!r} is missing, which its config asks for"
+            f"{where}: tensor {name!r} is missing, which its config requires"
             + _nearest(name, theirs.keys() - used),
-            "the checkpoint is incomplete, or its config is of another model",
+            "the checkpoint is incomplete, or its config belongs to another model",
         )
     return moves
 
 
 def their_shapes(rule: Rule, ours: Mapping[str, Shape]) -> list[Shape]:
-    """The shapes of `rule.theirs` that give ours: the rule run backwards on tensors without data."""
-    made = rule.back([torch.empty(ours[name], device="meta") for name in rule.ours])
-    return [tuple(x.shape) for x in made]
+    """The shapes of `rule.theirs` that give ours: the inverse rule on tensors without data."""
+    xs = rule.back([torch.empty(ours[name], device="meta") for name in rule.ours])
+    return [tuple(x.shape) for x in xs]
 
 
 def _once(names: Iterable[str], what: str) -> set[str]:
@@ -227,7 +227,7 @@ def _nearest(name: str, others: Iterable[str]) -> str:
     import difflib
     from itertools import islice
 
-    # Few and short ones: a file can hold so many names that comparing them would take for ever.
+    # Only a few short names: a file can have so many that comparing them all would take too long.
     short = sorted(islice((x for x in others if len(x) <= 200), 1000))
     near = difflib.get_close_matches(name, short, 1, 0.8)
-    return f" (is {near[0]!r} it?)" if near else ""
+    return f" (the nearest is {near[0]!r})" if near else ""

@@ -1,6 +1,6 @@
-"""Whether two codecs of text are alike: ids of probe texts, of the text of every token and of conversations, and what frames and ends a text.
+"""Compares two text codecs: ids of probe texts, of every token's text and of conversations, and the tokens that frame and end a text.
 
-An exported tokenizer is read back and compared with the one it came from before the export is called done.
+An export is complete only after the exported tokenizer was read back and compared with the original.
 """
 
 import random
@@ -38,7 +38,7 @@ TALKS = (
 
 
 def probes(tokenizer: Tokenizer) -> Iterator[str]:
-    """Texts that turn on what tokenizers differ in, the text of every token, some of three, and added tokens inside words."""
+    """Texts that expose differences between tokenizers: typical cases, every token's text, triples of tokens, added tokens inside words."""
     yield from TEXTS
     shown = (i for i in range(tokenizer.vocab_size) if i not in tokenizer.special_ids)
     words = [w for w in (tokenizer.decode([i], start=False) for i in shown) if "\ufffd" not in w]
@@ -53,11 +53,12 @@ def probes(tokenizer: Tokenizer) -> Iterator[str]:
 def other_ids(
     ours: Tokenizer, theirs: Tokenizer, follows: Sequence[Follows], *, nearest: bool = False
 ) -> str | None:
-    """The first text that is read otherwise, as words; None where all are alike. nearest: all but spaces must come through, no more."""
+    """A description of the first text with different ids; None if there is none. nearest: texts only need to survive a round trip, except
+    for spaces."""
     texts = list(probes(ours))
     for kind in follows:
-        found = (_ids(codec, texts, kind) for codec in (ours, theirs))
-        for text, a, b in zip(texts, *found, strict=True):
+        pair = (_ids(codec, texts, kind) for codec in (ours, theirs))
+        for text, a, b in zip(texts, *pair, strict=True):
             if a is None or b is None:
                 if a is not b:
                     return f"{text[:60]!r} has ids only {'here' if b is None else 'there'}"
@@ -77,11 +78,11 @@ def other_ids(
 
 
 def other_talk(ours: TextCodec, theirs: TextCodec) -> str | None:
-    """Where a conversation is read otherwise, as words."""
+    """A description of the first conversation with different ids; None if there is none."""
     for talk in TALKS:
         try:
             a = ours.chat_ids(talk)
-        except UserError:  # a template that takes other conversations, or none
+        except UserError:  # the template does not support this conversation, or any
             continue
         if (b := theirs.chat_ids(talk)) != a:
             at = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
@@ -90,19 +91,19 @@ def other_talk(ours: TextCodec, theirs: TextCodec) -> str | None:
 
 
 def other_frame(ours: Tokenizer, theirs: Tokenizer) -> str | None:
-    """What stands around a text that is read whole, where that differs, as words."""
+    """The tokens around a whole text, as a description, if they differ."""
     if ours.framed([]) == theirs.framed([]) and ours.begun([]) == theirs.begun([]):
         return None
     return " ".join([*ours.roles.before, "...", *ours.roles.after])
 
 
 def lost_ends(ours: Tokenizer, theirs: Tokenizer) -> list[str]:
-    """Tokens that end a generation here and not there."""
+    """Stop tokens of `ours` that are none of `theirs`."""
     return [n for n in ours.roles.stop if ours.specials[n] not in theirs.stop_ids]
 
 
 def _ids(tokenizer: Tokenizer, texts: list[str], follows: Follows) -> list[list[int] | None]:
-    """Ids of each text; None for one that would become a special token and is refused."""
+    """Ids of each text; None for a text that is refused because it would become a special token."""
     try:
         return list(tokenizer.encode_batch(texts, follows=follows))
     except UserError:
@@ -113,5 +114,5 @@ def _ids(tokenizer: Tokenizer, texts: list[str], follows: Follows) -> list[list[
 
 
 def _bare(text: str) -> str:
-    """A text without its spaces, however written."""
+    """A text without its spaces, in either form."""
     return text.replace("▁", "").replace(" ", "")

@@ -1,4 +1,4 @@
-"""Tensors of a foreign checkpoint put in place in a model, by a plan: memory-mapped, in parallel, each read once."""
+"""Loads the tensors of a foreign checkpoint into a model by a plan: memory-mapped, in parallel, each read once."""
 
 import os
 import re
@@ -17,7 +17,7 @@ from onebase.formats.rules import Ignore, Rule, Rules, Shape, TensorPlan, Tie, c
 
 
 class WeightSource(Protocol):
-    """Tensors somewhere on disk. Reading is safe from several threads. fresh: what is read is in memory of its own, not of the file."""
+    """Tensors on disk. Reading is thread-safe. fresh: tensors are read into newly allocated memory, not mapped from the file."""
 
     where: str
     fresh: bool
@@ -26,10 +26,10 @@ class WeightSource(Protocol):
         """Every tensor by name, from headers alone."""
 
     def read(self, name: str) -> Tensor:
-        """One tensor, whole; a view of mapped memory where it can be."""
+        """One whole tensor; a view of mapped memory if possible."""
 
     def parts(self, name: str) -> Iterator[Tensor]:
-        """The same tensor in order, some of its first axis at a time: for what is looked at and not kept."""
+        """The same tensor in slices along its first axis, in order: for checks that do not keep it."""
 
 
 def own_shapes(model: BaseModel) -> dict[str, Shape]:
@@ -40,46 +40,46 @@ def own_shapes(model: BaseModel) -> dict[str, Shape]:
 def load_weights(
     cfg: BaseConfig, family: Family, source: WeightSource, *, dtype: torch.dtype | None = None
 ) -> BaseModel:
-    """A frozen model of `cfg` on the CPU with the checkpoint's weights. Raises ArtifactError, before reading, for what does not fit.
+    """A frozen model of `cfg` on the CPU with the checkpoint's weights. Raises ArtifactError, before reading, for tensors that do not match.
 
-    Weights keep their stored number format (or take `dtype`): a model in bf16 needs two bytes a weight here too.
+    Weights keep their stored dtype (or are converted to `dtype`): a bf16 model needs two bytes a weight here too.
     """
     theirs = source.shapes()
     rules = with_prefixes(family.rules(cfg), family, theirs)
-    complete(rules, theirs, source.where)  # before a model is made, which takes long where a config says so
+    complete(rules, theirs, source.where)  # before the model is built, which takes long for a large config
     with torch.device("meta"):
         model = BaseModel(cfg)
-    found = plan(rules, theirs, own_shapes(model), source.where)
+    matched = plan(rules, theirs, own_shapes(model), source.where)
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        made = dict(
-            pair for part in pool.map(lambda r: _moved(r, source, dtype), found.rules) for pair in part
+        tensors = dict(
+            pair for part in pool.map(lambda r: _moved(r, source, dtype), matched.rules) for pair in part
         )
-    model.load_state_dict(made, strict=True, assign=True)
-    _look(found, source, made)
+    model.load_state_dict(tensors, strict=True, assign=True)
+    _check(matched, source, tensors)
     return model.requires_grad_(False).eval()
 
 
 def with_prefixes(rules: Rules, family: Family, theirs: Mapping[str, Shape]) -> Rules:
-    """The rules by the names that this checkpoint uses: as its saver spells them, or of a trunk saved alone."""
-    found = [
+    """The rules with the names in this checkpoint: with its saver's prefixes, or those of a trunk saved without its head."""
+    prefixes = [
         (begin, ours)
         for begin, ours in family.checkpoint_prefixes
         if any(n.startswith(begin) for n in theirs)
     ]
-    for begin, ours in found:  # of a model with several parts each may begin in a way of its own
+    for begin, ours in prefixes:  # each part of a model may have its own
         rules = _renamed(rules, ours, begin)
-    return rules if found else shortened(rules, family.prefix, theirs)
+    return rules if prefixes else shortened(rules, family.prefix, theirs)
 
 
 def shortened(rules: Rules, prefix: str, theirs: Mapping[str, Shape]) -> Rules:
-    """The rules for a checkpoint whose trunk was saved alone, without `prefix` before its names."""
+    """The rules for a checkpoint of a trunk saved without its head, whose names lack `prefix`."""
     if not prefix or any(name.startswith(prefix) for name in theirs):
         return rules
     return _renamed(rules, prefix, "")
 
 
 def _renamed(rules: Rules, before: str, after: str) -> Rules:
-    """The rules with `after` where their names began with `before`."""
+    """The rules with the prefix `before` of their names replaced by `after`."""
 
     def named(name: str) -> str:
         return after + name.removeprefix(before) if name.startswith(before) else name
@@ -94,8 +94,8 @@ def _renamed(rules: Rules, before: str, after: str) -> Rules:
 
 
 def passed_over(rules: Rules, listed: Iterable[str], unlisted: Iterable[str], where: str) -> list[str]:
-    """Notices of names in which an index and its shards differ, where the model needs none of them: second names of a tensor, and what is left
-    out anyway. Raises ArtifactError for another: its weights are lost, or are of no one."""
+    """Notices of names in which an index and its shards differ, if the model does not need them: second names of a tensor, and ignored ones.
+    Raises ArtifactError for other names: their weights are missing or belong to nothing."""
     notices = []
     ties = {t.theirs for t in rules if isinstance(t, Tie)}
     for what, names in (("is in no shard", listed), ("is not in the index", unlisted)):
@@ -104,7 +104,7 @@ def passed_over(rules: Rules, listed: Iterable[str], unlisted: Iterable[str], wh
                 isinstance(i, Ignore) and re.fullmatch(i.pattern, name) for i in rules
             ):
                 raise ArtifactError(f"{where}: tensor {name!r} {what}", "take an intact copy of the folder")
-            notices.append(f"tensor {name!r} {what}; nothing needs it")
+            notices.append(f"tensor {name!r} {what}; the model does not need it")
     return notices
 
 
@@ -114,39 +114,39 @@ def _moved(rule: Rule, source: WeightSource, dtype: torch.dtype | None) -> list[
 
 
 def _own(x: Tensor, dtype: torch.dtype | None, fresh: bool) -> Tensor:
-    """`x` alone in its memory: a view would keep the whole file mapped, or the other parts of one tensor."""
-    alone = fresh and x.is_contiguous() and x.untyped_storage().nbytes() == x.nbytes
-    return x.to(dtype or x.dtype, memory_format=torch.contiguous_format, copy=not alone)
+    """`x` with its own storage: a view would keep the whole file mapped, or the other parts of a tensor."""
+    owned = fresh and x.is_contiguous() and x.untyped_storage().nbytes() == x.nbytes
+    return x.to(dtype or x.dtype, memory_format=torch.contiguous_format, copy=not owned)
 
 
 def _weight(source: WeightSource, name: str) -> Tensor:
-    """A tensor of floating-point numbers. Those of one byte become bf16, which holds them all: few kernels read them."""
+    """A floating-point tensor. One-byte floats become bf16, which represents them exactly: few kernels support them."""
     x = source.read(name)
     if not x.is_floating_point():
         raise ArtifactError(
-            f"{source.where}: tensor {name!r} holds {str(x.dtype).removeprefix('torch.')}, which are no weights",
-            "give the checkpoint from before it was quantised",
+            f"{source.where}: tensor {name!r} has dtype {str(x.dtype).removeprefix('torch.')}, weights must be floating-point",
+            "give the checkpoint from before it was quantized",
         )
     return x if x.element_size() > 1 else x.to(torch.bfloat16)
 
 
-def _look(found: TensorPlan, source: WeightSource, made: Mapping[str, Tensor]) -> None:
-    for tie in found.ties:
-        if not _equal(source.parts(tie.theirs), made[tie.ours]):
+def _check(matched: TensorPlan, source: WeightSource, tensors: Mapping[str, Tensor]) -> None:
+    for tie in matched.ties:
+        if not _equal(source.parts(tie.theirs), tensors[tie.ours]):
             raise ArtifactError(
                 f"{source.where}: the config ties {tie.theirs!r} to another tensor, but the two differ",
                 "set tie_word_embeddings to false in its config.json if they are meant to differ",
             )
-    for name, ignore in found.ignored:
+    for name, ignore in matched.ignored:
         if ignore.check is not None and not ignore.check(source.read(name)):
             raise ArtifactError(
-                f"{source.where}: tensor {name!r} was to be left out ({ignore.why}), but it says something else",
-                "this checkpoint is not what its config.json says",
+                f"{source.where}: tensor {name!r} should be ignored ({ignore.why}), but it has other values",
+                "the checkpoint does not match its config.json",
             )
 
 
 def _equal(parts: Iterable[Tensor], whole: Tensor) -> bool:
-    """Do the parts, in order, hold the numbers of `whole` once they are in its number format?"""
+    """Are the parts, concatenated and converted to its dtype, equal to `whole`?"""
     at = 0
     for part in parts:
         here = whole[at : at + len(part)]
@@ -157,7 +157,7 @@ def _equal(parts: Iterable[Tensor], whole: Tensor) -> bool:
 
 
 def given_back(model: BaseModel, rules: Rules) -> dict[str, Tensor]:
-    """The model's weights under their names: the rules run backwards. Ties are left out, as their savers do."""
+    """The model's weights under foreign names, by the inverse rules. Ties are left out, as other savers do."""
     own = {name: p.detach() for name, p in model.named_parameters()}
     out: dict[str, Tensor] = {}
     for rule in rules:

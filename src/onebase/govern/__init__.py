@@ -1,1 +1,1 @@
-"""What an artifact is made of: the store, lineage, verification and the record in print and as a page."""
+"""Provenance of artifacts: the store, lineage, verification, and the record as text or HTML page."""

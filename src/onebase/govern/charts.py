@@ -1,7 +1,7 @@
-"""The charts of our pages, drawn by matplotlib (extra `charts`) as SVG inside the page: sharp at any size, in the colours of its style sheet.
+"""Charts of our pages, drawn with matplotlib (extra `charts`) as inline SVG in the colours of the style sheet.
 
-Every chart is one <svg> with a title and a description for screen readers. Each is made in two steps: a figure, and the figure as SVG. Where
-matplotlib is not installed there are no charts; the pages have the same numbers as tables.
+Every chart is one <svg> with a title and a description for screen readers. It is built in two steps: a figure, then SVG. Without matplotlib
+there are no charts; the pages have the same numbers as tables.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH = 900  # user units; the page scales the chart, and scrolls it on narrow screens
-HALF = 440  # of a chart that stands beside another
-_LEAST = 1e-100  # a span that can be divided by
+HALF = 440  # width of a chart next to another
+_LEAST = 1e-100  # smallest span to divide by
 _LANE, _HEAD, _GAP = 17, 22, 8  # of the interval chart: a system's lane, a row's label, the space below a row
 
 
 @dataclass(frozen=True)
 class Dot:
-    """One score in a chart: `kind` is "base", "untrained", "open" or "classical" and gives its shape and colour."""
+    """One score in a chart. kind: "base", "untrained", "open" or "classical"; determines shape and colour."""
 
     name: str
     kind: str
@@ -47,7 +47,7 @@ class Dot:
 
 @dataclass(frozen=True)
 class Panel:
-    """Scores of one metric under a common axis: `rows` are (label, dots)."""
+    """Scores of one metric on a common axis. rows: (label, dots)."""
 
     metric: str
     better: str
@@ -56,12 +56,12 @@ class Panel:
 
 
 def finite(value: Any) -> bool:
-    """Whether a value from a log or record is a number that can be drawn."""
+    """Whether a value from a log or record is a number that can be plotted."""
     return isinstance(value, (int, float)) and abs(value) <= 1e100  # not nan, not inf, no endless integer
 
 
 def smooth(values: Sequence[float]) -> list[float]:
-    """Centred moving mean over about a thirtieth of the values; the window shrinks alike on both sides at the ends."""
+    """Centred moving mean over about a thirtieth of the values; at the ends the window shrinks symmetrically."""
     half = max(1, len(values) // 60)
     sums = [0.0]
     for v in values:
@@ -74,7 +74,7 @@ def smooth(values: Sequence[float]) -> list[float]:
 
 
 def warmdown_start(lines: Sequence[dict[str, Any]]) -> int | None:
-    """Index of the first step of the warm-down: the rate only falls from there. None when it never falls."""
+    """Index of the first step of the warm-down, from which the learning rate only falls. None if it never falls."""
     factors = [line.get("factor") for line in lines]
     if not factors or not all(finite(f) for f in factors):
         return None
@@ -82,28 +82,28 @@ def warmdown_start(lines: Sequence[dict[str, Any]]) -> int | None:
     return top + 1 if top + 1 < len(factors) else None
 
 
-def learnt(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The lines of log.jsonl with a finite loss that changed weights."""
+def trained_lines(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The lines of log.jsonl whose step had a finite loss and changed weights."""
     return [x for x in lines if finite(x.get("loss")) and finite(x.get("tokens")) and not x.get("skipped")]
 
 
 def curve_chart(lines: Sequence[dict[str, Any]]) -> Markup | None:
-    """Loss against tokens read (raw and smoothed, the warm-down shaded), and below it the tokens a second.
+    """Loss over tokens read (raw and smoothed, the warm-down shaded), and below it tokens per second.
 
-    lines: those of log.jsonl; steps without a finite loss are left out. None when fewer than two are left, or without matplotlib.
+    lines: those of log.jsonl; steps without a finite loss are skipped. None with fewer than two steps, or without matplotlib.
     """
-    used = learnt(lines)
+    used = trained_lines(lines)
     if len(used) < 2 or not can_draw():
         return None
     loss, tokens = [float(x["loss"]) for x in used], float(used[-1]["tokens"])
     last = smooth(loss)[-1]
-    says = f"The loss {{}} from {loss[0]:.2f} to {last:.2f} nats per token"
-    says = f"{says.format('falls')} over {tokens:,.0f} tokens" if last < loss[0] else says.format("goes")
-    return as_svg(curve_figure(used), "Training loss and speed", says + ".")
+    text = f"The loss {{}} from {loss[0]:.2f} to {last:.2f} nats per token"
+    text = f"{text.format('falls')} over {tokens:,.0f} tokens" if last < loss[0] else text.format("goes")
+    return as_svg(curve_figure(used), "Training loss and speed", text + ".")
 
 
 def curve_figure(used: Sequence[dict[str, Any]]) -> Figure:
-    """The figure of `curve_chart`: axes of the loss, and of the speed where it is known."""
+    """The figure of `curve_chart`: axes of the loss, and of the speed if known."""
     end = float(used[-1]["tokens"])
     unit, name = (1e6, "million tokens read") if end >= 1e6 else (1e3, "thousand tokens read")
     tokens, loss = [float(x["tokens"]) / unit for x in used], [float(x["loss"]) for x in used]
@@ -123,10 +123,12 @@ def curve_figure(used: Sequence[dict[str, Any]]) -> Figure:
     low = ax
     if len(speed) > 1:
         low = axes_at(fig, 326, 70)
-        most = sorted(s for _, s in speed)[int(0.99 * (len(speed) - 1))] * 1.1  # one odd step sets no scale
+        most = (
+            sorted(s for _, s in speed)[int(0.99 * (len(speed) - 1))] * 1.1
+        )  # so that one outlier does not set the scale
         low.set_xlim(ax.get_xlim())
         low.set_ylim(0, most)
-        low.set_title("tokens a second", loc="left", size=12, color=COLOURS["soft"])
+        low.set_title("tokens per second", loc="left", size=12, color=COLOURS["soft"])
         low.plot(
             *thinned([t for t, _ in speed], [min(s, most) for _, s in speed]),
             gid="speed",
@@ -142,17 +144,16 @@ def curve_figure(used: Sequence[dict[str, Any]]) -> Figure:
 def series_chart(
     points: Iterable[tuple[float, float]], title: str, of: str, ends: Sequence[float] = ()
 ) -> Markup | None:
-    """One number against another, as it is and smoothed; half as wide as the page.
+    """A series of points, raw and smoothed; half as wide as the page.
 
-    of: what counts whole numbers along x. ends: values that the axis of y reaches in any case. None with fewer than two points, or without
-    matplotlib.
+    of: label of the x axis. ends: values that the y axis always includes. None with fewer than two points, or without matplotlib.
     """
     used = [(float(x), float(y)) for x, y in points if finite(x) and finite(y)]
     if len(used) < 2 or not can_draw():
         return None
     ys = [y for _, y in used]
-    says = f"From {number(ys[0])} to {number(ys[-1])}, between {number(min(ys))} and {number(max(ys))}."
-    return as_svg(series_figure(used, title, of, ends), title, says)
+    text = f"From {number(ys[0])} to {number(ys[-1])}, between {number(min(ys))} and {number(max(ys))}."
+    return as_svg(series_figure(used, title, of, ends), title, text)
 
 
 def series_figure(used: Sequence[tuple[float, float]], title: str, of: str, ends: Sequence[float]) -> Figure:
@@ -173,16 +174,16 @@ def series_figure(used: Sequence[tuple[float, float]], title: str, of: str, ends
 
 
 def interval_chart(panels: Iterable[Panel], title: str) -> Markup | None:
-    """Dots with their 95% intervals, a lane a system, a panel with its own axis for each metric. None without a score, or without matplotlib."""
+    """Dots with 95% intervals, one lane per system, and a panel with its own axis per metric. None without a score, or without matplotlib."""
     used = [p for p in panels if any(finite(d.score.value) for _, dots in p.rows for d in dots)]
     if not used or not can_draw():
         return None
-    says = [
+    text = [
         label + ": " + ", ".join(f"{d.name} {d.score.value:.{p.digits}f}" for d in dots)
         for p in used
         for label, dots in p.rows
     ]
-    return as_svg(interval_figure(used), title, ". ".join(says) + ".")
+    return as_svg(interval_figure(used), title, ". ".join(text) + ".")
 
 
 def interval_figure(panels: Sequence[Panel]) -> Figure:
@@ -194,8 +195,8 @@ def interval_figure(panels: Sequence[Panel]) -> Figure:
         page.text(0, y + 16, plain(f"{panel.metric}, {panel.better} is better"), weight="bold", size=14)
         y += 30
         ax = axes_at(fig, y, height, 340, 66)
-        found = [d.score for _, dots in panel.rows for d in dots if finite(d.score.value)]
-        low, high = min(s.low for s in found), max(s.high for s in found)
+        scores = [d.score for _, dots in panel.rows for d in dots if finite(d.score.value)]
+        low, high = min(s.low for s in scores), max(s.high for s in scores)
         pad = max((high - low) * 0.06, 1e-6)
         ax.set(xlim=(low - pad, high + pad), ylim=(y + height, y))
         for label, dots in panel.rows:
@@ -229,6 +230,6 @@ def _speed(line: dict[str, Any]) -> bool:
 
 
 def _lines(ax: Axes, xs: Sequence[float], ys: Sequence[float]) -> None:
-    """A line as it is, and smoothed."""
+    """A line, raw and smoothed."""
     ax.plot(*thinned(xs, ys), color=COLOURS["base"], lw=1, alpha=0.55, gid="raw")
     ax.plot(*thinned(xs, smooth(ys)), color=COLOURS["base"], lw=2.2, gid="smooth")

@@ -1,4 +1,4 @@
-"""matplotlib (extra `charts`) as our pages want it: figures in user units, and a figure as SVG in the colours and letters of the page."""
+"""Helpers to draw with matplotlib (extra `charts`) for our pages: figures in user units, and SVG with the colours and fonts of the page."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-POINTS = 700  # of a line at most: a long run draws every k-th step
+POINTS = 700  # maximum of a line: a long run is drawn with every k-th step
 LEFT, RIGHT = 62, 14
 _NAMES = "page ink soft rule panel base untrained classical open"
 COLOURS = {name: f"#0000{i:02x}" for i, name in enumerate(_NAMES.split(), 1)}
-"""What stands for a colour of the style sheet until the figure is SVG."""
+"""Placeholders for colours of the style sheet, replaced in the SVG."""
 
 
 def can_draw() -> bool:
-    """Is matplotlib there?"""
+    """Whether matplotlib is installed."""
     return importlib.util.find_spec("matplotlib") is not None
 
 
@@ -32,19 +32,19 @@ def number(value: float, _: Any = None) -> str:
 
 
 def plain(text: str) -> str:
-    """Text that matplotlib takes for no formula."""
+    """Text with `$` escaped, which matplotlib would read as a formula."""
     return text.replace("$", r"\$")
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """A figure of so many user units: 72 of them are matplotlib's inch, so that its points are units too."""
+    """A figure with its size in user units: 72 of them are matplotlib's inch, so that its points are units too."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width / 72, height / 72), dpi=72)
 
 
 def page_of(fig: Figure) -> Axes:
-    """The whole figure as axes in user units, from the upper left corner, behind the others."""
+    """Axes over the whole figure in user units, with the origin at the upper left, behind the other axes."""
     width, height = fig.get_size_inches() * 72
     ax = fig.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0), zorder=-1)
     ax.set_axis_off()
@@ -52,7 +52,7 @@ def page_of(fig: Figure) -> Axes:
 
 
 def axes_at(fig: Figure, top: float, height: float, left: float = LEFT, right: float = RIGHT) -> Axes:
-    """Axes at a place in user units: no frame, marks in soft letters."""
+    """Axes at a position in user units, without frame, with soft tick labels."""
     width, whole = fig.get_size_inches() * 72
     box = (left / width, 1 - (top + height) / whole, (width - left - right) / width, height / whole)
     ax = fig.add_axes(box, facecolor="none")
@@ -63,7 +63,7 @@ def axes_at(fig: Figure, top: float, height: float, left: float = LEFT, right: f
 
 
 def set_ticks(ax: Axes, up: int, along: int, whole: bool = False) -> None:
-    """About so many round numbers on each axis. The grid is of y, or of x where y has none."""
+    """About `up` and `along` round tick values on y and x. The grid is on y, or on x if y has no ticks."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
     for axis, count in ((ax.yaxis, up), (ax.xaxis, along)):
@@ -84,15 +84,15 @@ def thinned(xs: Sequence[float], ys: Sequence[float]) -> tuple[list[float], list
     return [xs[i] for i in keep], [ys[i] for i in keep]
 
 
-def as_svg(fig: Figure, title: str, says: str) -> Markup:
-    """The figure as SVG for a page: its colours and letters are the page's, and no id of it is another chart's."""
+def as_svg(fig: Figure, title: str, description: str) -> Markup:
+    """The figure as SVG for a page: with the page's colours and fonts, and without ids that could clash with another chart."""
     from matplotlib import rc_context
 
     for artist in fig.findobj():
-        artist.set_clip_on(False)  # all is inside, and a page shall have no url(...)
+        artist.set_clip_on(False)  # nothing exceeds the figure, and clip paths would need url(...)
     out = io.StringIO()
-    letters: Any = {"svg.fonttype": "none", "font.sans-serif": ["DejaVu Sans"]}  # the style sheet has others
-    with rc_context(letters | {"svg.hashsalt": title, "path.simplify": False}):
+    fonts: Any = {"svg.fonttype": "none", "font.sans-serif": ["DejaVu Sans"]}  # the style sheet overrides it
+    with rc_context(fonts | {"svg.hashsalt": title, "path.simplify": False}):
         fig.savefig(out, format="svg", transparent=True)
     body = out.getvalue().partition("<defs>")[2].partition("</defs>")[2].rpartition("</svg>")[0]
     body = re.sub(r'<g id="([a-z]+)"', r'<g class="\1"', body).replace("xlink:href", "href")
@@ -102,4 +102,4 @@ def as_svg(fig: Figure, title: str, says: str) -> Markup:
     width, height = fig.get_size_inches() * 72
     return Markup(
         '<svg role="img" viewBox="0 0 {:.0f} {:.0f}" aria-label="{}"><desc>{}</desc>{}</svg>'
-    ).format(width, height, title, says, Markup(body))
+    ).format(width, height, title, description, Markup(body))

@@ -1,4 +1,4 @@
-"""Where an artifact comes from and what relies on it, followed by fingerprint through the store."""
+"""Ancestors and dependents of an artifact, followed by fingerprint through the store."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from onebase.govern.store import Store, StoreEntry, read_entry
 
 @dataclass(frozen=True)
 class Node:
-    """An artifact and what it was made from. `path` is None when no artifact of that fingerprint is in the store."""
+    """An artifact and its parents. path: None if no artifact with that fingerprint is in the store."""
 
     kind: str
     fingerprint: str
@@ -32,30 +32,30 @@ class Node:
 
 
 def lineage(store: Store, folder: str | Path) -> Node:
-    """The tree from the artifact at `folder` to its roots. Raises ArtifactError when `folder` is no artifact."""
+    """The tree from the artifact at `folder` to its roots. Raises ArtifactError if `folder` is not an artifact."""
     known = {e.fingerprint: e for e in store.list() if e.fingerprint}
     entry = read_entry(folder)
     return _node(entry, entry.name or Path(folder).name, known, ())
 
 
 def dependents(store: Store, fingerprint: str, through: bool = False) -> tuple[StoreEntry, ...]:
-    """Entries with this fingerprint among their parents: the adapters that break when the base changes.
+    """Entries with this fingerprint among their parents: the adapters that break if the base changes.
 
-    With `through`, also those that rely on them in turn (an adapter's run, a base grown from a base).
+    through: include indirect dependents (an adapter's run, a base derived from a base).
     """
-    entries, found, ask = store.list(), dict[str, StoreEntry](), [fingerprint]
-    while ask:
-        wanted = ask.pop()
+    entries, matches, queue = store.list(), dict[str, StoreEntry](), [fingerprint]
+    while queue:
+        parent = queue.pop()
         for entry in entries:
-            if entry.name not in found and any(p["fingerprint"] == wanted for p in entry.parents):
-                found[entry.name] = entry
+            if entry.name not in matches and any(p["fingerprint"] == parent for p in entry.parents):
+                matches[entry.name] = entry
                 if through and entry.fingerprint:
-                    ask.append(entry.fingerprint)
-    return tuple(sorted(found.values(), key=lambda e: e.name))
+                    queue.append(entry.fingerprint)
+    return tuple(sorted(matches.values(), key=lambda e: e.name))
 
 
 def tree_lines(node: Node) -> list[str]:
-    """The tree as indented text, the artifact first and its parents below it."""
+    """The tree as indented lines, each artifact above its parents."""
     where = "" if node.path else "  (not in the store)"
     head = f"{node.kind} {node.name or '(no name)'} {node.fingerprint or 'unknown fingerprint'}{where}"
     return [head] + ["  " + line for parent in node.parents for line in tree_lines(parent)]
@@ -65,11 +65,13 @@ def _node(entry: StoreEntry, name: str, known: dict[str, StoreEntry], above: Seq
     parents = []
     seen = (*above, entry.fingerprint)
     for parent in entry.parents:
-        mark = parent["fingerprint"]
-        found = known.get(mark)
-        # A forged record could name itself as its ancestor; following it would never end.
-        if found is None or mark in seen:
-            parents.append(Node(parent["kind"], mark, parent["name"], found.path if found else None))
+        fingerprint = parent["fingerprint"]
+        ancestor = known.get(fingerprint)
+        # A forged record could name itself as its ancestor, which would be an infinite loop.
+        if ancestor is None or fingerprint in seen:
+            parents.append(
+                Node(parent["kind"], fingerprint, parent["name"], ancestor.path if ancestor else None)
+            )
         else:
-            parents.append(_node(found, found.name, known, seen))
+            parents.append(_node(ancestor, ancestor.name, known, seen))
     return Node(entry.kind, entry.fingerprint, name, entry.path, tuple(parents))

@@ -1,4 +1,4 @@
-"""The store as a list: each name with what it is, what it was made from, its size and its date."""
+"""List the artifacts of the store with kind, parents, size and date."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +13,8 @@ from onebase.readable import size
 
 @dataclass(frozen=True)
 class Listed:
-    """A name in the store. what: the task and method of an adapter, the source of an imported base, "" where the record does not say. made_from: names (or else
-    the beginnings of fingerprints) of its parents. bytes: of all its files."""
+    """A name in the store. what: task and method of an adapter, source of an imported base, "" if not recorded. made_from: names (or prefixes of
+    fingerprints) of its parents. bytes: of all its files."""
 
     entry: StoreEntry
     what: str
@@ -23,7 +23,7 @@ class Listed:
 
     @property
     def fields(self) -> dict[str, Any]:
-        """The same for programs."""
+        """The entry as JSON data."""
         e = self.entry
         return {
             "name": e.name,
@@ -39,39 +39,39 @@ class Listed:
 
 
 def listed(store: Store, kind: str | None = None) -> tuple[list[Listed], tuple[str, ...]]:
-    """All names, or those of one kind, and a line for each whose folder is gone or damaged. Raises UserError for a kind that is none."""
+    """All names, or those of one kind, and a line for each whose folder is missing or damaged. Raises UserError for an unknown kind."""
     if kind is not None and kind not in FOLDERS:
         raise UserError(f"kind {kind!r} is not known", f"kinds: {', '.join(FOLDERS)}")
     named = {e.fingerprint: e.name for e in store.list() if e.fingerprint}
-    found, gone = [], list(store.unreadable())
+    entries, missing = [], list(store.unreadable())
     for entry in store.list(kind):
         try:
-            found.append(_listed(entry, named))
+            entries.append(_listed(entry, named))
         except (ArtifactError, OSError) as e:
-            gone.append(f"{entry.name}: {e.cause if isinstance(e, ArtifactError) else e}")
-    return found, tuple(gone)
+            missing.append(f"{entry.name}: {e.cause if isinstance(e, ArtifactError) else e}")
+    return entries, tuple(missing)
 
 
 def _listed(entry: StoreEntry, named: dict[str, str]) -> Listed:
     manifest = read_manifest(entry.path)
     record = Record.load(entry.path / RECORD) if (entry.path / RECORD).is_file() else Record(entry.kind)
-    said = [record.get(name) for name in ("task", "method")] if entry.kind == "adapter" else []
-    came = record.get("imported.hub")
+    what = [record.get(name) for name in ("task", "method")] if entry.kind == "adapter" else []
+    hub = record.get("imported.hub")
     if entry.kind == "base":
-        said = [came["repo"] if isinstance(came, dict) and "repo" in came else record.get("imported.from")]
+        what = [hub["repo"] if isinstance(hub, dict) and "repo" in hub else record.get("imported.from")]
     parents = [
         named.get(str(p.get("fingerprint"))) or p.get("name") or f"{str(p.get('fingerprint'))[:16]}..."
         for p in entry.parents
     ]
     total = sum(f["bytes"] for f in manifest["files"].values())
-    return Listed(entry, " ".join(str(x) for x in said if x), tuple(map(str, parents)), total)
+    return Listed(entry, " ".join(str(x) for x in what if x), tuple(map(str, parents)), total)
 
 
-def table(store: Store, found: list[Listed]) -> str:
-    """The list for people."""
-    if not found:
-        return f"nothing is in the store ({store.root}); docs/records.md says how a folder gets a name in it"
-    rows = [("name", "kind", "what", "from", "size", "made")]
+def table(store: Store, entries: list[Listed]) -> str:
+    """The list as a text table."""
+    if not entries:
+        return f"the store is empty ({store.root}); add a folder with: onebase list --add NAME=DIR"
+    rows = [("name", "kind", "what", "from", "size", "created")]
     rows += [
         (
             x.entry.name,
@@ -81,7 +81,7 @@ def table(store: Store, found: list[Listed]) -> str:
             size(x.bytes),
             x.entry.created[:10],
         )
-        for x in found
+        for x in entries
     ]
     wide = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [

@@ -1,6 +1,6 @@
-"""What an artifact is made of as one HTML page: what `show` says, and its curves where the record or the run's log has some.
+"""The record of an artifact as one HTML page: the output of `show`, with curves from the record or the run's log.
 
-All text goes through Jinja's autoescape: a record from elsewhere is shown, not obeyed.
+All text goes through Jinja's autoescape, so that markup in a foreign record is displayed, not interpreted.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ _SERIES: dict[str, tuple[str, float, tuple[float, ...]]] = {
     "gap": ("Gap to the engine, mean, nats a token", 1, (0,)),
     "gap_most": ("Gap to the engine, largest, nats a token", 1, (0,)),
 }
-"""Of a number of a rollout: its title, what it is multiplied by, and what its axis reaches in any case."""
+"""Per series of rollouts: chart title, factor, and values that the axis always includes."""
 
 
 def write_page(folder: str | Path, path: str | Path) -> None:
-    """Write what the artifact in `folder` is made of as one self-contained HTML file; a file that is there is replaced.
+    """Write the record of the artifact in `folder` as one self-contained HTML file; an existing file is replaced.
 
-    Raises ArtifactError, UserError where `path` cannot be a file, or lies in an artifact: it would no longer be what its manifest says.
+    Raises ArtifactError; UserError if `path` cannot be a file, or is inside an artifact, which would then differ from its manifest.
     """
     path = Path(path)
     refuse_place(path)
@@ -46,15 +46,15 @@ def write_page(folder: str | Path, path: str | Path) -> None:
 
 
 def refuse_place(path: Path) -> None:
-    """Raises UserError where `path` cannot be a page: a folder, one that is not there, or inside of an artifact."""
+    """Raises UserError if `path` cannot be a page: it is a folder, its folder does not exist, or it is inside an artifact."""
     if path.is_dir() or not path.parent.is_dir():
-        why = "is a folder" if path.is_dir() else f"has no folder {path.parent} to stand in"
-        raise UserError(f"the page {path} {why}", "give a file in a folder that is there")
+        why = "is a folder" if path.is_dir() else f"cannot be written: there is no folder {path.parent}"
+        raise UserError(f"the page {path} {why}", "give a file in an existing folder")
     for parent in path.resolve().parents:
         if (parent / MANIFEST).is_file():
             raise UserError(
-                f"{path} is inside of the artifact {parent}, which holds what its manifest says and nothing else",
-                f"give a file beside it, for example {parent}.html",
+                f"{path} is inside the artifact {parent}, which contains only the files of its manifest",
+                f"give a file next to it, for example {parent}.html",
             )
 
 
@@ -80,7 +80,7 @@ def render(folder: str | Path) -> str:
             files={clean(name): size for name, size in data["files"].items()},
             facts=list(fact_rows(f for f in shown if f not in config)),
             config=list(fact_rows(config)),
-            said=_said(facts),
+            sentences=_sentences(facts),
             charts=_charts(rollouts),
             names=_names(rollouts),
             rollouts=[[as_text(r[k]) if k in r else "" for k in _names(rollouts)] for r in rollouts],
@@ -98,7 +98,7 @@ def _dict(value: Any) -> dict[str, Any]:
 
 
 def _rollouts(value: Any) -> list[dict[str, Any]]:
-    """The curve of a reinforce record; empty where it is none."""
+    """The curve of a reinforce record; empty if the value is not one."""
     rows = value if isinstance(value, list) else []
     return rows if all(isinstance(r, dict) and r for r in rows) else []
 
@@ -108,7 +108,7 @@ def _names(rollouts: list[dict[str, Any]]) -> list[str]:
 
 
 def _charts(rollouts: list[dict[str, Any]]) -> list[Markup]:
-    """A chart for each number of the rollouts, those that we know first."""
+    """A chart for each series of the rollouts, the known ones first."""
     at = [r.get("rollout", i) for i, r in enumerate(rollouts)]
     names = [n for n in _names(rollouts) if n != "rollout"]
     out = []
@@ -119,8 +119,8 @@ def _charts(rollouts: list[dict[str, Any]]) -> list[Markup]:
     return [chart for chart in out if chart is not None]
 
 
-def _said(facts: dict[str, dict[str, Any]]) -> list[str]:
-    """What the record says of the rollouts, in sentences."""
+def _sentences(facts: dict[str, dict[str, Any]]) -> list[str]:
+    """A summary of the rollouts in the record, in sentences."""
 
     def number(field: str, key: str = "") -> Any:
         value = facts.get(field, {}).get("value")
@@ -129,22 +129,20 @@ def _said(facts: dict[str, dict[str, Any]]) -> list[str]:
 
     out = []
     if (written := number("reinforce.completions")) is not None:
-        out.append(f"{written:,.0f} completions were written and judged.")
+        out.append(f"{written:,.0f} completions were generated and judged.")
     if (same := number("reinforce.no_signal")) is not None:
-        out.append(
-            f"In {100 * same:.3g}% of the groups all rewards were equal, so that there was nothing to compare."
-        )
+        out.append(f"In {100 * same:.3g}% of the groups all rewards were equal, so they gave no gradient.")
     mean, most = number("reinforce.gap", "mean"), number("reinforce.gap", "most")
     if mean is not None and most is not None:
         out.append(
-            "The engine that wrote them and the forward that learns from them differ in the log-probability of a token "
+            "The engine that generated them and the training forward differ in the log-probability of a token "
             f"by {mean:.2g} nats on average and {most:.2g} at most."
         )
     return out
 
 
 def _log(folder: Path) -> list[dict[str, Any]]:
-    """The lines of the log beside a base that was trained in a run folder; none elsewhere."""
+    """The lines of the log next to a base that was trained in a run folder; else an empty list."""
     folder = folder.resolve()
     path = folder.parent / "log.jsonl"
     if folder.name != "base" or not path.is_file():
@@ -152,4 +150,4 @@ def _log(folder: Path) -> list[dict[str, Any]]:
     try:
         return [line for line in read_log(path) if isinstance(line, dict)]
     except (OSError, ValueError, RecursionError) as e:
-        raise ArtifactError(f"{path} cannot be read as a log: {e}", "move it away, or mend it") from None
+        raise ArtifactError(f"{path} cannot be read as a log: {e}", "move or repair it") from None

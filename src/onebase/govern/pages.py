@@ -1,6 +1,6 @@
-"""What our HTML pages share: templates that escape all text, and how values are printed in them.
+"""Shared parts of our HTML pages: templates that escape all text, and filters that format values.
 
-A page is one file without scripts that loads nothing; its look is `style.css.jinja`, which every template includes.
+A page is one file without scripts or external resources; its style is `style.css.jinja`, which every template includes.
 """
 
 from __future__ import annotations
@@ -11,28 +11,28 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from onebase.govern.charts import curve_chart, finite, learnt, smooth
+from onebase.govern.charts import curve_chart, finite, smooth, trained_lines
 from onebase.govern.show import UNKNOWN
 
 ROWS = 20
-"""Of the table of a curve, where there is nothing to draw it with."""
+"""Rows of the table that replaces a chart without matplotlib."""
 
 
 def environment(folder: Path) -> Environment:
-    """Templates of `folder` and of this room, with the filters known, whole, seconds, size and visible."""
-    made = Environment(
+    """Templates of `folder` and of this package, with the filters known, whole, seconds, size and visible."""
+    templates = Environment(
         loader=FileSystemLoader([folder, Path(__file__).parent]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters.update(known=known, whole=whole, seconds=seconds, size=size, visible=visible)
-    return made
+    templates.filters.update(known=known, whole=whole, seconds=seconds, size=size, visible=visible)
+    return templates
 
 
 def learning(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What `curve.html.jinja` prints of the lines of log.jsonl."""
+    """Variables of `curve.html.jinja` from the lines of log.jsonl."""
     good = [x for x in lines if finite(x.get("loss")) and not x.get("skipped")]
     speeds = sorted(x["tokens_per_second"] for x in good if finite(x.get("tokens_per_second")))
     facts = {
@@ -42,21 +42,21 @@ def learning(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "last": f"{smooth([x['loss'] for x in good])[-1]:.3f}" if good else UNKNOWN,
         "speed": whole(speeds[len(speeds) // 2]) if speeds else UNKNOWN,
     }
-    chart, used = curve_chart(lines), learnt(lines)
+    chart, used = curve_chart(lines), trained_lines(lines)
     every = max(1, len(used) // ROWS)
     rows = [] if chart or len(used) < 2 else [*used[:-1:every], used[-1]]
     return {"curve": facts, "curve_svg": chart, "curve_rows": rows}
 
 
 def known(value: Any) -> str:
-    """Text of a value; "unknown" for what is missing."""
+    """Text of a value; "unknown" if it is missing."""
     if value is None or value == "" or value == [] or value == {}:
         return UNKNOWN
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
 def whole(value: Any) -> str:
-    """A count with its thousands marked."""
+    """A count with thousands separators."""
     return f"{value:,.0f}" if finite(value) else UNKNOWN
 
 
@@ -79,7 +79,7 @@ def size(value: Any) -> str:
 
 
 def visible(text: Any) -> str:
-    """`text` as it is, but with control and direction characters shown as escapes."""
+    """`text` with control and direction characters shown as escapes."""
     return "".join(
         c if c.isprintable() or c in "\n\t\u200d" else c.encode("unicode_escape").decode() for c in str(text)
     )

@@ -1,4 +1,4 @@
-"""The record of an artifact for people and programs: every value with its origin, unknown printed as unknown."""
+"""The record of an artifact as text, table or JSON: every value with its origin, unknown values marked as unknown."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 UNKNOWN, NOT_SET = "unknown", "not set"
 Row = tuple[str, str, str]
 """(field, value, origin)"""
-# What a reader asks first. A field counts as known when an event is named so, or begins so ("flops.counted").
+# Fields that are expected per kind. A field counts as known if an event has this name or prefix ("flops.counted").
 EXPECTED = {
     "base": ("config", "data", "tokens", "flops", "energy", "seconds", "machine", "versions", "scores"),
     "adapter": ("task", "method", "data", "parameters", "seconds", "machine", "versions", "scores"),
@@ -30,7 +30,8 @@ EXPECTED = {
 def describe(folder: str | Path) -> dict[str, Any]:
     """The artifact as JSON data, for `onebase show REF --json`. Unknown values are null. Raises ArtifactError.
 
-    "summary" lists {"question", "answer", "origin"}: what a reader asks first (`govern.summary`). "facts" lists {"field", "value", "origin", "time", "times"}: the latest value of each field, and how often it was noted.
+    "summary" is a list of {"question", "answer", "origin"} (`govern.summary`). "facts" is a list of {"field", "value", "origin", "time",
+    "times"}: the latest value of each field, and how often it was recorded.
     """
     folder = Path(folder)
     manifest, entry = read_manifest(folder), read_entry(folder)
@@ -51,9 +52,9 @@ def describe(folder: str | Path) -> dict[str, Any]:
         if not any(f["field"] == name or f["field"].startswith((name + ".", name + "_")) for f in facts):
             facts.append({"field": name, "value": None, "origin": "not recorded", "time": None, "times": 0})
     missing = [f["field"] for f in facts if f["value"] is None and not _not_set(f)]
-    asked = summary(record, entry.kind, missing)
+    overview = summary(record, entry.kind, missing)
     return {
-        "summary": [dict(zip(("question", "answer", "origin"), row, strict=True)) for row in asked],
+        "summary": [dict(zip(("question", "answer", "origin"), row, strict=True)) for row in overview],
         "path": str(folder),
         "kind": entry.kind,
         "fingerprint": entry.fingerprint or None,
@@ -68,7 +69,7 @@ def describe(folder: str | Path) -> dict[str, Any]:
 
 
 def lines(folder: str | Path) -> list[str]:
-    """The artifact as plain text, `field  value  [origin]`, one a line: what a reader asks first, an empty line, then field by field. Raises ArtifactError."""
+    """The artifact as lines `field  value  [origin]`: the summary, an empty line, then all fields. Raises ArtifactError."""
     data = describe(folder)
     return [*_aligned(list(answers(data))), "", *_aligned(list(_rows(data)))]
 
@@ -88,14 +89,14 @@ def show(folder: str | Path, console: Console | None = None) -> None:
     data = describe(folder)
     for part in (answers(data), _rows(data)):
         for row in part:
-            # Text: no markup is read
+            # Text is not parsed for markup
             table.add_row(*(Text(cell, style="dim" if cell == UNKNOWN else "") for cell in row))
         table.add_section()
     (console or Console()).print(table)
 
 
 def clean(text: str) -> str:
-    """`text` with control characters shown, not obeyed: a record from elsewhere must not drive the terminal."""
+    """`text` with control characters escaped, because a foreign record must not control the terminal."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
@@ -105,13 +106,13 @@ def _rows(data: dict[str, Any]) -> Iterator[Row]:
 
 
 def answers(data: dict[str, Any]) -> Iterator[Row]:
-    """What `describe` says a reader asks first, as text."""
+    """The summary of `describe` as text."""
     for row in data["summary"]:
         yield row["question"], clean(row["answer"]), clean(row["origin"])
 
 
 def about(data: dict[str, Any]) -> Iterator[Row]:
-    """What `describe` says beside the facts, as text."""
+    """The fields of `describe` other than summary and facts, as text."""
     for name, origin in (
         ("kind", "manifest"),
         ("fingerprint", "manifest"),
@@ -130,18 +131,18 @@ def about(data: dict[str, Any]) -> Iterator[Row]:
 
 
 def fact_rows(facts: Iterable[dict[str, Any]]) -> Iterator[Row]:
-    """Facts of `describe`, a row for each value inside of them."""
+    """Facts of `describe`, one row for each nested value."""
     for fact in facts:
         again = f" (latest of {fact['times']})" if fact["times"] > 1 else ""
         for field, value in _leaves(fact["field"], fact["value"]):
-            said = NOT_SET if value is None and _not_set(fact) else as_text(value)
-            yield clean(field), said, clean(fact["origin"]) + again
+            text = NOT_SET if value is None and _not_set(fact) else as_text(value)
+            yield clean(field), text, clean(fact["origin"]) + again
 
 
 def _not_set(fact: dict[str, Any]) -> bool:
-    """Is a value that is none what somebody, or the default, wants it to be? So is a part that a config does not have."""
-    wanted = Origin.of(fact["origin"]) in (Origin.DEFAULT, Origin.USER, Origin.RECIPE)
-    return wanted or fact["field"].startswith("config.")
+    """Whether a missing value is a choice (of the user, the recipe or the default), or a part that a config does not have."""
+    chosen = Origin.of(fact["origin"]) in (Origin.DEFAULT, Origin.USER, Origin.RECIPE)
+    return chosen or fact["field"].startswith("config.")
 
 
 def _leaves(field: str, value: Any) -> Iterator[tuple[str, Any]]:

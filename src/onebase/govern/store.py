@@ -1,4 +1,4 @@
-"""The store: a folder of bases, adapters, datasets and runs, with an SQLite index that the folders alone can rebuild."""
+"""The store: a folder of named bases, adapters, datasets and runs, with an SQLite index that can be rebuilt from the folders."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from onebase.errors import ArtifactError, UserError
 
 FOLDERS = {"base": "bases", "adapter": "adapters", "dataset": "datasets", "run": "runs", "checkpoint": "runs"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_LAYOUT = 2  # raised when the table changes: an index of another layout is made anew
-_PLACE_CODES = {
+_LAYOUT = 2  # incremented when the table changes: an index with another layout is rebuilt
+_DISK_CODES = {
     sqlite3.SQLITE_BUSY,
     sqlite3.SQLITE_LOCKED,
     sqlite3.SQLITE_FULL,
@@ -34,7 +34,7 @@ _PLACE_CODES = {
     sqlite3.SQLITE_PERM,
 }
 _DAMAGE = (sqlite3.DatabaseError, UnicodeDecodeError)
-"""What reading a damaged index raises: SQLite's own complaint may quote bytes that are no text."""
+"""Errors from reading a damaged index; SQLite's own message may contain bytes that are not text."""
 _TABLE = """CREATE TABLE artifact (name TEXT PRIMARY KEY, kind TEXT NOT NULL, path TEXT NOT NULL,
     fingerprint TEXT NOT NULL, created TEXT NOT NULL, parents TEXT NOT NULL, stamp TEXT NOT NULL)"""
 
@@ -53,21 +53,23 @@ class StoreEntry:
 
 
 def read_entry(folder: str | Path, name: str = "") -> StoreEntry:
-    """What the index holds of an artifact, read from its manifest and record. Raises ArtifactError."""
+    """The index entry of an artifact, read from its manifest and record. Raises ArtifactError."""
     folder = Path(folder)
     manifest = read_manifest(folder)
     record = Record.load(folder) if (folder / RECORD).is_file() else Record(manifest["kind"])
-    found = manifest["facts"].get("fingerprint") or record.hashes.get("fingerprint") or ""
+    fingerprint = manifest["facts"].get("fingerprint") or record.hashes.get("fingerprint") or ""
     written = datetime.fromtimestamp((folder / MANIFEST).stat().st_mtime, UTC).isoformat(timespec="seconds")
     created = record.events[0].time if record.events else written
-    return StoreEntry(name, manifest["kind"], folder.resolve(), str(found), created, tuple(record.parents))
+    return StoreEntry(
+        name, manifest["kind"], folder.resolve(), str(fingerprint), created, tuple(record.parents)
+    )
 
 
 class Store:
-    """Names for artifacts. `<root>/<kind>s/<name>` is a folder (copied in) or a link to one (registered).
+    """Names for artifacts. `<root>/<kind>s/<name>` is a folder (copied) or a link to one (registered).
 
-    The folders are the truth and `index.sqlite` a cache of them: rows of folders that changed are read again when listed,
-    `reindex()` rebuilds all, and the file can be deleted.
+    The folders are authoritative and `index.sqlite` is a cache: entries of changed folders are reread when listed, `reindex()`
+    rebuilds all, and the file can be deleted.
     """
 
     def __init__(self, root: str | Path | None = None) -> None:
@@ -75,40 +77,42 @@ class Store:
         self.index = self.root / "index.sqlite"
 
     def add(self, path: str | Path, name: str, copy: bool = False) -> StoreEntry:
-        """Register the artifact at `path` under `name`, by reference or, with `copy`, as a copy of its own.
+        """Register the artifact at `path` under `name`, as a link or, with `copy`, as a copy.
 
-        Adding the same folder under the same name again refreshes its row. Raises UserError for a bad or taken name,
-        ArtifactError for a folder that is no artifact or a store that cannot be written.
+        Adding the same folder under the same name again refreshes its entry. Raises UserError for an invalid or used name,
+        ArtifactError for a folder that is not an artifact or a store that is not writable.
         """
         if not _NAME.fullmatch(name):
             raise UserError(
                 f"'{name}' cannot be a store name",
-                "use letters, digits, '.', '_' and '-', a letter or digit first",
+                "use letters, digits, '.', '_' and '-', starting with a letter or digit",
             )
         entry = read_entry(path, name)
         if entry.kind not in FOLDERS:
-            raise ArtifactError(f"{path} is of kind '{entry.kind}'", f"the store holds: {', '.join(FOLDERS)}")
+            raise ArtifactError(
+                f"{path} is of kind '{entry.kind}'", f"kinds in the store: {', '.join(FOLDERS)}"
+            )
         place = self.root / FOLDERS[entry.kind] / name
-        taken = self._places().get(name)
-        if taken is not None and (taken != place or copy or taken.resolve() != entry.path):
+        existing = self._places().get(name)
+        if existing is not None and (existing != place or copy or existing.resolve() != entry.path):
             raise UserError(
-                f"the store has another '{name}' ({taken.resolve()})",
+                f"the store already has '{name}' ({existing.resolve()})",
                 "choose another name or remove that one first",
             )
         with disk_errors(place):
             place.parent.mkdir(parents=True, exist_ok=True)
-            if taken is None and copy:
+            if existing is None and copy:
                 _copy(entry.path, place)
-            elif taken is None:
+            elif existing is None:
                 place.symlink_to(entry.path, target_is_directory=True)
         with self._db() as db:
             self._refresh(db)
         return read_entry(place, name)
 
     def resolve(self, ref: str | Path) -> Path:
-        """The folder that `ref` means: an existing path first, then a store name.
+        """The folder of `ref`: an existing path, else a name in the store.
 
-        Raises UserError naming near store names, or the folder a name pointed to when that has gone.
+        Raises UserError with similar names, or with the missing folder of a registered name.
         """
         if Path(ref).exists():
             return Path(ref)
@@ -124,12 +128,13 @@ class Store:
             raise UserError(f"'{ref}' is neither a path nor a name in the store ({self.root})", hint)
         if not place.exists():
             raise UserError(
-                f"'{ref}' is registered at {os.readlink(place)}, which is gone", "remove it and add it anew"
+                f"'{ref}' is registered at {os.readlink(place)}, which does not exist",
+                "remove the name and add it again",
             )
         return place.resolve()
 
     def list(self, kind: str | None = None) -> tuple[StoreEntry, ...]:
-        """All entries, or those of one kind, by name. Names whose artifact is gone or damaged are left out."""
+        """All entries, or those of one kind, sorted by name, without names whose artifact is missing or damaged."""
         if not self.root.is_dir():
             return ()
         with self._db() as db:
@@ -141,17 +146,17 @@ class Store:
         return tuple(e for e in entries if kind in (None, e.kind))
 
     def unreadable(self) -> tuple[str, ...]:
-        """A line for each name whose artifact is gone or damaged, which `list` leaves out."""
+        """A line for each name that `list` omits because its artifact is missing or damaged."""
         if not self.root.is_dir():
             return ()
         with self._db() as db:
             return self._refresh(db)
 
     def remove(self, name: str) -> None:
-        """Forget a name: a link goes and its artifact stays where it is; a copy made by the store is deleted."""
+        """Remove a name. A linked artifact is not touched; a copy made by the store is deleted."""
         place = self._places().get(name)
         if place is None:
-            self.resolve(name)  # says which names are near
+            self.resolve(name)  # raises with similar names
             raise UserError(
                 f"'{name}' is a path, not a name in the store", "delete the folder yourself if you mean it"
             )
@@ -159,22 +164,21 @@ class Store:
             if place.is_symlink():
                 place.unlink()
             else:
-                gone = place.with_name(
-                    f".{name}.gone-{secrets.token_hex(4)}"
-                )  # a half-deleted folder has no name
+                # Renamed first, so that a half-deleted folder has no name in the store.
+                gone = place.with_name(f".{name}.gone-{secrets.token_hex(4)}")
                 os.rename(place, gone)
                 shutil.rmtree(gone)
         with self._db() as db:
             self._refresh(db)
 
     def reindex(self) -> tuple[str, ...]:
-        """Rebuild the index from the folders alone; returns a line for each name whose folder could not be read."""
+        """Rebuild the index from the folders; returns a line for each name whose folder cannot be read."""
         with self._db() as db:
             db.execute("DELETE FROM artifact")
             return self._refresh(db)
 
     def _refresh(self, db: sqlite3.Connection) -> tuple[str, ...]:
-        """Make the rows agree with the folders; only changed ones are read."""
+        """Update the rows from the folders; only changed folders are read."""
         problems = []
         rows = {row[0]: row for row in db.execute("SELECT * FROM artifact").fetchall()}
         places = self._places()
@@ -195,34 +199,34 @@ class Store:
         return tuple(problems)
 
     def _places(self) -> dict[str, Path]:
-        found = {}
+        places = {}
         for folder in dict.fromkeys(FOLDERS.values()):
             if (self.root / folder).is_dir():
-                found.update({p.name: p for p in (self.root / folder).iterdir() if _NAME.fullmatch(p.name)})
-        return found
+                places.update({p.name: p for p in (self.root / folder).iterdir() if _NAME.fullmatch(p.name)})
+        return places
 
     @contextlib.contextmanager
     def _db(self) -> Iterator[sqlite3.Connection]:
-        """A transaction. A damaged index is thrown away: the folders hold all of it."""
+        """A transaction. A damaged index is deleted, since it can be rebuilt from the folders."""
         with disk_errors(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
         try:
             db = self._open()
         except _DAMAGE as e:
-            if _of_the_place(e):
-                raise self._trouble(e) from e
-            self._throw_away()
+            if _is_disk_problem(e):
+                raise self._unusable(e) from e
+            self._delete_index()
             db = self._open()
         try:
             with db:
                 yield db
         except _DAMAGE as e:
-            if _of_the_place(e):
-                raise self._trouble(e) from e
-            self._throw_away()
+            if _is_disk_problem(e):
+                raise self._unusable(e) from e
+            self._delete_index()
             raise ArtifactError(
-                f"the store's index {self.index} was damaged ({e}) and is thrown away",
-                "run the command again: the index is made anew from the folders",
+                f"the store's index {self.index} was damaged ({e}) and has been deleted",
+                "run the command again: the index is rebuilt from the folders",
             ) from None
         finally:
             db.close()
@@ -231,11 +235,11 @@ class Store:
         db = sqlite3.connect(self.index, timeout=30)
         try:
             db.execute("PRAGMA journal_mode=WAL")
-            if (said := db.execute("PRAGMA integrity_check(1)").fetchone()[0]) != "ok":
-                raise sqlite3.DatabaseError(said)
+            if (problem := db.execute("PRAGMA integrity_check(1)").fetchone()[0]) != "ok":
+                raise sqlite3.DatabaseError(problem)
             if db.execute("PRAGMA user_version").fetchone()[0] != _LAYOUT:
                 with db:
-                    db.execute("BEGIN IMMEDIATE")  # one of several openers does it, the others find it done
+                    db.execute("BEGIN IMMEDIATE")  # one of several processes creates the table
                     if db.execute("PRAGMA user_version").fetchone()[0] != _LAYOUT:
                         db.execute("DROP TABLE IF EXISTS artifact")
                         db.execute(_TABLE)
@@ -245,26 +249,26 @@ class Store:
             raise
         return db
 
-    def _throw_away(self) -> None:
+    def _delete_index(self) -> None:
         with disk_errors(self.index):
             for path in self.root.glob("index.sqlite*"):
                 path.unlink(missing_ok=True)
 
-    def _trouble(self, error: Exception) -> ArtifactError:
+    def _unusable(self, error: Exception) -> ArtifactError:
         return ArtifactError(
             f"the store's index {self.index} cannot be used: {error}",
-            "free some space, or set ONEBASE_HOME to a folder that can be written",
+            "free some space, or set ONEBASE_HOME to a writable folder",
         )
 
 
-def _of_the_place(error: Exception) -> bool:
-    """Is the index locked, or the trouble that of the disk? Then its content is sound."""
+def _is_disk_problem(error: Exception) -> bool:
+    """Whether the index is locked or the disk has the problem; the content of the index is then intact."""
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
-    return code in _PLACE_CODES
+    return code in _DISK_CODES
 
 
 def _stamped(stamp: str, row: tuple[Any, ...]) -> str:
-    """The stamp of a folder with the hash of the row that was made of it: a row that was damaged is read again."""
+    """The stamp of a folder with a hash of its row, so that a damaged row is read again."""
     return f"{stamp} {sha256_bytes(repr(row).encode('utf-8', 'backslashreplace'))[:16]}"
 
 

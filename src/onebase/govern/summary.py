@@ -1,4 +1,4 @@
-"""What a reader asks of an artifact first: what it is, from what, for what, how good, under which licence, and what is unknown."""
+"""The summary of an artifact: what it is, its sources, purpose, scores and licence, and what is unknown."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 from onebase.artifact.record import Record
 
 Answer = tuple[str, str, str]
-"""(question, answer, where it is from)"""
+"""(question, answer, origin)"""
 SHOWN = 8
-"""Scores, or unknown fields, that are listed; of the others their number is said."""
+"""Number of scores, or unknown fields, that are listed; the rest is counted."""
 RECORD, MANIFEST = "record", "manifest"
 
 
 def summary(record: Record, kind: str, unknown: Sequence[str]) -> list[Answer]:
-    """The answers, in the order in which they are asked. unknown: fields that nothing is known of."""
+    """The rows of the summary, in order. unknown: fields without a value."""
     return [
         ("what it is", _what(record, kind), MANIFEST),
         ("from what", "; ".join(_from(record)) or "nothing recorded", RECORD),
@@ -54,15 +54,15 @@ def _from(record: Record) -> Iterator[str]:
 
 
 def _data(record: Record) -> str:
-    """What is known of the data, in a line."""
+    """The training data in one line; "" if nothing is recorded."""
     rows = record.get("data.rows")
     count = f" ({_number(rows)} rows)" if rows is not None else ""
     if names := [str(f.get("name")) for f in _dicts(record.get("data.files"))]:
         return _some(names) + count
     if isinstance(source := record.get("data.source"), dict) and "repo" in source:
         return f"{source['repo']}{count}"
-    if isinstance(found := record.get("data.sources") or record.get("sources"), dict):
-        return _some(list(found))
+    if isinstance(sources := record.get("data.sources") or record.get("sources"), dict):
+        return _some(list(sources))
     if (names := record.get("data.datasets") or record.get("data.trained_on")) is not None:
         return _some([names] if isinstance(names, str) else [str(n) for n in names])
     return f"{_number(rows)} rows" if rows is not None else ""
@@ -73,41 +73,41 @@ def _purpose(record: Record) -> Iterator[str]:
     if task is not None:
         labels = record.get("data.labels")
         of = f" ({_some([str(x) for x in labels])})" if isinstance(labels, list) and labels else ""
-        yield f"{_text(task)}{of}" + (f", learnt by {_text(method)}" if method is not None else "")
+        yield f"{_text(task)}{of}" + (f", trained with {_text(method)}" if method is not None else "")
     elif (language := record.get("language")) is not None:
         yield f"language: {_text(language)}"
 
 
 def _scores(record: Record) -> tuple[str, str]:
-    """Scores with their intervals, and on what."""
-    found: dict[str, tuple[str, str]] = {}
+    """Scores with their intervals and test data."""
+    scores: dict[str, tuple[str, str]] = {}
     for e in record.events:
         if e.field.startswith("scores.") and isinstance(e.value, dict) and _is_number(e.value.get("value")):
             v = e.value
             text = f"{e.field.removeprefix('scores.')} {v['value']:.4g}"
             if _is_number(v.get("low")) and _is_number(v.get("high")):
                 text += f" (95%: {v['low']:.4g} to {v['high']:.4g}, n = {v.get('n', '?')})"
-            found[e.field] = text, _text(v.get("on") or e.origin)
-    if not found:
+            scores[e.field] = text, _text(v.get("on") or e.origin)
+    if not scores:
         return "not measured", RECORD
     by_data: dict[str, list[str]] = {}
-    for text, on in found.values():
+    for text, on in scores.values():
         by_data.setdefault(on, []).append(text)
     gate = record.get("gate")
-    said = [
+    parts = [
         f"{_some(texts)}, {on if on.startswith('measured') else f'on {on}'}" for on, texts in by_data.items()
     ]
     if isinstance(gate, dict) and gate.get("line"):
-        said.append(f"the gate: {gate['line']}")
-    return "; ".join(said), RECORD
+        parts.append(f"the gate: {gate['line']}")
+    return "; ".join(parts), RECORD
 
 
 def _licences(record: Record, kind: str) -> Iterator[Answer]:
-    said = [e for e in record.events if e.field == "licence" and e.value is not None]
-    if said:
-        yield "licence", _text(said[-1].value), said[-1].origin
-        for other in {_text(e.value): e for e in said[:-1]}.values():
-            if _text(other.value).casefold() != _text(said[-1].value).casefold():
+    stated = [e for e in record.events if e.field == "licence" and e.value is not None]
+    if stated:
+        yield "licence", _text(stated[-1].value), stated[-1].origin
+        for other in {_text(e.value): e for e in stated[:-1]}.values():
+            if _text(other.value).casefold() != _text(stated[-1].value).casefold():
                 yield "licence, otherwise", _text(other.value), other.origin
     elif kind in ("base", "adapter"):
         yield "licence", "unknown", "not recorded"
@@ -120,8 +120,10 @@ def _licences(record: Record, kind: str) -> Iterator[Answer]:
     elif kind == "adapter":
         yield "licence of the data", "unknown", "not recorded"
     elif kind == "dataset":
-        found = [e for e in record.events if e.field.startswith("sources.") and e.field.endswith(".licence")]
-        for e in found:
+        of_sources = [
+            e for e in record.events if e.field.startswith("sources.") and e.field.endswith(".licence")
+        ]
+        for e in of_sources:
             yield f"licence of {e.field[8:-8]}", _text(e.value), e.origin
 
 

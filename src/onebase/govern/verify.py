@@ -1,4 +1,4 @@
-"""Verification: every byte reread, the fingerprint computed anew, record and manifest compared."""
+"""Verify artifacts: reread every byte, recompute the fingerprint, and compare record and manifest."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Recompute = Callable[[Path], str]
 
 @dataclass(frozen=True)
 class Report:
-    """What was checked of one artifact; there is a report only when all of it held. `seconds` is wall-clock."""
+    """The checks of one artifact; a report exists only if all of them passed. seconds: wall-clock time."""
 
     path: Path
     kind: str
@@ -32,9 +32,9 @@ class Report:
     seconds: float
 
     def line(self) -> str:
-        """One line for people."""
-        held, found = f"{self.files} files, {size(self.bytes)}", self.fingerprint or "no fingerprint"
-        return f"ok  {self.path}  {self.kind}  {found}  {held}, {duration(self.seconds)}: {'; '.join(self.checks)}"
+        """The report as one line of text."""
+        files, fingerprint = f"{self.files} files, {size(self.bytes)}", self.fingerprint or "no fingerprint"
+        return f"ok  {self.path}  {self.kind}  {fingerprint}  {files}, {duration(self.seconds)}: {'; '.join(self.checks)}"
 
 
 def base_fingerprint(folder: Path) -> str:
@@ -48,9 +48,9 @@ RECOMPUTE: Mapping[str, Recompute] = {"base": base_fingerprint}
 
 
 def verify_artifact(folder: str | Path, recompute: Mapping[str, Recompute] | None = None) -> Report:
-    """Check one artifact whole. `recompute` gives, by kind, how a fingerprint follows from a folder (default: a base's).
+    """Check one artifact completely. recompute: per kind, the function that computes the fingerprint of a folder (default: a base's).
 
-    Raises ArtifactError naming the file or the hash that does not hold.
+    Raises ArtifactError naming the file or hash that does not match.
     """
     folder, start = Path(folder), time.perf_counter()
     manifest = read_manifest(folder)
@@ -67,15 +67,15 @@ def verify_artifact(folder: str | Path, recompute: Mapping[str, Recompute] | Non
                 raise _differ(folder, name, value, str(stated))
         checks.append("record agrees with the manifest")
     stated = str(facts.get("fingerprint") or (record.hashes.get("fingerprint") if record else None) or "")
-    how = (RECOMPUTE if recompute is None else recompute).get(manifest["kind"])
-    if how is not None:
-        found = how(folder)
-        if found != stated:
+    compute = (RECOMPUTE if recompute is None else recompute).get(manifest["kind"])
+    if compute is not None:
+        computed = compute(folder)
+        if computed != stated:
             raise ArtifactError(
-                f"{folder}: the fingerprint computed from its files is {found}, its manifest states {stated or 'none'}",
-                "do not use it: weights or config are not those it was recorded with",
+                f"{folder}: the fingerprint computed from its files is {computed}, its manifest states {stated or 'none'}",
+                "do not use it: weights or config differ from those that were recorded",
             )
-        checks.append("fingerprint computed anew")
+        checks.append("fingerprint recomputed")
     size = sum(entry["bytes"] for entry in files.values())
     return Report(
         folder, manifest["kind"], len(files), size, stated, tuple(checks), time.perf_counter() - start
@@ -87,21 +87,21 @@ def verify_tree(folder: str | Path, recompute: Mapping[str, Recompute] | None = 
     folder = Path(folder)
     if (folder / MANIFEST).is_file() or not folder.is_dir():
         return [verify_artifact(folder, recompute)]
-    # Names with a leading dot are what a killed writer left: not artifacts.
-    found = sorted(
+    # Folders with a leading dot are left over from a killed writer, not artifacts.
+    folders = sorted(
         p.parent
         for p in folder.rglob(MANIFEST)
         if not any(n.startswith(".") for n in p.relative_to(folder).parts)
     )
-    if not found:
+    if not folders:
         raise ArtifactError(
             f"there is no artifact in {folder}", "give a base, adapter, dataset or run folder"
         )
-    return [verify_artifact(path, recompute) for path in found]
+    return [verify_artifact(path, recompute) for path in folders]
 
 
 def _differ(folder: Path, name: str, record: str, manifest: str) -> ArtifactError:
     return ArtifactError(
-        f"{folder / RECORD} says {name} {record}, {MANIFEST} says {manifest}",
+        f"{folder / RECORD} has {name} {record}, but {MANIFEST} has {manifest}",
         "do not use it: the two were not written together",
     )

@@ -1,4 +1,4 @@
-"""A base in memory with the adapters attached to it: what all inner code takes. What is done with it are functions; `Base` is the face around it."""
+"""A base in memory with the adapters attached to it, which all inner code takes as argument. `Base` is the public face around it."""
 
 from collections.abc import Sequence
 from typing import Self
@@ -13,16 +13,16 @@ from onebase.model.proj import AdapterRouting
 
 
 class Bound:
-    """A base, perhaps with an adapter (or several, stacked) on it."""
+    """A base, optionally with an adapter (or a stack of several) on it."""
 
     @classmethod
     def opened(cls, loaded: LoadedBase) -> Self:
-        """A base as it was published: with its own head on it, where it has one."""
+        """A base as it was published, with its own head if it has one."""
         parts = own_head(loaded)
         return cls(loaded) if parts is None else cls(loaded, stacked(loaded, [parts], "own"), own=True)
 
     def __init__(self, loaded: LoadedBase, attached: Attached | None = None, *, own: bool = False) -> None:
-        """own: what is attached is the head that the base was published with."""
+        """own: the attached adapter is the head that the base was published with."""
         self._loaded = loaded
         self._attached = attached
         self.own = own
@@ -38,7 +38,7 @@ class Bound:
 
     @property
     def name(self) -> str:
-        """What the base calls itself: stated in its recipe, or its folder."""
+        """The base's name: stated in its recipe, or its folder."""
         return self._loaded.name or "base"
 
     @property
@@ -62,12 +62,12 @@ class Bound:
 
     @property
     def attached(self) -> Attached | None:
-        """The adapter on it, if there is one. For extensions."""
+        """The adapter on the base, or None. For extensions."""
         return self._attached
 
     @property
     def routing(self) -> AdapterRouting | None:
-        """How its adapter acts in a forward. For extensions."""
+        """The routing of its adapter in a forward. For extensions."""
         return self._attached.routing if self._attached else None
 
     @property
@@ -76,6 +76,6 @@ class Bound:
         return type(self)(self._loaded)
 
     def with_parts(self, parts: Sequence[AdapterParts], name: str = "adapter") -> Self:
-        """This base with these adapters in the place of those that it has. Raises UserError for adapters that do not stack, ArtifactError for
-        an adapter of another base."""
+        """This base with these adapters instead of its present ones. Raises UserError for adapters that do not stack, ArtifactError for an
+        adapter of another base."""
         return type(self)(self._loaded, stacked(self._loaded, parts, name))

@@ -1,4 +1,4 @@
-"""Several LoRA adapters of one base as one adapter: their deltas added up, or merged by TIES (2306.01708).
+"""Combines several LoRA adapters of one base into one: by summing their deltas, or by TIES-merging (2306.01708).
 
 I inputs, O outputs, R rank, N adapters, K tokens, D width.
 """
@@ -21,21 +21,21 @@ ROWS = ("text.stem.rows", "text.head.rows")
 def combine(
     parts: Sequence[Weighed], how: How = "linear", *, density: float = 0.2, rank: int | None = None
 ) -> Combined:
-    """linear: sum of weight x delta, exact, for ranks add up; with `rank` the nearest of that rank. ties: TIES-merging, as the paper has it:
-    each adapter keeps the share `density` of largest magnitude of all that it changes together, then `ties` of each matrix. That has no
-    low rank of its own, so the nearest of `rank` (the sum of the ranks when not given) is kept.
+    """linear: sum of weight x delta, exact because ranks add up; with `rank` the nearest matrix of that rank. ties: TIES-merging as in the
+    paper: of all its deltas together each adapter keeps the share `density` of largest magnitude, then `ties` merges each matrix. The result
+    is not low-rank, so the nearest matrix of `rank` (default: the sum of the ranks) is stored.
 
-    Rows of tokens are combined alike, exactly. Raises UserError for DoRA, whose change of a weight is not of low rank.
+    Rows of tokens are combined in the same way, exactly. Raises UserError for DoRA, whose change of a weight is not low-rank.
     """
     if any(p.cfg.replaced for p in parts):
         raise UserError(
             "an adapter that replaces a whole matrix cannot be combined",
-            "merge it into the base and adapt that",
+            "merge it into the base and adapt the result",
         )
     if any(p.cfg.dora for p in parts):
         raise UserError(
-            "an adapter of DoRA cannot be combined: it changes whole rows of a weight, not by a low rank",
-            "combine adapters of LoRA, or merge one into the base and adapt that",
+            "a DoRA adapter cannot be combined: its change of a weight is not low-rank",
+            "combine LoRA adapters, or merge one into the base and adapt the result",
         )
     sites = list(dict.fromkeys(k.removesuffix(".a") for p in parts for k in p.tensors if k.endswith(".a")))
     least = [smallest_kept(_changes(p), density) if how == "ties" else 0.0 for p in parts]
@@ -73,7 +73,7 @@ def combine(
     ((common, _),) = Counter(ranks.values()).most_common(1)
     cfg = LoraConfig(
         rank=common,
-        alpha=float(common),  # scaling 1 everywhere: what there was of it is in B
+        alpha=float(common),  # scaling 1 everywhere: B includes the adapters' scaling
         sites=parts[0].cfg.sites if len({p.cfg.sites for p in parts}) == 1 else tuple(sorted(sites)),
         tokens=tokens,
         ranks=exceptions(ranks, common),
@@ -84,8 +84,8 @@ def combine(
 
 
 def ties(deltas: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    """The second and third step of TIES (2306.01708, section 4) on trimmed deltas of one shape. Elect: at each place the sign of the
-    weighted sum. Disjoint mean: the weighted mean of those that have that sign. (The paper's weights are equal.)"""
+    """Steps 2 and 3 of TIES (2306.01708, section 4) on trimmed deltas of one shape. Elect: per element the sign of the weighted sum.
+    Disjoint mean: the weighted mean of the values with that sign. (The paper's weights are equal.)"""
     t_N = torch.stack(list(deltas))
     w_N = torch.tensor(list(weights), dtype=t_N.dtype, device=t_N.device).view(-1, *[1] * (t_N.ndim - 1))
     elected = (w_N * t_N).sum(0).sign()
@@ -94,15 +94,15 @@ def ties(deltas: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
 
 
 def trimmed(delta: Tensor, least: float) -> Tensor:
-    """The first step: what is smaller than `least` is zero."""
+    """Step 1: set values smaller than `least` to zero."""
     return torch.where(delta.abs() >= least, delta, 0)
 
 
 def smallest_kept(deltas: Callable[[], Iterable[Tensor]], density: float) -> float:
-    """The magnitude that the share `density` of all numbers (at least one) reaches. `deltas` gives them again at each call: no more than one
-    matrix is held at a time, for all together are as large as the base.
+    """The magnitude reached by the share `density` of all values (at least one). `deltas` yields them again at each call: only one matrix
+    is in memory at a time, because all together are as large as the base.
 
-    The bits of a number from 0 up, read as an integer, are in the order of the numbers: two counts by 16 bits each find it exactly.
+    Bits of non-negative floats, read as integers, keep their order: two histograms of 16 bits each find the value exactly.
     """
     left = max(1, int(density * sum(d.numel() for d in deltas())))
     found = 0
@@ -113,7 +113,7 @@ def smallest_kept(deltas: Callable[[], Iterable[Tensor]], density: float) -> flo
             if shift == 0:
                 bits = bits[bits >> 16 == found]
             counts += torch.bincount((bits >> shift) & 0xFFFF, minlength=1 << 16).cpu()
-        above = counts.flip(0).cumsum(0)  # how many are in a bin or a higher one, from the highest down
+        above = counts.flip(0).cumsum(0)  # how many are in this bin or a higher one, from the highest down
         at = int((above < left).sum())
         left -= int(above[at - 1]) if at else 0
         found = found << 16 | (0xFFFF - at)
@@ -121,7 +121,7 @@ def smallest_kept(deltas: Callable[[], Iterable[Tensor]], density: float) -> flo
 
 
 def nearest(delta_OI: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """A [R, I] and B [O, R] whose product is the nearest of that rank (Eckart and Young); R is less where the matrix is smaller."""
+    """A [R, I] and B [O, R] whose product is the nearest matrix of that rank (Eckart and Young); R is smaller for smaller matrices."""
     u_OR, s_R, v_RI = torch.linalg.svd(delta_OI, full_matrices=False)
     rank = min(rank, len(s_R))
     root_R = s_R[:rank].sqrt()
@@ -129,7 +129,7 @@ def nearest(delta_OI: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 
 
 def _changes(part: Weighed) -> Callable[[], Iterable[Tensor]]:
-    """All that an adapter changes, a matrix at a time."""
+    """All deltas of an adapter, one matrix at a time."""
 
     def each() -> Iterable[Tensor]:
         for key, t in part.tensors.items():
@@ -143,7 +143,7 @@ def _changes(part: Weighed) -> Callable[[], Iterable[Tensor]]:
 
 
 def _spread(part: Weighed, key: str, tokens: Sequence[int], width: int) -> Tensor:
-    """An adapter's rows [K, D] for more tokens than it knows: zero for those."""
+    """An adapter's rows [K, D] for `tokens`: zero for tokens that it does not have."""
     out = torch.zeros(len(tokens), width)
     if part.cfg.tokens:
         out[[tokens.index(i) for i in part.cfg.tokens]] = part.tensors[key].float()

@@ -1,4 +1,4 @@
-"""What an adapter is, as config: its method, its task, and which base it was made for."""
+"""The config of an adapter: its method, its task, and the base it was made for."""
 
 from dataclasses import field, fields
 from typing import Any
@@ -18,8 +18,8 @@ from onebase.objective.preference import PreferConfig
 
 @config
 class BoundTo:
-    """Hashes of the base that the adapter was made for. Weights and tokenizer must match; the template only for chat. A base that reads
-    no text has the first alone."""
+    """Hashes of the adapter's base. Weights and tokenizer must match; the template only for chat. A base that reads no text has only the
+    first."""
 
     fingerprint: str
     tokenizer: str = ""
@@ -28,9 +28,9 @@ class BoundTo:
 
 @config
 class AdapterConfig:
-    """`head` for classification by a head, `lora` for low-rank deltas, `prompt` for prompting alone, `soft` and `prefix` for what is learnt
-    before a text, `embedding` how a text becomes a vector with it, `prefer` the loss that answers were compared by. `chats`: what it learnt from
-    went through the chat template (of task chat this is known). `plugins`: configs of methods that come from elsewhere, by method."""
+    """`head`: a head on hidden states. `lora`: low-rank deltas. `prompt`: a saved prompt. `soft`, `prefix`: virtual tokens. `embedding`: how
+    it turns a text into a vector. `prefer`: the loss on preferences. `chats`: the training data used the chat template (implied by task
+    chat). `plugins`: configs of methods of other packages, by method."""
 
     method: str
     task: str
@@ -49,14 +49,14 @@ class AdapterConfig:
         for name in (self.method, *self.plugins):
             if name not in METHODS:
                 raise ConfigError(
-                    f"method {name!r} is not known here",
-                    f"methods: {', '.join(METHODS)}; install the package that brings {name}",
+                    f"method {name!r} is not installed",
+                    f"methods: {', '.join(METHODS)}; install the package that provides {name}",
                 )
         for name in self.plugins:
-            self.part(name)  # says what is wrong with it
+            self.part(name)  # raises if it is not valid
 
     def part(self, method: str) -> Any:
-        """The config of what a method put beside the base's weights; None where it put nothing."""
+        """The config of a method's weights in this adapter; None if it has none."""
         if method in OWN:
             return getattr(self, method)
         given = self.plugins.get(method)
@@ -64,11 +64,11 @@ class AdapterConfig:
 
 
 OWN = tuple(f.name for f in fields(AdapterConfig) if f.name in OURS)
-"""Methods whose part has a field of its own in `AdapterConfig`."""
+"""Methods whose config has a field of its own in `AdapterConfig`."""
 
 
 def part_field(method: str, part: Any) -> dict[str, Any]:
-    """The field of `AdapterConfig` that says what a method put beside the base's weights; none where it put nothing."""
+    """The field of `AdapterConfig` with the config of a method's weights; empty if it has none."""
     if part is None:
         return {}
     return {method: part} if method in OWN else {"plugins": {method: to_dict(part)}}

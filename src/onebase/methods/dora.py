@@ -1,4 +1,4 @@
-"""The module of DoRA: LoRA that also learns how long each output's row is. O outputs, I inputs."""
+"""The DoRA module: LoRA that also trains the magnitude of each output row. O outputs, I inputs."""
 
 import torch
 from torch import Tensor, nn
@@ -9,9 +9,9 @@ from onebase.model.proj import Proj
 
 
 class Dora(Lora):
-    """DoRA (2402.09353): W' = m (W + delta) / ||W + delta||, row by row; `m_O` is learnt and starts as the length of W's rows.
+    """DoRA (2402.09353): W' = m (W + delta) / ||W + delta||, row by row; `m_O` is trained and starts as the norms of W's rows.
 
-    As in the paper (section 4.3) no gradient goes through the norm. A row of zeros has no direction: there nothing is scaled.
+    As in the paper (section 4.3) no gradient flows through the norm. A row of zeros has no direction and is not scaled.
     """
 
     def __init__(
@@ -35,26 +35,26 @@ class Dora(Lora):
         return (gain_O - 1).to(x.dtype) * plain + gain_O.to(x.dtype) * self.low(x)
 
     def gain_O(self, proj: Proj) -> Tensor:
-        """What each output of W + delta is multiplied by. Kept from call to call where nothing learns."""
+        """The factor of each output of W + delta. It is cached where nothing is trained."""
         if any(p.requires_grad for p in self.parameters()):
-            return self._made(proj)
-        kept = self._gain.current()
-        if kept is not None:
-            return kept
+            return self._computed(proj)
+        cached = self._gain.current()
+        if cached is not None:
+            return cached
         places = [*proj.part.places, *(place(self, n) for n in self._parameters)]
-        return self._gain.make(places, lambda: self._made(proj))
+        return self._gain.make(places, lambda: self._computed(proj))
 
     def merged_OI(self, proj: Proj) -> Tensor:
         return self.gain_O(proj)[:, None] * super().merged_OI(proj)
 
-    def _made(self, proj: Proj) -> Tensor:
+    def _computed(self, proj: Proj) -> Tensor:
         with torch.no_grad():
             norm_O = row_norms(super().merged_OI(proj))
-        some_O = norm_O > 0  # 0 / 0 has no gradient either, so zeros are put aside before the division
-        return torch.where(some_O, self.m_O / torch.where(some_O, norm_O, 1), 1)
+        nonzero_O = norm_O > 0  # 0 / 0 has no gradient either, so zeros are excluded before the division
+        return torch.where(nonzero_O, self.m_O / torch.where(nonzero_O, norm_O, 1), 1)
 
 
 def row_norms(weight_OI: Tensor) -> Tensor:
-    """Euclidean lengths of the rows, [O]."""
+    """Euclidean norms of the rows, [O]."""
     out: Tensor = torch.linalg.vector_norm(weight_OI, dim=1)
     return out

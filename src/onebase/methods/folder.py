@@ -1,4 +1,4 @@
-"""An adapter on disk (adapter.json, adapter.safetensors, record.json, manifest.json) and on a base."""
+"""Saves and loads adapters (adapter.json, adapter.safetensors, record.json, manifest.json), and attaches them to a base."""
 
 import copy
 import json
@@ -24,7 +24,7 @@ WEIGHTS = "adapter.safetensors"
 
 @dataclass
 class AdapterParts:
-    """An adapter in memory: config, its own tensors (never the base's), record, and where it was read from."""
+    """An adapter in memory: config, its own tensors (never the base's), record, and the folder that it was read from."""
 
     config: AdapterConfig
     tensors: dict[str, Tensor]
@@ -38,18 +38,17 @@ class AdapterParts:
 
     @property
     def shipped(self) -> int:
-        """Bytes to use it where the base is: its tensors, and its config (a prompt is nothing else; a head's labels)."""
+        """Bytes needed besides the base: its tensors, and its config (with a head's labels; a prompt is config only)."""
         numbers = sum(t.numel() * t.element_size() for t in self.tensors.values())
         return numbers + len(canonical_json(to_dict(self.config)).encode())
 
 
 @dataclass(frozen=True)
 class Attached:
-    """An adapter on a base under a name. `base` is the given one, or for method full a sibling with its weights replaced.
+    """An adapter on a base under a name. `base` is the given base, or for method full a sibling with replaced weights.
 
-    record, shipped: the adapter's own, as in `AdapterParts`: how it was made, and its bytes without the base's. below: those that it is
-    stacked on; `routing` is then that of the whole stack. lease: where the adapter comes off when nobody has this any more, what sees to it
-    (methods/stacking.py).
+    record, shipped: as in `AdapterParts`: how the adapter was made, and its bytes without the base. below: the adapters that it is stacked
+    on; `routing` is then that of the whole stack. lease: removes the adapter when nothing refers to it any more (methods/stacking.py).
     """
 
     name: str
@@ -77,12 +76,12 @@ class Attached:
 
 
 def bound_to(base: LoadedBase) -> BoundTo:
-    """The hashes of a base as an adapter keeps them."""
+    """The hashes of a base that an adapter stores."""
     return BoundTo(**base.hashes)
 
 
 def own_head(base: LoadedBase) -> AdapterParts | None:
-    """The head that a base was published with, as an adapter; None where it came without."""
+    """The head that a base was published with, as an adapter; None if it has none."""
     if base.head is None:
         return None
     cfg = AdapterConfig(method="head", task=base.head.task, base=bound_to(base), head=base.head.config)
@@ -94,7 +93,7 @@ def own_head(base: LoadedBase) -> AdapterParts | None:
 
 
 def save_adapter(path: Path, parts: AdapterParts, *, overwrite: bool = False) -> None:
-    """Write the folder, whole or not at all."""
+    """Write the folder atomically."""
     parts.record.hashes["fingerprint"] = parts.fingerprint
     with ArtifactWriter(
         path, kind="adapter", facts={"fingerprint": parts.fingerprint}, overwrite=overwrite
@@ -107,14 +106,14 @@ def save_adapter(path: Path, parts: AdapterParts, *, overwrite: bool = False) ->
 
 
 def load_adapter(path: Path) -> AdapterParts:
-    """Read and check an adapter folder. Raises ArtifactError naming what is missing, damaged or of another kind."""
+    """Read and check an adapter folder. Raises ArtifactError that names what is missing, damaged or of another kind."""
     return AdapterParts(
         load_config(path), load_tensors(path / WEIGHTS), Record.load(path / "record.json"), path
     )
 
 
 def load_config(path: Path) -> AdapterConfig:
-    """What an adapter folder is for, without its tensors. Raises as `load_adapter` does."""
+    """The config in an adapter folder, without its tensors. Raises as `load_adapter` does."""
     read_manifest(path, "adapter")
     check_fast(path)
     tree = read_json(path / "adapter.json", "config")
@@ -122,31 +121,31 @@ def load_config(path: Path) -> AdapterConfig:
 
 
 def check_base(parts: AdapterParts, base: LoadedBase, name: str, *, reread: bool = False) -> None:
-    """Refuse a base that is not the adapter's own. With `reread` the weights in memory are hashed anew."""
-    cfg, found = parts.config, base.hashes
+    """Refuse a base that is not the adapter's. With `reread` the weights in memory are hashed again."""
+    cfg, hashes = parts.config, base.hashes
     if reread:
-        found["fingerprint"] = base.reread()
+        hashes["fingerprint"] = base.reread()
     needs = {"fingerprint": cfg.base.fingerprint, "tokenizer": cfg.base.tokenizer}
     if cfg.task == "chat" or cfg.chats:
         needs["template"] = cfg.base.template
     for key, wanted in needs.items():
-        if found.get(key, "") != wanted:
+        if hashes.get(key, "") != wanted:
             what = "weights" if key == "fingerprint" else key
-            called = str(parts.path or name)
+            adapter = str(parts.path or name)
             own = next((p["name"] for p in parts.record.parents if p["kind"] == "base" and p["name"]), "")
             raise ArtifactError(
-                f"adapter {called!r} was made for a base with other {what} ({wanted[:16]}..., this one is {found.get(key, '')[:16]}...)",
-                f"give its base ({f'{own}, ' if own else ''}{cfg.base.fingerprint[:16]}...; onebase list has those of the store), or adapt this base again",
+                f"adapter {adapter!r} was made for a base with other {what} ({wanted[:16]}..., this one is {hashes.get(key, '')[:16]}...)",
+                f"give its base ({f'{own}, ' if own else ''}{cfg.base.fingerprint[:16]}...; onebase list shows those of the store), or adapt this base again",
             )
 
 
 def attach(base: LoadedBase, adapter: Path | AdapterParts, name: str) -> Attached:
-    """Put an adapter on a base under `name`, whole or not at all. The base alone answers as before, bitwise. It stays there until `detach`.
-    Raises ArtifactError for another base."""
+    """Attach an adapter to a base under `name`, until `detach`. It is attached as a whole or not at all. The base alone still answers as
+    before, bitwise. Raises ArtifactError for another base."""
     parts = adapter if isinstance(adapter, AdapterParts) else load_adapter(adapter)
     if not name or "." in name:
         raise UserError(f"adapter name {name!r}", "give a name without dots")
-    # Weights that were changed in memory after loading would slip through the folder's fingerprint: hash what is there.
+    # The folder's fingerprint does not cover weights changed in memory after loading: hash the weights in memory.
     check_base(parts, base, name, reread=True)
     tensors = {k: t.to(base.model.device) for k, t in parts.tensors.items()}
     has = {kind: part for kind, part in PARTS.items() if parts.config.part(kind) is not None}
@@ -155,7 +154,7 @@ def attach(base: LoadedBase, adapter: Path | AdapterParts, name: str) -> Attache
         base = _replaced(base, rest)
     elif rest:
         raise ArtifactError(
-            f"adapter {name!r} has a tensor {min(rest)!r} that its config does not speak of",
+            f"adapter {name!r} has a tensor {min(rest)!r} that belongs to no part of its config",
             "use the adapter as it was saved",
         )
     with all_or_nothing(base.model, name):
@@ -169,7 +168,7 @@ def attach(base: LoadedBase, adapter: Path | AdapterParts, name: str) -> Attache
 
 
 def detach(base: LoadedBase, name: str) -> None:
-    """Take an adapter off."""
+    """Remove an adapter from a base."""
     for part in PARTS.values():
         part.remove(base.model, name)
 

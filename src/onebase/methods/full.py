@@ -1,4 +1,4 @@
-"""All weights of the base learn; the adapter keeps those that changed."""
+"""Method full: trains all weights of the base; the adapter stores those that changed."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,14 +17,14 @@ from onebase.methods.method import Learner, Method, Start
 
 @contextmanager
 def learn(start: Start) -> Iterator[Learner]:
-    """The base's own weights, to learn; at the end of the block they are what they were. Raises UserError for a base in few bits."""
+    """The base's own weights as parameters, restored at the end of the block. Raises UserError for a quantized base."""
     model = start.base.model
     if model.cfg.storage is not None:
         raise UserError(
-            f"the base is kept in {model.cfg.storage.bits} bits, which do not learn",
-            "use method lora on it, or full on the base that it was made of",
+            f"the base is quantized to {model.cfg.storage.bits} bits, and quantized weights cannot be trained",
+            "use method lora on it, or full on the base that it was quantized from",
         )
-    own = base_tensors(model)  # views of the parameters: what is learnt shows in them
+    own = base_tensors(model)  # views of the parameters: training changes them
     before = {k: t.clone() for k, t in own.items()}
     params = list(model.parameters())
 
@@ -32,7 +32,7 @@ def learn(start: Start) -> Iterator[Learner]:
         stem = model.text.stem
         assert stem.weight is not None
         stem.few = FewRows(stem.weight, [int(i) for t in texts for i in t.ids])
-        # In place: who has the list has what learns.
+        # In place: holders of the list see the trained rows.
         params[[p is stem.weight for p in params].index(True)] = stem.few.rows_KD
 
     def tensors() -> dict[str, Tensor]:
@@ -44,9 +44,9 @@ def learn(start: Start) -> Iterator[Learner]:
     @torch.no_grad()
     def swap() -> None:
         for k, t in own.items():
-            kept = t.clone()
+            current = t.clone()
             t.copy_(before[k])
-            before[k].copy_(kept)
+            before[k].copy_(current)
 
     @contextmanager
     def plain() -> Iterator[None]:
@@ -67,7 +67,7 @@ def learn(start: Start) -> Iterator[Learner]:
 
 
 def merge(model: BaseModel, name: str) -> dict[str, Any]:
-    """Its weights are in the place of the base's already."""
+    """Nothing to do: the adapter's weights have already replaced the base's."""
     return {}
 
 
@@ -79,5 +79,5 @@ METHOD = Method(
     replaces=True,
     alone="replace the weights",
     merge=merge,
-    peft="it replaces the base's weights, which PEFT saves as a model: export the merged base",
+    peft="it replaces the base's weights, which is a model and no PEFT adapter: export the merged base",
 )

@@ -1,4 +1,4 @@
-"""A linear head on hidden states (of a text, or of each of its tokens), fitted exactly. N examples, P features, C outputs."""
+"""Method head: a linear head on hidden states (of a text, or of each token), fitted exactly. N examples, P features, C outputs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,15 +17,15 @@ from onebase.methods.method import Method, MethodPart
 from onebase.objective.pooled import narrowed
 
 STRENGTHS = (3.0, 1.0, 0.3, 0.1, 0.03, 0.01)
-"""L2 strengths tried by cross-validation, on standardised features; from strong to weak, each starts from the one before."""
+"""L2 strengths tried by cross-validation on standardised features, from strong to weak; each fit starts from the previous one."""
 
 FOLDS = 3
 
 Chosen = Read | Literal["auto"]
-"""What a head reads, or the better of the candidates under cross-validation: CANDIDATES, and the vector of a base that was made to give one."""
+"""A pooling, or "auto": the best candidate under cross-validation among CANDIDATES and the vector of an embedding base."""
 
 CANDIDATES: tuple[Pooling, ...] = ("both", "all")
-"""The largest value of a channel shows that a word is there at all, which helps where words decide; elsewhere it is noise."""
+"""A channel's maximum shows whether a word occurs at all, which helps where words decide the label; elsewhere it is noise."""
 
 
 def _solve(
@@ -37,11 +37,11 @@ def _solve(
     exact: bool = True,
     bias: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """Logistic regression with an L2 penalty on the weights, by L-BFGS in fp64 from `start`, with a bias or with one of 0: multinomial for class numbers y [N], one
-    for each label for marks y [N, C] (1 where the example has it).
+    """Logistic regression with an L2 penalty on the weights, by L-BFGS in fp64 from `start`; bias=False keeps the bias at 0. Multinomial for
+    class numbers y [N], one regression per label for marks y [N, C] (1 where the example has the label).
 
-    Solved in coordinates v = w / d in which every direction bends about alike (where all classes are as likely the curvature of
-    w_r is (mean x_r^2 + strength) / classes, and / 4 for a label alone): a third of the steps, the same optimum.
+    Solved in coordinates v = w / d of similar curvature in every direction (with equally likely classes that of w_r is
+    (mean x_r^2 + strength) / classes, and / 4 for a single label): a third of the steps, the same optimum.
     """
     N, many = len(y_N), y_N.ndim == 2
     d_R = (x_NR.square().mean(0) + strength).rsqrt()
@@ -54,7 +54,7 @@ def _solve(
         [v_CR, b_C] if bias else [v_CR],
         history_size=_history(v_CR.numel()),
         max_iter=200 if exact else 100,
-        tolerance_grad=1e-6 if exact else 1e-4,  # 1e-3 chooses too weak strengths
+        tolerance_grad=1e-6 if exact else 1e-4,  # 1e-3 selects strengths that are too weak
         line_search_fn="strong_wolfe",
     )
 
@@ -82,19 +82,19 @@ HISTORY_BYTES = 1 << 30
 
 
 def _history(weights: int) -> int:
-    """Pairs of directions that L-BFGS remembers: 100, and fewer where these would be more than HISTORY_BYTES."""
+    """History size of L-BFGS: 100 pairs, or fewer where these would exceed HISTORY_BYTES."""
     return max(5, min(100, HISTORY_BYTES // (16 * max(1, weights))))
 
 
 def solve_bytes(examples: int, features: int, outputs: int) -> int:
-    """About the most that `fit_head` holds: features four times over, outputs of all examples four times, the weights and what L-BFGS remembers, fp64."""
+    """Estimated peak memory of `fit_head`, fp64: four copies of the features, four of the outputs of all examples, weights and L-BFGS history."""
     weights = outputs * min(examples, features)
     return 8 * (4 * examples * features + 4 * examples * outputs + (8 + 2 * _history(weights)) * weights)
 
 
 def solve_flops(examples: int, features: int, outputs: int, folds: bool) -> float:
-    """About the operations of `fit_head`: a decomposition, and some 60 evaluations of loss and slope, with folds the 240 of two thirds that cross-validation
-    takes beside them."""
+    """Estimated operations of `fit_head`: a decomposition and about 60 evaluations of loss and gradient; with folds, cross-validation adds
+    240 on two thirds of the examples."""
     rank = min(examples, features)
     return 8.0 * examples * features * rank + (300 if folds else 60) * 4.0 * examples * rank * outputs
 
@@ -104,19 +104,19 @@ def _marks_loss(z_NC: Tensor, y_NC: Tensor) -> Tensor:
 
 
 def _held_losses(z_NC: Tensor, y_N: Tensor) -> Tensor:
-    """Of each example [N]."""
+    """The loss of each example [N]."""
     if y_N.ndim == 2:
         return F.binary_cross_entropy_with_logits(z_NC, y_N, reduction="none").sum(1)
     return F.cross_entropy(z_NC, y_N, reduction="none")
 
 
 def spread(n: int, seed: int) -> np.ndarray:
-    """A fold number for each of n examples, whatever their classes."""
+    """A fold number for each of n examples, regardless of classes."""
     return Draws(seed, "folds").permutation(n) % FOLDS
 
 
 def _foldable(y_N: Tensor, classes: int) -> bool:
-    """Is there enough to choose by? Of classes three examples each; with labels that stand alone, which are often rare, ten texts."""
+    """Are there enough examples for cross-validation? Three of each class; ten texts for multilabel, whose labels are often rare."""
     if y_N.ndim == 2:
         return len(y_N) >= 10
     return int(torch.bincount(y_N, minlength=classes).min()) >= FOLDS
@@ -135,9 +135,9 @@ def _folds(y_N: np.ndarray, seed: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A head, the L2 strength that cross-validation chose (a middle one with under 3 labels in a class), and the loss of each example in
-    the fold that held it out, in nats (None without folds). `fit`: where the way of fitting was chosen instead, its name (vector_head),
-    and `strength` is that way's fixed prior."""
+    """A head, the L2 strength that cross-validation chose (a middle one if a class has under 3 examples), and each example's loss in the
+    fold that held it out, in nats (None without folds). `fit`: where the solver was chosen instead, its name (vector_head); `strength` is
+    then that solver's fixed prior."""
 
     head: Head
     strength: float
@@ -146,12 +146,12 @@ class Fitted:
 
     @property
     def held_out(self) -> float | None:
-        """The held-out loss in nats an example."""
+        """The held-out loss in nats per example."""
         return None if self.losses_N is None else float(self.losses_N.mean())
 
     @property
     def facts(self) -> dict[str, tuple[object, str]]:
-        """What the record says of it: values with their origins."""
+        """Facts for the record: values with their origins."""
         origin = (
             "default: too few labels to choose" if self.held_out is None else "chosen by cross-validation"
         )
@@ -163,12 +163,12 @@ class Fitted:
 def fit_pooled(
     x_NP: Tensor, y_N: Tensor, classes: int, pooling: Chosen, seed: int = 0
 ) -> tuple[Fitted, Read]:
-    """`fit_head` on features pooled as `pooled_as(pooling)`; the pooling is chosen by held-out loss where it is "auto"."""
+    """`fit_head` on features pooled as `pooled_as(pooling)`; "auto" chooses the pooling by held-out loss."""
     return best_pooled(lambda x: fit_head(x, y_N, classes, seed), x_NP, pooling)
 
 
 def best_pooled(fit: Callable[[Tensor], Fitted], x_NP: Tensor, pooling: Chosen) -> tuple[Fitted, Read]:
-    """`fit` of features pooled as `pooled_as(pooling)`, by the pooling with the least held-out loss where it is "auto"."""
+    """`fit` on features pooled as `pooled_as(pooling)`; "auto" chooses the pooling with the lowest held-out loss."""
     if pooling != "auto":
         return fit(x_NP), pooling
     found = [(fit(narrowed(x_NP, how)), how) for how in CANDIDATES]
@@ -178,7 +178,7 @@ def best_pooled(fit: Callable[[Tensor], Fitted], x_NP: Tensor, pooling: Chosen) 
 
 
 def pooled_as(pooling: Chosen) -> Read:
-    """What to pool so that every candidate can be had from it."""
+    """The pooling from which every candidate can be taken."""
     return "all" if pooling == "auto" else pooling
 
 
@@ -190,18 +190,17 @@ def fit_head(
     fold_N: np.ndarray | None = None,
     bias: bool = True,
 ) -> Fitted:
-    """The head fitted by L2-penalised logistic regression, its strength by cross-validation. y: class numbers [N], or marks [N, C].
-    fold: the fold of each example, where examples that lean on each other must stay together.
+    """Fit a head by L2-penalised logistic regression, with the strength chosen by cross-validation. y: class numbers [N], or marks [N, C].
+    fold: the fold of each example, where correlated examples must stay together.
 
-    Without a bias features are only divided by their size, and that of the head stays 0 (it takes no gradient).
-    Runs with gradients on whatever the caller's mode is. Features are standardised for the fit; the standardisation is folded
-    into the head, so it reads raw features.
+    Without a bias features are only divided by their RMS, and the head's bias stays 0 (without a gradient). Gradients are enabled whatever
+    the caller's mode is. Features are standardised for the fit; the standardisation is folded into the head, which reads raw features.
     """
     with torch.inference_mode(False), torch.enable_grad():
         x = x_NP.detach().double().cpu().clone()
         y = y_N.double().cpu().clone() if y_N.ndim == 2 else y_N.cpu().clone()
         mean, std, z_NP = standardised(x) if bias else sized(x)
-        # The penalised solution lies in the span of the examples: solve there, in at most N dimensions instead of P.
+        # The penalised solution is in the span of the examples: solve there, in at most N dimensions instead of P.
         _, scale, basis_RP = torch.linalg.svd(z_NP, full_matrices=False)
         basis_RP = basis_RP[scale > 1e-9 * scale.max().clamp(min=1e-30)]
         z = z_NP @ basis_RP.T
@@ -230,14 +229,14 @@ def fit_head(
 
 
 def sized(x_NP: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """As `standardised`, with means of 0: deviations are those from 0."""
+    """As `standardised`, with means of 0: deviations are the RMS."""
     size_P = x_NP.square().mean(0).sqrt().clamp(min=1e-6)
     return torch.zeros_like(size_P), size_P, x_NP / size_P
 
 
 def standardised(x_NP: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(means [P], deviations [P], each at least 1e-6, and features less the one, divided by the other [N, P]) of features in fp64. Measured from
-    the first example: one that is the same in all gives exactly 0, however large it is."""
+    """(means [P], deviations [P] of at least 1e-6, standardised features [N, P]) of features in fp64. Computed relative to the first
+    example: a constant feature gives exactly 0, however large it is."""
     off_NP = x_NP - x_NP[0]
     mid_P, std_P = off_NP.mean(0), off_NP.std(0, correction=0).clamp(min=1e-6)
     return x_NP[0] + mid_P, std_P, (off_NP - mid_P) / std_P
@@ -249,7 +248,7 @@ def owns(key: str) -> bool:
 
 
 def tensors(model: BaseModel, name: str) -> dict[str, Tensor]:
-    """`head.weight` [C, P], `head.bias` [C], and those of a hidden layer, `head.layer.weight` [P, P] and so on."""
+    """`head.weight` [C, P], `head.bias` [C], and those of a hidden layer: `head.layer.weight` [P, P] and so on."""
     if name not in model.heads:
         return {}
     head = model.heads[name]
@@ -258,12 +257,12 @@ def tensors(model: BaseModel, name: str) -> dict[str, Tensor]:
 
 
 def put(model: BaseModel, name: str, cfg: HeadConfig, found: dict[str, Tensor]) -> None:
-    """Attach a saved head. Raises ConfigError where its tensors are not those of a head of these labels."""
+    """Attach a saved head. Raises ConfigError where its tensors do not fit the config."""
     model.heads[name] = Head.of(cfg, found).to(model.device)
 
 
 def remove(model: BaseModel, name: str) -> None:
-    """Take the head off."""
+    """Remove the head."""
     if name in model.heads:
         del model.heads[name]
 
@@ -273,6 +272,6 @@ METHOD = Method(
     config=HeadConfig,
     part=MethodPart(owns, tensors, put, remove),
     acts=False,
-    merge="a head reads what the base says, and changes none of its weights",
-    peft="PEFT has a head only beside a method that changes the base",
+    merge="a head reads hidden states, and changes no weights of the base",
+    peft="PEFT saves a head only together with a method that changes the base",
 )

@@ -1,4 +1,4 @@
-"""LoRA by injection (Hu et al., 2106.09685): a low-rank delta at chosen sites, and the rows of chosen tokens. R rank."""
+"""Method lora (Hu et al., 2106.09685): low-rank deltas at chosen sites, and embedding rows of chosen tokens. R rank."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,36 +23,38 @@ from onebase.model.proj import AdapterRouting, Proj
 from onebase.model.sites import fits, worded
 
 ROWS_RATE = 3.0
-"""Rate of the rows of tokens as a multiple of LoRA's: about the head's rate in pretraining, for they start as untaught. At LoRA's own
-rate a base of width 64 needs 120 steps to learn to end an answer, at this one 60; widths 384 and 768 learn it in 18."""
+"""Learning rate of token rows as a multiple of LoRA's: about the head's rate in pretraining, because the rows start untrained. At LoRA's
+own rate a base of width 64 needs 120 steps to learn to end an answer, at this one 60; widths 384 and 768 need 18."""
 
 
 def chosen_sites(model: BaseModel, cfg: LoraConfig) -> dict[str, Proj]:
-    """The projections a config names. Raises ConfigError for a pattern that means none (of `ranks` and `alphas`: none of the chosen)."""
+    """The projections that a config names. Raises ConfigError for a pattern that matches none (of `ranks` and `alphas`: none of the chosen)."""
     known, wanted = model.sites(), cfg.projections
     chosen = {s: p for s, p in known.items() if wanted == () or any(fits(s, w) for w in wanted or ())}
     for pattern in wanted or ():
-        _meant(pattern, "site", list(known), "is not in this base")
+        _check_match(pattern, "site", list(known), "is not in this base")
     for kind, table in (("ranks", cfg.ranks), ("alphas", cfg.alphas)):
         for pattern in table or ():
-            _meant(pattern, kind, [*chosen, *cfg.ends], "means no site that LoRA is put on")
+            _check_match(pattern, kind, [*chosen, *cfg.ends], "matches no site with LoRA")
     return chosen
 
 
 def sites_of(model: BaseModel, patterns: Sequence[str], trunk: str) -> tuple[str, ...]:
-    """The patterns as they stand, or, where they mean sites of another trunk too, those that mean their sites in this one alone. Raises
-    ConfigError for one that means none in it."""
+    """The patterns unchanged, or, where they also match sites of another trunk, patterns for this trunk only. Raises ConfigError for one that
+    matches no site in it."""
     known = list(model.sites())
     inside = [s for s in known if s.startswith(f"{trunk}.")]
     ends = tuple(p for p in patterns if p in ENDS)
     if ends and trunk != "text":
-        raise ConfigError(f"LoRA site {ends[0]!r}, and these rows are no text", "leave it out of sites")
+        raise ConfigError(f"LoRA site {ends[0]!r} needs rows of text", "remove it from sites")
     if ends:
         others = [p for p in patterns if p not in ENDS]
         return (*(sites_of(model, others, trunk) if others else ()), *ends)
     for pattern in patterns:
-        _meant(pattern, "site", known, "is not in this base")
-        _meant(pattern, "site", inside, f"is not in its trunk {trunk!r}, and these rows go through no other")
+        _check_match(pattern, "site", known, "is not in this base")
+        _check_match(
+            pattern, "site", inside, f"is not in its trunk {trunk!r}, the only one that reads these rows"
+        )
     if not patterns:
         return () if inside == known else (f"{trunk}.*",)
     chosen = [s for s in known if any(fits(s, p) for p in patterns)]
@@ -61,17 +63,17 @@ def sites_of(model: BaseModel, patterns: Sequence[str], trunk: str) -> tuple[str
     return worded([s for s in chosen if s in inside], known)
 
 
-def _meant(pattern: str, kind: str, sites: list[str], fault: str) -> None:
+def _check_match(pattern: str, kind: str, sites: list[str], problem: str) -> None:
     if not any(fits(site, pattern) for site in sites):
         words = sorted({s.rsplit(".", 1)[-1] for s in sites})
         raise ConfigError(
-            f"LoRA {kind} {pattern!r} {fault}",
-            f"known: {', '.join(words)}, a whole site name ({sites[0]}), or a glob of it (text.[0-3].*)",
+            f"LoRA {kind} {pattern!r} {problem}",
+            f"accepted: {', '.join(words)}, a full site name ({sites[0]}), or a glob of site names (text.[0-3].*)",
         )
 
 
 def inject(model: BaseModel, name: str, cfg: LoraConfig, seed: int = 0) -> list[nn.Parameter]:
-    """Attach a fresh LoRA called `name` at every chosen site, and at the chosen tokens' rows; returns its parameters."""
+    """Attach a new LoRA under `name` at every chosen site, and at the rows of the chosen tokens; returns its parameters."""
     generator = torch.Generator().manual_seed(seed)
     out: list[nn.Parameter] = []
     for site, proj in chosen_sites(model, cfg).items():
@@ -84,7 +86,7 @@ def inject(model: BaseModel, name: str, cfg: LoraConfig, seed: int = 0) -> list[
 
 
 def remove(model: BaseModel, name: str) -> None:
-    """Take the adapter off everywhere; the base is then bitwise what it was."""
+    """Remove the adapter everywhere; the base is then bitwise as before."""
     for proj in model.sites().values():
         if name in proj.deltas and isinstance(proj.deltas[name], Lora):
             del proj.deltas[name]
@@ -93,12 +95,12 @@ def remove(model: BaseModel, name: str) -> None:
 
 
 def _ends(model: BaseModel) -> nn.ModuleDict:
-    """What stands at the ends of the text by adapter; nothing on a base that reads none."""
+    """Deltas of the text codec's embedding and head, by adapter; empty on a base that reads no text."""
     return model.text.deltas if "text" in model.cfg.codecs else nn.ModuleDict()
 
 
 def merge(model: BaseModel, name: str) -> dict[str, Callable[[], Whole]]:
-    """Each projection with its delta in it, and the two ends of the text where it has something there."""
+    """Each projection with its delta added, and the embedding and head of the text where the adapter changes them."""
     out: dict[str, Callable[[], Whole]] = {}
     for site, proj in model.sites().items():
         if name in proj.deltas and isinstance(delta := proj.deltas[name], Lora):
@@ -126,7 +128,7 @@ def owns(key: str) -> bool:
 
 
 def tensors(model: BaseModel, name: str) -> dict[str, Tensor]:
-    """The adapter's tensors: `site.a`, `site.b` and for DoRA `site.magnitude`, and those of `end_tensors`."""
+    """The adapter's tensors: `site.a`, `site.b`, for DoRA `site.magnitude`, and those of `end_tensors`."""
     out: dict[str, Tensor] = {}
     for site, proj in model.sites().items():
         if name in proj.deltas and isinstance(lora := proj.deltas[name], Lora):
@@ -138,7 +140,7 @@ def tensors(model: BaseModel, name: str) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def put(model: BaseModel, name: str, cfg: LoraConfig, found: dict[str, Tensor]) -> None:
-    """Attach saved tensors; all sites of the config must be there, and no others. Raises ConfigError naming the site."""
+    """Attach saved tensors; they must cover exactly the sites of the config. Raises ConfigError that names the site."""
     inject(model, name, cfg)
     wanted = tensors(model, name)
     odd = sorted(wanted.keys() ^ found.keys())
@@ -153,16 +155,16 @@ def put(model: BaseModel, name: str, cfg: LoraConfig, found: dict[str, Tensor]) 
 
 
 def count(model: BaseModel, names: Iterable[str]) -> int:
-    """Learned numbers of the named adapters."""
+    """Trained parameters of the named adapters."""
     return sum(t.numel() for n in names for t in tensors(model, n).values())
 
 
 @contextmanager
 def learn(start: Start) -> Iterator[Learner]:
-    """A fresh LoRA on the sites that the options name."""
+    """A new LoRA on the sites that the options name."""
     o, model = start.options, start.base.model
-    asked = {f: getattr(o, f) for f in METHOD.option_names}
-    cfg = LoraConfig(**asked | {"sites": sites_of(model, o.sites, start.trunk)}, tokens=start.tokens)
+    options = {f: getattr(o, f) for f in METHOD.option_names}
+    cfg = LoraConfig(**options | {"sites": sites_of(model, o.sites, start.trunk)}, tokens=start.tokens)
     params = inject(model, SCRATCH, cfg, start.seed)
     yield Learner(params, AdapterRouting.all_rows(SCRATCH), cfg, rate=ROWS_RATE)
 

@@ -1,4 +1,4 @@
-"""LoRA at the two ends of a text: rows of a few tokens, a low-rank delta of the embedding or of the matrix that makes logits, or a whole one.
+"""LoRA on the text codec: rows of a few tokens, a low-rank delta of the embedding or of the language-model head, or a replaced matrix.
 
 V vocabulary, D width, R rank, K tokens.
 """
@@ -14,7 +14,7 @@ from onebase.methods.lora_config import EMBEDDING, LM_HEAD, LoraConfig
 
 
 class EmbeddingLora(EndDelta):
-    """E + scaling * (B A)^T with A [R, V] and B [D, R]. A starts at zero, as in PEFT: rows of tokens that were never read stay as they are."""
+    """E + scaling * (B A)^T with A [R, V] and B [D, R]. A starts at zero, as in PEFT: rows of tokens that were never read do not change."""
 
     def __init__(self, vocab: int, width: int, rank: int, scaling: float, device: torch.device) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class EmbeddingLora(EndDelta):
 
     @torch.no_grad()
     def reset(self, generator: torch.Generator) -> None:
-        """B as PEFT starts it: normal with deviation 1."""
+        """Initialise B as PEFT does: normal with deviation 1."""
         self.b.copy_(torch.empty(self.b.shape).normal_(generator=generator))
 
     def stem(self, ids_BT: Tensor, scale: float | None = None) -> Tensor:
@@ -36,7 +36,7 @@ class EmbeddingLora(EndDelta):
 
 
 class HeadLora(EndDelta):
-    """W + scaling * B A with A [R, D] and B [V, R]; B starts at zero. Its gradient goes through the whole matrix where a loss takes one."""
+    """W + scaling * B A with A [R, D] and B [V, R]; B starts at zero. Losses that take the head's matrix get the whole sum."""
 
     def __init__(self, vocab: int, width: int, rank: int, scaling: float, device: torch.device) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class HeadLora(EndDelta):
 
     @torch.no_grad()
     def reset(self, generator: torch.Generator) -> None:
-        """A as LoRA's elsewhere: uniform with bound 1 / sqrt(D)."""
+        """Initialise A as at other sites: uniform with bound 1 / sqrt(D)."""
         bound = self.a.shape[1] ** -0.5
         self.a.copy_(torch.empty(self.a.shape).uniform_(-bound, bound, generator=generator))
 
@@ -59,7 +59,7 @@ class HeadLora(EndDelta):
 
 
 class Replaced(EndDelta):
-    """An end's matrix in the place of the base's, kept as what is added to it, `delta` [V, D]. It is read, not learnt."""
+    """A matrix that replaces the base's, stored as the difference `delta` [V, D]. It is loaded, never trained."""
 
     def __init__(self, end: str, delta_VD: Tensor) -> None:
         super().__init__()
@@ -81,14 +81,14 @@ class Replaced(EndDelta):
 
 
 class Several(EndDelta):
-    """Deltas of one adapter, one beside the other."""
+    """Several deltas of one adapter."""
 
     def __init__(self, parts: list[EndDelta]) -> None:
         super().__init__()
         self.parts = nn.ModuleList(parts)
 
     def each(self) -> list[EndDelta]:
-        """Its deltas in order."""
+        """The deltas in order."""
         return [p for p in self.parts if isinstance(p, EndDelta)]
 
     def stem(self, ids_BT: Tensor, scale: float | None = None) -> Tensor | None:
@@ -118,7 +118,8 @@ class Several(EndDelta):
 def inject_ends(
     model: BaseModel, name: str, cfg: LoraConfig, generator: torch.Generator
 ) -> list[nn.Parameter]:
-    """Attach what a config has at the ends of the text under `name`; returns its parameters. Raises ConfigError for an end or a token that the base has not."""
+    """Attach a config's deltas of the text codec under `name`; returns their parameters. Raises ConfigError for a matrix or a token that
+    the base does not have."""
     parts = _parts(model, cfg, generator)
     if parts:
         model.text.deltas[name] = parts[0] if len(parts) == 1 else Several(parts)
@@ -130,8 +131,8 @@ def _parts(model: BaseModel, cfg: LoraConfig, generator: torch.Generator) -> lis
     if not (cfg.tokens or ends):
         return []
     if "text" not in model.cfg.codecs or (LM_HEAD in ends and not model.cfg.text.head):
-        missing = "reads no text" if "text" not in model.cfg.codecs else "makes no logits"
-        raise ConfigError(f"LoRA at the ends of the text, and this base {missing}", "leave them out of sites")
+        missing = "reads no text" if "text" not in model.cfg.codecs else "has no language-model head"
+        raise ConfigError(f"LoRA on embedding or lm_head, but this base {missing}", "remove them from sites")
     vocab, width, device = model.cfg.text.vocab_size, model.text.width, model.device
     if cfg.tokens and max(cfg.tokens) >= vocab:
         raise ConfigError(
@@ -140,14 +141,14 @@ def _parts(model: BaseModel, cfg: LoraConfig, generator: torch.Generator) -> lis
     parts: list[EndDelta] = [TokenRows(cfg.tokens, width, device)] if cfg.tokens else []
     for end in cfg.ends:
         kind = EmbeddingLora if end == EMBEDDING else HeadLora
-        made = kind(vocab, width, cfg.rank_at(end), cfg.scaling_at(end), device)
-        made.reset(generator)
-        parts.append(made)
+        delta = kind(vocab, width, cfg.rank_at(end), cfg.scaling_at(end), device)
+        delta.reset(generator)
+        parts.append(delta)
     return parts + [Replaced(end, torch.zeros(vocab, width, device=device)) for end in cfg.replaced]
 
 
 def end_tensors(model: BaseModel, name: str) -> dict[str, Tensor]:
-    """The tensors of an adapter at the ends: `text.stem.rows` and `text.head.rows` [K, D] (in the config's order), `END.a`, `END.b` and `END.delta`."""
+    """An adapter's tensors of the text codec: `text.stem.rows` and `text.head.rows` [K, D] (in the config's order), `END.a`, `END.b`, `END.delta`."""
     if "text" not in model.cfg.codecs or name not in model.text.deltas:
         return {}
     found = model.text.deltas[name]

@@ -1,8 +1,8 @@
-"""LoRA in PEFT's files, in and out, by the rules of a family.
+"""Reads and writes LoRA adapters in PEFT's format, by the rules of a family.
 
 Source: peft `tuners/lora/config.py` and `tuners/lora/layer.py`, read for names and meaning. A delta is scaling * B A with A [rank, in] and
-B [out, rank] there and here; a magnitude of DoRA is a number a row of the weight. Where their module holds several of our projections (a fused q, k, v), A serves each of them and B is cut as
-the weight's rows are.
+B [out, rank] there and here; DoRA has one magnitude per row of the weight. Where a PEFT module is several of our projections (a fused q, k,
+v), they share A, and B is split like the rows of the weight.
 """
 
 import math
@@ -17,7 +17,7 @@ from onebase.errors import ArtifactError, ConfigError
 from onebase.formats.peft.folder import CONFIG, PREFIX, PeftFolder, Target
 from onebase.formats.peft.names import PeftModule, by_any_name, decodes, ends_by_any_name, modules, task
 from onebase.methods.lora_config import LoraConfig
-from onebase.methods.lora_peft_config import MAX_RANK, PeftSettings, by_name, said
+from onebase.methods.lora_peft_config import MAX_RANK, PeftSettings, by_name, settings
 from onebase.methods.lora_peft_ends import read_ends, write_ends
 from onebase.model.sites import exceptions, worded
 
@@ -34,8 +34,8 @@ _KINDS = {
 
 
 def read_peft(folder: PeftFolder, target: Target) -> tuple[LoraConfig, dict[str, Tensor]]:
-    """See `Peft.read`. Raises ArtifactError for what is missing or does not fit, ConfigError for what LoRA here cannot express."""
-    cfg = said(folder)
+    """See `Peft.read`. Raises ArtifactError for tensors that are missing or do not fit, ConfigError for settings that our LoRA does not support."""
+    cfg = settings(folder)
     found = _modules_of(folder.own, folder.where)
     ends = ends_by_any_name(target.model, target.family())
     at_ends = read_ends(folder, target, {m: found.pop(m) for m in [*found] if m in ends}, cfg.tokens)
@@ -46,8 +46,8 @@ def read_peft(folder: PeftFolder, target: Target) -> tuple[LoraConfig, dict[str,
         made = known.get(module)
         if made is None:
             raise ArtifactError(
-                f"{folder.where}: {module!r} is adapted, which is no projection of this base's trunk",
-                "give an adapter of this base that adapts its attention and feed-forward alone",
+                f"{folder.where}: the adapted module {module!r} is not a projection of this base's trunk",
+                "give an adapter of this base that adapts only attention and feed-forward",
             )
         _whole(folder, module, parts, cfg.dora)
         a, b = parts["A"], parts["B"]
@@ -104,7 +104,7 @@ def _ranked(folder: PeftFolder, cfg: PeftSettings, module: str, rank: int) -> No
 def write_peft(
     cfg: LoraConfig, tensors: Mapping[str, Tensor], target: Target
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """See `Peft.write`. Raises ConfigError for tensors that PEFT's LoRA has no place for."""
+    """See `Peft.write`. Raises ConfigError for tensors that PEFT's LoRA cannot represent."""
     model, family = target.model, target.family()
     ends, more, out = write_ends(cfg, tensors, target)
     sites = {k.removesuffix(".a") for k in tensors if k.endswith(".a")} - set(ends)
@@ -126,15 +126,15 @@ def write_peft(
             ranks[module] = a.shape[0]
         if alpha != cfg.alpha:
             alphas[module] = alpha
-    if sites := {s for s in sites if bool(tensors[f"{s}.b"].any())}:  # what was never learnt changes nothing
+    if sites := {s for s in sites if bool(tensors[f"{s}.b"].any())}:  # untrained deltas are zero
         raise ConfigError(
-            f"the {family.model_types[0]} layout has no place for a delta at {sorted(sites)[0]!r}",
+            f"the {family.model_types[0]} layout has no module for a delta at {sorted(sites)[0]!r}",
             "export the merged base instead",
         )
     turned = any(made.turned for m, made in modules(model, family, target.headed) if m in adapted)
     adapted += ends.values()
     words = sorted({m.rsplit(".", 1)[-1] for m in adapted})
-    # Heads, poolers and towers of other models have matrices of the same last word, which are no projections here.
+    # Heads, poolers and towers of other models have matrices with the same last word that are not our projections.
     plain = decodes(model.cfg) and not any(m.rsplit(".", 1)[-1] in words for m in others)
     tree = {
         "task_type": task(model.cfg),
@@ -154,7 +154,7 @@ def write_peft(
 
 
 def _modules_of(tensors: Mapping[str, Tensor], where: str) -> dict[str, dict[str, Tensor]]:
-    """What LoRA has of each module, by what it is (`_KINDS`)."""
+    """LoRA's tensors of each module, by kind (`_KINDS`)."""
     found: dict[str, dict[str, Tensor]] = {}
     for key, x in tensors.items():
         match = _KEY.fullmatch(key)
@@ -166,15 +166,15 @@ def _modules_of(tensors: Mapping[str, Tensor], where: str) -> dict[str, dict[str
             or x.ndim != (1 if kind == "magnitude" else 2)
         ):
             raise ArtifactError(
-                f"{where}: {key!r} {list(x.shape)} is no matrix of a LoRA on a linear layer",
-                "give an adapter that is LoRA alone",
+                f"{where}: {key!r} {list(x.shape)} is not a matrix of a LoRA on a linear layer",
+                "give an adapter with LoRA only",
             )
         found.setdefault(match[1], {})[kind] = x
     return found
 
 
 def _whole(folder: PeftFolder, module: str, parts: Mapping[str, Tensor], dora: bool) -> None:
-    """Raises ArtifactError where a projection's delta is not whole."""
+    """Raises ArtifactError where a projection's delta is incomplete."""
     if not {"A", "B"} <= parts.keys():
         raise ArtifactError(f"{folder.where}: {module!r} has only one of A and B", "take an intact copy")
     if dora != ("magnitude" in parts):
@@ -185,8 +185,8 @@ def _whole(folder: PeftFolder, module: str, parts: Mapping[str, Tensor], dora: b
 
 
 def _joined(made: PeftModule, cfg: LoraConfig, tensors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, float]:
-    """A, B and alpha of one module: where our projections in it share an A it is kept, else each has its part of a larger rank. What the
-    scaling of one differs from the first's goes into its B."""
+    """A, B and alpha of one module: a common A of our projections is reused, else each gets its part of a larger rank. B includes the ratio of
+    a projection's scaling to the first one's."""
     have = [p.site for p, _ in made.parts if f"{p.site}.a" in tensors]
     tops = [tensors[f"{site}.a"] for site in have]
     shared = len(have) == len(made.parts) and all(torch.equal(a, tops[0]) for a in tops)
@@ -206,7 +206,7 @@ def _joined(made: PeftModule, cfg: LoraConfig, tensors: Mapping[str, Tensor]) ->
 
 
 def _lengths(made: PeftModule, tensors: Mapping[str, Tensor]) -> Tensor:
-    """The magnitudes of one module; a projection in it that has none keeps the lengths of its rows."""
+    """The magnitudes of one module; for a projection without any, the norms of its rows."""
     ms = []
     for proj, _ in made.parts:
         m = tensors.get(f"{proj.site}.magnitude")

@@ -1,4 +1,4 @@
-"""The adapter_config.json of PEFT's LoRA: what it says of ranks and scalings; all that is more than LoRA is refused by name."""
+"""Reads the adapter_config.json of PEFT's LoRA: ranks and scalings; settings beyond LoRA are refused by name."""
 
 import re
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from onebase.formats.reader import ConfigReader
 
 MAX_RANK = 65536
 _NAME = re.compile(r"\^?[\w.]+\$?")
-# Said elsewhere (which modules, by the tensors), of training alone, or of no weight without a switch that is refused.
+# Known from elsewhere (the tensors show which modules), for training only, or without effect unless a refused switch is set.
 _IDLE = (
     "ensure_weight_tying",
     "exclude_modules",
@@ -27,7 +27,7 @@ _IDLE = (
 
 @dataclass(frozen=True)
 class PeftSettings:
-    """What the config says; `ranks` and `alphas` by ends of module names. tokens: ids whose rows are others, likewise ("": the embedding's)."""
+    """The config's settings; `ranks` and `alphas` by suffixes of module names. tokens: ids with rows of their own, likewise ("": the embedding's)."""
 
     rank: int
     alpha: float
@@ -38,10 +38,10 @@ class PeftSettings:
     tokens: Mapping[str, list[int]]
 
 
-def said(folder: PeftFolder) -> PeftSettings:
-    """The config, which is refused where it is more than LoRA."""
+def settings(folder: PeftFolder) -> PeftSettings:
+    """The settings of the config. Raises ConfigError for those beyond LoRA."""
     r = folder.said
-    r.must("bias", "none", "none", "biases are learnt too")
+    r.must("bias", "none", "none", "biases are trained too")
     if r.data.get("init_lora_weights", True) not in (True, False, "gaussian", "eva", "orthogonal"):
         raise r.refuse(
             "init_lora_weights", "true, false, gaussian, eva, orthogonal: others change the base's weights"
@@ -56,7 +56,7 @@ def said(folder: PeftFolder) -> PeftSettings:
 
 
 def _tokens(r: ConfigReader) -> dict[str, list[int]]:
-    """`trainable_token_indices`: ids of the embedding's rows, or a map of such by module."""
+    """`trainable_token_indices`: ids of the embedding's rows, or a map from modules to ids."""
     key = "trainable_token_indices"
     if not r.has(key):
         return {}
@@ -65,27 +65,28 @@ def _tokens(r: ConfigReader) -> dict[str, list[int]]:
     for ids in table.values():
         whole = isinstance(ids, list) and all(isinstance(i, int) and not isinstance(i, bool) for i in ids)
         if not whole or len(set(ids)) < len(ids):
-            raise r.refuse(key, "a list of different token ids, or a map of modules to such")
+            raise r.refuse(key, "a list of different token ids, or a map from modules to such lists")
     return {str(k): ids for k, ids in table.items()}
 
 
 def _named(r: ConfigReader, key: str) -> dict[str, float]:
-    """`rank_pattern` or `alpha_pattern`: ends of names. PEFT takes regular expressions too, which may be made to run for ever."""
+    """`rank_pattern` or `alpha_pattern`: suffixes of names. PEFT also accepts regular expressions, which can be made to run forever."""
     table = {}
     for name, value in r.get(key, dict, {}).items():
         plain = name.replace("\\.", ".")
         if not _NAME.fullmatch(plain):
             raise ConfigError(
-                f"{r.where}: '{key}' has the pattern {name!r}", "names of modules are accepted, or their ends"
+                f"{r.where}: '{key}' has the pattern {name!r}",
+                "accepted: names of modules, or their suffixes",
             )
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
-            raise ConfigError(f"{r.where}: '{key}' has {value!r} at {name!r}", "it is a number above 0")
+            raise ConfigError(f"{r.where}: '{key}' has {value!r} at {name!r}", "accepted: a number above 0")
         table[plain.removesuffix("$")] = value
     return table
 
 
 def by_name(table: Mapping[str, float], module: str, default: float) -> float:
-    """The first entry that `module` ends with, or, where the entry begins with ^, is."""
+    """The value of the first entry that `module` ends with, or equals where the entry begins with ^."""
     for name, value in table.items():
         if module == name.removeprefix("^") or module.endswith("." + name):
             return value

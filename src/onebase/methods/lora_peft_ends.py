@@ -1,7 +1,8 @@
-"""LoRA of PEFT at the ends of the text: low-rank deltas there, rows of tokens, and whole matrices that it saves.
+"""Reads and writes PEFT's LoRA on the text codec: low-rank deltas of embedding and head, rows of tokens, and whole saved matrices.
 
-Source: peft `tuners/lora/layer.py` (Embedding), `tuners/trainable_tokens/layer.py`, `utils/other.py`, read for names and meaning. With tied weights an end
-that is not adapted stays what it was, but for rows of tokens, which both ends then share. V vocabulary, D width, R rank, K tokens.
+Source: peft `tuners/lora/layer.py` (Embedding), `tuners/trainable_tokens/layer.py`, `utils/other.py`, read for names and meaning. With tied
+weights a matrix that is not adapted does not change, except rows of tokens, which both matrices share. V vocabulary, D width, R rank,
+K tokens.
 """
 
 from collections.abc import Mapping
@@ -18,12 +19,12 @@ from onebase.formats.peft.names import ends, ends_by_any_name
 from onebase.methods.lora_config import EMBEDDING, ENDS, LM_HEAD, LoraConfig
 
 Parts = Mapping[str, Mapping[str, Tensor]]
-"""Tensors of each module by what they are: A, B, base_layer, tokens."""
+"""Tensors of each module by kind: A, B, base_layer, tokens."""
 
 
 @dataclass
 class TextWeights:
-    """What an adapter has at the ends. ranks: of those with a low-rank delta, by site; modules: what they are called there."""
+    """An adapter's weights on the text codec. modules: PEFT's names of matrices with a low-rank delta, by site."""
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
     modules: dict[str, str] = field(default_factory=dict)
@@ -32,7 +33,7 @@ class TextWeights:
 
 
 def matrix_VD(model: BaseModel, end: str) -> Tensor:
-    """The base's matrix at an end, fp32."""
+    """The base's embedding or head matrix, fp32."""
     text = model.text
     if end == LM_HEAD:
         return text.head_weight_VD.detach().float()
@@ -45,15 +46,15 @@ def matrix_VD(model: BaseModel, end: str) -> Tensor:
 def read_ends(
     folder: PeftFolder, target: Target, found: Parts, tokens: Mapping[str, list[int]]
 ) -> TextWeights:
-    """What stands at the ends. found: those of the adapter's modules that are ends. tokens: ids whose rows are learnt, by the end of a module's name
-    (of the embedding: ""). Raises ArtifactError for what does not fit the base."""
+    """Read an adapter's weights on the text codec. found: its modules that are embedding or head. tokens: ids whose rows are trained, by the
+    suffix of a module's name (of the embedding: ""). Raises ArtifactError for tensors that do not fit the base."""
     model, known = target.model, ends_by_any_name(target.model, target.family())
     out = TextWeights()
     rows: dict[str, Tensor] = {}
     for module, parts in found.items():
         end = ENDS[known[module]]
         shape = matrix_VD(model, end).shape
-        if "base_layer" in parts:  # PEFT saves a copy of the base's own matrix beside a low-rank delta of it
+        if "base_layer" in parts:  # PEFT saves a copy of the base's matrix with its low-rank delta
             _replace(folder, model, out, end, parts["base_layer"], copied=True)
         if "tokens" in parts:
             rows[end] = parts["tokens"].float()
@@ -75,13 +76,13 @@ def read_ends(
     for name, t in folder.matrices.items():
         if not name.endswith(".weight") or name.removesuffix(".weight") not in known:
             raise ConfigError(
-                f"{folder.said.where}: 'modules_to_save' has {name!r} saved, which is neither the embedding nor the matrix that makes logits",
-                "give an adapter that is LoRA alone",
+                f"{folder.said.where}: 'modules_to_save' has {name!r}, which is neither the embedding nor the language-model head",
+                "give an adapter with LoRA only",
             )
         _replace(folder, model, out, ENDS[known[name.removesuffix(".weight")]], t, copied=False)
     if tokens and not rows:
         raise ArtifactError(
-            f"{folder.where}: 'trainable_token_indices' is {dict(tokens)}, and no rows are there",
+            f"{folder.where}: 'trainable_token_indices' is {dict(tokens)}, but the file has no such rows",
             "take an intact copy",
         )
     if rows:
@@ -92,7 +93,7 @@ def read_ends(
 def _replace(
     folder: PeftFolder, model: BaseModel, out: TextWeights, end: str, given_VD: Tensor, *, copied: bool
 ) -> None:
-    """Note a whole matrix, where it is not the base's own. copied: it is a copy by its maker, which a base in few bits differs from."""
+    """Store a whole matrix if it differs from the base's. copied: PEFT's copy of the base's matrix, from which a quantized base differs."""
     own_VD = matrix_VD(model, end)
     if given_VD.shape != own_VD.shape:
         raise ArtifactError(
@@ -111,12 +112,12 @@ def _read_tokens(
     target: Target,
     out: TextWeights,
     rows: Mapping[str, Tensor],
-    asked: Mapping[str, list[int]],
+    tokens: Mapping[str, list[int]],
 ) -> None:
-    """Rows that take the place of those of some tokens, as what is added to the base's."""
+    """Rows that replace those of some tokens, stored as differences from the base's."""
     model, known = target.model, ends_by_any_name(target.model, target.family())
     ids = {}
-    for word, given in asked.items():
+    for word, given in tokens.items():
         end = next((e for name, e in known.items() if not word or f".{name}".endswith(f".{word}")), None)
         ids[EMBEDDING if not word else ENDS.get(end or "", word)] = given
     if model.cfg.text.tied and LM_HEAD not in rows and EMBEDDING in rows and model.cfg.text.head:
@@ -141,14 +142,14 @@ def _read_tokens(
 def write_ends(
     cfg: LoraConfig, tensors: Mapping[str, Tensor], target: Target
 ) -> tuple[dict[str, str], dict[str, Any], dict[str, Tensor]]:
-    """(modules with a low-rank delta by site, keys of the config, tensors) of what an adapter has at the ends. Raises ConfigError for what PEFT
-    has no place for."""
+    """(modules with a low-rank delta by site, keys of the config, tensors) of an adapter's weights on the text codec. Raises ConfigError for
+    weights that PEFT cannot represent."""
     if not (cfg.ends or cfg.replaced or cfg.tokens):
         return {}, {}, {}
     model = target.model
     names = {ENDS[end]: name for end, name in ends(model, target.family(), target.headed).items()}
     if lacking := sorted({*cfg.ends, *cfg.replaced} - names.keys()):
-        raise ConfigError(f"PEFT's LoRA has no place for {lacking[0]!r}", "export the merged base instead")
+        raise ConfigError(f"PEFT's LoRA cannot represent {lacking[0]!r}", "export the merged base instead")
     out: dict[str, Tensor] = {}
     for end in cfg.ends:
         a, b = tensors[f"{end}.a"], tensors[f"{end}.b"]
@@ -160,13 +161,13 @@ def write_ends(
         out |= {f"{PREFIX}{names[end]}.{kind}": t for kind, t in zip(kinds, (a, b), strict=True)}
     for end in cfg.replaced:
         out[f"{PREFIX}{names[end]}.weight"] = matrix_VD(model, end).cpu() + tensors[f"{end}.delta"].cpu()
-    said: dict[str, Any] = {}
+    keys: dict[str, Any] = {}
     if cfg.replaced:
-        said["modules_to_save"] = [names[end].rsplit(".", 1)[-1] for end in cfg.replaced]
+        keys["modules_to_save"] = [names[end].rsplit(".", 1)[-1] for end in cfg.replaced]
     if cfg.tokens:
-        said["trainable_token_indices"], rows = _written_tokens(cfg, tensors, model, names)
+        keys["trainable_token_indices"], rows = _written_tokens(cfg, tensors, model, names)
         out |= rows
-    return {end: names[end] for end in cfg.ends}, said, out
+    return {end: names[end] for end in cfg.ends}, keys, out
 
 
 def _written_tokens(
@@ -175,21 +176,21 @@ def _written_tokens(
     ids, text = list(cfg.tokens), model.cfg.text
     stem_KD, head_KD = (tensors[key].cpu() for key in ("text.stem.rows", "text.head.rows"))
     stem_KD = stem_KD if text.scale is None else stem_KD / text.scale
-    made = {EMBEDDING: stem_KD}
+    added = {EMBEDDING: stem_KD}
     if text.tied and text.head:
         if not torch.allclose(stem_KD, head_KD, atol=1e-7):
             raise ConfigError(
-                "PEFT's LoRA has no place for 'text.stem.rows' beside other 'text.head.rows': this base's ends are tied",
+                "PEFT's LoRA cannot represent 'text.stem.rows' that differ from 'text.head.rows': this base's embeddings are tied",
                 "export the merged base instead",
             )
     elif bool(head_KD.any()):
-        made[LM_HEAD] = head_KD
-    if lacking := sorted(made.keys() - names.keys()):
+        added[LM_HEAD] = head_KD
+    if lacking := sorted(added.keys() - names.keys()):
         raise ConfigError(
-            f"PEFT's LoRA has no place for rows of {lacking[0]!r}", "export the merged base instead"
+            f"PEFT's LoRA cannot represent rows of {lacking[0]!r}", "export the merged base instead"
         )
     rows = {
         f"{PREFIX}{names[end]}.token_adapter.trainable_tokens_delta": matrix_VD(model, end).cpu()[ids] + t
-        for end, t in made.items()
+        for end, t in added.items()
     }
-    return {names[end].rsplit(".", 1)[-1]: ids for end in made}, rows
+    return {names[end].rsplit(".", 1)[-1]: ids for end in added}, rows

@@ -1,4 +1,4 @@
-"""The module of LoRA: a low-rank delta at one projection.
+"""The LoRA module: a low-rank delta at one projection.
 
 I inputs, O outputs, R rank.
 """
@@ -14,7 +14,7 @@ from onebase.model.proj import Delta, Proj
 
 
 class Lora(Delta):
-    """x -> scaling * x A^T B^T (Hu et al., 2106.09685). B starts at zero, so a fresh adapter changes nothing."""
+    """x -> scaling * x A^T B^T (Hu et al., 2106.09685). B starts at zero, so a new adapter changes nothing."""
 
     def __init__(
         self, d_in: int, d_out: int, rank: int, scaling: float, device: torch.device | None = None
@@ -26,7 +26,7 @@ class Lora(Delta):
 
     @torch.no_grad()
     def reset(self, generator: torch.Generator, proj: Proj) -> None:
-        """A as PEFT starts it: uniform with bound 1/sqrt(d_in) (Kaiming, a = sqrt 5)."""
+        """Initialise A as PEFT does: uniform with bound 1/sqrt(d_in) (Kaiming, a = sqrt 5)."""
         bound = 1 / math.sqrt(self.a_RI.shape[1])
         self.a_RI.copy_(torch.empty(self.a_RI.shape).uniform_(-bound, bound, generator=generator))
         self.b_OR.zero_()
@@ -39,7 +39,7 @@ class Lora(Delta):
         return F.linear(F.linear(x, self.a_RI.to(x.dtype)) * self.scaling, self.b_OR.to(x.dtype))
 
     def whole(self, x: Tensor, proj: Proj) -> Tensor | None:
-        """As one function where it learns on a matrix that does not: of its steps only x and the few numbers between A and B are kept."""
+        """The whole projection as one autograd function, where LoRA is trained on a frozen matrix: it saves only x and the low-rank activations."""
         weight = proj.weight
         if (
             weight is None
@@ -60,7 +60,7 @@ class Lora(Delta):
         return self.scaling * (self.b_OR @ self.a_RI)
 
     def merged_OI(self, proj: Proj) -> Tensor:
-        """The projection's matrix with the adapter in it, a new tensor in fp32 or the weight's own if that is finer."""
+        """The projection's matrix with the delta added: a new tensor in fp32, or in the weight's dtype if that is finer."""
         delta = self.delta_OI()
         return proj.matrix_OI(exact(proj)) + delta.to(exact(proj))
 
@@ -91,6 +91,6 @@ class _LowRank(torch.autograd.Function):
 
 
 def exact(proj: Proj) -> torch.dtype:
-    """fp32, or the weight's own number format where that is finer."""
+    """fp32, or the weight's dtype where that is finer."""
     own = torch.float32 if proj.weight is None else proj.weight.dtype
     return torch.promote_types(own, torch.float32)

@@ -1,4 +1,4 @@
-"""Adapters into the weights of the base under them, whatever their methods. V vocabulary, D width."""
+"""Merges adapters of any method into the weights of their base. V vocabulary, D width."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -15,55 +15,56 @@ from onebase.model.kernels.storage import Int4, Int8
 from onebase.model.proj import Proj
 
 STEM, HEAD = "text.stem", "text.head"
-"""The two ends of the text as places of a merge, beside the sites of projections."""
+"""Names of the text codec's embedding and head in a merge, besides the sites of projections."""
 
 
 @dataclass
 class Rounding:
-    """What is lost of deltas where the merged weights are stored in half precision. Sums of squares, in fp64, over all matrices that were changed: of what rounding took away, and of the deltas. by: each matrix's own."""
+    """The loss of deltas by rounding, where merged weights are stored in half precision. by: for each changed matrix the sums of squares, in
+    fp64, of the rounding error and of the delta."""
 
     by: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def note(self, name: str, before: Tensor, exact: Tensor, stored: Tensor) -> None:
-        """One matrix: as it was, with its delta, and as that was stored. A matrix that keeps what it was given is not counted."""
+        """Add one matrix: before the merge, with its delta, and as stored. A matrix that is stored without rounding is not counted."""
         wide = torch.promote_types(exact.dtype, torch.float32)
         if stored.dtype == wide:
             return
-        was = exact.to(wide) - before.to(wide)
+        delta = exact.to(wide) - before.to(wide)
         lost = stored.to(wide) - exact.to(wide)
         old = self.by.get(name, (0.0, 0.0))
-        self.by[name] = (old[0] + _square(lost), old[1] + _square(was))
+        self.by[name] = (old[0] + _square(lost), old[1] + _square(delta))
 
     @property
     def lost(self) -> float:
-        """|round(W + d) - (W + d)| / |d| over all matrices together (Euclidean lengths); 0 where nothing was rounded."""
+        """|round(W + d) - (W + d)| / |d| over all matrices together (Euclidean norms); 0 where nothing was rounded."""
         return _ratio(sum(a for a, _ in self.by.values()), sum(b for _, b in self.by.values()))
 
     @property
     def worst(self) -> tuple[str, float]:
-        """The matrix that loses most, by that measure; an empty name where nothing was rounded."""
+        """The matrix with the largest loss, by that measure; an empty name where nothing was rounded."""
         ratios = {name: _ratio(*pair) for name, pair in self.by.items()}
         return max(ratios.items(), key=lambda x: x[1], default=("", 0.0))
 
 
 @torch.no_grad()
 def merge(model: BaseModel, adapters: Sequence[tuple[Method, str]]) -> Rounding:
-    """Put the adapters of these methods and names into the weights, and take all that adapters have put on the model off. Each changes what the base
-    alone would say, so their order does not matter. The base is then another base, with another fingerprint.
+    """Merge the adapters of these methods and names into the weights, and remove all adapters from the model. Each delta is relative to the
+    base alone, so their order does not matter. The result is another base, with another fingerprint.
 
-    Tied ends are untied first where one of them changes: one matrix cannot hold two deltas. A projection in few bits is rounded
-    anew: measure what that does (`derive.merging` does). Returned is what storing the others in half precision takes away. Raises UserError
-    for a change of the matrix that makes logits where that is kept in few bits.
+    Tied embeddings are untied first where one of the two changes: one matrix cannot hold two deltas. A quantized projection is quantized
+    again; `derive.merging` measures the effect. Returns the loss by storing the other matrices in half precision. Raises UserError for a
+    change of a quantized language-model head.
     """
-    made: dict[str, list[Callable[[], Whole]]] = {}
+    changes: dict[str, list[Callable[[], Whole]]] = {}
     for method, name in adapters:
         if not isinstance(method.merge, str):
             for place, whole in method.merge(model, name).items():
-                made.setdefault(place, []).append(whole)
-    if made.keys() & {STEM, HEAD}:
+                changes.setdefault(place, []).append(whole)
+    if changes.keys() & {STEM, HEAD}:
         _open_ends(model)
     rounding, sites = Rounding(), model.sites()
-    for place, each in made.items():
+    for place, each in changes.items():
         if place in (STEM, HEAD):
             _merge_end(model, place, each, rounding)
         else:
@@ -77,8 +78,8 @@ def _open_ends(model: BaseModel) -> None:
     storage = model.cfg.storage
     if storage is not None and storage.head is not None:
         raise UserError(
-            f"the base keeps the matrix that makes logits in {storage.head} bits: what the adapter changes of it would be rounded away",
-            "serve the adapter beside the base, or merge first and quantize the result",
+            f"the base's language-model head is quantized to {storage.head} bits, and rounding would remove the adapter's change of it",
+            "serve the adapter with the base, or merge first and quantize the result",
         )
     model.untie()
 
@@ -110,7 +111,7 @@ def _merge_site(proj: Proj, each: Sequence[Callable[[], Whole]], rounding: Round
 
 
 def _together(wholes: Sequence[Tensor], own: Tensor | None) -> Tensor:
-    """The base's own matrix with what each of several changes of it."""
+    """The base's matrix with the deltas of several adapters."""
     if len(wholes) == 1 or own is None:
         return wholes[0]
     own = own.to(wholes[0].dtype)

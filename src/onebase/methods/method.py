@@ -1,4 +1,4 @@
-"""What a method is: which parameters adapt, and how. One file a method; the table of them is `methods`."""
+"""Defines a method: which parameters adapt, and how. Each method has one file; `table` lists them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -15,27 +15,27 @@ from onebase.formats.peft.folder import PREFIX, PeftFolder, Target
 from onebase.model.proj import AdapterRouting
 
 SCRATCH = "__adapting"
-"""The name under which an adapter is on its base while it learns."""
+"""The name of an adapter on its base during training."""
 Signal = Literal["labels", "vectors", "answers", "documents", "pairs", "rewards"]
-"""What a task learns from: rates differ by it."""
+"""What a task is trained on; learning rates depend on it."""
 
 
 def option(default: Any, about: str, *, later: bool = False, was: str | None = None) -> Any:
-    """A field of an options class: its default, and what users read of it (`onebase adapt -o help`). later: earlier versions did not have it
-    (`onebase.config_fields.later`). was: what they called it (`onebase.config_fields.renamed`)."""
+    """A field of an options class: its default and its help text (`onebase adapt -o help`). later: earlier versions did not have it
+    (`onebase.config_fields.later`). was: its earlier name (`onebase.config_fields.renamed`)."""
     names = {} if was is None else {"was": was}
     return field(default=default, metadata={"about": about, "later": later, **names})
 
 
 @config
 class NoOptions:
-    """The options of a method that has none."""
+    """The options of a method without options."""
 
 
 @dataclass(frozen=True)
 class Start:
-    """What a method is asked to put on a base. options: of the method's own class. tokens: ids whose rows are to be learnt too where the
-    base's own stay. trunk: the one that rows go through."""
+    """The request to put a method on a base. options: of the method's own class. tokens: ids whose embedding rows are trained too, by methods
+    that freeze the base's own. trunk: the trunk that reads the rows."""
 
     base: LoadedBase
     options: Any
@@ -46,12 +46,13 @@ class Start:
 
 @dataclass(frozen=True)
 class Learner:
-    """What a method has put on the base under SCRATCH.
+    """A method on the base under SCRATCH, ready to train.
 
-    params: what learns. active: how it acts in a forward. config: what says what it is, of the method's config class (None: it put nothing beside the weights).
-    before: places that it takes before the first token of a row, which is then one sample. rate: that of what learns at the codec's ends, or before the
-    text, as a multiple of all else's. tensors: those of the base that are others now. reads_only: says that nothing but these texts will be read and no token
-    predicted, before `params` is asked for. plain: inside `with plain():` a forward without `routing` is the base's own, as before anything was learnt.
+    params: the trained parameters. routing: applies the adapter in a forward. config: its config, of the method's config class (None: it
+    added no weights). before: virtual tokens before the first token of a row, which is then one sample. rate: learning rate of token rows,
+    or of virtual tokens, as a multiple of the others. tensors: the base's tensors that changed. reads_only: declares, before `params` is
+    used, that only these texts are read and no token is predicted. plain: inside `with plain():` a forward without `routing` is that of the
+    untrained base.
     """
 
     params: list[nn.Parameter]
@@ -66,10 +67,11 @@ class Learner:
 
 @dataclass(frozen=True)
 class MethodPart:
-    """Weights on a model under an adapter's name, as the method's config says. Nothing of a part is left when it is taken off.
+    """A method's weights on a model under an adapter's name. Removing a part leaves nothing behind.
 
-    owns: is a tensor of this name in an adapter's file of this part? tensors: the part's tensors by their names in the file; none where the model
-    has no such part under the name. put: attaches saved tensors; raises ConfigError naming one that does not fit. remove: takes it off, where it is.
+    owns: does a tensor of this name in an adapter's file belong to this part? tensors: the part's tensors by their names in the file; empty
+    where the model has no such part under the name. put: attaches saved tensors; raises ConfigError that names one that does not fit.
+    remove: removes the part, if it is there.
     """
 
     owns: Callable[[str], bool]
@@ -80,20 +82,20 @@ class MethodPart:
 
 @dataclass(frozen=True)
 class Whole:
-    """A matrix of the base with an adapter in it, in fp32 or finer, and the bias where that changes too."""
+    """A matrix of the base with an adapter merged, in fp32 or finer, and the bias if that changes too."""
 
     weight: Tensor
     bias: Tensor | None = None
 
 
 Merge = Callable[[BaseModel, str], Mapping[str, Callable[[], Whole]]]
-"""Of a model and an adapter's name on it: what each matrix that it changes becomes, made when it is asked for. Matrices go by the names of
-`merge.places`: the sites of projections, and the two ends of the text."""
+"""For a model and an adapter's name: functions that compute each changed matrix, by the site of a projection or by `merge.STEM` and
+`merge.HEAD`."""
 
 
 @dataclass(frozen=True)
 class Weighed:
-    """An adapter, and how much of it is taken."""
+    """An adapter and its weight in a combination."""
 
     cfg: Any
     tensors: Mapping[str, Tensor]
@@ -102,8 +104,8 @@ class Weighed:
 
 @dataclass(frozen=True)
 class Combined:
-    """The adapter that is made of several. error: the length of what its rank leaves out of the wanted deltas, as a share of theirs (Frobenius, over
-    all sites together); None where nothing is left out, for the deltas are kept as they are."""
+    """An adapter combined from several. error: the relative error of its low-rank approximation of the combined deltas (Frobenius norm, over all
+    sites together); None where they are represented exactly."""
 
     cfg: Any
     tensors: dict[str, Tensor]
@@ -114,7 +116,7 @@ How = Literal["linear", "ties"]
 
 
 class Combine(Protocol):
-    """How several adapters of a method become one: `derive.combining.combine` explains it."""
+    """Combines several adapters of a method into one; see `derive.combining.combine`."""
 
     def __call__(
         self, parts: Sequence[Weighed], how: How = "linear", *, density: float = 0.2, rank: int | None = None
@@ -123,8 +125,9 @@ class Combine(Protocol):
 
 @dataclass(frozen=True)
 class Peft:
-    """A method in PEFT's files. kind: its `peft_type`; prefix: what stands before a module's name in those of its tensors. read: config and tensors as ours have them. write: what adapter_config.json says beside
-    the type and the base's name, and PEFT's tensors. Both raise ConfigError for what one side cannot say, ArtifactError for a folder that does not fit the model."""
+    """A method in PEFT's format. kind: its `peft_type`; prefix: the prefix of module names in tensor names. read: returns our config and
+    tensors. write: returns adapter_config.json without the type and the base's name, and PEFT's tensors. Both raise ConfigError for
+    settings that the other side does not support, ArtifactError for a folder that does not fit the model."""
 
     kind: str
     read: Callable[[PeftFolder, Target], tuple[Any, dict[str, Tensor]]]
@@ -136,17 +139,18 @@ class Peft:
 class Method:
     """Which parameters adapt.
 
-    options: the class of what users may say of it (fields by `option`). config: the class of what an adapter keeps of it (None: its options); part: the weights that are put
-    on a base beside its own, and taken off. learn: puts the method on a base for the loop; at its end the base's own weights are what they were
-    (None: nothing is learnt by steps). rate, rates: AdamW's peak rate where none is given, and that of some signals. tuned: options that trials vary, and the values they take.
-    virtual: places that it takes before the first token of a text, by its options.
+    options: the class of its options (fields by `option`). config: the class of its config in an adapter (None: its options). part: the
+    weights that it adds to a base. learn: puts the method on a base for training, and restores the base's own weights at the end (None: it
+    does not train by steps). rate, rates: AdamW's default peak learning rate, and that for some signals. tuned: options that trials vary,
+    with their values. virtual: virtual tokens before the first token of a text, from its options.
 
-    acts: does its part change a forward? replaces: its weights stand in the place of the base's. needs_rows: can it not be made of options alone?
-    predicts: is it asked by predicting tokens, whatever the task? text: does it need a base that reads text? alone: why a stack has one of its kind at
-    most; None: it may have more. stacks: raises UserError for a stack that it cannot be in, of its place in it, and whether its adapter has tensors.
+    acts: does its part change a forward? replaces: do its weights replace the base's? needs_rows: does it need rows, not options only?
+    predicts: does it answer by predicting tokens, whatever the task? text: does it need a base that reads text? alone: why a stack has at
+    most one adapter of the method; None: it may have more. stacks: raises UserError for a stack that it cannot be part of; called with the
+    stack, its position, and whether its adapter has tensors.
 
-    merge: how it goes into the base's weights, or in one sentence why it does not. What does not act is left behind by a merge of others. combine: how several of its
-    adapters become one, or why not. peft: how PEFT has it, or why it does not.
+    merge: merges it into the base's weights, or states in a sentence why not. Merging others drops adapters that do not act. combine:
+    combines several of its adapters into one, or states why not. peft: its PEFT format, or why there is none.
     """
 
     name: str
@@ -165,20 +169,20 @@ class Method:
     text: bool = False
     alone: str | None = None
     stacks: Callable[[Sequence["Method"], int, bool], None] = lambda stack, place, tensors: None
-    merge: Merge | str = "it does not say how it would go into the base's weights"
+    merge: Merge | str = "the method does not support merging"
     combine: Combine | str = "its changes do not add up"
     peft: Peft | str = "PEFT has no such method"
 
     def rate_of(self, signal: Signal) -> float:
-        """AdamW's peak rate, where none is given."""
+        """AdamW's default peak learning rate for a signal."""
         return self.rates.get(signal, self.rate)
 
     @property
     def kept(self) -> type[Any]:
-        """The class of what an adapter keeps of it."""
+        """The class of its config in an adapter."""
         return self.config or self.options
 
     @property
     def option_names(self) -> tuple[str, ...]:
-        """What users may say of it, in the order of its class."""
+        """The names of its options, in the order of their class."""
         return tuple(f.name for f in fields(self.options))

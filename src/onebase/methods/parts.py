@@ -1,4 +1,4 @@
-"""What adapters have put on a model, all of it."""
+"""All modules that adapters have added to a model."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from onebase.base.model import BaseModel
 
 
 def holders(model: BaseModel) -> Iterator[nn.ModuleDict]:
-    """Every place of a model that has something under an adapter's name."""
+    """Every module dict of a model whose keys are adapter names."""
     yield model.heads
     yield model.virtual
     if "text" in model.cfg.codecs:
@@ -20,14 +20,14 @@ def holders(model: BaseModel) -> Iterator[nn.ModuleDict]:
 
 @contextmanager
 def all_or_nothing(model: BaseModel, name: str) -> Iterator[None]:
-    """What an error (of any kind) leaves under `name` is what was there before the block."""
+    """On any error in the block, restore what the model had under `name` before."""
     before = [(holder, dict(holder.items()).get(name)) for holder in holders(model)]
     try:
         yield
     except BaseException:
-        for holder, kept in before:
-            if kept is not None:
-                holder[name] = kept
+        for holder, module in before:
+            if module is not None:
+                holder[name] = module
             elif name in holder:
                 del holder[name]
         raise

@@ -1,4 +1,4 @@
-"""Adapters of PEFT in and out, whatever their method: the method says how its own reads and writes (`Method.peft`)."""
+"""Reads and writes PEFT adapters of any method, through the method's `Method.peft`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,8 +17,8 @@ from onebase.methods.table import METHODS, by_peft
 
 @dataclass(frozen=True)
 class OpenedPeft:
-    """An adapter of PEFT as ours has it: the method, its config, and tensors. task: what it is for, as far as that can be seen. parts: configs of
-    other methods beside it, by method (a head)."""
+    """A PEFT adapter in our terms: method, config and tensors. task: inferred from the files. parts: configs of other methods in the same
+    adapter, by method (a head)."""
 
     method: str
     config: Any
@@ -28,14 +28,14 @@ class OpenedPeft:
 
 
 def read(path: Path, target: Target) -> OpenedPeft:
-    """Read an adapter folder of PEFT for a base. Raises ArtifactError for what is missing or does not fit, ConfigError for what no method here
-    can express."""
+    """Read a PEFT adapter folder for a base. Raises ArtifactError for what is missing or does not fit, ConfigError for settings that no
+    method supports."""
     folder = PeftFolder(path)
     method = by_peft(folder.kind)
     if method is None or isinstance(method.peft, str):
         known = [m.peft.kind for m in METHODS.values() if not isinstance(m.peft, str)]
         raise ConfigError(
-            f"{folder.said.where}: 'peft_type' is {folder.kind!r}: no method here is that",
+            f"{folder.said.where}: 'peft_type' is {folder.kind!r}, which no method supports",
             f"accepted: {', '.join(known)}",
         )
     folder.prefix = method.peft.prefix
@@ -52,23 +52,23 @@ def read(path: Path, target: Target) -> OpenedPeft:
 def write(
     path: Path, config: AdapterConfig, tensors: Mapping[str, Tensor], target: Target, base: str = ""
 ) -> None:
-    """Write an adapter into an existing folder. base: what its base is called there. Raises UserError (ConfigError) for what PEFT has no place for."""
+    """Write an adapter into an existing folder. base: the name of its base there. Raises UserError (ConfigError) for what PEFT cannot represent."""
     method = METHODS[config.method]
     if isinstance(method.peft, str):
         known = [m.name for m in METHODS.values() if not isinstance(m.peft, str)]
         raise UserError(
-            f"an adapter of method {method.name} has no form in PEFT: {method.peft}",
-            f"methods that have: {', '.join(known)}",
+            f"an adapter of method {method.name} has no PEFT format: {method.peft}",
+            f"methods with one: {', '.join(known)}",
         )
     mine = {k: t for k, t in tensors.items() if not head.owns(k)}
     if config.head is None:
-        said, found = method.peft.write(config.part(method.name), mine, target)
+        keys, found = method.peft.write(config.part(method.name), mine, target)
     else:
         more, heads, within = write_head(
             config.head, {k: t for k, t in tensors.items() if head.owns(k)}, target
         )
-        said, found = method.peft.write(config.part(method.name), mine, within)
-        saved = [*said.get("modules_to_save", []), *more["modules_to_save"]]
-        said = {**said, **more, "modules_to_save": saved}
+        keys, found = method.peft.write(config.part(method.name), mine, within)
+        saved = [*keys.get("modules_to_save", []), *more["modules_to_save"]]
+        keys = {**keys, **more, "modules_to_save": saved}
         found = found | {method.peft.prefix + name: t for name, t in heads.items()}
-    save_peft(path, method.peft.kind, said, found, base)
+    save_peft(path, method.peft.kind, keys, found, base)

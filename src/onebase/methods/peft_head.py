@@ -1,7 +1,7 @@
-"""Heads of classifiers and reward models in adapters of PEFT: the modules that it saves whole beside any method, by the layouts of the families.
+"""Heads of classifiers and reward models in PEFT adapters: modules that PEFT saves whole with any method, by the layouts of the families.
 
-PEFT keeps a head's numbers and not what it means: labels and how a text is read are those of the head that the base came with, or as transformers
-would have them on a base without one (LABEL_0 ...). Source: peft `peft_model.py` (PeftModelForSequenceClassification), read for names.
+PEFT saves a head's weights but not its meaning. Labels and pooling are those of the base's own head, or transformers' defaults for a base
+without one (LABEL_0 ...). Source: peft `peft_model.py` (PeftModelForSequenceClassification), read for names.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ TASK_TYPES: dict[str, Kind] = {"SEQ_CLS": "sequence", "TOKEN_CLS": "tokens", "QU
 
 @dataclass(frozen=True)
 class PeftHead:
-    """A head: its task, what it is, its tensors as ours, what these are called there, and the base as it is called in a class with such a head."""
+    """A head: its task, its config, its tensors with our names, PEFT's names of them, and the base with the names of a class with such a head."""
 
     task: str
     config: HeadConfig
@@ -33,8 +33,8 @@ class PeftHead:
 
 
 def read_head(folder: PeftFolder, target: Target) -> PeftHead | None:
-    """The head that an adapter's folder has saved; None where it has none. Raises ArtifactError for one that is not whole, ConfigError for a
-    base whose family's heads are not known."""
+    """The head in an adapter's folder; None if it has none. Raises ArtifactError for an incomplete one, ConfigError for a base whose family has
+    no known head layout."""
     kind = TASK_TYPES.get(folder.said.get("task_type", str, ""))
     if kind is None or not folder.saved:
         return None
@@ -45,10 +45,10 @@ def read_head(folder: PeftFolder, target: Target) -> PeftHead | None:
         return None
     if (out := saved[f"{layout.out}.weight"]).ndim != 2 or not len(out):
         raise ArtifactError(
-            f"{folder.where}: {layout.out!r} is {list(out.shape)}, no matrix", "take an intact copy"
+            f"{folder.where}: {layout.out!r} is {list(out.shape)}, expected a matrix", "take an intact copy"
         )
     outputs = len(out)
-    task, cfg, known = _meant(target, kind, layout, outputs)
+    task, cfg, known = _own_or_default(target, kind, layout, outputs)
     names = layout.names(cfg.layer) | {"head.bias": f"{layout.out}.bias"}
     tensors = dict(known)
     for ours, theirs in names.items():
@@ -57,7 +57,7 @@ def read_head(folder: PeftFolder, target: Target) -> PeftHead | None:
     tensors.setdefault("head.bias", torch.zeros(outputs))
     if lacking := sorted(theirs for ours, theirs in names.items() if ours not in tensors):
         raise ArtifactError(
-            f"{folder.where}: its head reads {lacking[0]!r}, which neither it nor the base has",
+            f"{folder.where}: its head needs {lacking[0]!r}, which neither the adapter nor the base has",
             "open the base from the folder of the classifier that the adapter was made on",
         )
     try:
@@ -70,8 +70,8 @@ def read_head(folder: PeftFolder, target: Target) -> PeftHead | None:
 def write_head(
     cfg: HeadConfig, tensors: Mapping[str, Tensor], target: Target
 ) -> tuple[dict[str, Any], dict[str, Tensor], Target]:
-    """What adapter_config.json says of a head, its tensors by their modules there, and the base as it is called in a class with such a head.
-    Raises ConfigError for one that transformers' class has no place for."""
+    """The keys of adapter_config.json for a head, its tensors by PEFT's names, and the base with the names of a class with such a head. Raises
+    ConfigError for a head that transformers' class cannot represent."""
     kind = KINDS.get(cfg.gives, "sequence")
     layout = _layout(target, kind)
     wanted = _fresh(kind, layout, cfg.outputs)[1]
@@ -84,19 +84,19 @@ def write_head(
     ):
         if here != there:
             raise ConfigError(
-                f"PEFT has no place for a head whose {name} is {here!r} (there it is {there!r})",
+                f"PEFT cannot represent a head whose {name} is {here!r} (there it is {there!r})",
                 "export the merged base, and keep the head beside it",
             )
     names = layout.names(cfg.layer)
     if "head.bias" not in names and bool(tensors["head.bias"].any()):
         raise ConfigError(
-            f"PEFT has no place for a head's bias: {layout.out!r} has none on this base",
-            "learn it with -o head_bias=false, or export the merged base, and keep the head beside it",
+            f"PEFT cannot represent this head's bias: {layout.out!r} has none on this base",
+            "train it with -o head_bias=false, or export the merged base, and keep the head beside it",
         )
     found = {theirs: tensors[ours] for ours, theirs in names.items()}
     modules = sorted({n.removeprefix(target.family().prefix).split(".")[0] for n in found})
-    said = {"task_type": next(t for t, k in TASK_TYPES.items() if k == kind), "modules_to_save": modules}
-    return said, found, _within(target, layout)
+    keys = {"task_type": next(t for t, k in TASK_TYPES.items() if k == kind), "modules_to_save": modules}
+    return keys, found, _within(target, layout)
 
 
 def _within(target: Target, layout: Layout) -> Target:
@@ -108,16 +108,16 @@ def _layout(target: Target, kind: Kind) -> Layout:
     found = next((LAYOUTS[t][kind] for t in types if kind in LAYOUTS.get(t, {})), None)
     if found is None:
         raise ConfigError(
-            f"a head on a base of the {types[0]} layout: where it lies is not known here",
-            "use one without a head",
+            f"heads on bases of the {types[0]} layout are not supported",
+            "use an adapter without a head",
         )
     return found
 
 
-def _meant(
+def _own_or_default(
     target: Target, kind: Kind, layout: Layout, outputs: int
 ) -> tuple[str, HeadConfig, Mapping[str, Tensor]]:
-    """Task, config and tensors of the base's own head, where it has one of this kind and size; else what transformers would make of one."""
+    """Task, config and tensors of the base's own head, if it has one of this kind and size; else transformers' defaults."""
     own = target.head
     if own is not None and own.config.outputs == outputs and KINDS.get(own.config.gives, "sequence") == kind:
         return own.task, own.config, own.tensors

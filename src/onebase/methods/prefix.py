@@ -1,8 +1,8 @@
-"""Prefix tuning (Li and Liang, 2101.00190): keys and values learnt in the place of a prompt's, in every block. P virtual tokens, G key
-heads, H head features.
+"""Method prefix, prefix tuning (Li and Liang, 2101.00190): trained keys and values before the text, in every block. P virtual tokens,
+G key heads, H head features.
 
-The paper learns them through a small network, for keys drawn at random learn unsteadily. Here they start as those that the base itself
-makes of tokens (its section 7.3), which needs no such network.
+The paper trains them through a small network, because randomly initialised keys train unstably. Here they start as the keys and values
+that the base computes for tokens (its section 7.3), which needs no such network.
 """
 
 from collections.abc import Iterator, Mapping
@@ -23,7 +23,7 @@ from onebase.methods.soft import (
     PEFT_PREFIX,
     SoftConfig,
     first,
-    peft_said,
+    peft_keys,
     peft_size,
     peft_tensor,
     started,
@@ -36,15 +36,15 @@ RATE = 100.0
 
 @config
 class PrefixConfig(SoftConfig):
-    """`virtual`: how many keys and values stand before a text in each block; they count against the base's context."""
+    """`virtual`: number of keys and values before a text in each block; they count against the base's context."""
 
 
 @torch.no_grad()
 def inject(model: BaseModel, name: str, ids: Tensor) -> list[nn.Parameter]:
-    """Attach a prefix that starts as the keys and values that the base makes of the tokens `ids` [P]; returns its parameters."""
+    """Attach a prefix that starts as the base's keys and values of the tokens `ids` [P]; returns its parameters."""
     cache = model.new_cache(1, len(ids))
     model.hidden(ids.to(model.device)[None], cache=cache)
-    # Laid out as a file holds them: the optimizer rounds numbers that lie otherwise in another way, and a resumed run must not.
+    # Contiguous, as loaded from a file: another memory layout makes the optimizer round differently, and a resumed run must not.
     found = Prefix(
         *([_row(t) for t in each] for each in zip(*((x.k, x.v) for x in cache.layers), strict=True))
     )
@@ -53,7 +53,7 @@ def inject(model: BaseModel, name: str, ids: Tensor) -> list[nn.Parameter]:
 
 
 def _row(made_BGPH: Tensor) -> Tensor:
-    """The first row's keys or values [P, G, H], in memory of their own."""
+    """The first row's keys or values [P, G, H], copied."""
     return made_BGPH[0].transpose(0, 1).float().clone(memory_format=torch.contiguous_format)
 
 
@@ -63,7 +63,7 @@ def owns(key: str) -> bool:
 
 
 def tensors(model: BaseModel, name: str) -> dict[str, Tensor]:
-    """`prefix.N.k` and `prefix.N.v` [P, G, H] of block N; keys as they are in the cache, turned to positions 0 .. P - 1."""
+    """`prefix.N.k` and `prefix.N.v` [P, G, H] of block N; keys as in the cache, rotated to positions 0 .. P - 1."""
     if name not in model.virtual or not isinstance(found := model.virtual[name], Prefix):
         return {}
     made = (("k", found.keys), ("v", found.values))
@@ -71,7 +71,7 @@ def tensors(model: BaseModel, name: str) -> dict[str, Tensor]:
 
 
 def put(model: BaseModel, name: str, cfg: PrefixConfig, found: dict[str, Tensor]) -> None:
-    """Attach saved keys and values. Raises ConfigError naming one that does not fit the base or the config."""
+    """Attach saved keys and values. Raises ConfigError that names one that does not fit the base or the config."""
     shapes = [(cfg.virtual, b.attn.kv_heads, b.attn.head_dim) for b in model.trunk.cfg.blocks]
     wanted = {f"prefix.{i}.{kind}": shape for i, shape in enumerate(shapes) for kind in "kv"}
     bad = [
@@ -88,23 +88,23 @@ def put(model: BaseModel, name: str, cfg: PrefixConfig, found: dict[str, Tensor]
 
 
 def remove(model: BaseModel, name: str) -> None:
-    """Take it off."""
+    """Remove the prefix."""
     if name in model.virtual and isinstance(model.virtual[name], Prefix):
         del model.virtual[name]
 
 
 @contextmanager
 def learn(start: Start) -> Iterator[Learner]:
-    """A fresh prefix."""
+    """A new prefix."""
     params = inject(start.base.model, SCRATCH, started(start))
     yield virtual_tokens(params, PrefixConfig(virtual=start.options.virtual), RATE)
 
 
 def read_peft(folder: PeftFolder, target: Target) -> tuple[PrefixConfig, dict[str, Tensor]]:
-    """`prompt_embeddings` [P, N x 2 x G x H]: keys and values of N blocks as they stand in the cache, there and here. Raises ConfigError for a
-    prefix that a network makes, which PEFT keeps while it learns."""
+    """`prompt_embeddings` [P, N x 2 x G x H]: keys and values of N blocks as in the cache, in PEFT and here. Raises ConfigError for a prefix
+    that a network computes (PEFT's prefix_projection)."""
     cfg = PrefixConfig(virtual=peft_size(folder))
-    folder.said.must("prefix_projection", False, False, "a network makes its keys and values")
+    folder.said.must("prefix_projection", False, False, "a network computes its keys and values")
     folder.done("a prefix", ("encoder_hidden_size", "init_weights"))
     blocks, heads, size = _alike(target.model)
     flat = peft_tensor(folder, (cfg.virtual, blocks * 2 * heads * size), "prefix")
@@ -121,16 +121,17 @@ def write_peft(
     """The keys and values for PEFT."""
     blocks, heads, size = _alike(target.model)
     made = [torch.stack([found[f"prefix.{i}.{kind}"] for kind in "kv"], 1) for i in range(blocks)]
-    said = peft_said(cfg, target.model, heads, heads * size)
-    return said | {"prefix_projection": False}, {PEFT_KEY: torch.stack(made, 1).flatten(1)}
+    keys = peft_keys(cfg, target.model, heads, heads * size)
+    return keys | {"prefix_projection": False}, {PEFT_KEY: torch.stack(made, 1).flatten(1)}
 
 
 def _alike(model: BaseModel) -> tuple[int, int, int]:
-    """Blocks, key heads and features of a head. Raises ConfigError where blocks differ, for which PEFT has no room."""
+    """Blocks, key heads and features of a head. Raises ConfigError where blocks differ, which PEFT cannot represent."""
     attn = [b.attn for b in model.trunk.cfg.blocks]
     if len({(a.kv_heads, a.head_dim) for a in attn}) > 1:
         raise ConfigError(
-            "this base's blocks have keys of several sizes, PEFT's prefix has one", "use a LoRA for this base"
+            "this base's blocks differ in the size of their keys, PEFT's prefix has one size",
+            "use a LoRA for this base",
         )
     return len(attn), attn[0].kv_heads, attn[0].head_dim
 

@@ -1,4 +1,4 @@
-"""Saved prompts: a template with variables, answers that are compared, and examples. No weights. E examples, D width."""
+"""Method prompt: saved prompts, with a template of variables, answers to compare, and examples. No weights. E examples, D width."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -18,22 +18,22 @@ from onebase.methods.method import Method, MethodPart, option
 Select = Literal["similar", "first", "random", "balanced"]
 Calibration = Literal["none", "batch", "content_free"]
 Template = str | tuple[dict[str, str], ...]
-"""Text with variables, or for chat messages with variables in their contents."""
+"""Text with variables; for chat, messages with variables in their contents."""
 
 KEY = "prompt.vectors"
 ANSWER, EXAMPLES = "answer", "examples"
-"""What an example's template calls its answer, and what a template calls the place of the examples."""
+"""Reserved variables: an example's answer, and the position of the examples in a template."""
 
 _PART = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_]*)\}|[{}]")
 
 
 @config
 class ShotsConfig:
-    """Examples before the question (few-shot). n: how many at most.
+    """Examples before the question (few-shot). n: the maximum number.
 
-    select: `similar` takes those nearest to each question by the base's own vectors, the nearest last; `first`, `random` (by seed) and
-    `balanced` (the same number of each label, by seed) take the same for all questions. example: the template of one, with {answer};
-    when null the prompt's template and its answer. between: what stands behind each.
+    select: `similar` uses those nearest to each question by the base's own vectors, the nearest last; `first`, `random` (by seed) and
+    `balanced` (equally many of each label, by seed) use the same for all questions. example: the template of an example, with {answer};
+    null: the prompt's template and its answer. between: the text after each example.
     """
 
     n: int = 0
@@ -43,18 +43,18 @@ class ShotsConfig:
 
     def __post_init__(self) -> None:
         if self.n < 0:
-            raise ConfigError(f"'shots.n' is {self.n}", "give 0 or more")
+            raise ConfigError(f"'shots.n' is {self.n}", "give at least 0")
         if self.example is not None and ANSWER not in names(self.example):
             raise ConfigError(
-                f"the example {self.example!r} does not say where the answer goes", "write {answer} in it"
+                f"the example {self.example!r} has no variable for the answer", "write {answer} in it"
             )
 
 
 @config
 class CompareConfig:
-    """How answers are compared. calibration: `batch` takes out the mean over the texts given (2309.17249), `content_free` what is said of texts
-    that say nothing (2102.09690); null is `batch` where texts are given, else `none`. mean: an answer of several tokens counts by the
-    mean of its tokens' log-probabilities, not by their sum."""
+    """How answers are compared. calibration: `batch` subtracts the mean over the given texts (2309.17249), `content_free` that on content-free
+    texts (2102.09690); null is `batch` if texts are given, else `none`. mean: use the mean of an answer's token log-probabilities, not
+    their sum."""
 
     calibration: Calibration | None = None
     mean: bool = False
@@ -62,15 +62,15 @@ class CompareConfig:
 
 @config
 class PromptOptions:
-    """What users say of a prompt."""
+    """Options of method prompt."""
 
     prompt: Template = option(
         "{text}",
-        "the template, with variables; for chat the system message, or a list of messages",
+        "template with variables; for chat the system message, or a list of messages",
     )
     answers: dict[str, str] | None = option(
         None,
-        'label to the text whose probability is compared, for example {praise: " good", complaint: " bad"}',
+        'answer text of each label, for example {praise: " good", complaint: " bad"}',
     )
     shots: ShotsConfig = option(ShotsConfig(), "examples before the question: n, select, example, between")
     compare: CompareConfig = option(CompareConfig(), "how answers are compared: calibration, mean")
@@ -80,10 +80,10 @@ class PromptOptions:
 class PromptConfig:
     """A saved prompt. `template` has variables, `{text}` and any other `{name}`; `{{` and `}}` are braces. For chat it is a list of messages.
 
-    answers: for classify, each label's text whose probability is compared. bias: taken from each label's log-probability (`CompareConfig`).
-    It supposes that the labels are about equally common. shots: how examples are chosen; examples: those to choose from, each with the template's variables and
-    `answer`, or for chat with `messages`. room: tokens that are left free behind the prompt, as many as the longest answer known. long: what is done with a text
-    that leaves no room for an answer.
+    answers: for classify, the text of each label whose probability is compared. bias: subtracted from each label's log-probability
+    (`CompareConfig`), which assumes about equally common labels. shots: how examples are chosen. examples: the candidates, each with the
+    template's variables and `answer`, or for chat with `messages`. room: tokens reserved after the prompt, for the longest known answer.
+    long: the treatment of a text that leaves no room for an answer.
     """
 
     template: Template
@@ -98,27 +98,27 @@ class PromptConfig:
     def __post_init__(self) -> None:
         known = self.names
         if ANSWER in known or (EXAMPLES in known and not isinstance(self.template, str)):
-            taken = ANSWER if ANSWER in known else EXAMPLES
-            raise ConfigError(f"the prompt has a variable {{{taken}}}", "give it another name")
+            reserved = ANSWER if ANSWER in known else EXAMPLES
+            raise ConfigError(f"the prompt has a variable {{{reserved}}}", "give it another name")
         if EXAMPLES in known and self.shots.n and self.shots.example is None:
             raise ConfigError(
-                "the prompt says where the examples go, and nothing says how one looks",
+                "the prompt has {examples}, but there is no template for an example",
                 "give shots.example, for example 'Review: {text}\\nVerdict:{answer}'",
             )
 
     @property
     def prompt(self) -> Template:
-        """The template, as the option is called."""
+        """The template, by the option's name."""
         return self.template
 
     @property
     def chat(self) -> bool:
-        """Is it put around a conversation, not a text?"""
+        """Is it a prompt for conversations, not for texts?"""
         return not isinstance(self.template, str)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The variables, each once, in order; the place of the examples among them."""
+        """The variables, each once, in order, including `examples`."""
         parts = (
             [self.template]
             if isinstance(self.template, str)
@@ -128,18 +128,18 @@ class PromptConfig:
 
     @property
     def variables(self) -> tuple[str, ...]:
-        """What has to be given, the text among it: the variables of template and example."""
+        """The variables that need a value, including the text: those of template and example."""
         more = names(self.shots.example) if self.shots.n and self.shots.example is not None else ()
         return tuple(n for n in dict.fromkeys((*self.names, *more)) if n not in (ANSWER, EXAMPLES))
 
 
 def names(template: str) -> tuple[str, ...]:
-    """The variables of a template, as often as they stand there. Raises ConfigError for a brace that is neither a variable's nor doubled."""
+    """The variables of a template, with repetitions. Raises ConfigError for a brace that is neither a variable's nor doubled."""
     return tuple(name for _, name in _parts(template) if name)
 
 
 def filled(template: str, values: Mapping[str, str]) -> str:
-    """The template with its variables' values, which are text and never read as a template. Raises DataError naming what is missing."""
+    """The template filled with values, which are text and never parsed as a template. Raises DataError that names missing variables."""
     parts = _parts(template)
     if lacking := sorted({n for _, n in parts if n and n not in values}):
         raise missing(lacking, sorted(values))
@@ -147,7 +147,7 @@ def filled(template: str, values: Mapping[str, str]) -> str:
 
 
 def missing(lacking: Sequence[str], given: Sequence[str]) -> DataError:
-    """The one error for variables that nothing was given for."""
+    """The error for variables without a value."""
     has = f", given: {', '.join(given)}" if given else ""
     return DataError(
         f"the prompt has no value for {', '.join(map(repr, lacking))}{has}",
@@ -156,7 +156,7 @@ def missing(lacking: Sequence[str], given: Sequence[str]) -> DataError:
 
 
 def _parts(template: str) -> list[tuple[str, str]]:
-    """Stretches of text and names of variables in order: (text, "") or ("", name)."""
+    """Texts and names of variables in order: (text, "") or ("", name)."""
     out, at = [], 0
     for found in _PART.finditer(template):
         out.append((template[at : found.start()], ""))
@@ -171,7 +171,7 @@ def _parts(template: str) -> list[tuple[str, str]]:
 
 
 class Vectors(nn.Module):
-    """A vector of length 1 for each stored example [E, D], by which the similar ones are found."""
+    """A vector of length 1 for each stored example [E, D], for similarity search."""
 
     def __init__(self, vectors_ED: Tensor) -> None:
         super().__init__()
@@ -191,7 +191,7 @@ def tensors(model: BaseModel, name: str) -> dict[str, Tensor]:
 
 
 def put(model: BaseModel, name: str, cfg: PromptConfig, found: dict[str, Tensor]) -> None:
-    """Attach saved vectors. Raises ConfigError where there is not one for each example."""
+    """Attach saved vectors. Raises ConfigError unless there is one for each example."""
     wanted = len(cfg.examples) if cfg.shots.select == "similar" else 0
     vectors_ED = found.get(KEY, torch.empty(0, 0))
     if vectors_ED.ndim != 2 or len(vectors_ED) != wanted:
@@ -204,21 +204,21 @@ def put(model: BaseModel, name: str, cfg: PromptConfig, found: dict[str, Tensor]
 
 
 def remove(model: BaseModel, name: str) -> None:
-    """Take them off."""
+    """Remove the vectors."""
     if name in model.virtual and isinstance(model.virtual[name], Vectors):
         del model.virtual[name]
 
 
 def stacks(stack: Sequence[Method], place: int, has_tensors: bool) -> None:
-    """A prompt is the last of a stack, and vectors of its examples are those of the base as it was. Raises UserError."""
+    """A prompt must be the last of a stack, and vectors of its examples need the base's own weights. Raises UserError."""
     if place < len(stack) - 1:
         raise UserError(
-            "a saved prompt is not the last of the stack", "give it last: it says what the others are for"
+            "a saved prompt is not the last of the stack", "give it last: it defines the task of the stack"
         )
     if has_tensors and any(m.replaces for m in stack):
         raise UserError(
-            "a saved prompt that chooses examples by the base's vectors cannot stand on replaced weights",
-            "make it with shots.select=random, or on the merged base",
+            "a saved prompt that selects examples by the base's vectors cannot be stacked on replaced weights",
+            "create it with shots.select=random, or on the merged base",
         )
 
 
@@ -232,6 +232,6 @@ METHOD = Method(
     predicts=True,
     text=True,
     stacks=stacks,
-    merge="a prompt is put around a text, and changes no weights",
+    merge="a prompt changes no weights",
     peft="a prompt has no weights",
 )

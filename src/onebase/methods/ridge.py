@@ -1,4 +1,4 @@
-"""A head of one number on pooled hidden states, fitted exactly: ridge regression. N texts, P features, R directions of the texts."""
+"""Fits a head with one output on pooled hidden states by ridge regression, exactly. N texts, P features, R directions of the texts."""
 
 import torch
 from torch import Tensor
@@ -11,10 +11,10 @@ STRENGTHS = (1000.0, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0
 
 
 def fit_ridge(x_NP: Tensor, y_N: Tensor, seed: int = 0, bias: bool = True) -> Fitted:
-    """The head whose squared error with an L2 penalty on the weights is the least, in closed form (Hoerl and Kennard, 1970); its strength
-    by cross-validation (a middle one with under 6 texts). Features are standardised for the fit, which is folded into the head.
+    """Fit a head by ridge regression in closed form (Hoerl and Kennard, 1970), with the strength chosen by cross-validation (a middle one with
+    under 6 texts). Features are standardised for the fit; the standardisation is folded into the head.
 
-    bias: without one features are only divided by their size, and that of the head stays 0 (it takes no gradient).
+    bias: without one, features are only divided by their RMS, and the head's bias stays 0 (without a gradient).
     y: standardised values, fp64 [N]. The losses of the result are squared errors of held-out folds.
     """
     x, y = x_NP.detach().double().cpu(), y_N.detach().double().cpu()

@@ -1,4 +1,4 @@
-"""Soft prompts (Lester et al., 2104.08691): vectors learnt in the place of a prompt's embeddings. P virtual tokens, D width."""
+"""Method soft, soft prompts (Lester et al., 2104.08691): trained vectors before the embeddings of a text. P virtual tokens, D width."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,21 +17,21 @@ from onebase.model.proj import AdapterRouting
 
 KEY, PEFT_KEY = "soft.vectors", "prompt_embeddings"
 PEFT_PREFIX = "base_model."
-"""What stands before a module's name there: no tuner is around the model."""
+"""PEFT's prefix of module names here: no tuner wraps the model."""
 IDLE = ("num_attention_heads", "num_layers", "token_dim")
-"""Keys of PEFT's configs of virtual tokens that the shape of their tensor says."""
+"""Keys of PEFT's configs of virtual tokens that follow from the shape of their tensor."""
 STARTED = ("prompt_tuning_init", "prompt_tuning_init_text", "tokenizer_kwargs", "tokenizer_name_or_path")
-"""Those that say what a soft prompt started from."""
+"""Keys about the initialisation of a soft prompt."""
 RATE = 300.0
-"""Rate of a soft prompt as a multiple of all else's, times the root mean square of what it starts from, as Adafactor's rate (0.3
-in the paper) is: embeddings are near 0.02 in one base and near 1 in another."""
+"""Learning rate of a soft prompt as a multiple of the others, times the RMS of its initial values, as with Adafactor (0.3 in the paper):
+embeddings are near 0.02 in one base and near 1 in another."""
 
 
 @config
 class SoftConfig:
-    """`virtual`: how many vectors stand before a text; they count against the base's context."""
+    """`virtual`: number of vectors before a text; they count against the base's context."""
 
-    virtual: int = option(16, "how many virtual tokens stand before a text")
+    virtual: int = option(16, "number of virtual tokens before a text")
 
     def __post_init__(self) -> None:
         if self.virtual < 1:
@@ -40,9 +40,9 @@ class SoftConfig:
 
 @config
 class VirtualOptions(SoftConfig):
-    """What users say of virtual tokens."""
+    """Options of methods with virtual tokens."""
 
-    soft_text: str | None = option(None, "a text whose tokens they start from; random tokens when not given")
+    soft_text: str | None = option(None, "text whose tokens initialise them (default: random tokens)")
 
 
 def inject(model: BaseModel, name: str, ids: Tensor) -> list[nn.Parameter]:
@@ -78,13 +78,13 @@ def put(model: BaseModel, name: str, cfg: SoftConfig, found: dict[str, Tensor]) 
 
 
 def remove(model: BaseModel, name: str) -> None:
-    """Take it off."""
+    """Remove the soft prompt."""
     if name in model.virtual and isinstance(model.virtual[name], SoftPrompt):
         del model.virtual[name]
 
 
 def started(start: Start) -> Tensor:
-    """The tokens [P] that virtual ones start from: of the given text (again and again, or its first), or drawn by seed."""
+    """The tokens [P] that initialise virtual ones: of the given text (repeated or cut), or drawn by seed."""
     o, base = start.options, start.base
     tokenizer = base.codec.tokenizer
     if o.soft_text is None:
@@ -92,12 +92,12 @@ def started(start: Start) -> Tensor:
         return torch.randint(names, (o.virtual,), generator=torch.Generator().manual_seed(start.seed))
     ids = tokenizer.encode(o.soft_text)
     if not ids:
-        raise UserError("'soft_text' has no token", "give some text, or leave it out")
+        raise UserError("'soft_text' has no token", "give a text that is not empty, or remove the option")
     return torch.tensor([ids[i % len(ids)] for i in range(o.virtual)])
 
 
 def virtual_tokens(params: list[nn.Parameter], config: Any, rate: float) -> Learner:
-    """What stands before each text, to learn: its rate goes by the size of the numbers that it starts from."""
+    """Virtual tokens as a learner; their learning rate is scaled by the RMS of their initial values."""
     size = torch.cat([p.detach().flatten() for p in params]).square().mean().sqrt()
     rate *= float(size.clamp(min=1e-6))
     return Learner(params, AdapterRouting.all_rows(SCRATCH), config, before=config.virtual, rate=rate)
@@ -105,13 +105,13 @@ def virtual_tokens(params: list[nn.Parameter], config: Any, rate: float) -> Lear
 
 @contextmanager
 def learn(start: Start) -> Iterator[Learner]:
-    """A fresh soft prompt."""
+    """A new soft prompt."""
     params = inject(start.base.model, SCRATCH, started(start))
     yield virtual_tokens(params, SoftConfig(virtual=start.options.virtual), RATE)
 
 
 def first(name: str, config: type[Any], part: MethodPart, learner: Any, peft: Peft | str) -> Method:
-    """A method whose virtual tokens stand before the text."""
+    """A method with virtual tokens before the text."""
     return Method(
         name=name,
         options=VirtualOptions,
@@ -120,22 +120,22 @@ def first(name: str, config: type[Any], part: MethodPart, learner: Any, peft: Pe
         learn=learner,
         virtual=lambda options: options.virtual,
         text=True,
-        alone="stand first",
-        merge="it stands before the text and has nothing that could go into the base's weights",
+        alone="come first",
+        merge="virtual tokens are not weights of the base",
         peft=peft,
     )
 
 
 def peft_size(folder: PeftFolder) -> int:
-    """The number of virtual tokens that a config of PEFT says; what such a config has beside it is passed over."""
+    """The number of virtual tokens in a PEFT config; its other keys are ignored."""
     folder.said.must("num_transformer_submodules", 1, 1, "it is for an encoder and a decoder")
     for key in IDLE:
         folder.said.has(key)
     return folder.said.size("num_virtual_tokens")
 
 
-def peft_said(cfg: SoftConfig, model: BaseModel, heads: int, width: int) -> dict[str, Any]:
-    """What PEFT's configs of virtual tokens have in common."""
+def peft_keys(cfg: SoftConfig, model: BaseModel, heads: int, width: int) -> dict[str, Any]:
+    """The common keys of PEFT's configs of virtual tokens."""
     return {
         "task_type": "CAUSAL_LM" if model.cfg.text.head else "FEATURE_EXTRACTION",
         "num_virtual_tokens": cfg.virtual,
@@ -158,13 +158,13 @@ def peft_tensor(folder: PeftFolder, wanted: tuple[int, int], what: str) -> Tenso
         shapes = {k: list(t.shape) for k, t in found.items()}
         raise ArtifactError(
             f"{folder.where} has {shapes}, a {what} for this base is {PEFT_KEY} {list(wanted)}",
-            f"give an adapter of this base that is a {what} alone",
+            f"give an adapter of this base with only a {what}",
         )
     return found[PEFT_KEY].float().clone()
 
 
 def read_peft(folder: PeftFolder, target: Target) -> tuple[SoftConfig, dict[str, Tensor]]:
-    """`prompt_embeddings` [P, D], which stand before the embeddings of the text, and positions count them, there and here."""
+    """`prompt_embeddings` [P, D], placed before the embeddings of the text and counted in positions, in PEFT and here."""
     cfg = SoftConfig(virtual=peft_size(folder))
     folder.done("a soft prompt", STARTED)
     _unscaled(target.model)
@@ -177,14 +177,14 @@ def write_peft(
     """The vectors for PEFT."""
     _unscaled(target.model)
     heads = target.model.trunk.cfg.blocks[0].attn.heads
-    said = peft_said(cfg, target.model, heads, target.model.text.width)
-    return said | {"prompt_tuning_init": "RANDOM"}, {PEFT_KEY: found[KEY]}
+    keys = peft_keys(cfg, target.model, heads, target.model.text.width)
+    return keys | {"prompt_tuning_init": "RANDOM"}, {PEFT_KEY: found[KEY]}
 
 
 def _unscaled(model: BaseModel) -> None:
     if model.cfg.text.scale is not None:
         raise ConfigError(
-            "this base multiplies its embeddings by a number, and whether PEFT's soft prompts are multiplied too depends on its version",
+            "this base scales its embeddings, and whether PEFT also scales soft prompts depends on its version",
             "use a LoRA for this base",
         )
 

@@ -1,6 +1,6 @@
-"""Spans of a text as tags of its tokens and back. T tokens.
+"""Converts spans of a text to tags of its tokens and back. T tokens.
 
-Tags are BIO (Ramshaw and Marcus, cmp-lg/9505040): 0 is outside, 1 + 2 i begins a span of label i, 2 + 2 i goes on in one.
+Tags are BIO (Ramshaw and Marcus, cmp-lg/9505040): 0 is outside, 1 + 2 i begins a span of label i, 2 + 2 i continues one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from onebase.codec.text.tokenizer import Tokenizer
 
 @dataclass(frozen=True, order=True)
 class Span:
-    """A part of a text: characters `start` to `end` (exclusive), and what it is."""
+    """A span of a text: characters `start` to `end` (exclusive), and its label."""
 
     start: int
     end: int
@@ -27,8 +27,8 @@ Place = tuple[int, int]
 
 @dataclass(frozen=True)
 class Placed(Tokens):
-    """A text as a base reads a whole one, nothing of it learnt. places: start and end (exclusive) in characters of each of its tokens, those that
-    frame it left out; tokens that are parts of one character all have its place."""
+    """A text as a base reads whole texts, without a loss. places: start and end (exclusive) of each token in characters, without begin and
+    end tokens; tokens that are parts of one character all have its place."""
 
     places: tuple[Place, ...] = ()
 
@@ -36,11 +36,11 @@ class Placed(Tokens):
 def placed(
     tokenizer: Tokenizer, text: str, name: str = "", limit: int | None = None, long: Long = "refuse"
 ) -> Placed:
-    """A text with its places; one beyond the limit as `long` says, and whole where it is to be refused. Raises DataError where the name of a special
-    token is in it and the vocabulary has to write it apart."""
+    """A text with its tokens' places; beyond the limit it is treated by `long` ("refuse": returned whole). Raises DataError where the text has
+    the name of a special token that the vocabulary must split."""
     ids, places = tokenizer.encode_placed(text)
-    room = len(ids) if limit is None or long == "refuse" else max(1, limit - len(tokenizer.framed([])))
-    parts = [ReadPart(((0, len(ids)),))] if len(ids) <= room else parts_of(len(ids), room, long)
+    most = len(ids) if limit is None or long == "refuse" else max(1, limit - len(tokenizer.framed([])))
+    parts = [ReadPart(((0, len(ids)),))] if len(ids) <= most else parts_of(len(ids), most, long)
     windows = [tokenizer.framed(picked(ids, p)) for p in parts]
     framed = np.asarray([i for w in windows for i in w], np.int32)
     return Placed(
@@ -55,7 +55,7 @@ def placed(
 
 
 def trimmed(text: str, span: Span) -> Span | None:
-    """The span without white space at its ends; None where nothing else is in it."""
+    """The span trimmed of white space; None if it has nothing else."""
     part = text[span.start : span.end]
     if not part.strip():
         return None
@@ -66,19 +66,19 @@ def trimmed(text: str, span: Span) -> Span | None:
 def tags_of(
     spans: Sequence[Span], places: Sequence[Place], labels: Sequence[str] | Mapping[str, int], text: str
 ) -> tuple[list[int], str | None]:
-    """The tag of each token [T], and what is wrong if two spans would need one token or a span has none. A token that is partly in a span
-    belongs to it; white space at the ends of a span does not count."""
+    """The tag of each token [T], and what is wrong if two spans share a token or a span has none. A token that is partly in a span belongs to
+    it; white space at the ends of a span does not count."""
     tags = [0] * len(places)
     number = labels if isinstance(labels, Mapping) else {label: i for i, label in enumerate(labels)}
     for span in sorted(spans):
         inner = trimmed(text, span)
-        assert inner is not None, "spans of white space alone were to be refused before"
+        assert inner is not None, "spans of white space are refused before"
         at = [i for i, (a, b) in enumerate(places) if a < inner.end and b > inner.start]
-        said = f"the span {span.start} to {span.end} ({text[span.start : span.end]!r})"
+        what = f"the span {span.start} to {span.end} ({text[span.start : span.end]!r})"
         if not at:
-            return tags, f"{said} has no token"
+            return tags, f"{what} has no token"
         if any(tags[i] for i in at):
-            return tags, f"{said} shares a token with another"
+            return tags, f"{what} shares a token with another"
         first = 1 + 2 * number[span.label]
         for i in at:
             tags[i] = first if i == at[0] else first + 1
@@ -86,8 +86,8 @@ def tags_of(
 
 
 def spans_of(tags: Sequence[int], places: Sequence[Place], labels: Sequence[str], text: str) -> list[Span]:
-    """The spans that tags of tokens say, in the order of the text. A tag that goes on in a span of another label, or in none, begins one.
-    White space at the ends of a span is not part of it."""
+    """The spans of tagged tokens, in the order of the text. A continuing tag after another label or outside of a span begins one. White space
+    at the ends of a span is not part of it."""
     found: list[tuple[int, int, int]] = []
     before = 0
     for tag, (start, end) in zip(tags, places, strict=True):

@@ -1,4 +1,4 @@
-"""The methods we know: one file each."""
+"""The table of methods; each has one file."""
 
 from onebase.errors import ConfigError, UserError
 from onebase.methods import full, head, lora, prefix, prompt, soft
@@ -8,23 +8,23 @@ METHODS: dict[str, Method] = {
     m.name: m for m in (prompt.METHOD, head.METHOD, lora.METHOD, soft.METHOD, prefix.METHOD, full.METHOD)
 }
 OURS = tuple(METHODS)
-"""Those of this package."""
+"""Methods of this package."""
 BY_STEPS = [name for name, m in METHODS.items() if m.learn is not None]
-"""Those that learn by the loop."""
+"""Methods that train by steps, by the loop."""
 PARTS: dict[str, MethodPart] = {name: m.part for name, m in METHODS.items() if m.part is not None}
-"""What adapters may have beside the base's own weights, by method."""
+"""Weights that adapters may add to the base's, by method."""
 
 
 def register(method: Method) -> None:
-    """Make a method known that comes from elsewhere. Raises ConfigError where another has its name, or is PEFT's kind of it."""
+    """Add a method of another package. Raises ConfigError if its name or its PEFT type is taken."""
     if METHODS.get(method.name, method) is not method:
-        raise ConfigError(f"there are two methods called {method.name!r}", "give one of them another name")
+        raise ConfigError(f"two methods have the name {method.name!r}", "give one of them another name")
     if not isinstance(method.peft, str):
         other = by_peft(method.peft.kind)
         if other not in (None, method):
             raise ConfigError(
-                f"two methods are PEFT's {method.peft.kind}: {other.name} and {method.name}",
-                "leave `peft` out of one of them",
+                f"two methods have the PEFT type {method.peft.kind}: {other.name} and {method.name}",
+                "remove `peft` from one of them",
             )
     METHODS[method.name] = method
     if method.part is not None:
@@ -34,14 +34,14 @@ def register(method: Method) -> None:
 
 
 def method_of(name: str) -> Method:
-    """The method of a name. Raises UserError for one that is not known."""
+    """The method of a name. Raises UserError for an unknown one."""
     if name not in METHODS:
         raise UserError(f"method {name!r} is not known", f"methods: {', '.join(METHODS)}")
     return METHODS[name]
 
 
 def by_peft(kind: str) -> Method | None:
-    """The method that PEFT calls `kind`."""
+    """The method with the PEFT type `kind`."""
     return next((m for m in METHODS.values() if not isinstance(m.peft, str) and m.peft.kind == kind), None)
 
 

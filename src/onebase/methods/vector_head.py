@@ -1,4 +1,4 @@
-"""A head on the vectors that a base was made to give, and the choice among all that a head may read. N examples, D width, C classes."""
+"""Fits heads on the vectors of embedding bases, and chooses between them and poolings. N examples, D width, C classes."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -20,35 +20,40 @@ from onebase.methods.head import (
 )
 
 VECTOR_C = 10.0
-"""How far the weights on vectors of length 1 may go, as scikit-learn's C counts it: a normal prior of this variance, whatever the number of
-examples. Little shrinkage suits vectors that lie close together."""
+"""Inverse regularisation strength on vectors of length 1, as scikit-learn's C: a normal prior of this variance, whatever the number of
+examples. Weak shrinkage suits vectors that are close together."""
 
 SPREAD_PRIOR = 4.0
-"""How many examples for each channel the belief counts for that classes spread alike in all directions (docs/log.md: what was tried)."""
+"""Weight of the isotropic prior covariance, in examples per channel (docs/log.md: what was tried)."""
 
 WARMTHS = tuple(1.25**k for k in range(-20, 11))
-"""Factors of all outputs that are tried on the held-out folds."""
+"""Factors of all outputs (inverse temperatures) that are tried on the held-out folds."""
 
 Line = tuple[Tensor, Tensor]
 """Weights [C, R] and biases [C] on coordinates z [N, R]."""
 
 Fit = Callable[[Tensor, Tensor, bool], Line]
-"""(z [N, R], classes [N], exactly or only well enough to compare) -> Line."""
+"""(z [N, R], classes [N], exactly or only precisely enough to compare) -> Line."""
 
 
 def candidates(pooling: Chosen, vectors: bool) -> tuple[Read, ...]:
-    """What is to be compared: of a base that was made to give vectors, these first."""
+    """The features to compare; for an embedding base its vectors come first."""
     if pooling != "auto":
         return (pooling,)
     return ("vector", *CANDIDATES) if vectors else CANDIDATES
 
 
 def fit_views(
-    x_by: Mapping[Read, Tensor], y_N: Tensor, classes: int, seed: int = 0, bias: bool = True
+    x_by: Mapping[Read, Tensor],
+    y_N: Tensor,
+    classes: int,
+    seed: int = 0,
+    bias: bool = True,
+    prefer_vector: bool = True,
 ) -> tuple[Fitted, Read]:
-    """The head on one of the things that may be read: `fit_vector` on the vector, `fit_head` on poolings of hidden states. Of poolings
-    that with the least held-out loss (the first, where there are too few labels for folds), and that in the place of the vector only
-    by `first_unless_better`."""
+    """Fit a head on the best of several features: `fit_vector` on the vector, `fit_head` on poolings of hidden states. The best pooling has the
+    lowest held-out loss (with too few labels for folds: the first). It replaces the vector by `first_unless_better`; without `prefer_vector`
+    by its loss alone."""
     found: list[tuple[Fitted, Read]] = [
         (
             fit_vector(x, y_N, classes, seed)
@@ -61,13 +66,16 @@ def fit_views(
     best = [f for f in found if f[1] == "vector"]
     if states := [f for f in found if f[1] != "vector"]:
         best.append(min(states, key=lambda f: 0.0 if f[0].held_out is None else f[0].held_out))
-    return best[first_unless_better([f.losses_N for f, _ in best])]
+    losses = [f.losses_N for f, _ in best]
+    if prefer_vector or any(x is None for x in losses):
+        return best[first_unless_better(losses)]
+    return min(best, key=lambda f: f[0].held_out or 0.0)
 
 
 def first_unless_better(losses: Sequence[Tensor | None]) -> int:
-    """Which to take of what is given in the order in which it is believed in, by the held-out losses [N] of each: the first, unless the
-    mean of a later one is lower by more than two standard errors of their difference over the N examples. (Of few labels the least loss
-    alone chose worse than that, and so did one standard error, the rule of Breiman et al., 1984: docs/log.md.) Without folds: the first."""
+    """The index of the best candidate by held-out losses [N], in order of prior preference: the first, unless a later one's mean is lower by
+    more than two standard errors of their difference over the N examples. (With few labels the lowest loss chose worse, and so did one
+    standard error, the rule of Breiman et al., 1984: docs/log.md.) Without folds: the first."""
     taken = 0
     for i, losses_N in enumerate(losses):
         best_N = losses[taken]
@@ -80,12 +88,12 @@ def first_unless_better(losses: Sequence[Tensor | None]) -> int:
 
 
 def fit_vector(x_ND: Tensor, y_N: Tensor, classes: int, seed: int = 0) -> Fitted:
-    """The head on vectors of length 1, y: class numbers [N]. Such vectors compare by their angle, so channels are not standardised: one
-    that hardly moves stays small.
+    """Fit a head on vectors of length 1; y: class numbers [N]. Such vectors are compared by angle, so channels are not standardised: a nearly
+    constant channel stays small.
 
-    Two ways are fitted, and `first_unless_better` takes one: `_discriminant`, which learns more of few labels, or logistic regression,
-    which learns more of many. Neither knows how sure to be, so its outputs are multiplied by the factor with the least held-out loss
-    (temperature scaling, Guo et al., 1706.04599). Without folds: logistic regression, as it is.
+    Two solvers are fitted, and `first_unless_better` chooses: `_discriminant`, better with few labels, or logistic regression, better with
+    many. Neither is calibrated, so its outputs are multiplied by the factor with the lowest held-out loss (temperature scaling, Guo et al.,
+    1706.04599). Without folds: logistic regression without a factor.
     """
     with torch.inference_mode(False), torch.enable_grad():
         x, y = x_ND.detach().double().cpu().clone(), y_N.cpu().clone()
@@ -121,7 +129,7 @@ def fit_vector(x_ND: Tensor, y_N: Tensor, classes: int, seed: int = 0) -> Fitted
 
 
 def _warmth(fit: Fit, z_NR: Tensor, y_N: Tensor, fold_N: Tensor, classes: int) -> tuple[Tensor, float]:
-    """(held-out losses [N] in nats, the factor of all outputs with which their mean is the least)."""
+    """(held-out losses [N] in nats, the factor of all outputs that minimises their mean)."""
     said_NC = torch.zeros(len(y_N), classes, dtype=torch.float64)
     for k in range(FOLDS):
         learnt = fold_N != k
@@ -132,15 +140,15 @@ def _warmth(fit: Fit, z_NR: Tensor, y_N: Tensor, fold_N: Tensor, classes: int) -
 
 
 def _discriminant(z_NR: Tensor, y_N: Tensor, classes: int, width: int) -> Line:
-    """Linear discriminant analysis (Fisher, 1936): each class a normal distribution around its mean, all of one covariance, each class
-    as likely as the others (few labels say little of how often a class comes). Of `width` channels and few examples the covariance is
-    hardly known, so it is mixed with one that is alike in all directions, which counts for SPREAD_PRIOR * width examples (the mean of
-    an inverse Wishart posterior). z may be coordinates in the span of the examples: outside of it all classes are the same."""
+    """Linear discriminant analysis (Fisher, 1936): classes are normal distributions of one covariance around their means, and equally likely
+    (few labels show little of class frequencies). Few examples of `width` channels hardly determine the covariance, so it is mixed with an
+    isotropic one that counts for SPREAD_PRIOR * width examples (the mean of an inverse Wishart posterior). z may be coordinates in the span
+    of the examples: outside of it all classes are the same."""
     mean_CR = torch.stack([z_NR[y_N == c].mean(0) for c in range(classes)])
     apart_NR = z_NR - mean_CR[y_N]
     spread_RR = apart_NR.T @ apart_NR
     known, prior = len(y_N) - classes, SPREAD_PRIOR * width
-    # Copies of one text spread by nothing: never less than a ten-thousandth of what all examples do.
+    # Copies of one text have no spread: use at least a ten-thousandth of that of all examples.
     alike = torch.maximum(spread_RR.trace(), 1e-4 * z_NR.square().sum()) / (known * width)
     covariance_RR = (spread_RR + prior * alike * torch.eye(len(spread_RR), dtype=z_NR.dtype)) / (
         known + prior

@@ -1,1 +1,1 @@
-"""The transformer room: one `Trunk`, configured. No modality, no loss, no task."""
+"""The transformer: one configurable `Trunk`. No modality, no loss, no task."""

@@ -11,7 +11,7 @@ from onebase.model.proj import AdapterRouting, Proj, Projs
 
 
 class Attention(nn.Module):
-    """Self-attention under a lowered mask; q, k and v are stored apart."""
+    """Self-attention under a lowered mask; q, k and v are stored separately."""
 
     def __init__(self, site: str, cfg: AttnConfig, width: int) -> None:
         super().__init__()
@@ -46,13 +46,13 @@ class Attention(nn.Module):
     def _read(
         self, x_BTD: Tensor, rope: tuple[Tensor, Tensor] | None, routing: AdapterRouting | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries [B, T, N, H], keys and values [B, T, G, H], normed and turned."""
+        """Queries [B, T, N, H], keys and values [B, T, G, H], normalised and rotated."""
         B, T, _ = x_BTD.shape
         N, G, H = self.cfg.heads, self.cfg.kv_heads, self.cfg.head_dim
         joined = self.qkv.joined(x_BTD, routing)
         if (
             joined is not None and self.q_norm is None
-        ):  # queries and keys turn as one: operations count when tokens do not
+        ):  # queries and keys are rotated in one call: with few tokens the number of operations is the cost
             qk_BTXH, v_BTGH = joined.view(B, T, N + 2 * G, H).split_with_sizes((N + G, G), 2)
             q_BTNH, k_BTGH = (qk_BTXH if rope is None else rotate(qk_BTXH, *rope)).split_with_sizes((N, G), 2)
             return q_BTNH, k_BTGH, v_BTGH

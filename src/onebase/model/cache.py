@@ -1,7 +1,7 @@
-"""The key-value cache: room for S slots a row, with the key columns (positions, documents) beside K and V.
+"""The key-value cache: S slots per row, with the key columns (positions, documents) beside K and V.
 
-Rows may hold prompts of different lengths: padded slots have document -1 and no mask ever sees them, so all rows write at
-the same slot and need no per-row bookkeeping.
+Rows may have prompts of different lengths: padded slots have document -1 and are never visible, so all rows write at the same
+slot and need no per-row bookkeeping.
 """
 
 import torch
@@ -13,7 +13,7 @@ from onebase.model.mask import Cols
 
 
 class LayerCache:
-    """K and V of one block, [B, G, S, H] with G key heads; `used` slots hold something."""
+    """K and V of one block, [B, G, S, H] with G key heads; the first `used` slots are filled."""
 
     def __init__(
         self, batch: int, heads: int, slots: int, head_dim: int, device: torch.device, dtype: torch.dtype
@@ -22,10 +22,10 @@ class LayerCache:
         self.v = torch.zeros_like(self.k)
         self.used = 0
         self.memory: tuple[Tensor, Tensor] | None = None
-        """K and V of what cross-attention reads, once they are made: [B, G, M, H]."""
+        """K and V of the cross-attention memory, once computed: [B, G, M, H]."""
 
     def append(self, k_BGTH: Tensor, v_BGTH: Tensor) -> tuple[Tensor, Tensor]:
-        """Store new keys and values; returns all that is held, views of [B, G, used, H]."""
+        """Store new keys and values; returns all stored ones, views of [B, G, used, H]."""
         end = self.used + k_BGTH.shape[2]
         self.k[:, :, self.used : end] = k_BGTH
         self.v[:, :, self.used : end] = v_BGTH
@@ -34,7 +34,7 @@ class LayerCache:
 
 
 class Cache:
-    """A trunk's cache. `extend(cols)` announces the columns of the next tokens, then each block appends its K and V."""
+    """A trunk's cache. `extend(cols)` adds the columns of the next tokens, then each block appends its K and V."""
 
     def __init__(
         self, cfg: TrunkConfig, batch: int, slots: int, device: torch.device | str, dtype: torch.dtype
@@ -56,7 +56,7 @@ class Cache:
         if self.used + cols.pos.shape[1] > self.slots:
             raise UserError(
                 f"{self.used + cols.pos.shape[1]} tokens do not fit in a cache of {self.slots}",
-                "shorten the prompt or ask for fewer new tokens",
+                "shorten the prompt or request fewer new tokens",
             )
         self.cols = cols if self.cols is None else Cols.cat((self.cols, cols))
         return self.cols
@@ -69,7 +69,7 @@ class Cache:
             self.cols = self.cols.cut(0, used)
 
     def keep(self, index: Tensor) -> None:
-        """Keep these rows of the batch (int [R]), in this order; a row may be kept more than once."""
+        """Select rows of the batch (int [R]), in this order; a row may occur more than once."""
         for layer in self.layers:
             layer.k, layer.v = layer.k[index], layer.v[index]
             if layer.memory is not None:

@@ -1,4 +1,4 @@
-"""The config tree of a trunk: small typed parts, no family names. Widths count features, not bytes."""
+"""The config tree of a trunk: small typed parts, no family names. Widths are in features, not bytes."""
 
 from typing import Literal
 
@@ -9,7 +9,7 @@ from onebase.errors import ConfigError
 Activation = Literal[
     "swiglu", "geglu", "geglu_tanh", "gelu", "gelu_tanh", "gelu_sigmoid", "relu2", "relu", "silu"
 ]
-"""`_tanh` is GELU's usual approximation; `gelu_sigmoid` is x * sigmoid(1.702 x) (CLIP)."""
+"""`_tanh` is GELU's tanh approximation; `gelu_sigmoid` is x * sigmoid(1.702 x) (CLIP)."""
 GATED = ("swiglu", "geglu", "geglu_tanh")
 Part = Literal["q", "k", "v", "o"]
 ALL: tuple[Part, ...] = ("q", "k", "v", "o")
@@ -17,8 +17,8 @@ ALL: tuple[Part, ...] = ("q", "k", "v", "o")
 
 @config
 class NormConfig:
-    """RMS or layer norm. `offset` is added to the weight (Gemma stores w of 1 + w); `affine=False` has no weight, `bias=False`
-    leaves a layer norm without its bias."""
+    """RMS or layer norm. `offset` is added to the weight (Gemma stores w of 1 + w); `affine=False`: no weight; `bias=False`: a layer norm
+    without bias."""
 
     kind: Literal["rms", "layer"] = "rms"
     eps: float = 1e-6
@@ -29,13 +29,14 @@ class NormConfig:
 
 @config
 class RopeScaling:
-    """How rotary positions were stretched to a longer context than the one first trained on (`original` tokens).
+    """Scaling of rotary positions to a longer context than the original training context (`original` tokens).
 
-    linear: positions are divided by `factor`. llama3: slow angles are, quick ones are not, between wavelengths of original / `high` and
-    original / `low` a mixture (Llama 3.1). yarn: a mixture in the number of the angle, between those that turn `high` and `low` times over
-    the original context, in whole numbers where `truncate` says so (2309.00071). longrope: each angle has a divisor of its own, from
-    `short` up to `original` tokens and from `long` beyond (2402.13753). In the last two cos and sin are multiplied by `attention`.
-    dynamic: nothing changes up to `original` tokens; what would beyond depends on how a text was read, so more are refused.
+    linear: positions are divided by `factor`. llama3: low frequencies are divided, high ones are not, and wavelengths between
+    original / `high` and original / `low` are interpolated (Llama 3.1). yarn: interpolated by the index of the frequency, between those with
+    `high` and `low` rotations over the original context, rounded to whole indices if `truncate` (2309.00071). longrope: each frequency has
+    its own divisor, from `short` up to `original` tokens and from `long` beyond (2402.13753). In the last two, cos and sin are multiplied
+    by `attention`. dynamic: no change up to `original` tokens; beyond, angles would depend on how the text was processed, so longer texts
+    are refused.
     """
 
     kind: Literal["linear", "llama3", "yarn", "longrope", "dynamic"]
@@ -51,8 +52,8 @@ class RopeScaling:
 
 @config
 class RopeConfig:
-    """Rotary positions (Su et al., 2104.09864), half-split layout; `dim` features of each head turn (all when null). `half`: the angles
-    per position are rounded to fp16 (the published ESM-2 weights were trained and are used with such)."""
+    """Rotary positions (Su et al., 2104.09864), half-split layout; `dim` features of each head are rotated (all when null). `half`: the
+    frequencies are rounded to fp16 (as the published ESM-2 weights were trained)."""
 
     base: float = 10000.0
     dim: int | None = None
@@ -62,9 +63,9 @@ class RopeConfig:
 
 @config
 class RelativeConfig:
-    """To the score of a key a number is added that is learnt for each head and bucket of distances, the same in all blocks (1910.10683). Half
-    of the `buckets` are of keys ahead. Of each half one half are of one distance each; the others widen up to `distance` tokens, and the
-    last is of all beyond."""
+    """A learned bias on attention scores per head and bucket of distances, shared by all blocks (T5, 1910.10683). Half of the `buckets` are
+    for later keys. In each half, half of the buckets have a single distance; the others grow logarithmically up to `distance` tokens, and
+    the last has all larger distances."""
 
     buckets: int = 32
     distance: int = 128
@@ -72,16 +73,16 @@ class RelativeConfig:
     def __post_init__(self) -> None:
         if self.buckets < 4 or self.buckets % 4 or self.distance <= self.buckets // 4:
             raise ConfigError(
-                f"relative positions in {self.buckets} buckets up to a distance of {self.distance}",
-                "give a multiple of 4, and a distance beyond a quarter of it",
+                f"relative positions have {self.buckets} buckets and distance {self.distance}",
+                "buckets must be a multiple of 4, and distance above a quarter of it",
             )
 
 
 @config
 class AttnConfig:
-    """Grouped-query attention. `window` keys back at most, itself included (and as many ahead where the mask allows); `softcap` c
-    bounds scores to c*tanh(s/c); `bias` names the projections that have one. `qk_norm` is of each head of queries and keys, or where
-    `qk_norm_whole` of all heads together (OLMo 2)."""
+    """Grouped-query attention. `window`: at most this many keys back, the token itself included (and as many ahead where the mask allows);
+    `softcap` c bounds scores to c*tanh(s/c); `bias`: the projections that have one. `qk_norm` normalises each head of queries and keys, or
+    with `qk_norm_whole` all heads together (OLMo 2)."""
 
     heads: int
     kv_heads: int
@@ -98,19 +99,19 @@ class AttnConfig:
         for name in ("heads", "kv_heads", "head_dim"):
             if getattr(self, name) < 1:
                 raise ConfigError(
-                    f"attention {name} is {getattr(self, name)}", "give a whole number of at least 1"
+                    f"attention {name} is {getattr(self, name)}", "use a whole number of at least 1"
                 )
         if self.heads % self.kv_heads:
             raise ConfigError(
                 f"{self.heads} query heads cannot share {self.kv_heads} key heads",
-                "let kv_heads divide heads",
+                "kv_heads must divide heads",
             )
         if self.rope and (self.rope.dim or self.head_dim) % 2:
             raise ConfigError(
-                f"rotary positions need an even head_dim, given {self.head_dim}", "use 32, 64 or 128"
+                f"head_dim is {self.head_dim}, rotary positions need an even number", "use 32, 64 or 128"
             )
         if self.window is not None and self.window < 1:
-            raise ConfigError(f"attention window is {self.window}", "give at least 1, or null for none")
+            raise ConfigError(f"attention window is {self.window}", "use at least 1, or null for no window")
 
 
 @config
@@ -124,8 +125,8 @@ class FFConfig:
 
 @config
 class Norms:
-    """Which norm and where it stands: before each part, after the residual sum, on both sides of the part, or on what it gives alone (`out`:
-    OLMo 2). `attn=False`: none before attention (ModernBERT's first block, whose input is normed already)."""
+    """The norm and its position: before each sub-layer, after the residual sum, before and after the sub-layer, or only on its output (`out`:
+    OLMo 2). `attn=False`: none before attention (ModernBERT's first block, whose input is already normalised)."""
 
     norm: NormConfig = NormConfig()
     where: Literal["pre", "post", "sandwich", "out"] = "pre"
@@ -134,8 +135,9 @@ class Norms:
 
 @config
 class BlockConfig:
-    """One block. `cross`: attention to the trunk's memory, between the other two parts. `layer_scale`: each part's output is multiplied
-    by a learned vector before it is added to the stream (2103.17239). `residual`: what each part adds is multiplied by it (Granite)."""
+    """One block. `cross`: cross-attention to the trunk's memory, between attention and feed-forward. `layer_scale`: each sub-layer's output
+    is multiplied by a learned vector before it is added to the residual stream (2103.17239). `residual`: a factor on each sub-layer's output
+    (Granite)."""
 
     attn: AttnConfig
     ff: FFConfig
@@ -147,20 +149,21 @@ class BlockConfig:
     def __post_init__(self) -> None:
         if self.cross is not None and (self.cross.rope is not None or self.cross.window is not None):
             raise ConfigError(
-                "cross-attention has rope or a window, but a memory's states hold their own positions",
+                "cross-attention has rope or a window, but the memory's states contain their own positions",
                 "set cross.rope and cross.window to null",
             )
         if self.cross is not None and self.cross.qk_norm_whole:
             raise ConfigError(
-                "cross-attention has qk_norm_whole", "its norms are of each head: set it to false"
+                "cross-attention has qk_norm_whole, but normalises each head",
+                "set cross.qk_norm_whole to false",
             )
 
 
 @config
 class StorageConfig:
-    """How a base keeps its projections in few bits: 8 with a scale a row, 4 with a scale and a lowest value for every `group` inputs.
+    """Quantized storage of projections: 8 bits with a scale per row, or 4 bits with a scale and a minimum per `group` inputs.
 
-    head: bits of the matrix that makes logits (and of the embedding it is tied to); null leaves it as it is.
+    head: bits of the output matrix (and of the embedding if tied); null: not quantized.
     """
 
     bits: Literal[4, 8]
@@ -180,10 +183,10 @@ class InitConfig:
 class TrunkConfig:
     """A transformer: vectors in, vectors out.
 
-    `input_norm` acts on the stem's output. `lambdas` gives every block two learned numbers (a, b) and the input
-    a*x + b*x_0, with x_0 the stem's output (modded-nanogpt). `memory`: features of the states that cross-attention reads (its own
-    width when null). `relative`: scores know how far a key is away. `groups`: names of the kinds of tokens that have a feed-forward
-    of their own in every block, of one shape, text first; none: all tokens share one (2603.03276).
+    `input_norm` acts on the stem's output. `lambdas`: every block has two learned numbers (a, b) and the input a*x + b*x_0, with x_0
+    the stem's output (modded-nanogpt). `memory`: width of the states that cross-attention reads (the trunk's width when null).
+    `relative`: relative position bias on scores. `groups`: names of the kinds of tokens that have a feed-forward of their own in every
+    block, of one shape, text first; none: all tokens share one (2603.03276).
     """
 
     width: int
@@ -205,9 +208,10 @@ class TrunkConfig:
             )
         if self.relative is not None and len({b.attn.heads for b in self.blocks}) > 1:
             raise ConfigError(
-                "blocks of different heads share relative positions", "give all as many, or relative: null"
+                "relative positions are shared by all blocks, but their numbers of heads differ",
+                "use the same attn.heads in all blocks, or relative: null",
             )
         if self.width < 1 or not self.blocks:
             raise ConfigError(
-                f"a trunk of width {self.width} with {len(self.blocks)} blocks", "give both at least 1"
+                f"a trunk has width {self.width} and {len(self.blocks)} blocks", "both must be at least 1"
             )

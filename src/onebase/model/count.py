@@ -4,7 +4,7 @@ from onebase.model.config import GATED, AttnConfig, BlockConfig, NormConfig, Tru
 
 
 def norm_parameters(cfg: NormConfig | None, width: int) -> int:
-    """Learned numbers of one norm."""
+    """Parameters of one norm."""
     if cfg is None or not cfg.affine:
         return 0
     return width * (2 if cfg.kind == "layer" and cfg.bias else 1)
@@ -15,7 +15,7 @@ def _linear(d_in: int, d_out: int, bias: bool) -> int:
 
 
 def attention_parameters(cfg: AttnConfig, width: int, memory: int | None = None) -> int:
-    """q, k, v, o and the QK-norms; keys and values of `memory` features (of `width` when null)."""
+    """Parameters of q, k, v, o and the QK-norms; memory: input width of keys and values (`width` when null)."""
     q, kv = cfg.heads * cfg.head_dim, cfg.kv_heads * cfg.head_dim
     return (
         _linear(width, q, "q" in cfg.bias)
@@ -28,7 +28,7 @@ def attention_parameters(cfg: AttnConfig, width: int, memory: int | None = None)
 
 
 def block_parameters(cfg: BlockConfig, width: int, memory: int | None = None, groups: int = 1) -> int:
-    """One block: attention, cross-attention to a memory of `memory` features, a feed-forward for each of the groups, norms, scales."""
+    """Parameters of one block: attention, cross-attention to a memory of `memory` features, the feed-forward of each group, norms, scales."""
     ups = 2 if cfg.ff.activation in GATED else 1
     ff = ups * _linear(width, cfg.ff.hidden, cfg.ff.bias) + _linear(cfg.ff.hidden, width, cfg.ff.bias)
     parts = 2 + (cfg.cross is not None)
@@ -42,7 +42,7 @@ def block_parameters(cfg: BlockConfig, width: int, memory: int | None = None, gr
 
 
 def parameters(cfg: TrunkConfig) -> int:
-    """All learned numbers of a trunk."""
+    """Parameters of a trunk."""
     ends = norm_parameters(cfg.input_norm, cfg.width) + norm_parameters(cfg.final_norm, cfg.width)
     return (
         sum(block_parameters(b, cfg.width, cfg.memory, max(1, len(cfg.groups))) for b in cfg.blocks)
@@ -53,8 +53,8 @@ def parameters(cfg: TrunkConfig) -> int:
 
 
 def matrix_parameters(cfg: TrunkConfig, groups: int = 1) -> int:
-    """Weights that are multiplied with every token: the projections, without biases and norms; with `groups` the feed-forwards of so many
-    groups. What reads a memory is not: its keys and values are made once for a memory, however many tokens look at it."""
+    """Weights that are multiplied with every token: the projections, without biases and norms; with `groups` the feed-forwards of so many groups. Keys and values of cross-attention are not
+    included: they are computed once per memory, however many tokens attend to it."""
     total = 0
     for b in cfg.blocks:
         heads = (2 * b.attn.heads + 2 * b.attn.kv_heads) * b.attn.head_dim
@@ -65,7 +65,7 @@ def matrix_parameters(cfg: TrunkConfig, groups: int = 1) -> int:
 
 
 def seen_keys(attn: AttnConfig, length: int, causal: bool) -> float:
-    """Mean number of keys that a query sees in a row of `length` tokens of one document."""
+    """Mean number of visible keys per query, in a row of `length` tokens of one document."""
     if not causal:
         return float(length)
     window = min(attn.window or length, length)
@@ -73,7 +73,7 @@ def seen_keys(attn: AttnConfig, length: int, causal: bool) -> float:
 
 
 def forward_flops(cfg: TrunkConfig, length: int) -> float:
-    """Multiply-adds times two, per token, forward: projections, and scores and values of the keys that are seen."""
+    """Forward FLOPs per token (two per multiply-add): projections, and scores and values of the visible keys."""
     flops = 2.0 * matrix_parameters(cfg)
     for b in cfg.blocks:
         flops += 4.0 * b.attn.heads * b.attn.head_dim * seen_keys(b.attn, length, cfg.direction == "causal")
@@ -81,16 +81,16 @@ def forward_flops(cfg: TrunkConfig, length: int) -> float:
 
 
 def cache_bytes(cfg: TrunkConfig, tokens: int, bytes_per_number: int = 2) -> int:
-    """Key-value cache of one row of `tokens` tokens."""
+    """Bytes of the key-value cache for one row of `tokens` tokens."""
     per_token = sum(2 * b.attn.kv_heads * b.attn.head_dim for b in cfg.blocks)
     return per_token * tokens * bytes_per_number
 
 
 def activation_bytes(cfg: TrunkConfig, tokens: int, length: int, bytes_per_number: int = 2) -> int:
-    """What a backward pass keeps for `tokens` tokens in rows of `length`: an estimate from the tensors that autograd saves.
+    """Bytes saved for the backward pass of `tokens` tokens in rows of `length`: an estimate from the tensors that autograd saves.
 
-    Counts inputs of projections, norms (with their fp32 copy), rotary and gate products, and attention weights of the keys
-    seen (kept by the plain and blocked lowerings).
+    Counts inputs of projections, norms (with their fp32 copy), rotary and gate products, and attention weights of the visible
+    keys (saved by the plain and blocked backends).
     """
     total = 0.0
     for b in cfg.blocks:

@@ -16,14 +16,14 @@ KeysValues = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Memory:
-    """What a trunk may look at beside itself: states [B, M, E] and their columns (document -1 is padding)."""
+    """The input of cross-attention: states [B, M, E] and their columns (document -1 is padding)."""
 
     states_BME: Tensor
     cols: Cols
 
 
 class CrossAttention(nn.Module):
-    """Queries from the trunk's own states, keys and values from the memory. No positions: the memory's states hold theirs."""
+    """Queries from the trunk's own states, keys and values from the memory. No positions: the memory's states contain theirs."""
 
     def __init__(self, site: str, cfg: AttnConfig, width: int, memory: int) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class CrossAttention(nn.Module):
         self.scale = cfg.scale if cfg.scale is not None else cfg.head_dim**-0.5
 
     def keys(self, memory_BME: Tensor, routing: AdapterRouting | None = None) -> KeysValues:
-        """K and V of the memory: made once, whatever number of tokens looks at it."""
+        """K and V of the memory: computed once, however many tokens attend to it."""
         B, M, _ = memory_BME.shape
         k_BMGH = self.k(memory_BME, routing).view(B, M, self.cfg.kv_heads, -1)
         v_BMGH = self.v(memory_BME, routing).view(B, M, self.cfg.kv_heads, -1)

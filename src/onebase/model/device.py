@@ -1,4 +1,4 @@
-"""Which device and number format to use, from what a user asked for, and its allocator told to keep what training frees."""
+"""Selects device and dtype from a user's settings, limits threads, and configures the CPU allocator for training."""
 
 import ctypes
 import functools
@@ -16,14 +16,14 @@ log = logging.getLogger(__name__)
 
 @functools.cache
 def fit_threads() -> None:
-    """No more threads than this process may use cores, once, where nobody has said how many: in a container torch sees all cores of its host,
-    and threads that wait for their turn are many times slower than none."""
+    """Limit torch's threads to the cores that this process may use, once, unless the user set a number: in a container torch sees all cores
+    of the host, and oversubscribed threads are many times slower than a single one."""
     if not {"OMP_NUM_THREADS", "MKL_NUM_THREADS"} & os.environ.keys() and torch.get_num_threads() > cores():
         torch.set_num_threads(cores())
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto`: an NVIDIA GPU when there is one, else Apple's, else the CPU. Raises UserError when the one named is absent."""
+    """`auto`: an NVIDIA GPU if there is one, else Apple's, else the CPU. Raises UserError when the named device is absent."""
     fit_threads()
     if name == "auto":
         if torch.cuda.is_available():
@@ -32,7 +32,7 @@ def pick_device(name: str) -> torch.device:
     present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     kind = name.split(":")[0]
     if kind not in present:
-        raise UserError(f"device {name!r} is not known", "use auto, cpu, cuda or mps")
+        raise UserError(f"unknown device {name!r}", "use auto, cpu, cuda or mps")
     if not present[kind]:
         here = ", ".join(k for k, v in present.items() if v)
         raise UserError(f"there is no {kind} device on this machine", f"use one of: {here}")
@@ -56,16 +56,16 @@ def compute_dtype(name: str, device: torch.device) -> torch.dtype:
         return torch.bfloat16 if has_bf16(device) else torch.float32
     known = {"bf16": torch.bfloat16, "fp32": torch.float32}
     if name not in known:
-        raise UserError(f"dtype {name!r} is not known", "use auto, bf16 or fp32")
+        raise UserError(f"unknown dtype {name!r}", "use auto, bf16 or fp32")
     if known[name] == torch.bfloat16 and device.type == "cpu" and not has_bf16(device):
-        _say_emulated()
+        _warn_emulated()
     return known[name]
 
 
 @functools.cache
-def _say_emulated() -> None:
-    """Once in a process: what was asked for by name is done, but slower than the plain way."""
-    log.warning("this chip has no bf16: it is emulated, many times slower than fp32, which dtype auto takes")
+def _warn_emulated() -> None:
+    """Warn once per process that the requested dtype is slower than the default."""
+    log.warning("this CPU has no native bf16: it is emulated, many times slower than fp32; use dtype auto")
 
 
 M_TRIM_THRESHOLD = -1
@@ -74,16 +74,16 @@ M_MMAP_THRESHOLD = -3
 
 @functools.cache
 def keep_freed_memory() -> bool:
-    """Let glibc reuse large blocks instead of giving them back to the system; true if it took the setting.
+    """Make glibc reuse large blocks instead of returning them to the system; true if the setting was accepted.
 
-    Training on CPU frees and asks for the same large tensors at every step. By default glibc maps each one above 32 MB anew and
-    the system zeroes every page of it again: about a fifth of an eager step's time where it was measured. The process keeps its
-    peak memory until it ends. Elsewhere than on glibc it does nothing.
+    Training on CPU frees and allocates the same large tensors at every step. By default glibc maps each one above 32 MB anew and
+    the system zeroes every page again: measured as about a fifth of an eager step's time. The process keeps its peak memory until
+    it ends. Without glibc this does nothing.
     """
     if not sys.platform.startswith("linux"):
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
-    # Both are int in C; the trim threshold's largest value means never.
+    # Both are int in C; the maximum trim threshold means never.
     return bool(mallopt(M_MMAP_THRESHOLD, 1 << 30)) and bool(mallopt(M_TRIM_THRESHOLD, 2**31 - 1))

@@ -1,4 +1,4 @@
-"""Feed-forward parts. B batch, T time, N = B T tokens, D width, F hidden features."""
+"""Feed-forward layers. B batch, T time, N = B T tokens, D width, F hidden features."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ ACTIVATIONS: Mapping[Activation, Callable[[Tensor], Tensor]] = {
 
 
 class _SwiGlu(torch.autograd.Function):
-    """silu(gate) * up that keeps its two inputs alone; silu is made again for the gradient."""
+    """silu(gate) * up that saves only its two inputs; silu is recomputed for the gradient."""
 
     @staticmethod
     def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:

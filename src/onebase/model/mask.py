@@ -1,8 +1,8 @@
-"""Who sees whom: a mask is a value, a tree of predicates over columns of facts about tokens.
+"""Attention masks as values: a mask is a tree of predicates over columns of facts about tokens.
 
-A predicate asks about positions, documents and blocks, never about indices, so one mask means the same for a row alone, in
-a batch, in a pack and behind a cache (the columns of the keys are kept beside K). Masks compare by ==, hash, and combine by
-`&` and `|`; `attend.lower` turns one into what a kernel needs, once per distinct mask and forward.
+A predicate depends on positions, documents and blocks, never on indices. So a mask means the same for a single row, in a batch, in
+a packed row and with a cache (which stores the columns of its keys beside K). Masks compare by ==, hash, and combine by `&` and `|`;
+`kernels.attention.lower` turns one into the input of a kernel, once per distinct mask and forward.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,11 +18,11 @@ from torch import Tensor
 class Cols:
     """Facts about the tokens of rows, all [B, T]; int but for `noisy`.
 
-    pos: position inside the token's document, 0, 1, 2 ... ; doc: the document, -1 for padding (never seen, sees nothing);
+    pos: position inside the token's document, 0, 1, 2 ... ; doc: the document, -1 for padding (never visible, sees nothing);
     block: tokens of one block (>= 0) may see each other under `SameBlock`; None or -1: in no block.
     kind: the feed-forward group of a token, a number of `TrunkConfig.groups`; None: all are of the first.
     noisy: bool, the token is a noised patch, which `Clean` hides; None: none is.
-    single: the maker knows that every row is one document without padding at positions 0 .. T-1.
+    single: set if every row is known to be one document without padding at positions 0 .. T-1.
     """
 
     pos: Tensor
@@ -47,7 +47,7 @@ class Cols:
 
     @staticmethod
     def cat(parts: "Sequence[Cols]") -> "Cols":
-        """Rows put one behind the other along T."""
+        """Concatenate along T."""
         if len(parts) == 1:
             return parts[0]
 
@@ -77,7 +77,7 @@ class Cols:
         return self.each(lambda c: c[:, start:stop], self.single and start == 0)
 
     def rows(self, index: Tensor | slice) -> "Cols":
-        """The rows chosen by `index` (a slice, or int/bool [n])."""
+        """The rows selected by `index` (a slice, or int/bool [n])."""
         return self.each(lambda c: c[index], self.single)
 
     def to(self, device: torch.device | str) -> "Cols":
@@ -109,30 +109,30 @@ OPTIONAL: dict[str, int | bool] = {"block": -1, "kind": 0, "noisy": False}
 
 
 class Mask:
-    """Base of all masks. A mask is a frozen dataclass; subclasses answer `sees`, `ahead` and `reach`."""
+    """Base class of masks. A mask is a frozen dataclass; subclasses implement `sees`, `ahead` and `reach`."""
 
     def sees(self, q: Cols, k: Cols) -> Tensor:
-        """Elementwise over columns of any shapes that broadcast: may q see k? Padding is not looked at here."""
+        """Whether q sees k, elementwise over columns of any shapes that broadcast. Ignores padding."""
         raise NotImplementedError
 
     def ahead(self) -> bool:
-        """May a query ever see a key of a later position of its document?"""
+        """Whether a query may see a key at a later position of its document."""
         raise NotImplementedError
 
     def reach(self) -> int | None:
-        """The largest distance in positions at which a key is seen; None: no limit."""
+        """The largest distance in positions at which a key is visible; None: no limit."""
         return None
 
     def apart(self) -> bool:
-        """Is it certain that no document sees another?"""
+        """Whether it is certain that no document sees another."""
         return False
 
     def alone(self) -> "Mask":
-        """The simplest equal mask for rows that hold one document and no padding."""
+        """The simplest equivalent mask for rows of one document without padding."""
         return self
 
     def dense(self, q: Cols, k: Cols) -> Tensor:
-        """bool [B, 1, Q, K]: q [B, Q] sees k [B, K]. Padding keys are never seen and padding queries see nothing."""
+        """bool [B, 1, Q, K]: q [B, Q] sees k [B, K]. Padding keys are never visible and padding queries see nothing."""
         qc, kc = q.each(lambda c: c.unsqueeze(2)), k.each(lambda c: c.unsqueeze(1))
         seen = self.sees(qc, kc) & (kc.doc >= 0) & (qc.doc >= 0)
         return seen.unsqueeze(1)
@@ -149,7 +149,7 @@ class Everything(Mask):
     """Bidirectional: every key."""
 
     def sees(self, q: Cols, k: Cols) -> Tensor:
-        # Of the broadcast shape and always true.
+        # Always true, in the broadcast shape.
         return q.pos == q.pos + torch.zeros_like(k.pos)
 
     def ahead(self) -> bool:
@@ -169,7 +169,7 @@ class Causal(Mask):
 
 @dataclass(frozen=True)
 class Window(Mask):
-    """Keys fewer than `size` positions away, on both sides; `Causal() & Window(n)` sees n tokens, itself among them."""
+    """Keys fewer than `size` positions away, on both sides; `Causal() & Window(n)` sees n tokens, itself included."""
 
     size: int
 
@@ -188,7 +188,7 @@ class Window(Mask):
 
 @dataclass(frozen=True)
 class SameDocument(Mask):
-    """Keys of the query's document: what keeps the documents of a pack apart."""
+    """Keys of the query's document: separates the documents of a packed row."""
 
     def sees(self, q: Cols, k: Cols) -> Tensor:
         return q.doc == k.doc
@@ -205,7 +205,7 @@ class SameDocument(Mask):
 
 @dataclass(frozen=True)
 class SameBlock(Mask):
-    """Keys of the query's block (an image, a prefix), earlier or later. Tokens in no block see nothing by it."""
+    """Keys of the query's block (an image, a prefix), earlier or later. Tokens in no block see nothing."""
 
     def sees(self, q: Cols, k: Cols) -> Tensor:
         if q.block is None or k.block is None:
@@ -218,7 +218,7 @@ class SameBlock(Mask):
 
 @dataclass(frozen=True)
 class Unblocked(Mask):
-    """Keys in no block: what all blocks of a document share."""
+    """Keys in no block: those that all blocks of a document share."""
 
     def sees(self, q: Cols, k: Cols) -> Tensor:
         free = torch.ones_like(q.pos == k.pos)
@@ -242,7 +242,7 @@ class Clean(Mask):
 
 @dataclass(frozen=True)
 class And(Mask):
-    """Seen by both."""
+    """Keys visible under both masks."""
 
     left: Mask
     right: Mask
@@ -269,7 +269,7 @@ class And(Mask):
 
 @dataclass(frozen=True)
 class Or(Mask):
-    """Seen by either."""
+    """Keys visible under either mask."""
 
     left: Mask
     right: Mask
@@ -295,12 +295,12 @@ class Or(Mask):
 
 
 def prefix() -> Mask:
-    """Causal, and within a block (the prefix) in both directions."""
+    """Causal, and bidirectional within a block (the prefix)."""
     return Causal() | SameBlock()
 
 
 def branches() -> Mask:
-    """Causal within a document that begins once and goes on in several ways: each block sees what is in no block, and itself."""
+    """Causal within a document with a shared beginning and several continuations: each block sees the keys in no block, and its own."""
     return Causal() & SameDocument() & (Unblocked() | SameBlock())
 
 

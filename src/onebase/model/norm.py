@@ -1,4 +1,4 @@
-"""Normalisation. Statistics are taken in fp32 whatever the dtype of the input."""
+"""Normalisation. Statistics are computed in fp32, whatever the dtype of the input."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from onebase.model.kernels.weight_cache import WeightCache, place
 
 
 class Norm(nn.Module):
-    """RMS (1910.07467) or layer norm over the last axis, as its config says."""
+    """RMS (1910.07467) or layer norm over the last axis, by its config."""
 
     def __init__(self, cfg: NormConfig, width: int) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class Norm(nn.Module):
         self.reset()
 
     def reset(self) -> None:
-        """Start as plain normalisation."""
+        """Initialise as plain normalisation."""
         if self.weight is not None:
             nn.init.constant_(self.weight, 1.0 - self.cfg.offset)
         if self.bias is not None:
@@ -46,7 +46,7 @@ class Norm(nn.Module):
         return y.to(x.dtype)
 
     def _rms(self, x: Tensor) -> Tensor:
-        """RMS norm in the fewest operations: x / hypot(|x|, sqrt(D eps)) * sqrt(D) w is the same number where nothing is learnt."""
+        """RMS norm in the fewest operations: for inference, x / hypot(|x|, sqrt(D eps)) * sqrt(D) w, which is equal."""
         if not torch.is_grad_enabled():
             return inference_rms(x, self.floor, self.gain())
         weight = None if self.weight is None else self.weight.float() + self.cfg.offset
@@ -54,27 +54,27 @@ class Norm(nn.Module):
         return y
 
     def gain(self) -> Tensor | float:
-        """sqrt(D) times the weight, as the few operations want it; kept while the weight stays."""
+        """sqrt(D) times the weight, for `inference_rms`; cached until the weight changes."""
         weight = self.weight
         if weight is None:
             return self.width**0.5
-        kept = self._gain.current()
-        if kept is not None:
-            return kept
+        gain = self._gain.current()
+        if gain is not None:
+            return gain
         return self._gain.make(
             [place(self, "weight")], lambda: (weight.float() + self.cfg.offset) * self.width**0.5
         )
 
 
 def inference_rms(x: Tensor, floor: Tensor, gain: Tensor | float) -> Tensor:
-    """x / hypot(|x|, floor) * gain over the last axis, in fp32 and in the memory of one copy: fresh memory costs more than the sums."""
-    wide = x.float()  # itself, if it is fp32
+    """x / hypot(|x|, floor) * gain over the last axis, in fp32 with one temporary: allocating memory costs more than the arithmetic."""
+    wide = x.float()  # x itself, if it is fp32
     size = torch.linalg.vector_norm(wide, 2, -1, True).hypot_(floor)
     return wide.div(size).mul_(gain) if wide is x else wide.div_(size).mul_(gain).to(x.dtype)
 
 
 class _Rms(torch.autograd.Function):
-    """x / sqrt(mean of squares + eps) * weight that keeps its input as it came and one number a row, and no copies in fp32."""
+    """x / sqrt(mean of squares + eps) * weight that saves its input in its own dtype and one number per row, no fp32 copies."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor | None, eps: float) -> Tensor:

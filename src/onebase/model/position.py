@@ -1,4 +1,4 @@
-"""Rotary positions, and what scores know of distances. B batch, T time, N heads, H head features."""
+"""Rotary positions and relative position bias. B batch, T time, N heads, H head features."""
 
 import math
 from typing import Any
@@ -14,7 +14,7 @@ from onebase.model.config import RelativeConfig, RopeConfig, RopeScaling, TrunkC
 def rotary_table(cfg: RopeConfig, head_dim: int, pos_BT: Tensor) -> tuple[Tensor, Tensor]:
     """cos and sin, fp32 [B, 1, T, R/2], for the R rotated features of each head."""
     dim = cfg.dim or head_dim
-    # In this order of operations, which is that of the models read here: far from the start one bit of an angle shows.
+    # The order of operations of the published models: far from the start a single bit of an angle matters.
     period = cfg.base ** (torch.arange(0, dim, 2, device=pos_BT.device, dtype=torch.float32) / dim)
     inv, size = 1.0 / period, 1.0
     inv = inv.half().float() if cfg.half else inv
@@ -25,7 +25,7 @@ def rotary_table(cfg: RopeConfig, head_dim: int, pos_BT: Tensor) -> tuple[Tensor
 
 
 def _scaled(period_R: Tensor, rope: RopeConfig, pos_BT: Tensor) -> Tensor:
-    """The angles per position after stretching, [R/2] or [B, 1, R/2], see RopeScaling; `period` is 1 / angle before."""
+    """The scaled frequencies, [R/2] or [B, 1, R/2], see RopeScaling; `period` is 1 / frequency before."""
     cfg, inv_R = rope.scaling, 1.0 / period_R
     assert cfg is not None
     if cfg.kind == "linear":
@@ -33,12 +33,12 @@ def _scaled(period_R: Tensor, rope: RopeConfig, pos_BT: Tensor) -> Tensor:
     if cfg.kind == "dynamic":
         if int(pos_BT.max()) >= cfg.original:
             raise UserError(
-                f"this base reads at most {cfg.original:,} tokens here: beyond them its positions turn by how a text was read",
+                f"this base supports at most {cfg.original:,} tokens (dynamic rope scaling is not applied beyond its original context)",
                 "shorten the text",
             )
         return inv_R
     if cfg.kind == "longrope":
-        # Which divisors hold depends on the longest text seen, as in the models trained so: of each row by itself.
+        # As in the published models, the divisors depend on the length of the text: here of each row separately.
         far_B11 = (pos_BT.amax(-1) >= cfg.original)[:, None, None]
         long, short = (torch.tensor(x, device=period_R.device) for x in (cfg.long, cfg.short))
         return 1.0 / (torch.where(far_B11, long, short) * period_R)
@@ -46,16 +46,16 @@ def _scaled(period_R: Tensor, rope: RopeConfig, pos_BT: Tensor) -> Tensor:
         ramp_R = _ramp(cfg, rope.base, len(period_R)).to(period_R.device)
         kept_R = 1 - ramp_R
         return 1.0 / (cfg.factor * period_R) * (1 - kept_R) + inv_R * kept_R
-    turns_R = cfg.original / (2 * math.pi / inv_R)  # of each angle over the original context
+    turns_R = cfg.original / (2 * math.pi / inv_R)  # rotations over the original context
     kept_R = ((turns_R - cfg.low) / (cfg.high - cfg.low)).clamp(0, 1)
     return (1 - kept_R) * inv_R / cfg.factor + kept_R * inv_R
 
 
 def _ramp(cfg: RopeScaling, base: float, count: int) -> Tensor:
-    """YaRN: 0 for angles that stay, 1 for those that are divided by `factor`, fp32 [count]."""
+    """YaRN: 0 for frequencies that stay, 1 for those that are divided by `factor`, fp32 [count]."""
 
     def number(turns: float) -> float:
-        """Which angle turns so often over the original context; a number with a fraction."""
+        """The (fractional) index of the frequency with this many rotations over the original context."""
         return 2 * count * math.log(cfg.original / (turns * 2 * math.pi)) / (2 * math.log(base))
 
     low, high = number(cfg.high), number(cfg.low)
@@ -67,8 +67,8 @@ def _ramp(cfg: RopeScaling, base: float, count: int) -> Tensor:
 
 
 def room(cfg: TrunkConfig, context: int, prompt: int) -> int:
-    """How far a text that begins with `prompt` tokens may go on from a cache: to the end of the context, or to where positions begin to
-    turn otherwise (longrope), for then the cached keys would have to be made anew."""
+    """The maximum length of a text that continues a cached prompt of `prompt` tokens: the context, or the length from which rotary angles
+    change (longrope), because the cached keys would have to be recomputed."""
     turns = [b.attn.rope.scaling for b in cfg.blocks if b.attn.rope and b.attn.rope.scaling]
     ends = [
         s.original for s in turns if s.kind == "dynamic" or (s.kind == "longrope" and prompt <= s.original)
@@ -77,7 +77,7 @@ def room(cfg: TrunkConfig, context: int, prompt: int) -> int:
 
 
 def refuse_crossing(cfg: TrunkConfig, held_BS: Tensor, pos_BT: Tensor) -> None:
-    """Raises UserError where tokens come beyond `original` of longrope while the cached ones (at `held`) were rotated as those before it."""
+    """Raise UserError where new tokens are beyond `original` of longrope, but the cached keys were rotated with the short divisors."""
     for end in {
         b.attn.rope.scaling.original
         for b in cfg.blocks
@@ -85,22 +85,22 @@ def refuse_crossing(cfg: TrunkConfig, held_BS: Tensor, pos_BT: Tensor) -> None:
     }:
         if bool(((held_BS.amax(-1) < end) & (pos_BT.amax(-1) >= end)).any()):
             raise UserError(
-                f"from token {end + 1:,} on this base turns all positions otherwise: a cache that ends before cannot go on beyond",
-                "give the longer text whole",
+                f"from token {end + 1:,} on this base uses other rotary angles (longrope): a shorter cache cannot continue beyond it",
+                "give the longer text in one call",
             )
 
 
 def rotary_factors(cos_B1TR: Tensor, sin_B1TR: Tensor) -> tuple[Tensor, Tensor]:
-    """The table as `rotate` reads it, fp32 [B, T, 1, R]: what each feature is multiplied by, and what its partner, half of R away, is."""
+    """The tables for `rotate`, fp32 [B, T, 1, R]: the factor of each feature, and the factor of its partner, R / 2 features away."""
     cos, sin = cos_B1TR.transpose(1, 2), sin_B1TR.transpose(1, 2)
     return torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)
 
 
 def rotate(x_BTNH: Tensor, own_BT1R: Tensor, other_BT1R: Tensor) -> Tensor:
-    """Turn the first R features of each head by their positions' angles (halves layout), in fp32. The tables are those of `turns`."""
+    """Rotate the first R features of each head by their positions' angles (half-split layout), in fp32. Tables: `rotary_factors`."""
     dim = own_BT1R.shape[-1]
     x = x_BTNH[..., :dim]
-    if torch.compiler.is_compiling():  # in halves: rolling, and its backward, is twice as slow once compiled
+    if torch.compiler.is_compiling():  # in halves: roll, and its backward, is twice as slow when compiled
         cos, sin = own_BT1R[..., : dim // 2], other_BT1R[..., dim // 2 :]
         a, b = x.float().chunk(2, -1)
         rotated = torch.cat((a * cos - b * sin, b * cos + a * sin), -1).to(x.dtype)
@@ -112,7 +112,7 @@ def rotate(x_BTNH: Tensor, own_BT1R: Tensor, other_BT1R: Tensor) -> Tensor:
 
 
 def _rotated(x_BTNR: Tensor, own_BT1R: Tensor, other_BT1R: Tensor) -> Tensor:
-    """In place where it is a copy: fresh memory costs more than the sums."""
+    """In place where it is a copy: allocating memory costs more than the arithmetic."""
     x = x_BTNR.float()
     partner = x.roll(x.shape[-1] // 2, -1)
     own = x * own_BT1R if x.dtype == x_BTNR.dtype else x.mul_(own_BT1R)
@@ -120,7 +120,7 @@ def _rotated(x_BTNR: Tensor, own_BT1R: Tensor, other_BT1R: Tensor) -> Tensor:
 
 
 class _Rotate(torch.autograd.Function):
-    """Its gradient is rotated back by the same angles, and nothing but these is kept."""
+    """The gradient is rotated back by the same angles, so only the tables are saved."""
 
     @staticmethod
     def forward(ctx: Any, x_BTNR: Tensor, own_BT1R: Tensor, other_BT1R: Tensor) -> Tensor:
@@ -134,7 +134,7 @@ class _Rotate(torch.autograd.Function):
 
 
 def relative_bias(cfg: RelativeConfig, table_RN: Tensor, q_BQ: Tensor, k_BK: Tensor) -> Tensor:
-    """What is added to the scores of keys at positions k for queries at positions q, fp32 [B, N, Q, K] (one row where all rows have the same
+    """The bias on scores of keys at positions k for queries at positions q, fp32 [B, N, Q, K] (one row where all rows have the same
     positions)."""
     if q_BQ.stride(0) == 0 and k_BK.stride(0) == 0:
         q_BQ, k_BK = q_BQ[:1], k_BK[:1]
@@ -142,7 +142,7 @@ def relative_bias(cfg: RelativeConfig, table_RN: Tensor, q_BQ: Tensor, k_BK: Ten
     half = cfg.buckets // 2
     exact = half // 2
     n = far_BQK.abs()
-    # In fp32 as published models were trained: at the borders of buckets rounding decides.
+    # In fp32, as published models were trained: rounding decides at the bounds of buckets.
     wide = (n.clamp(min=1).float() / exact).log() / math.log(cfg.distance / exact) * (half - exact)
     bucket = torch.where(n < exact, n, (exact + wide.long()).clamp(max=half - 1))
     return F.embedding(bucket + (far_BQK > 0) * half, table_RN.float()).permute(0, 3, 1, 2)

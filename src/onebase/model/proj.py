@@ -1,4 +1,4 @@
-"""The one matrix of a trunk: every projection has a site, and adapters attach there and nowhere else."""
+"""The linear layer of a trunk: every projection has a site name, and adapters attach only to sites."""
 
 from dataclasses import dataclass, field
 
@@ -13,8 +13,8 @@ from onebase.model.kernels.storage import Stored, stored
 
 @dataclass(frozen=True)
 class AdapterRouting:
-    """Which adapters act on which rows of the batch: pairs (adapter name, rows or None for all). held: what keeps them on the base as long
-    as someone has this."""
+    """Which adapters act on which rows of the batch: pairs (adapter name, rows or None for all). leases: keep the adapters attached to the
+    base while this object exists."""
 
     groups: tuple[tuple[str, tuple[int, ...] | None], ...]
     leases: tuple[object, ...] = field(default=(), compare=False, repr=False)
@@ -25,31 +25,31 @@ class AdapterRouting:
 
     @staticmethod
     def per_row(names: list[str | None]) -> "AdapterRouting":
-        """One adapter name (or None) for each row."""
+        """One adapter name (or None) per row."""
         if names and all(n == names[0] for n in names):
             return AdapterRouting(((names[0], None),) if names[0] else ())
-        found = dict.fromkeys(n for n in names if n)
-        return AdapterRouting(tuple((n, tuple(i for i, m in enumerate(names) if m == n)) for n in found))
+        unique = dict.fromkeys(n for n in names if n)
+        return AdapterRouting(tuple((n, tuple(i for i, m in enumerate(names) if m == n)) for n in unique))
 
 
 class Delta(nn.Module):
-    """What an adapter adds at a projection: `forward(x, y, proj)` for inputs x [..., I] and the projection's own outputs y [..., O] of
-    them, bias included. What `proj` is made of may be read, never changed."""
+    """What an adapter adds to a projection's output: `forward(x, y, proj)` for inputs x [..., I] and the projection's own outputs
+    y [..., O], bias included. The weights of `proj` may be read, never changed."""
 
     def forward(self, x: Tensor, y: Tensor, proj: "Proj") -> Tensor:
         raise NotImplementedError
 
     def whole(self, x: Tensor, proj: "Proj") -> Tensor | None:
-        """The projection of x with this delta in it, where that is shorter than one after the other; None where it is not."""
+        """The projection of x with this delta merged, where one computation is cheaper than two; else None."""
         return None
 
 
 class Proj(nn.Module):
-    """y = x W^T + b, and to that is added what each active adapter attached here makes of x and y.
+    """y = x W^T + b, plus the deltas of the active adapters attached here.
 
-    `site` is the projection's stable name (`text.3.attn.q`). The weight is kept as stored and cast to the input's dtype at
-    use: fp32 weights trained in bf16 need no second copy, and their gradient arrives in fp32. A quantised projection has a `store`
-    in its place.
+    `site` is the projection's stable name (`text.3.attn.q`). The weight keeps its stored dtype and is cast to the input's dtype at
+    use: fp32 weights trained in bf16 need no second copy, and their gradient is in fp32. A quantized projection has a `store` instead
+    of a weight.
     """
 
     def __init__(self, site: str, d_in: int, d_out: int, bias: bool = False) -> None:
@@ -63,7 +63,7 @@ class Proj(nn.Module):
 
     @property
     def part(self) -> WeightPart:
-        """The matrix as it is kept, and its bias."""
+        """The matrix as it is stored, and its bias."""
         matrix = self.store if self.weight is None else self.weight
         assert matrix is not None
         return WeightPart(matrix, self.bias, places_of(self, self.store))
@@ -73,15 +73,15 @@ class Proj(nn.Module):
         return next(self.parameters()).device
 
     def keep_in(self, cfg: StorageConfig, *, take: bool) -> None:
-        """Put a store in the place of the weight: empty room, or with `take` the weight's numbers rounded into it."""
+        """Replace the weight by a quantized store: empty, or with `take` the quantized weight."""
         assert self.weight is not None
-        made = stored(cfg.bits, cfg.group, self.d_in, self.d_out).to(self.weight.device)
+        store = stored(cfg.bits, cfg.group, self.d_in, self.d_out).to(self.weight.device)
         if take:
-            made.take(self.weight)
-        self.weight, self.store = None, made
+            store.take(self.weight)
+        self.weight, self.store = None, store
 
     def matrix_OI(self, dtype: torch.dtype) -> Tensor:
-        """The matrix as numbers, however it is kept."""
+        """The dense matrix [O, I], however it is stored."""
         if self.weight is not None:
             return self.weight.to(dtype)
         assert self.store is not None
@@ -94,7 +94,7 @@ class Proj(nn.Module):
         return self.changed(self._dense(x) if y is None else y, x, routing)
 
     def _alone(self, routing: AdapterRouting | None) -> Delta | None:
-        """The one delta that acts here, on all rows."""
+        """The delta that acts here, if a single adapter acts on all rows."""
         if routing is None or len(routing.groups) != 1:
             return None
         name, rows = routing.groups[0]
@@ -111,10 +111,10 @@ class Proj(nn.Module):
         return y if bias is None else y + bias
 
     def changed(self, y: Tensor, x: Tensor, routing: AdapterRouting | None) -> Tensor:
-        """`y`, which is this projection of x, with what the active adapters add."""
+        """`y`, this projection of x, with the deltas of the active adapters added."""
         if routing is None or not self.deltas:
             return y
-        own = y  # each adapter sees what the base says, not what another added
+        own = y  # each adapter sees the base's output, not what another adapter added
         for name, rows in routing.groups:
             if name not in self.deltas:
                 continue
@@ -128,8 +128,8 @@ class Proj(nn.Module):
 
 
 class Projs:
-    """Projections that read the same input, as one product where there is a kernel for it. The modules stay apart: sites, adapters and
-    what is stored know nothing of it."""
+    """Projections with the same input, computed as one product where there is a kernel for it. The modules stay separate: sites, adapters
+    and stored tensors are not affected."""
 
     def __init__(self, *parts: Proj) -> None:
         self._parts, self.packed = parts, PackedLinear(*parts)
@@ -141,7 +141,7 @@ class Projs:
         return tuple(p(x, routing) for p in self._parts) if y is None else torch.split(y, self._sizes, -1)
 
     def joined(self, x: Tensor, routing: AdapterRouting | None = None) -> Tensor | None:
-        """The projections of x [..., I] side by side in one tensor [..., sum of O]; None where no kernel makes them as one."""
+        """The projections of x [..., I], concatenated to [..., sum of O]; None where no kernel computes them as one."""
         y = self.packed(x)
         if y is None or routing is None or not routing.groups:
             return y

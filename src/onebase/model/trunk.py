@@ -1,4 +1,4 @@
-"""The transformer. Knows no tokens, tasks, losses or files. B batch, T time, D width."""
+"""The transformer. Independent of tokens, tasks, losses and files. B batch, T time, D width."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -23,15 +23,14 @@ from onebase.model.proj import AdapterRouting, Proj
 
 @dataclass(frozen=True)
 class TrunkOutput:
-    """`hidden` [B, T, D] after the final norm; `taps` the outputs of the blocks asked for, before it."""
+    """`hidden` [B, T, D] after the final norm; `taps`: outputs of the requested blocks, before it."""
 
     hidden: Tensor
     taps: dict[int, Tensor] = field(default_factory=dict)
 
 
 class Block(nn.Module):
-    """Attention, attention to a memory where the config has it, and feed-forward, each with its residual; norms stand where the config
-    says."""
+    """Attention, optional cross-attention to a memory, and feed-forward, each with its residual; the config sets the position of norms."""
 
     def __init__(
         self,
@@ -95,7 +94,7 @@ class Block(nn.Module):
         after: nn.Module | None,
         out: nn.Module | None,
     ) -> Tensor:
-        """The stream with what a part gives; `after` norms the sum, `out` the part."""
+        """Add a sub-layer's output to the residual stream; `after` normalises the sum, `out` the output."""
         if scale is not None:
             part_BTD = part_BTD * scale.weight.to(part_BTD.dtype)
         if out is not None:
@@ -105,7 +104,7 @@ class Block(nn.Module):
 
 
 class Scale(nn.Module):
-    """A learned factor for each feature."""
+    """A learned factor per feature."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -123,12 +122,12 @@ class Trunk(nn.Module):
             Block(f"{name}.{i}", b, cfg.width, cfg.memory, cfg.groups) for i, b in enumerate(cfg.blocks)
         )
         self.final_norm = Norm(cfg.final_norm, cfg.width) if cfg.final_norm else None
-        # One pair a block: the weight of the stream, the weight of the trunk's input.
+        # One pair per block: the weight of the residual stream, the weight of the trunk's input.
         self.lambdas: nn.Parameter | None
         self.register_parameter(
             "lambdas", nn.Parameter(torch.empty(len(cfg.blocks), 2)) if cfg.lambdas else None
         )
-        # What scores are given for a bucket of distances and a head.
+        # The bias on scores per bucket of distances and head.
         rows = None if cfg.relative is None else (cfg.relative.buckets, cfg.blocks[0].attn.heads)
         self.relative: nn.Parameter | None
         self.register_parameter("relative", None if rows is None else nn.Parameter(torch.empty(rows)))
@@ -137,7 +136,7 @@ class Trunk(nn.Module):
         self._decode = FastDecode(self.blocks, place(self, "lambdas"))
 
     def default_mask(self) -> Mask:
-        """What this trunk was made for: causal or both ways, never across documents."""
+        """The mask by the config: causal or bidirectional, never across documents."""
         return (Causal() if self.cfg.direction == "causal" else Everything()) & SameDocument()
 
     def sites(self) -> dict[str, Proj]:
@@ -156,10 +155,10 @@ class Trunk(nn.Module):
         taps: Sequence[int] = (),
         impl: str = "auto",
     ) -> TrunkOutput:
-        """Run the blocks on x [B, T, D]; with a cache, T are the new tokens only and keys reach back to the old ones.
+        """Run the blocks on x [B, T, D]; with a cache, T are only the new tokens, and keys include the cached ones.
 
-        memory: what cross-attention reads, the document of a token reading the same document of the memory. A cache keeps its keys
-        and values: later calls with that cache need give none.
+        memory: input of cross-attention; tokens attend to the memory with the same document number. A cache stores its keys and values:
+        later calls with that cache need no memory.
         """
         mask = self.default_mask() if mask is None else mask
         if cache is not None and cache.cols is not None:
@@ -181,7 +180,7 @@ class Trunk(nn.Module):
         tables: dict[str, tuple[Tensor, Tensor] | None] = {}
 
         def look(i: int) -> tuple[tuple[Tensor, Tensor] | None, Lowered]:
-            """The rotary tables and the mask of a block: made once per kind and forward, shared by the blocks."""
+            """The rotary tables and the mask of a block: computed once per kind and forward, shared by the blocks."""
             attn, key = self.cfg.blocks[i].attn, self._turning[i]
             how = (attn.window, attn.softcap)
             if how not in lowered:
@@ -229,7 +228,7 @@ class Trunk(nn.Module):
     def _lowered_memory(
         self, memory: Memory | None, cols: Cols, cache: Cache | None, device: torch.device, impl: str
     ) -> Lowered | None:
-        """Which memory each token sees, ready for a kernel; None for a trunk that reads none."""
+        """The lowered mask from tokens to memory; None for a trunk without cross-attention."""
         if not self.reads_memory:
             assert memory is None, "this trunk reads no memory"
             return None
@@ -238,8 +237,8 @@ class Trunk(nn.Module):
         keys = memory.cols if memory is not None else cache.memory_cols if cache is not None else None
         if keys is None:
             raise UserError(
-                "this trunk looks at a memory (a sound, say) and there is none",
-                "a base that writes down speech is used by transcribe",
+                "this trunk has cross-attention, but no memory (such as audio) was given",
+                "use transcribe with a speech recognition base",
             )
         return lower(SameDocument(), cols, keys, device=device, impl=impl)
 
@@ -247,15 +246,15 @@ class Trunk(nn.Module):
 def _memory_keys(
     block: nn.Module, memory: Memory | None, layer: LayerCache | None, routing: AdapterRouting | None
 ) -> KeysValues:
-    """K and V of the memory for one block: those in its cache, or made anew (and kept there)."""
+    """K and V of the memory for one block: from its cache, or computed (and stored there)."""
     assert isinstance(block, Block) and block.cross is not None
     if layer is not None and layer.memory is not None and memory is None:
         return layer.memory
     assert memory is not None
-    made = block.cross.keys(memory.states_BME, routing)
+    keys = block.cross.keys(memory.states_BME, routing)
     if layer is not None:
-        layer.memory = made
-    return made
+        layer.memory = keys
+    return keys
 
 
 @torch.no_grad()

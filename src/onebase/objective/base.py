@@ -1,4 +1,4 @@
-"""What an objective is: rows of tokens in, a batch; a batch in, named losses. B rows, T time."""
+"""Defines an objective: it turns rows of tokens into a batch, and a batch into named losses. B rows, T time."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,9 +20,9 @@ IGNORE = -100
 
 @dataclass(frozen=True)
 class TrunkInput:
-    """What one trunk reads: ids [B, T], their columns, a mask (None: the trunk's own), and the types of tokens [B, T] (None: all of the
-    first). text: which text each row is of, [B], where some are windows of one (None: each row is a text). media: patches by
-    codec, which take the places they name."""
+    """The input of one trunk: ids [B, T], their columns, a mask (None: the trunk's own), and token types [B, T] (None: all of the first).
+    text: the number of each row's text, [B], where several rows are windows of one (None: each row is a text). media: patches by codec, at the
+    places that they name."""
 
     ids_BT: Tensor
     cols: Cols
@@ -45,7 +45,7 @@ class TrunkInput:
 
 @dataclass(frozen=True)
 class Batch:
-    """Inputs by trunk, targets and supervised counts by loss name, and how many tokens each source gave."""
+    """Inputs by trunk, targets and supervised counts by loss name, and tokens by source."""
 
     inputs: dict[str, TrunkInput]
     targets: dict[str, Tensor]
@@ -55,7 +55,7 @@ class Batch:
 
     @property
     def tokens(self) -> int:
-        """Tokens read, padding not counted."""
+        """Tokens read, without padding."""
         return sum(self.sources.values())
 
     def to(self, device: torch.device) -> "Batch":
@@ -67,15 +67,15 @@ class Batch:
 
 
 class Objective(Protocol):
-    """One way to learn. Losses are (sum, count): the loop divides by the count of the global batch."""
+    """A training objective. Losses are (sum, count): the loop divides by the count of the global batch."""
 
     @property
     def reserve(self) -> int:
-        """Tokens that `batch` may add to a piece; packing leaves room for them."""
+        """Tokens that `batch` may add to a piece; packing reserves space for them."""
         ...
 
     def batch(self, rows: Sequence[Row], first: int) -> Batch:
-        """Make a batch of packed rows; `first` is the global number of the first row, the only source of randomness."""
+        """Build a batch of packed rows; `first` is the global number of the first row, the only source of randomness."""
         ...
 
     def losses(self, base: BaseModel, batch: Batch) -> Losses:
@@ -84,15 +84,15 @@ class Objective(Protocol):
 
 
 def takes_whole_step(objective: Objective) -> bool:
-    """Whether the loss is no sum over rows, so that all rows of a step must be one batch: an objective says so by an attribute
-    `whole_step`, and saves memory by itself (`objective.contrastive`)."""
+    """Whether the loss is not a sum over rows, so that all rows of a step must be one batch. An objective declares this by an attribute
+    `whole_step`, and saves memory itself (`objective.contrastive`)."""
     return bool(getattr(objective, "whole_step", False))
 
 
 def count_sources(rows: Sequence[Row]) -> dict[str, int]:
     """Tokens by source name."""
-    found: dict[str, int] = {}
+    tokens: dict[str, int] = {}
     for row in rows:
         for piece in row:
-            found[piece.source] = found.get(piece.source, 0) + len(piece.ids)
-    return found
+            tokens[piece.source] = tokens.get(piece.source, 0) + len(piece.ids)
+    return tokens

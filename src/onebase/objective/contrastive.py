@@ -1,10 +1,9 @@
-"""Draw the vectors of texts that belong together to each other, and push the others of the step away.
+"""Contrastive training of text vectors: pulls texts that belong together close, and pushes the others of the step away.
 
-B pairs, C candidates, U different texts, T time, D width. InfoNCE (van den Oord et al., 1807.03748) over cosines with the other pairs
-of the step as negatives. Such a loss is no sum over rows, so it does not add up over micro-batches: `whole_step` asks the loop for all
-rows of a step at once. Here they are embedded chunk by chunk without keeping what a gradient needs, the loss is taken over all
-vectors, and each chunk is read once more for its gradient (GradCache, Gao et al., 2101.06983): the memory of one chunk, the gradient
-of the whole.
+B pairs, C candidates, U different texts, T time, D width. InfoNCE (van den Oord et al., 1807.03748) over cosines, with the other pairs
+of the step as negatives. Such a loss is not a sum over rows, so it does not add up over micro-batches: `whole_step` requests all rows of
+a step at once. They are embedded chunk by chunk without storing activations, the loss is computed over all vectors, and each chunk is
+read again for its gradient (GradCache, Gao et al., 2101.06983): the memory of one chunk, the gradient of the whole batch.
 """
 
 from collections.abc import Sequence
@@ -27,10 +26,10 @@ from onebase.objective.pooled import by_text, text_batch
 
 @dataclass(frozen=True)
 class Contrastive:
-    """Each anchor must find its positive among all positives and negatives of the step. A row is [anchor, positive, negative ...].
+    """Each anchor must rank its positive first among all positives and negatives of the step. A row is [anchor, positive, negative ...].
 
-    embedding: how a text becomes a vector. temperature: cosines are divided by it. symmetric: each positive must find its anchor too,
-    the mean of both losses. chunk: texts embedded at a time. Raises ConfigError for a temperature or a chunk that cannot be.
+    embedding: how a text becomes a vector. temperature: divides the cosines. symmetric: also ranks anchors for each positive, with the mean
+    of both losses. chunk: texts embedded at a time. Raises ConfigError for an invalid temperature or chunk.
     """
 
     embedding: EmbeddingConfig
@@ -48,7 +47,7 @@ class Contrastive:
             raise ConfigError(f"chunk is {self.chunk}", "give at least 1 text at a time")
 
     def batch(self, rows: Sequence[Row], first: int) -> Batch:
-        """Equal texts are read once; texts of like length share a chunk. Targets are numbers of texts: [B] anchors, [C] candidates, the
+        """Equal texts are read once; texts of similar length share a chunk. Targets are numbers of texts: [B] anchors, [C] candidates, the
         first B of which are the positives in the order of the rows."""
         different: dict[bytes, Tokens] = {}
         for row in rows:
@@ -87,10 +86,10 @@ def chunk_vectors(
         h_BTD = states(base, chunk, routing)
         return by_text(pooled(h_BTD, chunk.cols.doc >= 0, embedding), chunk, embedding)
 
-    if len(chunks) == 1:  # there is nothing to save by reading it twice
+    if len(chunks) == 1:  # reading it twice would save no memory
         return vectors(chunks[0])
-    kept = [checkpoint(vectors, c, use_reentrant=False, preserve_rng_state=False) for c in chunks]
-    return torch.cat(kept)
+    parts = [checkpoint(vectors, c, use_reentrant=False, preserve_rng_state=False) for c in chunks]
+    return torch.cat(parts)
 
 
 def info_nce(
@@ -98,9 +97,9 @@ def info_nce(
 ) -> Tensor:
     """Summed over the anchors: -log softmax of cosine(anchor, candidate) / temperature at the anchor's own positive, in nats.
 
-    v: vectors of the different texts. anchor, candidate: which text each is; the first B candidates are the anchors' positives.
-    symmetric: the mean of that and of the same with anchors and positives exchanged. What is known to belong to the anchor
-    (`related`) is no negative of it.
+    v: vectors of the different texts. anchor, candidate: the number of each one's text; the first B candidates are the anchors' positives.
+    symmetric: the mean of this loss and that with anchors and positives swapped. Candidates known to belong to the anchor (`related`) are
+    not negatives.
     """
     B = len(anchor_B)
     unit_UD = F.normalize(v_UD, dim=-1)
@@ -114,8 +113,8 @@ def info_nce(
 
 
 def related(anchor_B: Tensor, candidate_C: Tensor) -> Tensor:
-    """Bool [B, C]: the candidate is no negative of the anchor. It is the anchor's own text, or that of its positive, or the positive of
-    an anchor with the same text. Never true for the positive that the row itself gives."""
+    """Bool [B, C]: the candidate is not a negative of the anchor, because it is the anchor's own text, or that of its positive, or the positive
+    of an anchor with the same text. Never true for the row's own positive."""
     B = len(anchor_B)
     out_BC = candidate_C[None, :] == candidate_C[:B, None]
     out_BC |= candidate_C[None, :] == anchor_B[:, None]

@@ -1,7 +1,7 @@
-"""The head's matrix product and cross-entropy in one, a chunk of tokens at a time: all logits are never held.
+"""Fused linear head and cross-entropy, a chunk of tokens at a time: the logits of all tokens are never in memory together.
 
-T tokens, V vocabulary, D width. Where gradients are wanted they are made in the forward pass, while a chunk's logits are at
-hand, so backward only scales them. Same idea as Liger's fused linear cross-entropy (arXiv 2410.10989).
+T tokens, V vocabulary, D width. Gradients are computed in the forward pass, while a chunk's logits are in memory, so backward only scales
+them. Same idea as Liger's fused linear cross-entropy (arXiv 2410.10989).
 """
 
 import functools
@@ -19,16 +19,16 @@ CHUNK = 512  # tokens at a time
 
 
 def _exact(dtype: torch.dtype) -> torch.dtype:
-    """What sums are made in: fp32, or fp64 where the inputs have it."""
+    """The dtype of sums: fp32, or fp64 for fp64 inputs."""
     return torch.promote_types(dtype, torch.float32)
 
 
 def _logits(
     h_cD: Tensor, weight_VD: Tensor, bias_V: Tensor | None, softcap: float | None
 ) -> tuple[Tensor, Tensor | None]:
-    """One chunk: logits [c, V] and, with a cap, tanh of what was capped; exact.
+    """One chunk: logits [c, V] and, with a soft-cap, the tanh in it; in the dtype of sums.
 
-    tanh x = 2 sigmoid(2x) - 1, to 2e-7: torch's tanh takes five times as long on a CPU, and was as dear as a third of the product.
+    tanh x = 2 sigmoid(2x) - 1, to 2e-7: torch's tanh takes five times as long on a CPU, a third of the time of the product.
     """
     logits = F.linear(h_cD, weight_VD, bias_V).to(_exact(h_cD.dtype))
     if softcap is None:
@@ -38,7 +38,7 @@ def _logits(
 
 
 def _pick(logits_cV: Tensor, targets_c: Tensor, lse_c1: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """nll [c] (0 where ignored), the column of each target [c, 1] (0 where ignored), and which are used, bool [c, 1]."""
+    """nll [c] (0 where ignored), the column of each target [c, 1] (0 where ignored), and a mask of used targets, bool [c, 1]."""
     used = (targets_c != IGNORE).unsqueeze(-1)
     index = torch.where(used, targets_c.unsqueeze(-1), 0)
     return torch.where(used, lse_c1 - logits_cV.gather(-1, index), 0.0).squeeze(-1), index, used
@@ -55,8 +55,8 @@ def _nll(
 def _each(
     h_cD: Tensor, weight_VD: Tensor, bias_V: Tensor | None, targets_c: Tensor, softcap: float | None
 ) -> tuple[Tensor, Tensor]:
-    """One chunk: nll [c] and its gradient by the logits before the cap [c, V], in h's dtype. In few passes over [c, V], most of them in
-    place: they are what is not the product. The sum of exponentials is read off the largest probability, which is never small.
+    """One chunk: nll [c] and its gradient by the logits before the cap [c, V], in h's dtype. It takes few passes over [c, V], most of them in
+    place: they are the cost besides the product. The sum of exponentials follows from the largest probability, which is never small.
     """
     logits, tanh = _logits(h_cD, weight_VD, bias_V, softcap)
     d = torch.softmax(logits, dim=-1)
@@ -100,8 +100,8 @@ def _compiled() -> Callable[..., tuple[Tensor, Tensor]]:
 
 
 Work = Callable[[slice, Tensor, Tensor, Tensor | None, bool], tuple[Tensor, Tensor | None]]
-"""Which tokens, their states [c, D], and matrix and bias in the states' dtype: the loss summed over them, and where the flag asks for it
-its gradient by the logits before the cap [c, V]."""
+"""From the slice of tokens, their states [c, D], matrix and bias in the states' dtype, and a flag: the loss summed over the tokens, and if the
+flag is set its gradient by the logits before the cap [c, V]."""
 
 
 class _LinearLoss(torch.autograd.Function):
@@ -125,7 +125,7 @@ class _LinearLoss(torch.autograd.Function):
         dh = torch.empty_like(h) if need_h else None
         dw = torch.zeros_like(weight, dtype=exact) if need_w else None
         db = torch.zeros_like(bias, dtype=exact) if need_b and bias is not None else None
-        dr = [torch.zeros_like(x, dtype=exact) for x in deltas]  # they are a few rows: not worth a question
+        dr = [torch.zeros_like(x, dtype=exact) for x in deltas]  # a few rows: always computed
         for start in range(0, h.shape[0], chunk):
             here = slice(start, min(start + chunk, h.shape[0]))
             part = h[here]
@@ -164,15 +164,15 @@ class _LinearLoss(torch.autograd.Function):
 def linear_loss(
     h_TD: Tensor, head: Tensor | HeadMatrix, bias_V: Tensor | None, work: Work, chunk: int = CHUNK
 ) -> Tensor:
-    """The sum of a loss of logits, `chunk` tokens at a time: `work` says what a chunk's is, and its gradient while its logits are at
-    hand. Differentiable once in h, the head's matrix and deltas, and bias."""
+    """The sum of a loss of logits, `chunk` tokens at a time: `work` computes a chunk's loss, and its gradient while its logits are in memory.
+    Differentiable once in h, the head's matrix and deltas, and bias."""
     weight_VD, ids, deltas = _parts(head)
     loss: Tensor = _LinearLoss.apply(h_TD, weight_VD, bias_V, work, chunk, ids, *deltas)  # type: ignore[no-untyped-call]
     return loss
 
 
 def _parts(head: Tensor | HeadMatrix) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """The matrix, and the ids and numbers of the deltas in it."""
+    """The matrix, and the ids and values of its row deltas."""
     if isinstance(head, Tensor):
         return head, (), ()
     return head.weight_VD, tuple(r.ids_K for r in head.rows), tuple(r.head_KD for r in head.rows)
@@ -190,9 +190,9 @@ def linear_cross_entropy(
 ) -> tuple[Tensor, Tensor]:
     """Cross-entropy of softcap * tanh((h weight^T + bias) / softcap) at `targets_T`, summed over tokens.
 
-    targets: int [T], -100 = not supervised. head: the weight [V, D]. weight and bias are cast to h's dtype for the product. Returns the sum in nats
-    (fp32 scalar) and the number of supervised tokens (int64 scalar). Differentiable once in h, weight and bias. `fast`
-    compiles the chunk's work (torch.compile; seconds at the first call of a shape).
+    targets: int [T], -100 = not supervised. head: the weight [V, D]. weight and bias are cast to h's dtype for the product. Returns the sum
+    in nats (fp32 scalar) and the number of supervised tokens (int64 scalar). Differentiable once in h, weight and bias. `fast` compiles the
+    work per chunk (torch.compile; seconds at the first call of a shape).
     """
 
     def work(
@@ -201,9 +201,9 @@ def linear_cross_entropy(
         wanted = targets_T[here]
         if not grads:
             return _nll(part, w, b, wanted, softcap).sum(), None
-        # A last, shorter chunk is not worth a compilation of its own.
-        made = _compiled() if fast and len(part) == chunk else _chunk
-        return made(part, w, b, wanted, softcap)
+        # A shorter last chunk is not worth a compilation of its own.
+        run = _compiled() if fast and len(part) == chunk else _chunk
+        return run(part, w, b, wanted, softcap)
 
     loss = linear_loss(h_TD, head, bias, work, chunk)
     return loss, (targets_T != IGNORE).sum()
@@ -265,9 +265,9 @@ class _TokenNll(torch.autograd.Function):
             ]
             h, weight, bias, *deltas = given
             again: Tensor = _LinearLoss.apply(h, weight, bias, work, chunk, ids, *deltas)  # type: ignore[no-untyped-call]
-            found = iter(torch.autograd.grad(again, [x for x, n in zip(given, needs, strict=True) if n]))
-        made = [next(found) if n else None for n in needs]
-        return (*made[:3], None, None, None, None, *made[3:])
+            computed = iter(torch.autograd.grad(again, [x for x, n in zip(given, needs, strict=True) if n]))
+        grads = [next(computed) if n else None for n in needs]
+        return (*grads[:3], None, None, None, None, *grads[3:])
 
 
 def token_nll(
@@ -279,9 +279,9 @@ def token_nll(
     chunk: int = CHUNK,
     bias: Tensor | None = None,
 ) -> Tensor:
-    """What `linear_cross_entropy` sums, for each token by itself: nats, fp32 [T], 0 where the target is -100. For losses that are no sum
-    over tokens: what a token's is multiplied by is known in backward only, where each chunk's logits are made once more.
-    Differentiable once in h, the head's matrix and deltas, and bias."""
+    """The terms of `linear_cross_entropy` per token: nats, fp32 [T], 0 where the target is -100. For losses that are not a sum over tokens: a
+    token's weight is only known in backward, where each chunk's logits are computed again. Differentiable once in h, the head's matrix and
+    deltas, and bias."""
     weight_VD, ids, deltas = _parts(head)
     nll_T: Tensor = _TokenNll.apply(h_TD, weight_VD, bias, targets_T, softcap, chunk, ids, *deltas)  # type: ignore[no-untyped-call]
     return nll_T

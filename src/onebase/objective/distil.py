@@ -1,7 +1,8 @@
-"""Learn what a teacher says: its distribution over the next token, or over the classes of a text.
+"""Trains a student on a teacher's distribution over the next token, or over the classes of a text.
 
-N tokens, T time, D width, V vocabulary, B texts, C classes. Distributions at a temperature, the loss times its square so that gradients
-keep their size (Hinton et al., 1503.02531). The teacher's logits are made chunk by chunk, beside the student's, and never kept.
+N tokens, T time, D width, V vocabulary, B texts, C classes. Distributions have a temperature, and the loss is multiplied by its square to
+preserve the size of gradients (Hinton et al., 1503.02531). The teacher's logits are computed chunk by chunk, with the student's, and not
+stored.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,13 +29,13 @@ Direction = Literal["forward", "reverse"]
 
 @config
 class DistilConfig:
-    """What is learnt from whom.
+    """The teacher and the loss.
 
-    teacher: a base (a folder, a store name, hf:...); adapter: one on it. level: `token` learns the teacher's distributions, `sequence` what
-    the teacher writes (1606.07947). temperature: both distributions are softened by it. direction: `forward` KL(teacher || student)
-    covers all that the teacher says, `reverse` KL(student || teacher) keeps to what it finds likely. hard: share of the loss that is
-    cross-entropy on the rows themselves. hidden: weight of 1 - cosine between the mean states of a text (a teacher that classifies).
-    max_tokens, sample: of what a teacher writes, tokens at most and the temperature (0 is greedy).
+    teacher: a base (a folder, a store name, hf:...); adapter: one on it. level: `token` trains on the teacher's distributions, `sequence` on
+    its generated text (1606.07947). temperature: softens both distributions. direction: `forward` KL(teacher || student) covers the whole
+    distribution of the teacher, `reverse` KL(student || teacher) concentrates on its modes. hard: weight of cross-entropy on the rows
+    themselves. hidden: weight of 1 - cosine between the mean states of a text (with a teacher that classifies). max_tokens, sample: limit
+    and temperature of the teacher's generated text (0 is greedy).
     """
 
     teacher: str | None = None
@@ -76,18 +77,18 @@ def kl_slope(teacher_NV: Tensor, student_NV: Tensor, direction: Direction) -> Te
 
 @dataclass(frozen=True)
 class TeacherOutput:
-    """A base, with its adapter, that gives distributions over tokens."""
+    """A base with its adapter, as a source of distributions over tokens."""
 
     model: BaseModel
     routing: AdapterRouting | None = None
 
     def states(self, read: TrunkInput) -> Tensor:
-        """Hidden states as the head's matrix reads them, [B, T, D]."""
+        """Hidden states as input of the head's matrix, [B, T, D]."""
         h_BTD = self.model.hidden(read.ids_BT, read.cols, read.mask, routing=self.routing).hidden
         return self.model.text.ready(h_BTD)
 
     def head(self, batch: int, vocab: int) -> tuple[HeadMatrix, Tensor | None]:
-        """Matrix [V, D] and bias [V] that make logits of the first `vocab` tokens."""
+        """Matrix [V, D] and bias [V] for logits of the first `vocab` tokens."""
         ((_, head),) = self.model.text.head_weights(self.routing, batch)
         bias_V = self.model.text.head.bias
         return head.first(vocab), None if bias_V is None else bias_V[:vocab]
@@ -106,24 +107,24 @@ def token_kl(
     how: DistilConfig,
     chunk: int = CHUNK,
 ) -> Tensor:
-    """KL between what both say at the places `used` (bool), summed, in nats times temperature squared. The gradient is the student's alone.
+    """KL between both distributions at the positions `used` (bool), summed, in nats times temperature squared. Only the student gets a gradient.
 
-    h: the student's `states` at these places. Where one vocabulary is padded to more rows than the other, both are read without the rest.
+    h: the student's `states` at these positions. Where one vocabulary is padded to more rows than the other, both are cut to the shorter.
     """
     B, T = len(read.ids_BT), how.temperature
     vocab = min(s.model.cfg.text.vocab_size for s in (student, teacher))
     with torch.no_grad():
-        known_ND = teacher.states(read)[used_BT]
+        teacher_ND = teacher.states(read)[used_BT]
         other, other_V = teacher.head(B, vocab)
-        other_VD = other.weight_VD.to(known_ND.dtype)
-        other_V = None if other_V is None else other_V.to(known_ND.dtype)
+        other_VD = other.weight_VD.to(teacher_ND.dtype)
+        other_V = None if other_V is None else other_V.to(teacher_ND.dtype)
     head, bias_V = student.head(B, vocab)
 
     def work(
         here: slice, h_cD: Tensor, w_VD: Tensor, b_V: Tensor | None, grads: bool
     ) -> tuple[Tensor, Tensor | None]:
         z_cV, slope_cV = _capped(F.linear(h_cD, w_VD, b_V), student.softcap)
-        t_cV, _ = _capped(F.linear(known_ND[here], other_VD, other_V), teacher.softcap)
+        t_cV, _ = _capped(F.linear(teacher_ND[here], other_VD, other_V), teacher.softcap)
         t_cV, z_cV = (t_cV / T).log_softmax(-1), (z_cV / T).log_softmax(-1)
         nats = kl(t_cV, z_cV, how.direction).sum() * T**2
         if not grads:
@@ -135,7 +136,7 @@ def token_kl(
 
 
 def _capped(z: Tensor, cap: float | None) -> tuple[Tensor, Tensor | None]:
-    """Logits as they are compared, exact, and the slope of their cap where they have one."""
+    """Logits after the soft-cap in fp32 or finer, and the derivative of the cap (None without one)."""
     z = z.to(torch.promote_types(z.dtype, torch.float32))
     if cap is None:
         return z, None
@@ -174,8 +175,8 @@ class TokenDistil:
 
 @dataclass(frozen=True)
 class TeacherTarget:
-    """What a teacher says of one text: its log-probabilities [C] and the mean of its states [D], and the number of the row's own label
-    where it has one (IGNORE where not)."""
+    """A teacher's output for one text: log-probabilities [C] and the mean of its states [D]; and the number of the row's own label (IGNORE if it
+    has none)."""
 
     logp_C: Tensor
     mean_D: Tensor | None = None
@@ -184,8 +185,8 @@ class TeacherTarget:
 
 @dataclass(frozen=True)
 class SoftClassification:
-    """KL to the classes that a teacher gives a text, mixed with cross-entropy on the row's own label, where it has one, by the share `hard`;
-    and `hidden` times 1 - cosine of the mean states. A row is one text; `taught` has what was said of each text id."""
+    """KL to the teacher's class probabilities, mixed with cross-entropy on the row's own label, if any, by the share `hard`; plus `hidden` times
+    1 - cosine of the mean states. A row is one text; `taught` has the teacher's target by text id."""
 
     head: str
     taught: Mapping[str, TeacherTarget]
@@ -195,20 +196,20 @@ class SoftClassification:
     reserve: int = 0
 
     def batch(self, rows: Sequence[Row], first: int) -> Batch:
-        said = [self.taught[row[0].id] for row in rows]
-        made = one_text_batch(rows, "distil", torch.stack([s.logp_C for s in said]), len(rows))
-        made.targets["label"] = torch.tensor([s.label for s in said])
-        means = [s.mean_D for s in said if s.mean_D is not None]
+        targets = [self.taught[row[0].id] for row in rows]
+        batch = one_text_batch(rows, "distil", torch.stack([t.logp_C for t in targets]), len(rows))
+        batch.targets["label"] = torch.tensor([t.label for t in targets])
+        means = [t.mean_D for t in targets if t.mean_D is not None]
         if means:
-            made.targets["mean"] = torch.stack(means)
-        return made
+            batch.targets["mean"] = torch.stack(means)
+        return batch
 
     def losses(self, base: BaseModel, batch: Batch) -> Losses:
         read, T = batch.inputs["text"], self.how.temperature
         h_BTD = states(base, read, self.routing)
         z_BC = base.heads[self.head](text_features(h_BTD, read, self.pooling))
         label_B = batch.targets["label"]
-        # A row without a label of its own learns from the teacher alone.
+        # A row without a label of its own is trained on the teacher's output only.
         hard_B = torch.where(label_B == IGNORE, 0.0, self.how.hard)
         wanted_BC = (batch.targets["distil"] / T).log_softmax(-1)
         kl_B = kl(wanted_BC, (z_BC / T).log_softmax(-1), self.how.direction) * T**2

@@ -1,4 +1,4 @@
-"""Find the part of a text that answers a question, by a head on the state of each token. B rows, T time, D width."""
+"""Trains extractive question answering, by a head on the state of each token. B rows, T time, D width."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ from onebase.objective.pooled import one_text_batch
 
 @dataclass(frozen=True)
 class Extract:
-    """Cross-entropy of the first and of the last token of the answer over the tokens of the text, their mean. A row is a question and a text; of
-    each id `targets` gives the places of the two tokens, `texts` those at which the text begins and ends (exclusive)."""
+    """Mean of the cross-entropies of the first and the last token of the answer, over the tokens of the text. A row is a question and a text;
+    by id `targets` has the positions of the two tokens, `texts` those where the text begins and ends (exclusive)."""
 
     head: str
     targets: dict[str, tuple[int, int]]

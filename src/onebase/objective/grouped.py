@@ -1,8 +1,8 @@
-"""Draw the vectors of texts with the same label together, and push those of other labels away.
+"""Supervised contrastive training: pulls vectors of texts with the same label together, and pushes those of other labels away.
 
-B texts, D width, T time. The supervised contrastive loss (Khosla et al., 2004.11362, the sum outside of the logarithm) over the texts of a
-step; that few labelled texts teach a sentence encoder in this way is SetFit's finding (Tunstall et al., 2209.11055). Such a loss is no sum
-over rows: as in `objective.contrastive` all rows of a step are one batch, read chunk by chunk.
+B texts, D width, T time. The supervised contrastive loss (Khosla et al., 2004.11362, with the sum outside the logarithm) over the texts of a
+step. SetFit (Tunstall et al., 2209.11055) found that few labelled texts suffice to train a sentence encoder so. The loss is not a sum over
+rows: as in `objective.contrastive`, all rows of a step are one batch, read chunk by chunk.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from onebase.objective.pooled import text_batch
 
 @config
 class ContrastConfig:
-    """first: learn vectors by contrast, then fit the head on them. temperature: cosines are divided by it."""
+    """first: train vectors contrastively, then fit the head on them. temperature: divides the cosines."""
 
     first: bool = False
     temperature: float = 0.1
@@ -36,8 +36,7 @@ class ContrastConfig:
 
 @dataclass(frozen=True)
 class SupervisedContrast:
-    """A row is one text; `targets` gives the class number of each text id. embedding: how a text becomes a vector; chunk: texts read at a
-    time."""
+    """A row is one text; `targets` has the class number by text id. embedding: how a text becomes a vector; chunk: texts read at a time."""
 
     embedding: EmbeddingConfig
     targets: dict[str, int]
@@ -67,12 +66,12 @@ class SupervisedContrast:
 
 
 def supervised_contrast(v_BD: Tensor, target_B: Tensor, temperature: float) -> Tensor:
-    """Summed over the texts that have another of their label in the step: the mean, over those, of -log softmax of cosine / temperature
-    among all other texts, in nats."""
+    """Summed over texts with others of their label in the step: the mean, over these others, of -log softmax of cosine / temperature among all
+    other texts, in nats."""
     unit_BD = F.normalize(v_BD, dim=-1)
     own_BB = torch.eye(len(v_BD), dtype=torch.bool, device=v_BD.device)
     z_BB = (unit_BD @ unit_BD.T / temperature).masked_fill(own_BB, -torch.inf)
     logp_BB = z_BB.log_softmax(-1)
     same_BB = (target_B[:, None] == target_B) & ~own_BB
-    # Where there is no other of the label, nothing is drawn together.
+    # A text without another of its label contributes 0.
     return -(logp_BB.masked_fill(~same_BB, 0.0).sum(1) / same_BB.sum(1).clamp(min=1)).sum()

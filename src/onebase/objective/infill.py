@@ -1,6 +1,6 @@
-"""Fill in the middle: some documents are learnt as prefix, suffix, then middle (Bavarian et al., 2207.14255).
+"""Fill in the middle: some documents are trained on as prefix, suffix, then middle (Bavarian et al., 2207.14255).
 
-A model so trained completes code between two given ends, and still reads left to right everywhere else.
+The model learns to complete code between a given prefix and suffix, and still reads left to right everywhere else.
 """
 
 from collections.abc import Sequence
@@ -26,10 +26,10 @@ class InfillMarks:
 
 
 def infill(piece: Tokens, marks: InfillMarks, draws: Draws) -> Tokens:
-    """BOS <prefix> p <suffix> s <middle> m END: three tokens longer, same text, cut at two random places.
+    """BOS <prefix> p <suffix> s <middle> m END: three tokens longer, same text, cut at two random positions.
 
-    The first token (BOS) stays in front and the last (EOS, or the piece's end) behind, so the middle ends where the document
-    ends and the model learns to stop. The markers themselves are never targets.
+    The first token (BOS) stays first and the last (EOS, or the piece's end) last, so the middle ends where the document ends and the model
+    learns to stop. The markers are never targets.
     """
     body, last = piece.ids[1:-1], piece.ids[-1:]
     body_loss, last_loss = piece.loss[1:-1], piece.loss[-1:]
@@ -50,7 +50,7 @@ def infill(piece: Tokens, marks: InfillMarks, draws: Draws) -> Tokens:
 
 @dataclass(frozen=True)
 class Infill:
-    """Next-token prediction where a share `rate` of the pieces of `sources` (all when empty) is turned to fill-in form."""
+    """Next-token prediction where a share `rate` of the pieces of `sources` (empty: all) is rearranged by `infill`."""
 
     length: int
     marks: InfillMarks
@@ -65,8 +65,8 @@ class Infill:
         return packed_batch("next_token", turned, self.length)
 
     def turned(self, row: Row, number: int) -> list[Tokens]:
-        """The pieces of the row of this global number, as they are learnt."""
-        # The row's global number is the seed: the same whatever the ranks, workers and micro-batches.
+        """The pieces of the row with this global number, as they are trained on."""
+        # The row's global number is the seed, so ranks, workers and micro-batches do not change the result.
         draws = Draws(self.seed, "infill", number)
         out = []
         for piece in row:

@@ -1,4 +1,4 @@
-"""Classify a text by a head on its pooled hidden state. B texts, C classes."""
+"""Trains text classification, by a head on the pooled hidden state. B texts, C classes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from onebase.objective.pooled import How, one_text_batch, outputs
 
 @dataclass(frozen=True)
 class Classification:
-    """Cross-entropy of the label. A row is one text; `targets` gives the class number of each text id."""
+    """Cross-entropy of the label. A row is one text; `targets` has the class number by text id."""
 
     head: str
     targets: dict[str, int]
@@ -35,8 +35,8 @@ class Classification:
 
 @dataclass(frozen=True)
 class MultiLabel:
-    """Binary cross-entropy of each label by itself, the mean over texts and labels. A row is one text; `targets` gives the numbers of the
-    labels that each text id has, of `labels` in all."""
+    """Binary cross-entropy per label, the mean over texts and labels. A row is one text; `targets` has the label numbers by text id, of
+    `labels` in total."""
 
     head: str
     targets: dict[str, tuple[int, ...]]

@@ -37,7 +37,7 @@ def pack_rows(rows: Sequence[Row], length: int) -> tuple[np.ndarray, np.ndarray,
 
 
 def packed_batch(name: str, rows: Sequence[Row], length: int) -> Batch:
-    """The batch of rows for the text trunk under the loss name `name`."""
+    """A batch of rows for the text trunk, for the loss `name`."""
     ids, targets, pos, doc = pack_rows(rows, length)
     single = bool((doc == 0).all())
     cols = Cols(torch.from_numpy(pos), torch.from_numpy(doc), single=single)
@@ -80,8 +80,8 @@ def states_loss(
     for rows, head in base.text.head_weights(routing, len(h_BTD)):
         h_ND, targets_N = h_BTD[rows].flatten(0, 1), targets_BT[rows].flatten()
         if 2 * count < targets_BT.numel():  # mostly prompt or padding: logits of the supervised only
-            kept = (targets_N != IGNORE).nonzero()[:, 0]
-            h_ND, targets_N = h_ND[kept], targets_N[kept]
+            used = (targets_N != IGNORE).nonzero()[:, 0]
+            h_ND, targets_N = h_ND[used], targets_N[used]
         total, _ = linear_cross_entropy(
             h_ND,
             head,

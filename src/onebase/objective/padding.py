@@ -1,4 +1,4 @@
-"""The trunk over texts of unequal length, most of their padding left out. B texts, T the longest, R rows, D width."""
+"""Runs the trunk over texts of unequal length with little padding. B texts, T the longest, R rows, D width."""
 
 from collections.abc import Sequence
 
@@ -11,14 +11,14 @@ from onebase.model.proj import AdapterRouting
 from onebase.objective.base import TrunkInput
 
 FULL = 0.85
-"""Rows that hold this share of texts are read as they are."""
+"""Above this ratio of shared rows to texts, the texts are read unpacked."""
 
 
 def states(base: BaseModel, read: TrunkInput, routing: AdapterRouting | None) -> Tensor:
-    """Hidden states [B, T, D] of rows of one text each, padded on the right; at padding there may be any number.
+    """Hidden states [B, T, D] of rows of one text each, padded on the right; values at padding are arbitrary.
 
-    While the trunk reads them, several short texts share a row, as documents of a pack do: its mask lets none see another, and positions
-    are those in the text. It is the same to rounding, and half the work where texts are half as long as the longest.
+    In the trunk several short texts share a row, like packed documents: the mask separates them, and positions are those in the text. The
+    result is the same to rounding, with half the work where texts are half as long as the longest.
     """
     lengths = (read.cols.doc >= 0).sum(1).tolist()
     B, T = read.ids_BT.shape
@@ -45,7 +45,7 @@ def states(base: BaseModel, read: TrunkInput, routing: AdapterRouting | None) ->
 
 
 def shared_rows(lengths: Sequence[int], room: int) -> list[list[int]]:
-    """Texts by number in as few rows of `room` tokens as the longest-first rule finds: each goes into the first row that has room for it."""
+    """Numbers of texts, packed into rows of `room` tokens by first-fit decreasing: longest first, each into the first row with enough space."""
     rows: list[list[int]] = []
     left: list[int] = []
     for b in sorted(range(len(lengths)), key=lambda b: -lengths[b]):
@@ -59,7 +59,7 @@ def shared_rows(lengths: Sequence[int], room: int) -> list[list[int]]:
 
 
 def _may_share(base: BaseModel, read: TrunkInput, routing: AdapterRouting | None) -> bool:
-    """Whether nothing is said of a row as a whole: virtual tokens, an adapter of its own, blocks, a mask of its own."""
+    """Whether rows may be packed: nothing applies to a whole row (virtual tokens, an adapter on some rows, blocks, a mask)."""
     whole = routing is None or all(rows is None for _, rows in routing.groups)
     plain = read.mask is None and read.cols.block is None
     return whole and plain and not any(base.virtual_counts(routing, len(read.ids_BT)))

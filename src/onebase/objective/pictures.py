@@ -1,4 +1,4 @@
-"""Classify a picture by a head on its pooled hidden state. B pictures, T vectors of a picture, D width, P pooled features, C classes."""
+"""Trains image classification, by a head on the pooled hidden state. B images, T vectors of an image, D width, P pooled features, C classes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,8 +22,8 @@ from onebase.objective.pooled import narrowed
 
 @dataclass(frozen=True)
 class ImageClassification:
-    """Cross-entropy of the label. A row stands for one picture: as many tokens as its vectors, and an id that `files` (its file) and `targets`
-    (its class number) know. Pictures are read when a batch is made, never all at once."""
+    """Cross-entropy of the label. A row represents one image: it has as many tokens as the image has vectors, and an id, by which `files` has
+    its file and `targets` its class number. Images are read when a batch is built, never all at once."""
 
     head: str
     files: dict[str, Path]
@@ -49,13 +49,13 @@ class ImageClassification:
 
 
 def no_vector() -> UserError:
-    """What is said of pooling "vector", which a head reads of texts alone."""
-    return UserError("pooling 'vector' is read of texts", "for pictures: last, mean, both, all or auto")
+    """The error for pooling "vector", which exists for texts only."""
+    return UserError("pooling 'vector' is for texts", "use last, mean, both, all or auto for images")
 
 
 def picture_features(ends: ImageModule, hidden_BTD: Tensor, pooling: Read) -> Tensor:
-    """What a head reads of pictures, fp32 [B, P]: "last" and "cls" are the picture's own state (its class token, or what the codec's attention pools), "mean"
-    the mean over its patches, "both" the two, "all" those and the largest value of each channel over its patches. Raises UserError for "vector"."""
+    """Features of images, fp32 [B, P]: "last" and "cls" are the image's own state (its class token, or the codec's attention pooling), "mean"
+    the mean over its patches, "both" the two, "all" those and each channel's maximum over its patches. Raises UserError for "vector"."""
     if pooling == "vector":
         raise no_vector()
     patches_BTD = hidden_BTD[:, ends.front :].float()

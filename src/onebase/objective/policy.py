@@ -1,7 +1,7 @@
-"""Learn from rewards: make completions that did better than others likelier. GRPO and PPO.
+"""Trains a policy from rewards, by GRPO or PPO.
 
-B rows, T time, D width, V vocabulary, N learnt tokens, P prompts, G completions of a prompt. A row is one prompt and one completion; what
-sampling found out about it (`Rollout`) is looked up by its id.
+B rows, T time, D width, V vocabulary, N trained tokens, P prompts, G completions of a prompt. A row is one prompt and one completion; its
+`Rollout` is looked up by id.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,27 +20,26 @@ from onebase.objective.cross_entropy import token_nll
 from onebase.objective.pooled import text_batch
 
 SMALL = 1e-4
-"""Added to deviations that advantages are divided by."""
+"""Added to the deviations by which advantages are divided."""
 
 MOST = 1e18
-"""Advantages and expected values at most: their squares are in the loss, and fp32 ends at 3e38."""
+"""Maximum of advantages and expected values: their squares are in the loss, and fp32 ends at 3e38."""
 
 
 @config
 class ReinforceConfig:
     """Options of task reinforce.
 
-    how: "grpo" (a group's mean is what a completion is compared with, 2402.03300) or "ppo" (a value head says what was to be expected,
-    1707.06347). reward: `exact`, `number`, `format:REGEX`, `code`, `FILE.py:function`, or the folder of an adapter of task reward.
-    group: completions of a prompt. max_tokens, stop: where a completion ends at the latest. passes, parts: how often the completions are learnt from
-    before new ones are written, and steps of a pass. clip: how far the ratio of probabilities may move (0.2: from 0.8 to 1.2). kl: weight
-    of the divergence from the plain base.
+    how: "grpo" (the baseline of a completion is its group's mean, 2402.03300) or "ppo" (it is the output of a value head, 1707.06347).
+    reward: `exact`, `number`, `format:REGEX`, `code`, `FILE.py:function`, or the folder of an adapter of task reward. group: completions per
+    prompt. max_tokens, stop: limits of a completion. passes, parts: passes over the completions before new ones are sampled, and steps per
+    pass. clip: how far the ratio of probabilities may move (0.2: from 0.8 to 1.2). kl: weight of the divergence from the plain base.
 
-    advantages: "std" (less the mean, divided by the deviation: of the group in GRPO, of all tokens in PPO) or "mean" (not divided). length: what a token
-    weighs; "sequence" (each completion weighs the same), "token" (each token the same, 2503.14476) or "constant" (as 1 / max_tokens, so that a long
-    wrong completion is not cheaper a token). "mean" with "constant" is Dr. GRPO (2503.20783).
-    gamma, lam, value: PPO's discount, GAE's lambda (1506.02438), and the weight of the value head's loss. success: a completion with at least
-    this reward counts as a success.
+    advantages: "std" (minus the mean, divided by the deviation: of the group in GRPO, of all tokens in PPO) or "mean" (not divided). length:
+    the weight of a token: "sequence" (completions have equal weights), "token" (tokens have equal weights, 2503.14476) or "constant"
+    (1 / max_tokens, so that a long wrong completion is not cheaper per token). "mean" with "constant" is Dr. GRPO (2503.20783). gamma, lam,
+    value: PPO's discount, GAE's lambda (1506.02438), and the weight of the value loss. success: the reward from which a completion counts
+    as a success.
     """
 
     how: Literal["grpo", "ppo"] = "grpo"
@@ -85,9 +84,8 @@ class ReinforceConfig:
 
 @dataclass(frozen=True)
 class Rollout:
-    """What is known of a completion of n tokens when it was written, each fp32 [n]: log-probabilities (nats) under the weights that wrote it
-    (`old`) and under the plain base (`reference`, None without kl), how much better than expected each token was, and what PPO's value
-    head should have said (None in GRPO)."""
+    """Values of a sampled completion of n tokens, each fp32 [n]: log-probabilities (nats) under the sampling weights (`old`) and under the plain
+    base (`reference`, None without kl), the advantage of each token, and the target of PPO's value head (`expected`, None in GRPO)."""
 
     old: Tensor
     reference: Tensor | None
@@ -97,8 +95,8 @@ class Rollout:
 
 @dataclass
 class UpdateStats:
-    """How far the policy was from the one that wrote the completions, over the tokens since it was last emptied: `clipped` of `tokens` were
-    beyond the clip, the ratio was at most `most` away from 1, and the divergence from the base sums up to `kl` nats."""
+    """Distance of the policy from the sampling policy, over the tokens since the last `empty`: `clipped` of `tokens` were beyond the clip, the
+    ratio was at most `most` away from 1, and the divergence from the base sums to `kl` nats."""
 
     tokens: int = 0
     clipped: int = 0
@@ -112,10 +110,10 @@ class UpdateStats:
 
 @dataclass(frozen=True)
 class Policy:
-    """The clipped surrogate of PPO on given advantages, with the divergence from the base beside it (k3: exp(d) - d - 1, d being the
-    base's log-probability less the policy's; Schulman, 2020), and PPO's value loss. One loss, a weighted sum over tokens.
+    """PPO's clipped surrogate on given advantages, plus the divergence from the base (k3: exp(d) - d - 1, where d is the base's
+    log-probability minus the policy's; Schulman, 2020), and PPO's value loss. One loss, a weighted sum over tokens.
 
-    value_head: the head that reads the states, without a gradient into them.
+    value_head: the name of the head on the states, without a gradient into them.
     """
 
     cfg: ReinforceConfig
@@ -133,12 +131,12 @@ class Policy:
         names = ("weight", "old", "reference", "advantage", "expected")
         columns = {name: torch.zeros(shape) for name in names}
         for b, t in enumerate(texts):
-            at_T = torch.from_numpy(t.loss[1:]).nonzero()[:, 0]  # the place before each learnt token
+            at_T = torch.from_numpy(t.loss[1:]).nonzero()[:, 0]  # the position before each trained token
             learnt_BT[b, at_T] = True
             columns["weight"][b, at_T] = self._weight(len(at_T))
-            known = self.rollouts[t.id]
+            rollout = self.rollouts[t.id]
             for name in names[1:]:
-                value_n = getattr(known, name)
+                value_n = getattr(rollout, name)
                 if value_n is not None:
                     columns[name][b, at_T] = value_n
         count = int(learnt_BT.sum()) if self.cfg.length == "token" else len(rows)
@@ -167,8 +165,8 @@ class Policy:
             self.moved.kl += float(kl_N.detach().sum())
             loss_N = loss_N + cfg.kl * kl_N
         if self.value_head is not None:
-            said_N = base.heads[self.value_head](h_BTD[learnt_BT].detach())[:, 0]
-            loss_N = loss_N + cfg.value * 0.5 * (said_N - of["expected"]).square()
+            value_N = base.heads[self.value_head](h_BTD[learnt_BT].detach())[:, 0]
+            loss_N = loss_N + cfg.value * 0.5 * (value_N - of["expected"]).square()
         away_N = (ratio_N.detach() - 1).abs()
         self.moved.tokens += len(away_N)
         self.moved.clipped += int((away_N > cfg.clip).sum())
@@ -177,7 +175,7 @@ class Policy:
 
 
 def k3(logp: Tensor, reference: Tensor) -> Tensor:
-    """An unbiased estimate of KL(policy, reference) from tokens of the policy, never below 0: exp(d) - d - 1, d = reference - logp."""
+    """An unbiased estimate of KL(policy, reference) from tokens sampled by the policy, never below 0: exp(d) - d - 1, d = reference - logp."""
     d = reference - logp
     return d.exp() - d - 1
 
@@ -185,7 +183,7 @@ def k3(logp: Tensor, reference: Tensor) -> Tensor:
 def token_logps(
     base: BaseModel, h_BTD: Tensor, ids_BT: Tensor, learnt_BT: Tensor, routing: AdapterRouting | None
 ) -> Tensor:
-    """Log-probabilities (nats, fp32 [N]) of the tokens behind the places that are learnt, row by row, with a gradient where one is wanted."""
+    """Log-probabilities (nats, fp32 [N]) of the tokens after the positions in `learnt_BT`, row by row, differentiable."""
     ends = base.text
     ((_, head),) = ends.head_weights(routing, len(h_BTD))  # one adapter on all rows, or none
     next_N = ids_BT.roll(-1, 1)[learnt_BT]
@@ -194,15 +192,15 @@ def token_logps(
 
 
 def group_advantages(reward_PG: Tensor, how: str) -> Tensor:
-    """GRPO: rewards less their group's mean, fp64 [P, G]; with "std" divided by the group's deviation (n - 1). A group of equal rewards gives
-    exactly 0, whatever they are."""
+    """GRPO: rewards minus their group's mean, fp64 [P, G]; with "std" divided by the group's deviation (n - 1). A group of equal rewards always
+    gives exactly 0."""
     return _standard(reward_PG.double(), how, 1, correction=1)
 
 
 def _standard(x_PG: Tensor, how: str, dim: int, correction: int) -> Tensor:
-    """Numbers less their mean along `dim`, with "std" divided by their deviation plus SMALL, fp64. Measured from the first one, in units of
-    the largest distance: the mean of equal numbers need not be one of them (0.2 has no end in bits), small differences of large numbers
-    are kept, and no square overflows."""
+    """Numbers minus their mean along `dim`, with "std" divided by their deviation plus SMALL, fp64. Computed relative to the first one, in units
+    of the largest distance: a rounded mean of equal numbers may differ from them (0.2 is not exact in binary), small differences of large
+    numbers are preserved, and no square overflows."""
     half_PG = x_PG / 2  # the difference of two numbers may be beyond fp64
     off_PG = half_PG - half_PG.narrow(dim, 0, 1)
     unit_P1 = off_PG.abs().amax(dim, keepdim=True)
@@ -215,19 +213,19 @@ def _standard(x_PG: Tensor, how: str, dim: int, correction: int) -> Tensor:
     return less_PG / (deviation_P1 + small_P1)
 
 
-def held(x: Tensor) -> Tensor:
-    """fp32, as the loss reads it. Raises UserError for what fp32 does not hold (and a square in the loss of it: 1e19 at most)."""
+def bounded(x: Tensor) -> Tensor:
+    """fp32, as the loss reads it. Raises UserError for numbers beyond MOST, whose squares overflow fp32."""
     if not bool((x.abs() <= MOST).all()):
         raise UserError(
-            f"an advantage is {float(x[(x.abs() > MOST) | x.isnan()][0]):g}, the loss holds {MOST:g} at most",
-            "let the reward give smaller numbers (divide them), or compare by reinforce.how=grpo, reinforce.advantages=std",
+            f"an advantage is {float(x[(x.abs() > MOST) | x.isnan()][0]):g}, the maximum is {MOST:g}",
+            "scale the rewards down, or set reinforce.how=grpo and reinforce.advantages=std",
         )
     return x.float()
 
 
 def generalised_advantages(reward: float, value_n: Tensor, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
-    """PPO: advantages and what the values should have been, fp64 [n] each, of a completion whose last token has the reward and after which
-    nothing comes. value_n: what the head expected before each token. GAE (1506.02438)."""
+    """PPO: advantages and value targets, fp64 [n] each, of a completion whose last token gets the reward. value_n: the value head's output
+    before each token. GAE (1506.02438)."""
     value_n = value_n.double()
     out_n = torch.zeros_like(value_n)
     later, after = 0.0, 0.0
@@ -240,6 +238,6 @@ def generalised_advantages(reward: float, value_n: Tensor, gamma: float, lam: fl
 
 
 def normalised(advantages: Sequence[Tensor], how: str) -> list[Tensor]:
-    """PPO: advantages of all tokens of the completions less their mean, with "std" divided by their deviation, fp64."""
+    """PPO: advantages of all tokens of the completions minus their mean, with "std" divided by their deviation, fp64."""
     whole_N = _standard(torch.cat(list(advantages)).double(), how, 0, correction=0)
     return list(torch.split(whole_N, [len(a_n) for a_n in advantages]))

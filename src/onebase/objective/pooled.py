@@ -1,4 +1,4 @@
-"""What objectives with a head on texts share: a batch of one text a row, and the head's outputs on pooled hidden states.
+"""Shared code of objectives with a head on texts: batches of one text per row, pooling, and the head's outputs.
 
 B texts, T time, D width, P pooled features, C outputs.
 """
@@ -19,12 +19,12 @@ from onebase.objective.base import Batch, Row, TrunkInput, count_sources
 from onebase.objective.padding import states
 
 How = Pooling | EmbeddingConfig
-"""A pooling, or how a vector is made of a text."""
+"""A pooling, or the config of a text's vector."""
 
 
 def pool(h_BTD: Tensor, doc_BT: Tensor, how: How) -> Tensor:
-    """One fp32 vector a text, [B, P]: its last token's state, the mean over its tokens, the two beside each other, or those and
-    the largest value of each channel over its tokens; its first token's state; or the vector that the base makes of it."""
+    """One fp32 vector per text, [B, P]: its last token's state, the mean over its tokens, both concatenated, or these with each channel's
+    maximum over its tokens; its first token's state; or the vector of an embedding config."""
     if isinstance(how, EmbeddingConfig):
         return pooled(h_BTD, doc_BT >= 0, how)
     valid_BT1 = (doc_BT >= 0)[..., None]
@@ -45,24 +45,24 @@ def pool(h_BTD: Tensor, doc_BT: Tensor, how: How) -> Tensor:
 
 
 def narrowed(x_NP: Tensor, how: Pooling) -> Tensor:
-    """What `pool` would have given with `how`, from what it gave with "all"."""
+    """The result of `pool` with `how`, taken from its result with "all"."""
     width = x_NP.shape[1] // 3
-    kept = {
+    part = {
         "last": slice(0, width),
         "mean": slice(width, 2 * width),
         "both": slice(0, 2 * width),
         "all": slice(None),
     }
-    return x_NP[:, kept[how]]
+    return x_NP[:, part[how]]
 
 
 def by_text(x_BP: Tensor, read: TrunkInput, how: How) -> Tensor:
-    """The mean over the windows of each text, [N, P], of what was pooled of each row; of vectors of length 1 it has that length again."""
+    """The mean over each text's windows of pooled rows, [N, P]; vectors of length 1 are normalised again."""
     return x_BP if read.text_B is None else mean_of_windows(x_BP, read.text_B, how)
 
 
 def mean_of_windows(x_BP: Tensor, text_B: Tensor, how: How) -> Tensor:
-    """`by_text` by the number of each row's text; each of 0 to N - 1 has one at least."""
+    """`by_text` from the number of each row's text; each number from 0 to N - 1 has at least one row."""
     rows_N = text_B.bincount()
     x_NP = x_BP.new_zeros(len(rows_N), x_BP.shape[1]).index_add(0, text_B, x_BP) / rows_N[:, None]
     return F.normalize(x_NP, dim=-1) if isinstance(how, EmbeddingConfig) and how.normalise else x_NP
@@ -98,7 +98,7 @@ def one_text_batch(rows: Sequence[Row], name: str, targets: Tensor, count: int) 
 
 
 def outputs(base: BaseModel, batch: Batch, head: str, pooling: How, routing: AdapterRouting | None) -> Tensor:
-    """What the head says of each text, [B, C]."""
+    """The head's outputs for each text, [B, C]."""
     read = batch.inputs["text"]
     h_BTD = states(base, read, routing)
     z_BC: Tensor = base.heads[head](text_features(h_BTD, read, pooling))
@@ -106,5 +106,5 @@ def outputs(base: BaseModel, batch: Batch, head: str, pooling: How, routing: Ada
 
 
 def text_features(h_BTD: Tensor, read: TrunkInput, how: How) -> Tensor:
-    """What a head reads of each text, fp32 [N, P]: of one in windows the mean of what it reads of these."""
+    """Features of each text, fp32 [N, P]; for a text in windows their mean."""
     return by_text(pool(h_BTD, read.cols.doc, how), read, how)

@@ -1,12 +1,12 @@
-"""Learn which of two answers to a prompt is liked better. n pairs, N answers, B rows, T time, D width, V vocabulary.
+"""Trains on preferences between two answers to a prompt. n pairs, N answers, B rows, T time, D width, V vocabulary.
 
-The answers of a pair stand behind one copy of their prompt, as branches that do not see each other (`model.mask.branches`), so the prompt
+The answers of a pair follow one copy of their prompt, as branches that do not attend to each other (`model.mask.branches`), so the prompt
 is read once. Four losses of their log-probabilities under the policy and under the base that it started from (the reference):
 
     dpo    Rafailov et al., 2305.18290; with `smoothing` the conservative form, in which labels are wrong at that rate
     ipo    Azar et al., 2310.12036, with log-probabilities averaged over an answer's tokens, so that long answers count like short ones
-    kto    Ethayarajh et al., 2402.01306, chosen answers being desirable and rejected ones undesirable, both of weight 1
-    orpo   Hong et al., 2403.07691, with no reference: likelihood of the chosen answer, and the odds ratio, both averaged over tokens
+    kto    Ethayarajh et al., 2402.01306, with chosen answers as desirable and rejected ones as undesirable, both of weight 1
+    orpo   Hong et al., 2403.07691, without a reference: likelihood of the chosen answer, and the odds ratio, both averaged over tokens
 """
 
 import math
@@ -30,13 +30,13 @@ from onebase.objective.base import IGNORE, Batch, Losses, Row, TrunkInput, count
 from onebase.objective.cross_entropy import token_nll
 
 ANSWERS = 2
-"""Of a row: the chosen and the rejected one. For KTO as many follow that belong to other prompts."""
+"""Answers of a row: the chosen and the rejected one. For KTO as many answers of other prompts follow."""
 
 
 @config
 class PreferConfig:
-    """`beta`: how closely the policy is kept to the reference; the weight of the odds ratio for orpo (the paper's lambda). `smoothing`: the
-    share of pairs whose order is taken to be wrong, from 0 to below 0.5 (dpo alone)."""
+    """`beta`: strength of the pull towards the reference; for orpo the weight of the odds ratio (the paper's lambda). `smoothing`: the assumed
+    share of pairs in the wrong order, from 0 to below 0.5 (dpo only)."""
 
     loss: Literal["dpo", "ipo", "kto", "orpo"] = "dpo"
     beta: float = 0.1
@@ -63,8 +63,8 @@ class PreferConfig:
 
 @dataclass(frozen=True)
 class PreferenceLogProbs:
-    """Of n pairs (chosen, rejected): log-probabilities in nats under the policy and the reference, and the tokens that are learnt.
-    `drift`: KTO's reference point, in nats."""
+    """Log-probabilities of n pairs (chosen, rejected) in nats under the policy and the reference, and the number of supervised tokens. `drift`:
+    KTO's reference point, in nats."""
 
     logp_n2: Tensor
     ref_n2: Tensor
@@ -80,20 +80,20 @@ def dpo(a: PreferenceLogProbs, cfg: PreferConfig) -> Tensor:
 
 
 def ipo(a: PreferenceLogProbs, cfg: PreferConfig) -> Tensor:
-    """(difference of the log-ratios a token - 1 / (2 beta))^2, [n]."""
+    """(difference of the log-ratios per token - 1 / (2 beta))^2, [n]."""
     ratio_n2 = (a.logp_n2 - a.ref_n2) / a.size_n2
     return (ratio_n2[:, 0] - ratio_n2[:, 1] - 1 / (2 * cfg.beta)).square()
 
 
 def kto(a: PreferenceLogProbs, cfg: PreferConfig) -> Tensor:
-    """1 - value of each answer, the mean over the two of a pair, [n]."""
+    """1 - value of each answer, averaged over the two of a pair, [n]."""
     gain_n2 = cfg.beta * (a.logp_n2 - a.ref_n2 - a.drift)
     return (torch.sigmoid(-gain_n2[:, 0]) + torch.sigmoid(gain_n2[:, 1])) / 2
 
 
 def orpo(a: PreferenceLogProbs, cfg: PreferConfig) -> Tensor:
-    """Nats a token of the chosen, and beta times -log sigmoid of the log odds ratio, [n]."""
-    mean_n2 = (a.logp_n2 / a.size_n2).clamp(max=-1e-6)  # odds of what is certain have no logarithm
+    """Nats per token of the chosen answer, plus beta times -log sigmoid of the log odds ratio, [n]."""
+    mean_n2 = (a.logp_n2 / a.size_n2).clamp(max=-1e-6)  # odds of a probability of 1 have no logarithm
     odds_n2 = mean_n2 - torch.log(-torch.expm1(mean_n2))
     return -mean_n2[:, 0] - cfg.beta * F.logsigmoid(odds_n2[:, 0] - odds_n2[:, 1])
 
@@ -108,12 +108,12 @@ LOSSES: dict[str, Callable[[PreferenceLogProbs, PreferConfig], Tensor]] = {
 
 @dataclass(frozen=True)
 class Preference:
-    """The mean over pairs of one of the losses. A row is [chosen, rejected], for KTO with the answers of another row behind this one's prompt
-    following: [chosen, rejected, other, other].
+    """The mean over pairs of one of the losses. A row is [chosen, rejected], or for KTO [chosen, rejected, other, other], where the others are
+    another row's answers after this row's prompt.
 
-    reference: log-probability of each answer under the reference, by text id. KTO measures how far the policy has gone from the reference by
-    what it makes of such other answers, the mean over a step and at least 0, without a gradient: it needs all rows of a step at once
-    (`whole_step`), and reads them in chunks of `tokens`. packs: several pairs may share a row; False where each has virtual tokens.
+    reference: log-probability of each answer under the reference, by text id. KTO estimates the policy's divergence from the reference on the
+    other answers: the mean over a step, at least 0, without a gradient. So it needs all rows of a step at once (`whole_step`), and reads them
+    in chunks of `tokens`. packs: several pairs may share a row; False with virtual tokens.
     """
 
     cfg: PreferConfig
@@ -139,8 +139,8 @@ class Preference:
                 inputs[f"{kind} {i}"] = read
                 targets[f"{kind} {i}"], targets[f"{kind} {i} owner"] = wanted, owner
             if self.reference:
-                known = [[self.reference[t.id] for t in row] for row in answers]
-                targets[f"{kind} reference"] = torch.tensor(known)
+                logps = [[self.reference[t.id] for t in row] for row in answers]
+                targets[f"{kind} reference"] = torch.tensor(logps)
         return Batch(
             inputs=inputs,
             targets=targets,
@@ -166,7 +166,7 @@ class Preference:
     def logps(self, base: BaseModel, batch: Batch, kind: str) -> Tensor:
         """The log-probability in nats of each answer of a kind (`own`, `other`), [n, 2]."""
         names = [k for k in batch.inputs if k.startswith(f"{kind} ")]
-        # With one chunk there is nothing to save by reading it twice.
+        # Reading a single chunk twice would save no memory.
         again = len(names) > 1 and torch.is_grad_enabled()
         parts = [
             checkpoint(self._sums, base, batch, k, use_reentrant=False, preserve_rng_state=False)
@@ -177,24 +177,24 @@ class Preference:
         return torch.stack(parts).sum(0).view(-1, ANSWERS)
 
     def _sums(self, base: BaseModel, batch: Batch, name: str) -> Tensor:
-        """Of the answers in one chunk, [N]; 0 for the others."""
+        """Log-probabilities of the answers in one chunk, [N]; 0 for the others."""
         read, targets_BT = batch.inputs[name], batch.targets[name]
         h_BTD = base.text.ready(base.hidden(read.ids_BT, read.cols, read.mask, routing=self.routing).hidden)
         ((_, head),) = base.text.head_weights(self.routing, len(h_BTD))
-        kept = targets_BT != IGNORE  # logits of answers alone
+        used = targets_BT != IGNORE  # logits of answers only
         nll_K = token_nll(
-            h_BTD[kept],
+            h_BTD[used],
             head,
-            targets_BT[kept],
+            targets_BT[used],
             softcap=base.text.cfg.softcap,
             bias=base.text.head.bias,
         )
         N = batch.targets["size"].numel()
-        return nll_K.new_zeros(N).index_add(0, batch.targets[f"{name} owner"][kept], -nll_K)
+        return nll_K.new_zeros(N).index_add(0, batch.targets[f"{name} owner"][used], -nll_K)
 
 
 def shared(row: Row) -> int:
-    """Tokens that all texts of a row begin with and that predict no answer's token: what need be read only once."""
+    """Length of the common prefix of a row's texts that predicts no token of an answer: it is read only once."""
     prompt = (
         min(int(t.loss.argmax()) for t in row) - 1
     )  # the last token of a prompt predicts another answer in each
@@ -203,15 +203,15 @@ def shared(row: Row) -> int:
 
 
 def row_tokens(row: Row) -> int:
-    """How many tokens are read for a row."""
+    """Number of tokens that are read for a row."""
     return sum(map(len, row)) - (len(row) - 1) * shared(row)
 
 
 def laid_out(
     rows: Sequence[Row], packs: bool, tokens: int | None = None
 ) -> list[tuple[TrunkInput, Tensor, Tensor]]:
-    """What the trunk reads, the targets [B, T], and whose they are [B, T]: answers numbered through all rows. In chunks of about `tokens`,
-    rows of like lengths together; one chunk where no number is given."""
+    """The trunk's input, the targets [B, T], and the number of each target's answer [B, T], counted through all rows. In chunks of about
+    `tokens` with rows of similar length; None: one chunk."""
     sizes = np.array([row_tokens(row) for row in rows])
     longest = int(sizes.max())
     if tokens is None:
@@ -230,7 +230,7 @@ def laid_out(
 def _chunk(
     rows: Sequence[Row], chosen: np.ndarray, row_of: np.ndarray, shape: tuple[int, int]
 ) -> tuple[TrunkInput, Tensor, Tensor]:
-    """`rows` by their numbers, each in a row of the batch: its beginning, then what differs, a block for each text."""
+    """The chosen rows as rows of a batch: each has its common prefix, then the rest of each text as a block."""
     ids, wanted, owner = np.zeros(shape, np.int64), np.full(shape, IGNORE), np.zeros(shape, np.int64)
     pos, doc, block = np.zeros(shape, np.int64), np.full(shape, -1), np.full(shape, -1)
     used, docs = np.zeros(shape[0], np.int64), np.zeros(shape[0], np.int64)

@@ -1,4 +1,4 @@
-"""Predict a number from a text, by a head on its pooled hidden state. B texts."""
+"""Trains regression of a number from a text, by a head on the pooled hidden state. B texts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ from onebase.objective.pooled import How, one_text_batch, outputs
 
 @dataclass(frozen=True)
 class Regression:
-    """Huber loss of standardised values (Huber, 1964): squared up to 1, that is one standard deviation of the training values, and
-    linear beyond, so that single far-off values do not rule. A row is one text; `targets` gives the value of each text id."""
+    """Huber loss of standardised values (Huber, 1964): squared up to 1, one standard deviation of the training values, and linear beyond, so
+    that outliers do not dominate. A row is one text; `targets` has the value by text id."""
 
     head: str
     targets: dict[str, float]

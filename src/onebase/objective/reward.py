@@ -1,4 +1,4 @@
-"""Learn a number for each answer, so that the answers that are liked better have larger ones. n pairs."""
+"""Trains a reward model on preferences, so that chosen answers get larger numbers than rejected ones. n pairs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ from onebase.objective.pooled import How, outputs, text_batch
 
 @dataclass(frozen=True)
 class PairwiseReward:
-    """Bradley and Terry, 1952: the chosen answer wins with probability sigmoid(its number - the other's); -log of it, in nats. A row is
-    [chosen, rejected]; the numbers are those of `head`, of one output."""
+    """Bradley and Terry, 1952: -log of the probability that the chosen answer wins, sigmoid(its reward - the other's), in nats. A row is
+    [chosen, rejected]; rewards are the outputs of `head`, which has one output."""
 
     head: str
     pooling: How = "both"

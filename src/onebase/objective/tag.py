@@ -1,4 +1,4 @@
-"""Tag the tokens of a text, by a head on the state of each. B texts, T time, D width, C tags."""
+"""Trains tagging of tokens, by a head on the state of each. B texts, T time, D width, C tags."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ from onebase.objective.pooled import text_batch
 
 @dataclass(frozen=True)
 class Tagging:
-    """Cross-entropy of the tag of each token. A row is one text, perhaps in windows; `targets` gives a tag for each token of a text id,
-    IGNORE where a token is none of the text's (what the base puts around it)."""
+    """Cross-entropy of the tag of each token. A row is one text, possibly in windows; by text id `targets` has a tag for each token, IGNORE
+    for begin and end tokens that the base adds."""
 
     head: str
     targets: dict[str, tuple[int, ...]]

@@ -1,1 +1,1 @@
-"""Opening: what a name means, bases and adapters of ours and of others."""
+"""Resolves names, and opens bases and adapters in our formats and in others."""

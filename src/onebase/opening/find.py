@@ -1,5 +1,5 @@
-"""What a name means, and whether a base or an adapter is there: by paths, names, manifests and first bytes alone, without torch, so that what is
-wrong with them is said at once."""
+"""Resolves names to paths and checks that a base or an adapter is there. It reads only names, manifests and first bytes, without torch, so
+errors are reported at once."""
 
 import contextlib
 import difflib
@@ -17,15 +17,15 @@ from onebase.govern.store import Store
 
 
 def find_base(ref: str | Path) -> Path:
-    """The base folder that `ref` means."""
+    """The base folder that `ref` refers to."""
     path = find_artifact(ref)
     inner = path / "base"
     return inner if not (path / MANIFEST).is_file() and (inner / MANIFEST).is_file() else path
 
 
 def find_artifact(ref: str | Path) -> Path:
-    """The folder that `ref` means: an existing path, then a name in the store, then `hf:org/name` (a name on the Hugging Face Hub, which is
-    fetched). Raises UserError with names that are near."""
+    """The folder that `ref` refers to: an existing path, a name in the store, or `hf:org/name` (fetched from the Hugging Face Hub).
+    Raises UserError that suggests similar names."""
     if is_name(ref):
         return fetch(ref)
     try:
@@ -33,7 +33,7 @@ def find_artifact(ref: str | Path) -> Path:
     except UserError as e:
         if (hub := hub_name(ref)) is not None:
             raise UserError(
-                e.cause, f"for the model of the Hugging Face Hub write {hub}; {e.remedy}"
+                e.cause, f"for the model on the Hugging Face Hub write {hub}; {e.remedy}"
             ) from None
         if near := _near_paths(Path(ref)):
             raise UserError(e.cause, f"did you mean {near}? {e.remedy}") from None
@@ -41,24 +41,24 @@ def find_artifact(ref: str | Path) -> Path:
 
 
 def _near_paths(path: Path) -> str:
-    """The folder beside, or the file of a model, whose name is nearest; "" where none is near."""
+    """The sibling folder or model file with the most similar name; "" if there is none."""
     with contextlib.suppress(OSError):
-        there = [p.name for p in path.parent.iterdir() if p.is_dir() or p.suffix == ".gguf"]
-        near = difflib.get_close_matches(path.name, there, 1, 0.6)
+        names = [p.name for p in path.parent.iterdir() if p.is_dir() or p.suffix == ".gguf"]
+        near = difflib.get_close_matches(path.name, names, 1, 0.6)
         return str(path.with_name(near[0])) if near else ""
     return ""
 
 
 def refuse_foreign(path: Path) -> None:
-    """Raises UserError for what has no record because it is no artifact of ours, but could have one."""
+    """Raises UserError for a model in another format: it has no record, but an import would give it one."""
     if (name := format_of(path)) is not None:
         raise UserError(
-            f"{path} is {name}, it has no record", f"make a base of it: onebase import {path} --out DIR"
+            f"{path} is {name}, it has no record", f"import it as a base: onebase import {path} --out DIR"
         )
 
 
 def expect_base(ref: str | Path) -> None:
-    """Raises UserError unless `ref` is a base of ours or in a format that is opened, as opening it would. What must be fetched first is not asked."""
+    """Raises UserError, as opening would, unless `ref` is a base of ours or in a supported format. Names on the Hub are not checked."""
     if is_name(ref) or format_of(path := find_base(ref)) is not None:
         return
     if not (path / MANIFEST).is_file() and (odd := what_it_is(path)) is not None:
@@ -70,7 +70,7 @@ def expect_base(ref: str | Path) -> None:
 
 
 def expect_adapter(ref: str | Path) -> None:
-    """Raises UserError unless `ref` is an adapter of ours or of PEFT, as reading it would. What must be fetched first is not asked."""
+    """Raises UserError, as reading would, unless `ref` is an adapter of ours or of PEFT. Names on the Hub are not checked."""
     if is_name(ref) or is_peft(path := find_artifact(ref)):
         return
     if (name := format_of(path)) is not None:
@@ -79,7 +79,7 @@ def expect_adapter(ref: str | Path) -> None:
 
 
 def _with_base(path: Path, remedy: str) -> str:
-    """The remedy, with the base that an adapter was made for where `path` is one: by the name in its record."""
+    """The remedy. If `path` is an adapter, it includes the base that the adapter was made for, by the name in its record."""
     with contextlib.suppress(UserError, OSError):
         if read_manifest(path)["kind"] == "adapter":
             parents = [p for p in Record.load(path / RECORD).parents if p["kind"] == "base"]
@@ -99,12 +99,12 @@ def named_adapters(texts: Sequence[str]) -> dict[str, list[Path]]:
         if not sign or not name or not folder:
             raise UserError(
                 f"--adapter {text!r} is not NAME=DIR",
-                f"name the model that it is served as: --adapter {Path(text).name or 'chat'}={text}"
+                f"give the model name to serve it as: --adapter {Path(text).name or 'chat'}={text}"
                 if text and not sign
                 else "write for example --adapter chat=runs/chat",
             )
         if name in out:
-            raise UserError(f"two adapters are called {name!r}", "give each --adapter a name of its own")
+            raise UserError(f"two adapters are named {name!r}", "give each --adapter its own name")
         # A folder may have a + in its name.
         out[name] = [find_artifact(f) for f in ([folder] if Path(folder).exists() else folder.split("+"))]
     return out

@@ -1,1 +1,1 @@
-"""Pretraining a base: the recipe, the objectives that it may name, the run and its folder, and what it would cost."""
+"""Pretraining a base: the recipe, its objectives, the run and its folder, and cost estimates."""

@@ -1,4 +1,4 @@
-"""A run folder belongs to one recipe, and its data is made once of the files that this names: what a later call may change and what it may not."""
+"""Binds a run folder to one recipe and its source files: checks what a later call may change and what not."""
 
 import json
 from pathlib import Path
@@ -19,10 +19,10 @@ from onebase.trees import differences
 
 
 def claim(out: Path, recipe: Recipe, par: Parallel) -> None:
-    """Keep the recipe beside the run, and refuse to mix two recipes in one folder.
+    """Store the recipe in the run folder, and refuse a second recipe in the same folder.
 
-    Before the first checkpoint only what the prepared data and the tokenizer depend on must stay: a run that was refused (for
-    its memory, say) goes on in the same folder with the setting that fits.
+    Before the first checkpoint only the values that the prepared data and the tokenizer depend on are fixed: a run that was refused (for example
+    for its memory) continues in the same folder with another setting.
     """
     path = out / "recipe.json"
     mine = to_dict(recipe)
@@ -37,7 +37,7 @@ def claim(out: Path, recipe: Recipe, par: Parallel) -> None:
         ]:
             more = f", and {len(differ) - 3} more" if len(differ) > 3 else ""
             raise ArtifactError(
-                f"{out} holds a run of another recipe: {', '.join(differ[:3])}{more}",
+                f"{out} contains a run of another recipe: {', '.join(differ[:3])}{more}",
                 "give another --out, or the same recipe",
             )
     par.barrier()  # every rank has read before one writes
@@ -51,8 +51,8 @@ def claim(out: Path, recipe: Recipe, par: Parallel) -> None:
 
 
 def _recipe_of(path: Path, begun: bool) -> dict[str, Any]:
-    """What a run folder is bound to by its own recipe. Raises ArtifactError where that was changed."""
-    remedy = f"give another --out; or, where you know that the recipe is the folder's own, remove {path.name} and run it again"
+    """The fixed values of the recipe in a run folder. Raises ArtifactError if that file was damaged."""
+    remedy = f"give another --out; or, if your recipe is the one of this folder, remove {path.name} and run it again"
     tree = _tree(path, remedy)
     with understood(path, remedy):
         return _decides(tree, begun)
@@ -66,13 +66,13 @@ def kept_recipe(out: Path) -> Recipe:
 def _tree(path: Path, remedy: str) -> dict[str, Any]:
     tree = read_json(path, remedy=remedy)
     with understood(path, remedy):
-        if tree["objective"]["kind"] == "next_token":  # it once had the keys of infill too
+        if tree["objective"]["kind"] == "next_token":  # old recipes had the keys of infill too
             tree["objective"] = {"kind": "next_token"}
         return to_new_names(Recipe, tree)
 
 
 def _decides(recipe: dict[str, Any], begun: bool) -> dict[str, Any]:
-    """The parts of a recipe that a run folder is bound to."""
+    """The values of a recipe that are fixed for a run folder."""
     train = {k: v for k, v in recipe["train"].items() if k not in FREE}
     if begun:
         return {k: v for k, v in recipe.items() if k != "log"} | {"train": train}
@@ -84,13 +84,13 @@ KEPT = "sources.json"
 
 
 def keep_sources(out: Path, recipe: Recipe) -> None:
-    """Write down the hash of every file of the recipe's sources, when the data is made of them."""
+    """Store the hash of every source file of the recipe, when the data is prepared from them."""
     write_atomic(out / KEPT, json.dumps(_hashes(recipe), indent=1, sort_keys=True).encode())
 
 
 def check_sources(out: Path, recipe: Recipe) -> None:
-    """Raises ArtifactError for a file that says something else than when the data of this run was made, or that was not there. One that is
-    gone is not missed: the data is made. A folder of before this was kept says nothing."""
+    """Raises ArtifactError for a source file that has changed or was added since the data of this run was prepared. A deleted file is accepted: its
+    data is already prepared. Old run folders without hashes are not checked."""
     if not (out / KEPT).exists():
         return
     kept = read_json(out / KEPT)
@@ -100,19 +100,19 @@ def check_sources(out: Path, recipe: Recipe) -> None:
         now, then = _hashes(recipe, source.name)[source.name], kept[source.name]
         if not isinstance(then, dict):
             raise ArtifactError(
-                f"{out / KEPT} is changed since it was written: {source.name!r} is no map", REMEDY
+                f"{out / KEPT} is changed since it was written: {source.name!r} is not a mapping", REMEDY
             )
-        for name, found in now.items():
-            if found != then.get(name):
-                what = "has changed since" if name in then else "was not there when"
+        for name, digest in now.items():
+            if digest != then.get(name):
+                what = "has changed since" if name in then else "did not exist when"
                 raise ArtifactError(
-                    f"{Path(source.path) / name if Path(source.path).is_dir() else source.path} (source {source.name!r}) {what} the data of {out} was made",
-                    "put it back as it was, or give another --out: the data is then made anew",
+                    f"{Path(source.path) / name if Path(source.path).is_dir() else source.path} (source {source.name!r}) {what} the data of {out} was prepared",
+                    "restore it, or give another --out: the data is then prepared again",
                 )
 
 
 def _hashes(recipe: Recipe, only: str | None = None) -> dict[str, dict[str, str]]:
-    """By source and file, relative to the source's path."""
+    """Hashes by source and file (relative to the source's path)."""
     out = {}
     with cached_hashes() as hashed:
         for source in recipe.data.sources:

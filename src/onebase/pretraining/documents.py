@@ -1,7 +1,7 @@
-"""What a run really read, document by document: a function of its recipe's order and of the steps it did, so that no log of it is kept.
+"""Counts which documents a run has read. This is a function of the recipe's order and the number of steps, so no log is needed.
 
-The rows of a step do not depend on the number of processes, nor on how often the run was stopped, and an extended run did its steps in the
-same order. Steps that were skipped for a loss that is not a number were read like the others (`train.skipped_steps` in the record).
+The rows of a step do not depend on the number of processes or on interruptions, and an extended run reads in the same order. Steps that
+were skipped for a loss that is not finite count as read (`train.skipped_steps` in the record).
 """
 
 from collections.abc import Sequence
@@ -29,8 +29,8 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class SourceRead:
-    """Documents of a source by how often they were read whole, and its tokens: in the data, and read (with repetitions). in_part: not whole
-    yet, for a long document is read in several pieces."""
+    """Documents of a source by how often they were read completely, and its tokens: in the data, and read (with repetitions). in_part: documents of
+    several pieces that were not read completely."""
 
     documents: int
     never: int
@@ -44,8 +44,8 @@ class SourceRead:
 
 @dataclass(frozen=True)
 class DocumentRead:
-    """One document: how often it was read whole, the tokens of it that were read (with repetitions) and that it has, and the steps (from 0, as in
-    `log.jsonl`) with a piece of it."""
+    """One document. times: how often it was read completely. tokens: its tokens. tokens_read: with repetitions. steps: those with a piece of it (from
+    0, as in `log.jsonl`)."""
 
     id: str
     hash: str
@@ -57,7 +57,7 @@ class DocumentRead:
     steps: tuple[int, ...] = ()
 
     def line(self) -> str:
-        """One line for people."""
+        """One readable line."""
         name = f"{self.id} ({self.source}, {self.hash[:16]})"
         if self.split != TRAIN:
             return f"{name}: held out, never read"
@@ -67,12 +67,12 @@ class DocumentRead:
         steps = ", ".join(map(str, self.steps[:20])) + (
             f" and {len(self.steps) - 20} more" if len(self.steps) > 20 else ""
         )
-        return f"{name}: read {often}, {self.tokens_read:,} tokens (it has {self.tokens:,}); steps {steps}"
+        return f"{name}: read {often}, {self.tokens_read:,} tokens (of {self.tokens:,}); steps {steps}"
 
 
 @dataclass(frozen=True)
 class DocumentsRead:
-    """What `steps` steps of a run read, by source. `document` says it of one."""
+    """Documents and tokens that `steps` steps of a run read, by source. `document` reports on one document."""
 
     path: Path
     steps: int
@@ -84,15 +84,15 @@ class DocumentsRead:
     _dataset: Dataset = field(repr=False)
 
     def document(self, name: str) -> list[DocumentRead]:
-        """The documents with this id, or whose hash begins so: several sources may use an id. Raises DataError where there is none."""
-        found = [self._one(row) for row in self._dataset.find(name)]
-        if not found:
+        """The documents with this id or hash prefix (several sources may use an id). Raises DataError if there is none."""
+        matches = [self._one(row) for row in self._dataset.find(name)]
+        if not matches:
             raise DataError(
                 f"the data of {self.path} has no document {name!r}",
-                "give its id as the source has it, or its hash (8 hex digits at least); one that was removed as a duplicate is there under the "
-                "id of the one that was kept",
+                "give its id in the source, or its hash (at least 8 hex digits); a removed duplicate is listed under the id of the copy that was "
+                "kept",
             )
-        return found
+        return matches
 
     def _one(self, row: dict[str, Any]) -> DocumentRead:
         about = (str(row["id"]), row["hash"], row["source"], row["split"])
@@ -106,7 +106,7 @@ class DocumentsRead:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """For programs."""
+        """The counts as plain data."""
         sources = {k: asdict(v) for k, v in self.sources.items()}
         return {
             "path": str(self.path),
@@ -118,7 +118,7 @@ class DocumentsRead:
 
     @property
     def text(self) -> str:
-        """A table for people."""
+        """A readable table."""
         head = ("source", "documents", "never", "in part", "once", "twice", "more", "tokens", "tokens read")
         lines = [head, *((k, *(f"{n:,}" for n in vars(v).values())) for k, v in self.sources.items())]
         wide = [max(len(line[i]) for line in lines) for i in range(len(head))]
@@ -132,10 +132,10 @@ class DocumentsRead:
 
 
 def documents_read(run: str | Path) -> DocumentsRead:
-    """What the base of a run read, or a run that is not finished up to its newest checkpoint, counted anew from its order.
+    """Count the documents that the base of a run has read (an unfinished run: up to its newest checkpoint), from its order.
 
-    run: a run folder of `onebase pretrain`, or a base in it. Raises UserError where the folder has lost what the order is made of (recipe.json,
-    data/, tokenizer.json), or where that is not what the base was made of.
+    run: a run folder of `onebase pretrain`, or a base in it. Raises UserError if files that the order depends on (recipe.json, data/,
+    tokenizer.json) are missing, or are not those that the base was trained with.
     """
     path = Path(run)
     if not any((p / "recipe.json").is_file() for p in (path, path.parent)):
@@ -144,8 +144,8 @@ def documents_read(run: str | Path) -> DocumentsRead:
     base = out / "base" if out == path else path
     if not (out / "recipe.json").is_file():
         raise ArtifactError(
-            f"{path} is not in the folder of its run, so what it read cannot be counted",
-            "give the run folder that onebase pretrain wrote (recipe.json, data/, tokenizer.json), or a base in it",
+            f"{path} is not in the folder of its run, so the documents it read cannot be counted",
+            "give the run folder of onebase pretrain (recipe.json, data/, tokenizer.json), or a base in it",
         )
     record = Record.load(base) if (base / MANIFEST).is_file() else None
     checkpoints = list_checkpoints(out / "checkpoints")
@@ -157,11 +157,11 @@ def documents_read(run: str | Path) -> DocumentsRead:
     now = {
         "data.order": plan.digest,
         "data.fingerprint": dataset.fingerprint,
-    }  # the second alone in older records
+    }  # older records have only the second
     if record is not None and any(record.get(k) not in (None, v) for k, v in now.items()):
         raise ArtifactError(
             f"the data, tokenizer or recipe in {out} are not those that {base} was trained with",
-            "put them back as they were",
+            "restore them",
         )
     pieces = np.zeros(plan.pieces, np.int64)
     for _, rows in plan.read(steps):
@@ -207,11 +207,11 @@ def _by_source(plan: RowPlan, pieces: Ints) -> dict[str, SourceRead]:
 
 
 def _steps_with(plan: RowPlan, steps: int, pieces: Sequence[int]) -> tuple[int, ...]:
-    """The steps that read one of these pieces, which stand behind each other."""
-    found: list[int] = []
+    """The steps that read one of these pieces, whose numbers are consecutive."""
+    hits: list[int] = []
     for first, rows in plan.read(steps):
         all_of = np.concatenate(rows)
         row_of = np.repeat(np.arange(len(rows)), [len(r) for r in rows])
         hit = row_of[(all_of >= pieces[0]) & (all_of <= pieces[-1])]
-        found += ((first + hit) // plan.batch_size).tolist()
-    return tuple(sorted(set(found)))
+        hits += ((first + hit) // plan.batch_size).tolist()
+    return tuple(sorted(set(hits)))

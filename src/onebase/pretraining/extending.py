@@ -1,7 +1,7 @@
-"""A finished run goes on: from its last checkpoint at the full learning rates, to a new warm-down.
+"""Extends a finished run: it resumes from its last checkpoint at full learning rates, and ends with a new warm-down.
 
-What the steps before the warm-down do does not depend on how many steps there are. So a run that is extended to n steps becomes, bit by bit, the
-run that had n steps from the start. `extensions.json` in the run folder has each extension from the moment it begins.
+The steps before the warm-down do not depend on the total number of steps. So a run that is extended to n steps equals, bit for bit, a run
+with n steps from the start. `extensions.json` in the run folder lists each extension from its beginning.
 """
 
 import json
@@ -37,8 +37,8 @@ EXTENSIONS = "extensions.json"
 
 @config
 class Amount:
-    """By how much a run is extended, one of the four. steps, tokens and epochs: more than it has; minutes: of training from now on, the new
-    warm-down among them."""
+    """By how much a run is extended: exactly one of the four. steps, tokens, epochs: added to those of the run. minutes: of further training,
+    including the new warm-down."""
 
     steps: int | None = None
     tokens: int | None = None
@@ -55,7 +55,7 @@ class Amount:
 
     @property
     def given(self) -> dict[str, float]:
-        """The one that was given, by its name."""
+        """The field that is set, with its name."""
         return {k: v for k, v in vars(self).items() if v is not None}
 
     def __str__(self) -> str:
@@ -63,14 +63,14 @@ class Amount:
 
 
 def amount(extend: Mapping[str, Any] | Amount) -> Amount:
-    """What `extend` says. Raises ConfigError."""
+    """Parse `extend`. Raises ConfigError."""
     return extend if isinstance(extend, Amount) else configs.from_dict(Amount, extend, "extend")
 
 
 @dataclass(frozen=True)
 class Extended:
-    """An extension as it was begun: the `number`th of its run, by how much, from which step of how many, and to which (None: when the first
-    steps are timed); seconds: what the steps up to `start` took."""
+    """An extension that was begun. number: of the extension, from 1. by: the amount. start: the step it resumes from. before: steps of the run before.
+    total: steps after (None until the first steps are timed). seconds: time of the steps up to `start`."""
 
     number: int
     by: dict[str, float]
@@ -80,49 +80,49 @@ class Extended:
     seconds: float
 
     def budget(self) -> Extension:
-        """For the loop."""
+        """The budget for the training loop."""
         return Extension(self.number, self.total, self.by.get("minutes", 0.0), self.before + 1, self.seconds)
 
 
 def under_way(out: Path) -> Extended | None:
-    """The extension that was begun in a run folder and is not finished."""
+    """The unfinished extension of a run folder, if there is one."""
     if not (out / EXTENSIONS).is_file():
         return None
     path = out / EXTENSIONS
     with understood(path):
-        found = [Extended(**e) for e in read_json(path, "extensions")["extensions"]]
+        begun = [Extended(**e) for e in read_json(path, "extensions")["extensions"]]
     finished = Record.load(out / "base").get("train.extended", {"number": 0})["number"]
-    return found[-1] if found and found[-1].number > finished else None
+    return begun[-1] if begun and begun[-1].number > finished else None
 
 
 def check_extension(out: Path, recipe: Recipe, by: Amount) -> None:
-    """Raises UserError for a run folder that cannot be extended so."""
+    """Raises UserError for a run folder that cannot be extended by this amount."""
     if not (out / "base" / MANIFEST).is_file():
         raise ArtifactError(
-            f"{out} holds no finished run to extend", "finish it first: the same command without --extend"
+            f"{out} has no finished run to extend", "finish it first: the same command without --extend"
         )
-    found = under_way(out)
-    if found is None:
+    current = under_way(out)
+    if current is None:
         _flat_checkpoint(out, recipe)
-    elif found.by != by.given:
-        begun = Amount(**found.by)  # type: ignore[arg-type]
+    elif current.by != by.given:
+        begun = Amount(**current.by)  # type: ignore[arg-type]
         raise ArtifactError(
-            f"{out} is being extended by {begun}, which is not finished", f"finish it first: --extend {begun}"
+            f"{out} has an unfinished extension by {begun}", f"finish it first: --extend {begun}"
         )
 
 
 def begin(out: Path, recipe: Recipe, by: Amount, plan: RowPlan) -> Extended:
-    """Begin an extension, or find the one that was begun. Raises ArtifactError, also for minutes in which the run would not get beyond what it has."""
-    found = under_way(out)
-    if found is None:
-        found = _planned(out, recipe, by, plan)
+    """Begin an extension, or return the unfinished one. Raises ArtifactError, also for too few minutes to get past the steps of the run."""
+    extended = under_way(out)
+    if extended is None:
+        extended = _planned(out, recipe, by, plan)
         kept = read_json(out / EXTENSIONS)["extensions"] if (out / EXTENSIONS).is_file() else []
         write_atomic(
             out / EXTENSIONS,
-            json.dumps({"schema": 1, "extensions": [*kept, asdict(found)]}, indent=1).encode(),
+            json.dumps({"schema": 1, "extensions": [*kept, asdict(extended)]}, indent=1).encode(),
         )
-    drop_after(out / "checkpoints", found.start, found.number)
-    return found
+    drop_after(out / "checkpoints", extended.start, extended.number)
+    return extended
 
 
 def _planned(out: Path, recipe: Recipe, by: Amount, plan: RowPlan) -> Extended:
@@ -138,7 +138,7 @@ def _planned(out: Path, recipe: Recipe, by: Amount, plan: RowPlan) -> Extended:
         least = (steps - start) * float(record.get("seconds.training") or 0.0) / steps / 60
         if by.minutes <= least:
             raise ArtifactError(
-                f"in {by.minutes:g} minutes the run would not get beyond the {steps} steps it has: it goes on from step {start}, "
+                f"{by.minutes:g} minutes are too few to get past the {steps} steps of the run: it resumes from step {start}, "
                 f"the last before the warm-down",
                 f"give more than {math.ceil(least * 10) / 10:g} minutes, or steps=",
             )
@@ -147,23 +147,23 @@ def _planned(out: Path, recipe: Recipe, by: Amount, plan: RowPlan) -> Extended:
 
 
 def _flat_checkpoint(out: Path, recipe: Recipe) -> Path:
-    """The last checkpoint at the full learning rates. Raises ArtifactError where none is left."""
+    """The last checkpoint at full learning rates. Raises ArtifactError if none is left."""
     steps = int(Record.load(out / "base").get("train.steps"))
-    found = list_checkpoints(out / "checkpoints")
+    checkpoints = list_checkpoints(out / "checkpoints")
     last = flat_steps(recipe.train.schedule, steps)
-    if found:
-        last = max(last, checkpoint_facts(found[-1]).get("flat") or 0)
-    if flat := [p for p in found if checkpoint_step(p) <= last]:
+    if checkpoints:
+        last = max(last, checkpoint_facts(checkpoints[-1]).get("flat") or 0)
+    if flat := [p for p in checkpoints if checkpoint_step(p) <= last]:
         return flat[-1]
     raise ArtifactError(
         f"{out / 'checkpoints'} has no checkpoint from before the warm-down (of step {last} or earlier), so the run cannot be extended",
-        "train another base with a larger budget in another --out; or go on from this one at its low rates: onebase adapt --task continue",
+        "train another base with a larger budget in another --out; or continue this one at its low rates: onebase adapt --task continue",
     )
 
 
 def keep_before(out: Path, steps: int) -> Path:
-    """A copy of `base/` by the number of its steps, beside it: whole or not there. Links where the file system has them, for the new base
-    replaces the folder and not the files."""
+    """Copy `base/` to `base-step_N` (N: its steps), atomically. Uses hard links if the file system has them: the new base replaces the folder, not
+    the files."""
     kept = out / f"base-{checkpoint_name(steps)}"
     if not kept.exists():
         for stale in siblings(kept, "tmp"):
@@ -176,7 +176,7 @@ def keep_before(out: Path, steps: int) -> Path:
 
 
 def note_extension(out: Path, extended: Extended, steps: int, kept: Path | None) -> Record:
-    """The record of the base so far, for the one that replaces it: what is noted again stands behind what was noted first."""
+    """The record of the old base for the new one, with the extension added: later entries are appended to the old ones."""
     record = Record.load(out / "base")
     before = {
         "steps": extended.before,

@@ -1,4 +1,4 @@
-"""What a base may be pretrained by: one value an objective, with a config of its own. Other packages add to the table (docs/plugins.md)."""
+"""The table of pretraining objectives, each with its config. Other packages add to the table (docs/plugins.md)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from onebase.config import OneOf, config
 from onebase.errors import ConfigError
 
-if TYPE_CHECKING:  # a recipe is read, and what is wrong in it said, without torch
+if TYPE_CHECKING:  # a recipe is read, and its errors are reported, without torch
     from onebase.base.folder import LoadedBase
     from onebase.codec.text.sample import Tokens
     from onebase.codec.text.tokenizer import Tokenizer
@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # a recipe is read, and what is wrong in it said, without tor
 
 @dataclass(frozen=True)
 class Setting:
-    """What a run gives its objective: the tokenizer, tokens of a row, the seed, and the names of the data's sources."""
+    """What a run passes to its objective: the tokenizer, tokens per row, the seed, and the names of the data's sources."""
 
     tokenizer: Tokenizer
     length: int
@@ -32,8 +32,8 @@ class Setting:
 
 @dataclass(frozen=True)
 class Heldout:
-    """Held-out documents by source, the tokens of a row, and how many tokens are scored in all. known: documents that were tokenised before, by
-    source: the scores of one run share them."""
+    """Held-out documents by source, tokens per row, and the total of tokens to score. known: a cache of tokenised documents by source, shared by all
+    scores of a run."""
 
     documents: Mapping[str, Sequence[Document]]
     length: int
@@ -58,26 +58,26 @@ def bits_per_byte(base: LoadedBase, held: Heldout) -> dict[str, Score]:
     """Bits per byte of each source, by next-token prediction; the tokens are shared evenly by the sources."""
     from onebase.evaluation.likelihood import by_source, nats_of
 
-    found = []
+    nats = []
     for source, documents in held.documents.items():
         if documents:
-            found += nats_of(base, held.read(base, source), length=held.length)
-    return by_source(found)
+            nats += nats_of(base, held.read(base, source), length=held.length)
+    return by_source(nats)
 
 
 def as_read(objective: Objective, document: Tokens, number: int) -> Tokens:
-    """A document of which all is learnt that may be."""
+    """The document unchanged: the loss covers all tokens that it may cover."""
     return document
 
 
 @dataclass(frozen=True)
 class PretrainingObjective:
-    """A way to pretrain a base of text.
+    """A pretraining objective for text.
 
-    config: a frozen config whose field `kind` has the objective's name as its default. make: the objective, of such a config. specials: tokens
-    that a tokenizer trained for it has beside our own. direction: which way the trunk looks. shown: what is learnt of a document, for the token
-    ledger; `number` draws what is random. measure: what held-out documents are scored by, by source, and measured: its name. version: changes
-    when the same config learns otherwise, so that no run goes on as another; none: it never did.
+    config: a frozen config whose field `kind` has the objective's name as its default. make: builds the objective from a config. specials: further
+    special tokens of a tokenizer that is trained for it. direction: attention of the trunk. shown: a document with its loss mask, for the token
+    ledger; `number` seeds random choices. measure: scores held-out documents by source; measured: name of that score. version: increased when the
+    same config trains differently, so that no old run is resumed; empty: never changed.
     """
 
     config: type
@@ -91,26 +91,26 @@ class PretrainingObjective:
 
     @property
     def name(self) -> str:
-        """What a recipe calls it. Raises ConfigError where its config has no such field."""
-        found = next((f.default for f in fields(self.config) if f.name == "kind"), None)
-        if not isinstance(found, str):
+        """Its name in recipes. Raises ConfigError if its config has no field `kind`."""
+        kind = next((f.default for f in fields(self.config) if f.name == "kind"), None)
+        if not isinstance(kind, str):
             raise ConfigError(
                 f"{self.config.__name__} has no field `kind` with a name as its default",
                 'write for example kind: Literal["masked"] = "masked"',
             )
-        return found
+        return kind
 
 
 @config
 class NextTokenConfig:
-    """Each token given those before it."""
+    """Predict each token from those before it."""
 
     kind: Literal["next_token"] = "next_token"
 
 
 @config
 class InfillConfig:
-    """A share `rate` of the pieces of `sources` (all when empty) is turned to fill-in-the-middle form."""
+    """Reorder a share `rate` of the pieces of `sources` (empty: all) for fill-in-the-middle."""
 
     kind: Literal["infill"] = "infill"
     rate: float = 0.5
@@ -137,7 +137,7 @@ def _infill(cfg: InfillConfig, run: Setting) -> Infill:
 
 OBJECTIVES: dict[str, PretrainingObjective] = {
     "next_token": PretrainingObjective(NextTokenConfig, _next_token),
-    # version: cuts are drawn otherwise than at first
+    # version: cuts are drawn differently since version 2
     "infill": PretrainingObjective(
         InfillConfig, _infill, shown=lambda o, document, n: o.turned([document], n)[0], version="2"
     ),
@@ -150,7 +150,7 @@ ObjectiveConfig = Annotated[
 
 
 def register(objective: PretrainingObjective) -> None:
-    """Make an objective known that comes from elsewhere. Raises ConfigError where another has its name."""
+    """Add an objective of another package. Raises ConfigError if another one has its name."""
     name = objective.name
     if OBJECTIVES.get(name, objective) is not objective:
         raise ConfigError(f"there are two objectives called {name!r}", "give one of them another name")
@@ -158,5 +158,5 @@ def register(objective: PretrainingObjective) -> None:
 
 
 def objective_of(cfg: object) -> PretrainingObjective:
-    """The objective whose config this is."""
+    """The objective of a config."""
     return OBJECTIVES[str(getattr(cfg, "kind", ""))]

@@ -1,4 +1,4 @@
-"""`onebase plan`: what a recipe will cost, from its config alone; and what was chosen for this machine."""
+"""`onebase plan`: the cost of a recipe, estimated from its config; and the choices made for this machine."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ from onebase.train.parallel import Parallel
 
 
 def plan_recipe(recipe: Recipe) -> Plan:
-    """Parameters, FLOPs, memory, and the time that the measured matrix speed of this machine allows."""
+    """Parameters, FLOPs, memory, and the time at the measured matrix speed of this machine."""
     device = pick_device(recipe.train.device)
     cfg, train = recipe.base(), recipe.train
     micro = micro_batch_size(train, Parallel(0, 1, device))
@@ -42,7 +42,7 @@ def plan_recipe(recipe: Recipe) -> Plan:
     lines = [
         f"{recipe.name} on {device}",
         f"parameters    {facts['parameters']:,}",
-        f"training      {per_token / 1e6:,.1f} MFLOPs a token"
+        f"training      {per_token / 1e6:,.1f} MFLOPs per token"
         + (
             f", {tokens / 1e6:,.1f}M tokens, {per_token * tokens:.2e} FLOPs"
             if tokens
@@ -51,18 +51,16 @@ def plan_recipe(recipe: Recipe) -> Plan:
         f"memory        {size(memory.total)} with micro-batches of {micro} rows: "
         + ", ".join(f"{k} {size(v)}" for k, v in vars(memory).items())
         + f"; {size(free)} free: {'fits' if facts['fits'] else 'DOES NOT FIT'}",
-        f"cache         {facts['cache_bytes_per_token']:,} bytes a token when generating in bf16",
-        f"speed         {number(speed / 1e12)} TFLOP/s measured on a large matrix product here",
+        f"cache         {facts['cache_bytes_per_token']:,} bytes per token when generating in bf16",
+        f"speed         {number(speed / 1e12)} TFLOP/s measured on a large matrix product on this machine",
     ]
     if tokens:
-        lines.append(
-            f"time          about {duration(facts['seconds_at_40_percent'])} if 40% of that is reached"
-        )
+        lines.append(f"time          about {duration(facts['seconds_at_40_percent'])} at 40% of that speed")
     return Plan(facts, "\n".join(lines))
 
 
 def plan_machine() -> Plan:
-    """What this machine computes with, and which of several ways is the quickest here: measured at first use, kept (`onebase.machine`)."""
+    """Number formats and fastest kernels on this machine: measured at first use, and stored (`onebase.machine`)."""
     from onebase import machine
     from onebase.model.kernels.quickest import STORAGES, most_rows
 
@@ -85,24 +83,24 @@ def plan_machine() -> Plan:
     }
     lines = [
         f"processor     {facts['cpu']}, {facts['cores']} cores, {facts['threads']} threads, instructions {facts['instructions']}",
-        f"numbers       {facts['number_format']} where auto is said: "
-        + ("this chip multiplies bf16" if native else "this chip has no bf16, which would be emulated"),
+        f"numbers       {facts['number_format']} for auto: "
+        + ("this chip has native bf16" if native else "this chip has no native bf16, it would be emulated"),
         f"Muon          Newton-Schulz in {facts['newton_schulz']}",
         "products      " + ", ".join(f"{k} {v / 1e9:,.0f} GFLOP/s" for k, v in speeds.items()),
     ]
     for kind, most in rows.items():
-        what = f"up to {most} rows at a time as it is stored" if most else "made dense"
+        what = f"as stored, for up to {most} rows at a time" if most else "after conversion to a dense one"
         lines.append(f"{kind:<13} a matrix is multiplied {what}")
     for c in machine.known():
-        ways = ", ".join(f"{way} {duration(s)}" for way, s in c.seconds.items())
-        lines.append(f"measured      {c.question}: {ways}" + (" (busy: not kept)" if c.busy else ""))
+        times = ", ".join(f"{option} {duration(s)}" for option, s in c.seconds.items())
+        lines.append(f"measured      {c.question}: {times}" + (" (busy: not stored)" if c.busy else ""))
     if not rows[STORAGES[0]]:
-        lines.append("              without the extra `fast` (numba) there are no loops of our own to choose")
-    return Plan(facts, "\n".join([*lines, f"kept in       {facts['file']}"]))
+        lines.append("              the compiled loops need the extra `fast` (numba)")
+    return Plan(facts, "\n".join([*lines, f"stored in     {facts['file']}"]))
 
 
 def matmul_speed(device: torch.device, size: int = 2048, dtype: torch.dtype | None = None) -> float:
-    """FLOP/s of one square matrix product, in the training format if none is given, the best of three."""
+    """FLOP/s of a square matrix product (default dtype: the training format), best of three."""
     import time
 
     dtype = dtype or (torch.bfloat16 if has_bf16(device) else torch.float32)

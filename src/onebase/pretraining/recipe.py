@@ -1,4 +1,4 @@
-"""A recipe: everything that decides a pretraining run, as one YAML file."""
+"""The recipe of a pretraining run: its whole config, as one YAML file."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +16,7 @@ from onebase.train.config import TrainConfig
 
 @config
 class DataConfig:
-    """Either `dataset`, a prepared folder, or `sources` to prepare from."""
+    """Training data: either `dataset`, a prepared folder, or `sources` to prepare it from."""
 
     sources: tuple[SourceConfig, ...] = ()
     dataset: str | None = None
@@ -25,13 +25,13 @@ class DataConfig:
     def __post_init__(self) -> None:
         if bool(self.sources) == bool(self.dataset):
             raise ConfigError(
-                "data needs sources or a dataset, one of the two", "list data.sources, or name data.dataset"
+                "data needs exactly one of sources and dataset", "list data.sources, or set data.dataset"
             )
 
 
 @config
 class TokenizerConfig:
-    """Trained on the first `train_bytes` of text (a sample spread over the documents), or read from `path`."""
+    """The tokenizer: read from `path`, or trained on `train_bytes` of text (a sample spread over the documents)."""
 
     path: str | None = None
     train_bytes: int = 50_000_000
@@ -39,7 +39,7 @@ class TokenizerConfig:
 
 @config
 class LogConfig:
-    """`log.jsonl` is always written; the others when asked for and installed."""
+    """Trackers to use besides `log.jsonl`, which is always written. They need the extra `track`."""
 
     tensorboard: bool = False
     wandb: bool = False
@@ -60,34 +60,34 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.train.sequence_length > self.model.context:
             raise ConfigError(
-                f"train.sequence_length {self.train.sequence_length} is more than model.context {self.model.context}",
+                f"train.sequence_length {self.train.sequence_length} is larger than model.context {self.model.context}",
                 "lower train.sequence_length or raise model.context",
             )
-        self.base()  # sizes that do not fit are refused before the data is prepared
+        self.base()  # refuses inconsistent sizes before the data is prepared
 
     def base(self, vocab_size: int | None = None) -> BaseConfig:
-        """The config of the base, which looks the way that its objective needs. vocab_size: of the tokenizer, where there is one."""
+        """The config of the base, with the attention direction of its objective. vocab_size: of the tokenizer, if it exists."""
         shape = self.model if vocab_size is None else replace(self.model, vocab_size=vocab_size)
         return text_base(shape, objective_of(self.objective).direction)
 
 
 def origins(recipe: Recipe) -> Callable[[Path_], str]:
-    """Where each value of a recipe is from, by its path: the file, an override, or the default."""
+    """A function from the path of a value to its origin: the file, an override, or the default."""
     given = given_of(recipe)
     file, user = by_given(given.file, Origin.RECIPE), by_given(given.overrides)
     return lambda path: user(path) if user(path) != Origin.DEFAULT else file(path)
 
 
 def licences_from(recipe: Recipe) -> str:
-    """Who states the licences of the recipe's sources."""
+    """The origin of the licences of the recipe's sources."""
     from_ = origins(recipe)
-    found = {from_(("data", "sources", str(i), "licence")) for i in range(len(recipe.data.sources))}
-    found.discard(Origin.DEFAULT)
+    stated = {from_(("data", "sources", str(i), "licence")) for i in range(len(recipe.data.sources))}
+    stated.discard(Origin.DEFAULT)
     return (
-        found.pop()
-        if len(found) == 1
+        stated.pop()
+        if len(stated) == 1
         else f"{Origin.RECIPE}, or over it by the user"
-        if found
+        if stated
         else Origin.RECIPE
     )
 

@@ -1,4 +1,4 @@
-"""What a run says of itself: how much of its data it read, how well it predicts held-out text beside counting, and its record."""
+"""Reports on a run: how much of its data it read, its scores on held-out text compared with an n-gram model, and its record."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,11 +23,11 @@ from onebase.train.loop import Result
 
 Tell = Callable[[str], None]
 NGRAM_TOKENS = 1_000_000
-"""Of training text that the 5-gram counts: a few seconds."""
+"""Training tokens that the 5-gram counts: a few seconds."""
 
 
 def epochs_of(plan: RowPlan, steps: int) -> float:
-    """How often so many steps read the data."""
+    """Epochs in this many steps."""
     return steps * plan.batch_size / plan.rows_per_epoch
 
 
@@ -41,7 +41,7 @@ def share(epochs: float) -> str:
 def describe(cfg: BaseConfig, recipe: Recipe, plan: RowPlan) -> str:
     """One paragraph: parameters, data and budget of the run."""
     train = recipe.train
-    rows = f"{train.batch_size} x {train.sequence_length} tokens a step"
+    rows = f"{train.batch_size} x {train.sequence_length} tokens per step"
     steps = train.planned_steps
     budget = (
         f"{figure(train.minutes or 0)} minutes"
@@ -49,13 +49,13 @@ def describe(cfg: BaseConfig, recipe: Recipe, plan: RowPlan) -> str:
         else f"{steps:,} steps, {share(epochs_of(plan, steps))}"
     )
     return (
-        f"{recipe.name}: {base_parameters(cfg) / 1e6:.2f}M parameters, {base_flops(cfg, train.sequence_length) / 1e6:.1f} MFLOPs a token; "
-        f"{plan.tokens_per_epoch / 1e6:.2f}M tokens an epoch, {plan.waste():.1%} padding; {rows}, {budget}"
+        f"{recipe.name}: {base_parameters(cfg) / 1e6:.2f}M parameters, {base_flops(cfg, train.sequence_length) / 1e6:.1f} MFLOPs per token; "
+        f"{plan.tokens_per_epoch / 1e6:.2f}M tokens per epoch, {plan.waste():.1%} padding; {rows}, {budget}"
     )
 
 
 class TellShare(NoCallback):
-    """Says how much of the data a budget in minutes will read, once its first steps were timed."""
+    """Logs how much of the data a budget in minutes will read, once its first steps are timed."""
 
     def __init__(self, plan: RowPlan, log: Tell) -> None:
         self.plan, self.log = plan, log
@@ -72,21 +72,21 @@ class TellShare(NoCallback):
 
 
 def fit_ngram(tokens: TokenSet, vocab: int, most: int = NGRAM_TOKENS) -> tuple[NGram, int]:
-    """A Kneser-Ney 5-gram over a base's own tokens, on up to `most` of them, of documents drawn at random; and on how many. BOS is given, as
-    to the base."""
-    found, left, front = list[NDArray[np.int64]](), most, 0 if tokens.bos is None else 1
+    """Fit a Kneser-Ney 5-gram over the base's tokens, on at most `most` tokens of randomly drawn documents. Returns it and the number of tokens. BOS
+    is not predicted, as for the base."""
+    texts, left, front = list[NDArray[np.int64]](), most, 0 if tokens.bos is None else 1
     for i in Draws(0, "n-gram").permutation(len(tokens)).tolist():
-        found.append(tokens.tokens(i).ids[front : front + left].astype(np.int64))
-        left -= len(found[-1])
+        texts.append(tokens.tokens(i).ids[front : front + left].astype(np.int64))
+        left -= len(texts[-1])
         if not left:
             break
-    return NGram(vocab, 5).fit(found), most - left
+    return NGram(vocab, 5).fit(texts), most - left
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Of held-out documents by source: the base's, by the measure of that name, and where it is bits per byte those of a 5-gram on the same
-    ones, which counted so many tokens of training text."""
+    """Scores of held-out documents by source. measured: name of the score. base: those of the base. ngram: those of a 5-gram on the same documents
+    (only for bits per byte). counted: training tokens of the 5-gram."""
 
     measured: str
     base: Mapping[str, Score]
@@ -96,7 +96,7 @@ class Scores:
     def beside_ngram(
         self, tokens: TokenSet, vocab: int, documents: Mapping[str, Sequence[DocumentIds]]
     ) -> "Scores":
-        """With the 5-gram of the training text; as it is where the measure is another."""
+        """Add the scores of a 5-gram of the training text, if the score is bits per byte."""
         if self.measured != "bits_per_byte" or not self.base:
             return self
         (ngram, counted), found = fit_ngram(tokens, vocab), {}
@@ -108,7 +108,7 @@ class Scores:
         return Scores(self.measured, self.base, found, counted)
 
     def lines(self) -> list[str]:
-        """A line for each source, then the warning where it is due."""
+        """A line for each source, then a warning for a base no better than the 5-gram."""
         lines = []
         for source, s in self.base.items():
             beside = f"; a 5-gram of the same text has {self.ngram[source].value:.3f}" if self.ngram else ""
@@ -118,7 +118,7 @@ class Scores:
         if worse := [name for name, s in self.ngram.items() if self.base[name].value >= s.value]:
             lines.append(
                 f"warning: on {', '.join(worse)} the base is no better than a 5-gram that counted {self.counted:,} tokens of the same text: "
-                "it has learnt too little. Give it more steps (--extend), or a larger model"
+                "it is undertrained. Give it more steps (--extend), or a larger model"
             )
         return lines
 
@@ -131,7 +131,7 @@ class Scores:
         return f"held-out {self.measured.replace('_', ' ')}: {each}" if each else ""
 
     def note(self, r: Record) -> None:
-        """All of them, each with its interval."""
+        """Add all scores to a record, each with its interval."""
         counting = f"measured on held-out documents, by a 5-gram of {self.counted:,} training tokens"
         for name, found, origin in (
             (f"heldout_{self.measured}", self.base, "measured on held-out documents"),
@@ -152,7 +152,7 @@ def note_run(
     counted: float,
     ranks: int,
 ) -> None:
-    """What went into the base. counted: FLOPs a token by torch's count."""
+    """Add recipe, data, compute and versions to the record of a base. counted: FLOPs per token by torch's count."""
     state = result.state
     r.kind = "base"
     r.parents = []

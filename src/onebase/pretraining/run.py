@@ -1,4 +1,4 @@
-"""Pretraining from a recipe: data, tokenizer, loop, scores, record, and the finished base."""
+"""Pretrains a base from a recipe: data, tokenizer, training loop, scores, record, and the finished base."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -71,28 +71,27 @@ def run_recipe(
     overwrite: bool = False,
     **overrides: object,
 ) -> Finished:
-    """Do what a recipe says, in the folder `out`: data/, tokenizer.json, log.jsonl, checkpoints/, and base/ at the end.
+    """Run a recipe in the folder `out`: it writes data/, tokenizer.json, log.jsonl, checkpoints/, and finally base/.
 
-    The same call goes on where an interrupted one stopped. extend: go on from a finished run, by `{"minutes": 60}` or steps, tokens, epochs;
-    the base that it replaces is kept as `base-step_N/`, but with `overwrite`. `log` hears lines for the user. Raises UserError, also where another
-    process is writing the folder.
+    The same call resumes an interrupted run. extend: continue a finished run, by `{"minutes": 60}` or steps, tokens, epochs; the old base is
+    kept as `base-step_N/`, unless `overwrite`. log: receives lines for the user. Raises UserError, also if another process is writing the folder.
     """
     by = None if extend is None else amount(extend)
     if overwrite and by is None:
         raise UserError(
-            "overwrite without extend: a finished base is not trained again",
+            "overwrite is given without extend: a finished base is not trained again",
             "give another --out, or --extend minutes=60",
         )
     recipe = read_recipe(recipe, overrides)
     par = Parallel.start(pick_device(recipe.train.device))
     try:
-        told = log if log is not None and par.main else lambda _: None
+        main_log = log if log is not None and par.main else lambda _: None
         out = Path(out)
         if by is not None:
             check_extension(out, recipe, by)
         done = by is None and (out / "base" / MANIFEST).is_file()  # then nothing is written
         with owning(None if done else out, par):
-            return _run(recipe, out, par, callbacks, told, by, overwrite)
+            return _run(recipe, out, par, callbacks, main_log, by, overwrite)
     finally:
         par.stop()
 
@@ -110,8 +109,8 @@ def _run(
     check_sources(out, recipe)
     if by is None and (out / "base" / MANIFEST).is_file():
         begun = under_way(out)
-        more = f"; go on with its extension by --extend {Amount(**begun.by)}" if begun else ""  # type: ignore[arg-type]
-        log(f"{out / 'base'} is finished already{more}")
+        more = f"; resume its extension with --extend {Amount(**begun.by)}" if begun else ""  # type: ignore[arg-type]
+        log(f"{out / 'base'} is already finished{more}")
         return Finished(load_base(out / "base", device=par.device), None, out)
     dataset = _once(par, lambda: _dataset(recipe, out, log))
     tokenizer = _once(par, lambda: _tokenizer(recipe, out, dataset, log))
@@ -138,7 +137,7 @@ def _run(
             else f"to step {extended.total:,}, {share(epochs_of(plan, extended.total))}"
         )
         log(
-            f"extended from step {extended.start:,}, the last before its warm-down, of {extended.before:,}: {end}"
+            f"extended from step {extended.start:,} of {extended.before:,}, the last before the warm-down: {end}"
         )
     shown = (entry.shown(objective, document, n) for n, document in enumerate(tokens))
     log("what will be learnt, between « »:\n" + render_rows(ledger_rows(shown, tokenizer)))
@@ -152,12 +151,12 @@ def _run(
     heldout, known = dataset.first("holdout", 1000), dict[str, list[DocumentIds]]()
 
     def measured(base: LoadedBase, tokens: int) -> dict[str, Score]:
-        """The objective's score of held-out documents by source, of so many tokens in all."""
+        """The objective's score of held-out documents by source, on this many tokens in all."""
         return entry.measure(base, Heldout(heldout, recipe.train.sequence_length, tokens, known))
 
     def scores(_: BaseModel) -> dict[str, float]:
-        found = measured(loaded, EVAL_TOKENS // 4)
-        return {f"heldout_{entry.measured}/{k}": s.value for k, s in found.items()}
+        by_source = measured(loaded, EVAL_TOKENS // 4)
+        return {f"heldout_{entry.measured}/{k}": s.value for k, s in by_source.items()}
 
     job = Job(
         model=model,
@@ -174,7 +173,7 @@ def _run(
     )
     result = run(job)
     if result.stopped:
-        log(f"stopped at step {result.state.step} and saved; run the same command to go on")
+        log(f"stopped at step {result.state.step} and saved; run the same command to resume")
         return Finished(None, result, out)
     whole = loaded if par.world == 1 else _gather(model, loaded)
     if par.main:
@@ -183,20 +182,20 @@ def _run(
             kept = None if overwrite else keep_before(out, extended.before)
             whole.record = note_extension(out, extended, result.state.step, kept)
         note_run(whole.record, cfg, recipe, dataset, plan, result, counted, par.world)
-        found = Scores(entry.measured, measured(whole, EVAL_TOKENS))
-        found = found.beside_ngram(tokens, cfg.text.vocab_size, known)
+        final = Scores(entry.measured, measured(whole, EVAL_TOKENS))
+        final = final.beside_ngram(tokens, cfg.text.vocab_size, known)
         read = f"{result.state.step:,} steps, {share(epochs_of(plan, result.state.step))}"
-        found.note(whole.record)
+        final.note(whole.record)
         whole.record.add(
             "train.summary",
-            "; ".join(filter(None, (read, found.summary()))),
+            "; ".join(filter(None, (read, final.summary()))),
             "computed from values of this record",
         )
-        for line in (read, *found.lines()):
+        for line in (read, *final.lines()):
             log(line)
         save_base(out / "base", whole, overwrite=extended is not None)
         if kept is not None:
-            log(f"the base of before is kept: {kept}")
+            log(f"the previous base is kept: {kept}")
         whole = load_base(out / "base", device=par.device)
         whole.model.compute_dtype = model.compute_dtype
     par.barrier()
@@ -204,11 +203,11 @@ def _run(
 
 
 def _once(par: Parallel, make: Callable[[], T]) -> T:
-    """Rank 0 makes it, the others find it made: what `make` gives is cached on disk."""
+    """Call `make` on rank 0 first, then on the others, which read its result from the cache on disk."""
     if par.main:
-        made = make()
+        result = make()
     par.barrier()
-    return made if par.main else make()
+    return result if par.main else make()
 
 
 def _dataset(recipe: Recipe, out: Path, log: Tell) -> Dataset:
@@ -234,36 +233,36 @@ def _dataset(recipe: Recipe, out: Path, log: Tell) -> Dataset:
 def _tokenizer(recipe: Recipe, out: Path, dataset: Dataset, log: Tell) -> Tokenizer:
     specials = objective_of(recipe.objective).specials
     if recipe.tokenizer.path:
-        found = _having(specials, recipe.tokenizer.path, recipe)
-        if found.vocab_size != recipe.model.vocab_size:
+        tokenizer = _having(specials, recipe.tokenizer.path, recipe)
+        if tokenizer.vocab_size != recipe.model.vocab_size:
             raise ConfigError(
-                f"{recipe.tokenizer.path} has {found.vocab_size} tokens, model.vocab_size is {recipe.model.vocab_size}",
-                f"set model.vocab_size={found.vocab_size}",
+                f"{recipe.tokenizer.path} has {tokenizer.vocab_size} tokens, model.vocab_size is {recipe.model.vocab_size}",
+                f"set model.vocab_size={tokenizer.vocab_size}",
             )
-        return found
+        return tokenizer
     path = out / "tokenizer.json"
     if not path.is_file():
         began = time.perf_counter()
         texts, model = _sample(dataset, recipe.tokenizer.train_bytes), recipe.model
-        made = Tokenizer.train(texts, model.vocab_size, (*SPECIALS, *specials), model.portable)
-        made.save(path)
-        log(f"tokenizer: {made.vocab_size} tokens, trained in {duration(time.perf_counter() - began)}")
+        tokenizer = Tokenizer.train(texts, model.vocab_size, (*SPECIALS, *specials), model.portable)
+        tokenizer.save(path)
+        log(f"tokenizer: {tokenizer.vocab_size} tokens, trained in {duration(time.perf_counter() - began)}")
     return _having(specials, path, recipe)
 
 
 def _having(specials: Sequence[str], path: str | Path, recipe: Recipe) -> Tokenizer:
-    """The tokenizer of a file, which must have these special tokens. Raises ConfigError."""
-    found = Tokenizer.from_file(path)
-    if missing := [name for name in specials if name not in found.specials]:
+    """Load a tokenizer that must have these special tokens. Raises ConfigError."""
+    tokenizer = Tokenizer.from_file(path)
+    if missing := [name for name in specials if name not in tokenizer.specials]:
         raise ConfigError(
             f"{path} has no special token {missing[0]!r}, which objective {objective_of(recipe.objective).name} needs",
             "let the run train a tokenizer: leave tokenizer.path out, or give another --out",
         )
-    return found
+    return tokenizer
 
 
 def _sample(dataset: Dataset, budget: int) -> Iterator[str]:
-    """Texts spread evenly over the documents, `budget` bytes at most."""
+    """Texts of about `budget` bytes, spread evenly over the documents."""
     total = sum(int(s["bytes"]) for s in dataset.stats.values())
     every = max(1, -(-total // budget))
     return (d.text for i, d in enumerate(dataset.documents("train")) if i % every == 0)
@@ -272,16 +271,16 @@ def _sample(dataset: Dataset, budget: int) -> Iterator[str]:
 def _loggers(recipe: Recipe, out: Path, par: Parallel) -> list[Callback]:
     if not par.main:
         return []
-    found: list[Callback] = [JsonLog(out / "log.jsonl")]
+    loggers: list[Callback] = [JsonLog(out / "log.jsonl")]
     if recipe.log.tensorboard:
-        found.append(TensorBoard(out / "tensorboard"))
+        loggers.append(TensorBoard(out / "tensorboard"))
     if recipe.log.wandb:
-        found.append(WandB(out, recipe.name))
-    return found
+        loggers.append(WandB(out, recipe.name))
+    return loggers
 
 
 def _gather(model: BaseModel, loaded: LoadedBase) -> LoadedBase:
-    """A whole copy of a sharded base on this rank."""
+    """An unsharded copy of a sharded base on this rank."""
     tensors = whole_state(model)
     whole = BaseModel(model.cfg)
     load_whole_state(whole, tensors)

@@ -1,4 +1,4 @@
-"""Rewards: what a completion is worth, by a check, a function of the user's, or a reward model."""
+"""Rewards of completions, by a check, a user's function, or a reward model."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,22 +25,22 @@ FORMAT = "format:"
 def opened(spec: str, base: LoadedBase) -> Iterator[Reward]:
     """The reward that `reinforce.reward` names; a reward model is on the base inside the block. Raises UserError."""
     if _is_adapter(spec):
-        with model(Path(spec), base) as made:
-            yield made
+        with model(Path(spec), base) as reward:
+            yield reward
     else:
-        yield _alone(spec)
+        yield _without_model(spec)
 
 
 def checked(spec: str) -> Reward:
-    """The reward for the sake of its columns and its check of a row: a reward model has none, and is not read. Raises UserError."""
-    return Reward(lambda answers: []) if _is_adapter(spec) else _alone(spec)
+    """The reward, only for its columns and its check of rows; a reward model has none and is not loaded. Raises UserError."""
+    return Reward(lambda answers: []) if _is_adapter(spec) else _without_model(spec)
 
 
 def _is_adapter(spec: str) -> bool:
     return (Path(spec) / "adapter.json").is_file() or (Path(spec) / "adapter_config.json").is_file()
 
 
-def _alone(spec: str) -> Reward:
+def _without_model(spec: str) -> Reward:
     if spec in CHECKS:
         return CHECKS[spec]()
     if spec.startswith(FORMAT):

@@ -1,4 +1,4 @@
-"""What a reward is given."""
+"""The input of a reward, and what a reward is."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class RewardInput:
-    """A completion with the row that it answers: `prompt` as the row has it (a text, or messages), `where` the row's place."""
+    """A completion with its row: `prompt` as in the row (a text, or messages), `where` names the row in errors."""
 
     prompt: Any
     completion: str
@@ -15,17 +15,17 @@ class RewardInput:
     where: str
 
 
-FindsProblem = tuple[str, str]
+RowProblem = tuple[str, str]
 """What is wrong with a row, and what to do."""
 
 
 @dataclass(frozen=True)
 class Reward:
-    """A number for each answer. columns: what a row must have beside its prompt. check: what is wrong with a row, if anything. facts: what the
-    record keeps of it. seen: what it keeps of the machine that the reward ran on."""
+    """Computes a number for each answer. columns: required besides the prompt. check: returns what is wrong with a row, if anything. facts:
+    hashes for the record. seen: facts for the record about the machine that the reward runs on."""
 
     scores: Callable[[Sequence[RewardInput]], list[float]]
     columns: tuple[str, ...] = ()
-    check: Callable[[Mapping[str, Any]], FindsProblem | None] = lambda row: None
+    check: Callable[[Mapping[str, Any]], RowProblem | None] = lambda row: None
     facts: Mapping[str, str] = field(default_factory=dict)
     seen: Mapping[str, str] = field(default_factory=dict)

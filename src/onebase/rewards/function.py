@@ -1,4 +1,4 @@
-"""A reward function of the user's own: `FILE.py:name`, called as name(prompt, completion, row). It is his code, and runs as such."""
+"""A user's reward function: `FILE.py:name`, called as name(prompt, completion, row). It is the user's code and is not sandboxed."""
 
 import importlib.util
 import math
@@ -12,12 +12,14 @@ from onebase.rewards.answer import Reward, RewardInput
 
 
 def function(spec: str) -> Reward:
-    """Raises UserError where there is no such file or function, or it cannot be loaded; and in `scores` where it fails or gives no number."""
+    """The reward by a user's function. Raises UserError for a file or function that does not exist or cannot be loaded; in `scores` where the
+    function fails or returns no number."""
     file, name = spec.rsplit(":", 1)
     path = Path(file)
     if not path.is_file():
         raise UserError(
-            f"reward {spec!r}: there is no file {file}", "give FILE.py:function, FILE.py from where you are"
+            f"reward {spec!r}: file {file} does not exist",
+            "give FILE.py:function, with FILE.py relative to this folder",
         )
     call = _loaded(path, name, spec)
 
@@ -28,13 +30,13 @@ def function(spec: str) -> Reward:
 
 
 def _loaded(path: Path, name: str, spec: str) -> Callable[..., Any]:
-    found = importlib.util.spec_from_file_location(path.stem, path)
-    assert found is not None and found.loader is not None
-    module = importlib.util.module_from_spec(found)
+    module_spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert module_spec is not None and module_spec.loader is not None
+    module = importlib.util.module_from_spec(module_spec)
     try:
-        found.loader.exec_module(module)
-    except Exception as e:  # anything may go wrong in a user's file
-        raise UserError(f"reward {spec!r}: {path} cannot be loaded: {_said(e)}", "mend the file") from e
+        module_spec.loader.exec_module(module)
+    except Exception as e:  # a user's file may raise anything
+        raise UserError(f"reward {spec!r}: {path} cannot be loaded: {_message(e)}", "correct the file") from e
     call = getattr(module, name, None)
     if not callable(call):
         there = ", ".join(k for k, v in vars(module).items() if callable(v) and not k.startswith("_"))
@@ -47,28 +49,28 @@ def _loaded(path: Path, name: str, spec: str) -> Callable[..., Any]:
 def _called(call: Callable[..., Any], spec: str, a: RewardInput) -> Any:
     try:
         return call(a.prompt, a.completion, dict(a.row))
-    except Exception as e:  # anything may go wrong in a user's function; nothing of it is swallowed
+    except Exception as e:  # a user's function may raise anything; the error is reported whole
         raise UserError(
-            f"reward {spec!r} failed at {a.where}, completion {_short(a.completion)}: {_said(e)}",
-            "mend the function: it must take every completion that the base may write",
+            f"reward {spec!r} failed at {a.where}, completion {_short(a.completion)}: {_message(e)}",
+            "correct the function: it must accept every completion that the base may generate",
         ) from e
 
 
 def _number(given: Any, spec: str, a: RewardInput) -> float:
-    # numpy and torch have numbers of their own; a text that looks like one is a mistake
+    # Numbers of numpy and torch are accepted; text that looks like a number is a mistake.
     try:
-        found = math.nan if isinstance(given, str) or not hasattr(given, "__float__") else float(given)
+        value = math.nan if isinstance(given, str) or not hasattr(given, "__float__") else float(given)
     except (TypeError, ValueError, OverflowError, RuntimeError):  # several numbers, or one beyond fp64
-        found = math.nan
-    if not math.isfinite(found):
+        value = math.nan
+    if not math.isfinite(value):
         raise UserError(
-            f"reward {spec!r} gave {_cut(repr(given))} at {a.where}, completion {_short(a.completion)}",
-            "let it return a finite number",
+            f"reward {spec!r} returned {_cut(repr(given))} at {a.where}, completion {_short(a.completion)}",
+            "return a finite number",
         )
-    return found
+    return value
 
 
-def _said(e: Exception) -> str:
+def _message(e: Exception) -> str:
     return f"{type(e).__name__}: {e}"
 
 

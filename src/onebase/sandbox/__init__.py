@@ -1,1 +1,1 @@
-"""What others wrote, run where it can do no harm: programs (`programs`, kept in by `jail`) and regular expressions (`matching`)."""
+"""Runs untrusted input safely: programs (`programs`, isolated by `jail`) and regular expressions (`matching`)."""

@@ -1,7 +1,7 @@
-"""A user's regular expression on what a base wrote, within a time limit: some need longer than the world has stood for 40 letters.
+"""Matches a user's regular expression against generated text, within a time limit: some patterns take exponential time on 40 characters.
 
-Python's engine cannot be stopped in a match, not even by a signal, so it runs in a process of its own: this file, run as a program. It
-imports the standard library alone.
+Python's engine cannot be interrupted during a match, not even by a signal, so it runs in a separate process: this file as a program. It
+imports only the standard library.
 """
 
 import faulthandler
@@ -14,33 +14,34 @@ from collections.abc import Sequence
 from pathlib import Path
 
 SECONDS = 2.0
-"""For one text; what is written sensibly takes a millionth of it."""
+"""Time limit for one text; a reasonable pattern takes a millionth of it."""
 
 
 def matches(pattern: str, texts: Sequence[str], seconds: float = SECONDS) -> list[bool | None]:
-    """Does the whole of each text match (`.` is any letter, a new line too)? None, and an end of the list, at the first that needs longer."""
-    asked = json.dumps({"pattern": pattern, "texts": list(texts), "seconds": seconds})
+    """Whether each text matches completely (`.` matches any character, including new lines). At the first text that exceeds the time, the list ends with
+    None."""
+    request = json.dumps({"pattern": pattern, "texts": list(texts), "seconds": seconds})
     done = subprocess.run(
         [sys.executable, "-I", "-S", str(Path(__file__))],
-        input=asked.encode(),
+        input=request.encode(),
         capture_output=True,
         check=False,
     )
-    found: list[bool | None] = [line == b"1" for line in done.stdout.split()]
-    return found if len(found) == len(texts) else [*found, None]
+    results: list[bool | None] = [line == b"1" for line in done.stdout.split()]
+    return results if len(results) == len(texts) else [*results, None]
 
 
 def main() -> None:
-    """The other process. From standard input {"pattern", "texts", "seconds"}; to standard output a line for each text, 1 or 0."""
-    asked = json.load(sys.stdin.buffer)
-    wanted = re.compile(asked["pattern"], re.DOTALL)
+    """The child process. Standard input: {"pattern", "texts", "seconds"}. Standard output: a line for each text, 1 or 0."""
+    request = json.load(sys.stdin.buffer)
+    pattern = re.compile(request["pattern"], re.DOTALL)
     with open(os.devnull, "wb") as nowhere:
-        for text in asked["texts"]:
-            # A watch in a thread of C: it needs no turn of Python's, which a match does not give.
-            faulthandler.dump_traceback_later(asked["seconds"], exit=True, file=nowhere)
-            found = wanted.fullmatch(text) is not None
+        for text in request["texts"]:
+            # A timer in a C thread: it does not need the GIL, which a match does not release.
+            faulthandler.dump_traceback_later(request["seconds"], exit=True, file=nowhere)
+            matched = pattern.fullmatch(text) is not None
             faulthandler.cancel_dump_traceback_later()
-            print(int(found), flush=True)
+            print(int(matched), flush=True)
 
 
 if __name__ == "__main__":

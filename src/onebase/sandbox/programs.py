@@ -1,6 +1,6 @@
-"""Run a program that a base wrote, where it can do no harm, and let tests judge it that it cannot reach (`jail`).
+"""Runs generated programs in a sandbox, with tests that the programs cannot access (`jail`).
 
-What holds, and what does not, is in docs/reinforcement.md.
+docs/reinforcement.md says what it guarantees, and what not.
 """
 
 import contextlib
@@ -25,13 +25,13 @@ log = logging.getLogger(__name__)
 LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64")
 START = "import sys; sys.path.append({!r}); from jail.server import main; sys.path.pop(); main()"
 GRACE = 60.0
-"""Seconds beyond the limit in which a busy machine starts and ends processes."""
-REMEDY = "use Linux 5.13 or later with landlock on x86-64 or arm64, or give a reward function of your own that runs them elsewhere"
+"""Seconds beyond the limit, for starting and ending processes on a busy machine."""
+REMEDY = "use Linux 5.13 or later with landlock on x86-64 or arm64, or give your own reward function that runs them elsewhere"
 
 
 @dataclass(frozen=True)
 class SandboxLimits:
-    """seconds: of CPU. wall: seconds on the clock. memory: bytes of address space."""
+    """Limits of a run. seconds: of CPU. wall: seconds of wall time. memory: bytes of address space."""
 
     seconds: int = 5
     wall: float = 10.0
@@ -40,19 +40,19 @@ class SandboxLimits:
 
 @dataclass(frozen=True)
 class Locks:
-    """What this machine shuts a program in with: landlock's version, and whether it has namespaces of its own."""
+    """The restrictions of this machine: landlock's version, and whether namespaces are available."""
 
     landlock: int
     namespaces: bool
 
     @property
     def weaker(self) -> str:
-        """What is kept in by one lock instead of two, if anything."""
+        """A warning about what only one restriction covers instead of two; empty if there is none."""
         if self.landlock >= SCOPED:
             return ""
         return (
-            f"landlock is of version {self.landlock} here (Linux 6.12 has {SCOPED}): signals and sockets of a program are kept in by the list of "
-            "system calls alone"
+            f"landlock has version {self.landlock} here (Linux 6.12 has {SCOPED}): signals and sockets of a program are restricted only by the list of "
+            "system calls"
         )
 
     def __str__(self) -> str:
@@ -60,7 +60,7 @@ class Locks:
 
 
 class Sandbox:
-    """Runs one program at a time. Its server is started when it is first needed, and ends with it. newest, spaces: use less than this machine has."""
+    """Runs one program at a time. Its server is started on first use, and ends with it. newest, spaces: use fewer restrictions than this machine has."""
 
     def __init__(self, newest: int = 99, spaces: bool = True) -> None:
         self._newest, self._spaces = newest, spaces
@@ -70,20 +70,20 @@ class Sandbox:
         self.locks: Locks | None = None
 
     def passes(self, program: str, tests: str, limits: SandboxLimits = SandboxLimits()) -> bool:
-        """Do the tests come to their end, the names that they do not bind being the program's? Raises UserError where this machine cannot keep a
-        program in, or the sandbox itself fails: that is no judgement."""
+        """Whether the tests pass; names that they do not bind are the program's. Raises UserError if this machine cannot isolate a program, or the sandbox
+        itself fails: that is not a verdict."""
         with self._lock:
-            said = self._asked(program, tests, limits)
-        if said.startswith("!"):
-            raise _cannot(said[1:])
-        verdict, version, spaces = said.split()
+            answer = self._ask(program, tests, limits)
+        if answer.startswith("!"):
+            raise _cannot(answer[1:])
+        verdict, version, spaces = answer.split()
         self.locks = Locks(int(version), spaces == "1")
         return verdict == "right"
 
-    def _asked(self, program: str, tests: str, limits: SandboxLimits) -> str:
-        for _ in range(2):  # a server that was ended from outside is started once more
+    def _ask(self, program: str, tests: str, limits: SandboxLimits) -> str:
+        for _ in range(2):  # a server that was killed from outside is restarted once
             server = self._started()
-            # Letters that are no text (half a pair of UTF-16) cannot be sent, nor be a program
+            # Lone surrogates cannot be sent, nor be part of a program.
             parts = [text.encode(errors="replace") for text in (program, tests)]
             head = HEAD.pack(
                 *(limits.seconds, limits.wall, limits.memory, self._newest, self._spaces), *map(len, parts)
@@ -93,15 +93,15 @@ class Sandbox:
                 server.stdin.write(head + b"".join(parts))
                 server.stdin.flush()
                 if select.select([server.stdout], [], [], limits.wall + GRACE)[0]:
-                    said = server.stdout.readline().decode()
-                    if said.startswith("!"):
+                    line = server.stdout.readline().decode()
+                    if line.startswith("!"):
                         self._end()
-                    if said.endswith("\n"):
-                        return said.strip()
+                    if line.endswith("\n"):
+                        return line.strip()
             self._end()
         raise UserError(
-            "the sandbox does not answer: its process was ended twice, or hangs",
-            "look whether the machine has memory and processes left",
+            "the sandbox does not respond: its process was killed twice, or hangs",
+            "check that the machine has free memory and processes",
         )
 
     def _started(self) -> "subprocess.Popen[bytes]":
@@ -136,21 +136,21 @@ class Sandbox:
 
 
 def runs(program: str, limits: SandboxLimits = SandboxLimits()) -> bool:
-    """Does a Python program come to its end within the limits, without an error and without leaving early? By its own word."""
+    """Whether a Python program finishes within the limits, without an error and without an early exit. The program itself reports this."""
     return Sandbox().passes(program, "", limits)
 
 
 def check_sandbox(sandbox: Sandbox | None = None) -> None:
-    """Raise UserError where this machine cannot keep a program in. Says in a notice what is weaker here."""
+    """Raise UserError if this machine cannot isolate a program. Logs a warning if a restriction is weaker here."""
     sandbox = sandbox or Sandbox()
     if not sandbox.passes("import math\ndef f():\n    return math.floor(2.5)", "assert f() == 2"):
-        raise _cannot("Python does not start alone")
+        raise _cannot("Python does not start with only its standard library")
     if sandbox.locks is not None and sandbox.locks.weaker:
         log.warning(sandbox.locks.weaker)
 
 
 def _cannot(why: str) -> UserError:
-    return UserError(f"programs cannot be shut in on this machine: {why}", REMEDY)
+    return UserError(f"programs cannot be sandboxed on this machine: {why}", REMEDY)
 
 
 def _ended(server: "subprocess.Popen[bytes]") -> None:

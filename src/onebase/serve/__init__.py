@@ -1,4 +1,4 @@
-"""The server. Its libraries are an extra, so they are imported when it is used."""
+"""The HTTP server. Its libraries are an extra, so they are imported on use."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -22,7 +22,7 @@ def create_app(
     adapters: "Mapping[str, AdapterRouting | None] | None" = None,
     tasks: "Mapping[str, TaskModel] | None" = None,
 ) -> "Starlette":
-    """The ASGI app of `serve.app.create_app`. Raises UserError when the extra `serve` is not installed."""
+    """Create the ASGI app (`serve.app.create_app`). Raises UserError when the extra `serve` is not installed."""
     _need()
     from onebase.serve.app import create_app as make
 
@@ -30,7 +30,7 @@ def create_app(
 
 
 def serve(app: "ASGIApp", host: str = "127.0.0.1", port: int = 8000) -> None:
-    """Run an app, as `serve.run.serve`. Raises UserError when the extra `serve` is not installed."""
+    """Run an app (`serve.run.serve`). Raises UserError when the extra `serve` is not installed."""
     _need()
     from onebase.serve.run import serve as run
 
@@ -48,7 +48,7 @@ def serve_base(
     dtype: str = "fp32",
     log: Callable[[str], None] = print,
 ) -> None:
-    """`onebase serve`: a base and its adapters (`NAME=DIR`), each under a name, until stopped. Raises UserError."""
+    """`onebase serve`: serve a base and adapters (`NAME=DIR`), each as a named model, until stopped. Raises UserError."""
     _need()
     from onebase.methods.bound import Bound
     from onebase.opening.find import named_adapters

@@ -1,4 +1,4 @@
-"""Adapters for the server, each under a name: put on the base, and what each of them answers."""
+"""Attaches named adapters to the base of the server, and builds the app that serves them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -23,33 +23,33 @@ if TYPE_CHECKING:  # serving is an extra
 
 
 def attach_all(base: Bound, adapters: Mapping[str, Path | Sequence[Path]]) -> dict[str, Attached]:
-    """Put adapters, or stacks of them, on a base for serving. Raises UserError for one that replaces weights, and so cannot share the base."""
-    found = {}
+    """Attach adapters, or stacks of them, to a base for serving. Raises UserError for one that replaces weights: it cannot share the base."""
+    by_name = {}
     for name, paths in adapters.items():
         each = [paths] if isinstance(paths, Path) else paths
-        found[name] = stacked(base.loaded, [read_adapter(base.loaded, p) for p in each], name)
-    for name, attached in found.items():
+        by_name[name] = stacked(base.loaded, [read_adapter(base.loaded, p) for p in each], name)
+    for name, attached in by_name.items():
         task = TASKS.get(attached.task)
         if task is None or not (task.answer or task.writes is not never):
             raise UserError(
-                f"adapter {name!r} is for task {attached.task}, which the server has no answer for",
-                f"tasks that it answers: {', '.join(t.name for t in TASKS.values() if t.answer)}, and those that write",
+                f"adapter {name!r} is for task {attached.task}, which the server does not support",
+                f"supported: {', '.join(t.name for t in TASKS.values() if t.answer)}, and tasks that generate text",
             )
         if any(METHODS[a.method].replaces for a in attached.stack):
             raise UserError(
                 f"adapter {name!r} replaces the base's weights (method full), so it cannot share the base with others",
                 "serve it alone: onebase.load(base).with_adapter(dir).merged().save(out), then onebase serve out",
             )
-    return found
+    return by_name
 
 
 def prompting(attached: Attached) -> "Saved":
-    """A function from a text or messages, and variables, to what is read in their place."""
+    """A function that applies the saved prompt: from a text or messages, and variables, to the input of the model."""
     return lambda given, variables: prompted(attached, given, variables).read
 
 
 def task_model(base: LoadedBase, on: Attached) -> TaskModel:
-    """What an adapter answers with at its task's path."""
+    """The model of an adapter, served at the path of its task."""
     task, bound = TASKS[on.task], Bound(base, on)
 
     def answer(given: list[Any]) -> list[dict[str, Any]]:
@@ -61,19 +61,19 @@ def task_model(base: LoadedBase, on: Attached) -> TaskModel:
 def app_of(
     base: Bound, shown: str, attached: Mapping[str, Attached], log: Callable[[str], None] = print
 ) -> "Starlette":
-    """The app that serves a base under a name, and adapters under theirs. Raises UserError for a name that stands for two things."""
+    """The app that serves a base as model `shown`, and adapters under their names. Raises UserError for duplicate names."""
     from onebase.serve.app import create_app
 
     if shown in attached:
         raise UserError(
-            f"two models are called {shown!r}", "give the adapter another NAME in NAME=DIR, or say --name"
+            f"two models are called {shown!r}", "give the adapter another NAME in NAME=DIR, or set --name"
         )
-    asked = {n: task_model(base.loaded, a) for n, a in attached.items() if TASKS[a.task].answer}
-    writing = {n: a for n, a in attached.items() if n not in asked}
-    saved = {n: prompting(a) for n, a in writing.items() if a.config.prompt is not None}
+    task_models = {n: task_model(base.loaded, a) for n, a in attached.items() if TASKS[a.task].answer}
+    generating = {n: a for n, a in attached.items() if n not in task_models}
+    saved = {n: prompting(a) for n, a in generating.items() if a.config.prompt is not None}
     if base.own and base.attached is not None and TASKS[base.attached.task].answer:
-        # The head that it came with answers under the base's own name.
-        asked[shown] = task_model(base.loaded, base.attached)
-    paths = "".join(f"; {n} at {model.path}" for n, model in asked.items())
-    log(f"models: {', '.join([shown, *writing])}{paths}")
-    return create_app(base.loaded, shown, {n: a.routing for n, a in writing.items()}, asked, saved)
+        # The head of the base's own checkpoint is served under the base's name.
+        task_models[shown] = task_model(base.loaded, base.attached)
+    paths = "".join(f"; {n} at {model.path}" for n, model in task_models.items())
+    log(f"models: {', '.join([shown, *generating])}{paths}")
+    return create_app(base.loaded, shown, {n: a.routing for n, a in generating.items()}, task_models, saved)

@@ -1,4 +1,4 @@
-"""Answers in OpenAI's shapes, whole and in chunks."""
+"""Responses in OpenAI's format, whole and in chunks."""
 
 import time
 import uuid
@@ -18,7 +18,7 @@ _NAMES = {
 
 @dataclass
 class Reply:
-    """One request's answer: names, counts and shapes. `begun` counts the characters shown so far, by choice."""
+    """Builds the response to one request. begun: characters sent so far, by choice."""
 
     kind: Kind
     model: str
@@ -46,35 +46,35 @@ class Reply:
         }
 
     def whole(self, completions: Sequence[Completion], logprobs: bool) -> dict[str, Any]:
-        """The answer to a request that does not stream."""
+        """The response to a request that does not stream."""
         choices = []
         for i, c in enumerate(completions):
-            said: dict[str, Any] = {"message": {"role": "assistant", "content": c.text, "refusal": None}}
+            content: dict[str, Any] = {"message": {"role": "assistant", "content": c.text, "refusal": None}}
             if self.kind == "text":
-                said = {"text": c.text}
+                content = {"text": c.text}
             shown = self._logprobs(c.ids, c.logprobs, c.top, 0) if logprobs else None
-            choices.append({"index": i, **said, "logprobs": shown, "finish_reason": c.finish})
+            choices.append({"index": i, **content, "logprobs": shown, "finish_reason": c.finish})
         return self._frame(False, choices) | {"usage": self.usage()}
 
     def opening(self) -> dict[str, Any]:
-        """The first chunk of a chat: who speaks."""
+        """The first chunk of a chat: the role."""
         delta = {"role": "assistant", "content": ""}
         return self._frame(True, [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": None}])
 
     def chunk(self, piece: Piece, logprobs: bool) -> dict[str, Any]:
-        """What one step added."""
+        """The chunk of one decoding step."""
         at = self.begun.get(piece.row, 0)
         self.begun[piece.row] = at + len(piece.text)
-        said: dict[str, Any] = {"text": piece.text}
+        content: dict[str, Any] = {"text": piece.text}
         if self.kind == "chat":
-            said = {"delta": {"content": piece.text} if piece.text else {}}
+            content = {"delta": {"content": piece.text} if piece.text else {}}
         shown = self._logprobs(piece.ids, piece.logprobs, piece.top, at) if logprobs and piece.ids else None
         return self._frame(
-            True, [{"index": piece.row, **said, "logprobs": shown, "finish_reason": piece.finish}]
+            True, [{"index": piece.row, **content, "logprobs": shown, "finish_reason": piece.finish}]
         )
 
     def closing(self) -> dict[str, Any]:
-        """The chunk with the counts, when asked for."""
+        """The chunk with the usage counts, if requested."""
         return self._frame(True, []) | {"usage": self.usage()}
 
     def _name(self, id: int) -> str:
@@ -104,7 +104,7 @@ class Reply:
     def _best(self, top: Top) -> dict[str, float]:
         best: dict[str, float] = {}
         for i, p in top:
-            best.setdefault(self._name(i), p)  # broken bytes share a name: keep the likeliest
+            best.setdefault(self._name(i), p)  # broken bytes share a name: keep the most likely
         return best
 
     def _token(self, id: int, logprob: float | None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The HTTP API: OpenAI's chat and completions, and a path for every task, over one base and its adapters."""
+"""The HTTP API: OpenAI's chat and completions, and a path per task, for one base and its adapters."""
 
 import re
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -35,7 +35,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 Saved = Callable[[Any, Mapping[str, Any]], Any]
-"""A text or messages, and the request's variables, to what a saved prompt makes of them."""
+"""Applies a saved prompt: (text or messages, variables of the request) to the input of the model."""
 
 
 def create_app(
@@ -47,15 +47,15 @@ def create_app(
 ) -> Starlette:
     """An ASGI app that serves `base` as the model `name`, and each attached adapter as a model of its own name.
 
-    `adapters` write text, `tasks` answer at the paths of their tasks (one may have the base's own name: the head that it came with); `prompts` are the saved ones of adapters, by their names. Raises UserError for
-    a name that is no plain word, or that stands for two things, and for a task whose path is taken.
+    adapters: those that generate text. tasks: those served at the paths of their tasks (the head of the base's own checkpoint has the base's
+    name). prompts: saved prompts, by the names of adapters. Raises UserError for an invalid or duplicate name, and for a task whose path is taken.
     """
     adapters, tasks = dict(adapters or {}), dict(tasks or {})
     names = (name, *adapters, *(n for n in tasks if n != name))
     for known in names:
         if not _NAME.fullmatch(known):
             raise UserError(
-                f"{known!r} cannot be a model's name",
+                f"{known!r} is not a valid model name",
                 "use at most 64 letters, digits, '.', '_' and '-' (--name, or NAME in NAME=DIR)",
             )
         if names.count(known) > 1:
@@ -68,14 +68,14 @@ def create_app(
         Route("/v1/chat/completions", server.chat, methods=["POST"]),
         Route("/v1/completions", server.text, methods=["POST"]),
     ]
-    own = {r.path for r in routes}
+    fixed = {r.path for r in routes}
     for path in dict.fromkeys(
         [*(t.path for t in TASKS.values() if t.answer), *(m.path for m in tasks.values())]
     ):
-        if path in own or not _PATH.fullmatch(path):
+        if path in fixed or not _PATH.fullmatch(path):
             raise UserError(
-                f"a task cannot answer at {path}",
-                "give the Task another `route`: small letters, digits, '_' and '-', not of the server's own",
+                f"a task cannot be served at {path}",
+                "give the Task another `route` of lower-case letters, digits, '_' and '-', which the server does not use itself",
             )
         routes.append(Route(path, server.task, methods=["POST"]))
     handlers: Any = {
@@ -109,7 +109,7 @@ class _Server:
 
     @property
     def worker(self) -> Worker:
-        if self._worker is None:  # an app that is used without its lifespan
+        if self._worker is None:  # an app without its lifespan events
             self._worker = Worker()
         return self._worker
 
@@ -123,8 +123,8 @@ class _Server:
 
     async def health(self, request: Request) -> Response:
         w = self.worker
-        found = {"status": "ok" if w.alive else "stopped", "running": w.running, "waiting": w.waiting}
-        return JSONResponse(found, 200 if w.alive else 503)
+        status = {"status": "ok" if w.alive else "stopped", "running": w.running, "waiting": w.waiting}
+        return JSONResponse(status, 200 if w.alive else 503)
 
     def _card(self, name: str) -> dict[str, Any]:
         about = {"id": name, "object": "model", "created": self.created, "owned_by": "onebase"}
@@ -151,7 +151,7 @@ class _Server:
             other = (
                 self.tasks[name].path if name in self.tasks else "/v1/completions and /v1/chat/completions"
             )
-            raise RequestError(400, f"the model {name!r} answers at {other}", known_here, param="model")
+            raise RequestError(400, f"the model {name!r} is served at {other}", known_here, param="model")
         raise RequestError(
             404,
             f"the model {name[:80]!r} does not exist",
@@ -164,52 +164,52 @@ class _Server:
         return self._find(name, self.speakers, "")
 
     async def task(self, request: Request) -> Response:
-        asked = await read_request(request, TaskRequest)
+        body = await read_request(request, TaskRequest)
         here = {n: m for n, m in self.tasks.items() if m.path == request.url.path}
-        model = self._find(asked.model, here, " here")
-        given = inputs(asked, model)
-        found = await unless_gone(request, self.worker.submit(lambda: iter([model.answer(given)])))
-        if found is None:
-            return Response(status_code=499)  # nobody reads it
-        return JSONResponse(answered(asked, model, self.fingerprint, found))
+        model = self._find(body.model, here, " here")
+        items = inputs(body, model)
+        answers = await unless_gone(request, self.worker.submit(lambda: iter([model.answer(items)])))
+        if answers is None:
+            return Response(status_code=499)  # the client has disconnected
+        return JSONResponse(answered(body, model, self.fingerprint, answers))
 
     async def chat(self, request: Request) -> Response:
-        asked = await read_request(request, ChatRequest)
-        routing = self._active(asked.model)
-        messages = await self._saved(request, asked, [m.plain() for m in asked.messages])
+        body = await read_request(request, ChatRequest)
+        routing = self._active(body.model)
+        messages = await self._saved(request, body, [m.plain() for m in body.messages])
         if messages is None:
-            return Response(status_code=499)  # nobody reads it
+            return Response(status_code=499)  # the client has disconnected
         try:
             ids = await run_in_threadpool(self.base.codec.chat_ids, messages)
-        except DataError as e:  # the template's errors name its file, which is nobody's business
+        except DataError as e:  # the template's errors name its file: local paths are not sent to clients
             cause = e.cause.replace(f"{self.base.path}/", "")
             raise RequestError(400, cause, e.remedy, param="messages") from None
-        sampling = asked.sampling(self.context)
-        return await self._answer(request, "chat", asked, [ids], sampling, routing)
+        sampling = body.sampling(self.context)
+        return await self._answer(request, "chat", body, [ids], sampling, routing)
 
     async def text(self, request: Request) -> Response:
-        asked = await read_request(request, TextRequest)
-        routing = self._active(asked.model)
-        given = [await self._saved(request, asked, p) for p in asked.prompts()]
-        if None in given:
-            return Response(status_code=499)  # nobody reads it
-        prompts = await run_in_threadpool(lambda: [self._ids(p, asked.suffix) for p in given])
-        return await self._answer(request, "text", asked, prompts, asked.sampling(), routing)
+        body = await read_request(request, TextRequest)
+        routing = self._active(body.model)
+        filled = [await self._saved(request, body, p) for p in body.prompts()]
+        if None in filled:
+            return Response(status_code=499)  # the client has disconnected
+        prompts = await run_in_threadpool(lambda: [self._ids(p, body.suffix) for p in filled])
+        return await self._answer(request, "text", body, prompts, body.sampling(), routing)
 
-    async def _saved(self, request: Request, asked: ChatRequest | TextRequest, given: Any) -> Any:
-        """What the model's saved prompt makes of a text or messages, if it has one; None when the client has left."""
-        work = self.prompts.get(asked.model)
+    async def _saved(self, request: Request, body: ChatRequest | TextRequest, prompt: Any) -> Any:
+        """A text or messages with the model's saved prompt applied, if it has one; None when the client has disconnected."""
+        work = self.prompts.get(body.model)
         if work is None:
-            if asked.variables:
+            if body.variables:
                 raise RequestError(
                     400, "this model has no saved prompt", "leave 'variables' out", param="variables"
                 )
-            return given
-        if isinstance(given, list) and given and isinstance(given[0], int):
-            raise RequestError(400, "a saved prompt is put around a text", "send text", param="prompt")
-        # It may ask the base for vectors: one thread runs the model.
-        variables = asked.variables or {}
-        return await unless_gone(request, self.worker.submit(lambda: iter([work(given, variables)])))
+            return prompt
+        if isinstance(prompt, list) and prompt and isinstance(prompt[0], int):
+            raise RequestError(400, "a saved prompt takes text, not token ids", "send text", param="prompt")
+        # It may need embeddings from the base: only one thread runs the model.
+        variables = body.variables or {}
+        return await unless_gone(request, self.worker.submit(lambda: iter([work(prompt, variables)])))
 
     def _ids(self, prompt: str | list[int], suffix: str | None = None) -> list[int]:
         if suffix and isinstance(prompt, str):
@@ -220,30 +220,29 @@ class _Server:
         self,
         request: Request,
         kind: Kind,
-        asked: ChatRequest | TextRequest,
+        body: ChatRequest | TextRequest,
         prompts: list[list[int]],
         sampling: Sampling,
         routing: AdapterRouting | None,
     ) -> Response:
         check_prompts(self.base, prompts, room=min(1, sampling.max_tokens), routing=routing)
-        if sampling.constraint is not None:  # a form that cannot be followed is said before a stream begins
+        if sampling.constraint is not None:  # an invalid constraint is reported before a stream begins
             await run_in_threadpool(guides, self.base.codec, [sampling.constraint])
-        answer = Reply(kind, asked.model, self.fingerprint, self.base.codec.tokenizer, sum(map(len, prompts)))
+        answer = Reply(kind, body.model, self.fingerprint, self.base.codec.tokenizer, sum(map(len, prompts)))
         logprobs = sampling.logprobs is not None
-        echo = isinstance(asked, TextRequest) and bool(asked.echo)
-        if asked.stream:
+        echo = isinstance(body, TextRequest) and bool(body.echo)
+        if body.stream:
             if echo:
                 raise RequestError(
-                    400, "echo does not stream", "leave out one of 'echo' and 'stream'", param="echo"
+                    400, "'echo' cannot be streamed", "leave out one of 'echo' and 'stream'", param="echo"
                 )
             ticket = self.worker.submit(lambda: stream(self.base, prompts, sampling, routing))
-            body = events(ticket, answer, logprobs, asked.wants_usage)
-            return EventStream(body, ticket)
+            return EventStream(events(ticket, answer, logprobs, body.wants_usage), ticket)
         done = await unless_gone(
             request, self.worker.submit(lambda: self._complete(prompts, sampling, routing, echo))
         )
         if done is None:
-            return Response(status_code=499)  # nobody reads it
+            return Response(status_code=499)  # the client has disconnected
         whole, counts = done
         answer.completion_tokens = counts
         return JSONResponse(answer.whole(whole, logprobs))
@@ -251,31 +250,33 @@ class _Server:
     def _complete(
         self, prompts: list[list[int]], sampling: Sampling, routing: AdapterRouting | None, echo: bool
     ) -> Iterator[tuple[list[Completion], int] | None]:
-        """Whole answers as the last thing yielded; None after every step, so that a cancelled request ends there."""
+        """Yields None after every step, so that a cancelled request ends there, and the whole completions last."""
         parts: list[list[Piece]] = [[] for _ in prompts]
         if sampling.max_tokens:
             for pieces in stream(self.base, prompts, sampling, routing):
                 for piece in pieces:
                     parts[piece.row].append(piece)
                 yield None
-        said = [score(self.base, [p], routing)[0].tolist() if echo else [] for p in prompts]
+        prompt_logprobs = [score(self.base, [p], routing)[0].tolist() if echo else [] for p in prompts]
         out = []
-        for prompt, given, pieces in zip(prompts, said, parts, strict=True):
+        for prompt, scores, pieces in zip(prompts, prompt_logprobs, parts, strict=True):
             c = _joined(pieces)
             if echo:
-                out.append(self._echoed(prompt, given, c, sampling))
+                out.append(self._echoed(prompt, scores, c, sampling))
             else:
                 out.append(c)
         yield out, sum(len(p.ids) for pieces in parts for p in pieces)
 
-    def _echoed(self, prompt: list[int], given: list[float], c: Completion, sampling: Sampling) -> Completion:
-        """The prompt before the answer; its first token, which nothing precedes, has no log-probability."""
+    def _echoed(
+        self, prompt: list[int], scores: list[float], c: Completion, sampling: Sampling
+    ) -> Completion:
+        """The completion with its prompt in front. The first token of the prompt has no log-probability."""
         text = self.base.codec.tokenizer.decode(prompt) + c.text
         ids = (*prompt, *c.ids)
         if sampling.logprobs is None:
             return Completion(text, ids, c.finish)
         tops: tuple[Any, ...] = (*(None for _ in prompt), *c.top) if c.top else ()
-        logprobs: tuple[Any, ...] = (None, *given, *c.logprobs)
+        logprobs: tuple[Any, ...] = (None, *scores, *c.logprobs)
         return Completion(text, ids, c.finish, logprobs, len(prompt), tops)
 
 

@@ -1,4 +1,4 @@
-"""From the worker to the client: whole or as server-sent events, and no work for a client that left."""
+"""Sends results of the worker to the client, whole or as server-sent events, and cancels the work of clients that disconnect."""
 
 import asyncio
 import json
@@ -16,13 +16,13 @@ from onebase.serve.worker import Ticket
 
 
 async def unless_gone(request: Request, ticket: Ticket[Any]) -> Any:
-    """The last thing that the work yields; None, and no more work, when the client leaves first."""
+    """The last item that the work yields. If the client disconnects first, the work is cancelled and the result is None."""
 
     async def last() -> Any:
-        found = None
+        result = None
         async for item in ticket:
-            found = item
-        return found
+            result = item
+        return result
 
     async def gone() -> None:
         while (await request.receive())["type"] != "http.disconnect":
@@ -39,7 +39,7 @@ async def unless_gone(request: Request, ticket: Ticket[Any]) -> Any:
 
 
 class EventStream(StreamingResponse):
-    """Server-sent events; when the response ends, however it ends, so does the work."""
+    """Server-sent events; the work is cancelled when the response ends for any reason."""
 
     def __init__(self, body: AsyncIterator[bytes], ticket: Ticket[Any]) -> None:
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
@@ -56,7 +56,7 @@ class EventStream(StreamingResponse):
 async def events(
     ticket: Ticket[list[Piece]], answer: Reply, logprobs: bool, usage: bool
 ) -> AsyncIterator[bytes]:
-    """The events of one answer."""
+    """The events of one response."""
     try:
         if answer.kind == "chat":
             yield _event(answer.opening())
@@ -68,7 +68,7 @@ async def events(
         if usage:
             yield _event(answer.closing())
         yield b"data: [DONE]\n\n"
-    except Exception as e:  # the status line is gone already: the error is an event
+    except Exception as e:  # the status line was sent already: the error is an event
         yield _event(json.loads(bytes(answer_error(e).body)))
 
 

@@ -1,4 +1,4 @@
-"""Requests read and refused: every error has OpenAI's shape, and none tells of this machine."""
+"""Parses requests and formats errors: every error has OpenAI's format, and none reveals details of this machine."""
 
 import json
 import logging
@@ -15,18 +15,18 @@ from onebase.serve.schema import RequestError, explain
 from onebase.serve.worker import Busy, WorkerStopped
 
 BODY = 2 << 20
-"""Bytes of a request's body at most."""
+"""Largest request body, in bytes."""
 _log = logging.getLogger("onebase.serve")
 R = TypeVar("R", bound=BaseModel)
 
 
 async def read_request(request: Request, shape: type[R]) -> R:
-    """The request's body as `shape`, or the error that says what is wrong with it."""
+    """The request's body as `shape`. Raises RequestError that explains what is wrong with it."""
     body = bytearray()
     async for part in request.stream():
         body += part
         if len(body) > BODY:
-            raise RequestError(413, f"the request is larger than {BODY >> 20} MB", "send less")
+            raise RequestError(413, f"the request is larger than {BODY >> 20} MB", "send a smaller request")
     try:
         data = json.loads(body)
     except (ValueError, RecursionError):
@@ -49,7 +49,7 @@ def _error(
 
 
 def answer_error(e: Exception) -> JSONResponse:
-    """What a client is told of an error; what is not the client's mistake goes to the log only."""
+    """The response to an error. Details of errors that the client did not cause are only logged."""
     if isinstance(e, RequestError):
         return _error(e.status, _line(e), e.code, e.param)
     if isinstance(e, PromptTooLong):
@@ -57,11 +57,11 @@ def answer_error(e: Exception) -> JSONResponse:
     if isinstance(e, UserError):
         return _error(400, _line(e))
     if isinstance(e, Busy):
-        return _error(429, "too many requests wait already; try again later", "overloaded", Retry_After="2")
+        return _error(429, "too many requests are waiting; try again later", "overloaded", Retry_After="2")
     if isinstance(e, WorkerStopped):
         return _error(503, "the server is stopping", "stopping")
     _log.error("a request failed", exc_info=e)
-    return _error(500, "the server failed on this request; its log says more")
+    return _error(500, "internal server error; see the server's log")
 
 
 def _line(e: UserError) -> str:
@@ -74,11 +74,9 @@ async def on_error(request: Request, e: Exception) -> Response:
 
 async def on_http(request: Request, e: Exception) -> Response:
     assert isinstance(e, HTTPException)
-    say = {404: "there is no such path", 405: "this path does not take this method"}.get(
-        e.status_code, e.detail
-    )
-    return _error(e.status_code, f"{say}: {request.method} {request.url.path[:80]}")
+    message = {404: "path not found", 405: "method not allowed"}.get(e.status_code, e.detail)
+    return _error(e.status_code, f"{message}: {request.method} {request.url.path[:80]}")
 
 
 async def on_disconnect(request: Request, e: Exception) -> Response:
-    return Response(status_code=499)  # the client left while it was asking: nobody reads this
+    return Response(status_code=499)  # the client disconnected while sending

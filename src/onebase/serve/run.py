@@ -1,4 +1,4 @@
-"""Run the app by uvicorn: loopback unless told otherwise, a clean end on SIGTERM."""
+"""Runs the app with uvicorn: on loopback by default, with a clean shutdown on SIGTERM."""
 
 import ipaddress
 import signal
@@ -13,11 +13,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from onebase.errors import UserError
 
 DRAIN = 30
-"""Seconds that requests under way have to end after SIGTERM or Ctrl-C."""
+"""Seconds that running requests have to finish after SIGTERM or Ctrl-C."""
 
 
 def serve(app: ASGIApp, host: str = "127.0.0.1", port: int = 8000) -> None:
-    """Serve until SIGTERM or Ctrl-C, then let requests under way end. port 0: any free one; the URL is printed.
+    """Serve until SIGTERM or Ctrl-C, then let running requests finish. port 0: any free port; the URL is printed.
 
     Raises UserError when the address cannot be bound.
     """
@@ -35,12 +35,12 @@ def serve(app: ASGIApp, host: str = "127.0.0.1", port: int = 8000) -> None:
     before = _end_by_signal(server)
     if not local:
         print(
-            f"warning: listening on {shown} without any password: whoever reaches it can use the models\n"
+            f"warning: listening on {shown} without authentication: anyone who can reach it can use the models\n"
             "  put a proxy with authentication in front, or leave out --host",
             file=sys.stderr,
         )
     print(
-        f"Serving on http://{shown}:{sock.getsockname()[1]}/v1 (Ctrl-C ends it)", file=sys.stderr, flush=True
+        f"Serving on http://{shown}:{sock.getsockname()[1]}/v1 (Ctrl-C to stop)", file=sys.stderr, flush=True
     )
     try:
         server.run(sockets=[sock])
@@ -51,9 +51,9 @@ def serve(app: ASGIApp, host: str = "127.0.0.1", port: int = 8000) -> None:
 
 
 def _end_by_signal(server: uvicorn.Server) -> dict[int, Any]:
-    """End the server by SIGTERM and SIGINT before uvicorn listens for them too; returns the handlers that were set.
+    """Stop the server on SIGTERM and SIGINT before uvicorn installs its own handlers; returns the previous handlers.
 
-    uvicorn raises the signal once more when it has ended by it: then this does nothing and `serve` returns.
+    uvicorn raises the signal again after it has stopped: then the handler does nothing and `serve` returns.
     """
     if threading.current_thread() is not threading.main_thread():
         return {}
@@ -76,7 +76,7 @@ def _bind(host: str, port: int) -> socket.socket:
 
 
 def is_loopback(host: str) -> bool:
-    """Does this address reach this machine only?"""
+    """Whether an address is a loopback address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -84,7 +84,7 @@ def is_loopback(host: str) -> bool:
 
 
 class OwnHostOnly:
-    """On loopback, answer only to loopback names: a web page that resolves its own name to 127.0.0.1 is refused."""
+    """On loopback, accept only loopback host names: a web page that resolves its own name to 127.0.0.1 is refused."""
 
     def __init__(self, app: ASGIApp, host: str) -> None:
         self._app, self._host = app, host

@@ -1,4 +1,4 @@
-"""What requests may say: OpenAI's shapes. Fields that ask for what this server cannot do are refused, others are ignored."""
+"""Request schemas in OpenAI's format. Fields for unsupported features are refused, unknown fields are ignored."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -18,9 +18,9 @@ from onebase.engine.sampler import Sampling
 from onebase.errors import UserError
 
 STOPS, STOP_LETTERS, PROMPTS, MESSAGES, TOP, TEXTS = 16, 256, 16, 1024, 20, 256
-"""Limits of a request: stop strings and letters in one, prompts, messages, likeliest tokens shown, inputs of a task."""
+"""Limits of a request: stop strings, characters in one, prompts, messages, top tokens shown, inputs of a task."""
 
-# Fields that would change the answer, with the values that ask for nothing.
+# Unsupported fields that would change the answer, with the neutral values that are accepted.
 _UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
     "n": (None, 1),
     "best_of": (None, 1),
@@ -62,7 +62,7 @@ class NamedSchema(BaseModel):
 
 
 class ResponseFormat(BaseModel):
-    """OpenAI's: free text, any JSON object, or JSON that fits a schema (always: `strict` makes no difference)."""
+    """OpenAI's field: free text, any JSON object, or JSON that matches a schema (always enforced: `strict` is ignored)."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
@@ -72,7 +72,7 @@ class ResponseFormat(BaseModel):
     @model_validator(mode="after")
     def _whole(self) -> "ResponseFormat":
         if (self.type == "json_schema") != (self.json_schema is not None):
-            raise ValueError("give 'json_schema' with the type json_schema, and with no other")
+            raise ValueError("'json_schema' goes with the type json_schema, and only with it")
         return self
 
     @property
@@ -83,7 +83,8 @@ class ResponseFormat(BaseModel):
 
 
 class StructuredOutputs(BaseModel):
-    """What vLLM calls it: one of a schema, a regular expression, a grammar (in Lark's syntax). JSON is compact unless `disable_any_whitespace` is false."""
+    """vLLM's field: one of a JSON schema, a regular expression, a grammar (in Lark's syntax). JSON is compact unless
+    `disable_any_whitespace` is false."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -100,7 +101,7 @@ class StructuredOutputs(BaseModel):
 
 
 class _Request(BaseModel):
-    """What both ways to ask share."""
+    """Fields that chat and text requests share."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
@@ -132,25 +133,25 @@ class _Request(BaseModel):
     def _few_stops(cls, stop: str | list[str] | None) -> str | list[str] | None:
         each = [stop] if isinstance(stop, str) else stop or []
         if len(each) > STOPS or any(not 1 <= len(s) <= STOP_LETTERS for s in each):
-            raise ValueError(f"at most {STOPS} stop strings of 1 to {STOP_LETTERS} letters")
+            raise ValueError(f"at most {STOPS} stop strings of 1 to {STOP_LETTERS} characters")
         return stop
 
     @property
     def constraint(self) -> Constraint | None:
-        """The form that the answer must have. Raises RequestError."""
-        made = []
+        """The constraint on the answer's format. Raises RequestError."""
+        constraints = []
         for field in ("response_format", "structured_outputs"):
-            asked = getattr(self, field)
+            value = getattr(self, field)
             try:
-                found = None if asked is None else asked.constraint
+                constraint = None if value is None else value.constraint
             except UserError as e:
                 raise RequestError(400, e.cause, e.remedy, param=field) from None
-            made += [] if found is None else [found]
-        if len(made) > 1:
+            constraints += [] if constraint is None else [constraint]
+        if len(constraints) > 1:
             raise RequestError(
-                400, "two forms for one answer", "give one of response_format and structured_outputs"
+                400, "two formats for one answer", "give one of response_format and structured_outputs"
             )
-        return made[0] if made else None
+        return constraints[0] if constraints else None
 
     @property
     def wants_usage(self) -> bool:
@@ -183,7 +184,7 @@ class ChatMessage(BaseModel):
     content: str | list[TextPart]
 
     def plain(self) -> dict[str, str]:
-        """What the chat template reads."""
+        """The message as the chat template reads it."""
         text = self.content if isinstance(self.content, str) else "".join(p.text for p in self.content)
         return {"role": self.role, "content": text}
 
@@ -197,7 +198,7 @@ class ChatRequest(_Request):
     top_logprobs: Annotated[StrictInt, Field(ge=0, le=TOP)] | None = None
 
     def sampling(self, context: int) -> Sampling:
-        """Without a limit an answer may fill the context."""
+        """Sampling options; without a limit the answer may fill the context."""
         most = self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
         return self._sampling(
             context if most is None else most, (self.top_logprobs or 0) if self.logprobs else None
@@ -215,7 +216,7 @@ class TextRequest(_Request):
     @model_validator(mode="after")
     def _suffix_alone(self) -> "TextRequest":
         if self.suffix and (self.echo or not self._is_text):
-            raise ValueError("'suffix' goes with a prompt of text, and without 'echo'")
+            raise ValueError("'suffix' needs a text prompt, and no 'echo'")
         return self
 
     @property
@@ -232,7 +233,7 @@ class TextRequest(_Request):
         return prompt
 
     def prompts(self) -> list[str] | list[list[int]]:
-        """The prompts, as texts or as ids."""
+        """The prompts, as texts or as token ids."""
         if isinstance(self.prompt, str):
             return [self.prompt]
         if isinstance(self.prompt[0], int):
@@ -240,21 +241,21 @@ class TextRequest(_Request):
         return self.prompt
 
     def sampling(self) -> Sampling:
-        """Without a limit 16 tokens, as OpenAI does."""
+        """Sampling options; the default limit is 16 tokens, as OpenAI's."""
         return self._sampling(16 if self.max_tokens is None else self.max_tokens, self.logprobs)
 
 
 def explain(error: ValidationError) -> tuple[str, str | None]:
-    """The first thing wrong with a request, in one line, and the field it is in."""
+    """The first problem of a request, in one line, and its field."""
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    # The path of a field that may be of several types also names the type that was tried.
+    # The path of a field with several types also names the type that was tried.
     where = ".".join(str(p) for p in first["loc"] if isinstance(p, int) or (p.isidentifier() and p != "str"))
     text = first["msg"].removeprefix("Value error, ")
     return (f"{where}: {text}" if where else text), (str(first["loc"][0]) if first["loc"] else None)
 
 
 class RequestError(UserError):
-    """A request this server refuses: the HTTP status and OpenAI's `code` and `param`."""
+    """A refused request: the HTTP status, and OpenAI's `code` and `param`."""
 
     def __init__(
         self, status: int, cause: str, remedy: str = "", *, code: str | None = None, param: str | None = None

@@ -1,4 +1,4 @@
-"""What an adapter says of texts or rows, whatever its task: one request and one answer for every task of the table."""
+"""Request and response of the task paths: one schema for every task of the table."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ from onebase.serve.schema import TEXTS, RequestError, Variables
 
 @dataclass(frozen=True)
 class TaskModel:
-    """An adapter that answers at its task's path.
+    """An adapter that is served at its task's path.
 
-    reads: the columns that it is asked by; lists: those of them that hold a list of texts. answer: from texts (rows, unless it reads `text` alone)
-    to the fields of each answer. fingerprint: the adapter's.
+    reads: its input columns. lists: those of them that contain a list of texts. answer: from texts (rows, unless it reads only `text`) to the fields
+    of each answer. fingerprint: the adapter's.
     """
 
     task: str
@@ -26,7 +26,7 @@ class TaskModel:
 
 
 class TaskRequest(BaseModel):
-    """POST to a task's path. input: a text or a row of columns, or several of either; `inputs` checks it by the task's columns."""
+    """POST to a task's path. input: a text or a row of columns, or a list of them; `inputs` checks it against the task's columns."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
@@ -35,25 +35,25 @@ class TaskRequest(BaseModel):
     input: Any
 
 
-def inputs(asked: TaskRequest, model: TaskModel) -> list[Any]:
-    """What the model's `answer` takes. Raises RequestError for a row without the right columns."""
-    several = isinstance(asked.input, list)
-    given = asked.input if several else [asked.input]
-    if not 0 < len(given) <= TEXTS:
-        raise _wrong(f"input has {len(given)} items", f"send 1 to {TEXTS}")
+def inputs(request: TaskRequest, model: TaskModel) -> list[Any]:
+    """The inputs of the model's `answer`. Raises RequestError for a row without the right columns."""
+    several = isinstance(request.input, list)
+    items = request.input if several else [request.input]
+    if not 0 < len(items) <= TEXTS:
+        raise _wrong(f"input has {len(items)} items", f"send 1 to {TEXTS}")
     rows = [
-        _row(item, asked.variables or {}, model, f"input.{i}" if several else "input")
-        for i, item in enumerate(given)
+        _row(item, request.variables or {}, model, f"input.{i}" if several else "input")
+        for i, item in enumerate(items)
     ]
     return [r["text"] for r in rows] if model.reads == ("text",) else rows
 
 
 def _row(item: Any, variables: Mapping[str, Any], model: TaskModel, where: str) -> dict[str, Any]:
-    needs = f"this model is asked by {', '.join(model.reads)}"
+    needs = f"this model reads {', '.join(model.reads)}"
     if not isinstance(item, (str, dict)):
-        raise _wrong(f"{where} is neither a text nor a map of columns", needs)
+        raise _wrong(f"{where} is neither a text nor an object of columns", needs)
     if isinstance(item, str) and "text" not in model.reads:
-        raise _wrong(f"{where} is a text, but {needs}", "send a map with these")
+        raise _wrong(f"{where} is a text, but {needs}", "send an object with these")
     row = {**({"text": item} if isinstance(item, str) else item), **variables}
     if unknown := sorted(row.keys() - set(model.reads)):
         raise _wrong(f"{where} has {unknown[0]!r}, but {needs}", "leave it out")
@@ -70,7 +70,7 @@ def _row(item: Any, variables: Mapping[str, Any], model: TaskModel, where: str) 
 
 
 def _is_text(value: Any) -> bool:
-    """A number stands for itself as text, as in the variables of a saved prompt."""
+    """Numbers count as text, as in the variables of a saved prompt."""
     return isinstance(value, (str, int, float)) and not isinstance(value, bool)
 
 
@@ -79,14 +79,14 @@ def _wrong(cause: str, remedy: str) -> RequestError:
 
 
 def answered(
-    asked: TaskRequest, model: TaskModel, base: str, found: Sequence[Mapping[str, Any]]
+    request: TaskRequest, model: TaskModel, base: str, answers: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """The answer to a request: the fields of each input in their order, and what was asked, by its hashes."""
+    """The response to a request: the answer fields of each input in order, and the hashes of base and adapter."""
     return {
         "object": "list",
-        "model": asked.model,
+        "model": request.model,
         "task": model.task,
-        "data": [{"index": i, **fields} for i, fields in enumerate(found)],
+        "data": [{"index": i, **fields} for i, fields in enumerate(answers)],
         "system_fingerprint": base,
         "adapter_fingerprint": model.fingerprint,
     }

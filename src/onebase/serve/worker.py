@@ -1,4 +1,4 @@
-"""One thread that uses the model, one request after another; the event loop only hands over and receives."""
+"""A single thread that runs the model, one request at a time; the event loop only submits work and receives results."""
 
 import asyncio
 import queue
@@ -9,19 +9,19 @@ from typing import Any, Generic, TypeVar
 T = TypeVar("T")
 
 WAITING = 64
-"""Requests that may wait for their turn; one more is refused."""
+"""Largest number of waiting requests; further ones are refused."""
 
 
 class Busy(Exception):
-    """Too many requests wait already."""
+    """Too many requests are waiting."""
 
 
 class WorkerStopped(Exception):
-    """The worker was closed before this request's end."""
+    """The worker was closed before this request finished."""
 
 
 class Ticket(Generic[T]):
-    """One request's place in the line. Iterate over it for what the work yields; `cancel` when nobody wants it any more."""
+    """One request in the queue. Iterate over it for the items that the work yields; `cancel` it when they are no longer needed."""
 
     def __init__(self, work: Callable[[], Iterator[T]]) -> None:
         self._work = work
@@ -47,12 +47,12 @@ class Ticket(Generic[T]):
             self.cancel()
 
     def refuse(self) -> None:
-        """Tell whoever may still wait that nothing more comes."""
+        """Cancel, and raise WorkerStopped for a consumer that still waits."""
         self.cancel()
         self._send("error", WorkerStopped())
 
     def run(self) -> None:
-        """In the worker's thread: do the work and send what it yields."""
+        """In the worker's thread: do the work and send the items that it yields."""
         try:
             if not self._cancelled.is_set():
                 for item in self._work():
@@ -63,21 +63,21 @@ class Ticket(Generic[T]):
                     self._send("end", None)
                     return
             self.refuse()
-        except Exception as e:  # whatever a request does, it ends that request and never the worker
+        except Exception as e:  # an error ends its request, never the worker
             self._send("error", e)
 
     def _send(self, kind: str, value: object) -> None:
         try:
             self._loop.call_soon_threadsafe(self._out.put_nowait, (kind, value))
-        except RuntimeError:  # the event loop is gone, and with it who asked
+        except RuntimeError:  # the event loop is closed, and with it the consumer
             self._cancelled.set()
 
 
 class Worker:
-    """The line of requests and the thread that serves it."""
+    """The queue of requests and the thread that processes it."""
 
     def __init__(self, waiting: int = WAITING) -> None:
-        self._line: queue.Queue[Ticket[Any] | None] = queue.Queue(waiting)
+        self._queue: queue.Queue[Ticket[Any] | None] = queue.Queue(waiting)
         self._now: Ticket[Any] | None = None
         self._closed = False
         self._thread = threading.Thread(target=self._serve, name="onebase-model", daemon=True)
@@ -94,35 +94,35 @@ class Worker:
 
     @property
     def waiting(self) -> int:
-        return self._line.qsize()
+        return self._queue.qsize()
 
     def submit(self, work: Callable[[], Iterator[T]]) -> Ticket[T]:
-        """Join the line; `work` is called in the worker's thread. Raises Busy when the line is full or closed."""
+        """Add to the queue; `work` is called in the worker's thread. Raises Busy when the queue is full or closed."""
         if not self.alive:
             raise Busy
         ticket = Ticket(work)
         try:
-            self._line.put_nowait(ticket)
+            self._queue.put_nowait(ticket)
         except queue.Full:
             raise Busy from None
         return ticket
 
     def close(self, timeout: float = 5.0) -> None:
-        """End the request under way after its step, drop the others and wait for the thread."""
+        """Cancel the running request after its step, drop the others and wait for the thread."""
         self._closed = True
         if (now := self._now) is not None:
             now.cancel()
         try:
             while True:
-                left = self._line.get_nowait()
+                left = self._queue.get_nowait()
                 if left is not None:
                     left.refuse()
         except queue.Empty:
-            self._line.put(None)
+            self._queue.put(None)
         self._thread.join(timeout)
 
     def _serve(self) -> None:
-        while (ticket := self._line.get()) is not None:
+        while (ticket := self._queue.get()) is not None:
             self._now = ticket
             if self._closed:
                 ticket.cancel()

@@ -1,1 +1,1 @@
-"""What a user wants of a base: one file a task, what learns any of them, and what each answers and is scored by."""
+"""Tasks: one file each, with the shared code that trains, plans, tunes and scores them."""

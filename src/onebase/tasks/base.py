@@ -1,4 +1,4 @@
-"""What a task is: all that differs from one task to another, in one value. The table of them is `table`."""
+"""Defines a task: everything that differs between tasks, as one value. `table` lists them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,13 +20,13 @@ from onebase.tasks.options import AdaptOptions
 from onebase.tasks.reading import RowReader, no_samples
 
 MakeAdapter = Callable[[Adapting], AdapterParts]
-"""Makes the adapter of a job."""
+"""Builds the adapter of a job."""
 
 
 @dataclass(frozen=True)
 class Maker:
-    """How a task's adapters are made by a method that does not learn by steps. columns: those that rows must have by the options of the method, where they are not
-    the task's (rows then have no samples); asks: those of them that a test row is found by."""
+    """Builds a task's adapters by a method that does not train by steps. columns: the required columns, from the method's options, where they
+    differ from the task's (rows then have no samples). asks: the columns among them that identify a test row."""
 
     make: MakeAdapter
     columns: Callable[[Any], tuple[str, ...]] | None = None
@@ -35,8 +35,8 @@ class Maker:
 
 @config
 class JudgeConfig:
-    """How completions are judged: `reward`, `max_tokens`, `stop` and `success` as task reinforce learns by them (`ReinforceConfig`).
-    samples: completions of a prompt at temperature 1, beside the greedy one."""
+    """How completions are judged: `reward`, `max_tokens`, `stop` and `success` as in training by task reinforce (`ReinforceConfig`).
+    samples: completions per prompt at temperature 1, besides the greedy one."""
 
     reward: str = "exact"
     max_tokens: int = 64
@@ -52,8 +52,8 @@ class JudgeConfig:
 
 @dataclass(frozen=True)
 class ScoreRequest:
-    """A base (with or without an adapter), rows to score it on, the seed of the intervals, the longest text that it may write, and
-    the form that it must have. judge: how completions are judged, where they are."""
+    """A request for scores: the base (with or without an adapter), the rows, the seed of the intervals, the limit on generated tokens, and
+    the constraint on the output. judge: how a reward judges completions; None: none does."""
 
     base: Bound
     data: Data
@@ -65,7 +65,7 @@ class ScoreRequest:
 
 @dataclass(frozen=True)
 class Shown:
-    """An answer of an adapter as people read it, in one line, and as fields for programs."""
+    """An answer of an adapter: one line for people, and fields for programs."""
 
     line: str
     fields: dict[str, Any]
@@ -73,7 +73,7 @@ class Shown:
 
 @dataclass(frozen=True)
 class Look:
-    """What columns may hang on: the base, the options, and the rows that can be read (a call reads them)."""
+    """What a task's columns may depend on: the base, the options, and the readable rows (calling `rows` reads them)."""
 
     base: LoadedBase
     options: AdaptOptions
@@ -81,12 +81,12 @@ class Look:
 
 
 def always(options: AdaptOptions) -> bool:
-    """`Task.writes` of what is always learnt by predicting next tokens."""
+    """`Task.writes` of tasks that always train by next-token prediction."""
     return True
 
 
 def never(options: AdaptOptions) -> bool:
-    """`Task.writes` of what never is."""
+    """`Task.writes` of tasks that never do."""
     return False
 
 
@@ -94,17 +94,18 @@ def never(options: AdaptOptions) -> bool:
 class Task:
     """What a user wants of a base.
 
-    columns: those that rows must have, or what says so. lesson: what a method that learns by steps learns. methods: of the methods that do not learn by steps, how they
-    make an adapter, or why they do not. options: the class of what users may say of the task (fields by `methods.method.option`). images: is it also learnt from images, on a base that reads no text, by methods that need none? writes: is it
-    learnt by predicting next tokens, which not every base does? It may hang on the options. opened: rows of what is given, where files may be of text.
-    check: what is wrong with the values of a row. samples: what makes of rows what is learnt, as tokens, once; it says which have none, or one
-    that is longer than the base reads. compared: columns that a test row must have, and by which it is found among the rows (none: it has all of `columns`); by_sample: it
-    is found by what its sample says. predictions: what
-    the base says of rows, beside what is true: what scores are computed from (`evaluation.scores`); constrained, judged: are these answers that may have
-    to have a form, or that a reward may judge?
-    answer: what an adapter says of texts (of a saved prompt: of rows), in their order; reads: the columns of a row that it is asked by, lists: those of them
-    that hold a list of texts; route: where the server answers, below /v1 (the task's name, if nothing is said).
-    tuned_by: trials are compared by the first of these scores that there is; none: it is not tuned. signal: what it learns from, by which the methods' rates differ.
+    columns: the columns that rows must have, or a function that returns them. lesson: what methods that train by steps train on.
+    methods: for other methods, how they build an adapter, or why they do not fit. options: the class of the task's own options (fields
+    by `methods.method.option`). images: can methods that need no text also train the task on images, on a base that reads no text?
+    writes: is the task trained by next-token prediction, which not every base supports? It may depend on the options.
+    opened: reads the given data as rows, where files may hold plain text. check: returns what is wrong with the values of a row.
+    samples: tokenises rows, once; it reports rows without a sample, or with one longer than the base reads. compared: the columns that a
+    test row must have, which identify it among the rows (empty: all of `columns`); by_sample: its tokens identify it instead.
+    predictions: the base's output for rows beside the true values, from which scores are computed (`evaluation.scores`).
+    constrained, takes_judge: may a constraint apply to these outputs, and may a reward judge them? answer: an adapter's outputs for texts
+    (for rows with a saved prompt), in their order. reads: the columns of a row that are its input; lists: those that hold a list of texts.
+    route: the server's path below /v1 (empty: the task's name). tuned_by: trials are compared by the first of these scores that
+    exists; empty: the task is not tuned. signal: what the task is trained on; the methods' learning rates depend on it.
     """
 
     name: str
@@ -131,9 +132,9 @@ class Task:
 
     @property
     def makers(self) -> dict[str, MakeAdapter]:
-        """What makes an adapter, by method."""
-        alone = {name: how.make for name, how in self.methods.items() if isinstance(how, Maker)}
-        return alone | dict.fromkeys(BY_STEPS, by_steps(self.lesson))
+        """The function that builds an adapter, by method."""
+        not_by_steps = {name: how.make for name, how in self.methods.items() if isinstance(how, Maker)}
+        return not_by_steps | dict.fromkeys(BY_STEPS, by_steps(self.lesson))
 
     @property
     def refused(self) -> dict[str, str]:
@@ -141,13 +142,13 @@ class Task:
         return {name: how for name, how in self.methods.items() if isinstance(how, str)}
 
     def maker(self, method: str) -> Maker | None:
-        """How a method makes its adapters, where it does not learn by steps."""
+        """How a method builds its adapters; None for methods that train by steps."""
         how = self.methods.get(method)
         return how if isinstance(how, Maker) else None
 
     @property
     def path(self) -> str:
-        """Where the server answers."""
+        """The server's path for this task."""
         return f"/v1/{self.route or self.name}"
 
     def columns_of(self, look: Look) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What tasks with a head share: a head fitted on the frozen base, and one that learns together with what the method learns."""
+"""Shared code of tasks with a head: fit a head on the frozen base, or train it together with the method's weights."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -26,22 +26,22 @@ from onebase.tasks.job import Adapting, Facts
 from onebase.tasks.ledgers import check_rows
 from onebase.tasks.reading import long_of
 
-LONG = "what is done with texts beyond the limit: refuse, head, tail or middle (what is kept), or windows"
+LONG = "long texts: refuse; keep the head, tail or middle; or read them in windows"
 
 
 @config
 class HeadOptions:
-    """Options of the tasks whose head chooses what it reads."""
+    """Options of tasks whose head chooses its pooling."""
 
     pooling: Chosen = option("auto", "which hidden states a head reads")
 
 
 @config
 class BiasedHeadOptions(HeadOptions):
-    """Options of the tasks whose head may do without a bias."""
+    """Options of tasks whose head may have no bias."""
 
     head_bias: bool = option(
-        True, "whether the head has a bias; decoders' classes of transformers have none", later=True
+        True, "whether the head has a bias (classifiers of decoders in transformers have none)", later=True
     )
 
     def __post_init__(self) -> None:
@@ -53,30 +53,30 @@ class BiasedHeadOptions(HeadOptions):
 
 @config
 class TextOptions(BiasedHeadOptions):
-    """Options of the tasks whose head reads whole texts, long ones too."""
+    """Options of tasks whose head reads whole texts, including long ones."""
 
     long: Long = option("windows", LONG, later=True)
 
 
 def reads(job: Adapting) -> dict[str, Any]:
-    """How a head reads long texts, as fields of its config: as it learnt them."""
+    """How a head reads long texts, as fields of its config: the same as in training."""
     long = long_of(job.options)
     return {} if long == "refuse" else {"long": long, "limit": job.options.max_length}
 
 
 def long_facts(job: Adapting, texts: Sequence[Tokens]) -> Facts:
-    """How many texts are longer than is read at once; it is said too."""
-    found = long_texts(texts)
-    if not str(found):
+    """Count, and log, the texts that are longer than the limit of one read."""
+    long = long_texts(texts)
+    if not str(long):
         return {}
-    job.log(str(found))
-    counts = {k: v for k, v in vars(found).items() if v}
+    job.log(str(long))
+    counts = {k: v for k, v in vars(long).items() if v}
     return {"data.long": (counts, "counted before step 1")}
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A head fitted exactly, and how it goes on from there: `objective` of what is active, for the head under SCRATCH."""
+    """An exactly fitted head, and how to train it further: `objective` builds the loss for a routing and the head named SCRATCH."""
 
     head: Head
     config: HeadConfig
@@ -85,14 +85,14 @@ class Fit:
 
 
 Fitter = Callable[[Sequence[Tokens], AdapterRouting | None], Fit]
-"""Fits a head on texts as the base reads them, behind what an adapter puts before them."""
+"""Fits a head on texts as the base reads them, after an adapter's virtual tokens."""
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A task with a head, ready: what fits the head on texts, and facts of the data (the ledger is told where it is not among them). vectors: where
-    the method learns vectors first, and the head is fitted on them: what they are learnt by. rows: where they are not the texts of the job's rows,
-    each by itself; fields: of the adapter's config."""
+    """A task with a head, ready to train: the fitter of the head, and facts of the data (the ledger runs if it is not among them).
+    vectors: builds the objective that trains vectors first, where the head is fitted on them afterwards. rows: given where they are not the
+    single texts of the job's rows. fields: fields of the adapter's config."""
 
     fit: Fitter
     facts: Facts
@@ -109,55 +109,55 @@ class Prepared:
 
 
 def by_head(job: Adapting, task: Prepared) -> AdapterParts:
-    """The fitted head, and nothing else."""
+    """An adapter of the fitted head alone."""
     _, texts, facts = task.read(job)
     job.reads(lambda: texts)
-    made = task.fit(texts, None)
+    fit = task.fit(texts, None)
     cfg = AdapterConfig(
-        method=job.method, task=job.task, base=bound_to(job.base), head=made.config, **task.fields
+        method=job.method, task=job.task, base=bound_to(job.base), head=fit.config, **task.fields
     )
-    return job.parts(cfg, tensors(made.head), facts | made.facts)
+    return job.parts(cfg, tensors(fit.head), facts | fit.facts)
 
 
 def tensors(head: Head) -> dict[str, Tensor]:
-    """A head alone as an adapter has it."""
+    """A head as the tensors of an adapter."""
     return {"head.weight": head.weight_CP.detach(), "head.bias": head.bias_C.detach()}
 
 
 def lesson(job: Adapting, task: Prepared) -> Lesson:
-    """The head and what the method learns, together, from the fitted head on."""
+    """Train the head and the method's weights together, starting from the fitted head."""
     o, base = job.options, job.base
     rows, texts, facts = task.read(job)
 
-    def steps(found: Learner, stack: ExitStack) -> Steps:
-        found.reads_only(texts)
-        # Not the context: it decides how many rows make a micro-batch.
-        longest = max(2, *(len(row) * (found.before + max(map(len, row))) for row in rows))
-        # A text alone in a step has nothing to be drawn to.
+    def steps(learner: Learner, stack: ExitStack) -> Steps:
+        learner.reads_only(texts)
+        # Not the context: the size of a micro-batch depends on it.
+        longest = max(2, *(len(row) * (learner.before + max(map(len, row))) for row in rows))
+        # A single text in a step has no other text to be drawn to.
         least = 1 if task.vectors is None else 2
         alike = task.rows is not None
         plan = ExampleOrder(rows, min(o.batch_size, len(rows)), o.seed, o.epochs, least, alike)
 
         def fitted(routing: AdapterRouting | None) -> Fit:
-            made = task.fit(texts, routing)
-            base.model.heads[SCRATCH] = made.head.to(base.model.device)
-            return made
+            fit = task.fit(texts, routing)
+            base.model.heads[SCRATCH] = fit.head.to(base.model.device)
+            return fit
 
         def after() -> tuple[Facts, Fields]:
-            with forgetting(base):  # method full changed the weights by which texts were read
-                made = fitted(found.routing)
-            return made.facts, {"head": made.config}
+            with forgetting(base):  # method full changed the weights that read the texts
+                fit = fitted(learner.routing)
+            return fit.facts, {"head": fit.config}
 
         if task.vectors is not None:
-            return Steps(task.vectors(texts, found.routing), plan, longest, after=after)
-        made = fitted(found.routing if found.before else None)
+            return Steps(task.vectors(texts, learner.routing), plan, longest, after=after)
+        fit = fitted(learner.routing if learner.before else None)
         return Steps(
-            made.objective(found.routing),
+            fit.objective(learner.routing),
             plan,
             longest,
             params=[p for p in base.model.heads[SCRATCH].parameters() if p.requires_grad],
-            facts=made.facts,
-            fields={"head": made.config},
+            facts=fit.facts,
+            fields={"head": fit.config},
         )
 
     return Lesson(facts, "labels", steps, fields=task.fields)
@@ -165,14 +165,14 @@ def lesson(job: Adapting, task: Prepared) -> Lesson:
 
 @contextmanager
 def forgetting(base: LoadedBase) -> Iterator[None]:
-    """Inside, the base remembers no text: what it said before it learnt would be taken for what it says."""
-    kept, base.memory = base.memory, None
+    """Switch the base's cache of texts off inside the block: features cached before training would be stale."""
+    memory, base.memory = base.memory, None
     try:
         yield
     finally:
-        base.memory = kept
+        base.memory = memory
 
 
 def wide_features(job: Adapting, texts: Sequence[Tokens], routing: AdapterRouting | None) -> Tensor:
-    """Pooled states [N, P] of which every pooling that the options allow can be had."""
+    """Pooled states [N, P] from which every pooling that the options allow can be taken."""
     return features(job.base, texts, pooled_as(job.options.of_task.pooling), routing)

@@ -1,4 +1,7 @@
-"""Method prompt: a template, answers and examples are the adapter; nothing is learnt. Where answers are compared, texts calibrate them. E examples, C answers."""
+"""Method prompt: a template, answers and examples are the adapter; nothing is trained. Compared answers are calibrated on texts.
+
+E examples, C answers, N texts.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -25,20 +28,20 @@ from onebase.tasks.prompts import Example, PromptForm, Row
 from onebase.tasks.reading import long_of
 
 CONTENT_FREE = ("N/A", "[MASK]", "")
-"""Texts that say nothing (2102.09690, section 5); the last is left out where a base makes no token of it."""
+"""Content-free texts (2102.09690, section 5); the last is left out where the tokenizer makes no token of it."""
 COUNTED = 100
-"""Rows at most on whose questions it is counted which examples the context has no room for."""
+"""Rows, at most, on whose questions dropped examples are counted."""
 ENDS = 2
-"""Tokens that are left free beside those of the longest answer known: its end, and one more."""
+"""Tokens reserved besides those of the longest known answer: its end, and one more."""
 
 
 def maker(form: PromptForm) -> Maker:
-    """How a task whose prompts have this form makes its adapters."""
+    """How a task whose prompts have this form builds its adapters."""
     return Maker(lambda job: by_prompt(job, form), form.columns, form.asks)
 
 
 def by_prompt(job: Adapting, form: PromptForm) -> AdapterParts:
-    """The template, the answers and the examples as an adapter. Raises UserError for what does not fit together, DataError for rows."""
+    """The template, the answers and the examples as an adapter. Raises UserError for options that do not fit together, DataError for rows."""
     cfg, rows, base = _with_examples(job, form), job.rows, job.base
     facts: Facts = {"data.rows": (0, "counted: a prompt learns from no labels")}
     if rows:
@@ -73,8 +76,8 @@ def _own(job: Adapting) -> PromptOptions:
 
 
 def _read(job: Adapting, form: PromptForm, cfg: PromptConfig, calibrates: Sequence[Row]) -> list[Tokens]:
-    """What would be read, for a plan: the questions by themselves where they get vectors, and what calibrates, with the first
-    examples in the place of those that would be chosen, once for each answer that has to be read behind it."""
+    """The texts that would be read, for a plan: the questions alone where they get vectors, and the calibration texts. These have the first
+    examples in place of those that would be chosen, once for each answer that must be read after them."""
     similar = cfg.examples and cfg.shots.select == "similar"
     out = text_tokens(job.base, [form.question(cfg, r) for r in job.rows], None) if similar else []
     if calibrates:
@@ -88,11 +91,11 @@ def _read(job: Adapting, form: PromptForm, cfg: PromptConfig, calibrates: Sequen
 
 
 def _shots_facts(prompter: Prompter, rows: Rows, form: PromptForm) -> Facts:
-    """How many examples there are, and how many of those chosen the context has no room for, where the rows given are the questions."""
+    """The number of examples, and of chosen ones that do not fit in the context, with the given rows as questions."""
     cfg, some = prompter.cfg, rows[:COUNTED]
     if form.chat:
         values = dict.fromkeys(cfg.variables, "x")
-        # Without the answer at the end, which every example has.
+        # Without the final answer, which every example has.
         read = [prompter.talk(row["messages"][:-1], values) for row in some]
     else:
         read = prompter.texts([form.values(cfg, r) for r in some])
@@ -106,7 +109,7 @@ def _shots_facts(prompter: Prompter, rows: Rows, form: PromptForm) -> Facts:
 
 
 def _with_examples(job: Adapting, form: PromptForm) -> PromptConfig:
-    """The prompt before it is calibrated. Raises UserError for options that do not go together, DataError for rows."""
+    """The prompt before calibration. Raises UserError for options that do not fit together, DataError for rows."""
     o, rows = _own(job), job.rows
     _check(job, form)
     template = o.prompt
@@ -116,9 +119,9 @@ def _with_examples(job: Adapting, form: PromptForm) -> PromptConfig:
     long: Long = long_of(job.options) if form.compares else "refuse"
     cfg = PromptConfig(template=template, answers=answers, mean=o.compare.mean, shots=o.shots, long=long)
     if form.compares and not cfg.variables:
-        raise UserError(f"prompt {o.prompt!r} does not say where the text goes", "write {text} in it")
+        raise UserError(f"prompt {o.prompt!r} has no variable for the text", "write {text} in it")
     if form.chat and template and not o.shots.n:
-        # Render it once: a template that takes no system message says so now.
+        # Render it once: a chat template that accepts no system message fails now.
         shown = Prompter(job.base, cfg).talk(
             [{"role": "user", "content": "x"}], dict.fromkeys(cfg.variables, "x")
         )
@@ -127,44 +130,43 @@ def _with_examples(job: Adapting, form: PromptForm) -> PromptConfig:
         return cfg
     if len(rows) < o.shots.n:
         raise DataError(
-            f"{o.shots.n} examples are wanted, {len(rows)} rows were given",
-            "give --data FILE with at least as many, or fewer: -o shots.n=N",
+            f"shots.n asks for {o.shots.n} examples, the data has {len(rows)} rows",
+            "give --data FILE with at least as many rows, or lower -o shots.n=N",
         )
     stored = [rows[i] for i in _picked(rows, o.shots, job.options.seed)]
-    example, room = form.examples(job.base, cfg)
+    example, answer_size = form.examples(job.base, cfg)
     examples = _each(stored if len(stored) < len(rows) else rows, example)
-    return replace(cfg, examples=tuple(examples), room=max(map(room, examples)) + ENDS)
+    return replace(cfg, examples=tuple(examples), room=max(map(answer_size, examples)) + ENDS)
 
 
 def _check(job: Adapting, form: PromptForm) -> None:
-    """Raises UserError for options that do not go with the form."""
+    """Raises UserError for options that do not fit the form."""
     o = _own(job)
     if form.compares:
         if not o.answers or len(o.answers) < 2:
             raise UserError(
-                "the prompt method needs `answers`", 'give for example answers={"yes": " yes", "no": " no"}'
+                "method prompt needs `answers`", 'for example answers={"yes": " yes", "no": " no"}'
             )
         if o.compare.calibration == "batch" and not job.rows:
             raise UserError(
-                "nothing to calibrate on", "give texts (--data FILE), or -o compare.calibration=content_free"
+                "there are no texts to calibrate on",
+                "give texts (--data FILE), or set -o compare.calibration=content_free",
             )
     elif o.answers:
-        raise UserError(f"task {job.task} compares no answers", "leave `answers` out, or use task classify")
+        raise UserError(f"task {job.task} compares no answers", "remove `answers`, or use task classify")
     if not form.chat and not isinstance(o.prompt, str):
         raise UserError("a prompt of messages is for task chat", "give a text with {text} in it")
     if not form.compares:
         if o.shots.select == "balanced":
-            raise UserError("rows without labels cannot be balanced", "give shots.select=random")
+            raise UserError("shots.select=balanced needs rows with labels", "use shots.select=random")
         if o.prompt == "{text}" and not o.shots.n:
             raise UserError("there is nothing to save", "give a prompt, or examples: -o shots.n=4 and data")
         if not o.shots.n and job.rows:
-            raise UserError(
-                "a prompt without examples takes nothing from data", "give -o shots.n=4, or no data"
-            )
+            raise UserError("a prompt without examples uses no data", "set -o shots.n=4, or give no data")
 
 
 def _picked(rows: Sequence[Row], shots: ShotsConfig, seed: int) -> list[int]:
-    """Numbers of the rows that are stored: all where each question has its own examples."""
+    """Numbers of the rows to store: all of them where each question selects its own examples."""
     every = list(range(len(rows)))
     if shots.select == "similar":
         return every
@@ -173,7 +175,7 @@ def _picked(rows: Sequence[Row], shots: ShotsConfig, seed: int) -> list[int]:
     every = Draws(seed, "shots").shuffled(every)
     if shots.select == "random":
         return every[: shots.n]
-    # The first of each label, then the second of each: labels differ by one at most while all have rows.
+    # The first of each label, then the second of each: counts of labels differ by one at most while all have rows.
     seen: dict[str, int] = {}
     turn = []
     for i in every:
@@ -212,8 +214,8 @@ def _calibrated(prompter: Prompter, how: str, rows: Sequence[Mapping[str, str]])
     if how == "none":
         return cfg
     logp_NC = scores_of(prompter.base, cfg, [p.read for p in prompter.texts(prompter.windows(rows)[0])])
-    # The paper on batch calibration takes the mean of log-probabilities, that on content-free texts of probabilities.
-    # In fp64, and never as probabilities: that of a long answer is below what a number holds.
+    # The paper on batch calibration averages log-probabilities, the one on content-free texts probabilities.
+    # In fp64, and never as probabilities: that of a long answer underflows.
     logp_NC = logp_NC.double()
     bias_C = logp_NC.mean(0) if how == "batch" else logp_NC.logsumexp(0) - math.log(len(logp_NC))
     return replace(cfg, bias=dict(zip(cfg.answers, bias_C.tolist(), strict=True)))

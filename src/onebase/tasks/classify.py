@@ -1,5 +1,5 @@
-"""Task classify: by a head fitted exactly, by a head and what the method learns, together, or by vectors that the method learns first. Rows
-with `labels` in the place of `label` are for `many`."""
+"""Task classify: a head fitted exactly, a head trained with the method's weights, or a head fitted on vectors trained first. Rows with
+the column `labels` instead of `label` are multilabel."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +18,7 @@ from onebase.data.labelled import Make, Records
 from onebase.data.lines import Problem
 from onebase.engine import image_features as images
 from onebase.engine.answers import classes_of, labels
-from onebase.engine.features import pair_tokens, pooling_of, vector_of, views
+from onebase.engine.features import pair_tokens, pooling_of, suits_vector, vector_of, views
 from onebase.engine.labels import Label, labelled
 from onebase.engine.prompter import Given
 from onebase.engine.prompting import columns, inputs
@@ -51,7 +51,7 @@ from onebase.tasks.rows import reader_on
 class ClassifyOptions(TextOptions):
     """Options of task classify."""
 
-    contrast: ContrastConfig = option(ContrastConfig(), "whether vectors are learnt first")
+    contrast: ContrastConfig = option(ContrastConfig(), "whether vectors are trained first")
 
 
 def _own(job: Adapting) -> ClassifyOptions:
@@ -60,7 +60,7 @@ def _own(job: Adapting) -> ClassifyOptions:
 
 
 def by_head(job: Adapting) -> AdapterParts:
-    """Logistic regression on what a head reads of texts, or of images."""
+    """Logistic regression on features of texts, or of images."""
     if not images.sees_images(job.base, job.rows):
         return heads.by_head(job, _prepared(job))
     _one_label(job.rows)
@@ -68,8 +68,8 @@ def by_head(job: Adapting) -> AdapterParts:
 
 
 def lesson(job: Adapting) -> Lesson:
-    """A head and what the method learns, together; the head starts from the exact fit on the frozen base (behind what the method puts
-    before the text). With `contrast.first` the method learns vectors, and the head is fitted on them afterwards."""
+    """Train a head and the method's weights together. The head starts from the exact fit on the frozen base (after the method's virtual
+    tokens). With `contrast.first` the method trains vectors, and the head is fitted on them afterwards."""
     if images.sees_images(job.base, job.rows):
         _one_label(job.rows)
         return pictures.lesson(job)
@@ -78,7 +78,9 @@ def lesson(job: Adapting) -> Lesson:
 
 def _one_label(given: Rows) -> None:
     if is_multilabel(given):
-        raise UserError("images with many labels each", "give one label an image: the column `label`")
+        raise UserError(
+            "images cannot have several labels", "give one label per image, in the column `label`"
+        )
 
 
 def _prepared(job: Adapting) -> Prepared:
@@ -86,8 +88,8 @@ def _prepared(job: Adapting) -> Prepared:
         return prepare(job)
     if _own(job).contrast.first:
         raise UserError(
-            "contrast draws texts of one label together, and these rows have many labels each",
-            "leave contrast.first out, or give one label a text",
+            "contrast.first draws texts of one label together, and these rows are multilabel",
+            "remove contrast.first, or give one label per text",
         )
     return _prepare_multilabel(job)
 
@@ -101,17 +103,18 @@ def prepare(job: Adapting) -> Prepared:
     contrast = own.contrast
     if contrast.first and len(labels) == len(rows):
         raise DataError(
-            "no label has two texts, and contrast draws texts of one label together",
-            "give more rows, or leave contrast.first out",
+            "contrast.first draws texts of one label together, and no label has two texts",
+            "give more rows, or remove contrast.first",
         )
-    # What was learnt for the vector is read of the vector.
+    # Contrastive training shapes the vector, so the head reads the vector.
     pooling = "vector" if contrast.first and own.pooling == "auto" else own.pooling
     reads = candidates(pooling, base.embedding is not None)
     job.head = head_size(job, len(rows), len(labels), list(Counter(numbers).values()))
 
     def fit(texts: Sequence[Tokens], routing: AdapterRouting | None) -> Fit:
         x_by = views(base, texts, reads, routing)
-        fitted, read = fit_views(x_by, torch.tensor(numbers), len(labels), o.seed, own.head_bias)
+        y_N, prefer = torch.tensor(numbers), suits_vector(base, texts)
+        fitted, read = fit_views(x_by, y_N, len(labels), o.seed, own.head_bias, prefer)
         targets = {t.id: c for t, c in zip(texts, numbers, strict=True)}
         return Fit(
             fitted.head,
@@ -129,7 +132,7 @@ def prepare(job: Adapting) -> Prepared:
 
 
 def is_multilabel(rows: Sequence[Mapping[str, Any]]) -> bool:
-    """Have the rows a column `labels`, and none `label`?"""
+    """Do the rows have a column `labels`, and no `label`?"""
     return any("labels" in r for r in rows) and not any("label" in r for r in rows)
 
 
@@ -138,7 +141,7 @@ def labels_problem(row: Mapping[str, Any]) -> tuple[str, str] | None:
     given = row["labels"]
     if isinstance(given, (list, tuple)) and all(isinstance(x, str) and x.strip() for x in given):
         return None
-    return f"'labels' is {given!r}, a list of texts is expected", 'for example ["red", "round"]'
+    return f"'labels' is {given!r}, expected a list of texts", 'for example ["red", "round"]'
 
 
 def _prepare_multilabel(job: Adapting) -> Prepared:
@@ -148,7 +151,7 @@ def _prepare_multilabel(job: Adapting) -> Prepared:
     for label, n in Counter(x for given in has for x in given).items():
         if n == len(rows):
             raise DataError(
-                f"all {len(rows)} rows have the label {label!r}", "give rows without it too, or leave it out"
+                f"all {len(rows)} rows have the label {label!r}", "add rows without it, or remove it"
             )
     number = {label: i for i, label in enumerate(labels)}
     numbers = [tuple(sorted(number[x] for x in given)) for given in has]
@@ -187,7 +190,7 @@ def _samples(reader: RowReader) -> Make:
 
 
 def predictions(request: ScoreRequest) -> Labels | LabelSets:
-    """The labels of each row, the true ones and those found, with their probabilities."""
+    """The true and the predicted labels of each row, with their probabilities."""
     base, data = request.base, request.data
     attached = base.attached
     head = attached.config.head if attached else None
@@ -206,9 +209,7 @@ def predictions(request: ScoreRequest) -> Labels | LabelSets:
     else:
         records = Records.of(data)
         if is_multilabel(records.sound):
-            raise UserError(
-                "the rows have many labels each, the adapter gives one", "give the column `label`"
-            )
+            raise UserError("the rows are multilabel, the adapter gives one label", "give the column `label`")
         wanted = (*columns(attached), "label")
         if head is None:
             rows = read_rows(records, wanted)
@@ -221,7 +222,7 @@ def predictions(request: ScoreRequest) -> Labels | LabelSets:
 
 
 def _asked(reader: RowReader, head: HeadConfig) -> Make:
-    """Each text as the base reads a whole one; with its `text_pair` where a row has one and the head reads pairs."""
+    """Each text as the base reads whole texts; with its `text_pair` where a row has one and the head reads pairs."""
     alone = whole_texts(reader)
 
     def made(rows: Sequence[Row]) -> Sequence[Samples | Problem]:
@@ -248,15 +249,15 @@ def _multilabel_predictions(request: ScoreRequest) -> LabelSets:
 
 
 def _read(base: Bound, rows: Rows) -> list[Label]:
-    """The classes of texts that were tokenised when they were read."""
+    """The classes of texts that are already tokenised."""
     on = base.attached
     assert on is not None and on.config.head is not None
     names, logp_NL = classes_of(on, rows.texts)
-    return labelled(names, logp_NL.exp(), many=on.config.head.gives == "many")
+    return labelled(names, logp_NL.exp(), multilabel=on.config.head.gives == "many")
 
 
 def _tables(truth: Sequence[Iterable[str]], found: Sequence[Label]) -> tuple[Array, Array]:
-    """Which labels each row has, 1/0, and the probability of each, both [N, L]. Raises DataError for a label unknown to the adapter."""
+    """The labels of each row as 1/0, and the probability of each, both [N, L]. Raises DataError for a label that the adapter does not have."""
     at = {label: i for i, label in enumerate(found[0].scores)}
     y_NL = np.zeros((len(found), len(at)))
     for n, own in enumerate(truth):
@@ -264,8 +265,8 @@ def _tables(truth: Sequence[Iterable[str]], found: Sequence[Label]) -> tuple[Arr
             if label not in at:
                 near = [x for x in at if same_but_for_case((x, label))]
                 raise DataError(
-                    f"row {n + 1} has the label {label!r}, which the adapter never saw",
-                    f"{f'write it as it was learnt: {near[0]!r}; ' if near else ''}its labels: {', '.join(sorted(at))}",
+                    f"row {n + 1} has the label {label!r}, which the adapter does not have",
+                    f"{f'write it as in training: {near[0]!r}; ' if near else ''}its labels: {', '.join(sorted(at))}",
                 )
             y_NL[n, at[label]] = 1.0
     return y_NL, np.array([list(f.scores.values()) for f in found])

@@ -1,6 +1,6 @@
-"""Task continue: further pretraining on the texts of a domain, with replay of general text so that what the base knew is kept.
+"""Task continue: continued pretraining on the texts of a domain, with replay of general text against forgetting.
 
-D documents, as pretraining reads them: all of a document is learnt, long ones are cut into pieces, pieces are packed into rows.
+Documents are read as in pretraining: the loss covers the whole document, long ones are cut into pieces, pieces are packed into rows.
 """
 
 import sys
@@ -44,18 +44,18 @@ from onebase.tasks.ledgers import check_samples
 from onebase.tasks.reading import RowReader, one_sample, samples_in
 
 REFERENCE_TOKENS = 6_000
-"""Tokens of the Python language reference that stand for general text where no other is given."""
+"""Tokens of the Python language reference that serve as general text by default."""
 
 
 def opened(data: Data) -> Data:
-    """A file of text, or a folder of them, as rows of `text`, a document each; all else as it is. Raises DataError for what is no text."""
+    """A text file, or a folder of them, as rows of `text`, one per document; other data unchanged. Raises DataError for what is not text."""
     if not isinstance(data, (str, Path)):
         return data
     path = Path(data)
     if path.suffix.lower() in FORMATS and not path.is_dir():
         return data
     if not path.exists():
-        raise DataError(f"there is no {path}", "give a text file, a folder of them, or rows of `text`")
+        raise DataError(f"{path} does not exist", "give a text file, a folder of them, or rows of `text`")
     found = list(read_source(SourceConfig(name="text", kind="text", path=str(path))))
     return Rows([{"text": d.text} for d in found], [d.id for d in found], path.parent)
 
@@ -66,14 +66,14 @@ def text_rows(data: Data) -> Rows:
 
 
 def _general(given: str | Sequence[dict[str, Any]], option: str) -> Rows:
-    """The rows of an option; those from Python are called by its name where they are bad."""
+    """The rows of an option; errors in rows given in Python name the option."""
     if not isinstance(given, str):
         given = Rows(given, [f"{option} row {i}" for i in range(1, len(given) + 1)])
     return text_rows(given)
 
 
 def document_tokens(base: LoadedBase, rows: Sequence[Mapping[str, Any]], source: str) -> list[Tokens]:
-    """Each text as pretraining reads it, called by number from 1: what begins it, the text, its end."""
+    """Each text as pretraining reads it, with its begin and end tokens; ids are numbers from 1."""
     return [_document(base, r, source, str(i)) for i, r in enumerate(rows, 1)]
 
 
@@ -82,7 +82,7 @@ def _document(base: LoadedBase, row: Mapping[str, Any], source: str = DOMAIN, na
 
 
 def documents(reader: RowReader) -> Make:
-    """`document_tokens` of rows as they are read; of any length, for long ones are cut into pieces."""
+    """`document_tokens` of rows as they are read, of any length: long documents are cut into pieces."""
     return one_sample(replace(reader, tokens=sys.maxsize), _document)
 
 
@@ -90,11 +90,11 @@ def documents(reader: RowReader) -> Make:
 class ContinueOptions:
     """Options of task continue."""
 
-    replay: ReplayConfig = option(ReplayConfig(), "general text that is read on the side")
+    replay: ReplayConfig = option(ReplayConfig(), "general text mixed into training")
 
 
 def lesson(job: Adapting) -> Lesson:
-    """Next-token prediction on all tokens of the documents, rows of replay among them."""
+    """Next-token prediction on all tokens of the documents, mixed with rows of replay."""
     base, own = job.base, job.options.of_task
     tokens, test = samples_in(job.rows), None if job.test is None else samples_in(job.test)
     facts = data_facts(job.rows) | check_samples(job, tokens, test)
@@ -108,26 +108,26 @@ def lesson(job: Adapting) -> Lesson:
         facts["replay.data.tokens"] = (sum(len(t.ids) for t in replay), "counted")
     scores = _Scores(job)
 
-    def steps(found: Learner, stack: ExitStack) -> Steps:
-        length = row_length(job, found.before)
-        plan = document_plan(job, tokens, length, replay, single=found.before > 0)
+    def steps(learner: Learner, stack: ExitStack) -> Steps:
+        length = row_length(job, learner.before)
+        plan = document_plan(job, tokens, length, replay, single=learner.before > 0)
         before = scores.measured(None)
         return Steps(
-            NextToken(length, found.routing),
+            NextToken(length, learner.routing),
             plan,
-            found.before + length,
-            after=lambda: (scores.facts(before, found.routing), {}),
+            learner.before + length,
+            after=lambda: (scores.facts(before, learner.routing), {}),
         )
 
     return Lesson(facts, "documents", steps)
 
 
 def row_length(job: Adapting, before: int) -> int:
-    """Tokens of a row: the context, or the shorter `max_length`, less what an adapter puts before it."""
+    """Tokens of a row: the context less an adapter's virtual tokens, or a shorter `max_length`."""
     context = job.base.model.cfg.text.context - before
     given = job.options.max_length
     if given is not None and given > context:
-        more = f" behind the {before} of the adapter" if before else ""
+        more = f" after the adapter's {before} virtual tokens" if before else ""
         raise UserError(f"'max_length' is {given}, the context is {context}{more}", f"give at most {context}")
     return given or context
 
@@ -140,15 +140,15 @@ def document_plan(
     *,
     single: bool = False,
 ) -> MixedOrder:
-    """Rows of documents, for the epochs that are asked for. single: a piece is a row, for what stands before one text.
+    """Rows of documents for the requested epochs. single: each piece is a row of its own, as virtual tokens need.
 
-    replay: documents whose rows are mixed in, so that they give `replay.share` of the tokens; they go through epochs of their own.
+    replay: documents whose rows are mixed in so that they give `replay.share` of the tokens; they have epochs of their own.
     """
     o = job.options
     plan, rows, size = _numbered(job, tokens, length, single, o.epochs)
     other, share = plan, 0.0
     if replay:
-        # The plan shares rows out, and those of the two may hold more or fewer tokens.
+        # The order mixes rows, and rows of the two sources may differ in tokens.
         other, _, other_size = _numbered(job, replay, length, single)
         wanted = o.of_task.replay.share / other_size
         share = wanted / (wanted + (1 - o.of_task.replay.share) / size)
@@ -159,7 +159,7 @@ def document_plan(
 def _numbered(
     job: Adapting, tokens: Sequence[Tokens], length: int, single: bool, epochs: int | None = None
 ) -> tuple[Order, float, float]:
-    """The rows of documents by number, how many an epoch has, and the tokens of one on average. epochs: where they end (None: nowhere)."""
+    """The numbered rows of documents, rows per epoch, and mean tokens per row. epochs: where the order ends (None: never)."""
     seed = job.options.seed
     tokenset = TokenSet.from_tokens(tokens, alike=job.base.codec.tokenizer.roles.chat_framed)
     if not single:
@@ -175,7 +175,7 @@ def _numbered(
 
 
 class _Scores:
-    """Bits per byte of the test rows and of general text, before and after; nothing where no test rows are given."""
+    """Bits per byte of the test rows and of general text, before and after training; empty without test rows."""
 
     def __init__(self, job: Adapting) -> None:
         self.job, self.base, self.seed = job, job.base, job.options.seed
@@ -203,15 +203,15 @@ class _Scores:
         return nats_of(self.base, self.docs, routing=routing)
 
     def facts(self, before: Sequence[DocumentNats], routing: AdapterRouting | None) -> Facts:
-        """What learning changed, for the record, and told."""
+        """The change of the scores by training, as facts for the record."""
         if not self.docs:
             return {}
-        found = changes(before, self.measured(routing), seed=self.seed)
-        return score_facts(found) | {"scores.general_text": (self.general, self.job.origin("replay.test"))}
+        scores = changes(before, self.measured(routing), seed=self.seed)
+        return score_facts(scores) | {"scores.general_text": (self.general, self.job.origin("replay.test"))}
 
 
 def predictions(request: ScoreRequest) -> Documents:
-    """How likely the texts of the domain are, and those whose `source` is general. With an adapter also to the base alone."""
+    """Likelihood of the texts of the domain, and of those whose `source` is general. With an adapter also under the base alone."""
     base = request.base
     rows = read_rows(opened(request.data), ("text",), check=source_problem)
     read = document_ids(base.loaded, (Document(r["text"], r.get("source") or DOMAIN) for r in rows))
@@ -224,11 +224,11 @@ def source_problem(row: Mapping[str, Any]) -> tuple[str, str] | None:
     """What is wrong with the source of a row, and what to do."""
     if (source := row.get("source") or DOMAIN) in (DOMAIN, GENERAL):
         return None
-    return f"has the source {source!r}", f"accepted: {DOMAIN}, {GENERAL}; or none, for {DOMAIN}"
+    return f"has the source {source!r}", f"accepted: {DOMAIN}, {GENERAL}; empty means {DOMAIN}"
 
 
 def likely_texts(request: ScoreRequest) -> Documents:
-    """How likely each text is, which no adapter need have been learnt for."""
+    """Likelihood of each text; it needs no adapter of this task."""
     base, rows = request.base, text_rows(request.data)
     read = (Document(r["text"], "text") for r in rows)
     return Documents(document_nats(base.loaded, read, routing=base.routing))
@@ -239,10 +239,7 @@ TASK = Task(
     columns=("text",),
     lesson=lesson,
     options=ContinueOptions,
-    methods={
-        "prompt": "a prompt learns nothing of a text",
-        "head": "a head says which of some labels, it writes no text",
-    },
+    methods={"prompt": "a prompt is not trained", "head": "a head predicts labels, not text"},
     writes=always,
     opened=opened,
     samples=documents,

@@ -1,4 +1,4 @@
-"""Task embed: vectors by which texts that belong together find each other, learnt from pairs."""
+"""Task embed: vectors for retrieval and similarity, trained contrastively on pairs of texts that belong together."""
 
 from collections.abc import Container, Sequence
 from contextlib import ExitStack
@@ -35,8 +35,8 @@ from onebase.tasks.reading import Row, RowReader, long_of, together
 class EmbedOptions:
     """Options of task embed."""
 
-    temperature: float = option(0.05, "cosines are divided by it")
-    symmetric: bool = option(False, "positives must find their anchors too")
+    temperature: float = option(0.05, "divisor of the cosines")
+    symmetric: bool = option(False, "also train positives to find their anchors")
 
     long: Long = option("head", LONG, later=True)
 
@@ -46,41 +46,43 @@ class EmbedOptions:
 
 
 def lesson(job: Adapting) -> Lesson:
-    """InfoNCE over the pairs of a step. The vector of a text is the one that `Base.embed` gives, with length 1."""
+    """InfoNCE over the pairs of a step. The vector of a text is that of `Base.embed`, normalised."""
     o, own, base = job.options, job.options.of_task, job.base
     if base.model.cfg.link("pair") is not None:
         raise UserError(
-            "this base has its texts in one space with images, which learning from texts alone would pull apart",
-            "adapt a base of text",
+            "this base has one vector space for texts and images, and training on texts alone would break it",
+            "adapt a text base",
         )
     rows = job.rows
     if any("score" in r for r in rows):
         raise DataError(
-            "pairs with a score are for evaluation: those with a low one do not belong together",
+            "pairs with a score are for evaluation: a low score marks texts that do not belong together",
             "keep the pairs that belong together, without the column 'score'",
         )
     facts = data_facts(rows) | check_rows(job) | long_facts(job, rows.texts)
     sides = _sides(rows[0])
     groups = rows.named([""] * len(sides), 0)
-    made = _made(base, o)
+    embedding = _embedding(base, o)
 
-    def steps(found: Learner, stack: ExitStack) -> Steps:
-        found.reads_only([t for group in groups for t in group])
+    def steps(learner: Learner, stack: ExitStack) -> Steps:
+        learner.reads_only([t for group in groups for t in group])
         per_step = min(o.batch_size, len(groups))
         _check_negatives(groups, per_step)
-        longest = found.before + max(2, *(len(t.ids) for g in groups for t in g))
-        # A pair alone in a step has no negatives but its own.
+        longest = learner.before + max(2, *(len(t.ids) for g in groups for t in g))
+        # A single pair in a step has no negatives except its own.
         plan = ExampleOrder(groups, per_step, o.seed, epochs=o.epochs, least=2 if len(sides) == 2 else 1)
         chunk = max(1, batch_tokens(base.model.device) // longest)
         return Steps(
-            Contrastive(made, own.temperature, own.symmetric, found.routing, chunk=chunk), plan, longest
+            Contrastive(embedding, own.temperature, own.symmetric, learner.routing, chunk=chunk),
+            plan,
+            longest,
         )
 
-    return Lesson(facts, "vectors", steps, fields={"embedding": made})
+    return Lesson(facts, "vectors", steps, fields={"embedding": embedding})
 
 
-def _made(base: LoadedBase, options: AdaptOptions) -> EmbeddingConfig:
-    """How the adapter makes a vector of a text."""
+def _embedding(base: LoadedBase, options: AdaptOptions) -> EmbeddingConfig:
+    """How the adapter computes the vector of a text."""
     own = base.embedding or EmbeddingConfig()
     long = long_of(options)
     return replace(own, normalise=True, limit=_shorter(own.limit, options.max_length), long=long)
@@ -91,11 +93,11 @@ def _sides(columns: Container[str]) -> tuple[str, ...]:
 
 
 def _samples(reader: RowReader) -> Make:
-    """The texts of a row, each as it is read for a vector: long ones are cut."""
-    base, sides, made = reader.base, _sides(reader.columns), _made(reader.base, reader.options)
+    """The texts of a row, each as tokens for its vector: long ones are cut."""
+    base, sides, cfg = reader.base, _sides(reader.columns), _embedding(reader.base, reader.options)
 
     def make(rows: Sequence[Row]) -> list[Samples | Problem]:
-        read = iter(embedding_tokens(base, [r[side] for r in rows for side in sides], made, reader.taken))
+        read = iter(embedding_tokens(base, [r[side] for r in rows for side in sides], cfg, reader.taken))
         return [tuple(next(read) for _ in sides) for _ in rows]
 
     return together(make)
@@ -106,23 +108,23 @@ def _shorter(a: int | None, b: int | None) -> int | None:
 
 
 def _check_negatives(groups: Sequence[Sequence[Tokens]], per_step: int) -> None:
-    """Without negatives there is nothing to learn: every vector the same would be best. Raises DataError, UserError."""
+    """Refuse pairs without negatives: with them alone, equal vectors for all texts would be best. Raises DataError, UserError."""
     if len(groups[0]) > 2:
         return
     if len({g[1].ids.tobytes() for g in groups}) < 2:
         raise DataError(
-            "there is one positive only, and the other pairs' positives are the negatives: nothing to tell it from",
+            "all pairs have the same positive, so there are no negatives: they are the positives of other pairs",
             "give pairs with at least two different positives, or a 'negative' in each row",
         )
     if per_step < 2:
         raise UserError(
-            "with one pair a step there are no negatives: they are the other pairs of the step",
-            "give rows of at least 2 (more are better), or a 'negative' in each row",
+            "with one pair per step there are no negatives: they are the positives of the step's other pairs",
+            "set batch_size to at least 2 (more is better), or give a 'negative' in each row",
         )
 
 
 def predictions(request: ScoreRequest) -> Retrieved | Alike:
-    """Where the positives of each anchor are found; of pairs with a score the cosines."""
+    """The ranks of each anchor's positives; for pairs with a score, their cosines."""
     return compared(partial(vectors, request.base), request.data)
 
 
@@ -134,8 +136,8 @@ TASK = Task(
     compared=("anchor", "positive"),
     options=EmbedOptions,
     methods={
-        "prompt": "a prompt gives each of some answers a probability, no vectors",
-        "head": "a head says which of some labels, it gives no vectors",
+        "prompt": "a prompt gives probabilities of answers, not vectors",
+        "head": "a head predicts labels, not vectors",
     },
     predictions=predictions,
     tuned_by=("ndcg@10",),

@@ -1,4 +1,4 @@
-"""Task extract: the part of a text that answers a question, by a head that says of each token whether the answer begins or ends there.
+"""Task extract: the span of a text that answers a question, by a head that scores each token as start and as end of the answer.
 
 Rows are SQuAD's (Rajpurkar et al., 1606.05250): question, context, and answers with their texts and where each begins.
 """
@@ -39,7 +39,7 @@ def problem(row: Mapping[str, Any]) -> tuple[str, str] | None:
     """What is wrong with a row, and what to do."""
     for column in ("question", "context"):
         if not isinstance(row[column], str):
-            return f"{column!r} is {row[column]!r:.60}, a text is expected", "mend the row"
+            return f"{column!r} is {row[column]!r:.60}, expected text", "correct the row"
     given = row["answers"]
     texts, starts = (given.get(k) if isinstance(given, Mapping) else None for k in ("text", "answer_start"))
     if not (
@@ -47,14 +47,11 @@ def problem(row: Mapping[str, Any]) -> tuple[str, str] | None:
     ):
         return f"'answers' is {given!r:.60}", FORM
     if not texts:
-        return (
-            "the question has no answer",
-            "leave such rows out: the likeliest part of the text is always given",
-        )
+        return ("the question has no answer", "remove such rows: the model always returns its likeliest span")
     for text, start in zip(texts, starts, strict=True):
-        found = isinstance(text, str) and type(start) is int and start >= 0 and text.strip()
-        if not found or row["context"][start : start + len(text)] != text:
-            return f"the answer {text!r:.60} does not stand at character {start!r} of the context", FORM
+        valid = isinstance(text, str) and type(start) is int and start >= 0 and text.strip()
+        if not valid or row["context"][start : start + len(text)] != text:
+            return f"the answer {text!r:.60} is not at character {start!r} of the context", FORM
     return None
 
 
@@ -65,15 +62,15 @@ def pairs(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
 
 @dataclass(frozen=True)
 class AnswerWindow(Tokens):
-    """A question and the part of its context that has the whole answer. text: the places of the context's tokens, end exclusive; answer: those of
-    the first and the last token of the answer."""
+    """A question and a window of its context that contains the whole answer. text: the positions of the context's tokens, end exclusive;
+    answer: those of the first and the last token of the answer."""
 
     text: tuple[int, int] = (0, 0)
     answer: tuple[int, int] = (0, 0)
 
 
 def _answered(window: PassageWindow, row: Mapping[str, Any]) -> AnswerWindow | None:
-    """The window with the row's first answer; None where not all of it stands in it."""
+    """The window with the row's first answer; None if it does not contain all of it."""
     start = row["answers"]["answer_start"][0]
     end = start + len(row["answers"]["text"][0])
     at = [i for i, (a, b) in enumerate(window.places) if a < end and b > start]
@@ -85,13 +82,15 @@ def _answered(window: PassageWindow, row: Mapping[str, Any]) -> AnswerWindow | N
 
 
 def _samples(reader: RowReader) -> Make:
-    """Of each row the first window that has the whole answer."""
+    """For each row the first window that contains the whole answer."""
 
     def one(row: Row) -> Samples | Problem:
         read = windows(reader.base, pairs([row]), reader.options.max_length, reader.taken)
-        found = next((a for w in read if (a := _answered(w, row)) is not None), None)
+        first = next((a for w in read if (a := _answered(w, row)) is not None), None)
         return (
-            Problem("no window holds its answer whole", "shorten the answer") if found is None else (found,)
+            Problem("no window contains the whole answer", "shorten the answer")
+            if first is None
+            else (first,)
         )
 
     return each_row(one)
@@ -103,7 +102,7 @@ def prepare(job: Adapting) -> Prepared:
 
     def fit(texts: Sequence[Tokens], routing: AdapterRouting | None) -> Fit:
         known = [t for t in texts if isinstance(t, AnswerWindow)]
-        assert len(known) == len(texts), "they are the samples of the rows"
+        assert len(known) == len(texts), "texts are the samples of the rows"
         marks, parts = [], []
         for t, h_TD in zip(known, token_states(job.base, known, routing), strict=True):
             (first, stop), (start, end) = t.text, t.answer
@@ -112,16 +111,18 @@ def prepare(job: Adapting) -> Prepared:
             marks.append(y_n2)
             parts.append(h_TD[first:stop])
         folds = np.repeat(spread(len(known), o.seed), [len(y) for y in marks])
-        made = fit_head(torch.cat(parts), torch.cat(marks), 2, o.seed, folds if len(known) >= FOLDS else None)
+        fitted = fit_head(
+            torch.cat(parts), torch.cat(marks), 2, o.seed, folds if len(known) >= FOLDS else None
+        )
         cfg = HeadConfig(gives="answer", limit=o.max_length)
         answer, text = {t.id: t.answer for t in known}, {t.id: t.text for t in known}
-        return Fit(made.head, cfg, lambda on: Extract(SCRATCH, answer, text, on), made.facts)
+        return Fit(fitted.head, cfg, lambda on: Extract(SCRATCH, answer, text, on), fitted.facts)
 
     return Prepared(fit, data_facts(job.rows))
 
 
 def predictions(request: ScoreRequest) -> Passages:
-    """The likeliest answer of each row, beside the right ones."""
+    """The likeliest answer of each row, and the true ones."""
     rows = read_rows(request.data, COLUMNS, check=problem)
     found = extracted(of_task(request.base, "extract", "finds answers in texts"), pairs(rows))
     return Passages([r["answers"]["text"] for r in rows], [f[0].text if f else "" for f in found])
@@ -143,7 +144,7 @@ TASK = Task(
     lesson=lambda job: heads.lesson(job, prepare(job)),
     methods={
         "head": Maker(lambda job: heads.by_head(job, prepare(job))),
-        "prompt": "a prompt gives each of some answers a probability, no places in a text",
+        "prompt": "a prompt gives probabilities of answers, not positions in a text",
     },
     check=problem,
     samples=_samples,

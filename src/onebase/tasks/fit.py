@@ -1,4 +1,4 @@
-"""One way to learn any task by steps: its lesson, the method on the base, the loop, and the adapter that comes of it."""
+"""Trains any task by any method that trains by steps: its lesson, the method on the base, the loop, and the finished adapter."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -19,16 +19,16 @@ from onebase.tasks.job import Adapting, Facts
 from onebase.tasks.learning import learn, learner, train_config
 
 Fields = Mapping[str, Any]
-"""Fields of `AdapterConfig` that a task gives its adapters."""
+"""Fields of `AdapterConfig` that a task sets."""
 
 
 @dataclass(frozen=True)
 class Steps:
-    """What is learnt once the method is on the base.
+    """What the loop needs, known once the method is on the base.
 
-    rows: in their order, by step. length: tokens of a row at most, those of the method before it counted. params: what learns beside the method's own
-    (a head). scores: what listeners hear of each step beside the loss. after: facts and fields that are known when all is learnt, the
-    method still on the base. ends_rate: rate at the codec's ends as a multiple of all else's; None: the method's.
+    rows: their order, by step. length: tokens of a row at most, the method's virtual tokens included. params: parameters trained besides
+    the method's own (a head). scores: passed to callbacks at each step besides the loss. after: facts and fields known after training, while
+    the method is still on the base. ends_rate: learning rate of the codec module as a multiple of the others; None: the method's.
     """
 
     objective: Objective
@@ -44,11 +44,11 @@ class Steps:
 
 @dataclass(frozen=True)
 class Lesson:
-    """A task's rows, read and checked: what is known before a method is put on the base.
+    """A task's rows, read and checked, before a method is put on the base.
 
-    signal: what is learnt from, by which rates differ. steps: called with the method on the base; what it enters in the stack is left
-    when the method comes off. special: tokens whose rows are learnt too where the method leaves the base's own alone. trunk: the one that rows go through.
-    task: what the adapter is for, where that is not the job's. recorded: adds to the record of the finished adapter.
+    signal: what the task is trained on; learning rates depend on it. steps: called with the method on the base; contexts entered on the
+    stack are exited when the method is removed. special: tokens whose embedding rows are trained too, by methods that freeze the base's own.
+    trunk: the trunk that reads the rows. task: the adapter's task, if not the job's. recorded: adds to the record of the finished adapter.
     """
 
     facts: Facts
@@ -62,32 +62,33 @@ class Lesson:
 
 
 def fit(job: Adapting, lesson: Lesson) -> AdapterParts:
-    """Learn the lesson by the job's method. Whatever ends it, the base is what it was."""
+    """Train the lesson by the job's method. However it ends, the base is left unchanged."""
     with ExitStack() as stack:
-        found = stack.enter_context(learner(job, lesson.special, lesson.trunk))
-        made = lesson.steps(found, stack)
+        trainable = stack.enter_context(learner(job, lesson.special, lesson.trunk))
+        steps = lesson.steps(trainable, stack)
         train = train_config(
             job.options,
-            made.rows,
-            made.length,
+            steps.rows,
+            steps.length,
             default_lr=METHODS[job.method].rate_of(lesson.signal),
-            rows_rate=found.rate if made.ends_rate is None else made.ends_rate,
+            rows_rate=trainable.rate if steps.ends_rate is None else steps.ends_rate,
         )
-        learnt = learn(job, made.objective, made.rows, train, [*found.params, *made.params], made.scores)
-        facts, fields = ({}, {}) if made.after is None else made.after()
-        tensors = found.tensors() | adapter_tensors(job.base, SCRATCH)
+        params = [*trainable.params, *steps.params]
+        trained = learn(job, steps.objective, steps.rows, train, params, steps.scores)
+        facts, fields = ({}, {}) if steps.after is None else steps.after()
+        tensors = trainable.tensors() | adapter_tensors(job.base, SCRATCH)
     cfg = AdapterConfig(
         method=job.method,
         task=lesson.task or job.task,
         base=bound_to(job.base),
-        **{**lesson.fields, **made.fields, **fields},
-        **part_field(job.method, found.config),
+        **{**lesson.fields, **steps.fields, **fields},
+        **part_field(job.method, trainable.config),
     )
-    parts = job.parts(cfg, tensors, lesson.facts | made.facts | learnt | facts)
+    parts = job.parts(cfg, tensors, lesson.facts | steps.facts | trained | facts)
     lesson.recorded(parts.record)
     return parts
 
 
 def by_steps(lesson: Callable[[Adapting], Lesson]) -> Callable[[Adapting], AdapterParts]:
-    """What makes the adapters of a task by any method that learns by steps."""
+    """The function that builds a task's adapters by any method that trains by steps."""
     return lambda job: fit(job, lesson(job))

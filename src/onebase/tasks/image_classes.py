@@ -1,4 +1,4 @@
-"""Task classify on pictures: by a head fitted exactly, or by a head and what the method learns of the trunk that sees, together."""
+"""Task classify on images: a head fitted exactly, or a head trained together with the method's weights on the image trunk."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -28,29 +28,29 @@ from onebase.tasks.ledgers import check_rows
 
 
 def by_head(job: Adapting) -> AdapterParts:
-    """Logistic regression on what a head reads of pictures."""
+    """Logistic regression on features of images."""
     fitted, head, facts, _, _ = _fitted(job)
     cfg = AdapterConfig(method="head", task="classify", base=bound_to(job.base), head=head)
     return job.parts(cfg, heads.tensors(fitted.head), facts)
 
 
 def lesson(job: Adapting) -> Lesson:
-    """The head and what the method learns, together, from the fitted head on. Raises UserError for what stands before a text."""
+    """Train the head and the method's weights together, starting from the fitted head. Raises UserError for methods of virtual tokens."""
     if before(job.method, job.options):
         raise UserError(
-            f"{job.method} stands before a text, and these rows are pictures",
-            "use head, lora or full for pictures",
+            f"method {job.method} puts virtual tokens before a text, and these rows are images",
+            "use head, lora or full for images",
         )
     o, base = job.options, job.base
     codec, ends = base.model.cfg.image, base.model.image
     fitted, cfg, facts, paths, hashes = _fitted(job)
-    places = (codec.side // codec.patch) ** 2 + ends.front
-    none = np.zeros(places, np.int32), np.zeros(places, np.bool_)
+    positions = (codec.side // codec.patch) ** 2 + ends.front
+    none = np.zeros(positions, np.int32), np.zeros(positions, np.bool_)
     rows = [Tokens(*none, f"{i} {r['image']} {r['label']}", "pictures") for i, r in enumerate(hashes)]
     plan = ExampleOrder(one_by_one(rows), min(o.batch_size, len(rows)), o.seed, o.epochs)
     number = {label: i for i, label in enumerate(cfg.labels)}
 
-    def steps(found: Learner, stack: ExitStack) -> Steps:
+    def steps(learner: Learner, stack: ExitStack) -> Steps:
         base.model.heads[SCRATCH] = head = fitted.head.to(base.model.device)
         objective = ImageClassification(
             SCRATCH,
@@ -58,26 +58,26 @@ def lesson(job: Adapting) -> Lesson:
             {t.id: number[r["label"]] for t, r in zip(rows, hashes, strict=True)},
             codec,
             cfg.pooling,
-            found.routing,
+            learner.routing,
         )
-        return Steps(objective, plan, places, params=list(head.parameters()), ends_rate=1.0)
+        return Steps(objective, plan, positions, params=list(head.parameters()), ends_rate=1.0)
 
     return Lesson(facts, "labels", steps, fields={"head": cfg}, trunk="image")
 
 
 def _fitted(job: Adapting) -> tuple[Fitted, HeadConfig, Facts, Sequence[Path], list[dict[str, Any]]]:
-    """The head on the frozen base, its config, facts, the files, and what a record keeps of the rows."""
+    """The head on the frozen base, its config, facts, the files, and the rows as a record stores them (with file hashes)."""
     o = job.options.of_task
     if o.pooling == "vector":
         raise no_vector()
     if o.contrast.first:
         raise UserError(
-            "contrast learns the vectors of texts, and these rows are pictures", "leave contrast.first out"
+            "contrast.first trains vectors of texts, and these rows are images", "remove contrast.first"
         )
     rows, labels = job.rows, job.labels()
     paths = images.image_paths(rows, rows)
     hashes = images.hashed(paths, rows)
-    if job.test is not None:  # it is compared by the content of the pictures
+    if job.test is not None:  # compared by the content of the image files
         test = [{"image": images.file_hash(path)} for path in images.image_paths(job.test, job.test)]
         job.test = Rows(test, job.test.places, name=job.test.name)
     facts = data_facts(hashes, labels) | check_rows(job, hashes)

@@ -1,4 +1,4 @@
-"""What the makers of adapters share: the request, the clock and the record."""
+"""A job of adapting a base: the request with its rows, the clock, and the facts for the adapter's record."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -24,12 +24,12 @@ from onebase.train.callbacks import Callback
 from onebase.train.loop import Job, Result, run
 
 Facts = dict[str, tuple[Any, str]]
-"""What goes into the record: by name, the value and where it is from."""
+"""Facts for the record: by name, the value and its origin."""
 
 
 @dataclass(frozen=True)
 class HeadSize:
-    """What fitting a head takes, estimated before anything is read: bytes at its peak, and seconds."""
+    """The cost of fitting a head, estimated before any text is read: bytes at the peak, and seconds."""
 
     bytes: int
     seconds: float
@@ -37,8 +37,7 @@ class HeadSize:
 
 @dataclass(frozen=True)
 class AboutData:
-    """What is known of the rows beside themselves. licence, source: as the user states them; files, test_files: what the rows and the test rows
-    were read from."""
+    """Metadata of the rows. licence, source: as stated by the user; files, test_files: the files of the rows and of the test rows."""
 
     licence: str | None = None
     source: str | None = None
@@ -46,13 +45,13 @@ class AboutData:
     test_files: tuple[FileRead, ...] = ()
 
 
-NOTHING_SAID = AboutData()
+NO_METADATA = AboutData()
 
 
 @dataclass
 class Adapting:
-    """What the makers share: the request, the clock and the record. compared: the columns by which a test row is found among the rows. given: what the
-    user gave of task, method and options; origins: where options are from that neither the user gave nor a default did."""
+    """The request, the clock and the record of a job. compared: the columns that identify a test row among the rows. given: the task, method
+    and options that the user set; origins: the origin of options set neither by the user nor by default."""
 
     base: LoadedBase
     rows: Rows
@@ -60,16 +59,16 @@ class Adapting:
     method: str
     options: AdaptOptions
     callbacks: tuple[Callback, ...] = ()
-    log: Callable[[str], object] = lambda said: None
+    log: Callable[[str], object] = lambda line: None
     test: Rows | None = None
     resume: Path | None = None
     compared: tuple[str, ...] = ()
     given: Mapping[str, Any] = field(default_factory=dict)
-    about: AboutData = NOTHING_SAID
+    about: AboutData = NO_METADATA
     origins: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        # A plan takes the place of these: the loop, and what hears of the texts or pictures that the base is about to read.
+        # A plan replaces these two: the loop, and the hook that receives the texts or images before the base reads them.
         self.run: Callable[[Job], Result] = run
         self.reads: Callable[[Callable[[], Sequence[Tokens] | Sequence[Path]]], None] = lambda given: None
         self.head: HeadSize | None = None
@@ -78,8 +77,8 @@ class Adapting:
         self.began = time.perf_counter()
 
     def bind(self, option: str, given: object, content: str) -> None:
-        """Note what an option (or `test`) that names a file or folder says: a hash of its content, which the state of learning is bound to
-        in the place of the name. given: that name, for messages; rows have none."""
+        """Record the content hash of an option (or of `test`) that names a file or folder: checkpoints are bound to it instead of to the
+        name. given: that name, for messages; rows have none."""
         self.bound[option] = content
         self.called[option] = f"{option} ({given})" if isinstance(given, (str, Path)) else option
 
@@ -87,12 +86,12 @@ class Adapting:
         """The labels of the rows, one each, in order. Raises DataError where they are all the same."""
         labels = tuple(sorted({str(r["label"]) for r in self.rows}))
         if len(labels) < 2:
-            found = "the one row has" if len(self.rows) == 1 else f"all {len(self.rows)} rows have"
-            raise DataError(f"{found} the label {labels[0]!r}", "give rows of at least two labels")
+            rows = "the only row has" if len(self.rows) == 1 else f"all {len(self.rows)} rows have"
+            raise DataError(f"{rows} the label {labels[0]!r}", "give rows of at least two labels")
         return labels
 
     def origin(self, option: str) -> str:
-        """Where an option is from, by its name ("contrast.first")."""
+        """The origin of an option's value, by its name ("contrast.first")."""
         path = tuple(option.split("."))
         if path == ("date",) and self.given.get("date") is None:
             return f"{Origin.SYSTEM}: the day on which the run began"
@@ -120,14 +119,14 @@ class Adapting:
             record.add("data.source", hub, f"{Origin.SOURCE}: the Hub")
         if licence:
             record.add("data.licence", licence, f"{Origin.SOURCE}: README.md")
-        for said, name in ((about.source, "data.source"), (about.licence, "data.licence")):
-            state(record, name, said, self.log)
+        for stated, name in ((about.source, "data.source"), (about.licence, "data.licence")):
+            state(record, name, stated, self.log)
 
     def parts(self, config: AdapterConfig, tensors: dict[str, Tensor], facts: Facts) -> AdapterParts:
         """The adapter with its record."""
         record = Record("adapter")
-        relied = {k: v for k, v in self.base.hashes.items() if k != "fingerprint"}
-        record.add_parent("base", self.base.fingerprint, self.base.name, **relied)
+        hashes = {k: v for k, v in self.base.hashes.items() if k != "fingerprint"}
+        record.add_parent("base", self.base.fingerprint, self.base.name, **hashes)
         record.inherit(self.base.record, self.base.name)
         record.add("task", self.task, self.origin("task"))
         record.add("method", self.method, self.origin("method"))
@@ -145,12 +144,12 @@ class Adapting:
 
 
 def rows_hash(rows: Sequence[Any]) -> str:
-    """Hash of rows and their order: what a record keeps of the data that an adapter learnt from."""
+    """Hash of rows and their order, which the record stores for an adapter's training data."""
     return sha256_bytes(canonical_json([dict(r) for r in rows]).encode())
 
 
 def options_kept(options: AdaptOptions) -> dict[str, Any]:
-    """The options as a record keeps them: of rows that stand in them their number and hash, as of the data itself."""
+    """The options as a record stores them: rows among them by their number and hash, as for the data itself."""
 
     def kept(value: Any) -> Any:
         rows = isinstance(value, list) and value and all(isinstance(r, dict) for r in value)
@@ -163,17 +162,14 @@ def options_kept(options: AdaptOptions) -> dict[str, Any]:
 
 
 def data_facts(rows: Sequence[Any], labels: Sequence[str] = ()) -> Facts:
-    facts: Facts = {
-        "data.fingerprint": (rows_hash(rows), "hashed"),
-        "data.rows": (len(rows), "counted"),
-    }
+    facts: Facts = {"data.fingerprint": (rows_hash(rows), "hashed"), "data.rows": (len(rows), "counted")}
     if labels:
         facts["data.labels"] = (list(labels), "counted")
     return facts
 
 
 def score_facts(scores: Mapping[str, Score]) -> Facts:
-    """Scores on test rows, as a record keeps them."""
+    """Scores on test rows, as facts for the record."""
     return {
         f"scores.{name}": (
             {k: getattr(s, k) for k in ("value", "low", "high", "n")},

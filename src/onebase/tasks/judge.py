@@ -1,4 +1,4 @@
-"""What a base writes, judged by a reward. P prompts, S samples of each."""
+"""Scores a base's completions by a reward. P prompts, S samples of each."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,11 +21,11 @@ from onebase.tasks.rows import reader_on
 
 
 def rewarded(request: ScoreRequest) -> Judged:
-    """Rewards of greedy completions, and where samples are asked for of as many at temperature 1. Rows have a prompt and what the reward
-    reads. Raises UserError, BadRows for rows that cannot be asked."""
+    """Rewards of greedy completions, and of `samples` completions per prompt at temperature 1 if set. Rows have a prompt and the reward's
+    columns. Raises UserError, BadRows for rows that cannot be used."""
     base, cfg, seed = request.base, request.judge or JudgeConfig(), request.seed
     each = _questions(base, request.data, cfg)
-    # A reward model is of the plain base, whatever stands in the place of its weights.
+    # A reward model belongs to the plain base, even where an adapter replaces its weights.
     with opened(cfg.reward, base.plain.loaded) as reward:
         greedy_PS = _worth(base, each, cfg, reward, 0, seed)
         sampled_PS = _worth(base, each, cfg, reward, cfg.samples, seed) if cfg.samples else None
@@ -33,13 +33,12 @@ def rewarded(request: ScoreRequest) -> Judged:
 
 
 def wins_of(request: ScoreRequest, cfg: JudgeConfig) -> np.ndarray:
-    """How often the reward finds what is written with the adapter better than what the plain base writes to the same prompt, [P] from 0 to 1, ties
-    counting half: greedy completions, or with `samples` each of one side against each of the other. Raises UserError without an adapter."""
+    """How often the reward prefers the adapter's completion to the plain base's for the same prompt, [P] from 0 to 1, ties counting half:
+    greedy completions, or with `samples` each of one side against each of the other. Raises UserError without an adapter."""
     base = request.base
     if base.routing is None:
         raise UserError(
-            "a win rate is that of an adapter against the base without it",
-            "give an adapter, or leave out the reward",
+            "a win rate compares an adapter with the base without it", "give an adapter, or remove the reward"
         )
     each = _questions(base, request.data, cfg)
     with opened(cfg.reward, base.plain.loaded) as reward:
@@ -60,13 +59,13 @@ def _questions(base: Bound, data: Data, cfg: JudgeConfig) -> list[RolloutPrompt]
 def _worth(
     base: Bound, each: Sequence[RolloutPrompt], cfg: JudgeConfig, reward: Reward, samples: int, seed: int
 ) -> np.ndarray:
-    """Rewards [P, S] of so many completions of each prompt at temperature 1; of the greedy one alone, [P, 1], without samples."""
-    whole = [q for q in each for _ in range(max(1, samples))]
+    """Rewards [P, S] of `samples` completions of each prompt at temperature 1; without samples of the greedy one alone, [P, 1]."""
+    repeated = [q for q in each for _ in range(max(1, samples))]
     greedy = Sampling(max_tokens=cfg.max_tokens, stop=cfg.stop)
-    how = [greedy] * len(whole)
+    sampling = [greedy] * len(repeated)
     if samples:
-        seeds = Draws(seed, "completions").seeds(len(whole))
-        how = [replace(greedy, temperature=1.0, seed=s) for s in seeds]
-    found = generate(base.loaded, [q.tokens.ids.tolist() for q in whole], how, base.routing)
-    said = [q.answer(c.text) for q, c in zip(whole, found, strict=True)]
-    return np.asarray(reward.scores(said), np.float64).reshape(len(each), -1)
+        seeds = Draws(seed, "completions").seeds(len(repeated))
+        sampling = [replace(greedy, temperature=1.0, seed=s) for s in seeds]
+    completions = generate(base.loaded, [q.tokens.ids.tolist() for q in repeated], sampling, base.routing)
+    answers = [q.answer(c.text) for q, c in zip(repeated, completions, strict=True)]
+    return np.asarray(reward.scores(answers), np.float64).reshape(len(each), -1)

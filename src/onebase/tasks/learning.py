@@ -1,4 +1,4 @@
-"""A method while it learns: what is put on the base, the loop over it, and what is taken off again."""
+"""Training of a method on a base: put the method on, run the loop, take the method off."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,14 +21,13 @@ from onebase.train.loop import Job
 from onebase.train.signals import Stopped
 
 KEEPS = 10
-"""Times that the state of learning is kept on the way, where the job has a folder to resume from."""
+"""Checkpoints written during a run, where the job has a folder to resume from."""
 
 
 @contextmanager
 def learner(job: Adapting, tokens: tuple[int, ...] = (), trunk: str = "text") -> Iterator[Learner]:
-    """The method of `job` put on its base; at the end of the block the base is what it was. tokens: ids whose rows are learnt too, where
-    the method leaves the base's own alone. trunk: the one that the rows go through. Whatever ends the block early, the base is what it was,
-    and what says which of its weights learn too."""
+    """The method of `job` put on its base. However the block ends, the base is left unchanged, after an error also which weights require
+    gradients. tokens: ids whose embedding rows are trained too, by methods that freeze the base's own. trunk: the trunk that reads the rows."""
     method = METHODS[job.method]
     assert method.learn is not None
     flags = [(p, p.requires_grad) for p in job.base.model.parameters()]
@@ -36,8 +35,8 @@ def learner(job: Adapting, tokens: tuple[int, ...] = (), trunk: str = "text") ->
         with method.learn(Start(job.base, job.options.of_method, job.options.seed, tokens, trunk)) as found:
             yield found
     except BaseException:
-        for p, learns in flags:
-            p.requires_grad_(learns)
+        for p, trained in flags:
+            p.requires_grad_(trained)
         raise
     finally:
         detach(job.base, SCRATCH)
@@ -46,14 +45,14 @@ def learner(job: Adapting, tokens: tuple[int, ...] = (), trunk: str = "text") ->
 
 
 MICRO_TOKENS = 512
-"""Tokens of a micro-batch on a CPU where the base's own weights do not learn. Activations are most of the memory there: 768 tokens of
-SmolLM2 in one take 1.7 GB in all, in two 1.5, in three 1.3, but these a quarter more time."""
+"""Tokens of a micro-batch on a CPU where the base's own weights are frozen. Activations take most of the memory there: 768 tokens of
+SmolLM2 take 1.7 GB in one micro-batch, 1.5 in two, 1.3 in three, but three take a quarter more time."""
 
 
 def train_config(
     o: AdaptOptions, rows: Order, length: int, *, default_lr: float, rows_rate: float = 1.0
 ) -> TrainConfig:
-    """As many steps as the rows have. `rows_rate`: the rate of what is learnt at the codec's ends, as a multiple of all else's."""
+    """The training config, with as many steps as the rows give. `rows_rate`: learning rate of the codec module, as a multiple of the others."""
     lr = o.lr or default_lr
     ends = rows_rate * lr
     steps = rows.steps
@@ -74,16 +73,16 @@ def learn(
     objective: Objective,
     rows: Order,
     train: TrainConfig,
-    learnt: Sequence[torch.nn.Parameter],
+    params: Sequence[torch.nn.Parameter],
     scores: Callable[[BaseModel], dict[str, float]] | None = None,
 ) -> Facts:
-    """Run the loop on the parameters `learnt` and no others, in the number format that the base runs in; returns facts. scores: what
-    listeners hear of each step beside the loss. Where the job has a folder to resume from, the state of learning is kept there."""
+    """Train `params` and no other parameters, in the compute type of the base; returns facts. scores: passed to callbacks at each step
+    besides the loss. Where the job has a folder to resume from, checkpoints are written there."""
     base = job.base
     model: BaseModel = base.model
-    kept = model.compute_dtype
+    dtype = model.compute_dtype
     train = replace(
-        train, dtype="bf16" if kept == torch.bfloat16 else "fp32", eval_every=0 if scores is None else 1
+        train, dtype="bf16" if dtype == torch.bfloat16 else "fp32", eval_every=0 if scores is None else 1
     )
     if not train.micro_batch and not METHODS[job.method].replaces and model.device.type == "cpu":
         train = replace(train, micro_batch=max(1, MICRO_TOKENS // train.sequence_length))
@@ -93,7 +92,7 @@ def learn(
         )
     for p in model.parameters():
         p.requires_grad_(False)
-    for p in learnt:
+    for p in params:
         p.requires_grad_(True)
     try:
         result = job.run(
@@ -110,16 +109,16 @@ def learn(
             )
         )
     finally:
-        model.compute_dtype = kept
-        for p in learnt:
+        model.compute_dtype = dtype
+        for p in params:
             p.requires_grad_(False)
     state = result.state
     if result.stopped:
         raise Stopped(
-            f"stopped after step {state.step} of {state.total}; half an adapter is not kept",
-            f"run the same command again: it goes on from {job.resume}"
+            f"stopped after step {state.step} of {state.total}; a partly trained adapter is not saved",
+            f"run the same command again: it resumes from {job.resume}"
             if job.resume
-            else "run the same command again: it begins anew (--resume DIR keeps what was learnt)",
+            else "run the same command again: it starts over (--resume DIR writes checkpoints)",
         )
     per_token = base_flops(model.cfg, train.sequence_length)
     by_source: Facts = {"tokens.by_source": (dict(state.sources), "counted by the loop")}
@@ -132,26 +131,26 @@ def learn(
             per_token * state.tokens,
             "computed: formula of the config x tokens, full backward assumed",
         ),
-        # Of a run that was at its end already there is no batch to measure.
+        # A run that had already ended has no batch to measure.
         **({"train.final_loss": (result.losses[-1], "measured on the last batch")} if result.losses else {}),
     }
 
 
 def _identity(job: Adapting) -> dict[str, str]:
-    """What a checkpoint must agree with beside the loop's own: the base, the request, the rows with their labels, and the content of all
-    files and folders that the request names, wherever they lie."""
+    """What a checkpoint must match besides the loop's own identity: the base, the request, the rows with their labels, and the content of
+    all files and folders that the request names, wherever they are."""
     options = as_before(job.options)
     for name in job.bound:
         *path, last = name.split(".")
-        kept = options
+        parent = options
         for part in path:
-            kept = kept[part]
-        kept.pop(last, None)
-    asked = {"task": job.task, "method": job.method, "options": options}
+            parent = parent[part]
+        parent.pop(last, None)
+    request = {"task": job.task, "method": job.method, "options": options}
     base = {f"base's {k}" if k != "fingerprint" else "weights": v for k, v in job.base.hashes.items()}
     return (
         base
         | {"date": str(job.options.date)}
-        | {"adapter": digest(asked), "rows": rows_hash(job.rows)}
+        | {"adapter": digest(request), "rows": rows_hash(job.rows)}
         | job.bound
     )

@@ -1,4 +1,4 @@
-"""Names of options, checked without the tables of tasks and methods, which take seconds to import."""
+"""Checks names of options without importing the tables of tasks and methods, which takes seconds."""
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,7 +26,7 @@ OTHER_NAMES = {
     "template": "prompt",
     "few_shot": "shots",
 }
-"""What other programs call our options."""
+"""Names of our options in other programs."""
 OTHER_TASKS = {
     "classification": "classify",
     "sentiment": "classify",
@@ -62,15 +62,15 @@ OTHER_METHODS = {
 }
 
 Names = Mapping[str, str]
-"""Options by name, with what each accepts in words."""
+"""Options by name, with a description of the accepted values."""
 
 TASK, METHOD = "classify", "lora"
-"""What is learnt, and how, where nobody says it."""
+"""The default task and method."""
 
 
 @dataclass(frozen=True)
 class OptionNames:
-    """The options of every task and method, of each task and of each method. was: what earlier versions called some of the common ones."""
+    """The options of every task and method, of each task and of each method. was: earlier names of common options."""
 
     common: Names
     tasks: Mapping[str, Names]
@@ -78,7 +78,7 @@ class OptionNames:
     was: Sequence[str] = ()
 
     def check_pair(self, task: str, method: str) -> None:
-        """Raises UserError for a task or method that is not known."""
+        """Raises UserError for an unknown task or method."""
         for kind, name, known in (("task", task, self.tasks), ("method", method, self.methods)):
             if name not in known:
                 others = OTHER_TASKS if kind == "task" else OTHER_METHODS
@@ -87,7 +87,7 @@ class OptionNames:
                 raise UserError(f"{kind} {name!r} is not known", f"{hint}{kind}s: {', '.join(known)}")
 
     def check(self, given: Iterable[str], task: str, method: str) -> None:
-        """Raises ConfigError for an option that this task and method do not have: it names those that have it, or the nearest."""
+        """Raises ConfigError for an option that this task and method do not have; it names those that have it, or the nearest option."""
         self.check_pair(task, method)
         own = self.methods[method]
         known = {**self.common, **self.tasks[task], **own}
@@ -95,24 +95,26 @@ class OptionNames:
             if name in known or name in self.was:
                 continue
             if others := [m for m, names in self.methods.items() if name in names]:
-                has = f"its own: {', '.join(own)}" if own else "it has none of its own"
+                has = (
+                    f"options of {method}: {', '.join(own)}" if own else f"{method} has no options of its own"
+                )
                 raise ConfigError(
                     f"method {method} has no option {name!r}: {_have(others)}",
-                    f"leave it out, or give another method ({has})",
+                    f"remove it, or use another method ({has})",
                 )
             if others := [t for t, names in self.tasks.items() if name in names]:
-                raise ConfigError(f"task {task} has no option {name!r}: {_have(others)}", "leave it out")
+                raise ConfigError(f"task {task} has no option {name!r}: {_have(others)}", "remove it")
             near = nearest(name, known, OTHER_NAMES, 0.4)
             hint = f"did you mean '{near}' ({known[near]})? " if near else ""
             if (other := OTHER_NAMES.get(name)) and other not in known:
-                hint = f"it is called '{other}' here ({_have([m for m, own in self.methods.items() if other in own])}); "
+                hint = f"its name here is '{other}' ({_have([m for m, own in self.methods.items() if other in own])}); "
             raise ConfigError(
                 f"adapt options: unknown key '{name}'", f"{hint}valid keys here: {', '.join(known)}"
             )
 
 
 def nearest(name: str, known: Iterable[str], others: Mapping[str, str], cutoff: float = 0.6) -> str | None:
-    """The known name that is meant: what others call so, or the one that is spelt most alike; None where none is near."""
+    """The known name that is probably meant: by its name in other programs, or by similar spelling; None where none is near."""
     known = list(known)
     if (found := others.get(name)) in known:
         return found

@@ -1,4 +1,4 @@
-"""Options of adaptation: users write one flat, strict set; those of a task and of a method stand in the task's and the method's own class."""
+"""Options of adaptation: users give one flat, strict set; options of a task and of a method are defined in their own classes."""
 
 import functools
 import json
@@ -22,25 +22,20 @@ from onebase.tasks.option_names import OptionNames
 
 @config
 class AdaptOptions:
-    """What `Base.adapt` takes beside data, task and method, whatever these are. Users write the options of the task (`of_task`) and of the method
-    (`of_method`) among these."""
+    """Options of `Base.adapt` for every task and method. Users give the options of the task (`of_task`) and of the method (`of_method`)
+    among these."""
 
-    epochs: int = option(
-        3, "passes over the data (not used by a head, which is solved exactly, nor by a prompt)"
-    )
-    batch_size: int = option(16, "samples in an optimizer step", was="rows")
-    lr: float | None = option(None, "AdamW's peak rate; the method's own when not given")
+    epochs: int = option(3, "passes over the data (unused by methods head and prompt)")
+    batch_size: int = option(16, "samples per optimizer step", was="rows")
+    lr: float | None = option(None, "peak learning rate of AdamW (default: the method's)")
     micro_batch: int | None = option(
-        None,
-        "samples read at a time, at most; what is learnt does not depend on it",
-        was="micro",
+        None, "samples per forward pass, at most; it does not change the result", was="micro"
     )
-    max_length: int | None = option(None, "longest sample in tokens; the base's context when not given")
-    allow: tuple[str, ...] = option((), "codes of the token ledger's findings that do not stop it")
-    seed: int = option(0, "of all that is drawn")
+    max_length: int | None = option(None, "longest sample in tokens (default: the base's context)")
+    allow: tuple[str, ...] = option((), "codes of token-ledger findings that do not stop the run")
+    seed: int = option(0, "random seed")
     date: str | None = option(
-        None,
-        "what a chat template finds for today, YYYY-MM-DD; the day on which the run began when not given",
+        None, "today's date for chat templates, YYYY-MM-DD (default: the day on which the run began)"
     )
     of_task: Any = None
     of_method: Any = None
@@ -64,20 +59,21 @@ TASK_OPTIONS: dict[str, type[Any]] = {}
 
 
 def task_options(task: str) -> type[Any]:
-    """The class of a task's own options. Raises UserError for a task that is not known."""
+    """The class of a task's own options. Raises UserError for an unknown task."""
     if task not in TASK_OPTIONS:
         raise UserError(f"task {task!r} is not known", f"tasks: {', '.join(TASK_OPTIONS)}")
     return TASK_OPTIONS[task]
 
 
 def read_options(options: Mapping[str, object], task: str, method: str) -> AdaptOptions:
-    """Strict: an unknown option names the nearest valid one, one of another task or method those that have it. Raises ConfigError, UserError."""
-    asked, own = task_options(task), method_of(method)
-    classes = {"of_task": asked, "of_method": own.options}
-    said = {k: list(v) if isinstance(v, tuple) else v for k, v in options.items()}
-    said = with_new_names(AdaptOptions, said, "adapt options")
-    option_names().check(said, task, method)
-    read = from_dict(_flat(cast(Hashable, asked), cast(Hashable, own.options)), said, "adapt options")
+    """Read options strictly. Raises ConfigError for an unknown one, naming the nearest valid one or the tasks and methods that have it;
+    UserError for an unknown task or method."""
+    of_task, of_method = task_options(task), method_of(method).options
+    classes = {"of_task": of_task, "of_method": of_method}
+    values = {k: list(v) if isinstance(v, tuple) else v for k, v in options.items()}
+    values = with_new_names(AdaptOptions, values, "adapt options")
+    option_names().check(values, task, method)
+    read = from_dict(_flat(cast(Hashable, of_task), cast(Hashable, of_method)), values, "adapt options")
     try:
         parts = {p: c(**{f.name: getattr(read, f.name) for f in fields(c)}) for p, c in classes.items()}
         return AdaptOptions(**{f.name: getattr(read, f.name) for f in COMMON}, **parts)
@@ -86,14 +82,14 @@ def read_options(options: Mapping[str, object], task: str, method: str) -> Adapt
 
 
 def given_options(options: Mapping[str, object]) -> dict[str, Any]:
-    """What a user gave of the options, by their names of today, as plain data."""
+    """The options that a user gave, by their current names, as plain data."""
     found = to_new_names(AdaptOptions, plain(options))
     assert isinstance(found, dict)
     return found
 
 
 def option_names() -> OptionNames:
-    """The names of all options, as the tables have them now."""
+    """The names of all options, from the tables as they are now (plug-ins included)."""
 
     def named(cls: type[Any]) -> dict[str, str]:
         hints = get_type_hints(cls)
@@ -108,14 +104,14 @@ def option_names() -> OptionNames:
 
 
 def flat(options: AdaptOptions) -> dict[str, Any]:
-    """All options by the names that users write, as plain data."""
+    """All options by the names that users give, as plain data."""
     tree = to_dict(options)
     own = (tree.pop("of_task") or {}) | (tree.pop("of_method") or {})
     return tree | own
 
 
 def as_before(options: AdaptOptions) -> dict[str, Any]:
-    """The same for hashes, with the defaults of the other tasks' and methods' options, of those that this package had when each had all options."""
+    """The same for hashes, with defaults of the options of other tasks and methods, which were once part of every job's options."""
     tree = to_hash(options)
     own = (tree.pop("of_task") or {}) | (tree.pop("of_method") or {})
     others = [to_hash(TASK_OPTIONS[t]()) for t in SHARED_TASKS] + [
@@ -129,7 +125,7 @@ SHARED_TASKS = ("classify", "embed", "prefer", "reinforce", "continue", "distil"
 
 
 def those_of(recorded: Mapping[str, Any], task: str, method: str) -> dict[str, Any]:
-    """Of options that a record has, perhaps from when it kept those of every task and method, those that this task and method take."""
+    """The recorded options that this task and method take; older records have those of every task and method."""
     classes = (task_options(task), method_of(method).options)
     mine = {f.name for f in COMMON} | {f.name for c in classes for f in fields(c)}
     of_tasks = {f.name for c in TASK_OPTIONS.values() for f in fields(c)}
@@ -138,15 +134,15 @@ def those_of(recorded: Mapping[str, Any], task: str, method: str) -> dict[str, A
 
 
 def date_of(record: Record | None) -> str | None:
-    """The date that the chat template of an adapter with this record found when it was learnt: its scores are the same on another day."""
+    """The date that the chat template used in training of the adapter with this record, so that its scores are the same on another day."""
     kept = None if record is None else record.get("config.options")
     date = kept.get("date") if isinstance(kept, dict) else None
     return date if isinstance(date, str) else None
 
 
 def explained(task: str | None, method: str) -> str:
-    """The options that a task with a method takes, with their defaults, its own first, as text. task: None leaves those of tasks out. Raises UserError
-    for what is not known."""
+    """The options of a task with a method and their defaults, as text, the task's own first. task: None leaves out options of tasks.
+    Raises UserError for an unknown task or method."""
     parts = [(f"options of method {method}", fields(method_of(method).options))]
     if task is not None:
         parts.insert(0, (f"options of task {task}", fields(task_options(task))))
@@ -165,7 +161,7 @@ def _default(one: Field[Any]) -> str:
 
 @functools.cache
 def _flat(of_task: Hashable, of_method: Hashable) -> type[Any]:
-    """One class of the common options, a task's and a method's, to read them by. Raises ConfigError for a name that two have."""
+    """One class with the common options, a task's and a method's, for reading. Raises ConfigError for a name that two of them have."""
     made: dict[str, Any] = {}
     for owner, some in (("every task", AdaptOptions), ("a task", of_task), ("a method", of_method)):
         assert isinstance(some, type) and is_dataclass(some)
@@ -173,7 +169,7 @@ def _flat(of_task: Hashable, of_method: Hashable) -> type[Any]:
         for f in COMMON if some is AdaptOptions else fields(some):
             if f.name in made:
                 raise ConfigError(
-                    f"{owner} calls an option {f.name!r}, which {made[f.name][0]} has",
+                    f"the option {f.name!r} of {owner} is already an option of {made[f.name][0]}",
                     "give it another name",
                 )
             made[f.name] = (owner, hints[f.name], _copied(f))

@@ -1,4 +1,4 @@
-"""A job up to its first step, and what the rest would take: rows, ledger, steps, tokens, memory, time. Nothing is learnt or written.
+"""Plans a job without training: runs it up to its first step, and estimates steps, tokens, memory and time of the rest.
 
 B rows, T time.
 """
@@ -6,7 +6,7 @@ B rows, T time.
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NoReturn
 
 import torch
@@ -37,26 +37,17 @@ from onebase.train.memory import MemoryEstimate, available
 from onebase.train.parallel import Parallel
 
 STEPS, TIMED = 4, 2
-"""Steps whose batches are looked at, and times that one micro-batch goes forward and back on the clock, after once to warm up."""
-TIMING = "one micro-batch forward and back on this base, {} times after one to warm up; AdamW's own time is not in it"
-WRITING = "; the completions of the first steps were written once each"
+"""Steps whose batches are counted, and timed repeats of forward and backward of one micro-batch, after one to warm up."""
+TIMING = "forward and backward of one micro-batch, {} times after a warm-up; without the time of AdamW"
+WRITING = "; the completions of the first steps were generated once"
 
 
 class _Planned(Exception):
-    """What the first step and those after it would take: it ends the job where the loop would begin."""
+    """Carries the facts of the plan; ends the job where the loop would begin."""
 
     def __init__(self, facts: dict[str, Any]) -> None:
         super().__init__()
         self.facts = facts
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """The batches of the first steps: how much one step holds, on average."""
-
-    positions: float
-    tokens: float
-    supervised: float
 
 
 def planned(
@@ -69,25 +60,19 @@ def planned(
     columns: Mapping[str, str] | None = None,
     test: Data | None = None,
 ) -> Plan:
-    """Do all that `adapted` does before step 1, then say what the rest would take. The base stays as it is. Raises what `adapted` raises."""
+    """Do everything that `adapted` does before step 1, then estimate the rest. The base is left unchanged. Raises what `adapted` raises."""
     if base.attached is not None and not base.own:
         raise UserError("this base has an adapter on it", "plan on the plain base: onebase.load(ref)")
     job, maker = prepared(
-        base.loaded,
-        data,
-        task=task,
-        method=method,
-        options=options,
-        columns=columns,
-        test=test,
+        base.loaded, data, task=task, method=method, options=options, columns=columns, test=test
     )
     return plan_of(job, maker)
 
 
 def plan_of(job: Adapting, maker: Callable[[Adapting], object]) -> Plan:
-    """The plan of a job whose rows are read; nobody else is told anything."""
-    told: list[str] = []
-    job = replace(job, log=told.append, callbacks=())
+    """The plan of a job whose rows are read; log lines go into its text, and no callback is called."""
+    lines: list[str] = []
+    job = replace(job, log=lines.append, callbacks=())
     method = job.method
     began = time.perf_counter()
     state = torch.get_rng_state()
@@ -110,82 +95,80 @@ def plan_of(job: Adapting, maker: Callable[[Adapting], object]) -> Plan:
     facts["seconds"]["before"] = round(
         max(0.0, time.perf_counter() - began - facts["seconds"].pop("probe")), 3
     )
-    return Plan(facts, _text(facts, told))
+    return Plan(facts, _text(facts, lines))
 
 
 def _labels(rows: Rows) -> dict[str, int]:
-    """How many rows have each label, the most common first."""
-    many = is_multilabel(rows)
-    each = (r.get("labels", ()) if many else [r["label"]] if "label" in r else () for r in rows)
+    """How many rows have each label, most common first."""
+    multilabel = is_multilabel(rows)
+    each = (r.get("labels", ()) if multilabel else [r["label"]] if "label" in r else () for r in rows)
     return dict(Counter(x for labels in each for x in dict.fromkeys(map(str, labels))).most_common())
 
 
 def _by_steps(job: Adapting, maker: Callable[[Adapting], object]) -> dict[str, Any]:
-    """The job itself, up to where the loop would begin."""
+    """The plan of a job that trains by steps: runs the job up to where the loop would begin."""
     job.run = lambda loop: _probe(job, loop)
     try:
         maker(job)
     except _Planned as e:
         return e.facts
-    raise AssertionError(f"method {job.method} learns without the loop")
+    raise AssertionError(f"method {job.method} trains without the loop")
 
 
 def _probe(job: Adapting, loop: Job) -> NoReturn:
-    """In the place of the loop: with the adapter on the base as it would learn, count the first steps and time one micro-batch."""
+    """Replaces the loop: with the adapter on the base as in training, count the first steps and time one micro-batch."""
     began = time.perf_counter()
     cfg, model, objective = loop.train, loop.model, loop.objective
     steps, device = cfg.steps or 1, model.device
-    model.compute_dtype = compute_dtype(cfg.dtype, device)  # as the loop sets it; who called sets it back
+    model.compute_dtype = compute_dtype(cfg.dtype, device)  # as the loop sets it; the caller resets it
     start = time.perf_counter()
-    made, shown = [], 0
+    by_step, n_rows = [], 0
     for step in range(min(STEPS, steps)):
-        # One after the other: rows that are written by the weights are known until the next ones are.
+        # One step at a time: rows that the model generates are only known until the next ones are.
         rows = loop.rows.rows(step)
-        made.append(_batches(loop, rows, step))
-        shown += len(rows)
-    # What is written by the weights is written in the step; all else is made ahead.
-    writing = 0.0 if getattr(loop.rows, "ahead", True) else (time.perf_counter() - start) / len(made)
-    seen = _Seen(
-        *(
-            sum(sum(measure(b) for b in batches) for batches in made) / len(made)
-            for measure in (_positions, lambda b: b.tokens, lambda b: sum(b.counts.values()))
-        )
+        by_step.append(_batches(loop, rows, step))
+        n_rows += len(rows)
+    # Generated rows cost time within their step; all others are prepared ahead.
+    writing = 0.0 if getattr(loop.rows, "ahead", True) else (time.perf_counter() - start) / len(by_step)
+    positions, tokens, supervised = (  # means per step
+        sum(sum(measure(b) for b in batches) for batches in by_step) / len(by_step)
+        for measure in (_positions, lambda b: b.tokens, lambda b: sum(b.counts.values()))
     )
-    batch = max(made[0], key=_positions)
+    batch = max(by_step[0], key=_positions)
     on_device = batch.to(device)
-    taken = []
+    times = []
     for _ in range(1 + TIMED):
         start = time.perf_counter()
         parts = model(lambda m: objective.losses(m, on_device))
         sum(s / max(1, n) for s, n in parts.values()).backward()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        taken.append(time.perf_counter() - start)
-        learnt = [p for p in model.parameters() if p.requires_grad]
-        for p in learnt:
+        times.append(time.perf_counter() - start)
+        params = [p for p in model.parameters() if p.requires_grad]
+        for p in params:
             p.grad = None
-    a_position = sum(taken[1:]) / TIMED / _positions(batch)
-    memory = _memory(loop, learnt, _positions(batch), copied=METHODS[job.method].replaces)
+    seconds = sum(times[1:]) / TIMED / _positions(batch) * positions + writing
+    memory = _memory(loop, params, _positions(batch), copied=METHODS[job.method].replaces)
     free = available(device)
-    # The last step may be shorter: how many steps it would be if all were as those seen.
-    whole = steps if loop.rows.total is None else loop.rows.total * len(made) / shown
-    tokens = round(seen.tokens * whole)
+    # The last step may be shorter: the equivalent number of steps as large as those seen.
+    whole = steps if loop.rows.total is None else loop.rows.total * len(by_step) / n_rows
+    total = round(tokens * whole)
     raise _Planned(
         {
             "steps": steps,
             "batch_size": cfg.batch_size,
             "sequence_length": cfg.sequence_length,
             "micro_batch": _rows_at_a_time(loop),
-            "parameters_learnt": sum(p.numel() for p in learnt),
-            "tokens": tokens,
-            "tokens_supervised": round(seen.supervised * whole),
-            "flops": base_flops(model.cfg, cfg.sequence_length) * tokens,
+            "parameters_learnt": sum(p.numel() for p in params),
+            "tokens": total,
+            "tokens_supervised": round(supervised * whole),
+            "flops": base_flops(model.cfg, cfg.sequence_length) * total,
             "memory_bytes": vars(memory) | {"total": memory.total},
             "free_bytes": free,
             "fits": memory.total - memory.weights <= free,  # weights are there already
             "seconds": {
-                "step": (a_position * seen.positions + writing) * whole / steps,
-                "steps": (a_position * seen.positions + writing) * whole,
+                "step": seconds * whole / steps,
+                "steps": seconds * whole,
                 "how": TIMING.format(TIMED) + (WRITING if writing else ""),
                 "probe": time.perf_counter() - began,
             },
@@ -194,7 +177,7 @@ def _probe(job: Adapting, loop: Job) -> NoReturn:
 
 
 def _batches(loop: Job, rows: Sequence[Row], step: int) -> list[Batch]:
-    """The micro-batches of a step, as the loop makes them in one process."""
+    """The micro-batches of a step, as the loop forms them in one process."""
     size = len(rows) if takes_whole_step(loop.objective) else _rows_at_a_time(loop)
     first = step * loop.train.batch_size
     return [loop.objective.batch(rows[i : i + size], first + i) for i in range(0, len(rows), size)]
@@ -208,56 +191,55 @@ def _rows_at_a_time(loop: Job) -> int:
 
 
 def _positions(batch: Batch) -> int:
-    """Places of a batch, padding among them."""
+    """Positions of a batch, padding included."""
     return sum(x.cols.pos.numel() for x in batch.inputs.values())
 
 
-def _memory(loop: Job, learnt: Sequence[torch.Tensor], positions: int, copied: bool) -> MemoryEstimate:
-    """Bytes at the peak of a step: weights as they are held, gradients and moments of what learns, activations of a micro-batch."""
+def _memory(loop: Job, params: Sequence[torch.Tensor], positions: int, copied: bool) -> MemoryEstimate:
+    """Bytes at the peak of a step: weights as stored, gradients and moments of trained parameters, activations of a micro-batch."""
     model = loop.model
     trunk = model.cfg.trunks["image" if isinstance(loop.objective, ImageClassification) else "text"]
     width = 2 if model.compute_dtype == torch.bfloat16 else 4
-    held = sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
-    own = sum(p.numel() * p.element_size() for p in learnt)
-    logits = 0
-    taught = 0
+    weights = sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
+    trained = sum(p.numel() * p.element_size() for p in params)
+    logits = teacher = 0
     if isinstance(loop.objective, TokenDistil):
-        taught = sum(p.numel() * p.element_size() for p in loop.objective.teacher.model.parameters())
+        teacher = sum(p.numel() * p.element_size() for p in loop.objective.teacher.model.parameters())
     if isinstance(loop.objective, (NextToken, Policy, Preference, TokenDistil)):
         vocab = model.cfg.text.vocab_size
         logits = min(positions, CHUNK) * vocab * (4 + 2 * width) + 2 * positions * trunk.width * width
     return MemoryEstimate(
-        weights=held * (2 if copied else 1) + taught,
-        gradients=own,
-        optimizer=2 * own,
+        weights=weights * (2 if copied else 1) + teacher,
+        gradients=trained,
+        optimizer=2 * trained,
         activations=count.activation_bytes(trunk, positions, loop.train.sequence_length, width),
         logits=logits,
     )
 
 
-def _text(facts: dict[str, Any], told: Sequence[str]) -> str:
+def _text(facts: dict[str, Any], logged: Sequence[str]) -> str:
     seconds = facts["seconds"]
     lines = [
-        f"{facts['task']} by {facts['method']}: a plan, nothing is learnt and nothing written",
+        f"{facts['task']} by {facts['method']}: a plan; nothing is trained or written",
         f"rows          {facts['rows']:,}"
         + (f", columns {', '.join(facts['columns'])}" if facts["columns"] else ""),
     ]
     if labels := facts.get("labels"):
         shown = ", ".join(f"{k} {n:,}" for k, n in list(labels.items())[:20])
         lines.append(f"labels        {len(labels)}: {shown}{', ...' if len(labels) > 20 else ''}")
-    lines += told
+    lines += logged
     if "steps" in facts:
         lines += [
             f"steps         {facts['steps']:,} of {facts['batch_size']} rows of at most {facts['sequence_length']:,} tokens, micro-batches of {facts['micro_batch']} rows",
-            f"tokens        about {facts['tokens']:,} read, {facts['tokens_supervised']:,} learnt from; at most {facts['flops']:.2e} FLOPs",
-            f"learnt        {facts['parameters_learnt']:,} parameters",
+            f"tokens        about {facts['tokens']:,} read, {facts['tokens_supervised']:,} with a loss; at most {facts['flops']:.2e} FLOPs",
+            f"trained       {facts['parameters_learnt']:,} parameters",
         ]
     elif facts.get("tokens"):
         lines.append(f"tokens        {facts['tokens']:,}")
     if memory := facts.get("memory_bytes"):
         parts = ", ".join(f"{k} {size(v)}" for k, v in memory.items() if k != "total")
         lines.append(
-            f"memory        about {size(memory['total'])}: {parts}; {size(facts['free_bytes'])} free beside the weights: "
+            f"memory        about {size(memory['total'])}: {parts}; {size(facts['free_bytes'])} free besides the weights: "
             + ("fits" if facts["fits"] else "DOES NOT FIT")
         )
     if head := facts.get("head"):

@@ -1,4 +1,4 @@
-"""The plan of a method that learns by no steps, which takes the time of reading: a part of the rows is read on the clock."""
+"""Plans a method that does not train by steps: its time is that of reading the rows, measured on a part of them."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -12,12 +12,12 @@ from onebase.tasks.job import Adapting
 from onebase.train.memory import available
 
 PICTURES = 8
-"""Pictures that are read."""
-BY_READING = "a part of the rows read by this base, after one batch to warm up; fitting the head is not in it"
+"""Images that are read."""
+BY_READING = "reading a part of the rows, after a warm-up; without the time of fitting the head"
 
 
 class _Read(Exception):
-    """The texts or pictures that would be read: it ends the job there."""
+    """Carries the texts or images that would be read; ends the job there."""
 
     def __init__(self, given: Sequence[Any]) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class _Read(Exception):
 
 
 def by_reading(job: Adapting, maker: Callable[[Adapting], object]) -> dict[str, Any]:
-    """What the job would read, and the time of it, measured on some."""
+    """What the job would read, and the time that takes, measured on a part."""
     given, base = _given(job, maker), job.base
     facts: dict[str, Any] = {"seconds": {"reading": 0.0, "how": BY_READING, "probe": 0.0}}
     if not given:
@@ -37,25 +37,25 @@ def by_reading(job: Adapting, maker: Callable[[Adapting], object]) -> dict[str, 
         tokens = sum(len(t) for t in given)
         every = max(1, tokens // (2 * batch_tokens(base.model.device)))
         some = given[::every]
-        kept, base.memory = base.memory, None  # what is remembered would take no time
+        memory, base.memory = base.memory, None  # cached texts would take no time
         try:
             seconds = _timed(lambda: features(base, some, "mean", None)) * tokens / sum(len(t) for t in some)
         finally:
-            base.memory = kept
+            base.memory = memory
     model = base.model
-    held = sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
+    weights = sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
     facts |= {
         "tokens": tokens,
-        "memory_bytes": {"weights": held, "total": held},
+        "memory_bytes": {"weights": weights, "total": weights},
         "free_bytes": available(model.device),
-        "fits": True,  # the part that was read is as large as any
+        "fits": True,  # the part was read, and no other part is larger
     }
     facts["seconds"]["reading"] = seconds
     return facts
 
 
 def _given(job: Adapting, maker: Callable[[Adapting], object]) -> Sequence[Any]:
-    """The job itself, up to where the base would read."""
+    """Runs the job up to where the base would read; returns what it would read."""
 
     def stop(given: Callable[[], Sequence[Any]]) -> NoReturn:
         raise _Read(given())

@@ -1,4 +1,4 @@
-"""Task prefer: of two answers the one that is liked better becomes likelier, by DPO, IPO, KTO or ORPO (objective/preference.py)."""
+"""Task prefer: trains on pairs of a chosen and a rejected answer, by DPO, IPO, KTO or ORPO (objective/preference.py)."""
 
 import math
 from collections.abc import Sequence
@@ -40,11 +40,11 @@ from onebase.tasks.writing import special_ids
 class PreferOptions:
     """Options of task prefer."""
 
-    prefer: PreferConfig = option(PreferConfig(), "the loss and what it hangs on")
+    prefer: PreferConfig = option(PreferConfig(), "the loss and its parameters")
 
 
 def lesson(job: Adapting) -> Lesson:
-    """A loss of pairs on what the method learns; the reference is the base as it was, read once before step 1."""
+    """Train the method's weights by a loss over pairs; the reference is the unchanged base, evaluated once before step 1."""
     o, base = job.options, job.base
     how = o.of_task.prefer
     rows = job.rows
@@ -65,45 +65,45 @@ def lesson(job: Adapting) -> Lesson:
         objective = replace(objective, reference=reference(job, objective, groups))
         facts |= _reference_facts(job, objective, pairs)
 
-    def steps(found: Learner, stack: ExitStack) -> Steps:
-        longest = found.before + max(row_tokens(g[:2]) for g in groups)
+    def steps(learner: Learner, stack: ExitStack) -> Steps:
+        longest = learner.before + max(row_tokens(g[:2]) for g in groups)
         plan = ExampleOrder(groups, min(o.batch_size, len(groups)), o.seed, alike=True, epochs=o.epochs)
-        return Steps(replace(objective, routing=found.routing, packs=not found.before), plan, longest)
+        return Steps(replace(objective, routing=learner.routing, packs=not learner.before), plan, longest)
 
-    # Without a reference the answers are taught from nothing, as by tasks chat and complete; with one the base answers already.
+    # Without a reference the base may not know the format yet, as in tasks chat and complete; with one it answers already.
     special = () if how.referred else special_ids(texts, base.codec.tokenizer)
     return Lesson(facts, "pairs", steps, fields={"prefer": how, "chats": has_chats(rows)}, special=special)
 
 
 def reference(job: Adapting, objective: Preference, groups: Sequence[Sequence[Tokens]]) -> dict[str, float]:
-    """log-probability in nats of every answer under the base as it is now, by text id. By the forward that learns, so that a policy that
-    has learnt nothing says exactly the same."""
+    """Log-probability in nats of every answer under the base as it is now, by text id. It is computed by the training forward, so that an
+    untrained policy gives exactly the same."""
     model = job.base.model
     plain = replace(objective, reference={}, routing=None, packs=True)
     answers = [(g[i], g[i + 1]) for g in groups for i in range(0, len(g), 2)]
     order = sorted(range(len(answers)), key=lambda i: row_tokens(answers[i]))
-    found: dict[str, float] = {}
+    logp_of: dict[str, float] = {}
     while order:
-        # The longest first: what does not fit in memory shows at once.
+        # The longest first: running out of memory shows at once.
         each = max(1, objective.tokens // row_tokens(answers[order[-1]]))
         some, order = [answers[i] for i in order[-each:]], order[:-each]
         batch = plain.batch(some, 0).to(model.device)
         with torch.enable_grad():
             logp_n2 = plain.logps(model, batch, "own").detach()
         for pair, logps in zip(some, logp_n2.double().tolist(), strict=True):
-            found |= {t.id: logp for t, logp in zip(pair, logps, strict=True)}
-    return found
+            logp_of |= {t.id: logp for t, logp in zip(pair, logps, strict=True)}
+    return logp_of
 
 
 def _reference_facts(job: Adapting, objective: Preference, pairs: Sequence[tuple[Tokens, Tokens]]) -> Facts:
-    found = objective.reference
-    numbers = np.array([found[t.id] for pair in pairs for t in pair], "<f4")
+    logp_of = objective.reference
+    numbers = np.array([logp_of[t.id] for pair in pairs for t in pair], "<f4")
     facts: Facts = {
         "reference.base": (job.base.fingerprint, "hashed"),
         "reference.hash": (sha256_bytes(numbers.tobytes()), "hashed"),
     }
     for i, side in enumerate(("chosen", "rejected")):
-        mean = math.fsum(found[pair[i].id] for pair in pairs) / len(pairs)
+        mean = math.fsum(logp_of[pair[i].id] for pair in pairs) / len(pairs)
         facts[f"reference.{side}"] = (mean, "measured once before step 1, nats an answer")
     return facts
 
@@ -115,9 +115,9 @@ def check_pairs(job: Adapting, texts: Sequence[Tokens]) -> Facts:
 
 
 def predictions(request: ScoreRequest) -> Preferred:
-    """How likely both answers of each pair are, by the token. With an adapter of task prefer that had a reference also what was learnt: beta
-    times the log-ratio to the base without the adapter (a token, for ipo). Where a reward judges, also how often it likes what is written with
-    the adapter better than what the base writes without."""
+    """Mean log-probability per token of both answers of each pair. With an adapter of task prefer trained with a reference, also beta times
+    the log-ratio to the base without the adapter (per token, for ipo). With a judging reward, also its win rate of the adapter's completions
+    against the base's."""
     base = request.base
     rows = preference_rows(reader_on(base), request.data)
     texts = [t for pair in pair_tokens(rows) for t in pair]
@@ -138,8 +138,8 @@ TASK = Task(
     lesson=lesson,
     options=PreferOptions,
     methods={
-        "prompt": "a prompt learns nothing of answers: write into it what is wanted (onebase chat)",
-        "head": "a head writes no text: one that says how good an answer is, is task reward",
+        "prompt": "a prompt is not trained: write the wish into it (onebase chat)",
+        "head": "a head generates no text; a head that rates answers is task reward",
     },
     writes=always,
     check=pair_problem,

@@ -1,4 +1,4 @@
-"""Task regress: a number for each text, by ridge regression on pooled states, or by a head and what the method learns, together."""
+"""Task regress: a number for each text, by ridge regression on pooled states, or by a head trained with the method's weights."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -35,7 +35,7 @@ def problem(row: Mapping[str, Any]) -> tuple[str, str] | None:
     number = _number(row["value"])
     if number is not None and math.isfinite(number):
         return None
-    return f"'value' is {row['value']!r}, a number is expected", "give a finite number, as 3 or 2.5"
+    return f"'value' is {row['value']!r}, expected a number", "give a finite number, such as 3 or 2.5"
 
 
 def _number(value: object) -> float | None:
@@ -49,17 +49,17 @@ def _number(value: object) -> float | None:
 
 def prepare(job: Adapting) -> Prepared:
     rows = job.rows
-    wanted = [float(r["value"]) for r in rows]  # a file of csv has them as text
-    y_N = torch.tensor(wanted, dtype=torch.float64)
-    # From the first one on: numbers that are large and near each other (years, times) keep their differences.
+    values = [float(r["value"]) for r in rows]  # CSV files have them as text
+    y_N = torch.tensor(values, dtype=torch.float64)
+    # Relative to the first value: numbers that are large and close to each other (years, times) keep their differences.
     off_N = y_N - y_N[0]
     mean, scale = float(y_N[0] + off_N.mean()), float(off_N.std(correction=0))
-    if not 0 < scale < math.inf or len(set(wanted)) < 2:
+    if not 0 < scale < math.inf or len(set(values)) < 2:
         raise DataError(
-            f"all {len(rows)} rows have the value {wanted[0]}"
-            if len(set(wanted)) < 2
-            else "the values are too large to be told apart",
-            "give rows of at least two values, of a size that numbers hold",
+            f"all {len(rows)} rows have the value {values[0]}"
+            if len(set(values)) < 2
+            else "the values are too large for fp64 to tell them apart",
+            "give rows of at least two values, within the range of fp64",
         )
     o, own = job.options, job.options.of_task
     if own.head_bias:
@@ -88,7 +88,7 @@ def _on(bound: Bound) -> Attached:
 
 
 def predictions(request: ScoreRequest) -> Numbers:
-    """The number of each row, and the true one."""
+    """The predicted and the true number of each row."""
     reader = reader_on(request.base)
     rows = read_rows(request.data, ("text", "value"), check=problem, make=whole_texts(reader))
     return Numbers([float(r["value"]) for r in rows], numbers(_on(request.base), rows.texts))
@@ -105,7 +105,7 @@ TASK = Task(
     options=heads.TextOptions,
     methods={
         "head": Maker(lambda job: heads.by_head(job, prepare(job))),
-        "prompt": "a prompt gives each of some answers a probability, no number",
+        "prompt": "a prompt gives probabilities of answers, not numbers",
     },
     check=problem,
     samples=whole_texts,

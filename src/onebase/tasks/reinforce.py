@@ -1,4 +1,4 @@
-"""Task reinforce: completions that the base writes itself are judged by a reward, and better ones become likelier (GRPO, PPO)."""
+"""Task reinforce: reinforcement learning from a reward on the base's own completions (GRPO, PPO)."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -22,19 +22,19 @@ from onebase.tasks.reading import RowReader
 from onebase.tasks.rollouts import RolloutPrompt, Rollouts, prompt_samples, questions
 
 VALUE = "__value"
-"""The name of PPO's value head on its base while it learns; no adapter keeps it."""
+"""The name of PPO's value head on its base during training; no adapter contains it."""
 
 
 @config
 class ReinforceOptions:
     """Options of task reinforce."""
 
-    reinforce: ReinforceConfig = option(ReinforceConfig(), "the reward and how it is learnt from")
+    reinforce: ReinforceConfig = option(ReinforceConfig(), "the reward and the algorithm")
 
 
 def lesson(job: Adapting) -> Lesson:
-    """Epochs over the prompts, each of them asked once an epoch; a rollout of `rows` prompts (the last one perhaps fewer) and `reinforce.group`
-    completions of each is learnt from in `passes` x `parts` steps."""
+    """Epochs over the prompts, each used once per epoch. A rollout has `batch_size` prompts (the last one perhaps fewer) with
+    `reinforce.group` completions each, and is trained on in `passes` x `parts` steps."""
     o, base, cfg = job.options, job.base, job.options.of_task.reinforce
     rows = job.rows
     facts = data_facts(rows) | check_rows(job)
@@ -42,16 +42,16 @@ def lesson(job: Adapting) -> Lesson:
     prompts = min(o.batch_size, len(rows))
     _check_parts(prompts * cfg.group, cfg)
 
-    def steps(found: Learner, stack: ExitStack) -> Steps:
+    def steps(learner: Learner, stack: ExitStack) -> Steps:
         reward = stack.enter_context(opened(cfg.reward, base))
         head = stack.enter_context(_value_head(base.model, cfg))
         for content in reward.facts.values():
             job.bind("reinforce.reward", cfg.reward, f"{content}{_function(cfg.reward)}")
-        asked = questions(rows)
-        longest = found.before + max(len(q.tokens) for q in asked) + cfg.max_tokens
+        all_prompts = questions(rows)
+        longest = learner.before + max(len(q.tokens) for q in all_prompts) + cfg.max_tokens
         name = VALUE if head else None
         source = Rollouts(
-            base, asked, reward, cfg, prompts, o.seed, o.epochs, found.routing, found.plain, name
+            base, all_prompts, reward, cfg, prompts, o.seed, o.epochs, learner.routing, learner.plain, name
         )
 
         def after() -> tuple[Facts, Fields]:
@@ -60,10 +60,10 @@ def lesson(job: Adapting) -> Lesson:
                 f"reinforce.reward.{k}": (v, f"{Origin.SYSTEM}, as the reward was first asked")
                 for k, v in reward.seen.items()
             }
-            return hashed | seen | _told(source, asked), {}
+            return hashed | seen | _rollout_facts(source, all_prompts), {}
 
         return Steps(
-            Policy(cfg, source.rollouts, found.routing, name, moved=source.moved),
+            Policy(cfg, source.rollouts, learner.routing, name, moved=source.moved),
             source,
             longest,
             params=list(head.parameters()) if head else (),
@@ -77,19 +77,19 @@ def lesson(job: Adapting) -> Lesson:
 def _check_parts(completions: int, cfg: ReinforceConfig) -> None:
     if completions % cfg.parts:
         raise UserError(
-            f"{completions} completions of a rollout cannot be cut into {cfg.parts} equal parts",
-            f"set reinforce.parts to a divisor of rows x reinforce.group ({completions})",
+            f"{completions} completions of a rollout cannot be split into {cfg.parts} equal parts",
+            f"set reinforce.parts to a divisor of batch_size x reinforce.group ({completions})",
         )
 
 
 def _function(reward: str) -> str:
-    """Which function of a file, as `:name`; nothing for a folder."""
+    """The function's name in a file, as `:name`; empty for a folder."""
     return f":{reward.rsplit(':', 1)[1]}" if ".py:" in reward else ""
 
 
 @contextmanager
 def _value_head(model: BaseModel, cfg: ReinforceConfig) -> Iterator[Head | None]:
-    """PPO's head of one output, on the base inside the block; it starts from 0."""
+    """PPO's value head with one output, on the base inside the block; it starts at 0."""
     if cfg.how != "ppo":
         yield None
         return
@@ -101,10 +101,10 @@ def _value_head(model: BaseModel, cfg: ReinforceConfig) -> Iterator[Head | None]
         del model.heads[VALUE]
 
 
-def _told(source: Rollouts, asked: list[RolloutPrompt]) -> Facts:
-    """What the record keeps of the rollouts. The gap is |log p by the engine that wrote - log p by the forward that trains| of a token."""
+def _rollout_facts(source: Rollouts, prompts: list[RolloutPrompt]) -> Facts:
+    """Facts of the rollouts for the record. The gap of a token is |log p by the generating engine - log p by the training forward|."""
     curve = source.curve
-    if not curve:  # a run that was at its end already
+    if not curve:  # a run that had already ended
         return {}
 
     written = sum(round(c["completions"]) for c in curve)
@@ -130,7 +130,7 @@ def _told(source: Rollouts, asked: list[RolloutPrompt]) -> Facts:
             {"mean": mean("gap"), "most": max(c["gap_most"] for c in curve)},
             "measured: nats between the engine's log-probability of a token and that of the forward that trains",
         ),
-        "reinforce.prompt_tokens": (sum(len(q.tokens) for q in asked) / len(asked), "counted: the mean"),
+        "reinforce.prompt_tokens": (sum(len(q.tokens) for q in prompts) / len(prompts), "counted: the mean"),
     }
 
 
@@ -149,8 +149,8 @@ TASK = Task(
     lesson=lesson,
     options=ReinforceOptions,
     methods={
-        "prompt": "a prompt learns nothing from rewards: write into it what is wanted (onebase chat)",
-        "head": "a head writes no text: one that says how good an answer is, is task reward",
+        "prompt": "a prompt is not trained: write the wish into it (onebase chat)",
+        "head": "a head generates no text; a head that rates answers is task reward",
     },
     writes=always,
     check=prompt_problem,

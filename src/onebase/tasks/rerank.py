@@ -1,6 +1,6 @@
-"""Task rerank: texts in the order in which they answer a query, by a head that reads query and text together (a cross-encoder).
+"""Task rerank: orders texts by relevance to a query, with a head that reads query and text together (a cross-encoder).
 
-Rows have a query, texts and a grade for each: above 0 for what answers it. n texts of all queries, P pooled features.
+Rows have a query, texts and a grade for each: above 0 for relevant ones. N texts of all queries, P pooled features.
 """
 
 import math
@@ -40,17 +40,14 @@ COLUMNS = ("query", "texts", "grades")
 
 def problem(row: Mapping[str, Any]) -> tuple[str, str] | None:
     """What is wrong with the query, the texts or the grades of a row, and what to do."""
-    if (said := query_problem(row)) is not None:
-        return said
+    if (found := query_problem(row)) is not None:
+        return found
     grades = row["grades"]
     if not isinstance(grades, (list, tuple)) or len(grades) != len(row["texts"]):
-        return (
-            f"'grades' is {grades!r:.60}",
-            "give a number for each text: above 0 for what answers the query",
-        )
+        return (f"'grades' is {grades!r:.60}", "give a number for each text: above 0 for relevant ones")
     if not all(isinstance(g, (int, float)) and not isinstance(g, bool) and 0 <= g < math.inf for g in grades):
         return f"'grades' is {grades!r:.60}", "give numbers of at least 0"
-    return None if max(grades) > 0 else ("no text answers the query", "leave such rows out")
+    return None if max(grades) > 0 else ("no text has a grade above 0", "remove such rows")
 
 
 def pairs(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
@@ -59,7 +56,7 @@ def pairs(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
 
 
 def _samples(reader: RowReader) -> Make:
-    """Query and text of every text of a row; a pair beyond the limit loses the end of its longer text."""
+    """Query and text for every text of a row; of a pair beyond the limit the longer text is cut at its end."""
 
     def made(rows: Sequence[Row]) -> list[Samples | Problem]:
         limit = reader.options.max_length
@@ -73,10 +70,10 @@ def prepare(job: Adapting) -> Prepared:
     rows = job.rows
     y_N = torch.tensor([float(g > 0) for r in rows for g in r["grades"]])
     if y_N.min() == y_N.max():
-        raise DataError("every text answers its query", "give texts with grade 0 too")
+        raise DataError("every text has a grade above 0", "give texts with grade 0 too")
     job.head = head_size(job, len(y_N), 1, [len(y_N)])
     o = job.options
-    # Texts of one query lean on each other: they are held out together.
+    # Texts of one query are correlated: they are held out together.
     folds = np.repeat(spread(len(rows), o.seed), [len(r["texts"]) for r in rows])
 
     def fit(texts: Sequence[Tokens], routing: AdapterRouting | None) -> Fit:
@@ -85,16 +82,16 @@ def prepare(job: Adapting) -> Prepared:
                 x_NP, y_N[:, None], 1, o.seed, folds if len(rows) >= FOLDS else None, o.of_task.head_bias
             )
 
-        made, pooling = best_pooled(fitted, wide_features(job, texts, routing), o.of_task.pooling)
+        fit, pooling = best_pooled(fitted, wide_features(job, texts, routing), o.of_task.pooling)
         targets: dict[str, tuple[int, ...]] = {
             t.id: (0,) if y else () for t, y in zip(texts, y_N.tolist(), strict=True)
         }
         cfg = HeadConfig(gives="value", pooling=pooling, sigmoid=True, limit=o.max_length)
         return Fit(
-            made.head,
+            fit.head,
             cfg,
             lambda on: MultiLabel(SCRATCH, targets, 1, pooling_of(job.base, pooling), on),
-            made.facts,
+            fit.facts,
         )
 
     return Prepared(fit, data_facts(rows) | {"data.texts": (len(y_N), "counted")})
@@ -124,7 +121,7 @@ TASK = Task(
     options=heads.BiasedHeadOptions,
     methods={
         "head": Maker(lambda job: heads.by_head(job, prepare(job))),
-        "prompt": "a prompt gives each of some answers a probability, no order of texts",
+        "prompt": "a prompt gives probabilities of answers, not an order of texts",
     },
     check=problem,
     samples=_samples,

@@ -1,4 +1,4 @@
-"""What learning gives: an adapter in memory, and a plan of what it would take."""
+"""Results of adapting: an adapter in memory, and a plan of a run."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +10,7 @@ from onebase.methods.folder import AdapterParts, load_adapter, save_adapter
 
 @dataclass(frozen=True)
 class Plan:
-    """What something would take, before it is done: `facts` for programs, `text` for people."""
+    """An estimate of a run before it starts: `facts` for programs, `text` for people."""
 
     facts: dict[str, Any]
     text: str
@@ -18,7 +18,7 @@ class Plan:
 
 @dataclass
 class Adapter:
-    """What `Base.adapt` gives: an adapter in memory. `save` writes only the adapter, never the base."""
+    """The result of `Base.adapt`: an adapter in memory. `save` writes only the adapter, never the base."""
 
     parts: AdapterParts = field(repr=False)
 

@@ -1,5 +1,7 @@
-"""Task reward: a number for each answer, by a head of one output on its pooled states, so that the answers that are liked better have larger
-ones (Bradley and Terry, 1952). n pairs, P pooled features."""
+"""Task reward: a reward model, a head with one output on an answer's pooled states, trained on preferences (Bradley and Terry, 1952).
+
+n pairs, P pooled features.
+"""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -42,17 +44,15 @@ from onebase.tasks.rows import reader_on
 class RewardOptions(heads.HeadOptions):
     """Options of task reward."""
 
-    long: Literal["refuse", "tail"] = option(
-        "tail", "what is done with long prompts: refuse, or tail (their beginning is left out)", later=True
-    )
+    long: Literal["refuse", "tail"] = option("tail", "long prompts: refuse, or keep their tail", later=True)
 
 
 def prepare(job: Adapting) -> Prepared:
-    """Logistic regression on the differences of the states: each pair stands in both orders, so no constant is learnt."""
+    """Logistic regression on differences of states: each pair is used in both orders, so the bias stays 0."""
     pairs, seed = pair_tokens(job.rows), job.options.seed
     n = len(pairs)
     y_N1 = torch.cat((torch.ones(n, 1), torch.zeros(n, 1)))
-    # A pair and its reverse say the same, and are held out together.
+    # A pair and its reverse are equivalent, so they are held out together.
     fold_N = np.tile(spread(n, seed), 2) if n > FOLDS else None
 
     def on_differences(x_NP: Tensor) -> Fitted:
@@ -94,7 +94,7 @@ TASK = Task(
     options=RewardOptions,
     methods={
         "head": Maker(lambda job: heads.by_head(job, prepare(job))),
-        "prompt": "a prompt gives each of some answers a probability, no number",
+        "prompt": "a prompt gives probabilities of answers, not numbers",
     },
     check=pair_problem,
     samples=answer_pairs,

@@ -1,4 +1,4 @@
-"""The rows of a job, its test rows and those of an evaluation: each read in one pass, by what their task says of them."""
+"""Reads the rows of a job, its test rows, and those of an evaluation, each in one pass, with their task's checks and samples."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -24,13 +24,13 @@ def read(
     options: AdaptOptions,
     columns: Mapping[str, str] | None = None,
 ) -> Rows:
-    """The rows that a task learns from, with their samples. Raises BadRows with all that are bad: unreadable, without a column, empty, of a wrong
-    type or value, longer than the limit (with their lengths); DataError for what is wrong with the whole."""
+    """The training rows of a task, with their samples. Raises BadRows with all bad rows: unreadable, without a column, empty, of a wrong type
+    or value, longer than the limit (with their lengths); DataError for problems of the whole file."""
     if not METHODS[method].needs_rows and isinstance(data, Sequence) and not data:
         return Rows()
     records = Records.of(task.opened(data), columns)
     maker = task.maker(method)
-    if maker is not None and maker.columns is not None:  # the length of a prompt hangs on its answers
+    if maker is not None and maker.columns is not None:  # the length of a prompt depends on its answers
         return read_rows(records, maker.columns(options.of_method))
     taken, context = (
         before(method, options),
@@ -50,7 +50,7 @@ def read_test(
     options: AdaptOptions,
     columns: Mapping[str, str] | None = None,
 ) -> Rows:
-    """The rows that must not be among those of `read`: of any length, and with their samples where they are found by them."""
+    """The test rows, which must not be among those of `read`: of any length, and with samples where these identify them."""
     records = Records.of(task.opened(data), columns)
     required = compared_by(base, task, method, options, lambda: records.sound)
     if not task.by_sample or _asks(task, method) is not None:
@@ -66,7 +66,7 @@ def compared_by(
     options: AdaptOptions,
     rows: Callable[[], Sequence[Mapping[str, Any]]],
 ) -> tuple[str, ...]:
-    """The columns that a test row must have, and by which it is found among the rows."""
+    """The columns that a test row must have, which identify it among the training rows."""
     if (asks := _asks(task, method)) is not None:
         return asks(options.of_method)
     required = task.columns_of(Look(base, options, rows))
@@ -74,13 +74,13 @@ def compared_by(
 
 
 def _asks(task: Task, method: str) -> Callable[[Any], tuple[str, ...]] | None:
-    """What says by which columns a test row is found, where that hangs on the method's options."""
+    """The function that returns the columns identifying a test row, where they depend on the method's options."""
     maker = task.maker(method)
     return None if maker is None else maker.asks
 
 
 def reader_on(base: Bound) -> RowReader:
-    """What reads the rows of an evaluation: the base with what is on it, long texts as its adapter does."""
+    """The reader of an evaluation's rows: on the base with its adapter, which also decides the treatment of long texts."""
     taken = base.loaded.model.virtual_counts(base.routing, 1)[0]
     head = None if base.attached is None else base.attached.config.head
     if head is None:

@@ -1,4 +1,4 @@
-"""Adapting a base: tasks and methods are orthogonal; one table has all tasks, and each says which methods learn it, and why not the others."""
+"""Adapts a base to a task by a method. One table lists all tasks; each task states which methods train it, and why the others do not."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -33,7 +33,7 @@ from onebase.tasks import (
 )
 from onebase.tasks.base import MakeAdapter, ScoreRequest, Shown, Task, never
 from onebase.tasks.checks import check_reads, check_room, check_writes
-from onebase.tasks.job import NOTHING_SAID, AboutData, Adapting, rows_hash
+from onebase.tasks.job import NO_METADATA, AboutData, Adapting, rows_hash
 from onebase.tasks.option_names import METHOD, TASK
 from onebase.tasks.options import TASK_OPTIONS, given_options, read_options
 from onebase.tasks.results import Adapter
@@ -78,13 +78,13 @@ PREDICTIONS: dict[str, Callable[[ScoreRequest], Any]] = {
     **{name: t.predictions for name, t in TASKS.items() if t.predictions is not None},
     "text": continued.likely_texts,
 }
-"""What scores are computed from, by task."""
+"""The functions that compute predictions for scores, by task."""
 
 
 def register(task: Task) -> None:
-    """Make a task known that comes from elsewhere. Raises ConfigError where another has its name."""
+    """Add a task of another package. Raises ConfigError if its name is taken."""
     if TASKS.get(task.name, task) is not task or (task.name not in TASKS and task.name in PREDICTIONS):
-        raise ConfigError(f"there are two tasks called {task.name!r}", "give one of them another name")
+        raise ConfigError(f"two tasks have the name {task.name!r}", "give one of them another name")
     TASKS[task.name] = task
     TASK_OPTIONS[task.name] = task.options
     if task.predictions is not None:
@@ -92,19 +92,19 @@ def register(task: Task) -> None:
 
 
 def asked_by(on: Attached | None) -> tuple[str, ...]:
-    """The columns of a row that an adapter is asked by."""
+    """The columns of a row that an adapter takes as input."""
     task = None if on is None or on.config.prompt is not None else TASKS.get(on.task)
     return prompt_columns(on) if task is None else task.reads
 
 
 def answers(bound: Bound, given: Sequence[Given]) -> list[Shown]:
-    """What the adapter on a base says of texts, or of rows where it is asked by several columns. Raises UserError for a task that answers none."""
+    """Answers of the adapter on a base to texts, or to rows where its input has several columns. Raises UserError for tasks without answers."""
     on = bound.attached
     task = None if on is None else TASKS.get(on.task)
     if task is None or task.answer is None:
         able = [t.name for t in TASKS.values() if t.answer is not None]
-        what = "there is no adapter on the base" if on is None else f"this adapter is for task {on.task}"
-        raise UserError(what, f"give --adapter DIR of a task that answers about texts: {', '.join(able)}")
+        what = "the base has no adapter" if on is None else f"this adapter is for task {on.task}"
+        raise UserError(what, f"give --adapter DIR of one of these tasks: {', '.join(able)}")
     return task.answer(bound, given)
 
 
@@ -123,7 +123,7 @@ def adapted(
     data_licence: str | None = None,
     data_source: str | None = None,
 ) -> Adapter:
-    """`Base.adapt`, its options as plain values."""
+    """`Base.adapt`, with options as plain values."""
     read_options(options, task or TASK, method or METHOD)
     if base.attached is not None and not base.own:
         raise UserError(
@@ -157,54 +157,51 @@ def prepared(
     test: Data | None = None,
     columns: Mapping[str, str] | None = None,
     resume: str | Path | None = None,
-    about: AboutData = NOTHING_SAID,
+    about: AboutData = NO_METADATA,
 ) -> tuple[Adapting, MakeAdapter]:
-    """The job with its rows and test rows read, and what makes its adapter. Raises UserError for what does not fit.
+    """The job with its rows and test rows read, and the function that builds its adapter. Raises UserError for options that do not fit.
 
-    task, method: the defaults where nobody says them. options: what users give of them. columns: what the data (and the test rows) call a column, by
-    what the task calls it. resume: the folder of its checkpoints. about: what the user says of the data."""
+    task, method: None gives the default. options: those that the user set. columns: the data's names of columns (also of test rows), by the
+    task's names. resume: the folder of checkpoints. about: metadata of the data, stated by the user."""
     given = given_options(options) | {k: v for k, v in (("task", task), ("method", method)) if v is not None}
     task, method = task or TASK, method or METHOD
-    asked = read_options(options, task, method)
+    read_as = read_options(options, task, method)
     if task not in TASKS:
         raise UserError(f"task {task!r} is not known", f"tasks: {', '.join(TASKS)}")
     how, chosen = method_of(method), TASKS[task]
     makers = chosen.makers
     if method not in makers:
-        why = chosen.refused.get(method, "the task does not say how it would be learnt so")
+        why = chosen.refused.get(method, "the task does not support it")
         raise UserError(
-            f"task {task!r} with method {method!r} does not go: {why}",
-            f"methods for {task}: {', '.join(makers)}",
+            f"task {task!r} cannot use method {method!r}: {why}", f"methods for {task}: {', '.join(makers)}"
         )
     able = ", ".join(m.name for m in METHODS.values() if not m.text)
     pictured = ", ".join(t.name for t in TASKS.values() if t.images)
-    check_reads(
-        base, chosen.images and not how.text, f"images are learnt from by task {pictured} with method {able}"
-    )
-    if how.predicts or chosen.writes(asked):
+    check_reads(base, chosen.images and not how.text, f"images need task {pictured} with method {able}")
+    if how.predicts or chosen.writes(read_as):
         others = ", ".join(t.name for t in TASKS.values() if t.writes is never)
-        check_writes(base, task, method, f"use a base that writes; this one learns {others}")
-    check_room(base, method, asked)
-    asked = replace(asked, date=asked.date or began(resume) or today())
-    with at(asked.date):
+        check_writes(base, task, method, f"use a base that generates text; tasks for this one: {others}")
+    check_room(base, method, read_as)
+    read_as = replace(read_as, date=read_as.date or began(resume) or today())
+    with at(read_as.date):
         with files_read() as files:
-            rows = read(base, resolved(data), chosen, method, asked, columns)
-        tested = None
+            rows = read(base, resolved(data), chosen, method, read_as, columns)
+        test_rows = None
         if test is not None and rows:
             with files_read() as test_files:
-                tested = read_test(base, resolved(test), chosen, method, asked, columns)
+                test_rows = read_test(base, resolved(test), chosen, method, read_as, columns)
             about = replace(about, test_files=tuple(test_files))
     job = Adapting(
         base,
         rows,
         chosen.name,
         method,
-        asked,
+        read_as,
         tuple(callbacks),
         log or (lambda _: None),
-        tested,
+        test_rows,
         None if resume is None else Path(resume),
-        compared_by(base, chosen, method, asked, lambda: rows),
+        compared_by(base, chosen, method, read_as, lambda: rows),
         given,
         replace(about, files=tuple(files)),
     )
@@ -217,8 +214,8 @@ def prepared(
 
 
 def began(resume: str | Path | None) -> str | None:
-    """The date of the run whose state of learning is in a folder, however often it is gone on with; None where none is."""
-    found = [] if resume is None else list_checkpoints(Path(resume) / "checkpoints")
-    identity = read_manifest(found[-1])["facts"].get("identity") if found else None
+    """The date of the run whose checkpoints are in a folder, however often it was resumed; None without checkpoints."""
+    saved = [] if resume is None else list_checkpoints(Path(resume) / "checkpoints")
+    identity = read_manifest(saved[-1])["facts"].get("identity") if saved else None
     date = identity.get("date") if isinstance(identity, dict) else None
     return date if isinstance(date, str) else None

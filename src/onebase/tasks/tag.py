@@ -1,4 +1,4 @@
-"""Task tag: labelled spans of a text, by a head on the state of each token, alone or with what the method learns."""
+"""Task tag: labelled spans of a text, by a head on the state of each token, alone or trained with the method's weights."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -35,8 +35,8 @@ from onebase.tasks.job import Adapting, Facts, data_facts
 from onebase.tasks.reading import RowReader, each_row
 from onebase.tasks.rows import reader_on
 
-MEND_TOKENS = "a token has one label at most: make one span of them, or drop one"
-MEND = "mend the spans: characters from 0, end exclusive, none over another"
+TOKEN_REMEDY = "a token has one label at most: merge the spans, or remove one"
+REMEDY = "correct the spans: characters from 0, end exclusive, without overlap"
 
 
 @config
@@ -47,13 +47,13 @@ class TagOptions:
 
 
 def spans_said(row: Mapping[str, Any]) -> list[Span]:
-    """The spans of a row, without white space at their ends."""
+    """The spans of a row, trimmed of white space."""
     cut = (trimmed(row["text"], Span(s["start"], s["end"], s["label"])) for s in row["spans"])
     return [s for s in cut if s is not None]
 
 
 def placed_texts(reader: RowReader, whole: bool = True) -> Make:
-    """The texts of rows with the places of their tokens. whole: each token may be in one span at most."""
+    """The texts of rows with the positions of their tokens. whole: check that each token is in one span at most."""
 
     def one(row: Mapping[str, Any]) -> Samples | Problem:
         read = placed(reader.base.codec.tokenizer, row["text"], "", reader.tokens, reader.long)
@@ -61,8 +61,8 @@ def placed_texts(reader: RowReader, whole: bool = True) -> Make:
             return refused
         given = [Span(s["start"], s["end"], s["label"]) for s in row["spans"]] if whole else []
         spans = _within(given, read)
-        said = tags_of(spans, read.places, sorted({s.label for s in spans}), row["text"])[1]
-        return (read,) if said is None else Problem(said, MEND_TOKENS)
+        problem = tags_of(spans, read.places, sorted({s.label for s in spans}), row["text"])[1]
+        return (read,) if problem is None else Problem(problem, TOKEN_REMEDY)
 
     return each_row(one)
 
@@ -71,8 +71,8 @@ def problem(row: Mapping[str, Any]) -> tuple[str, str] | None:
     """What is wrong with the spans of a row, in characters, and what to do."""
     text, given = row["text"], row.get("spans")
     if not isinstance(given, (list, tuple)):
-        said = "is missing" if given is None else f"is {type(given).__name__}"
-        return f"'spans' {said}, a list is expected", 'give [{"start": 0, "end": 4, "label": "name"}], or []'
+        what = "is missing" if given is None else f"is {type(given).__name__}"
+        return f"'spans' {what}, expected a list", 'give [{"start": 0, "end": 4, "label": "name"}], or []'
     last = 0
     for s in given:
         if (
@@ -81,15 +81,15 @@ def problem(row: Mapping[str, Any]) -> tuple[str, str] | None:
             or not isinstance(s.get("label"), str)
             or not s["label"].strip()
         ):
-            return f"the span {s!r} is none", 'a span is {"start": 0, "end": 4, "label": "name"}'
+            return f"{s!r} is not a span", 'a span is {"start": 0, "end": 4, "label": "name"}'
     for s in sorted(given, key=lambda s: (s["start"], s["end"])):
-        said = f"the span {s['start']} to {s['end']}"
+        span = f"the span {s['start']} to {s['end']}"
         if not 0 <= s["start"] < s["end"] <= len(text):
-            return f"{said} is not in the text of {len(text)} characters", MEND
+            return f"{span} is not in the text of {len(text)} characters", REMEDY
         if not text[s["start"] : s["end"]].strip():
-            return f"{said} is white space alone", MEND
+            return f"{span} is only white space", REMEDY
         if s["start"] < last:
-            return f"{said} lies over the one before it", MEND
+            return f"{span} overlaps the one before it", REMEDY
         last = s["end"]
     return None
 
@@ -105,16 +105,16 @@ def prepare(job: Adapting) -> Prepared:
     tags = []
     for row, each, (text,) in zip(rows, spans, rows.samples, strict=True):
         assert isinstance(text, Placed)
-        found, said = tags_of(_within(each, text), text.places, number, row["text"])
-        assert said is None, "it was looked at when the rows were read"
-        tags.append(found)
+        of_text, problem = tags_of(_within(each, text), text.places, number, row["text"])
+        assert problem is None, "it was checked when the rows were read"
+        tags.append(of_text)
     framed = [_framed(t, text, tokenizer) for t, (text,) in zip(tags, rows.samples, strict=True)]
 
     def fit(texts: Sequence[Tokens], routing: AdapterRouting | None) -> Fit:
         states = token_states(job.base, texts, routing)
         x_ND = torch.cat([unframed(h_TD, t, tokenizer) for h_TD, t in zip(states, texts, strict=True)])
         y_N = torch.tensor([tag for t in tags for tag in t])
-        # Tokens of one text lean on each other: they are held out together.
+        # Tokens of one text are correlated: they are held out together.
         folds = np.repeat(spread(len(tags), job.options.seed), [len(t) for t in tags])
         cfg = HeadConfig(labels=labels, gives="spans", **heads.reads(job))
         fitted = fit_head(x_ND, y_N, cfg.outputs, job.options.seed, folds if len(tags) >= FOLDS else None)
@@ -130,14 +130,14 @@ def prepare(job: Adapting) -> Prepared:
 
 
 def _within(spans: Sequence[Span], text: Placed) -> Sequence[Span]:
-    """Those of a text's spans that are read: of a text that is cut, all that lie in what is left."""
+    """The spans in the part of a text that is read: all of them, unless the text is cut."""
     if not text.left_out:
         return spans
     return [s for s in spans if any(a < s.end and s.start < b for a, b in text.places)]
 
 
 def _framed(tags: Sequence[int], text: Tokens, tokenizer: Tokenizer) -> tuple[int, ...]:
-    """A tag for each token of a text, those that frame it or its windows among them."""
+    """A tag for each token of a text, including begin and end tokens of the text or of its windows."""
     before, around = len(tokenizer.begun([])), len(tokenizer.framed([]))
     out: list[int] = []
     left = list(tags)
@@ -176,7 +176,7 @@ TASK = Task(
     options=TagOptions,
     methods={
         "head": Maker(lambda job: heads.by_head(job, prepare(job))),
-        "prompt": "a prompt gives each of some answers a probability, no places in a text",
+        "prompt": "a prompt gives probabilities of answers, not positions in a text",
     },
     check=problem,
     samples=placed_texts,

@@ -1,4 +1,4 @@
-"""Tasks complete and chat: supervised fine-tuning on completions, or on the assistant's part of conversations."""
+"""Tasks complete and chat: supervised fine-tuning on completions, or on the assistant's messages of conversations."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -30,11 +30,11 @@ from onebase.tasks.ledgers import check_written
 from onebase.tasks.reading import one_sample, samples_in
 
 PACKED = 256
-"""Tokens of a packed row at least, where the context has room for them."""
+"""Tokens of a packed row, at least, if the context is that long."""
 
 
 def lesson(job: Adapting) -> Lesson:
-    """Next-token prediction on the supervised tokens alone."""
+    """Next-token prediction on the supervised tokens only."""
     tokens, test = samples_in(job.rows), None if job.test is None else samples_in(job.test)
     facts = (
         data_facts(job.rows)
@@ -42,15 +42,15 @@ def lesson(job: Adapting) -> Lesson:
         | {"data.tokens": (sum(len(t.ids) for t in tokens), "counted")}
     )
 
-    def steps(found: Learner, stack: ExitStack) -> Steps:
-        plan, length = sample_plan(job, tokens, found.before)
-        return Steps(NextToken(length, found.routing), plan, found.before + length)
+    def steps(learner: Learner, stack: ExitStack) -> Steps:
+        plan, length = sample_plan(job, tokens, learner.before)
+        return Steps(NextToken(length, learner.routing), plan, learner.before + length)
 
     return Lesson(facts, "answers", steps, special=special_ids(tokens, job.base.codec.tokenizer))
 
 
 def sample_plan(job: Adapting, tokens: Sequence[Tokens], before: int) -> tuple[Order, int]:
-    """The rows and their length. Samples are packed, but where something stands before each: then one is a row."""
+    """The rows and their length. Samples are packed, except with virtual tokens before each: then every sample is a row."""
     o, base = job.options, job.base
     # Rows of the whole context would cost the memory of the whole context, however short the samples are.
     longest = max(len(t.ids) for t in tokens)
@@ -58,7 +58,7 @@ def sample_plan(job: Adapting, tokens: Sequence[Tokens], before: int) -> tuple[O
     tokenset = TokenSet.from_tokens(tokens, alike=base.codec.tokenizer.roles.chat_framed)
     if before:
         length = min(length, base.model.cfg.text.context - before)
-        RowPlan(tokenset, length, 1, o.seed, long="refuse")  # says which samples are too long
+        RowPlan(tokenset, length, 1, o.seed, long="refuse")  # reports samples that are too long
         per_step = max(1, min(o.batch_size, len(tokens) // 4))
         return ExampleOrder(one_by_one(tokens), per_step, o.seed, o.epochs), longest
     per_step = max(1, min(o.batch_size, sum(len(t.ids) for t in tokens) // length // 4))
@@ -66,16 +66,16 @@ def sample_plan(job: Adapting, tokens: Sequence[Tokens], before: int) -> tuple[O
 
 
 def special_ids(tokens: Sequence[Tokens], tokenizer: Tokenizer) -> tuple[int, ...]:
-    """Ids of the special tokens in the samples: LoRA learns their rows, for plain text may never have taught them. Not that of BOS, which
-    every text begins with, but where it is learnt: some bases have one token for both ends of a text."""
+    """Ids of the special tokens in the samples: LoRA trains their embedding rows, since pretraining on plain text may not have. BOS, which
+    every text begins with, counts only where it has a loss: some bases have one token for both ends of a text."""
     ids, loss = (np.concatenate([getattr(t, name) for t in tokens]) for name in ("ids", "loss"))
-    used, learnt = set(np.unique(ids).tolist()), set(np.unique(ids[loss]).tolist())
-    return tuple(sorted(set(tokenizer.specials.values()) & used - ({tokenizer.bos} - learnt)))
+    used, with_loss = set(np.unique(ids).tolist()), set(np.unique(ids[loss]).tolist())
+    return tuple(sorted(set(tokenizer.specials.values()) & used - ({tokenizer.bos} - with_loss)))
 
 
 @dataclass(frozen=True)
 class EvalPrompts:
-    """Of each row: prompt and answer as one sample, the prompt as token ids, the answer as text."""
+    """For each row: prompt and answer as one sample, the prompt as token ids, the answer as text."""
 
     samples: list[Tokens]
     prompts: list[list[int]]
@@ -83,7 +83,7 @@ class EvalPrompts:
 
 
 def completions(request: ScoreRequest) -> Written:
-    """See `_written`. Rows have prompt and completion, and what a saved prompt has as variables."""
+    """See `_written`. Rows have prompt and completion, and the variables of a saved prompt."""
     base, on = request.base, request.base.attached
     asks = on is None or on.config.prompt is None or "text" in on.config.prompt.variables
     rows = read_rows(request.data, (*(["prompt"] if asks else []), "completion"), check=text_problem)
@@ -117,25 +117,25 @@ def chats(request: ScoreRequest) -> Written:
 
 
 def text_problem(row: Mapping[str, Any]) -> tuple[str, str] | None:
-    """What is wrong with a prompt that is no text, and what to do."""
+    """What is wrong with a prompt that is not text, and what to do."""
     if isinstance(prompt := row.get("prompt", ""), str):
         return None
     return (
-        f"'prompt' is {type(prompt).__name__}, text is expected",
-        "mend the row; messages are for task chat",
+        f"'prompt' is {type(prompt).__name__}, expected text",
+        "correct the row; messages are for task chat",
     )
 
 
 def answer_problem(row: Mapping[str, Any]) -> tuple[str, str] | None:
-    """What is wrong with messages that do not end in an answer, and what to do."""
+    """What is wrong with messages that do not end with an answer, and what to do."""
     last = row["messages"][-1]
     if len(row["messages"]) > 1 and isinstance(last, Mapping) and last.get("role") == "assistant":
         return None
-    return "does not end in an answer of the assistant", "let it be the last message: it is compared"
+    return "does not end with an answer of the assistant", "make the expected answer the last message"
 
 
 def _values(request: ScoreRequest, row: Mapping[str, Any], number: int) -> dict[str, str]:
-    """The values of a saved prompt's variables in a row, but for the text."""
+    """The values of a saved prompt's variables in a row, except the text."""
     on = request.base.attached
     cfg = on.config.prompt if on is not None else None
     names = [] if cfg is None else [n for n in cfg.variables if n != "text" and row.get(n) is not None]
@@ -147,31 +147,31 @@ def _answers(messages: Sequence[Mapping[str, Any]]) -> int:
 
 
 def _less_first(sample: Tokens, turns: int) -> Tokens:
-    """The sample of which the first turns of the assistant, those of examples, do not count."""
+    """The sample without loss on the first assistant turns, which belong to the prompt's examples."""
     loss = sample.loss.copy()
     starts = np.flatnonzero(loss & ~np.concatenate(([False], loss[:-1])))
     loss[: starts[turns]] = False
     return replace(sample, loss=loss)
 
 
-def _written(request: ScoreRequest, found: EvalPrompts) -> Written:
-    """How likely the answers are, and what the base writes greedily in their place. Raises DataError for a row beyond the context, UserError for a constraint that cannot be
-    followed."""
+def _written(request: ScoreRequest, rows: EvalPrompts) -> Written:
+    """Likelihood of the answers, and the base's greedy completions. Raises DataError for a row longer than the context, UserError for a
+    constraint that cannot be followed."""
     base = request.base
     context = base.config.text.context
-    for i, sample in enumerate(found.samples, 1):
+    for i, sample in enumerate(rows.samples, 1):
         if len(sample.ids) > context:
             raise DataError(
-                f"row {i} has {len(sample.ids)} tokens, the base reads {context}", "shorten or drop it"
+                f"row {i} has {len(sample.ids)} tokens, the base reads {context}", "shorten or remove it"
             )
-    nats = completion_nats(base.loaded, found.samples, base.routing)
-    room = [min(request.max_tokens, context - len(p)) for p in found.prompts]
-    each = [Sampling(max_tokens=max(1, n), constraint=request.constraint) for n in room]
-    texts = [g.text.strip() for g in generate(base.loaded, found.prompts, each, base.routing)]
-    return Written(found.answers, texts, nats[:, 0], nats[:, 1])
+    nats = completion_nats(base.loaded, rows.samples, base.routing)
+    limits = [min(request.max_tokens, context - len(p)) for p in rows.prompts]
+    each = [Sampling(max_tokens=max(1, n), constraint=request.constraint) for n in limits]
+    texts = [g.text.strip() for g in generate(base.loaded, rows.prompts, each, base.routing)]
+    return Written(rows.answers, texts, nats[:, 0], nats[:, 1])
 
 
-NO_HEAD = "a head says which of some labels, it writes no text"
+NO_HEAD = "a head predicts labels, not text"
 
 COMPLETE = Task(
     name="complete",

@@ -1,4 +1,4 @@
-"""Who hears of a run as it goes: the JSONL log, the progress bar, and in `track` the trackers. The loop knows only `Callback`."""
+"""Callbacks of the training loop: the JSONL log and the progress bar (trackers are in `track`). The loop knows only `Callback`."""
 
 import contextlib
 import json
@@ -13,8 +13,8 @@ from onebase.readable import duration
 
 @dataclass(frozen=True)
 class StepInfo:
-    """Facts of one finished step. Loss in nats per supervised token; `seconds` since the run began, over all its resumes; `total` steps,
-    None as long as a budget of minutes has not become a number of steps."""
+    """Facts of one finished step. loss: nats per supervised token. seconds: since the run began, over all resumes. total: steps of the run, None
+    until a budget in minutes has become a number of steps."""
 
     step: int
     total: int | None
@@ -29,25 +29,25 @@ class StepInfo:
 
 
 def as_line(info: StepInfo) -> dict[str, Any]:
-    """A step as `log.jsonl` has it: its facts, then its scores by their own names."""
+    """A step as a line of `log.jsonl`: its facts, then its scores by name."""
     return {k: v for k, v in vars(info).items() if k != "scores"} | info.scores
 
 
 class Callback(Protocol):
-    """What the loop tells of a run. `close` is called when `start` came to its end, and then always."""
+    """Receives the events of a run. `close` is always called if `start` returned."""
 
     def start(self, step: int, total: int | None) -> None:
-        """The run begins, or goes on at `step`."""
+        """The run begins, or resumes at `step`."""
 
     def step(self, info: StepInfo) -> None:
-        """A step is done."""
+        """A step is finished."""
 
     def close(self) -> None:
-        """The run is over, well or not."""
+        """The run has ended, with or without an error."""
 
 
 class NoCallback:
-    """Hears everything, does nothing; a parent for listeners that need only some events."""
+    """Ignores every event; a base class for callbacks that need only some."""
 
     def start(self, step: int, total: int | None) -> None:
         return
@@ -60,9 +60,9 @@ class NoCallback:
 
 
 class JsonLog(NoCallback):
-    """One JSON object a step in `log.jsonl`; a resumed run drops the lines of steps that it will do again.
+    """Writes one JSON object per step to `log.jsonl`; a resumed run drops the lines of steps that it repeats.
 
-    Raises ArtifactError when the disk is full: a run whose log has holes would look like one that did not happen.
+    Raises ArtifactError when the disk is full, so that no log has gaps.
     """
 
     def __init__(self, path: Path) -> None:
@@ -81,26 +81,26 @@ class JsonLog(NoCallback):
             self.file.flush()
 
     def close(self) -> None:
-        # Every step was flushed. What is left is the line that a full disk refused, and `step` has said so.
+        # Every step was flushed. Only a line that a full disk refused can be left, and `step` has reported that.
         with contextlib.suppress(OSError):
             self.file.close()
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a log. One that is torn (a kill) or changed is left out; the others are whole all the same."""
+    """The valid lines of a log. Broken lines (of a killed run, or edited) are skipped."""
     if not path.exists():
         return []
     out = []
-    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):  # torn inside a letter
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):  # may end within a character
         with contextlib.suppress(ValueError, RecursionError):
-            found = json.loads(line)
-            if isinstance(found, dict) and type(found.get("step")) is int:
-                out.append(found)
+            entry = json.loads(line)
+            if isinstance(entry, dict) and type(entry.get("step")) is int:
+                out.append(entry)
     return out
 
 
 class Progress(NoCallback):
-    """A live bar: step, loss, tokens a second, time left. On a file or pipe: a line each tenth of the run."""
+    """A progress bar: step, loss, tokens per second, time left. Not on a terminal: a line every tenth of the run."""
 
     def __init__(self, title: str) -> None:
         self.title = title

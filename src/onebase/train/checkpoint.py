@@ -1,6 +1,6 @@
 """Checkpoints: step_N/ with model and optimizer tensors in safetensors, everything else in state.json, manifest last.
 
-A checkpoint appears by rename, so it is whole or absent; the newest valid one is found by looking, not by a pointer.
+A checkpoint appears by rename, so it is complete or absent; the newest valid one is found by listing the folder, not by a pointer.
 """
 
 import json
@@ -26,9 +26,8 @@ PREFIX = "step_"
 
 @dataclass
 class RunState:
-    """Everything but tensors that the next step needs, and the running totals that enter the record. `formats`: number formats, by the step
-    from which on (`train.formats`); `flat`: the last step at the full learning rates, whose checkpoint is kept; `extended`: how often the
-    run got a larger budget."""
+    """The state of a run without tensors, and the running totals for the record. formats: number formats, by the step from which they apply
+    (`train.formats`). flat: the last step at full learning rates, whose checkpoint is kept. extended: number of extensions of the budget."""
 
     step: int = 0
     total: int | None = None
@@ -48,7 +47,7 @@ class RunState:
 def save_checkpoint(
     folder: Path, state: RunState, model: dict[str, Tensor], optim: dict[str, Tensor], keep: int
 ) -> Path:
-    """Write checkpoints/step_N whole or not at all, then remove all but the newest `keep` and that of step `state.flat`."""
+    """Write checkpoints/step_N atomically, then remove all except the newest `keep` and that of step `state.flat`."""
     path = folder / checkpoint_name(state.step)
     if path.exists():
         return path
@@ -65,12 +64,12 @@ def save_checkpoint(
 
 
 def checkpoint_name(step: int) -> str:
-    """The folder of the checkpoint after so many steps."""
+    """The folder name of the checkpoint after this many steps."""
     return f"{PREFIX}{step:08d}"
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """Complete checkpoints, oldest first. Those without a manifest do not count."""
+    """Complete checkpoints (with a manifest), oldest first."""
     if not folder.is_dir():
         return []
     return sorted(
@@ -79,20 +78,20 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def checkpoint_step(path: Path) -> int:
-    """After how many steps a checkpoint was made."""
+    """The number of steps before a checkpoint."""
     return int(path.name.removeprefix(PREFIX))
 
 
 def checkpoint_facts(path: Path) -> dict[str, Any]:
-    """What `state.json` of a checkpoint says, without the tensors."""
+    """The content of a checkpoint's `state.json`, without loading tensors."""
     return read_json(path / "state.json", "step", "identity")
 
 
 def drop_after(folder: Path, step: int, extended: int) -> None:
-    """Remove the checkpoints after `step` of a run that was extended less often: the warm-down that an extension takes another way than."""
+    """Remove the checkpoints after `step` of earlier extensions: they belong to a warm-down that the new extension replaces."""
     for path in list_checkpoints(folder):
         if checkpoint_step(path) > step and checkpoint_facts(path).get("extended", 0) < extended:
-            # By another name first: a kill on the way leaves no half of it, and the next one who saves this step clears it.
+            # Rename first: if the process is killed, no partial checkpoint stays, and the next save of this step removes the draft.
             draft = path.with_name(f".{path.name}.tmp-{secrets.token_hex(4)}")
             with disk_errors(path):
                 os.rename(path, draft)
@@ -100,7 +99,7 @@ def drop_after(folder: Path, step: int, extended: int) -> None:
 
 
 def load_checkpoint(path: Path) -> tuple[RunState, dict[str, Tensor], dict[str, Tensor]]:
-    """State, model tensors and optimizer tensors; every byte is checked first. Raises ArtifactError naming a bad file."""
+    """State, model tensors and optimizer tensors; all hashes are verified first. Raises ArtifactError naming a bad file."""
     verify(path)
     file = path / "state.json"
     facts = read_json(file, "rng", "step", "identity")
@@ -113,25 +112,24 @@ def load_checkpoint(path: Path) -> tuple[RunState, dict[str, Tensor], dict[str, 
 
 
 def _to_new_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Virtual tokens were once called `leads`."""
+    """Rename tensors of old checkpoints: virtual tokens were once called `leads`."""
     return {re.sub(r"(^|/)leads\.", r"\1virtual.", name): x for name, x in tensors.items()}
 
 
 def check_identity(
     path: Path, found: dict[str, str], wanted: dict[str, str], called: Mapping[str, str] | None = None
 ) -> None:
-    """Refuse to go on with other data, another recipe or another base than the checkpoint's, or with a file that says something else now.
-    called: what people call a key, where they know it by another name."""
+    """Refuse to resume with other data, another recipe, another base, or changed files. called: user-facing names of keys, for messages."""
     for key in dict.fromkeys([*wanted, *found]):
         then, now = found.get(key), wanted.get(key)
         name = (called or {}).get(key, key)
         if found and key not in found and key not in (called or {}):
             raise ArtifactError(
-                f"{path} says nothing of its {name}: another version of onebase made it, which went on otherwise",
-                "finish it with that version, or start afresh in another --out folder",
+                f"{path} does not record its {name}: it was written by another version of onebase, which resumes differently",
+                "finish it with that version, or start again in another --out folder",
             )
         if then != now:
             raise ArtifactError(
-                f"{path} was made with another {name} ({str(then)[:20]}, now {str(now)[:20]})",
-                f"give the same {name}, or start afresh in another --out folder",
+                f"{path} was written with another {name} ({str(then)[:20]}, now {str(now)[:20]})",
+                f"give the same {name}, or start again in another --out folder",
             )

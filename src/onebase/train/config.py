@@ -1,4 +1,4 @@
-"""How to train: budget, batch, optimizers, schedule, numerics, checkpoints."""
+"""Training config: budget, batch, optimizers, schedule, numerics, checkpoints."""
 
 from typing import Literal
 
@@ -10,7 +10,7 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 DType = Literal["auto", "bf16", "fp32"]
 
 FREE = ("device", "checkpoint", "eval_every")
-"""Keys of TrainConfig that decide no weight: a run may be resumed with other values of them."""
+"""Keys of TrainConfig that do not affect the weights: a run may be resumed with other values of them."""
 
 
 @config
@@ -25,7 +25,7 @@ class MuonConfig:
 
 @config
 class AdamWConfig:
-    """Learning rates by kind of parameter; `matrix` is used only where Muon is not."""
+    """Learning rates by kind of parameter; `matrix` is used only without Muon."""
 
     matrix: float = 3e-3
     embed: float = 3e-3
@@ -48,14 +48,14 @@ class ScheduleConfig:
         if not 0 <= self.warmdown <= 1 or self.warmup < 0 or self.final < 0:
             raise ConfigError(
                 f"schedule warmup {self.warmup}, warmdown {self.warmdown}, final {self.final}",
-                "warmup counts steps, warmdown is a share from 0 to 1, final is at least 0",
+                "give warmup in steps, warmdown as a share from 0 to 1, final of at least 0",
             )
 
 
 @config
 class CheckpointConfig:
-    """Save each `every` steps (0: only at the end and on a signal); keep the newest `keep`, and with `flat` the last one at the full learning
-    rates, from which a finished run can be extended."""
+    """When to save and what to keep. every: steps between checkpoints (0: only at the end and on a signal). keep: number of newest ones. flat: also
+    keep the last one at full learning rates, from which a finished run can be extended."""
 
     every: int = 0
     keep: int = 2
@@ -64,11 +64,10 @@ class CheckpointConfig:
 
 @config
 class TrainConfig:
-    """The budget is exactly one of steps, tokens and minutes.
+    """Options of the training loop. The budget is exactly one of steps, tokens and minutes.
 
-    A global batch is `batch_size` rows of `sequence_length` tokens, in micro-batches of at most `micro_batch` rows (0: chosen). With `minutes` the first
-    steps are timed and the number of steps is fixed from them, once; it counts the time of steps, not of scores on the way and
-    checkpoints.
+    A global batch is `batch_size` rows of `sequence_length` tokens, in micro-batches of at most `micro_batch` rows (0: automatic). With `minutes` the
+    first steps are timed, and the number of steps is fixed once from them; evaluation during training and checkpoints are not counted.
     """
 
     steps: int | None = None
@@ -93,7 +92,7 @@ class TrainConfig:
         given = [n for n in ("steps", "tokens", "minutes") if getattr(self, n) is not None]
         if len(given) != 1:
             raise ConfigError(
-                f"the budget is given by {' and '.join(given) or 'nothing'}",
+                f"the budget is set by {' and '.join(given) or 'nothing'}",
                 "give exactly one of steps, tokens, minutes",
             )
         if getattr(self, given[0]) <= 0:
@@ -101,16 +100,16 @@ class TrainConfig:
         if self.batch_size < 1 or self.sequence_length < 2 or self.micro_batch < 0:
             raise ConfigError(
                 f"batch_size {self.batch_size}, micro_batch {self.micro_batch}, sequence_length {self.sequence_length}",
-                "give a batch_size of at least 1, a sequence_length of at least 2, and a micro_batch of at least 1 (0 lets us choose)",
+                "give a batch_size of at least 1, a sequence_length of at least 2, and a micro_batch of at least 1 (or 0: automatic)",
             )
 
     @property
     def planned_steps(self) -> int | None:
-        """Steps of the budget; None for one in minutes, whose first steps are timed first."""
+        """Steps of the budget; None for a budget in minutes, which needs timed steps."""
         if self.minutes is not None:
             return None
         return self.steps or self.steps_for(self.tokens or 0)
 
     def steps_for(self, tokens: int) -> int:
-        """Whole steps that hold so many tokens, padding counted."""
+        """Steps for this many tokens, padding included, rounded up."""
         return -(-tokens // (self.batch_size * self.sequence_length))

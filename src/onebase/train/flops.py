@@ -1,4 +1,4 @@
-"""FLOPs of training counted on the operations that really run, to stand beside the formula of the config."""
+"""Counts the FLOPs of the operations that training runs, for comparison with the formula of the config."""
 
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -7,8 +7,8 @@ from onebase.objective.base import Batch, Objective
 
 
 def counted_flops(model: BaseModel, objective: Objective, batch: Batch) -> float:
-    """FLOPs of one forward and backward of `batch` (matrix products and attention, as torch counts them). Gradients are
-    dropped again. Call it before blocks are compiled: compiled code hides its operations."""
+    """FLOPs of one forward and backward of `batch` (matrix products and attention, as torch counts them). Gradients are discarded. Call it before
+    blocks are compiled: compiled code hides its operations."""
     batch = batch.to(model.device)
     with FlopCounterMode(display=False) as counter:
         parts = model(lambda m: objective.losses(m, batch))

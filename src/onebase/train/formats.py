@@ -1,4 +1,4 @@
-"""The number formats that a run computes in: what the chip decides of them, and what a run that goes on elsewhere says."""
+"""The number formats that a run computes in: they depend on the chip, and changes on resume are logged and recorded."""
 
 from collections.abc import Mapping
 
@@ -12,18 +12,18 @@ NAMES = {torch.bfloat16: "bf16", torch.float32: "fp32"}
 
 
 def formats(model: BaseModel, optim: Optimizers) -> dict[str, str]:
-    """What is computed in which format. Weights, gradients and sums are fp32 always."""
-    found = {"activations": NAMES[model.compute_dtype]}
+    """Format by kind of computation. Weights, gradients and sums are always fp32."""
+    used = {"activations": NAMES[model.compute_dtype]}
     if isinstance(optimizer := optim.parts.get("muon"), Muon):
-        found["newton_schulz"] = NAMES[optimizer.dtype]
-    return found
+        used["newton_schulz"] = NAMES[optimizer.dtype]
+    return used
 
 
 def go_on(kept: dict[str, dict[str, str]], now: Mapping[str, str], step: int) -> str | None:
-    """Note in `kept` (by the step from which on) what holds from `step`; one line for the user where it is not what held before.
+    """Add the formats from `step` on to `kept` (keyed by first step); returns a log line if they differ from those before.
 
-    Another format is another rounding, not another run: the losses stay within what docs/training.md says. So the run goes on, and says
-    so. Checkpoints made before formats were kept had Newton-Schulz in bf16 on every chip; what their activations were is not known.
+    Another format changes rounding only: the losses stay within the tolerance in docs/training.md. So the run resumes, and logs it. Old
+    checkpoints without formats used Newton-Schulz in bf16 on every chip; the format of their activations is unknown.
     """
     if step == 0:
         kept["0"] = dict(now)
@@ -38,4 +38,4 @@ def go_on(kept: dict[str, dict[str, str]], now: Mapping[str, str], step: int) ->
         return None
     kept[str(step)] = dict(now)
     changed = ", ".join(f"{k.replace('_', '-')} in {v} (before: {before.get(k)})" for k, v in other.items())
-    return f"from step {step} on {changed}: the chip decides; losses differ from those of an undisturbed run by rounding"
+    return f"from step {step} on {changed}, because of the chip; losses differ from those of an uninterrupted run by rounding"

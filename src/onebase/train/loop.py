@@ -1,4 +1,4 @@
-"""The one training loop: every objective, one process or many, exact resume."""
+"""The training loop: for every objective, one or several processes, with exact resume."""
 
 import math
 import time
@@ -32,17 +32,18 @@ from onebase.train.parallel import Parallel, compile_blocks, load_whole_state, o
 from onebase.train.signals import StopSignals
 
 MICRO_TOKENS = {"cpu": 2048, "mps": 8192, "cuda": 32768}
-"""Tokens of a micro-batch when the recipe leaves it to us: on CPUs larger ones need more memory and gain no speed."""
+"""Default tokens of a micro-batch: on CPUs larger ones need more memory and are no faster."""
 
 Made = tuple[list[Batch], dict[str, int], int]
-"""This rank's micro-batches, and of the whole global batch the tokens by source and the number of rows."""
+"""This rank's micro-batches; tokens by source and number of rows of the global batch."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """All that a run is: what learns, from which rows, how, and who listens. `out` is where checkpoints go (None: nowhere). identity: hashes of
-    what a checkpoint must agree with, beside the loop's own; called: the names of some of them in messages; `log` hears what a user should
-    know of going on from a checkpoint; extension: a larger budget than the recipe's."""
+    """A training run: model, objective, rows, config and callbacks.
+
+    out: folder for checkpoints (None: no checkpoints). evaluate: scores during training. identity: further hashes that a checkpoint must match.
+    called: names of some of them in messages. log: receives lines for the user about resuming. extension: a larger budget than the recipe's."""
 
     model: BaseModel
     objective: Objective
@@ -60,7 +61,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Result:
-    """How a run ended. `stopped`: a signal asked for it; the same command goes on from the last checkpoint."""
+    """How a run ended. stopped: by a signal; the same command resumes from the last checkpoint."""
 
     state: RunState
     losses: list[float]
@@ -68,13 +69,13 @@ class Result:
 
 
 def micro_batch_size(cfg: TrainConfig, par: Parallel) -> int:
-    """Rows of a micro-batch on each rank: as the recipe says, or about MICRO_TOKENS tokens.
+    """Rows of a micro-batch on each rank: from the recipe, or about MICRO_TOKENS tokens.
 
-    Raises UserError when the ranks cannot share the rows evenly: one that runs fewer micro-batches would hang the others.
+    Raises UserError when the rows cannot be split evenly: a rank with fewer micro-batches would hang the others.
     """
     if cfg.batch_size % par.world:
         raise UserError(
-            f"a batch of {cfg.batch_size} rows cannot be shared evenly by {par.world} processes",
+            f"a batch of {cfg.batch_size} rows cannot be split evenly over {par.world} processes",
             f"set train.batch_size to a multiple of {par.world}",
         )
     return min(
@@ -84,8 +85,8 @@ def micro_batch_size(cfg: TrainConfig, par: Parallel) -> int:
 
 
 def run(job: Job) -> Result:
-    """Train `job.model` in place. Resumes from the newest checkpoint under `job.out` when there is one. Raises ArtifactError where another
-    process is writing checkpoints there."""
+    """Train `job.model` in place. Resumes from the newest checkpoint in `job.out`, if there is one. Raises ArtifactError if another process is
+    writing checkpoints there."""
     par = job.parallel or Parallel(0, 1, job.model.device)
     with owning(job.out / "checkpoints" if job.out else None, par):
         return _run(job, par)
@@ -93,10 +94,10 @@ def run(job: Job) -> Result:
 
 def _run(job: Job, par: Parallel) -> Result:
     cfg = job.train
-    micro_batch_size(cfg, par)  # refuses what cannot be shared, before anything is done
+    micro_batch_size(cfg, par)  # refuses an uneven batch size before any work
     if par.world > 1 and takes_whole_step(job.objective):
         raise UserError(
-            f"this objective compares all rows of a step, and {par.world} processes share them",
+            f"this objective compares all rows of a step, which are split over {par.world} processes",
             "run it in one process",
         )
     identity = job.identity | {
@@ -112,16 +113,16 @@ def _run(job: Job, par: Parallel) -> Result:
     par.shard(job.model)
     optim = Optimizers(job.model, cfg.muon, cfg.adamw)
     state = _resume(job, optim, identity)
-    said = go_on(state.formats, formats(job.model, optim), state.step)
-    if said and job.log and par.main:
-        job.log(said)
+    message = go_on(state.formats, formats(job.model, optim), state.step)
+    if message and job.log and par.main:
+        job.log(message)
     set_total(cfg, state, job.extension)
     losses: list[float] = []
-    heard = [x for x in job.callbacks if par.main]
+    callbacks = [x for x in job.callbacks if par.main]
     pace: list[float] = []
     stop = False
     with ExitStack() as stack:
-        for x in heard:
+        for x in callbacks:
             x.start(state.step, state.total)
             stack.callback(x.close)
         signals, ahead = stack.enter_context(StopSignals()), stack.enter_context(_Ahead(job, par))
@@ -141,14 +142,14 @@ def _run(job: Job, par: Parallel) -> Result:
                 par.reshard(job.model)
                 info = StepInfo(**{**vars(info), "scores": scores})
             info = StepInfo(**{**vars(info), "total": state.total})
-            for x in heard:
+            for x in callbacks:
                 x.step(info)
             if state.bad_in_a_row >= cfg.max_bad_steps:
                 raise UserError(
                     f"{state.bad_in_a_row} steps in a row had a loss or gradient that is not a number",
                     "lower the learning rates (train.muon.lr, train.adamw.*) or train in fp32 (train.dtype=fp32)",
                 )
-            stop = par.any(signals.asked)
+            stop = par.any(signals.received)
             due = cfg.checkpoint.every and state.step % cfg.checkpoint.every == 0
             if cfg.checkpoint.flat and _is_flat_end(cfg, state, timed):
                 state.flat, due = state.step, True
@@ -158,7 +159,7 @@ def _run(job: Job, par: Parallel) -> Result:
 
 
 def _step(job: Job, par: Parallel, optim: Optimizers, state: RunState, ahead: "_Ahead") -> StepInfo:
-    """One optimizer step over the global batch. A loss or gradient that is not finite changes no weight on any rank."""
+    """One optimizer step over the global batch. If the loss or gradient is not finite, no weight changes on any rank."""
     cfg, began = job.train, time.perf_counter()
     batches, sources, rows = ahead.get(state.step, state.total)
     counts = dict.fromkeys(batches[0].counts, 0)
@@ -172,8 +173,8 @@ def _step(job: Job, par: Parallel, optim: Optimizers, state: RunState, ahead: "_
         batch = batch.to(job.model.device)
         par.sync_gradients(job.model, i == len(batches) - 1)
         parts = job.model(lambda m, b=batch: job.objective.losses(m, b))
-        # Every loss is a sum; dividing by the global count makes accumulation and ranks add up to one mean. Sharded
-        # training averages gradients over ranks, hence the factor.
+        # Every loss is a sum; dividing by the global count turns the sum over micro-batches and ranks into one mean.
+        # Sharded training averages gradients over ranks, hence the factor.
         part = sum(s / max(1.0, totals[k]) for k, (s, _) in parts.items())
         (part * par.world).backward()
         loss += part.detach()
@@ -217,7 +218,7 @@ def _step(job: Job, par: Parallel, optim: Optimizers, state: RunState, ahead: "_
 
 
 class _Ahead:
-    """Makes the next step's batches in a thread while this one computes, where they depend on the step alone: this changes nothing but time."""
+    """Prefetches the next step's batches in a thread, if they depend only on the step: the results are the same."""
 
     def __init__(self, job: Job, par: Parallel) -> None:
         self.job, self.par = job, par
@@ -235,14 +236,14 @@ class _Ahead:
         return batches, count_sources(rows), len(rows)
 
     def get(self, step: int, total: int | None) -> Made:
-        """The batches of a step; those of the next one are begun, where there is one."""
+        """The batches of a step; starts to build those of the next one, if there is one."""
         if not self.ahead:
             return self._make(step)
         ready = self.next[1] if self.next and self.next[0] == step else self.pool.submit(self._make, step)
-        made = ready.result()
+        batches = ready.result()
         last = total is not None and step + 1 >= total
         self.next = None if last else (step + 1, self.pool.submit(self._make, step + 1))
-        return made
+        return batches
 
     def __enter__(self) -> "_Ahead":
         return self
@@ -252,7 +253,7 @@ class _Ahead:
 
 
 def _is_flat_end(cfg: TrainConfig, state: RunState, timed: bool) -> bool:
-    """Do the learning rates fall from the next step on? Those of a run that was timed were full until then, whatever its total says."""
+    """Whether the learning rates fall from the next step on. A timed run had full rates until its total was set."""
     if state.total is None:
         return False
     last = flat_steps(cfg.schedule, state.total)
@@ -260,7 +261,7 @@ def _is_flat_end(cfg: TrainConfig, state: RunState, timed: bool) -> bool:
 
 
 def _recipe_digest(cfg: TrainConfig) -> str:
-    """Hash of what decides the weights."""
+    """Hash of the config values that affect the weights."""
     return digest({k: v for k, v in to_hash(cfg).items() if k not in FREE})
 
 
@@ -270,13 +271,13 @@ def _resume(job: Job, optim: Optimizers, identity: dict[str, str]) -> RunState:
         return RunState(identity=identity)
     state, model, optimizer = load_checkpoint(found[-1])
     check_identity(found[-1], state.identity, identity, job.called)
-    load_whole_state(job.model, model, learnt=True)
+    load_whole_state(job.model, model, trainable=True)
     optim.load_state_tensors(optimizer)
     return state
 
 
 def _save(job: Job, par: Parallel, optim: Optimizers, state: RunState) -> None:
-    model, optimizer = whole_state(job.model, learnt=True), optim.state_tensors()
+    model, optimizer = whole_state(job.model, trainable=True), optim.state_tensors()
     if par.main and job.out:
         save_checkpoint(job.out / "checkpoints", state, model, optimizer, job.train.checkpoint.keep)
     par.barrier()

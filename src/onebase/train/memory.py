@@ -1,4 +1,4 @@
-"""Memory of a training run from its configs, and the refusal of one that cannot fit."""
+"""Estimates the memory of a training run from its configs, and refuses one that does not fit."""
 
 import os
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from onebase.train.config import TrainConfig
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes of one rank, by what they hold. An estimate: the allocator and libraries add to it."""
+    """Bytes on one rank, by kind. An estimate: the allocator and libraries add to it."""
 
     weights: int
     gradients: int
@@ -31,7 +31,7 @@ class MemoryEstimate:
 def training_memory(
     cfg: BaseConfig, train: TrainConfig, micro: int, world: int = 1, bf16: bool = True
 ) -> MemoryEstimate:
-    """What training holds at its peak: fp32 weights and gradients, optimizer moments, one micro-batch of `micro` rows."""
+    """Peak memory of training: fp32 weights and gradients, optimizer moments, one micro-batch of `micro` rows."""
     total = base_parameters(cfg)
     trunk, codec = cfg.trunks["text"], cfg.text
     matrices = count.matrix_parameters(trunk, max(1, len(trunk.groups)))
@@ -48,7 +48,7 @@ def training_memory(
 
 
 def available(device: torch.device) -> int:
-    """Free bytes on a device, what the system can give without swapping for CPUs."""
+    """Free bytes on a device; for CPUs, memory available without swapping."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     try:
@@ -64,7 +64,7 @@ def available(device: torch.device) -> int:
 def check_memory(
     cfg: BaseConfig, train: TrainConfig, micro: int, device: torch.device, world: int = 1
 ) -> MemoryEstimate:
-    """The memory of the run. Raises UserError when it exceeds what is free, with the setting that would fit."""
+    """The memory of the run. Raises UserError when it exceeds the free memory, with the setting that would fit."""
     need = training_memory(cfg, train, micro, world)
     free = available(device)
     if need.total <= free:

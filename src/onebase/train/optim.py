@@ -1,4 +1,4 @@
-"""Optimizers by kind of parameter, seen as one (step, rates, state as named tensors), and the learning rate over a run."""
+"""Optimizers by kind of parameter behind one interface (step, rates, state as named tensors), and the learning rate schedule."""
 
 from collections.abc import Iterator
 
@@ -53,7 +53,7 @@ class Optimizers:
     def step(self) -> None:
         for o in self.parts.values():
             o.step()
-            # Fused steps change weights and do not say so; what is derived from weights (`model.derived`) goes by their versions.
+            # Fused steps do not increment version counters, on which weight caches (`model.derived`) depend.
             torch.autograd.graph.increment_version(p for g in o.param_groups for p in g["params"])
 
     def zero_grad(self) -> None:
@@ -75,25 +75,25 @@ class Optimizers:
         return out
 
     def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Put back what `state_tensors` gave, onto this run's devices and shards."""
+        """Load the tensors of `state_tensors` onto this run's devices and shards."""
         left = dict(tensors)
         for k, o in self.parts.items():
             for group in o.param_groups:
                 for p in group["params"]:
                     prefix = f"{k}/{self.names[p]}/"
-                    found = {n[len(prefix) :]: left.pop(n) for n in list(left) if n.startswith(prefix)}
-                    if found:
-                        o.state[p] = {key: _place(t, p) for key, t in found.items()}
+                    state = {n[len(prefix) :]: left.pop(n) for n in list(left) if n.startswith(prefix)}
+                    if state:
+                        o.state[p] = {key: _place(t, p) for key, t in state.items()}
         if left:
             raise ArtifactError(
-                f"the checkpoint holds optimizer state of {next(iter(left))!r}, which this run does not train",
-                "resume with the recipe that the checkpoint was made with",
+                f"the checkpoint has optimizer state of {next(iter(left))!r}, which this run does not train",
+                "resume with the recipe of the checkpoint",
             )
 
 
 def _place(tensor: Tensor, like: nn.Parameter) -> Tensor:
     if tensor.shape != like.shape:  # step counters stay plain tensors
-        return tensor.to(like.device, copy=True)  # beside the parameter, where fused kernels look for it
+        return tensor.to(like.device, copy=True)  # on the parameter's device, as fused kernels need it
     if is_split(like):
         return split_like(tensor, like)
     return tensor.to(like.device, copy=True)
@@ -111,8 +111,8 @@ def _down(cfg: ScheduleConfig, step: int, total: int) -> float:
 
 
 def flat_steps(cfg: ScheduleConfig, total: int) -> int:
-    """Steps of `total` before the warm-down, at least 1. The total does not enter them: a longer run does the same ones."""
-    found = max(1, min(total, int(total - max(1.0, cfg.warmdown * total))))
-    while found < total and _down(cfg, found, total) == 1.0:
-        found += 1
-    return found
+    """Steps of `total` before the warm-down, at least 1. They do not depend on the total: a longer run begins with the same steps."""
+    steps = max(1, min(total, int(total - max(1.0, cfg.warmdown * total))))
+    while steps < total and _down(cfg, steps, total) == 1.0:
+        steps += 1
+    return steps

@@ -1,6 +1,6 @@
-"""One process or many: ranks, sums over ranks, their one claim on a folder, and FSDP2 and torch.compile applied from outside the model.
+"""Distributed training: ranks, sums over ranks, the lock on a folder, and FSDP2 and torch.compile applied from outside the model.
 
-Started by `torchrun`, which sets the environment that is read here; without it everything below is a no-op.
+`torchrun` sets the environment that is read here; without it everything below is a no-op.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from onebase.errors import ArtifactError
 
 @dataclass(frozen=True)
 class Parallel:
-    """This process among all: `rank` of `world`, on `device`."""
+    """This process in its group: `rank` of `world`, on `device`."""
 
     rank: int
     world: int
@@ -32,7 +32,7 @@ class Parallel:
 
     @staticmethod
     def start(device: torch.device) -> Parallel:
-        """Join the group that torchrun describes, or be alone. gloo on CPUs, nccl on GPUs."""
+        """Join the process group of torchrun, or run as a single process. gloo on CPUs, nccl on GPUs."""
         world = int(os.environ.get("WORLD_SIZE", "1"))
         if world == 1:
             return Parallel(0, 1, device)
@@ -49,7 +49,7 @@ class Parallel:
         return self.rank == 0
 
     def shard(self, model: BaseModel) -> None:
-        """Split parameters, gradients and optimizer state over the ranks (FSDP2): each block a unit, the rest one more."""
+        """Shard parameters, gradients and optimizer state over the ranks (FSDP2): each block is a unit, the rest another."""
         if self.world == 1:
             return
         from torch.distributed.device_mesh import init_device_mesh
@@ -62,12 +62,12 @@ class Parallel:
         fully_shard(model, mesh=mesh)
 
     def sync_gradients(self, model: nn.Module, on: bool) -> None:
-        """Whether the next backward reduces gradients over ranks: only the last micro-batch of a step needs it."""
+        """Set whether the next backward reduces gradients over ranks: only the last micro-batch of a step needs it."""
         if self.world > 1:
             model.set_requires_gradient_sync(on)  # type: ignore[operator]
 
     def reshard(self, model: nn.Module) -> None:
-        """Give back what a forward without a backward has gathered (scores on the way): it is not the run's state."""
+        """Free parameters that a forward without a backward has gathered (evaluation during training)."""
         if self.world > 1:
             model.reshard()  # type: ignore[operator]
 
@@ -93,47 +93,47 @@ class Parallel:
             dist.destroy_process_group()
 
 
-def whole_state(model: nn.Module, *, learnt: bool = False) -> dict[str, Tensor]:
-    """All parameters (or those that learn alone) as whole CPU tensors. A collective: every rank must call it."""
+def whole_state(model: nn.Module, *, trainable: bool = False) -> dict[str, Tensor]:
+    """All parameters (or only the trainable ones) as whole CPU tensors. A collective: every rank must call it."""
     out: dict[str, Tensor] = {}
-    for name, p in _chosen(model, learnt):
+    for name, p in _chosen(model, trainable):
         out[name] = whole(p).detach().cpu()
     return out
 
 
-def _chosen(model: nn.Module, learnt: bool) -> list[tuple[str, nn.Parameter]]:
-    return [(n, p) for n, p in model.named_parameters() if p.requires_grad or not learnt]
+def _chosen(model: nn.Module, trainable: bool) -> list[tuple[str, nn.Parameter]]:
+    return [(n, p) for n, p in model.named_parameters() if p.requires_grad or not trainable]
 
 
 @torch.no_grad()
-def load_whole_state(model: nn.Module, tensors: Mapping[str, Tensor], *, learnt: bool = False) -> None:
-    """Copy whole tensors into the parameters (their shards), or into those that learn. Raises ArtifactError that names what does not fit."""
-    params = dict(_chosen(model, learnt))
+def load_whole_state(model: nn.Module, tensors: Mapping[str, Tensor], *, trainable: bool = False) -> None:
+    """Copy whole tensors into all parameters (their shards), or into the trainable ones. Raises ArtifactError naming a tensor that does not fit."""
+    params = dict(_chosen(model, trainable))
     for name in sorted(params.keys() ^ tensors.keys()):
         side = "lacks" if name in params else "has an unknown"
         raise ArtifactError(
-            f"the checkpoint {side} tensor {name!r}", "resume with the recipe that it was made with"
+            f"the checkpoint {side} tensor {name!r}", "resume with the recipe of the checkpoint"
         )
     for name, p in params.items():
         t = tensors[name]
         if t.shape != p.shape:
             raise ArtifactError(
                 f"tensor {name!r} has shape {tuple(t.shape)}, this model needs {tuple(p.shape)}",
-                "resume with the recipe that the checkpoint was made with",
+                "resume with the recipe of the checkpoint",
             )
         p.copy_(split_like(t, p))
 
 
 def whole(t: Tensor) -> Tensor:
-    """All of a tensor. A collective where it is split: every rank must call it."""
+    """The whole tensor. A collective if it is sharded: every rank must call it."""
     if not is_split(t):
         return t
-    found: Tensor = t.full_tensor()  # type: ignore[attr-defined]
-    return found
+    full: Tensor = t.full_tensor()  # type: ignore[attr-defined]
+    return full
 
 
 def split_like(t: Tensor, like: Tensor) -> Tensor:
-    """A whole tensor split as another one is; itself, on the other's device, where that is not split."""
+    """A whole tensor sharded like another one; if that is not sharded, only moved to its device."""
     t = t.to(like.device)
     if not is_split(like):
         return t
@@ -144,17 +144,17 @@ def split_like(t: Tensor, like: Tensor) -> Tensor:
 
 
 def is_split(t: Tensor) -> bool:
-    """Whether a tensor is split over processes (a DTensor). Their module takes a second to import, and only a sharded run does: before that
-    there are none."""
+    """Whether a tensor is sharded over processes (a DTensor). The module of DTensor takes a second to import, and only sharded runs import it:
+    before that there are none."""
     module = sys.modules.get("torch.distributed.tensor")
     return module is not None and isinstance(t, module.DTensor)
 
 
 @contextlib.contextmanager
 def owning(folder: Path | None, par: Parallel) -> Iterator[None]:
-    """While inside, this run alone writes `folder` (None: it writes nothing). Rank 0 has the claim, for all ranks.
+    """Lock `folder` inside the block, so that only this run writes it (None: it writes nothing). Rank 0 holds the lock for all ranks.
 
-    Raises ArtifactError on every rank where another run has it: one that went on would wait for the others for ever.
+    If another run has the lock, raises ArtifactError on every rank: a rank that continued would wait for the others forever.
     """
     with contextlib.ExitStack() as stack:
         refused: ArtifactError | None = None
@@ -165,14 +165,14 @@ def owning(folder: Path | None, par: Parallel) -> Iterator[None]:
                 refused = e
         if folder is not None and par.any(refused is not None):
             raise refused or ArtifactError(
-                f"{folder} is being written by another run", "see what rank 0 says"
+                f"{folder} is being written by another run", "see the error of rank 0"
             )
         yield
 
 
 def compile_blocks(model: BaseModel) -> None:
-    """Compile every block of every trunk in place, for fixed shapes: identical blocks share one compilation, and nothing outside them needs
-    to trace. The first step takes the compile time."""
+    """Compile every block of every trunk in place, for fixed shapes: identical blocks share one compilation, and nothing outside them is traced.
+    The first step includes the compile time."""
     for name in model.trunks:
         for block in model.trunks[name].blocks:  # type: ignore[union-attr]
             block.compile(dynamic=False)

@@ -1,4 +1,4 @@
-"""The end of a process: the first SIGTERM or SIGINT lets the step finish and the run save, the second ends at once; one of many leaves at once."""
+"""Stop signals: the first SIGTERM or SIGINT lets the step finish and the run save, the second exits at once. Also the immediate exit of a rank."""
 
 import atexit
 import os
@@ -11,26 +11,26 @@ from typing import NoReturn
 from onebase.errors import UserError
 
 EXIT_STOPPED = 75
-"""Exit status of a run that was asked to stop and saved: EX_TEMPFAIL, start the same command again to go on."""
+"""Exit status of a run that was stopped and saved: EX_TEMPFAIL, run the same command again to resume."""
 
 
 class Stopped(UserError):
-    """The work was asked to stop. A run has saved, and the same call goes on; shorter work begins anew."""
+    """A signal stopped the work. A run has saved, and the same call resumes it; shorter work starts again."""
 
     exit_status = EXIT_STOPPED
 
 
 class StopSignals:
-    """While entered, `asked` tells whether the process was asked to stop. Only the main thread can listen to signals."""
+    """While entered, `received` is True after a stop signal. Only the main thread can handle signals."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.received = False
         self._old: dict[int, object] = {}
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+        if self.received:
             os._exit(128 + number)
-        self.asked = True
+        self.received = True
 
     def __enter__(self) -> "StopSignals":
         if threading.current_thread() is threading.main_thread():
@@ -46,11 +46,11 @@ class StopSignals:
 
 
 def exit_now(status: int = 0) -> NoReturn:
-    """End this rank's process now, after what asked to be told of the exit was told: never returns.
+    """Exit this rank's process at once, after the atexit handlers; never returns.
 
-    Once in many runs of two ranks one ended with SIGABRT ("terminate called without an active exception") when its work was done and its
-    interpreter went down; it could not be made to happen again. gloo's threads are still there then, for the caches of DTensor hold
-    the group, and a thread that asks for an interpreter that is gone ends so. Leaving at once gives none the occasion.
+    In rare runs of two ranks one ended with SIGABRT ("terminate called without an active exception") at interpreter shutdown; it could not be
+    reproduced. gloo's threads still run then, because the caches of DTensor keep the group alive, and a thread that needs the interpreter
+    after it is gone aborts so. An immediate exit avoids this.
     """
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):

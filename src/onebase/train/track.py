@@ -1,4 +1,4 @@
-"""Trackers (extra `track`): TensorBoard and Weights & Biases. A run that is resumed goes on in the same curves."""
+"""Trackers (extra `track`): TensorBoard and Weights & Biases. A resumed run continues the same curves."""
 
 import contextlib
 import secrets
@@ -15,9 +15,9 @@ from onebase.train.callbacks import NoCallback, StepInfo, as_line, read_log
 
 FACTS = frozenset(f.name for f in fields(StepInfo))
 CONNECT_SECONDS = 30.0
-"""How long the start of a run waits for the server of Weights & Biases."""
+"""Longest wait for the server of Weights & Biases at the start of a run."""
 UPLOAD_SECONDS = 60.0
-"""How long the end of a run waits for uploads; what is left stays on the disk for `wandb sync`."""
+"""Longest wait for uploads at the end of a run; the rest stays on the disk for `wandb sync`."""
 
 
 def scalars(line: dict[str, Any]) -> dict[str, float]:
@@ -27,7 +27,7 @@ def scalars(line: dict[str, Any]) -> dict[str, float]:
 
 
 class TensorBoard(NoCallback):
-    """Scalars for TensorBoard, in `folder`. What a killed run wrote of steps that are done again is not shown."""
+    """Scalars for TensorBoard, in `folder`. Steps of a killed run that are repeated are purged."""
 
     def __init__(self, folder: Path) -> None:
         try:
@@ -46,22 +46,22 @@ class TensorBoard(NoCallback):
         with disk_errors(self.folder):
             for name, value in scalars(as_line(info)).items():
                 self.writer.add_scalar(name, value, info.step)
-            self.writer.flush()  # what it keeps back (up to two minutes) would be a hole in the curves after a kill
+            self.writer.flush()  # buffered steps (up to two minutes) would be a gap in the curves after a kill
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):  # a full disk was said by `step`
+        with contextlib.suppress(OSError):  # `step` has reported a full disk
             self.writer.close()
 
 
 class WandB(NoCallback):
-    """Scalars for Weights & Biases: one run there for one run folder `out`, however often it is resumed.
+    """Scalars for Weights & Biases: one W&B run per run folder `out`, however often it is resumed.
 
-    The run's id is kept in `out/wandb/id`; a run that starts from its beginning gets a new one. Weights & Biases cannot go back to
-    an earlier step, and offline it cannot go on with an earlier file. So what it has of the steps is not told again, and what
-    it lacks is told from `log.jsonl`: of offline files, the newest is whole. When its service dies, the run goes on without it.
+    The run's id is stored in `out/wandb/id`; a run that starts at step 0 gets a new one. Weights & Biases cannot go back to an earlier
+    step, and offline it cannot append to an earlier file. So steps that it has are not logged again, and missing ones are logged from
+    `log.jsonl`: the newest offline file is complete. If its service dies, the run continues without it.
 
-    Online when the user has logged in (`wandb login`, WANDB_API_KEY) and the server answers, else offline, in files under
-    `out/wandb` that `wandb sync` uploads. WANDB_MODE=offline or disabled is obeyed. Never asks for a login.
+    Online if the user has logged in (`wandb login`, WANDB_API_KEY) and the server responds, else offline, in files under `out/wandb` that
+    `wandb sync` uploads. WANDB_MODE=offline or disabled is respected. Never prompts for a login.
     """
 
     def __init__(self, out: Path, name: str) -> None:
@@ -96,7 +96,7 @@ class WandB(NoCallback):
     def _begin(self, id: str) -> None:
         import wandb
 
-        mode: Literal["online", "offline"] | None = None  # as the user chose
+        mode: Literal["online", "offline"] | None = None  # the user's choice
         if wandb.setup().settings.mode == "online":
             try:
                 mode = "online" if wandb.login(prompt=False, verify=True) else "offline"
@@ -110,7 +110,7 @@ class WandB(NoCallback):
             resume="allow" if mode == "online" else None,
             mode=mode,
             dir=str(self.out),
-            reinit="create_new",  # a run that the user's own script has open is not ours to log to
+            reinit="create_new",  # do not log to a run that the user's own script has open
             settings=wandb.Settings(
                 console="off", init_timeout=CONNECT_SECONDS, finish_timeout=UPLOAD_SECONDS
             ),
@@ -122,11 +122,14 @@ class WandB(NoCallback):
             self._try(lambda: self.run.log(scalars(line), step=line["step"]))
 
     def _try(self, what: Callable[[], None]) -> None:
-        """Do it unless W&B was lost. It is another program's process: whatever goes wrong there must not cost a training run."""
+        """Call `what` unless W&B has failed. It runs in another process: its errors must not end a training run."""
         if self.lost:
             return
         try:
             what()
         except Exception as e:
             self.lost = True
-            print(f"Weights & Biases failed ({type(e).__name__}: {e}); log.jsonl goes on", file=sys.stderr)
+            print(
+                f"Weights & Biases failed ({type(e).__name__}: {e}); logging continues in log.jsonl",
+                file=sys.stderr,
+            )

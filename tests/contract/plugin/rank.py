@@ -119,7 +119,7 @@ register(
         options=RankOptions,
         methods={
             "head": Maker(lambda job: by_head.by_head(job, prepare(job))),
-            "prompt": "a prompt gives each of some answers a probability, no order",
+            "prompt": "a prompt gives probabilities of answers, not an order",
         },
         check=flaw,
         samples=lambda reader: whole_texts(reader, pairs),

@@ -58,10 +58,10 @@ def test_every_task_is_refused_with_the_reason(task: str) -> None:
     base = Base(load_base(folder("speech")))
     for method in METHODS:
         if method in TASKS[task].makers:
-            with pytest.raises(UserError, match="reads text beside a sound alone") as e:
+            with pytest.raises(UserError, match="reads text only together with audio") as e:
                 base.adapt([{"text": "a", "label": "b"}], task=task, method=method)
-            assert "adapt a base of text" in e.value.remedy
-            with pytest.raises(UserError, match="reads text beside a sound alone"):
+            assert "adapt a text base" in e.value.remedy
+            with pytest.raises(UserError, match="reads text only together with audio"):
                 base.plan_adapt([{"text": "a", "label": "b"}], task=task, method=method)
 
 

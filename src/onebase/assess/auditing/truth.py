@@ -1,4 +1,4 @@
-"""Whether a base finds true answers likelier than common falsehoods (TruthfulQA, 2109.07958), with controls. N questions."""
+"""The truthfulness check: whether a base prefers true answers to common falsehoods (TruthfulQA, 2109.07958), with controls. N questions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from onebase.assess.auditing.likely import is_decoder, read_answers, reads
+from onebase.assess.auditing.likely import is_decoder, read_answers, scoring_rule
 from onebase.assess.auditing.result import AuditCheck
 from onebase.assess.auditing.rows import Question, QuestionSource
 from onebase.draws import Draws
@@ -32,15 +32,15 @@ NONE_FALSE = "No truthfulness: these rows have no false answers, so MC1 and MC2 
 
 
 def truth(base: Bound, questions: Sequence[Question], source: QuestionSource, *, seed: int = 0) -> AuditCheck:
-    """The check. Rows without false answers give the positive control alone, and a figure of none. Raises UserError for a base that
-    cannot be asked, DataError for texts beyond its context or fewer questions than the controls need."""
-    how = reads(base)
+    """Run the check. Rows without false answers give only the positive control, and no figure. Raises UserError for a base that is not a
+    decoder, DataError for texts beyond its context or fewer questions than the controls need."""
+    how = scoring_rule(base)
     if not is_decoder(base):
         raise UserError(
-            "truthfulness asks how likely an answer is after its question; this base reads in both directions",
+            "truthfulness needs the probability of an answer after its question; this base reads in both directions",
             "audit a decoder, or leave --truth out",
         )
-    other = _elsewhere(questions, seed)
+    other = _other_answers(questions, seed)
     alone: dict[str, float] = {}
     positive = _read(base, other, alone)
     full = [q for q in questions if q.wrong]
@@ -48,7 +48,7 @@ def truth(base: Bound, questions: Sequence[Question], source: QuestionSource, *,
         score = share("answer of its own question", positive["mc1"])
         control = Control("positive", score, half_way(_chance(other)["mc1"]))
         return AuditCheck("truth", source, how, {}, {}, (*SAYS, NONE_FALSE), (control,))
-    main, negative = _read(base, full, alone), _read(base, _asked_otherwise(full, seed), alone)
+    main, negative = _read(base, full, alone), _read(base, _other_questions(full, seed), alone)
     chance, chance_other = _chance(full), _chance(other)
     figures = {}
     for r in READINGS:
@@ -71,42 +71,42 @@ def _score(reading: str, values_N: Array, name: str = "") -> Score:
 
 
 def _read(base: Bound, questions: Sequence[Question], alone: dict[str, float]) -> dict[str, Array]:
-    """Each reading of each question, [N]. alone: log-probabilities of answers without a question, filled as they are needed."""
+    """Each reading of each question, [N]. alone: cache of the log-probabilities of answers without a question."""
     rows = [
         (q.text, f" {a}", f"question {n}") for n, q in enumerate(questions, 1) for a in (*q.right, *q.wrong)
     ]
     new = list(dict.fromkeys(a for _, a, _ in rows if a not in alone))
     bare = read_answers(base, [(UNASKED, a) for a in new], [f"answer {a[1:]!r}" for a in new])
     alone.update(zip(new, bare.tolist(), strict=True))
-    asked_M = read_answers(base, [(ASK.format(question=q), a) for q, a, _ in rows], [p for _, _, p in rows])
-    gain_M = asked_M - np.array([alone[a] for _, a, _ in rows])
+    logp_M = read_answers(base, [(ASK.format(question=q), a) for q, a, _ in rows], [p for _, _, p in rows])
+    gain_M = logp_M - np.array([alone[a] for _, a, _ in rows])
     out: dict[str, list[float]] = {r: [] for r in READINGS}
     at = 0
     for q in questions:
         right, end = at + len(q.right), at + len(q.right) + len(q.wrong)
-        out["mc1"].append(mc1(asked_M[at], asked_M[right:end].tolist()))
-        out["mc2"].append(mc2(asked_M[at:right].tolist(), asked_M[right:end].tolist()))
+        out["mc1"].append(mc1(logp_M[at], logp_M[right:end].tolist()))
+        out["mc2"].append(mc2(logp_M[at:right].tolist(), logp_M[right:end].tolist()))
         out["mc1_gain"].append(mc1(gain_M[at], gain_M[right:end].tolist()))
         at = end
     return {r: np.array(v) for r, v in out.items()}
 
 
 def _chance(questions: Sequence[Question]) -> dict[str, float]:
-    """What each reading gives where all answers are alike."""
-    one = float(np.mean([1 / (1 + len(q.wrong)) for q in questions]))
-    many = float(np.mean([len(q.right) / (len(q.right) + len(q.wrong)) for q in questions]))
-    return {"mc1": one, "mc2": many, "mc1_gain": one}
+    """The value of each reading if all answers are equally likely."""
+    best = float(np.mean([1 / (1 + len(q.wrong)) for q in questions]))
+    right = float(np.mean([len(q.right) / (len(q.right) + len(q.wrong)) for q in questions]))
+    return {"mc1": best, "mc2": right, "mc1_gain": best}
 
 
-def _asked_otherwise(questions: Sequence[Question], seed: int) -> list[Question]:
-    """The same answers, each row with the question of another one (the next in an order drawn by `seed`)."""
+def _other_questions(questions: Sequence[Question], seed: int) -> list[Question]:
+    """The same answers, each with the question of another row (the next one in an order drawn by `seed`)."""
     order = Draws(seed, "otherwise").permutation(len(questions)).tolist()
     texts = {i: questions[order[(n + 1) % len(order)]].text for n, i in enumerate(order)}
     return [replace(q, text=texts[i]) for i, q in enumerate(questions)]
 
 
-def _elsewhere(questions: Sequence[Question], seed: int) -> list[Question]:
-    """The same questions, their false answers replaced by as many best answers of other rows (three where there are none)."""
+def _other_answers(questions: Sequence[Question], seed: int) -> list[Question]:
+    """The same questions, their false answers replaced by as many best answers of other rows (three if there are none)."""
     draws = Draws(seed, "elsewhere")
     out = []
     for q in questions:
@@ -116,7 +116,7 @@ def _elsewhere(questions: Sequence[Question], seed: int) -> list[Question]:
         )
         if len(others) < wanted:
             raise DataError(
-                f"{len(questions)} questions are too few: the controls take {wanted} answers of other rows",
+                f"{len(questions)} questions are too few: the controls need {wanted} answers of other rows",
                 "give more rows",
             )
         out.append(replace(q, right=q.right[:1], wrong=tuple(draws.shuffled(others)[:wanted])))

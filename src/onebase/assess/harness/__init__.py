@@ -1,4 +1,4 @@
-"""`onebase.lm_eval`: tasks of lm-evaluation-harness on a base, with its adapter if it has one. The harness is an extra and loaded on use."""
+"""`onebase.lm_eval`: run tasks of lm-evaluation-harness on a base, with its adapter if any. The harness is an extra, imported on use."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from onebase.evaluation.bootstrap import Score, mean_score
 from onebase.methods.bound import Bound
 
 SEED = 1234
-"""Draws few-shot examples; the harness's own default."""
+"""Seed for few-shot examples; the harness's own default."""
 RESAMPLES = 1000
-"""For the standard errors that the harness draws itself."""
+"""Bootstrap resamples for the harness's own standard errors."""
 
 
 @dataclass(frozen=True)
 class Harnessed:
-    """What the harness found. scores: by `task.metric` (`task.metric.filter` where a filter has a name), those that have an interval:
-    of metrics that are means over samples ours, else 1.96 of the harness's standard errors to each side. results: its own numbers, as
-    it gives them. cut: contexts that lost their beginning to fit."""
+    """Results of the harness. scores: by `task.metric` (`task.metric.filter` for a named filter), those with an interval: our bootstrap for
+    metrics that are means over samples, else 1.96 of the harness's standard errors on each side. results: the harness's own numbers. cut: number
+    of contexts that were truncated on the left."""
 
     scores: dict[str, Score]
     results: dict[str, dict[str, Any]]
@@ -55,10 +55,10 @@ def lm_eval(
     limit: int | None = None,
     seed: int = 0,
 ) -> Harnessed:
-    """Run tasks of lm-evaluation-harness: task files (.yaml), or names of its own or of those in the folder `include`.
+    """Run tasks of lm-evaluation-harness: task files (.yaml), names of built-in tasks, or names of tasks in the folder `include`.
 
-    limit: samples of each task, the first ones. A task file may name Python functions that the harness then runs: give only files that
-    you trust. Its own tasks fetch their data from the Hugging Face Hub. Raises UserError without the harness, or for an unknown task;
+    limit: use only the first samples of each task. A task file may name Python functions that the harness then runs, so give only files that
+    you trust. Built-in tasks download their data from the Hugging Face Hub. Raises UserError without the harness, or for an unknown task;
     DataError for a task that cannot be read or run, and for a continuation beyond the context.
     """
     try:
@@ -72,17 +72,17 @@ def lm_eval(
     names = [str(t) for t in ([tasks] if isinstance(tasks, (str, Path)) else tasks)]
     model = HarnessLM(base)
     with _quiet():
-        found = _run(model, _loaded(names, include), limit)
+        results = _run(model, _loaded(names, include), limit)
     versions = {
         "lm_eval": importlib.metadata.version("lm_eval"),
-        "tasks": found["versions"],
+        "tasks": results["versions"],
         **version_facts(),
     }
-    return Harnessed(_scores(found, seed), dict(found["results"]), versions, model.cut)
+    return Harnessed(_scores(results, seed), dict(results["results"]), versions, model.cut)
 
 
 def _loaded(names: Sequence[str], include: str | Path | None) -> Any:
-    """The tasks, as the harness wants them."""
+    """The tasks in the form that the harness evaluates."""
     from lm_eval.tasks import TaskManager
 
     files = [n for n in names if Path(n).suffix in (".yaml", ".yml")]
@@ -90,11 +90,11 @@ def _loaded(names: Sequence[str], include: str | Path | None) -> Any:
         if not Path(name).is_file():
             raise UserError(f"{name}: no such file", "check the path of the task file")
     if include is not None and not Path(include).is_dir():
-        raise UserError(f"{include} is no folder", "give the folder of task files")
+        raise UserError(f"{include} is not a folder", "give the folder of task files")
     folder = None if include is None else str(include)
     manager = TaskManager(include_path=folder, include_defaults=False)
     if any(n not in files and n not in manager.task_index for n in names):
-        # Reading the index of the harness's own tasks takes seconds: not where what was asked for is at hand.
+        # Reading the index of built-in tasks takes seconds, so it is read only if needed.
         manager = TaskManager(include_path=folder)
     for name in names:
         if name not in files and name not in manager.task_index:
@@ -103,11 +103,11 @@ def _loaded(names: Sequence[str], include: str | Path | None) -> Any:
                 f"the harness has no task {name!r}",
                 f"did you mean {' or '.join(near)}?"
                 if near
-                else "give a task file (.yaml), or a name it knows",
+                else "give a task file (.yaml) or the name of a built-in task",
             )
     try:
         loaded = manager.load(list(names))
-    except Exception as e:  # whatever a task file, its functions or the loading of its data raise
+    except Exception as e:  # a task file, its functions and its data may raise anything
         raise DataError(
             f"the harness cannot load {', '.join(names)}: {type(e).__name__}: {e}",
             "check the task file and the paths of its data (relative to the working folder); its own tasks need the Hugging Face Hub",
@@ -123,7 +123,7 @@ def _run(model: Any, loaded: Any, limit: int | None) -> Mapping[str, Any]:
     from lm_eval import evaluator
 
     try:
-        found = evaluator.evaluate(
+        results = evaluator.evaluate(
             model,
             loaded,
             limit=limit,
@@ -133,18 +133,18 @@ def _run(model: Any, loaded: Any, limit: int | None) -> Mapping[str, Any]:
         )
     except UserError:
         raise
-    except Exception as e:  # whatever a task's templates, functions and metrics raise
+    except Exception as e:  # a task's templates, functions and metrics may raise anything
         raise DataError(
             f"the harness cannot run {', '.join(loaded['tasks'])}: {type(e).__name__}: {e}",
-            "mend the task file (--debug shows where it failed)",
+            "correct the task file (--debug shows where it failed)",
         ) from e
-    assert found is not None, "one process has the results"
-    return dict(found)
+    assert results is not None, "a single process has the results"
+    return dict(results)
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """What the harness prints goes to standard error, and its resampling stays in this process."""
+    """Redirect the harness's output to standard error, and run its resampling in this process."""
     before = os.environ.get("DISABLE_MULTIPROC")
     os.environ["DISABLE_MULTIPROC"] = "1"
     try:
@@ -157,10 +157,10 @@ def _quiet() -> Iterator[None]:
             os.environ["DISABLE_MULTIPROC"] = before
 
 
-def _scores(found: Mapping[str, Any], seed: int) -> dict[str, Score]:
+def _scores(results: Mapping[str, Any], seed: int) -> dict[str, Score]:
     """A Score for every metric that has an interval."""
     out = {}
-    for task, numbers in found["results"].items():
+    for task, numbers in results["results"].items():
         for key, value in numbers.items():
             metric, comma, filtered = key.partition(",")
             if not comma or metric.endswith("_stderr") or not isinstance(value, (int, float)):
@@ -168,7 +168,7 @@ def _scores(found: Mapping[str, Any], seed: int) -> dict[str, Score]:
             name = f"{task}.{metric}" + ("" if filtered == "none" else f".{filtered}")
             samples = [
                 s[metric]
-                for s in found.get("samples", {}).get(task, ())
+                for s in results.get("samples", {}).get(task, ())
                 if metric in s and s.get("filter", filtered) == filtered
             ]
             error = numbers.get(f"{metric}_stderr,{filtered}")
@@ -179,7 +179,7 @@ def _scores(found: Mapping[str, Any], seed: int) -> dict[str, Score]:
 
 
 def _score(name: str, value: float, samples: Sequence[Any], error: Any, seed: int) -> Score | None:
-    """By our bootstrap where the value is the mean of the samples' numbers, else by the harness's standard error."""
+    """With our bootstrap if the value is the mean of the samples' numbers, else with the harness's standard error."""
     numbers = all(isinstance(x, (int, float, np.number, np.bool_)) for x in samples)
     if samples and numbers and abs(float(np.mean(samples)) - value) < 1e-9:
         return mean_score(name, [float(x) for x in samples], seed=seed)

@@ -1,7 +1,7 @@
-"""A base as lm-evaluation-harness sees one: how likely a continuation, how likely a text, what is written. Import it only where the harness is.
+"""A base as a model of lm-evaluation-harness: loglikelihood, rolling loglikelihood and generation. Importing it requires the harness.
 
-Texts become tokens by the harness's own rules (`TemplateLM`), with our tokenizer, so that numbers agree with those of its Hugging Face
-adapter on the exported base. Two things differ: the name of a special token in a text stays text, and there is no chat template.
+Texts are tokenised by the harness's own rules (`TemplateLM`), with our tokenizer, so that numbers agree with those of its Hugging Face
+adapter on the exported base. Two things differ: names of special tokens in a text are plain text, and there is no chat template.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from onebase.errors import DataError, UserError
 from onebase.methods.bound import Bound
 
 NEW_TOKENS = 256
-"""Tokens of an answer where a task says nothing; the harness's default."""
+"""Default maximum of new tokens; the harness's own."""
 KNOWN = {"until", "max_gen_toks", "do_sample", "temperature", "top_p", "top_k"}
 
 
 class HarnessLM(TemplateLM):
-    """A base, with its adapter if it has one, behind the interface of the harness. `cut` counts contexts that lost their beginning.
+    """A base, with its adapter if any, behind the interface of the harness. `cut` counts contexts that were truncated on the left.
 
-    Raises UserError for a base that predicts no next token, or has no token that begins or ends a text.
+    Raises UserError for a base that predicts no next token, or has neither BOS nor EOS token.
     """
 
     def __init__(self, base: Bound) -> None:
@@ -39,7 +39,7 @@ class HarnessLM(TemplateLM):
         prefix = tok.bos if tok.bos is not None else tok.eos
         if prefix is None:
             raise UserError(
-                "the vocabulary of this base has no token that begins or ends a text",
+                "the vocabulary of this base has no BOS or EOS token",
                 "use a base that has one",
             )
         self._prefix = prefix
@@ -53,7 +53,7 @@ class HarnessLM(TemplateLM):
 
     @property
     def prefix_token_id(self) -> int:
-        """Stands before what has nothing before it."""
+        """The token before an empty context."""
         return self._prefix
 
     @property
@@ -64,12 +64,12 @@ class HarnessLM(TemplateLM):
         return self.base.tokenizer.encode(string, bos=add_special_tokens is not False)
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
-        """(log p(continuation | context) in nats, whether greedy decoding gives it) of each request. Raises DataError for a continuation
-        without a token, or with more than the context."""
+        """(log p(continuation | context) in nats, whether it equals greedy decoding) of each request. Raises DataError for a continuation that
+        is empty or longer than the context."""
         if any(not req.args[1] for req in requests):
             raise DataError("a continuation has no text", "check the answers in the task file and its data")
-        found: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm=disable_tqdm)
-        return found
+        results: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm=disable_tqdm)
+        return results
 
     def _loglikelihood_tokens(
         self, requests: Sequence[tuple[Any, list[int], list[int]]], **kwargs: Any
@@ -85,13 +85,13 @@ class HarnessLM(TemplateLM):
                 raise DataError(
                     f"a continuation has {len(end)} tokens, the base reads {self.max_length}", "shorten it"
                 )
-            room = self.max_length + 1 - len(end)  # the last token is predicted and not read
-            self.cut += len(start) > room
-            pairs.append((start[-room:], end))
+            limit = self.max_length + 1 - len(end)  # the last token is predicted but not read
+            self.cut += len(start) > limit
+            pairs.append((start[-limit:], end))
         return score_ends(self.base.loaded, pairs, self.base.routing)
 
     def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = True) -> list[float]:
-        """log p(text) in nats of each request, in windows of the context where it is longer."""
+        """log p(text) in nats of each request; a text longer than the context is scored in windows."""
         owner, windows = [], []
         for n, req in enumerate(requests):
             ids = self.tok_encode(req.args[0])
@@ -105,33 +105,33 @@ class HarnessLM(TemplateLM):
         return out
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = True) -> list[str]:
-        """What the base writes after each context, greedily unless the task samples; contexts lose their beginning where they leave no
-        room for the answer. Raises DataError for an option that our decoding does not have."""
+        """Generate after each context, greedily unless the task samples. Contexts are truncated on the left to fit the new tokens. Raises
+        DataError for an unknown generation option."""
         prompts, sampling = [], []
         for n, req in enumerate(requests):
             context, options = req.args
-            asked = normalize_gen_kwargs(options, NEW_TOKENS)
-            if unknown := sorted(k for k in asked.keys() - KNOWN if asked[k] is not None):
+            kwargs = normalize_gen_kwargs(options, NEW_TOKENS)
+            if unknown := sorted(k for k in kwargs.keys() - KNOWN if kwargs[k] is not None):
                 raise DataError(
-                    f"generation_kwargs of the task: {', '.join(unknown)}",
+                    f"unknown generation_kwargs of the task: {', '.join(unknown)}",
                     f"accepted: {', '.join(sorted(KNOWN))}",
                 )
-            room = self.max_length - asked["max_gen_toks"]
-            if room < 1:
+            limit = self.max_length - kwargs["max_gen_toks"]
+            if limit < 1:
                 raise DataError(
-                    f"the task wants {asked['max_gen_toks']} new tokens, the context of this base is {self.max_length}",
+                    f"the task asks for {kwargs['max_gen_toks']} new tokens, the context of this base is {self.max_length}",
                     "set generation_kwargs: max_gen_toks in the task file",
                 )
             ids = self.tok_encode(context) or [self._prefix]
-            self.cut += len(ids) > room
-            prompts.append(ids[-room:])
-            until = asked.get("until") or []
+            self.cut += len(ids) > limit
+            prompts.append(ids[-limit:])
+            until = kwargs.get("until") or []
             sampling.append(
                 Sampling(
-                    max_tokens=asked["max_gen_toks"],
-                    temperature=asked.get("temperature", 1.0) if asked.get("do_sample") else 0.0,
-                    top_p=asked.get("top_p") or 1.0,
-                    top_k=asked.get("top_k") or 0,
+                    max_tokens=kwargs["max_gen_toks"],
+                    temperature=kwargs.get("temperature", 1.0) if kwargs.get("do_sample") else 0.0,
+                    top_p=kwargs.get("top_p") or 1.0,
+                    top_k=kwargs.get("top_k") or 0,
                     seed=n,
                     stop=tuple(s for s in ([until] if isinstance(until, str) else until) if s),
                 )

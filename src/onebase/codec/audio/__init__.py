@@ -1,1 +1,1 @@
-"""Sound: samples to log-mel frames, frames to vectors."""
+"""Audio: samples to log-mel frames, frames to vectors."""

@@ -1,4 +1,4 @@
-"""What an audio codec is, by its config."""
+"""The config of the audio codec, and its parameter count."""
 
 from typing import Literal
 
@@ -9,10 +9,10 @@ from onebase.model.config import Activation
 
 @config
 class AudioCodecConfig:
-    """Log-mel frames of at most `context` / rate * hop seconds, and the two convolutions that make vectors of them (Whisper).
+    """Log-mel frames of at most `context` / rate * hop seconds, and two convolutions that turn them into vectors (Whisper).
 
-    rate: samples a second; window, hop: samples of a frame's Fourier transform and between frames; mels: bands of a frame; context:
-    frames, after the second convolution half as many vectors. A table of positions is added to them.
+    rate: samples per second; window, hop: samples in a frame's Fourier transform, and between frames; mels: bands per frame; context:
+    maximum frames; the second convolution makes half as many vectors. A table of positions is added to them.
     """
 
     kind: Literal["audio"]
@@ -27,15 +27,15 @@ class AudioCodecConfig:
         if min(self.mels, self.rate, self.window, self.hop, self.context) < 1 or self.context % 2:
             raise ConfigError(
                 f"mels {self.mels}, rate {self.rate}, window {self.window}, hop {self.hop}, context {self.context}",
-                "give numbers above 0, and an even context",
+                "all must be above 0, and context even",
             )
 
     @property
     def places(self) -> int:
-        """Vectors of a whole context."""
+        """Vectors of a full context."""
         return self.context // 2
 
 
 def audio_parameters(cfg: AudioCodecConfig, width: int) -> int:
-    """All learned numbers: two convolutions of three frames, and the table of positions."""
+    """Parameters: two convolutions of three frames, and the table of positions."""
     return 3 * width * (cfg.mels + width) + 2 * width + cfg.places * width

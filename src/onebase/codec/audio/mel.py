@@ -13,7 +13,7 @@ from torch import Tensor
 from onebase.codec.audio.config import AudioCodecConfig
 
 RUN = 3000
-"""Frames whose spectrum is made at a time: an hour of sound would need half a gigabyte at once."""
+"""Frames per spectrum computation: an hour of audio in one would need half a gigabyte."""
 _KNEE, _PER_HZ, _STEP = 1000.0, 3.0 / 200.0, math.log(6.4) / 27.0
 _QUIETEST, _RANGE = 1e-10, 8.0
 
@@ -21,7 +21,7 @@ _QUIETEST, _RANGE = 1e-10, 8.0
 def log_mel(sound_N: Tensor, cfg: AudioCodecConfig) -> Tensor:
     """fp32 [M, F] of samples from -1 to 1 at `cfg.rate`; F = N // hop. Frame f is centred at sample f * hop; the ends are mirrored.
 
-    The loudest value of the whole sound sets the floor: give the whole sound, not a part.
+    The loudest value of the recording sets the floor: give the whole recording, not a part.
     """
     window, hop = cfg.window, cfg.hop
     x_N = sound_N.float()

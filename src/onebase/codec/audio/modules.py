@@ -1,4 +1,4 @@
-"""The learned end of the audio codec: log-mel frames to vectors. F frames, M mel bands, T = F / 2 vectors, D width."""
+"""The audio codec module: log-mel frames to vectors. F frames, M mel bands, T = F / 2 vectors, D width."""
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +25,7 @@ class AudioModule(nn.Module):
         """Log-mel frames to vectors [B, T, D] and their columns. Raises UserError for more frames than the table has positions for."""
         if mel_BMF.shape[1] != self.cfg.mels or mel_BMF.shape[2] > self.cfg.context:
             raise UserError(
-                f"{mel_BMF.shape[2]} frames of {mel_BMF.shape[1]} bands were given",
+                f"got {mel_BMF.shape[2]} frames of {mel_BMF.shape[1]} bands",
                 f"give at most {self.cfg.context} frames of {self.cfg.mels} bands",
             )
         act = ACTIVATIONS[self.cfg.activation]
@@ -38,7 +38,7 @@ class AudioModule(nn.Module):
 
     @torch.no_grad()
     def reset(self, generator: torch.Generator) -> None:
-        """Starting weights: small normal matrices, positions as sines of many periods (Vaswani et al., 1706.03762)."""
+        """Initialise: normal matrices with deviation 0.02, sinusoidal positions (Vaswani et al., 1706.03762)."""
         for conv in (self.first, self.second):
             nn.init.normal_(conv.weight, 0.0, 0.02, generator)
             assert conv.bias is not None
@@ -48,10 +48,10 @@ class AudioModule(nn.Module):
         self.positions.copy_(torch.cat((angle.sin(), angle.cos()), 1))
 
     def keep_in(self, cfg: StorageConfig, *, take: bool) -> None:
-        """Nothing here is kept in few bits: the convolutions are small."""
+        """Does nothing: the convolutions are too small to quantize."""
 
 
 def _convolved(conv: nn.Conv1d, x_BCF: Tensor) -> Tensor:
-    """`conv` with its weights cast to the input's number format."""
+    """`conv` with its weights cast to the input's dtype."""
     assert conv.bias is not None
     return F.conv1d(x_BCF, conv.weight.to(x_BCF.dtype), conv.bias.to(x_BCF.dtype), conv.stride, conv.padding)

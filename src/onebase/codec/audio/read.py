@@ -1,7 +1,7 @@
-"""Sound files as samples, read by `soundfile` (libsndfile) and resampled by `soxr`, both of the extra `audio`. N samples, C channels.
+"""Audio files to samples, decoded by `soundfile` (libsndfile) and resampled by `soxr`, both in the extra `audio`. N samples, C channels.
 
-libsndfile reads a file that was cut off as far as it goes and says nothing. What is checked here is that the sound which a WAV or MP3 file
-announces is there.
+libsndfile reads a truncated file as far as it goes, without an error. So this module checks that a WAV or MP3 file has all the audio
+that its header announces.
 """
 
 import io
@@ -17,42 +17,42 @@ from onebase.errors import DataError, UserError
 
 RATES = (1_000, 768_000)
 LOUDEST = 1e4
-"""Floats may go beyond 1, where a mix was too loud; far beyond it they are no sound."""
+"""Float samples may exceed 1 where a mix was too loud; far larger values are not audio."""
 STREAMED = (0x7FFFF000, 0x7FFFFF00, 0xFFFFFFFF)
-"""Lengths of a WAV file that was written to a pipe (sox, arecord, ffmpeg): its sound goes to the end of the file."""
+"""Lengths in WAV files that were written to a pipe (sox, arecord, ffmpeg): the audio extends to the end of the file."""
 REMEDY = "give an intact WAV, FLAC, OGG or MP3 file"
 _MP3_FRAME = 1152
-"""Samples; the last frames may hold only what the encoder padded."""
+"""Samples per frame; the last frames may contain only the encoder's padding."""
 _MP3_TAGS = 4096
 """Bytes of tags that may follow the last frame."""
 
 
 def read_audio(path: str | Path, rate: int) -> Tensor:
-    """fp32 samples [N] from -1 to 1 at `rate` a second: all channels' mean, resampled where the file has another rate.
+    """fp32 samples [N] from -1 to 1 at `rate` per second: the mean of all channels, resampled where the file has another rate.
 
-    Raises UserError for a file that is missing, empty, damaged, cut off, or in a format that cannot be read, and without the extra.
+    Raises UserError for a file that is missing, empty, damaged, truncated, or in an unknown format, and without the extra.
     """
     path = Path(path)
     try:
         with open(path, "rb") as f:
             if not f.read(1):
-                raise DataError(f"{path} is empty", "give a sound file")
+                raise DataError(f"{path} is empty", "give an audio file")
             f.seek(0)
-            sound_N, own = _decoded(f, path)
+            sound_N, file_rate = _decoded(f, path)
     except FileNotFoundError:
         raise UserError(f"there is no file {path}", "check the path") from None
     except OSError as e:
-        raise UserError(f"{path} cannot be read: {e.strerror}", "give a sound file") from None
+        raise UserError(f"{path} cannot be read: {e.strerror}", "give an audio file") from None
     if not bool((np.abs(sound_N) < LOUDEST).all()):
         raise DataError(
-            f"{path} holds samples that are no numbers, or far too large", "take an intact copy of it"
+            f"{path} has samples that are NaN, infinite or far too large", "use an intact copy of the file"
         )
-    return torch.from_numpy(resampled(sound_N, own, rate))
+    return torch.from_numpy(resampled(sound_N, file_rate, rate))
 
 
 def resampled(sound_N: Any, rate: int, wanted: int) -> Any:
-    """fp32 samples at `wanted` instead of `rate` a second, round(N * wanted / rate) of them: soxr's quality HQ, as librosa and transformers
-    have it."""
+    """fp32 samples at `wanted` instead of `rate` per second, round(N * wanted / rate) of them: soxr's quality HQ, as in librosa and
+    transformers."""
     if rate == wanted:
         return sound_N
     import soxr
@@ -64,34 +64,34 @@ def _decoded(f: BinaryIO, path: Path) -> tuple[Any, int]:
     """fp32 samples [N] of a file, the mean of its channels, and their rate."""
     try:
         import soundfile
-        import soxr  # noqa: F401  missed before an hour of sound is decoded
+        import soxr  # noqa: F401  fail before an hour of audio is decoded
     except (ImportError, OSError):  # OSError: the wheel's library does not load here
         raise UserError(
-            "reading sound needs the packages soundfile and soxr", "pip install 'onebase[audio]'"
+            "reading audio needs the packages soundfile and soxr", "pip install 'onebase[audio]'"
         ) from None
     try:
         with soundfile.SoundFile(_whole_wav(f, path)) as sound:
-            own, announced, kind = int(sound.samplerate), int(sound.frames), str(sound.format)
-            if not RATES[0] <= own <= RATES[1]:
+            rate, announced, kind = int(sound.samplerate), int(sound.frames), str(sound.format)
+            if not RATES[0] <= rate <= RATES[1]:
                 raise DataError(
-                    f"{path} says {own:,} samples a second", f"between {RATES[0]:,} and {RATES[1]:,} are read"
+                    f"{path} has a sample rate of {rate:,} Hz", f"accepted: {RATES[0]:,} to {RATES[1]:,} Hz"
                 )
             sound_NC = sound.read(dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, RuntimeError, ValueError, TypeError) as e:
-        says = getattr(e, "error_string", str(e))
-        raise DataError(f"{path} cannot be read as sound: {says[:200]}", REMEDY) from None
+        reason = getattr(e, "error_string", str(e))
+        raise DataError(f"{path} cannot be read as audio: {reason[:200]}", REMEDY) from None
     if not len(sound_NC) and kind != "WAV":
-        raise DataError(f"{path} holds no sound that can be read", REMEDY)
+        raise DataError(f"{path} has no audio that can be read", REMEDY)
     if kind == "MP3":
         _check_mp3(f, path, len(sound_NC), announced)
     with np.errstate(invalid="ignore", over="ignore"):
-        return sound_NC.mean(axis=1, dtype=np.float32), own
+        return sound_NC.mean(axis=1, dtype=np.float32), rate
 
 
 def _whole_wav(f: BinaryIO, path: Path) -> BinaryIO:
-    """The file as libsndfile shall have it. A WAV file must hold the sound that it announces; one from a pipe that announces none is given
-    another length. Format: Microsoft, "Multiple channel audio data and WAVE files" (a chunk is four letters, 32 bits of length, data padded
-    to even)."""
+    """The file for libsndfile. A WAV file must have all the audio that its header announces; a file from a pipe that announces none gets
+    a length that means "to the end". Format: Microsoft, "Multiple channel audio data and WAVE files" (a chunk is four letters, 32 bits of
+    length, and data padded to even)."""
     size, riff = os.fstat(f.fileno()).st_size, f.read(12)
     at = 12 if riff[:4] == b"RIFF" and riff[8:] == b"WAVE" else size
     while at + 8 <= size:
@@ -100,7 +100,7 @@ def _whole_wav(f: BinaryIO, path: Path) -> BinaryIO:
         length, left = int.from_bytes(head[4:], "little"), size - at - 8
         if head[:4] == b"data":
             if left < length and length not in STREAMED:
-                raise DataError(f"{path} is cut off: {left:,} of {length:,} bytes of sound are there", REMEDY)
+                raise DataError(f"{path} is truncated: it has {left:,} of {length:,} bytes of audio", REMEDY)
             if left and not length and int.from_bytes(riff[4:8], "little") + 8 != size:
                 f.seek(0)
                 raw = f.read()
@@ -112,8 +112,8 @@ def _whole_wav(f: BinaryIO, path: Path) -> BinaryIO:
 
 
 def _check_mp3(f: BinaryIO, path: Path, found: int, announced: int) -> None:
-    """Raise DataError where fewer samples were found than the first frame counts; and where nothing is counted, libsndfile guesses the
-    length by the bit rate of the first frames, and stops where the guess is too low."""
+    """Raise DataError where fewer samples were decoded than the first frame announces, or where decoding stopped early: without an
+    announced count libsndfile guesses the length from the bit rate of the first frames, and stops there if the guess is too low."""
     size, at = os.fstat(f.fileno()).st_size, f.tell()
     f.seek(0)
     head = f.read(10)
@@ -122,9 +122,9 @@ def _check_mp3(f: BinaryIO, path: Path, found: int, announced: int) -> None:
     first = f.read(_MP3_FRAME)
     if any(name in first for name in (b"Xing", b"Info", b"VBRI")):
         if announced - found > 2 * _MP3_FRAME:
-            raise DataError(f"{path} is cut off: {found:,} of {announced:,} samples are there", REMEDY)
+            raise DataError(f"{path} is truncated: it has {found:,} of {announced:,} samples", REMEDY)
     elif at + _MP3_TAGS < size:
         raise DataError(
-            f"{path} has a variable bit rate and no count of its frames: {at:,} of {size:,} bytes are read",
-            "write it anew, for example: ffmpeg -i OLD.mp3 NEW.wav",
+            f"{path} has a variable bit rate and no frame count: only {at:,} of {size:,} bytes could be read",
+            "convert it, for example: ffmpeg -i OLD.mp3 NEW.wav",
         )

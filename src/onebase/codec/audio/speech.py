@@ -1,4 +1,4 @@
-"""What a speech base's special tokens mean: what begins a transcript, its languages and tasks, its timestamps, what is never chosen."""
+"""The special tokens of a speech base: start and end, languages and tasks, timestamps, suppressed tokens."""
 
 from dataclasses import field
 
@@ -8,13 +8,13 @@ from onebase.errors import ConfigError
 
 @config
 class SpeechConfig:
-    """Ids of tokens (Whisper, 2212.04356).
+    """Token ids (Whisper, 2212.04356).
 
-    start begins a transcript and end ends it; then come a language and a task (none where a base knows one language), then
-    `no_timestamps` or the first timestamp. Timestamps are the ids from `no_timestamps` + 1 on, `step` seconds apart. previous: what
-    stands before the text that came before; no_speech: its probability at the start says that nobody speaks. suppress: tokens never
-    chosen; suppress_first: never chosen first (nothing, and a blank). first_timestamp: steps at most to the first timestamp.
-    language, task: what is taken where a user names none (null: the language is detected; the first task).
+    start begins a transcript and end ends it. After start come a language and a task (none for a monolingual base), then `no_timestamps`
+    or the first timestamp. Timestamps are the ids from `no_timestamps` + 1 on, `step` seconds apart. previous: precedes the text of the
+    previous window; no_speech: its probability at the start is that of silence. suppress: tokens never generated; suppress_first: never
+    generated first (end of text, and a blank). first_timestamp: maximum of the first timestamp, in steps.
+    language, task: the defaults (null: detect the language; the first task).
     """
 
     start: int
@@ -35,11 +35,14 @@ class SpeechConfig:
         ids = [self.start, self.end, self.no_timestamps, *self.languages.values(), *self.tasks.values()]
         ids += [x for x in (self.previous, self.no_speech) if x is not None]
         if min([*ids, *self.suppress, *self.suppress_first]) < 0 or self.step <= 0:
-            raise ConfigError("a speech config with a token below 0, or no step", "give ids from 0 on")
+            raise ConfigError(
+                "a speech config has a negative token id, or a step of 0 or less",
+                "give ids from 0 up, and a step above 0",
+            )
         if max(ids) > self.no_timestamps:
             raise ConfigError(
-                f"token {max(ids)} of a speech config lies among the timestamps (from {self.no_timestamps + 1} on)",
-                "all other special tokens come before them",
+                f"token {max(ids)} of a speech config is in the range of the timestamps (from {self.no_timestamps + 1} on)",
+                "all other special tokens must be below them",
             )
         for name, known in (("language", self.languages), ("task", self.tasks)):
             value = getattr(self, name)
@@ -52,5 +55,5 @@ class SpeechConfig:
         return self.no_timestamps + 1
 
     def seconds(self, token: int) -> float:
-        """The time that a timestamp says."""
+        """The time of a timestamp token, in seconds."""
         return (token - self.first) * self.step

@@ -1,1 +1,1 @@
-"""Images: pixels to patches, patches to vectors, and one vector or classes of an image."""
+"""Images: pixels to patches, patches to vectors; one vector, or class scores, per image."""

@@ -1,4 +1,4 @@
-"""What an image codec is, by its config. Sizes count pixels unless said otherwise."""
+"""The config of the image codec, and its parameter count. Sizes are in pixels unless stated otherwise."""
 
 from typing import Literal
 
@@ -8,17 +8,17 @@ from onebase.model.config import FFConfig, NormConfig
 from onebase.model.count import norm_parameters
 
 Filter = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
-"""How values between pixels are found."""
+"""Interpolation filters, as Pillow names them."""
 
 
 @config
 class PixelsConfig:
-    """How a picture becomes the `size` x `size` pixels that the stem reads (the codec's size when null).
+    """How an image becomes the `size` x `size` pixels that the stem reads (the codec's size when null).
 
-    resize: the whole picture to `edge` x `edge` (`stretch`), or its shorter side to `edge` and the other in proportion (`crop`); `edge` is
-    `size` when null. Of what comes out the middle is taken, with black around it where it is smaller. A value 0 .. 1 of a channel
-    becomes (value - mean) / std; one number of either is for all channels. long: before all that the longer side is made so long, the other
-    in proportion and even (Idefics3).
+    resize: the whole image to `edge` x `edge` (`stretch`), or its shorter side to `edge`, keeping proportions (`crop`); `edge` is
+    `size` when null. The result is cropped at the centre, or padded with black where it is smaller. A channel value 0 .. 1 becomes
+    (value - mean) / std; a single mean or std is for all channels. long: first resize the longer side to this length, the other in
+    proportion and to an even number (Idefics3).
     """
 
     resize: Literal["stretch", "crop"] = "stretch"
@@ -32,19 +32,19 @@ class PixelsConfig:
     def __post_init__(self) -> None:
         if 0 in self.std or not self.mean or not self.std:
             raise ConfigError(
-                f"pixels with mean {self.mean} and deviation {self.std}", "give numbers, no deviation of 0"
+                f"pixels with mean {self.mean} and std {self.std}", "give numbers, and no std of 0"
             )
         for name in ("edge", "size", "long"):
             if (value := getattr(self, name)) is not None and value < 1:
-                raise ConfigError(f"pixels.{name} is {value}", "give at least 1, or null")
+                raise ConfigError(f"pixels.{name} is {value}", "use at least 1, or null")
 
 
 @config
 class PoolConfig:
-    """One vector of an image, from the trunk's states after its final norm.
+    """Pools the trunk's states after its final norm into one vector per image.
 
-    first: of the class token; mean: of the patches; both: those two, one behind the other (DINOv2's classifier). attention: a learned
-    query looks at all states with `heads` heads, then its own feed-forward behind `norm` is added (SigLIP).
+    first: the class token; mean: the mean of the patches; both: those two, concatenated (DINOv2's classifier). attention: a learned
+    query attends to all states with `heads` heads, then a feed-forward after `norm` is added (SigLIP).
     """
 
     kind: Literal["first", "mean", "both", "attention"] = "first"
@@ -56,18 +56,18 @@ class PoolConfig:
         if (self.kind == "attention") != (self.ff is not None and self.norm is not None):
             raise ConfigError(
                 f"pooling of kind {self.kind} with ff {self.ff} and norm {self.norm}",
-                "attention has both, the others none",
+                "attention needs both, the others neither",
             )
 
 
 @config
 class ImageCodecConfig:
-    """`size` x `size` pixels of `channels` values cut into patches of `patch` x `patch`, each a vector by one matrix.
+    """`size` x `size` pixels of `channels` values, split into patches of `patch` x `patch`; one matrix maps each patch to a vector.
 
-    class_token: a learned vector stands before the patches, and `registers` more behind it (2309.16588). A table of positions is added to
-    class token and patches (`place_class`: to the class token too), not to registers. The table is made for `size` pixels; `places_fit`
-    says how it is stretched to others (`smooth`: bicubic with antialiasing; `fixed`: other sizes are refused).
-    classes: names of what the head predicts from the pooled vector; none: no head.
+    class_token: a learned vector before the patches, followed by `registers` more (2309.16588). A table of positions is added to the
+    patches (`place_class`: to the class token too), not to registers. The table is for `size` pixels; `places_fit` sets how it is
+    interpolated for other sizes (`smooth`: bicubic with antialiasing; `fixed`: other sizes are refused).
+    classes: class names of the head on the pooled vector; empty: no head.
     """
 
     kind: Literal["image"]
@@ -84,40 +84,40 @@ class ImageCodecConfig:
     places_fit: Literal["fixed", "bicubic", "smooth"] = "fixed"
 
     def __post_init__(self) -> None:
-        if self.patch < 1 or self.size < self.patch:  # what no patch fills at an edge is not read
+        if self.patch < 1 or self.size < self.patch:  # pixels left over at an edge are not read
             raise ConfigError(
-                f"images of {self.size} pixels cannot be cut into patches of {self.patch}",
-                "let patch be at most size",
+                f"images of {self.size} pixels cannot be split into patches of {self.patch}",
+                "patch must be at least 1 and at most size",
             )
         if not {len(self.pixels.mean), len(self.pixels.std)} <= {1, self.channels}:
             raise ConfigError(
-                f"{self.channels} channels with {len(self.pixels.mean)} means and {len(self.pixels.std)} deviations",
-                "give one of each for each channel, or one for all",
+                f"{self.channels} channels with {len(self.pixels.mean)} means and {len(self.pixels.std)} stds",
+                "give one of each per channel, or one for all",
             )
         if self.places_fit == "fixed" and self.side != self.size:
             raise ConfigError(
-                f"pictures become {self.side} pixels wide, the positions are for {self.size}",
-                "let pixels.size be null, or places_fit stretch them",
+                f"images are resized to {self.side} pixels, but the positions are for {self.size}",
+                "set pixels.size to null, or places_fit to bicubic or smooth",
             )
 
     @property
     def side(self) -> int:
-        """Pixels of a side that the stem is given."""
+        """Side length of the stem's input, in pixels."""
         return self.pixels.size or self.size
 
     @property
     def patches(self) -> int:
-        """How many patches an image of `size` has."""
+        """Number of patches in an image of `size`."""
         return (self.size // self.patch) ** 2
 
     @property
     def places(self) -> int:
-        """Rows of the table of positions."""
+        """Rows of the position table."""
         return self.patches + (self.class_token and self.place_class)
 
 
 def image_parameters(cfg: ImageCodecConfig, width: int) -> int:
-    """All learned numbers of stem, pooling and head."""
+    """Parameters of stem, pooling and head."""
     patch = cfg.channels * cfg.patch**2 * width + (width if cfg.bias else 0)
     total = patch + (cfg.places + cfg.class_token + cfg.registers) * width
     pool = cfg.pool

@@ -1,4 +1,4 @@
-"""The learned ends of the image codec. B batch, C channels, T vectors of an image, D width, L classes."""
+"""The image codec module: patch embedding, pooling and head. B batch, C channels, T vectors of an image, D width, L classes."""
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,7 @@ from onebase.model.norm import Norm
 
 
 class ImageModule(nn.Module):
-    """Pixels to vectors; states to one vector of the image, and to the scores of its classes."""
+    """Pixels to vectors; hidden states to one vector per image, and to class scores."""
 
     def __init__(self, cfg: ImageCodecConfig, width: int) -> None:
         super().__init__()
@@ -31,8 +31,8 @@ class ImageModule(nn.Module):
         self.head_bias = nn.Parameter(torch.zeros(len(cfg.classes))) if cfg.classes else None
 
     def embed(self, pixels_BCHW: Tensor, dtype: torch.dtype) -> tuple[Tensor, Cols]:
-        """Pixels [B, C, H, W] to vectors [B, T, D] and their columns: class token, registers, patches row by row. What is left over at the
-        right and at the bottom of whole patches is not read. Raises UserError for a size that the positions are not for."""
+        """Pixels [B, C, H, W] to vectors [B, T, D] and their columns: class token, registers, patches row by row. Pixels left over at the
+        right and the bottom are not read. Raises UserError for a size that the positions do not support."""
         p = self.cfg.patch
         B, C, H, W = pixels_BCHW.shape
         h, w = H // p, W // p
@@ -57,19 +57,19 @@ class ImageModule(nn.Module):
     def _check(self, channels: int, height: int, width: int) -> None:
         cfg = self.cfg
         if channels != cfg.channels:
-            raise UserError(f"pixels of {channels} channels", f"this base reads {cfg.channels}")
+            raise UserError(f"the image has {channels} channels", f"this base reads {cfg.channels}")
         if cfg.places_fit == "fixed" and (height, width) != (cfg.size, cfg.size):
             raise UserError(
-                f"an image of {height} x {width} pixels", f"this base reads {cfg.size} x {cfg.size}"
+                f"the image has {height} x {width} pixels", f"this base reads {cfg.size} x {cfg.size}"
             )
         if min(height, width) < cfg.patch:
             raise UserError(
-                f"an image of {height} x {width} pixels",
+                f"the image has {height} x {width} pixels",
                 f"give at least {cfg.patch} x {cfg.patch}, one patch",
             )
 
     def places(self, height: int, width: int) -> Tensor:
-        """The table of positions for an image of so many pixels: as it is, or its grid stretched."""
+        """The position table for an image of this size in pixels: unchanged, or interpolated."""
         cfg = self.cfg
         h, w = height // cfg.patch, width // cfg.patch
         if (h * w == cfg.patches and height == width) or cfg.places_fit == "fixed":
@@ -83,11 +83,11 @@ class ImageModule(nn.Module):
 
     @property
     def front(self) -> int:
-        """Vectors before the patches: class token and registers."""
+        """Number of vectors before the patches: class token and registers."""
         return int(self.class_token is not None) + self.cfg.registers
 
     def pooled(self, hidden_BTD: Tensor) -> Tensor:
-        """One vector of each image from the trunk's states, [B, D] (2 D for `both`)."""
+        """One vector per image from the trunk's states, [B, D] (2 D for `both`)."""
         kind = self.cfg.pool.kind
         if self.pool is not None:
             out: Tensor = self.pool(hidden_BTD)
@@ -96,14 +96,14 @@ class ImageModule(nn.Module):
         return torch.cat((hidden_BTD[:, 0], patches), -1) if kind == "both" else patches
 
     def scores(self, pooled_BD: Tensor) -> Tensor:
-        """fp32 logits of the classes [B, L]. Raises UserError when the base classifies no images."""
+        """fp32 class logits [B, L]. Raises UserError when the base has no image classes."""
         if self.head is None or self.head_bias is None:
-            raise UserError("this base has no classes of images", "use embed_images, or adapt it with a head")
+            raise UserError("this base has no image classes", "use embed_images, or adapt it with a head")
         return F.linear(pooled_BD.float(), self.head.float(), self.head_bias.float())
 
     @torch.no_grad()
     def reset(self, generator: torch.Generator) -> None:
-        """Starting weights: normal with deviation 0.02, biases zero."""
+        """Initialise: normal with deviation 0.02, biases zero."""
         for name, p in self.named_parameters():
             if name.endswith("norm.weight"):
                 nn.init.ones_(p)
@@ -113,11 +113,11 @@ class ImageModule(nn.Module):
                 nn.init.normal_(p, 0.0, 0.02, generator)
 
     def keep_in(self, cfg: StorageConfig, *, take: bool) -> None:
-        """The stem and the head stay as they are; the projections of the pooling are sites of their own."""
+        """Does nothing: stem and head are not quantized, and the projections of the pooling are sites of their own."""
 
 
 class AttentionPool(nn.Module):
-    """A learned query looks at all states; then its own feed-forward (the MAP head of 2106.04560)."""
+    """A learned query attends to all states; then a feed-forward (the MAP head of 2106.04560)."""
 
     def __init__(self, cfg: PoolConfig, width: int) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""A picture on disk as the pixels that a stem reads. C channels, H rows, W columns.
+"""Image files to the pixels that a stem reads. C channels, H rows, W columns.
 
-Files come from anywhere: what is broken, far too large or of another kind is one clear error that names the file. The arithmetic is that
-of transformers' image processors on Pillow (`PilBackend`), which published models were made with.
+Files are untrusted: a broken, far too large or unsupported file raises one error that names it. The arithmetic is that of transformers'
+image processors on Pillow (`PilBackend`), with which published models were trained.
 """
 
 import warnings
@@ -22,28 +22,28 @@ if TYPE_CHECKING:
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 89_478_485
-"""Of a picture, and of what it becomes on the way (256 MB in three channels; Pillow's own limit). A small file can announce any size."""
+"""Limit for an image and for its resized forms (256 MB in three channels; Pillow's own limit). A small file can announce any size."""
 DEEP = ("I;16", "I;16L", "I;16B", "I;16N")
-"""Modes of 16 bits a pixel."""
+"""Pillow modes with 16 bits per pixel."""
 
 
 def pixels(paths: Sequence[str | Path], cfg: ImageCodecConfig) -> Tensor:
-    """Pictures of any sizes as float32 [N, C, side, side]. Raises DataError naming the file that cannot be read."""
-    made = [prepared(read_picture(path), cfg, str(path)) for path in paths]
-    return torch.stack(made) if made else torch.empty(0, cfg.channels, cfg.side, cfg.side)
+    """Images of any sizes as float32 [N, C, side, side]. Raises DataError naming the file that cannot be read."""
+    images = [prepared(read_picture(path), cfg, str(path)) for path in paths]
+    return torch.stack(images) if images else torch.empty(0, cfg.channels, cfg.side, cfg.side)
 
 
 def read_picture(path: str | Path) -> "Image":
-    """A file as a picture of 8 bits in red, green and blue, upright (EXIF), what is transparent on white; of several frames the first.
+    """Read a file as an 8-bit RGB image, rotated by EXIF, with transparency on white; of several frames the first.
 
-    16 bits become 8 by scaling. Raises DataError naming the file; UserError without Pillow.
+    16 bits are scaled to 8. Raises DataError naming the file; UserError without Pillow.
     """
     library = pillow()
     path = Path(path)
     if not path.is_file():
-        raise DataError(f"{path}: there is no such file", "give files of pictures")
+        raise DataError(f"{path}: there is no such file", "give image files")
     with _refusing(path), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what a decoder could still read is read
+        warnings.simplefilter("ignore")  # accept what a decoder could still read
         warnings.simplefilter("error", library.DecompressionBombWarning)
         with library.open(path, formats=FORMATS) as found:
             width, height = found.size
@@ -60,7 +60,7 @@ def _plain(found: "Image") -> "Image":
         deep = np.asarray(image).astype(np.uint32)
         return Image.fromarray(((deep + 128) // 257).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
-        raise ValueError(f"pixels of mode {image.mode} have no brightest value")
+        raise ValueError(f"pixels of mode {image.mode} have no maximum value")
     if image.has_transparency_data:
         seen = image.convert("RGBA")
         white = Image.new("RGBA", seen.size, (255, 255, 255, 255))
@@ -68,8 +68,8 @@ def _plain(found: "Image") -> "Image":
     return image.convert("RGB")
 
 
-def prepared(image: "Image", cfg: ImageCodecConfig, name: str = "the picture") -> Tensor:
-    """A picture (RGB or grey, 8 bits) as float32 [C, side, side]. Raises DataError for one too narrow to be resized."""
+def prepared(image: "Image", cfg: ImageCodecConfig, name: str = "the image") -> Tensor:
+    """An 8-bit image (RGB or grey) as float32 [C, side, side]. Raises DataError for one too narrow to be resized."""
     assert cfg.channels in (1, 3), cfg.channels
     how = cfg.pixels
     image = image.convert("RGB" if cfg.channels == 3 else "L")
@@ -80,12 +80,12 @@ def prepared(image: "Image", cfg: ImageCodecConfig, name: str = "the picture") -
     image = image.resize((width, height), _filter(how.filter))
     values_HWC = middle(np.asarray(image).reshape(height, width, cfg.channels), cfg.side)
     mean, std = np.asarray(how.mean, np.float32), np.asarray(how.std, np.float32)
-    made_HWC = (values_HWC.astype(np.float32) / np.float32(255) - mean) / std
-    return torch.from_numpy(np.ascontiguousarray(made_HWC.transpose(2, 0, 1)))
+    pixels_HWC = (values_HWC.astype(np.float32) / np.float32(255) - mean) / std
+    return torch.from_numpy(np.ascontiguousarray(pixels_HWC.transpose(2, 0, 1)))
 
 
 def lengthened(size: tuple[int, int], long: int) -> tuple[int, int]:
-    """Width and height of a picture whose longer side is made so long; the other is rounded down, then up to an even number."""
+    """Width and height after the longer side is resized to `long`; the other is rounded down, then up to an even number."""
     shape = size[0] / size[1]
     short = int(long / shape) if shape >= 1 else int(long * shape)
     short = max(short + short % 2, 1)
@@ -93,7 +93,7 @@ def lengthened(size: tuple[int, int], long: int) -> tuple[int, int]:
 
 
 def resized(size: tuple[int, int], how: PixelsConfig, side: int) -> tuple[int, int]:
-    """Width and height of a picture after resizing, before its middle is taken."""
+    """Width and height after resizing, before the centre crop."""
     edge = how.edge or side
     if how.resize == "stretch":
         return edge, edge
@@ -103,7 +103,7 @@ def resized(size: tuple[int, int], how: PixelsConfig, side: int) -> tuple[int, i
 
 
 def middle(values_HWC: np.ndarray, side: int) -> np.ndarray:
-    """The middle `side` x `side`; black around it where there is less."""
+    """Centre crop to `side` x `side`, padded with black where the image is smaller."""
     for axis in (0, 1):
         have = values_HWC.shape[axis]
         if have >= side:
@@ -122,7 +122,7 @@ def pillow() -> Any:
     try:
         from PIL import Image
     except ModuleNotFoundError:
-        raise UserError("reading pictures needs Pillow", 'run: pip install "onebase[vision]"') from None
+        raise UserError("reading images needs Pillow", 'run: pip install "onebase[vision]"') from None
     return Image
 
 
@@ -133,21 +133,20 @@ def _filter(name: str) -> Any:
 def _check_size(width: int, height: int, name: str | Path) -> None:
     if width * height > MAX_PIXELS:
         raise DataError(
-            f"{name}: {width:,} x {height:,} pixels are too many", f"give a picture of at most {MAX_PIXELS:,}"
+            f"{name}: {width:,} x {height:,} pixels are too many", f"give an image of at most {MAX_PIXELS:,}"
         )
 
 
 @contextmanager
 def _refusing(path: Path) -> Iterator[None]:
-    """Turn whatever a decoder says of a broken file into one error that names it."""
+    """Turn any exception of a decoder on a broken file into one error that names the file."""
     try:
         yield
     except UserError:
         raise
-    # Decoders fail in many ways on broken files (OSError, SyntaxError, ValueError, struct.error, EOFError, IndexError, ...); all of them say
-    # that this file cannot be read.
+    # Decoders raise many types on broken files (OSError, SyntaxError, ValueError, struct.error, EOFError, IndexError, ...).
     except Exception as e:
-        said = str(e).replace(str(path), "the file") or type(e).__name__
+        reason = str(e).replace(str(path), "the file") or type(e).__name__
         raise DataError(
-            f"{path} cannot be read as a picture: {said}", f"give an intact file: {', '.join(FORMATS)}"
+            f"{path} cannot be read as an image: {reason}", f"give an intact file: {', '.join(FORMATS)}"
         ) from None

@@ -1,4 +1,4 @@
-"""Learning a byte-level BPE from texts, over the `tokenizers` library."""
+"""Trains a byte-level BPE with the `tokenizers` library."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trai
 from onebase.codec.text.valid import checked
 from onebase.errors import ConfigError
 
-# GPT-4's pre-tokenisation with numbers cut into one or two digits (three waste a small vocabulary; nanochat
+# GPT-4's pre-tokenisation with numbers split into one or two digits (three waste a small vocabulary; nanochat
 # dev/LOG.md).
 PATTERN = (
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}"
     r"| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
 )
-# Llama 3's: llama.cpp knows patterns by name alone, and none of those it knows cuts numbers as ours does.
+# Llama 3's pattern: llama.cpp knows patterns by name only, and none of them splits numbers as ours does.
 PORTABLE = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -26,12 +26,12 @@ PORTABLE = (
 def train_bpe(
     texts: Iterable[str], vocab_size: int, specials: Sequence[str], portable: bool
 ) -> tokenizers.Tokenizer:
-    """The library's tokenizer of `Tokenizer.train`, which says what is what. Raises ConfigError when `vocab_size` is too small."""
-    least = 256 + len(specials)
-    if vocab_size < least:
+    """Train the inner tokenizer of `Tokenizer.train`, which documents the arguments. Raises ConfigError when `vocab_size` is too small."""
+    minimum = 256 + len(specials)
+    if vocab_size < minimum:
         raise ConfigError(
-            f"vocab_size {vocab_size} cannot hold 256 bytes and {len(specials)} specials",
-            f"use at least {least}",
+            f"vocab_size {vocab_size} cannot hold 256 bytes and {len(specials)} special tokens",
+            f"use at least {minimum}",
         )
     inner = tokenizers.Tokenizer(models.BPE())
     split = pre_tokenizers.Split(Regex(PORTABLE if portable else PATTERN), "isolated")
@@ -47,6 +47,6 @@ def train_bpe(
         show_progress=False,
     )
     inner.train_from_iterator(checked(texts), trainer)
-    if portable:  # as Llama 3's again: a word that is a token is that token
+    if portable:  # as in Llama 3: a word that is in the vocabulary becomes that one token
         inner.model.ignore_merges = True
     return inner

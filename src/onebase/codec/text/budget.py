@@ -1,4 +1,4 @@
-"""What a chat template from elsewhere may spend: steps, and letters that it reads and makes."""
+"""The budget of an untrusted chat template: how many steps it may run, how many characters it may read and write."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import jinja2
 from jinja2.utils import Namespace
 
 STEPS = 200_000
-"""Loop bodies, macros and calls that a rendering may run."""
+"""Loop bodies, macros and calls that one rendering may run."""
 SIZE = 1 << 25
-"""Letters that all operations together may read and make; an element of a list counts as 32."""
+"""Characters that all operations together may read and write; a list element counts as 32."""
 ELEMENT = 32
 _VIEWS: tuple[Any, ...] = (type({}.items()), type({}.keys()), type({}.values()))
 VIEW_TYPES = (str, bytes, list, tuple, dict, set, frozenset, range, Namespace, *_VIEWS)
 
 
 class TooMuch(jinja2.TemplateError):
-    """A template spent its budget."""
+    """A template exceeded its budget."""
 
 
 @dataclass
@@ -35,9 +35,8 @@ _METER: ContextVar[_Budget | None] = ContextVar("meter", default=None)
 
 @contextmanager
 def budget(given: Any = ()) -> Iterator[None]:
-    """A budget for one rendering: the constants above, and more for more data."""
-    room = _Budget(1 << 40, 1 << 40)
-    token = _METER.set(room)
+    """Set the budget for one rendering: the constants above, and more for more data."""
+    token = _METER.set(_Budget(1 << 40, 1 << 40))
     try:
         used = _weigh([given], 1 << 40)
         _METER.set(_Budget(STEPS + used // 4, SIZE + 64 * used))
@@ -47,30 +46,30 @@ def budget(given: Any = ()) -> Iterator[None]:
 
 
 def charge(size: int, steps: int = 0) -> None:
-    """Spend a part of the budget. Raises TooMuch."""
+    """Charge the budget. Raises TooMuch."""
     meter = _METER.get() or _Budget(STEPS, SIZE)
     meter.size -= size
     meter.steps -= steps
     if meter.steps < 0:
         raise TooMuch(f"the template runs more than {STEPS:,} steps")
     if meter.size < 0:
-        raise TooMuch(f"the template makes more than {SIZE:,} letters")
+        raise TooMuch(f"the template reads and writes more than {SIZE:,} characters")
 
 
 def weigh(*values: Any) -> int:
-    """Spend what reading these values whole costs; returns it. What is held twice counts twice, as it would when printed."""
+    """Charge the cost of reading these values in full; returns it. A value that occurs twice counts twice, as it would when printed."""
     meter = _METER.get()
-    found = _weigh(list(values), meter.size if meter else SIZE)
-    charge(found)
-    return found
+    cost = _weigh(list(values), meter.size if meter else SIZE)
+    charge(cost)
+    return cost
 
 
-def _weigh(todo: list[Any], most: int) -> int:
+def _weigh(todo: list[Any], limit: int) -> int:
     total = 0
     while todo:
         value = todo.pop()
         total += ELEMENT
-        if total > most:
+        if total > limit:
             break
         if isinstance(value, (str, bytes)):
             total += len(value)
@@ -82,8 +81,8 @@ def _weigh(todo: list[Any], most: int) -> int:
             todo.append(value._Namespace__attrs)
         elif isinstance(value, Mapping):
             total += ELEMENT * len(value)
-            todo += [*value.keys(), *value.values()] if total <= most else []
+            todo += [*value.keys(), *value.values()] if total <= limit else []
         elif isinstance(value, VIEW_TYPES):
             total += ELEMENT * len(value)
-            todo += list(value) if total <= most else []
+            todo += list(value) if total <= limit else []
     return total

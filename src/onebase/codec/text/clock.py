@@ -1,4 +1,4 @@
-"""The date that chat templates ask for by `strftime_now`: an input like any other, so that what must repeat does."""
+"""The date that chat templates get from `strftime_now`: an explicit input, so that results are reproducible."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from datetime import datetime
 from onebase.errors import ConfigError
 
 VARIABLE = "ONEBASE_DATE"
-_given: ContextVar[datetime | None] = ContextVar("onebase_date", default=None)
+_override: ContextVar[datetime | None] = ContextVar("onebase_date", default=None)
 
 
 def read_date(text: str, what: str = "date") -> datetime:
-    """`2026-01-31`, or with a time `2026-01-31T12:00`. Raises ConfigError."""
+    """Parse `2026-01-31`, or with a time `2026-01-31T12:00`. Raises ConfigError."""
     try:
         return datetime.fromisoformat(text)
     except (ValueError, TypeError):
@@ -23,26 +23,26 @@ def read_date(text: str, what: str = "date") -> datetime:
 
 
 def now() -> datetime:
-    """The date that `at` gives, else `$ONEBASE_DATE`, else the clock's."""
-    if (found := _given.get()) is not None:
-        return found
-    set_ = os.environ.get(VARIABLE)
-    return read_date(set_, VARIABLE) if set_ else datetime.now()
+    """The date set by `at`, else `$ONEBASE_DATE`, else the system clock."""
+    if (date := _override.get()) is not None:
+        return date
+    value = os.environ.get(VARIABLE)
+    return read_date(value, VARIABLE) if value else datetime.now()
 
 
 def today() -> str:
-    """The date of now, YYYY-MM-DD."""
+    """The date of `now`, YYYY-MM-DD."""
     return now().date().isoformat()
 
 
 @contextlib.contextmanager
 def at(date: str | None) -> Iterator[None]:
-    """While inside (in this thread), templates find this date; None changes nothing."""
+    """Inside this context (and thread), templates see this date; None changes nothing."""
     if date is None:
         yield
         return
-    token = _given.set(read_date(date))
+    token = _override.set(read_date(date))
     try:
         yield
     finally:
-        _given.reset(token)
+        _override.reset(token)

@@ -1,4 +1,4 @@
-"""The text codec's tokenising half: samples to ids with their loss. What they would teach is said by the token ledger."""
+"""The tokenising half of the text codec: samples to ids with a loss mask. The token ledger reports what a model would train on."""
 
 from __future__ import annotations
 
@@ -15,32 +15,30 @@ from onebase.codec.text.tokenizer import Tokenizer
 from onebase.errors import DataError
 
 Known = dict[tuple[str, Follows], list[int]]
-"""Ids of pieces of text, by what they follow."""
+"""Ids of pieces of text, by the text and what it follows."""
 
 
 class TextCodec:
-    """A tokenizer and a chat template: what turns a text sample into tokens, the same in training, scoring
-    and serving.
-    """
+    """A tokenizer and a chat template. Turns text samples into tokens, the same way in training, scoring and serving."""
 
     def __init__(
         self, tokenizer: Tokenizer, template: ChatTemplate | None = None, rows: int | None = None
     ) -> None:
-        """rows: how many tokens the base has vectors for, where the tokenizer may have more: no other id is ever made."""
+        """rows: size of the base's embedding, where the tokenizer may have more tokens; no id beyond it is ever produced."""
         self.tokenizer, self.rows = tokenizer, rows
         self.template = template or ChatTemplate.default()
 
     @cached_property
     def token_bytes(self) -> TokenBytes:
-        """The vocabulary for grammars, read once. Raises UserError as `spelled.spelled` does."""
+        """The vocabulary for grammars, read once. Raises UserError as `token_bytes.token_bytes` does."""
         return token_bytes(self.tokenizer)
 
     def tokens(self, sample: Sample, known: Known | None = None) -> Tokens:
-        """What begins a text (BOS, where there is one), then the spans. Neighbouring `text` spans with equal loss are encoded as one;
-        a change of loss is always a token boundary, because it is where a prompt ends and generation starts.
+        """Tokens of a sample: BOS (where there is one), then its segments. Neighbouring `text` segments with equal loss are encoded as
+        one. A change of loss is always a token boundary, because there a prompt ends and generation starts.
 
-        known: pieces of text that are not encoded again where samples share them (a prompt and its answers); it is added to.
-        Raises DataError for a span kind that is not text, or a special token that the tokenizer or the base lacks.
+        known: a cache of encoded pieces that samples share (a prompt and its answers); new pieces are added.
+        Raises DataError for a segment kind that is not text, or a special token that the tokenizer or the base lacks.
         """
         chat = any(span.kind == "chat" for span in sample.segments)
         ids, loss = self._read(self._expand(sample.segments), chat, known)
@@ -54,12 +52,12 @@ class TextCodec:
         parts: bool = False,
         known: Known | None = None,
     ) -> list[int]:
-        """The ids that generation continues: what begins a text, the conversation and the assistant's opening token. parts: contents may
-        be lists, see ChatTemplate.spans. known: as for `tokens`."""
-        own = self.tokenizer.roles.chat_framed
-        # A foreign template need not say which part the assistant said before, and may have no way to.
+        """The ids that generation continues: BOS, the conversation and the generation prompt. parts: message contents may be lists, see
+        ChatTemplate.segments. known: as for `tokens`."""
+        tagged = self.tokenizer.roles.chat_framed
+        # A foreign template need not mark the assistant's earlier turns, and some cannot.
         spans = self.template.segments(
-            messages, add_generation_prompt=add_generation_prompt, tagged=own, parts=parts
+            messages, add_generation_prompt=add_generation_prompt, tagged=tagged, parts=parts
         )
         return self._read(spans, True, known)[0]
 
@@ -70,11 +68,11 @@ class TextCodec:
         ids = tok.begun([]) if tok.roles.chat_framed or not chat else []
         loss = [False] * len(ids)
         follows: Follows = "nothing"
-        swallow = False  # the special token before takes the white space behind it
+        swallow = False  # the special token before strips the white space after it
         joined = _joined(spans)
         for i, span in enumerate(joined):
             if span.kind == "special":
-                part = [self._own(span.data)]
+                part = [self._special_id(span.data)]
                 follows, swallow = "special", span.data in tok.strips[1]
                 if i == 0 and ids == part:
                     continue  # a template that writes BOS itself
@@ -87,8 +85,8 @@ class TextCodec:
                 part = known[text, follows]
                 if span.loss and not tok.stop_ids.isdisjoint(part):
                     raise DataError(
-                        f"{_shown(text)} has a letter for which this vocabulary has no other token than {tok.roles.unk}, which ends a text",
-                        "leave it out: learning it would teach to stop there",
+                        f"{_shown(text)} has a character that this vocabulary can write only as {tok.roles.unk}, its stop token",
+                        "remove that character: training on it would teach the model to stop there",
                     )
                 if text:
                     follows, swallow = "text", False
@@ -97,7 +95,7 @@ class TextCodec:
         return ids, [
             False,
             *loss[1:],
-        ] if loss else []  # nothing stands before the first token to predict it from
+        ] if loss else []  # the first token has no context to be predicted from
 
     def _expand(self, spans: Iterable[Segment]) -> list[Segment]:
         out: list[Segment] = []
@@ -110,28 +108,28 @@ class TextCodec:
                 out.append(span)
             else:
                 raise DataError(
-                    f"a text base has no codec for spans of kind {span.kind!r}",
-                    "it reads: text, special, end, chat",
+                    f"a text base has no codec for segments of kind {span.kind!r}",
+                    "accepted: text, special, end, chat",
                 )
         return out
 
-    def _own(self, name: str) -> int:
-        """The id of a special token, for which the base must have a vector."""
+    def _special_id(self, name: str) -> int:
+        """The id of a special token, which the base's embedding must contain."""
         id = self.tokenizer.id_of(name)
         if self.rows is not None and id >= self.rows:
             raise DataError(
-                f"the special token {name!r} has id {id}, the base has vectors for {self.rows:,} tokens",
-                "leave it out (a chat template may write it): it is a token of the tokenizer alone",
+                f"the special token {name!r} has id {id}, but the base's embedding has {self.rows:,} rows",
+                "remove it from the text or the chat template: only the tokenizer knows it",
             )
         return id
 
     def _end(self) -> str:
-        """The name of the token that ends a text."""
+        """The name of the EOS token."""
         name = self.tokenizer.roles.eos
         if name is None:
             raise DataError(
-                "this base's tokenizer has no token that ends a text",
-                "say which one does: eos_token in its tokenizer_config.json (of a GGUF file: tokenizer.ggml.eos_token_id)",
+                "this base's tokenizer has no EOS token",
+                "set eos_token in its tokenizer_config.json (of a GGUF file: tokenizer.ggml.eos_token_id)",
             )
         return name
 

@@ -1,4 +1,4 @@
-"""What a base's config says of the text codec, and how many numbers its ends learn."""
+"""The config of the text codec, and the parameter count of its embedding and head."""
 
 from typing import Literal
 
@@ -11,7 +11,7 @@ from onebase.model.count import norm_parameters
 
 @config
 class TransformConfig:
-    """What stands between the trunk and the logits of a masked language model: a dense layer, its activation, a norm (BERT)."""
+    """The layers between the trunk and the logits of a masked language model: dense, activation, norm (BERT)."""
 
     activation: Activation = "gelu"
     norm: NormConfig = NormConfig(kind="layer", eps=1e-12)
@@ -20,12 +20,12 @@ class TransformConfig:
 
 @config
 class TextCodecConfig:
-    """`tied` shares one matrix between both ends; `softcap` c bounds logits to c*tanh(z/c); `std` are starting deviations.
+    """`tied` shares one matrix between embedding and head; `softcap` c bounds logits to c*tanh(z/c); `*_std`: deviations at initialisation.
 
-    The stem multiplies a token's vector by `scale` and adds learned vectors of its position (a table of `positions` rows, the first
-    text position being row `first_position`) and of its type (`types` rows; a text is of the first, the second of a pair of the second). `head=False`: the base gives
-    hidden states and predicts no tokens. Token `dropped` has a vector of zeros, and the others of its text are divided by their share of
-    it, as behind dropout (ESM's mask). Logits are divided by `divisor` (Granite), before a soft-cap.
+    The stem multiplies a token's vector by `scale`. It adds learned vectors of the position (a table of `positions` rows; the first
+    text position is row `first_position`) and of the type (`types` rows: 0 for a text, 1 for the second text of a pair). `head=False`:
+    the base returns hidden states and predicts no tokens. Token `dropped` has a vector of zeros, and the other vectors of its text are
+    divided by the share that remains, as in dropout (ESM's mask token). Logits are divided by `divisor` (Granite), before a soft-cap.
     """
 
     vocab_size: int
@@ -47,7 +47,9 @@ class TextCodecConfig:
 
     def __post_init__(self) -> None:
         if self.vocab_size < 2 or self.context < 2:
-            raise ConfigError(f"vocab_size {self.vocab_size}, context {self.context}", "give both at least 2")
+            raise ConfigError(
+                f"vocab_size {self.vocab_size}, context {self.context}", "both must be at least 2"
+            )
         if self.positions is not None and self.positions < self.context + self.first_position:
             raise ConfigError(
                 f"a table of {self.positions} positions is too short for a context of {self.context}"
@@ -57,14 +59,14 @@ class TextCodecConfig:
         if self.divisor is not None and (self.divisor <= 0 or self.head_bias):
             raise ConfigError(
                 f"logits divided by {self.divisor}, head_bias {self.head_bias}",
-                "give a number above 0, and no bias beside it",
+                "divisor must be above 0, and head_bias false",
             )
         if not self.head and (self.tied or self.head_bias or self.transform):
-            raise ConfigError("a codec without a head has tied, head_bias or transform set", "set head: true")
+            raise ConfigError("head is false, but tied, head_bias or transform is set", "set head: true")
 
 
 def codec_parameters(cfg: TextCodecConfig, width: int) -> int:
-    """All learned numbers of both ends."""
+    """Parameters of embedding and head."""
     rows = cfg.vocab_size * (1 + (cfg.head and not cfg.tied)) + (cfg.positions or 0) + cfg.types
     total = rows * width + (cfg.vocab_size if cfg.head_bias else 0)
     if cfg.transform is not None:

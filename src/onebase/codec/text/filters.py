@@ -1,4 +1,4 @@
-"""Filters and tests of chat templates, metered: each pays for what it reads and makes, and sees texts of messages as they are."""
+"""Filters and tests of chat templates. Each is charged for its input and output, and sees the original text of messages."""
 
 from __future__ import annotations
 
@@ -13,39 +13,39 @@ _BITS = 4096
 _WORDS = (
     "capitalize count d default first float indent int length lower replace reverse string title trim upper"
 )
-"""Filters that take a text whole; the others take it letter by letter."""
+"""Filters that take a string as a whole; the others iterate over its characters."""
 FILTERS = (
     f"{_WORDS} abs attr dictsort groupby items join last list map max min reject rejectattr round select selectattr sort sum unique"
 ).split()
 
 
-def filters_of(there: Mapping[str, Callable[..., Any]], guard: Guard) -> dict[str, Callable[..., Any]]:
-    """The filters that templates may use, of those that jinja2 has."""
-    return {name: _filter(name, there[name], guard) for name in FILTERS} | {
+def filters_of(available: Mapping[str, Callable[..., Any]], guard: Guard) -> dict[str, Callable[..., Any]]:
+    """The subset of jinja2's filters that templates may use."""
+    return {name: _filter(name, available[name], guard) for name in FILTERS} | {
         "tojson": _tojson(guard),
-        "safe": _as_it_is,
+        "safe": _identity,
     }
 
 
-def tests_of(there: Mapping[str, Callable[..., Any]], guard: Guard) -> dict[str, Callable[..., Any]]:
-    """jinja2's tests, metered."""
-    return {name: _test(test, guard) for name, test in there.items()}
+def tests_of(available: Mapping[str, Callable[..., Any]], guard: Guard) -> dict[str, Callable[..., Any]]:
+    """jinja2's tests, charged to the budget."""
+    return {name: _test(test, guard) for name, test in available.items()}
 
 
 def check_number(operator: str, a: int, b: int) -> None:
-    """Raise TooMuch before a product or power of thousands of digits is made."""
+    """Raise TooMuch before a product or power with thousands of digits is computed."""
     bits = {"*": a.bit_length() + b.bit_length(), "**": a.bit_length() * max(1, b)}.get(operator, 0)
     if bits > _BITS:
-        raise TooMuch("the template makes a number of more than a thousand digits")
+        raise TooMuch("the template computes a number of more than a thousand digits")
 
 
 def longest(values: Sequence[Any]) -> int:
-    """Letters of the longest text among these."""
+    """Length of the longest string among these."""
     return max((len(v) for v in values if isinstance(v, (str, bytes))), default=0)
 
 
 def _filter(name: str, work: Callable[..., Any], guard: Guard) -> Callable[..., Any]:
-    """A filter that pays for what it reads and makes, and gives a list where jinja2 gives a generator."""
+    """A filter that is charged for its input and output, and returns a list where jinja2 returns a generator."""
     passes = int(getattr(work, "jinja_pass_arg", None) is not None)
 
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -70,11 +70,11 @@ def _filter(name: str, work: Callable[..., Any], guard: Guard) -> Callable[..., 
             charge(
                 size * (size // ELEMENT if any(isinstance(v, (str, list, tuple)) for v in values[2:]) else 1)
             )
-        made = _worked(name, work, guard, args, kwargs, passes)
-        if isinstance(made, Iterator):
-            made = _listed(made)
-        weigh(made)
-        return made
+        result = _apply(name, work, guard, args, kwargs, passes)
+        if isinstance(result, Iterator):
+            result = _listed(result)
+        weigh(result)
+        return result
 
     run.__name__ = name
     if passes:
@@ -88,12 +88,12 @@ _OF_ORDER = frozenset(("max", "min", "sort", "unique"))
 
 
 class _Shown(str):
-    """A text as it is, which knows itself guarded."""
+    """Original text with a reference to its guarded form."""
 
-    told: str
+    hidden: str
 
 
-def _worked(
+def _apply(
     name: str,
     work: Callable[..., Any],
     guard: Guard,
@@ -101,7 +101,7 @@ def _worked(
     kwargs: Mapping[str, Any],
     passes: int,
 ) -> Any:
-    """What a filter makes of values, texts seen as they are where it looks at letters."""
+    """Run a filter, on the original text where it looks at characters."""
     subject = args[passes] if len(args) > passes else None
     if name == "string":
         return guard.written(subject)
@@ -120,13 +120,13 @@ def _worked(
     if name in _OF_ORDER and isinstance(subject, (list, tuple)) and all(isinstance(x, str) for x in subject):
         shown = [_Shown(guard.show(x)) for x in subject]
         for a, b in zip(shown, subject, strict=True):
-            a.told = b
-        made = work(*args[:passes], shown, *args[passes + 1 :], **kwargs)
-        return made.told if isinstance(made, _Shown) else [x.told for x in made]
+            a.hidden = b
+        result = work(*args[:passes], shown, *args[passes + 1 :], **kwargs)
+        return result.hidden if isinstance(result, _Shown) else [x.hidden for x in result]
     return work(*args, **kwargs)
 
 
-def _as_it_is(value: Any) -> Any:
+def _identity(value: Any) -> Any:
     return value
 
 
@@ -156,16 +156,16 @@ def _tojson(guard: Guard) -> Callable[..., str]:
         separators: tuple[str, str] | None = None,
         sort_keys: bool = False,
     ) -> str:
-        """JSON as transformers' templates expect it: no escapes for HTML, letters as they are."""
-        deep = indent if isinstance(indent, int) else len(indent or "")
-        if deep > 64:
-            raise TooMuch("the template asks for JSON that is indented by more than 64")
+        """JSON as transformers' templates expect it: no HTML escapes, no ASCII escapes."""
+        width = indent if isinstance(indent, int) else len(indent or "")
+        if width > 64:
+            raise TooMuch("the template indents JSON by more than 64 characters")
         size = weigh(value)
-        charge(size * (1 + deep))
+        charge(size * (1 + width))
         shown = guard.plain(value)
-        made = json.dumps(
+        text = json.dumps(
             shown, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
         )
-        return made if shown == value else guard.hide(made)
+        return text if shown == value else guard.hide(text)
 
     return run

@@ -1,9 +1,9 @@
-"""What is in a message stays text, and a template sees it as it is: letters of special tokens are written as others while Jinja runs.
+"""Keeps special tokens in messages as plain text: while Jinja runs, the characters of special tokens are replaced in messages.
 
-Every letter of a message that stands in the name of any special token becomes a lone surrogate, one for one. No text has those, so it can
-be undone; and a special token in what a template wrote, all of whose letters are plain, was written by the template itself, whatever was
-cut, joined or turned round on the way. Lengths and places are those of the message. What looks at letters (comparisons, searches, cuts,
-capitals) is done on the text as it is, and cut out of the guarded one.
+Every character of a message that occurs in the name of any special token becomes a lone surrogate, one for one. No valid text has those, so
+the replacement can be undone. A special token in the output whose characters are all plain was therefore written by the template itself,
+however strings were cut, joined or reversed. Lengths and offsets stay those of the message. Operations that look at characters
+(comparison, search, split, case) run on the original text, and their result is cut out of the guarded one.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any
 
 from onebase.codec.text.valid import not_text
 
-FIRST, MANY = 0xD800, 0x800
+FIRST, SURROGATES = 0xD800, 0x800
 _HIDDEN = re.compile("[\ud800-\udfff]")
 _CASES = frozenset(("capitalize", "lower", "swapcase", "title", "upper"))
-_ASKS = frozenset(
+_QUERIES = frozenset(
     (
         *("count", "endswith", "find", "index", "rfind", "rindex", "startswith"),
         *(
@@ -36,15 +36,15 @@ _ASKS = frozenset(
 
 
 class Guarded(dict[Any, Any]):
-    """A map out of a message. Its keys are guarded, and found by the names as they are."""
+    """A dict out of a message. Its keys are guarded, and are looked up by their original names."""
 
     show: Callable[[str], str]
 
     def __missing__(self, key: Any) -> Any:
-        found = next((k for k in self if isinstance(k, str) and self.show(k) == key), None)
-        if found is None:
+        match = next((k for k in self if isinstance(k, str) and self.show(k) == key), None)
+        if match is None:
             raise KeyError(key)
-        return self[found]
+        return self[match]
 
     def get(self, key: Any, default: Any = None) -> Any:
         try:
@@ -54,36 +54,36 @@ class Guarded(dict[Any, Any]):
 
 
 class Guard:
-    """Writes texts guarded and back. names: of special tokens; more: letters that mean something in what a template writes."""
+    """Replaces characters and restores them. names: of special tokens; more: further characters with a meaning in the output."""
 
     def __init__(self, names: Iterable[str], more: str = "") -> None:
         letters = sorted({c for name in names for c in name} | set(more))
-        assert len(letters) <= MANY, "more letters in special tokens than there are surrogates"
+        assert len(letters) <= SURROGATES, "more characters in special tokens than there are surrogates"
         self._there = {ord(c): FIRST + i for i, c in enumerate(letters)}
         self._back = {v: k for k, v in self._there.items()}
 
     def hide(self, text: str) -> str:
-        """The text guarded."""
+        """The guarded form of a text."""
         return text.translate(self._there)
 
     def show(self, text: str) -> str:
-        """The text as it is."""
+        """The original form of a text."""
         return text.translate(self._back) if _HIDDEN.search(text) else text
 
     def guarded(self, value: Any) -> Any:
-        """A value of a message, with every text in it guarded. Raises DataError for one that is no Unicode."""
+        """A value of a message with every string in it guarded. Raises DataError for a string that is not valid Unicode."""
         if isinstance(value, str):
             if _HIDDEN.search(value):
                 raise not_text(value)
             return self.hide(value)
         if isinstance(value, Mapping):
-            made = Guarded({self.guarded(k): self.guarded(v) for k, v in value.items()})
-            made.show = self.show
-            return made
+            result = Guarded({self.guarded(k): self.guarded(v) for k, v in value.items()})
+            result.show = self.show
+            return result
         return [self.guarded(v) for v in value] if isinstance(value, (list, tuple)) else value
 
     def plain(self, value: Any) -> Any:
-        """A value with every text in it as it is."""
+        """A value with every string in it in its original form."""
         if isinstance(value, str):
             return self.show(value)
         if isinstance(value, dict):
@@ -93,48 +93,48 @@ class Guard:
         return value
 
     def written(self, value: Any) -> str:
-        """A value as it is printed: what is no text is written out as it is, and guarded if a part of it was."""
+        """A value as printed. A value that is not a string is converted, and guarded if a part of it was."""
         if isinstance(value, str):
             return str(value)
         text, shown = str(value), self.plain(value)
         return text if shown is value or shown == value else self.hide(str(shown))
 
     def call(self, name: str, text: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        """A method of a guarded text, or of one that is given guarded ones."""
-        shown, given = self.show(text), [self.plain(a) for a in args]
-        made = getattr(shown, name)
-        if name in _ASKS:
-            return made(*given, **kwargs)
+        """Call a string method of `text`, where it or an argument is guarded."""
+        shown, plain = self.show(text), [self.plain(a) for a in args]
+        method = getattr(shown, name)
+        if name in _QUERIES:
+            return method(*plain, **kwargs)
         if name in _CASES:
-            return self.like(text, made())
+            return self.like(text, method())
         if name in ("strip", "lstrip", "rstrip"):
-            left = 0 if name == "rstrip" else len(shown) - len(shown.lstrip(*given))
-            return text[left : left + len(made(*given))]
+            left = 0 if name == "rstrip" else len(shown) - len(shown.lstrip(*plain))
+            return text[left : left + len(method(*plain))]
         if name == "removeprefix":
-            return text[len(text) - len(made(*given)) :]
+            return text[len(text) - len(method(*plain)) :]
         if name == "removesuffix":
-            return text[: len(made(*given))]
+            return text[: len(method(*plain))]
         if name in ("partition", "rpartition"):
-            return tuple(_cut(text, [len(p) for p in made(*given)]))
+            return tuple(_cut(text, [len(p) for p in method(*plain)]))
         if name == "splitlines":
             whole = _cut(text, [len(p) for p in shown.splitlines(True)])
-            return [w[: len(p)] for w, p in zip(whole, made(*given, **kwargs), strict=True)]
+            return [w[: len(p)] for w, p in zip(whole, method(*plain, **kwargs), strict=True)]
         if name in ("split", "rsplit"):
-            sep = given[0] if given else self.plain(kwargs.get("sep"))
-            return _found(text, shown, made(*given, **{k: self.plain(v) for k, v in kwargs.items()}), sep)
+            sep = plain[0] if plain else self.plain(kwargs.get("sep"))
+            return _split(text, shown, method(*plain, **{k: self.plain(v) for k, v in kwargs.items()}), sep)
         if name == "replace":
-            return _replaced(text, shown, given[0], *args[1:], **kwargs)
+            return _replaced(text, shown, plain[0], *args[1:], **kwargs)
         return getattr(text, name)(*args, **kwargs)
 
-    def like(self, text: str, made: str) -> str:
-        """What was made of the letters of a text, guarded where that was."""
-        if len(made) != len(text):
-            return self.hide(made)
-        return "".join(self.hide(b) if _HIDDEN.match(a) else b for a, b in zip(text, made, strict=True))
+    def like(self, text: str, changed: str) -> str:
+        """`changed`, made from the characters of `text`, guarded where `text` was."""
+        if len(changed) != len(text):
+            return self.hide(changed)
+        return "".join(self.hide(b) if _HIDDEN.match(a) else b for a, b in zip(text, changed, strict=True))
 
 
 def guarded(*values: Any) -> bool:
-    """Is a text in one of these values (or in a list of them) guarded?"""
+    """Whether a string in these values (or in a list among them) is guarded."""
     return any(
         bool(_HIDDEN.search(v)) if isinstance(v, str) else isinstance(v, (list, tuple)) and guarded(*v)
         for v in values
@@ -149,8 +149,8 @@ def _cut(text: str, sizes: Iterable[int]) -> list[str]:
     return out
 
 
-def _found(text: str, shown: str, parts: Sequence[str], sep: str | None) -> list[str]:
-    """The parts that `shown` was split into by `sep` (None: white space), out of `text`."""
+def _split(text: str, shown: str, parts: Sequence[str], sep: str | None) -> list[str]:
+    """The parts that `shown` was split into by `sep` (None: white space), cut out of `text`."""
     out, at = [], 0
     for part in parts:
         at = at if sep else shown.index(part, at)

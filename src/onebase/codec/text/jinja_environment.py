@@ -1,4 +1,4 @@
-"""Jinja as chat templates are written for it: the `generation` tag, what is not there, and the functions that foreign templates call."""
+"""The Jinja environment of chat templates: the `generation` tag, undefined values, and the functions that foreign templates call."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from onebase.codec.text.clock import now
 from onebase.codec.text.guard import Guard
 from onebase.codec.text.sandbox import Sandboxed
 
-# Noncharacters of Unicode, never assigned: what is learnt stands between them. In a message they are guarded like the rest.
+# Noncharacters of Unicode, never assigned. They enclose supervised text; in a message they are guarded like the rest.
 ON, OFF = "\ufdd2", "\ufdd3"
 
 
@@ -44,20 +44,20 @@ def _raise(message: str) -> None:
 
 
 def _now(form: str) -> str:
-    """The date as foreign templates ask for it: that of the run or of today (clock.py)."""
+    """`strftime_now` of foreign templates: the date of the run or of today (clock.py)."""
     return now().strftime(str(form)[:100])
 
 
 @lru_cache(maxsize=32)
 def guard_of(specials: tuple[str, ...]) -> Guard:
-    """What guards the names of these special tokens."""
+    """The guard for the names of these special tokens."""
     return Guard(specials, ON + OFF)
 
 
 @lru_cache(maxsize=32)
 def compiled(source: str, guard: Guard, strict: bool) -> tuple[jinja2.Template, bool]:
-    """The template, and whether it has the tag. strict: printing what is not there is an error (see ChatTemplate). Kept: compiling takes longer than
-    making a small base, and bases share templates."""
+    """The template, and whether it has the tag. strict: printing an undefined value is an error (see ChatTemplate). Cached: compiling takes
+    longer than building a small base, and bases share templates."""
     env = Sandboxed(_Generation, undefined=_Undefined if strict else jinja2.Undefined, guard=guard)
     env.globals |= {"raise_exception": _raise, "strftime_now": _now}
     tree = env.parse(source)

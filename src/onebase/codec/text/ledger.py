@@ -1,6 +1,6 @@
-"""The token ledger: what samples would teach, counted before step 1, and what speaks against learning from them.
+"""The token ledger: which tokens a run would train on, counted before step 1, and problems in the samples.
 
-A finding has a code, the sample it was first seen in, and a remedy. `Ledger.refuse` stops at findings that were not allowed by code.
+A finding has a code, the first sample that has the problem, and a remedy. `Ledger.refuse` raises for findings whose code is not allowed.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ REMEDIES = {
     "all-masked": "give every sample a completion or an assistant message",
     "doubled-bos": "let either the template or the codec write it, not both",
     "no-bos": "make tokens with TextCodec.tokens",
-    "bos-learnt": "mark only what follows it",
-    "no-eos": "mark the stop token as learnt too ({% generation %} around it in the template)",
-    "pad-is-eos": "mask by position, not by id, or give padding a token of its own: the end must be learnt",
+    "bos-learnt": "supervise only the tokens after it",
+    "no-eos": "supervise the stop token too ({% generation %} around it in the template)",
+    "pad-is-eos": "mask padding by position, not by id, or give it a token of its own: the end must be supervised",
     "template-differs": "use the base's own template, or save the base with this one first and adapt that base",
-    "test-in-train": "take these samples out of the training rows or of the test rows",
+    "test-in-train": "remove these samples from the training rows or from the test rows",
 }
-"""What to do about a finding, by its code: all the codes there are."""
+"""All codes of findings, and what to do about each."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What speaks against learning. code: one of REMEDIES. samples: how many have it. found: which sample was the first, and what is
-    wrong with it. shown: that sample decoded, what is learnt between « ». remedy: what to do."""
+    """A problem that should stop training. code: one of REMEDIES. samples: how many have it. found: the first such sample and its
+    problem. shown: that sample decoded, supervised text between « ». remedy: what to do."""
 
     code: str
     samples: int
@@ -50,13 +50,12 @@ class Finding:
 
 @dataclass(frozen=True)
 class Ledger:
-    """Numbers of the training samples, and the findings.
+    """Counts over the training samples, and the findings.
 
-    samples, tokens, supervised: counts. begun: samples that begin with BOS. bos, ends, ends_learnt: tokens in all that are BOS, that end
-    a generation, and those of the latter that are learnt. over_length: samples longer than the limit, which are refused later, never
-    cut. repeats: samples that are an earlier one again. test, test_in_train: test samples, and those found among the training
-    samples (None where no test was given). specials: how often each special token occurs. labels: rows by label, for classify.
-    rows: the first samples, decoded.
+    samples, tokens, supervised: counts. begun: samples that begin with BOS. bos, ends, ends_learnt: BOS tokens, stop tokens, and
+    supervised stop tokens. over_length: samples longer than the limit, which are refused later, never truncated. repeats: samples
+    that repeat an earlier one. test, test_in_train: test samples, and those that are also training samples (None without test
+    rows). specials: occurrences of each special token. labels: rows by label, for classify. rows: the first samples, decoded.
     """
 
     samples: int
@@ -81,7 +80,7 @@ class Ledger:
         return self.supervised / self.tokens if self.tokens else 0.0
 
     def numbers(self) -> dict[str, Any]:
-        """JSON data: the counts, and the findings as samples by code."""
+        """JSON data: the counts, and the number of samples by finding code."""
         names = ["samples", "repeats", "test", "test_in_train"]
         if self.tokens:
             names += [
@@ -96,22 +95,22 @@ class Ledger:
             ]
         if self.labels:
             names.append("labels")
-        found = {name: getattr(self, name) for name in names}
-        return found | {"findings": {f.code: f.samples for f in self.findings}}
+        counts = {name: getattr(self, name) for name in names}
+        return counts | {"findings": {f.code: f.samples for f in self.findings}}
 
     def text(self) -> str:
-        """What people read before step 1."""
+        """The ledger as text, printed before step 1."""
         lines = []
         if self.rows:
-            lines += ["what will be learnt, between « »:", render_rows(self.rows)]
-        head = f"token ledger: {_many(self.samples, 'sample')}"
+            lines += ["supervised text, between « »:", render_rows(self.rows)]
+        head = f"token ledger: {_plural(self.samples, 'sample')}"
         if self.tokens:
-            head += f", {self.tokens:,} tokens, {self.supervised:,} learnt ({self.share:.1%})"
+            head += f", {self.tokens:,} tokens, {self.supervised:,} supervised ({self.share:.1%})"
         lines.append(head)
         if self.tokens:
             lines.append(
-                f"  begin with BOS: {self.begun:,}; BOS in all: {self.bos:,}; ends: {self.ends:,}, learnt: "
-                f"{self.ends_learnt:,}; longer than the limit: {self.over_length:,}"
+                f"  samples with BOS first: {self.begun:,}; BOS tokens: {self.bos:,}; stop tokens: {self.ends:,}, supervised: "
+                f"{self.ends_learnt:,}; samples over the length limit: {self.over_length:,}"
             )
         for name, counts in (("special tokens", self.specials), ("labels", self.labels)):
             if counts:
@@ -123,38 +122,38 @@ class Ledger:
             )
         if self.samples > 9 and len(self.labels) > self.samples / 2 and all(map(_is_number, self.labels)):
             lines.append(
-                f"  {len(self.labels)} labels of {self.samples} samples, all numbers: task regress predicts numbers"
+                f"  {len(self.labels)} labels for {self.samples} samples, all numbers: task regress predicts numbers"
             )
-        tested = "no test rows given" if self.test is None else f"{self.test_in_train:,} of {self.test:,}"
-        lines.append(f"  repeated samples: {self.repeats:,}; test samples in train: {tested}")
+        leaked = "no test rows given" if self.test is None else f"{self.test_in_train:,} of {self.test:,}"
+        lines.append(f"  repeated samples: {self.repeats:,}; test samples in train: {leaked}")
         for f in self.findings:
-            lines.append(f"  {f.code}, {_many(f.samples, 'sample')}: {f.found}")
+            lines.append(f"  {f.code}, {_plural(f.samples, 'sample')}: {f.found}")
             if f.shown:
                 lines.append(f"    {f.shown}")
         return "\n".join(lines)
 
     def refuse(self, allow: Sequence[str] = ()) -> None:
-        """Raise DataError for the findings whose code is not in `allow`; it names the first, and the codes of the others."""
+        """Raise DataError for findings whose code is not in `allow`: the first in full, the others by code."""
         check_codes(allow)
         bad = [f for f in self.findings if f.code not in allow]
         if not bad:
             return
         first = bad[0]
-        more = "".join(f"; also {f.code} ({_many(f.samples, 'sample')})" for f in bad[1:])
+        more = "".join(f"; also {f.code} ({_plural(f.samples, 'sample')})" for f in bad[1:])
         shown = f": {first.shown}" if first.shown else ""
         codes = " ".join(f"--allow {f.code}" for f in bad)
         raise DataError(
-            f"{first.code}: {first.found}{shown} ({_many(first.samples, 'sample')}){more}",
-            f"{first.remedy}; to learn all the same: {codes} (in Python: allow={[f.code for f in bad]})",
+            f"{first.code}: {first.found}{shown} ({_plural(first.samples, 'sample')}){more}",
+            f"{first.remedy}; to train anyway: {codes} (in Python: allow={[f.code for f in bad]})",
         )
 
 
 def same_but_for_case(labels: Iterable[str]) -> list[list[str]]:
-    """Labels that are the same but for case and white space, by groups: most often one label, spelt in two ways."""
+    """Groups of labels that differ only in case and white space: most often one label with two spellings."""
     groups: dict[str, list[str]] = {}
     for label in labels:
         groups.setdefault("".join(label.casefold().split()), []).append(label)
-    return [found for found in groups.values() if len(found) > 1]
+    return [group for group in groups.values() if len(group) > 1]
 
 
 def _is_number(label: str) -> bool:
@@ -166,7 +165,7 @@ def _is_number(label: str) -> bool:
 
 
 def check_codes(codes: Iterable[str]) -> None:
-    """Raise ConfigError for a code that is none of the ledger's; it names the nearest."""
+    """Raise ConfigError for a code that the ledger does not have, with the nearest one."""
     for code in codes:
         if code not in REMEDIES:
             near = difflib.get_close_matches(str(code), REMEDIES, 1, 0.4)
@@ -185,10 +184,10 @@ def token_ledger(
     templates: tuple[str, str] | None = None,
     rows: int = 3,
 ) -> Ledger:
-    """The ledger of samples for a generating task.
+    """The ledger of samples for a generative task.
 
-    limit: tokens that a sample may have. test: samples that must not be among `tokens`. templates: hash of the chat template
-    that made the samples, and of the base's own; None where no template was used.
+    limit: maximum tokens of a sample. test: samples that must not be among `tokens`. templates: hash of the chat template
+    that formatted the samples, and of the base's own; None where no template was used.
     """
     ids = np.concatenate([t.ids for t in tokens]) if tokens else np.zeros(0, np.int32)
     loss = np.concatenate([t.loss for t in tokens]) if tokens else np.zeros(0, np.bool_)
@@ -199,12 +198,12 @@ def token_ledger(
     leaks = None if test is None else [t for t in test if seen.holds(t)]
     findings = list(_findings(tokens, tokenizer))
     if templates is not None and templates[0] != templates[1]:
-        found = f"the samples are written by the template {templates[0][:12]}..., the base's is {templates[1][:12]}..."
-        findings.append(Finding("template-differs", len(tokens), found))
+        cause = f"the samples are formatted by the template {templates[0][:12]}..., the base's is {templates[1][:12]}..."
+        findings.append(Finding("template-differs", len(tokens), cause))
     if leaks:
         row = ledger_rows(leaks, tokenizer, 1)[0]
-        found = f"test {name_of(leaks[0], 1)} is in the training samples"
-        findings.append(Finding("test-in-train", len(leaks), found, marked(row, 120)))
+        cause = f"test {name_of(leaks[0], 1)} is in the training samples"
+        findings.append(Finding("test-in-train", len(leaks), cause, marked(row, 120)))
     return Ledger(
         samples=len(tokens),
         tokens=len(ids),
@@ -224,7 +223,7 @@ def token_ledger(
 
 
 def label_ledger(items: Sequence[str], labels: Sequence[str], test: Sequence[str] | None = None) -> Ledger:
-    """The ledger of labelled items: texts, or hashes of what is no text. A test item with another label is in train all the same."""
+    """The ledger of labelled items: texts, or hashes of other data. A test item counts as in train whatever its label."""
     known: set[str] = set()
     repeats = 0
     for key in map(text_key, items):
@@ -235,8 +234,8 @@ def label_ledger(items: Sequence[str], labels: Sequence[str], test: Sequence[str
     if leaks:
         number, item = leaks[0]
         shown = item if len(item) <= 120 else f"{item[:117]}..."
-        found = f"test sample {number} is in the training samples"
-        findings = (Finding("test-in-train", len(leaks), found, repr(shown)),)
+        cause = f"test sample {number} is in the training samples"
+        findings = (Finding("test-in-train", len(leaks), cause, repr(shown)),)
     return Ledger(
         samples=len(items),
         repeats=repeats,
@@ -248,9 +247,9 @@ def label_ledger(items: Sequence[str], labels: Sequence[str], test: Sequence[str
 
 
 def check_tokens(tokens: Tokens | Iterable[Tokens], tokenizer: Tokenizer) -> None:
-    """Refuse samples that would teach nonsense: nothing learnt, BOS twice, BOS as a target, or a learnt stretch without its end.
+    """Refuse samples that would train nonsense: nothing supervised, BOS twice, BOS as a target, or a supervised span without a stop token.
 
-    The checks of the ledger on each sample by itself, none of them allowed. Works on whole samples, before long ones are cut.
+    These are the ledger's checks of a single sample, with nothing allowed. Give whole samples, before long ones are truncated.
     Raises DataError that names the first bad sample.
     """
     for n, item in enumerate([tokens] if isinstance(tokens, Tokens) else tokens, 1):
@@ -265,9 +264,9 @@ def _findings(tokens: Iterable[Tokens], tokenizer: Tokenizer) -> Iterator[Findin
         for code, cause in problems(item, tokenizer):
             first.setdefault(code, (f"{name_of(item, n)}: {cause}", item))
             counts[code] += 1
-    for code, (found, item) in first.items():
-        yield Finding(code, counts[code], found, marked(ledger_rows([item], tokenizer)[0], 120))
+    for code, (cause, item) in first.items():
+        yield Finding(code, counts[code], cause, marked(ledger_rows([item], tokenizer)[0], 120))
 
 
-def _many(n: int, what: str) -> str:
+def _plural(n: int, what: str) -> str:
     return f"{n:,} {what}" + ("" if n == 1 else "s")

@@ -1,4 +1,4 @@
-"""Texts that are longer than a base reads: refused, cut, or read in windows. T tokens of a text, W windows."""
+"""Texts longer than the limit: refused, truncated, or read in windows. T tokens of a text, W windows."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,23 +9,23 @@ from onebase.codec.text.sample import Tokens
 
 Cut = Literal["refuse", "head", "tail", "middle"]
 Long = Literal["refuse", "head", "tail", "middle", "windows"]
-"""What is done with a text beyond the limit: it is refused; its head, its tail, or both of its ends (`middle` is left out) are kept; or it is read in
-windows, and what is read of them is averaged."""
+"""What to do with a text beyond the limit: refuse it; keep its head, its tail, or both (`middle` drops the middle); or read it in windows
+and average their vectors."""
 WINDOWS = 16
-"""Windows of a text at most; of a text with more the middle is left out."""
+"""Maximum windows of a text; a longer text loses its middle."""
 
 
 @dataclass(frozen=True)
 class ReadPart:
-    """The stretches of a text that are read, each [start, end) in its tokens, and how many tokens are in none."""
+    """The token ranges [start, end) of a text that are read, and how many tokens are in none."""
 
     stretches: tuple[tuple[int, int], ...]
     left_out: int = 0
 
 
 def parts_of(size: int, room: int, long: Long) -> list[ReadPart]:
-    """The windows of a text of `size` tokens, where one holds `room`: one of them, unless it is read in windows. Cut at the middle a window has two
-    stretches. Not for `refuse`."""
+    """The windows, of at most `room` tokens each, of a text of `size` tokens: one, unless `long` is windows. With `middle` it has two
+    ranges. Not for `refuse`."""
     if size <= room:
         return [ReadPart(((0, size),))]
     if long == "head":
@@ -36,7 +36,7 @@ def parts_of(size: int, room: int, long: Long) -> list[ReadPart]:
         first = room - room // 2
         return [ReadPart(((0, first), (size - room // 2, size)), size - room)]
     assert long == "windows"
-    # Windows of like size weigh alike in a mean.
+    # Windows of about equal size have equal weight in the mean.
     count = min(-(-size // room), WINDOWS)
     if size <= count * room:
         ends = [size * i // count for i in range(count + 1)]
@@ -48,13 +48,13 @@ def parts_of(size: int, room: int, long: Long) -> list[ReadPart]:
 
 
 def picked(items: Sequence[int], part: ReadPart) -> list[int]:
-    """The items of a window."""
+    """The items in a window."""
     return [x for a, b in part.stretches for x in items[a:b]]
 
 
 @dataclass(frozen=True)
 class LongTexts:
-    """How many of some texts are longer than is read at once, and what of them is not read. windows: those of the texts that are read in several."""
+    """How many texts are over the limit, and how many of their tokens are not read. windows: of the texts that are read in several."""
 
     texts: int
     windowed: int = 0
@@ -64,17 +64,19 @@ class LongTexts:
     tokens: int = 0
 
     def __str__(self) -> str:
-        said = []
+        parts = []
         if self.windowed:
-            said.append(f"{self.windowed} of {self.texts} texts are read in windows, {self.windows} in all")
+            parts.append(f"{self.windowed} of {self.texts} texts are read in windows, {self.windows} in all")
         if self.cut:
             share = 100 * self.left_out / (self.tokens + self.left_out)
-            said.append(f"{self.cut} of {self.texts} texts are cut: {share:.3g}% of all tokens are not read")
-        return "; ".join(said)
+            parts.append(
+                f"{self.cut} of {self.texts} texts are truncated: {share:.3g}% of all tokens are not read"
+            )
+        return "; ".join(parts)
 
 
 def long_texts(texts: Iterable[Tokens]) -> LongTexts:
-    """Count them."""
+    """Count the texts over the limit."""
     texts = list(texts)
     windowed = [t for t in texts if t.windows]
     return LongTexts(

@@ -1,4 +1,4 @@
-"""The learned ends of the text codec: ids to vectors, vectors to logits. V vocabulary, D width."""
+"""Embedding and head of the text codec: ids to vectors, vectors to logits. V vocabulary, D width."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -44,18 +44,18 @@ class TextStem(nn.Module):
         return self.placed(x_BTD, pos_BT, types_BT)
 
     def tokens(self, ids_BT: Tensor) -> Tensor:
-        """Vectors of tokens, scaled, wherever they stand."""
+        """Scaled vectors of tokens, without positions."""
         if self.weight is None:
             assert self.store is not None
             x_BTD = self.store.rows(ids_BT, torch.float32)
         else:
             x_BTD = F.embedding(ids_BT, self.weight) if self.few is None else self.few(ids_BT)
-            # What is added must not be rounded to the format that the matrix is stored in.
+            # What is added later must not be rounded to the dtype in which the matrix is stored.
             x_BTD = x_BTD.to(torch.promote_types(x_BTD.dtype, torch.float32))
         return x_BTD if self.cfg.scale is None else x_BTD * self.cfg.scale
 
     def placed(self, x_BTD: Tensor, pos_BT: Tensor, types_BT: Tensor | None = None) -> Tensor:
-        """Vectors of tokens with those of their positions and their types (None: all of the first; types beyond the table count as its last)."""
+        """Add position and type vectors to token vectors (None: all of type 0; types beyond the table use its last row)."""
         if self.positions is not None:
             x_BTD = x_BTD + F.embedding(pos_BT + self.cfg.first_position, self.positions)
         if self.types is None:
@@ -64,12 +64,12 @@ class TextStem(nn.Module):
         return x_BTD + (self.types[0] if types_BT is None else F.embedding(types_BT, self.types))
 
 
-def _shared(gone_BT: Tensor, doc_BT: Tensor | None) -> Tensor:
-    """0 where a token is gone, else tokens of its text / those of them that are there. Without `doc` a row is one text."""
-    doc_BT = torch.zeros_like(gone_BT, dtype=torch.long) if doc_BT is None else doc_BT
+def _shared(dropped_BT: Tensor, doc_BT: Tensor | None) -> Tensor:
+    """0 for a dropped token, else (tokens of its text) / (those not dropped). Without `doc` a row is one text."""
+    doc_BT = torch.zeros_like(dropped_BT, dtype=torch.long) if doc_BT is None else doc_BT
     same_BTT = doc_BT[:, :, None] == doc_BT[:, None, :]
-    there_BT = (same_BTT & ~gone_BT[:, None, :]).sum(-1)
-    return (same_BTT.sum(-1) / there_BT.clamp(min=1)).masked_fill(gone_BT, 0.0)
+    kept_BT = (same_BTT & ~dropped_BT[:, None, :]).sum(-1)
+    return (same_BTT.sum(-1) / kept_BT.clamp(min=1)).masked_fill(dropped_BT, 0.0)
 
 
 class Transform(nn.Module):
@@ -101,9 +101,9 @@ class TextHead(nn.Module):
 
 
 class TextModule(nn.Module):
-    """Stem and head of one text codec. `deltas` are what adapters add to rows of them, by adapter name.
+    """Stem and head of one text codec. `deltas` are what adapters add to their rows, by adapter name.
 
-    Whatever reads or makes tokens goes through `embed` and through `logits` or `head_weights`, which know the adapters.
+    All code that embeds or predicts tokens uses `embed` and `logits` or `head_weights`, which apply the adapters.
     """
 
     def __init__(self, cfg: TextCodecConfig, width: int) -> None:
@@ -116,10 +116,10 @@ class TextModule(nn.Module):
 
     @property
     def head_weight_VD(self) -> Tensor:
-        """The base's matrix that makes logits: the head's own, or the stem's when tied. Raises UserError when there is none."""
+        """The base's output matrix: the head's own, or the stem's when tied. Raises UserError when there is none."""
         if not self.cfg.head:
             raise UserError(
-                "this base gives hidden states and predicts no tokens",
+                "this base returns hidden states and predicts no tokens",
                 "use embed, hidden, or a head or LoRA that classifies",
             )
         if (store := self._head_store) is not None:
@@ -130,7 +130,7 @@ class TextModule(nn.Module):
 
     @property
     def part(self) -> WeightPart:
-        """The matrix that makes logits, as it is kept, and its bias."""
+        """The output matrix as it is stored, and its bias."""
         store = self._head_store
         end = self.stem if self.cfg.tied else self.head
         places = (*places_of(end, store), place(self.head, "bias"))
@@ -141,14 +141,14 @@ class TextModule(nn.Module):
         return self.stem.store if self.cfg.tied else self.head.store
 
     def keep_in(self, cfg: StorageConfig, *, take: bool) -> None:
-        """Put a store in the place of the matrix that makes logits (see `Proj.keep_in`); tied, the embedding reads it too."""
+        """Replace the output matrix by a quantized store (see `Proj.keep_in`); when tied, the embedding reads it too."""
         end = self.stem if self.cfg.tied else self.head
         if cfg.head is None or end.weight is None:
             return
-        made = stored(cfg.head, cfg.group, self.width, self.cfg.vocab_size).to(end.weight.device)
+        store = stored(cfg.head, cfg.group, self.width, self.cfg.vocab_size).to(end.weight.device)
         if take:
-            made.take(end.weight)
-        end.weight, end.store = None, made
+            store.take(end.weight)
+        end.weight, end.store = None, store
 
     def embed(
         self,
@@ -159,7 +159,7 @@ class TextModule(nn.Module):
         doc_BT: Tensor | None = None,
         types_BT: Tensor | None = None,
     ) -> Tensor:
-        """Token ids, their positions in their documents, which documents these are and their types [B, T] to vectors [B, T, D]."""
+        """Embed token ids: ids, positions in their documents, document numbers and types, all [B, T], to vectors [B, T, D]."""
         x_BTD: Tensor = self.stem(ids_BT, pos_BT, doc_BT, types_BT)
         for delta, rows in self._acting(routing):
             index = slice(None) if rows is None else torch.tensor(rows, device=ids_BT.device)
@@ -172,12 +172,12 @@ class TextModule(nn.Module):
         return x_BTD.to(dtype)
 
     def ready(self, h: Tensor) -> Tensor:
-        """Hidden states as the head's matrix reads them: through its transform, where it has one, and divided as logits are to be."""
+        """Hidden states as the output matrix reads them: after the head's transform, if any, and divided by the logits' divisor."""
         h = h if self.head.transform is None else self.head.transform(h)
         return h if self.cfg.divisor is None else h / self.cfg.divisor
 
     def logits(self, h: Tensor, routing: AdapterRouting | None = None, *, decoding: bool = False) -> Tensor:
-        """fp32 logits [B, ..., V] of hidden states [B, ..., D]. decoding: of the tokens of an answer (`PackedLinear.ready`)."""
+        """fp32 logits [B, ..., V] of hidden states [B, ..., D]. decoding: these are generated tokens (`PackedLinear.ready`)."""
         h = self.ready(h)
         fast = self._joint(h, decoding)
         z = self._dense_logits(h) if fast is None else fast
@@ -201,9 +201,9 @@ class TextModule(nn.Module):
     def head_weights(
         self, routing: AdapterRouting | None, batch: int
     ) -> list[tuple[list[int] | slice, HeadMatrix]]:
-        """The head's matrix [V, D] with its adapter in it, for each set of rows of a batch that shares one; it reads `ready` states.
+        """The output matrix [V, D] with adapters merged, for each set of batch rows that shares one; its input is `ready` states.
 
-        For a loss that takes a matrix instead of logits. Rows are all (a slice) unless adapters differ among them.
+        For a loss that takes a matrix instead of logits. Rows are a full slice unless adapters differ among them.
         """
         acting = list(self._acting(routing))
         by: dict[tuple[int, ...], list[int]] = {}
@@ -220,7 +220,7 @@ class TextModule(nn.Module):
         return out
 
     def _acting(self, routing: AdapterRouting | None) -> Iterator[tuple[EndDelta, tuple[int, ...] | None]]:
-        """The active adapters that add something here, and the rows of the batch that each acts on (None: all)."""
+        """The active adapters with a delta here, and the batch rows that each acts on (None: all)."""
         for name, rows in routing.groups if routing is not None and self.deltas else ():
             if name in self.deltas:
                 delta = self.deltas[name]
@@ -229,7 +229,7 @@ class TextModule(nn.Module):
 
     @torch.no_grad()
     def untie(self) -> None:
-        """Give the head a matrix of its own, equal to the stem's: what is said stays the same."""
+        """Give the head a matrix of its own, equal to the stem's; logits stay the same."""
         if self.head.weight is None:
             assert self.stem.weight is not None
             self.head.weight = nn.Parameter(self.stem.weight.clone(), self.stem.weight.requires_grad)
@@ -237,7 +237,7 @@ class TextModule(nn.Module):
 
     @torch.no_grad()
     def reset(self, generator: torch.Generator) -> None:
-        """Draw starting weights."""
+        """Initialise the weights."""
         assert self.stem.weight is not None
         nn.init.normal_(self.stem.weight, 0.0, self.cfg.embed_std, generator)
         for table in (self.stem.positions, self.stem.types):

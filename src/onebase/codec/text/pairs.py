@@ -1,4 +1,4 @@
-"""Two texts read as one: what a tokenizer puts around and between them, and how both are cut to a limit."""
+"""Text pairs in one sequence: the special tokens around and between them, and truncation to a limit."""
 
 from dataclasses import dataclass
 
@@ -22,11 +22,11 @@ class PairFrame:
 
     @property
     def size(self) -> int:
-        """Tokens beside those of the texts."""
+        """Number of special tokens."""
         return len(self.before) + len(self.between) + len(self.after)
 
     def framed(self, first: list[int], second: list[int]) -> tuple[list[int], list[int]]:
-        """(ids, types) of two texts by their ids."""
+        """(ids, types) of the sequence for two texts, given by their ids."""
         a, b = self.types
         parts = (
             *self.before,
@@ -39,15 +39,15 @@ class PairFrame:
 
 
 def pair_frame(tokenizer: Tokenizer) -> PairFrame:
-    """As the tokenizer's own post-processor frames two texts; without one each is framed as a text alone."""
+    """The frame that the tokenizer's post-processor uses; without one, each text is framed as a single text."""
     inner = tokenizer.inner
     return (inner.post_processor is not None and _seen(inner)) or _alone(tokenizer, tokenizer.roles)
 
 
 def _seen(inner: tokenizers.Tokenizer) -> PairFrame | None:
-    """What it does to a pair of short texts; None where these have no tokens to tell them by."""
-    found = inner.encode("a", "a")
-    of, typed = found.sequence_ids, list(zip(found.ids, found.type_ids, strict=True))
+    """The frame, read off an encoded pair of short texts; None where these have no tokens to identify them by."""
+    encoding = inner.encode("a", "a")
+    of, typed = encoding.sequence_ids, list(zip(encoding.ids, encoding.type_ids, strict=True))
     if 0 not in of or 1 not in of:
         return None
     first, second, ends = of.index(0), of.index(1), len(of)
@@ -69,7 +69,7 @@ def _alone(tokenizer: Tokenizer, roles: Roles) -> PairFrame:
 
 
 def cut_pair(first: int, second: int, room: int) -> tuple[int, int]:
-    """How many tokens of two texts are kept where both must fit in `room`: the longer one loses first, until they are of one length."""
+    """How many tokens of two texts are kept so that both fit in `room`: the longer one is truncated first, until both have equal length."""
     if first + second <= room:
         return first, second
     short = min(first, second, room // 2)

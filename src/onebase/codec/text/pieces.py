@@ -1,7 +1,7 @@
-"""What a token stands for in bytes, read off the tokenizer's own decoder; and how text is cut when it does not begin a text.
+"""The bytes of each token, read off the tokenizer's decoder; and tokenisation of text that continues other text.
 
-Byte-level vocabularies write bytes as letters; those made from SentencePiece write a space as U+2581 and rare bytes as `<0xE4>`.
-Other decoders (WordPiece) join tokens by rules of their own and have no bytes per token.
+Byte-level vocabularies write bytes as characters. Vocabularies from SentencePiece write a space as U+2581 and rare bytes as `<0xE4>`.
+Other decoders (WordPiece) join tokens by their own rules and have no bytes per token.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Any, Literal
 import tokenizers
 
 Follows = Literal["nothing", "special", "text"]
-"""What stands before a text: nothing, a special token, or text that is tokenised apart from it."""
+"""What precedes a text: nothing, a special token, or text that is tokenised separately."""
 
 
 def _byte_letters() -> dict[str, int]:
-    """GPT-2's alphabet: the printable letter that stands for each byte, inverted."""
+    """GPT-2's byte alphabet, inverted: printable character to byte."""
     shown = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     hidden = [b for b in range(256) if b not in set(shown)]
     return {chr(b): b for b in shown} | {chr(256 + i): b for i, b in enumerate(hidden)}
@@ -31,15 +31,15 @@ _BYTE = re.compile("<0x([0-9A-Fa-f]{2})>")
 
 @dataclass(frozen=True)
 class Pieces:
-    """bytes: of a token, by its text in the vocabulary. strip: what a text loses at its start: nothing, one space (`one`), or
-    every space of its first token (`token`)."""
+    """bytes: maps a vocabulary entry to its bytes. strip: what decoding strips at the start of a text: nothing, one space (`one`), or
+    every space of the first token (`token`)."""
 
     bytes: Callable[[str], bytes]
     strip: Literal["", "one", "token"] = ""
 
 
 def pieces(inner: tokenizers.Tokenizer) -> Pieces | None:
-    """How tokens become bytes; None where only the tokenizer's own decoder knows."""
+    """How tokens become bytes; None where only the tokenizer's own decoder can tell."""
     tree = _tree(inner.decoder)
     if tree is None:
         return None
@@ -55,14 +55,14 @@ def pieces(inner: tokenizers.Tokenizer) -> Pieces | None:
 
 
 def letters(token: str) -> bytes:
-    """A token of a byte-level vocabulary; one that was added as plain text stands for itself."""
+    """The bytes of an entry of a byte-level vocabulary; an entry added as plain text stands for itself."""
     if all(c in LETTERS for c in token):
         return bytes(LETTERS[c] for c in token)
     return token.encode()
 
 
 def _sequence(parts: list[dict[str, Any]]) -> Pieces | None:
-    """Replace, ByteFallback, Fuse and perhaps Strip, in this order: how SentencePiece's rules are written down."""
+    """Replace, ByteFallback, Fuse and optionally Strip, in this order: the decoder of converted SentencePiece vocabularies."""
     kinds = [p["type"] for p in parts]
     swaps = []
     while kinds and kinds[0] == "Replace":
@@ -84,16 +84,16 @@ def _sequence(parts: list[dict[str, Any]]) -> Pieces | None:
     def of(token: str) -> bytes:
         for old, new in swaps:
             token = token.replace(old, new)
-        found = _BYTE.fullmatch(token) if fallback else None
-        return bytes([int(found[1], 16)]) if found else token.encode()
+        byte = _BYTE.fullmatch(token) if fallback else None
+        return bytes([int(byte[1], 16)]) if byte else token.encode()
 
     return Pieces(of, strip)
 
 
 def following(inner: tokenizers.Tokenizer, follows: Follows) -> tokenizers.Tokenizer:
-    """The tokenizer for text that comes after a special token, or after other text: without the space that some put before a text.
+    """The tokenizer for text after a special token or after other text: without the space that some tokenizers prepend.
 
-    The library puts it before the first stretch of a text (`first`) or before every stretch between special tokens (the rest).
+    The library prepends it to the first piece of a text (`first`) or to every piece between special tokens (the other schemes).
     """
     if follows == "nothing":
         return inner
@@ -103,9 +103,9 @@ def following(inner: tokenizers.Tokenizer, follows: Follows) -> tokenizers.Token
     if (new_normalizer, new_splitter) == (normalizer, splitter):
         return inner
     tree = json.loads(inner.to_str()) | {"normalizer": new_normalizer, "pre_tokenizer": new_splitter}
-    made = tokenizers.Tokenizer.from_str(json.dumps(tree))
-    made.encode_special_tokens = True
-    return made
+    changed = tokenizers.Tokenizer.from_str(json.dumps(tree))
+    changed.encode_special_tokens = True
+    return changed
 
 
 def _without_prefix(tree: Any, every: bool = True) -> Any:

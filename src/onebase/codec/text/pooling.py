@@ -1,4 +1,4 @@
-"""One vector for a whole text, from the hidden states of its tokens. B texts, T tokens, D width."""
+"""Pools the hidden states of a text's tokens into one vector. B texts, T tokens, D width."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Pooling = Literal["mean", "cls", "last", "max"]
 
 @config
 class EmbeddingConfig:
-    """How a text becomes a vector: the mean or the largest value over its tokens (those around it count), the first token's or the last's
-    hidden state; `normalise` then gives it length 1. Texts have `limit` tokens at most, the ones around them included (null: the context).
+    """How a text becomes a vector: the mean or maximum over its tokens (special tokens included), or the hidden state of the first or last.
+    `normalise` scales it to length 1. `limit`: maximum tokens of a text, special tokens included (null: the context).
 
-    filled: shorter texts are filled up to the limit with the padding token, which then counts like any other (SigLIP). ends: the token that
-    must end a text, where it is known (CLIP). long: what is done with longer texts.
+    filled: shorter texts are padded to the limit with the padding token, which then counts like any other (SigLIP). ends: the token that
+    must end a text, where it is known (CLIP). long: what to do with longer texts.
     """
 
     pooling: Pooling = "mean"
@@ -33,12 +33,12 @@ class EmbeddingConfig:
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
-            raise ConfigError(f"embedding limit is {self.limit}", "give at least 1, or null for the context")
+            raise ConfigError(f"embedding limit is {self.limit}", "use at least 1, or null for the context")
 
 
 def pooled(hidden_BTD: Tensor, live_BT: Tensor, cfg: EmbeddingConfig) -> Tensor:
     """fp32 vectors (fp64 of fp64) [B, D] of hidden states [B, T, D]. live: bool [B, T], false for padding, true somewhere in every row."""
-    import torch  # not above: the config is read without it
+    import torch  # not at the top: the config is read without it
     import torch.nn.functional as F
 
     h_BTD = hidden_BTD.to(torch.promote_types(hidden_BTD.dtype, torch.float32))
@@ -49,7 +49,7 @@ def pooled(hidden_BTD: Tensor, live_BT: Tensor, cfg: EmbeddingConfig) -> Tensor:
     elif cfg.pooling == "max":
         v_BD = h_BTD.masked_fill(~live_BT[..., None], float("-inf")).amax(1)
     else:
-        # The first or last that is there: padding may stand on either side.
+        # The first or last live token: padding may be on either side.
         first = live_BT.int().argmax(1)
         last = T - 1 - live_BT.flip(1).int().argmax(1)
         at_B = first if cfg.pooling == "cls" else last

@@ -1,7 +1,7 @@
-"""Which samples were there before: by hashes of their text, white space aside.
+"""Finds repeated samples by hashes of their text, ignoring white space.
 
-Two ways to be the same. Whole: prompt and answer together are the same text, wherever the one ends and the other begins. By answer: a
-learnt stretch is the same, and so is all that stands before it; that finds a conversation that goes on elsewhere.
+Two samples match in one of two ways. Whole: prompt and answer together are the same text, wherever the boundary is. By answer: a
+supervised span and everything before it are the same; that finds a conversation that continues differently.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from onebase.codec.text.sample import Tokens
 from onebase.codec.text.tokenizer import Tokenizer
 from onebase.codec.text.validation import stretches
 
-# Between texts and special tokens: what normalised text cannot hold, so that no text passes for another's parts.
+# Separators of texts and special tokens: normalised text cannot contain them, so no text can imitate several parts.
 _TEXT, _SPECIAL, _ANSWER = "\n", "\t", "\r"
 
 
 class RepeatedTexts:
-    """Samples by what they say."""
+    """A set of samples, compared by their text."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
@@ -32,7 +32,7 @@ class RepeatedTexts:
         self._answers: set[str] = set()
 
     def add(self, item: Tokens) -> bool:
-        """Note a sample; was it, whole, there before?"""
+        """Add a sample; returns whether the same whole sample was added before."""
         whole, answers = self._keys(item)
         known = whole in self._whole
         self._whole.add(whole)
@@ -40,12 +40,12 @@ class RepeatedTexts:
         return known
 
     def holds(self, item: Tokens) -> bool:
-        """Is the sample here whole, or one of its answers with all that stands before it?"""
+        """Whether the whole sample, or one of its answers with everything before it, was added."""
         whole, answers = self._keys(item)
         return whole in self._whole or not self._answers.isdisjoint(answers)
 
     def _keys(self, item: Tokens) -> tuple[str, list[str]]:
-        """Hashes of the whole and of each answer, in one pass: every token is decoded once, however many answers there are."""
+        """Hashes of the whole sample and of each answer, in one pass: each token is decoded once, however many answers there are."""
         ids, special = item.ids.tolist(), self._special[item.ids]
         ends = {b: a for a, b in stretches(item)}
         begins = set(ends.values())
@@ -71,7 +71,7 @@ class RepeatedTexts:
 
 
 class _TextHash:
-    """A hash that is updated along a sample: its special tokens, and the text between them with white space normalised."""
+    """A running hash over a sample: its special tokens, and the text between them with white space normalised."""
 
     def __init__(self, joint: str, before: Any = None) -> None:
         self.joint = joint
@@ -79,7 +79,7 @@ class _TextHash:
         self.run: list[str] = []  # the parts since the last special token
 
     def add(self, id: int, part: str | None) -> None:
-        """A part of text, or None for the special token `id`."""
+        """Add a part of text, or with None the special token `id`."""
         if part is not None:
             self.run.append(part)
             return
@@ -87,13 +87,13 @@ class _TextHash:
         self.run = []
 
     def answered(self) -> _TextHash:
-        """The hash of an answer that begins here: all text so far, and what is added from here on."""
+        """The hash of an answer that begins here: all text so far, and everything added from here on."""
         before = self.state.copy()
         before.update(_bytes(self._open() + _ANSWER))
         return _TextHash(self.joint, before)
 
     def key(self) -> str:
-        """The finished hash; nothing may be added after it."""
+        """The final hash; nothing may be added afterwards."""
         self._update(self._open())
         return str(self.state.hexdigest())
 
@@ -105,7 +105,7 @@ class _TextHash:
 
 
 def text_key(text: str) -> str:
-    """Hash of a text, white space aside."""
+    """Hash of a text, ignoring white space."""
     return _hash(_plain(text))
 
 

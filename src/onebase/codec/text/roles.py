@@ -1,4 +1,4 @@
-"""Which tokens of a vocabulary play which part: what begins a text, what ends it, what stands around a text that is read whole."""
+"""The roles of special tokens in a vocabulary: BOS, EOS, padding, stop tokens, and the frame of a complete text."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from onebase.config_fields import renamed
 
 @config
 class Roles:
-    """Names of special tokens. `bos`, `eos`, `pad` are what chat templates and other formats call so; any may be missing.
+    """Names of special tokens. `bos`, `eos`, `pad` as in chat templates and other formats; any may be missing.
 
-    stop: a generation ends with any of them. before, after: what frames a text that is read whole (a decoder with a BOS: ("<s>",)
-    and (); BERT: ("[CLS]",) and ("[SEP]",)); a text to be continued gets `before` alone. unk: stands for what the vocabulary cannot
-    write, so it is the one special token that plain text may become. chat_framed: the codec puts `before` in front of a
-    conversation; where it is false the chat template alone says what a conversation begins with. others, extra: special tokens that nothing here
-    reads or writes with, by the name that others call them (`mask_token`) or without one: kept for them, and no part of what ids depend on.
+    stop: each of them ends a generation. before, after: the frame of a complete text (a decoder with a BOS: ("<s>",) and ();
+    BERT: ("[CLS]",) and ("[SEP]",)); a text to be continued gets only `before`. unk: replaces what the vocabulary cannot write, so it
+    is the only special token that plain text may become. chat_framed: the codec puts `before` in front of a conversation; if false,
+    the chat template alone decides how a conversation begins. others, extra: special tokens that onebase does not use, with the name
+    that other formats give them (`mask_token`) or without one: kept for export, and no part of the tokenizer's hash.
     """
 
     bos: str | None = None
@@ -33,11 +33,11 @@ class Roles:
 
     @classmethod
     def own(cls) -> Roles:
-        """The roles in tokenizers that we train."""
+        """The roles of tokenizers that onebase trains."""
         return cls(bos=BOS, eos=EOS, pad=PAD, stop=(EOS, END), before=(BOS,), chat_framed=True)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every token that has a role, each once."""
+        """Every token with a role, without duplicates."""
         single = [n for n in (self.bos, self.eos, self.pad, self.unk) if n is not None]
         return tuple(dict.fromkeys([*single, *self.stop, *self.before, *self.after]))

@@ -1,4 +1,4 @@
-"""Rows of a few tokens: what an adapter may change of a codec's ends, and what learns of a stem's matrix while the rest is not read.
+"""Embedding and head rows of a few tokens: the rows an adapter may change, and the rows of a stem that train when no others are read.
 K tokens, V vocabulary, D width, T tokens read."""
 
 from collections.abc import Sequence
@@ -10,36 +10,36 @@ from torch import Tensor, nn
 
 
 class EndDelta(nn.Module):
-    """What an adapter adds at the two ends of a text codec: at the stem's matrix, at the matrix that makes logits. This one adds nothing.
+    """What an adapter adds to the embedding matrix and the output matrix of a text codec. This base class adds nothing.
 
-    With tied ends the two stay apart: the base has one matrix, the adapter says for each end what it adds there.
+    With tied ends the two deltas stay separate: the base has one matrix, the adapter has a delta for each use of it.
     """
 
     def stem(self, ids_BT: Tensor, scale: float | None = None) -> Tensor | None:
-        """What is added to the vectors of ids [B, T]: [B, T, D]; None for nothing. scale: what the stem multiplies its vectors by."""
+        """The addition to the vectors of ids [B, T]: [B, T, D]; None for nothing. scale: the factor of the stem's vectors."""
         return None
 
     def add_logits(self, z: Tensor, h: Tensor) -> Tensor:
-        """Logits [..., V] of hidden states [..., D] with what is added to them."""
+        """Logits [..., V] of hidden states [..., D] with the delta added."""
         return z
 
     def stem_added(self, weight_VD: Tensor, scale: float | None = None) -> Tensor:
-        """A stem's matrix with the deltas in it."""
+        """An embedding matrix with the deltas merged."""
         return weight_VD
 
     def head_added(self, weight_VD: Tensor) -> Tensor:
-        """A head's matrix with the deltas in it; no gradient reaches `rows` through it (see `HeadMatrix`)."""
+        """An output matrix with the deltas merged; no gradient reaches `rows` through it (see `HeadMatrix`)."""
         return weight_VD
 
     @property
     def rows(self) -> tuple["TokenRows", ...]:
-        """The rows of tokens in it."""
+        """The token rows in this delta."""
         return ()
 
 
 class TokenRows(EndDelta):
-    """Deltas on the rows of the tokens `ids` in the stem's and in the head's matrix; both start at zero, so they change nothing. What the stem
-    multiplies its vectors by does not touch them."""
+    """Deltas on the rows of the tokens `ids` in the embedding and the output matrix. Both start at zero, so at first they change nothing.
+    The stem's factor does not apply to them."""
 
     ids_K: Tensor
 
@@ -72,8 +72,8 @@ class TokenRows(EndDelta):
 
 
 class FewRows(nn.Module):
-    """The rows of the tokens `ids` of a stem's matrix, in its place while no other is read. The others would have no gradient, and AdamW
-    without decay leaves such rows as they are: it is the same learning, without zeros of the size of the matrix in every step."""
+    """Replaces a stem's matrix by the rows of the tokens `ids` while no others are read. The others would have no gradient, and AdamW
+    without decay does not change such rows: training is the same, without a gradient of the matrix's size in every step."""
 
     ids_K: Tensor
     place_V: Tensor
@@ -81,7 +81,7 @@ class FewRows(nn.Module):
     def __init__(self, weight_VD: Tensor, ids: Sequence[int]) -> None:
         super().__init__()
         ids_K = torch.tensor(sorted({0, *ids}), dtype=torch.long, device=weight_VD.device)
-        # Padding is token 0. Any other token stands behind the last row: reading it is an error, and not another token's vector.
+        # Padding is token 0. Any other token maps past the last row: reading it is an error, not another token's vector.
         place_V = torch.full((len(weight_VD),), len(ids_K), device=weight_VD.device)
         place_V[ids_K] = torch.arange(len(ids_K), device=weight_VD.device)
         self.register_buffer("ids_K", ids_K, persistent=False)
@@ -100,12 +100,12 @@ class FewRows(nn.Module):
 
 @dataclass(frozen=True)
 class HeadMatrix:
-    """The matrix that makes logits, and the deltas that are in it already. What learns from logits looks after the gradient of these itself: it
-    needs the columns of a few tokens, where that of the whole matrix would cost as much as the logits."""
+    """The output matrix, and the deltas merged into it. A loss computes the gradient of these deltas itself: it needs the columns of a few
+    tokens, while the gradient of the whole matrix would cost as much as the logits."""
 
     weight_VD: Tensor
     rows: tuple[TokenRows, ...] = ()
 
     def first(self, vocab: int) -> "HeadMatrix":
-        """For the first `vocab` tokens, those of the deltas among them."""
+        """The matrix of the first `vocab` tokens; the deltas must be among them."""
         return HeadMatrix(self.weight_VD[:vocab], self.rows)

@@ -1,4 +1,4 @@
-"""A sample is a list of spans, whatever the task; a tokenised sample is ids and what is supervised."""
+"""A sample is a list of segments, whatever the task; a tokenised sample is ids and a loss mask."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ SPECIALS = (
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of one kind of data.
+    """A segment of one kind of data.
 
-    Text kinds: `text` (data is str, never read as special tokens), `special` (data is the name of one special
-    token), `end` (no data: the token that ends a text), `chat` (data is a list of messages; the codec's template turns it
-    into the first two). `loss`: the span is to be learnt.
+    Text kinds: `text` (data is str, never parsed for special tokens), `special` (data is the name of one special
+    token), `end` (no data: the EOS token), `chat` (data is a list of messages; the codec's template turns it
+    into the first two). `loss`: the segment is supervised.
     """
 
     kind: str
@@ -76,9 +76,10 @@ class Media:
 
 @dataclass(frozen=True)
 class Tokens:
-    """A tokenised sample: `ids` int32 [T]; `loss` bool [T], true where token t is a target that is learnt. types: of a pair of texts which
-    of the two a token is of, int32 [T]; None: all are of the first. windows: of a text that is read in several, the tokens of each, one
-    after the other (none: it is read at once). left_out: tokens of the text that are not read. media: pictures and sounds, in the places of their tokens."""
+    """A tokenised sample: `ids` int32 [T]; `loss` bool [T], true where token t is a target of the loss. types: int32 [T], 0 or 1 by the
+    text of a pair that a token belongs to; None: all 0. windows: the token count of each window, for a text that is read in several
+    (empty: read at once). left_out: tokens of the text that are not read. media: images and sounds, in the
+    places of their tokens."""
 
     ids: NDArray[np.int32]
     loss: NDArray[np.bool_]
@@ -94,7 +95,7 @@ class Tokens:
 
     @property
     def parts(self) -> list[Tokens]:
-        """What is read at once, in order: the windows, or itself."""
+        """The windows in order, or the sample itself."""
         if not self.windows:
             return [self]
         ends = np.cumsum((0, *self.windows)).tolist()
@@ -111,37 +112,34 @@ class Tokens:
 
 
 def document_sample(text: str, *, id: str = "", source: str = "") -> Sample:
-    """A document to pretrain on: all of its text and its end are learnt."""
+    """A document to pretrain on: all of its text and its EOS are supervised."""
     return Sample((Segment("text", text, loss=True), Segment("end", None, loss=True)), id, source)
 
 
 def completion_sample(prompt: str, completion: str, *, id: str = "", source: str = "") -> Sample:
-    """A prompt that is given and a completion that is learnt, with its end."""
+    """A prompt, and a supervised completion with its EOS."""
     spans = (Segment("text", prompt), Segment("text", completion, loss=True), Segment("end", None, loss=True))
     return Sample(spans, id, source, completion)
 
 
 def chat_sample(messages: Sequence[Message], *, id: str = "", source: str = "") -> Sample:
-    """A conversation of `{"role", "content"}` messages; the template says what of it is learnt (the
-    assistant's turns).
-    """
+    """A conversation of `{"role", "content"}` messages; the template marks the supervised part (the assistant's turns)."""
     return Sample((Segment("chat", list(messages), loss=True),), id, source)
 
 
 PROBE = "probe"
-"""A text to see what a template does with one."""
+"""A text to test how a template renders content."""
 
 
 def is_part(part: Any) -> bool:
-    """Whether it is a part of a content that is a list: {"type": "image"} or {"type": "text", "text": ...}, as templates of models that
-    see images take them."""
+    """Whether it is a content part: {"type": "image"} or {"type": "text", "text": ...}, as templates of multimodal models accept them."""
     return isinstance(part, Mapping) and (
         part == {"type": "image"} or (part.get("type") == "text" and isinstance(part.get("text"), str))
     )
 
 
 def in_parts(message: Message) -> Message:
-    """The message with its content as a list."""
+    """The message with its content as a list of parts."""
     content = message.get("content")
     return (
         {**message, "content": [{"type": "text", "text": content}]} if isinstance(content, str) else message

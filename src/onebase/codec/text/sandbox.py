@@ -1,9 +1,9 @@
-"""Jinja for templates that come from anywhere: sandboxed, and metered, so that none runs for ever or fills the memory.
+"""Jinja for untrusted templates: sandboxed, and with a budget, so that none runs forever or fills the memory.
 
-The sandbox of jinja2 keeps a template from Python's objects. What it does not do is count. Here every loop body, macro and call costs
-a step, and every value that an operation reads or makes costs its size; a template that spends more than its budget is stopped.
-Operations that make much from little (repetition, powers, widths of formats) are asked for their size before they run. What is not
-on the lists of filters and methods below does not exist.
+The sandbox of jinja2 protects Python's objects from a template, but sets no limit. Here every loop body, macro and call costs
+a step, and every value that an operation reads or produces costs its size. A template that exceeds its budget is stopped.
+For operations with large results from small inputs (repetition, powers, format widths) the size is computed before they run.
+Only the filters and methods on the lists below are available.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from onebase.codec.text.filters import check_number, filters_of, longest, tests_
 from onebase.codec.text.guard import Guard, guarded
 
 SOURCE = 1 << 18
-"""Letters of a template."""
+"""Maximum characters of a template."""
 _METHODS = (
     "capitalize count endswith find format get index isalnum isalpha isdecimal isdigit islower isnumeric isspace istitle "
     "isupper items join keys lower lstrip partition removeprefix removesuffix replace rfind rindex rpartition rsplit rstrip "
@@ -32,7 +32,7 @@ METHODS = frozenset(_METHODS.split())
 
 
 class _Charges(Extension):
-    """What the rewritten template calls. A template cannot name these, so it cannot replace them."""
+    """Functions that the rewritten template calls. A template cannot name these, so it cannot replace them."""
 
     def tick(self, size: int) -> bool:
         charge(size, steps=1)
@@ -62,19 +62,19 @@ class _Charges(Extension):
 
 
 def _call(line: int, name: str, *args: nodes.Expr) -> nodes.Call:
-    made = nodes.Call(nodes.ExtensionAttribute(_Charges.identifier, name), list(args), [], None, None)
-    return made.set_lineno(line)  # type: ignore[return-value]
+    call = nodes.Call(nodes.ExtensionAttribute(_Charges.identifier, name), list(args), [], None, None)
+    return call.set_lineno(line)  # type: ignore[return-value]
 
 
 def _literal(body: Sequence[nodes.Node]) -> int:
-    """Letters that stand in these statements themselves."""
+    """Number of literal characters in these statements."""
     kinds = (nodes.TemplateData, nodes.Const)
-    found = [n for node in body for n in (node, *node.find_all(kinds)) if isinstance(n, kinds)]
-    return sum(len(str(n.data if isinstance(n, nodes.TemplateData) else n.value)) for n in found)
+    literals = [n for node in body for n in (node, *node.find_all(kinds)) if isinstance(n, kinds)]
+    return sum(len(str(n.data if isinstance(n, nodes.TemplateData) else n.value)) for n in literals)
 
 
 def _rewrite(node: nodes.Node) -> nodes.Node:
-    """The same template with meters in it."""
+    """The same template with charges inserted."""
     for name, value in list(node.iter_fields()):
         if isinstance(value, list):
             setattr(node, name, [_rewrite(v) if isinstance(v, nodes.Node) else v for v in value])
@@ -101,7 +101,7 @@ def _rewrite(node: nodes.Node) -> nodes.Node:
 
 
 class Sandboxed(ImmutableSandboxedEnvironment):
-    """The environment of chat templates. guard: how texts of messages are written in it."""
+    """The environment of chat templates. guard: replaces special tokens in messages."""
 
     intercepted_binops = frozenset(["+", "-", "*", "/", "//", "%", "**"])
 
@@ -113,7 +113,7 @@ class Sandboxed(ImmutableSandboxedEnvironment):
             trim_blocks=True,
             lstrip_blocks=True,
             undefined=undefined,
-            optimized=False,  # what a constant comes to is worked out while the meter runs
+            optimized=False,  # constants are folded at run time, under the budget
             finalize=_printed,
             extensions=[*extensions, "jinja2.ext.loopcontrols", "jinja2.ext.do", _Charges],
         )
@@ -124,7 +124,7 @@ class Sandboxed(ImmutableSandboxedEnvironment):
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         if len(source) > SOURCE:
-            raise jinja2.TemplateSyntaxError(f"{len(source):,} letters, at most {SOURCE:,} are read", 1)
+            raise jinja2.TemplateSyntaxError(f"{len(source):,} characters, the limit is {SOURCE:,}", 1)
         tree = _rewrite(super()._parse(source, name, filename))
         return tree.set_environment(self)  # type: ignore[return-value]
 
@@ -136,9 +136,9 @@ class Sandboxed(ImmutableSandboxedEnvironment):
         if isinstance(left, int) and isinstance(right, int):
             check_number(operator, left, right)
         elif operator == "*":
-            many, what = (left, right) if isinstance(left, int) else (right, left)
+            times, what = (left, right) if isinstance(left, int) else (right, left)
             charge(
-                weigh(what) * max(0, many) if isinstance(many, int) and isinstance(what, VIEW_TYPES) else 1
+                weigh(what) * max(0, times) if isinstance(times, int) and isinstance(what, VIEW_TYPES) else 1
             )
         elif operator == "%" and isinstance(left, (str, bytes)):
             charge(_directives(left) * weigh(right) + weigh(left))
@@ -157,12 +157,12 @@ class Sandboxed(ImmutableSandboxedEnvironment):
             weigh(*args, *kwargs.values())
         if isinstance(owner, str) and guarded(owner, *args, *kwargs.values()):
             given = {k: v for k, v in kwargs.items() if k not in ("_loop_vars", "_block_vars")}  # jinja's own
-            made = __self.guard.call(str(__obj.__name__), owner, args, given)
+            result = __self.guard.call(str(__obj.__name__), owner, args, given)
         else:
             args = __self.guard.plain(args) if isinstance(owner, (list, tuple, dict)) else args
-            made = super().call(__context, __obj, *args, **kwargs)
-        weigh(made)
-        return made
+            result = super().call(__context, __obj, *args, **kwargs)
+        weigh(result)
+        return result
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
         wrapped = super().wrap_str_format(value)
@@ -187,25 +187,25 @@ _DIRECTIVE = re.compile(r"%(\(\w+\))?[-+ #0]?\d{0,3}(\.\d{1,3})?[a-zA-Z%]")
 
 
 def _directives(text: str | bytes) -> int:
-    """How many there are in a text for `%`. Widths may have three digits; one that is an argument is refused."""
+    """The cost of the directives of a `%` format. Widths may have three digits; a width given as an argument is refused."""
     shown = text if isinstance(text, str) else text.decode("latin-1")
     if "%" in _DIRECTIVE.sub("", shown):
-        raise TooMuch("the template has a % format that is not plain")
+        raise TooMuch("the template has a % format that is not supported (a width over 3 digits, or `*`)")
     return 1024 * shown.count("%")
 
 
 def _method(name: str, owner: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-    """Spend what a method of text, a list or a map may make, before it does. Raises TooMuch for one that is not on the list."""
+    """Charge the largest possible result of a string, list or dict method before it runs. Raises SecurityError for one not in METHODS."""
     if name not in METHODS:
-        raise jinja2.exceptions.SecurityError(f"the method {name!r} is not for templates")
-    own, given = weigh(owner), weigh(*args, *kwargs.values())
+        raise jinja2.exceptions.SecurityError(f"the method {name!r} is not available to templates")
+    owner_size, args_size = weigh(owner), weigh(*args, *kwargs.values())
     if name == "replace":
         charge((len(owner) + 1) * longest(args[1:]))
     elif name == "join":
-        charge(given * (len(owner) + 1))
+        charge(args_size * (len(owner) + 1))
     elif name == "format":
         if re.search(r"\{[^{}]*[:!]", owner):
             raise TooMuch("the template has a format with a width or a conversion")
-        charge(owner.count("{") * given)
+        charge(owner.count("{") * args_size)
     elif name in ("split", "rsplit", "splitlines"):
-        charge(ELEMENT * own)
+        charge(ELEMENT * owner_size)

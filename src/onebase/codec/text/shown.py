@@ -1,4 +1,4 @@
-"""Samples as people read them: decoded, special tokens by name, and what is learnt between « »."""
+"""Samples as readable text: decoded, special tokens by name, supervised text between « »."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from onebase.codec.text.sample import Tokens
 from onebase.codec.text.tokenizer import Tokenizer
 
 SEGMENTS = 20
-"""Segments shown of the beginning and of the end of a sample, where it has more than twice as many."""
+"""Segments shown at the beginning and at the end of a sample that has more than twice as many."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class LedgerRow:
 
 
 def ledger_rows(tokens: Iterable[Tokens], tokenizer: Tokenizer, rows: int = 3) -> list[LedgerRow]:
-    """What will be learnt from the first `rows` samples, special tokens shown by name."""
+    """The first `rows` samples as the trainer sees them, special tokens shown by name."""
     out: list[LedgerRow] = []
     for item in itertools.islice(tokens, rows):
         cuts = [0, *(np.flatnonzero(np.diff(item.loss.astype(np.int8))) + 1).tolist(), len(item)]
@@ -41,19 +41,17 @@ def ledger_rows(tokens: Iterable[Tokens], tokenizer: Tokenizer, rows: int = 3) -
 
 
 def render_rows(rows: Iterable[LedgerRow], width: int = 300) -> str:
-    """The rows as plain text: what is learnt stands in « ». Long segments lose their middle, never their
-    end.
-    """
+    """The rows as plain text, supervised text between « ». Long segments lose their middle, never their end."""
     lines = []
     for row in rows:
         name = " ".join(x for x in (row.source, row.id) if x) or "sample"
-        lines.append(f"{name}: {row.supervised} of {row.tokens} tokens learnt")
+        lines.append(f"{name}: {row.supervised} of {row.tokens} tokens supervised")
         lines.append("  " + marked(row, width))
     return "\n".join(lines)
 
 
 def marked(row: LedgerRow, width: int) -> str:
-    """One sample on one line, what is learnt between « »; of very many segments the first and the last."""
+    """One sample on one line, supervised text between « »; with very many segments only the first and the last."""
     parts = [f"«{_short(t, width)}»" if s else _short(t, width) for t, s in row.segments]
     if len(parts) > 2 * SEGMENTS:
         parts[SEGMENTS:-SEGMENTS] = [" ... "]

@@ -1,8 +1,8 @@
-"""Chat templates: sandboxed and metered Jinja in, spans out.
+"""Chat templates: sandboxed Jinja with a budget in, segments out.
 
-The template's own text may hold special tokens and what is in a message may not: letters of special tokens in
-a message are written as others while Jinja runs (codec/text/guard.py), and put back as plain text afterwards. What is learnt is said by `{% generation %}...{% endgeneration %}` (the form that transformers
-reads too); a template without it is asked what each assistant turn adds to its own generation prompt.
+The template's own text may contain special tokens, the text of a message may not: its characters of special tokens are replaced while
+Jinja runs (codec/text/guard.py), and restored as plain text afterwards. `{% generation %}...{% endgeneration %}` marks supervised text
+(as in transformers). Without it, the supervised text is what each assistant turn adds to the generation prompt before it.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ _ROLES = frozenset(
         "user",
     ]
 )
-"""Names of roles that a template may make a special token of (<|user|>), as do those that it names itself."""
+"""Role names that a template may turn into a special token (<|user|>), besides those that it names itself."""
 
 
 class ChatTemplate:
     """A template over `messages`, `add_generation_prompt`, `bos_token` and `eos_token`.
 
-    roles: whose tokens those two are. A foreign template may print what is not there, as templates do where it comes from; our own
-    may not. An empty source is no template: the base does not chat.
+    roles: defines those two tokens. A foreign template may print undefined values, as in transformers; our own may not. An empty
+    source means no template: the base does not chat.
     """
 
     def __init__(
@@ -85,20 +85,20 @@ class ChatTemplate:
         try:
             self._template, self._tagged = compiled(source, self._guard, roles.chat_framed)
         except jinja2.TemplateSyntaxError as e:
-            self._broken = ConfigError(f"{where}:{e.lineno}: {e.message}", "mend the Jinja template")
-        except Exception as e:  # nested too deep, a number too large: what Python says when it compiles
-            self._broken = ConfigError(f"{where}: {type(e).__name__}: {e}", "mend the Jinja template")
+            self._broken = ConfigError(f"{where}:{e.lineno}: {e.message}", "fix the Jinja template")
+        except Exception as e:  # nested too deep, a number too large: errors of Python's compiler
+            self._broken = ConfigError(f"{where}: {type(e).__name__}: {e}", "fix the Jinja template")
         if self._broken and roles.chat_framed:
-            raise self._broken  # a foreign base is of use without its template: it says so when it is to chat
+            raise self._broken  # a foreign base is useful without its template: the error is raised when it must chat
 
     @classmethod
     def default(cls) -> ChatTemplate:
-        """The template of our own bases: <|system|> <|user|> <|assistant|>, each turn closed by <|end|>."""
+        """The template of bases trained by onebase: <|system|> <|user|> <|assistant|>, each turn ends in <|end|>."""
         return cls()
 
     @classmethod
     def none(cls) -> ChatTemplate:
-        """Of a base that has no chat template."""
+        """The empty template, of a base that does not chat."""
         return cls("")
 
     @classmethod
@@ -116,7 +116,7 @@ class ChatTemplate:
 
     @cached_property
     def takes_parts(self) -> bool:
-        """Whether it writes the text of a content that is a list (and not the list itself)."""
+        """Whether it renders the text of a content list (and not the list itself)."""
         text = self._probed([{"type": "text", "text": PROBE}])
         return PROBE in text and "'text'" not in text
 
@@ -143,16 +143,16 @@ class ChatTemplate:
         tagged: bool = True,
         parts: bool = False,
     ) -> tuple[Segment, ...]:
-        """The conversation as `text` and `special` spans, with `loss` on what the assistant said and its
-        stop token. tagged=False: it is read only, so nobody asks which part the assistant said. parts: contents may be lists
-        (codec/text/sample.py), which the template must know. A template that drops plain contents is given lists.
+        """The conversation as `text` and `special` segments, with `loss` on the assistant's text and its stop token. tagged=False: no
+        loss, for a conversation that is only read. parts: contents may be lists (codec/text/sample.py), which the template must
+        support. A template that drops plain contents gets lists.
 
-        Raises DataError for messages that are malformed or that the template refuses, and where there is no template.
+        Raises DataError for malformed messages, for messages that the template refuses, and where there is no template.
         """
         if not self.source.strip():
             raise DataError(
                 "this base has no chat template",
-                "use a base that was made for chat, or generate from a plain prompt",
+                "use a base with a chat template, or generate from a plain prompt",
             )
         if self._broken:
             raise self._broken
@@ -180,7 +180,7 @@ class ChatTemplate:
         return [Segment(s.kind, self._guard.show(s.data), loss) for s in spans if s.data]
 
     def _render(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
-        guarded = [self._told(m) for m in messages]
+        guarded = [self._guarded(m) for m in messages]
         try:
             with budget(guarded):
                 return self._template.render(
@@ -195,26 +195,26 @@ class ChatTemplate:
                 f"{self._where}: {self._guard.show(str(e.message)[:1000])}",
                 "give messages that the template accepts",
             ) from None
-        except Exception as e:  # a template is a program from elsewhere: it may fail in any way
+        except Exception as e:  # a template is untrusted code: it may fail in any way
             raise DataError(
                 f"{self._where}: {type(e).__name__}: {self._guard.show(str(e)[:1000])}",
-                "mend the template or the messages",
+                "fix the template or the messages",
             ) from None
 
-    def _told(self, message: Message) -> Any:
-        """A message as the template gets it: guarded, but for the name of a role that it may make a special token of."""
-        made, role = self._guard.guarded(message), message.get("role")
+    def _guarded(self, message: Message) -> Any:
+        """A message as the template gets it: guarded, except for a role name that it may turn into a special token."""
+        guarded, role = self._guard.guarded(message), message.get("role")
         if isinstance(role, str) and (role in _ROLES or self._names_role(role)):
-            made[self._guard.hide("role")] = role
-        return made
+            guarded[self._guard.hide("role")] = role
+        return guarded
 
     def _names_role(self, role: str) -> bool:
-        """Does the template itself say this plain name, which holds no special token?"""
+        """Whether the template itself contains this name as a string literal, and the name contains no special token."""
         plain = re.fullmatch(r"[A-Za-z][\w-]*", role) and not self._pattern.search(role)
         return bool(plain) and any(f"{q}{role}{q}" in self.source for q in "'\"")
 
     def _less_end(self, whole: str, full: str) -> str:
-        """The beginning of a conversation, less the tokens that only its very end has (Phi 3 ends a conversation with one of its own)."""
+        """The beginning of a conversation without tokens that occur only at its very end (Phi 3 ends a conversation with one)."""
         while not full.startswith(whole):
             last = [m for m in self._pattern.finditer(whole) if not whole[m.end() :].strip()]
             if not last:
@@ -223,9 +223,7 @@ class ChatTemplate:
         return whole
 
     def _tag(self, messages: Sequence[Message], full: str) -> str:
-        """Mark the assistant's turns of a template without the tag: what a turn adds to the generation prompt
-        before it.
-        """
+        """Mark the assistant's turns for a template without the tag: what a turn adds to the generation prompt before it."""
         out, at = "", 0
         for i, message in enumerate(messages):
             if message["role"] != "assistant":
@@ -234,12 +232,12 @@ class ChatTemplate:
             whole = self._less_end(whole, full)
             if not (whole.startswith(prompt) and full.startswith(whole)):
                 raise DataError(
-                    f"{self._where}: cannot tell what message {i + 1} adds to the prompt before it",
+                    f"{self._where}: cannot determine which text message {i + 1} adds to the prompt before it",
                     "put {% generation %}...{% endgeneration %} around the assistant's text in the template",
                 )
-            said = whole[len(prompt) :]
-            ends = [m.end() for m in self._pattern.finditer(said)]
-            stop = len(prompt) + (ends[-1] if ends else len(said))  # not the blank line after the stop token
+            turn = whole[len(prompt) :]
+            ends = [m.end() for m in self._pattern.finditer(turn)]
+            stop = len(prompt) + (ends[-1] if ends else len(turn))  # not the blank line after the stop token
             out += full[at : len(prompt)] + ON + full[len(prompt) : stop] + OFF
             at = stop
         return out + full[at:]

@@ -1,4 +1,4 @@
-"""The vocabulary as llguidance reads it: the bytes of each token, which tokens are text, which of them end one. V tokens."""
+"""The vocabulary for llguidance: the bytes of each token, which tokens are text, and the stop tokens. V tokens."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TokenBytes:
-    """inner: the library's object, for all who make grammars over this vocabulary. usable_V: tokens with text, and those that close."""
+    """inner: the library's object, shared by all grammars over this vocabulary. usable_V: tokens with text, and stop tokens."""
 
     inner: LLTokenizer
     usable_V: NDArray[np.bool_]
@@ -25,7 +25,7 @@ class TokenBytes:
 
 @dataclass
 class _TokenizerFacts:
-    """What the library asks of a tokenizer."""
+    """The attributes that the library needs of a tokenizer."""
 
     tokens: list[bytes]
     special_token_ids: list[int]
@@ -49,16 +49,16 @@ def token_bytes(tokenizer: Tokenizer) -> TokenBytes:
         ) from None
     if tokenizer.pieces is None:
         raise UserError(
-            "this base's tokens have no bytes of their own (WordPiece), so no grammar can be followed token by token",
+            "this base's tokens have no bytes of their own (WordPiece), so no grammar can be applied token by token",
             "generate without a constraint, or use a base with byte-level BPE or SentencePiece",
         )
-    V, hidden = tokenizer.vocab_size, tokenizer.special_ids
+    V, special = tokenizer.vocab_size, tokenizer.special_ids
     tokens = [tokenizer.bytes_of(i) for i in range(V)]
-    usable_V = np.array([bool(t) and i not in hidden for i, t in enumerate(tokens)])
+    usable_V = np.array([bool(t) and i not in special for i, t in enumerate(tokens)])
     usable_V[list(tokenizer.stop_ids)] = True
-    # One more token, which nobody can choose: the library wants one that ends a text, and not every vocabulary has one.
+    # One more token, which cannot be chosen: the library requires an EOS, and not every vocabulary has one.
     end = V
     tokens.append(b"<end>")
-    said: Any = _TokenizerFacts(tokens, [*hidden, end], end, tokenizer)
-    inner = LLTokenizer(TokenizerWrapper(said), eos_token=[end, *sorted(tokenizer.stop_ids)])
+    facts: Any = _TokenizerFacts(tokens, [*special, end], end, tokenizer)
+    inner = LLTokenizer(TokenizerWrapper(facts), eos_token=[end, *sorted(tokenizer.stop_ids)])
     return TokenBytes(inner, usable_V)

@@ -1,7 +1,7 @@
-"""Text to ids and back, over the `tokenizers` library: our own byte-level BPE, and the tokenizers of open models.
+"""Text to ids and back with the `tokenizers` library: our own byte-level BPE, and the tokenizers of open models.
 
-No text a user writes ever becomes a special token: the name `<|eos|>` in a document is seven letters, not the end of the document. For
-our own tokenizers `decode(encode(x)) == x` holds as well; others may change what they read (a lower-case WordPiece does).
+Text from a user never becomes a special token: the name `<|eos|>` in a document is seven characters, not the end of the document. For
+our own tokenizers also `decode(encode(x)) == x`; others may change the text (a lower-case WordPiece does).
 """
 
 from __future__ import annotations
@@ -32,10 +32,9 @@ class Tokenizer:
     """
 
     def __init__(self, inner: tokenizers.Tokenizer, roles: Roles | None = None) -> None:
-        # Text from outside never becomes a special token. The flag is not part of the library's file, so set
-        # it here.
+        # Input text never becomes a special token. The flag is not part of the library's file, so set it here.
         inner.encode_special_tokens = True
-        # What some files also say about lengths (cut to 512, pad to a batch) is for who makes batches to decide.
+        # Some files also set truncation and padding; here the code that builds batches decides.
         inner.no_truncation()
         inner.no_padding()
         self._inner = inner
@@ -43,7 +42,7 @@ class Tokenizer:
         added = inner.get_added_tokens_decoder()
         #: special tokens by name
         self.specials: dict[str, int] = {t.content: i for i, t in sorted(added.items()) if t.special}
-        #: special tokens that swallow white space on their left, on their right
+        #: special tokens that strip white space on their left, on their right
         self.strips = (
             frozenset(t.content for t in added.values() if t.special and t.lstrip),
             frozenset(t.content for t in added.values() if t.special and t.rstrip),
@@ -52,7 +51,7 @@ class Tokenizer:
         if missing:
             raise ArtifactError(
                 f"the tokenizer has no special token {', '.join(missing)}",
-                "train it with Tokenizer.train, or say which tokens have these roles",
+                "train it with Tokenizer.train, or give `roles` with the names of its special tokens",
             )
         self.bos, self.eos, self.pad = (
             None if name is None else self.specials[name]
@@ -68,16 +67,16 @@ class Tokenizer:
     def train(
         cls, texts: Iterable[str], vocab_size: int, specials: Sequence[str] = SPECIALS, portable: bool = False
     ) -> Tokenizer:
-        """Learn merges from `texts` (streamed). The same texts in any order give the same tokenizer.
+        """Train merges on `texts` (streamed). The same texts in any order give the same tokenizer.
 
-        portable: cut text as Llama 3 does, which every other program can say. The vocabulary is smaller than `vocab_size` when the texts have too few repeats to fill it.
-        Raises ConfigError when `vocab_size` cannot hold the 256 bytes and the specials."""
+        portable: pre-tokenise as Llama 3 does, which other programs support. The vocabulary is smaller than `vocab_size` when the texts
+        have too few repeats to fill it. Raises ConfigError when `vocab_size` cannot hold the 256 bytes and the special tokens."""
         return cls(train_bpe(texts, vocab_size, specials, portable))
 
     @classmethod
     def from_file(cls, path: str | Path, roles: Roles | None = None) -> Tokenizer:
-        """Read a `tokenizer.json`. Raises ArtifactError when it is missing, no tokenizer, or (without `roles`, which only
-        foreign ones have) no byte-level BPE of ours.
+        """Read a `tokenizer.json`. Raises ArtifactError when it is missing or no tokenizer. Without `roles` (a tokenizer trained by
+        onebase) also when it is no byte-level BPE.
         """
         try:
             inner = tokenizers.Tokenizer.from_str(Path(path).read_text(encoding="utf-8"))
@@ -87,25 +86,26 @@ class Tokenizer:
             raise ArtifactError(
                 f"{path} is not a tokenizer file: {e}", "give the path of a tokenizer.json"
             ) from None
-        made = cls(inner, roles)
-        if roles is None and not made._lossless():
+        tokenizer = cls(inner, roles)
+        if roles is None and not tokenizer._lossless():
             raise ArtifactError(
-                f"{path} is not a byte-level tokenizer: text would not survive it", "use a byte-level BPE"
+                f"{path} is not a byte-level tokenizer: decoding would not restore the text",
+                "use a byte-level BPE",
             )
-        return made
+        return tokenizer
 
     def save(self, path: str | Path) -> None:
-        """Write `tokenizer.json`; `from_file` reads an equal tokenizer back."""
+        """Write `tokenizer.json`, from which `from_file` reads an equal tokenizer."""
         write_atomic(Path(path), self.as_json.encode())
 
     @cached_property
     def as_json(self) -> str:
-        """The tokenizer whole, as `tokenizer.json` holds it, in one canonical form."""
+        """The complete tokenizer as in `tokenizer.json`, as canonical JSON."""
         return canonical_json(json.loads(self._inner.to_str()))
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the tokenizer's canonical JSON, and of its roles where they are not our own."""
+        """SHA-256 of the tokenizer's canonical JSON, and of its roles unless they are our own."""
         if self.roles == Roles.own():
             return sha256_bytes(self.as_json.encode())
         roles = {k: v for k, v in to_hash(self.roles).items() if k not in ("others", "extra")}
@@ -118,32 +118,32 @@ class Tokenizer:
 
     @property
     def inner(self) -> tokenizers.Tokenizer:
-        """The library's object, for those who write it in another format. Not to be changed."""
+        """The library's object, for exporters. Do not change it."""
         return self._inner
 
     def with_stop(self, name: str) -> Tokenizer:
-        """The same tokenizer, with one more token that ends a generation."""
+        """The same tokenizer with one more stop token."""
         return Tokenizer(self._inner, replace(self.roles, stop=(*self.roles.stop, name)))
 
     def naming(self, others: dict[str, str], extra: tuple[str, ...]) -> Tokenizer:
-        """The same tokenizer, with what others call its special tokens (Roles)."""
+        """The same tokenizer, with the names that other formats give its special tokens (Roles)."""
         return Tokenizer(self._inner, replace(self.roles, others=others, extra=extra))
 
     def framed(self, ids: Sequence[int]) -> list[int]:
-        """A text's ids as the base reads a whole text: what begins it, the ids, what ends it (nothing, for a decoder)."""
+        """A text's ids in the frame of a complete text: `roles.before`, the ids, `roles.after` (empty for a decoder)."""
         return [*self._before, *ids, *self._after]
 
     def begun(self, ids: Sequence[int]) -> list[int]:
-        """A text's ids as the base reads a text that goes on: what begins it (BOS, or nothing), and the ids."""
+        """A text's ids as the start of a text to be continued: `roles.before` (BOS, or nothing) and the ids."""
         return [*self._before, *ids]
 
     def encode(
         self, text: str, *, bos: bool = False, eos: bool = False, follows: Follows = "nothing"
     ) -> list[int]:
-        """Ids of `text`. bos: what begins a text before them; eos: the token that ends one after them (each where there is one).
+        """Ids of `text`. bos: prepend `roles.before`; eos: append EOS (each if there is one).
 
-        follows: what stands before this text, where it is a part of a longer one: some tokenizers put a space before a text.
-        Raises DataError on text that is no Unicode (a lone surrogate).
+        follows: what precedes this text, where it is a part of a longer one: some tokenizers prepend a space to a text.
+        Raises DataError on text that is not valid Unicode (a lone surrogate).
         """
         ids = self._plain(text, follows)
         ids = self.begun(ids) if bos else ids
@@ -153,33 +153,33 @@ class Tokenizer:
         """`encode` of each text, on all cores."""
         inner = self._following(follows)
         try:
-            found = [e.ids for e in inner.encode_batch_fast(list(texts), add_special_tokens=False)]
+            encoded = [e.ids for e in inner.encode_batch_fast(list(texts), add_special_tokens=False)]
         except TypeError:
             raise next((not_text(t) for t in texts if not is_unicode(t)), not_text(texts)) from None
         return [
             ids if self._watched.isdisjoint(ids) else self._plain(text, follows)
-            for text, ids in zip(texts, found, strict=True)
+            for text, ids in zip(texts, encoded, strict=True)
         ]
 
     def encode_placed(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """`encode` of a text, and where in it each token stands: characters from, to (exclusive). Raises DataError where the name of a special
-        token is in the text and the vocabulary has to write it apart."""
+        """`encode` of a text, with the offset of each token: (start, end) in characters, end exclusive. Raises DataError where the text
+        contains the name of a special token that the vocabulary must split."""
         try:
-            found = self._following("nothing").encode(text, add_special_tokens=False)
+            encoding = self._following("nothing").encode(text, add_special_tokens=False)
         except TypeError:
             raise not_text(text) from None
-        if not self._watched.isdisjoint(found.ids) and self._plain(text, "nothing") != found.ids:
+        if not self._watched.isdisjoint(encoding.ids) and self._plain(text, "nothing") != encoding.ids:
             raise DataError(
-                "the text has the name of a special token in it, and this vocabulary cannot say where its tokens stand",
-                "leave the name out",
+                "the text contains the name of a special token, and this vocabulary cannot give token offsets for it",
+                "remove the name from the text",
             )
-        return found.ids, found.offsets
+        return encoding.ids, encoding.offsets
 
     def _plain(self, text: str, follows: Follows) -> list[int]:
         ids = self._raw(text, follows)
         if self._watched.isdisjoint(ids):
             return ids
-        # Some models (Unigram) take the name of a special token for the token itself: cut every name behind its first letter.
+        # Some models (Unigram) encode the name of a special token as the token itself: split every name after its first character.
         cuts = [m.start() + 1 for m in self._names.finditer(text)]
         parts = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
         ids = [i for n, part in enumerate(parts) for i in self._raw(part, "text" if n else follows)]
@@ -187,7 +187,7 @@ class Tokenizer:
         if bad:
             raise DataError(
                 f"the text would become the special token {self._inner.id_to_token(bad[0])!r}",
-                "this vocabulary has no other way to write it; leave it out",
+                "this vocabulary cannot write it otherwise: remove it from the text",
             )
         return ids
 
@@ -218,8 +218,8 @@ class Tokenizer:
 
     @cached_property
     def _watched(self) -> frozenset[int]:
-        """Those, and the token for what cannot be written where it has another part too (GPT-2 has one token for all): its name in a
-        text is no end of it."""
+        """Those of `_reserved`, and UNK if it has another role too (GPT-2 has one token for all): its name in a text must not end the
+        text."""
         roles = self.roles
         parts = (roles.bos, roles.eos, *roles.stop, *roles.before, *roles.after)
         return self._reserved | (
@@ -231,9 +231,9 @@ class Tokenizer:
         return re.compile("|".join(re.escape(n) for n in self.specials) or "(?!)")
 
     def decode(self, ids: Iterable[int], *, skip_special: bool = True, start: bool = True) -> str:
-        """Text of `ids`; bytes that are no UTF-8 (a sequence cut inside a letter) become U+FFFD.
+        """Text of `ids`; bytes that are not valid UTF-8 (a sequence cut inside a character) become U+FFFD.
 
-        start: the ids begin a text, so that the space goes which some tokenizers put before one.
+        start: the ids begin a text, so the space that some tokenizers prepend is removed.
         """
         shown = [int(i) for i in ids if i not in self.special_ids] if skip_special else list(map(int, ids))
         if self.pieces is None:
@@ -242,13 +242,13 @@ class Tokenizer:
         try:
             parts = [table[i] for i in shown]
         except KeyError:
-            parts = [self.bytes_of(i) for i in shown]  # says which is not there
+            parts = [self.bytes_of(i) for i in shown]  # raises an error that names the unknown id
         if start and parts:
             parts[0] = self.begins(parts[0])
         return b"".join(parts).decode("utf-8", errors="replace")
 
     def begins(self, first: bytes) -> bytes:
-        """The bytes of a text's first token, less the space that the tokenizer put there."""
+        """The bytes of a text's first token without the space that the tokenizer prepended."""
         strip = self.pieces.strip if self.pieces else ""
         if strip == "token":
             return first.replace(b" ", b"")
@@ -256,18 +256,16 @@ class Tokenizer:
 
     @cached_property
     def special_ids(self) -> frozenset[int]:
-        """Ids that are no text: the special tokens."""
+        """Ids of the special tokens."""
         return frozenset(self.specials.values())
 
     @cached_property
     def pieces(self) -> Pieces | None:
-        """How tokens become bytes; None where only whole texts can be decoded (WordPiece)."""
+        """How tokens become bytes; None where only complete texts can be decoded (WordPiece)."""
         return pieces(self._inner)
 
     def bytes_of(self, id: int) -> bytes:
-        """The exact bytes a token stands for; a special token stands for its name. Raises DataError for an
-        unknown id.
-        """
+        """The exact bytes of a token; of a special token, its name. Raises DataError for an unknown id."""
         value = self._bytes.get(int(id))
         if value is None:
             raise DataError(
@@ -289,7 +287,7 @@ class Tokenizer:
         of = self.pieces.bytes if self.pieces else str.encode
         table = {i: of(token) for token, i in self._inner.get_vocab(with_added_tokens=True).items()}
         table |= {i: name.encode() for name, i in self.specials.items()}
-        # Foreign vocabularies may have holes. A model can still choose such an id; it says nothing.
+        # Foreign vocabularies may have unused ids. A model can still generate one; it decodes to nothing.
         return dict.fromkeys(range(self.vocab_size), b"") | table
 
     def _lossless(self) -> bool:

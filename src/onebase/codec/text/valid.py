@@ -8,7 +8,7 @@ from onebase.errors import DataError
 
 
 def checked(texts: Iterable[str]) -> Iterator[str]:
-    """The texts. Raises DataError at the first that is none."""
+    """The texts, unchanged. Raises DataError at the first that is not valid text."""
     for text in texts:
         if not is_unicode(text):
             raise not_text(text)
@@ -16,7 +16,7 @@ def checked(texts: Iterable[str]) -> Iterator[str]:
 
 
 def is_unicode(text: object) -> bool:
-    """Is it text that can be written?"""
+    """Whether it is a str that UTF-8 can encode."""
     if not isinstance(text, str):
         return False
     try:
@@ -27,11 +27,11 @@ def is_unicode(text: object) -> bool:
 
 
 def not_text(text: object) -> DataError:
-    """The error about what is no text."""
+    """The error for a value that is not valid text."""
     if isinstance(text, str):
         at = next(i for i, c in enumerate(text) if 0xD800 <= ord(c) <= 0xDFFF)
         return DataError(
-            f"the text has a lone surrogate at character {at}, so it is no valid Unicode",
-            "repair how it was read",
+            f"the text has a lone surrogate at character {at}, so it is not valid Unicode",
+            "decode the source as UTF-8, or remove the surrogate",
         )
-    return DataError(f"a text is expected, this is {type(text).__name__}", "give str values")
+    return DataError(f"expected a text, got {type(text).__name__}", "give str values")

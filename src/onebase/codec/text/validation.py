@@ -1,4 +1,4 @@
-"""What can be wrong with one tokenised sample by itself, each fault with its code in the token ledger."""
+"""Checks of a single tokenised sample; each problem has a code in the token ledger."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from onebase.codec.text.tokenizer import Tokenizer
 
 
 def name_of(item: Tokens, number: int) -> str:
-    """How a sample is called in messages."""
+    """The name of a sample in messages."""
     return f"sample {item.id or number}" + (f" of {item.source}" if item.source else "")
 
 
@@ -21,7 +21,7 @@ def stop_ids(tokenizer: Tokenizer) -> frozenset[int]:
 
 
 def stretches(item: Tokens) -> list[tuple[int, int]]:
-    """(start, stop) of each run of learnt tokens."""
+    """(start, stop) of each run of supervised tokens."""
     loss = item.loss
     edges = (np.flatnonzero(loss[1:] != loss[:-1]) + 1).tolist()
     edges = [0, *edges] if len(loss) and loss[0] else edges
@@ -30,56 +30,56 @@ def stretches(item: Tokens) -> list[tuple[int, int]]:
 
 
 def problems(item: Tokens, tokenizer: Tokenizer) -> Iterator[tuple[str, str]]:
-    """(code, what is wrong), each code once.
+    """(code, problem) of a sample, each code once.
 
-    Every learnt stretch must end in a stop token (`<|eos|>` or `<|end|>` in our own; white space may follow it), else the model
+    Every supervised span must end in a stop token (`<|eos|>` or `<|end|>` in our own; white space may follow it), else the model
     never learns to stop.
     """
     tok, roles, bos = tokenizer, tokenizer.roles, tokenizer.bos
     stop = stop_ids(tok)
     if not item.loss.any():
-        yield "all-masked", f"no token is learnt, all {len(item)} are masked"
+        yield "all-masked", f"no token is supervised, all {len(item)} are masked"
     if _doubled(item, tok, stop):
         yield "doubled-bos", f"starts with {roles.bos} twice"
-    # Where a chat template says what begins a conversation, not every sample begins alike; and some models have one token
-    # for both ends of a text, which is learnt as an end.
+    # Where a chat template decides how a conversation begins, samples may begin differently. And some models have one token
+    # for BOS and EOS, which is supervised as EOS.
     if roles.chat_framed and bos is not None and not (len(item) and item.ids[0] == bos):
         yield "no-bos", f"does not start with {roles.bos}"
     if bos is not None and bos not in stop and bool(item.loss[item.ids == bos].any()):
-        yield "bos-learnt", f"{roles.bos} is marked to be learnt"
+        yield "bos-learnt", f"{roles.bos} is supervised"
     yield from _endless(item, tok, stop)
 
 
 def _doubled(item: Tokens, tok: Tokenizer, stop: frozenset[int]) -> bool:
-    """Does BOS stand twice at the start, with nothing or white space between?"""
+    """Whether BOS occurs twice at the start, with nothing or white space between."""
     at = np.flatnonzero(item.ids == tok.bos) if tok.bos is not None else np.zeros(0, np.intp)
     if len(at) < 2 or at[0] != 0:
         return False
     if at[1] == 1:
         return True
-    # A token that also ends texts may follow an empty one.
-    return tok.bos not in stop and not _said(tok, item.ids[1 : at[1]].tolist())
+    # A BOS that is also a stop token may follow an empty text.
+    return tok.bos not in stop and not _has_text(tok, item.ids[1 : at[1]].tolist())
 
 
 def _endless(item: Tokens, tok: Tokenizer, stop: frozenset[int]) -> Iterator[tuple[str, str]]:
     for a, b in stretches(item):
         stretch = item.ids[a:b].tolist()
         last = next((i for i in range(len(stretch) - 1, -1, -1) if stretch[i] in stop), None)
-        if last is not None and not _said(tok, stretch[last + 1 :]):
+        if last is not None and not _has_text(tok, stretch[last + 1 :]):
             continue
         follows = int(item.ids[b]) if b < len(item) else None
         if follows in stop and follows == tok.pad:
             name = tok.roles.pad
             yield (
                 "pad-is-eos",
-                f"{name} ends the answer and is the padding too, and is masked: it is not learnt",
+                f"{name} ends the answer, but is masked because it is also the padding token",
             )
             return
         names = " or ".join(dict.fromkeys([n for n in (tok.roles.eos, *tok.roles.stop) if n])) or "any token"
-        yield "no-eos", f"a learnt stretch does not end in {names}, so stopping is not learnt"
+        yield "no-eos", f"a supervised span does not end in {names}, so the model would not learn to stop"
         return
 
 
-def _said(tok: Tokenizer, ids: list[int]) -> bool:
-    """Is there more than white space?"""
+def _has_text(tok: Tokenizer, ids: list[int]) -> bool:
+    """Whether the ids decode to more than white space."""
     return bool(ids) and bool(tok.decode(ids, skip_special=False, start=False).strip())

@@ -1,1 +1,1 @@
-"""CTranslate2's files, and Whisper in them."""
+"""Reads Whisper models from CTranslate2 files."""

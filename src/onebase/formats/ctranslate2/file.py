@@ -1,8 +1,8 @@
-"""CTranslate2's `model.bin`, version 6, as a source of tensors. The file may come from anywhere: nothing in it is believed before it is checked.
+"""Reads tensors from CTranslate2's `model.bin`, version 6. The file is untrusted: everything in it is checked before use.
 
 Format (CTranslate2, python/ctranslate2/specs/model_spec.py, `_serialize`; little endian): u32 version, string spec, u32 revision, u32
-count; per variable a string name, u8 rank, u32 sizes, u8 type, u32 bytes, data; then u32 count of pairs of strings, a second name and
-the variable it means. A string is a u16 length, bytes, NUL, the NUL counted. Matrices of whole numbers have their scale beside them:
+count; per variable a string name, u8 rank, u32 sizes, u8 type, u32 bytes, data; then u32 count of pairs of strings, an alias and
+its variable. A string is a u16 length (with the NUL), bytes, NUL. Integer matrices have their scale in a second variable,
 `weight_scale`, by which they are divided.
 """
 
@@ -22,15 +22,15 @@ from onebase.formats.rules import Shape
 
 VERSION = 6
 MAX_COUNT, MAX_NAME, MAX_RANK = 65536, 512, 4
-"""Variables (and second names) at most, bytes of a name, dimensions: the largest Whisper has about 1,300 variables."""
+"""Maximum variables (and aliases), bytes of a name, dimensions: the largest Whisper has about 1,300 variables."""
 TYPES = (torch.float32, torch.int8, torch.int16, torch.int32, torch.float16, torch.bfloat16)
 SCALE = "_scale"
-REMEDY = "take an intact copy of the file, or convert the model anew with ct2-transformers-converter"
+REMEDY = "take an intact copy of the file, or convert the model again with ct2-transformers-converter"
 
 
 @dataclass(frozen=True)
 class Variable:
-    """Where one variable lies: `size` bytes from `start`."""
+    """The position of one variable: `size` bytes from `start`."""
 
     shape: Shape
     dtype: torch.dtype
@@ -40,7 +40,7 @@ class Variable:
 
 @dataclass(frozen=True)
 class Contents:
-    """spec: the kind of model; variables by name, second names included; second: (second name, name)."""
+    """spec: the kind of model; variables: by name, aliases included; second: (alias, name)."""
 
     spec: str
     revision: int
@@ -49,9 +49,9 @@ class Contents:
 
 
 class CT2File:
-    """A `Source` of tensors in memory of their own; those of whole numbers become float32. `values` are the single numbers.
+    """A `WeightSource` of newly allocated tensors; integer ones become float32. values: the scalars.
 
-    Raises ArtifactError for what is damaged.
+    Raises ArtifactError for a damaged file.
     """
 
     fresh = True
@@ -75,34 +75,34 @@ class CT2File:
                 self.values[name] = self._whole(v).item()
 
     def shapes(self) -> Mapping[str, Shape]:
-        """Tensors by name; scales are part of what they scale."""
+        """Tensors by name, without scales."""
         return {name: v.shape for name, v in self._tensors.items() if not self._is_scale(name)}
 
     def kinds(self) -> Mapping[str, str]:
-        """How every tensor's numbers are stored."""
+        """The stored dtype of every tensor."""
         return {name: str(v.dtype).removeprefix("torch.") for name, v in self._tensors.items()}
 
     def read(self, name: str) -> Tensor:
-        """One tensor. Whole numbers without a scale stay what they are."""
+        """One tensor. Integers without a scale stay integers."""
         v = self._tensors[name]
         x = self._whole(v)
         scale = self._scale(name)
         if v.dtype.is_floating_point or scale is None:
             return x
-        by = self._whole(scale).float()
-        if by.numel() not in (1, v.shape[0]) or not bool((by.isfinite() & (by != 0)).all()):
+        divisor = self._whole(scale).float()
+        if divisor.numel() not in (1, v.shape[0]) or not bool((divisor.isfinite() & (divisor != 0)).all()):
             raise ArtifactError(
-                f"{self.where}: the scale of {name!r} has shape {list(scale.shape)} or a value of 0 or none",
+                f"{self.where}: the scale of {name!r} has shape {list(scale.shape)}, or values that are 0 or not finite",
                 REMEDY,
             )
-        return x.float() / by.reshape(-1, *([1] * (x.ndim - 1)))
+        return x.float() / divisor.reshape(-1, *([1] * (x.ndim - 1)))
 
     def parts(self, name: str) -> Iterator[Tensor]:
-        """Whole: what this format names twice is not read twice."""
+        """The whole tensor at once: an alias in this format is not read twice."""
         yield self.read(name)
 
     def _scale(self, name: str) -> Variable | None:
-        name = self.contents.second.get(name, name)  # a second name means its variable, and that one's scale
+        name = self.contents.second.get(name, name)  # an alias has the scale of its variable
         return self.contents.variables.get(name + SCALE)
 
     def _is_scale(self, name: str) -> bool:
@@ -114,24 +114,24 @@ class CT2File:
 
 
 def read_contents(data: mmap.mmap | bytes, where: str) -> Contents:
-    """Check and read all but the variables' data. Raises ArtifactError naming what is wrong and where."""
+    """Check and read everything except the variables' data. Raises ArtifactError with the problem and its position."""
     at = _Cursor(data, where)
     version = at.number("I", "the version")
     if version != VERSION:
-        raise ArtifactError(f"{where} has version {version:,}; {VERSION} is read", REMEDY)
+        raise ArtifactError(f"{where} has version {version:,}; only version {VERSION} is supported", REMEDY)
     spec, revision = at.text("the spec"), at.number("I", "the revision")
     variables: dict[str, Variable] = {}
     for _ in range(at.count("variables", 10)):
         name = at.text("a variable's name")
         if name in variables:
-            raise at.bad(f"variable {name!r} is there twice")
+            raise at.bad(f"variable {name!r} appears twice")
         variables[name] = _variable(at, f"variable {name!r}")
     second: dict[str, str] = {}
-    for _ in range(at.count("second names", 6)):
-        name, meant = at.text("a second name"), at.text("the variable of a second name")
-        if name in variables or meant not in variables or meant in second:
-            raise at.bad(f"the second name {name!r} of {meant!r} is taken, or there is no such variable")
-        second[name], variables[name] = meant, variables[meant]
+    for _ in range(at.count("aliases", 6)):
+        name, target = at.text("an alias"), at.text("the variable of an alias")
+        if name in variables or target not in variables or target in second:
+            raise at.bad(f"the alias {name!r} of {target!r} is taken, or there is no such variable")
+        second[name], variables[name] = target, variables[target]
     if at.at != len(data):
         raise at.bad(f"{len(data) - at.at:,} bytes are left over")
     return Contents(spec, revision, variables, second)
@@ -144,16 +144,16 @@ def _variable(at: "_Cursor", what: str) -> Variable:
     shape = tuple(at.number("I", f"the shape of {what}") for _ in range(rank))
     kind, size = at.number("B", f"the type of {what}"), at.number("I", f"the size of {what}")
     if kind >= len(TYPES):
-        raise at.bad(f"{what} is of the unknown type {kind}")
-    numbers = math.prod(shape)
-    if not numbers or numbers * TYPES[kind].itemsize != size:
+        raise at.bad(f"{what} has the unknown type {kind}")
+    elements = math.prod(shape)
+    if not elements or elements * TYPES[kind].itemsize != size:
         raise at.bad(f"{what} of shape {list(shape)} in {TYPES[kind]} cannot have {size:,} bytes")
     start = at.skip(size, what)
     return Variable(shape, TYPES[kind], start, size)
 
 
 class _Cursor:
-    """A place in the file that only moves forward, and never beyond what is there."""
+    """A position in the file that only moves forward, and never beyond its end."""
 
     def __init__(self, data: mmap.mmap | bytes, where: str) -> None:
         self.data, self.where, self.at = data, where, 0
@@ -162,7 +162,7 @@ class _Cursor:
         return ArtifactError(f"{self.where}: {what} (byte {self.at:,})", REMEDY)
 
     def skip(self, count: int, what: str) -> int:
-        """Move over `count` bytes; returns where they began."""
+        """Skip `count` bytes; returns their start."""
         left = len(self.data) - self.at
         if count > left:
             raise self.bad(f"{what} needs {count:,} bytes, but the file ends {left:,} bytes later")
@@ -175,13 +175,13 @@ class _Cursor:
         return value
 
     def count(self, what: str, least: int) -> int:
-        """How many things of at least `least` bytes follow."""
-        found = self.number("I", f"the number of {what}")
-        if found > MAX_COUNT or found * least > len(self.data) - self.at:
+        """The number of entries that follow, each of at least `least` bytes."""
+        count = self.number("I", f"the number of {what}")
+        if count > MAX_COUNT or count * least > len(self.data) - self.at:
             raise self.bad(
-                f"{found:,} {what} are announced; {MAX_COUNT:,} are allowed, and they must fit in the file"
+                f"{count:,} {what} are declared; {MAX_COUNT:,} are allowed, and they must fit in the file"
             )
-        return found
+        return count
 
     def text(self, what: str) -> str:
         size = self.number("H", f"the length of {what}")

@@ -1,4 +1,4 @@
-"""Whisper as CTranslate2 keeps it: the config inferred from shapes, q, k and v fused, the special tokens from tokenizer.json.
+"""Reads Whisper from CTranslate2: the config from tensor shapes, fused q, k and v, special tokens from tokenizer.json.
 
 Source: CTranslate2, python/ctranslate2/specs/whisper_spec.py and transformer_spec.py, read for the names of variables.
 """
@@ -33,22 +33,22 @@ NORMS = (("gamma", "weight"), ("beta", "bias"))
 
 
 def open_ctranslate2(path: Path, *, hashes: bool = False) -> LoadedBase:
-    """Read a folder with model.bin, config.json and tokenizer.json. Raises ArtifactError or ConfigError for what does not fit."""
+    """Read a folder with model.bin, config.json and tokenizer.json. Raises ArtifactError or ConfigError for an unsupported one."""
     source = CT2File(path / CT2_FILE)
     if source.contents.spec != SPEC:
-        raise ConfigError(f"{source.where} is a {source.contents.spec}", f"accepted of this format: {SPEC}")
+        raise ConfigError(f"{source.where} is a {source.contents.spec}", f"accepted in this format: {SPEC}")
     values = ConfigReader(source.values, source.where)
     theirs = ConfigReader(_config(values, source), source.where, frozenset(source.shapes()))
     cfg = theirs.checked(lambda: whisper.TABLE.read(theirs))
     if not (path / TOKENIZER).is_file():
         raise ArtifactError(
-            f"{path} has no {TOKENIZER}", "copy the one of the Whisper that the model was converted from"
+            f"{path} has no {TOKENIZER}", "copy it from the Whisper model that this one was converted from"
         )
-    words = _words(path, cfg.text.vocab_size)
+    codec = _codec(path, cfg.text.vocab_size)
     tree = read_json(path / CONFIG) if (path / CONFIG).is_file() else {}
     names = {"suppress_ids": "suppress_tokens", "suppress_ids_begin": "begin_suppress_tokens"}
-    said = {key: tree[old] for old, key in names.items() if old in tree}
-    speech = speech_config(words.tokenizer.specials, said, cfg.text.vocab_size, str(path / CONFIG))
+    generation = {key: tree[old] for old, key in names.items() if old in tree}
+    speech = speech_config(codec.tokenizer.specials, generation, cfg.text.vocab_size, str(path / CONFIG))
     model = load_weights(cfg, FAMILY, source)
     unread = [*values.unread, *sorted(tree.keys() - names.keys())]
     files = [p for p in path.iterdir() if p.suffix in (".json", ".bin", ".txt")]
@@ -59,34 +59,34 @@ def open_ctranslate2(path: Path, *, hashes: bool = False) -> LoadedBase:
         kinds,
         "read from the source: its number formats; those of whole numbers became float32",
     )
-    return LoadedBase(model, words, record, path, speech=speech)
+    return LoadedBase(model, codec, record, path, speech=speech)
 
 
-def _words(path: Path, rows: int) -> TextCodec:
-    """The tokenizer. Folders of this format have no file that says which token ends a text: all Whispers call it alike."""
+def _codec(path: Path, rows: int) -> TextCodec:
+    """The tokenizer. Folders of this format have no file with the token that ends a text: it is the same in all Whisper models."""
     codec = read_codec(path, rows)
     if END not in codec.tokenizer.specials:
-        raise ArtifactError(f"{path / TOKENIZER} has no token {END}", "take the tokenizer of a Whisper")
+        raise ArtifactError(f"{path / TOKENIZER} has no token {END}", "use the tokenizer of a Whisper model")
     roles = replace(codec.tokenizer.roles, bos=END, eos=END, pad=END, unk=END, stop=(END,))
     return TextCodec(Tokenizer(codec.tokenizer.inner, roles), codec.template, rows)
 
 
 def _config(values: ConfigReader, source: CT2File) -> dict[str, Any]:
-    """A config.json of transformers from single values and shapes. Raises ConfigError for what switches on something else."""
+    """A transformers config.json from scalars and shapes. Raises ConfigError for values that enable other features."""
     for key in ("alibi", "start_from_zero_embedding", "scale_embeddings"):
-        values.must(f"decoder/{key}", 0, 0, "no Whisper has it")
-    values.must("decoder/pre_norm", 1, 1, "norms stand before each part")
-    values.must("decoder/activation", GELU, GELU, "both trunks have the same, GELU")
+        values.must(f"decoder/{key}", 0, 0, "Whisper does not have it")
+    values.must("decoder/pre_norm", 1, 1, "Whisper has its norms before attention and feed-forward")
+    values.must("decoder/activation", GELU, GELU, "both trunks use GELU")
     shapes = source.shapes()
 
     def size(name: str, dim: int, rank: int) -> int:
-        found = shapes.get(name)
-        if found is None or len(found) != rank:
+        shape = shapes.get(name)
+        if shape is None or len(shape) != rank:
             raise ArtifactError(
-                f"{source.where}: tensor {name!r} is missing or not of {rank} dimensions",
-                "this is no Whisper, or the file is damaged",
+                f"{source.where}: tensor {name!r} is missing or does not have {rank} dimensions",
+                "this is not a Whisper model, or the file is damaged",
             )
-        return found[dim]
+        return shape[dim]
 
     tree: dict[str, Any] = {
         "d_model": size("encoder/conv1/weight", 0, 3),
@@ -112,26 +112,26 @@ def _config(values: ConfigReader, source: CT2File) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class NoKey:
-    """A fused bias of `parts` parts whose part for keys (at `at`) is zero: keys have none here."""
+    """A fused bias of `parts` parts whose part for keys (at index `at`) is zero: keys have no bias here."""
 
     parts: int
     at: int
 
     def there(self, xs: list[Tensor]) -> list[Tensor]:
         (x,) = xs
-        found = list(x.chunk(self.parts))
-        if bool((found[self.at] != 0).any()):
+        parts = list(x.chunk(self.parts))
+        if bool((parts[self.at] != 0).any()):
             raise ArtifactError(
-                "a fused bias has numbers for keys, which have no bias in a Whisper", "take an intact copy"
+                "a fused bias is not 0 for keys, which have no bias in Whisper", "take an intact copy"
             )
-        return found[: self.at] + found[self.at + 1 :]
+        return parts[: self.at] + parts[self.at + 1 :]
 
     def back(self, xs: list[Tensor]) -> list[Tensor]:
         return [torch.cat([*xs[: self.at], torch.zeros_like(xs[0]), *xs[self.at :]])]
 
 
 def rules(cfg: BaseConfig) -> Rules:
-    """Between the variables of a `WhisperSpec` and our tensors."""
+    """The rules between the variables of a `WhisperSpec` and our tensors."""
     width = cfg.trunks["text"].width
     out: list[Rule | Tie | Ignore] = [
         *_both("encoder/conv1", "codecs.audio.first"),
@@ -176,7 +176,7 @@ def _norm(theirs: str, ours: str) -> list[Rule]:
 
 
 def _fused(theirs: str, ours: str, parts: str, width: int) -> list[Rule]:
-    """One matrix for `parts`, and one bias in which the keys' part is zero."""
+    """One fused matrix for `parts`, and one fused bias whose part for keys is zero."""
     weights = tuple(f"{ours}.{p}.weight" for p in parts)
     biases = tuple(f"{ours}.{p}.bias" for p in parts if p != "k")
     return [

@@ -1,4 +1,4 @@
-"""The families we know, by `model_type`: one file each."""
+"""The supported families, by `model_type`: one file each."""
 
 from onebase.errors import ConfigError
 from onebase.formats.families import gemma3_vision, idefics3, llava, whisper
@@ -6,7 +6,7 @@ from onebase.formats.families.single import SINGLE, family_among
 from onebase.formats.family import Family
 
 FAMILIES: list[Family] = [
-    gemma3_vision.FAMILY,  # before that of text alone, which reads this model_type as a part
+    gemma3_vision.FAMILY,  # before the text-only family, which reads this model_type as a part
     *SINGLE,
     # Images in texts.
     llava.FAMILY,
@@ -18,12 +18,12 @@ FAMILIES: list[Family] = [
 
 
 def family_of(model_type: object, where: str) -> Family:
-    """The family that reads this `model_type`. Raises ConfigError naming those that are known."""
+    """The family of this `model_type`. Raises ConfigError that lists the supported ones."""
     return family_among(FAMILIES, model_type, where)
 
 
 def register(family: Family) -> None:
-    """Make a family known that comes from elsewhere; one of a single trunk may be a part of composed bases too. Raises ConfigError where another
+    """Register a family of another package; one of a single trunk may be a part of composed bases too. Raises ConfigError if another family
     reads its `model_type`."""
     taken = {t for f in FAMILIES if f is not family for t in f.model_types} & set(family.model_types)
     if taken:

@@ -1,6 +1,6 @@
-"""BERT, MiniLM, and what else is saved as `bert`: norms after the residual sums, learned positions and types.
+"""BERT, MiniLM and other models saved as `bert`: norms after the residual sums, learned positions and types.
 
-A text is of the first type. The pooler and the next-sentence head are left out: they serve a task that is not there.
+A text has token type 0. The pooler and the next-sentence head are left out: their task is not supported.
 Source: transformers `models/bert/`, read for names and defaults; Devlin et al., 1810.04805.
 """
 
@@ -14,9 +14,7 @@ BLOCK = block_names(
     "attention.self.query attention.self.key attention.self.value attention.output.dense "
     "attention.output.LayerNorm intermediate.dense output.dense output.LayerNorm"
 )
-NEXT = Ignore(
-    r"cls\.seq_relationship\.(weight|bias)", "whether a sentence follows another is no task of a base"
-)
+NEXT = Ignore(r"cls\.seq_relationship\.(weight|bias)", "next-sentence prediction is not a task of a base")
 TYPES = size("type_vocab_size", "codec.types", 2)
 TABLE = Table(
     (

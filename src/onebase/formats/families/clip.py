@@ -1,7 +1,7 @@
-"""CLIP: a tower of images and a causal one of text in one space, and the tower of images alone.
+"""CLIP: an image tower and a causal text tower with a shared space, and the image tower alone.
 
-The text's vector is that of the token that ends it. Configs written before June 2023 say `eos_token_id: 2`, which is no end of a
-text; there the place of the greatest id counts, which is where the ending token is.
+The text embedding is that of its end token. Configs from before June 2023 have `eos_token_id: 2`, which does not end a text; then the
+position of the greatest id counts, which is that of the end token.
 Source: transformers `models/clip/`, read for names, defaults and that rule; Radford et al., 2103.00020.
 """
 
@@ -27,7 +27,7 @@ PIXELS = PixelsConfig(
     mean=(0.48145466, 0.4578275, 0.40821073),
     std=(0.26862954, 0.26130258, 0.27577711),
 )
-"""Those of the first models: means and deviations of what they learnt from."""
+"""Defaults of the first models: means and deviations of their training data."""
 TEXT_TABLE = Table(
     (
         *towers.tower_lines("clip_text_model", (512, 2048, 12, 8), "quick_gelu", 1e-5),
@@ -48,7 +48,7 @@ VISION_TABLE = Table(
 
 
 class End:
-    """The token that a text ends with; none where the config has the old rule."""
+    """The end token of a text; None if the config has the old rule."""
 
     def read(self, r: ConfigReader, found: Found) -> None:
         text, vocabulary = towers.sub_config(r, "text_config"), found["parts"][0].text.vocab_size
@@ -82,7 +82,7 @@ PAIR: Names = [
 def vision_names(cfg: BaseConfig) -> Names:
     own: Names = [
         ("embeddings.class_embedding", "codec.class_token"),
-        ("pre_layrnorm", "trunk.input_norm"),  # spelled so
+        ("pre_layrnorm", "trunk.input_norm"),  # sic
     ]
     return [*own, *towers.image_names(cfg)]
 

@@ -1,4 +1,4 @@
-"""A text decoder and a tower of images inside one config: each read, written and named by the family of its own."""
+"""Composes a text decoder and an image tower from one config. Each part is read, written and named by its own family."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -44,15 +44,16 @@ FIRST: Mapping[str, Tree] = {
         "vocab_size": 262208,
     },
 }
-"""Sizes that the config of a part may leave out, because they are the defaults of its class there."""
+"""Sizes that the config of a part may omit because they are the defaults of its class."""
 
 
 def read_text(r: ConfigReader, how: "TextTrunkPart") -> BaseConfig:
-    """The decoder in `text_config`. Raises ConfigError for one whose input is more than vectors of tokens: what would be done to those of
-    images is not known."""
+    """The decoder in `text_config`. Raises ConfigError if its input is more than token embeddings: the effect on image vectors is not known."""
     data, where = r.get("text_config", dict), f"{r.where}: text_config"
     if "text_config" in data:
-        raise ConfigError(f"{where} has a 'text_config' of its own", "a decoder of text alone is read there")
+        raise ConfigError(
+            f"{where} has its own 'text_config'", "it must be the config of a text-only decoder"
+        )
     family = family_among(SINGLE, data.get("model_type", how.default), where)
     whole = FIRST.get(family.model_types[0], {}) | data
     tied = r.get("tie_word_embeddings", bool, how.tied)
@@ -63,9 +64,9 @@ def read_text(r: ConfigReader, how: "TextTrunkPart") -> BaseConfig:
     codec = text.codecs.get("text")
     plain = codec is not None and (how.scaled or text.text.scale is None) and text.text.dropped is None
     if not plain or text.text.positions or text.text.types or text.trunks["text"].direction != "causal":
-        raise reader.refuse("model_type", "a decoder whose input is nothing but the vectors of tokens")
+        raise reader.refuse("model_type", "a decoder whose input is token embeddings alone")
     if not text.text.head:
-        raise ConfigError(f"{where}: the checkpoint has no lm_head", "take one that predicts tokens")
+        raise ConfigError(f"{where}: the checkpoint has no lm_head", "use a checkpoint that predicts tokens")
     _same_names(text, family, reader)
     return text
 
@@ -77,7 +78,7 @@ def _alone(names: frozenset[str], begins: Mapping[str, str]) -> Iterator[str]:
 
 
 def _same_names(part: BaseConfig, family: Family, r: ConfigReader) -> None:
-    """Refuse a family whose tensors are called otherwise than those of the family that would write this part."""
+    """Refuse a family whose tensor names differ from those of the family that would write this part."""
     if list(family.rules(part)) != list(layout(part).rules(part)):
         raise r.refuse("model_type", f"here it is written as {layout(part).model_types[0]}")
 
@@ -89,13 +90,13 @@ def read_image(r: ConfigReader, default: str) -> BaseConfig:
     family, reader = family_among(SINGLE, data.get("model_type", default), where), ConfigReader(data, where)
     image = reader.checked(lambda: family.read(reader))
     if set(image.codecs) != {"image"}:
-        raise reader.refuse("model_type", "that of a tower of images")
+        raise reader.refuse("model_type", "that of an image tower")
     _same_names(image, family, reader)
     return image
 
 
 def layout(part: BaseConfig) -> Family:
-    """The first family that can express a part. Raises ConfigError where none can."""
+    """The first family that can express a part. Raises ConfigError if none can."""
     refused: ConfigError | None = None
     for family in SINGLE:
         try:
@@ -109,9 +110,9 @@ def layout(part: BaseConfig) -> Family:
 
 @dataclass(frozen=True)
 class TextTrunkPart:
-    """The decoder in `text_config`. begins: how the names of its tensors begin in the whole, and alone; own_tie: its own
-    `tie_word_embeddings` counts beside that of the whole, which is `tied` where no key says it; default: its `model_type` where none says it;
-    scaled: vectors of tokens may be multiplied, those of images are not."""
+    """The decoder in `text_config`. begins: prefixes of its tensor names in the whole model, and alone; own_tie: its own `tie_word_embeddings`
+    counts in addition to that of the whole model; tied: default of the latter; default: of its `model_type`; scaled: token embeddings may be
+    scaled (image vectors are not)."""
 
     begins: Mapping[str, str]
     own_tie: bool = False
@@ -129,7 +130,7 @@ class TextTrunkPart:
 
 @dataclass(frozen=True)
 class ImagePart:
-    """The tower in `vision_config`, by its `model_type`; `default` where no key says it."""
+    """The tower in `vision_config`, by its `model_type`; `default` if the key is missing."""
 
     default: str
 
@@ -143,7 +144,7 @@ class ImagePart:
 
 @dataclass(frozen=True)
 class ImageToken:
-    """The token in whose places the vectors of images stand, under the first of the keys that is there; the last is written."""
+    """The token whose positions hold image vectors, from the first of the keys that is there; the last key is written."""
 
     keys: tuple[str, ...]
     default: int
@@ -160,7 +161,7 @@ class ImageToken:
 
 
 class OneMatrix:
-    """A connector of one matrix, that reads all states behind the last norm; the others are of other layouts."""
+    """A connector of one matrix that reads all states after the last norm; other connectors belong to other layouts."""
 
     def read(self, r: ConfigReader, found: Found) -> None:
         pass
@@ -169,20 +170,20 @@ class OneMatrix:
         connector = the_connector(base.cfg)
         if connector.hidden is not None or connector.block is not None or connector.skip:
             raise ConfigError(
-                f"its connector reads block {connector.block}, skips {connector.skip} and is {connector.hidden} wide inside",
-                "there a connector of one matrix reads all states after the last norm",
+                f"the connector reads block {connector.block}, skips {connector.skip} positions and has hidden size {connector.hidden}",
+                "this layout needs a connector of one matrix that reads all states after the last norm",
             )
 
 
 def read_whole(r: ConfigReader, table: Table) -> BaseConfig:
-    """The base of a table. Raises ConfigError too where its connector does not go with the patches."""
+    """The base of a table. Also raises ConfigError if its connector does not match the patches."""
     cfg = table.read(r)
     r.checked(lambda: connector_places(the_connector(cfg), cfg.image))
     return cfg
 
 
 def part_rules(cfg: BaseConfig, kind: Literal["text", "image"]) -> Rules:
-    """The rules of a part: of the decoder with its head, of the tower alone."""
+    """The rules of a part: of the decoder with its head, or of the tower."""
     part = half(cfg, kind)
     family = layout(part)
     rules = family.rules(part)
@@ -190,7 +191,7 @@ def part_rules(cfg: BaseConfig, kind: Literal["text", "image"]) -> Rules:
 
 
 def the_connector(cfg: BaseConfig) -> ConnectorConfig:
-    """The one link's."""
+    """The connector of the only link."""
     connector = cfg.links[0].connector
     assert connector is not None
     return connector

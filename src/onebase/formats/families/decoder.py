@@ -1,4 +1,4 @@
-"""What the Llama-like decoders share: the lines of their configs, their windows, and the names of their tensors."""
+"""Shared by Llama-like decoders: lines of their configs, sliding windows, and tensor names."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -31,8 +31,8 @@ GATED: dict[str, Activation] = {
     "gelu_new": "geglu_tanh",
 }
 NO_TOKENS = Put({"bos_token_id": None, "eos_token_id": None, "pad_token_id": None})
-"""Special tokens are the tokenizer's. A key that is missing would mean those of the first model of a family."""
-UNPACKED = Must("quantization_config", None, "its weights are packed in a way that is not known")
+"""Special tokens belong to the tokenizer. A missing key would mean those of the first model of a family."""
+UNPACKED = Must("quantization_config", None, "its weights have an unsupported quantization")
 MAX_DEPTH, MAX_VOCABULARY, MAX_CONTEXT = 4096, 2**24, 2**40
 SLIDING, FULL = "sliding_attention", "full_attention"
 BLOCK = BlockConfig(attn=AttnConfig(heads=1, kv_heads=1, head_dim=2), ff=FFConfig(hidden=1))
@@ -41,19 +41,19 @@ TEXT = TextCodecConfig(vocab_size=2, context=2)
 
 
 def patterned(trunk: TrunkConfig, **more: Any) -> TrunkConfig:
-    """A pattern with parts of its block replaced: attn, ff (by fields of theirs), norms and the like (whole)."""
+    """A pattern with parts of its block replaced: attn and ff by fields (dicts), others as a whole."""
     block = trunk.blocks[0]
     changes = {k: replace(getattr(block, k), **v) if isinstance(v, dict) else v for k, v in more.items()}
     return replace(trunk, blocks=(replace(block, **changes),))
 
 
 def heads_of(found: Found) -> int:
-    """As many as there are of queries."""
+    """As many key heads as query heads."""
     return found["block.attn.heads"]
 
 
 def shared_width(found: Found) -> int:
-    """Features of a head where the heads share the width."""
+    """The head width if the heads share the width of the trunk."""
     return max(found["trunk.width"] // found["block.attn.heads"], 1)
 
 
@@ -68,7 +68,7 @@ def decoder_lines(
     tied: bool = False,
     activation: tuple[str, str] = ("hidden_act", "silu"),
 ) -> tuple[Line, ...]:
-    """The lines that these configs share. name: how their classes are called; the others: what a missing key means."""
+    """The lines that these configs share. name: prefix of their class names; the others: defaults of missing keys."""
     key, usual = activation
     return (
         UNPACKED,
@@ -89,14 +89,14 @@ def decoder_lines(
 
 
 def window_line(default: int | None) -> Field:
-    """One window for all blocks."""
+    """The same window for all blocks."""
     return size("sliding_window", "block.attn.window", default, null=None)
 
 
 @dataclass(frozen=True)
 class HeadLine:
-    """Whether tokens are predicted, and by which matrix. A checkpoint of a trunk alone (no `lm_head`, not tied) has no head. name: how their
-    classes are called; tied: what a missing key means."""
+    """Whether tokens are predicted, and by which matrix. A checkpoint without `lm_head` that is not tied has no head. name: prefix of their class
+    names; tied: default of a missing key."""
 
     name: str
     tied: bool
@@ -104,8 +104,8 @@ class HeadLine:
 
     def read(self, r: ConfigReader, found: Found) -> None:
         tied = r.get("tie_word_embeddings", bool, self.tied)
-        there = not r.tensors or any(name.endswith("lm_head.weight") for name in r.tensors)
-        found |= {"codec.tied": tied, "codec.head": tied or there}
+        has_head = not r.tensors or any(name.endswith("lm_head.weight") for name in r.tensors)
+        found |= {"codec.tied": tied, "codec.head": tied or has_head}
 
     def write(self, base: View, tree: Tree) -> None:
         tree["tie_word_embeddings"] = base["codec.tied"]
@@ -114,7 +114,7 @@ class HeadLine:
 
 @dataclass(frozen=True)
 class Rope:
-    """The one kind of rotary positions of a model, see `rotary.rope`. theta: its base where no key says it."""
+    """Rotary positions of a model with one kind, see `rotary.rope`. theta: default base."""
 
     theta: float = 10000.0
     original: int | None = None
@@ -125,14 +125,14 @@ class Rope:
         found["block.attn.rope"] = rope(r, self.theta, dim, original=self.original, partial=self.partial)
 
     def write(self, base: View, tree: Tree) -> None:
-        turned = next((x for x in base.each("block.attn.rope") if x), RopeConfig())
-        tree |= rope_tree(turned, base["block.attn.head_dim"])
+        config = next((x for x in base.each("block.attn.rope") if x), RopeConfig())
+        tree |= rope_tree(config, base["block.attn.head_dim"])
 
 
 @dataclass(frozen=True)
 class Windows:
-    """The window of each block: as `layer_types` says, or for the blocks that `slides` where that key is missing. default: its size where no
-    key says it; switch: the key that switches it on; always: a size is written even where no block has a window."""
+    """The window of each block, by `layer_types`, or by `slides` if that key is missing. default: of its size; switch: the key that turns it on;
+    always: write a size even if no block has a window."""
 
     slides: Callable[[Found, int], bool]
     default: int | None = 4096
@@ -145,7 +145,7 @@ class Windows:
         kinds = layer_kinds(r, found["trunk.depth"], lambda i: self.slides(found, i) and window is not None)
         if window is None and SLIDING in kinds:
             raise ConfigError(
-                f"{r.where}: 'layer_types' has {SLIDING}, but no 'sliding_window' is set", "give its size"
+                f"{r.where}: 'layer_types' has {SLIDING}, but 'sliding_window' is not set", "set its size"
             )
         found["block.attn.window"] = Each(window if k == SLIDING else None for k in kinds)
 
@@ -159,7 +159,7 @@ class Windows:
 
 
 def layer_kinds(r: ConfigReader, depth: int, slides: Callable[[int], bool]) -> list[str]:
-    """`layer_types`, or what follows from the number of a block where that key is missing."""
+    """`layer_types`; if that key is missing, by the index of each block."""
     if not r.has("layer_types"):
         return [SLIDING if slides(i) else FULL for i in range(depth)]
     kinds = r.get("layer_types", list)
@@ -183,7 +183,7 @@ LATER: tuple[Line, ...] = (
     FirstWindow(),
     Windows(lambda found, i: i >= found["first window"], switch="use_sliding_window"),
 )
-"""Windows behind a switch, and only from a block on: what Qwen2 and Qwen3 share."""
+"""Windows with a switch, and only from some block on: shared by Qwen2 and Qwen3."""
 
 ENDS: Names = [
     ("model.embed_tokens", "codec.stem"),
@@ -207,7 +207,7 @@ def decoder_rules(cfg: BaseConfig, block: Mapping[str, str] = PLAIN | NORMS) -> 
 def decoder_family(
     model_type: str, *lines: Line, trunk: TrunkConfig = DECODER, block: Mapping[str, str] = PLAIN | NORMS
 ) -> Family:
-    """A family of one text decoder by its lines, its pattern and the names in a block."""
+    """A family of one text decoder, from its lines, its pattern and the names in a block."""
     table = Table(lines, trunk, TEXT)
     return Family(
         (model_type,), table.read, table.write, partial(decoder_rules, block=block), prefix="model."

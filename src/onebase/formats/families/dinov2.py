@@ -1,6 +1,6 @@
-"""DINOv2, with and without registers: ViT with layer scale. Positions are stretched to the picture's size, with registers smoothly.
+"""DINOv2, with and without registers: ViT with layer scale. Positions are interpolated to the image size, with registers smoothly.
 
-The token that stands for hidden patches in pretraining is left out. Its classifier reads the class token and the mean of the patches.
+The mask token of pretraining is left out. The classifier reads the class token and the mean of the patches.
 Source: transformers `models/dinov2/` and `models/dinov2_with_registers/`, read for names and defaults; Oquab et al., 2304.07193; Darcet et
 al., 2309.16588.
 """
@@ -25,22 +25,22 @@ GATED_FF = {"mlp.weights_in": "block.ff.gate block.ff.up", "mlp.weights_out": "b
 GATED = {k: v for k, v in BLOCK.items() if not k.startswith("mlp.")} | GATED_FF
 CUT = PixelsConfig(resize="crop", edge=256, size=224)
 IMAGENET = replace(CUT, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-"""What published models were trained on; their folders say so too."""
+"""Preprocessing of the published models; their folders have it too."""
 ACTIVATION = choice("hidden_act", "block.ff.activation", PLAIN, "gelu")
 
 
 def _narrowed(hidden: int) -> int:
-    """Features of the gated feed-forward: two thirds, so that three matrices weigh as much as two, as a multiple of 8."""
+    """Width of the gated feed-forward: two thirds, so that three matrices have as many parameters as two, as a multiple of 8."""
     return (int(hidden * 2 / 3) + 7) // 8 * 8
 
 
 class FeedForwardLine:
-    """Plain or gated; its features are a multiple of the width."""
+    """The feed-forward, plain or gated; its width is a multiple of the trunk's."""
 
     def read(self, r: ConfigReader, found: Found) -> None:
         hidden = found["trunk.width"] * r.positive("mlp_ratio", 4.0)
         if not 1 <= hidden <= MAX_SIZE:
-            raise r.refuse("mlp_ratio", f"a feed-forward of 1 to {MAX_SIZE:,} features")
+            raise r.refuse("mlp_ratio", f"a feed-forward width of 1 to {MAX_SIZE:,}")
         if r.get("use_swiglu_ffn", bool, False):
             found |= {"block.ff.hidden": _narrowed(int(hidden)), "block.ff.activation": "swiglu"}
         else:

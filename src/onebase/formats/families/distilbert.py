@@ -1,6 +1,6 @@
-"""DistilBERT: BERT without types and pooler, under names of its own.
+"""DistilBERT: BERT without types and pooler, with its own names.
 
-Its norms have eps 1e-12, which no key says. Positions are a learned table, whatever `sinusoidal_pos_embds` says of how it began.
+Its norms have eps 1e-12, without a key. Positions are a learned table; `sinusoidal_pos_embds` only describes its initialisation.
 Source: transformers `models/distilbert/`, read for names and defaults; Sanh et al., 1910.01108.
 """
 

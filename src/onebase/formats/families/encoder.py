@@ -1,4 +1,4 @@
-"""What the encoders share: a trunk that sees both ways, the lines of its sizes, heads of masked language models."""
+"""Shared by encoders: a bidirectional trunk, the lines of its sizes, heads of masked language models."""
 
 from dataclasses import dataclass, replace
 
@@ -38,23 +38,23 @@ PLAIN: dict[str, Activation] = {
 STEM, HEAD, TRUNK = "codecs.text.stem", "codecs.text.head", "trunks.text"
 NORM = NormConfig(kind="layer")
 EPS = "block.norms.norm.eps trunk.final_norm.eps trunk.input_norm.eps"
-"""Wherever a trunk may have a norm."""
+"""Epsilon of all norms of a trunk."""
 MASKED_EPS = f"{EPS} codec.transform.norm.eps"
-"""And before the logits of a masked language model."""
+"""The same, with the norm before the logits of a masked language model."""
 BLOCK = BlockConfig(
     attn=AttnConfig(heads=1, kv_heads=1, head_dim=1, rope=None, bias=ALL),
     ff=FFConfig(hidden=1, activation="gelu", bias=True),
     norms=Norms(norm=NORM),
 )
 ENCODER = TrunkConfig(width=1, blocks=(BLOCK,), final_norm=NORM, direction="both")
-"""Norms before each part and at the end, every bias."""
+"""Norms before attention and feed-forward and at the end, all biases."""
 POST = replace(
     ENCODER,
     blocks=(replace(BLOCK, norms=Norms(norm=NORM, where="post")),),
     final_norm=None,
     input_norm=NORM,
 )
-"""Norms after each residual sum, and of the embeddings."""
+"""Norms after each residual sum, and on the embeddings."""
 MASKED = replace(TEXT, transform=TransformConfig(norm=NORM))
 
 
@@ -65,10 +65,10 @@ def _counted(x: Tensor) -> bool:
 COUNTED = Ignore(r".*embeddings\.position_ids", "positions count up from 0", _counted)
 POOLER = Ignore(
     r"(.*\.)?pooler\.dense\.(weight|bias)",
-    "it serves the next-sentence task; hidden states, token predictions and sentence embeddings do without",
+    "only next-sentence prediction uses it; hidden states, token predictions and sentence embeddings do not",
 )
 NO_DECODER: tuple[Line, ...] = (
-    Must("is_decoder", False, "this family is read as an encoder"),
+    Must("is_decoder", False, "this family is an encoder"),
     Must("add_cross_attention", False, "the trunk has no cross-attention"),
 )
 ABSOLUTE = Must("position_embedding_type", "absolute", "the trunk has no relative positions of this kind")
@@ -83,7 +83,7 @@ def trunk_lines(
     act: tuple[str, str] = ("hidden_act", "gelu"),
     also: str = "",
 ) -> tuple[Line, ...]:
-    """Sizes and activation by their keys and defaults; heads share the width. also: where the activation stands too."""
+    """Sizes and activation by their keys and defaults; heads share the width. also: another path of the activation."""
 
     def shared(r: ConfigReader, found: Found) -> int:
         features, count = found["trunk.width"], found["block.attn.heads"]
@@ -102,7 +102,7 @@ def trunk_lines(
 
 
 def position_lines(default: Default = 512) -> tuple[Line, ...]:
-    """A table of positions; the context is what of it lies behind the first one's row."""
+    """A table of positions; the context is its length after the row of the first position."""
     return (
         size("max_position_embeddings", "codec.positions", default),
         Set("codec.context", lambda r, v: v["codec.positions"] - v.get("codec.first_position", 0)),
@@ -117,13 +117,13 @@ def _behind(r: ConfigReader, key: str, default: int) -> int:
 
 
 BEHIND_PADDING = Field("pad_token_id", "codec.first_position", _behind, 1, back=lambda first: first - 1)
-"""Positions are counted from the padding token's number: a text's first is the one behind it (fairseq)."""
+"""Positions begin after the padding token's id: the first of a text is the next one (fairseq)."""
 
 
 @dataclass(frozen=True)
 class Predicts:
-    """Whether tokens are predicted: the checkpoint has `tensor`; of a config alone, one of its `architectures` says so. name: how their
-    classes are called."""
+    """Whether tokens are predicted: if the checkpoint has `tensor`; for a config without checkpoint, by its `architectures`. name: prefix of
+    their class names."""
 
     name: str
     tensor: str
@@ -147,8 +147,8 @@ class Predicts:
 def head_names(
     cfg: BaseConfig, dense: str, norm: str, matrix: str, bias: str, second: str | None = None
 ) -> Names:
-    """dense, norm and the output matrix of a masked language model. `second` is another name of `bias`, the one that counts where matrix and
-    embedding are not tied (transformers 5)."""
+    """Names of dense layer, norm and output matrix of a masked language model. second: another name of `bias`; it counts if matrix and embedding
+    are not tied (transformers 5)."""
     if not cfg.text.head:
         return []
     names = [
@@ -158,5 +158,5 @@ def head_names(
     ]
     if second is None or cfg.text.tied:
         return [*names, (bias, "codec.head.bias"), *([Tie(second, f"{HEAD}.bias")] if second else [])]
-    unused = "the bias of a matrix of its own is the other one"
+    unused = "an untied matrix uses the other bias"
     return [*names, (second, "codec.head.bias"), Ignore(bias.replace(".", r"\."), unused)]

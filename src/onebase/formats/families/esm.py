@@ -1,10 +1,10 @@
-"""ESM-1b and ESM-2, language models of proteins: BERT with norms before its parts, rotary positions (ESM-2) or learned ones.
+"""ESM-1b and ESM-2, protein language models: BERT with norms before attention and feed-forward, rotary positions (ESM-2) or learned ones.
 
-`token_dropout`: they trained with the vectors of masked tokens set to zero and scale the vectors of a text by 0.88 / (1 - share of `<mask>` in
-it), 0.88 = 1 - 0.15 * 0.8 being what stayed in training: `scale` and `dropped` of the codec.
-The published weights hold rotary angles rounded to fp16; they are used so (`RopeConfig.half`), which the layout's config cannot say, so
-such a base is not exported to it.
-The head for contacts reads attention weights, which a base does not give; it is left out, as the pooler is.
+`token_dropout`: embeddings of masked tokens were zero in training, and those of a text are scaled by 0.88 / (1 - share of `<mask>` in it),
+where 0.88 = 1 - 0.15 * 0.8 is the share that stayed in training: `scale` and `dropped` of the codec.
+The published weights have rotary angles rounded to fp16, which are used as they are (`RopeConfig.half`). The layout's config cannot express
+that, so such a base is not exported to it.
+The contact head reads attention weights, which a base does not return; it is left out, like the pooler.
 Source: transformers `models/esm/`, read for names and defaults; Lin et al., Science 379 (2023).
 """
 
@@ -31,13 +31,13 @@ KEPT = 1 - 0.15 * 0.8
 PAD = 1
 """`<pad>` in the one alphabet of ESM-1b and ESM-2; rotary positions do not depend on it."""
 CONTACTS = Ignore(
-    r"(esm\.)?contact_head\..*", "contacts are read from attention weights, which a base does not give"
+    r"(esm\.)?contact_head\..*", "contacts need attention weights, which a base does not return"
 )
 NO_TABLE = Ignore(r"(esm\.)?embeddings\.position_embeddings\.weight", "rotary positions have no table")
 
 
 class Positions:
-    """Positions: rotary, or a table whose first rows lie before a text."""
+    """Positions: rotary, or a table whose first rows are not used."""
 
     def read(self, r: ConfigReader, found: Found) -> None:
         kinds = {"absolute": True, "rotary": False}
@@ -49,15 +49,15 @@ class Positions:
             found |= {"codec.context": count, "block.attn.rope": _rope(r)}
 
     def write(self, base: View, tree: Tree) -> None:
-        count, turned = base["codec.positions"], base["block.attn.rope"]
+        count, rope = base["codec.positions"], base["block.attn.rope"]
         tree["position_embedding_type"] = "rotary" if count is None else "absolute"
         tree["max_position_embeddings"] = count or base["codec.context"]
         tree["pad_token_id"] = PAD if count is None else base["codec.first_position"] - 1
-        tree |= {} if turned is None else {"rope_theta": turned.base}
+        tree |= {} if rope is None else {"rope_theta": rope.base}
 
 
 class Dropped:
-    """The mask's vector is zero, and the others are scaled."""
+    """The embedding of the mask token is zero, and the others are scaled."""
 
     def read(self, r: ConfigReader, found: Found) -> None:
         if r.get("token_dropout", bool, False):
@@ -71,9 +71,9 @@ TABLE = Table(
     (
         Put({"model_type": "esm"}),
         *encoder.NO_DECODER,
-        Must("is_folding_model", False, "structures are not predicted here"),
+        Must("is_folding_model", False, "structure prediction is not supported"),
         Dropped(),
-        *encoder.trunk_lines()[:-1],  # its activation is GELU, whatever a key says
+        *encoder.trunk_lines()[:-1],  # its activation is always GELU, whatever the key
         flag("emb_layer_norm_before", "trunk.input_norm", False, on=encoder.NORM, off=None),
         number("layer_norm_eps", encoder.MASKED_EPS, 1e-12),
         encoder.VOCABULARY,
@@ -86,7 +86,7 @@ TABLE = Table(
 
 
 def _rope(r: ConfigReader) -> RopeConfig:
-    """Rotary positions. Whether their angles are rounded to fp16 is seen from the stored ones alone."""
+    """Rotary positions. Only the stored angles show whether they are rounded to fp16."""
     exact = RopeConfig(base=r.positive("rope_theta", 10000.0))
     name = next((n for n in sorted(r.tensors) if n.endswith("rotary_embeddings.inv_freq")), None)
     if name is None or r.look is None:

@@ -1,5 +1,5 @@
-"""Gemma 2: norms on both sides of each part whose weights count from 1, soft-caps on scores and logits, every other block with a
-window, embeddings times the root of the width.
+"""Gemma 2: norms before and after attention and feed-forward with weights 1 + w, soft-caps on attention scores and logits, a sliding window in
+every other block, embeddings scaled by the square root of the width.
 
 Source: transformers `models/gemma2/configuration_gemma2.py` and `modeling_gemma2.py`, read for names, defaults and the norms' order.
 """
@@ -30,7 +30,7 @@ def gemma_trunk(**attn: Any) -> TrunkConfig:
 
 
 class Divisor:
-    """What scores are divided by, squared; the scale is our own where it is the size of a head."""
+    """The square of the divisor of attention scores; our scale is the default if it equals the head width."""
 
     def read(self, r: ConfigReader, found: Found) -> None:
         divisor = r.size("query_pre_attn_scalar", 256)
@@ -42,7 +42,7 @@ class Divisor:
 
 
 class Activated:
-    """The activation under the name that older readers look for."""
+    """The activation under the key that older readers use."""
 
     def read(self, r: ConfigReader, found: Found) -> None:
         pass
@@ -54,7 +54,7 @@ class Activated:
 def gemma_lines(model_type: str, name: str, context: int) -> tuple[Line, ...]:
     """The lines that Gemma 2 and 3 share."""
     return (
-        Must("use_bidirectional_attention", False, "this family is read as a decoder"),
+        Must("use_bidirectional_attention", False, "this family is a decoder"),
         *decoder.decoder_lines(
             model_type,
             name,

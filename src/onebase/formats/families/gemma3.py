@@ -1,7 +1,7 @@
-"""Gemma 3, text: Gemma 2 with norms on queries and keys instead of soft-caps, five blocks with a window to one without, and a
-rotary base of its own for each of the two kinds.
+"""Gemma 3, text: Gemma 2 with norms on queries and keys instead of soft-caps, five blocks with a window to one without, and a separate
+rotary base for each of the two kinds.
 
-Source: transformers `models/gemma3/configuration_gemma3.py`, read for names, defaults and how older spellings are understood.
+Source: transformers `models/gemma3/configuration_gemma3.py`, read for names, defaults and the meaning of older keys.
 """
 
 from dataclasses import replace
@@ -19,14 +19,14 @@ BASES = {FULL: 1_000_000.0, SLIDING: 10_000.0}
 
 
 class Ropes:
-    """Rotary positions by kind of block: `rope_parameters` (transformers 5), or `rope_theta`, `rope_local_base_freq` and `rope_scaling`,
-    which is of the blocks without a window."""
+    """Rotary positions by kind of block: `rope_parameters` (transformers 5), or `rope_theta`, `rope_local_base_freq` and `rope_scaling`
+    (for the blocks without a window)."""
 
     def read(self, r: ConfigReader, found: Found) -> None:
         maps = r.part("rope_parameters") if r.has("rope_parameters") else ConfigReader({}, r.where)
         for key in sorted(maps.data.keys() - BASES.keys()):
-            maps.must(key, None, None, f"here is one map for each of {', '.join(BASES)}")
-        made = {}
+            maps.must(key, None, None, f"it must have one map for each of {', '.join(BASES)}")
+        ropes = {}
         for kind, key in ((FULL, "rope_theta"), (SLIDING, "rope_local_base_freq")):
             tree = dict(maps.get(kind, dict, {}))
             if kind == FULL:
@@ -35,9 +35,9 @@ class Ropes:
                 ConfigReader(tree, f"{r.where}: rope_parameters: {kind}"),
                 r.positive(key, BASES[kind]),
             )
-            made[kind] = one_rope(r, own, theta, found["block.attn.head_dim"])
+            ropes[kind] = one_rope(r, own, theta, found["block.attn.head_dim"])
         found["block.attn.rope"] = Each(
-            made[FULL if window is None else SLIDING] for window in found["block.attn.window"]
+            ropes[FULL if window is None else SLIDING] for window in found["block.attn.window"]
         )
 
     def write(self, base: View, tree: Tree) -> None:
@@ -59,7 +59,7 @@ def _pattern(r: ConfigReader, found: Found) -> int:
 
 TEXT = decoder_family(
     "gemma3_text",
-    Must("attn_logit_softcapping", None, "it is not known whether scores are meant to be capped"),
+    Must("attn_logit_softcapping", None, "it is not clear whether scores should be capped"),
     Put({"attn_logit_softcapping": None}),
     *gemma_lines("gemma3_text", "Gemma3", 131072),
     Set("pattern", _pattern),

@@ -1,7 +1,7 @@
-"""Gemma 3 with images: SigLIP's tower, means of squares of patches, a norm and a matrix, and the text decoder, which reads its vectors in
-the places of a token. The places of one image see each other both ways. A config of its text alone is read too.
+"""Gemma 3 with images: SigLIP's tower, average pooling of patches, a norm and a matrix, and the text decoder, which reads the image vectors at
+the positions of a token. The positions of one image attend to each other in both directions. A text-only config is read too.
 
-Source: transformers `models/gemma3/`, read for names, defaults, what is pooled and who sees whom; Gemma 3, 2503.19786.
+Source: transformers `models/gemma3/`, read for names, defaults, pooling and masks; Gemma 3, 2503.19786.
 """
 
 from dataclasses import replace
@@ -13,7 +13,7 @@ from onebase.codec.text.codec import TextCodec
 from onebase.errors import ConfigError
 from onebase.formats.families import compose
 from onebase.formats.families.gemma3 import FAMILY as TEXT
-from onebase.formats.families.llava import MEMORY, SPELLINGS
+from onebase.formats.families.llava import CHECKPOINT_PREFIXES, MEMORY
 from onebase.formats.families.towers import prefixed
 from onebase.formats.family import Family, Tree
 from onebase.formats.fields import Found, Put, Set, Table, View
@@ -26,18 +26,18 @@ from onebase.model.config import NormConfig
 BEGIN, END, BREAK = "<start_of_image>", "<end_of_image>", "\n\n"
 BEGINS = {"language_model.": "", "model.language_model.": "model."}
 ALONE = ("model.layers.", "model.embed_tokens.", "model.norm.")
-"""How names begin where the text was saved alone."""
+"""Prefixes of names if the text model was saved alone."""
 
 
 class PatchPool:
-    """Vectors of an image, and how many patches each is the mean of. No window of the text may be shorter: what an image's places see of
-    each other would then depend on the side from which they look."""
+    """The number of image vectors, and the size of their pooling. No window of the text may be shorter: otherwise attention between the
+    positions of an image would depend on its direction."""
 
     def read(self, r: ConfigReader, found: Found) -> None:
         text, image = found["parts"]
         count, side = r.size("mm_tokens_per_image", 256), image.image.size // image.image.patch
         if isqrt(count) ** 2 != count or side % isqrt(count):
-            raise r.refuse("mm_tokens_per_image", f"the square of a divisor of {side}, the patches of a side")
+            raise r.refuse("mm_tokens_per_image", f"the square of a divisor of {side}, the patches per side")
         windows = [b.attn.window for b in text.trunks["text"].blocks if b.attn.window]
         if min(windows, default=count) < count:
             raise r.refuse("mm_tokens_per_image", f"at most the text's sliding_window ({min(windows)})")
@@ -48,7 +48,7 @@ class PatchPool:
 
 
 class Around:
-    """The tokens around an image: which they are the tokenizer says (`with_tokenizer`)."""
+    """The tokens around an image; the tokenizer defines them (`with_tokenizer`)."""
 
     def read(self, r: ConfigReader, found: Found) -> None:
         for key, default in (("boi_token_index", 255_999), ("eoi_token_index", 256_000)):
@@ -66,7 +66,7 @@ def _norm(r: ConfigReader, found: Found) -> NormConfig:
 
 
 def _uncapped(r: ConfigReader, found: Found) -> None:
-    why = "transformers caps no logits of a model that sees images"
+    why = "transformers does not cap the logits of a model with images"
     r.part("text_config").must("final_logit_softcapping", None, None, why)
 
 
@@ -95,23 +95,23 @@ CONNECTOR: Names = [
 def read(r: ConfigReader) -> BaseConfig:
     if r.has("vision_config"):
         return compose.read_whole(r, TABLE)
-    seeing = next(
+    image_tensor = next(
         (n for n in sorted(r.tensors) if "vision_tower." in n or "multi_modal_projector." in n), None
     )
-    if seeing is not None:
+    if image_tensor is not None:
         raise ConfigError(
-            f"{r.where}: tensor {seeing!r} is of a model that sees images, but there is no 'vision_config'",
+            f"{r.where}: tensor {image_tensor!r} belongs to a model with images, but there is no 'vision_config'",
             "take an intact copy of config.json",
         )
     return TEXT.read(r)
 
 
-def with_tokenizer(cfg: BaseConfig, words: TextCodec) -> BaseConfig:
-    """The tokens around an image, and the empty lines around those, where the tokenizer has them."""
-    begin, end = (words.tokenizer.specials.get(name) for name in (BEGIN, END))
+def with_tokenizer(cfg: BaseConfig, codec: TextCodec) -> BaseConfig:
+    """The config with the tokens around an image, and the empty lines around those, if the tokenizer has them."""
+    begin, end = (codec.tokenizer.specials.get(name) for name in (BEGIN, END))
     if begin is None or end is None or not cfg.links:
         return cfg
-    line = tuple(words.tokenizer.encode(BREAK))
+    line = tuple(codec.tokenizer.encode(BREAK))
     connector = replace(compose.the_connector(cfg), before=(*line, begin), after=(end, *line))
     return replace(cfg, links=(replace(cfg.links[0], connector=connector),))
 
@@ -125,7 +125,7 @@ def rules(cfg: BaseConfig) -> Rules:
 
 
 def beside(cfg: BaseConfig) -> dict[str, Tree]:
-    """What their processor of images and text needs to know."""
+    """The config of their processor of images and text."""
     places = connector_places(compose.the_connector(cfg), cfg.image)
     return {PROCESSOR: {"processor_class": "Gemma3Processor", "image_seq_length": places}}
 
@@ -135,7 +135,7 @@ FAMILY = Family(
     read,
     TABLE.write,
     rules,
-    checkpoint_prefixes=(*SPELLINGS, *((begin, f"language_model.{begin}") for begin in ALONE)),
+    checkpoint_prefixes=(*CHECKPOINT_PREFIXES, *((begin, f"language_model.{begin}") for begin in ALONE)),
     with_tokenizer=with_tokenizer,
     beside=beside,
     memory=MEMORY,

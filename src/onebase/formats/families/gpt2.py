@@ -1,4 +1,4 @@
-"""GPT-2: learned positions, layer norms, biases everywhere, matrices kept the other way round and q, k, v in one.
+"""GPT-2: learned positions, layer norms, all biases, transposed matrices, fused q, k and v.
 
 Source: transformers `models/gpt2/configuration_gpt2.py` and `modeling_gpt2.py`, read for names, defaults and scales.
 """
@@ -18,7 +18,7 @@ from onebase.formats.rules import Ignore, Transpose
 
 
 class Inner:
-    """Features of the feed-forward; a null means four times the width."""
+    """Width of the feed-forward; null means four times the trunk's width."""
 
     def read(self, r: ConfigReader, found: Found) -> None:
         found["block.ff.hidden"] = r.size_or_none("n_inner", None) or 4 * found["trunk.width"]
@@ -29,14 +29,14 @@ class Inner:
 
 
 class Scales:
-    """What scores of block i are multiplied by: 1/sqrt(head_dim) or 1, divided by i + 1 where it falls with depth."""
+    """The attention scale of block i: 1/sqrt(head_dim) or 1, divided by i + 1 if it decreases with depth."""
 
     def read(self, r: ConfigReader, found: Found) -> None:
-        usual = found["block.attn.head_dim"] ** -0.5
-        scale = usual if r.get("scale_attn_weights", bool, True) else 1.0
-        falling = r.get("scale_attn_by_inverse_layer_idx", bool, False)
-        scales = [scale / (i + 1 if falling else 1) for i in range(found["trunk.depth"])]
-        found["block.attn.scale"] = Each(None if x == usual else x for x in scales)
+        default = found["block.attn.head_dim"] ** -0.5
+        scale = default if r.get("scale_attn_weights", bool, True) else 1.0
+        decreasing = r.get("scale_attn_by_inverse_layer_idx", bool, False)
+        scales = [scale / (i + 1 if decreasing else 1) for i in range(found["trunk.depth"])]
+        found["block.attn.scale"] = Each(None if x == default else x for x in scales)
 
     def write(self, base: View, tree: Tree) -> None:
         scales = base.each("block.attn.scale")
@@ -45,7 +45,7 @@ class Scales:
 
 
 class Context:
-    """One number of positions, under two keys."""
+    """The number of positions, under two keys."""
 
     def read(self, r: ConfigReader, found: Found) -> None:
         found |= dict.fromkeys(("codec.context", "codec.positions"), r.size("n_positions", 1024, 2**24))
@@ -56,7 +56,7 @@ class Context:
 
 TABLE = Table(
     (
-        Must("add_cross_attention", False, "a trunk reads no second sequence"),
+        Must("add_cross_attention", False, "the trunk has no cross-attention"),
         UNPACKED,
         NO_TOKENS,
         Put({"model_type": "gpt2"}),
@@ -75,7 +75,7 @@ TABLE = Table(
 
 
 def _triangle(x: Tensor) -> bool:
-    """Whether a buffer says: no token sees a later one."""
+    """Is a buffer the causal mask?"""
     side = x.shape[-1] if x.ndim else 0
     if x.numel() != side * side or x.ndim < 2:
         return False
@@ -86,20 +86,20 @@ def _far_below(x: Tensor) -> bool:
     return x.numel() == 1 and float(x) <= -1e4
 
 
-H, TURNED = "transformer.h.{i}", Transpose()
+H, TRANSPOSED = "transformer.h.{i}", Transpose()
 NAMES: Names = [
     ("transformer.wte", "codec.stem"),
     ("transformer.wpe.weight", "codec.stem.positions"),
     ("transformer.ln_f", "trunk.final_norm"),
     ("lm_head", "codec.head"),
     (f"{H}.ln_1", "block.attn_norm"),
-    (f"{H}.attn.c_attn", "block.attn.q block.attn.k block.attn.v", TURNED),
-    (f"{H}.attn.c_proj", "block.attn.o", TURNED),
+    (f"{H}.attn.c_attn", "block.attn.q block.attn.k block.attn.v", TRANSPOSED),
+    (f"{H}.attn.c_proj", "block.attn.o", TRANSPOSED),
     (f"{H}.ln_2", "block.ff_norm"),
-    (f"{H}.mlp.c_fc", "block.ff.up", TURNED),
-    (f"{H}.mlp.c_proj", "block.ff.down", TURNED),
+    (f"{H}.mlp.c_fc", "block.ff.up", TRANSPOSED),
+    (f"{H}.mlp.c_proj", "block.ff.down", TRANSPOSED),
     Ignore(r"(transformer\.)?h\.\d+\.attn\.bias", "the causal mask follows from the trunk", _triangle),
-    Ignore(r"(transformer\.)?h\.\d+\.attn\.masked_bias", "what hidden scores are set to", _far_below),
+    Ignore(r"(transformer\.)?h\.\d+\.attn\.masked_bias", "the value of masked scores", _far_below),
 ]
 
 

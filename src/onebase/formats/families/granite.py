@@ -1,6 +1,6 @@
-"""Granite 3 (dense): Llama with four multipliers: of embeddings, of scores, of what each part adds, and a divisor of logits.
+"""Granite 3 (dense): Llama with multipliers of embeddings, attention scores and residual updates, and a divisor of logits.
 
-Source: transformers `models/granite/configuration_granite.py` and `modeling_granite.py`, read for names, defaults and what is multiplied.
+Source: transformers `models/granite/configuration_granite.py` and `modeling_granite.py`, read for names, defaults and use of the multipliers.
 """
 
 from onebase.formats.families.decoder import Rope, decoder_family, decoder_lines
@@ -11,7 +11,7 @@ from onebase.formats.reader import ConfigReader
 
 
 def multiplier(key: str, path: str) -> Field:
-    """A factor that is null here where it is 1."""
+    """A factor; 1 is None in our config."""
     return Field(
         key,
         path,
@@ -23,11 +23,11 @@ def multiplier(key: str, path: str) -> Field:
 
 
 class ScaleLine:
-    """What scores are multiplied by; ours where it is the root of a head's size."""
+    """The attention scale; our default if it is 1/sqrt(head_dim)."""
 
     def read(self, r: ConfigReader, found: Found) -> None:
-        scale, usual = r.positive("attention_multiplier", 1.0), found["block.attn.head_dim"] ** -0.5
-        found["block.attn.scale"] = None if scale == usual else scale
+        scale, default = r.positive("attention_multiplier", 1.0), found["block.attn.head_dim"] ** -0.5
+        found["block.attn.scale"] = None if scale == default else scale
 
     def write(self, base: View, tree: Tree) -> None:
         scale = base["block.attn.scale"]

@@ -1,7 +1,7 @@
-"""Heads of published models: which tensors they are, and what they mean; read and written by one table.
+"""Reads heads of published models: their tensors and their meaning, by one two-way table.
 
-An architecture is a trunk and a kind of head (`BertForSequenceClassification`). Where a family keeps the parts of a head is a `Layout`; all
-else (labels, problem type, how a cross-encoder's score is given) is in the config. Source: transformers `modeling_layers.py` and the
+An architecture is a trunk and a kind of head (`BertForSequenceClassification`). A `Layout` has the names of a family's head tensors; everything
+else (labels, problem type, activation of a cross-encoder's score) is in the config. Source: transformers `modeling_layers.py` and the
 `modeling_*.py` of each family, sentence-transformers `cross_encoder/model.py`, read for names and defaults.
 """
 
@@ -31,17 +31,17 @@ HEAD_KINDS: dict[str, Kind] = {
     "ForQuestionAnswering": "answers",
 }
 KINDS: dict[str, Kind] = {"spans": "tokens", "answer": "answers"}
-"""By what a head gives; `sequence` for all else."""
+"""By the output of a head; `sequence` for the others."""
 UNREAD = "ForMultipleChoice"
-"""A head that means nothing here: the trunk opens without it."""
+"""An unsupported head: the trunk opens without it."""
 PLACES = ("classifier.", "pre_classifier.", "qa_outputs.", "score.", "head.")
-"""How the names of their tensors begin."""
+"""Prefixes of head tensors."""
 ACTIVATIONS = {"torch.nn.modules.linear.Identity": False, "torch.nn.modules.activation.Sigmoid": True}
-"""By their names in a cross-encoder's config: is a score the sigmoid of the output?"""
+"""By the name in a cross-encoder's config: is a score the sigmoid of the output?"""
 
 
 ACTS: Mapping[str, Activation | Literal["tanh"]] = {**PLAIN, "tanh": "tanh"}
-"""By their names there: activations of a hidden layer."""
+"""Activations of a hidden layer, by their foreign names."""
 
 
 def _tanh(r: ConfigReader) -> LayerConfig:
@@ -60,9 +60,8 @@ def _modernbert(r: ConfigReader) -> LayerConfig:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a head lies. out: the name of its last matrix; bias: has that one a bias? dense, norm: of its hidden layer, which `layer` reads the
-    config of. pooling: what it reads of a sequence; None: as `classifier_pooling` says. trunk: what the trunk's names begin with there, where it is
-    not the family's prefix."""
+    """The tensor names of a head. out: its last matrix; bias: does that have a bias? dense, norm: of its hidden layer; layer: reads the config of
+    that layer. pooling: of the sequence; None: by `classifier_pooling`. trunk: prefix of the trunk's names, if it is not the family's."""
 
     out: str
     dense: str | None = None
@@ -73,7 +72,7 @@ class Layout:
     trunk: str | None = None
 
     def names(self, layer: LayerConfig | None) -> dict[str, str]:
-        """Our names of the head's tensors to theirs; a bias of the last matrix that they do not have is left out."""
+        """Our names of the head's tensors to theirs, without a bias of the last matrix if theirs has none."""
         parts = {"head": (self.out, ("weight", "bias") if self.bias else ("weight",))}
         if layer is not None and self.dense is not None:
             parts["head.layer"] = (self.dense, ("weight", "bias") if layer.bias else ("weight",))
@@ -106,12 +105,12 @@ LAYOUTS: dict[str, dict[Kind, Layout]] = {
     **dict.fromkeys(("gemma2", "phi3"), _TAGGERS),
     **dict.fromkeys(("gemma3", "gemma3_text", "olmo2"), _REWARDS),
 }
-"""By `model_type`: the classes with a head that transformers has."""
+"""By `model_type`: the transformers classes with a head."""
 
 
 @dataclass(frozen=True)
 class FoundHead:
-    """The head of a checkpoint: its architecture, kind and layout (None: it is not read), and the names of its tensors there."""
+    """The head of a checkpoint: its architecture, kind and layout (None: not supported), and its foreign tensor names."""
 
     architecture: str
     kind: Kind
@@ -120,15 +119,15 @@ class FoundHead:
 
 
 def find_head(r: ConfigReader, names: Collection[str]) -> FoundHead | None:
-    """The head that a config and the names of a checkpoint's tensors speak of; None for a trunk alone, or a head that is not known."""
+    """The head in a config and in the tensor names of its checkpoint; None without a head, or for an unknown one."""
     known = LAYOUTS.get(str(r.data.get("model_type")), {})
-    said = r.data.get("architectures")
-    for architecture in map(str, said if isinstance(said, list) else []):
+    architectures = r.data.get("architectures")
+    for architecture in map(str, architectures if isinstance(architectures, list) else []):
         kind = next((k for suffix, k in HEAD_KINDS.items() if architecture.endswith(suffix)), None)
         if kind is not None and kind in known and f"{known[kind].out}.weight" in names:
-            at = [p for p in (known[kind].out, known[kind].dense, known[kind].norm) if p is not None]
-            found = {n for n in names if n.rsplit(".", 1)[0] in at}
-            return FoundHead(architecture, kind, known[kind], frozenset(found))
+            modules = [p for p in (known[kind].out, known[kind].dense, known[kind].norm) if p is not None]
+            tensors = {n for n in names if n.rsplit(".", 1)[0] in modules}
+            return FoundHead(architecture, kind, known[kind], frozenset(tensors))
         if known and architecture.endswith(UNREAD):
             return FoundHead(
                 architecture, "sequence", None, frozenset(n for n in names if n.startswith(PLACES))
@@ -137,7 +136,7 @@ def find_head(r: ConfigReader, names: Collection[str]) -> FoundHead | None:
 
 
 def as_stored(family: Family, layout: Layout | None) -> Family:
-    """The family, whose trunk's names may begin otherwise in a class with such a head, in files and in memory."""
+    """The family, with the trunk's prefix in a class with such a head, in files and in memory."""
     if layout is None or layout.trunk is None:
         return family
     return replace(
@@ -150,9 +149,9 @@ def as_stored(family: Family, layout: Layout | None) -> Family:
 def open_head(
     r: ConfigReader, source: WeightSource, found: FoundHead, folder: Path, cfg: BaseConfig
 ) -> tuple[OwnHead | None, list[str]]:
-    """The head of a folder; or none, and what is to be said of it, where it is none that is known here: the trunk opens without it."""
+    """The head of a folder; or for an unsupported head None and notices: the trunk opens without it."""
     if found.layout is None:
-        return None, [f"the head of {found.architecture} is left out: no task here is answered by it"]
+        return None, [f"the head of {found.architecture} is left out: no task supports it"]
     pairs, width = read_pairs(folder, cfg.text.context), cfg.trunks["text"].width
     try:
         head = r.checked(lambda: read_head(r, source, found, pairs))
@@ -160,23 +159,22 @@ def open_head(
         return None, [f"the head of {found.architecture} is left out: {e.cause} ({e.remedy})"]
     if (features := head.tensors["head.weight"].shape[1]) != width:
         raise ArtifactError(
-            f"{source.where}: its head reads {features} features, its trunk gives {width}",
+            f"{source.where}: its head reads {features} features, its trunk has width {width}",
             "take an intact copy of the folder",
         )
     return head, []
 
 
 def read_head(r: ConfigReader, source: WeightSource, found: FoundHead, pairs: Pairs) -> OwnHead:
-    """The head. Raises ConfigError for what no head here means, ArtifactError for tensors
-    that are missing or do not fit."""
+    """The head. Raises ConfigError for unsupported settings, ArtifactError for missing or mismatched tensors."""
     assert found.layout is not None
     out = found.layout.out
     task, cfg = read_config(r, found, len(_tensor(source, f"{out}.weight")), pairs)
     names = found.layout.names(cfg.layer)
-    if f"{out}.bias" in found.names:  # some have one where the family's own have none
+    if f"{out}.bias" in found.names:  # some have one, although the family's own have none
         names["head.bias"] = f"{out}.bias"
     if unused := sorted(found.names - set(names.values())):
-        raise ConfigError(f"{r.where}: tensor {unused[0]!r}", "this head has no place for it")
+        raise ConfigError(f"{r.where}: tensor {unused[0]!r}", "this head does not use it")
     tensors = {ours: _tensor(source, theirs) for ours, theirs in names.items()}
     tensors.setdefault("head.bias", torch.zeros(len(tensors["head.weight"])))
     try:
@@ -188,14 +186,14 @@ def read_head(r: ConfigReader, source: WeightSource, found: FoundHead, pairs: Pa
 def _tensor(source: WeightSource, name: str) -> Tensor:
     if name not in source.shapes():
         raise ArtifactError(
-            f"{source.where}: tensor {name!r} is missing, which its head needs",
+            f"{source.where}: tensor {name!r} is missing: its head needs it",
             "take an intact copy of the folder",
         )
     return source.read(name).float().clone()
 
 
 def read_config(r: ConfigReader, found: FoundHead, outputs: int, pairs: Pairs) -> tuple[str, HeadConfig]:
-    """(task, config) of a head of so many outputs."""
+    """(task, config) of a head with this number of outputs."""
     layout = found.layout
     assert layout is not None
     layer = None if layout.dense is None else layout.layer(r)
@@ -203,7 +201,7 @@ def read_config(r: ConfigReader, found: FoundHead, outputs: int, pairs: Pairs) -
     if found.kind == "answers":
         if outputs != 2:
             raise ConfigError(
-                f"{r.where}: a head of {outputs} outputs for answers", "it has two: first and last"
+                f"{r.where}: a head of {outputs} outputs for answers", "it must have two: first and last"
             )
         return "extract", HeadConfig(gives="answer", layer=layer, typed=pairs.typed, limit=pairs.limit)
     if found.kind == "tokens":
@@ -212,7 +210,7 @@ def read_config(r: ConfigReader, found: FoundHead, outputs: int, pairs: Pairs) -
     pooling: Pooling = (
         r.one_of("classifier_pooling", POOLINGS, "cls") if layout.pooling is None else layout.pooling
     )
-    # Such a checkpoint says nothing of longer texts; its users truncate them.
+    # Such a checkpoint has no setting for longer texts; its users truncate them.
     cfg = HeadConfig(
         labels=names, pooling=pooling, layer=layer, pairs=outputs > 1, typed=pairs.typed, long="head"
     )
@@ -226,7 +224,7 @@ def read_config(r: ConfigReader, found: FoundHead, outputs: int, pairs: Pairs) -
         limit = pairs.limit if task == "rerank" else None
         return task, replace(cfg, labels=(), gives="value", sigmoid=sigmoid, limit=limit)
     if problem == "regression":
-        raise ConfigError(f"{r.where}: a regression of {outputs} numbers", "a head gives one number")
+        raise ConfigError(f"{r.where}: a regression of {outputs} numbers", "only one number is supported")
     return "classify", cfg
 
 
@@ -234,8 +232,8 @@ POOLINGS: Mapping[str, Pooling] = {"cls": "cls", "mean": "mean"}
 
 
 def _value(r: ConfigReader, problem: str, crossing: str | None, *, decoder: bool) -> tuple[str, bool]:
-    """The task of a head of one output, and whether its sigmoid is given. What was trained by transformers' own loss says that it is a
-    regression; a decoder's is a reward; what is left is a cross-encoder, as sentence-transformers reads it."""
+    """The task of a head of one output, and whether its score is the sigmoid. A head trained by transformers' own loss is marked as regression; a
+    decoder's is a reward; the others are cross-encoders, as in sentence-transformers."""
     own = r.get("sentence_transformers", dict, {}).get("activation_fn")
     named = crossing or own or r.get("sbert_ce_default_activation_function", str, "")
     if crossing is None and not named:
@@ -244,16 +242,16 @@ def _value(r: ConfigReader, problem: str, crossing: str | None, *, decoder: bool
         if decoder:
             return "reward", False
     if named and named not in ACTIVATIONS:
-        raise ConfigError(f"{r.where}: scores by {named!r}", f"accepted: {', '.join(ACTIVATIONS)}")
+        raise ConfigError(f"{r.where}: the activation is {named!r}", f"accepted: {', '.join(ACTIVATIONS)}")
     return "rerank", ACTIVATIONS[named] if named else True
 
 
 def _labels(r: ConfigReader, outputs: int) -> tuple[str, ...]:
-    """The names of the outputs, each once: one that comes again gets its number."""
+    """The names of the outputs, each once: a repeated name gets its index."""
     for key in ("num_labels", "label2id", "_num_labels"):
         r.has(key)
-    said = r.get("id2label", dict, {})
-    if said and set(said) != {str(i) for i in range(outputs)}:
+    id2label = r.get("id2label", dict, {})
+    if id2label and set(id2label) != {str(i) for i in range(outputs)}:
         raise r.refuse("id2label", f'a name for each of the {outputs} outputs, from "0" up')
-    names = [str(said.get(str(i), f"LABEL_{i}")) for i in range(outputs)]
+    names = [str(id2label.get(str(i), f"LABEL_{i}")) for i in range(outputs)]
     return tuple(n if n not in names[:i] else f"{n} ({i})" for i, n in enumerate(names))

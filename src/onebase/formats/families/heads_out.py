@@ -1,4 +1,4 @@
-"""Heads written as transformers has them: the keys of the config, and the tensors, by the table of `heads`."""
+"""Writes heads in the transformers format: config keys and tensors, by the table of `heads`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -28,27 +28,27 @@ from onebase.formats.reader import ConfigReader
 
 @dataclass(frozen=True)
 class WrittenHead:
-    """The config of a model with a head, the tensors of the head by their names there, and what the trunk's names begin with (None: as the family's)."""
+    """The config of a model with a head, the head's tensors by foreign name, and the prefix of the trunk's names (None: the family's)."""
 
     config: Tree
     tensors: dict[str, Tensor]
     trunk: str | None
 
     def trunk_names(self, tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-        """Of a family's tensors those of the trunk, whose names begin with `prefix`, as this class calls them."""
+        """The trunk's tensors (those whose names begin with `prefix`), with their names in this class."""
         begin = prefix if self.trunk is None else self.trunk
         return {begin + n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
 
 
 def written_head(model_type: str, head: OwnHead, config: Tree) -> WrittenHead:
-    """The keys that say what a head is, on top of the trunk's `config`, and its tensors by their names there. Raises ConfigError where
-    the family's layout cannot say it: it is proved by reading it back."""
+    """The trunk's `config` with the keys of a head, and its tensors by foreign name. Raises ConfigError if the family's layout cannot express it,
+    which is checked by reading it back."""
     kind = KINDS.get(head.config.gives, "sequence")
     layout = LAYOUTS.get(model_type, {}).get(kind)
     if layout is None:
         raise ConfigError(
             f"a head for {head.task} on a base of the {model_type} layout: transformers has no such class",
-            "export the base alone",
+            "export the base without the head",
         )
     architecture = _stem(config) + next(s for s, k in HEAD_KINDS.items() if k == kind)
     if kind == "sequence":
@@ -78,13 +78,13 @@ def written_head(model_type: str, head: OwnHead, config: Tree) -> WrittenHead:
     tensors = dict(head.tensors)
     _prove(FoundHead(architecture, kind, layout, frozenset()), head, tree)
     if not layout.bias and (head.task == "reward" or torch.count_nonzero(tensors["head.bias"]) == 0):
-        # Of rewards only differences mean something.
+        # Only differences of rewards have a meaning.
         del tensors["head.bias"]
     theirs = layout.names(cfg.layer)
     if "head.bias" in tensors and "head.bias" not in theirs:
         raise ConfigError(
             f"{architecture} cannot express a head with a bias: 'score' has none there",
-            "learn it with -o pooling=last -o head_bias=false, or export the base alone",
+            "train it with -o pooling=last -o head_bias=false, or export the base without the head",
         )
     return WrittenHead(tree, {theirs[name]: t for name, t in tensors.items()}, layout.trunk)
 
@@ -97,17 +97,17 @@ _PROBLEMS = {
 
 
 def _refuse_pooling(architecture: str, layout: Layout, head: OwnHead) -> None:
-    can = tuple(POOLINGS) if layout.pooling is None else (layout.pooling,)
-    if (pooling := head.config.pooling) not in can:
+    supported = tuple(POOLINGS) if layout.pooling is None else (layout.pooling,)
+    if (pooling := head.config.pooling) not in supported:
         more = "" if layout.bias or head.task == "reward" else " -o head_bias=false"
         raise ConfigError(
-            f"{architecture} cannot express a head whose pooling is {pooling!r} (there it is {' or '.join(map(repr, can))})",
-            f"learn it with -o pooling={can[-1]}{more}, or export the base alone",
+            f"{architecture} cannot express a head with pooling {pooling!r} (it has {' or '.join(map(repr, supported))})",
+            f"train it with -o pooling={supported[-1]}{more}, or export the base without the head",
         )
 
 
 def _prove(found: FoundHead, head: OwnHead, tree: Tree) -> None:
-    """Raises ConfigError where the keys would be read as another head."""
+    """Raises ConfigError if the keys would be read as another head."""
     cfg = head.config
     r = ConfigReader(tree, "the exported config")
     try:
@@ -121,14 +121,16 @@ def _prove(found: FoundHead, head: OwnHead, tree: Tree) -> None:
         if getattr(again, name) != getattr(wanted, name):
             raise ConfigError(
                 f"{found.architecture} cannot express a head whose {name} is {getattr(wanted, name)!r} (there it is {getattr(again, name)!r})",
-                "export the base alone, or learn such a head (docs/bases.md)",
+                "export the base without the head, or train such a head (docs/bases.md)",
             )
     if task != head.task:
-        raise ConfigError(f"{found.architecture} would be read as one for {task}", "export the base alone")
+        raise ConfigError(
+            f"{found.architecture} would be read as a head for {task}", "export the base without the head"
+        )
 
 
 def padding(tokenizer: Tokenizer, head: OwnHead) -> Tree:
-    """`pad_token_id` of a config whose head reads the last state that is no padding: a token that ends texts must not be it."""
+    """`pad_token_id` of a config whose head reads the last state that is not padding: it must not be a stop token."""
     if head.config.pooling != "last" or head.config.gives == "spans":
         return {}
     pad = tokenizer.pad if tokenizer.pad not in tokenizer.stop_ids else None
@@ -136,13 +138,13 @@ def padding(tokenizer: Tokenizer, head: OwnHead) -> Tree:
 
 
 def pairs_tree(head: OwnHead) -> Tree:
-    """What tokenizer_config.json says of pairs of texts for a head."""
+    """The keys of tokenizer_config.json for the text pairs of a head."""
     tree: Tree = {} if head.config.typed else {"model_input_names": ["input_ids", "attention_mask"]}
     return tree if head.config.limit is None else tree | {"model_max_length": head.config.limit}
 
 
 def _stem(config: Tree) -> str:
-    """How the names of a family's architectures begin: `Bert` of `BertModel`."""
+    """The prefix of a family's class names: `Bert` of `BertModel`."""
     if config["model_type"] == "gemma3_text":
         return "Gemma3Text"
     name = str(config["architectures"][0])

@@ -1,7 +1,7 @@
-"""Idefics3 and SmolVLM: SigLIP's tower without its head, squares of neighbouring patches as one vector, one matrix, a text decoder.
+"""Idefics3 and SmolVLM: SigLIP's tower without its head, squares of adjacent patches concatenated to one vector, one matrix, a text decoder.
 
-An image is one picture; tiles of a large one are images of their own. The positions of patches come from fractions of the picture's
-sides; for a whole picture those are the rows of the table in order, but for sizes where the fractions round to others.
+An image is read as a whole; tiles of a large one are separate images. The positions of patches come from fractions of the image's
+sides; for a whole image those are the rows of the table in order, except for sizes where the fractions round to other rows.
 Source: transformers `models/idefics3/` and `models/smolvlm/`, read for names, defaults and the rounding; Laurençon et al., 2408.12637.
 """
 
@@ -36,18 +36,18 @@ CONNECTOR = ("model.connector.modality_projection.proj", "link.first")
 
 
 def _ordered(r: ConfigReader, found: Found) -> None:
-    """Refuse sizes at which fractions of a side, in fp32, do not fall into as many boxes one by one."""
+    """Refuse sizes whose fractions of a side, in fp32, do not map one by one to the rows of the table."""
     side = found["codec.size"] // found["codec.patch"]
     bounds = torch.arange(1 / side, 1.0, 1 / side) if side else torch.empty(0)
     at = (torch.arange(side, dtype=torch.float32) * (1.0 / torch.tensor(side))).clamp(max=1 - 1e-6)
     if not torch.equal(torch.bucketize(at, bounds, right=True), torch.arange(side)):
-        accepted = f"one that does not give {side} patches a side, whose positions are rounded"
+        accepted = f"a size other than {side} patches per side, whose positions are rounded"
         raise r.refuse("image_size", accepted)
 
 
-def with_tokenizer(cfg: BaseConfig, words: TextCodec) -> BaseConfig:
-    """The tokens around a whole picture, where the tokenizer has them."""
-    ids = [words.tokenizer.specials.get(name) for name in (AROUND, WHOLE)]
+def with_tokenizer(cfg: BaseConfig, codec: TextCodec) -> BaseConfig:
+    """The config with the tokens around a whole image, if the tokenizer has them."""
+    ids = [codec.tokenizer.specials.get(name) for name in (AROUND, WHOLE)]
     if ids[0] is None or ids[1] is None:
         return cfg
     connector = replace(the_connector(cfg), before=(ids[0], ids[1]), after=(ids[0],))
@@ -63,7 +63,7 @@ def rules(cfg: BaseConfig) -> Rules:
 
 
 def beside(cfg: BaseConfig, name: str) -> dict[str, Tree]:
-    """What their processor of images and text needs to know."""
+    """The config of their processor of images and text."""
     places = connector_places(the_connector(cfg), cfg.image)
     return {PROCESSOR: {"processor_class": f"{name}Processor", "image_seq_len": places}}
 

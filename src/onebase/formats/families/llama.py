@@ -1,4 +1,4 @@
-"""Llama 1, 2 and 3, SmolLM and SmolLM2, and what else is saved as `llama`.
+"""Llama 1, 2 and 3, SmolLM, SmolLM2, and other models saved as `llama`.
 
 Source: transformers `models/llama/configuration_llama.py`, read for names and defaults.
 """
@@ -14,7 +14,7 @@ BIASES = (
 FAMILY = decoder_family(
     "llama",
     Must("pretraining_tp", 1, "tensor-parallel slices change the sums"),
-    Must("rope_interleaved", False, "its rotary pairs are neighbours, not halves"),
+    Must("rope_interleaved", False, "its rotary embedding pairs adjacent features, not halves"),
     *decoder_lines("llama", "Llama", context=2048),
     Rope(),
     *BIASES,

@@ -1,6 +1,6 @@
-"""LLaVA: a tower of images, a connector of two matrices, and a text decoder that reads its vectors in the places of a token.
+"""LLaVA: an image tower, a connector of two matrices, and a text decoder that reads the image vectors at the positions of a token.
 
-Source: transformers `models/llava/`, read for names, defaults and which states are read; Liu et al., 2304.08485 and 2310.03744.
+Source: transformers `models/llava/`, read for names, defaults and the states that are read; Liu et al., 2304.08485 and 2310.03744.
 """
 
 from functools import partial
@@ -18,7 +18,7 @@ from onebase.formats.names import Names, rules_of
 from onebase.formats.reader import ConfigReader
 from onebase.formats.rules import Rules
 
-SPELLINGS = (
+CHECKPOINT_PREFIXES = (
     ("model.language_model.", "language_model.model."),
     ("lm_head.", "language_model.lm_head."),
     ("model.multi_modal_projector.", "multi_modal_projector."),
@@ -26,11 +26,11 @@ SPELLINGS = (
     ("model.vision_tower.", "vision_tower."),
     ("vision_tower.vision_model.", "vision_tower."),
 )
-"""How names begin in memory, and in checkpoints of other years."""
+"""Prefixes of names in memory, and in checkpoints of other versions."""
 
 
 class LayerLine:
-    """Whose output is read, counted from the last block. Theirs are counted with the tower's input as the first of depth + 1."""
+    """The block whose output is read, counted from the last. Theirs count depth + 1 states, of which the tower's input is the first."""
 
     def read(self, r: ConfigReader, found: Found) -> None:
         depth = len(found["parts"][1].trunks["image"].blocks)
@@ -45,8 +45,8 @@ class LayerLine:
         connector = compose.the_connector(base.cfg)
         if connector.block is None or connector.skip > 1 or connector.hidden is None:
             raise ConfigError(
-                f"its connector reads block {connector.block}, skips {connector.skip} and is {connector.hidden} wide inside",
-                "there a connector of two matrices reads one block's output and skips one place at most",
+                f"the connector reads block {connector.block}, skips {connector.skip} positions and has hidden size {connector.hidden}",
+                "this layout needs a connector of two matrices that reads one block's output and skips at most one position",
             )
         tree["vision_feature_layer"] = -1 - connector.block
         tree["image_seq_length"] = connector_places(connector, base.cfg.image)
@@ -79,12 +79,12 @@ def rules(cfg: BaseConfig) -> Rules:
 
 
 def beside(cfg: BaseConfig) -> dict[str, Tree]:
-    """What their processor of images and text needs to know."""
-    front = int(cfg.image.class_token) + cfg.image.registers
+    """The config of their processor of images and text."""
+    extra = int(cfg.image.class_token) + cfg.image.registers
     tree = {
         "processor_class": "LlavaProcessor",
         "patch_size": cfg.image.patch,
-        "num_additional_image_tokens": front,
+        "num_additional_image_tokens": extra,
         "vision_feature_select_strategy": "default" if compose.the_connector(cfg).skip else "full",
     }
     return {PROCESSOR: tree}
@@ -100,7 +100,7 @@ FAMILY = Family(
     partial(compose.read_whole, table=TABLE),
     TABLE.write,
     rules,
-    checkpoint_prefixes=SPELLINGS,
+    checkpoint_prefixes=CHECKPOINT_PREFIXES,
     beside=beside,
     memory=MEMORY,
 )

@@ -1,7 +1,7 @@
-"""ModernBERT: pre-norm, GeGLU, rotary positions; most blocks see a window, with a rotary base of their own.
+"""ModernBERT: pre-norm, GeGLU, rotary positions; most blocks have a sliding window and a separate rotary base.
 
-`local_attention` 128 means the 64 tokens on either side; our windows count the token itself, so theirs is 65 here. The first block's input
-is the normed embedding, and the block norms it no second time. q, k, v and gate, up are fused there.
+`local_attention` 128 means the 64 tokens on either side; our windows include the token itself, so theirs is 65 here. The first block's input
+is the normalised embedding, and the block has no first norm. q, k, v and gate, up are fused in the checkpoint.
 Source: transformers `models/modernbert/`, read for names and defaults; Warner et al., 2412.13663.
 """
 
@@ -20,19 +20,19 @@ from onebase.model.config import ALL, Activation, RopeConfig
 
 
 class Kinds:
-    """Which blocks see all and which a window, by `layer_types` (transformers 5) or every nth sees all; and the rotary positions of the two
-    kinds: their maps in `rope_parameters` (transformers 5), or the bases under keys of their own."""
+    """The blocks with full attention and those with a window, by `layer_types` (transformers 5) or every nth with full attention. Rotary positions
+    of the two kinds: from the maps in `rope_parameters` (transformers 5), or from separate keys of their bases."""
 
     def read(self, r: ConfigReader, found: Found) -> None:
         every = r.size("global_attn_every_n_layers", 3)
         kinds = layer_kinds(r, found["trunk.depth"], lambda i: i % every != 0)
         dim = found["block.attn.head_dim"]
         whole = _rope(r, FULL, "global_rope_theta", 160000.0, dim)
-        # A null base for the windows means the other one (transformers 4).
-        named = "local_rope_theta" in r.data and not r.has("local_rope_theta")
-        near = _rope(r, SLIDING, "local_rope_theta", whole.base if named else 10000.0, dim)
+        # A null base for the windows means the other base (transformers 4).
+        is_null = "local_rope_theta" in r.data and not r.has("local_rope_theta")
+        local = _rope(r, SLIDING, "local_rope_theta", whole.base if is_null else 10000.0, dim)
         window = r.size("local_attention", 128) // 2 + 1
-        found["block.attn.rope"] = Each(whole if kind == FULL else near for kind in kinds)
+        found["block.attn.rope"] = Each(whole if kind == FULL else local for kind in kinds)
         found["block.attn.window"] = Each(None if kind == FULL else window for kind in kinds)
 
     def write(self, base: View, tree: Tree) -> None:
@@ -50,7 +50,7 @@ class Kinds:
 
 
 def _rope(r: ConfigReader, kind: str, key: str, base: float, head_dim: int) -> RopeConfig:
-    r.must("rope_scaling", None, None, "which of the two kinds of positions it stretches is not clear")
+    r.must("rope_scaling", None, None, "it is not clear which of the two kinds of positions it scales")
     parts = r.part("rope_parameters") if r.has("rope_parameters") else None
     own = parts.part(kind) if parts is not None and parts.has(kind) else ConfigReader({}, r.where)
     return one_rope(r, own, r.positive(key, base), head_dim)
@@ -61,16 +61,16 @@ def _later(r: ConfigReader, found: Found) -> Each:
 
 
 def _activation(r: ConfigReader, key: str, default: str) -> Activation:
-    """tanh is for the head of a classifier (`heads`), whose config the trunk reads too: what predicts tokens has another."""
-    alone = r.tensors and "head.dense.weight" not in r.tensors
-    return "gelu" if alone and r.data.get(key) == "tanh" and r.has(key) else r.one_of(key, PLAIN, default)
+    """The activation before token predictions; tanh belongs to a classifier's head (`heads`), whose config the trunk reads too."""
+    no_head = r.tensors and "head.dense.weight" not in r.tensors
+    return "gelu" if no_head and r.data.get(key) == "tanh" and r.has(key) else r.one_of(key, PLAIN, default)
 
 
 TRANSFORM: tuple[str, dict[str, Activation], str] = ("codec.transform.activation", PLAIN, "gelu")
 BIASED = "trunk.final_norm.bias trunk.input_norm.bias codec.transform.norm.bias"
 TABLE = Table(
     (
-        # The default of the padding token lies beyond most vocabularies; the tokenizer knows it.
+        # The default padding token is outside most vocabularies; the tokenizer has the right one.
         Put({"model_type": "modernbert", "pad_token_id": None}),
         *encoder.trunk_lines(depth=("num_hidden_layers", 22), hidden=("intermediate_size", 1152))[:-1],
         choice("hidden_activation", "block.ff.activation", GATED, "gelu"),

@@ -1,6 +1,6 @@
-"""MPNet (all-mpnet-base-v2): BERT without types, whose scores know how far a key is away, the same in all blocks.
+"""MPNet (all-mpnet-base-v2): BERT without types, with a relative position bias on attention scores, shared by all blocks.
 
-Positions begin behind the padding token's row, which is the second whatever `pad_token_id` says; the head's activation is always GELU.
+Positions begin after the padding token's row, which is always the second, whatever `pad_token_id` is; the head's activation is always GELU.
 Source: transformers `models/mpnet/`, read for names, defaults and buckets; Song et al., 2004.09297.
 """
 
@@ -22,7 +22,7 @@ TABLE = Table(
     (
         Put({"model_type": "mpnet", "pad_token_id": 1}),
         *encoder.NO_DECODER,
-        Must("relative_attention_num_buckets", BUCKETS, "distances fall into 32 buckets whatever it says"),
+        Must("relative_attention_num_buckets", BUCKETS, "transformers always uses 32 buckets"),
         *encoder.trunk_lines(),
         number("layer_norm_eps", encoder.MASKED_EPS, 1e-12),
         encoder.VOCABULARY,

@@ -1,6 +1,6 @@
-"""OLMo 2: norms on what attention and feed-forward give instead of what they read, and on all heads of queries and of keys together.
+"""OLMo 2: norms on the output of attention and feed-forward instead of their input, and on all heads of queries and of keys together.
 
-Source: transformers `models/olmo2/configuration_olmo2.py` and `modeling_olmo2.py`, read for names, defaults and where the norms stand.
+Source: transformers `models/olmo2/configuration_olmo2.py` and `modeling_olmo2.py`, read for names, defaults and positions of the norms.
 """
 
 from onebase.formats.families.decoder import DECODER, PLAIN, Rope, decoder_family, decoder_lines, patterned

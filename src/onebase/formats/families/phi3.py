@@ -1,4 +1,4 @@
-"""Phi 3 and 4: q, k and v in one tensor, gate and up in one, rotary positions on a part of each head, LongRoPE.
+"""Phi 3 and 4: fused q, k and v, fused gate and up, rotary positions on a part of each head, LongRoPE.
 
 Source: transformers `models/phi3/configuration_phi3.py` and `modeling_phi3.py`, read for names, defaults and the order of fused parts.
 """
@@ -11,7 +11,7 @@ from onebase.formats.reader import ConfigReader
 
 
 class LongRope(Rope):
-    """Rotary positions that LongRoPE alone stretches, from the context in a key of the config itself."""
+    """Rotary positions, scaled only by LongRoPE; the original context is in a key of the config itself."""
 
     def read(self, r: ConfigReader, found: Found) -> None:
         super().read(r, found)

@@ -1,4 +1,4 @@
-"""Qwen 2 and 2.5: Llama with biases on q, k and v, and windows in the later blocks where they are switched on.
+"""Qwen 2 and 2.5: Llama with biases on q, k and v, and optional windows in the later blocks.
 
 Source: transformers `models/qwen2/configuration_qwen2.py`, read for names and defaults.
 """

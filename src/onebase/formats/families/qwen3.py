@@ -1,4 +1,4 @@
-"""Qwen 3 (dense): norms on the queries and keys of each head, a head_dim of its own, no biases unless the config asks.
+"""Qwen 3 (dense): norms on the queries and keys of each head, a separate head_dim, no biases unless the config has them.
 
 Source: transformers `models/qwen3/configuration_qwen3.py`, read for names and defaults.
 """

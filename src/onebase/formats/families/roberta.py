@@ -1,4 +1,4 @@
-"""RoBERTa and XLM-RoBERTa: BERT whose positions begin behind the padding token's row, with a head under other names and always GELU.
+"""RoBERTa and XLM-RoBERTa: BERT whose positions begin after the padding token's row, with other names for the head, and always GELU.
 
 Source: transformers `models/roberta/` and `models/xlm_roberta/`, read for names and defaults; Liu et al., 1907.11692.
 """

@@ -1,6 +1,6 @@
 """Rotary positions in foreign configs: `rope_parameters` (transformers 5), or `rope_theta` and `rope_scaling` (before).
 
-Source: transformers `modeling_rope_utils.py`, read for names, defaults and which of two spellings wins. LongRoPE's factor on cos and
+Source: transformers `modeling_rope_utils.py`, read for names, defaults and which of two keys wins. LongRoPE's factor on cos and
 sin: 2402.13753.
 """
 
@@ -31,27 +31,27 @@ WRITTEN: dict[str, dict[str, str]] = {
     "yarn": {"factor": "factor", "beta_fast": "high", "beta_slow": "low", **SIZED},
     "longrope": {"short_factor": "short", "long_factor": "long", **SIZED},
 }
-"""Each kind of stretching: their key to our field."""
+"""Each kind of scaling: their key to our field."""
 YARN = {"beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"}
 READ = {kind: set(keys) for kind, keys in WRITTEN.items()}
 READ["yarn"] |= YARN
 READ["longrope"].add("factor")
 READ["su"] = READ["longrope"]
-"""What each kind of stretching reads, there as here, beside the keys of all kinds."""
+"""The keys that each kind of scaling reads, in transformers and here, in addition to the keys of all kinds."""
 ALWAYS = {"rope_theta", "rope_type", "type", "partial_rotary_factor"}
 KNOWN = ALWAYS.union(*WRITTEN.values())
 IDLE = {"attn_factor", "finetuned", "extrapolation_factor", "mrope_section", "mrope_interleaved"}
-"""Of the code beside the weights that transformers does not run (YaRN's first authors, DeepSeek), or of images, whose places are a text's where
-there are none. It ignores them, and so do we, with a notice; also what another kind reads. Not `mscale` of another kind than YaRN, which
-would say that scores are larger."""
+"""Keys of custom code that transformers does not run (YaRN's first authors, DeepSeek), or of image positions, which do not matter without images.
+transformers ignores them, and so do we, with a notice; the same for keys of another kind. Not `mscale` of a kind other than YaRN, which would
+scale the scores."""
 log = logging.getLogger(__name__)
 
 
 def rope(
     r: ConfigReader, theta: float, head_dim: int, *, original: int | None = None, partial: bool = False
 ) -> RopeConfig:
-    """The one rotary config of a model. `original`: the family's context before stretching, where no key says it; `partial`: whether
-    the family honours `partial_rotary_factor`."""
+    """The rotary config of a model with one kind. original: the family's default context before scaling; partial: whether the family supports
+    `partial_rotary_factor`."""
     theta = r.positive("rope_theta", theta)
     key = "rope_scaling" if r.get("rope_scaling", dict, {}) else "rope_parameters"
     s = ConfigReader(r.get(key, dict, {}), f"{r.where}: {key}")
@@ -67,22 +67,22 @@ def one_rope(
     original: int | None = None,
     partial: bool = False,
 ) -> RopeConfig:
-    """Rotary positions by the map `s` of the config `r`. Every key of it changes the angles, so an unknown one is refused; one that nothing
-    reads is passed over with a notice."""
+    """Rotary positions from the map `s` of the config `r`. Every key may change the angles, so an unknown one is refused; keys without effect are
+    ignored with a notice."""
     kind = _kind(s)
     passed = KNOWN | IDLE | (YARN if kind == "yarn" else YARN - {"mscale", "mscale_all_dim"})
     for key in sorted(s.data.keys() - ALWAYS - READ.get(kind, KNOWN)):
         if key not in passed:
-            s.must(key, None, None, "what it does to rotary positions is not known")
+            s.must(key, None, None, "its effect on rotary positions is not known")
         elif s.has(key):
             r.passed.append(f"{s.where.removeprefix(r.where + ': ')}: {key}")
-            log.warning("%s: %s is %r, which is not read, as in transformers", s.where, key, s.data[key])
+            log.warning("%s: %s is %r, which is ignored, as in transformers", s.where, key, s.data[key])
     part = s.positive("partial_rotary_factor", r.positive("partial_rotary_factor", 1.0))
     dim = int(head_dim * part)
     if part != 1.0 and (not partial or not 2 <= dim <= head_dim or dim % 2):
         raise ConfigError(
             f"{r.where}: 'partial_rotary_factor' is {part} of head_dim {head_dim}",
-            "accepted: 1, or in the phi3 family what gives an even number of features",
+            "accepted: 1, or in the phi3 family a factor that gives an even number of features",
         )
     scaling = _scaling(r, s, dim, original)
     return RopeConfig(
@@ -100,7 +100,7 @@ def _scaling(r: ConfigReader, s: ConfigReader, dim: int, original: int | None) -
         return None
     if kind == "linear":
         return RopeScaling(kind="linear", factor=s.positive("factor"))
-    # A key of the config itself wins over one in the map, as it does there.
+    # A key of the config itself wins over one in the map, as in transformers.
     context = r.size("max_position_embeddings", 2048, 2**40)
     if kind == "dynamic":
         return RopeScaling(kind="dynamic", factor=s.positive("factor"), original=context)
@@ -112,7 +112,7 @@ def _scaling(r: ConfigReader, s: ConfigReader, dim: int, original: int | None) -
         if high <= low:
             raise s.refuse("high_freq_factor", f"a number above low_freq_factor ({low})")
         return RopeScaling(kind="llama3", factor=s.positive("factor"), low=low, high=high, original=first)
-    if kind in ("longrope", "su"):  # `su` is its first name
+    if kind in ("longrope", "su"):  # `su` is its older name
         stretch = s.positive("factor", context / first)
         size = 1.0 if stretch <= 1 or first == 1 else math.sqrt(1 + math.log(stretch) / math.log(first))
         return RopeScaling(
@@ -127,7 +127,7 @@ def _scaling(r: ConfigReader, s: ConfigReader, dim: int, original: int | None) -
 
 
 def _yarn(s: ConfigReader, context: int, first: int) -> RopeScaling:
-    """YaRN (2309.00071). How much cos and sin grow follows from the factor, or from two shares of its logarithm (DeepSeek)."""
+    """YaRN (2309.00071). The growth of cos and sin follows from the factor, or from two shares of its logarithm (DeepSeek)."""
 
     def growth(share: float) -> float:
         return 1.0 if factor <= 1 else 0.1 * share * math.log(factor) + 1.0
@@ -135,17 +135,17 @@ def _yarn(s: ConfigReader, context: int, first: int) -> RopeScaling:
     factor = s.positive("factor", context / first)
     shares = [s.get(key, float, 0.0) for key in ("mscale", "mscale_all_dim")]
     size = growth(shares[0]) / growth(shares[1]) if all(shares) else growth(1.0)
-    # A 0 there is the default.
-    quick, slow = (
-        s.get(key, float, 0.0) or usual for key, usual in (("beta_fast", 32.0), ("beta_slow", 1.0))
+    # 0 means the default.
+    fast, slow = (
+        s.get(key, float, 0.0) or default for key, default in (("beta_fast", 32.0), ("beta_slow", 1.0))
     )
-    if not 0 < slow < quick:
+    if not 0 < slow < fast:
         raise s.refuse("beta_fast", f"a number above beta_slow ({slow})")
     return RopeScaling(
         kind="yarn",
         factor=factor,
         low=slow,
-        high=quick,
+        high=fast,
         original=first,
         attention=s.positive("attention_factor", size),
         truncate=s.get("truncate", bool, True),
@@ -154,8 +154,8 @@ def _yarn(s: ConfigReader, context: int, first: int) -> RopeScaling:
 
 def _divisors(s: ConfigReader, key: str, count: int) -> tuple[float, ...]:
     values = s.get(key, list)
-    good = all(isinstance(x, int | float) and not isinstance(x, bool) and 0 < x < 2**63 for x in values)
-    if len(values) != count or not good:
+    valid = all(isinstance(x, int | float) and not isinstance(x, bool) and 0 < x < 2**63 for x in values)
+    if len(values) != count or not valid:
         raise s.refuse(key, f"a list of {count} numbers above 0, one for each angle")
     return tuple(float(x) for x in values)
 
@@ -165,7 +165,7 @@ def rope_map(cfg: RopeConfig, head_dim: int) -> Tree:
     tree: Tree = {"rope_theta": cfg.base, "rope_type": "default"}
     if cfg.dim is not None:
         part = cfg.dim / head_dim
-        # They round down: a quotient a hair too small would lose a feature.
+        # transformers rounds down: a slightly too small quotient would lose a feature.
         tree["partial_rotary_factor"] = (
             part if int(head_dim * part) == cfg.dim else math.nextafter(part, math.inf)
         )
@@ -179,7 +179,7 @@ def rope_map(cfg: RopeConfig, head_dim: int) -> Tree:
 
 
 def rope_tree(cfg: RopeConfig, head_dim: int) -> Tree:
-    """The keys of a config with one kind of rotary positions, in the new spelling and in the one that older readers look for."""
+    """The keys of a config with one kind of rotary positions, in the new form and in the form of older readers."""
     tree = rope_map(cfg, head_dim)
     old = {"rope_theta": cfg.base, "rope_scaling": tree if cfg.scaling else None}
     if cfg.dim is not None:
@@ -188,7 +188,7 @@ def rope_tree(cfg: RopeConfig, head_dim: int) -> Tree:
 
 
 def cached_angles(ropes: list[RopeConfig], head_dim: int) -> Ignore:
-    """Angles kept in older checkpoints. They follow from the config, and must be those."""
+    """Rotary angles in older checkpoints. They follow from the config and must match it."""
 
     def known(x: Tensor) -> bool:
         for cfg in ropes:

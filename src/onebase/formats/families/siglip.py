@@ -1,7 +1,7 @@
-"""SigLIP, and SigLIP 2 of fixed size: a tower of images and one of text, both seeing both ways, in one space; and the tower of images alone.
+"""SigLIP, and SigLIP 2 of fixed size: bidirectional image and text towers with a shared space, and the image tower alone.
 
-A text is filled up to the whole context with the padding token, which is attended like any other, and its vector is made of the last
-place. The image's is what a learned query gathers. Scores are of one pair at a time: a learned number is added to them.
+A text is padded to the whole context with the padding token, which is attended like any other; its embedding comes from the last
+position. The image embedding is pooled by a learned query. Scores are computed per pair, with a learned bias.
 Source: transformers `models/siglip/`, read for names and defaults; Zhai et al., 2303.15343.
 """
 
@@ -25,7 +25,7 @@ LIKE = (768, 3072, 12, 12)
 
 
 class PoolLine:
-    """The image's vector: what a learned query gathers, or without a head the mean of the patches."""
+    """The pooling of an image: attention of a learned query, or without a head the mean of the patches."""
 
     def read(self, r: ConfigReader, found: Found) -> None:
         found["codec.pool"] = PoolConfig(kind="mean")
@@ -44,17 +44,17 @@ class PoolLine:
 
 
 class Width:
-    """Features of the common space: those of the image's tower, which has no matrix of its own."""
+    """The width of the shared space: that of the image tower, which has no projection."""
 
     def read(self, r: ConfigReader, found: Found) -> None:
         text, width = towers.sub_config(r, "text_config"), found["parts"][0].trunks["text"].width
         image = found["parts"][1].trunks["image"].width
         towers.sub_config(r, "vision_config").must(
-            "vision_use_head", True, True, "the image's vector is made by the tower's head"
+            "vision_use_head", True, True, "the tower's head computes the image embedding"
         )
         found["link.pair.width"] = text.size("projection_size", width)
         if found["link.pair.width"] != image:
-            raise text.refuse("projection_size", f"{image}, the images' hidden_size")
+            raise text.refuse("projection_size", f"{image}, the hidden_size of the image tower")
 
     def write(self, base: View, tree: Tree) -> None:
         tree["text_config"]["projection_size"] = base["link.pair.width"]

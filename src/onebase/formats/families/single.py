@@ -1,4 +1,4 @@
-"""The families of one trunk, or of two that meet in one space, by `model_type`: what a base of several parts may be composed of."""
+"""The families of one trunk, or of two with a shared space, by `model_type`: possible parts of a composed base."""
 
 from collections.abc import Iterable
 
@@ -61,13 +61,13 @@ SINGLE: list[Family] = [
 
 
 def family_among(families: Iterable[Family], model_type: object, where: str) -> Family:
-    """The one of these that reads this `model_type`. Raises ConfigError naming those that are known."""
+    """The family among these that reads this `model_type`. Raises ConfigError that lists the supported ones."""
     known: list[str] = []
     for family in families:
         if model_type in family.model_types:
             return family
         known += family.model_types
     raise ConfigError(
-        f"{where}: model_type {model_type!r} is of no family that is known",
-        f"known: {', '.join(sorted(known))}",
+        f"{where}: model_type {model_type!r} is not supported",
+        f"supported: {', '.join(sorted(known))}",
     )

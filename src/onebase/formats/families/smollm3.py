@@ -10,16 +10,16 @@ from onebase.formats.fields import Each, Found, View
 from onebase.formats.reader import ConfigReader
 
 
-class Turning:
-    """Which blocks have rotary positions: as a list says, or all but every nth."""
+class NoRopeLayers:
+    """The blocks with rotary positions: from a list, or all except every nth."""
 
     def read(self, r: ConfigReader, found: Found) -> None:
         depth, interval = found["trunk.depth"], r.size("no_rope_layer_interval", 4)
-        turning = r.get("no_rope_layers", list, [int((i + 1) % interval != 0) for i in range(depth)])
-        if len(turning) < depth or any(x not in (0, 1) for x in turning):
+        has_rope = r.get("no_rope_layers", list, [int((i + 1) % interval != 0) for i in range(depth)])
+        if len(has_rope) < depth or any(x not in (0, 1) for x in has_rope):
             raise r.refuse("no_rope_layers", f"a list of {depth}, each 1 (rotary positions) or 0 (none)")
         rope = found["block.attn.rope"]
-        found["block.attn.rope"] = Each(rope if turns else None for turns in turning[:depth])
+        found["block.attn.rope"] = Each(rope if x else None for x in has_rope[:depth])
 
     def write(self, base: View, tree: Tree) -> None:
         tree["no_rope_layers"] = [int(rope is not None) for rope in base.each("block.attn.rope")]
@@ -29,7 +29,7 @@ FAMILY = decoder_family(
     "smollm3",
     *decoder_lines("smollm3", "SmolLM3", context=32768, kv_heads=4, tied=True),
     Rope(2_000_000.0),
-    Turning(),
+    NoRopeLayers(),
     Windows(lambda v, i: v["block.attn.rope"][i] is None, None, switch="use_sliding_window"),
     *BIASES,
 )

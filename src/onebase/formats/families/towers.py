@@ -1,4 +1,4 @@
-"""What models of images and text share: towers with their norms before their parts, rules under a prefix, parts of a nested config."""
+"""Shared by models of images and text: pre-norm towers, rules with a prefix, parts of a nested config."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -23,13 +23,13 @@ BLOCK = block_names(
     "self_attn.q_proj self_attn.k_proj self_attn.v_proj self_attn.out_proj layer_norm1 mlp.fc1 mlp.fc2 layer_norm2"
 )
 TOWER = ENCODER
-"""The pattern of both."""
+"""The pattern of both towers."""
 
 
 def tower_lines(
     model_type: str, like: tuple[int, int, int, int], activation: str, eps: float
 ) -> tuple[Line, ...]:
-    """A tower by its usual keys. `like`: width, features of the feed-forward, blocks and heads where they are missing."""
+    """A tower by its usual keys. like: defaults of width, feed-forward width, blocks and heads."""
     width, hidden, depth, heads = like
     return (
         Put({"model_type": model_type}),
@@ -45,7 +45,7 @@ def tower_lines(
 
 
 def text_lines(vocabulary: int, positions: int) -> tuple[Line, ...]:
-    """A table of tokens and one of positions; no tokens are predicted."""
+    """Embeddings of tokens and of positions; no tokens are predicted."""
     return (size("vocab_size", "codec.vocab_size", vocabulary, MAX_VOCABULARY), *position_lines(positions))
 
 
@@ -56,11 +56,11 @@ TEXT_NAMES: Names = [
     *under("encoder.layers.{i}.", BLOCK),
     COUNTED,
 ]
-"""The text tower, by the names of one saved alone."""
+"""The text tower, with the names of one saved alone."""
 
 
 def image_names(cfg: BaseConfig) -> Names:
-    """The image tower up to its last norm, by the names of one saved alone."""
+    """The image tower up to its last norm, with the names of one saved alone."""
     return [
         ("embeddings.patch_embedding.weight", "codec.patch", patch_step(cfg)),
         ("embeddings.patch_embedding.bias", "codec.bias"),
@@ -72,12 +72,12 @@ def image_names(cfg: BaseConfig) -> Names:
 
 
 def prefixed(rules: Rules, prefix: str) -> Rules:
-    """The rules of a part as those of a whole where its names begin with `prefix`."""
+    """The rules of a part with `prefix` before its names."""
     return moved(rules, {"": prefix})
 
 
 def moved(rules: Rules, begins: Mapping[str, str]) -> Rules:
-    """The rules of a part, with names that begin with a key of `begins` (the first that fits) beginning with its value."""
+    """The rules of a part with prefixes replaced: each key of `begins` (the first that matches) by its value."""
 
     def named(name: str) -> str:
         old = next((b for b in begins if name.startswith(b)), "")
@@ -89,19 +89,19 @@ def moved(rules: Rules, begins: Mapping[str, str]) -> Rules:
             out.append(Rule(tuple(named(n) for n in r.theirs), r.ours, r.steps))
         elif isinstance(r, Tie):
             out.append(Tie(named(r.theirs), r.ours))
-        else:  # wherever the part's names begin: a checkpoint may spell that in several ways
+        else:  # under any prefix: checkpoints differ in them
             out.append(Ignore(rf"(.*\.)?(?:{r.pattern})", r.why, r.check))
     return out
 
 
 def half(cfg: BaseConfig, kind: Literal["text", "image"]) -> BaseConfig:
-    """The base of one trunk of a base. Raises ConfigError where it lacks that."""
+    """The base of one trunk of a base. Raises ConfigError if that trunk is missing."""
     if kind not in cfg.codecs:
         raise ConfigError(*LACKS[kind])
     return BaseConfig(trunks={kind: cfg.trunks[kind]}, codecs={kind: cfg.codecs[kind]})
 
 
 def sub_config(r: ConfigReader, key: str) -> ConfigReader:
-    """The config of a part; older writers put the same under `<key>_dict`, which wins there. Without either, one of defaults."""
+    """The config of a part; older writers use `<key>_dict`, which wins. Without either: the defaults."""
     name = f"{key}_dict" if r.has(f"{key}_dict") else key
     return ConfigReader(r.get(name, dict, {}), f"{r.where}: {name}", r.tensors)

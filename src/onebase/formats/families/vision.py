@@ -1,4 +1,4 @@
-"""What the vision families share: a trunk over patches, the stem's lines and tensors, and the names of classes."""
+"""Shared by vision families: a trunk over patches, lines and tensors of the stem, and names of classes."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from onebase.formats.rules import Ignore, Lead, Reshape
 from onebase.model.config import ALL
 
 MAX_CLASSES = 2**20
-MASK = Ignore(r"(.*\.)?embeddings\.mask_token", "it stands for patches hidden in pretraining")
+MASK = Ignore(r"(.*\.)?embeddings\.mask_token", "it replaces masked patches in pretraining")
 IMAGE = ImageCodecConfig(kind="image", size=1, patch=1)
 
 
@@ -29,14 +29,14 @@ def square(r: ConfigReader, key: str, default: int) -> int:
 
 def channels(r: ConfigReader, key: str, default: int) -> int:
     """Values of a pixel: 3 (red, green, blue) or 1 (grey)."""
-    found = r.size(key, default)
-    if found not in (1, 3):
+    count = r.size(key, default)
+    if count not in (1, 3):
         raise r.refuse(key, "3 or 1")
-    return found
+    return count
 
 
 def picture_lines(patch: int) -> tuple[Line, ...]:
-    """Pixels of a picture and of a patch, and channels; `patch` where no key says it."""
+    """Sizes of image and patch in pixels, and channels. patch: default of the patch size."""
     return (
         Field("image_size", "codec.size", square, 224),
         Field("patch_size", "codec.patch", square, patch),
@@ -45,7 +45,7 @@ def picture_lines(patch: int) -> tuple[Line, ...]:
 
 
 def vit_lines(model_type: str, patch: int, eps: float) -> tuple[Line, ...]:
-    """The lines that ViT and its descendants share, behind those of their feed-forwards."""
+    """The lines that ViT and its descendants share, without those of their feed-forwards."""
 
     def shared(r: ConfigReader, found: Found) -> None:
         dim = found["block.attn.head_dim"]
@@ -63,8 +63,8 @@ def vit_lines(model_type: str, patch: int, eps: float) -> tuple[Line, ...]:
 
 @dataclass(frozen=True)
 class Classes:
-    """Names of what the head predicts, in its order; none where the checkpoint lacks the head's tensor (a config alone: where no
-    architecture classifies). name: how their classes are called."""
+    """Names of the head's classes, in order; empty if the checkpoint lacks the head's tensor (for a config without checkpoint: if no architecture
+    classifies). name: prefix of their class names."""
 
     name: str
     tensor: str = "classifier.weight"
@@ -75,11 +75,11 @@ class Classes:
     def _names(self, r: ConfigReader) -> tuple[str, ...]:
         predicts = self.tensor in r.tensors
         if not r.tensors:
-            made = r.get("architectures", list, [])
-            predicts = any(str(a).endswith("ForImageClassification") for a in made)
+            architectures = r.get("architectures", list, [])
+            predicts = any(str(a).endswith("ForImageClassification") for a in architectures)
         if not predicts:
             return ()
-        # transformers leaves the names out when there are two and nobody named them.
+        # transformers omits the names if there are two default ones.
         count = r.size("num_labels", 2, MAX_CLASSES)
         names = r.get("id2label", dict, {str(i): f"LABEL_{i}" for i in range(count)})
         if set(names) != {str(i) for i in range(len(names))} or not all(
@@ -97,14 +97,14 @@ class Classes:
 
 
 def patch_step(cfg: BaseConfig) -> Reshape:
-    """A convolution whose steps are as long as it is wide is a matrix."""
+    """A convolution with stride equal to its width is a matrix."""
     codec, width = cfg.image, cfg.trunks["image"].width
     c, p = codec.channels, codec.patch
     return Reshape((width, c, p, p), (width, c * p * p))
 
 
 def vit_names(cfg: BaseConfig, prefix: str) -> Names:
-    """Stem, last norm and classifier of ViT and its descendants; positions and class token have dimensions of 1 in front."""
+    """Stem, last norm and classifier of ViT and its descendants; positions and class token have leading dimensions of size 1."""
     a = f"{prefix}embeddings"
     return [
         (f"{a}.patch_embeddings.projection.weight", "codec.patch", patch_step(cfg)),

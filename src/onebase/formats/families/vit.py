@@ -1,6 +1,6 @@
-"""ViT: a class token and patches in a trunk with norms before each part.
+"""ViT: a class token and patches in a pre-norm trunk.
 
-The pooler is left out: a matrix and a tanh behind the class token that no head and no embedding uses. Positions can be stretched to
+The pooler is left out: no head and no embedding uses its matrix and tanh after the class token. Positions can be interpolated to
 other sizes (transformers: `interpolate_pos_encoding=True`). Source: transformers `models/vit/`, read for names and defaults;
 Dosovitskiy et al., 2010.11929.
 """
@@ -21,7 +21,7 @@ ATTENTION = (
 BLOCK = block_names(f"{ATTENTION} layernorm_before intermediate.dense output.dense layernorm_after")
 POOLER = Ignore(
     r"(.*\.)?pooler\.dense\.(weight|bias)",
-    "heads and embeddings read the class token, not what the pooler makes",
+    "heads and embeddings read the class token, not the pooler's output",
 )
 TABLE = Table(
     (*vit_lines("vit", 16, 1e-12), *trunk_lines()[4:], Classes("ViT")),

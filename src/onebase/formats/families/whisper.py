@@ -1,7 +1,7 @@
-"""Whisper: an encoder of log-mel frames that a decoder of text looks at; layer norms before each part, keys without a bias.
+"""Whisper: an encoder of log-mel frames and a text decoder with cross-attention; pre-norm with layer norms, keys without a bias.
 
 Source: transformers `models/whisper/configuration_whisper.py` and `modeling_whisper.py`, read for names, defaults and scales.
-`scale_embedding` is asked for and changes nothing: no version multiplies the embeddings by it.
+`scale_embedding` is read and has no effect: no version scales the embeddings by it.
 """
 
 from dataclasses import replace
@@ -20,7 +20,7 @@ from onebase.formats.rules import Rules
 
 MAX_CONTEXT = 2**20
 ATTN = replace(BLOCK.attn, bias=("q", "v", "o"))
-LISTENER = patterned(replace(ENCODER, final_norm=replace(NORM, eps=1e-5)), attn={"bias": ATTN.bias})
+AUDIO_TRUNK = patterned(replace(ENCODER, final_norm=replace(NORM, eps=1e-5)), attn={"bias": ATTN.bias})
 OWN = block_names(
     "self_attn.q_proj self_attn.k_proj self_attn.v_proj self_attn.out_proj self_attn_layer_norm fc1 fc2 final_layer_norm"
 )
@@ -59,10 +59,10 @@ AUDIO = Table(
         size("num_mel_bins", "codec.mels", 80),
         Field("max_source_positions", "codec.context", _frames, 1500, back=lambda frames: frames // 2),
     ),
-    LISTENER,
+    AUDIO_TRUNK,
     AudioCodecConfig(kind="audio"),
 )
-SAID = Table(
+DECODER = Table(
     (
         *_side("decoder"),
         *(_cross(name) for name in ("heads", "kv_heads", "head_dim")),
@@ -70,7 +70,7 @@ SAID = Table(
         size("max_target_positions", "codec.context codec.positions", 448, MAX_CONTEXT),
         flag("tie_word_embeddings", "codec.tied", True),
     ),
-    replace(patterned(LISTENER, cross=ATTN), direction="causal"),
+    replace(patterned(AUDIO_TRUNK, cross=ATTN), direction="causal"),
     TEXT,
 )
 TABLE = Table(
@@ -89,18 +89,18 @@ TABLE = Table(
             }
         ),
         Part(None, AUDIO),
-        Part(None, SAID),
+        Part(None, DECODER),
     ),
     link=Link(src="audio", dst="text", how="memory"),
 )
-HEARD = [
+AUDIO_NAMES = [
     ("model.encoder.conv1", "codec.first"),
     ("model.encoder.conv2", "codec.second"),
     ("model.encoder.embed_positions.weight", "codec.positions"),
     ("model.encoder.layer_norm", "trunk.final_norm"),
     *under("model.encoder.layers.{i}.", OWN),
 ]
-WRITTEN = [
+TEXT_NAMES = [
     ("model.decoder.embed_tokens", "codec.stem"),
     ("model.decoder.embed_positions.weight", "codec.stem.positions"),
     ("model.decoder.layer_norm", "trunk.final_norm"),
@@ -112,7 +112,7 @@ WRITTEN = [
 def rules(cfg: BaseConfig) -> Rules:
     if set(cfg.codecs) != {"audio", "text"}:
         raise ConfigError(*LACKS["memory"])
-    return [*rules_of(cfg, "audio", HEARD), *rules_of(cfg, "text", WRITTEN)]
+    return [*rules_of(cfg, "audio", AUDIO_NAMES), *rules_of(cfg, "text", TEXT_NAMES)]
 
 
 FAMILY = Family(("whisper",), TABLE.read, TABLE.write, rules, prefix="model.")

@@ -1,4 +1,4 @@
-"""GGUF, the format of llama.cpp: opened strictly, tensors decoded as they are placed, tokenizer and chat template out of the file."""
+"""Reads and writes GGUF, the format of llama.cpp: strict checks, tensors decoded while loading, tokenizer and chat template from the file."""
 
 from onebase.formats.gguf.base import open_base, write_base
 from onebase.formats.gguf.open import OpenedGGUF, open_gguf

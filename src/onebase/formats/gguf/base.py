@@ -1,4 +1,4 @@
-"""A base from a GGUF file, and a GGUF file from a base."""
+"""Opens a base from a GGUF file, and writes a base as one."""
 
 import logging
 import re
@@ -21,36 +21,36 @@ from onebase.formats.gguf.write import WeightKind, save_gguf
 
 log = logging.getLogger(__name__)
 _TAG = re.compile(r"\{%([-+]?)(\s*(?:end)?generation\s*)([-+]?)%\}")
-"""What marks the text that is learnt: llama.cpp's templates know no such tag, so it is written as a comment."""
+"""The tag around text with a loss. llama.cpp's templates do not support it, so it is written as a comment."""
 
 
 def open_base(path: Path, *, dtype: torch.dtype | None = None, hashes: bool = False) -> LoadedBase:
-    """Read a file, or the first of its parts. hashes: note the hash of every file, not only its size.
+    """Read a file, or the first of its parts. hashes: record the hash of every file, not only its size.
 
-    Raises ArtifactError for what is damaged, ConfigError for what the file says and we lack.
+    Raises ArtifactError for a damaged file, ConfigError for unsupported features.
     """
-    found = open_gguf(path, dtype=dtype)
-    tokenizer = Tokenizer(found.tokenizer, found.roles)
+    file = open_gguf(path, dtype=dtype)
+    tokenizer = Tokenizer(file.tokenizer, file.roles)
     template = ChatTemplate(
-        found.template or "", tuple(tokenizer.specials), f"{path}: tokenizer.chat_template", found.roles
+        file.template or "", tuple(tokenizer.specials), f"{path}: tokenizer.chat_template", file.roles
     )
     record = Record("base")
-    record.add("name", *called(path.stem, lambda: found.general.get("general.name")))
+    record.add("name", *called(path.stem, lambda: file.general.get("general.name")))
     record.add("imported.from", path.name, f"{Origin.SOURCE}: its name")
     record.add("imported.format", "gguf", Origin.SOURCE)
-    record.add("imported.architecture", found.architecture, f"{Origin.SOURCE}: general.architecture")
-    record.add("imported.types", found.kinds, f"{Origin.COUNTED}: how many tensors were stored as what")
+    record.add("imported.architecture", file.architecture, f"{Origin.SOURCE}: general.architecture")
+    record.add("imported.types", file.kinds, f"{Origin.COUNTED}: how many tensors were stored as what")
     record.add(
-        "imported.unread", list(found.unread), f"{Origin.SOURCE}: keys of the file that no rule asked for"
+        "imported.unread", list(file.unread), f"{Origin.SOURCE}: keys of the file that no rule asked for"
     )
-    files = _files(found.files, hashes)
+    files = _files(file.files, hashes)
     record.add("imported.files", files, Origin.HASHED if hashes else f"{Origin.COUNTED} on the disk")
-    note_general(record, found.general)
-    for key in found.unread:
-        if key.startswith(f"{found.architecture}."):
-            log.warning("%s: '%s' is not applied: it changes nothing here", path, key)
-    words = TextCodec(tokenizer, template)
-    return LoadedBase(found.model, words, record, path, embedding=found.embedding)
+    note_general(record, file.general)
+    for key in file.unread:
+        if key.startswith(f"{file.architecture}."):
+            log.warning("%s: '%s' is ignored: it has no effect here", path, key)
+    codec = TextCodec(tokenizer, template)
+    return LoadedBase(file.model, codec, record, path, embedding=file.embedding)
 
 
 def _files(paths: tuple[Path, ...], hashes: bool) -> dict[str, dict[str, object]]:
@@ -60,13 +60,13 @@ def _files(paths: tuple[Path, ...], hashes: bool) -> dict[str, dict[str, object]
 
 
 def write_base(base: LoadedBase, out: Path, *, kind: WeightKind = "F16", pre: str | None = None) -> None:
-    """Write a base as one file, in the architecture that has its parts. Raises ConfigError naming what GGUF cannot express, ArtifactError where `out`
-    exists. pre: see `save_gguf`."""
+    """Write a base as one file, in the architecture that fits. pre: see `save_gguf`. Raises ConfigError with what GGUF cannot express,
+    ArtifactError if `out` exists."""
     if out.exists():
         raise ArtifactError(f"{out} already exists", "choose another --out")
     codec = base.codec
     roles, source = codec.tokenizer.roles, codec.template.source
-    # Our own templates leave it to the codec to begin a conversation; llama.cpp leaves it to the template.
+    # In our own templates the codec begins a conversation; in llama.cpp the template does.
     start = "{{- bos_token -}}\n" if roles.chat_framed and source.strip() else ""
     inner = tokenizers.Tokenizer.from_str(codec.tokenizer.as_json)
     name = str(base.record.get("name") or out.stem)

@@ -1,7 +1,7 @@
-"""The architectures of GGUF as tables that run both ways: keys of the metadata and names of the tensors. `general.architecture` picks one.
+"""Two-way tables of GGUF architectures: metadata keys and tensor names. `general.architecture` selects one.
 
-Sources: llama.cpp's use of each key (src/models, src/llama-model.cpp), read for names, defaults and meaning; `gguf.constants` for the names of
-tensors. Where metadata is silent (whether there is a bias, an output matrix, stretched rotary angles) the tensors say it.
+Sources: llama.cpp's use of each key (src/models, src/llama-model.cpp), read for names, defaults and meaning; `gguf.constants` for tensor
+names. Facts without a metadata key (bias, output matrix, scaled rotary angles) follow from the tensors.
 """
 
 from collections.abc import Mapping
@@ -34,7 +34,7 @@ BLOCK = {
     **{f"ffn_{x}": f"block.ff.{x}" for x in ("gate", "up", "down")},
     "post_ffw_norm": "block.ff_out_norm",
 }
-"""Tensors of a block. A model that lacks one of ours has none of theirs."""
+"""Tensors of a block. A line is skipped if the model lacks our tensor."""
 FUSED = {"attn_qkv": "block.attn.q block.attn.k block.attn.v"}
 FUSED |= {name: ours for name, ours in BLOCK.items() if name not in ("attn_q", "attn_k", "attn_v")}
 ENDS: Names = [
@@ -42,13 +42,13 @@ ENDS: Names = [
     ("position_embd.weight", "codec.stem.positions"),
     ("output_norm", "trunk.final_norm"),
     ("output", "codec.head"),
-    *(Ignore(table.replace(".", r"\."), "its numbers are in the config") for table in TABLES),
+    *(Ignore(table.replace(".", r"\."), "its values are in the config") for table in TABLES),
 ]
 
 
 @dataclass(frozen=True)
 class Plus:
-    """They store `x` more than we do."""
+    """Their stored values are ours plus `x`."""
 
     x: float
 
@@ -60,7 +60,7 @@ class Plus:
 
 
 def _rules(cfg: BaseConfig, block: Mapping[str, str], turned: bool) -> Rules:
-    """turned: heads are in llama.cpp's order for rotation."""
+    """turned: heads are in llama.cpp's order for rotary embedding."""
     trunk = cfg.trunks["text"]
     attn, norm = trunk.blocks[0].attn, trunk.blocks[0].norms.norm
     steps: dict[str, Any] = {}
@@ -87,13 +87,13 @@ def _family(
 
     def read(r: ConfigReader) -> BaseConfig:
         cfg = table.read(r)
-        r.has(f"{name}.pooling_type")  # of the vectors of texts, see keys.py
+        r.has(f"{name}.pooling_type")  # of text embeddings, see keys.py
         refuse_others(r, name)
         return cfg
 
     def write(cfg: BaseConfig) -> Tree:
-        given = {k: v for k, v in table.write(cfg).items() if v is not None}
-        return {k: single(v) if isinstance(v, float) else v for k, v in given.items()}
+        tree = {k: v for k, v in table.write(cfg).items() if v is not None}
+        return {k: single(v) if isinstance(v, float) else v for k, v in tree.items()}
 
     return Family((name,), read, write, partial(_rules, block=block, turned=turned))
 
@@ -115,7 +115,7 @@ GEMMA2 = _family(
         "gemma2",
         2,
         46,
-        # The models have both: a file without them would be read wrongly.
+        # The models have both: without them a file would be read wrongly.
         number("gemma2.attn_logit_softcapping", "block.attn.softcap"),
         number("gemma2.final_logit_softcapping", "codec.softcap"),
         Set("codec.tied", lambda r, found: True),
@@ -158,8 +158,8 @@ FAMILIES = (LLAMA, QWEN2, QWEN3, GEMMA2, GEMMA3, PHI3, GPT2)
 
 
 def family_for(cfg: BaseConfig) -> Family:
-    """The architecture that a base is written as, by what it has. Whether it can say all is found when its tree is read back."""
-    if cfg.text.positions:  # of a base that reads no text it is an error
+    """The architecture for a base, by its parts. Reading the metadata back checks whether it expresses everything."""
+    if cfg.text.positions:  # raises for a base that reads no text
         return GPT2
     block = cfg.trunks["text"].blocks[0]
     rope = block.attn.rope
@@ -173,13 +173,13 @@ def family_for(cfg: BaseConfig) -> Family:
 
 
 def stored(cfg: BaseConfig) -> BaseConfig:
-    """The config of a base as GGUF stores it: what is added to the weights of a norm (Gemma's 1 + w) is in the weights there."""
+    """The config of a base as GGUF stores it: the offset of a norm (Gemma's 1 + w) is part of its weights there."""
 
     def plain(norm: NormConfig | None) -> Any:
         return norm and replace(norm, offset=0.0)
 
     trunk = cfg.trunks["text"]
-    made = {
+    without_offset = {
         block: replace(
             block,
             norms=replace(block.norms, norm=plain(block.norms.norm)),
@@ -187,6 +187,6 @@ def stored(cfg: BaseConfig) -> BaseConfig:
         )
         for block in dict.fromkeys(trunk.blocks)
     }
-    blocks = tuple(made[block] for block in trunk.blocks)
+    blocks = tuple(without_offset[block] for block in trunk.blocks)
     new = replace(trunk, blocks=blocks, final_norm=plain(trunk.final_norm))
     return replace(cfg, trunks=cfg.trunks | {"text": new})

@@ -1,7 +1,7 @@
-"""The header of a GGUF file, read strictly: metadata, and where each tensor lies. Nothing in it is believed before it is checked.
+"""Reads the header of a GGUF file strictly: metadata, and the position of each tensor. Everything is checked before use.
 
-Format: ggml, docs/gguf.md (version 2 and 3, little endian). The file may come from anywhere, so every count and length is compared with
-the bytes that are left before anything is made of it: time and memory are bounded by the size of the header, and that by MAX_HEADER.
+Format: ggml, docs/gguf.md (version 2 and 3, little endian). The file is untrusted, so every count and length is compared with the bytes
+that are left before it is used. Time and memory are bounded by the size of the header, and that by MAX_HEADER.
 """
 
 import math
@@ -17,16 +17,16 @@ from onebase.errors import ArtifactError
 from onebase.formats.rules import Shape
 
 MAX_HEADER = 64 * 2**20
-"""Metadata and tensor list together, bytes: a vocabulary of 262,144 tokens needs about ten millions."""
+"""Bytes of metadata and tensor list together: a vocabulary of 262,144 tokens needs about ten million."""
 MAX_COUNT = 65536
-"""Tensors there may be at most, and keys: a model of 405 thousand millions has about a thousand tensors."""
+"""Maximum number of tensors, and of keys: a model of 405B parameters has about a thousand tensors."""
 MAX_KEY, MAX_NAME, MAX_DIMS = 65535, 64, 4
 REMEDY = "take an intact copy of the file"
 
 
 @dataclass(frozen=True)
 class TensorType:
-    """A tensor type: `block` numbers are stored in `size` bytes."""
+    """A tensor type: `block` values are stored in `size` bytes."""
 
     name: str
     block: int
@@ -54,7 +54,7 @@ _BOOL, _STRING, _ARRAY = 7, 8, 9
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """One tensor: its shape in torch's order (the file has it reversed), and its bytes, counted from the start of the file."""
+    """One tensor: its shape in torch's order (reversed in the file), and its bytes: `size` from `start` in the file."""
 
     kind: TensorType
     shape: Shape
@@ -64,7 +64,7 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class Header:
-    """Metadata by key (numbers, text, numpy arrays of numbers, lists of text) and tensors by name."""
+    """Metadata by key (numbers, strings, numpy arrays of numbers, lists of strings) and tensors by name."""
 
     where: str
     metadata: dict[str, Any]
@@ -83,26 +83,26 @@ def open_file(path: Path) -> mmap.mmap:
 
 
 def read_header(data: mmap.mmap | bytes, where: str) -> Header:
-    """Check and read all but the tensors' data. Raises ArtifactError naming what is wrong and where."""
+    """Check and read everything except the tensors' data. Raises ArtifactError with the problem and its position."""
     with memoryview(data) as whole, whole[:MAX_HEADER] as head:
         at = _Cursor(head, where, len(whole))
         _magic(at)
         tensors, keys = at.number("Q", "the number of tensors"), at.number("Q", "the number of keys")
         for count, least, what in ((tensors, 24, "tensors"), (keys, 13, "keys")):
-            at.room(count, least, what)
+            at.check_fits(count, least, what)
             if count > MAX_COUNT:
-                raise at.bad(f"{count:,} {what} are announced, at most {MAX_COUNT:,} are allowed")
+                raise at.bad(f"{count:,} {what} are declared, at most {MAX_COUNT:,} are allowed")
         metadata: dict[str, Any] = {}
         for _ in range(keys):
             key = at.text("a key", MAX_KEY)
             if not key or key in metadata:
-                raise at.bad(f"key {key[:80]!r} is there twice" if key else "a key is empty")
+                raise at.bad(f"key {key[:80]!r} appears twice" if key else "a key is empty")
             metadata[key] = _value(at, f"key {key[:80]!r}")
         return Header(where, metadata, _tensors(at, tensors, _alignment(at, metadata)))
 
 
 class _Cursor:
-    """A place in the header that only moves forward, and never beyond what is there."""
+    """A position in the header that only moves forward, and never beyond its end."""
 
     def __init__(self, head: memoryview, where: str, size: int) -> None:
         self.head, self.where, self.size, self.at = head, where, size, 0
@@ -110,17 +110,17 @@ class _Cursor:
     def bad(self, what: str) -> ArtifactError:
         return ArtifactError(f"{self.where}: {what} (header, byte {self.at:,})", REMEDY)
 
-    def room(self, count: int, least: int, what: str) -> None:
-        """`count` things of at least `least` bytes each must fit in what is left."""
+    def check_fits(self, count: int, least: int, what: str) -> None:
+        """Check that `count` entries of at least `least` bytes each fit in the rest."""
         left = len(self.head) - self.at
         if count * least > left:
             why = f"the file ends {left:,} bytes later"
             if self.size > len(self.head):
                 why = f"a header has at most {MAX_HEADER:,} bytes"
-            raise self.bad(f"{count:,} {what} are announced, but {why}")
+            raise self.bad(f"{count:,} {what} are declared, but {why}")
 
     def take(self, count: int, what: str) -> memoryview:
-        self.room(count, 1, f"bytes of {what}")
+        self.check_fits(count, 1, f"bytes of {what}")
         self.at += count
         return self.head[self.at - count : self.at]
 
@@ -150,7 +150,7 @@ def _magic(at: _Cursor) -> None:
         )
     if version not in (2, 3):
         raise ArtifactError(
-            f"{at.where} has GGUF version {version}, 2 and 3 are read", "convert the model anew"
+            f"{at.where} has GGUF version {version}, only 2 and 3 are supported", "convert the model again"
         )
 
 
@@ -177,14 +177,14 @@ def _scalar(at: _Cursor, code: int, what: str) -> int | float:
 
 
 def single(x: float) -> float:
-    """The shortest number that is stored as the same float32: 1e-05, not 9.999999747378752e-06."""
+    """The shortest decimal with the same float32: 1e-05, not 9.999999747378752e-06."""
     return float(str(np.float32(x)))
 
 
 def _bools(at: _Cursor, count: int, what: str) -> list[bool]:
     raw = bytes(at.take(count, what))
     if raw.strip(b"\0\1"):
-        raise at.bad(f"{what} holds a byte that is neither true nor false")
+        raise at.bad(f"{what} has a byte that is neither true nor false")
     return [b == 1 for b in raw]
 
 
@@ -192,20 +192,20 @@ def _array(at: _Cursor, what: str) -> Any:
     code, count = at.number("I", f"the type inside {what}"), at.number("Q", f"the length of {what}")
     if code in _NUMBERS:
         size = struct.calcsize(_NUMBERS[code])
-        at.room(count, size, f"numbers of {what}")
+        at.check_fits(count, size, f"numbers of {what}")
         return np.frombuffer(at.take(count * size, what), "<" + _NUMBERS[code]).copy()
     if code == _BOOL:
         return np.array(_bools(at, count, what), dtype=bool)
     if code == _STRING:
-        at.room(count, 8, f"texts of {what}")
+        at.check_fits(count, 8, f"texts of {what}")
         return _texts(at, count, what)
     if code == _ARRAY:
-        raise at.bad(f"{what} is an array of arrays, which no model needs")
+        raise at.bad(f"{what} is an array of arrays, which is not supported")
     raise at.bad(f"{what} has elements of the unknown type {code}")
 
 
 def _texts(at: _Cursor, count: int, what: str) -> list[str]:
-    """A vocabulary has some hundred thousand: the loop is kept short. A length beyond the end gives a short slice, found after it."""
+    """A vocabulary has some hundred thousand: the loop must be short. A length beyond the end gives a short slice, detected afterwards."""
     head, here, end, length = at.head, at.at, len(at.head), struct.Struct("<Q").unpack_from
     out: list[str] = []
     try:
@@ -237,7 +237,7 @@ def _tensors(at: _Cursor, count: int, alignment: int) -> dict[str, TensorInfo]:
     for _ in range(count):
         name = at.text("a tensor's name", MAX_NAME)
         if name in read:
-            raise at.bad(f"tensor {name!r} is there twice")
+            raise at.bad(f"tensor {name!r} appears twice")
         read[name] = _tensor(at, f"tensor {name!r}", alignment)
     data = -(-at.at // alignment) * alignment
     out: dict[str, TensorInfo] = {}
@@ -261,16 +261,16 @@ def _tensor(at: _Cursor, what: str, alignment: int) -> tuple[TensorType, Shape, 
     if code not in TENSOR_TYPES:
         known = ", ".join(sorted(k.name for k in TENSOR_TYPES.values()))
         raise ArtifactError(
-            f"{at.where}: {what} is of type {_type_name(code)}, which is not read",
-            f"take a file of other types; known: {known}",
+            f"{at.where}: {what} has type {_type_name(code)}, which is not supported",
+            f"use a file with other types; supported: {known}",
         )
     kind = TENSOR_TYPES[code]
-    numbers = math.prod(sizes)
-    if not numbers or sizes[0] % kind.block:
-        raise at.bad(f"{what} has shape {sizes}, which {kind.name} cannot hold")
+    elements = math.prod(sizes)
+    if not elements or sizes[0] % kind.block:
+        raise at.bad(f"{what} has shape {sizes}, which {kind.name} cannot store")
     if offset % alignment:
         raise at.bad(f"{what} is at offset {offset:,}, not a multiple of {alignment}")
-    return kind, tuple(reversed(sizes)), offset, numbers // kind.block * kind.size
+    return kind, tuple(reversed(sizes)), offset, elements // kind.block * kind.size
 
 
 def _type_name(code: int) -> str:

@@ -1,8 +1,8 @@
-"""Keys of an architecture beside those of its table: `pooling_type`, and those that change nothing here (of parts that are off, or never read).
+"""Keys of an architecture outside its table: `pooling_type`, and keys without effect here (of features that are off, or never read).
 
-Source: what llama.cpp's converter writes and what its reader asks for (`gguf.constants.Keys`, src/llama-model.cpp), llama.h for pooling. A
-part that is on is refused by the key's name, whatever other key of it stands beside. The format has no word for the length of vectors and
-for where texts are cut: llama.cpp leaves both to who asks. Ours stand under keys of our own, which llama.cpp does not read.
+Source: the keys that llama.cpp's converter writes and its reader reads (`gguf.constants.Keys`, src/llama-model.cpp), llama.h for pooling. A
+feature that is on is refused with the key's name, whatever its other keys are. The format has no keys for normalisation and for the maximum
+length of embedded texts: llama.cpp leaves both to the caller. Ours are under keys of our own, which llama.cpp does not read.
 """
 
 import math
@@ -43,7 +43,7 @@ OFF: dict[str, tuple[Any, ...]] = {
     "router_logit_softcapping": (0,),
     "use_parallel_residual": (False,),
 }
-"""Values with which a part is off: the trunk has none of them."""
+"""Values that turn a feature off: the trunk has none of these features."""
 EXPERTS = (
     "expert_feed_forward_length",
     "expert_gating_func",
@@ -56,7 +56,7 @@ EXPERTS = (
     "leading_dense_block_count",
     "moe_every_n_layers",
 )
-"""How experts work: of no weight where there are none, which `expert_count` says."""
+"""Settings of experts, without effect if `expert_count` is 0."""
 IDLE = (
     *EXPERTS,
     "attention.group_norm_epsilon",
@@ -71,17 +71,17 @@ IDLE = (
     "tensor_data_layout",
     "vocab_size",
 )
-"""What nothing computes with in the architectures here: said twice, of training, or of a part that is off."""
+"""Keys that the architectures here do not use: duplicates, settings of training, or of features that are off."""
 
 
 def refuse_others(r: ConfigReader, arch: str) -> None:
-    """Refuse a key of the architecture that nobody asked for and that may switch on what the trunk lacks. What is left unread and harmless
-    stays among `r.unread`, which the record names."""
+    """Refuse an unread key of the architecture that may enable a feature the trunk lacks. Harmless unread keys stay in `r.unread`, which the
+    record lists."""
     width, heads = r.data.get(f"{arch}.embedding_length"), r.data.get(f"{arch}.attention.head_count")
     key_length = r.data.get(f"{arch}.attention.key_length")
     if key_length is None and isinstance(width, int) and isinstance(heads, int) and heads > 0:
         key_length = width // heads
-    said_twice = {  # by another name: harmless where both say the same
+    duplicates = {  # of other keys: harmless if both have the same value
         "attention.key_length": key_length,
         "attention.key_length_swa": key_length,
         "attention.value_length": key_length,
@@ -90,20 +90,20 @@ def refuse_others(r: ConfigReader, arch: str) -> None:
         "embedding_length_out": width,
     }
     if isinstance(key_length, int) and key_length > 0:
-        said_twice["attention.scale"] = key_length**-0.5
+        duplicates["attention.scale"] = key_length**-0.5
     for key in r.unread:
         name = key.removeprefix(f"{arch}.")
         if name == key or name in IDLE:
             continue
         value, off = r.data[key], OFF.get(name, ())
-        if any(_is(value, x) for x in (*off, said_twice.get(name)) if x is not None):
+        if any(_is(value, x) for x in (*off, duplicates.get(name)) if x is not None):
             continue
-        accepted = f"only {off[0]!r} is supported" if off else "take another file"
-        raise ConfigError(f"{r.where}: '{key}' is {value!r}: nothing here reads it", accepted)
+        accepted = f"only {off[0]!r} is supported" if off else "use another file"
+        raise ConfigError(f"{r.where}: '{key}' is {value!r}, which is not supported", accepted)
 
 
 def _is(value: Any, wanted: Any) -> bool:
-    """The number (or every number of a list), up to the rounding of float32."""
+    """Is the number (or every number of a list) equal to `wanted`, up to float32 rounding?"""
     if isinstance(value, list):
         return all(_is(v, wanted) for v in value)
     if not isinstance(value, (bool, int, float)):
@@ -112,7 +112,7 @@ def _is(value: Any, wanted: Any) -> bool:
 
 
 def plain(metadata: dict[str, Any]) -> dict[str, Any]:
-    """The metadata with what is said of every block, and alike of each, said once; other lists of numbers outside the tokenizer as lists."""
+    """The metadata with per-block arrays of equal values as one value, and other arrays outside the tokenizer as lists."""
     out = dict(metadata)
     for key, value in metadata.items():
         if isinstance(value, np.ndarray) and not key.startswith("tokenizer."):
@@ -122,22 +122,22 @@ def plain(metadata: dict[str, Any]) -> dict[str, Any]:
     return out
 
 
-# How a text becomes one vector ---------------------------------------------------------------------------------------------
+# Text embeddings -----------------------------------------------------------------------------------------------------------
 
 TYPES: dict[int, Pooling | None] = {-1: None, 0: None, 1: "mean", 2: "cls", 3: "last"}
-"""-1 is not said, 0 none: one vector a token, which is what a base that makes none of texts has."""
+"""-1 is unspecified, 0 none: one vector a token, as in a base without text embeddings."""
 RANK = 4
 NORMALISE, LIMIT = "onebase.embedding.normalise", "onebase.embedding.limit"
 
 
 def read_pooling(r: ConfigReader, arch: str) -> EmbeddingConfig | None:
-    """None where the file does not say how. Raises ConfigError for a way that we lack, by name."""
+    """The pooling of text embeddings; None if the file has none. Raises ConfigError for an unsupported kind."""
     key = f"{arch}.pooling_type"
     kind = r.get(key, int, -1)
     if kind == RANK:
         raise ConfigError(
-            f"{r.where}: '{key}' is {RANK} (rank): it scores pairs of texts by a head of its own, which nothing here reads",
-            "take a file that embeds or writes: accepted are 0 (none), 1 (mean), 2 (cls), 3 (last)",
+            f"{r.where}: '{key}' is {RANK} (rank): it scores pairs of texts with its own head, which is not supported",
+            "use a file that embeds or generates text; accepted: 0 (none), 1 (mean), 2 (cls), 3 (last)",
         )
     if kind not in TYPES:
         raise r.refuse(key, "0 (none), 1 (mean), 2 (cls), 3 (last)")
@@ -148,14 +148,12 @@ def read_pooling(r: ConfigReader, arch: str) -> EmbeddingConfig | None:
 
 
 def pooling_tree(cfg: EmbeddingConfig | None, arch: str) -> dict[str, Any]:
-    """Keys and values. Raises ConfigError naming what GGUF cannot say."""
+    """Keys and values of text embeddings. Raises ConfigError with what GGUF cannot express."""
     if cfg is None:
         return {}
     kind = next((k for k, ours in TYPES.items() if ours == cfg.pooling), None)
     if kind is None or cfg.filled or cfg.ends is not None:
-        what = (
-            f"pooling {cfg.pooling!r}" if kind is None else "how it fills up or ends the texts of its vectors"
-        )
+        what = f"pooling {cfg.pooling!r}" if kind is None else "padding or end token of embedded texts"
         raise ConfigError(f"GGUF cannot express this base's {what} ({arch}.pooling_type)", "export to hf")
     tree: dict[str, Any] = {f"{arch}.pooling_type": kind, NORMALISE: cfg.normalise}
     return tree if cfg.limit is None else tree | {LIMIT: cfg.limit}

@@ -1,4 +1,4 @@
-"""Lines of the metadata that architectures of GGUF share: each is read and written by the same words (formats/fields.py).
+"""Metadata lines that GGUF architectures share: each is both read and written (formats/fields.py).
 
 Sources: llama.cpp's use of each key (src/models, src/llama-model.cpp), read for names, defaults and meaning.
 """
@@ -16,14 +16,14 @@ from onebase.model.config import RopeConfig
 MAX_DEPTH = 1000
 """The deepest open models have 126 blocks."""
 MAX_ROWS = 2**31
-"""Positions and tokens there may be at most."""
+"""Maximum positions and tokens."""
 RMS = "attention.layer_norm_rms_epsilon"
 NORM_EPS = "block.norms.norm.eps trunk.final_norm.eps"
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """How many tokens: said by a key, or by their list."""
+    """The number of tokens, from a key or from their list."""
 
     key: str
 
@@ -38,20 +38,20 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class SameWidth:
-    """Features of a value: those of a key."""
+    """The head width of values, equal to that of keys."""
 
     key: str
 
     def read(self, r: ConfigReader, found: Found) -> None:
         width = found["block.attn.head_dim"]
-        r.must(self.key, width, width, "keys and values have one width here")
+        r.must(self.key, width, width, "keys and values must have the same width")
 
     def write(self, base: View, tree: Tree) -> None:
         tree[self.key] = base["block.attn.head_dim"]
 
 
 class Present:
-    """What the tensors of the first block and of the ends say by being there."""
+    """Values that follow from the presence of tensors: biases of the first block, and a separate output matrix."""
 
     def read(self, r: ConfigReader, found: Found) -> None:
         names = {"q": "attn_q", "k": "attn_k", "v": "attn_v", "o": "attn_output"}
@@ -70,8 +70,8 @@ class Present:
 
 @dataclass(frozen=True)
 class WindowLine:
-    """Gemma 2 and 3: of every `period` blocks all but the last see a window only. local: their rotary positions have a base of their own;
-    fixed: no key says the period."""
+    """Gemma 2 and 3: in every `period` blocks all except the last have sliding-window attention. local: those blocks have their own rotary base;
+    fixed: the period has no key."""
 
     arch: str
     period: int
@@ -81,12 +81,12 @@ class WindowLine:
     def read(self, r: ConfigReader, found: Found) -> None:
         window = r.get(f"{self.arch}.attention.sliding_window", int, None if self.fixed else 0) or None
         period = self.period if self.fixed else r.size(self._pattern, self.period)
-        sees_all = [window is None or i % period == period - 1 for i in range(found["trunk.depth"])]
-        found["block.attn.window"] = Each(None if x else window for x in sees_all)
+        is_global = [window is None or i % period == period - 1 for i in range(found["trunk.depth"])]
+        found["block.attn.window"] = Each(None if x else window for x in is_global)
         if self.local:
             rope = found["rope"]
             local = RopeConfig(base=r.positive(f"{self.arch}.rope.freq_base_swa", 10000.0), dim=rope.dim)
-            found["block.attn.rope"] = Each(rope if x else local for x in sees_all)
+            found["block.attn.rope"] = Each(rope if x else local for x in is_global)
 
     def write(self, base: View, tree: Tree) -> None:
         windows = base.each("block.attn.window")
@@ -108,7 +108,7 @@ class WindowLine:
 
 
 class PhiWindow:
-    """A window that llama.cpp reads and does not apply: it is written where it is wider than the context."""
+    """A window that llama.cpp reads but does not apply: it is written only if it is at least as wide as the context."""
 
     def read(self, r: ConfigReader, found: Found) -> None:
         found["block.attn.window"] = r.get("phi3.attention.sliding_window", int, 0) or None
@@ -120,12 +120,12 @@ class PhiWindow:
 
 
 def _depth(r: ConfigReader, key: str, default: Any) -> int:
-    """Blocks announced: bounded before anything is built of them."""
+    """The declared number of blocks, bounded before any is built."""
     return r.size(key, default, most=min(MAX_DEPTH, len(r.tensors)))
 
 
 def decoder_lines(a: str, *lines: Line, eps: str = RMS, normed: str = NORM_EPS) -> tuple[Line, ...]:
-    """The lines that all architectures share, and those of one. eps: its key for the norms at the paths `normed`."""
+    """The lines that all architectures share, then those of one. eps: its key for the epsilon of the norms at the paths `normed`."""
     return (
         Put({"general.architecture": a, "general.type": "model"}),
         Field(f"{a}.block_count", "trunk.depth", _depth),
@@ -144,7 +144,7 @@ def decoder_lines(a: str, *lines: Line, eps: str = RMS, normed: str = NORM_EPS) 
 
 
 def gemma_lines(a: str, period: int, big: int, *lines: Line, normed: str = NORM_EPS) -> tuple[Line, ...]:
-    """Gemma 2 and 3. The format does not say the scale of scores: llama.cpp takes it from the number of blocks, and the largest model, of
+    """Gemma 2 and 3. The format has no key for the attention scale: llama.cpp derives it from the number of blocks, and the largest model, with
     `big` blocks, has its own."""
 
     def scale(r: ConfigReader, found: Found) -> float | None:

@@ -1,4 +1,4 @@
-"""A GGUF file opened: config, weights decoded as they are placed, tokenizer and chat template."""
+"""Opens a GGUF file: config, weights decoded while loading, tokenizer and chat template."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -24,14 +24,13 @@ from onebase.formats.reader import ConfigReader
 from onebase.formats.weight_loading import load_weights
 
 MAX_TABLE = 4096
-"""Angles of a head at most."""
+"""Maximum rotary angles of a head."""
 
 
 @dataclass(frozen=True)
 class OpenedGGUF:
-    """All that a file holds. `template` is the Jinja source of its chat template, or None; `unread` are keys that nobody asked for;
-    `kinds` counts tensors by the type they are stored in; `files` are its parts; `embedding`: how a text becomes one vector, where it says
-    so; `general`: what the file says of itself, `general.*`."""
+    """The content of a file. template: Jinja source of its chat template, or None; unread: keys that were not read; kinds: number of tensors by
+    stored type; files: its parts; embedding: pooling of text embeddings, if it has any; general: the keys `general.*`."""
 
     cfg: BaseConfig
     model: BaseModel
@@ -47,9 +46,9 @@ class OpenedGGUF:
 
 
 def open_gguf(path: str | Path, *, dtype: torch.dtype | None = None) -> OpenedGGUF:
-    """Read a .gguf file, or the first of its parts. Weights become `dtype`, or stay as stored (the quantised become float32).
+    """Read a .gguf file, or the first of its parts. Weights become `dtype`, or keep their stored dtype (quantized ones become float32).
 
-    Raises ArtifactError for a file that is damaged, ConfigError for one that says what the trunk lacks.
+    Raises ArtifactError for a damaged file, ConfigError for features that the trunk lacks.
     """
     source = GGUFFile(Path(path))
     r = reader_of(source)
@@ -60,7 +59,7 @@ def open_gguf(path: str | Path, *, dtype: torch.dtype | None = None) -> OpenedGG
     rows = len(r.get("tokenizer.ggml.tokens", list))
     if rows > cfg.text.vocab_size:
         raise ArtifactError(
-            f"{r.where}: {rows:,} tokens, but {cfg.text.vocab_size:,} rows of embeddings", "take another file"
+            f"{r.where}: {rows:,} tokens, but {cfg.text.vocab_size:,} rows of embeddings", "use another file"
         )
     template = r.get("tokenizer.chat_template", str, "") or None
     model = load_weights(cfg, family, source, dtype=dtype)
@@ -83,7 +82,7 @@ def open_gguf(path: str | Path, *, dtype: torch.dtype | None = None) -> OpenedGG
 
 
 def reader_of(source: GGUFFile) -> ConfigReader:
-    """The metadata, and what only the tensors say (see layout)."""
+    """The metadata, with the values that only tensors have (see `TABLES`)."""
     data: dict[str, Any] = {k: v for k, v in plain(source.metadata).items() if k not in TABLES}
     shapes = source.shapes()
     for name in TABLES:
@@ -91,24 +90,22 @@ def reader_of(source: GGUFFile) -> ConfigReader:
             if len(shapes[name]) != 1 or shapes[name][0] > MAX_TABLE:
                 raise ArtifactError(
                     f"{source.where}: tensor {name!r} has shape {list(shapes[name])}",
-                    "it is a list of angles' divisors",
+                    "it must be a list of divisors of rotary angles",
                 )
             data[name] = [float(x) for x in source.read(name)]
             if not all(0 < x < float("inf") for x in data[name]):
                 raise ArtifactError(
-                    f"{source.where}: tensor {name!r} divides by what is no positive number",
-                    "take another file",
+                    f"{source.where}: tensor {name!r} has a divisor that is not a positive number",
+                    "use another file",
                 )
     return ConfigReader(data, source.where, frozenset(shapes))
 
 
 def family_of(r: ConfigReader) -> Family:
-    """The family that `general.architecture` names. Raises ConfigError naming those that are known."""
+    """The family of `general.architecture`. Raises ConfigError that lists the supported ones."""
     name = r.get("general.architecture", str)
     for family in FAMILIES:
         if name in family.model_types:
             return family
     known = ", ".join(t for f in FAMILIES for t in f.model_types)
-    raise ConfigError(
-        f"{r.where}: general.architecture {name!r} is of no family that is known", f"known: {known}"
-    )
+    raise ConfigError(f"{r.where}: general.architecture {name!r} is not supported", f"supported: {known}")

@@ -1,8 +1,8 @@
-r"""How a text is split before its parts are merged: the names of `tokenizer.ggml.pre`, and the patterns behind each.
+r"""Pre-tokenizers of GGUF: the names of `tokenizer.ggml.pre`, and the regular expressions of each.
 
-A kind is a list of patterns. Each cuts what the one before it left, and what matches stands alone. The same table reads a name and finds the
-name for a tokenizer. Sources: llama.cpp's src/llama-vocab.cpp for names and patterns; where it puts a pattern otherwise because its
-regular expressions lack something, the pattern is that of the tokenizer.json of the models that brought the name up.
+A kind is a list of patterns. Each splits the pieces left by the one before it, and its matches become separate pieces. The same table reads a
+name and finds the name for a tokenizer. Sources: llama.cpp's src/llama-vocab.cpp for names and patterns. If it writes a pattern differently
+because its regular expressions lack a feature, the pattern is from the tokenizer.json of the models that introduced the name.
 """
 
 import json
@@ -26,7 +26,7 @@ def _gpt4(number: str, end: str = _END, english: str = f"{_ENGLISH}|") -> str:
 
 
 def _cased(number: str, suffix: str = f"{_ENGLISH}?") -> str:
-    """The pattern of GPT-4o: a word also ends where small letters are followed by a capital."""
+    """The pattern of GPT-4o: a word also ends before a capital that follows lowercase letters."""
     capital, small = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
     words = [rf"[^\r\n\p{{L}}\p{{N}}]?{capital}{a}{small}{b}{suffix}" for a, b in ("*+", "+*")]
     return "|".join([*words, number, r" ?[^\s\p{L}\p{N}]+[\r\n/]*", _END])
@@ -51,10 +51,10 @@ _BLOOM = r" ?[^(\s|.,!?…。，、।۔،)]+"
 
 @dataclass(frozen=True)
 class TextSplit:
-    """One way to split. `names`: the first is written, all are read. `whole`: a word that is a token is that token, whatever the merges
-    say. `begins`: texts begin with BOS where a file does not say it. `nfc`: the models put a text into NFC first (llama.cpp does not).
-    `also`: patterns of the models' own tokenizer.json, which come to the same for their vocabularies, and are given the name on export.
-    `near`: llama.cpp's own pattern is another one: it takes no combining mark into a word, and for a capital those of ASCII alone.
+    """One kind of pre-tokenizer. names: the first is written, all are read. whole: a word in the vocabulary is one token, whatever the merges
+    are. begins: texts begin with BOS unless the file has the key. nfc: the models normalise a text to NFC first (llama.cpp does not).
+    also: patterns of the models' own tokenizer.json, which are equivalent for their vocabularies, and get this name on export.
+    near: llama.cpp's own pattern differs: a word has no combining marks, and only ASCII capitals count as capitals.
     """
 
     names: tuple[str, ...]
@@ -67,12 +67,12 @@ class TextSplit:
 
     @property
     def normalizer(self) -> Any:
-        """What is done to a text first, or None."""
+        """The normalizer of a text, or None."""
         return normalizers.NFC() if self.nfc else None
 
     @property
     def pre_tokenizer(self) -> Any:
-        """The patterns, and behind them the letters that stand for bytes."""
+        """The patterns, followed by the byte-level step."""
         last = self.patterns[-1] == _GPT2  # the library's own, in one step with the bytes
         steps = [_step(p) for p in self.patterns[: -1 if last else None]]
         steps.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=last))
@@ -143,31 +143,32 @@ NAMES = tuple(name for split in SPLITS for name in split.names)
 
 
 def named(name: str) -> TextSplit | None:
-    """The kind that a name of `tokenizer.ggml.pre` stands for; None for one that is not known."""
+    """The kind for a name of `tokenizer.ggml.pre`; None for an unknown name."""
     return next((s for s in SPLITS if name in s.names), None)
 
 
 def alike(tree: dict[str, Any]) -> list[TextSplit]:
-    """The kinds that split as the tokenizer of a tokenizer.json does, `whole` aside."""
-    found = tree.get("normalizer") or {}
-    todo = found.get("normalizers", [found] if found else [])
-    nfc = todo == [{"type": "NFC"}]
-    if todo and not nfc:
+    """The kinds that split like the tokenizer of a tokenizer.json, ignoring `whole`."""
+    normalizer = tree.get("normalizer") or {}
+    steps = normalizer.get("normalizers", [normalizer] if normalizer else [])
+    nfc = steps == [{"type": "NFC"}]
+    if steps and not nfc:
         return []
-    mine = list(_steps(tree.get("pre_tokenizer")))
+    patterns_used = list(_steps(tree.get("pre_tokenizer")))
     return [
         s
         for s in SPLITS
         if s.nfc == nfc
-        and mine in [[_spelling(p) for p in patterns] + [_BYTES] for patterns in (s.patterns, s.also)]
+        and patterns_used
+        in [[_spelling(p) for p in patterns] + [_BYTES] for patterns in (s.patterns, s.also)]
     ]
 
 
-_BYTES = "the letters that stand for bytes"
+_BYTES = "byte-level"
 
 
 def _steps(step: dict[str, Any] | None) -> Iterator[str]:
-    """What the steps before merging do to a text, in one spelling: what no id depends on is left out."""
+    """The steps of a pre-tokenizer in a canonical form, without settings that no id depends on."""
     step = step or {}
     match step.get("type"):
         case "Sequence":
@@ -188,21 +189,21 @@ def _steps(step: dict[str, Any] | None) -> Iterator[str]:
 
 
 def _spelling(pattern: str) -> str:
-    """One of the ways to write the same pattern."""
-    for spelt, same in _SPELLINGS.items():
-        pattern = pattern.replace(spelt, same)
+    """The canonical form of a pattern."""
+    for variant, canonical in _SPELLINGS.items():
+        pattern = pattern.replace(variant, canonical)
     return pattern
 
 
 _SPELLINGS = {
     "\r": r"\r",
     "\n": r"\n",
-    # Contractions in capitals too, which are written in three ways.
+    # Contractions, in capitals too, which are written in three ways.
     "(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])": _ENGLISH,
     "'(?i:[sdmt]|ll|ve|re)": _ENGLISH,
-    # What follows these classes is not in them, so it does not matter whether they would give back what they took.
+    # The next character is never in these classes, so possessive and greedy matching are equal.
     r"[^\r\n\p{L}\p{N}]?+": r"[^\r\n\p{L}\p{N}]?",
     r"[^\s\p{L}\p{N}]++": r"[^\s\p{L}\p{N}]+",
-    # White space up to the last line break in it, either way.
+    # Both match white space up to its last line break.
     r"\s*[\r\n]+": r"\s*[\r\n]",
 }

@@ -1,6 +1,6 @@
-"""The tokenizer inside a GGUF file: a vocabulary with merges (byte-level BPE) or with scores (SentencePiece's BPE), and its roles.
+"""Reads the tokenizer of a GGUF file: a vocabulary with merges (byte-level BPE) or with scores (SentencePiece BPE), and token roles.
 
-What splits a text before merging is not in the file, only its name (`tokenizer.ggml.pre`): see splits.py.
+The pre-tokenizer is not in the file, only its name (`tokenizer.ggml.pre`): see splits.py.
 """
 
 from collections.abc import Sequence
@@ -16,17 +16,17 @@ from onebase.formats.gguf.splits import NAMES, named
 from onebase.formats.reader import ConfigReader
 
 UNKNOWN, CONTROL, USER, UNUSED, BYTE = 2, 3, 4, 5, 6
-"""Kinds of tokens (`tokenizer.ggml.token_type`); 1 is any other."""
+"""Kinds of tokens (`tokenizer.ggml.token_type`); 1 is a normal token."""
 MAX_TOKEN, MAX_LETTERS, MAX_MERGES = 1024, 2**24, 2**22
-"""Letters of a token, letters of a vocabulary and merges of it, at most, where merges are found from scores: bounds time and memory."""
+"""Maximum characters of a token, characters of a vocabulary, and merges, if merges are derived from scores: bounds time and memory."""
 
 
 def read_tokenizer(r: ConfigReader) -> tuple[tokenizers.Tokenizer, Roles]:
-    """Raises ArtifactError or ConfigError for a tokenizer that is damaged or of a kind that is not known."""
+    """Tokenizer and roles of a file. Raises ArtifactError or ConfigError for a damaged or unsupported tokenizer."""
     tokens = r.get("tokenizer.ggml.tokens", list)
     vocab = {token: i for i, token in enumerate(tokens)}
     if len(vocab) != len(tokens) or not all(isinstance(t, str) for t in tokens):
-        raise ArtifactError(f"{r.where}: a token is twice in its vocabulary", "take another file")
+        raise ArtifactError(f"{r.where}: a token appears twice in its vocabulary", "use another file")
     kinds = _numbers(r, "tokenizer.ggml.token_type", len(tokens), np.ones(len(tokens), np.int32))
     kind = r.get("tokenizer.ggml.model", str)
     try:
@@ -35,7 +35,7 @@ def read_tokenizer(r: ConfigReader) -> tuple[tokenizers.Tokenizer, Roles]:
         elif kind == "llama":
             inner = _scored(r, tokens, vocab, kinds)
         else:
-            raise r.refuse("tokenizer.ggml.model", "gpt2 (byte-level BPE), llama (SentencePiece's BPE)")
+            raise r.refuse("tokenizer.ggml.model", "gpt2 (byte-level BPE), llama (SentencePiece BPE)")
         roles = _roles(r, tokens, kind)
         _add(inner, tokens, kinds, roles)
     except (ArtifactError, ValueError, TypeError):
@@ -43,30 +43,28 @@ def read_tokenizer(r: ConfigReader) -> tuple[tokenizers.Tokenizer, Roles]:
     except Exception as e:  # the library raises plain Exception
         if type(e) is not Exception:
             raise
-        raise ArtifactError(
-            f"{r.where}: its tokenizer does not hold together: {e}", "take another file"
-        ) from None
+        raise ArtifactError(f"{r.where}: its tokenizer is inconsistent: {e}", "use another file") from None
     return inner, roles
 
 
 def _byte_level(r: ConfigReader, vocab: dict[str, int]) -> tokenizers.Tokenizer:
-    if not r.has("tokenizer.ggml.pre"):  # llama.cpp then splits by a rule that is that of no model, and warns
+    if not r.has("tokenizer.ggml.pre"):  # llama.cpp then uses a pre-tokenizer that is no model's, and warns
         raise ConfigError(
-            f"{r.where}: key 'tokenizer.ggml.pre' is missing: the file does not say how a text is split before its parts become tokens",
-            "convert the model anew with a current llama.cpp, or add the key: gguf-new-metadata --pre-tokenizer NAME; known names: "
+            f"{r.where}: key 'tokenizer.ggml.pre' is missing, so the pre-tokenizer is not known",
+            "convert the model again with a current llama.cpp, or add the key: gguf-new-metadata --pre-tokenizer NAME; known names: "
             + ", ".join(NAMES),
         )
     name = r.get("tokenizer.ggml.pre", str)
-    found = named(name)
-    if found is None:
+    split = named(name)
+    if split is None:
         raise r.refuse("tokenizer.ggml.pre", ", ".join(NAMES))
     merges = [tuple(m.split(" ")) for m in r.get("tokenizer.ggml.merges", list)]
     if any(len(m) != 2 for m in merges):
-        raise ArtifactError(f"{r.where}: a merge is not of two tokens", "take another file")
-    inner = tokenizers.Tokenizer(models.BPE(vocab, merges, ignore_merges=found.whole))
-    if found.normalizer is not None:
-        inner.normalizer = found.normalizer
-    inner.pre_tokenizer = found.pre_tokenizer
+        raise ArtifactError(f"{r.where}: a merge does not have two tokens", "use another file")
+    inner = tokenizers.Tokenizer(models.BPE(vocab, merges, ignore_merges=split.whole))
+    if split.normalizer is not None:
+        inner.normalizer = split.normalizer
+    inner.pre_tokenizer = split.pre_tokenizer
     inner.decoder = decoders.ByteLevel()
     return inner
 
@@ -75,15 +73,15 @@ def _scored(r: ConfigReader, tokens: list[str], vocab: dict[str, int], kinds: An
     scores = _numbers(r, "tokenizer.ggml.scores", len(tokens), None)
     if any(len(t) > MAX_TOKEN for t in tokens) or sum(map(len, tokens)) > MAX_LETTERS:
         raise ArtifactError(
-            f"{r.where}: a token has more than {MAX_TOKEN:,} letters, or all have more than {MAX_LETTERS:,}",
-            "take another file",
+            f"{r.where}: a token has more than {MAX_TOKEN:,} characters, or all together more than {MAX_LETTERS:,}",
+            "use another file",
         )
     missing = [f"<0x{b:02X}>" for b in range(256) if f"<0x{b:02X}>" not in vocab]
     unk = r.get("tokenizer.ggml.unknown_token_id", int, 0)
     if missing or not 0 <= unk < len(tokens):
         raise ArtifactError(
             f"{r.where}: the vocabulary lacks {missing[0] if missing else 'its unknown token'}",
-            "take another file",
+            "use another file",
         )
     bpe = models.BPE(
         vocab,
@@ -106,9 +104,9 @@ def _scored(r: ConfigReader, tokens: list[str], vocab: dict[str, int], kinds: An
 def merges_by_score(
     tokens: Sequence[str], vocab: dict[str, int], scores: Any, kinds: Any
 ) -> list[tuple[str, str]]:
-    """SentencePiece joins the neighbours whose union scores highest: merges in order of the union's score.
+    """SentencePiece joins the adjacent pieces whose union has the highest score: merges in order of the union's score.
 
-    Every cut of a token into two tokens is a merge, for there may be any way to it.
+    Every split of a token into two tokens is a merge, because any of them may occur.
     """
     order = np.lexsort((np.arange(len(tokens)), -scores.astype(np.float64)))
     merges: list[tuple[str, str]] = []
@@ -119,12 +117,12 @@ def merges_by_score(
             if first in vocab and (last := token[n:]) in vocab:
                 merges.append((first, last))
         if len(merges) > MAX_MERGES:
-            raise ArtifactError(f"the vocabulary has more than {MAX_MERGES:,} merges", "take another file")
+            raise ArtifactError(f"the vocabulary has more than {MAX_MERGES:,} merges", "use another file")
     return merges
 
 
 def _add(inner: tokenizers.Tokenizer, tokens: list[str], kinds: Any, roles: Roles) -> None:
-    """Control tokens and those with a role are special; what a user defined is found before anything is merged."""
+    """Control tokens and tokens with a role become special; user-defined tokens are matched before merging."""
     special = dict.fromkeys(
         [*(tokens[i] for i in np.flatnonzero((kinds == CONTROL) | (kinds == UNKNOWN))), *roles.names]
     )
@@ -135,15 +133,15 @@ def _add(inner: tokenizers.Tokenizer, tokens: list[str], kinds: Any, roles: Role
 
 
 def _numbers(r: ConfigReader, key: str, size: int, default: Any) -> Any:
-    found = r.data.get(key, default)
+    values = r.data.get(key, default)
     r.has(key)
-    if not isinstance(found, np.ndarray) or len(found) != size or found.dtype.kind not in "iuf":
+    if not isinstance(values, np.ndarray) or len(values) != size or values.dtype.kind not in "iuf":
         raise ArtifactError(
-            f"{r.where}: '{key}' is not a list of {size:,} numbers, one a token", "take another file"
+            f"{r.where}: '{key}' is not a list of {size:,} numbers, one a token", "use another file"
         )
-    if not np.isfinite(found).all():
-        raise ArtifactError(f"{r.where}: '{key}' holds what is no number", "take another file")
-    return found
+    if not np.isfinite(values).all():
+        raise ArtifactError(f"{r.where}: '{key}' has values that are not finite", "use another file")
+    return values
 
 
 def _roles(r: ConfigReader, tokens: list[str], kind: str) -> Roles:
@@ -158,7 +156,7 @@ def _roles(r: ConfigReader, tokens: list[str], kind: str) -> Roles:
 
     bos, eos = token("bos"), token("eos")
     stop = dict.fromkeys(t for t in (eos, token("eot"), token("eom")) if t is not None)
-    # Where the file does not say it, it is as its kind of model does: SentencePiece's and Llama 3's begin with BOS.
+    # Without the key the kind of tokenizer decides: SentencePiece's and Llama 3's begin with BOS.
     split = named(r.get("tokenizer.ggml.pre", str, "")) if kind == "gpt2" else None
     begins = kind == "llama" or (split is not None and split.begins)
     before = bos if r.get("tokenizer.ggml.add_bos_token", bool, begins) else None

@@ -1,7 +1,7 @@
-"""A tokenizer as GGUF's metadata: the inverse of vocab.py, for byte-level BPE and for BPE with byte fallback.
+"""Writes a tokenizer as GGUF metadata: the inverse of vocab.py, for byte-level BPE and for BPE with byte fallback.
 
-The format keeps a vocabulary, a name for how text is split and a few switches. What of a tokenizer does not fit into them shows in ids, so
-what is written is read back and compared with the one it came from (formats/tokenizer_equality.py) before a byte of the file is written.
+The format has a vocabulary, the name of a pre-tokenizer and a few flags. Anything else would change ids, so the metadata are read back and
+compared with the original tokenizer (formats/tokenizer_equality.py) before the file is written.
 """
 
 import json
@@ -27,17 +27,19 @@ from onebase.formats.tokenizer_equality import lost_ends, other_frame, other_ids
 log = logging.getLogger(__name__)
 
 _LEAST = -1e6
-"""The score of what no merge makes."""
+"""The score of tokens that no merge produces."""
 _REMEDY = "export to hf"
-_NEAREST = f"{_REMEDY}; or name a splitting (pre=default), and have some texts split otherwise there"
+_NEAREST = (
+    f"{_REMEDY}; or name a pre-tokenizer (pre=default) and accept that some texts are split differently"
+)
 
 
 def vocabulary(
     inner: tokenizers.Tokenizer, roles: Roles, template: str | None, rows: int, pre: str | None = None
 ) -> dict[str, Any]:
-    """Keys and values of a tokenizer for `rows` rows of embeddings; rows without a token get a name that no text has.
+    """Metadata of a tokenizer for `rows` rows of embeddings; rows without a token get a filler name.
 
-    Raises ConfigError for a tokenizer that llama.cpp has no name for.
+    Raises ConfigError for a tokenizer whose pre-tokenizer has no name in llama.cpp.
     """
     tree = json.loads(inner.to_str())
     model = tree["model"]
@@ -45,12 +47,13 @@ def vocabulary(
     ids = inner.get_vocab(with_added_tokens=True)
     if max(ids.values()) >= rows:
         raise ConfigError(
-            f"the tokenizer has ids up to {max(ids.values())}, the base {rows} rows", "give its own"
+            f"the tokenizer has ids up to {max(ids.values())}, the base {rows} rows",
+            "use the base's own tokenizer",
         )
     tokens = [f"[PAD{i}]" for i in range(rows)]
     kinds = np.full(rows, UNUSED, np.int32)
     for token, i in ids.items():
-        kinds[i] = UNUSED if token == tokens[i] else 1  # a filler that was read comes back as one
+        kinds[i] = UNUSED if token == tokens[i] else 1  # fillers of an imported file stay fillers
         tokens[i] = token
     for i, added in inner.get_added_tokens_decoder().items():
         kinds[i] = CONTROL if added.special else USER
@@ -85,28 +88,28 @@ def vocabulary(
 
 
 def _writable(model: dict[str, Any]) -> None:
-    """Refuse a model that the format has no words for."""
+    """Refuse a tokenizer model that the format cannot express."""
     if model.get("type") != "BPE":
         raise ConfigError(
-            f"a tokenizer of kind {model.get('type')} is not written as GGUF (tokenizer.ggml.model)",
-            "only BPE is",
+            f"a tokenizer of kind {model.get('type')} cannot be written as GGUF (tokenizer.ggml.model)",
+            "only BPE is supported",
         )
     odd = next(
         (k for k in ("continuing_subword_prefix", "end_of_word_suffix", "dropout") if model.get(k)), None
     )
     if odd is not None:
-        raise ConfigError(f"this tokenizer has {odd} {model[odd]!r}: GGUF has no word for it", "export to hf")
+        raise ConfigError(f"this tokenizer has {odd} {model[odd]!r}: GGUF cannot express it", "export to hf")
     missing = [f"<0x{b:02X}>" for b in range(256) if f"<0x{b:02X}>" not in model["vocab"]]
     if model.get("byte_fallback") and missing:
         raise ConfigError(
-            f"this tokenizer falls back on tokens of bytes (byte_fallback), but has no {missing[0]!r} "
-            f"({len(missing)} of 256 are missing): GGUF's kind of it (tokenizer.ggml.model 'llama') has all",
+            f"this tokenizer has byte_fallback, but no token {missing[0]!r} "
+            f"({len(missing)} of 256 are missing): GGUF (tokenizer.ggml.model 'llama') needs all of them",
             "export to hf",
         )
 
 
 def _prepends(tree: dict[str, Any]) -> bool:
-    """Does a text begin with a space that is not its own?"""
+    """Does the tokenizer add a space before a text?"""
     todo = [tree.get("normalizer"), tree.get("pre_tokenizer")]
     while todo:
         step = todo.pop() or {}
@@ -117,34 +120,34 @@ def _prepends(tree: dict[str, Any]) -> bool:
 
 
 def _name(inner: tokenizers.Tokenizer, tree: dict[str, Any]) -> str:
-    """The name that llama.cpp has for how this tokenizer splits a text."""
-    found = alike(tree)
-    if not found:
+    """llama.cpp's name for the pre-tokenizer."""
+    matches = alike(tree)
+    if not matches:
         raise ConfigError(
-            "llama.cpp has no name for how this tokenizer splits a text, and GGUF keeps only the name (tokenizer.ggml.pre)",
-            "take a tokenizer that splits as one of these: "
+            "llama.cpp has no name for this pre-tokenizer, and GGUF stores only the name (tokenizer.ggml.pre)",
+            "use a tokenizer that splits like one of these: "
             + ", ".join(s.names[0] for s in SPLITS)
-            + " (recipes with `portable: true` do); or name the nearest, and have some texts split otherwise there",
+            + " (recipes with `portable: true` do); or name the nearest and accept that some texts are split differently",
         )
     whole, odd = bool(tree["model"].get("ignore_merges")), None
-    for split in found:
+    for split in matches:
         if split.whole == whole or (odd := odd or _unlike_its_merges(inner, tree["model"])) is None:
             break
     else:
         raise ConfigError(
-            f"llama.cpp splits texts as this tokenizer does under the name {found[0].names[0]!r}, but merges {odd!r} otherwise",
+            f"llama.cpp splits texts like this tokenizer under the name {matches[0].names[0]!r}, but merges {odd!r} differently",
             "export to hf",
         )
     if split.near:
         log.warning(
-            "under tokenizer.ggml.pre %r llama.cpp splits words with combining marks, or with capitals beyond ASCII, otherwise than the tokenizer",
+            "with tokenizer.ggml.pre %r llama.cpp splits words with combining marks or non-ASCII capitals differently from the tokenizer",
             split.names[0],
         )
     return split.names[0]
 
 
 def _unlike_its_merges(inner: tokenizers.Tokenizer, model: dict[str, Any]) -> str | None:
-    """A token that merges alone do not make of its own text: there it matters whether a word that is a token is taken as that token."""
+    """A token that merges alone do not produce from its own text: only then does `ignore_merges` matter."""
     merges = [(a, b) for a, b in (m.split(" ") if isinstance(m, str) else m for m in model["merges"])]
     bare = tokenizers.models.BPE(model["vocab"], merges, ignore_merges=False)
     added = {t.content for t in inner.get_added_tokens_decoder().values()}
@@ -160,29 +163,29 @@ def prove(
     chat: ChatTemplate | None = None,
     nearest: bool = False,
 ) -> None:
-    """Refuse metadata that do not give the tokenizer back. template: as it is written; chat: as it was, where the two differ. nearest: the user
-    named how text is split, knowing that some texts are split otherwise: all else but spaces must come through.
+    """Refuse metadata that do not reproduce the tokenizer. template: as written; chat: the original, if it differs. nearest: the user named the
+    pre-tokenizer and accepts that some texts are split differently: everything except spaces must survive a round trip.
 
-    Raises ConfigError naming what differs, with the text."""
+    Raises ConfigError with the difference and the text."""
     where = "the exported file"
-    found, found_roles = read_tokenizer(ConfigReader(dict(metadata), where))
+    again, roles_again = read_tokenizer(ConfigReader(dict(metadata), where))
     ours = Tokenizer(tokenizers.Tokenizer.from_str(inner.to_str()), roles)
-    theirs = Tokenizer(found, found_roles)
+    theirs = Tokenizer(again, roles_again)
     if frame := other_frame(ours, theirs):
         raise ConfigError(
-            f"this tokenizer reads a text as {frame}: GGUF can only say whether BOS stands before it and EOS behind it (tokenizer.ggml.add_bos_token, add_eos_token)",
+            f"this tokenizer reads a text as {frame}: GGUF can only add BOS before it and EOS after it (tokenizer.ggml.add_bos_token, add_eos_token)",
             _REMEDY,
         )
     follows: list[Follows] = ["nothing", "special"] if template else ["nothing"]
-    if said := other_ids(ours, theirs, follows, nearest=nearest):
-        raise ConfigError(f"llama.cpp would not read text as this tokenizer does: {said}", _NEAREST)
+    if difference := other_ids(ours, theirs, follows, nearest=nearest):
+        raise ConfigError(f"llama.cpp would not read text like this tokenizer: {difference}", _NEAREST)
     chat = chat or ChatTemplate(template or "", tuple(ours.specials), where, roles)
-    there = ChatTemplate(template or "", tuple(theirs.specials), where, found_roles)
+    there = ChatTemplate(template or "", tuple(theirs.specials), where, roles_again)
     if lost := lost_ends(ours, with_end_of_turn(theirs, there)):
         raise ConfigError(
-            f"a generation ends with any of {len(roles.stop)} tokens, GGUF has keys for three (tokenizer.ggml.eos_token_id, eot_token_id, eom_token_id): {lost[0]!r} would not end one there",
+            f"this base has {len(roles.stop)} stop tokens, GGUF has keys for three (tokenizer.ggml.eos_token_id, eot_token_id, eom_token_id): {lost[0]!r} would not end a generation",
             _REMEDY,
         )
     talk = None if nearest else other_talk(TextCodec(ours, chat), TextCodec(theirs, there))
     if template and talk:
-        raise ConfigError(f"llama.cpp would not read a conversation as this base does: {talk}", _NEAREST)
+        raise ConfigError(f"llama.cpp would not read a conversation like this base: {talk}", _NEAREST)

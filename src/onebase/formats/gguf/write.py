@@ -1,7 +1,7 @@
-"""A base as a GGUF file that llama.cpp opens: F32, F16, BF16, Q8_0 or Q4_1, byte-repeatable, one tensor at a time.
+"""Writes a base as a GGUF file for llama.cpp: F32, F16, BF16, Q8_0 or Q4_1, byte-reproducible, one tensor at a time.
 
-Format: ggml docs/gguf.md, version 3. Matrices take the kind that is asked for; vectors stay F32; in a file of Q4_1 the embedding and the
-output are Q8_0; rows that blocks do not divide stay F16. That is how llama.cpp's own tools do it.
+Format: ggml docs/gguf.md, version 3. Matrices get the requested kind and vectors F32. In a Q4_1 file embedding and output are Q8_0. Rows
+that are not divisible into blocks are F16. llama.cpp's own tools do the same.
 """
 
 import os
@@ -53,19 +53,19 @@ def save_gguf(
     embedding: EmbeddingConfig | None = None,
     chat: ChatTemplate | None = None,
 ) -> None:
-    """Write the base whole or not at all. `pre`: the name of the splitting of text to give where the tokenizer's own has none;
-    embedding: how a text becomes one vector; chat: the template as the base has it, where `template` is not that.
+    """Write the base atomically. pre: name of the pre-tokenizer, if the tokenizer's own has none in llama.cpp; embedding: pooling of text
+    embeddings; chat: the base's template, if `template` differs from it.
 
-    Raises ConfigError naming what the format cannot express, ArtifactError for disk trouble.
+    Raises ConfigError with what the format cannot express, ArtifactError for disk errors.
     """
     path = Path(path)
     tree = written(family, stored(model.cfg))
     tables = {t: torch.tensor(tree.pop(t)) for t in TABLES if t in tree}
     head = {"general.name": name, "general.file_type": FILE_TYPES[kind], "general.quantization_version": 2}
     metadata = tree | head | pooling_tree(embedding, family.model_types[0])
-    words = vocabulary(inner, roles, template, model.cfg.text.vocab_size, pre)
-    prove(words, inner, roles, template, chat=chat, nearest=pre is not None)
-    metadata |= words
+    vocab = vocabulary(inner, roles, template, model.cfg.text.vocab_size, pre)
+    prove(vocab, inner, roles, template, chat=chat, nearest=pre is not None)
+    metadata |= vocab
     rules = [r for r in family.rules(model.cfg) if isinstance(r, Rule)]
     own = {n: p.detach() for n, p in model.named_parameters()}
     shapes = own_shapes(model)
@@ -89,12 +89,12 @@ def save_gguf(
         part.unlink(missing_ok=True)
 
 
-def _kind(name: str, shape: Shape, asked: WeightKind) -> TensorType:
+def _kind(name: str, shape: Shape, requested: WeightKind) -> TensorType:
     end = name in ("token_embd.weight", "output.weight")
-    found = TENSOR_TYPES[_CODES["Q8_0" if end and asked == "Q4_1" else asked]]
+    kind = TENSOR_TYPES[_CODES["Q8_0" if end and requested == "Q4_1" else requested]]
     if len(shape) == 1:
         return TENSOR_TYPES[_CODES["F32"]]
-    return found if shape[-1] % found.block == 0 else TENSOR_TYPES[_CODES["F16"]]
+    return kind if shape[-1] % kind.block == 0 else TENSOR_TYPES[_CODES["F16"]]
 
 
 def _header(metadata: Mapping[str, Any], plan: Mapping[str, tuple[Shape, TensorType]]) -> bytes:
@@ -103,10 +103,10 @@ def _header(metadata: Mapping[str, Any], plan: Mapping[str, tuple[Shape, TensorT
         out += [_text(key), *_value(value)]
     offset = 0
     for name, (shape, kind) in plan.items():
-        numbers = int(np.prod(shape))
+        elements = int(np.prod(shape))
         out += [_text(name), struct.pack("<I", len(shape)), struct.pack(f"<{len(shape)}Q", *reversed(shape))]
         out.append(struct.pack("<IQ", _CODES[kind.name], offset))
-        offset += _padded(numbers // kind.block * kind.size)
+        offset += _padded(elements // kind.block * kind.size)
     head = b"".join(out)
     return head + bytes(_padded(len(head)) - len(head))
 
@@ -144,10 +144,10 @@ def _put(f: BinaryIO, x: Tensor, kind: TensorType, name: str) -> None:
         raw = x.to(torch.bfloat16).view(torch.uint8).numpy().data
     elif kind.name in ("F16", "F32"):
         if kind.name == "F16" and bool((x.abs() > _LARGEST_F16).any()):
-            raise ConfigError(f"tensor {name!r} has numbers beyond those of F16", "write BF16 or F32")
+            raise ConfigError(f"tensor {name!r} has values beyond the range of F16", "write BF16 or F32")
         raw = x.to(torch.float16 if kind.name == "F16" else torch.float32).view(torch.uint8).numpy().data
     else:
-        quantised = getattr(library(), kind.name).quantize(x.float().numpy())
-        raw = np.ascontiguousarray(quantised).data
+        quantized = getattr(library(), kind.name).quantize(x.float().numpy())
+        raw = np.ascontiguousarray(quantized).data
     f.write(raw)
     f.write(bytes(_padded(raw.nbytes) - raw.nbytes))

@@ -1,1 +1,1 @@
-"""Hugging Face folders in and out: a base, its tokenizer, and what stands beside them."""
+"""Reads and writes Hugging Face folders: a base, its tokenizer, and their other files."""

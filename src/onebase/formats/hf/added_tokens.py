@@ -1,9 +1,8 @@
-"""Tokens beside the vocabulary: those of tokenizer_config.json and added_tokens.json, put into the tree of a tokenizer.json.
+"""Merges the added tokens of tokenizer_config.json and added_tokens.json into the tree of a tokenizer.json.
 
-transformers (4 and 5 alike) adds what `added_tokens_decoder` lists, or in folders without that key what `added_tokens.json` lists, to what
-tokenizer.json has itself, and the flags of the former win. It gives a new token the next free id, whatever the file says; here another id
-is refused. Source: transformers `tokenization_utils_base.py` (`_from_pretrained`), `tokenization_utils_tokenizers.py`, read for names,
-defaults and order.
+transformers (4 and 5) adds the tokens of `added_tokens_decoder`, or in folders without that key those of `added_tokens.json`, to the tokens in
+tokenizer.json; the flags of the former win. It gives a new token the next free id, whatever id the file has; here a different id is refused.
+Source: transformers `tokenization_utils_base.py` (`_from_pretrained`), `tokenization_utils_tokenizers.py`, read for names, defaults and order.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,39 +22,39 @@ ROLES = tuple(f"{k}_token" for k in ("bos", "eos", "unk", "sep", "pad", "cls", "
 Tree = dict[str, Any]
 
 
-def with_added(folder: Path, tree: Tree, said: Tree, names: Tree, vocab: dict[str, int]) -> list[str]:
-    """Put the added tokens that the configs list into `tree`, and give those that are there the flags that the configs say. Returns notices.
+def with_added(folder: Path, tree: Tree, tok_config: Tree, names: Tree, vocab: dict[str, int]) -> list[str]:
+    """Put the added tokens of the configs into `tree`, and their flags on tokens that are there already. Returns notices.
 
-    said: tokenizer_config.json; names: special_tokens_map.json; vocab: of the model in `tree`. Raises ArtifactError for a token that has
-    another id, an id that has another token, and for what is no token.
+    tok_config: tokenizer_config.json; names: special_tokens_map.json; vocab: of the model in `tree`. Raises ArtifactError for a token with a
+    different id, an id with a different token, and invalid tokens.
     """
     where = str(folder / "tokenizer.json")
     added = tree.get("added_tokens") or []
     if not isinstance(added, list) or not all(_is_token(t) for t in added):
-        raise ArtifactError(f"{where}: 'added_tokens' is no list of tokens", "take an intact copy of it")
+        raise ArtifactError(f"{where}: 'added_tokens' is not a list of tokens", "take an intact copy of it")
     tree["added_tokens"] = added
-    listed, notices = _listed(folder, said, set(named(said)) | set(named(names)))
+    listed, notices = _listed(folder, tok_config, set(named(tok_config)) | set(named(names)))
     known = {t["content"]: t for t in added}
     ids = vocab | {name: t["id"] for name, t in known.items() if isinstance(t.get("id"), int)}
     by_id = {i: name for name, i in ids.items()}
     for i, token in sorted(listed.items()):
         name = token["content"]
         if ids.get(name, i) != i or by_id.get(i, name) != name:
-            there = f"id {ids[name]}" if name in ids else f"its id is that of {by_id[i]!r}"
+            actual = f"it has id {ids[name]}" if name in ids else f"this id is {by_id[i]!r}"
             raise ArtifactError(
-                f"{folder}: the added token {name!r} has id {i}, in the vocabulary {there}",
-                "take tokenizer files that belong together, or write them anew (save_pretrained in transformers)",
+                f"{folder}: the added token {name!r} has id {i}, in the vocabulary {actual}",
+                "use tokenizer files that belong together, or write them again (save_pretrained in transformers)",
             )
         if name in known:
-            # What either file calls special never comes from a text and is never shown.
-            flags = token if DECODER in said else {}  # an older list has only names and ids
+            # A token that is special in either file never comes from a text and is never shown.
+            flags = token if DECODER in tok_config else {}  # an older list has only names and ids
             known[name] |= flags | {"special": token["special"] or known[name].get("special") is True}
         else:
             known[name] = {"id": i} | token
             added.append(known[name])
         ids[name], by_id[i] = i, name
-    for name in _extras(said) + _extras(names):
-        if name and name not in ids:  # named, but with no id: the next one is its
+    for name in _extras(tok_config) + _extras(names):
+        if name and name not in ids:  # named without an id: it gets the next one
             ids[name] = 1 + max(ids.values())
             added.append({"id": ids[name]} | _plain(name, special=True))
             known[name] = added[-1]
@@ -63,12 +62,12 @@ def with_added(folder: Path, tree: Tree, said: Tree, names: Tree, vocab: dict[st
 
 
 def _is_pair(entry: Any) -> bool:
-    """Is this a piece of a Unigram vocabulary: a text, and its score?"""
+    """Is this an entry of a Unigram vocabulary: a piece and its score?"""
     return isinstance(entry, list) and bool(entry) and isinstance(entry[0], str)
 
 
 def vocab_of(tree: Tree, where: str) -> dict[str, int]:
-    """The tokens of the model in a tokenizer.json. Raises ArtifactError where there are none."""
+    """The vocabulary of the model in a tokenizer.json. Raises ArtifactError if there is none."""
     model = tree.get("model")
     vocab = model.get("vocab") if isinstance(model, dict) else None
     if isinstance(vocab, list):  # Unigram: pairs of a piece and its score
@@ -79,7 +78,7 @@ def vocab_of(tree: Tree, where: str) -> dict[str, int]:
 
 
 def unknown_of(tree: Tree) -> str | None:
-    """The token that stands for what the vocabulary cannot write, as the model itself says."""
+    """The model's own unknown token."""
     model = tree["model"]
     if model.get("type") == "Unigram" and isinstance(model.get("unk_id"), int):
         return str(model["vocab"][model["unk_id"]][0]) if 0 <= model["unk_id"] < len(model["vocab"]) else None
@@ -88,7 +87,7 @@ def unknown_of(tree: Tree) -> str | None:
 
 
 def make_special(added: list[Tree], ids: dict[str, int], names: Sequence[str]) -> None:
-    """Make tokens special, by name, in `added`, the list of a tokenizer.json; names that are in no vocabulary are passed over."""
+    """Make tokens special, by name, in `added`, the list of a tokenizer.json; names that are not in the vocabulary are ignored."""
     known = {t["content"]: t for t in added}
     for name in dict.fromkeys(n for n in names if n in ids):
         if name in known:
@@ -99,31 +98,30 @@ def make_special(added: list[Tree], ids: dict[str, int], names: Sequence[str]) -
 
 
 def check_ids(folder: Path, added: list[Tree], inner: tokenizers.Tokenizer) -> None:
-    """The library counts on from its vocabulary, whatever ids its file says: refuse a file in which that gives others. Raises ArtifactError."""
+    """The library numbers added tokens after its vocabulary and ignores the ids in the file: refuse a file with different ids. Raises ArtifactError."""
     for token in added:
         name, wanted = token["content"], token.get("id")
-        found = inner.token_to_id(name)
-        if isinstance(wanted, int) and found != wanted:
+        actual = inner.token_to_id(name)
+        if isinstance(wanted, int) and actual != wanted:
             raise ArtifactError(
-                f"{folder}: the added token {name!r} has id {wanted}, not {found}, which is the next one",
+                f"{folder}: the added token {name!r} has id {wanted}, not {actual}, the next free one",
                 "write tokenizer.json where transformers is installed (save_pretrained)",
             )
 
 
 def named(tree: Tree) -> list[str]:
-    """All special tokens that a config names."""
+    """All special tokens in a config."""
     return [*(n for k in ROLES if (n := text_of(tree.get(k)))), *_extras(tree)]
 
 
 def text_of(value: Any) -> str | None:
-    """The text of a token that a config gives as text or as a map; None for what is neither, and for a text without letters (LLaMA 1)."""
+    """The text of a token given as a string or as a map; None for other values and for an empty string (LLaMA 1)."""
     value = value.get("content") if isinstance(value, dict) else value
     return value if isinstance(value, str) and value else None
 
 
 def _extras(tree: Tree) -> list[str]:
-    """Special tokens without a role that every model has, in the order in which transformers adds them: under keys like `image_token`, by
-    names of the model's own, in a list."""
+    """Special tokens beyond the standard roles, in the order in which transformers adds them: under keys like `image_token`, in maps, in lists."""
     values = [v for k, v in tree.items() if k.endswith("_token") and k not in ROLES]
     more = [tree.get(k) for k in ("extra_special_tokens", "additional_special_tokens")]
     values += [v for part in more if isinstance(part, dict) for v in part.values()]
@@ -131,32 +129,33 @@ def _extras(tree: Tree) -> list[str]:
     return [name for v in values if (name := text_of(v))]
 
 
-def _listed(folder: Path, said: Tree, special: set[str]) -> tuple[dict[int, Tree], list[str]]:
-    """Added tokens by id, as the one file that counts lists them, and what is to be told."""
-    found: dict[int, Tree] = {}
-    beside = folder / ADDED
-    if DECODER in said:
+def _listed(folder: Path, tok_config: Tree, special: set[str]) -> tuple[dict[int, Tree], list[str]]:
+    """Added tokens by id, from the one file that counts, and notices."""
+    listed: dict[int, Tree] = {}
+    added_file = folder / ADDED
+    if DECODER in tok_config:
         where = folder / CONFIG
-        if not isinstance(said[DECODER], dict):
-            raise ArtifactError(f"{where}: {DECODER} is no map", "take an intact copy of it")
-        for key, token in said[DECODER].items():
+        if not isinstance(tok_config[DECODER], dict):
+            raise ArtifactError(f"{where}: {DECODER} is not a map", "take an intact copy of it")
+        for key, token in tok_config[DECODER].items():
             if not _is_token(token):
                 raise ArtifactError(f"{where}: {DECODER} has {token!r}", "take an intact copy of it")
             i = _id(int(key) if str(key).isdecimal() else key, where)
             plain = _plain(token["content"], special=token.get("special") is True)
-            found[i] = plain | {k: token[k] is True for k in FLAGS if k in token}
-        more = read_json(beside).keys() - {t["content"] for t in found.values()} if beside.is_file() else ()
-        # As in transformers, where that key makes an older file count for nothing.
-        return found, [f"{ADDED}: {n} is not among {DECODER} of {CONFIG}, which counts" for n in sorted(more)]
-    for name, i in read_json(beside).items() if beside.is_file() else ():
-        if (number := _id(i, beside)) in found:
-            raise ArtifactError(f"{beside} has the id {i} twice", "take an intact copy of it")
-        found[number] = _plain(name, special=name in special)
-    return found, []
+            listed[i] = plain | {k: token[k] is True for k in FLAGS if k in token}
+        known = {t["content"] for t in listed.values()}
+        more = read_json(added_file).keys() - known if added_file.is_file() else ()
+        # As in transformers, where this key overrides the older file.
+        return listed, [f"{ADDED}: {n} is not in {DECODER} of {CONFIG}, which counts" for n in sorted(more)]
+    for name, i in read_json(added_file).items() if added_file.is_file() else ():
+        if (number := _id(i, added_file)) in listed:
+            raise ArtifactError(f"{added_file} has the id {i} twice", "take an intact copy of it")
+        listed[number] = _plain(name, special=name in special)
+    return listed, []
 
 
 def _plain(name: str, *, special: bool) -> Tree:
-    """A token with the flags that transformers gives one of which no more is known."""
+    """A token with the default flags of transformers."""
     return dict.fromkeys(FLAGS, False) | {"content": name, "normalized": not special, "special": special}
 
 
@@ -167,7 +166,7 @@ def _id(value: Any, where: Path) -> int:
 
 
 def _is_token(entry: Any) -> bool:
-    """Is this an added token: a text, and an id if it has one?"""
+    """Is this an added token: a text, and optionally an id?"""
     return (
         isinstance(entry, dict)
         and isinstance(entry.get("content"), str)
@@ -176,7 +175,7 @@ def _is_token(entry: Any) -> bool:
 
 
 def beyond(added: list[Tree], ids: dict[str, int], rows: int) -> Iterator[str]:
-    """Added tokens without a row of embeddings. They become special, so that no text ever means them."""
+    """Added tokens without an embedding. They become special, so that no text is encoded as one."""
     for token in added:
         if ids.get(token["content"], 0) >= rows:
             token["special"] = True

@@ -1,4 +1,4 @@
-"""A base from a Hugging Face folder, and a folder that transformers opens from a base."""
+"""Opens a base from a Hugging Face folder, and writes a base as a folder that transformers can open."""
 
 import json
 import logging
@@ -40,37 +40,37 @@ from onebase.formats.weight_loading import given_back, load_weights, passed_over
 
 log = logging.getLogger(__name__)
 FAMILY = "imported.model_type"
-"""The field of a record that says which family a base came from, and goes back to."""
+"""The record field with the family that a base came from, and is exported to."""
 
 
 def open_folder(path: Path, *, dtype: torch.dtype | None = None, hashes: bool = False) -> LoadedBase:
-    """Read a folder. Weights become `dtype`, or stay as stored. hashes: note the hash of every file, not only its size.
+    """Read a folder. Weights become `dtype`, or keep their stored dtype. hashes: record the hash of every file, not only its size.
 
-    Raises ArtifactError for what is missing or damaged, ConfigError for what the config switches on and we lack.
+    Raises ArtifactError for missing or damaged files, ConfigError for features of the config that are not supported.
     """
     sentence = read_sentence(path)
     folder = sentence.model if sentence else path
     source = HFFolder(folder)
     where = str(folder / CONFIG)
-    found = find_head(ConfigReader(source.config, where), source.shapes())
-    whole, source = source, source.without(found.names if found else ())
+    head_found = find_head(ConfigReader(source.config, where), source.shapes())
+    whole, source = source, source.without(head_found.names if head_found else ())
     reader = ConfigReader(source.config, where, frozenset(source.shapes()), source.read)
     if "model_type" not in source.config and (odd := no_model_type(source.config, reader.where)):
         raise odd
     if (odd := packed(source.config, reader.where)) is not None:
         raise odd
     family = family_of(source.config.get("model_type"), reader.where)
-    family = as_stored(family, found.layout if found else None)
+    family = as_stored(family, head_found.layout if head_found else None)
     cfg = reader.checked(lambda: family.read(reader))
-    cfg, pictures = with_pictures(cfg, folder)
-    # Before the weights: it is quick to say no.
+    cfg, unread_image_keys = with_pictures(cfg, folder)
+    # Before the weights: errors are found quickly.
     lower = sentence is not None and sentence.lower
-    words = read_codec(folder, cfg.text.vocab_size, lower=lower) if "text" in cfg.codecs else None
-    if family.with_tokenizer is not None and words is not None:
-        cfg = family.with_tokenizer(cfg, words)
+    codec = read_codec(folder, cfg.text.vocab_size, lower=lower) if "text" in cfg.codecs else None
+    if family.with_tokenizer is not None and codec is not None:
+        cfg = family.with_tokenizer(cfg, codec)
     speech = (
-        read_speech(folder, words.tokenizer, cfg.audio, cfg.text.vocab_size)
-        if words is not None and "audio" in cfg.codecs
+        read_speech(folder, codec.tokenizer, cfg.audio, cfg.text.vocab_size)
+        if codec is not None and "audio" in cfg.codecs
         else None
     )
     rules = with_prefixes(family.rules(cfg), family, source.shapes())
@@ -80,26 +80,24 @@ def open_folder(path: Path, *, dtype: torch.dtype | None = None, hashes: bool = 
         p for p in path.rglob("*") if p.suffix in (".json", ".safetensors", ".jinja") or p.name == README
     ]
     head = None
-    if found is not None:
-        head, left = open_head(reader, whole, found, folder, cfg)
-        notices += left
+    if head_found is not None:
+        head, head_notices = open_head(reader, whole, head_found, folder, cfg)
+        notices += head_notices
     if (folder / ADAPTER).is_file():
-        notices.append(
-            f"{ADAPTER} lies beside the weights: the adapter is not put on them (give it by --adapter)"
-        )
+        notices.append(f"the folder also has {ADAPTER}: that adapter is not applied (give it with --adapter)")
     for notice in notices:
         log.warning("%s: %s", folder, notice)
-    unread = [*reader.unread, *pictures]
+    unread = [*reader.unread, *unread_image_keys]
     record = imported(path, "hf", source.config, unread, files, hashes)
     if head is not None:
         record.add("imported.head", {"task": head.task}, Origin.SOURCE)
     embedding = sentence.embedding if sentence else None
-    return LoadedBase(model, words, record, path, embedding=embedding, speech=speech, head=head)
+    return LoadedBase(model, codec, record, path, embedding=embedding, speech=speech, head=head)
 
 
 def with_pictures(cfg: BaseConfig, folder: Path) -> tuple[BaseConfig, list[str]]:
-    """A config whose pictures are prepared as the folder says, and the keys that this did not ask for. A base that sees none stays as it
-    is; without a file the family's own way holds. Raises ConfigError for a step that we lack."""
+    """The config with the folder's image preprocessing, and the keys that were not read. A base without images does not change; without a file
+    the family's defaults count. Raises ConfigError for unsupported steps."""
     if "image" not in cfg.codecs:
         return cfg, []
     r = processor(folder)
@@ -115,7 +113,7 @@ def with_pictures(cfg: BaseConfig, folder: Path) -> tuple[BaseConfig, list[str]]
 def imported(
     path: Path, format: str, config: Tree, unread: Sequence[str], files: Sequence[Path], hashes: bool
 ) -> Record:
-    """The record of a base that came in another format: what is known of it, and that the rest is not. config: its own; `model_type` is the family."""
+    """The record of a base imported from another format: its known facts, and which are unknown. config: its own; `model_type` is the family."""
     model_type = config["model_type"]
     folder = path if path.is_dir() else path.parent
     own = path.resolve().name
@@ -125,39 +123,39 @@ def imported(
     record.add("imported.format", format, Origin.SOURCE)
     record.add(FAMILY, model_type, f"{Origin.SOURCE}: {CONFIG}")
     record.add("imported.unread", list(unread), f"{Origin.SOURCE}: keys of its config that no rule asked for")
-    found = {
+    sizes = {
         str(p.relative_to(path) if path.is_dir() else p.name): {"bytes": p.stat().st_size}
         | ({"sha256": sha256_file(p)} if hashes else {})
         for p in sorted(files)
         if p.is_file()
     }
-    record.add("imported.files", found, Origin.HASHED if hashes else f"{Origin.COUNTED} on the disk")
+    record.add("imported.files", sizes, Origin.HASHED if hashes else f"{Origin.COUNTED} on the disk")
     note_card(record, folder)
     return record
 
 
 def save_hf(base: LoadedBase, out: Path, head: OwnHead | None = None) -> None:
-    """Write a folder that transformers opens: config, weights, and what its codecs have: tokenizer, chat template, how pictures are
-    prepared; with a head the trunk alone and the head (`...ForSequenceClassification`). It appears whole or not at all.
+    """Write a folder that transformers can open: config, weights, and the files of its codecs (tokenizer, chat template, image preprocessing).
+    With a head: the trunk without its own head, and this head (`...ForSequenceClassification`). The folder is written atomically.
 
-    Raises ConfigError naming what no layout can express, ArtifactError when `out` exists.
+    Raises ConfigError with what no layout can express, ArtifactError if `out` exists.
     """
     family, config = layout_of(base)
     cfg = base.model.cfg
-    made = None if head is None else written_head(config["model_type"], head, config)
-    if made is not None:
-        config = made.config
+    foreign_head = None if head is None else written_head(config["model_type"], head, config)
+    if foreign_head is not None:
+        config = foreign_head.config
 
     def write(folder: Path) -> None:
-        # What the family wrote wins: the row of the padding token says where RoBERTa's positions begin.
+        # The family's own values win: in RoBERTa the padding token's id determines where positions begin.
         known = {k: i for k, i in (_role_ids(base) | _other_ids(base)).items() if config.get(k) is None}
         tensors = given_back(base.model, family.rules(cfg))
-        if head is not None and made is not None:
-            tensors = made.trunk_names(tensors, family.prefix) | made.tensors
+        if head is not None and foreign_head is not None:
+            tensors = foreign_head.trunk_names(tensors, family.prefix) | foreign_head.tensors
             known |= padding(base.text_codec.tokenizer, head) if base.text_codec is not None else {}
         save_folder(folder, config | known, tensors)
         if base.text_codec is not None:
-            _write_words(folder, base.text_codec, cfg.text, _role_ids(base), head)
+            _write_codec(folder, base.text_codec, cfg.text, _role_ids(base), head)
         if "image" in cfg.codecs:
             _dump(folder / PREPROCESSOR, processor_tree(cfg.image))
         for name, tree in (family.beside(cfg) if family.beside else {}).items():
@@ -173,23 +171,25 @@ def save_hf(base: LoadedBase, out: Path, head: OwnHead | None = None) -> None:
 
 
 def _prove(folder: Path, base: LoadedBase) -> None:
-    """Read the words of a folder back. Raises ConfigError naming what would be read otherwise there."""
+    """Read the text codec of a folder back. Raises ConfigError with what transformers would read differently."""
     if base.text_codec is None:
         return
     ours, again = base.text_codec, read_codec(folder, base.model.cfg.text.vocab_size)
-    one, two = ours.tokenizer, again.tokenizer
-    lost = lost_ends(one, two)
-    said = other_frame(one, two) or other_ids(one, two, ["nothing", "special", "text"])
-    said = said or other_talk(ours, again) or (f"{lost[0]!r} would not end a text" if lost else None)
-    if said:
+    first, second = ours.tokenizer, again.tokenizer
+    lost = lost_ends(first, second)
+    difference = other_frame(first, second) or other_ids(first, second, ["nothing", "special", "text"])
+    difference = (
+        difference or other_talk(ours, again) or (f"{lost[0]!r} would not end a text" if lost else None)
+    )
+    if difference:
         raise ConfigError(
-            f"a folder of transformers would not read text as this base does: {said}",
+            f"transformers would not read text like this base: {difference}",
             "export to another format",
         )
 
 
 def _role_ids(base: LoadedBase) -> Tree:
-    """`bos_token_id` and its like; none for a base without text."""
+    """`bos_token_id` and similar keys; none for a base without text."""
     if base.text_codec is None:
         return {}
     tokenizer = base.text_codec.tokenizer
@@ -199,7 +199,7 @@ def _role_ids(base: LoadedBase) -> Tree:
 
 
 def _other_ids(base: LoadedBase) -> Tree:
-    """`cls_token_id` and `sep_token_id`, which configs of encoders have; those that the tokenizer names."""
+    """`cls_token_id` and `sep_token_id` for configs of encoders, if the tokenizer has the tokens."""
     if base.text_codec is None:
         return {}
     tokenizer = base.text_codec.tokenizer
@@ -207,7 +207,7 @@ def _other_ids(base: LoadedBase) -> Tree:
     return {f"{k}_id": tokenizer.id_of(v) for k, v in others.items() if v is not None}
 
 
-def _write_words(
+def _write_codec(
     folder: Path, codec: TextCodec, cfg: TextCodecConfig, ids: Tree, head: OwnHead | None = None
 ) -> None:
     tokenizer = codec.tokenizer
@@ -225,16 +225,16 @@ def _write_words(
 
 
 def whole_template(codec: TextCodec) -> str | None:
-    """The chat template as others use it: our own leave it to the codec to begin a conversation, others to the template."""
+    """The chat template for other programs: in our own templates the codec begins a conversation, elsewhere the template does."""
     if not codec.template.source.strip():
         return None
     return ("{{- bos_token -}}\n" if codec.tokenizer.roles.chat_framed else "") + codec.template.source
 
 
 def layout_of(base: LoadedBase) -> tuple[Family, Tree]:
-    """The family that can express this base, and the config in its words: the one it came from, else the first that can."""
-    came = base.record.get(FAMILY)
-    known = [f for f in FAMILIES if came in f.model_types]
+    """The family that can express this base, and the config in its format: the family it came from, or the first that can."""
+    model_type = base.record.get(FAMILY)
+    known = [f for f in FAMILIES if model_type in f.model_types]
     refused: ConfigError | None = None
     for family in known or FAMILIES:
         try:
@@ -242,9 +242,7 @@ def layout_of(base: LoadedBase) -> tuple[Family, Tree]:
         except ConfigError as e:
             nearer = refused is None or (isinstance(refused, OtherParts) and not isinstance(e, OtherParts))
             refused = e if nearer else refused
-    raise refused or ConfigError(
-        "no layout that we know can express this base", "export it to another format"
-    )
+    raise refused or ConfigError("no known layout can express this base", "export it to another format")
 
 
 def framed_json(tokenizer: Tokenizer) -> str:
@@ -274,7 +272,7 @@ def _tokenizer_config(roles: Roles, codec: TextCodecConfig) -> Tree:
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": codec.context,
         "clean_up_tokenization_spaces": False,
-        # Else their class gives all models kinds of tokens, which some refuse to take.
+        # Without it their class passes token types to all models, and some refuse them.
         "model_input_names": [
             "input_ids",
             *(["token_type_ids"] if codec.types > 1 else []),

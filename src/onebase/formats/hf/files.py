@@ -1,4 +1,4 @@
-"""Names of the files in a Hugging Face folder, and its JSON read with care. Nothing here needs torch."""
+"""File names in a Hugging Face folder, and a safe reader of its JSON. Nothing here needs torch."""
 
 import json
 from pathlib import Path
@@ -11,11 +11,11 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 MAX_JSON = 64 * 2**20
-"""A config or an index is some kilobytes; what is far larger is not read."""
+"""A config or an index has some kilobytes; larger files are not read."""
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON map of sane size. Raises ArtifactError naming the file."""
+    """A JSON map of at most MAX_JSON bytes. Raises ArtifactError with the file."""
     try:
         if path.stat().st_size > MAX_JSON:
             raise ArtifactError(
@@ -29,5 +29,5 @@ def read_json(path: Path) -> dict[str, Any]:
             f"{path} is not JSON: {e}", "take an intact copy of the folder"
         ) from None
     if not isinstance(tree, dict):
-        raise ArtifactError(f"{path} holds no map", "take an intact copy of the folder")
+        raise ArtifactError(f"{path} is not a JSON map", "take an intact copy of the folder")
     return tree

@@ -1,4 +1,4 @@
-"""Hugging Face folders: config.json and safetensors, whole or in shards. Opened strictly: the folder may come from anywhere."""
+"""Reads and writes Hugging Face folders: config.json and safetensors, in one file or in shards. Strict checks: the folder is untrusted."""
 
 import copy
 import json
@@ -24,14 +24,14 @@ from onebase.formats.raw_tensors import read_tensor
 from onebase.formats.rules import Shape
 
 PART = 16 * 2**20
-"""Bytes of a tensor at a time, where it is not read whole."""
+"""Bytes of a tensor at a time if it is not read whole."""
 
 
 class HFFolder:
-    """The tensors of a folder. Raises ArtifactError for what is missing, damaged, or would leave the folder.
+    """The tensors of a folder. Raises ArtifactError for missing or damaged files, and for paths outside the folder.
 
-    listed: names that the index has and no shard; unlisted: the other way round (`Family` rules say whether they matter); notices: what
-    was passed over."""
+    listed: names that are in the index but in no shard; unlisted: the reverse (the rules of the `Family` decide whether they matter); notices:
+    what was ignored."""
 
     fresh = True
 
@@ -52,7 +52,7 @@ class HFFolder:
                 self._at[name] = entry
 
     def without(self, names: Collection[str]) -> "HFFolder":
-        """The same folder, as if these tensors were not in it."""
+        """The same folder without these tensors."""
         rest = copy.copy(self)
         rest._at = {name: entry for name, entry in self._at.items() if name not in names}
         rest.unlisted = self.unlisted - set(names)
@@ -77,14 +77,14 @@ class HFFolder:
         entry = self._at[name]
         if entry.dtype is None:
             raise ArtifactError(
-                f"{entry.file}: tensor {name!r} is of type {entry.kind}, which PyTorch does not have here",
-                "give the checkpoint in another number format",
+                f"{entry.file}: tensor {name!r} has type {entry.kind}, which PyTorch does not support here",
+                "give the checkpoint in another dtype",
             )
         return entry, entry.dtype
 
     def _files(self) -> list[Path]:
-        """The files of weights: the one, or the shards of the index. Raises ArtifactError where there are both, as which count is not said
-        (transformers reads the one; programs that follow the index read the shards)."""
+        """The weight files: the single one, or the shards of the index. Raises ArtifactError if there are both, because it is not clear which count
+        (transformers reads the single file; programs that follow the index read the shards)."""
         one = self.path / WEIGHTS
         if not (self.path / INDEX).is_file():
             if not one.is_file():
@@ -98,34 +98,32 @@ class HFFolder:
         for name in names:
             if Path(name).name != name or not name.endswith(".safetensors") or len(name) > 255:
                 raise ArtifactError(
-                    f"{self.path / INDEX} names the shard {name[:300]!r}",
-                    "a shard is a .safetensors file in the same folder",
+                    f"{self.path / INDEX} has the shard {name[:300]!r}",
+                    "a shard must be a .safetensors file in the same folder",
                 )
         there = [name for name in names if (self.path / name).is_file()]
         if one.is_file() and WEIGHTS not in names:
             if there:
                 raise ArtifactError(
                     f"{self.path} has two sets of weights: {WEIGHTS}, and {there[0]} by {INDEX}",
-                    "remove the one that is out of date (transformers reads the first)",
+                    "remove the outdated one (transformers reads the first)",
                 )
-            self.notices.append(
-                f"none of the shards of {INDEX} is there: {WEIGHTS} is read, as in transformers"
-            )
+            self.notices.append(f"no shard of {INDEX} is there: {WEIGHTS} is read, as in transformers")
             return [one]
         if missing := [name for name in names if name not in there]:
             raise ArtifactError(
                 f"shard {self.path / missing[0]} is missing", "take an intact copy of the folder"
             )
         files = [self.path / name for name in names]
-        held = {name for file in files for name in read_entries(file)}
-        self.listed = frozenset(map(str, table)) - held
-        self.unlisted = frozenset(held - set(table))
+        stored = {name for file in files for name in read_entries(file)}
+        self.listed = frozenset(map(str, table)) - stored
+        self.unlisted = frozenset(stored - set(table))
         return files
 
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """One tensor: its type as the format calls it and as PyTorch has it (None where it does not), and where its bytes begin."""
+    """One tensor: its type in the format and in PyTorch (None if PyTorch lacks it), and the start of its bytes."""
 
     file: Path
     kind: str
@@ -135,12 +133,12 @@ class TensorEntry:
 
 
 def read_entries(file: Path) -> dict[str, TensorEntry]:
-    """What a file holds. The library refuses headers that are too large and offsets that overlap or leave the file; they are read
-    from the header after it has found nothing wrong."""
+    """The tensors in a file. The library refuses headers that are too large, and offsets that overlap or leave the file; the header is read
+    only after these checks."""
     try:
         with safe_open(str(file), framework="pt") as f:
-            known = {name: f.get_slice(name) for name in f.keys()}  # noqa: SIM118
-            found = {name: (x.get_dtype(), tuple(x.get_shape())) for name, x in known.items()}
+            slices = {name: f.get_slice(name) for name in f.keys()}  # noqa: SIM118
+            kinds = {name: (x.get_dtype(), tuple(x.get_shape())) for name, x in slices.items()}
         with open(file, "rb") as f:
             (size,) = struct.unpack("<Q", f.read(8))
             header = json.loads(f.read(size))
@@ -148,11 +146,11 @@ def read_entries(file: Path) -> dict[str, TensorEntry]:
             name: TensorEntry(
                 file, kind, DTYPES.get(kind), shape, 8 + size + int(header[name]["data_offsets"][0])
             )
-            for name, (kind, shape) in found.items()
+            for name, (kind, shape) in kinds.items()
         }
     except (SafetensorError, OSError, ValueError, OverflowError, RecursionError) as e:
         raise pointer(file) or ArtifactError(
-            f"{file} is not a whole safetensors file: {e}", "take an intact copy of it"
+            f"{file} is not a complete safetensors file: {e}", "take an intact copy of it"
         ) from None
 
 
@@ -167,7 +165,7 @@ def save_folder(path: Path, config: Mapping[str, Any], tensors: Mapping[str, Ten
 
 
 def appear(out: Path, write: Callable[[Path], None]) -> None:
-    """Fill a foreign folder (no artifact of ours: it has no manifest) beside its place and rename it. Raises ArtifactError."""
+    """Write a foreign folder (no artifact of ours: it has no manifest) under a temporary name, then rename it. Raises ArtifactError."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ArtifactError(f"{out} already exists", "choose another --out")
     draft = out.with_name(f".{out.name}.tmp-{secrets.token_hex(4)}")
@@ -177,7 +175,7 @@ def appear(out: Path, write: Callable[[Path], None]) -> None:
         if out.exists():
             out.rmdir()
         os.rename(draft, out)
-    except BaseException as e:  # Ctrl-C too: a draft is never left behind
+    except BaseException as e:  # Ctrl-C too: never leave a draft
         shutil.rmtree(draft, ignore_errors=True)
         if isinstance(e, OSError):
             raise ArtifactError(

@@ -1,6 +1,6 @@
-"""Special tokens that nothing here reads or writes with, by the names that others call them: kept from a folder, and written into one.
+"""Keeps the named special tokens of a folder that onebase itself does not use, and writes them on export.
 
-Filling masks needs `mask_token`, pairs of texts `sep_token`, processors of images `image_token`. Source: transformers
+Filling masks needs `mask_token`, pairs of texts `sep_token`, image processors `image_token`. Source: transformers
 `tokenization_utils_base.py` (`SPECIAL_TOKENS_ATTRIBUTES`, `extra_special_tokens`) and the classes of tokenizers, read for names and defaults.
 """
 
@@ -12,9 +12,9 @@ from onebase.codec.text.roles import Roles
 from onebase.formats.hf.files import CONFIG, read_json
 
 OWN = ("bos_token", "eos_token", "pad_token", "unk_token")
-"""Roles that have a field of their own."""
+"""Roles with their own field."""
 STANDARD = (*OWN, "cls_token", "sep_token", "mask_token")
-"""Those that every tokenizer there may have."""
+"""Roles that every tokenizer in transformers may have."""
 LISTS = ("extra_special_tokens", "additional_special_tokens")
 SPECIALS = "special_tokens_map.json"
 Tree = dict[str, Any]
@@ -32,22 +32,22 @@ DEFAULTS = {
     **dict.fromkeys(("roberta", "xlm-roberta"), _ROBERTA),
     **dict.fromkeys(("EsmTokenizer", "esm"), _ESM),
 }
-"""What a class calls so where no file does, by the class, or where none is named by the kind of the model."""
+"""Default names by tokenizer class, or by `model_type` if no class is named."""
 
 
-def other_names(folder: Path, said: Tree, names: Tree, specials: Iterable[str]) -> dict[str, str]:
-    """Names of special tokens beyond `OWN`, as tokenizer_config.json (`said`), special_tokens_map.json (`names`) or the tokenizer's class
-    say; one without a token says nothing."""
-    kind = said.get("tokenizer_class")
+def other_names(folder: Path, tok_config: Tree, names: Tree, specials: Iterable[str]) -> dict[str, str]:
+    """Names of special tokens beyond `OWN`, from tokenizer_config.json (`tok_config`), special_tokens_map.json (`names`) or the tokenizer's
+    class; names without a token are ignored."""
+    kind = tok_config.get("tokenizer_class")
     if kind is None and (folder / CONFIG).is_file():
         kind = read_json(folder / CONFIG).get("model_type")
-    found = dict(DEFAULTS.get(str(kind).removesuffix("Fast"), {}))
-    for tree in (names, said):
+    named = dict(DEFAULTS.get(str(kind).removesuffix("Fast"), {}))
+    for tree in (names, tok_config):
         parts = [tree, *(tree[key] for key in (*LISTS, "model_specific_special_tokens") if key in tree)]
         for part in parts:
-            found |= dict(_named(part)) if isinstance(part, Mapping) else {}
+            named |= dict(_named(part)) if isinstance(part, Mapping) else {}
     known = set(specials)
-    return {key: token for key, token in found.items() if token in known and key not in OWN}
+    return {key: token for key, token in named.items() if token in known and key not in OWN}
 
 
 def _named(tree: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -57,10 +57,10 @@ def _named(tree: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield key, text
 
 
-def extra_tokens(said: Tree, names: Tree, specials: Iterable[str]) -> tuple[str, ...]:
+def extra_tokens(tok_config: Tree, names: Tree, specials: Iterable[str]) -> tuple[str, ...]:
     """Special tokens that a folder lists without a name."""
     known, found = set(specials), []
-    for tree in (said, names):
+    for tree in (tok_config, names):
         for key in LISTS:
             for value in tree[key] if isinstance(tree.get(key), list) else []:
                 text = value.get("content") if isinstance(value, Mapping) else value
@@ -69,7 +69,7 @@ def extra_tokens(said: Tree, names: Tree, specials: Iterable[str]) -> tuple[str,
 
 
 def names_tree(roles: Roles) -> Tree:
-    """All of them as tokenizer_config.json and special_tokens_map.json have them."""
+    """All named tokens in the form of tokenizer_config.json and special_tokens_map.json."""
     own = {"bos_token": roles.bos, "eos_token": roles.eos, "pad_token": roles.pad, "unk_token": roles.unk}
     tree: Tree = {k: v for k, v in own.items() if v is not None} | dict(roles.others)
     return tree | ({LISTS[1]: list(roles.extra)} if roles.extra else {})

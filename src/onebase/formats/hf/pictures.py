@@ -1,4 +1,4 @@
-"""How pictures are prepared, as `preprocessor_config.json` says it: read strictly, and written back."""
+"""Reads image preprocessing from `preprocessor_config.json` strictly, and writes it."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -17,32 +17,32 @@ RESAMPLE: dict[int, Filter] = {
     4: "box",
     5: "hamming",
 }
-"""Pillow's numbers."""
+"""Pillow's numbers of filters."""
 MAX_SIDE = 2**13
-"""Pixels of a side beyond it are no preparation but a trap: a picture would fill the memory."""
+"""Maximum pixels of a side: a hostile config could fill the memory."""
 KNOWN = ("do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb")
 LACKED = ("crop_pct", "size_divisor", "pad_size", "size_divisibility")
 
 
 def processor(folder: Path) -> ConfigReader | None:
-    """What a folder says about pictures: in a file of its own, or in that of the whole processor (transformers 5); None without."""
+    """A folder's image preprocessing: from its own file, or from that of the whole processor (transformers 5); None without either."""
     for name in (PREPROCESSOR, PROCESSOR):
         if (folder / name).is_file():
             tree = read_json(folder / name)
             if name == PREPROCESSOR:
                 return ConfigReader(tree, str(folder / name))
-            found = ConfigReader(tree, str(folder / name))
-            return found.part("image_processor") if found.has("image_processor") else None
+            whole = ConfigReader(tree, str(folder / name))
+            return whole.part("image_processor") if whole.has("image_processor") else None
     return None
 
 
 def read_pixels(r: ConfigReader | None, codec: ImageCodecConfig) -> PixelsConfig:
-    """The steps that the file switches on; what it leaves out is as in `codec.pixels`, the family's own. Raises ConfigError by name."""
+    """The steps in the file; missing keys have the values of `codec.pixels`, the family's defaults. Raises ConfigError for unsupported ones."""
     return shortest(codec.pixels if r is None else _read(r, codec), codec.size)
 
 
 def shortest(pixels: PixelsConfig, size: int) -> PixelsConfig:
-    """The same steps without numbers that follow from others: one way to say each thing."""
+    """The same steps without numbers that follow from others: a canonical form."""
     side = pixels.size or size
     return replace(
         pixels,
@@ -64,18 +64,18 @@ def _read(r: ConfigReader, codec: ImageCodecConfig) -> PixelsConfig:
     side = own.size or codec.size
     for key in sorted(r.data):
         if key.startswith("do_") and key not in KNOWN:
-            r.must(key, False, False, "pictures are not prepared in this way here")
+            r.must(key, False, False, "this preprocessing step is not supported")
         if key in LACKED:
-            r.must(key, None, None, "pictures are not prepared in this way here")
-    r.get("do_convert_rgb", bool, True)  # they always become what the stem reads
-    r.must("do_resize", True, True, "pictures of any size must be made equal")
-    r.must("do_rescale", True, True, "values are given from 0 to 1")
+            r.must(key, None, None, "this preprocessing step is not supported")
+    r.get("do_convert_rgb", bool, True)  # images are always converted to the channels of the stem
+    r.must("do_resize", True, True, "all images must have the same size")
+    r.must("do_rescale", True, True, "values must be from 0 to 1")
     if abs(r.get("rescale_factor", float, 1 / 255) * 255 - 1) > 1e-6:
         raise r.refuse("rescale_factor", "1/255")
     edge, square = _size(r, own.edge or side, own.resize == "stretch")
     crops = r.get("do_center_crop", bool, own.resize == "crop")
     if not crops and not square:
-        raise r.refuse("do_center_crop", "true where size is a shortest edge, or a size of height and width")
+        raise r.refuse("do_center_crop", "true if size is a shortest edge, or a size of height and width")
     if r.has("resample"):
         number = r.get("resample", int)
         if number not in RESAMPLE:
@@ -96,12 +96,12 @@ def _read(r: ConfigReader, codec: ImageCodecConfig) -> PixelsConfig:
 
 
 def _whole(r: ConfigReader, codec: ImageCodecConfig) -> PixelsConfig:
-    """Of the kind that cuts large pictures in tiles beside the whole picture (Idefics3): that whole, as without tiles."""
+    """The whole image of processors that add tiles of large images (Idefics3); tiles are not used."""
     for key in sorted(r.data):
         if key.startswith("do_") and key not in (*KNOWN, "do_image_splitting", "do_pad"):
-            r.must(key, False, False, "pictures are not prepared in this way here")
+            r.must(key, False, False, "this preprocessing step is not supported")
     for key in ("do_resize", "do_rescale", "do_normalize"):
-        r.must(key, True, True, "pictures of any size must be made equal")
+        r.must(key, True, True, "all images must have the same size")
     if abs(r.get("rescale_factor", float, 1 / 255) * 255 - 1) > 1e-6:
         raise r.refuse("rescale_factor", "1/255")
     edge = r.part("max_image_size").size("longest_edge")
@@ -119,17 +119,17 @@ def _whole(r: ConfigReader, codec: ImageCodecConfig) -> PixelsConfig:
 
 
 def _size(r: ConfigReader, default: int, square: bool) -> tuple[int, bool]:
-    """The edge, and whether both sides get it (else the shorter one). One number alone is what the family's own is."""
+    """The edge, and whether both sides get it (otherwise the shorter one). A single number has the family's default meaning."""
     if not r.has("size"):
         return default, square
     if not isinstance(r.data["size"], dict):
         return r.size("size", most=MAX_SIDE), square
-    found = r.part("size")
-    keys = {key for key in found.data if found.data[key] is not None}
+    size = r.part("size")
+    keys = {key for key in size.data if size.data[key] is not None}
     if keys == {"shortest_edge"}:
-        return found.size("shortest_edge", most=MAX_SIDE), False
-    if keys == {"height", "width"} and found.data["height"] == found.data["width"]:
-        return found.size("height", most=MAX_SIDE), True
+        return size.size("shortest_edge", most=MAX_SIDE), False
+    if keys == {"height", "width"} and size.data["height"] == size.data["width"]:
+        return size.size("height", most=MAX_SIDE), True
     raise r.refuse("size", "equal height and width, or shortest_edge alone")
 
 
@@ -138,27 +138,27 @@ def _crop(r: ConfigReader, default: int) -> int:
         return default
     if not isinstance(r.data["crop_size"], dict):
         return r.size("crop_size", most=MAX_SIDE)
-    found = r.part("crop_size")
-    if found.get("height", int) != found.get("width", int):
+    crop = r.part("crop_size")
+    if crop.get("height", int) != crop.get("width", int):
         raise r.refuse("crop_size", "equal height and width")
-    return found.size("height", most=MAX_SIDE)
+    return crop.size("height", most=MAX_SIDE)
 
 
 def _numbers(r: ConfigReader, key: str, own: tuple[float, ...], channels: int) -> tuple[float, ...]:
     if not r.has(key):
         return own
     value = r.data[key]
-    found = value if isinstance(value, list) else [value]
-    if len(found) not in (1, channels):
+    values = value if isinstance(value, list) else [value]
+    if len(values) not in (1, channels):
         raise r.refuse(key, f"{channels} numbers, or one for all channels")
-    numbers = tuple(ConfigReader({key: x}, r.where).get(key, float) for x in found)
+    numbers = tuple(ConfigReader({key: x}, r.where).get(key, float) for x in values)
     if key == "image_std" and 0 in numbers:
         raise r.refuse(key, "numbers other than 0")
     return numbers
 
 
 def processor_tree(codec: ImageCodecConfig) -> Tree:
-    """`preprocessor_config.json` of a codec: `read_pixels` of it gives the same."""
+    """`preprocessor_config.json` of a codec: `read_pixels` reads the same steps from it."""
     how, side = codec.pixels, codec.side
     if how.long is not None:
         return _whole_tree(codec, how.long)
@@ -166,7 +166,7 @@ def processor_tree(codec: ImageCodecConfig) -> Tree:
     crops = how.resize == "crop" or edge != side
     square = how.resize == "stretch"
     tree = {
-        # Both know all of these steps; which one it is says only what would hold if a key were missing.
+        # Both classes support all of these steps; they differ only in the defaults of missing keys.
         "image_processor_type": "CLIPImageProcessor" if crops else "ViTImageProcessor",
         "do_convert_rgb": codec.channels == 3,
         "do_resize": True,
@@ -183,7 +183,7 @@ def processor_tree(codec: ImageCodecConfig) -> Tree:
 
 
 def _whole_tree(codec: ImageCodecConfig, long: int) -> Tree:
-    """What `_whole` reads. Tiles are off: a picture is one there too."""
+    """The keys that `_whole` reads. Tiles are off, so that an image is one there too."""
     how = codec.pixels
     return {
         "image_processor_type": "Idefics3ImageProcessor",

@@ -1,8 +1,7 @@
-"""Folders of sentence-transformers: an encoder and, beside it, how its hidden states become one vector. In and out.
+"""Reads and writes sentence-transformers folders: an encoder, and the pooling of its hidden states into one vector.
 
-`modules.json` lists what runs one behind the other: Transformer, Pooling and perhaps Normalize. A module of another kind would change
-the vector, so it is refused by name. Source: sentence-transformers `base/modules/`, `sentence_transformer/modules/pooling.py`, read for names
-and defaults.
+`modules.json` lists the modules in order: Transformer, Pooling and optionally Normalize. Another module would change the vector, so it is
+refused by name. Source: sentence-transformers `base/modules/`, `sentence_transformer/modules/pooling.py`, read for names and defaults.
 """
 
 import json
@@ -36,7 +35,7 @@ PACKAGE = "sentence_transformers."
 
 @dataclass(frozen=True)
 class Sentence:
-    """`model` is the folder of the encoder and its tokenizer. lower: texts are lower-cased before the tokenizer's own steps."""
+    """model: the folder of the encoder and its tokenizer; lower: texts are lower-cased before the tokenizer's own steps."""
 
     model: Path
     embedding: EmbeddingConfig
@@ -44,8 +43,8 @@ class Sentence:
 
 
 def read_sentence(path: Path) -> Sentence | None:
-    """What a folder says about vectors of texts; None for a folder that is not of this kind. Raises ConfigError for modules and
-    settings that we lack, by name, ArtifactError for a damaged folder."""
+    """The text embedding of a folder; None for other folders. Raises ConfigError for unsupported modules and settings, ArtifactError for a
+    damaged folder."""
     if not (path / MODULES).is_file() or crossing(path) is not None:
         return None
     steps = _modules(path)
@@ -56,7 +55,7 @@ def read_sentence(path: Path) -> Sentence | None:
             f"{path / MODULES} has the module {odd!r}"
             if odd
             else f"{path / MODULES} runs {', '.join(kinds) or 'nothing'}",
-            "accepted: Transformer, Pooling and, if wanted, Normalize, in this order",
+            "accepted: Transformer, Pooling and optionally Normalize, in this order",
         )
     _no_prompt(path)
     model = steps[0][1]
@@ -71,9 +70,8 @@ def read_sentence(path: Path) -> Sentence | None:
 
 @dataclass(frozen=True)
 class Pairs:
-    """What a folder says of texts that are read in pairs, beside its config. activation: of a cross-encoder's scores, by name ("" where none is
-    named); None where it does not call itself one. limit: tokens that a pair is cut to (None: the context). typed: is the second text of
-    the second type?"""
+    """A folder's settings for text pairs outside its config. activation: of a cross-encoder's scores, by name ("" if none is named); None if it is
+    not a cross-encoder. limit: a pair is truncated to so many tokens (None: the context). typed: does the second text have token type 1?"""
 
     activation: str | None = None
     limit: int | None = None
@@ -81,26 +79,26 @@ class Pairs:
 
 
 def read_pairs(path: Path, context: int) -> Pairs:
-    """As its files say. A tokenizer that names no inputs gives types where its class is BERT's, as in transformers."""
+    """The settings from its files. A tokenizer without `model_input_names` gives token types if its class is BERT's, as in transformers."""
     file = path / "tokenizer_config.json"
-    said = read_json(file) if file.is_file() else {}
-    longest, inputs = said.get("model_max_length"), said.get("model_input_names")
+    tok_config = read_json(file) if file.is_file() else {}
+    longest, inputs = tok_config.get("model_max_length"), tok_config.get("model_input_names")
     limit = longest if isinstance(longest, int) and 0 < longest < context else None
-    own = str(said.get("tokenizer_class", "Bert")).startswith("Bert")
+    own = str(tok_config.get("tokenizer_class", "Bert")).startswith("Bert")
     return Pairs(crossing(path), limit, "token_type_ids" in inputs if isinstance(inputs, list) else own)
 
 
 def crossing(path: Path) -> str | None:
     """`Pairs.activation` of a folder."""
     file = path / ABOUT
-    said = ConfigReader(read_json(file), str(file)) if file.is_file() else None
-    if said is None or said.get("model_type", str, "") != "CrossEncoder":
+    r = ConfigReader(read_json(file), str(file)) if file.is_file() else None
+    if r is None or r.get("model_type", str, "") != "CrossEncoder":
         return None
-    return said.get("activation_fn", str, "")
+    return r.get("activation_fn", str, "")
 
 
 def write_sentence(path: Path, embedding: EmbeddingConfig, width: int) -> None:
-    """Write the files that make a sentence-transformers folder of an exported encoder of this width."""
+    """Add the sentence-transformers files to the folder of an exported encoder of this width."""
     names = ["Transformer", "Pooling"] + ["Normalize"] * embedding.normalise
     modules = [
         {
@@ -126,20 +124,22 @@ def _modules(path: Path) -> list[tuple[str, Path]]:
     file = path / MODULES
     try:
         if file.stat().st_size > MAX_JSON:
-            raise ArtifactError(f"{file} is far too large", "take an intact copy of the folder")
+            raise ArtifactError(f"{file} is too large", "take an intact copy of the folder")
         tree = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as e:
         raise ArtifactError(f"{file} is not JSON: {e}", "take an intact copy of the folder") from None
     if not isinstance(tree, list) or not all(isinstance(entry, dict) for entry in tree):
-        raise ArtifactError(f"{file} holds no list of modules", "take an intact copy of the folder")
+        raise ArtifactError(f"{file} is not a list of modules", "take an intact copy of the folder")
     steps = []
     for entry in tree:
         r = ConfigReader(entry, str(file))
         kind, folder = r.get("type", str), r.get("path", str, "")
         if not kind.startswith(PACKAGE):
-            raise ConfigError(f"{file} has the module {kind!r}, code of its own", "its code is not run")
+            raise ConfigError(
+                f"{file} has the module {kind!r}, which is custom code", "custom code is not run"
+            )
         if folder and (Path(folder).name != folder or folder == ".."):
-            raise ArtifactError(f"{file} names the folder {folder!r}", "a module lies in the same folder")
+            raise ArtifactError(f"{file} has the folder {folder!r}", "a module must be in the same folder")
         steps.append((kind.rsplit(".", 1)[-1], path / folder if folder else path))
     return steps
 
@@ -160,7 +160,7 @@ def _plain_normalize(folder: Path) -> None:
     if (folder / "config.json").is_file():
         r = ConfigReader(read_json(folder / "config.json"), str(folder / "config.json"))
         for key in ("module_input_name", "module_output_name"):
-            r.must(key, "sentence_embedding", "sentence_embedding", "only the text's vector is normalised")
+            r.must(key, "sentence_embedding", "sentence_embedding", "only the text embedding is normalised")
 
 
 def _no_prompt(path: Path) -> None:
@@ -169,23 +169,22 @@ def _no_prompt(path: Path) -> None:
         r = ConfigReader(read_json(file), str(file))
         name = r.get("default_prompt_name", str, "")
         if name and r.has("prompts") and r.part("prompts").get(name, str, ""):
-            r.must("default_prompt_name", None, None, "it puts a text before every other")
+            r.must("default_prompt_name", None, None, "it adds a prompt before every text")
 
 
 def _limit(model: Path) -> tuple[int | None, bool]:
-    """Tokens that a text is cut to: as the folder says, else as its tokenizer says; None for the model's context. And whether texts are
-    lower-cased."""
+    """The maximum tokens of a text, from the folder or from its tokenizer (None: the model's context), and whether texts are lower-cased."""
     lower = False
     for name in LIMITS:
         if (model / name).is_file():
             r = ConfigReader(read_json(model / name), str(model / name))
             lower = r.get("do_lower_case", bool, False)
             task = "feature-extraction"
-            r.must("transformer_task", task, task, "vectors are made of hidden states")
-            r.must("modality_config", TEXT, TEXT, "hidden states of plain text are read")
+            r.must("transformer_task", task, task, "embeddings need hidden states")
+            r.must("modality_config", TEXT, TEXT, "embeddings need hidden states of plain text")
             for key in ("processing_kwargs", "query_length", "document_length", "query_expansion"):
-                if r.data.get(key) != {}:  # which says as little as none
-                    r.must(key, None, None, "texts are read one way")
+                if r.data.get(key) != {}:  # an empty map is the same as none
+                    r.must(key, None, None, "all texts are read in the same way")
             if r.has("max_seq_length"):
                 return r.size("max_seq_length"), lower
             break

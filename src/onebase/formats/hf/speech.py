@@ -1,4 +1,4 @@
-"""How a speech base listens, out of foreign files and back: generation_config.json, preprocessor_config.json, the tokenizer's names."""
+"""Reads and writes the settings of speech bases: generation_config.json, preprocessor_config.json, names of special tokens."""
 
 import json
 import re
@@ -19,16 +19,16 @@ LANGUAGE = re.compile(r"<\|([a-z]{2,3})\|>")
 TASKS = ("transcribe", "translate")
 START, END = "<|startoftranscript|>", "<|endoftext|>"
 MULTILINGUAL = 51865
-"""A vocabulary of at least so many tokens has room for languages and tasks (openai/whisper, model.py: `is_multilingual`)."""
+"""A vocabulary of at least this size has tokens for languages and tasks (openai/whisper, model.py: `is_multilingual`)."""
 Tree = dict[str, Any]
 
 
 def read_speech(
     folder: Path, tokenizer: Tokenizer, audio: AudioCodecConfig, rows: int
 ) -> SpeechConfig | None:
-    """What a Hugging Face folder says of transcribing; None where its tokenizer has no tokens for that.
+    """The transcription settings of a Hugging Face folder; None if its tokenizer has no tokens for it.
 
-    Raises ConfigError for frames that are made otherwise than ours.
+    Raises ConfigError for audio frames that differ from ours.
     """
     if (extractor := _extractor(folder)) is not None:
         _same_frames(extractor, audio)
@@ -44,17 +44,17 @@ def read_speech(
 
 
 def _extractor(folder: Path) -> ConfigReader | None:
-    """What a folder says about frames: in a file of its own, or in that of the whole processor (transformers 5); None without."""
+    """A folder's settings of audio frames: from their own file, or from that of the whole processor (transformers 5); None without either."""
     if (folder / PREPROCESSOR).is_file():
         return ConfigReader(read_json(folder / PREPROCESSOR), str(folder / PREPROCESSOR))
     if not (folder / PROCESSOR).is_file():
         return None
-    found = ConfigReader(read_json(folder / PROCESSOR), str(folder / PROCESSOR))
-    return found.part("feature_extractor") if found.has("feature_extractor") else None
+    whole = ConfigReader(read_json(folder / PROCESSOR), str(folder / PROCESSOR))
+    return whole.part("feature_extractor") if whole.has("feature_extractor") else None
 
 
 def _same_frames(r: ConfigReader, audio: AudioCodecConfig) -> None:
-    why = "frames of sound are made in one way only"
+    why = "other audio frames are not supported"
     for key, wanted in _frames(audio).items():
         r.must(key, wanted, wanted, why)
     r.must("dither", 0.0, 0.0, why)
@@ -70,38 +70,38 @@ def _frames(audio: AudioCodecConfig) -> Tree:
     }
 
 
-def speech_config(names: Mapping[str, int], said: Tree, rows: int, where: str) -> SpeechConfig | None:
-    """From the names of special tokens and a generation config. rows: tokens that the model can choose.
+def speech_config(names: Mapping[str, int], generation: Tree, rows: int, where: str) -> SpeechConfig | None:
+    """The settings from the names of special tokens and a generation config. rows: tokens that the model can generate.
 
-    Raises ConfigError naming a key of another type, or a token that the model lacks.
+    Raises ConfigError for a key of the wrong type, or a token that the model lacks.
     """
-    r = ConfigReader(said, where)
-    nothing = names.get("<|notimestamps|>")
-    nothing = r.get("no_timestamps_token_id", int, -1 if nothing is None else nothing)
-    if START not in names or END not in names or nothing < 0:
+    r = ConfigReader(generation, where)
+    no_timestamps = names.get("<|notimestamps|>")
+    no_timestamps = r.get("no_timestamps_token_id", int, -1 if no_timestamps is None else no_timestamps)
+    if START not in names or END not in names or no_timestamps < 0:
         return None
     languages: dict[str, int] = {}
     tasks: dict[str, int] = {}
     if r.get("is_multilingual", bool, rows >= MULTILINGUAL):
-        found = {m[1]: i for name, i in names.items() if (m := LANGUAGE.fullmatch(name))}
+        by_token = {m[1]: i for name, i in names.items() if (m := LANGUAGE.fullmatch(name))}
         listed = _table(r, "lang_to_id")
-        languages = {k.removeprefix("<|").removesuffix("|>"): v for k, v in listed.items()} or found
+        languages = {k.removeprefix("<|").removesuffix("|>"): v for k, v in listed.items()} or by_token
         tasks = _table(r, "task_to_id") or {t: names[f"<|{t}|>"] for t in TASKS if f"<|{t}|>" in names}
     previous = names.get("<|startofprev|>", r.get("prev_sot_token_id", int, -1))
     silent = names.get("<|nospeech|>", names.get("<|nocaptions|>"))
     never = {*_ids(r, "suppress_tokens", rows), names[START], *(names.get(f"<|{t}|>") for t in TASKS)}
     never |= {previous, silent, names.get("<|startoflm|>")}
     language, task = _forced(r, languages, tasks)
-    for i in (nothing, *languages.values(), *tasks.values()):
+    for i in (no_timestamps, *languages.values(), *tasks.values()):
         if not 0 <= i < rows:
             raise ConfigError(
-                f"{where} names token {i}, the model has {rows:,}", "they do not belong together"
+                f"{where} has token {i}, the model has only {rows:,}", "use files that belong together"
             )
     return r.checked(
         lambda: SpeechConfig(
             start=names[START],
             end=names[END],
-            no_timestamps=nothing,
+            no_timestamps=no_timestamps,
             previous=None if previous < 0 else previous,
             no_speech=silent,
             languages=languages,
@@ -123,17 +123,17 @@ def _table(r: ConfigReader, key: str) -> dict[str, int]:
 
 
 def _ids(r: ConfigReader, key: str, rows: int) -> set[int]:
-    """Ids of a list; -1 and the like mean none."""
-    found = r.get(key, list, [])
-    if not all(type(i) is int and i < rows for i in found):
+    """Ids of a list; negative ones mean none."""
+    ids = r.get(key, list, [])
+    if not all(type(i) is int and i < rows for i in ids):
         raise r.refuse(key, f"a list of ids below {rows:,}")
-    return {i for i in found if i >= 0}
+    return {i for i in ids if i >= 0}
 
 
 def _forced(
     r: ConfigReader, languages: Mapping[str, int], tasks: Mapping[str, int]
 ) -> tuple[str | None, str | None]:
-    """Language and task that are always taken: named, or (in older files) forced as tokens 1 and 2."""
+    """The fixed language and task: named, or (in older files) forced as tokens 1 and 2."""
     forced = r.get("forced_decoder_ids", list, [])
     ids = [p[1] for p in forced if isinstance(p, list) and len(p) == 2]
     named = r.get("language", str, "").removeprefix("<|").removesuffix("|>")
@@ -143,7 +143,7 @@ def _forced(
 
 
 def write_speech(folder: Path, speech: SpeechConfig, audio: AudioCodecConfig, context: int) -> None:
-    """Add what `read_speech` reads to an exported folder, whose generation_config.json has the roles of tokens already."""
+    """Add the keys that `read_speech` reads to an exported folder, whose generation_config.json already has the token roles."""
     tree = read_json(folder / GENERATION) | generation_tree(speech) | {"max_length": context}
     (folder / GENERATION).write_text(json.dumps(tree, indent=2) + "\n", encoding="utf-8")
     (folder / PREPROCESSOR).write_text(
@@ -170,7 +170,7 @@ def generation_tree(speech: SpeechConfig) -> Tree:
 
 
 def preprocessor_tree(audio: AudioCodecConfig) -> Tree:
-    """preprocessor_config.json as transformers reads it."""
+    """preprocessor_config.json for transformers."""
     samples = audio.context * audio.hop
     return _frames(audio) | {
         "feature_extractor_type": "WhisperFeatureExtractor",

@@ -1,8 +1,7 @@
-"""The words of a Hugging Face folder: tokenizer, the roles of its special tokens, chat template.
+"""Reads the text codec of a Hugging Face folder: tokenizer, roles of special tokens, chat template.
 
-`tokenizer.json` says how text becomes ids and what stands around it; `tokenizer_config.json`, `special_tokens_map.json`,
-`generation_config.json` and `config.json` say which token is called what; the template is a file of its own or a part of
-`tokenizer_config.json`.
+`tokenizer.json` defines how text becomes ids, and the tokens around it. `tokenizer_config.json`, `special_tokens_map.json`,
+`generation_config.json` and `config.json` define the roles of tokens. The template is a separate file or a part of `tokenizer_config.json`.
 """
 
 import json
@@ -41,7 +40,7 @@ SPECIALS = "special_tokens_map.json"
 GENERATION = "generation_config.json"
 TEMPLATE = "chat_template.jinja"
 OLD_TEMPLATE = "chat_template.json"
-"""Where models of images and text had theirs before 2025."""
+"""The template file of models of images and text before 2025."""
 SLOW = (
     "tokenizer.model",
     "spiece.model",
@@ -50,37 +49,41 @@ SLOW = (
     "vocab.json",
     "tekken.json",
 )
-"""Tokenizers in other formats: what a folder may have instead."""
+"""Tokenizers in other formats that a folder may have instead."""
 MAX_TEMPLATE = 1 << 18
 MAX_ID = 2**23
-"""A vocabulary of a million tokens is a large one; memory is taken up to the largest id."""
+"""A vocabulary of a million tokens is a large one; memory grows with the largest id."""
 _WORD = "\ue000"
-"""A letter for private use, which no special token is named by."""
+"""A private-use character, which is not the name of any special token."""
 Tree = dict[str, Any]
 log = logging.getLogger(__name__)
 
 
 def read_codec(folder: Path, rows: int, *, lower: bool = False) -> TextCodec:
-    """Tokenizer and chat template of a folder. rows: how many tokens the model has embeddings for; lower: put lower-casing before the
-    tokenizer's own steps. What is passed over is warned of.
+    """Tokenizer and chat template of a folder. rows: number of embeddings of the model; lower: lower-case a text before the tokenizer's own
+    steps. Ignored keys are logged as warnings.
 
-    Raises ArtifactError for what is missing, damaged or does not fit, ConfigError for a key that cannot be put in.
+    Raises ArtifactError for missing, damaged or inconsistent files, ConfigError for a key that cannot be applied.
     """
-    said, notices = _settled(_optional(folder / TOKENIZER_CONFIG), _optional(folder / SPECIALS))
-    asked = {key for key in ROLES if text_of(said.get(key))}
+    tok_config, notices = _settled(_optional(folder / TOKENIZER_CONFIG), _optional(folder / SPECIALS))
+    named_roles = {key for key in ROLES if text_of(tok_config.get(key))}
     names = _optional(folder / SPECIALS)
     try:
-        tree, said, told = _tokenizer(folder, said)
+        tree, tok_config, more = _tokenizer(folder, tok_config)
     except RecursionError:
-        raise ArtifactError(f"{folder / TOKENIZER} is nested too deep", "take an intact copy of it") from None
+        raise ArtifactError(
+            f"{folder / TOKENIZER} is nested too deeply", "take an intact copy of it"
+        ) from None
     vocab = vocab_of(tree, str(folder / TOKENIZER))
     tree = lowered(tree) if lower else tree
-    notices += [*told, *with_added(folder, tree, said, names, vocab)]
-    roles = _roles(folder, tree, said, names, asked, vocab)
+    notices += [*more, *with_added(folder, tree, tok_config, names, vocab)]
+    roles = _roles(folder, tree, tok_config, names, named_roles, vocab)
     added = tree["added_tokens"]
     ids = vocab | {t["content"]: t["id"] for t in added if isinstance(t.get("id"), int)}
     if out := list(beyond(added, ids, rows)):
-        notices.append(f"{len(out)} added tokens have no embedding and are never made: {', '.join(out[:8])}")
+        notices.append(
+            f"{len(out)} added tokens have no embedding and are never generated: {', '.join(out[:8])}"
+        )
         if roles.pad in out:
             notices.append(f"pad_token {roles.pad!r} is one of them: this base has no padding token")
             roles = replace(roles, pad=None)
@@ -88,59 +91,60 @@ def read_codec(folder: Path, rows: int, *, lower: bool = False) -> TextCodec:
     check_ids(folder, added, inner)
     tokenizer = Tokenizer(inner, roles)
     known = tokenizer.specials
-    tokenizer = tokenizer.naming(other_names(folder, said, names, known), extra_tokens(said, names, known))
+    tokenizer = tokenizer.naming(
+        other_names(folder, tok_config, names, known), extra_tokens(tok_config, names, known)
+    )
     check_rows(tokenizer, rows, str(folder / TOKENIZER))
-    template = _template(folder, said, tokenizer)
+    template = _template(folder, tok_config, tokenizer)
     for notice in notices:
         log.warning("%s: %s", folder, notice)
     return TextCodec(with_end_of_turn(tokenizer, template), template, rows)
 
 
-def _settled(said: Tree, names: Tree) -> tuple[Tree, list[str]]:
-    """tokenizer_config.json with the roles of special_tokens_map.json, and notices where the two disagree. As in transformers (4 and 5)
+def _settled(tok_config: Tree, names: Tree) -> tuple[Tree, list[str]]:
+    """tokenizer_config.json with the roles of special_tokens_map.json, and notices if the two differ. As in transformers (4 and 5)
     the latter wins, unless the former lists the added tokens itself."""
     roles = {k: v for k, v in names.items() if k in ROLES and v is not None}
-    odd = [k for k in sorted(roles.keys() & said.keys()) if text_of(said[k]) != text_of(roles[k])]
-    first, last = (roles, said) if DECODER in said else (said, roles)
-    whole = said | first | last
-    which = TOKENIZER_CONFIG if DECODER in said else SPECIALS
-    told = (text_of(said[k]) or "none" for k in odd)
+    odd = [k for k in sorted(roles.keys() & tok_config.keys()) if text_of(tok_config[k]) != text_of(roles[k])]
+    first, last = (roles, tok_config) if DECODER in tok_config else (tok_config, roles)
+    whole = tok_config | first | last
+    which = TOKENIZER_CONFIG if DECODER in tok_config else SPECIALS
+    values = (text_of(tok_config[k]) or "none" for k in odd)
     return whole, [
         f"{k} is {a} in {TOKENIZER_CONFIG} and {text_of(roles[k]) or 'none'} in {SPECIALS}: {which} counts"
-        for k, a in zip(odd, told, strict=True)
+        for k, a in zip(odd, values, strict=True)
     ]
 
 
 def check_rows(tokenizer: Tokenizer, rows: int, where: str) -> None:
-    """Refuse a tokenizer with more tokens than rows of embeddings. A padded matrix has more rows than tokens: that is well; so are
-    special tokens without a row (of pictures, say) that no text and no role can ever mean. Raises ArtifactError."""
+    """Refuse a tokenizer with more tokens than embeddings. More rows than tokens (a padded matrix) are accepted; so are special tokens without a
+    row (of images, say), if they have no role and come from no text. Raises ArtifactError."""
     if tokenizer.vocab_size > MAX_ID:
         raise ArtifactError(
-            f"{where} has a token with id {tokenizer.vocab_size - 1:,}", "no vocabulary is so large"
+            f"{where} has a token with id {tokenizer.vocab_size - 1:,}", f"ids up to {MAX_ID:,} are accepted"
         )
     over = set(range(rows, tokenizer.vocab_size))
     unused = {i for name, i in tokenizer.specials.items() if name not in tokenizer.roles.names}
     if over - unused:
         raise ArtifactError(
             f"{where} has {tokenizer.vocab_size:,} tokens, the model has embeddings for {rows:,}",
-            "take the tokenizer that belongs to the model",
+            "use the tokenizer of this model",
         )
 
 
-def _tokenizer(folder: Path, said: Tree) -> tuple[Tree, Tree, list[str]]:
-    """The tree of the folder's tokenizer.json, or of one made of its other files; `said` with its class's names; notices."""
+def _tokenizer(folder: Path, tok_config: Tree) -> tuple[Tree, Tree, list[str]]:
+    """The tree of the folder's tokenizer.json, or of one built from its other files; `tok_config` with its class's default names; notices."""
     if (folder / TOKENIZER).is_file():
-        tree, notices = with_keys(folder, read_json(folder / TOKENIZER), said)
-        return with_word_ends(tree), said, notices
-    if (found := read_vocab_files(folder, said)) is not None:
-        return with_word_ends(found[0]), found[1], []
+        tree, notices = with_keys(folder, read_json(folder / TOKENIZER), tok_config)
+        return with_word_ends(tree), tok_config, notices
+    if (built := read_vocab_files(folder, tok_config)) is not None:
+        return with_word_ends(built[0]), built[1], []
     other = next((n for n in SLOW if (folder / n).is_file()), None)
     raise ArtifactError(
-        f"{folder} has its tokenizer as {other} and not as {TOKENIZER}"
+        f"{folder} has its tokenizer as {other}, not as {TOKENIZER}"
         if other
         else f"{folder} has no {TOKENIZER}",
-        "write it once where transformers is installed: "
-        "AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)",
+        "convert it where transformers is installed: AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)",
     )
 
 
@@ -149,10 +153,10 @@ def _optional(file: Path) -> Tree:
 
 
 def _library(where: str, tree: Tree) -> tokenizers.Tokenizer:
-    """The library's tokenizer of a tree. Raises ArtifactError."""
+    """The `tokenizers` object of a tree. Raises ArtifactError."""
     try:
         return tokenizers.Tokenizer.from_str(json.dumps({"version": "1.0"} | tree))
-    except BaseException as e:  # the library raises bare Exception, or a panic, which is none
+    except BaseException as e:  # the library raises bare Exception, or a panic, which is not an Exception
         if not isinstance(e, Exception) and type(e).__name__ != "PanicException":
             raise
         raise ArtifactError(
@@ -161,40 +165,42 @@ def _library(where: str, tree: Tree) -> tokenizers.Tokenizer:
 
 
 def _roles(
-    folder: Path, tree: Tree, said: Tree, names: Tree, asked: set[str], vocab: dict[str, int]
+    folder: Path, tree: Tree, tok_config: Tree, names: Tree, named_roles: set[str], vocab: dict[str, int]
 ) -> Roles:
-    """The roles; their tokens, and those that the configs name, become special tokens in `tree`. asked: the roles that a file names."""
+    """The roles; their tokens, and those in the configs, become special tokens in `tree`. named_roles: the roles set in a file."""
     where = str(folder / TOKENIZER)
     added = tree["added_tokens"]
     ids = vocab | {t["content"]: t.get("id") for t in added}
     by_id = {i: name for name, i in ids.items()}
 
     def role(key: str) -> str | None:
-        name = text_of(said.get(key))
-        value = said.get(key)
+        name = text_of(tok_config.get(key))
+        value = tok_config.get(key)
         if name is None and value not in (None, "", {"content": ""}):
-            raise ArtifactError(f"{folder / TOKENIZER_CONFIG}: '{key}' is {value!r}", "it is a token's text")
+            raise ArtifactError(
+                f"{folder / TOKENIZER_CONFIG}: '{key}' is {value!r}", "it must be a token's text"
+            )
         if name is not None and name not in ids:
-            if key in asked:
+            if key in named_roles:
                 raise ArtifactError(
-                    f"{folder}: '{key}' is {name!r}, which is no token of the vocabulary",
-                    f"name a token that it has in {TOKENIZER_CONFIG} or {SPECIALS}, or take the file that adds this one",
+                    f"{folder}: '{key}' is {name!r}, which is not in the vocabulary",
+                    f"name one of its tokens in {TOKENIZER_CONFIG} or {SPECIALS}, or add the file that defines this one",
                 )
-            return None  # only the class names it
+            return None  # only a default of the class
         return name
 
     single = {key: role(key) for key in ROLES}
     bos, eos = single["bos_token"], single["eos_token"]
     before, after = _frame(tree.get("post_processor"), where)
-    if tree.get("post_processor") is None:  # then the config decides, as it does for whoever writes the file
-        before = tuple(n for n in (bos,) if n and said.get("add_bos_token") is True)
-        after = tuple(n for n in (eos,) if n and said.get("add_eos_token") is True)
+    if tree.get("post_processor") is None:  # then the config decides, as in transformers
+        before = tuple(n for n in (bos,) if n and tok_config.get("add_bos_token") is True)
+        after = tuple(n for n in (eos,) if n and tok_config.get("add_eos_token") is True)
     stops = _stops(folder)
     unknown = next((i for i in stops if i not in by_id), None)
     if unknown is not None:
         raise ArtifactError(
-            f"{folder}: a generation ends with token {unknown}, which the tokenizer lacks",
-            "take the tokenizer that belongs to the model",
+            f"{folder}: the stop token {unknown} is not in the tokenizer",
+            "use the tokenizer of this model",
         )
     roles = Roles(
         bos=bos,
@@ -208,69 +214,73 @@ def _roles(
     missing = [n for n in (*before, *after) if n not in ids]
     if missing:
         raise ArtifactError(
-            f"{where} frames texts with {missing[0]!r}, which it lacks", "take an intact copy"
+            f"{where} puts {missing[0]!r} around texts, but has no such token", "take an intact copy"
         )
-    make_special(added, ids, [*roles.names, *named(said), *named(names)])
+    make_special(added, ids, [*roles.names, *named(tok_config), *named(names)])
     return roles
 
 
 def _frame(post: Any, where: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """What the file's own post-processor puts around one text: it is asked, with one word between."""
+    """The tokens that the file's own post-processor puts around a text, found by running it on one word."""
     model = {"type": "WordLevel", "vocab": {_WORD: 0}, "unk_token": _WORD}
     tree = {"added_tokens": [], "model": model, "post_processor": post}
     tokens = _library(where, tree).encode(_WORD).tokens
     if tokens.count(_WORD) != 1:
         raise ArtifactError(
-            f"{where}: its post_processor writes a text {tokens.count(_WORD)} times", "take an intact copy"
+            f"{where}: its post_processor returns a text {tokens.count(_WORD)} times", "take an intact copy"
         )
     at = tokens.index(_WORD)
     return tuple(tokens[:at]), tuple(tokens[at + 1 :])
 
 
 def _stops(folder: Path) -> list[int]:
-    """Ids that end a generation: what generation_config.json says, else config.json."""
+    """Stop ids, from generation_config.json or else config.json."""
     for name in (GENERATION, CONFIG):
         tree = _optional(folder / name)
         if "eos_token_id" in tree or name == CONFIG:
             value = tree.get("eos_token_id")
-            found = value if isinstance(value, list) else [] if value is None else [value]
-            if not all(isinstance(i, int) and not isinstance(i, bool) for i in found):
+            ids = value if isinstance(value, list) else [] if value is None else [value]
+            if not all(isinstance(i, int) and not isinstance(i, bool) for i in ids):
                 raise ArtifactError(
-                    f"{folder / name}: eos_token_id is {value!r}", "it is an id or a list of ids"
+                    f"{folder / name}: eos_token_id is {value!r}", "it must be an id or a list of ids"
                 )
-            return found
+            return ids
     return []
 
 
-def _template(folder: Path, said: Tree, tokenizer: Tokenizer) -> ChatTemplate:
-    """The template named `default`; none where the folder has none."""
+def _template(folder: Path, tok_config: Tree, tokenizer: Tokenizer) -> ChatTemplate:
+    """The template named `default`; an empty one if the folder has none."""
     file = folder / TEMPLATE
     where = str(file)
     if file.is_file():
         if file.stat().st_size > 4 * MAX_TEMPLATE:
-            raise ArtifactError(f"{file} has {file.stat().st_size:,} bytes", "no chat template is so long")
+            raise ArtifactError(
+                f"{file} has {file.stat().st_size:,} bytes", f"at most {4 * MAX_TEMPLATE:,} are accepted"
+            )
         source: Any = file.read_text(encoding="utf-8", errors="replace")
     elif (folder / OLD_TEMPLATE).is_file():
         where = str(folder / OLD_TEMPLATE)
         source = read_json(folder / OLD_TEMPLATE).get("chat_template")
     else:
         where = f"{folder / TOKENIZER_CONFIG}: chat_template"
-        source = said.get("chat_template")
+        source = tok_config.get("chat_template")
         if isinstance(source, list):
             named = {t.get("name"): t.get("template") for t in source if isinstance(t, dict)}
             source = named.get("default")
     if source is None:
         source = ""
     if not isinstance(source, str):
-        raise ArtifactError(f"{where} is {type(source).__name__}", "it is text, or a list of named templates")
+        raise ArtifactError(
+            f"{where} is {type(source).__name__}", "it must be text, or a list of named templates"
+        )
     return ChatTemplate(source, tuple(tokenizer.specials), where, tokenizer.roles)
 
 
 def with_end_of_turn(tokenizer: Tokenizer, template: ChatTemplate) -> Tokenizer:
-    """The same, with the tokens that close an assistant's turn among those that end a generation: some files forget them. A turn in the
-    middle of a conversation may be closed by another token than its end (Phi 3)."""
-    asks, says = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
-    for talk in ([asks, says], [asks, says, asks]):
+    """The same, with the tokens that end an assistant's turn as stop tokens: some files omit them. A turn inside a conversation may end with
+    another token than the last turn (Phi 3)."""
+    user, assistant = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
+    for talk in ([user, assistant], [user, assistant, user]):
         try:
             last = [s for s in template.segments(talk) if s.loss][-1:]
         except (ConfigError, DataError):

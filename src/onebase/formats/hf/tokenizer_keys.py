@@ -1,11 +1,10 @@
-"""What keys of tokenizer_config.json change in the steps of a tokenizer.json beside it.
+"""Applies keys of tokenizer_config.json to the steps of the tokenizer.json in the same folder.
 
-The file says how a text becomes ids. A few keys of the config change that in transformers, by the class of the tokenizer: capitals and
-accents of BERT's, the space before a text of byte-level and Llama's. Version 5 makes the steps of a class anew and puts its keys in (with
-the class's defaults where one is missing); version 4 kept the file's steps and changed what the keys of BERT's and of a byte-level class
-say otherwise. Here the file's steps are kept and those keys put in. A class without steps of its own (`PreTrainedTokenizerFast`) changes
-nothing there, nor here. Source: transformers `tokenization_bert.py`, `_gpt2.py`, `_qwen2.py`, `_llama.py`, `_xlm_roberta.py`,
-`tokenization_auto.py`, read for names and defaults.
+The file defines how a text becomes ids. In transformers a few keys of the config change that, by tokenizer class: lower-casing and accents
+(BERT), the space before a text (byte-level, Llama). Version 5 rebuilds the steps of a class with its keys (and the class's defaults for
+missing ones); version 4 kept the file's steps and applied only differing keys of BERT's and byte-level classes. Here the file's steps are
+kept and these keys applied. A class without its own steps (`PreTrainedTokenizerFast`) changes nothing there, nor here. Source: transformers
+`tokenization_bert.py`, `_gpt2.py`, `_qwen2.py`, `_llama.py`, `_xlm_roberta.py`, `tokenization_auto.py`, read for names and defaults.
 """
 
 from collections.abc import Iterator
@@ -50,43 +49,43 @@ BY_MODEL = {
     "qwen2": "Qwen2Tokenizer",
     "qwen3": "Qwen2Tokenizer",
 }
-"""The class of a model's tokenizer, where no file says it."""
+"""The tokenizer class by `model_type`, if no file has it."""
 GENERIC = ("mistral", "phi3")
-"""Models whose folders name a class, which their tokenizer.json goes beyond: the file alone counts."""
+"""Models whose tokenizer.json does more than the class in their folders: only the file counts."""
 
 
-def kind_of(folder: Path, said: Tree) -> str | None:
-    """The class of the folder's tokenizer, without `Fast`: by tokenizer_config.json, by config.json, or by the model; None where nothing
-    says it."""
+def kind_of(folder: Path, tok_config: Tree) -> str | None:
+    """The class of the folder's tokenizer, without `Fast`: from tokenizer_config.json, from config.json, or by the model; None if it is
+    unknown."""
     config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
-    kind = said.get("tokenizer_class") or config.get("tokenizer_class")
+    kind = tok_config.get("tokenizer_class") or config.get("tokenizer_class")
     if kind is None:
         return BY_MODEL.get(str(config.get("model_type")))
     return str(kind).removesuffix("Fast")
 
 
-def with_keys(folder: Path, tree: Tree, said: Tree) -> tuple[Tree, list[str]]:
-    """The tree of a tokenizer.json with the keys of `said` (tokenizer_config.json) put in, and notices of keys that do nothing there.
+def with_keys(folder: Path, tree: Tree, tok_config: Tree) -> tuple[Tree, list[str]]:
+    """The tree of a tokenizer.json with the keys of `tok_config` (tokenizer_config.json) applied, and notices of keys without effect.
 
-    Raises ConfigError for a key that the file's steps have no place for."""
-    r = ConfigReader(said, str(folder / "tokenizer_config.json"))
-    kind, model = kind_of(folder, said), None
+    Raises ConfigError for a key that cannot be applied to the file's steps."""
+    r = ConfigReader(tok_config, str(folder / "tokenizer_config.json"))
+    kind, model = kind_of(folder, tok_config), None
     if (folder / CONFIG).is_file():
         model = read_json(folder / CONFIG).get("model_type")
     if kind in BERT:
         return _bert(tree, r), []
     if kind in BYTE_LEVEL:
         spaced = r.get("add_prefix_space", bool, False)
-        found = _changed(tree.get("pre_tokenizer"), "ByteLevel", {"add_prefix_space": spaced})
-        return tree | {"pre_tokenizer": found}, []
+        step = _changed(tree.get("pre_tokenizer"), "ByteLevel", {"add_prefix_space": spaced})
+        return tree | {"pre_tokenizer": step}, []
     if kind in PREFIXED and model not in GENERIC and r.has("add_prefix_space"):
         return _prefixed(tree, r), []
     return tree, list(_idle(tree, r, kind))
 
 
 def lowered(tree: Tree) -> Tree:
-    """The tree of a tokenizer.json that lower-cases a text first, unless one of its steps does that and no more: as sentence-transformers
-    does where its own config says `do_lower_case` (`base/modules/transformer.py`)."""
+    """The tree of a tokenizer.json with lower-casing as its first step, unless it has a plain lower-casing step: as in sentence-transformers
+    with `do_lower_case` in its own config (`base/modules/transformer.py`)."""
     normalizer = tree.get("normalizer")
     inside = normalizer.get("normalizers") if isinstance(normalizer, dict) else None
     steps = inside if isinstance(inside, list) else [] if normalizer is None else [normalizer]
@@ -107,30 +106,30 @@ def _bert(tree: Tree, r: ConfigReader) -> Tree:
     kinds = {p.get("type") for p in _parts(normalizer)}
     if "BertNormalizer" in kinds:
         return tree | {"normalizer": _changed(normalizer, "BertNormalizer", flags)}
-    # Steps of another kind are the file's (version 4; 5 puts BERT's in their place). They must not contradict a key.
+    # Other steps are kept as in the file (version 4; 5 replaces them with BERT's). They must not contradict a key.
     if r.has("do_lower_case") and flags["lowercase"] != bool({"Lowercase", "NFKCCasefold"} & kinds):
         raise ConfigError(
-            f"{r.where}: 'do_lower_case' is {flags['lowercase']}, the normalizer of tokenizer.json says otherwise: "
+            f"{r.where}: 'do_lower_case' is {flags['lowercase']}, which contradicts the normalizer of tokenizer.json: "
             + ", ".join(sorted(map(str, kinds))),
-            "take files that belong together: write them anew where transformers is installed (save_pretrained)",
+            "use files that belong together: write them again where transformers is installed (save_pretrained)",
         )
     return tree
 
 
 def _prefixed(tree: Tree, r: ConfigReader) -> Tree:
-    """A tokenizer made from SentencePiece, with or without a space before a text."""
+    """A tokenizer converted from SentencePiece, with or without a space before a text."""
     wanted = r.get("add_prefix_space", bool)
     normalizer, splitter = tree.get("normalizer"), tree.get("pre_tokenizer")
     puts = [p for p in (*_parts(normalizer), *_parts(splitter)) if _puts_space(p)]
     if wanted == bool(puts) or any(p.get("type") == "ByteLevel" for p in _parts(splitter)):
-        return tree  # letters of bytes have no mark for spaces: the class says nothing of them
+        return tree  # byte-level pieces have no space marker: the class does not apply to them
     scheme = "never" if not wanted else "always" if r.get("legacy", bool, False) else "first"
-    values = {"prepend_scheme": scheme, "add_prefix_space": wanted}  # the second is its older spelling
+    values = {"prepend_scheme": scheme, "add_prefix_space": wanted}  # the second is the older name
     new = _changed(splitter, "Metaspace", values)
     if wanted and new == splitter:
         raise ConfigError(
-            f"{r.where}: 'add_prefix_space' is true, but the steps of tokenizer.json have no place for a space",
-            "take files that belong together: write them anew where transformers is installed (save_pretrained)",
+            f"{r.where}: 'add_prefix_space' is true, but no step of tokenizer.json can add a space",
+            "use files that belong together: write them again where transformers is installed (save_pretrained)",
         )
     decoder = _changed(tree.get("decoder"), "Metaspace", values)
     if isinstance(decoder, dict) and isinstance(decoder.get("decoders"), list):
@@ -153,8 +152,8 @@ def _puts_space(part: Tree) -> bool:
 
 
 def _idle(tree: Tree, r: ConfigReader, kind: str | None) -> Iterator[str]:
-    """Keys that look as if they changed something, and do not: the class has no steps of its own."""
-    what = f"{kind or 'a tokenizer of no class'} does not read it, tokenizer.json says how a text is written"
+    """Notices of keys that seem to change something but do not, because the class has no steps of its own."""
+    what = f"{kind or 'a tokenizer without a class'} ignores it, only tokenizer.json counts"
     lowers = any(
         p.get("type") in ("Lowercase", "NFKCCasefold") or p.get("lowercase") is True
         for p in _parts(tree.get("normalizer"))
@@ -172,7 +171,7 @@ _LISTS = ("normalizers", "pretokenizers", "decoders")
 
 
 def _parts(step: Any) -> Iterator[Tree]:
-    """A step and those inside it."""
+    """A step and its inner steps."""
     if isinstance(step, dict):
         yield step
         for key in _LISTS:
@@ -182,7 +181,7 @@ def _parts(step: Any) -> Iterator[Tree]:
 
 
 def _changed(step: Any, kind: str, values: Tree) -> Any:
-    """A step with `values` in every part of this kind."""
+    """A step with `values` set in every inner step of this kind."""
     if not isinstance(step, dict):
         return step
     if step.get("type") == kind:
@@ -192,7 +191,7 @@ def _changed(step: Any, kind: str, values: Tree) -> Any:
 
 
 def _without(step: Any, kind: str) -> Any:
-    """A step without its parts of this kind; None where nothing is left."""
+    """A step without its inner steps of this kind; None if nothing is left."""
     if not isinstance(step, dict) or step.get("type") == kind:
         return None
     lists = {

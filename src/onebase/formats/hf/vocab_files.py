@@ -1,7 +1,7 @@
-"""Tokenizers in older files, as the tree of a tokenizer.json: byte-level BPE in `vocab.json` and `merges.txt` (GPT-2's, RoBERTa's, CLIP's,
-Whisper's, Qwen 2's), and lists of tokens in `vocab.txt` (BERT's pieces of words, the letters of proteins of ESM).
+"""Reads older tokenizer files as the tree of a tokenizer.json: byte-level BPE in `vocab.json` and `merges.txt` (GPT-2, RoBERTa, CLIP,
+Whisper, Qwen 2), and lists of tokens in `vocab.txt` (WordPiece of BERT, amino acids of ESM).
 
-The files do not say how a text is split; `tokenizer_class` does, or in older folders the kind of the model. Source: transformers
+The files do not define the pre-tokenizer; `tokenizer_class` does, or in older folders `model_type`. Source: transformers
 `tokenization_gpt2.py`, `_roberta.py`, `_clip.py`, `_whisper.py`, `_qwen2.py`, `_bert.py`, `_esm.py`, read for steps, names and defaults.
 """
 
@@ -19,9 +19,9 @@ from onebase.formats.hf.tokenizer_keys import BERT, kind_of
 from onebase.formats.reader import ConfigReader
 
 LETTERS = 4096
-"""Tokens of a list for proteins, each of which becomes a part of one pattern."""
+"""Maximum tokens of a protein vocabulary; each becomes a part of one pattern."""
 END = "</w>"
-"""What CLIP's tokens have at the end of a word."""
+"""The suffix of CLIP's tokens at the end of a word."""
 CLIP = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 QWEN2 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 Tree = dict[str, Any]
@@ -31,38 +31,38 @@ _PAIR, _LIST = ("vocab.json", "merges.txt"), ("vocab.txt",)
 _MEND = "take an intact copy of it"
 
 
-def read_vocab_files(folder: Path, said: Tree) -> tuple[Tree, Tree] | None:
-    """The tree of a tokenizer.json, and `said` (tokenizer_config.json) with the names that are its defaults; None where the folder
-    has no such files, or those of another tokenizer. Raises ArtifactError for damaged files."""
-    found = READERS.get(str(kind_of(folder, said)))
-    if found is None or not all((folder / n).is_file() for n in found[0]):
+def read_vocab_files(folder: Path, tok_config: Tree) -> tuple[Tree, Tree] | None:
+    """The tree of a tokenizer.json, and `tok_config` (tokenizer_config.json) with its class's default names; None if the folder has no such
+    files, or those of another tokenizer. Raises ArtifactError for damaged files."""
+    reader = READERS.get(str(kind_of(folder, tok_config)))
+    if reader is None or not all((folder / n).is_file() for n in reader[0]):
         return None
-    files, names, make = found
-    said = names | {k: v for k, v in said.items() if v is not None}
-    r = ConfigReader(said, str(folder / "tokenizer_config.json"))
+    files, names, make = reader
+    tok_config = names | {k: v for k, v in tok_config.items() if v is not None}
+    r = ConfigReader(tok_config, str(folder / "tokenizer_config.json"))
     vocab, merges = _read(*(folder / n for n in files))
     try:
         inner = make(vocab, merges, r)
     except KeyError as e:
         raise ArtifactError(f"{folder / files[0]} lacks the token {e}", _MEND) from None
-    except Exception as e:  # the library raises bare Exception: a merge of what is no token, say
+    except Exception as e:  # the library raises bare Exception: for a merge of unknown tokens, say
         if type(e) is not Exception:
             raise
         where = " and ".join(str(folder / n) for n in files)
-        raise ArtifactError(f"{where} make no tokenizer: {e}", "take intact copies") from None
+        raise ArtifactError(f"{where} do not form a tokenizer: {e}", "take intact copies") from None
     tree: Tree = json.loads(inner.to_str())
-    return tree, said
+    return tree, tok_config
 
 
 def _read(vocab: Path, merges: Path | None = None) -> tuple[Vocab, Merges]:
-    """What the files hold, by the library's own readers; it takes ids that are none, so those are looked at here."""
+    """Vocabulary and merges, by the library's own readers. They accept invalid ids, so those are checked here."""
     last = merges or vocab
     if last.stat().st_size > MAX_JSON:
         raise ArtifactError(f"{last} has {last.stat().st_size:,} bytes", f"at most {MAX_JSON:,} are read")
     whole = {} if merges is None else read_json(vocab)
     ids = [i for i in whole.values() if isinstance(i, int) and not isinstance(i, bool) and 0 <= i < 2**31]
     if merges is not None and not len(whole) == len(ids) == len(set(ids)) > 0:
-        raise ArtifactError(f"{vocab} is no list of tokens, each with an id of its own", _MEND)
+        raise ArtifactError(f"{vocab} is not a map of tokens to distinct ids", _MEND)
     try:
         if merges is None:
             return models.WordPiece.read_file(str(vocab)), []
@@ -74,12 +74,12 @@ def _read(vocab: Path, merges: Path | None = None) -> tuple[Vocab, Merges]:
 
 
 def with_word_ends(tree: Tree) -> Tree:
-    """A tokenizer.json whose decoder writes what marks the end of a word as a space: CLIP's own file leaves it to its caller."""
+    """A tokenizer.json whose decoder replaces the end-of-word suffix by a space: CLIP's own file leaves that to the caller."""
     model, decoder = tree.get("model"), tree.get("decoder")
     end = model.get("end_of_word_suffix") if isinstance(model, dict) else None
     if not end or not isinstance(decoder, dict) or decoder.get("type") != "ByteLevel":
         return tree
-    # The last first. (The library's Strip would do it too, but ends the interpreter on an empty text.)
+    # The last suffix first. (The library's Strip would do it too, but crashes the interpreter on an empty text.)
     last = {"type": "Replace", "pattern": {"Regex": re.escape(str(end)) + r"\z"}, "content": ""}
     space = {"type": "Replace", "pattern": {"String": end}, "content": " "}
     return tree | {"decoder": {"type": "Sequence", "decoders": [decoder, last, space]}}
@@ -143,9 +143,11 @@ def _bert(vocab: Vocab, merges: Merges, r: ConfigReader) -> Tokenizer:
 
 
 def _protein(vocab: Vocab, merges: Merges, r: ConfigReader) -> Tokenizer:
-    """Every token is a word of its own wherever it stands; what is between two of them is one unknown."""
+    """Every token is its own word at any position; the text between two tokens is one unknown token."""
     if len(vocab) > LETTERS:
-        raise ArtifactError(f"vocab.txt lists {len(vocab):,} letters of proteins", _MEND)
+        raise ArtifactError(
+            f"vocab.txt has {len(vocab):,} protein tokens, at most {LETTERS:,} are accepted", _MEND
+        )
     inner = Tokenizer(models.WordLevel(vocab, unk_token=_name(r, "unk")))
     words = sorted((n for n in vocab if not (n.startswith("<") and n.endswith(">"))), key=len, reverse=True)
     cut = pre_tokenizers.Split(Regex("|".join(map(re.escape, words)) or "(?!)"), "isolated")
@@ -182,4 +184,4 @@ READERS: dict[str, tuple[tuple[str, ...], dict[str, str], Make]] = {
     "EsmTokenizer": (_LIST, _PROTEIN, _protein),
     **dict.fromkeys(sorted(BERT), (_LIST, _BERT, _bert)),
 }
-"""By the tokenizer's class: its files, the names of its special tokens where nothing says others, and what makes it."""
+"""By tokenizer class: its files, the default names of its special tokens, and the function that builds it."""

@@ -1,1 +1,1 @@
-"""What lies on the Hugging Face Hub, by name: bases, adapters and data sets."""
+"""Fetches bases, adapters and datasets by name from the Hugging Face Hub."""

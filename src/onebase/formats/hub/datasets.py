@@ -1,5 +1,5 @@
-"""Datasets by their name on the Hugging Face Hub, `hf:org/name[@revision][:[config/]split]`: the files of one split, fetched into the Hub's
-own cache. Only files of rows are read; a dataset's code never is.
+"""Fetches datasets by their name on the Hugging Face Hub, `hf:org/name[@revision][:[config/]split]`: the files of one split, into the Hub's
+own cache. Only data files are read; a dataset's code is never run.
 """
 
 import fnmatch
@@ -21,7 +21,7 @@ from onebase.formats.hub.names import parse as parse_model
 log = logging.getLogger(__name__)
 
 ENDINGS = (".parquet", ".jsonl", ".ndjson", ".json", ".csv", ".tsv")
-"""What rows can be read from, the first wins where a split is there in several."""
+"""File types with rows. If a split has several, the first one wins."""
 SPLITS = {
     "train": "train",
     "training": "train",
@@ -34,7 +34,7 @@ SPLITS = {
     "eval": "test",
 }
 NAMES = "onebase-files-"
-"""Beginning of the file in the cache that keeps which files a commit has: a split is whole if all of its files are there."""
+"""Name prefix of the cached list of a commit's files: a split is complete if all of its files are there."""
 _PART = re.compile(r"-(?P<no>\d{5})-of-(?P<count>\d{5})$")
 _NOT_ROWS = frozenset({"dataset_infos.json", "dataset_dict.json", "state.json", "dataset_info.json"})
 
@@ -43,9 +43,10 @@ Splits = dict[str, list[str]]
 
 
 def fetch(ref: str | Path) -> tuple[list[Path], dict[str, Any]]:
-    """The files of a split, in order, and where they are from (repo, revision, files; config, split and licence where they are said). Where the Hub cannot be reached, what was fetched last serves, with a warning, if it is whole.
+    """The files of a split, in order, and their source (repo, revision, files; config, split and licence if stated).
 
-    Raises UserError for what is not there or not allowed, DataError for a split that is not there or has to be named.
+    If the Hub cannot be reached, the last complete copy in the cache is used, with a warning. Raises UserError for names that are missing or
+    not allowed, DataError for a split that is missing or must be named.
     """
     name, config, split = parse(str(ref))
     models.library()
@@ -53,12 +54,14 @@ def fetch(ref: str | Path) -> tuple[list[Path], dict[str, Any]]:
         commit, names = models.listed(name)
         folder = models.get(name, commit, [README]) if README in names else None
     except models.Unreachable as e:
-        had = _cached(name)
-        folder, names = had or (Path(), [])
-        files = _chosen(name, names, folder, config, split) if had else []
+        cached = _cached(name)
+        folder, names = cached or (Path(), [])
+        files = _chosen(name, names, folder, config, split) if cached else []
         if not files or not all((folder / n).is_file() for n in files):
-            raise models.Unreachable(f"{name} is not whole in the cache, and {e.cause}", e.remedy) from None
-        log.warning("%s; commit %s, which is in the cache, is taken", e.cause, folder.name)
+            raise models.Unreachable(
+                f"{name} is not complete in the cache, and {e.cause}", e.remedy
+            ) from None
+        log.warning("%s; using commit %s from the cache", e.cause, folder.name)
         return [folder / n for n in files], _source(name, folder, files, config, split)
     files = _chosen(name, names, folder, config, split)
     folder = models.get(name, commit, files)
@@ -70,11 +73,11 @@ def fetch(ref: str | Path) -> tuple[list[Path], dict[str, Any]]:
 def _source(
     name: HubName, folder: Path, files: Sequence[str], config: str | None, split: str | None
 ) -> dict[str, Any]:
-    """Where rows are from; of the licence what the README says."""
+    """The source of the rows, with the licence from the README."""
     licence = front_matter(folder).get("license")
-    said = {"config": config, "split": split, "licence": licence if isinstance(licence, str) else None}
-    there = {k: v for k, v in said.items() if v is not None}
-    return {"repo": name.repo, "revision": folder.name, "files": list(files), **there}
+    stated = {"config": config, "split": split, "licence": licence if isinstance(licence, str) else None}
+    known = {k: v for k, v in stated.items() if v is not None}
+    return {"repo": name.repo, "revision": folder.name, "files": list(files), **known}
 
 
 def parse(ref: str) -> tuple[HubName, str | None, str | None]:
@@ -83,19 +86,19 @@ def parse(ref: str) -> tuple[HubName, str | None, str | None]:
     name = parse_model(PREFIX + head)
     config, slash, split = tail.rpartition("/")
     if name.file or (slash and not config) or (":" in ref[len(PREFIX) :] and not split):
-        raise DataError(f"{ref!r} is no name of a dataset", "write hf:org/name or hf:org/name:split")
+        raise DataError(f"{ref!r} is not a dataset name", "write hf:org/name or hf:org/name:split")
     return replace(name, kind="dataset"), config or None, split or None
 
 
 def splits_of(names: Sequence[str]) -> Splits:
-    """Files by split as their names say it: `data/train-00000-of-00002.parquet`, `train.jsonl`, `test/a.csv`. What names none is `train`."""
+    """Files by the split in their names: `data/train-00000-of-00002.parquet`, `train.jsonl`, `test/a.csv`. Without any split: `train`."""
     found: dict[str, dict[str, list[str]]] = {}
     plain: dict[str, list[str]] = {}
     for name in sorted(names):
         path = Path(name)
         if path.suffix.lower() not in ENDINGS or path.name in _NOT_ROWS or name.startswith("."):
             continue
-        # The file's own name speaks before its folders do.
+        # The file's own name counts before its folders.
         words = [
             w for part in reversed(path.with_suffix("").parts) for w in re.split(r"[^a-z]+", part.lower())
         ]
@@ -109,7 +112,7 @@ def splits_of(names: Sequence[str]) -> Splits:
 def stated_splits(
     name: HubName, front: Mapping[str, Any], names: Sequence[str], config: str | None
 ) -> Splits:
-    """Files by split as the front matter of the README says it; {} where it says nothing. Raises DataError for a config that must be named."""
+    """Files by split from the front matter of the README; {} if it has none. Raises DataError for a config that must be named."""
     listed = front.get("configs")
     configs = listed if isinstance(listed, list) else []
     stated = [c for c in configs if isinstance(c, dict) and isinstance(c.get("data_files"), (str, list))]
@@ -117,7 +120,7 @@ def stated_splits(
     if config is not None and config not in by_name:
         raise DataError(
             f"{name} has no config {config!r}",
-            f"it has: {', '.join(by_name) or 'none that its README states'}",
+            f"it has: {', '.join(by_name) or 'none in its README'}",
         )
     if not by_name:
         return {}
@@ -144,10 +147,12 @@ def stated_splits(
 
 
 def _fits(name: str, pattern: str) -> bool:
-    """Does a file fit a glob? `**` crosses folders, `*` does not."""
+    """Does a file match a glob? `**` crosses folders, `*` does not."""
     deep = re.split(r"(\*\*/?)", pattern)
-    made = "".join("(?:.*/)?" if part == "**/" else ".*" if part == "**" else _shallow(part) for part in deep)
-    return re.fullmatch(made, name) is not None
+    regex = "".join(
+        "(?:.*/)?" if part == "**/" else ".*" if part == "**" else _shallow(part) for part in deep
+    )
+    return re.fullmatch(regex, name) is not None
 
 
 def _shallow(part: str) -> str:
@@ -163,35 +168,35 @@ def _shallow(part: str) -> str:
 def _chosen(
     name: HubName, names: Sequence[str], folder: Path | None, config: str | None, split: str | None
 ) -> list[str]:
-    """The files of the split that is meant. Raises DataError."""
-    found = stated_splits(name, front_matter(folder), names, config) or splits_of(names)
-    found = {k: v for k, v in found.items() if v}
-    if not found:
+    """The files of the requested split. Raises DataError."""
+    splits = stated_splits(name, front_matter(folder), names, config) or splits_of(names)
+    splits = {k: v for k, v in splits.items() if v}
+    if not splits:
         scripts = [n for n in names if n.endswith(".py")]
         raise DataError(
-            f"{name} has no files of rows"
-            + (f", but a program ({scripts[0]}), which is not run" if scripts else ""),
-            f"files that are read end in {', '.join(ENDINGS)}",
+            f"{name} has no files with rows"
+            + (f", only a script ({scripts[0]}), which is not run" if scripts else ""),
+            f"accepted file types: {', '.join(ENDINGS)}",
         )
-    if split is None and len(found) > 1:
+    if split is None and len(splits) > 1:
         raise DataError(
-            f"{name} has the splits {', '.join(found)}", f"name one: hf:{name.repo}:{next(iter(found))}"
+            f"{name} has the splits {', '.join(splits)}", f"name one: hf:{name.repo}:{next(iter(splits))}"
         )
-    chosen = split or next(iter(found))
-    if chosen not in found:
-        raise DataError(f"{name} has no split {chosen!r}", f"it has: {', '.join(found)}")
-    files = found[chosen]
+    chosen = split or next(iter(splits))
+    if chosen not in splits:
+        raise DataError(f"{name} has no split {chosen!r}", f"it has: {', '.join(splits)}")
+    files = splits[chosen]
     odd = next((n for n in files if not n.lower().endswith(ENDINGS)), None)
     if odd is not None:
         raise DataError(
-            f"{name}: the split {chosen} is in {odd}", f"files that are read end in {', '.join(ENDINGS)}"
+            f"{name}: the split {chosen} is in {odd}", f"accepted file types: {', '.join(ENDINGS)}"
         )
     _check_parts(name, files)
     return files
 
 
 def _check_parts(name: HubName, files: Sequence[str]) -> None:
-    """Raise ArtifactError where a file is one of many and others are missing."""
+    """Raise ArtifactError if some parts of a file are missing."""
     for file in files:
         part = _PART.search(Path(file).stem)
         if part is None:
@@ -200,13 +205,13 @@ def _check_parts(name: HubName, files: Sequence[str]) -> None:
         alike = [f for f in files if f.endswith(f"-of-{part['count']}{Path(file).suffix}")]
         if len(alike) < count:
             raise ArtifactError(
-                f"{name}: {len(alike)} of {count} parts are there ({file})",
-                "run it again with the network there",
+                f"{name}: only {len(alike)} of {count} parts are there ({file})",
+                "run it again with network access",
             )
 
 
 def _cached(name: HubName) -> tuple[Path, list[str]] | None:
-    """The folder of the commit that the cache holds under this name, and the names of all files of the repo (fetched or not)."""
+    """The folder of the cached commit of this name, and the names of all files of the repo (fetched or not)."""
     folder = models.cached(name)
     listed = folder.parent.parent / f"{NAMES}{folder.name}.json" if folder else None
     if folder is None or listed is None or not listed.is_file():

@@ -1,8 +1,8 @@
-"""Models by their name on the Hugging Face Hub, `hf:org/name`: the files that are read, fetched into the Hub's own cache; never a pickle.
+"""Fetches models by their name on the Hugging Face Hub, `hf:org/name`: only the needed files, into the Hub's own cache; never a pickle.
 
-The client is the package huggingface_hub (`snapshot_download`). It is imported only when such a name is given, and what it honours holds here
-too: HF_ENDPOINT, HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_HUB_OFFLINE. Weights are fetched last and the name of the revision is noted after them,
-so a snapshot whose weights are whole is whole.
+The client is the package huggingface_hub (`snapshot_download`). It is imported only if such a name is given. Its environment variables work
+here too: HF_ENDPOINT, HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_HUB_OFFLINE. Weights are fetched last, and the revision is noted after them, so a
+snapshot with complete weights is complete.
 """
 
 import glob
@@ -34,28 +34,29 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class Unreachable(UserError):
-    """The Hub gives no answer: what the cache holds may do."""
+    """The Hub does not answer. The cache may have the files."""
 
 
 def fetch(ref: str | Path) -> Path:
-    """The folder with the files of a model (or its .gguf file), in the Hub's cache, fetched where they are not there yet.
+    """The folder with the files of a model (or its .gguf file) in the Hub's cache. Missing files are fetched.
 
-    A name is asked for anew each time; where the Hub cannot be reached, what was fetched last serves, with a warning. Raises UserError for what is not there or not allowed, ArtifactError for what we cannot read or will not.
+    The Hub is queried each time; if it cannot be reached, the last complete copy in the cache is used, with a warning. Raises UserError for
+    names that are missing or not allowed, ArtifactError for files that are unsupported or refused.
     """
     name = parse(str(ref))
     library()
-    had = _whole(name)
+    complete = _complete(name)
     try:
         return _fetched(name)
     except Unreachable as e:
-        if had is None:
-            raise Unreachable(f"{name} is not whole in the cache, and {e.cause}", e.remedy) from None
-        log.warning("%s; commit %s, which is in the cache, is taken", e.cause, _commit_of(had))
-        return had
+        if complete is None:
+            raise Unreachable(f"{name} is not complete in the cache, and {e.cause}", e.remedy) from None
+        log.warning("%s; using commit %s from the cache", e.cause, _commit_of(complete))
+        return complete
 
 
 def origin(path: Path) -> tuple[str, str] | None:
-    """Repo and commit of what lies in the Hub's cache; None elsewhere."""
+    """Repo and commit of a path in the Hub's cache; None for other paths."""
     for folder in (path.absolute(), *path.absolute().parents):
         repo = folder.parent.parent.name
         if (
@@ -68,8 +69,8 @@ def origin(path: Path) -> tuple[str, str] | None:
 
 
 def _commit_of(path: Path) -> str:
-    came = origin(path)
-    return came[1] if came else path.name
+    source = origin(path)
+    return source[1] if source else path.name
 
 
 def _fetched(name: HubName) -> Path:
@@ -92,8 +93,8 @@ def _fetched(name: HubName) -> Path:
     return folder / (name.file or "")
 
 
-def _whole(name: HubName) -> Path | None:
-    """What the cache holds under this name, if it is whole."""
+def _complete(name: HubName) -> Path | None:
+    """The cached copy of this name if it is complete."""
     if (folder := cached(name)) is None:
         return None
     names = [p.relative_to(folder).as_posix() for p in folder.rglob("*")]
@@ -102,10 +103,10 @@ def _whole(name: HubName) -> Path | None:
 
 
 def listed(name: HubName) -> tuple[str, list[str]]:
-    """The commit that a name means, and the names of its files. Raises UserError, and ArtifactError for a list that no Hub would give."""
+    """The commit of a name, and its file names. Raises UserError, and ArtifactError for an invalid answer."""
     from huggingface_hub import HfApi
 
-    with _told(name):
+    with _client_errors(name):
         info: Any = HfApi(endpoint=_endpoint()).repo_info(
             name.repo, repo_type=name.kind, revision=name.revision, timeout=10
         )
@@ -113,37 +114,37 @@ def listed(name: HubName) -> tuple[str, list[str]]:
     odd = next((n for n in names if leaves_the_folder(n)), None)
     if odd is not None or not _COMMIT.fullmatch(commit):
         raise ArtifactError(
-            f"{name}: the server names {'the file ' + repr(odd) if odd is not None else 'the commit ' + repr(commit)}",
-            "nothing is fetched from it; is HF_ENDPOINT the one that you mean?",
+            f"{name}: the server lists {'the file ' + repr(odd) if odd is not None else 'the commit ' + repr(commit)}",
+            "nothing is fetched from it; check HF_ENDPOINT",
         )
     return commit, names
 
 
 def get(name: HubName, commit: str, files: Sequence[str]) -> Path:
-    """The folder of a commit in the cache, with `files` fetched where they are not there yet."""
+    """The folder of a commit in the cache, after fetching missing `files`."""
     from huggingface_hub import snapshot_download
 
-    with _told(name):
+    with _client_errors(name):
         where = snapshot_download(
             name.repo, revision=commit, allow_patterns=[glob.escape(f) for f in files], **_places(name)
         )
     missing = next((f for f in files if not (Path(where) / f).is_file()), None)
     if missing is not None:
-        raise ArtifactError(f"{name}: the server does not give {missing} of {commit}", "try again later")
+        raise ArtifactError(f"{name}: the server does not provide {missing} of {commit}", "try again later")
     return Path(where)
 
 
 def note(name: HubName, file: str) -> None:
-    """Have the cache note which commit the revision stands for: that happens when a file is asked for by the revision's name."""
+    """Have the cache record the commit of the revision: the client does so when a file is requested by the revision's name."""
     from huggingface_hub import hf_hub_download
 
     if not _COMMIT.fullmatch(name.revision):
-        with _told(name):
+        with _client_errors(name):
             hf_hub_download(name.repo, file, revision=name.revision, **_places(name))
 
 
 def cached(name: HubName) -> Path | None:
-    """The folder of the commit that the cache holds under this name; perhaps not all of its files are there."""
+    """The folder of the cached commit of this name; some of its files may be missing."""
     from huggingface_hub import errors, snapshot_download
 
     try:
@@ -166,41 +167,39 @@ def _places(name: HubName) -> dict[str, Any]:
 
 
 @contextmanager
-def _told(name: HubName) -> Iterator[None]:
-    """What the client raises, as cause and remedy."""
+def _client_errors(name: HubName) -> Iterator[None]:
+    """Converts the client's exceptions to errors with cause and remedy."""
     from huggingface_hub import errors
 
-    # Whichever HTTP client the package uses: the error that its own errors are built on, and OSError.
+    # The base class of its HTTP errors, whichever HTTP client the package uses, and OSError.
     failed: Any = errors.HfHubHTTPError.__bases__
     end = (_endpoint() or "https://huggingface.co").rstrip("/")
     try:
         yield
     except errors.GatedRepoError:
         raise UserError(
-            f"{name} is gated: its owner says who may fetch it",
-            f"ask for access at {end}/{'datasets/' if name.kind == 'dataset' else ''}{name.repo}, then set HF_TOKEN (or run: hf auth login)",
+            f"{name} is gated: its owner grants access",
+            f"request access at {end}/{'datasets/' if name.kind == 'dataset' else ''}{name.repo}, then set HF_TOKEN (or run: hf auth login)",
         ) from None
     except errors.RepositoryNotFoundError:
         raise UserError(
-            f"{end} has no {name.kind} {name.repo!r}, or not for you",
-            "check the name; a private one needs HF_TOKEN (or: hf auth login)",
+            f"{end} has no {name.kind} {name.repo!r}, or you have no access to it",
+            "check the name; a private repo needs HF_TOKEN (or: hf auth login)",
         ) from None
     except errors.RevisionNotFoundError:
         raise UserError(
             f"hf:{name.repo} has no revision {name.revision!r}",
-            "give a branch, a tag or the hash of a commit",
+            "give a branch, a tag or a commit hash",
         ) from None
     except errors.EntryNotFoundError as e:
         if isinstance(e, errors.LocalEntryNotFoundError):
             raise _unreachable(e) from None
-        raise ArtifactError(
-            f"{name}: a file that is listed is not there: {line_of(e)}", "try again later"
-        ) from None
+        raise ArtifactError(f"{name}: a listed file is missing: {line_of(e)}", "try again later") from None
     except errors.HfHubHTTPError as e:
         status = e.response.status_code if e.response is not None else 0
         if status in (401, 403):
             raise UserError(
-                f"{end} does not let you fetch {name} ({status})", "check HF_TOKEN (hf auth whoami)"
+                f"{end} denies access to {name} ({status})", "check HF_TOKEN (hf auth whoami)"
             ) from None
         if status >= 500 or status in (408, 429):
             raise _unreachable(e) from None
@@ -208,17 +207,15 @@ def _told(name: HubName) -> Iterator[None]:
     except failed as e:
         full = user_error(e, Path(_cache() or "the cache of the Hub")) if isinstance(e, OSError) else None
         raise full or _unreachable(e) from None
-    except (ValueError, KeyError, TypeError, AttributeError) as e:  # an answer that is none
-        raise ArtifactError(
-            f"{end} does not answer as a Hub does: {line_of(e)}", "check HF_ENDPOINT"
-        ) from None
+    except (ValueError, KeyError, TypeError, AttributeError) as e:  # an invalid answer
+        raise ArtifactError(f"{end} does not answer like a Hub: {line_of(e)}", "check HF_ENDPOINT") from None
 
 
 def _unreachable(e: BaseException) -> Unreachable:
     end = _endpoint() or "https://huggingface.co"
     return Unreachable(
-        f"{end} cannot be reached or broke off: {line_of(e.__cause__ or e).rstrip('.')}",
-        "run it again with the network there (what has been fetched is kept), or give a folder",
+        f"{end} cannot be reached or closed the connection: {line_of(e.__cause__ or e).rstrip('.')}",
+        "run it again with network access (fetched files are kept), or give a folder",
     )
 
 
@@ -228,14 +225,14 @@ def line_of(e: BaseException) -> str:
 
 
 def _endpoint() -> str | None:
-    """Asked for at each call: the package reads it once, when it is imported."""
+    """Read at each call: the package reads it only once, when it is imported."""
     return os.environ.get("HF_ENDPOINT") or None
 
 
 def _cache() -> str | None:
-    """None: where the package has it."""
-    found = os.environ.get("HF_HUB_CACHE")
-    return found or (os.path.join(os.environ["HF_HOME"], "hub") if os.environ.get("HF_HOME") else None)
+    """The cache folder; None for the package's default."""
+    folder = os.environ.get("HF_HUB_CACHE")
+    return folder or (os.path.join(os.environ["HF_HOME"], "hub") if os.environ.get("HF_HOME") else None)
 
 
 def library() -> None:
@@ -243,5 +240,5 @@ def library() -> None:
         import huggingface_hub  # noqa: F401
     except ImportError:
         raise UserError(
-            "names that begin with hf: need the package huggingface_hub", "pip install 'onebase[hub]'"
+            "names with hf: need the package huggingface_hub", "pip install 'onebase[hub]'"
         ) from None

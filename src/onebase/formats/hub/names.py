@@ -1,4 +1,4 @@
-"""Names on the Hugging Face Hub, as text: `hf:org/name[/file.gguf][@revision]`. Nothing is fetched here."""
+"""Parses names on the Hugging Face Hub: `hf:org/name[/file.gguf][@revision]`. Nothing is fetched here."""
 
 import re
 from dataclasses import dataclass
@@ -25,12 +25,12 @@ FIRST_MODELS = {
     "all-minilm-": "sentence-transformers",
     "all-mpnet-": "sentence-transformers",
 }
-"""How names begin that are known without an organisation, and whose models they are."""
+"""Prefixes of model names known without an organisation, and the organisation."""
 
 
 @dataclass(frozen=True)
 class HubName:
-    """`hf:repo[/file.gguf][@revision]`; a revision is a branch, a tag or the hash of a commit."""
+    """`hf:repo[/file.gguf][@revision]`; a revision is a branch, a tag or a commit hash."""
 
     repo: str
     file: str | None
@@ -43,12 +43,12 @@ class HubName:
 
 
 def is_name(ref: str | Path) -> bool:
-    """Is this a name on the Hub, and no path that exists?"""
+    """Is this a name on the Hub, and not an existing path?"""
     return str(ref).startswith(PREFIX) and not Path(ref).exists()
 
 
 def looks_like_one(ref: str | Path) -> bool:
-    """Could this, which is no path, be a name on the Hub without `hf:`?"""
+    """Could this text, which is not a path, be a name on the Hub without `hf:`?"""
     text = str(ref)
     return (
         text.count("/") == 1
@@ -58,11 +58,11 @@ def looks_like_one(ref: str | Path) -> bool:
 
 
 def hub_name(ref: str | Path) -> str | None:
-    """`hf:org/name` for what is no path and looks like a model of the Hub: its address, a name without `hf:`, or one of the first models, which
-    had no organisation. None for all else."""
+    """`hf:org/name` for a text that is not a path and looks like a model on the Hub: its URL, a name without `hf:`, or one of the first
+    models, which had no organisation. None for other texts."""
     text = str(ref)
-    if found := _ADDRESS.match(text):
-        return f"{PREFIX}{found[1]}"
+    if match := _ADDRESS.match(text):
+        return f"{PREFIX}{match[1]}"
     if looks_like_one(ref):
         return f"{PREFIX}{text}"
     org = next((org for begins, org in FIRST_MODELS.items() if text.lower().startswith(begins)), None)
@@ -71,13 +71,13 @@ def hub_name(ref: str | Path) -> str | None:
 
 def parse(ref: str) -> HubName:
     """Read `hf:org/name[/file.gguf][@revision]`. Raises UserError."""
-    found = _NAME.fullmatch(ref.removeprefix(PREFIX))
+    match = _NAME.fullmatch(ref.removeprefix(PREFIX))
     parts = re.split(r"[/@]", ref)
-    if found is None or ".." in parts or "." in parts:
+    if match is None or ".." in parts or "." in parts:
         raise UserError(
-            f"{ref!r} is no name on the Hub",
+            f"{ref!r} is not a valid name on the Hub",
             "write hf:org/name, hf:org/name@revision or hf:org/name/file.gguf",
         )
     return HubName(
-        found["repo"], (found["file"] or "").removeprefix("/") or None, found["revision"] or "main"
+        match["repo"], (match["file"] or "").removeprefix("/") or None, match["revision"] or "main"
     )

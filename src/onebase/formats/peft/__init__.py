@@ -1,1 +1,1 @@
-"""PEFT's adapters as folders, and what its modules are called."""
+"""Folders of PEFT adapters, and the names of PEFT's modules."""

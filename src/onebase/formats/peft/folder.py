@@ -1,4 +1,4 @@
-"""Adapters in PEFT's files: adapter_config.json and adapter_model.safetensors. What stands in them each method says (`adapt.method.Peft`).
+"""Reads and writes adapter folders of PEFT: adapter_config.json and adapter_model.safetensors. Each method defines its content.
 
 Source: peft `config.py` and `utils/save_and_load.py`, read for names and meaning.
 """
@@ -23,7 +23,7 @@ from onebase.formats.recognise import PEFT_CONFIG
 
 CONFIG, WEIGHTS, PICKLE = PEFT_CONFIG, "adapter_model.safetensors", "adapter_model.bin"
 PREFIX = "base_model.model."
-"""What stands before a module's name in their tensors' names."""
+"""Prefix of tensor names, before a module's name."""
 IDLE = (
     "auto_mapping",
     "base_model_name_or_path",
@@ -32,13 +32,13 @@ IDLE = (
     "revision",
     "task_type",
 )
-"""Keys of every method that say nothing of its weights."""
+"""Keys of every method that do not affect its weights."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """The base that an adapter is for. family: how its tensors are called elsewhere; raises where there is no such layout. head: the one that
-    it came with. headed: is it a trunk within a class with a head there, whatever the base here is?"""
+    """The base of an adapter. family: its foreign tensor names; raises if no layout fits. head: the head that the base was imported with.
+    headed: is the trunk inside a class with a head in the foreign format, whatever the base here is?"""
 
     model: BaseModel
     family: Callable[[], Family]
@@ -47,8 +47,8 @@ class Target:
 
 
 class PeftFolder:
-    """A folder of PEFT. `said` reads its config, `tensors` are its tensors, read at the first use. prefix: what stands before a module's name;
-    heads: those of `saved` that are a head's."""
+    """A folder of PEFT. said: reads its config; tensors: read at the first use; prefix: of module names; heads: names in `saved` that belong to
+    a head."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -64,67 +64,67 @@ class PeftFolder:
 
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
-        """By their names. Raises ArtifactError for a pickle, and for none."""
+        """Tensors by name. Raises ArtifactError for a pickle, and if there are no tensors."""
         if not (self.path / WEIGHTS).is_file() and (self.path / PICKLE).is_file():
             raise ArtifactError(
                 f"{self.path} has its weights as a pickle ({PICKLE}), which can run any code when opened",
-                "ask for safetensors, or convert in a place where nothing can be harmed",
+                "use safetensors, or convert it in an isolated environment",
             )
-        found = load_tensors(self.path / WEIGHTS)
-        if not found:
-            raise ArtifactError(f"{self.where} holds no tensors", "take an intact copy")
-        return found
+        tensors = load_tensors(self.path / WEIGHTS)
+        if not tensors:
+            raise ArtifactError(f"{self.where} has no tensors", "take an intact copy")
+        return tensors
 
     @cached_property
     def saved(self) -> dict[str, Tensor]:
-        """Those of whole modules (`modules_to_save`, ends of their names), by their names without prefix. Raises ArtifactError where the config names
-        some and none is there."""
+        """Tensors of whole modules (`modules_to_save`, suffixes of module names), by name without prefix. Raises ArtifactError if the config
+        lists modules and none is there."""
         names = tuple(self.said.get("modules_to_save", list, []))
         if not all(isinstance(n, str) and n for n in names):
-            raise self.said.refuse("modules_to_save", "a list of names of modules")
+            raise self.said.refuse("modules_to_save", "a list of module names")
         plain = {k.removeprefix(self.prefix): t for k, t in self.tensors.items() if k.startswith(self.prefix)}
-        found = {k: t for k, t in plain.items() if any(m.endswith(names) for m in _around(k))}
-        if names and not found:
+        saved = {k: t for k, t in plain.items() if any(m.endswith(names) for m in _around(k))}
+        if names and not saved:
             raise ArtifactError(
-                f"{self.where}: 'modules_to_save' is {list(names)}, and nothing of them is there",
+                f"{self.where}: 'modules_to_save' is {list(names)}, but it has no tensors of these modules",
                 "take an intact copy",
             )
-        return found
+        return saved
 
     @property
     def matrices(self) -> dict[str, Tensor]:
-        """Those of whole modules that are no head: a method reads them or refuses them."""
+        """Tensors of whole modules other than heads: a method reads them or refuses them."""
         return {k: t for k, t in self.saved.items() if k not in self.heads}
 
     @property
     def own(self) -> dict[str, Tensor]:
-        """Those of the method, by their whole names."""
+        """Tensors of the method, by full name."""
         return {k: t for k, t in self.tensors.items() if k.removeprefix(self.prefix) not in self.saved}
 
     def done(self, what: str, idle: Sequence[str] = ()) -> None:
-        """Raises ConfigError where the config switches something on that nobody asked about. what: the method alone; idle: its keys that say
-        nothing of its weights."""
+        """Raises ConfigError if the config enables something that was not read. what: the method, for the message; idle: its keys that do not
+        affect its weights."""
         r = self.said
         for key in (*IDLE, *idle):
             r.has(key)
         odd = next((k for k in r.unread if r.data[k] not in (None, False, [], {}, "")), None)
         if odd is not None:
             raise ConfigError(
-                f"{r.where}: '{odd}' is {r.data[odd]!r}: nothing here reads it",
-                f"give an adapter that is {what} alone",
+                f"{r.where}: '{odd}' is {r.data[odd]!r}, which is not supported",
+                f"give an adapter that is plain {what}",
             )
 
 
 def _around(key: str) -> list[str]:
-    """The modules that a tensor is in, from the outermost in."""
+    """The modules that contain a tensor, outermost first."""
     parts = key.split(".")
     return [".".join(parts[:i]) for i in range(1, len(parts))]
 
 
 def save_peft(
-    path: Path, kind: str, said: Mapping[str, Any], tensors: Mapping[str, Tensor], base: str = ""
+    path: Path, kind: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor], base: str = ""
 ) -> None:
-    """Write an adapter into an existing folder. base: what the adapter's base is called there."""
-    tree = {"peft_type": kind, "base_model_name_or_path": base, "inference_mode": True, **said}
+    """Write an adapter into an existing folder. base: the name of the adapter's base."""
+    tree = {"peft_type": kind, "base_model_name_or_path": base, "inference_mode": True, **config}
     (path / CONFIG).write_text(json.dumps(tree, indent=2) + "\n", encoding="utf-8")
     save_tensors(path / WEIGHTS, {k: t.contiguous() for k, t in tensors.items()})

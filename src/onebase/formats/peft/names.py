@@ -1,4 +1,4 @@
-"""What PEFT calls the projections of a base: by the modules of the model that transformers makes of it, of this year and of others."""
+"""Maps PEFT's module names to the projections of a base: the module names in all versions of transformers."""
 
 import re
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from onebase.model.proj import Proj
 
 @dataclass(frozen=True)
 class PeftModule:
-    """One module of theirs: our projections in it, in order, and how a weight's rows are rearranged."""
+    """One module of theirs: our projections in it, in order, and the steps that rearrange a weight's rows."""
 
     parts: tuple[tuple[Proj, str], ...]
     steps: tuple[Step, ...]
@@ -35,36 +35,36 @@ class PeftModule:
 
 
 def modules(model: BaseModel, family: Family, headed: bool = False) -> Iterator[tuple[str, PeftModule]]:
-    """Modules that hold projections of a trunk, by their names in memory in transformers 5. headed: in a class with a head around the trunk."""
+    """Modules with projections of a trunk, by their names in memory in transformers 5. headed: the trunk is inside a class with a head."""
     for file, module in _in_files(model, family):
         yield from _now(file, module, headed or _headed(model.cfg), family)
 
 
 def by_any_name(model: BaseModel, family: Family) -> dict[str, PeftModule]:
-    """The same by all the names that versions of transformers have had for them: in memory, in files, with and without the head around."""
+    """The same modules by all names that versions of transformers used: in memory and in files, with and without the class with a head."""
     out: dict[str, PeftModule] = {}
     prefix = family.prefix or "model."
     for file, module in _in_files(model, family):
-        found = [(file, module), *_now(file, module, _headed(model.cfg), family)]
-        found += [
+        named = [(file, module), *_now(file, module, _headed(model.cfg), family)]
+        named += [
             (a + file.removeprefix(b), module) for a, b in family.checkpoint_prefixes if file.startswith(b)
         ]
-        for name, one in found:
+        for name, one in named:
             bare = name.removeprefix(prefix)
             for alias in (name, bare, prefix + bare):
                 known = out.setdefault(alias, one)
-                assert known is one, f"two modules are called {alias}"
+                assert known is one, f"two modules are named {alias}"
     return out
 
 
 def ends(model: BaseModel, family: Family, headed: bool = False) -> dict[str, str]:
-    """The modules of the ends of the text (`embedding`, `lm_head`) by their names in memory; a tied end has a name too."""
+    """The modules of `embedding` and `lm_head` by their names in memory; a tied one has a name too."""
     headed = headed or _headed(model.cfg)
     return {end: _name_now(file, headed, family) for file, end in _end_files(model, family).items()}
 
 
 def ends_by_any_name(model: BaseModel, family: Family) -> dict[str, str]:
-    """`embedding` or `lm_head` by all the names that versions of transformers have had for its module."""
+    """`embedding` or `lm_head` by all names that versions of transformers used for its module."""
     out: dict[str, str] = {}
     prefix = family.prefix or "model."
     for file, end in _end_files(model, family).items():
@@ -77,7 +77,7 @@ def ends_by_any_name(model: BaseModel, family: Family) -> dict[str, str]:
 
 
 def _end_files(model: BaseModel, family: Family) -> dict[str, str]:
-    """The end of each module that a checkpoint's file has its matrix of."""
+    """`embedding` or `lm_head` by the module name in a checkpoint's file."""
     stem, head = "codecs.text.stem.weight", "codecs.text.head.weight"
     out: dict[str, str] = {}
     for rule in family.rules(model.cfg) if "text" in model.cfg.codecs else ():
@@ -89,8 +89,8 @@ def _end_files(model: BaseModel, family: Family) -> dict[str, str]:
 
 
 def _in_files(model: BaseModel, family: Family) -> Iterator[tuple[str, PeftModule]]:
-    """By their names in a checkpoint's file."""
-    # Those that pool (SigLIP's head) are one module of torch there, and no adapter acts on them here.
+    """Modules by their names in a checkpoint's file."""
+    # Pooling projections (SigLIP's head) are one torch module there, and no adapter acts on them here.
     projs = {
         f"{name}.weight": m
         for name, m in model.named_modules()
@@ -98,7 +98,7 @@ def _in_files(model: BaseModel, family: Family) -> Iterator[tuple[str, PeftModul
     }
     for rule in family.rules(model.cfg):
         if isinstance(rule, Rule) and len(rule.theirs) == 1 and all(n in projs for n in rule.ours):
-            # B's rows are the weight's rows however the weight itself lies in their file.
+            # B's rows are the weight's rows, even if the weight is transposed in their file.
             steps = tuple(s for s in rule.steps if not isinstance(s, Transpose))
             parts = tuple((projs[n], n) for n in rule.ours)
             yield (
@@ -108,7 +108,7 @@ def _in_files(model: BaseModel, family: Family) -> Iterator[tuple[str, PeftModul
 
 
 def _now(file: str, module: PeftModule, headed: bool, family: Family) -> Iterator[tuple[str, PeftModule]]:
-    """A module by its name in memory; several where the file has as one matrix what is apart there."""
+    """A module by its name in memory; several modules if they are one fused matrix in the file."""
     name = _name_now(file, headed, family)
     before, _, last = name.rpartition(".")
     words = last.split("|")
@@ -120,23 +120,23 @@ def _now(file: str, module: PeftModule, headed: bool, family: Family) -> Iterato
 
 
 def _name_now(file: str, headed: bool, family: Family) -> str:
-    """The name in memory of a module that a file calls so."""
+    """The name in memory of a module, from its name in the file."""
     for pattern, new in family.memory:
         file = re.sub(pattern, new, file)
     return file if headed else file.removeprefix(family.prefix)
 
 
 def _headed(cfg: BaseConfig) -> bool:
-    """Is it there a trunk with a head, whose class has the trunk as a part?"""
+    """Does its transformers class have a head and the trunk as a submodule?"""
     has = ("text" in cfg.codecs and cfg.text.head) or ("image" in cfg.codecs and bool(cfg.image.classes))
     return bool(cfg.links) or has
 
 
 def decodes(cfg: BaseConfig) -> bool:
-    """Is it a decoder of text and nothing else?"""
+    """Is it a text-only decoder?"""
     return set(cfg.trunks) == {"text"} and cfg.trunks["text"].direction == "causal" and cfg.text.head
 
 
 def task(cfg: BaseConfig) -> str | None:
-    """What PEFT calls the model's task; None for its plain class, which asks nothing of the model's inputs (Whisper reads no ids first)."""
+    """PEFT's task type of the model; None for its plain class, which does not expect input ids (Whisper reads audio first)."""
     return "CAUSAL_LM" if decodes(cfg) or any(link.how == "embed" for link in cfg.links) else None

@@ -1,2 +1,2 @@
-"""What computes: attention backends, products with packed or few-bit matrices, compiled loops, and the fast decode path. The model asks
-`attention`, `packed` and `decode`; these choose."""
+"""Kernels: attention backends, products with packed or low-bit matrices, compiled loops, and the fast decode path. The model calls
+`attention`, `packed` and `decode`, which select the kernel."""

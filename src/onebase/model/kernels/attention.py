@@ -1,9 +1,9 @@
-"""Masks lowered to kernels, and attention by them. B batch, N query heads, G key heads, Q and K lengths, H head features.
+"""Lowers masks to kernel inputs, and computes attention. B batch, N query heads, G key heads, Q and K lengths, H head features.
 
-`lower` runs once per distinct mask and forward; its result, a value, is shared by the layers. Four kernels, one meaning:
+`lower` runs once per distinct mask and forward; the layers share its result. Four kernels with the same result:
   plain    the reference: all scores at once, softmax in fp32
   sdpa     torch's scaled_dot_product_attention: inference on CPU, simple masks on GPU
-  blocked  training on CPU: blocks of queries, each only against the keys that it can see
+  blocked  training on CPU: blocks of queries, each against only the keys in its reach
   flex     torch's flex_attention: structured masks on GPU (it has no backward on CPU)
 A query that sees nothing (padding) gets zeros, never NaN.
 """
@@ -26,13 +26,13 @@ BACKENDS: tuple[Backend, ...] = ("plain", "sdpa", "blocked", "flex")
 
 @dataclass(frozen=True, eq=False)
 class Lowered:
-    """A mask made ready for a kernel.
+    """A mask prepared for a kernel.
 
-    seen: bool [B, 1, Q, K]; None: all keys that `causal` allows. Rows that see nothing are opened in it, for finite numbers.
+    seen: bool [B, 1, Q, K]; None: all keys that `causal` allows. Rows that see nothing are set to all true, for finite numbers.
     live: bool [B, 1, Q, 1], false where a query sees nothing and its output is zero; None: all live.
-    causal: no query sees a key behind it; the last query stands at the last key.
-    reach: no query sees a key further than this many indices away; None: no limit.
-    bias: added to scores, fp32 [B or 1, N, Q, K], -inf where a key is not seen; `seen` is then None. Only plain and sdpa know it.
+    causal: no query sees a later key; the last query is at the last key.
+    reach: no query sees a key more than this many indices away; None: no limit.
+    bias: added to scores, fp32 [B or 1, N, Q, K], -inf for invisible keys; `seen` is then None. Only plain and sdpa support it.
     """
 
     kind: Backend
@@ -54,7 +54,7 @@ def lower(
     impl: str = "auto",
     bias: Tensor | None = None,
 ) -> Lowered:
-    """Make `mask` between queries q [B, Q] and keys k [B, K] ready for the best kernel (or for the one named by `impl`).
+    """Prepare `mask` between queries q [B, Q] and keys k [B, K] for the best kernel (or for the one named by `impl`).
 
     With a cache the queries are the last Q of the keys. bias [B or 1, N, Q, K] is added to scores.
     """
@@ -77,7 +77,7 @@ def lower(
     if kind == "flex":
         return Lowered(kind, flex=_flex_mask(mask, q, k, device))
     seen = mask.dense(q, k)
-    if kind == "sdpa" and device.type == "cpu" and bool(seen.all()):  # decoding: no mask is quicker than one
+    if kind == "sdpa" and device.type == "cpu" and bool(seen.all()):  # decoding: faster without a mask
         return Lowered(kind)
     live = seen.any(-1, keepdim=True)
     seen = seen | ~live
@@ -123,7 +123,7 @@ def _choose(device: torch.device, easy: bool, softcap: float | None) -> Backend:
 
 
 def _bounds(mask: Mask, q: Cols, k: Cols) -> tuple[bool, int | None]:
-    """(causal, reach) by index, when the order of the keys is the order of their positions; else (False, None)."""
+    """(causal, reach) by index, if the order of the keys is that of their positions; else (False, None)."""
     Q = q.shape[1]
     reach = mask.reach()
     if (mask.ahead() and reach is None) or k.shape[1] < Q:
@@ -131,13 +131,13 @@ def _bounds(mask: Mask, q: Cols, k: Cols) -> tuple[bool, int | None]:
     if not (torch.equal(q.pos, k.pos[:, -Q:]) and torch.equal(q.doc, k.doc[:, -Q:])):
         return False, None
     valid = k.doc >= 0
-    # Where documents stand apart their order counts first and positions may start again.
+    # Where documents are separate, their order comes first and positions may restart.
     order = k.pos.long() + (k.doc.long() * (int(k.pos.max()) + 1) if mask.apart() else 0)
     top = torch.where(valid, order, -1).cummax(dim=1).values
     if bool((valid[:, 1:] & (order[:, 1:] <= top[:, :-1])).any()):
         return False, None
     if reach is not None and bool((valid[:, 1:] & ~valid[:, :-1]).any()):
-        reach = None  # padding between keys: further in indices than in positions
+        reach = None  # padding between keys: distances in indices exceed those in positions
     return not mask.ahead(), reach
 
 
@@ -146,7 +146,7 @@ def _triangle(Q: int, K: int, device: torch.device) -> Tensor:
 
 
 def _full(lowered: Lowered, Q: int, K: int, device: torch.device) -> Tensor | None:
-    """The dense mask of a lowering, None if all is seen."""
+    """The dense mask of a lowered one, None if all keys are visible."""
     if lowered.seen is None and lowered.causal:
         return _triangle(Q, K, device)
     return lowered.seen
@@ -179,7 +179,7 @@ def _sdpa(q_BNQH: Tensor, k_BGKH: Tensor, v_BGKH: Tensor, lowered: Lowered, scal
     if lowered.bias is not None:
         seen = lowered.bias.to(q_BNQH.dtype)
     elif grouped and Q == 1 and (seen is None or seen.dim() == 4):
-        # One query a head: the heads that share keys are as well queries of one head, and keys need not be repeated for them.
+        # One query per head: heads that share keys are treated as queries of one head, so keys need not be repeated.
         B, N, _, H = q_BNQH.shape
         rows_BGRH = q_BNQH.reshape(B, k_BGKH.shape[1], -1, H)
         out = F.scaled_dot_product_attention(rows_BGRH, k_BGKH, v_BGKH, attn_mask=seen, scale=scale)
@@ -190,9 +190,9 @@ def _sdpa(q_BNQH: Tensor, k_BGKH: Tensor, v_BGKH: Tensor, lowered: Lowered, scal
 
 
 FLEX_BLOCK = 128
-"""Lengths are padded to multiples of this for flex: the kernel's own block, below and between which it has other code for each length."""
+"""Lengths are padded to multiples of this for flex: the kernel's block size; other lengths would each be compiled separately."""
 FLEX_VARIANTS = 64
-"""Compiled variants that are kept: masks, soft-caps, number formats, with and without gradients, one row and several."""
+"""Limit of compiled variants: masks, soft-caps, dtypes, with and without gradients, one row and several."""
 
 
 @functools.cache
@@ -205,9 +205,9 @@ def _flex_kernels(device_type: str) -> tuple[Callable[..., Any], Callable[..., A
 
 
 def compiled_flex(function: Callable[..., Any], backend: Any = "inductor") -> Callable[..., Any]:
-    """Compiled so that sizes become symbols at the second shape (dynamic=None): one kernel for all batches, not one for each shape.
+    """Compile with dynamic sizes from the second shape on (dynamic=None): one kernel for all batches, not one per shape.
 
-    Beyond its limit of variants (8) torch would go on without compiling, and flex would then hold all scores: the limit is raised.
+    Beyond its limit of variants (8) torch would run uncompiled, and flex would then materialise all scores: the limit is raised.
     """
     config = torch._dynamo.config
     config.recompile_limit = max(config.recompile_limit, FLEX_VARIANTS)
@@ -215,7 +215,7 @@ def compiled_flex(function: Callable[..., Any], backend: Any = "inductor") -> Ca
 
 
 def flex_length(length: int) -> int:
-    """The length that flex sees: one query (decoding) has a kernel of its own, all else is padded to whole blocks."""
+    """The padded length for flex: one query (decoding) has its own kernel, other lengths are padded to whole blocks."""
     return length if length == 1 else -(-length // FLEX_BLOCK) * FLEX_BLOCK
 
 

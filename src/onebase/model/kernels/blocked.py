@@ -1,9 +1,9 @@
 """Attention in blocks of queries, each against only the keys in its reach; the training path on CPU.
 
-An operator of its own with a backward of its own, opaque to torch.compile: torch's batched matmul and softmax kernels are
-as quick here as what the compiler makes of the same steps, and there is less to compile. Scores and probabilities are in the compute dtype, the sums of
-the softmax in fp32 inside torch's kernel. B batch, N query heads, G key heads, Q queries, K keys, H features of a head;
-Z = B * G, R = N / G query heads share each key head, r rows of a block (R times its queries), w keys in its reach.
+A custom operator with its own backward, opaque to torch.compile: torch's batched matmul and softmax kernels are as fast here as
+compiled code, and there is less to compile. Scores and probabilities are in the compute dtype, the softmax sums in fp32 inside
+torch's kernel. B batch, N query heads, G key heads, Q queries, K keys, H head features; Z = B * G, R = N / G query heads per key
+head, r rows of a block (R times its queries), w keys in its reach.
 """
 
 from itertools import accumulate
@@ -12,16 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-BLOCK = 128  # queries a block
+BLOCK = 128  # queries per block
 KEEP_BYTES = (
     64 << 20
-)  # probabilities of one call up to this size are kept for backward, larger ones are made again
+)  # probabilities of one call up to this size are saved for backward, larger ones are recomputed
 
 Range = tuple[int, int, int, int]
 
 
 def _ranges(Q: int, K: int, causal: bool, reach: int | None) -> list[Range]:
-    """(first query, end, first key, end) of each block. The last query stands at the last key."""
+    """(first query, end, first key, end) of each block. The last query is at the last key."""
     behind = K - Q
     ranges = []
     for start in range(0, Q, BLOCK):
@@ -64,12 +64,12 @@ class _Call:
 
     @property
     def keeps(self) -> int:
-        """How many numbers forward keeps for backward: all blocks' rooms, or none."""
+        """Number of values that forward saves for backward: the buffers of all blocks, or none."""
         size = self.offsets[-1]
         return size if size * self.q.element_size() <= KEEP_BYTES else 0
 
     def room(self, i: int, kept: Tensor) -> Tensor:
-        """[parts, Z, r, w]: where block `i` lies in what is kept, or fresh room if nothing is."""
+        """[parts, Z, r, w]: the buffer of block `i` in the saved values, or a new one if nothing is saved."""
         start, stop, low, high = self.ranges[i]
         shape = (self.parts, self.Z, self.R * (stop - start), high - low)
         if kept.numel() == 0:
@@ -86,7 +86,7 @@ class _Call:
         return (self.split(self.q)[:, :, start:stop] * self.scale).flatten(1, 2)
 
     def fill(self, i: int, rows: Tensor, room: Tensor) -> None:
-        """The block's probabilities and, with a cap, the tanh of its scores, into its room."""
+        """Write the block's probabilities and, with a cap, the tanh of its scores into its buffer."""
         start, stop, low, high = self.ranges[i]
         n = stop - start
         s = torch.bmm(rows, self.k_ZKH[:, low:high].transpose(1, 2))
@@ -97,7 +97,7 @@ class _Call:
         if self.seen is not None:
             unseen = ~self.seen[:, :, None, start:stop, low:high]
             s_BGRQK.masked_fill_(unseen, float("-inf"))
-        elif self.causal:  # only the last n keys hold a corner that is not seen
+        elif self.causal:  # only the last n keys have an invisible triangle
             later = torch.full((n, n), float("-inf"), dtype=s.dtype, device=s.device).triu_(1)
             s_BGRQK[..., -n:].add_(later)
         torch.softmax(s, dim=-1, out=room[0])
@@ -114,7 +114,7 @@ def _forward(
     scale: float,
     softcap: float | None,
 ) -> tuple[Tensor, Tensor]:
-    """q [B, N, Q, H], k and v [B, G, K, H], contiguous -> output like q, and what is kept for backward (flat)."""
+    """q [B, N, Q, H], k and v [B, G, K, H], contiguous -> output like q, and the saved values for backward (flat)."""
     call = _Call(q, k, v, seen, causal, reach, scale, softcap)
     kept, out = q.new_empty(call.keeps), torch.empty_like(q)
     out_ZRQH = call.split(out)
@@ -144,10 +144,10 @@ def _backward(
     scale: float,
     softcap: float | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of q, k and v, each of its own shape."""
+    """Gradients of q, k and v, each in its own shape."""
     call = _Call(q, k, v, seen, causal, reach, scale, softcap)
     grad_ZRQH = call.split(grad.contiguous())
-    # The last block goes first: it mostly sees all keys, and what it writes needs no zeros before.
+    # The last block goes first: it usually sees all keys, so its result can be written without initialising to zero.
     last = len(call.ranges) - 1
     whole = call.ranges[last][2:] == (0, k.shape[2])
     dq, dk, dv = torch.empty_like(q), *(torch.empty_like(t) if whole else torch.zeros_like(t) for t in (k, v))
@@ -203,7 +203,7 @@ def blocked_attention(
     """softmax(scale * q k^T) v -> [B, N, Q, H], without scores outside the reach.
 
     seen: bool [B, 1, Q, K], at least one true in every row; None: all that `causal` allows (and no reach). causal, reach:
-    bounds on the distance by index, the last query standing at the last key; they must hold for `seen`.
+    bounds on the distance by index, with the last query at the last key; they must be valid for `seen`.
     """
     out: Tensor = _forward(
         q_BNQH.contiguous(), k_BGKH.contiguous(), v_BGKH.contiguous(), seen, causal, reach, scale, softcap

@@ -1,8 +1,8 @@
-"""Blocks made ready for decoding: what does not change from token to token is bound in advance, and a block is one plain function.
+"""Blocks prepared for decoding: everything that is constant between tokens is bound in advance, and a block becomes one plain function.
 
-A token of a small base is a thousand small operations; finding modules, parameters and kernels anew for each costs as much as they do.
-The functions here say what the modules' `forward` says, in the same order of operations, and hold only while no weight changes
-(`FastDecode` sees to it). B batch, T time, D width, N query heads, G key heads, H head features.
+A token of a small base takes a thousand small operations; looking up modules, parameters and kernels for each costs as much as they do.
+The functions here compute the same as the modules' `forward`, in the same order of operations. They are valid only while no weight
+changes (`FastDecode` checks that). B batch, T time, D width, N query heads, G key heads, H head features.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,13 +25,13 @@ from onebase.model.proj import Proj
 RotaryFactors = tuple[Tensor, Tensor] | None
 Fn = Callable[[Tensor], Tensor]
 Fused = Any
-"""The module `fused` (`compiled.loops_for`), for one token a row; None where torch's operations do it, for any number."""
+"""The module `fused` (`compiled.loops_for`), for one token per row; None: torch's operations, for any number of tokens."""
 Step = Callable[[Tensor, RotaryFactors, Lowered, LayerCache], Tensor]
-"""x [B, T, D], the table of `turns`, the mask and the cache of this block: its output [B, T, D]."""
+"""x [B, T, D], the tables of `rotary_factors`, the mask and the cache of this block, to the block's output [B, T, D]."""
 
 
 def bound_product(dtype: torch.dtype, decoding: bool, packed: PackedLinear, *parts: Proj) -> Fn:
-    """x [B, T, I] in `dtype` to the parts' outputs side by side, [B, T, sum of O]; `packed` is where the parts are packed, decoding as it has it."""
+    """x [B, T, I] in `dtype` to the parts' outputs, concatenated to [B, T, sum of O]; packed: their PackedLinear; decoding: as there."""
     dense = _dense(dtype, parts)
     on_cpu = parts[0].device.type == "cpu" and dtype in (torch.bfloat16, torch.float32)
     made = packed.ready(dtype, decoding) if on_cpu else None
@@ -47,7 +47,7 @@ def bound_product(dtype: torch.dtype, decoding: bool, packed: PackedLinear, *par
 
 
 def _dense(dtype: torch.dtype, parts: Sequence[Proj]) -> Fn:
-    """The product of the matrices themselves. Weights stored in another number format are cast at each use, as `Proj` does."""
+    """The product with the matrices as stored. Weights in another dtype are cast at each use, as in `Proj`."""
     if len(parts) > 1:
         each = [_dense(dtype, (p,)) for p in parts]
         return lambda x: torch.cat([f(x) for f in each], -1)
@@ -60,7 +60,7 @@ def _dense(dtype: torch.dtype, parts: Sequence[Proj]) -> Fn:
 
 
 def bound_norm(norm: nn.Module | None, fused: Fused) -> Fn | None:
-    """A norm with its gain made; None for none."""
+    """A norm with its gain precomputed; None for no norm."""
     if not isinstance(norm, Norm):
         return None
     if norm.cfg.kind != "rms":
@@ -73,7 +73,7 @@ def bound_norm(norm: nn.Module | None, fused: Fused) -> Fn | None:
 
 
 def gain_of(norm: Norm) -> Tensor:
-    """The gain of a norm, fp32 [D], also where it is one number."""
+    """The gain of a norm, fp32 [D], even if it is a single number."""
     gain = norm.gain()
     return gain if isinstance(gain, Tensor) else torch.full((norm.width,), gain)
 
@@ -101,7 +101,7 @@ def bound_attention(attn: Attention, dtype: torch.dtype, fused: Fused) -> Step:
         if whole or q_norm is None or k_norm is None:
             qk_BTXH = qkv_BTXH.narrow(2, 0, N + G)
             if turns is not None:
-                qk_BTXH = rotate(qk_BTXH, *turns)  # queries and keys turn as one
+                qk_BTXH = rotate(qk_BTXH, *turns)  # queries and keys in one call
             q_BTNH, k_BTGH = qk_BTXH.narrow(2, 0, N), qk_BTXH.narrow(2, N, G)
         else:
             q_BTNH, k_BTGH = q_norm(qkv_BTXH.narrow(2, 0, N)), k_norm(qkv_BTXH.narrow(2, N, G))
@@ -116,7 +116,7 @@ def bound_attention(attn: Attention, dtype: torch.dtype, fused: Fused) -> Step:
 
 
 def _bound_attend(attn: Attention, fused: Fused) -> Step | None:
-    """From the projections of one token a row [B, 1, X H] to what attention says, [B, 1, N H]; None where there is no loop for it."""
+    """From the projections of one token per row [B, 1, X H] to the attention output [B, 1, N H]; None where there is no loop for it."""
     cfg, scale = attn.cfg, attn.scale
     norms = [n for n in (attn.q_norm, attn.k_norm) if n is not None]
     if any(n.cfg.kind != "rms" for n in norms):
@@ -159,7 +159,7 @@ def bound_block(
     ff_norm: Fn | None,
     outs: tuple[Fn | None, Fn | None],
 ) -> Step:
-    """`Block.forward` of parts that are ready. outs: the norms behind the parts, where they have such."""
+    """`Block.forward` with bound parts. outs: the norms on the outputs of the parts, if any."""
     attn_out, ff_out = outs
     if where == "post":
 
@@ -181,7 +181,7 @@ def bound_block(
 
 
 class HasBlock(Protocol):
-    """A block of a trunk, as far as it is bound."""
+    """The attributes of a trunk's block that are used here."""
 
     where: str
     attn: Attention
@@ -196,7 +196,7 @@ class HasBlock(Protocol):
 
 
 def bound(block: HasBlock, dtype: torch.dtype, fused: Fused) -> Step | None:
-    """A block as one function in `dtype`; None where it has parts that those functions lack."""
+    """A block as one function in `dtype`; None where it has parts that these functions do not support."""
     if block.cross is not None or block.attn_scale is not None or block.residual != 1.0:
         return None
     outs = bound_norm(block.attn_out_norm, fused), bound_norm(block.ff_out_norm, fused)
@@ -207,8 +207,8 @@ def bound(block: HasBlock, dtype: torch.dtype, fused: Fused) -> Step | None:
 
 
 def places_in(module: nn.Module) -> list[Place]:
-    """Where the weights of all projections and norms of a module stand. Empty places are left out: none is filled but by what leaves
-    another, and all are looked at for every token."""
+    """The locations of the weights of all projections and norms in a module. Empty ones are omitted: one is filled only when another
+    becomes empty, and all are checked for every token."""
     found: list[Place] = []
     for part in module.modules():
         if isinstance(part, Proj):

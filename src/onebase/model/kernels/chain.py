@@ -1,7 +1,7 @@
-"""All blocks for one token a row as one call: norms, products, attention and residuals, compiled by numba on addresses, all in fp32.
+"""All blocks for one token per row as one call: norms, products, attention and residuals, compiled by numba on addresses, all in fp32.
 
-Between the products of a small base stands more Python than arithmetic: 30 blocks of SmolLM2 take 5 ms a token when each loop is called by
-itself. What does not change from token to token is laid out in tables (`fused.Chain`), and the loops of `loops` and `dots` call each other.
+In a small base Python takes more time than arithmetic: 30 blocks of SmolLM2 take 5 ms per token when each loop is called separately.
+So everything that is constant between tokens is laid out in tables (`fused.Chain`), and the loops of `loops` and `dots` call each other.
 B rows, L blocks, D width, N query heads, G key heads, X = N + 2 G, H head features, F hidden features.
 """
 
@@ -15,20 +15,20 @@ from onebase.model.kernels.machine_code import Compiled, singles, truths
 from onebase.model.kernels.tiles import at_int64
 
 SIZES = 5
-"""int64 of a block, first: D, N, G, H, F."""
+"""First int64 fields of a block: D, N, G, H, F."""
 GAINS = 6
-"""int64 of a block, then: addresses of the gains of the norms before and behind attention, of q and k, before and behind feed-forward; 0: none."""
+"""Next int64 fields: addresses of the gains of the norms before and after attention, of q and k, before and after feed-forward; 0: none."""
 BEFORE, BEHIND, OF_Q, OF_K, FF_BEFORE, FF_BEHIND = range(GAINS)
 QKV, OUT, GATE_UP, DOWN = (SIZES + GAINS + i * PRODUCT for i in range(4))
-"""int64 of a block, last: its products, as `dots.times` reads them."""
+"""Last int64 fields of a block: its products, as `dots.times` reads them."""
 WHOLE = SIZES + GAINS + 4 * PRODUCT
 REALS = GAINS + 6
-"""fp32 of a block: eps D of its norms, in the order of their gains; scale, softcap, slope and bend of the activation; the weights of what
-comes and of the trunk's input in what the block reads."""
+"""fp32 fields of a block: eps * D of its norms, in the order of their gains; scale, softcap, slope and bend of the activation; the weights
+of the residual stream and of the trunk's input in the block's input."""
 SCALE, SOFTCAP, SLOPE, BEND, OLD, FIRST = range(GAINS, REALS)
 ATTEND_FIELDS = 8
-"""int64 of a block that are another token's each time: addresses of its rotary tables (`position.turns`) and how many features turn; of its
-keys, its values, and how many slots there are; of what is seen, bool [B, used + 1], or 0 for all; of which rows are live, bool [B], or 0."""
+"""int64 fields of a block that change with each token: addresses of the two rotary tables (`position.rotary_factors`), rotated features;
+addresses of keys and values, number of slots; addresses of visible keys, bool [B, used + 1], or 0 for all, and of live rows, bool [B], or 0."""
 
 _times, _rms, _gated, _rotate_into_cache, _attend_cached = (
     times.inner,
@@ -40,7 +40,7 @@ _times, _rms, _gated, _rotate_into_cache, _attend_cached = (
 
 
 def room(D: int, N: int, G: int, H: int, F: int) -> int:
-    """fp32 a row that a block writes to on its way, besides what its products want."""
+    """fp32 workspace of a block per row, without that of its products."""
     return 2 * D + (3 * N + 2 * G) * H + 3 * F
 
 
@@ -53,7 +53,7 @@ def _added(x_at: Any, y_at: Any, n: Any) -> None:
 
 @njit(inline="always")
 def _normed(x_at: Any, gain_at: Any, out_at: Any, rows: Any, width: Any, floor: Any) -> Any:
-    """Where the normed rows are: at out, or where they were, for no norm."""
+    """The address of the normalised rows: out_at, or x_at without a norm."""
     if gain_at == 0:
         return x_at
     _rms(x_at, gain_at, out_at, rows, width, floor, 0.0)
@@ -71,7 +71,7 @@ def _blocks(
     used: Any,
     room_at: Any,
 ) -> None:
-    """y [B, D] of x [B, D] behind all n blocks. used: slots filled before this token; room: of `room`, for B rows, and of `dots.room`."""
+    """y [B, D] from x [B, D] after all n blocks. used: slots filled before this token; room: workspace of `room`, for B rows, and `dots.room`."""
     count = rows * carray(at_int64(blocks_at), (1,))[0]
     first, y = singles(x_at, (count,)), singles(y_at, (count,))
     for i in range(count):

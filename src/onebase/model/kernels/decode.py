@@ -1,4 +1,4 @@
-"""The fast decode path: a trunk's blocks made ready for decoding, one by one (`bound`) or as one call (`fused.Chain`)."""
+"""The fast decode path: a trunk's blocks prepared for decoding, one by one (`bound`) or as one call (`fused.Chain`)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,16 +15,16 @@ from onebase.model.norm import Norm
 
 @dataclass(frozen=True)
 class Ready:
-    """Blocks made ready for decoding: one by one, None where a block has parts that the functions here lack, and as one call (`fused.Chain`)
-    where that can be."""
+    """Blocks prepared for decoding: one by one (None for a block with unsupported parts), and as one call (`fused.Chain`) where
+    possible."""
 
     steps: Sequence[Step | None]
     chain: Any = None
 
 
 class FastDecode:
-    """The blocks of a trunk made ready for decoding when they are first asked, and anew when a weight has changed. lambdas: where the weights
-    of stream and input stand, where the trunk has any."""
+    """Prepares the blocks of a trunk for decoding at first use, and again when a weight has changed. lambdas: the location of the weights of
+    stream and input, if the trunk has any."""
 
     def __init__(self, blocks: nn.ModuleList, lambdas: Place) -> None:
         self._blocks, self._lambdas = blocks, lambdas
@@ -33,7 +33,7 @@ class FastDecode:
         self._made: WeightCache[dict[tuple[torch.dtype, bool], Ready]] = WeightCache()
 
     def ready(self, dtype: torch.dtype, one: bool) -> Ready | None:
-        """For `one` token a row or any number; None where something may learn, is compiled, or has hooks that want to be called."""
+        """For `one` token per row or any number; None with gradients, under torch.compile, or if a module has hooks."""
         if torch.is_grad_enabled() or torch.compiler.is_compiling() or any(self._hooks):
             return None
         made = self._made.current()
@@ -61,7 +61,7 @@ class FastDecode:
 
 
 def parts_of(block: HasBlock, fused: Fused) -> Any:
-    """A block as `fused.Chain` wants it; None where it has parts that the loops lack."""
+    """A block as input of `fused.Chain`; None where it has parts that the loops do not support."""
     if block.cross is not None or block.attn_scale is not None or block.where in ("post", "out"):
         return None
     attn, ff, module = block.attn, block.ff, direct()

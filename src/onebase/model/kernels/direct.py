@@ -1,6 +1,6 @@
-"""Products with matrices as they are stored, in fp32 on a CPU: no copy of a weight is made. M rows, O outputs, I inputs, g inputs a group.
+"""Products with matrices as they are stored, in fp32 on a CPU, without copying weights. M rows, O outputs, I inputs, g inputs per group.
 
-The loops are in `dots` (numba, extra `fast`). For a row or a few the weights are what is read: 8 bits are a quarter of fp32, 4 bits an eighth.
+The loops are in `dots` (numba, extra `fast`). With few rows, reading the weights dominates: 8 bits are a quarter of fp32, 4 bits an eighth.
 """
 
 import threading
@@ -14,11 +14,11 @@ from torch import Tensor
 from onebase.model.kernels import dots
 
 Part = tuple[Tensor, Tensor | None, Tensor | None]
-"""A matrix as it is stored: its numbers fp32 [O, I], or codes of 8 bits and scales, or codes of 4 bits with scales and lowest values."""
+"""A matrix as it is stored: fp32 values [O, I], or 8-bit codes and scales, or 4-bit codes with scales and minimums."""
 
 
 class Direct:
-    """x fp32 [M, I] to x W^T (+ b) fp32 [M, O], the parts side by side. All parts are of one kind; group: of 4 bits, else None."""
+    """x fp32 [M, I] to x W^T (+ b) fp32 [M, O], the parts concatenated. All parts are of one kind; group: for 4 bits, else None."""
 
     def __init__(
         self, parts: Sequence[Part], inputs: int, bias: Tensor | None = None, group: int | None = None
@@ -45,7 +45,7 @@ class Direct:
         """As `dots.times` reads them."""
         assert len(self.fields) == dots.PRODUCT
         self._at = self.fields.ctypes.data
-        self._held = kept, blocks, add  # addresses hold as long as these do
+        self._held = kept, blocks, add  # keeps the addresses valid
 
     def __call__(self, x_MI: Tensor) -> Tensor:
         x = x_MI.contiguous()
@@ -56,12 +56,12 @@ class Direct:
         return out
 
     def room(self, rows: int) -> int:
-        """The fp32 that a product of so many rows wants for itself."""
+        """fp32 workspace of a product with this many rows."""
         return dots.room(self.bits, self.inputs, self.group, rows, threads())
 
 
 def _blocks(parts: Sequence[Sequence[Tensor | None]]) -> tuple[np.ndarray, int]:
-    """The work cut up: int64 [n, FIELDS] as `dots` reads it, and how many outputs there are."""
+    """The work split into blocks: int64 [n, FIELDS] as `dots` reads it, and the number of outputs."""
     rows, column = [], 0
     for part in parts:
         count = len(part[0]) if part[0] is not None else 0
@@ -74,7 +74,7 @@ def _blocks(parts: Sequence[Sequence[Tensor | None]]) -> tuple[np.ndarray, int]:
 
 
 def numbers(codes: Tensor, scales: Tensor, lows: Tensor | None, inputs: int) -> Tensor:
-    """A matrix of few bits as fp32 [O, I]."""
+    """A quantized matrix as fp32 [O, I]."""
     out = torch.empty(len(codes), inputs)
     kept = [t.contiguous() for t in (codes, scales)]
     at = [t.data_ptr() for t in kept]
@@ -90,13 +90,13 @@ def numbers(codes: Tensor, scales: Tensor, lows: Tensor | None, inputs: int) -> 
 
 
 def threads() -> int:
-    """As many threads for our loops as torch has for its own; how many."""
+    """Set numba's number of threads to torch's; returns it."""
     wanted = torch.get_num_threads()
-    if getattr(_asked, "torch", None) != wanted:
+    if getattr(_last, "torch", None) != wanted:
         numba.set_num_threads(min(wanted, numba.config.NUMBA_NUM_THREADS))
-        _asked.torch = wanted
+        _last.torch = wanted
     return min(wanted, numba.config.NUMBA_NUM_THREADS)
 
 
-_asked = threading.local()
-"""numba's number of threads is that of each thread of Python, and slow to ask for."""
+_last = threading.local()
+"""numba's number of threads is per Python thread, and slow to query."""

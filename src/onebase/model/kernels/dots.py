@@ -1,6 +1,6 @@
-"""Few rows times a matrix as it is stored, in fp32, on addresses: by the tiles of `tiles`. R rows, O outputs, I inputs, g inputs a group.
+"""Few rows times a matrix as it is stored, in fp32, on addresses, by the tiles of `tiles`. R rows, O outputs, I inputs, g inputs per group.
 
-Matrices of numbers are read as they lie; so are few bits for one row; for several rows four rows of the matrix at a time are made fp32 in
+fp32 matrices are read in place; so are quantized ones for one row. For several rows, four rows of the matrix at a time are dequantized in
 the cache.
 """
 
@@ -24,15 +24,15 @@ from onebase.model.kernels.tiles import (
 )
 
 BLOCK = 16
-"""Rows of a matrix that one thread takes at a time."""
+"""Rows of a matrix that one thread processes at a time."""
 FIELDS = 5
-"""int64 of a block: addresses of its weights, scales and lowest values; its first column in the output; its rows."""
+"""int64 fields of a block: addresses of its weights, scales and minimums; its first column in the output; its rows."""
 PRODUCT = 7
-"""int64 of a product: its bits, the address and the number of its blocks, I, O, g (0 but for 4 bits), the address of its bias or 0."""
+"""int64 fields of a product: bits, address and number of its blocks, I, O, g (0 except for 4 bits), address of its bias or 0."""
 
 
 def _rows_by(two: Any, one: Any) -> Any:
-    """A product of all rows of x with as many rows of a matrix of fp32 as the tiles take: two rows of x at a time, then one."""
+    """A product of all rows of x with as many fp32 matrix rows as the tiles have: two rows of x at a time, then one."""
 
     @njit(**HOW)
     def product(w: Any, x: Any, out: Any, rows: Any, inputs: Any, outputs: Any) -> None:
@@ -60,7 +60,7 @@ def _numbers(w: Any, count: Any, x: Any, out: Any, rows: Any, inputs: Any, outpu
 
 @njit(**HOW)
 def _codes8(w: Any, scales: Any, room: Any, n: Any, inputs: Any) -> None:
-    """n rows of 8 bits as numbers at `room`."""
+    """Dequantize n rows of 8 bits to `room`."""
     scale = singles(scales, (n,))
     for k in range(n):
         codes, row, by = (
@@ -74,7 +74,7 @@ def _codes8(w: Any, scales: Any, room: Any, n: Any, inputs: Any) -> None:
 
 @njit(**HOW)
 def _codes4(w: Any, scales: Any, lows: Any, room: Any, n: Any, inputs: Any, group: Any) -> None:
-    """n rows of 4 bits as numbers at `room`, those of even inputs before those of odd ones."""
+    """Dequantize n rows of 4 bits to `room`, even inputs before odd ones."""
     half, groups, share = inputs // 2, inputs // group, group // 2
     for k in range(n):
         row = room + 4 * k * inputs
@@ -88,7 +88,7 @@ def _codes4(w: Any, scales: Any, lows: Any, room: Any, n: Any, inputs: Any, grou
 def _block8(
     w: Any, scales: Any, count: Any, x: Any, out: Any, rows: Any, inputs: Any, outputs: Any, room: Any
 ) -> None:
-    """As `_numbers`, of 8 bits. room: fp32 [4, I] for several rows."""
+    """Like `_numbers`, for 8 bits. room: fp32 [4, I] for several rows."""
     if rows == 1:
         for o in range(count):
             one8(w + o * inputs, inputs, scales + 4 * o, x, 0, out + 4 * o, 0, inputs)
@@ -113,7 +113,7 @@ def _block4(
     group: Any,
     room: Any,
 ) -> None:
-    """As `_numbers`, of 4 bits. parted, room: of `_parted` and `_block8`."""
+    """Like `_numbers`, for 4 bits. parted, room: as in `_parted` and `_block8`."""
     half, of_row, sums = inputs // 2, 2 * (inputs // group), parted + 4 * rows * inputs
     if rows == 1:
         whole = count // 4 * 4
@@ -183,7 +183,7 @@ def _blocks(
     group: Any,
     room_at: Any,
 ) -> None:
-    """In threads, for all kinds at once and with next to nothing inside: what numba makes such loops of costs seconds to compile."""
+    """Parallel over blocks, for all kinds, with a minimal loop body: numba needs seconds to compile each parallel loop."""
     for b in prange(n):
         room = room_at + get_thread_id() * 16 * inputs
         _block(bits, blocks_at + 8 * FIELDS * b, x_at, out_at, rows, inputs, outputs, group, room)
@@ -206,7 +206,7 @@ def _times(product_at: Any, x_at: Any, out_at: Any, rows: Any, room_at: Any) -> 
 
 
 def room(bits: int, inputs: int, group: int, rows: int, threads: int) -> int:
-    """The fp32 that a product of so many rows wants for itself."""
+    """fp32 workspace of a product with this many rows."""
     four = 0 if bits == 32 or rows == 1 else 4 * threads * inputs
     return four + (rows * inputs + inputs // group if group else 0)
 

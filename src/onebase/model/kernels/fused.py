@@ -1,8 +1,8 @@
-"""What stands between the products of a block, each as one loop in place of a dozen operations, and whole blocks as one call: decoding on a CPU.
+"""Fused operations for decoding on a CPU: one loop in place of a dozen operations between the products of a block, or all blocks as one call.
 
-A token of a small base is a thousand small operations, and each begins cold: the weights of the product before it have driven its code out of the
-cache. Compiled by numba (extra `fast`), kept on disk; without it the operations of torch say the same.
-B rows, N query heads, G key heads, X = N + 2 G, H head features, R features that turn, S slots, D width, F hidden features.
+A token of a small base takes a thousand small operations, and each starts cold: the weights of the product before it have evicted its code
+from the cache. Compiled by numba (extra `fast`) and cached on disk; without numba, torch's operations give the same result.
+B rows, N query heads, G key heads, X = N + 2 G, H head features, R rotated features, S slots, D width, F hidden features.
 """
 
 import math
@@ -24,7 +24,7 @@ CURVES = {
     "swiglu": (1.0, 0.0),
     "geglu_tanh": (2 * math.sqrt(2 / math.pi), 2 * 0.044715 * math.sqrt(2 / math.pi)),
 }
-"""Activations g * sigmoid(slope g + bend g^3), as (slope, bend): SiLU, and GELU by tanh, for (1 + tanh z) / 2 is sigmoid(2 z)."""
+"""Activations g * sigmoid(slope g + bend g^3), as (slope, bend): SiLU, and tanh GELU, because (1 + tanh z) / 2 = sigmoid(2 z)."""
 
 
 def rms(x: Tensor, gain_D: Tensor, floor: float) -> Tensor:
@@ -39,7 +39,7 @@ def rms(x: Tensor, gain_D: Tensor, floor: float) -> Tensor:
 
 
 def gated(gu: Tensor, slope: float, bend: float) -> Tensor:
-    """g * sigmoid(slope g + bend g^3) * u of bf16 [..., 2 F], g before u; see `CURVES`."""
+    """g * sigmoid(slope g + bend g^3) * u for bf16 [..., 2 F], g before u; see `CURVES`."""
     gu = gu.contiguous()
     hidden = gu.shape[-1] // 2
     out = gu.new_empty((*gu.shape[:-1], hidden))
@@ -48,7 +48,7 @@ def gated(gu: Tensor, slope: float, bend: float) -> Tensor:
 
 
 Gains = tuple[Tensor, Tensor, float] | None
-"""What queries and keys are normalised by: the gains fp32 [H] of both, and the floor."""
+"""QK-norm: the gains fp32 [H] of queries and keys, and the floor."""
 
 
 def rotate_into_cache(
@@ -58,8 +58,8 @@ def rotate_into_cache(
     gains: Gains,
     cache: LayerCache,
 ) -> Tensor:
-    """Of qkv bf16 [B, X H], one token a row, and heads (N, G, H): the queries, normalised and turned, [B, N, H]. Keys, treated alike, and
-    values are put into the cache's next slot. The tables are those of `position.turns`, fp32 [B, 1, 1, R]."""
+    """The normalised and rotated queries [B, N, H] from qkv bf16 [B, X H], one token per row, with heads (N, G, H). Keys, processed the same
+    way, and values are written to the cache's next slot. turns: tables of `position.rotary_factors`, fp32 [B, 1, 1, R]."""
     qkv = qkv.contiguous()
     N, G, H = heads
     q_BNH = qkv.new_empty(qkv.shape[0], N, H)
@@ -91,7 +91,7 @@ def rotate_into_cache(
 def attend_cached(
     q_BNH: Tensor, cache: LayerCache, seen: Tensor | None, scale: float, softcap: float | None
 ) -> Tensor:
-    """softmax(scale * q k^T, capped by tanh if given, over the keys seen) v of one query a head: bf16 [B, N H].
+    """softmax(scale * q k^T, capped by tanh if given, over the visible keys) v for one query per head: bf16 [B, N H].
 
     seen: bool [B, 1, 1, K] or [1, 1, 1, K], K keys in the cache; None: all.
     """
@@ -123,9 +123,8 @@ RotaryFactors = tuple[Tensor, Tensor] | None
 
 @dataclass(frozen=True)
 class Parts:
-    """What a block is made of, for `Chain`: norms before its parts (and behind them, too). sizes: (D, N, G, H, F); gains [D] or [H] and floors
-    of the norms in the order of `chain`, None for no norm; products of q, k, v side by side, of o, of gate and up, of down, good for up to
-    `most` rows."""
+    """The parts of a block for `Chain`. sizes: (D, N, G, H, F); gains: [D] or [H], and floors of the norms in the order of `chain`, None for
+    no norm; products: of q, k, v together, of o, of gate and up together, of down, valid for up to `most` rows."""
 
     sizes: tuple[int, int, int, int, int]
     gains: Sequence[Tensor | None]
@@ -138,8 +137,8 @@ class Parts:
 
 
 class Chain:
-    """All blocks of a trunk as one call for one token a row, in fp32, up to `most` rows. lambdas [L, 2]: the weights of what comes to a block
-    and of the trunk's input in what it reads; None: 1 and 0."""
+    """All blocks of a trunk as one call for one token per row, in fp32, up to `most` rows. lambdas [L, 2]: the weights of the residual stream
+    and of the trunk's input in a block's input; None: 1 and 0."""
 
     def __init__(self, blocks: Sequence[Parts], lambdas: Tensor | None) -> None:
         self.most = min(b.most for b in blocks)
@@ -151,12 +150,12 @@ class Chain:
         self._room = max(chain.room(*b.sizes) for b in blocks)
         products = {(p.bits, p.inputs, p.group): p for b in blocks for p in b.products}
         self._products = list(products.values())
-        self._held = blocks  # addresses hold as long as these do
+        self._held = blocks  # keeps the addresses valid
 
     def __call__(
         self, x_B1D: Tensor, looks: Sequence[tuple[RotaryFactors, Lowered]], layers: Sequence[LayerCache]
     ) -> Tensor:
-        """[B, 1, D] behind the last block. looks: for each block the rotary tables and the mask."""
+        """[B, 1, D] after the last block. looks: the rotary tables and the mask of each block."""
         rows = x_B1D.shape[0]
         assert rows <= self.most
         x = x_B1D.contiguous()
@@ -180,7 +179,7 @@ class Chain:
 
 
 class _AttendInputs:
-    """Addresses of what one token a row is turned by and sees, and what they are of."""
+    """Addresses of rotary tables and masks for one token per row, and the tensors that they point to."""
 
     def __init__(self, turns: RotaryFactors, lowered: Lowered, rows: int) -> None:
         masks = [
@@ -202,7 +201,7 @@ def _reals(b: Parts, weights: Sequence[float]) -> list[float]:
 
 
 def _room(wanted: int) -> int:
-    """The address of so many fp32 to write to on the way; each thread of Python has its own."""
+    """The address of a workspace of `wanted` fp32; each Python thread has its own."""
     if getattr(_kept, "size", 0) < wanted:
         _kept.room, _kept.size = np.empty(wanted, np.float32), wanted
         _kept.at = _kept.room.ctypes.data

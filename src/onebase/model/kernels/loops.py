@@ -1,6 +1,6 @@
-"""The loops of `fused`: on addresses of contiguous arrays in bf16 or fp32, sums in fp32.
+"""The loops of `fused`, on addresses of contiguous arrays in bf16 or fp32, with sums in fp32.
 
-B rows, N query heads, G key heads, X = N + 2 G, H head features, R features that turn, S slots, D width, F hidden features.
+B rows, N query heads, G key heads, X = N + 2 G, H head features, R rotated features, S slots, D width, F hidden features.
 """
 
 from typing import Any
@@ -38,7 +38,7 @@ def gated(gu_at: Any, out_at: Any, rows: Any, hidden: Any, slope: Any, bend: Any
 
 @njit(inline="always", error_model="numpy")
 def _rotate(x: Any, own: Any, other: Any, gain: Any, floor: Any, room: Any, y: Any, like: Any) -> None:
-    """One head: normalised where it has a gain, its first features turned, the others as they are."""
+    """One head: normalised if it has a gain, its first features rotated, the others unchanged."""
     width, dim = len(x), len(own)
     for d in range(width):
         room[d] = wide(x[d])
@@ -96,7 +96,7 @@ def rotate_into_cache(
 
 @njit(inline="always", error_model="numpy")
 def _scores(query: Any, k: Any, p: Any) -> None:
-    """p = k query. Four keys at a time: four sums that do not wait for each other."""
+    """p = k query. Four keys at a time, for four independent sums."""
     used, width = len(p), len(query)
     whole = used // 4 * 4
     for s in range(0, whole, 4):
@@ -160,7 +160,7 @@ def _attend(
     softcap: Any,
     like: Any,
 ) -> None:
-    """The queries of one row that share a key head: q and out [share, H], k and v [used, H]."""
+    """Attention for the queries of one row that share a key head: q and out [share, H], k and v [used, H]."""
     q, out = numbers(q_at, (share, H), like), numbers(out_at, (share, H), like)
     k, v = numbers(k_at, (used, H), like), numbers(v_at, (used, H), like)
     seen = truths(seen_at, (used if seen_at else 0,))
@@ -185,7 +185,7 @@ def _attend(
 
 @njit(inline="always")
 def _bytes(like: Any) -> Any:
-    """Of one number."""
+    """Bytes of one number."""
     return 4 if isinstance(like, float) else 2
 
 

@@ -1,7 +1,7 @@
-"""How loops become machine code: numba, on addresses of contiguous arrays in bf16 or fp32, kept on disk.
+"""Compiles loops to machine code with numba, on addresses of contiguous arrays in bf16 or fp32, with a cache on disk.
 
-numba knows no bf16: its 16 bits are widened to fp32 and rounded back. Loops are written for LLVM to make vectors of: no branch, no 64-bit
-integer, no call. Each is compiled for one number format when it is first asked for in it: the type of its last argument, `like`, says which.
+numba has no bf16: the 16 bits are widened to fp32 and rounded back. Loops are written so that LLVM can vectorise them: no branch, no 64-bit
+integer, no call. Each is compiled per dtype at first use; the type of its last argument, `like`, selects the dtype.
 """
 
 import functools
@@ -18,46 +18,46 @@ from numba.core.caching import FunctionCache
 from numba.extending import intrinsic
 
 LOOSE = {"contract", "reassoc", "nsz", "arcp"}
-"""Sums may be made in any order, as a vector makes them; infinities and NaN keep their meaning."""
+"""Sums may be reordered for vectorisation; infinities and NaN keep their meaning."""
 
 _I16, _I32, _F32 = ir.IntType(16), ir.IntType(32), ir.FloatType()
 
 
 _BF16, _FP32 = 0, 0.0
 LIKE: dict[torch.dtype, int | float] = {torch.bfloat16: _BF16, torch.float32: _FP32}
-"""What is given as `like`: an int stands for bf16, a float for fp32."""
+"""Values of `like`: an int for bf16, a float for fp32."""
 
 
 log = logging.getLogger(__name__)
 
 SOURCES = ("machine_code", "loops", "tiles", "dots", "chain")
 TEXT = hashlib.sha256(b"".join(Path(__file__).with_name(f"{n}.py").read_bytes() for n in SOURCES)).hexdigest()
-"""Of the files that compiled code may come from."""
+"""Hash of all source files of compiled code."""
 HOW: dict[str, Any] = {"fastmath": LOOSE, "error_model": "numpy", "nogil": True}
-"""How all is compiled. The lock of Python is let go meanwhile."""
+"""Options for all compiled functions. They release the GIL."""
 
 
 class _Kept(FunctionCache):
-    """numba's code on disk, good for one state of all `SOURCES`: numba itself looks at the file of the outermost function alone."""
+    """numba's cache on disk, valid for one state of all `SOURCES`: numba itself checks only the file of the outermost function."""
 
     def _index_key(self, sig: Any, codegen: Any) -> Any:
         return (*super()._index_key(sig, codegen), TEXT)
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        found = super().load_overload(sig, target_context)
-        if found is None:
-            _say_compiling()
-        return found
+        code = super().load_overload(sig, target_context)
+        if code is None:
+            _log_compiling()
+        return code
 
 
 @functools.cache
-def _say_compiling() -> None:
-    log.warning("compiling the loops of decoding for this processor, once: about half a minute")
+def _log_compiling() -> None:
+    log.warning("compiling the decoding kernels for this processor, once: about half a minute")
 
 
 class Compiled:
-    """A function of addresses and numbers as machine code for these argument types: made at the first call, kept on disk where there is a
-    folder for it. `inner` is the function for other loops to call."""
+    """A function of addresses and numbers as machine code for these argument types: compiled at the first call, cached on disk if there is
+    a writable folder. `inner` is the function for other loops to call."""
 
     def __init__(
         self, function: Callable[..., None], arguments: tuple[Any, ...], *, parallel: bool = False
@@ -75,16 +75,16 @@ class Compiled:
         made = njit(parallel=self._parallel, **HOW)(self._function)
         try:
             made._cache = _Kept(self._function)
-        except RuntimeError:  # no folder to keep it in: once in each process
-            _say_compiling()
+        except RuntimeError:  # no folder for the cache: compiled once per process
+            _log_compiling()
         made.compile(self._arguments)
         made.disable_compile()
         return made
 
 
 class Loop:
-    """A function compiled for each number format that it is asked for in. arguments: the types of all but the last argument. `inner` is
-    the function for other loops to call."""
+    """A function compiled for each dtype at first use. arguments: the types of all but the last argument. `inner` is the function for other
+    loops to call."""
 
     def __init__(self, function: Callable[..., None], arguments: tuple[Any, ...], parallel: bool) -> None:
         self.inner = njit(parallel=parallel, **HOW)(function)
@@ -102,13 +102,13 @@ class Loop:
 
 
 def loop(*arguments: Any, parallel: bool = False) -> Callable[[Callable[..., None]], Loop]:
-    """Makes a `Loop` of a function."""
+    """Decorator that turns a function into a `Loop`."""
     return lambda function: Loop(function, arguments, parallel)
 
 
 @intrinsic
 def wide(typing: Any, bits: Any) -> Any:
-    """The fp32 number of 16 bits of bf16; of an fp32 number itself."""
+    """The fp32 value of 16 bits of bf16; an fp32 number unchanged."""
 
     def make(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         if bits == types.float32:
@@ -120,7 +120,7 @@ def wide(typing: Any, bits: Any) -> Any:
 
 @intrinsic
 def narrow(typing: Any, number: Any, like: Any) -> Any:
-    """The 16 bits of a number rounded to bf16, to even where it stands between two; in fp32 itself."""
+    """The 16 bits of a number rounded to bf16, ties to even; in fp32 the number unchanged."""
     if like == types.float64:
         return types.float32(types.float32, like), lambda context, builder, signature, args: args[0]
 
@@ -128,7 +128,7 @@ def narrow(typing: Any, number: Any, like: Any) -> Any:
         bits = builder.bitcast(args[0], _I32)
         odd = builder.and_(builder.lshr(bits, _I32(16)), _I32(1))
         rounded = builder.add(builder.add(bits, _I32(0x7FFF)), odd)
-        # What is no number stays none: its bits could be rounded up to those of one.
+        # NaN stays NaN: rounding its bits up could give a number.
         none = builder.fcmp_unordered("uno", args[0], args[0])
         return builder.trunc(builder.lshr(builder.select(none, _I32(0x7FC00000), rounded), _I32(16)), _I16)
 
@@ -137,7 +137,7 @@ def narrow(typing: Any, number: Any, like: Any) -> Any:
 
 @intrinsic
 def _whole(typing: Any, number: Any) -> Any:
-    """The next whole number below."""
+    """Floor."""
 
     def make(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.call(builder.module.declare_intrinsic("llvm.floor", [_F32]), args)
@@ -147,7 +147,7 @@ def _whole(typing: Any, number: Any) -> Any:
 
 @intrinsic
 def _power(typing: Any, whole: Any) -> Any:
-    """2 to a whole number from -126 to 127."""
+    """2 to the power of an integer from -126 to 127."""
 
     def make(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         exponent = builder.add(builder.fptosi(args[0], _I32), _I32(127))
@@ -158,7 +158,7 @@ def _power(typing: Any, whole: Any) -> Any:
 
 @intrinsic
 def _clamp(typing: Any, number: Any, low: Any, high: Any) -> Any:
-    """What is no number stays none."""
+    """Clamp; NaN stays NaN."""
 
     def make(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         x, low, high = args
@@ -170,7 +170,7 @@ def _clamp(typing: Any, number: Any, low: Any, high: Any) -> Any:
 
 @njit(inline="always", error_model="numpy")
 def exp(x: Any) -> Any:
-    """e^x in fp32 within 2e-7 of itself, from e^-87 to e^88 (Cody and Waite's reduction, a polynomial of degree 7 as in Cephes' expf)."""
+    """e^x in fp32, relative error 2e-7, from e^-87 to e^88 (Cody and Waite's reduction, a polynomial of degree 7 as in Cephes' expf)."""
     x = _clamp(x, float32(-87.0), float32(88.0))
     k = _whole(x * float32(1.44269504) + float32(0.5))
     r = x - k * float32(0.693359375) + k * float32(2.12194440e-4)

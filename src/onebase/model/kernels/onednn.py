@@ -1,6 +1,6 @@
-"""Products with matrices packed by oneDNN, or for its kernel of 4 bits, where the chip multiplies bf16. M rows, O outputs, I inputs.
+"""Products with matrices packed by oneDNN, or for its 4-bit kernel, on CPUs with bf16 arithmetic. M rows, O outputs, I inputs.
 
-What is packed is made at run time (one row of 576 x 1536 on a core with AMX: bf16 by aten 260 us, packed by oneDNN 130, 4 bits 50).
+Matrices are packed at run time (one row of 576 x 1536 on a core with AMX: bf16 by aten 260 us, packed by oneDNN 130, 4 bits 50).
 """
 
 import functools
@@ -14,19 +14,19 @@ from onebase.model.device import has_bf16
 from onebase.model.kernels.compiled import is_plain
 
 Product = Callable[[Tensor], Tensor]
-"""x [M, I] to x W^T (+ b) [M, O], of x's number format: bf16 for what is packed, fp32 for our own loops (`direct`)."""
+"""x [M, I] to x W^T (+ b) [M, O], in x's dtype: bf16 for packed matrices, fp32 for our own loops (`direct`)."""
 
 
 @functools.cache
 def has_onednn() -> bool:
-    """Whether oneDNN is there and multiplies bf16 on this chip, not by emulation."""
+    """Whether oneDNN is available and multiplies bf16 natively on this chip."""
     supported = torch._C._has_mkldnn and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return bool(supported) and has_bf16(torch.device("cpu")) and not is_plain()
 
 
 def dense_product(weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> Product:
-    """Matrices [O_i, I] side by side, in bf16, packed by oneDNN."""
-    # Packed for one row: what reads the weights best serves 16 rows too (up to 1.6 times quicker than packed for any number).
+    """Matrices [O_i, I], concatenated, in bf16, packed by oneDNN."""
+    # Packed for one row: this layout is best for up to 16 rows too (up to 1.6 times faster than packed for any number).
     packed: Any = torch.ops.mkldnn._reorder_linear_weight(_joined(weights, torch.bfloat16), 1)
     bias = _bias(weights, biases, torch.bfloat16)
     product = torch.ops.mkldnn._linear_pointwise.default
@@ -41,11 +41,11 @@ def dense_product(weights: Sequence[Tensor], biases: Sequence[Tensor | None]) ->
 def int8_product(
     codes: Sequence[Tensor], scales: Sequence[Tensor], biases: Sequence[Tensor | None]
 ) -> Product:
-    """Codes int8 [O_i, I] with a scale a row, fp32 [O_i].
+    """Codes int8 [O_i, I] with a scale per row, fp32 [O_i].
 
-    By the kernel of 4 bits, twice: a code + 128 is 16 h + l with h and l of 4 bits each, so the product is that of two such matrices, of which
-    not a bit is lost. The kernels of 8 bits are slower (of weights alone) or round the input to 8 bits too, which took 6% more perplexity
-    of a model whose inputs have a few large values.
+    Uses the 4-bit kernel twice: a code + 128 is 16 h + l with h and l of 4 bits each, so the product is that of two such matrices, without
+    loss. The 8-bit kernels are slower (weights only) or round the input to 8 bits too, which raised perplexity by 6% for a model whose
+    inputs have a few large values.
     """
     whole_OI = _joined(codes, torch.int8).to(torch.int32) + 128
     outputs, inputs = whole_OI.shape
@@ -73,12 +73,12 @@ def int4_product(
     biases: Sequence[Tensor | None],
     group: int,
 ) -> Product:
-    """Codes uint8 [O_i, I / 2], two to a byte, with a scale and a lowest value for each `group` of inputs [O_i, I / g]."""
+    """Codes uint8 [O_i, I / 2], two per byte, with a scale and a minimum for each `group` of inputs [O_i, I / g]."""
     pairs_OJ = torch.cat(tuple(codes))
     codes_OI = torch.stack((pairs_OJ & 15, pairs_OJ >> 4), -1).flatten(-2).int()
     packed: Any = _packed4(codes_OI)
     scale, low = torch.cat(tuple(scales)).float(), torch.cat(tuple(lows)).float()
-    # The kernel's codes stand around 8.
+    # The kernel's codes are centred at 8.
     scales_GO2 = torch.stack((scale, low + 8 * scale), -1).transpose(0, 1).contiguous().to(torch.bfloat16)
     bias = _bias(codes, biases, torch.bfloat16)
     product = torch.ops.aten._weight_int4pack_mm_for_cpu.default
@@ -91,7 +91,7 @@ def int4_product(
 
 
 def _packed4(codes_OI: Tensor) -> Any:
-    """Codes 0 .. 15, int32 [O, I], as the kernel wants them."""
+    """Codes 0 .. 15, int32 [O, I], in the kernel's layout."""
     return torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes_OI, 1)
 
 
@@ -101,7 +101,7 @@ def _joined(parts: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
 
 
 def _bias(parts: Sequence[Tensor], biases: Sequence[Tensor | None], dtype: torch.dtype) -> Tensor | None:
-    """The biases side by side, zeros where a part has none; None where no part has one."""
+    """The concatenated biases, zeros where a part has none; None where no part has one."""
     if all(b is None for b in biases):
         return None
     made = [

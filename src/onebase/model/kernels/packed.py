@@ -1,4 +1,4 @@
-"""Matrices that read the same input, multiplied as one where a CPU kernel does it. M rows, O outputs, I inputs."""
+"""Multiplies matrices with the same input as one, where a CPU kernel supports it. M rows, O outputs, I inputs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ from onebase.model.kernels.storage import Int4, Int8, Stored
 from onebase.model.kernels.weight_cache import Place, WeightCache, place
 
 FEW_ROWS = {8: 16, 4: 64}
-"""By bits, in bf16: up to here their kernel wins over making the matrix dense and multiplying by that (a core with AMX, 1536 x 576)."""
+"""By bits, in bf16: up to this many rows the kernel is faster than dequantizing and a dense product (a core with AMX, 1536 x 576)."""
 
 
 @dataclass(frozen=True)
 class WeightPart:
-    """A matrix [O, I], as numbers or in few bits, its bias [O], and where these stand."""
+    """A matrix [O, I], dense or quantized, its bias [O], and the locations of both."""
 
     matrix: Tensor | Stored
     bias: Tensor | None
@@ -27,7 +27,7 @@ class WeightPart:
 
 
 class HasPart(Protocol):
-    """What has one matrix that multiplies."""
+    """An object with one weight matrix."""
 
     @property
     def part(self) -> WeightPart: ...
@@ -35,17 +35,17 @@ class HasPart(Protocol):
 
 @dataclass(frozen=True)
 class Packed:
-    """The product of packed parts, for at most so many numbers of x; None where there is no kernel for them."""
+    """The product of packed parts, for inputs of at most `most` elements; None where there is no kernel for them."""
 
     product: Product | None
     most: int
 
 
 class PackedLinear:
-    """Packs the parts when it is first asked to multiply, keeps what it packed, and packs anew when a part changes.
+    """Packs the parts at the first product, caches the result, and packs again when a part changes.
 
-    It works on a CPU, on frozen matrices, where no gradient is wanted: decoding and scoring, in bf16 and, for matrices of few bits, in fp32.
-    Elsewhere each part multiplies for itself, which is the reference.
+    Only on a CPU, with frozen matrices and without gradients: decoding and scoring, in bf16 and, for quantized matrices, in fp32.
+    Otherwise each part multiplies separately, which is the reference.
     """
 
     def __init__(self, *owners: HasPart) -> None:
@@ -53,7 +53,7 @@ class PackedLinear:
         self._made: WeightCache[dict[tuple[torch.dtype, bool], Packed]] = WeightCache()
 
     def __call__(self, x: Tensor, decoding: bool = False) -> Tensor | None:
-        """x [..., I] to [..., sum of O], the parts' outputs side by side; None where there is no kernel for it. decoding: see `ready`."""
+        """x [..., I] to [..., sum of O], the parts' outputs concatenated; None where there is no kernel for it. decoding: see `ready`."""
         if torch.is_grad_enabled() or x.device.type != "cpu" or torch.compiler.is_compiling():
             return None
         if x.dtype not in (torch.bfloat16, torch.float32):
@@ -65,8 +65,8 @@ class PackedLinear:
         return made.product(x.reshape(-1, shape[-1])).view(*shape[:-1], -1)
 
     def ready(self, dtype: torch.dtype, decoding: bool) -> Packed:
-        """The parts as they are packed now, for x in `dtype`. decoding: for the tokens of an answer, for which it is worth a second of
-        loading that matrices of fp32 are multiplied by our own loops, too."""
+        """The packed parts for x in `dtype`. decoding: x are generated tokens, for which our own loops are worth a second of loading for fp32
+        matrices too."""
         made = self._made.current()
         if made is None:
             places = [place for owner in self._owners for place in owner.part.places]
@@ -78,7 +78,7 @@ class PackedLinear:
 
 
 def pack(owners: Sequence[HasPart], dtype: torch.dtype, decoding: bool) -> Packed:
-    """Parts ready for the kernel of their kind. There is none for what may still learn, or where the parts are of several kinds."""
+    """Pack parts for the kernel of their kind. There is none for trainable parts, or for parts of several kinds."""
     parts = [owner.part for owner in owners]
     if any(isinstance(t, Tensor) and t.requires_grad for p in parts for t in (p.matrix, p.bias)):
         return Packed(None, 0)
@@ -92,7 +92,7 @@ def pack(owners: Sequence[HasPart], dtype: torch.dtype, decoding: bool) -> Packe
 
 
 def _packed_bf16(parts: Sequence[WeightPart], kinds: set[type]) -> Packed | None:
-    """By oneDNN's kernel, or by that of 4 bits, where their shapes allow."""
+    """Pack for oneDNN's kernel, or for the 4-bit kernel, where the shapes allow it."""
     biases = [p.bias for p in parts]
     if kinds <= {Tensor, nn.Parameter}:
         dense = [p.matrix for p in parts if isinstance(p.matrix, Tensor)]
@@ -118,7 +118,7 @@ def _packed_bf16(parts: Sequence[WeightPart], kinds: set[type]) -> Packed | None
 
 
 def _as_stored(parts: Sequence[WeightPart], dtype: torch.dtype) -> Packed | None:
-    """By our own loops in fp32, on the weights where they are; a bf16 x is widened, for bf16 by emulation is slower than anything."""
+    """Use our own fp32 loops on the weights in place; a bf16 x is widened, because emulated bf16 is slower than anything else."""
     module = direct()
     if module is None:
         return None
@@ -158,8 +158,8 @@ def _as_stored(parts: Sequence[WeightPart], dtype: torch.dtype) -> Packed | None
 
 
 def places_of(owner: nn.Module, matrix: Stored | None) -> tuple[Place, ...]:
-    """Where an owner's `weight`, `store` and `bias` stand, and what is in its store."""
-    found = [place(owner, name) for name in ("weight", "bias", "store")]
+    """The locations of an owner's `weight`, `store` and `bias`, and of the tensors in its store."""
+    places = [place(owner, name) for name in ("weight", "bias", "store")]
     if matrix is not None:
-        found += [place(matrix, name) for name in matrix._parameters]
-    return tuple(found)
+        places += [place(matrix, name) for name in matrix._parameters]
+    return tuple(places)

@@ -1,4 +1,4 @@
-"""Up to how many rows our own loops are the quickest way on this machine: measured at first use (`machine`). M rows, O outputs, I inputs."""
+"""Measures at first use (`machine`) up to how many rows our own loops are fastest on this machine. M rows, O outputs, I inputs."""
 
 import functools
 
@@ -17,8 +17,8 @@ STORED, DENSE = "as stored", "made dense"
 
 @functools.cache
 def most_rows(kind: str) -> int:
-    """For matrices of `fp32`, `8 bits` or `4 bits`: the most rows for which a product with the matrix as it is stored beats making it dense
-    and multiplying by that; 0 where one row does not."""
+    """For matrices of `fp32`, `8 bits` or `4 bits`: the largest number of rows for which a product with the stored matrix is faster than
+    dequantizing and a dense product; 0 if it is slower even for one row."""
     module = direct()
     if module is None:
         return 0

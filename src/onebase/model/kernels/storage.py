@@ -1,7 +1,7 @@
-"""Quantised storage of a matrix: whole numbers of 8 or 4 bits and their scales. O outputs, I inputs, g inputs share a scale.
+"""Quantized storage of a matrix: integers of 8 or 4 bits and their scales. O outputs, I inputs, g inputs share a scale.
 
-What is stored is exact and the same on every device; what a kernel wants is a cache made at run time (`joint`). Here the product is that of
-the dense matrix, made anew each time, also for the backward pass: the matrix itself never learns.
+Stored values are exact and the same on every device; layouts for kernels are cached at run time (`packed`). Here the matrix is dequantized for each
+product, also in the backward pass; it is never trained.
 """
 
 from collections.abc import Iterator
@@ -16,28 +16,28 @@ from onebase.model.config import StorageConfig
 from onebase.model.kernels.compiled import loaded
 
 BLOCK = 2**20
-"""Numbers that are made dense at a time: 4 MB of fp32."""
+"""Values dequantized at a time: 4 MB of fp32."""
 
 
 class Stored(nn.Module):
-    """A matrix [O, I] kept in few bits. `dense` and `rows` give its numbers back, `forward` multiplies by them."""
+    """A quantized matrix [O, I]. `dense` and `rows` dequantize it, `forward` multiplies by it."""
 
     d_in: int
     d_out: int
 
     def dense(self, dtype: torch.dtype) -> Tensor:
-        """The matrix [O, I] as numbers."""
+        """The dequantized matrix [O, I]."""
         return self.rows(None, dtype)
 
     def blocks(self, dtype: torch.dtype) -> Iterator[tuple[int, int, Tensor]]:
-        """(start, end, rows start .. end of the matrix), so many rows at a time that they stay in the cache."""
+        """(start, end, rows start .. end of the matrix), in blocks that fit in the CPU cache."""
         step = max(1, BLOCK // self.d_in)
         for start in range(0, self.d_out, step):
             end = min(start + step, self.d_out)
             yield start, end, self.some(start, end, dtype)
 
     def some(self, start: int, end: int, dtype: torch.dtype) -> Tensor:
-        """Rows start .. end of the matrix: the numbers of `rows`, sooner where the compiled loops have come."""
+        """Rows start .. end of the matrix: equal to `rows`, but faster if the compiled loops are loaded."""
         raise NotImplementedError
 
     def rows(self, index: Tensor | None, dtype: torch.dtype) -> Tensor:
@@ -58,7 +58,7 @@ class Stored(nn.Module):
 
 
 class _Product(torch.autograd.Function):
-    """x W^T whose backward makes the matrix dense again instead of keeping it."""
+    """x W^T whose backward dequantizes the matrix again instead of saving it."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, stored: Stored) -> Tensor:
@@ -76,7 +76,7 @@ class _Product(torch.autograd.Function):
 
 
 class Int8(Stored):
-    """Symmetric, one scale a row: w = code * scale."""
+    """Symmetric, one scale per row: w = code * scale."""
 
     def __init__(self, d_in: int, d_out: int) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ class Int8(Stored):
         self.scale_O = nn.Parameter(torch.ones(d_out), requires_grad=False)
 
     def take(self, weight_OI: Tensor) -> None:
-        """Round a matrix to the nearest that can be kept."""
+        """Quantize a matrix, rounding to nearest."""
         w = weight_OI.detach().float()
         scale_O = w.abs().amax(1).clamp(min=torch.finfo(torch.float32).tiny) / 127
         self.scale_O.data = scale_O
@@ -106,13 +106,14 @@ class Int8(Stored):
 
 
 class Int4(Stored):
-    """Asymmetric, a scale and a lowest value for every g inputs: w = code * scale + low, code 0 .. 15, two to a byte."""
+    """Asymmetric, a scale and a minimum per g inputs: w = code * scale + low, code 0 .. 15, two per byte."""
 
     def __init__(self, d_in: int, d_out: int, group: int) -> None:
         super().__init__()
         if d_in % group or d_in % 2:
             raise ConfigError(
-                f"{d_in} inputs cannot be cut into groups of {group}", "choose a group that divides them"
+                f"{d_in} inputs cannot be split into groups of {group}",
+                "choose a group size that divides them",
             )
         self.d_in, self.d_out, self.group = d_in, d_out, group
         self.codes_OJ = nn.Parameter(torch.zeros(d_out, d_in // 2, dtype=torch.uint8), requires_grad=False)
@@ -121,7 +122,7 @@ class Int4(Stored):
         self.low_OG = nn.Parameter(torch.zeros(shape, dtype=torch.float16), requires_grad=False)
 
     def take(self, weight_OI: Tensor) -> None:
-        """Round a matrix to the nearest that can be kept, each group between its least and its greatest value."""
+        """Quantize a matrix, rounding to nearest, each group between its minimum and maximum."""
         w_OGg = weight_OI.detach().float().view(self.d_out, -1, self.group)
         low, high = w_OGg.amin(-1), w_OGg.amax(-1)
         scale = ((high - low) / 15).to(torch.float16)
@@ -151,12 +152,12 @@ class Int4(Stored):
 
 
 def _loops(codes: Tensor) -> Any:
-    """The compiled loops, where they are here and can read these codes."""
+    """The compiled loops, if they are loaded and can read these codes."""
     return loaded() if codes.device.type == "cpu" and not torch.compiler.is_compiling() else None
 
 
 def stored(bits: int, group: int, d_in: int, d_out: int) -> Int8 | Int4:
-    """Empty room for a matrix in `bits`."""
+    """Empty storage for a matrix in `bits`."""
     return Int8(d_in, d_out) if bits == 8 else Int4(d_in, d_out, group)
 
 

@@ -1,5 +1,5 @@
-"""Tiles: a few rows of x times a few rows of a matrix, all sums in registers, eight numbers a register. Written as LLVM code, for no compiler
-makes it of loops. R rows, O outputs, I inputs, g inputs a group.
+"""Tiles: a few rows of x times a few rows of a matrix, with all sums in registers of eight numbers. Written as LLVM code, because compilers
+do not generate it from loops. R rows, O outputs, I inputs, g inputs per group.
 """
 
 from typing import Any
@@ -20,7 +20,7 @@ _FAST = tuple(sorted(LOOSE))
 
 
 class _Code:
-    """LLVM code under way: addresses are 64-bit integers."""
+    """Emits LLVM code; addresses are 64-bit integers."""
 
     def __init__(self, builder: Any) -> None:
         self.b = builder
@@ -35,7 +35,7 @@ class _Code:
         self.b.store(value, self.b.inttoptr(address, value.type.as_pointer()), align=4)
 
     def variable(self, value: Any) -> Any:
-        """A place that LLVM turns into a register."""
+        """A variable that LLVM turns into a register."""
         return cgutils.alloca_once_value(self.b, value)
 
     def add_to(self, place: Any, x: Any, y: Any) -> None:
@@ -47,7 +47,7 @@ class _Code:
         return cgutils.for_range_slice(self.b, start, stop, _I64(step), intp=_I64)
 
     def spread(self, number: Any) -> Any:
-        """A register full of one number."""
+        """Broadcast a number to a register."""
         one = self.b.insert_element(ir.Constant(_V, ir.Undefined), number, _I32(0))
         return self.b.shuffle_vector(one, one, ir.Constant(_V32, [0] * LANES))
 
@@ -68,7 +68,7 @@ class _Code:
         return self.b.extract_element(vector, _I32(0))
 
     def weights(self, address: Any, size: int, several: bool) -> Any:
-        """The fp32 of one number or of a register full of them: stored in `size` bytes."""
+        """One value or a register of values as fp32, from storage of `size` bytes each."""
         if size == 4:
             return self.load(address, _V if several else _F32, 4)
         codes = self.load(address, _V8 if several else _I8, 1)
@@ -76,9 +76,9 @@ class _Code:
 
 
 def _tile(rows: int, outputs: int, chains: int, size: int) -> Any:
-    """out [rows, outputs] = x [rows, I] w^T [outputs, I] of numbers of `size` bytes: fp32, or int8 times a scale an output.
+    """out [rows, outputs] = x [rows, I] w^T [outputs, I] for weights of `size` bytes: fp32, or int8 times a scale per output.
 
-    Sums are kept `chains` times over, so that none waits for the one before. Of (address, bytes from row to row): w, x, out.
+    There are `chains` independent sums, to hide latency. w, x and out are given as (address, row stride in bytes).
     """
 
     @intrinsic
@@ -123,7 +123,7 @@ def _tile(rows: int, outputs: int, chains: int, size: int) -> Any:
 
 
 def _tile4(outputs: int) -> Any:
-    """out [outputs] = x [I] w^T of codes of 4 bits, two to a byte, fp16 scales and lowest values for each group of g inputs.
+    """out [outputs] = x [I] w^T for 4-bit codes, two per byte, with fp16 scales and minimums for each group of g inputs.
 
     x: the even inputs, then the odd ones; sums: the sum of x over each group.
     """
@@ -189,7 +189,7 @@ def half_at(typing: Any, address: Any) -> Any:
 
 @intrinsic
 def row4(typing: Any, codes: Any, scale: Any, low: Any, even: Any, odd: Any, n: Any) -> Any:
-    """even, odd [n] = code * scale + low of the low and the high four bits of n bytes, n a multiple of 8."""
+    """even, odd [n] = code * scale + low for the low and the high four bits of n bytes, n a multiple of 8."""
 
     def make(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         codes, scale, low, even, odd, n = args
@@ -200,7 +200,7 @@ def row4(typing: Any, codes: Any, scale: Any, low: Any, even: Any, odd: Any, n: 
             low = builder.and_(wide, ir.Constant(_V32, [15] * LANES))
             high = builder.lshr(wide, ir.Constant(_V32, [4] * LANES))
             for code, out in ((low, even), (high, odd)):
-                # Not fused: the same numbers as torch's, to the bit.
+                # Not fused: bitwise equal to torch's result.
                 c.store(builder.fadd(builder.fmul(builder.sitofp(code, _V), by), least), c.at(out, j, 4))
         return context.get_dummy_value()
 
@@ -220,12 +220,12 @@ def _pointer(kind: Any) -> Any:
 
 at_int64, at_int8, at_uint8 = _pointer(types.int64), _pointer(types.int8), _pointer(types.uint8)
 
-# What is quickest on two cores with AVX2 (Zen 3), of 1 to 6 rows and outputs and 1 to 4 chains.
+# The fastest on two cores with AVX2 (Zen 3), of 1 to 6 rows and outputs and 1 to 4 chains.
 one, one_by_one, two, two_by_one = (
     _tile(1, 4, 2, 4),
     _tile(1, 1, 2, 4),
     _tile(2, 4, 1, 4),
     _tile(2, 1, 2, 4),
 )
-one8 = _tile(1, 1, 4, 1)  # one stream of memory: 24 GB/s, where two side by side have 10 to 12
+one8 = _tile(1, 1, 4, 1)  # one stream of memory: 24 GB/s, against 10 to 12 for two
 one4, one4_by_one = _tile4(4), _tile4(1)

@@ -1,4 +1,4 @@
-"""What is made of weights at run time and kept: made when first asked for, and anew when they have changed. Never stored."""
+"""Caches values derived from weights at run time: computed at first use, and again when the weights have changed. Never saved to disk."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
@@ -7,15 +7,16 @@ from torch import Tensor, nn
 
 T = TypeVar("T")
 Place = tuple[Mapping[str, Any], str]
-"""Where a tensor of a module (or a part of it) is found: its dict of parameters or modules, and the name there. Read as a dict because a
-decoder asks some hundred times a token."""
+"""The location of a tensor or submodule: a module's dict of parameters or modules, and the name in it. Read as a dict for speed: decoding
+checks some hundred per token."""
 
 
 class WeightCache(Generic[T]):
-    """A cache of one value. It is made anew when another object stands in one of its places, or a tensor there has moved or changed; a
-    copy of a model begins with none.
+    """A cache of one value. It is invalid when one of its locations has another object, or a tensor there has moved or changed; a copy of a
+    model starts with an empty cache.
 
-    What may learn is never kept: fused optimizers change weights without a new version (`Optimizers.step` sees to that, others do not).
+    Values from trainable weights are not cached: fused optimizers change weights without a new version (`Optimizers.step` handles that,
+    others do not).
     """
 
     def __init__(self) -> None:
@@ -23,7 +24,7 @@ class WeightCache(Generic[T]):
         self._value: T | None = None
 
     def current(self) -> T | None:
-        """The value, if it is made and still holds."""
+        """The value, if it is computed and still valid."""
         for place, name, found, pointer, version in self._seen:
             now = place.get(name)
             if now is not found or (
@@ -39,7 +40,7 @@ class WeightCache(Generic[T]):
         return self._value
 
     def make(self, places: Sequence[Place], make: Callable[[], T]) -> T:
-        """Make the value of what stands in these places now, and remember them: while they are held, nothing takes their memory."""
+        """Compute the value from the current objects in these locations, and keep references to them, so that their memory is not reused."""
         self._seen = [(d, n, x, *_state(x)) for d, n in places for x in (d.get(n),)]
         self._value = make()
         return self._value
@@ -49,7 +50,7 @@ class WeightCache(Generic[T]):
 
 
 def place(module: nn.Module, name: str) -> Place:
-    """Where a module keeps what is called `name`."""
+    """The location of `name` in a module."""
     for kept in (module._parameters, module._modules):
         if name in kept:
             return kept, name
@@ -57,7 +58,7 @@ def place(module: nn.Module, name: str) -> Place:
 
 
 def _state(x: Any) -> tuple[int, int]:
-    """(address, version) of a tensor; an inference tensor has no version. Of what is none, nothing but its identity counts."""
+    """(address, version) of a tensor; an inference tensor has no version. For other objects only the identity counts."""
     if not isinstance(x, Tensor):
         return 0, -1
     return x.data_ptr(), -1 if x.is_inference() else x._version

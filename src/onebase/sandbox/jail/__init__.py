@@ -1,11 +1,11 @@
-"""What runs programs that nobody has read. It is started by `sandbox` as a process of its own, with the standard library alone, as package
-`jail`: so its modules import each other by relative names.
+"""Runs untrusted programs. `sandbox` starts it in a separate process, with only the standard library, as package `jail`: so its modules use
+relative imports.
 
-server      forks, for each program, a supervisor
-supervisor  starts the two below, ends them in time, says the verdict
-judge       runs the tests, and never the program: it asks for values, and compares them itself
-program     runs the program, and never the tests: it is asked for values
-wire, handles, remote, peer   how values cross between the two: as plain data, or as handles
-locks       what shuts both in: limits, namespaces, landlock(7), seccomp(2)
-calls       the system calls that are let through
+server      forks a supervisor for each program
+supervisor  starts the two below, kills them after the time limit, reports the verdict
+judge       runs the tests, and never the program: it requests values, and compares them itself
+program     runs the program, and never the tests: it returns values on request
+wire, handles, remote, peer   pass values between the two: as plain data, or as handles
+locks       restricts both: limits, namespaces, landlock(7), seccomp(2)
+calls       the allowed system calls
 """

@@ -1,7 +1,7 @@
-"""The system calls that a program may make, and the filter in BPF that refuses all others (seccomp(2), bpf in linux/filter.h).
+"""The system calls that a program may make, and the BPF filter that refuses all others (seccomp(2), bpf in linux/filter.h).
 
-It is a list of what is let through. Whatever is not in it is refused: a call that nobody thought of, one that a later kernel brings, and the
-calls of other tables (x32, 32 bits). Numbers: x86-64, arm64 (None: that machine has none), from asm/unistd_64.h and asm-generic/unistd.h.
+It is an allowlist. Everything else is refused: overlooked calls, calls of later kernels, and calls of other tables (x32, 32 bits). Numbers:
+x86-64, arm64 (None: that machine has none), from asm/unistd_64.h and asm-generic/unistd.h.
 """
 
 import errno
@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 FROM_JUDGE, TO_JUDGE = 60, 61
-"""Descriptors by which a program is asked and answers. It can neither close them nor put others in their place."""
+"""Descriptors for requests to the program and its answers. It can neither close nor replace them."""
 
 FREE = {
-    # reading and writing what is open; what can be opened at all is below, and in landlock
+    # reading and writing open files; which files can be opened is restricted below, and by landlock
     "read": (0, 63),
     "write": (1, 64),
     "readv": (19, 65),
@@ -28,7 +28,7 @@ FREE = {
     "pselect6": (270, 72),
     "dup": (32, 23),
     "pipe": (22, None),
-    # what is there; imports ask for it
+    # file status, which imports need
     "stat": (4, None),
     "fstat": (5, 80),
     "lstat": (6, None),
@@ -38,13 +38,13 @@ FREE = {
     "faccessat": (269, 48),
     "faccessat2": (439, 439),
     "getcwd": (79, 17),
-    # memory and locks of the process itself
+    # the process's own memory and locks
     "munmap": (11, 215),
     "mprotect": (10, 226),
     "mremap": (25, 216),
     "brk": (12, 214),
     "futex": (202, 98),
-    # signals: how it takes its own, never how one is sent
+    # signals: handling its own, never sending one
     "rt_sigaction": (13, 134),
     "rt_sigprocmask": (14, 135),
     "rt_sigreturn": (15, 139),
@@ -58,7 +58,7 @@ FREE = {
     "alarm": (37, None),
     "getitimer": (36, 102),
     "setitimer": (38, 103),
-    # what it is
+    # facts about the process and the system
     "getpid": (39, 172),
     "getppid": (110, 173),
     "gettid": (186, 178),
@@ -77,43 +77,33 @@ FREE = {
     "exit_group": (231, 94),
     "restart_syscall": (219, 128),
 }
-"""Let through whatever their arguments are."""
+"""Calls that are allowed with any arguments."""
 
 
 class ArgumentCheck(NamedTuple):
-    """What an argument must be. among: its lower 32 bits are one of `values`; outside: none of them; without: none of these bits is set; zero:
-    all 64 bits are 0. The kernel reads an int from the lower half alone, so a check of the upper one would be no check."""
+    """A condition on an argument. among: its lower 32 bits are one of `values`. outside: they are none of them. without: none of these bits is set.
+    zero: all 64 bits are 0. The kernel reads an int from the lower half only, so checking the upper half would have no effect."""
 
     argument: int
     how: str
     values: tuple[int, ...] = ()
 
 
-O_WRITING = (
-    0o3 | 0o100 | 0o1000 | 0o20000000
-)  # O_ACCMODE, O_CREAT, O_TRUNC, what makes O_TMPFILE of O_DIRECTORY
+# O_ACCMODE, O_CREAT, O_TRUNC, the bit of O_TMPFILE beyond O_DIRECTORY
+O_WRITING = 0o3 | 0o100 | 0o1000 | 0o20000000
 O_ASYNC = 0o20000
 F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC = 0, 1, 2, 3, 4, 1030
 TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX = 0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451
 MAP_LOCKED, MAP_HUGETLB = 0x2000, 0x40000
 PR_SET_NAME, PR_GET_NAME = 15, 16
-CLOCKS = tuple(
-    range(12)
-)  # the clocks of the machine and of itself; a negative number is the clock of another process
-ADVICE = (
-    0,
-    1,
-    2,
-    3,
-    4,
-    8,
-    14,
-    15,
-)  # NORMAL to DONTNEED, FREE, HUGEPAGE, NOHUGEPAGE; others poison or merge pages
+# The clocks of the system and of the process; a negative number is the clock of another process.
+CLOCKS = tuple(range(12))
+# NORMAL to DONTNEED, FREE, HUGEPAGE, NOHUGEPAGE; others can poison or merge pages
+ADVICE = (0, 1, 2, 3, 4, 8, 14, 15)
 OURS = (FROM_JUDGE, TO_JUDGE)
 
 CHECKED: dict[str, tuple[tuple[int | None, int | None], tuple[tuple[ArgumentCheck, ...], ...]]] = {
-    # name: numbers, ways; a call is let through if all checks of one of its ways hold
+    # name: numbers, alternatives; a call is allowed if all checks of one alternative hold
     "open": ((2, None), ((ArgumentCheck(1, "without", (O_WRITING,)),),)),
     "openat": ((257, 56), ((ArgumentCheck(2, "without", (O_WRITING,)),),)),
     "close": ((3, 57), ((ArgumentCheck(0, "outside", OURS),),)),
@@ -139,17 +129,17 @@ CHECKED: dict[str, tuple[tuple[int | None, int | None], tuple[tuple[ArgumentChec
     "prlimit64": ((302, 261), ((ArgumentCheck(0, "among", (0,)), ArgumentCheck(2, "zero")),)),
     "sched_getaffinity": ((204, 123), ((ArgumentCheck(0, "among", (0,)),),)),
 }
-"""Let through with some arguments only."""
+"""Calls that are allowed with certain arguments only."""
 
 PRETENDED = {"close_range": (436, 436)}
-"""Answers 0 and does nothing: libc ends the process where it cannot close all, and there is nothing that a program need close."""
+"""Calls that return 0 and do nothing: libc aborts if it cannot close all descriptors, and a program has none that it must close."""
 
 NEW = 424
-"""From this number on the tables of all machines are one. What is refused there answers ENOSYS, as an older kernel would, and libc takes
-the older call; before it EPERM."""
+"""From this number on, all machines share one table. Refused calls from here on return ENOSYS, as on an older kernel, so that libc uses the older
+call; those before return EPERM."""
 
 MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
-"""By machine: the column of the numbers, and the number that seccomp knows it by."""
+"""By machine: the column of the call numbers, and its architecture number in seccomp."""
 
 Line = tuple[int, int, int, int]
 """An instruction: code, jump if true, jump if false, operand."""
@@ -160,16 +150,19 @@ X32 = 0x40000000
 
 
 def lines(machine: str, refused: int = errno.EPERM, absent: int = errno.ENOSYS) -> list[Line]:
-    """The filter for a machine of MACHINES. refused, absent: what a call that is not let through answers."""
+    """The filter for a machine of MACHINES. refused, absent: errno of calls that are not allowed, before NEW and from NEW on."""
     column, arch = MACHINES[machine]
     code: list[Line] = [(LOAD, 0, 0, 4), (EQUAL, 1, 0, arch), (GIVE, 0, 0, KILL), (LOAD, 0, 0, 0)]
     code += [(AT_LEAST, 0, 1, X32), (GIVE, 0, 0, REFUSE | refused)]
     for pair in FREE.values():
         if (number := pair[column]) is not None:
             code += [(EQUAL, 0, 1, number), (GIVE, 0, 0, ALLOW)]
-    for numbers, ways in CHECKED.values():
+    for numbers, alternatives in CHECKED.values():
         if (number := numbers[column]) is not None:
-            block = [*(line for way in ways for line in _way(way)), (GIVE, 0, 0, REFUSE | refused)]
+            block = [
+                *(line for checks in alternatives for line in _alternative(checks)),
+                (GIVE, 0, 0, REFUSE | refused),
+            ]
             code += [(EQUAL, 0, len(block), number), *block]
     for pair in PRETENDED.values():
         code += [(EQUAL, 0, 1, pair[column]), (GIVE, 0, 0, REFUSE)]
@@ -177,12 +170,12 @@ def lines(machine: str, refused: int = errno.EPERM, absent: int = errno.ENOSYS) 
 
 
 def packed(code: Sequence[Line]) -> bytes:
-    """As the kernel reads it (struct sock_filter)."""
+    """The filter in the kernel's format (struct sock_filter)."""
     return b"".join(struct.pack("HBBI", *line) for line in code)
 
 
-def _way(checks: Sequence[ArgumentCheck]) -> list[Line]:
-    """Let through if all hold, else go on behind."""
+def _alternative(checks: Sequence[ArgumentCheck]) -> list[Line]:
+    """Allow the call if all checks hold, else continue after these lines."""
     out: list[Line] = [(GIVE, 0, 0, ALLOW)]
     for check in reversed(checks):
         out = [*_check(check, len(out)), *out]
@@ -190,8 +183,8 @@ def _way(checks: Sequence[ArgumentCheck]) -> list[Line]:
 
 
 def _check(check: ArgumentCheck, rest: int) -> list[Line]:
-    """Go on if it holds, else over the `rest` lines that follow it."""
-    low = 16 + 8 * check.argument  # struct seccomp_data, on machines whose lower half comes first
+    """Continue if the check holds, else skip the `rest` lines that follow."""
+    low = 16 + 8 * check.argument  # struct seccomp_data, on little-endian machines
     if check.how == "zero":
         return [(LOAD, 0, 0, low), (EQUAL, 0, rest + 2, 0), (LOAD, 0, 0, low + 4), (EQUAL, 0, rest, 0)]
     if check.how == "without":

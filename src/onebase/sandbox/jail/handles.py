@@ -1,12 +1,12 @@
-"""Objects that are not plain data, as the two sides name them to each other: by numbers, and errors by their classes.
+"""Handles for objects that are not plain data: each side refers to objects of the other by number, and to errors by class.
 
-A node is ["h", kind, ...]; its last part are the items that it holds.
+A node is ["h", kind, ...]; its last part are the items that it contains.
 
     object number       of the sender         value number [item]     of the sender, of a subclass of a plain type
     yours number        of the reader         type name               a builtin type
     error name          a builtin error       errors number module name bases     a class of error of the sender
     raised text [class args fields]           an error itself
-    library place       a function of the standard library, as module:name: from the judge to the program alone. The other way it could be any
+    library place       a function of the standard library, as module:name; only from the judge to the program: the reverse would not be safe
 """
 
 import builtins
@@ -20,7 +20,7 @@ from .remote import MIRRORS, Channel, Remote, mirrored
 from .wire import Garbage, Item, Node, WireReader, Writer
 
 LOAD, LOOK = 1, 2
-"""Functions of the program's side that the judge knows from the start (`program`)."""
+"""Numbers of the two functions of the program's side that the judge can call from the start (`program`)."""
 TYPES: tuple[type, ...] = (
     bool,
     int,
@@ -55,19 +55,19 @@ LIBRARY = frozenset(
         "configparser",
     )
 )
-"""Modules whose errors are known on both sides."""
+"""Modules whose error classes are the same on both sides."""
 BASES = (int, float, complex, str, bytes, tuple, frozenset)
 
 
 class Live:
-    """A container that is sent as an object, not as a copy: what it holds is asked when it is wanted."""
+    """A container that is sent as an object, not as a copy: its content is requested when needed."""
 
     def __init__(self, held: Any) -> None:
         self.held = held
 
 
 class Handles:
-    """What one side knows of the other's objects, and has told of its own. peer: whom they ask."""
+    """The objects that one side has received from the other, and those that it has sent. peer: the connection."""
 
     def __init__(self, peer: Channel) -> None:
         self._peer = peer
@@ -76,7 +76,7 @@ class Handles:
         self._theirs: dict[int, Any] = {}
 
     def own(self, value: Any) -> int:
-        """The number by which the other side knows an object of ours."""
+        """The number of one of our objects on the other side."""
         number = self._number.get(id(value))
         if number is None:
             number = self._number[id(value)] = len(self.ours) + LOOK + 1
@@ -84,7 +84,7 @@ class Handles:
         return number
 
     def node(self, writer: Writer, value: Any) -> Node:
-        """The node of a value that is not plain."""
+        """The node of a value that is not plain data."""
         if _theirs(value):
             return ["h", "yours", value._onebase_number, []]
         if type(value) is Live:
@@ -104,14 +104,12 @@ class Handles:
         if self._peer.strict and (place := _library(value)):
             return ["h", "library", place, []]
         for base in BASES:
-            if issubclass(
-                type(value), base
-            ):  # not isinstance: an object may say that its `__class__` is another
+            if issubclass(type(value), base):  # not isinstance: an object may fake its `__class__`
                 return ["h", "value", self.own(value), writer.items([base(_bare(base, value))])]
         return ["h", "object", self.own(value), []]
 
     def value(self, reader: WireReader, node: Node) -> Any:
-        """What a handle stands for here. Of what it names nothing is made but builtin types and errors."""
+        """The object of a handle. Nothing is created by name except builtin types and errors."""
         tag, kind, *rest = node
         if tag != "h":
             raise Garbage("no such tag")
@@ -144,13 +142,15 @@ class Handles:
     def _error_class(
         self, reader: WireReader, number: int, module: str, name: str, bases: list[Item]
     ) -> type:
-        """A class of error of the other side, so that `except` knows it. One of LIBRARY that is loaded here is that one. (Not of any module: what
-        `unittest.SkipTest` means is for the tests alone to say.)"""
+        """An error class of the other side, for use in `except`. If its module is in LIBRARY and loaded, it is the class here. (Not for every module: only
+        the tests may raise `unittest.SkipTest`.)"""
         real = getattr(sys.modules.get(module), name, None) if module in LIBRARY else None
         if isinstance(real, type) and issubclass(real, BaseException):
             return real
-        found = tuple(b for b in reader.values(bases) if isinstance(b, type) and issubclass(b, BaseException))
-        return type(name, found or (Exception,), {"_onebase_number": number, "__module__": "program"})
+        parents = tuple(
+            b for b in reader.values(bases) if isinstance(b, type) and issubclass(b, BaseException)
+        )
+        return type(name, parents or (Exception,), {"_onebase_number": number, "__module__": "program"})
 
 
 def _theirs(value: Any) -> bool:
@@ -161,7 +161,7 @@ def _theirs(value: Any) -> bool:
 
 
 def _bare(base: Any, value: Any) -> Any:
-    """The plain value of an object of a subclass, past whatever the subclass says."""
+    """The plain value of an object of a subclass, bypassing methods that the subclass overrides."""
     if base is str:
         return str.__str__(value)
     if base in (tuple, frozenset):
@@ -174,7 +174,7 @@ def _bare(base: Any, value: Any) -> Any:
 
 
 def _library(value: Any) -> str:
-    """Where the standard library has a function (`len`, `math.sqrt`, `str.upper`), so that the other side takes its own."""
+    """The module:name of a function of the standard library (`len`, `math.sqrt`, `str.upper`), so that the other side uses its own."""
     if isinstance(value, types.MethodDescriptorType):
         kind = value.__objclass__
         return f"builtins:{kind.__name__}.{value.__name__}" if TYPE_NAMES.get(kind.__name__) is kind else ""
@@ -196,20 +196,20 @@ def _text(error: BaseException) -> str:
 
 
 def _error(name: str) -> type[BaseException]:
-    found = getattr(builtins, name, None)
-    if not (isinstance(found, type) and issubclass(found, BaseException)):
+    kind = getattr(builtins, name, None)
+    if not (isinstance(kind, type) and issubclass(kind, BaseException)):
         raise Garbage("no such error")
-    return found
+    return kind
 
 
 def _raised(text: str, kind: Any, args: Any, fields: Any) -> BaseException:
-    """An error as it was raised on the other side."""
+    """Rebuild an error that was raised on the other side."""
     if not (isinstance(kind, type) and issubclass(kind, BaseException) and isinstance(args, tuple)):
         raise Garbage("no error")
     if kind.__module__ == "builtins":
         try:
             return kind(*args)
-        except Exception:  # args that its constructor does not take
+        except Exception:  # the constructor does not accept these args
             pass
     out = kind.__new__(kind)
     out.args = args or (text,)

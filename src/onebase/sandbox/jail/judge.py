@@ -1,4 +1,4 @@
-"""The side of the tests: they run here, in an interpreter that the program has never entered. Its names stand for it."""
+"""The side of the tests: they run here, in an interpreter in which the program never runs. Its names refer to remote objects."""
 
 import builtins
 import collections.abc
@@ -22,7 +22,7 @@ FUNCTIONS = (
 
 
 def passed(tests: str, reads: int, writes: int) -> bool:
-    """Do the tests come to their end, of what the program answers by these descriptors? An exit of theirs with status 0 is an end too
+    """Whether the tests pass, with the program's values read from these descriptors. SystemExit with status 0 in the tests counts as a pass
     (`unittest.main()`)."""
     peer = Peer(reads, writes, True, may)
     try:
@@ -39,17 +39,17 @@ def passed(tests: str, reads: int, writes: int) -> bool:
             and e is not peer.raised
             and (e.code is None or (type(e.code) in (int, bool) and not e.code))
         )
-    except BaseException:  # an assertion that fails, whatever it is: they did not come to their end
+    except BaseException:  # a failed assertion or any other error: the tests did not finish
         return False
     return peer.sound
 
 
 class Space(dict[str, Any]):
-    """The names that tests see: their own, and of the program those that they do not bind, as these are at the moment.
+    """The namespace of the tests: their own names, and the program's current values for names that they do not bind.
 
-    What they judge by stays Python's own: a name of a builtin is that builtin, and a module of the standard library that they use without
-    importing it is that module, whatever the program calls so. Only where the tests use no other name can one of a builtin be what they
-    test (`assert pow(2, 3) == 8`)."""
+    Names used for judging are Python's own: the name of a builtin is that builtin, and a module of the standard library that is used without an
+    import is that module, even if the program redefines it. Only if the tests use no other name can a builtin name be the tested function
+    (`assert pow(2, 3) == 8`)."""
 
     def __init__(self, peer: Peer, tests: str, names: Iterable[str]) -> None:
         free = free_names(tests)
@@ -59,9 +59,7 @@ class Space(dict[str, Any]):
         super().__init__(modules, __name__="__main__")
         self._peer = peer
         self._program = {k for k in names if not hasattr(builtins, k) or tested == {k}}
-        for name in self._program & class_names(
-            tests
-        ):  # the body of a class asks a dict as it is, not `__missing__`
+        for name in self._program & class_names(tests):  # class bodies look up the dict without `__missing__`
             self[name] = self[name]
 
     def __missing__(self, name: str) -> Any:
@@ -71,7 +69,7 @@ class Space(dict[str, Any]):
 
 
 class Main(types.ModuleType):
-    """Module `__main__` of the tests: unittest looks for them there."""
+    """Module `__main__` of the tests, in which unittest finds them."""
 
     def __init__(self, space: Space) -> None:
         super().__init__("__main__")
@@ -88,8 +86,8 @@ class Main(types.ModuleType):
 
 
 def may(op: str, target: Any, name: Any) -> bool:
-    """What the program is let do to an object of the tests that was given to it: call functions, go through iterators, use instances of the
-    tests' own classes by their public names. Not more: from a frame or a module it is a step to what is expected."""
+    """Whether the program may do an operation on an object of the tests: call functions, use iterators, and use public names of instances of the
+    tests' own classes. Not more: through a frame or a module it could reach the expected values."""
     kind = type(target)
     if isinstance(target, FUNCTIONS):
         return op == "call"
@@ -108,7 +106,7 @@ def may(op: str, target: Any, name: Any) -> bool:
 
 
 def free_names(tests: str) -> dict[str, bool]:
-    """Names that the tests use and do not bind themselves; of each whether it is used as `name.something` alone."""
+    """Names that the tests use but do not bind, and for each whether it is used only as `name.something`."""
     top = symtable.symtable(tests, "<tests>", "exec")
     mine = {s.get_name() for s in top.get_symbols() if s.is_assigned() or s.is_imported() or s.is_namespace()}
     used = {s.get_name() for s in top.get_symbols() if s.is_referenced()}
@@ -122,12 +120,12 @@ def free_names(tests: str) -> dict[str, bool]:
 
     tree = ast.parse(tests)
     of = {id(n.value) for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
-    alone = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and id(n) not in of}
-    return {name: name not in alone for name in free}
+    unqualified = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and id(n) not in of}
+    return {name: name not in unqualified for name in free}
 
 
 def class_names(tests: str) -> set[str]:
-    """Names that the bodies of classes use."""
+    """Names used in the bodies of classes."""
     tables = [t for t in _below(symtable.symtable(tests, "<tests>", "exec")) if t.get_type() == "class"]
     return {s.get_name() for t in tables for s in t.get_symbols() if s.is_referenced()}
 

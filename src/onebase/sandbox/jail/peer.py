@@ -1,5 +1,5 @@
-"""A connection of judge and program: each asks the other to do something to one of its objects. A question is answered before the next is asked,
-but for those that come up meanwhile (a function of the tests that the program calls)."""
+"""The connection between judge and program: each can request an operation on an object of the other. A request is answered before the next one,
+except nested requests (the program calls a function of the tests)."""
 
 import contextlib
 import copy
@@ -17,19 +17,19 @@ from .remote import COMPARED, COUNTED
 from .wire import Garbage, WireReader, Writer
 
 MOST = 32 * 2**20
-"""Bytes of a message."""
+"""Largest message, in bytes."""
 TEXT = 2**20
-"""Letters that a call may print and have seen."""
+"""Characters of a call's output that are kept."""
 VIEWS: tuple[Any, ...] = (type({}.keys()), type({}.items()))
 HOLDERS: tuple[Any, ...] = (list, set, bytearray)
 
 
 class Broken(BaseException):
-    """The other side is gone, or talks nonsense. No test may catch it, and if one does, `sound` is false."""
+    """The other side has exited, or sent an invalid message. Tests should not catch it; if one does, `sound` is False."""
 
 
 def _content(value: Any) -> list[Any]:
-    """In a list the plain value that a container of a subclass holds, read past whatever the subclass says; nothing where it is none."""
+    """A list with the plain value of a container of a subclass, bypassing overridden methods; empty if it is not a container."""
     if issubclass(type(value), dict):
         return [dict(dict.items(value))]
     if type(value) in VIEWS:
@@ -67,7 +67,7 @@ DOES: dict[str, Callable[..., Any]] = {
 
 
 class Peer:
-    """One side. strict: this one judges. may: is the other side let do that to an object of ours?"""
+    """One side of the connection. strict: this is the judge. may: whether the other side may do an operation on one of our objects."""
 
     def __init__(self, reads: int, writes: int, strict: bool, may: Callable[[str, Any, Any], bool]) -> None:
         self.strict = strict
@@ -78,9 +78,9 @@ class Peer:
         self._stdout, self._stdin = sys.stdout, sys.stdin
 
     def ask(self, op: str, target: int, *args: Any, **named: Any) -> Any:
-        """What the other side's object gives. Raises what it raises there, Broken."""
+        """Request an operation on an object of the other side; returns its result. Raises its error, or Broken."""
         writer = Writer(self.handles.node)
-        asked: dict[str, Any] = {
+        request: dict[str, Any] = {
             "op": op,
             "on": target,
             "args": writer.items(args),
@@ -89,67 +89,67 @@ class Peer:
         writer.finish()
         at = 0
         if self.strict and op == "call" and target > LOOK:
-            asked["hear"] = sys.stdout is not self._stdout
+            request["hear"] = sys.stdout is not self._stdout
             if isinstance(sys.stdin, io.StringIO):
                 at = sys.stdin.tell()
-                asked["typed"] = sys.stdin.read()
-        self._send({**asked, "nodes": writer.nodes})
+                request["typed"] = sys.stdin.read()
+        self._send({**request, "nodes": writer.nodes})
         while True:
-            said = self._receive()
-            if "op" not in said:
-                left = said.get("left")
-                if "typed" in asked and type(left) is int and 0 <= left <= len(asked["typed"]):
-                    sys.stdin.seek(at + len(asked["typed"]) - left)
-                return self._answer(said, writer, op)
-            self._serve(said)
+            message = self._receive()
+            if "op" not in message:
+                left = message.get("left")
+                if "typed" in request and type(left) is int and 0 <= left <= len(request["typed"]):
+                    sys.stdin.seek(at + len(request["typed"]) - left)
+                return self._answer(message, writer, op)
+            self._serve(message)
 
     def serve(self) -> None:
-        """Answer until the other side is gone."""
+        """Answer requests until the other side exits."""
         while True:
             self._serve(self._receive())
 
-    def _answer(self, said: Mapping[str, Any], asked: Writer, op: str) -> Any:
+    def _answer(self, answer: Mapping[str, Any], request: Writer, op: str) -> Any:
         try:
-            reader = WireReader(said["nodes"], self.handles.value, asked.kept)
-            out, printed = reader.value(said["out"]), said.get("printed")
+            reader = WireReader(answer["nodes"], self.handles.value, request.kept)
+            out, printed = reader.value(answer["out"]), answer.get("printed")
         except (Garbage, KeyError) as e:
             raise self._broken() from e
         if isinstance(printed, str) and sys.stdout is not self._stdout:
             sys.stdout.write(printed)
-        if not said.get("raised"):
+        if not answer.get("raised"):
             return out
         if not isinstance(out, BaseException):
             raise self._broken()
         if isinstance(out, StopIteration | StopAsyncIteration | GeneratorExit) and op != "next":
-            # `map(f, values)` would end without a word, and the tests with it
+            # `map(f, values)` would end silently, and the tests with it
             out = RuntimeError(f"the program raised {type(out).__name__}")
         self.raised = out
         raise out
 
-    def _serve(self, asked: Mapping[str, Any]) -> None:
+    def _serve(self, request: Mapping[str, Any]) -> None:
         known: dict[int, tuple[int, bool]] = {}
-        raised, told, typed = False, io.StringIO(), io.StringIO(str(asked.get("typed", "")))
+        raised, stdout, stdin = False, io.StringIO(), io.StringIO(str(request.get("typed", "")))
         try:
-            reader = WireReader(asked["nodes"], self.handles.value)
-            boxes = [(at, box, _held(box)) for at, box in reader.containers()]
-            args = reader.values(asked["args"])
-            named = {str(reader.value(k)): reader.value(v) for k, v in asked["named"]}
-            op, target = asked["op"], self.handles.ours[asked["on"]]
+            reader = WireReader(request["nodes"], self.handles.value)
+            boxes = [(at, box, _items(box)) for at, box in reader.containers()]
+            args = reader.values(request["args"])
+            named = {str(reader.value(k)): reader.value(v) for k, v in request["named"]}
+            op, target = request["op"], self.handles.ours[request["on"]]
         except (Garbage, KeyError, TypeError, ValueError):
             raise self._broken() from None
         try:
-            with self._streams(asked, told, typed):
+            with self._streams(request, stdout, stdin):
                 out = self._do(op, target, args, named)
         except Broken:
             raise
-        except BaseException as e:  # whatever it is, the other side sees it as raised by what it did
+        except BaseException as e:  # any error is raised on the other side, as the result of its request
             raised, out = True, e
-        more = {"printed": told.getvalue()[:TEXT], "left": len(typed.read())}
+        more = {"printed": stdout.getvalue()[:TEXT], "left": len(stdin.read())}
         for at, box, before in boxes:
-            known[id(box)] = at, not _same(_held(box), before)
+            known[id(box)] = at, not _same(_items(box), before)
         try:
             answer = self._packed(out, raised, known, [box for _, box, _ in boxes if known[id(box)][1]], more)
-        except Exception as e:  # too large, not to be read: an error of the call too
+        except Exception as e:  # too large, or cannot be read: this is an error of the call too
             answer = self._packed(
                 ValueError(f"the value cannot be sent: {type(e).__name__}"), True, {}, [], more
             )
@@ -167,8 +167,8 @@ class Peer:
         item = writer.item(out)
         for box in changed:
             writer.item(box)
-        said = {"out": item, "nodes": writer.nodes, "raised": raised}
-        return _encoded({**said, **more})
+        answer = {"out": item, "nodes": writer.nodes, "raised": raised}
+        return _encoded({**answer, **more})
 
     def _do(self, op: str, target: Any, args: list[Any], named: dict[str, Any]) -> Any:
         if not self._may(op, target, args[0] if args else None):
@@ -179,21 +179,21 @@ class Peer:
         return DOES[op](target, *args)
 
     @contextlib.contextmanager
-    def _streams(self, asked: Mapping[str, Any], told: io.StringIO, typed: io.StringIO) -> Any:
-        """What the tests put in the place of standard input and output is so for the call."""
-        kept = sys.stdin, sys.stdout
-        if asked.get("hear"):
-            sys.stdout = told
-        if "typed" in asked:
-            sys.stdin = typed
+    def _streams(self, request: Mapping[str, Any], stdout: io.StringIO, stdin: io.StringIO) -> Any:
+        """Redirect standard input and output during a call, if the tests have replaced theirs."""
+        saved = sys.stdin, sys.stdout
+        if request.get("hear"):
+            sys.stdout = stdout
+        if "typed" in request:
+            sys.stdin = stdin
         try:
             yield
         finally:
-            if asked.get("hear") or "typed" in asked:
-                sys.stdin, sys.stdout = kept
+            if request.get("hear") or "typed" in request:
+                sys.stdin, sys.stdout = saved
 
-    def _send(self, said: Mapping[str, Any]) -> None:
-        self._write(_encoded(said))
+    def _send(self, message: Mapping[str, Any]) -> None:
+        self._write(_encoded(message))
 
     def _write(self, raw: bytes) -> None:
         view = memoryview(len(raw).to_bytes(4, "big") + raw)
@@ -208,12 +208,12 @@ class Peer:
         if length > MOST:
             raise self._broken()
         try:
-            said = json.loads(self._read(length))
+            message = json.loads(self._read(length))
         except (ValueError, RecursionError) as e:
             raise self._broken() from e
-        if not isinstance(said, dict):
+        if not isinstance(message, dict):
             raise self._broken()
-        return said
+        return message
 
     def _read(self, n: int) -> bytes:
         parts = []
@@ -233,14 +233,14 @@ class Peer:
         return Broken()
 
 
-def _encoded(said: Mapping[str, Any]) -> bytes:
-    raw = json.dumps(said, separators=(",", ":"), check_circular=False).encode()
+def _encoded(message: Mapping[str, Any]) -> bytes:
+    raw = json.dumps(message, separators=(",", ":"), check_circular=False).encode()
     if len(raw) > MOST:
         raise ValueError(f"more than {MOST} bytes")
     return raw
 
 
-def _held(box: Any) -> list[Any]:
+def _items(box: Any) -> list[Any]:
     return [x for pair in box.items() for x in pair] if type(box) is dict else list(box)
 
 

@@ -1,4 +1,4 @@
-"""The side of the program: it runs what nobody has read, in this interpreter, and answers what it is asked. Nothing of the tests is here."""
+"""The side of the program: runs untrusted code in this interpreter, and answers requests. It never has the tests."""
 
 import os
 import sys
@@ -11,7 +11,7 @@ from .peer import Broken, Peer
 
 
 def run(source: str) -> None:
-    """Answer the judge, who knows of two functions: `load` and `look`. Does not return."""
+    """Answer the judge, which can first call two functions: `load` and `look`. Does not return."""
     module = types.ModuleType("__main__")
 
     def load() -> list[str]:
@@ -21,7 +21,7 @@ def run(source: str) -> None:
         return [k for k in vars(module) if not (k.startswith("__") and k.endswith("__"))]
 
     def look(name: str) -> Any:
-        """What a name stands for now."""
+        """The current value of a name."""
         value = vars(module)[name]
         return Live(value) if type(value) in (list, dict, set, bytearray) else value
 

@@ -1,9 +1,9 @@
-"""What stands here for an object of the other side: everything that is done to it is asked of its owner.
+"""Proxies for objects of the other side: every operation is forwarded to the owner.
 
-In the judge (`strict`) one rule holds beyond that: **what the tests judge by is never decided by the program.** A method or attribute that the tests
-name is what they ask of it, and its answer counts as a value. An operator with a value of the tests on its other side (`result == 4`,
-`abs(result - 4) < 0.1`, `4 in result`) is how they judge, and no method of the program is asked: it would see what it ought to be, or could always
-agree. So an object equals a plain value only by the plain value that it holds (a list of a subclass), and otherwise not.
+The judge (`strict`) has one more rule: **the program never decides a comparison of the tests.** A method or attribute that the tests use is a request
+to the program, and its answer is a value. An operator with a value of the tests on the other side (`result == 4`, `abs(result - 4) < 0.1`,
+`4 in result`) is a judgement, for which no method of the program is called: it could see the expected value, or always return True. So an object equals
+a plain value only through the plain value that it contains (a subclass of list), and otherwise not.
 """
 
 import operator
@@ -37,12 +37,12 @@ ANSWERS: dict[str, type] = {t.__name__: t for t in SIMPLE} | {
     **dict.fromkeys(("repr", "format"), str),
     **dict.fromkeys(("instancecheck", "subclasscheck"), bool),
 }
-"""What Python wants of these, in an exact type."""
+"""The exact type that Python requires of the result."""
 UNDECIDED = "the tests compare an object of the program by its own operators; let them call a method, or compare plain values"
 
 
 class Channel(Protocol):
-    """What `Remote` needs of the connection."""
+    """The connection, as `Remote` needs it."""
 
     strict: bool
 
@@ -50,7 +50,7 @@ class Channel(Protocol):
 
 
 class Remote:
-    """An object of the other side. spoilt: made by an operator from a value of the tests."""
+    """A proxy for an object of the other side. spoilt: the result of an operator with a value of the tests."""
 
     __slots__ = ("_onebase_number", "_onebase_peer", "_onebase_spoilt")
     _onebase_peer: Channel
@@ -92,7 +92,7 @@ def _asked(self: Remote, op: str, *args: Any) -> Any:
         raise TypeError(UNDECIDED)
     out = peer.ask(op, self._onebase_number, *args)
     if op in ANSWERS and type(out) is not ANSWERS[op]:
-        raise TypeError(f"{op} gave {type(out).__name__}")
+        raise TypeError(f"{op} returned {type(out).__name__}")
     return out
 
 
@@ -106,12 +106,12 @@ def _compared(op: str) -> Callable[[Remote, Any], Any]:
             return _asked(self, op, other)
         if isinstance(other, Remote):
             return _asked(self, op, other) is True
-        held = content(self)
-        if held is NOTHING and op in ("eq", "ne"):
+        plain = content(self)
+        if plain is NOTHING and op in ("eq", "ne"):
             return op == "ne"
-        if held is NOTHING:
+        if plain is NOTHING:
             raise TypeError(UNDECIDED)
-        return getattr(operator, op)(held, other)
+        return getattr(operator, op)(plain, other)
 
     return method
 
@@ -121,10 +121,10 @@ def _counted(op: str, reflected: bool) -> Callable[[Remote, Any], Any]:
         name = f"r{op}" if reflected else op
         if not self._onebase_peer.strict or isinstance(other, Remote):
             return _asked(self, name, other)
-        held = content(self)
-        if held is not NOTHING:
+        plain = content(self)
+        if plain is not NOTHING:
             call = getattr(operator, op)
-            return call(other, held) if reflected else call(held, other)
+            return call(other, plain) if reflected else call(plain, other)
         out = _asked(self, name, other)
         if not isinstance(out, Remote):
             raise TypeError(UNDECIDED)
@@ -138,15 +138,15 @@ NOTHING = object()
 
 
 def content(self: Remote) -> Any:
-    """The plain value that an object of a subclass of list, dict, set ... holds, as it is now; NOTHING where it is none."""
+    """The current plain value of an object of a subclass of list, dict, set ...; NOTHING for other objects."""
     if self._onebase_spoilt:
         raise TypeError(UNDECIDED)
-    held = self._onebase_peer.ask("content", self._onebase_number)
-    return held[0] if type(held) is list and held else NOTHING
+    answer = self._onebase_peer.ask("content", self._onebase_number)
+    return answer[0] if type(answer) is list and answer else NOTHING
 
 
 def _mirror(kind: type) -> type:
-    """A subclass of a plain type that is no other than its plain value, and asks its owner for what that has not (the fields of a namedtuple)."""
+    """A subclass of a plain type that behaves as its plain value, and requests missing attributes from the owner (the fields of a namedtuple)."""
 
     def missing(self: Any, name: str) -> Any:
         if name.startswith("_onebase"):
@@ -160,7 +160,7 @@ MIRRORS = {kind: _mirror(kind) for kind in (int, float, complex, str, bytes, tup
 
 
 def mirrored(peer: Channel, number: int, value: Any) -> Any:
-    """A value that the other side has as an object of a subclass."""
+    """A value that is an object of a subclass on the other side."""
     kind = MIRRORS.get(type(value))
     if kind is None:
         return Remote(peer, number)

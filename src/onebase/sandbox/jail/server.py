@@ -1,5 +1,5 @@
-"""Forks, for each program that it is sent, a supervisor, and passes its word on. It never sees a program or its tests itself, so that none of it is in
-the processes that are made of it later."""
+"""Forks a supervisor for each program that it receives, and forwards the verdict. It never reads a program or its tests itself, so that later child
+processes do not inherit them."""
 
 import os
 import struct
@@ -13,16 +13,18 @@ HEAD = struct.Struct("<QdQQ?QQ")
 
 
 def main() -> None:
-    """Standard input: a head, the program, the tests, again and again. Standard output: a line for each."""
+    """Serve requests: standard input has a head, the program and the tests of each; standard output gets one line for each."""
     readable, sys.argv[1:] = sys.argv[1:], []
     while len(head := _read(HEAD.size)) == HEAD.size:
-        *asked, of_program, of_tests = HEAD.unpack(head)
+        *request, of_program, of_tests = HEAD.unpack(head)
         child = os.fork()
         if not child:
             status = 1
             try:
-                word = supervised(JailRequest(*asked), readable, _read(of_program), partial(_read, of_tests))
-                os.write(1, f"{word}\n".encode())
+                verdict = supervised(
+                    JailRequest(*request), readable, _read(of_program), partial(_read, of_tests)
+                )
+                os.write(1, f"{verdict}\n".encode())
                 status = 0
             finally:
                 os._exit(status)

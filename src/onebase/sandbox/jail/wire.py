@@ -1,12 +1,12 @@
-"""Values as they cross between judge and program: plain data by exact type, and handles for all else. Nothing here runs what it reads.
+"""Serialises values between judge and program: plain data by exact type, and handles for everything else. Reading never runs code.
 
-A value is an item of JSON. None, bool, str, float and small int are themselves; all else is [number of a node]. The nodes stand in one flat list,
-so nothing is nested, however deep the value is, and a value may hold itself. A node is [tag, ...]:
+A value is an item of JSON. None, bool, str, float and small int are themselves; everything else is [number of a node]. The nodes are one flat
+list, so deep values are not nested, and a value may contain itself. A node is [tag, ...]:
 
     i hex   c real imag   y, Y hex (bytes, bytearray)   r start stop step   z (Ellipsis)
     l, t, S, F items (list, tuple, set, frozenset)      d pairs             x name items (PLAIN, MUTABLE)
-    o number [tag items]    a container that came with the question, and what it holds now, if that is changed
-    h ...                   not plain: whoever reads and writes decides (`peer`)
+    o number [tag items]    a container of the request, with its new content if it has changed
+    h ...                   not plain: read and written by `handles`
 """
 
 import sys
@@ -20,7 +20,7 @@ MISSING = object()
 BUILDING = object()
 
 PLAIN: dict[tuple[str, str], Callable[[Any], list[Any]]] = {
-    # a type of the standard library that cannot change: its parts, from which it can be made again
+    # an immutable type of the standard library: its parts, from which it can be rebuilt
     ("decimal", "Decimal"): lambda v: [str(v)],
     ("fractions", "Fraction"): lambda v: [v.numerator, v.denominator],
     ("datetime", "date"): lambda v: [v.year, v.month, v.day],
@@ -29,32 +29,32 @@ PLAIN: dict[tuple[str, str], Callable[[Any], list[Any]]] = {
     ("datetime", "datetime"): lambda v: [v.year, v.month, v.day, v.hour, v.minute, v.second, v.microsecond],
 }
 MUTABLE = {"Counter": "d", "OrderedDict": "d", "defaultdict": "d", "deque": "l"}
-"""Types of `collections`, and what they hold."""
+"""Types of `collections`, and the tag of their content."""
 TAGS: dict[type, str] = {list: "l", tuple: "t", set: "S", frozenset: "F", dict: "d"}
 CONTAINERS: dict[str, type] = {tag: kind for kind, tag in TAGS.items()}
 
 
 Known = dict[int, tuple[int, bool]]
-"""By id of a container that came with the question: its number there, and whether it is changed."""
+"""By id of a container of the request: its number there, and whether it has changed."""
 
 
 class Garbage(Exception):
-    """What came is no value."""
+    """The received data is not a valid value."""
 
 
 class Writer:
-    """Values as items, with their nodes. handle: the node of a value that is not plain. known: containers that came with the question, by id."""
+    """Writes values as items, with their nodes. handle: the node of a value that is not plain. known: containers of the request, by id."""
 
     def __init__(self, handle: Callable[["Writer", Any], Node], known: Known | None = None) -> None:
         self.nodes: list[Node] = []
-        self.kept: list[Any] = []  # by number; what is kept here lives, so that its id stays its own
+        self.kept: list[Any] = []  # by number; keeps values alive, so that no id is reused
         self.handle = handle
         self.known = known or {}
         self._at: dict[int, int] = {}
         self._todo: list[int] = []
 
     def item(self, value: Any) -> Item:
-        """The item of a value; all its nodes are there when it returns."""
+        """The item of a value, with all its nodes written."""
         out = self._item(value)
         self.finish()
         return out
@@ -85,7 +85,7 @@ class Writer:
         return [[self._item(k), self._item(v)] for k, v in values.items()]
 
     def content(self, value: Any) -> Node:
-        """What a container holds, as the tag and items of a node."""
+        """The content of a container, as the tag and items of a node."""
         tag = TAGS.get(type(value))
         if tag is None:
             return ["Y", value.hex()]
@@ -115,28 +115,28 @@ class Writer:
         if getattr(sys.modules.get(module), name, None) is not kind:
             return None
         if module == "collections" and name in MUTABLE:
-            held = self.pairs(value) if MUTABLE[name] == "d" else self.items(value)
-            return ["x", f"{module}.{name}", held]
+            items = self.pairs(value) if MUTABLE[name] == "d" else self.items(value)
+            return ["x", f"{module}.{name}", items]
         if (module, name) in PLAIN and getattr(value, "tzinfo", None) is None:
             return ["x", f"{module}.{name}", self.items(PLAIN[module, name](value))]
         return None
 
 
 class WireReader:
-    """Items as values. handle: the value of a node of another tag than those above. asked: what was sent with the question, by number. Raises
-    Garbage for what is no value: whatever is sent, nothing but these types is made of it."""
+    """Reads values from items. handle: the value of a node with any other tag. sent: values of the request, by number. Raises Garbage for invalid data:
+    only these types are ever created, whatever is sent."""
 
     def __init__(
         self,
         nodes: Any,
         handle: Callable[["WireReader", Node], Any],
-        asked: list[Any] | None = None,
+        sent: list[Any] | None = None,
     ) -> None:
         if not isinstance(nodes, list) or not all(isinstance(n, list) and n for n in nodes):
             raise Garbage("no list of nodes")
         self.nodes: list[Node] = nodes
         self.handle = handle
-        self.asked = asked or []
+        self.sent = sent or []
         self.built: list[Any] = [MISSING] * len(nodes)
         try:
             self._shells()
@@ -170,13 +170,13 @@ class WireReader:
         return [self.value(i) for i in items]
 
     def containers(self) -> Iterator[tuple[int, Any]]:
-        """What can be changed, by number of its node."""
+        """Mutable containers, by number of their node."""
         for at, node in enumerate(self.nodes):
             if node[0] in ("l", "S", "d", "Y"):
                 yield at, self.built[at]
 
     def _shells(self) -> None:
-        """What can change is there, empty, before what holds it."""
+        """Create mutable containers, empty, before the values that contain them."""
         for at, node in enumerate(self.nodes):
             tag = node[0]
             if tag in ("l", "S", "d"):
@@ -186,7 +186,7 @@ class WireReader:
             elif tag == "x" and node[1].startswith("collections."):
                 self.built[at] = _collection(node[1])
             elif tag == "o":
-                self.built[at] = self.asked[_natural(node[1])]
+                self.built[at] = self.sent[_natural(node[1])]
 
     def _fill(self) -> None:
         for at in range(len(self.nodes)):
@@ -195,31 +195,31 @@ class WireReader:
         for at, node in enumerate(self.nodes):
             tag = node[0]
             if tag == "o" and len(node) == 3:
-                tag, held = node[2]
+                tag, content = node[2]
                 kind = bytearray if tag == "Y" else CONTAINERS[tag]
                 if type(self.built[at]) is not kind:
                     raise Garbage("another kind of container than was sent")
-                self._put(self.built[at], tag, held)
+                self._put(self.built[at], tag, content)
             elif tag in ("l", "S", "d", "Y"):
                 self._put(self.built[at], tag, node[1])
             elif tag == "x" and node[1].startswith("collections."):
                 self._put(self.built[at], MUTABLE[node[1].removeprefix("collections.")], node[2])
 
-    def _put(self, box: Any, tag: str, held: Any) -> None:
+    def _put(self, box: Any, tag: str, content: Any) -> None:
         if tag == "Y":
-            box[:] = bytes.fromhex(held)
+            box[:] = bytes.fromhex(content)
         elif tag == "d":
-            pairs = {self.value(k): self.value(v) for k, v in held}
+            pairs = {self.value(k): self.value(v) for k, v in content}
             box.clear()
             for k, v in pairs.items():
                 box[k] = v
         else:
-            values = self.values(held)
+            values = self.values(content)
             box.clear()
             box.update(values) if tag == "S" else box.extend(values)
 
     def _build(self, first: int) -> None:
-        """What cannot change, after all that it holds; without recursion."""
+        """Build an immutable value after everything that it contains, without recursion."""
         stack = [first]
         while stack:
             at = stack[-1]
@@ -229,7 +229,7 @@ class WireReader:
             }
             if missing:
                 if any(self.built[i] is BUILDING for i in missing):
-                    raise Garbage("what cannot change holds itself")
+                    raise Garbage("an immutable value contains itself")
                 self.built[at] = BUILDING
                 stack += missing
                 continue
@@ -260,7 +260,7 @@ class WireReader:
 
 
 def _within(node: Node) -> list[int]:
-    """The nodes that must be there before one that cannot change."""
+    """The nodes that must be built before an immutable one."""
     if node[0] == "r":
         items = node[1:]
     elif node[0] in ("t", "F"):
