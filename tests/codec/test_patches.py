@@ -13,16 +13,21 @@ from onebase.codec.audio.config import AudioCodecConfig
 from onebase.codec.audio.mel import log_mel
 from onebase.codec.audio.read import read_audio
 from onebase.codec.patches.config import ImagePatchesConfig, SoundPatchesConfig, patch_parameters
+from onebase.codec.patches.contents import image_content, sound_content
 from onebase.codec.patches.modules import PatchModule, positions
 from onebase.codec.patches.pictures import (
     fitted,
     from_patches,
     grid,
     picture_values,
-    read_patches,
     to_image,
+    to_patches,
 )
 from onebase.codec.patches.sounds import griffin_lim, mel_of, sound_patches, write_wav
+from onebase.codec.patches.tokens import END_MEDIA, MEDIA_SPECIALS, PATCHES, MediaCodec
+from onebase.codec.text.codec import TextCodec
+from onebase.codec.text.sample import SPECIALS, Sample, Segment
+from onebase.codec.text.tokenizer import Tokenizer
 from onebase.errors import ConfigError, DataError
 
 PICTURES = ImagePatchesConfig(kind="image_patches", patch=4, bottleneck=12, limit=64)
@@ -53,8 +58,14 @@ def test_patches_are_the_picture(tmp_path: Path, channels: int, size: tuple[int,
     image = Image.fromarray(draw.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
     image = image.convert("RGB" if channels == 3 else "L")
     image.save(tmp_path / "a.png")
-    patch_NP, (across, down) = read_patches(tmp_path / "a.png", cfg)
-    assert (across * 4, down * 4) == size and patch_NP.shape == (across * down, cfg.values)
+    found, (across, down) = image_content(tmp_path / "a.png", cfg)
+    patch_NP, at_NK = (torch.from_numpy(x) for x in found.load())
+    assert (across * 4, down * 4) == size and patch_NP.shape == (found.count, cfg.values)
+    assert torch.equal(patch_NP, to_patches(picture_values(image, cfg), 4)) and torch.equal(
+        at_NK, grid(across, down)
+    )
+    same, _ = image_content((tmp_path / "a.png").read_bytes(), cfg)
+    assert same.digest == found.digest and np.array_equal(same.load()[0], patch_NP)
     assert grid(across, down).tolist() == [[r, c] for r in range(down) for c in range(across)]
     values = from_patches(patch_NP, across, cfg)
     assert torch.equal(values, picture_values(image, cfg))
@@ -68,10 +79,12 @@ def test_patches_are_the_picture(tmp_path: Path, channels: int, size: tuple[int,
 def test_what_is_no_picture_names_the_file(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\nno")
     with pytest.raises(DataError, match="a.png"):
-        read_patches(tmp_path / "a.png", PICTURES)
+        image_content(tmp_path / "a.png", PICTURES)
+    with pytest.raises(DataError, match="row 3"):
+        image_content((tmp_path / "a.png").read_bytes(), PICTURES, "row 3")
     Image.new("RGB", (4000, 4)).save(tmp_path / "long.png")
     with pytest.raises(DataError, match=r"long.png: a picture of 4,000 x 4 pixels"):
-        read_patches(tmp_path / "long.png", PICTURES)
+        image_content(tmp_path / "long.png", PICTURES)
     with pytest.raises(ConfigError, match="patch is 0"):
         ImagePatchesConfig(kind="image_patches", patch=0)
 
@@ -106,6 +119,76 @@ def test_a_sound_too_short_or_too_long_is_refused() -> None:
     short = SoundPatchesConfig(kind="sound_patches", mel=AudioCodecConfig(kind="audio"), limit=25)
     with pytest.raises(DataError, match=r"1.1 seconds\n.*at most 1 seconds"):
         sound_patches(torch.zeros(17600), short)
+
+
+def test_the_header_says_how_large_a_turned_photo_is(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    Image.new("RGB", (40, 16)).save(tmp_path / "turned.jpg", exif=exif)
+    found, (across, down) = image_content(tmp_path / "turned.jpg", PICTURES)
+    assert (across, down) == (4, 10) and len(found.load()[0]) == found.count == 40
+
+
+def test_a_damaged_body_is_named_when_it_is_read(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    Image.fromarray(draw.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(tmp_path / "a.jpg")
+    found, _ = image_content((tmp_path / "a.jpg").read_bytes()[:900], PICTURES, "cats.parquet, row 7")
+    with pytest.raises(DataError, match="cats.parquet, row 7"):
+        found.load()
+
+
+def test_a_sound_file_is_a_content(tmp_path: Path) -> None:
+    write_wav(tmp_path / "a.wav", speech(), 16000)
+    found = sound_content(tmp_path / "a.wav", SOUNDS)
+    patch_nP, at_n1 = found.load()
+    assert found.count == len(patch_nP) == 18 and at_n1[:, 0].tolist() == list(range(18))
+    again = sound_content((tmp_path / "a.wav").read_bytes(), SOUNDS, "row 2")
+    assert again.digest == found.digest and np.array_equal(again.load()[0], patch_nP)
+    short = SoundPatchesConfig(kind="sound_patches", limit=10)
+    with pytest.raises(DataError, match=r"a.wav has 700 ms of audio"):
+        sound_content(tmp_path / "a.wav", short)
+    with pytest.raises(DataError, match="row 2"):
+        sound_content(b"RIFF", SOUNDS, "row 2")
+
+
+def media_codec() -> MediaCodec:
+    texts = ["a red square of 28x12 beside 7x7 others"] * 3
+    tokenizer = Tokenizer.train(texts, 320, specials=(*SPECIALS, *MEDIA_SPECIALS))
+    return MediaCodec(TextCodec(tokenizer), {"image_patches": PICTURES, "sound_patches": SOUNDS})
+
+
+def test_media_stand_among_the_tokens(tmp_path: Path) -> None:
+    codec = media_codec()
+    tok = codec.text.tokenizer
+    Image.new("RGB", (28, 12), "red").save(tmp_path / "a.png")
+    write_wav(tmp_path / "b.wav", speech(0.4), 16000)
+    segments = (
+        Segment("text", "<|image|> is text", loss=True),
+        Segment("image", tmp_path / "a.png"),
+        Segment("text", "red", loss=True),
+        Segment("audio", (tmp_path / "b.wav").read_bytes(), loss=True),
+        Segment("end", None, loss=True),
+    )
+    found = codec.tokens(Sample(segments, "s", "mine"))
+    image, sound = found.media
+    assert (image.kind, len(image), image.noise) == ("image_patches", 21, False)
+    assert (sound.kind, len(sound), sound.noise) == ("sound_patches", 10, True)
+    mark, end = tok.id_of(PATCHES), tok.id_of(END_MEDIA)
+    for media, size in ((image, (7, 3)), (sound, 10)):
+        assert found.ids[media.start - media.opening : media.start].tolist() == codec.opening(
+            media.kind, size
+        )
+        assert (found.ids[media.start : media.stop] == mark).all() and found.ids[media.stop] == end
+        assert not found.loss[media.start : media.stop].any()
+    assert (found.ids == tok.id_of("<|image|>")).sum() == 1, "the name in a text stays text"
+    assert found.loss[sound.start - 1] and not found.loss[sound.stop] and found.loss[-1]
+    assert not found.loss[image.start - 1] and found.id == "s" and found.source == "mine"
+    plain = Sample((Segment("text", "red"),))
+    assert codec.tokens(plain).ids.tolist() == codec.text.tokens(plain).ids.tolist()
+    with pytest.raises(DataError, match="'video'"):
+        codec.text.tokens(Sample((Segment("video", b""),)))
+    with pytest.raises(DataError, match="no codec for segments of kind 'audio'.*\n.*text, image"):
+        MediaCodec(codec.text, {"image_patches": PICTURES}).tokens(Sample((Segment("audio", b""),)))
 
 
 @pytest.mark.parametrize("cfg", [PICTURES, SOUNDS], ids=["image", "sound"])

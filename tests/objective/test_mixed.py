@@ -10,19 +10,19 @@ from onebase.base.config import BaseConfig, TextShape, base_parameters, text_bas
 from onebase.base.model import BaseModel
 from onebase.codec.patches.config import ImagePatchesConfig, SoundPatchesConfig
 from onebase.codec.patches.pictures import grid
-from onebase.codec.text.sample import Media, Tokens
+from onebase.codec.text.sample import Media, MediaContent, Tokens
 from onebase.data.order import ExampleOrder
 from onebase.engine.drawing import Drawing, drawn
 from onebase.errors import ConfigError, UserError
 from onebase.model.mask import mixed
-from onebase.objective.mixed import FlowConfig, Mixed, unprompted
+from onebase.objective.mixed import FlowConfig, Mixed, generated, unprompted
 from onebase.train.config import TrainConfig
 from onebase.train.loop import Job, run
 
 BOS, OPEN, CLOSE, END, PATCH, FIRST = range(6)
 IMAGE = ImagePatchesConfig(kind="image_patches", channels=1, bottleneck=16)
 SOUND = SoundPatchesConfig(kind="sound_patches", bottleneck=16, limit=8)
-PLAIN = FlowConfig(drop=0.0, damage=0.0)
+PLAIN = FlowConfig(generate=0.0, drop=0.0, damage=0.0)
 
 
 def native(zero_out: bool = True) -> BaseConfig:
@@ -45,7 +45,15 @@ def picture(i: int, noise: bool, start: int) -> Media:
     small = draw.uniform(-1, 1, (2, 2))
     values = np.kron(small, np.ones((4, 4)))[None].astype(np.float32)
     patch = values.reshape(1, 2, 4, 2, 4).transpose(1, 3, 0, 2, 4).reshape(4, 16)
-    return Media("image_patches", start, patch, grid(2, 2).numpy(), noise)
+    return Media("image_patches", start, content(patch, grid(2, 2).numpy()), noise)
+
+
+def content(patch_NP: np.ndarray, at_NK: np.ndarray) -> MediaContent:
+    return MediaContent("", len(patch_NP), lambda: (patch_NP, at_NK))
+
+
+def patches(i: int) -> torch.Tensor:
+    return torch.from_numpy(picture(i, False, 0).content.load()[0])
 
 
 def caption(i: int) -> list[int]:
@@ -76,7 +84,7 @@ def text_row(n: int = 6) -> Tokens:
 
 def sound_row() -> Tokens:
     patch = np.random.default_rng(3).normal(size=(3, SOUND.values)).astype(np.float32)
-    media = Media("sound_patches", 2, patch, np.arange(3)[:, None], False)
+    media = Media("sound_patches", 2, content(patch, np.arange(3)[:, None]))
     ids = np.array([BOS, OPEN, *[PATCH] * 3, CLOSE, FIRST], np.int32)
     return Tokens(ids, np.array([False] * 6 + [True]), "sound", "sounds", media=(media,))
 
@@ -93,7 +101,7 @@ def test_a_batch_holds_each_kind_in_its_place() -> None:
     media = read.media["image_patches"]
     assert media.place_N.tolist() == [2, 3, 4, 5, 24, 25, 26, 27]
     assert media.t_N[:4].tolist() == [1.0] * 4 and 0 < float(media.t_N[4]) < 1
-    assert torch.equal(media.patch_NP[:4], torch.from_numpy(picture(0, False, 0).patch_NP))
+    assert torch.equal(media.patch_NP[:4], patches(0))
     assert found.counts == {"next_token": 8, "flow.image_patches": 4, "flow.sound_patches": 0}
     assert found.tokens == 25
 
@@ -111,12 +119,27 @@ def test_rows_are_noised_alike_in_any_micro_batch() -> None:
     assert not torch.equal(again.t_N, whole.media["image_patches"].t_N)
 
 
+def test_a_pair_is_trained_both_ways() -> None:
+    base, piece = model(), read_row(1)
+    turned = generated(piece)
+    assert turned.ids.tolist() == [BOS, *caption(1), OPEN, *[PATCH] * 4, CLOSE, END]
+    assert turned.media[0].start == 4 and turned.media[0].noise
+    assert turned.loss.tolist() == [False, True, True, True, *[False] * 5, True]
+    for other in (drawn_row(1), replace(piece, ids=piece.ids[:7], loss=piece.loss[:7])):
+        assert generated(other) is other, "to be generated already, and without text"
+    batch = Mixed.of(base, 12, replace(PLAIN, generate=0.3)).batch([[piece]] * 100, 0)
+    assert batch.inputs["text"].cols.noisy is not None
+    assert 18 <= int(batch.inputs["text"].cols.noisy.any(1).sum()) <= 42
+    row = int(batch.inputs["text"].cols.noisy.any(1).nonzero()[0])
+    assert batch.inputs["text"].ids_BT[row, :10].tolist() == turned.ids.tolist()
+
+
 def test_without_a_prompt_the_opening_stays() -> None:
     piece = drawn_row(2)
     found = unprompted(piece, piece.media[0])
     assert found.ids.tolist() == [BOS, OPEN, *[PATCH] * 4, CLOSE] and found.media[0].start == 2
     assert unprompted(found, found.media[0]) is found
-    always = Mixed.of(model(), 12, FlowConfig(drop=1.0)).batch([[piece]], 0)
+    always = Mixed.of(model(), 12, FlowConfig(generate=0.0, drop=1.0)).batch([[piece]], 0)
     assert always.inputs["text"].ids_BT[0, :3].tolist() == [BOS, OPEN, PATCH]
 
 
@@ -194,7 +217,7 @@ def learnt() -> BaseModel:
     base = model()
     rows = [(row(i),) for i in range(8) for row in (read_row, drawn_row)]
     train = TrainConfig(steps=400, batch_size=16, sequence_length=12, dtype="fp32", compile=False)
-    objective = Mixed.of(base, 12, FlowConfig(damage=0.0))
+    objective = Mixed.of(base, 12, FlowConfig(damage=0.0, generate=0.0))
     result = run(Job(base, objective, ExampleOrder(rows, 16), train))
     assert np.mean(result.losses[-20:]) < 0.2 * np.mean(result.losses[:5])
     return base.eval()
@@ -211,7 +234,7 @@ def test_eight_pairs_are_read(learnt: BaseModel) -> None:
 
 @pytest.mark.parametrize("solver", ["euler", "heun"])
 def test_eight_pairs_are_drawn(learnt: BaseModel, solver: str) -> None:
-    all_8NP = torch.stack([torch.from_numpy(picture(i, True, 0).patch_NP) for i in range(8)])
+    all_8NP = torch.stack([patches(i) for i in range(8)])
     how = Drawing(steps=12, guidance=1.5, solver=solver)  # type: ignore[arg-type]
     hits = 0
     for i in range(8):
@@ -233,7 +256,7 @@ def test_a_seed_repeats_bitwise_and_known_patches_stay(learnt: BaseModel) -> Non
     assert torch.equal(first, second)
     other = drawn(learnt, "image_patches", prompt, grid(2, 2), 1, replace(how, seed=6))
     assert not torch.equal(first, other)
-    whole_NP = torch.from_numpy(picture(3, True, 0).patch_NP)
+    whole_NP = patches(3)
     given = torch.tensor([True, False, True, False])
     filled = drawn(
         learnt, "image_patches", prompt, grid(2, 2), 1, how, known=(whole_NP, given), unprompted=[BOS, OPEN]

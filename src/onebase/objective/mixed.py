@@ -30,19 +30,20 @@ NEAREST = 0.05
 
 @config
 class FlowConfig:
-    """weight: of this loss beside that of text. A time is the logistic of a normal number with `mean` and `std`: mostly noisy. drop: share of the
-    pictures that are learnt without what stands before them, for guidance. damage: share of the pictures that are only read which get up to
-    `noise` of noise."""
+    """weight: of the flow loss; that of text has 1. A time is the logistic of a normal number with `mean` and `std`: mostly noisy. generate: share of
+    the samples that begin with media which are turned round, so that the media is generated from the text. drop: share of generated media that are
+    trained without the text before them, for guidance. damage: share of the media that are only read which get up to `noise` of noise."""
 
     weight: float = 3.0
     mean: float = -0.8
     std: float = 0.8
+    generate: float = 0.3
     drop: float = 0.1
     damage: float = 0.1
     noise: float = 0.1
 
     def __post_init__(self) -> None:
-        for name in ("drop", "damage", "noise"):
+        for name in ("generate", "drop", "damage", "noise"):
             if not 0 <= (value := getattr(self, name)) <= 1:
                 raise ConfigError(f"flow.{name} is {value}", "give a share from 0 to 1")
         if self.weight < 0 or self.std <= 0:
@@ -78,7 +79,7 @@ class Mixed:
 
     def batch(self, rows: Sequence[Row], first: int) -> Batch:
         draws = [Draws(self.seed, "flow", first + b) for b in range(len(rows))]
-        rows = [[self._maybe_unprompted(p, d) for p in row] for row, d in zip(rows, draws, strict=True)]
+        rows = [[self._direction(p, d) for p in row] for row, d in zip(rows, draws, strict=True)]
         ids, targets, pos, doc = pack_rows(rows, self.length)
         block, kind = np.full_like(pos, -1), np.zeros_like(pos)
         noisy = np.zeros_like(pos, dtype=bool)
@@ -132,15 +133,20 @@ class Mixed:
             out[key] = (self.flow.weight * sums_N.sum(), batch.counts[key])
         return out
 
-    def _maybe_unprompted(self, piece: Tokens, draws: Draws) -> Tokens:
-        made = next((m for m in piece.media if m.noise), None)
-        if made is None or float(draws.uniform(1)[0]) >= self.flow.drop:
+    def _direction(self, piece: Tokens, draws: Draws) -> Tokens:
+        """The piece as it is trained on this time: read or generated, with a prompt or without."""
+        if not piece.media:
             return piece
-        return unprompted(piece, made)
+        turn, bare = draws.uniform(2).tolist()
+        if turn < self.flow.generate:
+            piece = generated(piece)
+        made = next((m for m in piece.media if m.noise), None)
+        return piece if made is None or bare >= self.flow.drop else unprompted(piece, made)
 
     def _noised(self, media: Media, draws: Draws, place: int) -> "_Noised":
         """The patches as they are read, and what they are."""
-        clean_NP = torch.from_numpy(media.patch_NP)
+        patch_NP, at_NK = media.content.load()
+        clean_NP = torch.from_numpy(patch_NP)
         if media.noise:
             t = float(torch.sigmoid(self.flow.mean + self.flow.std * _normal(draws)))
         else:
@@ -150,9 +156,7 @@ class Mixed:
         z_NP = clean_NP if t == 1.0 else t * clean_NP + (1 - t) * torch.randn(clean_NP.shape, generator=noise)
         n = len(media)
         places = torch.arange(place, place + n)
-        return _Noised(
-            clean_NP, z_NP, torch.from_numpy(media.at_NK), torch.full((n,), t), places, media.noise
-        )
+        return _Noised(clean_NP, z_NP, torch.from_numpy(at_NK), torch.full((n,), t), places, media.noise)
 
 
 @dataclass(frozen=True)
@@ -188,6 +192,20 @@ def flow_losses(
         clean_NP, t_N, place_N = found.patch_NP, found.t_N, found.place_N
     made_NP = module.predict(h_BTD.reshape(-1, h_BTD.shape[-1])[place_N], t_N)
     return (made_NP - clean_NP).square().mean(-1) / (1 - t_N).clamp(min=NEAREST).square()
+
+
+def generated(piece: Tokens) -> Tokens:
+    """A piece that is one image or sound and then text, turned round: first token, text, the media to be generated, last token. Any other as it is."""
+    media = piece.media[0]
+    begin, end = media.start - media.opening, media.stop + 1  # opening to end mark
+    if len(piece.media) > 1 or media.noise or begin != 1 or end + 1 >= len(piece):
+        return piece
+    order = np.r_[0:1, end : len(piece) - 1, begin:end, len(piece) - 1 : len(piece)]
+    start = media.start + len(piece) - 1 - end
+    loss = piece.loss[order]
+    loss[start - media.opening : start] = True  # that media follows is a prediction, too
+    loss[start + len(media)] = False  # behind noise
+    return replace(piece, ids=piece.ids[order], loss=loss, media=(replace(media, start=start, noise=True),))
 
 
 def unprompted(piece: Tokens, media: Media) -> Tokens:

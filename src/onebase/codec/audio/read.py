@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from onebase.errors import DataError, UserError
+from onebase.readable import duration
 
 RATES = (1_000, 768_000)
 LOUDEST = 1e4
@@ -27,18 +28,21 @@ _MP3_TAGS = 4096
 """Bytes of tags that may follow the last frame."""
 
 
-def read_audio(path: str | Path, rate: int) -> Tensor:
+def read_audio(
+    source: str | Path | bytes, rate: int, *, name: str = "", longest: float | None = None
+) -> Tensor:
     """fp32 samples [N] from -1 to 1 at `rate` per second: the mean of all channels, resampled where the file has another rate.
 
-    Raises UserError for a file that is missing, empty, damaged, truncated, or in an unknown format, and without the extra.
+    source: a file, or its bytes (`name` is then for messages). longest: seconds; a file whose header announces more is not decoded. Raises UserError
+    for a file that is missing, empty, damaged, truncated, too long, or in an unknown format, and without the extra.
     """
-    path = Path(path)
+    path = Path(source) if not isinstance(source, bytes) else Path(name or "the audio")
     try:
-        with open(path, "rb") as f:
+        with io.BytesIO(source) if isinstance(source, bytes) else open(path, "rb") as f:
             if not f.read(1):
                 raise DataError(f"{path} is empty", "give an audio file")
             f.seek(0)
-            sound_N, file_rate = _decoded(f, path)
+            sound_N, file_rate = _decoded(f, path, longest)
     except FileNotFoundError:
         raise UserError(f"there is no file {path}", "check the path") from None
     except OSError as e:
@@ -60,7 +64,7 @@ def resampled(sound_N: Any, rate: int, wanted: int) -> Any:
     return soxr.resample(sound_N, rate, wanted, quality="HQ")
 
 
-def _decoded(f: BinaryIO, path: Path) -> tuple[Any, int]:
+def _decoded(f: BinaryIO, path: Path, longest: float | None) -> tuple[Any, int]:
     """fp32 samples [N] of a file, the mean of its channels, and their rate."""
     try:
         import soundfile
@@ -75,6 +79,11 @@ def _decoded(f: BinaryIO, path: Path) -> tuple[Any, int]:
             if not RATES[0] <= rate <= RATES[1]:
                 raise DataError(
                     f"{path} has a sample rate of {rate:,} Hz", f"accepted: {RATES[0]:,} to {RATES[1]:,} Hz"
+                )
+            if longest is not None and announced > longest * rate:
+                raise DataError(
+                    f"{path} has {duration(announced / rate)} of audio",
+                    f"give at most {duration(longest)}, or cut it into pieces",
                 )
             sound_NC = sound.read(dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, RuntimeError, ValueError, TypeError) as e:
@@ -92,7 +101,7 @@ def _whole_wav(f: BinaryIO, path: Path) -> BinaryIO:
     """The file for libsndfile. A WAV file must have all the audio that its header announces; a file from a pipe that announces none gets
     a length that means "to the end". Format: Microsoft, "Multiple channel audio data and WAVE files" (a chunk is four letters, 32 bits of
     length, and data padded to even)."""
-    size, riff = os.fstat(f.fileno()).st_size, f.read(12)
+    size, riff = _size(f), f.read(12)
     at = 12 if riff[:4] == b"RIFF" and riff[8:] == b"WAVE" else size
     while at + 8 <= size:
         f.seek(at)
@@ -111,10 +120,18 @@ def _whole_wav(f: BinaryIO, path: Path) -> BinaryIO:
     return f
 
 
+def _size(f: BinaryIO) -> int:
+    """Bytes of an open file; its position stays."""
+    at = f.tell()
+    size = f.seek(0, os.SEEK_END)
+    f.seek(at)
+    return size
+
+
 def _check_mp3(f: BinaryIO, path: Path, found: int, announced: int) -> None:
     """Raise DataError where fewer samples were decoded than the first frame announces, or where decoding stopped early: without an
     announced count libsndfile guesses the length from the bit rate of the first frames, and stops there if the guess is too low."""
-    size, at = os.fstat(f.fileno()).st_size, f.tell()
+    size, at = _size(f), f.tell()
     f.seek(0)
     head = f.read(10)
     tag = sum((b & 0x7F) << 7 * i for i, b in enumerate(reversed(head[6:]))) if head[:3] == b"ID3" else -10

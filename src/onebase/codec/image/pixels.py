@@ -4,6 +4,7 @@ Files are untrusted: a broken, far too large or unsupported file raises one erro
 image processors on Pillow (`PilBackend`), with which published models were trained.
 """
 
+import io
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 89_478_485
 """Limit for an image and for its resized forms (256 MB in three channels; Pillow's own limit). A small file can announce any size."""
+ORIENTATION = 0x0112
+"""EXIF tag: 5 to 8 exchange width and height."""
 DEEP = ("I;16", "I;16L", "I;16B", "I;16N")
 """Pillow modes with 16 bits per pixel."""
 
@@ -33,23 +36,39 @@ def pixels(paths: Sequence[str | Path], cfg: ImageCodecConfig) -> Tensor:
     return torch.stack(images) if images else torch.empty(0, cfg.channels, cfg.side, cfg.side)
 
 
-def read_picture(path: str | Path) -> "Image":
-    """Read a file as an 8-bit RGB image, rotated by EXIF, with transparency on white; of several frames the first.
+def read_picture(source: str | Path | bytes, name: str = "") -> "Image":
+    """Read a file, or its bytes, as an 8-bit RGB image, rotated by EXIF, with transparency on white; of several frames the first.
 
-    16 bits are scaled to 8. Raises DataError naming the file; UserError without Pillow.
+    16 bits are scaled to 8. Raises DataError naming the file (`name` for bytes); UserError without Pillow.
     """
+    with _opened(source, name) as found:
+        found.load()
+        return _plain(found)
+
+
+def picture_size(source: str | Path | bytes, name: str = "") -> tuple[int, int]:
+    """Width and height that `read_picture` returns, from the header. Raises DataError, UserError."""
+    with _opened(source, name) as found:
+        turned = found.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
+        width, height = found.size
+        return (height, width) if turned else (width, height)
+
+
+@contextmanager
+def _opened(source: str | Path | bytes, name: str) -> "Iterator[Image]":
+    """The image of a file, not decoded yet."""
     library = pillow()
-    path = Path(path)
-    if not path.is_file():
-        raise DataError(f"{path}: there is no such file", "give image files")
-    with _refusing(path), warnings.catch_warnings():
+    named = source if isinstance(source, (str, Path)) else name or "the image"
+    if not isinstance(source, bytes) and not Path(source).is_file():
+        raise DataError(f"{named}: there is no such file", "give image files")
+    with _refusing(named), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # accept what a decoder could still read
         warnings.simplefilter("error", library.DecompressionBombWarning)
-        with library.open(path, formats=FORMATS) as found:
+        file = io.BytesIO(source) if isinstance(source, bytes) else source
+        with library.open(file, formats=FORMATS) as found:
             width, height = found.size
-            _check_size(width, height, path)
-            found.load()
-            return _plain(found)
+            _check_size(width, height, named)
+            yield found
 
 
 def _plain(found: "Image") -> "Image":
@@ -138,7 +157,7 @@ def _check_size(width: int, height: int, name: str | Path) -> None:
 
 
 @contextmanager
-def _refusing(path: Path) -> Iterator[None]:
+def _refusing(path: str | Path) -> Iterator[None]:
     """Turn any exception of a decoder on a broken file into one error that names the file."""
     try:
         yield

@@ -1,13 +1,12 @@
 """Pictures as patches and back. C channels, H rows and W columns of pixels from -1 to 1, N patches, P values of a patch."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from onebase.codec.image.pixels import pillow, read_picture
+from onebase.codec.image.pixels import pillow
 from onebase.codec.patches.config import ImagePatchesConfig
 from onebase.errors import DataError
 
@@ -39,16 +38,6 @@ def picture_values(image: "Image", cfg: ImagePatchesConfig) -> Tensor:
         image = image.resize((w * cfg.patch, h * cfg.patch), pillow().Resampling.LANCZOS)
     values_HWC = np.asarray(image, np.float32).reshape(h * cfg.patch, w * cfg.patch, cfg.channels)
     return torch.from_numpy(np.ascontiguousarray(values_HWC.transpose(2, 0, 1))) / 127.5 - 1.0
-
-
-def read_patches(path: str | Path, cfg: ImagePatchesConfig) -> tuple[Tensor, tuple[int, int]]:
-    """A file as patches [N, P], row by row, and how many there are across and down. Raises DataError naming the file."""
-    image = read_picture(path)
-    try:
-        values = picture_values(image, cfg)
-    except DataError as e:
-        raise DataError(f"{path}: {e.cause}", e.remedy) from None
-    return to_patches(values, cfg.patch), (values.shape[2] // cfg.patch, values.shape[1] // cfg.patch)
 
 
 def to_patches(values_CHW: Tensor, patch: int) -> Tensor:

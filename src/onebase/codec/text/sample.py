@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -53,21 +53,29 @@ class Sample:
 
 
 @dataclass(frozen=True, eq=False)
+class MediaContent:
+    """An image or a sound, decoded when it is needed. digest: hash of its encoded bytes; count: its patches; load: returns them, fp32 [N, P], and
+    their coordinates, int [N, K]; name: of the file, for messages."""
+
+    digest: str
+    count: int
+    load: Callable[[], tuple[NDArray[np.float32], NDArray[np.int64]]]
+    name: str = ""
+
+
+@dataclass(frozen=True, eq=False)
 class Media:
-    """A picture or a sound in a tokenised sample: its patches fp32 [N, P] and their coordinates int [N, K] of the codec `kind`, in the places of the
-    N tokens from `start` on. noise: it is learnt to be made, by flow matching; else it is read as it is. opening: tokens directly before it that
-    announce it. name: of the file, for messages."""
+    """An image or a sound in a tokenised sample, of the codec `kind`: its patches take the tokens from `start` on. noise: it is trained to be generated,
+    by flow matching; otherwise it is only read. opening: tokens directly before it that announce it."""
 
     kind: str
     start: int
-    patch_NP: NDArray[np.float32]
-    at_NK: NDArray[np.int64]
+    content: MediaContent
     noise: bool = False
     opening: int = 1
-    name: str = ""
 
     def __len__(self) -> int:
-        return len(self.patch_NP)
+        return self.content.count
 
     @property
     def stop(self) -> int:
