@@ -262,6 +262,7 @@ def test_a_seed_repeats_bitwise_and_known_patches_stay(learnt: BaseModel) -> Non
         learnt, "image_patches", prompt, grid(2, 2), 1, how, known=(whole_NP, given), unprompted=[BOS, OPEN]
     )
     assert torch.equal(filled[0, given], whole_NP[given])
-    assert (filled[0] - whole_NP).square().mean() < 0.05
+    far_8 = torch.stack([(filled[0, ~given] - patches(i)[~given]).square().mean() for i in range(8)])
+    assert int(far_8.argmin()) == 3
     with pytest.raises(UserError, match="the context is 64"):
         drawn(learnt, "image_patches", prompt, grid(8, 8), 1, how)
