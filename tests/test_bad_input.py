@@ -182,7 +182,7 @@ def test_a_label_seen_only_in_the_test_rows() -> None:
         (("-o", "epoch=2"), ("unknown key 'epoch'", "did you mean 'epochs'")),
         (("-o", "epochs=0"), ("'epochs' is 0", "at least 1")),
         (("-o", "lr=-1"), ("'lr' is -1",)),
-        (("-o", "sites=[zz]"), ("LoRA site 'zz'", "known: ")),
+        (("-o", "sites=[zz]"), ("LoRA site 'zz'", "accepted: ")),
         (("--method", "haed"), ("'haed' is not known", "prompt, head, lora")),
         (("--task", "sort"), ("'sort'", "classify")),
         (("--method", "prompt"), ("needs `answers`",)),

@@ -102,7 +102,7 @@ DATA: list[Mistake] = [
     ((*LEARN, "data.zip"), "data.zip is a zip archive", "unzip data.zip, then give data.jsonl"),
     ((*LEARN, "data.jsonl.gz"), "is a gzip archive", "gunzip -k data.jsonl.gz"),
     ((*LEARN, "page.jsonl"), "page.jsonl is a web page", "download the data itself"),
-    ((*LEARN, "pointer.jsonl"), "a pointer of Git LFS", "git lfs pull"),
+    ((*LEARN, "pointer.jsonl"), "a Git LFS pointer", "git lfs pull"),
     ((*LEARN, "old.jsonl"), "a pickle, which can run any code", "save the rows as jsonl"),
     ((*LEARN, "text.parquet"), "not a Parquet file", "name a text file .csv or .jsonl"),
     ((*LEARN, "parquet.csv"), "parquet.csv is a Parquet file", "rename it: parquet.parquet"),

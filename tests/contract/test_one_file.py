@@ -248,7 +248,7 @@ assert [l["step"] for l in log if "heldout_nats_per_hidden_token/docs" in l] == 
 kept = base.record.get("scores.heldout_nats_per_hidden_token.docs")
 assert kept["low"] < kept["value"] < kept["high"] and kept["value"] < first
 assert base.record.get("config.recipe")["objective"] == {"kind": "masked", "rate": 0.15, "hidden": 0.8}
-ledger = next(t for t in told if "what will be learnt" in t)
+ledger = next(t for t in told if "supervised text" in t)
 rows = [l for l in ledger.splitlines() if "tokens supervised" in l]
 shares = [int(l.split()[-5]) / int(l.split()[-3]) for l in rows]
 assert 0 < sum(shares) / len(shares) < 0.4, ledger

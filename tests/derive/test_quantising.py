@@ -109,7 +109,7 @@ def test_refusals() -> None:
     from onebase.methods.table import METHODS
 
     attached = attach(small, adapter.parts, "a")
-    with pytest.raises(UserError, match="rounded away"):
+    with pytest.raises(UserError, match="would remove the adapter's change"):
         merge(attached.base.model, [(METHODS["lora"], "a")])
 
 

@@ -159,5 +159,5 @@ def test_a_distilled_student_is_merged_and_keeps_its_head(tmp_path: Path) -> Non
         on.classify(["cat sat", "dog ran"]), shipped.classify(["cat sat", "dog ran"]), strict=True
     ):
         assert a.label == b.label and a.scores == pytest.approx(b.scores, abs=1e-5)
-    with pytest.raises(UserError, match="states are"):
+    with pytest.raises(UserError, match="hidden states of the student have width 48"):
         Base(wordy(48)).adapt(rows, task="distil", method="full", distil=distil)

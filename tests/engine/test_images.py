@@ -151,7 +151,7 @@ def test_what_needs_text_is_refused_and_says_why(folder: Path, tmp_path: Path) -
     ):
         with pytest.raises(UserError, match=r"image|token"):
             what()
-    with pytest.raises(UserError, match="no classes of images"):
+    with pytest.raises(UserError, match="no image classes"):
         base.classify_images(files(folder)[:1])
 
 

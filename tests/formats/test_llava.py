@@ -197,7 +197,7 @@ def test_what_the_layout_cannot_say_is_not_lost() -> None:
 def test_as_many_vectors_as_places(tmp_path: Path) -> None:
     tiny().save_pretrained(tmp_path)
     _, model = imported(tmp_path)
-    with pytest.raises(UserError, match="16 vectors of image for 15 places"):
+    with pytest.raises(UserError, match="16 image vectors for 15 placeholder tokens"):
         model.hidden(torch.tensor([row(2, 15, 2)]), inserts=model.seen(pixels(1)))
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from onebase.base.folder import LoadedBase
@@ -37,6 +37,8 @@ def test_every_text_has_one_place_and_no_row_overflows(lengths: list[int]) -> No
 
 
 def read_both(base: LoadedBase, lengths: list[int]) -> None:
+    base.model.double()  # in fp32 gradients that nearly cancel differ by their rounding
+    base.model.compute_dtype = torch.float64
     read = text_batch(texts(lengths))
     there_BT = read.cols.doc >= 0
     params = [p.requires_grad_(True) for p in base.model.parameters()]
@@ -54,10 +56,11 @@ def read_both(base: LoadedBase, lengths: list[int]) -> None:
             continue
         assert mine is not None
         # Some are zero but for rounding: a key's bias moves all scores of a query alike.
-        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-8)  # layer norms compute in fp32
 
 
 @settings(max_examples=15)
+@example([11, 17, 9, 3, 7, 17])  # differed by 1.7e-4 in fp32
 @given(st.lists(st.integers(1, 20), min_size=2, max_size=12))
 def test_states_and_gradient_are_those_of_each_text_alone(lengths: list[int]) -> None:
     read_both(tiny_base(), lengths)

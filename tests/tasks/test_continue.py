@@ -227,5 +227,5 @@ def test_the_commands(tmp_path: Path, general: str) -> None:
 
 
 def test_a_text_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"there is no .*notes\.md"):
+    with pytest.raises(UserError, match=r"notes\.md does not exist"):
         Base(tiny_base()).adapt(tmp_path / "notes.md", task="continue", method="lora")

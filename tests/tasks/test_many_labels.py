@@ -80,7 +80,7 @@ def test_one_label_of_a_plain_adapter_is_its_only_one(base: Base) -> None:
     assert scores.keys() == {"accuracy", "macro_f1", "auroc", "ece"}
     assert 0 <= scores["ece"].low <= scores["ece"].value <= scores["ece"].high <= 1
     assert onebase.evaluate(on, rows[:1]).keys() == {"accuracy", "macro_f1", "ece"}
-    with pytest.raises(UserError, match="many labels each"):
+    with pytest.raises(UserError, match="the rows are multilabel"):
         onebase.evaluate(on, ROWS)
 
 

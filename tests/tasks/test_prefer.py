@@ -309,5 +309,5 @@ def test_what_is_written_wins_by_a_reward(tmp_path: Path) -> None:
         onebase.evaluate(base, TEST, task="prefer", judge=how)
     with pytest.raises(DataError, match="answer"):  # what this reward reads is not there
         onebase.evaluate(on, TEST, judge={"reward": "exact", "max_tokens": 8})
-    with pytest.raises(UserError, match="judging completions for task text"):
+    with pytest.raises(UserError, match="task text has no completions to judge"):
         onebase.evaluate(base, [{"text": "so"}], task="text", judge=how)

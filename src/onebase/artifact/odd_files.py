@@ -29,7 +29,7 @@ _BEGINNINGS: tuple[tuple[bytes, str, str], ...] = (
     (rb"\xd0\xcf\x11\xe0", "an old Excel file", _SHEET),
     (rb"%PDF-", "a PDF", "extract its text first, for example: pdftotext {path}"),
     (rb"(?i:\s*<(!doctype html|html))", "a web page", "download the data itself, not the page that shows it"),
-    (rb"version https://git-lfs", "a pointer of Git LFS, not the data", "fetch the data: git lfs pull"),
+    (rb"version https://git-lfs", "a Git LFS pointer, not the data", "fetch the data: git lfs pull"),
     (
         rb"SQLite format 3\0",
         "an SQLite database",

@@ -77,7 +77,7 @@ def refuse_long(base: LoadedBase, texts: Sequence[Tokens], limit: int | None = N
         if len(text) > limit:
             raise DataError(
                 f"row {i} has {len(text)} tokens, the limit is {limit}"
-                + (f" behind the {before} of the adapter" if before else ""),
+                + (f" after the adapter's {before} virtual tokens" if before else ""),
                 "shorten it (to cut long texts or read them in windows, train the adapter with -o long=head, tail, middle or windows)",
             )
 

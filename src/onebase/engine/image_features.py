@@ -55,7 +55,7 @@ def scores(
     labels = distinct(base.model.cfg.image.classes)
     if not labels:
         raise UserError(
-            "neither this base nor an adapter on it classifies images: no classes of images",
+            "neither this base nor an adapter on it classifies images: it has no image classes",
             'train a head: base.adapt(rows of {"image", "label"}, task="classify", method="head")',
         )
     ends = base.model.image

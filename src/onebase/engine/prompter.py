@@ -89,7 +89,7 @@ class Prompter:
                 out.append({**row, name: text} if len(ids) > most >= 1 else row)
                 text_W.append(n)
         if cut:
-            log.warning("%d of %d texts are cut to fit in the prompt", cut, len(rows))
+            log.warning("%d of %d texts are truncated to fit in the prompt", cut, len(rows))
         return out, text_W
 
     def talk(self, messages: Sequence[Message], values: Mapping[str, str]) -> Prompted:

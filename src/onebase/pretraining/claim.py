@@ -100,7 +100,7 @@ def check_sources(out: Path, recipe: Recipe) -> None:
         now, then = _hashes(recipe, source.name)[source.name], kept[source.name]
         if not isinstance(then, dict):
             raise ArtifactError(
-                f"{out / KEPT} is changed since it was written: {source.name!r} is not a mapping", REMEDY
+                f"{out / KEPT} was changed after it was written: {source.name!r} is not a mapping", REMEDY
             )
         for name, digest in now.items():
             if digest != then.get(name):

@@ -140,7 +140,7 @@ def _run(
             f"extended from step {extended.start:,} of {extended.before:,}, the last before the warm-down: {end}"
         )
     shown = (entry.shown(objective, document, n) for n, document in enumerate(tokens))
-    log("what will be learnt, between « »:\n" + render_rows(ledger_rows(shown, tokenizer)))
+    log("supervised text, between « »:\n" + render_rows(ledger_rows(shown, tokenizer)))
 
     model = BaseModel(cfg)
     model.reset(recipe.train.seed)

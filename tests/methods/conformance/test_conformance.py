@@ -113,7 +113,7 @@ def test_what_changes_no_weights_is_not_merged(case: str) -> None:
 def test_stopped_and_gone_on_is_bitwise_the_same(case: str, tmp_path: Path) -> None:
     m = made(case)
     base = Base(load_base(folder(m.kind)))
-    with pytest.raises(Stopped, match="goes on from"):
+    with pytest.raises(Stopped, match="it resumes from"):
         adapted(base, m.options, resume=tmp_path, callbacks=[Stops()])
     assert adapted(base, m.options, resume=tmp_path).fingerprint == m.adapter.fingerprint
     assert m.adapter.parts.tensors, "nothing was learnt"
