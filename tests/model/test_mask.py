@@ -139,7 +139,7 @@ def test_columns_join_cut_and_choose_rows() -> None:
     both = Cols.cat((a, b))
     assert both.pos.tolist() == [[0, 1, 2, 3]] * 2
     assert both.doc.tolist() == [[0, 0, 0, 0], [0, 0, 0, -1]]
-    assert both.blocks().tolist() == [[-1, -1, -1, 1]] * 2
+    assert both.block is not None and both.block.tolist() == [[-1, -1, -1, 1]] * 2
     assert not both.single
     assert both.cut(2, 4).pos.tolist() == [[2, 3]] * 2
     assert both.rows(torch.tensor([1])).doc.tolist() == [[0, 0, 0, -1]]

@@ -157,7 +157,10 @@ def test_the_openai_client_gets_json_of_its_schema(client: openai.OpenAI) -> Non
         ({"structured_outputs": {"regex": "(a"}}, "unclosed"),
         ({"structured_outputs": {"choice": ["a"]}}, "choice"),
         ({"structured_outputs": {}}, "nothing"),
-        ({"structured_outputs": {"regex": "a"}, "response_format": {"type": "json_object"}}, "two formats for one answer"),
+        (
+            {"structured_outputs": {"regex": "a"}, "response_format": {"type": "json_object"}},
+            "two formats for one answer",
+        ),
         ({"response_format": {"type": "json_object"}, "stop": ["a"]}, "stop"),
         ({"guided_json": {}}, "guided_json"),
         ({"grammar": "root ::= [a]"}, "grammar"),

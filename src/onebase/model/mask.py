@@ -95,10 +95,6 @@ class Cols:
             block=None if self.block is None else F.pad(self.block, (0, more), value=-1),
         )
 
-    def blocks(self) -> Tensor:
-        """The block column, -1 everywhere if there is none."""
-        return torch.full_like(self.pos, -1) if self.block is None else self.block
-
     @property
     def shape(self) -> tuple[int, int]:
         return self.pos.shape[0], self.pos.shape[1]
@@ -116,8 +112,8 @@ class Mask:
         raise NotImplementedError
 
     def ahead(self) -> bool:
-        """Whether a query may see a key at a later position of its document."""
-        raise NotImplementedError
+        """May a query ever see a key of a later position of its document? True unless a mask rules it out."""
+        return True
 
     def reach(self) -> int | None:
         """The largest distance in positions at which a key is visible; None: no limit."""
@@ -151,9 +147,6 @@ class Everything(Mask):
     def sees(self, q: Cols, k: Cols) -> Tensor:
         # Always true, in the broadcast shape.
         return q.pos == q.pos + torch.zeros_like(k.pos)
-
-    def ahead(self) -> bool:
-        return True
 
 
 @dataclass(frozen=True)
@@ -193,9 +186,6 @@ class SameDocument(Mask):
     def sees(self, q: Cols, k: Cols) -> Tensor:
         return q.doc == k.doc
 
-    def ahead(self) -> bool:
-        return True
-
     def apart(self) -> bool:
         return True
 
@@ -212,9 +202,6 @@ class SameBlock(Mask):
             return torch.zeros_like(q.pos == k.pos)
         return (q.block >= 0) & (q.block == k.block)
 
-    def ahead(self) -> bool:
-        return True
-
 
 @dataclass(frozen=True)
 class Unblocked(Mask):
@@ -224,9 +211,6 @@ class Unblocked(Mask):
         free = torch.ones_like(q.pos == k.pos)
         return free if k.block is None else free & (k.block < 0)
 
-    def ahead(self) -> bool:
-        return True
-
 
 @dataclass(frozen=True)
 class Clean(Mask):
@@ -235,9 +219,6 @@ class Clean(Mask):
     def sees(self, q: Cols, k: Cols) -> Tensor:
         every = torch.ones_like(q.pos == k.pos)
         return every if k.noisy is None else every & ~k.noisy
-
-    def ahead(self) -> bool:
-        return True
 
 
 @dataclass(frozen=True)
