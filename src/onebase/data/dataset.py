@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ import pyarrow.parquet as pq
 
 from onebase.artifact.files import check_fast, read_json, read_manifest, understood
 from onebase.artifact.record import Record
-from onebase.data.sources import HOLDOUT, TRAIN, Document
+from onebase.data.sources import HOLDOUT, TRAIN, Document, MediaFile
 from onebase.errors import ArtifactError, DataError
 
 KIND = "dataset"
@@ -36,6 +39,7 @@ class Dataset:
     """
     seed: int
     holdout: float
+    media_files: tuple[str, ...] = ()
 
     @classmethod
     def open(cls, dir: str | Path) -> Dataset:
@@ -59,6 +63,7 @@ class Dataset:
                 facts["sources"],
                 facts["seed"],
                 facts["holdout"],
+                tuple(facts.get("media", ())),
             )
 
     @property
@@ -80,7 +85,50 @@ class Dataset:
             for row in self.rows(shard, split):
                 if source is None or row["source"] == source:
                     meta = {"hash": row["hash"], "split": row["split"]}
-                    yield Document(row["text"], row["source"], row["licence"], row["id"], meta)
+                    media = tuple(self.media(m["digest"]) for m in row.get("media", ()))
+                    yield Document(row["text"], row["source"], row["licence"], row["id"], meta, media)
+
+    def media(self, digest: str) -> MediaFile:
+        """An image or sound by the SHA-256 of its bytes. Raises ArtifactError where the dataset does not have it."""
+        place = self._places.get(digest)
+        if place is None:
+            raise ArtifactError(f"{self.dir} has no media {digest[:12]}", "prepare the dataset again")
+        name, group, row = place
+        table = self._group(name, group)
+        kind, data = (table[column][row].as_py() for column in ("kind", "data"))
+        return MediaFile(kind, data, f"{name}: {digest[:12]}")
+
+    @cached_property
+    def _places(self) -> dict[str, tuple[str, int, int]]:
+        """File, row group and row of each image and sound."""
+        found: dict[str, tuple[str, int, int]] = {}
+        for name in self.media_files:
+            with self._readable(name), pq.ParquetFile(self.dir / name) as file:
+                for group in range(file.num_row_groups):
+                    digests = file.read_row_group(group, ["digest"])["digest"].to_pylist()
+                    found |= {digest: (name, group, i) for i, digest in enumerate(digests)}
+        return found
+
+    @cached_property
+    def _group(self) -> Callable[[str, int], pa.Table]:
+        """Row groups of media, the last few kept: at most some 4 MB each, or one large file."""
+
+        @functools.lru_cache(maxsize=8)
+        def group(name: str, number: int) -> pa.Table:
+            with self._readable(name), pq.ParquetFile(self.dir / name) as file:
+                return file.read_row_group(number, ["kind", "data"])
+
+        return group
+
+    @contextmanager
+    def _readable(self, name: str) -> Iterator[None]:
+        """Turn a damaged file into one error that names it."""
+        try:
+            yield
+        except (pa.ArrowException, OSError) as e:
+            raise ArtifactError(
+                f"{self.dir / name} cannot be read: {e}", "prepare the dataset again"
+            ) from None
 
     def first(self, split: str, most: int) -> dict[str, list[Document]]:
         """The first `most` documents of each source in `split`, or all if fewer. One pass, which stops when there are enough."""
@@ -99,12 +147,8 @@ class Dataset:
         """id, source, hash and split of the documents with this id or hash prefix (at least 8 hex digits)."""
         columns, found = ["id", "source", "hash", "split"], []
         for shard in self.shards:
-            try:
+            with self._readable(shard):
                 table = pq.read_table(self.dir / shard, columns=columns)
-            except (pa.ArrowException, OSError) as e:
-                raise ArtifactError(
-                    f"{self.dir / shard} cannot be read: {e}", "prepare the dataset again"
-                ) from None
             chosen = pc.equal(pc.cast(table["id"], pa.string()), name)
             if re.fullmatch(r"[0-9a-fA-F]{8,64}", name):
                 chosen = pc.or_kleene(chosen, pc.starts_with(table["hash"], name.lower()))
@@ -114,14 +158,9 @@ class Dataset:
     def rows(self, shard: str, split: str) -> Iterator[dict[str, Any]]:
         """Stream the rows of one shard that belong to `split`."""
         self._checked(split)
-        try:
-            with pq.ParquetFile(self.dir / shard) as file:
-                for batch in file.iter_batches(batch_size=512):
-                    yield from batch.filter(pc.equal(batch["split"], split)).to_pylist()
-        except (pa.ArrowException, OSError) as e:
-            raise ArtifactError(
-                f"{self.dir / shard} cannot be read: {e}", "prepare the dataset again"
-            ) from None
+        with self._readable(shard), pq.ParquetFile(self.dir / shard) as file:
+            for batch in file.iter_batches(batch_size=512):
+                yield from batch.filter(pc.equal(batch["split"], split)).to_pylist()
 
     def _checked(self, split: str) -> str:
         if split not in (TRAIN, HOLDOUT):

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,10 @@ import pyarrow.parquet as pq
 from onebase.artifact.disk import disk_errors
 from onebase.artifact.files import ArtifactWriter, write_atomic
 from onebase.artifact.record import Origin, Record
+from onebase.codec.audio.read import check_audio
+from onebase.codec.image.pixels import picture_size
 from onebase.data.dataset import KIND, SCHEMA, Dataset
-from onebase.data.sources import HOLDOUT, SPLITS, TRAIN, UNKNOWN, Document
+from onebase.data.sources import HOLDOUT, MARK, SPLITS, TRAIN, UNKNOWN, Document, MediaFile
 from onebase.errors import ConfigError, DataError
 
 COLUMNS = pa.schema(
@@ -36,9 +39,15 @@ COLUMNS = pa.schema(
         ("id", pa.string()),
     ]
 )
+MEDIA_COLUMNS = COLUMNS.append(
+    pa.field("media", pa.list_(pa.struct([("kind", pa.string()), ("digest", pa.string())])))
+)
+"""Of shards of documents with media. Those without stay in shards of their own, as they always were."""
+BLOB_COLUMNS = pa.schema([("digest", pa.string()), ("kind", pa.string()), ("data", pa.binary())])
 GROUP_BYTES = 4 << 20
 HOLDOUT_SHARE = 0.02
 """Default share of documents that is held out from training."""
+log = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
 
 
@@ -53,9 +62,13 @@ class _Source:
     holdout_bytes: int = 0
     duplicates_removed: int = 0
     empty_removed: int = 0
+    media: int = 0
+    media_bytes: int = 0
+    bad_media_removed: int = 0
 
     def public(self) -> dict[str, Any]:
-        facts = {k: v for k, v in vars(self).items() if k != "licences"}
+        rare = ("media", "media_bytes", "bad_media_removed")  # named only where there are any
+        facts = {k: v for k, v in vars(self).items() if k != "licences" and (v or k not in rare)}
         return facts | {"licence": ", ".join(sorted(self.licences)) or UNKNOWN}
 
 
@@ -88,6 +101,9 @@ def prepare(
     moved: set[str] = set()  # stored as train before a copy in holdout was read
     with ArtifactWriter(Path(out), kind=KIND, overwrite=overwrite) as writer:
         shards = _Shards(writer, shard_bytes)
+        mixed = _Shards(writer, shard_bytes, "mixed", MEDIA_COLUMNS)
+        blobs = _Blobs(_Shards(writer, shard_bytes, "media", BLOB_COLUMNS))
+        bad: list[str] = []
         seen = size = 0
         for document in documents:
             raw = _encode(document)
@@ -99,7 +115,14 @@ def prepare(
             if not document.text.strip():
                 source.empty_removed += 1
                 continue
-            digest = hashlib.sha256(raw).digest()
+            if document.media:
+                try:
+                    check_media(document)
+                except DataError as e:
+                    source.bad_media_removed += 1
+                    bad.append(e.cause)
+                    continue
+            digest = document_digest(raw, document)
             is_held = _is_held(document, digest, holdout, seed)
             if digest in held:
                 source.duplicates_removed += 1
@@ -108,10 +131,23 @@ def prepare(
                     moved.add(digest.hex())
                 continue
             held[digest] = is_held
-            shards.add(document, digest.hex(), len(raw), HOLDOUT if is_held else TRAIN)
+            row = _row(document, digest.hex(), len(raw), HOLDOUT if is_held else TRAIN)
+            if document.media:
+                references = [{"kind": m.kind, "digest": m.digest} for m in document.media]
+                mixed.add((*row, references), len(raw))
+                source.media += len(document.media)
+                source.media_bytes += blobs.add(document.media)
+            else:
+                shards.add(row, len(raw))
+        if bad:
+            log.warning("%s", _bad_media(bad))
         if not held:
-            raise DataError("every document is empty", "check the sources' paths and text columns")
-        files = shards.close()
+            raise DataError(
+                _bad_media(bad) if bad else "every document is empty",
+                "check the sources' paths and text columns",
+            )
+        files = shards.close() + mixed.close()
+        media_files = blobs.close()
         if progress is not None:
             progress(seen, size)
         _move(writer, files, moved)
@@ -124,7 +160,7 @@ def prepare(
             "holdout": holdout,
             "shards": files,
             "sources": {name: stats[name].public() for name in sorted(stats)},
-        }
+        } | ({"media": media_files} if media_files else {})
         write_atomic(writer.path("dataset.json"), json.dumps(facts, indent=2, ensure_ascii=False).encode())
         _record(facts, origins, stated).save(writer.path("record.json"))
     return Dataset.open(out)
@@ -143,6 +179,41 @@ def _encode(document: Document) -> bytes:
             f"a lone surrogate at character {e.start} is not valid Unicode",
             "fix or remove the document",
         ) from None
+
+
+def document_digest(raw: bytes, document: Document) -> bytes:
+    """SHA-256 of a document: of its text, and of the hashes of its media in their order."""
+    if not document.media:
+        return hashlib.sha256(raw).digest()
+    content = [f"{m.kind}:{m.digest}" for m in document.media]
+    return hashlib.sha256(b"\0".join([raw, *(c.encode() for c in content)])).digest()
+
+
+def check_media(document: Document) -> None:
+    """Read the headers of a document's media, before it is stored. Raises DataError naming the file; UserError without the packages."""
+    if document.text.count(MARK) != len(document.media):
+        raise DataError(
+            f"document {document.id!r} of '{document.source}' has {document.text.count(MARK)} places for "
+            f"{len(document.media)} images and sounds",
+            "write U+FFFC in the text for each",
+        )
+    for media in document.media:
+        name = media.name or f"{media.kind} of document {document.id!r}"
+        if media.kind == "image":
+            picture_size(media.data, name)
+        else:
+            check_audio(media.data, name)
+
+
+def _bad_media(bad: Sequence[str]) -> str:
+    more = f", and {len(bad) - 3:,} more" if len(bad) > 3 else ""
+    return (
+        f"{len(bad):,} documents are left out because their media cannot be read: {'; '.join(bad[:3])}{more}"
+    )
+
+
+def _row(document: Document, digest: str, size: int, split: str) -> tuple[Any, ...]:
+    return digest, document.text, document.source, document.licence, split, size, document.id
 
 
 def _is_held(document: Document, digest: bytes, holdout: float, seed: int) -> bool:
@@ -166,19 +237,20 @@ def _fingerprint(held: Mapping[bytes, bool]) -> str:
 
 
 class _Shards:
-    """Writes rows as Parquet: a row group per GROUP_BYTES of text, a new file per `limit` bytes."""
+    """Writes rows as Parquet: a row group per GROUP_BYTES of content, a new file per `limit` bytes."""
 
-    def __init__(self, writer: ArtifactWriter, limit: int) -> None:
+    def __init__(
+        self, writer: ArtifactWriter, limit: int, prefix: str = "shard", columns: pa.Schema = COLUMNS
+    ) -> None:
         self._writer, self._limit = writer, limit
+        self._prefix, self._columns = prefix, columns
         self._files: list[str] = []
         self._open: pq.ParquetWriter | None = None
         self._rows: list[tuple[Any, ...]] = []
         self._pending = self._filled = 0
 
-    def add(self, document: Document, digest: str, size: int, split: str) -> None:
-        self._rows.append(
-            (digest, document.text, document.source, document.licence, split, size, document.id)
-        )
+    def add(self, row: tuple[Any, ...], size: int) -> None:
+        self._rows.append(row)
         self._pending += size
         if self._pending >= min(GROUP_BYTES, self._limit) or self._filled + self._pending >= self._limit:
             self._flush()
@@ -194,12 +266,13 @@ class _Shards:
         if not self._rows:
             return
         if self._open is None:
-            self._files.append(f"shard-{len(self._files):05d}.parquet")
+            self._files.append(f"{self._prefix}-{len(self._files):05d}.parquet")
             path = self._writer.path(self._files[-1])
             with disk_errors(path):
-                self._open = pq.ParquetWriter(path, COLUMNS, compression="zstd")
+                self._open = pq.ParquetWriter(path, self._columns, compression="zstd")
         columns = zip(*self._rows, strict=True)
-        table = pa.table([pa.array(c, f.type) for c, f in zip(columns, COLUMNS, strict=True)], schema=COLUMNS)
+        arrays = [pa.array(c, f.type) for c, f in zip(columns, self._columns, strict=True)]
+        table = pa.table(arrays, schema=self._columns)
         with disk_errors(self._writer.path(self._files[-1])):
             self._open.write_table(table)
         self._filled += self._pending
@@ -210,6 +283,26 @@ class _Shards:
             with disk_errors(self._writer.path(self._files[-1])):
                 self._open.close()
         self._open, self._filled = None, 0
+
+
+class _Blobs:
+    """Stores each image or sound once, whatever documents have it."""
+
+    def __init__(self, shards: _Shards) -> None:
+        self._shards, self._known = shards, set[str]()
+
+    def add(self, media: Sequence[MediaFile]) -> int:
+        """Store those that are new. Returns their bytes."""
+        size = 0
+        for m in media:
+            if m.digest not in self._known:
+                self._known.add(m.digest)
+                self._shards.add((m.digest, m.kind, m.data), len(m.data))
+                size += len(m.data)
+        return size
+
+    def close(self) -> list[str]:
+        return self._shards.close()
 
 
 def _move(writer: ArtifactWriter, files: list[str], moved: set[str]) -> None:

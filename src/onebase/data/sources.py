@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
@@ -11,11 +13,18 @@ from typing import Any, Literal
 from onebase.config import config
 from onebase.data.files import FORMATS, check_file, read_text, rows, text_lines
 from onebase.data.lines import without_end
-from onebase.errors import DataError
+from onebase.errors import ConfigError, DataError
 
 TRAIN, HOLDOUT = "train", "holdout"
 UNKNOWN = "unknown"
 """The licence of a source without a stated one."""
+SUFFIXES = FORMATS | {
+    ".tar": "webdataset",
+    ".fasta": "fasta",
+    ".fa": "fasta",
+    ".faa": "fasta",
+}
+"""Kinds of sources by the ends of their files' names."""
 #: accepted values of a source's split column
 SPLITS = {
     TRAIN: TRAIN,
@@ -28,15 +37,34 @@ SPLITS = {
 }
 
 
+MARK = "\ufffc"
+"""Stands for each image or sound in the text of a document (Unicode's object replacement character)."""
+
+
+@dataclass(frozen=True)
+class MediaFile:
+    """An encoded image or sound, as it is on disk. name: of the file, and the row in it."""
+
+    kind: Literal["image", "audio"]
+    data: bytes
+    name: str = ""
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the bytes."""
+        return hashlib.sha256(self.data).hexdigest()
+
+
 @dataclass(frozen=True)
 class Document:
-    """One document. `meta["split"]`, if given, overrides the split by hash."""
+    """One document. `meta["split"]`, if given, overrides the split by hash. media: images and sounds, one for each MARK in the text, in order."""
 
     text: str
     source: str
     licence: str = UNKNOWN
     id: str = ""
     meta: Mapping[str, Any] = field(default_factory=dict)
+    media: tuple[MediaFile, ...] = ()
 
 
 @config
@@ -46,20 +74,43 @@ class SourceConfig:
     path: a file, or a folder whose files match `glob`. kind: jsonl, csv and parquet yield one document per record, from the column
     `text_column`; text and folder yield one per file, or one per part between lines equal to `separator`. split_column (records
     only): a column with the value train or holdout (also validation, valid, val, dev, test).
+
+    With images or audio, each document is one file and its text: imagefolder and audiofolder are folders of files, with the texts in `metadata.jsonl`
+    or `metadata.csv` (columns `file_name` and `text_column`) as in HF datasets, or none; webdataset are tar files whose members share a name
+    (`a.jpg`, `a.txt`); parquet has them in `media_column`, as structs of bytes and path. fasta yields one document per sequence.
     """
 
     name: str
-    kind: Literal["jsonl", "csv", "parquet", "text", "folder"]
+    kind: Literal[
+        "jsonl", "csv", "parquet", "text", "folder", "imagefolder", "audiofolder", "webdataset", "fasta"
+    ]
     path: str
     text_column: str = "text"
     licence: str = UNKNOWN
     glob: str = "**/*"
     separator: str = ""
     split_column: str | None = None
+    media_column: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.media_column is not None and self.kind != "parquet":
+            raise ConfigError(
+                f"source '{self.name}' of kind {self.kind} has a media_column",
+                "use it with kind parquet; folders and tar files have their media beside the text",
+            )
+
+
+MEDIA_READERS = ("imagefolder", "audiofolder", "webdataset", "fasta")
+"""Kinds of sources that `media_sources` reads."""
 
 
 def read_source(cfg: SourceConfig) -> Iterator[Document]:
     """Stream the documents of a source, in a fixed order. Raises DataError with file and line for unreadable input."""
+    if cfg.kind in MEDIA_READERS or cfg.media_column:
+        from onebase.data.media_sources import read_media
+
+        yield from read_media(cfg)
+        return
     for name, path in files_of(cfg):
         if cfg.kind in ("text", "folder"):
             yield from _texts(cfg, path, name)
@@ -86,7 +137,7 @@ def _files(cfg: SourceConfig, root: Path) -> list[Path]:
     for path in root.glob(cfg.glob):
         inside = path.relative_to(root)
         hidden = any(part.startswith(".") for part in inside.parts)  # .git and the like
-        fits = cfg.kind in ("text", "folder") or FORMATS.get(path.suffix.lower()) == cfg.kind
+        fits = cfg.kind in ("text", "folder") or SUFFIXES.get(path.suffix.lower()) == cfg.kind
         if path.is_file() and fits and not hidden:
             matches.append(path)
     if not matches:
@@ -121,8 +172,14 @@ def _records(cfg: SourceConfig, path: Path, name: str) -> Iterator[Document]:
                 f"{where}: column '{cfg.text_column}' is {kind}, text is expected",
                 "fix or remove the record",
             )
-        meta = {"split": _split(where, cfg.split_column, row[cfg.split_column])} if cfg.split_column else {}
+        meta = document_split(cfg, where, row)
         yield Document(text, cfg.name, cfg.licence, f"{name}#{number}", meta)
+
+
+def document_split(cfg: SourceConfig, where: str, row: Mapping[str, Any]) -> dict[str, Any]:
+    """The `meta` of a document: its split, where the source has a column of them. Raises DataError for another value."""
+    column = cfg.split_column
+    return {} if column is None else {"split": _split(where, column, row.get(column))}
 
 
 def _split(where: str, column: str, value: object) -> str:

@@ -54,6 +54,13 @@ def read_audio(
     return torch.from_numpy(resampled(sound_N, file_rate, rate))
 
 
+def check_audio(source: bytes, name: str) -> None:
+    """Read the header of an audio file, and of a WAV file that all of its audio is there. Raises as `read_audio` does."""
+    if not source:
+        raise DataError(f"{name} is empty", "give an audio file")
+    _decoded(io.BytesIO(source), Path(name), None, header=True)
+
+
 def resampled(sound_N: Any, rate: int, wanted: int) -> Any:
     """fp32 samples at `wanted` instead of `rate` per second, round(N * wanted / rate) of them: soxr's quality HQ, as in librosa and
     transformers."""
@@ -64,7 +71,7 @@ def resampled(sound_N: Any, rate: int, wanted: int) -> Any:
     return soxr.resample(sound_N, rate, wanted, quality="HQ")
 
 
-def _decoded(f: BinaryIO, path: Path, longest: float | None) -> tuple[Any, int]:
+def _decoded(f: BinaryIO, path: Path, longest: float | None, header: bool = False) -> tuple[Any, int]:
     """fp32 samples [N] of a file, the mean of its channels, and their rate."""
     try:
         import soundfile
@@ -85,10 +92,12 @@ def _decoded(f: BinaryIO, path: Path, longest: float | None) -> tuple[Any, int]:
                     f"{path} has {duration(announced / rate)} of audio",
                     f"give at most {duration(longest)}, or cut it into pieces",
                 )
-            sound_NC = sound.read(dtype="float32", always_2d=True)
+            sound_NC = sound.read(0 if header else -1, dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, RuntimeError, ValueError, TypeError) as e:
         reason = getattr(e, "error_string", str(e))
         raise DataError(f"{path} cannot be read as audio: {reason[:200]}", REMEDY) from None
+    if header:
+        return sound_NC[:, 0], rate
     if not len(sound_NC) and kind != "WAV":
         raise DataError(f"{path} has no audio that can be read", REMEDY)
     if kind == "MP3":

@@ -1,0 +1,218 @@
+"""Sources of documents with images or audio: folders with metadata, WebDataset tar files, Parquet structs; and FASTA files."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from onebase.artifact.odd_files import FORMATS
+from onebase.data.files import check_file, rows, text_lines
+from onebase.data.sources import MARK, Document, MediaFile, SourceConfig, document_split, files_of
+from onebase.errors import DataError
+
+MediaKind = Literal["image", "audio"]
+IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+SOUNDS = (".wav", ".flac", ".ogg", ".mp3")
+SUFFIXES: dict[str, MediaKind] = {
+    **dict.fromkeys(IMAGES, "image"),
+    **dict.fromkeys(SOUNDS, "audio"),
+}
+METADATA = ("metadata.jsonl", "metadata.csv")
+LONGEST = 256 << 20
+"""Bytes of one file of media: larger ones are refused before they are read."""
+
+
+def read_media(cfg: SourceConfig) -> Iterator[Document]:
+    """The documents of a source with media, or of FASTA files, in a fixed order. Raises DataError naming file and row."""
+    yield from READERS[cfg.kind](cfg)
+
+
+def captioned(cfg: SourceConfig, media: MediaFile, text: str, id: str, meta: Mapping[str, Any]) -> Document:
+    """A document of one image or sound and the text that belongs to it."""
+    if MARK in text:
+        raise DataError(
+            f"{media.name}: its text has the character U+FFFC, which stands for media", "remove it"
+        )
+    return Document(MARK + text, cfg.name, cfg.licence, id, meta, (media,))
+
+
+def _folder(cfg: SourceConfig) -> Iterator[Document]:
+    """`imagefolder`, `audiofolder`: https://huggingface.co/docs/datasets/image_dataset."""
+    root, kind = Path(cfg.path), cfg.kind.removesuffix("folder")
+    if not root.is_dir():
+        raise DataError(f"source '{cfg.name}': {root} is no folder", "give the folder of the files")
+    paths = sorted(p for p in root.rglob("*") if SUFFIXES.get(p.suffix.lower()) == kind and p.is_file())
+    paths = [p for p in paths if not any(part.startswith(".") for part in p.relative_to(root).parts)]
+    if not paths:
+        known = ", ".join(x for x, k in SUFFIXES.items() if k == kind)
+        raise DataError(f"source '{cfg.name}': no {kind} files in {root}", f"give files that end in {known}")
+    described = _metadata(cfg, root)
+    for path in paths:
+        name = path.relative_to(root).as_posix()
+        text, meta = described.pop(name, ("", {}))
+        yield captioned(cfg, _media_file(path, SUFFIXES[path.suffix.lower()]), text, name, meta)
+    if described:
+        name = min(described)
+        raise DataError(
+            f"source '{cfg.name}': the metadata names {name!r}, which is not in {root}"
+            + (f" ({len(described):,} such names)" if len(described) > 1 else ""),
+            "add the files, or remove the rows",
+        )
+
+
+def _metadata(cfg: SourceConfig, root: Path) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Text and split by the name of the file below the root; metadata files may stand in any of its folders."""
+    found: dict[str, tuple[str, dict[str, Any]]] = {}
+    for path in sorted(p for name in METADATA for p in root.rglob(name)):
+        columns = ["file_name", cfg.text_column] + ([cfg.split_column] if cfg.split_column else [])
+        for where, row in rows(path, FORMATS[path.suffix], columns):
+            name, text = row["file_name"], row[cfg.text_column]
+            if not isinstance(name, str) or not isinstance(text, str):
+                raise DataError(
+                    f"{where}: file_name is {name!r} and {cfg.text_column} {text!r}", "give two texts"
+                )
+            inside = (path.parent / name).relative_to(root).as_posix()
+            if inside in found:
+                raise DataError(f"{where}: {name!r} has two rows", "remove one of them")
+            found[inside] = text, document_split(cfg, where, row)
+    return found
+
+
+def _media_file(path: Path, kind: MediaKind) -> MediaFile:
+    check_file(path)
+    _check_size(path.stat().st_size, str(path))
+    return MediaFile(kind, path.read_bytes(), str(path))
+
+
+def _check_size(size: int, name: str) -> None:
+    if not size:
+        raise DataError(f"{name} is empty", "remove it")
+    if size > LONGEST:
+        raise DataError(f"{name} has {size:,} bytes", f"give files of at most {LONGEST:,} bytes")
+
+
+def _webdataset(cfg: SourceConfig) -> Iterator[Document]:
+    """Members of a tar file that share a name make a sample (https://github.com/webdataset/webdataset): the media, and a text (.txt) or an object
+    with the text column (.json)."""
+    for name, path in files_of(cfg):
+        check_file(path)
+        try:
+            with tarfile.open(path, "r:*") as tar:
+                key, members = "", dict[str, bytes]()
+                for member in tar:
+                    if not member.isfile():
+                        continue
+                    folder, _, base = member.name.rpartition("/")
+                    stem, _, suffix = base.partition(".")
+                    own = f"{folder}/{stem}"
+                    if own != key and members:
+                        yield _sample(cfg, f"{path}: {key.lstrip('/')}", f"{name}#{key.lstrip('/')}", members)
+                        members = {}
+                    _check_size(member.size, f"{path}: {member.name}")
+                    file, key = tar.extractfile(member), own
+                    assert file is not None, "a regular member"
+                    members["." + suffix.lower()] = file.read()
+                if members:
+                    yield _sample(cfg, f"{path}: {key.lstrip('/')}", f"{name}#{key.lstrip('/')}", members)
+        except (tarfile.TarError, EOFError, OSError) as e:
+            raise DataError(f"{path}: not a tar file, or damaged: {e}", "give an intact .tar file") from None
+
+
+def _sample(cfg: SourceConfig, where: str, id: str, members: Mapping[str, bytes]) -> Document:
+    media = [(SUFFIXES[s], data) for s, data in members.items() if s in SUFFIXES]
+    if len(media) != 1:
+        raise DataError(
+            f"{where}: {len(media)} images or sounds in one sample", "give one beside its .txt or .json"
+        )
+    meta: dict[str, Any] = {}
+    try:
+        text = members.get(".txt", b"").decode()
+        if ".json" in members:
+            row = json.loads(members[".json"])
+            if not isinstance(row, dict) or not isinstance(row.get(cfg.text_column, ""), str):
+                raise DataError(
+                    f"{where}: its .json has no text '{cfg.text_column}'", "write an object with a text"
+                )
+            text = row.get(cfg.text_column, text)
+            meta = document_split(cfg, where, row)
+    except (UnicodeDecodeError, json.JSONDecodeError) as e:
+        raise DataError(f"{where}: its text cannot be read: {e}", "write it as UTF-8 text or JSON") from None
+    return captioned(cfg, MediaFile(media[0][0], media[0][1], where), text, id, meta)
+
+
+def _parquet(cfg: SourceConfig) -> Iterator[Document]:
+    """Structs {bytes, path}, as HF datasets writes features Image and Audio."""
+    column = cfg.media_column
+    assert column is not None
+    wanted = [column, cfg.text_column] + ([cfg.split_column] if cfg.split_column else [])
+    for name, path in files_of(cfg):
+        for number, (where, row) in enumerate(rows(path, "parquet", wanted), 1):
+            text, cell = row[cfg.text_column], row[column]
+            if not isinstance(text, str):
+                raise DataError(
+                    f"{where}: column '{cfg.text_column}' is {type(text).__name__}", "fix or remove the row"
+                )
+            data = cell.get("bytes") if isinstance(cell, dict) else cell
+            if not isinstance(data, bytes):
+                raise DataError(
+                    f"{where}: column '{column}' has no bytes",
+                    "write the files into the Parquet file (datasets: embed_external_files), or use a folder",
+                )
+            _check_size(len(data), where)
+            kind = _kind_of(data, str(cell.get("path") or "") if isinstance(cell, dict) else "", where)
+            meta = document_split(cfg, where, row)
+            yield captioned(cfg, MediaFile(kind, data, where), text, f"{name}#{number}", meta)
+
+
+def _kind_of(data: bytes, path: str, where: str) -> MediaKind:
+    """By the name of the file, or else by how its bytes begin."""
+    if (kind := SUFFIXES.get(Path(path).suffix.lower())) is not None:
+        return kind
+    if (
+        data[:4] in (b"fLaC", b"OggS")
+        or data[:3] == b"ID3"
+        or (data[:4] == b"RIFF" and data[8:12] == b"WAVE")
+    ):
+        return "audio"
+    if data[:4] in (b"\x89PNG", b"RIFF", b"GIF8", b"II*\0", b"MM\0*") or data[:2] in (b"\xff\xd8", b"BM"):
+        return "image"
+    if data[:1] == b"\xff":
+        return "audio"  # an MP3 frame
+    raise DataError(f"{where}: neither an image nor audio", f"give files of {', '.join(SUFFIXES)}")
+
+
+def _fasta(cfg: SourceConfig) -> Iterator[Document]:
+    """A line `>name description`, then the residues in lines of any length; the text is `<name>` less: the residues alone."""
+    for name, path in files_of(cfg):
+        title, residues, line_number = "", list[str](), 0
+        for number, line in enumerate(text_lines(path), 1):
+            line = line.strip()
+            if line.startswith(">"):
+                if residues:
+                    yield _protein(cfg, f"{path}:{line_number}", f"{name}#{title}", "".join(residues))
+                title, residues, line_number = line[1:].split(" ")[0] or str(number), [], number
+            elif line and not line.startswith(";"):
+                if not line_number:
+                    raise DataError(f"{path}:{number}: residues before the first '>'", "give a FASTA file")
+                residues.append(line)
+        if residues:
+            yield _protein(cfg, f"{path}:{line_number}", f"{name}#{title}", "".join(residues))
+
+
+def _protein(cfg: SourceConfig, where: str, id: str, residues: str) -> Document:
+    residues = residues.replace(" ", "").rstrip("*").upper()
+    if wrong := sorted({c for c in residues if not ("A" <= c <= "Z" or c in "*-")}):
+        raise DataError(f"{where}: {wrong[0]!r} is no residue", "give letters of IUPAC's code")
+    return Document(residues, cfg.name, cfg.licence, id)
+
+
+READERS: dict[str, Callable[[SourceConfig], Iterator[Document]]] = {
+    "imagefolder": _folder,
+    "audiofolder": _folder,
+    "webdataset": _webdataset,
+    "parquet": _parquet,
+    "fasta": _fasta,
+}
