@@ -17,8 +17,10 @@ from PIL import Image
 
 from onebase.artifact.files import verify
 from onebase.codec.patches.sounds import write_wav
-from onebase.data import Dataset, Document, prepare
-from onebase.data.sources import MARK, MediaFile, SourceConfig, read_source
+from onebase.codec.text.tokenizer import Tokenizer
+from onebase.data import Dataset, Document, prepare, read_source
+from onebase.data.sources import MARK, MediaFile, SourceConfig
+from onebase.data.tokens import TokenSet
 from onebase.errors import ArtifactError, ConfigError, DataError
 
 
@@ -224,6 +226,12 @@ def test_a_dataset_of_text_is_what_it_was(tmp_path: Path) -> None:
     facts = json.loads((tmp_path / "d" / "dataset.json").read_text())
     assert "media" not in facts and not dataset.media_files
     assert "media" not in pq.read_schema(dataset.dir / dataset.shards[0]).names
+
+
+def test_a_token_set_of_text_refuses_media(tmp_path: Path) -> None:
+    tokenizer = Tokenizer.train(["text"], 300)
+    with pytest.raises(DataError, match="reads text alone"):
+        TokenSet.build(prepare(documents(), tmp_path / "d"), "train", tokenizer)
 
 
 def test_bad_media_leave_their_document_out_and_are_named(

@@ -2,11 +2,12 @@
 
 from onebase.data.bad_rows import BadRows, Rows
 from onebase.data.dataset import Dataset
+from onebase.data.documents import read_source
 from onebase.data.labelled import check_labels, deduplicate, read_rows
 from onebase.data.order import Order, Row, split
 from onebase.data.packing import RowPlan, cut, pack
 from onebase.data.prepare import prepare
-from onebase.data.sources import Document, SourceConfig, read_source
+from onebase.data.sources import Document, SourceConfig
 from onebase.data.tokens import TokenSet
 
 __all__ = [

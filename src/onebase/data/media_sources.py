@@ -25,11 +25,6 @@ LONGEST = 256 << 20
 """Bytes of one file of media: larger ones are refused before they are read."""
 
 
-def read_media(cfg: SourceConfig) -> Iterator[Document]:
-    """The documents of a source with media, or of FASTA files, in a fixed order. Raises DataError naming file and row."""
-    yield from READERS[cfg.kind](cfg)
-
-
 def captioned(cfg: SourceConfig, media: MediaFile, text: str, id: str, meta: Mapping[str, Any]) -> Document:
     """A document of one image or sound and the text that belongs to it."""
     if MARK in text:
@@ -216,3 +211,4 @@ READERS: dict[str, Callable[[SourceConfig], Iterator[Document]]] = {
     "parquet": _parquet,
     "fasta": _fasta,
 }
+"""Kinds of sources with media, and FASTA; each yields documents in a fixed order, and raises DataError naming file and row."""

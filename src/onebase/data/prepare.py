@@ -25,26 +25,10 @@ from onebase.artifact.record import Origin, Record
 from onebase.codec.audio.read import check_audio
 from onebase.codec.image.pixels import picture_size
 from onebase.data.dataset import KIND, SCHEMA, Dataset
-from onebase.data.sources import HOLDOUT, MARK, SPLITS, TRAIN, UNKNOWN, Document, MediaFile
+from onebase.data.shards import BLOB_COLUMNS, MEDIA_COLUMNS, Blobs, Shards
+from onebase.data.sources import HOLDOUT, MARK, SPLITS, TRAIN, UNKNOWN, Document
 from onebase.errors import ConfigError, DataError
 
-COLUMNS = pa.schema(
-    [
-        ("hash", pa.string()),
-        ("text", pa.string()),
-        ("source", pa.string()),
-        ("licence", pa.string()),
-        ("split", pa.string()),
-        ("bytes", pa.int64()),
-        ("id", pa.string()),
-    ]
-)
-MEDIA_COLUMNS = COLUMNS.append(
-    pa.field("media", pa.list_(pa.struct([("kind", pa.string()), ("digest", pa.string())])))
-)
-"""Of shards of documents with media. Those without stay in shards of their own, as they always were."""
-BLOB_COLUMNS = pa.schema([("digest", pa.string()), ("kind", pa.string()), ("data", pa.binary())])
-GROUP_BYTES = 4 << 20
 HOLDOUT_SHARE = 0.02
 """Default share of documents that is held out from training."""
 log = logging.getLogger(__name__)
@@ -100,9 +84,9 @@ def prepare(
     held: dict[bytes, bool] = {}  # document hash -> is held out
     moved: set[str] = set()  # stored as train before a copy in holdout was read
     with ArtifactWriter(Path(out), kind=KIND, overwrite=overwrite) as writer:
-        shards = _Shards(writer, shard_bytes)
-        mixed = _Shards(writer, shard_bytes, "mixed", MEDIA_COLUMNS)
-        blobs = _Blobs(_Shards(writer, shard_bytes, "media", BLOB_COLUMNS))
+        shards = Shards(writer, shard_bytes)
+        mixed = Shards(writer, shard_bytes, "mixed", MEDIA_COLUMNS)
+        blobs = Blobs(Shards(writer, shard_bytes, "media", BLOB_COLUMNS))
         bad: list[str] = []
         seen = size = 0
         for document in documents:
@@ -234,75 +218,6 @@ def _fingerprint(held: Mapping[bytes, bool]) -> str:
     for digest in sorted(held):
         total.update(digest + (b"h" if held[digest] else b"t"))
     return f"ds1-{total.hexdigest()}"
-
-
-class _Shards:
-    """Writes rows as Parquet: a row group per GROUP_BYTES of content, a new file per `limit` bytes."""
-
-    def __init__(
-        self, writer: ArtifactWriter, limit: int, prefix: str = "shard", columns: pa.Schema = COLUMNS
-    ) -> None:
-        self._writer, self._limit = writer, limit
-        self._prefix, self._columns = prefix, columns
-        self._files: list[str] = []
-        self._open: pq.ParquetWriter | None = None
-        self._rows: list[tuple[Any, ...]] = []
-        self._pending = self._filled = 0
-
-    def add(self, row: tuple[Any, ...], size: int) -> None:
-        self._rows.append(row)
-        self._pending += size
-        if self._pending >= min(GROUP_BYTES, self._limit) or self._filled + self._pending >= self._limit:
-            self._flush()
-        if self._filled >= self._limit:
-            self._end()
-
-    def close(self) -> list[str]:
-        self._flush()
-        self._end()
-        return self._files
-
-    def _flush(self) -> None:
-        if not self._rows:
-            return
-        if self._open is None:
-            self._files.append(f"{self._prefix}-{len(self._files):05d}.parquet")
-            path = self._writer.path(self._files[-1])
-            with disk_errors(path):
-                self._open = pq.ParquetWriter(path, self._columns, compression="zstd")
-        columns = zip(*self._rows, strict=True)
-        arrays = [pa.array(c, f.type) for c, f in zip(columns, self._columns, strict=True)]
-        table = pa.table(arrays, schema=self._columns)
-        with disk_errors(self._writer.path(self._files[-1])):
-            self._open.write_table(table)
-        self._filled += self._pending
-        self._rows, self._pending = [], 0
-
-    def _end(self) -> None:
-        if self._open is not None:
-            with disk_errors(self._writer.path(self._files[-1])):
-                self._open.close()
-        self._open, self._filled = None, 0
-
-
-class _Blobs:
-    """Stores each image or sound once, whatever documents have it."""
-
-    def __init__(self, shards: _Shards) -> None:
-        self._shards, self._known = shards, set[str]()
-
-    def add(self, media: Sequence[MediaFile]) -> int:
-        """Store those that are new. Returns their bytes."""
-        size = 0
-        for m in media:
-            if m.digest not in self._known:
-                self._known.add(m.digest)
-                self._shards.add((m.digest, m.kind, m.data), len(m.data))
-                size += len(m.data)
-        return size
-
-    def close(self) -> list[str]:
-        return self._shards.close()
 
 
 def _move(writer: ArtifactWriter, files: list[str], moved: set[str]) -> None:

@@ -1,4 +1,4 @@
-"""Sources of documents: jsonl, csv, parquet, text files and folders of them."""
+"""Documents, and the sources that they come from: files and folders of text, records, images and audio."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
 from onebase.config import config
-from onebase.data.files import FORMATS, check_file, read_text, rows, text_lines
-from onebase.data.lines import without_end
+from onebase.data.files import FORMATS, check_file
 from onebase.errors import ConfigError, DataError
 
 TRAIN, HOLDOUT = "train", "holdout"
@@ -25,6 +23,8 @@ SUFFIXES = FORMATS | {
     ".faa": "fasta",
 }
 """Kinds of sources by the ends of their files' names."""
+WHOLE = ("text", "folder", "imagefolder", "audiofolder")
+"""Kinds that read files whatever their names end in, or choose among them by themselves."""
 #: accepted values of a source's split column
 SPLITS = {
     TRAIN: TRAIN,
@@ -100,24 +100,6 @@ class SourceConfig:
             )
 
 
-MEDIA_READERS = ("imagefolder", "audiofolder", "webdataset", "fasta")
-"""Kinds of sources that `media_sources` reads."""
-
-
-def read_source(cfg: SourceConfig) -> Iterator[Document]:
-    """Stream the documents of a source, in a fixed order. Raises DataError with file and line for unreadable input."""
-    if cfg.kind in MEDIA_READERS or cfg.media_column:
-        from onebase.data.media_sources import read_media
-
-        yield from read_media(cfg)
-        return
-    for name, path in files_of(cfg):
-        if cfg.kind in ("text", "folder"):
-            yield from _texts(cfg, path, name)
-        else:
-            yield from _records(cfg, path, name)
-
-
 def files_of(cfg: SourceConfig) -> Iterator[tuple[str, Path]]:
     """The files of a source in order: (name below its folder, path). Raises DataError if there are none."""
     root = Path(cfg.path)
@@ -137,7 +119,7 @@ def _files(cfg: SourceConfig, root: Path) -> list[Path]:
     for path in root.glob(cfg.glob):
         inside = path.relative_to(root)
         hidden = any(part.startswith(".") for part in inside.parts)  # .git and the like
-        fits = cfg.kind in ("text", "folder") or SUFFIXES.get(path.suffix.lower()) == cfg.kind
+        fits = cfg.kind in WHOLE or SUFFIXES.get(path.suffix.lower()) == cfg.kind
         if path.is_file() and fits and not hidden:
             matches.append(path)
     if not matches:
@@ -145,35 +127,6 @@ def _files(cfg: SourceConfig, root: Path) -> list[Path]:
             f"source '{cfg.name}': no file in {root} matches {cfg.glob!r}", "check path, kind and glob"
         )
     return sorted(matches, key=lambda p: p.relative_to(root).as_posix())
-
-
-def _texts(cfg: SourceConfig, path: Path, name: str) -> Iterator[Document]:
-    if not cfg.separator:
-        yield Document(read_text(path), cfg.name, cfg.licence, name)
-        return
-    part: list[str] = []
-    count = 0
-    for line in chain(text_lines(path), [cfg.separator]):
-        if without_end(line) != cfg.separator:
-            part.append(line)
-        elif part:
-            count += 1
-            yield Document("".join(part), cfg.name, cfg.licence, f"{name}#{count}")
-            part = []
-
-
-def _records(cfg: SourceConfig, path: Path, name: str) -> Iterator[Document]:
-    columns = [cfg.text_column] + ([cfg.split_column] if cfg.split_column else [])
-    for number, (where, row) in enumerate(rows(path, cfg.kind, columns), 1):
-        text = row[cfg.text_column]
-        if not isinstance(text, str):
-            kind = "null" if text is None else type(text).__name__
-            raise DataError(
-                f"{where}: column '{cfg.text_column}' is {kind}, text is expected",
-                "fix or remove the record",
-            )
-        meta = document_split(cfg, where, row)
-        yield Document(text, cfg.name, cfg.licence, f"{name}#{number}", meta)
 
 
 def document_split(cfg: SourceConfig, where: str, row: Mapping[str, Any]) -> dict[str, Any]:

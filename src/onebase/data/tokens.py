@@ -68,6 +68,11 @@ class TokenSet:
         """
         if isinstance(tokenizer, TextCodec):
             tokenizer = tokenizer.tokenizer
+        if dataset.media_files:
+            raise DataError(
+                f"{dataset.dir} has images or audio, and this objective reads text alone",
+                "prepare the sources of text by themselves",
+            )
         if dataset.count(split) == 0:
             raise DataError(
                 f"the split '{split}' of {dataset.dir} has no documents",
