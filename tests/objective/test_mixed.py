@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from onebase.base.config import BaseConfig, TextShape, base_parameters, text_base
+from onebase.base.config import BaseConfig, TextShape, base_parameters, native_base
 from onebase.base.model import BaseModel
 from onebase.codec.patches.config import ImagePatchesConfig, SoundPatchesConfig
 from onebase.codec.patches.pictures import grid
@@ -27,10 +27,7 @@ PLAIN = FlowConfig(generate=0.0, drop=0.0, damage=0.0)
 
 def native(zero_out: bool = True) -> BaseConfig:
     shape = TextShape(width=64, depth=2, head_dim=16, context=64, vocab_size=32, zero_out=zero_out)
-    cfg = text_base(shape)
-    trunk = replace(cfg.trunks["text"], groups=("text", "vision", "audio"))
-    codecs = cfg.codecs | {"image_patches": IMAGE, "sound_patches": SOUND}
-    return BaseConfig(trunks={"text": trunk}, codecs=codecs)
+    return native_base(shape, IMAGE, SOUND)
 
 
 def model(zero_out: bool = True) -> BaseModel:

@@ -1,11 +1,13 @@
 """The config of a base: named trunks, codecs and links; and functions that build common configs."""
 
+from dataclasses import replace
 from typing import Literal
 
 from onebase.base.links import Link, link_parameters
 from onebase.codec.audio.config import AudioCodecConfig
 from onebase.codec.image.config import ImageCodecConfig
 from onebase.codec.kinds import CODECS, CodecConfig
+from onebase.codec.patches.config import PatchConfig
 from onebase.codec.text.config import TextCodecConfig
 from onebase.config import config
 from onebase.errors import ConfigError
@@ -171,6 +173,15 @@ def text_base(shape: TextShape, direction: Literal["causal", "both"] = "causal")
         head_std=shape.head_std,
     )
     return BaseConfig(trunks={"text": trunk}, codecs={"text": codec})
+
+
+def native_base(shape: TextShape, *patches: PatchConfig) -> BaseConfig:
+    """The config tree of a decoder of this shape that reads and generates media as well: each codec of patches has a feed-forward of its group in
+    every block, beside that of text."""
+    cfg = text_base(shape)
+    groups = ("text", *dict.fromkeys(p.group for p in patches))
+    trunk = replace(cfg.trunks["text"], groups=groups)
+    return BaseConfig(trunks={"text": trunk}, codecs=cfg.codecs | {p.kind: p for p in patches})
 
 
 def base_parameters(cfg: BaseConfig) -> int:
