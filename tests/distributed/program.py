@@ -1,7 +1,7 @@
-"""One rank of a small run, started by torchrun: `program.py OUT OPTIMIZER DTYPE [--bad] [--stop] [--minutes]`.
+"""One rank of a small run, started by torchrun: `program.py OUT OPTIMIZER DTYPE [--bad] [--stop] [--minutes] [--mixed]`.
 
 --bad: the loss of one rank is not a number once. --stop: rank 0 is asked to stop half way. --minutes: the budget is time, and the
-ranks' clocks disagree.
+ranks' clocks disagree. --mixed: rank 0 sees text alone, rank 1 images and audio.
 """
 
 import json
@@ -19,7 +19,7 @@ from onebase.train.config import MuonConfig
 from onebase.train.loop import run
 from onebase.train.parallel import Parallel
 from onebase.train.signals import exit_now
-from tests.resume.workers import small_job
+from tests.resume.workers import mixed_job, small_job
 
 
 class BadOnOneRank(Infill):
@@ -43,7 +43,8 @@ def main() -> None:
     steps = 6 if "--stop" in sys.argv else 12
     muon = MuonConfig() if optimizer == "muon" else None
     budget = {"steps": None, "minutes": 0.05} if "--minutes" in sys.argv else {"steps": 12}
-    job = small_job(None, dtype=dtype, micro_batch=3, muon=muon, **budget)
+    make, micro = (mixed_job, 2) if "--mixed" in sys.argv else (small_job, 3)
+    job = make(None, dtype=dtype, micro_batch=micro, muon=muon, **budget)
     if "--minutes" in sys.argv and par.rank == 1:  # this rank alone would plan about a third of the steps
         true = time.perf_counter
         time.perf_counter = lambda: 3 * true()

@@ -43,6 +43,14 @@ def test_two_ranks_give_the_curve_of_one(
     assert [line["loss"] for line in two] == pytest.approx([line["loss"] for line in one], abs=tolerance)
 
 
+def test_ranks_may_see_different_modalities(tmp_path: Path) -> None:
+    one = train(tmp_path / "one", 1, "adamw", "fp32", "--mixed")
+    two = train(tmp_path / "two", 2, "adamw", "fp32", "--mixed")
+    assert [line["tokens"] for line in one] == [line["tokens"] for line in two]
+    assert [line["loss"] for line in two] == pytest.approx([line["loss"] for line in one], abs=1e-4)
+    assert one[-1]["loss"] < one[0]["loss"]
+
+
 def test_a_bad_rank_changes_no_weight_and_another_layout_resumes(tmp_path: Path) -> None:
     """Rank 1's loss is not a number once: the step is skipped on both ranks. SIGTERM on rank 0 stops both; one process goes on."""
     first = train(tmp_path / "run", 2, "adamw", "fp32", "--bad", "--stop")

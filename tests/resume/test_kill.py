@@ -67,6 +67,17 @@ def test_kill_and_resume(undisturbed: Path, tmp_path: Path, place: str, count: i
         assert (last(tmp_path) / name).read_bytes() == (last(undisturbed) / name).read_bytes(), name
 
 
+def test_a_run_of_text_and_media_killed_and_resumed(tmp_path: Path) -> None:
+    assert in_process(workers.finish, str(tmp_path / "straight"), True) == 0
+    assert in_process(workers.die_at, str(tmp_path / "killed"), "losses", 26, True) == -signal.SIGKILL
+    assert in_process(workers.finish, str(tmp_path / "killed"), True) == 0
+    assert losses(tmp_path / "killed") == losses(tmp_path / "straight")
+    for name in ("model-00001.safetensors", "optim-00001.safetensors"):
+        assert (last(tmp_path / "killed") / name).read_bytes() == (
+            last(tmp_path / "straight") / name
+        ).read_bytes()
+
+
 def test_twice_killed(undisturbed: Path, tmp_path: Path) -> None:
     assert in_process(workers.die_at, str(tmp_path), "losses", 17) == -signal.SIGKILL
     assert in_process(workers.die_at, str(tmp_path), "fsync", 2) == -signal.SIGKILL

@@ -15,12 +15,15 @@ from onebase.base.config import TextShape, text_base
 from onebase.base.model import BaseModel
 from onebase.codec.text.sample import Tokens
 from onebase.data import RowPlan
+from onebase.data.order import Row
 from onebase.data.tokens import TokenSet
 from onebase.errors import UserError
 from onebase.objective.infill import Infill, InfillMarks
+from onebase.objective.mixed import FlowConfig, Mixed
 from onebase.train.callbacks import JsonLog, NoCallback, StepInfo
 from onebase.train.config import CheckpointConfig, MuonConfig, ScheduleConfig, TrainConfig
 from onebase.train.loop import Job, Result, run
+from tests.objective import media_rows
 
 STEPS = 9
 VOCAB = 64
@@ -62,12 +65,47 @@ def small_job(out: Path | None, *, steps: int = STEPS, dtype: str = "bf16", **tr
     return Job(model, objective, plan, cfg, out=out, callbacks=callbacks)
 
 
+class FixedRows:
+    """The same rows at every step, text first: two ranks then see different modalities."""
+
+    def __init__(self, rows: list[Row]) -> None:
+        self._rows = rows
+
+    digest, total = "fixed", None
+
+    @property
+    def batch_size(self) -> int:
+        return len(self._rows)
+
+    @property
+    def steps(self) -> int:
+        raise NotImplementedError("there is no end")
+
+    def rows(self, step: int) -> list[Row]:
+        return self._rows
+
+
+def mixed_job(out: Path | None, **train: Any) -> Job:
+    """Text in the first half of each batch; images that are read and drawn, and audio, in the second."""
+    rows: list[Row] = [(media_rows.text_row(n),) for n in (5, 6, 7, 8)]
+    rows += [
+        (media_rows.read_row(0),),
+        (media_rows.drawn_row(1),),
+        (media_rows.sound_row(),),
+        (media_rows.read_row(2),),
+    ]
+    model = media_rows.model()
+    like = small_job(out, batch_size=8, sequence_length=12, **train)
+    objective = Mixed.of(model, 12, FlowConfig(generate=0.5))
+    return replace(like, model=model, objective=objective, rows=FixedRows(rows))
+
+
 def run_job(job: Job) -> Result:
     torch.set_num_threads(1)
     return run(job)
 
 
-def die_at(out: str, where: str, count: int) -> None:
+def die_at(out: str, where: str, count: int, mixed: bool = False) -> None:
     """Run until the `count`th call of a function on the way, and be killed there by SIGKILL, as a machine dies.
 
     where: losses (mid-accumulation), optimizer (before the step), fsync (mid-save: files written, no manifest or no rename),
@@ -88,7 +126,8 @@ def die_at(out: str, where: str, count: int) -> None:
     from onebase.train import optim
 
     if where == "losses":
-        Infill.losses = dying(Infill.losses)  # type: ignore[method-assign]
+        objective = Mixed if mixed else Infill
+        objective.losses = dying(objective.losses)  # type: ignore[method-assign]
     elif where == "optimizer":
         optim.Optimizers.step = dying(optim.Optimizers.step)  # type: ignore[method-assign]
     elif where == "fsync":
@@ -97,7 +136,7 @@ def die_at(out: str, where: str, count: int) -> None:
         os.rename = dying(os.rename)
     elif where == "log":
         JsonLog.step = dying(JsonLog.step)  # type: ignore[method-assign]
-    run_job(small_job(Path(out)))
+    run_job((mixed_job if mixed else small_job)(Path(out)))
 
 
 class Fills(NoCallback):
@@ -133,6 +172,6 @@ def fill_at(out: str, how: str, step: int, said: str) -> None:
         raise SystemExit(1) from None
 
 
-def finish(out: str) -> None:
+def finish(out: str, mixed: bool = False) -> None:
     """Run, or go on, to the end."""
-    run_job(small_job(Path(out)))
+    run_job((mixed_job if mixed else small_job)(Path(out)))
