@@ -22,8 +22,6 @@ import pyarrow.parquet as pq
 from onebase.artifact.disk import disk_errors
 from onebase.artifact.files import ArtifactWriter, write_atomic
 from onebase.artifact.record import Origin, Record
-from onebase.codec.audio.read import check_audio
-from onebase.codec.image.pixels import picture_size
 from onebase.data.dataset import KIND, SCHEMA, Dataset
 from onebase.data.shards import BLOB_COLUMNS, MEDIA_COLUMNS, Blobs, Shards
 from onebase.data.sources import HOLDOUT, MARK, SPLITS, TRAIN, UNKNOWN, Document
@@ -181,6 +179,9 @@ def check_media(document: Document) -> None:
             f"{len(document.media)} images and sounds",
             "write U+FFFC in the text for each",
         )
+    from onebase.codec.audio.read import check_audio  # here: these import torch
+    from onebase.codec.image.pixels import picture_size
+
     for media in document.media:
         name = media.name or f"{media.kind} of document {document.id!r}"
         if media.kind == "image":
