@@ -43,6 +43,7 @@ def test_two_ranks_give_the_curve_of_one(
     assert [line["loss"] for line in two] == pytest.approx([line["loss"] for line in one], abs=tolerance)
 
 
+@pytest.mark.slow
 def test_ranks_may_see_different_modalities(tmp_path: Path) -> None:
     one = train(tmp_path / "one", 1, "adamw", "fp32", "--mixed")
     two = train(tmp_path / "two", 2, "adamw", "fp32", "--mixed")
