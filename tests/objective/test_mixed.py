@@ -10,8 +10,9 @@ from onebase.base.config import base_parameters
 from onebase.base.model import BaseModel
 from onebase.codec.patches.pictures import grid
 from onebase.data.order import ExampleOrder
+from onebase.data.tokens import TokenSet
 from onebase.engine.drawing import Drawing, drawn
-from onebase.errors import ConfigError, UserError
+from onebase.errors import ConfigError, DataError, UserError
 from onebase.model.mask import mixed
 from onebase.objective.mixed import FlowConfig, Mixed, generated, unprompted
 from onebase.train.config import TrainConfig
@@ -78,6 +79,15 @@ def test_a_pair_is_trained_both_ways() -> None:
     assert 18 <= int(batch.inputs["text"].cols.noisy.any(1).sum()) <= 42
     row = int(batch.inputs["text"].cols.noisy.any(1).nonzero()[0])
     assert batch.inputs["text"].ids_BT[row, :10].tolist() == turned.ids.tolist()
+
+
+def test_other_pictures_are_another_order_and_no_token_set() -> None:
+    rows = [(read_row(i),) for i in range(3)]
+    media = replace(rows[0][0].media[0], content=replace(picture(7, False, 2).content, digest="other"))
+    changed = [(replace(rows[0][0], media=(media,)),), *rows[1:]]
+    assert ExampleOrder(rows, 2).digest != ExampleOrder(changed, 2).digest
+    with pytest.raises(DataError, match="room for ids alone"):
+        TokenSet.from_tokens([row[0] for row in rows])
 
 
 def test_without_a_prompt_the_opening_stays() -> None:
@@ -149,7 +159,7 @@ def test_a_clean_patch_reads_alike_where_it_was_made() -> None:
 def test_configs_and_counts() -> None:
     cfg = native()
     assert base_parameters(cfg) == sum(p.numel() for p in BaseModel(cfg).parameters())
-    with pytest.raises(ConfigError, match="'vision'.*|its trunk has: text, audio"):
+    with pytest.raises(ConfigError, match=r"'vision'\n.*its trunk has: text, audio"):
         replace(cfg, trunks={"text": replace(cfg.trunks["text"], groups=("text", "audio"))})
     with pytest.raises(ConfigError, match="flow.drop is 2"):
         FlowConfig(drop=2)

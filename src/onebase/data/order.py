@@ -148,4 +148,6 @@ def _hash(texts: Iterable[Tokens]) -> str:
         state.update(t.id.encode() + b"\0" + t.ids.astype("<i4").tobytes() + t.loss.tobytes() + b"\1")
         if t.windows:
             state.update(repr(t.windows).encode())
+        for m in t.media:
+            state.update(f"{m.kind}:{m.start}:{m.noise}:{m.content.digest}".encode())
     return state.hexdigest()

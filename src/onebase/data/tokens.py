@@ -131,6 +131,11 @@ class TokenSet:
         """
         if not tokens:
             raise DataError("there are no samples", "give at least one")
+        if any(t.media for t in tokens):
+            raise DataError(
+                "samples with images or audio, and a token set has room for ids alone",
+                "train on them by ExampleOrder",
+            )
         if any(not len(t) or (alike and t.ids[0] != tokens[0].ids[0]) for t in tokens):
             raise DataError(
                 "the samples do not all begin with the same BOS", "build them with TextCodec.tokens"
