@@ -40,9 +40,9 @@ def shape() -> Any:
 
 def prepare(folder: Path) -> None:
     """Corpus, tokenizer and tokens, once for both sides."""
-    from onebase.codec.text.tokenizer import Tokenizer
     from onebase.data import TokenSet, prepare
     from onebase.demo.corpus import corpus
+    from onebase.modality.text.tokenizer import Tokenizer
 
     dataset = prepare(corpus(0).documents(), folder / "corpus", holdout=0.0)
     texts = (d.text for i, d in enumerate(dataset.documents("train")) if i % 2 == 0)
@@ -53,8 +53,8 @@ def prepare(folder: Path) -> None:
 
 
 def opened(folder: Path) -> tuple[Any, Any, Any]:
-    from onebase.codec.text.tokenizer import Tokenizer
     from onebase.data import Dataset, TokenSet
+    from onebase.modality.text.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.from_file(folder / "tokenizer.json")
     dataset = Dataset.open(folder / "corpus")
@@ -148,9 +148,9 @@ def our_side(folder: Path, lr: float, seed: int, steps: int) -> dict[str, Any]:
     from onebase.base.config import base_parameters, text_base
     from onebase.base.folder import LoadedBase
     from onebase.base.model import BaseModel
-    from onebase.codec.text.codec import TextCodec
     from onebase.data import RowPlan
     from onebase.engine.scoring import score
+    from onebase.modality.text.codec import TextCodec
     from onebase.objective.next_token import NextToken
     from onebase.train.config import AdamWConfig, MuonConfig, ScheduleConfig, TrainConfig
     from onebase.train.loop import Job, run

@@ -37,8 +37,8 @@ def small_base(folder: Path) -> Path:
     from onebase.base.config import TextShape, text_base
     from onebase.base.folder import LoadedBase, save_base
     from onebase.base.model import BaseModel
-    from onebase.codec.text.codec import TextCodec
-    from onebase.codec.text.tokenizer import Tokenizer
+    from onebase.modality.text.codec import TextCodec
+    from onebase.modality.text.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.train([Path(__file__).read_text(encoding="utf-8")], 300)
     shape = TextShape(width=64, depth=2, head_dim=16, context=64, vocab_size=tokenizer.vocab_size)

@@ -90,7 +90,7 @@ def ours(side: str, steps: int) -> tuple[list[float], list[float], int]:
 
     from onebase.base.config import TextShape, text_base
     from onebase.base.model import BaseModel
-    from onebase.codec.text import Tokens
+    from onebase.modality.text import Tokens
     from onebase.objective.next_token import NextToken
     from onebase.train.callbacks import NoCallback, StepInfo
     from onebase.train.config import AdamWConfig, MuonConfig, TrainConfig

@@ -16,14 +16,14 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from onebase.base.config import TextShape, native_base
 from onebase.base.model import BaseModel
-from onebase.codec.patches.config import ImagePatchesConfig
-from onebase.codec.patches.pictures import from_patches, grid, to_image
-from onebase.codec.patches.tokens import MEDIA_SPECIALS, MediaCodec
-from onebase.codec.text.codec import TextCodec
-from onebase.codec.text.sample import SPECIALS, Sample, Segment, Tokens
-from onebase.codec.text.tokenizer import Tokenizer
 from onebase.data.order import ExampleOrder, one_by_one
 from onebase.engine.drawing import Drawing, drawn
+from onebase.modality.patches.config import ImagePatchesConfig
+from onebase.modality.patches.pictures import from_patches, grid, to_image
+from onebase.modality.patches.tokens import MEDIA_SPECIALS, MediaCodec
+from onebase.modality.text.codec import TextCodec
+from onebase.modality.text.sample import SPECIALS, Sample, Segment, Tokens
+from onebase.modality.text.tokenizer import Tokenizer
 from onebase.objective.mixed import FlowConfig, Mixed
 from onebase.train.config import TrainConfig
 from onebase.train.loop import Job, run

@@ -11,8 +11,8 @@ import numpy as np
 from pretrain_tiny import tiny_base
 
 from onebase.base.model import BaseModel
-from onebase.codec.text.sample import Tokens, document_sample
 from onebase.data import RowPlan, TokenSet
+from onebase.modality.text.sample import Tokens, document_sample
 from onebase.objective.base import Batch, Losses, Row
 from onebase.objective.next_token import packed_batch, text_loss
 from onebase.train.config import ScheduleConfig, TrainConfig

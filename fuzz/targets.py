@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 import onebase
-from onebase.codec.text.template import ChatTemplate
+from onebase.modality.text.template import ChatTemplate
 from onebase.errors import UserError
 from onebase.formats.hf.base import layout_of
 from onebase.formats.hf.files import CONFIG, INDEX, WEIGHTS

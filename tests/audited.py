@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from onebase.base.config import TextShape, text_base
 from onebase.base.folder import LoadedBase
 from onebase.base.model import BaseModel
-from onebase.codec.text.codec import TextCodec
-from onebase.codec.text.tokenizer import Tokenizer
+from onebase.modality.text.codec import TextCodec
+from onebase.modality.text.tokenizer import Tokenizer
 
 _names = [a + b + c + d for a in "bdfgklmn" for b in "aeiou" for c in "prst" for d in "aeiou"]
 random.Random(0).shuffle(_names)

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from onebase.codec.text import Tokenizer
+from onebase.modality.text import Tokenizer
 
 
 @dataclass

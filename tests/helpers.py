@@ -17,10 +17,10 @@ import torch
 from onebase.base.config import TextShape, text_base
 from onebase.base.folder import LoadedBase
 from onebase.base.model import BaseModel
-from onebase.codec.text.codec import TextCodec
-from onebase.codec.text.tokenizer import Tokenizer
 from onebase.methods.lora import Lora, LoraConfig, inject
 from onebase.methods.table import METHODS
+from onebase.modality.text.codec import TextCodec
+from onebase.modality.text.tokenizer import Tokenizer
 
 LINES = (
     "The quick brown fox jumps over the lazy dog.\n",

@@ -9,7 +9,7 @@ from onebase.artifact.record import Record
 from onebase.base.config import BaseConfig
 from onebase.base.folder import LoadedBase, save_base
 from onebase.base.model import BaseModel
-from onebase.codec.image.config import ImageCodecConfig, PixelsConfig
+from onebase.modality.image.config import ImageCodecConfig, PixelsConfig
 from onebase.model.config import (
     AttnConfig,
     BlockConfig,

@@ -6,10 +6,10 @@ import torch
 from onebase.base.config import BaseConfig
 from onebase.base.link_modules import Connector, PairLink, link_module, shuffled
 from onebase.base.links import ConnectorConfig, Link, PairConfig, connector_places, link_parameters
-from onebase.codec.image.config import ImageCodecConfig
-from onebase.codec.text.config import TextCodecConfig
-from onebase.codec.text.pooling import EmbeddingConfig
 from onebase.errors import ConfigError
+from onebase.modality.image.config import ImageCodecConfig
+from onebase.modality.text.config import TextCodecConfig
+from onebase.modality.text.pooling import EmbeddingConfig
 from onebase.model.config import AttnConfig, BlockConfig, FFConfig, NormConfig, TrunkConfig
 from onebase.model.trunk import TrunkOutput
 

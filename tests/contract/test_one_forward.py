@@ -4,8 +4,8 @@ import numpy as np
 import openai
 import pytest
 
-from onebase.codec.text.sample import Tokens
 from onebase.engine import Sampling, generate, score
+from onebase.modality.text.sample import Tokens
 from onebase.model.proj import AdapterRouting
 from onebase.objective.next_token import NextToken
 from onebase.serve import create_app

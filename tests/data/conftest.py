@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from onebase.codec.text import Tokenizer
 from onebase.data import Dataset, Document, prepare
+from onebase.modality.text import Tokenizer
 
 Docs = Callable[..., Iterator[Document]]
 

@@ -16,12 +16,12 @@ import pytest
 from PIL import Image
 
 from onebase.artifact.files import verify
-from onebase.codec.patches.sounds import write_wav
-from onebase.codec.text.tokenizer import Tokenizer
 from onebase.data import Dataset, Document, prepare, read_source
 from onebase.data.sources import MARK, MediaFile, SourceConfig
 from onebase.data.tokens import TokenSet
 from onebase.errors import ArtifactError, ConfigError, DataError
+from onebase.modality.patches.sounds import write_wav
+from onebase.modality.text.tokenizer import Tokenizer
 
 
 def png(seed: int, size: tuple[int, int] = (12, 8)) -> bytes:

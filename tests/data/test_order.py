@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onebase.codec.text.sample import Tokens
 from onebase.data import Order, Row, RowPlan, TokenSet, order, packing, split
 from onebase.data.mixed import MixedOrder
 from onebase.data.order import ExampleOrder, one_by_one
 from onebase.data.tokens import PLACE
+from onebase.modality.text.sample import Tokens
 
 
 def text(i: int, name: str = "") -> Tokens:

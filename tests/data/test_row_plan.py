@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onebase.codec.text import Tokenizer, Tokens
 from onebase.data import Dataset, Row, RowPlan, TokenSet, packing, split
 from onebase.errors import ConfigError, DataError
+from onebase.modality.text import Tokenizer, Tokens
 
 BOS = 0
 

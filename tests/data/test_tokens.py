@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onebase.codec.text import TextCodec, Tokenizer, Tokens, completion_sample, document_sample
 from onebase.data import Dataset, Document, TokenSet, prepare
 from onebase.errors import ArtifactError, DataError
+from onebase.modality.text import TextCodec, Tokenizer, Tokens, completion_sample, document_sample
 
 Docs = Callable[..., Iterator[Document]]
 

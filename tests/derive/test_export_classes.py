@@ -48,7 +48,7 @@ def test_classes_of_pictures(name: str, pooling: str, tmp_path: Path) -> None:
         assert a.label == b.label and a.scores == pytest.approx(b.scores, abs=1e-5)
     there = transformers.AutoModelForImageClassification.from_pretrained(tmp_path / "back").eval()
     assert there.config.id2label == {0: "dark", 1: "red"}
-    from onebase.codec.image.pixels import pixels
+    from onebase.modality.image.pixels import pixels
 
     with torch.no_grad():
         said = there(pixel_values=pixels(paths, base.config.image)).logits.softmax(-1)

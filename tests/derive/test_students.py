@@ -11,12 +11,12 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers
 import onebase
 from onebase.api.base import Base
 from onebase.base.folder import LoadedBase, base_tensors, save_base
-from onebase.codec.text.codec import TextCodec
-from onebase.codec.text.pooling import EmbeddingConfig
-from onebase.codec.text.roles import Roles
-from onebase.codec.text.tokenizer import Tokenizer
 from onebase.derive.students import head_of, spread, trimmed
 from onebase.errors import ConfigError, UserError
+from onebase.modality.text.codec import TextCodec
+from onebase.modality.text.pooling import EmbeddingConfig
+from onebase.modality.text.roles import Roles
+from onebase.modality.text.tokenizer import Tokenizer
 from tests.helpers import tiny_base
 
 WORDS = [

@@ -16,11 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from onebase.base.folder import LoadedBase
-from onebase.codec.text import TextCodec
 from onebase.engine import Completion, Sampling, generate, stream
 from onebase.engine.constrain import LETTERS, Constraint, guides
 from onebase.errors import UserError
 from onebase.formats.hf.tokenizer_files import read_codec
+from onebase.modality.text import TextCodec
 from tests.formats.words import write_words
 from tests.helpers import tiny_base
 

@@ -110,8 +110,8 @@ def test_the_adapter_wins_over_the_base_s_own_classes(folder: Path) -> None:
 @pytest.mark.parametrize("pooling", ["last", "mean", "both", "all"])
 @pytest.mark.parametrize("class_token", [True, False])
 def test_what_heads_read(pooling: Any, class_token: bool, folder: Path, tmp_path: Path) -> None:
-    from onebase.codec.image.config import PoolConfig
     from onebase.engine.image_features import features
+    from onebase.modality.image.config import PoolConfig
 
     kind = PoolConfig(kind="first" if class_token else "mean")
     base = onebase.load(sighted(tmp_path / "x", class_token=class_token, pool=kind))

@@ -10,13 +10,13 @@ from tokenizers import AddedToken, models, pre_tokenizers
 
 from onebase.api.base import Base
 from onebase.base.folder import LoadedBase, save_base
-from onebase.codec.text.codec import TextCodec
-from onebase.codec.text.roles import Roles
-from onebase.codec.text.sample import Tokens
-from onebase.codec.text.tokenizer import Tokenizer
 from onebase.draws import Draws
 from onebase.engine.infilling import NAMES, infill_ids, marks_of
 from onebase.errors import UserError
+from onebase.modality.text.codec import TextCodec
+from onebase.modality.text.roles import Roles
+from onebase.modality.text.sample import Tokens
+from onebase.modality.text.tokenizer import Tokenizer
 from onebase.objective.infill import infill
 from onebase.serve.app import create_app
 from tests.helpers import LINES, posted, serving, tiny_base

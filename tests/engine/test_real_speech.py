@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import onebase
-from onebase.codec.audio.read import read_audio
+from onebase.modality.audio.read import read_audio
 from tests.spoken import ENGLISH, Espeak, base_multilingual, english, foreign, recordings, tiny_en
 
 pytestmark = pytest.mark.slow
@@ -35,7 +35,7 @@ def peer(folder: Path) -> Any:
 
 def samples(file: Path) -> Any:
     """What both sides hear: a file as we read it. ffmpeg, which faster-whisper reads with, cuts the highest tenth of the band elsewhere, and
-    likelihoods follow (tests/codec/test_audio.py compares the two below it)."""
+    likelihoods follow (tests/modality/test_audio.py compares the two below it)."""
     return read_audio(file, 16000).numpy()
 
 

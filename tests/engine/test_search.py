@@ -13,9 +13,9 @@ from onebase import Base
 from onebase.base.config import TextShape, text_base
 from onebase.base.folder import LoadedBase
 from onebase.base.model import BaseModel
-from onebase.codec.text.codec import TextCodec
-from onebase.codec.text.tokenizer import Tokenizer
 from onebase.errors import ArtifactError, DataError, UserError
+from onebase.modality.text.codec import TextCodec
+from onebase.modality.text.tokenizer import Tokenizer
 from tests.engine.pictures import (
     some_pictures,
     write_clip,

@@ -13,11 +13,11 @@ from transformers import AutoProcessor, Idefics3Processor, LlavaProcessor
 
 import onebase
 from onebase import Base
-from onebase.codec.image.pixels import lengthened, pixels
 from onebase.engine import image_prompts as seeing
 from onebase.engine.decoder import generate
 from onebase.engine.sampler import Sampling
 from onebase.errors import DataError, UserError
+from onebase.modality.image.pixels import lengthened, pixels
 from tests.engine.pictures import (
     LLAVA,
     SMOLVLM,

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from onebase.base.folder import LoadedBase
-from onebase.codec.audio.speech import SpeechConfig
 from onebase.engine import speech_rules as rules
 from onebase.engine.speech import Hypothesis, SpeechRequest, Transcriber
 from onebase.engine.speech_rules import Cut, Thresholds
 from onebase.errors import UserError
+from onebase.modality.audio.speech import SpeechConfig
 from onebase.model.mask import Cols
 from tests.helpers import tiny_base
 

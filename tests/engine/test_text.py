@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onebase.codec.text.tokenizer import Tokenizer
 from onebase.engine.stream import TextStream
+from onebase.modality.text.tokenizer import Tokenizer
 from tests.helpers import tiny_base
 
 

@@ -12,8 +12,8 @@ import pytest
 import onebase
 from onebase.base.folder import LoadedBase
 from onebase.base.model import BaseModel
-from onebase.codec.text.codec import TextCodec
-from onebase.codec.text.tokenizer import Tokenizer
+from onebase.modality.text.codec import TextCodec
+from onebase.modality.text.tokenizer import Tokenizer
 from tests.formats.parity import shaken
 from tests.formats.test_gguf_write import config
 

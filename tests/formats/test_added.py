@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import onebase
-from onebase.codec.text import TextCodec
 from onebase.engine.constrain import Constraint
 from onebase.errors import ArtifactError, DataError
 from onebase.formats.hf.added_tokens import ROLES
 from onebase.formats.hf.tokenizer_files import read_codec
+from onebase.modality.text import TextCodec
 from tests.formats.parity import shaken
 from tests.formats.words import CHATML, write_words
 

@@ -12,12 +12,12 @@ gguf = pytest.importorskip("gguf")
 import onebase  # noqa: E402
 from onebase.base.folder import LoadedBase  # noqa: E402
 from onebase.base.model import BaseModel  # noqa: E402
-from onebase.codec.text.codec import TextCodec  # noqa: E402
-from onebase.codec.text.pooling import EmbeddingConfig  # noqa: E402
-from onebase.codec.text.tokenizer import Tokenizer  # noqa: E402
 from onebase.errors import ConfigError  # noqa: E402
 from onebase.formats.gguf import open_base, open_gguf  # noqa: E402
 from onebase.formats.gguf.header import open_file, read_header  # noqa: E402
+from onebase.modality.text.codec import TextCodec  # noqa: E402
+from onebase.modality.text.pooling import EmbeddingConfig  # noqa: E402
+from onebase.modality.text.tokenizer import Tokenizer  # noqa: E402
 from tests.formats.gguf_files import with_keys  # noqa: E402
 from tests.formats.parity import shaken  # noqa: E402
 from tests.formats.test_gguf_write import ROLES, byte_level, config  # noqa: E402

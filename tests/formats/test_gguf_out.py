@@ -15,13 +15,13 @@ import onebase  # noqa: E402
 from onebase.base.config import BaseConfig  # noqa: E402
 from onebase.base.folder import LoadedBase  # noqa: E402
 from onebase.base.model import BaseModel  # noqa: E402
-from onebase.codec.text.codec import TextCodec  # noqa: E402
-from onebase.codec.text.tokenizer import Tokenizer  # noqa: E402
 from onebase.errors import ConfigError  # noqa: E402
 from onebase.formats.family import plain  # noqa: E402
 from onebase.formats.gguf import open_gguf, save_gguf  # noqa: E402
 from onebase.formats.gguf.families import FAMILIES  # noqa: E402
 from onebase.formats.gguf.header import open_file, read_header  # noqa: E402
+from onebase.modality.text.codec import TextCodec  # noqa: E402
+from onebase.modality.text.tokenizer import Tokenizer  # noqa: E402
 from onebase.model.config import NormConfig, Norms, RopeConfig, RopeScaling  # noqa: E402
 from tests.formats.llama_cpp import CORPUS, LlamaCpp  # noqa: E402
 from tests.formats.parity import shaken  # noqa: E402

@@ -17,14 +17,14 @@ gguf = pytest.importorskip("gguf")
 import onebase  # noqa: E402
 from onebase.base.folder import LoadedBase  # noqa: E402
 from onebase.base.model import BaseModel  # noqa: E402
-from onebase.codec.text.codec import TextCodec  # noqa: E402
-from onebase.codec.text.roles import Roles  # noqa: E402
-from onebase.codec.text.template import ChatTemplate  # noqa: E402
-from onebase.codec.text.tokenizer import Tokenizer  # noqa: E402
 from onebase.errors import ConfigError  # noqa: E402
 from onebase.formats.gguf.vocab import read_tokenizer  # noqa: E402
 from onebase.formats.gguf.vocab_out import prove, vocabulary  # noqa: E402
 from onebase.formats.reader import ConfigReader  # noqa: E402
+from onebase.modality.text.codec import TextCodec  # noqa: E402
+from onebase.modality.text.roles import Roles  # noqa: E402
+from onebase.modality.text.template import ChatTemplate  # noqa: E402
+from onebase.modality.text.tokenizer import Tokenizer  # noqa: E402
 from tests.formats.parity import shaken  # noqa: E402
 from tests.formats.test_gguf_write import ROLES, byte_level, config, sentence_piece  # noqa: E402
 

@@ -16,13 +16,13 @@ from tokenizers import normalizers
 pytest.importorskip("gguf")
 
 import onebase
-from onebase.codec.text.roles import Roles
-from onebase.codec.text.tokenizer import Tokenizer
 from onebase.errors import ConfigError
 from onebase.formats.gguf.header import open_file, read_header
 from onebase.formats.gguf.splits import SPLITS, TextSplit, alike
 from onebase.formats.gguf.vocab_out import vocabulary
 from onebase.formats.tokenizer_equality import TEXTS as TEXTS_OF_ALIKE
+from onebase.modality.text.roles import Roles
+from onebase.modality.text.tokenizer import Tokenizer
 from tests.formats.gguf_files import with_keys
 from tests.formats.llama_cpp import CORPUS, TEXTS, LlamaCpp, base_of, some_texts
 from tests.formats.test_gguf_write import TEXTS as FEW

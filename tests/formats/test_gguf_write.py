@@ -15,12 +15,12 @@ gguf = pytest.importorskip("gguf")
 
 from onebase.base.config import BaseConfig, TextShape, text_base  # noqa: E402
 from onebase.base.model import BaseModel  # noqa: E402
-from onebase.codec.text.roles import Roles  # noqa: E402
 from onebase.errors import ConfigError  # noqa: E402
 from onebase.formats.gguf import OpenedGGUF, open_gguf, save_gguf  # noqa: E402
 from onebase.formats.gguf.families import FAMILIES  # noqa: E402
 from onebase.formats.gguf.header import open_file, read_header  # noqa: E402
 from onebase.formats.gguf.splits import SPLITS, named  # noqa: E402
+from onebase.modality.text.roles import Roles  # noqa: E402
 from onebase.model.config import RopeConfig, RopeScaling  # noqa: E402
 from tests.formats.parity import close, shaken  # noqa: E402
 

@@ -71,7 +71,7 @@ def test_tokens_one_by_one_and_losses_know_the_multipliers(tmp_path: Path) -> No
 
 
 def test_a_divisor_beside_a_bias_is_refused() -> None:
-    from onebase.codec.text.config import TextCodecConfig
+    from onebase.modality.text.config import TextCodecConfig
 
     with pytest.raises(ConfigError, match="head_bias True"):
         TextCodecConfig(vocab_size=9, context=9, divisor=2.0, head_bias=True)

@@ -266,8 +266,8 @@ def test_an_encoder_gives_vectors(tmp_path: Path) -> None:
 
 def test_how_a_text_becomes_a_vector_is_kept(tmp_path: Path) -> None:
     test_an_encoder_gives_vectors(tmp_path / "model")
-    from onebase.codec.text.pooling import EmbeddingConfig
     from onebase.formats.hf.sentence import write_sentence
+    from onebase.modality.text.pooling import EmbeddingConfig
 
     plain = onebase.load(tmp_path / "model").embed(["The quick brown fox jumps"])
     write_sentence(tmp_path / "model", EmbeddingConfig(pooling="cls", normalise=True, limit=4), 32)

@@ -17,11 +17,11 @@ from transformers import (
 
 from onebase.base.config import base_parameters
 from onebase.base.model import BaseModel
-from onebase.codec.image.config import ImageCodecConfig
 from onebase.errors import ConfigError
 from onebase.formats.families import idefics3
 from onebase.formats.hf.pictures import read_pixels
 from onebase.formats.reader import ConfigReader
+from onebase.modality.image.config import ImageCodecConfig
 from onebase.model.mask import Cols
 from tests.formats.parity import close, imported, shaken
 from tests.formats.test_llava import DECODER, TOKEN, row

@@ -15,9 +15,9 @@ pytest.importorskip("gguf")
 import onebase  # noqa: E402
 from onebase.base.folder import LoadedBase  # noqa: E402
 from onebase.base.model import BaseModel  # noqa: E402
-from onebase.codec.text.pooling import EmbeddingConfig, Pooling  # noqa: E402
-from onebase.codec.text.roles import Roles  # noqa: E402
-from onebase.codec.text.tokenizer import Tokenizer  # noqa: E402
+from onebase.modality.text.pooling import EmbeddingConfig, Pooling  # noqa: E402
+from onebase.modality.text.roles import Roles  # noqa: E402
+from onebase.modality.text.tokenizer import Tokenizer  # noqa: E402
 from tests.formats.gguf_files import with_keys  # noqa: E402
 from tests.formats.llama_cpp import CORPUS, TEXTS, LlamaCpp, agree, base_of, some_texts  # noqa: E402
 from tests.formats.test_gguf_proof import metaspace  # noqa: E402

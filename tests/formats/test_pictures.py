@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import onebase
-from onebase.codec.image.config import ImageCodecConfig, PixelsConfig
-from onebase.codec.image.pixels import prepared
 from onebase.errors import ArtifactError, ConfigError
 from onebase.formats.hf.pictures import PREPROCESSOR, PROCESSOR, processor, processor_tree, read_pixels
 from onebase.formats.reader import ConfigReader
+from onebase.modality.image.config import ImageCodecConfig, PixelsConfig
+from onebase.modality.image.pixels import prepared
 from tests.formats.parity import shaken
 from tests.pictures import sighted
 

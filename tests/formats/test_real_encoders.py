@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from onebase.base.model import BaseModel
-from onebase.codec.text.pooling import EmbeddingConfig, pooled
 from onebase.formats.hf.sentence import read_sentence, write_sentence
+from onebase.modality.text.pooling import EmbeddingConfig, pooled
 from onebase.model.mask import Cols
 from tests.formats.parity import exported, imported
 from tests.helpers import LINES

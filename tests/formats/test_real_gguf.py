@@ -15,9 +15,9 @@ pytest.importorskip("gguf")
 transformers = pytest.importorskip("transformers")
 
 import onebase  # noqa: E402
-from onebase.codec.text.template import ChatTemplate  # noqa: E402
 from onebase.formats.gguf import OpenedGGUF, open_gguf, save_gguf  # noqa: E402
 from onebase.formats.gguf.families import FAMILIES  # noqa: E402
+from onebase.modality.text.template import ChatTemplate  # noqa: E402
 
 pytestmark = pytest.mark.slow
 PROMPTS = (

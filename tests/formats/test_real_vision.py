@@ -12,8 +12,8 @@ from torch import Tensor
 
 import onebase
 from examples.classify_images import drawn
-from onebase.codec.image.pixels import pixels
 from onebase.formats.hf.folder import save_folder
+from onebase.modality.image.pixels import pixels
 from tests.formats.onnx_weights import dinov2_weights, onnx_tensors
 
 pytestmark = pytest.mark.slow

@@ -11,10 +11,10 @@ import torch
 
 import onebase
 from onebase.base.folder import LoadedBase
-from onebase.codec.text.codec import TextCodec
 from onebase.engine.decoder import generate
 from onebase.engine.sampler import Sampling
 from onebase.errors import ConfigError, UserError
+from onebase.modality.text.codec import TextCodec
 from onebase.model.mask import Cols
 from tests.formats.parity import check_decoder, close, imported, shaken
 from tests.formats.sizes import SMALL

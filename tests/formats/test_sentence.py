@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 import onebase
-from onebase.codec.text.pooling import EmbeddingConfig
 from onebase.errors import ArtifactError, ConfigError
 from onebase.formats.hf.sentence import read_sentence, write_sentence
+from onebase.modality.text.pooling import EmbeddingConfig
 from tests.formats.parity import shaken
 from tests.formats.words import KINDS, write_words
 

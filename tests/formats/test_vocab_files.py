@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 from tokenizers.trainers import BpeTrainer
 
-from onebase.codec.text.tokenizer import Tokenizer as Ours
 from onebase.errors import ArtifactError
 from onebase.formats.hf.tokenizer_files import read_codec
 from onebase.formats.hf.vocab_files import CLIP
+from onebase.modality.text.tokenizer import Tokenizer as Ours
 from tests.formats.words import TEXTS
 
 transformers = pytest.importorskip("transformers")

@@ -10,7 +10,10 @@ from hypothesis import strategies as st
 
 from onebase.artifact.files import sha256_bytes
 from onebase.base.folder import LoadedBase, load_base, save_base
-from onebase.codec.text import (
+from onebase.engine.stream import TextStream
+from onebase.errors import ArtifactError, ConfigError, DataError
+from onebase.formats.hf.tokenizer_files import read_codec
+from onebase.modality.text import (
     ChatTemplate,
     Roles,
     TextCodec,
@@ -19,9 +22,6 @@ from onebase.codec.text import (
     check_tokens,
     completion_sample,
 )
-from onebase.engine.stream import TextStream
-from onebase.errors import ArtifactError, ConfigError, DataError
-from onebase.formats.hf.tokenizer_files import read_codec
 from tests.formats.words import CHATS, KINDS, PHI3, write_words
 from tests.helpers import tiny_base
 

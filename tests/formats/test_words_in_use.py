@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from onebase.base.folder import LoadedBase
-from onebase.codec.text import TextCodec, Tokens, document_sample
 from onebase.data import Document, TokenSet, prepare
 from onebase.engine.decoder import generate
 from onebase.engine.features import text_tokens
@@ -18,6 +17,7 @@ from onebase.errors import DataError, UserError
 from onebase.evaluation.likelihood import document_nats
 from onebase.formats.hf.tokenizer_files import read_codec
 from onebase.methods.config import PromptConfig
+from onebase.modality.text import TextCodec, Tokens, document_sample
 from onebase.serve.app import create_app
 from tests.formats.words import write_words
 from tests.helpers import client_of, serving, tiny_base

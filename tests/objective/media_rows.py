@@ -5,9 +5,9 @@ import torch
 
 from onebase.base.config import BaseConfig, TextShape, native_base
 from onebase.base.model import BaseModel
-from onebase.codec.patches.config import ImagePatchesConfig, SoundPatchesConfig
-from onebase.codec.patches.pictures import grid
-from onebase.codec.text.sample import Media, MediaContent, Tokens
+from onebase.modality.patches.config import ImagePatchesConfig, SoundPatchesConfig
+from onebase.modality.patches.pictures import grid
+from onebase.modality.text.sample import Media, MediaContent, Tokens
 from onebase.objective.mixed import FlowConfig
 
 BOS, OPEN, CLOSE, END, PATCH, FIRST = range(6)

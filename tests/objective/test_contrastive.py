@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from onebase.base.folder import LoadedBase
-from onebase.codec.text.pooling import EmbeddingConfig
-from onebase.codec.text.sample import Tokens
 from onebase.errors import ConfigError, UserError
+from onebase.modality.text.pooling import EmbeddingConfig
+from onebase.modality.text.sample import Tokens
 from onebase.objective.contrastive import Contrastive, chunk_vectors, info_nce, related
 from onebase.train.config import ScheduleConfig, TrainConfig
 from onebase.train.loop import Job, run

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from onebase.base.folder import LoadedBase
 from onebase.base.head import Head
-from onebase.codec.text.sample import Tokens
 from onebase.engine.features import text_tokens
 from onebase.errors import ConfigError
+from onebase.modality.text.sample import Tokens
 from onebase.model.proj import AdapterRouting
 from onebase.objective.base import IGNORE, Losses
 from onebase.objective.distil import (

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from onebase.base.head import Head
-from onebase.codec.text.sample import Tokens
+from onebase.modality.text.sample import Tokens
 from onebase.objective.base import IGNORE
 from onebase.objective.label import MultiLabel, marks
 from onebase.objective.regress import Regression

@@ -8,11 +8,11 @@ import torch
 
 from onebase.base.config import base_parameters
 from onebase.base.model import BaseModel
-from onebase.codec.patches.pictures import grid
 from onebase.data.order import ExampleOrder
 from onebase.data.tokens import TokenSet
 from onebase.engine.drawing import Drawing, drawn
 from onebase.errors import ConfigError, DataError, UserError
+from onebase.modality.patches.pictures import grid
 from onebase.model.mask import mixed
 from onebase.objective.mixed import FlowConfig, Mixed, generated, unprompted
 from onebase.train.config import TrainConfig

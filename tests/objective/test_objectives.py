@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onebase.base.head import Head, Pooling
-from onebase.codec.text.sample import Tokens
 from onebase.draws import Draws
 from onebase.errors import DataError
+from onebase.modality.text.sample import Tokens
 from onebase.objective.base import IGNORE
 from onebase.objective.infill import Infill, InfillMarks, infill
 from onebase.objective.label import Classification

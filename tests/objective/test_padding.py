@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from onebase.base.folder import LoadedBase
-from onebase.codec.text.sample import Tokens
+from onebase.modality.text.sample import Tokens
 from onebase.model.proj import AdapterRouting
 from onebase.objective.padding import shared_rows, states
 from onebase.objective.pooled import text_batch

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from onebase.base.head import Head
-from onebase.codec.text.sample import Tokens
 from onebase.errors import ConfigError
+from onebase.modality.text.sample import Tokens
 from onebase.model.proj import AdapterRouting
 from onebase.objective.base import Batch
 from onebase.objective.policy import (

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from onebase.base.folder import LoadedBase
-from onebase.codec.text.rows import TokenRows
-from onebase.codec.text.sample import Tokens
 from onebase.config import from_dict
 from onebase.errors import ConfigError
 from onebase.methods.soft import inject as inject_soft
+from onebase.modality.text.rows import TokenRows
+from onebase.modality.text.sample import Tokens
 from onebase.model.proj import AdapterRouting
 from onebase.objective.preference import PreferConfig, Preference, laid_out, row_tokens, shared
 from tests.helpers import add_lora, tiny_base

@@ -7,9 +7,9 @@ import pytest
 
 from onebase import config
 from onebase.base.config import TextShape
-from onebase.codec.text.sample import Tokens
-from onebase.codec.text.tokenizer import Tokenizer
 from onebase.errors import ConfigError
+from onebase.modality.text.sample import Tokens
+from onebase.modality.text.tokenizer import Tokenizer
 from onebase.objective.next_token import NextToken
 from onebase.pretraining import objectives
 from onebase.pretraining.objectives import OBJECTIVES, InfillConfig, NextTokenConfig, Setting, objective_of

@@ -87,7 +87,7 @@ def test_minutes_say_their_share_when_they_are_timed(tmp_path: Path, monkeypatch
 
 
 def test_the_5_gram_counts_no_more_than_it_may() -> None:
-    from onebase.codec.text.sample import Tokens
+    from onebase.modality.text.sample import Tokens
 
     made = [Tokens(np.arange(10, dtype=np.int32), np.ones(10, bool), str(i), "a") for i in range(9)]
     tokens = TokenSet.from_tokens(made)

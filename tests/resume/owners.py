@@ -28,8 +28,8 @@ def take_turns(folder: str, times: str) -> None:
 
 def tokenise(dataset: str, vocabulary: str, seen: str) -> None:
     """Build a token set, slowly, and leave a mark each time that texts are really read."""
-    from onebase.codec.text import Tokenizer
     from onebase.data import Dataset, TokenSet, tokens
+    from onebase.modality.text import Tokenizer
 
     inner = tokens._write
 

@@ -16,13 +16,13 @@ from onebase.artifact.files import MANIFEST, read_manifest, sha256_file
 from onebase.artifact.manifest import manifest_bytes
 from onebase.artifact.record import Record
 from onebase.base.folder import load_base
-from onebase.codec.text import Tokenizer
 from onebase.config import from_dict
 from onebase.data import Dataset, TokenSet
 from onebase.errors import UserError
 from onebase.govern.store import Store
 from onebase.govern.verify import verify_tree
 from onebase.methods.folder import load_adapter
+from onebase.modality.text import Tokenizer
 from onebase.pretraining.claim import claim
 from onebase.pretraining.recipe import Recipe
 from onebase.train.callbacks import read_log

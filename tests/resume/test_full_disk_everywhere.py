@@ -17,11 +17,11 @@ from onebase.artifact.disk import user_error
 from onebase.artifact.files import ArtifactWriter
 from onebase.artifact.raw import array_bytes, save_array
 from onebase.artifact.tensors import save_tensors
-from onebase.codec.text import Tokenizer
 from onebase.data import Dataset, Document, TokenSet, prepare
 from onebase.data.tokens import PLACE
 from onebase.errors import ArtifactError
 from onebase.govern.store import Store
+from onebase.modality.text import Tokenizer
 
 
 @pytest.fixture

@@ -18,9 +18,9 @@ import yaml
 
 from onebase.artifact import owned as module
 from onebase.artifact.owned import owned
-from onebase.codec.text import Tokenizer
 from onebase.data import Document, prepare
 from onebase.errors import ArtifactError
+from onebase.modality.text import Tokenizer
 from onebase.train.callbacks import read_log
 from tests.pretrained import onebase, tiny_run
 

@@ -13,11 +13,11 @@ import torch
 
 from onebase.base.config import TextShape, text_base
 from onebase.base.model import BaseModel
-from onebase.codec.text.sample import Tokens
 from onebase.data import RowPlan
 from onebase.data.order import Row
 from onebase.data.tokens import TokenSet
 from onebase.errors import UserError
+from onebase.modality.text.sample import Tokens
 from onebase.objective.infill import Infill, InfillMarks
 from onebase.objective.mixed import FlowConfig, Mixed
 from onebase.train.callbacks import JsonLog, NoCallback, StepInfo

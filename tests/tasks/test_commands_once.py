@@ -12,9 +12,9 @@ import onebase
 from onebase.api.base import Base
 from onebase.api.loading import run_recipe
 from onebase.base.folder import save_base
-from onebase.codec.text.ledger import token_ledger
 from onebase.data import Document, prepare
 from onebase.engine.features import chat_rows, completion_rows
+from onebase.modality.text.ledger import token_ledger
 from onebase.rewards import RewardInput
 from onebase.rewards.model import model
 from tests.counting import counted

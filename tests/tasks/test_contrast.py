@@ -11,9 +11,9 @@ from onebase.api.base import Base
 from onebase.api.evaluating import evaluate
 from onebase.base.folder import LoadedBase
 from onebase.base.model import BaseModel
-from onebase.codec.text.pooling import EmbeddingConfig
 from onebase.engine.features import features, text_tokens, vector_of, views
 from onebase.errors import ConfigError, DataError, UserError
+from onebase.modality.text.pooling import EmbeddingConfig
 from onebase.objective.grouped import ContrastConfig, SupervisedContrast, supervised_contrast
 from tests.helpers import tiny_base
 

@@ -10,10 +10,10 @@ import pytest
 from onebase.api.base import Adapter, Base
 from onebase.api.evaluating import evaluate
 from onebase.base.folder import LoadedBase, load_base, save_base
-from onebase.codec.text import clock
-from onebase.codec.text.codec import TextCodec
-from onebase.codec.text.template import DEFAULT, ChatTemplate
 from onebase.errors import ArtifactError, ConfigError
+from onebase.modality.text import clock
+from onebase.modality.text.codec import TextCodec
+from onebase.modality.text.template import DEFAULT, ChatTemplate
 from onebase.train.callbacks import NoCallback, StepInfo
 from tests.helpers import tiny_base
 

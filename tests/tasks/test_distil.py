@@ -11,11 +11,11 @@ import torch
 import onebase
 from onebase.api.base import Base
 from onebase.base.folder import base_tensors, save_base
-from onebase.codec.text.codec import TextCodec
-from onebase.codec.text.pooling import EmbeddingConfig
-from onebase.codec.text.tokenizer import Tokenizer
 from onebase.engine.features import completion_rows
 from onebase.errors import DataError, UserError
+from onebase.modality.text.codec import TextCodec
+from onebase.modality.text.pooling import EmbeddingConfig
+from onebase.modality.text.tokenizer import Tokenizer
 from onebase.objective.distil import TeacherOutput
 from onebase.tasks.teachers import token_agreement
 from tests.helpers import taken, tiny_base

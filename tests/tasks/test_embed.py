@@ -12,10 +12,10 @@ import torch
 import onebase
 from onebase.api.base import Base
 from onebase.base.folder import load_base, save_base
-from onebase.codec.text.pooling import EmbeddingConfig
 from onebase.data.order import ExampleOrder
 from onebase.engine.features import embedding_tokens
 from onebase.errors import DataError, UserError
+from onebase.modality.text.pooling import EmbeddingConfig
 from tests.helpers import taken, tiny_base
 from tests.pretrained import onebase as command
 

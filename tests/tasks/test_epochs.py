@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from onebase.api.base import Adapter, Base
 from onebase.base.folder import LoadedBase, load_base
-from onebase.codec.text.sample import Tokens
 from onebase.data import RowPlan, TokenSet
 from onebase.data.mixed import MixedOrder
 from onebase.data.order import ExampleOrder, one_by_one, span, steps_of
 from onebase.engine.features import given_tokens
+from onebase.modality.text.sample import Tokens
 from onebase.objective.base import Batch, Losses, Objective
 from onebase.tasks import job
 from onebase.train.loop import Job, Result, run

@@ -10,11 +10,11 @@ from tokenizers import AddedToken, models, pre_tokenizers
 
 from onebase.api.base import Base
 from onebase.base.folder import LoadedBase
-from onebase.codec.text import ChatTemplate, TextCodec, Tokenizer
-from onebase.codec.text.roles import Roles
-from onebase.codec.text.sample import chat_sample, completion_sample, document_sample
-from onebase.codec.text.validation import problems, stop_ids, stretches
 from onebase.errors import DataError
+from onebase.modality.text import ChatTemplate, TextCodec, Tokenizer
+from onebase.modality.text.roles import Roles
+from onebase.modality.text.sample import chat_sample, completion_sample, document_sample
+from onebase.modality.text.validation import problems, stop_ids, stretches
 from onebase.tasks.writing import special_ids
 from tests.helpers import tiny_base
 

@@ -9,8 +9,8 @@ import pytest
 from onebase.api.base import Base
 from onebase.api.loading import load
 from onebase.base.folder import LoadedBase, load_base, save_base
-from onebase.codec.text import ChatTemplate, TextCodec
 from onebase.errors import ConfigError, DataError
+from onebase.modality.text import ChatTemplate, TextCodec
 from tests.helpers import taken, tiny_base
 from tests.pictures import digits, sighted
 from tests.pretrained import onebase

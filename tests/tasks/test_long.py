@@ -13,10 +13,10 @@ import torch.nn.functional as F
 import onebase
 from onebase.api.base import Adapter, Base
 from onebase.base.folder import load_base, save_base
-from onebase.codec.text.long import parts_of, picked
-from onebase.codec.text.pooling import EmbeddingConfig
 from onebase.engine.features import embeddings, features, text_tokens
 from onebase.errors import DataError
+from onebase.modality.text.long import parts_of, picked
+from onebase.modality.text.pooling import EmbeddingConfig
 from onebase.objective.label import Classification
 from onebase.serve.adapters import attach_all, task_model
 from onebase.serve.app import create_app

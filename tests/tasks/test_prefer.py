@@ -252,7 +252,7 @@ def test_other_answers_are_of_other_prompts_and_cut_to_what_fits() -> None:
 
 
 def test_conversations_are_bound_to_the_template(tmp_path: Path) -> None:
-    from onebase.codec.text.template import DEFAULT, ChatTemplate
+    from onebase.modality.text.template import DEFAULT, ChatTemplate
 
     save_base(tmp_path / "base", tiny_base())
     base = Base(load_base(tmp_path / "base"))

@@ -6,9 +6,9 @@ import pytest
 
 import onebase
 from onebase.api.base import Base
-from onebase.codec.text.pairs import cut_pair, pair_frame
 from onebase.errors import DataError, UserError
 from onebase.evaluation.retrieval import graded_each
+from onebase.modality.text.pairs import cut_pair, pair_frame
 from tests.helpers import tiny_base
 
 WORDS = ["tea", "milk", "bread", "jam"]

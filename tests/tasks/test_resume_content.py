@@ -9,9 +9,9 @@ import pytest
 from onebase.api.base import Base
 from onebase.api.loading import pretrain
 from onebase.base.folder import load_base, save_base
-from onebase.codec.text import ChatTemplate, TextCodec
 from onebase.config import from_dict
 from onebase.errors import ArtifactError
+from onebase.modality.text import ChatTemplate, TextCodec
 from onebase.pretraining.recipe import Recipe
 from tests.helpers import tiny_base
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from onebase.api.base import Base
 from onebase.base.folder import LoadedBase
 from onebase.base.model import BaseModel
-from onebase.codec.text.sample import Tokens
 from onebase.data.order import ExampleOrder, one_by_one
+from onebase.modality.text.sample import Tokens
 from onebase.objective.base import Batch, Losses, Objective, Row
 from onebase.objective.infill import Infill, InfillMarks
 from onebase.tasks import job as adapting

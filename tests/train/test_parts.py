@@ -54,7 +54,7 @@ def test_flops_counted_are_near_the_formula() -> None:
     job = small_job(None)
     model = BaseModel(cfg)
     model.reset(0)
-    from onebase.codec.text.sample import Tokens
+    from onebase.modality.text.sample import Tokens
     from onebase.objective.next_token import NextToken
 
     ids = torch.arange(128).numpy().astype("int32")

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-from onebase.codec.text.clock import at
 from onebase.config import from_dict
 from onebase.data.labelled import Data
 from onebase.engine.constrain import Constraint
@@ -10,6 +9,7 @@ from onebase.errors import UserError
 from onebase.evaluation.bootstrap import Score
 from onebase.evaluation.scores import check_names, computed
 from onebase.methods.bound import Bound
+from onebase.modality.text.clock import at
 from onebase.opening.names import resolved
 from onebase.tasks.base import JudgeConfig, ScoreRequest
 from onebase.tasks.options import date_of

@@ -9,13 +9,13 @@ from typing import Any
 from onebase.artifact.record import Origin
 from onebase.assess.gating import shipped_bytes
 from onebase.assess.rivals import rivals_of
-from onebase.codec.text.clock import at
 from onebase.data import Rows
 from onebase.data.labelled import Records
 from onebase.engine.features import remembering
 from onebase.errors import UserError
 from onebase.methods.bound import Bound
 from onebase.methods.table import METHODS
+from onebase.modality.text.clock import at
 from onebase.readable import duration
 from onebase.tasks.base import ScoreRequest
 from onebase.tasks.job import AboutData, Adapting

@@ -13,7 +13,6 @@ from typing import Any, Protocol, Self
 import numpy as np
 
 from onebase.assess.token_tags import TokenTags
-from onebase.codec.image.pixels import read_picture
 from onebase.data import Rows
 from onebase.engine.image_features import image_paths
 from onebase.evaluation.baselines import (
@@ -25,6 +24,7 @@ from onebase.evaluation.baselines import (
 )
 from onebase.evaluation.bootstrap import Array
 from onebase.evaluation.predictions import Labels, LabelSets, Numbers
+from onebase.modality.image.pixels import read_picture
 from onebase.tasks.classify import is_multilabel
 
 TERMS = 1000

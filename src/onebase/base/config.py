@@ -4,13 +4,13 @@ from dataclasses import replace
 from typing import Literal
 
 from onebase.base.links import Link, link_parameters
-from onebase.codec.audio.config import AudioCodecConfig
-from onebase.codec.image.config import ImageCodecConfig
-from onebase.codec.kinds import CODECS, CodecConfig
-from onebase.codec.patches.config import PatchConfig
-from onebase.codec.text.config import TextCodecConfig
 from onebase.config import config
 from onebase.errors import ConfigError
+from onebase.modality.audio.config import AudioCodecConfig
+from onebase.modality.image.config import ImageCodecConfig
+from onebase.modality.kinds import CODECS, CodecConfig
+from onebase.modality.patches.config import PatchConfig
+from onebase.modality.text.config import TextCodecConfig
 from onebase.model import count
 from onebase.model.config import (
     AttnConfig,

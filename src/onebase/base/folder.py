@@ -16,15 +16,15 @@ from onebase.artifact.tensors import fingerprint, load_tensors, save_tensors
 from onebase.base.config import BaseConfig
 from onebase.base.head import HeadConfig, OwnHead
 from onebase.base.model import BaseModel
-from onebase.codec.audio.speech import SpeechConfig
-from onebase.codec.text.codec import TextCodec
-from onebase.codec.text.pooling import EmbeddingConfig
-from onebase.codec.text.roles import Roles
-from onebase.codec.text.template import ChatTemplate
-from onebase.codec.text.tokenizer import Tokenizer
 from onebase.config import from_file
 from onebase.config_plain import to_dict, without_defaults
 from onebase.errors import ArtifactError
+from onebase.modality.audio.speech import SpeechConfig
+from onebase.modality.text.codec import TextCodec
+from onebase.modality.text.pooling import EmbeddingConfig
+from onebase.modality.text.roles import Roles
+from onebase.modality.text.template import ChatTemplate
+from onebase.modality.text.tokenizer import Tokenizer
 
 WEIGHTS = "model-00001.safetensors"
 TOKENIZER = "codecs/text/tokenizer.json"

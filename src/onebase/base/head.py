@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from onebase.codec.text.long import Long
 from onebase.config import config
 from onebase.config_fields import later
 from onebase.errors import ConfigError
+from onebase.modality.text.long import Long
 from onebase.model.config import GATED, Activation, NormConfig
 from onebase.model.feedforward import ACTIVATIONS
 from onebase.model.norm import Norm

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from onebase.base.links import ConnectorConfig, Link, PairConfig
-from onebase.codec.text.pooling import pooled
+from onebase.modality.text.pooling import pooled
 from onebase.model.feedforward import ACTIVATIONS
 from onebase.model.norm import Norm
 from onebase.model.trunk import TrunkOutput

@@ -2,11 +2,11 @@
 
 from typing import Literal
 
-from onebase.codec.image.config import ImageCodecConfig
-from onebase.codec.text.pooling import EmbeddingConfig
 from onebase.config import config
 from onebase.config_fields import later
 from onebase.errors import ConfigError
+from onebase.modality.image.config import ImageCodecConfig
+from onebase.modality.text.pooling import EmbeddingConfig
 from onebase.model.config import Activation, NormConfig
 from onebase.model.count import norm_parameters
 

@@ -12,12 +12,12 @@ from onebase.base.config import BaseConfig
 from onebase.base.link_modules import Connector, link_module
 from onebase.base.patches import Patches, with_patches
 from onebase.base.virtual_tokens import acting, fill_cache, shifted, with_soft_prompts
-from onebase.codec.audio.modules import AudioModule
-from onebase.codec.image.modules import ImageModule
-from onebase.codec.kinds import CODECS
-from onebase.codec.patches.modules import PatchModule
-from onebase.codec.text.modules import TextModule
 from onebase.errors import ConfigError, UserError
+from onebase.modality.audio.modules import AudioModule
+from onebase.modality.image.modules import ImageModule
+from onebase.modality.kinds import CODECS
+from onebase.modality.patches.modules import PatchModule
+from onebase.modality.text.modules import TextModule
 from onebase.model.cache import Cache
 from onebase.model.config import StorageConfig
 from onebase.model.cross import Memory

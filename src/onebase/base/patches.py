@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from onebase.codec.patches.modules import PatchModule
+from onebase.modality.patches.modules import PatchModule
 
 
 @dataclass(frozen=True)

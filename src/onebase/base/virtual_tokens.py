@@ -10,8 +10,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from onebase.codec.text.modules import TextStem
 from onebase.errors import UserError
+from onebase.modality.text.modules import TextStem
 from onebase.model.cache import Cache
 from onebase.model.mask import Cols
 from onebase.model.proj import AdapterRouting

@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from onebase.codec.text.sample import Tokens
 from onebase.errors import DataError
+from onebase.modality.text.sample import Tokens
 
 SHOWN = 20
 """Bad rows that an error lists; the rest are only counted."""

@@ -16,9 +16,9 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from onebase.codec.text.sample import Tokens
 from onebase.draws import permutation
 from onebase.errors import ConfigError
+from onebase.modality.text.sample import Tokens
 
 T = TypeVar("T")
 Row = Sequence[Tokens]

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onebase.artifact.files import canonical_json, sha256_bytes
-from onebase.codec.text import Tokens
 from onebase.data.order import span, split, steps_of
 from onebase.data.tokens import TokenSet
 from onebase.draws import permutation
 from onebase.errors import ConfigError, DataError
+from onebase.modality.text import Tokens
 
 T = TypeVar("T")
 Ints = NDArray[np.int64]

@@ -179,8 +179,8 @@ def check_media(document: Document) -> None:
             f"{len(document.media)} images and sounds",
             "write U+FFFC in the text for each",
         )
-    from onebase.codec.audio.read import check_audio  # here: these import torch
-    from onebase.codec.image.pixels import picture_size
+    from onebase.modality.audio.read import check_audio  # here: these import torch
+    from onebase.modality.image.pixels import picture_size
 
     for media in document.media:
         name = media.name or f"{media.kind} of document {document.id!r}"

@@ -22,9 +22,9 @@ from onebase.artifact.files import (
 )
 from onebase.artifact.owned import owned
 from onebase.artifact.raw import save_array
-from onebase.codec.text import TextCodec, Tokenizer, Tokens
 from onebase.data.dataset import Dataset
 from onebase.errors import ArtifactError, DataError
+from onebase.modality.text import TextCodec, Tokenizer, Tokens
 
 KIND = "tokens"
 SCHEMA = 1

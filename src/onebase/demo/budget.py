@@ -16,9 +16,9 @@ import torch
 from onebase.artifact.files import MANIFEST
 from onebase.base.config import base_flops, text_base
 from onebase.base.model import BaseModel
-from onebase.codec.text.sample import Tokens
 from onebase.data.order import ExampleOrder, one_by_one
 from onebase.demo.opened import PACKAGES
+from onebase.modality.text.sample import Tokens
 from onebase.model.device import has_bf16, pick_device
 from onebase.objective.next_token import NextToken
 from onebase.pretraining.recipe import Recipe

@@ -9,7 +9,6 @@ import numpy as np
 
 from onebase.api.base import Base
 from onebase.assess.gating import shipped_bytes
-from onebase.codec.text.sample import completion_sample
 from onebase.demo.measure import Tell
 from onebase.demo.results import DemoResult, Generated, Row, Size
 from onebase.demo.tasks import DemoTask, Example
@@ -23,6 +22,7 @@ from onebase.evaluation.likelihood import completion_nats
 from onebase.evaluation.metrics import rouge_l_each
 from onebase.evaluation.ngram import NGram
 from onebase.evaluation.paired import RowSums, mean_sums
+from onebase.modality.text.sample import completion_sample
 from onebase.train.callbacks import Progress
 
 LORA: dict[str, Any] = {"method": "lora", "rank": 32, "alpha": 32.0, "lr": 1e-2}

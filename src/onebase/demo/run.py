@@ -11,7 +11,6 @@ from onebase.artifact.files import MANIFEST, write_atomic
 from onebase.artifact.owned import owned
 from onebase.assess.gating import untrained_twin
 from onebase.base.config import TextShape
-from onebase.codec.text.shown import ledger_rows, render_rows
 from onebase.config_plain import to_dict
 from onebase.data import Dataset, TokenSet, prepare
 from onebase.demo import measure
@@ -24,6 +23,7 @@ from onebase.demo.report import write_report
 from onebase.demo.results import DemoResult, Generated, Size, as_json
 from onebase.demo.tasks import tasks
 from onebase.errors import UserError
+from onebase.modality.text.shown import ledger_rows, render_rows
 from onebase.model.device import pick_device
 from onebase.pretraining.objectives import InfillConfig, NextTokenConfig
 from onebase.pretraining.recipe import DataConfig, Recipe

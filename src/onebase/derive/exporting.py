@@ -10,7 +10,6 @@ import torch
 from onebase.base.folder import LoadedBase, base_tensors
 from onebase.base.head import Head, OwnHead
 from onebase.base.model import BaseModel
-from onebase.codec.image.config import PoolConfig
 from onebase.config import from_dict
 from onebase.derive.merging import merged
 from onebase.errors import ConfigError, UserError
@@ -22,6 +21,7 @@ from onebase.methods.bound import Bound
 from onebase.methods.folder import adapter_tensors
 from onebase.methods.peft import write
 from onebase.methods.stacking import alone, refuse_unmergeable
+from onebase.modality.image.config import PoolConfig
 
 
 def _write_hf(base: Bound, out: Path, options: Mapping[str, Any]) -> None:

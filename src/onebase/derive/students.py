@@ -17,14 +17,14 @@ import torch
 from onebase.artifact.record import Origin, Record, machine_facts, version_facts
 from onebase.base.folder import LoadedBase, base_tensors, put_tensors
 from onebase.base.model import BaseModel
-from onebase.codec.text.codec import TextCodec
-from onebase.codec.text.tokenizer import Tokenizer
 from onebase.data.labelled import Data
 from onebase.derive.quantising import weight_bytes
 from onebase.errors import ConfigError, UserError
 from onebase.methods import head
 from onebase.methods.config import AdapterConfig
 from onebase.methods.folder import AdapterParts, Attached, adapter_tensors, bound_to
+from onebase.modality.text.codec import TextCodec
+from onebase.modality.text.tokenizer import Tokenizer
 from onebase.tasks.continued import text_rows
 from onebase.tasks.job import rows_hash
 from onebase.tasks.results import Adapter

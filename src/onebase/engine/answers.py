@@ -10,8 +10,6 @@ from torch import Tensor
 
 from onebase.base.folder import LoadedBase
 from onebase.base.head import Head, Pooling
-from onebase.codec.text.sample import Tokens
-from onebase.codec.text.tokenizer import Tokenizer
 from onebase.engine.features import (
     embeddings,
     features,
@@ -31,6 +29,8 @@ from onebase.errors import DataError, UserError
 from onebase.methods.bound import Bound
 from onebase.methods.folder import Attached
 from onebase.methods.spans import Placed, Span, placed, spans_of
+from onebase.modality.text.sample import Tokens
+from onebase.modality.text.tokenizer import Tokenizer
 from onebase.model.proj import AdapterRouting
 from onebase.objective.pooled import text_batch
 

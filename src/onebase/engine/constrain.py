@@ -17,10 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from onebase.codec.text.codec import TextCodec
-from onebase.codec.text.token_bytes import TokenBytes
-from onebase.codec.text.valid import is_unicode
 from onebase.errors import UserError
+from onebase.modality.text.codec import TextCodec
+from onebase.modality.text.token_bytes import TokenBytes
+from onebase.modality.text.valid import is_unicode
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher

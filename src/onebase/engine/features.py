@@ -13,14 +13,14 @@ from torch import Tensor
 
 from onebase.base.folder import FeatureMemo, LoadedBase
 from onebase.base.head import Read
-from onebase.codec.text.codec import Known
-from onebase.codec.text.long import Long, long_texts, parts_of, picked
-from onebase.codec.text.pairs import cut_pair, pair_frame
-from onebase.codec.text.pooling import EmbeddingConfig, pooled
-from onebase.codec.text.sample import Tokens, chat_sample, completion_sample
-from onebase.codec.text.tokenizer import Tokenizer
 from onebase.engine.scoring import batch_tokens, batches
 from onebase.errors import ArtifactError, DataError, UserError
+from onebase.modality.text.codec import Known
+from onebase.modality.text.long import Long, long_texts, parts_of, picked
+from onebase.modality.text.pairs import cut_pair, pair_frame
+from onebase.modality.text.pooling import EmbeddingConfig, pooled
+from onebase.modality.text.sample import Tokens, chat_sample, completion_sample
+from onebase.modality.text.tokenizer import Tokenizer
 from onebase.model.proj import AdapterRouting
 from onebase.objective.pooled import How, mean_of_windows, narrowed, pool, text_batch
 

@@ -14,10 +14,10 @@ from onebase.artifact.files import sha256_file
 from onebase.base.folder import LoadedBase
 from onebase.base.head import Head, Read
 from onebase.base.link_modules import PairLink
-from onebase.codec.image.pixels import pixels
 from onebase.engine.scoring import batch_tokens
 from onebase.errors import DataError, UserError
 from onebase.methods.config import AdapterConfig
+from onebase.modality.image.pixels import pixels
 from onebase.model.proj import AdapterRouting
 from onebase.objective.pictures import picture_features
 

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from onebase.base.folder import LoadedBase
 from onebase.base.links import ConnectorConfig, connector_places
-from onebase.codec.image.pixels import pixels
-from onebase.codec.text.sample import Message, Sample, Segment, in_parts, joined
 from onebase.errors import ArtifactError, DataError, UserError
+from onebase.modality.image.pixels import pixels
+from onebase.modality.text.sample import Message, Sample, Segment, in_parts, joined
 from onebase.model.proj import AdapterRouting
 
 BATCH = 8

@@ -1,8 +1,8 @@
 """Fill-in-the-middle prompts: prefix, suffix, then the middle is generated (Bavarian et al., 2207.14255), as in objective infill."""
 
 from onebase.base.folder import LoadedBase
-from onebase.codec.text.tokenizer import Tokenizer
 from onebase.errors import UserError
+from onebase.modality.text.tokenizer import Tokenizer
 from onebase.objective.infill import InfillMarks
 
 NAMES = (

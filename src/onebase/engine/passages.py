@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 
 from onebase.base.folder import LoadedBase
-from onebase.codec.text.pairs import pair_frame
-from onebase.codec.text.sample import Tokens
 from onebase.engine.answers import head_of, states_of
 from onebase.engine.features import given_tokens
 from onebase.errors import DataError, UserError
 from onebase.methods.folder import Attached
 from onebase.methods.spans import Place
+from onebase.modality.text.pairs import pair_frame
+from onebase.modality.text.sample import Tokens
 
 OVERLAP = 128
 """Overlap of two windows of a text in tokens, if they are long enough (as in the usual script for SQuAD)."""

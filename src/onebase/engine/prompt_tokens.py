@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from onebase.base.folder import LoadedBase
-from onebase.codec.text.codec import Known
-from onebase.codec.text.long import Long
-from onebase.codec.text.sample import Tokens, chat_sample, completion_sample
-from onebase.codec.text.validation import stretches
+from onebase.modality.text.codec import Known
+from onebase.modality.text.long import Long
+from onebase.modality.text.sample import Tokens, chat_sample, completion_sample
+from onebase.modality.text.validation import stretches
 
 Prompt = str | Sequence[Mapping[str, Any]]
 """A text, or messages before an answer of the assistant."""

@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from onebase.base.folder import LoadedBase
-from onebase.codec.text.long import ReadPart, parts_of
-from onebase.codec.text.pooling import EmbeddingConfig
-from onebase.codec.text.sample import Message, joined
 from onebase.engine.features import embeddings
 from onebase.errors import DataError
 from onebase.methods.prompt import ANSWER, EXAMPLES, PromptConfig, filled, missing
+from onebase.modality.text.long import ReadPart, parts_of
+from onebase.modality.text.pooling import EmbeddingConfig
+from onebase.modality.text.sample import Message, joined
 
 Given = str | tuple[str, str] | Mapping[str, Any]
 """A text, a pair of texts that are read together, or a row whose columns are the prompt's variables."""

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from onebase.base.folder import LoadedBase
-from onebase.codec.text.sample import Message
 from onebase.engine.features import features, given_tokens
 from onebase.engine.prompter import Given, Prompted, Prompter, checked, texts_of
 from onebase.engine.scoring import score
@@ -18,6 +17,7 @@ from onebase.errors import DataError, UserError
 from onebase.methods import prompt as saved
 from onebase.methods.folder import Attached
 from onebase.methods.prompt import PromptConfig
+from onebase.modality.text.sample import Message
 from onebase.model.proj import AdapterRouting
 from onebase.objective.pooled import mean_of_windows
 

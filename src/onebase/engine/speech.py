@@ -12,9 +12,6 @@ import torch
 from torch import Tensor
 
 from onebase.base.folder import LoadedBase
-from onebase.codec.audio.mel import log_mel
-from onebase.codec.audio.speech import SpeechConfig
-from onebase.codec.text.modules import TextModule
 from onebase.engine.sampler import Sampler, Sampling
 from onebase.engine.speech_rules import (
     Cut,
@@ -30,6 +27,9 @@ from onebase.engine.speech_rules import (
     try_again,
 )
 from onebase.errors import UserError
+from onebase.modality.audio.mel import log_mel
+from onebase.modality.audio.speech import SpeechConfig
+from onebase.modality.text.modules import TextModule
 from onebase.model.cache import Cache
 from onebase.model.cross import Memory
 from onebase.model.mask import Cols

@@ -13,7 +13,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from onebase.codec.audio.speech import SpeechConfig
+from onebase.modality.audio.speech import SpeechConfig
 
 NEVER = -math.inf
 

@@ -3,7 +3,7 @@
 import codecs
 from collections.abc import Sequence
 
-from onebase.codec.text.tokenizer import Tokenizer
+from onebase.modality.text.tokenizer import Tokenizer
 
 
 class TextStream:

@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from onebase.codec.audio.read import read_audio
 from onebase.engine.speech import SpeechRequest, TimedText, Transcriber
 from onebase.errors import UserError
+from onebase.modality.audio.read import read_audio
 
 TASKS = ("transcribe", "translate")
 

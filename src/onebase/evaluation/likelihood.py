@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onebase.base.folder import LoadedBase
-from onebase.codec.text.sample import Tokens
 from onebase.data.packing import cut
 from onebase.data.sources import Document
 from onebase.engine.scoring import score
 from onebase.evaluation.bootstrap import Score, paired_difference
 from onebase.evaluation.metrics import bits_per_byte
+from onebase.modality.text.sample import Tokens
 from onebase.model.proj import AdapterRouting
 
 

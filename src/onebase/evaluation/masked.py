@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from onebase.base.folder import LoadedBase
-from onebase.codec.text.tokenizer import Tokenizer
 from onebase.engine.scoring import batch_tokens, batches
 from onebase.errors import UserError
+from onebase.modality.text.tokenizer import Tokenizer
 from onebase.model.mask import Cols
 from onebase.model.proj import AdapterRouting
 

@@ -6,14 +6,14 @@ from typing import Any
 
 from onebase.base.config import BaseConfig
 from onebase.base.links import Link
-from onebase.codec.image.config import ImageCodecConfig, PixelsConfig
-from onebase.codec.kinds import CodecConfig
-from onebase.codec.text.codec import TextCodec
-from onebase.codec.text.config import TextCodecConfig
 from onebase.config_plain import to_dict
 from onebase.errors import ConfigError
 from onebase.formats.reader import ConfigReader
 from onebase.formats.rules import Rule, Rules
+from onebase.modality.image.config import ImageCodecConfig, PixelsConfig
+from onebase.modality.kinds import CodecConfig
+from onebase.modality.text.codec import TextCodec
+from onebase.modality.text.config import TextCodecConfig
 from onebase.model.config import InitConfig
 from onebase.trees import differences
 

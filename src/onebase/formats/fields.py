@@ -15,10 +15,10 @@ from typing import Any, Protocol, TypeVar
 
 from onebase.base.config import BaseConfig
 from onebase.base.links import Link
-from onebase.codec.kinds import CodecConfig
 from onebase.errors import ConfigError
 from onebase.formats.family import Tree
 from onebase.formats.reader import MAX_SIZE, ConfigReader
+from onebase.modality.kinds import CodecConfig
 from onebase.model.config import BlockConfig, TrunkConfig
 
 T = TypeVar("T")

@@ -6,10 +6,10 @@ An export is complete only after the exported tokenizer was read back and compar
 import random
 from collections.abc import Iterator, Sequence
 
-from onebase.codec.text.codec import TextCodec
-from onebase.codec.text.pieces import Follows
-from onebase.codec.text.tokenizer import Tokenizer
 from onebase.errors import UserError
+from onebase.modality.text.codec import TextCodec
+from onebase.modality.text.pieces import Follows
+from onebase.modality.text.tokenizer import Tokenizer
 
 TEXTS = (
     "",

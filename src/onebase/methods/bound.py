@@ -6,9 +6,9 @@ from typing import Self
 from onebase.artifact.record import Record
 from onebase.base.config import BaseConfig
 from onebase.base.folder import LoadedBase
-from onebase.codec.text.tokenizer import Tokenizer
 from onebase.methods.folder import AdapterParts, Attached, own_head
 from onebase.methods.stacking import stacked
+from onebase.modality.text.tokenizer import Tokenizer
 from onebase.model.proj import AdapterRouting
 
 

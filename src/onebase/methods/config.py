@@ -4,7 +4,6 @@ from dataclasses import field, fields
 from typing import Any
 
 from onebase.base.head import HeadConfig
-from onebase.codec.text.pooling import EmbeddingConfig
 from onebase.config import config, from_dict
 from onebase.config_plain import to_dict
 from onebase.errors import ConfigError
@@ -13,6 +12,7 @@ from onebase.methods.prefix import PrefixConfig
 from onebase.methods.prompt import PromptConfig
 from onebase.methods.soft import SoftConfig
 from onebase.methods.table import METHODS, OURS
+from onebase.modality.text.pooling import EmbeddingConfig
 from onebase.objective.preference import PreferConfig
 
 

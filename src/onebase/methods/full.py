@@ -9,10 +9,10 @@ from torch import Tensor
 
 from onebase.base.folder import base_tensors
 from onebase.base.model import BaseModel
-from onebase.codec.text.rows import FewRows
-from onebase.codec.text.sample import Tokens
 from onebase.errors import UserError
 from onebase.methods.method import Learner, Method, Start
+from onebase.modality.text.rows import FewRows
+from onebase.modality.text.sample import Tokens
 
 
 @contextmanager

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from onebase.base.model import BaseModel
-from onebase.codec.text.rows import EndDelta
 from onebase.errors import ConfigError
 from onebase.methods.combine import combine
 from onebase.methods.dora import Dora
@@ -19,6 +18,7 @@ from onebase.methods.lora_peft import read_peft, write_peft
 from onebase.methods.lowrank import Lora
 from onebase.methods.merge import HEAD, STEM
 from onebase.methods.method import SCRATCH, Learner, Method, MethodPart, Peft, Start, Whole
+from onebase.modality.text.rows import EndDelta
 from onebase.model.proj import AdapterRouting, Proj
 from onebase.model.sites import fits, worded
 

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from onebase.base.model import BaseModel
-from onebase.codec.text.rows import EndDelta, TokenRows
 from onebase.errors import ConfigError
 from onebase.methods.lora_config import EMBEDDING, LM_HEAD, LoraConfig
+from onebase.modality.text.rows import EndDelta, TokenRows
 
 
 class EmbeddingLora(EndDelta):

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from onebase.base.folder import LoadedBase
 from onebase.base.model import BaseModel
-from onebase.codec.text.sample import Tokens
 from onebase.config import config
 from onebase.formats.peft.folder import PREFIX, PeftFolder, Target
+from onebase.modality.text.sample import Tokens
 from onebase.model.proj import AdapterRouting
 
 SCRATCH = "__adapting"

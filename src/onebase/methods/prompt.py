@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from onebase.base.model import BaseModel
-from onebase.codec.text.long import Long
 from onebase.config import config
 from onebase.config_fields import later
 from onebase.errors import ConfigError, DataError, UserError
 from onebase.methods.method import Method, MethodPart, option
+from onebase.modality.text.long import Long
 
 Select = Literal["similar", "first", "random", "balanced"]
 Calibration = Literal["none", "batch", "content_free"]

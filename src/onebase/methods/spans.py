@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onebase.codec.text.long import Long, ReadPart, parts_of, picked
-from onebase.codec.text.sample import Tokens
-from onebase.codec.text.tokenizer import Tokenizer
+from onebase.modality.text.long import Long, ReadPart, parts_of, picked
+from onebase.modality.text.sample import Tokens
+from onebase.modality.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, order=True)

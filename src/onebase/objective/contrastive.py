@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from onebase.base.model import BaseModel
-from onebase.codec.text.pooling import EmbeddingConfig, pooled
-from onebase.codec.text.sample import Tokens
 from onebase.errors import ConfigError
+from onebase.modality.text.pooling import EmbeddingConfig, pooled
+from onebase.modality.text.sample import Tokens
 from onebase.model.proj import AdapterRouting
 from onebase.objective.base import Batch, Losses, Row, TrunkInput, count_sources
 from onebase.objective.padding import states

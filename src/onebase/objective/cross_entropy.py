@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from onebase.codec.text.rows import HeadMatrix
+from onebase.modality.text.rows import HeadMatrix
 
 IGNORE = -100
 CHUNK = 512  # tokens at a time

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from onebase.base.model import BaseModel
-from onebase.codec.text.rows import HeadMatrix
 from onebase.config import config
 from onebase.errors import ConfigError
+from onebase.modality.text.rows import HeadMatrix
 from onebase.model.proj import AdapterRouting
 from onebase.objective.base import IGNORE, Batch, Losses, Row, TrunkInput
 from onebase.objective.cross_entropy import CHUNK, linear_cross_entropy, linear_loss

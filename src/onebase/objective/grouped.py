@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from onebase.base.model import BaseModel
-from onebase.codec.text.pooling import EmbeddingConfig
 from onebase.config import config
 from onebase.errors import ConfigError
+from onebase.modality.text.pooling import EmbeddingConfig
 from onebase.model.proj import AdapterRouting
 from onebase.objective.base import Batch, Losses, Row, count_sources
 from onebase.objective.contrastive import chunk_vectors

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from onebase.base.model import BaseModel
-from onebase.codec.text.sample import Tokens
 from onebase.draws import Draws
+from onebase.modality.text.sample import Tokens
 from onebase.model.proj import AdapterRouting
 from onebase.objective.base import Batch, Losses, Row
 from onebase.objective.next_token import packed_batch, text_loss

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from onebase.base.model import BaseModel
 from onebase.base.patches import Patches, nothing
-from onebase.codec.patches.modules import PatchModule
-from onebase.codec.text.sample import Media, Tokens
 from onebase.config import config
 from onebase.draws import Draws
 from onebase.errors import ConfigError
+from onebase.modality.patches.modules import PatchModule
+from onebase.modality.text.sample import Media, Tokens
 from onebase.model.mask import Cols, mixed
 from onebase.model.proj import AdapterRouting
 from onebase.objective.base import IGNORE, Batch, Losses, Row, TrunkInput, count_sources

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from onebase.base.head import Read
 from onebase.base.model import BaseModel
-from onebase.codec.image.config import ImageCodecConfig
-from onebase.codec.image.modules import ImageModule
-from onebase.codec.image.pixels import pixels
 from onebase.errors import UserError
+from onebase.modality.image.config import ImageCodecConfig
+from onebase.modality.image.modules import ImageModule
+from onebase.modality.image.pixels import pixels
 from onebase.model.mask import Cols
 from onebase.model.proj import AdapterRouting
 from onebase.objective.base import Batch, Losses, Row, TrunkInput, count_sources

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from onebase.base.head import Pooling
 from onebase.base.model import BaseModel
-from onebase.codec.text.pooling import EmbeddingConfig, pooled
-from onebase.codec.text.sample import Tokens
+from onebase.modality.text.pooling import EmbeddingConfig, pooled
+from onebase.modality.text.sample import Tokens
 from onebase.model.mask import Cols
 from onebase.model.proj import AdapterRouting
 from onebase.objective.base import Batch, Row, TrunkInput, count_sources

@@ -8,7 +8,6 @@ from pathlib import Path
 from onebase.artifact.files import MANIFEST, read_manifest
 from onebase.artifact.record import Origin, Record, state
 from onebase.base.folder import LoadedBase, load_base
-from onebase.codec.text.codec import TextCodec
 from onebase.data.labelled import Data, Fetched
 from onebase.errors import UserError
 from onebase.formats.card import note_card
@@ -25,6 +24,7 @@ from onebase.formats.recognise import FORMATS_IN, is_ctranslate2, is_folder, is_
 from onebase.methods.config import AdapterConfig, part_field
 from onebase.methods.folder import AdapterParts, bound_to, load_adapter
 from onebase.methods.peft import read
+from onebase.modality.text.codec import TextCodec
 from onebase.model.device import compute_dtype, pick_device
 from onebase.opening.find import find_base
 

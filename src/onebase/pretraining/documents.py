@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from onebase.artifact.files import MANIFEST
 from onebase.artifact.record import Record
-from onebase.codec.text.tokenizer import Tokenizer
 from onebase.data import Dataset, RowPlan, TokenSet
 from onebase.data.sources import TRAIN
 from onebase.errors import ArtifactError, DataError
+from onebase.modality.text.tokenizer import Tokenizer
 from onebase.pretraining.claim import kept_recipe
 from onebase.pretraining.objectives import Setting, objective_of
 from onebase.pretraining.recipe import Recipe

@@ -11,11 +11,11 @@ from onebase.errors import ConfigError
 
 if TYPE_CHECKING:  # a recipe is read, and its errors are reported, without torch
     from onebase.base.folder import LoadedBase
-    from onebase.codec.text.sample import Tokens
-    from onebase.codec.text.tokenizer import Tokenizer
     from onebase.data.sources import Document
     from onebase.evaluation.bootstrap import Score
     from onebase.evaluation.likelihood import DocumentIds
+    from onebase.modality.text.sample import Tokens
+    from onebase.modality.text.tokenizer import Tokenizer
     from onebase.objective.base import Objective
     from onebase.objective.infill import Infill
 

@@ -10,14 +10,14 @@ from onebase.artifact.files import MANIFEST
 from onebase.artifact.record import Origin
 from onebase.base.folder import LoadedBase, load_base, save_base
 from onebase.base.model import BaseModel
-from onebase.codec.text.codec import TextCodec
-from onebase.codec.text.sample import SPECIALS
-from onebase.codec.text.shown import ledger_rows, render_rows
-from onebase.codec.text.tokenizer import Tokenizer
 from onebase.data import Dataset, RowPlan, TokenSet, prepare, read_source
 from onebase.errors import ConfigError, UserError
 from onebase.evaluation.bootstrap import Score
 from onebase.evaluation.likelihood import DocumentIds
+from onebase.modality.text.codec import TextCodec
+from onebase.modality.text.sample import SPECIALS
+from onebase.modality.text.shown import ledger_rows, render_rows
+from onebase.modality.text.tokenizer import Tokenizer
 from onebase.model.device import pick_device
 from onebase.pretraining.claim import check_sources, claim, keep_sources
 from onebase.pretraining.extending import (

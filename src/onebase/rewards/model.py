@@ -9,12 +9,12 @@ import torch
 
 from onebase.base.folder import LoadedBase
 from onebase.base.head import Head
-from onebase.codec.text.codec import Known
 from onebase.engine.features import features, room_of
 from onebase.engine.prompt_tokens import answer_tokens, less_prompt
 from onebase.errors import UserError
 from onebase.methods.folder import attach, detach
 from onebase.methods.table import METHODS
+from onebase.modality.text.codec import Known
 from onebase.opening.names import read_adapter
 from onebase.rewards.answer import Reward, RewardInput
 

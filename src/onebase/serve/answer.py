@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from onebase.codec.text.tokenizer import Tokenizer
 from onebase.engine.request import Completion, Piece, Top
+from onebase.modality.text.tokenizer import Tokenizer
 
 Kind = Literal["chat", "text"]
 _NAMES = {

@@ -9,8 +9,6 @@ from torch import Tensor
 
 from onebase.base.folder import LoadedBase
 from onebase.base.head import Head, HeadConfig
-from onebase.codec.text.long import Long, long_texts
-from onebase.codec.text.sample import Tokens
 from onebase.config import config
 from onebase.data.order import ExampleOrder, Row, one_by_one
 from onebase.engine.features import features
@@ -19,6 +17,8 @@ from onebase.methods.config import AdapterConfig
 from onebase.methods.folder import AdapterParts, bound_to
 from onebase.methods.head import Chosen, pooled_as
 from onebase.methods.method import SCRATCH, Learner, option
+from onebase.modality.text.long import Long, long_texts
+from onebase.modality.text.sample import Tokens
 from onebase.model.proj import AdapterRouting
 from onebase.objective.base import Objective
 from onebase.tasks.fit import Fields, Lesson, Steps

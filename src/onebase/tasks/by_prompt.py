@@ -9,8 +9,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from onebase.codec.text.long import Long
-from onebase.codec.text.sample import Tokens
 from onebase.data import Rows
 from onebase.data.bad_rows import places_of, refuse_bad
 from onebase.draws import Draws
@@ -21,6 +19,8 @@ from onebase.errors import DataError, UserError
 from onebase.methods.config import AdapterConfig
 from onebase.methods.folder import AdapterParts, bound_to
 from onebase.methods.prompt import KEY, PromptConfig, PromptOptions, ShotsConfig
+from onebase.modality.text.long import Long
+from onebase.modality.text.sample import Tokens
 from onebase.tasks.base import Maker
 from onebase.tasks.job import Adapting, Facts, data_facts
 from onebase.tasks.ledgers import check_rows

@@ -9,8 +9,6 @@ import numpy as np
 import torch
 
 from onebase.base.head import HeadConfig
-from onebase.codec.text.ledger import same_but_for_case
-from onebase.codec.text.sample import Tokens
 from onebase.config import config
 from onebase.data import Rows, read_rows
 from onebase.data.bad_rows import Samples
@@ -31,6 +29,8 @@ from onebase.methods.folder import AdapterParts
 from onebase.methods.head import best_pooled, fit_head
 from onebase.methods.method import SCRATCH, option
 from onebase.methods.vector_head import candidates, fit_views
+from onebase.modality.text.ledger import same_but_for_case
+from onebase.modality.text.sample import Tokens
 from onebase.model.proj import AdapterRouting
 from onebase.objective.base import Objective
 from onebase.objective.grouped import ContrastConfig, SupervisedContrast

@@ -14,7 +14,6 @@ import numpy as np
 
 from onebase.artifact.odd_files import FORMATS
 from onebase.base.folder import LoadedBase
-from onebase.codec.text.sample import Tokens, document_sample
 from onebase.config import config
 from onebase.data import Document, RowPlan, Rows, SourceConfig, TokenSet, cut, read_rows, read_source
 from onebase.data.labelled import Data, Make
@@ -34,6 +33,7 @@ from onebase.evaluation.likelihood import (
 )
 from onebase.evaluation.predictions import Documents
 from onebase.methods.method import Learner, option
+from onebase.modality.text.sample import Tokens, document_sample
 from onebase.model.proj import AdapterRouting
 from onebase.objective.next_token import NextToken
 from onebase.opening.names import resolved

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from onebase.artifact.record import Origin, Record
 from onebase.base.head import Head, HeadConfig, Read
-from onebase.codec.text.sample import Tokens
 from onebase.config import config
 from onebase.data import Order
 from onebase.data.labelled import Make
@@ -33,6 +32,7 @@ from onebase.errors import DataError, UserError
 from onebase.methods.bound import Bound
 from onebase.methods.method import SCRATCH, Learner, Signal, option
 from onebase.methods.vector_head import candidates, fit_views
+from onebase.modality.text.sample import Tokens
 from onebase.objective.base import IGNORE
 from onebase.objective.distil import (
     DistilConfig,

@@ -6,9 +6,6 @@ from dataclasses import replace
 from functools import partial
 
 from onebase.base.folder import LoadedBase
-from onebase.codec.text.long import Long
-from onebase.codec.text.pooling import EmbeddingConfig
-from onebase.codec.text.sample import Tokens
 from onebase.config import config
 from onebase.data.bad_rows import Samples
 from onebase.data.labelled import Make
@@ -20,6 +17,9 @@ from onebase.engine.scoring import batch_tokens
 from onebase.errors import ConfigError, DataError, UserError
 from onebase.evaluation.predictions import Alike, Retrieved
 from onebase.methods.method import Learner, option
+from onebase.modality.text.long import Long
+from onebase.modality.text.pooling import EmbeddingConfig
+from onebase.modality.text.sample import Tokens
 from onebase.objective.contrastive import Contrastive
 from onebase.tasks.base import ScoreRequest, Task
 from onebase.tasks.by_head import LONG, long_facts

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from onebase.base.head import HeadConfig
-from onebase.codec.text.sample import Tokens
 from onebase.data import read_rows
 from onebase.data.bad_rows import Samples
 from onebase.data.labelled import Make
@@ -22,6 +21,7 @@ from onebase.evaluation.predictions import Passages
 from onebase.methods.bound import Bound
 from onebase.methods.head import FOLDS, fit_head, spread
 from onebase.methods.method import SCRATCH
+from onebase.modality.text.sample import Tokens
 from onebase.model.proj import AdapterRouting
 from onebase.objective.extract import Extract
 from onebase.tasks import by_head as heads

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from onebase.base.head import HeadConfig
-from onebase.codec.text.sample import Tokens
 from onebase.data import Rows
 from onebase.data.order import ExampleOrder, one_by_one
 from onebase.engine import image_features as images
@@ -19,6 +18,7 @@ from onebase.methods.config import AdapterConfig
 from onebase.methods.folder import AdapterParts, bound_to
 from onebase.methods.head import Fitted, fit_pooled, pooled_as
 from onebase.methods.method import SCRATCH, Learner
+from onebase.modality.text.sample import Tokens
 from onebase.objective.pictures import ImageClassification, no_vector
 from onebase.tasks import by_head as heads
 from onebase.tasks.checks import before, head_size

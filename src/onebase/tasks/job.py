@@ -11,7 +11,6 @@ from torch import Tensor
 from onebase.artifact.files import canonical_json, sha256_bytes
 from onebase.artifact.record import Origin, Record, by_given, machine_facts, state, version_facts
 from onebase.base.folder import LoadedBase
-from onebase.codec.text.sample import Tokens
 from onebase.config_plain import to_dict
 from onebase.data import Rows
 from onebase.data.file_hashes import FileRead
@@ -19,6 +18,7 @@ from onebase.errors import DataError
 from onebase.evaluation.bootstrap import Score
 from onebase.methods.config import AdapterConfig
 from onebase.methods.folder import AdapterParts
+from onebase.modality.text.sample import Tokens
 from onebase.tasks.options import AdaptOptions, flat
 from onebase.train.callbacks import Callback
 from onebase.train.loop import Job, Result, run

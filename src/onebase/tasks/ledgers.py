@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from onebase.artifact.files import canonical_json
-from onebase.codec.text.ledger import Ledger, label_ledger, token_ledger
-from onebase.codec.text.sample import Tokens
 from onebase.errors import DataError
+from onebase.modality.text.ledger import Ledger, label_ledger, token_ledger
+from onebase.modality.text.sample import Tokens
 from onebase.tasks.job import Adapting, Facts, data_facts
 
 

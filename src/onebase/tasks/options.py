@@ -8,8 +8,6 @@ from typing import Any, cast, get_type_hints
 
 from onebase.artifact.files import plain
 from onebase.artifact.record import Record
-from onebase.codec.text.clock import read_date
-from onebase.codec.text.ledger import check_codes
 from onebase.config import config, from_dict
 from onebase.config_errors import type_name
 from onebase.config_fields import to_new_names, with_new_names
@@ -17,6 +15,8 @@ from onebase.config_plain import to_dict, to_hash
 from onebase.errors import ConfigError, UserError
 from onebase.methods.method import option
 from onebase.methods.table import METHODS, OURS, method_of, takers
+from onebase.modality.text.clock import read_date
+from onebase.modality.text.ledger import check_codes
 from onebase.tasks.option_names import OptionNames
 
 

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 
 from onebase.artifact.files import sha256_bytes
-from onebase.codec.text.sample import Tokens
 from onebase.config import config
 from onebase.data.order import ExampleOrder
 from onebase.engine.scoring import batch_tokens
 from onebase.evaluation.likelihood import completion_nats
 from onebase.evaluation.predictions import Preferred
 from onebase.methods.method import Learner, option
+from onebase.modality.text.sample import Tokens
 from onebase.objective.preference import PreferConfig, Preference, row_tokens
 from onebase.tasks.base import ScoreRequest, Task, always
 from onebase.tasks.checks import before

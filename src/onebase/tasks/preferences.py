@@ -5,8 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from onebase.codec.text.codec import Known
-from onebase.codec.text.sample import Tokens
 from onebase.data import Rows, read_rows
 from onebase.data.bad_rows import Samples
 from onebase.data.labelled import Data, Make
@@ -14,6 +12,8 @@ from onebase.data.lines import Problem
 from onebase.draws import Draws
 from onebase.engine.prompt_tokens import answer_tokens, less_prompt
 from onebase.errors import DataError
+from onebase.modality.text.codec import Known
+from onebase.modality.text.sample import Tokens
 from onebase.tasks.reading import RowReader, each_row
 
 SIDES = ("chosen", "rejected")

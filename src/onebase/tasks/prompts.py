@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from onebase.base.folder import LoadedBase
-from onebase.codec.text.sample import chat_sample
 from onebase.engine.prompter import checked, question_of
 from onebase.errors import DataError
 from onebase.methods.prompt import ANSWER, PromptConfig, PromptOptions, ShotsConfig
+from onebase.modality.text.sample import chat_sample
 
 Row = Mapping[str, Any]
 Example = Callable[[Row], dict[str, Any]]

@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 from typing import Any, get_args, get_type_hints
 
 from onebase.base.folder import LoadedBase
-from onebase.codec.text.long import Long
-from onebase.codec.text.sample import Tokens
 from onebase.data.bad_rows import Rows, Samples
 from onebase.data.labelled import Make
 from onebase.data.lines import Problem
 from onebase.engine.features import long_tokens
 from onebase.errors import DataError
+from onebase.modality.text.long import Long
+from onebase.modality.text.sample import Tokens
 from onebase.tasks.options import AdaptOptions
 
 Row = Mapping[str, Any]

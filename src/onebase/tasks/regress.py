@@ -7,7 +7,6 @@ from typing import Any
 import torch
 
 from onebase.base.head import HeadConfig
-from onebase.codec.text.sample import Tokens
 from onebase.data import read_rows
 from onebase.engine.answers import numbers, of_task, values
 from onebase.engine.features import pooling_of
@@ -19,6 +18,7 @@ from onebase.methods.folder import Attached
 from onebase.methods.head import best_pooled
 from onebase.methods.method import SCRATCH
 from onebase.methods.ridge import fit_ridge
+from onebase.modality.text.sample import Tokens
 from onebase.model.proj import AdapterRouting
 from onebase.objective.regress import Regression
 from onebase.readable import figure

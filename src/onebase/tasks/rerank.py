@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from onebase.base.head import HeadConfig
-from onebase.codec.text.sample import Tokens
 from onebase.data import read_rows
 from onebase.data.bad_rows import Samples
 from onebase.data.labelled import Make
@@ -25,6 +24,7 @@ from onebase.evaluation.retrieval import NDCG
 from onebase.methods.bound import Bound
 from onebase.methods.head import FOLDS, best_pooled, fit_head, spread
 from onebase.methods.method import SCRATCH
+from onebase.modality.text.sample import Tokens
 from onebase.model.proj import AdapterRouting
 from onebase.objective.label import MultiLabel
 from onebase.readable import figure

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from onebase.base.head import HeadConfig
-from onebase.codec.text.sample import Tokens
 from onebase.config import config
 from onebase.engine.answers import numbers, of_task, rewards
 from onebase.engine.features import pooling_of
@@ -21,6 +20,7 @@ from onebase.methods.bound import Bound
 from onebase.methods.folder import Attached
 from onebase.methods.head import FOLDS, Fitted, best_pooled, fit_head, spread
 from onebase.methods.method import SCRATCH, option
+from onebase.modality.text.sample import Tokens
 from onebase.model.proj import AdapterRouting
 from onebase.objective.reward import PairwiseReward
 from onebase.readable import figure

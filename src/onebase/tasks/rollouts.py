@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from onebase.base.folder import LoadedBase
-from onebase.codec.text.sample import Tokens
 from onebase.config_plain import digest, to_dict
 from onebase.data.bad_rows import Rows, Samples
 from onebase.data.labelled import Make
@@ -29,6 +28,7 @@ from onebase.engine.prompt_tokens import Prompt
 from onebase.engine.request import Completion
 from onebase.engine.sampler import Sampling
 from onebase.engine.scoring import batch_tokens, batches
+from onebase.modality.text.sample import Tokens
 from onebase.model.proj import AdapterRouting
 from onebase.objective.policy import (
     ReinforceConfig,

@@ -7,7 +7,6 @@ from typing import Any
 
 from onebase.artifact.files import read_manifest
 from onebase.base.folder import LoadedBase
-from onebase.codec.text.clock import at, today
 from onebase.data.file_hashes import files_read
 from onebase.data.labelled import Data
 from onebase.engine.prompter import Given
@@ -16,6 +15,7 @@ from onebase.errors import ConfigError, UserError
 from onebase.methods.bound import Bound
 from onebase.methods.folder import AdapterParts, Attached
 from onebase.methods.table import BY_STEPS, METHODS, method_of
+from onebase.modality.text.clock import at, today
 from onebase.opening.names import resolved
 from onebase.tasks import (
     classify,

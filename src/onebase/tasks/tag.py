@@ -7,9 +7,6 @@ import numpy as np
 import torch
 
 from onebase.base.head import HeadConfig
-from onebase.codec.text.long import Long
-from onebase.codec.text.sample import Tokens
-from onebase.codec.text.tokenizer import Tokenizer
 from onebase.config import config
 from onebase.data import read_rows
 from onebase.data.bad_rows import Samples
@@ -24,6 +21,9 @@ from onebase.methods.bound import Bound
 from onebase.methods.head import FOLDS, fit_head, spread
 from onebase.methods.method import SCRATCH, option
 from onebase.methods.spans import Placed, Span, placed, tags_of, trimmed
+from onebase.modality.text.long import Long
+from onebase.modality.text.sample import Tokens
+from onebase.modality.text.tokenizer import Tokenizer
 from onebase.model.proj import AdapterRouting
 from onebase.objective.base import IGNORE
 from onebase.objective.tag import Tagging

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from onebase.codec.text.sample import Tokens
 from onebase.config_plain import digest
 from onebase.engine.answers import labels as labels_of
 from onebase.engine.decoder import generate
@@ -20,6 +19,7 @@ from onebase.evaluation.bootstrap import Score, mean_score, paired_difference, r
 from onebase.formats.recognise import is_peft
 from onebase.methods.bound import Bound
 from onebase.methods.folder import load_config
+from onebase.modality.text.sample import Tokens
 from onebase.model.mask import Cols
 from onebase.objective.base import TrunkInput
 from onebase.objective.distil import TeacherOutput, kl

@@ -7,9 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from onebase.codec.text.codec import Known
-from onebase.codec.text.sample import Tokens
-from onebase.codec.text.tokenizer import Tokenizer
 from onebase.data import RowPlan, TokenSet, read_rows
 from onebase.data.order import ExampleOrder, Order, one_by_one
 from onebase.engine.decoder import generate
@@ -21,6 +18,9 @@ from onebase.errors import DataError
 from onebase.evaluation.likelihood import completion_nats
 from onebase.evaluation.predictions import Written
 from onebase.methods.method import Learner
+from onebase.modality.text.codec import Known
+from onebase.modality.text.sample import Tokens
+from onebase.modality.text.tokenizer import Tokenizer
 from onebase.objective.next_token import NextToken
 from onebase.tasks import by_prompt, prompts
 from onebase.tasks.base import ScoreRequest, Task, always

@@ -9,11 +9,11 @@ import torch
 
 from onebase.base.folder import LoadedBase
 from onebase.base.model import BaseModel
-from onebase.codec.text.sample import Tokens
 from onebase.config import config
 from onebase.draws import Draws
 from onebase.errors import ConfigError
 from onebase.evaluation.bootstrap import Score, mean_score
+from onebase.modality.text.sample import Tokens
 from onebase.objective.base import IGNORE, Batch, Losses, Row
 from onebase.objective.next_token import packed_batch, text_loss
 from onebase.pretraining.objectives import Heldout, PretrainingObjective, Setting, register

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from onebase.codec.text.sample import Tokens
 from onebase.config import config
 from onebase.data import read_rows
 from onebase.engine.answers import values
@@ -19,6 +18,7 @@ from onebase.methods.bound import Bound
 from onebase.methods.head import HeadConfig, best_pooled
 from onebase.methods.method import SCRATCH, option
 from onebase.methods.ridge import fit_ridge
+from onebase.modality.text.sample import Tokens
 from onebase.model.proj import AdapterRouting
 from onebase.objective.regress import Regression
 from onebase.tasks import by_head

@@ -9,11 +9,11 @@ from onebase.base.config import BaseConfig
 from onebase.base.folder import LoadedBase, load_base
 from onebase.base.links import ConnectorConfig, Link
 from onebase.base.model import BaseModel
-from onebase.codec.audio.config import AudioCodecConfig
-from onebase.codec.text.codec import TextCodec
-from onebase.codec.text.config import TextCodecConfig
-from onebase.codec.text.tokenizer import Tokenizer
 from onebase.formats.hf.tokenizer_files import read_codec
+from onebase.modality.audio.config import AudioCodecConfig
+from onebase.modality.text.codec import TextCodec
+from onebase.modality.text.config import TextCodecConfig
+from onebase.modality.text.tokenizer import Tokenizer
 from onebase.model.config import AttnConfig, BlockConfig, FFConfig, NormConfig, Norms, Part, TrunkConfig
 from tests.helpers import LINES, tiny_base
 from tests.pictures import sighted

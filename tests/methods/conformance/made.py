@@ -14,7 +14,7 @@ from torch import Tensor
 
 from onebase.api.base import Adapter, Base
 from onebase.base.folder import base_tensors, load_base, save_base
-from onebase.codec.image.pixels import pixels
+from onebase.modality.image.pixels import pixels
 from onebase.model.proj import AdapterRouting
 from onebase.tasks import job as adapting
 from onebase.train.callbacks import NoCallback, StepInfo

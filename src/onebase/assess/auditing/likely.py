@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from onebase.codec.text.tokenizer import Tokenizer
 from onebase.engine.scoring import score
 from onebase.errors import DataError, UserError
 from onebase.evaluation.audits import ScoredText
 from onebase.evaluation.bootstrap import Array
 from onebase.evaluation.masked import mask_id, masked_score
 from onebase.methods.bound import Bound
+from onebase.modality.text.tokenizer import Tokenizer
 
 
 def scoring_rule(base: Bound) -> str:

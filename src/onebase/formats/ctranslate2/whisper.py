@@ -12,8 +12,6 @@ from torch import Tensor
 
 from onebase.base.config import BaseConfig
 from onebase.base.folder import LoadedBase
-from onebase.codec.text.codec import TextCodec
-from onebase.codec.text.tokenizer import Tokenizer
 from onebase.errors import ArtifactError, ConfigError
 from onebase.formats.ctranslate2.file import CT2File
 from onebase.formats.families import whisper
@@ -27,6 +25,8 @@ from onebase.formats.reader import ConfigReader
 from onebase.formats.recognise import CT2_FILE
 from onebase.formats.rules import Ignore, Rule, Rules, Split, Tie, rename
 from onebase.formats.weight_loading import load_weights
+from onebase.modality.text.codec import TextCodec
+from onebase.modality.text.tokenizer import Tokenizer
 
 SPEC, GELU = "WhisperSpec", 3
 NORMS = (("gamma", "weight"), ("beta", "bias"))

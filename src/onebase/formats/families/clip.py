@@ -9,8 +9,6 @@ from dataclasses import replace
 
 from onebase.base.config import BaseConfig
 from onebase.base.links import Link, PairConfig
-from onebase.codec.image.config import PixelsConfig
-from onebase.codec.text.pooling import EmbeddingConfig
 from onebase.formats.families import towers
 from onebase.formats.families.decoder import TEXT
 from onebase.formats.families.encoder import NORM
@@ -20,6 +18,8 @@ from onebase.formats.fields import Found, Part, Put, Table, View, size
 from onebase.formats.names import Names, rules_of, table_family
 from onebase.formats.reader import ConfigReader
 from onebase.formats.rules import Rules
+from onebase.modality.image.config import PixelsConfig
+from onebase.modality.text.pooling import EmbeddingConfig
 
 OLD_END = 2
 PIXELS = PixelsConfig(

@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any
 
 from onebase.base.config import BaseConfig
-from onebase.codec.text.config import TextCodecConfig
 from onebase.errors import ConfigError
 from onebase.formats.families.rotary import cached_angles, rope, rope_tree
 from onebase.formats.family import Family, Tree
@@ -14,6 +13,7 @@ from onebase.formats.fields import Each, Field, Found, Line, Must, Put, Table, V
 from onebase.formats.names import Names, rules_of, under
 from onebase.formats.reader import ConfigReader
 from onebase.formats.rules import Rules
+from onebase.modality.text.config import TextCodecConfig
 from onebase.model.config import (
     Activation,
     AttnConfig,

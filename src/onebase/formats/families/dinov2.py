@@ -9,7 +9,6 @@ from dataclasses import replace
 from functools import partial
 
 from onebase.base.config import BaseConfig
-from onebase.codec.image.config import ImageCodecConfig, PixelsConfig, PoolConfig
 from onebase.formats.families.decoder import patterned
 from onebase.formats.families.encoder import ENCODER, PLAIN
 from onebase.formats.families.vision import IMAGE, Classes, vit_lines, vit_names
@@ -18,6 +17,7 @@ from onebase.formats.family import Family, Tree
 from onebase.formats.fields import Found, Line, Put, Set, Table, View, choice, size
 from onebase.formats.names import Names, block_names, table_family, under
 from onebase.formats.reader import MAX_SIZE, ConfigReader
+from onebase.modality.image.config import ImageCodecConfig, PixelsConfig, PoolConfig
 
 SCALES = {"layer_scale1.lambda1": "block.attn_scale.weight", "layer_scale2.lambda1": "block.ff_scale.weight"}
 BLOCK = block_names(f"{ATTENTION} norm1 mlp.fc1 mlp.fc2 norm2") | SCALES

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from onebase.base.config import BaseConfig
-from onebase.codec.text.config import TransformConfig
 from onebase.formats.families.decoder import MAX_DEPTH, MAX_VOCABULARY, TEXT
 from onebase.formats.family import Tree
 from onebase.formats.fields import Default, Field, Found, Line, Must, Set, View, choice, size
 from onebase.formats.names import Names
 from onebase.formats.reader import ConfigReader
 from onebase.formats.rules import Ignore, Tie
+from onebase.modality.text.config import TransformConfig
 from onebase.model.config import (
     ALL,
     Activation,

@@ -9,7 +9,6 @@ from math import isqrt
 
 from onebase.base.config import BaseConfig
 from onebase.base.links import ConnectorConfig, Link, connector_places
-from onebase.codec.text.codec import TextCodec
 from onebase.errors import ConfigError
 from onebase.formats.families import compose
 from onebase.formats.families.gemma3 import FAMILY as TEXT
@@ -21,6 +20,7 @@ from onebase.formats.hf.pictures import PROCESSOR
 from onebase.formats.names import Names, rules_of
 from onebase.formats.reader import ConfigReader
 from onebase.formats.rules import Rules, Transpose
+from onebase.modality.text.codec import TextCodec
 from onebase.model.config import NormConfig
 
 BEGIN, END, BREAK = "<start_of_image>", "<end_of_image>", "\n\n"

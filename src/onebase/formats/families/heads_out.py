@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from onebase.base.head import OwnHead, span_tags
-from onebase.codec.text.tokenizer import Tokenizer
 from onebase.errors import ConfigError
 from onebase.formats.families.heads import (
     ACTIVATIONS,
@@ -24,6 +23,7 @@ from onebase.formats.families.heads_linear import as_layout
 from onebase.formats.family import Tree
 from onebase.formats.hf.sentence import Pairs
 from onebase.formats.reader import ConfigReader
+from onebase.modality.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,6 @@ import torch
 
 from onebase.base.config import BaseConfig
 from onebase.base.links import ConnectorConfig, Link, connector_places
-from onebase.codec.image.config import PoolConfig
-from onebase.codec.text.codec import TextCodec
 from onebase.formats.families.compose import (
     ImageToken,
     OneMatrix,
@@ -30,6 +28,8 @@ from onebase.formats.hf.pictures import PROCESSOR
 from onebase.formats.names import rules_of
 from onebase.formats.reader import ConfigReader
 from onebase.formats.rules import Rules
+from onebase.modality.image.config import PoolConfig
+from onebase.modality.text.codec import TextCodec
 
 AROUND, WHOLE = "<fake_token_around_image>", "<global-img>"
 CONNECTOR = ("model.connector.modality_projection.proj", "link.first")

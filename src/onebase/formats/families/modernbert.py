@@ -7,7 +7,6 @@ Source: transformers `models/modernbert/`, read for names and defaults; Warner e
 
 from dataclasses import replace
 
-from onebase.codec.text.config import TransformConfig
 from onebase.formats.families import encoder
 from onebase.formats.families.decoder import FULL, GATED, SLIDING, layer_kinds, patterned
 from onebase.formats.families.encoder import PLAIN
@@ -16,6 +15,7 @@ from onebase.formats.family import Tree
 from onebase.formats.fields import Each, Found, Put, Set, Table, View, choice, flag, number, size
 from onebase.formats.names import table_family, under
 from onebase.formats.reader import ConfigReader
+from onebase.modality.text.config import TransformConfig
 from onebase.model.config import ALL, Activation, RopeConfig
 
 

@@ -9,8 +9,6 @@ from dataclasses import replace
 
 from onebase.base.config import BaseConfig
 from onebase.base.links import Link, PairConfig
-from onebase.codec.image.config import PoolConfig
-from onebase.codec.text.pooling import EmbeddingConfig
 from onebase.formats.families import towers
 from onebase.formats.families.decoder import TEXT
 from onebase.formats.families.vision import IMAGE, picture_lines
@@ -19,6 +17,8 @@ from onebase.formats.fields import Found, Part, Put, Table, View
 from onebase.formats.names import Names, rules_of, table_family
 from onebase.formats.reader import ConfigReader
 from onebase.formats.rules import Lead, Rules
+from onebase.modality.image.config import PoolConfig
+from onebase.modality.text.pooling import EmbeddingConfig
 from onebase.model.config import FFConfig, NormConfig
 
 LIKE = (768, 3072, 12, 12)

@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 
 from onebase.base.config import BaseConfig
-from onebase.codec.image.config import ImageCodecConfig
 from onebase.formats.families.encoder import EPS, trunk_lines
 from onebase.formats.family import Tree
 from onebase.formats.fields import Field, Found, Line, Put, Set, View, flag, number
 from onebase.formats.names import Names
 from onebase.formats.reader import ConfigReader
 from onebase.formats.rules import Ignore, Lead, Reshape
+from onebase.modality.image.config import ImageCodecConfig
 from onebase.model.config import ALL
 
 MAX_CLASSES = 2**20

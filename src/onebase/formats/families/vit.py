@@ -8,12 +8,12 @@ Dosovitskiy et al., 2010.11929.
 from dataclasses import replace
 
 from onebase.base.config import BaseConfig
-from onebase.codec.image.config import PixelsConfig
 from onebase.formats.families.encoder import ENCODER, trunk_lines
 from onebase.formats.families.vision import IMAGE, Classes, vit_lines, vit_names
 from onebase.formats.fields import Table
 from onebase.formats.names import Names, block_names, table_family, under
 from onebase.formats.rules import Ignore
+from onebase.modality.image.config import PixelsConfig
 
 ATTENTION = (
     "attention.attention.query attention.attention.key attention.attention.value attention.output.dense"

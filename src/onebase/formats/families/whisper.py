@@ -8,7 +8,6 @@ from dataclasses import replace
 
 from onebase.base.config import BaseConfig
 from onebase.base.links import Link
-from onebase.codec.audio.config import AudioCodecConfig
 from onebase.errors import ConfigError
 from onebase.formats.families.decoder import MAX_VOCABULARY, NO_TOKENS, TEXT, UNPACKED, patterned
 from onebase.formats.families.encoder import BLOCK, ENCODER, NORM, trunk_lines
@@ -17,6 +16,7 @@ from onebase.formats.fields import LACKS, Field, Line, Must, Part, Put, Set, Tab
 from onebase.formats.names import block_names, rules_of, under
 from onebase.formats.reader import ConfigReader
 from onebase.formats.rules import Rules
+from onebase.modality.audio.config import AudioCodecConfig
 
 MAX_CONTEXT = 2**20
 ATTN = replace(BLOCK.attn, bias=("q", "v", "o"))

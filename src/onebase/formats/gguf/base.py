@@ -10,14 +10,14 @@ import torch
 from onebase.artifact.files import sha256_file
 from onebase.artifact.record import Origin, Record
 from onebase.base.folder import LoadedBase
-from onebase.codec.text.codec import TextCodec
-from onebase.codec.text.template import ChatTemplate
-from onebase.codec.text.tokenizer import Tokenizer
 from onebase.errors import ArtifactError
 from onebase.formats.card import called, note_general
 from onebase.formats.gguf.families import family_for
 from onebase.formats.gguf.open import open_gguf
 from onebase.formats.gguf.write import WeightKind, save_gguf
+from onebase.modality.text.codec import TextCodec
+from onebase.modality.text.template import ChatTemplate
+from onebase.modality.text.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 _TAG = re.compile(r"\{%([-+]?)(\s*(?:end)?generation\s*)([-+]?)%\}")

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from onebase.codec.text.pooling import EmbeddingConfig, Pooling
 from onebase.errors import ConfigError
 from onebase.formats.reader import ConfigReader
+from onebase.modality.text.pooling import EmbeddingConfig, Pooling
 
 OFF: dict[str, tuple[Any, ...]] = {
     "attention.causal": (True,),

@@ -11,8 +11,6 @@ import torch
 
 from onebase.base.config import BaseConfig
 from onebase.base.model import BaseModel
-from onebase.codec.text.pooling import EmbeddingConfig
-from onebase.codec.text.roles import Roles
 from onebase.errors import ArtifactError, ConfigError
 from onebase.formats.family import Family
 from onebase.formats.gguf.families import FAMILIES
@@ -22,6 +20,8 @@ from onebase.formats.gguf.source import GGUFFile
 from onebase.formats.gguf.vocab import read_tokenizer
 from onebase.formats.reader import ConfigReader
 from onebase.formats.weight_loading import load_weights
+from onebase.modality.text.pooling import EmbeddingConfig
+from onebase.modality.text.roles import Roles
 
 MAX_TABLE = 4096
 """Maximum rotary angles of a head."""

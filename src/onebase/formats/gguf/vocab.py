@@ -10,10 +10,10 @@ import numpy as np
 import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers
 
-from onebase.codec.text.roles import Roles
 from onebase.errors import ArtifactError, ConfigError
 from onebase.formats.gguf.splits import NAMES, named
 from onebase.formats.reader import ConfigReader
+from onebase.modality.text.roles import Roles
 
 UNKNOWN, CONTROL, USER, UNUSED, BYTE = 2, 3, 4, 5, 6
 """Kinds of tokens (`tokenizer.ggml.token_type`); 1 is a normal token."""

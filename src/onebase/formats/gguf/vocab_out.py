@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 import tokenizers
 
-from onebase.codec.text.codec import TextCodec
-from onebase.codec.text.pieces import Follows
-from onebase.codec.text.roles import Roles
-from onebase.codec.text.template import ChatTemplate
-from onebase.codec.text.tokenizer import Tokenizer
 from onebase.errors import ConfigError
 from onebase.formats.gguf.splits import SPLITS, alike
 from onebase.formats.gguf.vocab import BYTE, CONTROL, UNKNOWN, UNUSED, USER, read_tokenizer
 from onebase.formats.hf.tokenizer_files import with_end_of_turn
 from onebase.formats.reader import ConfigReader
 from onebase.formats.tokenizer_equality import lost_ends, other_frame, other_ids, other_talk
+from onebase.modality.text.codec import TextCodec
+from onebase.modality.text.pieces import Follows
+from onebase.modality.text.roles import Roles
+from onebase.modality.text.template import ChatTemplate
+from onebase.modality.text.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 

@@ -17,9 +17,6 @@ from torch import Tensor
 
 from onebase.artifact.disk import disk_errors, fsync
 from onebase.base.model import BaseModel
-from onebase.codec.text.pooling import EmbeddingConfig
-from onebase.codec.text.roles import Roles
-from onebase.codec.text.template import ChatTemplate
 from onebase.errors import ConfigError
 from onebase.formats.family import Family, written
 from onebase.formats.gguf.families import stored
@@ -30,6 +27,9 @@ from onebase.formats.gguf.source import library
 from onebase.formats.gguf.vocab_out import prove, vocabulary
 from onebase.formats.rules import Rule, Shape, their_shapes
 from onebase.formats.weight_loading import own_shapes
+from onebase.modality.text.pooling import EmbeddingConfig
+from onebase.modality.text.roles import Roles
+from onebase.modality.text.template import ChatTemplate
 
 WeightKind = Literal["F32", "F16", "BF16", "Q8_0", "Q4_1"]
 FILE_TYPES: dict[WeightKind, int] = {"F32": 0, "F16": 1, "BF16": 32, "Q8_0": 7, "Q4_1": 3}

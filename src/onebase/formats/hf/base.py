@@ -14,10 +14,6 @@ from onebase.artifact.record import Origin, Record
 from onebase.base.config import BaseConfig
 from onebase.base.folder import LoadedBase
 from onebase.base.head import OwnHead
-from onebase.codec.text.codec import TextCodec
-from onebase.codec.text.config import TextCodecConfig
-from onebase.codec.text.roles import Roles
-from onebase.codec.text.tokenizer import Tokenizer
 from onebase.errors import ConfigError
 from onebase.formats.card import README, called, note_card, title
 from onebase.formats.families import FAMILIES, family_of
@@ -37,6 +33,10 @@ from onebase.formats.peft.folder import CONFIG as ADAPTER
 from onebase.formats.reader import ConfigReader
 from onebase.formats.tokenizer_equality import lost_ends, other_frame, other_ids, other_talk
 from onebase.formats.weight_loading import given_back, load_weights, passed_over, with_prefixes
+from onebase.modality.text.codec import TextCodec
+from onebase.modality.text.config import TextCodecConfig
+from onebase.modality.text.roles import Roles
+from onebase.modality.text.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 FAMILY = "imported.model_type"

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from onebase.codec.text.roles import Roles
 from onebase.formats.hf.files import CONFIG, read_json
+from onebase.modality.text.roles import Roles
 
 OWN = ("bos_token", "eos_token", "pad_token", "unk_token")
 """Roles with their own field."""

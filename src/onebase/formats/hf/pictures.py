@@ -3,10 +3,10 @@
 from dataclasses import replace
 from pathlib import Path
 
-from onebase.codec.image.config import Filter, ImageCodecConfig, PixelsConfig
 from onebase.formats.family import Tree
 from onebase.formats.hf.files import read_json
 from onebase.formats.reader import ConfigReader
+from onebase.modality.image.config import Filter, ImageCodecConfig, PixelsConfig
 
 PREPROCESSOR, PROCESSOR = "preprocessor_config.json", "processor_config.json"
 RESAMPLE: dict[int, Filter] = {

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from onebase.codec.text.pooling import EmbeddingConfig, Pooling
 from onebase.errors import ArtifactError, ConfigError
 from onebase.formats.hf.files import MAX_JSON, read_json
 from onebase.formats.reader import ConfigReader
 from onebase.formats.recognise import MODULES
+from onebase.modality.text.pooling import EmbeddingConfig, Pooling
 
 ABOUT = "config_sentence_transformers.json"
 LIMITS = tuple(

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from onebase.codec.audio.config import AudioCodecConfig
-from onebase.codec.audio.speech import SpeechConfig
-from onebase.codec.text.tokenizer import Tokenizer
 from onebase.errors import ConfigError
 from onebase.formats.hf.files import CONFIG, read_json
 from onebase.formats.hf.tokenizer_files import GENERATION
 from onebase.formats.reader import ConfigReader
+from onebase.modality.audio.config import AudioCodecConfig
+from onebase.modality.audio.speech import SpeechConfig
+from onebase.modality.text.tokenizer import Tokenizer
 
 PREPROCESSOR, PROCESSOR = "preprocessor_config.json", "processor_config.json"
 LANGUAGE = re.compile(r"<\|([a-z]{2,3})\|>")

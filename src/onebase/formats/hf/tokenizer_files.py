@@ -12,10 +12,6 @@ from typing import Any
 
 import tokenizers
 
-from onebase.codec.text.codec import TextCodec
-from onebase.codec.text.roles import Roles
-from onebase.codec.text.template import ChatTemplate
-from onebase.codec.text.tokenizer import Tokenizer
 from onebase.errors import ArtifactError, ConfigError, DataError
 from onebase.formats.hf.added_tokens import (
     DECODER,
@@ -33,6 +29,10 @@ from onebase.formats.hf.files import CONFIG, read_json
 from onebase.formats.hf.named_tokens import extra_tokens, other_names
 from onebase.formats.hf.tokenizer_keys import lowered, with_keys
 from onebase.formats.hf.vocab_files import read_vocab_files, with_word_ends
+from onebase.modality.text.codec import TextCodec
+from onebase.modality.text.roles import Roles
+from onebase.modality.text.template import ChatTemplate
+from onebase.modality.text.tokenizer import Tokenizer
 
 TOKENIZER = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
