@@ -44,7 +44,7 @@ def import_base(
 
 
 def pretrain(
-    recipe: Recipe | str | Path,
+    recipe: Recipe | Mapping[str, object] | str | Path,
     *,
     out: str | Path | None = None,
     callbacks: Sequence[Callback] = (),
@@ -53,7 +53,7 @@ def pretrain(
     overwrite: bool = False,
     **overrides: object,
 ) -> Base:
-    """Pretrain a base from a recipe (a file or a `Recipe`) in the folder `out` (default: `runs/<name>`).
+    """Pretrain a base from a recipe (a file, its keys as a dict, or a `Recipe`) in the folder `out` (default: `runs/<name>`).
 
     Overrides are recipe keys with `__` for the dot: `train__steps=100`. The same call resumes an interrupted run. extend: continue a finished
     run by minutes, steps, tokens or epochs, for example `{"minutes": 60}` (docs/training.md); the previous base is kept as `base-step_N/`,

@@ -1,6 +1,6 @@
 """The recipe of a pretraining run: its whole config, as one YAML file."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -110,11 +110,13 @@ def licences_from(recipe: Recipe) -> str:
     )
 
 
-def read_recipe(recipe: "Recipe | str | Path", overrides: dict[str, object]) -> Recipe:
-    """A recipe from a file or as given, with overrides: `{"train.steps": 10}` or `{"train__steps": 10}`."""
+def read_recipe(recipe: "Recipe | Mapping[str, object] | str | Path", overrides: dict[str, object]) -> Recipe:
+    """A recipe from a file, from plain data or as given, with overrides: `{"train.steps": 10}` or `{"train__steps": 10}`."""
     import json
 
     texts = [f"{k.replace('__', '.')}={json.dumps(v)}" for k, v in overrides.items()]
+    if isinstance(recipe, Mapping):
+        recipe = configs.from_dict(Recipe, recipe, "the recipe")
     if isinstance(recipe, Recipe):
         return configs.override(recipe, texts)
     return configs.load(Recipe, recipe, texts)

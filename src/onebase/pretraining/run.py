@@ -65,7 +65,7 @@ class Finished:
 
 
 def run_recipe(
-    recipe: Recipe | str | Path,
+    recipe: Recipe | Mapping[str, object] | str | Path,
     out: str | Path,
     *,
     callbacks: Sequence[Callback] = (),
