@@ -3,7 +3,7 @@ the column `labels` instead of `label` are multilabel."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,14 +21,16 @@ from onebase.engine.labels import Label, labelled
 from onebase.engine.prompter import Given
 from onebase.engine.prompting import columns, inputs
 from onebase.engine.scoring import batch_tokens
-from onebase.errors import DataError, UserError
+from onebase.errors import ConfigError, DataError, UserError
 from onebase.evaluation.bootstrap import Array
 from onebase.evaluation.predictions import Labels, LabelSets
 from onebase.methods.bound import Bound
+from onebase.methods.counts import with_counts
 from onebase.methods.folder import AdapterParts
-from onebase.methods.head import best_pooled, fit_head
+from onebase.methods.head import METHOD, best_pooled, fit_head
 from onebase.methods.method import SCRATCH, option
 from onebase.methods.vector_head import candidates, fit_views
+from onebase.modality.text.counts import token_counts
 from onebase.modality.text.ledger import same_but_for_case
 from onebase.modality.text.sample import Tokens
 from onebase.model.proj import AdapterRouting
@@ -52,6 +54,14 @@ class ClassifyOptions(TextOptions):
     """Options of task classify."""
 
     contrast: ContrastConfig = option(ContrastConfig(), "whether vectors are trained first")
+    counts: Literal["auto", "always", "never"] = option(
+        "auto", "whether a head that is trained alone also reads how often each token occurs", later=True
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.counts == "always" and not self.head_bias:
+            raise ConfigError("'counts' is always and 'head_bias' is false", "remove one of them")
 
 
 def _own(job: Adapting) -> ClassifyOptions:
@@ -84,6 +94,11 @@ def _one_label(given: Rows) -> None:
 
 
 def _prepared(job: Adapting) -> Prepared:
+    if _own(job).counts == "always" and (job.method != METHOD.name or is_multilabel(job.rows)):
+        raise UserError(
+            "counts=always is for method head, and rows with one label each",
+            "remove counts, or give --method head and one label per text",
+        )
     if not is_multilabel(job.rows):
         return prepare(job)
     if _own(job).contrast.first:
@@ -115,10 +130,15 @@ def prepare(job: Adapting) -> Prepared:
         x_by = views(base, texts, reads, routing)
         y_N, prefer = torch.tensor(numbers), suits_vector(base, texts)
         fitted, read = fit_views(x_by, y_N, len(labels), o.seed, own.head_bias, prefer)
+        # Means over long texts blur words; auto leaves a named pooling as it is, because it may be meant for export.
+        always, long = own.counts == "always", own.counts == "auto" and own.pooling == "auto" and not prefer
+        if job.method == METHOD.name and (always or long):
+            counts = token_counts(texts, base.model.cfg.text.vocab_size)
+            fitted = with_counts(fitted, counts, y_N, len(labels), o.seed, always=always)
         targets = {t.id: c for t, c in zip(texts, numbers, strict=True)}
         return Fit(
             fitted.head,
-            HeadConfig(labels=labels, pooling=read, **heads.reads(job)),
+            HeadConfig(labels=labels, pooling=read, counts=fitted.counts is not None, **heads.reads(job)),
             lambda on: Classification(SCRATCH, targets, pooling_of(base, read), on),
             fitted.facts,
         )
