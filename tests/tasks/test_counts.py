@@ -62,6 +62,9 @@ def test_rows_are_sublinear_counts_of_length_one() -> None:
     d = torch.arange(5, dtype=torch.float64)
     torch.testing.assert_close(dense(counts.scaled(d)), wanted * d)
     torch.testing.assert_close(counts.mean_square(), wanted.square().mean(0))
+    torch.testing.assert_close(counts.gram(), wanted @ wanted.T)
+    many = token_counts(some_tokens(*([n % 5, n % 3] for n in range(600))), 5)
+    torch.testing.assert_close(many.gram(), dense(many) @ dense(many).T)
 
 
 def test_the_regression_on_counts_is_that_on_the_same_matrix() -> None:
@@ -72,7 +75,14 @@ def test_the_regression_on_counts_is_that_on_the_same_matrix() -> None:
         torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-5)
 
 
-def test_the_head_is_the_mean_of_two_and_only_where_it_is_better() -> None:
+@pytest.mark.parametrize("gram", [0, 3000])
+def test_the_head_is_the_mean_of_two_and_only_where_it_is_better(
+    gram: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("onebase.methods.counts.GRAM_TEXTS", gram)
+    monkeypatch.setattr(
+        "onebase.methods.counts.STRENGTHS", (1e-2, 1e-3)
+    )  # weaker: both stop far from the optimum
     draws = torch.Generator().manual_seed(0)
     y = torch.arange(60) % 2
     # A token tells the class of most texts, the states tell nothing.

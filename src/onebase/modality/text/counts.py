@@ -54,6 +54,16 @@ class TokenCounts:
         size_V = self.ids_K.bincount(minlength=self.columns)
         return TokenCounts(self.row_K[order_K], self.value_K[order_K], size_V.cumsum(0) - size_V, len(self))
 
+    def gram(self) -> Tensor:
+        """The inner products of all rows, [N, N]."""
+        part_N, parts = torch.arange(len(self)) // 256, []
+        for i in range(int(part_N.max()) + 1):
+            block = self[part_N == i]
+            dense_Vn = self.value_K.new_zeros(self.columns, len(block))
+            dense_Vn[block.ids_K, block.row_K] = block.value_K
+            parts.append(self.times(dense_Vn))
+        return torch.cat(parts, 1)
+
     def mean_square(self) -> Tensor:
         """The mean of the squares of each column, [V]."""
         zero_V = self.value_K.new_zeros(self.columns)
